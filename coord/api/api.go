@@ -1,0 +1,233 @@
+// Package api holds the requests and responses that nodes and the
+// coordination server exchange: the leaf that both sides import, standard
+// library only.
+//
+// Transport: HTTP/1.1 with JSON bodies inside a TLS 1.3 connection that was
+// negotiated with ALPN "weft-api/1" (package overlay/link). The caller is the
+// identity key of the TLS client certificate, never a field of a request.
+//
+//	POST /v1/join       JoinRequest  -> JoinResponse   self-signed certificate over the identity key
+//	POST /v1/renew      RenewRequest -> RenewResponse  node certificate, also an expired one
+//	GET  /v1/config     ?since=EPOCH.N -> Config, or 304 when that is the current version
+//	GET  /v1/directory  ?since=EPOCH.N -> Directory
+//	GET  /v1/lookup     ?name= | ?ip= | ?id= -> Peer, 404 when unknown or not visible
+//	GET  /v1/crl        -> application/pkix-crl, DER
+//	POST /v1/logout     {} -> 204: the node is deleted and its certificates are revoked
+//
+// Every answer carries the header Weft-Time (RFC 3339, UTC). Errors are Error
+// as JSON. Unknown fields are ignored on both sides, unknown enums refused.
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Protocol is the version of this API. Each change of the wire is a dated line.
+//
+//	1  2026-11-22  first version
+const Protocol = 1
+
+// TimeHeader is the response header with the server's time (RFC 3339 with
+// nanoseconds, UTC).
+const TimeHeader = "Weft-Time"
+
+// MaxBody bounds a request body in bytes; longer ones are answered with 413.
+const MaxBody = 64 << 10
+
+// Version says which state of the server a node holds. The epoch is new after
+// a restore, so versions are compared for equality only: any difference means
+// "fetch".
+type Version struct {
+	Epoch uint64 `json:"epoch"`
+	N     uint64 `json:"n"`
+}
+
+// String returns "EPOCH.N", the form of the since parameter.
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Epoch, v.N) }
+
+// IsZero reports whether no version is held yet.
+func (v Version) IsZero() bool { return v == Version{} }
+
+// ParseVersion parses the form that String prints; "" is the zero version.
+func ParseVersion(s string) (Version, error) {
+	if s == "" {
+		return Version{}, nil
+	}
+	e, n, ok := strings.Cut(s, ".")
+	epoch, err1 := strconv.ParseUint(e, 10, 64)
+	num, err2 := strconv.ParseUint(n, 10, 64)
+	if !ok || err1 != nil || err2 != nil {
+		return Version{}, fmt.Errorf("parse version %q: want EPOCH.N", s)
+	}
+	return Version{Epoch: epoch, N: num}, nil
+}
+
+// Versions are the three things a node keeps in step with the server. CRL is
+// the CRL's own number, which never goes back, not even after a restore.
+type Versions struct {
+	Config    Version `json:"config"`
+	Directory Version `json:"directory"`
+	CRL       uint64  `json:"crl"`
+}
+
+// JoinRequest asks for a first certificate. Repeating it with the same key
+// and the same token is answered with the same node.
+type JoinRequest struct {
+	Protocol int    `json:"protocol"`
+	Secret   []byte `json:"secret"` // the token's secret
+	CSR      []byte `json:"csr"`    // PKCS #10, DER, signed by the identity key
+	Hostname string `json:"hostname"`
+	OS       string `json:"os"`       // runtime.GOOS/GOARCH
+	Software string `json:"software"` // weft's version
+}
+
+// JoinResponse is what a node needs to live.
+type JoinResponse struct {
+	Certificate []byte `json:"certificate"` // DER
+	Config      Config `json:"config"`
+}
+
+// RenewRequest asks for a new certificate over the same identity key. It is
+// accepted with an expired certificate as long as the node exists.
+type RenewRequest struct {
+	Protocol int    `json:"protocol"`
+	CSR      []byte `json:"csr"`
+	OS       string `json:"os"`
+	Software string `json:"software"`
+}
+
+// RenewResponse carries the new certificate.
+type RenewResponse struct {
+	Certificate []byte `json:"certificate"`
+}
+
+// Config is a node's whole configuration. Its size does not depend on the
+// number of nodes in the network.
+type Config struct {
+	Version    Version   `json:"version"`
+	Versions   Versions  `json:"versions"` // current numbers of everything, to save a nudge
+	ServerTime time.Time `json:"server_time"`
+	Network    string    `json:"network"` // NetworkID, hex
+	Suffix     string    `json:"suffix"`  // "weft.internal", no dots at the ends
+	Self       Self      `json:"self"`
+
+	ServerURLs []string `json:"server_urls"` // https://HOST:PORT, all of them
+	ServerCAs  [][]byte `json:"server_cas"`  // DER
+	NetworkCAs [][]byte `json:"network_cas"` // DER
+	Relays     []Relay  `json:"relays"`
+
+	// Rules say who may reach this node. Everything else is denied.
+	Rules []Rule `json:"rules"`
+	// Directory says whether this node may initiate to anybody, so that
+	// reading the directory makes sense. Lookup says that the directory is
+	// too large to hold: ask by name instead.
+	Directory bool `json:"directory"`
+	Lookup    bool `json:"lookup"`
+
+	DNS DNS `json:"dns"`
+	// RenewAfter is the share of a certificate's life after which it is
+	// renewed, in percent (66).
+	RenewAfter int `json:"renew_after"`
+}
+
+// Self is the node as the server knows it.
+type Self struct {
+	ID   string   `json:"id"` // NodeID, hex
+	Name string   `json:"name"`
+	FQDN string   `json:"fqdn"`
+	IPv4 string   `json:"ipv4"`
+	IPv6 string   `json:"ipv6"`
+	User string   `json:"user"`
+	Tags []string `json:"tags"`
+	// IPv4Prefix and IPv6Prefix are the network's whole address ranges.
+	IPv4Prefix string `json:"ipv4_prefix"`
+	IPv6Prefix string `json:"ipv6_prefix"`
+	// Ephemeral nodes are deleted by the server soon after they go offline.
+	Ephemeral bool `json:"ephemeral"`
+}
+
+// Relay is one relay that nodes may use.
+type Relay struct {
+	ID   string   `json:"id"`   // hex of the first 16 bytes of SHA-256 over the relay's SPKI
+	Name string   `json:"name"` // for people
+	URLs []string `json:"urls"` // https://HOST:PORT
+	STUN []string `json:"stun"` // host:port, UDP
+}
+
+// Rule lets the sources in From reach this node at Ports.
+//
+// A selector is "*", "user:NAME" (nodes of that user that carry no tag),
+// "group:NAME" or "tag:NAME".
+type Rule struct {
+	From  []string    `json:"from"`
+	Ports []PortRange `json:"ports"`
+}
+
+// PortRange is one protocol ("tcp", "udp", "icmp" or "*") with ports First to
+// Last; 0 to 65535 is every port. ICMP has none.
+type PortRange struct {
+	Proto string `json:"proto"`
+	First uint16 `json:"first"`
+	Last  uint16 `json:"last"`
+}
+
+// DNS is what the node's resolver needs beyond the directory.
+type DNS struct {
+	Search []string `json:"search"`
+}
+
+// Directory lists the nodes that the caller may reach. With Full unset it is
+// a delta on the version asked for.
+type Directory struct {
+	Version Version  `json:"version"`
+	Full    bool     `json:"full"`
+	Peers   []Peer   `json:"peers"`
+	Removed []string `json:"removed"` // NodeIDs, hex
+}
+
+// Peer is another node: its certificate says who it is, the rest is presence
+// and only a hint.
+type Peer struct {
+	Certificate []byte     `json:"certificate"` // DER
+	Relay       string     `json:"relay"`       // Relay.ID of its home, "" when unknown
+	Online      bool       `json:"online"`
+	LastSeen    *time.Time `json:"last_seen"`
+}
+
+// Error is the body of every answer with a status of 400 and above.
+type Error struct {
+	Status  int    `json:"-"`
+	Code    string `json:"code"`    // one of the Code constants
+	Message string `json:"message"` // what and why, one line, for people
+	Hint    string `json:"hint"`    // what to do next, may be empty
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Hint != "" {
+		return e.Message + ": " + e.Hint
+	}
+	return e.Message
+}
+
+// The codes of Error.
+const (
+	CodeBadRequest   = "bad-request"
+	CodeTokenUnknown = "token-unknown" // never existed, or a typo
+	CodeTokenExpired = "token-expired"
+	CodeTokenUsed    = "token-used"
+	CodeTokenRevoked = "token-revoked"
+	CodeUnauthorized = "unauthorized" // no such node, or not this key's
+	CodeRevoked      = "revoked"      // the node was deleted
+	CodeNotFound     = "not-found"
+	CodeConflict     = "conflict"
+	CodeTooLarge     = "too-large"
+	CodeTooMany      = "too-many"
+	CodeFull         = "pool-exhausted"
+	CodeUnavailable  = "unavailable"
+	CodeProtocol     = "protocol"
+	CodeInternal     = "internal"
+)

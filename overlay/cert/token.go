@@ -1,0 +1,144 @@
+package cert
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/url"
+	"strings"
+)
+
+const (
+	tokenPrefix = "weft1"
+	maxToken    = 2048 // characters
+	maxURLs     = 8
+	secretSize  = 16 // bytes of a new secret
+	maxSecret   = 64
+	sumSize     = 4
+)
+
+// Token is the word that lets a device join: where the server is, which two
+// CAs to believe, and the secret of a key. It is shown once and stored
+// nowhere but as the hash of its secret.
+//
+// As a string it is "weft1" and then, in base 62 so that a double click
+// selects it whole: a byte 1, server pin, network pin, one length byte and the
+// secret, then one length byte and the text of each URL, then the first four
+// bytes of SHA-256 over all that.
+type Token struct {
+	URLs    []string // https://HOST[:PORT], 1 to 8
+	Server  Pin
+	Network Pin
+	Secret  []byte // 16 to 64 bytes
+}
+
+// NewSecret returns the secret of a new token: 128 random bits.
+func NewSecret() []byte {
+	b := make([]byte, secretSize)
+	rand.Read(b)
+	return b
+}
+
+// String returns the token as the one word that users copy: secret.
+func (t Token) String() string {
+	b := []byte{1}
+	b = append(b, t.Server[:]...)
+	b = append(b, t.Network[:]...)
+	b = append(b, byte(len(t.Secret)))
+	b = append(b, t.Secret...)
+	for _, u := range t.URLs {
+		b = append(b, byte(len(u)))
+		b = append(b, u...)
+	}
+	sum := sha256.Sum256(b)
+	b = append(b, sum[:sumSize]...)
+	return tokenPrefix + new(big.Int).SetBytes(b).Text(62)
+}
+
+// LogValue keeps the secret out of logs.
+func (t Token) LogValue() slog.Value {
+	return slog.StringValue("token for " + strings.Join(t.URLs, ","))
+}
+
+// ParseToken parses the form that String returns. White space around and
+// inside it (a wrapped line in a terminal or mail) does not matter. Its errors
+// never repeat the token.
+func ParseToken(s string) (Token, error) {
+	s = strings.Join(strings.Fields(s), "")
+	if len(s) > maxToken {
+		return Token{}, fmt.Errorf("parse token: %d characters, at most %d", len(s), maxToken)
+	}
+	digits, ok := strings.CutPrefix(s, tokenPrefix)
+	if !ok {
+		return Token{}, errors.New("parse token: it does not start with \"weft1\"; copy the whole word that the server printed")
+	}
+	damaged := errors.New("parse token: it is incomplete or mistyped; copy the whole word again, or make a new one with `weft-server keys create`")
+	for _, c := range []byte(digits) {
+		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
+			return Token{}, damaged
+		}
+	}
+	n, ok := new(big.Int).SetString(digits, 62)
+	if !ok {
+		return Token{}, damaged
+	}
+	b := n.Bytes()
+	if len(b) < 1+32+32+1+secretSize+sumSize {
+		return Token{}, damaged
+	}
+	body, sum := b[:len(b)-sumSize], b[len(b)-sumSize:]
+	if want := sha256.Sum256(body); string(sum) != string(want[:sumSize]) {
+		return Token{}, damaged
+	}
+	if body[0] != 1 {
+		return Token{}, fmt.Errorf("parse token: version %d is unknown; this weft is too old for the server", body[0])
+	}
+	var t Token
+	body = body[1:]
+	body = body[copy(t.Server[:], body):]
+	body = body[copy(t.Network[:], body):]
+	next := func() ([]byte, bool) {
+		if len(body) == 0 || int(body[0]) > len(body)-1 {
+			return nil, false
+		}
+		field := body[1 : 1+int(body[0])]
+		body = body[1+int(body[0]):]
+		return field, true
+	}
+	if t.Secret, ok = next(); !ok || len(t.Secret) < secretSize || len(t.Secret) > maxSecret {
+		return Token{}, errors.New("parse token: malformed secret")
+	}
+	for len(body) > 0 {
+		u, ok := next()
+		if !ok || len(t.URLs) == maxURLs {
+			return Token{}, errors.New("parse token: malformed address list")
+		}
+		if err := CheckURL(string(u)); err != nil {
+			return Token{}, fmt.Errorf("parse token: %w", err)
+		}
+		t.URLs = append(t.URLs, string(u))
+	}
+	if len(t.URLs) == 0 {
+		return Token{}, errors.New("parse token: it names no server")
+	}
+	return t, nil
+}
+
+// CheckURL checks a server or relay address: https, a host, and nothing else.
+func CheckURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return fmt.Errorf("server address %q: %w", s, err)
+	case u.Scheme != "https" || u.Hostname() == "":
+		return fmt.Errorf("server address %q: want https://HOST:PORT", s)
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return fmt.Errorf("server address %q: want https://HOST:PORT and nothing behind it", s)
+	case len(s) > 255:
+		return fmt.Errorf("server address of %d characters: at most 255", len(s))
+	}
+	return nil
+}
