@@ -1,0 +1,294 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config is what New needs. Only Backend is required.
+type Config struct {
+	Backend Backend
+	Log     *slog.Logger
+	Now     func() time.Time
+
+	// TrustedProxies may set X-Forwarded-For and X-Forwarded-Proto.
+	TrustedProxies []netip.Prefix
+
+	// IdleTimeout ends a session that made no request of its own for this
+	// long (7 days); live updates do not count. MaxAge ends every session
+	// (30 days).
+	IdleTimeout, MaxAge time.Duration
+	// Heartbeat is how often an idle stream writes and checks its session
+	// (15 s).
+	Heartbeat time.Duration
+}
+
+// maxForm bounds the body of a request in bytes: forms only.
+const maxForm = 16 << 10
+
+// Console is the handler of the public site.
+type Console struct {
+	// constant after New
+	backend      Backend
+	log          *slog.Logger
+	now          func() time.Time
+	trusted      []netip.Prefix
+	idle, maxAge time.Duration
+	heartbeat    time.Duration
+	mux          *http.ServeMux
+	cross        *http.CrossOriginProtection
+	logins       *limiter      // by account, and by address
+	hashing      chan struct{} // slots of argon2id: memory and time are bounded
+	testing      chan struct{} // slots of connection tests
+
+	// mu guards the following
+	mu      sync.Mutex
+	closed  bool
+	streams map[*stream]struct{}
+	shown   map[string]shownToken // by key id
+}
+
+// New makes a Console. It starts nothing.
+func New(cfg Config) *Console {
+	c := &Console{
+		backend:   cfg.Backend,
+		log:       cfg.Log,
+		now:       cfg.Now,
+		trusted:   cfg.TrustedProxies,
+		idle:      cfg.IdleTimeout,
+		maxAge:    cfg.MaxAge,
+		heartbeat: cfg.Heartbeat,
+		mux:       http.NewServeMux(),
+		cross:     http.NewCrossOriginProtection(),
+		hashing:   make(chan struct{}, 2),
+		testing:   make(chan struct{}, 8),
+		streams:   make(map[*stream]struct{}),
+		shown:     make(map[string]shownToken),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.idle == 0 {
+		c.idle = 7 * 24 * time.Hour
+	}
+	if c.maxAge == 0 {
+		c.maxAge = 30 * 24 * time.Hour
+	}
+	if c.heartbeat == 0 {
+		c.heartbeat = 15 * time.Second
+	}
+	c.logins = newLimiter(10_000)
+	for _, rt := range routes {
+		c.mux.Handle(rt.pattern, c.handler(rt))
+	}
+	return c
+}
+
+// Close ends all streams, so that a server can shut down. It does not wait for
+// requests; the http.Server does.
+func (c *Console) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for s := range c.streams {
+		s.end()
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	setHeaders(w.Header())
+	v := &visit{Console: c, w: w, r: r}
+	if r.ContentLength > maxForm {
+		c.fail(v, errTooLarge)
+		return
+	}
+	if r.Body != nil {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	}
+	if err := c.cross.Check(r); err != nil {
+		c.log.Info("cross-origin request refused", "path", r.URL.Path, "method", r.Method)
+		c.fail(v, errCrossOrigin)
+		return
+	}
+	// The mux's own answers (no such page, wrong method) are drawn as pages.
+	if h, pattern := c.mux.Handler(r); pattern == "" {
+		probe := &statusOnly{header: make(http.Header)}
+		h.ServeHTTP(probe, r)
+		if allow := probe.header.Get("Allow"); allow != "" {
+			w.Header().Set("Allow", allow)
+			c.fail(v, errMethod)
+			return
+		}
+		if to := probe.header.Get("Location"); to != "" && probe.status/100 == 3 {
+			// The mux cleans paths ("//devices"); only within this site.
+			http.Redirect(w, r, localPath(to), probe.status)
+			return
+		}
+		c.fail(v, ErrNotFound)
+		return
+	}
+	c.mux.ServeHTTP(w, r)
+}
+
+// statusOnly records what the mux would answer.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header         { return s.header }
+func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
+func (s *statusOnly) WriteHeader(code int)        { s.status = code }
+
+// setHeaders sets what every answer carries. The policy allows nothing inline
+// and nothing from elsewhere; without 'unsafe-eval', htmx cannot evaluate
+// expressions in attributes either.
+func setHeaders(h http.Header) {
+	h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	// Not no-referrer: with that, browsers send "Origin: null" with forms.
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(), clipboard-write=(self)")
+	h.Set("Cache-Control", "no-store")
+}
+
+// visit is one request on its way through the console.
+type visit struct {
+	*Console
+	w       http.ResponseWriter
+	r       *http.Request
+	session Session // zero on public pages
+	user    User
+}
+
+// ctx is the request's context.
+func (v *visit) ctx() context.Context { return v.r.Context() }
+
+// partial reports that htmx asks, so that errors must not replace the page.
+func (v *visit) partial() bool { return v.r.Header.Get("HX-Request") == "true" }
+
+// redirect answers a form.
+func (v *visit) redirect(to string) error {
+	http.Redirect(v.w, v.r, to, http.StatusSeeOther)
+	return nil
+}
+
+// handler wraps a route: session, form, errors.
+func (c *Console) handler(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{Console: c, w: w, r: r}
+		err := c.admit(v, rt)
+		if err == nil {
+			err = rt.serve(c, v)
+		}
+		if err != nil {
+			c.fail(v, err)
+		}
+	})
+}
+
+// admit checks the session and parses the form.
+func (c *Console) admit(v *visit, rt route) error {
+	if rt.access == member {
+		if err := c.authenticate(v); err != nil {
+			return err
+		}
+	}
+	if v.r.Method != http.MethodPost {
+		return nil
+	}
+	// A form of another site may be sent as text/plain without asking; ours
+	// never is.
+	ct := v.r.Header.Get("Content-Type")
+	if mt, _, err := mime.ParseMediaType(ct); (ct != "" || v.r.ContentLength != 0) && (err != nil || mt != "application/x-www-form-urlencoded") {
+		return errMediaType
+	}
+	if err := v.r.ParseForm(); err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return errTooLarge
+		}
+		return errBadForm
+	}
+	return nil
+}
+
+// pageError is an error with a page of its own.
+type pageError struct {
+	status      int
+	title, text string
+}
+
+func (e *pageError) Error() string { return e.title }
+
+var (
+	errSignIn      = &pageError{http.StatusUnauthorized, "Sign in", ""}
+	errCrossOrigin = &pageError{http.StatusForbidden, "Request refused", "This request came from another site, so nothing was changed. Open the console itself and try again."}
+	errMethod      = &pageError{http.StatusMethodNotAllowed, "Not like this", "This address takes another kind of request."}
+	errMediaType   = &pageError{http.StatusUnsupportedMediaType, "Request refused", "Only forms of this console are accepted here."}
+	errBadForm     = &pageError{http.StatusBadRequest, "Request refused", "The form could not be read."}
+	errTooLarge    = &pageError{http.StatusRequestEntityTooLarge, "Too large", "That is more than this page accepts."}
+	errBusy        = &pageError{http.StatusServiceUnavailable, "Busy", "The server has too much to do at the moment. Try again in a few seconds."}
+	errNotFound    = &pageError{http.StatusNotFound, "Nothing here", "This page does not exist, or what it showed was deleted."}
+	errInternal    = &pageError{http.StatusInternalServerError, "Something went wrong", "The server could not do this. Its log says why."}
+)
+
+// fail answers with an error page; for htmx with the status alone, so that the
+// page stays as it is and says so (console.js).
+func (c *Console) fail(v *visit, err error) {
+	if errors.Is(err, context.Canceled) && v.ctx().Err() != nil {
+		return // nobody is there to read it
+	}
+	pe, ok := errors.AsType[*pageError](err)
+	switch {
+	case ok:
+	case errors.Is(err, ErrNotFound):
+		pe = errNotFound
+	default:
+		c.log.Error("console request failed", "path", v.r.URL.Path, "err", err)
+		pe = errInternal
+	}
+	h := v.w.Header()
+	if pe.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "5")
+	}
+	if v.partial() || strings.Contains(v.r.Header.Get("Accept"), "text/event-stream") {
+		if pe == errSignIn {
+			h.Set("HX-Redirect", "/sign-in")
+		}
+		h.Set("HX-Reswap", "none")
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		v.w.WriteHeader(pe.status)
+		v.w.Write([]byte(pe.title + "\n"))
+		return
+	}
+	if pe == errSignIn {
+		next := ""
+		if v.r.Method == http.MethodGet {
+			next = v.r.URL.RequestURI()
+		}
+		c.render(v, pe.status, "signin", signInView{Next: localPath(next)})
+		return
+	}
+	c.render(v, pe.status, "error", pe.view())
+}
+
+type errorView struct {
+	Status      int
+	Title, Text string
+}
+
+func (e *pageError) view() errorView { return errorView{e.status, e.title, e.text} }

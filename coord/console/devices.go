@@ -1,0 +1,275 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const devicesPerPage = 50
+
+// deviceView is a Device with every string fit to show.
+type deviceView struct {
+	ID, Path   string
+	Name, FQDN string
+	IPv4, IPv6 string
+	Owner      string
+	Tags       []string
+	Online     bool
+	Seen       stamp
+	Joined     stamp
+	Expires    stamp
+	Expired    bool
+	Relay      string
+	Addr       string
+	Hostname   string // "" when it is the name
+	OS         string
+	Software   string
+	Ephemeral  bool
+	Target     string // the name for command lines, or the address if the name is none
+}
+
+func (c *Console) deviceView(d Device) deviceView {
+	view := deviceView{
+		ID:        clean(d.ID),
+		Path:      "/devices/" + url.PathEscape(d.ID),
+		Name:      clean(d.Name),
+		FQDN:      clean(d.FQDN),
+		IPv4:      addrText(d.IPv4),
+		IPv6:      addrText(d.IPv6),
+		Owner:     clean(d.User),
+		Tags:      cleanAll(d.Tags),
+		Online:    d.Online,
+		Seen:      c.stamp(d.LastSeen),
+		Joined:    c.stamp(d.Joined),
+		Expires:   c.stamp(d.Expires),
+		Expired:   !d.Expires.IsZero() && d.Expires.Before(c.now()),
+		Relay:     clean(d.Relay),
+		Addr:      clean(d.Addr),
+		Hostname:  clean(d.Hostname),
+		OS:        osText(d.OS),
+		Software:  clean(d.Software),
+		Ephemeral: d.Ephemeral,
+		Target:    d.Name,
+	}
+	if d.Hostname == d.Name {
+		view.Hostname = ""
+	}
+	if !label.MatchString(d.Name) {
+		view.Target = view.IPv4
+	}
+	return view
+}
+
+type devicesView struct {
+	List        []deviceView
+	Text, State string
+	Total       int
+	Online, All string
+	Empty       bool // no device at all
+	Self        string
+	Tabs        []tab
+	From, To    string
+	Prev, Next  string
+}
+
+type tab struct {
+	Text, Href string
+	Here       bool
+}
+
+// devices is the list. It is also what live updates and the search field
+// fetch: they take #device-list out of the same page.
+func (c *Console) devices(v *visit) error {
+	q := v.r.URL.Query()
+	query := DeviceQuery{Text: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 100), ""), Limit: devicesPerPage}
+	if s := q.Get("state"); s == "online" || s == "offline" {
+		query.State = s
+	}
+	if n, err := strconv.Atoi(q.Get("from")); err == nil && n > 0 && n <= 10_000_000 {
+		query.Offset = n
+	}
+	list, err := c.backend.Devices(v.ctx(), v.user.ID, query)
+	if err != nil {
+		return err
+	}
+	view := devicesView{
+		Text: query.Text, State: query.State, Total: list.Total,
+		Online: thousands(list.Online), All: thousands(list.All),
+		Empty: list.All == 0,
+		Self:  devicesPath(query),
+	}
+	for _, d := range list.Devices {
+		view.List = append(view.List, c.deviceView(d))
+	}
+	for _, t := range []struct{ text, state string }{{"All", ""}, {"Online", "online"}, {"Offline", "offline"}} {
+		view.Tabs = append(view.Tabs, tab{t.text, devicesPath(DeviceQuery{Text: query.Text, State: t.state}), t.state == query.State})
+	}
+	if n := len(list.Devices); list.Total > n && n > 0 {
+		view.From, view.To = thousands(query.Offset+1), thousands(query.Offset+n)
+	}
+	if query.Offset > 0 {
+		prev := query
+		prev.Offset = max(0, query.Offset-devicesPerPage)
+		view.Prev = devicesPath(prev)
+	}
+	if query.Offset+len(list.Devices) < list.Total && len(list.Devices) > 0 {
+		next := query
+		next.Offset += devicesPerPage
+		view.Next = devicesPath(next)
+	}
+	return c.render(v, http.StatusOK, "devices", view)
+}
+
+// TotalText is the number of matches in words.
+func (v devicesView) TotalText() string { return plural(v.Total, "device") }
+
+func devicesPath(q DeviceQuery) string {
+	u := url.Values{}
+	if q.Text != "" {
+		u.Set("q", q.Text)
+	}
+	if q.State != "" {
+		u.Set("state", q.State)
+	}
+	if q.Offset > 0 {
+		u.Set("from", strconv.Itoa(q.Offset))
+	}
+	if len(u) == 0 {
+		return "/devices"
+	}
+	return "/devices?" + u.Encode()
+}
+
+type devicePageView struct {
+	Device deviceView
+	Test   *testView
+	// The forms, when they come back with a problem.
+	NewName, RenameProblem string
+	DeleteProblem          string
+}
+
+func (c *Console) device(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	if err != nil {
+		return err
+	}
+	return c.devicePage(v, http.StatusOK, d, devicePageView{})
+}
+
+func (c *Console) devicePage(v *visit, status int, d Device, view devicePageView) error {
+	view.Device = c.deviceView(d)
+	if view.NewName == "" {
+		view.NewName = view.Device.Name
+	}
+	if view.Test == nil {
+		view.Test = &testView{Device: view.Device}
+	}
+	return c.render(v, status, "device", view)
+}
+
+func (c *Console) renameDevice(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	name := strings.ToLower(strings.TrimSpace(v.r.PostForm.Get("name")))
+	problem := ""
+	if !label.MatchString(name) {
+		err = ErrInvalid
+	} else {
+		_, err = c.backend.RenameDevice(v.ctx(), v.user.ID, id, name)
+	}
+	switch {
+	case errors.Is(err, ErrInvalid):
+		problem = "A name has 1 to 63 letters, digits and hyphens, and no hyphen at its ends."
+	case errors.Is(err, ErrConflict):
+		problem = "Another device has this name."
+	case err != nil:
+		return err
+	default:
+		return v.redirect("/devices/" + id + "?done=renamed")
+	}
+	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	if err != nil {
+		return err
+	}
+	return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{NewName: clean(name), RenameProblem: problem})
+}
+
+// deleteDevice wants the name typed, so that a slip cannot cut a device off.
+func (c *Console) deleteDevice(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	if err != nil {
+		return err
+	}
+	if typed := strings.TrimSpace(v.r.PostForm.Get("name")); !strings.EqualFold(typed, d.Name) && typed != clean(d.Name) {
+		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{DeleteProblem: "That is not its name. Nothing was deleted."})
+	}
+	if err := c.backend.DeleteDevice(v.ctx(), v.user.ID, id); err != nil {
+		return err
+	}
+	c.log.Info("device deleted", "id", id, "user", v.user.Name)
+	return v.redirect("/devices?done=deleted")
+}
+
+// testView is one result of a connection test, or the offer to make one.
+type testView struct {
+	Device  deviceView
+	Auto    bool   // run it as soon as it is shown
+	Latency string // "" when there is no result
+	Relay   string
+	Problem string
+}
+
+// testDevice measures the way between the relay and the device. The server is
+// no member of the overlay, so this is as far as it can see; the page says so.
+func (c *Console) testDevice(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	if err != nil {
+		return err
+	}
+	view := testView{Device: c.deviceView(d)}
+	ctx, cancel := context.WithTimeout(v.ctx(), 5*time.Second)
+	defer cancel()
+	select {
+	case c.testing <- struct{}{}:
+		defer func() { <-c.testing }()
+	case <-ctx.Done():
+		return errBusy
+	}
+	t, err := c.backend.TestConnection(ctx, v.user.ID, id)
+	switch {
+	case err == nil:
+		view.Latency, view.Relay = latencyText(t.Latency), clean(t.Relay)
+	case errors.Is(err, ErrOffline):
+		view.Problem = "It has no connection to a relay at the moment."
+		if d.Online {
+			view.Problem = "It did not answer over its relay connection."
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		view.Problem = "No answer within 5 seconds."
+	default:
+		return err
+	}
+	if v.partial() {
+		return c.fragment(v, "device", "test", view)
+	}
+	return c.devicePage(v, http.StatusOK, d, devicePageView{Test: &view})
+}

@@ -1,0 +1,179 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// The live stream. It carries names of things that changed, no content:
+//
+//	resync        fetch what you show (sent first, and after a gap)
+//	devices       some device changed
+//	device-ID     this device changed
+//	key-ID        a device that joined with this key changed
+//	signed-out    the session ended; the stream ends too
+//
+// htmx turns each into a DOM event that the parts of a page listen to
+// (hx-trigger). Many changes at once become one event per name and tick.
+const (
+	eventTick      = 200 * time.Millisecond
+	maxPending     = 256 // names; more become one resync
+	streamsPerUser = 32
+	writeTimeout   = 10 * time.Second
+)
+
+// stream is one open page.
+type stream struct {
+	session Hash
+	user    string
+	once    sync.Once
+	done    chan struct{} // closed by end
+}
+
+func (s *stream) end() { s.once.Do(func() { close(s.done) }) }
+
+// openStream adds a stream if there is room.
+func (c *Console) openStream(session Hash, user string) (*stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || len(c.streams) >= MaxStreams {
+		return nil, errBusy
+	}
+	n := 0
+	for s := range c.streams {
+		if s.user == user {
+			n++
+		}
+	}
+	if n >= streamsPerUser {
+		return nil, errBusy
+	}
+	s := &stream{session: session, user: user, done: make(chan struct{})}
+	c.streams[s] = struct{}{}
+	return s, nil
+}
+
+func (c *Console) closeStream(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.streams, s)
+}
+
+// endStreams ends the streams whose session has just ended.
+func (c *Console) endStreams(which func(*stream) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.streams {
+		if which(s) {
+			s.end()
+		}
+	}
+}
+
+// events serves one stream until the page goes, the session ends or the
+// console closes.
+func (c *Console) events(v *visit) error {
+	s, err := c.openStream(v.session.ID, v.user.ID)
+	if err != nil {
+		return err
+	}
+	defer c.closeStream(s)
+	changes, cancel := c.backend.Subscribe(v.user.ID)
+	defer func() { cancel() }()
+
+	rc := http.NewResponseController(v.w)
+	h := v.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx: do not hold it back
+	send := func(text string) error {
+		if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		if _, err := io.WriteString(v.w, text); err != nil {
+			return err
+		}
+		return rc.Flush()
+	}
+	if send(sse("resync")) != nil {
+		return nil
+	}
+
+	heartbeat := time.NewTicker(c.heartbeat)
+	defer heartbeat.Stop()
+	// tick runs while names may be pending; the first change after a quiet
+	// time goes out at once.
+	tick := time.NewTimer(eventTick)
+	tick.Stop()
+	ticking := false
+	pending := make(map[string]bool)
+	flush := func() error {
+		if len(pending) == 0 {
+			return nil
+		}
+		text := ""
+		if len(pending) > maxPending || pending["resync"] {
+			text = sse("resync")
+		} else {
+			for name := range pending {
+				text += sse(name)
+			}
+		}
+		clear(pending)
+		return send(text)
+	}
+
+	for {
+		select {
+		case <-v.ctx().Done():
+			return nil
+		case <-s.done:
+			send(sse("signed-out"))
+			return nil
+		case e, ok := <-changes:
+			if !ok { // we were too slow
+				cancel()
+				changes, cancel = c.backend.Subscribe(v.user.ID)
+				pending["resync"] = true
+			} else if len(pending) <= maxPending {
+				pending["devices"] = true
+				if idPattern.MatchString(e.Device.ID) {
+					pending["device-"+e.Device.ID] = true
+				}
+				if idPattern.MatchString(e.Device.KeyID) {
+					pending["key-"+e.Device.KeyID] = true
+				}
+			}
+			if !ticking {
+				if ok && flush() != nil {
+					return nil
+				}
+				ticking = true
+				tick.Reset(eventTick)
+			}
+		case <-tick.C:
+			if ticking = len(pending) > 0; ticking {
+				tick.Reset(eventTick)
+			}
+			if flush() != nil {
+				return nil
+			}
+		case <-heartbeat.C:
+			// Ended elsewhere (another server, the admin verbs), or idle.
+			ss, _, err := c.backend.Session(v.ctx(), v.session.ID)
+			if errors.Is(err, ErrNotFound) || err == nil && !c.live(ss, c.now()) {
+				send(sse("signed-out"))
+				return nil
+			}
+			if send(":\n\n") != nil {
+				return nil
+			}
+		}
+	}
+}
+
+// sse is one event; name is ours.
+func sse(name string) string { return fmt.Sprintf("event: %s\ndata: 1\n\n", name) }

@@ -1,0 +1,160 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/boombuler/barcode/qr"
+)
+
+// A token is shown to the session that made it, for a while and until it is
+// used up, so that reloading the page or going back does not lose it. It is
+// never written anywhere.
+const (
+	tokenShown = 30 * time.Minute
+	maxShown   = 256
+)
+
+type shownToken struct {
+	session Hash
+	token   string
+	until   time.Time
+}
+
+func (c *Console) holdToken(keyID string, session Hash, token string) {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oldest := ""
+	for id, t := range c.shown {
+		if !t.until.After(now) {
+			delete(c.shown, id)
+		} else if oldest == "" || t.until.Before(c.shown[oldest].until) {
+			oldest = id
+		}
+	}
+	if len(c.shown) >= maxShown {
+		delete(c.shown, oldest)
+	}
+	c.shown[keyID] = shownToken{session, token, now.Add(tokenShown)}
+}
+
+func (c *Console) heldToken(keyID string, session Hash) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.shown[keyID]
+	if !ok || t.session != session {
+		return ""
+	}
+	if !t.until.After(c.now()) {
+		delete(c.shown, keyID)
+		return ""
+	}
+	return t.token
+}
+
+func (c *Console) dropToken(keyID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.shown, keyID)
+}
+
+type joinView struct {
+	Key    keyView
+	Token  string // "" when it is not shown any more
+	QR     template.HTML
+	Joined []deviceView // newest first
+	More   string       // how many joined beyond those listed
+	Test   *testView    // of the newest
+	Live   bool         // more may happen
+	Self   string
+}
+
+// tokenPattern is the only kind of token that goes into commands.
+var tokenPattern = regexp.MustCompile(`^weft1[0-9A-Za-z_-]+$`)
+
+// join shows how to join with a key, waits until something did, and tests the
+// connection. The live part of the page fetches the page again.
+func (c *Console) join(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	k, err := c.backend.Key(v.ctx(), v.user.ID, id)
+	if err != nil {
+		return err
+	}
+	list, err := c.backend.Devices(v.ctx(), v.user.ID, DeviceQuery{KeyID: id, Limit: 200})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	view := joinView{Key: c.keyView(k), Self: "/keys/" + id + "/join"}
+	if view.Key.Open {
+		if t := c.heldToken(id, v.session.ID); len(t) <= 2000 && tokenPattern.MatchString(t) {
+			view.Token = t
+			if view.QR, err = qrSVG(t); err != nil {
+				c.log.Warn("draw QR code", "err", err)
+			}
+		}
+	} else {
+		c.dropToken(id)
+	}
+	newest := -1
+	for i, d := range list.Devices {
+		if newest < 0 || d.Joined.After(list.Devices[newest].Joined) {
+			newest = i
+		}
+	}
+	if newest >= 0 {
+		d := list.Devices[newest]
+		view.Joined = append(view.Joined, c.deviceView(d))
+		for i, o := range list.Devices {
+			if i != newest && len(view.Joined) < 5 {
+				view.Joined = append(view.Joined, c.deviceView(o))
+			}
+		}
+		if n := list.Total - len(view.Joined); n > 0 {
+			view.More = plural(n, "other")
+		}
+		if d.Online {
+			view.Test = &testView{Device: view.Joined[0], Auto: true}
+		}
+	}
+	view.Live = view.Key.Open || len(list.Devices) > 0 && view.Test == nil
+	return c.render(v, http.StatusOK, "join", view)
+}
+
+// qrSVG draws text as a QR code: one path, dark on white whatever the theme,
+// since many readers want it so. The result is made of numbers only.
+func qrSVG(text string) (template.HTML, error) {
+	code, err := qr.Encode(text, qr.L, qr.Auto)
+	if err != nil {
+		return "", err
+	}
+	b := code.Bounds()
+	const quiet = 4
+	var path []byte
+	for y := b.Min.Y; y < b.Max.Y; y++ {
+		for x := b.Min.X; x < b.Max.X; {
+			if r, _, _, _ := code.At(x, y).RGBA(); r != 0 {
+				x++
+				continue
+			}
+			start := x
+			for x < b.Max.X {
+				if r, _, _, _ := code.At(x, y).RGBA(); r != 0 {
+					break
+				}
+				x++
+			}
+			path = fmt.Appendf(path, "M%d %dh%dv1h-%dz", start+quiet, y+quiet, x-start, x-start)
+		}
+	}
+	size := b.Dx() + 2*quiet
+	svg := fmt.Appendf(nil, `<svg viewBox="0 0 %d %d" role="img" aria-label="QR code of the token" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#101314" d="%s"/></svg>`, size, size, size, size, path)
+	return template.HTML(svg), nil
+}

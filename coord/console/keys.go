@@ -1,0 +1,195 @@
+package console
+
+import (
+	"errors"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+type keyView struct {
+	ID        string
+	Note      string
+	Kind      string // "device", "laptop"
+	Reusable  bool
+	Ephemeral bool
+	Tags      []string
+	Created   stamp
+	Expires   stamp
+	LastUsed  stamp
+	Used      int
+	State     string // "open", "used", "expired", "revoked"
+	Open      bool
+	User      string
+}
+
+func (c *Console) keyView(k Key) keyView {
+	view := keyView{
+		ID: clean(k.ID), Note: clean(k.Note), Kind: "device",
+		Reusable: k.Reusable, Ephemeral: k.Ephemeral, Tags: cleanAll(k.Tags),
+		Created: c.stamp(k.Created), Expires: c.stamp(k.Expires), LastUsed: c.stamp(k.LastUsed),
+		Used: k.Used, User: clean(k.User), State: "open",
+	}
+	if len(k.Tags) == 0 {
+		view.Kind = "laptop"
+	}
+	switch {
+	case !k.Revoked.IsZero():
+		view.State = "revoked"
+	case k.Used > 0 && !k.Reusable:
+		view.State = "used"
+	case !k.Expires.IsZero() && !k.Expires.After(c.now()):
+		view.State = "expired"
+	}
+	view.Open = view.State == "open"
+	return view
+}
+
+type keysView struct {
+	Open, Past []keyView
+}
+
+func (c *Console) keys(v *visit) error {
+	list, err := c.backend.Keys(v.ctx(), v.user.ID, 200)
+	if err != nil {
+		return err
+	}
+	var view keysView
+	for _, k := range list {
+		if kv := c.keyView(k); kv.Open {
+			view.Open = append(view.Open, kv)
+		} else {
+			view.Past = append(view.Past, kv)
+		}
+	}
+	return c.render(v, http.StatusOK, "keys", view)
+}
+
+// newKeyView is the form for a key: on its own page with everything, and on
+// the "Add" pages with what matters there.
+type newKeyView struct {
+	Kind     string // "device" or "laptop"
+	Full     bool   // the page of its own
+	Note     string
+	Tags     string
+	Life     string
+	Reusable bool
+	Epheme   bool
+	Problem  string
+	Lives    []lifeChoice
+}
+
+type lifeChoice struct {
+	Value, Text string
+	Here        bool
+}
+
+// lives are the times a key may be good for.
+var lives = []struct {
+	value, text string
+	life        time.Duration
+}{
+	{"1h", "1 hour", time.Hour},
+	{"24h", "1 day", 24 * time.Hour},
+	{"7d", "1 week", 7 * 24 * time.Hour},
+	{"90d", "90 days", 90 * 24 * time.Hour},
+	{"1y", "1 year", 365 * 24 * time.Hour},
+}
+
+func (c *Console) addDevice(v *visit) error {
+	return c.keyForm(v, http.StatusOK, newKeyView{Kind: "device"})
+}
+
+func (c *Console) addLaptop(v *visit) error {
+	return c.keyForm(v, http.StatusOK, newKeyView{Kind: "laptop"})
+}
+
+func (c *Console) newKey(v *visit) error {
+	return c.keyForm(v, http.StatusOK, newKeyView{Kind: "device", Full: true})
+}
+
+func (c *Console) keyForm(v *visit, status int, view newKeyView) error {
+	if view.Tags == "" && view.Problem == "" {
+		view.Tags = "device"
+	}
+	if view.Life == "" {
+		view.Life = "24h"
+	}
+	for _, l := range lives {
+		view.Lives = append(view.Lives, lifeChoice{l.value, l.text, l.value == view.Life})
+	}
+	name := "add"
+	if view.Full {
+		name = "newkey"
+	}
+	return c.render(v, status, name, view)
+}
+
+// tagPattern is a tag as people write it, without "tag:".
+var tagPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+// createKey makes a key and leads to the page that shows its token.
+func (c *Console) createKey(v *visit) error {
+	f := v.r.PostForm
+	view := newKeyView{
+		Kind: "device", Full: f.Get("full") == "1",
+		Note: clean(strings.TrimSpace(cut(f.Get("note"), 100))), Tags: strings.TrimSpace(cut(f.Get("tags"), 200)), Life: f.Get("life"),
+		Reusable: f.Get("reusable") == "1", Epheme: f.Get("ephemeral") == "1",
+	}
+	if f.Get("kind") == "laptop" {
+		view.Kind = "laptop"
+	}
+	bad := func(problem string) error {
+		view.Problem = problem
+		view.Tags = clean(view.Tags)
+		return c.keyForm(v, http.StatusUnprocessableEntity, view)
+	}
+	nk := NewKey{Note: view.Note, Reusable: view.Reusable, Ephemeral: view.Epheme}
+	for _, l := range lives {
+		if l.value == view.Life || view.Life == "" && l.value == "24h" {
+			nk.Life = l.life
+		}
+	}
+	if nk.Life == 0 {
+		return bad("Choose how long the token is good for.")
+	}
+	if view.Kind == "device" {
+		for _, t := range strings.FieldsFunc(strings.ToLower(view.Tags), func(r rune) bool { return r == ' ' || r == ',' }) {
+			t = strings.TrimPrefix(t, "tag:")
+			if !tagPattern.MatchString(t) {
+				return bad("A tag has up to 32 letters, digits and hyphens.")
+			}
+			if !slices.Contains(nk.Tags, t) {
+				nk.Tags = append(nk.Tags, t)
+			}
+		}
+		if len(nk.Tags) == 0 || len(nk.Tags) > 8 {
+			return bad("A device has between one and eight tags.")
+		}
+	}
+	k, token, err := c.backend.CreateKey(v.ctx(), v.user.ID, nk)
+	if errors.Is(err, ErrInvalid) {
+		return bad("The server does not accept this combination.")
+	}
+	if err != nil {
+		return err
+	}
+	c.holdToken(k.ID, v.session.ID, token)
+	c.log.Info("key created", "id", k.ID, "user", v.user.Name)
+	return v.redirect("/keys/" + k.ID + "/join")
+}
+
+func (c *Console) revokeKey(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	if err := c.backend.RevokeKey(v.ctx(), v.user.ID, id); err != nil {
+		return err
+	}
+	c.dropToken(id)
+	c.log.Info("key revoked", "id", id, "user", v.user.Name)
+	return v.redirect("/keys?done=revoked")
+}

@@ -1,0 +1,50 @@
+package console
+
+// access says who may use a route.
+type access int
+
+const (
+	public access = iota // anybody
+	member               // signed in
+)
+
+// route is one line of the table below: everything the site answers.
+type route struct {
+	pattern string
+	access  access
+	serve   func(*Console, *visit) error
+}
+
+var routes = []route{
+	{"GET /static/{file}", public, (*Console).asset},
+	{"GET /favicon.ico", public, (*Console).favicon},
+
+	{"GET /welcome", public, (*Console).welcome},
+	{"POST /welcome", public, (*Console).choosePassword},
+	{"GET /sign-in", public, (*Console).signInPage},
+	{"POST /sign-in", public, (*Console).signIn},
+	{"POST /sign-out", member, (*Console).signOut},
+
+	{"GET /{$}", member, (*Console).home},
+	{"GET /events", member, (*Console).events},
+
+	{"GET /devices", member, (*Console).devices},
+	{"GET /devices/{id}", member, (*Console).device},
+	{"POST /devices/{id}/rename", member, (*Console).renameDevice},
+	{"POST /devices/{id}/delete", member, (*Console).deleteDevice},
+	{"POST /devices/{id}/test", member, (*Console).testDevice},
+
+	{"GET /add/device", member, (*Console).addDevice},
+	{"GET /add/laptop", member, (*Console).addLaptop},
+	{"GET /keys/{id}/join", member, (*Console).join},
+
+	{"GET /keys", member, (*Console).keys},
+	{"GET /keys/new", member, (*Console).newKey},
+	{"POST /keys", member, (*Console).createKey},
+	{"POST /keys/{id}/revoke", member, (*Console).revokeKey},
+
+	{"GET /account", member, (*Console).account},
+	{"POST /account/password", member, (*Console).changePassword},
+	{"POST /account/sessions/{id}/end", member, (*Console).endSession},
+	{"POST /account/sessions/end-others", member, (*Console).endOtherSessions},
+}

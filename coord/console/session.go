@@ -1,0 +1,175 @@
+package console
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// touchEvery bounds how often a session's last request is written down.
+const touchEvery = time.Minute
+
+// passiveHeader marks requests that a page makes by itself (console.js, hx-headers).
+// They do not keep a session alive. Whoever leaves it out on purpose only does
+// what a click would do.
+const passiveHeader = "Weft-Passive"
+
+// authenticate finds the session of a request, or fails with errSignIn.
+func (c *Console) authenticate(v *visit) error {
+	token := c.cookie(v.r)
+	if token == "" {
+		return errSignIn
+	}
+	s, u, err := c.backend.Session(v.ctx(), HashToken(token))
+	if errors.Is(err, ErrNotFound) {
+		return errSignIn
+	}
+	if err != nil {
+		return err
+	}
+	now := c.now()
+	if !c.live(s, now) {
+		if err := c.backend.DeleteSession(v.ctx(), s.UserID, s.ID); err != nil && !errors.Is(err, ErrNotFound) {
+			c.log.Warn("delete ended session", "err", err)
+		}
+		c.endStreams(func(st *stream) bool { return st.session == s.ID })
+		return errSignIn
+	}
+	if now.Sub(s.Seen) >= touchEvery && v.r.Header.Get(passiveHeader) == "" && v.r.URL.Path != "/events" {
+		if err := c.backend.TouchSession(v.ctx(), s.ID, now); err != nil {
+			c.log.Warn("touch session", "err", err)
+		}
+		s.Seen = now
+	}
+	v.session, v.user = s, u
+	return nil
+}
+
+// live reports whether a stored session is still good.
+func (c *Console) live(s Session, now time.Time) bool {
+	return now.Sub(s.Seen) < c.idle && now.Sub(s.Created) < c.maxAge
+}
+
+// startSession gives the browser a new session; one it already had ends.
+func (c *Console) startSession(v *visit, u User) error {
+	if old := c.cookie(v.r); old != "" {
+		id := HashToken(old)
+		if s, _, err := c.backend.Session(v.ctx(), id); err == nil {
+			if err := c.backend.DeleteSession(v.ctx(), s.UserID, id); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			c.endStreams(func(st *stream) bool { return st.session == id })
+		}
+	}
+	token, now := NewToken(), c.now()
+	s := Session{
+		ID:      HashToken(token),
+		UserID:  u.ID,
+		Created: now,
+		Seen:    now,
+		Agent:   strings.ToValidUTF8(cut(v.r.UserAgent(), 200), ""),
+		Addr:    c.clientAddr(v.r),
+	}
+	if err := c.backend.CreateSession(v.ctx(), s); err != nil {
+		return err
+	}
+	http.SetCookie(v.w, c.newCookie(v.r, token, int(c.maxAge/time.Second)))
+	return nil
+}
+
+// cookieName is __Host-weft over TLS: browsers keep that one to this host,
+// this path and TLS. Plain HTTP (loopback) cannot have it; there the port is
+// in the name, since cookies of one host are shared by all its ports.
+func (c *Console) cookieName(r *http.Request) string {
+	if c.secure(r) {
+		return "__Host-weft"
+	}
+	if _, port, err := net.SplitHostPort(r.Host); err == nil && len(port) <= 5 && strings.Trim(port, "0123456789") == "" {
+		return "weft-" + port
+	}
+	return "weft"
+}
+
+// cookie returns the session token of a request, "" when there is none.
+func (c *Console) cookie(r *http.Request) string {
+	ck, err := r.Cookie(c.cookieName(r))
+	if err != nil || len(ck.Value) != 43 {
+		return ""
+	}
+	return ck.Value
+}
+
+func (c *Console) newCookie(r *http.Request, value string, maxAge int) *http.Cookie {
+	return &http.Cookie{
+		Name:     c.cookieName(r),
+		Value:    value,
+		Path:     "/",
+		MaxAge:   maxAge,
+		Secure:   c.secure(r),
+		HttpOnly: true,
+		SameSite: http.SameSiteLaxMode,
+	}
+}
+
+// secure reports whether the browser's connection is TLS: to us, or to a
+// reverse proxy that the owner trusts.
+func (c *Console) secure(r *http.Request) bool {
+	return r.TLS != nil || c.fromTrusted(r) && r.Header.Get("X-Forwarded-Proto") == "https"
+}
+
+// peerAddr is the address of the TCP connection.
+func peerAddr(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+func (c *Console) isTrusted(a netip.Addr) bool {
+	for _, p := range c.trusted {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Console) fromTrusted(r *http.Request) bool { return c.isTrusted(peerAddr(r)) }
+
+// clientAddr is the browser's address. X-Forwarded-For is read from the right,
+// only as far as trusted proxies wrote it.
+func (c *Console) clientAddr(r *http.Request) netip.Addr {
+	addr := peerAddr(r)
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && c.isTrusted(addr); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = hop.Unmap().WithZone("")
+	}
+	return addr
+}
+
+// localPath returns p if it is a path on this site, else "".
+func localPath(p string) string {
+	u, err := url.Parse(p)
+	if err != nil || len(p) > 1000 || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" ||
+		!strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "\\\r\n\t") {
+		return ""
+	}
+	return p
+}
+
+// cut returns at most n bytes of s.
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}

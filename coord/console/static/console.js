@@ -1,0 +1,113 @@
+// The console's own script: what HTML and htmx do not do. Every page works
+// without it. No markup is made here, only text, so there is nothing to escape.
+"use strict";
+
+// Buttons that only make sense with this script are hidden until it is there.
+function wake(root) {
+  for (const b of root.querySelectorAll("button[data-copy], button[data-reveal]")) b.hidden = false;
+  for (const i of root.querySelectorAll("input[data-must-be]")) checkName(i);
+}
+
+async function copy(button) {
+  const text = button.dataset.copy;
+  let ok = true;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Plain HTTP on an address other than loopback has no clipboard: select
+    // the text, so that the keyboard can copy it.
+    const code = button.parentElement.querySelector("code");
+    getSelection().selectAllChildren(code);
+    ok = document.execCommand("copy");
+  }
+  say(ok ? "Copied" : "Selected, press Ctrl+C");
+  button.textContent = ok ? "Copied" : "Selected";
+  button.classList.add("done");
+  clearTimeout(button.timer);
+  button.timer = setTimeout(() => {
+    button.textContent = "Copy";
+    button.classList.remove("done");
+  }, 1600);
+}
+
+function reveal(button) {
+  const input = document.getElementById(button.dataset.reveal);
+  const show = input.type === "password";
+  input.type = show ? "text" : "password";
+  button.textContent = show ? "Hide" : "Show";
+  button.setAttribute("aria-pressed", String(show));
+  input.focus();
+}
+
+// A device is deleted only with its name typed; the server checks it again.
+function checkName(input) {
+  input.form.querySelector("button").disabled = input.value.trim().toLowerCase() !== input.dataset.mustBe.toLowerCase();
+}
+
+let toastTimer;
+function say(text, stay) {
+  const toast = document.getElementById("toast");
+  toast.textContent = text;
+  toast.classList.add("shown");
+  clearTimeout(toastTimer);
+  if (!stay) toastTimer = setTimeout(() => toast.classList.remove("shown"), 2400);
+}
+
+function live(state, text) {
+  const el = document.getElementById("live-state");
+  if (!el) return;
+  el.hidden = false;
+  el.dataset.state = state;
+  el.lastElementChild.textContent = text;
+}
+
+function signedOut() {
+  // The server shows the sign-in page at this address, and leads back here.
+  location.reload();
+}
+
+document.addEventListener("click", (e) => {
+  const button = e.target.closest("button");
+  if (button?.dataset.copy) copy(button);
+  else if (button?.dataset.reveal) reveal(button);
+});
+document.addEventListener("input", (e) => {
+  if (e.target.dataset.mustBe) checkName(e.target);
+});
+document.addEventListener("keydown", (e) => {
+  // "/" goes to the search field, as in many lists.
+  const search = document.getElementById("q");
+  if (e.key === "/" && search && !e.ctrlKey && !e.metaKey && !e.altKey && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) {
+    e.preventDefault();
+    search.focus();
+    search.select();
+  }
+  // Escape closes a confirmation.
+  if (e.key === "Escape") {
+    const open = document.activeElement.closest("details.confirm[open]");
+    if (open) {
+      open.open = false;
+      open.querySelector("summary").focus();
+    }
+  }
+});
+
+document.addEventListener("htmx:sse:after:connection", () => live("on", "Live"));
+document.addEventListener("htmx:sse:error", (e) => {
+  if (e.detail?.status === 401) signedOut();
+  else live("lost", "Reconnecting");
+});
+document.addEventListener("htmx:sse:before:connection", (e) => {
+  if (e.detail?.connection?.attempt > 0) live("lost", "Reconnecting");
+});
+document.addEventListener("signed-out", signedOut);
+document.addEventListener("htmx:response:error", (e) => {
+  const status = e.detail?.ctx?.response?.raw?.status;
+  if (status && status !== 401) say(status === 404 ? "This is not there any more." : "The server could not do that. Try again.");
+});
+document.addEventListener("htmx:after:swap", () => wake(document));
+// A page kept by the browser may be of a session that has ended since.
+addEventListener("pageshow", (e) => {
+  if (e.persisted) location.reload();
+});
+wake(document);
