@@ -1,0 +1,5 @@
+//go:build !unix
+
+package netstack
+
+func limitToFiles(max int) int { return max }

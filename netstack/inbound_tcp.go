@@ -1,0 +1,177 @@
+package netstack
+
+// TCP from peers: SYN -> handleSYN bounds -> acceptTCP asks Inbound and dials
+// the local program -> handshake with the peer -> splice copies both ways.
+// The local dial comes first so that a port where nothing listens is answered
+// with an RST, as if the program itself had been asked.
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+type inboundTCP struct {
+	// Constant after initInboundTCP.
+	forwarder *tcp.Forwarder
+	opening   *quota // handshakes in progress
+	open      *quota // all connections
+
+	dropped atomic.Uint64 // SYNs beyond a bound
+
+	// mu guards the following.
+	mu  sync.Mutex
+	ids map[stack.TransportEndpointID]struct{} // handshakes in progress
+}
+
+func (n *Net) initInboundTCP() {
+	in := &n.tcpIn
+	in.opening = newQuota(maxOpening)
+	in.open = newQuota(limitToFiles(n.maxInbound))
+	in.ids = make(map[stack.TransportEndpointID]struct{})
+	// The forwarder's own bound is out of reach: it knows no peers.
+	in.forwarder = tcp.NewForwarder(n.stack, tcpReceiveBuffer, 2*maxOpening, n.acceptTCP)
+	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.handleSYN)
+}
+
+// closeInboundTCP has nothing to do: splices end with n.ctx, handshakes with
+// their endpoints.
+func (n *Net) closeInboundTCP() {}
+
+// handleSYN is called within Write for each TCP segment that belongs to no
+// endpoint. Returning false makes the stack answer with an RST.
+func (n *Net) handleSYN(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	hdr := header.TCP(pkt.TransportHeader().Slice())
+	if len(hdr) < header.TCPMinimumSize || hdr.Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
+		return false
+	}
+	if in := n.inbound.Load(); in == nil || in.TCP == nil || !n.addrs.Load().has(fromAddress(id.LocalAddress)) {
+		return false
+	}
+	in, peer := &n.tcpIn, fromAddress(id.RemoteAddress)
+	in.mu.Lock()
+	_, again := in.ids[id]
+	if again {
+		in.mu.Unlock()
+		return true
+	}
+	if !in.opening.acquire(peer) {
+		in.mu.Unlock()
+		in.dropped.Add(1)
+		return true // like a full queue: the client tries again
+	}
+	in.ids[id] = struct{}{}
+	in.mu.Unlock()
+	if !in.forwarder.HandlePacket(id, pkt) {
+		in.opened(id, peer)
+		return false
+	}
+	return true
+}
+
+// opened ends the accounting of a handshake.
+func (in *inboundTCP) opened(id stack.TransportEndpointID, peer netip.Addr) {
+	in.mu.Lock()
+	delete(in.ids, id)
+	in.mu.Unlock()
+	in.opening.release(peer)
+}
+
+// acceptTCP runs in a goroutine that the forwarder started for a SYN.
+func (n *Net) acceptTCP(req *tcp.ForwarderRequest) {
+	// Close has to know of this goroutine; if it has begun, there is nobody
+	// left to answer to.
+	if !n.adopt() {
+		req.Complete(false)
+		return
+	}
+	defer n.wg.Done()
+
+	id := req.ID()
+	src := netip.AddrPortFrom(fromAddress(id.RemoteAddress), id.RemotePort)
+	dst := netip.AddrPortFrom(fromAddress(id.LocalAddress), id.LocalPort)
+	peer, local := n.openTCP(req, id, src, dst)
+	n.tcpIn.opened(id, src.Addr())
+	if peer == nil {
+		return
+	}
+	defer n.tcpIn.open.release(src.Addr())
+	n.splice(peer, local)
+}
+
+// adopt is start for a goroutine that runs already.
+func (n *Net) adopt() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Add(1)
+	return true
+}
+
+// openTCP makes both halves of a forwarded connection, or answers the request
+// with an RST and returns nil.
+func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, src, dst netip.AddrPort) (*TCPConn, net.Conn) {
+	target, source, ok := n.inbound.Load().TCP(src, dst)
+	if !ok {
+		req.Complete(true)
+		return nil, nil
+	}
+	if !n.tcpIn.open.acquire(src.Addr()) {
+		n.log.Debug("connection refused: too many", "peer", src, "port", dst.Port())
+		req.Complete(true)
+		return nil, nil
+	}
+	local, err := n.dialLocalTCP(target, source, dst.Port())
+	if err != nil {
+		n.log.Debug("connection refused", "peer", src, "port", dst.Port(), "err", err)
+		req.Complete(true)
+		n.tcpIn.open.release(src.Addr())
+		return nil, nil
+	}
+	// A peer that never answers the SYN-ACK would hold the place for two
+	// minutes of gVisor's retransmissions.
+	timeout := time.AfterFunc(openTimeout, func() {
+		if ep := n.stack.FindTransportEndpoint(protocolOf(src.Addr()), tcp.ProtocolNumber, id, nicID); ep != nil {
+			ep.Abort()
+		}
+	})
+	var wq waiter.Queue
+	ep, terr := req.CreateEndpoint(&wq)
+	early := timeout.Stop()
+	req.Complete(false)
+	if terr != nil || !early {
+		if ep != nil {
+			ep.Close()
+		}
+		local.Close()
+		n.tcpIn.open.release(src.Addr())
+		return nil, nil
+	}
+	return newTCPConn(n.link, &wq, ep), local
+}
+
+func (n *Net) dialLocalTCP(target string, source netip.Addr, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, localTimeout)
+	defer cancel()
+	var first error
+	for _, t := range localTargets(target, port) {
+		c, err := dialLocal(ctx, "tcp", t, source)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}

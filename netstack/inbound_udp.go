@@ -1,0 +1,342 @@
+package netstack
+
+// UDP from peers. A flow is one pair of peer socket and destination; it has a
+// connected local socket and one goroutine, which dials it and then carries
+// answers back. Datagrams of the peer go to the socket straight from Write.
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+const (
+	udpIdle    = 60 * time.Second
+	udpHeld    = 16        // datagrams held while the local socket is being made
+	udpHeldMax = 128 << 10 // and their bytes
+	udpSample  = 32        // flows looked at to find an old one
+)
+
+type inboundUDP struct {
+	max int // constant after initInboundUDP
+
+	// mu guards the following and udpFlow's own fields of that kind.
+	mu     sync.Mutex
+	flows  map[udpKey]*udpFlow
+	byPeer map[netip.Addr]int
+}
+
+type udpKey struct{ peer, local netip.AddrPort }
+
+type udpFlow struct {
+	// Constant after newUDPFlow.
+	key    udpKey
+	target string
+	source netip.Addr
+	quote  []byte // headers of the first datagram, for an ICMP error
+
+	last atomic.Int64                // unix nanoseconds of the last datagram either way
+	conn atomic.Pointer[net.UDPConn] // nil until dialled
+
+	// Guarded by inboundUDP.mu.
+	dead      bool     // removed from flows
+	held      [][]byte // datagrams before conn, and until the first answer the first of them
+	heldBytes int
+}
+
+func (n *Net) initInboundUDP() {
+	in := &n.udpIn
+	in.max = limitToFiles(n.maxInbound)
+	in.flows = make(map[udpKey]*udpFlow)
+	in.byPeer = make(map[netip.Addr]int)
+	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
+}
+
+// closeInboundUDP ends the flows; their goroutines are waited for by Close.
+func (n *Net) closeInboundUDP() {
+	in := &n.udpIn
+	in.mu.Lock()
+	for _, f := range in.flows {
+		in.remove(f)
+	}
+	in.mu.Unlock()
+}
+
+// handleUDP is called within Write for each datagram that belongs to no
+// endpoint. Returning false makes the stack answer with an ICMP port
+// unreachable.
+func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	in := &n.udpIn
+	key := udpKey{
+		peer:  netip.AddrPortFrom(fromAddress(id.RemoteAddress), id.RemotePort),
+		local: netip.AddrPortFrom(fromAddress(id.LocalAddress), id.LocalPort),
+	}
+	payload, ok := pkt.Data().PullUp(pkt.Data().Size())
+	if !ok {
+		return false
+	}
+	in.mu.Lock()
+	f := in.flows[key]
+	in.mu.Unlock()
+	if f == nil {
+		if !n.addrs.Load().has(key.local.Addr()) {
+			return false
+		}
+		if f = n.newUDPFlow(key, pkt); f == nil {
+			return false
+		}
+	}
+	f.last.Store(time.Now().UnixNano())
+	conn := f.conn.Load()
+	if conn == nil && n.hold(f, payload) {
+		return true
+	}
+	if conn = f.conn.Load(); conn != nil {
+		// What the socket does not take is lost; a refusal is found by read.
+		if _, err := conn.Write(payload); errors.Is(err, syscall.ECONNREFUSED) {
+			conn.Write(payload)
+		}
+	}
+	return true
+}
+
+// newUDPFlow makes a flow if the policy allows, in the place of an old one when
+// there are too many.
+func (n *Net) newUDPFlow(key udpKey, pkt *stack.PacketBuffer) *udpFlow {
+	policy := n.inbound.Load()
+	if policy == nil || policy.UDP == nil {
+		return nil
+	}
+	target, source, ok := policy.UDP(key.peer, key.local)
+	if !ok {
+		return nil
+	}
+	f := &udpFlow{key: key, target: target, source: source}
+	f.quote = append(f.quote, pkt.NetworkHeader().Slice()...)
+	f.quote = append(f.quote, pkt.TransportHeader().Slice()...)
+	f.last.Store(time.Now().UnixNano())
+
+	in, peer := &n.udpIn, key.peer.Addr()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if old := in.flows[key]; old != nil {
+		return old
+	}
+	switch {
+	case in.byPeer[peer] >= max(in.max/3, 1): // see quota
+		in.evict(peer)
+	case len(in.flows) >= in.max:
+		in.evict(netip.Addr{})
+	}
+	if len(in.flows) >= in.max {
+		return nil
+	}
+	if !n.start(func() { n.runUDP(f) }) {
+		return nil
+	}
+	in.flows[key] = f
+	in.byPeer[peer]++
+	return f
+}
+
+// evict removes one of the longest silent flows, of one peer if that is valid.
+// It looks at a sample: the map's order is random. The caller holds mu.
+func (in *inboundUDP) evict(peer netip.Addr) {
+	var oldest *udpFlow
+	seen := 0
+	for key, f := range in.flows {
+		if peer.IsValid() && key.peer.Addr() != peer {
+			continue
+		}
+		if oldest == nil || f.last.Load() < oldest.last.Load() {
+			oldest = f
+		}
+		if seen++; seen == udpSample {
+			break
+		}
+	}
+	if oldest != nil {
+		in.remove(oldest)
+	}
+}
+
+// remove takes a flow out and closes its socket, which ends its goroutine. The
+// caller holds mu.
+func (in *inboundUDP) remove(f *udpFlow) {
+	if f.dead {
+		return
+	}
+	f.dead = true
+	f.held = nil
+	delete(in.flows, f.key)
+	peer := f.key.peer.Addr()
+	if in.byPeer[peer]--; in.byPeer[peer] == 0 {
+		delete(in.byPeer, peer)
+	}
+	if c := f.conn.Load(); c != nil {
+		c.Close()
+	}
+}
+
+// hold keeps a datagram until the socket is there; false if it is there now.
+func (n *Net) hold(f *udpFlow, payload []byte) bool {
+	in := &n.udpIn
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if f.conn.Load() != nil {
+		return false
+	}
+	if !f.dead && len(f.held) < udpHeld && f.heldBytes+len(payload) <= udpHeldMax {
+		f.held = append(f.held, append([]byte(nil), payload...))
+		f.heldBytes += len(payload)
+	}
+	return true
+}
+
+// runUDP is the goroutine of a flow.
+func (n *Net) runUDP(f *udpFlow) {
+	in := &n.udpIn
+	defer func() {
+		in.mu.Lock()
+		in.remove(f)
+		in.mu.Unlock()
+	}()
+	refused := false
+	for _, target := range localTargets(f.target, f.key.local.Port()) {
+		conn, err := n.dialLocalUDP(f, target)
+		if err != nil {
+			n.log.Debug("datagram refused", "peer", f.key.peer, "port", f.key.local.Port(), "err", err)
+			refused = true
+			continue
+		}
+		if refused = n.carryUDP(f, conn); !refused {
+			break
+		}
+	}
+	if refused && n.ctx.Err() == nil {
+		n.sendPortUnreachable(f)
+	}
+}
+
+// dialLocalUDP connects to a target and sends what is held.
+func (n *Net) dialLocalUDP(f *udpFlow, target string) (*net.UDPConn, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, localTimeout)
+	defer cancel()
+	c, err := dialLocal(ctx, "udp", target, f.source)
+	if err != nil {
+		return nil, err
+	}
+	conn := c.(*net.UDPConn)
+	in := &n.udpIn
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if f.dead {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	// Under mu, so that a datagram in handleUDP goes after these.
+	for _, b := range f.held {
+		conn.Write(b)
+	}
+	f.held, f.heldBytes = f.held[:min(len(f.held), 1)], 0
+	f.conn.Store(conn)
+	return conn, nil
+}
+
+// carryUDP sends answers of the local program to the peer until the flow is
+// idle or over. It reports whether the program refused without ever answering.
+func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
+	defer conn.Close()
+	dst, src := f.key.peer, f.key.local
+	route, terr := n.stack.FindRoute(nicID, toAddress(src.Addr()), toAddress(dst.Addr()), protocolOf(dst.Addr()), false)
+	if terr != nil {
+		return false
+	}
+	defer route.Release()
+	lazy := newLazyReader(conn)
+	answered := false
+	for {
+		idle := udpIdle - time.Since(time.Unix(0, f.last.Load()))
+		if idle <= 0 {
+			return false
+		}
+		conn.SetReadDeadline(time.Now().Add(idle))
+		buf, size, err := lazy.next()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			continue
+		case errors.Is(err, syscall.ECONNREFUSED):
+			if answered {
+				continue // the program may come back; else the flow idles out
+			}
+			f.conn.Store(nil)
+			return true
+		case err != nil:
+			return false
+		}
+		f.last.Store(time.Now().UnixNano())
+		if !answered {
+			answered = true
+			n.udpIn.mu.Lock()
+			f.held = nil
+			n.udpIn.mu.Unlock()
+		}
+		ok := sendUDP(route, src, dst, buf[:size])
+		putBlock(buf)
+		if !ok {
+			return false
+		}
+	}
+}
+
+// sendUDP sends one datagram to a peer. It reports false when the route has
+// become useless.
+func sendUDP(route *stack.Route, src, dst netip.AddrPort, payload []byte) bool {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: int(route.MaxHeaderLength()) + header.UDPMinimumSize,
+		Payload:            buffer.MakeWithData(payload),
+	})
+	defer pkt.DecRef()
+	hdr := header.UDP(pkt.TransportHeader().Push(header.UDPMinimumSize))
+	pkt.TransportProtocolNumber = udp.ProtocolNumber
+	size := uint16(len(hdr) + len(payload))
+	hdr.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: size})
+	sum := route.PseudoHeaderChecksum(udp.ProtocolNumber, size)
+	sum = ^hdr.CalculateChecksum(checksum.Checksum(payload, sum))
+	if sum == 0 {
+		sum = 0xffff // zero would mean none
+	}
+	hdr.SetChecksum(sum)
+	terr := route.WritePacket(stack.NetworkHeaderParams{Protocol: udp.ProtocolNumber, TTL: 64}, pkt)
+	return terr == nil || errno(terr) == syscall.ENOBUFS
+}
+
+// sendPortUnreachable tells the peer of a flow that nothing listens.
+func (n *Net) sendPortUnreachable(f *udpFlow) {
+	src, dst := f.key.local.Addr(), f.key.peer.Addr()
+	msg := make([]byte, 8, 8+len(f.quote))
+	msg = append(msg, f.quote...)
+	proto, sum := header.ICMPv4ProtocolNumber, uint16(0)
+	if dst.Is4() {
+		msg[0], msg[1] = icmp4Unreachable, 3
+	} else {
+		msg[0], msg[1] = icmp6Unreachable, 4
+		proto = header.ICMPv6ProtocolNumber
+		sum = header.PseudoHeaderChecksum(proto, toAddress(src), toAddress(dst), uint16(len(msg)))
+	}
+	binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))
+	n.sendRaw(src, dst, proto, msg)
+}

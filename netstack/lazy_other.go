@@ -1,0 +1,35 @@
+//go:build !unix
+
+package netstack
+
+import (
+	"io"
+	"net"
+)
+
+// lazyReader reads from a socket; this system does not tell readiness, so a
+// block is held while it waits.
+type lazyReader struct {
+	conn net.Conn
+	size int
+}
+
+func newLazyReader(src io.Reader) *lazyReader {
+	switch c := src.(type) {
+	case *net.TCPConn:
+		return &lazyReader{c, copySize}
+	case *net.UDPConn:
+		return &lazyReader{c, len(block{})}
+	}
+	return nil
+}
+
+func (r *lazyReader) next() (*block, int, error) {
+	buf := getBlock()
+	n, err := r.conn.Read(buf[:r.size])
+	if err != nil {
+		putBlock(buf)
+		return nil, 0, err
+	}
+	return buf, n, nil
+}

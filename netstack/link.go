@@ -1,0 +1,225 @@
+package netstack
+
+// The link endpoint: where packets cross between gVisor and the tun.Device.
+//
+// Outwards: gVisor calls WritePackets -> txQueue -> read copies the packet into
+// wireguard-go's buffer and completes its checksum.
+// Inwards: write merges runs of small TCP segments (merge.go), notes ICMP
+// errors and echo replies (icmp.go) and calls gVisor's dispatcher.
+
+import (
+	"encoding/binary"
+	"os"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// link implements stack.LinkEndpoint and stack.GSOEndpoint.
+type link struct {
+	// Constant after newLink.
+	mtu    uint32
+	gsoMax uint32 // as gVisor counts it; 0: no segmentation offload
+
+	tx   *txQueue
+	icmp icmpMonitor
+
+	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: detached
+	closed     atomic.Bool
+}
+
+var (
+	_ stack.LinkEndpoint = (*link)(nil)
+	_ stack.GSOEndpoint  = (*link)(nil)
+)
+
+func newLink(mtu, maxSegment int) *link {
+	l := &link{mtu: uint32(mtu), tx: newTxQueue()}
+	if maxSegment > mtu {
+		// gVisor's sender takes this much off again (sendData in snd.go).
+		l.gsoMax = uint32(maxSegment) + header.TCPTotalHeaderMaximumSize + 1
+	}
+	l.icmp.init()
+	return l
+}
+
+func (l *link) close() {
+	l.closed.Store(true)
+	l.tx.close()
+}
+
+// WritePackets queues packets of the stack for read. It runs under the lock of
+// a TCP endpoint and never blocks; a packet that the queue refuses is reported
+// as ErrNoBufferSpace and is then TCP's to send again.
+func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	n := 0
+	for _, pkt := range pkts.AsSlice() {
+		// A reference is enough: the stack makes a packet buffer for each
+		// transmission and does not touch it after this call.
+		if !l.tx.push(pkt.IncRef(), pkt.Hash, pkt.Size()) {
+			pkt.DecRef()
+			if n == 0 {
+				return 0, &tcpip.ErrNoBufferSpace{}
+			}
+			break
+		}
+		n++
+	}
+	return n, nil
+}
+
+// read implements Net.Read.
+func (l *link) read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	var batch [batchSize]*stack.PacketBuffer
+	for {
+		got, ok := l.tx.pop(batch[:min(len(bufs), len(batch))])
+		if !ok {
+			return 0, os.ErrClosed
+		}
+		n := 0
+		for _, pkt := range batch[:got] {
+			if size := pkt.Size(); size > 0 && offset+size <= len(bufs[n]) {
+				serialize(bufs[n][offset:offset+size], pkt)
+				sizes[n] = size
+				n++
+			}
+			pkt.DecRef()
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// serialize copies pkt into dst, which has exactly its size, and completes the
+// TCP checksum that segmentation offload left to the link.
+func serialize(dst []byte, pkt *stack.PacketBuffer) {
+	views, skip := pkt.AsViewList()
+	done := 0
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		if skip >= len(b) {
+			skip -= len(b)
+			continue
+		}
+		done += copy(dst[done:], b[skip:])
+		skip = 0
+	}
+	if pkt.GSOOptions.Type == stack.GSONone || !pkt.GSOOptions.NeedsCsum {
+		return
+	}
+	l4 := int(pkt.GSOOptions.L3HdrLen)
+	if at := l4 + int(pkt.GSOOptions.CsumOffset); at+2 <= len(dst) {
+		// The field holds the sum of the pseudo header, which is therefore
+		// counted in.
+		binary.BigEndian.PutUint16(dst[at:], ^checksum.Checksum(dst[l4:], 0))
+	}
+}
+
+// write implements Net.Write.
+func (l *link) write(bufs [][]byte, offset int) (int, error) {
+	if l.closed.Load() {
+		return 0, os.ErrClosed
+	}
+	d := l.dispatcher.Load()
+	if d == nil {
+		return len(bufs), nil
+	}
+	for i := 0; i < len(bufs); {
+		if offset > len(bufs[i]) {
+			i++
+			continue
+		}
+		run, size := mergeRun(bufs[i:], offset)
+		if run > 1 {
+			view := buffer.NewViewSize(size)
+			merge(view.AsSlice(), bufs[i:i+run], offset)
+			deliver(*d, protocolOfPacket(view.AsSlice()), view)
+			i += run
+			continue
+		}
+		l.writeOne(*d, bufs[i][offset:])
+		i++
+	}
+	return len(bufs), nil
+}
+
+// writeOne delivers one packet as it is.
+func (l *link) writeOne(d stack.NetworkDispatcher, pkt []byte) {
+	proto := protocolOfPacket(pkt)
+	if proto == 0 {
+		return
+	}
+	view := buffer.NewViewWithData(pkt)
+	if isICMP(pkt) && l.icmp.inspect(view.AsSlice()) {
+		view.Release()
+		return
+	}
+	deliver(d, proto, view)
+}
+
+// deliver hands a packet to the stack and takes over view.
+func deliver(d stack.NetworkDispatcher, proto tcpip.NetworkProtocolNumber, view *buffer.View) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+	d.DeliverNetworkPacket(proto, pkt)
+	pkt.DecRef()
+}
+
+// protocolOfPacket returns the network protocol of an IP packet, 0 if it is
+// none. gVisor validates the rest.
+func protocolOfPacket(pkt []byte) tcpip.NetworkProtocolNumber {
+	switch {
+	case len(pkt) >= header.IPv4MinimumSize && pkt[0]>>4 == 4:
+		return header.IPv4ProtocolNumber
+	case len(pkt) >= header.IPv6MinimumSize && pkt[0]>>4 == 6:
+		return header.IPv6ProtocolNumber
+	}
+	return 0
+}
+
+// isICMP reports whether an IP packet (as protocolOfPacket accepts) carries
+// ICMP of its family.
+func isICMP(pkt []byte) bool {
+	if pkt[0]>>4 == 4 {
+		return pkt[9] == uint8(header.ICMPv4ProtocolNumber)
+	}
+	return pkt[6] == uint8(header.ICMPv6ProtocolNumber)
+}
+
+// The rest of stack.LinkEndpoint: a link without addresses or headers.
+
+func (l *link) Attach(d stack.NetworkDispatcher) {
+	if d == nil {
+		l.dispatcher.Store(nil)
+		return
+	}
+	l.dispatcher.Store(&d)
+}
+func (l *link) IsAttached() bool                      { return l.dispatcher.Load() != nil }
+func (l *link) MTU() uint32                           { return l.mtu }
+func (l *link) SetMTU(uint32)                         {}
+func (*link) MaxHeaderLength() uint16                 { return 0 }
+func (*link) LinkAddress() tcpip.LinkAddress          { return "" }
+func (*link) SetLinkAddress(tcpip.LinkAddress)        {}
+func (*link) Wait()                                   {}
+func (*link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareNone }
+func (*link) AddHeader(*stack.PacketBuffer)           {}
+func (*link) ParseHeader(*stack.PacketBuffer) bool    { return true }
+func (*link) Close()                                  {}
+func (*link) SetOnCloseAction(func())                 {}
+func (l *link) GSOMaxSize() uint32                    { return l.gsoMax }
+
+func (*link) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityRXChecksumOffload
+}
+
+func (l *link) SupportedGSO() stack.SupportedGSO {
+	if l.gsoMax == 0 {
+		return stack.GSONotSupported
+	}
+	return stack.HostGSOSupported
+}

@@ -1,0 +1,134 @@
+package netstack
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// Merging of small TCP segments before they enter the stack (what a kernel
+// calls GRO). A peer on a kernel interface, or a path that splits to MTU size,
+// delivers runs of consecutive segments in one batch; as one large segment they
+// cost one pass through the stack and one acknowledgement.
+//
+// gVisor's own gro package keeps state between batches and its Flush forgets
+// packets of a second flow in a bucket; this one looks at one batch only, keeps
+// nothing, and so needs no lock between the goroutines of several peers.
+
+// maxMerged bounds a merged packet: what one IP packet can say.
+const maxMerged = 65535
+
+// segment is what merging needs to know of a TCP segment.
+type segment struct {
+	pkt     []byte
+	ip, tcp int // header lengths
+	seq     uint32
+}
+
+func (s *segment) payload() int { return len(s.pkt) - s.ip - s.tcp }
+
+// parseSegment accepts a TCP data segment without IP options, fragmentation,
+// padding, or flags other than ACK and PSH.
+func parseSegment(pkt []byte) (s segment, ok bool) {
+	switch protocolOfPacket(pkt) {
+	case header.IPv4ProtocolNumber:
+		// Version 4 and header length 5; no fragment; TCP.
+		if pkt[0] != 0x45 || pkt[6]&0x3f != 0 || pkt[7] != 0 || pkt[9] != 6 ||
+			int(binary.BigEndian.Uint16(pkt[2:])) != len(pkt) {
+			return s, false
+		}
+		s.ip = header.IPv4MinimumSize
+	case header.IPv6ProtocolNumber:
+		if pkt[6] != 6 || int(binary.BigEndian.Uint16(pkt[4:]))+header.IPv6MinimumSize != len(pkt) {
+			return s, false
+		}
+		s.ip = header.IPv6MinimumSize
+	default:
+		return s, false
+	}
+	if len(pkt) < s.ip+header.TCPMinimumSize {
+		return s, false
+	}
+	t := pkt[s.ip:]
+	s.tcp = int(t[12]>>4) * 4
+	const ack, psh = uint8(header.TCPFlagAck), uint8(header.TCPFlagPsh)
+	if s.tcp < header.TCPMinimumSize || s.tcp >= len(t) || t[13]&^psh != ack {
+		return s, false
+	}
+	s.pkt = pkt
+	s.seq = binary.BigEndian.Uint32(t[4:])
+	return s, true
+}
+
+// follows reports whether b is the same flow as a, with the same headers but
+// for length, checksum, identification and window.
+func (a *segment) sameFlow(b *segment) bool {
+	if a.ip != b.ip || a.tcp != b.tcp {
+		return false
+	}
+	p, q := a.pkt, b.pkt
+	if a.ip == header.IPv4MinimumSize {
+		if p[1] != q[1] || p[6] != q[6] || p[8] != q[8] || !bytes.Equal(p[12:20], q[12:20]) {
+			return false
+		}
+	} else if !bytes.Equal(p[:4], q[:4]) || !bytes.Equal(p[6:40], q[6:40]) {
+		return false
+	}
+	p, q = p[a.ip:a.ip+a.tcp], q[a.ip:a.ip+a.tcp]
+	return bytes.Equal(p[:4], q[:4]) && // ports
+		bytes.Equal(p[8:12], q[8:12]) && // acknowledgement
+		bytes.Equal(p[20:], q[20:]) // options, with the timestamps
+}
+
+// mergeRun looks at the packets bufs[i][offset:] from the first on. It returns
+// how many of them are consecutive segments of one TCP flow, and the size of
+// the packet that merge makes of them; 1 or less when there is nothing to merge.
+func mergeRun(bufs [][]byte, offset int) (run, size int) {
+	if len(bufs) < 2 {
+		return 1, 0
+	}
+	first, ok := parseSegment(bufs[0][offset:])
+	if !ok {
+		return 1, 0
+	}
+	run, size = 1, len(first.pkt)
+	next := first.seq + uint32(first.payload())
+	for run < len(bufs) {
+		if offset > len(bufs[run]) {
+			break
+		}
+		s, ok := parseSegment(bufs[run][offset:])
+		if !ok || s.seq != next || size+s.payload() > maxMerged || !first.sameFlow(&s) {
+			break
+		}
+		size += s.payload()
+		next += uint32(s.payload())
+		run++
+	}
+	return run, size
+}
+
+// merge writes into dst, of the size that mergeRun returned, the packets
+// bufs[i][offset:] as one: the headers of the first with the length, the PSH
+// flag and the window brought up to date, and all payloads. Its checksums are
+// not valid; the link vouches for them.
+func merge(dst []byte, bufs [][]byte, offset int) {
+	first, _ := parseSegment(bufs[0][offset:])
+	n := copy(dst, first.pkt)
+	last := first
+	flags := first.pkt[first.ip+13]
+	for _, b := range bufs[1:] {
+		last, _ = parseSegment(b[offset:])
+		n += copy(dst[n:], last.pkt[last.ip+last.tcp:])
+		flags |= last.pkt[last.ip+13]
+	}
+	if first.ip == header.IPv4MinimumSize {
+		binary.BigEndian.PutUint16(dst[2:], uint16(n))
+	} else {
+		binary.BigEndian.PutUint16(dst[4:], uint16(n-header.IPv6MinimumSize))
+	}
+	t := dst[first.ip:]
+	t[13] = flags
+	copy(t[14:16], last.pkt[last.ip+14:])
+}

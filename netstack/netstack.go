@@ -1,0 +1,367 @@
+// Package netstack is a whole TCP/IP network in user space: gVisor's stack
+// behind wireguard-go's tun.Device. A program that uses it needs no root, no
+// kernel interface and no route.
+//
+// A Net has two faces. Downwards it is a tun.Device: wireguard-go reads the
+// packets this node sends and writes the packets it received and decrypted.
+// Upwards it is a network for the program: DialContext, ListenTCP, ListenUDP
+// and Ping, and an Inbound policy that hands connections made by peers to
+// programs listening on this machine's loopback.
+//
+// # Packets
+//
+// TCP leaves as large IP packets, up to Config.MaxSegment bytes of payload in
+// one packet, far above the MTU, each with complete checksums: a WireGuard
+// message can carry them whole, and one crossing of the stack, of the cipher
+// and of a relay then costs the same for 60 KB as for 1.2 KB. A path that
+// needs packets of MTU size has to split them (they are what a kernel calls
+// GSO segments of the negotiated MSS). UDP is fragmented by IP at the MTU.
+// Inwards packets of any size are taken; consecutive small TCP segments of one
+// batch are merged before they enter the stack. Checksums of inward packets
+// are not verified: WireGuard has authenticated them.
+//
+// Packets waiting for Read sit in a bounded queue that is fair between flows,
+// so that one bulk transfer does not delay another connection's packets.
+//
+// # Errors
+//
+// Connections fail with the errors that the operating system would give,
+// reachable by errors.Is: syscall.ECONNREFUSED for an RST or a port
+// unreachable, syscall.EHOSTUNREACH and ENETUNREACH for an ICMP unreachable,
+// syscall.EACCES for an ICMP "administratively prohibited", ECONNRESET, EPIPE,
+// ETIMEDOUT, os.ErrDeadlineExceeded for a deadline, net.ErrClosed after Close.
+// An ICMP error fails a pending dial at once.
+//
+// # Goroutines
+//
+// New starts gVisor's TCP workers, one per processor, asleep while nothing
+// happens; there is no periodic work. Each forwarded TCP connection has two
+// goroutines, each forwarded UDP flow one. Close ends and waits for all.
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+const (
+	// DefaultMTU is the inner MTU when Config.MTU is zero: the smallest that
+	// IPv6 allows, which any path carries with WireGuard's headers on top.
+	DefaultMTU = 1280
+
+	// DefaultMaxSegment is the TCP payload of the largest packet when
+	// Config.MaxSegment is zero, in bytes. With all headers and WireGuard's
+	// padding it stays below 64 KB, the size of wireguard-go's buffers and of
+	// gVisor's largest pooled chunk.
+	DefaultMaxSegment = 60 << 10
+
+	// batchSize is how many packets one Read returns at most. wireguard-go
+	// keeps a buffer of 64 KB for each, so it is small; with packets of 60 KB
+	// a larger batch would gain nothing.
+	batchSize = 8
+
+	// The window and buffers of TCP. Buffers are limits, not allocations: an
+	// idle connection holds none. They start small and are tuned by gVisor
+	// up to the maximum as the path's bandwidth and delay ask for it.
+	tcpReceiveBuffer    = 512 << 10
+	tcpReceiveBufferMax = 8 << 20
+	tcpSendBuffer       = 256 << 10
+	tcpSendBufferMax    = 6 << 20
+
+	// tcpTimeWait is how long a closed connection's port pair is kept. The
+	// usual 60 s would hold megabytes for a busy web server on a small
+	// device; timestamps (PAWS) guard the reuse of a pair.
+	tcpTimeWait = 5 * time.Second
+
+	nicID tcpip.NICID = 1
+)
+
+// Config configures New. The zero value is usable.
+type Config struct {
+	// MTU of the inner network in bytes, 1280 to 65535; 0 means DefaultMTU.
+	MTU int
+
+	// MaxSegment is the largest TCP payload put into one packet, in bytes,
+	// at most DefaultMaxSegment; 0 means DefaultMaxSegment. A value at or
+	// below the MTU turns segmentation offload off.
+	MaxSegment int
+
+	// MaxInbound bounds the TCP connections and, separately, the UDP flows
+	// forwarded for peers at the same time; one peer gets two thirds.
+	// 0 means DefaultMaxInbound.
+	MaxInbound int
+
+	// Log receives what an owner of the machine should know. nil discards.
+	Log *slog.Logger
+}
+
+// Net is the user-space network. Its methods may be called from any goroutine.
+type Net struct {
+	// Constant after New.
+	mtu        int
+	maxSegment int
+	maxInbound int
+	log        *slog.Logger
+	stack      *stack.Stack
+	link       *link
+	events     chan tun.Event
+	ctx        context.Context // ends with Close; parent of dials for peers
+	cancel     context.CancelFunc
+
+	addrs   atomic.Pointer[addrs]
+	inbound atomic.Pointer[Inbound]
+
+	tcpIn inboundTCP
+	udpIn inboundUDP
+
+	// mu guards the following.
+	mu     sync.Mutex
+	closed bool
+	wg     sync.WaitGroup // forwarders; Add only under mu while !closed
+
+	closeDone chan struct{} // closed at the end of the first Close
+}
+
+// addrs is an immutable snapshot of the node's addresses; a zero Addr is none.
+type addrs struct{ v4, v6 netip.Addr }
+
+func (a *addrs) has(ip netip.Addr) bool { return ip.IsValid() && (ip == a.v4 || ip == a.v6) }
+
+var _ tun.Device = (*Net)(nil)
+
+// New makes a network without addresses: until SetAddrs nothing can be dialled
+// and inward packets are dropped. The caller must Close it.
+func New(cfg Config) (*Net, error) {
+	n := &Net{
+		mtu:        cfg.MTU,
+		maxSegment: cfg.MaxSegment,
+		maxInbound: cfg.MaxInbound,
+		log:        cfg.Log,
+		events:     make(chan tun.Event, 1),
+		closeDone:  make(chan struct{}),
+	}
+	if n.mtu == 0 {
+		n.mtu = DefaultMTU
+	}
+	if n.mtu < header.IPv6MinimumMTU || n.mtu > 65535 {
+		return nil, fmt.Errorf("netstack: MTU %d is not in 1280..65535", n.mtu)
+	}
+	if n.maxSegment == 0 {
+		n.maxSegment = DefaultMaxSegment
+	}
+	if n.maxSegment < 0 || n.maxSegment > DefaultMaxSegment {
+		return nil, fmt.Errorf("netstack: MaxSegment %d is not in 0..%d", n.maxSegment, DefaultMaxSegment)
+	}
+	if n.maxInbound == 0 {
+		n.maxInbound = DefaultMaxInbound
+	}
+	if n.maxInbound < 0 {
+		return nil, fmt.Errorf("netstack: MaxInbound %d is negative", n.maxInbound)
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	n.addrs.Store(&addrs{})
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.link = newLink(n.mtu, n.maxSegment)
+
+	n.stack = stack.New(stack.Options{
+		// The zero options switch off what a link of one node and no
+		// neighbours has no use for and what would send packets while idle:
+		// router solicitation, link-local addresses, DAD, MLD and IGMP.
+		NetworkProtocols: []stack.NetworkProtocolFactory{
+			ipv4.NewProtocolWithOptions(ipv4.Options{}),
+			ipv6.NewProtocolWithOptions(ipv6.Options{}),
+		},
+		TransportProtocols: []stack.TransportProtocolFactory{
+			tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+		},
+		// Packets to our own addresses stay inside, and packets from outside
+		// with one of our addresses as the source are dropped.
+		HandleLocal: true,
+	})
+	if err := n.configure(); err != nil {
+		n.cancel()
+		n.stack.Destroy()
+		return nil, err
+	}
+	n.events <- tun.EventUp
+	return n, nil
+}
+
+// configure sets the options of the stack, makes its one interface and routes
+// everything to it.
+func (n *Net) configure() error {
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpReceiveBuffer, Max: tcpReceiveBufferMax}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpSendBuffer, Max: tcpSendBufferMax}
+	sack := tcpip.TCPSACKEnabled(true)
+	recovery := tcpip.TCPRACKLossDetection
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	timeWait := tcpip.TCPTimeWaitTimeoutOption(tcpTimeWait)
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack, &recovery, &moderate, &timeWait} {
+		if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
+			return fmt.Errorf("netstack: set %T: %s", opt, err)
+		}
+	}
+	if err := n.stack.CreateNIC(nicID, n.link); err != nil {
+		return fmt.Errorf("netstack: create interface: %s", err)
+	}
+	n.stack.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nicID},
+		{Destination: header.IPv6EmptySubnet, NIC: nicID},
+	})
+	n.initInboundTCP()
+	n.initInboundUDP()
+	return nil
+}
+
+// SetAddrs sets the node's addresses: the full desired state, cheap when
+// nothing changed. A zero Addr means none of that family. Connections over an
+// address that goes away break.
+func (n *Net) SetAddrs(v4, v6 netip.Addr) error {
+	v4, v6 = v4.Unmap(), v6.WithZone("")
+	if v4.IsValid() && !v4.Is4() {
+		return fmt.Errorf("netstack: %s is not an IPv4 address", v4)
+	}
+	if v6.IsValid() && (!v6.Is6() || v6.Is4In6()) {
+		return fmt.Errorf("netstack: %s is not an IPv6 address", v6)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return os.ErrClosed
+	}
+	old := n.addrs.Load()
+	next := *old
+	err := errors.Join(n.swapAddr(&next.v4, v4), n.swapAddr(&next.v6, v6))
+	n.addrs.Store(&next)
+	return err
+}
+
+// swapAddr replaces the assigned address *cur by want and updates *cur.
+func (n *Net) swapAddr(cur *netip.Addr, want netip.Addr) error {
+	if *cur == want {
+		return nil
+	}
+	if want.IsValid() {
+		addr := toAddress(want)
+		pa := tcpip.ProtocolAddress{Protocol: protocolOf(want), AddressWithPrefix: addr.WithPrefix()}
+		if err := n.stack.AddProtocolAddress(nicID, pa, stack.AddressProperties{}); err != nil {
+			return fmt.Errorf("netstack: add address %s: %s", want, err)
+		}
+	}
+	old := *cur
+	*cur = want
+	if old.IsValid() {
+		if err := n.stack.RemoveAddress(nicID, toAddress(old)); err != nil {
+			return fmt.Errorf("netstack: remove address %s: %s", old, err)
+		}
+	}
+	return nil
+}
+
+// Addrs returns the addresses last set; a zero Addr is none.
+func (n *Net) Addrs() (v4, v6 netip.Addr) {
+	a := n.addrs.Load()
+	return a.v4, a.v6
+}
+
+// start runs f in a goroutine that Close waits for. It reports false, and does
+// not run f, once Close has begun.
+func (n *Net) start(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// Close ends every connection, listener and forwarder of the network, fails a
+// Read in progress with os.ErrClosed and closes the channel of Events. It
+// returns when no goroutine of the network is left; further calls wait for the
+// first and return nil.
+func (n *Net) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		<-n.closeDone
+		return nil
+	}
+	n.closed = true
+	n.mu.Unlock()
+
+	n.cancel()
+	n.link.close()
+	n.closeInboundTCP()
+	n.closeInboundUDP()
+
+	// The stack's Close aborts the endpoints it knows at that moment. A
+	// forwarder may just be adding one, so abort until they have all gone.
+	gone := make(chan struct{})
+	go func() { n.wg.Wait(); close(gone) }()
+	for wait := time.Millisecond; ; wait *= 2 {
+		n.stack.Close()
+		select {
+		case <-gone:
+		case <-time.After(wait):
+			continue
+		}
+		break
+	}
+	n.stack.Destroy()
+	close(n.events)
+	close(n.closeDone)
+	return nil
+}
+
+// File returns nil: there is no descriptor behind the network.
+func (n *Net) File() *os.File { return nil }
+
+// MTU returns the MTU that the network was made with.
+func (n *Net) MTU() (int, error) { return n.mtu, nil }
+
+// Name returns "netstack".
+func (n *Net) Name() (string, error) { return "netstack", nil }
+
+// Events returns the channel of tun events: one EventUp, then closed by Close.
+func (n *Net) Events() <-chan tun.Event { return n.events }
+
+// BatchSize is the number of buffers that Read can fill, 8.
+func (n *Net) BatchSize() int { return batchSize }
+
+// Read waits for packets that the network sends, fills bufs[i][offset:] with
+// one IP packet each and sets sizes[i]. It returns how many, at least one, or
+// os.ErrClosed after Close. Packets are up to MaxSegment plus 100 bytes long; a
+// buffer that is too small for its packet loses it. One goroutine is expected
+// to call Read, several are safe.
+func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	return n.link.read(bufs, sizes, offset)
+}
+
+// Write gives the network one IP packet from a peer in each bufs[i][offset:].
+// The buffers are the caller's again when it returns. What is no valid packet
+// is dropped silently. Calls may run concurrently; the packets of one peer must
+// come in order from one goroutine at a time. It returns len(bufs), or
+// os.ErrClosed after Close. It does not block.
+func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
+	return n.link.write(bufs, offset)
+}

@@ -1,0 +1,190 @@
+package netstack
+
+import (
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	txPackets = 1024    // packets that the queue holds at most
+	txBytes   = 8 << 20 // bytes above which a flow with more than its share loses packets
+	txFlows   = 64      // flows told apart; more share by hash
+	txQuantum = 16 << 10
+)
+
+// txQueue holds the packets that wait for the tunnel, first in first out within
+// a flow and by deficit round robin between flows: an interactive connection
+// waits behind one packet of each bulk transfer and not behind all their
+// windows. When it is full, the flow that has more than its share loses.
+//
+// One lock is held for a few instructions per packet put in and once per batch
+// taken out (a channel would do the same); nothing is allocated.
+type txQueue struct {
+	ready chan struct{} // see wake
+
+	// mu guards the following.
+	mu     sync.Mutex
+	closed bool
+	nodes  [txPackets]txNode
+	free   int16 // head of the list of free nodes, -1: none
+	flows  [txFlows]txFlow
+	first  int16 // list of flows with packets, in their order of turn, -1: none
+	last   int16
+	active int
+	bytes  int
+}
+
+type txNode struct {
+	pkt  *stack.PacketBuffer
+	size int32
+	next int16
+}
+
+type txFlow struct {
+	head, tail int16 // nodes, -1: none
+	next       int16 // next flow in turn
+	deficit    int32 // bytes it may still send in this turn
+	bytes      int
+}
+
+func newTxQueue() *txQueue {
+	q := &txQueue{ready: make(chan struct{}, 1), first: -1, last: -1}
+	for i := range q.nodes {
+		q.nodes[i].next = int16(i) - 1
+	}
+	q.free = txPackets - 1
+	for i := range q.flows {
+		q.flows[i].head, q.flows[i].tail = -1, -1
+	}
+	return q
+}
+
+// push takes over the caller's reference to pkt and reports true, or refuses.
+func (q *txQueue) push(pkt *stack.PacketBuffer, hash uint32, size int) bool {
+	q.mu.Lock()
+	id := int16(hash % txFlows)
+	f := &q.flows[id]
+	if q.closed || q.free < 0 || q.bytes+size > txBytes && f.bytes*max(q.active, 1) >= q.bytes {
+		q.mu.Unlock()
+		return false
+	}
+	i := q.free
+	node := &q.nodes[i]
+	q.free = node.next
+	*node = txNode{pkt: pkt, size: int32(size), next: -1}
+	if f.tail >= 0 {
+		q.nodes[f.tail].next = i
+		f.tail = i
+	} else {
+		f.head, f.tail, f.deficit = i, i, txQuantum
+		q.append(id)
+		q.active++
+	}
+	f.bytes += size
+	q.bytes += size
+	q.mu.Unlock()
+	q.wake()
+	return true
+}
+
+// wake leaves a token for a reader: there are packets, or the queue is closed.
+// A reader that leaves packets behind, or finds the queue closed, passes the
+// token on.
+func (q *txQueue) wake() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// pop waits for packets, fills dst with up to len(dst) of them and returns how
+// many; their references are the caller's. ok is false after close.
+func (q *txQueue) pop(dst []*stack.PacketBuffer) (n int, ok bool) {
+	for {
+		q.mu.Lock()
+		if q.closed {
+			q.mu.Unlock()
+			q.wake()
+			return 0, false
+		}
+		for n < len(dst) && q.first >= 0 {
+			dst[n] = q.take()
+			n++
+		}
+		more := q.first >= 0
+		q.mu.Unlock()
+		if n > 0 {
+			if more {
+				q.wake()
+			}
+			return n, true
+		}
+		<-q.ready
+	}
+}
+
+// take removes the next packet of the flow whose turn it is. The caller holds
+// mu and has seen that there is one.
+func (q *txQueue) take() *stack.PacketBuffer {
+	for {
+		id := q.first
+		f := &q.flows[id]
+		if f.deficit <= 0 { // its turn is over
+			f.deficit += txQuantum
+			if q.last != id {
+				q.first = f.next
+				q.append(id)
+			}
+			continue
+		}
+		i := f.head
+		node := &q.nodes[i]
+		pkt, size := node.pkt, node.size
+		f.head = node.next
+		f.deficit -= size
+		f.bytes -= int(size)
+		q.bytes -= int(size)
+		*node = txNode{next: q.free}
+		q.free = i
+		if f.head < 0 {
+			f.tail = -1
+			q.first = f.next
+			if q.first < 0 {
+				q.last = -1
+			}
+			q.active--
+		}
+		return pkt
+	}
+}
+
+// append puts a flow at the end of the turn.
+func (q *txQueue) append(id int16) {
+	q.flows[id].next = -1
+	if q.last >= 0 {
+		q.flows[q.last].next = id
+	} else {
+		q.first = id
+	}
+	q.last = id
+}
+
+// close drops what is queued and fails pop and push from now on.
+func (q *txQueue) close() {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return
+	}
+	var drop []*stack.PacketBuffer
+	for q.first >= 0 {
+		drop = append(drop, q.take())
+	}
+	q.closed = true
+	q.mu.Unlock()
+	for _, pkt := range drop {
+		pkt.DecRef()
+	}
+	q.wake()
+}

@@ -1,0 +1,137 @@
+package netstack
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// block is the buffer of the copy loops. Blocks are pooled and held only while
+// data flows, never while waiting for it.
+type block [64 << 10]byte
+
+// copySize is how much of a block is read for TCP: exactly one large packet.
+const copySize = DefaultMaxSegment
+
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
+func getBlock() *block  { return blocks.Get().(*block) }
+func putBlock(b *block) { blocks.Put(b) }
+
+// drainTime is how long data of a peer is still taken, and dropped, after the
+// local program has gone, so that the program's last words reach the peer and
+// are not overtaken by an RST.
+const drainTime = 5 * time.Second
+
+// splice copies both ways between a peer and a local program until both halves
+// have ended, passing on a half-close as a half-close and a reset as a reset.
+// It owns and closes both.
+func (n *Net) splice(peer *TCPConn, local net.Conn) {
+	stop := context.AfterFunc(n.ctx, func() { peer.reset(); reset(local) })
+	defer stop()
+
+	up := make(chan struct{}) // local to peer
+	go func() {
+		defer close(up)
+		switch rerr, werr := pump(peer, local); {
+		case werr != nil:
+			reset(local)
+		case rerr != nil:
+			peer.reset()
+		default:
+			peer.CloseWrite()
+		}
+	}()
+
+	switch rerr, werr := pump(local, peer); {
+	case werr != nil:
+		peer.SetReadDeadline(time.Now().Add(drainTime))
+		pump(io.Discard, peer)
+	case rerr != nil:
+		reset(local)
+	default:
+		closeWrite(local)
+	}
+	<-up
+	peer.Close()
+	local.Close()
+}
+
+// pump copies until EOF (no error), or an error of one of the two.
+func pump(dst io.Writer, src io.Reader) (readErr, writeErr error) {
+	w := errWriter{Writer: dst}
+	switch s := src.(type) {
+	case *TCPConn:
+		_, readErr = s.WriteTo(&w)
+	default:
+		_, readErr = copyPooled(&w, src)
+	}
+	if w.err != nil {
+		return nil, w.err
+	}
+	return readErr, nil
+}
+
+// errWriter remembers that an error was the writer's.
+type errWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *errWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		w.err = err
+	}
+	return n, err
+}
+
+// copyPooled copies src to dst until EOF. Where the system allows, no buffer is
+// held while src has nothing.
+func copyPooled(dst io.Writer, src io.Reader) (total int64, err error) {
+	lazy := newLazyReader(src)
+	for {
+		var buf *block
+		var n int
+		if lazy != nil {
+			buf, n, err = lazy.next()
+		} else {
+			buf = getBlock()
+			n, err = src.Read(buf[:copySize])
+		}
+		if n > 0 {
+			m, werr := dst.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				err = werr
+			}
+		}
+		if buf != nil {
+			putBlock(buf)
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// reset closes a connection with an RST if it can.
+func reset(c net.Conn) {
+	if t, ok := c.(interface{ SetLinger(int) error }); ok {
+		t.SetLinger(0)
+	}
+	c.Close()
+}
+
+func closeWrite(c net.Conn) {
+	if t, ok := c.(interface{ CloseWrite() error }); ok {
+		t.CloseWrite()
+		return
+	}
+	c.Close()
+}

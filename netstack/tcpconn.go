@@ -1,0 +1,277 @@
+package netstack
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Keepalive of every connection: it finds out within an hour and some minutes
+// that a peer has vanished without a word, and keeps the peer's flow table
+// (2 h) from forgetting an idle connection.
+const (
+	keepaliveIdle     = time.Hour
+	keepaliveInterval = 75 * time.Second
+	keepaliveCount    = 6
+)
+
+// TCPConn is a TCP connection of the user-space network. Like *net.TCPConn it
+// can half-close, and io.Copy from and to it uses buffers that fit its packets.
+// Read, Write, Close and the deadlines may be called concurrently.
+type TCPConn struct {
+	// Constant after newTCPConn.
+	ep            tcpip.Endpoint
+	wq            *waiter.Queue
+	link          *link
+	local, remote netip.AddrPort
+	readable      chan struct{} // a token when the endpoint may have become so
+	writable      chan struct{}
+	entries       [2]waiter.Entry
+	done          chan struct{} // closed by Close
+
+	readDeadline  deadline
+	writeDeadline deadline
+	closeOnce     sync.Once
+
+	readMu  sync.Mutex // held by the reader in progress
+	writeMu sync.Mutex // held by the writer in progress; guards payload
+	payload bytes.Reader
+}
+
+// newTCPConn takes over a connected endpoint.
+func newTCPConn(l *link, wq *waiter.Queue, ep tcpip.Endpoint) *TCPConn {
+	c := &TCPConn{ep: ep, wq: wq, link: l, done: make(chan struct{})}
+	if a, err := ep.GetLocalAddress(); err == nil {
+		c.local = fromFull(a)
+	}
+	if a, err := ep.GetRemoteAddress(); err == nil {
+		c.remote = fromFull(a)
+	}
+	// Registered for the life of the connection, so that waiting makes no
+	// garbage.
+	c.entries[0], c.readable = waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	c.entries[1], c.writable = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&c.entries[0])
+	wq.EventRegister(&c.entries[1])
+
+	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	ep.SetSockOpt(&idle)
+	ep.SetSockOpt(&interval)
+	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
+	ep.SocketOptions().SetKeepAlive(true)
+	return c
+}
+
+// Read implements net.Conn.
+func (c *TCPConn) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for {
+		n, wait, err := c.tryRead(b)
+		if !wait {
+			return n, err
+		}
+		if err := c.waitReadable(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// tryRead reads what there is. wait reports that there is nothing yet. The
+// caller holds readMu.
+func (c *TCPConn) tryRead(b []byte) (n int, wait bool, err error) {
+	if expired(c.readDeadline.wait()) {
+		return 0, false, c.opError("read", os.ErrDeadlineExceeded)
+	}
+	w := tcpip.SliceWriter(b)
+	res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
+	switch terr.(type) {
+	case nil:
+		c.ep.ModerateRecvBuf(res.Count)
+		return res.Count, false, nil
+	case *tcpip.ErrWouldBlock:
+		return 0, true, nil
+	}
+	if expired(c.done) {
+		return 0, false, c.opError("read", net.ErrClosed)
+	}
+	if _, ok := terr.(*tcpip.ErrClosedForReceive); ok {
+		return 0, false, io.EOF
+	}
+	return 0, false, c.opError("read", os.NewSyscallError("read", errno(terr)))
+}
+
+func (c *TCPConn) waitReadable() error {
+	select {
+	case <-c.readable:
+		return nil
+	case <-c.done:
+		return c.opError("read", net.ErrClosed)
+	case <-c.readDeadline.wait():
+		return c.opError("read", os.ErrDeadlineExceeded)
+	}
+}
+
+// Write implements net.Conn. Concurrent writes do not mix.
+func (c *TCPConn) Write(b []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	done := 0
+	for done < len(b) {
+		passed := c.writeDeadline.wait()
+		if expired(passed) {
+			return done, c.opError("write", os.ErrDeadlineExceeded)
+		}
+		c.payload.Reset(b[done:])
+		n, terr := c.ep.Write(&c.payload, tcpip.WriteOptions{})
+		done += int(n)
+		switch terr.(type) {
+		case nil:
+			continue
+		case *tcpip.ErrWouldBlock:
+		default:
+			c.payload.Reset(nil)
+			if expired(c.done) {
+				return done, c.opError("write", net.ErrClosed)
+			}
+			return done, c.opError("write", os.NewSyscallError("write", errno(terr)))
+		}
+		select {
+		case <-c.writable:
+		case <-c.done:
+			c.payload.Reset(nil)
+			return done, c.opError("write", net.ErrClosed)
+		case <-passed:
+			// Passed or moved: the loop looks again.
+		}
+	}
+	c.payload.Reset(nil)
+	return done, nil
+}
+
+// ReadFrom implements io.ReaderFrom: it sends all of r, reading in pieces that
+// fill the largest packet.
+func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
+	return copyPooled(c, r)
+}
+
+// WriteTo implements io.WriterTo. No buffer is held while it waits for data.
+func (c *TCPConn) WriteTo(w io.Writer) (total int64, err error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for {
+		buf := getBlock()
+		n, wait, err := c.tryRead(buf[:])
+		if n > 0 {
+			var m int
+			m, err = w.Write(buf[:n])
+			total += int64(m)
+		}
+		putBlock(buf)
+		switch {
+		case err == io.EOF:
+			return total, nil
+		case err != nil:
+			return total, err
+		case wait:
+			if err := c.waitReadable(); err != nil {
+				return total, err
+			}
+		}
+	}
+}
+
+// Close implements net.Conn. Data already written is still sent, in the
+// background; unread data is answered with a reset.
+func (c *TCPConn) Close() error {
+	err := net.ErrClosed
+	c.closeOnce.Do(func() {
+		err = nil
+		close(c.done)
+		c.readDeadline.stop()
+		c.writeDeadline.stop()
+		c.ep.Close()
+	})
+	if err != nil {
+		return c.opError("close", err)
+	}
+	return nil
+}
+
+// reset closes the connection with an RST and drops what was not sent.
+func (c *TCPConn) reset() {
+	c.SetLinger(0)
+	c.Close()
+}
+
+// SetLinger is as for *net.TCPConn: with 0, Close discards unsent data and
+// resets the connection.
+func (c *TCPConn) SetLinger(sec int) error {
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{
+		Enabled: sec >= 0,
+		Timeout: time.Duration(max(sec, 0)) * time.Second,
+	})
+	return nil
+}
+
+// CloseWrite ends the sending half: the peer reads EOF after all data.
+func (c *TCPConn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
+
+// CloseRead ends the receiving half: Read returns EOF.
+func (c *TCPConn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
+
+func (c *TCPConn) shutdown(how tcpip.ShutdownFlags) error {
+	if terr := c.ep.Shutdown(how); terr != nil {
+		return c.opError("close", os.NewSyscallError("shutdown", errno(terr)))
+	}
+	return nil
+}
+
+// LocalAddr implements net.Conn; it is a *net.TCPAddr.
+func (c *TCPConn) LocalAddr() net.Addr { return netAddr("tcp", c.local) }
+
+// RemoteAddr implements net.Conn; it is a *net.TCPAddr.
+func (c *TCPConn) RemoteAddr() net.Addr { return netAddr("tcp", c.remote) }
+
+// SetDeadline implements net.Conn.
+func (c *TCPConn) SetDeadline(t time.Time) error {
+	c.readDeadline.set(t)
+	c.writeDeadline.set(t)
+	c.wakeAll()
+	return nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *TCPConn) SetReadDeadline(t time.Time) error {
+	c.readDeadline.set(t)
+	c.wakeAll()
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *TCPConn) SetWriteDeadline(t time.Time) error {
+	c.writeDeadline.set(t)
+	c.wakeAll()
+	return nil
+}
+
+// wakeAll makes calls that wait look at their deadline again: they may wait on
+// the channel of an earlier one.
+func (c *TCPConn) wakeAll() {
+	c.entries[0].NotifyEvent(waiter.ReadableEvents)
+	c.entries[1].NotifyEvent(waiter.WritableEvents)
+}
+
+func (c *TCPConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}

@@ -1,0 +1,206 @@
+package netstack
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// UDPConn is a UDP socket of the user-space network, connected (DialContext) or
+// not (ListenUDP). It is a net.Conn and a net.PacketConn. A connected one
+// reports an ICMP error that came back as the error of the next Read or Write.
+type UDPConn struct {
+	// Constant after newUDPConn.
+	ep       tcpip.Endpoint
+	wq       *waiter.Queue
+	link     *link
+	local    netip.AddrPort
+	remote   netip.AddrPort // zero when not connected
+	readable chan struct{}
+	entry    waiter.Entry
+	done     chan struct{} // closed by Close
+
+	readDeadline  deadline
+	writeDeadline deadline
+	closeOnce     sync.Once
+}
+
+var (
+	_ net.Conn       = (*UDPConn)(nil)
+	_ net.PacketConn = (*UDPConn)(nil)
+)
+
+func newUDPConn(l *link, wq *waiter.Queue, ep tcpip.Endpoint, remote netip.AddrPort) *UDPConn {
+	c := &UDPConn{ep: ep, wq: wq, link: l, remote: remote, done: make(chan struct{})}
+	if a, err := ep.GetLocalAddress(); err == nil {
+		c.local = fromFull(a)
+	}
+	c.entry, c.readable = waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&c.entry)
+	return c
+}
+
+// ReadFromAddrPort reads one datagram into b, cutting it off at len(b), and
+// returns its size and sender.
+func (c *UDPConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		passed := c.readDeadline.wait()
+		if expired(passed) {
+			return 0, netip.AddrPort{}, c.opError("read", nil, os.ErrDeadlineExceeded)
+		}
+		w := tcpip.SliceWriter(b)
+		res, terr := c.ep.Read(&w, tcpip.ReadOptions{NeedRemoteAddr: true})
+		switch terr.(type) {
+		case nil:
+			return res.Count, fromFull(res.RemoteAddr), nil
+		case *tcpip.ErrWouldBlock:
+		case *tcpip.ErrBadBuffer: // len(b) == 0
+			return 0, fromFull(res.RemoteAddr), nil
+		default:
+			if expired(c.done) {
+				return 0, netip.AddrPort{}, c.opError("read", nil, net.ErrClosed)
+			}
+			return 0, netip.AddrPort{}, c.opError("read", nil, os.NewSyscallError("recvfrom", c.errno(terr)))
+		}
+		select {
+		case <-c.readable:
+		case <-passed:
+		case <-c.done:
+			return 0, netip.AddrPort{}, c.opError("read", nil, net.ErrClosed)
+		}
+	}
+}
+
+// WriteToAddrPort sends b as one datagram; the zero address means the one that
+// the socket is connected to. It does not wait: what the network cannot take is
+// lost, as datagrams are.
+func (c *UDPConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if expired(c.writeDeadline.wait()) {
+		return 0, c.opError("write", nil, os.ErrDeadlineExceeded)
+	}
+	var opts tcpip.WriteOptions
+	if to = unmap(to); to.IsValid() {
+		full := toFull(to)
+		opts.To = &full
+	}
+	var r bytes.Reader
+	r.Reset(b)
+	n, terr := c.ep.Write(&r, opts)
+	switch terr.(type) {
+	case nil:
+		return int(n), nil
+	case *tcpip.ErrNoBufferSpace, *tcpip.ErrWouldBlock:
+		return len(b), nil
+	}
+	var addr net.Addr
+	if to.IsValid() {
+		addr = netAddr("udp", to)
+	}
+	if expired(c.done) {
+		return 0, c.opError("write", addr, net.ErrClosed)
+	}
+	return 0, c.opError("write", addr, os.NewSyscallError("sendto", c.errno(terr)))
+}
+
+// errno is more exact than the stack about what ended a connected socket.
+func (c *UDPConn) errno(terr tcpip.Error) syscall.Errno {
+	if _, ok := terr.(*tcpip.ErrConnectionRefused); ok && c.remote.IsValid() {
+		if why := c.link.icmp.reason(flow{protoUDP, c.local, c.remote}); why != 0 {
+			return why
+		}
+	}
+	return errno(terr)
+}
+
+// Read implements net.Conn.
+func (c *UDPConn) Read(b []byte) (int, error) {
+	n, _, err := c.ReadFromAddrPort(b)
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *UDPConn) Write(b []byte) (int, error) {
+	return c.WriteToAddrPort(b, netip.AddrPort{})
+}
+
+// ReadFrom implements net.PacketConn; the address is a *net.UDPAddr.
+func (c *UDPConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.ReadFromAddrPort(b)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, netAddr("udp", from), nil
+}
+
+// WriteTo implements net.PacketConn; addr must be a *net.UDPAddr.
+func (c *UDPConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	ua, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return 0, c.opError("write", addr, syscall.EINVAL)
+	}
+	to := ua.AddrPort()
+	if !to.IsValid() {
+		return 0, c.opError("write", addr, syscall.EDESTADDRREQ)
+	}
+	return c.WriteToAddrPort(b, to)
+}
+
+// Close implements net.Conn.
+func (c *UDPConn) Close() error {
+	err := net.ErrClosed
+	c.closeOnce.Do(func() {
+		err = nil
+		close(c.done)
+		c.readDeadline.stop()
+		c.writeDeadline.stop()
+		c.ep.Close()
+	})
+	if err != nil {
+		return c.opError("close", nil, err)
+	}
+	return nil
+}
+
+// LocalAddr implements net.Conn; it is a *net.UDPAddr.
+func (c *UDPConn) LocalAddr() net.Addr { return netAddr("udp", c.local) }
+
+// RemoteAddr implements net.Conn; nil for a socket that is not connected.
+func (c *UDPConn) RemoteAddr() net.Addr {
+	if !c.remote.IsValid() {
+		return nil
+	}
+	return netAddr("udp", c.remote)
+}
+
+// SetDeadline implements net.Conn.
+func (c *UDPConn) SetDeadline(t time.Time) error {
+	c.writeDeadline.set(t)
+	return c.SetReadDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *UDPConn) SetReadDeadline(t time.Time) error {
+	c.readDeadline.set(t)
+	c.entry.NotifyEvent(waiter.ReadableEvents)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *UDPConn) SetWriteDeadline(t time.Time) error {
+	c.writeDeadline.set(t)
+	return nil
+}
+
+func (c *UDPConn) opError(op string, to net.Addr, err error) error {
+	if to == nil {
+		to = c.RemoteAddr()
+	}
+	return &net.OpError{Op: op, Net: "udp", Source: c.LocalAddr(), Addr: to, Err: err}
+}
