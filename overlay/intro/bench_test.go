@@ -1,0 +1,26 @@
+package intro
+
+import "testing"
+
+// BenchmarkIntroduction counts the processor time of both ends for a whole
+// introduction, hello to accept and bye, and its bytes each way.
+func BenchmarkIntroduction(b *testing.B) {
+	w := newNetwork(b)
+	lo, hi := w.pair()
+	bytes := direct(lo, hi)
+	b.ReportAllocs()
+	for b.Loop() {
+		hi.Switch.mu.Lock()
+		if p := hi.peers[lo.id]; p != nil {
+			p.opens = openBurst
+		}
+		hi.Switch.mu.Unlock()
+		s, err := lo.Dial(b.Context(), hi.id, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Bye()
+	}
+	b.ReportMetric(float64(bytes[lo.id])/float64(b.N), "B-out/op")
+	b.ReportMetric(float64(bytes[hi.id])/float64(b.N), "B-back/op")
+}

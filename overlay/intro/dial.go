@@ -1,0 +1,291 @@
+package intro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"weft/overlay/cert"
+)
+
+// retryPause is the mean pause before a second attempt. An introduction that
+// the peer itself has begun may win in the meantime.
+const retryPause = 75 * time.Millisecond
+
+// errLostGlare ends our introduction when the peer's own has won, errGaveWay
+// the peer's when ours has. In the first case the peer knows, from our accept.
+var (
+	errLostGlare = errors.New("introduction gave way to the peer's own")
+	errGaveWay   = errors.New("introduction gave way to our own")
+)
+
+// errUnheard ends an attempt that the peer has evidently never received.
+var errUnheard = fmt.Errorf("%w: the peer has not heard of it", ErrTimeout)
+
+// dial is one Dial in progress.
+type dial struct {
+	done chan struct{} // closed once decided by something else than an attempt
+
+	// Guarded by Switch.mu.
+	attempt *Session // in progress
+	decided bool
+	winner  *Session // an introduction by the peer that was accepted here; nil with decided: closed
+}
+
+// finishLocked decides the dial from outside: by the peer's introduction, or
+// by nil for Close.
+func (d *dial) finishLocked(winner *Session) {
+	if !d.decided {
+		d.decided, d.winner = true, winner
+		close(d.done)
+	}
+}
+
+// Dial introduces this node to a peer and returns the session once the peer
+// has accepted. established, if not nil, is called once the peer is verified
+// and our hello is on its way, with all keys of the session set: the caller
+// installs the WireGuard peer and starts its handshake then. It may be called
+// for a second attempt too; the latest keys count.
+//
+// When both sides dial at once, both Dials return the same session: the one
+// whose caller has the lower NodeID (the keys of the other, handed to
+// established, are replaced through Config.Accept). When that one comes to
+// nothing the other is used.
+//
+// Errors: *DenyError; ErrDialing while another Dial to the peer runs; ErrClosed;
+// the cause of ctx; an error of Verify or ErrIdentity when another than the
+// peer answered; else ErrTimeout, ErrReset, ErrBroken or an error of Send after
+// two attempts.
+func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*Session)) (*Session, error) {
+	if peer == sw.cfg.ID {
+		return nil, fmt.Errorf("introduce to %v: that is this node: %w", peer, ErrIdentity)
+	}
+	d := &dial{done: make(chan struct{})}
+	sw.mu.Lock()
+	p := sw.peerLocked(peer)
+	var err error
+	switch {
+	case sw.closed:
+		err = ErrClosed
+	case p == nil || sw.sessions >= maxSessions:
+		err = ErrTooMany
+	case p.dial != nil:
+		err = ErrDialing
+	}
+	if err != nil {
+		sw.mu.Unlock()
+		return nil, fmt.Errorf("introduce to %v: %w", peer, err)
+	}
+	p.dial = d
+	sw.wg.Add(1)
+	sw.mu.Unlock()
+	defer sw.wg.Done()
+
+	s, err := sw.dial(ctx, p, d, established)
+	if err != nil {
+		return nil, fmt.Errorf("introduce to %v: %w", peer, err)
+	}
+	return s, nil
+}
+
+func (sw *Switch) dial(ctx context.Context, p *peer, d *dial, established func(*Session)) (*Session, error) {
+	defer func() {
+		sw.mu.Lock()
+		p.dial = nil
+		sw.mu.Unlock()
+	}()
+	for try := 1; ; try++ {
+		s, err := sw.attempt(ctx, p, d, established)
+		if err == nil {
+			return s, nil
+		}
+		if try == 1 && d.undecided(sw) && retry(ctx, err) {
+			sw.log.Debug("introduction failed, once more", "peer", p.id, "err", err)
+			pause := time.NewTimer(retryPause/2 + rand.N(retryPause))
+			select {
+			case <-pause.C:
+			case <-d.done:
+			case <-ctx.Done():
+			}
+			pause.Stop()
+			if d.undecided(sw) && ctx.Err() == nil {
+				continue
+			}
+		}
+		sw.mu.Lock()
+		decided, winner := d.decided, d.winner
+		sw.mu.Unlock()
+		switch {
+		case winner != nil:
+			return winner, nil
+		case decided:
+			return nil, ErrClosed
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+}
+
+func (d *dial) undecided(sw *Switch) bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return !d.decided
+}
+
+// retry reports whether a failed attempt may have been bad luck.
+func retry(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if _, denied := errors.AsType[*DenyError](err); denied {
+		return false
+	}
+	for _, final := range []error{ErrIdentity, cert.ErrUntrusted, cert.ErrExpired, cert.ErrRevoked, ErrClosed} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	return true
+}
+
+// attempt runs one introduction as caller.
+func (sw *Switch) attempt(ctx context.Context, p *peer, d *dial, established func(*Session)) (*Session, error) {
+	s := sw.begin(ctx, p, d)
+	if s == nil {
+		return nil, ErrClosed
+	}
+	err := s.call(established)
+	if err == nil && sw.won(s, d) {
+		sw.wg.Go(s.run)
+		return s, nil
+	}
+	err = s.finish(err)
+	sw.mu.Lock()
+	d.attempt = nil
+	for _, o := range p.sessions {
+		if o.held {
+			sw.rouseLocked(o)
+		}
+	}
+	sw.mu.Unlock()
+	return nil, err
+}
+
+// begin makes the session of an attempt, or nil when the dial is decided. It
+// waits while an introduction by the peer is being decided here, so that our
+// first frame never overtakes its accept.
+func (sw *Switch) begin(ctx context.Context, p *peer, d *dial) *Session {
+	p.cb.Lock()
+	defer p.cb.Unlock()
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	if d.decided || sw.closed {
+		return nil
+	}
+	s := sw.newSessionLocked(p, newSessionID())
+	s.Initiator = true
+	s.ctx, s.cancel = context.WithTimeout(ctx, HandshakeTimeout)
+	s.working = true
+	d.attempt = s
+	return s
+}
+
+// call is the caller's side, up to the callee's verdict.
+func (s *Session) call(established func(*Session)) error {
+	if err := s.secure(); err != nil {
+		return err
+	}
+	if err := s.tls.Handshake(); err != nil {
+		return err
+	}
+	if err := s.takeKeys(); err != nil {
+		return err
+	}
+	hello, err := s.calleeHello()
+	if err != nil {
+		return err
+	}
+	s.Remote = hello
+	own := s.sw.cfg.Hello().message()
+	own.Glare = s.heard()
+	if err := s.write(own); err != nil {
+		return err
+	}
+	if err := s.establish(established); err != nil {
+		return err
+	}
+	m, err := s.read()
+	switch {
+	case certificateAlert(err):
+		// Inside the session, so it is the peer that does not believe us.
+		return &DenyError{Deny{Reason: DenyCertificate, Text: err.Error()}}
+	case err != nil:
+		return err
+	case m.Type == TypeAccept:
+		return nil
+	case m.Type == TypeDeny:
+		return &DenyError{Deny{Reason: clip(m.Reason, 32), Text: clip(m.Text, 200)}}
+	}
+	return fmt.Errorf("%w: %.20q in place of a verdict", ErrBroken, m.Type)
+}
+
+// establish hands the keys over, unless an introduction by the peer has won in
+// the meantime.
+func (s *Session) establish(established func(*Session)) error {
+	s.peer.cb.Lock()
+	defer s.peer.cb.Unlock()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if established != nil {
+		established(s)
+	}
+	return nil
+}
+
+// heard returns the id of the last introduction that the peer opened. The peer
+// learns from it whether its own has arrived.
+func (s *Session) heard() uint64 {
+	s.sw.mu.Lock()
+	defer s.sw.mu.Unlock()
+	return s.peer.heard
+}
+
+// won makes an accepted attempt the peer's session, and ends what it has
+// beaten: the peer has given up every introduction of its own that was under
+// way when it sent accept.
+func (sw *Switch) won(s *Session, d *dial) bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	if s.err != nil {
+		return false
+	}
+	d.attempt = nil
+	for _, o := range slices.Clone(s.peer.sessions) {
+		if o.halfOpen && o.opened < s.heardAt {
+			sw.failLocked(o, errGaveWay)
+		}
+	}
+	sw.goLiveLocked(s)
+	return true
+}
+
+// clip makes a peer's words fit for a line of text.
+func clip(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "")
+	}
+	return s
+}

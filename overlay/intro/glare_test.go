@@ -1,0 +1,239 @@
+package intro
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// TestGlare: both nodes dial, from the same moment to one and a half round
+// trips apart in either order. Both Dials succeed with the same session, both
+// ends hold its keys last, and a Dial that gives way takes one round trip more
+// at most.
+func TestGlare(t *testing.T) {
+	for _, lead := range []time.Duration{-300, -250, -200, -150, -110, -100, -90, -60, -50, -40, -10, -1, 0, 1, 10, 40, 50, 60, 90, 100, 110, 150, 200, 250, 300} {
+		lead *= time.Millisecond
+		t.Run(fmt.Sprint(lead), func(t *testing.T) {
+			for range 5 { // ties are broken by the scheduler
+				synctest.Test(t, func(t *testing.T) { glare(t, lead) })
+			}
+		})
+	}
+}
+
+// glare lets the lower node dial lead before the higher one.
+func glare(t *testing.T, lead time.Duration) {
+	w := newNetwork(t)
+	lo, hi := w.pair()
+	w.wire.latency = oneWay
+	type result struct {
+		s    *Session
+		err  error
+		took time.Duration
+	}
+	run := func(from, to *node, wait time.Duration) chan result {
+		ch := make(chan result, 1)
+		go func() {
+			time.Sleep(wait)
+			start := time.Now()
+			s, err := from.Dial(t.Context(), to.id, from.install)
+			ch <- result{s, err, time.Since(start)}
+		}()
+		return ch
+	}
+	a, b := run(lo, hi, max(0, -lead)), run(hi, lo, max(0, lead))
+	ra, rb := <-a, <-b
+	if ra.err != nil || rb.err != nil {
+		t.Fatalf("lower: %v, higher: %v", ra.err, rb.err)
+	}
+	time.Sleep(time.Second)
+	synctest.Wait()
+	// Up to a round trip apart they meet; later the second replaces the first.
+	if max(lead, -lead) < 2*oneWay && ra.s.sid != rb.s.sid {
+		t.Errorf("two sessions, led by %v", lead)
+	}
+	if lo.psk(hi) != hi.psk(lo) {
+		t.Errorf("different keys installed, led by %v", lead)
+	}
+	if ra.took > 6*oneWay || rb.took > 6*oneWay {
+		t.Errorf("Dial took %v and %v", ra.took, rb.took)
+	}
+	for _, n := range []*node{lo, hi} {
+		if sessions, half := n.table(); sessions != 1 || half != 0 {
+			t.Errorf("%d sessions, %d half open, want one", sessions, half)
+		}
+		for _, p := range []*node{lo, hi} {
+			n.Switch.mu.Lock()
+			if entry := n.peers[p.id]; entry != nil && (entry.current == nil || entry.current.PSK != n.installed[p.id]) {
+				t.Error("the session kept is not the one whose keys are installed")
+			}
+			n.Switch.mu.Unlock()
+		}
+	}
+}
+
+// TestGlareWithDeafPeer: the lower node dials a peer that is not connected yet.
+// When that one comes and dials back, it need not wait for the lost attempt.
+func TestGlareWithDeafPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		lo, hi := w.pair()
+		w.wire.latency = oneWay
+		hi.offline = true
+		type result struct {
+			s   *Session
+			err error
+		}
+		ch := make(chan result, 1)
+		go func() {
+			s, err := lo.Dial(t.Context(), hi.id, lo.install)
+			ch <- result{s, err}
+		}()
+		time.Sleep(time.Second)
+		hi.mu.Lock()
+		hi.offline = false
+		hi.mu.Unlock()
+		start := time.Now()
+		s := introduce(t, hi, lo)
+		if took := time.Since(start); took != 4*oneWay {
+			t.Errorf("the peer's Dial took %v", took)
+		}
+		r := <-ch
+		if r.err != nil || r.s.sid != s.sid {
+			t.Errorf("our Dial: %v", r.err)
+		}
+		synctest.Wait()
+		if lo.psk(hi) != hi.psk(lo) {
+			t.Error("different keys installed")
+		}
+	})
+}
+
+// TestGlareOneWayRelay: the relay loses every frame of the lower node's attempt
+// after the first, so it has been heard of but never comes to an end.
+func TestGlareOneWayRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		lo, hi := w.pair()
+		w.wire.latency = oneWay
+		var sid uint64
+		w.wire.setTamper(func(h hop) []hop {
+			f, err := parseFrame(h.frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.kind == kindOpen && h.from == lo.id && sid == 0 {
+				sid = f.id
+				return []hop{h}
+			}
+			if f.id == sid {
+				return nil
+			}
+			return []hop{h}
+		})
+		done := make(chan error, 1)
+		go func() {
+			_, err := lo.Dial(t.Context(), hi.id, lo.install)
+			done <- err
+		}()
+		start := time.Now()
+		introduce(t, hi, lo)
+		if err := <-done; err != nil {
+			t.Errorf("our Dial: %v", err)
+		}
+		if took := time.Since(start); took > glareHold+time.Second {
+			t.Errorf("took %v", took)
+		}
+		synctest.Wait()
+		if lo.psk(hi) != hi.psk(lo) {
+			t.Error("different keys installed")
+		}
+	})
+}
+
+// TestGlareDenied: the lower node may not reach the higher one, but the other
+// way round is fine; and the reverse.
+func TestGlareDenied(t *testing.T) {
+	for _, lower := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newNetwork(t)
+			allowed, denied := w.pair()
+			if lower {
+				allowed, denied = denied, allowed
+			}
+			w.wire.latency = oneWay
+			allowed.deny = &Deny{Reason: DenyPolicy}
+			done := make(chan error, 1)
+			go func() {
+				_, err := denied.Dial(t.Context(), allowed.id, nil)
+				done <- err
+			}()
+			s := introduce(t, allowed, denied)
+			err := <-done
+			t.Log(err)
+			synctest.Wait()
+			if s.Err() != nil {
+				t.Errorf("the allowed introduction: %v", s.Err())
+			}
+		})
+	}
+}
+
+// TestOldAttemptComesToNothing: a relay keeps back the end of an abandoned
+// attempt and delivers it after a newer one was accepted.
+func TestOldAttemptComesToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		a, b := w.pair()
+		var kept []hop
+		n := 0
+		w.wire.setTamper(func(h hop) []hop {
+			if n++; n == 3 { // Finished and hello of the first attempt
+				h.after = 0
+				kept = append(kept, h, hop{}) // and a reset in its place
+				return []hop{{from: b.id, to: a.id, frame: append(append([]byte(nil), h.frame[:12]...), byte(kindReset))}}
+			}
+			if h.from == a.id && kindOf(h.frame) == kindReset {
+				return nil
+			}
+			return []hop{h}
+		})
+		s := introduce(t, a, b)
+		synctest.Wait()
+		w.wire.put(kept[0])
+		synctest.Wait()
+		if b.psk(a) != s.PSK || b.accepts != 1 {
+			t.Error("an abandoned attempt was accepted")
+		}
+	})
+}
+
+// TestDialTwice: one Dial at a time per peer, none to oneself.
+func TestDialTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		a, b := w.pair()
+		w.wire.latency = oneWay
+		done := make(chan error)
+		go func() {
+			_, err := a.Dial(t.Context(), b.id, nil)
+			done <- err
+		}()
+		synctest.Wait()
+		if _, err := a.Dial(t.Context(), b.id, nil); err == nil {
+			t.Error("a second Dial ran beside the first")
+		}
+		if _, err := a.Dial(t.Context(), a.id, nil); err == nil {
+			t.Error("dialled itself")
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if _, err := a.Dial(t.Context(), cert.NodeID{1}, nil); err == nil {
+			t.Error("dialled nobody")
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package intro
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// MaxMessage bounds a message in bytes, without its length prefix.
+const MaxMessage = 16 << 10
+
+// MaxCandidates bounds the candidates kept of one message.
+const MaxCandidates = 32
+
+// The types of Message.
+const (
+	TypeHello      = "hello"
+	TypeAccept     = "accept"
+	TypeDeny       = "deny"
+	TypeCandidates = "candidates" // the sender can perhaps be reached at these addresses
+	TypeCallMe     = "call-me"    // the sender probes now; probe back
+	TypePing       = "ping"
+	TypePong       = "pong"
+	TypeBye        = "bye"      // the sender has dropped its WireGuard peer
+	TypeCRL        = "crl"      // a piece of the sender's revocation list
+	TypeCRLNext    = "crl-next" // go on with the list at Offset
+)
+
+// Message is one message of a session. Only the fields of its type are set.
+type Message struct {
+	Type string `json:"type"`
+
+	// candidates, call-me
+	Candidates []Candidate `json:"candidates,omitempty"`
+
+	// hello
+	Boot  uint64 `json:"boot,omitempty"`
+	Key   []byte `json:"key,omitempty"`
+	CRL   uint64 `json:"crl,omitempty"`
+	Glare uint64 `json:"glare,omitempty"` // id of the callee's own introduction to the sender, as far as seen
+
+	// deny
+	Reason string `json:"reason,omitempty"`
+	Text   string `json:"text,omitempty"`
+
+	// ping, pong
+	Nonce uint64 `json:"nonce,omitempty"`
+
+	// crl, crl-next
+	Number uint64 `json:"number,omitempty"`
+	Total  int    `json:"total,omitempty"`
+	Offset int    `json:"offset,omitempty"`
+	Data   []byte `json:"data,omitempty"`
+	Pause  bool   `json:"pause,omitempty"` // the sender waits for crl-next
+}
+
+// Candidate is an address at which a node can perhaps be reached directly.
+type Candidate struct {
+	Addr netip.AddrPort `json:"addr"`
+	Kind string         `json:"kind,omitempty"` // "host", "stun", "port-map"; only for logs
+}
+
+// appendMessage appends m with its length prefix.
+func appendMessage(b []byte, m Message) ([]byte, error) {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s message: %w", errUnsendable, m.Type, err)
+	}
+	if len(body) > MaxMessage {
+		return nil, fmt.Errorf("%w: %s message of %d bytes, at most %d", errUnsendable, m.Type, len(body), MaxMessage)
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
+	return append(b, body...), nil
+}
+
+var (
+	errMoreBytes  = errors.New("message is not complete")
+	errUnsendable = errors.New("marshal message")
+)
+
+// cutMessage takes the first message off b. It returns errMoreBytes when b
+// holds only part of it.
+func cutMessage(b []byte) (m Message, rest []byte, err error) {
+	if len(b) < 2 {
+		return Message{}, b, errMoreBytes
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if n > MaxMessage {
+		return Message{}, b, fmt.Errorf("parse message: %d bytes, at most %d", n, MaxMessage)
+	}
+	if len(b) < 2+n {
+		return Message{}, b, errMoreBytes
+	}
+	m, err = parseMessage(b[2 : 2+n])
+	return m, b[2+n:], err
+}
+
+func parseMessage(body []byte) (Message, error) {
+	var m Message
+	if err := json.Unmarshal(body, &m); err != nil {
+		return Message{}, fmt.Errorf("parse message: %w", err)
+	}
+	if m.Type == "" {
+		return Message{}, errors.New("parse message: no type")
+	}
+	if len(m.Candidates) > MaxCandidates {
+		m.Candidates = m.Candidates[:MaxCandidates:MaxCandidates]
+	}
+	return m, nil
+}
+
+func (h Hello) message() Message {
+	return Message{Type: TypeHello, Boot: h.Boot, Key: h.Key[:], CRL: h.CRL}
+}
+
+func (m Message) hello() (Hello, error) {
+	if m.Type != TypeHello {
+		return Hello{}, fmt.Errorf("parse hello: it is a %.20q", m.Type)
+	}
+	if len(m.Key) != 32 || [32]byte(m.Key) == ([32]byte{}) {
+		return Hello{}, fmt.Errorf("parse hello: WireGuard key of %d bytes, or zero", len(m.Key))
+	}
+	return Hello{Boot: m.Boot, Key: [32]byte(m.Key), CRL: m.CRL}, nil
+}
