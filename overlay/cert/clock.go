@@ -68,3 +68,12 @@ func (c *Clock) Skew() (time.Duration, bool) {
 	now := c.wall()
 	return now.Round(0).Sub(c.server.Add(now.Sub(c.contact))), true
 }
+
+// Floor raises the floor: a server time found on disk.
+func (c *Clock) Floor(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.After(c.floor) {
+		c.floor = t
+	}
+}

@@ -64,6 +64,15 @@ func (id NetworkID) MarshalText() ([]byte, error) { return []byte(id.String()), 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *NetworkID) UnmarshalText(b []byte) error { return unhex(id[:], "network id", b) }
 
+// String returns the pin as 64 lower-case hexadecimal digits.
+func (p Pin) String() string { return hex.EncodeToString(p[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Pin) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Pin) UnmarshalText(b []byte) error { return unhex(p[:], "pin", b) }
+
 // ParseNodeID parses the form that String prints.
 func ParseNodeID(s string) (NodeID, error) {
 	var id NodeID
