@@ -378,3 +378,16 @@ func silent(err error) bool {
 // newSessionID returns a random id that is not 0. It is no secret and need
 // not be unguessable: every relay on the way sees it.
 func newSessionID() uint64 { return max(rand.Uint64(), 1) }
+
+// InProgress reports whether the peer has an introduction to this node under
+// way that has not been decided: WireGuard messages from it may then be early
+// rather than stray.
+func (sw *Switch) InProgress(id cert.NodeID) bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	p := sw.peers[id]
+	if p == nil {
+		return false
+	}
+	return slices.ContainsFunc(p.sessions, func(s *Session) bool { return !s.live && s.err == nil })
+}
