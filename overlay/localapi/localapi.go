@@ -15,6 +15,7 @@
 //	POST /v1/ping      PingRequest         -> Pong
 //	POST /v1/wait      WaitRequest         -> 204
 //	GET  /v1/netcheck                      -> Netcheck
+//	POST /v1/dns       DNSRequest          -> DNSAnswer
 //	POST /v1/dial      ?network=&addr=     -> 101, then the connection (stream.go)
 //
 // Bodies are JSON of at most MaxBody bytes. Failures are Error as JSON with a
@@ -234,6 +235,24 @@ type PingRequest struct {
 type WaitRequest struct {
 	Name    string        `json:"name"`
 	Timeout time.Duration `json:"timeout_ns"`
+}
+
+// DNSRequest is the body of POST /v1/dns. Type is "A", "AAAA", "PTR" and so
+// on; "" is A and AAAA.
+type DNSRequest struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// DNSAnswer is what the daemon's resolver answers.
+type DNSAnswer struct {
+	Schema    string   `json:"schema"` // "dns/1"
+	Name      string   `json:"name"`
+	Rcode     string   `json:"rcode"`   // "NOERROR", "NXDOMAIN", ...
+	Answers   []string `json:"answers"` // records in presentation form
+	Authority []string `json:"authority"`
+	Source    string   `json:"source"` // "overlay" or the upstream that answered
+	Note      string   `json:"note"`   // the text of an extended error, if any
 }
 
 // Kind sorts errors by what the user can do about them. Each has one exit

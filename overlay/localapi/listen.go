@@ -1,0 +1,119 @@
+package localapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse is returned by Listen when another daemon serves the socket.
+var ErrInUse = errors.New("another daemon serves it")
+
+// Listen makes the daemon's socket at path: mode 0600, in a directory that is
+// made with mode 0700 when it does not exist. A socket file left behind by a
+// killed daemon is replaced; whether its daemon lives is decided by a lock
+// (PATH.lock, flock), which the kernel drops with the process, never by
+// trying to connect. Closing the listener removes the socket and the lock.
+func Listen(path string) (net.Listener, error) {
+	if err := checkDir(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	lock, err := lockSocket(path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	// With the lock held the file can only be a leftover. Anything but a
+	// socket is somebody's data and stays.
+	if fi, err := os.Lstat(path); err == nil {
+		if fi.Mode().Type() != os.ModeSocket {
+			lock.Close()
+			return nil, fmt.Errorf("listen on %s: the path exists and is not a socket", path)
+		}
+		if err := os.Remove(path); err != nil {
+			lock.Close()
+			return nil, fmt.Errorf("listen on %s: %w", path, err)
+		}
+	}
+	// The mode of the socket itself becomes the mode of its file, so there is
+	// no moment in which others could connect.
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var cerr error
+		if err := c.Control(func(fd uintptr) { cerr = chmodSocket(int(fd), 0o600) }); err != nil {
+			return err
+		}
+		return cerr
+	}}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o600) // where the system ignores the socket's mode
+		if err != nil {
+			l.Close()
+		}
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return &listener{Listener: l, lock: lock}, nil
+}
+
+// checkDir makes dir, or makes sure that nobody else can swap files in it.
+func checkDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&os.ModeSticky == 0 {
+		return fmt.Errorf("directory %s is writable by others: chmod go-w it or choose another --socket", dir)
+	}
+	return nil
+}
+
+// lockSocket takes the lock or returns ErrInUse.
+func lockSocket(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, ErrInUse
+			}
+			return nil, err
+		}
+		// The file may have been removed by its last owner between open and
+		// flock; then the lock is on a file that nobody else will ever open.
+		have, err1 := f.Stat()
+		there, err2 := os.Stat(path)
+		if err1 == nil && err2 == nil && os.SameFile(have, there) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// listener removes the lock file after the socket.
+type listener struct {
+	net.Listener
+	lock *os.File
+}
+
+func (l *listener) Close() error {
+	err := l.Listener.Close() // unlinks the socket
+	if err == nil {
+		os.Remove(l.lock.Name())
+		l.lock.Close()
+	}
+	return err
+}

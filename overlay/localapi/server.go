@@ -1,0 +1,386 @@
+package localapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// host is the only Host that requests may name. A page that a browser was
+// talked into fetching names another one.
+const host = "weft.local"
+
+// maxConns bounds the connections served at once, streams included.
+const maxConns = 1024
+
+// Server answers the local API. The zero value is not usable, see NewServer.
+type Server struct {
+	// Constant after NewServer.
+	node  Node
+	extra func() []Health
+	dns   func(ctx context.Context, name, qtype string) (DNSAnswer, error)
+	http  *http.Server
+	uid   uint32
+
+	// streams are the hijacked connections, which http.Server.Close does not
+	// know: their goroutines are waited for in Close.
+	streams streamSet
+}
+
+// ServerConfig is constant after NewServer. All but Node may be nil.
+type ServerConfig struct {
+	Node Node
+	// Health adds what the caller knows needs attention (a default port that
+	// was taken, say) to the node's own Status.
+	Health func() []Health
+	// DNS asks the daemon's resolver; without it dns query fails.
+	DNS func(ctx context.Context, name, qtype string) (DNSAnswer, error)
+	Log *slog.Logger
+}
+
+// NewServer returns a server that does nothing until Serve.
+func NewServer(cfg ServerConfig) *Server {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{node: cfg.Node, extra: cfg.Health, dns: cfg.DNS, uid: uint32(os.Getuid())}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("POST /v1/up", s.up)
+	mux.HandleFunc("POST /v1/down", s.down)
+	mux.HandleFunc("POST /v1/logout", s.logout)
+	mux.HandleFunc("GET /v1/resolve", s.resolve)
+	mux.HandleFunc("GET /v1/names", s.names)
+	mux.HandleFunc("POST /v1/ping", s.ping)
+	mux.HandleFunc("POST /v1/wait", s.wait)
+	mux.HandleFunc("GET /v1/netcheck", s.netcheck)
+	mux.HandleFunc("POST /v1/dns", s.query)
+	mux.HandleFunc("POST /v1/dial", s.dial)
+	s.http = &http.Server{
+		Handler:           s.guard(mux),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, credKey{}, s.credential(c))
+		},
+	}
+	s.streams.init()
+	return s
+}
+
+// Serve answers the connections of l (see Listen) until Close. It returns
+// http.ErrServerClosed after Close.
+func (s *Server) Serve(l net.Listener) error { return s.http.Serve(limit(l, maxConns)) }
+
+// Close closes the listener and all connections, streams included, and waits
+// for the streams' goroutines.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	s.streams.close()
+	return err
+}
+
+type credKey struct{}
+
+// credential decides once per connection whether its other end may speak.
+func (s *Server) credential(c net.Conn) error {
+	if lc, ok := c.(*limitedConn); ok {
+		c = lc.Conn
+	}
+	uid, err := peerUID(c)
+	if err != nil {
+		return err
+	}
+	if uid != s.uid && uid != 0 {
+		return errors.New("only the daemon's own user and root may use this socket")
+	}
+	return nil
+}
+
+// guard is what every request passes first: who, addressed how, how much.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err, _ := r.Context().Value(credKey{}).(error); err != nil {
+			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: err.Error()})
+			return
+		}
+		if r.Host != host || len(r.Header["Origin"]) > 0 || len(r.Header["Referer"]) > 0 || strings.Contains(r.RequestURI, "://") {
+			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: "refused: this request was not made by weft's command line"})
+			return
+		}
+		// A form, which any web page can post, is not JSON.
+		if ct := r.Header.Get("Content-Type"); r.Method == http.MethodPost && ct != "application/json" {
+			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: "refused: the body is not application/json"})
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) { reply(w, s.Status()) }
+
+// Status is the node's status with all empty fields present and the extra
+// health warnings added.
+func (s *Server) Status() Status {
+	st := s.node.Status()
+	st.Schema = Schema
+	if st.Peers == nil {
+		st.Peers = []PeerStatus{}
+	}
+	st.Health = append([]Health{}, st.Health...)
+	if s.extra != nil {
+		st.Health = append(st.Health, s.extra()...)
+	}
+	return st
+}
+
+func (s *Server) up(w http.ResponseWriter, r *http.Request) {
+	var req UpRequest
+	if !read(w, r, &req) {
+		return
+	}
+	if err := s.node.Up(r.Context(), req.Token); err != nil {
+		s.failed(w, err)
+		return
+	}
+	reply(w, s.Status())
+}
+
+func (s *Server) down(w http.ResponseWriter, r *http.Request) {
+	s.done(w, s.node.Down(r.Context()))
+}
+
+func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
+	s.done(w, s.node.Logout(r.Context()))
+}
+
+func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("name")
+	if err := CheckName(name); err != nil {
+		s.failed(w, err)
+		return
+	}
+	p, err := s.node.Resolve(r.Context(), name)
+	if err != nil {
+		s.failed(w, err)
+		return
+	}
+	reply(w, p)
+}
+
+func (s *Server) names(w http.ResponseWriter, r *http.Request) {
+	n := s.node.Names()
+	if n == nil {
+		n = &Names{}
+	}
+	reply(w, n)
+}
+
+func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
+	var req PingRequest
+	if !read(w, r, &req) {
+		return
+	}
+	if err := CheckName(req.Name); err != nil {
+		s.failed(w, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), bounded(req.Timeout, 5*time.Second, time.Minute))
+	defer cancel()
+	pong, err := s.node.Ping(ctx, req.Name)
+	if err != nil {
+		s.failed(w, err)
+		return
+	}
+	reply(w, pong)
+}
+
+func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
+	var req WaitRequest
+	if !read(w, r, &req) {
+		return
+	}
+	if req.Name != "" {
+		if err := CheckName(req.Name); err != nil {
+			s.failed(w, err)
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), bounded(req.Timeout, 30*time.Second, 24*time.Hour))
+	defer cancel()
+	s.done(w, s.node.Wait(ctx, req.Name))
+}
+
+func (s *Server) netcheck(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	reply(w, RunNetcheck(ctx, s.node.Relays()))
+}
+
+func (s *Server) query(w http.ResponseWriter, r *http.Request) {
+	var req DNSRequest
+	if !read(w, r, &req) {
+		return
+	}
+	if err := CheckName(req.Name); err != nil {
+		s.failed(w, err)
+		return
+	}
+	if s.dns == nil {
+		s.failed(w, &Error{Kind: KindFailed, Message: "the daemon runs without its resolver", Hint: "start it with: weft run --dns 127.0.0.1:5335"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	a, err := s.dns(ctx, req.Name, req.Type)
+	if err != nil {
+		s.failed(w, err)
+		return
+	}
+	reply(w, a)
+}
+
+// bounded returns d, or def when d is not positive, at most max.
+func bounded(d, def, max time.Duration) time.Duration {
+	if d <= 0 {
+		return def
+	}
+	return min(d, max)
+}
+
+// CheckName refuses what cannot be a name or an address before it reaches
+// anything that would act on it: empty, over 255 bytes, a leading '-', or
+// bytes other than letters, digits, '-', '_', '.', ':' and '%'. The error has
+// KindUsage.
+func CheckName(name string) error {
+	ok := name != "" && len(name) <= 255 && name[0] != '-'
+	for i := 0; ok && i < len(name); i++ {
+		c := name[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			c == '-' || c == '_' || c == '.' || c == ':' || c == '%'
+	}
+	if !ok {
+		if len(name) > 64 {
+			name = name[:64] + "..."
+		}
+		return &Error{Kind: KindUsage, Message: "not a device name: " + quote(name), Hint: "names are letters, digits and '-', for example kitchen-pi"}
+	}
+	return nil
+}
+
+// quote makes any string safe to print on one line.
+func quote(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
+
+// read decodes the request's body into v, or answers and returns false.
+func read(w http.ResponseWriter, r *http.Request, v any) bool {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		var tooLong *http.MaxBytesError
+		if errors.As(err, &tooLong) {
+			fail(w, http.StatusRequestEntityTooLarge, &Error{Kind: KindUsage, Message: "the request is too long"})
+		}
+		return false
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		fail(w, http.StatusBadRequest, &Error{Kind: KindUsage, Message: "the request is not valid JSON"})
+		return false
+	}
+	return true
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+// done answers a request that returns nothing.
+func (s *Server) done(w http.ResponseWriter, err error) {
+	if err != nil {
+		s.failed(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// failed answers with the kind of err.
+func (s *Server) failed(w http.ResponseWriter, err error) {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Kind: KindOf(err), Message: err.Error()}
+	}
+	status := http.StatusBadGateway
+	switch e.Kind {
+	case KindUsage:
+		status = http.StatusBadRequest
+	case KindNotJoined, KindApproval:
+		status = http.StatusConflict
+	case KindUnknown:
+		status = http.StatusNotFound
+	case KindDenied:
+		status = http.StatusForbidden
+	case KindTimeout:
+		status = http.StatusGatewayTimeout
+	case KindFailed:
+		status = http.StatusInternalServerError
+	}
+	fail(w, status, e)
+}
+
+func fail(w http.ResponseWriter, status int, e *Error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(e)
+}
+
+// limit accepts at most n connections at a time from l; those beyond are
+// closed at once, so that a client is told instead of left hanging.
+func limit(l net.Listener, n int) net.Listener {
+	return &limitedListener{Listener: l, slots: make(chan struct{}, n)}
+}
+
+type limitedListener struct {
+	net.Listener
+	slots chan struct{}
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+			return &limitedConn{Conn: c, slots: l.slots}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+// limitedConn gives its slot back when closed.
+type limitedConn struct {
+	net.Conn
+	slots chan struct{}
+	once  sync.Once
+}
+
+func (c *limitedConn) Close() error {
+	c.once.Do(func() { <-c.slots })
+	return c.Conn.Close()
+}
