@@ -1,0 +1,204 @@
+// Package pipe joins two stream connections and copies between them until
+// both directions have ended: what the proxy, the port forwards and the local
+// API's streams have in common.
+//
+// End of stream in one direction is passed on as a half-close, so that
+// "send, close, read the answer" works through any number of hops. An error in
+// either direction closes both connections at once: a reset must not look like
+// an orderly end, as far as the sockets can say so.
+//
+// Between two kernel sockets the bytes never leave the kernel (splice). An
+// idle connection holds no large buffer: kernel sockets are read only when
+// they are readable, others through a small buffer that grows to BufferSize
+// while data flows.
+package pipe
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// BufferSize is the size in bytes of the pooled buffers for bulk data.
+const BufferSize = 64 << 10
+
+// idleBuffer is what a direction holds while nothing much happens on it.
+const idleBuffer = 2 << 10
+
+var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+
+// GetBuffer returns a buffer of BufferSize bytes from the pool; PutBuffer gives
+// it back, after which it must not be used.
+func GetBuffer() []byte { return buffers.Get().(*[BufferSize]byte)[:] }
+
+// PutBuffer returns a buffer of GetBuffer to the pool.
+func PutBuffer(b []byte) {
+	if cap(b) >= BufferSize {
+		buffers.Put((*[BufferSize]byte)(b[:BufferSize]))
+	}
+}
+
+// Join copies between a and b until both directions have ended or one has
+// failed, then closes both. It returns the bytes copied each way and the first
+// error; an orderly end of both directions is nil. It blocks; to stop it
+// early, close a or b.
+func Join(a, b net.Conn) (aToB, bToA int64, err error) {
+	var once sync.Once
+	end := func(e error) {
+		if e != nil {
+			once.Do(func() { err = e })
+			// The other direction may be blocked in a read that would never
+			// end: nobody is left to talk to.
+			reset(a)
+			reset(b)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var e error
+		bToA, e = oneWay(a, b)
+		end(e)
+	}()
+	var e error
+	aToB, e = oneWay(b, a)
+	end(e)
+	<-done
+	a.Close()
+	b.Close()
+	return aToB, bToA, err
+}
+
+// oneWay copies src to dst and passes the end of the stream on.
+func oneWay(dst, src net.Conn) (int64, error) {
+	n, err := Copy(dst, src)
+	if err != nil {
+		return n, err
+	}
+	if cw, ok := dst.(interface{ CloseWrite() error }); ok {
+		err = cw.CloseWrite()
+		if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, net.ErrClosed) {
+			err = nil // the other side has gone in the meantime, nothing is lost
+		}
+	}
+	return n, err
+}
+
+// reset closes a connection so that the other end sees a reset rather than an
+// orderly end, where the connection can do that.
+func reset(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(int) error }); ok {
+		l.SetLinger(0)
+	}
+	c.Close()
+}
+
+// Copy copies src to dst until src ends (nil) or either fails.
+func Copy(dst io.Writer, src io.Reader) (int64, error) {
+	switch s := src.(type) {
+	case *net.TCPConn:
+		switch d := dst.(type) {
+		case *net.TCPConn:
+			return d.ReadFrom(s) // splice
+		case *net.UnixConn:
+			return s.WriteTo(d) // splice
+		}
+		return copySocket(dst, s)
+	case *net.UnixConn:
+		if d, ok := dst.(*net.TCPConn); ok {
+			return d.ReadFrom(s) // splice
+		}
+		return copySocket(dst, s)
+	case io.WriterTo:
+		return s.WriteTo(dst)
+	}
+	switch d := dst.(type) {
+	case *net.TCPConn, *net.UnixConn: // their ReadFrom is io.Copy with 32 KB
+	case io.ReaderFrom:
+		return d.ReadFrom(src)
+	}
+	return copyAdaptive(dst, src)
+}
+
+// copySocket copies from a kernel socket; a buffer is held only while there is
+// data in it.
+func copySocket(dst io.Writer, src syscall.Conn) (total int64, err error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for {
+		var buf *[BufferSize]byte
+		var n int
+		var rerr error
+		err := raw.Read(func(fd uintptr) bool {
+			buf = buffers.Get().(*[BufferSize]byte)
+			for {
+				n, rerr = syscall.Read(int(fd), buf[:])
+				if rerr != syscall.EINTR {
+					break
+				}
+			}
+			if rerr == syscall.EAGAIN {
+				buffers.Put(buf)
+				return false // wait until it is readable
+			}
+			return true
+		})
+		if err != nil {
+			return total, err
+		}
+		if rerr != nil || n <= 0 {
+			buffers.Put(buf)
+			return total, rerr
+		}
+		w, werr := dst.Write(buf[:n])
+		buffers.Put(buf)
+		total += int64(w)
+		if werr != nil {
+			return total, werr
+		}
+	}
+}
+
+// copyAdaptive copies from anything else. A read that fills the small buffer
+// switches to a large one, a short read switches back.
+func copyAdaptive(dst io.Writer, src io.Reader) (total int64, err error) {
+	small := make([]byte, idleBuffer)
+	var big *[BufferSize]byte
+	defer func() {
+		if big != nil {
+			buffers.Put(big)
+		}
+	}()
+	for {
+		buf := small
+		if big != nil {
+			buf = big[:]
+		}
+		n, rerr := src.Read(buf)
+		if n > 0 {
+			w, werr := dst.Write(buf[:n])
+			total += int64(w)
+			if werr != nil {
+				return total, werr
+			}
+			if w < n {
+				return total, io.ErrShortWrite
+			}
+		}
+		switch {
+		case rerr == io.EOF:
+			return total, nil
+		case rerr != nil:
+			return total, rerr
+		case big == nil && n == len(small):
+			big = buffers.Get().(*[BufferSize]byte)
+		case big != nil && n < len(small):
+			buffers.Put(big)
+			big = nil
+		}
+	}
+}

@@ -1,0 +1,241 @@
+// Package proxy is the way into the overlay for programs on this machine that
+// know nothing of it: SOCKS5 (RFC 1928: CONNECT and UDP ASSOCIATE, no
+// authentication) and HTTP (CONNECT and absolute-form) on one loopback port.
+// The first byte of a connection says which.
+//
+// A request passes these files in order:
+//
+//	proxy.go   accept, bounds, the first byte
+//	socks.go   SOCKS5 greeting and request      socks_udp.go  UDP ASSOCIATE
+//	http.go    HTTP requests
+//	route.go   where it goes: the overlay, out directly, or refused
+//	direct.go  dialling out, with the check of the real address
+//
+// Names are resolved by the node: short and full names of the overlay and its
+// addresses go through the overlay. Everything else is dialled directly, as if
+// the proxy were not there, except for loopback, link-local, metadata and
+// similar addresses: pages and redirects must not reach through the proxy what
+// they could not reach by themselves. That check is made on the address that
+// is really connected to, whatever spelling or name led there.
+//
+// The listener is loopback only. Connections that come in through the overlay
+// (127.64.0.0/10, see netstack) are refused, so that a proxy or a forward is
+// never the target of another one and loops cannot form.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+// Node is what the proxy needs from the node; see localapi.Node for the
+// contract of each method.
+type Node interface {
+	Names() *localapi.Names
+	Resolve(ctx context.Context, name string) (localapi.Peer, error)
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Config is constant after New. Zero values stand for the defaults.
+type Config struct {
+	Node Node // required
+	Log  *slog.Logger
+
+	// MaxConns bounds the connections served at once, 1024 if 0. Those beyond
+	// are closed at once.
+	MaxConns int
+	// IdleTimeout is how long a client may take to say what it wants, 30 s if
+	// 0. A tunnel, once made, may idle forever.
+	IdleTimeout time.Duration
+	// DialTimeout bounds one attempt to connect, 30 s if 0.
+	DialTimeout time.Duration
+
+	// exempt, if not nil, names addresses that may be dialled directly
+	// although they are forbidden. Only tests set it, so that they have
+	// somebody to talk to on loopback.
+	exempt func(netip.AddrPort) bool
+}
+
+// Proxy serves one listener. Its methods may be called from any goroutine.
+type Proxy struct {
+	// Constant after New.
+	cfg  Config
+	http *httpSide
+
+	wg sync.WaitGroup // one per connection
+
+	mu     sync.Mutex // guards the following
+	closed bool
+	l      net.Listener
+	open   map[net.Conn]struct{}
+}
+
+// New returns a proxy that does nothing until Serve.
+func New(cfg Config) *Proxy {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 1024
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = 30 * time.Second
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = 30 * time.Second
+	}
+	p := &Proxy{cfg: cfg, open: map[net.Conn]struct{}{}}
+	p.http = newHTTPSide(p)
+	return p
+}
+
+// Listen opens a loopback listener for Serve. addr is HOST:PORT, the host an
+// IP literal or "localhost"; any address that others could reach is refused.
+func Listen(addr string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %q: want 127.0.0.1:PORT: %w", addr, err)
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil || !ip.Unmap().IsLoopback() {
+		return nil, fmt.Errorf("listen on %q: only loopback addresses are allowed, the proxy has no password", addr)
+	}
+	return net.Listen("tcp", net.JoinHostPort(ip.Unmap().String(), port))
+}
+
+// Serve accepts connections until Close or an error of the listener. It
+// returns net.ErrClosed after Close.
+func (p *Proxy) Serve(l net.Listener) error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		l.Close()
+		return net.ErrClosed
+	}
+	p.l = l
+	p.mu.Unlock()
+
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if p.isClosed() {
+				return net.ErrClosed
+			}
+			// Out of file descriptors passes; a listener that is gone does not.
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Temporary() { //nolint:staticcheck // the only way to tell
+				time.Sleep(50 * time.Millisecond)
+				continue
+			}
+			return fmt.Errorf("accept proxy connections: %w", err)
+		}
+		if fromOverlay(c.RemoteAddr()) || !p.add(c) {
+			c.Close()
+			continue
+		}
+		go func() {
+			defer p.remove(c)
+			p.serve(c)
+		}()
+	}
+}
+
+// Close ends the listener and all connections and waits for their goroutines.
+// It is idempotent.
+func (p *Proxy) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	if p.l != nil {
+		p.l.Close()
+	}
+	for c := range p.open {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.http.close()
+	p.wg.Wait()
+	return nil
+}
+
+func (p *Proxy) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// add registers a connection; false when there are too many or on Close.
+func (p *Proxy) add(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.open) >= p.cfg.MaxConns {
+		return false
+	}
+	p.open[c] = struct{}{}
+	p.wg.Add(1)
+	return true
+}
+
+func (p *Proxy) remove(c net.Conn) {
+	c.Close()
+	p.mu.Lock()
+	delete(p.open, c)
+	p.mu.Unlock()
+	p.wg.Done()
+}
+
+// serve reads the first byte and hands the connection on.
+func (p *Proxy) serve(c net.Conn) {
+	c.SetReadDeadline(time.Now().Add(p.cfg.IdleTimeout))
+	var first [1]byte
+	if _, err := c.Read(first[:]); err != nil {
+		return
+	}
+	switch b := first[0]; {
+	case b == socksVersion:
+		p.serveSOCKS(c)
+	case b == 4:
+		// SOCKS4 sends addresses, not names: "request rejected".
+		c.Write([]byte{0, 91, 0, 0, 0, 0, 0, 0})
+	case b >= 'A' && b <= 'Z':
+		p.http.serve(&sniffed{Conn: c, first: first[:]})
+	}
+}
+
+// inbound is where connections from the overlay come from on this machine.
+var inbound = netip.MustParsePrefix("127.64.0.0/10")
+
+func fromOverlay(a net.Addr) bool {
+	ap, err := netip.ParseAddrPort(a.String())
+	return err == nil && inbound.Contains(ap.Addr().Unmap())
+}
+
+// FromOverlay reports whether a connection or datagram from a was made by a
+// peer through the overlay rather than by a program on this machine. weft's
+// own listeners refuse those.
+func FromOverlay(a net.Addr) bool { return fromOverlay(a) }
+
+// sniffed gives the bytes read ahead back.
+type sniffed struct {
+	net.Conn
+	first []byte
+}
+
+func (s *sniffed) Read(p []byte) (int, error) {
+	if len(s.first) > 0 && len(p) > 0 {
+		n := copy(p, s.first)
+		s.first = s.first[n:]
+		return n, nil
+	}
+	return s.Conn.Read(p)
+}

@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"weft/overlay/localapi"
+)
+
+// dial connects to host:port over the overlay or directly. Errors are
+// *localapi.Error or come from the net package.
+func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	overlay, err := p.isOverlay(ctx, host, port)
+	if err != nil {
+		return nil, err
+	}
+	address := net.JoinHostPort(host, strconv.Itoa(int(port)))
+	if overlay {
+		return p.cfg.Node.DialContext(ctx, network, address)
+	}
+	return p.dialDirect(ctx, network, address)
+}
+
+// isOverlay decides where host is. It refuses what can be refused without
+// resolving anything; the rest is checked when it is dialled (direct.go).
+func (p *Proxy) isOverlay(ctx context.Context, host string, port uint16) (bool, error) {
+	if err := localapi.CheckName(host); err != nil {
+		return false, err
+	}
+	names := p.cfg.Node.Names()
+	if names == nil {
+		names = &localapi.Names{}
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap()
+		if inNetwork(names, ip) {
+			return true, nil
+		}
+		return false, p.checkDirect(names, netip.AddrPortFrom(ip, port))
+	}
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	switch {
+	case name == "localhost" || strings.HasSuffix(name, ".localhost"):
+		return false, refused(host + " is this machine itself")
+	case names.Suffix != "" && (name == names.Suffix || strings.HasSuffix(name, "."+names.Suffix)):
+		return true, nil
+	case endsInNumber(name):
+		// 0x7f.1, 2130706433: no name ends so, and some resolvers take it for
+		// an address.
+		return false, refused(host + " is neither a name nor an address in its usual form")
+	case strings.Contains(name, "."):
+		return false, nil
+	}
+	// A single label is a device of the overlay if there is one of that name,
+	// else a name of the local network. When nobody can be asked it is neither:
+	// a device's name must not end up at whoever answers on this network.
+	_, err := p.cfg.Node.Resolve(ctx, name)
+	switch localapi.KindOf(err) {
+	case "":
+		return true, nil
+	case localapi.KindUnknown:
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// endsInNumber reports whether the last label is a number, decimal or
+// hexadecimal.
+func endsInNumber(name string) bool {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	_, err := strconv.ParseUint(last, 0, 64)
+	return err == nil || last != "" && strings.Trim(last, "0123456789") == ""
+}
+
+// inNetwork reports whether ip belongs to the overlay.
+func inNetwork(n *localapi.Names, ip netip.Addr) bool {
+	return n.IPv4.IsValid() && n.IPv4.Contains(ip) || n.IPv6.IsValid() && n.IPv6.Contains(ip)
+}
+
+func refused(why string) error {
+	return &localapi.Error{Kind: localapi.KindDenied, Message: "refused: " + why}
+}
+
+// kindOf sorts an error of dial, including those of the net package.
+func kindOf(err error) localapi.Kind {
+	var dns *net.DNSError
+	var ne net.Error
+	switch k := localapi.KindOf(err); {
+	case k != localapi.KindFailed:
+		return k
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return localapi.KindRefused
+	case errors.As(err, &dns) && !dns.IsTimeout:
+		return localapi.KindUnknown
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return localapi.KindUnreachable
+	case errors.As(err, &ne) && ne.Timeout():
+		return localapi.KindTimeout
+	default:
+		return localapi.KindFailed
+	}
+}

@@ -1,0 +1,235 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+// Bounds of one UDP association.
+const (
+	maxFlows     = 256              // destinations at once; the longest idle makes room
+	flowIdle     = 60 * time.Second // a flow without a datagram either way
+	flowQueue    = 16               // datagrams waiting for a destination's dial
+	maxUDP       = 65535
+	udpHeaderMax = 3 + 1 + 1 + 255 + 2
+)
+
+// association is one UDP ASSOCIATE: a UDP socket on loopback for one client,
+// which lives as long as the TCP connection that asked for it.
+type association struct {
+	p      *Proxy
+	ctx    context.Context
+	conn   *net.UDPConn
+	client netip.Addr // the only address that may send
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards the following
+	from  netip.AddrPort
+	flows map[string]*flow // by host:port as the client wrote it
+}
+
+// flow is one destination.
+type flow struct {
+	key  string
+	send chan []byte // owned by the flow once sent
+	last time.Time   // guarded by association.mu
+	end  context.CancelFunc
+}
+
+// associate serves c until it is closed.
+func (p *Proxy) associate(c net.Conn, req socksRequest) {
+	local, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		writeReply(c, socksFailed, nil)
+		return
+	}
+	remote, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		writeReply(c, socksFailed, nil)
+		return
+	}
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.Addr().Unmap(), 0)))
+	if err != nil {
+		writeReply(c, socksFailed, nil)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &association{p: p, ctx: ctx, conn: conn, client: remote.Addr().Unmap(), flows: map[string]*flow{}}
+	// A client that knows its port says so; others are bound by their first
+	// datagram.
+	if ip, err := netip.ParseAddr(req.host); err == nil && req.port != 0 && (ip.IsUnspecified() || ip == a.client) {
+		a.from = netip.AddrPortFrom(a.client, req.port)
+	}
+	if writeReply(c, socksOK, conn.LocalAddr()) == nil {
+		a.wg.Go(a.read)
+		a.wg.Go(a.expire)
+		io.Copy(io.Discard, c) // until the client closes it
+	}
+	cancel()
+	conn.Close()
+	a.wg.Wait()
+}
+
+// read hands the client's datagrams to their flows.
+func (a *association) read() {
+	buf := make([]byte, maxUDP)
+	for {
+		n, from, err := a.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // ICMP errors of what was sent to the client
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		if from.Addr() != a.client {
+			continue
+		}
+		host, port, payload, ok := parseUDP(buf[:n])
+		if !ok {
+			continue
+		}
+		a.mu.Lock()
+		if !a.from.IsValid() {
+			a.from = from
+		}
+		mine := a.from == from
+		a.mu.Unlock()
+		if mine {
+			a.deliver(host, port, bytes.Clone(payload))
+		}
+	}
+}
+
+// parseUDP takes the header of RFC 1928 section 7 off. Fragments are refused.
+func parseUDP(b []byte) (host string, port uint16, payload []byte, ok bool) {
+	if len(b) < 4 || b[0] != 0 || b[1] != 0 || b[2] != 0 {
+		return "", 0, nil, false
+	}
+	r := bytes.NewReader(b[4:])
+	host, port, err := readSOCKSAddr(r, b[3])
+	if err != nil {
+		return "", 0, nil, false
+	}
+	return host, port, b[len(b)-r.Len():], true
+}
+
+// deliver queues a datagram for its destination, making the flow if need be.
+func (a *association) deliver(host string, port uint16, payload []byte) {
+	key := host + "\x00" + string([]byte{byte(port >> 8), byte(port)})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f := a.flows[key]
+	if f == nil {
+		if len(a.flows) >= maxFlows {
+			a.dropOldestLocked()
+		}
+		ctx, end := context.WithCancel(a.ctx)
+		f = &flow{key: key, send: make(chan []byte, flowQueue), end: end}
+		a.flows[key] = f
+		a.wg.Go(func() {
+			a.run(ctx, f, host, port)
+			a.drop(f)
+		})
+	}
+	f.last = time.Now()
+	select {
+	case f.send <- payload:
+	default: // the destination is slower than the client: UDP loses
+	}
+}
+
+func (a *association) dropOldestLocked() {
+	var oldest *flow
+	for _, f := range a.flows {
+		if oldest == nil || f.last.Before(oldest.last) {
+			oldest = f
+		}
+	}
+	oldest.end()
+	delete(a.flows, oldest.key)
+}
+
+func (a *association) drop(f *flow) {
+	f.end()
+	a.mu.Lock()
+	if a.flows[f.key] == f {
+		delete(a.flows, f.key)
+	}
+	a.mu.Unlock()
+}
+
+// run dials the destination and copies both ways until the flow ends.
+func (a *association) run(ctx context.Context, f *flow, host string, port uint16) {
+	remote, err := a.p.dial(ctx, "udp", host, port)
+	if err != nil {
+		a.p.cfg.Log.Debug("proxy: udp", "host", host, "port", port, "err", err)
+		return
+	}
+	defer remote.Close()
+	stop := context.AfterFunc(ctx, func() { remote.Close() })
+	defer stop()
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer f.end()
+		// The header says where the datagram came from.
+		buf := appendSOCKSAddr([]byte{0, 0, 0}, remote.RemoteAddr())
+		head := len(buf)
+		buf = append(buf, make([]byte, maxUDP)...)
+		for {
+			n, err := remote.Read(buf[head:])
+			if err != nil {
+				if kindOf(err) == localapi.KindRefused && ctx.Err() == nil {
+					continue
+				}
+				return
+			}
+			a.mu.Lock()
+			f.last = time.Now()
+			to := a.from
+			a.mu.Unlock()
+			a.conn.WriteToUDPAddrPort(buf[:head+n], to)
+		}
+	}()
+	for {
+		select {
+		case b := <-f.send:
+			remote.Write(b)
+		case <-ctx.Done():
+			remote.Close()
+			<-done
+			return
+		}
+	}
+}
+
+// expire ends idle flows.
+func (a *association) expire() {
+	t := time.NewTicker(flowIdle / 4)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			a.mu.Lock()
+			for key, f := range a.flows {
+				if now.Sub(f.last) >= flowIdle {
+					f.end()
+					delete(a.flows, key)
+				}
+			}
+			a.mu.Unlock()
+		case <-a.ctx.Done():
+			return
+		}
+	}
+}
