@@ -1,0 +1,123 @@
+// Command weft is the node: the daemon (weft run) and the command line that
+// speaks to it, in one binary. One file is one verb; what they share:
+//
+//	main.go     the root command, exit codes, errors on one line
+//	socket.go   which daemon to speak to
+//	print.go    --json and the little there is of layout
+//	names.go    completion of device names
+//
+// The verbs hold no logic of their own: they ask the daemon over its unix
+// socket (package overlay/localapi). Data goes to stdout, everything else to
+// stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 no daemon, 4 needs approval
+// or a token, 5 peer unknown or unreachable, 6 denied, 7 timeout, 130
+// interrupted; ssh passes the remote's.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"weft/overlay/localapi"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is main with its surroundings named; it returns the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends at once, whatever hangs.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var silent exitCode
+	if errors.As(err, &silent) {
+		return int(silent)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return 130
+	}
+	fmt.Fprintln(stderr, "weft: "+oneLine(err.Error()))
+	if isUsage(err) {
+		return 2
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return 0 // whoever read our output has seen enough
+	}
+	return localapi.KindOf(err).ExitCode()
+}
+
+// exitCode ends the program without another word.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func isUsage(err error) bool {
+	var u usageError
+	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command ") || strings.HasPrefix(err.Error(), "unknown flag")
+}
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// oneLine keeps an error on one line, whatever is in it.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weft",
+		Short: "Reach any device by its name",
+		Long: `weft reaches any device by its name, from anywhere.
+
+  weft run                    the daemon, in the foreground
+  weft up TOKEN               join the network
+  weft status                 who is there
+  weft ssh pi@kitchen-pi      a shell on a device
+  weft forward 8080:kitchen-pi:80`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w; see: %s --help", err, cmd.CommandPath())
+	})
+	root.PersistentFlags().String("socket", "", "the daemon's socket (WEFT_SOCKET)")
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		runCmd(), upCmd(), downCmd(), logoutCmd(), statusCmd(), ipCmd(), pingCmd(), ncCmd(), sshCmd(),
+		forwardCmd(), dnsCmd(), netcheckCmd(), waitCmd(), versionCmd(),
+	)
+	return root
+}
+
+// args makes cobra's argument checks usage errors that show the usage line.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return usagef("usage: %s", cmd.UseLine())
+		}
+		return nil
+	}
+}

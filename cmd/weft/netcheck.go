@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"weft/overlay/localapi"
+)
+
+func netcheckCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "netcheck",
+		Short:             "Measure the ways from here to the server and the relays, and whether UDP works",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := client(cmd).Netcheck(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return printJSON(cmd.OutOrStdout(), n)
+			}
+			printNetcheck(cmd.OutOrStdout(), n)
+			return nil
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+func printNetcheck(w io.Writer, n localapi.Netcheck) {
+	t := table(w)
+	for _, l := range n.Links {
+		what := "no answer: " + plain(l.Error)
+		if l.RTTms != nil {
+			what = fmt.Sprintf("%.1f ms", *l.RTTms)
+		}
+		if l.Current {
+			what += "  (home)"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", l.Kind, plain(l.URL), what)
+	}
+	for _, s := range n.STUN {
+		what := "no answer: " + plain(s.Error)
+		if s.RTTms != nil {
+			what = fmt.Sprintf("%.1f ms, seen as %s", *s.RTTms, plain(s.Endpoint))
+		}
+		fmt.Fprintf(t, "udp\t%s\t%s\n", plain(s.Server), what)
+	}
+	t.Flush()
+	switch {
+	case len(n.Links) == 0:
+		fmt.Fprintln(w, "nothing to measure yet: this node knows no server; join with: weft up TOKEN")
+	case n.UDP.Varies:
+		fmt.Fprintf(w, "UDP works, but the NAT here shows a different port to each server (%s)\n", plain(n.UDP.Endpoint))
+	case n.UDP.Works:
+		fmt.Fprintf(w, "UDP works, from outside this is %s\n", plain(n.UDP.Endpoint))
+	case len(n.STUN) > 0:
+		fmt.Fprintln(w, "UDP does not get through; everything goes through the relay over TCP")
+	}
+}

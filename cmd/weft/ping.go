@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/overlay/localapi"
+)
+
+func pingCmd() *cobra.Command {
+	var asJSON *bool
+	var count int
+	var untilDirect bool
+	var timeout, interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "ping NAME",
+		Short: "Send echoes through the tunnel: round trip time and path",
+		Long: `Send echoes through the tunnel and print the round trip time and the path of each.
+
+Exit code 0 when one of them (with --until-direct: the last) was answered.`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeNames,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if count < 0 || timeout <= 0 {
+				return usagef("-c and --timeout must not be negative")
+			}
+			c := client(cmd)
+			var last error
+			answered := 0
+			// Waiting for a direct path has its own end; -c can bound it too.
+			if untilDirect && !cmd.Flags().Changed("count") {
+				count = 30
+			}
+			for i := 0; i < count || count == 0; i++ {
+				if i > 0 {
+					if err := sleep(cmd.Context(), interval); err != nil {
+						return err
+					}
+				}
+				pong, err := c.Ping(cmd.Context(), a[0], timeout)
+				if cmd.Context().Err() != nil {
+					return context.Canceled
+				}
+				switch localapi.KindOf(err) {
+				case "":
+					answered++
+					if err := printPong(cmd.OutOrStdout(), pong, *asJSON); err != nil {
+						return err
+					}
+					if untilDirect && pong.Path == localapi.PathDirect {
+						return nil
+					}
+				case localapi.KindTimeout, localapi.KindUnreachable:
+					// It may come up while we look: go on.
+					fmt.Fprintln(cmd.ErrOrStderr(), oneLine(err.Error()))
+					last = err
+				default:
+					return err
+				}
+			}
+			switch {
+			case untilDirect:
+				return &localapi.Error{Kind: localapi.KindTimeout, Message: "no direct path to " + a[0] + " yet", Hint: "it stays reachable through the relay; see: weft netcheck"}
+			case answered == 0 && last != nil:
+				return exitCode(localapi.KindOf(last).ExitCode()) // said already
+			}
+			return nil
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	cmd.Flags().IntVarP(&count, "count", "c", 4, "how many echoes, 0 is until interrupted")
+	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop once the path is direct; exit 7 if it does not become so")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for each answer")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between echoes")
+	return cmd
+}
+
+func printPong(w io.Writer, p localapi.Pong, asJSON bool) error {
+	if asJSON {
+		return printLine(w, struct {
+			Schema   string            `json:"schema"`
+			Name     string            `json:"name"`
+			Addr     string            `json:"addr"`
+			RTTms    float64           `json:"rtt_ms"`
+			Path     localapi.PathKind `json:"path"`
+			Reason   string            `json:"path_reason"`
+			Relay    string            `json:"relay"`
+			Endpoint string            `json:"endpoint"`
+		}{"ping/1", p.Peer.Name, p.Addr.String(), float64(p.RTT.Microseconds()) / 1000, p.Path, p.Reason, p.Relay, p.Endpoint})
+	}
+	how := string(p.Path)
+	if p.Path == localapi.PathDirect && p.Endpoint != "" {
+		how = "direct path " + p.Endpoint
+	}
+	_, err := fmt.Fprintf(w, "%s %s: %s by %s\n", plain(p.Peer.Name), p.Addr, millis(p.RTT), plain(how))
+	return err
+}
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,373 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/dns"
+	"weft/netstack"
+	"weft/overlay"
+	"weft/overlay/localapi"
+	"weft/overlay/proxy"
+)
+
+// The default addresses; a port that is taken there is a warning, not an
+// error, so that two daemons fit on one machine.
+const (
+	defaultProxy = "127.0.0.1:1055"
+	defaultDNS   = "127.0.0.1:5335"
+)
+
+// runOptions are the flags of weft run, each also an environment variable:
+// --token-file is WEFT_TOKEN_FILE.
+type runOptions struct {
+	token, tokenFile string
+	state, hostname  string
+	inbound          string
+	proxy, dns       string
+	socket           string
+	verbose          bool
+
+	explicit map[string]bool // set by flag or environment
+}
+
+func runCmd() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon, in the foreground",
+		Long: `Run the daemon, in the foreground, without root: programs reach the overlay
+through the proxy, peers reach services on this machine's localhost.
+
+Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.fromEnv(cmd.Flags()); err != nil {
+				return err
+			}
+			return daemon(cmd.Context(), &o, cmd.InOrStdin(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.token, "token", "", "join with this token, unless joined already (seen by all in the process list)")
+	f.StringVar(&o.tokenFile, "token-file", "", "join with the token in this file, unless joined already; - is standard input")
+	f.StringVar(&o.state, "state", "", "state directory (default "+defaultState()+")")
+	f.StringVar(&o.hostname, "hostname", "", "name to ask for when joining (default: this machine's)")
+	f.StringVar(&o.inbound, "inbound", "all", "what peers that policy lets in reach on this machine: all, none or PORT[=HOST:PORT],...")
+	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
+	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens in detail")
+	f.String("socket", "", "the daemon's socket (default "+defaultSocket()+")")
+	return cmd
+}
+
+// fromEnv fills the flags that were not given from WEFT_...; set but empty is
+// not the same as unset.
+func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
+	o.explicit = map[string]bool{}
+	fs.VisitAll(func(f *pflag.Flag) {
+		if f.Changed {
+			o.explicit[f.Name] = true
+			return
+		}
+		name := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		v, ok := os.LookupEnv(name)
+		if !ok || f.Name == "help" || err != nil {
+			return
+		}
+		o.explicit[f.Name] = true
+		if serr := f.Value.Set(v); serr != nil {
+			// Never the value: it may be a secret.
+			err = usagef("%s is not usable for --%s", name, f.Name)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	o.socket = fs.Lookup("socket").Value.String()
+	if o.token != "" && o.tokenFile != "" {
+		return usagef("give the token once: --token or --token-file (WEFT_TOKEN or WEFT_TOKEN_FILE)")
+	}
+	if o.state == "" {
+		o.state = defaultState()
+	}
+	if o.socket == "" {
+		o.socket = defaultSocket()
+	}
+	if o.state == "" || o.socket == "" {
+		return usagef("there is no home directory here: say where with --state DIR and --socket PATH")
+	}
+	return nil
+}
+
+func defaultState() string {
+	if os.Getuid() == 0 {
+		return "/var/lib/weft"
+	}
+	return userState()
+}
+
+func defaultSocket() string {
+	if os.Getuid() == 0 {
+		return systemSocket
+	}
+	return userSocket()
+}
+
+// off reports whether a listener is switched off.
+func off(addr string) bool { return addr == "" || addr == "off" || addr == "none" }
+
+// daemon runs the node until ctx ends. Everything that can be wrong with how
+// it was called is found before anything is joined or listens.
+func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Writer) (err error) {
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+
+	token, err := o.readToken(stdin)
+	if err != nil {
+		return err
+	}
+	inbound, err := parseInbound(o.inbound)
+	if err != nil {
+		return err
+	}
+	// The state directory comes first: two daemons on one of them would be
+	// one identity twice, and its lock says so best (in Start). Its parents
+	// hold the default socket too.
+	sock, err := localapi.Listen(o.socket)
+	if errors.Is(err, localapi.ErrInUse) {
+		return &localapi.Error{Kind: localapi.KindFailed, Message: "a daemon runs already at " + o.socket,
+			Hint: "see: weft status; for a second one choose --state and --socket"}
+	}
+	if err != nil {
+		return err
+	}
+	defer sock.Close()
+
+	var d services
+	defer d.close()
+	if err := d.listen(o, log); err != nil {
+		return err
+	}
+	stack, err := netstack.New(netstack.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	stack.SetInbound(inbound.policy(d.ownPorts()))
+	node, err := overlay.New(overlay.Config{
+		Net:       stack,
+		StateDir:  o.state,
+		Token:     token,
+		Hostname:  o.hostname,
+		Version:   buildVersion(),
+		BuildTime: buildTime(),
+		Log:       log,
+	})
+	if err != nil {
+		stack.Close()
+		return err
+	}
+	defer node.Close()
+	for _, h := range d.warnings {
+		node.Warn(h.Code, h.Message)
+	}
+	if err := node.Start(ctx); err != nil {
+		return err
+	}
+	d.serve(node, sock, log)
+	log.Info("running", "state", o.state, "socket", o.socket, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
+	notifyReady()
+
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.failed:
+		return err
+	}
+}
+
+// readToken returns the token to join with, "" for none.
+func (o *runOptions) readToken(stdin io.Reader) (string, error) {
+	switch {
+	case o.tokenFile == "-":
+		return readToken(stdin, "standard input")
+	case o.tokenFile != "":
+		token, err := readTokenFile(o.tokenFile)
+		// A device that has joined does not need the file any more, and it is
+		// wise to delete it.
+		if _, serr := os.Stat(filepath.Join(o.state, "identity.json")); err != nil && serr == nil {
+			return "", nil
+		}
+		return token, err
+	case o.token != "":
+		return checkToken(o.token, "--token")
+	}
+	return "", nil
+}
+
+// services are the daemon's local listeners.
+type services struct {
+	warnings []localapi.Health
+
+	proxyListener net.Listener
+	dnsPacket     net.PacketConn
+	dnsListener   net.Listener
+
+	proxy  *proxy.Proxy
+	dns    *dns.Server
+	api    *localapi.Server
+	failed chan error
+}
+
+// listen opens the proxy's and the resolver's ports.
+func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
+	if !off(o.proxy) {
+		d.proxyListener, err = proxy.Listen(o.proxy)
+		if err := d.taken(o, log, "proxy", o.proxy, err); err != nil {
+			return err
+		}
+	}
+	if !off(o.dns) {
+		d.dnsPacket, d.dnsListener, err = dns.Listen(o.dns)
+		if err := d.taken(o, log, "dns", o.dns, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// taken makes a port that somebody else has a warning, unless it was asked
+// for.
+func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) || o.explicit[flag] {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--%s %s: the port is taken", flag, addr),
+				Hint: "choose another one, or --" + flag + " off"}
+		}
+		return fmt.Errorf("--%s: %w", flag, err)
+	}
+	h := localapi.Health{Code: flag + "-port-taken", Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
+	d.warnings = append(d.warnings, h)
+	log.Warn(h.Message)
+	return nil
+}
+
+// ownPorts are the loopback ports that peers never reach.
+func (d *services) ownPorts() map[uint16]bool {
+	own := map[uint16]bool{}
+	for _, l := range []net.Listener{d.proxyListener, d.dnsListener} {
+		if l != nil {
+			own[uint16(l.Addr().(*net.TCPAddr).Port)] = true
+		}
+	}
+	return own
+}
+
+func (d *services) proxyAddr() string {
+	if d.proxyListener == nil {
+		return "off"
+	}
+	return d.proxyListener.Addr().String()
+}
+
+func (d *services) dnsAddr() string {
+	if d.dnsListener == nil {
+		return "off"
+	}
+	return d.dnsListener.Addr().String()
+}
+
+// serve starts everything. The resolver answers weft dns query even without a
+// port of its own.
+func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger) {
+	d.failed = make(chan error, 2)
+	d.dns = dns.New(dnsConfig(node, log))
+	if d.dnsListener != nil {
+		d.dns.Serve(d.dnsPacket, d.dnsListener)
+	}
+	if d.proxyListener != nil {
+		d.proxy = proxy.New(proxy.Config{Node: node, Log: log})
+		go func() {
+			if err := d.proxy.Serve(d.proxyListener); !errors.Is(err, net.ErrClosed) {
+				d.failed <- err
+			}
+		}()
+	}
+	d.api = localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(d.dns), Log: log})
+	go func() {
+		if err := d.api.Serve(sock); !errors.Is(err, http.ErrServerClosed) {
+			d.failed <- fmt.Errorf("local API: %w", err)
+		}
+	}()
+}
+
+// close ends what was opened, in the order that lets requests under way end.
+func (d *services) close() {
+	if d.api != nil {
+		d.api.Close()
+	}
+	if d.proxy != nil {
+		d.proxy.Close()
+	} else if d.proxyListener != nil {
+		d.proxyListener.Close()
+	}
+	if d.dns != nil {
+		d.dns.Close()
+	} else if d.dnsListener != nil {
+		d.dnsListener.Close()
+		d.dnsPacket.Close()
+	}
+}
+
+// buildTime is the floor of weft time: no certificate is older than the
+// program that reads it.
+func buildTime() time.Time {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.time" {
+				if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+					return t
+				}
+			}
+		}
+	}
+	return time.Time{}
+}
+
+// notifyReady tells systemd (Type=notify) that the daemon is up.
+func notifyReady() {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if path[0] == '@' {
+		path = "\x00" + path[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	c.Write([]byte("READY=1"))
+}

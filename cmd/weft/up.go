@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft/overlay/localapi"
+)
+
+func upCmd() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "up [TOKEN|-]",
+		Short: "Join the network with a token, or start again after weft down",
+		Long: `Join the network with a token, or start again after weft down.
+
+The token may be given as an argument, on standard input (-) or in a file.
+Arguments can be seen by everybody on this machine while the command runs:
+that is fine for a one-time token, not for a reusable one.`,
+		Args:              args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			token, err := readUpToken(cmd, a, file)
+			if err != nil {
+				return err
+			}
+			st, err := client(cmd).Up(cmd.Context(), token)
+			if err != nil {
+				return err
+			}
+			printUp(cmd.OutOrStdout(), st)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "token-file", "", "read the token from this file")
+	return cmd
+}
+
+// readUpToken returns "" when none was given.
+func readUpToken(cmd *cobra.Command, a []string, file string) (string, error) {
+	switch {
+	case len(a) > 0 && file != "":
+		return "", usagef("give the token once: as an argument or with --token-file")
+	case file != "":
+		return readTokenFile(file)
+	case len(a) == 0:
+		return "", nil
+	case a[0] == "-":
+		return readToken(cmd.InOrStdin(), "standard input")
+	default:
+		fmt.Fprintln(cmd.ErrOrStderr(), "weft: note: others on this machine can see the token in the process list; give a reusable one with: weft up -")
+		return checkToken(a[0], "the argument")
+	}
+}
+
+// readTokenFile reads a token from path; "-" is standard input.
+func readTokenFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return "", &localapi.Error{Kind: localapi.KindFailed, Message: "read token file " + path + ": permission denied", Hint: "make it readable for the user that runs weft"}
+	}
+	if err != nil {
+		return "", &localapi.Error{Kind: localapi.KindFailed, Message: "read token file: " + err.Error(), Hint: "make a token with: weft-server keys create"}
+	}
+	defer f.Close()
+	return readToken(f, path)
+}
+
+// readToken reads one token; white space around it does not matter.
+func readToken(r io.Reader, from string) (string, error) {
+	b, err := io.ReadAll(io.LimitReader(r, 16<<10))
+	if err != nil {
+		return "", fmt.Errorf("read token from %s: %w", from, err)
+	}
+	return checkToken(string(b), from)
+}
+
+// checkToken catches what is plainly no token before it is sent anywhere. It
+// never prints what it was given.
+func checkToken(s, from string) (string, error) {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return "", &localapi.Error{Kind: localapi.KindUsage, Message: "there is no token in " + from, Hint: "make one with: weft-server keys create"}
+	}
+	if !strings.HasPrefix(s, "weft1") || strings.ContainsAny(s, " \t\r\n") {
+		return "", &localapi.Error{Kind: localapi.KindUsage, Message: "what " + from + " holds is not a token", Hint: "a token is one word that starts with weft1; make one with: weft-server keys create"}
+	}
+	return s, nil
+}
+
+func printUp(w io.Writer, st localapi.Status) {
+	switch st.State {
+	case localapi.StatePending:
+		fmt.Fprintln(w, "joined, waiting for the owner to approve this device; see: weft status")
+	default:
+		fmt.Fprintf(w, "%s is up at %s\n", plain(st.Self.FQDN), plain(st.Self.IPv4))
+	}
+}
