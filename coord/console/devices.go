@@ -62,6 +62,9 @@ func (c *Console) deviceView(d Device) deviceView {
 	if !label.MatchString(d.Name) {
 		view.Target = view.IPv4
 	}
+	if !domain.MatchString(d.FQDN) {
+		view.FQDN = "" // it can be copied, so nothing else will do
+	}
 	return view
 }
 
@@ -98,7 +101,7 @@ func (c *Console) devices(v *visit) error {
 		return err
 	}
 	view := devicesView{
-		Text: query.Text, State: query.State, Total: list.Total,
+		Text: clean(query.Text), State: query.State, Total: list.Total,
 		Online: thousands(list.Online), All: thousands(list.All),
 		Empty: list.All == 0,
 		Self:  devicesPath(query),

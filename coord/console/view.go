@@ -223,6 +223,9 @@ func (v *visit) pathID() (string, error) {
 // label is a DNS label: the only kind of name that goes into a command line.
 var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
+// domain is a full name made of labels.
+var domain = regexp.MustCompile(`^([a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}$`)
+
 // shortTime is a time next to now, in words.
 func shortTime(t, now time.Time) string {
 	d := now.Sub(t)

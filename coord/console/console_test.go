@@ -1,0 +1,896 @@
+package console_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/coord/console"
+	"weft/coord/console/consoletest"
+)
+
+const password = "correct horse battery"
+
+// site is a console with its fake, its clock and its log.
+type site struct {
+	t       *testing.T
+	fake    *consoletest.Backend
+	console *console.Console
+	server  *httptest.Server
+	log     *syncBuffer
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func (s *site) Now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+func (s *site) advance(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = s.now.Add(d)
+}
+
+func newSite(t *testing.T, options ...func(*console.Config)) *site {
+	t.Helper()
+	s := &site{t: t, fake: consoletest.New(), log: &syncBuffer{}, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
+	s.fake.Now = s.Now
+	cfg := console.Config{
+		Backend: s.fake, Now: s.Now, Heartbeat: 20 * time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	s.console = console.New(cfg)
+	s.server = httptest.NewServer(s.console)
+	t.Cleanup(func() {
+		s.console.Close()
+		s.server.Close()
+	})
+	return s
+}
+
+// browser is a client with cookies that does not follow redirects.
+type browser struct {
+	*site
+	http.Client
+}
+
+func (s *site) browser() *browser {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &browser{s, http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+}
+
+// answer is a response whose body was read.
+type answer struct {
+	*http.Response
+	body string
+}
+
+func (b *browser) do(req *http.Request) answer {
+	b.t.Helper()
+	res, err := b.Client.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return answer{res, string(body)}
+}
+
+func (b *browser) request(method, path string, form url.Values) *http.Request {
+	b.t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	req, err := http.NewRequest(method, b.server.URL+path, body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if method == "POST" {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Origin", b.server.URL)
+		req.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	return req
+}
+
+func (b *browser) get(path string) answer { b.t.Helper(); return b.do(b.request("GET", path, nil)) }
+
+func (b *browser) post(path string, kv ...string) answer {
+	b.t.Helper()
+	return b.do(b.request("POST", path, form(kv...)))
+}
+
+func form(kv ...string) url.Values {
+	f := url.Values{}
+	for i := 0; i < len(kv); i += 2 {
+		f.Set(kv[i], kv[i+1])
+	}
+	return f
+}
+
+func (a answer) want(t *testing.T, status int, contains ...string) answer {
+	t.Helper()
+	if a.StatusCode != status {
+		t.Fatalf("%s %s: status %d, want %d\n%s", a.Request.Method, a.Request.URL.Path, a.StatusCode, status, a.body)
+	}
+	for _, c := range contains {
+		if !strings.Contains(a.body, c) {
+			t.Fatalf("%s %s: no %q in\n%s", a.Request.Method, a.Request.URL.Path, c, a.body)
+		}
+	}
+	return a
+}
+
+// enter signs in with a one-time link and sets the password.
+func (b *browser) enter() *browser {
+	b.t.Helper()
+	link := b.fake.NewLink()
+	u, err := url.Parse(link)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.get(link).want(b.t, 200, "Choose a password", `value="owner"`)
+	b.post("/welcome", "link", u.Query().Get("link"), "password", password).want(b.t, 303)
+	return b
+}
+
+// signIn signs in with the password.
+func (b *browser) signIn() *browser {
+	b.t.Helper()
+	a := b.post("/sign-in", "name", "owner", "password", password).want(b.t, 303)
+	if got := a.Header.Get("Location"); got != "/devices" {
+		b.t.Fatalf("location %q", got)
+	}
+	return b
+}
+
+func (b *browser) cookie() *http.Cookie {
+	u, _ := url.Parse(b.server.URL)
+	for _, c := range b.Jar.Cookies(u) {
+		if strings.HasPrefix(c.Name, "weft") {
+			return c
+		}
+	}
+	return &http.Cookie{}
+}
+
+func TestFirstRun(t *testing.T) {
+	s := newSite(t)
+	b := s.browser()
+	b.get("/").want(t, 401, "Sign in")
+	b.enter()
+	b.get("/devices").want(t, 200, "Add your first device", "/add/device", "/add/laptop")
+
+	// Add a device: token, commands, QR code; waiting; joined; tested.
+	b.get("/add/device").want(t, 200)
+	a := b.post("/keys", "kind", "device", "tags", "device", "life", "24h", "note", "kitchen").want(t, 303)
+	at := a.Header.Get("Location")
+	id := strings.Split(at, "/")[2]
+	token := s.fake.Token(id)
+	b.get(at).want(t, 200, "weft run --token "+token, "<svg", "Waiting for the device")
+	d, err := s.fake.Join(token, "kitchen-pi", "linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined := b.get(at).want(t, 200, "kitchen-pi", "has joined", "Waiting for its connection")
+	if strings.Contains(joined.body, token) {
+		t.Error("a used token is still shown")
+	}
+	s.fake.SetOnline(d.ID, true)
+	b.get(at).want(t, 200, `hx-post="/devices/`+d.ID+`/test"`)
+	req := b.request("POST", "/devices/"+d.ID+"/test", url.Values{})
+	req.Header.Set("HX-Request", "true")
+	part := b.do(req).want(t, 200, "8.4 ms", "relay")
+	if strings.Contains(part.body, "<html") {
+		t.Error("htmx got a whole page")
+	}
+	b.post("/devices/"+d.ID+"/test").want(t, 200, "8.4 ms", "<html")
+	s.fake.SetOnline(d.ID, false)
+	b.post("/devices/"+d.ID+"/test").want(t, 200, "no connection to a relay")
+
+	// A laptop is untagged and joins with "weft up".
+	a = b.post("/keys", "kind", "laptop", "life", "1h", "tags", "ignored").want(t, 303)
+	id = strings.Split(a.Header.Get("Location"), "/")[2]
+	if k, _ := s.fake.Key(context.Background(), "u1", id); len(k.Tags) != 0 || k.Reusable || k.Expires.Sub(k.Created) != time.Hour {
+		t.Errorf("laptop key %+v", k)
+	}
+	b.get(a.Header.Get("Location")).want(t, 200, "weft up "+s.fake.Token(id))
+}
+
+func TestRenameAndDelete(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	s.fake.Sample()
+	list, _ := s.fake.Devices(context.Background(), "u1", console.DeviceQuery{Text: "kitchen-pi", Limit: 1})
+	d := list.Devices[0]
+	at := "/devices/" + d.ID
+	b.get(at).want(t, 200, "weft ssh kitchen-pi", "100.64.0.7", "fd3c:91f0:22aa::7")
+
+	for _, bad := range []string{"", "-x", "x-", "a b", "a/b", "../x", "a\"\nProxyCommand x", "<script>", strings.Repeat("x", 64), "ki\u202etchen", "épi"} {
+		b.post(at+"/rename", "name", bad).want(t, 422, "A name has")
+	}
+	b.post(at+"/rename", "name", "nas").want(t, 422, "Another device has this name")
+	b.post(at+"/rename", "name", " Larder-Pi ").want(t, 303)
+	b.get(at+"?done=renamed").want(t, 200, "larder-pi.weft.internal", "Renamed")
+
+	before := s.fake.State()
+	b.post(at+"/delete", "name", "").want(t, 422, "not its name")
+	b.post(at+"/delete", "name", "kitchen-pi").want(t, 422, "not its name")
+	if s.fake.State() != before {
+		t.Error("a refused delete changed something")
+	}
+	b.post(at+"/delete", "name", "larder-pi").want(t, 303)
+	b.get(at).want(t, 404)
+	b.post(at+"/delete", "name", "larder-pi").want(t, 404)
+}
+
+func TestDeviceList(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	s.fake.Sample()
+	all := b.get("/devices").want(t, 200, "kitchen-pi", "workbench")
+	if n := strings.Count(all.body, `<tr role="row" id=`); n != 7 {
+		t.Errorf("%d rows", n)
+	}
+	online := b.get("/devices?state=online").want(t, 200, "kitchen-pi")
+	if strings.Contains(online.body, "workbench") {
+		t.Error("an offline device among the online ones")
+	}
+	if found := b.get("/devices?q=SENSOR+mips").want(t, 200, "greenhouse"); strings.Contains(found.body, "garage-door") {
+		t.Error("search does not narrow")
+	}
+	b.get("/devices?q=%3Cb%3Enothing").want(t, 200, "Nothing matches", "&lt;b&gt;nothing")
+	b.get("/devices?from=99999999999999999999&state=x").want(t, 200, "kitchen-pi")
+	for i := range 120 {
+		s.fake.Put(console.EventJoined, console.Device{ID: fmt.Sprintf("%032x", 0xcc00+i), Name: fmt.Sprintf("unit-%03d", i)})
+	}
+	b.get("/devices?q=unit").want(t, 200, "1–50 of 120 devices", `href="/devices?from=50&amp;q=unit" rel="next"`)
+	b.get("/devices?q=unit&from=100").want(t, 200, "101–120 of 120 devices", `rel="prev"`)
+}
+
+// TestRoutes tries every route as everybody (threat case A11). A route that is
+// not in this table fails.
+func TestRoutes(t *testing.T) {
+	type want struct{ none, signedIn int }
+	table := map[string]want{
+		"GET /static/{file}":                {200, 200},
+		"GET /favicon.ico":                  {302, 302},
+		"GET /welcome":                      {410, 410},
+		"POST /welcome":                     {410, 410},
+		"GET /sign-in":                      {200, 303},
+		"POST /sign-in":                     {422, 422},
+		"POST /sign-out":                    {401, 303},
+		"GET /{$}":                          {401, 303},
+		"GET /events":                       {401, 200},
+		"GET /devices":                      {401, 200},
+		"GET /devices/{id}":                 {401, 404},
+		"POST /devices/{id}/rename":         {401, 404},
+		"POST /devices/{id}/delete":         {401, 404},
+		"POST /devices/{id}/test":           {401, 404},
+		"GET /add/device":                   {401, 200},
+		"GET /add/laptop":                   {401, 200},
+		"GET /keys/{id}/join":               {401, 404},
+		"GET /keys":                         {401, 200},
+		"GET /keys/new":                     {401, 200},
+		"POST /keys":                        {401, 422},
+		"POST /keys/{id}/revoke":            {401, 404},
+		"GET /account":                      {401, 200},
+		"POST /account/password":            {401, 422},
+		"POST /account/sessions/{id}/end":   {401, 404},
+		"POST /account/sessions/end-others": {401, 303},
+	}
+	for pattern := range console.Routes() {
+		if _, ok := table[pattern]; !ok {
+			t.Errorf("route %q is not in the table of this test", pattern)
+		}
+	}
+	for _, pattern := range slices.Sorted(maps.Keys(table)) {
+		needsSession, ok := console.Routes()[pattern]
+		if !ok {
+			t.Errorf("no route %q", pattern)
+			continue
+		}
+		w := table[pattern]
+		if needsSession != (w.none == 401) {
+			t.Errorf("%s: needs a session: %v", pattern, needsSession)
+		}
+		t.Run(pattern, func(t *testing.T) {
+			method, path, _ := strings.Cut(pattern, " ")
+			path = strings.NewReplacer("{id}", "0123456789abcdef", "{file}", "style.css", "{$}", "").Replace(path)
+			for _, who := range []string{"none", "forged", "signed in", "ended", "idle", "old"} {
+				s := newSite(t)
+				b := s.browser()
+				status := w.none
+				switch who {
+				case "none":
+				case "forged":
+					u, _ := url.Parse(s.server.URL)
+					b.Jar.SetCookies(u, []*http.Cookie{{Name: "weft-" + u.Port(), Value: console.NewToken()}})
+				case "signed in":
+					b.enter()
+					status = w.signedIn
+				case "ended":
+					b.enter()
+					s.fake.DropSessions()
+				case "idle":
+					b.enter()
+					s.advance(8 * 24 * time.Hour)
+				case "old":
+					b.enter()
+					for range 6 {
+						s.advance(6 * 24 * time.Hour)
+						if s.Now().Day() < 20 {
+							b.get("/devices")
+						}
+					}
+				}
+				before := s.fake.State()
+				var f url.Values
+				if method == "POST" {
+					f = url.Values{}
+				}
+				req := b.request(method, path, f)
+				ctx, cancel := context.WithCancel(context.Background())
+				res, err := b.Client.Do(req.WithContext(ctx))
+				if err != nil {
+					cancel()
+					t.Fatal(err)
+				}
+				if res.StatusCode != status {
+					t.Errorf("%s: status %d, want %d", who, res.StatusCode, status)
+				}
+				checkHeaders(t, res)
+				cancel()
+				res.Body.Close()
+				if after := s.fake.State(); status == 401 && after != before && who != "idle" && who != "old" {
+					t.Errorf("%s: state changed:\n%s\n---\n%s", who, before, after)
+				}
+			}
+		})
+	}
+}
+
+func checkHeaders(t *testing.T, res *http.Response) {
+	t.Helper()
+	csp := res.Header.Get("Content-Security-Policy")
+	for _, part := range []string{"default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'", "object-src 'none'"} {
+		if !strings.Contains(csp, part) {
+			t.Errorf("policy %q lacks %s", csp, part)
+		}
+	}
+	if strings.Contains(csp, "unsafe") || strings.Contains(csp, "*") || strings.Contains(csp, "data:") {
+		t.Errorf("policy %q", csp)
+	}
+	for k, v := range map[string]string{
+		"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin",
+		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
+	} {
+		if got := res.Header.Get(k); got != v {
+			t.Errorf("%s: %q, want %q", k, got, v)
+		}
+	}
+	if res.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Error("another origin may read this")
+	}
+}
+
+// TestCrossSite is threat case A16: a valid cookie, and a request that another
+// site made the browser send.
+func TestCrossSite(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	s.fake.Sample()
+	list, _ := s.fake.Devices(context.Background(), "u1", console.DeviceQuery{Limit: 1})
+	id := list.Devices[0].ID
+	s.fake.PutKey(console.Key{ID: "k1", Expires: s.Now().Add(time.Hour)})
+	forms := map[string]url.Values{
+		"POST /devices/{id}/rename":         form("name", "taken-over"),
+		"POST /devices/{id}/delete":         form("name", list.Devices[0].Name),
+		"POST /keys":                        form("kind", "device", "tags", "device", "life", "1h"),
+		"POST /keys/{id}/revoke":            {},
+		"POST /account/password":            form("current", password, "password", "another good one"),
+		"POST /account/sessions/end-others": {},
+		"POST /sign-in":                     form("name", "owner", "password", password),
+		"POST /sign-out":                    {},
+	}
+	s.browser().signIn()
+	before := s.fake.State()
+	for pattern := range console.Routes() {
+		method, path, _ := strings.Cut(pattern, " ")
+		if method != "POST" {
+			continue
+		}
+		one := id
+		if strings.HasPrefix(path, "/keys/") {
+			one = "k1"
+		}
+		path = strings.ReplaceAll(path, "{id}", one)
+		f := forms[pattern]
+		if f == nil {
+			f = url.Values{}
+		}
+		for name, change := range map[string]func(*http.Request){
+			"origin evil":     func(r *http.Request) { r.Header.Set("Origin", "https://evil.example"); r.Header.Del("Sec-Fetch-Site") },
+			"origin null":     func(r *http.Request) { r.Header.Set("Origin", "null"); r.Header.Del("Sec-Fetch-Site") },
+			"other port":      func(r *http.Request) { r.Header.Set("Origin", "http://127.0.0.1:1"); r.Header.Del("Sec-Fetch-Site") },
+			"cross-site":      func(r *http.Request) { r.Header.Del("Origin"); r.Header.Set("Sec-Fetch-Site", "cross-site") },
+			"same-site":       func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
+			"text/plain form": func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") },
+			"multipart form":  func(r *http.Request) { r.Header.Set("Content-Type", "multipart/form-data; boundary=x") },
+			"no type": func(r *http.Request) {
+				r.Header.Del("Content-Type")
+				r.Body, r.ContentLength = io.NopCloser(strings.NewReader("a=b")), 3
+			},
+			"GET":                         func(r *http.Request) { r.Method, r.Body, r.ContentLength = "GET", nil, 0; r.URL.RawQuery = f.Encode() },
+			"PUT":                         func(r *http.Request) { r.Method = "PUT" },
+			"POST with method in a field": func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site"); r.URL.RawQuery = "_method=GET" },
+		} {
+			if _, isPage := console.Routes()["GET "+strings.TrimPrefix(pattern, "POST ")]; name == "GET" && isPage {
+				continue // a page of its own at the same address
+			}
+			req := b.request(method, path, f)
+			change(req)
+			a := b.do(req)
+			if a.StatusCode != 403 && a.StatusCode != 405 && a.StatusCode != 415 {
+				t.Errorf("%s %s with %s: status %d", method, path, name, a.StatusCode)
+			}
+			if after := s.fake.State(); after != before {
+				t.Fatalf("%s %s with %s changed something", method, path, name)
+			}
+		}
+	}
+}
+
+// TestCookies is the cookie half of threat case A17.
+func TestCookies(t *testing.T) {
+	s := newSite(t, func(c *console.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	b := s.browser().enter()
+	first := b.cookie().Value
+
+	set := b.post("/sign-in", "name", "owner", "password", password).want(t, 303).Response.Cookies()
+	if len(set) != 1 {
+		t.Fatalf("cookies %v", set)
+	}
+	c := set[0]
+	if c.Value == first || len(c.Value) != 43 {
+		t.Error("signing in keeps the session token")
+	}
+	if !c.HttpOnly || c.Path != "/" || c.Domain != "" || c.SameSite != http.SameSiteLaxMode || !strings.HasPrefix(c.Name, "weft-") {
+		t.Errorf("cookie %v", c)
+	}
+	if s.fake.SessionCount() != 1 {
+		t.Errorf("%d sessions; the old one should have ended", s.fake.SessionCount())
+	}
+
+	// Over TLS, or what a trusted proxy says is TLS.
+	req := b.request("POST", "/sign-in", form("name", "owner", "password", password))
+	req.Header.Set("X-Forwarded-Proto", "https")
+	req.Header.Set("Origin", strings.Replace(s.server.URL, "http", "https", 1))
+	c = b.do(req).want(t, 303).Response.Cookies()[0]
+	if c.Name != "__Host-weft" || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" || c.SameSite != http.SameSiteLaxMode {
+		t.Errorf("cookie over TLS %v", c)
+	}
+	tls := httptest.NewTLSServer(s.console)
+	defer tls.Close()
+	res, err := tls.Client().PostForm(tls.URL+"/sign-in", form("name", "nobody", "password", "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	jar, _ := cookiejar.New(nil)
+	tls.Client().Jar = jar
+	tls.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if res, err = tls.Client().PostForm(tls.URL+"/sign-in", form("name", "owner", "password", password)); err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if c := res.Cookies()[0]; c.Name != "__Host-weft" || !c.Secure {
+		t.Errorf("cookie over TLS %v", c)
+	}
+
+	// A cookie with the plain name is not one over TLS.
+	hreq, _ := http.NewRequest("GET", tls.URL+"/devices", nil)
+	hreq.AddCookie(&http.Cookie{Name: "weft", Value: b.cookie().Value})
+	plain := http.Client{Transport: tls.Client().Transport}
+	if res, err = plain.Do(hreq); err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 401 {
+		t.Errorf("plain cookie over TLS: %d", res.StatusCode)
+	}
+}
+
+// TestUntrustedProxy: nobody else says that the connection is TLS.
+func TestUntrustedProxy(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	req := b.request("POST", "/sign-in", form("name", "owner", "password", password))
+	req.Header.Set("X-Forwarded-Proto", "https")
+	if c := b.do(req).want(t, 303).Response.Cookies()[0]; c.Secure {
+		t.Errorf("cookie %v", c)
+	}
+}
+
+// TestSessionsEnd is the other half of A17: sign-out, password change and "end"
+// work on the server, a copied cookie is worth nothing afterwards.
+func TestSessionsEnd(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	replay := func(token string) int {
+		req := s.browser().request("GET", "/devices", nil)
+		u, _ := url.Parse(s.server.URL)
+		req.AddCookie(&http.Cookie{Name: "weft-" + u.Port(), Value: token})
+		return s.browser().do(req).StatusCode
+	}
+
+	old := b.cookie().Value
+	if got := replay(old); got != 200 {
+		t.Fatalf("live cookie: %d", got)
+	}
+	b.post("/sign-out").want(t, 303)
+	if got := replay(old); got != 401 {
+		t.Errorf("after sign-out: %d", got)
+	}
+	if b.cookie().Value != "" {
+		t.Error("sign-out keeps the cookie")
+	}
+
+	b.signIn()
+	other := s.browser().signIn()
+	mine, theirs := b.cookie().Value, other.cookie().Value
+	b.post("/account/password", "current", "wrong", "password", "another good one").want(t, 422, "not right")
+	b.post("/account/password", "current", password, "password", "short").want(t, 422, "at least 10")
+	b.post("/account/password", "current", password, "password", "another good one").want(t, 303)
+	if got := replay(theirs); got != 401 {
+		t.Errorf("other session after a password change: %d", got)
+	}
+	if got := replay(mine); got != 401 {
+		t.Errorf("this session's old token after a password change: %d", got)
+	}
+	b.get("/account").want(t, 200, "This browser")
+	s.browser().post("/sign-in", "name", "owner", "password", password).want(t, 422, "do not match")
+
+	// End one, end the others.
+	other = s.browser()
+	other.post("/sign-in", "name", "owner", "password", "another good one").want(t, 303)
+	page := b.get("/account").want(t, 200, "Sign out everywhere else")
+	_, rest, _ := strings.Cut(page.body, `action="/account/sessions/`)
+	at, _, _ := strings.Cut(rest, `"`)
+	if strings.Contains(page.body, other.cookie().Value) {
+		t.Error("the page shows a token")
+	}
+	b.post("/account/sessions/"+at).want(t, 303)
+	if got := replay(other.cookie().Value); got != 401 {
+		t.Errorf("ended session: %d", got)
+	}
+	other.post("/sign-in", "name", "owner", "password", "another good one").want(t, 303)
+	b.post("/account/sessions/end-others").want(t, 303)
+	if got := replay(other.cookie().Value); got != 401 {
+		t.Errorf("after end-others: %d", got)
+	}
+	b.get("/devices").want(t, 200)
+
+	// A new link ends everything.
+	live := b.cookie().Value
+	s.browser().enter()
+	if got := replay(live); got != 401 {
+		t.Errorf("after a one-time link: %d", got)
+	}
+}
+
+func TestIdle(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	// Requests of the page itself do not keep the session alive.
+	for range 8 {
+		s.advance(24*time.Hour - time.Second)
+		req := b.request("GET", "/devices", nil)
+		req.Header.Set("Weft-Passive", "1")
+		if a := b.do(req); a.StatusCode == 401 {
+			return
+		}
+	}
+	t.Error("a page left open kept its session for 8 days")
+}
+
+func TestLinkWorksOnce(t *testing.T) {
+	s := newSite(t)
+	link := s.fake.NewLink()
+	u, _ := url.Parse(link)
+	token := u.Query().Get("link")
+	for range 3 { // opening it uses nothing up
+		s.browser().get(link).want(t, 200)
+	}
+	s.browser().post("/welcome", "link", token, "password", "short").want(t, 422, "at least 10")
+	s.browser().post("/welcome", "link", token, "password", "owner").want(t, 422)
+	s.browser().post("/welcome", "link", token, "password", strings.Repeat("a", 12)).want(t, 422, "easy to guess")
+	s.browser().post("/welcome", "link", token, "password", strings.Repeat("ab", 129)).want(t, 422, "longer")
+
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	codes := map[int]int{}
+	for range 8 {
+		wg.Go(func() {
+			a := s.browser().post("/welcome", "link", token, "password", password)
+			mu.Lock()
+			defer mu.Unlock()
+			codes[a.StatusCode]++
+		})
+	}
+	wg.Wait()
+	if codes[303] != 1 || codes[410] != 7 {
+		t.Errorf("8 parallel uses of one link: %v", codes)
+	}
+	s.browser().get(link).want(t, 410, "no longer works")
+	s.browser().get("/welcome").want(t, 410)
+	s.browser().get("/welcome?link="+strings.Repeat("x", 5000)).want(t, 410)
+}
+
+// TestSignInLimit is threat cases A14 and A15.
+func TestSignInLimit(t *testing.T) {
+	s := newSite(t)
+	owner := s.browser().enter()
+	tried := 0
+	for i := range 40 {
+		b := s.browser()
+		req := b.request("POST", "/sign-in", form("name", []string{"owner", "OWNER", " owner "}[i%3], "password", "wrong password"))
+		req.Header.Set("X-Forwarded-For", fmt.Sprintf("198.51.100.%d", i))
+		a := b.do(req)
+		switch a.StatusCode {
+		case 422:
+			tried++
+		case 429:
+			if a.Header.Get("Retry-After") == "" {
+				t.Fatal("429 without Retry-After")
+			}
+		default:
+			t.Fatalf("status %d", a.StatusCode)
+		}
+		s.advance(1400 * time.Millisecond) // 40 within 56 s
+	}
+	if tried > 10 || tried < 5 {
+		t.Errorf("%d attempts in a minute were checked", tried)
+	}
+	// Who is signed in stays so, and a link still works.
+	owner.get("/devices").want(t, 200)
+	s.browser().post("/sign-in", "name", "owner", "password", password).want(t, 429, "Too many attempts")
+	s.browser().enter()
+	// After a while the password works again.
+	s.advance(time.Minute)
+	s.browser().signIn()
+}
+
+// TestAddressLimit: many names from one address; a proxy that is trusted names
+// its clients, and only the part it wrote counts.
+func TestAddressLimit(t *testing.T) {
+	s := newSite(t, func(c *console.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
+	try := func(i int, forwarded string) int {
+		b := s.browser()
+		req := b.request("POST", "/sign-in", form("name", fmt.Sprint("user", i), "password", "wrong password"))
+		req.Header.Set("X-Forwarded-For", forwarded)
+		return b.do(req).StatusCode
+	}
+	codes := map[int]int{}
+	for i := range 35 {
+		codes[try(i, fmt.Sprintf("10.9.8.%d, 203.0.113.9", i))]++
+	}
+	if codes[422] != 30 || codes[429] != 5 {
+		t.Errorf("35 names from one address: %v", codes)
+	}
+	if got := try(100, "203.0.113.10"); got != 422 {
+		t.Errorf("another address: %d", got)
+	}
+	for i := range 31 {
+		codes[try(200+i, fmt.Sprintf("2001:db8:1:2::%x", i))]++
+	}
+	if codes[429] != 6 {
+		t.Errorf("one IPv6 /64 counts as many: %v", codes)
+	}
+}
+
+// TestUnknownName: what is said, and how long it takes, do not depend on
+// whether the name exists.
+func TestUnknownName(t *testing.T) {
+	s := newSite(t)
+	s.browser().enter()
+	times := map[string][]time.Duration{}
+	bodies := map[string]string{}
+	for range 7 {
+		s.advance(time.Minute)
+		for _, name := range []string{"owner", "nobody"} {
+			start := time.Now()
+			a := s.browser().post("/sign-in", "name", name, "password", "wrong password").want(t, 422)
+			times[name] = append(times[name], time.Since(start))
+			bodies[name] = strings.ReplaceAll(a.body, name, "NAME")
+		}
+	}
+	if bodies["owner"] != bodies["nobody"] {
+		t.Error("the answers differ")
+	}
+	for _, l := range times {
+		slices.Sort(l)
+	}
+	// Both do one argon2id of the same cost; without it, 20 times less.
+	a, b := times["owner"][0], times["nobody"][0]
+	if a > 3*b || b > 3*a {
+		t.Errorf("known %v, unknown %v", times["owner"], times["nobody"])
+	}
+}
+
+// TestSecretsStayOut is threat case A20: no secret in the log or in an address.
+func TestSecretsStayOut(t *testing.T) {
+	s := newSite(t)
+	b := s.browser()
+	link := s.fake.NewLink()
+	u, _ := url.Parse(link)
+	secret := u.Query().Get("link")
+	b.get(link)
+	b.post("/welcome", "link", secret, "password", password).want(t, 303)
+	a := b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303)
+	at := a.Header.Get("Location")
+	token := s.fake.Token(strings.Split(at, "/")[2])
+	b.get(at).want(t, 200, token)
+	b.post("/account/password", "current", "canary-wrong", "password", "canary-new-password").want(t, 422)
+	s.browser().post("/sign-in", "name", "owner", "password", "canary-guess").want(t, 422)
+	s.fake.Err = func(string) error { return fmt.Errorf("disk on fire at sector 7") }
+	failed := b.get("/devices").want(t, 500, "Something went wrong")
+	if strings.Contains(failed.body, "sector 7") {
+		t.Error("the page tells the server's error")
+	}
+	log := s.log.String()
+	if !strings.Contains(log, "sector 7") {
+		t.Error("the log does not tell the error")
+	}
+	for _, canary := range []string{secret, password, b.cookie().Value, token, "canary"} {
+		if canary == "" || strings.Contains(log, canary) {
+			t.Errorf("%q in the log", canary)
+		}
+		if strings.Contains(at, canary) {
+			t.Errorf("%q in an address", canary)
+		}
+	}
+}
+
+// TestTokenIsShownToItsMaker only, and not for ever.
+func TestTokenIsShownToItsMaker(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	other := s.browser().signIn()
+	at := b.post("/keys", "kind", "device", "tags", "device", "reusable", "1", "life", "7d").want(t, 303).Header.Get("Location")
+	token := s.fake.Token(strings.Split(at, "/")[2])
+	b.get(at).want(t, 200, token, "weft run --token-file")
+	if a := other.get(at).want(t, 200, "not shown any more"); strings.Contains(a.body, token) {
+		t.Error("another session sees the token")
+	}
+	s.advance(31 * time.Minute)
+	if a := b.get(at).want(t, 200, "not shown any more"); strings.Contains(a.body, token) {
+		t.Error("the token is shown for ever")
+	}
+	// Revoked: gone at once.
+	at = b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303).Header.Get("Location")
+	id := strings.Split(at, "/")[2]
+	token = s.fake.Token(id)
+	b.get("/keys").want(t, 200, "/keys/"+id+"/revoke")
+	b.post("/keys/"+id+"/revoke").want(t, 303)
+	if a := b.get(at).want(t, 200, "revoked"); strings.Contains(a.body, token) {
+		t.Error("a revoked token is shown")
+	}
+	for _, bad := range [][]string{
+		{"kind", "device", "tags", "", "life", "1h"},
+		{"kind", "device", "tags", "a\"b", "life", "1h"},
+		{"kind", "device", "tags", "a b c d e f g h i", "life", "1h"},
+		{"kind", "device", "tags", "device", "life", "10y"},
+	} {
+		before := s.fake.State()
+		b.post("/keys", bad...).want(t, 422)
+		if s.fake.State() != before {
+			t.Errorf("%v made a key", bad)
+		}
+	}
+}
+
+func TestBodiesAreBounded(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	big := strings.Repeat("x", 20<<10)
+	b.post("/keys", "note", big).want(t, 413)
+	req := b.request("POST", "/keys", nil)
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader("note="+big)), -1 // chunked
+	b.do(req).want(t, 413)
+	b.post("/sign-in", "name", strings.Repeat("n", 9000), "password", "x").want(t, 422)
+}
+
+func TestNextStaysHere(t *testing.T) {
+	s := newSite(t)
+	s.browser().enter()
+	for next, want := range map[string]string{
+		"/keys": "/keys", "/devices?q=a": "/devices?q=a", "": "/devices", "/": "/devices",
+		"https://evil.example/": "/devices", "//evil.example": "/devices", "/\\evil.example": "/devices", "javascript:alert(1)": "/devices",
+		"/\t/evil.example": "/devices", "http:evil": "/devices",
+	} {
+		if got := s.browser().post("/sign-in", "name", "owner", "password", password, "next", next).want(t, 303).Header.Get("Location"); got != want {
+			t.Errorf("next %q leads to %q", next, got)
+		}
+	}
+	s.browser().get("/devices?q=a").want(t, 401, `name="next" value="/devices?q=a"`)
+	b := s.browser()
+	b.get("//evil.example/..").want(t, 307)
+	if to := b.get("//evil.example/").Header.Get("Location"); strings.HasPrefix(to, "//") {
+		t.Errorf("redirect to %q", to)
+	}
+}
+
+// TestVendored pins the files that come from elsewhere.
+func TestVendored(t *testing.T) {
+	for name, want := range map[string]string{
+		"htmx-4.0.1.min.js":   "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130",
+		"hx-sse-4.0.1.min.js": "18ef2761356ec1fe0bb6d92612315b37517a7c1e9856b661c5ae81fef239d103",
+		"htmx-LICENSE.txt":    "d3d2456f76414f2456104660ebd65aff1c04cd7966b942bdabd63f3cdb316a38",
+	} {
+		b, err := os.ReadFile("static/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != want {
+			t.Errorf("%s: SHA-256 %x, want %s", name, sum, want)
+		}
+	}
+	s := newSite(t)
+	a := s.browser().get("/sign-in")
+	_, rest, _ := strings.Cut(a.body, `href="/static/style.css?v=`)
+	tag, _, _ := strings.Cut(rest, `"`)
+	asset := s.browser().get("/static/style.css?v="+tag).want(t, 200)
+	if !strings.Contains(asset.Header.Get("Cache-Control"), "immutable") || asset.Header.Get("Content-Type") != "text/css; charset=utf-8" {
+		t.Errorf("style.css: %v", asset.Header)
+	}
+	s.browser().get("/static/..%2fconsole.go").want(t, 404)
+	s.browser().get("/static/nothing.js").want(t, 404)
+}

@@ -1,0 +1,228 @@
+package console_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/coord/console"
+)
+
+// live is an open stream; its events arrive on a channel that is closed when
+// the server ends it.
+type live struct {
+	events chan string
+	beats  chan struct{}
+	res    *http.Response
+}
+
+func (b *browser) live() *live {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	b.t.Cleanup(cancel)
+	req := b.request("GET", "/events", nil).WithContext(ctx)
+	req.Header.Set("Accept", "text/html, text/event-stream")
+	res, err := b.Client.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	l := &live{events: make(chan string, 10_000), beats: make(chan struct{}, 10_000), res: res}
+	if res.StatusCode != 200 {
+		res.Body.Close()
+		close(l.events)
+		return l
+	}
+	go func() {
+		defer close(l.events)
+		defer res.Body.Close()
+		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+			if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+				l.events <- name
+			} else if lines.Text() == ":" {
+				l.beats <- struct{}{}
+			}
+		}
+	}()
+	return l
+}
+
+// until reads events up to one with this name; it returns what it read.
+func (l *live) until(t *testing.T, name string) []string {
+	t.Helper()
+	var seen []string
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case e, ok := <-l.events:
+			if !ok {
+				t.Fatalf("stream ended before %q, after %v", name, seen)
+			}
+			if seen = append(seen, e); e == name {
+				return seen
+			}
+		case <-timeout:
+			t.Fatalf("no %q, only %v", name, seen)
+		}
+	}
+}
+
+// ended waits for the end of the stream.
+func (l *live) ended(t *testing.T) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case _, ok := <-l.events:
+			if !ok {
+				return
+			}
+		case <-timeout:
+			t.Fatal("the stream goes on")
+		}
+	}
+}
+
+func TestEvents(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	s.fake.PutKey(console.Key{ID: "k1", Expires: s.Now().Add(time.Hour)})
+	l := b.live()
+	if ct := l.res.Header.Get("Content-Type"); ct != "text/event-stream" {
+		t.Errorf("content type %q", ct)
+	}
+	l.until(t, "resync")
+	s.fake.Put(console.EventJoined, console.Device{ID: "d1", Name: "one", KeyID: "k1"})
+	seen := strings.Join(append(l.until(t, "devices"), ""), " ")
+	seen += strings.Join(l.rest(t, 3-strings.Count(seen, " ")), " ")
+	for _, want := range []string{"devices", "device-d1", "key-k1"} {
+		if !strings.Contains(seen, want) {
+			t.Errorf("no %s in %q", want, seen)
+		}
+	}
+	s.fake.SetOnline("d1", true)
+	l.until(t, "device-d1")
+	<-l.beats
+
+	// An id is never more than a name: nothing of it gets into the stream.
+	s.fake.Put(console.EventJoined, console.Device{ID: "x\n\nevent: signed-out\ndata: 1", KeyID: "y\r\nevent: signed-out"})
+	s.fake.Put(console.EventOnline, console.Device{ID: "last"})
+	for _, e := range l.until(t, "device-last") {
+		if e == "signed-out" {
+			t.Error("an id wrote into the stream")
+		}
+	}
+}
+
+// rest reads n more events.
+func (l *live) rest(t *testing.T, n int) (seen []string) {
+	t.Helper()
+	for range n {
+		select {
+		case e := <-l.events:
+			seen = append(seen, e)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("only %v", seen)
+		}
+	}
+	return seen
+}
+
+// TestEventsInBulk: thousands of changes are a few events, and who cannot keep
+// up is told to fetch anew.
+func TestEventsInBulk(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	l := b.live()
+	l.until(t, "resync")
+	for i := range 5000 {
+		s.fake.Put(console.EventOnline, console.Device{ID: fmt.Sprint("d", i)})
+	}
+	s.fake.Put(console.EventOnline, console.Device{ID: "last"})
+	timeout := time.After(10 * time.Second)
+	n := 0
+	for done := false; !done; {
+		select {
+		case e := <-l.events:
+			n++
+			done = e == "resync" || e == "device-last"
+		case <-timeout:
+			t.Fatal("neither the last change nor resync")
+		}
+	}
+	if n > 1500 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestEventsEndWithTheSession(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	for name, end := range map[string]func(){
+		"sign-out":  func() { b.post("/sign-out").want(t, 303) },
+		"elsewhere": func() { s.fake.DropSessions() },
+		"idle":      func() { s.advance(7*24*time.Hour + time.Second) },
+		"new link":  func() { s.browser().enter() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.advance(time.Minute)
+			b.signIn()
+			l := b.live()
+			l.until(t, "resync")
+			end()
+			l.until(t, "signed-out")
+			l.ended(t)
+			again := b.live()
+			if again.res.StatusCode != 401 || again.res.Header.Get("HX-Redirect") != "/sign-in" {
+				t.Errorf("stream of an ended session: %d", again.res.StatusCode)
+			}
+		})
+	}
+}
+
+// TestIdleStream: an open page does not keep its session alive (A17).
+func TestIdleStream(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	l := b.live()
+	l.until(t, "resync")
+	for range 13 {
+		s.advance(12 * time.Hour)
+		<-l.beats
+	}
+	s.advance(13 * time.Hour)
+	l.until(t, "signed-out")
+	l.ended(t)
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	var open []*live
+	for i := range 40 {
+		l := b.live()
+		switch {
+		case l.res.StatusCode == 200:
+			l.until(t, "resync")
+			open = append(open, l)
+		case l.res.StatusCode != 503 || l.res.Header.Get("Retry-After") == "":
+			t.Fatalf("stream %d: %d", i, l.res.StatusCode)
+		}
+	}
+	if len(open) != 32 {
+		t.Errorf("%d streams of one user", len(open))
+	}
+	if n := s.fake.Subscribers(); n != len(open) {
+		t.Errorf("%d subscriptions", n)
+	}
+	s.console.Close()
+	for _, l := range open {
+		l.ended(t)
+	}
+	if b.live().res.StatusCode != 503 {
+		t.Error("a closed console opens streams")
+	}
+}
