@@ -1,0 +1,158 @@
+package bind
+
+import (
+	"net"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"weft/overlay/cert"
+)
+
+const (
+	chunkSize     = 64 << 10
+	chunkMessages = 512
+
+	minMessage = 32 // a keepalive, WireGuard's shortest message
+)
+
+// chunk carries messages from a source to the receive goroutine.
+type chunk struct {
+	buf  []byte // messages, one after the other
+	msgs []message
+	next int // first message that was not received yet
+}
+
+type message struct {
+	from     *Endpoint
+	off, len int
+}
+
+func (c *chunk) reset() {
+	clear(c.msgs)
+	c.buf, c.msgs, c.next = c.buf[:0], c.msgs[:0], 0
+}
+
+// Source is the inward end of one relay connection. Its methods belong to the
+// goroutine that reads the connection.
+type Source struct {
+	bind *Bind
+	cur  *chunk // being filled; nil while nothing waits
+
+	// The endpoint of the last message, valid while the table is the same.
+	last  *Endpoint
+	table *map[cert.NodeID]*Endpoint
+}
+
+// NewSource makes the inward end of a relay connection. It needs no closing.
+func (b *Bind) NewSource() *Source { return &Source{bind: b} }
+
+// Deliver takes one WireGuard message from a node. It copies msg, which may be
+// anything of any length.
+func (s *Source) Deliver(from cert.NodeID, msg []byte) {
+	table := s.bind.endpoints.Load()
+	if s.last == nil || s.table != table || s.last.id != from {
+		s.table, s.last = table, (*table)[from]
+		if s.last == nil {
+			s.bind.stranger(from, msg)
+			return
+		}
+	}
+	if len(msg) < minMessage || len(msg) > MaxMessage {
+		return
+	}
+	if !s.last.admit(msg) {
+		s.bind.dropped.Add(1)
+		return
+	}
+	if s.cur != nil && (len(s.cur.buf)+len(msg) > cap(s.cur.buf) || len(s.cur.msgs) == chunkMessages) {
+		s.Flush()
+	}
+	if s.cur == nil {
+		s.cur = s.bind.pool.Get().(*chunk)
+	}
+	c := s.cur
+	c.msgs = append(c.msgs, message{s.last, len(c.buf), len(msg)})
+	c.buf = append(c.buf, msg...)
+}
+
+// Flush hands over what was delivered. The reader calls it whenever it has no
+// more input at hand.
+func (s *Source) Flush() {
+	c := s.cur
+	if c == nil {
+		return
+	}
+	s.cur = nil
+	select {
+	case s.bind.ready <- c:
+	default:
+		s.bind.dropped.Add(uint64(len(c.msgs)))
+		for _, m := range c.msgs {
+			if isData(c.buf[m.off : m.off+m.len]) {
+				m.from.inFlight.Add(-1)
+			}
+		}
+		s.bind.recycle(c)
+	}
+}
+
+// Deliver takes one message and hands it over at once. It is for messages that
+// were held back (Config.Stranger); a relay connection uses a Source.
+func (b *Bind) Deliver(from cert.NodeID, msg []byte) {
+	s := Source{bind: b}
+	s.Deliver(from, msg)
+	s.Flush()
+}
+
+func (b *Bind) recycle(c *chunk) {
+	c.reset()
+	b.pool.Put(c)
+}
+
+// receiver is the state of the receive function of one Open. It belongs to
+// wireguard-go's receive goroutine.
+type receiver struct {
+	bind *Bind
+	done <-chan struct{}
+	cur  *chunk // partly received
+}
+
+// receiveRelay is a conn.ReceiveFunc: it waits for messages and copies as many
+// as are at hand.
+func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	if r.cur == nil {
+		select {
+		case <-r.done:
+			return 0, net.ErrClosed
+		default:
+		}
+		select {
+		case r.cur = <-r.bind.ready:
+		case <-r.done:
+			return 0, net.ErrClosed
+		}
+	}
+	now := time.Now().UnixNano()
+	n := 0
+	for n < len(bufs) {
+		c := r.cur
+		m := c.msgs[c.next]
+		sizes[n] = copy(bufs[n], c.buf[m.off:m.off+m.len])
+		eps[n] = m.from
+		m.from.received.Store(now)
+		n++
+		if c.next++; c.next < len(c.msgs) {
+			continue
+		}
+		r.bind.recycle(c)
+		r.cur = nil
+		select {
+		case r.cur = <-r.bind.ready:
+			continue
+		default:
+		}
+		break
+	}
+	return n, nil
+}

@@ -1,0 +1,115 @@
+package wg
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// The backlog of a peer is what is between Read and Send: in wireguard-go's
+// queues, encrypted or not. Each packet occupies 64 KB there, and wireguard-go's
+// own bounds allow 8,192 of them a peer.
+const (
+	maxBacklog    = 2 << 20
+	packetCost    = 4 << 10 // what a packet counts beyond its bytes: 512 small ones at most
+	backpressure  = 50 * time.Millisecond
+	backlogStale  = 5 * time.Second
+	paddingUnit   = 16
+	messageHeader = 32 // header and tag
+)
+
+type backlog struct {
+	cost    atomic.Int64
+	waiting atomic.Bool  // Read waits for space
+	stuck   atomic.Bool  // Read has waited in vain: do not wait again until something is sent
+	sentAt  atomic.Int64 // unix nanoseconds of the last change for the better, kept while full
+	space   chan struct{}
+}
+
+func (b *backlog) init() { b.space = make(chan struct{}, 1) }
+
+// reset forgets what is in the queues of a tunnel that ends.
+func (b *backlog) reset() { b.cost.Store(0) }
+
+func costOf(padded int) int64 { return int64(padded) + packetCost }
+
+// padded is the length to which wireguard-go pads a packet.
+func padded(size, mtu int) int {
+	last := size
+	if mtu > 0 && last > mtu {
+		last %= mtu
+	}
+	pad := (last + paddingUnit - 1) &^ (paddingUnit - 1)
+	if mtu > 0 && pad > mtu {
+		pad = mtu
+	}
+	return size + pad - last
+}
+
+// admit reports whether a packet of size bytes may enter the backlog, and counts
+// it. It belongs to the goroutine of Read, and may block it for 50 ms.
+func (p *peer) admit(d *Device, size int) bool {
+	cost := costOf(padded(size, d.mtu))
+	if p.backlog.cost.Load() >= maxBacklog && !p.backlog.wait(d, p) {
+		return false
+	}
+	p.backlog.cost.Add(cost)
+	return true
+}
+
+func (b *backlog) wait(d *Device, p *peer) bool {
+	if b.stuck.Load() {
+		// WireGuard throws packets away when a handshake fails for long. What
+		// was not sent in a long time is not counted any more, unless a Send
+		// is blocked.
+		if p.sending.Load() == 0 && time.Now().UnixNano()-b.sentAt.Load() > int64(backlogStale) {
+			b.cost.Store(0)
+			b.stuck.Store(false)
+			return true
+		}
+		return false
+	}
+	timer := time.NewTimer(backpressure)
+	defer timer.Stop()
+	for {
+		b.waiting.Store(true)
+		if b.cost.Load() < maxBacklog {
+			b.waiting.Store(false)
+			return true
+		}
+		select {
+		case <-b.space:
+		case <-timer.C:
+			b.waiting.Store(false)
+			b.sentAt.Store(time.Now().UnixNano())
+			b.stuck.Store(true)
+			return false
+		case <-d.done:
+			return false
+		}
+	}
+}
+
+// sent takes messages out of the backlog. It belongs to wireguard-go's sender
+// of the peer.
+func (p *peer) sent(bufs [][]byte) {
+	var cost int64
+	for _, b := range bufs {
+		if len(b) > messageHeader {
+			cost += costOf(len(b) - messageHeader)
+		}
+	}
+	b := &p.backlog
+	if b.cost.Add(-cost) < 0 {
+		b.cost.Store(0)
+	}
+	if b.stuck.Load() {
+		b.stuck.Store(false)
+	}
+	if b.waiting.Load() {
+		b.waiting.Store(false)
+		select {
+		case b.space <- struct{}{}:
+		default:
+		}
+	}
+}

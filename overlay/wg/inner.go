@@ -1,0 +1,129 @@
+package wg
+
+import (
+	"os"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"weft/overlay/filter"
+)
+
+// inner is the tun.Device that wireguard-go sees: Config.Net with the hold
+// queue and the filter in between.
+type inner struct{ d *Device }
+
+// Read is called by one goroutine of wireguard-go. A packet that is not to be
+// sent now gets the size 0, which wireguard-go skips.
+func (t inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	d := t.d
+	for {
+		n := 0
+		var err error
+		if d.hold.ready.Load() > 0 {
+			n = d.hold.take(bufs, sizes, offset)
+		} else {
+			n, err = d.read.read(bufs, sizes, offset)
+		}
+		if d.outbound(bufs[:n], sizes[:n], offset) || err != nil {
+			return n, err
+		}
+	}
+}
+
+// outbound decides about packets on their way out and reports whether any is
+// left to send.
+func (d *Device) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
+	table := d.table.Load()
+	now := d.now()
+	var last *peer
+	for i, size := range sizes {
+		sizes[i] = 0
+		if size > MaxPacket {
+			continue
+		}
+		pkt := bufs[i][offset : offset+size]
+		p, ok := table.byDestination(pkt)
+		switch {
+		case !ok:
+			continue
+		case p == nil, p.gated.Load():
+			if !d.hold.put(pkt) {
+				continue
+			}
+			// A peer has come up in the meantime.
+			if p, _ = d.table.Load().byDestination(pkt); p == nil {
+				continue
+			}
+		}
+		if !p.admit(d, size) {
+			continue
+		}
+		p.filter.Load().NoteOut(pkt, now)
+		p.txBytes.Add(uint64(size))
+		p.txPackets.Add(1)
+		if p != last {
+			last = p
+			p.lastTx.Store(time.Now().UnixNano())
+		}
+		sizes[i] = size
+		any = true
+	}
+	return any
+}
+
+// Write is called by wireguard-go with decrypted packets of one peer, by one
+// goroutine for each peer. It drops what the filter refuses by closing the gap
+// in bufs, which belong to it for the call.
+func (t inner) Write(bufs [][]byte, offset int) (int, error) {
+	d := t.d
+	table := d.table.Load()
+	now := d.now()
+	var p *peer
+	bytes, packets := 0, 0
+	keep := bufs[:0]
+	for _, b := range bufs {
+		pkt := b[offset:]
+		// WireGuard has matched the source with the key, but its length may
+		// be wrong: it adds 40 to IPv6's payload length in 16 bits.
+		from := table.bySource(pkt)
+		if from == nil {
+			d.verdicts[filter.Malformed].Add(1)
+			continue
+		}
+		p = from
+		v := p.filter.Load().CheckIn(pkt, now)
+		if !v.OK() {
+			d.verdicts[v].Add(1)
+			p.refused.Add(1)
+			continue
+		}
+		bytes += len(pkt)
+		packets++
+		keep = append(keep, b)
+	}
+	if p != nil {
+		wall := time.Now().UnixNano()
+		p.ep.Done(len(bufs), wall)
+		if packets > 0 {
+			p.rxBytes.Add(uint64(bytes))
+			p.rxPackets.Add(uint64(packets))
+			p.lastRx.Store(wall)
+		}
+	}
+	if len(keep) > 0 {
+		if _, err := d.net.Write(keep, offset); err != nil {
+			return 0, err
+		}
+	}
+	return len(bufs), nil
+}
+
+// Close closes Config.Net, which ends a Read.
+func (t inner) Close() error { return t.d.net.Close() }
+
+func (t inner) File() *os.File           { return t.d.net.File() }
+func (t inner) MTU() (int, error)        { return t.d.mtu, nil }
+func (t inner) Name() (string, error)    { return t.d.net.Name() }
+func (t inner) Events() <-chan tun.Event { return t.d.net.Events() }
+func (t inner) BatchSize() int           { return t.d.net.BatchSize() }

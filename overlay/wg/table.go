@@ -1,0 +1,53 @@
+package wg
+
+import "net/netip"
+
+// table says which peer an overlay address belongs to. It is immutable.
+type table struct {
+	v4 map[[4]byte]*peer
+	v6 map[[16]byte]*peer
+}
+
+func newTable(byIP map[netip.Addr]*peer) *table {
+	t := &table{v4: make(map[[4]byte]*peer, len(byIP)/2), v6: make(map[[16]byte]*peer, len(byIP)/2)}
+	for ip, p := range byIP {
+		if ip.Is4() {
+			t.v4[ip.As4()] = p
+		} else {
+			t.v6[ip.As16()] = p
+		}
+	}
+	return t
+}
+
+// bySource returns the peer that holds the source address of a packet.
+func (t *table) bySource(pkt []byte) *peer {
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		return t.v4[[4]byte(pkt[12:16])]
+	case len(pkt) >= 40 && pkt[0]>>4 == 6:
+		return t.v6[[16]byte(pkt[8:24])]
+	}
+	return nil
+}
+
+// byDestination returns the peer that holds the destination address of a
+// packet; ok is false if it is no packet.
+func (t *table) byDestination(pkt []byte) (p *peer, ok bool) {
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		return t.v4[[4]byte(pkt[16:20])], true
+	case len(pkt) >= 40 && pkt[0]>>4 == 6:
+		return t.v6[[16]byte(pkt[24:40])], true
+	}
+	return nil, false
+}
+
+// destination returns the destination address of a packet that byDestination
+// accepted.
+func destination(pkt []byte) netip.Addr {
+	if pkt[0]>>4 == 4 {
+		return netip.AddrFrom4([4]byte(pkt[16:20]))
+	}
+	return netip.AddrFrom16([16]byte(pkt[24:40]))
+}

@@ -1,0 +1,260 @@
+// Package wg runs WireGuard: it is the only importer of wireguard-go's device
+// package, and puts on top of it what an overlay of introductions needs.
+//
+// # Outwards
+//
+//	Config.Net -> (pump) -> inner.Read: destination -> peer, by an immutable table
+//	    no peer: hold queue, Config.Miss; returned by a later Read (SetPeer)
+//	    or answered with an ICMP unreachable (Fail)
+//	  -> flow noted (package filter), backlog bounded
+//	  -> wireguard-go: encryption
+//	  -> outer.Send: handshakes watched -> bind.Bind
+//
+// # Inwards
+//
+//	bind.Bind -> wireguard-go: decryption, source belongs to key
+//	  -> inner.Write: source -> peer, package filter judges
+//	  -> Config.Net
+//
+// # Peers
+//
+// A peer is made by SetPeer when it has been introduced and ends with
+// RemovePeer. A WireGuard key and an overlay address belong to one NodeID only.
+// SetPeer with the key that the peer has replaces the preshared key in place;
+// with another key the new tunnel is made first, and takes over the addresses
+// in the moment in which its handshake succeeds. Until then what arrives through
+// the old tunnel is accepted, and what is sent is held. When the handshake does
+// not succeed in 5 s the old tunnel stays.
+//
+// WireGuard tries a handshake every 5 s. At the start of a tunnel this package
+// tries faster (after 0.5 and 1.5 s), and only one side begins: of two
+// initiations that cross, both are lost. The side with Initiate unset waits for
+// the other, 1 s at most, and holds what it wants to send.
+//
+// # Bounds
+//
+// Hold queue: 32 packets or 64 KB for each of 256 destinations, 5 s. Backlog
+// between Read and Send: 2 MB a peer; when it is full Read waits up to 50 ms,
+// which is felt as backpressure by Config.Net, and then drops. Inwards see
+// package bind. An inner packet is at most MaxPacket bytes long.
+//
+// # Goroutines
+//
+// Those of wireguard-go: about five for each processor and two for each peer.
+// They sleep while nothing happens: no timer runs for an idle peer. The packet
+// path of this package takes no lock and makes no garbage.
+package wg
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/filter"
+)
+
+// MaxPacket is the longest inner packet in bytes: with WireGuard's header, tag
+// and padding it fills a message of bind.MaxMessage bytes.
+const MaxPacket = bind.MaxMessage - 32 - 15
+
+var (
+	// ErrTaken refuses a WireGuard key or an overlay address that belongs to
+	// another node.
+	ErrTaken = errors.New("held by another node")
+
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("wireguard device is closed")
+)
+
+// Config configures New.
+type Config struct {
+	// Net is the inner network, a netstack.Net or a kernel interface. The
+	// Device closes it. If it has a method WakeRead() (see Waker), packets
+	// are read without a copy.
+	Net tun.Device
+
+	// Bind carries the messages.
+	Bind *bind.Bind
+
+	// MTU of the inner network in bytes, for WireGuard's padding; 0 asks Net.
+	MTU int
+
+	// Miss is called once when the first packet for an address without a peer
+	// is held, and again every 5 s while packets for it keep coming. It has
+	// to end in SetPeer or Fail. It runs on the packet path: it must not
+	// block and not call the Device.
+	Miss func(dst netip.Addr)
+
+	// Log receives what WireGuard reports; nil discards.
+	Log *slog.Logger
+}
+
+// Waker is what Config.Net should implement: WakeRead makes a Read that is
+// blocked, or else the next one, return 0 packets and no error at once.
+type Waker interface{ WakeRead() }
+
+// Device is a WireGuard device. Its methods may be called from any goroutine,
+// but not from Config.Miss and not from a Sender of the Bind.
+type Device struct {
+	// Constant after New.
+	net    tun.Device
+	read   reader
+	mtu    int
+	miss   func(netip.Addr)
+	log    *slog.Logger
+	dev    *device.Device
+	bind   *bind.Bind
+	public [32]byte
+	epoch  time.Time // zero of the filters' clock
+	done   chan struct{}
+
+	table    atomic.Pointer[table] // replaced under mu, never changed
+	verdicts [filter.NumVerdicts]atomic.Uint64
+	hold     hold
+
+	// spawn guards closing and the counting up of wg. It is taken last.
+	spawn   sync.Mutex
+	closing bool
+	wg      sync.WaitGroup // timers that are armed, goroutines that promote
+
+	// mu guards the following and all that is said to be guarded by it in
+	// peer and tunnel. It is taken before hold.mu and wireguard-go's locks,
+	// and never on the packet path.
+	mu      sync.Mutex
+	closed  bool
+	peers   map[cert.NodeID]*peer
+	byKey   map[[32]byte]*peer
+	byIP    map[netip.Addr]*peer
+	parsing *tunnel // what ParseEndpoint returns during IpcSet
+}
+
+// New makes a device with a new key pair and starts it. The caller must Close
+// it.
+func New(cfg Config) (*Device, error) {
+	priv, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make WireGuard key: %w", err)
+	}
+	d := &Device{
+		net:    cfg.Net,
+		mtu:    cfg.MTU,
+		miss:   cfg.Miss,
+		log:    cfg.Log,
+		bind:   cfg.Bind,
+		public: [32]byte(priv.PublicKey().Bytes()),
+		epoch:  time.Now(),
+		done:   make(chan struct{}),
+		peers:  make(map[cert.NodeID]*peer),
+		byKey:  make(map[[32]byte]*peer),
+		byIP:   make(map[netip.Addr]*peer),
+	}
+	if d.miss == nil {
+		d.miss = func(netip.Addr) {}
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.mtu == 0 {
+		if d.mtu, err = cfg.Net.MTU(); err != nil {
+			return nil, fmt.Errorf("ask MTU: %w", err)
+		}
+	}
+	d.table.Store(new(table))
+	d.hold.init(d)
+	d.read = newReader(cfg.Net)
+	d.dev = device.NewDevice(inner{d}, outer{d.bind, d}, logger(d.log))
+	d.dev.DisableSomeRoamingForBrokenMobileSemantics()
+	if err := d.dev.IpcSet("private_key=" + hex.EncodeToString(priv.Bytes()) + "\n"); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("set WireGuard key: %w", err)
+	}
+	if err := d.dev.Up(); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("start WireGuard: %w", err)
+	}
+	return d, nil
+}
+
+// PublicKey returns the device's WireGuard public key. It is new with each
+// device.
+func (d *Device) PublicKey() [32]byte { return d.public }
+
+// Close ends all tunnels, closes Config.Net and returns when no goroutine of
+// the device is left. A SendPackets that blocks delays it: close relay
+// connections first. Further calls return at once.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	for _, p := range d.peers {
+		p.cur.stopTimer()
+		if p.next != nil {
+			p.next.stopTimer()
+		}
+	}
+	d.mu.Unlock()
+
+	d.spawn.Lock()
+	d.closing = true
+	d.spawn.Unlock()
+	close(d.done)
+	d.hold.close()
+	d.dev.Close()
+	d.read.wait()
+	d.wg.Wait()
+	return nil
+}
+
+// hire counts one more goroutine or timer, unless the device is closing.
+func (d *Device) hire() bool {
+	d.spawn.Lock()
+	defer d.spawn.Unlock()
+	if d.closing {
+		return false
+	}
+	d.wg.Add(1)
+	return true
+}
+
+// now is the time of the filters: nanoseconds since New.
+func (d *Device) now() int64 { return int64(time.Since(d.epoch)) }
+
+// Now is the time to ask a filter.Peer about that was given to SetPeer.
+func (d *Device) Now() int64 { return d.now() }
+
+// logger passes wireguard-go's two levels to slog. A line is formatted only
+// when somebody listens.
+func logger(log *slog.Logger) *device.Logger {
+	return &device.Logger{
+		Verbosef: func(format string, args ...any) {
+			if log.Enabled(context.Background(), slog.LevelDebug) {
+				log.Debug(fmt.Sprintf(format, args...))
+			}
+		},
+		Errorf: func(format string, args ...any) {
+			if log.Enabled(context.Background(), slog.LevelWarn) {
+				log.Warn(fmt.Sprintf(format, args...))
+			}
+		},
+	}
+}
+
+var _ conn.Bind = outer{}
+var _ tun.Device = inner{}
