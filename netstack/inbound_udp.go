@@ -31,7 +31,9 @@ const (
 )
 
 type inboundUDP struct {
-	max int // constant after initInboundUDP
+	// Constant after initInboundUDP.
+	max  int
+	idle time.Duration
 
 	// mu guards the following and udpFlow's own fields of that kind.
 	mu     sync.Mutex
@@ -60,6 +62,7 @@ type udpFlow struct {
 func (n *Net) initInboundUDP() {
 	in := &n.udpIn
 	in.max = limitToFiles(n.maxInbound)
+	in.idle = udpIdle
 	in.flows = make(map[udpKey]*udpFlow)
 	in.byPeer = make(map[netip.Addr]int)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
@@ -269,7 +272,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
 	lazy := newLazyReader(conn)
 	answered := false
 	for {
-		idle := udpIdle - time.Since(time.Unix(0, f.last.Load()))
+		idle := n.udpIn.idle - time.Since(time.Unix(0, f.last.Load()))
 		if idle <= 0 {
 			return false
 		}

@@ -44,6 +44,11 @@ func TestTCPLossAndReorder(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t, tc.cfg, lossy(1, tc.drop, tc.swap), lossy(2, tc.drop, tc.swap))
 			transfer(t, p, addrB4, tc.size)
+			for _, n := range []*Net{p.a, p.b} {
+				st := n.stack.Stats().TCP
+				t.Logf("retransmits %d timeouts %d fast %d recoveries %d tail probes %d", st.Retransmits.Value(), st.Timeouts.Value(),
+					st.FastRetransmit.Value(), st.SACKRecovery.Value(), st.TLPRecovery.Value())
+			}
 		})
 	}
 }
@@ -303,5 +308,35 @@ func TestSetAddrs(t *testing.T) {
 	}
 	if err := p.b.SetAddrs(addrB6, addrB4); err == nil {
 		t.Error("families exchanged: no error")
+	}
+}
+
+// oneway sends size bytes from a to b.
+func oneway(t testing.TB, p *pair, size int) {
+	t.Helper()
+	l, err := p.b.ListenTCP(netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := make(chan int64, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			done <- -1
+			return
+		}
+		n, _ := io.Copy(io.Discard, c)
+		c.Close()
+		done <- n
+	}()
+	c, err := p.a.DialContext(within(t, 10*time.Second), "tcp", net.JoinHostPort(addrB4.String(), portOf(l.Addr())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(c, io.LimitReader(rand.NewChaCha8([32]byte{}), int64(size)))
+	c.Close()
+	if n := <-done; n != int64(size) {
+		t.Fatalf("%d of %d bytes arrived", n, size)
 	}
 }

@@ -28,8 +28,8 @@ type pair struct {
 }
 
 // wire says what happens to a batch of packets on the way: it returns those
-// that arrive. nil passes all.
-type wire func(pkts [][]byte) [][]byte
+// that arrive at to now, and may write others there later. nil passes all.
+type wire func(to *Net, pkts [][]byte) [][]byte
 
 func newPair(t testing.TB, cfg Config, aToB, bToA wire) *pair {
 	t.Helper()
@@ -83,7 +83,7 @@ func carry(from, to *Net, w wire) {
 			for _, b := range out {
 				pkts = append(pkts, append([]byte(nil), b[wireOffset:]...))
 			}
-			pkts = w(pkts)
+			pkts = w(to, pkts)
 			for i := range pkts {
 				pkts[i] = append(make([]byte, wireOffset), pkts[i]...)
 			}
@@ -94,24 +94,19 @@ func carry(from, to *Net, w wire) {
 	}
 }
 
-// lossy drops and delays packets at random, reproducibly.
-func lossy(seed uint64, drop, swap float64) wire {
+// lossy drops packets, and delays others by half a millisecond, at random.
+func lossy(seed uint64, drop, late float64) wire {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	var late [][]byte
-	return func(pkts [][]byte) [][]byte {
+	return func(to *Net, pkts [][]byte) [][]byte {
 		var out [][]byte
 		for _, p := range pkts {
 			switch x := rng.Float64(); {
 			case x < drop:
-			case x < drop+swap:
-				late = append(late, p)
+			case x < drop+late:
+				time.AfterFunc(500*time.Microsecond, func() { to.Write([][]byte{p}, 0) })
 			default:
 				out = append(out, p)
 			}
-		}
-		if len(out) > 0 {
-			out = append(out, late...)
-			late = nil
 		}
 		return out
 	}
