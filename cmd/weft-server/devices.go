@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft/coord"
+)
+
+func devicesCmd() *cobra.Command {
+	return group("devices", "List, show, rename and delete devices", devicesListCmd(), devicesShowCmd(), devicesRenameCmd(), devicesDeleteCmd())
+}
+
+func devicesListCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "list",
+		Short:             "List the devices",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+				list, err := a.ListDevices(ctx)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(cmd.OutOrStdout(), list)
+				}
+				rows := [][]string{{"NAME", "ADDRESS", "STATE", "USER", "TAGS", "OS", "VERSION"}}
+				for _, d := range list {
+					rows = append(rows, []string{d.Name, d.IPv4, state(d), d.User, strings.Join(d.Tags, ","), d.OS, d.Version})
+				}
+				return table(cmd.OutOrStdout(), rows)
+			})
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+func state(d coord.DeviceInfo) string {
+	switch {
+	case d.Online:
+		return "online"
+	case d.LastSeen == nil:
+		return "never seen"
+	}
+	return "last seen " + when(d.LastSeen)
+}
+
+func devicesShowCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "show NAME",
+		Short:             "Show one device, by name, address or id",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(deviceNames),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+				d, err := adm.ShowDevice(ctx, a[0])
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(cmd.OutOrStdout(), d)
+				}
+				return showDevice(cmd, d)
+			})
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+func showDevice(cmd *cobra.Command, d coord.DeviceInfo) error {
+	kind := "its owner's own"
+	if len(d.Tags) > 0 {
+		kind = strings.Join(d.Tags, ",")
+	}
+	if d.Ephemeral {
+		kind += ", ephemeral"
+	}
+	return table(cmd.OutOrStdout(), [][]string{
+		{"name", d.FQDN}, {"id", d.ID}, {"ipv4", d.IPv4}, {"ipv6", d.IPv6}, {"state", state(d)}, {"user", d.User}, {"kind", kind},
+		{"hostname", d.Hostname}, {"os", d.OS}, {"version", d.Version}, {"joined", when(&d.Joined)}, {"certificate", "until " + when(&d.Expires)}, {"key", d.Key},
+	})
+}
+
+func devicesRenameCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "rename NAME NEWNAME",
+		Short:             "Give a device another name",
+		Args:              args(cobra.ExactArgs(2)),
+		ValidArgsFunction: complete(deviceNames),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+				d, err := adm.RenameDevice(ctx, a[0], a[1])
+				return report(cmd, *asJSON, d, err)
+			})
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+func devicesDeleteCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "delete NAME",
+		Short:             "Delete a device and revoke its certificates",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(deviceNames),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+				d, err := adm.DeleteDevice(ctx, a[0])
+				return report(cmd, *asJSON, d, err)
+			})
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+// report prints the device that was worked on.
+func report(cmd *cobra.Command, asJSON bool, d coord.DeviceInfo, err error) error {
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), d)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), d.Name)
+	return err
+}
+
+func deviceNames(ctx context.Context, a coord.Admin) (words []string, err error) {
+	list, err := a.ListDevices(ctx)
+	for _, d := range list {
+		words = append(words, d.Name)
+	}
+	return words, err
+}

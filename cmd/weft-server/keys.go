@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/coord"
+)
+
+func keysCmd() *cobra.Command {
+	return group("keys", "Make, list and revoke join keys", keysCreateCmd(), keysListCmd(), keysRevokeCmd())
+}
+
+func keysCreateCmd() *cobra.Command {
+	var nk coord.NewKey
+	var expires string
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "create [--reusable] [--ephemeral] [--tag T]... [--expires 24h]",
+		Short: "Make a join key and print its token, this once",
+		Long: `Make a join key and print its token. The token is shown once and not stored.
+
+Without --tag the device is one of its owner's own, such as a laptop, and may
+reach the owner's other devices. With --tag device it serves only: its owner
+reaches it, and it reaches nobody.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if nk.Life, err = parseLife(expires); err != nil {
+				return err
+			}
+			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+				k, err := a.CreateKey(ctx, nk)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(cmd.OutOrStdout(), k)
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), k.Token)
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&nk.Reusable, "reusable", false, "many devices may join with it")
+	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline")
+	f.StringSliceVar(&nk.Tags, "tag", nil, "tag of its devices (repeatable)")
+	f.StringVar(&expires, "expires", "24h", "how long it can be used: 1m to 366d")
+	f.StringVar(&nk.Note, "note", "", "a word for people")
+	f.StringVar(&nk.User, "user", "", "owner of its devices (default: the first user)")
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+// parseLife is time.ParseDuration with days.
+func parseLife(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, usagef("--expires %q: want a time such as 30m, 24h or 7d", s)
+	}
+	return d, nil
+}
+
+func keysListCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "list",
+		Short:             "List the join keys, without their tokens",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+				keys, err := a.ListKeys(ctx)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(cmd.OutOrStdout(), keys)
+				}
+				rows := [][]string{{"ID", "STATE", "KIND", "TAGS", "USED", "EXPIRES", "NOTE"}}
+				for _, k := range keys {
+					rows = append(rows, []string{k.ID, keyState(k, time.Now()), keyKind(k), strings.Join(k.Tags, ","), strconv.Itoa(k.Uses), when(&k.Expires), k.Note})
+				}
+				return table(cmd.OutOrStdout(), rows)
+			})
+		},
+	}
+	asJSON = jsonFlag(cmd)
+	return cmd
+}
+
+func keyState(k coord.KeyInfo, now time.Time) string {
+	switch {
+	case k.Revoked != nil:
+		return "revoked"
+	case !k.Reusable && k.Uses > 0:
+		return "used"
+	case !now.Before(k.Expires):
+		return "expired"
+	}
+	return "good"
+}
+
+func keyKind(k coord.KeyInfo) string {
+	kind := "one-time"
+	if k.Reusable {
+		kind = "reusable"
+	}
+	if k.Ephemeral {
+		kind += " ephemeral"
+	}
+	return kind
+}
+
+func keysRevokeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke ID",
+		Short: "Make a key useless; devices that joined with it stay",
+		Args:  args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(func(ctx context.Context, a coord.Admin) (words []string, err error) {
+			keys, err := a.ListKeys(ctx)
+			for _, k := range keys {
+				if keyState(k, time.Now()) == "good" {
+					words = append(words, k.ID)
+				}
+			}
+			return words, err
+		}),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error { return adm.RevokeKey(ctx, a[0]) })
+		},
+	}
+}
+
+// complete offers the words that list returns for the first argument.
+func complete(list func(context.Context, coord.Admin) ([]string, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(a) > 0 || fromEnv(cmd) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		cmd.SetContext(context.WithoutCancel(cmd.Context()))
+		var words []string
+		withAdmin(cmd, func(ctx context.Context, adm coord.Admin) (err error) {
+			words, err = list(ctx, adm)
+			return err
+		})
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,180 @@
+// Command weft-server is the coordination server and relay, and the verbs that
+// administer it. One file is one verb; what they share:
+//
+//	main.go   the root command, flags from the environment, errors, exit codes
+//	print.go  --json and tables
+//
+// The verbs other than serve speak to the running server through a socket in
+// the data directory, or open the directory themselves when none runs
+// (package coord, admin.go). Data goes to stdout, everything else to stderr.
+// Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 130 interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/coord"
+	"weft/coord/api"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is main with its surroundings named; it returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends at once, whatever hangs.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return 130
+	}
+	fmt.Fprintln(stderr, "weft-server: "+oneLine(err.Error()))
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	var refused *api.Error
+	switch {
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command "):
+		return 2
+	case errors.Is(err, coord.ErrNotFound), errors.As(err, &refused) && refused.Code == api.CodeNotFound:
+		return 5
+	}
+	return 1
+}
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// oneLine keeps an error on one line, whatever is in it.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weft-server",
+		Short: "The coordination server and relay of a weft network",
+		Long: `weft-server runs a weft network: it issues certificates and addresses to
+devices that join with a token, relays between those that cannot reach each
+other, and has a web console.
+
+  weft-server serve --data DIR --url https://HOST:8443
+  weft-server keys create --tag device      a token for a device
+  weft-server devices list`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnv(cmd) },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w; see: %s --help", err, cmd.CommandPath())
+	})
+	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(serveCmd(), keysCmd(), devicesCmd(), loginLinkCmd(), versionCmd())
+	return root
+}
+
+// defaultData is where a server that was not told keeps its data.
+func defaultData() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/weft-server"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "weft-server")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "weft-server")
+}
+
+// fromEnv gives every flag that is not on the command line the value of its
+// WEFT_ variable: --trusted-proxy has WEFT_TRUSTED_PROXY. Lists are separated
+// by commas. A flag set so counts as asked for.
+func fromEnv(cmd *cobra.Command) (err error) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		v, ok := os.LookupEnv(name)
+		if !ok || f.Changed || err != nil || f.Name == "help" || f.Name == "json" {
+			return
+		}
+		if e := cmd.Flags().Set(f.Name, v); e != nil {
+			err = usagef("%s=%q: %v", name, v, e)
+		}
+	})
+	return err
+}
+
+// args makes cobra's argument checks usage errors that show the usage line.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return usagef("usage: %s", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// group is a verb that only holds others.
+func group(use, short string, sub ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, a []string) error {
+		if len(a) > 0 {
+			return usagef("unknown command %q; see: %s --help", a[0], cmd.CommandPath())
+		}
+		return usagef("say what to do; see: %s --help", cmd.CommandPath())
+	}}
+	cmd.AddCommand(sub...)
+	return cmd
+}
+
+func dataDir(cmd *cobra.Command) (string, error) {
+	dir, err := cmd.Flags().GetString("data")
+	if err == nil && dir == "" {
+		err = usagef("say where the data is: --data DIR")
+	}
+	return dir, err
+}
+
+// withAdmin runs f against the running server, or the data directory itself.
+func withAdmin(cmd *cobra.Command, f func(ctx context.Context, a coord.Admin) error) error {
+	data, err := dataDir(cmd)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	a, err := coord.OpenAdmin(cmd.Context(), coord.Options{Data: data, Software: buildVersion(), Log: log})
+	if err != nil {
+		return err
+	}
+	err = f(cmd.Context(), a)
+	return errors.Join(err, a.Close())
+}

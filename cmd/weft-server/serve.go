@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/coord"
+)
+
+// stopWithin is the time from the signal to the end of the process, however
+// things stand.
+const stopWithin = 5 * time.Second
+
+func serveCmd() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve --data DIR [--url https://HOST:8443]...",
+		Short: "Run the server in the foreground",
+		Long: `Run the server in the foreground.
+
+At the first start it prints two lines to stdout: "console URL", a sign-in link
+that works once, and "token weft1...", with which the first device joins.
+Every flag can be given as a variable too: --trusted-proxy as
+WEFT_TRUSTED_PROXY, lists separated by commas.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return o.serve(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices, relay and console (TLS)")
+	f.StringVar(&o.console, "console", coord.DefaultConsole, "TCP address on loopback for the console and a reverse proxy (plain HTTP), or off")
+	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of the relay's STUN, or off")
+	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this server, such as https://HOST:8443 (repeatable)")
+	f.StringVar(&o.ipv4, "ipv4", "", "range of the devices' IPv4 addresses (default "+coord.DefaultIPv4+")")
+	f.StringVar(&o.suffix, "suffix", "", "domain of the devices' names (default "+coord.DefaultSuffix+")")
+	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
+	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
+	return cmd
+}
+
+type serveOptions struct {
+	listen, console, stun string
+	urls, proxies         []string
+	ipv4, suffix          string
+	logLevel              string
+}
+
+func (o *serveOptions) serve(cmd *cobra.Command) error {
+	options, err := o.parse(cmd)
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	s, err := coord.NewServer(ctx, options)
+	if err != nil {
+		return err
+	}
+	// Nothing that hangs may keep the process.
+	overdue := context.AfterFunc(ctx, func() {
+		time.Sleep(stopWithin - 500*time.Millisecond)
+		fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: stopping took too long, leaving now")
+		os.Exit(1)
+	})
+	defer overdue()
+	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", buildVersion())
+	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
+	if err := o.greet(cmd, s); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	select {
+	case <-ctx.Done():
+		options.Log.Info("stopping")
+	case err = <-s.Failed():
+	}
+	return errors.Join(err, s.Close())
+}
+
+// greet prints what the owner of a new network needs to begin.
+func (o *serveOptions) greet(cmd *cobra.Command, s *coord.Server) error {
+	w, err := s.Welcome(cmd.Context())
+	if err != nil || w == nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "console %s\ntoken %s\n", w.ConsoleURL, w.Token)
+	return err
+}
+
+func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err error) {
+	if so.Data, err = dataDir(cmd); err != nil {
+		return so, err
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return so, usagef("--log %q: want debug, info, warn or error", o.logLevel)
+	}
+	so.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	so.Software = buildVersion()
+	so.URLs, so.Suffix = trimURLs(o.urls), o.suffix
+	address := func(flag, v string) coord.Address {
+		if v == "off" {
+			v = ""
+		}
+		return coord.Address{Addr: v, Explicit: cmd.Flags().Changed(flag)}
+	}
+	so.Listen, so.Console, so.STUN = address("listen", o.listen), address("console", o.console), address("stun", o.stun)
+	if so.Listen.Addr == "" {
+		return so, usagef("--listen: a server has to listen somewhere")
+	}
+	if o.ipv4 != "" {
+		if so.IPv4, err = netip.ParsePrefix(o.ipv4); err != nil {
+			return so, usagef("--ipv4 %q: want a range such as %s", o.ipv4, coord.DefaultIPv4)
+		}
+	}
+	for _, p := range o.proxies {
+		prefix, err := netip.ParsePrefix(p)
+		if a, e := netip.ParseAddr(p); e == nil {
+			prefix, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return so, usagef("--trusted-proxy %q: want an address or a range such as 127.0.0.1/32", p)
+		}
+		so.TrustedProxies = append(so.TrustedProxies, prefix.Masked())
+	}
+	return so, nil
+}
+
+// trimURLs takes the slash that people copy along off the end.
+func trimURLs(urls []string) []string {
+	for i := range urls {
+		urls[i] = strings.TrimSuffix(strings.TrimSpace(urls[i]), "/")
+	}
+	return urls
+}

@@ -1,0 +1,420 @@
+package coord
+
+// The verbs of weft-server speak to the running server through a unix socket
+// in the data directory, and open the data directory themselves when none
+// runs. Admin is both: adminHandler puts a Service's operations on the
+// socket, adminClient calls them.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/coord/api"
+	"weft/coord/store"
+)
+
+const adminSocket = "admin.sock"
+
+// KeyCreated is what `keys create --json` prints.
+type KeyCreated struct {
+	ID      string    `json:"id"`
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+// KeyInfo is one key in `keys list --json`.
+type KeyInfo struct {
+	ID        string     `json:"id"`
+	User      string     `json:"user"`
+	Note      string     `json:"note"`
+	Tags      []string   `json:"tags"`
+	Reusable  bool       `json:"reusable"`
+	Ephemeral bool       `json:"ephemeral"`
+	Created   time.Time  `json:"created"`
+	Expires   time.Time  `json:"expires"`
+	Revoked   *time.Time `json:"revoked"`
+	Uses      int        `json:"uses"`
+	LastUsed  *time.Time `json:"last_used"`
+}
+
+// DeviceInfo is one device in `devices list --json`.
+type DeviceInfo struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	FQDN      string     `json:"fqdn"`
+	IPv4      string     `json:"ipv4"`
+	IPv6      string     `json:"ipv6"`
+	User      string     `json:"user"`
+	Tags      []string   `json:"tags"`
+	Online    bool       `json:"online"`
+	LastSeen  *time.Time `json:"last_seen"`
+	OS        string     `json:"os"`
+	Version   string     `json:"version"`
+	Hostname  string     `json:"hostname"`
+	Ephemeral bool       `json:"ephemeral"`
+	Joined    time.Time  `json:"joined"`
+	Expires   time.Time  `json:"expires"` // of the certificate
+	Key       string     `json:"key"`
+}
+
+// Admin is what the verbs of weft-server can do.
+type Admin interface {
+	CreateKey(ctx context.Context, nk NewKey) (KeyCreated, error)
+	ListKeys(ctx context.Context) ([]KeyInfo, error)
+	RevokeKey(ctx context.Context, id string) error
+	ListDevices(ctx context.Context) ([]DeviceInfo, error)
+	ShowDevice(ctx context.Context, name string) (DeviceInfo, error)
+	RenameDevice(ctx context.Context, name, to string) (DeviceInfo, error)
+	DeleteDevice(ctx context.Context, name string) (DeviceInfo, error)
+	LoginLink(ctx context.Context, user string) (string, error)
+	Close() error
+}
+
+// startupWait is how long OpenAdmin waits for a process that has the data
+// directory but not yet its socket, or no longer.
+const startupWait = 5 * time.Second
+
+// OpenAdmin returns a way to administer the network in data: through the
+// running server, or by opening the directory when none runs.
+func OpenAdmin(ctx context.Context, o Options) (Admin, error) {
+	deadline := time.Now().Add(startupWait)
+	for {
+		c, err := dialAdmin(ctx, o.Data)
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("reach the running server: %w", cause(err))
+		}
+		s, err := OpenService(ctx, Options{Data: o.Data, Software: o.Software, Log: o.Log, Now: o.Now})
+		if err == nil {
+			return &directAdmin{s}, nil
+		}
+		if !errors.Is(err, ErrLocked) || time.Now().After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// directAdmin works on a Service in this process.
+type directAdmin struct{ s *Service }
+
+func (a *directAdmin) Close() error { return a.s.Close() }
+
+func (a *directAdmin) CreateKey(ctx context.Context, nk NewKey) (KeyCreated, error) {
+	k, token, err := a.s.CreateKey(ctx, nk)
+	if err != nil {
+		return KeyCreated{}, err
+	}
+	return KeyCreated{ID: k.ID, Token: token.String(), Expires: k.Expires}, nil
+}
+
+func (a *directAdmin) ListKeys(ctx context.Context) ([]KeyInfo, error) {
+	keys, err := a.s.Keys(ctx, "", 10_000)
+	list := make([]KeyInfo, 0, len(keys))
+	for _, k := range keys {
+		list = append(list, KeyInfo{
+			ID: k.ID, User: k.User, Note: k.Note, Tags: append([]string{}, k.Tags...), Reusable: k.Reusable, Ephemeral: k.Ephemeral,
+			Created: k.Created, Expires: k.Expires, Revoked: orNil(k.Revoked), Uses: k.Uses, LastUsed: orNil(k.Used),
+		})
+	}
+	return list, err
+}
+
+func (a *directAdmin) RevokeKey(ctx context.Context, id string) error {
+	return a.s.RevokeKey(ctx, "", id)
+}
+
+func (a *directAdmin) ListDevices(ctx context.Context) ([]DeviceInfo, error) {
+	list := []DeviceInfo{}
+	err := a.s.EachDevice(ctx, "", func(n store.Node) error {
+		list = append(list, a.s.deviceInfo(n))
+		return nil
+	})
+	return list, err
+}
+
+func (a *directAdmin) ShowDevice(ctx context.Context, name string) (DeviceInfo, error) {
+	n, err := a.s.FindDevice(ctx, name)
+	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) RenameDevice(ctx context.Context, name, to string) (DeviceInfo, error) {
+	n, err := a.s.FindDevice(ctx, name)
+	if err == nil {
+		n, err = a.s.RenameDevice(ctx, n.ID, to, nil)
+	}
+	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) DeleteDevice(ctx context.Context, name string) (DeviceInfo, error) {
+	n, err := a.s.FindDevice(ctx, name)
+	if err == nil {
+		n, err = a.s.DeleteDevice(ctx, n.ID, nil)
+	}
+	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) LoginLink(ctx context.Context, user string) (string, error) {
+	path, err := a.s.LoginLink(ctx, user)
+	if err != nil {
+		return "", err
+	}
+	return a.s.consoleBase() + path, nil
+}
+
+func (s *Service) deviceInfo(n store.Node) DeviceInfo {
+	if n.ID.IsZero() {
+		return DeviceInfo{}
+	}
+	st := s.stateOf(n.ID, n.Seen)
+	return DeviceInfo{
+		ID: n.ID.String(), Name: n.Name, FQDN: n.Name + "." + s.suffix, IPv4: n.IPv4.String(), IPv6: store.IPv6Of(s.ipv6, n.IPv4).String(),
+		User: n.User, Tags: append([]string{}, n.Tags...), Online: st.Online, LastSeen: orNil(st.Since), OS: n.OS, Version: n.Software,
+		Hostname: n.Hostname, Ephemeral: n.Ephemeral, Joined: n.Created, Expires: n.Expires, Key: n.KeyID,
+	}
+}
+
+func orNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}
+
+// socketPath returns a path for the socket that fits into a sockaddr, however
+// long the data directory's is. done releases it after use.
+func socketPath(data string) (path string, done func(), err error) {
+	path = filepath.Join(data, adminSocket)
+	if len(path) < 100 {
+		return path, func() {}, nil
+	}
+	d, err := os.Open(data)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), adminSocket), func() { d.Close() }, nil
+}
+
+// listenAdmin makes the socket. The caller holds the data directory's lock,
+// so a socket that is there was left by a process that is gone.
+func listenAdmin(data string) (net.Listener, error) {
+	path, done, err := socketPath(data)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	defer done()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	// The directory is 0700; the mode of the socket itself is a second bolt.
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the path may be gone from under us by then
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	return l, nil
+}
+
+type peerKey struct{}
+
+// peerContext notes whether the process at the other end runs as our own user
+// or root.
+func peerContext(ctx context.Context, c net.Conn) context.Context {
+	ok := false
+	if uc, is := c.(*net.UnixConn); is {
+		if rc, err := uc.SyscallConn(); err == nil {
+			rc.Control(func(fd uintptr) {
+				cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+				ok = err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
+			})
+		}
+	}
+	return context.WithValue(ctx, peerKey{}, ok)
+}
+
+// adminRequest is the body of every call on the socket.
+type adminRequest struct {
+	Key  NewKey `json:"key"`
+	Name string `json:"name"`
+	To   string `json:"to"`
+}
+
+func adminHandler(s *Service) http.Handler {
+	a := &directAdmin{s}
+	calls := map[string]func(context.Context, adminRequest) (any, error){
+		"keys/create":    func(ctx context.Context, r adminRequest) (any, error) { return a.CreateKey(ctx, r.Key) },
+		"keys/list":      func(ctx context.Context, r adminRequest) (any, error) { return a.ListKeys(ctx) },
+		"keys/revoke":    func(ctx context.Context, r adminRequest) (any, error) { return struct{}{}, a.RevokeKey(ctx, r.Name) },
+		"devices/list":   func(ctx context.Context, r adminRequest) (any, error) { return a.ListDevices(ctx) },
+		"devices/show":   func(ctx context.Context, r adminRequest) (any, error) { return a.ShowDevice(ctx, r.Name) },
+		"devices/rename": func(ctx context.Context, r adminRequest) (any, error) { return a.RenameDevice(ctx, r.Name, r.To) },
+		"devices/delete": func(ctx context.Context, r adminRequest) (any, error) { return a.DeleteDevice(ctx, r.Name) },
+		"login-link":     func(ctx context.Context, r adminRequest) (any, error) { return a.LoginLink(ctx, r.Name) },
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ok, _ := r.Context().Value(peerKey{}).(bool); !ok || r.Header.Get("Origin") != "" {
+			writeJSON(w, http.StatusForbidden, fail(http.StatusForbidden, api.CodeUnauthorized, "only the server's own user may do this", ""))
+			return
+		}
+		call, ok := calls[strings.TrimPrefix(r.URL.Path, "/")]
+		if !ok || r.Method != http.MethodPost {
+			writeJSON(w, http.StatusNotFound, fail(http.StatusNotFound, api.CodeProtocol, "the running weft-server does not know this verb", "restart it with this version"))
+			return
+		}
+		var req adminRequest
+		if err := json.NewDecoder(io.LimitReader(r.Body, api.MaxBody)).Decode(&req); err != nil {
+			writeJSON(w, http.StatusBadRequest, fail(http.StatusBadRequest, api.CodeBadRequest, "unreadable request", ""))
+			return
+		}
+		res, err := call(r.Context(), req)
+		if err != nil {
+			e := adminError(err)
+			writeJSON(w, e.Status, e)
+			return
+		}
+		writeJSON(w, http.StatusOK, res)
+	})
+}
+
+// adminError carries an error over the socket whole: the caller is the owner.
+func adminError(err error) *api.Error {
+	var e *api.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, ErrNotFound):
+		return fail(http.StatusNotFound, api.CodeNotFound, err.Error(), "")
+	case errors.Is(err, ErrTaken):
+		return fail(http.StatusConflict, api.CodeConflict, err.Error(), "")
+	case errors.Is(err, ErrInvalid):
+		return fail(http.StatusBadRequest, api.CodeBadRequest, err.Error(), "")
+	}
+	return fail(http.StatusInternalServerError, api.CodeInternal, err.Error(), "")
+}
+
+// adminClient calls a running server.
+type adminClient struct{ http *http.Client }
+
+func dialAdmin(ctx context.Context, data string) (*adminClient, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		path, done, err := socketPath(data)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	c, err := dial(ctx, "", "")
+	if err != nil {
+		return nil, err
+	}
+	c.Close()
+	return &adminClient{&http.Client{Transport: &http.Transport{DialContext: dial}}}, nil
+}
+
+func (c *adminClient) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+func (c *adminClient) call(ctx context.Context, verb string, in adminRequest, out any) error {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://weft-server/"+verb, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return fmt.Errorf("ask the running server: %w", err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 256<<20))
+	if err != nil {
+		return fmt.Errorf("ask the running server: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		e := &api.Error{Status: res.StatusCode}
+		if json.Unmarshal(body, e) != nil || e.Message == "" {
+			return fmt.Errorf("ask the running server: it answered %s", res.Status)
+		}
+		return e
+	}
+	return json.Unmarshal(body, out)
+}
+
+func (c *adminClient) CreateKey(ctx context.Context, nk NewKey) (k KeyCreated, err error) {
+	err = c.call(ctx, "keys/create", adminRequest{Key: nk}, &k)
+	return k, err
+}
+
+func (c *adminClient) ListKeys(ctx context.Context) (list []KeyInfo, err error) {
+	err = c.call(ctx, "keys/list", adminRequest{}, &list)
+	return list, err
+}
+
+func (c *adminClient) RevokeKey(ctx context.Context, id string) error {
+	return c.call(ctx, "keys/revoke", adminRequest{Name: id}, &struct{}{})
+}
+
+func (c *adminClient) ListDevices(ctx context.Context) (list []DeviceInfo, err error) {
+	err = c.call(ctx, "devices/list", adminRequest{}, &list)
+	return list, err
+}
+
+func (c *adminClient) ShowDevice(ctx context.Context, name string) (d DeviceInfo, err error) {
+	err = c.call(ctx, "devices/show", adminRequest{Name: name}, &d)
+	return d, err
+}
+
+func (c *adminClient) RenameDevice(ctx context.Context, name, to string) (d DeviceInfo, err error) {
+	err = c.call(ctx, "devices/rename", adminRequest{Name: name, To: to}, &d)
+	return d, err
+}
+
+func (c *adminClient) DeleteDevice(ctx context.Context, name string) (d DeviceInfo, err error) {
+	err = c.call(ctx, "devices/delete", adminRequest{Name: name}, &d)
+	return d, err
+}
+
+func (c *adminClient) LoginLink(ctx context.Context, user string) (link string, err error) {
+	err = c.call(ctx, "login-link", adminRequest{Name: user}, &link)
+	return link, err
+}
+
+var (
+	_ Admin = (*directAdmin)(nil)
+	_ Admin = (*adminClient)(nil)
+)

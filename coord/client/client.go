@@ -1,0 +1,231 @@
+// Package client is a node's half of the coordination server's API
+// (package api). It runs over any http.RoundTripper, in practice the one of
+// link.Dialer, which brings the identity, the pinned server, and the choice
+// among the server's addresses.
+//
+// Every method makes one request and returns the server's refusal as
+// *api.Error. Answers are bounded in size. Nothing is cached or retried.
+// Lookups for the same thing at the same time share one request.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+)
+
+// Bounds of answers in bytes.
+const (
+	maxSmall     = 1 << 20
+	maxDirectory = 8 << 20 // 1,000 nodes are about 1 MB
+)
+
+// Client is one node's view of the coordination server. Its methods may be
+// called from many goroutines.
+type Client struct {
+	rt      http.RoundTripper
+	contact func(serverTime time.Time)
+	lookups singleflight.Group
+}
+
+// New returns a client. contact, if not nil, is called with the server's time
+// at each answer, also of a refusal; it is authenticated like the answer.
+func New(rt http.RoundTripper, contact func(serverTime time.Time)) *Client {
+	return &Client{rt: rt, contact: contact}
+}
+
+// Join asks for a first certificate. Repeating it with the same key and token
+// is answered with the same node.
+func (c *Client) Join(ctx context.Context, req api.JoinRequest) (*api.JoinResponse, error) {
+	req.Hostname = clean(req.Hostname)
+	var res api.JoinResponse
+	return &res, c.call(ctx, http.MethodPost, "/v1/join", nil, req, &res, maxSmall)
+}
+
+// Renew asks for a new certificate over the same key.
+func (c *Client) Renew(ctx context.Context, req api.RenewRequest) (*api.RenewResponse, error) {
+	var res api.RenewResponse
+	return &res, c.call(ctx, http.MethodPost, "/v1/renew", nil, req, &res, maxSmall)
+}
+
+// Config returns the node's configuration, or nil if it is still at have.
+func (c *Client) Config(ctx context.Context, have api.Version) (*api.Config, error) {
+	var res api.Config
+	err := c.call(ctx, http.MethodGet, "/v1/config", since(have), nil, &res, maxSmall)
+	if errors.Is(err, errNotModified) {
+		return nil, nil
+	}
+	return &res, err
+}
+
+// Directory returns what changed since have, or the full directory.
+func (c *Client) Directory(ctx context.Context, have api.Version) (*api.Directory, error) {
+	var res api.Directory
+	return &res, c.call(ctx, http.MethodGet, "/v1/directory", since(have), nil, &res, maxDirectory)
+}
+
+// Lookup asks for one node. kind is "name" (short or full), "ip" or "id". An
+// unknown node, or one that may not be seen, is an *api.Error with
+// CodeNotFound.
+func (c *Client) Lookup(ctx context.Context, kind, key string) (*api.Peer, error) {
+	// The request must outlive a caller who gives up while others wait for it.
+	ch := c.lookups.DoChan(kind+"="+key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		var res api.Peer
+		err := c.call(ctx, http.MethodGet, "/v1/lookup", url.Values{kind: {key}}, nil, &res, maxSmall)
+		return &res, err
+	})
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		p := *r.Val.(*api.Peer) // each caller may do with it what it likes
+		return &p, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// CRL returns the current revocation list (DER). It is for the caller to
+// verify.
+func (c *Client) CRL(ctx context.Context) ([]byte, error) {
+	var der []byte
+	err := c.call(ctx, http.MethodGet, "/v1/crl", nil, nil, &der, cert.MaxCRL)
+	return der, err
+}
+
+// Logout deletes the node on the server. A node that is gone already is no
+// error.
+func (c *Client) Logout(ctx context.Context) error {
+	err := c.call(ctx, http.MethodPost, "/v1/logout", nil, struct{}{}, nil, maxSmall)
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Code == api.CodeRevoked {
+		return nil
+	}
+	return err
+}
+
+// CloseIdleConnections closes connections that no request uses.
+func (c *Client) CloseIdleConnections() {
+	if rt, ok := c.rt.(interface{ CloseIdleConnections() }); ok {
+		rt.CloseIdleConnections()
+	}
+}
+
+var errNotModified = errors.New("not modified")
+
+func since(v api.Version) url.Values {
+	if v.IsZero() {
+		return nil
+	}
+	return url.Values{"since": {v.String()}}
+}
+
+// call makes one request. out is decoded from JSON, or, if a *[]byte, is the
+// body as it is.
+func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any, limit int64) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	// Scheme and host are the transport's to choose.
+	u := url.URL{Scheme: "https", Host: "weft-server", Path: path, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.rt.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if t, err := time.Parse(time.RFC3339Nano, res.Header.Get(api.TimeHeader)); err == nil && c.contact != nil {
+		c.contact(t)
+	}
+	if res.StatusCode == http.StatusNotModified {
+		return errNotModified
+	}
+	if res.StatusCode >= 300 {
+		return refusal(res)
+	}
+	b, err := readBounded(res.Body, limit)
+	if err != nil {
+		return fmt.Errorf("read answer of %s: %w", path, err)
+	}
+	switch out := out.(type) {
+	case nil:
+	case *[]byte:
+		*out = b
+	default:
+		if err := json.Unmarshal(b, out); err != nil {
+			return fmt.Errorf("read answer of %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// refusal reads the error that the server sent. Whatever comes instead of one
+// becomes one.
+func refusal(res *http.Response) error {
+	e := &api.Error{Status: res.StatusCode, Code: api.CodeUnavailable}
+	b, err := readBounded(res.Body, 64<<10)
+	if err != nil || json.Unmarshal(b, e) != nil || e.Message == "" {
+		e.Message = fmt.Sprintf("the server answered %s", res.Status)
+		if res.StatusCode < 500 {
+			e.Code = api.CodeBadRequest
+		}
+	}
+	e.Message, e.Hint = oneLine(e.Message), oneLine(e.Hint)
+	return e
+}
+
+func readBounded(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("longer than %d bytes", limit)
+	}
+	return b, err
+}
+
+// oneLine keeps what a server says fit for a terminal.
+func oneLine(s string) string {
+	if len(s) > 500 {
+		s = s[:500]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}
+
+// clean makes a hostname that is not UTF-8 fit for JSON; what is left of it
+// becomes a name on the server.
+func clean(hostname string) string {
+	if len(hostname) > 1024 {
+		hostname = hostname[:1024]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(hostname, "-"), "\uFFFD", "-")
+}

@@ -1,0 +1,146 @@
+package coord
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Errors that the verbs and the console branch on.
+var (
+	ErrNotFound = store.ErrNotFound
+	ErrTaken    = store.ErrTaken
+	ErrInvalid  = errors.New("invalid")
+)
+
+// FindDevice finds a device as a person names it: by name (short or full),
+// overlay address or id.
+func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, error) {
+	name, ip, id := word, "", ""
+	if _, err := netip.ParseAddr(word); err == nil {
+		name, ip = "", word
+	} else if _, err := cert.ParseNodeID(strings.ToLower(word)); err == nil {
+		name, id = "", strings.ToLower(word)
+	}
+	find, err := s.finder(name, ip, id)
+	if err != nil {
+		return store.Node{}, err
+	}
+	var node store.Node
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = find(r); return err })
+	if err != nil {
+		return node, fmt.Errorf("device %q: %w", word, err)
+	}
+	return node, nil
+}
+
+// EachDevice calls f for every device of a user ("" for all), by name.
+func (s *Service) EachDevice(ctx context.Context, userID string, f func(store.Node) error) error {
+	return s.store.Read(ctx, func(r *store.Reader) error { return r.EachNode(s.network, userID, f) })
+}
+
+// RenameDevice gives a device another name. Its certificate is signed anew at
+// once, for others to see; the device fetches its own when its config says
+// so. allowed, if not nil, is asked inside the transaction.
+func (s *Service) RenameDevice(ctx context.Context, id cert.NodeID, name string, allowed func(store.Node) error) (store.Node, error) {
+	name = strings.ToLower(name)
+	if !validName(name) {
+		return store.Node{}, fmt.Errorf("name %q: want 1 to 56 letters, digits and single hyphens, not only digits: %w", printable(name, 80), ErrInvalid)
+	}
+	var node store.Node
+	err := s.store.Write(ctx, func(tx *store.Tx) (err error) {
+		if node, err = s.nodeFor(tx, id, allowed); err != nil || node.Name == name {
+			return err
+		}
+		old := node.Name
+		node.Name = name
+		if node.N, err = tx.Bump(s.network); err != nil {
+			return err
+		}
+		node.ConfigN = node.N
+		pub, err := x509.ParsePKIXPublicKey(node.SPKI)
+		if err != nil {
+			return err
+		}
+		key, ok := pub.(*ecdsa.PublicKey)
+		if !ok {
+			return fmt.Errorf("rename %s: its key is not ECDSA", old)
+		}
+		if err := s.certify(tx, &node, key, s.now()); err != nil {
+			return err
+		}
+		if err := tx.UpdateNode(s.network, node); err != nil {
+			return err
+		}
+		if err := tx.FreeName(s.network, old); err != nil {
+			return err
+		}
+		tx.After(func() {
+			s.index.put(node)
+			s.changed()
+			s.events.publish(eventRenamed, node)
+			s.log.Info("device renamed", "name", name, "was", old, "id", id)
+		})
+		return nil
+	})
+	if errors.Is(err, store.ErrTaken) {
+		err = fmt.Errorf("name %q: %w", name, ErrTaken)
+	}
+	return node, err
+}
+
+// DeleteDevice deletes a device and revokes every certificate it was given,
+// in one transaction. When it returns, the new revocation list is on its way
+// to whoever is online, and the relay has dropped the device.
+func (s *Service) DeleteDevice(ctx context.Context, id cert.NodeID, allowed func(store.Node) error) (store.Node, error) {
+	var node store.Node
+	err := s.store.Write(ctx, func(tx *store.Tx) (err error) {
+		if node, err = s.nodeFor(tx, id, allowed); err != nil {
+			return err
+		}
+		return s.deleteTx(tx, node)
+	})
+	return node, err
+}
+
+func (s *Service) deleteTx(tx *store.Tx, node store.Node) error {
+	n, err := tx.DeleteNode(s.network, node, s.now())
+	if err != nil {
+		return err
+	}
+	s.renewCRL(tx)
+	tx.After(func() {
+		s.revoked = append(s.revoked, node.ID)
+		s.index.remove(node.ID, n)
+		s.presence.Forget(node.ID)
+		s.relay.get().Kick(s.network, node.ID)
+		s.changed()
+		s.events.publish(eventDeleted, node)
+		s.log.Info("device deleted", "name", node.Name, "id", node.ID)
+	})
+	return nil
+}
+
+func (s *Service) nodeFor(tx *store.Tx, id cert.NodeID, allowed func(store.Node) error) (store.Node, error) {
+	node, err := tx.Node(s.network, id)
+	if err == nil && allowed != nil {
+		err = allowed(node)
+	}
+	return node, err
+}
+
+// handleLogout deletes the calling device.
+func (s *Service) handleLogout(ctx context.Context, c *caller, _ *http.Request) (any, error) {
+	if _, err := s.DeleteDevice(ctx, c.id, nil); err != nil {
+		return nil, gone(err)
+	}
+	return statusOnly(http.StatusNoContent), nil
+}

@@ -1,0 +1,28 @@
+// Package coord is the coordination server: a plain HTTPS service over a
+// database. It makes join keys, issues certificates and addresses, answers
+// who is who, and revokes. It holds no connection to nodes; the relay, which
+// runs in the same process, does.
+//
+//	service.go    Service: the operations, with or without a running server
+//	index.go      what is kept in memory: versions, classes, who sees whom
+//	api.go        the node API: routes, callers, errors
+//	join.go       POST /v1/join
+//	renew.go      POST /v1/renew
+//	config.go     GET /v1/config
+//	directory.go  GET /v1/directory
+//	lookup.go     GET /v1/lookup
+//	crl.go        GET /v1/crl, and making the list
+//	devices.go    list, rename, delete, logout
+//	keys.go       join keys and their tokens
+//	users.go      sign-in links
+//	policy.go     changing the policy
+//	upkeep.go     last seen, ephemeral nodes, pruning
+//	events.go     what open consoles are told
+//	server.go     Server: listeners around a Service
+//	site.go       the public site
+//	admin.go      the socket for the verbs of weft-server
+//	backend.go    what the console sees
+//
+// The database is the truth. Memory changes only after a commit, in commit
+// order (store.Tx.After); a failed write changes nothing.
+package coord

@@ -1,0 +1,344 @@
+package coord
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"weft/coord/api"
+	"weft/coord/policy"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Above this many visible nodes a node asks by name instead of holding the
+// directory; below the lower bound it holds the directory again.
+const (
+	lookupAbove = 1000
+	lookupBelow = 800
+)
+
+// index is what the server keeps in memory so that a relay with many clients
+// can ask for versions at no cost: a few words per node, and one class per
+// distinct pair of owner and tags. Policy looks at classes only, so who sees
+// whom is decided once per pair of classes, and a change touches the classes
+// that see it instead of a list of nodes.
+type index struct {
+	mu      sync.RWMutex // guards the following
+	network store.Network
+	policy  *policy.Policy
+	users   map[string]string // id -> name
+	nodes   map[cert.NodeID]entry
+	classes map[string]*class
+}
+
+type entry struct {
+	class     *class
+	configN   uint64
+	created   int64 // unix seconds
+	seen      int64 // as of the start of the server, 0 for never
+	ephemeral bool
+}
+
+type class struct {
+	key       string
+	userID    string
+	subject   policy.Subject
+	count     int
+	changed   uint64 // last change in it
+	initiates bool
+	rules     []api.Rule
+	sees      []*class
+	seenBy    []*class
+
+	visible  int    // nodes in sees
+	dirN     uint64 // last change that it sees
+	lookup   bool
+	switched uint64 // change at which lookup flipped
+}
+
+func newIndex(n store.Network, p *policy.Policy) *index {
+	return &index{network: n, policy: p, users: map[string]string{}, nodes: map[cert.NodeID]entry{}, classes: map[string]*class{}}
+}
+
+// load fills the index from the database.
+func (x *index) load(r *store.Reader) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	users, err := r.Users(x.network.ID)
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		x.users[u.ID] = u.Name
+	}
+	versions, err := r.ClassVersions(x.network.ID)
+	if err != nil {
+		return err
+	}
+	err = r.EachBrief(x.network.ID, func(b store.Brief) error {
+		c := x.classLocked(b.Class)
+		c.count++
+		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
+		return nil
+	})
+	for key, n := range versions {
+		x.classLocked(key).changed = n
+	}
+	x.relateLocked(0)
+	return err
+}
+
+// classLocked returns the class of this key, related to all others.
+func (x *index) classLocked(key string) *class {
+	if c := x.classes[key]; c != nil {
+		return c
+	}
+	userID, tags := store.ClassOf(key)
+	c := &class{key: key, userID: userID, subject: policy.Subject{User: x.users[userID], Tags: tags}}
+	x.classes[key] = c
+	x.decideLocked(c)
+	for _, o := range x.classes {
+		x.pairLocked(c, o)
+		if o != c {
+			x.pairLocked(o, c)
+		}
+	}
+	return c
+}
+
+func (x *index) decideLocked(c *class) {
+	c.initiates = x.policy.Initiates(c.subject)
+	c.rules = x.policy.RulesFor(c.subject)
+	c.sees, c.seenBy = nil, nil
+	c.visible, c.dirN = 0, max(1, x.network.FullAfter)
+}
+
+func (x *index) pairLocked(from, to *class) {
+	if from.initiates && x.policy.Reaches(from.subject, to.subject) {
+		from.sees = append(from.sees, to)
+		to.seenBy = append(to.seenBy, from)
+		from.visible += to.count
+		from.dirN = max(from.dirN, to.changed)
+	}
+}
+
+// relateLocked decides anew who sees whom, as of change n.
+func (x *index) relateLocked(n uint64) {
+	for _, c := range x.classes {
+		x.decideLocked(c)
+		c.dirN = max(c.dirN, n)
+	}
+	for _, a := range x.classes {
+		for _, b := range x.classes {
+			x.pairLocked(a, b)
+		}
+	}
+	for _, c := range x.classes {
+		x.sizeLocked(c, n)
+	}
+}
+
+// sizeLocked switches a class between holding the directory and looking up.
+func (x *index) sizeLocked(c *class, n uint64) {
+	if !c.lookup && c.visible > lookupAbove || c.lookup && c.visible < lookupBelow {
+		c.lookup, c.switched = !c.lookup, n
+	}
+}
+
+// touchLocked notes that something in c that others see changed.
+func (x *index) touchLocked(c *class, n uint64, delta int) {
+	x.network.N = max(x.network.N, n)
+	c.changed = max(c.changed, n)
+	c.count += delta
+	for _, o := range c.seenBy {
+		o.visible += delta
+		o.dirN = max(o.dirN, n)
+		x.sizeLocked(o, n)
+	}
+}
+
+// put notes a node that was made or changed at change n.
+func (x *index) put(node store.Node) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, known := x.nodes[node.ID]
+	delta := 0
+	if !known {
+		e = entry{class: x.classLocked(node.Class), created: node.Created.Unix(), ephemeral: node.Ephemeral}
+		delta = 1
+	}
+	e.configN = node.ConfigN
+	x.nodes[node.ID] = e
+	x.touchLocked(e.class, node.N, delta)
+}
+
+// remove notes a node that was deleted at change n.
+func (x *index) remove(id cert.NodeID, n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, ok := x.nodes[id]
+	if !ok {
+		return
+	}
+	delete(x.nodes, id)
+	x.touchLocked(e.class, n, -1)
+}
+
+// setCRL notes a new revocation list.
+func (x *index) setCRL(number uint64, der []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.network.CRLNumber, x.network.CRL = number, der
+}
+
+// setUser notes a new user.
+func (x *index) setUser(id, name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.users[id] = name
+}
+
+// setPolicy puts a policy into force as of change n.
+func (x *index) setPolicy(p *policy.Policy, text string, n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.policy = p
+	x.network.Policy, x.network.N, x.network.ConfigN, x.network.FullAfter = text, n, n, n
+	x.relateLocked(n)
+}
+
+// setFullAfter notes how far back deltas reach.
+func (x *index) setFullAfter(n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.network.FullAfter = max(x.network.FullAfter, n)
+}
+
+// info returns the network's row as memory has it.
+func (x *index) info() store.Network {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.network
+}
+
+// has reports whether a node exists, and whether it carries tags.
+func (x *index) has(id cert.NodeID) (tagged, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	return ok && len(e.class.subject.Tags) > 0, ok
+}
+
+// view is what a node of some class may see.
+type view struct {
+	versions  api.Versions
+	rules     []api.Rule
+	classes   []string
+	initiates bool
+	lookup    bool
+	fullAfter uint64
+}
+
+// view returns what a node may see, as of now.
+func (x *index) view(id cert.NodeID) (view, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	if !ok {
+		return view{}, false
+	}
+	c := e.class
+	v := view{versions: x.versionsLocked(e), rules: c.rules, initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
+	for _, o := range c.sees {
+		v.classes = append(v.classes, o.key)
+	}
+	return v, true
+}
+
+// versions returns what a node should hold. It is called by the relay for
+// each client: no allocation.
+func (x *index) versions(id cert.NodeID) (api.Versions, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	if !ok {
+		return api.Versions{}, false
+	}
+	return x.versionsLocked(e), true
+}
+
+func (x *index) versionsLocked(e entry) api.Versions {
+	epoch := x.network.Epoch
+	v := api.Versions{
+		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched)},
+		CRL:    x.network.CRLNumber,
+	}
+	// Who holds no directory is never behind on it.
+	if e.class.initiates && !e.class.lookup {
+		v.Directory = api.Version{Epoch: epoch, N: e.class.dirN}
+	}
+	return v
+}
+
+// reaches reports whether policy lets a node of class from reach one of class to.
+func (x *index) reaches(from cert.NodeID, to string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[from]
+	return ok && slices.ContainsFunc(e.class.sees, func(c *class) bool { return c.key == to })
+}
+
+// counts returns how many nodes there are: of a user, and in all.
+func (x *index) counts(userID string) (own, all int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, c := range x.classes {
+		if c.userID == userID {
+			own += c.count
+		}
+	}
+	return own, len(x.nodes)
+}
+
+// owner returns the id of a node's owner.
+func (x *index) owner(id cert.NodeID) string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if e, ok := x.nodes[id]; ok {
+		return e.class.userID
+	}
+	return ""
+}
+
+// ephemeral returns the ephemeral nodes, and when each was made or last seen
+// as far as was known at the start.
+func (x *index) ephemeral() map[cert.NodeID]time.Time {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	m := map[cert.NodeID]time.Time{}
+	for id, e := range x.nodes {
+		if e.ephemeral {
+			m[id] = time.Unix(max(e.created, e.seen), 0)
+		}
+	}
+	return m
+}
+
+func unixOrZero(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}
+
+// count returns how many devices a user has, and how many of them are online.
+func (s *Service) count(userID string) (all, online int) {
+	all, _ = s.index.counts(userID)
+	for _, id := range s.presence.Connected() { // never under two locks at once
+		if s.index.owner(id) == userID {
+			online++
+		}
+	}
+	return all, online
+}

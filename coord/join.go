@@ -1,0 +1,185 @@
+package coord
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"weft/coord/api"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// clockSlack is how far before now a certificate is valid already: clocks
+// differ, also between a server before and after its own was set.
+const clockSlack = time.Hour
+
+// handleJoin makes a node. The token is checked and consumed in the write
+// transaction that makes the node's row, so a one-time token makes one node
+// however many ask at once.
+func (s *Service) handleJoin(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	var req api.JoinRequest
+	if err := readRequest(r, &req); err != nil {
+		return nil, err
+	}
+	node, err := s.join(ctx, c, &req)
+	if err != nil {
+		return nil, err
+	}
+	config, err := s.configOf(node)
+	if err != nil {
+		return nil, err
+	}
+	return &api.JoinResponse{Certificate: node.Certificate, Config: *config}, nil
+}
+
+func (s *Service) join(ctx context.Context, c *caller, req *api.JoinRequest) (store.Node, error) {
+	if err := checkProtocol(req.Protocol); err != nil {
+		return store.Node{}, err
+	}
+	if len(req.Secret) < 16 || len(req.Secret) > 64 {
+		return store.Node{}, tokenUnknown()
+	}
+	hash := sha256.Sum256(req.Secret)
+	// Junk is turned away before it costs a write or a signature check.
+	var node store.Node
+	err := s.store.Read(ctx, func(rd *store.Reader) (err error) { node, err = s.checkToken(rd, c, hash); return err })
+	if err == nil && node.ID == c.id {
+		return node, nil // the answer to an earlier join got lost
+	}
+	if err == nil {
+		err = checkKey(c, req.CSR)
+	}
+	if err != nil {
+		return store.Node{}, err
+	}
+	err = s.store.Write(ctx, func(tx *store.Tx) (err error) {
+		node, err = s.joinTx(tx, c, req, hash)
+		return err
+	})
+	return node, err
+}
+
+// joinTx is the transaction: token, name, address, certificate, row.
+func (s *Service) joinTx(tx *store.Tx, c *caller, req *api.JoinRequest, hash [32]byte) (store.Node, error) {
+	// The answer may have changed while this write waited for its turn.
+	node, err := s.checkToken(&tx.Reader, c, hash)
+	if err != nil || node.ID == c.id {
+		return node, err
+	}
+	key, err := tx.KeyBySecret(s.network, hash)
+	if err != nil {
+		return node, err
+	}
+	now := s.now()
+	if err := tx.UseKey(s.network, key.ID, now); err != nil {
+		return node, err
+	}
+	node = store.Node{
+		ID: c.id, SPKI: c.spki, UserID: key.UserID, User: key.User, Tags: key.Tags, KeyID: key.ID, Ephemeral: key.Ephemeral,
+		Hostname: printable(req.Hostname, 255), OS: printable(req.OS, 64), Software: printable(req.Software, 64), Created: now,
+	}
+	node.Class = store.Class(node.UserID, store.JoinTags(node.Tags))
+	if node.Name, err = tx.AllocName(s.network, CleanName(req.Hostname)); err != nil {
+		return node, err
+	}
+	if node.IPv4, err = tx.AllocIPv4(s.network, s.ipv4, now); err != nil {
+		return node, err
+	}
+	if node.N, err = tx.Bump(s.network); err != nil {
+		return node, err
+	}
+	node.ConfigN = node.N
+	if err := s.certify(tx, &node, c.key, now); err != nil {
+		return node, err
+	}
+	if err := tx.InsertNode(s.network, node); err != nil {
+		return node, err
+	}
+	tx.After(func() {
+		s.index.put(node)
+		s.changed()
+		s.events.publish(eventJoined, node)
+		s.log.Info("device joined", "name", node.Name, "id", node.ID, "user", node.User, "tags", node.Tags, "key", key.ID)
+	})
+	return node, nil
+}
+
+// checkToken says whether the token may make a node for this key. If it did
+// already, that node is returned: a repeated join is answered alike.
+func (s *Service) checkToken(r *store.Reader, c *caller, hash [32]byte) (store.Node, error) {
+	key, err := r.KeyBySecret(s.network, hash)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Node{}, tokenUnknown()
+	}
+	if err != nil {
+		return store.Node{}, err
+	}
+	node, err := r.Node(s.network, c.id)
+	switch {
+	case err == nil && node.KeyID == key.ID:
+		return node, nil
+	case err == nil:
+		return store.Node{}, fail(http.StatusConflict, api.CodeConflict, "this device has joined already, as "+node.Name,
+			"to join anew with another token, run: weft logout")
+	case !errors.Is(err, store.ErrNotFound):
+		return store.Node{}, err
+	}
+	const again = "make a new one in the console, or with `weft-server keys create`"
+	switch {
+	case !key.Revoked.IsZero():
+		return store.Node{}, fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
+	case !key.Reusable && key.Uses > 0:
+		return store.Node{}, fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
+	case !s.now().Before(key.Expires):
+		return store.Node{}, fail(http.StatusUnauthorized, api.CodeTokenExpired, "this token expired on "+key.Expires.Format("2006-01-02 15:04 MST"), again)
+	}
+	return store.Node{}, nil
+}
+
+func tokenUnknown() *api.Error {
+	return fail(http.StatusUnauthorized, api.CodeTokenUnknown, "this server does not know this token", "copy the whole token again, or make a new one with `weft-server keys create`")
+}
+
+// checkKey wants a request over the very key of the connection.
+func checkKey(c *caller, csr []byte) error {
+	pub, err := cert.CheckCSR(csr)
+	if err != nil {
+		return fail(http.StatusBadRequest, api.CodeBadRequest, err.Error(), "")
+	}
+	if !pub.Equal(c.key) {
+		return fail(http.StatusUnauthorized, api.CodeUnauthorized, "the certificate request is for another key than the connection's", "")
+	}
+	return nil
+}
+
+func checkProtocol(p int) error {
+	if p == api.Protocol {
+		return nil
+	}
+	hint := "update weft on the device"
+	if p > api.Protocol {
+		hint = "update weft-server"
+	}
+	return fail(http.StatusBadRequest, api.CodeProtocol, fmt.Sprintf("the device speaks protocol %d, this server %d", p, api.Protocol), hint)
+}
+
+// certify signs a certificate for the node as it is now, and records it.
+func (s *Service) certify(tx *store.Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time) error {
+	serial := cert.NewSerial()
+	node.Expires = now.Add(s.life)
+	der, err := s.auth.Network.SignNode(key, cert.Attributes{
+		Name: node.Name, FQDN: node.Name + "." + s.suffix,
+		IPv4: node.IPv4, IPv6: store.IPv6Of(s.ipv6, node.IPv4),
+		User: node.User, Tags: node.Tags,
+	}, serial, now.Add(-clockSlack), node.Expires)
+	if err != nil {
+		return err
+	}
+	node.Certificate = der
+	return tx.Issued(s.network, node.ID, serial, node.Expires)
+}

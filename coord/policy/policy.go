@@ -1,0 +1,242 @@
+// Package policy decides who may reach whom. It is pure: attributes in,
+// decisions out; no clock, no database, no goroutine.
+//
+// A policy is a list of rules; what no rule allows is denied. A rule lets the
+// nodes that From selects reach the nodes that To selects at Ports.
+//
+//	From   "*", "user:NAME" (nodes of the user that carry no tag), "user:*"
+//	       (nodes of any user that carry no tag; only to "self"),
+//	       "group:NAME", "tag:NAME"
+//	To     "*", "user:NAME", "group:NAME", "tag:NAME", and "self": nodes
+//	       owned by the user who initiates, with or without tags
+//	Ports  "*", or PROTO, PROTO:PORT, PROTO:FIRST-LAST with PROTO one of
+//	       tcp, udp, icmp
+//
+// A tag never takes ownership away: "self" holds for a tagged node of the same
+// owner. But a tagged node acts as its tags, not as its owner: it is not
+// selected by "user:" or "self" as an initiator, so the starting policy lets
+// it initiate nothing.
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+)
+
+// Bounds of a policy text.
+const (
+	MaxText  = 256 << 10
+	maxRules = 1000
+	maxWords = 200 // selectors or ports per rule
+)
+
+// Subject is what policy looks at in a node.
+type Subject struct {
+	User   string
+	Groups []string // of the user
+	Tags   []string
+}
+
+// Policy is an immutable list of rules.
+type Policy struct {
+	Rules []Rule `json:"rules"`
+
+	ports [][]api.PortRange // of Rules
+}
+
+// Rule lets From reach To at Ports.
+type Rule struct {
+	From  []string `json:"from"`
+	To    []string `json:"to"`
+	Ports []string `json:"ports"`
+}
+
+// Starting returns the policy of a new network: a user reaches that user's
+// own devices, and tagged devices initiate nothing.
+func Starting() *Policy {
+	p := &Policy{Rules: []Rule{{From: []string{"user:*"}, To: []string{"self"}, Ports: []string{"*"}}}}
+	if err := p.check(); err != nil {
+		panic(err) // a constant: seen by the first test
+	}
+	return p
+}
+
+// Parse reads a policy from JSON; "" is the starting policy. Unknown fields
+// and selectors are errors: a misspelt rule must not silently allow or deny.
+func Parse(text string) (*Policy, error) {
+	if text == "" {
+		return Starting(), nil
+	}
+	if len(text) > MaxText {
+		return nil, fmt.Errorf("parse policy: %d bytes, at most %d", len(text), MaxText)
+	}
+	d := json.NewDecoder(bytes.NewReader([]byte(text)))
+	d.DisallowUnknownFields()
+	p := &Policy{}
+	if err := d.Decode(p); err != nil {
+		return nil, fmt.Errorf("parse policy: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("parse policy: more text behind it")
+	}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("parse policy: %w", err)
+	}
+	return p, nil
+}
+
+func (p *Policy) check() error {
+	if len(p.Rules) > maxRules {
+		return fmt.Errorf("%d rules, at most %d", len(p.Rules), maxRules)
+	}
+	p.ports = make([][]api.PortRange, len(p.Rules))
+	for i, r := range p.Rules {
+		if len(r.From) == 0 || len(r.To) == 0 || len(r.Ports) == 0 {
+			return fmt.Errorf("rule %d: from, to and ports must each name something", i+1)
+		}
+		if max(len(r.From), len(r.To), len(r.Ports)) > maxWords {
+			return fmt.Errorf("rule %d: more than %d entries in one list", i+1, maxWords)
+		}
+		for _, s := range r.From {
+			if !validSelector(s) && s != "user:*" {
+				return fmt.Errorf("rule %d: from %q: want *, user:NAME, user:*, group:NAME or tag:NAME", i+1, s)
+			}
+			if s == "user:*" && !slices.Equal(r.To, []string{"self"}) {
+				return fmt.Errorf("rule %d: from \"user:*\" goes with to \"self\" alone", i+1)
+			}
+		}
+		for _, s := range r.To {
+			if s != "self" && !validSelector(s) {
+				return fmt.Errorf("rule %d: to %q: want self, *, user:NAME, group:NAME or tag:NAME", i+1, s)
+			}
+		}
+		for _, s := range r.Ports {
+			pr, err := parsePorts(s)
+			if err != nil {
+				return fmt.Errorf("rule %d: %w", i+1, err)
+			}
+			p.ports[i] = append(p.ports[i], pr)
+		}
+	}
+	return nil
+}
+
+func validSelector(s string) bool {
+	if s == "*" {
+		return true
+	}
+	kind, name, ok := strings.Cut(s, ":")
+	return ok && (kind == "user" || kind == "group" || kind == "tag") && cert.ValidWord(name)
+}
+
+func parsePorts(s string) (api.PortRange, error) {
+	if s == "*" {
+		return api.PortRange{Proto: "*", First: 0, Last: 65535}, nil
+	}
+	bad := fmt.Errorf("ports %q: want *, or tcp, udp or icmp, with :PORT or :FIRST-LAST for tcp and udp", s)
+	proto, ports, some := strings.Cut(s, ":")
+	if proto != "tcp" && proto != "udp" && proto != "icmp" || some && proto == "icmp" {
+		return api.PortRange{}, bad
+	}
+	if !some {
+		return api.PortRange{Proto: proto, First: 0, Last: 65535}, nil
+	}
+	a, b, two := strings.Cut(ports, "-")
+	if !two {
+		b = a
+	}
+	first, err1 := strconv.ParseUint(a, 10, 16)
+	last, err2 := strconv.ParseUint(b, 10, 16)
+	if err1 != nil || err2 != nil || first > last {
+		return api.PortRange{}, bad
+	}
+	return api.PortRange{Proto: proto, First: uint16(first), Last: uint16(last)}, nil
+}
+
+// selects reports whether the selector s names the node n.
+func selects(s string, n Subject) bool {
+	if s == "*" {
+		return true
+	}
+	kind, name, _ := strings.Cut(s, ":")
+	switch kind {
+	case "user":
+		return len(n.Tags) == 0 && n.User != "" && (name == "*" || name == n.User)
+	case "group":
+		return len(n.Tags) == 0 && slices.Contains(n.Groups, name)
+	case "tag":
+		return slices.Contains(n.Tags, name)
+	}
+	return false
+}
+
+// reaches reports whether the rule lets src reach dst at any port.
+func (r Rule) reaches(src, dst Subject) bool {
+	if !slices.ContainsFunc(r.From, func(s string) bool { return selects(s, src) }) {
+		return false
+	}
+	return slices.ContainsFunc(r.To, func(s string) bool {
+		if s == "self" {
+			return len(src.Tags) == 0 && src.User != "" && src.User == dst.User
+		}
+		return selects(s, dst)
+	})
+}
+
+// Reaches reports whether src may reach dst at any port: then src may also
+// see dst in the directory.
+func (p *Policy) Reaches(src, dst Subject) bool {
+	return slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.reaches(src, dst) })
+}
+
+// Initiates reports whether src may reach anybody, if only there were the
+// right node: then it makes sense for src to hold the directory.
+func (p *Policy) Initiates(src Subject) bool {
+	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
+		return slices.ContainsFunc(r.From, func(s string) bool { return selects(s, src) }) &&
+			(len(src.Tags) == 0 || slices.ContainsFunc(r.To, func(s string) bool { return s != "self" }))
+	})
+}
+
+// RulesFor returns the rules as dst enforces them: who may reach it, where.
+// The result's size depends on the policy, never on the number of nodes.
+func (p *Policy) RulesFor(dst Subject) []api.Rule {
+	rules := []api.Rule{}
+	for i, r := range p.Rules {
+		var from []string
+		add := func(s string) {
+			if !slices.Contains(from, s) {
+				from = append(from, s)
+			}
+		}
+		direct, self := false, false
+		for _, s := range r.To {
+			if s == "self" {
+				self = dst.User != ""
+			} else if selects(s, dst) {
+				direct = true
+			}
+		}
+		for _, s := range r.From {
+			if direct {
+				add(s)
+			}
+			if own := "user:" + dst.User; self && (s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])) {
+				add(own)
+			}
+		}
+		if len(from) > 0 {
+			rules = append(rules, api.Rule{From: from, Ports: slices.Clone(p.ports[i])})
+		}
+	}
+	return rules
+}

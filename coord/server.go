@@ -1,0 +1,365 @@
+package coord
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/coord/api"
+	"weft/coord/ca"
+	"weft/coord/console"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+	"weft/overlay/relay/relayserver"
+)
+
+// The ports of a server that was not told others.
+const (
+	DefaultListen  = ":8443"
+	DefaultConsole = "127.0.0.1:8080"
+	DefaultSTUN    = ":3478"
+)
+
+// closeGrace is how long requests may go on after Close, of the 5 s in which
+// the process ends.
+const closeGrace = 2 * time.Second
+
+// Address is where to listen. A port that is taken is an error when somebody
+// asked for it, and a warning when it is only the default.
+type Address struct {
+	Addr     string // "" to not listen
+	Explicit bool
+}
+
+// ServerOptions configure NewServer.
+type ServerOptions struct {
+	Options
+	Listen         Address // TCP, TLS: nodes, relay and site
+	Console        Address // TCP, plain HTTP on loopback: site
+	STUN           Address // UDP
+	TrustedProxies []netip.Prefix
+}
+
+// Server is a Service with everything that listens: nodes, relay, site, STUN,
+// and the admin socket.
+type Server struct {
+	// constant after NewServer
+	*Service
+	log     *slog.Logger
+	trusted []netip.Prefix
+	tcp     net.Listener
+	plain   net.Listener   // nil when off
+	udp     net.PacketConn // nil when off
+	admin   net.Listener
+	site    *tls.Certificate
+	link    *link.Server
+	relay   *relayserver.Server
+	http    *http.Server // on plain
+	adminH  *http.Server
+	console *console.Console
+
+	cancel context.CancelFunc // ends the goroutines that wg counts
+	wg     sync.WaitGroup
+	failed chan error // capacity 1: a listener ended by itself
+	ready  atomic.Bool
+	once   sync.Once
+}
+
+// NewServer opens the data directory and all listeners and starts serving. An
+// error leaves nothing behind.
+func NewServer(ctx context.Context, o ServerOptions) (s *Server, err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s = &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}}
+	defer func() {
+		if err != nil {
+			s.closeListeners()
+			if s.Service != nil {
+				s.Service.Close()
+			}
+		}
+	}()
+	if err := s.listen(o); err != nil {
+		return nil, err
+	}
+	o.Create = true
+	urls := o.URLs
+	if len(urls) == 0 {
+		urls = []string{s.defaultURL()}
+		o.Log.Warn("no --url given: devices will look for this server at " + urls[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
+	}
+	o.Options.URLs = urls
+	o.Options.STUN = s.stunAddrs(urls)
+	if s.Service, err = OpenService(ctx, o.Options); err != nil {
+		return nil, err
+	}
+	if s.site, err = ca.Site(o.Data, urls, o.Now()); err != nil {
+		return nil, err
+	}
+	if s.admin, err = listenAdmin(o.Data); err != nil {
+		return nil, err
+	}
+	s.build()
+	s.start()
+	return s, nil
+}
+
+// listen opens the ports before anything is written to the data directory.
+func (s *Server) listen(o ServerOptions) (err error) {
+	if s.tcp, err = net.Listen("tcp", o.Listen.Addr); err != nil {
+		return fmt.Errorf("listen on %s: %w; choose another with --listen ADDR:PORT", o.Listen.Addr, cause(err))
+	}
+	if o.Console.Addr != "" {
+		if err := checkConsoleAddr(o.Console.Addr, len(o.TrustedProxies) > 0); err != nil {
+			return err
+		}
+		s.plain, err = net.Listen("tcp", o.Console.Addr)
+		if err = s.optional(err, o.Console, "--console"); err != nil {
+			return err
+		}
+	}
+	if o.STUN.Addr != "" {
+		s.udp, err = net.ListenPacket("udp", o.STUN.Addr)
+		if err = s.optional(err, o.STUN, "--stun"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// optional makes a warning of an error about a port that was only a default.
+func (s *Server) optional(err error, a Address, flag string) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("listen on %s: %w; choose another with %s", a.Addr, cause(err), flag)
+	if a.Explicit {
+		return err
+	}
+	s.log.Warn(err.Error())
+	return nil
+}
+
+// cause strips "listen tcp :8443: bind:" off a listen error.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	if e := errors.Unwrap(err); e != nil {
+		err = e
+	}
+	return err
+}
+
+// checkConsoleAddr keeps plain HTTP, with its passwords and cookies, off the
+// network, unless a reverse proxy that is known by address stands in front.
+func checkConsoleAddr(addr string, proxied bool) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("--console %q: want ADDR:PORT", addr)
+	}
+	ip, err := netip.ParseAddr(host)
+	if host == "localhost" || err == nil && ip.IsLoopback() || proxied {
+		return nil
+	}
+	return fmt.Errorf("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
+}
+
+// defaultURL is this machine's address on its default route. Nothing is sent.
+func (s *Server) defaultURL() string {
+	host := "127.0.0.1"
+	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+		if c, err := net.Dial("udp", to); err == nil {
+			host = c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("").String()
+			c.Close()
+			break
+		}
+	}
+	if a, ok := s.tcp.Addr().(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
+		host = a.IP.String()
+	}
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.tcp.Addr().(*net.TCPAddr).Port))
+}
+
+// stunAddrs is where nodes find the STUN port: each of the server's hosts.
+func (s *Server) stunAddrs(urls []string) []string {
+	addrs := []string{}
+	if s.udp == nil {
+		return addrs
+	}
+	port := strconv.Itoa(s.udp.LocalAddr().(*net.UDPAddr).Port)
+	for _, raw := range urls {
+		if u, err := url.Parse(raw); err == nil {
+			addrs = append(addrs, net.JoinHostPort(u.Hostname(), port))
+		}
+	}
+	return addrs
+}
+
+// build wires relay, link, console and admin around the service.
+func (s *Server) build() {
+	s.relay = relayserver.New(relayserver.Config{
+		Verify: s.verifyClient,
+		Versions: func(_ cert.NetworkID, node cert.NodeID) api.Versions {
+			return s.Versions(node)
+		},
+		CRL: func(cert.NetworkID) []byte { return s.CRL() },
+		Presence: func(e relayserver.Event) {
+			s.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr())
+		},
+		Alert: func(_ cert.NetworkID, node cert.NodeID) {
+			s.log.Warn("two machines use the identity of one device", "id", node)
+		},
+		Now: s.now,
+		Log: s.log,
+	})
+	s.SetRelay(s.relay)
+	s.console = console.New(console.Config{Backend: &backend{s.Service}, Log: s.log, Now: s.now, TrustedProxies: s.trusted})
+	site := s.siteHandler()
+	s.link = link.NewServer(link.ServerConfig{
+		Certificate: func() *tls.Certificate {
+			c, err := s.auth.Leaf(s.now())
+			if err != nil {
+				s.log.Error("make server certificate", "err", err)
+			}
+			return c
+		},
+		Public:     &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
+		API:        s.API(),
+		Relay:      s.relay.Serve,
+		Site:       site,
+		RemoteAddr: s.remoteAddr,
+		Log:        s.log,
+	})
+	quiet := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	if s.plain != nil {
+		mux := http.NewServeMux()
+		mux.Handle(link.Path, s.link)
+		mux.Handle("/", site)
+		s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: quiet}
+	}
+	s.adminH = &http.Server{Handler: adminHandler(s.Service), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: peerContext}
+	s.SetConsoleURL(s.ConsoleURL())
+}
+
+// verifyClient says who wants to use the relay: a node of this network that
+// exists. Whether its certificate has expired by this server's clock does not
+// matter, for the same reason as in the API: peers judge that by weft time.
+func (s *Server) verifyClient(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
+	node, err := s.auth.Roots.VerifyNodeAnyTime(leaf.Raw)
+	if err != nil {
+		return cert.NetworkID{}, cert.NodeID{}, false, err
+	}
+	tagged, ok := s.index.has(node.ID)
+	if !ok {
+		return cert.NetworkID{}, cert.NodeID{}, false, fmt.Errorf("node %s: %w", node.ID, ErrNotFound)
+	}
+	return s.network, node.ID, tagged, nil
+}
+
+// start runs everything. Close waits for it.
+func (s *Server) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.wg.Go(func() { s.Run(ctx) })
+	s.wg.Go(func() { s.fail("listener", s.link.Serve(s.tcp)) })
+	s.wg.Go(func() { s.fail("admin socket", s.adminH.Serve(s.admin)) })
+	if s.http != nil {
+		s.wg.Go(func() { s.fail("console listener", s.http.Serve(s.plain)) })
+	}
+	if s.udp != nil {
+		s.wg.Go(func() { s.fail("STUN", serveSTUN(ctx, s.udp, s.log)) })
+	}
+	s.ready.Store(true)
+}
+
+func (s *Server) fail(what string, err error) {
+	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) || !s.ready.Load() {
+		return
+	}
+	select {
+	case s.failed <- fmt.Errorf("%s: %w", what, err):
+	default:
+	}
+}
+
+// Failed delivers the error of a listener that ended by itself.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Addr returns the address of the TLS listener.
+func (s *Server) Addr() net.Addr { return s.tcp.Addr() }
+
+// ConsoleURL returns where the console is: on loopback if it listens there,
+// else at the server's first address.
+func (s *Server) ConsoleURL() string {
+	if s.plain != nil {
+		return "http://" + s.plain.Addr().String()
+	}
+	return s.Network().URLs[0]
+}
+
+// Fingerprint is the SHA-256 of the site's certificate as browsers show it.
+func (s *Server) Fingerprint() string { return ca.Fingerprint(s.site.Certificate[0]) }
+
+// Close stops serving: the relay tells its clients, requests get closeGrace
+// to finish, last seen is written, the database closed. It is done well
+// within 5 s and may be called more than once.
+func (s *Server) Close() (err error) {
+	s.once.Do(func() { err = s.close() })
+	return err
+}
+
+func (s *Server) close() error {
+	s.ready.Store(false)
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	s.events.close() // streams of open consoles end
+	// Last seen is written while the relay still knows who is online.
+	s.cancel()
+	var errs []error
+	if err := s.relay.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		errs = append(errs, err)
+	}
+	var wg sync.WaitGroup
+	for _, srv := range []*http.Server{s.http, s.adminH} {
+		if srv != nil {
+			wg.Go(func() {
+				if srv.Shutdown(ctx) != nil {
+					srv.Close()
+				}
+			})
+		}
+	}
+	wg.Go(func() { s.link.Shutdown(ctx) }) // what did not finish in time was cut off
+	wg.Wait()
+	s.closeListeners()
+	s.wg.Wait()
+	return errors.Join(append(errs, s.Service.Close())...)
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range []net.Listener{s.tcp, s.plain, s.admin} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if s.udp != nil {
+		s.udp.Close()
+	}
+}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// Key is a join key; of its token only the hash of the secret is kept.
+type Key struct {
+	ID         string
+	SecretHash [32]byte
+	UserID     string
+	User       string // name of the user
+	Note       string
+	Tags       []string // without "tag:"
+	Reusable   bool
+	Ephemeral  bool
+	Created    time.Time
+	Expires    time.Time
+	Revoked    time.Time // zero: not
+	Uses       int
+	Used       time.Time // last; zero: never
+}
+
+const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at
+	FROM keys k JOIN users u ON u.network_id = k.network_id AND u.user_id = k.user_id WHERE k.network_id=$1 `
+
+func scanKey(scan func(...any) error) (k Key, err error) {
+	var hash []byte
+	var tags string
+	err = scan(&k.ID, &hash, &k.UserID, &k.User, &k.Note, &tags, &k.Reusable, &k.Ephemeral,
+		stored{&k.Created}, stored{&k.Expires}, nullTime{&k.Revoked}, &k.Uses, nullTime{&k.Used})
+	copy(k.SecretHash[:], hash)
+	k.Tags = SplitTags(tags)
+	return k, err
+}
+
+func (r *Reader) key(query string, args ...any) (k Key, err error) {
+	err = ErrNotFound
+	if e := r.each(query, args, func(scan func(...any) error) error {
+		k, err = scanKey(scan)
+		return err
+	}); e != nil {
+		err = e
+	}
+	return k, err
+}
+
+// KeyBySecret finds a key by the hash of its token's secret: an index lookup,
+// so its time says nothing about how much of a guess was right.
+func (r *Reader) KeyBySecret(id cert.NetworkID, hash [32]byte) (Key, error) {
+	return r.key(keyColumns+`AND k.secret_hash=$2`, id[:], hash[:])
+}
+
+// Key finds a key by its id.
+func (r *Reader) Key(id cert.NetworkID, keyID string) (Key, error) {
+	return r.key(keyColumns+`AND k.key_id=$2`, id[:], keyID)
+}
+
+// Keys lists the keys of a user ("" for all), newest first, at most limit.
+func (r *Reader) Keys(id cert.NetworkID, userID string, limit int) (keys []Key, err error) {
+	err = r.each(keyColumns+`AND ($2 = '' OR k.user_id = $2) ORDER BY k.created_at DESC, k.key_id LIMIT $3`, []any{id[:], userID, limit},
+		func(scan func(...any) error) error {
+			k, err := scanKey(scan)
+			keys = append(keys, k)
+			return err
+		})
+	return keys, err
+}
+
+// CreateKey stores a new key.
+func (tx *Tx) CreateKey(id cert.NetworkID, k Key) error {
+	err := tx.exec(`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, created_at, expires_at)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`,
+		id[:], k.ID, k.SecretHash[:], k.UserID, k.Note, JoinTags(k.Tags), k.Reusable, k.Ephemeral, k.Created.Unix(), k.Expires.Unix())
+	if err != nil {
+		return fmt.Errorf("create key: %w", err)
+	}
+	return nil
+}
+
+// UseKey counts one use. That a one-time key is used once is also a
+// constraint of the table.
+func (tx *Tx) UseKey(id cert.NetworkID, keyID string, now time.Time) error {
+	return tx.changed(`UPDATE keys SET uses = uses + 1, used_at = $3 WHERE network_id=$1 AND key_id=$2`, id[:], keyID, now.Unix())
+}
+
+// RevokeKey makes a key useless; a key revoked before keeps its date.
+func (tx *Tx) RevokeKey(id cert.NetworkID, keyID string, now time.Time) error {
+	return tx.changed(`UPDATE keys SET revoked_at = COALESCE(revoked_at, $3) WHERE network_id=$1 AND key_id=$2`, id[:], keyID, now.Unix())
+}
+
+// changed is exec that wants at least one row to be there: else ErrNotFound.
+func (tx *Tx) changed(query string, args ...any) error {
+	n, err := tx.execN(query, args...)
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	return err
+}

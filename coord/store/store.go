@@ -1,0 +1,131 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+)
+
+// Errors that callers branch on.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrTaken    = errors.New("already taken")
+	ErrFull     = errors.New("no free address left")
+	ErrClosed   = errors.New("the store is closed")
+)
+
+// Options configure Open.
+type Options struct {
+	Path    string // the database file; made when missing
+	Log     *slog.Logger
+	Readers int // reading connections; 0 means 3
+
+	// BeforeCommit, when set, is asked before each commit; its error makes the
+	// commit fail. For fault injection.
+	BeforeCommit func() error
+}
+
+// Store is an open database. All methods may be called from many goroutines.
+type Store struct {
+	// constant after Open
+	db      *sql.DB
+	log     *slog.Logger
+	before  func() error
+	ops     chan *op
+	readers chan *Reader
+	nread   int
+	done    chan struct{} // closed when the writer has ended
+
+	mu     sync.RWMutex // held for reading while an op is handed over
+	closed bool
+}
+
+// Open opens the database, migrates its schema and starts the writer. Only
+// one Store may have a database open; the caller holds a lock for that.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Readers == 0 {
+		o.Readers = 3
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	db, err := openSQLite(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		db: db, log: o.Log, before: o.BeforeCommit,
+		ops:     make(chan *op, maxBatch),
+		readers: make(chan *Reader, o.Readers),
+		nread:   o.Readers,
+		done:    make(chan struct{}),
+	}
+	db.SetMaxOpenConns(o.Readers + 2) // the writer, the readers, a backup
+	db.SetMaxIdleConns(o.Readers + 2)
+	if err := s.start(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) start(ctx context.Context) error {
+	w, err := s.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	if err := migrate(ctx, w); err != nil {
+		return err
+	}
+	for range s.nread {
+		c, err := s.db.Conn(ctx)
+		if err != nil {
+			return fmt.Errorf("open database: %w", err)
+		}
+		if _, err := c.ExecContext(ctx, "PRAGMA query_only = 1"); err != nil {
+			return fmt.Errorf("open database: %w", err)
+		}
+		s.readers <- &Reader{conn: c, stmts: map[string]*sql.Stmt{}}
+	}
+	go s.writeLoop(&Reader{conn: w, stmts: map[string]*sql.Stmt{}})
+	return nil
+}
+
+// Backup writes a consistent copy of the database to path, which must not
+// exist, while everything else goes on.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	c, err := s.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("back up: %w", err)
+	}
+	defer c.Close()
+	if _, err := c.ExecContext(ctx, "VACUUM INTO $1", path); err != nil {
+		return fmt.Errorf("back up to %s: %w", path, err)
+	}
+	return nil
+}
+
+// Close finishes the writes that were accepted, waits for readers, and closes
+// the database. It may be called more than once.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	if first {
+		close(s.ops)
+	}
+	s.mu.Unlock()
+	<-s.done
+	if !first {
+		return nil
+	}
+	for range s.nread {
+		r := <-s.readers
+		r.close()
+	}
+	close(s.readers)
+	return s.db.Close()
+}

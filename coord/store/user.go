@@ -1,0 +1,188 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// User owns nodes and signs in to the console.
+type User struct {
+	ID       string // opaque, without "/"
+	Name     string
+	Password string // argon2id, "" for none yet
+	Created  time.Time
+}
+
+// Session is a signed-in browser; Hash is the SHA-256 of its token.
+type Session struct {
+	Hash    [32]byte
+	UserID  string
+	Created time.Time
+	Seen    time.Time
+	Agent   string
+	Addr    string
+}
+
+const userColumns = `SELECT user_id, name, password, created_at FROM users WHERE network_id=$1 `
+
+func (r *Reader) user(query string, args ...any) (u User, err error) {
+	err = r.row(query, args, &u.ID, &u.Name, &u.Password, stored{&u.Created})
+	return u, err
+}
+
+// User finds a user by id.
+func (r *Reader) User(id cert.NetworkID, userID string) (User, error) {
+	return r.user(userColumns+`AND user_id=$2`, id[:], userID)
+}
+
+// UserByName finds a user by name.
+func (r *Reader) UserByName(id cert.NetworkID, name string) (User, error) {
+	return r.user(userColumns+`AND name=$2`, id[:], name)
+}
+
+// FirstUser returns the user that was made first: the network's owner.
+func (r *Reader) FirstUser(id cert.NetworkID) (User, error) {
+	return r.user(userColumns+`ORDER BY created_at, user_id LIMIT 1`, id[:])
+}
+
+// Users lists all users by name.
+func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
+	err = r.each(userColumns+`ORDER BY name`, []any{id[:]}, func(scan func(...any) error) error {
+		var u User
+		err := scan(&u.ID, &u.Name, &u.Password, stored{&u.Created})
+		users = append(users, u)
+		return err
+	})
+	return users, err
+}
+
+// CreateUser stores a new user: ErrTaken when the name is.
+func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
+	err := tx.exec(`INSERT INTO users (network_id, user_id, name, password, created_at) VALUES ($1,$2,$3,$4,$5)`,
+		id[:], u.ID, u.Name, u.Password, u.Created.Unix())
+	if isUnique(err, "users.") {
+		err = ErrTaken
+	}
+	if err != nil {
+		return fmt.Errorf("create user %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+// DeleteUser deletes a user without nodes and keys; sessions and links go
+// along. ErrTaken while nodes or keys of the user exist.
+func (tx *Tx) DeleteUser(id cert.NetworkID, userID string) error {
+	var used bool
+	if err := tx.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND user_id=$2) OR EXISTS (SELECT 1 FROM keys WHERE network_id=$1 AND user_id=$2)`,
+		[]any{id[:], userID}, &used); err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("delete user: it owns devices or keys: %w", ErrTaken)
+	}
+	return tx.changed(`DELETE FROM users WHERE network_id=$1 AND user_id=$2`, id[:], userID)
+}
+
+// SetPassword stores a password hash, and deletes the user's links and all
+// sessions but keep.
+func (tx *Tx) SetPassword(id cert.NetworkID, userID, hash string, keep [32]byte) error {
+	if err := tx.changed(`UPDATE users SET password=$3 WHERE network_id=$1 AND user_id=$2`, id[:], userID, hash); err != nil {
+		return fmt.Errorf("set password: %w", err)
+	}
+	if err := tx.exec(`DELETE FROM login_links WHERE network_id=$1 AND user_id=$2`, id[:], userID); err != nil {
+		return fmt.Errorf("set password: %w", err)
+	}
+	return tx.DeleteSessions(id, userID, keep)
+}
+
+// CreateLink stores the hash of a one-time sign-in link.
+func (tx *Tx) CreateLink(id cert.NetworkID, hash [32]byte, userID string, now, expires time.Time) error {
+	return tx.exec(`INSERT INTO login_links (network_id, token_hash, user_id, created_at, expires_at) VALUES ($1,$2,$3,$4,$5)`,
+		id[:], hash[:], userID, now.Unix(), expires.Unix())
+}
+
+// Link returns the user of a link that is still good.
+func (r *Reader) Link(id cert.NetworkID, hash [32]byte, now time.Time) (User, error) {
+	var userID string
+	err := r.row(`SELECT user_id FROM login_links WHERE network_id=$1 AND token_hash=$2 AND expires_at > $3`, []any{id[:], hash[:], now.Unix()}, &userID)
+	if err != nil {
+		return User{}, err
+	}
+	return r.User(id, userID)
+}
+
+// UseLink uses a link up and returns its user.
+func (tx *Tx) UseLink(id cert.NetworkID, hash [32]byte, now time.Time) (User, error) {
+	u, err := tx.Link(id, hash, now)
+	if err != nil {
+		return User{}, err
+	}
+	return u, tx.changed(`DELETE FROM login_links WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:])
+}
+
+// maxSessions bounds the sessions of one user.
+const maxSessions = 100
+
+// CreateSession stores a session and deletes the least recently seen above
+// the bound.
+func (tx *Tx) CreateSession(id cert.NetworkID, s Session) error {
+	err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr)
+	if err != nil {
+		return fmt.Errorf("create session: %w", err)
+	}
+	return tx.exec(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND token_hash <> $3 AND token_hash IN
+		(SELECT token_hash FROM sessions WHERE network_id=$1 AND user_id=$2 ORDER BY seen_at DESC LIMIT 1000 OFFSET $4)`,
+		id[:], s.UserID, s.Hash[:], maxSessions)
+}
+
+const sessionColumns = `SELECT token_hash, user_id, created_at, seen_at, agent, addr FROM sessions WHERE network_id=$1 `
+
+func scanSession(scan func(...any) error) (s Session, err error) {
+	var hash []byte
+	err = scan(&hash, &s.UserID, stored{&s.Created}, stored{&s.Seen}, &s.Agent, &s.Addr)
+	copy(s.Hash[:], hash)
+	return s, err
+}
+
+// Session finds a session and its user.
+func (r *Reader) Session(id cert.NetworkID, hash [32]byte) (s Session, u User, err error) {
+	err = ErrNotFound
+	if e := r.each(sessionColumns+`AND token_hash=$2`, []any{id[:], hash[:]}, func(scan func(...any) error) error {
+		s, err = scanSession(scan)
+		return err
+	}); e != nil {
+		err = e
+	}
+	if err == nil {
+		u, err = r.User(id, s.UserID)
+	}
+	return s, u, err
+}
+
+// Sessions lists a user's sessions, most recently seen first.
+func (r *Reader) Sessions(id cert.NetworkID, userID string) (list []Session, err error) {
+	err = r.each(sessionColumns+`AND user_id=$2 ORDER BY seen_at DESC, token_hash`, []any{id[:], userID}, func(scan func(...any) error) error {
+		s, err := scanSession(scan)
+		list = append(list, s)
+		return err
+	})
+	return list, err
+}
+
+// TouchSession stores when a session was last used.
+func (tx *Tx) TouchSession(id cert.NetworkID, hash [32]byte, seen time.Time) error {
+	return tx.changed(`UPDATE sessions SET seen_at=$3 WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:], seen.Unix())
+}
+
+// DeleteSession deletes one session of a user.
+func (tx *Tx) DeleteSession(id cert.NetworkID, userID string, hash [32]byte) error {
+	return tx.changed(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND token_hash=$3`, id[:], userID, hash[:])
+}
+
+// DeleteSessions deletes all sessions of a user but keep.
+func (tx *Tx) DeleteSessions(id cert.NetworkID, userID string, keep [32]byte) error {
+	return tx.exec(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND token_hash <> $3`, id[:], userID, keep[:])
+}

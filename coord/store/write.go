@@ -1,0 +1,189 @@
+package store
+
+// Writing, in the order in which a write meets it: Write hands an op to the
+// writer, writeLoop gathers a batch, runBatch makes one transaction of it,
+// runOp runs each under its savepoint, and after the commit the After
+// functions run and the callers are answered.
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+)
+
+// maxBatch bounds how many writes share one transaction, and how many wait.
+const maxBatch = 256
+
+// Tx is a Reader that may also write. It is valid only inside the function it
+// was handed to, on the writer's goroutine: do no I/O there but the database's.
+type Tx struct {
+	Reader
+	after []func()
+	final map[string]func(*Tx) error
+}
+
+// After registers f to run once the transaction is committed, in commit
+// order, on the writer's goroutine. f must not block or call the store.
+func (tx *Tx) After(f func()) { tx.after = append(tx.after, f) }
+
+// Final registers f to run once at the end of the whole batch, before the
+// commit, however many writes of the batch asked for it under the same name
+// (the last one's f runs). Its error fails the batch.
+func (tx *Tx) Final(name string, f func(*Tx) error) {
+	if tx.final == nil {
+		tx.final = map[string]func(*Tx) error{}
+	}
+	tx.final[name] = f
+}
+
+type op struct {
+	ctx  context.Context
+	f    func(*Tx) error
+	err  error
+	done chan struct{}
+}
+
+// Write runs f in a write transaction and returns once its changes are
+// durable. When f, or the commit, fails, nothing of it has happened. ctx is
+// honoured until f starts; from then on the outcome is waited for.
+func (s *Store) Write(ctx context.Context, f func(*Tx) error) error {
+	o := &op{ctx: ctx, f: f, done: make(chan struct{})}
+	s.mu.RLock()
+	if s.closed {
+		s.mu.RUnlock()
+		return ErrClosed
+	}
+	select {
+	case s.ops <- o:
+		s.mu.RUnlock()
+	case <-ctx.Done():
+		s.mu.RUnlock()
+		return ctx.Err()
+	}
+	<-o.done
+	return o.err
+}
+
+// writeLoop owns the writing connection until Close.
+func (s *Store) writeLoop(r *Reader) {
+	defer close(s.done)
+	defer r.close()
+	batch := make([]*op, 0, maxBatch)
+	for o := range s.ops {
+		batch = append(batch[:0], o)
+	gather:
+		for len(batch) < maxBatch {
+			select {
+			case o, ok := <-s.ops:
+				if !ok {
+					break gather
+				}
+				batch = append(batch, o)
+			default:
+				break gather
+			}
+		}
+		s.runBatch(r, batch)
+		for i := range batch {
+			batch[i] = nil
+		}
+	}
+}
+
+func (s *Store) runBatch(r *Reader, batch []*op) {
+	r.ctx = context.Background()
+	after, err := s.transact(r, batch)
+	if err != nil {
+		s.log.Error("write transaction failed", "writes", len(batch), "err", err)
+		for _, o := range batch {
+			if o.err == nil {
+				o.err = err
+			}
+		}
+	} else {
+		for _, f := range after {
+			f()
+		}
+	}
+	for _, o := range batch {
+		close(o.done)
+	}
+}
+
+// transact returns the functions to run after the commit.
+func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
+	if err := r.exec("BEGIN IMMEDIATE"); err != nil {
+		return nil, fmt.Errorf("begin write: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			if e := r.exec("ROLLBACK"); e != nil {
+				// SQLite has rolled back by itself (disk full, I/O error).
+				s.log.Debug("rollback", "err", e)
+			}
+		}
+	}()
+	final := map[string]func(*Tx) error{}
+	for _, o := range batch {
+		tx, err := runOp(r, o)
+		if err != nil {
+			return nil, err
+		}
+		if tx == nil {
+			continue // it failed and undid itself
+		}
+		after = append(after, tx.after...)
+		for name, f := range tx.final {
+			final[name] = f
+		}
+	}
+	for name, f := range final {
+		tx := &Tx{Reader: *r}
+		if err := f(tx); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		after = append(after, tx.after...)
+	}
+	if s.before != nil {
+		if err := s.before(); err != nil {
+			return nil, fmt.Errorf("commit: %w", err)
+		}
+	}
+	if err := r.exec("COMMIT"); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	return after, nil
+}
+
+// runOp runs one write under a savepoint. An error of the write itself goes
+// to the op, and tx is nil; an error of the savepoint fails the batch.
+func runOp(r *Reader, o *op) (tx *Tx, err error) {
+	if err := o.ctx.Err(); err != nil {
+		o.err = err
+		return nil, nil
+	}
+	if err := r.exec("SAVEPOINT op"); err != nil {
+		return nil, fmt.Errorf("savepoint: %w", err)
+	}
+	tx = &Tx{Reader: *r}
+	if o.err = call(o.f, tx); o.err != nil {
+		tx = nil
+		if err := r.exec("ROLLBACK TO op"); err != nil {
+			return nil, fmt.Errorf("undo write: %w", err)
+		}
+	}
+	if err := r.exec("RELEASE op"); err != nil {
+		return nil, fmt.Errorf("savepoint: %w", err)
+	}
+	return tx, nil
+}
+
+// call turns a panic into an error: the writer serves everybody.
+func call(f func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("write panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f(tx)
+}

@@ -1,0 +1,172 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+const (
+	upkeepEvery    = time.Minute
+	notifyEvery    = 100 * time.Millisecond // between two rounds of the relay over its clients
+	ephemeralAfter = 10 * time.Minute       // offline
+	removedKeep    = 30 * 24 * time.Hour    // how far back directories are deltas
+	deleteBatch    = 100
+)
+
+// relayHolder is the relay, once there is one.
+type relayHolder struct{ p atomic.Pointer[Relay] }
+
+func (h *relayHolder) get() Relay {
+	if r := h.p.Load(); r != nil {
+		return *r
+	}
+	return noRelay{}
+}
+
+// noRelay stands in when the database is worked on without a server.
+type noRelay struct{}
+
+func (noRelay) Notify(cert.NetworkID, *cert.NodeID)           {}
+func (noRelay) Kick(cert.NetworkID, cert.NodeID)              {}
+func (noRelay) PushCRL(cert.NetworkID, []byte, []cert.NodeID) {}
+
+// SetRelay tells the service about the relay in this process.
+func (s *Service) SetRelay(r Relay) { s.relay.p.Store(&r) }
+
+// changed notes that some version changed; Run tells the relay soon.
+func (s *Service) changed() {
+	select {
+	case s.notify <- struct{}{}:
+	default:
+	}
+}
+
+// Presence takes a relay's report. Reports of old connections change nothing.
+func (s *Service) Presence(node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
+	if _, ok := s.index.has(node); !ok {
+		return // deleted meanwhile
+	}
+	if !s.presence.Report(node, conn, online, at.UTC(), s.auth.RelayID(), addr) {
+		return
+	}
+	if !s.events.listening(s.index.owner(node)) {
+		return
+	}
+	select {
+	case s.noted <- presenceNote{node, online}:
+	default: // consoles read the state anew now and then
+	}
+}
+
+// presenceNote is a change that Run passes on to open consoles.
+type presenceNote struct {
+	node   cert.NodeID
+	online bool
+}
+
+func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
+	var row store.Node
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { row, err = r.Node(s.network, n.node); return err })
+	if err != nil {
+		return // deleted meanwhile
+	}
+	if n.online {
+		s.events.publish(eventOnline, row)
+	} else {
+		s.events.publish(eventOffline, row)
+	}
+}
+
+// Run does what has to be done again and again until ctx ends: it tells the
+// relay about changes, writes last seen, deletes ephemeral nodes that are
+// gone, and prunes.
+func (s *Service) Run(ctx context.Context) {
+	upkeep := time.NewTicker(upkeepEvery)
+	defer upkeep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if err := s.flushSeen(true); err != nil {
+				s.log.Error("store last seen", "err", err)
+			}
+			return
+		case <-s.notify:
+			s.relay.get().Notify(s.network, nil)
+			select { // a thousand joins in a second are ten rounds over the clients
+			case <-ctx.Done():
+			case <-time.After(notifyEvery):
+			}
+		case n := <-s.noted:
+			s.publishPresence(ctx, n)
+		case <-upkeep.C:
+			if err := s.upkeep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				s.log.Error("upkeep", "err", err)
+			}
+		}
+	}
+}
+
+func (s *Service) upkeep(ctx context.Context) error {
+	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.prune(ctx))
+}
+
+// flushSeen stores when nodes were last online, in one transaction. It also
+// runs while the server stops.
+func (s *Service) flushSeen(all bool) error {
+	now := s.now()
+	seen := s.presence.Flush(now, all)
+	if len(seen) == 0 {
+		return nil
+	}
+	return s.store.Write(context.Background(), func(tx *store.Tx) error { return tx.SetSeen(s.network, seen) })
+}
+
+// deleteEphemeral deletes ephemeral nodes that have been offline for a while.
+// After a start everybody gets that while to come back.
+func (s *Service) deleteEphemeral(ctx context.Context) error {
+	now := s.now()
+	if now.Sub(s.started) < ephemeralAfter {
+		return nil
+	}
+	var gone []cert.NodeID
+	for id, last := range s.index.ephemeral() {
+		if s.started.After(last) {
+			last = s.started
+		}
+		st, ok := s.presence.Get(id)
+		if ok {
+			last = st.Since
+		}
+		if !st.Online && now.Sub(last) >= ephemeralAfter && len(gone) < deleteBatch {
+			gone = append(gone, id)
+		}
+	}
+	for _, id := range gone {
+		_, err := s.DeleteDevice(ctx, id, func(store.Node) error {
+			if st, _ := s.presence.Get(id); st.Online {
+				return errBack
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errBack) && !isNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+var errBack = errors.New("the device is back online")
+
+func (s *Service) prune(ctx context.Context) error {
+	return s.store.Write(ctx, func(tx *store.Tx) error {
+		full, err := tx.Prune(s.network, s.now(), removedKeep)
+		tx.After(func() { s.index.setFullAfter(full) })
+		return err
+	})
+}

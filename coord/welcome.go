@@ -1,0 +1,28 @@
+package coord
+
+import "context"
+
+// Welcome is what the owner of a new network needs to begin: both work once.
+type Welcome struct {
+	ConsoleURL string // sign-in link
+	Token      string // for the first device; it gets the tag "device"
+}
+
+// Welcome makes them if nobody was given any yet, else it returns nil. That
+// is judged by the keys, so a server that was killed before it printed them
+// does so at its next start.
+func (s *Server) Welcome(ctx context.Context) (*Welcome, error) {
+	keys, err := s.Keys(ctx, "", 1)
+	if err != nil || len(keys) > 0 {
+		return nil, err
+	}
+	path, err := s.LoginLink(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	_, token, err := s.CreateKey(ctx, NewKey{Note: "first device", Tags: []string{"device"}})
+	if err != nil {
+		return nil, err
+	}
+	return &Welcome{ConsoleURL: s.ConsoleURL() + path, Token: token.String()}, nil
+}
