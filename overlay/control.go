@@ -1,0 +1,507 @@
+package overlay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"time"
+
+	"weft/coord/api"
+	"weft/coord/client"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+	"weft/overlay/localapi"
+)
+
+// Keeping in step with the server. There is no stream of changes: the relay
+// says which versions are current (nudge, welcome), and whatever differs from
+// what is held is fetched as a whole. All fetches run in one goroutine.
+const (
+	jitterDirectory = 300 * time.Millisecond
+	jitterConfig    = 2 * time.Second
+	nudgeSpacing    = 2 * time.Second // at most one nudged fetch in this time
+	maxFetchBackoff = time.Minute
+	maxSpread       = 10 * time.Minute
+)
+
+// control fetches. Its fields belong to the goroutine in run, but for wake.
+type control struct {
+	n    *Node
+	r    *running
+	wake chan wanted // capacity 1, holds the latest
+	have api.Versions
+}
+
+// wanted is what somebody said is current.
+type wanted struct {
+	api.Versions
+	spread time.Duration // the server's wish to space a large network out
+	nudged bool
+	renew  bool
+}
+
+func newControl(n *Node, r *running) *control {
+	c := &control{n: n, r: r, wake: make(chan wanted, 1)}
+	c.have = n.versions()
+	return c
+}
+
+// versions is what this node holds, as told to the relay.
+func (n *Node) versions() api.Versions {
+	var v api.Versions
+	if s := n.snap.Load(); s != nil {
+		v.Config = s.config.Version
+		if s.readsDirectory() {
+			v.Directory = n.dir.currentVersion() // else zero: not wanted, so never nudged for
+		}
+		if s.crl != nil {
+			v.CRL = s.crl.Number
+		}
+	}
+	return v
+}
+
+// want asks the loop to bring the node to these versions. Never blocks.
+func (c *control) want(w wanted) {
+	for {
+		select {
+		case c.wake <- w:
+			return
+		default:
+		}
+		select {
+		case old := <-c.wake:
+			w.renew = w.renew || old.renew
+		default:
+		}
+	}
+}
+
+// run is the goroutine. It ends with ctx.
+func (c *control) run(ctx context.Context) {
+	var target wanted
+	target.Versions = c.have
+	backoff := time.Duration(0)
+	var lastNudged time.Time
+	for {
+		s := c.n.snap.Load()
+		renewIn := c.renewIn(s)
+		if target.renew {
+			renewIn = 0
+		}
+		behind := c.behind(target)
+		wait := renewIn
+		if behind || renewIn <= 0 {
+			wait = backoff
+			if behind && backoff == 0 && target.nudged {
+				wait = c.jitter(target, s)
+				if since := time.Since(lastNudged); since < nudgeSpacing {
+					wait = max(wait, nudgeSpacing-since)
+				}
+			}
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case w := <-c.wake:
+			timer.Stop()
+			if w.Versions != target.Versions {
+				backoff = 0
+			}
+			if w.Versions == (api.Versions{}) {
+				w.Versions = target.Versions
+			}
+			target = w
+			continue
+		case <-timer.C:
+		}
+		if target.nudged {
+			lastNudged = time.Now()
+		}
+		if err := c.fetch(ctx, target, renewIn <= 0); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			c.n.health.set("server-offline", fmt.Sprintf("the coordination server does not answer (%v); known devices stay reachable", err))
+			if refusedForGood(err) {
+				c.refused(err)
+			}
+			c.n.log.Info("fetch from the server", "err", err)
+			backoff = min(max(2*backoff, time.Second), maxFetchBackoff)
+			backoff = jitter(backoff)
+			continue
+		}
+		c.n.health.clear("server-offline")
+		backoff, target.renew = 0, false
+		target.Versions = c.n.versions()
+		c.have = target.Versions
+		c.r.home.versions(c.have)
+		c.r.peers.upToDate()
+	}
+}
+
+// behind reports whether something differs from what the server has.
+func (c *control) behind(w wanted) bool {
+	have := c.n.versions()
+	s := c.n.snap.Load()
+	return have.Config != w.Config || s.readsDirectory() && have.Directory != w.Directory || w.CRL > have.CRL
+}
+
+// readsDirectory reports whether the node holds the list of the nodes it may
+// reach: not when it may reach none, and not when there are too many.
+func (s *snapshot) readsDirectory() bool { return s.config.Directory && !s.config.Lookup }
+
+// jitter spreads the fetches of many nodes that were nudged at once.
+func (c *control) jitter(w wanted, s *snapshot) time.Duration {
+	span := jitterDirectory
+	if w.Config != s.config.Version {
+		span = jitterConfig
+	}
+	span = max(span, min(w.spread, maxSpread))
+	return rand.N(span)
+}
+
+// renewIn is how long until the certificate must be renewed.
+func (c *control) renewIn(s *snapshot) time.Duration {
+	percent := s.config.RenewAfter
+	if percent <= 0 || percent >= 100 {
+		percent = 66
+	}
+	life := s.self.NotAfter.Sub(s.self.NotBefore)
+	due := s.self.NotBefore.Add(life * time.Duration(percent) / 100)
+	return due.Sub(c.n.clock.Now())
+}
+
+// fetch brings the node up to date: CRL first, since it protects.
+func (c *control) fetch(ctx context.Context, w wanted, renew bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	cl := c.n.client()
+	have := c.n.versions()
+	if w.CRL > have.CRL {
+		der, err := cl.CRL(ctx)
+		if err != nil {
+			return fmt.Errorf("fetch CRL: %w", err)
+		}
+		c.n.takeCRL(der)
+	}
+	if renew {
+		if err := c.renew(ctx, cl); err != nil {
+			return fmt.Errorf("renew certificate: %w", err)
+		}
+	}
+	if w.Config != have.Config {
+		config, err := cl.Config(ctx, have.Config)
+		if err != nil {
+			return fmt.Errorf("fetch config: %w", err)
+		}
+		if config != nil {
+			if err := c.n.takeConfig(config); err != nil {
+				return fmt.Errorf("take config: %w", err)
+			}
+			c.r.peers.policyChanged()
+			c.r.home.set(config.Relays)
+		}
+	}
+	s := c.n.snap.Load()
+	if s.readsDirectory() && w.Directory != c.n.dir.currentVersion() {
+		if err := c.n.fetchDirectory(ctx, cl); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *control) renew(ctx context.Context, cl *client.Client) error {
+	c.n.mu.Lock()
+	id := c.n.id
+	c.n.mu.Unlock()
+	if !id.joined() {
+		return nil
+	}
+	csr, err := cert.NewCSR(id.key)
+	if err != nil {
+		return err
+	}
+	res, err := cl.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: csr, OS: runtime.GOOS + "/" + runtime.GOARCH, Software: c.n.cfg.Version})
+	if err != nil {
+		return err
+	}
+	s := c.n.snap.Load()
+	node, err := s.roots.VerifyNodeAnyTime(res.Certificate)
+	if err != nil {
+		return err
+	}
+	if node.ID != s.self.ID {
+		return errors.New("the server certified another key than ours")
+	}
+	return c.n.update(func(id *identity, s *snapshot) {
+		id.Certificate, s.self = res.Certificate, node
+	})
+}
+
+// refused handles a server that says that this node exists no more. The node
+// keeps its state: the owner decides, and a mistake on the server must not
+// cost the device its identity.
+func (c *control) refused(err error) {
+	var e *api.Error
+	if errors.As(err, &e) && (e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized) {
+		c.n.health.set("revoked", "this device was deleted on the server: "+e.Message+"; run: weft logout, then weft up TOKEN to join anew")
+	}
+}
+
+// update changes identity and snapshot together, on disk first.
+func (n *Node) update(change func(*identity, *snapshot)) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.snap.Load()
+	if n.state == nil || n.id == nil || old == nil {
+		return net.ErrClosed
+	}
+	id, s := *n.id, *old
+	change(&id, &s)
+	id.ServerTime = n.clock.Now()
+	if err := n.state.saveIdentity(&id); err != nil {
+		return err
+	}
+	n.id = &id
+	n.snap.Store(&s)
+	return nil
+}
+
+// takeConfig makes a fetched configuration the current one.
+func (n *Node) takeConfig(config *api.Config) error {
+	n.mu.Lock()
+	id := n.id
+	n.mu.Unlock()
+	old := n.snap.Load()
+	if id == nil || old == nil {
+		return net.ErrClosed
+	}
+	fresh, err := makeSnapshot(id, config, nil)
+	if err != nil {
+		return err
+	}
+	if config.Network != "" && config.Network != id.Network.String() {
+		return fmt.Errorf("it is of another network, %s", config.Network)
+	}
+	if err := n.state.saveJSON(configFile, config); err != nil {
+		return err
+	}
+	renamed := config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN
+	err = n.update(func(id *identity, s *snapshot) {
+		id.URLs, id.NetworkCAs = mergeURLs(config.ServerURLs, id.URLs), config.NetworkCAs
+		s.config, s.roots, s.serverRoots = config, fresh.roots, fresh.serverRoots
+	})
+	if err != nil {
+		return err
+	}
+	if renamed {
+		// The new name is only ours once a certificate says so.
+		n.mu.Lock()
+		r := n.running
+		n.mu.Unlock()
+		if r != nil {
+			r.control.want(wanted{renew: true})
+		}
+	}
+	return nil
+}
+
+// takeCRL verifies and installs a revocation list that is newer than the one
+// held, from wherever it came, and reports whether it was.
+func (n *Node) takeCRL(der []byte) bool {
+	s := n.snap.Load()
+	if s == nil {
+		return false
+	}
+	crl, err := s.roots.VerifyCRL(der)
+	if err != nil {
+		n.log.Warn("refused a revocation list", "err", err)
+		return false
+	}
+	if s.crl != nil && crl.Number <= s.crl.Number {
+		return false
+	}
+	n.mu.Lock()
+	if cur := n.snap.Load(); n.state == nil || cur == nil || cur.crl != nil && crl.Number <= cur.crl.Number {
+		n.mu.Unlock()
+		return false
+	} else {
+		next := *cur
+		next.crl = crl
+		n.snap.Store(&next)
+	}
+	if err := n.state.save(crlFile, crl.Raw); err != nil {
+		n.log.Error("keep the revocation list", "err", err)
+	}
+	r := n.running
+	n.mu.Unlock()
+	peers, _ := n.dir.all()
+	for _, k := range peers {
+		if crl.Revoked(k.node.Serial) {
+			n.dir.remove(k.node.ID)
+		}
+	}
+	if r != nil {
+		r.peers.crlChanged()
+		r.home.versions(n.versions())
+	}
+	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
+	return true
+}
+
+func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
+	dir, err := cl.Directory(ctx, n.dir.currentVersion())
+	if err != nil {
+		return fmt.Errorf("fetch directory: %w", err)
+	}
+	if refused := n.dir.update(dir, n.verifyListed); refused > 0 {
+		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
+	}
+	n.checkNames()
+	if err := n.state.saveJSON(directoryFile, n.dir.saved()); err != nil {
+		n.log.Error("keep the directory", "err", err)
+	}
+	return nil
+}
+
+// verifyListed is how certificates from the server are checked: signed by our
+// network's CA and not revoked. Dates are judged when a peer shows its own.
+func (n *Node) verifyListed(der []byte) (*cert.Node, error) {
+	s := n.snap.Load()
+	node, err := s.roots.VerifyNodeAnyTime(der)
+	if err == nil && s.crl.Revoked(node.Serial) {
+		return nil, cert.ErrRevoked
+	}
+	return node, err
+}
+
+// checkNames pins name -> NodeID at first contact and warns when a name has
+// come to mean another key: while the network CA lives on the server, whoever
+// owns the server could do that.
+func (n *Node) checkNames() {
+	pinned := map[string]cert.NodeID{}
+	n.state.loadCache(namesFile, &pinned)
+	changed := false
+	peers, _ := n.dir.all()
+	for _, k := range peers {
+		id, ok := pinned[k.node.Name]
+		if ok && id != k.node.ID {
+			n.health.set("identity-changed:"+k.node.Name, fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", k.node.Name, k.node.ID, id))
+		}
+		if !ok && len(pinned) < 10*maxLookedUp {
+			pinned[k.node.Name], changed = k.node.ID, true
+		}
+	}
+	if changed {
+		if err := n.state.saveJSON(namesFile, pinned); err != nil {
+			n.log.Error("keep the names", "err", err)
+		}
+	}
+}
+
+// dialTo is what a dialer needs to know about the server side.
+type dialTo struct {
+	urls  []string
+	roots *cert.ServerRoots
+	shown tls.Certificate
+}
+
+func (n *Node) dialer(to dialTo) *link.Dialer {
+	return &link.Dialer{
+		URLs:     func() []string { return to.urls },
+		Roots:    func() *cert.ServerRoots { return to.roots },
+		Identity: func() *tls.Certificate { return &to.shown },
+		NetDial:  n.cfg.NetDial,
+		Log:      n.log,
+	}
+}
+
+// client is the coordination server's client for this node.
+func (n *Node) client() *client.Client {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.running != nil {
+		return n.running.client
+	}
+	rt := n.makeDialer().Transport()
+	return client.New(rt, n.clock.Contact)
+}
+
+// makeDialer returns the one dialer for everything between this node and the
+// server side. It reads what is current at each use.
+func (n *Node) makeDialer() *link.Dialer {
+	return &link.Dialer{
+		URLs: func() []string {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.id == nil {
+				return nil
+			}
+			return n.id.URLs
+		},
+		Roots: func() *cert.ServerRoots {
+			if s := n.snap.Load(); s != nil {
+				return s.serverRoots
+			}
+			return nil
+		},
+		Identity: n.shownCertificate,
+		NetDial:  n.cfg.NetDial,
+		Log:      n.log,
+	}
+}
+
+// shownCertificate is what this node shows in every handshake.
+func (n *Node) shownCertificate() *tls.Certificate {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.id == nil {
+		return nil
+	}
+	c, err := n.id.tlsCertificate()
+	if err != nil {
+		n.log.Error("make certificate", "err", err)
+		return nil
+	}
+	return c
+}
+
+func closeIdle(rt http.RoundTripper) {
+	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// sleep waits for d and reports whether ctx let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// jitter returns d give or take a quarter.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return d*3/4 + rand.N(d/2+1)
+}
+
+// unavailable is the answer when nobody could be asked.
+func unavailable(what string, err error) error {
+	return &localapi.Error{Kind: localapi.KindUnavailable, Message: fmt.Sprintf("%s: the server does not answer: %v", what, err), Hint: "see: weft status"}
+}

@@ -1,0 +1,366 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/localapi"
+)
+
+const (
+	// proveAfter is how long a connection over an existing tunnel may take
+	// before the node asks whether the peer is still there.
+	proveAfter = 500 * time.Millisecond
+	// lookupWait bounds a question to the server.
+	lookupWait = 5 * time.Second
+	// lastSeenWait bounds the question "since when is it offline?".
+	lastSeenWait = 700 * time.Millisecond
+)
+
+// Dial connects to "name:port" over the overlay: a short name, a full name or
+// an overlay address. network is tcp, tcp4, tcp6, udp, udp4 or udp6.
+func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return n.DialContext(ctx, network, address)
+}
+
+// Listen accepts connections that peers make to this node's port, as far as
+// policy lets them. network is tcp, tcp4 or tcp6; the address is ":port".
+func (n *Node) Listen(network, address string) (net.Listener, error) {
+	s := n.snap.Load()
+	if s == nil {
+		return nil, errNotJoined
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %q: %w", address, err)
+	}
+	num, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || host != "" {
+		return nil, fmt.Errorf("listen on %q: want \":PORT\"", address)
+	}
+	switch network {
+	case "tcp", "tcp4":
+		return n.cfg.Net.ListenTCP(netip.AddrPortFrom(s.self.IPv4, uint16(num)))
+	case "tcp6":
+		return n.cfg.Net.ListenTCP(netip.AddrPortFrom(s.self.IPv6, uint16(num)))
+	}
+	return nil, fmt.Errorf("listen on %q: network %q: want tcp, tcp4 or tcp6", address, network)
+}
+
+var errNotJoined = &localapi.Error{Kind: localapi.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
+
+// DialContext implements localapi.Node: it resolves, introduces and connects,
+// the last two at once, so that the connection's first packet leaves as soon
+// as the keys are known.
+func (n *Node) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("address %q: %v", address, err)}
+	}
+	num, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || num == 0 {
+		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("port %q: want 1 to 65535", port)}
+	}
+	k, err := n.resolve(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	r, err := n.runs()
+	if err != nil {
+		return nil, err
+	}
+	if k.node.ID == n.snap.Load().self.ID {
+		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device", Hint: "use localhost"}
+	}
+	addr := k.node.IPv4
+	if asked, err := netip.ParseAddr(host); network[len(network)-1] == '6' || err == nil && asked.Is6() && !asked.Is4In6() {
+		addr = k.node.IPv6
+	}
+	target := netip.AddrPortFrom(addr, uint16(num)).String()
+	if network[:3] == "udp" {
+		if err := r.peers.ensure(ctx, k.node.ID); err != nil {
+			return nil, n.sinceWhen(ctx, k, err)
+		}
+		return n.cfg.Net.DialContext(ctx, network, target)
+	}
+	dctx, cancel := context.WithCancelCause(ctx)
+	settled := make(chan struct{}) // closed when the connection stands or failed
+	watched := make(chan struct{}) // closed when the watcher is done
+	go func() {
+		defer close(watched)
+		if err := n.watchDial(dctx, r, k.node.ID, settled); err != nil {
+			cancel(err)
+		}
+	}()
+	c, err := n.cfg.Net.DialContext(dctx, network, target)
+	close(settled)
+	if err != nil {
+		if cause := context.Cause(dctx); cause != nil && ctx.Err() == nil {
+			err = cause
+		}
+		cancel(nil)
+		<-watched
+		return nil, n.sinceWhen(ctx, k, dialError(k.node.Name, port, err))
+	}
+	cancel(nil)
+	<-watched
+	return c, nil
+}
+
+// watchDial makes sure that there is a tunnel for a connection being made,
+// and that there is somebody at its other end.
+func (n *Node) watchDial(ctx context.Context, r *running, id cert.NodeID, settled <-chan struct{}) error {
+	if err := r.peers.ensure(ctx, id); err != nil {
+		return err
+	}
+	t := time.NewTimer(proveAfter)
+	defer t.Stop()
+	select {
+	case <-settled:
+		return nil
+	case <-ctx.Done():
+		return nil
+	case <-t.C:
+	}
+	if err := r.peers.prove(ctx, id); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// dialError sorts the errors of connecting through the tunnel.
+func dialError(name, port string, err error) error {
+	var known *localapi.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &localapi.Error{Kind: localapi.KindRefused, Message: fmt.Sprintf("%s refused the connection: nothing listens on port %s there", name, port)}
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return &localapi.Error{Kind: localapi.KindDenied, Message: fmt.Sprintf("%s: denied by policy", name)}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("%s is unreachable", name), Hint: "see: weft status"}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("%s does not answer on port %s", name, port)}
+	}
+	return fmt.Errorf("connect to %s port %s: %w", name, port, err)
+}
+
+// sinceWhen adds to "is offline" when the peer was last seen.
+func (n *Node) sinceWhen(ctx context.Context, k *known, err error) error {
+	var e *localapi.Error
+	if !errors.As(err, &e) || e.Kind != localapi.KindUnreachable {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastSeenWait)
+	defer cancel()
+	seen := k.lastSeen
+	if p, err := n.client().Lookup(ctx, "id", k.node.ID.String()); err == nil && p.LastSeen != nil {
+		seen = *p.LastSeen
+		n.dir.setPresence(k.node.ID, p.Online, seen)
+	}
+	if seen.IsZero() {
+		return err
+	}
+	with := *e
+	with.Message += fmt.Sprintf(" (last seen %s, %s ago)", seen.UTC().Format(time.RFC3339), ago(n.clock.Now().Sub(seen)))
+	return &with
+}
+
+// ago rounds a duration as people would say it.
+func ago(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return max(d, 0).Round(time.Second).String()
+	case d < 48*time.Hour:
+		return d.Round(time.Minute).String()
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
+}
+
+// runs returns the running half of the node, or why there is none.
+func (n *Node) runs() (*running, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.running != nil:
+		return n.running, nil
+	case !n.id.joined():
+		return nil, errNotJoined
+	}
+	return nil, errDown
+}
+
+// resolve finds a node by short name, full name or address.
+func (n *Node) resolve(ctx context.Context, name string) (*known, error) {
+	s := n.snap.Load()
+	if s == nil {
+		return nil, errNotJoined
+	}
+	key, ok := nameKey(name, s.config.Suffix)
+	if !ok {
+		return nil, unknownPeer(name, s)
+	}
+	if addr, err := netip.ParseAddr(key); key == s.self.Name || err == nil && s.self.Has(addr) {
+		return &known{node: s.self, online: true}, nil
+	}
+	return n.lookup(ctx, key)
+}
+
+func unknownPeer(name string, s *snapshot) error {
+	return &localapi.Error{Kind: localapi.KindUnknown,
+		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: "list them with: weft status"}
+}
+
+// lookup finds a node by short name or address: in memory, else on the
+// server, where questions for the same key at the same time become one.
+func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
+	s := n.snap.Load()
+	if s == nil {
+		return nil, errNotJoined
+	}
+	k, missing := n.dir.find(key)
+	if k != nil {
+		return k, nil
+	}
+	if missing {
+		return nil, unknownPeer(key, s)
+	}
+	if !s.config.Directory {
+		// Nothing to ask for: policy lets this node reach nobody.
+		if _, err := netip.ParseAddr(key); err == nil {
+			return nil, unknownPeer(key, s)
+		}
+	}
+	kind := "name"
+	if _, err := netip.ParseAddr(key); err == nil {
+		kind = "ip"
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	p, err := n.client().Lookup(ctx, kind, key)
+	if err != nil {
+		var e *api.Error
+		if errors.As(err, &e) && e.Status == http.StatusNotFound {
+			n.dir.setMissing(key)
+			return nil, unknownPeer(key, s)
+		}
+		return nil, unavailable("look up "+key, err)
+	}
+	k, err = knownOf(*p, n.verifyListed)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: the server's answer is not usable: %w", key, err)
+	}
+	n.dir.learn(k)
+	n.checkNames()
+	return k, nil
+}
+
+// Resolve implements localapi.Node.
+func (n *Node) Resolve(ctx context.Context, name string) (localapi.Peer, error) {
+	k, err := n.resolve(ctx, name)
+	if err != nil {
+		return localapi.Peer{}, err
+	}
+	return peerOf(k.node, k.online, k.node.ID == n.snap.Load().self.ID), nil
+}
+
+// Ping implements localapi.Node: one echo through the tunnel.
+func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
+	k, err := n.resolve(ctx, name)
+	if err != nil {
+		return localapi.Pong{}, err
+	}
+	r, err := n.runs()
+	if err != nil {
+		return localapi.Pong{}, err
+	}
+	self := k.node.ID == n.snap.Load().self.ID
+	if self {
+		return localapi.Pong{}, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device"}
+	}
+	addr := k.node.IPv4
+	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() {
+		addr = k.node.IPv6
+	}
+	pctx, cancel := context.WithCancelCause(ctx)
+	settled, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		if err := n.watchDial(pctx, r, k.node.ID, settled); err != nil {
+			cancel(err)
+		}
+	}()
+	// The tunnel first, so that the round trip is one of the tunnel alone.
+	err = r.peers.ensure(pctx, k.node.ID)
+	var rtt time.Duration
+	if err == nil {
+		rtt, err = n.cfg.Net.Ping(pctx, addr)
+	}
+	close(settled)
+	cause := context.Cause(pctx)
+	cancel(nil)
+	<-watched
+	if err != nil {
+		if cause != nil && ctx.Err() == nil {
+			err = cause
+		}
+		if localapi.KindOf(err) == localapi.KindTimeout {
+			err = &localapi.Error{Kind: localapi.KindTimeout, Message: k.node.Name + " does not answer"}
+		}
+		return localapi.Pong{}, n.sinceWhen(ctx, k, err)
+	}
+	return localapi.Pong{
+		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
+		Path: localapi.PathRelay, Reason: relayReason, Relay: r.home.name(),
+	}, nil
+}
+
+// Wait implements localapi.Node.
+func (n *Node) Wait(ctx context.Context, name string) error {
+	for {
+		changed := n.health.changed()
+		st := n.State()
+		if st == localapi.StateRunning {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("not connected to the relay (state: %s)", st), Hint: "see: weft status"}
+		}
+	}
+	for name != "" {
+		once, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := n.Ping(once, name)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		switch localapi.KindOf(err) {
+		case localapi.KindDenied, localapi.KindUsage, localapi.KindNotJoined:
+			return err
+		}
+		if !sleep(ctx, 500*time.Millisecond) {
+			return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("%s did not answer in time: %v", name, err)}
+		}
+	}
+	return nil
+}
+
+// nameOf is a node's name as far as known, for messages.
+func (n *Node) nameOf(id cert.NodeID) string {
+	if k := n.dir.get(id); k != nil {
+		return k.node.Name
+	}
+	return "node " + id.String()[:8]
+}

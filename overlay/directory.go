@@ -1,0 +1,287 @@
+package overlay
+
+import (
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/localapi"
+)
+
+const (
+	// maxLookedUp bounds the peers known by lookup rather than from the
+	// directory; the one not used for longest goes first.
+	maxLookedUp = 1000
+	// negativeTTL is how long "no such name" is believed.
+	negativeTTL = 5 * time.Second
+	maxNegative = 1000
+)
+
+// known is what this node knows about another one. The certificate is
+// verified; the rest is presence, a hint. It is immutable but for used.
+type known struct {
+	node     *cert.Node
+	relay    string // Relay.ID of its home, "" when unknown
+	online   bool
+	lastSeen time.Time // zero when never, or not known
+	listed   bool      // in the directory, not only looked up
+	used     time.Time // directory.mu guards it
+}
+
+// directory answers "who is that name or address?" from memory. It is filled
+// from the server's directory, from lookups and from the certificates that
+// peers showed in introductions. Any goroutine may use it.
+type directory struct {
+	now func() time.Time // constant after new
+
+	mu sync.Mutex
+	// mu guards the following.
+	version  api.Version
+	byID     map[cert.NodeID]*known
+	byName   map[string]*known // short name
+	byAddr   map[netip.Addr]*known
+	negative map[string]time.Time // key of a lookup that found nothing -> until when
+	changes  uint64               // moves with each change of names or addresses
+}
+
+func newDirectory(now func() time.Time) *directory {
+	return &directory{
+		now:      now,
+		byID:     map[cert.NodeID]*known{},
+		byName:   map[string]*known{},
+		byAddr:   map[netip.Addr]*known{},
+		negative: map[string]time.Time{},
+	}
+}
+
+// update takes a directory or a delta on one. verify turns a certificate into
+// the node it is of; those that it refuses are left out and counted, so that
+// one bad row never hides the others.
+func (d *directory) update(dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
+	fresh := make([]*known, 0, len(dir.Peers))
+	for _, p := range dir.Peers {
+		k, err := knownOf(p, verify)
+		if err != nil {
+			refused++
+			continue
+		}
+		k.listed = true
+		fresh = append(fresh, k)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dir.Full {
+		keep := map[cert.NodeID]bool{}
+		for _, k := range fresh {
+			keep[k.node.ID] = true
+		}
+		for id, k := range d.byID {
+			if k.listed && !keep[id] {
+				d.removeLocked(id)
+			}
+		}
+	}
+	for _, hex := range dir.Removed {
+		if id, err := cert.ParseNodeID(hex); err == nil {
+			d.removeLocked(id)
+		}
+	}
+	for _, k := range fresh {
+		d.putLocked(k)
+	}
+	d.version = dir.Version
+	clear(d.negative)
+	return refused
+}
+
+func knownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*known, error) {
+	n, err := verify(p.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	k := &known{node: n, relay: p.Relay, online: p.Online}
+	if p.LastSeen != nil {
+		k.lastSeen = *p.LastSeen
+	}
+	return k, nil
+}
+
+// learn notes a node that was looked up or that introduced itself.
+func (d *directory) learn(k *known) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old := d.byID[k.node.ID]; old != nil {
+		k.listed = k.listed || old.listed
+		if k.relay == "" {
+			k.relay = old.relay
+		}
+	}
+	d.putLocked(k)
+	delete(d.negative, k.node.Name)
+	for len(d.byID) > maxLookedUp {
+		var oldest *known
+		n := 0
+		for _, k := range d.byID {
+			if k.listed {
+				continue
+			}
+			n++
+			if oldest == nil || k.used.Before(oldest.used) {
+				oldest = k
+			}
+		}
+		if n <= maxLookedUp {
+			return
+		}
+		d.removeLocked(oldest.node.ID)
+	}
+}
+
+// setPresence notes whether a peer is connected to a relay, as far as we
+// were told.
+func (d *directory) setPresence(id cert.NodeID, online bool, lastSeen time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.byID[id]
+	if old == nil || old.online == online && lastSeen.IsZero() {
+		return
+	}
+	k := *old
+	k.online = online
+	if !lastSeen.IsZero() {
+		k.lastSeen = lastSeen
+	}
+	d.byID[id], d.byName[k.node.Name] = &k, &k
+	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = &k, &k
+	d.changes++
+}
+
+func (d *directory) putLocked(k *known) {
+	id := k.node.ID
+	d.removeLocked(id)
+	// A renamed node's old name or a reused address never stays with the
+	// former holder.
+	for _, other := range []*known{d.byName[k.node.Name], d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6]} {
+		if other != nil {
+			d.removeLocked(other.node.ID)
+		}
+	}
+	k.used = d.now()
+	d.byID[id], d.byName[k.node.Name] = k, k
+	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = k, k
+	d.changes++
+}
+
+func (d *directory) removeLocked(id cert.NodeID) {
+	k := d.byID[id]
+	if k == nil {
+		return
+	}
+	delete(d.byID, id)
+	delete(d.byName, k.node.Name)
+	delete(d.byAddr, k.node.IPv4)
+	delete(d.byAddr, k.node.IPv6)
+	d.changes++
+}
+
+// remove forgets a node: it was revoked or left.
+func (d *directory) remove(id cert.NodeID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.removeLocked(id)
+}
+
+// get finds a node by id.
+func (d *directory) get(id cert.NodeID) *known {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.usedLocked(d.byID[id])
+}
+
+// find looks a short name or an address up. missing says that the server was
+// asked a moment ago and knew no such node.
+func (d *directory) find(key string) (k *known, missing bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if addr, err := netip.ParseAddr(key); err == nil {
+		k = d.byAddr[addr]
+	} else {
+		k = d.byName[key]
+	}
+	if k != nil {
+		return d.usedLocked(k), false
+	}
+	until, ok := d.negative[key]
+	return nil, ok && d.now().Before(until)
+}
+
+func (d *directory) usedLocked(k *known) *known {
+	if k != nil {
+		k.used = d.now()
+	}
+	return k
+}
+
+// setMissing notes that the server knows no such name or address.
+func (d *directory) setMissing(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.negative) >= maxNegative {
+		clear(d.negative) // they live five seconds anyway
+	}
+	d.negative[key] = d.now().Add(negativeTTL)
+}
+
+// all returns the nodes known, in no order, with the version of the directory
+// and the number of changes so far.
+func (d *directory) all() (peers []*known, changes uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	peers = make([]*known, 0, len(d.byID))
+	for _, k := range d.byID {
+		peers = append(peers, k)
+	}
+	return peers, d.changes
+}
+
+// currentVersion returns the version of the server's directory that is held.
+func (d *directory) currentVersion() api.Version {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.version
+}
+
+// saved returns what is written to disk: certificates, without presence.
+func (d *directory) saved() savedDirectory {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := savedDirectory{Version: d.version, Peers: make([]api.Peer, 0, len(d.byID))}
+	for _, k := range d.byID {
+		s.Peers = append(s.Peers, api.Peer{Certificate: k.node.Raw, Relay: k.relay})
+	}
+	return s
+}
+
+// nameKey turns what a user typed into the key of find: a short name in lower
+// case, or an address. ok is false for a name that cannot be in this network.
+func nameKey(name, suffix string) (key string, ok bool) {
+	name = strings.ToLower(strings.TrimSuffix(strings.TrimSpace(name), "."))
+	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+		return addr.Unmap().WithZone("").String(), true
+	}
+	if suffix != "" {
+		name = strings.TrimSuffix(name, "."+suffix)
+	}
+	if name == "" || len(name) > 63 || strings.ContainsAny(name, ". \t\n\r\"'/\\:") {
+		return "", false
+	}
+	return name, true
+}
+
+// peerOf is the local API's view of a node.
+func peerOf(n *cert.Node, online, self bool) localapi.Peer {
+	return localapi.Peer{ID: n.ID.String(), Name: n.Name, FQDN: n.FQDN, IPv4: n.IPv4, IPv6: n.IPv6, Online: online, Self: self}
+}

@@ -1,0 +1,129 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+)
+
+// fakeNode is a node as a verified certificate would say.
+func fakeNode(i int, name string) *cert.Node {
+	n := &cert.Node{ID: cert.NodeID{byte(i), byte(i >> 8), 1}, Raw: []byte(fmt.Sprintf("%d:%s", i, name))}
+	n.Name, n.FQDN = name, name+".weft.internal"
+	n.IPv4 = netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
+	n.IPv6 = netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)})
+	return n
+}
+
+// fakeVerify believes "INDEX:NAME" certificates.
+func fakeVerify(der []byte) (*cert.Node, error) {
+	var i int
+	var name string
+	if _, err := fmt.Sscanf(string(der), "%d:%s", &i, &name); err != nil {
+		return nil, cert.ErrUntrusted
+	}
+	return fakeNode(i, name), nil
+}
+
+func listed(nodes ...*cert.Node) (out []api.Peer) {
+	for _, n := range nodes {
+		out = append(out, api.Peer{Certificate: n.Raw, Online: true})
+	}
+	return out
+}
+
+func TestDirectoryFullEqualsDeltas(t *testing.T) {
+	full, deltas := newDirectory(time.Now), newDirectory(time.Now)
+	a, b, c := fakeNode(1, "a"), fakeNode(2, "b"), fakeNode(3, "c")
+	renamed := fakeNode(1, "kitchen")
+	deltas.update(&api.Directory{Version: api.Version{Epoch: 1, N: 1}, Full: true, Peers: listed(a, b)}, fakeVerify)
+	deltas.update(&api.Directory{Version: api.Version{Epoch: 1, N: 2}, Peers: listed(renamed), Removed: []string{b.ID.String()}}, fakeVerify)
+	deltas.update(&api.Directory{Version: api.Version{Epoch: 1, N: 3}, Peers: listed(c)}, fakeVerify)
+	full.update(&api.Directory{Version: api.Version{Epoch: 1, N: 3}, Full: true, Peers: listed(renamed, c)}, fakeVerify)
+	for _, key := range []string{"a", "b", "c", "kitchen", a.IPv4.String(), b.IPv4.String(), c.IPv6.String()} {
+		x, _ := full.find(key)
+		y, _ := deltas.find(key)
+		if (x == nil) != (y == nil) || x != nil && x.node.ID != y.node.ID {
+			t.Errorf("%s: full %v, deltas %v", key, x, y)
+		}
+	}
+	if k, _ := deltas.find("a"); k != nil {
+		t.Error("the old name of a renamed node still resolves")
+	}
+}
+
+func TestDirectoryBadRowHidesNobody(t *testing.T) {
+	d := newDirectory(time.Now)
+	refused := d.update(&api.Directory{Full: true, Peers: append([]api.Peer{{Certificate: []byte("junk")}}, listed(fakeNode(1, "a"))...)}, fakeVerify)
+	if k, _ := d.find("a"); k == nil || refused != 1 {
+		t.Errorf("found %v, refused %d", k, refused)
+	}
+}
+
+func TestReusedAddressLeavesOldName(t *testing.T) {
+	d := newDirectory(time.Now)
+	old, fresh := fakeNode(1, "old"), fakeNode(1, "new")
+	fresh.ID = cert.NodeID{9}
+	d.learn(&known{node: old})
+	d.learn(&known{node: fresh})
+	if k, _ := d.find("old"); k != nil {
+		t.Error("the old name answers with an address that is another's now")
+	}
+	if k, _ := d.find(fresh.IPv4.String()); k == nil || k.node.ID != fresh.ID {
+		t.Errorf("address belongs to %v", k)
+	}
+}
+
+func TestLookedUpNodesAreBounded(t *testing.T) {
+	now := time.Unix(1000, 0)
+	d := newDirectory(func() time.Time { now = now.Add(time.Second); return now })
+	d.update(&api.Directory{Full: true, Peers: listed(fakeNode(60000, "listed"))}, fakeVerify)
+	for i := range maxLookedUp + 50 {
+		d.learn(&known{node: fakeNode(i, fmt.Sprintf("n%d", i))})
+		d.find("n0") // in use, so it stays
+	}
+	all, _ := d.all()
+	if len(all) > maxLookedUp+1 {
+		t.Errorf("%d nodes kept, want at most %d", len(all), maxLookedUp+1)
+	}
+	for name, want := range map[string]bool{"listed": true, "n0": true, "n5": false, fmt.Sprintf("n%d", maxLookedUp+49): true} {
+		if k, _ := d.find(name); (k != nil) != want {
+			t.Errorf("%s kept: %v, want %v", name, k != nil, want)
+		}
+	}
+}
+
+func TestNegativeAnswersEnd(t *testing.T) {
+	now := time.Unix(1000, 0)
+	d := newDirectory(func() time.Time { return now })
+	d.setMissing("ghost")
+	if _, missing := d.find("ghost"); !missing {
+		t.Error("asked again at once")
+	}
+	now = now.Add(negativeTTL)
+	if _, missing := d.find("ghost"); missing {
+		t.Error("still missing after its time")
+	}
+	d.setMissing("ghost")
+	d.update(&api.Directory{}, fakeVerify)
+	if _, missing := d.find("ghost"); missing {
+		t.Error("still missing after the directory changed")
+	}
+}
+
+func TestNameKey(t *testing.T) {
+	for in, want := range map[string]string{
+		"kitchen-pi": "kitchen-pi", "Kitchen-Pi.": "kitchen-pi", "kitchen-pi.weft.internal": "kitchen-pi", "KITCHEN-PI.WEFT.INTERNAL.": "kitchen-pi",
+		"100.64.0.7": "100.64.0.7", "[fd00::7]": "fd00::7", "FD00::7": "fd00::7", "::ffff:100.64.0.7": "100.64.0.7",
+		"": "", ".": "", "a.b": "", "example.org": "", "../x": "", "a b": "", "a\"\nProxyCommand x": "", "<script>": "<script>",
+	} {
+		got, ok := nameKey(in, "weft.internal")
+		if got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v, want %q", in, got, ok, want)
+		}
+	}
+}

@@ -1,0 +1,300 @@
+// Package overlay is a node of a weft network: it joins with a token,
+// introduces itself to other nodes, tunnels to them with WireGuard, and lets a
+// program dial and listen by host name, without root and without a port open
+// to anybody.
+//
+// A Node needs a Net, the host's side of the tunnel: package netstack (user
+// space) or a kernel interface. Everything else it makes itself.
+//
+//	net, err := netstack.New(netstack.Config{})
+//	node, err := overlay.New(overlay.Config{Net: net, StateDir: "/var/lib/thing", Token: token})
+//	err = node.Start(ctx)
+//	defer node.Close()
+//	conn, err := node.Dial(ctx, "tcp", "kitchen-pi:80")
+//
+// How a packet finds its way, and where to read on:
+//
+//   - node.go       Node: New, Start, Up, Down, Logout, Close
+//   - state.go      what is kept on disk
+//   - join.go       token in, certificate out
+//   - control.go    keeping in step with the server: config, directory, CRL, renewal
+//   - directory.go  who is that name or address?
+//   - home.go       what comes in from the relay, and to whom it goes
+//   - peers.go      who is introduced, and how long a tunnel lives
+//   - dial.go       Dial, Listen, Ping, Wait, Resolve
+//   - status.go     what weft status shows
+//
+// and below: intro (introductions), wg (WireGuard), bind (WireGuard's packets
+// over relays), filter (what a peer may do), relay, link, cert.
+//
+// Lock order: Node.mu before directory.mu. The peers are owned by one
+// goroutine (peers.go) and have no lock.
+package overlay
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"weft/coord/api"
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/localapi"
+	"weft/overlay/wg"
+)
+
+// Net is the host's side of the tunnel. There are two: netstack.Net, a network
+// in user space, and the kernel's TUN.
+type Net interface {
+	tun.Device
+	// SetAddrs gives the host its overlay addresses, repeatably.
+	SetAddrs(v4, v6 netip.Addr) error
+	// DialContext connects to an overlay "address:port".
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+	// ListenTCP and ListenUDP accept what peers send to this node.
+	ListenTCP(addr netip.AddrPort) (net.Listener, error)
+	ListenUDP(addr netip.AddrPort) (net.PacketConn, error)
+	// Ping measures one ICMP echo.
+	Ping(ctx context.Context, addr netip.Addr) (time.Duration, error)
+}
+
+// Config is what a Node is made of.
+type Config struct {
+	// Net is required. The Node closes it.
+	Net Net
+	// StateDir holds identity and caches (mode 0700); one running Node each.
+	// Required.
+	StateDir string
+	// Token joins a network at Start, unless the state directory already
+	// holds an identity.
+	Token string
+	// Hostname is the name to ask for when joining; the server makes it
+	// unique and usable. Default: the machine's.
+	Hostname string
+	// Version is the program's, for the server's list of devices.
+	Version string
+	// Log gets what happens; nil discards it.
+	Log *slog.Logger
+	// NetDial makes the connections to servers and relays; nil is net.Dialer.
+	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Wall is the machine's clock; nil is time.Now.
+	Wall func() time.Time
+	// BuildTime is the floor of weft time on a machine without a clock.
+	BuildTime time.Time
+}
+
+// Node is one member of one network. Its methods may be called from any
+// goroutine.
+type Node struct {
+	// Constant after New.
+	cfg   Config
+	log   *slog.Logger
+	clock *cert.Clock
+	boot  uint64 // random: tells a restarted daemon from a lost session
+
+	snap   atomic.Pointer[snapshot] // what is known, immutable
+	active atomic.Pointer[running]  // running, for the packet path
+	dir    *directory
+	names  nameCache
+	health health
+
+	mu sync.Mutex
+	// mu guards the following.
+	state   *stateDir // nil before Start and after Close
+	id      *identity // nil until there is one
+	bind    *bind.Bind
+	device  *wg.Device
+	running *running // nil while unjoined or down
+	down    bool     // by weft down
+	closed  bool
+	joining chan struct{} // non-nil while the first join is retried in the background
+	stop    context.CancelFunc
+	bg      sync.WaitGroup // goroutines that outlive one running
+	bgCtx   context.Context
+}
+
+// snapshot is what a node holds of its network: replaced as a whole, read
+// without a lock.
+type snapshot struct {
+	self        *cert.Node
+	config      *api.Config
+	roots       *cert.NetworkRoots
+	serverRoots *cert.ServerRoots
+	crl         *cert.CRL // nil: nothing revoked yet
+}
+
+// New makes a Node. It starts nothing and touches no file.
+func New(cfg Config) (*Node, error) {
+	if cfg.Net == nil {
+		return nil, errors.New("overlay: no Net given; use netstack.New")
+	}
+	if cfg.StateDir == "" {
+		return nil, errors.New("overlay: no state directory given")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Wall == nil {
+		cfg.Wall = time.Now
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall)}
+	var b [8]byte
+	rand.Read(b[:])
+	n.boot = binary.BigEndian.Uint64(b[:])
+	n.dir = newDirectory(time.Now)
+	n.bgCtx, n.stop = context.WithCancel(context.Background())
+	return n, nil
+}
+
+// Start opens the state directory and, when there is an identity or a token,
+// brings the node up. A server that cannot be reached is no error: the node
+// goes on trying (see Status). A token that the server refuses is. A failed
+// Start leaves nothing behind; the Node can then only be closed.
+func (n *Node) Start(ctx context.Context) (err error) {
+	n.mu.Lock()
+	if n.state != nil || n.closed {
+		n.mu.Unlock()
+		return errors.New("overlay: the node was started before")
+	}
+	n.mu.Unlock()
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	state, err := openState(n.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.state = state
+	n.mu.Unlock()
+	id, err := state.loadIdentity()
+	if err != nil {
+		return err
+	}
+	if err := n.makeDevice(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.id = id
+	n.mu.Unlock()
+	switch {
+	case id.joined():
+		return n.Up(ctx, "")
+	case n.cfg.Token != "":
+		return n.startJoining(ctx, n.cfg.Token)
+	}
+	return nil
+}
+
+// makeDevice makes the WireGuard device with a key pair of its own, which
+// lives as long as the process and is never stored.
+func (n *Node) makeDevice() error {
+	b := bind.New(bind.Config{Stranger: n.stranger})
+	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss})
+	if err != nil {
+		return fmt.Errorf("make WireGuard device: %w", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.bind, n.device = b, dev
+	return nil
+}
+
+// Up brings the node up, joining with the token first when one is given.
+// Repeating either is harmless. It implements localapi.Node.
+func (n *Node) Up(ctx context.Context, token string) error {
+	n.mu.Lock()
+	id := n.id
+	n.mu.Unlock()
+	if token != "" {
+		if err := n.join(ctx, token); err != nil {
+			return err
+		}
+	} else if !id.joined() {
+		return &localapi.Error{Kind: localapi.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
+	}
+	return n.run()
+}
+
+// Down stops all traffic and keeps the identity.
+func (n *Node) Down(context.Context) error {
+	n.mu.Lock()
+	r := n.running
+	n.running, n.down = nil, true
+	n.active.Store(nil)
+	n.mu.Unlock()
+	if r != nil {
+		r.close()
+	}
+	return nil
+}
+
+// Logout gives the identity up, here and on the server. When the server
+// cannot be told, nothing is given up here either.
+func (n *Node) Logout(ctx context.Context) error {
+	n.mu.Lock()
+	id := n.id
+	n.mu.Unlock()
+	if !id.joined() {
+		return nil
+	}
+	if err := n.client().Logout(ctx); err != nil && !refusedForGood(err) {
+		return &localapi.Error{Kind: localapi.KindUnavailable, Message: fmt.Sprintf("tell the server: %v", err), Hint: "try again when the server is there, or delete the device in the console and remove its state directory"}
+	}
+	if err := n.Down(ctx); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state == nil {
+		return net.ErrClosed
+	}
+	if err := n.state.wipe(); err != nil {
+		return fmt.Errorf("remove identity: %w", err)
+	}
+	n.id, n.down = nil, false
+	n.snap.Store(nil)
+	n.dir = newDirectory(time.Now)
+	return nil
+}
+
+// Close stops everything and waits for it. It may be called more than once.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		n.bg.Wait()
+		return nil
+	}
+	n.closed = true
+	r, dev, state := n.running, n.device, n.state
+	n.running = nil
+	n.active.Store(nil)
+	n.mu.Unlock()
+	n.stop()
+	if r != nil {
+		r.close()
+	}
+	n.bg.Wait()
+	if dev != nil {
+		dev.Close() // closes Net too
+	} else {
+		n.cfg.Net.Close()
+	}
+	if state != nil {
+		return state.close()
+	}
+	return nil
+}

@@ -1,0 +1,828 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/filter"
+	"weft/overlay/intro"
+	"weft/overlay/localapi"
+	"weft/overlay/wg"
+)
+
+// How long a tunnel lives. A WireGuard peer is made by an introduction and
+// ends only by bye, revocation, the end of a certificate, policy or
+// replacement. Whatever a relay says or does costs at most another
+// introduction.
+const (
+	idleAfter      = 10 * time.Minute // without data: say bye and drop the peer
+	silentAfter    = 2 * time.Second  // data sent, nothing received: ask over the session
+	pingAnswer     = 2 * time.Second  // no answer to that: introduce anew
+	trustPing      = 8 * time.Second  // an answered ping is believed for this long
+	resetSpacing   = 5 * time.Second  // introductions made because of resets, per peer
+	redialMax      = 30 * time.Second
+	dialTimeout    = 12 * time.Second // two attempts of intro.HandshakeTimeout, and a little
+	numbersWait    = 2 * time.Second  // accept nobody before our CRL is current, this long
+	tickActive     = time.Second
+	tickQuiet      = 15 * time.Second
+	quietAfter     = 20 * time.Second // no data with anybody: tick slowly
+	heldStrangers  = 64               // senders whose WireGuard packets are held during their introduction
+	heldPerSender  = 4
+	heldPacketSize = 2048 // WireGuard handshakes and small data; larger ones are not held
+)
+
+// peer is one introduced node, or one being introduced. It belongs to the
+// goroutine of peers.run.
+type peer struct {
+	id       cert.NodeID
+	node     *cert.Node     // as its certificate said in the last introduction; nil before the first
+	session  *intro.Session // nil when lost; the WireGuard peer goes on without
+	hello    intro.Hello
+	endpoint *bind.Endpoint
+	filter   *filter.Peer
+	made     time.Time // the WireGuard peer; zero while there is none
+	ours     bool      // this node called
+
+	dial       *dialing
+	failures   int       // of introductions in a row
+	nextRedial time.Time // not before
+	gone       time.Time // when the relay last said that it is not there
+
+	watchers []chan struct{} // closed when the relay says that the peer is gone
+
+	unanswered time.Time // first data sent after the last received, zero when answered
+	pinging    time.Time // a ping over the session is on its way since
+}
+
+func (p *peer) installed() bool { return !p.made.IsZero() }
+
+// dialing is an introduction in progress, with those who wait for it.
+type dialing struct {
+	waiters []chan error
+	cancel  context.CancelCauseFunc
+}
+
+// peers owns all tunnels of a running node. One goroutine, run, owns the
+// table; everybody else hands it functions.
+type peers struct {
+	n      *Node
+	r      *running
+	log    *slog.Logger
+	device *wg.Device
+	bind   *bind.Bind
+	intro  *intro.Switch
+
+	calls chan func() // to run
+	ctx   context.Context
+	wg    sync.WaitGroup // introductions in progress
+	// current is closed once our numbers are known to be current, or after
+	// numbersWait; until then nobody is accepted.
+	current     chan struct{}
+	currentOnce sync.Once
+
+	table map[cert.NodeID]*peer                    // run's
+	view  atomic.Pointer[map[cert.NodeID]peerView] // what others may read
+	held  struct {
+		sync.Mutex
+		// Mutex guards the following.
+		from map[cert.NodeID][][]byte // WireGuard packets of nodes being introduced
+	}
+}
+
+// peerView is a copy of a peer for status.
+type peerView struct {
+	node  *cert.Node
+	relay string
+	made  time.Time
+	gone  time.Time
+}
+
+func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
+	p := &peers{
+		n: n, r: r, log: n.log, device: n.device, bind: n.bind, ctx: ctx,
+		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
+	}
+	p.held.from = map[cert.NodeID][][]byte{}
+	p.view.Store(&map[cert.NodeID]peerView{})
+	p.intro = intro.New(intro.Config{
+		Network:  self.roots.Network(),
+		ID:       self.self.ID,
+		Identity: n.shownCertificate,
+		Verify:   n.verifyNode,
+		Hello: func() intro.Hello {
+			h := intro.Hello{Boot: n.boot, Key: p.device.PublicKey()}
+			if s := n.snap.Load(); s != nil && s.crl != nil {
+				h.CRL = s.crl.Number
+			}
+			return h
+		},
+		CRL: func() (uint64, []byte) {
+			if s := n.snap.Load(); s != nil && s.crl != nil {
+				return s.crl.Number, s.crl.Raw
+			}
+			return 0, nil
+		},
+		OnCRL:   func(der []byte) { n.takeCRL(der) },
+		Send:    r.home.sendSession,
+		Accept:  p.accept,
+		Closed:  p.sessionClosed,
+		OnReset: p.onReset,
+		Log:     n.log,
+	})
+	return p
+}
+
+// verifyNode is how a certificate shown in an introduction is checked.
+func (n *Node) verifyNode(der []byte) (*cert.Node, error) {
+	s := n.snap.Load()
+	if s == nil {
+		return nil, cert.ErrUntrusted
+	}
+	return s.roots.VerifyNode(der, n.clock.Now(), s.crl)
+}
+
+// run owns the table until ctx ends, then takes every peer down.
+func (p *peers) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var ticking time.Duration
+	for {
+		every := p.tickEvery(time.Now())
+		if every != ticking {
+			ticking = every
+			timer.Reset(orNever(every))
+		}
+		select {
+		case <-ctx.Done():
+			p.takeDown()
+			return
+		case f := <-p.calls:
+			f()
+		case <-timer.C:
+			p.tick(time.Now())
+			ticking = 0
+		}
+	}
+}
+
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return 24 * time.Hour
+	}
+	return d
+}
+
+// do runs f in the owning goroutine, without waiting. It reports whether the
+// node still runs.
+func (p *peers) do(f func()) bool {
+	select {
+	case p.calls <- f:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// hint is do for what a relay says: dropped when there is too much of it.
+func (p *peers) hint(f func()) {
+	select {
+	case p.calls <- f:
+	default:
+	}
+}
+
+// miss is called by the WireGuard device once per destination for which it
+// holds packets.
+func (n *Node) miss(dst netip.Addr) {
+	if r := n.active.Load(); r != nil {
+		r.peers.miss(dst)
+	} // else the packets held expire
+}
+
+func (p *peers) miss(dst netip.Addr) {
+	// The caller is the device's reader: it must not wait for us, and we may
+	// be waiting for it.
+	p.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
+		defer cancel()
+		k, err := p.n.lookup(ctx, dst.String())
+		if err != nil {
+			p.device.Fail(dst, failReason(err))
+			return
+		}
+		if err := p.ensure(ctx, k.node.ID); err != nil {
+			p.device.Fail(dst, failReason(err))
+		}
+	})
+}
+
+func failReason(err error) wg.Reason {
+	if localapi.KindOf(err) == localapi.KindDenied {
+		return wg.Prohibited
+	}
+	return wg.Unreachable
+}
+
+// ensure returns once there is a WireGuard peer for the node, introducing it
+// if need be. A peer that exists already costs nothing.
+func (p *peers) ensure(ctx context.Context, id cert.NodeID) error {
+	if _, ok := (*p.view.Load())[id]; ok {
+		return nil
+	}
+	done := make(chan error, 1)
+	ok := p.do(func() {
+		q := p.table[id]
+		if q != nil && q.installed() && q.dial == nil {
+			done <- nil
+			return
+		}
+		if q == nil {
+			q = &peer{id: id}
+			p.table[id] = q
+		}
+		p.call(q, done)
+	})
+	if !ok {
+		return errDown
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.ctx.Done():
+		return errDown
+	}
+}
+
+var errDown = &localapi.Error{Kind: localapi.KindFailed, Message: "weft is down", Hint: "run: weft up"}
+
+// call starts an introduction as the caller, or joins the one in progress.
+// waiter, when not nil, gets its result. Packets flow one round trip earlier,
+// as soon as the keys are known (install).
+func (p *peers) call(q *peer, waiter chan error) {
+	if q.dial != nil {
+		if waiter != nil {
+			q.dial.waiters = append(q.dial.waiters, waiter)
+		}
+		return
+	}
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	d := &dialing{cancel: cancel}
+	if waiter != nil {
+		d.waiters = append(d.waiters, waiter)
+	}
+	q.dial = d
+	p.wg.Go(func() {
+		defer cancel(nil)
+		ctx, stop := context.WithTimeout(ctx, dialTimeout)
+		defer stop()
+		s, err := p.intro.Dial(ctx, q.id, func(s *intro.Session) {
+			p.inLoop(func() error { return p.install(q, s, true) })
+		})
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && !errors.Is(cause, context.DeadlineExceeded) {
+				err = cause
+			}
+		}
+		p.do(func() { p.called(q, d, s, err) })
+	})
+}
+
+// inLoop runs f in the owning goroutine and waits for its result.
+func (p *peers) inLoop(f func() error) error {
+	done := make(chan error, 1)
+	if !p.do(func() { done <- f() }) {
+		return errDown
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-p.ctx.Done():
+		return errDown
+	}
+}
+
+// called takes the result of an introduction that this node started.
+func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
+	if q.dial == d {
+		q.dial = nil
+	}
+	var denied *intro.DenyError
+	switch {
+	case err == nil:
+		q.failures = 0
+		q.gone = time.Time{}
+		q.session = s
+		p.n.dir.setPresence(q.id, true, time.Time{})
+	case errors.As(err, &denied):
+		if q.installed() && q.ours {
+			p.drop(q, "denied", false)
+		}
+		err = p.deniedError(q, denied)
+	case errors.Is(err, intro.ErrDialing), errors.Is(err, intro.ErrReplaced):
+		// The peer called at the same time and its call counts.
+		if q.installed() {
+			err = nil
+		}
+	}
+	if err != nil {
+		q.failures++
+		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
+		p.log.Debug("introduction failed", "peer", q.id, "err", err)
+		if localapi.KindOf(err) == localapi.KindFailed {
+			err = p.unreachable(q, err)
+		}
+	}
+	for _, w := range d.waiters {
+		w <- err
+	}
+	d.waiters = nil
+	if !q.installed() && q.dial == nil && q.session == nil {
+		delete(p.table, q.id)
+	}
+}
+
+func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
+	name := p.n.nameOf(q.id)
+	msg := fmt.Sprintf("%s does not let this device in: %s", name, e.Reason)
+	if e.Text != "" {
+		msg += ": " + e.Text
+	}
+	return &localapi.Error{Kind: localapi.KindDenied, Message: msg, Hint: "the network's policy decides; ask its owner"}
+}
+
+func (p *peers) unreachable(q *peer, err error) error {
+	name := p.n.nameOf(q.id)
+	if !q.gone.IsZero() {
+		return &localapi.Error{Kind: localapi.KindUnreachable, Message: name + " is offline"}
+	}
+	return &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("%s does not answer: %v", name, err), Hint: "see: weft status"}
+}
+
+// install makes or refreshes the WireGuard peer with a session's keys: before
+// accept goes out on the called side, as soon as the keys are known on the
+// calling side.
+func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
+	snap := p.n.snap.Load()
+	if snap == nil {
+		return errDown
+	}
+	node := s.Peer
+	addrs := []netip.Addr{node.IPv4, node.IPv6}
+	ports := filter.Compile(snap.config.Rules, node)
+	if q.filter == nil || !q.node.Has(node.IPv4) || !q.node.Has(node.IPv6) {
+		q.filter = filter.NewPeer([]netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, ports)
+	} else {
+		q.filter.SetPorts(ports)
+	}
+	if q.endpoint == nil {
+		q.endpoint = p.bind.Endpoint(q.id, node.IPv4)
+		q.endpoint.SetSender(p.r.home)
+	}
+	err := p.device.SetPeer(wg.Peer{
+		ID: q.id, Key: s.Remote.Key, PSK: s.PSK, IPs: addrs,
+		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
+	})
+	if err != nil {
+		return fmt.Errorf("install peer %s: %w", node.Name, err)
+	}
+	if !q.installed() || q.hello.Boot != s.Remote.Boot {
+		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
+	}
+	q.node, q.hello, q.ours, q.session = node, s.Remote, ours, s
+	q.unanswered, q.pinging = time.Time{}, time.Time{}
+	if !q.installed() {
+		q.made = time.Now()
+	}
+	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now()})
+	p.publish()
+	p.releaseHeld(q.id)
+	return nil
+}
+
+// accept is asked by intro for each introduction by another node.
+func (p *peers) accept(s *intro.Session) *intro.Deny {
+	select {
+	case <-p.current:
+	case <-time.After(numbersWait):
+	case <-p.ctx.Done():
+		return &intro.Deny{Reason: intro.DenyBusy, Text: "going down"}
+	}
+	var deny *intro.Deny
+	err := p.inLoop(func() error {
+		snap := p.n.snap.Load()
+		q := p.table[s.Peer.ID]
+		// A list that came while we waited may have revoked the caller.
+		if snap == nil || snap.crl.Revoked(s.Peer.Serial) {
+			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
+			return nil
+		}
+		known := q != nil && (q.installed() || q.dial != nil)
+		if !known && !filter.Compile(snap.config.Rules, s.Peer).Any() {
+			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.self.Name, s.Peer.Name)}
+			return nil
+		}
+		if q == nil {
+			q = &peer{id: s.Peer.ID}
+			p.table[q.id] = q
+		}
+		if err := p.install(q, s, q.installed() && q.ours); err != nil {
+			if !q.installed() && q.dial == nil {
+				delete(p.table, q.id)
+			}
+			return err
+		}
+		q.failures, q.gone = 0, time.Time{}
+		return nil
+	})
+	if err != nil {
+		p.log.Warn("cannot accept an introduction", "peer", s.Peer.Name, "err", err)
+		return &intro.Deny{Reason: intro.DenyConflict, Text: err.Error()}
+	}
+	if deny != nil {
+		p.forgetHeld(s.Peer.ID)
+	}
+	return deny
+}
+
+// sessionClosed is told by intro that a session ended. Only a proven bye and
+// a certificate that no longer holds end the tunnel.
+func (p *peers) sessionClosed(s *intro.Session, err error) {
+	p.do(func() {
+		q := p.table[s.Peer.ID]
+		if q == nil || q.session != s {
+			return
+		}
+		q.session = nil
+		switch {
+		case errors.Is(err, intro.ErrBye):
+			redial := p.hasTraffic(q, time.Now())
+			p.drop(q, "bye", false)
+			if redial {
+				q := &peer{id: s.Peer.ID}
+				p.table[q.id] = q
+				p.call(q, nil)
+			}
+		case errors.Is(err, cert.ErrRevoked), errors.Is(err, cert.ErrUntrusted), errors.Is(err, cert.ErrExpired):
+			p.drop(q, err.Error(), false)
+		}
+	})
+}
+
+// hasTraffic reports whether data went either way a moment ago.
+func (p *peers) hasTraffic(q *peer, now time.Time) bool {
+	st, ok := p.device.Stats(q.id)
+	return ok && now.Sub(st.LastTx) < silentAfter
+}
+
+// onReset: the peer, or only the relay, says that it has no tunnel with us.
+func (p *peers) onReset(from cert.NodeID) {
+	p.hint(func() {
+		q := p.table[from]
+		if q == nil || !q.installed() || q.dial != nil || time.Now().Before(q.nextRedial) {
+			return
+		}
+		q.nextRedial = time.Now().Add(resetSpacing)
+		p.call(q, nil)
+	})
+}
+
+// goneHint: the relay says that a peer is not connected to it.
+func (p *peers) goneHint(id cert.NodeID) {
+	p.hint(func() {
+		p.n.dir.setPresence(id, false, time.Time{})
+		q := p.table[id]
+		if q == nil {
+			return
+		}
+		q.gone = time.Now()
+		for _, w := range q.watchers {
+			close(w)
+		}
+		q.watchers = nil
+		if q.dial != nil {
+			q.dial.cancel(errGone)
+		}
+		p.publish()
+	})
+}
+
+var errGone = errors.New("not connected to the relay")
+
+// stranger is called by the bind for a WireGuard packet from a node that has
+// no endpoint: held while that node is being introduced, answered with a
+// reset otherwise.
+func (n *Node) stranger(from cert.NodeID, pkt []byte) {
+	r := n.active.Load()
+	if r == nil {
+		return
+	}
+	p := r.peers
+	if !p.intro.InProgress(from) {
+		p.intro.Reset(from)
+		return
+	}
+	if len(pkt) > heldPacketSize {
+		return
+	}
+	p.held.Lock()
+	defer p.held.Unlock()
+	q := p.held.from[from]
+	if len(q) >= heldPerSender || q == nil && len(p.held.from) >= heldStrangers {
+		return
+	}
+	p.held.from[from] = append(q, append([]byte(nil), pkt...))
+}
+
+// releaseHeld hands the packets that came too early to WireGuard.
+func (p *peers) releaseHeld(id cert.NodeID) {
+	p.held.Lock()
+	pkts := p.held.from[id]
+	delete(p.held.from, id)
+	p.held.Unlock()
+	for _, pkt := range pkts {
+		p.bind.Deliver(id, pkt)
+	}
+}
+
+func (p *peers) forgetHeld(id cert.NodeID) {
+	p.held.Lock()
+	delete(p.held.from, id)
+	p.held.Unlock()
+}
+
+// policyChanged applies new rules to every tunnel, live flows included.
+func (p *peers) policyChanged() {
+	p.do(func() {
+		snap := p.n.snap.Load()
+		if snap == nil {
+			return
+		}
+		for _, q := range p.table {
+			if !q.installed() {
+				continue
+			}
+			ports := filter.Compile(snap.config.Rules, q.node)
+			q.filter.SetPorts(ports)
+			if !ports.Any() && !q.ours && !q.filter.Began(p.device.Now()) {
+				p.drop(q, "policy", true)
+			}
+		}
+	})
+}
+
+// crlChanged drops every tunnel and session whose certificate is revoked.
+func (p *peers) crlChanged() {
+	p.intro.Recheck()
+	p.do(func() {
+		snap := p.n.snap.Load()
+		if snap == nil {
+			return
+		}
+		for _, q := range p.table {
+			if q.node != nil && snap.crl.Revoked(q.node.Serial) {
+				p.drop(q, "revoked", false)
+			}
+		}
+	})
+}
+
+// upToDate lets introductions in: our numbers are current, or nobody can say.
+func (p *peers) upToDate() { p.currentOnce.Do(func() { close(p.current) }) }
+
+// drop ends the tunnel with a peer. bye tells the peer so.
+func (p *peers) drop(q *peer, why string, bye bool) {
+	if q.dial != nil {
+		q.dial.cancel(fmt.Errorf("tunnel dropped: %s", why))
+	}
+	if s := q.session; s != nil {
+		q.session = nil
+		if bye {
+			s.Bye()
+		} else {
+			s.Close()
+		}
+	}
+	if q.installed() {
+		p.log.Info("tunnel ended", "peer", p.n.nameOf(q.id), "why", why)
+		p.device.RemovePeer(q.id)
+		p.bind.Drop(q.id)
+		q.made, q.endpoint = time.Time{}, nil
+	}
+	if p.table[q.id] == q {
+		delete(p.table, q.id)
+	}
+	p.publish()
+}
+
+func (p *peers) takeDown() {
+	for _, q := range p.table {
+		p.drop(q, "down", true)
+	}
+	p.intro.Close()
+	p.wg.Wait()
+	// Introductions that were under way may have left calls behind.
+	for {
+		select {
+		case f := <-p.calls:
+			f()
+		default:
+			for _, q := range p.table {
+				p.drop(q, "down", false)
+			}
+			return
+		}
+	}
+}
+
+// publish makes a fresh copy of the table for readers.
+func (p *peers) publish() {
+	v := make(map[cert.NodeID]peerView, len(p.table))
+	for id, q := range p.table {
+		if q.installed() {
+			v[id] = peerView{node: q.node, made: q.made, gone: q.gone}
+		}
+	}
+	p.view.Store(&v)
+}
+
+// tickEvery is how often tunnels need looking at: not at all without any.
+func (p *peers) tickEvery(now time.Time) time.Duration {
+	every := time.Duration(0)
+	for _, q := range p.table {
+		if !q.installed() {
+			continue
+		}
+		every = max(every, 0)
+		st, _ := p.device.Stats(q.id)
+		last := latest(st.LastTx, st.LastRx, q.made)
+		if now.Sub(last) < quietAfter || !q.unanswered.IsZero() {
+			return tickActive
+		}
+		every = tickQuiet
+	}
+	return every
+}
+
+func latest(ts ...time.Time) time.Time {
+	var t time.Time
+	for _, u := range ts {
+		if u.After(t) {
+			t = u
+		}
+	}
+	return t
+}
+
+// tick looks at every tunnel.
+func (p *peers) tick(now time.Time) {
+	weftNow := p.n.clock.Now()
+	for _, q := range p.table {
+		if !q.installed() {
+			continue
+		}
+		st, ok := p.device.Stats(q.id)
+		if !ok {
+			continue
+		}
+		if weftNow.After(q.node.NotAfter) {
+			p.drop(q, "its certificate has expired", true)
+			continue
+		}
+		switch q.judge(now, st) {
+		case actDrop:
+			p.drop(q, "idle", true)
+		case actPing:
+			p.ping(q, now)
+		case actCall:
+			p.call(q, nil)
+		}
+	}
+}
+
+type action int
+
+const (
+	actNothing action = iota
+	actDrop           // idle for long
+	actPing           // data unanswered: is the peer alive?
+	actCall           // no: introduce anew
+)
+
+// judge decides what a tunnel needs, from its counters. It changes only the
+// peer's notes about unanswered data.
+func (q *peer) judge(now time.Time, st wg.Stats) action {
+	if now.Sub(latest(st.LastTx, st.LastRx, q.made)) >= idleAfter {
+		return actDrop
+	}
+	if !st.LastTx.After(st.LastRx) {
+		q.unanswered, q.pinging = time.Time{}, time.Time{}
+		return actNothing
+	}
+	if q.unanswered.IsZero() || st.LastRx.After(q.unanswered) {
+		q.unanswered = st.LastTx
+		q.pinging = time.Time{}
+	}
+	if now.Sub(q.unanswered) < silentAfter || q.dial != nil {
+		return actNothing
+	}
+	if !q.pinging.IsZero() {
+		if now.Sub(q.pinging) < pingAnswer || now.Before(q.nextRedial) {
+			return actNothing
+		}
+		return actCall
+	}
+	if q.session == nil {
+		if now.Before(q.nextRedial) {
+			return actNothing
+		}
+		return actCall
+	}
+	return actPing
+}
+
+// prove finds out whether a peer with a tunnel is really there, for somebody
+// who waits for its answer: by a ping over the session, and when that fails by
+// introducing anew. The frame also makes the relay look for the peer, so that
+// one that vanished is known to be gone within two seconds.
+func (p *peers) prove(ctx context.Context, id cert.NodeID) error {
+	var s *intro.Session
+	gone := make(chan struct{})
+	p.inLoop(func() error {
+		if q := p.table[id]; q != nil {
+			s = q.session
+			q.watchers = append(q.watchers, gone)
+		}
+		return nil
+	})
+	defer p.do(func() {
+		if q := p.table[id]; q != nil {
+			q.watchers = slices.DeleteFunc(q.watchers, func(w chan struct{}) bool { return w == gone })
+		}
+	})
+	if s != nil {
+		ctx, cancel := context.WithTimeout(ctx, pingAnswer)
+		defer cancel()
+		stop := make(chan struct{})
+		p.wg.Go(func() {
+			select {
+			case <-gone:
+				cancel()
+			case <-stop:
+			}
+		})
+		_, err := s.Ping(ctx)
+		close(stop)
+		if err == nil {
+			return nil
+		}
+	}
+	done := make(chan error, 1)
+	if !p.do(func() {
+		q := p.table[id]
+		if q == nil {
+			q = &peer{id: id}
+			p.table[id] = q
+		}
+		p.call(q, done)
+	}) {
+		return errDown
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ping asks over the session whether the peer is there.
+func (p *peers) ping(q *peer, now time.Time) {
+	q.pinging = now
+	s := q.session
+	p.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, pingAnswer)
+		defer cancel()
+		_, err := s.Ping(ctx)
+		p.do(func() {
+			if q.pinging != now {
+				return
+			}
+			if err == nil {
+				// It lives; a one-way flow is nothing to worry about.
+				q.unanswered = time.Now().Add(trustPing)
+				q.pinging = time.Time{}
+			}
+		})
+	})
+}

@@ -1,0 +1,107 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"weft/coord/api"
+	"weft/coord/client"
+)
+
+// running is the part of a node that exists between up and down: the link to
+// the relay, the tunnels, and what keeps in step with the server.
+type running struct {
+	n       *Node
+	client  *client.Client
+	home    *home
+	peers   *peers
+	control *control
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	rt     interface{ CloseIdleConnections() }
+}
+
+// run makes the running half from what is on disk. Nil when it runs already.
+func (n *Node) run() error {
+	n.mu.Lock()
+	switch {
+	case n.closed || n.state == nil:
+		n.mu.Unlock()
+		return fmt.Errorf("overlay: the node is closed")
+	case n.running != nil:
+		n.mu.Unlock()
+		return nil
+	}
+	if err := n.loadLocked(); err != nil {
+		n.mu.Unlock()
+		return err
+	}
+	s := n.snap.Load()
+	if err := n.cfg.Net.SetAddrs(s.self.IPv4, s.self.IPv6); err != nil {
+		n.mu.Unlock()
+		return fmt.Errorf("set addresses: %w", err)
+	}
+	dialer := n.makeDialer()
+	rt := dialer.Transport()
+	ctx, cancel := context.WithCancel(n.bgCtx)
+	r := &running{n: n, client: client.New(rt, n.clock.Contact), cancel: cancel}
+	r.rt, _ = rt.(interface{ CloseIdleConnections() })
+	r.home = newHome(n, r, dialer, s.config.Relays)
+	r.peers = newPeers(ctx, n, r, s)
+	r.control = newControl(n, r)
+	n.running, n.down = r, false
+	n.active.Store(r)
+	n.mu.Unlock()
+
+	r.wg.Go(func() { r.peers.run(ctx) })
+	r.wg.Go(func() { r.control.run(ctx) })
+	r.wg.Go(func() { r.home.run(ctx) })
+	n.health.notify()
+	return nil
+}
+
+// bareConfig is enough to reach the server and fetch the real one, made from
+// the identity alone: the config file is only a cache.
+func (id *identity) bareConfig() api.Config {
+	return api.Config{
+		Network: id.Network.String(), ServerURLs: id.URLs, NetworkCAs: id.NetworkCAs,
+		Relays: []api.Relay{{Name: "server", URLs: id.URLs}},
+	}
+}
+
+// loadLocked fills the snapshot and the directory from disk.
+func (n *Node) loadLocked() error {
+	id := n.id
+	if s := n.snap.Load(); s == nil {
+		var config api.Config
+		if !n.state.loadCache(configFile, &config) {
+			config = id.bareConfig()
+		}
+		crl, _ := os.ReadFile(filepath.Join(n.state.path, crlFile))
+		s, err := makeSnapshot(id, &config, crl)
+		if err != nil {
+			return fmt.Errorf("state directory %s: %w", n.state.path, err)
+		}
+		n.clock.Floor(id.ServerTime)
+		n.snap.Store(s)
+	}
+	var dir savedDirectory
+	if n.state.loadCache(directoryFile, &dir) && n.dir.currentVersion().IsZero() {
+		n.dir.update(&api.Directory{Version: dir.Version, Full: true, Peers: dir.Peers}, n.verifyListed)
+	}
+	return nil
+}
+
+// close stops everything and waits for it.
+func (r *running) close() {
+	r.cancel()
+	r.wg.Wait()
+	if r.rt != nil {
+		r.rt.CloseIdleConnections()
+	}
+	r.n.health.notify()
+}

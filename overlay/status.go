@@ -1,0 +1,256 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+// relayReason is why a path goes over the relay, in plain words.
+const relayReason = "weft uses the relay only, so far; direct paths are not built yet"
+
+// health holds what needs attention, and wakes who waits for a change of
+// state.
+type health struct {
+	mu sync.Mutex
+	// mu guards the following.
+	warnings map[string]string
+	wake     chan struct{}
+}
+
+// maxWarnings bounds the health list; codes with a name in them could grow.
+const maxWarnings = 64
+
+func (h *health) set(code, message string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.warnings == nil {
+		h.warnings = map[string]string{}
+	}
+	if _, ok := h.warnings[code]; ok || len(h.warnings) < maxWarnings {
+		h.warnings[code] = message
+	}
+	h.notifyLocked()
+}
+
+func (h *health) clear(code string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.warnings[code]; ok {
+		delete(h.warnings, code)
+		h.notifyLocked()
+	}
+}
+
+// notify wakes all who hold a channel of changed.
+func (h *health) notify() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notifyLocked()
+}
+
+func (h *health) notifyLocked() {
+	if h.wake != nil {
+		close(h.wake)
+		h.wake = nil
+	}
+}
+
+// changed returns a channel that is closed at the next change.
+func (h *health) changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.wake == nil {
+		h.wake = make(chan struct{})
+	}
+	return h.wake
+}
+
+func (h *health) list() []localapi.Health {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]localapi.Health, 0, len(h.warnings))
+	for code, msg := range h.warnings {
+		code, _, _ = strings.Cut(code, ":")
+		out = append(out, localapi.Health{Code: code, Message: msg})
+	}
+	slices.SortFunc(out, func(a, b localapi.Health) int { return strings.Compare(a.Code+a.Message, b.Code+b.Message) })
+	return out
+}
+
+// Warn adds a health warning from outside the node, such as a taken port.
+func (n *Node) Warn(code, message string) { n.health.set(code, message) }
+
+// State says what the node is doing as a whole.
+func (n *Node) State() localapi.State {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case !n.id.joined():
+		return localapi.StateUnjoined
+	case n.running == nil:
+		return localapi.StateDown
+	case n.running.home.connected():
+		return localapi.StateRunning
+	}
+	return localapi.StateConnecting
+}
+
+// Status implements localapi.Node.
+func (n *Node) Status() localapi.Status {
+	st := localapi.Status{
+		Schema: localapi.Schema, State: n.State(), Version: n.cfg.Version,
+		Peers: []localapi.PeerStatus{}, Health: n.health.list(),
+	}
+	n.mu.Lock()
+	r := n.running
+	if n.id != nil {
+		st.Network = n.id.Network.String()
+		st.Server.URL = n.id.URLs[0]
+	}
+	n.mu.Unlock()
+	s := n.snap.Load()
+	if s == nil {
+		return st
+	}
+	for _, h := range st.Health {
+		if h.Code == "server-offline" {
+			st.Server.Online = false
+		}
+	}
+	st.Self = localapi.SelfStatus{
+		ID: s.self.ID.String(), Name: s.self.Name, FQDN: s.self.FQDN,
+		IPv4: s.self.IPv4.String(), IPv6: s.self.IPv6.String(),
+	}
+	if r == nil {
+		return st
+	}
+	st.Self.Online = r.home.connected()
+	st.Self.Relay = r.home.name()
+	st.Server.Online = st.Self.Online && !n.health.has("server-offline")
+	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
+		st.Health = append(st.Health, localapi.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
+	}
+	tunnels := *r.peers.view.Load()
+	seen := map[string]bool{}
+	list, _ := n.dir.all()
+	for _, k := range list {
+		if k.node.ID == s.self.ID {
+			continue
+		}
+		p := localapi.PeerStatus{
+			ID: k.node.ID.String(), Name: k.node.Name, FQDN: k.node.FQDN,
+			IPv4: k.node.IPv4.String(), IPv6: k.node.IPv6.String(),
+			Online: k.online, Path: localapi.PathIdle, PathReason: "no tunnel: nothing was sent lately",
+		}
+		if !k.lastSeen.IsZero() {
+			t := k.lastSeen.UTC()
+			p.LastSeen = &t
+		}
+		if !k.online {
+			p.Path, p.PathReason = localapi.PathOffline, "not connected to a relay"
+		}
+		if t, ok := tunnels[k.node.ID]; ok {
+			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, r.home.name()
+			p.KeyExchange = "X25519MLKEM768"
+			p.Online = t.gone.IsZero()
+			if ws, ok := n.device.Stats(k.node.ID); ok {
+				p.RxBytes, p.TxBytes = ws.RxBytes, ws.TxBytes
+				if !ws.LastHandshake.IsZero() {
+					h := ws.LastHandshake.UTC()
+					p.LastHandshake = &h
+				}
+			}
+		} else if !k.listed {
+			continue // looked up once, no tunnel
+		}
+		seen[p.ID] = true
+		st.Peers = append(st.Peers, p)
+	}
+	slices.SortFunc(st.Peers, func(a, b localapi.PeerStatus) int { return strings.Compare(a.Name, b.Name) })
+	return st
+}
+
+func (h *health) has(code string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.warnings[code]
+	return ok
+}
+
+// nameCache keeps the snapshot of names until something changes.
+type nameCache struct {
+	mu sync.Mutex
+	// mu guards the following.
+	names   *localapi.Names
+	snap    *snapshot
+	dir     *directory
+	changes uint64
+	online  bool
+}
+
+// Names implements localapi.Node.
+func (n *Node) Names() *localapi.Names {
+	s := n.snap.Load()
+	n.mu.Lock()
+	r, dir := n.running, n.dir
+	n.mu.Unlock()
+	online := r != nil && r.home.connected() && !n.health.has("server-offline")
+	c := &n.names
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dir.mu.Lock()
+	changes := dir.changes
+	dir.mu.Unlock()
+	if c.names != nil && c.snap == s && c.dir == dir && c.changes == changes && c.online == online {
+		return c.names
+	}
+	next := &localapi.Names{Serial: 1}
+	if c.names != nil {
+		next.Serial = c.names.Serial + 1
+	}
+	if s != nil {
+		next.Ready = true
+		next.Suffix = s.config.Suffix
+		next.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
+		next.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
+		next.Complete = online && s.readsDirectory() && !dir.currentVersion().IsZero()
+		next.Peers = append(next.Peers, peerOf(s.self, true, true))
+		list, _ := dir.all()
+		for _, k := range list {
+			if k.node.ID != s.self.ID {
+				next.Peers = append(next.Peers, peerOf(k.node, k.online, false))
+			}
+		}
+		slices.SortFunc(next.Peers, func(a, b localapi.Peer) int { return strings.Compare(a.Name, b.Name) })
+	}
+	c.names, c.snap, c.dir, c.changes, c.online = next, s, dir, changes, online
+	return next
+}
+
+// Relays implements localapi.Node.
+func (n *Node) Relays() []localapi.Relay {
+	s := n.snap.Load()
+	out := []localapi.Relay{}
+	if s == nil {
+		return out
+	}
+	n.mu.Lock()
+	r := n.running
+	n.mu.Unlock()
+	current := ""
+	if r != nil {
+		current = r.home.id()
+	}
+	out = append(out, localapi.Relay{Name: "server", URLs: s.config.ServerURLs, STUN: []string{}, Server: true})
+	for _, rl := range s.config.Relays {
+		out = append(out, localapi.Relay{ID: rl.ID, Name: rl.Name, URLs: rl.URLs, STUN: rl.STUN, Current: rl.ID == current})
+	}
+	return out
+}
+
+var _ localapi.Node = (*Node)(nil)
