@@ -1,0 +1,264 @@
+// Package link is the one secure dialer and listener between a node and the
+// server side (coordination servers and relays).
+//
+// A link is TLS 1.3 with certificates on both ends and a hybrid ML-KEM key
+// exchange, nothing less, chosen by ALPN on the server's one TCP port:
+//
+//	weft-api/1    HTTP/1.1 to the coordination server
+//	weft-relay/1  relay frames (package overlay/relay)
+//	anything else the public site, with its public certificate; no client
+//	              certificate is asked for and no node API is reachable
+//
+// The client believes a server only if its chain ends in a pinned CA; names
+// and validity dates are ignored, so a device whose clock says 1970 learns
+// the time. The server asks for any client certificate: what it is worth is
+// decided by the API handler and by the relay, which know the networks. At
+// join it is a self-signed one over the identity key.
+//
+// Where the direct way is closed (a reverse proxy in front, inspection in the
+// middle), the same TLS session runs inside a WebSocket at /weft, and the TLS
+// around the WebSocket is trusted for nothing. Both ends' sockets have TCP
+// keepalive off; liveness is the business of the protocols above.
+//
+// Conn, under TLS, makes few large system calls out of many TLS records and
+// costs nothing while idle.
+package link
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// ALPN names of the protocols.
+const (
+	ProtoAPI   = "weft-api/1"
+	ProtoRelay = "weft-relay/1"
+)
+
+// Path is where the WebSocket lives on the public site.
+const Path = "/weft"
+
+// Curves are the only key exchanges a link uses.
+func curves() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768} }
+
+const (
+	readChunk  = 128 << 10 // one system call reads at most this much
+	writeChunk = 128 << 10 // corked writes are flushed when this much waits
+	recordHead = 5
+	// maxRecord is the longest TLS record including its header.
+	maxRecord = recordHead + 16384 + 256
+)
+
+var (
+	readPool  = sync.Pool{New: func() any { b := make([]byte, readChunk); return &b }}
+	writePool = sync.Pool{New: func() any { b := make([]byte, 0, writeChunk+maxRecord); return &b }}
+)
+
+// Conn is the byte stream under a link's TLS session.
+//
+// Reading: a large pooled buffer is held only while it has bytes in it, never
+// while waiting, and each Read ends at the end of a TLS record, so crypto/tls
+// keeps no more than one record. Writing: between Cork and Uncork records are
+// gathered and leave in one system call.
+//
+// Reads come from one goroutine at a time, writes from any.
+type Conn struct {
+	net.Conn // constant after newConn
+	raw      syscall.RawConn
+	readFn   func(fd uintptr) bool
+	remote   net.Addr // nil: that of Conn
+	ws       bool
+	slot     *slot // server side, until the handshake is done
+
+	// Only the reading goroutine uses the following.
+	in      *[]byte // nil when nothing is buffered
+	r, w    int
+	readN   int
+	readErr error
+	head    [recordHead]byte // header of the record being read
+	headN   int
+	left    int // bytes of the record that are still to come
+
+	wmu sync.Mutex
+	// wmu guards the following.
+	corked bool
+	out    *[]byte
+	err    error // of an earlier flush
+}
+
+func newConn(nc net.Conn) *Conn {
+	c := &Conn{Conn: nc}
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		c.initRaw(tcp)
+	}
+	return c
+}
+
+// Of returns the stream under a link's TLS session, or nil when tc is not one.
+func Of(tc *tls.Conn) *Conn {
+	c, _ := tc.NetConn().(*Conn)
+	return c
+}
+
+// Client wraps nc for a TLS client over a connection that did not come from
+// a Dialer (tests, simulations).
+func Client(nc net.Conn, cfg *tls.Config) *tls.Conn { return tls.Client(newConn(nc), cfg) }
+
+// WebSocket reports whether the stream runs inside a WebSocket, so that
+// somebody in the middle will close it when it is silent for long.
+func (c *Conn) WebSocket() bool { return c.ws }
+
+// RemoteAddr returns the peer's address; behind a trusted reverse proxy the
+// one that the proxy reports.
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.remote != nil {
+		return c.remote
+	}
+	return c.Conn.RemoteAddr()
+}
+
+// Read implements net.Conn. It returns bytes of at most one TLS record.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if c.raw == nil {
+		n, err := c.Conn.Read(p[:min(len(p), c.limit(nil))])
+		c.advance(p[:n])
+		return n, err
+	}
+	if c.in == nil {
+		if err := c.fill(); err != nil {
+			return 0, err
+		}
+	}
+	avail := (*c.in)[c.r:c.w]
+	n := copy(p, avail[:min(len(avail), c.limit(avail))])
+	c.advance(p[:n])
+	if c.r += n; c.r == c.w {
+		readPool.Put(c.in)
+		c.in = nil
+	}
+	return n, nil
+}
+
+// Ready reports whether a complete record is buffered, so that the next Read
+// of the TLS session will not wait. The reading goroutine asks.
+func (c *Conn) Ready() bool {
+	if c.in == nil || c.left > 0 || c.headN > 0 {
+		return false
+	}
+	avail := (*c.in)[c.r:c.w]
+	return len(avail) >= recordHead && len(avail) >= c.limit(avail)
+}
+
+// limit returns how many bytes may be handed out without passing the end of
+// the current record, as far as avail tells.
+func (c *Conn) limit(avail []byte) int {
+	switch {
+	case c.left > 0:
+		return c.left
+	case c.headN > 0:
+		return recordHead - c.headN
+	case len(avail) >= recordHead:
+		return recordHead + int(binary.BigEndian.Uint16(avail[3:]))
+	}
+	return recordHead
+}
+
+// advance notes that p was handed out.
+func (c *Conn) advance(p []byte) {
+	if c.left > 0 {
+		c.left -= len(p)
+		return
+	}
+	n := copy(c.head[c.headN:], p)
+	if c.headN += n; c.headN == recordHead {
+		c.headN = 0
+		c.left = int(binary.BigEndian.Uint16(c.head[3:])) - (len(p) - n)
+	}
+}
+
+// Write implements net.Conn. While corked it only gathers.
+func (c *Conn) Write(p []byte) (int, error) {
+	if s := c.slot; s != nil {
+		s.release()
+	}
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	if !c.corked {
+		return c.Conn.Write(p)
+	}
+	if c.out == nil {
+		c.out = writePool.Get().(*[]byte)
+	}
+	*c.out = append(*c.out, p...)
+	if len(*c.out) >= writeChunk {
+		if err := c.flushLocked(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// Cork starts gathering writes. One goroutine brackets its writes with Cork
+// and Uncork.
+func (c *Conn) Cork() {
+	c.wmu.Lock()
+	c.corked = true
+	c.wmu.Unlock()
+}
+
+// Uncork sends what was gathered since Cork. It waits until the kernel has
+// taken all of it.
+func (c *Conn) Uncork() error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.corked = false
+	err := c.flushLocked()
+	if c.out != nil {
+		if cap(*c.out) <= 2*(writeChunk+maxRecord) {
+			writePool.Put(c.out)
+		}
+		c.out = nil
+	}
+	return err
+}
+
+func (c *Conn) flushLocked() error {
+	if c.err != nil {
+		return c.err
+	}
+	if c.out == nil || len(*c.out) == 0 {
+		return nil
+	}
+	_, c.err = c.Conn.Write(*c.out)
+	*c.out = (*c.out)[:0]
+	return c.err
+}
+
+// Tune prepares the socket for a long-lived, mostly silent stream: keepalive
+// off, and no more than unsent bytes waiting in the kernel, so that the
+// queue above is the queue. It does nothing where the system cannot.
+func (c *Conn) Tune(unsent int) {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		tcp.SetKeepAlive(false)
+		tcp.SetNoDelay(true)
+		setUnsentLimit(tcp, unsent)
+	}
+}
+
+// CloseNow closes the stream under a TLS session at once, without the
+// close-notify that would wait for a peer that does not read.
+func CloseNow(tc net.Conn) error {
+	if t, ok := tc.(*tls.Conn); ok {
+		return t.NetConn().Close()
+	}
+	return tc.Close()
+}

@@ -1,0 +1,51 @@
+//go:build unix
+
+package link
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func (c *Conn) initRaw(sc syscall.Conn) {
+	if raw, err := sc.SyscallConn(); err == nil {
+		c.raw, c.readFn = raw, c.tryRead
+	}
+}
+
+// fill waits until the socket has bytes and takes a buffer only then.
+func (c *Conn) fill() error {
+	if err := c.raw.Read(c.readFn); err != nil {
+		return err
+	}
+	return c.readErr
+}
+
+// tryRead runs in the poller: true means done, false means wait for input.
+func (c *Conn) tryRead(fd uintptr) bool {
+	buf := readPool.Get().(*[]byte)
+	for {
+		n, err := unix.Read(int(fd), *buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case n > 0:
+			c.in, c.r, c.w, c.readErr = buf, 0, n, nil
+			return true
+		}
+		readPool.Put(buf)
+		switch {
+		case err == unix.EAGAIN:
+			return false
+		case err != nil:
+			c.readErr = &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.Conn.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+		default:
+			c.readErr = io.EOF
+		}
+		return true
+	}
+}

@@ -1,0 +1,324 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"weft/overlay/cert"
+)
+
+const (
+	connectTimeout = 5 * time.Second // TCP, and a proxy's CONNECT
+	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried
+	innerTimeout   = 8 * time.Second // upgrade and handshake inside
+	retryDirect    = 24 * time.Hour
+)
+
+// Dialer makes links. The zero value of each optional field works; fields are
+// set before first use and then constant. Its methods may be called from any
+// goroutine.
+type Dialer struct {
+	// URLs returns the servers' current addresses, https://HOST[:PORT] or,
+	// for a WebSocket without outer TLS, http://HOST[:PORT].
+	URLs func() []string
+	// Roots returns the pinned CAs.
+	Roots func() *cert.ServerRoots
+	// Identity returns this node's certificate, self-signed before joining.
+	Identity func() *tls.Certificate
+	// NetDial makes TCP connections; nil: a net.Dialer.
+	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Proxy returns the HTTP proxy for a URL, nil for none. Unset: by
+	// HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+	Proxy func(*url.URL) (*url.URL, error)
+	// Log may be nil.
+	Log *slog.Logger
+
+	mu sync.Mutex
+	// mu guards the following.
+	wsUntil map[string]time.Time // base URL -> the WebSocket is tried first until then
+	last    string               // base URL that last answered a request
+}
+
+// UnreachableError says that no TCP connection to a server, or to the proxy
+// before it, could be made.
+type UnreachableError struct {
+	URL string
+	Err error
+}
+
+func (e *UnreachableError) Error() string { return fmt.Sprintf("dial %s: %v", e.URL, e.Err) }
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Dial makes a link to the server at base for one of the protocols. The
+// server must hold a certificate for its role under a pinned CA; if it does
+// not the error wraps cert.ErrUntrusted, and nothing but the handshake was
+// sent. The connection's TLS handshake is complete.
+//
+// The direct way is tried first; when it fails in any way but a weft server
+// under a CA that is not pinned, the same session is tried inside a
+// WebSocket. What worked is remembered per base for a day.
+func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return nil, fmt.Errorf("dial %q: want https://HOST[:PORT]", base)
+	}
+	ways := []func(context.Context, *url.URL, string) (*tls.Conn, error){d.direct, d.inWebSocket}
+	wsFirst := d.prefersWebSocket(base)
+	switch {
+	case u.Scheme == "http":
+		ways = ways[1:]
+	case wsFirst:
+		ways[0], ways[1] = ways[1], ways[0]
+	}
+	var errs []error
+	for i, way := range ways {
+		tc, err := way(ctx, u, proto)
+		if err == nil {
+			d.remember(base, Of(tc).ws, wsFirst && i == 0)
+			return tc, nil
+		}
+		errs = append(errs, err)
+		var unreachable *UnreachableError
+		if ctx.Err() != nil || errors.As(err, &unreachable) || errors.Is(err, errOtherCA) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("dial %s: %w", base, errors.Join(errs...))
+}
+
+// errOtherCA marks the answer of a weft server under a CA that is not pinned.
+// Inside a WebSocket the same server would say the same.
+var errOtherCA = errors.New("the server is not the one pinned")
+
+func (d *Dialer) prefersWebSocket(base string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Now().Before(d.wsUntil[base])
+}
+
+func (d *Dialer) remember(base string, ws, again bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !ws:
+		delete(d.wsUntil, base)
+	case !again: // the day runs from when the direct way failed
+		if d.wsUntil == nil {
+			d.wsUntil = map[string]time.Time{}
+		}
+		d.wsUntil[base] = time.Now().Add(retryDirect)
+	}
+}
+
+// Forget drops what was learned about ways through, after the device moved
+// to another network.
+func (d *Dialer) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.wsUntil)
+}
+
+// direct is TLS over TCP.
+func (d *Dialer) direct(ctx context.Context, u *url.URL, proto string) (*tls.Conn, error) {
+	nc, err := d.connect(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, directTimeout)
+	defer cancel()
+	return d.handshake(ctx, newConn(nc), u, proto)
+}
+
+// inWebSocket is the same TLS session inside a WebSocket; the TLS around it
+// is trusted for nothing.
+func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, proto string) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout+innerTimeout)
+	defer cancel()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return d.connect(ctx, u) }
+	tr := &http.Transport{
+		DialContext:       dial,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()},
+		DisableKeepAlives: true,
+		// The body of the answer is the connection; nothing is kept here.
+	}
+	ws, resp, err := websocket.Dial(ctx, u.JoinPath(Path).String(), &websocket.DialOptions{
+		HTTPClient:      &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		if resp != nil {
+			return nil, fmt.Errorf("websocket: the server answered %s", resp.Status)
+		}
+		return nil, fmt.Errorf("websocket: %w", err)
+	}
+	c := newConn(newWSConn(ws))
+	c.ws = true
+	return d.handshake(ctx, c, u, proto)
+}
+
+func (d *Dialer) handshake(ctx context.Context, c *Conn, u *url.URL, proto string) (*tls.Conn, error) {
+	tc := tls.Client(c, d.config(u.Hostname(), proto))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	return tc, nil
+}
+
+func (d *Dialer) config(host, proto string) *tls.Config {
+	role := cert.RoleServer
+	if proto == ProtoRelay {
+		role = cert.RoleRelay
+	}
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		CurvePreferences:            curves(),
+		NextProtos:                  []string{proto},
+		ServerName:                  host,
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return d.Identity(), nil },
+		// Pinned CAs take the place of the usual check.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			err := d.Roots().VerifyServer(cs.PeerCertificates, role)
+			switch {
+			case cs.NegotiatedProtocol != proto:
+				return fmt.Errorf("this is not a weft server, or one that does not speak %s", proto)
+			case err != nil:
+				return fmt.Errorf("%w: %w", errOtherCA, err)
+			}
+			return nil
+		},
+	}
+}
+
+// Transport returns an HTTP client transport over weft-api/1. Scheme and host
+// of a request's URL are ignored: the servers of URLs are asked in turn,
+// beginning with the one that last answered, until one does. A request with
+// a body needs GetBody (http.NewRequest sets it). One connection per server
+// stays open for 3 s after its last answer.
+func (d *Dialer) Transport() http.RoundTripper {
+	t := &transport{d: d, bases: map[string]string{}}
+	t.http = &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return d.Dial(ctx, t.base(addr), ProtoAPI)
+		},
+		MaxIdleConnsPerHost:    1,
+		IdleConnTimeout:        3 * time.Second,
+		ResponseHeaderTimeout:  30 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true,
+	}
+	return t
+}
+
+type transport struct {
+	d    *Dialer
+	http *http.Transport
+
+	mu    sync.Mutex
+	bases map[string]string // host:port -> base URL; mu guards it
+}
+
+func (t *transport) base(addr string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bases[addr]
+}
+
+// CloseIdleConnections closes connections that no request uses.
+func (t *transport) CloseIdleConnections() { t.http.CloseIdleConnections() }
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		defer req.Body.Close()
+	}
+	bases := t.d.ordered()
+	if len(bases) == 0 {
+		return nil, errors.New("no server address is known")
+	}
+	var errs []error
+	for i, base := range bases {
+		resp, err := t.once(req, base)
+		if err == nil {
+			t.d.answered(base)
+			return resp, nil
+		}
+		errs = append(errs, err)
+		if req.Context().Err() != nil || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil && i == 0) {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// once asks one server. The routes of the API are idempotent, so a request
+// whose answer was lost may be asked of the next.
+func (t *transport) once(req *http.Request, base string) (*http.Response, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, err
+	}
+	addr := hostPort(u)
+	t.mu.Lock()
+	t.bases[addr] = base
+	t.mu.Unlock()
+	r := req.Clone(req.Context())
+	r.URL.Scheme, r.URL.Host, r.Host = "https", addr, u.Host
+	if req.GetBody != nil {
+		if r.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return t.http.RoundTrip(r)
+}
+
+// ordered returns the servers, that of the last success first.
+func (d *Dialer) ordered() []string {
+	urls := d.URLs()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]string, 0, len(urls))
+	for _, u := range urls {
+		if u == d.last {
+			out = append(out, u)
+		}
+	}
+	for _, u := range urls {
+		if u != d.last {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+func (d *Dialer) answered(base string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = base
+}
+
+// hostPort returns the address to connect to.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "http":
+		port = "80"
+	default:
+		port = "443"
+	}
+	return net.JoinHostPort(strings.Trim(u.Hostname(), "[]"), port)
+}

@@ -1,0 +1,443 @@
+package link
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// The stages of a connection: Serve or ServeHTTP (WebSocket) -> enter (bound
+// on strangers) -> handshake -> pick (ALPN) -> relay, API or site.
+
+const (
+	defaultHandshakes = 8192
+	handshakeTimeout  = 10 * time.Second
+	bodyLimit         = 1 << 20
+	bodyTimeout       = 10 * time.Second
+)
+
+// ServerConfig says what stands behind the port.
+type ServerConfig struct {
+	// Certificate returns the leaf under the server CA, its chain included.
+	Certificate func() *tls.Certificate
+	// Public is the configuration of the public site's certificate; nil when
+	// there is no public site.
+	Public *tls.Config
+	// API answers weft-api/1; the caller's identity is the leaf in
+	// r.TLS.PeerCertificates[0], of which nothing was verified but that the
+	// caller holds its key. nil: the protocol is not offered.
+	API http.Handler
+	// Relay serves one weft-relay/1 connection until it ends or ctx does. It
+	// runs in a goroutine of its own; the connection is closed when it
+	// returns. nil: the protocol is not offered.
+	Relay func(ctx context.Context, c *tls.Conn)
+	// Site answers the public site; /weft is taken before it is asked.
+	Site http.Handler
+	// RemoteAddr returns the client's address of a WebSocket request (behind
+	// a trusted reverse proxy); nil: the address of the connection.
+	RemoteAddr func(*http.Request) net.Addr
+	// Log gets what an operator may want to know; strangers' failures are
+	// Debug. nil: nothing is logged.
+	Log *slog.Logger
+	// MaxHandshakes bounds connections that are not authenticated yet; when
+	// there are more, the oldest is closed. 0: 8,192.
+	MaxHandshakes int
+}
+
+// Server is the listening half. A stranger has 10 s for the handshake, and
+// then 10 s for a request's head and 10 s for its body of at most 1 MiB.
+type Server struct {
+	// constant after NewServer
+	cfg    ServerConfig
+	weft   *tls.Config
+	entry  *tls.Config // picks among weft and public
+	inner  *tls.Config // inside a WebSocket: weft only
+	api    *http.Server
+	site   *http.Server
+	apiIn  *listener
+	siteIn *listener
+	cpu    chan struct{} // a slot per handshake that computes
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu sync.Mutex
+	// mu guards the following.
+	closed    bool
+	listeners map[net.Listener]struct{}
+	strangers *list.List // of *Conn, oldest first
+}
+
+// NewServer prepares a server; Serve starts it.
+func NewServer(cfg ServerConfig) *Server {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxHandshakes == 0 {
+		cfg.MaxHandshakes = defaultHandshakes
+	}
+	s := &Server{
+		cfg:       cfg,
+		cpu:       make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		listeners: map[net.Listener]struct{}{},
+		strangers: list.New(),
+		apiIn:     newListener(),
+		siteIn:    newListener(),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.weft = s.weftConfig()
+	s.entry = &tls.Config{GetConfigForClient: s.pick}
+	s.inner = &tls.Config{GetConfigForClient: s.pickInner}
+	quiet := slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
+	if cfg.API != nil {
+		s.api = &http.Server{
+			Handler:           http.MaxBytesHandler(cfg.API, bodyLimit),
+			ReadHeaderTimeout: 10 * time.Second,
+			ReadTimeout:       bodyTimeout,
+			WriteTimeout:      60 * time.Second,
+			IdleTimeout:       15 * time.Second,
+			MaxHeaderBytes:    16 << 10,
+			ErrorLog:          quiet,
+		}
+	}
+	s.site = &http.Server{
+		Handler:           s.siteHandler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          quiet,
+	}
+	s.run(s.api, s.apiIn)
+	s.run(s.site, s.siteIn)
+	return s
+}
+
+func (s *Server) run(srv *http.Server, in *listener) {
+	if srv != nil {
+		s.wg.Go(func() { srv.Serve(in) })
+	}
+}
+
+func (s *Server) weftConfig() *tls.Config {
+	var protos []string
+	if s.cfg.API != nil {
+		protos = append(protos, ProtoAPI)
+	}
+	if s.cfg.Relay != nil {
+		protos = append(protos, ProtoRelay)
+	}
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		CurvePreferences:            curves(),
+		NextProtos:                  protos,
+		ClientAuth:                  tls.RequireAnyClientCert,
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		GetCertificate:              func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate() },
+	}
+}
+
+func (s *Server) certificate() (*tls.Certificate, error) {
+	if c := s.cfg.Certificate(); c != nil {
+		return c, nil
+	}
+	return nil, errors.New("no server certificate yet")
+}
+
+// Serve accepts connections on l until Shutdown, then returns nil. The
+// listener is closed when it returns.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		l.Close()
+		return net.ErrClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+		l.Close()
+	}()
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+		case s.ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of descriptors, or the client is gone already
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.cfg.Log.Warn("accept", "err", err, "retry", pause)
+			select {
+			case <-time.After(pause):
+			case <-s.ctx.Done():
+				return nil
+			}
+			continue
+		}
+		if tcp, ok := nc.(*net.TCPConn); ok {
+			tcp.SetKeepAlive(false)
+		}
+		s.start(newConn(nc), s.entry)
+	}
+}
+
+// ServeHTTP takes the WebSocket at /weft. It may also be mounted on a
+// listener of its own, such as a plain one on loopback for a reverse proxy.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, "weft nodes connect here, with a WebSocket", http.StatusUpgradeRequired)
+		return
+	}
+	var remote net.Addr
+	if s.cfg.RemoteAddr != nil {
+		remote = s.cfg.RemoteAddr(r)
+	}
+	if remote == nil {
+		if ap, err := net.ResolveTCPAddr("tcp", r.RemoteAddr); err == nil {
+			remote = ap
+		}
+	}
+	// Any origin: the session inside authenticates itself, no cookie counts.
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled})
+	if err != nil {
+		s.cfg.Log.Debug("websocket", "remote", r.RemoteAddr, "err", err)
+		return
+	}
+	c := newConn(newWSConn(ws))
+	c.ws, c.remote = true, remote
+	s.start(c, s.inner)
+}
+
+// start runs the handshake in a goroutine, so that what it needed of stack
+// is given back before the connection falls idle.
+func (s *Server) start(c *Conn, cfg *tls.Config) {
+	elem := s.enter(c)
+	if elem == nil {
+		c.Close()
+		return
+	}
+	go s.handshake(c, tls.Server(c, cfg), elem)
+}
+
+// slot is a place among the handshakes that compute. It is taken when the
+// ClientHello is there and given back when the answer leaves, so strangers
+// who say nothing hold none, and a flood of real ClientHellos cannot take the
+// CPU from live connections.
+type slot struct {
+	cpu  chan struct{}
+	held bool
+}
+
+func (s *slot) take(done <-chan struct{}) error {
+	t := time.NewTimer(handshakeTimeout)
+	defer t.Stop()
+	select {
+	case s.cpu <- struct{}{}:
+		s.held = true
+		return nil
+	case <-t.C:
+		return errors.New("too many handshakes")
+	case <-done:
+		return net.ErrClosed
+	}
+}
+
+func (s *slot) release() {
+	if s.held {
+		s.held = false
+		<-s.cpu
+	}
+}
+
+// enter counts a stranger; when there are too many the oldest goes.
+func (s *Server) enter(c *Conn) *list.Element {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.wg.Add(1)
+	c.slot = &slot{cpu: s.cpu}
+	elem := s.strangers.PushBack(c)
+	var oldest *Conn
+	if s.strangers.Len() > s.cfg.MaxHandshakes {
+		oldest = s.strangers.Remove(s.strangers.Front()).(*Conn)
+	}
+	s.mu.Unlock()
+	if oldest != nil {
+		oldest.Close()
+	}
+	return elem
+}
+
+func (s *Server) leave(elem *list.Element) {
+	s.mu.Lock()
+	s.strangers.Remove(elem) // no-op when it was pushed out
+	s.mu.Unlock()
+}
+
+func (s *Server) handshake(c *Conn, tc *tls.Conn, elem *list.Element) {
+	defer s.wg.Done()
+	c.SetDeadline(time.Now().Add(handshakeTimeout))
+	err := tc.Handshake()
+	c.slot.release()
+	c.slot = nil
+	s.leave(elem)
+	if err != nil {
+		s.cfg.Log.Debug("handshake", "remote", c.RemoteAddr(), "err", err)
+		c.Close()
+		return
+	}
+	c.SetDeadline(time.Time{})
+	switch tc.ConnectionState().NegotiatedProtocol {
+	case ProtoRelay:
+		s.wg.Add(1) // safe: this goroutine still holds a count
+		go s.relay(tc)
+	case ProtoAPI:
+		s.apiIn.put(tc)
+	default:
+		s.siteIn.put(tc)
+	}
+}
+
+// pick chooses by ALPN who answers a ClientHello.
+func (s *Server) pick(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	if !offersWeft(h) {
+		if s.cfg.Public == nil {
+			return nil, errors.New("no public site here")
+		}
+		if f := s.cfg.Public.GetConfigForClient; f != nil {
+			if cfg, err := f(h); cfg != nil || err != nil {
+				return cfg, err
+			}
+		}
+		return s.cfg.Public, s.take(h)
+	}
+	return s.weft, s.take(h)
+}
+
+// pickInner does the same inside a WebSocket, where there is no public site.
+func (s *Server) pickInner(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	if !offersWeft(h) {
+		return nil, errors.New("no weft protocol offered")
+	}
+	return s.weft, s.take(h)
+}
+
+func (s *Server) take(h *tls.ClientHelloInfo) error { return h.Conn.(*Conn).slot.take(s.ctx.Done()) }
+
+func offersWeft(h *tls.ClientHelloInfo) bool {
+	return slices.ContainsFunc(h.SupportedProtos, func(p string) bool { return strings.HasPrefix(p, "weft-") })
+}
+
+func (s *Server) relay(tc *tls.Conn) {
+	defer s.wg.Done()
+	defer CloseNow(tc)
+	s.cfg.Relay(s.ctx, tc)
+}
+
+// siteHandler is the public site, with bounds on bodies. There is no read
+// timeout for requests without one: an event stream stays open.
+func (s *Server) siteHandler() http.Handler {
+	site := s.cfg.Site
+	if site == nil {
+		site = http.NotFoundHandler()
+	}
+	site = http.MaxBytesHandler(site, bodyLimit)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == Path {
+			s.ServeHTTP(w, r)
+			return
+		}
+		if r.ContentLength != 0 {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
+		site.ServeHTTP(w, r)
+	})
+}
+
+// Shutdown closes the listeners and every connection that is not
+// authenticated yet, lets requests finish until ctx ends, ends the relay
+// connections' context at once, and waits for all goroutines. Whoever wants
+// relay connections to end gently shuts the relay down first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.cancel()
+	for l := range s.listeners {
+		l.Close()
+	}
+	for e := s.strangers.Front(); e != nil; e = e.Next() {
+		e.Value.(*Conn).Close()
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, srv := range []*http.Server{s.api, s.site} {
+		if srv == nil {
+			continue
+		}
+		if err := srv.Shutdown(ctx); err != nil {
+			errs = append(errs, err)
+			srv.Close()
+		}
+	}
+	s.apiIn.Close()
+	s.siteIn.Close()
+	s.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// listener hands connections that are through the handshake to an
+// http.Server.
+type listener struct {
+	in   chan net.Conn
+	done chan struct{}
+	once sync.Once
+}
+
+func newListener() *listener {
+	return &listener{in: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *listener) put(c *tls.Conn) {
+	select {
+	case l.in <- c:
+	case <-l.done:
+		CloseNow(c)
+	}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.in:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }

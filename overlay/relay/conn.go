@@ -1,0 +1,450 @@
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+)
+
+const (
+	// maxPending bounds the bytes that wait for the writer; as many again may
+	// be in its hands.
+	maxPending = 256 << 10
+	maxControl = 32 << 10
+	// unsentLimit is how much waits in the kernel before it is sent.
+	unsentLimit = 128 << 10
+
+	// unanswered is how long a node that sends waits for any sign of life
+	// before it asks for one, and then for the answer.
+	unanswered = 5 * time.Second
+	// quiet is after how much silence a node asks by itself. A relay asks
+	// after 120 s; this is for when it cannot.
+	quiet = 150 * time.Second
+	// quietWebSocket is short enough for reverse proxies, which close what is
+	// silent for a minute.
+	quietWebSocket = 45 * time.Second
+	quietAnswer    = 10 * time.Second
+)
+
+// pendingPool holds what SendPackets fills and the writer empties.
+var pendingPool = sync.Pool{New: func() any { b := make([]byte, 0, maxPending+MaxFrame); return &b }}
+
+// ErrDead is returned by Run when the relay stopped answering.
+var ErrDead = errors.New("the relay does not answer")
+
+// Handler takes what the relay sends. All methods are called from the
+// goroutine that is in Run, one at a time; slices are borrowed until the
+// method returns. A method that waits holds up everything behind it.
+type Handler interface {
+	// Packet is one WireGuard message of at most 65,535 bytes.
+	Packet(from cert.NodeID, payload []byte)
+	// Drained says that no more input can be had without waiting: whatever
+	// was batched should go on now.
+	Drained()
+	// Session is one introduction frame of at most 16 KB.
+	Session(from cert.NodeID, frame []byte)
+	// Gone and Busy are hints about what was sent to peer.
+	Gone(peer cert.NodeID, reason GoneReason)
+	Busy(peer cert.NodeID)
+	Welcome(Welcome)
+	Nudge(Nudge)
+	// CRL is a CRL whose signature nobody has checked.
+	CRL(der []byte)
+	// Replaced says that another connection of this NodeID took this one's
+	// place; Run is about to return.
+	Replaced()
+	Draining(Draining)
+}
+
+// Conn is one live connection to a relay. Its sending methods may be called
+// from any goroutine.
+type Conn struct {
+	// constant after NewConn
+	c       net.Conn
+	lc      *link.Conn // nil when c is not a link
+	h       Handler
+	quiet   time.Duration
+	started time.Time
+
+	lastRx   atomic.Int64 // since started
+	awaiting atomic.Int64 // when something was first sent after the last sign of life; 0: nothing
+	deadline atomic.Int64 // when an answer to a ping is due; 0: none
+	dozing   atomic.Bool  // watch sleeps for long
+	rouse    chan struct{}
+
+	mu sync.Mutex
+	// mu guards the following.
+	work    sync.Cond // there is something to write, or the end
+	room    sync.Cond // pending has room, or the end
+	control []byte
+	pending *[]byte // pooled; nil when nothing waits
+	expect  bool    // control holds something that somebody may answer
+	closed  bool
+	cause   error
+	pings   map[uint64]chan struct{}
+}
+
+// NewConn makes a connection out of a link that is through its handshake (or
+// any stream, in tests). Nothing happens until Run.
+func NewConn(c net.Conn, h Handler) *Conn {
+	rc := &Conn{c: c, h: h, quiet: quiet, started: time.Now(), rouse: make(chan struct{}, 1)}
+	rc.work.L, rc.room.L = &rc.mu, &rc.mu
+	if tc, ok := c.(*tls.Conn); ok {
+		if rc.lc = link.Of(tc); rc.lc != nil {
+			rc.lc.Tune(unsentLimit)
+			if rc.lc.WebSocket() {
+				rc.quiet = quietWebSocket
+			}
+		}
+	}
+	return rc
+}
+
+// Run reads until the connection ends, ctx ends or Close is called, and says
+// why. All goroutines of the connection are gone when it returns. Before it
+// is called, sends only gather.
+func (c *Conn) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.fail(ctx.Err()) })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(c.write)
+	watch := make(chan struct{})
+	wg.Go(func() { c.watch(watch) })
+	c.fail(c.read())
+	close(watch)
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// Close ends the connection at once; what was not written yet is lost. It
+// does not wait for Run.
+func (c *Conn) Close() error {
+	c.fail(net.ErrClosed)
+	return nil
+}
+
+// fail ends the connection; the first cause counts.
+func (c *Conn) fail(cause error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed, c.cause = true, cause
+	c.work.Broadcast()
+	c.room.Broadcast()
+	pings := c.pings
+	c.pings = nil
+	c.mu.Unlock()
+	for _, done := range pings {
+		close(done)
+	}
+	link.CloseNow(c.c)
+}
+
+// SendPackets queues WireGuard messages for a node. The bytes are copied. It
+// waits while more than 256 KB are queued already, so that whoever makes
+// packets is slowed down rather than the packets lost.
+func (c *Conn) SendPackets(to cert.NodeID, bufs [][]byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range bufs {
+		if len(b) == 0 || len(b) > MaxPacket {
+			continue // not a WireGuard message; the relay would close on it
+		}
+		for c.pending != nil && len(*c.pending)+len(b) > maxPending && !c.closed {
+			c.room.Wait()
+		}
+		if c.closed {
+			return c.endedLocked()
+		}
+		if c.pending == nil {
+			c.pending = pendingPool.Get().(*[]byte)
+			c.work.Signal()
+		}
+		*c.pending = AppendPeerFrame(*c.pending, TypePacket, to, b)
+	}
+	return nil
+}
+
+// SendSession queues an introduction frame of 1 to 16,384 bytes, before all
+// packets. The bytes are copied. It never waits.
+func (c *Conn) SendSession(to cert.NodeID, frame []byte) error {
+	if len(frame) == 0 || len(frame) > MaxSession {
+		return fmt.Errorf("introduction frame of %d bytes: %w", len(frame), ErrFrame)
+	}
+	return c.sendControl(maxPending, func(b []byte) []byte {
+		c.expect = true // mu is held
+		return AppendPeerFrame(b, TypeSession, to, frame)
+	})
+}
+
+// SendVersions tells the relay which versions this node holds. A connection
+// that does so is the node's home; a guest does not.
+func (c *Conn) SendVersions(v api.Versions) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypeVersions, body) })
+}
+
+// Ping waits for the relay to answer and returns how long that took.
+func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
+	var nonce [8]byte
+	rand.Read(nonce[:])
+	done := make(chan struct{})
+	key := pingKey(nonce[:])
+	c.mu.Lock()
+	if c.closed {
+		defer c.mu.Unlock()
+		return 0, c.endedLocked()
+	}
+	if c.pings == nil {
+		c.pings = map[uint64]chan struct{}{}
+	}
+	c.pings[key] = done
+	c.mu.Unlock()
+	start := time.Now()
+	if err := c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypePing, nonce[:]) }); err != nil {
+		return 0, err
+	}
+	select {
+	case <-done:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.closed {
+			return 0, c.endedLocked()
+		}
+		return time.Since(start), nil
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.pings, key)
+		return 0, fmt.Errorf("ping relay: %w", ctx.Err())
+	}
+}
+
+func pingKey(b []byte) (k uint64) {
+	for _, x := range b {
+		k = k<<8 | uint64(x)
+	}
+	return k
+}
+
+func (c *Conn) sendControl(limit int, appendTo func([]byte) []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.endedLocked()
+	}
+	if len(c.control) > limit {
+		return fmt.Errorf("send to relay: %d bytes wait already", len(c.control))
+	}
+	c.control = appendTo(c.control)
+	c.work.Signal()
+	return nil
+}
+
+func (c *Conn) endedLocked() error { return fmt.Errorf("relay connection: %w", c.cause) }
+
+// write sends everything that waits in one go, again and again.
+func (c *Conn) write() {
+	for {
+		c.mu.Lock()
+		for len(c.control) == 0 && c.pending == nil && !c.closed {
+			c.work.Wait()
+		}
+		if c.closed {
+			c.mu.Unlock()
+			return
+		}
+		control, pending, expect := c.control, c.pending, c.expect || c.pending != nil
+		c.control, c.pending, c.expect = nil, nil, false
+		c.room.Broadcast()
+		c.mu.Unlock()
+
+		if expect && c.awaiting.CompareAndSwap(0, c.now()) && c.dozing.Load() {
+			select {
+			case c.rouse <- struct{}{}:
+			default:
+			}
+		}
+		var packets []byte
+		if pending != nil {
+			packets = *pending
+		}
+		err := c.flush(control, packets)
+		if pending != nil {
+			*pending = (*pending)[:0]
+			pendingPool.Put(pending)
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
+
+func (c *Conn) flush(bufs ...[]byte) error {
+	if c.lc != nil {
+		c.lc.Cork()
+	}
+	var err error
+	for _, b := range bufs {
+		if len(b) > 0 && err == nil {
+			_, err = c.c.Write(b)
+		}
+	}
+	if c.lc != nil {
+		if uncorkErr := c.lc.Uncork(); err == nil {
+			err = uncorkErr
+		}
+	}
+	return err
+}
+
+// read takes frames until the end.
+func (c *Conn) read() error {
+	r := NewReader(c.c, AtNode)
+	defer r.Release()
+	for {
+		if err := r.Fill(); err != nil {
+			return err
+		}
+		c.lastRx.Store(c.now())
+		c.awaiting.Store(0)
+		c.deadline.Store(0)
+		for f := r.Next(); f != nil; f = r.Next() {
+			if err := c.frame(f); err != nil {
+				return err
+			}
+		}
+		if !r.More() {
+			c.h.Drained()
+		}
+	}
+}
+
+func (c *Conn) frame(f []byte) error {
+	body := f[HeadLen:]
+	switch Type(f[0]) {
+	case TypePacket:
+		c.h.Packet(Peer(f), body[PeerLen:])
+	case TypeSession:
+		c.h.Session(Peer(f), body[PeerLen:])
+	case TypeGone:
+		c.h.Gone(Peer(f), GoneReason(body[PeerLen]))
+	case TypeBusy:
+		c.h.Busy(Peer(f))
+	case TypePing:
+		c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypePong, body) })
+	case TypePong:
+		c.mu.Lock()
+		done := c.pings[pingKey(body)]
+		delete(c.pings, pingKey(body))
+		c.mu.Unlock()
+		if done != nil {
+			close(done)
+		}
+	case TypeNudge:
+		return decode(body, c.h.Nudge)
+	case TypeWelcome:
+		return decode(body, c.h.Welcome)
+	case TypeDraining:
+		return decode(body, c.h.Draining)
+	case TypeCRL:
+		c.h.CRL(body)
+	case TypeReplaced:
+		c.h.Replaced()
+		return ErrReplaced
+	case TypeRefused:
+		return &RefusedError{RefusedReason(body[0])}
+	}
+	return nil
+}
+
+// ErrReplaced is returned by Run when a newer connection of the same NodeID
+// took this one's place.
+var ErrReplaced = errors.New("replaced by a newer connection of this device")
+
+func decode[T any](body []byte, to func(T)) error {
+	var v T
+	if err := json.Unmarshal(body, &v); err != nil {
+		return fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	to(v)
+	return nil
+}
+
+// watch notices a relay that stopped answering: while something that was sent
+// is unanswered it looks every 5 s, otherwise once in c.quiet.
+func (c *Conn) watch(end <-chan struct{}) {
+	timer := time.NewTimer(unanswered)
+	defer timer.Stop()
+	for {
+		select {
+		case <-end:
+			return
+		case <-timer.C:
+		case <-c.rouse:
+		}
+		c.dozing.Store(false)
+		wait, dead := c.check(c.now())
+		if dead {
+			c.fail(ErrDead)
+			return
+		}
+		timer.Reset(wait)
+		if wait > unanswered {
+			c.dozing.Store(true)
+			if c.awaiting.Load() != 0 { // set just before dozing was
+				timer.Reset(unanswered)
+			}
+		}
+	}
+}
+
+// check decides at now when to look again.
+func (c *Conn) check(now int64) (wait time.Duration, dead bool) {
+	if due := c.deadline.Load(); due != 0 {
+		if now >= due {
+			return 0, true
+		}
+		return time.Duration(due - now), false
+	}
+	silent := time.Duration(now - c.lastRx.Load())
+	since := c.awaiting.Load()
+	waited := time.Duration(now - since)
+	switch {
+	case since != 0 && waited >= unanswered:
+		return c.ask(now, unanswered), false
+	case silent >= c.quiet:
+		return c.ask(now, quietAnswer), false
+	case since != 0:
+		return unanswered - waited, false
+	}
+	return c.quiet - silent, false
+}
+
+func (c *Conn) ask(now int64, within time.Duration) time.Duration {
+	c.deadline.Store(now + int64(within))
+	var nonce [8]byte // nobody waits for this one
+	c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypePing, nonce[:]) })
+	return within
+}
+
+func (c *Conn) now() int64 { return int64(time.Since(c.started)) + 1 }

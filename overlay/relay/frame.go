@@ -1,0 +1,230 @@
+// Package relay is a node's half of the relay connection, and the frames that
+// both halves speak (package relayserver is the other).
+//
+// Inside a weft-relay/1 link (package overlay/link) each side sends frames:
+//
+//	type 1 B | length of the body 3 B, big endian | body
+//
+//	packet    1  peer 16 B, payload ≤ 65,535 B   a WireGuard message
+//	session   2  peer 16 B, payload ≤ 16,384 B   an introduction frame
+//	gone      3  peer 16 B, reason 1 B           from the relay
+//	busy      4  peer 16 B                       from the relay
+//	ping      5  8 B, answered by
+//	pong      6  the same 8 B
+//	versions  7  JSON api.Versions               from the node
+//	nudge     8  JSON Nudge                      from the relay
+//	replaced  9  empty                           from the relay
+//	draining 10  JSON Draining                   from the relay
+//	crl      11  DER                             from the relay
+//	welcome  12  JSON Welcome                    from the relay, the first frame
+//	refused  13  reason 1 B                      from the relay, the last frame
+//
+// peer is the destination on the way to the relay and the sender on the way
+// from it. The relay takes the sender from the TLS session's certificate and
+// the network too, so no frame can name a sender or another network.
+//
+// What a relay says is a hint: it may start a fetch or an introduction, it
+// never ends anything. A node ignores types it does not know, bodies ≤ 64 KB;
+// a relay closes the connection on any frame that is not as above.
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+)
+
+// Type is the first byte of a frame.
+type Type uint8
+
+// The types of frames.
+const (
+	TypePacket   Type = 1
+	TypeSession  Type = 2
+	TypeGone     Type = 3
+	TypeBusy     Type = 4
+	TypePing     Type = 5
+	TypePong     Type = 6
+	TypeVersions Type = 7
+	TypeNudge    Type = 8
+	TypeReplaced Type = 9
+	TypeDraining Type = 10
+	TypeCRL      Type = 11
+	TypeWelcome  Type = 12
+	TypeRefused  Type = 13
+)
+
+const (
+	// HeadLen is the length of a frame's head.
+	HeadLen = 4
+	// PeerLen is the length of the peer that begins the body of a packet,
+	// session, gone and busy frame.
+	PeerLen = 16
+	// MaxPacket and MaxSession bound payloads, MaxCRL the DER of a crl frame.
+	MaxPacket  = 65535
+	MaxSession = 16 << 10
+	MaxCRL     = 1 << 20
+	maxJSON    = 4 << 10
+	maxUnknown = 64 << 10
+	// MaxFrame is the longest frame a relay takes.
+	MaxFrame = HeadLen + PeerLen + MaxPacket
+)
+
+// ErrFrame is wrapped by every error about a frame that is not as it should
+// be.
+var ErrFrame = errors.New("bad relay frame")
+
+// GoneReason says why a relay believes that it cannot deliver.
+type GoneReason uint8
+
+// The reasons of gone frames.
+const (
+	GoneAbsent GoneReason = 1 // not connected here
+	GoneSilent GoneReason = 2 // connected, but it did not answer a ping within 2 s
+)
+
+func (r GoneReason) String() string {
+	switch r {
+	case GoneAbsent:
+		return "not connected to this relay"
+	case GoneSilent:
+		return "does not answer the relay"
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}
+
+// RefusedReason says why a relay closes a connection for good.
+type RefusedReason uint8
+
+// The reasons of refused frames.
+const (
+	RefusedUnknown  RefusedReason = 1 // no such node, or it was revoked, or this cannot be checked now
+	RefusedProtocol RefusedReason = 2 // what was sent was not relay frames
+	RefusedFull     RefusedReason = 3 // no room for another client
+)
+
+// RefusedError is returned by Run when the relay said no.
+type RefusedError struct{ Reason RefusedReason }
+
+func (e *RefusedError) Error() string {
+	switch e.Reason {
+	case RefusedUnknown:
+		return "the relay does not accept this device's certificate"
+	case RefusedProtocol:
+		return "the relay did not understand this device"
+	case RefusedFull:
+		return "the relay has no room for another device"
+	}
+	return fmt.Sprintf("the relay refused this device: reason %d", e.Reason)
+}
+
+// Welcome is the relay's first word.
+type Welcome struct {
+	ServerTime time.Time    `json:"server_time"`
+	Versions   api.Versions `json:"versions"` // current ones, for this node
+	// SpreadMS is over how many milliseconds idle nodes should spread their
+	// attempts when this relay is lost.
+	SpreadMS int `json:"spread_ms"`
+}
+
+// Nudge says that the node's versions are not the current ones.
+type Nudge struct {
+	Versions api.Versions `json:"versions"`
+	SpreadMS int          `json:"spread_ms"` // fetch at a random time within
+}
+
+// Draining says that the relay is about to stop.
+type Draining struct {
+	SpreadMS int `json:"spread_ms"` // idle nodes come back at a random time within
+}
+
+// AppendFrame appends a frame whose body is the concatenation of parts. The
+// caller keeps to the bounds of the type.
+func AppendFrame(dst []byte, t Type, parts ...[]byte) []byte {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	dst = append(dst, byte(t), byte(n>>16), byte(n>>8), byte(n))
+	for _, p := range parts {
+		dst = append(dst, p...)
+	}
+	return dst
+}
+
+// AppendPeerFrame appends a frame that begins with a peer.
+func AppendPeerFrame(dst []byte, t Type, peer cert.NodeID, payload []byte) []byte {
+	n := PeerLen + len(payload)
+	dst = append(dst, byte(t), byte(n>>16), byte(n>>8), byte(n))
+	dst = append(dst, peer[:]...)
+	return append(dst, payload...)
+}
+
+// FrameLen returns the length of the frame that begins at b, head included; b
+// holds at least HeadLen bytes.
+func FrameLen(b []byte) int { return HeadLen + int(binary.BigEndian.Uint32(b)&0xffffff) }
+
+// Peer returns the peer of a packet, session, gone or busy frame.
+func Peer(frame []byte) cert.NodeID { return cert.NodeID(frame[HeadLen:]) }
+
+// SetPeer overwrites it.
+func SetPeer(frame []byte, id cert.NodeID) { copy(frame[HeadLen:HeadLen+PeerLen], id[:]) }
+
+// Side is who reads.
+type Side bool
+
+// The sides.
+const (
+	AtRelay Side = false
+	AtNode  Side = true
+)
+
+// CheckHead says whether a frame with type t and a body of n bytes may be
+// sent to a side. Everything that a length can get wrong is found here, before
+// a byte of the body is kept.
+func CheckHead(side Side, t Type, n int) error {
+	lo, hi := 0, 0
+	switch t {
+	case TypePacket:
+		lo, hi = PeerLen+1, PeerLen+MaxPacket
+	case TypeSession:
+		lo, hi = PeerLen+1, PeerLen+MaxSession
+	case TypePing, TypePong:
+		lo, hi = 8, 8
+	case TypeVersions:
+		lo, hi = 2, maxJSON
+		if side == AtNode {
+			return fmt.Errorf("%w: type %d is not for nodes", ErrFrame, t)
+		}
+	default:
+		if side == AtRelay {
+			return fmt.Errorf("%w: type %d is not for relays", ErrFrame, t)
+		}
+		switch t {
+		case TypeGone:
+			lo, hi = PeerLen+1, PeerLen+1
+		case TypeBusy:
+			lo, hi = PeerLen, PeerLen
+		case TypeNudge, TypeWelcome, TypeDraining:
+			lo, hi = 2, maxJSON
+		case TypeCRL:
+			lo, hi = 1, MaxCRL
+		case TypeRefused:
+			lo, hi = 1, 1
+		case TypeReplaced:
+		default:
+			hi = maxUnknown
+		}
+	}
+	if n < lo || n > hi {
+		return fmt.Errorf("%w: type %d with %d bytes", ErrFrame, t, n)
+	}
+	return nil
+}
+
+// hasPeer says whether bodies of the type begin with a peer.
+func hasPeer(t Type) bool { return t >= TypePacket && t <= TypeBusy }

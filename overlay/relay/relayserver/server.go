@@ -1,0 +1,454 @@
+// Package relayserver is the relay: it forwards sealed frames between the
+// nodes that are connected to it, within one network, and knows no key that
+// opens them. Package relay has the frames and the node's half.
+//
+// The way of a packet: client.read (one goroutine per client, no buffer while
+// idle) cuts frames, merges those that follow each other to one destination
+// into a run, writes the sender into them in place and hands the run to the
+// destination's queue under one lock; client.write (a goroutine only while
+// there is something to write) takes what is queued, control and introduction
+// frames first, then packets round robin by sender, and sends it as few large
+// system calls.
+//
+// A queue holds at most 256 KB. When it is full, the goroutine that reads the
+// sender waits a few milliseconds if the destination is taking data, so that
+// the sender is slowed down by TCP; a destination that is not taking data
+// loses its packets and holds nobody up.
+//
+// Nothing is stored. What the relay says about presence is fenced by a
+// connection number that grows also across restarts.
+package relayserver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+	"weft/overlay/relay"
+)
+
+// Event says that a node's home connection came or went.
+type Event struct {
+	Network cert.NetworkID
+	Node    cert.NodeID
+	// Conn grows with every connection: an event with a lower number than
+	// the last one seen of a node is late and means nothing.
+	Conn   uint64
+	Online bool
+	At     time.Time
+	Addr   netip.AddrPort // as the relay sees it, zero when not known
+}
+
+// Limits bound what one client can make others do. Zero fields have the
+// defaults in parentheses.
+type Limits struct {
+	// New destinations per client: so many per minute (20), so many at once
+	// (100), and for nodes with tags (5, 20). Who was sent to, or heard from,
+	// within 15 minutes is not new.
+	NewPerMinute, NewBurst             int
+	TaggedNewPerMinute, TaggedNewBurst int
+	// Clients over all networks (unlimited).
+	Clients int
+}
+
+// Config says who may connect and who is told. The functions are called from
+// many goroutines; all but Verify must not wait long.
+type Config struct {
+	// Verify returns who a client certificate is. An error, whatever the
+	// reason, refuses the client.
+	Verify func(leaf *x509.Certificate) (network cert.NetworkID, node cert.NodeID, tagged bool, err error)
+	// Versions returns the current versions for a node. nil: nobody is nudged.
+	Versions func(cert.NetworkID, cert.NodeID) api.Versions
+	// CRL returns the current CRL of a network for clients that say they hold
+	// an older one; nil: they are nudged and fetch it.
+	CRL func(cert.NetworkID) []byte
+	// Presence is told when a home connection comes or goes. May be nil.
+	Presence func(Event)
+	// Alert is told when one NodeID's connections replace each other three
+	// times within a minute: two machines use one identity. May be nil.
+	Alert func(cert.NetworkID, cert.NodeID)
+	// Now is the time that clients learn; nil: time.Now.
+	Now    func() time.Time
+	Log    *slog.Logger // nil: nothing is logged
+	Limits Limits
+
+	unversioned bool
+}
+
+const (
+	pingAfter    = 120 * time.Second
+	pingAnswer   = 20 * time.Second
+	probeAfter   = 10 * time.Second
+	probeAnswer  = 2 * time.Second
+	nudgeEvery   = 30 * time.Second
+	lastWords    = time.Second      // for a client to hear why it has to go
+	flipWindow   = 75 * time.Second // a replaced node waits 30 s: three flips of a clone take a minute and some jitter
+	flipAlert    = 3
+	kickMemory   = time.Minute
+	spreadAbove  = 1000
+	backPerSec   = 500 // idle clients that come back per second after a restart
+	crlPerSecond = 500
+	unsentLimit  = 128 << 10
+)
+
+// Server is one relay.
+type Server struct {
+	// constant after New
+	cfg     Config
+	started time.Time
+	numbers atomic.Uint64
+	ctx     context.Context // ends at Shutdown
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // clients and helpers
+
+	// Counters, for Stats.
+	clients           atomic.Int64
+	bytes, dropped    atomic.Uint64
+	refused, replaced atomic.Uint64
+
+	mu sync.RWMutex
+	// mu guards the following. It is taken before a client's mutex, never
+	// while one is held.
+	closed   bool
+	networks map[cert.NetworkID]*network
+	kicked   map[address]int64 // when, see now
+
+	nudgeMu sync.Mutex
+	// nudgeMu guards the following; it is taken while no other is held.
+	behind     map[*client]int64 // clients whose versions differ -> when they were last nudged
+	nudgeTimer *time.Timer
+	pushes     map[cert.NetworkID]context.CancelFunc // CRL pushes under way
+}
+
+type address struct {
+	network cert.NetworkID
+	node    cert.NodeID
+}
+
+// network is the clients of one network. Server.mu guards it.
+type network struct {
+	id      cert.NetworkID
+	clients map[cert.NodeID]*client
+}
+
+// New makes a relay. Connections come through Serve.
+func New(cfg Config) *Server {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Versions == nil {
+		cfg.Versions = func(cert.NetworkID, cert.NodeID) api.Versions { return api.Versions{} }
+		cfg.unversioned = true
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &cfg.Limits
+	for _, d := range []struct {
+		v *int
+		n int
+	}{{&l.NewPerMinute, 20}, {&l.NewBurst, 100}, {&l.TaggedNewPerMinute, 5}, {&l.TaggedNewBurst, 20}} {
+		if *d.v == 0 {
+			*d.v = d.n
+		}
+	}
+	s := &Server{
+		cfg:      cfg,
+		started:  time.Now(),
+		networks: map[cert.NetworkID]*network{},
+		kicked:   map[address]int64{},
+		behind:   map[*client]int64{},
+		pushes:   map[cert.NetworkID]context.CancelFunc{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.numbers.Store(uint64(cfg.Now().UnixMicro())) // fewer than a million connections a second
+	return s
+}
+
+// now counts nanoseconds since New, never 0.
+func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
+
+// Serve handles one connection whose TLS handshake is complete, until it
+// ends, ctx ends, or the relay has had enough of it. The caller closes it.
+func (s *Server) Serve(ctx context.Context, tc *tls.Conn) {
+	if lc := link.Of(tc); lc != nil {
+		lc.Tune(unsentLimit)
+	}
+	certs := tc.ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return
+	}
+	s.serve(ctx, tc, certs[0])
+}
+
+func (s *Server) serve(ctx context.Context, nc net.Conn, leaf *x509.Certificate) {
+	began := s.now()
+	network, node, tagged, err := s.cfg.Verify(leaf)
+	if err != nil {
+		s.refuse(nc, err)
+		return
+	}
+	c := newClient(s, nc, node, tagged)
+	c.control = relay.AppendFrame(nil, relay.TypeWelcome, mustJSON(relay.Welcome{ServerTime: s.cfg.Now(), Versions: s.cfg.Versions(network, node), SpreadMS: s.spreadBack()}))
+	if err := s.register(c, network, began); err != nil {
+		s.refuse(nc, err)
+		return
+	}
+	defer s.wg.Done()
+	stop := context.AfterFunc(ctx, c.close)
+	c.mu.Lock()
+	c.wakeLocked()
+	c.mu.Unlock()
+	err = c.read()
+	stop()
+	c.close()
+	s.unregister(c)
+	c.wg.Wait()
+	s.cfg.Log.Debug("client left", "node", node, "err", err)
+}
+
+// refuse says no and leaves the client a moment to hear it.
+func (s *Server) refuse(nc net.Conn, err error) {
+	s.refused.Add(1)
+	reason := relay.RefusedUnknown
+	switch err {
+	case errFull:
+		reason = relay.RefusedFull
+	case net.ErrClosed:
+		return
+	}
+	s.cfg.Log.Debug("client refused", "remote", nc.RemoteAddr(), "err", err)
+	nc.SetDeadline(time.Now().Add(lastWords))
+	nc.Write(relay.AppendFrame(nil, relay.TypeRefused, []byte{byte(reason)}))
+	drain(nc)
+}
+
+// drain reads until the other side is gone or the deadline is over: closing
+// with unread bytes would reset the connection and take the last words along.
+func drain(nc net.Conn) {
+	var b [512]byte
+	for {
+		if _, err := nc.Read(b[:]); err != nil {
+			return
+		}
+	}
+}
+
+var (
+	errKicked = errors.New("kicked while it connected")
+	errFull   = errors.New("the relay is full")
+)
+
+// register makes c the connection of its NodeID. began is when its
+// certificate was about to be verified: a node kicked since then stays out.
+func (s *Server) register(c *client, id cert.NetworkID, began int64) error {
+	s.mu.Lock()
+	var err error
+	switch {
+	case s.closed:
+		err = net.ErrClosed
+	case s.kicked[address{id, c.id}] >= began:
+		err = errKicked
+	case s.cfg.Limits.Clients > 0 && s.clients.Load() >= int64(s.cfg.Limits.Clients):
+		err = errFull
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.wg.Add(1)
+	c.mu.Lock()
+	c.timer = time.AfterFunc(pingAfter, c.tick)
+	c.mu.Unlock()
+	n := s.networks[id]
+	if n == nil {
+		n = &network{id: id, clients: map[cert.NodeID]*client{}}
+		s.networks[id] = n
+	}
+	c.net = n
+	c.number = s.numbers.Add(1)
+	old := n.clients[c.id]
+	n.clients[c.id] = c
+	s.clients.Add(1)
+	alert := false
+	if old != nil {
+		s.clients.Add(-1)
+		c.flips = recent(append(old.flips, s.now()), s.now()-int64(flipWindow))
+		if alert = len(c.flips) >= flipAlert; alert {
+			c.flips = nil
+		}
+	}
+	s.mu.Unlock()
+	if old != nil {
+		s.replaced.Add(1)
+		old.finish(relay.TypeReplaced, nil)
+	}
+	if alert {
+		s.cfg.Log.Warn("connections of one node replace each other: is its state on two machines?", "network", id, "node", c.id, "remote", c.c.RemoteAddr(), "other", old.c.RemoteAddr())
+		if s.cfg.Alert != nil {
+			s.cfg.Alert(id, c.id)
+		}
+	}
+	return nil
+}
+
+func recent(at []int64, since int64) []int64 {
+	for len(at) > 0 && at[0] < since {
+		at = at[1:]
+	}
+	return at
+}
+
+func (s *Server) unregister(c *client) {
+	s.mu.Lock()
+	if c.net.clients[c.id] == c {
+		delete(c.net.clients, c.id)
+		s.clients.Add(-1)
+	}
+	if len(c.net.clients) == 0 && s.networks[c.net.id] == c.net {
+		delete(s.networks, c.net.id)
+	}
+	s.mu.Unlock()
+	s.nudgeMu.Lock()
+	delete(s.behind, c)
+	s.nudgeMu.Unlock()
+	c.presence(false)
+}
+
+// find returns the connection of a node in a network, nil when it has none.
+func (s *Server) find(n *network, id cert.NodeID) *client {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	// n may have left the table and come back as another object.
+	if now := s.networks[n.id]; now != nil {
+		return now.clients[id]
+	}
+	return nil
+}
+
+// all returns the clients of a network.
+func (s *Server) all(id cert.NetworkID) []*client {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := s.networks[id]
+	if n == nil {
+		return nil
+	}
+	out := make([]*client, 0, len(n.clients))
+	for _, c := range n.clients {
+		out = append(out, c)
+	}
+	return out
+}
+
+// Kick drops a node's connection at once. A connection that was being
+// verified while Kick was called is refused, so call it after the change
+// that makes Verify refuse.
+func (s *Server) Kick(id cert.NetworkID, node cert.NodeID) {
+	now := s.now()
+	s.mu.Lock()
+	for a, at := range s.kicked {
+		if at < now-int64(kickMemory) {
+			delete(s.kicked, a)
+		}
+	}
+	s.kicked[address{id, node}] = now
+	var c *client
+	if n := s.networks[id]; n != nil {
+		if c = n.clients[node]; c != nil {
+			delete(n.clients, node)
+			s.clients.Add(-1)
+		}
+	}
+	s.mu.Unlock()
+	if c != nil {
+		c.finish(relay.TypeRefused, []byte{byte(relay.RefusedUnknown)})
+	}
+}
+
+// Stats is what the relay did since New.
+type Stats struct {
+	Clients           int
+	Bytes             uint64 // of packet and introduction frames taken in
+	Dropped           uint64 // bytes of those that found no room
+	Refused, Replaced uint64 // connections
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	return Stats{int(s.clients.Load()), s.bytes.Load(), s.dropped.Load(), s.refused.Load(), s.replaced.Load()}
+}
+
+// Online reports whether a node is connected, and since which connection.
+func (s *Server) Online(id cert.NetworkID, node cert.NodeID) (conn uint64, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if n := s.networks[id]; n != nil {
+		if c := n.clients[node]; c != nil {
+			return c.number, true
+		}
+	}
+	return 0, false
+}
+
+// spreadBack is over how many milliseconds idle clients come back.
+func (s *Server) spreadBack() int {
+	return int(min(max(s.clients.Load()*1000/backPerSec, 300), 30_000))
+}
+
+// Shutdown tells every client that the relay is draining, gives the words a
+// moment to leave (until ctx ends, 250 ms at most), closes all connections
+// and waits for their goroutines.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	var all []*client
+	for _, n := range s.networks {
+		for _, c := range n.clients {
+			all = append(all, c)
+		}
+	}
+	s.mu.Unlock()
+	body := mustJSON(relay.Draining{SpreadMS: s.spreadBack()})
+	for _, c := range all {
+		c.send(relay.TypeDraining, body)
+	}
+	if len(all) > 0 {
+		t := time.NewTimer(250 * time.Millisecond)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+	}
+	s.cancel()
+	s.nudgeMu.Lock()
+	if s.nudgeTimer != nil {
+		s.nudgeTimer.Stop()
+	}
+	s.nudgeMu.Unlock()
+	for _, c := range all {
+		c.close()
+	}
+	s.wg.Wait()
+	return nil
+}
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain structs of ours
+	}
+	return b
+}

@@ -1,0 +1,180 @@
+package relayserver
+
+import (
+	"context"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// Keeping nodes' versions in step: a client that says it holds others than
+// the current ones is nudged, and again every 30 s until it says it holds
+// them. One timer serves all clients.
+
+// versions takes what a client says it holds. The first time makes it a home
+// connection.
+func (c *client) versions(v api.Versions) {
+	c.mu.Lock()
+	c.held, c.home = v, true
+	c.mu.Unlock()
+	c.presence(true)
+	current := c.s.compare(c, c.s.spread(c.net.id))
+	if c.s.cfg.CRL == nil || v.CRL >= current.CRL {
+		return
+	}
+	if der := c.s.cfg.CRL(c.net.id); len(der) > 0 && len(der) <= inlineCRL {
+		c.pushCRL(relay.AppendFrame(nil, relay.TypeCRL, der))
+	}
+}
+
+// inlineCRL is the longest CRL that a node gets without having to fetch it
+// when it comes with an old one.
+const inlineCRL = 64 << 10
+
+// compare nudges c if it is behind and remembers it until it is not. It
+// returns the current versions.
+func (s *Server) compare(c *client, spread int) api.Versions {
+	current := s.cfg.Versions(c.net.id, c.id)
+	c.mu.Lock()
+	behind := c.home && !s.cfg.unversioned && c.held != current && !c.closed && !c.last1
+	if behind {
+		c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: spread}))
+		c.wakeLocked()
+	}
+	c.mu.Unlock()
+	s.nudgeMu.Lock()
+	defer s.nudgeMu.Unlock()
+	if !behind || c.gone.Load() {
+		delete(s.behind, c)
+		return current
+	}
+	s.behind[c] = s.now()
+	s.armLocked(nudgeEvery)
+	return current
+}
+
+// spread is over how many milliseconds the clients of a network should spread
+// their fetches.
+func (s *Server) spread(id cert.NetworkID) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if n := s.networks[id]; n != nil && len(n.clients) > spreadAbove {
+		return len(n.clients)
+	}
+	return 0
+}
+
+func (s *Server) armLocked(in time.Duration) {
+	if s.nudgeTimer == nil && s.ctx.Err() == nil {
+		s.nudgeTimer = time.AfterFunc(in, s.again)
+	}
+}
+
+// again nudges those whose last nudge was 30 s ago.
+func (s *Server) again() {
+	now := s.now()
+	var due []*client
+	s.nudgeMu.Lock()
+	s.nudgeTimer = nil
+	next := int64(nudgeEvery)
+	for c, at := range s.behind {
+		if wait := int64(nudgeEvery) - (now - at); wait > 0 {
+			next = min(next, wait)
+		} else {
+			due = append(due, c)
+		}
+	}
+	if len(s.behind) > 0 {
+		s.armLocked(max(time.Duration(next), time.Second))
+	}
+	s.nudgeMu.Unlock()
+	for _, c := range due {
+		s.compare(c, s.spread(c.net.id))
+	}
+}
+
+// Notify says that versions changed: of one node, or with nil of any node in
+// the network. Clients that are behind are nudged. It does not wait for them,
+// but asks Config.Versions for each.
+func (s *Server) Notify(id cert.NetworkID, node *cert.NodeID) {
+	if node != nil {
+		s.mu.RLock()
+		var c *client
+		if n := s.networks[id]; n != nil {
+			c = n.clients[*node]
+		}
+		s.mu.RUnlock()
+		if c != nil {
+			s.compare(c, 0)
+		}
+		return
+	}
+	spread := s.spread(id)
+	for _, c := range s.all(id) {
+		s.compare(c, spread)
+	}
+}
+
+// PushCRL sends a network's new CRL to its clients: at once to those that
+// exchanged frames with a revoked node in the last quarter of an hour, to the
+// others at 500 a second. A later push takes the place of one under way. A
+// CRL too long for a frame is left to nudges.
+func (s *Server) PushCRL(id cert.NetworkID, der []byte, revoked []cert.NodeID) {
+	if len(der) == 0 || len(der) > relay.MaxCRL {
+		return
+	}
+	frame := relay.AppendFrame(nil, relay.TypeCRL, der)
+	var later []*client
+	for _, c := range s.all(id) {
+		if c.knows(revoked) {
+			c.pushCRL(frame)
+		} else {
+			later = append(later, c)
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed || len(later) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.nudgeMu.Lock()
+	if stop := s.pushes[id]; stop != nil {
+		stop()
+	}
+	s.pushes[id] = cancel
+	s.nudgeMu.Unlock()
+	s.wg.Go(func() {
+		defer cancel()
+		s.pushSlowly(ctx, frame, later)
+	})
+}
+
+func (s *Server) pushSlowly(ctx context.Context, frame []byte, to []*client) {
+	const slice = 50 // every 100 ms
+	for len(to) > 0 {
+		n := min(slice, len(to))
+		for _, c := range to[:n] {
+			c.pushCRL(frame)
+		}
+		if to = to[n:]; len(to) == 0 {
+			return
+		}
+		select {
+		case <-time.After(time.Second * slice / crlPerSecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *client) pushCRL(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed && !c.last1 {
+		c.crl = frame
+		c.wakeLocked()
+	}
+}
