@@ -1,0 +1,61 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"weft/scripts/e2e/lab"
+)
+
+// TestIdle prints what an idle, joined device costs: memory, processor,
+// wake-ups and bytes on its network. WEFT_IDLE (default 60s) is how long. The
+// bounds are wide; scripts/bench holds the figures against the goals.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	d, err := time.ParseDuration(os.Getenv("WEFT_IDLE"))
+	if err != nil {
+		d = time.Minute
+	}
+	m := lab.NewMesh(t, bin)
+	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
+	time.Sleep(10 * time.Second) // what joining stirred up settles
+	nodes := map[string]*lab.Node{"device (had a tunnel)": m.Device, "laptop": m.Laptop}
+	home := m.Home("idle")
+	fresh := m.Node(home.Namespace, "fresh")
+	fresh.Join(m.Server.NewKey("--tag", "device").Token)
+	time.Sleep(5 * time.Second)
+	nodes["device (never used)"] = fresh
+
+	type at struct {
+		u      lab.Usage
+		rx, tx uint64
+	}
+	read := func(n *lab.Node) at {
+		rx, tx := n.Host.Bytes("eth0")
+		return at{n.Usage(), rx, tx}
+	}
+	before := map[string]at{}
+	for name, n := range nodes {
+		before[name] = read(n)
+	}
+	server := m.Server.Usage()
+	time.Sleep(d)
+	for name, n := range nodes {
+		a, b := before[name], read(n)
+		minutes := d.Minutes()
+		cpu := float64((b.u.CPU - a.u.CPU).Milliseconds()) / minutes
+		wake := float64(b.u.Switches-a.u.Switches) / minutes
+		bytes := float64(b.rx-a.rx+b.tx-a.tx) * float64(24*time.Hour) / float64(d)
+		t.Logf("%s over %v: RSS %.1f MB, %d threads, %.0f ms of CPU and %.0f wake-ups a minute, %.2f MB a day",
+			name, d, float64(b.u.RSS)/1e6, b.u.Threads, cpu, wake, bytes/1e6)
+		if b.u.RSS > 40e6 || cpu > 100 || wake > 400 || bytes > 10e6 {
+			t.Errorf("%s: an idle device must not cost this much", name)
+		}
+	}
+	now := m.Server.Usage()
+	t.Logf("server over %v: RSS %.1f MB, %.0f ms of CPU and %.0f wake-ups a minute", d, float64(now.RSS)/1e6,
+		float64((now.CPU-server.CPU).Milliseconds())/d.Minutes(), float64(now.Switches-server.Switches)/d.Minutes())
+}

@@ -1,0 +1,158 @@
+//go:build e2e
+
+// Package lab builds a small internet out of network namespaces and runs the
+// real programs in it: the end-to-end tests and scripts/bench share it. It
+// needs Linux, root, iproute2, nftables and util-linux.
+//
+//	internet   a bridge, 203.0.113.0/24; its own address is .1
+//	host       a machine on it (the server is .10)
+//	home       a router (.101, .102, …) that masquerades and drops every
+//	           forwarded UDP packet, and one machine behind it, 192.168.1.2;
+//	           the router answers DNS on 192.168.1.1
+//
+// Every namespace is named weft-e2e-PID-…, each program dies with the test
+// process, and Close removes what was made, also after a failure. Leftovers of
+// a run that was killed go at the start of the next one (Sweep).
+//
+//	lab.go        the Lab, its directory, its end
+//	netns.go      namespaces, and doing things inside of them
+//	topology.go   bridge, hosts, homes
+//	proc.go       programs: start, stop, what they used
+//	weft.go       weft-server and weft
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// TB is what the lab needs of testing.TB, so that scripts/bench can use it too.
+type TB interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+	Failed() bool
+}
+
+// Unprivileged is the user that weft and weft-server run as: nobody, without
+// any capability.
+const Unprivileged = 65534
+
+const prefix = "weft-e2e-"
+
+var serial atomic.Int64
+
+// Lab is one internet with its programs.
+type Lab struct {
+	TB
+	Bin string // directory with the binaries
+	Dir string // everybody may enter it
+	id  string // of the namespaces
+
+	Internet *Namespace
+
+	mu      sync.Mutex
+	spaces  []*Namespace
+	procs   []*Proc
+	secrets []string
+	homes   int
+	hosts   int
+}
+
+// New makes an internet with nobody on it. bin holds weft and weft-server (see
+// Build). It ends with the test.
+func New(tb TB, bin string) *Lab {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		tb.Fatalf("make directory: %v", err)
+	}
+	os.Chmod(dir, 0o755)
+	l := &Lab{TB: tb, Bin: bin, Dir: dir, id: fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), serial.Add(1))}
+	tb.Cleanup(l.close)
+	l.makeInternet()
+	return l
+}
+
+// Secret registers a word that must never appear in what a program prints to
+// stderr.
+func (l *Lab) Secret(s string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.secrets = append(l.secrets, s)
+}
+
+// Mkdir makes a directory that belongs to the unprivileged user.
+func (l *Lab) Mkdir(name string) string {
+	l.Helper()
+	dir := filepath.Join(l.Dir, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		l.Fatalf("%v", err)
+	}
+	os.Chown(dir, Unprivileged, Unprivileged)
+	return dir
+}
+
+// WriteFile writes a file (mode 0600) of the unprivileged user.
+func (l *Lab) WriteFile(name, content string) string {
+	l.Helper()
+	path := filepath.Join(l.Dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		l.Fatalf("%v", err)
+	}
+	os.Chown(path, Unprivileged, Unprivileged)
+	return path
+}
+
+func (l *Lab) close() {
+	for i := len(l.procs) - 1; i >= 0; i-- {
+		l.procs[i].end()
+	}
+	for _, p := range l.procs {
+		p.judge(l.secrets)
+	}
+	for i := len(l.spaces) - 1; i >= 0; i-- {
+		l.spaces[i].remove()
+	}
+	if os.Getenv("WEFT_E2E_KEEP") == "" {
+		os.RemoveAll(l.Dir)
+	} else {
+		l.Logf("kept %s", l.Dir)
+	}
+}
+
+// Sweep removes the namespaces of runs that are no longer alive.
+func Sweep() {
+	names, _ := filepath.Glob("/run/netns/" + prefix + "*")
+	for _, path := range names {
+		name := filepath.Base(path)
+		pid, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "-")
+		n, err := strconv.Atoi(pid)
+		if err == nil && syscall.Kill(n, 0) == syscall.ESRCH {
+			exec.Command("ip", "netns", "delete", name).Run()
+			os.RemoveAll("/etc/netns/" + name)
+		}
+	}
+	os.Remove("/etc/netns") // if it is empty
+}
+
+// Build builds the given packages of this module into dir, as released:
+// static, stripped, without paths.
+func Build(dir string, packages ...string) error {
+	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", "e2e", "-o", dir + "/"}, packages...)
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}

@@ -1,0 +1,261 @@
+//go:build e2e
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// User says who a program runs as.
+type User int
+
+// The users: nobody without capabilities, and root.
+const (
+	Nobody User = Unprivileged
+	Root   User = 0
+)
+
+var files atomic.Int64
+
+// Command is a program inside n. It keeps its process id through all of the
+// wrapping and dies with this process.
+func (n *Namespace) Command(ctx context.Context, as User, args ...string) *exec.Cmd {
+	wrap := []string{"netns", "exec", n.Name, "setpriv", "--pdeathsig=KILL"}
+	if as != Root {
+		id := strconv.Itoa(int(as))
+		wrap = append(wrap, "--reuid="+id, "--regid="+id, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
+	}
+	cmd := exec.CommandContext(ctx, "ip", append(append(wrap, "--"), args...)...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=" + n.lab.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + n.lab.Dir, "LANG=C.UTF-8"}
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// Result is a program that has ended.
+type Result struct {
+	Args []string
+	Out  string
+	Err  string
+	Code int // -1: killed, or it could not be started
+	Took time.Duration
+}
+
+// String shows all of it.
+func (r Result) String() string {
+	return fmt.Sprintf("%s: exit %d after %v\n%s%s", strings.Join(r.Args, " "), r.Code, r.Took.Round(time.Millisecond), r.Out, r.Err)
+}
+
+// Run runs a program inside n to its end, at most a minute.
+func (n *Namespace) Run(as User, args ...string) Result {
+	return n.RunInput(as, "", time.Minute, args...)
+}
+
+// RunInput is Run with something on standard input and another limit.
+func (n *Namespace) RunInput(as User, stdin string, limit time.Duration, args ...string) Result {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := n.Command(ctx, as, args...)
+	return run(cmd, stdin, args)
+}
+
+func run(cmd *exec.Cmd, stdin string, args []string) Result {
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdin = strings.NewReader(stdin)
+	start := time.Now()
+	err := cmd.Run()
+	r := Result{Args: args, Out: out.String(), Err: errs.String(), Took: time.Since(start)}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.Code = exit.ExitCode()
+	case err != nil:
+		r.Code = -1
+		r.Err += err.Error()
+	}
+	return r
+}
+
+// Proc is a program that runs.
+type Proc struct {
+	lab      *Lab
+	name     string
+	cmd      *exec.Cmd
+	out, err string // files
+	done     chan struct{}
+	code     int // valid after done
+	killed   atomic.Bool
+}
+
+// Start starts a program inside n; it is killed at the end of the test.
+func (n *Namespace) Start(as User, args ...string) *Proc { return n.StartEnv(as, nil, args...) }
+
+// StartEnv is Start with additions to the environment.
+func (n *Namespace) StartEnv(as User, env []string, args ...string) *Proc {
+	l := n.lab
+	l.Helper()
+	p := &Proc{lab: l, name: filepath.Base(args[0]), cmd: n.Command(context.Background(), as, args...), done: make(chan struct{})}
+	p.cmd.Env = append(p.cmd.Env, env...)
+	base := filepath.Join(l.Dir, fmt.Sprintf("%02d-%s-%s", files.Add(1), strings.TrimPrefix(n.Name, l.id+"-"), p.name))
+	p.out, p.err = base+".out", base+".err"
+	stdout, err := os.Create(p.out)
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	defer stdout.Close()
+	stderr, err := os.Create(p.err)
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	defer stderr.Close()
+	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
+	if err := p.cmd.Start(); err != nil {
+		l.Fatalf("start %s: %v", p.name, err)
+	}
+	go func() {
+		p.cmd.Wait()
+		p.code = p.cmd.ProcessState.ExitCode()
+		close(p.done)
+	}()
+	l.mu.Lock()
+	l.procs = append(l.procs, p)
+	l.mu.Unlock()
+	return p
+}
+
+// PID is the program's process id.
+func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed once the program has ended.
+func (p *Proc) Done() <-chan struct{} { return p.done }
+
+// Out is what it has printed to stdout so far.
+func (p *Proc) Out() string { b, _ := os.ReadFile(p.out); return string(b) }
+
+// Err is what it has printed to stderr so far.
+func (p *Proc) Err() string { b, _ := os.ReadFile(p.err); return string(b) }
+
+// Signal sends sig.
+func (p *Proc) Signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
+
+// Wait waits for the end and returns the exit code, -1 for a signal.
+func (p *Proc) Wait(limit time.Duration) int {
+	p.lab.Helper()
+	select {
+	case <-p.done:
+		return p.code
+	case <-time.After(limit):
+		p.lab.Fatalf("%s (%d) still runs after %v\n%s", p.name, p.PID(), limit, tail(p.Err()))
+		return -1
+	}
+}
+
+// Stop ends it with SIGTERM; more than five seconds are a failure.
+func (p *Proc) Stop() int {
+	p.lab.Helper()
+	p.Signal(syscall.SIGTERM)
+	return p.Wait(5 * time.Second)
+}
+
+// Kill ends it with SIGKILL.
+func (p *Proc) Kill() {
+	p.killed.Store(true)
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
+func (p *Proc) end() {
+	select {
+	case <-p.done:
+	default:
+		p.Signal(syscall.SIGTERM)
+		p.Signal(syscall.SIGCONT)
+		select {
+		case <-p.done:
+		case <-time.After(3 * time.Second):
+			p.Kill()
+		}
+	}
+}
+
+var crash = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE|goroutine \d+ \[)`)
+
+// judge looks through what the program has said: no crash, no secret.
+func (p *Proc) judge(secrets []string) {
+	text := p.Err()
+	if loc := crash.FindStringIndex(text); loc != nil {
+		p.lab.Errorf("%s crashed:\n%s", p.name, text[loc[0]:min(len(text), loc[0]+6000)])
+	}
+	for _, s := range secrets {
+		if strings.Contains(text, s) {
+			p.lab.Errorf("%s printed a secret to stderr: %.16s…", p.name, s)
+		}
+	}
+	if p.lab.Failed() {
+		p.lab.Logf("--- %s (%s):\n%s", p.name, filepath.Base(p.err), tail(text))
+	}
+}
+
+func tail(s string) string {
+	lines := strings.SplitAfter(s, "\n")
+	return strings.Join(lines[max(0, len(lines)-25):], "")
+}
+
+// Usage is what a running program has used so far.
+type Usage struct {
+	RSS      int64         // resident, bytes
+	CPU      time.Duration // user and system, in steps of 10 ms
+	Switches int64         // voluntary context switches over all threads: wake-ups
+	Threads  int
+}
+
+// Usage reads /proc.
+func (p *Proc) Usage() Usage {
+	p.lab.Helper()
+	u, err := usage(p.PID())
+	if err != nil {
+		p.lab.Fatalf("%s: %v", p.name, err)
+	}
+	return u
+}
+
+func usage(pid int) (u Usage, err error) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	stat, err := os.ReadFile(dir + "stat")
+	if err != nil {
+		return u, err
+	}
+	// The name, in parentheses, may hold anything.
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, _ := strconv.ParseInt(f[11], 10, 64)
+	system, _ := strconv.ParseInt(f[12], 10, 64)
+	u.CPU = time.Duration(user+system) * 10 * time.Millisecond
+	pages, _ := strconv.ParseInt(f[21], 10, 64)
+	u.RSS = pages * int64(os.Getpagesize())
+	tasks, err := filepath.Glob(dir + "task/*/status")
+	if err != nil {
+		return u, err
+	}
+	u.Threads = len(tasks)
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		_, rest, _ := strings.Cut(string(b), "\nvoluntary_ctxt_switches:")
+		line, _, _ := strings.Cut(rest, "\n")
+		n, _ := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+		u.Switches += n
+	}
+	return u, nil
+}

@@ -1,0 +1,139 @@
+//go:build e2e
+
+package lab
+
+import (
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// InternetAddr is the bridge's own address: a host out there.
+const InternetAddr = "203.0.113.1"
+
+func (l *Lab) makeInternet() {
+	l.Helper()
+	l.Internet = l.namespace("net")
+	l.Internet.Addr = InternetAddr
+	l.Internet.IP(
+		"link add br0 type bridge forward_delay 0",
+		"addr add "+InternetAddr+"/24 dev br0",
+		"link set br0 up")
+}
+
+// plug connects n to the bridge as eth0.
+func (l *Lab) plug(n *Namespace, dev, port, addr string) {
+	l.Helper()
+	n.IP("link add "+dev+" type veth peer name "+port+" netns "+l.Internet.Name,
+		"addr add "+addr+"/24 dev "+dev,
+		"link set "+dev+" up")
+	l.Internet.IP("link set "+port+" master br0", "link set "+port+" up")
+}
+
+// Host adds a machine to the internet, at .10, .11, … in order.
+func (l *Lab) Host(name string) *Namespace {
+	l.Helper()
+	l.hosts++
+	n := l.namespace(name)
+	n.Addr = fmt.Sprintf("203.0.113.%d", 9+l.hosts)
+	l.plug(n, "eth0", fmt.Sprintf("h%d", l.hosts), n.Addr)
+	n.IP("route add default via " + InternetAddr)
+	// So that an unprivileged server can have 443 and a device 22 and 80.
+	n.Sysctl("ipv4/ip_unprivileged_port_start", "0")
+	return n
+}
+
+// Home is a household: a NAT router and one machine behind it.
+type Home struct {
+	*Namespace            // the machine
+	Router     *Namespace // eth0 is the internet, lan the house
+}
+
+// Home adds a household.
+func (l *Lab) Home(name string) *Home {
+	l.Helper()
+	l.homes++
+	h := &Home{Namespace: l.namespace(name), Router: l.namespace(name + "-nat")}
+	h.Addr = "192.168.1.2"
+	h.Router.Addr = fmt.Sprintf("203.0.113.%d", 100+l.homes)
+	l.plug(h.Router, "eth0", fmt.Sprintf("r%d", l.homes), h.Router.Addr)
+	h.IP("link add eth0 type veth peer name lan netns "+h.Router.Name,
+		"addr add 192.168.1.2/24 dev eth0", "link set eth0 up")
+	h.Router.IP("addr add 192.168.1.1/24 dev lan", "link set lan up", "route add default via "+InternetAddr)
+	h.IP("route add default via 192.168.1.1")
+	h.Sysctl("ipv4/ip_unprivileged_port_start", "0")
+	h.Router.Sysctl("ipv4/ip_forward", "1")
+	h.Router.NFT(`table ip home {
+	chain nat {
+		type nat hook postrouting priority srcnat
+		oifname "eth0" masquerade
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop
+		meta l4proto udp drop
+		iifname "lan" accept
+		ct state established,related accept
+	}
+}
+`)
+	h.Router.nameServer("192.168.1.1:53")
+	h.Resolver("192.168.1.1")
+	return h
+}
+
+// Cut loses every packet between the house and the internet, without a word,
+// until Mend.
+func (h *Home) Cut() {
+	h.lab.Helper()
+	h.Router.NFT(`table ip cut {
+	chain forward {
+		type filter hook forward priority filter - 1
+		drop
+	}
+}
+`)
+}
+
+// Mend ends Cut.
+func (h *Home) Mend() { h.lab.Helper(); h.Router.NFT("delete table ip cut\n") }
+
+// OnlyTCP lets nothing in to n but TCP to the given port.
+func (n *Namespace) OnlyTCP(port int) {
+	n.lab.Helper()
+	n.NFT(fmt.Sprintf(`table inet only {
+	chain input {
+		type filter hook input priority filter; policy drop
+		iifname "lo" accept
+		tcp dport %d accept
+		ct state established,related accept
+	}
+}
+`, port))
+}
+
+// nameServer answers on addr as a household's router does: www.example.test
+// is InternetAddr, the rest does not exist.
+func (n *Namespace) nameServer(addr string) {
+	n.lab.Helper()
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) {
+		m := new(dns.Msg).SetReply(req)
+		m.RecursionAvailable = true
+		q := req.Question[0]
+		soa := &dns.SOA{Hdr: dns.RR_Header{Name: "test.", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 30}, Ns: "ns.test.", Mbox: "host.test.", Minttl: 30}
+		switch name := strings.ToLower(q.Name); {
+		case name != "www.example.test.":
+			m.Rcode = dns.RcodeNameError
+			m.Ns = append(m.Ns, soa)
+		case q.Qtype == dns.TypeA:
+			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30}, A: net.ParseIP(InternetAddr)})
+		default:
+			m.Ns = append(m.Ns, soa)
+		}
+		w.WriteMsg(m)
+	})
+	for _, s := range []*dns.Server{{PacketConn: n.ListenPacket(addr), Handler: h}, {Listener: n.Listen(addr), Handler: h}} {
+		go s.ActivateAndServe()
+	}
+}

@@ -1,0 +1,244 @@
+//go:build e2e
+
+// Package e2e tests the programs as users run them: weft-server on an
+// internet made of network namespaces, a device and a laptop in two homes
+// behind NAT routers that drop all UDP, and OpenSSH, curl, dig, iperf3, nginx
+// and Python against them. weft runs as nobody, without capabilities.
+//
+//	go test -tags e2e -count=1 ./scripts/e2e/...        (root, Linux)
+//
+// What has to be measured undisturbed runs first and one by one; what mostly
+// waits comes after, in parallel. WEFT_CRASH_ROUNDS and WEFT_IDLE make two of
+// them longer, WEFT_E2E_KEEP keeps the logs.
+//
+//	job_test.go        the main job: everything a user does
+//	names_test.go      dig
+//	ways_test.go       443 only, nginx, an HTTP proxy, a relay of its own
+//	tokens_test.go     tokens and hostnames that are no good
+//	state_test.go      state directories, daemons, ports
+//	offline_test.go    peers that are off, or deleted
+//	restart_test.go    server and nodes that go and come back, under load
+//	crash_test.go      kill -9 at random moments
+//	embed_test.go      weft inside of another program
+//	console_test.go    the console's first page
+//	idle_test.go       what an idle device costs
+//
+// Not here: a wrong clock at boot. Namespaces have no clock of their own, and
+// static Go programs ask the kernel; the package tests cover 1970 and 2040.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/scripts/e2e/lab"
+)
+
+// bin holds the programs under test.
+var bin string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "e2e: run as root: network namespaces need it")
+		os.Exit(1)
+	}
+	for _, tool := range []string{"ip", "nft", "setpriv", "ss", "curl", "ssh", "scp", "ssh-keygen", "dig", "iperf3", "python3", "nginx", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err, "(scripts/test installs what is needed)")
+			os.Exit(1)
+		}
+	}
+	lab.Sweep()
+	// Waiting costs no core: more at once than there are cores.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("4")
+	}
+	os.Exit(func() int {
+		var err error
+		if bin, err = os.MkdirTemp("", "weft-e2e-bin-"); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		defer os.RemoveAll(bin)
+		os.Chmod(bin, 0o755)
+		if err := lab.Build(bin, "weft/cmd/weft", "weft/cmd/weft-server", "weft/scripts/e2e/embed"); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// oneLine fails unless what a command said on stderr is one short line.
+func oneLine(t *testing.T, r lab.Result) {
+	t.Helper()
+	s := strings.TrimSuffix(r.Err, "\n")
+	if s == "" || strings.Contains(s, "\n") || len(s) > 400 {
+		t.Errorf("want one line on stderr: %v", r)
+	}
+}
+
+// flow is a connection through the tunnel that carries a numbered line every
+// 20 ms and gets it echoed.
+type flow struct {
+	t    *testing.T
+	conn net.Conn
+	done chan struct{}
+
+	mu   sync.Mutex
+	last time.Time     // of the last echo
+	gap  time.Duration // the longest between two echoes
+	n    int           // echoes
+	err  error
+	stop bool
+}
+
+// newFlow opens one through the laptop's proxy to an echo server.
+func newFlow(t *testing.T, from *lab.Node, to string) *flow {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := from.Host.SOCKS(ctx, lab.Proxy, to)
+	if err != nil {
+		t.Fatalf("connect to %s: %v", to, err)
+	}
+	f := &flow{t: t, conn: c, done: make(chan struct{}), last: time.Now()}
+	go f.write()
+	go f.read()
+	t.Cleanup(func() { f.end() })
+	return f
+}
+
+func (f *flow) write() {
+	for i := 0; ; i++ {
+		if _, err := fmt.Fprintf(f.conn, "%015d\n", i); err != nil {
+			f.fail(fmt.Errorf("write: %w", err))
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+		f.mu.Lock()
+		stop := f.stop
+		f.mu.Unlock()
+		if stop {
+			return
+		}
+	}
+}
+
+func (f *flow) read() {
+	defer close(f.done)
+	buf := make([]byte, 16)
+	for i := 0; ; i++ {
+		if _, err := io.ReadFull(f.conn, buf); err != nil {
+			f.fail(fmt.Errorf("read: %w", err))
+			return
+		}
+		if want := fmt.Sprintf("%015d\n", i); string(buf) != want {
+			f.fail(fmt.Errorf("got line %q, want %q", buf, want))
+			return
+		}
+		f.mu.Lock()
+		now := time.Now()
+		f.gap = max(f.gap, now.Sub(f.last))
+		f.last = now
+		f.n++
+		f.mu.Unlock()
+	}
+}
+
+func (f *flow) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil && !f.stop {
+		f.err = err
+	}
+}
+
+// echoes waits for n further echoes and returns how long the first took.
+func (f *flow) echoes(n int, limit time.Duration) time.Duration {
+	f.t.Helper()
+	start := time.Now()
+	f.mu.Lock()
+	have := f.n
+	f.mu.Unlock()
+	var first time.Duration
+	for {
+		f.mu.Lock()
+		now, err := f.n, f.err
+		f.mu.Unlock()
+		if now > have && first == 0 {
+			first = time.Since(start)
+		}
+		switch {
+		case err != nil:
+			f.t.Fatalf("the connection died: %v", err)
+		case now >= have+n:
+			return first
+		case time.Since(start) > limit:
+			f.t.Fatalf("%d echoes in %v, want %d", now-have, limit, n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// quiet waits until the connection has ended, or no echo came for a second,
+// and returns how long ago the last one was after the call.
+func (f *flow) quiet(limit time.Duration) time.Duration {
+	f.t.Helper()
+	start := time.Now()
+	for {
+		f.mu.Lock()
+		last, err := f.last, f.err
+		f.mu.Unlock()
+		if err != nil {
+			return time.Since(start)
+		}
+		if time.Since(last) > time.Second {
+			return max(0, last.Sub(start))
+		}
+		if time.Since(start) > limit {
+			f.t.Fatalf("echoes still come after %v", limit)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// end closes it and returns the longest gap and what went wrong.
+func (f *flow) end() (time.Duration, error) {
+	f.mu.Lock()
+	f.stop = true
+	f.mu.Unlock()
+	f.conn.Close()
+	<-f.done
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if errors.Is(f.err, net.ErrClosed) {
+		f.err = nil
+	}
+	return f.gap, f.err
+}
+
+// fetch wants the device's page within limit.
+func fetch(t *testing.T, from *lab.Node, url string, limit time.Duration) time.Duration {
+	t.Helper()
+	start := time.Now()
+	body, err := from.Get(url, limit)
+	if err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+	if !strings.HasPrefix(body, "kitchen GET ") {
+		t.Fatalf("%s: got %q", url, body)
+	}
+	return time.Since(start)
+}

@@ -1,0 +1,148 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/scripts/e2e/lab"
+)
+
+var since = regexp.MustCompile(`(?i)last seen|since|ago`)
+
+// offline wants the error of an offline peer within limit, by nc and by the
+// proxy.
+func offline(t *testing.T, m *lab.Mesh, what string, limit time.Duration) {
+	t.Helper()
+	r := m.Laptop.Weft("nc", "kitchen-pi", "80")
+	t.Logf("%s: error after %v: %s", what, r.Took.Round(time.Millisecond), strings.TrimSpace(r.Err))
+	if r.Code != 5 || !since.MatchString(r.Err) {
+		t.Errorf("%s: want exit code 5 and since when: %v", what, r)
+	}
+	if r.Took > limit {
+		t.Errorf("%s: the error took %v, want at most %v", what, r.Took, limit)
+	}
+	oneLine(t, r)
+	r = curl(m.Laptop, "--proxy", lab.SOCKSURL, "http://kitchen-pi/")
+	if r.Code == 0 || r.Took > limit {
+		t.Errorf("%s: curl: want an error within %v: %v", what, limit, r)
+	}
+}
+
+// TestOffline: a peer that is off is an error at once, and one that vanished
+// without a word after three seconds.
+func TestOffline(t *testing.T) {
+	m := lab.NewMesh(t, bin)
+	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
+	m.Device.Stop()
+	offline(t, m, "stopped, tunnel still warm", time.Second)
+	offline(t, m, "stopped", time.Second)
+	m.Device.Run()
+	m.Device.Must("wait", "--timeout", "10s")
+	t.Logf("back: page after %v", fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second).Round(time.Millisecond))
+
+	m.Device.Kill()
+	offline(t, m, "killed", time.Second)
+	m.Device.Run()
+	m.Device.Must("wait", "--timeout", "10s")
+	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
+
+	m.DeviceHome.Cut()
+	offline(t, m, "vanished a moment ago", 3*time.Second)
+	m.DeviceHome.Mend()
+	m.Until(20*time.Second, "the page comes again", func() bool {
+		_, err := m.Laptop.Get("http://kitchen-pi/", 3*time.Second)
+		return err == nil
+	})
+	m.Laptop.Stop()
+	m.DeviceHome.Cut()
+	m.Laptop.Run()
+	m.Laptop.Must("wait", "--timeout", "10s")
+	offline(t, m, "vanished before the laptop started", 3*time.Second)
+}
+
+// TestDelete: a deleted device talks to nobody within five seconds; who was
+// offline drops it before its first packet.
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	var hits atomic.Int64
+	m.DeviceHome.Serve("127.0.0.1:81", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
+	m.DeviceHome.EchoTCP("127.0.0.1:7")
+	m.Device.Join(m.Server.Token)
+	m.Laptop.Up(m.Server.NewKey().Token)
+	second := m.Home("lap2")
+	lap2 := m.Node(second.Namespace, "second")
+	lap2.Up(m.Server.NewKey().Token)
+	fetch(t, lap2, "http://kitchen-pi/", 5*time.Second)
+
+	// The laptop is deleted under a live connection to a device that is there.
+	f := newFlow(t, m.Laptop, "kitchen-pi:7")
+	f.echoes(5, 5*time.Second)
+	if r := m.Server.Admin("devices", "delete", "laptop"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	t.Logf("the connection of a deleted device ended after %v", f.quiet(5*time.Second).Round(time.Millisecond))
+	f.end()
+	if body, err := m.Laptop.Get("http://kitchen-pi/", 3*time.Second); err == nil {
+		t.Errorf("a deleted laptop still gets: %s", body)
+	}
+	m.Laptop.Stop()
+	m.Laptop.RunNoWait()
+	time.Sleep(time.Second)
+	if body, err := m.Laptop.Get("http://kitchen-pi/", 2*time.Second); err == nil {
+		t.Errorf("a deleted laptop gets after a restart: %s", body)
+	}
+
+	// The device is offline while the other laptop, which it knows, is deleted.
+	m.Device.Kill()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	if r := m.Server.Admin("devices", "delete", "second"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				lap2.Get("http://kitchen-pi:81/", 500*time.Millisecond)
+			}
+		}
+	}()
+	m.Device.Run()
+	m.Device.Must("wait", "--timeout", "10s")
+	time.Sleep(3 * time.Second)
+	close(stop)
+	<-done
+	if n := hits.Load(); n != 0 {
+		t.Errorf("a device deleted while its peer was offline got %d requests through", n)
+	}
+
+	// And the other way: it was offline itself, with the peer in its cache.
+	third := m.Home("lap3")
+	lap3 := m.Node(third.Namespace, "third")
+	lap3.Up(m.Server.NewKey().Token)
+	fetch(t, lap3, "http://kitchen-pi/", 5*time.Second)
+	lap3.Stop()
+	if r := m.Server.Admin("devices", "delete", "kitchen-pi"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	lap3.Run()
+	lap3.Must("wait", "--timeout", "10s")
+	if body, err := lap3.Get("http://kitchen-pi/", 3*time.Second); err == nil {
+		t.Errorf("a laptop that was offline still reaches the deleted device: %s", body)
+	}
+	for _, d := range m.Server.Devices() {
+		if d.Name != "third" {
+			t.Errorf("deleted, and still listed: %+v", d)
+		}
+	}
+}
