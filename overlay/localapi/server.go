@@ -66,7 +66,10 @@ func NewServer(cfg ServerConfig) *Server {
 	mux.HandleFunc("POST /v1/dns", s.query)
 	mux.HandleFunc("POST /v1/dial", s.dial)
 	s.http = &http.Server{
-		Handler:           s.guard(mux),
+		Handler: s.guard(mux),
+		// OPTIONS * too is for the guard to refuse.
+		DisableGeneralOptionsHandler: true,
+
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
