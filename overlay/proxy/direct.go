@@ -14,6 +14,9 @@ import (
 // the last moment, when the address that will be connected to is known: after
 // every spelling (0x7f.1, 2130706433) and name has been resolved.
 func (p *Proxy) dialDirect(ctx context.Context, network, address string) (net.Conn, error) {
+	if p.cfg.offline {
+		return nil, refused("offline")
+	}
 	names := p.cfg.Node.Names()
 	d := net.Dialer{
 		KeepAlive: 30 * time.Second,

@@ -32,7 +32,10 @@ type httpSide struct {
 func newHTTPSide(p *Proxy) *httpSide {
 	h := &httpSide{p: p, conns: &connQueue{ch: make(chan net.Conn), done: make(chan struct{})}}
 	h.srv = &http.Server{
-		Handler:           h,
+		Handler: h,
+		// OPTIONS * is origin-form like any other, refused in ServeHTTP.
+		DisableGeneralOptionsHandler: true,
+
 		ReadHeaderTimeout: p.cfg.IdleTimeout,
 		IdleTimeout:       p.cfg.IdleTimeout,
 		MaxHeaderBytes:    64 << 10,

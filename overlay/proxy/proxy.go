@@ -62,6 +62,9 @@ type Config struct {
 	// although they are forbidden. Only tests set it, so that they have
 	// somebody to talk to on loopback.
 	exempt func(netip.AddrPort) bool
+	// offline, if set, dials nothing directly: fuzzing must not ask the
+	// world about random names.
+	offline bool
 }
 
 // Proxy serves one listener. Its methods may be called from any goroutine.
