@@ -1,9 +1,15 @@
 package relayserver
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -66,45 +72,86 @@ func BenchmarkThroughput(b *testing.B) {
 			gb := float64(got.bytes.Load()) / 1e9
 			b.ReportMetric((cpu()-start).Seconds()/gb, "cpu-s/GB")
 			b.ReportMetric(100*(1-float64(got.frames.Load())/float64(b.N)), "%lost")
-			st := w.relay.Stats()
-			_ = st
 		})
 	}
 }
 
-// BenchmarkIdleClients measures the resident memory of the relay per idle
-// client. The clients' own halves are in this process too, so it runs the
-// clients as bare links whose memory is measured apart.
+// BenchmarkIdleClients measures how much the resident memory of a process
+// with a relay grows per idle client. The clients live in a process of their
+// own, which is this test binary again.
 func BenchmarkIdleClients(b *testing.B) {
 	const n = 2000
 	for range b.N {
 		w := newWorld(b, Config{})
-		nd := make([]*node, n)
-		for i := range nd {
-			nd[i] = w.node(fmt.Sprintf("n%d", i))
+		ca, err := w.netCA.MarshalPEM()
+		if err != nil {
+			b.Fatal(err)
 		}
-		runtime.GC()
-		before := heap()
-		for i := range nd {
-			nd[i].dial()
+		roots := w.serverCA.Cert.Raw
+		before := resident()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestBenchClients$")
+		cmd.Env = append(os.Environ(), "WEFT_BENCH_URL="+w.url, "WEFT_BENCH_N="+strconv.Itoa(n),
+			"WEFT_BENCH_CA="+string(ca), "WEFT_BENCH_ROOT="+base64.StdEncoding.EncodeToString(roots))
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			b.Fatal(err)
 		}
-		for w.relay.Stats().Clients < n {
-			time.Sleep(time.Millisecond)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
 		}
-		runtime.GC()
-		runtime.GC()
-		b.ReportMetric(float64(heap()-before)/n/1024, "KB/client+server")
+		for end := time.Now().Add(time.Minute); w.relay.Stats().Clients < n; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				b.Fatalf("%d of %d clients", w.relay.Stats().Clients, n)
+			}
+		}
+		debug.FreeOSMemory()
+		b.ReportMetric(float64(resident()-before)/n/1024, "KB/client")
+		stdin.Close()
+		cmd.Wait()
 	}
 }
 
-func heap() int64 {
-	runtime.GC()
+// TestBenchClients is the other process of BenchmarkIdleClients: it connects
+// clients, which say which versions they hold as real ones do, and keeps them
+// until its standard input ends. Otherwise it does nothing.
+func TestBenchClients(t *testing.T) {
+	url := os.Getenv("WEFT_BENCH_URL")
+	if url == "" {
+		return
+	}
+	n, _ := strconv.Atoi(os.Getenv("WEFT_BENCH_N"))
+	ca, err := cert.ParseCA([]byte(os.Getenv("WEFT_BENCH_CA")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, _ := base64.StdEncoding.DecodeString(os.Getenv("WEFT_BENCH_ROOT"))
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := cert.NewServerRoots([]cert.Pin{cert.PinOf(root)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, netCA: ca, network: cert.PinOf(ca.Cert).NetworkID(), roots: roots, url: url}
+	keep := make([]*tls.Conn, n)
+	for i := range keep {
+		keep[i] = w.node(fmt.Sprintf("n%d", i)).dial()
+		keep[i].Write(relay.AppendFrame(nil, relay.TypeVersions, []byte("{}")))
+	}
+	io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(keep)
+}
+
+// resident returns the resident memory of this process in bytes.
+func resident() int64 {
+	debug.FreeOSMemory()
 	b, _ := os.ReadFile("/proc/self/status")
-	for _, l := range strings.Split(string(b), "\n") {
-		if strings.HasPrefix(l, "VmRSS:") {
-			f := strings.Fields(l)
-			kb, _ := strconv.Atoi(f[1])
-			return int64(kb) << 10
+	for l := range strings.Lines(string(b)) {
+		if f := strings.Fields(l); len(f) > 1 && f[0] == "VmRSS:" {
+			kb, _ := strconv.ParseInt(f[1], 10, 64)
+			return kb << 10
 		}
 	}
 	return 0

@@ -1,0 +1,445 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+)
+
+const (
+	// moveAfter is how long a node tries its home before the next relay.
+	moveAfter = 5 * time.Second
+	// eager is how long a node with active peers tries again every 50 to
+	// 300 ms before it becomes patient.
+	eager      = 10 * time.Second
+	retryMin   = 50 * time.Millisecond
+	retryEager = 300 * time.Millisecond
+	retryMax   = 30 * time.Second
+	// replacedFor is how long a replaced node waits: two machines with one
+	// identity then alternate slowly enough to be noticed.
+	replacedFor = 30 * time.Second
+	refusedFor  = 30 * time.Second
+	// idleSpread is the spread of idle nodes when the relay named none.
+	idleSpread  = 3 * time.Second
+	wakeAnswer  = 2 * time.Second
+	welcomeTime = 10 * time.Second
+	maxRace     = 8 // relays that a new node measures
+)
+
+var errDraining = errors.New("the relay is about to stop")
+
+// ErrOffline is returned by Home's sending methods while there is no
+// connection.
+var ErrOffline = errors.New("not connected to a relay")
+
+// State is what became of the home connection.
+type State struct {
+	Relay  api.Relay // the home, zero before there was one
+	Online bool      // its welcome was read
+	Err    error     // why not, nil while connecting for the first time
+	Since  time.Time
+	Via    string // "direct" or "websocket", "" while offline
+}
+
+// HomeConfig says where a home may be and who is told.
+type HomeConfig struct {
+	Self cert.NodeID
+	// Dial makes a link to a relay's URL; a link.Dialer's Dial with
+	// ProtoRelay. The connection is through its handshake.
+	Dial func(ctx context.Context, url string) (net.Conn, error)
+	// Relays returns the relays of the current config.
+	Relays func() []api.Relay
+	// Sticky is the ID of the last home, as State said; "" at first.
+	Sticky string
+	// Handler makes the handler of a new connection. Everything the relay
+	// says reaches it; Home looks on.
+	Handler func(*Conn) Handler
+	// Versions returns what this node holds; it is sent at each connect.
+	Versions func() api.Versions
+	// Active reports whether there are peers with live tunnels: then a lost
+	// connection is made again at once. nil: never.
+	Active func() bool
+	// OnState is called from Run's goroutine at each change. May be nil.
+	OnState func(State)
+	Log     *slog.Logger // nil: nothing is logged
+}
+
+// Home keeps a node's one connection to its home relay: chosen by who
+// welcomes first when there was none before, then kept as long as it works,
+// moved after 5 s of failure along the order of Order. Its methods may be
+// called from any goroutine.
+type Home struct {
+	cfg HomeConfig // constant after NewHome
+
+	wake chan struct{}
+
+	mu sync.Mutex
+	// mu guards the following.
+	cur    *Conn
+	state  State
+	home   string        // Relay.ID
+	spread time.Duration // of idle nodes, as the relay said
+	leave  string        // Relay.ID of a relay that is draining
+	until  time.Time     // how long to keep away from it
+
+	welcomed bool // the connection that runs or ran last was
+}
+
+// NewHome prepares a home; Run keeps it.
+func NewHome(cfg HomeConfig) *Home {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Active == nil {
+		cfg.Active = func() bool { return false }
+	}
+	return &Home{cfg: cfg, wake: make(chan struct{}, 1), home: cfg.Sticky, spread: idleSpread, state: State{Since: time.Now()}}
+}
+
+// DialWith adapts a link.Dialer to HomeConfig.Dial.
+func DialWith(d *link.Dialer) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, url string) (net.Conn, error) {
+		tc, err := d.Dial(ctx, url, link.ProtoRelay)
+		if err != nil {
+			return nil, err // not a nil *tls.Conn in an interface
+		}
+		return tc, nil
+	}
+}
+
+// Order returns relays in the order in which node moves among them, by
+// rendezvous hash. A caller that cannot reach a node at its last known home
+// tries the same order and finds it while the server is away.
+func Order(relays []api.Relay, node cert.NodeID) []api.Relay {
+	score := func(r api.Relay) []byte {
+		s := sha256.Sum256(append([]byte(r.ID), node[:]...))
+		return s[:]
+	}
+	out := slices.Clone(relays)
+	slices.SortStableFunc(out, func(a, b api.Relay) int { return bytes.Compare(score(b), score(a)) })
+	return out
+}
+
+// Current returns the live connection, nil when there is none. It is there as
+// soon as the link is, before the relay's welcome.
+func (h *Home) Current() *Conn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.cur
+}
+
+// State returns the current state.
+func (h *Home) State() State {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.state
+}
+
+// SendPackets is Conn.SendPackets on the live connection, or ErrOffline.
+func (h *Home) SendPackets(to cert.NodeID, bufs [][]byte) error {
+	if c := h.Current(); c != nil {
+		return c.SendPackets(to, bufs)
+	}
+	return ErrOffline
+}
+
+// SendSession is Conn.SendSession on the live connection, or ErrOffline.
+func (h *Home) SendSession(to cert.NodeID, frame []byte) error {
+	if c := h.Current(); c != nil {
+		return c.SendSession(to, frame)
+	}
+	return ErrOffline
+}
+
+// SendVersions tells the relay what this node holds now. While there is no
+// connection there is nothing to do: the next one begins with it.
+func (h *Home) SendVersions(v api.Versions) {
+	if c := h.Current(); c != nil {
+		c.SendVersions(v)
+	}
+}
+
+// Wake says that the world may have changed: the device slept, a link came
+// up, the list of relays is new, or somebody wants to send. A connection is
+// checked at once and dropped if the relay does not answer within 2 s; a wait
+// between attempts ends. It never waits itself.
+func (h *Home) Wake() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the connection until ctx ends. All goroutines are gone then.
+func (h *Home) Run(ctx context.Context) {
+	var fails int
+	var since time.Time // of the first failure in a row
+	for ctx.Err() == nil {
+		rl, ok := h.choose(ctx, fails, since)
+		var err error
+		if !ok {
+			err = errors.New("no relay is known")
+		} else {
+			err = h.connect(ctx, rl)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		h.mu.Lock()
+		welcomed := h.welcomed
+		h.welcomed = false
+		h.mu.Unlock()
+		h.set(State{Relay: rl, Err: err})
+		if welcomed {
+			fails, since = 0, time.Time{}
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		wait := h.pause(err, fails, time.Since(since))
+		fails++
+		h.cfg.Log.Info("relay", "relay", rl.Name, "err", err, "retry", wait)
+		h.sleep(ctx, wait, errors.Is(err, ErrReplaced))
+	}
+	h.set(State{Relay: h.State().Relay, Err: ctx.Err()})
+}
+
+// choose returns the relay to try next.
+func (h *Home) choose(ctx context.Context, fails int, since time.Time) (api.Relay, bool) {
+	relays := h.cfg.Relays()
+	if len(relays) == 0 {
+		return api.Relay{}, false
+	}
+	if len(relays) == 1 {
+		return relays[0], true
+	}
+	h.mu.Lock()
+	home := h.home
+	leaving := h.leave == home && time.Now().Before(h.until)
+	h.mu.Unlock()
+	order := Order(relays, h.cfg.Self)
+	i := slices.IndexFunc(order, func(r api.Relay) bool { return r.ID == home })
+	if i < 0 {
+		if rl, ok := h.race(ctx, order[:min(len(order), maxRace)]); ok {
+			return rl, true
+		}
+		return order[fails%len(order)], true
+	}
+	own := order[i]
+	others := slices.Delete(order, i, i+1)
+	switch {
+	case leaving:
+		return others[fails%len(others)], true
+	case since.IsZero() || time.Since(since) < moveAfter:
+		return own, true
+	}
+	// All in their order, again and again.
+	return append(others, own)[fails%len(relays)], true
+}
+
+// race returns the relay whose link is made first: the one nearest to here,
+// counted in round trips.
+func (h *Home) race(ctx context.Context, relays []api.Relay) (api.Relay, bool) {
+	ctx, cancel := context.WithTimeout(ctx, moveAfter)
+	defer cancel()
+	type result struct {
+		rl api.Relay
+		ok bool
+	}
+	results := make(chan result, len(relays))
+	for _, rl := range relays {
+		go func() {
+			c, err := h.dial(ctx, rl)
+			if err == nil {
+				link.CloseNow(c)
+			}
+			results <- result{rl, err == nil}
+		}()
+	}
+	var first result
+	for range relays { // all of them, so that no goroutine outlives this
+		if r := <-results; r.ok && !first.ok {
+			first = r
+			cancel()
+		}
+	}
+	return first.rl, first.ok
+}
+
+func (h *Home) dial(ctx context.Context, rl api.Relay) (net.Conn, error) {
+	var errs []error
+	for _, url := range rl.URLs {
+		c, err := h.cfg.Dial(ctx, url)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(errs) == 0 {
+		return nil, errors.New("the relay has no address")
+	}
+	return nil, errors.Join(errs...)
+}
+
+// connect makes one connection and runs it to its end.
+func (h *Home) connect(ctx context.Context, rl api.Relay) error {
+	nc, err := h.dial(ctx, rl)
+	if err != nil {
+		return err
+	}
+	hh := &homeHandler{home: h, relay: rl}
+	c := NewConn(nc, hh)
+	hh.conn = c
+	hh.Handler = h.cfg.Handler(c)
+	hh.via = "direct"
+	if c.lc != nil && c.lc.WebSocket() {
+		hh.via = "websocket"
+	}
+	c.SendVersions(h.cfg.Versions())
+	h.mu.Lock()
+	h.cur = c
+	h.mu.Unlock()
+	late := time.AfterFunc(welcomeTime, func() {
+		h.mu.Lock()
+		welcomed := h.welcomed
+		h.mu.Unlock()
+		if !welcomed {
+			c.fail(ErrDead)
+		}
+	})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { h.checkOnWake(ctx, c, done) })
+	err = c.Run(ctx)
+	late.Stop()
+	close(done)
+	wg.Wait()
+	h.mu.Lock()
+	h.cur = nil
+	h.mu.Unlock()
+	return err
+}
+
+// checkOnWake pings when something may have happened to the connection.
+func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-h.wake:
+		}
+		ping, cancel := context.WithTimeout(ctx, wakeAnswer)
+		if _, err := c.Ping(ping); err != nil {
+			c.fail(ErrDead)
+		}
+		cancel()
+	}
+}
+
+// pause returns how long to wait after a connection ended, or could not be
+// made fails times before.
+func (h *Home) pause(err error, fails int, failing time.Duration) time.Duration {
+	var refused *RefusedError
+	switch {
+	case errors.Is(err, ErrReplaced):
+		return replacedFor + rand.N(time.Second)
+	case errors.As(err, &refused):
+		return refusedFor/2 + rand.N(refusedFor/2)
+	case h.cfg.Active() && failing < eager:
+		return retryMin + rand.N(retryEager-retryMin)
+	case fails == 0:
+		h.mu.Lock()
+		spread := h.spread
+		h.mu.Unlock()
+		if h.cfg.Active() {
+			spread = retryEager
+		}
+		return retryMin + rand.N(max(spread-retryMin, 1))
+	}
+	wait := min(retryMax, retryEager<<min(fails, 10))
+	return wait/2 + rand.N(wait/2)
+}
+
+// sleep waits, less when somebody calls Wake. A replaced node waits in full.
+func (h *Home) sleep(ctx context.Context, d time.Duration, full bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			return
+		case <-h.wake:
+			if !full {
+				return
+			}
+		}
+	}
+}
+
+func (h *Home) set(s State) {
+	s.Since = time.Now()
+	h.mu.Lock()
+	if s.Online == h.state.Online && s.Relay.ID == h.state.Relay.ID {
+		s.Since = h.state.Since
+	}
+	h.state = s
+	h.mu.Unlock()
+	if h.cfg.OnState != nil {
+		h.cfg.OnState(s)
+	}
+}
+
+// homeHandler looks at what a home has to know and passes everything on.
+type homeHandler struct {
+	Handler
+	home  *Home
+	conn  *Conn
+	relay api.Relay
+	via   string
+}
+
+func (hh *homeHandler) Welcome(w Welcome) {
+	h := hh.home
+	h.mu.Lock()
+	h.welcomed = true
+	h.home = hh.relay.ID
+	h.setSpread(w.SpreadMS)
+	h.mu.Unlock()
+	hh.Handler.Welcome(w)
+	h.set(State{Relay: hh.relay, Online: true, Via: hh.via})
+}
+
+// Draining lets a node that has a choice move at once; the others stay until
+// the relay closes.
+func (hh *homeHandler) Draining(d Draining) {
+	h := hh.home
+	h.mu.Lock()
+	h.leave, h.until = hh.relay.ID, time.Now().Add(replacedFor)
+	h.setSpread(d.SpreadMS)
+	h.mu.Unlock()
+	hh.Handler.Draining(d)
+	if len(h.cfg.Relays()) > 1 {
+		hh.conn.fail(errDraining)
+	}
+}
+
+// setSpread takes a relay's word, within bounds. mu is held.
+func (h *Home) setSpread(ms int) {
+	h.spread = min(max(time.Duration(ms)*time.Millisecond, retryEager), retryMax)
+}
