@@ -102,7 +102,8 @@ func NewServer(cfg ServerConfig) *Server {
 	quiet := slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
 	if cfg.API != nil {
 		s.api = &http.Server{
-			Handler:           http.MaxBytesHandler(cfg.API, bodyLimit),
+			Handler:           http.MaxBytesHandler(withTLS(cfg.API), bodyLimit),
+			ConnContext:       apiContext,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       bodyTimeout,
 			WriteTimeout:      60 * time.Second,
@@ -121,6 +122,28 @@ func NewServer(cfg ServerConfig) *Server {
 	s.run(s.api, s.apiIn)
 	s.run(s.site, s.siteIn)
 	return s
+}
+
+// apiConn hides the TLS connection from net/http, which serves HTTP/1 only over
+// ALPN names that it knows.
+type apiConn struct {
+	net.Conn
+	tls *tls.Conn
+}
+
+type stateKey struct{}
+
+func apiContext(ctx context.Context, c net.Conn) context.Context {
+	state := c.(apiConn).tls.ConnectionState()
+	return context.WithValue(ctx, stateKey{}, &state)
+}
+
+// withTLS gives a handler the identity of its caller in the usual place.
+func withTLS(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS, _ = r.Context().Value(stateKey{}).(*tls.ConnectionState)
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) run(srv *http.Server, in *listener) {
@@ -313,9 +336,9 @@ func (s *Server) handshake(c *Conn, tc *tls.Conn, elem *list.Element) {
 		s.wg.Add(1) // safe: this goroutine still holds a count
 		go s.relay(tc)
 	case ProtoAPI:
-		s.apiIn.put(tc)
+		s.apiIn.put(apiConn{tc, tc}, tc)
 	default:
-		s.siteIn.put(tc)
+		s.siteIn.put(tc, tc)
 	}
 }
 
@@ -418,11 +441,12 @@ func newListener() *listener {
 	return &listener{in: make(chan net.Conn), done: make(chan struct{})}
 }
 
-func (l *listener) put(c *tls.Conn) {
+// put hands over c, which is tc or wraps it.
+func (l *listener) put(c net.Conn, tc *tls.Conn) {
 	select {
 	case l.in <- c:
 	case <-l.done:
-		CloseNow(c)
+		CloseNow(tc)
 	}
 }
 
