@@ -15,12 +15,12 @@
 //
 // A Source belongs to the goroutine that reads one relay connection. It fills
 // pooled chunks of 64 KB and hands them over whole, when full or when Flush says
-// that no more input is waiting, so that a batch costs one wake-up. When
-// WireGuard lags behind, what does not fit is dropped: at most QueueChunks
-// chunks wait for the receive goroutine, and at most MaxInFlight messages of one
-// peer are between Deliver and Endpoint.Done, because each occupies a 64 KB
-// buffer inside wireguard-go. Messages of a node without Endpoint go to
-// Config.Stranger.
+// that no more input is waiting, so that a batch costs one wake-up. At most
+// QueueChunks chunks wait for the receive goroutine; then Flush waits too, and
+// after 50 ms drops. At most MaxInFlight data messages of one peer are between
+// Deliver and Endpoint.Done, because each occupies a 64 KB buffer inside
+// wireguard-go; more are dropped at once, so that one peer does not hold up the
+// others. Messages of a node without Endpoint go to Config.Stranger.
 //
 // # Outwards
 //
@@ -63,6 +63,9 @@ const (
 	MaxMessage = 65535
 )
 
+// backpressure is how long Flush waits for WireGuard.
+const backpressure = 50 * time.Millisecond
+
 // stalled is how long Done has to be silent before the messages that were
 // counted as in flight are given up: they were not data for this node.
 const stalled = 200 * time.Millisecond
@@ -92,6 +95,7 @@ type Bind struct {
 
 	endpoints atomic.Pointer[map[cert.NodeID]*Endpoint] // replaced under mu, never changed
 	dropped   atomic.Uint64
+	lagging   atomic.Bool // a source waited for WireGuard in vain
 
 	// mu guards the following.
 	mu   sync.Mutex
@@ -163,6 +167,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, conn.ErrBindAlreadyOpen
 	}
 	b.done = make(chan struct{})
+	b.lagging.Store(false)
 	r := &receiver{bind: b, done: b.done}
 	return []conn.ReceiveFunc{r.receiveRelay}, port, nil
 }

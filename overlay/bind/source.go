@@ -77,7 +77,10 @@ func (s *Source) Deliver(from cert.NodeID, msg []byte) {
 }
 
 // Flush hands over what was delivered. The reader calls it whenever it has no
-// more input at hand.
+// more input at hand. When the queue is full it waits for WireGuard, 50 ms at
+// most; the waiting reader is felt by the relay as backpressure, so that a
+// stream loses nothing. If that was in vain messages are dropped until WireGuard
+// moves again.
 func (s *Source) Flush() {
 	c := s.cur
 	if c == nil {
@@ -87,14 +90,28 @@ func (s *Source) Flush() {
 	select {
 	case s.bind.ready <- c:
 	default:
-		s.bind.dropped.Add(uint64(len(c.msgs)))
-		for _, m := range c.msgs {
-			if isData(c.buf[m.off : m.off+m.len]) {
-				m.from.inFlight.Add(-1)
-			}
-		}
-		s.bind.recycle(c)
+		s.bind.push(c)
 	}
+}
+
+func (b *Bind) push(c *chunk) {
+	if !b.lagging.Load() {
+		timer := time.NewTimer(backpressure)
+		defer timer.Stop()
+		select {
+		case b.ready <- c:
+			return
+		case <-timer.C:
+			b.lagging.Store(true)
+		}
+	}
+	b.dropped.Add(uint64(len(c.msgs)))
+	for _, m := range c.msgs {
+		if isData(c.buf[m.off : m.off+m.len]) {
+			m.from.inFlight.Add(-1)
+		}
+	}
+	b.recycle(c)
 }
 
 // Deliver takes one message and hands it over at once. It is for messages that
@@ -132,6 +149,9 @@ func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint)
 		case <-r.done:
 			return 0, net.ErrClosed
 		}
+	}
+	if r.bind.lagging.Load() {
+		r.bind.lagging.Store(false)
 	}
 	now := time.Now().UnixNano()
 	n := 0

@@ -30,7 +30,7 @@ type hold struct {
 
 	ready atomic.Int32 // len(released)
 
-	// mu guards the following and the closing and opening of peer.gated. It
+	// mu guards the following and the closing and opening of peer.gate. It
 	// is taken after Device.mu.
 	mu       sync.Mutex
 	closed   bool
@@ -86,7 +86,7 @@ func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 	// Look again: SetPeer makes a peer first and releases its packets then,
 	// so what is kept from here on is released.
 	p, _ := h.d.table.Load().byDestination(pkt)
-	if p != nil && !p.gated.Load() {
+	if p != nil && !p.gated() {
 		return true, false
 	}
 	if h.closed {
@@ -156,18 +156,26 @@ func (h *hold) expire() {
 	}
 }
 
-// gate makes the packets to a peer wait. The caller holds Device.mu.
-func (h *hold) gate(p *peer) {
+// gate makes the packets to a peer wait for a tunnel.
+func (h *hold) gate(p *peer, t *tunnel) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p.gated.Store(true)
+	p.gate.Store(t)
 }
 
 // release lets packets to a peer go, those held and those to come. The caller
-// has made the peer visible in the table. It may be called without Device.mu.
-func (h *hold) release(p *peer) {
+// has made the peer visible in the table.
+func (h *hold) release(p *peer) { h.releaseFor(p, nil) }
+
+// releaseFor is release if packets wait for t, or in any case if t is nil. It
+// may be called without Device.mu.
+func (h *hold) releaseFor(p *peer, t *tunnel) {
 	h.mu.Lock()
-	p.gated.Store(false)
+	if t != nil && p.gate.Load() != t {
+		h.mu.Unlock()
+		return
+	}
+	p.gate.Store(nil)
 	n := 0
 	for dst, q := range h.dests {
 		if h.d.peerOf(dst) != p {

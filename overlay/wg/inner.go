@@ -47,7 +47,7 @@ func (d *Device) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
 		switch {
 		case !ok:
 			continue
-		case p == nil, p.gated.Load():
+		case p == nil, p.gated():
 			if !d.hold.put(pkt) {
 				continue
 			}

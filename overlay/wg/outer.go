@@ -68,7 +68,8 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 			return nil
 		}
 		err := o.Bind.Send(bufs, t.Endpoint)
-		t.stand()
+		t.responded.Store(true)
+		t.open()
 		return err
 	default:
 		return o.Bind.Send(bufs, t.Endpoint)
@@ -85,16 +86,18 @@ type tunnel struct {
 	peer *peer
 	key  [32]byte
 
-	session atomic.Uint32 // receiver index of the last data sent: a new one is a new handshake
-	waiting atomic.Bool   // no handshake since SetPeer asked for one
-	pending atomic.Bool   // has no addresses yet: waits to take over from peer.cur
+	session   atomic.Uint32 // receiver index of the last data sent: a new one is a new handshake
+	waiting   atomic.Bool   // no new session since SetPeer asked for one
+	responded atomic.Bool   // has answered an initiation since then
+	pending   atomic.Bool   // has no addresses yet: waits to take over from peer.cur
 
 	// Device.mu guards the following.
-	want  []netip.Addr // the addresses to take over
-	begun time.Time    // when the handshake was asked for
-	tries int          // initiations sent since
-	timer *time.Timer  // armed while waiting
-	armed uint64       // tells the timer that counts from earlier ones
+	want   []netip.Addr // the addresses to take over
+	begun  time.Time    // when the handshake was asked for
+	tries  int          // initiations sent since
+	probed bool         // a keepalive was sent since, to see whether a session stands
+	timer  *time.Timer  // armed while waiting
+	armed  uint64       // tells the timer that counts from earlier ones
 }
 
 // promote is called when the first message that needs a working handshake is
@@ -120,9 +123,17 @@ func (t *tunnel) promote(bufs [][]byte) (taken bool) {
 	return true
 }
 
-// stand notes that the tunnel works, and lets out what waited for it.
+// stand notes that the tunnel has a new session, and lets out what waited for it.
 func (t *tunnel) stand() {
-	if t.waiting.Load() && t.waiting.CompareAndSwap(true, false) && t.peer.gated.Load() {
-		t.d.hold.release(t.peer)
+	t.waiting.Store(false)
+	t.open()
+}
+
+// open lets out what waits for this tunnel: it may wait in WireGuard now. After
+// a response WireGuard begins no handshake of its own for a while, so that none
+// crosses the one that is going on.
+func (t *tunnel) open() {
+	if t.peer.gate.Load() == t {
+		t.d.hold.releaseFor(t.peer, t)
 	}
 }

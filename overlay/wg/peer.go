@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ type peer struct {
 	ep *bind.Endpoint
 
 	filter atomic.Pointer[filter.Peer]
-	gated  atomic.Bool // what is sent to it is held; changes under hold.mu
+	gate   atomic.Pointer[tunnel] // what is sent waits for this; changes under hold.mu
 
 	backlog backlog
 	sending atomic.Int32 // calls of Bind.Send that run
@@ -57,6 +58,8 @@ type peer struct {
 	next *tunnel      // is to replace cur once its handshake succeeds, or nil
 }
 
+func (p *peer) gated() bool { return p.gate.Load() != nil }
+
 // The pace of the first handshake, until wireguard-go's own 5 s take over. The
 // side that does not begin waits firstTurn in case the other's initiation was
 // lost.
@@ -64,8 +67,9 @@ const (
 	firstRetry = 500 * time.Millisecond
 	firstTurn  = time.Second
 	nextRetry  = time.Second
+	probeWait  = 200 * time.Millisecond
 	maxTries   = 3
-	giveUp     = 5 * time.Second // for a pending tunnel
+	giveUp     = 4 * time.Second // of a pending tunnel; what is held for it lives longer
 )
 
 // SetPeer makes a node a peer, or brings a peer up to date; see the package
@@ -145,7 +149,7 @@ func (d *Device) addLocked(cfg Peer, ips []netip.Addr) error {
 		return err
 	}
 	p.cur = t
-	p.gated.Store(true) // until it stands or is released below
+	p.gate.Store(t)
 	d.peers[p.id] = p
 	for _, ip := range ips {
 		d.byIP[ip] = p
@@ -210,7 +214,7 @@ func (d *Device) replaceLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 	t.pending.Store(true)
 	t.want = ips
 	p.next = t
-	d.hold.gate(p)
+	d.hold.gate(p, t)
 	d.begin(t, cfg.Initiate)
 	return nil
 }
@@ -241,7 +245,11 @@ func (d *Device) takeOver(t *tunnel, held [][]byte) {
 		d.log.Warn("replace tunnel", "peer", p.id, "err", err)
 	}
 	d.endTunnel(old)
-	t.stand()
+	if held[0][0] == messageResponse {
+		t.responded.Store(true)
+	} else {
+		t.waiting.Store(false)
+	}
 	d.hold.release(p)
 }
 
@@ -267,7 +275,7 @@ func (d *Device) moveLocked(p *peer, ips []netip.Addr, b *strings.Builder) {
 	}
 	p.ips = ips
 	d.table.Store(newTable(d.byIP))
-	if !p.gated.Load() {
+	if !p.gated() {
 		d.hold.release(p)
 	}
 }
@@ -282,7 +290,7 @@ func (d *Device) RemovePeer(id cert.NodeID) {
 		return
 	}
 	d.removeLocked(p)
-	if p.gated.Load() {
+	if p.gated() {
 		for _, ip := range p.ips {
 			d.hold.drop(ip)
 		}
@@ -340,6 +348,8 @@ func (d *Device) ipcSet(s string) error {
 func (d *Device) begin(t *tunnel, initiate bool) {
 	t.stopTimer()
 	t.tries, t.begun = 0, time.Now()
+	t.probed = false
+	t.responded.Store(false)
 	t.waiting.Store(true)
 	if initiate {
 		d.initiate(t)
@@ -367,6 +377,10 @@ func (t *tunnel) startTimer(wait time.Duration) {
 	if !t.d.hire() {
 		return
 	}
+	// Two sides that both wait for the other must not begin at the same time
+	// again and again.
+	wait = max(wait, time.Millisecond)
+	wait += rand.N(wait / 3)
 	t.armed++
 	nth := t.armed
 	t.timer = time.AfterFunc(wait, func() {
@@ -395,9 +409,17 @@ func (d *Device) tick(t *tunnel, nth uint64) {
 	t.timer = nil
 	switch {
 	case !t.waiting.Load():
+	case t.responded.Load() && !t.probed:
+		// Our answer may have brought up a session in which we had nothing to
+		// say yet. If so, a keepalive goes out in it.
+		t.probed = true
+		if wp := d.dev.LookupPeer(device.NoisePublicKey(t.key)); wp != nil {
+			wp.SendKeepalive()
+		}
+		t.startTimer(probeWait)
 	case t.tries < maxTries:
 		d.initiate(t)
-		if p.next == nil && p.gated.Load() {
+		if p.next == nil && p.gated() {
 			d.hold.release(p)
 		}
 		if t.tries < maxTries {

@@ -24,10 +24,10 @@
 // with another key the new tunnel is made first, and takes over the addresses
 // in the moment in which its handshake succeeds. Until then what arrives through
 // the old tunnel is accepted, and what is sent is held. When the handshake does
-// not succeed in 5 s the old tunnel stays.
+// not succeed in about 4 s the old tunnel stays.
 //
 // WireGuard tries a handshake every 5 s. At the start of a tunnel this package
-// tries faster (after 0.5 and 1.5 s), and only one side begins: of two
+// tries faster (about 0.5 and 1.5 s after the first), and only one side begins: of two
 // initiations that cross, both are lost. The side with Initiate unset waits for
 // the other, 1 s at most, and holds what it wants to send.
 //
