@@ -17,7 +17,7 @@ func TestGlare(t *testing.T) {
 	for _, lead := range []time.Duration{-300, -250, -200, -150, -110, -100, -90, -60, -50, -40, -10, -1, 0, 1, 10, 40, 50, 60, 90, 100, 110, 150, 200, 250, 300} {
 		lead *= time.Millisecond
 		t.Run(fmt.Sprint(lead), func(t *testing.T) {
-			for range 5 { // ties are broken by the scheduler
+			for range 3 { // ties are broken by the scheduler
 				synctest.Test(t, func(t *testing.T) { glare(t, lead) })
 			}
 		})

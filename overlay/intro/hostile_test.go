@@ -70,7 +70,7 @@ func TestRetry(t *testing.T) {
 // joins wrong ends, none has different keys, nothing leaks, and afterwards
 // everything works again.
 func TestHostileRelay(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newNetwork(t)

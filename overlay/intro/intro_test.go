@@ -460,3 +460,88 @@ func introduce(t testing.TB, from, to *node) *Session {
 	}
 	return s
 }
+
+// TestCloseAtAnyTime: whatever is under way, Close returns, Dial returns, and
+// nothing is left (synctest reports goroutines that stay).
+func TestCloseAtAnyTime(t *testing.T) {
+	for step := range 10 {
+		for _, who := range []string{"caller", "callee", "context", "recheck"} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newNetwork(t)
+				a, b := w.pair()
+				w.wire.latency = oneWay
+				cause := errors.New("the test's")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				type result struct {
+					s   *Session
+					err error
+				}
+				done := make(chan result, 1)
+				go func() {
+					s, err := a.Dial(ctx, b.id, a.install)
+					done <- result{s, err}
+				}()
+				time.Sleep(time.Duration(step) * oneWay / 2)
+				finished := len(done) == 1
+				switch who {
+				case "caller":
+					a.Close()
+				case "callee":
+					b.Close()
+				case "context":
+					cancel(cause)
+				case "recheck":
+					b.mu.Lock()
+					b.crl = &cert.CRL{Number: 1}
+					b.mu.Unlock()
+					b.Recheck()
+				}
+				if who == "callee" {
+					synctest.Wait()
+					time.Sleep(time.Minute)
+				}
+				r := <-done
+				switch {
+				case who == "recheck" && r.err != nil,
+					who == "callee" && step != 6 && (r.err == nil) != (step > 6), // accept leaves at 6
+					finished && r.err != nil,
+					who == "caller" && !finished && !errors.Is(r.err, ErrClosed) && r.err != nil,
+					who == "context" && !finished && !errors.Is(r.err, cause) && r.err != nil:
+					t.Errorf("%s, step %d, finished %v: %v", who, step, finished, r.err)
+				}
+				if who != "recheck" {
+					time.Sleep(time.Minute)
+					for _, n := range []*node{a, b} {
+						if _, half := n.table(); half > 0 {
+							t.Errorf("%s, step %d: %d half open", who, step, half)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestCallbacksMayEndTheSession: from within, at both ends.
+func TestCallbacksMayEndTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		a, b := w.pair()
+		if _, err := a.Dial(t.Context(), b.id, func(s *Session) { s.Bye() }); err == nil {
+			t.Error("Dial returned a session that was ended in established")
+		}
+		b.mu.Lock()
+		b.onAccept = func(s *Session) { s.Close() }
+		b.mu.Unlock()
+		if _, err := a.Dial(t.Context(), b.id, nil); !errors.Is(err, ErrEnded) {
+			t.Errorf("Dial: %v", err)
+		}
+		synctest.Wait()
+		for _, n := range []*node{a, b} {
+			if n, _ := n.table(); n != 0 {
+				t.Errorf("%d sessions left", n)
+			}
+		}
+	})
+}

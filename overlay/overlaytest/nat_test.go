@@ -1,8 +1,12 @@
 package overlaytest
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,7 +131,12 @@ func TestNATKinds(t *testing.T) {
 						t.Errorf("mapping changed from %v to %v", seen, again)
 					}
 				}
-				time.Sleep(mappingTimeout + time.Second)
+				home.SetMappingTimeout(time.Minute)
+				time.Sleep(59 * time.Second)
+				if !answer(a) {
+					t.Error("the mapping was gone too early")
+				}
+				time.Sleep(61 * time.Second)
 				if kind != NoNAT && answer(a) {
 					t.Error("an expired mapping let a datagram in")
 				}
@@ -347,6 +356,26 @@ func TestDatagrams(t *testing.T) {
 		send(t, cb, addr("192.0.2.1:1"), "from the cafe")
 		if got, from := recv(t, ca); got != "from the cafe" || from.Addr().String() != "198.51.100.1" {
 			t.Errorf("got %q from %v", got, from)
+		}
+		var seen []string
+		in.OnPacket(func(p Packet) {
+			seen = append(seen, fmt.Sprint(p.From.Name(), p.Network, p.Src, p.Dst, len(p.Payload)))
+		})
+		if _, err := ca.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(to)); err != nil {
+			t.Error(err)
+		}
+		if _, err := ca.WriteTo([]byte("x"), &net.TCPAddr{}); err == nil {
+			t.Error("wrote to a TCP address")
+		}
+		if want := []string{"audp192.0.2.1:1 192.0.2.2:2 1"}; !slices.Equal(seen, want) {
+			t.Errorf("saw %q, want %q", seen, want)
+		}
+		if err := cb.Close(); err != nil || cb.Close() == nil {
+			t.Errorf("close: %v", err)
+		}
+		udp(t, b, ":2") // the port is free again
+		if _, err := b.ListenPacket("udp", ":2"); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("port taken twice: %v", err)
 		}
 		if _, err := ca.WriteToUDPAddrPort(nil, addr("[2001:db8::1]:1")); err == nil {
 			t.Error("a host without IPv6 sent some")
