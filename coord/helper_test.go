@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -236,5 +237,7 @@ func wantCode(t testing.TB, err error, status int, code string) {
 		t.Fatalf("got %v (%T), want %d %s", err, err, status, code)
 	}
 }
+
+func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

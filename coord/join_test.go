@@ -57,7 +57,10 @@ func TestOneTimeKeyInParallel(t *testing.T) {
 	s := openSite(t)
 	const n, rounds = 200, 3
 	for round := range rounds {
-		tok := s.token(NewKey{})
+		k, tok, err := s.CreateKey(t.Context(), NewKey{})
+		if err != nil {
+			t.Fatal(err)
+		}
 		var wg sync.WaitGroup
 		errs := make([]error, n)
 		devices := make([]*device, n)
@@ -76,12 +79,11 @@ func TestOneTimeKeyInParallel(t *testing.T) {
 			}
 			wantCode(t, err, 401, api.CodeTokenUsed)
 		}
-		keys, err := s.Keys(t.Context(), "", 10)
-		if err != nil {
+		if k, err = s.Key(t.Context(), "", k.ID); err != nil {
 			t.Fatal(err)
 		}
-		if _, all := s.index.counts(""); ok != 1 || all != round+1 || keys[0].Uses != 1 {
-			t.Fatalf("round %d: %d succeeded, %d nodes, %d uses", round, ok, all, keys[0].Uses)
+		if _, all := s.index.counts(""); ok != 1 || all != round+1 || k.Uses != 1 {
+			t.Fatalf("round %d: %d succeeded, %d nodes, %d uses", round, ok, all, k.Uses)
 		}
 	}
 }
@@ -203,7 +205,10 @@ func TestJoinWithAnothersKey(t *testing.T) {
 	s := openSite(t)
 	victim := s.laptop("victim")
 	attacker := newDevice(t, s.Service)
-	tok := s.token(NewKey{})
+	k, tok, err := s.CreateKey(t.Context(), NewKey{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	csr, err := cert.NewCSR(victim.key) // as if captured
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +217,7 @@ func TestJoinWithAnothersKey(t *testing.T) {
 	req.CSR = csr
 	_, err = attacker.Client.Join(t.Context(), req)
 	wantCode(t, err, 401, api.CodeUnauthorized)
-	if k, _ := s.Keys(t.Context(), "", 1); k[0].Uses != 0 {
+	if k, _ := s.Key(t.Context(), "", k.ID); k.Uses != 0 {
 		t.Error("the token was consumed")
 	}
 	req.CSR[len(req.CSR)-1] ^= 1

@@ -22,6 +22,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"
+	"weft/overlay/stun"
 )
 
 // The ports of a server that was not told others.
@@ -59,8 +60,8 @@ type Server struct {
 	log     *slog.Logger
 	trusted []netip.Prefix
 	tcp     net.Listener
-	plain   net.Listener   // nil when off
-	udp     net.PacketConn // nil when off
+	plain   net.Listener // nil when off
+	udp     *net.UDPConn // nil when off
 	admin   net.Listener
 	site    *tls.Certificate
 	link    *link.Server
@@ -134,12 +135,20 @@ func (s *Server) listen(o ServerOptions) (err error) {
 		}
 	}
 	if o.STUN.Addr != "" {
-		s.udp, err = net.ListenPacket("udp", o.STUN.Addr)
+		s.udp, err = listenUDP(o.STUN.Addr)
 		if err = s.optional(err, o.STUN, "--stun"); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func listenUDP(addr string) (*net.UDPConn, error) {
+	a, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenUDP("udp", a)
 }
 
 // optional makes a warning of an error about a port that was only a default.
@@ -284,7 +293,7 @@ func (s *Server) start() {
 		s.wg.Go(func() { s.fail("console listener", s.http.Serve(s.plain)) })
 	}
 	if s.udp != nil {
-		s.wg.Go(func() { s.fail("STUN", serveSTUN(ctx, s.udp, s.log)) })
+		s.wg.Go(func() { s.fail("STUN", stun.NewServer(s.log).Serve(ctx, s.udp)) })
 	}
 	s.ready.Store(true)
 }
