@@ -39,8 +39,9 @@ type Backend interface {
 	// one link exactly one succeeds, the others get ErrNotFound.
 	UseLink(ctx context.Context, link Hash, passwordHash string) (User, error)
 
-	// Login returns the user with this name and its password hash, "" when
-	// none is set yet. Unknown names are ErrNotFound.
+	// Login returns the user with this name (no case in ASCII, or exact) and
+	// its password hash, "" when none is set yet. Unknown names are
+	// ErrNotFound, in about the same time.
 	Login(ctx context.Context, name string) (User, string, error)
 	// SetPassword replaces the hash of user, deletes all of the user's
 	// sessions except keep, and all of its unused links.

@@ -77,6 +77,9 @@ func (c *Console) endStreams(which func(*stream) bool) {
 // events serves one stream until the page goes, the session ends or the
 // console closes.
 func (c *Console) events(v *visit) error {
+	if v.r.Method == http.MethodHead {
+		return errMethod // or it would stay open with nobody reading
+	}
 	s, err := c.openStream(v.session.ID, v.user.ID)
 	if err != nil {
 		return err

@@ -27,13 +27,13 @@ var staticFS embed.FS
 
 // page is what every template gets.
 type page struct {
-	Name   string // of the template
-	User   string // "" when not signed in
-	Flash  string
-	Net    Network
-	Data   any
-	Nav    string // "devices", "keys", "account"
-	Here   string // the page's own address, when a form's answer shows it
+	Name  string // of the template
+	User  string // "" when not signed in
+	Flash string
+	Net   Network
+	Data  any
+	Nav   string // "devices", "keys", "account"
+	Here  string // the page's own address, when a form's answer shows it
 }
 
 // flashes are the notes that a redirect may ask for: by name, so that an
