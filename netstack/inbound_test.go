@@ -69,7 +69,7 @@ func TestInboundTCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		msg := bytes.Repeat([]byte("0123456789abcdef"), 100<<20/16)
+		msg := bytes.Repeat([]byte("0123456789abcdef"), 100<<20/16/scale)
 		go func() {
 			c.Write(msg)
 			c.(*TCPConn).CloseWrite()

@@ -68,7 +68,7 @@ func TestLargeSegmentsHaveChecksums(t *testing.T) {
 				return pkts
 			}
 			p := newPair(t, Config{MaxSegment: seg}, check, check)
-			transfer(t, p, dst, 8<<20)
+			transfer(t, p, dst, 4<<20)
 			if n := int(largest.Load()); n > seg+100 && n > DefaultMTU || n > 65535-48 || seg > DefaultMTU && n < seg {
 				t.Errorf("largest packet with MaxSegment %d: %d", seg, n)
 			}
@@ -212,7 +212,7 @@ func TestMerge(t *testing.T) {
 // stack must understand what merging makes of them.
 func TestMergedSegmentsArrive(t *testing.T) {
 	p := newPair(t, Config{MaxSegment: 1000}, nil, nil)
-	transfer(t, p, addrB4, 16<<20)
+	transfer(t, p, addrB4, 8<<20)
 }
 
 func TestQueueIsFairAndBounded(t *testing.T) {
@@ -297,7 +297,7 @@ func TestAllocs(t *testing.T) {
 	// Inwards: a segment for nobody (an RST without endpoint is dropped
 	// silently) and a batch that is merged.
 	rst := [][]byte{tcpPacket(false, 1, 2, 3, 4, 0x04, nil)}
-	if got := testing.AllocsPerRun(runs, func() { n.Write(rst, 0) }); got > 1 {
+	if got := testing.AllocsPerRun(runs, func() { n.Write(rst, 0) }); got > 1 && scale == 1 { // pools forget on purpose under the race detector
 		t.Errorf("write: %v allocations per packet", got)
 	}
 	a, b := tcpPacket(true, 1, 2, 0, 4, 0x10, make([]byte, 1000)), tcpPacket(true, 1, 2, 1000, 4, 0x10, make([]byte, 1000))
