@@ -27,12 +27,12 @@ const (
 	sessionShare = 48 << 10
 
 	// patience is how long the reader of a sender waits for a destination
-	// that is taking data, and how long that may have been stuck in a write
-	// to still count as such.
-	patience = 25 * time.Millisecond
-	// mixedFor is how long a sender that sends to several destinations is not
-	// made to wait: one of them must not hold up the others.
-	mixedFor = 100 * time.Millisecond
+	// that is taking data, and how long that may have been in one write to
+	// still count as such. A sender that sent to more than one node within
+	// mixedFor has less of it: one of them must not hold up the others.
+	patience      = 100 * time.Millisecond
+	patienceMixed = 5 * time.Millisecond
+	mixedFor      = time.Second
 	// stuck is how long a write may take before the client is given up.
 	stuck = 60 * time.Second
 
@@ -319,14 +319,18 @@ func (c *client) knows(ids []cert.NodeID) bool {
 // deliver queues packets from another client, called by the goroutine that
 // reads that one.
 func (c *client) deliver(from *client, run []byte, now int64) {
+	wait := patience
+	if now < from.mixed {
+		wait = patienceMixed
+	}
 	c.mu.Lock()
-	for c.packets.bytes+len(run) > c.packets.limit && !c.closed && !c.last1 && now >= from.mixed && c.taking() {
+	for c.packets.bytes+len(run) > c.packets.limit && !c.closed && !c.last1 && c.taking(wait) {
 		if n := c.packets.fits(run); n > 0 {
 			c.packets.put(from.id, run[:n])
 			run = run[n:]
 			c.wakeLocked()
 		}
-		if !c.waitRoom() {
+		if !c.waitRoom(wait) {
 			break
 		}
 	}
@@ -343,22 +347,22 @@ func (c *client) deliver(from *client, run []byte, now int64) {
 	}
 }
 
-// taking reports whether the client's socket took data just now.
-func (c *client) taking() bool {
+// taking reports whether the client's socket took data within the last while.
+func (c *client) taking(while time.Duration) bool {
 	began := c.writing.Load()
-	return began == 0 || time.Duration(c.s.now()-began) < patience
+	return began == 0 || time.Duration(c.s.now()-began) < while
 }
 
 // waitRoom waits for the writer to take something, mu held before and after,
 // not between. It reports false when that took too long.
-func (c *client) waitRoom() bool {
+func (c *client) waitRoom(atMost time.Duration) bool {
 	if c.room == nil {
 		c.room = make(chan struct{})
 	}
 	room := c.room
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	t := time.NewTimer(patience)
+	t := time.NewTimer(atMost)
 	defer t.Stop()
 	select {
 	case <-room:
@@ -414,7 +418,7 @@ func (c *client) probed(p *probe) {
 	}
 	c.probe = nil
 	c.mu.Unlock()
-	if c.lastRx.Load() > p.at {
+	if c.lastRx.Load() >= p.at {
 		return
 	}
 	for _, id := range p.waiters {
@@ -439,7 +443,7 @@ func (c *client) tick() {
 		return
 	}
 	switch {
-	case c.pingAt != 0 && rx <= c.pingAt:
+	case c.pingAt != 0 && rx < c.pingAt:
 		if wait := int64(pingAnswer) - (now - c.pingAt); wait > 0 {
 			c.timer.Reset(time.Duration(wait))
 			break

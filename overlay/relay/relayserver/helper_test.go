@@ -54,11 +54,7 @@ func newWorld(t testing.TB, cfg Config) *world {
 	check()
 	w.roots, err = cert.NewServerRoots([]cert.Pin{cert.PinOf(w.serverCA.Cert)}, nil)
 	check()
-	key, err := cert.NewKey()
-	check()
-	leaf, err := w.serverCA.SignServer(&key.PublicKey, cert.RoleRelay, now, 30*24*time.Hour)
-	check()
-	crt := &tls.Certificate{Certificate: [][]byte{leaf, w.serverCA.Cert.Raw}, PrivateKey: key}
+	crt := w.leaf()
 	cfg.Verify = w.verify
 	w.relay = New(cfg)
 	w.link = link.NewServer(link.ServerConfig{Certificate: func() *tls.Certificate { return crt }, Relay: w.relay.Serve})
@@ -73,6 +69,20 @@ func newWorld(t testing.TB, cfg Config) *world {
 		<-served
 	})
 	return w
+}
+
+// leaf makes a relay certificate.
+func (w *world) leaf() *tls.Certificate {
+	w.t.Helper()
+	key, err := cert.NewKey()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	der, err := w.serverCA.SignServer(&key.PublicKey, cert.RoleRelay, time.Now(), 30*24*time.Hour)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der, w.serverCA.Cert.Raw}, PrivateKey: key}
 }
 
 func (w *world) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {

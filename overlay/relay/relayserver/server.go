@@ -11,9 +11,9 @@
 // system calls.
 //
 // A queue holds at most 256 KB. When it is full, the goroutine that reads the
-// sender waits a few milliseconds if the destination is taking data, so that
-// the sender is slowed down by TCP; a destination that is not taking data
-// loses its packets and holds nobody up.
+// sender waits for a moment if the destination is taking data, so that TCP
+// slows the sender down; a destination that is not taking data loses its
+// packets and holds nobody up.
 //
 // Nothing is stored. What the relay says about presence is fenced by a
 // connection number that grows also across restarts.

@@ -1,0 +1,391 @@
+package relay_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// fakeRelay is the other end of connections, driven by a test.
+type fakeRelay struct {
+	mu    sync.Mutex
+	down  bool
+	mute  bool // reads and says nothing
+	delay time.Duration
+	conns []net.Conn
+	dials int
+	got   []relay.Type
+}
+
+func (f *fakeRelay) dial(ctx context.Context, url string) (net.Conn, error) {
+	f.mu.Lock()
+	f.dials++
+	down, mute, delay := f.down, f.mute, f.delay
+	f.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if down {
+		return nil, errors.New("connection refused")
+	}
+	near, far := net.Pipe()
+	f.mu.Lock()
+	f.conns = append(f.conns, far)
+	f.mu.Unlock()
+	go f.serve(far, mute)
+	return near, nil
+}
+
+func (f *fakeRelay) serve(c net.Conn, mute bool) {
+	if !mute {
+		go c.Write(relay.AppendFrame(nil, relay.TypeWelcome, []byte(`{"spread_ms":2000}`)))
+	}
+	r := relay.NewReader(c, relay.AtRelay)
+	for r.Fill() == nil {
+		for fr := r.Next(); fr != nil; fr = r.Next() {
+			f.mu.Lock()
+			f.got = append(f.got, relay.Type(fr[0]))
+			mute := f.mute
+			f.mu.Unlock()
+			if relay.Type(fr[0]) == relay.TypePing && !mute {
+				c.Write(relay.AppendFrame(nil, relay.TypePong, fr[relay.HeadLen:]))
+			}
+		}
+	}
+}
+
+func (f *fakeRelay) dialled() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dials
+}
+
+func (f *fakeRelay) last() net.Conn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conns[len(f.conns)-1]
+}
+
+func (f *fakeRelay) count(t relay.Type) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range f.got {
+		if g == t {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *fakeRelay) set(down, mute bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down, f.mute = down, mute
+}
+
+// silent ignores everything.
+type silent struct{ relay.Handler }
+
+func (silent) Packet(cert.NodeID, []byte)         {}
+func (silent) Drained()                           {}
+func (silent) Session(cert.NodeID, []byte)        {}
+func (silent) Gone(cert.NodeID, relay.GoneReason) {}
+func (silent) Busy(cert.NodeID)                   {}
+func (silent) Welcome(relay.Welcome)              {}
+func (silent) Nudge(relay.Nudge)                  {}
+func (silent) CRL([]byte)                         {}
+func (silent) Replaced()                          {}
+func (silent) Draining(relay.Draining)            {}
+
+type homeStage struct {
+	*relay.Home
+	t      *testing.T
+	relays map[string]*fakeRelay // by URL
+	mu     sync.Mutex
+	active bool
+	states []relay.State
+}
+
+// withHome runs f in a bubble with a home over the named relays.
+func withHome(t *testing.T, sticky string, names []string, f func(*homeStage)) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &homeStage{t: t, relays: map[string]*fakeRelay{}}
+		var list []api.Relay
+		for _, n := range names {
+			st.relays[n] = &fakeRelay{}
+			list = append(list, api.Relay{ID: n, Name: n, URLs: []string{n}})
+		}
+		st.Home = relay.NewHome(relay.HomeConfig{
+			Self:     cert.NodeID{1},
+			Dial:     func(ctx context.Context, url string) (net.Conn, error) { return st.relays[url].dial(ctx, url) },
+			Relays:   func() []api.Relay { return list },
+			Sticky:   sticky,
+			Handler:  func(*relay.Conn) relay.Handler { return silent{} },
+			Versions: func() api.Versions { return api.Versions{} },
+			Active:   func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.active },
+			OnState:  func(s relay.State) { st.mu.Lock(); st.states = append(st.states, s); st.mu.Unlock() },
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { st.Run(ctx); close(done) }()
+		synctest.Wait()
+		f(st)
+		cancel()
+		<-done
+		for _, r := range st.relays {
+			for _, c := range r.conns {
+				c.Close()
+			}
+		}
+	})
+}
+
+// within waits for the home to be online at a relay and says how long it took.
+func (st *homeStage) within(max time.Duration, at string) time.Duration {
+	st.t.Helper()
+	start := time.Now()
+	for time.Since(start) <= max {
+		synctest.Wait()
+		if s := st.State(); s.Online && s.Relay.ID == at {
+			return time.Since(start)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	st.t.Fatalf("not online at %s within %v: %+v", at, max, st.State())
+	return 0
+}
+
+func TestHomeComesBack(t *testing.T) {
+	withHome(t, "", []string{"r"}, func(st *homeStage) {
+		r := st.relays["r"]
+		st.within(0, "r")
+		if r.count(relay.TypeVersions) != 1 {
+			t.Error("versions were not sent at connect")
+		}
+		// With active peers: as soon as the relay is back, plus jitter.
+		st.mu.Lock()
+		st.active = true
+		st.mu.Unlock()
+		r.set(true, false)
+		r.last().Close()
+		time.Sleep(3 * time.Second)
+		r.set(false, false)
+		st.within(350*time.Millisecond, "r")
+		// Idle: spread over what the relay said, and patient after that.
+		st.mu.Lock()
+		st.active = false
+		st.mu.Unlock()
+		r.last().Close()
+		st.within(2100*time.Millisecond, "r")
+		r.set(true, false)
+		dials := r.dialled()
+		r.last().Close()
+		time.Sleep(10 * time.Minute)
+		if n := r.dialled() - dials; n < 15 || n > 60 {
+			t.Errorf("%d attempts in ten minutes", n)
+		}
+		r.set(false, false)
+		st.within(30*time.Second, "r")
+		// Wake ends a wait.
+		r.set(true, false)
+		r.last().Close()
+		time.Sleep(5 * time.Minute)
+		r.set(false, false)
+		st.Wake()
+		st.within(20*time.Millisecond, "r")
+	})
+}
+
+func TestHomeReplaced(t *testing.T) {
+	withHome(t, "", []string{"r"}, func(st *homeStage) {
+		r := st.relays["r"]
+		st.within(0, "r")
+		r.last().Write(relay.AppendFrame(nil, relay.TypeReplaced))
+		synctest.Wait()
+		st.Wake() // does not shorten it
+		time.Sleep(29 * time.Second)
+		if r.dialled() != 1 || !errors.Is(st.State().Err, relay.ErrReplaced) {
+			t.Fatalf("%d dials, %v", r.dialled(), st.State().Err)
+		}
+		st.within(3*time.Second, "r")
+	})
+}
+
+func TestHomeRefused(t *testing.T) {
+	withHome(t, "", []string{"r"}, func(st *homeStage) {
+		r := st.relays["r"]
+		st.within(0, "r")
+		r.last().Write(relay.AppendFrame(nil, relay.TypeRefused, []byte{1}))
+		time.Sleep(14 * time.Second)
+		var refused *relay.RefusedError
+		if r.dialled() != 1 || !errors.As(st.State().Err, &refused) {
+			t.Fatalf("%d dials, %v", r.dialled(), st.State().Err)
+		}
+	})
+}
+
+func TestHomeMoves(t *testing.T) {
+	names := []string{"r1", "r2", "r3"}
+	withHome(t, "r2", names, func(st *homeStage) {
+		st.within(0, "r2") // sticky, no race
+		if st.relays["r1"].dialled()+st.relays["r3"].dialled() != 0 {
+			t.Error("others were dialled though the home works")
+		}
+		var list []api.Relay
+		for _, n := range names {
+			list = append(list, api.Relay{ID: n})
+		}
+		order := relay.Order(list, cert.NodeID{1})
+		order = slices.DeleteFunc(order, func(r api.Relay) bool { return r.ID == "r2" })
+		st.mu.Lock()
+		st.active = true
+		st.mu.Unlock()
+		st.relays["r2"].set(true, false)
+		st.relays["r2"].last().Close()
+		time.Sleep(4 * time.Second)
+		if st.State().Online {
+			t.Fatal("moved before 5 s")
+		}
+		for !st.State().Online {
+			time.Sleep(10 * time.Millisecond)
+		}
+		moved := st.State().Relay.ID
+		if moved == "r2" || !slices.ContainsFunc(order, func(r api.Relay) bool { return r.ID == moved }) {
+			t.Errorf("moved to %q", moved)
+		}
+		// It stays there when the old one is back.
+		st.relays["r2"].set(false, false)
+		st.relays[moved].last().Close()
+		st.within(time.Second, moved)
+		// A draining relay is left at once.
+		st.relays[moved].last().Write(relay.AppendFrame(nil, relay.TypeDraining, []byte(`{"spread_ms":300}`)))
+		time.Sleep(time.Second)
+		if s := st.State(); !s.Online || s.Relay.ID == moved {
+			t.Errorf("after draining: %+v", s)
+		}
+	})
+}
+
+func TestHomeNearest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fast, slow := &fakeRelay{delay: 10 * time.Millisecond}, &fakeRelay{delay: 80 * time.Millisecond}
+		list := []api.Relay{{ID: "slow", URLs: []string{"slow"}}, {ID: "fast", URLs: []string{"fast"}}}
+		h := relay.NewHome(relay.HomeConfig{
+			Dial: func(ctx context.Context, url string) (net.Conn, error) {
+				if url == "fast" {
+					return fast.dial(ctx, url)
+				}
+				return slow.dial(ctx, url)
+			},
+			Relays:   func() []api.Relay { return list },
+			Handler:  func(*relay.Conn) relay.Handler { return silent{} },
+			Versions: func() api.Versions { return api.Versions{} },
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { h.Run(ctx); close(done) }()
+		time.Sleep(200 * time.Millisecond)
+		if s := h.State(); !s.Online || s.Relay.ID != "fast" {
+			t.Errorf("home %+v", s)
+		}
+		cancel()
+		<-done
+		for _, c := range append(fast.conns, slow.conns...) {
+			c.Close()
+		}
+	})
+}
+
+// A relay that stops answering is noticed: at once on Wake, in 10 s while
+// something is being sent, in less than 3 minutes otherwise.
+func TestDeadRelay(t *testing.T) {
+	for name, c := range map[string]struct {
+		do  func(*homeStage)
+		max time.Duration
+	}{
+		"wake":    {func(st *homeStage) { st.Wake() }, 3 * time.Second},
+		"sending": {func(st *homeStage) { st.SendPackets(cert.NodeID{9}, [][]byte{{1}}) }, 11 * time.Second},
+		"idle":    {func(*homeStage) {}, 161 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withHome(t, "", []string{"r"}, func(st *homeStage) {
+				r := st.relays["r"]
+				st.within(0, "r")
+				time.Sleep(20 * time.Minute) // deep in idleness
+				if r.dialled() != 1 {
+					t.Fatalf("%d connections while idle", r.dialled())
+				}
+				synctest.Wait()
+				r.set(true, true)
+				c.do(st)
+				start := time.Now()
+				for st.State().Online && time.Since(start) < time.Hour {
+					time.Sleep(10 * time.Millisecond)
+				}
+				if d := time.Since(start); d > c.max || !errors.Is(st.State().Err, relay.ErrDead) && st.State().Err.Error() != "connection refused" {
+					t.Errorf("noticed after %v: %v", d, st.State().Err)
+				}
+			})
+		})
+	}
+}
+
+func TestNoWelcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		c := relay.NewConn(near, silent{})
+		done := make(chan error)
+		go func() { done <- c.Run(context.Background()) }()
+		far.Write([]byte{1, 0, 0, 5, 1, 2, 3, 4, 5}) // too short for a packet
+		if err := <-done; !errors.Is(err, relay.ErrFrame) {
+			t.Error(err)
+		}
+		if err := c.SendPackets(cert.NodeID{1}, [][]byte{{1}}); !errors.Is(err, relay.ErrFrame) {
+			t.Errorf("send after the end: %v", err)
+		}
+		if _, err := c.Ping(context.Background()); err == nil {
+			t.Error("ping after the end")
+		}
+	})
+}
+
+// Senders wait when the relay does not read, and are let go by Close.
+func TestSendBackpressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		c := relay.NewConn(near, silent{})
+		run := make(chan error)
+		go func() { run <- c.Run(context.Background()) }()
+		sent := make(chan int)
+		go func() {
+			n := 0
+			for c.SendPackets(cert.NodeID{1}, [][]byte{make([]byte, 10000)}) == nil {
+				n++
+			}
+			sent <- n
+		}()
+		time.Sleep(time.Second)
+		if err := c.SendSession(cert.NodeID{1}, []byte("x")); err != nil {
+			t.Error("an introduction frame had to wait")
+		}
+		c.Close()
+		if n := <-sent; n < 25 || n > 80 {
+			t.Errorf("%d packets of 10 KB queued", n)
+		}
+		if err := <-run; !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		far.Close()
+	})
+}
