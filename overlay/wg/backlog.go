@@ -9,8 +9,8 @@ import (
 // queues, encrypted or not. Each packet occupies 64 KB there, and wireguard-go's
 // own bounds allow 8,192 of them a peer.
 const (
-	maxBacklog    = 2 << 20
-	packetCost    = 4 << 10 // what a packet counts beyond its bytes: 512 small ones at most
+	maxBacklog    = 1 << 20
+	packetCost    = 4 << 10 // what a packet counts beyond its bytes: 256 small ones at most
 	backpressure  = 50 * time.Millisecond
 	backlogStale  = 5 * time.Second
 	paddingUnit   = 16

@@ -64,12 +64,13 @@ func (p *peer) gated() bool { return p.gate.Load() != nil }
 // side that does not begin waits firstTurn in case the other's initiation was
 // lost.
 const (
-	firstRetry = 500 * time.Millisecond
-	firstTurn  = time.Second
-	nextRetry  = time.Second
-	probeWait  = 200 * time.Millisecond
-	maxTries   = 3
-	giveUp     = 4 * time.Second // of a pending tunnel; what is held for it lives longer
+	firstRetry    = 500 * time.Millisecond
+	firstTurn     = time.Second
+	overtakenTurn = 100 * time.Millisecond
+	nextRetry     = time.Second
+	probeWait     = 200 * time.Millisecond
+	maxTries      = 3
+	giveUp        = 4 * time.Second // of a pending tunnel; what is held for it lives longer
 )
 
 // SetPeer makes a node a peer, or brings a peer up to date; see the package
@@ -155,7 +156,7 @@ func (d *Device) addLocked(cfg Peer, ips []netip.Addr) error {
 		d.byIP[ip] = p
 	}
 	d.table.Store(newTable(d.byIP))
-	d.begin(t, cfg.Initiate)
+	d.begin(t, cfg.Initiate, firstTurn)
 	if cfg.Initiate {
 		// The handshake is on its way, so packets may wait in WireGuard.
 		d.hold.release(p)
@@ -177,8 +178,15 @@ func (d *Device) updateLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 		return err
 	}
 	p.filter.Store(cfg.Filter)
-	if cfg.Initiate {
-		d.begin(p.cur, true)
+	// The caller's initiation may have overtaken its introduction. Then it was
+	// answered under the old preshared key, in vain. If no other comes soon it is
+	// faster to begin from here than to wait for the caller to try again.
+	overtaken := time.Now().UnixNano()-p.cur.answered.Load() < int64(time.Second)
+	switch {
+	case cfg.Initiate:
+		d.begin(p.cur, true, 0)
+	case overtaken:
+		d.begin(p.cur, false, overtakenTurn)
 	}
 	return nil
 }
@@ -193,7 +201,7 @@ func (d *Device) replaceLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 			return err
 		}
 		if cfg.Initiate {
-			d.begin(t, true)
+			d.begin(t, true, 0)
 		}
 		return nil
 	}
@@ -215,7 +223,7 @@ func (d *Device) replaceLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 	t.want = ips
 	p.next = t
 	d.hold.gate(p, t)
-	d.begin(t, cfg.Initiate)
+	d.begin(t, cfg.Initiate, firstTurn)
 	return nil
 }
 
@@ -343,9 +351,9 @@ func (d *Device) ipcSet(s string) error {
 	return nil
 }
 
-// begin asks for a handshake, by this side or by the other. The caller holds
-// Device.mu.
-func (d *Device) begin(t *tunnel, initiate bool) {
+// begin asks for a handshake: by this side now, or by the other, with this side
+// taking its turn later. The caller holds Device.mu.
+func (d *Device) begin(t *tunnel, initiate bool, turn time.Duration) {
 	t.stopTimer()
 	t.tries, t.begun = 0, time.Now()
 	t.probed = false
@@ -355,7 +363,7 @@ func (d *Device) begin(t *tunnel, initiate bool) {
 		d.initiate(t)
 		t.startTimer(firstRetry)
 	} else {
-		t.startTimer(firstTurn)
+		t.startTimer(turn)
 	}
 }
 

@@ -34,15 +34,16 @@
 // # Bounds
 //
 // Hold queue: 32 packets or 64 KB for each of 256 destinations, 5 s. Backlog
-// between Read and Send: 2 MB a peer; when it is full Read waits up to 50 ms,
+// between Read and Send: 1 MB a peer; when it is full Read waits up to 50 ms,
 // which is felt as backpressure by Config.Net, and then drops. Inwards see
 // package bind. An inner packet is at most MaxPacket bytes long.
 //
 // # Goroutines
 //
-// Those of wireguard-go: about five for each processor and two for each peer.
-// They sleep while nothing happens: no timer runs for an idle peer. The packet
-// path of this package takes no lock and makes no garbage.
+// Those of wireguard-go (three for each processor, two for each peer, a few
+// more), and the pump if Config.Net cannot be woken. They sleep while nothing
+// happens: no timer runs for an idle peer. The packet path of this package takes
+// no lock and makes no garbage.
 package wg
 
 import (

@@ -247,7 +247,7 @@ func TestForeignEndpointMovesNothing(t *testing.T) {
 	var toC atomic.Int32
 	b.ping(a, 2)
 	b.dev.mu.Lock()
-	b.dev.begin(b.dev.peers[a.id].cur, true)
+	b.dev.begin(b.dev.peers[a.id].cur, true, 0)
 	b.dev.mu.Unlock()
 	w.lose(func(from, to cert.NodeID, msg []byte) bool {
 		if from == b.id && to == a.id {
@@ -492,6 +492,31 @@ func TestHandshakeRetriesSoon(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("message %d lost: took %v", lost, took)
 		}
+	}
+}
+
+// The caller's initiation arrives before the callee knows the new preshared key.
+func TestInitiationOvertakesIntroduction(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	b.ping(a, 1)
+	time.Sleep(30 * time.Millisecond) // wireguard-go refuses two initiations within 20 ms
+	b.dev.mu.Lock()
+	tun := b.dev.peers[a.id].cur
+	b.dev.mu.Unlock()
+	tun.answered.Store(0)
+	a.set(a.peerOf(b, 2, true))
+	a.net.out <- a.udp(b, 2)
+	waitFor(t, "an answer under the old key", func() bool { return tun.answered.Load() != 0 })
+	start := time.Now()
+	b.set(b.peerOf(a, 2, false))
+	if got := number(b.recv()); got != 2 {
+		t.Errorf("packet %d", got)
+	}
+	if took := time.Since(start); took > firstRetry/2 {
+		t.Errorf("took %v", took)
 	}
 }
 
