@@ -79,14 +79,14 @@ type Server struct {
 
 // NewServer opens the data directory and all listeners and starts serving. An
 // error leaves nothing behind.
-func NewServer(ctx context.Context, o ServerOptions) (s *Server, err error) {
+func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s = &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}}
+	s := &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}}
 	defer func() {
 		if err != nil {
 			s.closeListeners()

@@ -12,6 +12,7 @@ type User struct {
 	ID       string // opaque, without "/"
 	Name     string
 	Password string // argon2id, "" for none yet
+	Owner    bool   // the network's first user
 	Created  time.Time
 }
 
@@ -25,10 +26,10 @@ type Session struct {
 	Addr    string
 }
 
-const userColumns = `SELECT user_id, name, password, created_at FROM users WHERE network_id=$1 `
+const userColumns = `SELECT user_id, name, password, owner, created_at FROM users WHERE network_id=$1 `
 
 func (r *Reader) user(query string, args ...any) (u User, err error) {
-	err = r.row(query, args, &u.ID, &u.Name, &u.Password, stored{&u.Created})
+	err = r.row(query, args, &u.ID, &u.Name, &u.Password, &u.Owner, stored{&u.Created})
 	return u, err
 }
 
@@ -44,14 +45,14 @@ func (r *Reader) UserByName(id cert.NetworkID, name string) (User, error) {
 
 // FirstUser returns the user that was made first: the network's owner.
 func (r *Reader) FirstUser(id cert.NetworkID) (User, error) {
-	return r.user(userColumns+`ORDER BY created_at, user_id LIMIT 1`, id[:])
+	return r.user(userColumns+`AND owner=1`, id[:])
 }
 
 // Users lists all users by name.
 func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
 	err = r.each(userColumns+`ORDER BY name`, []any{id[:]}, func(scan func(...any) error) error {
 		var u User
-		err := scan(&u.ID, &u.Name, &u.Password, stored{&u.Created})
+		err := scan(&u.ID, &u.Name, &u.Password, &u.Owner, stored{&u.Created})
 		users = append(users, u)
 		return err
 	})
@@ -60,8 +61,8 @@ func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
 
 // CreateUser stores a new user: ErrTaken when the name is.
 func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
-	err := tx.exec(`INSERT INTO users (network_id, user_id, name, password, created_at) VALUES ($1,$2,$3,$4,$5)`,
-		id[:], u.ID, u.Name, u.Password, u.Created.Unix())
+	err := tx.exec(`INSERT INTO users (network_id, user_id, name, password, owner, created_at) VALUES ($1,$2,$3,$4,$5,$6)`,
+		id[:], u.ID, u.Name, u.Password, u.Owner, u.Created.Unix())
 	if isUnique(err, "users.") {
 		err = ErrTaken
 	}

@@ -21,6 +21,7 @@ CREATE TABLE users (
     user_id    TEXT    NOT NULL,
     name       TEXT    NOT NULL CHECK (name <> ''),
     password   TEXT    NOT NULL DEFAULT '',   -- argon2id, '' for none yet
+    owner      INTEGER NOT NULL,              -- 1 for the network's first user
     created_at INTEGER NOT NULL CHECK (created_at > 0),
     PRIMARY KEY (network_id, user_id),
     UNIQUE (network_id, name)
