@@ -101,7 +101,7 @@ func (n *Net) dialTCP(ctx context.Context, remote netip.AddrPort) (*TCPConn, err
 		}
 		return nil, os.NewSyscallError("connect", err)
 	}
-	return newTCPConn(n.link, &wq, ep), nil
+	return newTCPConn(&wq, ep), nil
 }
 
 func (n *Net) dialUDP(remote netip.AddrPort) (*UDPConn, error) {

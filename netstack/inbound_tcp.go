@@ -42,10 +42,6 @@ func (n *Net) initInboundTCP() {
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.handleSYN)
 }
 
-// closeInboundTCP has nothing to do: splices end with n.ctx, handshakes with
-// their endpoints.
-func (n *Net) closeInboundTCP() {}
-
 // handleSYN is called within Write for each TCP segment that belongs to no
 // endpoint. Returning false makes the stack answer with an RST.
 func (n *Net) handleSYN(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
@@ -121,7 +117,12 @@ func (n *Net) adopt() bool {
 // openTCP makes both halves of a forwarded connection, or answers the request
 // with an RST and returns nil.
 func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, src, dst netip.AddrPort) (*TCPConn, net.Conn) {
-	target, source, ok := n.inbound.Load().TCP(src, dst)
+	policy := n.inbound.Load()
+	if policy.TCP == nil { // replaced since the SYN
+		req.Complete(true)
+		return nil, nil
+	}
+	target, source, ok := policy.TCP(src, dst)
 	if !ok {
 		req.Complete(true)
 		return nil, nil
@@ -157,7 +158,7 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		n.tcpIn.open.release(src.Addr())
 		return nil, nil
 	}
-	return newTCPConn(n.link, &wq, ep), local
+	return newTCPConn(&wq, ep), local
 }
 
 func (n *Net) dialLocalTCP(target string, source netip.Addr, port uint16) (net.Conn, error) {

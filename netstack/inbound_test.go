@@ -155,9 +155,7 @@ func TestInboundRefused(t *testing.T) {
 			})
 		})
 	}
-	if n := p.b.tcpIn.open.total + p.b.tcpIn.opening.total; n != 0 {
-		t.Errorf("%d connections counted after all were refused", n)
-	}
+	waitFor(t, func() bool { return p.b.tcpIn.open.count() == 0 && p.b.tcpIn.opening.count() == 0 })
 }
 
 // A reset of one side reaches the other as a reset; the last words of a program
@@ -257,10 +255,7 @@ func TestSYNFlood(t *testing.T) {
 		t.Errorf("p99 of connecting: %v", p99)
 	}
 	in := &p.b.tcpIn
-	in.opening.mu.Lock()
-	half := in.opening.total
-	in.opening.mu.Unlock()
-	if half > maxOpening*2/3 {
+	if half := in.opening.count(); half > maxOpening*2/3 {
 		t.Errorf("one peer holds %d of %d", half, maxOpening)
 	}
 	if in.dropped.Load() == 0 {
@@ -374,6 +369,12 @@ func TestInboundUDPIdle(t *testing.T) {
 		}
 		waitFor(t, func() bool { return p.b.udpIn.count() == 0 })
 	}
+}
+
+func (q *quota) count() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.total
 }
 
 func (in *inboundUDP) count() int {

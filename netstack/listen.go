@@ -33,7 +33,7 @@ func (n *Net) listenTCP(addr netip.AddrPort) (*listener, error) {
 	if n.ctx.Err() != nil {
 		return nil, net.ErrClosed
 	}
-	l := &listener{link: n.link, wq: new(waiter.Queue), done: make(chan struct{})}
+	l := &listener{wq: new(waiter.Queue), done: make(chan struct{})}
 	var terr tcpip.Error
 	l.ep, terr = n.stack.NewEndpoint(tcp.ProtocolNumber, listenProtocol(addr), l.wq)
 	if terr != nil {
@@ -64,7 +64,6 @@ func listenProtocol(addr netip.AddrPort) tcpip.NetworkProtocolNumber {
 
 type listener struct {
 	// Constant after listenTCP.
-	link *link
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
 	addr netip.AddrPort
@@ -96,7 +95,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		// A listening endpoint fails only when it, or the network, is closed.
 		return nil, l.opError("accept", net.ErrClosed)
 	}
-	return newTCPConn(l.link, wq, ep), nil
+	return newTCPConn(wq, ep), nil
 }
 
 // Close implements net.Listener. Accepted connections live on.

@@ -61,7 +61,7 @@ func parseSegment(pkt []byte) (s segment, ok bool) {
 	return s, true
 }
 
-// follows reports whether b is the same flow as a, with the same headers but
+// sameFlow reports whether b is the same flow as a, with the same headers but
 // for length, checksum, identification and window.
 func (a *segment) sameFlow(b *segment) bool {
 	if a.ip != b.ip || a.tcp != b.tcp {

@@ -311,7 +311,6 @@ func (n *Net) Close() error {
 
 	n.cancel()
 	n.link.close()
-	n.closeInboundTCP()
 	n.closeInboundUDP()
 
 	// The stack's Close aborts the endpoints it knows at that moment. A

@@ -29,7 +29,6 @@ type TCPConn struct {
 	// Constant after newTCPConn.
 	ep            tcpip.Endpoint
 	wq            *waiter.Queue
-	link          *link
 	local, remote netip.AddrPort
 	readable      chan struct{} // a token when the endpoint may have become so
 	writable      chan struct{}
@@ -45,9 +44,11 @@ type TCPConn struct {
 	payload bytes.Reader
 }
 
+var _ net.Conn = (*TCPConn)(nil)
+
 // newTCPConn takes over a connected endpoint.
-func newTCPConn(l *link, wq *waiter.Queue, ep tcpip.Endpoint) *TCPConn {
-	c := &TCPConn{ep: ep, wq: wq, link: l, done: make(chan struct{})}
+func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint) *TCPConn {
+	c := &TCPConn{ep: ep, wq: wq, done: make(chan struct{})}
 	if a, err := ep.GetLocalAddress(); err == nil {
 		c.local = fromFull(a)
 	}
