@@ -34,6 +34,7 @@ type control struct {
 	n    *Node
 	r    *running
 	wake chan wanted // capacity 1, holds the latest
+	crls chan []byte // capacity 1, the latest that a relay pushed
 	have api.Versions
 }
 
@@ -46,7 +47,7 @@ type wanted struct {
 }
 
 func newControl(n *Node, r *running) *control {
-	c := &control{n: n, r: r, wake: make(chan wanted, 1)}
+	c := &control{n: n, r: r, wake: make(chan wanted, 1), crls: make(chan []byte, 1)}
 	c.have = n.versions()
 	return c
 }
@@ -79,6 +80,15 @@ func (c *control) want(w wanted) {
 			w.renew = w.renew || old.renew
 		default:
 		}
+	}
+}
+
+// wantCRL hands over a revocation list that a relay pushed. Never blocks: a
+// list that finds no room is fetched at the next nudge.
+func (c *control) wantCRL(der []byte) {
+	select {
+	case c.crls <- der:
+	default:
 	}
 }
 
@@ -120,6 +130,10 @@ func (c *control) run(ctx context.Context) {
 			}
 			target = w
 			continue
+		case der := <-c.crls:
+			timer.Stop()
+			c.n.takeCRL(der)
+			continue
 		case <-timer.C:
 		}
 		if target.nudged {
@@ -142,7 +156,7 @@ func (c *control) run(ctx context.Context) {
 		backoff, target.renew = 0, false
 		target.Versions = c.n.versions()
 		c.have = target.Versions
-		c.r.home.versions(c.have)
+		c.r.home.home.SendVersions(c.have)
 		c.r.peers.upToDate()
 	}
 }
@@ -207,7 +221,7 @@ func (c *control) fetch(ctx context.Context, w wanted, renew bool) error {
 				return fmt.Errorf("take config: %w", err)
 			}
 			c.r.peers.policyChanged()
-			c.r.home.set(config.Relays)
+			c.r.home.home.Wake()
 		}
 	}
 	s := c.n.snap.Load()
@@ -303,6 +317,9 @@ func (n *Node) takeConfig(config *api.Config) error {
 	if err != nil {
 		return err
 	}
+	if !config.Directory && old.config.Directory {
+		n.dir.forgetListed()
+	}
 	if renamed {
 		// The new name is only ours once a certificate says so.
 		n.mu.Lock()
@@ -352,7 +369,8 @@ func (n *Node) takeCRL(der []byte) bool {
 	}
 	if r != nil {
 		r.peers.crlChanged()
-		r.home.versions(n.versions())
+		r.home.home.SendVersions(n.versions())
+		r.peers.upToDate()
 	}
 	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
 	return true

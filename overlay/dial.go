@@ -122,6 +122,8 @@ func (n *Node) watchDial(ctx context.Context, r *running, id cert.NodeID, settle
 	if err := r.peers.ensure(ctx, id); err != nil {
 		return err
 	}
+	gone, stop := r.peers.watchGone(id)
+	defer stop()
 	t := time.NewTimer(proveAfter)
 	defer t.Stop()
 	select {
@@ -129,9 +131,10 @@ func (n *Node) watchDial(ctx context.Context, r *running, id cert.NodeID, settle
 		return nil
 	case <-ctx.Done():
 		return nil
+	case <-gone:
 	case <-t.C:
 	}
-	if err := r.peers.prove(ctx, id); err != nil && ctx.Err() == nil {
+	if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -229,17 +232,12 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 		return nil, errNotJoined
 	}
 	k, missing := n.dir.find(key)
-	if k != nil {
+	if k != nil && !k.stranger {
 		return k, nil
 	}
-	if missing {
+	if missing || !s.config.Directory && !s.config.Version.IsZero() {
+		// The latter: policy lets this node reach nobody, so why ask?
 		return nil, unknownPeer(key, s)
-	}
-	if !s.config.Directory {
-		// Nothing to ask for: policy lets this node reach nobody.
-		if _, err := netip.ParseAddr(key); err == nil {
-			return nil, unknownPeer(key, s)
-		}
 	}
 	kind := "name"
 	if _, err := netip.ParseAddr(key); err == nil {
@@ -321,7 +319,7 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 	}
 	return localapi.Pong{
 		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
-		Path: localapi.PathRelay, Reason: relayReason, Relay: r.home.name(),
+		Path: localapi.PathRelay, Reason: relayReason, Relay: r.home.relay().Name,
 	}, nil
 }
 

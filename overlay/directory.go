@@ -28,6 +28,7 @@ type known struct {
 	online   bool
 	lastSeen time.Time // zero when never, or not known
 	listed   bool      // in the directory, not only looked up
+	stranger bool      // known only because it called: policy may not let us call it
 	used     time.Time // directory.mu guards it
 }
 
@@ -115,6 +116,7 @@ func (d *directory) learn(k *known) {
 	defer d.mu.Unlock()
 	if old := d.byID[k.node.ID]; old != nil {
 		k.listed = k.listed || old.listed
+		k.stranger = k.stranger && old.stranger
 		if k.relay == "" {
 			k.relay = old.relay
 		}
@@ -185,6 +187,19 @@ func (d *directory) removeLocked(id cert.NodeID) {
 	delete(d.byAddr, k.node.IPv4)
 	delete(d.byAddr, k.node.IPv6)
 	d.changes++
+}
+
+// forgetListed forgets what the server listed: policy lets this node reach nobody
+// any more.
+func (d *directory) forgetListed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, k := range d.byID {
+		if !k.stranger {
+			d.removeLocked(id)
+		}
+	}
+	d.version = api.Version{}
 }
 
 // remove forgets a node: it was revoked or left.

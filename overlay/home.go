@@ -1,9 +1,8 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"sync/atomic"
 	"time"
 
 	"weft/coord/api"
@@ -13,93 +12,104 @@ import (
 	"weft/overlay/relay"
 )
 
+// flushWait bounds how long going down waits for the last bye to leave.
+const flushWait = 300 * time.Millisecond
+
+// home is the node's one connection to its relay, and where everything that
+// comes in over it goes. Everything a relay says is a hint: at most it starts
+// a fetch or an introduction.
 type home struct {
-	n      *Node
-	r      *running
-	d      *link.Dialer
-	relays atomic.Pointer[[]api.Relay]
-	cur    atomic.Pointer[relay.Conn]
+	n    *Node
+	r    *running
+	home *relay.Home
 }
 
-func newHome(n *Node, r *running, d *link.Dialer, relays []api.Relay) *home {
-	h := &home{n: n, r: r, d: d}
-	h.relays.Store(&relays)
+func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
+	h := &home{n: n, r: r}
+	h.home = relay.NewHome(relay.HomeConfig{
+		Self: self,
+		Dial: relay.DialWith(dialer),
+		Relays: func() []api.Relay {
+			if s := n.snap.Load(); s != nil {
+				return s.config.Relays
+			}
+			return nil
+		},
+		Handler:  func(*relay.Conn) relay.Handler { return &inbound{home: h, source: n.bind.NewSource()} },
+		Versions: n.versions,
+		Active:   func() bool { return len(*r.peers.view.Load()) > 0 },
+		OnState:  h.stateChanged,
+		Log:      n.log,
+	})
 	return h
 }
 
-func (h *home) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		rl := (*h.relays.Load())[0]
-		c, err := h.d.Dial(ctx, rl.URLs[0], link.ProtoRelay)
-		if err == nil {
-			rc := relay.NewConn(c, &inbound{home: h, source: h.n.bind.NewSource()})
-			h.cur.Store(rc)
-			err = rc.Run(ctx)
-			h.cur.Store(nil)
-			c.Close()
-			h.n.health.notify()
-		}
-		h.n.log.Info("relay", "err", err)
-		if !sleep(ctx, 200*time.Millisecond) {
-			return
-		}
+// run keeps the connection until ctx ends.
+func (h *home) run(ctx context.Context) { h.home.Run(ctx) }
+
+func (h *home) stateChanged(st relay.State) {
+	if st.Online || st.Err == nil {
+		h.n.health.clear("relay-offline")
+	} else {
+		h.n.health.set("relay-offline", "not connected to the relay: "+st.Err.Error()+"; trying again by itself")
 	}
+	if st.Online {
+		h.r.peers.reconnected()
+	}
+	h.n.health.notify()
 }
 
-var errNoRelay = errors.New("not connected to a relay")
+// flush gives what was sent last a moment to leave: a ping is answered after
+// it.
+func (h *home) flush() {
+	c := h.home.Current()
+	if c == nil || !h.connected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushWait)
+	defer cancel()
+	c.Ping(ctx)
+}
 
-func (h *home) sendSession(to cert.NodeID, frame []byte) error {
-	if c := h.cur.Load(); c != nil {
-		return c.SendSession(to, frame)
-	}
-	return errNoRelay
-}
-func (h *home) SendPackets(to cert.NodeID, bufs [][]byte) error {
-	if c := h.cur.Load(); c != nil {
-		return c.SendPackets(to, bufs)
-	}
-	return errNoRelay
-}
-func (h *home) versions(v api.Versions) {
-	if c := h.cur.Load(); c != nil {
-		c.SendVersions(v)
-	}
-}
-func (h *home) set(relays []api.Relay) { h.relays.Store(&relays) }
-func (h *home) connected() bool        { return h.cur.Load() != nil }
-func (h *home) name() string           { return (*h.relays.Load())[0].Name }
-func (h *home) id() string             { return (*h.relays.Load())[0].ID }
+// connected reports whether the relay has welcomed this node.
+func (h *home) connected() bool { return h.home.State().Online }
 
-// inbound hands on what one relay connection brings.
+// relay is the home relay, as configured.
+func (h *home) relay() api.Relay { return h.home.State().Relay }
+
+// inbound hands on what one relay connection brings. Its methods run in the
+// goroutine that reads the connection, so none of them waits.
 type inbound struct {
 	*home
 	source *bind.Source
 }
 
-func (in *inbound) Packet(from cert.NodeID, payload []byte)        { in.source.Deliver(from, payload) }
-func (in *inbound) Drained()                                       { in.source.Flush() }
-func (in *inbound) Session(from cert.NodeID, frame []byte)         { in.r.peers.intro.Deliver(from, frame) }
-func (in *inbound) Gone(peer cert.NodeID, reason relay.GoneReason) { in.r.peers.goneHint(peer) }
-func (in *inbound) Busy(cert.NodeID)                               {}
+func (in *inbound) Packet(from cert.NodeID, payload []byte) { in.source.Deliver(from, payload) }
+func (in *inbound) Drained()                                { in.source.Flush() }
+func (in *inbound) Session(from cert.NodeID, frame []byte)  { in.r.peers.intro.Deliver(from, frame) }
+func (in *inbound) Gone(peer cert.NodeID, _ relay.GoneReason) {
+	in.r.peers.goneHint(peer)
+}
+
+// Busy needs no answer: TCP inside the tunnel slows down by itself.
+func (in *inbound) Busy(cert.NodeID) {}
+
 func (in *inbound) Welcome(w relay.Welcome) {
 	in.n.clock.Contact(w.ServerTime)
-	in.versions(in.n.versions())
-	in.r.control.want(wanted{Versions: w.Versions, nudged: false})
+	in.r.control.want(wanted{Versions: w.Versions})
 	if in.n.versions().CRL >= w.Versions.CRL {
 		in.r.peers.upToDate()
 	}
-	in.n.health.notify()
 }
+
 func (in *inbound) Nudge(nd relay.Nudge) {
 	in.r.control.want(wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true})
 }
-func (in *inbound) CRL(der []byte) {
-	der = append([]byte(nil), der...)
-	in.r.wg.Go(func() {
-		if in.n.takeCRL(der) {
-			in.r.peers.upToDate()
-		}
-	})
+
+func (in *inbound) CRL(der []byte) { in.r.control.wantCRL(bytes.Clone(der)) }
+
+func (in *inbound) Replaced() {
+	in.n.health.set("cloned", "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
 }
-func (in *inbound) Replaced()               {}
+
 func (in *inbound) Draining(relay.Draining) {}

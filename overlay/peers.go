@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ const (
 	quietAfter     = 20 * time.Second // no data with anybody: tick slowly
 	heldStrangers  = 64               // senders whose WireGuard packets are held during their introduction
 	heldPerSender  = 4
+	maxKept        = 256
 	heldPacketSize = 2048 // WireGuard handshakes and small data; larger ones are not held
 )
 
@@ -61,6 +63,13 @@ type peer struct {
 
 	unanswered time.Time // first data sent after the last received, zero when answered
 	pinging    time.Time // a ping over the session is on its way since
+}
+
+// kept is the filter of a peer that went idle: a flow that pauses for longer
+// still belongs to who began it when the tunnel is back.
+type kept struct {
+	filter *filter.Peer
+	node   *cert.Node
 }
 
 func (p *peer) installed() bool { return !p.made.IsZero() }
@@ -90,6 +99,7 @@ type peers struct {
 	currentOnce sync.Once
 
 	table map[cert.NodeID]*peer                    // run's
+	kept  map[cert.NodeID]kept                     // run's: filters of peers gone idle, at most maxKept
 	view  atomic.Pointer[map[cert.NodeID]peerView] // what others may read
 	held  struct {
 		sync.Mutex
@@ -109,7 +119,7 @@ type peerView struct {
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p := &peers{
 		n: n, r: r, log: n.log, device: n.device, bind: n.bind, ctx: ctx,
-		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
+		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{}, kept: map[cert.NodeID]kept{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
@@ -132,7 +142,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 			return 0, nil
 		},
 		OnCRL:   func(der []byte) { n.takeCRL(der) },
-		Send:    r.home.sendSession,
+		Send:    r.home.home.SendSession,
 		Accept:  p.accept,
 		Closed:  p.sessionClosed,
 		OnReset: p.onReset,
@@ -214,10 +224,14 @@ func (p *peers) miss(dst netip.Addr) {
 	p.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 		defer cancel()
-		k, err := p.n.lookup(ctx, dst.String())
-		if err != nil {
-			p.device.Fail(dst, failReason(err))
-			return
+		// Answers to whoever called us go there whatever the directory says.
+		k, _ := p.n.dir.find(dst.String())
+		if k == nil {
+			var err error
+			if k, err = p.n.lookup(ctx, dst.String()); err != nil {
+				p.device.Fail(dst, failReason(err))
+				return
+			}
 		}
 		if err := p.ensure(ctx, k.node.ID); err != nil {
 			p.device.Fail(dst, failReason(err))
@@ -322,7 +336,9 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 	case err == nil:
 		q.failures = 0
 		q.gone = time.Time{}
-		q.session = s
+		if s.Err() == nil {
+			q.session = s // installed before; it may have ended since
+		}
 		p.n.dir.setPresence(q.id, true, time.Time{})
 	case errors.As(err, &denied):
 		if q.installed() && q.ours {
@@ -380,14 +396,18 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
 	ports := filter.Compile(snap.config.Rules, node)
+	if k, ok := p.kept[q.id]; ok && q.filter == nil {
+		q.filter, q.node = k.filter, k.node
+	}
+	delete(p.kept, q.id)
 	if q.filter == nil || !q.node.Has(node.IPv4) || !q.node.Has(node.IPv6) {
 		q.filter = filter.NewPeer([]netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, ports)
 	} else {
 		q.filter.SetPorts(ports)
 	}
 	if q.endpoint == nil {
-		q.endpoint = p.bind.Endpoint(q.id, node.IPv4)
-		q.endpoint.SetSender(p.r.home)
+		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
+		q.endpoint.SetSender(p.r.home.home)
 	}
 	err := p.device.SetPeer(wg.Peer{
 		ID: q.id, Key: s.Remote.Key, PSK: s.PSK, IPs: addrs,
@@ -396,6 +416,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	if err != nil {
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
+	p.bind.Admit(q.endpoint)
 	if !q.installed() || q.hello.Boot != s.Remote.Boot {
 		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
 	}
@@ -404,7 +425,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	if !q.installed() {
 		q.made = time.Now()
 	}
-	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now()})
+	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
 	p.publish()
 	p.releaseHeld(q.id)
 	return nil
@@ -536,12 +557,15 @@ func (n *Node) stranger(from cert.NodeID, pkt []byte) {
 		return
 	}
 	p.held.Lock()
-	defer p.held.Unlock()
 	q := p.held.from[from]
-	if len(q) >= heldPerSender || q == nil && len(p.held.from) >= heldStrangers {
-		return
+	room := len(q) < heldPerSender && (q != nil || len(p.held.from) < heldStrangers)
+	if room {
+		p.held.from[from] = append(q, bytes.Clone(pkt))
 	}
-	p.held.from[from] = append(q, append([]byte(nil), pkt...))
+	p.held.Unlock()
+	if p.bind.Find(from) != nil { // admitted meanwhile
+		p.releaseHeld(from)
+	}
 }
 
 // releaseHeld hands the packets that came too early to WireGuard.
@@ -559,6 +583,17 @@ func (p *peers) forgetHeld(id cert.NodeID) {
 	p.held.Lock()
 	delete(p.held.from, id)
 	p.held.Unlock()
+}
+
+// reconnected is told when the relay has welcomed the node again. What the
+// relay said before about who is gone holds no more.
+func (p *peers) reconnected() {
+	p.hint(func() {
+		for _, q := range p.table {
+			q.gone, q.nextRedial = time.Time{}, time.Time{}
+		}
+		p.publish()
+	})
 }
 
 // policyChanged applies new rules to every tunnel, live flows included.
@@ -615,6 +650,9 @@ func (p *peers) drop(q *peer, why string, bye bool) {
 	}
 	if q.installed() {
 		p.log.Info("tunnel ended", "peer", p.n.nameOf(q.id), "why", why)
+		if bye && len(p.kept) < maxKept {
+			p.kept[q.id] = kept{q.filter, q.node}
+		}
 		p.device.RemovePeer(q.id)
 		p.bind.Drop(q.id)
 		q.made, q.endpoint = time.Time{}, nil
@@ -751,38 +789,52 @@ func (q *peer) judge(now time.Time, st wg.Stats) action {
 	return actPing
 }
 
+// watchGone returns a channel that is closed when the relay says that the peer
+// is not there; stop ends the watch.
+func (p *peers) watchGone(id cert.NodeID) (gone <-chan struct{}, stop func()) {
+	w := make(chan struct{})
+	p.do(func() {
+		if q := p.table[id]; q != nil {
+			q.watchers = append(q.watchers, w)
+		}
+	})
+	return w, func() {
+		p.do(func() {
+			if q := p.table[id]; q != nil {
+				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == w })
+			}
+		})
+	}
+}
+
 // prove finds out whether a peer with a tunnel is really there, for somebody
-// who waits for its answer: by a ping over the session, and when that fails by
-// introducing anew. The frame also makes the relay look for the peer, so that
-// one that vanished is known to be gone within two seconds.
-func (p *peers) prove(ctx context.Context, id cert.NodeID) error {
+// who waits for its answer: by a ping over the session, unless the relay has
+// just said that it is gone, and when that fails by introducing anew. The
+// frame also makes the relay look for the peer, so that one that vanished is
+// known to be gone within two seconds.
+func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{}) error {
 	var s *intro.Session
-	gone := make(chan struct{})
 	p.inLoop(func() error {
 		if q := p.table[id]; q != nil {
 			s = q.session
-			q.watchers = append(q.watchers, gone)
 		}
 		return nil
 	})
-	defer p.do(func() {
-		if q := p.table[id]; q != nil {
-			q.watchers = slices.DeleteFunc(q.watchers, func(w chan struct{}) bool { return w == gone })
-		}
-	})
 	if s != nil {
-		ctx, cancel := context.WithTimeout(ctx, pingAnswer)
-		defer cancel()
-		stop := make(chan struct{})
-		p.wg.Go(func() {
-			select {
-			case <-gone:
-				cancel()
-			case <-stop:
-			}
-		})
-		_, err := s.Ping(ctx)
-		close(stop)
+		ping, cancel := context.WithTimeout(ctx, pingAnswer)
+		answered := make(chan error, 1)
+		go func() {
+			_, err := s.Ping(ping)
+			answered <- err
+		}()
+		var err error
+		select {
+		case err = <-answered:
+		case <-gone:
+			cancel()
+			err = <-answered
+		}
+		cancel()
 		if err == nil {
 			return nil
 		}

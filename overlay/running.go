@@ -20,9 +20,11 @@ type running struct {
 	peers   *peers
 	control *control
 
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	rt     interface{ CloseIdleConnections() }
+	// Close ends the tunnels first, while there still is a relay to say bye
+	// through, then the rest.
+	endPeers, endRest context.CancelFunc
+	tunnels, rest     sync.WaitGroup
+	rt                interface{ CloseIdleConnections() }
 }
 
 // run makes the running half from what is on disk. Nil when it runs already.
@@ -47,19 +49,20 @@ func (n *Node) run() error {
 	}
 	dialer := n.makeDialer()
 	rt := dialer.Transport()
-	ctx, cancel := context.WithCancel(n.bgCtx)
-	r := &running{n: n, client: client.New(rt, n.clock.Contact), cancel: cancel}
+	pctx, endPeers := context.WithCancel(context.Background())
+	ctx, endRest := context.WithCancel(context.Background())
+	r := &running{n: n, client: client.New(rt, n.clock.Contact), endPeers: endPeers, endRest: endRest}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
-	r.home = newHome(n, r, dialer, s.config.Relays)
-	r.peers = newPeers(ctx, n, r, s)
+	r.home = newHome(n, r, dialer, s.self.ID)
+	r.peers = newPeers(pctx, n, r, s)
 	r.control = newControl(n, r)
 	n.running, n.down = r, false
 	n.active.Store(r)
 	n.mu.Unlock()
 
-	r.wg.Go(func() { r.peers.run(ctx) })
-	r.wg.Go(func() { r.control.run(ctx) })
-	r.wg.Go(func() { r.home.run(ctx) })
+	r.tunnels.Go(func() { r.peers.run(pctx) })
+	r.rest.Go(func() { r.control.run(ctx) })
+	r.rest.Go(func() { r.home.run(ctx) })
 	n.health.notify()
 	return nil
 }
@@ -98,8 +101,11 @@ func (n *Node) loadLocked() error {
 
 // close stops everything and waits for it.
 func (r *running) close() {
-	r.cancel()
-	r.wg.Wait()
+	r.endPeers()
+	r.tunnels.Wait()
+	r.home.flush()
+	r.endRest()
+	r.rest.Wait()
 	if r.rt != nil {
 		r.rt.CloseIdleConnections()
 	}

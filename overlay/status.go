@@ -130,7 +130,7 @@ func (n *Node) Status() localapi.Status {
 		return st
 	}
 	st.Self.Online = r.home.connected()
-	st.Self.Relay = r.home.name()
+	st.Self.Relay = r.home.relay().Name
 	st.Server.Online = st.Self.Online && !n.health.has("server-offline")
 	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
 		st.Health = append(st.Health, localapi.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
@@ -155,7 +155,7 @@ func (n *Node) Status() localapi.Status {
 			p.Path, p.PathReason = localapi.PathOffline, "not connected to a relay"
 		}
 		if t, ok := tunnels[k.node.ID]; ok {
-			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, r.home.name()
+			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, r.home.relay().Name
 			p.KeyExchange = "X25519MLKEM768"
 			p.Online = t.gone.IsZero()
 			if ws, ok := n.device.Stats(k.node.ID); ok {
@@ -244,7 +244,7 @@ func (n *Node) Relays() []localapi.Relay {
 	n.mu.Unlock()
 	current := ""
 	if r != nil {
-		current = r.home.id()
+		current = r.home.relay().ID
 	}
 	out = append(out, localapi.Relay{Name: "server", URLs: s.config.ServerURLs, STUN: []string{}, Server: true})
 	for _, rl := range s.config.Relays {

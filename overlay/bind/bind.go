@@ -115,25 +115,27 @@ func New(cfg Config) *Bind {
 	return b
 }
 
-// Endpoint returns the endpoint of a node and makes it if there is none. ip is
-// the node's overlay address, by which WireGuard limits the rate of handshakes;
-// it counts only when the endpoint is made.
-func (b *Bind) Endpoint(id cert.NodeID, ip netip.Addr) *Endpoint {
-	if ep := b.Find(id); ep != nil {
-		return ep
-	}
+// NewEndpoint makes the endpoint of a node: a way to send to it. ip is the
+// node's overlay address, by which WireGuard limits the rate of handshakes.
+// What comes from the node goes to Config.Stranger until Admit.
+func NewEndpoint(id cert.NodeID, ip netip.Addr) *Endpoint {
+	return &Endpoint{id: id, name: id.String(), ip: ip}
+}
+
+// Admit lets what comes from ep's node in. WireGuard has to know the node by
+// then: it drops what comes from strangers, and who sent it waits and tries
+// again.
+func (b *Bind) Admit(ep *Endpoint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old := *b.endpoints.Load()
-	if ep := old[id]; ep != nil {
-		return ep
+	if old[ep.id] == ep {
+		return
 	}
-	ep := &Endpoint{id: id, name: id.String(), ip: ip}
 	next := make(map[cert.NodeID]*Endpoint, len(old)+1)
 	maps.Copy(next, old)
-	next[id] = ep
+	next[ep.id] = ep
 	b.endpoints.Store(&next)
-	return ep
 }
 
 // Find returns the endpoint of a node, or nil.

@@ -57,7 +57,7 @@ func opened(t testing.TB, cfg Config) (*Bind, conn.ReceiveFunc) {
 
 func TestMessagesArriveInOrderWithTheirEndpoint(t *testing.T) {
 	b, fn := opened(t, Config{})
-	a, c := b.Endpoint(alice, addr), b.Endpoint(bob, addr)
+	a, c := endpoint(b, alice, addr), endpoint(b, bob, addr)
 	src := b.NewSource()
 	var want [][]byte
 	var from []*Endpoint
@@ -94,7 +94,7 @@ func TestStrangersAndJunk(t *testing.T) {
 	b, _ := opened(t, Config{Stranger: func(from cert.NodeID, pkt []byte) { strangers = append(strangers, len(pkt)) }})
 	src := b.NewSource()
 	src.Deliver(alice, data(148, 1))
-	b.Endpoint(alice, addr)
+	endpoint(b, alice, addr)
 	for _, size := range []int{0, 1, 31, MaxMessage + 1, 1 << 20} {
 		src.Deliver(alice, make([]byte, size))
 	}
@@ -135,7 +135,7 @@ func TestCloseEndsReceive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Endpoint(alice, addr)
+	endpoint(b, alice, addr)
 	b.Deliver(alice, data(40, 1))
 	if got, _, err := receive(t, fns[0]); err != nil || len(got) != 1 {
 		t.Errorf("after reopening: %d, %v", len(got), err)
@@ -150,7 +150,7 @@ func TestCloseEndsReceive(t *testing.T) {
 func TestDeliverIsBounded(t *testing.T) {
 	b, fn := opened(t, Config{})
 	src := b.NewSource()
-	ep := b.Endpoint(alice, addr)
+	ep := endpoint(b, alice, addr)
 	ep.Done(0, time.Now().Add(time.Hour).UnixNano()) // progress, so no correction
 	for range 10_000 {
 		src.Deliver(alice, data(100, 0))
@@ -161,7 +161,7 @@ func TestDeliverIsBounded(t *testing.T) {
 	}
 	for i := range 1000 { // handshakes are not counted in flight
 		id := cert.NodeID{9, byte(i >> 8), byte(i)}
-		b.Endpoint(id, addr)
+		endpoint(b, id, addr)
 		for range 10 {
 			src.Deliver(id, data(60000, 0))
 		}
@@ -189,7 +189,7 @@ func TestDeliverIsBounded(t *testing.T) {
 func TestInFlightCorrectsItself(t *testing.T) {
 	b, _ := opened(t, Config{})
 	src := b.NewSource()
-	ep := b.Endpoint(alice, addr)
+	ep := endpoint(b, alice, addr)
 	for range MaxInFlight {
 		src.Deliver(alice, data(100, 0))
 	}
@@ -216,8 +216,8 @@ func (r *recorder) SendPackets(to cert.NodeID, bufs [][]byte) error {
 
 func TestSend(t *testing.T) {
 	b := New(Config{})
-	ep := b.Endpoint(alice, addr)
-	if b.Endpoint(alice, netip.Addr{}) != ep || b.Find(alice) != ep || b.Find(bob) != nil {
+	ep := endpoint(b, alice, addr)
+	if endpoint(b, alice, netip.Addr{}) != ep || b.Find(alice) != ep || b.Find(bob) != nil {
 		t.Error("an endpoint is not the same again")
 	}
 	parsed, err := b.ParseEndpoint(alice.String())
@@ -253,7 +253,7 @@ func TestSend(t *testing.T) {
 // Sources deliver while endpoints come and go and the bind is closed.
 func TestConcurrentSources(t *testing.T) {
 	b, fn := opened(t, Config{})
-	b.Endpoint(alice, addr)
+	endpoint(b, alice, addr)
 	var received atomic.Int64
 	var readers, sources sync.WaitGroup
 	readers.Go(func() {
@@ -281,7 +281,7 @@ func TestConcurrentSources(t *testing.T) {
 	sources.Go(func() {
 		for i := range 500 {
 			id := cert.NodeID{3, 1, byte(i)}
-			b.Endpoint(id, addr)
+			endpoint(b, id, addr)
 			b.Drop(id)
 		}
 	})
@@ -296,7 +296,7 @@ func TestConcurrentSources(t *testing.T) {
 // The way inwards takes no lock of this package and makes no garbage.
 func TestNoLockAndNoGarbage(t *testing.T) {
 	b, fn := opened(t, Config{})
-	ep := b.Endpoint(alice, addr)
+	ep := endpoint(b, alice, addr)
 	ep.SetSender(&recorder{})
 	src := b.NewSource()
 	msg := data(1400, 1)
@@ -325,7 +325,7 @@ func BenchmarkDeliverReceive(b *testing.B) {
 	for name, size := range map[string]int{"1400": 1400, "60000": 60000} {
 		b.Run(name, func(b *testing.B) {
 			bd, fn := opened(b, Config{})
-			ep := bd.Endpoint(alice, addr)
+			ep := endpoint(bd, alice, addr)
 			src := bd.NewSource()
 			msg := data(size, 1)
 			bufs, sizes, eps := make([][]byte, BatchSize), make([]int, BatchSize), make([]conn.Endpoint, BatchSize)

@@ -216,7 +216,7 @@ var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.Po
 
 // peerOf describes m as n's peer.
 func (n *node) peerOf(m *node, psk byte, initiate bool) Peer {
-	ep := n.bind.Endpoint(m.id, m.v4)
+	ep := endpoint(n.bind, m.id, m.v4)
 	ep.SetSender(n.port)
 	return Peer{
 		ID: m.id, Key: m.dev.PublicKey(), PSK: [32]byte{psk}, IPs: m.ips(), Endpoint: ep,
@@ -321,4 +321,14 @@ func checkLeaks(t *testing.T) {
 		}
 	}
 	t.Errorf("goroutines left:\n%s", dump)
+}
+
+// endpoint returns the admitted endpoint of a node, made if need be.
+func endpoint(b *bind.Bind, id cert.NodeID, ip netip.Addr) *bind.Endpoint {
+	if ep := b.Find(id); ep != nil {
+		return ep
+	}
+	ep := bind.NewEndpoint(id, ip)
+	b.Admit(ep)
+	return ep
 }

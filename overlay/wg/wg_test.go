@@ -694,7 +694,7 @@ func TestChurnUnderLoadAndClose(t *testing.T) {
 			for i := range 250 {
 				id := cert.NodeID{100 + byte(g), byte(i), byte(i >> 8)}
 				ip := netip.AddrFrom4([4]byte{100, 70 + byte(g), byte(i >> 8), byte(i)})
-				ep := a.bind.Endpoint(id, ip)
+				ep := endpoint(a.bind, id, ip)
 				ep.SetSender(a.port)
 				p := Peer{ID: id, Key: [32]byte([]byte(id.String())), PSK: [32]byte{1}, IPs: []netip.Addr{ip}, Endpoint: ep,
 					Filter: filter.NewPeer(a.ips(), []netip.Addr{ip}, everything), Initiate: i%2 == 0}

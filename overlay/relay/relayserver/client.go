@@ -40,6 +40,9 @@ const (
 	maxContacts = 4096
 	maxWaiters  = 64
 	hintEvery   = time.Second
+	// recently is how long ago somebody may have sent to a client to be told
+	// when it goes; contacts are noted once a minute.
+	recently = 2 * time.Minute
 )
 
 var outPool = sync.Pool{New: func() any { b := make([]byte, 0, batch); return &b }}
@@ -165,7 +168,7 @@ func (c *client) run(r *relay.Reader, f []byte, now int64) (next []byte) {
 	}
 	run = run[:n]
 	c.s.bytes.Add(uint64(n))
-	if dst := c.destination(to, now); dst != nil {
+	if dst := c.destination(to, now, false); dst != nil {
 		dst.deliver(c, run, now)
 	}
 	return next
@@ -179,7 +182,7 @@ func (c *client) frame(f []byte, now int64) error {
 		to := relay.Peer(f)
 		relay.SetPeer(f, c.id)
 		c.s.bytes.Add(uint64(len(f)))
-		if dst := c.destination(to, now); dst != nil {
+		if dst := c.destination(to, now, true); dst != nil {
 			dst.introduce(c, f, now)
 		}
 	case relay.TypePing:
@@ -197,7 +200,7 @@ func (c *client) frame(f []byte, now int64) error {
 
 // destination returns the connection of a node, or nil after telling this
 // client why there is none. New destinations are limited.
-func (c *client) destination(to cert.NodeID, now int64) *client {
+func (c *client) destination(to cert.NodeID, now int64, session bool) *client {
 	if to != c.lastID || c.last == nil {
 		if c.last != nil {
 			c.mixed = now + int64(mixedFor)
@@ -217,7 +220,9 @@ func (c *client) destination(to cert.NodeID, now int64) *client {
 	if ct.peer == nil || ct.peer.gone.Load() {
 		ct.peer = c.s.find(c.net, to)
 		if ct.peer == nil {
-			if ct.goneAt == 0 || now-ct.goneAt >= int64(hintEvery) {
+			// Packets come by the thousand; who sends a session frame waits for
+			// an answer to it.
+			if session || ct.goneAt == 0 || now-ct.goneAt >= int64(hintEvery) {
 				ct.goneAt = now
 				c.sendPeer(relay.TypeGone, to, byte(relay.GoneAbsent))
 			}
@@ -534,7 +539,7 @@ func (c *client) close() {
 	if c.probe != nil {
 		c.probe.timer.Stop()
 	}
-	p := c.probe
+	tell := c.leftBehindLocked()
 	c.probe = nil
 	c.packets.clear()
 	c.sessions.clear()
@@ -542,13 +547,33 @@ func (c *client) close() {
 	c.roomLocked()
 	c.mu.Unlock()
 	link.CloseNow(c.c)
-	if p != nil {
-		for _, id := range p.waiters {
-			if from := c.s.find(c.net, id); from != nil {
-				from.sendPeer(relay.TypeGone, c.id, byte(relay.GoneAbsent))
-			}
+	if cur := c.s.find(c.net, c.id); cur != nil && cur != c || c.s.ctx.Err() != nil {
+		return // it is back already, or everybody has to look for another relay
+	}
+	for _, id := range tell {
+		if from := c.s.find(c.net, id); from != nil {
+			from.sendPeer(relay.TypeGone, c.id, byte(relay.GoneAbsent))
 		}
 	}
+}
+
+// leftBehindLocked returns the nodes that may be waiting for this one's
+// answer: they asked for it, or exchanged frames with it lately.
+func (c *client) leftBehindLocked() []cert.NodeID {
+	var ids []cert.NodeID
+	if c.probe != nil {
+		ids = append(ids, c.probe.waiters...)
+	}
+	now := c.s.now()
+	for id, ct := range c.contacts {
+		if len(ids) >= maxWaiters {
+			break
+		}
+		if now-ct.seen < int64(recently) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (c *client) roomLocked() {

@@ -1,0 +1,700 @@
+package overlay_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/coord"
+	"weft/coord/api"
+	"weft/coord/ca"
+	"weft/netstack"
+	"weft/overlay"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+	"weft/overlay/localapi"
+	"weft/overlay/relay/relayserver"
+)
+
+// world is a network on loopback: a coordination server whose API can be
+// switched off, a relay that can be restarted, and nodes in user space.
+type world struct {
+	t    *testing.T
+	svc  *coord.Service
+	auth *ca.Authorities
+	addr string
+	away atomic.Bool // the coordination server does not answer
+
+	link  *link.Server
+	relay *relayserver.Server
+	done  chan struct{}
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.addr = l.Addr().String()
+	data := t.TempDir()
+	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: data, Create: true, URLs: []string{"https://" + w.addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.auth, err = ca.Open(filepath.Join(data, "ca"), false, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.startRelay(l)
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan struct{})
+	go func() { w.svc.Run(ctx); close(ran) }()
+	t.Cleanup(func() {
+		w.stopRelay()
+		cancel()
+		<-ran
+		w.svc.Close()
+	})
+	return w
+}
+
+func (w *world) startRelay(l net.Listener) {
+	w.relay = relayserver.New(relayserver.Config{
+		Verify: func(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
+			n, err := w.auth.Roots.VerifyNodeAnyTime(leaf.Raw)
+			if err != nil {
+				return cert.NetworkID{}, cert.NodeID{}, false, err
+			}
+			if _, err := w.svc.FindDevice(context.Background(), n.ID.String()); err != nil {
+				return cert.NetworkID{}, cert.NodeID{}, false, err
+			}
+			return n.Network, n.ID, n.Tagged(), nil
+		},
+		Versions: func(_ cert.NetworkID, id cert.NodeID) api.Versions { return w.svc.Versions(id) },
+		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
+		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
+	})
+	w.svc.SetRelay(w.relay)
+	handler := w.svc.API()
+	w.link = link.NewServer(link.ServerConfig{
+		Certificate: func() *tls.Certificate { c, _ := w.auth.Leaf(time.Now()); return c },
+		API: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if w.away.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			handler.ServeHTTP(rw, r)
+		}),
+		Relay: w.relay.Serve,
+		Site:  http.NotFoundHandler(),
+		Log:   slog.New(slog.DiscardHandler),
+	})
+	w.done = make(chan struct{})
+	go func() { w.link.Serve(l); close(w.done) }()
+}
+
+func (w *world) stopRelay() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	w.relay.Shutdown(ctx)
+	w.link.Shutdown(ctx)
+	<-w.done
+}
+
+func (w *world) restartRelay() {
+	w.t.Helper()
+	w.stopRelay()
+	l, err := net.Listen("tcp", w.addr)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.startRelay(l)
+}
+
+func (w *world) token(k coord.NewKey) string {
+	w.t.Helper()
+	_, tok, err := w.svc.CreateKey(w.t.Context(), k)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return tok.String()
+}
+
+// node is a running node with the state directory it can be restarted from.
+type node struct {
+	*overlay.Node
+	w    *world
+	cfg  overlay.Config
+	stop func()
+}
+
+func (w *world) node(name string, tags ...string) *node {
+	w.t.Helper()
+	n := &node{w: w, cfg: overlay.Config{StateDir: filepath.Join(w.t.TempDir(), name), Hostname: name, Version: "test"}}
+	n.cfg.Token = w.token(coord.NewKey{Tags: tags})
+	if testing.Verbose() {
+		n.cfg.Log = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
+	}
+	n.start()
+	return n
+}
+
+func (n *node) start() {
+	t := n.w.t
+	t.Helper()
+	nw, err := netstack.New(netstack.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.cfg.Net = nw
+	n.Node, err = overlay.New(n.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := n.Node
+	n.stop = func() { running.Close() }
+	t.Cleanup(n.stop)
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatalf("start %s: %v", n.cfg.Hostname, err)
+	}
+	n.wait("")
+}
+
+func (n *node) wait(peer string) {
+	n.w.t.Helper()
+	ctx, cancel := context.WithTimeout(n.w.t.Context(), 15*time.Second)
+	defer cancel()
+	if err := n.Wait(ctx, peer); err != nil {
+		n.w.t.Fatalf("%s waits for %q: %v", n.cfg.Hostname, peer, err)
+	}
+}
+
+func (n *node) restart() {
+	n.w.t.Helper()
+	n.stop()
+	n.start()
+}
+
+// echo serves an echo on the node's overlay port 7.
+func (n *node) echo() {
+	t := n.w.t
+	t.Helper()
+	for _, network := range []string{"tcp4", "tcp6"} {
+		l, err := n.Listen(network, ":7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() { io.Copy(c, c); c.Close() }()
+			}
+		}()
+	}
+}
+
+// say sends words over a connection and wants them back.
+func say(t *testing.T, c net.Conn, words string) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, words); err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	b := make([]byte, len(words))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != words {
+		t.Fatalf("read back %q, %v", b, err)
+	}
+}
+
+func (n *node) dial(network, address string) net.Conn {
+	n.w.t.Helper()
+	ctx, cancel := context.WithTimeout(n.w.t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := n.Dial(ctx, network, address)
+	if err != nil {
+		n.w.t.Fatalf("%s dials %s: %v", n.cfg.Hostname, address, err)
+	}
+	n.w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (n *node) dialFails(address string, within time.Duration) error {
+	n.w.t.Helper()
+	ctx, cancel := context.WithTimeout(n.w.t.Context(), within+5*time.Second)
+	defer cancel()
+	start := time.Now()
+	c, err := n.Dial(ctx, "tcp", address)
+	if err == nil {
+		c.Close()
+		n.w.t.Fatalf("%s reached %s", n.cfg.Hostname, address)
+	}
+	if took := time.Since(start); took > within {
+		n.w.t.Errorf("%s dials %s: error after %v, want %v: %v", n.cfg.Hostname, address, took, within, err)
+	}
+	return err
+}
+
+func wantKind(t *testing.T, err error, want localapi.Kind) {
+	t.Helper()
+	if got := localapi.KindOf(err); got != want {
+		t.Errorf("kind %q, want %q: %v", got, want, err)
+	}
+}
+
+// eventually waits for something that happens by itself.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, within)
+		}
+	}
+}
+
+func TestReachByName(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	for _, address := range []string{"kitchen-pi:7", "KITCHEN-PI.weft.internal.:7", pi.Status().Self.IPv4 + ":7", "[" + pi.Status().Self.IPv6 + "]:7"} {
+		say(t, laptop.dial("tcp", address), "hello "+address)
+	}
+	say(t, laptop.dial("tcp6", "kitchen-pi:7"), "over IPv6")
+	pong, err := laptop.Ping(t.Context(), "kitchen-pi")
+	if err != nil || pong.RTT <= 0 || pong.Path != localapi.PathRelay {
+		t.Errorf("ping: %+v, %v", pong, err)
+	}
+	st := laptop.Status()
+	if st.State != localapi.StateRunning || len(st.Peers) != 1 || st.Peers[0].Name != "kitchen-pi" || st.Peers[0].Path != localapi.PathRelay || st.Peers[0].KeyExchange == "" {
+		t.Errorf("status: %+v", st)
+	}
+	err = laptop.dialFails("kitchen-pi:8", 2*time.Second)
+	wantKind(t, err, localapi.KindRefused)
+	wantKind(t, laptop.dialFails("attic-pi:7", 2*time.Second), localapi.KindUnknown)
+	wantKind(t, laptop.dialFails("laptop:7", time.Second), localapi.KindUsage)
+	// A tagged device initiates nothing: for it the laptop does not exist.
+	wantKind(t, pi.dialFails("laptop:7", 2*time.Second), localapi.KindUnknown)
+	wantKind(t, pi.dialFails(laptop.Status().Self.IPv4+":7", 2*time.Second), localapi.KindUnknown)
+}
+
+func TestBothDialAtOnce(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.node("a"), w.node("b")
+	a.echo()
+	b.echo()
+	for round := range 5 {
+		var conns [2]net.Conn
+		errs := make(chan error, 2)
+		for i, d := range []struct {
+			from *node
+			to   string
+		}{{a, "b:7"}, {b, "a:7"}} {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				var err error
+				conns[i], err = d.from.Dial(ctx, "tcp", d.to)
+				errs <- err
+			}()
+		}
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+		}
+		for _, c := range conns {
+			say(t, c, "glare")
+			c.Close()
+		}
+		// Both drop at once, too.
+		done := make(chan struct{}, 2)
+		for _, n := range []*node{a, b} {
+			go func() { n.Down(t.Context()); n.Up(t.Context(), ""); done <- struct{}{} }()
+		}
+		<-done
+		<-done
+		a.wait("")
+		b.wait("")
+	}
+}
+
+// Nodes that know each other need the coordination server for nothing.
+func TestServerAway(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	eventually(t, 3*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 1 })
+	w.away.Store(true)
+	laptop.restart() // nothing but the state directory
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "from the cache")
+	wantKind(t, laptop.dialFails("attic-pi:7", 6*time.Second), localapi.KindUnavailable)
+	attic := make(chan struct{})
+	go func() {
+		defer close(attic)
+		w.away.Store(false)
+	}()
+	<-attic
+	w.node("attic-pi", "device").echo()
+	eventually(t, 10*time.Second, "recovery", func() bool {
+		_, err := laptop.Resolve(t.Context(), "attic-pi")
+		return err == nil
+	})
+	say(t, laptop.dial("tcp", "attic-pi:7"), "the server is back")
+}
+
+func TestRestartOfEitherSide(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
+	id := pi.Status().Self.ID
+	pi.restart()
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "device restarted")
+	laptop.restart()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "laptop restarted")
+	if pi.Status().Self.ID != id {
+		t.Error("the device became somebody else")
+	}
+}
+
+func TestRelayRestartUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	stop := make(chan struct{})
+	failed := make(chan error, 1)
+	go func() {
+		defer close(failed)
+		b := make([]byte, 4096)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := c.Write(b); err != nil {
+				failed <- err
+				return
+			}
+			if _, err := io.ReadFull(c, b); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	for range 3 {
+		w.restartRelay()
+		laptop.wait("kitchen-pi")
+	}
+	close(stop)
+	if err := <-failed; err != nil {
+		t.Fatalf("the flow died: %v", err)
+	}
+	say(t, c, "after three restarts")
+}
+
+func TestDeletedDeviceIsCutOff(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop, asleep := w.node("kitchen-pi", "device"), w.node("laptop"), w.node("asleep")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	say(t, asleep.dial("tcp", "kitchen-pi:7"), "before")
+	asleep.stop()
+	node, err := w.svc.FindDevice(t.Context(), "kitchen-pi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.svc.DeleteDevice(t.Context(), node.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the tunnel ends", func() bool {
+		for _, p := range laptop.Status().Peers {
+			if p.Name == "kitchen-pi" {
+				return false
+			}
+		}
+		return true
+	})
+	c.SetDeadline(time.Now().Add(time.Second))
+	io.WriteString(c, "after")
+	if n, err := c.Read(make([]byte, 5)); err == nil {
+		t.Errorf("a revoked device still answers: %d bytes", n)
+	}
+	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), localapi.KindUnknown)
+	// One that was offline hears of it before its first packet.
+	asleep.start()
+	asleep.dialFails("kitchen-pi:7", 3*time.Second)
+	eventually(t, 5*time.Second, "the device is forgotten", func() bool {
+		_, err := asleep.Resolve(t.Context(), "kitchen-pi")
+		return localapi.KindOf(err) == localapi.KindUnknown
+	})
+	eventually(t, 10*time.Second, "the device says why", func() bool {
+		for _, h := range pi.Status().Health {
+			if h.Code == "revoked" || h.Code == "relay-offline" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestOfflinePeerSaysSinceWhen(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
+	laptop.restart() // no tunnel
+	pi.stop()
+	err := laptop.dialFails("kitchen-pi:7", time.Second)
+	wantKind(t, err, localapi.KindUnreachable)
+	if !strings.Contains(err.Error(), "last seen") {
+		t.Errorf("%v: does not say since when", err)
+	}
+	// And with a tunnel that still stands at this end.
+	pi.start()
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "again")
+	pi.stop()
+	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), localapi.KindUnreachable)
+	pi.start()
+	pi.echo()
+	eventually(t, 10*time.Second, "it is back", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7")
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	})
+}
+
+func TestDownUpLogout(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "up")
+	id := laptop.Status().Self.ID
+	if err := laptop.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := laptop.State(); st != localapi.StateDown {
+		t.Errorf("state %s after down", st)
+	}
+	if err := laptop.dialFails("kitchen-pi:7", time.Second); !strings.Contains(err.Error(), "weft up") {
+		t.Errorf("down: %v: no way out named", err)
+	}
+	if err := laptop.Up(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	laptop.wait("")
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "up again")
+	if laptop.Status().Self.ID != id {
+		t.Error("down and up made another node")
+	}
+	if err := laptop.Logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := laptop.State(); st != localapi.StateUnjoined {
+		t.Errorf("state %s after logout", st)
+	}
+	if _, err := w.svc.FindDevice(t.Context(), "laptop"); err == nil {
+		t.Error("the server still has the node")
+	}
+	wantKind(t, laptop.dialFails("kitchen-pi:7", time.Second), localapi.KindNotJoined)
+	if err := laptop.Up(t.Context(), w.token(coord.NewKey{})); err != nil {
+		t.Fatal(err)
+	}
+	laptop.wait("")
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "as another node")
+	if laptop.Status().Self.ID == id {
+		t.Error("the identity survived logout")
+	}
+}
+
+func TestTokensThatDoNotWork(t *testing.T) {
+	w := newWorld(t)
+	used := w.token(coord.NewKey{})
+	n := w.node("first")
+	n.stop()
+	try := func(token string) error {
+		nw, err := netstack.New(netstack.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := overlay.New(overlay.Config{Net: nw, StateDir: t.TempDir(), Token: token, Hostname: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		err = n.Start(t.Context())
+		if err != nil && strings.Contains(err.Error(), token[20:60]) {
+			t.Errorf("the error shows the token: %v", err)
+		}
+		return err
+	}
+	if err := try(used); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(used); err == nil || !strings.Contains(err.Error(), "used") {
+		t.Errorf("used token: %v", err)
+	}
+	good, err := cert.ParseToken(w.token(coord.NewKey{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := good
+	wrong.Server[3] ^= 1
+	if err := try(wrong.String()); !errors.Is(err, cert.ErrUntrusted) {
+		t.Errorf("token with another pin: %v", err)
+	}
+	if err := try(good.String()); err != nil {
+		t.Errorf("the secret was spent on a server that was refused: %v", err)
+	}
+	unknown := good
+	unknown.Secret = cert.NewSecret()
+	if err := try(unknown.String()); err == nil {
+		t.Error("unknown token was accepted")
+	}
+	key, tok, err := w.svc.CreateKey(t.Context(), coord.NewKey{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.svc.RevokeKey(t.Context(), "", key.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(tok.String()); err == nil || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("revoked token: %v", err)
+	}
+	if err := try(used[:len(used)-3]); localapi.KindOf(err) != localapi.KindUsage {
+		t.Errorf("truncated token: %v", err)
+	}
+}
+
+// A device whose clock stands in 1970, or in 2040, joins and is reached.
+func TestWrongClock(t *testing.T) {
+	w := newWorld(t)
+	laptop := w.node("laptop")
+	for name, at := range map[string]time.Time{"past": time.Unix(1000, 0), "future": time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		skew := time.Until(at)
+		pi := &node{w: w, cfg: overlay.Config{
+			StateDir: t.TempDir(), Hostname: name, Token: w.token(coord.NewKey{Tags: []string{"device"}}),
+			Wall: func() time.Time { return time.Now().Add(skew) }, BuildTime: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
+		}}
+		pi.start()
+		pi.echo()
+		say(t, laptop.dial("tcp", name+":7"), "what time is it?")
+		pi.restart() // with nothing but the server's last time on disk
+		pi.echo()
+		say(t, laptop.dial("tcp", name+":7"), "and now?")
+	}
+}
+
+func TestLostConfigIsFetchedAgain(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	for _, name := range []string{"config.json", "crl.der", "directory.json", "names.json"} {
+		laptop.stop()
+		if err := os.WriteFile(filepath.Join(laptop.cfg.StateDir, name), []byte("{damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		laptop.start()
+		say(t, laptop.dial("tcp", "kitchen-pi:7"), name)
+	}
+}
+
+func TestRenamedDevice(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
+	node, _ := w.svc.FindDevice(t.Context(), "kitchen-pi")
+	if _, err := w.svc.RenameDevice(t.Context(), node.ID, "pantry-pi", nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the device knows its name", func() bool { return pi.Status().Self.Name == "pantry-pi" })
+	eventually(t, 10*time.Second, "the laptop knows it", func() bool {
+		_, err := laptop.Resolve(t.Context(), "pantry-pi")
+		return err == nil
+	})
+	say(t, laptop.dial("tcp", "pantry-pi:7"), "after")
+}
+
+func TestPolicyChangeCutsLiveFlows(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	if err := w.svc.SetPolicy(t.Context(), `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp:80"]}]}`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 8*time.Second, "the flow is cut", func() bool {
+		c.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		io.WriteString(c, "x")
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err != nil
+	})
+	if err := w.svc.SetPolicy(t.Context(), `{"rules":[]}`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 8*time.Second, "the laptop reaches nobody", func() bool {
+		_, err := laptop.Resolve(t.Context(), "kitchen-pi")
+		return localapi.KindOf(err) == localapi.KindUnknown
+	})
+}
+
+func TestManyConnections(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	errs := make(chan error)
+	const n = 200
+	for i := range n {
+		go func() {
+			errs <- func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7")
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				words := fmt.Sprint("connection ", i)
+				io.WriteString(c, words)
+				b := make([]byte, len(words))
+				if _, err := io.ReadFull(c, b); err != nil || string(b) != words {
+					return fmt.Errorf("%q, %v", b, err)
+				}
+				return nil
+			}()
+		}()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
