@@ -134,24 +134,33 @@ func (l *link) write(bufs [][]byte, offset int) (int, error) {
 			i++
 			continue
 		}
-		run, size := mergeRun(bufs[i:], offset)
+		run, hdr, size := mergeRun(bufs[i:], offset)
 		if run > 1 {
-			view := buffer.NewViewSize(size)
-			merge(view.AsSlice(), bufs[i:i+run], offset)
-			deliver(*d, protocolOfPacket(view.AsSlice()), view)
-			i += run
-			continue
+			head, payload := buffer.NewViewSize(hdr), buffer.NewViewSize(size)
+			merge(head.AsSlice(), payload.AsSlice(), bufs[i:i+run], offset)
+			deliver(*d, head, payload)
+		} else {
+			l.writeOne(*d, bufs[i][offset:])
 		}
-		l.writeOne(*d, bufs[i][offset:])
-		i++
+		i += run
 	}
 	return len(bufs), nil
 }
 
+// headerRoom is where writeOne splits a packet: no headers of IPv6 and TCP are
+// longer.
+const headerRoom = 128
+
 // writeOne delivers one packet as it is.
 func (l *link) writeOne(d stack.NetworkDispatcher, pkt []byte) {
-	proto := protocolOfPacket(pkt)
-	if proto == 0 {
+	if protocolOfPacket(pkt) == 0 {
+		return
+	}
+	if transportOf(pkt) == protoTCP && len(pkt) > 4*headerRoom {
+		// The headers get a chunk of their own: gVisor's PullUp copies the
+		// whole chunk, up to 64 KB, when it looks at the headers of a packet
+		// that shares it, and a TCP segment in its queue does.
+		deliver(d, buffer.NewViewWithData(pkt[:headerRoom]), buffer.NewViewWithData(pkt[headerRoom:]))
 		return
 	}
 	view := buffer.NewViewWithData(pkt)
@@ -159,12 +168,17 @@ func (l *link) writeOne(d stack.NetworkDispatcher, pkt []byte) {
 		view.Release()
 		return
 	}
-	deliver(d, proto, view)
+	deliver(d, view, nil)
 }
 
-// deliver hands a packet to the stack and takes over view.
-func deliver(d stack.NetworkDispatcher, proto tcpip.NetworkProtocolNumber, view *buffer.View) {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+// deliver hands a packet to the stack and takes over its views; the second may
+// be nil.
+func deliver(d stack.NetworkDispatcher, head, rest *buffer.View) {
+	proto := protocolOfPacket(head.AsSlice())
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(head)})
+	if rest != nil {
+		pkt.Data().AppendView(rest)
+	}
 	d.DeliverNetworkPacket(proto, pkt)
 	pkt.DecRef()
 }
@@ -181,13 +195,21 @@ func protocolOfPacket(pkt []byte) tcpip.NetworkProtocolNumber {
 	return 0
 }
 
-// isICMP reports whether an IP packet (as protocolOfPacket accepts) carries
-// ICMP of its family.
+// transportOf returns the protocol in the IP header of a packet that
+// protocolOfPacket accepts.
+func transportOf(pkt []byte) uint8 {
+	if pkt[0]>>4 == 4 {
+		return pkt[9]
+	}
+	return pkt[6]
+}
+
+// isICMP reports whether such a packet carries ICMP of its family.
 func isICMP(pkt []byte) bool {
 	if pkt[0]>>4 == 4 {
-		return pkt[9] == uint8(header.ICMPv4ProtocolNumber)
+		return pkt[9] == protoICMPv4
 	}
-	return pkt[6] == uint8(header.ICMPv6ProtocolNumber)
+	return pkt[6] == protoICMPv6
 }
 
 // The rest of stack.LinkEndpoint: a link without addresses or headers.

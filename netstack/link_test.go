@@ -179,7 +179,7 @@ func TestMerge(t *testing.T) {
 			if v6 && name == "fragment" {
 				continue
 			}
-			run, size := mergeRun(tc.pkts, 0)
+			run, hdr, size := mergeRun(tc.pkts, 0)
 			if run != tc.run {
 				t.Errorf("%s: run of %d, want %d", name, run, tc.run)
 				continue
@@ -187,8 +187,8 @@ func TestMerge(t *testing.T) {
 			if run < 2 {
 				continue
 			}
-			got := make([]byte, size)
-			merge(got, tc.pkts[:run], 0)
+			got := make([]byte, hdr+size)
+			merge(got[:hdr], got[hdr:], tc.pkts[:run], 0)
 			s, ok := parseSegment(got)
 			if !ok {
 				t.Errorf("%s: what merge made is no segment", name)
@@ -304,8 +304,8 @@ func TestAllocs(t *testing.T) {
 	batch := [][]byte{a, b}
 	dst := make([]byte, 4096)
 	if got := testing.AllocsPerRun(runs, func() {
-		if run, size := mergeRun(batch, 0); run == 2 {
-			merge(dst[:size], batch, 0)
+		if run, hdr, size := mergeRun(batch, 0); run == 2 {
+			merge(dst[:hdr], dst[hdr:hdr+size], batch, 0)
 		}
 	}); got != 0 {
 		t.Errorf("merge: %v allocations per run", got)

@@ -82,53 +82,51 @@ func (a *segment) sameFlow(b *segment) bool {
 }
 
 // mergeRun looks at the packets bufs[i][offset:] from the first on. It returns
-// how many of them are consecutive segments of one TCP flow, and the size of
-// the packet that merge makes of them; 1 or less when there is nothing to merge.
-func mergeRun(bufs [][]byte, offset int) (run, size int) {
+// how many of them are consecutive segments of one TCP flow, and the sizes of
+// the headers and of the payload of the packet that merge makes of them; a run
+// of 1 when there is nothing to merge.
+func mergeRun(bufs [][]byte, offset int) (run, header, payload int) {
 	if len(bufs) < 2 {
-		return 1, 0
+		return 1, 0, 0
 	}
 	first, ok := parseSegment(bufs[0][offset:])
 	if !ok {
-		return 1, 0
+		return 1, 0, 0
 	}
-	run, size = 1, len(first.pkt)
-	next := first.seq + uint32(first.payload())
+	run, header, payload = 1, first.ip+first.tcp, first.payload()
 	for run < len(bufs) {
 		if offset > len(bufs[run]) {
 			break
 		}
 		s, ok := parseSegment(bufs[run][offset:])
-		if !ok || s.seq != next || size+s.payload() > maxMerged || !first.sameFlow(&s) {
+		if !ok || s.seq != first.seq+uint32(payload) || header+payload+s.payload() > maxMerged || !first.sameFlow(&s) {
 			break
 		}
-		size += s.payload()
-		next += uint32(s.payload())
+		payload += s.payload()
 		run++
 	}
-	return run, size
+	return run, header, payload
 }
 
-// merge writes into dst, of the size that mergeRun returned, the packets
-// bufs[i][offset:] as one: the headers of the first with the length, the PSH
-// flag and the window brought up to date, and all payloads. Its checksums are
-// not valid; the link vouches for them.
-func merge(dst []byte, bufs [][]byte, offset int) {
+// merge makes one packet of bufs[i][offset:]: into hdr and payload, of the
+// sizes that mergeRun returned, go the headers of the first with the length,
+// the PSH flag and the window brought up to date, and all payloads. Its
+// checksums are not valid; the link vouches for them.
+func merge(hdr, payload []byte, bufs [][]byte, offset int) {
 	first, _ := parseSegment(bufs[0][offset:])
-	n := copy(dst, first.pkt)
-	last := first
-	flags := first.pkt[first.ip+13]
-	for _, b := range bufs[1:] {
+	copy(hdr, first.pkt)
+	last, flags, n := first, uint8(0), 0
+	for _, b := range bufs {
 		last, _ = parseSegment(b[offset:])
-		n += copy(dst[n:], last.pkt[last.ip+last.tcp:])
+		n += copy(payload[n:], last.pkt[last.ip+last.tcp:])
 		flags |= last.pkt[last.ip+13]
 	}
 	if first.ip == header.IPv4MinimumSize {
-		binary.BigEndian.PutUint16(dst[2:], uint16(n))
+		binary.BigEndian.PutUint16(hdr[2:], uint16(len(hdr)+n))
 	} else {
-		binary.BigEndian.PutUint16(dst[4:], uint16(n-header.IPv6MinimumSize))
+		binary.BigEndian.PutUint16(hdr[4:], uint16(len(hdr)+n-header.IPv6MinimumSize))
 	}
-	t := dst[first.ip:]
+	t := hdr[first.ip:]
 	t[13] = flags
 	copy(t[14:16], last.pkt[last.ip+14:])
 }
