@@ -43,21 +43,21 @@ func newForwarder(cfg Config, own func(netip.AddrPort) bool) *forwarder {
 func (s *Server) forward(ctx context.Context, q *query) *answer {
 	if !q.req.RecursionDesired {
 		// Somebody who wants no recursion is not helped by a forwarder.
-		return reply(q.req, dns.RcodeRefused)
+		return reply(dns.RcodeRefused)
 	}
 	release, ok := s.wait()
 	if !ok {
-		return servfail(q.req, dns.ExtendedErrorCodeOther, "too many queries at once")
+		return servfail(dns.ExtendedErrorCodeOther, "too many queries at once")
 	}
 	defer release()
 	up := s.fwd.order(time.Now())
 	if len(up) == 0 {
-		return servfail(q.req, dns.ExtendedErrorCodeNetworkError, "there is no resolver in "+s.cfg.ResolvConf)
+		return servfail(dns.ExtendedErrorCodeNetworkError, "there is no resolver in "+s.cfg.ResolvConf)
 	}
 	m, from, err := s.fwd.exchange(ctx, upstreamQuery(q), up)
 	if err != nil {
 		s.cfg.Log.Debug("dns: forward", "type", dns.TypeToString[q.q.Qtype], "err", err)
-		return servfail(q.req, dns.ExtendedErrorCodeNoReachableAuthority, err.Error())
+		return servfail(dns.ExtendedErrorCodeNoReachableAuthority, err.Error())
 	}
 	return takeOver(q, m, from)
 }

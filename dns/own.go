@@ -19,7 +19,7 @@ func (s *Server) ownZones(ctx context.Context, q *query) *answer {
 	if ix == nil {
 		// Not knowing yet is not a no.
 		if within(q.name, strings.ToLower(s.cfg.DefaultSuffix)+".") {
-			return servfail(q.req, dns.ExtendedErrorCodeNotReady, "not connected to a network yet")
+			return servfail(dns.ExtendedErrorCodeNotReady, "not connected to a network yet")
 		}
 		return nil
 	}
@@ -95,11 +95,11 @@ func (s *Server) ownReverse(ctx context.Context, ix *index, zone string, q *quer
 // it was found.
 func (s *Server) lookup(ctx context.Context, ix *index, q *query, zone, name string, addr netip.Addr) (Host, *answer) {
 	if s.cfg.Lookup == nil {
-		return Host{}, servfail(q.req, dns.ExtendedErrorCodeNoReachableAuthority, "the server cannot be asked")
+		return Host{}, servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server cannot be asked")
 	}
 	release, ok := s.wait()
 	if !ok {
-		return Host{}, servfail(q.req, dns.ExtendedErrorCodeOther, "too many queries at once")
+		return Host{}, servfail(dns.ExtendedErrorCodeOther, "too many queries at once")
 	}
 	defer release()
 	h, err := s.cfg.Lookup(ctx, name, addr)
@@ -108,7 +108,7 @@ func (s *Server) lookup(ctx context.Context, ix *index, q *query, zone, name str
 		return Host{}, ix.negative(q, dns.RcodeNameError, zone)
 	case err != nil:
 		s.cfg.Log.Debug("dns: lookup", "name", name, "addr", addr, "err", err)
-		return Host{}, servfail(q.req, dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so nobody knows this name")
+		return Host{}, servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so nobody knows this name")
 	case name != "" && !strings.EqualFold(h.Name, name), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
 		return Host{}, ix.negative(q, dns.RcodeNameError, zone)
 	}
@@ -174,7 +174,7 @@ func (ix *index) negative(q *query, rcode int, zone string) *answer {
 
 // negative is the same for a name that is nobody's: zone has no data at all.
 func negative(q *query, rcode int, zone string, serial uint32) *answer {
-	a := reply(q.req, rcode)
+	a := reply(rcode)
 	a.msg.Ns = []dns.RR{&dns.SOA{
 		Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ownTTL},
 		Ns:  "localhost.", Mbox: "nobody.invalid.", Serial: serial,

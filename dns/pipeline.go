@@ -63,42 +63,42 @@ func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
 // resolve checks the question and asks the stages.
 func (s *Server) resolve(ctx context.Context, q *query) *answer {
 	if len(q.req.Question) != 1 {
-		return reply(q.req, dns.RcodeFormatError)
+		return reply(dns.RcodeFormatError)
 	}
 	q.q = q.req.Question[0]
 	q.name = strings.ToLower(q.q.Name)
 	for _, rr := range q.req.Extra {
 		if opt, ok := rr.(*dns.OPT); ok {
 			if q.opt != nil {
-				return reply(q.req, dns.RcodeFormatError) // RFC 6891 6.1.1
+				return reply(dns.RcodeFormatError) // RFC 6891 6.1.1
 			}
 			q.opt = opt
 		}
 	}
 	switch {
 	case q.opt != nil && q.opt.Version() != 0:
-		return reply(q.req, dns.RcodeBadVers)
+		return reply(dns.RcodeBadVers)
 	case q.q.Qclass != dns.ClassINET:
-		return reply(q.req, dns.RcodeRefused)
+		return reply(dns.RcodeRefused)
 	case q.q.Qtype == dns.TypeAXFR || q.q.Qtype == dns.TypeIXFR || q.q.Qtype == dns.TypeOPT:
-		return reply(q.req, dns.RcodeRefused)
+		return reply(dns.RcodeRefused)
 	}
 	for _, st := range s.stages {
 		if a := st(ctx, q); a != nil {
 			return a
 		}
 	}
-	return servfail(q.req, dns.ExtendedErrorCodeOther, "no stage had an answer")
+	return servfail(dns.ExtendedErrorCodeOther, "no stage had an answer")
 }
 
 // reply returns an empty answer with rcode.
-func reply(req *dns.Msg, rcode int) *answer {
+func reply(rcode int) *answer {
 	return &answer{msg: &dns.Msg{MsgHdr: dns.MsgHdr{Rcode: rcode}}, source: "local"}
 }
 
 // servfail returns SERVFAIL with the reason.
-func servfail(req *dns.Msg, code uint16, why string) *answer {
-	a := reply(req, dns.RcodeServerFailure)
+func servfail(code uint16, why string) *answer {
+	a := reply(dns.RcodeServerFailure)
 	a.ede = []dns.EDNS0_EDE{{InfoCode: code, ExtraText: why}}
 	return a
 }

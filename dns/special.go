@@ -43,7 +43,7 @@ func (s *Server) special(_ context.Context, q *query) *answer {
 
 // localhost answers as RFC 6761 section 6.3 wants it.
 func localhost(q *query) *answer {
-	a := reply(q.req, dns.RcodeSuccess)
+	a := reply(dns.RcodeSuccess)
 	hdr := dns.RR_Header{Name: q.q.Name, Class: dns.ClassINET, Ttl: ownTTL}
 	switch q.q.Qtype {
 	case dns.TypeA:
