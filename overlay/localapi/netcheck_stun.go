@@ -3,16 +3,17 @@ package localapi
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"time"
+
+	"weft/overlay/stun"
 )
 
 // checkSTUN asks each server from one UDP socket per address family, three
 // tries each within udpTimeout.
 func checkSTUN(ctx context.Context, servers []string) []UDPReply {
-	replies := make([]UDPReply, len(servers))
+	replies := make([]UDPReply, len(servers)) // never nil, so that JSON has a list
 	addrs := make([]netip.AddrPort, len(servers))
 	for i, s := range servers {
 		replies[i].Server = s
@@ -67,7 +68,7 @@ func askSTUN(ctx context.Context, family string, addrs []netip.AddrPort, mine []
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 
-	var ids = map[stunID]int{}
+	ids := map[stun.TxID]int{}
 	sent := map[int]time.Time{}
 	open := len(mine)
 	buf := make([]byte, 1500)
@@ -76,10 +77,11 @@ func askSTUN(ctx context.Context, family string, addrs []netip.AddrPort, mine []
 			if replies[i].Endpoint != "" {
 				continue
 			}
-			id := newStunID()
+			var id stun.TxID
+			rand.Read(id[:])
 			ids[id] = i
 			sent[i] = time.Now()
-			conn.WriteToUDPAddrPort(stunRequest(id), addrs[i])
+			conn.WriteToUDPAddrPort(stun.AppendRequest(nil, id), addrs[i])
 		}
 		conn.SetReadDeadline(time.Now().Add(udpTimeout / 3))
 		for open > 0 {
@@ -87,9 +89,9 @@ func askSTUN(ctx context.Context, family string, addrs []netip.AddrPort, mine []
 			if err != nil {
 				break
 			}
-			id, mapped, ok := stunAnswer(buf[:n])
+			id, mapped, perr := stun.ParseResponse(buf[:n])
 			i, asked := ids[id]
-			if !ok || !asked || replies[i].Endpoint != "" || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != addrs[i] {
+			if perr != nil || !asked || replies[i].Endpoint != "" || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != addrs[i] {
 				continue
 			}
 			rtt := ms(time.Since(sent[i]))
@@ -99,57 +101,7 @@ func askSTUN(ctx context.Context, family string, addrs []netip.AddrPort, mine []
 	}
 	for _, i := range mine {
 		if replies[i].Endpoint == "" {
-			replies[i].Error = "no answer: UDP to it is blocked, or it is down"
+			replies[i].Error = "UDP to it is blocked, or it is down"
 		}
 	}
-}
-
-// The few bytes of RFC 8489 that a Binding request and its answer need.
-type stunID [12]byte
-
-const stunCookie = 0x2112A442
-
-func newStunID() (id stunID) { rand.Read(id[:]); return }
-
-func stunRequest(id stunID) []byte {
-	b := make([]byte, 20)
-	binary.BigEndian.PutUint16(b, 1)
-	binary.BigEndian.PutUint32(b[4:], stunCookie)
-	copy(b[8:], id[:])
-	return b
-}
-
-// stunAnswer parses a Binding success response.
-func stunAnswer(b []byte) (id stunID, mapped netip.AddrPort, ok bool) {
-	if len(b) < 20 || binary.BigEndian.Uint16(b) != 0x0101 || binary.BigEndian.Uint32(b[4:]) != stunCookie {
-		return id, mapped, false
-	}
-	copy(id[:], b[8:20])
-	attrs := b[20:]
-	if n := int(binary.BigEndian.Uint16(b[2:])); n <= len(attrs) {
-		attrs = attrs[:n]
-	} else {
-		return id, mapped, false
-	}
-	for len(attrs) >= 4 {
-		typ, n := binary.BigEndian.Uint16(attrs), int(binary.BigEndian.Uint16(attrs[2:]))
-		if n > len(attrs)-4 {
-			return id, mapped, false
-		}
-		v := attrs[4 : 4+n]
-		if typ == 0x0020 && (n == 8 || n == 20) { // XOR-MAPPED-ADDRESS
-			var pad [16]byte
-			binary.BigEndian.PutUint32(pad[:], stunCookie)
-			copy(pad[4:], id[:])
-			port := binary.BigEndian.Uint16(v[2:]) ^ uint16(stunCookie>>16)
-			ip := append([]byte(nil), v[4:]...)
-			for i := range ip {
-				ip[i] ^= pad[i]
-			}
-			a, _ := netip.AddrFromSlice(ip)
-			return id, netip.AddrPortFrom(a, port), true
-		}
-		attrs = attrs[4+min((n+3)&^3, len(attrs)-4):]
-	}
-	return id, mapped, false
 }
