@@ -95,7 +95,8 @@ func validUser(s string) bool {
 
 // sshArgs are the arguments of ssh. user may be empty.
 func sshArgs(self, socket, user, name string, rest []string) []string {
-	proxy := "exec " + shellQuote(self) + " nc --socket " + shellQuote(socket) + " -- %h %p"
+	// Without "exec": ssh puts one there itself, and dash knows no second.
+	proxy := shellQuote(self) + " nc --socket " + shellQuote(socket) + " -- %h %p"
 	out := []string{"-o", "ProxyCommand=" + proxy}
 	if user != "" {
 		out = append(out, "-l", user)
