@@ -172,6 +172,9 @@ func testNoDaemon(t *testing.T, n *lab.Node) {
 		if r.Code != 3 || !strings.Contains(r.Err, "weft run") {
 			t.Errorf("want exit code 3 and how to start one: %v", r)
 		}
+		if r.Took > time.Second && args[0] != "wait" {
+			t.Errorf("this takes too long: %v", r)
+		}
 		oneLine(t, r)
 	}
 	for _, args := range [][]string{{"--no-such-flag"}, {"nosuchverb"}, {"ping"}, {"nc", "x"}, {"nc", "x", "70000"}, {"forward", "x"}} {
@@ -577,7 +580,7 @@ func testForward(t *testing.T, m *lab.Mesh) {
 				args = append(args, dir)
 			}
 			r = lap.Host.Run(lab.Nobody, args...)
-			return r.Code == 0
+			return r.Code == 0 && !strings.Contains(r.Out, `"error":`)
 		})
 		got := received(t, r.Out)
 		t.Logf("iperf3 %s through weft forward: %.0f Mbit/s", dir, got/1e6)

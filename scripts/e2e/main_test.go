@@ -9,7 +9,8 @@
 //
 // What has to be measured undisturbed runs first and one by one; what mostly
 // waits comes after, in parallel. WEFT_CRASH_ROUNDS and WEFT_IDLE make two of
-// them longer, WEFT_E2E_KEEP keeps the logs.
+// them longer, WEFT_E2E_KEEP keeps the logs, WEFT_E2E_BIN is a directory with
+// programs built before.
 //
 //	job_test.go        the main job: everything a user does
 //	names_test.go      dig
@@ -65,6 +66,9 @@ func TestMain(m *testing.M) {
 		f.Value.Set("4")
 	}
 	os.Exit(func() int {
+		if bin = os.Getenv("WEFT_E2E_BIN"); bin != "" {
+			return m.Run()
+		}
 		var err error
 		if bin, err = os.MkdirTemp("", "weft-e2e-bin-"); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)

@@ -47,6 +47,9 @@ func (l *Lab) Serve(n *Namespace, listen, url string, extra ...string) *Server {
 	s := &Server{Host: n, Dir: l.Mkdir("server-" + strings.TrimPrefix(n.Name, l.id)), URL: url, Console: "127.0.0.1:8080"}
 	s.Args = append([]string{"weft-server", "serve", "--data", s.Dir, "--listen", listen, "--console", s.Console, "--url", url, "--stun", ":3478"}, extra...)
 	s.Start()
+	l.Until(5*time.Second, "the first start prints a console URL and a token", func() bool {
+		return strings.Contains(s.Out(), "console ") && strings.Contains(s.Out(), "\ntoken weft1")
+	})
 	for line := range strings.Lines(s.Out()) {
 		switch k, v, _ := strings.Cut(strings.TrimSpace(line), " "); k {
 		case "console":
@@ -55,9 +58,6 @@ func (l *Lab) Serve(n *Namespace, listen, url string, extra ...string) *Server {
 			s.Token = v
 			l.Secret(v)
 		}
-	}
-	if s.Token == "" || s.ConsoleURL == "" {
-		l.Fatalf("the first start printed no console URL and no token:\n%s", s.Out())
 	}
 	return s
 }
