@@ -240,4 +240,11 @@ func wantCode(t testing.TB, err error, status int, code string) {
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
+func prefixes(list ...string) (p []netip.Prefix) {
+	for _, s := range list {
+		p = append(p, prefix(s))
+	}
+	return p
+}
+
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

@@ -1,0 +1,71 @@
+package presence
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// A28: reports are fenced by connection number in whatever order they come.
+func TestFence(t *testing.T) {
+	id := cert.NodeID{1}
+	t0 := time.Unix(1_000_000, 0)
+	addr := netip.MustParseAddr("192.0.2.1")
+	type report struct {
+		conn   uint64
+		online bool
+	}
+	for _, c := range []struct {
+		name    string
+		reports []report
+		want    bool
+	}{
+		{"plain", []report{{1, true}}, true},
+		{"gone", []report{{1, true}, {1, false}}, false},
+		{"replaced, late end", []report{{1, true}, {2, true}, {1, false}}, true},
+		{"replaced, late start", []report{{2, true}, {1, true}, {1, false}}, true},
+		{"end before start", []report{{1, true}, {2, false}, {2, true}}, false},
+		{"twice", []report{{1, true}, {1, true}, {1, false}, {1, false}}, false},
+		{"end of the unknown", []report{{7, false}}, false},
+		{"back again", []report{{1, true}, {1, false}, {2, true}}, true},
+	} {
+		tab := New()
+		for i, r := range c.reports {
+			tab.Report(id, r.conn, r.online, t0.Add(time.Duration(i)*time.Second), "relay", addr)
+		}
+		st, _ := tab.Get(id)
+		online := 0
+		if c.want {
+			online = 1
+		}
+		if st.Online != c.want || tab.Online() != online || len(tab.Connected()) != online {
+			t.Errorf("%s: %+v, %d online", c.name, st, tab.Online())
+		}
+	}
+}
+
+func TestFlush(t *testing.T) {
+	tab := New()
+	t0 := time.Unix(1_000_000, 0)
+	a, b := cert.NodeID{1}, cert.NodeID{2}
+	tab.Report(a, 1, true, t0, "r", netip.Addr{})
+	tab.Report(b, 2, true, t0, "r", netip.Addr{})
+	tab.Report(b, 2, false, t0.Add(time.Second), "r", netip.Addr{})
+	now := t0.Add(time.Minute)
+	seen := tab.Flush(now, false)
+	if len(seen) != 2 || !seen[a].Equal(now) || !seen[b].Equal(t0.Add(time.Second)) {
+		t.Errorf("first batch: %v", seen)
+	}
+	if seen := tab.Flush(now, false); len(seen) != 0 {
+		t.Errorf("nothing changed: %v", seen)
+	}
+	if seen := tab.Flush(now, true); len(seen) != 1 || !seen[a].Equal(now) {
+		t.Errorf("last batch: %v", seen)
+	}
+	tab.Forget(a)
+	if tab.Online() != 0 {
+		t.Error("a forgotten node is online")
+	}
+}
