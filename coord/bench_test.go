@@ -24,11 +24,10 @@ import (
 // preload makes n nodes, as fast as the store takes them.
 func preload(b testing.TB, s *Service, n int) {
 	b.Helper()
-	k, tok, err := s.CreateKey(context.Background(), NewKey{Reusable: true, Tags: []string{"device"}})
+	_, tok, err := s.CreateKey(context.Background(), NewKey{Reusable: true, Tags: []string{"device"}})
 	if err != nil {
 		b.Fatal(err)
 	}
-	_, _ = k, tok
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
@@ -67,14 +66,15 @@ func preload(b testing.TB, s *Service, n int) {
 func BenchmarkJoin(b *testing.B) {
 	for _, tls := range []bool{false, true} {
 		for _, present := range []int{0, 50_000} {
-			b.Run(fmt.Sprintf("tls=%v/present=%d", tls, present), func(b *testing.B) { benchJoin(b, tls, present) })
+			s := openSite(b, func(o *Options) { o.Log = nil })
+			preload(b, s.Service, present)
+			b.Run(fmt.Sprintf("tls=%v/present=%d", tls, present), func(b *testing.B) { s.benchJoin(b, tls) })
+			s.Close() // its memory is not the next one's
 		}
 	}
 }
 
-func benchJoin(b *testing.B, overTLS bool, present int) {
-	s := openSite(b, func(o *Options) { o.Log = nil })
-	preload(b, s.Service, present)
+func (s *site) benchJoin(b *testing.B, overTLS bool) {
 	join := func(d *device, tok cert.Token) error { return d.join(b, tok, "bench") }
 	if overTLS {
 		join = s.joinOverTLS(b)

@@ -36,6 +36,10 @@ const (
 // the process ends.
 const closeGrace = 2 * time.Second
 
+// lockWait is how long a starting server waits for a verb, or for the server
+// that it replaces, to leave the data directory.
+const lockWait = 3 * time.Second
+
 // Address is where to listen. A port that is taken is an error when somebody
 // asked for it, and a warning when it is only the default.
 type Address struct {
@@ -99,6 +103,8 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		return nil, err
 	}
 	o.Create = true
+	// A verb may be at work in the directory just now.
+	o.LockWait = lockWait
 	urls := o.URLs
 	if len(urls) == 0 {
 		urls = []string{s.defaultURL()}

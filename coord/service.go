@@ -51,6 +51,7 @@ type Options struct {
 	Suffix   string
 	Software string // version of weft-server
 	NodeLife time.Duration
+	LockWait time.Duration // how long to wait for another process to leave the data directory
 	Log      *slog.Logger
 	Now      func() time.Time // the server's clock; nil is time.Now
 
@@ -119,7 +120,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	lock, err := lockDir(o.Data)
+	lock, err := lockDir(ctx, o.Data, o.LockWait)
 	if err != nil {
 		return nil, err
 	}
@@ -206,21 +207,28 @@ func (o *Options) check() error {
 	return nil
 }
 
-// lockDir takes the data directory for this process. The lock ends with the
-// process, however it ends.
-func lockDir(dir string) (*os.File, error) {
+// lockDir takes the data directory for this process, waiting a while for one
+// that is about to leave. The lock ends with the process, however it ends.
+func lockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", dir, ErrLocked)
+	deadline := time.Now().Add(wait)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
 		}
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) || ctx.Err() != nil {
+			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				err = ErrLocked
+			}
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	return f, nil
 }
 
 // makeNetwork is the first start.
