@@ -596,6 +596,16 @@ func (p *peers) reconnected() {
 	})
 }
 
+// worldChanged lets every peer be tried again at once: what failed before may
+// have been the old network's fault.
+func (p *peers) worldChanged() {
+	p.do(func() {
+		for _, q := range p.table {
+			q.nextRedial = time.Time{}
+		}
+	})
+}
+
 // policyChanged applies new rules to every tunnel, live flows included.
 func (p *peers) policyChanged() {
 	p.do(func() {

@@ -9,6 +9,7 @@ import (
 
 	"weft/coord/api"
 	"weft/coord/client"
+	"weft/overlay/link"
 )
 
 // running is the part of a node that exists between up and down: the link to
@@ -16,6 +17,7 @@ import (
 type running struct {
 	n       *Node
 	client  *client.Client
+	dialer  *link.Dialer
 	home    *home
 	peers   *peers
 	control *control
@@ -51,7 +53,7 @@ func (n *Node) run() error {
 	rt := dialer.Transport()
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
-	r := &running{n: n, client: client.New(rt, n.clock.Contact), endPeers: endPeers, endRest: endRest}
+	r := &running{n: n, client: client.New(rt, n.clock.Contact), dialer: dialer, endPeers: endPeers, endRest: endRest}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home = newHome(n, r, dialer, s.self.ID)
 	r.peers = newPeers(pctx, n, r, s)
@@ -63,6 +65,7 @@ func (n *Node) run() error {
 	r.tunnels.Go(func() { r.peers.run(pctx) })
 	r.rest.Go(func() { r.control.run(ctx) })
 	r.rest.Go(func() { r.home.run(ctx) })
+	r.rest.Go(func() { n.watchWorld(ctx, r) })
 	n.health.notify()
 	return nil
 }

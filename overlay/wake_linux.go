@@ -1,0 +1,103 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifyWorld calls tell when the kernel says that a link, an address or a
+// default route changed (rtnetlink), or that the clock was set, which it also
+// says after a sleep (timerfd with TFD_TIMER_CANCEL_ON_SET). Nothing runs in
+// between. stop ends it and waits; it is never nil.
+func notifyWorld(tell func()) (stop func(), err error) {
+	var files []*os.File
+	var wg sync.WaitGroup
+	stop = func() {
+		for _, f := range files {
+			f.Close()
+		}
+		wg.Wait()
+	}
+	links, err := openLinks()
+	if err == nil {
+		files = append(files, links)
+		wg.Go(func() {
+			b := make([]byte, 8192)
+			for {
+				// What changed does not matter, and a message that did not
+				// fit (ENOBUFS) says that much did.
+				if _, err := links.Read(b); err != nil && !errors.Is(err, unix.ENOBUFS) {
+					return
+				}
+				tell()
+			}
+		})
+	}
+	clock, clockErr := openClock()
+	if clockErr == nil {
+		files = append(files, clock)
+		wg.Go(func() {
+			b := make([]byte, 8)
+			for {
+				if _, err := clock.Read(b); !errors.Is(err, unix.ECANCELED) {
+					return
+				}
+				tell()
+				if armClock(clock) != nil {
+					return
+				}
+			}
+		})
+	}
+	return stop, errors.Join(err, clockErr)
+}
+
+func openLinks() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("bind rtnetlink: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "rtnetlink"), nil
+}
+
+func openClock() (*os.File, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open timerfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "timerfd")
+	if err := armClock(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// armClock sets the timer to a time that does not come: only its cancellation
+// counts.
+func armClock(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var never unix.ItimerSpec
+	never.Value.Sec = math.MaxInt32 // a clock that stands after 2038 gives a call now and then
+	var setErr error
+	err = conn.Control(func(fd uintptr) {
+		setErr = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+	})
+	if err == nil && setErr != nil {
+		err = fmt.Errorf("set timerfd: %w", setErr)
+	}
+	return err
+}

@@ -1,0 +1,35 @@
+//go:build !linux
+
+package overlay
+
+import (
+	"sync"
+	"time"
+)
+
+// sleepCheck is how often the clocks are compared where the system does not
+// say by itself that it slept.
+const sleepCheck = 30 * time.Second
+
+// notifyWorld calls tell when the wall clock ran ahead of the monotonic one:
+// the machine slept, or its clock was set. stop ends it and waits.
+func notifyWorld(tell func()) (stop func(), err error) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		last := time.Now()
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(sleepCheck):
+			}
+			now := time.Now()
+			if now.Round(0).Sub(last.Round(0))-now.Sub(last) > sleepCheck/3 {
+				tell()
+			}
+			last = now
+		}
+	})
+	return func() { close(done); wg.Wait() }, nil
+}
