@@ -213,7 +213,7 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 		token, err := readTokenFile(o.tokenFile)
 		// A device that has joined does not need the file any more, and it is
 		// wise to delete it.
-		if _, serr := os.Stat(filepath.Join(o.state, "identity.json")); err != nil && serr == nil {
+		if _, serr := os.Stat(filepath.Join(o.state, "node.json")); err != nil && serr == nil {
 			return "", nil
 		}
 		return token, err
