@@ -27,6 +27,7 @@ const (
 	nudgeSpacing    = 2 * time.Second // at most one nudged fetch in this time
 	maxFetchBackoff = time.Minute
 	maxSpread       = 10 * time.Minute
+	crlSpacing      = time.Second // after a pushed list that was not newer, or not genuine
 )
 
 // control fetches. Its fields belong to the goroutine in run, but for wake.
@@ -92,28 +93,24 @@ func (c *control) wantCRL(der []byte) {
 	}
 }
 
-// run is the goroutine. It ends with ctx.
+// run is the goroutine. It ends with ctx. When the next fetch is due is decided
+// once and not again with each nudge, so that a relay that nudges without end
+// neither makes the node fetch more often nor keeps it from fetching.
 func (c *control) run(ctx context.Context) {
 	var target wanted
 	target.Versions = c.have
-	backoff := time.Duration(0)
-	var lastNudged time.Time
+	var due time.Time            // of a fetch, should one be needed
+	var backoff time.Duration    // after a fetch that failed
+	last := map[bool]time.Time{} // by nudged: the last fetch
+	var refusedCRL time.Time     // when a pushed list was of no use
 	for {
-		s := c.n.snap.Load()
-		renewIn := c.renewIn(s)
+		renewIn := c.renewIn(c.n.snap.Load())
 		if target.renew {
 			renewIn = 0
 		}
-		behind := c.behind(target)
 		wait := renewIn
-		if behind || renewIn <= 0 {
-			wait = backoff
-			if behind && backoff == 0 && target.nudged {
-				wait = c.jitter(target, s)
-				if since := time.Since(lastNudged); since < nudgeSpacing {
-					wait = max(wait, nudgeSpacing-since)
-				}
-			}
+		if renewIn <= 0 || c.behind(target) {
+			wait = time.Until(due)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -122,23 +119,32 @@ func (c *control) run(ctx context.Context) {
 			return
 		case w := <-c.wake:
 			timer.Stop()
-			if w.Versions != target.Versions {
-				backoff = 0
-			}
 			if w.Versions == (api.Versions{}) {
 				w.Versions = target.Versions
 			}
+			waiting := c.behind(target)
 			target = w
+			if waiting && backoff == 0 {
+				continue // it is due already
+			}
+			now := time.Now()
+			soonest := last[w.nudged].Add(nudgeSpacing)
+			if w.nudged {
+				soonest = later(soonest, now.Add(c.jitter(w, c.n.snap.Load())))
+			}
+			if backoff == 0 || soonest.Before(due) {
+				due = soonest // the relay has heard from the server: no need to be patient
+			}
 			continue
 		case der := <-c.crls:
 			timer.Stop()
-			c.n.takeCRL(der)
+			if time.Since(refusedCRL) > crlSpacing && !c.n.takeCRL(der) {
+				refusedCRL = time.Now()
+			}
 			continue
 		case <-timer.C:
 		}
-		if target.nudged {
-			lastNudged = time.Now()
-		}
+		last[target.nudged] = time.Now()
 		if err := c.fetch(ctx, target, renewIn <= 0); err != nil {
 			if ctx.Err() != nil {
 				return
@@ -148,17 +154,24 @@ func (c *control) run(ctx context.Context) {
 				c.refused(err)
 			}
 			c.n.log.Info("fetch from the server", "err", err)
-			backoff = min(max(2*backoff, time.Second), maxFetchBackoff)
-			backoff = jitter(backoff)
+			backoff = jitter(min(max(2*backoff, time.Second), maxFetchBackoff))
+			due = time.Now().Add(backoff)
 			continue
 		}
 		c.n.health.clear("server-offline")
-		backoff, target.renew = 0, false
+		backoff, due, target.renew = 0, time.Time{}, false
 		target.Versions = c.n.versions()
 		c.have = target.Versions
 		c.r.home.home.SendVersions(c.have)
 		c.r.peers.upToDate()
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // behind reports whether something differs from what the server has.
@@ -361,7 +374,7 @@ func (n *Node) takeCRL(der []byte) bool {
 	}
 	r := n.running
 	n.mu.Unlock()
-	peers, _ := n.dir.all()
+	peers := n.dir.all()
 	for _, k := range peers {
 		if crl.Revoked(k.node.Serial) {
 			n.dir.remove(k.node.ID)
@@ -409,7 +422,7 @@ func (n *Node) checkNames() {
 	pinned := map[string]cert.NodeID{}
 	n.state.loadCache(namesFile, &pinned)
 	changed := false
-	peers, _ := n.dir.all()
+	peers := n.dir.all()
 	for _, k := range peers {
 		id, ok := pinned[k.node.Name]
 		if ok && id != k.node.ID {

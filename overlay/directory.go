@@ -49,13 +49,21 @@ type directory struct {
 }
 
 func newDirectory(now func() time.Time) *directory {
-	return &directory{
-		now:      now,
-		byID:     map[cert.NodeID]*known{},
-		byName:   map[string]*known{},
-		byAddr:   map[netip.Addr]*known{},
-		negative: map[string]time.Time{},
-	}
+	d := &directory{now: now}
+	d.reset()
+	return d
+}
+
+// reset forgets everything: this node is another one now.
+func (d *directory) reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.version = api.Version{}
+	d.byID = map[cert.NodeID]*known{}
+	d.byName = map[string]*known{}
+	d.byAddr = map[netip.Addr]*known{}
+	d.negative = map[string]time.Time{}
+	d.changes++
 }
 
 // update takes a directory or a delta on one. verify turns a certificate into
@@ -250,16 +258,22 @@ func (d *directory) setMissing(key string) {
 	d.negative[key] = d.now().Add(negativeTTL)
 }
 
-// all returns the nodes known, in no order, with the version of the directory
-// and the number of changes so far.
-func (d *directory) all() (peers []*known, changes uint64) {
+// all returns the nodes known, in no order.
+func (d *directory) all() []*known {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	peers = make([]*known, 0, len(d.byID))
+	peers := make([]*known, 0, len(d.byID))
 	for _, k := range d.byID {
 		peers = append(peers, k)
 	}
-	return peers, d.changes
+	return peers
+}
+
+// changeCount moves with each change of a name, an address or presence.
+func (d *directory) changeCount() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.changes
 }
 
 // currentVersion returns the version of the server's directory that is held.

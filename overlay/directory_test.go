@@ -86,7 +86,7 @@ func TestLookedUpNodesAreBounded(t *testing.T) {
 		d.learn(&known{node: fakeNode(i, fmt.Sprintf("n%d", i))})
 		d.find("n0") // in use, so it stays
 	}
-	all, _ := d.all()
+	all := d.all()
 	if len(all) > maxLookedUp+1 {
 		t.Errorf("%d nodes kept, want at most %d", len(all), maxLookedUp+1)
 	}

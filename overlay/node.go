@@ -101,6 +101,8 @@ type Node struct {
 	log   *slog.Logger
 	clock *cert.Clock
 	boot  uint64 // random: tells a restarted daemon from a lost session
+	// idleAfter is how long a tunnel lives without data.
+	idleAfter time.Duration
 
 	snap   atomic.Pointer[snapshot] // what is known, immutable
 	active atomic.Pointer[running]  // running, for the packet path
@@ -147,7 +149,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Wall == nil {
 		cfg.Wall = time.Now
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall)}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter}
 	var b [8]byte
 	rand.Read(b[:])
 	n.boot = binary.BigEndian.Uint64(b[:])
@@ -266,7 +268,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	}
 	n.id, n.down = nil, false
 	n.snap.Store(nil)
-	n.dir = newDirectory(time.Now)
+	n.dir.reset()
 	return nil
 }
 

@@ -117,11 +117,6 @@ func (n *Node) Status() localapi.Status {
 	if s == nil {
 		return st
 	}
-	for _, h := range st.Health {
-		if h.Code == "server-offline" {
-			st.Server.Online = false
-		}
-	}
 	st.Self = localapi.SelfStatus{
 		ID: s.self.ID.String(), Name: s.self.Name, FQDN: s.self.FQDN,
 		IPv4: s.self.IPv4.String(), IPv6: s.self.IPv6.String(),
@@ -137,7 +132,7 @@ func (n *Node) Status() localapi.Status {
 	}
 	tunnels := *r.peers.view.Load()
 	seen := map[string]bool{}
-	list, _ := n.dir.all()
+	list := n.dir.all()
 	for _, k := range list {
 		if k.node.ID == s.self.ID {
 			continue
@@ -188,7 +183,6 @@ type nameCache struct {
 	// mu guards the following.
 	names   *localapi.Names
 	snap    *snapshot
-	dir     *directory
 	changes uint64
 	online  bool
 }
@@ -196,17 +190,14 @@ type nameCache struct {
 // Names implements localapi.Node.
 func (n *Node) Names() *localapi.Names {
 	s := n.snap.Load()
-	n.mu.Lock()
-	r, dir := n.running, n.dir
-	n.mu.Unlock()
+	dir := n.dir
+	r := n.active.Load()
 	online := r != nil && r.home.connected() && !n.health.has("server-offline")
 	c := &n.names
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	dir.mu.Lock()
-	changes := dir.changes
-	dir.mu.Unlock()
-	if c.names != nil && c.snap == s && c.dir == dir && c.changes == changes && c.online == online {
+	changes := dir.changeCount()
+	if c.names != nil && c.snap == s && c.changes == changes && c.online == online {
 		return c.names
 	}
 	next := &localapi.Names{Serial: 1}
@@ -220,7 +211,7 @@ func (n *Node) Names() *localapi.Names {
 		next.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
 		next.Complete = online && s.readsDirectory() && !dir.currentVersion().IsZero()
 		next.Peers = append(next.Peers, peerOf(s.self, true, true))
-		list, _ := dir.all()
+		list := dir.all()
 		for _, k := range list {
 			if k.node.ID != s.self.ID {
 				next.Peers = append(next.Peers, peerOf(k.node, k.online, false))
@@ -228,7 +219,7 @@ func (n *Node) Names() *localapi.Names {
 		}
 		slices.SortFunc(next.Peers, func(a, b localapi.Peer) int { return strings.Compare(a.Name, b.Name) })
 	}
-	c.names, c.snap, c.dir, c.changes, c.online = next, s, dir, changes, online
+	c.names, c.snap, c.changes, c.online = next, s, changes, online
 	return next
 }
 
