@@ -80,6 +80,9 @@ func (l *link) read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		if !ok {
 			return 0, os.ErrClosed
 		}
+		if got == 0 { // interrupted
+			return 0, nil
+		}
 		n := 0
 		for _, pkt := range batch[:got] {
 			if size := pkt.Size(); size > 0 && offset+size <= len(bufs[n]) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -310,6 +311,31 @@ func TestAllocs(t *testing.T) {
 	}); got != 0 {
 		t.Errorf("merge: %v allocations per run", got)
 	}
+}
+
+// WakeRead ends the Read that waits, or else the next one, and loses no packet.
+func TestWakeRead(t *testing.T) {
+	n := newNet(t, Config{}, addrA4, addrA6)
+	c, err := n.DialContext(within(t, 10*time.Second), "udp", netip.AddrPortFrom(addrB4, 9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	bufs, sizes := [][]byte{make([]byte, 2000)}, make([]int, 1)
+	read := func(want int) {
+		t.Helper()
+		if got, err := n.Read(bufs, sizes, 0); got != want || err != nil {
+			t.Fatalf("read %d packets, %v; want %d", got, err, want)
+		}
+	}
+	c.Write([]byte("one"))
+	n.WakeRead()
+	n.WakeRead() // two before a Read are one
+	read(0)
+	read(1)
+	woken := time.AfterFunc(10*time.Millisecond, n.WakeRead) // most likely into the Read
+	defer woken.Stop()
+	read(0)
 }
 
 func TestReadAfterClose(t *testing.T) {

@@ -348,13 +348,17 @@ func (n *Net) Events() <-chan tun.Event { return n.events }
 func (n *Net) BatchSize() int { return batchSize }
 
 // Read waits for packets that the network sends, fills bufs[i][offset:] with
-// one IP packet each and sets sizes[i]. It returns how many, at least one, or
-// os.ErrClosed after Close. Packets are up to MaxSegment plus 100 bytes long; a
-// buffer that is too small for its packet loses it. One goroutine is expected
-// to call Read, several are safe.
+// one IP packet each and sets sizes[i]. It returns how many, at least one unless
+// WakeRead was called, or os.ErrClosed after Close. Packets are up to MaxSegment
+// plus 100 bytes long; a buffer that is too small for its packet loses it. One
+// goroutine is expected to call Read, several are safe.
 func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	return n.link.read(bufs, sizes, offset)
 }
+
+// WakeRead makes a Read that waits, or else the next one, return 0 packets and
+// no error at once.
+func (n *Net) WakeRead() { n.link.tx.interrupt() }
 
 // Write gives the network one IP packet from a peer in each bufs[i][offset:].
 // The buffers are the caller's again when it returns. What is no valid packet

@@ -26,6 +26,7 @@ type txQueue struct {
 	// mu guards the following.
 	mu     sync.Mutex
 	closed bool
+	woken  bool // the next pop returns at once
 	nodes  [txPackets]txNode
 	free   int16 // head of the list of free nodes, -1: none
 	flows  [txFlows]txFlow
@@ -98,8 +99,17 @@ func (q *txQueue) wake() {
 	}
 }
 
+// interrupt makes a pop that waits, or else the next one, return nothing.
+func (q *txQueue) interrupt() {
+	q.mu.Lock()
+	q.woken = true
+	q.mu.Unlock()
+	q.wake()
+}
+
 // pop waits for packets, fills dst with up to len(dst) of them and returns how
-// many; their references are the caller's. ok is false after close.
+// many, 0 after interrupt; their references are the caller's. ok is false after
+// close.
 func (q *txQueue) pop(dst []*stack.PacketBuffer) (n int, ok bool) {
 	for {
 		q.mu.Lock()
@@ -108,13 +118,15 @@ func (q *txQueue) pop(dst []*stack.PacketBuffer) (n int, ok bool) {
 			q.wake()
 			return 0, false
 		}
-		for n < len(dst) && q.first >= 0 {
+		woken := q.woken
+		q.woken = false
+		for !woken && n < len(dst) && q.first >= 0 {
 			dst[n] = q.take()
 			n++
 		}
 		more := q.first >= 0
 		q.mu.Unlock()
-		if n > 0 {
+		if n > 0 || woken {
 			if more {
 				q.wake()
 			}
