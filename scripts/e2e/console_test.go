@@ -40,8 +40,8 @@ func TestConsole(t *testing.T) {
 			t.Errorf("%s/healthz: %d", s.base, code)
 		}
 		code, body, h := get(s.c, s.base+"/")
-		if code != 200 || !strings.Contains(body, "<html") {
-			t.Errorf("%s/: %d", s.base, code)
+		if code != 200 && code != 401 || !strings.Contains(body, "<html") || !strings.Contains(strings.ToLower(body), "sign in") {
+			t.Errorf("%s/ is no sign-in page: %d\n%.500s", s.base, code, body)
 		}
 		csp := h.Get("Content-Security-Policy")
 		if !strings.Contains(csp, "default-src") || strings.Contains(csp, "unsafe-inline") {

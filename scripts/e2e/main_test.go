@@ -97,6 +97,7 @@ func oneLine(t *testing.T, r lab.Result) {
 // 20 ms and gets it echoed.
 type flow struct {
 	t    *testing.T
+	from *lab.Node
 	conn net.Conn
 	done chan struct{}
 
@@ -117,7 +118,7 @@ func newFlow(t *testing.T, from *lab.Node, to string) *flow {
 	if err != nil {
 		t.Fatalf("connect to %s: %v", to, err)
 	}
-	f := &flow{t: t, conn: c, done: make(chan struct{}), last: time.Now()}
+	f := &flow{t: t, from: from, conn: c, done: make(chan struct{}), last: time.Now()}
 	go f.write()
 	go f.read()
 	t.Cleanup(func() { f.end() })
@@ -190,6 +191,8 @@ func (f *flow) echoes(n int, limit time.Duration) time.Duration {
 		case now >= have+n:
 			return first
 		case time.Since(start) > limit:
+			f.t.Logf("status: %v", f.from.Weft("status", "--json"))
+			f.t.Logf("a new connection: %v", f.from.Weft("ping", "-c", "2", "kitchen-pi"))
 			f.t.Fatalf("%d echoes in %v, want %d", now-have, limit, n)
 		}
 		time.Sleep(time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,7 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/proxy"
 	"golang.org/x/sys/unix"
 )
 
@@ -182,23 +182,40 @@ func (n *Namespace) HTTP(proxyURL string) *http.Client {
 }
 
 // SOCKS connects from inside n to addr by way of a SOCKS5 proxy, which
-// resolves the name.
-func (n *Namespace) SOCKS(ctx context.Context, proxyAddr, addr string) (net.Conn, error) {
-	d, err := proxy.SOCKS5("tcp", proxyAddr, nil, inside{n})
+// resolves the name. The connection can be half-closed.
+func (n *Namespace) SOCKS(ctx context.Context, proxyAddr, addr string) (*net.TCPConn, error) {
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	return d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr)
-}
-
-type inside struct{ n *Namespace }
-
-func (d inside) Dial(network, addr string) (net.Conn, error) {
-	return d.n.Dial(context.Background(), network, addr)
-}
-
-func (d inside) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return d.n.Dial(ctx, network, addr)
+	num, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	c, err := n.Dial(ctx, "tcp", proxyAddr)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	request := append([]byte{5, 1, 0, 5, 1, 0, 3, byte(len(host))}, host...)
+	request = append(request, byte(num>>8), byte(num))
+	answer := make([]byte, 2+10)
+	_, err = c.Write(request)
+	if err == nil {
+		_, err = io.ReadFull(c, answer) // the bound address is IPv4 in an error, too
+	}
+	if err == nil && answer[3] != 0 {
+		err = fmt.Errorf("connect to %s: SOCKS error %d", addr, answer[3])
+	}
+	if err == nil && answer[5] == 4 { // or IPv6
+		_, err = io.ReadFull(c, make([]byte, 12))
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
 }
 
 // Bytes is what an interface of n has sent and received so far, all headers
