@@ -132,7 +132,9 @@ type device struct {
 	id    cert.NodeID
 	shown *x509.Certificate // what it shows to the server
 	res   *api.JoinResponse
-	times []time.Time // server times heard
+
+	mu    sync.Mutex
+	times []time.Time // server times heard; mu guards it
 }
 
 func newDevice(t testing.TB, s *Service) *device {
@@ -149,7 +151,11 @@ func newDevice(t testing.TB, s *Service) *device {
 	d.show(t, self.Certificate[0])
 	spki, _ := cert.SPKI(&key.PublicKey)
 	d.id = cert.NodeIDOf(s.network, spki)
-	d.Client = client.New(&direct{api: s.API(), leaf: func() *x509.Certificate { return d.shown }}, func(at time.Time) { d.times = append(d.times, at) })
+	d.Client = client.New(&direct{api: s.API(), leaf: func() *x509.Certificate { return d.shown }}, func(at time.Time) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.times = append(d.times, at)
+	})
 	return d
 }
 

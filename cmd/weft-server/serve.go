@@ -60,6 +60,9 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	}
 	ctx := cmd.Context()
 	s, err := coord.NewServer(ctx, options)
+	if err != nil && ctx.Err() != nil {
+		return nil // told to stop before it had begun
+	}
 	if err != nil {
 		return err
 	}
@@ -72,7 +75,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	defer overdue()
 	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", buildVersion())
 	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
-	if err := o.greet(cmd, s); err != nil {
+	if err := o.greet(cmd, s); err != nil && ctx.Err() == nil {
 		return errors.Join(err, s.Close())
 	}
 	select {
