@@ -91,6 +91,7 @@ type client struct {
 	pingAt   int64
 	timer    *time.Timer // pings after silence
 	probe    *probe
+	measures map[[8]byte]chan struct{} // by Ping
 }
 
 // contact is another node that this client exchanged frames with.
@@ -188,6 +189,7 @@ func (c *client) frame(f []byte, now int64) error {
 	case relay.TypePing:
 		c.send(relay.TypePong, body)
 	case relay.TypePong:
+		c.measured(body)
 	case relay.TypeVersions:
 		var v api.Versions
 		if err := json.Unmarshal(body, &v); err != nil {
@@ -544,6 +546,10 @@ func (c *client) close() {
 	c.packets.clear()
 	c.sessions.clear()
 	c.control, c.crl, c.nudge = nil, nil, nil
+	for _, done := range c.measures {
+		close(done) // gone is set
+	}
+	c.measures = nil
 	c.roomLocked()
 	c.mu.Unlock()
 	link.CloseNow(c.c)

@@ -1,0 +1,78 @@
+package relayserver
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// maxMeasures bounds the measurements of one client that go on at once.
+const maxMeasures = 16
+
+// ErrAbsent is returned by Ping for a node that is not connected here.
+var ErrAbsent = errors.New("not connected to this relay")
+
+// errBusy is returned by Ping when enough others are measuring.
+var errBusy = errors.New("too many measurements of this device at once")
+
+// Ping measures the round trip between the relay and a connected node, for
+// people who look at a device. It returns ErrAbsent when the node is not
+// here or goes, and the error of ctx when no answer comes.
+func (s *Server) Ping(ctx context.Context, id cert.NetworkID, node cert.NodeID) (time.Duration, error) {
+	s.mu.RLock()
+	var c *client
+	if n := s.networks[id]; n != nil {
+		c = n.clients[node]
+	}
+	s.mu.RUnlock()
+	if c == nil {
+		return 0, ErrAbsent
+	}
+	var nonce [8]byte
+	rand.Read(nonce[:])
+	nonce[0] |= 1 // unlike that of the pings after silence, which is zero
+	done := make(chan struct{})
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return 0, ErrAbsent
+	case len(c.measures) >= maxMeasures:
+		c.mu.Unlock()
+		return 0, errBusy
+	case c.measures == nil:
+		c.measures = map[[8]byte]chan struct{}{}
+	}
+	c.measures[nonce] = done
+	c.controlLocked(relay.AppendFrame(nil, relay.TypePing, nonce[:]))
+	c.mu.Unlock()
+	start := time.Now()
+	defer func() {
+		c.mu.Lock()
+		delete(c.measures, nonce)
+		c.mu.Unlock()
+	}()
+	select {
+	case <-done:
+		if c.gone.Load() {
+			return 0, ErrAbsent
+		}
+		return time.Since(start), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// measured takes a pong.
+func (c *client) measured(nonce []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if done, ok := c.measures[[8]byte(nonce)]; ok {
+		delete(c.measures, [8]byte(nonce))
+		close(done)
+	}
+}
