@@ -102,6 +102,10 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 		}
 	}()
 	c, err := n.cfg.Net.DialContext(dctx, network, target)
+	if errors.Is(err, syscall.EHOSTUNREACH) && r.peers.ensure(dctx, k.node.ID) == nil {
+		// The answer to an earlier introduction, which failed.
+		c, err = n.cfg.Net.DialContext(dctx, network, target)
+	}
 	close(settled)
 	if err != nil {
 		if cause := context.Cause(dctx); cause != nil && ctx.Err() == nil {

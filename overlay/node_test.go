@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,33 +26,59 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/localapi"
+	"weft/overlay/overlaytest"
 	"weft/overlay/relay/relayserver"
 )
 
-// world is a network on loopback: a coordination server whose API can be
-// switched off, a relay that can be restarted, and nodes in user space.
+// world is a network on loopback, or on an internet in memory: a coordination
+// server whose API can be switched off, a relay that can be restarted, and
+// nodes in user space.
 type world struct {
-	t    *testing.T
-	svc  *coord.Service
-	auth *ca.Authorities
-	addr string
-	away atomic.Bool // the coordination server does not answer
+	t        *testing.T
+	setup    setup
+	svc      *coord.Service
+	auth     *ca.Authorities
+	addr     string
+	away     atomic.Bool  // the coordination server does not answer
+	requests atomic.Int64 // asked of the coordination server
 
 	link  *link.Server
 	relay *relayserver.Server
+	evil  *evilRelay // in place of relay
 	done  chan struct{}
+}
+
+// setup says what is special about a world.
+type setup struct {
+	life time.Duration                   // of node certificates; 0: as usual
+	host *overlaytest.Host               // where the server runs; nil: on loopback
+	evil bool                            // the relay is an evilRelay
+	api  func(http.Handler) http.Handler // around the coordination server's; may be nil
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newWorldOf(t, setup{})
+}
+
+func newWorldOf(t *testing.T, s setup) *world {
+	t.Helper()
+	checkLeaks(t)
+	w := &world{t: t, setup: s}
+	if s.host != nil {
+		w.addr = "server:443"
+	} else {
+		w.addr = "127.0.0.1:0"
+	}
+	l, err := w.listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.addr = l.Addr().String()
+	if s.host == nil {
+		w.addr = l.Addr().String()
+	}
 	data := t.TempDir()
-	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: data, Create: true, URLs: []string{"https://" + w.addr}})
+	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +99,28 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+func (w *world) listen() (net.Listener, error) {
+	if w.setup.host != nil {
+		return w.setup.host.Listen("tcp", ":443")
+	}
+	return net.Listen("tcp", w.addr)
+}
+
+// checkLeaks compares the goroutines at the very end of the test with those of
+// now.
+func checkLeaks(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				stacks := make([]byte, 1<<20)
+				t.Errorf("%d goroutines, %d before the test:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+				return
+			}
+		}
+	})
+}
+
 func (w *world) startRelay(l net.Listener) {
 	w.relay = relayserver.New(relayserver.Config{
 		Verify: func(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
@@ -88,17 +137,27 @@ func (w *world) startRelay(l net.Listener) {
 		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
 		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
 	})
+	serve := w.relay.Serve
 	w.svc.SetRelay(w.relay)
+	if w.setup.evil {
+		w.evil = newEvilRelay(w)
+		w.svc.SetRelay(w.evil)
+		serve = w.evil.serve
+	}
 	handler := w.svc.API()
+	if w.setup.api != nil {
+		handler = w.setup.api(handler)
+	}
 	w.link = link.NewServer(link.ServerConfig{
 		Certificate: func() *tls.Certificate { c, _ := w.auth.Leaf(time.Now()); return c },
 		API: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			w.requests.Add(1)
 			if w.away.Load() {
 				panic(http.ErrAbortHandler)
 			}
 			handler.ServeHTTP(rw, r)
 		}),
-		Relay: w.relay.Serve,
+		Relay: serve,
 		Site:  http.NotFoundHandler(),
 		Log:   slog.New(slog.DiscardHandler),
 	})
@@ -110,6 +169,9 @@ func (w *world) stopRelay() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	w.relay.Shutdown(ctx)
+	if w.evil != nil {
+		w.evil.close()
+	}
 	w.link.Shutdown(ctx)
 	<-w.done
 }
@@ -117,7 +179,7 @@ func (w *world) stopRelay() {
 func (w *world) restartRelay() {
 	w.t.Helper()
 	w.stopRelay()
-	l, err := net.Listen("tcp", w.addr)
+	l, err := w.listen()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -139,11 +201,21 @@ type node struct {
 	w    *world
 	cfg  overlay.Config
 	stop func()
+
+	wrap    func(*netstack.Net) overlay.Net // around the node's network; may be nil
+	prepare func(*overlay.Node)             // before it starts; may be nil
 }
 
 func (w *world) node(name string, tags ...string) *node {
 	w.t.Helper()
-	n := &node{w: w, cfg: overlay.Config{StateDir: filepath.Join(w.t.TempDir(), name), Hostname: name, Version: "test"}}
+	return w.nodeOf(name, overlay.Config{}, tags...)
+}
+
+// nodeOf starts a node with whatever cfg says.
+func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
+	w.t.Helper()
+	n := &node{w: w, cfg: cfg}
+	n.cfg.StateDir, n.cfg.Hostname, n.cfg.Version = filepath.Join(w.t.TempDir(), name), name, "test"
 	n.cfg.Token = w.token(coord.NewKey{Tags: tags})
 	if testing.Verbose() {
 		n.cfg.Log = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
@@ -160,9 +232,15 @@ func (n *node) start() {
 		t.Fatal(err)
 	}
 	n.cfg.Net = nw
+	if n.wrap != nil {
+		n.cfg.Net = n.wrap(nw)
+	}
 	n.Node, err = overlay.New(n.cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n.prepare != nil {
+		n.prepare(n.Node)
 	}
 	running := n.Node
 	n.stop = func() { running.Close() }

@@ -29,7 +29,8 @@ const (
 	silentAfter    = 2 * time.Second  // data sent, nothing received: ask over the session
 	pingAnswer     = 2 * time.Second  // no answer to that: introduce anew
 	trustPing      = 8 * time.Second  // an answered ping is believed for this long
-	resetSpacing   = 5 * time.Second  // introductions made because of resets, per peer
+	resetSpacing   = 5 * time.Second  // introductions made because of resets or lost sessions, per peer
+	calledTurn     = 3 * time.Second  // a lost session is redialled by the side that did not call after this
 	redialMax      = 30 * time.Second
 	dialTimeout    = 12 * time.Second // two attempts of intro.HandshakeTimeout, and a little
 	numbersWait    = 2 * time.Second  // accept nobody before our CRL is current, this long
@@ -57,6 +58,8 @@ type peer struct {
 	dial       *dialing
 	failures   int       // of introductions in a row
 	nextRedial time.Time // not before
+	nextHint   time.Time // no introduction before only because a relay may have meddled
+	lost       time.Time // when the session was lost, if there is none
 	gone       time.Time // when the relay last said that it is not there
 
 	watchers []chan struct{} // closed when the relay says that the peer is gone
@@ -77,7 +80,14 @@ func (p *peer) installed() bool { return !p.made.IsZero() }
 // dialing is an introduction in progress, with those who wait for it.
 type dialing struct {
 	waiters []chan error
+	joined  []chan error // came when it was under way: its failure says nothing to them
 	cancel  context.CancelCauseFunc
+
+	// late says that there was a tunnel under the same key already: it goes on
+	// with the keys it has until the peer has accepted, so that an introduction
+	// that comes to nothing leaves it alone.
+	late      bool
+	overtaken bool // the peer's own introduction was accepted meanwhile: its keys are newer
 }
 
 // peers owns all tunnels of a running node. One goroutine, run, owns the
@@ -286,7 +296,7 @@ var errDown = &localapi.Error{Kind: localapi.KindFailed, Message: "weft is down"
 func (p *peers) call(q *peer, waiter chan error) {
 	if q.dial != nil {
 		if waiter != nil {
-			q.dial.waiters = append(q.dial.waiters, waiter)
+			q.dial.joined = append(q.dial.joined, waiter)
 		}
 		return
 	}
@@ -301,7 +311,7 @@ func (p *peers) call(q *peer, waiter chan error) {
 		ctx, stop := context.WithTimeout(ctx, dialTimeout)
 		defer stop()
 		s, err := p.intro.Dial(ctx, q.id, func(s *intro.Session) {
-			p.inLoop(func() error { return p.install(q, s, true) })
+			p.inLoop(func() error { return p.established(q, d, s) })
 		})
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && !errors.Is(cause, context.DeadlineExceeded) {
@@ -310,6 +320,15 @@ func (p *peers) call(q *peer, waiter chan error) {
 		}
 		p.do(func() { p.called(q, d, s, err) })
 	})
+}
+
+// established takes the keys of an introduction that this node started, before
+// the peer has accepted it.
+func (p *peers) established(q *peer, d *dialing, s *intro.Session) error {
+	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
+		return nil
+	}
+	return p.install(q, s, true)
 }
 
 // inLoop runs f in the owning goroutine and waits for its result.
@@ -336,10 +355,16 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 	case err == nil:
 		q.failures = 0
 		q.gone = time.Time{}
+		if s.Initiator && d.late && !d.overtaken && s.Err() == nil {
+			if ierr := p.install(q, s, true); ierr != nil {
+				p.log.Warn("cannot renew a tunnel", "peer", q.id, "err", ierr)
+			}
+		}
 		if s.Err() == nil {
 			q.session = s // installed before; it may have ended since
 		}
 		p.n.dir.setPresence(q.id, true, time.Time{})
+		p.publish()
 	case errors.As(err, &denied):
 		if q.installed() && q.ours {
 			p.drop(q, "denied", false)
@@ -351,6 +376,12 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			err = nil
 		}
 	}
+	if err != nil && !d.overtaken && q.session != nil && (d.late || q.session.Err() != nil) {
+		// The peer may have accepted all the same. Then it has newer keys, for
+		// the next handshake, and knows the old session no more.
+		q.session.Close()
+		q.session, q.lost = nil, time.Now()
+	}
 	if err != nil {
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
@@ -359,11 +390,17 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			err = p.unreachable(q, err)
 		}
 	}
-	for _, w := range d.waiters {
+	if err != nil && len(d.joined) > 0 && q.dial == nil && denied == nil && p.ctx.Err() == nil && (p.table[q.id] == q || p.table[q.id] == nil) {
+		// Once more: the peer may have come back after this one began.
+		p.table[q.id] = q
+		p.call(q, nil)
+		q.dial.waiters, d.joined = d.joined, nil
+	}
+	for _, w := range append(d.waiters, d.joined...) {
 		w <- err
 	}
-	d.waiters = nil
-	if !q.installed() && q.dial == nil && q.session == nil {
+	d.waiters, d.joined = nil, nil
+	if !q.installed() && q.dial == nil && q.session == nil && p.table[q.id] == q {
 		delete(p.table, q.id)
 	}
 }
@@ -421,6 +458,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
 	}
 	q.node, q.hello, q.ours, q.session = node, s.Remote, ours, s
+	q.gone = time.Time{} // whatever the relay said
 	q.unanswered, q.pinging = time.Time{}, time.Time{}
 	if !q.installed() {
 		q.made = time.Now()
@@ -464,6 +502,9 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 			return err
 		}
 		q.failures, q.gone = 0, time.Time{}
+		if q.dial != nil {
+			q.dial.overtaken = true
+		}
 		return nil
 	})
 	if err != nil {
@@ -484,7 +525,7 @@ func (p *peers) sessionClosed(s *intro.Session, err error) {
 		if q == nil || q.session != s {
 			return
 		}
-		q.session = nil
+		q.session, q.lost = nil, time.Now()
 		switch {
 		case errors.Is(err, intro.ErrBye):
 			redial := p.hasTraffic(q, time.Now())
@@ -510,10 +551,11 @@ func (p *peers) hasTraffic(q *peer, now time.Time) bool {
 func (p *peers) onReset(from cert.NodeID) {
 	p.hint(func() {
 		q := p.table[from]
-		if q == nil || !q.installed() || q.dial != nil || time.Now().Before(q.nextRedial) {
+		now := time.Now()
+		if q == nil || !q.installed() || q.dial != nil || now.Before(q.nextRedial) || now.Before(q.nextHint) {
 			return
 		}
-		q.nextRedial = time.Now().Add(resetSpacing)
+		q.nextHint = now.Add(resetSpacing)
 		p.call(q, nil)
 	})
 }
@@ -747,7 +789,12 @@ func (p *peers) tick(now time.Time) {
 			p.drop(q, "its certificate has expired", true)
 			continue
 		}
-		switch q.judge(now, st) {
+		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
+			q.gone = time.Time{} // the relay said so, and yet it is there
+			p.n.dir.setPresence(q.id, true, time.Time{})
+			p.publish()
+		}
+		switch q.judge(now, st, p.n.idleAfter) {
 		case actDrop:
 			p.drop(q, "idle", true)
 		case actPing:
@@ -768,21 +815,24 @@ const (
 )
 
 // judge decides what a tunnel needs, from its counters. It changes only the
-// peer's notes about unanswered data.
-func (q *peer) judge(now time.Time, st wg.Stats) action {
-	if now.Sub(latest(st.LastTx, st.LastRx, q.made)) >= idleAfter {
+// peer's notes about unanswered data and introductions.
+func (q *peer) judge(now time.Time, st wg.Stats, idle time.Duration) action {
+	if now.Sub(latest(st.LastTx, st.LastRx, q.made)) >= idle {
 		return actDrop
 	}
 	if !st.LastTx.After(st.LastRx) {
 		q.unanswered, q.pinging = time.Time{}, time.Time{}
-		return actNothing
+		return q.judgeSession(now, st)
 	}
 	if q.unanswered.IsZero() || st.LastRx.After(q.unanswered) {
 		q.unanswered = st.LastTx
 		q.pinging = time.Time{}
 	}
-	if now.Sub(q.unanswered) < silentAfter || q.dial != nil {
+	if q.dial != nil {
 		return actNothing
+	}
+	if now.Sub(q.unanswered) < silentAfter {
+		return q.judgeSession(now, st)
 	}
 	if !q.pinging.IsZero() {
 		if now.Sub(q.pinging) < pingAnswer || now.Before(q.nextRedial) {
@@ -797,6 +847,21 @@ func (q *peer) judge(now time.Time, st wg.Stats) action {
 		return actCall
 	}
 	return actPing
+}
+
+// judgeSession redials a lost session whose tunnel goes on: without it neither
+// side can say bye. The side with traffic does it, first the one that called.
+func (q *peer) judgeSession(now time.Time, st wg.Stats) action {
+	turn := q.lost
+	if !q.ours {
+		turn = turn.Add(calledTurn)
+	}
+	if q.session != nil || q.dial != nil || !st.LastTx.After(q.lost) ||
+		now.Before(turn) || now.Before(q.nextRedial) || now.Before(q.nextHint) {
+		return actNothing
+	}
+	q.nextHint = now.Add(resetSpacing)
+	return actCall
 }
 
 // watchGone returns a channel that is closed when the relay says that the peer

@@ -77,6 +77,8 @@ type Conn struct {
 	quiet   time.Duration
 	started time.Time
 
+	welcomed bool // read's: a relay welcomes once
+
 	lastRx   atomic.Int64 // since started
 	awaiting atomic.Int64 // when something was first sent after the last sign of life; 0: nothing
 	deadline atomic.Int64 // when an answer to a ping is due; 0: none
@@ -363,6 +365,10 @@ func (c *Conn) frame(f []byte) error {
 	case TypeNudge:
 		return decode(body, c.h.Nudge)
 	case TypeWelcome:
+		if c.welcomed {
+			return nil
+		}
+		c.welcomed = true
 		return decode(body, c.h.Welcome)
 	case TypeDraining:
 		return decode(body, c.h.Draining)

@@ -181,7 +181,9 @@ func (d *Device) updateLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 	// The caller's initiation may have overtaken its introduction. Then it was
 	// answered under the old preshared key, in vain. If no other comes soon it is
 	// faster to begin from here than to wait for the caller to try again.
-	overtaken := time.Now().UnixNano()-p.cur.answered.Load() < int64(time.Second)
+	// Data since then say that it was not in vain, and must not be cut off.
+	answered := p.cur.answered.Load()
+	overtaken := time.Now().UnixNano()-answered < int64(time.Second) && p.lastRx.Load() < answered
 	switch {
 	case cfg.Initiate:
 		d.begin(p.cur, true, 0)

@@ -1,0 +1,330 @@
+package overlay_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+func (n *node) id() cert.NodeID {
+	id, err := cert.ParseNodeID(n.Status().Self.ID)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return id
+}
+
+// flow goes to and fro over a connection until stop is called, which returns
+// the longest pause between two answers and how often it went round. It fails the
+// test when the connection does.
+func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds int)) {
+	t.Helper()
+	var longest time.Duration
+	rounds := 0
+	quit, done := make(chan struct{}), make(chan struct{})
+	var failed error
+	go func() {
+		defer close(done)
+		b := make([]byte, 512)
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		last := time.Now()
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if _, err := c.Write(b); err != nil {
+				failed = err
+				return
+			}
+			if _, err := io.ReadFull(c, b); err != nil {
+				failed = err
+				return
+			}
+			longest, last = max(longest, time.Since(last)), time.Now()
+			rounds++
+			time.Sleep(5 * time.Millisecond) // a flow, not a load
+		}
+	}()
+	return func() (time.Duration, int) {
+		t.Helper()
+		close(quit)
+		<-done
+		if failed != nil {
+			t.Errorf("the flow died: %v", failed)
+		}
+		return longest, rounds
+	}
+}
+
+// Whatever a relay says by itself (gone, busy, resets, nudges, welcomes,
+// revocation lists) a flow lives on, and nodes do not do the work that a relay
+// would like them to do.
+func TestForgedHints(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	a, b := pi.id(), laptop.id()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	var opens atomic.Int64
+	var mu sync.Mutex
+	var sessions []carried // a frame of each session seen, to be reset
+	w.evil.watch(func(c carried) {
+		if c.isOpen() {
+			opens.Add(1)
+		}
+		if c.t == relay.TypeSession {
+			mu.Lock()
+			sessions = append(sessions, c)
+			sessions = sessions[max(0, len(sessions)-8):]
+			mu.Unlock()
+		}
+	})
+	requests := w.requests.Load()
+	stop := flow(t, c)
+	const attack = 5 * time.Second
+	n := uint64(0)
+	for end := time.Now().Add(attack); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		n++
+		for from, to := range map[cert.NodeID]cert.NodeID{a: b, b: a} {
+			e := w.evil
+			e.put(to, relay.AppendPeerFrame(nil, relay.TypeGone, from, []byte{byte(relay.GoneAbsent)}))
+			e.put(to, relay.AppendPeerFrame(nil, relay.TypeBusy, from, nil))
+			e.carry(strangerReset(from, to))
+			e.say(to, relay.TypeNudge, relay.Nudge{Versions: bogus(n)})
+			e.say(to, relay.TypeWelcome, relay.Welcome{ServerTime: time.Now(), Versions: bogus(n)})
+			e.put(to, relay.AppendFrame(nil, relay.TypeCRL, []byte(fmt.Sprint("a list ", n))))
+			e.put(to, relay.AppendFrame(nil, 77, []byte("from the future")))
+			e.say(to, relay.TypeDraining, relay.Draining{SpreadMS: 1 << 30})
+			mu.Lock()
+			for _, s := range sessions {
+				e.carry(s.reset())
+				s.from, s.to = s.to, s.from
+				e.carry(s.reset())
+			}
+			mu.Unlock()
+		}
+	}
+	pause, rounds := stop()
+	asked := w.requests.Load() - requests
+	t.Logf("%d forged rounds: longest pause of the flow %v in %d rounds, %d introductions, %d requests", n, pause.Round(time.Millisecond), rounds, opens.Load(), asked)
+	if pause > 2*time.Second {
+		t.Errorf("the flow stood still for %v", pause)
+	}
+	// Each side may introduce itself every 5 s, with one more try each, and
+	// fetch three things every 2 s.
+	if got, most := opens.Load(), int64(2*2*(attack/(5*time.Second)+1)); got > most {
+		t.Errorf("%d introductions in %v, want at most %d", got, attack, most)
+	}
+	if most := int64(2 * 3 * (attack/(2*time.Second) + 1)); asked > most {
+		t.Errorf("%d requests to the server in %v, want at most %d", asked, attack, most)
+	}
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
+	eventually(t, 5*time.Second, "the peer is online again", func() bool {
+		for _, p := range laptop.Status().Peers {
+			if p.Name == "kitchen-pi" {
+				start := time.Now()
+				say(t, c, "still there")
+				if d := time.Since(start); d > time.Second {
+					t.Errorf("the flow stood still for %v after the attack", d)
+				}
+				return p.Online
+			}
+		}
+		return false
+	})
+}
+
+// A relay that reorders, repeats, loses, damages, reflects and cross-delivers
+// brings nobody together with the wrong node, and when it stops everything works.
+func TestHostileDelivery(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	nodes := []*node{w.node("a"), w.node("b"), w.node("c")}
+	ids := []cert.NodeID{}
+	for _, n := range nodes {
+		n.named()
+		ids = append(ids, n.id())
+	}
+	eventually(t, 5*time.Second, "everybody knows everybody", func() bool {
+		for _, n := range nodes {
+			if len(n.Status().Peers) != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(1, 2))
+	var old []carried
+	tamper := func(c carried) []carried {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(old) < 500 {
+			old = append(old, c)
+		} else {
+			old[r.IntN(len(old))] = c
+		}
+		if r.IntN(100) < 75 {
+			return []carried{c}
+		}
+		other := c
+		switch r.IntN(9) {
+		case 0:
+			return nil
+		case 1: // repeated
+			return []carried{c, old[r.IntN(len(old))]}
+		case 2: // reordered
+			time.AfterFunc(time.Duration(r.IntN(100))*time.Millisecond, func() { w.evil.carry(other) })
+			return nil
+		case 3: // cross-delivered
+			other.to = ids[r.IntN(3)]
+			return []carried{c, other}
+		case 4: // under another name
+			other.from = ids[r.IntN(3)]
+			return []carried{other}
+		case 5: // reflected, as if the other had sent it
+			other.from, other.to = c.to, c.from
+			return []carried{c, other}
+		case 6: // reflected as what it is
+			other.to = c.from
+			return []carried{c, other}
+		case 7: // damaged
+			other.payload = append([]byte(nil), c.payload...)
+			other.payload[r.IntN(len(other.payload))] ^= 1 << r.IntN(8)
+			return []carried{other}
+		default: // an old frame of any pair, under any name
+			other = old[r.IntN(len(old))]
+			other.from, other.to = ids[r.IntN(3)], ids[r.IntN(3)]
+			return []carried{c, other}
+		}
+	}
+	w.evil.set(tamper)
+	var reached, failed atomic.Int64
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	for i, from := range nodes {
+		for j := range nodes {
+			if i == j {
+				continue
+			}
+			want := nodes[j].cfg.Hostname
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					got, err := from.whoIs(ctx, want)
+					switch {
+					case err != nil:
+						failed.Add(1)
+						sleepCtx(ctx, 50*time.Millisecond)
+					case got != want:
+						t.Errorf("%s dialled %s and reached %q", from.cfg.Hostname, want, got)
+					default:
+						reached.Add(1)
+						sleepCtx(ctx, 50*time.Millisecond)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	t.Logf("under attack: %d connections, %d failures", reached.Load(), failed.Load())
+	if reached.Load() == 0 {
+		t.Error("nothing at all got through a relay that carries three frames of four")
+	}
+	w.evil.set(nil)
+	start := time.Now()
+	for _, from := range nodes {
+		for _, to := range nodes {
+			if from == to {
+				continue
+			}
+			eventually(t, 15*time.Second, from.cfg.Hostname+" reaches "+to.cfg.Hostname+" again", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				got, err := from.whoIs(ctx, to.cfg.Hostname)
+				return err == nil && got == to.cfg.Hostname
+			})
+		}
+	}
+	t.Logf("everybody reached everybody %v after the attack", time.Since(start).Round(time.Millisecond))
+}
+
+// A relay that sends a node's own ClientHello back to it makes no session.
+func TestReflectedIntroduction(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	var frames atomic.Int64
+	w.evil.set(func(c carried) []carried {
+		frames.Add(1)
+		return []carried{{from: c.to, to: c.from, t: c.t, payload: c.payload}}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7"); err == nil {
+		c.Close()
+		t.Error("reached somebody")
+	}
+	if frames.Load() == 0 || frames.Load() > 200 {
+		t.Errorf("%d frames were sent into the mirror", frames.Load())
+	}
+	w.evil.set(nil)
+	eventually(t, 10*time.Second, "a straight way", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7")
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// named serves the node's name on its overlay port 8.
+func (n *node) named() {
+	l, err := n.Listen("tcp", ":8")
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { io.WriteString(c, n.cfg.Hostname); c.Close() }()
+		}
+	}()
+}
+
+// whoIs asks who answers there.
+func (n *node) whoIs(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := n.Dial(ctx, "tcp", name+":8")
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(2 * time.Second))
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+func sleepCtx(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
