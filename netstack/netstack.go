@@ -212,7 +212,11 @@ func (n *Net) configure() error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpReceiveBuffer, Max: tcpReceiveBufferMax}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpSendBuffer, Max: tcpSendBufferMax}
 	sack := tcpip.TCPSACKEnabled(true)
-	recovery := tcpip.TCPRACKLossDetection
+	// Without RACK, whose tail loss probe fires after two round trips: gVisor's
+	// receiver sends no DSACK, so its sender takes each probe that was not
+	// needed for a loss and cuts the window. Where a round trip is a few
+	// milliseconds and the processors are busy that happens all the time.
+	var recovery tcpip.TCPRecovery
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	timeWait := tcpip.TCPTimeWaitTimeoutOption(tcpTimeWait)
 	for _, opt := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack, &recovery, &moderate, &timeWait} {
