@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/coord"
 )
 
@@ -28,7 +29,7 @@ func devicesListCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return printJSON(cmd.OutOrStdout(), list)
+					return cli.PrintJSON(cmd.OutOrStdout(), list)
 				}
 				rows := [][]string{{"NAME", "ADDRESS", "STATE", "USER", "TAGS", "OS", "VERSION"}}
 				for _, d := range list {
@@ -38,7 +39,7 @@ func devicesListCmd() *cobra.Command {
 			})
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -66,13 +67,13 @@ func devicesShowCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return printJSON(cmd.OutOrStdout(), d)
+					return cli.PrintJSON(cmd.OutOrStdout(), d)
 				}
 				return showDevice(cmd, d)
 			})
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -104,7 +105,7 @@ func devicesRenameCmd() *cobra.Command {
 			})
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -122,7 +123,7 @@ func devicesDeleteCmd() *cobra.Command {
 			})
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -132,7 +133,7 @@ func report(cmd *cobra.Command, asJSON bool, d coord.DeviceInfo, err error) erro
 		return err
 	}
 	if asJSON {
-		return printJSON(cmd.OutOrStdout(), d)
+		return cli.PrintJSON(cmd.OutOrStdout(), d)
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), d.Name)
 	return err

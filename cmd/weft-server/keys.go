@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/coord"
 )
 
@@ -40,7 +41,7 @@ reaches it, and it reaches nobody.`,
 					return err
 				}
 				if *asJSON {
-					return printJSON(cmd.OutOrStdout(), k)
+					return cli.PrintJSON(cmd.OutOrStdout(), k)
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), k.Token)
 				return err
@@ -54,7 +55,7 @@ reaches it, and it reaches nobody.`,
 	f.StringVar(&expires, "expires", "24h", "how long it can be used: 1m to 366d")
 	f.StringVar(&nk.Note, "note", "", "a word for people")
 	f.StringVar(&nk.User, "user", "", "owner of its devices (default: the first user)")
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -86,7 +87,7 @@ func keysListCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return printJSON(cmd.OutOrStdout(), keys)
+					return cli.PrintJSON(cmd.OutOrStdout(), keys)
 				}
 				rows := [][]string{{"ID", "STATE", "KIND", "TAGS", "USED", "EXPIRES", "NOTE"}}
 				for _, k := range keys {
@@ -96,7 +97,7 @@ func keysListCmd() *cobra.Command {
 			})
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 

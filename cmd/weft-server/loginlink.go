@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/coord"
 )
 
@@ -24,7 +25,7 @@ func loginLinkCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return printJSON(cmd.OutOrStdout(), map[string]string{"url": link})
+					return cli.PrintJSON(cmd.OutOrStdout(), map[string]string{"url": link})
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
 				return err
@@ -32,6 +33,6 @@ func loginLinkCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&user, "user", "", "who signs in with it (default: the first user)")
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/cmd/internal/cli"
 	"weft/coord"
 	"weft/coord/api"
 )
@@ -171,7 +172,7 @@ func withAdmin(cmd *cobra.Command, f func(ctx context.Context, a coord.Admin) er
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	a, err := coord.OpenAdmin(cmd.Context(), coord.Options{Data: data, Software: buildVersion(), Log: log})
+	a, err := coord.OpenAdmin(cmd.Context(), coord.Options{Data: data, Software: cli.Version(), Log: log})
 	if err != nil {
 		return err
 	}

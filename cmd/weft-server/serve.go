@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/coord"
 )
 
@@ -73,7 +74,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 		os.Exit(1)
 	})
 	defer overdue()
-	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", buildVersion())
+	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", cli.Version())
 	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
 	if err := o.greet(cmd, s); err != nil && ctx.Err() == nil {
 		return errors.Join(err, s.Close())
@@ -105,7 +106,7 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 		return so, usagef("--log %q: want debug, info, warn or error", o.logLevel)
 	}
 	so.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-	so.Software = buildVersion()
+	so.Software = cli.Version()
 	so.URLs, so.Suffix = trimURLs(o.urls), o.suffix
 	address := func(flag, v string) coord.Address {
 		if v == "off" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -41,18 +42,18 @@ own DNS settings. Exit code 5 when the name does not exist.`,
 				return err
 			}
 			if *asJSON {
-				if err := printJSON(cmd.OutOrStdout(), ans); err != nil {
+				if err := cli.PrintJSON(cmd.OutOrStdout(), ans); err != nil {
 					return err
 				}
 			} else {
 				for _, rr := range ans.Answers {
-					fmt.Fprintln(cmd.OutOrStdout(), plain(strings.ReplaceAll(rr, "\t", " ")))
+					fmt.Fprintln(cmd.OutOrStdout(), cli.Plain(strings.ReplaceAll(rr, "\t", " ")))
 				}
 			}
 			return dnsExit(a[0], ans)
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -60,7 +61,7 @@ own DNS settings. Exit code 5 when the name does not exist.`,
 func dnsExit(name string, a localapi.DNSAnswer) error {
 	why := ""
 	if a.Note != "" {
-		why = " (" + plain(a.Note) + ")"
+		why = " (" + cli.Plain(a.Note) + ")"
 	}
 	switch {
 	case a.Rcode == "NOERROR" && len(a.Answers) > 0:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
 	"weft/overlay/proxy/pipe"
@@ -75,7 +76,7 @@ func (f forwardSpec) target() string {
 // parseForward reads LOCALPORT:NAME:PORT; an IPv6 address as the name stands
 // in brackets.
 func parseForward(s string) (forwardSpec, error) {
-	bad := usagef("%q is not LOCALPORT:NAME:PORT, for example 8080:kitchen-pi:80", plain(s))
+	bad := usagef("%q is not LOCALPORT:NAME:PORT, for example 8080:kitchen-pi:80", cli.Plain(s))
 	local, rest, ok := strings.Cut(s, ":")
 	if !ok {
 		return forwardSpec{}, bad
@@ -102,7 +103,7 @@ func parseForward(s string) (forwardSpec, error) {
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 || s[0] == '+' {
-		return 0, usagef("%q is not a port: want 1 to 65535", plain(s))
+		return 0, usagef("%q is not a port: want 1 to 65535", cli.Plain(s))
 	}
 	return uint16(n), nil
 }

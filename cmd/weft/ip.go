@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -41,7 +42,7 @@ func ipCmd() *cobra.Command {
 				}
 			}
 			if *asJSON {
-				return printJSON(cmd.OutOrStdout(), struct {
+				return cli.PrintJSON(cmd.OutOrStdout(), struct {
 					Schema string `json:"schema"`
 					IPv4   string `json:"ipv4"`
 					IPv6   string `json:"ipv6"`
@@ -57,7 +58,7 @@ func ipCmd() *cobra.Command {
 			return nil
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().BoolVarP(&four, "ipv4", "4", false, "only the IPv4 address")
 	cmd.Flags().BoolVarP(&six, "ipv6", "6", false, "only the IPv6 address")
 	return cmd

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -22,43 +23,43 @@ func netcheckCmd() *cobra.Command {
 				return err
 			}
 			if *asJSON {
-				return printJSON(cmd.OutOrStdout(), n)
+				return cli.PrintJSON(cmd.OutOrStdout(), n)
 			}
 			printNetcheck(cmd.OutOrStdout(), n)
 			return nil
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
 func printNetcheck(w io.Writer, n localapi.Netcheck) {
 	t := table(w)
 	for _, l := range n.Links {
-		what := "no answer: " + plain(l.Error)
+		what := "no answer: " + cli.Plain(l.Error)
 		if l.RTTms != nil {
 			what = fmt.Sprintf("%.1f ms", *l.RTTms)
 		}
 		if l.Current {
 			what += "  (home)"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", l.Kind, plain(l.URL), what)
+		fmt.Fprintf(t, "%s\t%s\t%s\n", l.Kind, cli.Plain(l.URL), what)
 	}
 	for _, s := range n.STUN {
-		what := "no answer: " + plain(s.Error)
+		what := "no answer: " + cli.Plain(s.Error)
 		if s.RTTms != nil {
-			what = fmt.Sprintf("%.1f ms, seen as %s", *s.RTTms, plain(s.Endpoint))
+			what = fmt.Sprintf("%.1f ms, seen as %s", *s.RTTms, cli.Plain(s.Endpoint))
 		}
-		fmt.Fprintf(t, "udp\t%s\t%s\n", plain(s.Server), what)
+		fmt.Fprintf(t, "udp\t%s\t%s\n", cli.Plain(s.Server), what)
 	}
 	t.Flush()
 	switch {
 	case len(n.Links) == 0:
 		fmt.Fprintln(w, "nothing to measure yet: this node knows no server; join with: weft up TOKEN")
 	case n.UDP.Varies:
-		fmt.Fprintf(w, "UDP works, but the NAT here shows a different port to each server (%s)\n", plain(n.UDP.Endpoint))
+		fmt.Fprintf(w, "UDP works, but the NAT here shows a different port to each server (%s)\n", cli.Plain(n.UDP.Endpoint))
 	case n.UDP.Works:
-		fmt.Fprintf(w, "UDP works, from outside this is %s\n", plain(n.UDP.Endpoint))
+		fmt.Fprintf(w, "UDP works, from outside this is %s\n", cli.Plain(n.UDP.Endpoint))
 	case len(n.STUN) > 0:
 		fmt.Fprintln(w, "UDP does not get through; everything goes through the relay over TCP")
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -71,7 +72,7 @@ Exit code 0 when one of them (with --until-direct: the last) was answered.`,
 			return nil
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().IntVarP(&count, "count", "c", 4, "how many echoes, 0 is until interrupted")
 	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop once the path is direct; exit 7 if it does not become so")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for each answer")
@@ -96,7 +97,7 @@ func printPong(w io.Writer, p localapi.Pong, asJSON bool) error {
 	if p.Path == localapi.PathDirect && p.Endpoint != "" {
 		how = "direct path " + p.Endpoint
 	}
-	_, err := fmt.Fprintf(w, "%s %s: %s by %s\n", plain(p.Peer.Name), p.Addr, millis(p.RTT), plain(how))
+	_, err := fmt.Fprintf(w, "%s %s: %s by %s\n", cli.Plain(p.Peer.Name), p.Addr, millis(p.RTT), cli.Plain(how))
 	return err
 }
 

@@ -4,49 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-
-	"github.com/spf13/cobra"
 )
-
-// jsonFlag adds --json to a verb that reads something.
-func jsonFlag(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("json", false, "print JSON")
-}
-
-// printJSON prints v indented and ends the line.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
 
 // printLine prints v as one line of JSON, for verbs that print many.
 func printLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
-
-// plain makes text from elsewhere safe for a terminal: control characters,
-// also those that turn the direction of writing, become '?'.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// dash is what stands in a table for nothing.
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return plain(s)
-}
 
 // ago says how long before now t was, in the largest unit that fits.
 func ago(t *time.Time, now time.Time) string {

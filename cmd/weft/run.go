@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/cmd/internal/cli"
 	"weft/dns"
 	"weft/netstack"
 	"weft/overlay"
@@ -177,7 +178,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		StateDir:  o.state,
 		Token:     token,
 		Hostname:  o.hostname,
-		Version:   buildVersion(),
+		Version:   cli.Version(),
 		BuildTime: buildTime(),
 		Log:       log,
 	})

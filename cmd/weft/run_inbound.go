@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"weft/cmd/internal/cli"
 	"weft/netstack"
 )
 
@@ -30,14 +31,14 @@ func parseInbound(s string) (inboundRules, error) {
 		p, target, mapped := strings.Cut(strings.TrimSpace(item), "=")
 		port, err := parsePort(p)
 		if err != nil {
-			return r, usagef("--inbound: %q is not PORT or PORT=HOST:PORT", plain(item))
+			return r, usagef("--inbound: %q is not PORT or PORT=HOST:PORT", cli.Plain(item))
 		}
 		if _, twice := r.ports[port]; twice {
 			return r, usagef("--inbound: port %d is there twice", port)
 		}
 		if mapped {
 			if target, err = parseInboundTarget(target); err != nil {
-				return r, usagef("--inbound: %q is not PORT=HOST:PORT", plain(item))
+				return r, usagef("--inbound: %q is not PORT=HOST:PORT", cli.Plain(item))
 			}
 		}
 		r.ports[port] = target

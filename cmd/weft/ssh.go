@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -64,7 +65,7 @@ func parseSSHTarget(s string) (user, name string, err error) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
 		user, name = s[:i], s[i+1:]
 		if !validUser(user) {
-			return "", "", usagef("%q is not a user name", plain(user))
+			return "", "", usagef("%q is not a user name", cli.Plain(user))
 		}
 	}
 	// '%' would be expanded by ssh, and no numeric name is a device.
@@ -72,7 +73,7 @@ func parseSSHTarget(s string) (user, name string, err error) {
 		return "", "", err
 	}
 	if strings.Contains(name, "%") || strings.Trim(name, "0123456789") == "" {
-		return "", "", usagef("%q is not a device name", plain(name))
+		return "", "", usagef("%q is not a device name", cli.Plain(name))
 	}
 	return user, name, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -31,13 +32,13 @@ func statusCmd() *cobra.Command {
 				st.Peers = onlyPeer(st.Peers, p)
 			}
 			if *asJSON {
-				return printJSON(cmd.OutOrStdout(), st)
+				return cli.PrintJSON(cmd.OutOrStdout(), st)
 			}
 			printStatus(cmd.OutOrStdout(), st, time.Now())
 			return nil
 		},
 	}
-	asJSON = jsonFlag(cmd)
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -53,7 +54,7 @@ func onlyPeer(peers []localapi.PeerStatus, p localapi.Peer) []localapi.PeerStatu
 func printStatus(w io.Writer, st localapi.Status, now time.Time) {
 	server := "no server"
 	if st.Server.URL != "" {
-		server = plain(st.Server.URL)
+		server = cli.Plain(st.Server.URL)
 		if !st.Server.Online {
 			server += " (away)"
 		}
@@ -62,12 +63,12 @@ func printStatus(w io.Writer, st localapi.Status, now time.Time) {
 	case localapi.StateUnjoined:
 		fmt.Fprintln(w, "not joined; join with: weft up TOKEN")
 	case localapi.StateDown:
-		fmt.Fprintf(w, "%s is down; start with: weft up\n", plain(st.Self.FQDN))
+		fmt.Fprintf(w, "%s is down; start with: weft up\n", cli.Plain(st.Self.FQDN))
 	default:
-		fmt.Fprintf(w, "%s  %s  %s\n", plain(st.Self.FQDN), plain(st.Self.IPv4), plain(st.Self.IPv6))
+		fmt.Fprintf(w, "%s  %s  %s\n", cli.Plain(st.Self.FQDN), cli.Plain(st.Self.IPv4), cli.Plain(st.Self.IPv6))
 		relay := "no relay yet"
 		if st.Self.Relay != "" {
-			relay = "relay " + plain(st.Self.Relay)
+			relay = "relay " + cli.Plain(st.Self.Relay)
 		}
 		fmt.Fprintf(w, "%s, %s, %s\n", st.State, relay, server)
 	}
@@ -83,14 +84,14 @@ func printStatus(w io.Writer, st localapi.Status, now time.Time) {
 			if !p.Online {
 				seen = ago(p.LastSeen, now)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(p.Name), dash(p.IPv4), dash(string(p.Path)), rtt, size(p.RxBytes), size(p.TxBytes), seen)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cli.Dash(p.Name), cli.Dash(p.IPv4), cli.Dash(string(p.Path)), rtt, size(p.RxBytes), size(p.TxBytes), seen)
 		}
 		t.Flush()
 	}
 	if len(st.Health) > 0 {
 		fmt.Fprintln(w)
 		for _, h := range st.Health {
-			fmt.Fprintf(w, "! %s (%s)\n", plain(h.Message), plain(h.Code))
+			fmt.Fprintf(w, "! %s (%s)\n", cli.Plain(h.Message), cli.Plain(h.Code))
 		}
 	}
 }

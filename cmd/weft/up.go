@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -99,6 +100,6 @@ func printUp(w io.Writer, st localapi.Status) {
 	case localapi.StatePending:
 		fmt.Fprintln(w, "joined, waiting for the owner to approve this device; see: weft status")
 	default:
-		fmt.Fprintf(w, "%s is up at %s\n", plain(st.Self.FQDN), plain(st.Self.IPv4))
+		fmt.Fprintf(w, "%s is up at %s\n", cli.Plain(st.Self.FQDN), cli.Plain(st.Self.IPv4))
 	}
 }

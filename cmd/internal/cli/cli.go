@@ -1,0 +1,74 @@
+// Package cli is what the two programs' command lines share: the version, JSON
+// output, and text from elsewhere made fit for a terminal.
+package cli
+
+import (
+	"encoding/json"
+	"io"
+	"runtime/debug"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build: -ldflags "-X weft/cmd/internal/cli.version=1.2.3".
+var version string
+
+// Version is the version of this build, or the commit that it was built from.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "dev"
+	}
+	rev, dirty := "", ""
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			rev = s.Value[:min(12, len(s.Value))]
+		case "vcs.modified":
+			if s.Value == "true" {
+				dirty = "+"
+			}
+		}
+	}
+	if rev == "" {
+		return "dev"
+	}
+	return "dev-" + rev + dirty
+}
+
+// JSONFlag adds --json to a verb that reads something.
+func JSONFlag(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("json", false, "print JSON")
+}
+
+// PrintJSON prints v indented and ends the line.
+func PrintJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false) // a terminal is no web page
+	return enc.Encode(v)
+}
+
+// Plain makes text from elsewhere safe for a terminal: control characters,
+// also those that turn the direction of writing, become '?'.
+func Plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Dash is Plain, and "-" for nothing, as in a table.
+func Dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return Plain(s)
+}
