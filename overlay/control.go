@@ -27,6 +27,7 @@ const (
 	nudgeSpacing    = 2 * time.Second // at most one nudged fetch in this time
 	maxFetchBackoff = time.Minute
 	maxSpread       = 10 * time.Minute
+	renewSpacing    = time.Second
 	crlSpacing      = time.Second // after a pushed list that was not newer, or not genuine
 )
 
@@ -37,6 +38,8 @@ type control struct {
 	wake chan wanted // capacity 1, holds the latest
 	crls chan []byte // capacity 1, the latest that a relay pushed
 	have api.Versions
+
+	renewed time.Time // weft time of the last renewal in this run
 }
 
 // wanted is what somebody said is current.
@@ -195,14 +198,22 @@ func (c *control) jitter(w wanted, s *snapshot) time.Duration {
 	return rand.N(span)
 }
 
-// renewIn is how long until the certificate must be renewed.
+// renewIn is how long until the certificate must be renewed. A certificate
+// that is due for renewal as soon as it is there, because its life is short or
+// the server wants to keep us busy, is not renewed without end: its life is
+// counted from when it came.
 func (c *control) renewIn(s *snapshot) time.Duration {
 	percent := s.config.RenewAfter
 	if percent <= 0 || percent >= 100 {
 		percent = 66
 	}
-	life := s.self.NotAfter.Sub(s.self.NotBefore)
-	due := s.self.NotBefore.Add(life * time.Duration(percent) / 100)
+	share := func(from time.Time) time.Time {
+		return from.Add(s.self.NotAfter.Sub(from) * time.Duration(percent) / 100)
+	}
+	due := share(s.self.NotBefore)
+	if !c.renewed.IsZero() {
+		due = later(due, later(share(c.renewed), c.renewed.Add(renewSpacing)))
+	}
 	return due.Sub(c.n.clock.Now())
 }
 
@@ -266,9 +277,14 @@ func (c *control) renew(ctx context.Context, cl *client.Client) error {
 	if err != nil {
 		return err
 	}
-	if node.ID != s.self.ID {
+	now := c.n.clock.Now()
+	switch {
+	case node.ID != s.self.ID:
 		return errors.New("the server certified another key than ours")
+	case !node.NotAfter.After(now):
+		return errors.New("the server sent a certificate that has expired")
 	}
+	c.renewed = now
 	return c.n.update(func(id *identity, s *snapshot) {
 		id.Certificate, s.self = res.Certificate, node
 	})

@@ -15,6 +15,9 @@ import (
 // flushWait bounds how long going down waits for the last bye to leave.
 const flushWait = 300 * time.Millisecond
 
+// relayTimeSlack is how far a relay's clock may be off that of the server.
+const relayTimeSlack = 5 * time.Minute
+
 // home is the node's one connection to its relay, and where everything that
 // comes in over it goes. Everything a relay says is a hint: at most it starts
 // a fetch or an introduction.
@@ -95,7 +98,7 @@ func (in *inbound) Gone(peer cert.NodeID, _ relay.GoneReason) {
 func (in *inbound) Busy(cert.NodeID) {}
 
 func (in *inbound) Welcome(w relay.Welcome) {
-	in.n.clock.Contact(w.ServerTime)
+	in.n.relayTime(w.ServerTime)
 	in.r.control.want(wanted{Versions: w.Versions})
 	if in.n.versions().CRL >= w.Versions.CRL {
 		in.r.peers.upToDate()
@@ -113,3 +116,16 @@ func (in *inbound) Replaced() {
 }
 
 func (in *inbound) Draining(relay.Draining) {}
+
+// relayTime takes a relay's word for what time it is, unless it contradicts
+// what the coordination server said and the machine's own clock both: a relay
+// must not be able to end tunnels by making their certificates look expired.
+func (n *Node) relayTime(t time.Time) {
+	if _, told := n.clock.Skew(); told {
+		if off := t.Sub(n.clock.Now()).Abs(); off > relayTimeSlack && t.Sub(n.cfg.Wall().Round(0)).Abs() > relayTimeSlack {
+			n.log.Warn("the relay's clock is wrong", "off", off)
+			return
+		}
+	}
+	n.clock.Contact(t)
+}

@@ -531,14 +531,19 @@ func (p *peers) sessionClosed(s *intro.Session, err error) {
 			redial := p.hasTraffic(q, time.Now())
 			p.drop(q, "bye", false)
 			if redial {
-				q := &peer{id: s.Peer.ID}
-				p.table[q.id] = q
-				p.call(q, nil)
+				p.redial(s.Peer.ID)
 			}
 		case errors.Is(err, cert.ErrRevoked), errors.Is(err, cert.ErrUntrusted), errors.Is(err, cert.ErrExpired):
 			p.drop(q, err.Error(), false)
 		}
 	})
+}
+
+// redial introduces this node anew to a peer that it has just dropped.
+func (p *peers) redial(id cert.NodeID) {
+	q := &peer{id: id}
+	p.table[id] = q
+	p.call(q, nil)
 }
 
 // hasTraffic reports whether data went either way a moment ago.
@@ -786,7 +791,12 @@ func (p *peers) tick(now time.Time) {
 			continue
 		}
 		if weftNow.After(q.node.NotAfter) {
+			// It may have a new one by now, but has to show it.
+			redial := p.hasTraffic(q, now)
 			p.drop(q, "its certificate has expired", true)
+			if redial {
+				p.redial(q.id)
+			}
 			continue
 		}
 		if !q.gone.IsZero() && st.LastRx.After(q.gone) {

@@ -1,0 +1,174 @@
+package overlay_test
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/overlay"
+	"weft/overlay/cert"
+	"weft/overlay/localapi"
+	"weft/overlay/relay"
+)
+
+// tunnel reports whether the node has a tunnel to a peer.
+func (n *node) tunnel(name string) bool {
+	for _, p := range n.Status().Peers {
+		if p.Name == name {
+			return p.KeyExchange != ""
+		}
+	}
+	return false
+}
+
+// watchSessions counts introductions by caller and keeps the last frame of
+// each direction, from which resets can be made.
+type watched struct {
+	opens atomic.Int64
+	mu    sync.Mutex
+	last  map[cert.NodeID]carried
+}
+
+func (w *world) watchSessions() *watched {
+	s := &watched{last: map[cert.NodeID]carried{}}
+	w.evil.watch(func(c carried) {
+		if c.t != relay.TypeSession {
+			return
+		}
+		if c.isOpen() {
+			s.opens.Add(1)
+		}
+		s.mu.Lock()
+		s.last[c.from] = c
+		s.mu.Unlock()
+	})
+	return s
+}
+
+// reset ends the sessions seen last, at both ends.
+func (s *watched) reset(e *evilRelay) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.last {
+		e.carry(c.reset())
+		c.from, c.to = c.to, c.from
+		e.carry(c.reset())
+	}
+}
+
+// Loss of the session costs the tunnel nothing, and the side with traffic
+// introduces itself anew.
+func TestLostSession(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	seen := w.watchSessions()
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	eventually(t, time.Second, "the introduction", func() bool { return seen.opens.Load() == 1 })
+	stop := flow(t, c)
+	time.Sleep(200 * time.Millisecond) // accept has arrived
+	seen.reset(w.evil)
+	eventually(t, 4*time.Second, "a new session", func() bool { return seen.opens.Load() > 1 })
+	time.Sleep(500 * time.Millisecond)
+	pause, _ := stop()
+	t.Logf("longest pause of the flow: %v; %d introductions", pause.Round(time.Millisecond), seen.opens.Load())
+	if pause > time.Second || seen.opens.Load() > 3 {
+		t.Errorf("pause %v, %d introductions", pause, seen.opens.Load())
+	}
+	// And the session serves: it carries the bye.
+	laptop.Down(t.Context())
+	eventually(t, 2*time.Second, "the bye", func() bool { return !pi.tunnel("laptop") })
+}
+
+// "I have no tunnel with you" from nobody knows whom: the preshared key is
+// replaced in place and the flow goes on.
+func TestForgedStrangerReset(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	seen := w.watchSessions()
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	stop := flow(t, c)
+	time.Sleep(100 * time.Millisecond)
+	for range 50 {
+		w.evil.carry(strangerReset(pi.id(), laptop.id()))
+	}
+	eventually(t, 3*time.Second, "an introduction", func() bool { return seen.opens.Load() == 2 })
+	time.Sleep(time.Second)
+	pause, _ := stop()
+	t.Logf("longest pause of the flow: %v", pause.Round(time.Millisecond))
+	if n := seen.opens.Load(); n != 2 || pause > time.Second {
+		t.Errorf("%d introductions, pause %v", n, pause)
+	}
+}
+
+// Both sides drop an idle tunnel with a bye, at about the same time, and make it
+// again for the next packet of a connection that lives on.
+func TestIdleTunnelEnds(t *testing.T) {
+	w := newWorld(t)
+	short := func(n *node) *node {
+		n.prepare = func(n *overlay.Node) { n.SetIdle(1500 * time.Millisecond) }
+		n.restart()
+		return n
+	}
+	pi, laptop := short(w.node("kitchen-pi", "device")), short(w.node("laptop"))
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	say(t, c, "before")
+	if !laptop.tunnel("kitchen-pi") {
+		t.Fatal("no tunnel")
+	}
+	eventually(t, 6*time.Second, "the tunnel is idle and ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
+	say(t, c, "ten minutes later")
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "another")
+	// Down says bye too; the other side has no traffic and does not call back.
+	eventually(t, 6*time.Second, "idle again", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
+}
+
+// Certificates are renewed at two thirds of their life, without a break in what
+// flows, and end tunnels when they cannot be.
+func TestCertificateEnds(t *testing.T) {
+	var renewals atomic.Int64
+	w := newWorldOf(t, setup{life: 3 * time.Second, api: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/renew" {
+				renewals.Add(1)
+			}
+			h.ServeHTTP(w, r)
+		})
+	}})
+	start := time.Now()
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	stop := flow(t, c)
+	time.Sleep(3600*time.Millisecond - time.Since(start)) // longer than any certificate
+	pause, rounds := stop()
+	t.Logf("%d renewals in %v; longest pause of the flow %v in %d rounds", renewals.Load(), time.Since(start).Round(time.Millisecond), pause.Round(time.Millisecond), rounds)
+	if n := renewals.Load(); n < 3 || n > 2*6 {
+		t.Errorf("%d renewals by two nodes in %v", n, time.Since(start))
+	}
+	if pause > 2*time.Second {
+		t.Errorf("the flow stood still for %v", pause)
+	}
+	w.away.Store(true)
+	reach := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7")
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	eventually(t, 6*time.Second, "nobody believes an expired certificate", func() bool { return reach() != nil })
+	eventually(t, 6*time.Second, "the tunnel ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
+	wantKind(t, reach(), localapi.KindUnreachable)
+	w.away.Store(false)
+	eventually(t, 10*time.Second, "both come back by themselves", func() bool { return reach() == nil })
+}
