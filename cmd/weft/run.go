@@ -174,7 +174,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	stack.SetInbound(inbound.policy(d.ownPorts()))
 	node, err := overlay.New(overlay.Config{
-		Net:       stack,
+		Net:       newThrifty(stack),
 		StateDir:  o.state,
 		Token:     token,
 		Hostname:  o.hostname,
