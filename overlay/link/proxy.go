@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 // connect makes the TCP connection to a server, through the HTTP proxy that
@@ -23,7 +21,7 @@ func (d *Dialer) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 	defer cancel()
 	proxyFor := d.Proxy
 	if proxyFor == nil {
-		proxyFor = httpproxy.FromEnvironment().ProxyFunc()
+		proxyFor = proxyFromEnvironment
 	}
 	proxy, err := proxyFor(&url.URL{Scheme: u.Scheme, Host: u.Host})
 	if err != nil {
@@ -41,6 +39,12 @@ func (d *Dialer) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 		return nil, &UnreachableError{u.String(), fmt.Errorf("proxy %s: %w", proxy.Host, err)}
 	}
 	return nc, nil
+}
+
+// proxyFromEnvironment is net/http's: golang.org/x/net has the same function,
+// and would bring its own copy of the Unicode tables for it.
+func proxyFromEnvironment(u *url.URL) (*url.URL, error) {
+	return http.ProxyFromEnvironment(&http.Request{URL: u})
 }
 
 func (d *Dialer) tcp(ctx context.Context, addr string) (net.Conn, error) {
