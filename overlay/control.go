@@ -340,8 +340,8 @@ func (n *Node) takeConfig(config *api.Config) error {
 	}
 	renamed := config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN
 	err = n.update(func(id *identity, s *snapshot) {
-		id.URLs, id.NetworkCAs = mergeURLs(config.ServerURLs, id.URLs), config.NetworkCAs
-		s.config, s.roots, s.serverRoots = config, fresh.roots, fresh.serverRoots
+		id.URLs, id.NetworkCAs = mergeURLs(fresh.config.ServerURLs, id.URLs), config.NetworkCAs
+		s.config, s.roots, s.serverRoots = fresh.config, fresh.roots, fresh.serverRoots
 	})
 	if err != nil {
 		return err
@@ -425,10 +425,13 @@ func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
 func (n *Node) verifyListed(der []byte) (*cert.Node, error) {
 	s := n.snap.Load()
 	node, err := s.roots.VerifyNodeAnyTime(der)
-	if err == nil && s.crl.Revoked(node.Serial) {
+	switch {
+	case err != nil:
+		return nil, err
+	case s.crl.Revoked(node.Serial):
 		return nil, cert.ErrRevoked
 	}
-	return node, err
+	return node, s.belongs(node)
 }
 
 // checkNames pins name -> NodeID at first contact and warns when a name has

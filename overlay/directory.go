@@ -17,6 +17,9 @@ const (
 	maxLookedUp = 1000
 	// negativeTTL is how long "no such name" is believed.
 	negativeTTL = 5 * time.Second
+	// maxListed bounds the peers from the directory: a server with more than
+	// 1,000 tells its nodes to look up instead.
+	maxListed   = 10_000
 	maxNegative = 1000
 )
 
@@ -70,8 +73,12 @@ func (d *directory) reset() {
 // the node it is of; those that it refuses are left out and counted, so that
 // one bad row never hides the others.
 func (d *directory) update(dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
-	fresh := make([]*known, 0, len(dir.Peers))
-	for _, p := range dir.Peers {
+	list := dir.Peers
+	if len(list) > maxListed {
+		refused, list = len(list)-maxListed, list[:maxListed]
+	}
+	fresh := make([]*known, 0, len(list))
+	for _, p := range list {
 		k, err := knownOf(p, verify)
 		if err != nil {
 			refused++
@@ -99,6 +106,10 @@ func (d *directory) update(dir *api.Directory, verify func(der []byte) (*cert.No
 		}
 	}
 	for _, k := range fresh {
+		if d.byID[k.node.ID] == nil && len(d.byID) >= maxListed+maxLookedUp {
+			refused++
+			continue
+		}
 		d.putLocked(k)
 	}
 	d.version = dir.Version

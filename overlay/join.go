@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"weft/coord/api"
@@ -98,7 +101,7 @@ func (n *Node) adopt(id *identity, res *api.JoinResponse) error {
 	joined.Certificate = res.Certificate
 	joined.NetworkCAs = res.Config.NetworkCAs
 	joined.ServerTime = res.Config.ServerTime
-	joined.URLs = mergeURLs(res.Config.ServerURLs, id.URLs)
+	joined.URLs = mergeURLs(goodURLs(id, res.Config.ServerURLs), id.URLs)
 	snap, err := makeSnapshot(&joined, &res.Config, nil)
 	if err != nil {
 		return fmt.Errorf("join: the server's answer is not usable: %w", err)
@@ -142,19 +145,97 @@ func makeSnapshot(id *identity, config *api.Config, crl []byte) (*snapshot, erro
 		// A damaged file is fetched again; nothing newer is lost by that.
 		s.crl, _ = roots.VerifyCRL(crl)
 	}
-	for _, u := range config.ServerURLs {
-		if err := cert.CheckURL(u); err != nil {
-			return nil, err
-		}
-	}
+	// A config is used without the addresses that are of no use, so that one
+	// bad row on the server costs no more than itself.
+	usable := *config
+	usable.ServerURLs = goodURLs(id, config.ServerURLs)
+	usable.Relays = nil
 	for _, r := range config.Relays {
-		for _, u := range r.URLs {
-			if err := cert.CheckURL(u); err != nil {
-				return nil, err
-			}
+		if r.URLs = goodURLs(id, r.URLs); len(r.URLs) > 0 && len(usable.Relays) < maxRelays {
+			usable.Relays = append(usable.Relays, r)
 		}
 	}
+	if len(config.Relays) > 0 && len(usable.Relays) == 0 {
+		return nil, errors.New("none of the relays has a usable address")
+	}
+	if err := checkPrefixes(&usable, self); err != nil {
+		return nil, err
+	}
+	s.config = &usable
 	return s, nil
+}
+
+// Bounds of what a server may tell a node.
+const (
+	maxURLs   = 8 // of the server, and of each relay
+	maxRelays = 64
+)
+
+// goodURLs returns the addresses that a node may be sent to: https, and not the
+// machine itself or its link, unless it joined by such an address. A server
+// must not be able to make its nodes knock at what is private to them.
+func goodURLs(id *identity, urls []string) []string {
+	local := slices.ContainsFunc(id.URLs, isLocal)
+	var out []string
+	for _, u := range urls {
+		if cert.CheckURL(u) == nil && (local || !isLocal(u)) && len(out) < maxURLs {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// isLocal reports whether a URL leads to the machine itself or no farther than
+// its link (where clouds keep their metadata).
+func isLocal(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil {
+		return true
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	ip = ip.Unmap()
+	return err == nil && (ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast())
+}
+
+// checkPrefixes refuses address ranges that are no network's: what is in them
+// goes to the overlay.
+func checkPrefixes(config *api.Config, self *cert.Node) error {
+	for _, p := range []struct {
+		text string
+		addr netip.Addr
+		bits int
+	}{{config.Self.IPv4Prefix, self.IPv4, 8}, {config.Self.IPv6Prefix, self.IPv6, 32}} {
+		if p.text == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(p.text)
+		if err != nil || prefix.Bits() < p.bits || !prefix.Contains(p.addr) {
+			return fmt.Errorf("address range %q is none that %s can be in", p.text, p.addr)
+		}
+	}
+	return nil
+}
+
+// belongs refuses a node whose addresses cannot be its own: ours, or outside of
+// the network's range.
+func (s *snapshot) belongs(n *cert.Node) error {
+	if n.ID == s.self.ID {
+		return nil
+	}
+	for _, p := range []struct {
+		text string
+		addr netip.Addr
+	}{{s.config.Self.IPv4Prefix, n.IPv4}, {s.config.Self.IPv6Prefix, n.IPv6}} {
+		prefix, err := netip.ParsePrefix(p.text)
+		if s.self.Has(p.addr) || err == nil && !prefix.Contains(p.addr) {
+			return fmt.Errorf("certificate of %s: address %v is not its own: %w", n.Name, p.addr, cert.ErrUntrusted)
+		}
+	}
+	return nil
 }
 
 // startJoining joins at Start. A refusal is final; a server out of reach is
@@ -246,7 +327,7 @@ func refusedForGood(err error) bool {
 func mergeURLs(current, old []string) []string {
 	out := slices.Clone(current)
 	for _, u := range old {
-		if !slices.Contains(out, u) && len(out) < 8 {
+		if !slices.Contains(out, u) && len(out) < maxURLs {
 			out = append(out, u)
 		}
 	}

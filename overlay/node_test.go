@@ -41,6 +41,7 @@ type world struct {
 	addr     string
 	away     atomic.Bool  // the coordination server does not answer
 	requests atomic.Int64 // asked of the coordination server
+	policies atomic.Int64 // set so far
 
 	link  *link.Server
 	relay *relayserver.Server

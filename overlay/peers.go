@@ -167,7 +167,11 @@ func (n *Node) verifyNode(der []byte) (*cert.Node, error) {
 	if s == nil {
 		return nil, cert.ErrUntrusted
 	}
-	return s.roots.VerifyNode(der, n.clock.Now(), s.crl)
+	node, err := s.roots.VerifyNode(der, n.clock.Now(), s.crl)
+	if err != nil {
+		return nil, err
+	}
+	return node, s.belongs(node)
 }
 
 // run owns the table until ctx ends, then takes every peer down.

@@ -1,0 +1,235 @@
+package overlay_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/localapi"
+)
+
+// lies is a coordination server whose answers a test alters.
+type lies struct {
+	path atomic.Pointer[string]
+	lie  atomic.Pointer[func(w io.Writer, truth []byte)]
+	told atomic.Int64
+}
+
+func (l *lies) tell(path string, lie func(w io.Writer, truth []byte)) {
+	l.path.Store(&path)
+	l.lie.Store(&lie)
+	l.told.Store(0)
+}
+
+func (l *lies) stop() { l.lie.Store(nil) }
+
+func (l *lies) api(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lie := l.lie.Load()
+		if lie == nil || r.URL.Path != *l.path.Load() {
+			h.ServeHTTP(w, r)
+			return
+		}
+		r.URL.RawQuery = strings.ReplaceAll(r.URL.RawQuery, "since=", "x=") // always whole
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		w.Header().Set(api.TimeHeader, rec.Header().Get(api.TimeHeader))
+		(*lie)(w, rec.Body.Bytes())
+		l.told.Add(1)
+	})
+}
+
+func lieJSON[T any](f func(*T)) func(io.Writer, []byte) {
+	return func(w io.Writer, truth []byte) {
+		var v T
+		if err := json.Unmarshal(truth, &v); err != nil {
+			panic(err)
+		}
+		f(&v)
+		json.NewEncoder(w).Encode(v)
+	}
+}
+
+// nudge makes a node fetch everything.
+func (w *world) nudgeAll() { w.svc.SetPolicy(w.t.Context(), startingPolicy(w.policies.Add(1))) }
+
+// startingPolicy is the starting policy, different each time.
+func startingPolicy(n int64) string {
+	return fmt.Sprintf(`{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]},{"from":["user:nobody%d"],"to":["self"],"ports":["tcp:1"]}]}`, n)
+}
+
+// Whatever a coordination server says in its configuration, a node keeps to what
+// it may say, and to what it knew.
+func TestHostileConfig(t *testing.T) {
+	var l lies
+	w := newWorldOf(t, setup{api: l.api})
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
+	relays := laptop.Relays()
+	for name, lie := range map[string]func(io.Writer, []byte){
+		"everything is overlay": lieJSON(func(c *api.Config) { c.Self.IPv4Prefix = "0.0.0.0/0" }),
+		"100 MB":                func(w io.Writer, _ []byte) { endless(w, 100<<20) },
+	} {
+		l.tell("/v1/config", lie)
+		w.nudgeAll()
+		eventually(t, 8*time.Second, name+": the lie is told", func() bool { return l.told.Load() >= 2 })
+		if names := laptop.Names(); names.IPv4.Bits() < 8 || !names.IPv4.Contains(netip.MustParseAddr(laptop.Status().Self.IPv4)) {
+			t.Errorf("%s: the overlay is %v", name, names.IPv4)
+		}
+		if got := laptop.Relays(); len(got) != len(relays) {
+			t.Errorf("%s: relays %+v", name, got)
+		}
+	}
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "meanwhile")
+	l.tell("/v1/config", lieJSON(func(c *api.Config) {
+		c.Relays = append(c.Relays, api.Relay{ID: "f", URLs: []string{"file:///etc/passwd"}}, api.Relay{ID: "h", URLs: []string{"http://example.com"}},
+			api.Relay{ID: "u", URLs: []string{"https://user:secret@example.com"}}, api.Relay{ID: "p", URLs: []string{"https://example.com/x?y"}})
+		for i := range 10_000 {
+			c.DNS.Search = append(c.DNS.Search, fmt.Sprintf("suffix-%d.example", i))
+		}
+	}))
+	w.nudgeAll()
+	eventually(t, 8*time.Second, "the lie is told", func() bool { return l.told.Load() >= 2 })
+	time.Sleep(100 * time.Millisecond)
+	if got := laptop.Relays(); len(got) != len(relays) {
+		t.Errorf("relays that nobody should use: %+v", got)
+	}
+	l.stop()
+	w.nudgeAll()
+	eventually(t, 10*time.Second, "the truth again", func() bool { return len(laptop.Status().Health) == 0 })
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
+}
+
+// A directory or a lookup cannot make a node take an address for its own or the
+// whole internet's, mistake one device for another, or use up its memory.
+func TestHostileDirectory(t *testing.T) {
+	var l lies
+	w := newWorldOf(t, setup{api: l.api})
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	other := w.node("attic-pi", "device")
+	eventually(t, 8*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 2 })
+	make1 := func(name, v4 string) []byte {
+		key, err := cert.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := w.auth.Network.SignNode(&key.PublicKey, cert.Attributes{
+			Name: name, FQDN: name + ".weft.internal", User: "owner",
+			IPv4: netip.MustParseAddr(v4), IPv6: netip.MustParseAddr(pi.Status().Self.IPv6).Next().Next().Next().Next(),
+		}, cert.NewSerial(), time.Now().Add(-time.Minute), time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	forged := map[string][]byte{
+		"me":      make1("me", laptop.Status().Self.IPv4),
+		"dns":     make1("dns", "8.8.8.8"),
+		"router":  make1("router", "192.168.1.1"),
+		"garbage": []byte("not a certificate"),
+	}
+	l.tell("/v1/directory", lieJSON(func(d *api.Directory) {
+		for _, der := range forged {
+			d.Peers = append(d.Peers, api.Peer{Certificate: der, Online: true})
+		}
+	}))
+	laptop.touchDirectory()
+	eventually(t, 8*time.Second, "the lie is told", func() bool { return l.told.Load() >= 1 })
+	time.Sleep(100 * time.Millisecond)
+	for _, p := range laptop.Status().Peers {
+		if forged[p.Name] != nil {
+			t.Errorf("%s at %s is in the directory", p.Name, p.IPv4)
+		}
+	}
+	if n := len(laptop.Status().Peers); n != 2 {
+		t.Errorf("%d peers, want the 2 real ones", n)
+	}
+	// A million rows that mean nothing, and a body without end.
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for _, lie := range []func(io.Writer, []byte){
+		func(w io.Writer, truth []byte) {
+			io.WriteString(w, `{"version":{"epoch":1,"n":1},"full":false,"peers":[`)
+			io.Copy(w, io.LimitReader(repeat(`{"certificate":"AA=="},`), 7<<20/23*23))
+			io.WriteString(w, `{"certificate":"AA=="}]}`)
+		},
+		func(w io.Writer, _ []byte) { endless(w, 64<<20) },
+	} {
+		l.tell("/v1/directory", lie)
+		laptop.touchDirectory()
+		eventually(t, 8*time.Second, "the lie is told", func() bool { return l.told.Load() >= 1 })
+	}
+	time.Sleep(200 * time.Millisecond)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 32<<20 {
+		t.Errorf("%d MB more are in use", grown>>20)
+	}
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "meanwhile")
+	// A name that is looked up, and another device's certificate for an answer.
+	attic := other.Status().Self
+	truth, err := w.svc.FindDevice(t.Context(), attic.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.tell("/v1/lookup", func(w io.Writer, _ []byte) { json.NewEncoder(w).Encode(api.Peer{Certificate: truth.Certificate}) })
+	if p, err := laptop.Resolve(t.Context(), "cellar-pi"); err == nil || localapi.KindOf(err) == localapi.KindUnknown {
+		t.Errorf("cellar-pi is %+v, %v", p, err)
+	}
+	l.stop()
+	laptop.touchDirectory()
+	eventually(t, 10*time.Second, "the truth again", func() bool { return len(laptop.Status().Health) == 0 })
+	if got := laptop.Status().Peers; len(got) != 2 || !slices.ContainsFunc(got, func(p localapi.PeerStatus) bool { return p.Name == "attic-pi" }) {
+		t.Errorf("peers: %+v", got)
+	}
+}
+
+// touchDirectory changes something that the node has to fetch.
+func (n *node) touchDirectory() {
+	node, err := n.w.svc.FindDevice(n.w.t.Context(), "attic-pi")
+	if err != nil {
+		node, err = n.w.svc.FindDevice(n.w.t.Context(), "loft-pi")
+	}
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	name := map[string]string{"attic-pi": "loft-pi", "loft-pi": "attic-pi"}[node.Name]
+	if _, err := n.w.svc.RenameDevice(n.w.t.Context(), node.ID, name, nil); err != nil {
+		n.w.t.Fatal(err)
+	}
+}
+
+type repeat string
+
+func (r repeat) Read(p []byte) (int, error) {
+	n := 0
+	for n+len(r) <= len(p) {
+		n += copy(p[n:], r)
+	}
+	return n, nil
+}
+
+// endless writes n bytes of JSON that never ends, as far as it is let.
+func endless(w io.Writer, n int) {
+	block := bytes.Repeat([]byte("["), 1<<16)
+	for ; n > 0; n -= len(block) {
+		if _, err := w.Write(block); err != nil {
+			return
+		}
+	}
+}
