@@ -217,7 +217,9 @@ func (e *evilRelay) close() {
 	e.mu.Lock()
 	e.closed = true
 	for _, c := range e.clients {
-		c.tc.NetConn().Close()
+		if c.tc != nil {
+			c.tc.NetConn().Close()
+		}
 	}
 	e.mu.Unlock()
 	e.wg.Wait()
