@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ func introductions(b *bench) {
 		})
 	}
 	wg.Wait()
-	if b.Failed() {
+	if slices.Contains(nodes, nil) {
 		b.Fatalf("not all nodes are up")
 	}
 	defer func() {

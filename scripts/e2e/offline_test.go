@@ -64,6 +64,14 @@ func TestOffline(t *testing.T) {
 	m.Laptop.Run()
 	m.Laptop.Must("wait", "--timeout", "10s")
 	offline(t, m, "vanished before the laptop started", 3*time.Second)
+	m.DeviceHome.Mend()
+	m.Until(20*time.Second, "the page comes again", func() bool {
+		_, err := m.Laptop.Get("http://kitchen-pi/", 3*time.Second)
+		return err == nil
+	})
+	m.DeviceHome.Cut()
+	time.Sleep(11 * time.Second)
+	offline(t, m, "vanished 11 s ago", 3*time.Second)
 }
 
 // TestDelete: a deleted device talks to nobody within five seconds; who was
