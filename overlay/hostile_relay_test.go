@@ -93,7 +93,7 @@ func TestForgedHints(t *testing.T) {
 	})
 	requests := w.requests.Load()
 	stop := flow(t, c)
-	const attack = 5 * time.Second
+	const attack = 3 * time.Second
 	n := uint64(0)
 	for end := time.Now().Add(attack); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		n++
@@ -212,7 +212,7 @@ func TestHostileDelivery(t *testing.T) {
 	w.evil.set(tamper)
 	var reached, failed atomic.Int64
 	var wg sync.WaitGroup
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	for i, from := range nodes {
 		for j := range nodes {

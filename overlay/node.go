@@ -201,7 +201,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 }
 
 // makeDevice makes the WireGuard device with a key pair of its own, which
-// lives as long as the process and is never stored.
+// lives until logout or the end of the process and is never stored.
 func (n *Node) makeDevice() error {
 	b := bind.New(bind.Config{Stranger: n.stranger})
 	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss})
@@ -265,6 +265,9 @@ func (n *Node) Logout(ctx context.Context) error {
 	}
 	if err := n.state.wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
+	}
+	if err := n.device.NewKey(); err != nil {
+		return err
 	}
 	n.id, n.down = nil, false
 	n.snap.Store(nil)

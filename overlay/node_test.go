@@ -167,7 +167,7 @@ func (w *world) startRelay(l net.Listener) {
 }
 
 func (w *world) stopRelay() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	w.relay.Shutdown(ctx)
 	if w.evil != nil {

@@ -112,16 +112,15 @@ type Waker interface{ WakeRead() }
 // but not from Config.Miss and not from a Sender of the Bind.
 type Device struct {
 	// Constant after New.
-	net    tun.Device
-	read   reader
-	mtu    int
-	miss   func(netip.Addr)
-	log    *slog.Logger
-	dev    *device.Device
-	bind   *bind.Bind
-	public [32]byte
-	epoch  time.Time // zero of the filters' clock
-	done   chan struct{}
+	net   tun.Device
+	read  reader
+	mtu   int
+	miss  func(netip.Addr)
+	log   *slog.Logger
+	dev   *device.Device
+	bind  *bind.Bind
+	epoch time.Time // zero of the filters' clock
+	done  chan struct{}
 
 	table    atomic.Pointer[table] // replaced under mu, never changed
 	verdicts [filter.NumVerdicts]atomic.Uint64
@@ -137,6 +136,7 @@ type Device struct {
 	// and never on the packet path.
 	mu      sync.Mutex
 	closed  bool
+	public  [32]byte
 	peers   map[cert.NodeID]*peer
 	byKey   map[[32]byte]*peer
 	byIP    map[netip.Addr]*peer
@@ -146,22 +146,17 @@ type Device struct {
 // New makes a device with a new key pair and starts it. The caller must Close
 // it.
 func New(cfg Config) (*Device, error) {
-	priv, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make WireGuard key: %w", err)
-	}
 	d := &Device{
-		net:    cfg.Net,
-		mtu:    cfg.MTU,
-		miss:   cfg.Miss,
-		log:    cfg.Log,
-		bind:   cfg.Bind,
-		public: [32]byte(priv.PublicKey().Bytes()),
-		epoch:  time.Now(),
-		done:   make(chan struct{}),
-		peers:  make(map[cert.NodeID]*peer),
-		byKey:  make(map[[32]byte]*peer),
-		byIP:   make(map[netip.Addr]*peer),
+		net:   cfg.Net,
+		mtu:   cfg.MTU,
+		miss:  cfg.Miss,
+		log:   cfg.Log,
+		bind:  cfg.Bind,
+		epoch: time.Now(),
+		done:  make(chan struct{}),
+		peers: make(map[cert.NodeID]*peer),
+		byKey: make(map[[32]byte]*peer),
+		byIP:  make(map[netip.Addr]*peer),
 	}
 	if d.miss == nil {
 		d.miss = func(netip.Addr) {}
@@ -170,18 +165,20 @@ func New(cfg Config) (*Device, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	if d.mtu == 0 {
-		if d.mtu, err = cfg.Net.MTU(); err != nil {
+		mtu, err := cfg.Net.MTU()
+		if err != nil {
 			return nil, fmt.Errorf("ask MTU: %w", err)
 		}
+		d.mtu = mtu
 	}
 	d.table.Store(new(table))
 	d.hold.init(d)
 	d.read = newReader(cfg.Net)
 	d.dev = device.NewDevice(inner{d}, outer{d.bind, d}, logger(d.log))
 	d.dev.DisableSomeRoamingForBrokenMobileSemantics()
-	if err := d.dev.IpcSet("private_key=" + hex.EncodeToString(priv.Bytes()) + "\n"); err != nil {
+	if err := d.NewKey(); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("set WireGuard key: %w", err)
+		return nil, err
 	}
 	if err := d.dev.Up(); err != nil {
 		d.Close()
@@ -191,8 +188,34 @@ func New(cfg Config) (*Device, error) {
 }
 
 // PublicKey returns the device's WireGuard public key. It is new with each
-// device.
-func (d *Device) PublicKey() [32]byte { return d.public }
+// device and each NewKey.
+func (d *Device) PublicKey() [32]byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.public
+}
+
+// NewKey ends all tunnels and gives the device another key pair, for when it is
+// to be another node: nobody takes a key from two.
+func (d *Device) NewKey() error {
+	priv, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make WireGuard key: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	for _, p := range d.peers {
+		d.removeLocked(p)
+	}
+	if err := d.ipcSet("private_key=" + hex.EncodeToString(priv.Bytes()) + "\n"); err != nil {
+		return err
+	}
+	d.public = [32]byte(priv.PublicKey().Bytes())
+	return nil
+}
 
 // Close ends all tunnels, closes Config.Net and returns when no goroutine of
 // the device is left. A SendPackets that blocks delays it: close relay
