@@ -29,6 +29,7 @@ func (l *Lab) plug(n *Namespace, dev, port, addr string) {
 	n.IP("link add "+dev+" type veth peer name "+port+" netns "+l.Internet.Name,
 		"addr add "+addr+"/24 dev "+dev,
 		"link set "+dev+" up")
+	n.Sysctl("ipv6/conf/"+dev+"/disable_ipv6", "1") // its solicitations would count as traffic
 	l.Internet.IP("link set "+port+" master br0", "link set "+port+" up")
 }
 
@@ -64,6 +65,8 @@ func (l *Lab) Home(name string) *Home {
 	h.Router.IP("addr add 192.168.1.1/24 dev lan", "link set lan up", "route add default via "+InternetAddr)
 	h.IP("route add default via 192.168.1.1")
 	h.Sysctl("ipv4/ip_unprivileged_port_start", "0")
+	h.Sysctl("ipv6/conf/eth0/disable_ipv6", "1")
+	h.Router.Sysctl("ipv6/conf/lan/disable_ipv6", "1")
 	h.Router.Sysctl("ipv4/ip_forward", "1")
 	h.Router.NFT(`table ip home {
 	chain nat {
