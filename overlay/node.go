@@ -20,7 +20,8 @@
 //   - control.go    keeping in step with the server: config, directory, CRL, renewal
 //   - directory.go  who is that name or address?
 //   - home.go       what comes in from the relay, and to whom it goes
-//   - peers.go      who is introduced, and how long a tunnel lives
+//   - peers.go      who is introduced: tunnels made, refreshed and dropped
+//   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status shows
 //
@@ -204,7 +205,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 // lives until logout or the end of the process and is never stored.
 func (n *Node) makeDevice() error {
 	b := bind.New(bind.Config{Stranger: n.stranger})
-	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss})
+	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss, Stir: n.stirred})
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)
 	}

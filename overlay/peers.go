@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,17 +25,14 @@ import (
 // introduction.
 const (
 	idleAfter      = 10 * time.Minute // without data: say bye and drop the peer
-	silentAfter    = 2 * time.Second  // data sent, nothing received: ask over the session
+	silentAfter    = 12 * time.Second // data sent, nothing heard, not even WireGuard's keepalive after 10 s: ask over the session
 	pingAnswer     = 2 * time.Second  // no answer to that: introduce anew
-	trustPing      = 8 * time.Second  // an answered ping is believed for this long
+	recently       = 2 * time.Second  // data sent this short ago is traffic
 	resetSpacing   = 5 * time.Second  // introductions made because of resets or lost sessions, per peer
 	calledTurn     = 3 * time.Second  // a lost session is redialled by the side that did not call after this
 	redialMax      = 30 * time.Second
 	dialTimeout    = 12 * time.Second // two attempts of intro.HandshakeTimeout, and a little
 	numbersWait    = 2 * time.Second  // accept nobody before our CRL is current, this long
-	tickActive     = time.Second
-	tickQuiet      = 15 * time.Second
-	quietAfter     = 20 * time.Second // no data with anybody: tick slowly
 	heldStrangers  = 64               // senders whose WireGuard packets are held during their introduction
 	heldPerSender  = 4
 	maxKept        = 256
@@ -66,6 +62,7 @@ type peer struct {
 
 	unanswered time.Time // first data sent after the last received, zero when answered
 	pinging    time.Time // a ping over the session is on its way since
+	proved     time.Time // when one was last answered
 }
 
 // kept is the filter of a peer that went idle: a flow that pauses for longer
@@ -108,10 +105,11 @@ type peers struct {
 	current     chan struct{}
 	currentOnce sync.Once
 
-	table map[cert.NodeID]*peer                    // run's
-	kept  map[cert.NodeID]kept                     // run's: filters of peers gone idle, at most maxKept
-	view  atomic.Pointer[map[cert.NodeID]peerView] // what others may read
-	held  struct {
+	table    map[cert.NodeID]*peer                    // run's
+	nextLook time.Time                                // run's: when look is due, zero for never
+	kept     map[cert.NodeID]kept                     // run's: filters of peers gone idle, at most maxKept
+	view     atomic.Pointer[map[cert.NodeID]peerView] // what others may read
+	held     struct {
 		sync.Mutex
 		// Mutex guards the following.
 		from map[cert.NodeID][][]byte // WireGuard packets of nodes being introduced
@@ -174,16 +172,20 @@ func (n *Node) verifyNode(der []byte) (*cert.Node, error) {
 	return node, s.belongs(node)
 }
 
-// run owns the table until ctx ends, then takes every peer down.
+// run owns the table until ctx ends, then takes every peer down. Between what
+// happens it sleeps until the first tunnel needs looking at (see lifetime.go).
 func (p *peers) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var ticking time.Duration
+	var armed time.Time
 	for {
-		every := p.tickEvery(time.Now())
-		if every != ticking {
-			ticking = every
-			timer.Reset(orNever(every))
+		if p.nextLook != armed {
+			armed = p.nextLook
+			if armed.IsZero() {
+				timer.Stop()
+			} else {
+				timer.Reset(time.Until(armed))
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -192,17 +194,10 @@ func (p *peers) run(ctx context.Context) {
 		case f := <-p.calls:
 			f()
 		case <-timer.C:
-			p.tick(time.Now())
-			ticking = 0
+			armed = time.Time{}
+			p.look(time.Now())
 		}
 	}
-}
-
-func orNever(d time.Duration) time.Duration {
-	if d == 0 {
-		return 24 * time.Hour
-	}
-	return d
 }
 
 // do runs f in the owning goroutine, without waiting. It reports whether the
@@ -385,6 +380,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		// the next handshake, and knows the old session no more.
 		q.session.Close()
 		q.session, q.lost = nil, time.Now()
+		p.lookAt(q.lost.Add(time.Second))
 	}
 	if err != nil {
 		q.failures++
@@ -466,6 +462,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	q.unanswered, q.pinging = time.Time{}, time.Time{}
 	if !q.installed() {
 		q.made = time.Now()
+		p.lookSoon()
 	}
 	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
 	p.publish()
@@ -530,6 +527,7 @@ func (p *peers) sessionClosed(s *intro.Session, err error) {
 			return
 		}
 		q.session, q.lost = nil, time.Now()
+		p.lookAt(q.lost.Add(time.Second))
 		switch {
 		case errors.Is(err, intro.ErrBye):
 			redial := p.hasTraffic(q, time.Now())
@@ -553,7 +551,7 @@ func (p *peers) redial(id cert.NodeID) {
 // hasTraffic reports whether data went either way a moment ago.
 func (p *peers) hasTraffic(q *peer, now time.Time) bool {
 	st, ok := p.device.Stats(q.id)
-	return ok && now.Sub(st.LastTx) < silentAfter
+	return ok && now.Sub(st.LastTx) < recently
 }
 
 // onReset: the peer, or only the relay, says that it has no tunnel with us.
@@ -753,217 +751,4 @@ func (p *peers) publish() {
 		}
 	}
 	p.view.Store(&v)
-}
-
-// tickEvery is how often tunnels need looking at: not at all without any.
-func (p *peers) tickEvery(now time.Time) time.Duration {
-	every := time.Duration(0)
-	for _, q := range p.table {
-		if !q.installed() {
-			continue
-		}
-		every = max(every, 0)
-		st, _ := p.device.Stats(q.id)
-		last := latest(st.LastTx, st.LastRx, q.made)
-		if now.Sub(last) < quietAfter || !q.unanswered.IsZero() {
-			return tickActive
-		}
-		every = tickQuiet
-	}
-	return every
-}
-
-func latest(ts ...time.Time) time.Time {
-	var t time.Time
-	for _, u := range ts {
-		if u.After(t) {
-			t = u
-		}
-	}
-	return t
-}
-
-// tick looks at every tunnel.
-func (p *peers) tick(now time.Time) {
-	weftNow := p.n.clock.Now()
-	for _, q := range p.table {
-		if !q.installed() {
-			continue
-		}
-		st, ok := p.device.Stats(q.id)
-		if !ok {
-			continue
-		}
-		if weftNow.After(q.node.NotAfter) {
-			// It may have a new one by now, but has to show it.
-			redial := p.hasTraffic(q, now)
-			p.drop(q, "its certificate has expired", true)
-			if redial {
-				p.redial(q.id)
-			}
-			continue
-		}
-		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
-			q.gone = time.Time{} // the relay said so, and yet it is there
-			p.n.dir.setPresence(q.id, true, time.Time{})
-			p.publish()
-		}
-		switch q.judge(now, st, p.n.idleAfter) {
-		case actDrop:
-			p.drop(q, "idle", true)
-		case actPing:
-			p.ping(q, now)
-		case actCall:
-			p.call(q, nil)
-		}
-	}
-}
-
-type action int
-
-const (
-	actNothing action = iota
-	actDrop           // idle for long
-	actPing           // data unanswered: is the peer alive?
-	actCall           // no: introduce anew
-)
-
-// judge decides what a tunnel needs, from its counters. It changes only the
-// peer's notes about unanswered data and introductions.
-func (q *peer) judge(now time.Time, st wg.Stats, idle time.Duration) action {
-	if now.Sub(latest(st.LastTx, st.LastRx, q.made)) >= idle {
-		return actDrop
-	}
-	if !st.LastTx.After(st.LastRx) {
-		q.unanswered, q.pinging = time.Time{}, time.Time{}
-		return q.judgeSession(now, st)
-	}
-	if q.unanswered.IsZero() || st.LastRx.After(q.unanswered) {
-		q.unanswered = st.LastTx
-		q.pinging = time.Time{}
-	}
-	if q.dial != nil {
-		return actNothing
-	}
-	if now.Sub(q.unanswered) < silentAfter {
-		return q.judgeSession(now, st)
-	}
-	if !q.pinging.IsZero() {
-		if now.Sub(q.pinging) < pingAnswer || now.Before(q.nextRedial) {
-			return actNothing
-		}
-		return actCall
-	}
-	if q.session == nil {
-		if now.Before(q.nextRedial) {
-			return actNothing
-		}
-		return actCall
-	}
-	return actPing
-}
-
-// judgeSession redials a lost session whose tunnel goes on: without it neither
-// side can say bye. The side with traffic does it, first the one that called.
-func (q *peer) judgeSession(now time.Time, st wg.Stats) action {
-	turn := q.lost
-	if !q.ours {
-		turn = turn.Add(calledTurn)
-	}
-	if q.session != nil || q.dial != nil || !st.LastTx.After(q.lost) ||
-		now.Before(turn) || now.Before(q.nextRedial) || now.Before(q.nextHint) {
-		return actNothing
-	}
-	q.nextHint = now.Add(resetSpacing)
-	return actCall
-}
-
-// watchGone returns a channel that is closed when the relay says that the peer
-// is not there; stop ends the watch.
-func (p *peers) watchGone(id cert.NodeID) (gone <-chan struct{}, stop func()) {
-	w := make(chan struct{})
-	p.do(func() {
-		if q := p.table[id]; q != nil {
-			q.watchers = append(q.watchers, w)
-		}
-	})
-	return w, func() {
-		p.do(func() {
-			if q := p.table[id]; q != nil {
-				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == w })
-			}
-		})
-	}
-}
-
-// prove finds out whether a peer with a tunnel is really there, for somebody
-// who waits for its answer: by a ping over the session, unless the relay has
-// just said that it is gone, and when that fails by introducing anew. The
-// frame also makes the relay look for the peer, so that one that vanished is
-// known to be gone within two seconds.
-func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{}) error {
-	var s *intro.Session
-	p.inLoop(func() error {
-		if q := p.table[id]; q != nil {
-			s = q.session
-		}
-		return nil
-	})
-	if s != nil {
-		ping, cancel := context.WithTimeout(ctx, pingAnswer)
-		answered := make(chan error, 1)
-		go func() {
-			_, err := s.Ping(ping)
-			answered <- err
-		}()
-		var err error
-		select {
-		case err = <-answered:
-		case <-gone:
-			cancel()
-			err = <-answered
-		}
-		cancel()
-		if err == nil {
-			return nil
-		}
-	}
-	done := make(chan error, 1)
-	if !p.do(func() {
-		q := p.table[id]
-		if q == nil {
-			q = &peer{id: id}
-			p.table[id] = q
-		}
-		p.call(q, done)
-	}) {
-		return errDown
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// ping asks over the session whether the peer is there.
-func (p *peers) ping(q *peer, now time.Time) {
-	q.pinging = now
-	s := q.session
-	p.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, pingAnswer)
-		defer cancel()
-		_, err := s.Ping(ctx)
-		p.do(func() {
-			if q.pinging != now {
-				return
-			}
-			if err == nil {
-				// It lives; a one-way flow is nothing to worry about.
-				q.unanswered = time.Now().Add(trustPing)
-				q.pinging = time.Time{}
-			}
-		})
-	})
 }

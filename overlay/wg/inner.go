@@ -64,7 +64,10 @@ func (d *Device) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
 		p.txPackets.Add(1)
 		if p != last {
 			last = p
-			p.lastTx.Store(time.Now().UnixNano())
+			wall := time.Now().UnixNano()
+			if wall-p.lastTx.Swap(wall) > int64(Pause) {
+				d.stir()
+			}
 		}
 		sizes[i] = size
 		any = true

@@ -72,6 +72,10 @@ import (
 // and padding it fills a message of bind.MaxMessage bytes.
 const MaxPacket = bind.MaxMessage - 32 - 15
 
+// Pause is how long nothing goes out to a peer before Config.Stir is called
+// again for it.
+const Pause = 10 * time.Second
+
 var (
 	// ErrTaken refuses a WireGuard key or an overlay address that belongs to
 	// another node.
@@ -100,6 +104,11 @@ type Config struct {
 	// block and not call the Device.
 	Miss func(dst netip.Addr)
 
+	// Stir is called when a packet goes out to a peer after nothing did for
+	// Pause: whoever looks after tunnels need not look at quiet ones. It runs
+	// on the packet path, like Miss. May be nil.
+	Stir func()
+
 	// Log receives what WireGuard reports; nil discards.
 	Log *slog.Logger
 }
@@ -116,6 +125,7 @@ type Device struct {
 	read  reader
 	mtu   int
 	miss  func(netip.Addr)
+	stir  func()
 	log   *slog.Logger
 	dev   *device.Device
 	bind  *bind.Bind
@@ -150,6 +160,7 @@ func New(cfg Config) (*Device, error) {
 		net:   cfg.Net,
 		mtu:   cfg.MTU,
 		miss:  cfg.Miss,
+		stir:  cfg.Stir,
 		log:   cfg.Log,
 		bind:  cfg.Bind,
 		epoch: time.Now(),
@@ -160,6 +171,9 @@ func New(cfg Config) (*Device, error) {
 	}
 	if d.miss == nil {
 		d.miss = func(netip.Addr) {}
+	}
+	if d.stir == nil {
+		d.stir = func() {}
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
