@@ -77,7 +77,8 @@ type Conn struct {
 	quiet   time.Duration
 	started time.Time
 
-	welcomed bool // read's: a relay welcomes once
+	welcomed bool   // read's: a relay welcomes once
+	recent   recent // write's
 
 	lastRx   atomic.Int64 // since started
 	awaiting atomic.Int64 // when something was first sent after the last sign of life; 0: nothing
@@ -288,6 +289,9 @@ func (c *Conn) write() {
 		var packets []byte
 		if pending != nil {
 			packets = *pending
+		}
+		if len(packets) > 0 && len(packets) <= recentFlush {
+			c.recent.note(packets, c.now())
 		}
 		err := c.flush(control, packets)
 		if pending != nil {

@@ -83,6 +83,8 @@ type Home struct {
 	cfg HomeConfig // constant after NewHome
 
 	wake chan struct{}
+	gap  gap
+	kept chan []gapPacket // sent at the welcome; capacity 1
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -104,7 +106,7 @@ func NewHome(cfg HomeConfig) *Home {
 	if cfg.Active == nil {
 		cfg.Active = func() bool { return false }
 	}
-	return &Home{cfg: cfg, wake: make(chan struct{}, 1), home: cfg.Sticky, spread: idleSpread, state: State{Since: time.Now()}}
+	return &Home{cfg: cfg, wake: make(chan struct{}, 1), kept: make(chan []gapPacket, 1), home: cfg.Sticky, spread: idleSpread, state: State{Since: time.Now()}}
 }
 
 // DialWith adapts a link.Dialer to HomeConfig.Dial.
@@ -146,8 +148,12 @@ func (h *Home) State() State {
 	return h.state
 }
 
-// SendPackets is Conn.SendPackets on the live connection, or ErrOffline.
+// SendPackets is Conn.SendPackets on the live connection, or ErrOffline. What
+// is sent between two connections is kept for the next one (see gap.go).
 func (h *Home) SendPackets(to cert.NodeID, bufs [][]byte) error {
+	if h.gap.open.Load() {
+		h.gap.keep(to, bufs)
+	}
 	if c := h.Current(); c != nil {
 		return c.SendPackets(to, bufs)
 	}
@@ -330,16 +336,41 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	wg.Wait()
 	h.mu.Lock()
 	h.cur = nil
+	welcomed := h.welcomed
 	h.mu.Unlock()
+	select {
+	case <-h.kept: // too late for this one
+	default:
+	}
+	if welcomed {
+		h.gap.add(c.recent.take(c.now()))
+		h.gap.open.Store(true)
+	}
 	return err
 }
 
-// checkOnWake pings when something may have happened to the connection.
+// checkOnWake pings when something may have happened to the connection, and
+// sends once more what was kept for it.
 func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
+	var again *time.Timer
+	var due <-chan time.Time
+	var kept []gapPacket
 	for {
 		select {
 		case <-done:
+			if again != nil {
+				again.Stop()
+			}
 			return
+		case kept = <-h.kept:
+			again = time.NewTimer(gapAgain)
+			due = again.C
+			continue
+		case <-due:
+			h.gap.open.Store(false)
+			c.sendKept(append(kept, h.gap.take()...))
+			kept, due = nil, nil
+			continue
 		case <-h.wake:
 		}
 		ping, cancel := context.WithTimeout(ctx, wakeAnswer)
@@ -421,6 +452,14 @@ func (hh *homeHandler) Welcome(w Welcome) {
 	h.home = hh.relay.ID
 	h.setSpread(w.SpreadMS)
 	h.mu.Unlock()
+	if h.gap.open.Load() {
+		kept := h.gap.take()
+		hh.conn.sendKept(kept)
+		select {
+		case h.kept <- kept:
+		default: // of a connection that did not last
+		}
+	}
 	hh.Handler.Welcome(w)
 	h.set(State{Relay: hh.relay, Online: true, Via: hh.via})
 }
