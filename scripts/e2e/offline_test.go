@@ -72,6 +72,9 @@ func TestOffline(t *testing.T) {
 	m.DeviceHome.Cut()
 	time.Sleep(11 * time.Second)
 	offline(t, m, "vanished 11 s ago", 3*time.Second)
+	if r := m.Laptop.Weft("nc", "kitchen-pi", "80"); !regexp.MustCompile(`\b[12][0-9]s ago`).MatchString(r.Err) {
+		t.Errorf("it vanished 11 s ago, and more by now; the message says otherwise: %v", r)
+	}
 }
 
 // TestDelete: a deleted device talks to nobody within five seconds; who was
