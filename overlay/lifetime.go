@@ -70,8 +70,14 @@ func (p *peers) look(now time.Time) {
 		case actCall:
 			p.call(q, nil)
 		}
-		p.lookAt(earliest(again, now.Add(q.node.NotAfter.Sub(weftNow)+time.Second)))
+		p.lookAt(earliest(again, p.expiry(q.node)))
 	}
+}
+
+// expiry is when, by the machine's clock, a node's certificate is no longer
+// good.
+func (p *peers) expiry(n *cert.Node) time.Time {
+	return time.Now().Add(n.NotAfter.Sub(p.n.clock.Now()) + time.Second)
 }
 
 type action int

@@ -462,8 +462,9 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	q.unanswered, q.pinging = time.Time{}, time.Time{}
 	if !q.installed() {
 		q.made = time.Now()
-		p.lookSoon()
+		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))
 	}
+	p.lookAt(p.expiry(node))
 	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
 	p.publish()
 	p.releaseHeld(q.id)
