@@ -577,6 +577,7 @@ func (p *peers) goneHint(id cert.NodeID) {
 			return
 		}
 		q.gone = time.Now()
+		p.lookAt(q.gone.Add(time.Second)) // is it, when data still come?
 		for _, w := range q.watchers {
 			close(w)
 		}
