@@ -242,22 +242,16 @@ func (b *backend) DeleteDevice(ctx context.Context, userID, id string) error {
 	return consoleError(err)
 }
 
-// pinger is a relay that can measure the way to a client.
-type pinger interface {
-	Ping(ctx context.Context, network cert.NetworkID, node cert.NodeID) (time.Duration, error)
-}
-
 func (b *backend) TestConnection(ctx context.Context, userID, id string) (console.ConnectionTest, error) {
 	n, err := b.device(ctx, userID, id)
 	if err != nil {
 		return console.ConnectionTest{}, err
 	}
 	st, _ := b.s.presence.Get(n.ID)
-	p, ok := b.s.relay.get().(pinger)
-	if !st.Online || !ok {
+	if !st.Online {
 		return console.ConnectionTest{}, fmt.Errorf("%s: %w", n.Name, console.ErrOffline)
 	}
-	rtt, err := p.Ping(ctx, b.s.network, n.ID)
+	rtt, err := b.s.relay.get().Ping(ctx, b.s.network, n.ID)
 	if err != nil {
 		return console.ConnectionTest{}, fmt.Errorf("%s: %w: %w", n.Name, console.ErrOffline, err)
 	}

@@ -93,7 +93,12 @@ func (s *Service) stateOf(id cert.NodeID, stored time.Time) presence.State {
 	case !ok:
 		return presence.State{Since: stored}
 	case st.Online:
+		// Its last sign of life: a device that has just lost its power is
+		// online until somebody asks for it.
 		st.Since = s.now().UTC()
+		if heard, ok := s.relay.get().Heard(s.network, id); ok {
+			st.Since = heard.UTC()
+		}
 	}
 	return st
 }

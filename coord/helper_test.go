@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -68,6 +69,12 @@ func (r *relayLog) PushCRL(_ cert.NetworkID, der []byte, revoked []cert.NodeID) 
 	defer r.mu.Unlock()
 	r.crls = append(r.crls, der)
 	r.revoked = append(r.revoked, revoked)
+}
+
+func (r *relayLog) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
+
+func (r *relayLog) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
+	return 0, errors.New("no relay")
 }
 
 // site is a Service under test.

@@ -59,8 +59,8 @@ type Options struct {
 	BeforeCommit func() error
 }
 
-// Relay is what the service tells the relay in this process. All methods
-// return at once.
+// Relay is what the service tells and asks the relay in this process. All
+// methods but Ping return at once.
 type Relay interface {
 	// Notify says that the versions of one node, or of all (nil), changed.
 	Notify(network cert.NetworkID, node *cert.NodeID)
@@ -69,6 +69,11 @@ type Relay interface {
 	// PushCRL hands a new signed revocation list to the clients, first to
 	// those that exchanged frames with the nodes just revoked.
 	PushCRL(network cert.NetworkID, der []byte, revoked []cert.NodeID)
+	// Heard returns when anything last came from a connected node.
+	Heard(network cert.NetworkID, node cert.NodeID) (time.Time, bool)
+	// Ping measures the round trip to a connected node. It waits for the
+	// answer, until ctx ends.
+	Ping(ctx context.Context, network cert.NetworkID, node cert.NodeID) (time.Duration, error)
 }
 
 // Service is the coordination server without its listeners: every operation

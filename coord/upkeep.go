@@ -35,6 +35,12 @@ type noRelay struct{}
 func (noRelay) Notify(cert.NetworkID, *cert.NodeID)           {}
 func (noRelay) Kick(cert.NetworkID, cert.NodeID)              {}
 func (noRelay) PushCRL(cert.NetworkID, []byte, []cert.NodeID) {}
+func (noRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) {
+	return time.Time{}, false
+}
+func (noRelay) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
+	return 0, errors.New("no relay runs here")
+}
 
 // SetRelay tells the service about the relay in this process.
 func (s *Service) SetRelay(r Relay) { s.relay.p.Store(&r) }

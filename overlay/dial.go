@@ -92,56 +92,86 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 		}
 		return n.cfg.Net.DialContext(ctx, network, target)
 	}
-	dctx, cancel := context.WithCancelCause(ctx)
-	settled := make(chan struct{}) // closed when the connection stands or failed
-	watched := make(chan struct{}) // closed when the watcher is done
-	go func() {
-		defer close(watched)
-		if err := n.watchDial(dctx, r, k.node.ID, settled); err != nil {
-			cancel(err)
+	var c net.Conn
+	err = n.through(ctx, r, k.node.ID, func(ctx context.Context) (err error) {
+		c, err = n.cfg.Net.DialContext(ctx, network, target)
+		if errors.Is(err, syscall.EHOSTUNREACH) && r.peers.ensure(ctx, k.node.ID) == nil {
+			// The answer to an earlier introduction, which failed.
+			c, err = n.cfg.Net.DialContext(ctx, network, target)
 		}
-	}()
-	c, err := n.cfg.Net.DialContext(dctx, network, target)
-	if errors.Is(err, syscall.EHOSTUNREACH) && r.peers.ensure(dctx, k.node.ID) == nil {
-		// The answer to an earlier introduction, which failed.
-		c, err = n.cfg.Net.DialContext(dctx, network, target)
-	}
-	close(settled)
+		return err
+	})
 	if err != nil {
-		if cause := context.Cause(dctx); cause != nil && ctx.Err() == nil {
-			err = cause
-		}
-		cancel(nil)
-		<-watched
 		return nil, n.sinceWhen(ctx, k, dialError(k.node.Name, port, err))
 	}
-	cancel(nil)
-	<-watched
 	return c, nil
 }
 
-// watchDial makes sure that there is a tunnel for a connection being made,
-// and that there is somebody at its other end.
-func (n *Node) watchDial(ctx context.Context, r *running, id cert.NodeID, settled <-chan struct{}) error {
+// errRenewed ends an attempt whose tunnel was made anew beneath it.
+var errRenewed = errors.New("the tunnel was made anew")
+
+// through runs try, which sends something to a node and waits for the answer,
+// and makes sure meanwhile that there is a tunnel and somebody at its other
+// end. When there is not, try's context ends and the reason is returned. When
+// the tunnel was made anew, what try had sent is lost: it is run once more.
+func (n *Node) through(ctx context.Context, r *running, id cert.NodeID, try func(context.Context) error) error {
+	for first := true; ; first = false {
+		tctx, cancel := context.WithCancelCause(ctx)
+		settled := make(chan struct{}) // closed when try has returned
+		watched := make(chan struct{}) // closed when the watcher has
+		go func() {
+			defer close(watched)
+			if err := n.watchTunnel(tctx, r, id, settled, first); err != nil {
+				cancel(err)
+			}
+		}()
+		err := try(tctx)
+		close(settled)
+		cause := context.Cause(tctx)
+		cancel(nil)
+		<-watched
+		switch {
+		case err == nil || cause == nil || ctx.Err() != nil:
+			return err
+		case errors.Is(cause, errRenewed) && first:
+			continue
+		}
+		return cause
+	}
+}
+
+// watchTunnel is the watcher of through.
+func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, settled <-chan struct{}, again bool) error {
 	if err := r.peers.ensure(ctx, id); err != nil {
 		return err
 	}
-	gone, stop := r.peers.watchGone(id)
+	gone, renewed, stop := r.peers.watch(id)
 	defer stop()
+	if !again {
+		renewed = nil
+	}
 	t := time.NewTimer(proveAfter)
 	defer t.Stop()
-	select {
-	case <-settled:
-		return nil
-	case <-ctx.Done():
-		return nil
-	case <-gone:
-	case <-t.C:
+	doubt := gone
+	for {
+		select {
+		case <-settled:
+			return nil
+		case <-ctx.Done():
+			return nil
+		case <-renewed:
+			return errRenewed
+		case <-doubt:
+		case <-t.C:
+		}
+		if doubt == nil {
+			continue // it is there: what is asked of it takes its time
+		}
+		doubt = nil
+		if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
+			return err
+		}
 	}
-	if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
-		return err
-	}
-	return nil
 }
 
 // dialError sorts the errors of connecting through the tunnel.
@@ -297,33 +327,22 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() {
 		addr = k.node.IPv6
 	}
-	pctx, cancel := context.WithCancelCause(ctx)
-	settled, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		if err := n.watchDial(pctx, r, k.node.ID, settled); err != nil {
-			cancel(err)
-		}
-	}()
 	// The tunnel first, so that the round trip is one of the tunnel alone.
-	err = r.peers.ensure(pctx, k.node.ID)
+	err = r.peers.ensure(ctx, k.node.ID)
 	var rtt time.Duration
 	if err == nil {
-		rtt, err = n.cfg.Net.Ping(pctx, addr)
+		err = n.through(ctx, r, k.node.ID, func(ctx context.Context) (err error) {
+			rtt, err = n.cfg.Net.Ping(ctx, addr)
+			return err
+		})
 	}
-	close(settled)
-	cause := context.Cause(pctx)
-	cancel(nil)
-	<-watched
 	if err != nil {
-		if cause != nil && ctx.Err() == nil {
-			err = cause
-		}
 		if localapi.KindOf(err) == localapi.KindTimeout {
 			err = &localapi.Error{Kind: localapi.KindTimeout, Message: k.node.Name + " does not answer"}
 		}
 		return localapi.Pong{}, n.sinceWhen(ctx, k, err)
 	}
+	r.peers.measured(k.node.ID, rtt)
 	return localapi.Pong{
 		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
 		Path: localapi.PathRelay, Reason: relayReason, Relay: r.home.relay().Name,

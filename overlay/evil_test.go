@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -211,6 +212,12 @@ func (e *evilRelay) PushCRL(_ cert.NetworkID, der []byte, _ []cert.NodeID) {
 	for _, id := range e.ids() {
 		e.put(id, relay.AppendFrame(nil, relay.TypeCRL, der))
 	}
+}
+
+func (e *evilRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
+
+func (e *evilRelay) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
+	return 0, errors.New("it is evil")
 }
 
 func (e *evilRelay) close() {

@@ -169,22 +169,35 @@ func (p *peers) ping(q *peer, now time.Time) {
 	})
 }
 
-// watchGone returns a channel that is closed when the relay says that the peer
-// is not there; stop ends the watch.
-func (p *peers) watchGone(id cert.NodeID) (gone <-chan struct{}, stop func()) {
-	w := make(chan struct{})
+// watch tells of what happens to a peer while somebody waits for its answer:
+// gone is closed when the relay says that it is not there, renewed when the
+// tunnel was made anew, so that what was sent into the old one is lost. stop
+// ends the watch.
+func (p *peers) watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func()) {
+	g, r := make(chan struct{}), make(chan struct{})
 	p.do(func() {
 		if q := p.table[id]; q != nil {
-			q.watchers = append(q.watchers, w)
+			q.watchers, q.renewed = append(q.watchers, g), append(q.renewed, r)
 		}
 	})
-	return w, func() {
+	return g, r, func() {
 		p.do(func() {
 			if q := p.table[id]; q != nil {
-				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == w })
+				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == g })
+				q.renewed = slices.DeleteFunc(q.renewed, func(x chan struct{}) bool { return x == r })
 			}
 		})
 	}
+}
+
+// measured notes a round trip through the tunnel.
+func (p *peers) measured(id cert.NodeID, rtt time.Duration) {
+	p.do(func() {
+		if q := p.table[id]; q != nil {
+			q.rtt = rtt
+			p.publish()
+		}
+	})
 }
 
 // prove finds out whether a peer with a tunnel is really there, for somebody

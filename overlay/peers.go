@@ -59,6 +59,8 @@ type peer struct {
 	gone       time.Time // when the relay last said that it is not there
 
 	watchers []chan struct{} // closed when the relay says that the peer is gone
+	renewed  []chan struct{} // closed when the tunnel was made anew
+	rtt      time.Duration   // of the last ping through the tunnel
 
 	unanswered time.Time // first data sent after the last received, zero when answered
 	pinging    time.Time // a ping over the session is on its way since
@@ -118,10 +120,10 @@ type peers struct {
 
 // peerView is a copy of a peer for status.
 type peerView struct {
-	node  *cert.Node
-	relay string
-	made  time.Time
-	gone  time.Time
+	node *cert.Node
+	made time.Time
+	gone time.Time
+	rtt  time.Duration // of the last ping through the tunnel, 0 before
 }
 
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
@@ -456,6 +458,10 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	p.bind.Admit(q.endpoint)
 	if !q.installed() || q.hello.Boot != s.Remote.Boot {
 		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
+		for _, w := range q.renewed {
+			close(w)
+		}
+		q.renewed = nil
 	}
 	q.node, q.hello, q.ours, q.session = node, s.Remote, ours, s
 	q.gone = time.Time{} // whatever the relay said
@@ -749,7 +755,7 @@ func (p *peers) publish() {
 	v := make(map[cert.NodeID]peerView, len(p.table))
 	for id, q := range p.table {
 		if q.installed() {
-			v[id] = peerView{node: q.node, made: q.made, gone: q.gone}
+			v[id] = peerView{node: q.node, made: q.made, gone: q.gone, rtt: q.rtt}
 		}
 	}
 	p.view.Store(&v)

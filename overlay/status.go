@@ -151,6 +151,10 @@ func (n *Node) Status() localapi.Status {
 		}
 		if t, ok := tunnels[k.node.ID]; ok {
 			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, r.home.relay().Name
+			if t.rtt > 0 {
+				ms := float64(t.rtt.Microseconds()) / 1000
+				p.RTTms = &ms
+			}
 			p.KeyExchange = "X25519MLKEM768"
 			p.Online = t.gone.IsZero()
 			if ws, ok := n.device.Stats(k.node.ID); ok {

@@ -63,6 +63,7 @@ type client struct {
 	lastRx  atomic.Int64 // Server.now of the last input
 	writing atomic.Int64 // when the write under way began, 0: none
 	gone    atomic.Bool  // closed: senders should look again
+	silent  atomic.Bool  // closed because it did not answer
 
 	// Only the reading goroutine uses the following.
 	last    *contact // of the last run
@@ -105,6 +106,7 @@ type contact struct {
 // introduction frames.
 type probe struct {
 	at      int64
+	asked   bool // a ping is on its way
 	waiters []cert.NodeID
 	timer   *time.Timer
 }
@@ -388,9 +390,7 @@ func (c *client) introduce(from *client, f []byte, now int64) {
 		return
 	}
 	dropped := c.sessions.put(from.id, f)
-	if now-c.lastRx.Load() > int64(probeAfter) {
-		c.probeLocked(from.id, now)
-	}
+	c.probeLocked(from.id, now)
 	c.wakeLocked()
 	c.mu.Unlock()
 	if dropped > 0 {
@@ -399,13 +399,23 @@ func (c *client) introduce(from *client, f []byte, now int64) {
 	}
 }
 
-// probeLocked pings and tells from if there is no answer.
+// probeLocked tells from if nothing comes from this client in probeAnswer. One
+// that has been silent for long is asked at once, another when it has had time
+// to answer the frame itself: it may have vanished a moment ago.
 func (c *client) probeLocked(from cert.NodeID, now int64) {
+	if c.probe != nil && c.lastRx.Load() >= c.probe.at {
+		c.probe.timer.Stop() // answered; the new sender wants to know anew
+		c.probe = nil
+	}
 	if c.probe == nil {
-		p := &probe{at: now}
-		p.timer = time.AfterFunc(probeAnswer, func() { c.probed(p) })
+		p := &probe{at: now, asked: now-c.lastRx.Load() > int64(probeAfter)}
+		wait := probeAsk
+		if p.asked {
+			wait = probeAnswer
+			c.pingLocked(now)
+		}
+		p.timer = time.AfterFunc(wait, func() { c.probed(p) })
 		c.probe = p
-		c.pingLocked(now)
 	}
 	for _, id := range c.probe.waiters {
 		if id == from {
@@ -423,9 +433,17 @@ func (c *client) probed(p *probe) {
 		c.mu.Unlock()
 		return
 	}
+	answered := c.lastRx.Load() >= p.at
+	if !answered && !p.asked {
+		p.asked = true
+		c.pingLocked(c.s.now())
+		p.timer.Reset(probeAnswer - probeAsk)
+		c.mu.Unlock()
+		return
+	}
 	c.probe = nil
 	c.mu.Unlock()
-	if c.lastRx.Load() >= p.at {
+	if answered {
 		return
 	}
 	for _, id := range p.waiters {
@@ -456,6 +474,7 @@ func (c *client) tick() {
 			break
 		}
 		c.mu.Unlock()
+		c.silent.Store(true)
 		c.s.cfg.Log.Debug("client is silent", "network", c.net.id, "node", c.id)
 		c.close()
 		return
@@ -653,6 +672,10 @@ func (c *client) presence(online bool) {
 	c.mu.Unlock()
 	if tell && c.s.cfg.Presence != nil {
 		addr, _ := netip.ParseAddrPort(c.c.RemoteAddr().String())
-		c.s.cfg.Presence(Event{c.net.id, c.id, c.number, online, c.s.cfg.Now(), addr})
+		at := c.s.cfg.Now()
+		if !online && c.silent.Load() {
+			at = at.Add(-time.Duration(c.s.now() - c.lastRx.Load()))
+		}
+		c.s.cfg.Presence(Event{c.net.id, c.id, c.number, online, at, addr})
 	}
 }

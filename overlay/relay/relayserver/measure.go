@@ -67,6 +67,18 @@ func (s *Server) Ping(ctx context.Context, id cert.NetworkID, node cert.NodeID) 
 	}
 }
 
+// Heard returns when anything last came from a connected node, by Config.Now.
+func (s *Server) Heard(id cert.NetworkID, node cert.NodeID) (time.Time, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if n := s.networks[id]; n != nil {
+		if c := n.clients[node]; c != nil {
+			return s.cfg.Now().Add(-time.Duration(s.now() - c.lastRx.Load())), true
+		}
+	}
+	return time.Time{}, false
+}
+
 // measured takes a pong.
 func (c *client) measured(nonce []byte) {
 	c.mu.Lock()

@@ -91,6 +91,7 @@ const (
 	pingAnswer   = 20 * time.Second
 	probeAfter   = 10 * time.Second
 	probeAnswer  = 2 * time.Second
+	probeAsk     = 800 * time.Millisecond
 	nudgeEvery   = 30 * time.Second
 	lastWords    = time.Second      // for a client to hear why it has to go
 	flipWindow   = 75 * time.Second // a replaced node waits 30 s: three flips of a clone take a minute and some jitter

@@ -386,6 +386,25 @@ func TestProbe(t *testing.T) {
 		if len(b.take(relay.TypePing)) != 0 {
 			t.Fatal("pinged a client heard from 5 s ago")
 		}
+		time.Sleep(probeAsk + time.Millisecond)
+		if len(b.take(relay.TypePing)) != 1 {
+			t.Fatal("not asked, though it had nothing to say to the frame")
+		}
+		b.mu.Lock()
+		b.mute = true // it vanishes a moment after it was heard
+		b.mu.Unlock()
+		time.Sleep(time.Second)
+		a.session(b.id, "anybody there?")
+		time.Sleep(probeAnswer + time.Millisecond)
+		a.wantOne(relay.TypeGone, b.id, "\x02")
+		b.mu.Lock()
+		b.mute = false
+		b.mu.Unlock()
+		b.take(relay.TypePing)
+		time.Sleep(5 * time.Second)
+		b.session(a.id, "back")
+		a.take(relay.TypeSession)
+		a.take(relay.TypePing)
 		time.Sleep(20 * time.Second)
 		a.session(b.id, "x")
 		if len(b.take(relay.TypePing)) != 1 {
