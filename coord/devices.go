@@ -21,6 +21,14 @@ var (
 	ErrInvalid  = errors.New("invalid")
 )
 
+// invalidError is an ErrInvalid that says what is wrong and nothing else.
+type invalidError struct{ what string }
+
+func (e invalidError) Error() string        { return e.what }
+func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+
+func invalid(format string, args ...any) error { return invalidError{fmt.Sprintf(format, args...)} }
+
 // FindDevice finds a device as a person names it: by name (short or full),
 // overlay address or id.
 func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, error) {
@@ -53,7 +61,7 @@ func (s *Service) EachDevice(ctx context.Context, userID string, f func(store.No
 func (s *Service) RenameDevice(ctx context.Context, id cert.NodeID, name string, allowed func(store.Node) error) (store.Node, error) {
 	name = strings.ToLower(name)
 	if !validName(name) {
-		return store.Node{}, fmt.Errorf("name %q: want 1 to 56 letters, digits and single hyphens, not only digits: %w", printable(name, 80), ErrInvalid)
+		return store.Node{}, invalid("name %q: want 1 to 56 letters, digits and single hyphens, not only digits", printable(name, 80))
 	}
 	var node store.Node
 	err := s.store.Write(ctx, func(tx *store.Tx) (err error) {

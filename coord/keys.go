@@ -38,13 +38,13 @@ type NewKey struct {
 func (s *Service) CreateKey(ctx context.Context, nk NewKey) (store.Key, cert.Token, error) {
 	n := s.index.info()
 	if len(n.URLs) == 0 {
-		return store.Key{}, cert.Token{}, fmt.Errorf("the server knows no address of its own; start it once with: weft-server serve --url https://HOST:PORT: %w", ErrInvalid)
+		return store.Key{}, cert.Token{}, invalid("the server knows no address of its own; start it once with: weft-server serve --url https://HOST:PORT")
 	}
 	if nk.Life == 0 {
 		nk.Life = DefaultKeyLife
 	}
 	if nk.Life < minKeyLife || nk.Life > maxKeyLife {
-		return store.Key{}, cert.Token{}, fmt.Errorf("a key lives 1 minute to 366 days, not %s: %w", nk.Life, ErrInvalid)
+		return store.Key{}, cert.Token{}, invalid("a key lives 1 minute to 366 days, not %s", nk.Life)
 	}
 	tags, err := checkTags(nk.Tags)
 	if err != nil {
@@ -91,14 +91,14 @@ func checkTags(in []string) ([]string, error) {
 	for _, t := range in {
 		t = strings.TrimPrefix(t, "tag:")
 		if !cert.ValidWord(t) {
-			return nil, fmt.Errorf("tag %q: want letters, digits and ._@+-: %w", printable(t, 64), ErrInvalid)
+			return nil, invalid("tag %q: want letters, digits and ._@+-", printable(t, 64))
 		}
 		tags = append(tags, t)
 	}
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
 	if len(tags) > maxKeyTags {
-		return nil, fmt.Errorf("%d tags, at most %d: %w", len(tags), maxKeyTags, ErrInvalid)
+		return nil, invalid("%d tags, at most %d", len(tags), maxKeyTags)
 	}
 	return tags, nil
 }

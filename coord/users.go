@@ -3,7 +3,6 @@ package coord
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"time"
 
 	"weft/coord/console"
@@ -49,7 +48,7 @@ func (s *Service) DeleteUser(ctx context.Context, id string) error {
 // checkUserName wants a name that can stand in a certificate as it is.
 func checkUserName(name string) error {
 	if !cert.ValidWord(name) {
-		return fmt.Errorf("user name %q: want 1 to 64 letters, digits and ._@+-: %w", printable(name, 64), ErrInvalid)
+		return invalid("user name %q: want 1 to 64 letters, digits and ._@+-", printable(name, 64))
 	}
 	return nil
 }

@@ -62,6 +62,8 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, coord.ErrNotFound), errors.As(err, &refused) && refused.Code == api.CodeNotFound:
 		return 5
+	case errors.Is(err, coord.ErrInvalid), errors.As(err, &refused) && refused.Code == api.CodeBadRequest:
+		return 2
 	}
 	return 1
 }
