@@ -31,9 +31,10 @@ const (
 	resetSpacing   = 5 * time.Second  // introductions made because of resets or lost sessions, per peer
 	calledTurn     = 3 * time.Second  // a lost session is redialled by the side that did not call after this
 	redialMax      = 30 * time.Second
-	dialTimeout    = 12 * time.Second // two attempts of intro.HandshakeTimeout, and a little
-	numbersWait    = 2 * time.Second  // accept nobody before our CRL is current, this long
-	heldStrangers  = 64               // senders whose WireGuard packets are held during their introduction
+	sameTime       = 200 * time.Millisecond // who wants the same introduction within this wants the same one
+	dialTimeout    = 12 * time.Second       // two attempts of intro.HandshakeTimeout, and a little
+	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long
+	heldStrangers  = 64                     // senders whose WireGuard packets are held during their introduction
 	heldPerSender  = 4
 	maxKept        = 256
 	heldPacketSize = 2048 // WireGuard handshakes and small data; larger ones are not held
@@ -79,7 +80,8 @@ func (p *peer) installed() bool { return !p.made.IsZero() }
 // dialing is an introduction in progress, with those who wait for it.
 type dialing struct {
 	waiters []chan error
-	joined  []chan error // came when it was under way: its failure says nothing to them
+	joined  []chan error // came when it had been under way: its failure says nothing to them
+	began   time.Time
 	cancel  context.CancelCauseFunc
 
 	// late says that there was a tunnel under the same key already: it goes on
@@ -296,13 +298,17 @@ var errDown = &localapi.Error{Kind: localapi.KindFailed, Message: "weft is down"
 // as soon as the keys are known (install).
 func (p *peers) call(q *peer, waiter chan error) {
 	if q.dial != nil {
-		if waiter != nil {
+		switch {
+		case waiter == nil:
+		case time.Since(q.dial.began) < sameTime:
+			q.dial.waiters = append(q.dial.waiters, waiter)
+		default:
 			q.dial.joined = append(q.dial.joined, waiter)
 		}
 		return
 	}
 	ctx, cancel := context.WithCancelCause(p.ctx)
-	d := &dialing{cancel: cancel}
+	d := &dialing{cancel: cancel, began: time.Now()}
 	if waiter != nil {
 		d.waiters = append(d.waiters, waiter)
 	}

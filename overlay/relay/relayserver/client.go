@@ -92,6 +92,7 @@ type client struct {
 	pingAt   int64
 	timer    *time.Timer // pings after silence
 	probe    *probe
+	unheard  int64                     // when the last probe began that nobody answered, 0: none
 	measures map[[8]byte]chan struct{} // by Ping
 }
 
@@ -390,9 +391,14 @@ func (c *client) introduce(from *client, f []byte, now int64) {
 		return
 	}
 	dropped := c.sessions.put(from.id, f)
+	// One that did not answer the last time is not given another two seconds.
+	silent := c.unheard != 0 && c.lastRx.Load() < c.unheard
 	c.probeLocked(from.id, now)
 	c.wakeLocked()
 	c.mu.Unlock()
+	if silent {
+		from.sendPeer(relay.TypeGone, c.id, byte(relay.GoneSilent))
+	}
 	if dropped > 0 {
 		c.s.dropped.Add(uint64(dropped))
 		from.busy(c.id, now)
@@ -442,6 +448,9 @@ func (c *client) probed(p *probe) {
 		return
 	}
 	c.probe = nil
+	if !answered {
+		c.unheard = p.at
+	}
 	c.mu.Unlock()
 	if answered {
 		return

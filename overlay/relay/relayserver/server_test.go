@@ -397,9 +397,13 @@ func TestProbe(t *testing.T) {
 		a.session(b.id, "anybody there?")
 		time.Sleep(probeAnswer + time.Millisecond)
 		a.wantOne(relay.TypeGone, b.id, "\x02")
+		a.session(b.id, "still not?")
+		a.wantOne(relay.TypeGone, b.id, "\x02") // at once, this time
 		b.mu.Lock()
 		b.mute = false
 		b.mu.Unlock()
+		time.Sleep(probeAnswer)
+		a.take(relay.TypeGone)
 		b.take(relay.TypePing)
 		time.Sleep(5 * time.Second)
 		b.session(a.id, "back")
