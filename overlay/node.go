@@ -20,7 +20,8 @@
 //   - control.go    keeping in step with the server: config, directory, CRL, renewal
 //   - directory.go  who is that name or address?
 //   - home.go       what comes in from the relay, and to whom it goes
-//   - peers.go      who is introduced: tunnels made, refreshed and dropped
+//   - introduce.go  how a tunnel comes about, called or calling
+//   - peers.go      the table of tunnels and its owner
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status shows

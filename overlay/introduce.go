@@ -1,0 +1,434 @@
+package overlay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/filter"
+	"weft/overlay/intro"
+	"weft/overlay/localapi"
+	"weft/overlay/wg"
+)
+
+// How nodes come to have a tunnel, in the order in which it happens: a packet
+// finds no peer (miss) or somebody dials (ensure); this node calls (call,
+// established, called) or is called (accept); the WireGuard peer is made or
+// refreshed (install). Then what others say about it: the peer's bye, resets,
+// the relay's gone, and WireGuard messages that came too early (stranger).
+
+// miss is called by the WireGuard device once per destination for which it
+// holds packets.
+func (n *Node) miss(dst netip.Addr) {
+	if r := n.active.Load(); r != nil {
+		r.peers.miss(dst)
+	} // else the packets held expire
+}
+
+func (p *peers) miss(dst netip.Addr) {
+	// The caller is the device's reader: it must not wait for us, and we may
+	// be waiting for it.
+	p.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
+		defer cancel()
+		// Answers to whoever called us go there whatever the directory says.
+		k, _ := p.n.dir.find(dst.String())
+		if k == nil {
+			var err error
+			if k, err = p.n.lookup(ctx, dst.String()); err != nil {
+				p.device.Fail(dst, failReason(err))
+				return
+			}
+		}
+		if err := p.ensure(ctx, k.node.ID); err != nil {
+			p.device.Fail(dst, failReason(err))
+		}
+	})
+}
+
+func failReason(err error) wg.Reason {
+	if localapi.KindOf(err) == localapi.KindDenied {
+		return wg.Prohibited
+	}
+	return wg.Unreachable
+}
+
+// ensure returns once there is a WireGuard peer for the node, introducing it
+// if need be. A peer that exists already costs nothing.
+func (p *peers) ensure(ctx context.Context, id cert.NodeID) error {
+	if _, ok := (*p.view.Load())[id]; ok {
+		return nil
+	}
+	done := make(chan error, 1)
+	ok := p.do(func() {
+		q := p.table[id]
+		if q != nil && q.installed() && q.dial == nil {
+			done <- nil
+			return
+		}
+		if q == nil {
+			q = &peer{id: id}
+			p.table[id] = q
+		}
+		p.call(q, done)
+	})
+	if !ok {
+		return errDown
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.ctx.Done():
+		return errDown
+	}
+}
+
+var errDown = &localapi.Error{Kind: localapi.KindFailed, Message: "weft is down", Hint: "run: weft up"}
+
+// call starts an introduction as the caller, or joins the one in progress.
+// waiter, when not nil, gets its result. Packets flow one round trip earlier,
+// as soon as the keys are known (install).
+func (p *peers) call(q *peer, waiter chan error) {
+	if q.dial != nil {
+		switch {
+		case waiter == nil:
+		case time.Since(q.dial.began) < sameTime:
+			q.dial.waiters = append(q.dial.waiters, waiter)
+		default:
+			q.dial.joined = append(q.dial.joined, waiter)
+		}
+		return
+	}
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	d := &dialing{cancel: cancel, began: time.Now()}
+	if waiter != nil {
+		d.waiters = append(d.waiters, waiter)
+	}
+	q.dial = d
+	p.wg.Go(func() {
+		defer cancel(nil)
+		ctx, stop := context.WithTimeout(ctx, dialTimeout)
+		defer stop()
+		s, err := p.intro.Dial(ctx, q.id, func(s *intro.Session) {
+			p.inLoop(func() error { return p.established(q, d, s) })
+		})
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && !errors.Is(cause, context.DeadlineExceeded) {
+				err = cause
+			}
+		}
+		p.do(func() { p.called(q, d, s, err) })
+	})
+}
+
+// established takes the keys of an introduction that this node started, before
+// the peer has accepted it.
+func (p *peers) established(q *peer, d *dialing, s *intro.Session) error {
+	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
+		return nil
+	}
+	return p.install(q, s, true)
+}
+
+// called takes the result of an introduction that this node started.
+func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
+	if q.dial == d {
+		q.dial = nil
+	}
+	var denied *intro.DenyError
+	switch {
+	case err == nil:
+		q.failures = 0
+		q.gone = time.Time{}
+		if s.Initiator && d.late && !d.overtaken && s.Err() == nil {
+			if ierr := p.install(q, s, true); ierr != nil {
+				p.log.Warn("cannot renew a tunnel", "peer", q.id, "err", ierr)
+			}
+		}
+		if s.Err() == nil {
+			q.session = s // installed before; it may have ended since
+		}
+		p.n.dir.setPresence(q.id, true, time.Time{})
+		p.publish()
+	case errors.As(err, &denied):
+		if q.installed() && q.ours {
+			p.drop(q, "denied", false)
+		}
+		err = p.deniedError(q, denied)
+	case errors.Is(err, intro.ErrDialing), errors.Is(err, intro.ErrReplaced):
+		// The peer called at the same time and its call counts.
+		if q.installed() {
+			err = nil
+		}
+	}
+	if err != nil && !d.overtaken && q.session != nil && (d.late || q.session.Err() != nil) {
+		// The peer may have accepted all the same. Then it has newer keys, for
+		// the next handshake, and knows the old session no more.
+		q.session.Close()
+		q.session, q.lost = nil, time.Now()
+		p.lookAt(q.lost.Add(time.Second))
+	}
+	if err != nil {
+		q.failures++
+		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
+		p.log.Debug("introduction failed", "peer", q.id, "err", err)
+		if localapi.KindOf(err) == localapi.KindFailed {
+			err = p.unreachable(q, err)
+		}
+	}
+	if err != nil && len(d.joined) > 0 && q.dial == nil && denied == nil && p.ctx.Err() == nil && (p.table[q.id] == q || p.table[q.id] == nil) {
+		// Once more: the peer may have come back after this one began.
+		p.table[q.id] = q
+		p.call(q, nil)
+		q.dial.waiters, d.joined = d.joined, nil
+	}
+	for _, w := range append(d.waiters, d.joined...) {
+		w <- err
+	}
+	d.waiters, d.joined = nil, nil
+	if !q.installed() && q.dial == nil && q.session == nil && p.table[q.id] == q {
+		delete(p.table, q.id)
+	}
+}
+
+func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
+	name := p.n.nameOf(q.id)
+	msg := fmt.Sprintf("%s does not let this device in: %s", name, e.Reason)
+	if e.Text != "" {
+		msg += ": " + e.Text
+	}
+	return &localapi.Error{Kind: localapi.KindDenied, Message: msg, Hint: "the network's policy decides; ask its owner"}
+}
+
+func (p *peers) unreachable(q *peer, err error) error {
+	name := p.n.nameOf(q.id)
+	if !q.gone.IsZero() {
+		return &localapi.Error{Kind: localapi.KindUnreachable, Message: name + " is offline"}
+	}
+	return &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("%s does not answer: %v", name, err), Hint: "see: weft status"}
+}
+
+// install makes or refreshes the WireGuard peer with a session's keys: before
+// accept goes out on the called side, as soon as the keys are known on the
+// calling side.
+func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
+	snap := p.n.snap.Load()
+	if snap == nil {
+		return errDown
+	}
+	node := s.Peer
+	addrs := []netip.Addr{node.IPv4, node.IPv6}
+	ports := filter.Compile(snap.config.Rules, node)
+	if k, ok := p.kept[q.id]; ok && q.filter == nil {
+		q.filter, q.node = k.filter, k.node
+	}
+	delete(p.kept, q.id)
+	if q.filter == nil || !q.node.Has(node.IPv4) || !q.node.Has(node.IPv6) {
+		q.filter = filter.NewPeer([]netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, ports)
+	} else {
+		q.filter.SetPorts(ports)
+	}
+	if q.endpoint == nil {
+		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
+		q.endpoint.SetSender(p.r.home.home)
+	}
+	err := p.device.SetPeer(wg.Peer{
+		ID: q.id, Key: s.Remote.Key, PSK: s.PSK, IPs: addrs,
+		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
+	})
+	if err != nil {
+		return fmt.Errorf("install peer %s: %w", node.Name, err)
+	}
+	p.bind.Admit(q.endpoint)
+	if !q.installed() || q.hello.Boot != s.Remote.Boot {
+		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
+		for _, w := range q.renewed {
+			close(w)
+		}
+		q.renewed = nil
+	}
+	q.node, q.hello, q.ours, q.session = node, s.Remote, ours, s
+	q.gone = time.Time{} // whatever the relay said
+	q.unanswered, q.pinging = time.Time{}, time.Time{}
+	if !q.installed() {
+		q.made = time.Now()
+		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))
+	}
+	p.lookAt(p.expiry(node))
+	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
+	p.publish()
+	p.releaseHeld(q.id)
+	return nil
+}
+
+// accept is asked by intro for each introduction by another node.
+func (p *peers) accept(s *intro.Session) *intro.Deny {
+	select {
+	case <-p.current:
+	case <-time.After(numbersWait):
+	case <-p.ctx.Done():
+		return &intro.Deny{Reason: intro.DenyBusy, Text: "going down"}
+	}
+	var deny *intro.Deny
+	err := p.inLoop(func() error {
+		snap := p.n.snap.Load()
+		q := p.table[s.Peer.ID]
+		// A list that came while we waited may have revoked the caller.
+		if snap == nil || snap.crl.Revoked(s.Peer.Serial) {
+			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
+			return nil
+		}
+		known := q != nil && (q.installed() || q.dial != nil)
+		if !known && !filter.Compile(snap.config.Rules, s.Peer).Any() {
+			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.self.Name, s.Peer.Name)}
+			return nil
+		}
+		if q == nil {
+			q = &peer{id: s.Peer.ID}
+			p.table[q.id] = q
+		}
+		if err := p.install(q, s, q.installed() && q.ours); err != nil {
+			if !q.installed() && q.dial == nil {
+				delete(p.table, q.id)
+			}
+			return err
+		}
+		q.failures, q.gone = 0, time.Time{}
+		if q.dial != nil {
+			q.dial.overtaken = true
+		}
+		return nil
+	})
+	if err != nil {
+		p.log.Warn("cannot accept an introduction", "peer", s.Peer.Name, "err", err)
+		return &intro.Deny{Reason: intro.DenyConflict, Text: err.Error()}
+	}
+	if deny != nil {
+		p.forgetHeld(s.Peer.ID)
+	}
+	return deny
+}
+
+// sessionClosed is told by intro that a session ended. Only a proven bye and
+// a certificate that no longer holds end the tunnel.
+func (p *peers) sessionClosed(s *intro.Session, err error) {
+	p.do(func() {
+		q := p.table[s.Peer.ID]
+		if q == nil || q.session != s {
+			return
+		}
+		q.session, q.lost = nil, time.Now()
+		p.lookAt(q.lost.Add(time.Second))
+		switch {
+		case errors.Is(err, intro.ErrBye):
+			redial := p.hasTraffic(q, time.Now())
+			p.drop(q, "bye", false)
+			if redial {
+				p.redial(s.Peer.ID)
+			}
+		case errors.Is(err, cert.ErrRevoked), errors.Is(err, cert.ErrUntrusted), errors.Is(err, cert.ErrExpired):
+			p.drop(q, err.Error(), false)
+		}
+	})
+}
+
+// redial introduces this node anew to a peer that it has just dropped.
+func (p *peers) redial(id cert.NodeID) {
+	q := &peer{id: id}
+	p.table[id] = q
+	p.call(q, nil)
+}
+
+// hasTraffic reports whether data went either way a moment ago.
+func (p *peers) hasTraffic(q *peer, now time.Time) bool {
+	st, ok := p.device.Stats(q.id)
+	return ok && now.Sub(st.LastTx) < recently
+}
+
+// onReset: the peer, or only the relay, says that it has no tunnel with us.
+func (p *peers) onReset(from cert.NodeID) {
+	p.hint(func() {
+		q := p.table[from]
+		now := time.Now()
+		if q == nil || !q.installed() || q.dial != nil || now.Before(q.nextRedial) || now.Before(q.nextHint) {
+			return
+		}
+		q.nextHint = now.Add(resetSpacing)
+		p.call(q, nil)
+	})
+}
+
+// goneHint: the relay says that a peer is not connected to it.
+func (p *peers) goneHint(id cert.NodeID) {
+	p.hint(func() {
+		p.n.dir.setPresence(id, false, time.Time{})
+		q := p.table[id]
+		if q == nil {
+			return
+		}
+		q.gone = time.Now()
+		p.lookAt(q.gone.Add(time.Second)) // is it, when data still come?
+		for _, w := range q.watchers {
+			close(w)
+		}
+		q.watchers = nil
+		if q.dial != nil {
+			q.dial.cancel(errGone)
+		}
+		p.publish()
+	})
+}
+
+var errGone = errors.New("not connected to the relay")
+
+// stranger is called by the bind for a WireGuard packet from a node that has
+// no endpoint: held while that node is being introduced, answered with a
+// reset otherwise.
+func (n *Node) stranger(from cert.NodeID, pkt []byte) {
+	r := n.active.Load()
+	if r == nil {
+		return
+	}
+	p := r.peers
+	if !p.intro.InProgress(from) {
+		p.intro.Reset(from)
+		return
+	}
+	if len(pkt) > heldPacketSize {
+		return
+	}
+	p.held.Lock()
+	q := p.held.from[from]
+	room := len(q) < heldPerSender && (q != nil || len(p.held.from) < heldStrangers)
+	if room {
+		p.held.from[from] = append(q, bytes.Clone(pkt))
+	}
+	p.held.Unlock()
+	if p.bind.Find(from) != nil { // admitted meanwhile
+		p.releaseHeld(from)
+	}
+}
+
+// releaseHeld hands the packets that came too early to WireGuard.
+func (p *peers) releaseHeld(id cert.NodeID) {
+	p.held.Lock()
+	pkts := p.held.from[id]
+	delete(p.held.from, id)
+	p.held.Unlock()
+	for _, pkt := range pkts {
+		p.bind.Deliver(id, pkt)
+	}
+}
+
+func (p *peers) forgetHeld(id cert.NodeID) {
+	p.held.Lock()
+	delete(p.held.from, id)
+	p.held.Unlock()
+}
