@@ -170,10 +170,12 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 // Close. It takes both over and returns at once.
 func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
 	if pc != nil {
-		s.start(&dns.Server{PacketConn: pc}, pc.LocalAddr(), pc.Close)
+		// Each timeout is a wake-up of an idle device, and nothing comes of
+		// it: a datagram has no rest to wait for. Close ends the wait.
+		s.start(&dns.Server{PacketConn: pc, ReadTimeout: 24 * time.Hour}, pc.LocalAddr(), pc.Close)
 	}
 	if l != nil {
-		s.start(&dns.Server{Listener: limitListener(l, maxTCP)}, l.Addr(), l.Close)
+		s.start(&dns.Server{Listener: limitListener(l, maxTCP), ReadTimeout: 5 * time.Second}, l.Addr(), l.Close)
 	}
 }
 
@@ -181,7 +183,6 @@ func (s *Server) start(srv *dns.Server, addr net.Addr, closer func() error) {
 	srv.Handler = dns.HandlerFunc(s.serve)
 	srv.MsgAcceptFunc = accept
 	srv.UDPSize = 4096
-	srv.ReadTimeout = 5 * time.Second
 	srv.WriteTimeout = 5 * time.Second
 	srv.IdleTimeout = func() time.Duration { return 10 * time.Second }
 	srv.MaxTCPQueries = -1
