@@ -20,6 +20,9 @@ const (
 	// proveAfter is how long a connection over an existing tunnel may take
 	// before the node asks whether the peer is still there.
 	proveAfter = 500 * time.Millisecond
+	// deadAfter is how long after that a tunnel may bring nothing at all
+	// before the nodes introduce themselves anew.
+	deadAfter = time.Second
 	// lookupWait bounds a question to the server.
 	lookupWait = 5 * time.Second
 	// lastSeenWait bounds the question "since when is it offline?".
@@ -152,6 +155,7 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 	}
 	t := time.NewTimer(proveAfter)
 	defer t.Stop()
+	begun := time.Now()
 	doubt := gone
 	for {
 		select {
@@ -164,12 +168,25 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 		case <-doubt:
 		case <-t.C:
 		}
-		if doubt == nil {
-			continue // it is there: what is asked of it takes its time
+		if doubt != nil {
+			doubt = nil
+			if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
+				return err
+			}
+			t.Reset(deadAfter)
+			continue
 		}
-		doubt = nil
-		if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
+		// The peer is there. If the tunnel brings nothing all the same, the two
+		// ends may hold different keys: two introductions at once, and one
+		// answer lost.
+		if st, ok := r.peers.device.Stats(id); ok && st.LastRx.After(begun) {
+			continue
+		}
+		if err := r.peers.callAnew(ctx, id); err != nil && ctx.Err() == nil {
 			return err
+		}
+		if again && ctx.Err() == nil {
+			return errRenewed
 		}
 	}
 }

@@ -87,9 +87,12 @@ type inbound struct {
 	source *bind.Source
 }
 
-func (in *inbound) Packet(from cert.NodeID, payload []byte) { in.source.Deliver(from, payload) }
-func (in *inbound) Drained()                                { in.source.Flush() }
-func (in *inbound) Session(from cert.NodeID, frame []byte)  { in.r.peers.intro.Deliver(from, frame) }
+func (in *inbound) Packet(from cert.NodeID, payload []byte) {
+	in.r.peers.early(from, payload)
+	in.source.Deliver(from, payload)
+}
+func (in *inbound) Drained()                               { in.source.Flush() }
+func (in *inbound) Session(from cert.NodeID, frame []byte) { in.r.peers.intro.Deliver(from, frame) }
 func (in *inbound) Gone(peer cert.NodeID, _ relay.GoneReason) {
 	in.r.peers.goneHint(peer)
 }

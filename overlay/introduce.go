@@ -168,6 +168,15 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			err = nil
 		}
 	}
+	if errors.Is(err, errGone) && !d.second && p.ctx.Err() == nil && (p.table[q.id] == q || p.table[q.id] == nil) {
+		// The relay's word may be of before the peer came back. One that is
+		// really gone is said to be so again at once.
+		p.table[q.id] = q
+		p.call(q, nil)
+		q.dial.second = true
+		q.dial.waiters, d.waiters, d.joined = append(d.waiters, d.joined...), nil, nil
+		return
+	}
 	if err != nil && !d.overtaken && q.session != nil && (d.late || q.session.Err() != nil) {
 		// The peer may have accepted all the same. Then it has newer keys, for
 		// the next handshake, and knows the old session no more.
@@ -356,8 +365,14 @@ func (p *peers) hasTraffic(q *peer, now time.Time) bool {
 func (p *peers) onReset(from cert.NodeID) {
 	p.hint(func() {
 		q := p.table[from]
-		now := time.Now()
-		if q == nil || !q.installed() || q.dial != nil || now.Before(q.nextRedial) || now.Before(q.nextHint) {
+		if q == nil || !q.installed() || q.dial != nil {
+			return
+		}
+		now, due := time.Now(), q.nextHint
+		if len(q.watchers) > 0 { // somebody waits for its answer
+			due = due.Add(waitedSpacing - resetSpacing)
+		}
+		if now.Before(due) {
 			return
 		}
 		q.nextHint = now.Add(resetSpacing)
@@ -401,6 +416,29 @@ func (n *Node) stranger(from cert.NodeID, pkt []byte) {
 		p.intro.Reset(from)
 		return
 	}
+	p.holdEarly(from, pkt)
+	if p.bind.Find(from) != nil { // admitted meanwhile
+		p.releaseHeld(from)
+	}
+}
+
+// early is called for each WireGuard message from a node that has a tunnel.
+// The node may have started anew and be introducing itself with another key:
+// then its first handshake message may be ahead of our answer, and WireGuard
+// will know it only once that was given. What WireGuard does know already it
+// refuses the second time, as a replay.
+func (p *peers) early(from cert.NodeID, pkt []byte) {
+	const initiation = 1 // message type, WireGuard paper section 5.4.2
+	if len(pkt) == 148 && pkt[0] == initiation && p.bind.Find(from) != nil && p.intro.InProgress(from) {
+		p.holdEarly(from, pkt)
+		if !p.intro.InProgress(from) { // decided meanwhile
+			p.releaseHeld(from)
+		}
+	}
+}
+
+// holdEarly keeps a message until install.
+func (p *peers) holdEarly(from cert.NodeID, pkt []byte) {
 	if len(pkt) > heldPacketSize {
 		return
 	}
@@ -411,9 +449,6 @@ func (n *Node) stranger(from cert.NodeID, pkt []byte) {
 		p.held.from[from] = append(q, bytes.Clone(pkt))
 	}
 	p.held.Unlock()
-	if p.bind.Find(from) != nil { // admitted meanwhile
-		p.releaseHeld(from)
-	}
 }
 
 // releaseHeld hands the packets that came too early to WireGuard.

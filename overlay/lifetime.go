@@ -232,6 +232,12 @@ func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{})
 			return nil
 		}
 	}
+	return p.callAnew(ctx, id)
+}
+
+// callAnew introduces this node to a peer, whether there is a tunnel or not,
+// and returns the result.
+func (p *peers) callAnew(ctx context.Context, id cert.NodeID) error {
 	done := make(chan error, 1)
 	if !p.do(func() {
 		q := p.table[id]

@@ -25,6 +25,7 @@ const (
 	pingAnswer     = 2 * time.Second  // no answer to that: introduce anew
 	recently       = 2 * time.Second  // data sent this short ago is traffic
 	resetSpacing   = 5 * time.Second  // introductions made because of resets or lost sessions, per peer
+	waitedSpacing  = time.Second      // the same while somebody waits for the peer
 	calledTurn     = 3 * time.Second  // a lost session is redialled by the side that did not call after this
 	redialMax      = 30 * time.Second
 	sameTime       = 200 * time.Millisecond // who wants the same introduction within this wants the same one
@@ -78,6 +79,7 @@ type dialing struct {
 	waiters []chan error
 	joined  []chan error // came when it had been under way: its failure says nothing to them
 	began   time.Time
+	second  bool // the relay said that the peer is gone, and was asked again
 	cancel  context.CancelCauseFunc
 
 	// late says that there was a tunnel under the same key already: it goes on
