@@ -270,7 +270,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 		q.made = time.Now()
 		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))
 	}
-	p.lookAt(p.expiry(node))
+	p.lookAt(p.renewal(node))
 	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
 	p.publish()
 	p.releaseHeld(q.id)

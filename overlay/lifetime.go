@@ -55,6 +55,7 @@ func (p *peers) look(now time.Time) {
 			}
 			continue
 		}
+		ending := p.renewPeer(q, now, st.LastTx)
 		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
 			q.gone = time.Time{} // the relay said so, and yet it is there
 			p.n.dir.setPresence(q.id, true, time.Time{})
@@ -70,14 +71,38 @@ func (p *peers) look(now time.Time) {
 		case actCall:
 			p.call(q, nil)
 		}
-		p.lookAt(earliest(again, p.expiry(q.node)))
+		p.lookAt(earliest(again, ending))
 	}
+}
+
+// renewPeer has a peer with traffic show its new certificate before the one
+// that it showed ends, so that the tunnel goes on without a break. It returns
+// when to look at the certificate again.
+func (p *peers) renewPeer(q *peer, now time.Time, sent time.Time) (again time.Time) {
+	if due := p.renewal(q.node); now.Before(due) {
+		return due
+	}
+	end := p.expiry(q.node)
+	if now.Sub(sent) > silentAfter+recently { // data that comes later stirs
+		return end
+	}
+	if q.dial == nil && !now.Before(latest(q.nextRenew, q.nextRedial)) {
+		q.nextRenew = now.Add(max(end.Sub(now)/4, renewMin)) // it may not have a new one yet
+		p.call(q, nil)
+	}
+	return earliest(end, latest(now.Add(renewMin), q.nextRenew, q.nextRedial))
+}
+
+// renewal is when, by the machine's clock, a node should show a new
+// certificate: it has renewed it at two thirds of its life.
+func (p *peers) renewal(n *cert.Node) time.Time {
+	return p.expiry(n).Add(-expirySlack - n.NotAfter.Sub(n.NotBefore)/lastShare)
 }
 
 // expiry is when, by the machine's clock, a node's certificate is no longer
 // good.
 func (p *peers) expiry(n *cert.Node) time.Time {
-	return time.Now().Add(n.NotAfter.Sub(p.n.clock.Now()) + time.Second)
+	return time.Now().Add(n.NotAfter.Sub(p.n.clock.Now()) + expirySlack)
 }
 
 type action int

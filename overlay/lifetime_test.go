@@ -133,8 +133,10 @@ func TestIdleTunnelEnds(t *testing.T) {
 // Certificates are renewed at two thirds of their life, without a break in what
 // flows, and end tunnels when they cannot be.
 func TestCertificateEnds(t *testing.T) {
+	// Longer than a busy machine may take for a renewal.
+	const life = 6 * time.Second
 	var renewals atomic.Int64
-	w := newWorldOf(t, setup{life: 3 * time.Second, api: func(h http.Handler) http.Handler {
+	w := newWorldOf(t, setup{life: life, api: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/v1/renew" {
 				renewals.Add(1)
@@ -147,7 +149,7 @@ func TestCertificateEnds(t *testing.T) {
 	pi.echo()
 	c := laptop.dial("tcp", "kitchen-pi:7")
 	stop := flow(t, c)
-	time.Sleep(3600*time.Millisecond - time.Since(start)) // longer than any certificate
+	time.Sleep(life*3/2 - time.Since(start)) // longer than any certificate
 	pause, rounds := stop()
 	t.Logf("%d renewals in %v; longest pause of the flow %v in %d rounds", renewals.Load(), time.Since(start).Round(time.Millisecond), pause.Round(time.Millisecond), rounds)
 	if n := renewals.Load(); n < 3 || n > 2*6 {
@@ -166,13 +168,13 @@ func TestCertificateEnds(t *testing.T) {
 		}
 		return err
 	}
-	eventually(t, 6*time.Second, "nobody believes an expired certificate", func() bool { return reach() != nil })
-	eventually(t, 6*time.Second, "the tunnel ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
+	eventually(t, 2*life, "nobody believes an expired certificate", func() bool { return reach() != nil })
+	eventually(t, 2*life, "the tunnel ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
 	switch k := localapi.KindOf(reach()); k {
 	case localapi.KindUnreachable, localapi.KindDenied: // whoever noticed first
 	default:
 		t.Errorf("kind %q", k)
 	}
 	w.away.Store(false)
-	eventually(t, 10*time.Second, "both come back by themselves", func() bool { return reach() == nil })
+	eventually(t, 20*time.Second, "both come back by themselves", func() bool { return reach() == nil })
 }

@@ -28,6 +28,9 @@ const (
 	waitedSpacing  = time.Second      // the same while somebody waits for the peer
 	calledTurn     = 3 * time.Second  // a lost session is redialled by the side that did not call after this
 	redialMax      = 30 * time.Second
+	lastShare      = 6                      // a peer with traffic is introduced anew in the last sixth of its certificate's life
+	expirySlack    = time.Second            // a certificate is good until its last second is over
+	renewMin       = 500 * time.Millisecond // between such introductions
 	sameTime       = 200 * time.Millisecond // who wants the same introduction within this wants the same one
 	dialTimeout    = 12 * time.Second       // two attempts of intro.HandshakeTimeout, and a little
 	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long
@@ -53,6 +56,7 @@ type peer struct {
 	failures   int       // of introductions in a row
 	nextRedial time.Time // not before
 	nextHint   time.Time // no introduction before only because a relay may have meddled
+	nextRenew  time.Time // no introduction before only because its certificate is about to end
 	lost       time.Time // when the session was lost, if there is none
 	gone       time.Time // when the relay last said that it is not there
 
