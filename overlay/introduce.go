@@ -258,6 +258,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	p.bind.Admit(q.endpoint)
 	if !q.installed() || q.hello.Boot != s.Remote.Boot {
 		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
+		q.nextHint = time.Time{} // whoever said that it started anew was right, and may say so again
 		for _, w := range q.renewed {
 			close(w)
 		}
