@@ -17,7 +17,9 @@
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - state.go      what is kept on disk
 //   - join.go       token in, certificate out
-//   - control.go    keeping in step with the server: config, directory, CRL, renewal
+//   - control.go    keeping in step with the server: what is fetched, and when
+//   - take.go       what it sent: config, directory, CRL
+//   - dialer.go     the one way to the server side
 //   - directory.go  who is that name or address?
 //   - home.go       what comes in from the relay, and to whom it goes
 //   - introduce.go  how a tunnel comes about, called or calling

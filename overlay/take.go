@@ -1,0 +1,172 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"weft/coord/api"
+	"weft/coord/client"
+	"weft/overlay/cert"
+)
+
+// What the server sent becomes what this node goes by: verified, on disk
+// first, then in one new snapshot.
+
+// update changes identity and snapshot together, on disk first.
+func (n *Node) update(change func(*identity, *snapshot)) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.snap.Load()
+	if n.state == nil || n.id == nil || old == nil {
+		return net.ErrClosed
+	}
+	id, s := *n.id, *old
+	change(&id, &s)
+	id.ServerTime = n.clock.Now()
+	if err := n.state.saveIdentity(&id); err != nil {
+		return err
+	}
+	n.id = &id
+	n.snap.Store(&s)
+	return nil
+}
+
+// takeConfig makes a fetched configuration the current one.
+func (n *Node) takeConfig(config *api.Config) error {
+	n.mu.Lock()
+	id := n.id
+	n.mu.Unlock()
+	old := n.snap.Load()
+	if id == nil || old == nil {
+		return net.ErrClosed
+	}
+	fresh, err := makeSnapshot(id, config, nil)
+	if err != nil {
+		return err
+	}
+	if config.Network != "" && config.Network != id.Network.String() {
+		return fmt.Errorf("it is of another network, %s", config.Network)
+	}
+	if err := n.state.saveJSON(configFile, config); err != nil {
+		return err
+	}
+	renamed := config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN
+	err = n.update(func(id *identity, s *snapshot) {
+		id.URLs, id.NetworkCAs = mergeURLs(fresh.config.ServerURLs, id.URLs), config.NetworkCAs
+		s.config, s.roots, s.serverRoots = fresh.config, fresh.roots, fresh.serverRoots
+	})
+	if err != nil {
+		return err
+	}
+	if !config.Directory && old.config.Directory {
+		n.dir.forgetListed()
+	}
+	if renamed {
+		// The new name is only ours once a certificate says so.
+		n.mu.Lock()
+		r := n.running
+		n.mu.Unlock()
+		if r != nil {
+			r.control.want(wanted{renew: true})
+		}
+	}
+	return nil
+}
+
+// takeCRL verifies and installs a revocation list that is newer than the one
+// held, from wherever it came, and reports whether it was.
+func (n *Node) takeCRL(der []byte) bool {
+	s := n.snap.Load()
+	if s == nil {
+		return false
+	}
+	crl, err := s.roots.VerifyCRL(der)
+	if err != nil {
+		n.log.Warn("refused a revocation list", "err", err)
+		return false
+	}
+	if s.crl != nil && crl.Number <= s.crl.Number {
+		return false
+	}
+	n.mu.Lock()
+	if cur := n.snap.Load(); n.state == nil || cur == nil || cur.crl != nil && crl.Number <= cur.crl.Number {
+		n.mu.Unlock()
+		return false
+	} else {
+		next := *cur
+		next.crl = crl
+		n.snap.Store(&next)
+	}
+	if err := n.state.save(crlFile, crl.Raw); err != nil {
+		n.log.Error("keep the revocation list", "err", err)
+	}
+	r := n.running
+	n.mu.Unlock()
+	peers := n.dir.all()
+	for _, k := range peers {
+		if crl.Revoked(k.node.Serial) {
+			n.dir.remove(k.node.ID)
+		}
+	}
+	if r != nil {
+		r.peers.crlChanged()
+		r.home.home.SendVersions(n.versions())
+		r.peers.upToDate()
+	}
+	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
+	return true
+}
+
+func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
+	dir, err := cl.Directory(ctx, n.dir.currentVersion())
+	if err != nil {
+		return fmt.Errorf("fetch directory: %w", err)
+	}
+	if refused := n.dir.update(dir, n.verifyListed); refused > 0 {
+		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
+	}
+	n.checkNames()
+	if err := n.state.saveJSON(directoryFile, n.dir.saved()); err != nil {
+		n.log.Error("keep the directory", "err", err)
+	}
+	return nil
+}
+
+// verifyListed is how certificates from the server are checked: signed by our
+// network's CA and not revoked. Dates are judged when a peer shows its own.
+func (n *Node) verifyListed(der []byte) (*cert.Node, error) {
+	s := n.snap.Load()
+	node, err := s.roots.VerifyNodeAnyTime(der)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.crl.Revoked(node.Serial):
+		return nil, cert.ErrRevoked
+	}
+	return node, s.belongs(node)
+}
+
+// checkNames pins name -> NodeID at first contact and warns when a name has
+// come to mean another key: while the network CA lives on the server, whoever
+// owns the server could do that.
+func (n *Node) checkNames() {
+	pinned := map[string]cert.NodeID{}
+	n.state.loadCache(namesFile, &pinned)
+	changed := false
+	peers := n.dir.all()
+	for _, k := range peers {
+		id, ok := pinned[k.node.Name]
+		if ok && id != k.node.ID {
+			n.health.set("identity-changed:"+k.node.Name, fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", k.node.Name, k.node.ID, id))
+		}
+		if !ok && len(pinned) < 10*maxLookedUp {
+			pinned[k.node.Name], changed = k.node.ID, true
+		}
+	}
+	if changed {
+		if err := n.state.saveJSON(namesFile, pinned); err != nil {
+			n.log.Error("keep the names", "err", err)
+		}
+	}
+}
