@@ -11,7 +11,7 @@ import (
 
 // ownTTL is the TTL of everything we make up ourselves, in seconds, negative
 // answers included: a rename is seen soon.
-const ownTTL = 5
+const ownTTL = defaultTTL
 
 // ownZones answers for the overlay's zone and its reverse zones.
 func (s *Server) ownZones(ctx context.Context, q *query) *answer {

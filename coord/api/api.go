@@ -174,9 +174,52 @@ type PortRange struct {
 	Last  uint16 `json:"last"`
 }
 
-// DNS is what the node's resolver needs beyond the directory.
+// DNS is what the node's resolver needs beyond the directory: the fields of
+// dns.Settings, which says what each one means and how names are written.
 type DNS struct {
-	Search []string `json:"search"`
+	Search           []string     `json:"search"`
+	LANNamesWin      bool         `json:"lan_names_win"`
+	Nameservers      []Nameserver `json:"nameservers"`
+	Routes           []DNSRoute   `json:"routes"`
+	Records          []DNSRecord  `json:"records"`
+	Aliases          []DNSAlias   `json:"aliases"`
+	Wildcards        []string     `json:"wildcards"`
+	TTL              int          `json:"ttl"` // seconds
+	StopRebinding    bool         `json:"stop_rebinding"`
+	RebindingAllowed []string     `json:"rebinding_allowed"`
+	KeepBrowsers     bool         `json:"keep_browsers"`
+	NoStale          bool         `json:"no_stale"`
+	QueryLog         bool         `json:"query_log"`
+}
+
+// Nameserver is a resolver: IP, IP:PORT, tls://HOST or https://HOST/PATH, and
+// where HOST is.
+type Nameserver struct {
+	Address   string   `json:"address"`
+	Bootstrap []string `json:"bootstrap"` // IP addresses
+}
+
+// DNSRoute sends a suffix to resolvers of its own; without any to those that
+// the machine has.
+type DNSRoute struct {
+	Suffix      string       `json:"suffix"`
+	Nameservers []Nameserver `json:"nameservers"`
+}
+
+// DNSRecord is a record beside the devices' own names.
+type DNSRecord struct {
+	Name  string `json:"name"`
+	Type  string `json:"type"`  // A, AAAA, CNAME, TXT, SRV, MX or PTR
+	Value string `json:"value"` // as in a zone file
+	TTL   int    `json:"ttl"`   // seconds, 0 is 300
+}
+
+// DNSAlias is a former name of a device. Only those of devices that the node
+// may see are sent to it.
+type DNSAlias struct {
+	Name   string    `json:"name"`
+	Target string    `json:"target"`
+	Until  time.Time `json:"until"`
 }
 
 // Directory lists the nodes that the caller may reach. With Full unset it is

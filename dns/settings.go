@@ -1,0 +1,544 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/net/idna"
+)
+
+// Bounds on what a server can put into a node's settings; what is beyond them
+// is left out.
+const (
+	MaxRecords     = 1000
+	MaxRoutes      = 256
+	MaxNameservers = 8 // per route, and for all other names
+	MaxAliases     = 1000
+	MaxWildcards   = 1000
+	MaxSearch      = 16
+)
+
+// The TTL of own data in seconds, unless set, and the most that it can be set
+// to: a rename is to be seen soon.
+const (
+	defaultTTL = 5
+	maxTTL     = 60
+)
+
+// Settings are what an owner decides about names, the same fields as api.DNS.
+// The zero value is a resolver that answers for the overlay and forwards the
+// rest to the machine's own resolvers.
+//
+// Names are written in one way everywhere: a name without a dot is one of the
+// overlay ("kitchen-pi"), any other is a full name whose final dot may be left
+// out ("www.kitchen-pi.weft.internal", "example.com"), and "@" is the
+// overlay's zone itself. Names with letters beyond ASCII are stored and served
+// in their ASCII form (RFC 5891).
+//
+// A part that cannot be used is left out and named by Problems; the rest
+// works. Settings are never changed after they were handed over.
+type Settings struct {
+	// Search are domains to try for short names beside the overlay's own.
+	Search []string `json:"search"`
+	// LANNamesWin puts the overlay's zone behind the machine's own search
+	// domains, so that "printer" is the LAN's printer where there is one.
+	LANNamesWin bool `json:"lan_names_win"`
+	// Nameservers answer for all names that are neither the overlay's nor a
+	// route's; without any these go to the machine's own resolvers.
+	Nameservers []Nameserver `json:"nameservers"`
+	// Routes send names to resolvers of their own (split DNS).
+	Routes []Route `json:"routes"`
+	// Records are answered beside the devices' own names. A device's name
+	// wins over a record with the same name.
+	Records []Record `json:"records"`
+	// Aliases are former names of devices, answered until they end.
+	Aliases []Alias `json:"aliases"`
+	// Wildcards are the short names of the devices that also answer for every
+	// name below theirs, unless it exists.
+	Wildcards []string `json:"wildcards"`
+	// TTL of the overlay's own answers in seconds, 1 to 60; 0 is 5.
+	TTL int `json:"ttl"`
+	// StopRebinding takes overlay, private, loopback and link-local addresses
+	// out of answers for public names. Routes, home.arpa and the names at and
+	// below RebindingAllowed are exempt.
+	StopRebinding    bool     `json:"stop_rebinding"`
+	RebindingAllowed []string `json:"rebinding_allowed"`
+	// KeepBrowsers answers use-application-dns.net with NXDOMAIN, by which
+	// browsers leave their own DNS over HTTPS switched off.
+	KeepBrowsers bool `json:"keep_browsers"`
+	// NoStale never answers from expired data when all resolvers fail.
+	NoStale bool `json:"no_stale"`
+	// QueryLog logs one line per question; names are hashed with a key that
+	// is new at each start.
+	QueryLog bool `json:"query_log"`
+}
+
+// Nameserver is a resolver to ask.
+type Nameserver struct {
+	// Address is one of
+	//	192.0.2.53  192.0.2.53:5353  [2001:db8::53]:53   UDP, TCP when needed
+	//	tls://dns.example  tls://dns.example:853         DNS over TLS (RFC 7858)
+	//	https://dns.example/dns-query                    DNS over HTTPS (RFC 8484)
+	// The certificate must be good for the host in it, name or address. An
+	// address inside the overlay is reached through the overlay.
+	Address string `json:"address"`
+	// Bootstrap are the IP addresses of the host in Address. Without them its
+	// name is asked of the machine's own resolvers.
+	Bootstrap []string `json:"bootstrap"`
+}
+
+// Route sends a suffix to resolvers of its own.
+type Route struct {
+	// Suffix is matched with everything below it at a label's boundary; the
+	// longest wins. Reverse zones work like any other. Never inside the
+	// overlay's own zones.
+	Suffix string `json:"suffix"`
+	// Nameservers; without any the machine's own resolvers are asked.
+	Nameservers []Nameserver `json:"nameservers"`
+}
+
+// Record is one record of a type in RecordTypes.
+type Record struct {
+	Name string `json:"name"` // for PTR an address will do
+	Type string `json:"type"`
+	// Value is the data as in a zone file: "192.0.2.1", "10 mail",
+	// "0 5 443 kitchen-pi". TXT is taken as it stands.
+	Value string `json:"value"`
+	TTL   int    `json:"ttl"` // seconds, 1 to 86,400; 0 is 300
+}
+
+// RecordTypes are the types that a Record can have.
+var RecordTypes = []string{"A", "AAAA", "CNAME", "TXT", "SRV", "MX", "PTR"}
+
+// Alias is a former name of a device.
+type Alias struct {
+	Name   string    `json:"name"`   // short
+	Target string    `json:"target"` // short: the device's name now
+	Until  time.Time `json:"until"`  // the zero time is forever
+}
+
+// Problem is a part of the settings that is not used, and why.
+type Problem struct {
+	Part string `json:"part"` // "records[3]", "routes[0].nameservers[1]"
+	Text string `json:"text"` // one line
+}
+
+// Problems checks settings for a network whose zone is suffix. Those who take
+// settings from people refuse what is named here.
+func (s *Settings) Problems(suffix string) []Problem {
+	return compile(s, strings.ToLower(suffix)+".").problems
+}
+
+// SearchList is the search list of resolv.conf: the overlay's suffix, the
+// Search domains and those that the machine had already, each once. The
+// machine's come first when LANNamesWin. At most MaxSearch are kept.
+func (s *Settings) SearchList(suffix string, machine []string) []string {
+	ours := append([]string{suffix}, s.Search...)
+	all := slices.Concat(ours, machine)
+	if s.LANNamesWin {
+		all = slices.Concat(machine, ours)
+	}
+	out := []string{}
+	for _, d := range all {
+		d, err := asciiName(strings.TrimSuffix(d, "."))
+		if err == nil && len(out) < MaxSearch && !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// rules are Settings made ready to be used. They are immutable.
+type rules struct {
+	settings  *Settings
+	ttl       uint32
+	records   map[string]*recordSet // full name, lower case, final dot
+	inner     map[string]struct{}   // names that only have records below them
+	aliases   map[string]alias      // full name
+	wildcards map[string]struct{}   // full name of the device
+	routes    map[string]*route     // full suffix
+	global    *route                // nil: the machine's own resolvers
+	allowed   []string              // names that may answer with private addresses
+	problems  []Problem
+}
+
+// recordSet are the extra records of one name.
+type recordSet struct {
+	outside bool // the name is not in the overlay's zone
+	rrs     []dns.RR
+}
+
+type alias struct {
+	target string // full name
+	until  time.Time
+}
+
+// route is a set of upstreams with a name for people and the cache's key.
+type route struct {
+	name    string // the suffix, "global" or "system"
+	servers []serverAddr
+}
+
+// serverAddr is a Nameserver taken apart.
+type serverAddr struct {
+	proto string         // "udp", "tls" or "https"
+	addr  netip.AddrPort // udp
+	host  string         // tls, https: whom the certificate must be good for
+	port  uint16         // tls, https
+	url   string         // https
+	boot  []netip.Addr   // tls, https: where it is, if known
+}
+
+func (a serverAddr) String() string {
+	switch a.proto {
+	case "udp":
+		return a.addr.String()
+	case "tls":
+		return "tls://" + joinHostPort(a.host, a.port)
+	}
+	return a.url
+}
+
+func joinHostPort(host string, port uint16) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + strconv.Itoa(int(port))
+}
+
+// compile makes rules of settings; apex is the zone's full name. s may be nil.
+func compile(s *Settings, apex string) *rules {
+	if s == nil {
+		s = &Settings{}
+	}
+	r := &rules{
+		settings: s, ttl: defaultTTL,
+		records: map[string]*recordSet{}, inner: map[string]struct{}{}, aliases: map[string]alias{},
+		wildcards: map[string]struct{}{}, routes: map[string]*route{},
+	}
+	switch {
+	case s.TTL < 0 || s.TTL > maxTTL:
+		r.problem("ttl", fmt.Errorf("%d: want 1 to %d seconds", s.TTL, maxTTL))
+	case s.TTL > 0:
+		r.ttl = uint32(s.TTL)
+	}
+	each(r, "search", s.Search, MaxSearch, func(d string) error {
+		_, err := fullName(d, apex)
+		return err
+	})
+	each(r, "records", s.Records, MaxRecords, func(rec Record) error { return r.addRecord(rec, apex) })
+	each(r, "aliases", s.Aliases, MaxAliases, func(a Alias) error { return r.addAlias(a, apex) })
+	each(r, "wildcards", s.Wildcards, MaxWildcards, func(w string) error {
+		name, err := fullName(w, apex)
+		if err == nil && (!within(name, apex) || name == apex) {
+			err = errors.New("want the short name of a device")
+		}
+		if err == nil {
+			r.wildcards[name] = struct{}{}
+		}
+		return err
+	})
+	each(r, "rebinding_allowed", s.RebindingAllowed, MaxRecords, func(d string) error {
+		name, err := fullName(d, apex)
+		r.allowed = append(r.allowed, name)
+		return err
+	})
+	each(r, "routes", s.Routes, MaxRoutes, func(rt Route) error {
+		name, err := fullName(rt.Suffix, apex)
+		switch {
+		case err != nil:
+			return err
+		case within(name, apex):
+			return errors.New("names of the overlay never leave it")
+		case r.routes[name] != nil:
+			return errors.New("there is a route for this suffix already")
+		}
+		servers := r.servers(fmt.Sprintf("routes[%s].nameservers", strings.TrimSuffix(name, ".")), rt.Nameservers)
+		if len(servers) == 0 && len(rt.Nameservers) > 0 {
+			// Not to the machine's own: they would learn names that are not
+			// for them. A route without a usable server fails.
+			servers = []serverAddr{}
+		} else if len(rt.Nameservers) == 0 {
+			servers = nil
+		}
+		r.routes[name] = &route{name: name, servers: servers}
+		return nil
+	})
+	if len(s.Nameservers) > 0 {
+		r.global = &route{name: "global", servers: r.servers("nameservers", s.Nameservers)}
+	}
+	return r
+}
+
+// each takes the first most items of a list and notes what is wrong.
+func each[T any](r *rules, part string, list []T, most int, take func(T) error) {
+	for i, v := range list {
+		if i == most {
+			r.problem(fmt.Sprintf("%s[%d]", part, i), fmt.Errorf("only %d are used", most))
+			return
+		}
+		if err := take(v); err != nil {
+			r.problem(fmt.Sprintf("%s[%d]", part, i), err)
+		}
+	}
+}
+
+func (r *rules) problem(part string, err error) {
+	if len(r.problems) < 100 {
+		r.problems = append(r.problems, Problem{Part: part, Text: err.Error()})
+	}
+}
+
+func (r *rules) servers(part string, list []Nameserver) []serverAddr {
+	out := []serverAddr{}
+	each(r, part, list, MaxNameservers, func(n Nameserver) error {
+		a, err := parseServer(n)
+		if err == nil {
+			out = append(out, a)
+		}
+		return err
+	})
+	return out
+}
+
+// fullName makes a full name, in lower case and ASCII, of what Settings hold.
+func fullName(name, apex string) (string, error) {
+	if name == "@" {
+		return apex, nil
+	}
+	short := !strings.Contains(strings.TrimSuffix(name, "."), ".") && !strings.HasSuffix(name, ".")
+	ascii, err := asciiName(strings.TrimSuffix(name, "."))
+	if err != nil {
+		return "", err
+	}
+	if short {
+		ascii += "." + strings.TrimSuffix(apex, ".")
+	}
+	if len(ascii) > 253 {
+		return "", fmt.Errorf("name %.40q...: longer than 253 letters", name)
+	}
+	return ascii + ".", nil
+}
+
+// asciiName is the lower-case ASCII form of a name without its final dot.
+func asciiName(name string) (string, error) {
+	ascii := true
+	for i := range len(name) {
+		ascii = ascii && name[i] < 0x80
+	}
+	if !ascii {
+		var err error
+		if name, err = idna.Lookup.ToASCII(name); err != nil {
+			return "", fmt.Errorf("name %.80q: %w", name, err)
+		}
+	}
+	name = strings.ToLower(name)
+	if name == "" || len(name) > 253 {
+		return "", fmt.Errorf("name %.80q: want 1 to 253 letters", name)
+	}
+	for i, l := range strings.Split(name, ".") {
+		if !validLabel(l) && !(l == "*" && i == 0) {
+			return "", fmt.Errorf("name %.80q: want labels of letters, digits, '-' and '_', at most 63 long", name)
+		}
+	}
+	return name, nil
+}
+
+func (r *rules) addAlias(a Alias, apex string) error {
+	name, err := fullName(a.Name, apex)
+	if err != nil {
+		return err
+	}
+	target, err := fullName(a.Target, apex)
+	switch {
+	case err != nil:
+		return err
+	case !within(name, apex) || name == apex || !within(target, apex) || target == apex || name == target:
+		return errors.New("want two short names of devices")
+	}
+	r.aliases[name] = alias{target: target, until: a.Until}
+	return nil
+}
+
+// addRecord takes one record in.
+func (r *rules) addRecord(rec Record, apex string) error {
+	typ := strings.ToUpper(rec.Type)
+	if !slices.Contains(RecordTypes, typ) {
+		return fmt.Errorf("type %.20q: want one of %s", rec.Type, strings.Join(RecordTypes, ", "))
+	}
+	if rec.TTL < 0 || rec.TTL > 86400 {
+		return fmt.Errorf("ttl %d: want 1 to 86400 seconds", rec.TTL)
+	}
+	var name string
+	var err error
+	if ip, perr := netip.ParseAddr(rec.Name); perr == nil && typ == "PTR" {
+		name, err = dns.ReverseAddr(ip.Unmap().WithZone("").String())
+	} else {
+		name, err = fullName(rec.Name, apex)
+	}
+	if err != nil {
+		return err
+	}
+	rr, err := makeRecord(name, typ, rec.Value, apex)
+	if err != nil {
+		return err
+	}
+	rr.Header().Ttl = 300
+	if rec.TTL > 0 {
+		rr.Header().Ttl = uint32(rec.TTL)
+	}
+	set := r.records[name]
+	if set == nil {
+		set = &recordSet{outside: !within(name, apex)}
+	}
+	for _, have := range set.rrs {
+		if dns.IsDuplicate(have, rr) {
+			return errors.New("the same record twice")
+		}
+		// RFC 1034 3.6.2.
+		if typ == "CNAME" || have.Header().Rrtype == dns.TypeCNAME {
+			return fmt.Errorf("%s: a name with a CNAME has no other record", strings.TrimSuffix(name, "."))
+		}
+	}
+	switch {
+	case typ == "CNAME" && name == apex:
+		return errors.New("the zone itself cannot be a CNAME")
+	case name == "*."+apex:
+		return errors.New("every name of the overlay would exist: want a record for one name, or below one")
+	}
+	set.rrs = append(set.rrs, rr)
+	r.records[name] = set
+	if !set.outside {
+		for up := parent(name); within(up, apex) && up != apex; up = parent(up) {
+			r.inner[up] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// makeRecord parses a record's value.
+func makeRecord(name, typ, value, apex string) (dns.RR, error) {
+	if len(value) > 4096 || value == "" {
+		return nil, errors.New("value: want 1 to 4096 letters")
+	}
+	hdr := dns.RR_Header{Name: name, Class: dns.ClassINET, Rrtype: dns.StringToType[typ]}
+	bad := func(want string) error { return fmt.Errorf("value %.60q: want %s", value, want) }
+	f := strings.Fields(value)
+	numbers := func(want string, n int) ([]uint16, string, error) {
+		if len(f) != n+1 {
+			return nil, "", bad(want)
+		}
+		var out []uint16
+		for _, s := range f[:n] {
+			v, err := strconv.ParseUint(s, 10, 16)
+			if err != nil {
+				return nil, "", bad(want)
+			}
+			out = append(out, uint16(v))
+		}
+		if f[n] == "." {
+			return out, ".", nil
+		}
+		target, err := fullName(f[n], apex)
+		return out, target, err
+	}
+	switch typ {
+	case "A", "AAAA":
+		ip, err := netip.ParseAddr(value)
+		if err != nil || ip.Zone() != "" || ip.Is4() != (typ == "A") || ip.Is4In6() {
+			return nil, bad("an IPv4 address for A, an IPv6 address for AAAA")
+		}
+		if typ == "A" {
+			return &dns.A{Hdr: hdr, A: ip.AsSlice()}, nil
+		}
+		return &dns.AAAA{Hdr: hdr, AAAA: ip.AsSlice()}, nil
+	case "CNAME", "PTR":
+		target, err := fullName(value, apex)
+		if err != nil {
+			return nil, err
+		}
+		if typ == "PTR" {
+			return &dns.PTR{Hdr: hdr, Ptr: target}, nil
+		}
+		return &dns.CNAME{Hdr: hdr, Target: target}, nil
+	case "MX":
+		n, target, err := numbers("PREFERENCE NAME, for example 10 mail", 1)
+		if err != nil {
+			return nil, err
+		}
+		return &dns.MX{Hdr: hdr, Preference: n[0], Mx: target}, nil
+	case "SRV":
+		n, target, err := numbers("PRIORITY WEIGHT PORT NAME, for example 0 5 443 kitchen-pi", 3)
+		if err != nil {
+			return nil, err
+		}
+		return &dns.SRV{Hdr: hdr, Priority: n[0], Weight: n[1], Port: n[2], Target: target}, nil
+	}
+	// TXT: strings of at most 255 bytes. The library reads a backslash as the
+	// start of an escape.
+	txt := &dns.TXT{Hdr: hdr}
+	for len(value) > 0 {
+		n := min(len(value), 255)
+		txt.Txt = append(txt.Txt, strings.ReplaceAll(value[:n], `\`, `\\`))
+		value = value[n:]
+	}
+	return txt, nil
+}
+
+// parseServer takes a Nameserver apart.
+func parseServer(n Nameserver) (serverAddr, error) {
+	if len(n.Address) > 512 || len(n.Bootstrap) > MaxNameservers {
+		return serverAddr{}, errors.New("address: too long")
+	}
+	if a, ok := parseNameserver(n.Address); ok {
+		return serverAddr{proto: "udp", addr: a}, nil
+	}
+	bad := fmt.Errorf("address %.60q: want IP, IP:PORT, tls://HOST or https://HOST/PATH", n.Address)
+	u, err := url.Parse(n.Address)
+	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return serverAddr{}, bad
+	}
+	a := serverAddr{proto: u.Scheme, host: strings.ToLower(u.Hostname())}
+	switch u.Scheme {
+	case "tls":
+		a.port = 853
+		if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+			return serverAddr{}, bad
+		}
+	case "https":
+		a.port = 443
+		// A template's variable (RFC 8484) is for GET; we POST.
+		u.Path = strings.TrimSuffix(u.Path, "{?dns}")
+		u.RawPath = ""
+		a.url = u.String()
+	default:
+		return serverAddr{}, bad
+	}
+	if p := u.Port(); p != "" {
+		v, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || v == 0 {
+			return serverAddr{}, bad
+		}
+		a.port = uint16(v)
+	}
+	if ip, err := netip.ParseAddr(a.host); err == nil {
+		a.boot = []netip.Addr{ip.Unmap()}
+	} else if a.host, err = asciiName(strings.TrimSuffix(a.host, ".")); err != nil {
+		return serverAddr{}, bad
+	}
+	for _, b := range n.Bootstrap {
+		ip, err := netip.ParseAddr(b)
+		if err != nil {
+			return serverAddr{}, fmt.Errorf("bootstrap %.40q: want an IP address", b)
+		}
+		a.boot = append(a.boot, ip.Unmap())
+	}
+	return a, nil
+}

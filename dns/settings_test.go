@@ -1,0 +1,144 @@
+package dns
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"weft/coord/api"
+)
+
+// TestSettingsMatchAPI: what the server sends is what the resolver reads.
+func TestSettingsMatchAPI(t *testing.T) {
+	in := api.DNS{
+		Search: []string{"a.example"}, LANNamesWin: true,
+		Nameservers: []api.Nameserver{{Address: "tls://dns.example", Bootstrap: []string{"192.0.2.1"}}},
+		Routes:      []api.DNSRoute{{Suffix: "corp.example", Nameservers: []api.Nameserver{{Address: "192.0.2.2"}}}},
+		Records:     []api.DNSRecord{{Name: "www", Type: "A", Value: "192.0.2.3", TTL: 9}},
+		Aliases:     []api.DNSAlias{{Name: "old", Target: "new", Until: time.Unix(1e9, 0).UTC()}},
+		Wildcards:   []string{"new"}, TTL: 7, StopRebinding: true, RebindingAllowed: []string{"b.example"},
+		KeepBrowsers: true, NoStale: true, QueryLog: true,
+	}
+	b, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s Settings
+	d := json.NewDecoder(strings.NewReader(string(b)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		t.Fatal(err)
+	}
+	back, _ := json.Marshal(s)
+	if string(back) != string(b) {
+		t.Errorf("api.DNS %s\nSettings %s", b, back)
+	}
+	if v := reflect.ValueOf(s); true {
+		for i := range v.NumField() {
+			if v.Field(i).IsZero() {
+				t.Errorf("%s is not tested", v.Type().Field(i).Name)
+			}
+		}
+	}
+	if p := s.Problems("weft.internal"); len(p) != 0 {
+		t.Errorf("problems: %v", p)
+	}
+}
+
+func TestSettingsProblems(t *testing.T) {
+	for _, c := range []struct {
+		s    Settings
+		want string // parts, in order
+	}{
+		{Settings{}, ""},
+		{Settings{TTL: 61}, "ttl"},
+		{Settings{TTL: -1}, "ttl"},
+		{Settings{Search: []string{"ok.example", "..", "a\nb", "../../etc"}}, "search[1] search[2] search[3]"},
+		{Settings{Records: []Record{
+			{Name: "a", Type: "A", Value: "192.0.2.1"},
+			{Name: "a", Type: "A", Value: "192.0.2.1"},
+			{Name: "a", Type: "A", Value: "2001:db8::1"},
+			{Name: "a", Type: "CNAME", Value: "b"},
+			{Name: "c", Type: "cname", Value: "b"},
+			{Name: "c", Type: "A", Value: "192.0.2.1"},
+			{Name: "@", Type: "CNAME", Value: "b"},
+			{Name: "*", Type: "A", Value: "192.0.2.1"},
+			{Name: "d", Type: "NS", Value: "b"},
+			{Name: "d", Type: "MX", Value: "mail"},
+			{Name: "d", Type: "SRV", Value: "1 2 70000 x"},
+			{Name: "d", Type: "TXT", Value: ""},
+			{Name: "d e", Type: "TXT", Value: "x"},
+			{Name: strings.Repeat("a", 64), Type: "TXT", Value: "x"},
+			{Name: "f", Type: "TXT", Value: "x", TTL: -1},
+		}}, "records[1] records[2] records[3] records[5] records[6] records[7] records[8] records[9] records[10] records[11] records[12] records[13] records[14]"},
+		{Settings{Aliases: []Alias{{Name: "a", Target: "b"}, {Name: "a", Target: "a"}, {Name: "a.example", Target: "b"}, {Name: "@", Target: "b"}}}, "aliases[1] aliases[2] aliases[3]"},
+		{Settings{Wildcards: []string{"a", "@", "b.example"}}, "wildcards[1] wildcards[2]"},
+		{Settings{Routes: []Route{
+			{Suffix: "corp.example", Nameservers: []Nameserver{{Address: "192.0.2.1"}}},
+			{Suffix: "corp.EXAMPLE."},
+			{Suffix: "x.weft.internal"},
+			{Suffix: "weft.internal."},
+			{Suffix: "b.example", Nameservers: []Nameserver{{Address: "ftp://x"}}},
+		}}, "routes[1] routes[2] routes[3] routes[b.example].nameservers[0]"},
+		{Settings{Nameservers: []Nameserver{
+			{Address: "192.0.2.1"}, {Address: "[2001:db8::1]:53"}, {Address: "tls://dns.example"}, {Address: "https://dns.example/q{?dns}"},
+			{Address: "tls://dns.example/x"}, {Address: "dns.example"}, {Address: "https://u:p@dns.example/"}, {Address: "tls://dns.example", Bootstrap: []string{"x"}},
+		}}, "nameservers[4] nameservers[5] nameservers[6] nameservers[7]"},
+		{Settings{Nameservers: slices.Repeat([]Nameserver{{Address: "192.0.2.1"}}, 9)}, "nameservers[8]"},
+	} {
+		var got []string
+		for _, p := range c.s.Problems("weft.internal") {
+			got = append(got, p.Part)
+			if strings.ContainsAny(p.Text, "\n") || p.Text == "" {
+				t.Errorf("%s: %q", p.Part, p.Text)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v:\n got %v\nwant %s", c.s, got, c.want)
+		}
+	}
+}
+
+// TestB27SearchList: the overlay's suffix first, the machine's kept, each once.
+func TestB27SearchList(t *testing.T) {
+	s := Settings{Search: []string{"corp.example", "Weft.Internal"}}
+	machine := []string{"lan", "corp.example.", "bad name"}
+	if got := strings.Join(s.SearchList("weft.internal", machine), " "); got != "weft.internal corp.example lan" {
+		t.Error(got)
+	}
+}
+
+// TestB29LANNamesWin: the machine's own domains are tried first.
+func TestB29LANNamesWin(t *testing.T) {
+	s := Settings{LANNamesWin: true}
+	if got := strings.Join(s.SearchList("weft.internal", []string{"lan"}), " "); got != "lan weft.internal" {
+		t.Error(got)
+	}
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add("www", "TXT", "x", "tls://dns.example", "corp.example")
+	f.Add("*.a", "SRV", "0 5 443 .", "https://[::1]:8443/q", "1.168.192.in-addr.arpa")
+	f.Add("küche", "CNAME", "@", "192.0.2.1:53", "@")
+	f.Fuzz(func(t *testing.T, name, typ, value, server, suffix string) {
+		s := Settings{
+			Records:   []Record{{Name: name, Type: typ, Value: value}},
+			Aliases:   []Alias{{Name: name, Target: value}},
+			Wildcards: []string{name},
+			Routes:    []Route{{Suffix: suffix, Nameservers: []Nameserver{{Address: server, Bootstrap: []string{value}}}}},
+		}
+		s.Problems("weft.internal")
+		for _, set := range compile(&s, "weft.internal.").records {
+			for _, rr := range set.rrs {
+				if _, err := dns.PackRR(rr, make([]byte, 8192), 0, nil, false); err != nil {
+					t.Fatalf("%v: %v", rr, err)
+				}
+			}
+		}
+	})
+}
