@@ -10,6 +10,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay"
+	"weft/overlay/relay/lane"
 )
 
 // flushWait bounds how long going down waits for the last bye to leave.
@@ -119,6 +120,10 @@ func (in *inbound) Replaced() {
 }
 
 func (in *inbound) Draining(relay.Draining) {}
+
+func (in *inbound) Lane(cert.NodeID, lane.Info)            {}
+func (in *inbound) LaneGone(cert.NodeID, relay.LaneReason) {}
+func (in *inbound) LaneRebind(cert.NodeID)                 {}
 
 // relayTime takes a relay's word for what time it is, unless it contradicts
 // what the coordination server said and the machine's own clock both: a relay

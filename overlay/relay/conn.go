@@ -15,6 +15,7 @@ import (
 	"weft/coord/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
+	"weft/overlay/relay/lane"
 )
 
 const (
@@ -65,6 +66,16 @@ type Handler interface {
 	// place; Run is about to return.
 	Replaced()
 	Draining(Draining)
+	// Lane is this node's side of a lane with peer: asked for here or there,
+	// new or once more. It takes the place of an older one with that peer.
+	// Package lane says what to do with it.
+	Lane(peer cert.NodeID, info lane.Info)
+	// LaneGone says that there is no lane with peer at this relay, or no
+	// more. All lanes of a connection end with it, without a word.
+	LaneGone(peer cert.NodeID, reason LaneReason)
+	// LaneRebind is a hint, at most once a second: datagrams for the lane
+	// with peer come from an address that this node did not bind. Bind again.
+	LaneRebind(peer cert.NodeID)
 }
 
 // Conn is one live connection to a relay. Its sending methods may be called
@@ -80,6 +91,7 @@ type Conn struct {
 	welcomed bool   // read's: a relay welcomes once
 	recent   recent // write's
 
+	lanes    atomic.Bool  // the welcome offered them
 	lastRx   atomic.Int64 // since started
 	awaiting atomic.Int64 // when something was first sent after the last sign of life; 0: nothing
 	deadline atomic.Int64 // when an answer to a ping is due; 0: none
@@ -203,6 +215,24 @@ func (c *Conn) SendVersions(v api.Versions) error {
 		return err
 	}
 	return c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypeVersions, body) })
+}
+
+// ErrNoLanes is returned by RequestLane at a relay that makes none.
+var ErrNoLanes = errors.New("the relay offers no UDP lanes")
+
+// Lanes reports whether the relay makes UDP lanes; false before its welcome.
+func (c *Conn) Lanes() bool { return c.lanes.Load() }
+
+// RequestLane asks for a UDP lane with a node that is connected to this relay.
+// The answer is Handler.Lane or LaneGone; when the relay limits how many new
+// nodes this one may reach, Busy. The peer's Handler.Lane is called too. To ask
+// for a lane that exists brings the same one, to both nodes as long as not both
+// have bound it. It never waits.
+func (c *Conn) RequestLane(peer cert.NodeID) error {
+	if !c.Lanes() {
+		return ErrNoLanes
+	}
+	return c.sendControl(maxControl, func(b []byte) []byte { return AppendPeerFrame(b, TypeLane, peer, nil) })
 }
 
 // Ping waits for the relay to answer and returns how long that took.
@@ -373,7 +403,10 @@ func (c *Conn) frame(f []byte) error {
 			return nil
 		}
 		c.welcomed = true
-		return decode(body, c.h.Welcome)
+		return decode(body, func(w Welcome) {
+			c.lanes.Store(w.Lanes)
+			c.h.Welcome(w)
+		})
 	case TypeDraining:
 		return decode(body, c.h.Draining)
 	case TypeCRL:
@@ -383,6 +416,14 @@ func (c *Conn) frame(f []byte) error {
 		return ErrReplaced
 	case TypeRefused:
 		return &RefusedError{RefusedReason(body[0])}
+	case TypeLane:
+		if info, ok := lane.ParseInfo(body[PeerLen:]); ok {
+			c.h.Lane(Peer(f), info)
+		}
+	case TypeLaneGone:
+		c.h.LaneGone(Peer(f), LaneReason(body[PeerLen]))
+	case TypeRebind:
+		c.h.LaneRebind(Peer(f))
 	}
 	return nil
 }

@@ -18,6 +18,13 @@
 //	crl      11  DER                             from the relay
 //	welcome  12  JSON Welcome                    from the relay, the first frame
 //	refused  13  reason 1 B                      from the relay, the last frame
+//	lane     14  peer 16 B                       from the node: a lane with peer, please
+//	             peer 16 B, lane.Info 82 B       from the relay, to both nodes
+//	lanegone 15  peer 16 B, reason 1 B           from the relay: no lane, or no more
+//	rebind   16  peer 16 B                       from the relay: see package lane
+//
+// Lanes (package lane) forward UDP datagrams. A node asks for them only at a
+// relay whose welcome offers them: an older one would close the connection.
 //
 // peer is the destination on the way to the relay and the sender on the way
 // from it. The relay takes the sender from the TLS session's certificate and
@@ -36,6 +43,7 @@ import (
 
 	"weft/coord/api"
 	"weft/overlay/cert"
+	"weft/overlay/relay/lane"
 )
 
 // Type is the first byte of a frame.
@@ -56,19 +64,23 @@ const (
 	TypeCRL      Type = 11
 	TypeWelcome  Type = 12
 	TypeRefused  Type = 13
+	TypeLane     Type = 14
+	TypeLaneGone Type = 15
+	TypeRebind   Type = 16
 )
 
 const (
 	// HeadLen is the length of a frame's head.
 	HeadLen = 4
 	// PeerLen is the length of the peer that begins the body of a packet,
-	// session, gone and busy frame.
+	// session, gone, busy, lane, lanegone and rebind frame.
 	PeerLen = 16
 	// MaxPacket and MaxSession bound payloads, MaxCRL the DER of a crl frame.
 	MaxPacket  = 65535
 	MaxSession = 16 << 10
 	MaxCRL     = 1 << 20
 	maxJSON    = 4 << 10
+	maxLane    = 256 // room for what a later relay adds
 	maxUnknown = 64 << 10
 	// MaxFrame is the longest frame a relay takes.
 	MaxFrame = HeadLen + PeerLen + MaxPacket
@@ -93,6 +105,28 @@ func (r GoneReason) String() string {
 		return "not connected to this relay"
 	case GoneSilent:
 		return "does not answer the relay"
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}
+
+// LaneReason says why there is no lane, or no more.
+type LaneReason uint8
+
+// The reasons of lanegone frames.
+const (
+	LaneAbsent LaneReason = 1 // the peer is not connected here, or not any more
+	LaneFull   LaneReason = 2 // this node, or all together, have as many as they may
+	LaneOff    LaneReason = 3 // the relay has no UDP port
+)
+
+func (r LaneReason) String() string {
+	switch r {
+	case LaneAbsent:
+		return "the peer is not connected to this relay"
+	case LaneFull:
+		return "the relay has no room for another lane"
+	case LaneOff:
+		return "the relay has no UDP port"
 	}
 	return fmt.Sprintf("reason %d", uint8(r))
 }
@@ -129,6 +163,8 @@ type Welcome struct {
 	// SpreadMS is over how many milliseconds idle nodes should spread their
 	// attempts when this relay is lost.
 	SpreadMS int `json:"spread_ms"`
+	// Lanes says that the relay makes UDP lanes.
+	Lanes bool `json:"lanes,omitempty"`
 }
 
 // Nudge says that the node's versions are not the current ones.
@@ -168,7 +204,7 @@ func AppendPeerFrame(dst []byte, t Type, peer cert.NodeID, payload []byte) []byt
 // holds at least HeadLen bytes.
 func FrameLen(b []byte) int { return HeadLen + int(binary.BigEndian.Uint32(b)&0xffffff) }
 
-// Peer returns the peer of a packet, session, gone or busy frame.
+// Peer returns the peer of a frame that begins with one.
 func Peer(frame []byte) cert.NodeID { return cert.NodeID(frame[HeadLen:]) }
 
 // SetPeer overwrites it.
@@ -200,14 +236,19 @@ func CheckHead(side Side, t Type, n int) error {
 		if side == AtNode {
 			return fmt.Errorf("%w: type %d is not for nodes", ErrFrame, t)
 		}
+	case TypeLane:
+		lo, hi = PeerLen, PeerLen
+		if side == AtNode {
+			lo, hi = PeerLen+lane.InfoLen, maxLane
+		}
 	default:
 		if side == AtRelay {
 			return fmt.Errorf("%w: type %d is not for relays", ErrFrame, t)
 		}
 		switch t {
-		case TypeGone:
+		case TypeGone, TypeLaneGone:
 			lo, hi = PeerLen+1, PeerLen+1
-		case TypeBusy:
+		case TypeBusy, TypeRebind:
 			lo, hi = PeerLen, PeerLen
 		case TypeNudge, TypeWelcome, TypeDraining:
 			lo, hi = 2, maxJSON
@@ -227,4 +268,6 @@ func CheckHead(side Side, t Type, n int) error {
 }
 
 // hasPeer says whether bodies of the type begin with a peer.
-func hasPeer(t Type) bool { return t >= TypePacket && t <= TypeBusy }
+func hasPeer(t Type) bool {
+	return t >= TypePacket && t <= TypeBusy || t >= TypeLane && t <= TypeRebind
+}

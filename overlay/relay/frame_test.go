@@ -24,6 +24,8 @@ func TestCheckHead(t *testing.T) {
 		{AtRelay, TypeVersions, 4096, true}, {AtRelay, TypeVersions, 4097, false}, {AtRelay, TypeVersions, 0, false},
 		{AtRelay, TypeGone, 17, false}, {AtRelay, TypeCRL, 100, false}, {AtRelay, 0, 0, false}, {AtRelay, 200, 0, false},
 		{AtRelay, TypePacket, 1<<24 - 1, false},
+		{AtRelay, TypeLane, 16, true}, {AtRelay, TypeLane, 17, false}, {AtRelay, TypeLaneGone, 17, false}, {AtRelay, TypeRebind, 16, false},
+		{AtNode, TypeLane, 16, false}, {AtNode, TypeLane, 98, true}, {AtNode, TypeLane, 257, false}, {AtNode, TypeLaneGone, 17, true}, {AtNode, TypeRebind, 16, true},
 		{AtNode, TypeVersions, 2, false}, {AtNode, TypeGone, 17, true}, {AtNode, TypeGone, 16, false},
 		{AtNode, TypeCRL, MaxCRL, true}, {AtNode, TypeCRL, MaxCRL + 1, false},
 		{AtNode, TypeReplaced, 0, true}, {AtNode, TypeReplaced, 1, false},

@@ -168,6 +168,14 @@ func (h *Home) SendSession(to cert.NodeID, frame []byte) error {
 	return ErrOffline
 }
 
+// RequestLane is Conn.RequestLane on the live connection, or ErrOffline.
+func (h *Home) RequestLane(peer cert.NodeID) error {
+	if c := h.Current(); c != nil {
+		return c.RequestLane(peer)
+	}
+	return ErrOffline
+}
+
 // SendVersions tells the relay what this node holds now. While there is no
 // connection there is nothing to do: the next one begins with it.
 func (h *Home) SendVersions(v api.Versions) {

@@ -13,6 +13,7 @@ import (
 	"weft/coord/api"
 	"weft/overlay/cert"
 	"weft/overlay/relay"
+	"weft/overlay/relay/lane"
 )
 
 // fakeRelay is the other end of connections, driven by a test.
@@ -107,6 +108,10 @@ func (silent) Nudge(relay.Nudge)                  {}
 func (silent) CRL([]byte)                         {}
 func (silent) Replaced()                          {}
 func (silent) Draining(relay.Draining)            {}
+
+func (silent) Lane(cert.NodeID, lane.Info)            {}
+func (silent) LaneGone(cert.NodeID, relay.LaneReason) {}
+func (silent) LaneRebind(cert.NodeID)                 {}
 
 type homeStage struct {
 	*relay.Home

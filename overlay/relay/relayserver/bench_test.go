@@ -19,6 +19,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/relay"
+	"weft/overlay/relay/lane"
 )
 
 // counter counts what arrives.
@@ -36,6 +37,10 @@ func (c *counter) Nudge(relay.Nudge)                  {}
 func (c *counter) CRL([]byte)                         {}
 func (c *counter) Replaced()                          {}
 func (c *counter) Draining(relay.Draining)            {}
+
+func (c *counter) Lane(cert.NodeID, lane.Info)            {}
+func (c *counter) LaneGone(cert.NodeID, relay.LaneReason) {}
+func (c *counter) LaneRebind(cert.NodeID)                 {}
 
 func cpu() time.Duration {
 	var u syscall.Rusage
