@@ -75,6 +75,11 @@ type Settings struct {
 	KeepBrowsers bool `json:"keep_browsers"`
 	// NoStale never answers from expired data when all resolvers fail.
 	NoStale bool `json:"no_stale"`
+	// PortalURL is an http:// address that answers 204 on an open network and
+	// something else behind a captive portal. It is asked after the network
+	// changed and when all Nameservers fail; behind a portal the machine's own
+	// resolvers are asked instead of Nameservers. "" asks nobody.
+	PortalURL string `json:"portal_url"`
 	// QueryLog logs one line per question; names are hashed with a key that
 	// is new at each start.
 	QueryLog bool `json:"query_log"`
@@ -166,6 +171,7 @@ type rules struct {
 	routes    map[string]*route     // full suffix
 	global    *route                // nil: the machine's own resolvers
 	allowed   []string              // names that may answer with private addresses
+	portal    string                // URL to ask, or ""
 	problems  []Problem
 }
 
@@ -233,6 +239,13 @@ func compile(s *Settings, apex string) *rules {
 		_, err := fullName(d, apex)
 		return err
 	})
+	if s.PortalURL != "" {
+		if u, err := url.Parse(s.PortalURL); err != nil || u.Scheme != "http" || u.Host == "" || len(s.PortalURL) > 512 {
+			r.problem("portal_url", errors.New("want http://HOST/PATH"))
+		} else {
+			r.portal = s.PortalURL
+		}
+	}
 	each(r, "records", s.Records, MaxRecords, func(rec Record) error { return r.addRecord(rec, apex) })
 	each(r, "aliases", s.Aliases, MaxAliases, func(a Alias) error { return r.addAlias(a, apex) })
 	each(r, "wildcards", s.Wildcards, MaxWildcards, func(w string) error {

@@ -22,7 +22,7 @@ func TestSettingsMatchAPI(t *testing.T) {
 		Records:     []api.DNSRecord{{Name: "www", Type: "A", Value: "192.0.2.3", TTL: 9}},
 		Aliases:     []api.DNSAlias{{Name: "old", Target: "new", Until: time.Unix(1e9, 0).UTC()}},
 		Wildcards:   []string{"new"}, TTL: 7, StopRebinding: true, RebindingAllowed: []string{"b.example"},
-		KeepBrowsers: true, NoStale: true, QueryLog: true,
+		KeepBrowsers: true, PortalURL: "http://ok.example/204", NoStale: true, QueryLog: true,
 	}
 	b, err := json.Marshal(in)
 	if err != nil {

@@ -189,6 +189,7 @@ type DNS struct {
 	RebindingAllowed []string     `json:"rebinding_allowed"`
 	KeepBrowsers     bool         `json:"keep_browsers"`
 	NoStale          bool         `json:"no_stale"`
+	PortalURL        string       `json:"portal_url"` // http://, answers 204 on an open network
 	QueryLog         bool         `json:"query_log"`
 }
 
