@@ -362,7 +362,7 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 	r.peers.measured(k.node.ID, rtt)
 	return localapi.Pong{
 		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
-		Path: localapi.PathRelay, Reason: relayReason, Relay: r.home.relay().Name,
+		Path: localapi.PathRelay, Reason: relayReason, Relay: r.peers.viaOf(k.node.ID),
 	}, nil
 }
 

@@ -180,6 +180,20 @@ func (d *directory) setPresence(id cert.NodeID, online bool, lastSeen time.Time)
 	d.changes++
 }
 
+// setRelay notes where a peer was found.
+func (d *directory) setRelay(id cert.NodeID, relay string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.byID[id]
+	if old == nil || old.relay == relay {
+		return
+	}
+	k := *old
+	k.relay = relay
+	d.byID[id], d.byName[k.node.Name] = &k, &k
+	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = &k, &k
+}
+
 func (d *directory) putLocked(k *known) {
 	id := k.node.ID
 	d.removeLocked(id)

@@ -4,3 +4,14 @@ import "time"
 
 // SetIdle shortens the life of tunnels without data, before Start.
 func (n *Node) SetIdle(d time.Duration) { n.idleAfter = d }
+
+// SetGuestIdle shortens the life of guest connections, before Start.
+func (n *Node) SetGuestIdle(d time.Duration) { n.guestIdle = d }
+
+// Guests returns how many guest connections there are.
+func (n *Node) Guests() int {
+	if r := n.active.Load(); r != nil {
+		return len(r.peers.guests.all())
+	}
+	return 0
+}

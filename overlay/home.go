@@ -26,20 +26,24 @@ type home struct {
 	n    *Node
 	r    *running
 	home *relay.Home
+
+	last string // Relay.ID of the last welcome; stateChanged's
 }
 
 func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
-	h := &home{n: n, r: r}
+	h := &home{n: n, r: r, last: n.state.loadHome()}
 	h.home = relay.NewHome(relay.HomeConfig{
 		Self: self,
-		Dial: relay.DialWith(dialer),
+		Dial: dialRelay(dialer),
 		Relays: func() []api.Relay {
 			if s := n.snap.Load(); s != nil {
 				return s.config.Relays
 			}
 			return nil
 		},
-		Handler:  func(*relay.Conn) relay.Handler { return &inbound{home: h, source: n.bind.NewSource()} },
+		Sticky:   h.last,
+		Handler:  func(*relay.Conn) relay.Handler { return &inbound{home: h, via: h, source: n.bind.NewSource()} },
+		Trying:   func(rl api.Relay) { r.peers.guests.homeMoves(rl) },
 		Versions: n.versions,
 		Active:   func() bool { return len(*r.peers.view.Load()) > 0 },
 		OnState:  h.stateChanged,
@@ -59,6 +63,15 @@ func (h *home) stateChanged(st relay.State) {
 	}
 	if st.Online {
 		h.r.peers.reconnected()
+		if st.Relay.ID != "" && st.Relay.ID != h.last {
+			if h.last != "" {
+				h.r.peers.homeMoved()
+			}
+			h.last = st.Relay.ID
+			if err := h.n.state.saveHome(h.last); err != nil {
+				h.n.log.Error("keep the home relay", "err", err)
+			}
+		}
 	}
 	h.n.health.notify()
 }
@@ -81,10 +94,17 @@ func (h *home) connected() bool { return h.home.State().Online }
 // relay is the home relay, as configured.
 func (h *home) relay() api.Relay { return h.home.State().Relay }
 
+// sender and SendSession make it a way.
+func (h *home) sender() bind.Sender { return h.home }
+func (h *home) SendSession(to cert.NodeID, frame []byte) error {
+	return h.home.SendSession(to, frame)
+}
+
 // inbound hands on what one relay connection brings. Its methods run in the
 // goroutine that reads the connection, so none of them waits.
 type inbound struct {
 	*home
+	via    way // this connection
 	source *bind.Source
 }
 
@@ -92,10 +112,13 @@ func (in *inbound) Packet(from cert.NodeID, payload []byte) {
 	in.r.peers.early(from, payload)
 	in.source.Deliver(from, payload)
 }
-func (in *inbound) Drained()                               { in.source.Flush() }
-func (in *inbound) Session(from cert.NodeID, frame []byte) { in.r.peers.intro.Deliver(from, frame) }
+func (in *inbound) Drained() { in.source.Flush() }
+func (in *inbound) Session(from cert.NodeID, frame []byte) {
+	in.r.peers.guests.heard(in.via, from, frame)
+	in.r.peers.intro.Deliver(from, frame)
+}
 func (in *inbound) Gone(peer cert.NodeID, _ relay.GoneReason) {
-	in.r.peers.goneHint(peer)
+	in.r.peers.goneHint(in.via, peer)
 }
 
 // Busy needs no answer: TCP inside the tunnel slows down by itself.

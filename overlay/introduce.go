@@ -116,9 +116,7 @@ func (p *peers) call(q *peer, waiter chan error) {
 		defer cancel(nil)
 		ctx, stop := context.WithTimeout(ctx, dialTimeout)
 		defer stop()
-		s, err := p.intro.Dial(ctx, q.id, func(s *intro.Session) {
-			p.inLoop(func() error { return p.established(q, d, s) })
-		})
+		s, err := p.reach(ctx, q, d)
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && !errors.Is(cause, context.DeadlineExceeded) {
 				err = cause
@@ -185,6 +183,9 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		p.lookAt(q.lost.Add(time.Second))
 	}
 	if err != nil {
+		if errors.Is(err, errGone) {
+			p.n.dir.setPresence(q.id, false, time.Time{})
+		}
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
 		p.log.Debug("introduction failed", "peer", q.id, "err", err)
@@ -246,13 +247,16 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	}
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
-		q.endpoint.SetSender(p.r.home.home)
 	}
+	p.introduced(q, s)
 	err := p.device.SetPeer(wg.Peer{
 		ID: q.id, Key: s.Remote.Key, PSK: s.PSK, IPs: addrs,
 		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
 	})
 	if err != nil {
+		if !q.installed() {
+			p.setWay(q, nil)
+		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
 	p.bind.Admit(q.endpoint)
@@ -381,12 +385,16 @@ func (p *peers) onReset(from cert.NodeID) {
 	})
 }
 
-// goneHint: the relay says that a peer is not connected to it.
-func (p *peers) goneHint(id cert.NodeID) {
+// goneHint: a relay says that a peer is not connected to it. It is of interest
+// where the peer was believed to be.
+func (p *peers) goneHint(w way, id cert.NodeID) {
 	p.hint(func() {
-		p.n.dir.setPresence(id, false, time.Time{})
+		alone := p.alone()
+		if alone {
+			p.n.dir.setPresence(id, false, time.Time{})
+		}
 		q := p.table[id]
-		if q == nil {
+		if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
 			return
 		}
 		q.gone = time.Now()
@@ -396,7 +404,9 @@ func (p *peers) goneHint(id cert.NodeID) {
 		}
 		q.watchers = nil
 		if q.dial != nil {
-			q.dial.cancel(errGone)
+			q.dial.gone(errGone)
+		} else if !alone {
+			p.findAgain(q)
 		}
 		p.publish()
 	})

@@ -22,6 +22,8 @@
 //   - dialer.go     the one way to the server side
 //   - directory.go  who is that name or address?
 //   - home.go       what comes in from the relay, and to whom it goes
+//   - guest.go      connections to the relays of others
+//   - reach.go      at which relay is a peer?
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
@@ -107,6 +109,7 @@ type Node struct {
 	boot  uint64 // random: tells a restarted daemon from a lost session
 	// idleAfter is how long a tunnel lives without data.
 	idleAfter time.Duration
+	guestIdle time.Duration // the same of a guest connection without tunnels
 
 	snap   atomic.Pointer[snapshot] // what is known, immutable
 	active atomic.Pointer[running]  // running, for the packet path
@@ -153,7 +156,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Wall == nil {
 		cfg.Wall = time.Now
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle}
 	var b [8]byte
 	rand.Read(b[:])
 	n.boot = binary.BigEndian.Uint64(b[:])

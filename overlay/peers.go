@@ -12,6 +12,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/filter"
 	"weft/overlay/intro"
+	"weft/overlay/relay"
 	"weft/overlay/wg"
 )
 
@@ -51,6 +52,7 @@ type peer struct {
 	filter   *filter.Peer
 	made     time.Time // the WireGuard peer; zero while there is none
 	ours     bool      // this node called
+	way      way       // relay connection that carries what goes there; nil: lost
 
 	dial       *dialing
 	failures   int       // of introductions in a row
@@ -85,6 +87,8 @@ type dialing struct {
 	began   time.Time
 	second  bool // the relay said that the peer is gone, and was asked again
 	cancel  context.CancelCauseFunc
+	way     way                     // relay connection of the attempt under way
+	gone    context.CancelCauseFunc // ends that attempt
 
 	// late says that there was a tunnel under the same key already: it goes on
 	// with the keys it has until the peer has accepted, so that an introduction
@@ -102,6 +106,7 @@ type peers struct {
 	device *wg.Device
 	bind   *bind.Bind
 	intro  *intro.Switch
+	guests *guests
 
 	calls chan func() // to run
 	ctx   context.Context
@@ -128,6 +133,7 @@ type peerView struct {
 	made time.Time
 	gone time.Time
 	rtt  time.Duration // of the last ping through the tunnel, 0 before
+	via  string        // name of the relay, "" while it is looked for
 }
 
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
@@ -137,6 +143,9 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
+	p.guests = newGuests(r.home, dialRelay(r.dialer), n.guestIdle, n.log)
+	p.guests.handler = func(c *guest) relay.Handler { return n.guestHandler(r.home, c) }
+	p.guests.lost = p.guestLost
 	p.intro = intro.New(intro.Config{
 		Network:  self.roots.Network(),
 		ID:       self.self.ID,
@@ -156,7 +165,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 			return 0, nil
 		},
 		OnCRL:   func(der []byte) { n.takeCRL(der) },
-		Send:    r.home.home.SendSession,
+		Send:    p.guests.SendSession,
 		Accept:  p.accept,
 		Closed:  p.sessionClosed,
 		OnReset: p.onReset,
@@ -258,6 +267,7 @@ func (p *peers) worldChanged() {
 			q.nextRedial = time.Time{}
 		}
 	})
+	p.guests.check()
 }
 
 // policyChanged applies new rules to every tunnel, live flows included.
@@ -319,7 +329,8 @@ func (p *peers) drop(q *peer, why string, bye bool) {
 		}
 		p.device.RemovePeer(q.id)
 		p.bind.Drop(q.id)
-		q.made, q.endpoint = time.Time{}, nil
+		p.guests.route(q.id, nil)
+		q.made, q.endpoint, q.way = time.Time{}, nil, nil
 	}
 	if p.table[q.id] == q {
 		delete(p.table, q.id)
@@ -333,6 +344,7 @@ func (p *peers) takeDown() {
 	}
 	p.intro.Close()
 	p.wg.Wait()
+	p.guests.close()
 	// Introductions that were under way may have left calls behind.
 	for {
 		select {
@@ -352,8 +364,15 @@ func (p *peers) publish() {
 	v := make(map[cert.NodeID]peerView, len(p.table))
 	for id, q := range p.table {
 		if q.installed() {
-			v[id] = peerView{node: q.node, made: q.made, gone: q.gone, rtt: q.rtt}
+			v[id] = peerView{node: q.node, made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName()}
 		}
 	}
 	p.view.Store(&v)
+}
+
+func (q *peer) relayName() string {
+	if q.way == nil {
+		return ""
+	}
+	return q.way.relay().Name
 }

@@ -11,10 +11,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"weft/coord/api"
 	"weft/overlay/cert"
+	"weft/overlay/filelock"
 )
 
 // The files of a state directory (mode 0700, files 0600):
@@ -26,6 +25,7 @@ import (
 //	crl.der         the last revocation list
 //	directory.json  the last directory, with certificates: a cache
 //	names.json      name -> NodeID at first contact: a cache that warns
+//	home.json       the home relay: a cache
 //
 // Every file is replaced as a whole: temporary file, fsync, rename, fsync of
 // the directory. kill -9 at any moment leaves the old or the new one.
@@ -35,6 +35,7 @@ const (
 	crlFile       = "crl.der"
 	directoryFile = "directory.json"
 	namesFile     = "names.json"
+	homeFile      = "home.json"
 )
 
 // identity is node.json: who this node is and whom it trusts.
@@ -78,9 +79,9 @@ func openState(path string) (*stateDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := filelock.Try(f); err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, filelock.ErrLocked) {
 			err = errLocked
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", path, err)
@@ -155,6 +156,14 @@ func (s *stateDir) loadCache(name string, v any) bool {
 	return err == nil && json.Unmarshal(b, v) == nil
 }
 
+// loadHome returns the Relay.ID of the last home, "" when there is none.
+func (s *stateDir) loadHome() (relayID string) {
+	s.loadCache(homeFile, &relayID)
+	return relayID
+}
+
+func (s *stateDir) saveHome(relayID string) error { return s.saveJSON(homeFile, relayID) }
+
 func (s *stateDir) saveJSON(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -199,7 +208,7 @@ func (s *stateDir) save(name string, b []byte) (err error) {
 // wipe removes everything but the lock.
 func (s *stateDir) wipe() error {
 	var errs []error
-	for _, name := range []string{configFile, crlFile, directoryFile, namesFile, identityFile} {
+	for _, name := range []string{configFile, crlFile, directoryFile, namesFile, homeFile, identityFile} {
 		if err := os.Remove(filepath.Join(s.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

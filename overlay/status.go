@@ -150,7 +150,7 @@ func (n *Node) Status() localapi.Status {
 			p.Path, p.PathReason = localapi.PathOffline, "not connected to a relay"
 		}
 		if t, ok := tunnels[k.node.ID]; ok {
-			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, r.home.relay().Name
+			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, t.via
 			if t.rtt > 0 {
 				ms := float64(t.rtt.Microseconds()) / 1000
 				p.RTTms = &ms

@@ -36,6 +36,15 @@ func appendFrame(b []byte, f frame) []byte {
 	return append(b, f.payload...)
 }
 
+// FrameSession returns the id of the introduction that a frame belongs to, 0
+// for none, and whether the frame opens it.
+func FrameSession(b []byte) (id uint64, opens bool) {
+	if len(b) < headerLen {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(b), kind(b[12]) == kindOpen
+}
+
 // parseFrame returns the frame in b; its payload is part of b.
 func parseFrame(b []byte) (frame, error) {
 	if len(b) < headerLen || len(b) > MaxFrame {

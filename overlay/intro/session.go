@@ -73,6 +73,9 @@ type Session struct {
 // ID returns the peer's NodeID.
 func (s *Session) ID() cert.NodeID { return s.id }
 
+// Number returns the session's id, as FrameSession returns it for its frames.
+func (s *Session) Number() uint64 { return s.sid }
+
 // flush sends what was written as frames; with last set, the final one says
 // bye.
 func (s *Session) flush(last bool) error {

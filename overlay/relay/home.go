@@ -65,6 +65,9 @@ type HomeConfig struct {
 	// Handler makes the handler of a new connection. Everything the relay
 	// says reaches it; Home looks on.
 	Handler func(*Conn) Handler
+	// Trying is called from Run's goroutine before a connection to a relay is
+	// made, and is not to wait. May be nil.
+	Trying func(api.Relay)
 	// Versions returns what this node holds; it is sent at each connect.
 	Versions func() api.Versions
 	// Active reports whether there are peers with live tunnels: then a lost
@@ -311,6 +314,9 @@ func (h *Home) dial(ctx context.Context, rl api.Relay) (net.Conn, error) {
 
 // connect makes one connection and runs it to its end.
 func (h *Home) connect(ctx context.Context, rl api.Relay) error {
+	if h.cfg.Trying != nil {
+		h.cfg.Trying(rl)
+	}
 	nc, err := h.dial(ctx, rl)
 	if err != nil {
 		return err
