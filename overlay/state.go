@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"weft/coord/api"
@@ -196,6 +197,9 @@ func (s *stateDir) save(name string, b []byte) (err error) {
 	}
 	if err := os.Rename(tmp.Name(), filepath.Join(s.path, name)); err != nil {
 		return err
+	}
+	if runtime.GOOS == "windows" {
+		return nil // directories cannot be flushed there, and need not be
 	}
 	dir, err := os.Open(s.path)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"weft/overlay/filelock"
+	"weft/overlay/peercred"
 )
 
 // ErrInUse is returned by Listen when another daemon serves the socket.
@@ -42,13 +42,7 @@ func Listen(path string) (net.Listener, error) {
 	}
 	// The mode of the socket itself becomes the mode of its file, so there is
 	// no moment in which others could connect.
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var cerr error
-		if err := c.Control(func(fd uintptr) { cerr = chmodSocket(int(fd), 0o600) }); err != nil {
-			return err
-		}
-		return cerr
-	}}
+	lc := net.ListenConfig{Control: peercred.Private}
 	l, err := lc.Listen(context.Background(), "unix", path)
 	if err == nil {
 		err = os.Chmod(path, 0o600) // where the system ignores the socket's mode
@@ -81,13 +75,13 @@ func checkDir(dir string) error {
 // lockSocket takes the lock or returns ErrInUse.
 func lockSocket(path string) (*os.File, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err := filelock.Try(f); err != nil {
 			f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
+			if errors.Is(err, filelock.ErrLocked) {
 				return nil, ErrInUse
 			}
 			return nil, err

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"weft/overlay/peercred"
 )
 
 // host is the only Host that requests may name. A page that a browser was
@@ -101,7 +103,7 @@ func (s *Server) credential(c net.Conn) error {
 	if lc, ok := c.(*limitedConn); ok {
 		c = lc.Conn
 	}
-	uid, err := peerUID(c)
+	uid, err := peercred.UID(c)
 	if err != nil {
 		return err
 	}

@@ -122,48 +122,7 @@ func Copy(dst io.Writer, src io.Reader) (int64, error) {
 	return copyAdaptive(dst, src)
 }
 
-// copySocket copies from a kernel socket; a buffer is held only while there is
-// data in it.
-func copySocket(dst io.Writer, src syscall.Conn) (total int64, err error) {
-	raw, err := src.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	for {
-		var buf *[BufferSize]byte
-		var n int
-		var rerr error
-		err := raw.Read(func(fd uintptr) bool {
-			buf = buffers.Get().(*[BufferSize]byte)
-			for {
-				n, rerr = syscall.Read(int(fd), buf[:])
-				if rerr != syscall.EINTR {
-					break
-				}
-			}
-			if rerr == syscall.EAGAIN {
-				buffers.Put(buf)
-				return false // wait until it is readable
-			}
-			return true
-		})
-		if err != nil {
-			return total, err
-		}
-		if rerr != nil || n <= 0 {
-			buffers.Put(buf)
-			return total, rerr
-		}
-		w, werr := dst.Write(buf[:n])
-		buffers.Put(buf)
-		total += int64(w)
-		if werr != nil {
-			return total, werr
-		}
-	}
-}
-
-// copyAdaptive copies from anything else. A read that fills the small buffer
+// copyAdaptive copies from anything else than a kernel socket. A read that fills the small buffer
 // switches to a large one, a short read switches back.
 func copyAdaptive(dst io.Writer, src io.Reader) (total int64, err error) {
 	small := make([]byte, idleBuffer)

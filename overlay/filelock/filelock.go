@@ -1,0 +1,9 @@
+// Package filelock says who owns a directory or a socket: a lock on an open
+// file, which the system drops with the process, however that ends.
+package filelock
+
+import "errors"
+
+// ErrLocked is returned by Try when another process, or this one through
+// another open file, holds the lock.
+var ErrLocked = errors.New("locked by another process")

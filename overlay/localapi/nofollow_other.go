@@ -1,0 +1,6 @@
+//go:build !unix
+
+package localapi
+
+// noFollow has no meaning here.
+const noFollow = 0

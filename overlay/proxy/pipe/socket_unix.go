@@ -1,0 +1,49 @@
+//go:build unix
+
+package pipe
+
+import (
+	"io"
+	"syscall"
+)
+
+// copySocket copies from a kernel socket; a buffer is held only while there is
+// data in it.
+func copySocket(dst io.Writer, src syscall.Conn) (total int64, err error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for {
+		var buf *[BufferSize]byte
+		var n int
+		var rerr error
+		err := raw.Read(func(fd uintptr) bool {
+			buf = buffers.Get().(*[BufferSize]byte)
+			for {
+				n, rerr = syscall.Read(int(fd), buf[:])
+				if rerr != syscall.EINTR {
+					break
+				}
+			}
+			if rerr == syscall.EAGAIN {
+				buffers.Put(buf)
+				return false // wait until it is readable
+			}
+			return true
+		})
+		if err != nil {
+			return total, err
+		}
+		if rerr != nil || n <= 0 {
+			buffers.Put(buf)
+			return total, rerr
+		}
+		w, werr := dst.Write(buf[:n])
+		buffers.Put(buf)
+		total += int64(w)
+		if werr != nil {
+			return total, werr
+		}
+	}
+}
