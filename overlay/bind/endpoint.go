@@ -1,6 +1,7 @@
 package bind
 
 import (
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -12,18 +13,23 @@ import (
 
 // Endpoint is one peer as WireGuard sees it. It implements conn.Endpoint.
 type Endpoint struct {
-	// Constant after Bind.Endpoint.
+	// Constant after NewEndpoint.
 	id   cert.NodeID
 	name string
 	ip   netip.Addr
 
 	sender atomic.Pointer[Sender]
+	route  atomic.Pointer[route] // nil: by the sender
 
 	received atomic.Int64  // wall clock of the last message, unix nanoseconds
-	lost     atomic.Uint64 // messages not sent for want of a working sender
+	relayed  atomic.Int64  // of the last one by a relay
+	lost     atomic.Uint64 // messages not sent for want of a working way
 
-	inFlight atomic.Int64 // data messages between Deliver and Done
+	inFlight atomic.Int64 // what data messages between arrival and Done cost
 	progress atomic.Int64 // unix nanoseconds of the last Done
+	waiting  atomic.Bool  // a socket's reader waits for Done
+	stuck    atomic.Bool  // it has waited in vain: not again before the next Done
+	moved    chan struct{}
 }
 
 var _ conn.Endpoint = (*Endpoint)(nil)
@@ -62,12 +68,100 @@ func (e *Endpoint) Received() time.Time {
 // failed.
 func (e *Endpoint) Lost() uint64 { return e.lost.Load() }
 
-func (e *Endpoint) send(bufs [][]byte) {
+// SetWay decides which way messages to the peer go from now on. For Direct and
+// Lane, limit is the longest datagram that the way carries, in bytes of UDP
+// payload (with a lane's header), between MinLimit and MaxLimit; longer messages
+// go by the Sender, and so do those that the system refuses to send. With the
+// zero Way everything goes by the Sender. A Send that is running goes on. ep need
+// not be admitted, and w need not be verified.
+func (e *Endpoint) SetWay(w Way, limit int) error {
+	if w.Kind == Relay {
+		e.route.Store(nil)
+		return nil
+	}
+	r, err := newRoute(w, limit)
+	if err != nil {
+		return fmt.Errorf("send by %s: %w", w, err)
+	}
+	e.route.Store(r)
+	return nil
+}
+
+// Way returns what SetWay has set, and the longest WireGuard message that goes
+// that way: MaxMessage for Relay.
+func (e *Endpoint) Way() (w Way, longest int) {
+	if r := e.route.Load(); r != nil {
+		return r.way, r.max
+	}
+	return Way{}, MaxMessage
+}
+
+// RelayHeard returns when the last message came by a relay; the zero Time if
+// none did. For other ways see Bind.Heard.
+func (e *Endpoint) RelayHeard() time.Time {
+	if ns := e.relayed.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// send sends messages by the way there is, and by the sender what does not fit
+// or cannot go that way.
+func (e *Endpoint) send(b *Bind, bufs [][]byte) {
+	r := e.route.Load()
+	if r == nil {
+		e.relay(bufs)
+		return
+	}
+	s := r.way.Socket
+	if s == nil {
+		s = b.main.Load()
+	}
+	if s == nil || s.closed.Load() {
+		b.trouble(e, r, ErrNoSocket)
+		e.relay(bufs)
+		return
+	}
+	for len(bufs) > 0 {
+		fit := 0
+		for fit < len(bufs) && len(bufs[fit]) <= r.max {
+			fit++
+		}
+		if fit == 0 {
+			long := 1
+			for long < len(bufs) && len(bufs[long]) > r.max {
+				long++
+			}
+			e.relay(bufs[:long])
+			bufs = bufs[long:]
+			continue
+		}
+		n, err := s.io.send(bufs[:fit], r)
+		if err != nil {
+			// What remains of this batch goes by the relay. It is for whoever
+			// chose the way to choose another.
+			b.trouble(e, r, err)
+			e.relay(bufs[n:])
+			return
+		}
+		bufs = bufs[fit:]
+	}
+}
+
+func (e *Endpoint) relay(bufs [][]byte) {
 	s := e.sender.Load()
 	if s == nil || (*s).SendPackets(e.id, bufs) != nil {
 		e.lost.Add(uint64(len(bufs)))
 	}
 }
+
+// Cost of a message that is inside wireguard-go: its bytes, and the page of
+// 4 KB that the first of them make resident.
+const pageCost = 4 << 10
+
+// costOf is the cost of a data message, counted down by the bytes that it may
+// hold in padding, so that Done never takes off less than was put on.
+func costOf(msg []byte) int64 { return pageCost + int64(max(len(msg)-32-15, 0)) }
 
 // admit reports whether one more message of the peer may enter WireGuard, and
 // counts it if it carries data.
@@ -81,18 +175,57 @@ func (e *Endpoint) admit(msg []byte) bool {
 		}
 		e.inFlight.Store(0)
 	}
-	e.inFlight.Add(1)
+	e.inFlight.Add(costOf(msg))
 	return true
 }
 
-// Done says that n data messages of the peer have left WireGuard. now is the
-// wall clock in unix nanoseconds. The owner of the WireGuard device calls it
-// where decrypted packets come out. Messages that WireGuard refuses never come
-// out; a count that has become too high for that reason corrects itself.
-func (e *Endpoint) Done(n int, now int64) {
+// admitWaiting is admit for the reader of a socket: it waits a little first, for
+// meanwhile the socket's buffer takes what comes.
+func (e *Endpoint) admitWaiting(msg []byte) bool {
+	if e.inFlight.Load() >= MaxInFlight && isData(msg) && !e.stuck.Load() {
+		e.wait()
+	}
+	return e.admit(msg)
+}
+
+func (e *Endpoint) wait() {
+	timer := time.NewTimer(backpressure)
+	defer timer.Stop()
+	for {
+		e.waiting.Store(true)
+		if e.inFlight.Load() < MaxInFlight {
+			e.waiting.Store(false)
+			return
+		}
+		select {
+		case <-e.moved:
+		case <-timer.C:
+			e.waiting.Store(false)
+			e.stuck.Store(true)
+			return
+		}
+	}
+}
+
+// Done says that n data messages of the peer have left WireGuard, with bytes of
+// inner packets in them altogether. now is the wall clock in unix nanoseconds.
+// The owner of the WireGuard device calls it where decrypted packets come out.
+// Messages that WireGuard refuses never come out; a count that has become too
+// high for that reason corrects itself.
+func (e *Endpoint) Done(n, bytes int, now int64) {
 	e.progress.Store(now)
-	if e.inFlight.Add(-int64(n)) < 0 {
+	if e.inFlight.Add(-int64(n)*pageCost-int64(bytes)) < 0 {
 		e.inFlight.Store(0)
+	}
+	if e.stuck.Load() {
+		e.stuck.Store(false)
+	}
+	if e.waiting.Load() {
+		e.waiting.Store(false)
+		select {
+		case e.moved <- struct{}{}:
+		default:
+		}
 	}
 }
 

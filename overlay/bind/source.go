@@ -21,6 +21,7 @@ type chunk struct {
 	buf  []byte // messages, one after the other
 	msgs []message
 	next int // first message that was not received yet
+	udp  bool
 }
 
 type message struct {
@@ -30,7 +31,7 @@ type message struct {
 
 func (c *chunk) reset() {
 	clear(c.msgs)
-	c.buf, c.msgs, c.next = c.buf[:0], c.msgs[:0], 0
+	c.buf, c.msgs, c.next, c.udp = c.buf[:0], c.msgs[:0], 0, false
 }
 
 // Source is the inward end of one relay connection. Its methods belong to the
@@ -38,6 +39,7 @@ func (c *chunk) reset() {
 type Source struct {
 	bind *Bind
 	cur  *chunk // being filled; nil while nothing waits
+	udp  bool   // its messages come by a socket
 
 	// The endpoint of the last message, valid while the table is the same.
 	last  *Endpoint
@@ -61,7 +63,12 @@ func (s *Source) Deliver(from cert.NodeID, msg []byte) {
 	if len(msg) < minMessage || len(msg) > MaxMessage {
 		return
 	}
-	if !s.last.admit(msg) {
+	s.put(s.last, msg)
+}
+
+// put takes a message of length minMessage to MaxMessage.
+func (s *Source) put(from *Endpoint, msg []byte) {
+	if !from.admit(msg) {
 		s.bind.dropped.Add(1)
 		return
 	}
@@ -70,9 +77,10 @@ func (s *Source) Deliver(from cert.NodeID, msg []byte) {
 	}
 	if s.cur == nil {
 		s.cur = s.bind.pool.Get().(*chunk)
+		s.cur.udp = s.udp
 	}
 	c := s.cur
-	c.msgs = append(c.msgs, message{s.last, len(c.buf), len(msg)})
+	c.msgs = append(c.msgs, message{from, len(c.buf), len(msg)})
 	c.buf = append(c.buf, msg...)
 }
 
@@ -107,8 +115,8 @@ func (b *Bind) push(c *chunk) {
 	}
 	b.dropped.Add(uint64(len(c.msgs)))
 	for _, m := range c.msgs {
-		if isData(c.buf[m.off : m.off+m.len]) {
-			m.from.inFlight.Add(-1)
+		if msg := c.buf[m.off : m.off+m.len]; isData(msg) {
+			m.from.inFlight.Add(-costOf(msg))
 		}
 	}
 	b.recycle(c)
@@ -126,6 +134,10 @@ func (b *Bind) recycle(c *chunk) {
 	c.reset()
 	b.pool.Put(c)
 }
+
+// relayBatch is at how many bytes a batch from relays ends: of large messages a
+// longer one gains nothing, but makes as many buffers of wireguard-go resident.
+const relayBatch = 8 * (60 << 10)
 
 // receiver is the state of the receive function of one Open. It belongs to
 // wireguard-go's receive goroutine.
@@ -154,13 +166,17 @@ func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint)
 		r.bind.lagging.Store(false)
 	}
 	now := time.Now().UnixNano()
-	n := 0
-	for n < len(bufs) {
+	n, bytes := 0, 0
+	for n < len(bufs) && bytes < relayBatch {
 		c := r.cur
 		m := c.msgs[c.next]
 		sizes[n] = copy(bufs[n], c.buf[m.off:m.off+m.len])
 		eps[n] = m.from
 		m.from.received.Store(now)
+		if !c.udp {
+			m.from.relayed.Store(now)
+		}
+		bytes += m.len
 		n++
 		if c.next++; c.next < len(c.msgs) {
 			continue

@@ -83,10 +83,11 @@ func (t inner) Write(bufs [][]byte, offset int) (int, error) {
 	table := d.table.Load()
 	now := d.now()
 	var p *peer
-	bytes, packets := 0, 0
+	bytes, packets, all := 0, 0, 0
 	keep := bufs[:0]
 	for _, b := range bufs {
 		pkt := b[offset:]
+		all += len(pkt)
 		// WireGuard has matched the source with the key, but its length may
 		// be wrong: it adds 40 to IPv6's payload length in 16 bits.
 		from := table.bySource(pkt)
@@ -107,7 +108,7 @@ func (t inner) Write(bufs [][]byte, offset int) (int, error) {
 	}
 	if p != nil {
 		wall := time.Now().UnixNano()
-		p.ep.Done(len(bufs), wall)
+		p.ep.Done(len(bufs), all, wall)
 		if packets > 0 {
 			p.rxBytes.Add(uint64(bytes))
 			p.rxPackets.Add(uint64(packets))

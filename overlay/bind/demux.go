@@ -1,0 +1,47 @@
+package bind
+
+import "encoding/binary"
+
+// The first bytes of what is no WireGuard message.
+const (
+	firstProbe = 0xF5
+	firstLane  = 0xF6
+)
+
+// sort is what a datagram claims to be by its first bytes.
+type sort uint8
+
+const (
+	sortJunk sort = iota
+	sortWireGuard
+	sortProbe
+	sortSTUN
+	sortLane
+)
+
+const (
+	stunCookie = 0x2112A442
+	stunHeader = 20
+)
+
+// sortOf looks at the first bytes of a datagram. Nothing in it has been
+// authenticated.
+func sortOf(b []byte) sort {
+	if len(b) < stunHeader {
+		return sortJunk
+	}
+	switch first := b[0]; {
+	case first >= 1 && first <= 4 && b[1]|b[2]|b[3] == 0:
+		if len(b) < minMessage || len(b) > MaxMessage {
+			return sortJunk
+		}
+		return sortWireGuard
+	case first == firstProbe:
+		return sortProbe
+	case first <= 1 && binary.BigEndian.Uint32(b[4:]) == stunCookie:
+		return sortSTUN
+	case first == firstLane && b[1]|b[2]|b[3] == 0 && len(b) > LaneHeader:
+		return sortLane
+	}
+	return sortJunk
+}
