@@ -5,17 +5,26 @@
 // All three protocols trust the local network. So nothing that a gateway says
 // is believed for more than a hint where this node might be reached:
 //
-//   - Only the default gateway's own address is ever contacted. An UPnP answer
-//     that comes from, or points to, another host is dropped, and HTTP
-//     redirects are not followed.
+//   - Only the default gateway's own address is ever contacted, but for UPnP's
+//     multicast question, to which only the gateway's answer counts. An answer
+//     that points to another host is dropped, HTTP redirects are not followed.
 //   - Datagrams are at most 1,100 bytes, HTTP bodies 256 KB, XML is read as a
 //     stream of tokens into a few bounded fields.
 //   - What is asked for is one mapping, of one UDP port, to this node.
+//   - A node with a public address asks nobody.
 //
 // There is one goroutine. It sleeps while no mapping is wanted: a mapping is
-// made when Want is called, renewed at half of its life while Want goes on
-// being called, otherwise removed then. Close removes it too, and takes at
-// most a second.
+// made when Want is called, looked at when Want is called two minutes later,
+// renewed at half of its life while Want goes on being called, else removed
+// then. Close removes it too, and takes at most a second. What a killed
+// process leaves behind ends after an hour, except at the rare UPnP gateway
+// that only makes permanent mappings.
+//
+//   - mapper.go   Mapper: when what is asked
+//   - attempt.go  finding out what the gateway speaks
+//   - pcp.go      PCP and NAT-PMP on the wire
+//   - upnp.go     UPnP: finding the service, SOAP
+//   - gateway*.go the default gateway
 package portmap
 
 import (
@@ -84,28 +93,3 @@ type Config struct {
 	// It must return soon and must not call Close. May be nil.
 	Changed func(Status)
 }
-
-// Mapper keeps one mapping. Its methods may be called from any goroutine.
-type Mapper struct {
-	cfg Config
-}
-
-// New makes a Mapper. It starts nothing.
-func New(cfg Config) *Mapper { return &Mapper{cfg: cfg} }
-
-// Start starts the goroutine, which sleeps until Want.
-func (m *Mapper) Start() {}
-
-// Want says that a mapping of this node's UDP port is of use for the next ten
-// minutes. It returns at once; the answer comes by Changed. Port 0 is ignored.
-func (m *Mapper) Want(port uint16) {}
-
-// Wake says that the network may have changed: the gateway is looked up
-// again, and a mapping made anew if there was one.
-func (m *Mapper) Wake() {}
-
-// Status returns what is known.
-func (m *Mapper) Status() Status { return Status{} }
-
-// Close removes the mapping and waits for that, at most a second.
-func (m *Mapper) Close() error { return nil }
