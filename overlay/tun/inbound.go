@@ -1,0 +1,368 @@
+package tun
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"weft/overlay/proxy/pipe"
+)
+
+const (
+	maxMapped    = 1024 // connections, and flows, of all maps; a third for one address
+	mapTimeout   = 10 * time.Second
+	mapIdle      = 60 * time.Second // of a UDP flow
+	maxDatagram  = 64 << 10
+	answerWithin = 120 // seconds in which an answer may come to a UDP port that has sent
+)
+
+// Inbound says what peers that the filter lets in reach on this machine.
+type Inbound struct {
+	// Limited closes every TCP and UDP port but Ports and those of Maps, and
+	// all other protocols but ICMP. What this machine has begun is answered.
+	Limited bool
+	Ports   []uint16
+
+	// Maps lead a port of the overlay address, TCP and UDP, to another
+	// "HOST:PORT", by a listener of this package. The host "localhost" is
+	// 127.0.0.1, then ::1.
+	Maps map[uint16]string
+
+	// Source chooses the loopback address from which a mapped connection of a
+	// peer reaches a service on 127.0.0.0/8; nil leaves it to the kernel.
+	Source func(peer netip.Addr) netip.Addr
+}
+
+// gate drops what comes for a closed port. It keeps no flows: an answer over
+// TCP is no bare SYN, and one over UDP comes to a port that has sent lately.
+// Whether it is an answer of that peer the filter has judged before.
+type gate struct {
+	open [1 << 16 / 64]uint64 // constant
+	zero time.Time            // constant
+	sent [1 << 16]atomic.Uint32
+}
+
+// newGate returns nil if nothing is closed.
+func newGate(in Inbound) *gate {
+	if !in.Limited {
+		return nil
+	}
+	g := &gate{zero: time.Now().Add(-time.Hour)}
+	for _, p := range in.Ports {
+		g.open[p/64] |= 1 << (p % 64)
+	}
+	for p := range in.Maps {
+		g.open[p/64] |= 1 << (p % 64)
+	}
+	return g
+}
+
+func (g *gate) isOpen(port uint16) bool { return g.open[port/64]&(1<<(port%64)) != 0 }
+
+func (g *gate) now() uint32 { return uint32(time.Since(g.zero) / time.Second) }
+
+// transport finds the header after the IP header. later is true for a fragment
+// without one.
+func transport(pkt []byte) (proto uint8, l4 []byte, later, ok bool) {
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		ihl := int(pkt[0]&15) * 4
+		if ihl < 20 || ihl > len(pkt) {
+			return 0, nil, false, false
+		}
+		return pkt[9], pkt[ihl:], binary.BigEndian.Uint16(pkt[6:])&0x1fff != 0, true
+	case len(pkt) >= 40 && pkt[0]>>4 == 6:
+		if proto, l4 = pkt[6], pkt[40:]; proto == 44 && len(l4) >= 8 {
+			return l4[0], l4[8:], binary.BigEndian.Uint16(l4[2:])&^7 != 0, true
+		}
+		return proto, l4, false, true
+	}
+	return 0, nil, false, false
+}
+
+// noteOut remembers a UDP port that sends.
+func (g *gate) noteOut(pkt []byte) {
+	proto, l4, later, ok := transport(pkt)
+	if ok && !later && proto == protoUDP && len(l4) >= 8 {
+		g.sent[binary.BigEndian.Uint16(l4)].Store(g.now())
+	}
+}
+
+// admits judges a packet of a peer.
+func (g *gate) admits(pkt []byte) bool {
+	proto, l4, later, ok := transport(pkt)
+	switch {
+	case !ok:
+		return false
+	case later, proto == protoICMP, proto == protoICMPv6:
+		return true // of a fragmented datagram the start decides
+	case proto == protoTCP && len(l4) >= 20:
+		return l4[13]&(tcpSYN|tcpACK) != tcpSYN || g.isOpen(binary.BigEndian.Uint16(l4[2:]))
+	case proto == protoUDP && len(l4) >= 8:
+		port := binary.BigEndian.Uint16(l4[2:])
+		at := g.sent[port].Load()
+		return g.isOpen(port) || at != 0 && g.now()-at <= answerWithin
+	}
+	return false
+}
+
+// listeners are those of Inbound.Maps.
+type listeners struct {
+	for4, for6 netip.Addr // the addresses that they listen on
+	open       []io.Closer
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup // ends after close
+
+	mu sync.Mutex
+	// mu guards the following.
+	total  int
+	byPeer map[netip.Addr]int
+}
+
+// mapLocked makes the listeners for the present addresses. n.mu is held.
+func (n *Net) mapLocked() {
+	m := &n.maps
+	if len(n.cfg.Inbound.Maps) == 0 || m.cancel != nil && m.for4 == n.want.v4 && m.for6 == n.want.v6 {
+		return
+	}
+	m.close()
+	m.wait()
+	var ctx context.Context
+	ctx, m.cancel = context.WithCancel(n.ctx)
+	m.for4, m.for6, m.byPeer = n.want.v4, n.want.v6, map[netip.Addr]int{}
+	for port, target := range n.cfg.Inbound.Maps {
+		for _, ip := range []netip.Addr{m.for4, m.for6} {
+			if !ip.IsValid() {
+				continue
+			}
+			at := netip.AddrPortFrom(ip, port)
+			err := n.mapTCP(ctx, at, target)
+			if uerr := n.mapUDP(ctx, at, target); err == nil {
+				err = uerr
+			}
+			if err == nil || ip.Is6() && errors.Is(err, syscall.EADDRNOTAVAIL) { // IPv6 may be off
+				continue
+			}
+			msg := fmt.Sprintf("--inbound %d=%s: %v; peers reach what listens there", port, target, err)
+			n.log.Warn(msg)
+			if n.cfg.Warn != nil {
+				n.cfg.Warn(fmt.Sprintf("inbound-port-taken:%d", port), msg)
+			}
+		}
+	}
+}
+
+func (m *listeners) close() {
+	if m.cancel != nil {
+		m.cancel()
+	}
+	for _, c := range m.open {
+		c.Close()
+	}
+	m.open = nil
+}
+
+func (m *listeners) wait() { m.wg.Wait() }
+
+// acquire counts a connection or a flow of a peer.
+func (m *listeners) acquire(peer netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.total >= maxMapped || m.byPeer[peer] >= maxMapped/3 {
+		return false
+	}
+	m.total++
+	m.byPeer[peer]++
+	return true
+}
+
+func (m *listeners) release(peer netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.total--
+	if m.byPeer[peer]--; m.byPeer[peer] == 0 {
+		delete(m.byPeer, peer)
+	}
+}
+
+func (n *Net) mapTCP(ctx context.Context, at netip.AddrPort, target string) error {
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		return err
+	}
+	m := &n.maps
+	m.open = append(m.open, ln)
+	m.wg.Go(func() {
+		for {
+			c, err := ln.AcceptTCP()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			} else if err != nil {
+				if !pause(ctx, 50*time.Millisecond) { // out of descriptors
+					return
+				}
+				continue
+			}
+			peer := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+			if !m.acquire(peer) {
+				c.SetLinger(0)
+				c.Close()
+				continue
+			}
+			m.wg.Go(func() {
+				defer m.release(peer)
+				n.carry(ctx, c, peer, target)
+			})
+		}
+	})
+	return nil
+}
+
+// carry joins a peer's connection with the service.
+func (n *Net) carry(ctx context.Context, c *net.TCPConn, peer netip.Addr, target string) {
+	local, err := n.dialTarget(ctx, "tcp", target, peer)
+	if err != nil {
+		n.log.Debug("connection refused", "peer", peer, "target", target, "err", err)
+		c.SetLinger(0) // a reset, as from a port where nobody listens
+		c.Close()
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close(); local.Close() })
+	defer stop()
+	pipe.Join(c, local)
+}
+
+// dialTarget connects to the service behind a map.
+func (n *Net) dialTarget(ctx context.Context, network, target string, peer netip.Addr) (c net.Conn, err error) {
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{host}
+	if host == "localhost" || host == "" {
+		hosts = []string{"127.0.0.1", "::1"}
+	}
+	for _, h := range hosts {
+		d := net.Dialer{Timeout: mapTimeout, KeepAlive: -1}
+		if ip, perr := netip.ParseAddr(h); perr == nil && ip.Is4() && ip.IsLoopback() && n.cfg.Inbound.Source != nil {
+			src := netip.AddrPortFrom(n.cfg.Inbound.Source(peer), 0)
+			d.LocalAddr = net.TCPAddrFromAddrPort(src)
+			if network == "udp" {
+				d.LocalAddr = net.UDPAddrFromAddrPort(src)
+			}
+		}
+		if c, err = d.DialContext(ctx, network, net.JoinHostPort(h, port)); err == nil {
+			return c, nil
+		}
+	}
+	return nil, err
+}
+
+func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) error {
+	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return err
+	}
+	m := &n.maps
+	m.open = append(m.open, pc)
+	m.wg.Go(func() {
+		flows := udpFlows{by: map[netip.AddrPort]net.Conn{}}
+		defer flows.close()
+		buf := make([]byte, maxDatagram)
+		for {
+			k, from, err := pc.ReadFromUDPAddrPort(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			} else if err != nil {
+				continue // an ICMP error of an answer
+			}
+			c := flows.get(from)
+			if c == nil {
+				peer := from.Addr().Unmap()
+				if !m.acquire(peer) {
+					continue
+				}
+				if c, err = n.dialTarget(ctx, "udp", target, peer); err != nil {
+					m.release(peer)
+					continue
+				}
+				flows.put(from, c)
+				m.wg.Go(func() {
+					defer m.release(peer)
+					defer flows.drop(from, c)
+					answers(pc, c, from)
+				})
+			}
+			c.SetReadDeadline(time.Now().Add(mapIdle))
+			c.Write(buf[:k])
+		}
+	})
+	return nil
+}
+
+// answers carries a service's datagrams back until the flow is idle.
+func answers(pc *net.UDPConn, c net.Conn, to netip.AddrPort) {
+	c.SetReadDeadline(time.Now().Add(mapIdle))
+	buf := make([]byte, maxDatagram)
+	for {
+		k, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		c.SetReadDeadline(time.Now().Add(mapIdle))
+		pc.WriteToUDPAddrPort(buf[:k], to)
+	}
+}
+
+// udpFlows are the flows of one mapped port.
+type udpFlows struct {
+	mu sync.Mutex
+	by map[netip.AddrPort]net.Conn // guarded by mu
+}
+
+func (f *udpFlows) get(from netip.AddrPort) net.Conn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.by[from]
+}
+
+func (f *udpFlows) put(from netip.AddrPort, c net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.by[from] = c
+}
+
+func (f *udpFlows) drop(from netip.AddrPort, c net.Conn) {
+	c.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.by, from)
+}
+
+func (f *udpFlows) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.by {
+		c.Close()
+	}
+}
+
+// pause waits and reports whether ctx let it.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package tun
+
+func open(Config) (device, link, error) { return nil, nil, ErrUnsupported }

@@ -1,0 +1,125 @@
+package tun
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// private are the addresses of which an overlay may have some.
+var private = []netip.Prefix{
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("fc00::/7"),
+}
+
+// checkRange refuses a range that a server has no business to route through
+// this machine: what belongs to others, or all of the Internet.
+func checkRange(p netip.Prefix, v4 bool) error {
+	if p == (netip.Prefix{}) {
+		return nil
+	}
+	if p.Addr().Is4() == v4 {
+		for _, in := range private {
+			if in.Contains(p.Addr()) && p.Bits() >= in.Bits() && (v4 || p.Bits() >= 32) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the network's range %s is not one of private addresses", p)
+}
+
+// route is one of the machine's, of another interface than ours.
+type route struct {
+	dst  netip.Prefix
+	dev  string // "" for a route that leads nowhere
+	main bool   // in the main table
+}
+
+func (r route) String() string {
+	if r.dev == "" {
+		return r.dst.String()
+	}
+	return r.dst.String() + " (" + r.dev + ")"
+}
+
+// decision is what to do about a range.
+type decision struct {
+	set     bool    // route the range to our interface
+	covered []route // these have all of it: none is set beside them
+	within  []route // these keep a part of it
+}
+
+// A route this wide is the default route by another name, as VPNs use them.
+const defaultBits = 7
+
+// decide says whether a range may be routed to us beside the routes that are
+// there. Nothing is taken over: who has a route for all of it keeps it, and a
+// narrower one wins by itself.
+func decide(want netip.Prefix, routes []route) decision {
+	d := decision{set: want.IsValid()}
+	if !d.set {
+		return d
+	}
+	for _, r := range routes {
+		switch {
+		case !r.dst.IsValid() || !r.dst.Overlaps(want) || r.dst.Bits() <= defaultBits:
+		case r.dst.Bits() > want.Bits():
+			d.within = append(d.within, r)
+		case r.main:
+			d.covered = append(d.covered, r)
+			d.set = false
+		}
+	}
+	return d
+}
+
+// report is what apply could not do.
+type report struct {
+	down           bool  // somebody has set the interface down
+	noIPv6         error // the address was refused
+	range4, range6 decision
+}
+
+// warnings says it in words, by code.
+func (r report) warnings(name string, want hostState) map[string]string {
+	w := map[string]string{}
+	if r.down {
+		w["tun-down"] = fmt.Sprintf("%s was set down, so other programs reach no device by it; run: ip link set %s up", name, name)
+		return w
+	}
+	if r.noIPv6 != nil {
+		w["tun-no-ipv6"] = fmt.Sprintf("%s has no IPv6 address (%v), IPv4 works; if IPv6 was switched off by mistake: sysctl net.ipv6.conf.%s.disable_ipv6=0", name, r.noIPv6, name)
+	}
+	for _, f := range []struct {
+		code   string
+		d      decision
+		prefix netip.Prefix
+	}{{"route-overlap:4", r.range4, want.net4}, {"route-overlap:6", r.range6, want.net6}} {
+		switch {
+		case len(f.d.covered) > 0:
+			w[f.code] = fmt.Sprintf("%s is routed elsewhere already: %s; that stays, so other programs reach no device at %s by %s (weft's proxy does)",
+				f.prefix, list(f.d.covered), f.prefix, name)
+		case len(f.d.within) > 0:
+			w[f.code] = fmt.Sprintf("a part of %s is routed past %s: %s; that stays, and what other programs send there does not go through weft, encrypted or at all",
+				f.prefix, name, list(f.d.within))
+		}
+	}
+	return w
+}
+
+// list names a few.
+func list(routes []route) string {
+	var s []string
+	for i, r := range routes {
+		if i == 3 {
+			s = append(s, fmt.Sprintf("and %d more", len(routes)-i))
+			break
+		}
+		s = append(s, r.String())
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,75 @@
+package tun
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// DialContext connects to an overlay "address:port" over the kernel's network:
+// from the overlay address and through the interface, whatever the routes say.
+// It resolves nothing. Errors are the kernel's: an ICMP unreachable of package
+// wg is syscall.EHOSTUNREACH.
+func (n *Net) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("dial %q: %w", address, err)
+	}
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	a := n.addrs.Load()
+	from := a.ip4
+	if to.Addr().Is6() {
+		from = a.ip6
+	}
+	if !from.IsValid() {
+		return nil, fmt.Errorf("dial %s: %w", to, os.NewSyscallError("connect", syscall.ENETUNREACH))
+	}
+	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if cerr := c.Control(func(fd uintptr) { err = n.link.bind(fd) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	case "udp", "udp4", "udp6":
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	if n.ctx.Err() != nil {
+		return nil, net.ErrClosed
+	}
+	return d.DialContext(ctx, network, to.String())
+}
+
+// ListenTCP listens on an address of the interface; port 0 chooses one.
+func (n *Net) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
+	if err := n.checkListen(addr); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+}
+
+// ListenUDP is ListenTCP for UDP.
+func (n *Net) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
+	if err := n.checkListen(addr); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+}
+
+// checkListen lets nothing of ours listen on the device's own network.
+func (n *Net) checkListen(addr netip.AddrPort) error {
+	if n.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	if !n.addrs.Load().has(addr.Addr().Unmap()) {
+		return os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)
+	}
+	return nil
+}

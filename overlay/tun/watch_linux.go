@@ -1,0 +1,70 @@
+package tun
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// settle is how long after a first change the others are waited for.
+	settle = 100 * time.Millisecond
+	// lookEvery bounds how often routes are listed, however many changes
+	// there are; a listing that takes long makes it longer.
+	lookEvery = time.Second
+)
+
+// watch listens to the kernel's announcements. It does not read them: each only
+// says that it is time to look.
+func (l *kernelLink) watch(ctx context.Context, changed func()) {
+	for ctx.Err() == nil {
+		if err := listen(ctx, changed); err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Second):
+				changed()
+			}
+		}
+	}
+}
+
+func listen(ctx context.Context, changed func()) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "netlink")
+	defer f.Close()
+	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, 32<<10)
+	for {
+		// More announcements than fit (ENOBUFS) are announcements, too.
+		if _, err := f.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+		if !pause(ctx, settle) {
+			return nil
+		}
+		for drained := false; !drained; {
+			f.SetReadDeadline(time.Now().Add(time.Millisecond))
+			_, err := f.Read(buf)
+			drained = err != nil && !errors.Is(err, unix.ENOBUFS)
+		}
+		f.SetReadDeadline(time.Time{})
+		start := time.Now()
+		changed()
+		// After the deadline was taken away: an end that came meanwhile.
+		if !pause(ctx, max(lookEvery, 20*time.Since(start))) {
+			return nil
+		}
+	}
+}
