@@ -14,7 +14,7 @@ import (
 // addrFlags reads which IPv6 addresses are temporary and which are not to be
 // used (now, or any more).
 func addrFlags() map[netip.Addr]Local {
-	f, err := os.Open("/proc/net/if_inet6")
+	f, err := os.Open("/proc/thread-self/net/if_inet6")
 	if err != nil {
 		return nil
 	}

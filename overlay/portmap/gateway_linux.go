@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gateway reads the default route with the lowest metric, and which of our
-// addresses the kernel uses towards it.
-func gateway() (gw, self netip.Addr, err error) {
-	f, err := os.Open("/proc/net/route")
+// DefaultGateway reads the IPv4 default route with the lowest metric, and which
+// of this machine's addresses the kernel uses towards it. The error says that
+// there is none.
+func DefaultGateway() (gw, self netip.Addr, err error) {
+	f, err := os.Open("/proc/thread-self/net/route") // of the namespace that the thread is in
 	if err != nil {
 		return gw, self, fmt.Errorf("read routes: %w", err)
 	}

@@ -4,5 +4,5 @@ package portmap
 
 import "net/netip"
 
-// gateway is not known here.
-func gateway() (gw, self netip.Addr, err error) { return gw, self, errNoGateway }
+// DefaultGateway is not known on this system.
+func DefaultGateway() (gw, self netip.Addr, err error) { return gw, self, errNoGateway }

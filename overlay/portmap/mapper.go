@@ -14,7 +14,7 @@ const (
 	// lifetime is what is asked for; a gateway may give more or less.
 	lifetime = time.Hour
 	// minLife and maxLife bound what a gateway can make of it.
-	minLife = time.Minute
+	minLife = 10 * time.Second
 	maxLife = 24 * time.Hour
 	// inUse is how long a Want counts.
 	inUse = 10 * time.Minute
@@ -69,7 +69,7 @@ type mapping struct {
 // New makes a Mapper. It starts nothing.
 func New(cfg Config) *Mapper {
 	if cfg.Gateway == nil {
-		cfg.Gateway = gateway
+		cfg.Gateway = DefaultGateway
 	}
 	if cfg.Listen == nil {
 		cfg.Listen = func(self netip.Addr) (net.PacketConn, error) {

@@ -78,8 +78,7 @@ func (s Status) Settled() bool { return !s.Trying && (s.External.IsValid() || !s
 // Config is what a Mapper works with. The zero value is for production.
 type Config struct {
 	// Gateway finds the default gateway and this node's address towards it;
-	// nil reads the kernel's routes (Linux only). An error means that there
-	// is none.
+	// nil is DefaultGateway. An error means that there is none.
 	Gateway func() (gateway, self netip.Addr, err error)
 	// Listen opens an unconnected UDP socket at self with a random port; nil
 	// is net.ListenUDP.
