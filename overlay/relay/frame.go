@@ -163,7 +163,7 @@ type Welcome struct {
 	// SpreadMS is over how many milliseconds idle nodes should spread their
 	// attempts when this relay is lost.
 	SpreadMS int `json:"spread_ms"`
-	// Lanes says that the relay makes UDP lanes.
+	// Lanes says that the relay understands lane frames.
 	Lanes bool `json:"lanes,omitempty"`
 }
 

@@ -49,14 +49,16 @@ func (s *Server) Handle(pkt []byte, from netip.AddrPort, now time.Time) []byte {
 		return nil
 	}
 	out := AppendResponse(s.out[:0], tx, from)
-	if len(out) > 2*len(pkt) || !s.allow(from.Addr().Unmap(), now) {
+	if len(out) > 2*len(pkt) || !s.Allow(from.Addr(), now) {
 		return nil
 	}
 	return out
 }
 
-func (s *Server) allow(ip netip.Addr, now time.Time) bool {
-	if ip.Is6() {
+// Allow counts one more datagram to an address that may not have asked for
+// it, and reports whether it may be sent.
+func (s *Server) Allow(ip netip.Addr, now time.Time) bool {
+	if ip = ip.Unmap(); ip.Is6() {
 		p, _ := ip.WithZone("").Prefix(64)
 		ip = p.Addr()
 	}

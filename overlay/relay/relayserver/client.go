@@ -65,6 +65,12 @@ type client struct {
 	gone    atomic.Bool  // closed: senders should look again
 	silent  atomic.Bool  // closed because it did not answer
 
+	laneRate rateLimit
+	// Server.lanes.mu guards the following.
+	lanes      map[cert.NodeID]*laneSide // by peer
+	asked      int                       // lanes that it asked for
+	lanesEnded bool                      // it gets no more
+
 	// Only the reading goroutine uses the following.
 	last    *contact // of the last run
 	lastID  cert.NodeID
@@ -193,6 +199,8 @@ func (c *client) frame(f []byte, now int64) error {
 		c.send(relay.TypePong, body)
 	case relay.TypePong:
 		c.measured(body)
+	case relay.TypeLane:
+		c.lane(relay.Peer(f), now)
 	case relay.TypeVersions:
 		var v api.Versions
 		if err := json.Unmarshal(body, &v); err != nil {
@@ -540,6 +548,7 @@ func (c *client) controlLocked(f []byte) {
 func (c *client) finish(t relay.Type, body []byte) {
 	f := relay.AppendFrame(nil, t, body)
 	c.gone.Store(true)
+	c.s.lanes.end(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.last1 {
@@ -581,6 +590,7 @@ func (c *client) close() {
 	c.roomLocked()
 	c.mu.Unlock()
 	link.CloseNow(c.c)
+	c.s.lanes.end(c)
 	if cur := c.s.find(c.net, c.id); cur != nil && cur != c || c.s.ctx.Err() != nil {
 		return // it is back already, or everybody has to look for another relay
 	}

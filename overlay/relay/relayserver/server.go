@@ -15,6 +15,10 @@
 // slows the sender down; a destination that is not taking data loses its
 // packets and holds nobody up.
 //
+// Two nodes that are both connected may ask for a lane (lanes.go): ServeUDP
+// (udp.go) forwards their datagrams, beside STUN, on one UDP port. A lane ends
+// with either connection.
+//
 // Nothing is stored. What the relay says about presence is fenced by a
 // connection number that grows also across restarts.
 package relayserver
@@ -60,6 +64,14 @@ type Limits struct {
 	TaggedNewPerMinute, TaggedNewBurst int
 	// Clients over all networks (unlimited).
 	Clients int
+	// UDP lanes: that one client asked for (256) and all together (65,536).
+	LanesPerClient, Lanes int
+	// LaneIdle is after how long without a datagram a lane is forgotten (2
+	// minutes), give or take 30 s. Whole seconds.
+	LaneIdle time.Duration
+	// LaneRate is how many bytes per second one client may send through all
+	// its lanes together (unlimited). More is dropped.
+	LaneRate int
 }
 
 // Config says who may connect and who is told. The functions are called from
@@ -112,6 +124,7 @@ type Server struct {
 	ctx     context.Context // ends at Shutdown
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // clients and helpers
+	lanes   lanes
 
 	// Counters, for Stats.
 	clients           atomic.Int64
@@ -159,10 +172,13 @@ func New(cfg Config) *Server {
 	for _, d := range []struct {
 		v *int
 		n int
-	}{{&l.NewPerMinute, 20}, {&l.NewBurst, 100}, {&l.TaggedNewPerMinute, 5}, {&l.TaggedNewBurst, 20}} {
+	}{{&l.NewPerMinute, 20}, {&l.NewBurst, 100}, {&l.TaggedNewPerMinute, 5}, {&l.TaggedNewBurst, 20}, {&l.LanesPerClient, 256}, {&l.Lanes, 1 << 16}} {
 		if *d.v == 0 {
 			*d.v = d.n
 		}
+	}
+	if l.LaneIdle == 0 {
+		l.LaneIdle = 2 * time.Minute
 	}
 	s := &Server{
 		cfg:      cfg,
@@ -173,6 +189,7 @@ func New(cfg Config) *Server {
 		pushes:   map[cert.NetworkID]context.CancelFunc{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.lanes.s, s.lanes.secret = s, newSecret()
 	s.numbers.Store(uint64(cfg.Now().UnixMicro())) // fewer than a million connections a second
 	return s
 }
@@ -201,7 +218,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, leaf *x509.Certificate)
 		return
 	}
 	c := newClient(s, nc, node, tagged)
-	c.control = relay.AppendFrame(nil, relay.TypeWelcome, mustJSON(relay.Welcome{ServerTime: s.cfg.Now(), Versions: s.cfg.Versions(network, node), SpreadMS: s.spreadBack()}))
+	c.control = relay.AppendFrame(nil, relay.TypeWelcome, mustJSON(relay.Welcome{ServerTime: s.cfg.Now(), Versions: s.cfg.Versions(network, node), SpreadMS: s.spreadBack(), Lanes: true}))
 	if err := s.register(c, network, began); err != nil {
 		s.refuse(nc, err)
 		return
@@ -384,11 +401,17 @@ type Stats struct {
 	Bytes             uint64 // of packet and introduction frames taken in
 	Dropped           uint64 // bytes of those that found no room
 	Refused, Replaced uint64 // connections
+	Lanes             int
+	LaneBytes         uint64 // of lane datagrams sent on
+	LaneDropped       uint64 // bytes of those that found no room, no way or were too many
 }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
-	return Stats{int(s.clients.Load()), s.bytes.Load(), s.dropped.Load(), s.refused.Load(), s.replaced.Load()}
+	s.lanes.mu.Lock()
+	n := s.lanes.sides / 2
+	s.lanes.mu.Unlock()
+	return Stats{int(s.clients.Load()), s.bytes.Load(), s.dropped.Load(), s.refused.Load(), s.replaced.Load(), n, s.lanes.bytes.Load(), s.lanes.dropped.Load()}
 }
 
 // Online reports whether a node is connected, and since which connection.
@@ -434,6 +457,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.cancel()
+	s.lanes.stop()
 	s.nudgeMu.Lock()
 	if s.nudgeTimer != nil {
 		s.nudgeTimer.Stop()

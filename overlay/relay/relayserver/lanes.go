@@ -1,0 +1,265 @@
+package relayserver
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+	"weft/overlay/relay/lane"
+)
+
+// Lanes: who has one, and when it ends. Package lane has what goes over UDP,
+// udp.go forwards it.
+
+const (
+	laneSweep = 30 * time.Second // how often idle lanes are looked for
+	// laneRepeat is how often the peer of a node that asks again is told again.
+	laneRepeat = time.Second
+)
+
+// lanes are all lanes of a relay.
+type lanes struct {
+	// constant after New
+	s      *Server
+	secret [32]byte // of cookies
+
+	serving atomic.Int32 // sockets
+	table   laneTable    // read without a lock
+
+	// Counters, for Stats.
+	bytes, dropped atomic.Uint64
+
+	mu sync.Mutex
+	// mu guards the following, writes to table, and in clients lanes, asked
+	// and lanesEnded. It is taken while no other is held, and none is taken
+	// under it.
+	sides int
+	timer *time.Timer // sweeps while there are lanes
+}
+
+// laneSide is one node's side of a lane.
+type laneSide struct {
+	// constant
+	id    lane.ID
+	key   lane.Key
+	owner *client
+	other *laneSide
+	asker bool // counts against owner's limit
+
+	at    atomic.Pointer[binding] // nil: not bound yet
+	used  atomic.Int64            // Server.now of the last datagram from it, within a second
+	stray atomic.Int64            // when owner was last told to bind again
+
+	told int64 // when owner last got it for the other's asking; lanes.mu guards it
+}
+
+func (x *laneSide) info(idle time.Duration) []byte {
+	return lane.AppendInfo(nil, lane.Info{Send: x.id, Recv: x.other.id, Key: x.key, Idle: idle})
+}
+
+// lane answers a request for a lane with a node. The goroutine that reads c
+// calls it.
+func (c *client) lane(to cert.NodeID, now int64) {
+	if c.contact(to, now) == nil {
+		return // new destinations are limited, and c was told
+	}
+	l := &c.s.lanes
+	if l.serving.Load() == 0 {
+		c.sendPeer(relay.TypeLaneGone, to, byte(relay.LaneOff))
+		return
+	}
+	dst := c.s.find(c.net, to)
+	if dst == nil || dst == c {
+		c.sendPeer(relay.TypeLaneGone, to, byte(relay.LaneAbsent))
+		return
+	}
+	dst.met(c.id, now)
+	mine, both, reason := l.get(c, dst, now)
+	if mine == nil {
+		c.sendPeer(relay.TypeLaneGone, to, byte(reason))
+		return
+	}
+	idle := c.s.cfg.Limits.LaneIdle
+	c.sendPeer(relay.TypeLane, to, mine.info(idle)...)
+	if both {
+		dst.sendPeer(relay.TypeLane, c.id, mine.other.info(idle)...)
+	}
+}
+
+// get returns c's side of its lane with dst, a new one if there is none, and
+// whether dst has to be told too.
+func (l *lanes) get(c, dst *client, now int64) (mine *laneSide, both bool, reason relay.LaneReason) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limits := &l.s.cfg.Limits
+	mine = c.lanes[dst.id]
+	switch {
+	case c.lanesEnded || dst.lanesEnded:
+		return nil, false, relay.LaneAbsent
+	case mine != nil && mine.other.owner == dst:
+		mine.used.Store(now)
+		o := mine.other
+		if both = (mine.at.Load() == nil || o.at.Load() == nil) && now-o.told >= int64(laneRepeat); both {
+			o.told = now
+		}
+		return mine, both, 0
+	case c.asked >= limits.LanesPerClient || l.sides >= 2*limits.Lanes:
+		return nil, false, relay.LaneFull
+	}
+	mine = &laneSide{id: lane.NewID(), key: lane.NewKey(), owner: c, asker: true}
+	o := &laneSide{id: lane.NewID(), key: lane.NewKey(), owner: dst, other: mine, told: now}
+	mine.other = o
+	c.asked++
+	for _, x := range [2]*laneSide{mine, o} {
+		x.used.Store(now)
+		if x.owner.lanes == nil {
+			x.owner.lanes = map[cert.NodeID]*laneSide{}
+		}
+		x.owner.lanes[x.other.owner.id] = x
+		l.sides++
+		l.table.add(x, l.sides)
+	}
+	if l.timer == nil && l.s.ctx.Err() == nil {
+		l.timer = time.AfterFunc(laneSweep, l.sweep)
+	}
+	return mine, true, 0
+}
+
+// removeLocked forgets a lane.
+func (l *lanes) removeLocked(x *laneSide) {
+	for _, x := range [2]*laneSide{x, x.other} {
+		l.table.remove(x)
+		l.sides--
+		delete(x.owner.lanes, x.other.owner.id)
+		if x.asker {
+			x.owner.asked--
+		}
+	}
+}
+
+// end ends all lanes of a connection that goes, and sees to it that it gets
+// no more. The other sides are told. No lock is held.
+func (l *lanes) end(c *client) {
+	l.mu.Lock()
+	c.lanesEnded = true
+	var left []*client
+	for _, x := range c.lanes {
+		left = append(left, x.other.owner)
+		l.removeLocked(x)
+	}
+	l.mu.Unlock()
+	if l.s.ctx.Err() != nil {
+		return // everybody has to go
+	}
+	for _, o := range left {
+		o.sendPeer(relay.TypeLaneGone, c.id, byte(relay.LaneAbsent))
+	}
+}
+
+// sweep forgets idle lanes. Nobody is told: that would wake a device for a
+// lane that nobody uses.
+func (l *lanes) sweep() {
+	now, idle := l.s.now(), int64(l.s.cfg.Limits.LaneIdle)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var old []*laneSide
+	l.table.each(func(x *laneSide) {
+		if x.asker && now-max(x.used.Load(), x.other.used.Load()) > idle {
+			old = append(old, x)
+		}
+	})
+	for _, x := range old {
+		l.removeLocked(x)
+	}
+	l.timer = nil
+	if l.sides > 0 && l.s.ctx.Err() == nil {
+		l.timer = time.AfterFunc(laneSweep, l.sweep)
+	}
+}
+
+// stop ends the sweeping.
+func (l *lanes) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+}
+
+// laneTable finds sides by ID. Its readers take no lock: each bucket is a list
+// that is never changed, only replaced. IDs are ours and random, so nobody can
+// fill one bucket.
+type laneTable struct {
+	buckets atomic.Pointer[[]atomic.Pointer[laneNode]] // a power of two of them; nil at first
+}
+
+type laneNode struct {
+	side *laneSide
+	next *laneNode
+}
+
+const laneBuckets = 64 // at first
+
+// find returns the side with an ID, nil for none.
+func (t *laneTable) find(id lane.ID) *laneSide {
+	b := t.buckets.Load()
+	if b == nil {
+		return nil
+	}
+	for n := bucketOf(*b, id).Load(); n != nil; n = n.next {
+		if n.side.id == id {
+			return n.side
+		}
+	}
+	return nil
+}
+
+func bucketOf(b []atomic.Pointer[laneNode], id lane.ID) *atomic.Pointer[laneNode] {
+	return &b[binary.LittleEndian.Uint64(id[:])&uint64(len(b)-1)]
+}
+
+// add puts a side in, of which there are then count.
+func (t *laneTable) add(x *laneSide, count int) {
+	b := t.buckets.Load()
+	switch {
+	case b == nil:
+		made := make([]atomic.Pointer[laneNode], laneBuckets)
+		b = &made
+		t.buckets.Store(b)
+	case count > len(*b):
+		made := make([]atomic.Pointer[laneNode], 2*len(*b))
+		t.each(func(x *laneSide) { push(bucketOf(made, x.id), x) })
+		b = &made
+		t.buckets.Store(b)
+	}
+	push(bucketOf(*b, x.id), x)
+}
+
+func push(to *atomic.Pointer[laneNode], x *laneSide) { to.Store(&laneNode{x, to.Load()}) }
+
+func (t *laneTable) remove(x *laneSide) {
+	bucket := bucketOf(*t.buckets.Load(), x.id)
+	var kept *laneNode
+	for n := bucket.Load(); n != nil; n = n.next {
+		if n.side != x {
+			kept = &laneNode{n.side, kept}
+		}
+	}
+	bucket.Store(kept)
+}
+
+// each calls f for all sides.
+func (t *laneTable) each(f func(*laneSide)) {
+	b := t.buckets.Load()
+	if b == nil {
+		return
+	}
+	for i := range *b {
+		for n := (*b)[i].Load(); n != nil; n = n.next {
+			f(n.side)
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package relayserver
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/blake2s"
+
+	"weft/overlay/relay"
+	"weft/overlay/relay/lane"
+	"weft/overlay/stun"
+)
+
+// The UDP port: STUN and lanes.
+//
+// The way of a datagram: udpLoop.run takes a batch from the socket (udp_linux.go
+// many at once, with offloads; udp_other.go one by one), cuts it into runs of
+// one lane and asks route where each goes; what is not lane data is given to
+// answer. One goroutine per socket does all this. It takes no lock, makes no
+// garbage per datagram, never waits for a receiver, and what does not fit in
+// the socket's buffer is lost, as in any router.
+
+const (
+	// cookieLife is how old a challenge may be that is answered.
+	cookieLife = 10 * time.Second
+	// laneBurst is how much a client with a limited rate may send at once.
+	laneBurst    = 200 * time.Millisecond
+	laneBurstMin = 128 << 10
+	// udpBuffer is what the kernel holds for us each way: with its defaults a
+	// burst of a few milliseconds is lost.
+	udpBuffer = 7 << 20
+	maxUDP    = 64 << 10
+)
+
+// binding is where a side is: the address that proved that it receives.
+type binding struct {
+	remote netip.AddrPort // unmapped
+	since  int64          // of the challenge, Server.now
+	via    *udpSocket
+	wire   udpWay
+}
+
+// ServeUDP answers STUN requests (as package stun says) and forwards lane
+// datagrams (package lane) on c until ctx ends, then returns nil; before, only
+// an error of the socket ends it. It does not close c. It may serve several
+// sockets, an IPv4 one and an IPv6 one for example, each called once. Lanes are
+// made while at least one is served.
+func (s *Server) ServeUDP(ctx context.Context, c *net.UDPConn) error {
+	sock, err := newUDPSocket(c)
+	if err != nil {
+		return err
+	}
+	l := newUDPLoop(s, sock)
+	s.lanes.serving.Add(1)
+	defer s.lanes.serving.Add(-1)
+	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := l.run(ctx); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// udpCore is what all platforms' loops share.
+type udpCore struct {
+	s    *Server
+	sock *udpSocket
+	stun *stun.Server
+	out  [lane.ControlLen]byte
+}
+
+// route returns where n bytes of data datagrams with an ID go that came from
+// an address, nil for nowhere.
+func (s *Server) route(id lane.ID, from netip.AddrPort, n int, now int64) *binding {
+	x := s.lanes.table.find(id)
+	if x == nil {
+		return nil
+	}
+	at := x.at.Load()
+	if at == nil {
+		return nil
+	}
+	if at.remote != from {
+		x.strayed(now)
+		return nil
+	}
+	if now-x.used.Load() > int64(time.Second) {
+		x.used.Store(now)
+	}
+	to := x.other.at.Load()
+	if to == nil {
+		return nil
+	}
+	if rate := s.cfg.Limits.LaneRate; rate > 0 && !x.owner.laneRate.allow(n, rate, now) {
+		s.lanes.dropped.Add(uint64(n))
+		return nil
+	}
+	return to
+}
+
+// strayed tells a side's node over its TLS connection that its datagrams come
+// from elsewhere. Nothing is answered over UDP.
+func (x *laneSide) strayed(now int64) {
+	last := x.stray.Load()
+	if last != 0 && now-last < int64(hintEvery) || !x.stray.CompareAndSwap(last, now) {
+		return
+	}
+	x.owner.sendPeer(relay.TypeRebind, x.other.owner.id)
+}
+
+// answer returns the answer to a datagram that is not lane data, nil for none.
+// It is valid until the next call.
+func (u *udpCore) answer(b []byte, from netip.AddrPort, wire udpWay, now int64) []byte {
+	if len(b) == 0 || b[0] != lane.First {
+		return u.stun.Handle(b, from, time.Now())
+	}
+	k, id, ok := lane.Parse(b)
+	if !ok || k != lane.Bind {
+		return nil
+	}
+	x := u.s.lanes.table.find(id)
+	if x == nil {
+		return nil
+	}
+	_, cookie, err := lane.OpenControl(b, id, x.key)
+	if err != nil {
+		return nil
+	}
+	if cookie == (lane.Cookie{}) {
+		// Who saw a bind can repeat it from anybody's address, so this is
+		// limited by address, not by side.
+		if !u.stun.Allow(from.Addr(), time.Now()) {
+			return nil
+		}
+		return lane.AppendControl(u.out[:0], lane.Challenge, id, u.s.lanes.cookie(id, from, now), x.key)
+	}
+	made, ok := u.s.lanes.open(cookie, id, from)
+	if !ok || now-made > int64(cookieLife) {
+		return nil
+	}
+	for {
+		old := x.at.Load()
+		if old != nil && made == old.since && from == old.remote {
+			break // bound was lost, or somebody repeats it; it changes nothing
+		}
+		if old != nil && made <= old.since {
+			return nil // repeated by somebody
+		}
+		if x.at.CompareAndSwap(old, &binding{remote: from, since: made, via: u.sock, wire: wire}) {
+			x.used.Store(now)
+			break
+		}
+	}
+	return lane.AppendControl(u.out[:0], lane.Bound, id, cookie, x.key)
+}
+
+// cookie proves, when it comes back, that who sends it receives at an address:
+// the time 8 B, a MAC over it, the side and the address 16 B.
+func (l *lanes) cookie(id lane.ID, from netip.AddrPort, now int64) (c lane.Cookie) {
+	binary.BigEndian.PutUint64(c[:], uint64(now))
+	m := l.cookieMAC(c[:8], id, from)
+	copy(c[8:], m[:])
+	return c
+}
+
+// open returns when a cookie was made. ok is false if it was not, for this
+// side and address.
+func (l *lanes) open(c lane.Cookie, id lane.ID, from netip.AddrPort) (made int64, ok bool) {
+	m := l.cookieMAC(c[:8], id, from)
+	return int64(binary.BigEndian.Uint64(c[:])), subtle.ConstantTimeCompare(m[:], c[8:]) == 1
+}
+
+func (l *lanes) cookieMAC(at []byte, id lane.ID, from netip.AddrPort) (out [16]byte) {
+	h, err := blake2s.New128(l.secret[:])
+	if err != nil {
+		panic(err) // only for keys of another length
+	}
+	ip := from.Addr().As16()
+	h.Write(at)
+	h.Write(id[:])
+	h.Write(ip[:])
+	h.Write(binary.BigEndian.AppendUint16(nil, from.Port()))
+	h.Sum(out[:0])
+	return out
+}
+
+func newSecret() (k [32]byte) {
+	rand.Read(k[:])
+	return k
+}
+
+// rateLimit limits bytes per second without a lock: it holds the time at
+// which all that was let through would have been sent at the limited rate.
+type rateLimit struct{ busyUntil atomic.Int64 }
+
+func (r *rateLimit) allow(n, perSecond int, now int64) bool {
+	burst := max(int64(laneBurst), int64(laneBurstMin)*int64(time.Second)/int64(perSecond))
+	cost := int64(n) * int64(time.Second) / int64(perSecond)
+	for {
+		old := r.busyUntil.Load()
+		until := max(old, now) + cost
+		if until-now > burst {
+			return false
+		}
+		if r.busyUntil.CompareAndSwap(old, until) {
+			return true
+		}
+	}
+}

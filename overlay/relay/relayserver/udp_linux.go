@@ -1,0 +1,483 @@
+package relayserver
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"weft/overlay/relay/lane"
+	"weft/overlay/stun"
+)
+
+// The UDP port on Linux: many datagrams per system call, in (recvmmsg, UDP
+// GRO) and out (sendmmsg, UDP GSO). What goes out lies where it came in: one
+// message out gathers up to maxSegments datagrams of one lane from wherever
+// they were received.
+
+const (
+	rxMessages  = 32
+	txMessages  = 64
+	maxSegments = 64                  // of one message, by the kernel
+	maxGather   = 65535 - 8 - 40 - 64 // bytes of one message, with all heads
+	maxErrors   = 1000                // of the socket in a row
+)
+
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// udpSocket is a socket that is served.
+type udpSocket struct {
+	raw syscall.RawConn
+	six bool // an IPv6 socket, which may carry IPv4 too
+	gso atomic.Bool
+}
+
+// udpWay is what the kernel needs to send from the address that was sent to,
+// in the way of one datagram that came.
+type udpWay struct {
+	name    unix.RawSockaddrInet6 // or an Inet4 in its first bytes
+	nameLen uint32
+	info    unix.Inet6Pktinfo // or an Inet4Pktinfo in its first bytes
+	infoLen int               // 0: not known
+}
+
+func newUDPSocket(c *net.UDPConn) (*udpSocket, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &udpSocket{raw: raw}
+	err = raw.Control(func(f uintptr) {
+		fd := int(f)
+		if sa, err := unix.Getsockname(fd); err == nil {
+			_, s.six = sa.(*unix.SockaddrInet6)
+		}
+		for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+			if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], udpBuffer) != nil { // needs CAP_NET_ADMIN
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], udpBuffer)
+			}
+		}
+		unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+		_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+		s.gso.Store(err == nil)
+		// Never fragmented, and no ICMP can make datagrams smaller: the nodes
+		// look for themselves what their way carries.
+		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		if s.six {
+			unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+			unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		} else {
+			unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
+		}
+	})
+	return s, err
+}
+
+// udpLoop serves one socket. One goroutine uses it.
+type udpLoop struct {
+	udpCore
+
+	rx struct {
+		hdr  [rxMessages]mmsghdr
+		iov  [rxMessages]unix.Iovec
+		name [rxMessages]unix.RawSockaddrInet6
+		ctl  [rxMessages][128]byte
+		buf  []byte // maxUDP per message
+		n    int
+		err  error
+	}
+	tx struct {
+		hdr  [txMessages]mmsghdr
+		msg  [txMessages]txMessage
+		n    int
+		sock *udpSocket // where they all go out
+		sent int        // of them
+		err  error
+	}
+	recvf, sendf func(fd uintptr) bool
+}
+
+// txMessage is datagrams of equal length to one address; only the last may be
+// shorter.
+type txMessage struct {
+	to    *binding // nil for answers
+	seg   int      // length of each but the last
+	segs  int
+	bytes int
+	open  bool // the last is not shorter
+	iovs  int
+	iov   [maxSegments]unix.Iovec
+	name  unix.RawSockaddrInet6
+	ctl   [96]byte
+	own   [128]byte // an answer
+}
+
+func newUDPLoop(s *Server, sock *udpSocket) *udpLoop {
+	u := &udpLoop{udpCore: udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log)}}
+	u.rx.buf = make([]byte, rxMessages*maxUDP)
+	for i := range u.rx.hdr {
+		u.rx.iov[i].Base = &u.rx.buf[i*maxUDP]
+		u.rx.iov[i].SetLen(maxUDP)
+		h := &u.rx.hdr[i].hdr
+		h.Name = (*byte)(unsafe.Pointer(&u.rx.name[i]))
+		h.Iov = &u.rx.iov[i]
+		h.SetIovlen(1)
+		h.Control = &u.rx.ctl[i][0]
+	}
+	u.tx.sock = sock
+	u.recvf, u.sendf = u.recv, u.send
+	return u
+}
+
+// run takes batches until the socket's deadline is set.
+func (u *udpLoop) run(ctx context.Context) error {
+	for failed := 0; ; {
+		err := u.step()
+		if err == nil {
+			failed = 0
+			continue
+		}
+		if failed++; ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || failed > maxErrors {
+			return err
+		}
+		// An ICMP error about an earlier datagram, or no memory just now.
+	}
+}
+
+// step waits for a batch and sends it on.
+func (u *udpLoop) step() error {
+	if err := u.receive(); err != nil {
+		return err
+	}
+	now := u.s.now()
+	for i := range u.rx.n {
+		u.take(i, now)
+	}
+	u.flush()
+	return nil
+}
+
+// receive waits for a batch.
+func (u *udpLoop) receive() error {
+	for i := range u.rx.hdr {
+		u.rx.hdr[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		u.rx.hdr[i].hdr.SetControllen(len(u.rx.ctl[i]))
+	}
+	if err := u.sock.raw.Read(u.recvf); err != nil {
+		return err
+	}
+	return u.rx.err
+}
+
+// recv is for RawConn.Read: false waits.
+func (u *udpLoop) recv(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&u.rx.hdr[0])), rxMessages, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			u.rx.n, u.rx.err = int(n), nil
+			return true
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR:
+		default:
+			u.rx.n, u.rx.err = 0, errno
+			return true
+		}
+	}
+}
+
+// take forwards or answers what is in one received message.
+func (u *udpLoop) take(i int, now int64) {
+	b := u.rx.buf[i*maxUDP:][:u.rx.hdr[i].n]
+	from, ok := addrOf(&u.rx.name[i])
+	if !ok || len(b) == 0 || u.rx.hdr[i].hdr.Flags&unix.MSG_TRUNC != 0 {
+		return
+	}
+	seg := len(b)
+	if n := u.segment(i); n > 0 {
+		seg = n
+	}
+	for len(b) > 0 {
+		n := min(seg, len(b))
+		id, _, ok := lane.ParseData(b[:n])
+		if !ok {
+			way := u.way(i)
+			if out := u.answer(b[:n], from, way, now); out != nil {
+				u.reply(out, &way)
+			}
+			b = b[n:]
+			continue
+		}
+		head := [lane.HeaderLen]byte(b)
+		for len(b)-n > lane.HeaderLen && [lane.HeaderLen]byte(b[n:]) == head {
+			n += min(seg, len(b)-n)
+		}
+		if to := u.s.route(id, from, n, now); to != nil {
+			u.forward(to, b[:n], seg)
+		}
+		b = b[n:]
+	}
+}
+
+// forward queues a run of datagrams of seg bytes each, the last one possibly
+// shorter.
+func (u *udpLoop) forward(to *binding, run []byte, seg int) {
+	if to.via != u.tx.sock {
+		u.flush()
+		u.tx.sock = to.via
+	}
+	if !to.via.gso.Load() {
+		for len(run) > 0 {
+			n := min(seg, len(run))
+			u.message(to, n).add(run[:n], 1)
+			run = run[n:]
+		}
+		return
+	}
+	seg = min(seg, len(run))
+	segs := (len(run) + seg - 1) / seg
+	for i := u.tx.n - 1; i >= 0; i-- {
+		m := &u.tx.msg[i]
+		if m.to != to {
+			continue
+		}
+		if m.open && (seg == m.seg || seg < m.seg && segs == 1) && m.segs+segs <= maxSegments && m.bytes+len(run) <= maxGather && m.iovs < len(m.iov) {
+			m.add(run, segs)
+			return
+		}
+		break // what goes to one address keeps its order
+	}
+	for len(run) > 0 { // in one, but for kernels that receive more than they send
+		n := min(len(run), maxSegments*seg, max(maxGather/seg, 1)*seg)
+		u.message(to, seg).add(run[:n], (n+seg-1)/seg)
+		run = run[n:]
+	}
+}
+
+// message begins another message.
+func (u *udpLoop) message(to *binding, seg int) *txMessage {
+	if u.tx.n == txMessages {
+		u.flush()
+	}
+	m := &u.tx.msg[u.tx.n]
+	u.tx.n++
+	m.to, m.seg, m.segs, m.bytes, m.iovs, m.open = to, seg, 0, 0, 0, true
+	return m
+}
+
+func (m *txMessage) add(run []byte, segs int) {
+	m.iov[m.iovs].Base = &run[0]
+	m.iov[m.iovs].SetLen(len(run))
+	m.iovs++
+	m.segs += segs
+	m.bytes += len(run)
+	m.open = len(run) == segs*m.seg
+}
+
+// reply queues an answer, which is copied.
+func (u *udpLoop) reply(out []byte, way *udpWay) {
+	if len(out) > len(txMessage{}.own) {
+		return
+	}
+	if u.tx.sock != u.sock {
+		u.flush()
+		u.tx.sock = u.sock
+	}
+	m := u.message(nil, len(out))
+	copy(m.own[:], out)
+	m.add(m.own[:len(out)], 1)
+	u.address(u.tx.n-1, way)
+}
+
+// address writes where message i goes, and from which address.
+func (u *udpLoop) address(i int, way *udpWay) {
+	m, h := &u.tx.msg[i], &u.tx.hdr[i].hdr
+	m.name = way.name
+	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&m.name)), way.nameLen
+	at := 0
+	if way.infoLen > 0 {
+		level, typ := int32(unix.SOL_IP), int32(unix.IP_PKTINFO)
+		if u.tx.sock.six {
+			level, typ = unix.SOL_IPV6, unix.IPV6_PKTINFO
+		}
+		at = putControl(m.ctl[:], level, typ, unsafe.Slice((*byte)(unsafe.Pointer(&way.info)), way.infoLen))
+	}
+	h.Control = &m.ctl[0]
+	h.SetControllen(at)
+}
+
+// putControl writes a control message and returns its space.
+func putControl(b []byte, level, typ int32, data []byte) int {
+	c := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	c.Level, c.Type = level, typ
+	c.SetLen(unix.CmsgLen(len(data)))
+	copy(b[unix.CmsgLen(0):], data)
+	return unix.CmsgSpace(len(data))
+}
+
+// flush sends what is queued. It waits for nothing.
+func (u *udpLoop) flush() {
+	if u.tx.n == 0 {
+		return
+	}
+	var bytes, dropped uint64
+	for i := range u.tx.n {
+		m, h := &u.tx.msg[i], &u.tx.hdr[i].hdr
+		if m.to != nil {
+			u.address(i, &m.to.wire)
+		}
+		if m.segs > 1 {
+			at := int(h.Controllen)
+			seg := uint16(m.seg)
+			at += putControl(m.ctl[at:], unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Slice((*byte)(unsafe.Pointer(&seg)), 2))
+			h.SetControllen(at)
+		}
+		if h.Controllen == 0 {
+			h.Control = nil
+		}
+		h.Iov = &m.iov[0]
+		h.SetIovlen(m.iovs)
+	}
+	for u.tx.sent = 0; u.tx.sent < u.tx.n; {
+		before := u.tx.sent
+		err := u.tx.sock.raw.Write(u.sendf)
+		for _, m := range u.tx.msg[before:u.tx.sent] {
+			bytes += uint64(m.bytes)
+		}
+		if err == nil {
+			err = u.tx.err
+		}
+		if err == nil {
+			continue
+		}
+		m := &u.tx.msg[u.tx.sent]
+		switch {
+		case errors.Is(err, unix.EIO) && m.segs > 1:
+			// The interface cannot make checksums, so it cannot cut either.
+			u.tx.sock.gso.Store(false)
+			u.single(u.tx.sent)
+			bytes += uint64(m.bytes)
+			u.tx.sent++
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, net.ErrClosed):
+			for _, m := range u.tx.msg[u.tx.sent:u.tx.n] {
+				dropped += uint64(m.bytes)
+			}
+			u.tx.sent = u.tx.n
+		default: // no way to this one: too long, unreachable, forbidden
+			dropped += uint64(m.bytes)
+			u.tx.sent++
+		}
+	}
+	u.tx.n = 0
+	u.s.lanes.bytes.Add(bytes)
+	u.s.lanes.dropped.Add(dropped)
+}
+
+// send is for RawConn.Write. It never waits.
+func (u *udpLoop) send(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&u.tx.hdr[u.tx.sent])), uintptr(u.tx.n-u.tx.sent), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			u.tx.sent += int(n)
+			u.tx.err = nil
+			return true
+		case unix.EINTR:
+		default:
+			u.tx.err = errno
+			return true
+		}
+	}
+}
+
+// single sends the datagrams of message i one by one.
+func (u *udpLoop) single(i int) {
+	m, h := u.tx.msg[i], u.tx.hdr[i]
+	n, sent := u.tx.n, u.tx.sent
+	defer func() { u.tx.n, u.tx.sent = n, sent }()
+	for _, v := range m.iov[:m.iovs] {
+		for b := unsafe.Slice(v.Base, int(v.Len)); len(b) > 0; {
+			k := min(m.seg, len(b))
+			u.tx.msg[i].iov[0].Base = &b[0]
+			u.tx.msg[i].iov[0].SetLen(k)
+			one := &u.tx.hdr[i].hdr
+			*one = h.hdr
+			one.SetIovlen(1)
+			one.SetControllen(int(h.hdr.Controllen) - unix.CmsgSpace(2))
+			if one.Controllen == 0 {
+				one.Control = nil
+			}
+			u.tx.n, u.tx.sent = i+1, i
+			u.tx.sock.raw.Write(u.sendf)
+			b = b[k:]
+		}
+	}
+}
+
+// addrOf returns the address of a datagram that came.
+func addrOf(sa *unix.RawSockaddrInet6) (netip.AddrPort, bool) {
+	p := (*[2]byte)(unsafe.Pointer(&sa.Port)) // at the same place in both kinds
+	port := uint16(p[0])<<8 | uint16(p[1])
+	switch sa.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port), port != 0
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), port != 0
+	}
+	return netip.AddrPort{}, false
+}
+
+// segment returns the length of the datagrams in message i when they are
+// several.
+func (u *udpLoop) segment(i int) int {
+	b := u.control(i, unix.SOL_UDP, unix.UDP_GRO)
+	if len(b) < 4 {
+		return 0
+	}
+	return int(*(*int32)(unsafe.Pointer(&b[0])))
+}
+
+// way returns the way back of message i.
+func (u *udpLoop) way(i int) (w udpWay) {
+	w.name, w.nameLen = u.rx.name[i], u.rx.hdr[i].hdr.Namelen
+	if u.sock.six {
+		if b := u.control(i, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(b) >= unix.SizeofInet6Pktinfo {
+			w.info, w.infoLen = *(*unix.Inet6Pktinfo)(unsafe.Pointer(&b[0])), unix.SizeofInet6Pktinfo
+			if !netip.AddrFrom16(w.info.Addr).IsLinkLocalUnicast() {
+				w.info.Ifindex = 0 // routes decide
+			}
+		}
+		return w
+	}
+	if b := u.control(i, unix.SOL_IP, unix.IP_PKTINFO); len(b) >= unix.SizeofInet4Pktinfo {
+		in := (*unix.Inet4Pktinfo)(unsafe.Pointer(&b[0]))
+		*(*unix.Inet4Pktinfo)(unsafe.Pointer(&w.info)) = unix.Inet4Pktinfo{Spec_dst: in.Spec_dst}
+		w.infoLen = unix.SizeofInet4Pktinfo
+	}
+	return w
+}
+
+// control returns the data of a control message that came with message i.
+func (u *udpLoop) control(i int, level, typ int32) []byte {
+	for b := u.rx.ctl[i][:u.rx.hdr[i].hdr.Controllen]; len(b) >= unix.SizeofCmsghdr; {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(b)
+		if err != nil {
+			return nil
+		}
+		if h.Level == level && h.Type == typ {
+			return data
+		}
+		b = rest
+	}
+	return nil
+}
