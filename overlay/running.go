@@ -45,6 +45,7 @@ func (n *Node) run() error {
 		return err
 	}
 	s := n.snap.Load()
+	n.setRanges(s)
 	if err := n.cfg.Net.SetAddrs(s.self.IPv4, s.self.IPv6); err != nil {
 		n.mu.Unlock()
 		return fmt.Errorf("set addresses: %w", err)

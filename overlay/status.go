@@ -85,6 +85,9 @@ func (h *health) list() []localapi.Health {
 // Warn adds a health warning from outside the node, such as a taken port.
 func (n *Node) Warn(code, message string) { n.health.set(code, message) }
 
+// Clear takes back what Warn has added.
+func (n *Node) Clear(code string) { n.health.clear(code) }
+
 // State says what the node is doing as a whole.
 func (n *Node) State() localapi.State {
 	n.mu.Lock()
@@ -121,6 +124,8 @@ func (n *Node) Status() localapi.Status {
 		ID: s.self.ID.String(), Name: s.self.Name, FQDN: s.self.FQDN,
 		IPv4: s.self.IPv4.String(), IPv6: s.self.IPv6.String(),
 	}
+	expires := s.self.NotAfter.UTC()
+	st.Self.CertificateExpires = &expires
 	if r == nil {
 		return st
 	}

@@ -59,6 +59,7 @@ func (n *Node) takeConfig(config *api.Config) error {
 	if err != nil {
 		return err
 	}
+	n.setRanges(n.snap.Load())
 	if !config.Directory && old.config.Directory {
 		n.dir.forgetListed()
 	}
