@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,7 +39,7 @@ const (
 type runOptions struct {
 	token, tokenFile string
 	state, hostname  string
-	inbound          string
+	tun, inbound     string
 	proxy, dns       string
 	socket           string
 	verbose          bool
@@ -53,6 +54,11 @@ func runCmd() *cobra.Command {
 		Short: "Run the daemon, in the foreground",
 		Long: `Run the daemon, in the foreground, without root: programs reach the overlay
 through the proxy, peers reach services on this machine's localhost.
+
+With --tun it makes a network interface, which takes root or CAP_NET_ADMIN:
+every program reaches the overlay, and peers reach what listens on the overlay
+address or on any address. For a service that listens on localhost only, say
+where: --inbound 80=localhost:80.
 
 Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 		Args:              args(cobra.NoArgs),
@@ -69,6 +75,7 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.tokenFile, "token-file", "", "join with the token in this file, unless joined already; - is standard input")
 	f.StringVar(&o.state, "state", "", "state directory (default "+defaultState()+")")
 	f.StringVar(&o.hostname, "hostname", "", "name to ask for when joining (default: this machine's)")
+	f.StringVar(&o.tun, "tun", "", "make a network interface of this name, such as weft0 (default: none, user space)")
 	f.StringVar(&o.inbound, "inbound", "all", "what peers that policy lets in reach on this machine: all, none or PORT[=HOST:PORT],...")
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
@@ -163,18 +170,17 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	defer sock.Close()
 
-	var d services
+	d := services{failed: make(chan error, 3)}
 	defer d.close()
 	if err := d.listen(o, log); err != nil {
 		return err
 	}
-	stack, err := netstack.New(netstack.Config{Log: log})
+	network, err := o.network(&d, inbound, log)
 	if err != nil {
 		return err
 	}
-	stack.SetInbound(inbound.policy(d.ownPorts()))
 	node, err := overlay.New(overlay.Config{
-		Net:       newThrifty(stack),
+		Net:       network,
 		StateDir:  o.state,
 		Token:     token,
 		Hostname:  o.hostname,
@@ -183,9 +189,10 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		Log:       log,
 	})
 	if err != nil {
-		stack.Close()
+		network.Close()
 		return err
 	}
+	d.node.Store(node)
 	defer node.Close()
 	for _, h := range d.warnings {
 		node.Warn(h.Code, h.Message)
@@ -194,7 +201,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		return err
 	}
 	d.serve(node, sock, log)
-	log.Info("running", "state", o.state, "socket", o.socket, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
+	log.Info("running", "state", o.state, "socket", o.socket, "tun", o.tun, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
 	notifyReady()
 
 	select {
@@ -203,6 +210,20 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	case err := <-d.failed:
 		return err
 	}
+}
+
+// network makes the host's side of the tunnel: in user space, unless --tun
+// asks for the kernel's.
+func (o *runOptions) network(d *services, inbound inboundRules, log *slog.Logger) (overlay.Net, error) {
+	if o.tun != "" {
+		return d.makeTUN(o.tun, inbound, log)
+	}
+	stack, err := netstack.New(netstack.Config{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	stack.SetInbound(inbound.policy(d.ownPorts()))
+	return newThrifty(stack), nil
 }
 
 // readToken returns the token to join with, "" for none.
@@ -227,6 +248,8 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 // services are the daemon's local listeners.
 type services struct {
 	warnings []localapi.Health
+
+	node atomic.Pointer[overlay.Node] // for warnings of what was made before it
 
 	proxyListener net.Listener
 	dnsPacket     net.PacketConn
@@ -302,7 +325,6 @@ func (d *services) dnsAddr() string {
 // serve starts everything. The resolver answers weft dns query even without a
 // port of its own.
 func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger) {
-	d.failed = make(chan error, 2)
 	d.dns = dns.New(dnsConfig(node, log))
 	if d.dnsListener != nil {
 		d.dns.Serve(d.dnsPacket, d.dnsListener)

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"weft/netstack"
+	"weft/overlay"
+	"weft/overlay/localapi"
+	"weft/overlay/tun"
+)
+
+// makeTUN makes the kernel interface of --tun.
+func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (overlay.Net, error) {
+	inbound, err := rules.kernel(d.ownPorts())
+	if err != nil {
+		return nil, err
+	}
+	// What it reports comes from SetAddrs on: when there is a node.
+	memory := &thrifty{release: releaseMemory}
+	n, err := tun.New(tun.Config{
+		Name:    name,
+		Inbound: inbound,
+		Warn:    func(code, message string) { d.node.Load().Warn(code, message) },
+		Clear:   func(code string) { d.node.Load().Clear(code) },
+		Gone:    func(err error) { d.failed <- fmt.Errorf("--tun %w", err) },
+		Moved:   memory.count,
+		Log:     log,
+	})
+	var denied *tun.PermissionError
+	switch {
+	case errors.As(err, &denied):
+		return nil, &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err),
+			Hint: "run as root or with CAP_NET_ADMIN (setcap cap_net_admin+ep WEFT, or AmbientCapabilities=CAP_NET_ADMIN in the unit) where /dev/net/tun exists, or leave --tun away: user space needs neither"}
+	case errors.Is(err, tun.ErrUnsupported):
+		return nil, &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err), Hint: "leave --tun away: user space works here"}
+	case err != nil:
+		return nil, fmt.Errorf("--tun %s: %w", name, err)
+	}
+	return n, nil
+}
+
+// kernel makes the rules what the kernel interface is given. own are ports of
+// ours on loopback, which no peer is led to.
+func (r inboundRules) kernel(own map[uint16]bool) (tun.Inbound, error) {
+	in := tun.Inbound{Limited: !r.all, Maps: map[uint16]string{}, Source: netstack.LoopbackSource}
+	for port, target := range r.ports {
+		switch {
+		case target == "":
+			in.Ports = append(in.Ports, port)
+		case r.isOwn(target, port, own):
+			return in, usagef("--inbound %d=%s: that is weft's own port", port, target)
+		default:
+			in.Maps[port] = target
+		}
+	}
+	slices.Sort(in.Ports)
+	return in, nil
+}
