@@ -1,0 +1,177 @@
+package path
+
+import "time"
+
+const (
+	pingEvery   = 250 * time.Millisecond // while data flow
+	suspectPing = 100 * time.Millisecond // while an answer is missing
+	suspectTime = 50 * time.Millisecond  // beyond 1.5 round trips
+	deadTime    = 400 * time.Millisecond // or 2.5 round trips without a sign of life
+	deafTime    = 2 * time.Second        // the same when data come in
+	deadMisses  = 3
+	unknownRTT  = 100 * time.Millisecond
+
+	betterBy = 5 * time.Millisecond // and a fifth
+
+	laneAfter = time.Second     // without a direct path
+	laneKeep  = 5 * time.Second // after one was found
+)
+
+func (a *Agent) isDirect() bool { return a.cur != (Via{}) && !a.cur.Lane }
+
+// watch pings the way in use and gives it up when it is dead.
+func (a *Agent) watch(t instant) {
+	a.now = t
+	l := a.find(a.cur)
+	if l == nil || !a.active {
+		return
+	}
+	if d := a.deadAt(l); d != 0 && t >= d {
+		a.lose(l, t)
+		return
+	}
+	if t >= a.nextPing(l) {
+		a.ping(l, t, 0)
+	}
+}
+
+func (l *link) trip() time.Duration {
+	if l.rtt == 0 {
+		return unknownRTT
+	}
+	return l.rtt
+}
+
+// nextPing is when the way in use is to be pinged.
+func (a *Agent) nextPing(l *link) instant {
+	next := l.pinged.add(pingEvery)
+	if l.misses > 0 {
+		next = min(next, max(l.pinged.add(suspectPing), l.oldest.add(l.trip()*3/2+suspectTime)))
+	}
+	return next
+}
+
+// deadAt is when the way in use is dead if nothing comes until then; 0 while it
+// is too early to say.
+func (a *Agent) deadAt(l *link) instant {
+	if l.misses < deadMisses {
+		return 0
+	}
+	wait := max(deadTime, l.trip()*5/2)
+	at := l.oldest.add(wait)
+	if l.received > l.oldest {
+		at = min(max(at, l.received.add(wait)), l.oldest.add(max(deafTime, wait)))
+	}
+	return at
+}
+
+// lose takes traffic off a dead way and looks for another one.
+func (a *Agent) lose(l *link, t instant) {
+	l.verified, l.next = 0, 0
+	a.forgive(l)
+	a.cur = Via{}
+	if l.via.Lane {
+		l.tries, l.next = 0, t
+		return
+	}
+	if via := l.via; via.Socket != 0 {
+		a.dropLinks(func(l *link) bool { return l.via == via })
+	}
+	a.failed = 0
+	a.startRound(t, true)
+}
+
+// choose puts traffic on the best way that works.
+func (a *Agent) choose(t instant) {
+	cur := a.find(a.cur)
+	if cur == nil || cur.verified == 0 {
+		a.cur, cur = Via{}, nil
+	}
+	best := cur
+	for i := range a.links {
+		l := &a.links[i]
+		if l.verified == 0 || l == best || t.sub(l.verified) >= QuietAfter {
+			continue
+		}
+		if best == nil || l.beats(best, best == cur) {
+			best = l
+		}
+	}
+	if best != nil && best != cur {
+		a.take(best, cur, t)
+	}
+	switch {
+	case a.isDirect():
+		a.without = 0
+	case !a.active:
+		a.without = 0
+	case a.without == 0:
+		a.without = t
+	}
+}
+
+// beats reports whether l is a better way than o; used says that o is in use,
+// so that the difference has to be worth it.
+func (l *link) beats(o *link, used bool) bool {
+	if l.via.Lane != o.via.Lane {
+		return o.via.Lane
+	}
+	if l.lan != o.lan {
+		return l.lan
+	}
+	if used {
+		return l.rtt < o.rtt*4/5 && o.rtt-l.rtt > betterBy
+	}
+	return l.rtt < o.rtt
+}
+
+func (a *Agent) take(l, old *link, t instant) {
+	a.cur = l.via
+	a.quiet = false
+	l.next = 0
+	a.forgive(l)
+	l.pinged = t // its answer came just now
+	l.size.begin(t)
+	if old != nil {
+		a.forgive(old)
+		old.next = t.add(keepKnown)
+	}
+	if l.via.Lane {
+		return
+	}
+	a.best, a.directAt = l.via, t
+	a.failed, a.nextRound = 0, 0
+	a.lastUse = max(a.lastUse, t)
+}
+
+// wantLane reports whether a lane is of use: there is no direct path, nor will
+// there be one in a moment.
+func (a *Agent) wantLane() bool {
+	switch {
+	case a.isDirect():
+		return a.lane && a.now.sub(a.directAt) < laneKeep
+	case a.quiet || !a.told || a.local.NAT.blocked() || a.remote.NAT.blocked():
+		return false
+	case a.lane:
+		return true
+	}
+	return a.without != 0 && (a.bothHard() || a.now >= a.without.add(laneAfter))
+}
+
+// waitsUntil is when a lane will be wanted.
+func (a *Agent) waitsUntil() instant {
+	if a.lane || a.without == 0 || a.now >= a.without.add(laneAfter) {
+		return 0
+	}
+	return a.without.add(laneAfter)
+}
+
+func (a *Agent) bothHard() bool {
+	return a.local.NAT.IPv4 == MappingHard && a.remote.NAT.IPv4 == MappingHard
+}
+
+// blocked reports whether UDP does not leave a node's network at all.
+func (n NAT) blocked() bool {
+	works := func(m Mapping) bool { return m != MappingBlocked && m != MappingUnknown }
+	return !works(n.IPv4) && !works(n.IPv6) && (n.IPv4 == MappingBlocked || n.IPv6 == MappingBlocked)
+}

@@ -1,0 +1,66 @@
+package path
+
+// The reasons of Path, for people.
+const (
+	reasonLAN      = "both devices are in the same network"
+	reasonDirect   = "straight to the peer's address"
+	reasonQuiet    = "nothing was sent lately; the next packet takes the relay while a direct path is looked for"
+	reasonUntold   = "looking for a direct path; the peer has not said yet where it can be reached"
+	reasonLooking  = "looking for a direct path"
+	reasonOwnUDP   = "UDP does not leave this device's network; outgoing UDP allowed there would make it direct"
+	reasonPeerUDP  = "UDP does not leave the peer's network; outgoing UDP allowed there would make it direct"
+	reasonBothHard = "both sides are behind NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
+	reasonOwnHard  = "this side's NAT gives each destination another port and the peer's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
+	reasonPeerHard = "the peer's NAT gives each destination another port and this side's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
+	reasonNone     = "the peer has no address that this device could reach; IPv4 or IPv6 on both sides would make it direct"
+	reasonSilent   = "no answer from any of the peer's addresses: a firewall on one of the sides drops UDP; a port mapping (UPnP, NAT-PMP), or a rule that lets UDP in, would make it direct"
+)
+
+func (a *Agent) reason() string {
+	mine, theirs := a.local.NAT, a.remote.NAT
+	l := a.find(a.cur)
+	switch {
+	case l != nil && l.lan:
+		return reasonLAN
+	case a.isDirect():
+		return reasonDirect
+	case a.quiet:
+		return reasonQuiet
+	case !a.told:
+		return reasonUntold
+	case mine.blocked():
+		return reasonOwnUDP
+	case theirs.blocked():
+		return reasonPeerUDP
+	case a.failed == 0 && (a.now.sub(a.roundAt) < roundTime && !a.bothHard() || a.scan.begun != 0):
+		return reasonLooking
+	case !a.common():
+		return reasonNone
+	case a.bothHard():
+		return reasonBothHard
+	case mine.IPv4 == MappingHard:
+		return reasonOwnHard
+	case theirs.IPv4 == MappingHard:
+		return reasonPeerHard
+	}
+	return reasonSilent
+}
+
+// common reports whether the peer has a candidate of an address family that
+// this node has, too.
+func (a *Agent) common() bool {
+	var mine, theirs [2]bool
+	of := func(c Candidate) int {
+		if c.Addr.Addr().Is4() {
+			return 0
+		}
+		return 1
+	}
+	for _, c := range a.local.Candidates {
+		mine[of(c)] = true
+	}
+	for _, c := range a.remote.Candidates {
+		theirs[of(c)] = true
+	}
+	return mine[0] && theirs[0] || mine[1] && theirs[1]
+}
