@@ -22,7 +22,6 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"
-	"weft/overlay/stun"
 )
 
 // The ports of a server that was not told others.
@@ -65,7 +64,7 @@ type Server struct {
 	trusted []netip.Prefix
 	tcp     net.Listener
 	plain   net.Listener // nil when off
-	udp     *net.UDPConn // nil when off
+	udp     *net.UDPConn // STUN and lanes; nil when off
 	admin   net.Listener
 	site    *tls.Certificate
 	link    *link.Server
@@ -299,7 +298,7 @@ func (s *Server) start() {
 		s.wg.Go(func() { s.fail("console listener", s.http.Serve(s.plain)) })
 	}
 	if s.udp != nil {
-		s.wg.Go(func() { s.fail("STUN", stun.NewServer(s.log).Serve(ctx, s.udp)) })
+		s.wg.Go(func() { s.fail("UDP port", s.relay.ServeUDP(ctx, s.udp)) })
 	}
 	s.ready.Store(true)
 }
