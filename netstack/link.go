@@ -3,7 +3,8 @@ package netstack
 // The link endpoint: where packets cross between gVisor and the tun.Device.
 //
 // Outwards: gVisor calls WritePackets -> txQueue -> read copies the packet into
-// wireguard-go's buffer and completes its checksum.
+// wireguard-go's buffer and completes its checksum, or splits it into several
+// (split.go).
 // Inwards: write merges runs of small TCP segments (merge.go), notes ICMP
 // errors and echo replies (icmp.go) and calls gVisor's dispatcher.
 
@@ -28,6 +29,9 @@ type link struct {
 	tx   *txQueue
 	icmp icmpMonitor
 
+	limit atomic.Pointer[func([]byte) int] // see Net.SetLimit; nil: none
+	rest  leftovers
+
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: detached
 	closed     atomic.Bool
 }
@@ -50,6 +54,7 @@ func newLink(mtu, maxSegment int) *link {
 func (l *link) close() {
 	l.closed.Store(true)
 	l.tx.close()
+	l.rest.drop()
 }
 
 // WritePackets queues packets of the stack for read. It runs under the lock of
@@ -74,6 +79,9 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 
 // read implements Net.Read.
 func (l *link) read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	if n := l.rest.take(bufs, sizes, offset); n > 0 {
+		return n, nil
+	}
 	var batch [batchSize]*stack.PacketBuffer
 	for {
 		got, ok := l.tx.pop(batch[:min(len(bufs), len(batch))])
@@ -85,17 +93,50 @@ func (l *link) read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		}
 		n := 0
 		for _, pkt := range batch[:got] {
-			if size := pkt.Size(); size > 0 && offset+size <= len(bufs[n]) {
-				serialize(bufs[n][offset:offset+size], pkt)
-				sizes[n] = size
-				n++
-			}
-			pkt.DecRef()
+			n += l.copyOut(pkt, bufs[n:], sizes[n:], offset)
 		}
 		if n > 0 {
 			return n, nil
 		}
 	}
+}
+
+// copyOut copies a packet into the first buffers and returns how many it took.
+// It takes over the reference to pkt. What finds no buffer is kept for the next
+// read.
+func (l *link) copyOut(pkt *stack.PacketBuffer, bufs [][]byte, sizes []int, offset int) int {
+	size := pkt.Size()
+	limit := l.limit.Load()
+	if l.rest.waiting.Load() > 0 || len(bufs) == 0 {
+		// Behind what waits already, to stay in order.
+		l.rest.add(pkt, limit)
+		return 0
+	}
+	if limit != nil {
+		s := splits.Get().(*split)
+		if s.begin(pkt, size, *limit) {
+			n := 0
+			for n < len(bufs) {
+				k, done := s.next(bufs[n][offset:])
+				sizes[n] = k
+				n++
+				if done {
+					s.release()
+					return n
+				}
+			}
+			l.rest.addSplit(s)
+			return n
+		}
+		splits.Put(s)
+	}
+	defer pkt.DecRef()
+	if size == 0 || offset+size > len(bufs[0]) {
+		return 0
+	}
+	serialize(bufs[0][offset:offset+size], pkt)
+	sizes[0] = size
+	return 1
 }
 
 // serialize copies pkt into dst, which has exactly its size, and completes the

@@ -348,14 +348,15 @@ func (n *Net) Name() (string, error) { return "netstack", nil }
 // Events returns the channel of tun events: one EventUp, then closed by Close.
 func (n *Net) Events() <-chan tun.Event { return n.events }
 
-// BatchSize is the number of buffers that Read can fill, 8.
+// BatchSize is the number of packets of the stack that Read takes at once, 8.
+// With more buffers it makes use of them for packets that it splits.
 func (n *Net) BatchSize() int { return batchSize }
 
 // Read waits for packets that the network sends, fills bufs[i][offset:] with
 // one IP packet each and sets sizes[i]. It returns how many, at least one unless
 // WakeRead was called, or os.ErrClosed after Close. Packets are up to MaxSegment
-// plus 100 bytes long; a buffer that is too small for its packet loses it. One
-// goroutine is expected to call Read, several are safe.
+// plus 100 bytes long (see SetLimit); a buffer that is too small for its packet
+// loses it. One goroutine is expected to call Read, several are safe.
 func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	return n.link.read(bufs, sizes, offset)
 }

@@ -83,6 +83,9 @@ func (e *Endpoint) SetWay(w Way, limit int) error {
 	if err != nil {
 		return fmt.Errorf("send by %s: %w", w, err)
 	}
+	if old := e.route.Load(); old != nil && old.way == r.way && old.max == r.max {
+		return nil
+	}
 	e.route.Store(r)
 	return nil
 }
@@ -94,6 +97,14 @@ func (e *Endpoint) Way() (w Way, longest int) {
 		return r.way, r.max
 	}
 	return Way{}, MaxMessage
+}
+
+// WaySince returns when SetWay has set what Way returns; the zero Time for Relay.
+func (e *Endpoint) WaySince() time.Time {
+	if r := e.route.Load(); r != nil {
+		return r.since
+	}
+	return time.Time{}
 }
 
 // RelayHeard returns when the last message came by a relay; the zero Time if

@@ -85,6 +85,7 @@ type route struct {
 	way    Way
 	max    int              // longest WireGuard message in bytes
 	prefix [LaneHeader]byte // of a lane
+	since  time.Time
 
 	troubled atomic.Int64 // when Config.Trouble was called, unix nanoseconds
 }
@@ -99,7 +100,7 @@ func newRoute(w Way, limit int) (*route, error) {
 	if a := w.Addr.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || w.Addr.Port() == 0 {
 		return nil, errNoAddress
 	}
-	r := &route{way: w, max: min(max(limit, MinLimit), MaxLimit) - w.header()}
+	r := &route{way: w, max: min(max(limit, MinLimit), MaxLimit) - w.header(), since: time.Now()}
 	if w.Kind == Lane {
 		r.prefix[0] = firstLane
 		copy(r.prefix[4:], w.Lane[:])

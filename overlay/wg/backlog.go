@@ -6,11 +6,13 @@ import (
 )
 
 // The backlog of a peer is what is between Read and Send: in wireguard-go's
-// queues, encrypted or not. Each packet occupies 64 KB there, and wireguard-go's
-// own bounds allow 8,192 of them a peer.
+// queues, encrypted or not. Each packet occupies 64 KB there, of which those are
+// resident that were ever used, and wireguard-go's own bounds allow 131,072 of
+// them a peer. By UDP packets are small and leave fast.
 const (
 	maxBacklog    = 1 << 20
-	packetCost    = 4 << 10 // what a packet counts beyond its bytes: 256 small ones at most
+	maxBacklogUDP = 4 << 20
+	packetCost    = 4 << 10 // what a packet counts beyond its bytes
 	backpressure  = 50 * time.Millisecond
 	backlogStale  = 5 * time.Second
 	paddingUnit   = 16
@@ -47,16 +49,20 @@ func padded(size, mtu int) int {
 
 // admit reports whether a packet of size bytes may enter the backlog, and counts
 // it. It belongs to the goroutine of Read, and may block it for 50 ms.
-func (p *peer) admit(d *Device, size int) bool {
-	cost := costOf(padded(size, d.mtu))
-	if p.backlog.cost.Load() >= maxBacklog && !p.backlog.wait(d, p) {
-		return false
+func (r *outRun) admit(d *Device, size int) bool {
+	b := &r.peer.backlog
+	if b.cost.Load()+r.cost >= r.max {
+		b.cost.Add(r.cost)
+		r.cost = 0
+		if !b.wait(d, r.peer, r.max) {
+			return false
+		}
 	}
-	p.backlog.cost.Add(cost)
+	r.cost += costOf(padded(size, d.mtu))
 	return true
 }
 
-func (b *backlog) wait(d *Device, p *peer) bool {
+func (b *backlog) wait(d *Device, p *peer, most int64) bool {
 	if b.stuck.Load() {
 		// WireGuard throws packets away when a handshake fails for long. What
 		// was not sent in a long time is not counted any more, unless a Send
@@ -72,7 +78,7 @@ func (b *backlog) wait(d *Device, p *peer) bool {
 	defer timer.Stop()
 	for {
 		b.waiting.Store(true)
-		if b.cost.Load() < maxBacklog {
+		if b.cost.Load() < most {
 			b.waiting.Store(false)
 			return true
 		}

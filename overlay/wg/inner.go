@@ -6,6 +6,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 
+	"weft/overlay/bind"
 	"weft/overlay/filter"
 )
 
@@ -36,7 +37,7 @@ func (t inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 func (d *Device) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
 	table := d.table.Load()
 	now := d.now()
-	var last *peer
+	var r outRun
 	for i, size := range sizes {
 		sizes[i] = 0
 		if size > MaxPacket {
@@ -56,33 +57,92 @@ func (d *Device) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
 				continue
 			}
 		}
-		if !p.admit(d, size) {
+		if p != r.peer {
+			r.end(d)
+			r.begin(d, p)
+		}
+		if !r.admit(d, size) {
 			continue
 		}
-		p.filter.Load().NoteOut(pkt, now)
-		p.txBytes.Add(uint64(size))
-		p.txPackets.Add(1)
-		if p != last {
-			last = p
-			wall := time.Now().UnixNano()
-			if wall-p.lastTx.Swap(wall) > int64(Pause) {
-				d.stir()
-			}
+		if size > r.limit {
+			d.tooLong(p, pkt, r.limit)
 		}
+		r.filter.NoteOut(pkt, now)
+		r.bytes += size
+		r.packets++
 		sizes[i] = size
 		any = true
 	}
+	r.end(d)
 	return any
+}
+
+// outRun is a run of packets to one peer: what they have in common is looked up
+// once, and what they are counted by is added up first.
+type outRun struct {
+	peer   *peer
+	filter *filter.Peer
+	limit  int   // longest packet that goes by UDP; all go by a relay
+	max    int64 // of the backlog
+	cost   int64 // not added to the backlog yet
+
+	bytes, packets int
+}
+
+func (r *outRun) begin(d *Device, p *peer) {
+	*r = outRun{peer: p, filter: p.filter.Load(), limit: MaxPacket, max: maxBacklog}
+	if w, longest := p.ep.Way(); w.Kind != bind.Relay {
+		r.limit, r.max = innerLimit(longest, d.mtu), maxBacklogUDP
+	}
+	wall := time.Now().UnixNano()
+	if wall-p.lastTx.Swap(wall) > int64(Pause) {
+		d.stir()
+	}
+}
+
+func (r *outRun) end(d *Device) {
+	if r.peer == nil {
+		return
+	}
+	r.peer.backlog.cost.Add(r.cost)
+	r.peer.txBytes.Add(uint64(r.bytes))
+	r.peer.txPackets.Add(uint64(r.packets))
+}
+
+// innerLimit is the longest packet whose message is not longer than longest,
+// with the padding that wireguard-go gives it (see padded).
+func innerLimit(longest, mtu int) int {
+	content := longest - messageHeader
+	if mtu <= 0 {
+		return content &^ (paddingUnit - 1)
+	}
+	return content/mtu*mtu + content%mtu&^(paddingUnit-1)
+}
+
+// limit tells Config.Net how long a TCP packet may be: 0 for as long as it
+// likes. It runs on the packet path.
+func (d *Device) limit(pkt []byte) int {
+	p, _ := d.table.Load().byDestination(pkt)
+	if p == nil {
+		return 0
+	}
+	w, longest := p.ep.Way()
+	if w.Kind == bind.Relay {
+		return 0
+	}
+	return innerLimit(longest, d.mtu)
 }
 
 // Write is called by wireguard-go with decrypted packets of one peer, by one
 // goroutine for each peer. It drops what the filter refuses by closing the gap
-// in bufs, which belong to it for the call.
+// in bufs, which belong to it for the call. What is left goes to Config.Net as
+// one batch, which it may put together.
 func (t inner) Write(bufs [][]byte, offset int) (int, error) {
 	d := t.d
 	table := d.table.Load()
 	now := d.now()
 	var p *peer
+	var judge *filter.Peer
 	bytes, packets, all := 0, 0, 0
 	keep := bufs[:0]
 	for _, b := range bufs {
@@ -95,8 +155,10 @@ func (t inner) Write(bufs [][]byte, offset int) (int, error) {
 			d.verdicts[filter.Malformed].Add(1)
 			continue
 		}
-		p = from
-		v := p.filter.Load().CheckIn(pkt, now)
+		if from != p {
+			p, judge = from, from.filter.Load()
+		}
+		v := judge.CheckIn(pkt, now)
 		if !v.OK() {
 			d.verdicts[v].Add(1)
 			p.refused.Add(1)

@@ -51,6 +51,7 @@ type peer struct {
 	refused              atomic.Uint64 // packets that the filter dropped
 	lastRx, lastTx       atomic.Int64  // unix nanoseconds; 0: never
 	lastHandshake        atomic.Int64
+	tooLongAt            atomic.Int64 // when a packet was last answered for being too long
 
 	// Device.mu guards the following.
 	ips  []netip.Addr // sorted

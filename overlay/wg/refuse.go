@@ -1,6 +1,9 @@
 package wg
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // refusals makes the answers to an outgoing packet that cannot be delivered, as
 // its destination would send them: an ICMP unreachable and, for TCP, a reset.
@@ -17,8 +20,10 @@ func refusals(pkt []byte, reason Reason) [][]byte {
 const (
 	icmp4Unreachable    = 3
 	icmp4HostUnreach    = 1
+	icmp4FragNeeded     = 4
 	icmp4AdminProhibit  = 13
 	icmp6Unreachable    = 1
+	icmp6TooBig         = 2
 	icmp6AdminProhibit  = 1
 	icmp6AddressUnreach = 3
 
@@ -28,6 +33,56 @@ const (
 
 	tcpFIN, tcpSYN, tcpRST, tcpACK = 1, 2, 4, 16
 )
+
+// tooLong answers a packet that no way carries but a relay, so that its sender
+// makes shorter ones: now and then, once the way has been found out about. limit
+// is the longest packet that would go.
+func (d *Device) tooLong(p *peer, pkt []byte, limit int) {
+	now := time.Now()
+	last := p.tooLongAt.Load()
+	if now.UnixNano()-last < int64(tooLongPause) || now.Sub(p.ep.WaySince()) < tooLongWait {
+		return
+	}
+	if answer := packetTooBig(pkt, limit); answer != nil {
+		p.tooLongAt.Store(now.UnixNano())
+		d.net.Write([][]byte{answer}, 0)
+	}
+}
+
+const (
+	tooLongPause = 10 * time.Second
+	tooLongWait  = 3 * time.Second
+)
+
+// packetTooBig makes the ICMP error of a router whose next link has that MTU; nil
+// for a packet that would be fragmented, or is one that nobody has to shorten.
+func packetTooBig(pkt []byte, mtu int) []byte {
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		hlen := int(pkt[0]&15) * 4
+		if hlen < 20 || hlen > len(pkt) || pkt[6]&0x40 == 0 || pkt[9] == 1 {
+			return nil
+		}
+		quoted := pkt[:min(len(pkt), icmp4Max-28)]
+		icmp := make([]byte, 28+len(quoted))
+		header4(icmp, 1, pkt)
+		icmp[20], icmp[21] = icmp4Unreachable, icmp4FragNeeded
+		binary.BigEndian.PutUint16(icmp[26:], uint16(mtu))
+		copy(icmp[28:], quoted)
+		binary.BigEndian.PutUint16(icmp[22:], ^sum(icmp[20:], 0))
+		return icmp
+	case len(pkt) > icmp6Max && pkt[0]>>4 == 6 && mtu >= 1280 && pkt[6] != 58:
+		quoted := pkt[:icmp6Max-48]
+		icmp := make([]byte, 48+len(quoted))
+		header6(icmp, 58, pkt)
+		icmp[40] = icmp6TooBig
+		binary.BigEndian.PutUint32(icmp[44:], uint32(mtu))
+		copy(icmp[48:], quoted)
+		binary.BigEndian.PutUint16(icmp[42:], ^sum(icmp[40:], pseudo(icmp[8:40], 58, len(icmp)-40)))
+		return icmp
+	}
+	return nil
+}
 
 func refusals4(pkt []byte, reason Reason) [][]byte {
 	hlen := int(pkt[0]&15) * 4

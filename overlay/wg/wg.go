@@ -6,6 +6,7 @@
 //	Config.Net -> (pump) -> inner.Read: destination -> peer, by an immutable table
 //	    no peer: hold queue, Config.Miss; returned by a later Read (SetPeer)
 //	    or answered with an ICMP unreachable (Fail)
+//	    TCP is split by Config.Net to what the way to the peer carries
 //	  -> flow noted (package filter), backlog bounded
 //	  -> wireguard-go: encryption
 //	  -> outer.Send: handshakes watched -> bind.Bind
@@ -34,9 +35,17 @@
 // # Bounds
 //
 // Hold queue: 32 packets or 64 KB for each of 256 destinations, 5 s. Backlog
-// between Read and Send: 1 MB a peer; when it is full Read waits up to 50 ms,
-// which is felt as backpressure by Config.Net, and then drops. Inwards see
+// between Read and Send: 1 MB a peer by relay, 4 MB by UDP; when it is full Read
+// waits up to 50 ms, which is felt as backpressure by Config.Net, and then drops. Inwards see
 // package bind. An inner packet is at most MaxPacket bytes long.
+//
+// # Packet sizes
+//
+// How long a message may be depends on the peer's way out at the moment (package
+// bind) and changes with it. Large TCP packets are split to what it carries by a
+// Config.Net that is a Splitter. Whatever else is longer goes by the relay, and
+// once the way has been the same for 3 s it is answered, every 10 s at most, with
+// "packet too big", so that its sender learns what would go directly.
 //
 // # Goroutines
 //
@@ -89,7 +98,7 @@ var (
 type Config struct {
 	// Net is the inner network, a netstack.Net or a kernel interface. The
 	// Device closes it. If it has a method WakeRead() (see Waker), packets
-	// are read without a copy.
+	// are read without a copy. It should be a Splitter.
 	Net tun.Device
 
 	// Bind carries the messages.
@@ -116,6 +125,13 @@ type Config struct {
 // Waker is what Config.Net should implement: WakeRead makes a Read that is
 // blocked, or else the next one, return 0 packets and no error at once.
 type Waker interface{ WakeRead() }
+
+// Splitter is what Config.Net should implement. limit returns how long a TCP
+// packet may be that begins with the given IP header, or 0 for any length; Read
+// has to split longer ones. It does not block and makes no garbage.
+type Splitter interface {
+	SetLimit(limit func(pkt []byte) int)
+}
 
 // Device is a WireGuard device. Its methods may be called from any goroutine,
 // but not from Config.Miss and not from a Sender of the Bind.
@@ -188,6 +204,9 @@ func New(cfg Config) (*Device, error) {
 	d.table.Store(new(table))
 	d.hold.init(d)
 	d.read = newReader(cfg.Net)
+	if s, ok := cfg.Net.(Splitter); ok {
+		s.SetLimit(d.limit)
+	}
 	d.dev = device.NewDevice(inner{d}, outer{d.bind, d}, logger(d.log))
 	d.dev.DisableSomeRoamingForBrokenMobileSemantics()
 	if err := d.NewKey(); err != nil {
