@@ -126,6 +126,8 @@ type SelfStatus struct {
 	IPv6   string `json:"ipv6"`
 	Online bool   `json:"online"` // connected to a relay
 	Relay  string `json:"relay"`  // its name
+	// CertificateExpires is the end of the certificate's life, by weft time.
+	CertificateExpires *time.Time `json:"certificate_expires"`
 }
 
 // PathKind says how packets reach a peer right now.
