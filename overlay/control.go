@@ -118,8 +118,11 @@ func (c *control) run(ctx context.Context) {
 			return
 		case w := <-c.wake:
 			timer.Stop()
-			if w.Versions == (api.Versions{}) {
-				w.Versions = target.Versions
+			if w.Config.IsZero() { // the relay does not know
+				w.Config, w.Directory = target.Config, target.Directory
+			}
+			if w.CRL == 0 {
+				w.CRL = target.CRL
 			}
 			waiting := c.behind(target)
 			target = w
@@ -149,6 +152,9 @@ func (c *control) run(ctx context.Context) {
 				return
 			}
 			c.n.health.set("server-offline", fmt.Sprintf("the coordination server does not answer (%v); known devices stay reachable", err))
+			if errors.Is(err, cert.ErrUntrusted) {
+				c.n.health.set("server-untrusted", "something else than the server that this device trusts answers in its place")
+			}
 			if refusedForGood(err) {
 				c.refused(err)
 			}
@@ -158,6 +164,7 @@ func (c *control) run(ctx context.Context) {
 			continue
 		}
 		c.n.health.clear("server-offline")
+		c.n.health.clear("server-untrusted")
 		backoff, due, target.renew = 0, time.Time{}, false
 		target.Versions = c.n.versions()
 		c.have = target.Versions

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// A20: nothing secret is in a report, and names and public addresses only when
+// asked for.
+func TestRedact(t *testing.T) {
+	token := "weft1" + strings.Repeat("aB3", 30)
+	parts := []part{
+		{"status.json", []byte(`{"server":{"url":"https://weft.example:8443"},"self":{"name":"pi","fqdn":"kitchen.weft.internal"},
+			"peers":[{"name":"kitchen-pi","fqdn":"kitchen-pi.weft.internal"},{"name":"kitchen","fqdn":"x"}]}`)},
+		{"other.txt", []byte("kitchen-pi at 203.0.113.9:4000 and 10.0.0.7, 2001:db8::7, fe80::1; kitchen; weft.example; " + token +
+			"\n-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n203.0.113.9 at 12:30:05")},
+	}
+	redact(parts)
+	got := string(parts[0].content) + string(parts[1].content)
+	for _, gone := range []string{"kitchen", "203.0.113.9", "2001:db8::7", "weft.example", token, "abc"} {
+		if strings.Contains(got, gone) {
+			t.Errorf("%q is left in %s", gone, got)
+		}
+	}
+	for _, there := range []string{"10.0.0.7", "fe80::1", "12:30:05", ":4000"} {
+		if !strings.Contains(got, there) {
+			t.Errorf("%q has gone from %s", there, got)
+		}
+	}
+	at, _, _ := strings.Cut(strings.SplitN(got, " at ", 3)[1], ":")
+	if strings.Count(got, at) != 2 {
+		t.Errorf("the same address is not %q everywhere in %s", at, got)
+	}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/overlay/doctor"
+	"weft/overlay/localapi"
+)
+
+// lookTime bounds each thing that the doctor looks at.
+const lookTime = 5 * time.Second
+
+func doctorCmd() *cobra.Command {
+	var asJSON *bool
+	var state string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find what is wrong, why, and the command that cures it",
+		Long: `Find what is wrong, why, and the command that cures it. Exit code 1 when
+something does not work. Nothing is changed, and nobody is asked but your own
+server, its relays and this machine's resolver.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found := doctor.Diagnose(collect(cmd.Context(), client(cmd), state))
+			if *asJSON {
+				if err := cli.PrintJSON(cmd.OutOrStdout(), map[string]any{"schema": "doctor/1", "findings": found}); err != nil {
+					return err
+				}
+			} else {
+				for _, f := range found {
+					mark := map[doctor.Level]string{doctor.Error: "FAIL", doctor.Warning: "warn", doctor.OK: "ok  "}[f.Level]
+					fmt.Fprintf(cmd.OutOrStdout(), "%s  %s: %s\n", mark, f.Code, cli.Plain(f.Message))
+					if f.Cure != "" {
+						fmt.Fprintf(cmd.OutOrStdout(), "      cure: %s\n", cli.Plain(f.Cure))
+					}
+				}
+			}
+			if len(found) > 0 && found[0].Level == doctor.Error {
+				return exitCode(1)
+			}
+			return nil
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	cmd.Flags().StringVar(&state, "state", defaultState(), "the daemon's state directory")
+	return cmd
+}
+
+// collect gathers the facts. What cannot be found out stays unknown.
+func collect(ctx context.Context, c *localapi.Client, state string) doctor.Facts {
+	f := doctor.Facts{Now: time.Now(), Version: cli.Version(), State: state, Free: -1, Resolve: map[string]error{}, MTU: routeMTU(), Installed: serviceInstalled()}
+	st, err := c.Status(ctx)
+	if err != nil {
+		f.DaemonErr = err
+	} else {
+		f.Status = &st
+	}
+	if fi, err := os.Stat(state); err == nil && fi.IsDir() {
+		f.Free = diskFree(state)
+		f.ReadOnly = writable(state)
+	}
+	if f.Status == nil {
+		return f
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if n, err := c.Netcheck(ctx); err == nil {
+			f.Netcheck = &n
+		}
+	})
+	if u, err := url.Parse(st.Server.URL); err == nil && u.Hostname() != "" {
+		var lookup error
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, lookTime)
+			defer cancel()
+			_, lookup = net.DefaultResolver.LookupHost(ctx, u.Hostname())
+		})
+		if !st.Server.Online {
+			wg.Go(func() { f.Portal = portal(ctx, u.Hostname()) })
+		}
+		wg.Wait()
+		f.Resolve[u.Hostname()] = lookup
+	}
+	wg.Wait()
+	return f
+}
+
+// portal asks the server's host by plain HTTP. A captive portal answers in its
+// place, with an address of its own.
+func portal(ctx context.Context, host string) string {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: "http", Host: host, Path: "/"}).String(), nil)
+	if err != nil {
+		return ""
+	}
+	h := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := h.Do(req)
+	if err != nil {
+		return ""
+	}
+	res.Body.Close()
+	if to, err := res.Location(); err == nil && to.Hostname() != host {
+		return to.Scheme + "://" + to.Host + "/"
+	}
+	return ""
+}
+
+// writable finds out whether files can be made in dir, unless it belongs to
+// somebody else.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, ".doctor.*.tmp")
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return nil
+		}
+		return err
+	}
+	f.Close()
+	return os.Remove(f.Name())
+}
+
+// serviceInstalled reports whether weft install has been here.
+func serviceInstalled() bool {
+	for _, path := range []string{"/etc/systemd/system/weft.service", "/usr/lib/systemd/system/weft.service", "/lib/systemd/system/weft.service"} {
+		if _, err := os.Stat(filepath.Clean(path)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// routeMTU is the smallest MTU of the interfaces that could lead out, 0 when
+// there is none.
+func routeMTU() int {
+	list, err := net.Interfaces()
+	if err != nil {
+		return 0
+	}
+	mtu := 0
+	for _, i := range list {
+		addrs, err := i.Addrs()
+		if err != nil || len(addrs) == 0 || i.Flags&net.FlagUp == 0 || i.Flags&(net.FlagLoopback|net.FlagPointToPoint) != 0 {
+			continue
+		}
+		if mtu == 0 || i.MTU < mtu {
+			mtu = i.MTU
+		}
+	}
+	return mtu
+}

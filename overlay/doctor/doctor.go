@@ -1,0 +1,265 @@
+// Package doctor says what is wrong with a node, why, and which command cures
+// it. It is pure: Diagnose makes findings of facts that somebody else has
+// collected, so that every case can be told without having it.
+package doctor
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+// Level is how bad a finding is.
+type Level string
+
+// The levels, from bad to good.
+const (
+	Error   Level = "error"   // it does not work
+	Warning Level = "warning" // it works, and will not for long, or not well
+	OK      Level = "ok"      // looked at, nothing found
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Code    string `json:"code"` // what was looked at, in one word
+	Level   Level  `json:"level"`
+	Message string `json:"message"` // what, and why: one line
+	Cure    string `json:"cure"`    // the command or act that mends it, "" when all is well
+}
+
+// Facts are what Diagnose goes by. What could not be found out is left zero.
+type Facts struct {
+	Now       time.Time
+	Version   string // of the command line
+	DaemonErr error  // why the daemon does not answer
+	Installed bool   // as a service of the system
+
+	Status   *localapi.Status
+	Netcheck *localapi.Netcheck
+
+	// State is the state directory; Free its file system's free space in
+	// bytes, -1 when unknown.
+	State string
+	Free  int64
+	// ReadOnly says that nothing can be written there.
+	ReadOnly error
+
+	// Resolve says for each host of the server side what looking it up gave.
+	Resolve map[string]error
+	// Portal is where a plain HTTP request to the server's host was sent on to,
+	// "" if nowhere.
+	Portal string
+	// MTU is the smallest of the interfaces with a default route, 0 when
+	// unknown.
+	MTU int
+}
+
+const (
+	freeError   = 1 << 20
+	freeWarning = 16 << 20
+	expiresSoon = 7 * 24 * time.Hour
+	smallestMTU = 1280 // RFC 8200 section 5, and what weft's tunnels start with
+)
+
+// Diagnose returns everything that was looked at, the worst first.
+func Diagnose(f Facts) []Finding {
+	var out []Finding
+	add := func(code string, level Level, cure, format string, args ...any) {
+		out = append(out, Finding{Code: code, Level: level, Message: fmt.Sprintf(format, args...), Cure: cure})
+	}
+	checkDaemon(f, add)
+	checkDisk(f, add)
+	checkServer(f, add)
+	checkRelays(f, add)
+	checkUDP(f, add)
+	checkIdentity(f, add)
+	checkHealth(f, add)
+	slices.SortStableFunc(out, func(a, b Finding) int { return rank(a.Level) - rank(b.Level) })
+	return out
+}
+
+func rank(l Level) int { return slices.Index([]Level{Error, Warning, OK}, l) }
+
+type adder func(code string, level Level, cure, format string, args ...any)
+
+func checkDaemon(f Facts, add adder) {
+	start := "weft run"
+	if f.Installed {
+		start = "systemctl restart weft; journalctl -u weft -e"
+	}
+	switch {
+	case f.DaemonErr != nil:
+		add("daemon", Error, start, "no daemon answers: %v", f.DaemonErr)
+		return
+	case f.Status == nil:
+		return
+	case f.Status.Version != f.Version:
+		add("daemon", Warning, "restart the daemon: "+start, "the daemon runs version %s, this program is %s", f.Status.Version, f.Version)
+	default:
+		add("daemon", OK, "", "the daemon answers, version %s", f.Version)
+	}
+	switch f.Status.State {
+	case localapi.StateUnjoined:
+		add("joined", Error, "weft up TOKEN, with a token from the console or from: weft-server keys create", "this device has not joined a network")
+	case localapi.StatePending:
+		add("joined", Error, "ask the network's owner to let it in", "this device waits for approval")
+	case localapi.StateDown:
+		add("joined", Error, "weft up", "weft was stopped with: weft down")
+	}
+}
+
+func checkDisk(f Facts, add adder) {
+	switch {
+	case f.ReadOnly != nil:
+		add("disk", Error, "make it writable, or choose another directory with --state", "nothing can be written to %s: %v", f.State, f.ReadOnly)
+	case f.Free >= 0 && f.Free < freeError:
+		add("disk", Error, "make room on the file system of "+f.State, "the disk is full: %d KB free at %s", f.Free>>10, f.State)
+	case f.Free >= 0 && f.Free < freeWarning:
+		add("disk", Warning, "make room on the file system of "+f.State, "the disk is nearly full: %d MB free at %s", f.Free>>20, f.State)
+	case f.Free >= 0 && f.State != "":
+		add("disk", OK, "", "there is room for the state in %s", f.State)
+	}
+}
+
+// checkServer tells the ways apart in which a server is out of reach: its name
+// is not known, something else answers, nothing answers.
+func checkServer(f Facts, add adder) {
+	if f.Status == nil || f.Status.Server.URL == "" {
+		return
+	}
+	host := f.Status.Server.URL
+	if u, err := url.Parse(host); err == nil {
+		host = u.Hostname()
+	}
+	failed := func(h string) bool { return f.Resolve[h] != nil }
+	link := f.link("server")
+	switch {
+	case f.Status.Server.Online:
+		add("server", OK, "", "the server answers at %s", f.Status.Server.URL)
+	case net.ParseIP(host) == nil && failed(host):
+		add("dns", Error, "see /etc/resolv.conf; is the machine online?", "the server's name %s cannot be looked up: %v", host, f.Resolve[host])
+	case f.Portal != "":
+		add("portal", Error, "open a browser on this network and sign in", "a captive portal at %s is in the way", f.Portal)
+	case has(f, "server-untrusted"):
+		add("server", Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
+	case link != nil && link.RTTms == nil:
+		add("server", Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s", f.Status.Server.URL, link.Error)
+	default:
+		add("server", Error, "weft status", "the server at %s did not answer the last request", f.Status.Server.URL)
+	}
+}
+
+func (f Facts) link(kind string) *localapi.LinkCheck {
+	if f.Netcheck == nil {
+		return nil
+	}
+	for i, l := range f.Netcheck.Links {
+		if l.Kind == kind {
+			return &f.Netcheck.Links[i]
+		}
+	}
+	return nil
+}
+
+func checkRelays(f Facts, add adder) {
+	if f.Status == nil || f.Netcheck == nil || f.Status.State == localapi.StateUnjoined || f.Status.State == localapi.StateDown {
+		return
+	}
+	if f.Status.Self.Online {
+		add("relay", OK, "", "connected to the relay %s", f.Status.Self.Relay)
+	} else {
+		add("relay", Error, "allow TCP to the addresses that weft netcheck lists", "not connected to a relay: peers reach this device only where a direct path stands")
+	}
+	for _, l := range f.Netcheck.Links {
+		if l.Kind == "relay" && l.RTTms == nil && !l.Current {
+			add("relay", Warning, "check it from here: curl -kI "+l.URL+"/healthz", "the relay %s at %s does not answer: %s", l.Name, l.URL, l.Error)
+		}
+	}
+}
+
+func checkUDP(f Facts, add adder) {
+	if f.MTU > 0 && f.MTU < smallestMTU {
+		add("mtu", Warning, "raise the MTU of the interface to 1280 or more", "the network's MTU is %d: direct paths need %d", f.MTU, smallestMTU)
+	}
+	if f.Netcheck == nil || len(f.Netcheck.STUN) == 0 {
+		return
+	}
+	if f.Netcheck.UDP.Works {
+		add("udp", OK, "", "UDP works, from outside this is %s", f.Netcheck.UDP.Endpoint)
+		return
+	}
+	var ports []string
+	for _, s := range f.Netcheck.STUN {
+		ports = append(ports, s.Server)
+	}
+	add("udp", Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: everything goes through a relay over TCP, which works and is slower")
+}
+
+func checkIdentity(f Facts, add adder) {
+	if f.Status == nil || f.Status.Self.CertificateExpires == nil {
+		return
+	}
+	switch left := f.Status.Self.CertificateExpires.Sub(f.Now); {
+	case left <= 0:
+		add("certificate", Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
+	case left < expiresSoon:
+		add("certificate", Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %d hours and has not been renewed", int(left.Hours()))
+	default:
+		add("certificate", OK, "", "the certificate is good for %d days", int(left.Hours()/24))
+	}
+}
+
+// cures are for what the daemon complains about by itself.
+var cures = map[string]string{
+	"clock":            "timedatectl set-ntp true",
+	"revoked":          "weft logout, then: weft up TOKEN",
+	"cloned":           "on one of the two machines: weft logout, then weft up TOKEN",
+	"identity-changed": "ask the owner of the server whether the device was replaced",
+	"join-waiting":     "weft up TOKEN, with a new token if this one has ended",
+	"proxy-port-taken": "choose another with: weft run --proxy 127.0.0.1:PORT",
+	"dns-port-taken":   "choose another with: weft run --dns 127.0.0.1:PORT",
+	"routes":           "ip route; remove what overlaps with the overlay's addresses",
+}
+
+// told are health codes that another check explains better.
+var told = []string{"server-offline", "server-untrusted", "relay-offline"}
+
+func checkHealth(f Facts, add adder) {
+	if f.Status == nil {
+		return
+	}
+	for _, h := range f.Status.Health {
+		if slices.Contains(told, h.Code) {
+			continue
+		}
+		level := Warning
+		if h.Code == "revoked" || h.Code == "join-waiting" {
+			level = Error
+		}
+		cure := cures[h.Code]
+		if cure == "" {
+			cure = "weft status"
+		}
+		add(h.Code, level, cure, "%s", h.Message)
+	}
+}
+
+func has(f Facts, code string) bool {
+	return slices.ContainsFunc(f.Status.Health, func(h localapi.Health) bool { return h.Code == code })
+}
+
+func hostPort(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return u.Host
+}

@@ -1,0 +1,93 @@
+package doctor
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+var now = time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)
+
+// well is a node with nothing wrong.
+func well() Facts {
+	ms, expires := 12.0, now.Add(60*24*time.Hour)
+	return Facts{
+		Now: now, Version: "1", State: "/var/lib/weft", Free: 1 << 30, MTU: 1500,
+		Status: &localapi.Status{
+			State: localapi.StateRunning, Version: "1", Server: localapi.ServerStatus{URL: "https://weft.example:8443", Online: true},
+			Self: localapi.SelfStatus{Online: true, Relay: "server", CertificateExpires: &expires},
+		},
+		Netcheck: &localapi.Netcheck{
+			Links: []localapi.LinkCheck{{Kind: "server", URL: "https://weft.example:8443", RTTms: &ms}, {Kind: "relay", Name: "server", URL: "https://weft.example:8443", RTTms: &ms, Current: true}},
+			STUN:  []localapi.UDPReply{{Server: "weft.example:3478", Endpoint: "192.0.2.9:4000"}},
+			UDP:   localapi.UDPCheck{Works: true, Endpoint: "192.0.2.9:4000"},
+		},
+	}
+}
+
+func TestWell(t *testing.T) {
+	for _, f := range Diagnose(well()) {
+		if f.Level != OK || f.Cure != "" {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestEachCauseHasItsCure(t *testing.T) {
+	offline := func(f *Facts) { f.Status.Server.Online = false }
+	for _, c := range []struct {
+		name  string
+		spoil func(*Facts)
+		code  string
+		level Level
+		says  string
+		cure  string
+	}{
+		{"no daemon", func(f *Facts) { f.DaemonErr, f.Status, f.Netcheck = errors.New("no socket"), nil, nil }, "daemon", Error, "no socket", "weft run"},
+		{"no daemon, installed", func(f *Facts) { f.DaemonErr, f.Status, f.Installed = errors.New("no socket"), nil, true }, "daemon", Error, "no daemon", "systemctl"},
+		{"old daemon", func(f *Facts) { f.Status.Version = "0" }, "daemon", Warning, "version 0", "restart"},
+		{"unjoined", func(f *Facts) { f.Status.State = localapi.StateUnjoined }, "joined", Error, "has not joined", "weft up TOKEN"},
+		{"down", func(f *Facts) { f.Status.State = localapi.StateDown }, "joined", Error, "weft down", "weft up"},
+		{"disk full", func(f *Facts) { f.Free = 4096 }, "disk", Error, "full", "make room"},
+		{"disk nearly full", func(f *Facts) { f.Free = 8 << 20 }, "disk", Warning, "8 MB", "make room"},
+		{"read-only", func(f *Facts) { f.ReadOnly = errors.New("read-only file system") }, "disk", Error, "read-only", "writable"},
+		{"dns", func(f *Facts) { offline(f); f.Resolve = map[string]error{"weft.example": errors.New("no such host")} }, "dns", Error, "no such host", "resolv.conf"},
+		{"portal", func(f *Facts) { offline(f); f.Portal = "http://wifi.hotel/" }, "portal", Error, "wifi.hotel", "browser"},
+		{"stranger", func(f *Facts) { offline(f); f.Status.Health = []localapi.Health{{Code: "server-untrusted"}} }, "server", Error, "something else", "openssl"},
+		{"refused", func(f *Facts) {
+			offline(f)
+			f.Netcheck.Links[0].RTTms, f.Netcheck.Links[0].Error = nil, "connection refused"
+		}, "server", Error, "connection refused", "curl"},
+		{"relay", func(f *Facts) { f.Status.Self.Online = false }, "relay", Error, "not connected", "TCP"},
+		{"other relay", func(f *Facts) {
+			f.Netcheck.Links = append(f.Netcheck.Links, localapi.LinkCheck{Kind: "relay", Name: "far", URL: "https://far.example", Error: "timeout"})
+		}, "relay", Warning, "far.example", "curl"},
+		{"udp", func(f *Facts) { f.Netcheck.UDP = localapi.UDPCheck{} }, "udp", Warning, "blocked", "weft.example:3478"},
+		{"mtu", func(f *Facts) { f.MTU = 1200 }, "mtu", Warning, "1200", "1280"},
+		{"certificate", func(f *Facts) { e := now.Add(5 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Warning, "5 hours", "server"},
+		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Error, "2 days", "renewed"},
+		{"clock", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", Warning, "off by 3 h", "timedatectl"},
+		{"port", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", Warning, "taken", "--proxy"},
+		{"token", func(f *Facts) {
+			f.Status.Health = []localapi.Health{{Code: "join-waiting", Message: "the token has expired"}}
+		}, "join-waiting", Error, "expired", "weft up"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := well()
+			c.spoil(&f)
+			out := Diagnose(f)
+			if len(out) == 0 || out[0].Level != c.level {
+				t.Fatalf("%+v", out)
+			}
+			for _, x := range out {
+				if x.Code == c.code && x.Level == c.level && strings.Contains(x.Message, c.says) && strings.Contains(x.Cure, c.cure) {
+					return
+				}
+			}
+			t.Errorf("not found in %+v", out)
+		})
+	}
+}
