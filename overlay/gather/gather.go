@@ -71,7 +71,7 @@ type Config struct {
 	// Interfaces lists the machine's addresses; nil asks the kernel.
 	Interfaces func() ([]Local, error)
 	// Resolve looks the name of a STUN server up; nil is
-	// net.DefaultResolver.LookupNetIP.
+	// net.DefaultResolver.LookupNetIP. It may be called for several at once.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Log gets what happens; nil discards it.
 	Log *slog.Logger
@@ -99,6 +99,8 @@ type Snapshot struct {
 	// Complete is set once it has ended.
 	Started  time.Time
 	Complete bool
+
+	round uint64 // which one
 }
 
 // Family is the view of one address family.
@@ -147,11 +149,12 @@ type Gatherer struct {
 	log    *slog.Logger
 	mapper *portmap.Mapper // nil: off
 
-	snap  atomic.Pointer[Snapshot]
-	want  chan struct{} // each of capacity 1
-	wake  chan struct{}
-	force chan struct{}
-	kick  chan struct{} // an answer, a name, servers, a mapping: look again
+	snap   atomic.Pointer[Snapshot]
+	rounds atomic.Uint64 // begun
+	want   chan struct{} // each of capacity 1
+	wake   chan struct{}
+	force  chan struct{}
+	kick   chan struct{} // an answer, a name, servers, a mapping: look again
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -276,14 +279,14 @@ func (g *Gatherer) Snapshot() *Snapshot { return g.snap.Load() }
 // Check makes a round now and returns what it found, the port mapping
 // included, or ctx's error.
 func (g *Gatherer) Check(ctx context.Context) (*Snapshot, error) {
-	start := time.Now()
+	before := g.rounds.Load()
 	tell(g.force)
 	for {
 		g.mu.Lock()
 		updated := g.updated
 		g.mu.Unlock()
 		s := g.Snapshot()
-		if s.Complete && !s.Started.Before(start) && (g.mapper == nil || s.PortMap.Settled()) {
+		if s.Complete && s.round > before && (g.mapper == nil || s.PortMap.Settled()) {
 			return s, nil
 		}
 		select {
@@ -357,6 +360,7 @@ func (g *Gatherer) wantMapping() {
 func (g *Gatherer) begin() {
 	now := time.Now()
 	g.begun = now
+	g.rounds.Add(1)
 	v4, v6 := g.cfg.Ports()
 	all, err := g.cfg.Interfaces()
 	if err != nil && !g.lastFailed {
@@ -415,7 +419,7 @@ func (g *Gatherer) step() (next time.Time) {
 
 // view makes a snapshot.
 func (g *Gatherer) view(now time.Time, over bool) *Snapshot {
-	s := &Snapshot{Started: g.begun, Complete: over}
+	s := &Snapshot{Started: g.begun, Complete: over, round: g.rounds.Load()}
 	if g.mapper != nil {
 		s.PortMap = g.mapper.Status()
 	}
@@ -453,7 +457,7 @@ func carryOver(f Family, seen []netip.AddrPort, last Family, lastSeen []netip.Ad
 		asked := f.Asked
 		f, seen = last, lastSeen
 		f.Asked = max(asked, last.Asked)
-	case f.Mapping == path.MappingUnknown && f.Seen == last.Seen:
+	case f.Mapping == path.MappingUnknown && f.Seen.Addr() == last.Seen.Addr():
 		f.Mapping, f.Addresses = last.Mapping, last.Addresses
 	}
 	return f, slices.Clip(seen)
@@ -469,7 +473,7 @@ func (g *Gatherer) publish(s *Snapshot) {
 	if g.cfg.Changed == nil {
 		return
 	}
-	if s.Complete && (!old.Complete || old.Started != s.Started) || s.NAT() != old.NAT() ||
+	if s.Complete && (!old.Complete || old.round != s.round) || s.NAT() != old.NAT() ||
 		s.PortMap.Kind != old.PortMap.Kind || !slices.Equal(s.Candidates, old.Candidates) {
 		g.cfg.Changed(s)
 	}
