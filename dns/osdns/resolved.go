@@ -1,0 +1,227 @@
+//go:build linux
+
+package osdns
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// systemd-resolved on D-Bus.
+const (
+	resolvedName    = "org.freedesktop.resolve1"
+	resolvedPath    = "/org/freedesktop/resolve1"
+	resolvedManager = "org.freedesktop.resolve1.Manager."
+	resolvedLink    = "org.freedesktop.resolve1.Link"
+)
+
+// resolved tells systemd-resolved about our interface. What it was told goes
+// with the interface, so that a daemon that was killed leaves nothing.
+type resolved struct {
+	// Constant.
+	bus   caller
+	iface string
+	log   *slog.Logger
+	index func(iface string) (int, error) // of an interface
+
+	addr    netip.Addr // as set
+	ifindex int
+}
+
+func newResolved(bus caller, iface string, log *slog.Logger) *resolved {
+	return &resolved{bus: bus, iface: iface, log: log, index: func(name string) (int, error) {
+		i, err := net.InterfaceByName(name)
+		if err != nil {
+			return 0, err
+		}
+		return i.Index, nil
+	}}
+}
+
+// linkDNS and linkDomain are D-Bus's (iay) and (sb).
+type linkDNS struct {
+	Family  int32
+	Address []byte
+}
+
+type linkDomain struct {
+	Domain string
+	Route  bool // names below it are asked here, but it is not searched
+}
+
+func dnsOf(a netip.Addr) linkDNS {
+	family := int32(2) // AF_INET
+	if a.Is6() {
+		family = 10
+	}
+	return linkDNS{family, a.AsSlice()}
+}
+
+// domainsOf makes resolved's list of a Config: search domains first.
+func domainsOf(c Config) []linkDomain {
+	var out []linkDomain
+	for _, d := range c.Search {
+		out = append(out, linkDomain{d, false})
+	}
+	for _, d := range c.Match {
+		if !slices.Contains(c.Search, d) { // what is searched is also routed
+			out = append(out, linkDomain{d, true})
+		}
+	}
+	if c.Default {
+		out = append(out, linkDomain{".", true})
+	}
+	return out
+}
+
+func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
+	index, err := r.index(r.iface)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", r.iface, err)
+	}
+	r.ifindex, r.addr = index, c.Nameserver
+	i := int32(index)
+	if err := r.tell(ctx, "SetLinkDNS", i, []linkDNS{dnsOf(c.Nameserver)}); err != nil {
+		return nil, err
+	}
+	applied := []string{fmt.Sprintf("nameserver %s on %s", c.Nameserver, r.iface)}
+	domains := domainsOf(c)
+	err = r.tell(ctx, "SetLinkDomains", i, domains)
+	reverse := true
+	if tooMany(err) {
+		// Older ones take 32, and the reverse zones are what can be missed.
+		reverse = false
+		domains = slices.DeleteFunc(domains, func(d linkDomain) bool { return isReverse(d.Domain) })
+		err = r.tell(ctx, "SetLinkDomains", i, domains)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Search) > 0 {
+		applied = append(applied, searchText(c))
+	}
+	var routes []string
+	for _, d := range domains {
+		if d.Route && !isReverse(d.Domain) {
+			routes = append(routes, d.Domain)
+		}
+	}
+	if len(routes) > 0 {
+		applied = append(applied, "names below "+joined(routes))
+	}
+	switch n := len(domains) - len(routes) - len(c.Search); {
+	case !reverse:
+		applied = append(applied, "no reverse lookups: systemd-resolved takes too few domains")
+	case n > 0:
+		applied = append(applied, fmt.Sprintf("reverse lookups (%d zones)", n))
+	}
+	// What may be missing in older ones, or switched off when built.
+	for _, o := range []struct {
+		method string
+		value  any
+	}{
+		{"SetLinkDefaultRoute", c.Default},
+		{"SetLinkLLMNR", "no"},
+		{"SetLinkMulticastDNS", "no"},
+		{"SetLinkDNSSEC", "no"},
+		{"SetLinkDNSOverTLS", "no"},
+	} {
+		if err := r.tell(ctx, o.method, i, o.value); err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			r.log.Info("systemd-resolved does not take a setting", "setting", o.method, "err", err)
+		}
+	}
+	if err := r.tell(ctx, "FlushCaches"); err != nil {
+		r.log.Info("systemd-resolved keeps its cache", "err", err)
+	}
+	return applied, nil
+}
+
+func (r *resolved) tell(ctx context.Context, method string, args ...any) error {
+	_, err := r.bus.call(ctx, resolvedName, resolvedPath, resolvedManager+method, args...)
+	return err
+}
+
+// tooMany reports whether resolved found the list too long.
+func tooMany(err error) bool {
+	return err != nil && (isBusError(err, "System.Error.E2BIG") || strings.Contains(err.Error(), "Argument list too long"))
+}
+
+func (r *resolved) unset(ctx context.Context) error {
+	index, err := r.index(r.iface)
+	if err != nil || index != r.ifindex {
+		return nil // gone, and what it was told with it
+	}
+	err = r.tell(ctx, "RevertLink", int32(index))
+	if err == nil {
+		err = r.tell(ctx, "FlushCaches")
+	}
+	if err != nil {
+		// It does not run, and knows nothing of us, or it hangs, and forgets
+		// us with the interface.
+		r.log.Info("systemd-resolved cannot be told to forget", "interface", r.iface, "err", err)
+	}
+	return nil
+}
+
+// base returns the servers of all interfaces but ours, the machine's own first.
+func (r *resolved) base(ctx context.Context) ([]netip.AddrPort, error) {
+	v, err := property(ctx, r.bus, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "DNS")
+	if err != nil {
+		return nil, fmt.Errorf("read the resolvers of this machine: %w", err)
+	}
+	var out []netip.AddrPort
+	list, _ := v.([][]any)
+	for _, e := range list {
+		if len(e) != 3 || len(out) == maxServers {
+			continue
+		}
+		index, _ := e[0].(int32)
+		raw, _ := e[2].([]byte)
+		a, ok := netip.AddrFromSlice(raw)
+		a = a.Unmap()
+		if !ok || int(index) == r.ifindex || a == r.addr || a == stub || a == stubProxy {
+			continue
+		}
+		if a.Is6() && a.IsLinkLocalUnicast() && index > 0 {
+			a = a.WithZone(strconv.Itoa(int(index)))
+		}
+		if ap := netip.AddrPortFrom(a, 53); !slices.Contains(out, ap) {
+			out = append(out, ap)
+		}
+	}
+	return out, nil
+}
+
+func (r *resolved) intact(ctx context.Context) bool {
+	index, err := r.index(r.iface)
+	if err != nil || index != r.ifindex {
+		return false
+	}
+	out, err := r.bus.call(ctx, resolvedName, resolvedPath, resolvedManager+"GetLink", int32(index))
+	if err != nil || len(out) != 1 {
+		return false
+	}
+	path := fmt.Sprint(out[0])
+	v, err := property(ctx, r.bus, resolvedName, path, resolvedLink, "DNS")
+	list, _ := v.([][]any)
+	for _, e := range list {
+		if len(e) == 2 {
+			raw, _ := e[1].([]byte)
+			if a, ok := netip.AddrFromSlice(raw); ok && a == r.addr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *resolved) close() {}

@@ -1,0 +1,221 @@
+package osdns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// linux is the system of a Linux machine.
+type linux struct {
+	// Constant.
+	root string
+	log  *slog.Logger
+	bus  caller
+	real *bus // the same, nil in tests
+	run  runner
+
+	mu sync.Mutex
+	// mu guards the following.
+	watcher *watcher
+	locks   map[string]*lock
+}
+
+func newSystem(root string, log *slog.Logger) system {
+	b := &bus{address: "unix:path=" + at(root, "/run/dbus/system_bus_socket")}
+	return &linux{root: root, log: log, bus: b, real: b, run: runProgram}
+}
+
+// decide implements system.
+func (l *linux) decide(ctx context.Context) (Mode, string, error) {
+	e, err := l.collect(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	mode, reason := decide(e)
+	return mode, reason, nil
+}
+
+// collect gathers the evidence. systemd-resolved is asked first: that starts
+// it, and it writes its files.
+func (l *linux) collect(ctx context.Context) (e evidence, err error) {
+	_, err = l.bus.call(ctx, resolvedName, resolvedPath, "org.freedesktop.DBus.Peer.Ping")
+	e.Resolved = err == nil
+	if has, err := l.bus.call(ctx, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.NameHasOwner", nmName); err == nil && len(has) == 1 && has[0] == true {
+		if v, err := property(ctx, l.bus, nmName, nmPath, nmName, "Version"); err == nil {
+			e.NM, _ = v.(string)
+		}
+		if v, err := property(ctx, l.bus, nmName, nmDNS, nmName+".DnsManager", "Mode"); err == nil {
+			e.NMMode, _ = v.(string)
+		}
+	}
+	cur, err := readFile(at(l.root, resolvConfPath))
+	if err != nil {
+		return e, fmt.Errorf("read %s: %w", resolvConfPath, err)
+	}
+	e.File = original(l.root, cur)
+	path := at(l.root, resolvConfPath)
+	if _, ours := ownedBy(cur); ours {
+		path = firstBackup(l.root)
+	}
+	if target, err := os.Readlink(path); err == nil {
+		e.Link = target
+		_, err := os.Stat(path)
+		e.Dangling = err != nil
+	}
+	b, _ := os.ReadFile(at(l.root, "/etc/nsswitch.conf"))
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(strings.TrimSpace(line), "hosts:") {
+			e.NSSwitch = strings.TrimSpace(line)
+		}
+	}
+	if header(e.File) == "resolvconf" {
+		out, _ := l.run(ctx, "", "resolvconf", "--version")
+		e.Resolvconf, _, _ = strings.Cut(out, "\n")
+	}
+	return e, nil
+}
+
+// backend implements system.
+func (l *linux) backend(mode Mode, iface string) (backend, error) {
+	if iface == "" {
+		return nil, errors.New("there is no interface")
+	}
+	l.mu.Lock()
+	if l.locks == nil {
+		l.locks = map[string]*lock{}
+	}
+	if l.locks[iface] == nil {
+		lk, held := takeLock(l.root, iface)
+		if held {
+			l.mu.Unlock()
+			return nil, fmt.Errorf("another weft daemon has set the DNS of the interface %s", iface)
+		}
+		l.locks[iface] = lk
+	}
+	l.mu.Unlock()
+	switch mode {
+	case ModeResolved:
+		return newResolved(l.bus, iface, l.log), nil
+	case ModeNM:
+		return &networkManager{bus: l.bus, iface: iface, log: l.log, sub: newResolved(l.bus, iface, l.log)}, nil
+	case ModeResolvconf, ModeOpenresolv:
+		return &resolvconf{root: l.root, iface: iface, open: mode == ModeOpenresolv, run: l.run, also: l.also}, nil
+	case ModeDirect:
+		return &direct{root: l.root, iface: iface, busy: func(iface string) bool { return isHeld(l.root, iface) }, also: l.also}, nil
+	}
+	return nil, fmt.Errorf("there is no mode %q", mode)
+}
+
+// also watches a file or directory, too.
+func (l *linux) also(path string) {
+	l.mu.Lock()
+	w := l.watcher
+	l.mu.Unlock()
+	if w != nil {
+		w.add(path)
+	}
+}
+
+// watch implements system.
+func (l *linux) watch(tell func(event)) (stop func()) {
+	w, err := newWatcher(tell)
+	if err != nil {
+		l.log.Info("changes of the DNS settings are not seen", "err", err)
+	} else {
+		l.mu.Lock()
+		l.watcher = w
+		l.mu.Unlock()
+	}
+	links, err := watchLinks(func() { tell(eventBase) })
+	if err != nil {
+		l.log.Info("changes of the network are not seen", "err", err)
+	}
+	if l.real != nil {
+		l.real.listen(func(s *dbus.Signal) {
+			switch {
+			case s == nil: // the bus is gone
+				tell(eventRestart)
+			case s.Name == "org.freedesktop.DBus.NameOwnerChanged":
+				// name, old owner, new owner
+				if len(s.Body) == 3 && s.Body[2] != "" {
+					tell(eventRestart)
+				}
+			default:
+				tell(eventBase)
+			}
+		})
+	}
+	return func() {
+		if l.real != nil {
+			l.real.close()
+		}
+		links()
+		if w != nil {
+			w.close()
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, lk := range l.locks {
+			lk.release()
+		}
+		l.locks, l.watcher = nil, nil
+	}
+}
+
+// restore implements system. What systemd-resolved and NetworkManager were
+// told goes with the interface, and needs nobody.
+func (l *linux) restore(ctx context.Context, iface string) (did []string, err error) {
+	if l.real != nil {
+		defer l.real.close()
+	}
+	mine := func(owner string) bool {
+		return iface == owner || iface == "" && !isHeld(l.root, owner)
+	}
+	for i, dir := range recordDirs {
+		records, _ := filepath.Glob(filepath.Join(at(l.root, dir), recordPrefix+"*"))
+		for _, r := range records {
+			owner := strings.TrimPrefix(filepath.Base(r), recordPrefix)
+			if !validInterface(owner) || !mine(owner) {
+				continue
+			}
+			derr := dropRecord(ctx, l.run, i == 1, owner)
+			if derr == nil {
+				did = append(did, "took the record "+filepath.Base(r)+" back from resolvconf")
+			}
+			err = errors.Join(err, derr)
+		}
+	}
+	cur, rerr := readFile(at(l.root, resolvConfPath))
+	if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		return did, errors.Join(err, rerr)
+	}
+	owner, ours := ownedBy(cur)
+	if ours && !mine(owner) {
+		return did, err
+	}
+	changed, rerr := restoreFile(l.root)
+	if rerr != nil {
+		return did, errors.Join(err, explain(at(l.root, resolvConfPath), rerr))
+	}
+	if changed && ours {
+		did = append(did, "put "+resolvConfPath+" back")
+	}
+	locks, _ := filepath.Glob(lockPath(l.root, "*"))
+	for _, p := range locks {
+		name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), "weft-dns-"), ".lock")
+		if !isHeld(l.root, name) {
+			os.Remove(p)
+		}
+	}
+	return slices.Clip(did), err
+}

@@ -1,0 +1,144 @@
+package osdns
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// watcher tells when files that we look after are written (inotify). Nothing
+// runs in between.
+type watcher struct {
+	// Constant after newWatcher.
+	file *os.File
+	tell func(event)
+	done chan struct{}
+
+	mu sync.Mutex
+	// mu guards the following.
+	names map[int32]string // by watch: the name that counts in a directory, "" for any
+}
+
+// fileEvents is what happens to a file when somebody else writes it.
+const fileEvents = unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+
+func newWatcher(tell func(event)) (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open inotify: %w", err)
+	}
+	w := &watcher{file: os.NewFile(uintptr(fd), "inotify"), tell: tell, done: make(chan struct{}), names: map[int32]string{}}
+	go w.readLoop()
+	return w, nil
+}
+
+// add watches a directory, or a file: by its directory, since it may be
+// replaced, and itself, since it may be mounted there from elsewhere. Adding
+// twice does nothing.
+func (w *watcher) add(path string) {
+	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
+		w.addOne(path, "", fileEvents)
+		return
+	}
+	w.addOne(filepath.Dir(path), filepath.Base(path), fileEvents)
+	w.addOne(path, "", unix.IN_CLOSE_WRITE|unix.IN_DONT_FOLLOW)
+}
+
+func (w *watcher) addOne(path, name string, mask uint32) {
+	conn, err := w.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	conn.Control(func(fd uintptr) {
+		wd, err := unix.InotifyAddWatch(int(fd), path, mask)
+		if err != nil {
+			return
+		}
+		if old, ok := w.names[int32(wd)]; ok && old != name {
+			name = "" // two names in one directory
+		}
+		w.names[int32(wd)] = name
+	})
+}
+
+func (w *watcher) readLoop() {
+	defer close(w.done)
+	b := make([]byte, 16<<10)
+	for {
+		n, err := w.file.Read(b)
+		if err != nil {
+			return
+		}
+		if w.counts(b[:n]) {
+			w.tell(eventFile)
+		}
+	}
+}
+
+// counts reports whether any of the events in b is about a file of ours.
+func (w *watcher) counts(b []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	yes := false
+	for len(b) >= unix.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(b[0:]))
+		mask := binary.NativeEndian.Uint32(b[4:])
+		size := int(binary.NativeEndian.Uint32(b[12:]))
+		b = b[unix.SizeofInotifyEvent:]
+		if size > len(b) {
+			return yes
+		}
+		name := string(bytes.TrimRight(b[:size], "\x00"))
+		b = b[size:]
+		if mask&unix.IN_IGNORED != 0 { // that file is gone
+			delete(w.names, wd)
+			continue
+		}
+		want, ok := w.names[wd]
+		if ok && (want == "" || want == name) || mask&unix.IN_Q_OVERFLOW != 0 {
+			yes = true
+		}
+	}
+	return yes
+}
+
+func (w *watcher) close() {
+	w.file.Close()
+	<-w.done
+}
+
+// watchLinks calls tell when a link or an address changed (rtnetlink). stop
+// ends it and waits; it is never nil.
+func watchLinks(tell func()) (stop func(), err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return func() {}, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		unix.Close(fd)
+		return func() {}, fmt.Errorf("bind rtnetlink: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "rtnetlink")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 8<<10)
+		for {
+			// A message that did not fit (ENOBUFS) says that much changed.
+			if _, err := f.Read(b); err != nil && !errors.Is(err, unix.ENOBUFS) {
+				return
+			}
+			tell()
+		}
+	}()
+	return func() { f.Close(); <-done }, nil
+}
