@@ -398,13 +398,13 @@ func TestRelayAtHome(t *testing.T) {
 		defer n.Close()
 		defer n.conn.Close()
 		n.SetServers([]string{"192.168.1.2:3478", "192.0.2.1:3478", "192.0.2.1:3479"})
-		s, err := n.Check(t.Context())
+		s, err := check(n)
 		if err != nil || s.NAT().IPv4 != path.MappingEasy || s.IPv4.Answered != 3 || s.IPv4.Addresses != 1 || s.IPv4.Seen.Addr().String() != "198.51.100.7" {
 			t.Errorf("%+v, %v", s, err)
 		}
 		// Only the one at home: no NAT as far as that goes.
 		n.SetServers([]string{"192.168.1.2:3478"})
-		if s, err = n.Check(t.Context()); err != nil || s.NAT().IPv4 != path.MappingNone {
+		if s, err = check(n); err != nil || s.NAT().IPv4 != path.MappingNone {
 			t.Errorf("%+v, %v", s, err)
 		}
 	})
@@ -450,7 +450,7 @@ func TestServers(t *testing.T) {
 			}
 		}
 		if failed != 5 || lookups.Load() != 2 {
-			t.Errorf("%d lookups.Load(), answers %+v", lookups.Load(), s.Answers)
+			t.Errorf("%d lookups, answers %+v", lookups.Load(), s.Answers)
 		}
 		// Names are kept, also when DNS fails later.
 		check(n)
@@ -484,7 +484,7 @@ func TestNoRoute(t *testing.T) {
 		defer n.Close()
 		defer n.conn.Close()
 		n.SetServers([]string{"[2001:db8::1]:3478"})
-		s, err := n.Check(t.Context())
+		s, err := check(n)
 		if err != nil || s.IPv6.Mapping != path.MappingUnknown || s.IPv6.Asked != 0 || s.Answers[0].Err != "no way there from here" {
 			t.Errorf("%+v, %v", s, err)
 		}
@@ -548,7 +548,7 @@ func TestPortMapping(t *testing.T) {
 			}
 		})
 		defer n.conn.Close()
-		s, err := n.Check(t.Context())
+		s, err := check(n)
 		if err != nil || s.PortMap.Kind != portmap.KindNATPMP {
 			t.Fatalf("%+v, %v", s, err)
 		}
