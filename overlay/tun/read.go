@@ -11,6 +11,8 @@ const (
 	// readBytes ends a batch: what is read at once has to fit between Read
 	// and Send (the backlog of package wg).
 	readBytes = 256 << 10
+	// minPayload is that of a segment, whatever the limit.
+	minPayload = 64
 	// maxInjected bounds the packets of our own that wait for Read.
 	maxInjected = 64
 )
@@ -32,9 +34,13 @@ type reader struct {
 	spill []byte // what split has left when the buffers were full
 }
 
+// alwaysFits is the length of packets that every way carries.
+const alwaysFits = 576
+
 // SetLimit has TCP packets cut that are longer, in bytes, than limit says when
-// asked with the packet. limit is called on the packet path, for packets longer
-// than the MTU. Before SetLimit, and for a limit of 0, packets stay whole.
+// asked with the packet. limit is called on the packet path, for TCP packets
+// longer than 576 bytes. Before SetLimit, and for a limit of 0, packets stay
+// whole. It implements wg.Splitter.
 func (n *Net) SetLimit(limit func(pkt []byte) int) { n.limit.Store(&limit) }
 
 // Read waits for packets of the kernel, fills bufs[i][offset:] with one IP
@@ -117,12 +123,12 @@ func (n *Net) ours(pkt []byte) bool {
 // number of buffers filled, 0 for a packet that is not usable.
 func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 	r := &n.reader
-	if r.off.segment > 0 {
+	if len(pkt) > alwaysFits {
 		shape, ok := shapeOf(pkt)
-		if !ok {
+		if !ok && r.off.segment > 0 {
 			return 0
 		}
-		if size := n.cut(pkt, shape); size > 0 {
+		if size := n.cut(pkt, shape, ok); size > 0 {
 			return n.splitInto(pkt, shape, size, bufs, sizes, offset)
 		}
 	}
@@ -134,9 +140,12 @@ func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 }
 
 // cut returns the payload that segments of the packet may have, 0 for all of it.
-func (n *Net) cut(pkt []byte, shape tcpShape) int {
+func (n *Net) cut(pkt []byte, shape tcpShape, isTCP bool) int {
+	if !isTCP || pkt[shape.ip+13]&(tcpSYN|tcpRST|tcpURG) != 0 {
+		return 0
+	}
 	most := MaxPacket
-	if limit := n.limit.Load(); limit != nil && len(pkt) > n.cfg.MTU {
+	if limit := n.limit.Load(); limit != nil {
 		if l := (*limit)(pkt); l > 0 {
 			most = min(most, l)
 		}
@@ -144,12 +153,11 @@ func (n *Net) cut(pkt []byte, shape tcpShape) int {
 	if len(pkt) <= most {
 		return 0
 	}
-	// Not more than the connection's own segments where they fit.
-	size := most - shape.head
-	if most <= n.cfg.MTU {
-		size = min(size, n.reader.off.segment)
+	size := max(most-shape.head, minPayload)
+	if segment := n.reader.off.segment; segment > 0 && most <= n.cfg.MTU {
+		size = min(size, segment) // the connection's own segments, where they fit
 	}
-	return max(size, 1)
+	return size
 }
 
 // splitInto cuts the packet, which is in bufs[0]. What finds no buffer is kept

@@ -16,6 +16,7 @@ const (
 	tcpRST = 4
 	tcpPSH = 8
 	tcpACK = 16
+	tcpURG = 32
 
 	maxHeader = 60 + 60 // of IPv4 and TCP, with all options
 )

@@ -371,6 +371,9 @@ func (n *Net) Close() error {
 		n.wg.Wait()
 		n.maps.wait()
 		close(n.events)
+		if st := n.Stats(); st != (Stats{}) {
+			n.log.Info("interface closed", "name", n.cfg.Name, "foreign_source", st.ForeignSource, "closed_port", st.Closed, "not_taken", st.NotTaken)
+		}
 	})
 	return nil
 }
