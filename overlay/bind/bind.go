@@ -19,6 +19,7 @@
 //	F5                             a probe: Config.Probe
 //	F6 00 00 00, lane id (16 B)    one of the two above, taken only if Verify has
 //	                               the lane, and from its address at the relay
+//	F6 01..03 00 00                about a lane: Config.Lane
 //	00 or 01, and STUN's cookie    STUN: Config.STUN
 //
 // and is dropped otherwise. Nothing here ever answers. The callbacks run on the
@@ -139,6 +140,9 @@ type Config struct {
 	STUN  func(pkt []byte, from Way)
 	Probe func(pkt []byte, from Way)
 
+	// Lane is handed what a relay says about a lane, in the same way.
+	Lane func(pkt []byte, from Way)
+
 	// Trouble is told, at most ten times a second for each SetWay, why what
 	// ep sends could not go by its way w: syscall.EMSGSIZE when a datagram
 	// is too long for the interface that it should leave by, ENETUNREACH,
@@ -155,6 +159,7 @@ type Bind struct {
 	wantPort   uint16
 	onSTUN     func([]byte, Way)
 	onProbe    func([]byte, Way)
+	onLane     func([]byte, Way)
 	onTrouble  func(*Endpoint, Way, error)
 	ready      chan *chunk
 	pool       sync.Pool // of *chunk
@@ -183,6 +188,7 @@ func New(cfg Config) *Bind {
 		wantPort:   cfg.Port,
 		onSTUN:     cfg.STUN,
 		onProbe:    cfg.Probe,
+		onLane:     cfg.Lane,
 		onTrouble:  cfg.Trouble,
 		ready:      make(chan *chunk, QueueChunks),
 		extra:      make(map[*Socket]bool),
@@ -193,6 +199,9 @@ func New(cfg Config) *Bind {
 	}
 	if b.onSTUN == nil {
 		b.onSTUN = func([]byte, Way) {}
+	}
+	if b.onLane == nil {
+		b.onLane = func([]byte, Way) {}
 	}
 	if b.onProbe == nil {
 		b.onProbe = func([]byte, Way) {}

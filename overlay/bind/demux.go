@@ -17,6 +17,7 @@ const (
 	sortProbe
 	sortSTUN
 	sortLane
+	sortLaneControl
 )
 
 const (
@@ -42,6 +43,8 @@ func sortOf(b []byte) sort {
 		return sortSTUN
 	case first == firstLane && b[1]|b[2]|b[3] == 0 && len(b) > LaneHeader:
 		return sortLane
+	case first == firstLane && b[1] <= 3 && b[2]|b[3] == 0:
+		return sortLaneControl
 	}
 	return sortJunk
 }

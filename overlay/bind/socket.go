@@ -268,6 +268,8 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		}
 	case sortProbe:
 		bind.onProbe(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+	case sortLaneControl:
+		bind.onLane(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
 	case sortSTUN:
 		bind.onSTUN(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
 	}
