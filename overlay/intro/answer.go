@@ -158,6 +158,9 @@ func (sw *Switch) accepted(s *Session) error {
 // run is the first turn of a live session's worker.
 func (s *Session) run() {
 	s.cancel()
+	if s.sw.cfg.Live != nil {
+		s.sw.cfg.Live(s)
+	}
 	if err := s.offerCRL(); err != nil {
 		s.finish(err)
 		return

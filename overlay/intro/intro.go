@@ -101,7 +101,7 @@ type Hello struct {
 }
 
 // Config says who the node is and what to do with sessions. All fields but
-// CRL, OnCRL, OnReset, Message, Closed and Log are required. The functions are
+// CRL, OnCRL, OnReset, Message, Live, Closed and Log are required. The functions are
 // called from many goroutines.
 type Config struct {
 	Network cert.NetworkID
@@ -125,6 +125,9 @@ type Config struct {
 	// with the session's keys, or why the caller may not come in. It may
 	// block for a while (HandshakeTimeout is running for the caller).
 	Accept func(*Session) *Deny
+	// Live tells that a session is complete on this side. Before, only the
+	// caller may use Send. It must not block for long. May be nil.
+	Live func(*Session)
 	// Closed tells of the end of a session for which Accept returned nil or
 	// that Dial returned; not of ends made here by Session.Bye,
 	// Session.Close or Switch.Close. Only ErrBye ends the WireGuard peer, and

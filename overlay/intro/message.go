@@ -34,6 +34,8 @@ type Message struct {
 
 	// candidates, call-me
 	Candidates []Candidate `json:"candidates,omitempty"`
+	NAT4       string      `json:"nat4,omitempty"` // path.Mapping of the sender
+	NAT6       string      `json:"nat6,omitempty"`
 
 	// hello
 	Boot  uint64 `json:"boot,omitempty"`
@@ -59,7 +61,7 @@ type Message struct {
 // Candidate is an address at which a node can perhaps be reached directly.
 type Candidate struct {
 	Addr netip.AddrPort `json:"addr"`
-	Kind string         `json:"kind,omitempty"` // "host", "stun", "port-map"; only for logs
+	Kind string         `json:"kind,omitempty"` // path.Type
 }
 
 // appendMessage appends m with its length prefix.
