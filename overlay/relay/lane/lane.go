@@ -25,6 +25,9 @@
 //
 // # What a node must do
 //
+// Bind only for a peer that it has an introduction with: any node of the
+// network may ask for a lane with any other, the relay knows no policy.
+//
 // Bind: send bind with a zero cookie from the socket that will carry the lane,
 // again after 250 ms, 500 ms, 1 s and 2 s; answer each challenge at once with
 // bind and its cookie; stop at bound with a cookie that was sent. Binder does

@@ -106,7 +106,11 @@ func (l *lanes) get(c, dst *client, now int64) (mine *laneSide, both bool, reaso
 			o.told = now
 		}
 		return mine, both, 0
-	case c.asked >= limits.LanesPerClient || l.sides >= 2*limits.Lanes:
+	}
+	if mine != nil {
+		l.removeLocked(mine) // with a connection that was just replaced
+	}
+	if c.asked >= limits.LanesPerClient || l.sides >= 2*limits.Lanes {
 		return nil, false, relay.LaneFull
 	}
 	mine = &laneSide{id: lane.NewID(), key: lane.NewKey(), owner: c, asker: true}

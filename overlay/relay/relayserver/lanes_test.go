@@ -215,6 +215,32 @@ func TestLaneEnds(t *testing.T) {
 	}
 }
 
+// A node asks just when the other's connection is being replaced.
+func TestLaneWithTheReplaced(t *testing.T) {
+	s := New(Config{})
+	defer s.lanes.stop()
+	c, old, dst := newClient(s, nil, id(1), false), newClient(s, nil, id(2), false), newClient(s, nil, id(2), false)
+	for _, x := range []*client{c, old, dst} {
+		x.closed = true // they have no connection to write to
+	}
+	first, _, _ := s.lanes.get(c, old, 1)
+	second, both, _ := s.lanes.get(c, dst, 2)
+	if second == nil || second == first || !both {
+		t.Fatalf("got %p after %p, other told: %v", second, first, both)
+	}
+	s.lanes.end(old)
+	if again, _, _ := s.lanes.get(c, dst, 3); again != second || s.lanes.table.find(first.id) != nil || c.asked != 1 || s.lanes.sides != 2 {
+		t.Fatalf("got %p, want %p; %d asked for, %d sides", again, second, c.asked, s.lanes.sides)
+	}
+	if none, _, why := s.lanes.get(c, old, 4); none != nil || why != relay.LaneAbsent {
+		t.Fatal("a lane with one who left")
+	}
+	s.lanes.end(c)
+	if s.lanes.sides != 0 || len(dst.lanes) != 0 {
+		t.Fatalf("%d sides are left", s.lanes.sides)
+	}
+}
+
 func TestLaneIdles(t *testing.T) {
 	onLanes(t, func(st *stage, u *udpCore) {
 		a, b := st.join(1), st.join(2)

@@ -38,7 +38,7 @@ const inlineCRL = 64 << 10
 func (s *Server) compare(c *client, spread int) api.Versions {
 	current := s.cfg.Versions(c.net.id, c.id)
 	c.mu.Lock()
-	behind := c.home && !s.cfg.unversioned && c.held != current && !c.closed && !c.last1
+	behind := c.home && !s.cfg.unversioned && differ(c.held, current) && !c.closed && !c.last1
 	if behind {
 		c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: spread}))
 		c.wakeLocked()
@@ -53,6 +53,15 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 	s.behind[c] = s.now()
 	s.armLocked(nudgeEvery)
 	return current
+}
+
+// differ reports whether a node does not hold what it should. A relay that was
+// not told of a node's config yet knows only the revocation list.
+func differ(held, current api.Versions) bool {
+	if current.Config.IsZero() {
+		return held.CRL != current.CRL
+	}
+	return held != current
 }
 
 // spread is over how many milliseconds the clients of a network should spread

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -229,6 +228,7 @@ func BenchmarkLane(b *testing.B) {
 					}
 				}()
 				var got atomic.Int64
+				more, late := make(chan struct{}, 1), time.NewTimer(0)
 				received := make(chan struct{})
 				sock, err := newUDPSocket(to) // large buffers, GRO
 				if err != nil {
@@ -243,6 +243,10 @@ func BenchmarkLane(b *testing.B) {
 							n += int(rx.rx.hdr[i].n)
 						}
 						got.Add(int64(n / size))
+						select {
+						case more <- struct{}{}:
+						default:
+						}
 					}
 				}()
 				d := append(lane.AppendHeader(nil, side.id), make([]byte, size-lane.HeaderLen)...)
@@ -257,8 +261,11 @@ func BenchmarkLane(b *testing.B) {
 					if out.add(d); i%int64(gso) == int64(gso)-1 {
 						out.flush()
 						// As many on the way as the buffers hold.
-						for since := time.Now(); i-got.Load()-lost > 1500; {
-							if runtime.Gosched(); time.Since(since) > time.Second {
+						for i-got.Load()-lost > 1500 {
+							late.Reset(time.Second)
+							select {
+							case <-more:
+							case <-late.C:
 								lost = i - got.Load()
 							}
 						}
