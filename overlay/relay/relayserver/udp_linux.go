@@ -330,7 +330,46 @@ func (u *udpLoop) flush() {
 	if u.tx.n == 0 {
 		return
 	}
+	u.prepare()
 	var bytes, dropped uint64
+	for u.tx.sent = 0; u.tx.sent < u.tx.n; {
+		before := u.tx.sent
+		err := u.tx.sock.raw.Write(u.sendf)
+		for i := before; i < u.tx.sent; i++ {
+			if m := &u.tx.msg[i]; m.to != nil {
+				bytes += uint64(m.bytes)
+			}
+		}
+		if err == nil {
+			err = u.tx.err
+		}
+		if err == nil {
+			continue
+		}
+		m := &u.tx.msg[u.tx.sent]
+		switch {
+		case errors.Is(err, unix.EIO) && m.segs > 1:
+			// The interface cannot make checksums, so it cannot cut either.
+			u.tx.sock.gso.Store(false)
+			u.single(u.tx.sent)
+			bytes += uint64(m.bytes)
+			u.tx.sent++
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, net.ErrClosed):
+			for ; u.tx.sent < u.tx.n; u.tx.sent++ {
+				dropped += uint64(u.tx.msg[u.tx.sent].bytes)
+			}
+		default: // no way to this one: too long, unreachable, forbidden
+			dropped += uint64(m.bytes)
+			u.tx.sent++
+		}
+	}
+	u.tx.n = 0
+	u.s.lanes.bytes.Add(bytes)
+	u.s.lanes.dropped.Add(dropped)
+}
+
+// prepare writes the heads of what is queued.
+func (u *udpLoop) prepare() {
 	for i := range u.tx.n {
 		m, h := &u.tx.msg[i], &u.tx.hdr[i].hdr
 		if m.to != nil {
@@ -348,39 +387,6 @@ func (u *udpLoop) flush() {
 		h.Iov = &m.iov[0]
 		h.SetIovlen(m.iovs)
 	}
-	for u.tx.sent = 0; u.tx.sent < u.tx.n; {
-		before := u.tx.sent
-		err := u.tx.sock.raw.Write(u.sendf)
-		for _, m := range u.tx.msg[before:u.tx.sent] {
-			bytes += uint64(m.bytes)
-		}
-		if err == nil {
-			err = u.tx.err
-		}
-		if err == nil {
-			continue
-		}
-		m := &u.tx.msg[u.tx.sent]
-		switch {
-		case errors.Is(err, unix.EIO) && m.segs > 1:
-			// The interface cannot make checksums, so it cannot cut either.
-			u.tx.sock.gso.Store(false)
-			u.single(u.tx.sent)
-			bytes += uint64(m.bytes)
-			u.tx.sent++
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, net.ErrClosed):
-			for _, m := range u.tx.msg[u.tx.sent:u.tx.n] {
-				dropped += uint64(m.bytes)
-			}
-			u.tx.sent = u.tx.n
-		default: // no way to this one: too long, unreachable, forbidden
-			dropped += uint64(m.bytes)
-			u.tx.sent++
-		}
-	}
-	u.tx.n = 0
-	u.s.lanes.bytes.Add(bytes)
-	u.s.lanes.dropped.Add(dropped)
 }
 
 // send is for RawConn.Write. It never waits.

@@ -181,6 +181,73 @@ func TestForwardingMakesNoGarbage(t *testing.T) {
 	}
 }
 
+// Where the kernel does not cut, because it cannot at all or because an
+// interface cannot, each datagram leaves by itself.
+func TestWithoutGSO(t *testing.T) {
+	for name, f := range map[string]func(u *udpLoop, to *binding, run []byte, seg int){
+		"kernel": func(u *udpLoop, to *binding, run []byte, seg int) {
+			u.sock.gso.Store(false)
+			u.forward(to, run, seg)
+			u.flush()
+		},
+		"interface": func(u *udpLoop, to *binding, run []byte, seg int) {
+			u.forward(to, run, seg)
+			u.prepare()
+			u.single(0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, _, _, b, from := served(t)
+			const seg, segs = 500, 150 // the last is shorter, and more than the kernel cuts at once
+			run := packet(1, seg*segs-100)
+			if name == "interface" {
+				run = run[:seg*50-100]
+			}
+			f(u, from.other.at.Load(), run, seg)
+			b.SetReadDeadline(time.Now().Add(patient))
+			var buf [2000]byte
+			for len(run) > 0 {
+				n, err := b.Read(buf[:])
+				if want := min(seg, len(run)); err != nil || !bytes.Equal(buf[:n], run[:want]) {
+					t.Fatalf("%d bytes, want %d, or changed; %v; %d are left", n, want, err, len(run))
+				}
+				run = run[n:]
+			}
+		})
+	}
+}
+
+// Datagrams that were received one by one leave in one call when they go to
+// one address.
+func TestGather(t *testing.T) {
+	u, _, a, b, from := served(t)
+	to, back := from.other.at.Load(), from.at.Load()
+	p := func(n int) []byte { return packet(1, n) }
+	for _, x := range []struct {
+		to  *binding
+		len int
+	}{{to, 900}, {back, 100}, {to, 900}, {to, 900}, {back, 100}, {to, 300}, {to, 900}, {back, 200}} {
+		u.forward(x.to, p(x.len), x.len)
+	}
+	var got []string
+	for _, m := range u.tx.msg[:u.tx.n] {
+		got = append(got, fmt.Sprintf("%v %dx%d=%d", m.to == to, m.segs, m.seg, m.bytes))
+	}
+	if want := "[true 4x900=3000 false 2x100=200 true 1x900=900 false 1x200=200]"; fmt.Sprint(got) != want {
+		t.Fatalf("%v, want %s", got, want)
+	}
+	u.flush()
+	for c, want := range map[*net.UDPConn][]int{b: {900, 900, 900, 300, 900}, a: {100, 100, 200}} {
+		var buf [2000]byte
+		c.SetReadDeadline(time.Now().Add(patient))
+		for _, w := range want {
+			if n, err := c.Read(buf[:]); err != nil || n != w {
+				t.Fatalf("%d bytes, want %d; %v", n, w, err)
+			}
+		}
+	}
+}
+
 // stepBlind is step without a look at what is forwarded.
 func (u *udpLoop) stepBlind(to *binding) error {
 	if err := u.receive(); err != nil {
