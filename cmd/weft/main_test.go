@@ -282,7 +282,7 @@ func fakeDaemon() {
 	if len(os.Args) > 1 && os.Args[1] == "--joined" {
 		node.state = localapi.StateRunning
 	}
-	l, err := localapi.Listen(os.Getenv("WEFT_SOCKET"))
+	l, err := localapi.Listen(os.Getenv("WEFT_SOCKET"), "")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/cmd/internal/cli"
+	"weft/cmd/internal/service"
 	"weft/dns"
 	"weft/netstack"
 	"weft/overlay"
@@ -42,6 +43,7 @@ type runOptions struct {
 	tun, inbound     string
 	proxy, dns       string
 	socket           string
+	socketGroup      string
 	verbose          bool
 
 	explicit map[string]bool // set by flag or environment
@@ -80,6 +82,7 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens in detail")
+	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket too")
 	f.String("socket", "", "the daemon's socket (default "+defaultSocket()+")")
 	return cmd
 }
@@ -160,7 +163,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	// The state directory comes first: two daemons on one of them would be
 	// one identity twice, and its lock says so best (in Start). Its parents
 	// hold the default socket too.
-	sock, err := localapi.Listen(o.socket)
+	sock, err := localapi.Listen(o.socket, o.socketGroup)
 	if errors.Is(err, localapi.ErrInUse) {
 		return &localapi.Error{Kind: localapi.KindFailed, Message: "a daemon runs already at " + o.socket,
 			Hint: "see: weft status; for a second one choose --state and --socket"}
@@ -170,7 +173,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	defer sock.Close()
 
-	d := services{failed: make(chan error, 3)}
+	d := services{failed: make(chan error, 3), group: o.socketGroup != ""}
 	defer d.close()
 	if err := d.listen(o, log); err != nil {
 		return err
@@ -202,7 +205,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	d.serve(node, sock, log)
 	log.Info("running", "state", o.state, "socket", o.socket, "tun", o.tun, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
-	notifyReady()
+	defer service.Notify(ctx)()
 
 	select {
 	case <-ctx.Done():
@@ -258,6 +261,7 @@ type services struct {
 	proxy  *proxy.Proxy
 	dns    *dns.Server
 	api    *localapi.Server
+	group  bool // the socket is open to a group
 	failed chan error
 }
 
@@ -337,7 +341,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 			}
 		}()
 	}
-	d.api = localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(d.dns), Log: log})
+	d.api = localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(d.dns), Group: d.group, Log: log})
 	go func() {
 		if err := d.api.Serve(sock); !errors.Is(err, http.ErrServerClosed) {
 			d.failed <- fmt.Errorf("local API: %w", err)
@@ -376,21 +380,4 @@ func buildTime() time.Time {
 		}
 	}
 	return time.Time{}
-}
-
-// notifyReady tells systemd (Type=notify) that the daemon is up.
-func notifyReady() {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	if path[0] == '@' {
-		path = "\x00" + path[1:]
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	c.Write([]byte("READY=1"))
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 
 	"weft/overlay/filelock"
 	"weft/overlay/peercred"
@@ -16,12 +18,13 @@ import (
 var ErrInUse = errors.New("another daemon serves it")
 
 // Listen makes the daemon's socket at path: mode 0600, in a directory that is
-// made with mode 0700 when it does not exist. A socket file left behind by a
+// made with mode 0700 when it does not exist; for a group, 0660 and 0755, and
+// whoever may connect is in the group (Server.Group). A socket file left behind by a
 // killed daemon is replaced; whether its daemon lives is decided by a lock
 // (PATH.lock, flock), which the kernel drops with the process, never by
 // trying to connect. Closing the listener removes the socket and the lock.
-func Listen(path string) (net.Listener, error) {
-	if err := checkDir(filepath.Dir(path)); err != nil {
+func Listen(path, group string) (net.Listener, error) {
+	if err := checkDir(filepath.Dir(path), group); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	lock, err := lockSocket(path + ".lock")
@@ -45,7 +48,7 @@ func Listen(path string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: peercred.Private}
 	l, err := lc.Listen(context.Background(), "unix", path)
 	if err == nil {
-		err = os.Chmod(path, 0o600) // where the system ignores the socket's mode
+		err = open(path, group)
 		if err != nil {
 			l.Close()
 		}
@@ -57,9 +60,32 @@ func Listen(path string) (net.Listener, error) {
 	return &listener{Listener: l, lock: lock}, nil
 }
 
+// open lets in who may speak: our own user, or the group too.
+func open(path, group string) error {
+	if group == "" {
+		return os.Chmod(path, 0o600) // where the system ignores the socket's mode
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o660)
+}
+
 // checkDir makes dir, or makes sure that nobody else can swap files in it.
-func checkDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func checkDir(dir, group string) error {
+	mode := os.FileMode(0o700)
+	if group != "" {
+		mode = 0o755
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return err
 	}
 	fi, err := os.Stat(dir)

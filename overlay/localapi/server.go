@@ -31,6 +31,7 @@ type Server struct {
 	dns   func(ctx context.Context, name, qtype string) (DNSAnswer, error)
 	http  *http.Server
 	uid   uint32
+	group bool // whoever may connect may speak
 
 	// streams are the hijacked connections, which http.Server.Close does not
 	// know: their goroutines are waited for in Close.
@@ -45,7 +46,10 @@ type ServerConfig struct {
 	Health func() []Health
 	// DNS asks the daemon's resolver; without it dns query fails.
 	DNS func(ctx context.Context, name, qtype string) (DNSAnswer, error)
-	Log *slog.Logger
+	// Group says that the socket is open to a group: the kernel has checked
+	// who could connect.
+	Group bool
+	Log   *slog.Logger
 }
 
 // NewServer returns a server that does nothing until Serve.
@@ -53,7 +57,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{node: cfg.Node, extra: cfg.Health, dns: cfg.DNS, uid: uint32(os.Getuid())}
+	s := &Server{node: cfg.Node, extra: cfg.Health, dns: cfg.DNS, uid: uint32(os.Getuid()), group: cfg.Group}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /v1/status", s.status)
@@ -107,7 +111,7 @@ func (s *Server) credential(c net.Conn) error {
 	if err != nil {
 		return err
 	}
-	if uid != s.uid && uid != 0 {
+	if uid != s.uid && uid != 0 && !s.group {
 		return errors.New("only the daemon's own user and root may use this socket")
 	}
 	return nil
@@ -231,7 +235,8 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 func (s *Server) netcheck(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
-	reply(w, RunNetcheck(ctx, s.node.Relays()))
+	g, _ := s.node.(Gatherer)
+	reply(w, RunNetcheck(ctx, s.node.Relays(), g))
 }
 
 func (s *Server) query(w http.ResponseWriter, r *http.Request) {
