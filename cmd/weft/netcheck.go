@@ -14,7 +14,7 @@ func netcheckCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "netcheck",
-		Short:             "Measure the ways from here to the server and the relays, and whether UDP works",
+		Short:             "Measure the ways from here to the server and the relays, and what stands in the way of direct paths",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,14 +53,22 @@ func printNetcheck(w io.Writer, n localapi.Netcheck) {
 		fmt.Fprintf(t, "udp\t%s\t%s\n", cli.Plain(s.Server), what)
 	}
 	t.Flush()
-	switch {
-	case len(n.Links) == 0:
+	if len(n.Links) == 0 {
 		fmt.Fprintln(w, "nothing to measure yet: this node knows no server; join with: weft up TOKEN")
-	case n.UDP.Varies:
-		fmt.Fprintf(w, "UDP works, but the NAT here shows a different port to each server (%s)\n", cli.Plain(n.UDP.Endpoint))
-	case n.UDP.Works:
-		fmt.Fprintf(w, "UDP works, from outside this is %s\n", cli.Plain(n.UDP.Endpoint))
-	case len(n.STUN) > 0:
-		fmt.Fprintln(w, "UDP does not get through; everything goes through the relay over TCP")
+		return
 	}
+	t = table(w)
+	for _, f := range []struct {
+		name string
+		c    localapi.FamilyCheck
+	}{{"IPv4", n.IPv4}, {"IPv6", n.IPv6}} {
+		text := cli.Plain(f.c.Text)
+		if f.c.UDP {
+			text = "UDP works, from outside this is " + cli.Plain(f.c.Endpoint) + "; " + text
+		}
+		fmt.Fprintf(t, "%s\t%s\n", f.name, text)
+	}
+	fmt.Fprintf(t, "port mapping\t%s\n", cli.Plain(n.PortMapping.Text))
+	t.Flush()
+	fmt.Fprintln(w, cli.Plain(n.Direct))
 }

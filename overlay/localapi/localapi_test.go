@@ -73,7 +73,7 @@ func serve(t testing.TB, node Node) (*Client, *Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := Listen(filepath.Join(dir, "d", "s"))
+	l, err := Listen(filepath.Join(dir, "d", "s"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestListenRefuses(t *testing.T) {
 
 	file := filepath.Join(dir, "file")
 	os.WriteFile(file, []byte("precious"), 0o600)
-	if _, err := Listen(file); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := Listen(file, ""); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file in the way: %v", err)
 	}
 	if b, _ := os.ReadFile(file); string(b) != "precious" {
@@ -229,7 +229,7 @@ func TestListenRefuses(t *testing.T) {
 	open := filepath.Join(dir, "open")
 	os.Mkdir(open, 0o777)
 	os.Chmod(open, 0o777)
-	if _, err := Listen(filepath.Join(open, "s")); err == nil || !strings.Contains(err.Error(), "writable by others") {
+	if _, err := Listen(filepath.Join(open, "s"), ""); err == nil || !strings.Contains(err.Error(), "writable by others") {
 		t.Errorf("a directory that others can write to: %v", err)
 	}
 
@@ -238,7 +238,7 @@ func TestListenRefuses(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(dir, "l.lock")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(filepath.Join(dir, "l")); err == nil {
+	if _, err := Listen(filepath.Join(dir, "l"), ""); err == nil {
 		t.Error("a lock file that is a symbolic link was followed")
 	}
 }
@@ -260,11 +260,11 @@ func TestListenReplacesLeftovers(t *testing.T) {
 	left.Close()
 	os.WriteFile(path+".lock", nil, 0o600)
 
-	l, err := Listen(path)
+	l, err := Listen(path, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path); !errors.Is(err, ErrInUse) {
+	if _, err := Listen(path, ""); !errors.Is(err, ErrInUse) {
 		t.Fatalf("second daemon: %v, want ErrInUse", err)
 	}
 	l.Close()
@@ -273,7 +273,7 @@ func TestListenReplacesLeftovers(t *testing.T) {
 			t.Errorf("%s is still there after Close", p)
 		}
 	}
-	l, err = Listen(path)
+	l, err = Listen(path, "")
 	if err != nil {
 		t.Fatalf("after Close: %v", err)
 	}
@@ -564,7 +564,7 @@ func TestNetcheck(t *testing.T) {
 	n := RunNetcheck(t.Context(), []Relay{
 		{Name: "server", Server: true, URLs: []string{"https://" + l.Addr().String()}},
 		{ID: "r", Name: "home", URLs: []string{"https://127.0.0.1:1", "::not a url"}, STUN: []string{pc.LocalAddr().String()}, Current: true},
-	})
+	}, nil)
 	if len(n.Links) != 3 || n.Links[0].RTTms == nil || n.Links[0].Kind != "server" || n.Links[1].RTTms != nil || n.Links[1].Error == "" || n.Links[2].Error == "" {
 		t.Errorf("links: %+v", n.Links)
 	}

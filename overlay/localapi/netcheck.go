@@ -1,12 +1,16 @@
 package localapi
 
 import (
+	"cmp"
 	"context"
 	"net"
-	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
+
+	"weft/overlay/gather"
+	"weft/overlay/path"
 )
 
 // Netcheck is what weft netcheck shows: the ways from here to the server side.
@@ -15,7 +19,41 @@ type Netcheck struct {
 	Links  []LinkCheck `json:"links"`  // one per URL of the server and of each relay
 	UDP    UDPCheck    `json:"udp"`
 	When   time.Time   `json:"when"`
-	STUN   []UDPReply  `json:"stun"` // one per STUN address
+	STUN   []UDPReply  `json:"stun"` // one per STUN address, the quickest first
+
+	IPv4        FamilyCheck      `json:"ipv4"`
+	IPv6        FamilyCheck      `json:"ipv6"`
+	PortMapping PortMapCheck     `json:"port_mapping"`
+	Candidates  []CandidateCheck `json:"candidates"` // what peers are told
+	Direct      string           `json:"direct"`     // what it means for direct paths, one sentence
+}
+
+// FamilyCheck is IPv4 or IPv6.
+type FamilyCheck struct {
+	Address  bool   `json:"address"`  // this device has one beyond link-local
+	UDP      bool   `json:"udp"`      // a STUN server answered
+	Endpoint string `json:"endpoint"` // our address as seen from outside
+	// Mapping is none, easy, hard, blocked or unknown; Text says it in words,
+	// and what could not be told.
+	Mapping       string `json:"mapping"`
+	Text          string `json:"text"`
+	STUNAddresses int    `json:"stun_addresses"` // that Mapping comes from
+}
+
+// PortMapCheck is what the gateway does for us.
+type PortMapCheck struct {
+	Asked    bool   `json:"asked"`    // false: switched off, or the node is down
+	Protocol string `json:"protocol"` // pcp, nat-pmp, upnp or ""
+	Gateway  string `json:"gateway"`
+	External string `json:"external"` // the mapped address and port
+	Useless  bool   `json:"useless"`  // the gateway is behind another NAT itself
+	Text     string `json:"text"`
+}
+
+// CandidateCheck is an address that peers are told.
+type CandidateCheck struct {
+	Addr string `json:"addr"`
+	Type string `json:"type"` // manual, mapped, stun or host
 }
 
 // LinkCheck is one TCP connection tried.
@@ -28,9 +66,10 @@ type LinkCheck struct {
 	Error   string   `json:"error"`
 }
 
-// UDPReply is one STUN request.
+// UDPReply is one address of a STUN server.
 type UDPReply struct {
-	Server   string   `json:"server"`
+	Server   string   `json:"server"`   // as configured
+	Address  string   `json:"address"`  // one of its addresses
 	Endpoint string   `json:"endpoint"` // our address as seen from there
 	RTTms    *float64 `json:"rtt_ms"`
 	Error    string   `json:"error"`
@@ -46,19 +85,16 @@ type UDPCheck struct {
 	Varies bool `json:"varies"`
 }
 
-// linkTimeout bounds one TCP handshake, udpTimeout all tries of one STUN
-// request.
-const (
-	linkTimeout = 5 * time.Second
-	udpTimeout  = 2 * time.Second
-)
+// linkTimeout bounds one TCP handshake.
+const linkTimeout = 5 * time.Second
 
 // maxChecks bounds what a long relay list can make one netcheck do.
 const maxChecks = 64
 
 // RunNetcheck measures all of relays at once; it takes as long as the slowest
-// answer, at most 5 s.
-func RunNetcheck(ctx context.Context, relays []Relay) Netcheck {
+// answer, at most 8 s. node, which may be nil, looks for what peers can reach.
+// Links come in the order of their round trips, the server's first.
+func RunNetcheck(ctx context.Context, relays []Relay, node Gatherer) Netcheck {
 	n := Netcheck{Schema: "netcheck/1", When: time.Now().UTC().Truncate(time.Second), Links: []LinkCheck{}, STUN: []UDPReply{}}
 	var stun []string
 	for _, r := range relays {
@@ -81,21 +117,41 @@ func RunNetcheck(ctx context.Context, relays []Relay) Netcheck {
 	for i := range n.Links {
 		wg.Go(func() { n.Links[i].run(ctx) })
 	}
-	wg.Go(func() { n.STUN = checkSTUN(ctx, stun) })
+	var seen *gather.Snapshot
+	wg.Go(func() { seen = look(ctx, stun, node) })
 	wg.Wait()
 
-	for _, r := range n.STUN {
-		if r.Endpoint == "" {
-			continue
+	slices.SortStableFunc(n.Links, func(a, b LinkCheck) int {
+		if a.Kind != b.Kind {
+			return -cmp.Compare(a.Kind, b.Kind)
 		}
-		n.UDP.Works = true
-		if n.UDP.Endpoint == "" {
-			n.UDP.Endpoint = r.Endpoint
-		} else if sameFamily(n.UDP.Endpoint, r.Endpoint) && n.UDP.Endpoint != r.Endpoint {
-			n.UDP.Varies = true
-		}
+		return byRTT(a.RTTms, b.RTTms)
+	})
+	n.STUN = replies(seen)
+	n.IPv4, n.IPv6 = familyCheck("IPv4", seen.IPv4), familyCheck("IPv6", seen.IPv6)
+	n.PortMapping = portMapCheck(seen.PortMap)
+	n.UDP.Works = n.IPv4.UDP || n.IPv6.UDP
+	n.UDP.Endpoint = cmp.Or(n.IPv4.Endpoint, n.IPv6.Endpoint)
+	n.UDP.Varies = seen.IPv4.Mapping == path.MappingHard || seen.IPv6.Mapping == path.MappingHard
+	n.Candidates = []CandidateCheck{}
+	for _, c := range seen.Candidates {
+		n.Candidates = append(n.Candidates, CandidateCheck{Addr: c.Addr.String(), Type: string(c.Type)})
 	}
+	n.Direct = direct(seen)
 	return n
+}
+
+// byRTT puts what failed last.
+func byRTT(a, b *float64) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	}
+	return cmp.Compare(*a, *b)
 }
 
 func (l *LinkCheck) run(ctx context.Context) {
@@ -136,9 +192,3 @@ func (l *LinkCheck) run(ctx context.Context) {
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-func sameFamily(a, b string) bool {
-	x, err1 := netip.ParseAddrPort(a)
-	y, err2 := netip.ParseAddrPort(b)
-	return err1 == nil && err2 == nil && x.Addr().Is4() == y.Addr().Is4()
-}

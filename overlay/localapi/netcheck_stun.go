@@ -2,106 +2,127 @@ package localapi
 
 import (
 	"context"
-	"crypto/rand"
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
-	"weft/overlay/stun"
+	"weft/overlay/gather"
 )
 
-// checkSTUN asks each server from one UDP socket per address family, three
-// tries each within udpTimeout.
-func checkSTUN(ctx context.Context, servers []string) []UDPReply {
-	replies := make([]UDPReply, len(servers)) // never nil, so that JSON has a list
-	addrs := make([]netip.AddrPort, len(servers))
-	for i, s := range servers {
-		replies[i].Server = s
-		a, err := resolveUDP(ctx, s)
-		if err != nil {
-			replies[i].Error = err.Error()
-			continue
-		}
-		addrs[i] = a
-	}
-	for _, family := range []string{"udp4", "udp6"} {
-		var mine []int
-		for i, a := range addrs {
-			if a.IsValid() && a.Addr().Is4() == (family == "udp4") {
-				mine = append(mine, i)
-			}
-		}
-		if len(mine) > 0 {
-			askSTUN(ctx, family, addrs, mine, replies)
-		}
-	}
-	return replies
+// Gatherer is what a Node can be besides: one that looks, over its own UDP
+// sockets, where it can be reached, and says what it found. Without it, and
+// while the node is down, netcheck looks over sockets of its own, and asks no
+// gateway.
+type Gatherer interface {
+	Gather(ctx context.Context) (*gather.Snapshot, error)
 }
 
-func resolveUDP(ctx context.Context, hostport string) (netip.AddrPort, error) {
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return netip.AddrPort{}, err
+// gatherTimeout bounds a look: a round of STUN, and a gateway that answers in
+// no protocol.
+const gatherTimeout = 8 * time.Second
+
+// look has the node look, or does so itself.
+func look(ctx context.Context, servers []string, node Gatherer) *gather.Snapshot {
+	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
+	defer cancel()
+	if node != nil {
+		if s, err := node.Gather(ctx); err == nil {
+			return s
+		}
 	}
-	p, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
+	var socks sockets
+	defer socks.close()
+	g := gather.New(gather.Config{Send: socks.send, Ports: socks.ports})
+	defer g.Close()
+	socks.open(g)
+	g.Start()
+	g.SetServers(servers)
+	s, err := g.Check(ctx)
 	if err != nil {
-		return netip.AddrPort{}, err
+		s = g.Snapshot()
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return netip.AddrPortFrom(ips[0].Unmap(), uint16(p)), nil
+	return s
 }
 
-// askSTUN fills replies[i] for each i of mine. The socket lives only as long
-// as the check does and takes nothing but answers to what was asked.
-func askSTUN(ctx context.Context, family string, addrs []netip.AddrPort, mine []int, replies []UDPReply) {
-	conn, err := net.ListenUDP(family, nil)
-	if err != nil {
-		for _, i := range mine {
-			replies[i].Error = err.Error()
-		}
-		return
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
+// sockets are a UDP socket for each family that there is. They live only as
+// long as the check does, and what they take are answers to what was asked.
+type sockets struct {
+	v4, v6 *net.UDPConn
+	wg     sync.WaitGroup
+}
 
-	ids := map[stun.TxID]int{}
-	sent := map[int]time.Time{}
-	open := len(mine)
-	buf := make([]byte, 1500)
-	for try := 0; try < 3 && open > 0; try++ {
-		for _, i := range mine {
-			if replies[i].Endpoint != "" {
-				continue
+func (s *sockets) open(g *gather.Gatherer) {
+	read := func(c *net.UDPConn) {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
 			}
-			var id stun.TxID
-			rand.Read(id[:])
-			ids[id] = i
-			sent[i] = time.Now()
-			conn.WriteToUDPAddrPort(stun.AppendRequest(nil, id), addrs[i])
-		}
-		conn.SetReadDeadline(time.Now().Add(udpTimeout / 3))
-		for open > 0 {
-			n, from, err := conn.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				break
+			if err == nil { // else an ICMP error about a question, for example
+				g.STUN(buf[:n], from)
 			}
-			id, mapped, perr := stun.ParseResponse(buf[:n])
-			i, asked := ids[id]
-			if perr != nil || !asked || replies[i].Endpoint != "" || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != addrs[i] {
-				continue
-			}
-			rtt := ms(time.Since(sent[i]))
-			replies[i].Endpoint, replies[i].RTTms = mapped.String(), &rtt
-			open--
 		}
 	}
-	for _, i := range mine {
-		if replies[i].Endpoint == "" {
-			replies[i].Error = "UDP to it is blocked, or it is down"
+	var err error
+	if s.v4, err = net.ListenUDP("udp4", nil); err == nil {
+		s.wg.Go(func() { read(s.v4) })
+	}
+	if s.v6, err = net.ListenUDP("udp6", nil); err == nil {
+		s.wg.Go(func() { read(s.v6) })
+	}
+}
+
+func (s *sockets) close() {
+	for _, c := range []*net.UDPConn{s.v4, s.v6} {
+		if c != nil {
+			c.Close()
 		}
 	}
+	s.wg.Wait()
+}
+
+func (s *sockets) ports() (v4, v6 uint16) {
+	port := func(c *net.UDPConn) uint16 {
+		if c == nil {
+			return 0
+		}
+		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	}
+	return port(s.v4), port(s.v6)
+}
+
+func (s *sockets) send(b []byte, to netip.AddrPort) error {
+	c := s.v4
+	if to.Addr().Is6() {
+		c = s.v6
+	}
+	if c == nil {
+		return net.ErrClosed
+	}
+	_, err := c.WriteToUDPAddrPort(b, to)
+	return err
+}
+
+// replies lists the STUN answers, the quickest first, then what failed.
+func replies(s *gather.Snapshot) []UDPReply {
+	out := []UDPReply{} // never nil, so that JSON has a list
+	for _, a := range s.Answers {
+		r := UDPReply{Server: a.Server, Error: a.Err}
+		if a.Addr.IsValid() {
+			r.Address = a.Addr.String()
+		}
+		if a.Seen.IsValid() {
+			rtt := ms(a.RTT)
+			r.Endpoint, r.RTTms = a.Seen.String(), &rtt
+		} else if r.Error == "" {
+			r.Error = "no answer"
+		}
+		out = append(out, r)
+	}
+	slices.SortStableFunc(out, func(a, b UDPReply) int { return byRTT(a.RTTms, b.RTTms) })
+	return out
 }
