@@ -107,7 +107,8 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		runCmd(), upCmd(), downCmd(), logoutCmd(), statusCmd(), ipCmd(), pingCmd(), ncCmd(), sshCmd(),
-		forwardCmd(), dnsCmd(), netcheckCmd(), waitCmd(), doctorCmd(), bugreportCmd(), versionCmd(),
+		forwardCmd(), dnsCmd(), netcheckCmd(), waitCmd(), doctorCmd(), bugreportCmd(),
+		installCmd(), uninstallCmd(), versionCmd(),
 	)
 	return root
 }

@@ -19,7 +19,9 @@ const Watchdog = 10 * time.Minute
 
 // Service is one daemon.
 type Service struct {
-	Name        string   // "weft" or "weft-server": also its user, and its directories in /var/lib and /run
+	Name        string   // "weft" or "weft-server": also its directories in /var/lib and /run
+	User        string   // of systemd's making; "" is Name
+	Group       string   // one that exists, which the daemon is to be in too; "" for none
 	Description string   // one line
 	Program     string   // absolute path
 	Args        []string // after the program
@@ -35,10 +37,15 @@ func (s Service) Systemd() string {
 	var b strings.Builder
 	s.unit(&b, "network-online.target")
 	s.serviceSection(&b)
-	fmt.Fprintf(&b, `
-DynamicUser=yes
-User=%[1]s
-StateDirectory=%[1]s
+	user := s.User
+	if user == "" {
+		user = s.Name
+	}
+	fmt.Fprintf(&b, "\nDynamicUser=yes\nUser=%s\n", user)
+	if s.Group != "" {
+		fmt.Fprintf(&b, "SupplementaryGroups=%s\n", s.Group)
+	}
+	fmt.Fprintf(&b, `StateDirectory=%[1]s
 StateDirectoryMode=0700
 RuntimeDirectory=%[1]s
 RuntimeDirectoryMode=0755
@@ -68,6 +75,9 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
 `, s.Name)
+	if s.Group != "" {
+		b.WriteString("SystemCallFilter=@chown\n") // it gives its socket to the group
+	}
 	if s.LowPorts {
 		b.WriteString("AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n")
 	} else {

@@ -1,0 +1,428 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/cmd/internal/service"
+	"weft/overlay/localapi"
+	"weft/overlay/release"
+)
+
+// Where an installed node lives, on a system that has no other custom.
+const (
+	installedProgram = "/usr/local/bin/weft"
+	installedState   = "/var/lib/weft"
+	firstBootToken   = "/etc/weft/token"
+	socketGroup      = "weft"
+	unitUser         = "weft-node" // not the group's name: systemd takes a user of that name for granted then
+)
+
+type installOptions struct {
+	token, tokenFile string
+	hostname, tun    string
+	user, firstBoot  bool
+	release, print   string
+}
+
+func installCmd() *cobra.Command {
+	var o installOptions
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Make weft a service of this machine, and join",
+		Long: `Make weft a service of this machine that starts at every boot, and join the
+network if a token is given. Doing it again repairs or upgrades.
+
+For a golden image: weft install --first-boot --token-file FILE (a reusable
+token) starts nothing now; each copy of the image joins as a device of its own
+when it boots for the first time.
+
+Without root: weft install --user makes a service of this user.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.print != "" {
+				return printService(cmd, o)
+			}
+			return o.install(cmd)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.token, "token", "", "join with this token (seen by all in the process list)")
+	f.StringVar(&o.tokenFile, "token-file", "", "join with the token in this file; - is standard input")
+	f.StringVar(&o.hostname, "hostname", "", "name to ask for when joining (default: this machine's)")
+	f.StringVar(&o.tun, "tun", "", "make a network interface of this name (default: none, user space)")
+	f.BoolVar(&o.user, "user", false, "a service of this user, without root")
+	f.BoolVar(&o.firstBoot, "first-boot", false, "join when the machine boots for the first time, not now")
+	f.StringVar(&o.release, "release", "", "directory with manifest.json, its signature and release.pub: refuse to install a program that it does not name")
+	f.StringVar(&o.print, "print", "", "only print the service file for systemd, systemd-user, procd, openrc or launchd")
+	return cmd
+}
+
+func uninstallCmd() *cobra.Command {
+	var purge, ofUser bool
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take the service off this machine again",
+		Long: `Take the service and the program off this machine. The identity stays, so that
+installing again makes it the same device, unless --purge is given: then it is
+given up here and on the server, and nothing is left.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstall(cmd, ofUser, purge) },
+	}
+	cmd.Flags().BoolVar(&purge, "purge", false, "give the identity up and remove the state too")
+	cmd.Flags().BoolVar(&ofUser, "user", false, "the service of this user")
+	return cmd
+}
+
+// nodeService describes the daemon to a service manager.
+func nodeService(kind service.Kind, o installOptions) (service.Service, service.Place) {
+	s := service.Service{
+		Name: "weft", Description: "weft: reach this device by its name", Program: installedProgram,
+		Args:    []string{"run", "--state", installedState, "--socket", systemSocket},
+		Cleanup: []string{"dns", "restore"},
+	}
+	var place service.Place
+	switch kind {
+	case service.Systemd:
+		s.User, s.Group = unitUser, socketGroup
+		s.Environment = []string{"WEFT_SOCKET_GROUP=" + socketGroup}
+	case service.SystemdUser:
+		place.Home, _ = os.UserHomeDir()
+		if place.Config = os.Getenv("XDG_CONFIG_HOME"); !filepath.IsAbs(place.Config) {
+			place.Config = filepath.Join(place.Home, ".config")
+		}
+		s.Program = filepath.Join(place.Home, ".local/bin/weft")
+		s.Args, s.Cleanup = []string{"run"}, nil
+	case service.Procd:
+		s.Program = "/usr/bin/weft"
+		s.Args = []string{"run", "--state", "/etc/weft/state", "--socket", systemSocket} // /var is in memory there
+	case service.Windows:
+		data := os.Getenv("ProgramData")
+		s.Program = filepath.Join(os.Getenv("ProgramFiles"), "weft", "weft.exe")
+		s.Args = []string{"run", "--state", filepath.Join(data, "weft"), "--socket", filepath.Join(data, "weft", "weft.sock")}
+	}
+	if o.hostname != "" {
+		s.Args = append(s.Args, "--hostname", o.hostname)
+	}
+	if o.tun != "" && kind != service.Systemd { // there it is a drop-in
+		s.Args = append(s.Args, "--tun", o.tun)
+	}
+	return s, place
+}
+
+// stateOf and socketOf are those of an installed node.
+func stateOf(s service.Service) string  { return argument(s, "--state", userState()) }
+func socketOf(s service.Service) string { return argument(s, "--socket", userSocket()) }
+
+func argument(s service.Service, flag, otherwise string) string {
+	for i, a := range s.Args[:max(len(s.Args)-1, 0)] {
+		if a == flag {
+			return s.Args[i+1]
+		}
+	}
+	return otherwise
+}
+
+func printService(cmd *cobra.Command, o installOptions) error {
+	s, _ := nodeService(service.Kind(o.print), o)
+	text, err := s.Text(service.Kind(o.print))
+	if err != nil {
+		return usagef("%w; there are systemd, systemd-user, procd, openrc and launchd", err)
+	}
+	_, err = fmt.Fprint(cmd.OutOrStdout(), text)
+	return err
+}
+
+func (o *installOptions) install(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	if o.user && (o.tun != "" || o.firstBoot) {
+		return usagef("--user cannot go with --tun or --first-boot: both take root")
+	}
+	if o.firstBoot && o.token == "" && o.tokenFile == "" {
+		return usagef("--first-boot wants a token: --token-file FILE, with a reusable one from weft-server keys create --reusable")
+	}
+	if err := rights(o.user, "install"); err != nil {
+		return err
+	}
+	kind, err := service.Detect(runtime.GOOS, "/", o.user)
+	if err != nil {
+		return &localapi.Error{Kind: localapi.KindFailed, Message: err.Error(), Hint: "start it by other means: weft run --token-file FILE"}
+	}
+	token, err := o.readToken(cmd)
+	if err != nil {
+		return err
+	}
+	s, place := nodeService(kind, *o)
+	if o.release != "" {
+		if err := checkRelease(o.release, stateOf(s)); err != nil {
+			return err
+		}
+	}
+	joined := fileExists(filepath.Join(stateOf(s), "node.json"))
+	if o.firstBoot && joined {
+		return &localapi.Error{Kind: localapi.KindFailed, Message: "this machine has joined already, and every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
+	}
+	if err := placeProgram(s.Program); err != nil {
+		return err
+	}
+	if kind == service.Systemd || kind == service.OpenRC {
+		makeGroup(ctx, socketGroup)
+	}
+	if err := service.Apply(ctx, s.Install(kind, place, o.tun, !o.firstBoot)); err != nil {
+		return fmt.Errorf("install the service: %w", err)
+	}
+	out := cmd.OutOrStdout()
+	if o.firstBoot {
+		if err := o.prepareFirstBoot(ctx, kind, s, token); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "installed; each copy of this machine joins when it boots for the first time")
+		return nil
+	}
+	return o.joinInstalled(cmd, s, token, joined)
+}
+
+func (o *installOptions) readToken(cmd *cobra.Command) (string, error) {
+	switch {
+	case o.token != "" && o.tokenFile != "":
+		return "", usagef("give the token once: --token or --token-file")
+	case o.tokenFile == "-":
+		return readToken(cmd.InOrStdin(), "standard input")
+	case o.tokenFile != "":
+		return readTokenFile(o.tokenFile)
+	case o.token != "":
+		return checkToken(o.token, "--token")
+	}
+	return "", nil
+}
+
+// joinInstalled waits for the service, joins, and says what there is now.
+func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, token string, joined bool) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 60*time.Second)
+	defer cancel()
+	c := localapi.NewClient(socketOf(s))
+	for c.Health(ctx) != nil {
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return &localapi.Error{Kind: localapi.KindFailed, Message: "the service was installed but does not answer", Hint: "see: journalctl -u weft -e, or logread"}
+		}
+	}
+	if token == "" && !joined {
+		fmt.Fprintln(cmd.OutOrStdout(), "installed and running; join with: weft up TOKEN")
+		return nil
+	}
+	if !joined {
+		if _, err := c.Up(ctx, token); err != nil {
+			return err
+		}
+	}
+	if err := c.Wait(ctx, "", 30*time.Second); err != nil {
+		return err
+	}
+	st, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if o.release != "" {
+		// Pinned with the identity, so that another release has to be of the
+		// same owner.
+		if err := pinRelease(o.release, stateOf(s)); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", cli.Plain(st.Self.FQDN), st.Self.IPv4, st.Self.IPv6)
+	fmt.Fprintf(cmd.OutOrStdout(), "Reach it from your laptop: weft ssh %s, or http://%s/ through the proxy.\n", cli.Plain(st.Self.Name), cli.Plain(st.Self.Name))
+	return nil
+}
+
+// prepareFirstBoot leaves the token where only root finds it, and what joins
+// with it at the next boot.
+func (o *installOptions) prepareFirstBoot(ctx context.Context, kind service.Kind, s service.Service, token string) error {
+	if err := os.MkdirAll(filepath.Dir(firstBootToken), 0o755); err != nil {
+		return err
+	}
+	if err := service.WriteFile(firstBootToken, []byte(token+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the token for the first boot: %w", err)
+	}
+	if kind != service.Systemd {
+		// The daemon is root there and reads the file itself; it needs it no
+		// more once it has joined.
+		s.Args = append(s.Args, "--token-file", firstBootToken)
+		return service.Apply(ctx, s.Install(kind, service.Place{}, o.tun, false))
+	}
+	return service.Apply(ctx, service.FirstBoot(s.Program, socketOf(s), firstBootToken))
+}
+
+// rights refuses what cannot work before anything has been changed.
+func rights(ofUser bool, verb string) error {
+	root := os.Geteuid() == 0 || runtime.GOOS == "windows"
+	switch {
+	case !ofUser && !root:
+		return &localapi.Error{Kind: localapi.KindFailed, Message: "this takes root", Hint: "sudo weft " + verb + ", or for a service of your own: weft " + verb + " --user"}
+	case ofUser && root:
+		return usagef("--user as root would be a service of root's; leave --user away")
+	}
+	return nil
+}
+
+// placeProgram copies this very program to where the service expects it.
+func placeProgram(to string) error {
+	from, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if a, err := os.Stat(from); err == nil {
+		if b, err := os.Stat(to); err == nil && os.SameFile(a, b) {
+			return nil
+		}
+	}
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("read this program: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return fmt.Errorf("install the program: %w", err)
+	}
+	if err := service.WriteFile(to, b, 0o755); err != nil {
+		return fmt.Errorf("install the program: %w", err)
+	}
+	return nil
+}
+
+// makeGroup makes the group whose members may use the socket. Where that does
+// not work, root still may.
+func makeGroup(ctx context.Context, name string) {
+	if _, err := user.LookupGroup(name); err == nil {
+		return
+	}
+	for _, c := range [][]string{{"groupadd", "--system", name}, {"addgroup", "-S", name}} {
+		if exec.CommandContext(ctx, c[0], c[1:]...).Run() == nil {
+			return
+		}
+	}
+}
+
+// pinnedKey is the release key that this device trusts, in its state directory.
+const pinnedKey = "release.pub"
+
+// checkRelease makes sure that this program is named by a manifest that the
+// owner of the network has signed: with the key pinned at the last install, or,
+// the first time, with the one that came along.
+func checkRelease(dir, state string) error {
+	d, err := release.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if b, err := os.ReadFile(filepath.Join(state, pinnedKey)); err == nil {
+		key, err := release.ParseKey(b)
+		if err != nil {
+			return fmt.Errorf("the release key pinned in %s: %w", state, err)
+		}
+		if !key.Equal(d.Key) {
+			return &localapi.Error{Kind: localapi.KindDenied, Message: "this release is signed with another key than the one that this device has trusted since it joined",
+				Hint: "if the owner of the network did that, remove " + filepath.Join(state, pinnedKey) + "; if not, the server is in wrong hands"}
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the pinned release key: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	_, sum, err := release.Sum(self)
+	if err != nil {
+		return err
+	}
+	if !d.Names("weft", sum) {
+		return &localapi.Error{Kind: localapi.KindDenied, Message: "this program is not part of the release that the owner of the network has signed", Hint: "download it again from your server's /install"}
+	}
+	return nil
+}
+
+// pinRelease keeps the key for the next time.
+func pinRelease(dir, state string) error {
+	path := filepath.Join(state, pinnedKey)
+	if fileExists(path) {
+		return nil
+	}
+	b, err := os.ReadFile(filepath.Join(dir, release.KeyName))
+	if err != nil {
+		return err
+	}
+	if err := service.WriteFile(path, b, 0o644); err != nil {
+		return fmt.Errorf("pin the release key: %w", err)
+	}
+	return nil
+}
+
+func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+func uninstall(cmd *cobra.Command, ofUser, purge bool) error {
+	if err := rights(ofUser, "uninstall"); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	kind, err := service.Detect(runtime.GOOS, "/", ofUser)
+	if err != nil {
+		return err
+	}
+	s, place := nodeService(kind, installOptions{})
+	if purge {
+		c := localapi.NewClient(socketOf(s))
+		if c.Health(ctx) == nil {
+			if err := c.Logout(ctx); err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "weft: the server could not be told, delete the device in the console: "+oneLine(err.Error()))
+			}
+		}
+	}
+	if err := service.Apply(ctx, s.Uninstall(kind, place)); err != nil {
+		return fmt.Errorf("uninstall the service: %w", err)
+	}
+	remove := []string{s.Program, firstBootToken}
+	if kind == service.Systemd {
+		if err := service.Apply(ctx, service.NoFirstBoot()); err != nil {
+			return err
+		}
+	}
+	for _, path := range remove {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && runtime.GOOS != "windows" {
+			return fmt.Errorf("uninstall: %w", err)
+		}
+	}
+	os.Remove(filepath.Dir(firstBootToken)) // if nothing else is in it
+	if !purge {
+		fmt.Fprintf(cmd.OutOrStdout(), "uninstalled; the identity stays in %s (--purge removes it too)\n", stateOf(s))
+		return nil
+	}
+	dirs := []string{stateOf(s)}
+	if kind == service.Systemd {
+		// With DynamicUser the directory is a link into private.
+		dirs = append(dirs, strings.Replace(stateOf(s), "/var/lib/", "/var/lib/private/", 1))
+	}
+	for _, dir := range dirs {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove the state: %w", err)
+		}
+	}
+	for _, c := range [][]string{{"groupdel", socketGroup}, {"delgroup", socketGroup}} {
+		if kind != service.SystemdUser && exec.CommandContext(ctx, c[0], c[1:]...).Run() == nil {
+			break
+		}
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), "uninstalled; nothing is left")
+	return nil
+}
