@@ -22,6 +22,7 @@
 //	crash_test.go      kill -9 at random moments
 //	embed_test.go      weft inside of another program
 //	console_test.go    the console's first page
+//	portmap_test.go    port mappings, by miniupnpd
 //	idle_test.go       what an idle device costs
 //
 // Not here: a wrong clock at boot. Namespaces have no clock of their own, and
