@@ -1,0 +1,5 @@
+//go:build !race
+
+package relayserver
+
+const raceEnabled = false
