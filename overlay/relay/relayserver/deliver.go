@@ -1,0 +1,112 @@
+package relayserver
+
+import (
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// From one client into another's queue. All of this runs in the goroutine that
+// reads the sender, which is how TCP slows a sender down.
+
+const (
+	packetRoom  = 192 << 10
+	sessionRoom = 64 << 10
+
+	// patience is how long the reader of a sender waits for a destination
+	// that is taking data, and how long that may have been in one write to
+	// still count as such. A sender that sent to more than one node within
+	// mixedFor has less of it: one of them must not hold up the others.
+	patience      = 100 * time.Millisecond
+	patienceMixed = 5 * time.Millisecond
+	mixedFor      = time.Second
+)
+
+// deliver queues packets from another client, called by the goroutine that
+// reads that one.
+func (c *client) deliver(from *client, run []byte, now int64) {
+	wait := patience
+	if now < from.mixed {
+		wait = patienceMixed
+	}
+	c.mu.Lock()
+	for c.packets.bytes+len(run) > c.packets.limit && !c.closed && !c.last1 && c.taking(wait) {
+		if n := c.packets.fits(run); n > 0 {
+			c.packets.put(from.id, run[:n])
+			run = run[n:]
+			c.wakeLocked()
+		}
+		if !c.waitRoom(wait) {
+			break
+		}
+	}
+	if c.closed || c.last1 || len(run) == 0 {
+		c.mu.Unlock()
+		return
+	}
+	dropped := c.packets.put(from.id, run)
+	c.wakeLocked()
+	c.mu.Unlock()
+	if dropped > 0 {
+		c.s.dropped.Add(uint64(dropped))
+		from.busy(c.id, now)
+	}
+}
+
+// taking reports whether the client's socket took data within the last while.
+func (c *client) taking(while time.Duration) bool {
+	began := c.writing.Load()
+	return began == 0 || time.Duration(c.s.now()-began) < while
+}
+
+// waitRoom waits for the writer to take something, mu held before and after,
+// not between. It reports false when that took too long.
+func (c *client) waitRoom(atMost time.Duration) bool {
+	if c.room == nil {
+		c.room = make(chan struct{})
+	}
+	room := c.room
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	t := time.NewTimer(atMost)
+	defer t.Stop()
+	select {
+	case <-room:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// introduce queues one introduction frame. A client that was silent for long
+// is asked whether it is still there.
+func (c *client) introduce(from *client, f []byte, now int64) {
+	c.mu.Lock()
+	if c.closed || c.last1 {
+		c.mu.Unlock()
+		return
+	}
+	dropped := c.sessions.put(from.id, f)
+	// One that did not answer the last time is not given another two seconds.
+	silent := c.unheard != 0 && c.lastRx.Load() < c.unheard
+	c.probeLocked(from.id, now)
+	c.wakeLocked()
+	c.mu.Unlock()
+	if silent {
+		from.sendPeer(relay.TypeGone, c.id, byte(relay.GoneSilent))
+	}
+	if dropped > 0 {
+		c.s.dropped.Add(uint64(dropped))
+		from.busy(c.id, now)
+	}
+}
+
+// busy hints, once a second per destination, that packets were lost. The
+// goroutine that reads c calls it.
+func (c *client) busy(peer cert.NodeID, now int64) {
+	if ct := c.last; ct != nil && c.lastID == peer && (ct.busyAt == 0 || now-ct.busyAt >= int64(hintEvery)) {
+		ct.busyAt = now
+		c.sendPeer(relay.TypeBusy, peer)
+	}
+}

@@ -1,0 +1,124 @@
+package relayserver
+
+import (
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// Who vanished without a word: clients are pinged after silence, and when
+// somebody waits for their answer.
+
+const (
+	maxWaiters = 64
+	// stuck is how long a write may take before the client is given up.
+	stuck = 60 * time.Second
+)
+
+// probe is a ping to a client not heard from, on behalf of senders of
+// introduction frames.
+type probe struct {
+	at      int64
+	asked   bool // a ping is on its way
+	waiters []cert.NodeID
+	timer   *time.Timer
+}
+
+// probeLocked tells from if nothing comes from this client in probeAnswer. One
+// that has been silent for long is asked at once, another when it has had time
+// to answer the frame itself: it may have vanished a moment ago.
+func (c *client) probeLocked(from cert.NodeID, now int64) {
+	if c.probe != nil && c.lastRx.Load() >= c.probe.at {
+		c.probe.timer.Stop() // answered; the new sender wants to know anew
+		c.probe = nil
+	}
+	if c.probe == nil {
+		p := &probe{at: now, asked: now-c.lastRx.Load() > int64(probeAfter)}
+		wait := probeAsk
+		if p.asked {
+			wait = probeAnswer
+			c.pingLocked(now)
+		}
+		p.timer = time.AfterFunc(wait, func() { c.probed(p) })
+		c.probe = p
+	}
+	for _, id := range c.probe.waiters {
+		if id == from {
+			return
+		}
+	}
+	if len(c.probe.waiters) < maxWaiters {
+		c.probe.waiters = append(c.probe.waiters, from)
+	}
+}
+
+func (c *client) probed(p *probe) {
+	c.mu.Lock()
+	if c.probe != p {
+		c.mu.Unlock()
+		return
+	}
+	answered := c.lastRx.Load() >= p.at
+	if !answered && !p.asked {
+		p.asked = true
+		c.pingLocked(c.s.now())
+		p.timer.Reset(probeAnswer - probeAsk)
+		c.mu.Unlock()
+		return
+	}
+	c.probe = nil
+	if !answered {
+		c.unheard = p.at
+	}
+	c.mu.Unlock()
+	if answered {
+		return
+	}
+	for _, id := range p.waiters {
+		if from := c.s.find(c.net, id); from != nil {
+			from.sendPeer(relay.TypeGone, c.id, byte(relay.GoneSilent))
+		}
+	}
+}
+
+// tick pings after silence and gives up a client that does not answer.
+func (c *client) tick() {
+	now := c.s.now()
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	rx := c.lastRx.Load()
+	if began := c.writing.Load(); began != 0 && now-began > int64(stuck) {
+		c.mu.Unlock()
+		c.close()
+		return
+	}
+	switch {
+	case c.pingAt != 0 && rx < c.pingAt:
+		if wait := int64(pingAnswer) - (now - c.pingAt); wait > 0 {
+			c.timer.Reset(time.Duration(wait))
+			break
+		}
+		c.mu.Unlock()
+		c.silent.Store(true)
+		c.s.cfg.Log.Debug("client is silent", "network", c.net.id, "node", c.id)
+		c.close()
+		return
+	case now-rx >= int64(pingAfter):
+		c.pingLocked(now)
+	default:
+		c.pingAt = 0
+		c.timer.Reset(pingAfter - time.Duration(now-rx))
+	}
+	c.mu.Unlock()
+}
+
+func (c *client) pingLocked(now int64) {
+	var nonce [8]byte // any input is an answer
+	c.controlLocked(relay.AppendFrame(nil, relay.TypePing, nonce[:]))
+	c.pingAt = now
+	c.timer.Reset(pingAnswer)
+}
