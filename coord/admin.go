@@ -45,6 +45,7 @@ type KeyInfo struct {
 	Tags      []string   `json:"tags"`
 	Reusable  bool       `json:"reusable"`
 	Ephemeral bool       `json:"ephemeral"`
+	Relay     bool       `json:"relay"`
 	Created   time.Time  `json:"created"`
 	Expires   time.Time  `json:"expires"`
 	Revoked   *time.Time `json:"revoked"`
@@ -72,6 +73,22 @@ type DeviceInfo struct {
 	Key       string     `json:"key"`
 }
 
+// RelayInfo is one relay in `relays list --json`. The first one is part of the
+// server.
+type RelayInfo struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name"`
+	URLs    []string   `json:"urls"`
+	STUN    []string   `json:"stun"`
+	Builtin bool       `json:"builtin"`
+	Online  bool       `json:"online"`  // heard of within a minute
+	Clients int        `json:"clients"` // whose home it is
+	Heard   *time.Time `json:"heard"`   // since the server started
+	Version string     `json:"version"`
+	Joined  time.Time  `json:"joined"`
+	Key     string     `json:"key"`
+}
+
 // Admin is what the verbs of weft-server can do.
 type Admin interface {
 	CreateKey(ctx context.Context, nk NewKey) (KeyCreated, error)
@@ -81,6 +98,8 @@ type Admin interface {
 	ShowDevice(ctx context.Context, name string) (DeviceInfo, error)
 	RenameDevice(ctx context.Context, name, to string) (DeviceInfo, error)
 	DeleteDevice(ctx context.Context, name string) (DeviceInfo, error)
+	ListRelays(ctx context.Context) ([]RelayInfo, error)
+	RemoveRelay(ctx context.Context, name string) (RelayInfo, error)
 	LoginLink(ctx context.Context, user string) (string, error)
 	Close() error
 }
@@ -134,7 +153,7 @@ func (a *directAdmin) ListKeys(ctx context.Context) ([]KeyInfo, error) {
 	list := make([]KeyInfo, 0, len(keys))
 	for _, k := range keys {
 		list = append(list, KeyInfo{
-			ID: k.ID, User: k.User, Note: k.Note, Tags: append([]string{}, k.Tags...), Reusable: k.Reusable, Ephemeral: k.Ephemeral,
+			ID: k.ID, User: k.User, Note: k.Note, Tags: append([]string{}, k.Tags...), Reusable: k.Reusable, Ephemeral: k.Ephemeral, Relay: k.Relay,
 			Created: k.Created, Expires: k.Expires, Revoked: orNil(k.Revoked), Uses: k.Uses, LastUsed: orNil(k.Used),
 		})
 	}
@@ -173,6 +192,35 @@ func (a *directAdmin) DeleteDevice(ctx context.Context, name string) (DeviceInfo
 		n, err = a.s.DeleteDevice(ctx, n.ID, nil)
 	}
 	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) ListRelays(context.Context) ([]RelayInfo, error) {
+	n := a.s.Network()
+	_, verb := a.s.relay.get().(noRelay) // no server runs
+	list := []RelayInfo{{
+		ID: a.s.auth.RelayID(), Name: relayName, URLs: n.URLs, STUN: append([]string{}, n.STUN...), Builtin: true,
+		Online: !verb, Clients: a.s.presence.At(a.s.auth.RelayID()), Version: a.s.software, Joined: n.Created,
+	}}
+	for _, r := range a.s.Relays() {
+		list = append(list, a.s.relayInfo(r))
+	}
+	return list, nil
+}
+
+func (s *Service) relayInfo(r store.Relay) RelayInfo {
+	heard, online := s.RelayHeard(r.ID)
+	return RelayInfo{
+		ID: r.ID, Name: r.Name, URLs: r.URLs, STUN: append([]string{}, r.STUN...), Online: online, Clients: s.presence.At(r.ID),
+		Heard: orNil(heard), Version: r.Software, Joined: r.Created, Key: r.KeyID,
+	}
+}
+
+func (a *directAdmin) RemoveRelay(ctx context.Context, name string) (RelayInfo, error) {
+	r, err := a.s.RemoveRelay(ctx, name)
+	if err != nil {
+		return RelayInfo{}, err
+	}
+	return a.s.relayInfo(r), nil
 }
 
 func (a *directAdmin) LoginLink(ctx context.Context, user string) (string, error) {
@@ -275,6 +323,8 @@ func adminHandler(s *Service) http.Handler {
 		"devices/show":   func(ctx context.Context, r adminRequest) (any, error) { return a.ShowDevice(ctx, r.Name) },
 		"devices/rename": func(ctx context.Context, r adminRequest) (any, error) { return a.RenameDevice(ctx, r.Name, r.To) },
 		"devices/delete": func(ctx context.Context, r adminRequest) (any, error) { return a.DeleteDevice(ctx, r.Name) },
+		"relays/list":    func(ctx context.Context, r adminRequest) (any, error) { return a.ListRelays(ctx) },
+		"relays/remove":  func(ctx context.Context, r adminRequest) (any, error) { return a.RemoveRelay(ctx, r.Name) },
 		"login-link":     func(ctx context.Context, r adminRequest) (any, error) { return a.LoginLink(ctx, r.Name) },
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -407,6 +457,16 @@ func (c *adminClient) RenameDevice(ctx context.Context, name, to string) (d Devi
 func (c *adminClient) DeleteDevice(ctx context.Context, name string) (d DeviceInfo, err error) {
 	err = c.call(ctx, "devices/delete", adminRequest{Name: name}, &d)
 	return d, err
+}
+
+func (c *adminClient) ListRelays(ctx context.Context) (list []RelayInfo, err error) {
+	err = c.call(ctx, "relays/list", adminRequest{}, &list)
+	return list, err
+}
+
+func (c *adminClient) RemoveRelay(ctx context.Context, name string) (r RelayInfo, err error) {
+	err = c.call(ctx, "relays/remove", adminRequest{Name: name}, &r)
+	return r, err
 }
 
 func (c *adminClient) LoginLink(ctx context.Context, user string) (link string, err error) {

@@ -25,6 +25,7 @@ type access int
 const (
 	anyKey      access = iota // whoever proves possession of a key: join only
 	anyTimeNode               // a node that exists, also with an expired certificate
+	anyRelay                  // a relay that runs alone and was not removed
 )
 
 // route is one entry of the node API.
@@ -46,6 +47,10 @@ var routes = []route{
 	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup},
 	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL},
 	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout},
+	{"POST", "/v1/relay/join", anyKey, (*Service).handleRelayJoin},
+	{"POST", "/v1/relay/renew", anyRelay, (*Service).handleRelayRenew},
+	{"POST", "/v1/relay/sync", anyRelay, (*Service).handleRelaySync},
+	{"POST", "/v1/relay/report", anyRelay, (*Service).handleRelayReport},
 }
 
 // caller is who holds the key of the connection.
@@ -81,6 +86,11 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 	c, err := s.identify(rt.access, r)
 	var res any
 	if err == nil {
+		if rt.access == anyRelay {
+			// A relay's question may wait for its answer longer than strangers
+			// have for theirs.
+			http.NewResponseController(w).SetReadDeadline(time.Time{})
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, api.MaxBody)
 		res, err = rt.handle(s, r.Context(), c, r)
 	}
@@ -99,7 +109,14 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 		return nil, refused
 	}
 	c := &caller{id: cert.NodeIDOf(s.network, leaf.RawSubjectPublicKeyInfo), key: key, spki: leaf.RawSubjectPublicKeyInfo}
-	if a == anyKey {
+	switch a {
+	case anyKey:
+		return c, nil
+	case anyRelay:
+		// The key is the relay; its certificate is for those who connect to it.
+		if _, ok := s.index.relay(relayID(c.spki)); !ok {
+			return nil, noRelayHere()
+		}
 		return c, nil
 	}
 	if _, ok := s.index.has(c.id); !ok {

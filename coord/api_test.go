@@ -40,6 +40,11 @@ func TestRoutes(t *testing.T) {
 		"GET /v1/lookup":    {node: 200, expired: 200},
 		"GET /v1/crl":       {node: 200, expired: 200},
 		"POST /v1/logout":   {node: 204, expired: 204},
+		// Of a relay that runs alone: nobody here is one, and the token is a device's.
+		"POST /v1/relay/join":   {foreign: 400, other: 400, forged: 400, self: 400, deleted: 400, expired: 400, node: 400},
+		"POST /v1/relay/renew":  {},
+		"POST /v1/relay/sync":   {},
+		"POST /v1/relay/report": {},
 	}
 	if len(table) != len(routes) {
 		t.Errorf("%d routes, %d in the table", len(routes), len(table))
@@ -110,6 +115,12 @@ func TestRoutes(t *testing.T) {
 						tok = s.token(NewKey{})
 					}
 					b, _ := json.Marshal(d.request(t, tok, "x"))
+					body = bytes.NewReader(b)
+				case "/v1/relay/join":
+					b, _ := json.Marshal(api.RelayJoinRequest{Protocol: api.Protocol, Secret: s.token(NewKey{}).Secret, CSR: csr, URLs: []string{"https://relay:8443"}})
+					body = bytes.NewReader(b)
+				case "/v1/relay/sync":
+					b, _ := json.Marshal(api.RelaySync{Protocol: api.Protocol, URLs: []string{"https://relay:8443"}})
 					body = bytes.NewReader(b)
 				case "/v1/renew":
 					b, _ := json.Marshal(api.RenewRequest{Protocol: api.Protocol, CSR: csr})

@@ -131,7 +131,7 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 		Hostname: n.Hostname, OS: n.OS, Software: n.Software, KeyID: n.KeyID, Ephemeral: n.Ephemeral,
 	}
 	if st.Online {
-		d.Relay = relayName
+		d.Relay = b.s.relayLabel(st.Relay)
 	}
 	if st.Addr.IsValid() {
 		d.Addr = st.Addr.Unmap().String()
@@ -250,6 +250,9 @@ func (b *backend) TestConnection(ctx context.Context, userID, id string) (consol
 	st, _ := b.s.presence.Get(n.ID)
 	if !st.Online {
 		return console.ConnectionTest{}, fmt.Errorf("%s: %w", n.Name, console.ErrOffline)
+	}
+	if st.Relay != b.s.auth.RelayID() {
+		return console.ConnectionTest{}, fmt.Errorf("%s is connected to the relay %s, and the server can only measure its own: %w", n.Name, b.s.relayLabel(st.Relay), console.ErrOffline)
 	}
 	rtt, err := b.s.relay.get().Ping(ctx, b.s.network, n.ID)
 	if err != nil {

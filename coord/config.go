@@ -46,6 +46,9 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 	if len(n.URLs) > 0 {
 		relays = append(relays, api.Relay{ID: s.auth.RelayID(), Name: relayName, URLs: n.URLs, STUN: n.STUN})
 	}
+	for _, r := range s.index.allRelays() {
+		relays = append(relays, api.Relay{ID: r.ID, Name: r.Name, URLs: r.URLs, STUN: r.STUN})
+	}
 	return &api.Config{
 		Version: v.versions.Config, Versions: v.versions, ServerTime: s.now().UTC(),
 		Network: s.network.String(), Suffix: s.suffix,

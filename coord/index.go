@@ -30,6 +30,7 @@ type index struct {
 	users   map[string]string // id -> name
 	nodes   map[cert.NodeID]entry
 	classes map[string]*class
+	relays  []store.Relay // replaced as a whole
 }
 
 type entry struct {
@@ -71,6 +72,9 @@ func (x *index) load(r *store.Reader) error {
 	}
 	for _, u := range users {
 		x.users[u.ID] = u.Name
+	}
+	if x.relays, err = r.Relays(x.network.ID); err != nil {
+		return err
 	}
 	versions, err := r.ClassVersions(x.network.ID)
 	if err != nil {
@@ -206,6 +210,30 @@ func (x *index) setPolicy(p *policy.Policy, text string, n uint64) {
 	x.policy = p
 	x.network.Policy, x.network.N, x.network.ConfigN, x.network.FullAfter = text, n, n, n
 	x.relateLocked(n)
+}
+
+// setRelays notes the relays as of change n of everybody's config.
+func (x *index) setRelays(relays []store.Relay, n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.relays = relays
+	x.network.N, x.network.ConfigN = max(x.network.N, n), max(x.network.ConfigN, n)
+}
+
+// allRelays returns the relays that run alone; they are not to be changed.
+func (x *index) allRelays() []store.Relay {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.relays
+}
+
+// relay returns one of them.
+func (x *index) relay(id string) (store.Relay, bool) {
+	relays := x.allRelays()
+	if i := slices.IndexFunc(relays, func(r store.Relay) bool { return r.ID == id }); i >= 0 {
+		return relays[i], true
+	}
+	return store.Relay{}, false
 }
 
 // setFullAfter notes how far back deltas reach.

@@ -131,16 +131,28 @@ func (s *Service) checkToken(r *store.Reader, c *caller, hash [32]byte) (store.N
 	case !errors.Is(err, store.ErrNotFound):
 		return store.Node{}, err
 	}
-	const again = "make a new one in the console, or with `weft-server keys create`"
+	if key.Relay {
+		return store.Node{}, fail(http.StatusBadRequest, api.CodeTokenKind, "this token is for a relay, not for a device",
+			"make a device's with `weft-server keys create`; a relay joins with `weft-server relay --data DIR --token TOKEN`")
+	}
+	return store.Node{}, s.usable(key)
+}
+
+// usable says whether a key that was found may still be used.
+func (s *Service) usable(key store.Key) error {
+	again := "make a new one in the console, or with `weft-server keys create`"
+	if key.Relay {
+		again = "make a new one with `weft-server keys create --relay`"
+	}
 	switch {
 	case !key.Revoked.IsZero():
-		return store.Node{}, fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
+		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
 	case !key.Reusable && key.Uses > 0:
-		return store.Node{}, fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
+		return fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
 	case !s.now().Before(key.Expires):
-		return store.Node{}, fail(http.StatusUnauthorized, api.CodeTokenExpired, "this token expired on "+key.Expires.Format("2006-01-02 15:04 MST"), again)
+		return fail(http.StatusUnauthorized, api.CodeTokenExpired, "this token expired on "+key.Expires.Format("2006-01-02 15:04 MST"), again)
 	}
-	return store.Node{}, nil
+	return nil
 }
 
 func tokenUnknown() *api.Error {

@@ -29,6 +29,7 @@ type NewKey struct {
 	Note      string        // for people, at most 100 bytes
 	Tags      []string      // with or without "tag:"
 	Reusable  bool          // may make many devices
+	Relay     bool          // a relay joins with it, and no device
 	Ephemeral bool          // its devices are deleted soon after they go offline
 	Life      time.Duration // 1 minute to 366 days; 0 is 24 h
 }
@@ -50,11 +51,14 @@ func (s *Service) CreateKey(ctx context.Context, nk NewKey) (store.Key, cert.Tok
 	if err != nil {
 		return store.Key{}, cert.Token{}, err
 	}
+	if nk.Relay && (nk.Ephemeral || len(tags) > 0) {
+		return store.Key{}, cert.Token{}, invalid("a relay has no tags and is not ephemeral")
+	}
 	secret := cert.NewSecret()
 	now := s.now()
 	k := store.Key{
 		ID: newID(), SecretHash: sha256.Sum256(secret), Note: printable(nk.Note, 100), Tags: tags,
-		Reusable: nk.Reusable, Ephemeral: nk.Ephemeral,
+		Reusable: nk.Reusable, Ephemeral: nk.Ephemeral, Relay: nk.Relay,
 		Created: now.UTC().Truncate(time.Second), Expires: now.Add(nk.Life).UTC().Truncate(time.Second),
 	}
 	err = s.store.Write(ctx, func(tx *store.Tx) error {

@@ -106,11 +106,11 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	o.LockWait = lockWait
 	urls := o.URLs
 	if len(urls) == 0 {
-		urls = []string{s.defaultURL()}
+		urls = []string{DefaultURL(s.tcp.Addr())}
 		o.Log.Warn("no --url given: devices will look for this server at " + urls[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
 	}
 	o.Options.URLs = urls
-	o.Options.STUN = s.stunAddrs(urls)
+	o.Options.STUN = STUNAddrs(urls, s.udp)
 	if s.Service, err = OpenService(ctx, o.Options); err != nil {
 		return nil, err
 	}
@@ -161,12 +161,37 @@ func (s *Server) optional(err error, a Address, flag string) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("listen on %s: %w; choose another with %s", a.Addr, cause(err), flag)
+	err = listenError(a.Addr, flag, err)
 	if a.Explicit {
 		return err
 	}
 	s.log.Warn(err.Error())
 	return nil
+}
+
+func listenError(addr, flag string, err error) error {
+	return fmt.Errorf("listen on %s: %w; choose another with %s", addr, cause(err), flag)
+}
+
+// ListenRelay opens the ports of a relay that runs alone: TCP, and UDP unless
+// its address is "" or, being only the default, taken (then udp is nil, and
+// warn says why).
+func ListenRelay(tcp, udp Address) (l net.Listener, u *net.UDPConn, warn, err error) {
+	if l, err = net.Listen("tcp", tcp.Addr); err != nil {
+		return nil, nil, nil, listenError(tcp.Addr, "--listen ADDR:PORT", err)
+	}
+	if udp.Addr == "" {
+		return l, nil, nil, nil
+	}
+	if u, err = listenUDP(udp.Addr); err == nil {
+		return l, u, nil, nil
+	}
+	err = listenError(udp.Addr, "--stun", err)
+	if udp.Explicit {
+		l.Close()
+		return nil, nil, nil, err
+	}
+	return l, nil, err, nil
 }
 
 // cause strips "listen tcp :8443: bind:" off a listen error.
@@ -195,8 +220,9 @@ func checkConsoleAddr(addr string, proxied bool) error {
 	return fmt.Errorf("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
 }
 
-// defaultURL is this machine's address on its default route. Nothing is sent.
-func (s *Server) defaultURL() string {
+// DefaultURL is where a listener is reached at this machine's address on its
+// default route. Nothing is sent.
+func DefaultURL(listen net.Addr) string {
 	host := "127.0.0.1"
 	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
 		if c, err := net.Dial("udp", to); err == nil {
@@ -205,19 +231,21 @@ func (s *Server) defaultURL() string {
 			break
 		}
 	}
-	if a, ok := s.tcp.Addr().(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
+	a := listen.(*net.TCPAddr)
+	if !a.IP.IsUnspecified() {
 		host = a.IP.String()
 	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.tcp.Addr().(*net.TCPAddr).Port))
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(a.Port))
 }
 
-// stunAddrs is where nodes find the STUN port: each of the server's hosts.
-func (s *Server) stunAddrs(urls []string) []string {
+// STUNAddrs is where nodes find a STUN port: at each of the hosts of urls. udp
+// may be nil: nowhere.
+func STUNAddrs(urls []string, udp *net.UDPConn) []string {
 	addrs := []string{}
-	if s.udp == nil {
+	if udp == nil {
 		return addrs
 	}
-	port := strconv.Itoa(s.udp.LocalAddr().(*net.UDPAddr).Port)
+	port := strconv.Itoa(udp.LocalAddr().(*net.UDPAddr).Port)
 	for _, raw := range urls {
 		if u, err := url.Parse(raw); err == nil {
 			addrs = append(addrs, net.JoinHostPort(u.Hostname(), port))
@@ -344,6 +372,7 @@ func (s *Server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	s.events.close() // streams of open consoles end
+	s.Service.relays.close()
 	// Last seen is written while the relay still knows who is online.
 	s.cancel()
 	var errs []error

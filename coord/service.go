@@ -100,7 +100,8 @@ type Service struct {
 	presence *presence.Table
 	events   *hub
 	relay    relayHolder
-	notify   chan struct{} // capacity 1: some version changed
+	relays   *relaySessions // those that run alone
+	notify   chan struct{}  // capacity 1: some version changed
 	noted    chan presenceNote
 
 	consoleURL atomic.Pointer[string]
@@ -125,7 +126,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	lock, err := lockDir(ctx, o.Data, o.LockWait)
+	lock, err := LockDir(ctx, o.Data, o.LockWait)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +175,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		data: o.Data, software: o.Software, life: o.NodeLife, log: o.Log, now: o.Now,
 		lock: lock, auth: auth, store: st, network: n.ID, ipv4: n.IPv4, ipv6: n.IPv6, suffix: n.Suffix,
 		started: o.Now(), created: isNew,
-		index: newIndex(n, pol), presence: presence.New(), events: newHub(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
+		index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
 	}
 	if err := st.Read(ctx, s.index.load); err != nil {
 		return nil, err
@@ -212,9 +213,9 @@ func (o *Options) check() error {
 	return nil
 }
 
-// lockDir takes the data directory for this process, waiting a while for one
+// LockDir takes the data directory for this process, waiting a while for one
 // that is about to leave. The lock ends with the process, however it ends.
-func lockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
+func LockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)

@@ -53,19 +53,29 @@ func (s *Service) changed() {
 	}
 }
 
-// Presence takes a relay's report. Reports of old connections change nothing.
+// Presence takes a report of the relay in this process. Reports of old connections change nothing.
 func (s *Service) Presence(node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
+	s.presenceAt(s.auth.RelayID(), node, conn, online, at, addr)
+}
+
+// presenceAt takes the report of any relay.
+func (s *Service) presenceAt(relay string, node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
 	if _, ok := s.index.has(node); !ok {
 		return // deleted meanwhile
 	}
-	if !s.presence.Report(node, conn, online, at.UTC(), s.auth.RelayID(), addr) {
-		return
+	if s.presence.Report(node, conn, online, at.UTC(), relay, addr) {
+		s.notePresence(node)
 	}
+}
+
+// notePresence has open consoles told that a node came or went.
+func (s *Service) notePresence(node cert.NodeID) {
 	if !s.events.listening(s.index.owner(node)) {
 		return
 	}
+	st, _ := s.presence.Get(node)
 	select {
-	case s.noted <- presenceNote{node, online}:
+	case s.noted <- presenceNote{node, st.Online}:
 	default: // consoles read the state anew now and then
 	}
 }
@@ -104,6 +114,7 @@ func (s *Service) Run(ctx context.Context) {
 			return
 		case <-s.notify:
 			s.relay.get().Notify(s.network, nil)
+			s.relays.rouse()
 			select { // a thousand joins in a second are ten rounds over the clients
 			case <-ctx.Done():
 			case <-time.After(notifyEvery):
@@ -119,6 +130,7 @@ func (s *Service) Run(ctx context.Context) {
 }
 
 func (s *Service) upkeep(ctx context.Context) error {
+	s.checkRelays()
 	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.prune(ctx))
 }
 

@@ -14,6 +14,8 @@
 //	GET  /v1/crl        -> application/pkix-crl, DER
 //	POST /v1/logout     {} -> 204: the node is deleted and its certificates are revoked
 //
+// What a relay that runs alone asks is in relay.go.
+//
 // Every answer carries the header Weft-Time (RFC 3339, UTC). Errors are Error
 // as JSON. Unknown fields are ignored on both sides, unknown enums refused.
 package api
@@ -264,6 +266,7 @@ const (
 	CodeTokenExpired = "token-expired"
 	CodeTokenUsed    = "token-used"
 	CodeTokenRevoked = "token-revoked"
+	CodeTokenKind    = "token-kind"   // of a relay, shown by a device, or the other way round
 	CodeUnauthorized = "unauthorized" // no such node, or not this key's
 	CodeRevoked      = "revoked"      // the node was deleted
 	CodeNotFound     = "not-found"

@@ -115,7 +115,7 @@ func openCA(path, name string, create bool, now time.Time) (*cert.CA, error) {
 		if err != nil {
 			return nil, err
 		}
-		return ca, writeFile(path, b)
+		return ca, WriteFile(path, b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open CA: %w", err)
@@ -138,7 +138,7 @@ func openKey(path string, create bool) (*ecdsa.PrivateKey, error) {
 		if err != nil {
 			return nil, err
 		}
-		return key, writeFile(path, b)
+		return key, WriteFile(path, b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open key: %w", err)
@@ -150,9 +150,9 @@ func openKey(path string, create bool) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// writeFile makes a secret file that is there whole or not at all, also after
+// WriteFile makes a secret file that is there whole or not at all, also after
 // a power cut.
-func writeFile(path string, b []byte) error {
+func WriteFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -226,7 +226,7 @@ func Site(dir string, urls []string, now time.Time) (*tls.Certificate, error) {
 		return nil, err
 	}
 	b := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM...)
-	if err := writeFile(path, b); err != nil {
+	if err := WriteFile(path, b); err != nil {
 		return nil, err
 	}
 	c, err := tls.X509KeyPair(b, b)

@@ -29,7 +29,8 @@ import (
 // Bounds of answers in bytes.
 const (
 	maxSmall     = 1 << 20
-	maxDirectory = 8 << 20 // 1,000 nodes are about 1 MB
+	maxDirectory = 8 << 20               // 1,000 nodes are about 1 MB
+	maxSync      = 2*cert.MaxCRL + 1<<20 // a CRL in base64 and 1,000 nodes
 )
 
 // Client is one node's view of the coordination server. Its methods may be
@@ -117,6 +118,31 @@ func (c *Client) Logout(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// JoinRelay asks for a relay's first certificate, as Join does for a node.
+func (c *Client) JoinRelay(ctx context.Context, req api.RelayJoinRequest) (*api.RelayJoinResponse, error) {
+	req.Name = clean(req.Name)
+	var res api.RelayJoinResponse
+	return &res, c.call(ctx, http.MethodPost, "/v1/relay/join", nil, req, &res, maxSync)
+}
+
+// RenewRelay asks for a new certificate over the relay's key.
+func (c *Client) RenewRelay(ctx context.Context, req api.RelayRenewRequest) (*api.RelayRenewResponse, error) {
+	var res api.RelayRenewResponse
+	return &res, c.call(ctx, http.MethodPost, "/v1/relay/renew", nil, req, &res, maxSmall)
+}
+
+// SyncRelay asks what is new for a relay. The answer may take 20 s.
+func (c *Client) SyncRelay(ctx context.Context, req api.RelaySync) (*api.RelayState, error) {
+	var res api.RelayState
+	return &res, c.call(ctx, http.MethodPost, "/v1/relay/sync", nil, req, &res, maxSync)
+}
+
+// ReportRelay says who came and went at a relay.
+func (c *Client) ReportRelay(ctx context.Context, req api.RelayReport) (*api.RelayReported, error) {
+	var res api.RelayReported
+	return &res, c.call(ctx, http.MethodPost, "/v1/relay/report", nil, req, &res, maxSmall)
 }
 
 // CloseIdleConnections closes connections that no request uses.

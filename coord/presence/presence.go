@@ -10,6 +10,7 @@ package presence
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +27,21 @@ type State struct {
 
 type entry struct {
 	State
-	conn uint64 // number of the newest connection heard of
+	homes []home // by relay, at most maxHomes
 }
+
+// home is a node's newest connection to one relay. A node that moves is at
+// two relays for a moment, and each relay numbers connections by itself.
+type home struct {
+	relay  string
+	conn   uint64 // number of the newest connection heard of
+	online bool
+	order  uint64 // of the report that it came
+	addr   netip.Addr
+}
+
+// maxHomes bounds how many relays are remembered of a node.
+const maxHomes = 8
 
 // Table is the presence of all nodes of one network. All methods may be
 // called from many goroutines.
@@ -36,6 +50,7 @@ type Table struct {
 	nodes  map[cert.NodeID]entry
 	dirty  map[cert.NodeID]struct{} // changed since Flush
 	online int
+	order  uint64
 }
 
 // New returns an empty table.
@@ -43,31 +58,81 @@ func New() *Table {
 	return &Table{nodes: map[cert.NodeID]entry{}, dirty: map[cert.NodeID]struct{}{}}
 }
 
-// Report notes that connection conn of a node came up or went down. It returns
-// whether the node's state changed.
+// Report notes that connection conn of a node to a relay came up or went down.
+// It returns whether the node's state changed. A node is online while it is at
+// any relay; its home is the one where it came last.
 func (t *Table) Report(node cert.NodeID, conn uint64, online bool, at time.Time, relay string, addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, known := t.nodes[node]
-	if known && (conn < e.conn || conn == e.conn && (online || !e.Online)) {
-		return false
-	}
 	if !known && !online {
 		return false // of a node that was forgotten
 	}
-	changed := e.Online != online
+	i := slices.IndexFunc(e.homes, func(h home) bool { return h.relay == relay })
+	if i < 0 {
+		if !online {
+			return false
+		}
+		if len(e.homes) >= maxHomes {
+			oldest := slices.IndexFunc(e.homes, func(h home) bool { return !h.online })
+			e.homes = slices.Delete(slices.Clone(e.homes), max(oldest, 0), max(oldest, 0)+1)
+		}
+		e.homes = append(e.homes, home{relay: relay})
+		i = len(e.homes) - 1
+	} else if h := e.homes[i]; conn < h.conn || conn == h.conn && (online || !h.online) {
+		return false
+	}
+	h := &e.homes[i]
+	h.conn, h.online, h.addr = conn, online, addr
+	if online {
+		t.order++
+		h.order = t.order
+	}
+	return t.settle(node, e, at)
+}
+
+// settle takes a node's state from its homes. mu is held.
+func (t *Table) settle(node cert.NodeID, e entry, at time.Time) (changed bool) {
+	var here *home
+	for i := range e.homes {
+		if h := &e.homes[i]; h.online && (here == nil || h.order > here.order) {
+			here = h
+		}
+	}
+	was := e.Online
+	e.Online = here != nil
+	if here != nil {
+		e.Relay, e.Addr = here.relay, here.addr
+	}
 	switch {
-	case online && !e.Online:
+	case e.Online && !was:
 		t.online++
-	case !online && e.Online:
+	case !e.Online && was:
 		t.online--
 	}
-	e.conn, e.Relay, e.Addr = conn, relay, addr
-	if changed {
-		e.Online, e.Since = online, at
+	if e.Online != was {
+		e.Since = at
 		t.dirty[node] = struct{}{}
 	}
 	t.nodes[node] = e
+	return e.Online != was
+}
+
+// Lose forgets all that a relay reported: it has started anew, or has not been
+// heard of for long. It returns the nodes whose state changed.
+func (t *Table) Lose(relay string, at time.Time) (changed []cert.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, e := range t.nodes {
+		i := slices.IndexFunc(e.homes, func(h home) bool { return h.relay == relay })
+		if i < 0 {
+			continue
+		}
+		e.homes = slices.Delete(slices.Clone(e.homes), i, i+1)
+		if t.settle(id, e, at) {
+			changed = append(changed, id)
+		}
+	}
 	return changed
 }
 
@@ -130,6 +195,18 @@ func (e entry) lastOnline(now time.Time) time.Time {
 		return now
 	}
 	return e.Since
+}
+
+// At returns how many nodes are online with their home at a relay.
+func (t *Table) At(relay string) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.nodes {
+		if e.Online && e.Relay == relay {
+			n++
+		}
+	}
+	return n
 }
 
 // Connected returns the nodes that are online.

@@ -17,6 +17,7 @@ type Key struct {
 	Tags       []string // without "tag:"
 	Reusable   bool
 	Ephemeral  bool
+	Relay      bool // its token is for a relay
 	Created    time.Time
 	Expires    time.Time
 	Revoked    time.Time // zero: not
@@ -24,13 +25,13 @@ type Key struct {
 	Used       time.Time // last; zero: never
 }
 
-const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at
+const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.relay, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at
 	FROM keys k JOIN users u ON u.network_id = k.network_id AND u.user_id = k.user_id WHERE k.network_id=$1 `
 
 func scanKey(scan func(...any) error) (k Key, err error) {
 	var hash []byte
 	var tags string
-	err = scan(&k.ID, &hash, &k.UserID, &k.User, &k.Note, &tags, &k.Reusable, &k.Ephemeral,
+	err = scan(&k.ID, &hash, &k.UserID, &k.User, &k.Note, &tags, &k.Reusable, &k.Ephemeral, &k.Relay,
 		stored{&k.Created}, stored{&k.Expires}, nullTime{&k.Revoked}, &k.Uses, nullTime{&k.Used})
 	copy(k.SecretHash[:], hash)
 	k.Tags = SplitTags(tags)
@@ -72,9 +73,9 @@ func (r *Reader) Keys(id cert.NetworkID, userID string, limit int) (keys []Key, 
 
 // CreateKey stores a new key.
 func (tx *Tx) CreateKey(id cert.NetworkID, k Key) error {
-	err := tx.exec(`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, created_at, expires_at)
-		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`,
-		id[:], k.ID, k.SecretHash[:], k.UserID, k.Note, JoinTags(k.Tags), k.Reusable, k.Ephemeral, k.Created.Unix(), k.Expires.Unix())
+	err := tx.exec(`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, relay, created_at, expires_at)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)`,
+		id[:], k.ID, k.SecretHash[:], k.UserID, k.Note, JoinTags(k.Tags), k.Reusable, k.Ephemeral, k.Relay, k.Created.Unix(), k.Expires.Unix())
 	if err != nil {
 		return fmt.Errorf("create key: %w", err)
 	}

@@ -1,0 +1,108 @@
+package api
+
+import "time"
+
+// What a relay that runs alone and the coordination server say to each other,
+// over the same transport as a node:
+//
+//	POST /v1/relay/join    RelayJoinRequest  -> RelayJoinResponse   self-signed certificate over its key
+//	POST /v1/relay/renew   RelayRenewRequest -> RelayRenewResponse
+//	POST /v1/relay/sync    RelaySync   -> RelayState      waits up to 20 s for something new
+//	POST /v1/relay/report  RelayReport -> RelayReported
+//
+// The relay asks (sync) again as soon as it has an answer, so that it learns
+// of a revocation at once, and reports who came and went (report) beside.
+
+// MaxRelayEvents bounds the events of one report.
+const MaxRelayEvents = 300
+
+// RelayJoinRequest asks for a relay's first certificate. Repeating it with the
+// same key and token is answered with the same relay.
+type RelayJoinRequest struct {
+	Protocol int      `json:"protocol"`
+	Secret   []byte   `json:"secret"` // the token's secret
+	CSR      []byte   `json:"csr"`    // PKCS #10, DER, signed by the relay's key
+	Name     string   `json:"name"`   // to ask for
+	URLs     []string `json:"urls"`   // https://HOST:PORT, 1 to 8
+	STUN     []string `json:"stun"`   // host:port, at most 8
+	Software string   `json:"software"`
+}
+
+// RelayJoinResponse is what a relay needs to live.
+type RelayJoinResponse struct {
+	Name        string     `json:"name"`
+	Certificate []byte     `json:"certificate"` // DER, under the first of Trust.ServerCAs
+	Trust       RelayTrust `json:"trust"`
+	CRL         []byte     `json:"crl"` // DER
+}
+
+// RelayTrust is whom a relay believes.
+type RelayTrust struct {
+	Network    string   `json:"network"` // NetworkID, hex
+	ServerURLs []string `json:"server_urls"`
+	ServerCAs  [][]byte `json:"server_cas"`  // DER
+	NetworkCAs [][]byte `json:"network_cas"` // DER
+}
+
+// RelayRenewRequest asks for a new certificate over the same key.
+type RelayRenewRequest struct {
+	Protocol int    `json:"protocol"`
+	CSR      []byte `json:"csr"`
+}
+
+// RelayRenewResponse carries it.
+type RelayRenewResponse struct {
+	Certificate []byte     `json:"certificate"`
+	Trust       RelayTrust `json:"trust"`
+}
+
+// RelaySync says what the relay holds and asks for what is new.
+type RelaySync struct {
+	Protocol int      `json:"protocol"`
+	Instance string   `json:"instance"` // of the last answer, "" for none
+	Ack      uint64   `json:"ack"`      // Seq of the last answer
+	CRL      uint64   `json:"crl"`      // number of the CRL held
+	URLs     []string `json:"urls"`
+	STUN     []string `json:"stun"`
+	Software string   `json:"software"`
+}
+
+// RelayState is what is new. When Instance is another than before, the server
+// has forgotten who is connected: the relay reports all of them.
+type RelayState struct {
+	Instance string      `json:"instance"`
+	Seq      uint64      `json:"seq"`
+	CRL      []byte      `json:"crl,omitempty"`   // DER, when it is not the one held
+	Nodes    []RelayNode `json:"nodes,omitempty"` // of those reported: current versions
+	Gone     []string    `json:"gone,omitempty"`  // of those reported: NodeIDs that exist no more
+	Trust    *RelayTrust `json:"trust,omitempty"` // with a new Instance
+}
+
+// RelayNode is what a node should hold.
+type RelayNode struct {
+	ID       string   `json:"id"` // NodeID, hex
+	Versions Versions `json:"versions"`
+}
+
+// RelayReport says who came and went. With a Run other than the last one all
+// that was reported before holds no more.
+type RelayReport struct {
+	Run    string       `json:"run"` // random per start of the relay
+	Events []RelayEvent `json:"events"`
+}
+
+// RelayEvent is one home connection that came or went. Conn grows with each
+// connection of a run: an event with a lower one than seen before is late.
+type RelayEvent struct {
+	Node   string    `json:"node"` // NodeID, hex
+	Conn   uint64    `json:"conn"`
+	Online bool      `json:"online"`
+	At     time.Time `json:"at"`
+	Addr   string    `json:"addr"` // as the relay sees it, may be empty
+}
+
+// RelayReported answers a report.
+type RelayReported struct {
+	Instance string   `json:"instance"`
+	Unknown  []string `json:"unknown,omitempty"` // NodeIDs that do not exist
+}

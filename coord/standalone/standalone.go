@@ -1,0 +1,498 @@
+// Package standalone is a relay that runs alone: the other half of what package
+// coord does about relays, and what `weft-server relay` runs.
+//
+// It joins the server once with a token. Then it admits nodes by their
+// certificates and the revocation list alone, so it starts and serves while
+// the server is away. As long as the server is there it hears of revocations
+// at once and of the versions that the nodes connected to it should hold, and
+// reports who is connected (sync.go).
+package standalone
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/coord"
+	"weft/coord/api"
+	"weft/coord/ca"
+	"weft/coord/client"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+	"weft/overlay/relay/relayserver"
+	"weft/overlay/stun"
+)
+
+const (
+	lockWait   = 3 * time.Second
+	closeGrace = 2 * time.Second
+	goneFor    = 10 * time.Minute // a node that the server does not know is refused
+	maxGone    = 10_000
+	slackNodes = 1024 // remembered beyond those connected
+)
+
+// ErrNotJoined means that the data directory holds no identity and no token
+// was given.
+var ErrNotJoined = errors.New("this relay has not joined a server yet; make a token with `weft-server keys create --relay` on the server and start with --token TOKEN")
+
+// Options configure Start.
+type Options struct {
+	Data   string // the data directory
+	Server string // https://HOST:PORT; "" for what the token says
+	Token  string // needed at the first start
+	Listen coord.Address
+	STUN   coord.Address
+	URLs   []string // by which nodes reach this relay
+	Name   string   // for people; "" for the machine's
+	// Software is the version of weft-server.
+	Software string
+	Log      *slog.Logger
+	Now      func() time.Time // the machine's clock; nil is time.Now
+	// NetDial makes connections to the server; nil is net.Dialer.
+	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Relay is a running relay. Its methods may be called from any goroutine.
+type Relay struct {
+	// constant after Start
+	o      Options
+	log    *slog.Logger
+	clock  *cert.Clock
+	run    string // random: tells the server that what it heard before holds no more
+	stun   []string
+	lock   *os.File
+	tcp    net.Listener
+	udp    *net.UDPConn // nil when off
+	site   *tls.Certificate
+	dialer *link.Dialer
+	client *client.Client
+	link   *link.Server
+	relay  *relayserver.Server
+
+	cancel context.CancelFunc // ends the goroutines that wg counts
+	wg     sync.WaitGroup
+	failed chan error // capacity 1: a listener ended by itself, or the server removed the relay
+	ready  atomic.Bool
+	once   sync.Once
+	synced atomic.Int64  // when the server last answered, unix nanoseconds; 0: never
+	news   chan struct{} // capacity 1: there is something to report
+
+	id  atomic.Pointer[identity] // replaced by Start, then by the goroutine of sync
+	crl atomic.Pointer[cert.CRL] // nil: nothing is revoked
+
+	mu sync.RWMutex
+	// mu guards the following.
+	versions map[cert.NodeID]api.Versions
+	admitted map[cert.NodeID]*big.Int // serial of the certificate shown last
+	gone     map[cert.NodeID]time.Time
+	online   map[cert.NodeID]relayserver.Event // home connections
+	pending  map[cert.NodeID]relayserver.Event // not reported yet
+	instance string                            // of the server, as of the last report
+}
+
+// Start joins the server when that was not done before, opens all listeners
+// and starts serving. While a token is there and the server is not, it tries
+// again until ctx ends; with an identity on disk it needs no server. An error
+// leaves nothing running.
+func Start(ctx context.Context, o Options) (_ *Relay, err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	r := &Relay{
+		o: o, log: o.Log, clock: cert.NewClock(time.Time{}, o.Now), run: rand.Text(), cancel: func() {},
+		failed: make(chan error, 1), news: make(chan struct{}, 1),
+		versions: map[cert.NodeID]api.Versions{}, admitted: map[cert.NodeID]*big.Int{}, gone: map[cert.NodeID]time.Time{},
+		online: map[cert.NodeID]relayserver.Event{}, pending: map[cert.NodeID]relayserver.Event{},
+	}
+	defer func() {
+		if err != nil {
+			r.closeFiles()
+		}
+	}()
+	if err := r.open(ctx); err != nil {
+		return nil, err
+	}
+	if !r.id.Load().joined() {
+		if err := r.join(ctx); err != nil {
+			return nil, err
+		}
+	}
+	r.build()
+	r.start()
+	return r, nil
+}
+
+// open takes the data directory, and the ports before anything is written.
+func (r *Relay) open(ctx context.Context) (err error) {
+	o := &r.o
+	if o.Data == "" {
+		return errors.New("no data directory given")
+	}
+	if _, err := os.Stat(filepath.Join(o.Data, "weft.db")); err == nil {
+		return fmt.Errorf("%s is the data directory of a server; give the relay one of its own with --data DIR", o.Data)
+	}
+	var warn error
+	if r.tcp, r.udp, warn, err = coord.ListenRelay(o.Listen, o.STUN); err != nil {
+		return err
+	}
+	if warn != nil {
+		r.log.Warn(warn.Error())
+	}
+	if len(o.URLs) == 0 {
+		o.URLs = []string{coord.DefaultURL(r.tcp.Addr())}
+		r.log.Warn("no --url given: devices will look for this relay at " + o.URLs[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
+	}
+	for _, u := range o.URLs {
+		if err := cert.CheckURL(u); err != nil {
+			return err
+		}
+	}
+	r.stun = coord.STUNAddrs(o.URLs, r.udp)
+	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	if r.lock, err = coord.LockDir(ctx, o.Data, lockWait); err != nil {
+		return err
+	}
+	id, err := loadIdentity(o.Data)
+	if err != nil {
+		return err
+	}
+	if id, err = r.identityFor(id); err != nil {
+		return err
+	}
+	r.clock.Floor(id.ServerTime)
+	r.id.Store(id)
+	if id.joined() {
+		if der, err := os.ReadFile(filepath.Join(o.Data, crlFile)); err == nil {
+			if crl, err := id.roots.VerifyCRL(der); err == nil {
+				r.crl.Store(crl)
+			}
+		}
+	}
+	if r.site, err = ca.Site(o.Data, o.URLs, o.Now()); err != nil {
+		return err
+	}
+	r.dialer = &link.Dialer{
+		URLs:     func() []string { return r.id.Load().URLs },
+		Roots:    func() *cert.ServerRoots { return r.id.Load().serverRoots },
+		Identity: func() *tls.Certificate { return r.id.Load().leaf },
+		NetDial:  o.NetDial, Log: r.log,
+	}
+	r.client = client.New(r.dialer.Transport(), r.clock.Contact)
+	return nil
+}
+
+// identityFor returns the identity to go on with, made from the token when
+// there is none yet. A token is of no use to a relay that has joined.
+func (r *Relay) identityFor(id *identity) (*identity, error) {
+	var first []string
+	if r.o.Server != "" {
+		if err := cert.CheckURL(r.o.Server); err != nil {
+			return nil, fmt.Errorf("--server: %w", err)
+		}
+		first = []string{r.o.Server}
+	}
+	if r.o.Token == "" {
+		if !id.joined() {
+			return nil, ErrNotJoined
+		}
+		next := *id
+		next.URLs = merge(first, id.URLs)
+		return &next, nil
+	}
+	tok, err := cert.ParseToken(r.o.Token)
+	if err != nil {
+		return nil, err
+	}
+	if id != nil && id.Network != tok.Network.NetworkID() {
+		return nil, fmt.Errorf("the relay in %s belongs to another network than the token; give it a data directory of its own with --data DIR", r.o.Data)
+	}
+	urls := merge(first, tok.URLs)
+	if id == nil {
+		if id, err = newIdentity(tok, urls); err != nil {
+			return nil, err
+		}
+		// On disk before the server is asked, so that a join whose answer got
+		// lost is repeated by the same relay and not by a second one.
+		return id, id.save(r.o.Data)
+	}
+	next := *id
+	next.URLs = merge(urls, id.URLs)
+	if !id.joined() {
+		next.ServerPins = []cert.Pin{tok.Server}
+	}
+	return &next, next.complete()
+}
+
+// join turns the token into a certificate.
+func (r *Relay) join(ctx context.Context) error {
+	id := r.id.Load()
+	tok, err := cert.ParseToken(r.o.Token)
+	if err != nil {
+		return err
+	}
+	csr, err := cert.NewCSR(id.key)
+	if err != nil {
+		return err
+	}
+	name := r.o.Name
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	req := api.RelayJoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Name: name, URLs: r.o.URLs, STUN: r.stun, Software: r.o.Software}
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		res, err := r.client.JoinRelay(ctx, req)
+		if err == nil {
+			return r.adopt(res)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if refused(err) {
+			return joinError(err, id)
+		}
+		r.log.Warn("join: the server does not answer; trying again", "servers", id.URLs, "err", err)
+		if !sleep(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Relay) adopt(res *api.RelayJoinResponse) error {
+	id, err := r.id.Load().trusting(res.Trust, res.Certificate, r.clock.Now())
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	id.Name = res.Name
+	crl, err := id.roots.VerifyCRL(res.CRL)
+	if err != nil {
+		return fmt.Errorf("join: the server's revocation list: %w", err)
+	}
+	if err := ca.WriteFile(filepath.Join(r.o.Data, crlFile), crl.Raw); err != nil {
+		return err
+	}
+	if err := id.save(r.o.Data); err != nil {
+		return err
+	}
+	r.crl.Store(crl)
+	r.id.Store(id)
+	r.log.Info("joined", "network", id.Network, "name", id.Name)
+	return nil
+}
+
+// refused reports whether trying the same again is useless.
+func refused(err error) bool {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
+	}
+	return errors.Is(err, cert.ErrUntrusted)
+}
+
+func joinError(err error, id *identity) error {
+	if errors.Is(err, cert.ErrUntrusted) {
+		return fmt.Errorf("join: the server at %s is not the one that made this token; nothing was sent to it, ask its owner for a new token: %w", id.URLs[0], err)
+	}
+	return fmt.Errorf("join: %w", err)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (r *Relay) build() {
+	r.relay = relayserver.New(relayserver.Config{
+		Verify:   r.verify,
+		Versions: func(_ cert.NetworkID, node cert.NodeID) api.Versions { return r.versionsOf(node) },
+		CRL: func(cert.NetworkID) []byte {
+			if crl := r.crl.Load(); crl != nil {
+				return crl.Raw
+			}
+			return nil
+		},
+		Presence: r.presence,
+		Alert: func(_ cert.NetworkID, node cert.NodeID) {
+			r.log.Warn("two machines use the identity of one device", "id", node)
+		},
+		Now: r.clock.Now,
+		Log: r.log,
+	})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		if !r.ready.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			w.Write([]byte("stopping\n"))
+			return
+		}
+		w.Write([]byte("ok\n"))
+	})
+	r.link = link.NewServer(link.ServerConfig{
+		Certificate: func() *tls.Certificate { return r.id.Load().leaf },
+		Public:      &tls.Config{Certificates: []tls.Certificate{*r.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
+		Relay:       r.relay.Serve,
+		Site:        mux,
+		Log:         r.log,
+	})
+}
+
+func (r *Relay) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	r.wg.Go(func() { r.fail("listener", r.link.Serve(r.tcp)) })
+	if r.udp != nil {
+		r.wg.Go(func() { r.fail("STUN", stun.NewServer(r.log).Serve(ctx, r.udp)) })
+	}
+	r.wg.Go(func() { r.syncLoop(ctx) })
+	r.wg.Go(func() { r.reportLoop(ctx) })
+	r.ready.Store(true)
+}
+
+func (r *Relay) fail(what string, err error) {
+	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) || !r.ready.Load() {
+		return
+	}
+	select {
+	case r.failed <- fmt.Errorf("%s: %w", what, err):
+	default:
+	}
+}
+
+// Failed delivers the error of a listener that ended by itself, or the word of
+// the server that this relay was removed; then its clients have been sent away.
+func (r *Relay) Failed() <-chan error { return r.failed }
+
+// Addr returns the address of the TLS listener.
+func (r *Relay) Addr() net.Addr { return r.tcp.Addr() }
+
+// Name returns the relay's name in the network.
+func (r *Relay) Name() string { return r.id.Load().Name }
+
+// Network returns the network that the relay serves.
+func (r *Relay) Network() cert.NetworkID { return r.id.Load().Network }
+
+// URLs returns where nodes are told to find the relay.
+func (r *Relay) URLs() []string { return r.o.URLs }
+
+// Synced returns when the server last answered, the zero time for never.
+func (r *Relay) Synced() time.Time {
+	if ns := r.synced.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// Stats returns the relay's counters.
+func (r *Relay) Stats() relayserver.Stats { return r.relay.Stats() }
+
+// verify says who wants to use the relay: the holder of a certificate of this
+// network that was not revoked. Its dates do not matter, for the reason that
+// they do not at the server: peers judge them by weft time.
+func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
+	node, err := r.id.Load().roots.VerifyNodeAnyTime(leaf.Raw)
+	if err != nil {
+		return cert.NetworkID{}, cert.NodeID{}, false, err
+	}
+	r.mu.Lock()
+	if at, ok := r.gone[node.ID]; ok && time.Since(at) < goneFor {
+		err = errors.New("the server knows no such device")
+	} else {
+		delete(r.gone, node.ID)
+		r.admitted[node.ID] = node.Serial
+	}
+	r.forgetAbsentLocked()
+	r.mu.Unlock()
+	// After the serial was noted: a list that comes now finds it there.
+	if err == nil && r.crl.Load().Revoked(node.Serial) {
+		err = cert.ErrRevoked
+	}
+	if err != nil {
+		return cert.NetworkID{}, cert.NodeID{}, false, fmt.Errorf("node %s: %w", node.ID, err)
+	}
+	return node.Network, node.ID, node.Tagged(), nil
+}
+
+// forgetAbsentLocked bounds what is remembered of nodes that left.
+func (r *Relay) forgetAbsentLocked() {
+	if len(r.admitted) <= 2*r.relay.Stats().Clients+slackNodes {
+		return
+	}
+	network := r.id.Load().Network
+	for id := range r.admitted {
+		if _, ok := r.relay.Online(network, id); !ok {
+			delete(r.admitted, id)
+			delete(r.versions, id)
+		}
+	}
+}
+
+// versionsOf returns what a node should hold; of a node that the server has
+// said nothing about yet only the revocation list is known.
+func (r *Relay) versionsOf(node cert.NodeID) api.Versions {
+	r.mu.RLock()
+	v := r.versions[node]
+	r.mu.RUnlock()
+	if crl := r.crl.Load(); crl != nil {
+		v.CRL = crl.Number
+	}
+	return v
+}
+
+// Close tells the clients, stops serving and waits for everything. It may be
+// called more than once.
+func (r *Relay) Close() (err error) {
+	r.once.Do(func() {
+		r.ready.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+		defer cancel()
+		err = r.relay.Shutdown(ctx)
+		r.cancel()
+		r.link.Shutdown(ctx)
+		r.tcp.Close()
+		if r.udp != nil {
+			r.udp.Close()
+		}
+		r.wg.Wait()
+		r.closeFiles()
+	})
+	return err
+}
+
+func (r *Relay) closeFiles() {
+	if r.client != nil {
+		r.client.CloseIdleConnections()
+	}
+	if r.tcp != nil {
+		r.tcp.Close()
+	}
+	if r.udp != nil {
+		r.udp.Close()
+	}
+	if r.lock != nil {
+		r.lock.Close()
+	}
+}

@@ -1,0 +1,345 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"weft/coord/api"
+	"weft/coord/ca"
+	"weft/overlay/cert"
+	"weft/overlay/relay/relayserver"
+)
+
+// Keeping in step with the server, in two goroutines: one asks what is new and
+// is answered when there is something, the other says who came and went.
+const (
+	askTimeout   = 40 * time.Second
+	retryMin     = 500 * time.Millisecond
+	retryMax     = 4 * time.Second // a revocation waits no longer than this for a server that is back
+	reportGather = 100 * time.Millisecond
+	renewPercent = 66
+	renewSpacing = time.Minute
+)
+
+// syncLoop asks what is new until ctx ends.
+func (r *Relay) syncLoop(ctx context.Context) {
+	req := api.RelaySync{Protocol: api.Protocol, URLs: r.o.URLs, STUN: r.stun, Software: r.o.Software}
+	wait := retryMin
+	lost := false
+	var renewed time.Time // the last attempt
+	for ctx.Err() == nil {
+		if r.renewDue() && time.Since(renewed) > renewSpacing {
+			renewed = time.Now()
+			if err := r.renew(ctx); err != nil && ctx.Err() == nil {
+				r.log.Warn("renew the relay's certificate", "err", err)
+			}
+		}
+		req.CRL = 0
+		if crl := r.crl.Load(); crl != nil {
+			req.CRL = crl.Number
+		}
+		asked := time.Now()
+		st, err := r.ask(ctx, req)
+		if err == nil {
+			err = r.take(st)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			if isRemoved(err) {
+				r.removed(ctx, err)
+				return
+			}
+			if !lost {
+				r.log.Warn("the server does not answer; going on without it", "err", err)
+			}
+			lost = true
+			if !sleep(ctx, wait/2+rand.N(wait/2)) {
+				return
+			}
+			wait = min(2*wait, retryMax)
+			continue
+		}
+		if lost {
+			r.log.Info("the server answers again")
+			r.rouse() // reports may wait
+		}
+		lost, wait = false, retryMin
+		r.synced.Store(time.Now().UnixNano())
+		quiet := st.Instance == req.Instance && st.Seq == req.Ack
+		req.Instance, req.Ack = st.Instance, st.Seq
+		if took := time.Since(asked); quiet && took < time.Second {
+			// A server that is about to stop answers at once.
+			if !sleep(ctx, time.Second-took) {
+				return
+			}
+		}
+	}
+}
+
+// isRemoved reports whether the server says that this relay is none of its
+// network.
+func isRemoved(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Status == http.StatusUnauthorized && e.Code == api.CodeUnauthorized
+}
+
+// removed sends the clients elsewhere and ends the relay.
+func (r *Relay) removed(ctx context.Context, err error) {
+	ctx, cancel := context.WithTimeout(ctx, closeGrace)
+	defer cancel()
+	r.relay.Shutdown(ctx)
+	select {
+	case r.failed <- err:
+	default:
+	}
+}
+
+func (r *Relay) ask(ctx context.Context, req api.RelaySync) (*api.RelayState, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return r.client.SyncRelay(ctx, req)
+}
+
+// take makes the server's answer so: revocations first.
+func (r *Relay) take(st *api.RelayState) error {
+	if st.Trust != nil {
+		if err := r.trust(*st.Trust, nil); err != nil {
+			return err
+		}
+	}
+	if st.CRL != nil {
+		if err := r.takeCRL(st.CRL); err != nil {
+			return err
+		}
+	}
+	network := r.id.Load().Network
+	for _, s := range st.Gone {
+		if id, err := cert.ParseNodeID(s); err == nil {
+			r.deny(id)
+		}
+	}
+	changed := make([]cert.NodeID, 0, len(st.Nodes))
+	r.mu.Lock()
+	for _, n := range st.Nodes {
+		id, err := cert.ParseNodeID(n.ID)
+		if _, here := r.admitted[id]; err != nil || !here || n.Versions == r.versions[id] {
+			continue
+		}
+		r.versions[id] = n.Versions
+		changed = append(changed, id)
+	}
+	r.mu.Unlock()
+	for _, id := range changed {
+		r.relay.Notify(network, &id)
+	}
+	r.sawInstance(st.Instance)
+	return nil
+}
+
+// trust keeps what the server says about whom to believe.
+func (r *Relay) trust(t api.RelayTrust, certificate []byte) error {
+	id, err := r.id.Load().trusting(t, certificate, r.clock.Now())
+	if err != nil {
+		return err
+	}
+	if err := id.save(r.o.Data); err != nil {
+		return err
+	}
+	r.id.Store(id)
+	return nil
+}
+
+// takeCRL applies a newer revocation list: who is on it goes at once, the
+// others get the list, those first that knew who went.
+func (r *Relay) takeCRL(der []byte) error {
+	crl, err := r.id.Load().roots.VerifyCRL(der)
+	if err != nil {
+		return fmt.Errorf("the server's revocation list: %w", err)
+	}
+	if old := r.crl.Load(); old != nil && crl.Number <= old.Number {
+		return nil
+	}
+	if err := ca.WriteFile(filepath.Join(r.o.Data, crlFile), crl.Raw); err != nil {
+		return err
+	}
+	r.crl.Store(crl)
+	network := r.id.Load().Network
+	var revoked []cert.NodeID
+	r.mu.Lock()
+	for id, serial := range r.admitted {
+		if crl.Revoked(serial) {
+			revoked = append(revoked, id)
+			delete(r.admitted, id)
+			delete(r.versions, id)
+		}
+	}
+	r.mu.Unlock()
+	for _, id := range revoked {
+		r.relay.Kick(network, id)
+	}
+	r.relay.PushCRL(network, crl.Raw, revoked)
+	r.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len(), "dropped", len(revoked))
+	return nil
+}
+
+// deny drops a node that the server does not know.
+func (r *Relay) deny(id cert.NodeID) {
+	r.mu.Lock()
+	if len(r.gone) >= maxGone {
+		clear(r.gone)
+	}
+	r.gone[id] = time.Now()
+	delete(r.versions, id)
+	r.mu.Unlock()
+	r.relay.Kick(r.id.Load().Network, id)
+}
+
+func (r *Relay) renewDue() bool {
+	leaf := r.id.Load().leaf.Leaf
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return r.clock.Now().After(leaf.NotBefore.Add(life * renewPercent / 100))
+}
+
+func (r *Relay) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	csr, err := cert.NewCSR(r.id.Load().key)
+	if err != nil {
+		return err
+	}
+	res, err := r.client.RenewRelay(ctx, api.RelayRenewRequest{Protocol: api.Protocol, CSR: csr})
+	if err != nil {
+		return err
+	}
+	return r.trust(res.Trust, res.Certificate)
+}
+
+// presence takes word of a home connection from the relay.
+func (r *Relay) presence(e relayserver.Event) {
+	r.mu.Lock()
+	if old, ok := r.online[e.Node]; e.Online && (!ok || old.Conn < e.Conn) {
+		r.online[e.Node] = e
+	} else if ok && !e.Online && old.Conn == e.Conn {
+		delete(r.online, e.Node)
+	}
+	if old, ok := r.pending[e.Node]; !ok || old.Conn <= e.Conn {
+		r.pending[e.Node] = e
+	}
+	r.mu.Unlock()
+	r.rouse()
+}
+
+func (r *Relay) rouse() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
+// sawInstance reports everybody who is connected to a server that has
+// forgotten, or never heard.
+func (r *Relay) sawInstance(instance string) {
+	r.mu.Lock()
+	fresh := instance != r.instance
+	if fresh {
+		r.instance = instance
+		for id, e := range r.online {
+			if p, ok := r.pending[id]; !ok || p.Conn <= e.Conn && p.Online {
+				r.pending[id] = e
+			}
+		}
+	}
+	r.mu.Unlock()
+	if fresh {
+		r.rouse()
+	}
+}
+
+// reportLoop says who came and went until ctx ends.
+func (r *Relay) reportLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.news:
+		}
+		if !sleep(ctx, reportGather) {
+			return
+		}
+		for {
+			events := r.takePending()
+			if len(events) == 0 {
+				break
+			}
+			if err := r.report(ctx, events); err != nil {
+				r.putBack(events)
+				if ctx.Err() != nil {
+					return
+				}
+				r.log.Debug("report", "err", err)
+				var e *api.Error
+				if errors.As(err, &e) && refused(err) {
+					break // sync says so too, and rouses when it is over
+				}
+				if !sleep(ctx, retryMin+rand.N(retryMax)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *Relay) takePending() []relayserver.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := make([]relayserver.Event, 0, min(len(r.pending), api.MaxRelayEvents))
+	for id, e := range r.pending {
+		if len(events) == api.MaxRelayEvents {
+			break
+		}
+		events = append(events, e)
+		delete(r.pending, id)
+	}
+	return events
+}
+
+func (r *Relay) putBack(events []relayserver.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range events {
+		if now, ok := r.pending[e.Node]; !ok || now.Conn < e.Conn {
+			r.pending[e.Node] = e
+		}
+	}
+}
+
+func (r *Relay) report(ctx context.Context, events []relayserver.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req := api.RelayReport{Run: r.run}
+	for _, e := range events {
+		out := api.RelayEvent{Node: e.Node.String(), Conn: e.Conn, Online: e.Online, At: e.At}
+		if e.Addr.IsValid() {
+			out.Addr = e.Addr.Addr().String()
+		}
+		req.Events = append(req.Events, out)
+	}
+	res, err := r.client.ReportRelay(ctx, req)
+	if err != nil {
+		return err
+	}
+	for _, s := range res.Unknown {
+		if id, err := cert.ParseNodeID(s); err == nil {
+			r.deny(id)
+		}
+	}
+	r.sawInstance(res.Instance)
+	return nil
+}
