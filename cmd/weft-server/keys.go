@@ -22,13 +22,14 @@ func keysCreateCmd() *cobra.Command {
 	var expires string
 	var asJSON *bool
 	cmd := &cobra.Command{
-		Use:   "create [--reusable] [--ephemeral] [--tag T]... [--expires 24h]",
+		Use:   "create [--reusable] [--ephemeral] [--relay] [--tag T]... [--expires 24h]",
 		Short: "Make a join key and print its token, this once",
 		Long: `Make a join key and print its token. The token is shown once and not stored.
 
 Without --tag the device is one of its owner's own, such as a laptop, and may
 reach the owner's other devices. With --tag device it serves only: its owner
-reaches it, and it reaches nobody.`,
+reaches it, and it reaches nobody. With --relay the token is for a relay on
+another machine: weft-server relay --data DIR --token TOKEN.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -51,6 +52,7 @@ reaches it, and it reaches nobody.`,
 	f := cmd.Flags()
 	f.BoolVar(&nk.Reusable, "reusable", false, "many devices may join with it")
 	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline")
+	f.BoolVar(&nk.Relay, "relay", false, "a relay joins with it, and no device")
 	f.StringSliceVar(&nk.Tags, "tag", nil, "tag of its devices (repeatable)")
 	f.StringVar(&expires, "expires", "24h", "how long it can be used: 1m to 366d")
 	f.StringVar(&nk.Note, "note", "", "a word for people")
@@ -117,6 +119,9 @@ func keyKind(k coord.KeyInfo) string {
 	kind := "one-time"
 	if k.Reusable {
 		kind = "reusable"
+	}
+	if k.Relay {
+		kind += " relay"
 	}
 	if k.Ephemeral {
 		kind += " ephemeral"

@@ -90,7 +90,8 @@ other, and has a web console.
 
   weft-server serve --data DIR --url https://HOST:8443
   weft-server keys create --tag device      a token for a device
-  weft-server devices list`,
+  weft-server devices list
+  weft-server relay --data DIR --token TOKEN   another relay, on another machine`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
@@ -101,7 +102,7 @@ other, and has a web console.
 	})
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCmd(), keysCmd(), devicesCmd(), loginLinkCmd(), versionCmd())
+	root.AddCommand(serveCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), loginLinkCmd(), versionCmd())
 	return root
 }
 

@@ -67,13 +67,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	// Nothing that hangs may keep the process.
-	overdue := context.AfterFunc(ctx, func() {
-		time.Sleep(stopWithin - 500*time.Millisecond)
-		fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: stopping took too long, leaving now")
-		os.Exit(1)
-	})
-	defer overdue()
+	defer leaveInTime(cmd)()
 	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", cli.Version())
 	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
 	if err := o.greet(cmd, s); err != nil && ctx.Err() == nil {
@@ -101,19 +95,12 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	if so.Data, err = dataDir(cmd); err != nil {
 		return so, err
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return so, usagef("--log %q: want debug, info, warn or error", o.logLevel)
+	if so.Log, err = logger(cmd, o.logLevel); err != nil {
+		return so, err
 	}
-	so.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 	so.Software = cli.Version()
 	so.URLs, so.Suffix = trimURLs(o.urls), o.suffix
-	address := func(flag, v string) coord.Address {
-		if v == "off" {
-			v = ""
-		}
-		return coord.Address{Addr: v, Explicit: cmd.Flags().Changed(flag)}
-	}
+	address := func(flag, v string) coord.Address { return addressOf(cmd, flag, v) }
 	so.Listen, so.Console, so.STUN = address("listen", o.listen), address("console", o.console), address("stun", o.stun)
 	if so.Listen.Addr == "" {
 		return so, usagef("--listen: a server has to listen somewhere")
@@ -134,6 +121,32 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 		so.TrustedProxies = append(so.TrustedProxies, prefix.Masked())
 	}
 	return so, nil
+}
+
+// leaveInTime sees to it that nothing that hangs keeps a process that was told
+// to stop.
+func leaveInTime(cmd *cobra.Command) (stop func() bool) {
+	return context.AfterFunc(cmd.Context(), func() {
+		time.Sleep(stopWithin - 500*time.Millisecond)
+		fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: stopping took too long, leaving now")
+		os.Exit(1)
+	})
+}
+
+func logger(cmd *cobra.Command, name string) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return nil, usagef("--log %q: want debug, info, warn or error", name)
+	}
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})), nil
+}
+
+// addressOf is an address flag; off is none.
+func addressOf(cmd *cobra.Command, flag, v string) coord.Address {
+	if v == "off" {
+		v = ""
+	}
+	return coord.Address{Addr: v, Explicit: cmd.Flags().Changed(flag)}
 }
 
 // trimURLs takes the slash that people copy along off the end.

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/coord"
+	"weft/coord/standalone"
+)
+
+func relayCmd() *cobra.Command {
+	var o relayOptions
+	cmd := &cobra.Command{
+		Use:   "relay --data DIR --token T [--server https://HOST:8443] [--url https://HOST:8443]...",
+		Short: "Run a relay of its own in the foreground, beside the server's",
+		Long: `Run a relay in the foreground, on another machine than the server.
+
+Make its token on the server with: weft-server keys create --relay. The token is
+needed at the first start only. Devices choose the relay that is nearest to
+them; those that are connected to it go on talking, and find each other, while
+the server is away. Every flag can be given as a variable too: --stun as
+WEFT_STUN, lists separated by commas.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.server, "server", "", "address of the server, such as https://HOST:8443 (default: as the token says)")
+	f.StringVar(&o.token, "token", "", "token of `weft-server keys create --relay`, for the first start (better as WEFT_TOKEN: the command line shows in ps)")
+	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices (TLS)")
+	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of STUN, or off")
+	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this relay, such as https://HOST:8443 (repeatable)")
+	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
+	return cmd
+}
+
+type relayOptions struct {
+	server, token string
+	listen, stun  string
+	urls          []string
+	logLevel      string
+}
+
+func (o *relayOptions) run(cmd *cobra.Command) error {
+	so, err := o.parse(cmd)
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	defer leaveInTime(cmd)()
+	r, err := standalone.Start(ctx, so)
+	if err != nil && ctx.Err() != nil {
+		return nil // told to stop before it had begun
+	}
+	if errors.Is(err, standalone.ErrNotJoined) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	so.Log.Info("relaying", "name", r.Name(), "listen", r.Addr(), "urls", r.URLs(), "network", r.Network(), "version", cli.Version())
+	select {
+	case <-ctx.Done():
+		so.Log.Info("stopping")
+	case err = <-r.Failed():
+	}
+	return errors.Join(err, r.Close())
+}
+
+func (o *relayOptions) parse(cmd *cobra.Command) (so standalone.Options, err error) {
+	if so.Data, err = dataDir(cmd); err != nil {
+		return so, err
+	}
+	if so.Log, err = logger(cmd, o.logLevel); err != nil {
+		return so, err
+	}
+	if o.listen == "off" {
+		return so, usagef("--listen: a relay has to listen somewhere")
+	}
+	so.Software, so.URLs = cli.Version(), trimURLs(o.urls)
+	so.Server, so.Token = strings.TrimSuffix(strings.TrimSpace(o.server), "/"), o.token
+	so.Listen, so.STUN = addressOf(cmd, "listen", o.listen), addressOf(cmd, "stun", o.stun)
+	return so, nil
+}
