@@ -115,12 +115,13 @@ func newGuests(home way, dial func(context.Context, string) (net.Conn, error), i
 // connection when that is there, or when no relay is named. It waits for the
 // link, not for the relay's welcome.
 func (g *guests) connect(ctx context.Context, rl api.Relay) (way, error) {
+	atHome := rl.ID == "" || rl.ID == g.home.relay().ID
 	g.mu.Lock()
 	if g.ctx.Err() != nil {
 		g.mu.Unlock()
 		return nil, errDown
 	}
-	if rl.ID == "" || rl.ID == g.homeAt {
+	if atHome || rl.ID == g.homeAt {
 		g.mu.Unlock()
 		return g.home, nil
 	}

@@ -37,7 +37,10 @@ const (
 	maxRace     = 8 // relays that a new node measures
 )
 
-var errDraining = errors.New("the relay is about to stop")
+var (
+	errDraining = errors.New("the relay is about to stop")
+	errRemoved  = errors.New("the relay is no longer one of this network's")
+)
 
 // ErrOffline is returned by Home's sending methods while there is no
 // connection.
@@ -99,6 +102,8 @@ type Home struct {
 	until  time.Time     // how long to keep away from it
 
 	welcomed bool // the connection that runs or ran last was
+
+	raced net.Conn // Run's: made by race, for connect
 }
 
 // NewHome prepares a home; Run keeps it.
@@ -210,6 +215,10 @@ func (h *Home) Run(ctx context.Context) {
 		} else {
 			err = h.connect(ctx, rl)
 		}
+		if h.raced != nil {
+			link.CloseNow(h.raced)
+			h.raced = nil
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -224,7 +233,7 @@ func (h *Home) Run(ctx context.Context) {
 		if since.IsZero() {
 			since = time.Now()
 		}
-		wait := h.pause(err, fails, time.Since(since))
+		wait := h.pause(err, fails, time.Since(since), len(h.cfg.Relays()))
 		fails++
 		h.cfg.Log.Info("relay", "relay", rl.Name, "err", err, "retry", wait)
 		h.sleep(ctx, wait, errors.Is(err, ErrReplaced))
@@ -257,7 +266,7 @@ func (h *Home) choose(ctx context.Context, fails int, since time.Time) (api.Rela
 	others := slices.Delete(order, i, i+1)
 	switch {
 	case leaving:
-		return others[fails%len(others)], true
+		return append(others, own)[fails%len(relays)], true
 	case since.IsZero() || time.Since(since) < moveAfter:
 		return own, true
 	}
@@ -266,32 +275,38 @@ func (h *Home) choose(ctx context.Context, fails int, since time.Time) (api.Rela
 }
 
 // race returns the relay whose link is made first: the one nearest to here,
-// counted in round trips.
+// counted in round trips. The link is left for connect: a relay that heard of
+// two would let the later one count.
 func (h *Home) race(ctx context.Context, relays []api.Relay) (api.Relay, bool) {
 	ctx, cancel := context.WithTimeout(ctx, moveAfter)
 	defer cancel()
 	type result struct {
 		rl api.Relay
-		ok bool
+		c  net.Conn
 	}
 	results := make(chan result, len(relays))
 	for _, rl := range relays {
 		go func() {
 			c, err := h.dial(ctx, rl)
-			if err == nil {
-				link.CloseNow(c)
+			if err != nil {
+				c = nil
 			}
-			results <- result{rl, err == nil}
+			results <- result{rl, c}
 		}()
 	}
 	var first result
 	for range relays { // all of them, so that no goroutine outlives this
-		if r := <-results; r.ok && !first.ok {
+		switch r := <-results; {
+		case r.c == nil:
+		case first.c == nil:
 			first = r
 			cancel()
+		default:
+			link.CloseNow(r.c)
 		}
 	}
-	return first.rl, first.ok
+	h.raced = first.c
+	return first.rl, first.c != nil
 }
 
 func (h *Home) dial(ctx context.Context, rl api.Relay) (net.Conn, error) {
@@ -317,9 +332,13 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	if h.cfg.Trying != nil {
 		h.cfg.Trying(rl)
 	}
-	nc, err := h.dial(ctx, rl)
-	if err != nil {
-		return err
+	nc := h.raced
+	h.raced = nil
+	if nc == nil {
+		var err error
+		if nc, err = h.dial(ctx, rl); err != nil {
+			return err
+		}
 	}
 	hh := &homeHandler{home: h, relay: rl}
 	c := NewConn(nc, hh)
@@ -344,7 +363,7 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { h.checkOnWake(ctx, c, done) })
-	err = c.Run(ctx)
+	err := c.Run(ctx)
 	late.Stop()
 	close(done)
 	wg.Wait()
@@ -387,6 +406,10 @@ func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
 			continue
 		case <-h.wake:
 		}
+		if !h.listed() {
+			c.fail(errRemoved)
+			continue
+		}
 		ping, cancel := context.WithTimeout(ctx, wakeAnswer)
 		if _, err := c.Ping(ping); err != nil {
 			c.fail(ErrDead)
@@ -395,9 +418,39 @@ func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
 	}
 }
 
+// listed reports whether the home is one of the relays there are now. A home
+// that was known only by its address gets its name.
+func (h *Home) listed() bool {
+	relays := h.cfg.Relays()
+	h.mu.Lock()
+	at := h.state.Relay
+	h.mu.Unlock()
+	if len(relays) == 0 || at.ID == "" && len(at.URLs) == 0 {
+		return true
+	}
+	i := slices.IndexFunc(relays, func(r api.Relay) bool {
+		if at.ID == "" {
+			return slices.ContainsFunc(r.URLs, func(u string) bool { return slices.Contains(at.URLs, u) })
+		}
+		return r.ID == at.ID
+	})
+	if i < 0 {
+		return at.ID == "" // by its address alone nobody can tell
+	}
+	h.mu.Lock()
+	if h.home == at.ID {
+		h.home = relays[i].ID
+	}
+	if h.state.Relay.ID == at.ID {
+		h.state.Relay = relays[i]
+	}
+	h.mu.Unlock()
+	return true
+}
+
 // pause returns how long to wait after a connection ended, or could not be
-// made fails times before.
-func (h *Home) pause(err error, fails int, failing time.Duration) time.Duration {
+// made fails times before, with so many relays to try in turn.
+func (h *Home) pause(err error, fails int, failing time.Duration, relays int) time.Duration {
 	var refused *RefusedError
 	switch {
 	case errors.Is(err, ErrReplaced):
@@ -415,7 +468,10 @@ func (h *Home) pause(err error, fails int, failing time.Duration) time.Duration 
 		}
 		return retryMin + rand.N(max(spread-retryMin, 1))
 	}
-	wait := min(retryMax, retryEager<<min(fails, 10))
+	if relays > 1 && failing >= moveAfter && fails%relays != relays-1 {
+		return retryMin // the next one may work
+	}
+	wait := min(retryMax, retryEager<<min(fails/max(relays, 1), 10))
 	return wait/2 + rand.N(wait/2)
 }
 
