@@ -24,9 +24,13 @@ import (
 var parts = []struct {
 	name string
 	run  func(*bench)
-}{{"size", size}, {"throughput", throughput}, {"connect", connect}, {"intro", introductions}, {"idle", idle}}
+}{{"size", size}, {"throughput", throughput}, {"ends", ends}, {"connect", connect}, {"intro", introductions}, {"idle", idle}}
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "end" {
+		end(os.Args[2:])
+		return
+	}
 	if len(os.Args) < 3 || os.Getuid() != 0 {
 		fmt.Fprintln(os.Stderr, "usage (as root): benchlab DIRECTORY-OF-BINARIES PART…; see scripts/bench")
 		os.Exit(2)

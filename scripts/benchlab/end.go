@@ -1,0 +1,167 @@
+//go:build e2e
+
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	_ "net/http/pprof"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	wgtun "golang.zx2c4.com/wireguard/tun"
+
+	"weft/coord/api"
+	"weft/netstack"
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/filter"
+	"weft/overlay/tun"
+	"weft/overlay/wg"
+)
+
+// end is one end of a tunnel and nothing else: package wg over package bind's
+// socket, with a network in user space or of the kernel. The two ends find each
+// other by files in a directory. It is what the data path costs without a node
+// around it.
+func end(args []string) {
+	fs := flag.NewFlagSet("end", flag.ExitOnError)
+	name := fs.String("name", "a", "a, or b which begins")
+	peerAddr := fs.String("peer", "", "the other end's IP address")
+	dir := fs.String("dir", "", "directory of both")
+	kernel := fs.String("tun", "", "kernel interface; none: user space")
+	subnet := fs.Int("subnet", 64, "of 100.0.0.0/8: the ends are 100.N.0.1 and 100.N.0.2")
+	mtu := fs.Int("mtu", 1420, "of the inner network")
+	limit := fs.Int("limit", 1472, "UDP payload of the path")
+	forward := fs.Int("forward", 0, "loopback port that leads to the same one of the other end")
+	pprof := fs.String("pprof", "", "address of pprof")
+	fs.Parse(args)
+	if err := runEnd(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func runEnd(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pprof string) error {
+	if pprof != "" {
+		go http.ListenAndServe(pprof, nil)
+	}
+	self, other, peer := netip.AddrFrom4([4]byte{100, byte(subnet), 0, 1}), netip.AddrFrom4([4]byte{100, byte(subnet), 0, 2}), "b"
+	if name == "b" {
+		self, other, peer = other, self, "a"
+	}
+	var network wgtun.Device
+	if kernel != "" {
+		n, err := tun.New(tun.Config{Name: kernel, MTU: mtu})
+		if err != nil {
+			return err
+		}
+		if err := n.SetRanges(netip.PrefixFrom(self, 16).Masked(), netip.Prefix{}); err != nil {
+			return err
+		}
+		if err := n.SetAddrs(self, netip.Addr{}); err != nil {
+			return err
+		}
+		network = n
+	} else {
+		n, err := netstack.New(netstack.Config{MTU: mtu})
+		if err != nil {
+			return err
+		}
+		if err := n.SetAddrs(self, netip.Addr{}); err != nil {
+			return err
+		}
+		n.SetInbound(netstack.Inbound{TCP: func(src, dst netip.AddrPort) (string, netip.Addr, bool) { return "", netip.Addr{}, true }})
+		if forward != 0 {
+			go forwardTo(n, forward, netip.AddrPortFrom(other, uint16(forward)))
+		}
+		network = n
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	b := bind.New(bind.Config{Listen: bind.Listen, Trouble: func(_ *bind.Endpoint, w bind.Way, err error) { log.Warn("trouble", "way", w, "err", err) }})
+	dev, err := wg.New(wg.Config{Net: network, Bind: b, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := b.ListenError(); err != nil {
+		return err
+	}
+	key := dev.PublicKey()
+	if err := os.WriteFile(filepath.Join(dir, name+".tmp"), fmt.Appendf(nil, "%d %x", b.Port(), key[:]), 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(dir, name+".tmp"), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	var port uint16
+	var theirs [32]byte
+	for {
+		if text, err := os.ReadFile(filepath.Join(dir, peer)); err == nil {
+			p, k, _ := strings.Cut(string(text), " ")
+			fmt.Sscan(p, &port)
+			raw, _ := hex.DecodeString(k)
+			copy(theirs[:], raw)
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	id := cert.NodeID{peer[0]}
+	ep := bind.NewEndpoint(id, other)
+	way := bind.Way{Kind: bind.Direct, Addr: netip.AddrPortFrom(netip.MustParseAddr(peerAddr), port)}
+	if err := ep.SetWay(way, limit); err != nil {
+		return err
+	}
+	rules := []api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}
+	err = dev.SetPeer(wg.Peer{
+		ID: id, Key: theirs, PSK: [32]byte{1}, IPs: []netip.Addr{other}, Endpoint: ep,
+		Filter: filter.NewPeer([]netip.Addr{self}, []netip.Addr{other}, filter.Compile(rules, &cert.Node{})), Initiate: name == "b",
+	})
+	if err != nil {
+		return err
+	}
+	b.Admit(ep)
+	b.Verify(ep, way)
+	fmt.Println("up")
+	select {}
+}
+
+func forwardTo(n *netstack.Net, port int, to netip.AddrPort) {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			r, err := n.DialAddrPort(context.Background(), "tcp", to)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return
+			}
+			defer r.Close()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				io.Copy(r, c)
+				r.(*netstack.TCPConn).CloseWrite()
+			}()
+			io.Copy(c, r)
+			c.(*net.TCPConn).CloseWrite()
+			<-done
+		}()
+	}
+}

@@ -1,0 +1,207 @@
+//go:build e2e
+
+package main
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"weft/scripts/e2e/lab"
+)
+
+// ends compares the data path alone (see end) with plain wireguard-go, built
+// from its module: two machines on one bridge, one TCP flow and four, offloads
+// of the links on and off, turn by turn.
+func ends(b *bench) {
+	l := lab.New(b, b.bin)
+	a, z := l.Host("a"), l.Host("z")
+	only := strings.Fields(os.Getenv("BENCH_ONLY"))
+	var all []*tunnel
+	for _, c := range []struct {
+		name string
+		make func(*bench, *lab.Lab, *lab.Namespace, *lab.Namespace) *tunnel
+	}{{"plain", plainWireGuard}, {"tun", kernelEnds}, {"mixed", mixedEnds}, {"user", userEnds}} {
+		if len(only) == 0 || slices.Contains(only, c.name) {
+			all = append(all, c.make(b, l, a, z))
+		}
+	}
+	for _, offloads := range []bool{true, false} {
+		if os.Getenv("BENCH_OFFLOADS") == strconv.FormatBool(!offloads) {
+			continue
+		}
+		word := "on"
+		if !offloads {
+			word = "off"
+			for _, n := range []*lab.Namespace{a, z} {
+				setOffloads(b, n, "eth0", false)
+			}
+			setOffloads(b, l.Internet, "h1", false)
+			setOffloads(b, l.Internet, "h2", false)
+		}
+		for _, flows := range []int{1, 4} {
+			rates, cpus := map[*tunnel][]float64{}, map[*tunnel][]float64{}
+			for range b.runs {
+				for _, t := range all {
+					m := measure1(b, t.procs, func() float64 {
+						return iperf(b, a, t.to, t.port, append(slices.Clone(t.flags), "-P", strconv.Itoa(flows))...)
+					})
+					rates[t], cpus[t] = append(rates[t], m.rate), append(cpus[t], m.cpu)
+				}
+			}
+			for _, t := range all {
+				what := fmt.Sprintf("%s, %d TCP, offloads %s", t.name, flows, word)
+				rate, cpu := median(rates[t]), median(cpus[t])
+				b.row(what, "Mbit/s", rates[t], fmt.Sprintf("%.2f x", rate/median(rates[all[0]])))
+				b.row("  processor seconds per GB, both ends", "s", cpus[t], fmt.Sprintf("%.2f x", cpu/median(cpus[all[0]])))
+			}
+		}
+	}
+	for _, t := range all {
+		for _, p := range t.procs {
+			b.row("memory after all that, "+t.name, "MB", []float64{float64(p.Usage().RSS) / 1e6}, "")
+		}
+	}
+}
+
+// tunnel is one way between two machines that iperf3 can be sent through.
+type tunnel struct {
+	name     string
+	procs    []*lab.Proc
+	to, port string
+	flags    []string
+}
+
+type measured1 struct{ rate, cpu float64 }
+
+func measure1(b *bench, procs []*lab.Proc, f func() float64) measured1 {
+	before := used(procs)
+	rate := f()
+	return measured1{rate, (used(procs) - before).Seconds() / (rate * 1e6 / 8 * flowTime.Seconds() / 1e9)}
+}
+
+func serveIperf(b *bench, n *lab.Namespace, port string, bind ...string) {
+	args := []string{"iperf3", "-s", "-p", port}
+	for _, ip := range bind {
+		args = append(args, "-B", ip)
+	}
+	n.Start(lab.Nobody, args...)
+}
+
+func plainWireGuard(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
+	t := &tunnel{name: "wireguard-go, TUN - TUN", to: "10.9.0.2", port: "5301"}
+	type side struct {
+		n    *lab.Namespace
+		key  *ecdh.PrivateKey
+		dev  string
+		addr string
+	}
+	sides := []*side{{n: a, dev: "plaina", addr: "10.9.0.1"}, {n: z, dev: "plainz", addr: "10.9.0.2"}}
+	for _, s := range sides {
+		var err error
+		if s.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			b.Fatalf("%v", err)
+		}
+		t.procs = append(t.procs, s.n.Start(lab.Root, "wireguard", "-f", s.dev))
+	}
+	for i, s := range sides {
+		peer := sides[1-i]
+		var c net.Conn
+		l.Until(10*time.Second, "wireguard-go listens", func() (ok bool) {
+			var err error
+			c, err = net.Dial("unix", "/var/run/wireguard/"+s.dev+".sock")
+			return err == nil
+		})
+		fmt.Fprintf(c, "set=1\nprivate_key=%x\nlisten_port=%d\npublic_key=%x\nendpoint=%s:%d\nallowed_ip=%s/32\n\n",
+			s.key.Bytes(), 51820+i, peer.key.PublicKey().Bytes(), peer.n.Addr, 51820+1-i, peer.addr)
+		answer := make([]byte, 100)
+		n, _ := c.Read(answer)
+		if !strings.Contains(string(answer[:n]), "errno=0") {
+			b.Fatalf("wireguard-go: %q", answer[:n])
+		}
+		c.Close()
+		s.n.IP("addr add "+s.addr+"/24 dev "+s.dev, "link set "+s.dev+" up mtu 1420")
+	}
+	serveIperf(b, z, t.port)
+	ready(b, a, t.to+":"+t.port)
+	return t
+}
+
+// twoEnds starts the ends of a tunnel.
+func twoEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, t *tunnel, forA, forZ []string) {
+	dir := filepath.Join(l.Dir, "ends-"+t.port)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		b.Fatalf("%v", err)
+	}
+	self := filepath.Join(l.Bin, "benchlab")
+	t.procs = append(t.procs,
+		a.Start(lab.Root, append([]string{self, "end", "-dir", dir, "-name", "a", "-peer", z.Addr}, forA...)...),
+		z.Start(lab.Root, append([]string{self, "end", "-dir", dir, "-name", "b", "-peer", a.Addr}, forZ...)...))
+	for _, p := range t.procs {
+		l.Until(10*time.Second, "the ends are up", func() bool { return strings.Contains(p.Out(), "up") })
+	}
+}
+
+func kernelEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
+	t := &tunnel{name: "weft's data path, TUN - TUN", to: "100.64.0.2", port: "5302"}
+	twoEnds(b, l, a, z, t, []string{"-tun", "wefta", "-pprof", "127.0.0.1:6060"}, []string{"-tun", "weftz", "-pprof", "127.0.0.1:6060"})
+	serveIperf(b, z, t.port)
+	ready(b, a, t.to+":"+t.port)
+	return t
+}
+
+func mixedEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
+	t := &tunnel{name: "data path, user space - TUN", to: "127.0.0.1", port: "5303"}
+	twoEnds(b, l, a, z, t, []string{"-forward", t.port, "-subnet", "65", "-pprof", "127.0.0.1:6061"}, []string{"-tun", "weftm", "-subnet", "65", "-pprof", "127.0.0.1:6061"})
+	serveIperf(b, z, t.port)
+	ready(b, a, t.to+":"+t.port)
+	return t
+}
+
+func userEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
+	t := &tunnel{name: "user space - user space, forward", to: "127.0.0.1", port: "5304"}
+	twoEnds(b, l, a, z, t, []string{"-forward", t.port, "-pprof", "127.0.0.1:6062"}, []string{"-pprof", "127.0.0.1:6062"})
+	serveIperf(b, z, t.port)
+	ready(b, a, t.to+":"+t.port)
+	return t
+}
+
+// setOffloads turns segmentation and receive offloads of a link on or off, as
+// ethtool -K does.
+func setOffloads(b *bench, n *lab.Namespace, dev string, on bool) {
+	type value struct{ cmd, data uint32 }
+	type ifreq struct {
+		name [unix.IFNAMSIZ]byte
+		data uintptr
+		_    [16]byte
+	}
+	n.Do(func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			b.Fatalf("%v", err)
+		}
+		defer unix.Close(fd)
+		for _, cmd := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SGRO} {
+			v := &value{cmd: cmd}
+			if on {
+				v.data = 1
+			}
+			var r ifreq
+			copy(r.name[:], dev)
+			r.data = uintptr(unsafe.Pointer(v))
+			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&r))); errno != 0 {
+				b.Fatalf("ethtool %d on %s: %v", cmd, dev, errno)
+			}
+		}
+	})
+}
