@@ -15,3 +15,13 @@ func (n *Node) Guests() int {
 	}
 	return 0
 }
+
+// SaveHome makes a relay the home that a node starts with.
+func SaveHome(dir, relayID string) error {
+	s, err := openState(dir)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.saveHome(relayID)
+}

@@ -1,0 +1,279 @@
+package overlay_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"weft/coord"
+	"weft/coord/standalone"
+	"weft/overlay"
+	"weft/overlay/localapi"
+)
+
+// another starts a relay that runs alone.
+func (w *world) another(name string) *lone {
+	w.t.Helper()
+	l := &lone{w: w, o: standalone.Options{
+		Data: filepath.Join(w.t.TempDir(), name), Token: w.token(coord.NewKey{Relay: true}), Name: name, Software: "test",
+		Listen: coord.Address{Addr: "127.0.0.1:0"},
+	}}
+	if testing.Verbose() {
+		l.o.Log = slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("relay", name)
+	}
+	l.start()
+	w.t.Cleanup(func() { l.r.Close() })
+	return l
+}
+
+type lone struct {
+	w *world
+	o standalone.Options
+	r *standalone.Relay
+}
+
+func (l *lone) start() {
+	l.w.t.Helper()
+	var err error
+	if l.r, err = standalone.Start(l.w.t.Context(), l.o); err != nil {
+		l.w.t.Fatal(err)
+	}
+	l.o.Token, l.o.URLs, l.o.Listen.Addr = "", l.r.URLs(), l.r.Addr().String()
+}
+
+// until waits for something to become so.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// moveTo has a node restart with its home at a relay.
+func (n *node) moveTo(name string) {
+	n.w.t.Helper()
+	id := ""
+	n.w.until(n.cfg.Hostname+" knows the relay "+name, func() bool {
+		for _, r := range n.Relays() {
+			if r.Name == name && r.ID != "" {
+				id = r.ID
+			}
+		}
+		return id != ""
+	})
+	n.stop()
+	if err := overlay.SaveHome(n.cfg.StateDir, id); err != nil {
+		n.w.t.Fatal(err)
+	}
+	n.start()
+	if at := n.Status().Self.Relay; at != name {
+		n.w.t.Fatalf("%s is at the relay %s, want %s", n.cfg.Hostname, at, name)
+	}
+}
+
+func (n *node) peer(name string) localapi.PeerStatus {
+	for _, p := range n.Status().Peers {
+		if p.Name == name {
+			return p
+		}
+	}
+	return localapi.PeerStatus{}
+}
+
+// ticking says a word a moment after the other until stop is called, which
+// returns the longest silence.
+func ticking(t *testing.T, c net.Conn) (stop func() time.Duration) {
+	end, done := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var worst time.Duration
+		defer func() { done <- worst }()
+		b := make([]byte, 5)
+		for {
+			select {
+			case <-end:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			start := time.Now()
+			c.SetDeadline(start.Add(40 * time.Second))
+			if _, err := io.WriteString(c, "tick\n"); err != nil {
+				t.Errorf("the flow broke: %v", err)
+				return
+			}
+			if _, err := io.ReadFull(c, b); err != nil {
+				t.Errorf("the flow broke: %v", err)
+				return
+			}
+			worst = max(worst, time.Since(start))
+		}
+	}()
+	return func() time.Duration { close(end); return <-done }
+}
+
+// A peer on another relay is reached through that one, both ways, and the
+// connection there goes when nothing uses it any more.
+func TestGuest(t *testing.T) {
+	w := newWorld(t)
+	w.another("far")
+	laptop := w.node("laptop")
+	laptop.prepare = func(n *overlay.Node) { n.SetGuestIdle(300 * time.Millisecond); n.SetIdle(3 * time.Second) }
+	pi := w.node("pi", "device")
+	pi.moveTo("far")
+	pi.echo()
+	laptop.moveTo("server")
+
+	c := laptop.dial("tcp", "pi:7")
+	say(t, c, "over the other relay")
+	if p := laptop.peer("pi"); p.Relay != "far" || p.Path != localapi.PathRelay || laptop.Guests() != 1 {
+		t.Errorf("laptop sees %+v with %d guests", p, laptop.Guests())
+	}
+	if p := pi.peer("laptop"); p.Relay != "far" || pi.Guests() != 0 {
+		t.Errorf("the device sees %+v with %d guests", p, pi.Guests())
+	}
+	if st := laptop.Status().Self; st.Relay != "server" {
+		t.Errorf("laptop is at %q", st.Relay)
+	}
+	// The server knows where it is, though not through its own relay.
+	d, err := w.svc.FindDevice(t.Context(), "pi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := laptop.peer("pi"); !s.Online {
+		t.Errorf("device %s: %+v", d.Name, s)
+	}
+	c.Close()
+	w.until("the guest connection goes", func() bool { return laptop.Guests() == 0 })
+	say(t, laptop.dial("tcp", "pi:7"), "and again")
+
+	if pong, err := laptop.Ping(t.Context(), "pi"); err != nil || pong.Relay != "far" {
+		t.Errorf("ping: %+v, %v", pong, err)
+	}
+}
+
+// The home of both ends dies: they move, and the flow between them goes on.
+func TestHomeDies(t *testing.T) {
+	w := newWorld(t)
+	far := w.another("far")
+	laptop, pi := w.node("laptop"), w.node("pi", "device")
+	laptop.moveTo("far")
+	pi.moveTo("far")
+	pi.echo()
+	c := laptop.dial("tcp", "pi:7")
+	say(t, c, "before")
+	stop := ticking(t, c)
+	far.r.Close()
+	w.until("both have moved", func() bool {
+		return laptop.Status().Self.Relay == "server" && pi.Status().Self.Relay == "server"
+	})
+	say(t, laptop.dial("tcp", "pi:7"), "anew")
+	t.Logf("longest silence %v", stop())
+}
+
+// The relay through which a guest reaches its peer dies: the peer moves, is
+// found where it went, and the flow goes on. Then it comes back there and
+// both are at one relay again.
+func TestGuestsRelayDies(t *testing.T) {
+	w := newWorld(t)
+	far := w.another("far")
+	laptop, pi := w.node("laptop"), w.node("pi", "device")
+	pi.moveTo("far")
+	laptop.moveTo("server")
+	pi.echo()
+	c := laptop.dial("tcp", "pi:7")
+	say(t, c, "before")
+	stop := ticking(t, c)
+	far.r.Close()
+	w.until("the device has moved", func() bool { return pi.Status().Self.Relay == "server" })
+	say(t, laptop.dial("tcp", "pi:7"), "anew")
+	t.Logf("longest silence %v", stop())
+	if p := laptop.peer("pi"); p.Relay != "server" {
+		t.Errorf("laptop sees %+v", p)
+	}
+}
+
+// C6: server and its relay are away for good. Nodes at the other relay go on
+// talking, those at the server's move there, everybody finds everybody by what
+// they know, and a node that restarts comes back. Then the server returns.
+func TestServerAwayOtherRelay(t *testing.T) {
+	w := newWorld(t)
+	far := w.another("far")
+	laptop, pi, cam, phone := w.node("laptop"), w.node("pi", "device"), w.node("cam", "device"), w.node("phone")
+	for _, n := range []*node{pi, phone} {
+		n.moveTo("far")
+	}
+	for _, n := range []*node{laptop, cam} {
+		n.moveTo("server")
+	}
+	pi.echo()
+	cam.echo()
+	w.until("the laptop lists everybody", func() bool { return laptop.peer("cam").Name != "" && laptop.peer("phone").Name != "" })
+	w.until("the phone lists everybody", func() bool { return phone.peer("cam").Name != "" && phone.peer("pi").Name != "" })
+	c := laptop.dial("tcp", "pi:7")
+	say(t, c, "before")
+	stop := ticking(t, c)
+
+	w.stopRelay() // and the API with it
+	w.until("all are at the other relay", func() bool {
+		return laptop.Status().Self.Relay == "far" && cam.Status().Self.Relay == "far"
+	})
+	say(t, laptop.dial("tcp", "pi:7"), "another connection")
+	say(t, laptop.dial("tcp", "cam:7"), "a new introduction, by what the laptop knew")
+	say(t, phone.dial("tcp", "pi:7"), "and one between two who never moved")
+	t.Logf("longest silence %v", stop())
+
+	phone.restart()
+	say(t, phone.dial("tcp", "cam:7"), "after a restart")
+	if st := phone.Status(); st.Self.Relay != "far" {
+		t.Errorf("phone: %+v", st)
+	}
+	// The relay needs no server to start either.
+	far.r.Close()
+	far.start()
+	for _, n := range []*node{laptop, pi, cam, phone} {
+		n.wait("")
+	}
+	say(t, phone.dial("tcp", "pi:7"), "over the relay that restarted")
+
+	l, err := w.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.startRelay(l)
+	w.until("the server knows who is where", func() bool {
+		d, err := w.svc.FindDevice(t.Context(), "pi")
+		return err == nil && w.svc.Home(d.ID) == "far"
+	})
+	fresh := w.node("fresh")
+	say(t, fresh.dial("tcp", "pi:7"), "from a device that joined just now")
+}
+
+// A device that is nowhere is said to be offline, and soon, however many
+// relays there are; and one that was removed from the list is left.
+func TestNowhere(t *testing.T) {
+	w := newWorld(t)
+	w.another("far")
+	laptop, pi := w.node("laptop"), w.node("pi", "device")
+	laptop.moveTo("server")
+	pi.moveTo("far")
+	pi.stop()
+	err := laptop.dialFails("pi:7", 8*time.Second)
+	if localapi.KindOf(err) != localapi.KindUnreachable {
+		t.Errorf("%v", err)
+	}
+	phone := w.node("phone")
+	phone.moveTo("far")
+	if _, err := w.svc.RemoveRelay(context.Background(), "far"); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the phone has left the relay that was removed", func() bool { return phone.Status().Self.Relay == "server" })
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
