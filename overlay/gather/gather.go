@@ -136,7 +136,7 @@ const (
 	// fresh is how long a round is good for: shorter than the 30 s after
 	// which the most forgetful NATs drop an idle mapping.
 	fresh = 20 * time.Second
-	// inUse is how long a Want counts.
+	// inUse is how long a Want or a Keep counts.
 	inUse = 10 * time.Minute
 	// maxManual bounds the user's endpoints.
 	maxManual = 4
@@ -167,11 +167,11 @@ type Gatherer struct {
 	names   names
 	round   *round // nil before the first
 	updated chan struct{}
-	v4, v6  uint16 // written by the goroutine
+	v4, v6  uint16    // written by the goroutine
+	wanted  time.Time // last Want or Keep
 
 	// Owned by the goroutine.
 	begun      time.Time // of the last round, zero: none in this network
-	wanted     time.Time
 	locals     []netip.Addr
 	last4      Family // of the last complete round in this network
 	last6      Family
@@ -252,13 +252,25 @@ func (g *Gatherer) SetServers(list []string) {
 }
 
 // Want says that a path is wanted: it starts a round if the last one is old,
-// and keeps the port mapping. It is cheap; call it whenever a path is looked
-// for, and at least every five minutes while one is in use.
+// and keeps the port mapping. It is cheap.
 func (g *Gatherer) Want() { tell(g.want) }
 
+// Keep says that a direct path is in use: it keeps the port mapping, which
+// else goes after ten minutes or more, and makes no round. It is cheap; call
+// it at least every five minutes.
+func (g *Gatherer) Keep() {
+	g.mu.Lock()
+	g.wanted = time.Now()
+	port, known := g.v4, g.round != nil
+	g.mu.Unlock()
+	if g.mapper != nil && known {
+		g.mapper.Want(port)
+	}
+}
+
 // Wake says that the network may have changed: what is known is doubtful, and
-// is gathered anew if a path was wanted in the last ten minutes, else forgotten
-// until one is.
+// is gathered anew if a path was wanted or in use in the last ten minutes,
+// else forgotten until one is.
 func (g *Gatherer) Wake() { tell(g.wake) }
 
 // STUN takes a datagram that looks like a STUN response, and reports whether
@@ -321,23 +333,23 @@ func (g *Gatherer) loop() {
 		case <-g.ctx.Done():
 			return
 		case <-g.want:
-			g.wanted = time.Now()
 			if g.begun.IsZero() || time.Since(g.begun) > fresh {
 				g.begin()
 			}
-			g.wantMapping()
+			g.Keep()
 		case <-g.force:
 			g.begin()
-			g.wantMapping()
+			g.Keep()
 		case <-g.wake:
 			g.last4, g.last6, g.lastSeen4, g.lastSeen6 = Family{}, Family{}, nil, nil
 			g.mu.Lock()
 			g.names.expire()
+			inUse := !g.wanted.IsZero() && time.Since(g.wanted) < inUse
 			g.mu.Unlock()
 			if g.mapper != nil {
 				g.mapper.Wake()
 			}
-			if !g.wanted.IsZero() && time.Since(g.wanted) < inUse {
+			if inUse {
 				g.begin()
 			} else {
 				g.forget()
@@ -346,12 +358,6 @@ func (g *Gatherer) loop() {
 		case <-fire:
 		}
 		next = g.step()
-	}
-}
-
-func (g *Gatherer) wantMapping() {
-	if g.mapper != nil {
-		g.mapper.Want(g.v4)
 	}
 }
 

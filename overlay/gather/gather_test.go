@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -199,14 +200,17 @@ func TestForgedAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
 		defer in.Close()
-		var asked []stun.TxID
+		var mu sync.Mutex
+		var all []stun.TxID
 		n := newNode(t, in.Host("pi", "198.51.100.10"), func(c *Config) {
 			c.Send = func(b []byte, to netip.AddrPort) error {
 				tx, err := stun.ParseRequest(b)
 				if err != nil {
 					t.Error(err)
 				}
-				asked = append(asked, tx)
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, tx)
 				return nil
 			}
 		})
@@ -217,6 +221,12 @@ func TestForgedAnswers(t *testing.T) {
 		n.SetServers([]string{server.String()})
 		n.Want()
 		synctest.Wait()
+		sent := func() []stun.TxID {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(all)
+		}
+		asked := sent()
 		if len(asked) != 1 {
 			t.Fatalf("%d requests", len(asked))
 		}
@@ -256,6 +266,7 @@ func TestForgedAnswers(t *testing.T) {
 		rest(time.Minute)
 		n.Want()
 		synctest.Wait()
+		asked = sent()
 		tx := asked[len(asked)-1]
 		rest(maxRound)
 		if n.STUN(stun.AppendResponse(nil, tx, lie), server) {
@@ -519,7 +530,7 @@ func TestPortMapping(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		removed := 0
+		var removed atomic.Int32
 		go func() { // NAT-PMP
 			buf := make([]byte, 1500)
 			for {
@@ -533,7 +544,7 @@ func TestPortMapping(t *testing.T) {
 				case k == 2:
 					conn.WriteTo([]byte{0, 128, 0, 0, 0, 0, 0, 9, 198, 51, 100, 7}, from)
 				case k == 12 && string(buf[8:12]) == "\x00\x00\x00\x00":
-					removed++
+					removed.Add(1)
 					conn.WriteTo([]byte{0, 129, 0, 0, 0, 0, 0, 9, buf[4], buf[5], 0, 0, 0, 0, 0, 0}, from)
 				case k == 12:
 					conn.WriteTo([]byte{0, 129, 0, 0, 0, 0, 0, 9, buf[4], buf[5], 0x12, 0x34, 0, 0, 14, 16}, from)
@@ -563,9 +574,24 @@ func TestPortMapping(t *testing.T) {
 		if last := n.snaps[len(n.snaps)-1]; !slices.Equal(last.Candidates, want) {
 			t.Errorf("told %v", last.Candidates)
 		}
+		// In use for hours, without a round.
+		sends := n.sends
+		for range 40 {
+			rest(4 * time.Minute)
+			n.Keep()
+		}
+		if s := n.Snapshot(); !slices.Equal(s.Candidates, want) || n.sends != sends || removed.Load() != 0 {
+			t.Errorf("%v, %d sent, removed %d times", s.Candidates, n.sends-sends, removed.Load())
+		}
+		// Then it goes.
+		rest(2 * time.Hour)
+		if s := n.Snapshot(); len(s.Candidates) != 2 || n.sends != sends || removed.Load() != 1 {
+			t.Errorf("%v, %d sent, removed %d times", s.Candidates, n.sends-sends, removed.Load())
+		}
+		check(n)
 		n.Close()
-		if removed != 1 {
-			t.Errorf("removed %d times", removed)
+		if removed.Load() != 2 {
+			t.Errorf("removed %d times", removed.Load())
 		}
 	})
 }
