@@ -1,32 +1,111 @@
 package dns
 
 import (
-	"net"
 	"net/netip"
+	"sync"
+	"time"
 )
 
 // inbound is where connections from the overlay to this machine's loopback
 // come from (package netstack): peers, who have a resolver of their own.
 var inbound = netip.MustParsePrefix("127.64.0.0/10")
 
-// mayAsk reports whether a query from a is answered: from this machine, or
+// mayAsk reports whether a query from ip is answered: from this machine, or
 // from an address of the overlay, which reaches us through the tunnel only.
 // Everybody else gets silence, so that nobody learns that we are here and no
 // answer can be sent to a forged address.
-func (s *Server) mayAsk(a net.Addr) bool {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return false
-	}
-	ip := ap.Addr().Unmap()
+func (st *state) mayAsk(ip netip.Addr) bool {
 	if ip.IsLoopback() {
 		return !inbound.Contains(ip)
 	}
-	z := s.cfg.Zone()
-	return z != nil && z.contains(ip)
+	return st.zone != nil && st.zone.contains(ip)
 }
 
 // contains reports whether ip is an overlay address.
 func (z *Zone) contains(ip netip.Addr) bool {
 	return z.IPv4.IsValid() && z.IPv4.Contains(ip) || z.IPv6.IsValid() && z.IPv6.Contains(ip)
+}
+
+// A peer may ask ratePerSecond times a second, and so many at once after a
+// pause. This machine itself is not limited.
+const (
+	ratePerSecond = 200
+	maxLimited    = 1024
+	maxConnsEach  = 16 // TCP connections of one peer
+)
+
+// limiter counts what the addresses of the overlay ask.
+type limiter struct {
+	mu    sync.Mutex
+	peers map[netip.Addr]*allowance
+	conns map[netip.Addr]int
+}
+
+// connect reports whether ip may have one more connection.
+func (l *limiter) connect(ip netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !ip.IsLoopback() && l.conns[ip] >= maxConnsEach {
+		return false
+	}
+	if l.conns == nil {
+		l.conns = map[netip.Addr]int{}
+	}
+	l.conns[ip]++
+	return true
+}
+
+// disconnect takes connect back.
+func (l *limiter) disconnect(ip netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns[ip]--; l.conns[ip] <= 0 {
+		delete(l.conns, ip)
+	}
+}
+
+// allowance is what a peer has left at a moment.
+type allowance struct {
+	left float64
+	at   time.Time
+}
+
+// allow reports whether ip may ask once more.
+func (l *limiter) allow(ip netip.Addr, now time.Time) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.peers[ip]
+	if a == nil {
+		if l.peers == nil {
+			l.peers = map[netip.Addr]*allowance{}
+		}
+		if len(l.peers) >= maxLimited {
+			l.forgetLocked(now)
+		}
+		a = &allowance{left: ratePerSecond, at: now}
+		l.peers[ip] = a
+	}
+	a.left = min(ratePerSecond, a.left+now.Sub(a.at).Seconds()*ratePerSecond)
+	a.at = now
+	if a.left < 1 {
+		return false
+	}
+	a.left--
+	return true
+}
+
+// forgetLocked forgets who has been quiet for a second, and if nobody has,
+// everybody: more than that do not ask one laptop.
+func (l *limiter) forgetLocked(now time.Time) {
+	for ip, a := range l.peers {
+		if now.Sub(a.at) > time.Second {
+			delete(l.peers, ip)
+		}
+	}
+	if len(l.peers) >= maxLimited {
+		clear(l.peers)
+	}
 }

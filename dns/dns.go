@@ -1,37 +1,51 @@
 // Package dns is the resolver of a node: it answers for the overlay's own
-// zones and forwards the rest to the resolvers that the machine had anyway.
+// zones and forwards the rest to other resolvers.
 //
-// A query passes these stages in order (pipeline.go); the first that has an
-// answer gives it:
+// A query passes these stages in order; the first that has an answer gives it:
 //
-//	acl.go         who may ask at all: this machine and the overlay
+//	udp.go tcp.go  sockets: batches of datagrams, many questions per connection
+//	acl.go         who may ask at all, and how often: this machine and the overlay
+//	memo.go        the same message was answered a moment ago: the same answer
 //	pipeline.go    what is a question: opcode, class, EDNS version
 //	special.go     names that never leave the machine (localhost, .local, single labels)
-//	own.go         the overlay's zone and its reverse zones (zone.go holds the data)
-//	forward.go     everything else, to the resolvers of resolvconf.go
+//	own.go         the overlay's zone and its reverse zones (zone.go holds the data,
+//	               hosts.go looks up on the server what is not in it)
+//	records.go     extra records, for names of other zones too
+//	route.go       who is asked for what is left
+//	rebind.go      private addresses for public names are taken out
+//	cache.go       what was asked already
+//	forward.go     asking: failover, one question at a time for the same name
+//	               (upstream.go UDP and TCP, stream.go TLS, doh.go HTTPS)
 //	finish.go      OPT, extended errors, size
+//
+// state.go holds what all of them answer from: an immutable snapshot of names
+// (Zone) and of what the owner decided (Settings). loop.go, portal.go and
+// link.go watch the surroundings; status.go says what is going on, and query.go
+// what becomes of one name and why.
 //
 // Own zones never leak upstream. A name that nobody can decide about, because
 // there is no configuration yet or the server is away, is SERVFAIL with an
 // extended error (RFC 8914), never NXDOMAIN; a query that was let in is always
-// answered. Own data has a TTL of 5 s.
+// answered, within 5 s. While nobody asks, nothing happens: no timer runs.
 //
 // The types of the DNS library do not appear in what this package exports.
 package dns
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 // ServiceAddr is the resolver's address inside every overlay.
@@ -64,25 +78,44 @@ type Zone struct {
 	Complete bool
 }
 
-// Config is constant after New.
+// Config is constant after New. All functions may be called from many
+// goroutines at once, and those that take no context must not block.
 type Config struct {
 	// Zone returns the current snapshot, the same pointer until something
-	// changed. It is called for each query. Required.
+	// changed. It is called for each batch of queries. Required.
 	Zone func() *Zone
+	// Settings returns what the owner decided, the same pointer until
+	// something changed. nil, the function or what it returns, is none.
+	Settings func() *Settings
 	// Lookup finds a host that is not in the snapshot, by its name relative
 	// to the zone or, if name is empty, by its address. Nil when there is
 	// nobody to ask.
 	Lookup func(ctx context.Context, name string, addr netip.Addr) (Host, error)
-	// ResolvConf is the file that names the upstream resolvers,
+	// ResolvConf is the file that names the machine's own resolvers,
 	// /etc/resolv.conf if empty. It is read again when it changes.
 	ResolvConf string
+	// System returns the machine's own resolvers where these are known better
+	// than by ResolvConf; known is false where they are not.
+	System func() (servers []netip.AddrPort, known bool)
+	// Bootstrap returns the host names of servers and relays: they are always
+	// asked of the machine's own resolvers.
+	Bootstrap func() []string
 	// DefaultSuffix is the zone that is kept from leaking while there is no
 	// configuration yet, "weft.internal" if empty.
 	DefaultSuffix string
+	// ShortNames answers single labels with the overlay's names, where no
+	// search list can do that.
+	ShortNames bool
 	// Dial connects to upstream resolvers; nil is net.Dialer. network is
 	// "udp" or "tcp", address IP:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	Log  *slog.Logger
+	// DialOverlay is the same for resolvers inside the overlay. Nil when
+	// there is no way there.
+	DialOverlay func(ctx context.Context, network, address string) (net.Conn, error)
+	// RootCAs are whom to trust for DNS over TLS and HTTPS; nil is the
+	// machine's.
+	RootCAs *x509.CertPool
+	Log     *slog.Logger
 }
 
 // Server is the resolver. Its methods may be called from any goroutine.
@@ -91,17 +124,30 @@ type Server struct {
 	cfg    Config
 	fwd    *forwarder
 	stages []stage
-
-	index  atomic.Pointer[index] // of the last snapshot seen
-	busy   chan struct{}         // a slot per query that waits for somebody else
-	wg     sync.WaitGroup        // one per listener
-	ctx    context.Context       // ends with Close
+	portal portal
+	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
-	mu     sync.Mutex // guards the following
+	state     atomic.Pointer[state]
+	busy      chan struct{} // a slot per query that waits for somebody else
+	turn      atomic.Uint32 // for rotating addresses
+	listening atomic.Bool
+	hosts     hosts
+	cache     cache
+	memo      memo
+	limits    limiter
+	counts    counts
+	hashKey   maphash.Seed // of names in the log
+
+	making sync.Mutex     // held while a state is made
+	wg     sync.WaitGroup // one per goroutine of ours
+
+	mu sync.Mutex
+	// mu guards the following.
 	closed bool
-	open   []*dns.Server
+	open   []io.Closer      // listeners and connections
 	own    []netip.AddrPort // what we listen on
+	link   *time.Timer      // runs for a moment after LinkChanged
 }
 
 // maxBusy bounds the queries that wait for an upstream or the server at once;
@@ -117,6 +163,9 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Settings == nil {
+		cfg.Settings = func() *Settings { return nil }
+	}
 	if cfg.ResolvConf == "" {
 		cfg.ResolvConf = "/etc/resolv.conf"
 	}
@@ -124,13 +173,26 @@ func New(cfg Config) *Server {
 		cfg.DefaultSuffix = "weft.internal"
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{}).DialContext
+		// No keepalive: it would wake an idle machine.
+		cfg.Dial = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}).DialContext
 	}
-	s := &Server{cfg: cfg, busy: make(chan struct{}, maxBusy)}
+	s := &Server{cfg: cfg, busy: make(chan struct{}, maxBusy), hashKey: maphash.MakeSeed()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.fwd = newForwarder(cfg, s.isOwn)
-	s.stages = []stage{s.special, s.ownZones, s.forward}
+	s.portal.s = s
+	s.fwd = newForwarder(s)
+	s.stages = []stage{s.special, s.ownZones, s.outside, s.forward}
 	return s
+}
+
+// start runs f in a goroutine that Close waits for; false after Close.
+func (s *Server) start(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Go(f)
+	return true
 }
 
 // Listen opens UDP and TCP on the same loopback port. addr is IP:PORT; port 0
@@ -155,7 +217,8 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 			return nil, nil, err
 		}
 		p := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-		pc, err := net.ListenPacket("udp", net.JoinHostPort(host, p))
+		// Two daemons cannot share the port: the TCP one is taken.
+		pc, err := listenUDP(net.JoinHostPort(host, p))
 		if err == nil {
 			return pc, l, nil
 		}
@@ -167,53 +230,43 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 }
 
 // Serve answers the queries of pc and l, either of which may be nil, until
-// Close. It takes both over and returns at once.
+// Close. It takes both over and returns at once. The kernel's UDP sockets are
+// read in batches, and, where Listen opened them, by several goroutines.
 func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
+	s.memo.init()
+	s.current()
 	if pc != nil {
-		// Each timeout is a wake-up of an idle device, and nothing comes of
-		// it: a datagram has no rest to wait for. Close ends the wait.
-		s.start(&dns.Server{PacketConn: pc, ReadTimeout: 24 * time.Hour}, pc.LocalAddr(), pc.Close)
+		for _, pc := range siblings(pc) {
+			if s.opened(pc, pc.LocalAddr()) {
+				s.start(func() { s.serveUDP(pc) })
+			}
+		}
 	}
 	if l != nil {
-		s.start(&dns.Server{Listener: limitListener(l, maxTCP), ReadTimeout: 5 * time.Second}, l.Addr(), l.Close)
+		l = limitListener(l, maxTCP)
+		if s.opened(l, l.Addr()) {
+			s.start(func() { s.serveTCP(l) })
+		}
 	}
 }
 
-func (s *Server) start(srv *dns.Server, addr net.Addr, closer func() error) {
-	srv.Handler = dns.HandlerFunc(s.serve)
-	srv.MsgAcceptFunc = accept
-	srv.UDPSize = 4096
-	srv.WriteTimeout = 5 * time.Second
-	srv.IdleTimeout = func() time.Duration { return 10 * time.Second }
-	srv.MaxTCPQueries = -1
-
+// opened notes what Close closes; it does so at once after Close.
+func (s *Server) opened(c io.Closer, addr net.Addr) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
-		s.mu.Unlock()
-		closer()
-		return
+		c.Close()
+		return false
 	}
-	s.open = append(s.open, srv)
+	s.open = append(s.open, c)
 	if ap, err := netip.ParseAddrPort(addr.String()); err == nil {
-		s.own = append(s.own, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
-	}
-	started := make(chan struct{})
-	srv.NotifyStartedFunc = func() { close(started) }
-	s.wg.Add(1)
-	s.mu.Unlock()
-	failed := make(chan struct{})
-	go func() {
-		defer s.wg.Done()
-		defer close(failed)
-		if err := srv.ActivateAndServe(); err != nil && s.ctx.Err() == nil {
-			s.cfg.Log.Warn("dns: listener ended", "addr", addr, "err", err)
+		ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+		if !slices.Contains(s.own, ap) {
+			s.own = append(s.own, ap)
 		}
-	}()
-	// Shutdown before the server has started would be lost.
-	select {
-	case <-started:
-	case <-failed:
 	}
+	s.listening.Store(true)
+	return true
 }
 
 // isOwn reports whether asking a would be asking ourselves.
@@ -238,11 +291,13 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	open := s.open
 	s.open, s.closed = nil, true
+	if s.link != nil {
+		s.link.Stop()
+	}
 	s.mu.Unlock()
-	for _, srv := range open {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		srv.ShutdownContext(ctx)
-		cancel()
+	s.fwd.reset()
+	for _, c := range open {
+		c.Close()
 	}
 	s.wg.Wait()
 	return nil

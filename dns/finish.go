@@ -12,7 +12,7 @@ const (
 )
 
 // finish makes the message that goes to the client: header and question are
-// the client's, OPT is there if it sent one, and the size is what it takes.
+// the client's, and OPT is there if it sent one.
 func (s *Server) finish(q *query, a *answer) *dns.Msg {
 	m := a.msg
 	m.Id = q.req.Id
@@ -22,10 +22,14 @@ func (s *Server) finish(q *query, a *answer) *dns.Msg {
 	m.CheckingDisabled = q.req.CheckingDisabled
 	m.RecursionAvailable = true
 	m.Zero = false
+	m.Truncated = false
 	m.Compress = true
 	m.Question = q.req.Question
 
-	opt := clientOPT(q)
+	opt := q.opt
+	if opt == nil {
+		opt = q.req.IsEdns0() // of a question that was refused before it was looked at
+	}
 	switch {
 	case opt != nil:
 		out := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
@@ -38,23 +42,5 @@ func (s *Server) finish(q *query, a *answer) *dns.Msg {
 	case m.Rcode > 0xf:
 		m.Rcode = dns.RcodeServerFailure // needs an OPT to be said
 	}
-
-	size := dns.MaxMsgSize
-	if !q.tcp {
-		size = minUDP
-		if opt != nil {
-			size = min(max(int(opt.UDPSize()), minUDP), maxUDP)
-		}
-	}
-	m.Truncate(size)
 	return m
-}
-
-// clientOPT is the client's OPT, also when the question was refused before it
-// was looked at.
-func clientOPT(q *query) *dns.OPT {
-	if q.opt != nil {
-		return q.opt
-	}
-	return q.req.IsEdns0()
 }

@@ -2,145 +2,380 @@ package dns
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// stagger is how long an upstream has before the next is asked as well, and
-// resend how long before it is asked again.
-const (
-	stagger = 250 * time.Millisecond
-	resend  = time.Second
-)
+// stagger is how long an upstream has before the next is asked as well.
+const stagger = 250 * time.Millisecond
 
-// forwarder asks the resolvers that this machine had anyway.
+// maxSame bounds the queries that wait for the answer to one question. More
+// than that are hardly people: somebody asks in circles.
+const maxSame = 256
+
+// forwarder asks other resolvers.
 type forwarder struct {
 	// Constant.
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
-	conf *resolvConf
+	s     *Server
+	conf  *resolvConf
+	loops loops
+	tls   tls.ClientSessionCache
 
-	good atomic.Pointer[netip.AddrPort] // answered last, asked first
+	mu sync.Mutex
+	// mu guards the following.
+	ups     map[string]*upstream // by address
+	good    map[string]*upstream // by route: answered last, asked first
+	flights map[cacheKey]*flight
+	crowded time.Time // when last too many waited for one question
 }
 
-func newForwarder(cfg Config, own func(netip.AddrPort) bool) *forwarder {
+// flight is a question under way, for all who asked it.
+type flight struct {
+	done    chan struct{}
+	entry   *entry // set before done is closed
+	waiting int    // forwarder.mu guards it
+}
+
+func newForwarder(s *Server) *forwarder {
+	f := &forwarder{s: s, ups: map[string]*upstream{}, good: map[string]*upstream{}, flights: map[cacheKey]*flight{}, tls: tls.NewLRUClientSessionCache(16)}
 	skip := func(a netip.AddrPort) bool {
-		z := cfg.Zone()
-		return own(a) || z != nil && z.contains(a.Addr())
+		z := s.cfg.Zone()
+		return s.isOwn(a) || z != nil && z.contains(a.Addr())
 	}
-	return &forwarder{dial: cfg.Dial, conf: &resolvConf{path: cfg.ResolvConf, skip: skip}}
+	f.conf = &resolvConf{path: s.cfg.ResolvConf, system: s.cfg.System, skip: skip, changed: s.linkChanged}
+	return f
 }
 
-// forward is the last stage: it always answers.
-func (s *Server) forward(ctx context.Context, q *query) *answer {
+func (f *forwarder) start(fn func()) bool { return f.s.start(fn) }
+
+// dial connects to an upstream: through the overlay if that is where it is.
+func (f *forwarder) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	if f.s.isOwn(to) {
+		return nil, errLoop
+	}
+	if z := f.s.cfg.Zone(); z != nil && z.contains(to.Addr()) {
+		if f.s.cfg.DialOverlay == nil {
+			return nil, errors.New("it is inside the overlay, which is not connected")
+		}
+		return f.s.cfg.DialOverlay(ctx, network, to.String())
+	}
+	return f.s.cfg.Dial(ctx, network, to.String())
+}
+
+// tlsConfig is strict: the certificate is good for host, or nothing is asked.
+func (f *forwarder) tlsConfig(host string) *tls.Config {
+	return &tls.Config{ServerName: host, RootCAs: f.s.cfg.RootCAs, MinVersion: tls.VersionTLS12, ClientSessionCache: f.tls}
+}
+
+// forward is the last stage: routes, rebinding filter, cache, upstreams. It
+// always answers.
+func (s *Server) forward(q *query) (*answer, later) {
 	if !q.req.RecursionDesired {
 		// Somebody who wants no recursion is not helped by a forwarder.
-		return reply(dns.RcodeRefused)
+		q.note("route", "recursion is not desired, and this is no name of ours")
+		return reply(dns.RcodeRefused), nil
 	}
-	release, ok := s.wait()
-	if !ok {
-		return servfail(dns.ExtendedErrorCodeOther, "too many queries at once")
+	r := s.routeOf(q)
+	key := cacheKey{name: q.name, qtype: q.q.Qtype, do: q.opt != nil && q.opt.Do(), cd: q.req.CheckingDisabled, route: r.name}
+	now := time.Now()
+	e, fresh := s.cache.get(key, now)
+	if fresh {
+		q.note("cache", "remembered from %s, %d s ago, for another %d s", e.source, now.Sub(e.stored)/time.Second, e.expires.Sub(now)/time.Second)
+		return s.take(q, r, e, outCached), nil
 	}
-	defer release()
-	up := s.fwd.order(time.Now())
-	if len(up) == 0 {
-		return servfail(dns.ExtendedErrorCodeNetworkError, "there is no resolver in "+s.cfg.ResolvConf)
+	if failed := s.cache.failed(key, now); failed != nil {
+		q.note("cache", "nobody could say a moment ago")
+		return s.fail(q, r, failed, e), nil
 	}
-	m, from, err := s.fwd.exchange(ctx, upstreamQuery(q), up)
-	if err != nil {
-		s.cfg.Log.Debug("dns: forward", "type", dns.TypeToString[q.q.Qtype], "err", err)
-		return servfail(dns.ExtendedErrorCodeNoReachableAuthority, err.Error())
+	return nil, func(ctx context.Context) *answer {
+		q.note("cache", "not remembered")
+		got, err := s.fwd.ask(ctx, q, r, key)
+		switch {
+		case errors.Is(err, errCrowd):
+			a := tooBusy()
+			a.ede[0].ExtraText = "too many wait for the answer to this question"
+			return a
+		case err != nil:
+			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "no answer in time")
+		case got.failure:
+			return s.fail(q, r, got, e)
+		}
+		return s.take(q, r, got, outForwarded)
 	}
-	return takeOver(q, m, from)
 }
 
-// order returns the upstreams, the one that answered last first.
-func (f *forwarder) order(now time.Time) []netip.AddrPort {
-	up := f.conf.upstreams(now)
-	good := f.good.Load()
-	if good == nil || len(up) < 2 || up[0] == *good || !contains(up, *good) {
-		return up
+// take makes an answer of an entry.
+func (s *Server) take(q *query, r *route, e *entry, out outcome) *answer {
+	m, err := e.unpack(time.Now(), false)
+	if err != nil {
+		return servfail(dns.ExtendedErrorCodeOther, "the answer cannot be read")
 	}
-	out := []netip.AddrPort{*good}
-	for _, a := range up {
-		if a != *good {
-			out = append(out, a)
+	a := s.accept(q, r, m, e)
+	a.out, a.keep, a.until = out, true, e.expires
+	if out == outForwarded {
+		q.note("forward", "%s answered %s with %d records", e.source, rcodeName(m.Rcode), len(m.Answer))
+	}
+	return a
+}
+
+// fail makes an answer of a failure: with what is known from before, if there
+// is anything and the failure was not on purpose.
+func (s *Server) fail(q *query, r *route, e, old *entry) *answer {
+	if e.msg == nil || !e.final {
+		if old != nil && !q.st.rules.settings.NoStale && (r != privateRoute) {
+			if m, err := old.unpack(time.Now(), true); err == nil {
+				q.note("cache", "nobody can say now: an answer of %s that has expired is given", old.source)
+				a := s.accept(q, r, m, old)
+				a.ede = append(a.ede, dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer})
+				a.out = outStale
+				return a
+			}
 		}
 	}
-	return out
+	if e.nobody {
+		return nobody(q, r, s.cfg.ResolvConf)
+	}
+	var a *answer
+	if e.msg != nil {
+		if m, err := e.unpack(time.Now(), false); err == nil {
+			q.note("forward", "%s answered %s", e.source, rcodeName(m.Rcode))
+			a = s.accept(q, r, m, e)
+		}
+	}
+	if a == nil {
+		a = servfail(dns.ExtendedErrorCodeNoReachableAuthority, "no resolver answers")
+		a.ede = append(a.ede[:0], e.ede...)
+		for i := range a.ede {
+			q.note("forward", "%s", a.ede[i].ExtraText)
+		}
+	}
+	a.out = outFailed
+	return a
+}
+
+// accept makes an upstream's message an answer of ours.
+func (s *Server) accept(q *query, r *route, m *dns.Msg, e *entry) *answer {
+	a := &answer{msg: m, source: e.source, ede: append([]dns.EDNS0_EDE(nil), e.ede...)}
+	m.Authoritative = false
+	// Who did not ask about DNSSEC is told nothing (RFC 6840 5.8).
+	do := q.opt != nil && q.opt.Do()
+	m.AuthenticatedData = m.AuthenticatedData && (do || q.req.AuthenticatedData)
+	// The name as this client spelled it.
+	for _, rr := range m.Answer {
+		if h := rr.Header(); strings.EqualFold(h.Name, q.q.Name) {
+			h.Name = q.q.Name
+		}
+	}
+	if s.unbind(q, r, m) {
+		q.note("rebinding", "private addresses are taken out of the answer")
+		s.count(&s.counts.rebound)
+		m.AuthenticatedData = false
+		a.ede = append(a.ede, dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "a private address for a public name"})
+	}
+	return a
 }
 
 // upstreamQuery is the question as we ask it: nothing of the client's but the
-// question, RD, CD, AD and DO goes out.
+// question, CD, AD and DO goes out.
 func upstreamQuery(q *query) *dns.Msg {
 	m := &dns.Msg{MsgHdr: dns.MsgHdr{
 		RecursionDesired:  true,
 		CheckingDisabled:  q.req.CheckingDisabled,
-		AuthenticatedData: q.req.AuthenticatedData,
+		AuthenticatedData: true, // whether it was validated is remembered for all
 	}}
 	m.Question = []dns.Question{q.q}
 	m.SetEdns0(maxUDP, q.opt != nil && q.opt.Do())
 	return m
 }
 
-// takeOver makes an answer of an upstream's message. Its OPT stays behind,
-// its extended errors come along.
-func takeOver(q *query, m *dns.Msg, from netip.AddrPort) *answer {
-	a := &answer{msg: m, source: from.String()}
-	extra := m.Extra[:0]
-	for _, rr := range m.Extra {
+var errCrowd = errors.New("too many wait for this question")
+
+// ask puts the question to the upstreams of r, or waits for who asks it
+// already. The entry that it returns may be a failure.
+func (f *forwarder) ask(ctx context.Context, q *query, r *route, key cacheKey) (*entry, error) {
+	f.mu.Lock()
+	fl := f.flights[key]
+	switch {
+	case fl == nil:
+		fl = &flight{done: make(chan struct{})}
+		f.flights[key] = fl
+		m, st := upstreamQuery(q), q.st
+		// Its own goroutine: the others go on when the first gives up.
+		if !f.start(func() { f.fly(fl, m, st, r, key) }) {
+			delete(f.flights, key)
+			f.mu.Unlock()
+			return nil, net.ErrClosed
+		}
+	case fl.waiting >= maxSame:
+		f.crowded = time.Now()
+		f.mu.Unlock()
+		return nil, errCrowd
+	}
+	fl.waiting++
+	f.mu.Unlock()
+	select {
+	case <-fl.done:
+		return fl.entry, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// fly asks the upstreams and remembers what came of it.
+func (f *forwarder) fly(fl *flight, m *dns.Msg, st *state, r *route, key cacheKey) {
+	// A little less than who waits has.
+	ctx, cancel := context.WithTimeout(f.s.ctx, budget-100*time.Millisecond)
+	defer cancel()
+	e := f.answerOf(ctx, m, r, key)
+	for try := 0; e.failure && f.s.state.Load() != st && ctx.Err() == nil && try < 2; try++ {
+		// The network has changed meanwhile: ask those who are there now.
+		st = f.s.state.Load()
+		e = f.answerOf(ctx, m, r, key)
+	}
+	if f.s.state.Load() == st {
+		f.s.cache.put(e)
+	}
+	if e.failure && e.msg == nil && r == st.rules.global {
+		f.s.portal.suspect()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.flights, key)
+	fl.entry = e
+	close(fl.done)
+}
+
+// answerOf asks and makes an entry of the answer or the failure.
+func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cacheKey) *entry {
+	now := time.Now()
+	e := &entry{key: key, stored: now, expires: now.Add(failureTTL), failure: true}
+	ups := f.upstreams(r, now)
+	if len(ups) == 0 {
+		e.nobody, e.expires = true, now // it is looked for again each time
+		return e
+	}
+	msg, from, err := f.exchange(ctx, m, r, ups)
+	if err != nil {
+		f.s.cfg.Log.Debug("dns: forward", "type", dns.TypeToString[key.qtype], "err", err)
+		e.ede = []dns.EDNS0_EDE{{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: cut(err.Error())}}
+		return e
+	}
+	e.source = from.String()
+	extra := msg.Extra[:0]
+	for _, rr := range msg.Extra {
 		opt, ok := rr.(*dns.OPT)
 		if !ok {
 			extra = append(extra, rr)
 			continue
 		}
 		for _, o := range opt.Option {
-			if e, ok := o.(*dns.EDNS0_EDE); ok && len(a.ede) < 4 {
-				a.ede = append(a.ede, *e)
+			if x, ok := o.(*dns.EDNS0_EDE); ok && len(e.ede) < 4 {
+				e.ede = append(e.ede, dns.EDNS0_EDE{InfoCode: x.InfoCode, ExtraText: cut(x.ExtraText)})
 			}
 		}
 	}
-	m.Extra = extra
-	m.Authoritative = false
-	// Who did not ask about DNSSEC is told nothing (RFC 6840 5.8).
-	do := q.opt != nil && q.opt.Do()
-	m.AuthenticatedData = m.AuthenticatedData && (do || q.req.AuthenticatedData)
-	return a
+	msg.Extra = extra
+	e.final = settles(msg, e.ede)
+	if msg.Rcode > 0xf {
+		msg.Rcode = dns.RcodeServerFailure // extended ones are between it and us
+	}
+	msg.Compress = true
+	e.msg, err = msg.Pack()
+	if err != nil {
+		e.msg, e.source = nil, ""
+		e.ede = []dns.EDNS0_EDE{{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: from.String() + " sent what cannot be read"}}
+		return e
+	}
+	e.stored = time.Now()
+	if d, ok := lifetime(msg); ok {
+		e.failure, e.expires = false, e.stored.Add(d)
+	} else if msg.Rcode == dns.RcodeSuccess || msg.Rcode == dns.RcodeNameError {
+		e.failure, e.expires = false, e.stored // not to be remembered
+	} else {
+		e.expires = e.stored.Add(failureTTL)
+	}
+	return e
 }
 
-// result is one upstream's answer.
-type result struct {
-	msg  *dns.Msg
-	from netip.AddrPort
-	err  error
+// cut bounds a text from elsewhere.
+func cut(s string) string {
+	if len(s) > 200 {
+		s = s[:200]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// upstreams returns whom to ask for a route, the one that answered last first.
+func (f *forwarder) upstreams(r *route, now time.Time) []*upstream {
+	var addrs []serverAddr
+	switch r {
+	case systemRoute, privateRoute:
+		for _, a := range f.conf.upstreams(now) {
+			if r == systemRoute || isPrivate(a.Addr()) {
+				addrs = append(addrs, serverAddr{proto: "udp", addr: a})
+			}
+		}
+	default:
+		addrs = r.servers
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	good := f.good[r.name]
+	out := make([]*upstream, 0, len(addrs))
+	for _, a := range addrs {
+		key := a.String()
+		if len(a.boot) > 0 {
+			key += fmt.Sprint(a.boot)
+		}
+		u := f.ups[key]
+		if u == nil {
+			u = &upstream{addr: a, f: f}
+			u.life, u.end = context.WithCancel(f.s.ctx)
+			if a.proto == "https" {
+				u.doh = newDoH(u)
+			}
+			f.ups[key] = u
+		}
+		out = append(out, u)
+		if u == good {
+			copy(out[1:], out)
+			out[0] = u
+		}
+	}
+	return out
 }
 
 // exchange asks the upstreams one after the other, each with a head start of
 // stagger, and returns the first answer that settles the question. SERVFAIL
 // and REFUSED settle nothing while there is somebody left to ask.
-func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, up []netip.AddrPort) (*dns.Msg, netip.AddrPort, error) {
+func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, r *route, ups []*upstream) (*dns.Msg, *upstream, error) {
+	type result struct {
+		msg  *dns.Msg
+		from *upstream
+		err  error
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan result, len(up))
+	results := make(chan result, len(ups))
 	next, running := 0, 0
-	start := func() {
-		if next == len(up) {
+	begin := func() {
+		if next == len(ups) {
 			return
 		}
-		a := up[next]
+		u := ups[next]
 		next++
 		running++
+		f.lookForLoop(u)
 		go func() {
-			r, err := f.ask(ctx, m, a)
-			results <- result{r, a, err}
+			msg, err := u.ask(ctx, m)
+			results <- result{msg, u, err}
 		}()
 	}
 	// The goroutines end with ctx; wait so that none outlives the query.
@@ -153,55 +388,61 @@ func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, up []netip.AddrPor
 
 	timer := time.NewTimer(stagger)
 	defer timer.Stop()
-	start()
+	begin()
 	var last result
 	for running > 0 {
 		select {
-		case r := <-results:
+		case res := <-results:
 			running--
-			if r.err == nil && settles(r.msg) {
-				f.good.Store(&r.from)
-				return r.msg, r.from, nil
+			if res.err == nil && settles(res.msg, nil) {
+				f.mu.Lock()
+				f.good[r.name] = res.from
+				f.mu.Unlock()
+				return res.msg, res.from, nil
 			}
-			if r.err == nil || last.msg == nil {
-				last = r
+			if res.err == nil || last.msg == nil {
+				last = res
 			}
-			start()
+			begin()
 		case <-timer.C:
-			start()
-			timer.Reset(stagger)
+			begin()
+			if next < len(ups) {
+				timer.Reset(stagger)
+			}
 		case <-ctx.Done():
 			if last.msg == nil && last.err == nil {
-				last.err = fmt.Errorf("no answer from %s in time", up[0])
+				last.err = fmt.Errorf("no answer from %s in time", ups[0])
 			}
-			if last.msg != nil {
-				return last.msg, last.from, nil
-			}
-			return nil, netip.AddrPort{}, last.err
+			return last.msg, last.from, last.err
 		}
 	}
-	if last.msg != nil {
-		return last.msg, last.from, nil
-	}
-	return nil, netip.AddrPort{}, last.err
+	return last.msg, last.from, last.err
 }
 
 // settles reports whether no other upstream needs to be asked. An answer that
-// was withheld on purpose (bogus, blocked) is one.
-func settles(m *dns.Msg) bool {
+// was withheld on purpose (bogus, blocked) is one. ede are extended errors that
+// were taken out of m.
+func settles(m *dns.Msg, ede []dns.EDNS0_EDE) bool {
 	switch m.Rcode {
 	case dns.RcodeServerFailure, dns.RcodeRefused, dns.RcodeNotImplemented, dns.RcodeFormatError:
 	default:
 		return true
 	}
+	onPurpose := func(code uint16) bool {
+		switch code {
+		case dns.ExtendedErrorCodeDNSBogus, dns.ExtendedErrorCodeBlocked, dns.ExtendedErrorCodeCensored, dns.ExtendedErrorCodeFiltered:
+			return true
+		}
+		return false
+	}
+	for i := range ede {
+		if onPurpose(ede[i].InfoCode) {
+			return true
+		}
+	}
 	if opt := m.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
-			e, ok := o.(*dns.EDNS0_EDE)
-			if !ok {
-				continue
-			}
-			switch e.InfoCode {
-			case dns.ExtendedErrorCodeDNSBogus, dns.ExtendedErrorCodeBlocked, dns.ExtendedErrorCodeCensored, dns.ExtendedErrorCodeFiltered:
+			if e, ok := o.(*dns.EDNS0_EDE); ok && onPurpose(e.InfoCode) {
 				return true
 			}
 		}
@@ -209,128 +450,57 @@ func settles(m *dns.Msg) bool {
 	return false
 }
 
-// ask asks one upstream over UDP and, when the answer is cut, over TCP.
-func (f *forwarder) ask(ctx context.Context, m *dns.Msg, to netip.AddrPort) (*dns.Msg, error) {
-	r, err := f.askUDP(ctx, m, to)
-	// Very old servers do not take an OPT.
-	if err == nil && r.Rcode == dns.RcodeFormatError && r.IsEdns0() == nil && len(m.Extra) > 0 {
-		bare := m.Copy()
-		bare.Extra = nil
-		r, err = f.askUDP(ctx, bare, to)
-	}
-	if err == nil && r.Truncated {
-		if full, terr := f.askTCP(ctx, m, to); terr == nil {
-			return full, nil
-		}
-		// A cut answer says "ask over TCP", which has just failed.
-		return nil, fmt.Errorf("%s: the answer is too large for UDP and TCP failed", to)
-	}
-	return r, err
-}
-
-// askUDP sends m with a fresh id from a fresh, connected socket (RFC 5452) and
-// waits for the answer that matches, passing over those that do not.
-func (f *forwarder) askUDP(ctx context.Context, m *dns.Msg, to netip.AddrPort) (*dns.Msg, error) {
-	conn, err := f.dial(ctx, "udp", to.String())
-	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", to, err)
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-
-	id := newID()
-	out, err := packWith(m, id)
-	if err != nil {
-		return nil, err
-	}
-	buf := make([]byte, 4096)
-	for {
-		if _, err := conn.Write(out); err != nil {
-			return nil, fmt.Errorf("ask %s: %w", to, err)
-		}
-		conn.SetReadDeadline(time.Now().Add(resend))
-		for {
-			n, err := conn.Read(buf)
-			if err != nil {
-				var ne net.Error
-				if ctx.Err() == nil && errors.As(err, &ne) && ne.Timeout() {
-					break // send it again
-				}
-				if ctx.Err() != nil {
-					err = ctx.Err()
-				}
-				return nil, fmt.Errorf("ask %s: %w", to, err)
+// lookup finds the addresses of an upstream's host by the machine's own
+// resolvers.
+func (f *forwarder) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		req := new(dns.Msg)
+		req.SetQuestion(dns.Fqdn(host), t)
+		q := &query{req: req, q: req.Question[0], name: strings.ToLower(dns.Fqdn(host)), st: f.s.current()}
+		key := cacheKey{name: q.name, qtype: t, route: systemRoute.name}
+		e, fresh := f.s.cache.get(key, time.Now())
+		if !fresh {
+			var err error
+			if e, err = f.ask(ctx, q, systemRoute, key); err != nil {
+				return nil, fmt.Errorf("where is %s: %w", host, err)
 			}
-			r := new(dns.Msg)
-			if !matches(buf[:n], id, m.Question[0], r) {
-				continue
+		}
+		if e.msg == nil {
+			continue
+		}
+		m, err := e.unpack(time.Now(), false)
+		if err != nil {
+			continue
+		}
+		for _, rr := range m.Answer {
+			switch rr := rr.(type) {
+			case *dns.A:
+				if a, ok := netip.AddrFromSlice(rr.A); ok {
+					out = append(out, a.Unmap())
+				}
+			case *dns.AAAA:
+				if a, ok := netip.AddrFromSlice(rr.AAAA); ok {
+					out = append(out, a)
+				}
 			}
-			return r, nil
+		}
+		if len(out) > 0 {
+			return out[:min(len(out), 4)], nil
 		}
 	}
+	return nil, fmt.Errorf("where is %s: the machine's own resolvers do not say", host)
 }
 
-// askTCP asks over TCP.
-func (f *forwarder) askTCP(ctx context.Context, m *dns.Msg, to netip.AddrPort) (*dns.Msg, error) {
-	conn, err := f.dial(ctx, "tcp", to.String())
-	if err != nil {
-		return nil, err
+// reset closes what is open and forgets what was learnt of upstreams: the
+// network or the settings are others.
+func (f *forwarder) reset() {
+	f.mu.Lock()
+	ups := f.ups
+	f.ups, f.good = map[string]*upstream{}, map[string]*upstream{}
+	f.mu.Unlock()
+	for _, u := range ups {
+		u.end()
+		u.drop()
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	id := newID()
-	out, err := packWith(m, id)
-	if err != nil {
-		return nil, err
-	}
-	c := dns.Conn{Conn: conn}
-	if _, err := conn.Write(binary.BigEndian.AppendUint16(nil, uint16(len(out)))); err != nil {
-		return nil, err
-	}
-	if _, err := conn.Write(out); err != nil {
-		return nil, err
-	}
-	buf, err := c.ReadMsgHeader(nil)
-	if err != nil {
-		return nil, err
-	}
-	r := new(dns.Msg)
-	if !matches(buf, id, m.Question[0], r) {
-		return nil, errors.New("the answer is for something else")
-	}
-	return r, nil
-}
-
-func newID() uint16 {
-	var b [2]byte
-	rand.Read(b[:])
-	return binary.BigEndian.Uint16(b[:])
-}
-
-// packWith packs m with another id, leaving m alone: several upstreams are
-// asked at once.
-func packWith(m *dns.Msg, id uint16) ([]byte, error) {
-	out, err := m.Pack()
-	if err != nil {
-		return nil, err
-	}
-	binary.BigEndian.PutUint16(out, id)
-	return out, nil
-}
-
-// matches unpacks b into r if it answers the question asked under id. A
-// message that is cut may not unpack as a whole; its header and question
-// count then.
-func matches(b []byte, id uint16, q dns.Question, r *dns.Msg) bool {
-	if len(b) < 12 || binary.BigEndian.Uint16(b) != id {
-		return false
-	}
-	if err := r.Unpack(b); err != nil && !(r.Truncated && len(r.Question) == 1) {
-		return false
-	}
-	return r.Response && r.Opcode == dns.OpcodeQuery && len(r.Question) == 1 &&
-		r.Question[0].Qtype == q.Qtype && r.Question[0].Qclass == q.Qclass &&
-		strings.EqualFold(r.Question[0].Name, q.Name)
 }

@@ -2,131 +2,212 @@ package dns
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
 
-// ownTTL is the TTL of everything we make up ourselves, in seconds, negative
-// answers included: a rename is seen soon.
-const ownTTL = defaultTTL
+// maxChain bounds the CNAMEs that are followed for one answer.
+const maxChain = 8
 
-// ownZones answers for the overlay's zone and its reverse zones.
-func (s *Server) ownZones(ctx context.Context, q *query) *answer {
-	ix := s.current()
+// ownZones answers for the overlay's zone and its reverse zones: the devices, then
+// the records, aliases and wildcards of the settings.
+func (s *Server) ownZones(q *query) (*answer, later) {
+	ix := q.st.ix
 	if ix == nil {
 		// Not knowing yet is not a no.
-		if within(q.name, strings.ToLower(s.cfg.DefaultSuffix)+".") {
-			return servfail(dns.ExtendedErrorCodeNotReady, "not connected to a network yet")
+		if within(q.name, q.st.rules.apex) && !s.isBootstrap(q.name) {
+			q.note("own", "there is no configuration yet")
+			return servfail(dns.ExtendedErrorCodeNotReady, "not connected to a network yet"), nil
 		}
-		return nil
+		return nil, nil
 	}
 	if within(q.name, ix.apex) {
-		return s.ownName(ctx, ix, q)
+		if _, device := ix.byName[q.name]; !device && s.isBootstrap(q.name) {
+			q.note("own", "the server's own name is never the overlay's")
+			return nil, nil
+		}
+		return s.ownName(q)
 	}
 	for _, p := range []netip.Prefix{ix.zone.IPv4, ix.zone.IPv6} {
 		if zone := reverseZone(q.name, p); zone != "" {
-			return s.ownReverse(ctx, ix, zone, q)
+			return s.ownReverse(q, zone)
 		}
 	}
-	return nil
+	if q.name == serviceReverse {
+		return s.ownReverse(q, serviceReverse)
+	}
+	return nil, nil
 }
 
 // ownName answers for a name in the forward zone.
-func (s *Server) ownName(ctx context.Context, ix *index, q *query) *answer {
+func (s *Server) ownName(q *query) (*answer, later) {
+	ix, rules := q.st.ix, q.st.rules
 	if q.name == ix.apex {
-		return ix.atApex(q, ix.apex)
+		return ix.atApex(q, ix.apex), nil
 	}
-	h, ok := ix.byName[q.name]
-	if !ok {
-		if _, inner := ix.inner[q.name]; inner {
-			return ix.negative(q, dns.RcodeSuccess, ix.apex)
-		}
-		name := strings.TrimSuffix(q.name, "."+ix.apex)
+	if h, ok := ix.byName[q.name]; ok {
+		q.note("own", "%s is a device, serial %d", q.name, ix.zone.Serial)
+		return ix.device(q, h), nil
+	}
+	if set, ok := rules.records[q.name]; ok {
+		q.note("records", "%s has records in the settings", q.name)
+		return s.records(q, set.rrs, ix.apex)
+	}
+	if al, ok := rules.aliases[q.name]; ok && (al.until.IsZero() || time.Now().Before(al.until)) {
+		q.note("records", "%s is the former name of %s", q.name, al.target)
+		return s.records(q, []dns.RR{&dns.CNAME{
+			Hdr:    dns.RR_Header{Name: q.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: ix.ttl},
+			Target: al.target,
+		}}, ix.apex)
+	}
+	if ix.exists(q.name) || rules.exists(q.name) {
+		q.note("own", "%s has no records, but names below it", q.name)
+		return ix.negative(q, dns.RcodeSuccess, ix.apex), nil
+	}
+	label := strings.TrimSuffix(q.name, "."+ix.apex)
+	if !strings.Contains(label, ".") {
 		// Only a name that a device can have is worth a question.
-		if strings.Contains(name, ".") || !validLabel(name) || name[0] == '_' || ix.zone.Complete {
-			return ix.negative(q, dns.RcodeNameError, ix.apex)
+		if !validLabel(label) || label[0] == '_' || ix.zone.Complete {
+			q.note("own", "there is no device %s", label)
+			return ix.negative(q, dns.RcodeNameError, ix.apex), nil
 		}
-		var a *answer
-		if h, a = s.lookup(ctx, ix, q, ix.apex, name, netip.Addr{}); a != nil {
-			return a
+		return s.find(q, ix.apex, label, netip.Addr{}, func(h Host) *answer { return ix.device(q, h) })
+	}
+	return s.below(q)
+}
+
+// below answers for a name below others that does not exist itself: by the
+// wildcard at its closest encloser (RFC 4592), if there is one.
+func (s *Server) below(q *query) (*answer, later) {
+	ix, rules := q.st.ix, q.st.rules
+	for up := parent(q.name); len(up) > len(ix.apex); up = parent(up) {
+		if set, ok := rules.records["*."+up]; ok {
+			q.note("records", "*.%s matches", up)
+			return s.records(q, set.rrs, ix.apex)
+		}
+		h, known := ix.byName[up]
+		if _, ok := rules.wildcards[up]; ok {
+			q.note("own", "the device %s answers for all names below its own", up)
+			if known {
+				return ix.addresses(q, h), nil
+			}
+			label := strings.TrimSuffix(up, "."+ix.apex)
+			if !ix.zone.Complete && !strings.Contains(label, ".") {
+				return s.find(q, ix.apex, label, netip.Addr{}, func(h Host) *answer { return ix.addresses(q, h) })
+			}
+			break
+		}
+		if known || ix.exists(up) || rules.records[up] != nil || rules.exists(up) {
+			break
 		}
 	}
-	return ix.addresses(q, h)
+	q.note("own", "there is nothing below")
+	return ix.negative(q, dns.RcodeNameError, ix.apex), nil
 }
 
 // ownReverse answers for a name in one of the reverse zones.
-func (s *Server) ownReverse(ctx context.Context, ix *index, zone string, q *query) *answer {
-	if q.name == zone {
-		return ix.atApex(q, zone)
-	}
+func (s *Server) ownReverse(q *query, zone string) (*answer, later) {
+	ix := q.st.ix
 	r, _ := parseReverse(q.name)
+	if q.name == zone && !r.full {
+		return ix.atApex(q, zone), nil
+	}
 	if !r.ok {
-		return ix.negative(q, dns.RcodeNameError, zone)
+		q.note("own", "not an address")
+		return ix.negative(q, dns.RcodeNameError, zone), nil
 	}
 	if !r.full {
 		// Inside the tree of addresses: it exists if anything is below it.
-		return ix.negative(q, dns.RcodeSuccess, zone)
+		return ix.negative(q, dns.RcodeSuccess, zone), nil
 	}
-	h, ok := ix.byAddr[r.addr]
-	if !ok {
-		if ix.zone.Complete {
-			return ix.negative(q, dns.RcodeNameError, zone)
-		}
+	pointer := func(h Host) *answer { return ix.pointer(q, zone, h) }
+	if h, ok := ix.byAddr[r.addr]; ok {
+		q.note("own", "%s is %s, serial %d", r.addr, h.Name, ix.zone.Serial)
+		return pointer(h), nil
+	}
+	if set, ok := q.st.rules.records[q.name]; ok {
+		q.note("records", "%s has records in the settings", q.name)
+		return s.records(q, set.rrs, zone)
+	}
+	if ix.zone.Complete {
+		q.note("own", "no device has the address %s", r.addr)
+		return ix.negative(q, dns.RcodeNameError, zone), nil
+	}
+	return s.find(q, zone, "", r.addr, pointer)
+}
+
+// find asks for a host that is not in the snapshot, and what found makes of
+// it is the answer.
+func (s *Server) find(q *query, zone, name string, addr netip.Addr, found func(Host) *answer) (*answer, later) {
+	key := name
+	if addr.IsValid() {
+		key = addr.String()
+	}
+	ix := q.st.ix
+	take := func(e *hostEntry, how string) *answer {
 		var a *answer
-		if h, a = s.lookup(ctx, ix, q, zone, "", r.addr); a != nil {
+		switch {
+		case e.err != nil:
+			q.note("own", "the server could not be asked about %s: %v", key, e.err)
+			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so nobody knows this name")
+		case !e.found:
+			q.note("own", "the server knows no %s%s", key, how)
+			a = ix.negative(q, dns.RcodeNameError, zone)
+		default:
+			q.note("own", "the server knows %s%s", key, how)
+			a = found(e.host)
+		}
+		a.until = e.until
+		return a
+	}
+	if e := s.hosts.get(q.st, key); e != nil {
+		return take(e, ", as it said a moment ago"), nil
+	}
+	if s.cfg.Lookup == nil {
+		return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server cannot be asked"), nil
+	}
+	return nil, func(ctx context.Context) *answer {
+		e, err := s.hosts.ask(ctx, s, q.st, key, name, addr)
+		if err != nil {
+			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server did not answer in time")
+		}
+		return take(e, "")
+	}
+}
+
+// device answers for a device's own name.
+func (ix *index) device(q *query, h Host) *answer {
+	switch q.q.Qtype {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypeCNAME:
+		return ix.addresses(q, h)
+	}
+	// Other types can stand beside it.
+	if set, ok := q.st.rules.records[ix.fqdn(h.Name)]; ok {
+		if rrs := named(q, set.rrs); len(rrs) > 0 {
+			a := authoritative()
+			a.msg.Answer = rrs
 			return a
 		}
 	}
-	if q.q.Qtype == dns.TypeANY {
-		return ix.any(q)
-	}
-	if q.q.Qtype != dns.TypePTR {
-		return ix.negative(q, dns.RcodeSuccess, zone)
-	}
-	a := authoritative()
-	a.msg.Answer = []dns.RR{&dns.PTR{Hdr: ownHeader(q, dns.TypePTR), Ptr: ix.fqdn(h.Name)}}
-	return a
-}
-
-// lookup asks for a host that is not in the snapshot; the answer is nil when
-// it was found.
-func (s *Server) lookup(ctx context.Context, ix *index, q *query, zone, name string, addr netip.Addr) (Host, *answer) {
-	if s.cfg.Lookup == nil {
-		return Host{}, servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server cannot be asked")
-	}
-	release, ok := s.wait()
-	if !ok {
-		return Host{}, servfail(dns.ExtendedErrorCodeOther, "too many queries at once")
-	}
-	defer release()
-	h, err := s.cfg.Lookup(ctx, name, addr)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return Host{}, ix.negative(q, dns.RcodeNameError, zone)
-	case err != nil:
-		s.cfg.Log.Debug("dns: lookup", "name", name, "addr", addr, "err", err)
-		return Host{}, servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so nobody knows this name")
-	case name != "" && !strings.EqualFold(h.Name, name), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
-		return Host{}, ix.negative(q, dns.RcodeNameError, zone)
-	}
-	return h, nil
+	return ix.negative(q, dns.RcodeSuccess, ix.apex)
 }
 
 // addresses answers with a host's addresses, or that it has none of the type.
 func (ix *index) addresses(q *query, h Host) *answer {
-	a := authoritative()
 	switch q.q.Qtype {
 	case dns.TypeA:
 		if h.IPv4.Is4() {
-			a.msg.Answer = []dns.RR{&dns.A{Hdr: ownHeader(q, dns.TypeA), A: h.IPv4.AsSlice()}}
+			a := authoritative()
+			a.msg.Answer = []dns.RR{&dns.A{Hdr: ix.header(q, dns.TypeA), A: h.IPv4.AsSlice()}}
 			return a
 		}
 	case dns.TypeAAAA:
 		if h.IPv6.Is6() {
-			a.msg.Answer = []dns.RR{&dns.AAAA{Hdr: ownHeader(q, dns.TypeAAAA), AAAA: h.IPv6.AsSlice()}}
+			a := authoritative()
+			a.msg.Answer = []dns.RR{&dns.AAAA{Hdr: ix.header(q, dns.TypeAAAA), AAAA: h.IPv6.AsSlice()}}
 			return a
 		}
 	case dns.TypeANY:
@@ -135,8 +216,21 @@ func (ix *index) addresses(q *query, h Host) *answer {
 	return ix.negative(q, dns.RcodeSuccess, ix.apex)
 }
 
+func (ix *index) pointer(q *query, zone string, h Host) *answer {
+	switch q.q.Qtype {
+	case dns.TypeANY:
+		return ix.any(q)
+	case dns.TypePTR:
+		a := authoritative()
+		a.msg.Answer = []dns.RR{&dns.PTR{Hdr: ix.header(q, dns.TypePTR), Ptr: ix.fqdn(h.Name)}}
+		return a
+	}
+	return ix.negative(q, dns.RcodeSuccess, zone)
+}
+
 // atApex answers at the top of a zone of ours.
 func (ix *index) atApex(q *query, zone string) *answer {
+	q.note("own", "%s is a zone of the overlay's, serial %d", zone, ix.zone.Serial)
 	a := authoritative()
 	switch q.q.Qtype {
 	case dns.TypeSOA:
@@ -144,14 +238,21 @@ func (ix *index) atApex(q *query, zone string) *answer {
 		soa.Hdr.Name = q.q.Name
 		a.msg.Answer = []dns.RR{soa}
 	case dns.TypeNS:
-		a.msg.Answer = []dns.RR{&dns.NS{Hdr: ownHeader(q, dns.TypeNS), Ns: ix.fqdn(serviceHost)}}
+		a.msg.Answer = []dns.RR{&dns.NS{Hdr: ix.header(q, dns.TypeNS), Ns: ix.fqdn(serviceHost)}}
 		a.msg.Extra = []dns.RR{&dns.A{
-			Hdr: dns.RR_Header{Name: ix.fqdn(serviceHost), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: ownTTL},
+			Hdr: dns.RR_Header{Name: ix.fqdn(serviceHost), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: ix.ttl},
 			A:   ServiceAddr.AsSlice(),
 		}}
 	case dns.TypeANY:
 		return ix.any(q)
 	default:
+		if set, ok := q.st.rules.records[zone]; ok {
+			if rrs := named(q, set.rrs); len(rrs) > 0 {
+				a.msg.Answer = rrs
+				a.keep = len(rrs) == 1
+				return a
+			}
+		}
 		return ix.negative(q, dns.RcodeSuccess, zone)
 	}
 	return a
@@ -160,34 +261,23 @@ func (ix *index) atApex(q *query, zone string) *answer {
 // any is the smallest honest answer to "everything" (RFC 8482).
 func (ix *index) any(q *query) *answer {
 	a := authoritative()
-	a.msg.Answer = []dns.RR{&dns.HINFO{Hdr: ownHeader(q, dns.TypeHINFO), Cpu: "RFC8482", Os: ""}}
+	a.msg.Answer = []dns.RR{&dns.HINFO{Hdr: ix.header(q, dns.TypeHINFO), Cpu: "RFC8482", Os: ""}}
 	return a
 }
 
 // negative is NXDOMAIN or, with RcodeSuccess, NODATA in a zone of ours.
-func (ix *index) negative(q *query, rcode int, zone string) *answer {
+func (ix *index) negative(_ *query, rcode int, zone string) *answer {
 	a := authoritative()
 	a.msg.Rcode = rcode
 	a.msg.Ns = []dns.RR{ix.soa(zone)}
 	return a
 }
 
-// negative is the same for a name that is nobody's: zone has no data at all.
-func negative(q *query, rcode int, zone string, serial uint32) *answer {
-	a := reply(rcode)
-	a.msg.Ns = []dns.RR{&dns.SOA{
-		Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ownTTL},
-		Ns:  "localhost.", Mbox: "nobody.invalid.", Serial: serial,
-		Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ownTTL,
-	}}
-	return a
-}
-
 func authoritative() *answer {
-	return &answer{msg: &dns.Msg{MsgHdr: dns.MsgHdr{Authoritative: true}}, source: "overlay"}
+	return &answer{msg: &dns.Msg{MsgHdr: dns.MsgHdr{Authoritative: true}}, source: "overlay", out: outOwn, keep: true}
 }
 
-// ownHeader names the record as the client spelled it.
-func ownHeader(q *query, typ uint16) dns.RR_Header {
-	return dns.RR_Header{Name: q.q.Name, Rrtype: typ, Class: dns.ClassINET, Ttl: ownTTL}
+// header names the record as the client spelled it.
+func (ix *index) header(q *query, typ uint16) dns.RR_Header {
+	return dns.RR_Header{Name: q.q.Name, Rrtype: typ, Class: dns.ClassINET, Ttl: ix.ttl}
 }

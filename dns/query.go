@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -17,44 +18,37 @@ type Answer struct {
 	Authority []string
 	Source    string // "overlay", "local" or the upstream's address
 	Note      string // the text of an extended error, if any
+	Steps     []Step // how it was decided, when asked for
 }
 
 // Query asks the resolver from within the program, past the ACL. A short name
-// is taken for one of the overlay, an address for its PTR. qtype is "A",
-// "PTR", "TYPE65" and so on; "" is A and AAAA.
+// is taken for one of the overlay, an address for its PTR; letters beyond
+// ASCII are allowed. qtype is "A", "PTR", "TYPE65" and so on; "" is A and AAAA.
 func (s *Server) Query(ctx context.Context, name, qtype string) (Answer, error) {
+	return s.query(ctx, name, qtype, nil)
+}
+
+// Trace is Query that also says how the answer was decided, step by step.
+func (s *Server) Trace(ctx context.Context, name, qtype string) (Answer, error) {
+	return s.query(ctx, name, qtype, &[]Step{})
+}
+
+func (s *Server) query(ctx context.Context, name, qtype string, trace *[]Step) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	var types []uint16
-	if ip, err := netip.ParseAddr(name); err == nil && (qtype == "" || qtype == "PTR") {
-		if name, err = dns.ReverseAddr(ip.Unmap().WithZone("").String()); err != nil {
-			return Answer{}, err
-		}
-		types = []uint16{dns.TypePTR}
-	} else if qtype == "" {
-		types = []uint16{dns.TypeA, dns.TypeAAAA}
-	} else if t, ok := typeByName(qtype); ok {
-		types = []uint16{t}
-	} else {
-		return Answer{}, fmt.Errorf("unknown record type %q", qtype)
+	st := s.current()
+	name, types, err := st.question(name, qtype)
+	if err != nil {
+		return Answer{}, err
 	}
-	if !strings.Contains(name, ".") {
-		if ix := s.current(); ix != nil {
-			name += "." + ix.apex
-		}
-	}
-	name = dns.Fqdn(name)
-	if _, ok := dns.IsDomainName(name); !ok {
-		return Answer{}, fmt.Errorf("%q is not a domain name", name)
-	}
-
-	out := Answer{Name: name, Answers: []string{}, Authority: []string{}}
+	out := Answer{Name: name, Answers: []string{}, Authority: []string{}, Steps: []Step{}}
 	for _, t := range types {
 		req := new(dns.Msg)
 		req.SetQuestion(name, t)
 		req.SetEdns0(maxUDP, false)
-		q := &query{req: req, tcp: true}
-		a := s.resolve(ctx, q)
+		q := &query{req: req, tcp: true, st: st, trace: trace}
+		q.note("question", "%s %s", name, dns.Type(t))
+		a := s.answerNow(ctx, q)
 		m := s.finish(q, a)
 		// Of A and AAAA the worse outcome is reported only when the name has
 		// neither.
@@ -62,7 +56,9 @@ func (s *Server) Query(ctx context.Context, name, qtype string) (Answer, error) 
 			out.Rcode = rcodeName(m.Rcode)
 		}
 		for _, rr := range m.Answer {
-			out.Answers = append(out.Answers, rr.String())
+			if text := rr.String(); !slices.Contains(out.Answers, text) {
+				out.Answers = append(out.Answers, text)
+			}
 		}
 		if len(out.Authority) == 0 {
 			for _, rr := range m.Ns {
@@ -76,8 +72,46 @@ func (s *Server) Query(ctx context.Context, name, qtype string) (Answer, error) 
 				out.Note = dns.ExtendedErrorCodeToString[e.InfoCode]
 			}
 		}
+		q.note("answer", "%s, %d records, from %s", rcodeName(m.Rcode), len(m.Answer), a.source)
+	}
+	if trace != nil {
+		out.Steps = *trace
 	}
 	return out, nil
+}
+
+// question makes a full name and types of what a person typed.
+func (st *state) question(name, qtype string) (string, []uint16, error) {
+	var types []uint16
+	if ip, err := netip.ParseAddr(name); err == nil && (qtype == "" || strings.EqualFold(qtype, "PTR")) {
+		name, err := dns.ReverseAddr(ip.Unmap().WithZone("").String())
+		return name, []uint16{dns.TypePTR}, err
+	}
+	if qtype == "" {
+		types = []uint16{dns.TypeA, dns.TypeAAAA}
+	} else if t, ok := typeByName(qtype); ok {
+		types = []uint16{t}
+	} else {
+		return "", nil, fmt.Errorf("unknown record type %q", qtype)
+	}
+	for i := range len(name) {
+		if name[i] >= 0x80 {
+			ascii, err := asciiName(strings.TrimSuffix(name, "."))
+			if err != nil {
+				return "", nil, err
+			}
+			name = ascii
+			break
+		}
+	}
+	if !strings.Contains(name, ".") && st.ix != nil {
+		name += "." + st.ix.apex
+	}
+	name = dns.Fqdn(name)
+	if _, ok := dns.IsDomainName(name); !ok {
+		return "", nil, fmt.Errorf("%q is not a domain name", name)
+	}
+	return name, types, nil
 }
 
 func typeByName(s string) (uint16, bool) {

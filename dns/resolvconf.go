@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,8 +78,10 @@ func contains(l []netip.AddrPort, a netip.AddrPort) bool {
 // resolvConf holds the upstreams of a file and follows its changes.
 type resolvConf struct {
 	// Constant.
-	path string
-	skip func(netip.AddrPort) bool
+	path    string
+	system  func() ([]netip.AddrPort, bool) // Config.System, or nil
+	skip    func(netip.AddrPort) bool
+	changed func() // called when there are other resolvers than before
 
 	mu      sync.Mutex // guards the following
 	checked time.Time
@@ -89,28 +92,65 @@ type resolvConf struct {
 // recheck is how often the file is looked at while queries come.
 const recheck = time.Second
 
-// upstreams returns the resolvers, in the file's order.
+// forget has the file read again at the next question.
+func (r *resolvConf) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checked, r.stat = time.Time{}, nil
+}
+
+// upstreams returns the resolvers, in the file's order. While there are none
+// the file is read each time.
 func (r *resolvConf) upstreams(now time.Time) []netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.checked.IsZero() && now.Sub(r.checked) < recheck {
+	if len(r.servers) > 0 && now.Sub(r.checked) < recheck {
 		return r.servers
 	}
 	r.checked = now
+	before := r.servers
+	if known := r.ask(); !known {
+		r.read()
+	}
+	if before != nil && r.changed != nil && !slices.Equal(before, r.servers) {
+		r.changed()
+	}
+	return r.servers
+}
+
+// ask takes the resolvers from who knows better than the file.
+func (r *resolvConf) ask() bool {
+	if r.system == nil {
+		return false
+	}
+	l, known := r.system()
+	if !known {
+		return false
+	}
+	r.stat, r.servers = nil, nil
+	for _, a := range l {
+		a, ok := usable(netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+		if ok && len(r.servers) < maxUpstreams && !contains(r.servers, a) && !r.skip(a) {
+			r.servers = append(r.servers, a)
+		}
+	}
+	return true
+}
+
+func (r *resolvConf) read() {
 	fi, err := os.Stat(r.path)
 	if err != nil {
 		r.stat, r.servers = nil, nil
-		return nil
+		return
 	}
 	if r.stat != nil && os.SameFile(fi, r.stat) && fi.ModTime().Equal(r.stat.ModTime()) && fi.Size() == r.stat.Size() && len(r.servers) > 0 {
-		return r.servers
+		return
 	}
 	f, err := os.Open(r.path)
 	if err != nil {
 		r.stat, r.servers = nil, nil
-		return nil
+		return
 	}
 	defer f.Close()
 	r.stat, r.servers = fi, parseResolvConf(f, r.skip)
-	return r.servers
 }

@@ -163,6 +163,7 @@ func (s *Settings) SearchList(suffix string, machine []string) []string {
 // rules are Settings made ready to be used. They are immutable.
 type rules struct {
 	settings  *Settings
+	apex      string
 	ttl       uint32
 	records   map[string]*recordSet // full name, lower case, final dot
 	inner     map[string]struct{}   // names that only have records below them
@@ -225,7 +226,7 @@ func compile(s *Settings, apex string) *rules {
 		s = &Settings{}
 	}
 	r := &rules{
-		settings: s, ttl: defaultTTL,
+		settings: s, apex: apex, ttl: defaultTTL,
 		records: map[string]*recordSet{}, inner: map[string]struct{}{}, aliases: map[string]alias{},
 		wildcards: map[string]struct{}{}, routes: map[string]*route{},
 	}

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"context"
 	"net"
 	"strings"
 
@@ -10,41 +9,77 @@ import (
 
 // special answers names that mean something on this machine or link only, and
 // those that no resolver could know: they are never forwarded.
-func (s *Server) special(_ context.Context, q *query) *answer {
+func (s *Server) special(q *query) (*answer, later) {
 	labels := dns.SplitDomainName(q.name)
 	if len(labels) == 0 {
-		return nil // the root: forwarded
+		return nil, nil // the root: forwarded
 	}
-	switch labels[len(labels)-1] {
+	if q.q.Qtype == dns.TypeHINFO && s.fwd.loops.returned(q.name) {
+		return reply(dns.RcodeRefused), nil
+	}
+	nx := func(zone, why string) (*answer, later) {
+		q.note("special", "%s", why)
+		return negative(q, dns.RcodeNameError, zone, 0), nil
+	}
+	top := labels[len(labels)-1]
+	switch top {
 	case "localhost":
-		return localhost(q)
-	case "local", "onion", "alt", "invalid":
-		// RFC 6762, 7686, 9476, 6761.
-		return negative(q, dns.RcodeNameError, labels[len(labels)-1]+".", 0)
+		q.note("special", "localhost is this machine (RFC 6761)")
+		return localhost(q), nil
+	case "local":
+		return nx("local.", ".local is for multicast DNS (RFC 6762)")
+	case "onion", "alt", "invalid":
+		return nx(top+".", "."+top+" is never in DNS (RFC 7686, 9476, 6761)")
 	}
 	// DNS-SD browsing of the own network's domain (RFC 6763 11) is for
 	// multicast.
 	if len(labels) > 3 && labels[1] == "_dns-sd" && labels[2] == "_udp" {
-		return negative(q, dns.RcodeNameError, q.name, 0)
+		return nx(q.name, "services are browsed by multicast DNS (RFC 6763)")
 	}
-	// A single label is a name of a search list, not of the world. Types that
-	// only a validator asks for (DS, DNSKEY of "com.") do go out.
+	switch {
+	case q.name == "_dns.resolver.arpa.":
+		// There is no encrypted way to this resolver (RFC 9462).
+		q.note("special", "this resolver is not reached by DNS over TLS or HTTPS (RFC 9462)")
+		return negative(q, dns.RcodeSuccess, "resolver.arpa.", 0), nil
+	case within(q.name, "resolver.arpa."):
+		return nx("resolver.arpa.", "resolver.arpa is this resolver's own (RFC 9462)")
+	case q.st.rules.settings.KeepBrowsers && q.name == "use-application-dns.net.":
+		return nx(q.name, "the settings ask browsers to leave their own DNS off")
+	}
 	if len(labels) == 1 {
-		switch q.q.Qtype {
-		case dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeDNSKEY, dns.TypeNSEC, dns.TypeRRSIG:
-		default:
-			if z := s.cfg.Zone(); z == nil || !strings.EqualFold(labels[0], z.Suffix) {
-				return negative(q, dns.RcodeNameError, q.name, 0)
-			}
-		}
+		return s.singleLabel(q)
 	}
-	return nil
+	return nil, nil
+}
+
+// singleLabel answers "kitchen-pi" without any dot: a name of a search list,
+// not of the world. Types that only a validator asks for (DS, DNSKEY of "com.")
+// do go out.
+func (s *Server) singleLabel(q *query) (*answer, later) {
+	switch q.q.Qtype {
+	case dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeDNSKEY, dns.TypeNSEC, dns.TypeRRSIG:
+		return nil, nil
+	}
+	label := strings.TrimSuffix(q.name, ".")
+	if ix := q.st.ix; ix != nil && q.name == ix.apex {
+		return nil, nil
+	}
+	if ix := q.st.ix; ix != nil && s.cfg.ShortNames && q.depth == 0 && validLabel(label) {
+		q.note("special", "short names are taken for the overlay's here")
+		sub := q.to(ix.fqdn(label))
+		sub.q.Name = q.q.Name // answered as it was asked
+		return s.ownZones(sub)
+	}
+	q.note("special", "a single label is for a search list, not for a resolver")
+	return negative(q, dns.RcodeNameError, q.name, 0), nil
 }
 
 // localhost answers as RFC 6761 section 6.3 wants it.
 func localhost(q *query) *answer {
 	a := reply(dns.RcodeSuccess)
-	hdr := dns.RR_Header{Name: q.q.Name, Class: dns.ClassINET, Ttl: ownTTL}
+	a.out = outLocal
+	a.keep = true
+	hdr := dns.RR_Header{Name: q.q.Name, Class: dns.ClassINET, Ttl: defaultTTL}
 	switch q.q.Qtype {
 	case dns.TypeA:
 		hdr.Rrtype = dns.TypeA
@@ -55,5 +90,19 @@ func localhost(q *query) *answer {
 	default:
 		return negative(q, dns.RcodeSuccess, "localhost.", 0)
 	}
+	return a
+}
+
+// negative is NXDOMAIN or NODATA for a name that is nobody's: zone has no data
+// at all.
+func negative(_ *query, rcode int, zone string, serial uint32) *answer {
+	a := reply(rcode)
+	a.out = outLocal
+	a.keep = true
+	a.msg.Ns = []dns.RR{&dns.SOA{
+		Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: defaultTTL},
+		Ns:  "localhost.", Mbox: "nobody.invalid.", Serial: serial,
+		Refresh: 3600, Retry: 600, Expire: 86400, Minttl: defaultTTL,
+	}}
 	return a
 }

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -11,6 +10,7 @@ import (
 // index is a Zone made ready to be asked. It is immutable.
 type index struct {
 	zone   *Zone
+	ttl    uint32
 	apex   string              // "weft.internal."
 	byName map[string]Host     // full name in lower case, with the final dot
 	byAddr map[netip.Addr]Host //
@@ -21,20 +21,8 @@ type index struct {
 // every name that a device can have.
 const serviceHost = "_dns"
 
-// current returns the index of the current snapshot, making it when the
-// snapshot is new. It is nil while there is none.
-func (s *Server) current() *index {
-	z := s.cfg.Zone()
-	if z == nil || !z.Ready || !validSuffix(z.Suffix) {
-		return nil
-	}
-	if ix := s.index.Load(); ix != nil && ix.zone == z {
-		return ix
-	}
-	ix := newIndex(z)
-	s.index.Store(ix)
-	return ix
-}
+// serviceReverse is the reverse name of ServiceAddr, ours in every network.
+const serviceReverse = "100.100.100.100.in-addr.arpa."
 
 // validSuffix refuses what a hostile server could make of the zone's name.
 func validSuffix(s string) bool {
@@ -62,9 +50,10 @@ func validLabel(l string) bool {
 	return true
 }
 
-func newIndex(z *Zone) *index {
+func newIndex(z *Zone, ttl uint32) *index {
 	ix := &index{
 		zone:   z,
+		ttl:    ttl,
 		apex:   strings.ToLower(z.Suffix) + ".",
 		byName: make(map[string]Host, len(z.Hosts)+1),
 		byAddr: make(map[netip.Addr]Host, 2*len(z.Hosts)+1),
@@ -234,15 +223,10 @@ func reverseZone(name string, prefix netip.Prefix) string {
 // soa makes the SOA record of zone.
 func (ix *index) soa(zone string) *dns.SOA {
 	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ownTTL},
+		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: min(ix.ttl, 10)},
 		Ns:      ix.fqdn(serviceHost),
 		Mbox:    "nobody.invalid.",
 		Serial:  uint32(ix.zone.Serial),
-		Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ownTTL,
+		Refresh: 3600, Retry: 600, Expire: 86400, Minttl: min(ix.ttl, 10),
 	}
-}
-
-// String is for tests and logs.
-func (ix *index) String() string {
-	return fmt.Sprintf("%s serial %d, %d names", ix.apex, ix.zone.Serial, len(ix.byName))
 }

@@ -1,0 +1,146 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// The header's bits that are looked at before a message is unpacked.
+const (
+	headerLen = 12
+	bitQR     = 1 << 15
+)
+
+// incoming is one message from the network.
+type incoming struct {
+	st   *state
+	from netip.Addr
+	tcp  bool
+	now  time.Time
+}
+
+// answer takes a message from the network and appends the answer to out, which
+// is empty. Without an answer there is either nothing to say, or rest gives the
+// answer: it is run in a goroutine of its own, after in is gone. It never
+// blocks.
+func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(out []byte) []byte) {
+	// Responses are ignored, so that two resolvers cannot talk to each other
+	// forever; so is what is no message.
+	if len(in) < headerLen || binary.BigEndian.Uint16(in[2:])&bitQR != 0 {
+		s.count(&s.counts.dropped)
+		return nil, nil
+	}
+	if !i.st.mayAsk(i.from) {
+		s.count(&s.counts.strangers)
+		return nil, nil
+	}
+	if !s.limits.allow(i.from, i.now) {
+		s.count(&s.counts.limited)
+		return refuse(in, out, dns.RcodeRefused), nil
+	}
+	if b, o := s.memo.answer(i.st, in, i.tcp, i.now, out); b != nil {
+		s.counts.done(o)
+		return b, nil
+	}
+	if bits := binary.BigEndian.Uint16(in[2:]); int(bits>>11)&0xf != dns.OpcodeQuery {
+		s.counts.done(outRefused)
+		return refuse(in, out, dns.RcodeNotImplemented), nil
+	}
+	n := func(at int) uint16 { return binary.BigEndian.Uint16(in[at:]) }
+	req := new(dns.Msg)
+	// RFC 9619, and no more of the rest than a question can have.
+	if n(4) != 1 || n(6) > 1 || n(8) > 1 || n(10) > 4 || req.Unpack(in) != nil || len(req.Question) != 1 {
+		s.counts.done(outMalformed)
+		return refuse(in, out, dns.RcodeFormatError), nil
+	}
+	q := &query{req: req, tcp: i.tcp, st: i.st}
+	a, wait := s.resolve(q)
+	if wait == nil {
+		return s.write(i, q, a, in, out), nil
+	}
+	if !s.wait() {
+		return s.write(i, q, tooBusy(), in, out), nil
+	}
+	in = append([]byte(nil), in...)
+	later := *i
+	return nil, func(out []byte) []byte {
+		defer s.waited()
+		ctx, cancel := context.WithTimeout(s.ctx, budget)
+		defer cancel()
+		a := wait(ctx)
+		later.now = time.Now()
+		return s.write(&later, q, a, in, out)
+	}
+}
+
+// write packs an answer and remembers it.
+func (s *Server) write(i *incoming, q *query, a *answer, in, out []byte) []byte {
+	m := s.finish(q, a)
+	b, err := s.pack(m, q, out)
+	if err != nil {
+		s.cfg.Log.Debug("dns: pack answer", "err", err)
+		s.counts.done(outFailed)
+		return refuse(in, out, dns.RcodeServerFailure)
+	}
+	if a.keep && s.state.Load() == i.st {
+		s.memo.put(i.st, in, i.tcp, i.now, b, a)
+	}
+	s.counts.done(a.out)
+	return b
+}
+
+// refuse answers with a header only: the question may be what is wrong.
+func refuse(in, out []byte, rcode int) []byte {
+	const keep = 0x7900 // opcode and RD
+	bits := binary.BigEndian.Uint16(in[2:])&keep | bitQR | uint16(rcode)
+	out = append(out, in[0], in[1])
+	out = binary.BigEndian.AppendUint16(out, bits)
+	return append(out, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+var errTooLarge = errors.New("the answer does not fit")
+
+// pack packs m into the room that the client has: what is only helpful goes
+// first, then whole sets of records from the end, and TC says so (RFC 2181 9).
+func (s *Server) pack(m *dns.Msg, q *query, out []byte) ([]byte, error) {
+	room := dns.MaxMsgSize - 1
+	if !q.tcp {
+		room = minUDP
+		if opt := q.req.IsEdns0(); opt != nil {
+			room = min(max(int(opt.UDPSize()), minUDP), maxUDP)
+		}
+	}
+	for {
+		b, err := m.PackBuffer(out[:cap(out)])
+		if err != nil || len(b) <= room {
+			return b, err
+		}
+		extra := only(append([]dns.RR(nil), m.Extra...), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
+		switch {
+		case len(extra) < len(m.Extra):
+			m.Extra = extra
+		case len(m.Ns) > 0:
+			m.Ns, m.Truncated = nil, true
+		case len(m.Answer) > 0:
+			m.Answer, m.Truncated = dropSet(m.Answer), true
+		case len(extra) > 0 && len(extra[0].(*dns.OPT).Option) > 0:
+			extra[0].(*dns.OPT).Option = nil
+		default:
+			return nil, errTooLarge
+		}
+	}
+}
+
+// dropSet drops the last record and those that belong to the same set.
+func dropSet(rrs []dns.RR) []dns.RR {
+	last := rrs[len(rrs)-1].Header()
+	return only(append([]dns.RR(nil), rrs...), func(rr dns.RR) bool {
+		h := rr.Header()
+		return h.Rrtype != last.Rrtype || h.Name != last.Name
+	})
+}

@@ -1,0 +1,232 @@
+package dns
+
+import (
+	"container/list"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Bounds of what is remembered of other resolvers' answers.
+const (
+	maxPositive  = time.Hour
+	maxNegative  = 5 * time.Minute // RFC 2308
+	failureTTL   = 2 * time.Second // RFC 9520: 1 s at least
+	maxStale     = 24 * time.Hour  // RFC 8767
+	staleTTL     = 30
+	cacheEntries = 10_000
+	cacheBytes   = 4 << 20
+	// entryCost is what an entry takes beside its message and name.
+	entryCost = 300
+)
+
+// cacheKey is what an answer depends on.
+type cacheKey struct {
+	name   string // lower case
+	qtype  uint16
+	do, cd bool
+	route  string
+}
+
+// entry is a remembered answer. It is immutable.
+type entry struct {
+	key     cacheKey
+	msg     []byte // packed, without OPT
+	ede     []dns.EDNS0_EDE
+	source  string
+	stored  time.Time
+	expires time.Time
+	failure bool // SERVFAIL and the like, or, without msg, nobody answered
+	final   bool // of a failure: it was meant
+	nobody  bool // of a failure: there was nobody to ask
+	cost    int
+}
+
+// cache remembers answers by recency, within a number of entries and bytes.
+type cache struct {
+	mu sync.Mutex
+	// mu guards the following.
+	entries map[cacheKey]*list.Element // of *entry
+	order   list.List                  // last used first
+	bytes   int
+	// failures are kept apart, so that what was known before is not lost.
+	failures map[cacheKey]*entry
+}
+
+// maxFailures bounds the failures that are remembered, for seconds.
+const maxFailures = 1000
+
+// failed returns a failure of a moment ago, or nil.
+func (c *cache) failed(k cacheKey, now time.Time) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.failures[k]; e != nil && now.Before(e.expires) {
+		return e
+	}
+	return nil
+}
+
+// get returns what is remembered: a fresh entry, or one that has expired at
+// most a day ago.
+func (c *cache) get(k cacheKey, now time.Time) (e *entry, fresh bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el := c.entries[k]
+	if el == nil {
+		return nil, false
+	}
+	e = el.Value.(*entry)
+	switch {
+	case now.Before(e.expires):
+		c.order.MoveToFront(el)
+		return e, true
+	case now.Sub(e.expires) > maxStale:
+		c.removeLocked(el)
+		return nil, false
+	}
+	return e, false
+}
+
+// put remembers an entry, unless it is of no use after this moment.
+func (c *cache) put(e *entry) {
+	if !e.expires.After(e.stored) {
+		return
+	}
+	e.cost = len(e.msg) + len(e.key.name) + len(e.key.route) + len(e.source) + entryCost
+	for i := range e.ede {
+		e.cost += 64 + len(e.ede[i].ExtraText)
+	}
+	if e.cost > cacheBytes/16 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.failure {
+		if c.failures == nil || len(c.failures) >= maxFailures {
+			c.failures = map[cacheKey]*entry{}
+		}
+		c.failures[e.key] = e
+		return
+	}
+	delete(c.failures, e.key)
+	if c.entries == nil {
+		c.entries = map[cacheKey]*list.Element{}
+	}
+	if old := c.entries[e.key]; old != nil {
+		c.removeLocked(old)
+	}
+	c.entries[e.key] = c.order.PushFront(e)
+	c.bytes += e.cost
+	for c.bytes > cacheBytes || len(c.entries) > cacheEntries {
+		c.removeLocked(c.order.Back())
+	}
+}
+
+func (c *cache) removeLocked(el *list.Element) {
+	e := c.order.Remove(el).(*entry)
+	delete(c.entries, e.key)
+	c.bytes -= e.cost
+}
+
+func (c *cache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries, c.bytes, c.failures = nil, 0, nil
+	c.order.Init()
+}
+
+func (c *cache) size() (entries, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.entries), c.bytes
+}
+
+// lifetime is how long m may be remembered; ok is false when not at all.
+func lifetime(m *dns.Msg) (d time.Duration, ok bool) {
+	least := uint32(maxPositive / time.Second)
+	positive := false
+	var soa *dns.SOA
+	for _, rr := range m.Answer {
+		least = min(least, rr.Header().Ttl)
+		t := rr.Header().Rrtype
+		positive = positive || t == m.Question[0].Qtype || m.Question[0].Qtype == dns.TypeANY
+	}
+	for _, rr := range m.Ns {
+		least = min(least, rr.Header().Ttl)
+		if s, ok := rr.(*dns.SOA); ok {
+			soa = s
+		}
+	}
+	for _, rr := range m.Extra {
+		if rr.Header().Rrtype != dns.TypeOPT {
+			least = min(least, rr.Header().Ttl)
+		}
+	}
+	switch {
+	case m.Truncated:
+		return 0, false
+	case m.Rcode == dns.RcodeSuccess && positive:
+	case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
+		// A no without a SOA says not for how long it is one.
+		if soa == nil {
+			return failureTTL, true
+		}
+		least = min(least, soa.Minttl, uint32(maxNegative/time.Second))
+	default:
+		return 0, false
+	}
+	return time.Duration(least) * time.Second, least > 0
+}
+
+// unpack makes a message of the entry, with the TTLs that are left of it.
+func (e *entry) unpack(now time.Time, stale bool) (*dns.Msg, error) {
+	m := new(dns.Msg)
+	if err := m.Unpack(e.msg); err != nil {
+		return nil, err
+	}
+	age := uint32(max(0, now.Sub(e.stored)/time.Second))
+	for _, sec := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
+		for _, rr := range sec {
+			h := rr.Header()
+			switch {
+			case h.Rrtype == dns.TypeOPT:
+			case stale:
+				h.Ttl = staleTTL
+			case age == 0:
+			case h.Ttl > age:
+				h.Ttl -= age
+			default:
+				h.Ttl = 1
+			}
+		}
+	}
+	return m, nil
+}
+
+// ttlOffsets finds the TTLs in a packed message, so that they can be counted
+// down without unpacking it. nil when there are too many, or it is not whole.
+func ttlOffsets(b []byte) []uint16 {
+	_, off, err := dns.UnpackDomainName(b, 12)
+	if err != nil {
+		return nil
+	}
+	off += 4
+	n := int(binary.BigEndian.Uint16(b[6:])) + int(binary.BigEndian.Uint16(b[8:])) + int(binary.BigEndian.Uint16(b[10:]))
+	if n > 32 {
+		return nil
+	}
+	out := make([]uint16, 0, n)
+	for range n {
+		rr, next, err := dns.UnpackRR(b, off)
+		if err != nil {
+			return nil
+		}
+		if h := rr.Header(); h.Rrtype != dns.TypeOPT {
+			out = append(out, uint16(next-int(h.Rdlength)-6))
+		}
+		off = next
+	}
+	return out
+}

@@ -1,0 +1,102 @@
+package dns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// doh asks over HTTPS (RFC 8484), HTTP/2 where both ends have it.
+type doh struct {
+	url    string
+	client *http.Client
+}
+
+func newDoH(u *upstream) *doh {
+	t := &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return u.f.dialHost(ctx, &u.addr) },
+		TLSClientConfig:        u.f.tlsConfig(u.addr.host),
+		ForceAttemptHTTP2:      true,
+		MaxConnsPerHost:        8,
+		MaxIdleConnsPerHost:    4,
+		IdleConnTimeout:        streamIdle,
+		ResponseHeaderTimeout:  budget,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 16 << 10,
+	}
+	return &doh{url: u.addr.url, client: &http.Client{
+		Transport: t,
+		// A resolver that sends us elsewhere is not the one that was set.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func (d *doh) drop() { d.client.CloseIdleConnections() }
+
+// ask posts the question with id 0, so that caches on the way know it again.
+func (d *doh) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	r, err := d.post(ctx, m, streamSlow)
+	if err != nil && ctx.Err() == nil {
+		// A connection that was kept may have died unnoticed.
+		d.drop()
+		r, err = d.post(ctx, m, budget)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", d.url, err)
+	}
+	return r, nil
+}
+
+func (d *doh) post(ctx context.Context, m *dns.Msg, limit time.Duration) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	out, err := packWith(m, 0)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url, bytes.NewReader(out))
+	if err != nil {
+		return nil, err
+	}
+	const mime = "application/dns-message"
+	req.Header.Set("Content-Type", mime)
+	req.Header.Set("Accept", mime)
+	req.Header.Set("User-Agent", "") // nothing about us
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, dns.MaxMsgSize+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("HTTP status %d", resp.StatusCode)
+	case resp.Header.Get("Content-Type") != mime:
+		return nil, errors.New("the answer is not a DNS message")
+	}
+	r := new(dns.Msg)
+	if !matches(body, 0, m.Question[0], r) {
+		return nil, errors.New("the answer is for something else")
+	}
+	// What a cache on the way has held is older by that much (RFC 8484 5.1).
+	if age, err := strconv.ParseUint(resp.Header.Get("Age"), 10, 31); err == nil {
+		for _, sec := range [][]dns.RR{r.Answer, r.Ns, r.Extra} {
+			for _, rr := range sec {
+				if h := rr.Header(); h.Rrtype != dns.TypeOPT {
+					h.Ttl -= min(h.Ttl, uint32(age))
+				}
+			}
+		}
+	}
+	return r, nil
+}

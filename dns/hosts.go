@@ -1,0 +1,114 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxHosts bounds the lookups that are remembered.
+const maxHosts = 2000
+
+// hosts are the devices that were looked up on the server a moment ago, and
+// the names and addresses that it does not know. A question that is under way
+// is not asked twice.
+type hosts struct {
+	mu sync.Mutex
+	// mu guards the following.
+	state   *state // that the entries belong to
+	entries map[string]*hostEntry
+	flights map[string]*hostFlight
+}
+
+// hostEntry is what the server said. It is immutable.
+type hostEntry struct {
+	host  Host
+	found bool
+	err   error
+	until time.Time
+}
+
+type hostFlight struct {
+	done  chan struct{}
+	entry *hostEntry // set before done is closed
+}
+
+// get returns what is remembered about key, or nil.
+func (h *hosts) get(st *state, key string) *hostEntry {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != st {
+		h.state, h.entries = st, nil
+		return nil
+	}
+	if e := h.entries[key]; e != nil && time.Now().Before(e.until) {
+		return e
+	}
+	return nil
+}
+
+func (h *hosts) clear() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.entries = nil
+}
+
+// ask puts the question to the server, or waits for who asks it already. The
+// error is ctx's. name is relative to the zone; if it is empty, addr is looked
+// up.
+func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string, addr netip.Addr) (*hostEntry, error) {
+	h.mu.Lock()
+	f := h.flights[key]
+	if f == nil {
+		f = &hostFlight{done: make(chan struct{})}
+		if h.flights == nil {
+			h.flights = map[string]*hostFlight{}
+		}
+		h.flights[key] = f
+		// Its own goroutine: the others go on when the first gives up.
+		s.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(s.ctx, budget)
+			defer cancel()
+			e := s.lookup(ctx, st, name, addr)
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			delete(h.flights, key)
+			if h.state == st {
+				if h.entries == nil || len(h.entries) >= maxHosts {
+					h.entries = map[string]*hostEntry{} // they live seconds anyway
+				}
+				h.entries[key] = e
+			}
+			f.entry = e
+			close(f.done)
+		})
+	}
+	h.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.entry, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// lookup asks Config.Lookup and believes only what was asked for.
+func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.Addr) *hostEntry {
+	s.count(&s.counts.lookups)
+	h, err := s.cfg.Lookup(ctx, name, addr)
+	e := &hostEntry{host: h, until: time.Now().Add(time.Duration(st.rules.ttl) * time.Second)}
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		s.cfg.Log.Debug("dns: look up on the server", "err", err)
+		e.err, e.until = err, time.Now().Add(time.Second)
+	case name != "" && !strings.EqualFold(h.Name, name), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
+		s.cfg.Log.Debug("dns: the server answered for something else")
+	default:
+		e.found = true
+	}
+	return e
+}

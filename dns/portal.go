@@ -1,0 +1,108 @@
+package dns
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// portalAgain is how long after one look for a captive portal the next may be.
+const portalAgain = 5 * time.Second
+
+// portal knows whether a captive portal is between us and the world: then the
+// settings' resolvers cannot be reached, and the machine's own are asked, which
+// lead to the page where one signs in.
+type portal struct {
+	s *Server // constant
+
+	mu sync.Mutex
+	// mu guards the following.
+	is       bool
+	checking bool
+	checked  time.Time
+}
+
+// captive reports whether there is one, and looks again whether it has opened.
+func (p *portal) captive() bool {
+	p.mu.Lock()
+	is := p.is
+	p.mu.Unlock()
+	if is {
+		p.suspect()
+	}
+	return is
+}
+
+// suspect looks, unless that was done a moment ago or is not wanted.
+func (p *portal) suspect() {
+	st := p.s.state.Load()
+	if st == nil || st.rules.portal == "" || st.rules.global == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.checking || !p.checked.IsZero() && time.Since(p.checked) < portalAgain {
+		return
+	}
+	p.checking = p.s.start(func() { p.check(st.rules.portal) })
+}
+
+// moved forgets what was found: this is another network.
+func (p *portal) moved() {
+	p.mu.Lock()
+	p.is, p.checked = false, time.Time{}
+	p.mu.Unlock()
+	p.suspect()
+}
+
+// check asks an address that answers 204 with nothing on an open network.
+// Without any answer nothing is known, and nothing changes.
+func (p *portal) check(url string) {
+	ctx, cancel := context.WithTimeout(p.s.ctx, budget)
+	defer cancel()
+	t := &http.Transport{DialContext: p.dial, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10}
+	c := http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	is, known := false, false
+	if req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil); err == nil {
+		req.Header.Set("User-Agent", "")
+		if resp, err := c.Do(req); err == nil {
+			n, _ := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10))
+			resp.Body.Close()
+			known, is = true, resp.StatusCode != http.StatusNoContent || n > 0
+		}
+	}
+	p.mu.Lock()
+	p.checking, p.checked = false, time.Now()
+	changed := known && p.is != is
+	if known {
+		p.is = is
+	}
+	p.mu.Unlock()
+	if changed {
+		p.s.cfg.Log.Info("dns: captive portal", "there", is)
+		p.s.forget() // what it answered, or what could not be asked
+	}
+}
+
+// dial finds the host by the machine's own resolvers, whatever the settings
+// say.
+func (p *portal) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	a := serverAddr{host: host, port: uint16(n)}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		a.boot = []netip.Addr{ip.Unmap()}
+	}
+	return p.s.fwd.dialHost(ctx, &a)
+}

@@ -1,0 +1,220 @@
+package dns
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// streamIdle is how long a connection to a resolver is kept after the last
+// answer; streamSlow how long one that has been used before may be silent
+// until another is tried, since it may have died unnoticed.
+const (
+	streamIdle = 15 * time.Second
+	streamSlow = time.Second
+)
+
+// stream is a connection to a resolver that takes many questions at once (RFC
+// 7766, 7858).
+type stream struct {
+	conn net.Conn
+	idle *time.Timer
+
+	writing sync.Mutex // held while a message is written
+
+	mu sync.Mutex
+	// mu guards the following.
+	waiting map[uint16]*asked
+	used    bool  // it has brought an answer
+	err     error // why it ended
+}
+
+type asked struct {
+	q      dns.Question
+	answer chan *dns.Msg // buffered; closed without one when the stream ends
+}
+
+// askTLS asks over DNS over TLS.
+func (u *upstream) askTLS(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	st, fresh, err := u.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", u, err)
+	}
+	if !fresh {
+		quick, cancel := context.WithTimeout(ctx, streamSlow)
+		r, err := st.ask(quick, m)
+		cancel()
+		if err == nil {
+			return r, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("ask %s: no answer in time", u)
+		}
+		u.forget(st)
+		if st, _, err = u.open(ctx); err != nil {
+			return nil, fmt.Errorf("ask %s: %w", u, err)
+		}
+	}
+	r, err := st.ask(ctx, m)
+	if err != nil {
+		u.forget(st)
+		return nil, fmt.Errorf("ask %s: %w", u, err)
+	}
+	return r, nil
+}
+
+// open returns the connection, making it when there is none.
+func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stream != nil && u.stream.alive() {
+		return u.stream, !u.stream.hasAnswered(), nil
+	}
+	// Others who want it wait for the same handshake.
+	raw, err := u.f.dialHost(ctx, &u.addr)
+	if err != nil {
+		return nil, false, err
+	}
+	c := tls.Client(raw, u.f.tlsConfig(u.addr.host))
+	if err := c.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, false, err
+	}
+	st = &stream{conn: c, waiting: map[uint16]*asked{}}
+	st.idle = time.AfterFunc(streamIdle, func() { st.close(errIdle) })
+	if !u.f.start(st.read) {
+		c.Close()
+		return nil, false, net.ErrClosed
+	}
+	u.stream = st
+	return st, true, nil
+}
+
+var errIdle = errors.New("idle")
+
+// forget closes a stream that failed, unless another has taken its place.
+func (u *upstream) forget(st *stream) {
+	u.mu.Lock()
+	if u.stream == st {
+		u.stream = nil
+	}
+	u.mu.Unlock()
+	st.close(errors.New("the resolver went silent"))
+}
+
+func (st *stream) alive() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.err == nil
+}
+
+func (st *stream) hasAnswered() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.used
+}
+
+// maxAsked bounds the questions under way on one connection.
+const maxAsked = 256
+
+// ask sends a question under a fresh id and waits for its answer.
+func (st *stream) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	a := &asked{q: m.Question[0], answer: make(chan *dns.Msg, 1)}
+	st.mu.Lock()
+	if st.err != nil || len(st.waiting) >= maxAsked {
+		err := st.err
+		st.mu.Unlock()
+		if err == nil {
+			err = errors.New("too many questions at once")
+		}
+		return nil, err
+	}
+	id := newID()
+	for st.waiting[id] != nil {
+		id = newID()
+	}
+	st.waiting[id] = a
+	st.idle.Stop()
+	st.mu.Unlock()
+	defer st.done(id)
+
+	out, err := packWith(m, id)
+	if err != nil {
+		return nil, err
+	}
+	st.writing.Lock()
+	st.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	_, err = st.conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...))
+	st.writing.Unlock()
+	if err != nil {
+		st.close(err)
+		return nil, err
+	}
+	select {
+	case r, ok := <-a.answer:
+		if !ok {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return r, nil
+	case <-ctx.Done():
+		return nil, errors.New("no answer in time")
+	}
+}
+
+// done ends a question; the last one out starts the idle time.
+func (st *stream) done(id uint16) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	delete(st.waiting, id)
+	if len(st.waiting) == 0 && st.err == nil {
+		st.idle.Reset(streamIdle)
+	}
+}
+
+// read hands answers to who asked, until the connection ends.
+func (st *stream) read() {
+	c := dns.Conn{Conn: st.conn}
+	for {
+		b, err := c.ReadMsgHeader(nil)
+		if err != nil {
+			st.close(err)
+			return
+		}
+		id := binary.BigEndian.Uint16(b)
+		st.mu.Lock()
+		a := st.waiting[id]
+		r := new(dns.Msg)
+		if a != nil && matches(b, id, a.q, r) {
+			st.used = true
+			select {
+			case a.answer <- r:
+			default: // twice the same
+			}
+		}
+		st.mu.Unlock()
+	}
+}
+
+// close ends the connection; who waits is told.
+func (st *stream) close(err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.err != nil {
+		return
+	}
+	st.err = err
+	st.idle.Stop()
+	st.conn.Close()
+	for _, a := range st.waiting {
+		close(a.answer)
+	}
+	st.waiting = map[uint16]*asked{}
+}

@@ -1,0 +1,134 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// Bounds of a TCP connection (RFC 7766).
+const (
+	tcpIdle    = 10 * time.Second // without a question
+	tcpWrite   = 5 * time.Second  // for an answer to be taken
+	tcpPending = 128              // questions under way
+	tcpBuffer  = 16 << 10
+	maxMessage = 2 + 1<<16 // with its length
+)
+
+// serveTCP accepts connections until l is closed.
+func (s *Server) serveTCP(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if s.ctx.Err() == nil && !isClosed(err) {
+				// Out of file descriptors, for example: that passes.
+				s.cfg.Log.Warn("dns: accept", "err", err)
+				select {
+				case <-time.After(100 * time.Millisecond):
+					continue
+				case <-s.ctx.Done():
+				}
+			}
+			return
+		}
+		if !s.start(func() { s.serveConn(c) }) {
+			c.Close()
+			return
+		}
+	}
+}
+
+func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
+
+// conn is one client's connection. Answers are written as they are ready, not
+// in the order of the questions.
+type conn struct {
+	net.Conn
+	pending chan struct{} // a slot per question that waits for somebody else
+
+	mu sync.Mutex // held while answers are written
+}
+
+// serveConn answers the questions of one connection.
+func (s *Server) serveConn(nc net.Conn) {
+	c := &conn{Conn: nc, pending: make(chan struct{}, tcpPending)}
+	var rests sync.WaitGroup
+	defer rests.Wait()
+	defer c.Close()
+	// At Close nothing more is read; answers under way are still written.
+	defer context.AfterFunc(s.ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })()
+	from, ok := addrPortOf(c.RemoteAddr())
+	if !ok || !s.current().mayAsk(from.Addr()) || !s.limits.connect(from.Addr()) {
+		return
+	}
+	defer s.limits.disconnect(from.Addr())
+
+	in := make([]byte, 0, 2048)
+	var out, one []byte
+	for {
+		// All whole messages that are there; their answers leave together.
+		st, now := s.current(), time.Now()
+		rest := in
+		for len(rest) >= 2 {
+			n := int(binary.BigEndian.Uint16(rest))
+			if len(rest) < 2+n {
+				break
+			}
+			i := incoming{st: st, from: from.Addr(), tcp: true, now: now}
+			b, later := s.answer(&i, rest[2:2+n], one[:0])
+			if b != nil {
+				out = append(binary.BigEndian.AppendUint16(out, uint16(len(b))), b...)
+				one = b[:0]
+			} else if later != nil {
+				c.pending <- struct{}{} // full: the client waits
+				rests.Add(1)
+				done := func() { <-c.pending; rests.Done() }
+				if !s.startRest(later, func(b []byte) {
+					defer done()
+					c.write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+				}) {
+					done()
+				}
+			}
+			rest = rest[2+n:]
+			if len(out) > tcpBuffer {
+				if c.write(out) != nil {
+					return
+				}
+				out = out[:0]
+			}
+		}
+		if len(out) > 0 {
+			if c.write(out) != nil {
+				return
+			}
+			out = out[:0]
+		}
+		in = in[:copy(in, rest)]
+		if cap(in)-len(in) < 512 && cap(in) < maxMessage {
+			// A longer message, or many.
+			in = append(make([]byte, 0, min(max(4*cap(in), tcpBuffer), maxMessage)), in...)
+		}
+		c.SetReadDeadline(time.Now().Add(tcpIdle))
+		if s.ctx.Err() != nil {
+			return
+		}
+		n, err := c.Read(in[len(in):cap(in)])
+		if err != nil {
+			return
+		}
+		in = in[:len(in)+n]
+	}
+}
+
+// write sends whole messages.
+func (c *conn) write(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.SetWriteDeadline(time.Now().Add(tcpWrite))
+	_, err := c.Write(b)
+	return err
+}
