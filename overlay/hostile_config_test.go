@@ -1,13 +1,18 @@
 package overlay
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"weft/coord/api"
 	"weft/overlay/cert"
+	"weft/overlay/release"
 )
 
 // What a node takes of a configuration, and what makes it refuse the whole.
@@ -75,5 +80,29 @@ func TestConfigIsChecked(t *testing.T) {
 		if err == nil && strings.Join(s.config.Relays[0].URLs, " ") != c.relay {
 			t.Errorf("%s: relays %v", name, s.config.Relays)
 		}
+	}
+}
+
+// The first release key is pinned; another one is told of and changes nothing.
+func TestReleaseKeyIsPinned(t *testing.T) {
+	state, err := openState(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.close()
+	n := &Node{log: slog.New(slog.DiscardHandler), state: state}
+	first, other := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	for _, c := range []struct {
+		key  []byte
+		warn bool
+	}{{nil, false}, {[]byte("short"), false}, {first, false}, {first, false}, {other, true}, {nil, true}, {first, false}} {
+		n.pinReleaseKey(c.key)
+		if n.health.has("release-key-changed") != c.warn {
+			t.Errorf("key %x: %v", c.key, n.health.list())
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(state.path, releaseFile))
+	if key, kerr := release.ParseKey(b); err != nil || kerr != nil || !bytes.Equal(key, first) {
+		t.Errorf("pinned %q, %v, %v", b, err, kerr)
 	}
 }

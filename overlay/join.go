@@ -117,6 +117,7 @@ func (n *Node) adopt(id *identity, res *api.JoinResponse) error {
 	if err := n.state.saveJSON(configFile, &res.Config); err != nil {
 		return err
 	}
+	n.pinReleaseKey(res.Config.ReleaseKey)
 	if err := n.state.saveIdentity(&joined); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"weft/coord/api"
 	"weft/overlay/cert"
 	"weft/overlay/filelock"
+	"weft/overlay/release"
 )
 
 // The files of a state directory (mode 0700, files 0600):
@@ -27,6 +28,7 @@ import (
 //	directory.json  the last directory, with certificates: a cache
 //	names.json      name -> NodeID at first contact: a cache that warns
 //	home.json       the home relay: a cache
+//	release.pub     the key of releases, pinned when it was first seen
 //
 // Every file is replaced as a whole: temporary file, fsync, rename, fsync of
 // the directory. kill -9 at any moment leaves the old or the new one.
@@ -37,6 +39,7 @@ const (
 	directoryFile = "directory.json"
 	namesFile     = "names.json"
 	homeFile      = "home.json"
+	releaseFile   = release.KeyName
 )
 
 // identity is node.json: who this node is and whom it trusts.
@@ -212,7 +215,7 @@ func (s *stateDir) save(name string, b []byte) (err error) {
 // wipe removes everything but the lock.
 func (s *stateDir) wipe() error {
 	var errs []error
-	for _, name := range []string{configFile, crlFile, directoryFile, namesFile, homeFile, identityFile} {
+	for _, name := range []string{configFile, crlFile, directoryFile, namesFile, homeFile, releaseFile, identityFile} {
 		if err := os.Remove(filepath.Join(s.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -1,13 +1,20 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 
 	"weft/coord/api"
 	"weft/coord/client"
 	"weft/overlay/cert"
+	"weft/overlay/release"
 )
 
 // What the server sent becomes what this node goes by: verified, on disk
@@ -51,6 +58,7 @@ func (n *Node) takeConfig(config *api.Config) error {
 	if err := n.state.saveJSON(configFile, config); err != nil {
 		return err
 	}
+	n.pinReleaseKey(config.ReleaseKey)
 	renamed := config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN
 	err = n.update(func(id *identity, s *snapshot) {
 		id.URLs, id.NetworkCAs = mergeURLs(fresh.config.ServerURLs, id.URLs), config.NetworkCAs
@@ -73,6 +81,29 @@ func (n *Node) takeConfig(config *api.Config) error {
 		}
 	}
 	return nil
+}
+
+// pinReleaseKey keeps the first key of releases that the server names, and
+// warns of another: a server in wrong hands must not be able to hand out
+// programs.
+func (n *Node) pinReleaseKey(key []byte) {
+	if len(key) != ed25519.PublicKeySize {
+		return
+	}
+	pinned, err := os.ReadFile(filepath.Join(n.state.path, releaseFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = n.state.save(releaseFile, release.EncodeKey(key))
+		pinned = release.EncodeKey(key)
+	}
+	if err != nil {
+		n.log.Error("keep the release key", "err", err)
+		return
+	}
+	if bytes.Equal(pinned, release.EncodeKey(key)) {
+		n.health.clear("release-key-changed")
+		return
+	}
+	n.health.set("release-key-changed", "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+filepath.Join(n.state.path, releaseFile)+", if not, the server is in wrong hands")
 }
 
 // takeCRL verifies and installs a revocation list that is newer than the one

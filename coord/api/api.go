@@ -130,6 +130,9 @@ type Config struct {
 	Lookup    bool `json:"lookup"`
 
 	DNS DNS `json:"dns"`
+	// ReleaseKey is the public half (Ed25519) of the key with which the
+	// network's owner signs releases. A node pins the first one that it sees.
+	ReleaseKey []byte `json:"release_key"`
 	// RenewAfter is the share of a certificate's life after which it is
 	// renewed, in percent (66).
 	RenewAfter int `json:"renew_after"`

@@ -216,14 +216,15 @@ func checkIdentity(f Facts, add adder) {
 
 // cures are for what the daemon complains about by itself.
 var cures = map[string]string{
-	"clock":            "timedatectl set-ntp true",
-	"revoked":          "weft logout, then: weft up TOKEN",
-	"cloned":           "on one of the two machines: weft logout, then weft up TOKEN",
-	"identity-changed": "ask the owner of the server whether the device was replaced",
-	"join-waiting":     "weft up TOKEN, with a new token if this one has ended",
-	"proxy-port-taken": "choose another with: weft run --proxy 127.0.0.1:PORT",
-	"dns-port-taken":   "choose another with: weft run --dns 127.0.0.1:PORT",
-	"routes":           "ip route; remove what overlaps with the overlay's addresses",
+	"clock":               "timedatectl set-ntp true",
+	"revoked":             "weft logout, then: weft up TOKEN",
+	"cloned":              "on one of the two machines: weft logout, then weft up TOKEN",
+	"identity-changed":    "ask the owner of the server whether the device was replaced",
+	"join-waiting":        "weft up TOKEN, with a new token if this one has ended",
+	"proxy-port-taken":    "choose another with: weft run --proxy 127.0.0.1:PORT",
+	"dns-port-taken":      "choose another with: weft run --dns 127.0.0.1:PORT",
+	"release-key-changed": "ask the owner of the network; install nothing until then",
+	"routes":              "ip route; remove what overlaps with the overlay's addresses",
 }
 
 // told are health codes that another check explains better.
