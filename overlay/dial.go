@@ -360,10 +360,14 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 		return localapi.Pong{}, n.sinceWhen(ctx, k, err)
 	}
 	r.peers.measured(k.node.ID, rtt)
-	return localapi.Pong{
+	pong := localapi.Pong{
 		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
 		Path: localapi.PathRelay, Reason: relayReason, Relay: r.peers.viaOf(k.node.ID),
-	}, nil
+	}
+	if t := (*r.peers.view.Load())[k.node.ID]; t.trip != nil {
+		pong.Path, pong.Reason, pong.Endpoint = t.shown()
+	}
+	return pong, nil
 }
 
 // Wait implements localapi.Node.

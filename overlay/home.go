@@ -3,6 +3,8 @@ package overlay
 import (
 	"bytes"
 	"context"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"weft/coord/api"
@@ -10,7 +12,6 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay"
-	"weft/overlay/relay/lane"
 )
 
 // flushWait bounds how long going down waits for the last bye to leave.
@@ -27,7 +28,8 @@ type home struct {
 	r    *running
 	home *relay.Home
 
-	last string // Relay.ID of the last welcome; stateChanged's
+	last string      // Relay.ID of the last welcome; stateChanged's
+	away atomic.Bool // the relay said that the server is
 }
 
 func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
@@ -91,13 +93,27 @@ func (h *home) flush() {
 // connected reports whether the relay has welcomed this node.
 func (h *home) connected() bool { return h.home.State().Online }
 
+// serverAway takes the relay's word for whether it can reach the coordination
+// server: a node that has nothing to fetch would not notice.
+func (h *home) serverAway(away bool) {
+	if was := h.away.Swap(away); away {
+		h.n.health.set("server-offline", "the coordination server does not answer the relay; known devices stay reachable")
+	} else if was {
+		h.n.health.clear("server-offline")
+	}
+}
+
 // relay is the home relay, as configured.
 func (h *home) relay() api.Relay { return h.home.State().Relay }
 
 // sender and SendSession make it a way.
 func (h *home) sender() bind.Sender { return h.home }
 func (h *home) SendSession(to cert.NodeID, frame []byte) error {
-	return h.home.SendSession(to, frame)
+	err := h.home.SendSession(to, frame)
+	if errors.Is(err, relay.ErrOffline) {
+		h.home.Wake() // it may be patient by now
+	}
+	return err
 }
 
 // inbound hands on what one relay connection brings. Its methods run in the
@@ -126,6 +142,7 @@ func (in *inbound) Busy(cert.NodeID) {}
 
 func (in *inbound) Welcome(w relay.Welcome) {
 	in.n.relayTime(w.ServerTime)
+	in.serverAway(w.Away)
 	in.r.control.want(wanted{Versions: w.Versions})
 	if in.n.versions().CRL >= w.Versions.CRL {
 		in.r.peers.upToDate()
@@ -133,6 +150,7 @@ func (in *inbound) Welcome(w relay.Welcome) {
 }
 
 func (in *inbound) Nudge(nd relay.Nudge) {
+	in.serverAway(nd.Away)
 	in.r.control.want(wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true})
 }
 
@@ -143,10 +161,6 @@ func (in *inbound) Replaced() {
 }
 
 func (in *inbound) Draining(relay.Draining) {}
-
-func (in *inbound) Lane(cert.NodeID, lane.Info)            {}
-func (in *inbound) LaneGone(cert.NodeID, relay.LaneReason) {}
-func (in *inbound) LaneRebind(cert.NodeID)                 {}
 
 // relayTime takes a relay's word for what time it is, unless it contradicts
 // what the coordination server said and the machine's own clock both: a relay

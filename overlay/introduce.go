@@ -245,6 +245,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	} else {
 		q.filter.SetPorts(ports)
 	}
+	restarted := q.hello.Boot != s.Remote.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
@@ -276,6 +277,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))
 	}
 	p.lookAt(p.renewal(node))
+	p.startAgent(q, s, restarted)
 	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
 	p.publish()
 	p.releaseHeld(q.id)

@@ -25,7 +25,11 @@ func (n *Node) stirred() {
 
 // lookSoon has the tunnels looked at once what was sent just now could be
 // found unanswered.
-func (p *peers) lookSoon() { p.lookAt(time.Now().Add(silentAfter)) }
+func (p *peers) lookSoon() {
+	now := time.Now()
+	p.lookAt(now.Add(silentAfter))
+	p.stirPaths(now)
+}
 
 // lookAt has the tunnels looked at, at t at the latest.
 func (p *peers) lookAt(t time.Time) {

@@ -26,6 +26,7 @@
 //   - reach.go      at which relay is a peer?
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
+//   - paths.go      how traffic gets from the relay to a better way
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status shows
@@ -95,6 +96,8 @@ type Config struct {
 	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Wall is the machine's clock; nil is time.Now.
 	Wall func() time.Time
+	// UDP says how direct paths are made.
+	UDP UDP
 	// BuildTime is the floor of weft time on a machine without a clock.
 	BuildTime time.Time
 }
@@ -210,7 +213,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 // makeDevice makes the WireGuard device with a key pair of its own, which
 // lives until logout or the end of the process and is never stored.
 func (n *Node) makeDevice() error {
-	b := bind.New(bind.Config{Stranger: n.stranger})
+	b := bind.New(n.bindConfig())
 	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss, Stir: n.stirred})
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)

@@ -54,6 +54,7 @@ type setup struct {
 	life time.Duration                   // of node certificates; 0: as usual
 	host *overlaytest.Host               // where the server runs; nil: on loopback
 	evil bool                            // the relay is an evilRelay
+	stun []string                        // where the relay does STUN
 	api  func(http.Handler) http.Handler // around the coordination server's; may be nil
 }
 
@@ -79,7 +80,7 @@ func newWorldOf(t *testing.T, s setup) *world {
 		w.addr = l.Addr().String()
 	}
 	data := t.TempDir()
-	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life})
+	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +219,8 @@ func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 	n := &node{w: w, cfg: cfg}
 	n.cfg.StateDir, n.cfg.Hostname, n.cfg.Version = filepath.Join(w.t.TempDir(), name), name, "test"
 	n.cfg.Token = w.token(coord.NewKey{Tags: tags})
+	// Most tests are about what goes through the relay.
+	n.cfg.UDP.Off = n.cfg.UDP.Listen == nil
 	if testing.Verbose() {
 		n.cfg.Log = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
 	}

@@ -12,6 +12,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/filter"
 	"weft/overlay/intro"
+	"weft/overlay/path"
 	"weft/overlay/relay"
 	"weft/overlay/wg"
 )
@@ -62,6 +63,8 @@ type peer struct {
 	lost       time.Time // when the session was lost, if there is none
 	gone       time.Time // when the relay last said that it is not there
 
+	path pathOf // what it has for better ways than the relay
+
 	watchers []chan struct{} // closed when the relay says that the peer is gone
 	renewed  []chan struct{} // closed when the tunnel was made anew
 	rtt      time.Duration   // of the last ping through the tunnel
@@ -107,6 +110,7 @@ type peers struct {
 	bind   *bind.Bind
 	intro  *intro.Switch
 	guests *guests
+	paths  *paths
 
 	calls chan func() // to run
 	ctx   context.Context
@@ -134,6 +138,8 @@ type peerView struct {
 	gone time.Time
 	rtt  time.Duration // of the last ping through the tunnel, 0 before
 	via  string        // name of the relay, "" while it is looked for
+	path path.Path
+	trip *atomic.Int64 // of path, in nanoseconds; nil without an agent
 }
 
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
@@ -143,6 +149,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
+	p.paths = newPaths(p)
 	p.guests = newGuests(r.home, dialRelay(r.dialer), n.guestIdle, n.log)
 	p.guests.handler = func(c *guest) relay.Handler { return n.guestHandler(r.home, c) }
 	p.guests.lost = p.guestLost
@@ -167,6 +174,8 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		OnCRL:   func(der []byte) { n.takeCRL(der) },
 		Send:    p.guests.SendSession,
 		Accept:  p.accept,
+		Live:    p.sessionLive,
+		Message: p.message,
 		Closed:  p.sessionClosed,
 		OnReset: p.onReset,
 		Log:     n.log,
@@ -194,8 +203,8 @@ func (p *peers) run(ctx context.Context) {
 	defer timer.Stop()
 	var armed time.Time
 	for {
-		if p.nextLook != armed {
-			armed = p.nextLook
+		if next := soonest(p.nextLook, p.paths.next); next != armed {
+			armed = next
 			if armed.IsZero() {
 				timer.Stop()
 			} else {
@@ -210,7 +219,13 @@ func (p *peers) run(ctx context.Context) {
 			f()
 		case <-timer.C:
 			armed = time.Time{}
-			p.look(time.Now())
+			now := time.Now()
+			if due(p.nextLook, now) {
+				p.look(now)
+			}
+			if due(p.paths.next, now) {
+				p.lookPaths(now)
+			}
 		}
 	}
 }
@@ -267,6 +282,7 @@ func (p *peers) worldChanged() {
 			q.nextRedial = time.Time{}
 		}
 	})
+	p.pathsWake()
 	p.guests.check()
 }
 
@@ -327,6 +343,7 @@ func (p *peers) drop(q *peer, why string, bye bool) {
 		if bye && len(p.kept) < maxKept {
 			p.kept[q.id] = kept{q.filter, q.node}
 		}
+		p.endAgent(q)
 		p.device.RemovePeer(q.id)
 		p.bind.Drop(q.id)
 		p.guests.route(q.id, nil)
@@ -364,11 +381,21 @@ func (p *peers) publish() {
 	v := make(map[cert.NodeID]peerView, len(p.table))
 	for id, q := range p.table {
 		if q.installed() {
-			v[id] = peerView{node: q.node, made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName()}
+			v[id] = peerView{node: q.node, made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName(), path: q.path.shown, trip: q.path.rtt}
 		}
 	}
 	p.view.Store(&v)
 }
+
+// soonest returns the earlier of two times, of which zero means never.
+func soonest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func due(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
 
 func (q *peer) relayName() string {
 	if q.way == nil {

@@ -63,6 +63,7 @@ func (n *Node) run() error {
 	n.active.Store(r)
 	n.mu.Unlock()
 
+	r.peers.paths.start()
 	r.tunnels.Go(func() { r.peers.run(pctx) })
 	r.rest.Go(func() { r.control.run(ctx) })
 	r.rest.Go(func() { r.home.run(ctx) })
@@ -107,6 +108,7 @@ func (n *Node) loadLocked() error {
 func (r *running) close() {
 	r.endPeers()
 	r.tunnels.Wait()
+	r.peers.paths.close()
 	r.home.flush()
 	r.endRest()
 	r.rest.Wait()

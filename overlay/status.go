@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"weft/overlay/localapi"
+	"weft/overlay/path"
 )
 
-// relayReason is why a path goes over the relay, in plain words.
-const relayReason = "weft uses the relay only, so far; direct paths are not built yet"
+// relayReason is why a path goes over the relay, without UDP to try others.
+const relayReason = "this device has no UDP socket; one would make direct paths possible"
 
 // health holds what needs attention, and wakes who waits for a change of
 // state.
@@ -156,8 +157,11 @@ func (n *Node) Status() localapi.Status {
 		}
 		if t, ok := tunnels[k.node.ID]; ok {
 			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, t.via
-			if t.rtt > 0 {
-				ms := float64(t.rtt.Microseconds()) / 1000
+			if t.trip != nil {
+				p.Path, p.PathReason, p.Endpoint = t.shown()
+			}
+			if rtt := t.roundTrip(); rtt > 0 {
+				ms := float64(rtt.Microseconds()) / 1000
 				p.RTTms = &ms
 			}
 			p.KeyExchange = "X25519MLKEM768"
@@ -177,6 +181,30 @@ func (n *Node) Status() localapi.Status {
 	}
 	slices.SortFunc(st.Peers, func(a, b localapi.PeerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return st
+}
+
+// shown is the path of a tunnel, for people. A quiet one is idle: its next packet
+// takes the relay, and perhaps only that one.
+func (v peerView) shown() (kind localapi.PathKind, reason, endpoint string) {
+	switch {
+	case v.path.Kind == path.Direct:
+		return localapi.PathDirect, v.path.Reason, v.path.Via.Addr.String()
+	case v.path.Kind == path.Lane:
+		return localapi.PathLane, v.path.Reason, ""
+	case v.path.Quiet:
+		return localapi.PathIdle, v.path.Reason, ""
+	}
+	return localapi.PathRelay, v.path.Reason, ""
+}
+
+// roundTrip is that of the way in use, else that of the last ping.
+func (v peerView) roundTrip() time.Duration {
+	if v.trip != nil && v.path.Kind != path.Relay {
+		if rtt := time.Duration(v.trip.Load()); rtt > 0 {
+			return rtt
+		}
+	}
+	return v.rtt
 }
 
 func (h *health) has(code string) bool {

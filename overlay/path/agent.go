@@ -162,6 +162,22 @@ func (a *Agent) Received(via Via, at time.Time) {
 	}
 }
 
+// Trouble says that the system refuses to send by a way: a datagram is too long
+// for the interface, or there is no way at all.
+func (a *Agent) Trouble(now time.Time, via Via, tooLong bool) {
+	t := a.at(now)
+	l := a.find(via)
+	switch {
+	case l == nil:
+		return
+	case tooLong:
+		l.size = size{next: t.add(sizeFell)}
+	case via == a.cur:
+		a.lose(l, t)
+	}
+	a.step(t)
+}
+
 // SetLocal says what this node has learnt about itself. It keeps the slices.
 func (a *Agent) SetLocal(now time.Time, local Local) {
 	a.local = local

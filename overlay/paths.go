@@ -1,0 +1,405 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/gather"
+	"weft/overlay/intro"
+	"weft/overlay/path"
+	"weft/overlay/probe"
+	"weft/overlay/wg"
+)
+
+// How traffic gets from the relay to a better way. Each tunnel has an agent
+// (package path) that decides; this file tells it what happens and does what it
+// wants: probes out, ways into the bind, candidates to the peer. All of it is
+// run's, but for what paths_probe.go says.
+//
+//	paths.go        agents: made with a tunnel, stepped, obeyed
+//	paths_probe.go  datagrams in: probes, STUN, lanes
+//	paths_net.go    sockets, this node's candidates, what it tells its peers
+//	paths_lane.go   lanes
+const (
+	// stirPoll is how often a tunnel is looked at for data that began anew
+	// before the WireGuard device says so by itself.
+	stirPoll = 500 * time.Millisecond
+	maxProbe = probe.MaxLen
+)
+
+// paths is what all agents share.
+type paths struct {
+	p        *peers
+	gatherer *gather.Gatherer // nil: no direct paths
+	nets     netsOf
+
+	// run's:
+	next   time.Time                 // when an agent is due
+	claims map[bind.Way]cert.NodeID  // ways on which WireGuard messages are taken
+	buf    []byte                    // for a probe
+	tags   map[probe.Tag]*prober     // as published below
+	known  []netip.Prefix            // networks of this machine, as agents know them
+	byTag  atomic.Pointer[proberMap] // what the sockets' goroutines read
+}
+
+// pathOf is a peer's half.
+type pathOf struct {
+	agent   *path.Agent
+	send    *probe.Key
+	probers [2]*prober // the session's, and the one before
+	due     time.Time  // of the agent; zero for never
+	shown   path.Path
+	rtt     *atomic.Int64 // of the way in use, for status
+
+	sockets map[uint16]*bind.Socket
+	numbers map[*bind.Socket]uint16
+
+	lane laneOf
+
+	told              bool // candidates are on their way to the peer
+	again, againCalls bool // … and newer ones have to follow
+	live              bool // the session takes messages
+}
+
+// startAgent gives a new tunnel its agent, and an old one new keys.
+func (p *peers) startAgent(q *peer, s *intro.Session, restarted bool) {
+	ps := p.paths
+	if ps.gatherer == nil {
+		return
+	}
+	now := time.Now()
+	if q.path.agent == nil || restarted {
+		p.endAgent(q)
+		q.path.agent = path.New(now, path.Config{Refuse: p.n.isOverlay, Rand: random})
+		q.path.rtt = new(atomic.Int64)
+		q.path.agent.SetLocal(now, ps.local())
+	}
+	q.path.send = probe.NewKey(s.ProbeSend)
+	q.path.live = s.Initiator // who called may speak at once
+	ps.keys(q, newProber(q.id, s.ProbeRecv))
+	q.path.agent.Open(now)
+	p.act(q, now)
+	if q.path.again {
+		p.tell(q, q.path.againCalls)
+	}
+}
+
+// endAgent forgets what a tunnel had of paths.
+func (p *peers) endAgent(q *peer) {
+	ps := p.paths
+	if q.path.agent == nil {
+		return
+	}
+	p.endLane(q)
+	for w, id := range ps.claims {
+		if id == q.id {
+			p.bind.Unverify(w)
+			delete(ps.claims, w)
+		}
+	}
+	for _, s := range q.path.sockets {
+		s.Close()
+	}
+	if q.endpoint != nil {
+		q.endpoint.SetWay(bind.Way{}, 0)
+	}
+	ps.keys(q, nil)
+	q.path = pathOf{}
+}
+
+// lookPaths steps the agents that are due.
+func (p *peers) lookPaths(now time.Time) {
+	p.paths.next = time.Time{}
+	for _, q := range p.table {
+		switch {
+		case q.path.agent == nil:
+		case !q.path.due.IsZero() && !now.Before(q.path.due):
+			p.stepPath(q, now)
+		default:
+			p.paths.at(q.path.due)
+		}
+	}
+}
+
+// at has the agents looked at, at t at the latest.
+func (ps *paths) at(t time.Time) {
+	if !t.IsZero() && (ps.next.IsZero() || t.Before(ps.next)) {
+		ps.next = t
+	}
+}
+
+// stir has the agents look whether data flow again.
+func (p *peers) stirPaths(now time.Time) {
+	for _, q := range p.table {
+		if q.path.agent != nil {
+			q.path.due = now
+			p.paths.at(now)
+		}
+	}
+}
+
+// stepPath tells an agent what has happened to its tunnel, and does what it
+// wants.
+func (p *peers) stepPath(q *peer, now time.Time) {
+	a := q.path.agent
+	st, ok := p.device.Stats(q.id)
+	if !ok {
+		return
+	}
+	a.Data(now, st.LastTx)
+	if via := q.path.shown.Via; via != (path.Via{}) {
+		if heard := p.bind.Heard(q.path.inward(via)); !heard.IsZero() {
+			a.Received(via, heard)
+		}
+	}
+	a.Tick(now)
+	p.act(q, now)
+	if again := st.LastTx.Add(wg.Pause); now.Before(again) {
+		p.due(q, now.Add(stirPoll))
+	}
+}
+
+// due has a peer's agent stepped at t at the latest.
+func (p *peers) due(q *peer, t time.Time) {
+	if !t.IsZero() && (q.path.due.IsZero() || t.Before(q.path.due)) {
+		q.path.due = t
+	}
+	p.paths.at(q.path.due)
+}
+
+// act does what a peer's agent wants.
+func (p *peers) act(q *peer, now time.Time) {
+	ps, a := p.paths, q.path.agent
+	out := a.Take()
+	for _, ad := range out.Admit {
+		ps.admit(q, ad)
+	}
+	for _, s := range out.Send {
+		p.sendProbe(q, s)
+	}
+	for _, via := range out.Forget {
+		ps.forget(q, via)
+	}
+	if out.Changed {
+		p.changePath(q, a.Path())
+	}
+	q.path.rtt.Store(int64(a.Path().RTT))
+	if out.Sockets == 0 {
+		q.path.closeSockets(a.Path().Via.Socket)
+	}
+	if out.Gather {
+		ps.servers()
+		ps.gatherer.Want()
+	}
+	if out.Gather && ps.gatherer.Snapshot().Complete || out.CallMe {
+		p.tell(q, out.CallMe)
+	}
+	p.keepLane(q, out.Lane, now)
+	q.path.due = time.Time{}
+	p.due(q, a.Next())
+	p.due(q, q.path.lane.next)
+}
+
+// changePath has the tunnel's packets go another way.
+func (p *peers) changePath(q *peer, to path.Path) {
+	was := q.path.shown
+	q.path.shown = to
+	way, limit := q.path.outward(to.Via), to.Limit
+	if to.Kind == path.Lane {
+		limit += bind.LaneHeader
+	}
+	if err := q.endpoint.SetWay(way, limit); err != nil {
+		p.log.Debug("set path", "peer", q.id, "way", way, "err", err)
+	}
+	if was.Via != to.Via {
+		p.log.Debug("path", "peer", p.n.nameOf(q.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
+	}
+	p.publish()
+	p.n.health.notify()
+}
+
+// sendProbe sends a ping or pong. One that cannot be sent is lost.
+func (p *peers) sendProbe(q *peer, s path.Send) {
+	way := q.path.outward(s.Via)
+	if s.Via.Socket != 0 && way.Socket == nil {
+		sock, err := p.bind.AddSocket()
+		if err != nil {
+			return
+		}
+		q.path.addSocket(s.Via.Socket, sock)
+		way.Socket = sock
+	}
+	b := p.paths.buf[:0]
+	if s.Kind == probe.Ping {
+		b = q.path.send.AppendPing(b, s.Tx, s.Size)
+	} else {
+		b = q.path.send.AppendPong(b, s.Tx, s.To)
+	}
+	p.bind.SendTo(b, way)
+}
+
+// admit has WireGuard messages that come by a way taken as the peer's. A ping
+// alone, which may be a replay from a forged address, takes no way from another
+// peer.
+func (ps *paths) admit(q *peer, ad path.Admission) {
+	w := q.path.inward(ad.Via)
+	if w == (bind.Way{}) || w.Kind == bind.Lane { // lanes are admitted when they are bound
+		return
+	}
+	if other, ok := ps.claims[w]; ok && other != q.id && !ad.Proven {
+		return
+	}
+	if ps.p.bind.Verify(q.endpoint, w) {
+		ps.claims[w] = q.id
+	}
+}
+
+func (ps *paths) forget(q *peer, via path.Via) {
+	w := q.path.inward(via)
+	if ps.claims[w] == q.id {
+		delete(ps.claims, w)
+		ps.p.bind.Unverify(w)
+	}
+}
+
+// inward is the way by which datagrams of via come in, outward that by which
+// they go. They differ for lanes only.
+func (o *pathOf) inward(via path.Via) bind.Way {
+	w := o.outward(via)
+	if via.Lane {
+		w.Lane = bind.LaneID(o.lane.info.Recv)
+	}
+	return w
+}
+
+func (o *pathOf) outward(via path.Via) bind.Way {
+	switch {
+	case via.Lane && o.lane.addr.IsValid():
+		return bind.Way{Kind: bind.Lane, Addr: o.lane.addr, Lane: bind.LaneID(o.lane.info.Send)}
+	case via.Addr.IsValid():
+		return bind.Way{Kind: bind.Direct, Addr: via.Addr, Socket: o.sockets[via.Socket]}
+	}
+	return bind.Way{}
+}
+
+// via is the agent's name for a way by which something came in.
+func (o *pathOf) via(w bind.Way) (path.Via, bool) {
+	switch {
+	case w.Kind == bind.Lane:
+		return path.Via{Lane: true}, o.lane.addr == w.Addr && o.lane.bound
+	case w.Socket == nil:
+		return path.Via{Addr: w.Addr}, true
+	}
+	n, ok := o.numbers[w.Socket]
+	return path.Via{Addr: w.Addr, Socket: n}, ok
+}
+
+func (o *pathOf) addSocket(n uint16, s *bind.Socket) {
+	if o.sockets == nil {
+		o.sockets, o.numbers = map[uint16]*bind.Socket{}, map[*bind.Socket]uint16{}
+	}
+	o.sockets[n], o.numbers[s] = s, n
+}
+
+// closeSockets closes all extra sockets but one.
+func (o *pathOf) closeSockets(but uint16) {
+	for n, s := range o.sockets {
+		if n != but {
+			delete(o.sockets, n)
+			delete(o.numbers, s)
+			s.Close()
+		}
+	}
+}
+
+// pathsChanged hands every agent what this node has learnt about itself. moved
+// says that its addresses are other ones.
+func (p *peers) pathsChanged(moved bool) {
+	now, local := time.Now(), p.paths.local()
+	for _, q := range p.table {
+		if q.path.agent == nil {
+			continue
+		}
+		q.path.agent.SetLocal(now, local)
+		if moved {
+			p.endLane(q)
+			q.path.agent.NetworkChanged(now)
+		} else if !q.path.shown.Quiet {
+			p.tell(q, q.path.againCalls)
+		}
+		p.act(q, now)
+	}
+}
+
+// tell sends a peer this node's candidates; with callMe it is to probe now.
+// What changes while a message is on its way is sent after it.
+func (p *peers) tell(q *peer, callMe bool) {
+	s := q.session
+	if s == nil || !q.path.live || q.path.told || p.paths.gatherer.Snapshot().Started.IsZero() {
+		q.path.again, q.path.againCalls = true, q.path.againCalls || callMe
+		return
+	}
+	m := p.paths.message(callMe)
+	q.path.told, q.path.again, q.path.againCalls = true, false, false
+	p.wg.Go(func() {
+		if err := s.Send(m); err != nil {
+			p.log.Debug("tell candidates", "peer", q.id, "err", err)
+		}
+		p.do(func() {
+			q.path.told = false
+			if q.path.again && q.path.agent != nil {
+				p.tell(q, q.path.againCalls)
+			}
+		})
+	})
+}
+
+// sessionLive is told by intro that the other side is ready for messages.
+func (p *peers) sessionLive(s *intro.Session) {
+	p.do(func() {
+		q := p.table[s.Peer.ID]
+		if q == nil || q.path.agent == nil || q.session != s {
+			return
+		}
+		q.path.live = true
+		if q.path.again {
+			p.tell(q, q.path.againCalls)
+		}
+	})
+}
+
+// message is told by intro what a peer says beyond introductions.
+func (p *peers) message(s *intro.Session, m intro.Message) {
+	if m.Type != intro.TypeCandidates && m.Type != intro.TypeCallMe {
+		return
+	}
+	r := path.Remote{NAT: path.NAT{IPv4: mapping(m.NAT4), IPv6: mapping(m.NAT6)}}
+	for _, c := range m.Candidates {
+		r.Candidates = append(r.Candidates, path.Candidate{Addr: c.Addr, Type: path.Type(c.Kind)})
+	}
+	p.do(func() {
+		q := p.table[s.Peer.ID]
+		if q == nil || q.path.agent == nil || q.hello.Boot != s.Remote.Boot {
+			return
+		}
+		now := time.Now()
+		q.path.agent.SetRemote(now, r)
+		if m.Type == intro.TypeCallMe {
+			q.path.agent.CallMe(now)
+		}
+		p.act(q, now)
+	})
+}
+
+// mapping takes a word of a peer.
+func mapping(s string) path.Mapping {
+	m := path.Mapping(s)
+	if slices.Contains([]path.Mapping{path.MappingNone, path.MappingEasy, path.MappingHard, path.MappingBlocked}, m) {
+		return m
+	}
+	return path.MappingUnknown
+}

@@ -1,0 +1,192 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/path"
+	"weft/overlay/relay"
+	"weft/overlay/relay/lane"
+)
+
+// Lanes: a relay forwards datagrams between two nodes that cannot reach each
+// other directly. Who needs one asks the relay through which the tunnel goes;
+// both then bind their side to the UDP address that their datagrams have there.
+
+const (
+	laneRetry = 30 * time.Second // after a relay that gave none, or whose UDP does not answer
+	laneWait  = 5 * time.Second  // for the relay's answer
+)
+
+// laneOf is a peer's lane.
+type laneOf struct {
+	binder *lane.Binder // nil: there is none
+	info   lane.Info
+	addr   netip.AddrPort // of the relay
+	bound  bool
+	next   time.Time // when something is due; zero for never
+	ask    time.Time // not before
+}
+
+// keepLane asks for a lane when one is wanted, and goes on with binding it.
+func (p *peers) keepLane(q *peer, want bool, now time.Time) {
+	l := &q.path.lane
+	switch {
+	case l.binder == nil && want && !now.Before(l.ask):
+		l.ask = now.Add(laneWait)
+		l.next = l.ask
+		if q.way == nil || requestLane(q.way, q.id) != nil {
+			l.ask = now.Add(laneRetry)
+			l.next = l.ask
+		}
+	case l.binder == nil && want:
+		l.next = l.ask
+	case l.binder == nil:
+		l.next = time.Time{}
+	case !want && l.bound && q.path.shown.Kind == path.Direct:
+		p.endLane(q) // it is not needed any more
+	case !l.bound:
+		p.bindLane(q, now)
+	}
+}
+
+func requestLane(w way, peer cert.NodeID) error {
+	switch c := w.(type) {
+	case *home:
+		return c.home.RequestLane(peer)
+	case *guest:
+		return c.conn.RequestLane(peer)
+	}
+	return relay.ErrNoLanes
+}
+
+// laneCame is told by a relay connection that there is a lane.
+func (p *peers) laneCame(w way, id cert.NodeID, info lane.Info) {
+	p.hint(func() {
+		q := p.table[id]
+		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder != nil && q.path.lane.info == info {
+			return
+		}
+		addr := p.paths.udpOf(w)
+		if !addr.IsValid() {
+			q.path.lane.ask = time.Now().Add(laneRetry)
+			return
+		}
+		p.endLane(q)
+		l := &q.path.lane
+		l.info, l.addr, l.binder = info, addr, lane.NewBinder(info)
+		p.bindLane(q, time.Now())
+		p.due(q, l.next)
+	})
+}
+
+// laneWent is told that there is no lane, or no more.
+func (p *peers) laneWent(w way, id cert.NodeID) {
+	p.hint(func() {
+		q := p.table[id]
+		if q == nil || q.path.agent == nil || q.way != w {
+			return
+		}
+		now := time.Now()
+		p.endLane(q)
+		q.path.lane.ask = now.Add(laneRetry)
+		p.act(q, now)
+	})
+}
+
+// laneMoved is told that the relay gets our datagrams from another address than
+// the one that is bound.
+func (p *peers) laneMoved(w way, id cert.NodeID) {
+	p.hint(func() {
+		q := p.table[id]
+		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder == nil {
+			return
+		}
+		q.path.lane.bound = false
+		q.path.lane.binder.Restart()
+		p.bindLane(q, time.Now())
+		p.due(q, q.path.lane.next)
+	})
+}
+
+// bindLane sends what is due to bind a lane.
+func (p *peers) bindLane(q *peer, now time.Time) {
+	l := &q.path.lane
+	out, wake := l.binder.Poll(now)
+	l.next = wake
+	if out != nil {
+		p.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: l.addr})
+	}
+	if l.binder.State() == lane.Blocked {
+		p.endLane(q)
+		q.path.lane.ask = now.Add(laneRetry)
+	}
+}
+
+// endLane forgets a lane.
+func (p *peers) endLane(q *peer) {
+	l := &q.path.lane
+	if l.binder == nil {
+		return
+	}
+	p.bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: bind.LaneID(l.info.Recv)})
+	*l = laneOf{ask: l.ask}
+	if q.path.agent != nil {
+		q.path.agent.SetLane(time.Now(), false)
+	}
+}
+
+// laneSaid takes what a relay says about a lane, on a socket's goroutine.
+func (n *Node) laneSaid(pkt []byte, from bind.Way) {
+	r := n.active.Load()
+	_, id, ok := lane.Parse(pkt)
+	if r == nil || !ok || from.Socket != nil {
+		return
+	}
+	b := slices.Clone(pkt) // 60 bytes
+	r.peers.hint(func() { r.peers.laneControl(id, b, from.Addr) })
+}
+
+func (p *peers) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
+	for _, q := range p.table {
+		l := &q.path.lane
+		if l.binder == nil || l.info.Send != id || l.addr != from || l.bound {
+			continue
+		}
+		if out := l.binder.Handle(b); out != nil {
+			p.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: from})
+		}
+		if l.binder.State() == lane.IsBound {
+			now := time.Now()
+			l.bound, l.next = true, time.Time{}
+			p.bind.Verify(q.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: bind.LaneID(l.info.Recv)})
+			q.path.agent.SetLane(now, true)
+			p.act(q, now)
+		}
+		return
+	}
+}
+
+// udpOf is the UDP address of the relay at the other end of w, as far as STUN
+// has found it to answer.
+func (ps *paths) udpOf(w way) netip.AddrPort {
+	if ps.gatherer == nil {
+		return netip.AddrPort{}
+	}
+	for _, a := range ps.gatherer.Snapshot().Answers {
+		if a.Seen.IsValid() && slices.Contains(w.relay().STUN, a.Server) {
+			return a.Addr
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// What relay connections say; they are in the goroutines that read them.
+func (in *inbound) Lane(peer cert.NodeID, info lane.Info) { in.r.peers.laneCame(in.via, peer, info) }
+func (in *inbound) LaneGone(peer cert.NodeID, _ relay.LaneReason) {
+	in.r.peers.laneWent(in.via, peer)
+}
+func (in *inbound) LaneRebind(peer cert.NodeID) { in.r.peers.laneMoved(in.via, peer) }

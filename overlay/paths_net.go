@@ -1,0 +1,239 @@
+package overlay
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/gather"
+	"weft/overlay/intro"
+	"weft/overlay/path"
+	"weft/overlay/portmap"
+	"weft/overlay/probe"
+)
+
+// UDP says how a node uses UDP for direct paths. The zero value is the
+// machine's own sockets and interfaces, a random port, and a port mapping where
+// the gateway makes one.
+type UDP struct {
+	// Off has the node use relays only.
+	Off bool
+	// Port is the local port; 0 is a random one. A port that is taken is no
+	// error: the node then uses relays only, and says so (Status, health
+	// "udp-port-taken").
+	Port uint16
+	// Endpoints are addresses at which the node can be reached that it cannot
+	// find out about by itself: those of a router that forwards a port to it.
+	// At most 4 are used.
+	Endpoints []netip.AddrPort
+	// NoPortMap never asks the gateway for a port mapping.
+	NoPortMap bool
+
+	// Listen opens sockets and Interfaces lists the machine's addresses with
+	// their networks; nil asks the system. They are for tests and for systems
+	// that need other sockets (see bind.Config.Listen).
+	Listen     func(network, address string) (net.PacketConn, error)
+	Interfaces func() ([]Interface, error)
+}
+
+// Interface is an address of the machine.
+type Interface struct {
+	Name string
+	Net  netip.Prefix // the address with its network's length
+	MTU  int
+}
+
+type netsOf struct {
+	list []netip.Prefix
+	mtu  int
+}
+
+// bindConfig is the bind's, with or without sockets.
+func (n *Node) bindConfig() bind.Config {
+	c := bind.Config{Stranger: n.stranger}
+	if n.cfg.UDP.Off {
+		return c
+	}
+	c.Listen, c.Port = n.cfg.UDP.Listen, n.cfg.UDP.Port
+	if c.Listen == nil {
+		c.Listen = bind.Listen
+	}
+	c.Probe, c.STUN, c.Lane, c.Trouble = n.probed, n.stunned, n.laneSaid, n.wayTrouble
+	return c
+}
+
+func newPaths(p *peers) *paths {
+	ps := &paths{p: p, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, maxProbe)}
+	ps.byTag.Store(&proberMap{})
+	u := p.n.cfg.UDP
+	if u.Off || p.bind.Port() == 0 {
+		if err := p.bind.ListenError(); err != nil && !u.Off {
+			p.n.health.set("udp-port-taken", "no UDP socket ("+err.Error()+"): everything goes through relays")
+		}
+		return ps
+	}
+	cfg := gather.Config{
+		Send: func(b []byte, to netip.AddrPort) error {
+			return p.bind.SendTo(b, bind.Way{Kind: bind.Direct, Addr: to})
+		},
+		Ports:   func() (v4, v6 uint16) { return p.bind.Port(), p.bind.Port() },
+		Changed: func(*gather.Snapshot) { p.do(func() { p.pathsChanged(false) }) },
+		Refuse:  p.n.isOverlay,
+		Manual:  u.Endpoints,
+		Log:     p.log,
+	}
+	if !u.NoPortMap {
+		cfg.PortMap = &portmap.Config{}
+	}
+	if u.Interfaces != nil {
+		cfg.Interfaces = func() ([]gather.Local, error) {
+			list, err := u.Interfaces()
+			out := make([]gather.Local, 0, len(list))
+			for _, i := range list {
+				out = append(out, gather.Local{Name: i.Name, Addr: i.Net.Addr()})
+			}
+			return out, err
+		}
+	}
+	ps.gatherer = gather.New(cfg)
+	ps.nets = p.n.networks()
+	return ps
+}
+
+// start begins gathering, close ends it and takes the port mapping back.
+func (ps *paths) start() {
+	if ps.gatherer != nil {
+		ps.gatherer.Start()
+	}
+}
+
+func (ps *paths) close() {
+	if ps.gatherer != nil {
+		ps.gatherer.Close()
+	}
+}
+
+// servers has the relays of the configuration asked by STUN, the home first.
+func (ps *paths) servers() {
+	s := ps.p.n.snap.Load()
+	if ps.gatherer == nil || s == nil {
+		return
+	}
+	home := ps.p.r.home.relay().ID
+	var list []string
+	for _, first := range []bool{true, false} {
+		for _, rl := range s.config.Relays {
+			if (rl.ID == home) == first {
+				list = append(list, rl.STUN...)
+			}
+		}
+	}
+	ps.gatherer.SetServers(list)
+}
+
+// local is what agents are told about this node.
+func (ps *paths) local() path.Local {
+	snap := ps.gatherer.Snapshot()
+	return path.Local{Candidates: snap.Candidates, NAT: snap.NAT(), Nets: ps.nets.list, MTU: ps.nets.mtu}
+}
+
+// message is what peers are told.
+func (ps *paths) message(callMe bool) intro.Message {
+	snap := ps.gatherer.Snapshot()
+	m := intro.Message{Type: intro.TypeCandidates, NAT4: string(snap.IPv4.Mapping), NAT6: string(snap.IPv6.Mapping)}
+	if callMe {
+		m.Type = intro.TypeCallMe
+	}
+	for _, c := range snap.Candidates {
+		m.Candidates = append(m.Candidates, intro.Candidate{Addr: c.Addr, Kind: string(c.Type)})
+	}
+	return m
+}
+
+// isOverlay reports whether an address belongs to the overlay: it cannot be
+// where a packet goes underneath.
+func (n *Node) isOverlay(a netip.Addr) bool {
+	s := n.snap.Load()
+	if s == nil {
+		return false
+	}
+	for _, text := range []string{s.config.Self.IPv4Prefix, s.config.Self.IPv6Prefix} {
+		if p, err := netip.ParsePrefix(text); err == nil && p.Contains(a) {
+			return true
+		}
+	}
+	return s.self.Has(a)
+}
+
+// networks lists the networks of this machine, and the largest MTU.
+func (n *Node) networks() (out netsOf) {
+	list := n.cfg.UDP.Interfaces
+	if list == nil {
+		list = interfaces
+	}
+	all, err := list()
+	if err != nil {
+		n.log.Warn("list interfaces", "err", err)
+	}
+	for _, i := range all {
+		if a := i.Net.Addr(); a.IsGlobalUnicast() && !n.isOverlay(a) {
+			out.list = append(out.list, i.Net)
+			out.mtu = max(out.mtu, i.MTU)
+		}
+	}
+	slices.SortFunc(out.list, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return out
+}
+
+func interfaces() ([]Interface, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out []Interface
+	for _, i := range all {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it has just gone
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				out = append(out, Interface{Name: i.Name, Net: netip.PrefixFrom(p.Addr().Unmap(), p.Bits()), MTU: i.MTU})
+			}
+		}
+	}
+	return out, nil
+}
+
+// worldMoved looks whether the machine's addresses are other ones.
+func (p *peers) pathsWake() {
+	ps := p.paths
+	if ps.gatherer == nil {
+		return
+	}
+	nets := p.n.networks()
+	p.do(func() {
+		moved := !slices.Equal(nets.list, ps.nets.list)
+		ps.nets = nets
+		if moved {
+			ps.gatherer.Wake()
+			p.pathsChanged(true)
+			return
+		}
+		p.stirPaths(time.Now())
+	})
+}
+
+func random() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.BigEndian.Uint64(b[:])
+}

@@ -1,0 +1,144 @@
+package overlay
+
+import (
+	"errors"
+	"maps"
+	"sync"
+	"syscall"
+	"time"
+
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/probe"
+)
+
+// What comes in beside WireGuard. These functions run on the goroutines that
+// read the sockets: they authenticate and hand over, and never wait.
+
+// Probes of one peer that are handed over, a second and at once: beyond what
+// any agent sends, and what a flood of replays may cost.
+const (
+	probesPerSec = 400
+	probesBurst  = 800
+)
+
+type proberMap map[probe.Tag]*prober
+
+// prober opens a peer's probes.
+type prober struct {
+	id cert.NodeID
+
+	mu sync.Mutex
+	// mu guards the following.
+	key  *probe.Key
+	room float64
+	at   time.Time
+}
+
+func newProber(id cert.NodeID, secret [32]byte) *prober {
+	return &prober{id: id, key: probe.NewKey(secret), room: probesBurst, at: time.Now()}
+}
+
+// open authenticates a datagram, as far as there is room for what it says.
+func (r *prober) open(pkt []byte) (m probe.Message, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m, ok = r.key.Open(pkt); !ok {
+		return m, false
+	}
+	now := time.Now()
+	r.room = min(probesBurst, r.room+probesPerSec*now.Sub(r.at).Seconds())
+	r.at = now
+	if r.room < 1 {
+		return m, false
+	}
+	r.room--
+	return m, true
+}
+
+// keys makes pr a peer's newest prober; the one before stays, since the peer may
+// still use it. nil takes both away.
+func (ps *paths) keys(q *peer, pr *prober) {
+	next := maps.Clone(ps.tags)
+	if old := q.path.probers[1]; old != nil {
+		delete(next, old.key.Tag())
+	}
+	if pr == nil {
+		if old := q.path.probers[0]; old != nil {
+			delete(next, old.key.Tag())
+		}
+		q.path.probers = [2]*prober{}
+	} else {
+		q.path.probers = [2]*prober{pr, q.path.probers[0]}
+		next[pr.key.Tag()] = pr
+	}
+	ps.tags = next
+	m := proberMap(next)
+	ps.byTag.Store(&m)
+}
+
+// probed takes a datagram that looks like a probe.
+func (n *Node) probed(pkt []byte, from bind.Way) {
+	r := n.active.Load()
+	if r == nil {
+		return
+	}
+	tag, ok := probe.Peek(pkt)
+	if !ok {
+		return
+	}
+	pr := (*r.peers.paths.byTag.Load())[tag]
+	if pr == nil {
+		return
+	}
+	m, ok := pr.open(pkt)
+	if !ok {
+		return
+	}
+	r.peers.hint(func() { r.peers.probe(pr.id, from, m) })
+}
+
+// probe hands an authentic probe to its agent.
+func (p *peers) probe(id cert.NodeID, from bind.Way, m probe.Message) {
+	q := p.table[id]
+	if q == nil || q.path.agent == nil {
+		return
+	}
+	via, ok := q.path.via(from)
+	if !ok {
+		return
+	}
+	now := time.Now()
+	if m.Kind == probe.Ping {
+		q.path.agent.Ping(now, via, m.Tx, m.Size)
+	} else {
+		q.path.agent.Pong(now, via, m.Tx)
+	}
+	p.act(q, now)
+}
+
+// stunned takes a datagram that looks like STUN.
+func (n *Node) stunned(pkt []byte, from bind.Way) {
+	if r := n.active.Load(); r != nil && from.Socket == nil && r.peers.paths.gatherer != nil {
+		r.peers.paths.gatherer.STUN(pkt, from.Addr)
+	}
+}
+
+// wayTrouble is told why messages could not be sent by the way that a peer's
+// agent has chosen.
+func (n *Node) wayTrouble(ep *bind.Endpoint, w bind.Way, err error) {
+	r := n.active.Load()
+	if r == nil {
+		return
+	}
+	id, tooLong := ep.ID(), errors.Is(err, syscall.EMSGSIZE)
+	r.peers.hint(func() {
+		q := r.peers.table[id]
+		if q == nil || q.path.agent == nil || q.endpoint != ep || q.path.outward(q.path.shown.Via) != w {
+			return
+		}
+		n.log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
+		q.path.agent.Trouble(time.Now(), q.path.shown.Via, tooLong)
+		r.peers.act(q, time.Now())
+	})
+}

@@ -1,0 +1,258 @@
+package overlay_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/overlay"
+	"weft/overlay/localapi"
+	"weft/overlay/overlaytest"
+	"weft/overlay/stun"
+)
+
+// natWorld is a world whose nodes have UDP, behind NATs, and whose relay does
+// STUN on two ports and lanes.
+type natWorld struct {
+	*world
+	in     *overlaytest.Internet
+	server *overlaytest.Host
+}
+
+func newNATWorld(t *testing.T) *natWorld {
+	checkLeaks(t)
+	in := overlaytest.New(1)
+	t.Cleanup(in.Close)
+	s := setup{host: in.Host("server", "192.0.2.1", "2001:db8:ff::1"), stun: []string{"192.0.2.1:3478", "192.0.2.1:3479", "[2001:db8:ff::1]:3478"}}
+	w := &natWorld{newWorldOf(t, s), in, s.host}
+	w.serveUDP(":3478")
+	w.serveUDP(":3479")
+	return w
+}
+
+// serveUDP answers STUN, and hands what belongs to lanes to the relay's socket,
+// which is one of the kernel's: each sender gets one of its own there.
+func (w *natWorld) serveUDP(at string) {
+	t := w.t
+	lane, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.relay.ServeUDP(ctx, lane) })
+	pc, err := w.server.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := pc.(*overlaytest.PacketConn)
+	senders := map[netip.AddrPort]*net.UDPConn{}
+	wg.Go(func() {
+		answers := stun.NewServer(nil)
+		b := make([]byte, 10000)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			if out := answers.Handle(b[:n], from, time.Now()); out != nil {
+				c.WriteToUDPAddrPort(out, from)
+			}
+			if b[0] != 0xF6 {
+				continue
+			}
+			s := senders[from]
+			if s == nil {
+				if s, err = net.DialUDP("udp4", nil, lane.LocalAddr().(*net.UDPAddr)); err != nil {
+					t.Error(err)
+					return
+				}
+				senders[from] = s
+				wg.Go(func() {
+					b := make([]byte, 10000)
+					for {
+						n, err := s.Read(b)
+						if err != nil {
+							return
+						}
+						c.WriteToUDPAddrPort(b[:n], from)
+					}
+				})
+			}
+			s.Write(b[:n])
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		c.Close()
+		lane.Close()
+		time.Sleep(10 * time.Millisecond)
+		for _, s := range senders {
+			s.Close()
+		}
+		wg.Wait()
+	})
+}
+
+// at starts a node on a host, whose networks have 24 bits (IPv6: 64).
+func (w *natWorld) at(name string, h *overlaytest.Host) *node {
+	w.t.Helper()
+	return w.nodeOf(name, overlay.Config{NetDial: h.DialContext, UDP: overlay.UDP{
+		NoPortMap: true,
+		Listen:    h.ListenPacket,
+		Interfaces: func() (out []overlay.Interface, err error) {
+			for _, a := range h.Addrs() {
+				bits := 24
+				if a.Is6() {
+					bits = 64
+				}
+				out = append(out, overlay.Interface{Name: "eth0", Net: netip.PrefixFrom(a, bits), MTU: 1500})
+			}
+			return out, nil
+		},
+	}})
+}
+
+// home starts a node behind a NAT of its own.
+func (w *natWorld) home(name string, k overlaytest.Kind, net, addr string) (*node, *overlaytest.Host, *overlaytest.NAT) {
+	w.t.Helper()
+	nat := w.in.NAT(name+"-nat", k, net)
+	h := nat.Host(name, addr)
+	h.Link.SetLatency(5 * time.Millisecond)
+	return w.at(name, h), h, nat
+}
+
+// pathTo is what status says about a peer.
+func (n *node) pathTo(name string) localapi.PeerStatus {
+	for _, p := range n.Status().Peers {
+		if p.Name == name {
+			return p
+		}
+	}
+	return localapi.PeerStatus{}
+}
+
+// flow keeps words going over a connection, until stop is called; it returns the
+// longest time that an answer took.
+func (n *node) flow(c net.Conn) (stop func() time.Duration) {
+	quit, done := make(chan struct{}), make(chan time.Duration, 1)
+	t := n.w.t
+	go func() {
+		worst := time.Duration(0)
+		defer func() { done <- worst }()
+		for i := 0; ; i++ {
+			words := fmt.Sprintf("%08d", i)
+			begun := time.Now()
+			c.SetDeadline(begun.Add(20 * time.Second))
+			if _, err := io.WriteString(c, words); err != nil {
+				t.Errorf("flow: write: %v", err)
+				return
+			}
+			b := make([]byte, len(words))
+			if _, err := io.ReadFull(c, b); err != nil || string(b) != words {
+				t.Errorf("flow: read %q, %v", b, err)
+				return
+			}
+			worst = max(worst, time.Since(begun))
+			select {
+			case <-quit:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return func() time.Duration { close(quit); return <-done }
+}
+
+// send moves 10 MB to a peer's port 9 and back, and compares.
+func (n *node) tenMB(to *node) {
+	t := n.w.t
+	t.Helper()
+	l, err := to.Listen("tcp", ":9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const size = 10 << 20
+	sums := make(chan [32]byte, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		h := sha256.New()
+		io.Copy(h, c)
+		sums <- [32]byte(h.Sum(nil))
+	}()
+	c := n.dial("tcp", to.cfg.Hostname+":9")
+	h := sha256.New()
+	b := make([]byte, 64<<10)
+	for i := 0; i < size; i += len(b) {
+		for j := range b {
+			b[j] = byte(i>>16 + j*7)
+		}
+		h.Write(b)
+		if _, err := c.Write(b); err != nil {
+			t.Fatalf("after %d bytes: %v", i, err)
+		}
+	}
+	c.(interface{ CloseWrite() error }).CloseWrite()
+	select {
+	case got := <-sums:
+		if got != [32]byte(h.Sum(nil)) {
+			t.Error("other bytes arrived")
+		}
+	case <-time.After(60 * time.Second):
+		t.Error("not all arrived in a minute")
+	}
+	c.Close()
+}
+
+// TestPaths: one pair of NATs of each outcome, with 10 MB over it.
+func TestPaths(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		ka, kb overlaytest.Kind
+		want   localapi.PathKind
+	}{
+		{"easy", overlaytest.PortRestricted, overlaytest.PortRestricted, localapi.PathDirect},
+		{"one hard", overlaytest.Symmetric, overlaytest.PortRestricted, localapi.PathDirect},
+		{"both hard", overlaytest.Symmetric, overlaytest.Symmetric, localapi.PathLane},
+		{"no UDP", overlaytest.UDPBlocked, overlaytest.PortRestricted, localapi.PathRelay},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newNATWorld(t)
+			a, _, _ := w.home("a", c.ka, "198.51.100.1", "192.168.1.2")
+			b, _, _ := w.home("b", c.kb, "203.0.113.1", "192.168.7.2")
+			b.echo()
+			conn := a.dial("tcp", "b:7")
+			begun := time.Now()
+			stop := a.flow(conn)
+			if c.want != localapi.PathRelay {
+				eventually(t, 20*time.Second, "path "+string(c.want), func() bool {
+					return a.pathTo("b").Path == c.want && b.pathTo("a").Path == c.want
+				})
+				t.Logf("%s after %v", c.want, time.Since(begun))
+			} else {
+				eventually(t, 20*time.Second, "a reason", func() bool { return len(a.pathTo("b").PathReason) > 60 })
+			}
+			p := a.pathTo("b")
+			t.Logf("%+v", p)
+			if p.Path != c.want || p.PathReason == "" || (p.Endpoint != "") != (c.want == localapi.PathDirect) {
+				t.Errorf("status: %+v", p)
+			}
+			a.tenMB(b)
+			if p := a.pathTo("b"); p.Path != c.want {
+				t.Errorf("after 10 MB: %+v", p)
+			}
+			t.Logf("longest wait %v", stop())
+		})
+	}
+}
