@@ -13,13 +13,13 @@ import (
 func dnsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
-		Short: "Ask the daemon's resolver",
+		Short: "Ask the daemon's resolver, see and restore this machine's DNS",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("usage: weft dns query NAME [TYPE]")
+			return usagef("usage: weft dns query NAME [TYPE], weft dns status or weft dns restore")
 		},
 	}
-	cmd.AddCommand(dnsQueryCmd())
+	cmd.AddCommand(dnsQueryCmd(), dnsStatusCmd(), dnsRestoreCmd())
 	return cmd
 }
 

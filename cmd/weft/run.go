@@ -42,6 +42,7 @@ type runOptions struct {
 	state, hostname  string
 	tun, inbound     string
 	proxy, dns       string
+	osDNS            string
 	socket           string
 	socketGroup      string
 	verbose          bool
@@ -81,6 +82,7 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.inbound, "inbound", "all", "what peers that policy lets in reach on this machine: all, none or PORT[=HOST:PORT],...")
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
+	f.StringVar(&o.osDNS, "os-dns", "auto", "with --tun: make the resolver part of this machine's DNS (auto) or leave that alone (off)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens in detail")
 	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket too")
 	f.String("socket", "", "the daemon's socket (default "+defaultSocket()+")")
@@ -113,6 +115,9 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 	o.socket = fs.Lookup("socket").Value.String()
 	if o.token != "" && o.tokenFile != "" {
 		return usagef("give the token once: --token or --token-file (WEFT_TOKEN or WEFT_TOKEN_FILE)")
+	}
+	if o.osDNS != "auto" && o.osDNS != "off" {
+		return usagef("--os-dns is auto or off")
 	}
 	if o.state == "" {
 		o.state = defaultState()
@@ -182,6 +187,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	if err != nil {
 		return err
 	}
+	d.osDNS, network = newOSDNS(o, network, log)
 	node, err := overlay.New(overlay.Config{
 		Net:       network,
 		StateDir:  o.state,
@@ -197,6 +203,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	d.node.Store(node)
 	defer node.Close()
+	defer d.osDNS.close() // before the interface goes
 	for _, h := range d.warnings {
 		node.Warn(h.Code, h.Message)
 	}
@@ -260,6 +267,7 @@ type services struct {
 
 	proxy  *proxy.Proxy
 	dns    *dns.Server
+	osDNS  *osDNS // nil in user space
 	api    *localapi.Server
 	group  bool // the socket is open to a group
 	failed chan error
@@ -333,6 +341,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 	if d.dnsListener != nil {
 		d.dns.Serve(d.dnsPacket, d.dnsListener)
 	}
+	d.osDNS.serve(node, d.dns)
 	if d.proxyListener != nil {
 		d.proxy = proxy.New(proxy.Config{Node: node, Log: log})
 		go func() {
@@ -341,7 +350,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 			}
 		}()
 	}
-	d.api = localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(d.dns), Group: d.group, Log: log})
+	d.api = localapi.NewServer(localapi.ServerConfig{Node: syncedNode{node, d.osDNS}, DNS: queryDNS(d.dns), OSDNS: d.osDNS.status(), Group: d.group, Log: log})
 	go func() {
 		if err := d.api.Serve(sock); !errors.Is(err, http.ErrServerClosed) {
 			d.failed <- fmt.Errorf("local API: %w", err)

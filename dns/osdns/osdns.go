@@ -100,6 +100,10 @@ type Options struct {
 	Interface string
 	// Warn sets or, with message "", takes back a health warning.
 	Warn func(code, message string)
+	// Prepare makes Config.Nameserver answer, repeatably: it is called (from
+	// the Manager's goroutine) each time before the system is looked at, also
+	// when the network has changed. While it fails nothing is set.
+	Prepare func() error
 	// BaseChanged is called (from the Manager's goroutine) when Base has
 	// changed: cached answers may be another network's.
 	BaseChanged func()
@@ -181,6 +185,9 @@ func New(opt Options) (*Manager, error) {
 	}
 	if opt.Warn == nil {
 		opt.Warn = func(string, string) {}
+	}
+	if opt.Prepare == nil {
+		opt.Prepare = func() error { return nil }
 	}
 	if opt.BaseChanged == nil {
 		opt.BaseChanged = func() {}
@@ -350,6 +357,12 @@ func (o *owner) round(parent context.Context, seen [events]bool) (again time.Dur
 	}
 	if want.IsZero() {
 		err := o.drop(ctx)
+		o.publish(nil, nil, err)
+		return o.backoff(err)
+	}
+	if err := m.opt.Prepare(); err != nil {
+		// A resolver that does not answer is worse than none of ours.
+		err = errors.Join(err, o.drop(ctx))
 		o.publish(nil, nil, err)
 		return o.backoff(err)
 	}

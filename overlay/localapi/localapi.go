@@ -16,6 +16,7 @@
 //	POST /v1/wait      WaitRequest         -> 204
 //	GET  /v1/netcheck                      -> Netcheck
 //	POST /v1/dns       DNSRequest          -> DNSAnswer
+//	GET  /v1/dns/os                        -> OSDNS
 //	POST /v1/dial      ?network=&addr=     -> 101, then the connection (stream.go)
 //
 // Bodies are JSON of at most MaxBody bytes. Failures are Error as JSON with a

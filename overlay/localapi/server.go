@@ -29,6 +29,7 @@ type Server struct {
 	node  Node
 	extra func() []Health
 	dns   func(ctx context.Context, name, qtype string) (DNSAnswer, error)
+	os    func() OSDNS
 	http  *http.Server
 	uid   uint32
 	group bool // whoever may connect may speak
@@ -46,6 +47,9 @@ type ServerConfig struct {
 	Health func() []Health
 	// DNS asks the daemon's resolver; without it dns query fails.
 	DNS func(ctx context.Context, name, qtype string) (DNSAnswer, error)
+	// OSDNS is what was done about the system's DNS, nil for a daemon that
+	// does nothing about it.
+	OSDNS func() OSDNS
 	// Group says that the socket is open to a group: the kernel has checked
 	// who could connect.
 	Group bool
@@ -57,7 +61,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{node: cfg.Node, extra: cfg.Health, dns: cfg.DNS, uid: uint32(os.Getuid()), group: cfg.Group}
+	s := &Server{node: cfg.Node, extra: cfg.Health, dns: cfg.DNS, os: cfg.OSDNS, uid: uint32(os.Getuid()), group: cfg.Group}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /v1/status", s.status)
@@ -70,6 +74,7 @@ func NewServer(cfg ServerConfig) *Server {
 	mux.HandleFunc("POST /v1/wait", s.wait)
 	mux.HandleFunc("GET /v1/netcheck", s.netcheck)
 	mux.HandleFunc("POST /v1/dns", s.query)
+	mux.HandleFunc("GET /v1/dns/os", s.osDNS)
 	mux.HandleFunc("POST /v1/dial", s.dial)
 	s.http = &http.Server{
 		Handler: s.guard(mux),

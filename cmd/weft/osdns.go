@@ -1,0 +1,359 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/dns"
+	"weft/dns/osdns"
+	"weft/overlay"
+	"weft/overlay/localapi"
+	"weft/overlay/tun"
+)
+
+// osDNS makes the resolver part of the operating system while the node runs
+// with an interface of its own, and keeps it in step with the configuration.
+// A nil *osDNS is that of user space: it does nothing.
+type osDNS struct {
+	// Constant after serve.
+	iface string
+	off   bool // --os-dns=off: only the service address answers
+	log   *slog.Logger
+	node  *overlay.Node
+
+	service *serviceAddr
+	manager *osdns.Manager // nil: serve was not called
+
+	changed chan struct{} // the configuration may be another
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+// configuredNet is a kernel interface that tells when the node has taken a
+// configuration.
+type configuredNet struct {
+	*tun.Net
+	changed func()
+}
+
+// SetRanges is tun.Net's.
+func (n configuredNet) SetRanges(v4, v6 netip.Prefix) error {
+	err := n.Net.SetRanges(v4, v6)
+	n.changed()
+	return err
+}
+
+// SetAddrs is tun.Net's.
+func (n configuredNet) SetAddrs(v4, v6 netip.Addr) error {
+	err := n.Net.SetAddrs(v4, v6)
+	n.changed()
+	return err
+}
+
+// newOSDNS puts what an earlier daemon has left back first: until then nothing
+// resolves on this machine, the server's name included. The Net that it
+// returns is to be used in place of n.
+func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.Net) {
+	kernel, ok := n.(*tun.Net)
+	if !ok {
+		return nil, n
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	did, err := osdns.Restore(ctx, "", o.tun)
+	for _, d := range did {
+		log.Info("an earlier daemon has ended without this", "done", d)
+	}
+	if err != nil {
+		log.Warn("DNS settings of an earlier daemon cannot be put back", "err", err)
+	}
+	d := &osDNS{
+		iface: o.tun, off: o.osDNS == "off", log: log,
+		changed: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	return d, configuredNet{kernel, d.kick}
+}
+
+// serve starts it. Nothing of the system changes before the node has a
+// configuration.
+func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server) {
+	if d == nil {
+		return
+	}
+	m, err := osdns.New(osdns.Options{
+		Interface: d.iface,
+		Log:       d.log,
+		Warn: func(code, message string) {
+			if message == "" {
+				node.Clear(code)
+			} else {
+				node.Warn(code, message)
+			}
+		},
+		Prepare: func() error { return d.service.ready() },
+	})
+	if err != nil {
+		node.Warn("os-dns", err.Error())
+		return
+	}
+	d.node, d.service, d.manager = node, newServiceAddr(d.iface, resolver.Serve, d.log), m
+	d.done.Go(d.syncLoop)
+	d.kick()
+}
+
+// kick has the configuration looked at. It is called by the node, which may
+// hold locks.
+func (d *osDNS) kick() {
+	if d == nil {
+		return
+	}
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (d *osDNS) syncLoop() {
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-d.changed:
+			d.sync()
+		}
+	}
+}
+
+// sync tells the manager what the configuration says now.
+func (d *osDNS) sync() {
+	c := osdns.Config{}
+	switch d.node.State() {
+	case localapi.StateRunning, localapi.StateConnecting:
+		c = wantedDNS(d.node.Names(), dnsSettings(d.node))
+	}
+	if d.off {
+		c.Search, c.Match, c.Default = nil, nil, false
+		d.answer(c)
+		return
+	}
+	if err := d.manager.Set(c); err != nil {
+		d.log.Warn("the configuration's names cannot be set", "err", err)
+		d.node.Warn("os-dns", "the names in the network's configuration cannot be set: "+err.Error())
+	}
+}
+
+// answer has the service address answer without anything of the system's DNS
+// being set.
+func (d *osDNS) answer(c osdns.Config) {
+	if c.IsZero() {
+		return
+	}
+	if err := d.service.ready(); err != nil {
+		d.node.Warn("os-dns", err.Error())
+	}
+}
+
+// base are the resolvers of the machine without us, if they are known.
+func (d *osDNS) base() ([]netip.AddrPort, bool) {
+	if d == nil {
+		return nil, false
+	}
+	if d.manager == nil {
+		return nil, false
+	}
+	return d.manager.Base()
+}
+
+// close puts the system back as it was.
+func (d *osDNS) close() {
+	if d == nil || d.manager == nil {
+		return
+	}
+	close(d.stop)
+	d.done.Wait()
+	if err := d.manager.Close(); err != nil {
+		d.log.Warn("the system's DNS is not as it was", "err", err)
+	}
+	d.service.close()
+}
+
+// wantedDNS is what a configuration asks of the system.
+func wantedDNS(n *localapi.Names, s dns.Settings) osdns.Config {
+	if n == nil || !n.Ready || osdns.CheckDomain(n.Suffix) != nil {
+		return osdns.Config{}
+	}
+	c := osdns.Config{Nameserver: dns.ServiceAddr, SearchLast: s.LANNamesWin, Default: len(s.Nameservers) > 0}
+	usable := func(d string) bool { return osdns.CheckDomain(d) == nil }
+	c.Search = append(c.Search, n.Suffix)
+	for _, d := range s.Search {
+		if usable(d) {
+			c.Search = append(c.Search, d)
+		}
+	}
+	c.Match = append(c.Match, n.Suffix)
+	for _, r := range s.Routes {
+		if usable(r.Suffix) {
+			c.Match = append(c.Match, r.Suffix)
+		}
+	}
+	for _, r := range s.Records {
+		name := strings.ToLower(strings.TrimSuffix(r.Name, "."))
+		if strings.Contains(name, ".") && usable(name) && !strings.HasSuffix(name, "."+n.Suffix) {
+			c.Match = append(c.Match, name)
+		}
+	}
+	slices.Sort(c.Match[1:])
+	const most = 400
+	c.Match = slices.Compact(c.Match)
+	c.Match = c.Match[:min(len(c.Match), most)]
+	c.Match = append(c.Match, osdns.ReverseZones(n.IPv4)...)
+	c.Match = append(c.Match, osdns.ReverseZones(n.IPv6)...)
+	return c
+}
+
+// syncedNode is the node as the local API sees it: what the user does to it
+// shows in the system's DNS.
+type syncedNode struct {
+	*overlay.Node
+	dns *osDNS
+}
+
+// Up is Node's.
+func (n syncedNode) Up(ctx context.Context, token string) error {
+	defer n.dns.kick()
+	return n.Node.Up(ctx, token)
+}
+
+// Down is Node's.
+func (n syncedNode) Down(ctx context.Context) error {
+	defer n.dns.kick()
+	return n.Node.Down(ctx)
+}
+
+// Logout is Node's.
+func (n syncedNode) Logout(ctx context.Context) error {
+	defer n.dns.kick()
+	return n.Node.Logout(ctx)
+}
+
+// status is what was found, set and why; nil in user space.
+func (d *osDNS) status() func() localapi.OSDNS {
+	if d == nil {
+		return nil
+	}
+	return func() localapi.OSDNS {
+		if d.off || d.manager == nil {
+			return localapi.OSDNS{Mode: string(osdns.ModeOff), Interface: d.iface, Reason: "--os-dns=off: only " + dns.ServiceAddr.String() + " answers"}
+		}
+		s := d.manager.Status()
+		out := localapi.OSDNS{
+			Mode: string(s.Mode), Reason: s.Reason, Interface: d.iface,
+			Search: s.Config.Search, Match: s.Config.Match, Default: s.Config.Default,
+			Applied: s.Applied, Tramples: s.Tramples,
+		}
+		if !s.Config.IsZero() {
+			out.Nameserver = s.Config.Nameserver.String()
+		}
+		for _, b := range s.Base {
+			out.Base = append(out.Base, b.String())
+		}
+		if s.Err != nil {
+			out.Error = s.Err.Error()
+		}
+		return out
+	}
+}
+
+// printOSDNS prints the section of weft dns status about the system.
+func printOSDNS(cmd *cobra.Command, s localapi.OSDNS) {
+	out := cmd.OutOrStdout()
+	line := func(key string, values ...string) {
+		for _, v := range values {
+			fmt.Fprintf(out, "%-10s %s\n", key, cli.Plain(v))
+			key = ""
+		}
+	}
+	line("system", s.Mode+": "+s.Reason)
+	if len(s.Applied) == 0 && s.Mode != string(osdns.ModeOff) {
+		line("set", "nothing")
+	}
+	line("set", s.Applied...)
+	if s.Nameserver != "" {
+		line("others", cmp.Or(strings.Join(s.Base, ", "), "no resolver of this machine is known"))
+	}
+	if s.Tramples > 0 {
+		line("overwritten", fmt.Sprintf("%d times by other programs", s.Tramples))
+	}
+	if s.Error != "" {
+		line("problem", s.Error)
+	}
+}
+
+func dnsRestoreCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore",
+		Short: "Put this machine's DNS settings back after a daemon that was killed",
+		Long: `Put this machine's DNS settings back as they were before the daemon. No daemon
+has to run; one that does keeps its settings. For the stop hook of a service:
+ExecStopPost=weft dns restore`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			did, err := osdns.Restore(cmd.Context(), "", "")
+			for _, d := range did {
+				fmt.Fprintln(cmd.ErrOrStderr(), d)
+			}
+			return err
+		},
+	}
+}
+
+func dnsStatusCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "status",
+		Short:             "Show what was found, set and why about this machine's DNS",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := client(cmd).OSDNS(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), s)
+			}
+			printOSDNS(cmd, s)
+			return nil
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// dnsSettings are what the owner decided that matters to the system.
+func dnsSettings(node *overlay.Node) (s dns.Settings) {
+	a := node.DNS()
+	if a == nil {
+		return s
+	}
+	s.Search, s.LANNamesWin = a.Search, a.LANNamesWin
+	s.Nameservers = make([]dns.Nameserver, len(a.Nameservers))
+	for _, r := range a.Routes {
+		s.Routes = append(s.Routes, dns.Route{Suffix: r.Suffix})
+	}
+	for _, r := range a.Records {
+		s.Records = append(s.Records, dns.Record{Name: r.Name})
+	}
+	return s
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/dns"
+)
+
+// serviceProtocol marks our route in the kernel's table; that of overlay/tun
+// looks after its own only.
+const serviceProtocol = 120
+
+// serviceAddr makes the resolver answer at the service address. The address is
+// no interface's, or the kernel would take it for the source of connections: a
+// local route at our interface makes it this machine's, and goes with the
+// interface.
+type serviceAddr struct {
+	// Constant.
+	iface string
+	serve func(net.PacketConn, net.Listener)
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	opened bool // guarded by mu
+}
+
+func newServiceAddr(iface string, serve func(net.PacketConn, net.Listener), log *slog.Logger) *serviceAddr {
+	return &serviceAddr{iface: iface, serve: serve, log: log}
+}
+
+// ready makes the address answer, repeatably: the route is gone after the
+// interface was down.
+func (s *serviceAddr) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.route()
+	if err == nil {
+		err = netlink.RouteReplace(r)
+	}
+	if err != nil {
+		return fmt.Errorf("make %s an address of %s: %w", dns.ServiceAddr, s.iface, err)
+	}
+	if s.opened {
+		return nil
+	}
+	pc, l, err := listenService(netip.AddrPortFrom(dns.ServiceAddr, 53))
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		s.log.Warn("another program listens on TCP port 53 of all addresses, so the resolver answers by UDP only", "addr", dns.ServiceAddr)
+		s.serve(pc, nil)
+	} else {
+		s.serve(pc, l)
+	}
+	s.opened = true
+	return nil
+}
+
+func (s *serviceAddr) route() (*netlink.Route, error) {
+	ln, err := netlink.LinkByName(s.iface)
+	if err != nil {
+		return nil, err
+	}
+	return &netlink.Route{
+		LinkIndex: ln.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL,
+		Dst:      &net.IPNet{IP: dns.ServiceAddr.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		Src:      dns.ServiceAddr.AsSlice(),
+		Protocol: serviceProtocol, Scope: netlink.SCOPE_HOST,
+	}, nil
+}
+
+// listenService listens where a program that listens on all addresses may be
+// in the way: more specific is more right for UDP, and TCP is done without.
+func listenService(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
+	ctx := context.Background()
+	var lc net.ListenConfig
+	pc, err := lc.ListenPacket(ctx, "udp4", addr.String())
+	if errors.Is(err, syscall.EADDRINUSE) {
+		lc.Control = func(_, _ string, c syscall.RawConn) (err error) {
+			cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+			return errors.Join(cerr, err)
+		}
+		pc, err = lc.ListenPacket(ctx, "udp4", addr.String())
+	}
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return nil, nil, fmt.Errorf("listen on %s: %w; it takes root or CAP_NET_BIND_SERVICE", addr, err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, nil, fmt.Errorf("another program listens on port 53 of all addresses, so %s cannot answer; have it listen on its own address only", addr)
+	case err != nil:
+		return nil, nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	l, err := net.Listen("tcp4", addr.String())
+	if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+		pc.Close()
+		return nil, nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	if err != nil {
+		return pc, nil, nil
+	}
+	return pc, l, nil
+}
+
+// close takes the route back, from an interface that stays.
+func (s *serviceAddr) close() {
+	if r, err := s.route(); err == nil {
+		netlink.RouteDel(r)
+	}
+}
