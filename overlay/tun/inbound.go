@@ -194,10 +194,11 @@ func (m *listeners) release(peer netip.Addr) {
 }
 
 func (n *Net) mapTCP(ctx context.Context, at netip.AddrPort, target string) error {
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	l, err := n.ListenTCP(at)
 	if err != nil {
 		return err
 	}
+	ln := l.(*net.TCPListener)
 	m := &n.maps
 	m.open = append(m.open, ln)
 	m.wg.Go(func() {
@@ -267,10 +268,11 @@ func (n *Net) dialTarget(ctx context.Context, network, target string, peer netip
 }
 
 func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) error {
-	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	l, err := n.ListenUDP(at)
 	if err != nil {
 		return err
 	}
+	pc := l.(*net.UDPConn)
 	m := &n.maps
 	m.open = append(m.open, pc)
 	m.wg.Go(func() {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -19,6 +20,8 @@ const (
 	metric = 5000
 )
 
+var goodName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,14}$`)
+
 // kernelLink configures one interface by netlink.
 type kernelLink struct {
 	// Constant after openLink.
@@ -28,13 +31,15 @@ type kernelLink struct {
 	kept  bool // it was there before us and stays
 
 	mu sync.Mutex
-	up bool // guarded by mu: we have set it up, what follows is others' doing
+	// mu guards the following.
+	up      bool     // we have set it up, what follows is others' doing
+	guarded *guarded // what guard has set last
 }
 
 // open makes the interface, or takes over one that is marked as ours.
 func open(cfg Config) (device, link, error) {
-	if len(cfg.Name) == 0 || len(cfg.Name) >= unix.IFNAMSIZ {
-		return nil, nil, fmt.Errorf("interface name %q: want 1 to %d characters", cfg.Name, unix.IFNAMSIZ-1)
+	if !goodName.MatchString(cfg.Name) {
+		return nil, nil, fmt.Errorf("interface name %q: want 1 to %d letters, digits, dots, dashes", cfg.Name, unix.IFNAMSIZ-1)
 	}
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -118,6 +123,7 @@ func (l *kernelLink) apply(want hostState) (r report, err error) {
 		}
 	}
 	l.up = true
+	r.unguarded = l.guard(want.v4, want.v6) // before the kernel has them
 	if err := l.setAddr(ln, netlink.FAMILY_V4, want.v4); err != nil {
 		return r, err
 	}
@@ -250,6 +256,9 @@ func (l *kernelLink) clean() {
 			l.nl.LinkSetDown(ln)
 		}
 	}
+	l.mu.Lock()
+	l.guard(netip.Addr{}, netip.Addr{})
+	l.mu.Unlock()
 	l.nl.Close()
 }
 

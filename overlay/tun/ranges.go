@@ -81,6 +81,7 @@ func decide(want netip.Prefix, routes []route) decision {
 type report struct {
 	down           bool  // somebody has set the interface down
 	noIPv6         error // the address was refused
+	unguarded      error // the overlay addresses can be reached from the LAN
 	range4, range6 decision
 }
 
@@ -90,6 +91,9 @@ func (r report) warnings(name string, want hostState) map[string]string {
 	if r.down {
 		w["tun-down"] = fmt.Sprintf("%s was set down, so other programs reach no device by it; run: ip link set %s up", name, name)
 		return w
+	}
+	if r.unguarded != nil {
+		w["tun-unguarded"] = fmt.Sprintf("neighbours on the LAN can send to the overlay address past %s, since nftables cannot be set (%v): a service that trusts whoever reaches that address should not", name, r.unguarded)
 	}
 	if r.noIPv6 != nil {
 		w["tun-no-ipv6"] = fmt.Sprintf("%s has no IPv6 address (%v), IPv4 works; if IPv6 was switched off by mistake: sysctl net.ipv6.conf.%s.disable_ipv6=0", name, r.noIPv6, name)
@@ -104,7 +108,7 @@ func (r report) warnings(name string, want hostState) map[string]string {
 			w[f.code] = fmt.Sprintf("%s is routed elsewhere already: %s; that stays, so other programs reach no device at %s by %s (weft's proxy does)",
 				f.prefix, list(f.d.covered), f.prefix, name)
 		case len(f.d.within) > 0:
-			w[f.code] = fmt.Sprintf("a part of %s is routed past %s: %s; that stays, and what other programs send there does not go through weft, encrypted or at all",
+			w[f.code] = fmt.Sprintf("a part of %s is routed past %s: %s; that stays, so what other programs send there goes past weft, and not encrypted by it",
 				f.prefix, name, list(f.d.within))
 		}
 	}

@@ -27,12 +27,7 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	if !from.IsValid() {
 		return nil, fmt.Errorf("dial %s: %w", to, os.NewSyscallError("connect", syscall.ENETUNREACH))
 	}
-	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) (err error) {
-		if cerr := c.Control(func(fd uintptr) { err = n.link.bind(fd) }); cerr != nil {
-			return cerr
-		}
-		return err
-	}}
+	d := net.Dialer{KeepAlive: -1, Control: n.bind}
 	switch network {
 	case "tcp", "tcp4", "tcp6":
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
@@ -47,12 +42,24 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	return d.DialContext(ctx, network, to.String())
 }
 
-// ListenTCP listens on an address of the interface; port 0 chooses one.
+// bind makes a socket of ours use the interface alone: what a neighbour on the
+// LAN sends to the overlay address does not reach it, nor does this machine
+// itself.
+func (n *Net) bind(_, _ string, c syscall.RawConn) (err error) {
+	if cerr := c.Control(func(fd uintptr) { err = n.link.bind(fd) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// ListenTCP listens on an address of the interface for what comes through the
+// tunnel; port 0 chooses one.
 func (n *Net) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 	if err := n.checkListen(addr); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+	l := net.ListenConfig{KeepAlive: -1, Control: n.bind}
+	return l.Listen(n.ctx, "tcp", addr.String())
 }
 
 // ListenUDP is ListenTCP for UDP.
@@ -60,7 +67,8 @@ func (n *Net) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
 	if err := n.checkListen(addr); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	l := net.ListenConfig{Control: n.bind}
+	return l.ListenPacket(n.ctx, "udp", addr.String())
 }
 
 // checkListen lets nothing of ours listen on the device's own network.

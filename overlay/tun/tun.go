@@ -11,7 +11,7 @@
 //	refuse.go      answers to what is closed
 //	socket.go      DialContext, ListenTCP, ListenUDP
 //	ping.go        Ping
-//	device_linux.go, link_linux.go, watch_linux.go  the interface itself
+//	device_linux.go, link_linux.go, guard_linux.go, watch_linux.go  the interface itself
 //
 // # Packets
 //
@@ -39,6 +39,12 @@
 // within about a second. All of it goes with the interface, and that goes with
 // the process, however it ends. A persistent interface (ip tuntap) with the
 // alias "weft" is taken over, cleaned, and left behind clean.
+//
+// The kernel takes a packet for the overlay address from any interface: a
+// neighbour on the LAN could send there past tunnel and filter. An nftables
+// table of our own, set by the nft program, drops what does not come from the
+// interface or from this machine; without nft Config.Warn says so. Sockets of
+// this package are bound to the interface in any case.
 //
 // # Inbound
 //

@@ -150,7 +150,7 @@ func TestWriteMakesNoGarbage(t *testing.T) {
 		copy(pkts[0], head)
 		pkts[0][33] = tcpACK
 		n.Write(pkts, 0)
-	}); got != 0 {
+	}); got != 0 && !raceEnabled { // under the race detector a sync.Pool forgets at random
 		t.Errorf("%v allocations", got)
 	}
 	if got := n.Stats().NotTaken; got != 0 {
