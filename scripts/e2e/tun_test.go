@@ -61,6 +61,27 @@ func TestTUNAndUserSpace(t *testing.T) {
 			m.Until(10*time.Second, "UDP through the forward to "+port, func() bool { return echo(m.LaptopHome.Namespace, at) == nil })
 		}
 	})
+	t.Run("not from the LAN", func(t *testing.T) {
+		// A neighbour that sends to the overlay address by way of the LAN.
+		m.DeviceHome.Router.IP("route add "+d.IPv4+"/32 via 192.168.1.2", "addr add "+l.IPv4+"/32 dev lo")
+		for _, c := range []struct {
+			network, to string
+			reached     bool
+		}{{"tcp", "192.168.1.2:8000", true}, {"tcp", d.IPv4 + ":8000", false}, {"tcp", d.IPv4 + ":80", false}} {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			conn, err := m.DeviceHome.Router.Dial(ctx, c.network, c.to)
+			cancel()
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != c.reached {
+				t.Errorf("%s from the LAN: %v", c.to, err)
+			}
+		}
+		if r := m.DeviceHome.Run(lab.Nobody, "curl", "-sS", "--max-time", "5", "http://"+d.IPv4+":8000/"); r.Code != 0 {
+			t.Errorf("the device itself: %v", r)
+		}
+	})
 	t.Run("ssh", func(t *testing.T) {
 		opts := sshServer(t, m)
 		r := lap.Weft(slices.Concat([]string{"ssh", "root@kitchen-pi"}, opts, []string{"echo over; exit 7"})...)
@@ -244,13 +265,18 @@ func TestTUNInterface(t *testing.T) {
 	m.Until(10*time.Second, "the overlay's route is back", func() bool { return complete() && len(health()) == 0 })
 	works()
 
-	// It goes with the process, however that ends.
+	// It goes with the process, however that ends; but for the rules that keep
+	// the LAN away, which the next start replaces.
+	tables := func() string { return m.DeviceHome.Run(lab.Root, "nft", "list", "ruleset").Out }
 	gone := func(how string) {
 		t.Helper()
 		if out := ip(t, m.DeviceHome.Namespace, "link"); strings.Contains(out, "weft0") {
 			t.Errorf("%s left: %s", how, out)
 		}
 		if out := ip(t, m.DeviceHome.Namespace, "route") + ip(t, m.DeviceHome.Namespace, "-6 route") + ip(t, m.DeviceHome.Namespace, "rule"); strings.Contains(out, "100.64.0.0/10") || strings.Contains(out, "weft0") {
+			t.Errorf("%s left: %s", how, out)
+		}
+		if out := tables(); how == "SIGTERM" && strings.Contains(out, "weft0") {
 			t.Errorf("%s left: %s", how, out)
 		}
 	}
@@ -271,6 +297,21 @@ func TestTUNInterface(t *testing.T) {
 	m.DeviceHome.IP("link del weft0")
 	if code := dev.Wait(10 * time.Second); code != 1 || !strings.Contains(dev.Err(), "weft0: the interface was removed") {
 		t.Errorf("exit %d:\n%s", code, dev.Err())
+	}
+
+	// CAP_NET_ADMIN is enough.
+	caps := m.DeviceHome.Start(lab.Root, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin",
+		"--", "weft", "run", "--state", m.Mkdir("caps"), "--socket", m.Dir+"/caps/sock", "--token-file", m.WriteFile("caps/token", m.Server.NewKey().Token), "--tun", "weft0")
+	m.Until(20*time.Second, "a daemon with CAP_NET_ADMIN alone", func() bool {
+		out, _ := exec.Command("ip", "-n", m.DeviceHome.Name, "addr").CombinedOutput()
+		return strings.Contains(string(out), "scope global weft0")
+	})
+	m.Until(10*time.Second, "its rules", func() bool { return strings.Contains(tables(), "weft-weft0") })
+	if code := caps.Stop(); code != 0 {
+		t.Errorf("the daemon ended with %d", code)
+	}
+	if s := tables(); strings.Contains(s, "weft-weft0") {
+		t.Errorf("left: %s", s)
 	}
 
 	// A persistent one with our mark is taken over, cleaned and left behind; on
