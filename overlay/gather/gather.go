@@ -11,8 +11,9 @@
 //
 // The kind of NAT is told by comparing what two STUN servers saw. One answer
 // tells none from some; two ports of one address miss the rare NAT whose
-// mapping depends on the address only (Family.Addresses is 1 then). Answers
-// of servers in private networks count only where no other server answers.
+// mapping depends on the address only (Family.Addresses is 1 then). A peer that
+// was reached can be the second witness (Observed). Answers of servers in
+// private networks count only where no other server answers.
 //
 //   - gather.go      Gatherer: the goroutine and its timers
 //   - resolve.go     names of STUN servers
@@ -283,6 +284,23 @@ func (g *Gatherer) STUN(pkt []byte, from netip.AddrPort) bool {
 		tell(g.kick)
 	}
 	return ok
+}
+
+// Observed takes what an authenticated peer at from says that our socket's
+// address is (a pong's Observed). Where only one STUN address answered it tells
+// easy from hard: the first peer that is reached spares the others the search.
+// What is not asked for now, from private networks, or without news is left
+// out.
+func (g *Gatherer) Observed(from, seen netip.AddrPort) {
+	clean := func(a netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+	}
+	g.mu.Lock()
+	ok := g.round != nil && g.round.observe(time.Now(), clean(from), clean(seen))
+	g.mu.Unlock()
+	if ok {
+		tell(g.kick)
+	}
 }
 
 // Snapshot returns what is known. It never blocks and is never nil.

@@ -397,6 +397,86 @@ func TestMove(t *testing.T) {
 	})
 }
 
+// One STUN address and a peer tell what two STUN addresses tell.
+func TestPeerAsWitness(t *testing.T) {
+	peer := netip.MustParseAddrPort("203.0.113.9:41641")
+	for _, kind := range []overlaytest.Kind{overlaytest.PortRestricted, overlaytest.Symmetric} {
+		synctest.Test(t, func(t *testing.T) {
+			in := overlaytest.New(1)
+			defer in.Close()
+			stunServer(t, in.Host("relay1", "192.0.2.1"))
+			home := in.NAT("home", kind, "198.51.100.7")
+			n := newNode(t, home.Host("pi", "192.168.1.10"), nil)
+			defer n.Close()
+			defer n.conn.Close()
+			n.Observed(peer, peer) // before anything is known
+			n.SetServers([]string{"192.0.2.1:3478"})
+			s, _ := check(n)
+			if s.NAT().IPv4 != path.MappingUnknown {
+				t.Fatalf("%+v", s.IPv4)
+			}
+			seen := s.IPv4.Seen
+			for _, no := range []struct{ from, seen netip.AddrPort }{
+				{netip.MustParseAddrPort("192.0.2.1:9"), peer},                                           // the same address as the server's
+				{netip.MustParseAddrPort("192.168.1.7:41641"), peer},                                     // at home
+				{peer, netip.MustParseAddrPort("192.168.1.10:41641")},                                    // within the same NAT
+				{netip.MustParseAddrPort("[2001:db8::9]:1"), seen},                                       // the wrong family
+				{netip.MustParseAddrPort("[2001:db8::9]:1"), netip.MustParseAddrPort("[2001:db8::1]:2")}, // nobody to compare with
+			} {
+				n.Observed(no.from, no.seen)
+				synctest.Wait()
+				if m := n.Snapshot().NAT().IPv4; m != path.MappingUnknown {
+					t.Errorf("%v: %q", no, m)
+				}
+			}
+			want := path.MappingEasy
+			if kind == overlaytest.Symmetric {
+				want, seen = path.MappingHard, netip.AddrPortFrom(seen.Addr(), seen.Port()^1)
+			}
+			n.Observed(netip.AddrPortFrom(netip.AddrFrom16(peer.Addr().As16()), peer.Port()), seen)
+			synctest.Wait()
+			s = n.Snapshot()
+			if s.NAT().IPv4 != want || s.IPv4.Addresses != 2 || s.IPv4.Answered != 1 || len(s.Answers) != 1 || len(s.Candidates) != 2 {
+				t.Errorf("%+v", s)
+			}
+			if last := n.snaps[len(n.snaps)-1]; last.NAT().IPv4 != want {
+				t.Errorf("told %+v", last)
+			}
+			// A crowd costs no memory, and another word changes nothing.
+			for i := range 1000 {
+				n.Observed(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 1), seen)
+			}
+			synctest.Wait()
+			if n.Snapshot().NAT().IPv4 != want || len(n.round.asks) > maxDests {
+				t.Errorf("%+v, %d asks", n.Snapshot().IPv4, len(n.round.asks))
+			}
+			// What was seen long after says nothing: the mapping is another.
+			check(n)
+			rest(time.Minute)
+			n.Observed(peer, netip.MustParseAddrPort("198.51.100.7:1"))
+			synctest.Wait()
+			if m := n.Snapshot().NAT().IPv4; m == path.MappingHard && kind != overlaytest.Symmetric {
+				t.Errorf("late: %q", m)
+			}
+		})
+	}
+}
+
+// Two servers that agree are not outvoted by a peer.
+func TestPeerIsNotBelievedAgainstServers(t *testing.T) {
+	r := newRound(func() stun.TxID { return stun.TxID{1} })
+	now := time.Unix(0, 0)
+	seen := netip.MustParseAddrPort("198.51.100.7:9")
+	for _, to := range []string{"192.0.2.1:1", "192.0.2.2:1"} {
+		r.add(now, "x", netip.MustParseAddrPort(to))
+		r.asks[len(r.asks)-1].seen, r.asks[len(r.asks)-1].went = seen, true
+	}
+	r.observe(now, netip.MustParseAddrPort("203.0.113.9:1"), netip.MustParseAddrPort("198.51.100.7:10"))
+	if f, _ := r.family(true, true, nil, 7); f.Mapping != path.MappingEasy {
+		t.Errorf("%+v", f)
+	}
+}
+
 // A relay in the own network does not make a NAT look hard.
 func TestRelayAtHome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

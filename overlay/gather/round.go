@@ -10,6 +10,8 @@ import (
 const (
 	// maxDests bounds the STUN destinations of one round, per family.
 	maxDests = 8
+	// maxPeers bounds the peers that are heard in one round.
+	maxPeers = 2
 	// maxRound bounds a round from the last destination added.
 	maxRound = 2500 * time.Millisecond
 )
@@ -43,6 +45,7 @@ type ask struct {
 	went   bool // at least one could be sent
 	seen   netip.AddrPort
 	rtt    time.Duration
+	peer   bool // no STUN server: a peer said so
 }
 
 type openTry struct {
@@ -127,6 +130,36 @@ func (r *round) answer(now time.Time, pkt []byte, from netip.AddrPort) bool {
 	return true
 }
 
+// observe takes what a peer at from saw as our address. It is a witness for
+// the kind of NAT only while the mapping that the STUN servers saw is sure to
+// be the same one, and only one for each address.
+func (r *round) observe(now time.Time, from, seen netip.AddrPort) bool {
+	if !public(from.Addr()) || !public(seen.Addr()) || !plausible(seen, from) {
+		return false
+	}
+	answered, peers := false, 0
+	for i := range r.asks {
+		a := &r.asks[i]
+		if a.to.Addr() == from.Addr() {
+			return false
+		}
+		if a.peer {
+			peers++
+		}
+		answered = answered || a.seen.IsValid() && a.to.Addr().Is4() == from.Addr().Is4() && now.Sub(a.start) < fresh
+	}
+	n := len(r.asks)
+	if answered && peers < maxPeers {
+		r.add(now, "a peer", from)
+	}
+	if len(r.asks) == n {
+		return false
+	}
+	a := &r.asks[n]
+	a.seen, a.went, a.sent, a.peer = seen, true, len(tries), true
+	return true
+}
+
 // over reports that nothing more is waited for.
 func (a *ask) over(now time.Time) bool {
 	return a.seen.IsValid() || !now.Before(a.start.Add(maxRound))
@@ -145,6 +178,9 @@ func (r *round) answers(now time.Time) []Answer {
 	out := make([]Answer, 0, len(r.asks)+len(r.failed))
 	for i := range r.asks {
 		a := &r.asks[i]
+		if a.peer {
+			continue
+		}
 		w := Answer{Server: a.server, Addr: a.to, Seen: a.seen, RTT: a.rtt}
 		switch {
 		case a.seen.IsValid() || !a.over(now):

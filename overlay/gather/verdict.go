@@ -20,7 +20,7 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 	best := -1
 	for i := range r.asks {
 		a := &r.asks[i]
-		if a.to.Addr().Is4() != v4 || !a.went {
+		if a.to.Addr().Is4() != v4 || !a.went || a.peer {
 			continue
 		}
 		f.Asked++
@@ -32,20 +32,26 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 	f.UDP = f.Answered > 0
 
 	// Only the best kind of answer counts: what a relay in the own network
-	// saw, and what one outside saw, differ behind any NAT.
+	// saw, and what one outside saw, differ behind any NAT. A peer is heard
+	// where servers at two addresses did not say.
 	var from []netip.Addr
 	var among int
-	for i := range r.asks {
-		a := &r.asks[i]
-		if a.to.Addr().Is4() != v4 || !a.seen.IsValid() || a.weight() != best {
-			continue
-		}
-		among++
-		if !slices.Contains(from, a.to.Addr()) {
-			from = append(from, a.to.Addr())
-		}
-		if !slices.Contains(seen, a.seen) {
-			seen = append(seen, a.seen)
+	var others bool         // a peer saw something else
+	for _, peers := range []bool{false, true} {
+		for i := range r.asks {
+			a := &r.asks[i]
+			if a.peer != peers || a.to.Addr().Is4() != v4 || !a.seen.IsValid() || a.weight() != best || peers && len(from) > 1 {
+				continue
+			}
+			among++
+			if !slices.Contains(from, a.to.Addr()) {
+				from = append(from, a.to.Addr())
+			}
+			if peers {
+				others = others || !slices.Contains(seen, a.seen)
+			} else if !slices.Contains(seen, a.seen) {
+				seen = append(seen, a.seen)
+			}
 		}
 	}
 	f.Addresses = len(from)
@@ -53,7 +59,7 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 		f.Seen = seen[0]
 	}
 	switch {
-	case len(seen) > 1:
+	case len(seen) > 1 || others:
 		f.Mapping = path.MappingHard
 		// The ports will be other ones for a peer; the addresses count.
 		seen = oneOfEach(seen)
