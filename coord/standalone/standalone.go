@@ -86,6 +86,7 @@ type Relay struct {
 	failed chan error // capacity 1: a listener ended by itself, or the server removed the relay
 	ready  atomic.Bool
 	once   sync.Once
+	away   atomic.Bool   // the server did not answer last, or was not asked yet
 	synced atomic.Int64  // when the server last answered, unix nanoseconds; 0: never
 	news   chan struct{} // capacity 1: there is something to report
 
@@ -132,6 +133,7 @@ func Start(ctx context.Context, o Options) (_ *Relay, err error) {
 			return nil, err
 		}
 	}
+	r.away.Store(r.o.Token == "")
 	r.build()
 	r.start()
 	return r, nil
@@ -334,6 +336,7 @@ func (r *Relay) build() {
 			return nil
 		},
 		Presence: r.presence,
+		Away:     r.away.Load,
 		Alert: func(_ cert.NetworkID, node cert.NodeID) {
 			r.log.Warn("two machines use the identity of one device", "id", node)
 		},

@@ -60,6 +60,7 @@ func (r *Relay) syncLoop(ctx context.Context) {
 				r.log.Warn("the server does not answer; going on without it", "err", err)
 			}
 			lost = true
+			r.setAway(true)
 			if !sleep(ctx, wait/2+rand.N(wait/2)) {
 				return
 			}
@@ -71,6 +72,7 @@ func (r *Relay) syncLoop(ctx context.Context) {
 			r.rouse() // reports may wait
 		}
 		lost, wait = false, retryMin
+		r.setAway(false)
 		r.synced.Store(time.Now().UnixNano())
 		quiet := st.Instance == req.Instance && st.Seq == req.Ack
 		req.Instance, req.Ack = st.Instance, st.Seq
@@ -98,6 +100,12 @@ func (r *Relay) removed(ctx context.Context, err error) {
 	select {
 	case r.failed <- err:
 	default:
+	}
+}
+
+func (r *Relay) setAway(away bool) {
+	if r.away.Swap(away) != away {
+		r.relay.NotifyAway(r.id.Load().Network)
 	}
 }
 

@@ -165,12 +165,16 @@ type Welcome struct {
 	SpreadMS int `json:"spread_ms"`
 	// Lanes says that the relay understands lane frames.
 	Lanes bool `json:"lanes,omitempty"`
+	// Away says that the relay cannot reach the coordination server.
+	Away bool `json:"server_away,omitempty"`
 }
 
-// Nudge says that the node's versions are not the current ones.
+// Nudge says that the node's versions are not the current ones, or that the
+// server went or came back.
 type Nudge struct {
 	Versions api.Versions `json:"versions"`
 	SpreadMS int          `json:"spread_ms"` // fetch at a random time within
+	Away     bool         `json:"server_away,omitempty"`
 }
 
 // Draining says that the relay is about to stop.

@@ -85,6 +85,8 @@ type Config struct {
 	// CRL returns the current CRL of a network for clients that say they hold
 	// an older one; nil: they are nudged and fetch it.
 	CRL func(cert.NetworkID) []byte
+	// Away reports whether the coordination server is out of reach; nil: never.
+	Away func() bool
 	// Presence is told when a home connection comes or goes. May be nil.
 	Presence func(Event)
 	// Alert is told when one NodeID's connections replace each other three
@@ -165,6 +167,9 @@ func New(cfg Config) *Server {
 		cfg.Versions = func(cert.NetworkID, cert.NodeID) api.Versions { return api.Versions{} }
 		cfg.unversioned = true
 	}
+	if cfg.Away == nil {
+		cfg.Away = func() bool { return false }
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -218,7 +223,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, leaf *x509.Certificate)
 		return
 	}
 	c := newClient(s, nc, node, tagged)
-	c.control = relay.AppendFrame(nil, relay.TypeWelcome, mustJSON(relay.Welcome{ServerTime: s.cfg.Now(), Versions: s.cfg.Versions(network, node), SpreadMS: s.spreadBack(), Lanes: true}))
+	c.control = relay.AppendFrame(nil, relay.TypeWelcome, mustJSON(relay.Welcome{ServerTime: s.cfg.Now(), Versions: s.cfg.Versions(network, node), SpreadMS: s.spreadBack(), Lanes: true, Away: s.cfg.Away()}))
 	if err := s.register(c, network, began); err != nil {
 		s.refuse(nc, err)
 		return

@@ -40,7 +40,7 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 	c.mu.Lock()
 	behind := c.home && !s.cfg.unversioned && differ(c.held, current) && !c.closed && !c.last1
 	if behind {
-		c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: spread}))
+		c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: spread, Away: s.cfg.Away()}))
 		c.wakeLocked()
 	}
 	c.mu.Unlock()
@@ -123,6 +123,21 @@ func (s *Server) Notify(id cert.NetworkID, node *cert.NodeID) {
 	spread := s.spread(id)
 	for _, c := range s.all(id) {
 		s.compare(c, spread)
+	}
+}
+
+// NotifyAway says that what Config.Away returns has changed. Home connections
+// are told.
+func (s *Server) NotifyAway(id cert.NetworkID) {
+	away := s.cfg.Away()
+	for _, c := range s.all(id) {
+		current := s.cfg.Versions(id, c.id)
+		c.mu.Lock()
+		if c.home && !c.closed && !c.last1 {
+			c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: s.spread(id), Away: away}))
+			c.wakeLocked()
+		}
+		c.mu.Unlock()
 	}
 }
 
