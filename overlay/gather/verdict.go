@@ -36,7 +36,7 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 	// where servers at two addresses did not say.
 	var from []netip.Addr
 	var among int
-	var others bool         // a peer saw something else
+	var others bool // a peer saw something else
 	for _, peers := range []bool{false, true} {
 		for i := range r.asks {
 			a := &r.asks[i]
