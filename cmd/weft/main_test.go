@@ -17,6 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"weft/coord/api"
 	"weft/dns"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
@@ -271,6 +272,8 @@ func (n *fakeNode) Wait(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+func (*fakeNode) DNS() *api.DNS { return nil }
 
 func (n *fakeNode) Relays() []localapi.Relay { return nil }
 

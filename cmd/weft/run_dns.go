@@ -4,10 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"net/url"
+	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 
+	"weft/coord/api"
 	"weft/dns"
 	"weft/overlay/localapi"
 )
@@ -16,28 +21,23 @@ import (
 type nameSource interface {
 	Names() *localapi.Names
 	Resolve(ctx context.Context, name string) (localapi.Peer, error)
+	DNS() *api.DNS
+	Relays() []localapi.Relay
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// dnsConfig lets the resolver read the node's names.
+// dnsConfig lets the resolver read the node's names and settings. The resolver
+// takes another pointer for a change and makes ready what it points to, so each
+// of them stays until there is one.
 func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
-	// The node returns the same snapshot until something changed, and so does
-	// this: the resolver makes its index once per change.
-	type pair struct {
-		names *localapi.Names
-		zone  *dns.Zone
-	}
-	var last atomic.Pointer[pair]
+	zone := &follower[localapi.Names, dns.Zone]{make: zoneOf, same: sameZone}
+	settings := &follower[api.DNS, dns.Settings]{make: settingsOf, same: func(a, b *dns.Settings) bool { return reflect.DeepEqual(a, b) }}
 	return dns.Config{
-		Log: log,
-		Zone: func() *dns.Zone {
-			n := node.Names()
-			if p := last.Load(); p != nil && p.names == n {
-				return p.zone
-			}
-			p := &pair{n, zoneOf(n)}
-			last.Store(p)
-			return p.zone
-		},
+		Log:         log,
+		Zone:        func() *dns.Zone { return zone.get(node.Names()) },
+		Settings:    func() *dns.Settings { return settings.get(node.DNS()) },
+		Bootstrap:   func() []string { return bootstrapNames(node.Relays()) },
+		DialOverlay: node.DialContext,
 		Lookup: func(ctx context.Context, name string, addr netip.Addr) (dns.Host, error) {
 			if name == "" {
 				name = addr.String()
@@ -58,6 +58,32 @@ func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 	}
 }
 
+// follower turns snapshots of one kind into another, and returns the same
+// pointer as long as what is in it is the same.
+type follower[From, To any] struct {
+	make func(*From) *To
+	same func(a, b *To) bool
+	last atomic.Pointer[followed[From, To]]
+}
+
+type followed[From, To any] struct {
+	from *From
+	to   *To
+}
+
+func (f *follower[From, To]) get(from *From) *To {
+	last := f.last.Load()
+	if last != nil && last.from == from {
+		return last.to
+	}
+	next := &followed[From, To]{from, f.make(from)}
+	if last != nil && f.same(last.to, next.to) {
+		next.to = last.to
+	}
+	f.last.Store(next)
+	return next.to
+}
+
 // zoneOf makes the resolver's zone of the node's names.
 func zoneOf(n *localapi.Names) *dns.Zone {
 	if n == nil {
@@ -74,6 +100,13 @@ func zoneOf(n *localapi.Names) *dns.Zone {
 	return z
 }
 
+// sameZone is equality but for the serial: who is online is no matter of
+// names.
+func sameZone(a, b *dns.Zone) bool {
+	return a.Ready == b.Ready && a.Suffix == b.Suffix && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 &&
+		a.Complete == b.Complete && slices.Equal(a.Hosts, b.Hosts)
+}
+
 func hostOf(p localapi.Peer, suffix string) dns.Host {
 	name := p.Name
 	if rel, ok := strings.CutSuffix(p.FQDN, "."+suffix); ok && suffix != "" {
@@ -82,16 +115,98 @@ func hostOf(p localapi.Peer, suffix string) dns.Host {
 	return dns.Host{Name: name, IPv4: p.IPv4, IPv6: p.IPv6}
 }
 
+// settingsOf makes the resolver's settings of what the server sent; nil of
+// nil.
+func settingsOf(d *api.DNS) *dns.Settings {
+	if d == nil {
+		return nil
+	}
+	s := &dns.Settings{
+		Search: d.Search, LANNamesWin: d.LANNamesWin, Nameservers: nameserversOf(d.Nameservers),
+		Wildcards: d.Wildcards, TTL: d.TTL, StopRebinding: d.StopRebinding, RebindingAllowed: d.RebindingAllowed,
+		KeepBrowsers: d.KeepBrowsers, NoStale: d.NoStale, PortalURL: d.PortalURL, QueryLog: d.QueryLog,
+	}
+	for _, r := range d.Routes {
+		s.Routes = append(s.Routes, dns.Route{Suffix: r.Suffix, Nameservers: nameserversOf(r.Nameservers)})
+	}
+	for _, r := range d.Records {
+		s.Records = append(s.Records, dns.Record(r))
+	}
+	for _, a := range d.Aliases {
+		s.Aliases = append(s.Aliases, dns.Alias(a))
+	}
+	return s
+}
+
+func nameserversOf(l []api.Nameserver) []dns.Nameserver {
+	var out []dns.Nameserver
+	for _, n := range l {
+		out = append(out, dns.Nameserver(n))
+	}
+	return out
+}
+
+// bootstrapNames are the host names of the server and its relays.
+func bootstrapNames(l []localapi.Relay) []string {
+	var out []string
+	add := func(host string) {
+		if _, err := netip.ParseAddr(host); err != nil && host != "" {
+			out = append(out, host)
+		}
+	}
+	for _, r := range l {
+		for _, u := range r.URLs {
+			if u, err := url.Parse(u); err == nil {
+				add(u.Hostname())
+			}
+		}
+		for _, s := range r.STUN {
+			if host, _, err := net.SplitHostPort(s); err == nil {
+				add(host)
+			}
+		}
+	}
+	return out
+}
+
+// answerOf is the resolver's answer as the local API sends it.
+func answerOf(a dns.Answer, err error) (localapi.DNSAnswer, error) {
+	if err != nil {
+		return localapi.DNSAnswer{}, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("dns query: %v", err)}
+	}
+	out := localapi.DNSAnswer{
+		Schema: "dns/1", Name: a.Name, Rcode: a.Rcode, Answers: a.Answers, Authority: a.Authority,
+		Source: a.Source, Note: a.Note, Steps: []localapi.DNSStep{},
+	}
+	for _, st := range a.Steps {
+		out.Steps = append(out.Steps, localapi.DNSStep(st))
+	}
+	return out, nil
+}
+
 // queryDNS is the resolver as the local API sees it.
 func queryDNS(s *dns.Server) func(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error) {
 	return func(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error) {
-		a, err := s.Query(ctx, name, qtype)
-		if err != nil {
-			return localapi.DNSAnswer{}, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("dns query: %v", err)}
-		}
-		return localapi.DNSAnswer{
-			Schema: "dns/1", Name: a.Name, Rcode: a.Rcode, Answers: a.Answers, Authority: a.Authority,
-			Source: a.Source, Note: a.Note,
-		}, nil
+		return answerOf(s.Query(ctx, name, qtype))
 	}
+}
+
+// resolverAPI is the rest of it: status, trace, flush.
+func resolverAPI(s *dns.Server) *localapi.Resolver {
+	return &localapi.Resolver{
+		Trace: func(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error) {
+			return answerOf(s.Trace(ctx, name, qtype))
+		},
+		Status: func() any { return s.Status() },
+		Flush:  s.Flush,
+	}
+}
+
+// resolverHealth is what needs attention about names.
+func resolverHealth(s *dns.Server) []localapi.Health {
+	var out []localapi.Health
+	for _, h := range s.Health() {
+		out = append(out, localapi.Health{Code: h.Code, Message: h.Message})
+	}
+	return out
 }

@@ -16,6 +16,7 @@
 //	POST /v1/wait      WaitRequest         -> 204
 //	GET  /v1/netcheck                      -> Netcheck
 //	POST /v1/dns       DNSRequest          -> DNSAnswer
+//	     /v1/dns/…                         see Resolver
 //	GET  /v1/dns/os                        -> OSDNS
 //	POST /v1/dial      ?network=&addr=     -> 101, then the connection (stream.go)
 //
@@ -249,13 +250,14 @@ type DNSRequest struct {
 
 // DNSAnswer is what the daemon's resolver answers.
 type DNSAnswer struct {
-	Schema    string   `json:"schema"` // "dns/1"
-	Name      string   `json:"name"`
-	Rcode     string   `json:"rcode"`   // "NOERROR", "NXDOMAIN", ...
-	Answers   []string `json:"answers"` // records in presentation form
-	Authority []string `json:"authority"`
-	Source    string   `json:"source"` // "overlay" or the upstream that answered
-	Note      string   `json:"note"`   // the text of an extended error, if any
+	Schema    string    `json:"schema"` // "dns/1"
+	Name      string    `json:"name"`
+	Rcode     string    `json:"rcode"`   // "NOERROR", "NXDOMAIN", ...
+	Answers   []string  `json:"answers"` // records in presentation form
+	Authority []string  `json:"authority"`
+	Source    string    `json:"source"` // "overlay" or the upstream that answered
+	Note      string    `json:"note"`   // the text of an extended error, if any
+	Steps     []DNSStep `json:"steps"`  // how it was decided, of a trace
 }
 
 // Kind sorts errors by what the user can do about them. Each has one exit

@@ -50,6 +50,8 @@ type ServerConfig struct {
 	// OSDNS is what was done about the system's DNS, nil for a daemon that
 	// does nothing about it.
 	OSDNS func() OSDNS
+	// Resolver is what else there is to say about names, or nil.
+	Resolver *Resolver
 	// Group says that the socket is open to a group: the kernel has checked
 	// who could connect.
 	Group bool
@@ -74,6 +76,9 @@ func NewServer(cfg ServerConfig) *Server {
 	mux.HandleFunc("POST /v1/wait", s.wait)
 	mux.HandleFunc("GET /v1/netcheck", s.netcheck)
 	mux.HandleFunc("POST /v1/dns", s.query)
+	if cfg.Resolver != nil {
+		cfg.Resolver.handle(mux, s)
+	}
 	mux.HandleFunc("GET /v1/dns/os", s.osDNS)
 	mux.HandleFunc("POST /v1/dial", s.dial)
 	s.http = &http.Server{
