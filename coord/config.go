@@ -60,7 +60,8 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 		},
 		ServerURLs: n.URLs, ServerCAs: s.auth.ServerCAs(), NetworkCAs: s.auth.NetworkCAs(), Relays: relays,
 		Rules: v.rules, Directory: v.initiates, Lookup: v.lookup,
-		DNS: api.DNS{Search: []string{s.suffix}}, RenewAfter: renewAfter,
+		ReleaseKey: s.releaseKey(),
+		DNS:        api.DNS{Search: []string{s.suffix}}, RenewAfter: renewAfter,
 	}, nil
 }
 

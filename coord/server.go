@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"weft/coord/api"
 	"weft/coord/ca"
 	"weft/coord/console"
+	"weft/coord/install"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"
@@ -53,6 +55,7 @@ type ServerOptions struct {
 	Console        Address // TCP, plain HTTP on loopback: site
 	STUN           Address // UDP
 	TrustedProxies []netip.Prefix
+	Releases       string // directory of the release to hand out; "" is DATA/releases
 }
 
 // Server is a Service with everything that listens: nodes, relay, site, STUN,
@@ -72,6 +75,7 @@ type Server struct {
 	http    *http.Server // on plain
 	adminH  *http.Server
 	console *console.Console
+	release *install.Releases
 
 	cancel context.CancelFunc // ends the goroutines that wg counts
 	wg     sync.WaitGroup
@@ -120,6 +124,11 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if s.admin, err = listenAdmin(o.Data); err != nil {
 		return nil, err
 	}
+	if o.Releases == "" {
+		o.Releases = filepath.Join(o.Data, "releases")
+	}
+	s.release = install.New(o.Releases, o.Log)
+	s.Service.releaseKey = s.release.Key
 	s.build()
 	s.start()
 	return s, nil
@@ -272,7 +281,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Backend: &backend{s.Service}, Log: s.log, Now: s.now, TrustedProxies: s.trusted})
+	s.console = console.New(console.Config{Backend: &backend{s.Service}, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
 	site := s.siteHandler()
 	s.link = link.NewServer(link.ServerConfig{
 		Certificate: func() *tls.Certificate {
@@ -393,6 +402,7 @@ func (s *Server) close() error {
 	wg.Wait()
 	s.closeListeners()
 	s.wg.Wait()
+	s.release.Close()
 	return errors.Join(append(errs, s.Service.Close())...)
 }
 

@@ -95,6 +95,9 @@ type Service struct {
 	suffix   string
 	started  time.Time
 	created  bool // the network was made by this start
+	// releaseKey returns the public key of the release that the server hands
+	// out, nil for none.
+	releaseKey func() []byte
 
 	index    *index
 	presence *presence.Table
@@ -172,6 +175,8 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		return nil, err
 	}
 	s = &Service{
+		releaseKey: func() []byte { return nil },
+
 		data: o.Data, software: o.Software, life: o.NodeLife, log: o.Log, now: o.Now,
 		lock: lock, auth: auth, store: st, network: n.ID, ipv4: n.IPv4, ipv6: n.IPv6, suffix: n.Suffix,
 		started: o.Now(), created: isNew,

@@ -1,11 +1,15 @@
 package coord
 
 import (
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
+
+	"weft/coord/install"
 )
 
 // siteHandler is the public site: the console, and a word for whoever watches
@@ -22,8 +26,41 @@ func (s *Server) siteHandler() http.Handler {
 		}
 		w.Write([]byte("ok\n"))
 	})
+	handout := s.release.Handler(s.baseOf, s.sitePin)
+	mux.Handle("GET /install", handout)
+	mux.Handle("GET /install/", handout)
 	mux.Handle("/", s.console)
 	return mux
+}
+
+// baseOf is this server's address as a request named it, if it is one that
+// devices may use, else the first of those.
+func (s *Server) baseOf(r *http.Request) string {
+	urls := s.Network().URLs
+	for _, raw := range urls {
+		if u, err := url.Parse(raw); err == nil && u.Host == r.Host {
+			return raw
+		}
+	}
+	return urls[0]
+}
+
+// sitePin pins the key of a site certificate of our own making.
+func (s *Server) sitePin() string {
+	leaf, err := x509.ParseCertificate(s.site.Certificate[0])
+	if err != nil {
+		return ""
+	}
+	return install.Pin(leaf)
+}
+
+// installLine is what a user pastes on a device, "" while there is no release
+// to install.
+func (s *Server) installLine(token string) string {
+	if _, err := s.release.Current(); err != nil {
+		return ""
+	}
+	return install.Line(s.Network().URLs[0], s.sitePin(), token)
 }
 
 // remoteAddr is the client's address behind a trusted reverse proxy: the last

@@ -43,6 +43,7 @@ WEFT_TRUSTED_PROXY, lists separated by commas.`,
 	f.StringVar(&o.ipv4, "ipv4", "", "range of the devices' IPv4 addresses (default "+coord.DefaultIPv4+")")
 	f.StringVar(&o.suffix, "suffix", "", "domain of the devices' names (default "+coord.DefaultSuffix+")")
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
+	f.StringVar(&o.releases, "releases", "", "directory of the release to hand out, made with scripts/release (default DATA/releases)")
 	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
 	return cmd
 }
@@ -52,6 +53,7 @@ type serveOptions struct {
 	urls, proxies         []string
 	ipv4, suffix          string
 	logLevel              string
+	releases              string
 }
 
 func (o *serveOptions) serve(cmd *cobra.Command) error {
@@ -120,6 +122,7 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 		}
 		so.TrustedProxies = append(so.TrustedProxies, prefix.Masked())
 	}
+	so.Releases = o.releases
 	return so, nil
 }
 

@@ -18,6 +18,10 @@ type Config struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 
+	// InstallLine returns the line that installs a node and joins with a
+	// token, "" while the server has no release to install. nil: never.
+	InstallLine func(token string) string
+
 	// TrustedProxies may set X-Forwarded-For and X-Forwarded-Proto.
 	TrustedProxies []netip.Prefix
 
@@ -40,6 +44,7 @@ type Console struct {
 	log          *slog.Logger
 	now          func() time.Time
 	trusted      []netip.Prefix
+	installLine  func(token string) string // nil: never
 	idle, maxAge time.Duration
 	heartbeat    time.Duration
 	mux          *http.ServeMux
@@ -58,19 +63,21 @@ type Console struct {
 // New makes a Console. It starts nothing.
 func New(cfg Config) *Console {
 	c := &Console{
-		backend:   cfg.Backend,
-		log:       cfg.Log,
-		now:       cfg.Now,
-		trusted:   cfg.TrustedProxies,
-		idle:      cfg.IdleTimeout,
-		maxAge:    cfg.MaxAge,
-		heartbeat: cfg.Heartbeat,
-		mux:       http.NewServeMux(),
-		cross:     http.NewCrossOriginProtection(),
-		hashing:   make(chan struct{}, 2),
-		testing:   make(chan struct{}, 8),
-		streams:   make(map[*stream]struct{}),
-		shown:     make(map[string]shownToken),
+		backend: cfg.Backend,
+		log:     cfg.Log,
+		now:     cfg.Now,
+		trusted: cfg.TrustedProxies,
+
+		installLine: cfg.InstallLine,
+		idle:        cfg.IdleTimeout,
+		maxAge:      cfg.MaxAge,
+		heartbeat:   cfg.Heartbeat,
+		mux:         http.NewServeMux(),
+		cross:       http.NewCrossOriginProtection(),
+		hashing:     make(chan struct{}, 2),
+		testing:     make(chan struct{}, 8),
+		streams:     make(map[*stream]struct{}),
+		shown:       make(map[string]shownToken),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -67,6 +67,7 @@ type joinView struct {
 	Key    keyView
 	Token  string // "" when it is not shown any more
 	QR     template.HTML
+	Line   string       // installs and joins; "" when there is no release
 	Joined []deviceView // newest first
 	More   string       // how many joined beyond those listed
 	Test   *testView    // of the newest
@@ -96,6 +97,9 @@ func (c *Console) join(v *visit) error {
 	if view.Key.Open {
 		if t := c.heldToken(id, v.session.ID); len(t) <= 2000 && tokenPattern.MatchString(t) {
 			view.Token = t
+			if c.installLine != nil {
+				view.Line = c.installLine(t)
+			}
 			if view.QR, err = qrSVG(t); err != nil {
 				c.log.Warn("draw QR code", "err", err)
 			}
