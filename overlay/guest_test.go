@@ -2,7 +2,6 @@ package overlay_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -233,6 +232,7 @@ func TestServerAwayOtherRelay(t *testing.T) {
 	if st := phone.Status(); st.Self.Relay != "far" {
 		t.Errorf("phone: %+v", st)
 	}
+	w.until("the phone says that the server is away", func() bool { return !phone.Status().Server.Online })
 	// The relay needs no server to start either.
 	far.r.Close()
 	far.start()
@@ -250,6 +250,7 @@ func TestServerAwayOtherRelay(t *testing.T) {
 		d, err := w.svc.FindDevice(t.Context(), "pi")
 		return err == nil && w.svc.Home(d.ID) == "far"
 	})
+	w.until("the phone says that the server is back", func() bool { return phone.Status().Server.Online })
 	fresh := w.node("fresh")
 	say(t, fresh.dial("tcp", "pi:7"), "from a device that joined just now")
 }
@@ -273,7 +274,4 @@ func TestNowhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("the phone has left the relay that was removed", func() bool { return phone.Status().Self.Relay == "server" })
-	if errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
 }
