@@ -26,13 +26,13 @@ func (l *kernelLink) guard(v4, v6 netip.Addr) error {
 	if g := l.guarded; g != nil && g.v4 == v4 && g.v6 == v6 {
 		return g.err
 	}
-	err := nft(guardRules(l.name, v4, v6))
+	err := nft(guardRules(l.name, v4, v6, l.more))
 	l.guarded = &guarded{v4, v6, err}
 	return err
 }
 
 // guardRules makes the table, as a transaction that replaces it.
-func guardRules(name string, v4, v6 netip.Addr) string {
+func guardRules(name string, v4, v6 netip.Addr, more []netip.Addr) string {
 	table := "inet weft-" + name
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s\ndelete table %s\n", table, table)
@@ -41,11 +41,15 @@ func guardRules(name string, v4, v6 netip.Addr) string {
 	}
 	// Before connection tracking, and before any port is forwarded (DNAT).
 	fmt.Fprintf(&b, "table %s {\n\tchain guard {\n\t\ttype filter hook prerouting priority raw - 10; policy accept;\n", table)
-	if v4.IsValid() {
-		fmt.Fprintf(&b, "\t\tip daddr %s iifname != { \"lo\", %q } drop\n", v4, name)
-	}
-	if v6.IsValid() {
-		fmt.Fprintf(&b, "\t\tip6 daddr %s iifname != { \"lo\", %q } drop\n", v6, name)
+	for _, ip := range append([]netip.Addr{v4, v6}, more...) {
+		if !ip.IsValid() {
+			continue
+		}
+		family := "ip"
+		if ip.Is6() {
+			family = "ip6"
+		}
+		fmt.Fprintf(&b, "\t\t%s daddr %s iifname != { \"lo\", %q } fib daddr type local drop\n", family, ip, name)
 	}
 	b.WriteString("\t}\n}\n")
 	return b.String()

@@ -27,6 +27,7 @@ type kernelLink struct {
 	// Constant after openLink.
 	nl    *netlink.Handle
 	name  string
+	more  []netip.Addr // Config.Guard
 	index int
 	kept  bool // it was there before us and stays
 
@@ -45,7 +46,7 @@ func open(cfg Config) (device, link, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open netlink: %w", err)
 	}
-	l := &kernelLink{nl: nl, name: cfg.Name}
+	l := &kernelLink{nl: nl, name: cfg.Name, more: cfg.Guard}
 	dev, err := l.open(cfg)
 	if err != nil {
 		nl.Close()

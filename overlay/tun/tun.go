@@ -95,6 +95,10 @@ type Config struct {
 	// kernel delivers.
 	Inbound Inbound
 
+	// Guard are further addresses of this machine that are for itself and for
+	// what comes from the interface only, as the overlay addresses are.
+	Guard []netip.Addr
+
 	// Warn and Clear say what needs the owner's attention, and when it has
 	// passed. They are called from SetAddrs, SetRanges and a goroutine of the
 	// Net. Either may be nil.
