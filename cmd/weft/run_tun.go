@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 
+	"weft/dns"
 	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/localapi"
@@ -23,6 +25,7 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 	n, err := tun.New(tun.Config{
 		Name:    name,
 		Inbound: inbound,
+		Guard:   []netip.Addr{dns.ServiceAddr},
 		Warn:    func(code, message string) { d.node.Load().Warn(code, message) },
 		Clear:   func(code string) { d.node.Load().Clear(code) },
 		Gone:    func(err error) { d.failed <- fmt.Errorf("--tun %w", err) },
