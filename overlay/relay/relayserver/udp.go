@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -19,12 +18,12 @@ import (
 
 // The UDP port: STUN and lanes.
 //
-// The way of a datagram: udpLoop.run takes a batch from the socket (udp_linux.go
-// many at once, with offloads; udp_other.go one by one), cuts it into runs of
-// one lane and asks route where each goes; what is not lane data is given to
-// answer. One goroutine per socket does all this. It takes no lock, makes no
-// garbage per datagram, never waits for a receiver, and what does not fit in
-// the socket's buffer is lost, as in any router.
+// The way of a datagram on Linux: udpLoop (udp_linux.go) takes a batch from the
+// socket, cuts it into runs of one lane and asks route where each goes; what is
+// not lane data is given to answer. One goroutine per socket does all this. It
+// takes no lock, makes no garbage per datagram, never waits for a receiver, and
+// what does not fit in the socket's buffer is lost, as in any router. Elsewhere
+// plainLoop (udp_plain.go) does the same datagram by datagram.
 
 const (
 	// cookieLife is how old a challenge may be that is answered.
@@ -36,7 +35,15 @@ const (
 	// burst of a few milliseconds is lost.
 	udpBuffer = 7 << 20
 	maxUDP    = 64 << 10
+	maxErrors = 1000 // of a socket in a row
 )
+
+// UDPConn is a UDP socket as ServeUDP uses it. *net.UDPConn is one.
+type UDPConn interface {
+	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
+	SetReadDeadline(time.Time) error
+}
 
 // binding is where a side is: the address that proved that it receives.
 type binding struct {
@@ -50,24 +57,25 @@ type binding struct {
 // datagrams (package lane) on c until ctx ends, then returns nil; before, only
 // an error of the socket ends it. It does not close c. It may serve several
 // sockets, an IPv4 one and an IPv6 one for example, each called once. Lanes are
-// made while at least one is served.
-func (s *Server) ServeUDP(ctx context.Context, c *net.UDPConn) error {
+// made while at least one is served. A *net.UDPConn is served with all that the
+// system has for speed, any other socket (of a test's own internet) datagram by
+// datagram.
+func (s *Server) ServeUDP(ctx context.Context, c UDPConn) error {
 	sock, err := newUDPSocket(c)
 	if err != nil {
 		return err
 	}
-	l := newUDPLoop(s, sock)
 	s.lanes.serving.Add(1)
 	defer s.lanes.serving.Add(-1)
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := l.run(ctx); ctx.Err() == nil {
+	if err := s.runUDP(ctx, sock); ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
 
-// udpCore is what all platforms' loops share.
+// udpCore is what both loops share.
 type udpCore struct {
 	s    *Server
 	sock *udpSocket

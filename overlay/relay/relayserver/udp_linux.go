@@ -26,7 +26,6 @@ const (
 	txMessages  = 64
 	maxSegments = 64                  // of one message, by the kernel
 	maxGather   = 65535 - 8 - 40 - 64 // bytes of one message, with all heads
-	maxErrors   = 1000                // of the socket in a row
 )
 
 type mmsghdr struct {
@@ -36,8 +35,9 @@ type mmsghdr struct {
 
 // udpSocket is a socket that is served.
 type udpSocket struct {
-	raw syscall.RawConn
-	six bool // an IPv6 socket, which may carry IPv4 too
+	c   UDPConn
+	raw syscall.RawConn // nil: not one of the kernel
+	six bool            // an IPv6 socket, which may carry IPv4 too
 	gso atomic.Bool
 }
 
@@ -50,12 +50,16 @@ type udpWay struct {
 	infoLen int               // 0: not known
 }
 
-func newUDPSocket(c *net.UDPConn) (*udpSocket, error) {
-	raw, err := c.SyscallConn()
+func newUDPSocket(c UDPConn) (*udpSocket, error) {
+	k, ok := c.(*net.UDPConn)
+	if !ok {
+		return &udpSocket{c: c}, nil
+	}
+	raw, err := k.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	s := &udpSocket{raw: raw}
+	s := &udpSocket{c: c, raw: raw}
 	err = raw.Control(func(f uintptr) {
 		fd := int(f)
 		if sa, err := unix.Getsockname(fd); err == nil {
@@ -82,7 +86,14 @@ func newUDPSocket(c *net.UDPConn) (*udpSocket, error) {
 	return s, err
 }
 
-// udpLoop serves one socket. One goroutine uses it.
+func (s *Server) runUDP(ctx context.Context, sock *udpSocket) error {
+	if sock.raw == nil {
+		return (&plainLoop{udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log)}}).run(ctx)
+	}
+	return newUDPLoop(s, sock).run(ctx)
+}
+
+// udpLoop serves one socket of the kernel. One goroutine uses it.
 type udpLoop struct {
 	udpCore
 
@@ -232,6 +243,12 @@ func (u *udpLoop) take(i int, now int64) {
 // forward queues a run of datagrams of seg bytes each, the last one possibly
 // shorter.
 func (u *udpLoop) forward(to *binding, run []byte, seg int) {
+	if to.via.raw == nil {
+		for ; len(run) > 0; run = run[min(seg, len(run)):] {
+			u.s.lanes.one(to, run[:min(seg, len(run))])
+		}
+		return
+	}
 	if to.via != u.tx.sock {
 		u.flush()
 		u.tx.sock = to.via

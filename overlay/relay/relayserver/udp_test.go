@@ -46,6 +46,11 @@ func (e *laneEnd) LaneRebind(cert.NodeID) {
 // serveUDP serves a socket until the test ends.
 func serveUDP(t testing.TB, s *Server, network, address string) netip.AddrPort {
 	t.Helper()
+	return serveOn(t, s, network, address, func(c *net.UDPConn) UDPConn { return c })
+}
+
+func serveOn(t testing.TB, s *Server, network, address string, as func(*net.UDPConn) UDPConn) netip.AddrPort {
+	t.Helper()
 	a, err := net.ResolveUDPAddr(network, address)
 	if err != nil {
 		t.Fatal(err)
@@ -54,9 +59,10 @@ func serveUDP(t testing.TB, s *Server, network, address string) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
+	already := s.lanes.serving.Load()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.ServeUDP(ctx, c) }()
+	go func() { done <- s.ServeUDP(ctx, as(c)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -64,7 +70,7 @@ func serveUDP(t testing.TB, s *Server, network, address string) netip.AddrPort {
 		}
 		c.Close()
 	})
-	for s.lanes.serving.Load() == 0 {
+	for before := time.Now(); s.lanes.serving.Load() == already && time.Since(before) < patient; {
 		time.Sleep(time.Millisecond)
 	}
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -209,6 +215,29 @@ func TestLaneOverUDP(t *testing.T) {
 			}
 		})
 	}
+}
+
+// plainConn hides what a kernel's socket is.
+type plainConn struct{ UDPConn }
+
+func TestLaneDatagramByDatagram(t *testing.T) {
+	w := newWorld(t, Config{})
+	plain := serveOn(t, w.relay, "udp4", "127.0.0.1:0", func(c *net.UDPConn) UDPConn { return plainConn{c} })
+	fast := serveUDP(t, w.relay, "udp", ":0")
+	a, b, c := w.end("a", plain), w.end("b", plain), w.end("c", at(fast, "::1"))
+	for _, x := range []*laneEnd{b, c} {
+		w.pair(a, x)
+		for _, size := range []int{1, 1200, 9000} {
+			p := string(packet(uint32(size), size+8))
+			a.send(p)
+			x.want(p)
+			x.send(p)
+			a.want(p)
+		}
+	}
+	a.nothing()
+	b.nothing()
+	c.nothing()
 }
 
 // Both ends on sockets of their own at the relay.
