@@ -32,7 +32,6 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"
-	"weft/overlay/stun"
 )
 
 const (
@@ -368,7 +367,7 @@ func (r *Relay) start() {
 	r.cancel = cancel
 	r.wg.Go(func() { r.fail("listener", r.link.Serve(r.tcp)) })
 	if r.udp != nil {
-		r.wg.Go(func() { r.fail("STUN", stun.NewServer(r.log).Serve(ctx, r.udp)) })
+		r.wg.Go(func() { r.fail("UDP port", r.relay.ServeUDP(ctx, r.udp)) })
 	}
 	r.wg.Go(func() { r.syncLoop(ctx) })
 	r.wg.Go(func() { r.reportLoop(ctx) })
