@@ -32,7 +32,7 @@ func TestTUNAndUserSpace(t *testing.T) {
 	// Peers reach 22, 80 and 443 by way of the interface's own listeners, since
 	// there they listen on loopback only; 8000 and 7 are the kernel's.
 	m.DeviceHome.Resolver("127.0.0.1")
-	dev.Join(m.Server.NewKey().Token, "--tun", "weft0", "--dns", "127.0.0.1:53", "--inbound", "22=localhost:22,80=localhost:80,9=127.0.0.1:9,8000,7")
+	dev.Join(m.Server.NewKey().Token, "--tun", "weft0", "--dns", "127.0.0.1:53", "--os-dns", "off", "--inbound", "22=localhost:22,80=localhost:80,9=127.0.0.1:9,8000,7")
 	lap.Up(m.Server.NewKey().Token)
 	d, l := dev.Status().Self, lap.Status().Self
 	m.DeviceHome.Serve(":8000", lab.Page)
@@ -63,11 +63,11 @@ func TestTUNAndUserSpace(t *testing.T) {
 	})
 	t.Run("not from the LAN", func(t *testing.T) {
 		// A neighbour that sends to the overlay address by way of the LAN.
-		m.DeviceHome.Router.IP("route add "+d.IPv4+"/32 via 192.168.1.2", "addr add "+l.IPv4+"/32 dev lo")
+		m.DeviceHome.Router.IP("route add "+d.IPv4+"/32 via 192.168.1.2", "route add 100.100.100.100/32 via 192.168.1.2", "addr add "+l.IPv4+"/32 dev lo")
 		for _, c := range []struct {
 			network, to string
 			reached     bool
-		}{{"tcp", "192.168.1.2:8000", true}, {"tcp", d.IPv4 + ":8000", false}, {"tcp", d.IPv4 + ":80", false}} {
+		}{{"tcp", "192.168.1.2:8000", true}, {"tcp", d.IPv4 + ":8000", false}, {"tcp", d.IPv4 + ":80", false}, {"tcp", "100.100.100.100:53", false}} {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			conn, err := m.DeviceHome.Router.Dial(ctx, c.network, c.to)
 			cancel()
@@ -120,8 +120,8 @@ func TestTUNBoth(t *testing.T) {
 	m := lab.NewMeshNoNodes(t, bin)
 	dev, lap := m.Device, m.Laptop
 	dev.As, lap.As = lab.Root, lab.Root
-	dev.Join(m.Server.Token, "--tun", "weft0") // tagged: it may reach nobody
-	lap.Up(m.Server.NewKey().Token, "--tun", "weft0")
+	dev.Join(m.Server.Token, "--tun", "weft0", "--os-dns", "off") // tagged: it may reach nobody
+	lap.Up(m.Server.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
 	d, l := dev.Status().Self, lap.Status().Self
 	m.DeviceHome.Serve(":8000", blob)
 	m.LaptopHome.Serve(":8000", blob)
@@ -173,6 +173,40 @@ func TestTUNBoth(t *testing.T) {
 	}
 }
 
+// TestTUNDirect: the data moves from the relay to a direct path, large TCP
+// packets of the kernel to ones that a datagram carries.
+func TestTUNDirect(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t, bin)
+	host := l.Host("server")
+	s := l.Serve(host, ":8443", "https://"+host.Addr+":8443")
+	a, b := l.Node(l.Host("a"), "a"), l.Node(l.Host("b"), "b")
+	a.As, b.As = lab.Root, lab.Root
+	a.Join(s.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
+	b.Join(s.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
+	a.Host.Serve(":8000", blob)
+	self := a.Status().Self
+	for _, when := range []string{"from the first packet on", "direct"} {
+		for _, to := range []string{self.IPv4, "[" + self.IPv6 + "]"} {
+			if err := pull(b.Host, "http://"+to+":8000/"); err != nil {
+				t.Errorf("%s: pull from %s: %v", when, to, err)
+			}
+			if err := push(b.Host, "http://"+to+":8000/"); err != nil {
+				t.Errorf("%s: push to %s: %v", when, to, err)
+			}
+		}
+		l.Until(20*time.Second, "a direct path", func() bool {
+			for _, p := range b.Status().Peers {
+				if p.Name == "a" && p.Path == "direct" {
+					return true
+				}
+			}
+			b.Weft("ping", "-c", "1", "a")
+			return false
+		})
+	}
+}
+
 // TestTUNInterface: what becomes of interface and routes.
 func TestTUNInterface(t *testing.T) {
 	t.Parallel()
@@ -181,7 +215,7 @@ func TestTUNInterface(t *testing.T) {
 	m.DeviceHome.Serve(":8000", lab.Page)
 
 	// Without the right to.
-	r := dev.Host.Run(lab.Nobody, "weft", "run", "--state", dev.State, "--socket", dev.Sock, "--tun", "weft0")
+	r := dev.Host.Run(lab.Nobody, "weft", "run", "--state", dev.State, "--socket", dev.Sock, "--tun", "weft0", "--os-dns", "off")
 	oneLine(t, r)
 	if r.Code != 1 || !strings.Contains(r.Err, "CAP_NET_ADMIN") || !strings.Contains(r.Err, "leave --tun away") {
 		t.Errorf("without CAP_NET_ADMIN: %v", r)
@@ -204,7 +238,7 @@ func TestTUNInterface(t *testing.T) {
 		}
 	}
 
-	dev.Join(m.Server.NewKey().Token, "--tun", "weft0")
+	dev.Join(m.Server.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
 	lap.Up(m.Server.NewKey().Token)
 	self := dev.Status().Self
 	works := func() {
@@ -212,7 +246,7 @@ func TestTUNInterface(t *testing.T) {
 		fetch(t, lap, "http://kitchen-pi:8000/", 10*time.Second)
 	}
 	works()
-	if r := run("--socket", dev.Sock+"2", "--state", dev.State+"2", "--tun", "weft0"); r.Code != 1 {
+	if r := run("--socket", dev.Sock+"2", "--state", dev.State+"2", "--tun", "weft0", "--os-dns", "off"); r.Code != 1 {
 		t.Errorf("a second one on the same interface: %v", r)
 	}
 	have := func() string {
@@ -284,12 +318,12 @@ func TestTUNInterface(t *testing.T) {
 		t.Errorf("the daemon ended with %d", code)
 	}
 	gone("SIGTERM")
-	dev.Run("--tun", "weft0")
+	dev.Run("--tun", "weft0", "--os-dns", "off")
 	dev.Must("wait", "--timeout", "20s")
 	works()
 	dev.Kill()
 	gone("SIGKILL")
-	dev.Run("--tun", "weft0")
+	dev.Run("--tun", "weft0", "--os-dns", "off")
 	dev.Must("wait", "--timeout", "20s")
 	works()
 
@@ -301,7 +335,7 @@ func TestTUNInterface(t *testing.T) {
 
 	// CAP_NET_ADMIN is enough.
 	caps := m.DeviceHome.Start(lab.Root, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin",
-		"--", "weft", "run", "--state", m.Mkdir("caps"), "--socket", m.Dir+"/caps/sock", "--token-file", m.WriteFile("caps/token", m.Server.NewKey().Token), "--tun", "weft0")
+		"--", "weft", "run", "--state", m.Mkdir("caps"), "--socket", m.Dir+"/caps/sock", "--token-file", m.WriteFile("caps/token", m.Server.NewKey().Token), "--tun", "weft0", "--os-dns", "off")
 	m.Until(20*time.Second, "a daemon with CAP_NET_ADMIN alone", func() bool {
 		out, _ := exec.Command("ip", "-n", m.DeviceHome.Name, "addr").CombinedOutput()
 		return strings.Contains(string(out), "scope global weft0")
@@ -317,7 +351,7 @@ func TestTUNInterface(t *testing.T) {
 	// A persistent one with our mark is taken over, cleaned and left behind; on
 	// a host without IPv6.
 	m.DeviceHome.Sysctl("ipv6/conf/weft9/disable_ipv6", "1")
-	dev.Env = []string{"WEFT_TUN=weft9"}
+	dev.Env = []string{"WEFT_TUN=weft9", "WEFT_OS_DNS=off"}
 	dev.Run()
 	dev.Must("wait", "--timeout", "20s")
 	works()
