@@ -94,15 +94,9 @@ func (st *state) question(name, qtype string) (string, []uint16, error) {
 	} else {
 		return "", nil, fmt.Errorf("unknown record type %q", qtype)
 	}
-	for i := range len(name) {
-		if name[i] >= 0x80 {
-			ascii, err := asciiName(strings.TrimSuffix(name, "."))
-			if err != nil {
-				return "", nil, err
-			}
-			name = ascii
-			break
-		}
+	name, err := ASCIIName(name)
+	if err != nil {
+		return "", nil, err
 	}
 	if !strings.Contains(name, ".") && st.ix != nil {
 		name += "." + st.ix.apex
@@ -112,6 +106,17 @@ func (st *state) question(name, qtype string) (string, []uint16, error) {
 		return "", nil, fmt.Errorf("%q is not a domain name", name)
 	}
 	return name, types, nil
+}
+
+// ASCIIName makes the name that is asked for of one with letters beyond ASCII
+// ("küche" is xn--kche-0ra, RFC 5891). Any other stays as it is.
+func ASCIIName(name string) (string, error) {
+	for i := range len(name) {
+		if name[i] >= 0x80 {
+			return asciiName(strings.TrimSuffix(name, "."))
+		}
+	}
+	return name, nil
 }
 
 func typeByName(s string) (uint16, bool) {

@@ -291,7 +291,7 @@ func fakeDaemon() {
 		os.Exit(1)
 	}
 	resolver := dns.New(dnsConfig(node, slog.New(slog.DiscardHandler)))
-	srv := localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(resolver)})
+	srv := localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(resolver), Resolver: resolverAPI(resolver)})
 	go srv.Serve(l)
 	pl, err := proxy.Listen("127.0.0.1:0")
 	if err != nil {

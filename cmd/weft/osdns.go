@@ -318,29 +318,6 @@ ExecStopPost=weft dns restore`,
 	}
 }
 
-func dnsStatusCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "status",
-		Short:             "Show what was found, set and why about this machine's DNS",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := client(cmd).OSDNS(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if *asJSON {
-				return cli.PrintJSON(cmd.OutOrStdout(), s)
-			}
-			printOSDNS(cmd, s)
-			return nil
-		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
-}
-
 // dnsSettings are what the owner decided that matters to the system.
 func dnsSettings(node *overlay.Node) (s dns.Settings) {
 	a := node.DNS()

@@ -43,6 +43,8 @@ type runOptions struct {
 	tun, inbound     string
 	proxy, dns       string
 	osDNS            string
+	endpoint         string
+	portmap          string
 	socket           string
 	socketGroup      string
 	verbose          bool
@@ -83,6 +85,8 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
 	f.StringVar(&o.osDNS, "os-dns", "auto", "with --tun: make the resolver part of this machine's DNS (auto) or leave that alone (off)")
+	f.StringVar(&o.endpoint, "endpoint", "", "ADDRESS:PORT,... at which a router forwards UDP to the same port of this machine")
+	f.StringVar(&o.portmap, "portmap", "auto", "ask the router to forward a UDP port, by PCP, NAT-PMP or UPnP (auto), or do not (off)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens in detail")
 	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket too")
 	f.String("socket", "", "the daemon's socket (default "+defaultSocket()+")")
@@ -165,6 +169,10 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	if err != nil {
 		return err
 	}
+	udp, err := o.udp()
+	if err != nil {
+		return err
+	}
 	// The state directory comes first: two daemons on one of them would be
 	// one identity twice, and its lock says so best (in Start). Its parents
 	// hold the default socket too.
@@ -196,6 +204,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		Version:   cli.Version(),
 		BuildTime: buildTime(),
 		Log:       log,
+		UDP:       udp,
 	})
 	if err != nil {
 		network.Close()
@@ -337,11 +346,13 @@ func (d *services) dnsAddr() string {
 // serve starts everything. The resolver answers weft dns query even without a
 // port of its own.
 func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger) {
-	d.dns = dns.New(dnsConfig(node, log))
+	names := dnsConfig(node, log)
+	names.System = d.osDNS.base
+	d.dns = dns.New(names)
+	d.osDNS.serve(node, d.dns) // it knows the machine's own resolvers
 	if d.dnsListener != nil {
 		d.dns.Serve(d.dnsPacket, d.dnsListener)
 	}
-	d.osDNS.serve(node, d.dns)
 	if d.proxyListener != nil {
 		d.proxy = proxy.New(proxy.Config{Node: node, Log: log})
 		go func() {
@@ -350,7 +361,10 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 			}
 		}()
 	}
-	d.api = localapi.NewServer(localapi.ServerConfig{Node: syncedNode{node, d.osDNS}, DNS: queryDNS(d.dns), OSDNS: d.osDNS.status(), Group: d.group, Log: log})
+	d.api = localapi.NewServer(localapi.ServerConfig{
+		Node: syncedNode{node, d.osDNS}, Health: func() []localapi.Health { return resolverHealth(d.dns) },
+		DNS: queryDNS(d.dns), Resolver: resolverAPI(d.dns), OSDNS: d.osDNS.status(), Group: d.group, Log: log,
+	})
 	go func() {
 		if err := d.api.Serve(sock); !errors.Is(err, http.ErrServerClosed) {
 			d.failed <- fmt.Errorf("local API: %w", err)
