@@ -117,6 +117,7 @@ const (
 	LaneAbsent LaneReason = 1 // the peer is not connected here, or not any more
 	LaneFull   LaneReason = 2 // this node, or all together, have as many as they may
 	LaneOff    LaneReason = 3 // the relay has no UDP port
+	LaneIdle   LaneReason = 4 // nobody sent anything for lane.Info's Idle
 )
 
 func (r LaneReason) String() string {
@@ -127,6 +128,8 @@ func (r LaneReason) String() string {
 		return "the relay has no room for another lane"
 	case LaneOff:
 		return "the relay has no UDP port"
+	case LaneIdle:
+		return "nothing was sent for a while"
 	}
 	return fmt.Sprintf("reason %d", uint8(r))
 }

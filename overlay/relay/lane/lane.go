@@ -44,12 +44,11 @@
 //
 // Take data only from the relay's UDP address and only with Info.Recv.
 //
-// A lane ends with either side's connection to the relay (LaneGone tells the
-// other side), and silently when neither side sent anything for Info.Idle: a
-// node that wants to send after more than half of that asks for the lane
-// anew. Asking is cheap and changes nothing while the lane exists: the same
-// Info comes again. A lane that came anew has other ids and keys and takes the
-// place of the old one.
+// A lane ends with either side's connection to the relay, and when neither
+// side sent anything for Info.Idle; LaneGone tells whoever is still connected.
+// Then ask anew, when there is something to send. Asking is cheap and changes
+// nothing while the lane exists: the same Info comes again. A lane that came
+// anew has other ids and keys and takes the place of the old one.
 package lane
 
 import (
@@ -91,8 +90,8 @@ type Info struct {
 	Send ID // of what this node sends, and of its control datagrams
 	Recv ID // of what it receives
 	Key  Key
-	// Idle is after how long without datagrams the relay forgets the lane, in
-	// whole seconds up to 65,535.
+	// Idle is after how long without datagrams, give or take 30 s, the relay
+	// forgets the lane; in whole seconds up to 65,535.
 	Idle time.Duration
 }
 

@@ -163,13 +163,12 @@ func (l *lanes) end(c *client) {
 	}
 }
 
-// sweep forgets idle lanes. Nobody is told: that would wake a device for a
-// lane that nobody uses.
+// sweep forgets idle lanes. Both nodes are told: a lane that one believes in
+// and that is not there costs it the way to the other.
 func (l *lanes) sweep() {
 	now, idle := l.s.now(), int64(l.s.cfg.Limits.LaneIdle)
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var old []*laneSide
+	l.mu.Lock()
 	l.table.each(func(x *laneSide) {
 		if x.asker && now-max(x.used.Load(), x.other.used.Load()) > idle {
 			old = append(old, x)
@@ -181,6 +180,11 @@ func (l *lanes) sweep() {
 	l.timer = nil
 	if l.sides > 0 && l.s.ctx.Err() == nil {
 		l.timer = time.AfterFunc(laneSweep, l.sweep)
+	}
+	l.mu.Unlock()
+	for _, x := range old {
+		x.owner.sendPeer(relay.TypeLaneGone, x.other.owner.id, byte(relay.LaneIdle))
+		x.other.owner.sendPeer(relay.TypeLaneGone, x.owner.id, byte(relay.LaneIdle))
 	}
 }
 

@@ -262,9 +262,8 @@ func TestLaneIdles(t *testing.T) {
 		if n := st.s.Stats().Lanes; n != 0 {
 			t.Fatal("an idle lane is kept")
 		}
-		if len(a.take(relay.TypeLaneGone))+len(b.take(relay.TypeLaneGone)) != 0 {
-			t.Error("devices are woken for it")
-		}
+		a.wantOne(relay.TypeLaneGone, b.id, string(rune(relay.LaneIdle)))
+		b.wantOne(relay.TypeLaneGone, a.id, string(rune(relay.LaneIdle)))
 		if st.s.lanes.timer != nil {
 			t.Error("looks after lanes that are not there")
 		}
