@@ -111,8 +111,8 @@ func (p *peers) probe(id cert.NodeID, from bind.Way, m probe.Message) {
 	now := time.Now()
 	if m.Kind == probe.Ping {
 		q.path.agent.Ping(now, via, m.Tx, m.Size)
-	} else {
-		q.path.agent.Pong(now, via, m.Tx)
+	} else if q.path.agent.Pong(now, via, m.Tx) && from.Kind == bind.Direct && from.Socket == nil {
+		p.paths.gatherer.Observed(from.Addr, m.Observed)
 	}
 	p.act(q, now)
 }

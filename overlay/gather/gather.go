@@ -295,8 +295,16 @@ func (g *Gatherer) Observed(from, seen netip.AddrPort) {
 	clean := func(a netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 	}
+	from, seen = clean(from), clean(seen)
+	for _, c := range g.Snapshot().Candidates {
+		// What came in at a forwarded port goes out from there, too: that is
+		// not the NAT's doing.
+		if c.Addr == seen && (c.Type == path.TypeMapped || c.Type == path.TypeManual) {
+			return
+		}
+	}
 	g.mu.Lock()
-	ok := g.round != nil && g.round.observe(time.Now(), clean(from), clean(seen))
+	ok := g.round != nil && g.round.observe(time.Now(), from, seen)
 	g.mu.Unlock()
 	if ok {
 		tell(g.kick)

@@ -602,6 +602,7 @@ func TestPortMapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
 		defer in.Close()
+		stunServer(t, in.Host("relay1", "192.0.2.1"))
 		home := in.NAT("home", overlaytest.PortRestricted, "198.51.100.7")
 		h := home.Host("pi", "192.168.1.10")
 		router := home.Host("router", "192.168.1.1")
@@ -654,6 +655,17 @@ func TestPortMapping(t *testing.T) {
 		if last := n.snaps[len(n.snaps)-1]; !slices.Equal(last.Candidates, want) {
 			t.Errorf("told %v", last.Candidates)
 		}
+		// What a peer sees of the mapping says nothing about the NAT.
+		n.SetServers([]string{"192.0.2.1:3478"})
+		check(n)
+		n.Observed(netip.MustParseAddrPort("203.0.113.9:1"), want[1].Addr)
+		n.Observed(netip.MustParseAddrPort("203.0.113.9:1"), want[0].Addr)
+		synctest.Wait()
+		if s := n.Snapshot(); s.NAT().IPv4 != path.MappingUnknown || !s.IPv4.UDP {
+			t.Errorf("%+v", s.IPv4)
+		}
+		n.SetServers(nil)
+		check(n)
 		// In use for hours, without a round.
 		sends := n.sends
 		for range 40 {

@@ -192,6 +192,8 @@ func (a *Agent) SetLocal(now time.Time, local Local) {
 // copies.
 func (a *Agent) SetRemote(now time.Time, remote Remote) {
 	t := a.at(now)
+	news := !a.told || a.remote.NAT != remote.NAT
+	had := len(a.remote.Candidates)
 	a.told = true
 	a.remote.NAT = remote.NAT
 	a.remote.Candidates = a.remote.Candidates[:0]
@@ -215,12 +217,15 @@ func (a *Agent) SetRemote(now time.Time, remote Remote) {
 				continue
 			}
 			// It joins the round that is under way.
-			l.next = t
+			l.next, news = t, true
 		}
 		l.listed, l.typ = true, c.Type
 	}
 	a.dropLinks(func(l *link) bool { return !l.listed && l.typ != TypeSeen && !l.via.Lane && l.via != a.cur })
-	a.asked(t)
+	if news || had != len(a.remote.Candidates) {
+		a.asked(t)
+	}
+	a.step(t)
 }
 
 // CallMe says that the peer probes now and wants to be probed.
@@ -309,16 +314,17 @@ func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
 	a.step(t)
 }
 
-// Pong says that an authentic pong came.
-func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) {
+// Pong says that an authentic pong came, and reports whether it was the answer
+// to an open ping.
+func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 	t := a.at(now)
 	l := a.find(via)
 	if l == nil {
-		return
+		return false
 	}
 	i := slices.IndexFunc(l.open[:], func(p ping) bool { return p.at != 0 && p.tx == tx })
 	if i < 0 {
-		return
+		return false
 	}
 	p := l.open[i]
 	l.open[i] = ping{}
@@ -342,6 +348,7 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) {
 		a.forgiveUntil(l, p.at)
 	}
 	a.step(t)
+	return true
 }
 
 // hear notes a sign of the peer by a way.

@@ -1,0 +1,22 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+
+	"weft/overlay/gather"
+	"weft/overlay/localapi"
+)
+
+// Gather looks where this node can be reached, over its own sockets, for weft
+// netcheck. It implements localapi.Gatherer.
+func (n *Node) Gather(ctx context.Context) (*gather.Snapshot, error) {
+	r := n.active.Load()
+	if r == nil || r.peers.paths.gatherer == nil {
+		return nil, errors.New("this node has no UDP socket now")
+	}
+	r.peers.paths.servers()
+	return r.peers.paths.gatherer.Check(ctx)
+}
+
+var _ localapi.Gatherer = (*Node)(nil)
