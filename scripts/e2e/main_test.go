@@ -14,7 +14,8 @@
 //
 //	job_test.go        the main job: everything a user does
 //	names_test.go      dig
-//	ways_test.go       443 only, nginx, an HTTP proxy, a relay of its own
+//	ways_test.go       443 only, nginx, an HTTP proxy
+//	relay_test.go      a relay of its own, and the server away
 //	tokens_test.go     tokens and hostnames that are no good
 //	state_test.go      state directories, daemons, ports
 //	offline_test.go    peers that are off, or deleted
