@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -158,5 +159,78 @@ func TestPortMapping(t *testing.T) {
 				t.Error("gets through after removal")
 			}
 		})
+	}
+}
+
+// Two hard NATs, one of which makes port mappings: direct, without a scan.
+func TestPortMappingMakesDirect(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t, bin)
+	host := l.Host("server")
+	server := l.Serve(host, ":8443", "https://"+host.Addr+":8443")
+	pi, lap := gatewayHome(t, l, "pi", "enable_natpmp=yes", "enable_upnp=yes"), l.Home("lap")
+	const hard = `table ip home {
+	chain nat {
+		oifname "eth0" masquerade random,fully-random
+	}
+`
+	pi.Router.NFT("flush chain ip home nat\n" + hard + "}\n")
+	lap.Router.NFT("flush chain ip home nat\nflush chain ip home forward\n" + hard + `
+	chain forward {
+		iifname "lan" accept
+		ct state established,related accept
+	}
+}
+`)
+	lap.Router.IP("route add " + outside + "/32 via " + pi.Router.Addr)
+	device, laptop := l.Node(pi.Namespace, "kitchen-pi"), l.Node(lap.Namespace, "laptop")
+	device.Join(server.Token)
+	laptop.Up(server.NewKey().Token)
+	if rules := mappings(pi); rules != "" {
+		t.Errorf("mapped before anybody talked: %s", rules)
+	}
+	if r := laptop.Weft("ping", "kitchen-pi", "--until-direct", "-c", "40"); r.Code != 0 {
+		t.Errorf("%v", r)
+	}
+	if rules := mappings(pi); strings.Count(rules, "dnat") != 1 {
+		t.Errorf("rules: %s", rules)
+	}
+	for _, peer := range laptop.Status().Peers {
+		if peer.Name == "kitchen-pi" && peer.Path != "direct" {
+			t.Errorf("status: %+v", peer)
+		}
+	}
+	// What netcheck says of it.
+	if out := device.Must("netcheck"); !strings.Contains(out, "PCP by 192.168.1.1, from outside this is "+outside) || !strings.Contains(out, "nearly every peer: the router lets them in") {
+		t.Errorf("netcheck at the device:\n%s", out)
+	}
+	var n struct {
+		UDP         struct{ Works bool }
+		IPv4        struct{ Mapping, Endpoint string }
+		IPv6        struct{ Mapping string }
+		PortMapping struct {
+			Asked              bool
+			Protocol, External string
+		} `json:"port_mapping"`
+		Candidates []struct{ Addr, Type string }
+		Direct     string
+	}
+	if out := device.Must("netcheck", "--json"); json.Unmarshal([]byte(out), &n) != nil || !n.UDP.Works || n.PortMapping.Protocol != "pcp" || len(n.Candidates) == 0 || n.Candidates[0].Type != "mapped" {
+		t.Errorf("netcheck at the device: %s", out)
+	}
+	t.Logf("netcheck at the laptop:\n%s", laptop.Must("netcheck"))
+	// It goes with the daemon.
+	device.Stop()
+	if rules := mappings(pi); rules != "" {
+		t.Errorf("left behind: %s", rules)
+	}
+	// And is not asked for when switched off.
+	device.Run("--portmap", "off")
+	device.Must("wait", "--timeout", "20s")
+	if r := laptop.Weft("ping", "kitchen-pi", "-c", "10"); r.Code != 0 {
+		t.Errorf("%v", r)
+	}
+	if out := device.Must("netcheck"); mappings(pi) != "" || !strings.Contains(out, "not asked for") {
+		t.Errorf("switched off: %s\n%s", mappings(pi), out)
 	}
 }
