@@ -3,7 +3,6 @@ package stun
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -11,26 +10,12 @@ import (
 	"time"
 )
 
-const (
-	perSecond = 20
-	buckets   = 1 << 14
-)
-
 // Server answers Binding requests. Handle is for sharing the socket with
 // other protocols, Serve runs the whole of it. One goroutine uses a Server.
 type Server struct {
-	log *slog.Logger
-	// Sources share buckets by hash under a random seed, so the table cannot
-	// grow and nobody can choose whom to share with.
-	seed  maphash.Seed
-	table []bucket
+	log   *slog.Logger
+	limit *Limiter
 	out   [64]byte
-}
-
-// bucket counts answers within one second.
-type bucket struct {
-	second int64
-	n      uint8
 }
 
 // NewServer makes a server. log may be nil.
@@ -38,7 +23,7 @@ func NewServer(log *slog.Logger) *Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{log: log, seed: maphash.MakeSeed(), table: make([]bucket, buckets)}
+	return &Server{log: log, limit: NewLimiter()}
 }
 
 // Handle returns the answer to a datagram, nil for none. The slice is valid
@@ -49,28 +34,10 @@ func (s *Server) Handle(pkt []byte, from netip.AddrPort, now time.Time) []byte {
 		return nil
 	}
 	out := AppendResponse(s.out[:0], tx, from)
-	if len(out) > 2*len(pkt) || !s.Allow(from.Addr(), now) {
+	if len(out) > 2*len(pkt) || !s.limit.Allow(from.Addr(), now) {
 		return nil
 	}
 	return out
-}
-
-// Allow counts one more datagram to an address that may not have asked for
-// it, and reports whether it may be sent.
-func (s *Server) Allow(ip netip.Addr, now time.Time) bool {
-	if ip = ip.Unmap(); ip.Is6() {
-		p, _ := ip.WithZone("").Prefix(64)
-		ip = p.Addr()
-	}
-	b := &s.table[maphash.Comparable(s.seed, ip)%buckets]
-	if sec := now.Unix(); b.second != sec {
-		*b = bucket{second: sec}
-	}
-	if b.n >= perSecond {
-		return false
-	}
-	b.n++
-	return true
 }
 
 // Serve answers on c until ctx ends, then returns nil. It does not close c.

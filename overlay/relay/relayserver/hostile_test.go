@@ -309,7 +309,7 @@ func FuzzDatagram(f *testing.F) {
 	f.Add(append(lane.AppendHeader(nil, lane.ID{1}), 1))
 	f.Add(append(lane.AppendHeader(nil, lane.ID{2}), 1))
 	s := New(Config{})
-	u := &udpCore{s: s, sock: &udpSocket{}, stun: stun.NewServer(nil)}
+	u := newUDPCore(s, &udpSocket{})
 	owner := newClient(s, nil, id(1), false)
 	owner.closed = true
 	x := &laneSide{id: lane.ID{1}, key: key, owner: owner}

@@ -20,7 +20,8 @@ import (
 func onLanes(t *testing.T, f func(st *stage, u *udpCore)) {
 	onStage(t, func(st *stage) {
 		st.s.lanes.serving.Add(1)
-		f(st, &udpCore{s: st.s, sock: &udpSocket{}, stun: stun.NewServer(nil)})
+		u := newUDPCore(st.s, &udpSocket{})
+		f(st, &u)
 	})
 }
 
@@ -346,7 +347,11 @@ func TestLaneStrangers(t *testing.T) {
 		if n > 20 {
 			t.Errorf("%d challenges to one address in a second", n)
 		}
-		// And the node itself is not kept from binding by that.
+		// And the node itself is not kept from binding by that, or by STUN
+		// requests in its name.
+		for range 1000 {
+			answer(stun.AppendRequest(nil, stun.TxID{1}), addr(3))
+		}
 		time.Sleep(time.Millisecond)
 		u.bind(t, ia, addr(3))
 		if u.to(ia.Send, addr(3)) != addr(2) || u.to(ib.Send, addr(2)) != addr(3) {

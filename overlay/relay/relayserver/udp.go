@@ -80,7 +80,14 @@ type udpCore struct {
 	s    *Server
 	sock *udpSocket
 	stun *stun.Server
-	out  [lane.ControlLen]byte
+	// limit is of challenges alone, so that a flood of STUN requests in a
+	// node's name does not keep it from binding.
+	limit *stun.Limiter
+	out   [lane.ControlLen]byte
+}
+
+func newUDPCore(s *Server, sock *udpSocket) udpCore {
+	return udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log), limit: stun.NewLimiter()}
 }
 
 // route returns where n bytes of data datagrams with an ID go that came from
@@ -143,7 +150,7 @@ func (u *udpCore) answer(b []byte, from netip.AddrPort, wire udpWay, now int64) 
 	if cookie == (lane.Cookie{}) {
 		// Who saw a bind can repeat it from anybody's address, so this is
 		// limited by address, not by side.
-		if !u.stun.Allow(from.Addr(), time.Now()) {
+		if !u.limit.Allow(from.Addr(), time.Now()) {
 			return nil
 		}
 		return lane.AppendControl(u.out[:0], lane.Challenge, id, u.s.lanes.cookie(id, from, now), x.key)

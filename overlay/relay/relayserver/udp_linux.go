@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/overlay/relay/lane"
-	"weft/overlay/stun"
 )
 
 // The UDP port on Linux: many datagrams per system call, in (recvmmsg, UDP
@@ -88,7 +87,7 @@ func newUDPSocket(c UDPConn) (*udpSocket, error) {
 
 func (s *Server) runUDP(ctx context.Context, sock *udpSocket) error {
 	if sock.raw == nil {
-		return (&plainLoop{udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log)}}).run(ctx)
+		return (&plainLoop{newUDPCore(s, sock)}).run(ctx)
 	}
 	return newUDPLoop(s, sock).run(ctx)
 }
@@ -133,7 +132,7 @@ type txMessage struct {
 }
 
 func newUDPLoop(s *Server, sock *udpSocket) *udpLoop {
-	u := &udpLoop{udpCore: udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log)}}
+	u := &udpLoop{udpCore: newUDPCore(s, sock)}
 	u.rx.buf = make([]byte, rxMessages*maxUDP)
 	for i := range u.rx.hdr {
 		u.rx.iov[i].Base = &u.rx.buf[i*maxUDP]

@@ -5,8 +5,6 @@ package relayserver
 import (
 	"context"
 	"net"
-
-	"weft/overlay/stun"
 )
 
 // udpSocket is a socket that is served.
@@ -24,5 +22,5 @@ func newUDPSocket(c UDPConn) (*udpSocket, error) {
 }
 
 func (s *Server) runUDP(ctx context.Context, sock *udpSocket) error {
-	return (&plainLoop{udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log)}}).run(ctx)
+	return (&plainLoop{newUDPCore(s, sock)}).run(ctx)
 }
