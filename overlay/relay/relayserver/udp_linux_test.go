@@ -87,6 +87,7 @@ func TestLanesInOneBurst(t *testing.T) {
 	}
 	const each = 300
 	want := make([][][]byte, len(ends))
+	var sent uint64
 	out := newGSOSender(t, a.udp)
 	for i := range each {
 		k := i / 3 % len(ends) // short runs of one lane
@@ -100,12 +101,14 @@ func TestLanesInOneBurst(t *testing.T) {
 		d := append(lane.AppendHeader(nil, infos[k].Send), packet(uint32(i), size)...)
 		want[k] = append(want[k], d)
 		out.add(d)
-		if i%50 == 49 { // the receivers are served one after the other
+		sent += uint64(len(d))
+		if i%50 == 49 {
 			out.flush()
-			time.Sleep(time.Millisecond)
+			for since := time.Now(); w.relay.Stats().LaneBytes < sent && time.Since(since) < patient; {
+				time.Sleep(time.Millisecond / 10) // more than buffers may hold
+			}
 		}
 	}
-	out.flush()
 	var buf [2000]byte
 	for k, e := range ends {
 		e.udp.SetReadDeadline(time.Now().Add(patient))
