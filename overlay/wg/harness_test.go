@@ -3,6 +3,7 @@ package wg
 import (
 	"encoding/binary"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -112,6 +113,8 @@ func (n *testNet) BatchSize() int           { return bind.BatchSize }
 type wire struct {
 	mu    sync.Mutex
 	binds map[cert.NodeID]*bind.Bind
+	// listen gives the nodes UDP sockets beside the wire, if set.
+	listen func(network, address string) (net.PacketConn, error)
 	// drop says that a message is lost.
 	drop atomic.Pointer[func(from, to cert.NodeID, msg []byte) bool]
 }
@@ -190,7 +193,7 @@ func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) tun.Device) *
 		miss: make(chan netip.Addr, 1024), alien: make(chan cert.NodeID, 1024),
 	}
 	n.port = &port{wire: w, from: n.id}
-	n.bind = bind.New(bind.Config{Stranger: func(from cert.NodeID, _ []byte) {
+	n.bind = bind.New(bind.Config{Listen: w.listen, Stranger: func(from cert.NodeID, _ []byte) {
 		select {
 		case n.alien <- from:
 		default:
