@@ -67,7 +67,8 @@ type Config struct {
 	// socket, so the node has to listen on a port that does not change.
 	Manual []netip.AddrPort
 	// PortMap makes a port mapping of the IPv4 port while paths are wanted;
-	// nil never asks the gateway. The Gatherer sets its Changed.
+	// nil never asks the gateway, and a network whose STUN servers are all on
+	// this machine's loopback does not either. The Gatherer sets its Changed.
 	PortMap *portmap.Config
 	// Interfaces lists the machine's addresses; nil asks the kernel.
 	Interfaces func() ([]Local, error)
@@ -262,11 +263,22 @@ func (g *Gatherer) Want() { tell(g.want) }
 func (g *Gatherer) Keep() {
 	g.mu.Lock()
 	g.wanted = time.Now()
-	port, known := g.v4, g.round != nil
+	port, ask := g.v4, g.round != nil && g.mapper != nil && !g.loopbackLocked()
 	g.mu.Unlock()
-	if g.mapper != nil && known {
+	if ask {
 		g.mapper.Want(port)
 	}
+}
+
+// loopbackLocked reports that all STUN servers are on this machine: a trial,
+// of which no router has to know.
+func (g *Gatherer) loopbackLocked() bool {
+	for _, s := range g.servers {
+		if a, err := netip.ParseAddrPort(s); err != nil || !a.Addr().IsLoopback() {
+			return false
+		}
+	}
+	return len(g.servers) > 0
 }
 
 // Wake says that the network may have changed: what is known is doubtful, and
@@ -322,9 +334,10 @@ func (g *Gatherer) Check(ctx context.Context) (*Snapshot, error) {
 	for {
 		g.mu.Lock()
 		updated := g.updated
+		mapping := g.mapper != nil && !g.loopbackLocked()
 		g.mu.Unlock()
 		s := g.Snapshot()
-		if s.Complete && s.round > before && (g.mapper == nil || s.PortMap.Settled()) {
+		if s.Complete && s.round > before && (!mapping || s.PortMap.Settled()) {
 			return s, nil
 		}
 		select {

@@ -582,6 +582,28 @@ func TestNoRoute(t *testing.T) {
 	})
 }
 
+// A server on this machine is a trial: the router is left alone.
+func TestLoopbackAsksNoGateway(t *testing.T) {
+	asked := false
+	g := New(Config{
+		Send:  func([]byte, netip.AddrPort) error { return errors.New("no way") },
+		Ports: func() (uint16, uint16) { return 7, 0 },
+		PortMap: &portmap.Config{Gateway: func() (gw, self netip.Addr, err error) {
+			asked = true
+			return gw, self, errors.New("none")
+		}},
+	})
+	g.Start()
+	g.SetServers([]string{"127.0.0.1:3478", "[::1]:3478"})
+	if s, err := g.Check(t.Context()); err != nil || s.PortMap != (portmap.Status{}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	g.Close()
+	if asked {
+		t.Error("asked")
+	}
+}
+
 func TestCheckEnds(t *testing.T) {
 	n := New(Config{Send: func([]byte, netip.AddrPort) error { return nil }, Ports: func() (uint16, uint16) { return 0, 0 }})
 	ctx, cancel := context.WithCancel(t.Context())
