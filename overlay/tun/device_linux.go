@@ -30,7 +30,7 @@ type kernelDevice struct {
 
 	// Of the reading goroutine, between read and get.
 	head [headerSize]byte
-	iov  [2]unix.Iovec
+	iov  [3]unix.Iovec
 	wait bool
 	n    int
 	err  error
@@ -63,14 +63,16 @@ func openDevice(name string) (*kernelDevice, error) {
 	return d, nil
 }
 
-func (d *kernelDevice) read(h *offload, buf []byte, wait bool) (int, error) {
+func (d *kernelDevice) read(h *offload, buf, rest []byte, wait bool) (int, error) {
 	d.iov[0].Base = &d.head[0]
 	d.iov[0].SetLen(headerSize)
 	d.iov[1].Base = &buf[0]
 	d.iov[1].SetLen(len(buf))
+	d.iov[2].Base = &rest[0]
+	d.iov[2].SetLen(len(rest))
 	d.wait = wait
 	err := d.conn.Read(d.get)
-	d.iov[1].Base = nil
+	d.iov[1].Base, d.iov[2].Base = nil, nil
 	if err == nil {
 		err = d.err
 	}

@@ -42,7 +42,7 @@ func newFakeDevice() *fakeDevice {
 	return &fakeDevice{out: make(chan kernelPacket, 256), woken: make(chan struct{}, 1)}
 }
 
-func (d *fakeDevice) read(h *offload, buf []byte, wait bool) (int, error) {
+func (d *fakeDevice) read(h *offload, buf, rest []byte, wait bool) (int, error) {
 	var p kernelPacket
 	if wait {
 		select {
@@ -58,7 +58,8 @@ func (d *fakeDevice) read(h *offload, buf []byte, wait bool) (int, error) {
 		}
 	}
 	*h = p.off
-	return copy(buf, p.pkt), nil
+	k := copy(buf, p.pkt)
+	return k + copy(rest, p.pkt[k:]), nil
 }
 
 func (d *fakeDevice) wake() {

@@ -11,6 +11,10 @@ const (
 	// readBytes ends a batch: what is read at once has to fit between Read
 	// and Send (the backlog of package wg).
 	readBytes = 256 << 10
+	// inPlace is how much of a packet is read into the caller's buffer at once.
+	// wireguard-go keeps thousands of buffers of 64 KB, which cost what was
+	// ever touched of them: a large packet that is then cut must not go there.
+	inPlace = 2 << 10
 	// minPayload is that of a segment, whatever the limit.
 	minPayload = 64
 	// maxInjected bounds the packets of our own that wait for Read.
@@ -31,7 +35,7 @@ type offload struct {
 type reader struct {
 	off   offload
 	split splitter
-	spill []byte // what split has left when the buffers were full
+	large [inPlace + maxWhole]byte // a packet longer than inPlace, while it is read and cut
 }
 
 // alwaysFits is the length of packets that every way carries.
@@ -64,7 +68,8 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		count++
 	}
 	for count < len(bufs) && bytes < readBytes && !r.split.more() {
-		size, err := n.dev.read(&r.off, bufs[count][offset:], count == 0)
+		buf := bufs[count][offset:]
+		size, err := n.dev.read(&r.off, buf[:min(len(buf), inPlace)], r.large[inPlace:], count == 0)
 		switch {
 		case err == nil:
 		case errors.Is(err, errWoken), errors.Is(err, errNothing):
@@ -79,7 +84,14 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 			}
 			return 0, os.ErrClosed
 		}
-		pkt := bufs[count][offset : offset+size]
+		pkt := buf[:min(size, len(buf), inPlace)]
+		if size > len(pkt) {
+			if len(pkt) < inPlace {
+				continue // no room
+			}
+			copy(r.large[:], pkt)
+			pkt = r.large[:size]
+		}
 		if !n.ours(pkt) {
 			continue
 		}
@@ -118,9 +130,10 @@ func (n *Net) ours(pkt []byte) bool {
 	return false
 }
 
-// segments finishes the packet that was read into bufs[0]: whole, or cut into
-// as many buffers as there are. The rest is left in the reader. It returns the
-// number of buffers filled, 0 for a packet that is not usable.
+// segments puts a packet that was read into the buffers: whole into the first,
+// where a short one is already, or cut into as many as there are; the rest is
+// left in the reader. It returns the number of buffers filled, 0 for a packet
+// that is not usable.
 func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 	r := &n.reader
 	if len(pkt) > alwaysFits {
@@ -129,8 +142,23 @@ func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 			return 0
 		}
 		if size := n.cut(pkt, shape, ok); size > 0 {
-			return n.splitInto(pkt, shape, size, bufs, sizes, offset)
+			// What is cut is read again while it is: not from a buffer.
+			if len(pkt) <= inPlace {
+				pkt = r.large[:copy(r.large[:], pkt)]
+			}
+			count := 0
+			for r.split.begin(pkt, shape, size); r.split.more() && count < len(bufs); count++ {
+				sizes[count] = r.split.next(bufs[count][offset:])
+			}
+			return count
 		}
+	}
+	if len(pkt) > inPlace {
+		buf := bufs[0][offset:]
+		if len(pkt) > len(buf) {
+			return 0
+		}
+		pkt = buf[:copy(buf, pkt)]
 	}
 	if r.off.partial && !complete(pkt, r.off.start, r.off.offset) {
 		return 0
@@ -158,23 +186,6 @@ func (n *Net) cut(pkt []byte, shape tcpShape, isTCP bool) int {
 		size = min(size, segment) // the connection's own segments, where they fit
 	}
 	return size
-}
-
-// splitInto cuts the packet, which is in bufs[0]. What finds no buffer is kept
-// for the next Read.
-func (n *Net) splitInto(pkt []byte, shape tcpShape, size int, bufs [][]byte, sizes []int, offset int) int {
-	s := &n.reader.split
-	s.begin(pkt, shape, size)
-	sizes[0] = s.next(pkt) // leaves the payload of the others as it is
-	count := 1
-	for ; s.more() && count < len(bufs); count++ {
-		sizes[count] = s.next(bufs[count][offset:])
-	}
-	if s.more() {
-		n.reader.spill = append(n.reader.spill[:0], s.rest...)
-		s.rest = n.reader.spill
-	}
-	return count
 }
 
 func (n *Net) moved(bytes int) {

@@ -91,7 +91,7 @@ type splitter struct {
 }
 
 // begin takes a packet apart whose segments are to have up to size bytes of
-// payload. The packet is used until the last segment is taken, or moved.
+// payload. The packet is read until the last segment is taken.
 func (s *splitter) begin(pkt []byte, shape tcpShape, size int) {
 	s.shape, s.size, s.index = shape, size, 0
 	copy(s.head[:], pkt[:shape.head])
@@ -102,8 +102,7 @@ func (s *splitter) begin(pkt []byte, shape tcpShape, size int) {
 // more reports whether there is another segment.
 func (s *splitter) more() bool { return len(s.rest) > 0 }
 
-// next makes the next segment in out and returns its length. out may be the
-// packet itself for the first segment when the others were skipped first.
+// next makes the next segment in out and returns its length.
 func (s *splitter) next(out []byte) int {
 	payload := s.rest[:min(s.size, len(s.rest))]
 	s.rest = s.rest[len(payload):]

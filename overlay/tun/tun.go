@@ -131,10 +131,11 @@ func (e *PermissionError) Unwrap() error { return e.Err }
 
 // device is one end of a kernel interface.
 type device interface {
-	// read puts one packet into buf. Unless wait is set it returns errNothing
+	// read puts one packet into buf and, what does not fit there, rest, and
+	// returns the length of all of it. Unless wait is set it returns errNothing
 	// when none is there. After wake, or the next time, it returns errWoken.
 	// One goroutine reads.
-	read(h *offload, buf []byte, wait bool) (int, error)
+	read(h *offload, buf, rest []byte, wait bool) (int, error)
 	wake()
 	// write hands one packet to the kernel, in parts.
 	write(w *vector) error
