@@ -101,6 +101,9 @@ type Admin interface {
 	ListRelays(ctx context.Context) ([]RelayInfo, error)
 	RemoveRelay(ctx context.Context, name string) (RelayInfo, error)
 	LoginLink(ctx context.Context, user string) (string, error)
+	// Snapshot writes a consistent copy of the database into the data directory
+	// while everything goes on, and returns its path; the caller removes it.
+	Snapshot(ctx context.Context) (string, error)
 	Close() error
 }
 
@@ -231,6 +234,8 @@ func (a *directAdmin) LoginLink(ctx context.Context, user string) (string, error
 	return a.s.consoleBase() + path, nil
 }
 
+func (a *directAdmin) Snapshot(ctx context.Context) (string, error) { return a.s.Snapshot(ctx) }
+
 func (s *Service) deviceInfo(n store.Node) DeviceInfo {
 	if n.ID.IsZero() {
 		return DeviceInfo{}
@@ -325,6 +330,7 @@ func adminHandler(s *Service) http.Handler {
 		"devices/delete": func(ctx context.Context, r adminRequest) (any, error) { return a.DeleteDevice(ctx, r.Name) },
 		"relays/list":    func(ctx context.Context, r adminRequest) (any, error) { return a.ListRelays(ctx) },
 		"relays/remove":  func(ctx context.Context, r adminRequest) (any, error) { return a.RemoveRelay(ctx, r.Name) },
+		"snapshot":       func(ctx context.Context, r adminRequest) (any, error) { return a.Snapshot(ctx) },
 		"login-link":     func(ctx context.Context, r adminRequest) (any, error) { return a.LoginLink(ctx, r.Name) },
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -472,6 +478,11 @@ func (c *adminClient) RemoveRelay(ctx context.Context, name string) (r RelayInfo
 func (c *adminClient) LoginLink(ctx context.Context, user string) (link string, err error) {
 	err = c.call(ctx, "login-link", adminRequest{Name: user}, &link)
 	return link, err
+}
+
+func (c *adminClient) Snapshot(ctx context.Context) (path string, err error) {
+	err = c.call(ctx, "snapshot", adminRequest{}, &path)
+	return path, err
 }
 
 var (

@@ -46,11 +46,20 @@ var routes = []route{
 	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory},
 	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup},
 	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL},
+	{"POST", "/v1/crl", anyTimeNode, (*Service).handleRecall},
 	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout},
 	{"POST", "/v1/relay/join", anyKey, (*Service).handleRelayJoin},
 	{"POST", "/v1/relay/renew", anyRelay, (*Service).handleRelayRenew},
 	{"POST", "/v1/relay/sync", anyRelay, (*Service).handleRelaySync},
 	{"POST", "/v1/relay/report", anyRelay, (*Service).handleRelayReport},
+}
+
+// maxBody bounds a request in bytes.
+func (rt route) maxBody() int64 {
+	if rt.path == "/v1/crl" {
+		return cert.MaxCRL
+	}
+	return api.MaxBody
 }
 
 // caller is who holds the key of the connection.
@@ -91,7 +100,7 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 			// have for theirs.
 			http.NewResponseController(w).SetReadDeadline(time.Time{})
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, api.MaxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
 		res, err = rt.handle(s, r.Context(), c, r)
 	}
 	s.answer(w, r, res, err)

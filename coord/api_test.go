@@ -39,6 +39,7 @@ func TestRoutes(t *testing.T) {
 		"GET /v1/directory": {node: 200, expired: 200},
 		"GET /v1/lookup":    {node: 200, expired: 200},
 		"GET /v1/crl":       {node: 200, expired: 200},
+		"POST /v1/crl":      {node: 204, expired: 204}, // below: the list that the server has
 		"POST /v1/logout":   {node: 204, expired: 204},
 		// Of a relay that runs alone: nobody here is one, and the token is a device's.
 		"POST /v1/relay/join":   {foreign: 400, other: 400, forged: 400, self: 400, deleted: 400, expired: 400, node: 400},
@@ -125,6 +126,10 @@ func TestRoutes(t *testing.T) {
 				case "/v1/renew":
 					b, _ := json.Marshal(api.RenewRequest{Protocol: api.Protocol, CSR: csr})
 					body = bytes.NewReader(b)
+				case "/v1/crl":
+					if rt.method == "POST" {
+						body = bytes.NewReader(s.CRL())
+					}
 				case "/v1/lookup":
 					path += "?name=victim"
 				case "/v1/logout":

@@ -252,7 +252,7 @@ func (b *backend) TestConnection(ctx context.Context, userID, id string) (consol
 		return console.ConnectionTest{}, fmt.Errorf("%s: %w", n.Name, console.ErrOffline)
 	}
 	if st.Relay != b.s.auth.RelayID() {
-		return console.ConnectionTest{}, fmt.Errorf("%s is connected to the relay %s, and the server can only measure its own: %w", n.Name, b.s.relayLabel(st.Relay), console.ErrOffline)
+		return console.ConnectionTest{}, fmt.Errorf("%s: %w: %s", n.Name, console.ErrElsewhere, b.s.relayLabel(st.Relay))
 	}
 	rtt, err := b.s.relay.get().Ping(ctx, b.s.network, n.ID)
 	if err != nil {

@@ -383,7 +383,7 @@ func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (*api.RelaySt
 	if req.Instance != rs.instance || req.Ack != rs.seq {
 		clear(rs.sent) // the last answer got lost
 	}
-	if req.CRL != n.CRLNumber {
+	if req.CRL < n.CRLNumber { // a server that was restored may have an older one
 		st.CRL = n.CRL
 	}
 	for id := range rs.members {

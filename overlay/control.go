@@ -247,6 +247,13 @@ func (c *control) fetch(ctx context.Context, w wanted, renew bool) error {
 			if err := c.n.takeConfig(config); err != nil {
 				return fmt.Errorf("take config: %w", err)
 			}
+			if s := c.n.snap.Load(); s.crl != nil && config.Versions.CRL < s.crl.Number {
+				// It was restored from a backup, and does not know who was
+				// deleted since.
+				if err := cl.SendCRL(ctx, s.crl.Raw); err != nil {
+					c.n.log.Warn("give the server the revocation list", "err", err)
+				}
+			}
 			c.r.peers.policyChanged()
 			c.r.home.home.Wake()
 		}

@@ -12,6 +12,7 @@
 //	GET  /v1/directory  ?since=EPOCH.N -> Directory
 //	GET  /v1/lookup     ?name= | ?ip= | ?id= -> Peer, 404 when unknown or not visible
 //	GET  /v1/crl        -> application/pkix-crl, DER
+//	POST /v1/crl        application/pkix-crl, DER -> 204: a list newer than the server's own
 //	POST /v1/logout     {} -> 204: the node is deleted and its certificates are revoked
 //
 // What a relay that runs alone asks is in relay.go.

@@ -109,6 +109,12 @@ func (c *Client) CRL(ctx context.Context) ([]byte, error) {
 	return der, err
 }
 
+// SendCRL gives the server a revocation list that is newer than its own: it was
+// restored from a backup.
+func (c *Client) SendCRL(ctx context.Context, der []byte) error {
+	return c.call(ctx, http.MethodPost, "/v1/crl", nil, raw(der), nil, maxSmall)
+}
+
 // Logout deletes the node on the server. A node that is gone already is no
 // error.
 func (c *Client) Logout(ctx context.Context) error {
@@ -161,11 +167,16 @@ func since(v api.Version) url.Values {
 	return url.Values{"since": {v.String()}}
 }
 
+// raw is a body that is not JSON.
+type raw []byte
+
 // call makes one request. out is decoded from JSON, or, if a *[]byte, is the
 // body as it is.
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any, limit int64) error {
 	var body io.Reader
-	if in != nil {
+	if b, ok := in.(raw); ok {
+		body = bytes.NewReader(b)
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return fmt.Errorf("encode request: %w", err)

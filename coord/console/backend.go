@@ -108,6 +108,8 @@ var (
 	ErrConflict = errors.New("already taken")
 	ErrInvalid  = errors.New("invalid")
 	ErrOffline  = errors.New("offline")
+	// ErrElsewhere is of a device at a relay that the server cannot ask.
+	ErrElsewhere = errors.New("connected to another relay")
 )
 
 // Hash is the SHA-256 of a secret with at least 128 bits of entropy (a session

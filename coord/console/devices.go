@@ -266,6 +266,8 @@ func (c *Console) testDevice(v *visit) error {
 		if d.Online {
 			view.Problem = "It did not answer over its relay connection."
 		}
+	case errors.Is(err, ErrElsewhere):
+		view.Problem = "It is connected to the relay " + clean(d.Relay) + ", which only devices can measure: weft ping " + clean(d.Name)
 	case errors.Is(err, context.DeadlineExceeded):
 		view.Problem = "No answer within 5 seconds."
 	default:

@@ -69,3 +69,52 @@ func TestFlush(t *testing.T) {
 		t.Error("a forgotten node is online")
 	}
 }
+
+// A node is at the relay where it came last, and online while it is at any:
+// relays number their connections by themselves.
+func TestRelays(t *testing.T) {
+	id := cert.NodeID{1}
+	tab := New()
+	at := time.Unix(1_000_000, 0)
+	want := func(what string, online bool, relay string) {
+		t.Helper()
+		if st, _ := tab.Get(id); st.Online != online || online && st.Relay != relay {
+			t.Errorf("%s: %+v", what, st)
+		}
+	}
+	tab.Report(id, 900, true, at, "a", netip.Addr{})
+	want("at a", true, "a")
+	if tab.Report(id, 5, true, at, "b", netip.Addr{}) {
+		t.Error("moving is no change of being online")
+	}
+	want("moved to b", true, "b")
+	tab.Report(id, 900, false, at, "a", netip.Addr{})
+	want("gone from a", true, "b")
+	tab.Report(id, 4, false, at, "b", netip.Addr{})
+	want("late word of b", true, "b")
+	tab.Report(id, 901, true, at, "a", netip.Addr{})
+	want("back at a", true, "a")
+	if tab.At("a") != 1 || tab.At("b") != 0 || tab.Online() != 1 {
+		t.Errorf("%d at a, %d at b, %d online", tab.At("a"), tab.At("b"), tab.Online())
+	}
+	if changed := tab.Lose("a", at); len(changed) != 0 {
+		t.Errorf("losing a: %v", changed)
+	}
+	want("a lost", true, "b")
+	if changed := tab.Lose("b", at); len(changed) != 1 || tab.Online() != 0 {
+		t.Errorf("losing b: %v", changed)
+	}
+	want("both lost", false, "")
+	// A relay that is back says the same again.
+	tab.Report(id, 5, true, at, "b", netip.Addr{})
+	want("b is back", true, "b")
+	for i := range 100 {
+		relay := string(rune('A' + i))
+		tab.Report(id, 1, true, at, relay, netip.Addr{})
+		tab.Report(id, 1, false, at, relay, netip.Addr{})
+	}
+	if n := len(tab.nodes[id].homes); n > maxHomes {
+		t.Errorf("%d relays remembered", n)
+	}
+	want("after a hundred relays", true, "b")
+}

@@ -19,6 +19,7 @@ import (
 // is answered when there is something, the other says who came and went.
 const (
 	askTimeout   = 40 * time.Second
+	askSpacing   = 50 * time.Millisecond
 	retryMin     = 500 * time.Millisecond
 	retryMax     = 4 * time.Second // a revocation waits no longer than this for a server that is back
 	reportGather = 100 * time.Millisecond
@@ -76,9 +77,12 @@ func (r *Relay) syncLoop(ctx context.Context) {
 		r.synced.Store(time.Now().UnixNano())
 		quiet := st.Instance == req.Instance && st.Seq == req.Ack
 		req.Instance, req.Ack = st.Instance, st.Seq
-		if took := time.Since(asked); quiet && took < time.Second {
-			// A server that is about to stop answers at once.
-			if !sleep(ctx, time.Second-took) {
+		spacing := askSpacing
+		if quiet {
+			spacing = time.Second // a server that is about to stop answers at once
+		}
+		if took := time.Since(asked); took < spacing {
+			if !sleep(ctx, spacing-took) {
 				return
 			}
 		}

@@ -95,6 +95,11 @@ func migrate(ctx context.Context, c *sql.Conn) error {
 	if have > len(files) {
 		return fmt.Errorf("open database: schema %d, this program knows %d: %w", have, len(files), ErrNewer)
 	}
+	if have > 0 && have < len(files) {
+		if err := backupBefore(ctx, c, have); err != nil {
+			return err
+		}
+	}
 	for i := have; i < len(files); i++ {
 		text, err := migrations.ReadFile(files[i])
 		if err != nil {
@@ -111,6 +116,30 @@ func migrate(ctx context.Context, c *sql.Conn) error {
 		if _, err := c.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 			return fmt.Errorf("checkpoint after migration: %w", err)
 		}
+	}
+	return nil
+}
+
+// backupBefore leaves a copy of the database beside it before its schema is
+// changed: DATABASE.schema-N.
+func backupBefore(ctx context.Context, c *sql.Conn, schema int) error {
+	var seq int
+	var name, path string
+	if err := c.QueryRowContext(ctx, "PRAGMA database_list").Scan(&seq, &name, &path); err != nil {
+		return fmt.Errorf("find the database file: %w", err)
+	}
+	copy := fmt.Sprintf("%s.schema-%d", path, schema)
+	// One that is there is of a migration that was killed, and may be half.
+	if err := os.Remove(copy); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("back up before migration: %w", err)
+	}
+	f, err := os.OpenFile(copy, os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("back up before migration: %w", err)
+	}
+	f.Close()
+	if _, err := c.ExecContext(ctx, "VACUUM INTO $1", copy); err != nil {
+		return fmt.Errorf("back up before migration to %s: %w", copy, err)
 	}
 	return nil
 }

@@ -64,6 +64,15 @@ func (ca *CA) SignCRL(number uint64, revoked []*big.Int, now time.Time) ([]byte,
 	return der, nil
 }
 
+// Serials returns the serial numbers that the list names, in no order.
+func (c *CRL) Serials() []*big.Int {
+	out := make([]*big.Int, 0, len(c.revoked))
+	for s := range c.revoked {
+		out = append(out, new(big.Int).SetBytes([]byte(s)))
+	}
+	return out
+}
+
 // VerifyCRL checks the signature of a DER revocation list and indexes it. The
 // dates in it do not matter: the number decides which of two lists is newer.
 func (r *NetworkRoots) VerifyCRL(der []byte) (*CRL, error) {

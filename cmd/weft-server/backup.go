@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/coord"
+)
+
+func backupCmd() *cobra.Command {
+	var out, keyFile string
+	cmd := &cobra.Command{
+		Use:   "backup --key-file FILE [--output FILE]",
+		Short: "Write everything that makes this server into one encrypted file",
+		Long: `Write everything that makes this server into one encrypted file: the database
+as it is at this moment, and the keys of its CAs. The server may run.
+
+The key is made the first time. Keep it apart from the backups: who has both is
+the server, and without the key a backup is of no use to anybody.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key, err := backupKey(cmd, keyFile, true)
+			if err != nil {
+				return err
+			}
+			data, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				out = "weft-backup-" + time.Now().UTC().Format("20060102-150405")
+			}
+			err = withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+				return writeWhole(out, func(f *os.File) error { return coord.Backup(ctx, a, data, key, f) })
+			})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), out)
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default weft-backup-TIME)")
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the key, made when it does not exist")
+	return cmd
+}
+
+func restoreCmd() *cobra.Command {
+	var keyFile string
+	cmd := &cobra.Command{
+		Use:   "restore --data DIR --key-file FILE BACKUP",
+		Short: "Make a server's data directory from a backup",
+		Long: `Make a server's data directory from a backup. Start the server on it with the
+address that the devices know, and they reconnect by themselves. Devices that
+were deleted after the backup was made are deleted again as soon as one of the
+others has connected.`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: nil, // a file
+		RunE: func(cmd *cobra.Command, a []string) error {
+			key, err := backupKey(cmd, keyFile, false)
+			if err != nil {
+				return err
+			}
+			data, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			f, err := os.Open(a[0])
+			if err != nil {
+				return fmt.Errorf("read backup: %w", err)
+			}
+			defer f.Close()
+			if err := coord.Restore(cmd.Context(), f, key, data, time.Now()); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored into %s; start it with: weft-server serve --data %s --url https://HOST:PORT\n", data, data)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the key that the backup was made with")
+	return cmd
+}
+
+// minKey is the shortest key or passphrase that is taken.
+const minKey = 16
+
+// backupKey reads the key, or makes one when create is set.
+func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
+	if path == "" {
+		return nil, usagef("where is the key? --key-file FILE (it is made the first time; keep it apart from the backups)")
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && create {
+		raw := make([]byte, 30)
+		rand.Read(raw)
+		word := strings.ToLower(base32.StdEncoding.EncodeToString(raw))
+		if err := writeWhole(path, func(f *os.File) error { _, err := f.WriteString(word + "\n"); return err }); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft-server: made a backup key: %s. Keep a copy of it apart from the backups and from this machine.\n", path)
+		return []byte(word), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the backup key: %w", err)
+	}
+	if b = bytes.TrimSpace(b); len(b) < minKey {
+		return nil, usagef("the key in %s is shorter than %d characters", path, minKey)
+	}
+	return b, nil
+}
+
+// writeWhole makes a new file with mode 0600: all of it or nothing.
+func writeWhole(path string, write func(*os.File) error) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("write %s: it exists already", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp") // 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name()) // nothing, once it is renamed
+	err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}

@@ -1,0 +1,145 @@
+package coord
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/coord/api"
+	"weft/coord/seal"
+	"weft/overlay/cert"
+)
+
+// backedUp returns a backup of the site.
+func (s *site) backedUp(key string) []byte {
+	s.t.Helper()
+	var b bytes.Buffer
+	if err := Backup(context.Background(), &directAdmin{s.Service}, s.data, []byte(key), &b); err != nil {
+		s.t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A restored server is the same server: devices are known, their certificates
+// hold, and every version they hold is an old one.
+func TestRestore(t *testing.T) {
+	s := openSite(t)
+	pi := s.camera("kitchen-pi")
+	backup := s.backedUp("correct horse battery staple")
+	if bytes.Contains(backup, []byte("kitchen-pi")) || bytes.Contains(backup, []byte("PRIVATE KEY")) {
+		t.Error("the backup can be read")
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.data, snapshots, "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	before, err := pi.Config(t.Context(), api.Version{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+
+	dir := filepath.Join(t.TempDir(), "a", "data")
+	if err := Restore(t.Context(), bytes.NewReader(backup), []byte("correct horse battery staple"), dir, s.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	again := openSite(t, func(o *Options) { o.Data, o.Create = dir, false })
+	if again.network != s.network || again.auth.RelayID() != s.auth.RelayID() {
+		t.Error("it is another server")
+	}
+	pi = pi.at(again)
+	after, err := pi.Config(t.Context(), before.Version)
+	if err != nil || after == nil || after.Version == before.Version || after.Self.Name != "kitchen-pi" || after.Self.IPv4 != before.Self.IPv4 {
+		t.Errorf("config after the restore: %+v, %v", after, err)
+	}
+	for _, c := range []struct {
+		name, key string
+		b         []byte
+		dir       string
+		want      error
+	}{
+		{"over something", "correct horse battery staple", backup, dir, ErrNotEmpty},
+		{"another key", "incorrect horse battery", backup, filepath.Join(t.TempDir(), "x"), seal.ErrPassphrase},
+		{"cut", "correct horse battery staple", backup[:len(backup)-100], filepath.Join(t.TempDir(), "x"), seal.ErrPassphrase},
+		{"no backup", "correct horse battery staple", []byte("hello"), filepath.Join(t.TempDir(), "x"), seal.ErrNotBackup},
+	} {
+		err := Restore(t.Context(), bytes.NewReader(c.b), []byte(c.key), c.dir, s.clock.Now())
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if list, _ := os.ReadDir(filepath.Dir(c.dir)); c.want != ErrNotEmpty && len(list) > 0 {
+			t.Errorf("%s: left %v", c.name, list)
+		}
+	}
+}
+
+// at is the same device at another server.
+func (d *device) at(s *site) *device {
+	n := newDevice(s.t, s.Service)
+	n.key, n.id, n.shown, n.res = d.key, d.id, d.shown, d.res
+	return n
+}
+
+// E10: whoever was deleted after the backup was made stays deleted: the first
+// node that holds the newer list brings it.
+func TestOldBackupResurrectsNobody(t *testing.T) {
+	s := openSite(t)
+	laptop, pi, stolen := s.laptop("laptop"), s.camera("pi"), s.camera("stolen")
+	backup := s.backedUp("correct horse battery staple")
+	late := s.camera("late") // joined and deleted after the backup: not known to it
+	for _, d := range []*device{stolen, late} {
+		if _, err := s.DeleteDevice(t.Context(), d.id, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := s.CRL()
+	s.Close()
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := Restore(t.Context(), bytes.NewReader(backup), []byte("correct horse battery staple"), dir, s.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	again := openSite(t, func(o *Options) { o.Data, o.Create = dir, false })
+	again.clock.Add(time.Hour)
+	laptop, pi, stolen = laptop.at(again), pi.at(again), stolen.at(again)
+	// In the meantime it may even renew.
+	csr, _ := cert.NewCSR(stolen.key)
+	renewed, err := stolen.Renew(t.Context(), api.RenewRequest{Protocol: api.Protocol, CSR: csr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := laptop.SendCRL(t.Context(), []byte("junk")); err == nil || !strings.Contains(err.Error(), "not one of this network") {
+		t.Errorf("junk: %v", err)
+	}
+	for range 2 { // sending it twice is harmless
+		if err := laptop.SendCRL(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := stolen.Config(t.Context(), api.Version{}); err == nil {
+		t.Error("the stolen device is back")
+	}
+	if _, err := pi.Config(t.Context(), api.Version{}); err != nil {
+		t.Errorf("an innocent device: %v", err)
+	}
+	old, err := again.auth.Roots.VerifyCRL(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crl, err := again.auth.Roots.VerifyCRL(again.CRL())
+	if err != nil || crl.Number <= old.Number {
+		t.Fatalf("number %d after %d, %v", crl.Number, old.Number, err)
+	}
+	node, err := again.auth.Roots.VerifyNodeAnyTime(renewed.Certificate)
+	if err != nil || !crl.Revoked(node.Serial) {
+		t.Errorf("the certificate it got in between is good: %v", err)
+	}
+	for _, serial := range old.Serials() {
+		if !crl.Revoked(serial) {
+			t.Errorf("serial %x is good again", serial)
+		}
+	}
+}
