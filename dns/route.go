@@ -53,6 +53,16 @@ func (s *Server) routeOf(q *query) *route {
 	return rules.global
 }
 
+// routed reports whether a route of the settings covers name.
+func (r *rules) routed(name string) bool {
+	for ; name != ""; name = parent(name) {
+		if r.routes[name] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func listOf(servers []serverAddr) string {
 	var l []string
 	for _, a := range servers {

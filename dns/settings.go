@@ -39,7 +39,8 @@ const (
 // Names are written in one way everywhere: a name without a dot is one of the
 // overlay ("kitchen-pi"), any other is a full name whose final dot may be left
 // out ("www.kitchen-pi.weft.internal", "example.com"), and "@" is the
-// overlay's zone itself. Names with letters beyond ASCII are stored and served
+// overlay's zone itself. Only Search, RebindingAllowed and a route's Suffix are
+// full names also without a dot ("lan"). Names with letters beyond ASCII are stored and served
 // in their ASCII form (RFC 5891).
 //
 // A part that cannot be used is left out and named by Problems; the rest
@@ -103,7 +104,8 @@ type Nameserver struct {
 type Route struct {
 	// Suffix is matched with everything below it at a label's boundary; the
 	// longest wins. Reverse zones work like any other. Never inside the
-	// overlay's own zones.
+	// overlay's own zones. Names below .local are for multicast DNS unless
+	// there is a route.
 	Suffix string `json:"suffix"`
 	// Nameservers; without any the machine's own resolvers are asked.
 	Nameservers []Nameserver `json:"nameservers"`
@@ -237,7 +239,7 @@ func compile(s *Settings, apex string) *rules {
 		r.ttl = uint32(s.TTL)
 	}
 	each(r, "search", s.Search, MaxSearch, func(d string) error {
-		_, err := fullName(d, apex)
+		_, err := asciiName(strings.TrimSuffix(d, "."))
 		return err
 	})
 	if s.PortalURL != "" {
@@ -260,12 +262,15 @@ func compile(s *Settings, apex string) *rules {
 		return err
 	})
 	each(r, "rebinding_allowed", s.RebindingAllowed, MaxRecords, func(d string) error {
-		name, err := fullName(d, apex)
-		r.allowed = append(r.allowed, name)
+		name, err := asciiName(strings.TrimSuffix(d, "."))
+		if err == nil {
+			r.allowed = append(r.allowed, name+".")
+		}
 		return err
 	})
 	each(r, "routes", s.Routes, MaxRoutes, func(rt Route) error {
-		name, err := fullName(rt.Suffix, apex)
+		name, err := asciiName(strings.TrimSuffix(rt.Suffix, "."))
+		name += "."
 		switch {
 		case err != nil:
 			return err

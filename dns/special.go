@@ -27,6 +27,9 @@ func (s *Server) special(q *query) (*answer, later) {
 		q.note("special", "localhost is this machine (RFC 6761)")
 		return localhost(q), nil
 	case "local":
+		if q.st.rules.routed(q.name) {
+			break
+		}
 		return nx("local.", ".local is for multicast DNS (RFC 6762)")
 	case "onion", "alt", "invalid":
 		return nx(top+".", "."+top+" is never in DNS (RFC 7686, 9476, 6761)")
