@@ -15,11 +15,16 @@ var inbound = netip.MustParsePrefix("127.64.0.0/10")
 // Everybody else gets silence, so that nobody learns that we are here and no
 // answer can be sent to a forged address.
 func (st *state) mayAsk(ip netip.Addr) bool {
-	if ip.IsLoopback() {
+	if thisMachine(ip) {
 		return !inbound.Contains(ip)
 	}
 	return st.zone != nil && st.zone.contains(ip)
 }
+
+// thisMachine reports whether a query from ip comes from a program here: with
+// a kernel interface these ask from the address that they ask, which no packet
+// from elsewhere has.
+func thisMachine(ip netip.Addr) bool { return ip.IsLoopback() || ip == ServiceAddr }
 
 // contains reports whether ip is an overlay address.
 func (z *Zone) contains(ip netip.Addr) bool {
@@ -45,7 +50,7 @@ type limiter struct {
 func (l *limiter) connect(ip netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !ip.IsLoopback() && l.conns[ip] >= maxConnsEach {
+	if !thisMachine(ip) && l.conns[ip] >= maxConnsEach {
 		return false
 	}
 	if l.conns == nil {
@@ -72,7 +77,7 @@ type allowance struct {
 
 // allow reports whether ip may ask once more.
 func (l *limiter) allow(ip netip.Addr, now time.Time) bool {
-	if ip.IsLoopback() {
+	if thisMachine(ip) {
 		return true
 	}
 	l.mu.Lock()
