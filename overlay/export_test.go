@@ -25,3 +25,12 @@ func SaveHome(dir, relayID string) error {
 	defer s.close()
 	return s.saveHome(relayID)
 }
+
+// WorldChanged tells a node that its network may have changed.
+func (n *Node) WorldChanged() {
+	if r := n.active.Load(); r != nil {
+		r.dialer.Forget()
+		r.home.home.Wake()
+		r.peers.worldChanged()
+	}
+}

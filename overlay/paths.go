@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,9 @@ const (
 	// stirPoll is how often a tunnel is looked at for data that began anew
 	// before the WireGuard device says so by itself.
 	stirPoll = 500 * time.Millisecond
-	maxProbe = probe.MaxLen
+	// doubtPause is between gatherings because a path was lost.
+	doubtPause = 10 * time.Second
+	maxProbe   = probe.MaxLen
 )
 
 // paths is what all agents share.
@@ -38,12 +39,12 @@ type paths struct {
 	nets     netsOf
 
 	// run's:
-	next   time.Time                 // when an agent is due
-	claims map[bind.Way]cert.NodeID  // ways on which WireGuard messages are taken
-	buf    []byte                    // for a probe
-	tags   map[probe.Tag]*prober     // as published below
-	known  []netip.Prefix            // networks of this machine, as agents know them
-	byTag  atomic.Pointer[proberMap] // what the sockets' goroutines read
+	next    time.Time                 // when an agent is due
+	claims  map[bind.Way]cert.NodeID  // ways on which WireGuard messages are taken
+	buf     []byte                    // for a probe
+	tags    map[probe.Tag]*prober     // as published below
+	doubted time.Time                 // when a path was last lost
+	byTag   atomic.Pointer[proberMap] // what the sockets' goroutines read
 }
 
 // pathOf is a peer's half.
@@ -60,9 +61,10 @@ type pathOf struct {
 
 	lane laneOf
 
-	told              bool // candidates are on their way to the peer
-	again, againCalls bool // … and newer ones have to follow
-	live              bool // the session takes messages
+	told              bool          // candidates are on their way to the peer
+	again, againCalls bool          // … and newer ones have to follow
+	live              bool          // the session takes messages
+	said              intro.Message // the last one
 }
 
 // startAgent gives a new tunnel its agent, and an old one new keys.
@@ -81,11 +83,10 @@ func (p *peers) startAgent(q *peer, s *intro.Session, restarted bool) {
 	q.path.send = probe.NewKey(s.ProbeSend)
 	q.path.live = s.Initiator // who called may speak at once
 	ps.keys(q, newProber(q.id, s.ProbeRecv))
+	q.path.said = intro.Message{} // it may have a new agent, too
 	q.path.agent.Open(now)
 	p.act(q, now)
-	if q.path.again {
-		p.tell(q, q.path.againCalls)
-	}
+	p.tell(q, q.path.againCalls)
 }
 
 // endAgent forgets what a tunnel had of paths.
@@ -190,6 +191,14 @@ func (p *peers) act(q *peer, now time.Time) {
 	q.path.rtt.Store(int64(a.Path().RTT))
 	if out.Sockets == 0 {
 		q.path.closeSockets(a.Path().Via.Socket)
+	}
+	if a.Path().Kind == path.Direct {
+		ps.gatherer.Keep()
+	}
+	if out.Doubt && now.Sub(ps.doubted) > doubtPause {
+		ps.doubted = now
+		ps.servers()
+		ps.gatherer.Wake()
 	}
 	if out.Gather {
 		ps.servers()
@@ -344,18 +353,42 @@ func (p *peers) tell(q *peer, callMe bool) {
 		return
 	}
 	m := p.paths.message(callMe)
+	if !callMe && m.NAT4 == q.path.said.NAT4 && m.NAT6 == q.path.said.NAT6 && slices.Equal(m.Candidates, q.path.said.Candidates) {
+		q.path.again = false
+		return
+	}
+	q.path.said = m
 	q.path.told, q.path.again, q.path.againCalls = true, false, false
 	p.wg.Go(func() {
-		if err := s.Send(m); err != nil {
+		err := s.Send(m)
+		if err != nil {
 			p.log.Debug("tell candidates", "peer", q.id, "err", err)
 		}
 		p.do(func() {
 			q.path.told = false
+			if err != nil { // the next session has to say it
+				q.path.again, q.path.againCalls = true, q.path.againCalls || callMe
+				return
+			}
 			if q.path.again && q.path.agent != nil {
 				p.tell(q, q.path.againCalls)
 			}
 		})
 	})
+}
+
+// tellAgain is called when the relay is there again. What was said meanwhile may
+// be lost, and its lanes are.
+func (p *peers) tellAgain(q *peer) {
+	if q.path.agent == nil || q.way != way(p.r.home) {
+		return
+	}
+	p.endLane(q)
+	q.path.lane.ask = time.Time{}
+	if q.path.shown.Kind != path.Direct && !q.path.shown.Quiet {
+		p.tell(q, true)
+	}
+	p.act(q, time.Now())
 }
 
 // sessionLive is told by intro that the other side is ready for messages.

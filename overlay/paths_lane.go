@@ -24,6 +24,7 @@ const (
 // laneOf is a peer's lane.
 type laneOf struct {
 	binder *lane.Binder // nil: there is none
+	way    way          // whose relay it is
 	info   lane.Info
 	addr   netip.AddrPort // of the relay
 	bound  bool
@@ -34,6 +35,9 @@ type laneOf struct {
 // keepLane asks for a lane when one is wanted, and goes on with binding it.
 func (p *peers) keepLane(q *peer, want bool, now time.Time) {
 	l := &q.path.lane
+	if l.binder != nil && l.way != q.way {
+		p.endLane(q)
+	}
 	switch {
 	case l.binder == nil && want && !now.Before(l.ask):
 		l.ask = now.Add(laneWait)
@@ -77,7 +81,7 @@ func (p *peers) laneCame(w way, id cert.NodeID, info lane.Info) {
 		}
 		p.endLane(q)
 		l := &q.path.lane
-		l.info, l.addr, l.binder = info, addr, lane.NewBinder(info)
+		l.way, l.info, l.addr, l.binder = w, info, addr, lane.NewBinder(info)
 		p.bindLane(q, time.Now())
 		p.due(q, l.next)
 	})

@@ -213,7 +213,8 @@ func interfaces() ([]Interface, error) {
 	return out, nil
 }
 
-// worldMoved looks whether the machine's addresses are other ones.
+// pathsWake looks whether the machine's addresses are other ones. A router may
+// be, in any case.
 func (p *peers) pathsWake() {
 	ps := p.paths
 	if ps.gatherer == nil {
@@ -223,8 +224,8 @@ func (p *peers) pathsWake() {
 	p.do(func() {
 		moved := !slices.Equal(nets.list, ps.nets.list)
 		ps.nets = nets
+		ps.gatherer.Wake()
 		if moved {
-			ps.gatherer.Wake()
 			p.pathsChanged(true)
 			return
 		}

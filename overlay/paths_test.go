@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,5 +256,132 @@ func TestPaths(t *testing.T) {
 			}
 			t.Logf("longest wait %v", stop())
 		})
+	}
+}
+
+// pair is two nodes behind usual NATs with a flow over a direct path.
+func (w *natWorld) pair() (a, b *node, ha, hb *overlaytest.Host, na *overlaytest.NAT, stop func() time.Duration) {
+	t := w.t
+	t.Helper()
+	a, ha, na = w.home("a", overlaytest.PortRestricted, "198.51.100.1", "192.168.1.2")
+	b, hb, _ = w.home("b", overlaytest.PortRestricted, "203.0.113.1", "192.168.7.2")
+	b.echo()
+	stop = a.flow(a.dial("tcp", "b:7"))
+	w.direct(a, b)
+	return a, b, ha, hb, na, stop
+}
+
+func (w *natWorld) direct(a, b *node) {
+	w.t.Helper()
+	begun := time.Now()
+	eventually(w.t, 20*time.Second, "a direct path", func() bool {
+		return a.pathTo("b").Path == localapi.PathDirect && b.pathTo("a").Path == localapi.PathDirect
+	})
+	w.t.Logf("direct after %v: %s", time.Since(begun), a.pathTo("b").Endpoint)
+}
+
+// TestPathCut: the direct path is cut in mid-flow, and comes back; then the
+// relay is, and the flow goes on.
+func TestPathCut(t *testing.T) {
+	w := newNATWorld(t)
+	a, b, ha, hb, _, stop := w.pair()
+	time.Sleep(time.Second)
+	w.in.Partition(ha, hb)
+	eventually(t, 10*time.Second, "the relay", func() bool {
+		return a.pathTo("b").Path != localapi.PathDirect && b.pathTo("a").Path != localapi.PathDirect
+	})
+	time.Sleep(time.Second)
+	if p := a.pathTo("b"); p.Path == localapi.PathDirect || p.PathReason == "" {
+		t.Errorf("cut, and yet %+v", p)
+	}
+	t.Logf("longest wait %v", stop())
+	w.in.Heal(ha, hb)
+	stop = a.flow(a.dial("tcp", "b:7"))
+	w.direct(a, b)
+
+	w.stopRelay()
+	time.Sleep(3 * time.Second)
+	if p := a.pathTo("b"); p.Path != localapi.PathDirect {
+		t.Errorf("without the relay: %+v", p)
+	}
+	t.Logf("longest wait without the relay %v", stop())
+	l, err := w.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.startRelay(l)
+}
+
+// TestPathMoves: the NAT forgets, then the host takes another network.
+func TestPathMoves(t *testing.T) {
+	w := newNATWorld(t)
+	a, b, ha, _, na, stop := w.pair()
+	na.Reboot()
+	// Streams through a router that has forgotten stall for good, the relay
+	// connection too: it notices when somebody says so.
+	a.WorldChanged()
+	time.Sleep(3 * time.Second)
+	w.direct(a, b)
+	t.Logf("longest wait, router forgot: %v", stop())
+
+	stop = a.flow(a.dial("tcp", "b:7"))
+	cafe := w.in.NAT("cafe", overlaytest.PortRestricted, "198.51.100.77")
+	ha.Move(cafe.Net, "10.9.8.7")
+	a.WorldChanged()
+	eventually(t, 20*time.Second, "b sees the new address", func() bool {
+		return strings.HasPrefix(b.pathTo("a").Endpoint, "198.51.100.77:")
+	})
+	w.direct(a, b)
+	t.Logf("longest wait, new network: %v", stop())
+}
+
+// TestPathLAN: neighbours talk to each other directly, and have IPv6 where IPv4
+// is hopeless.
+func TestPathLAN(t *testing.T) {
+	w := newNATWorld(t)
+	home := w.in.NAT("home", overlaytest.Symmetric, "198.51.100.1")
+	a := w.at("a", home.Host("a", "192.168.1.2"))
+	b := w.at("b", home.Host("b", "192.168.1.3"))
+	b.echo()
+	stop := a.flow(a.dial("tcp", "b:7"))
+	w.direct(a, b)
+	if p := a.pathTo("b"); !strings.HasPrefix(p.Endpoint, "192.168.1.3:") {
+		t.Errorf("neighbours by %+v", p)
+	}
+	stop()
+}
+
+// TestPathIPv6: firewalls without NAT, where IPv4 is hopeless.
+func TestPathIPv6(t *testing.T) {
+	w := newNATWorld(t)
+	na := w.in.NAT("na", overlaytest.Symmetric, "198.51.100.1")
+	nb := w.in.NAT("nb", overlaytest.Symmetric, "203.0.113.1")
+	a := w.at("a", na.Host("a", "192.168.1.2", "2001:db8:a::2"))
+	b := w.at("b", nb.Host("b", "192.168.7.2", "2001:db8:b::2"))
+	b.echo()
+	stop := a.flow(a.dial("tcp", "b:7"))
+	w.direct(a, b)
+	if p := a.pathTo("b"); !strings.HasPrefix(p.Endpoint, "[2001:db8:b::2]:") {
+		t.Errorf("by %+v", p)
+	}
+	stop()
+}
+
+// TestPathIdle: nothing is sent by UDP while nothing is sent by anybody. (Package
+// path tests what comes after.)
+func TestPathIdle(t *testing.T) {
+	w := newNATWorld(t)
+	_, _, _, _, _, stop := w.pair()
+	stop()
+	time.Sleep(3 * time.Second)
+	var sent atomic.Int64
+	w.in.OnPacket(func(p overlaytest.Packet) {
+		if p.Network == "udp" {
+			sent.Add(1)
+		}
+	})
+	time.Sleep(3 * time.Second)
+	if n := sent.Load(); n > 0 {
+		t.Errorf("%d datagrams while nothing was sent", n)
 	}
 }

@@ -269,6 +269,7 @@ func (p *peers) reconnected() {
 	p.hint(func() {
 		for _, q := range p.table {
 			q.gone, q.nextRedial = time.Time{}, time.Time{}
+			p.tellAgain(q)
 		}
 		p.publish()
 	})

@@ -80,10 +80,11 @@ type link struct {
 	from  instant // budget: since when …
 	spent uint8   // … so many pings went to it unanswered
 
-	open   [8]ping // pings that are not answered
-	oldest instant // when the first of those that count was sent
-	misses uint8   // how many count
-	pinged instant // the last small one
+	open     [8]ping // pings that are not answered
+	oldest   instant // when the first of those that count was sent
+	misses   uint8   // how many count
+	pinged   instant // the last small one
+	followed instant // the last beyond the budget, because the peer pinged
 
 	size size
 }
@@ -307,7 +308,11 @@ func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
 		if l.verified == 0 && via != a.cur && t.sub(l.pinged) >= minFollow {
 			// The ping goes ahead of the pong: who has both answers knows that
 			// it is known here.
-			a.pingUnverified(l, t)
+			if !a.pingUnverified(l, t) && t.sub(l.followed) >= followAlways {
+				// It is there, so it may have one more now and then.
+				l.followed = t
+				a.ping(l, t, 0)
+			}
 		}
 	}
 	a.out.Send = append(a.out.Send, Send{Via: via, Kind: probe.Pong, Tx: tx, Size: probe.Len, To: via.Addr})

@@ -78,6 +78,7 @@ func (a *Agent) lose(l *link, t instant) {
 		a.dropLinks(func(l *link) bool { return l.via == via })
 	}
 	a.failed = 0
+	a.out.Doubt = true
 	a.startRound(t, true)
 }
 

@@ -50,7 +50,7 @@
 //
 // 32 candidates of the peer and 8 addresses from which it was heard. To
 // addresses that have not answered: 14 pings of 54 bytes in 30 s each, and 8 a
-// second, 256 at once, in all. Pings of the peer are answered 64 a second, 256
+// second, 256 at once, in all; one a second more while the peer pings from there. Pings of the peer are answered 64 a second, 256
 // at once, never with more bytes than came. Loopback, multicast, broadcast and
 // refused addresses are never pinged. An Agent allocates nothing once its
 // tables have grown.
@@ -133,8 +133,9 @@ type Output struct {
 	Admit  []Admission
 	Forget []Via
 	// Gather asks for fresh candidates of this node (SetLocal), CallMe for a
-	// message to the peer that it should probe now.
-	Gather, CallMe bool
+	// message to the peer that it should probe now. Doubt says that a path
+	// was lost: what was gathered lately may hold no more.
+	Gather, CallMe, Doubt bool
 	// Lane says whether a lane is wanted now.
 	Lane bool
 	// Sockets is how many extra sockets are in use, numbered from 1. They are

@@ -13,6 +13,7 @@ const (
 	askedSpacing  = time.Second             // between rounds that the peer asked for
 	gatherSpacing = 10 * time.Second        // between gatherings because the peer asked
 	minFollow     = 20 * time.Millisecond   // between pings that follow the peer's
+	followAlways  = time.Second             // between such pings beyond the budget
 	keepKnown     = 10 * time.Second        // between pings to working addresses that are not used
 
 	unverifiedPerSec = 8
@@ -103,16 +104,17 @@ func (a *Agent) keepLink(l *link, t instant) {
 }
 
 // pingUnverified pings an address that has not proved yet to be the peer's, as
-// far as the budget goes.
-func (a *Agent) pingUnverified(l *link, t instant) {
+// far as the budget goes. It reports whether it did.
+func (a *Agent) pingUnverified(l *link, t instant) bool {
 	if t.sub(l.from) >= perAddressTime {
 		l.from, l.spent = t, 0
 	}
 	if l.spent >= perAddress || a.isBroadcast(l.via.Addr.Addr()) || !a.unverified.take(t, unverifiedPerSec, unverifiedBurst) {
-		return
+		return false
 	}
 	l.spent++
 	a.ping(l, t, 0)
+	return true
 }
 
 // ping sends a ping of size bytes, 0 for a small one.
