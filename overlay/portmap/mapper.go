@@ -20,7 +20,7 @@ const (
 	inUse = 10 * time.Minute
 	// lookAfter is the age at which a Want has the mapping confirmed: a
 	// gateway that restarted has forgotten it.
-	lookAfter = 2 * time.Minute
+	lookAfter = 5 * time.Minute
 	// retryAfter is when a gateway that gave no mapping is asked again, and
 	// lostAfter one that gave one before: it may be starting up.
 	retryAfter = 10 * time.Minute

@@ -147,7 +147,7 @@ func TestRouterRestarts(t *testing.T) {
 		clear(h.router.mappings)
 		h.router.external = netip.MustParseAddr("198.51.100.99")
 		h.router.mu.Unlock()
-		time.Sleep(3 * time.Minute)
+		time.Sleep(6 * time.Minute)
 		h.m.Want(testPort)
 		if s := h.settle(); s.External.Addr().String() != "198.51.100.99" || len(h.router.table()) != 1 {
 			t.Errorf("%+v", s)
@@ -156,7 +156,7 @@ func TestRouterRestarts(t *testing.T) {
 		h.router.mu.Lock()
 		h.router.pcp = false
 		h.router.mu.Unlock()
-		time.Sleep(3 * time.Minute)
+		time.Sleep(6 * time.Minute)
 		h.m.Want(testPort)
 		if s := h.settle(); s.External.IsValid() || s.Err == "" {
 			t.Errorf("%+v", s)

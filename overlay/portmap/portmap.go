@@ -14,7 +14,7 @@
 //   - A node with a public address asks nobody.
 //
 // There is one goroutine. It sleeps while no mapping is wanted: a mapping is
-// made when Want is called, looked at when Want is called two minutes later,
+// made when Want is called, looked at when Want is called five minutes later,
 // renewed at half of its life while Want goes on being called, else removed
 // then. Close removes it too, and takes at most a second. What a killed
 // process leaves behind ends after an hour, except at the rare UPnP gateway
