@@ -312,6 +312,48 @@ func TestHomeNearest(t *testing.T) {
 	})
 }
 
+// The link that wins the race becomes the connection: a relay that heard of two
+// would take the one that was closed for the newer.
+func TestHomeRacesOnce(t *testing.T) {
+	withHome(t, "", []string{"a", "b", "c"}, func(st *homeStage) {
+		time.Sleep(time.Second)
+		if s := st.State(); !s.Online {
+			t.Fatalf("%+v", s)
+		}
+		for name, r := range st.relays {
+			if n := r.dialled(); n != 1 {
+				t.Errorf("%s was dialled %d times", name, n)
+			}
+		}
+	})
+}
+
+// A relay that drains is left; when there is no other that works, it is tried
+// again all the same.
+func TestHomeDrainsAlone(t *testing.T) {
+	withHome(t, "a", []string{"a", "b"}, func(st *homeStage) {
+		st.within(time.Second, "a")
+		st.relays["b"].set(true, false)
+		st.relays["a"].last().Write(relay.AppendFrame(nil, relay.TypeDraining, []byte(`{"spread_ms":300}`)))
+		st.within(10*time.Second, "a")
+	})
+}
+
+// All relays are away for long, then one is back: it is found in one round,
+// however patient the node has become.
+func TestHomeTriesAllInARound(t *testing.T) {
+	withHome(t, "a", []string{"a", "b", "c"}, func(st *homeStage) {
+		st.within(time.Second, "a")
+		for _, r := range st.relays {
+			r.set(true, false)
+		}
+		st.relays["a"].last().Close()
+		time.Sleep(10 * time.Minute)
+		st.relays["c"].set(false, false)
+		st.within(31*time.Second, "c")
+	})
+}
+
 // A relay that stops answering is noticed: at once on Wake, in 10 s while
 // something is being sent, in less than 3 minutes otherwise.
 func TestDeadRelay(t *testing.T) {

@@ -1,0 +1,137 @@
+package overlay
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/bind"
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// deaf is a home that takes whatever is sent.
+type deaf struct {
+	mu   sync.Mutex
+	sent int
+}
+
+func (d *deaf) sender() bind.Sender { return nil }
+func (d *deaf) relay() api.Relay    { return api.Relay{ID: "home", Name: "home"} }
+func (d *deaf) SendSession(cert.NodeID, []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sent++
+	return nil
+}
+
+// testGuests are guests whose relays are pipes.
+func testGuests(t *testing.T) (*guests, *deaf) {
+	home := &deaf{}
+	dial := func(ctx context.Context, url string) (net.Conn, error) {
+		if url == "dead" {
+			return nil, errors.New("connection refused")
+		}
+		near, far := net.Pipe()
+		go func() {
+			r := relay.NewReader(far, relay.AtRelay)
+			for r.Fill() == nil {
+				for f := r.Next(); f != nil; f = r.Next() {
+					if relay.Type(f[0]) == relay.TypePing {
+						far.Write(relay.AppendFrame(nil, relay.TypePong, f[relay.HeadLen:]))
+					}
+				}
+			}
+			r.Release()
+			far.Close()
+		}()
+		return near, nil
+	}
+	g := newGuests(home, dial, time.Minute, slog.New(slog.DiscardHandler))
+	g.handler = func(*guest) relay.Handler {
+		return &guestInbound{inbound{source: bind.New(bind.Config{}).NewSource()}}
+	}
+	g.lost = func(*guest) {}
+	t.Cleanup(g.close)
+	return g, home
+}
+
+func relayAt(id string) api.Relay { return api.Relay{ID: id, Name: id, URLs: []string{id}} }
+
+func (g *guests) must(t *testing.T, id string) way {
+	t.Helper()
+	w, err := g.connect(t.Context(), relayAt(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// However many relays there are, there are 64 guests; those with tunnels stay.
+func TestGuestsAreBounded(t *testing.T) {
+	g, home := testGuests(t)
+	used := g.must(t, "used")
+	g.route(cert.NodeID{1}, used)
+	for i := range 3 * maxGuests {
+		g.must(t, fmt.Sprint("relay-", i))
+	}
+	g.mu.Lock()
+	n, kept := len(g.open), g.open["used"] == used
+	g.mu.Unlock()
+	if n != maxGuests || !kept {
+		t.Errorf("%d guests, the one that is used kept: %v", n, kept)
+	}
+	if w := g.must(t, "home"); w != way(home) {
+		t.Error("a guest connection to our own home")
+	}
+	if _, err := g.connect(t.Context(), relayAt("dead")); err == nil || !g.shuns("dead") || g.shuns("used") {
+		t.Errorf("dead relay: %v", err)
+	}
+	g.homeMoves(relayAt("used"))
+	if w := g.must(t, "used"); w != way(home) {
+		t.Error("a guest connection to where the home is about to be")
+	}
+}
+
+func opening(id uint64) []byte {
+	b := binary.BigEndian.AppendUint64(nil, id)
+	return append(b, 0, 0, 0, 0, 1)
+}
+
+// A relay that makes up introductions does not make those at another relay, or
+// of a tunnel, go astray, and costs no more than so much memory.
+func TestGuestsNotesAreBounded(t *testing.T) {
+	g, home := testGuests(t)
+	good, evil := g.must(t, "good"), g.must(t, "evil")
+	peer := cert.NodeID{1}
+	g.heard(good, peer, opening(7))
+	for i := range uint64(100_000) {
+		g.heard(evil, cert.NodeID{2, byte(i), byte(i >> 8), byte(i >> 16)}, opening(i+1))
+		g.heard(evil, peer, []byte{1})
+	}
+	if g.wayOf(peer, 7) != good {
+		t.Error("an introduction was forgotten for those of another relay")
+	}
+	g.mu.Lock()
+	n := len(g.sessions)
+	g.mu.Unlock()
+	if n > 3*notedSessions {
+		t.Errorf("%d introductions noted", n)
+	}
+	// What is not noted goes where the tunnel goes, or home.
+	g.route(peer, good)
+	g.SendSession(cert.NodeID{9}, opening(1)[:13])
+	if home.sent != 1 {
+		t.Errorf("%d frames went home", home.sent)
+	}
+	if !g.route(peer, nil) && g.wayOf(peer, 8) != way(home) {
+		t.Error("an unknown introduction does not go home")
+	}
+}
