@@ -46,6 +46,9 @@ const (
 // was given.
 var ErrNotJoined = errors.New("this relay has not joined a server yet; make a token with `weft-server keys create --relay` on the server and start with --token TOKEN")
 
+// errNoList refuses everybody: who was revoked cannot be told.
+var errNoList = errors.New("there is no revocation list yet; the server has to be asked first")
+
 // Options configure Start.
 type Options struct {
 	Data   string // the data directory
@@ -90,7 +93,7 @@ type Relay struct {
 	news   chan struct{} // capacity 1: there is something to report
 
 	id  atomic.Pointer[identity] // replaced by Start, then by the goroutine of sync
-	crl atomic.Pointer[cert.CRL] // nil: nothing is revoked
+	crl atomic.Pointer[cert.CRL] // nil: lost, so nobody is admitted
 
 	mu sync.RWMutex
 	// mu guards the following.
@@ -184,6 +187,9 @@ func (r *Relay) open(ctx context.Context) (err error) {
 			if crl, err := id.roots.VerifyCRL(der); err == nil {
 				r.crl.Store(crl)
 			}
+		}
+		if r.crl.Load() == nil {
+			r.log.Warn("the revocation list on disk cannot be used; nobody is admitted before the server answers", "file", filepath.Join(o.Data, crlFile))
 		}
 	}
 	if r.site, err = ca.Site(o.Data, o.URLs, o.Now()); err != nil {
@@ -429,7 +435,12 @@ func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, boo
 	r.forgetAbsentLocked()
 	r.mu.Unlock()
 	// After the serial was noted: a list that comes now finds it there.
-	if err == nil && r.crl.Load().Revoked(node.Serial) {
+	crl := r.crl.Load()
+	switch {
+	case err != nil:
+	case crl == nil:
+		err = errNoList
+	case crl.Revoked(node.Serial):
 		err = cert.ErrRevoked
 	}
 	if err != nil {

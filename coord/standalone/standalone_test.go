@@ -326,7 +326,17 @@ func TestWithoutServer(t *testing.T) {
 	until(t, "welcome without server", pi.welcomed)
 	cam.refusedBy(r)
 
+	// C2: without a list nobody can say who was revoked.
+	r.Close()
+	if err := os.WriteFile(filepath.Join(again.Data, crlFile), []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, again)
+	pi.refusedBy(r)
+
 	s.start()
+	until(t, "the relay has a list again", func() bool { return r.crl.Load() != nil })
+	pi.connect(r)
 	until(t, "the server knows again", func() bool { return s.Home(pi.id) == "far" })
 	if _, err := s.DeleteDevice(t.Context(), pi.id, nil); err != nil {
 		t.Fatal(err)
