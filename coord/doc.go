@@ -1,7 +1,7 @@
 // Package coord is the coordination server: a plain HTTPS service over a
 // database. It makes join keys, issues certificates and addresses, answers
-// who is who, and revokes. It holds no connection to nodes; the relay, which
-// runs in the same process, does.
+// who is who, and revokes. It holds no connection to nodes; relays do: the one
+// in the same process, and those that run alone (package standalone).
 //
 //	service.go    Service: the operations, with or without a running server
 //	index.go      what is kept in memory: versions, classes, who sees whom
@@ -12,6 +12,7 @@
 //	directory.go  GET /v1/directory
 //	lookup.go     GET /v1/lookup
 //	crl.go        GET /v1/crl, and making the list
+//	relays.go     relays that run alone: join, sync, presence, removal
 //	devices.go    list, rename, delete, logout
 //	keys.go       join keys and their tokens
 //	users.go      sign-in links
