@@ -50,21 +50,7 @@ func ends(b *bench) {
 			setOffloads(b, l.Internet, "h2", false)
 		}
 		for _, flows := range []int{1, 4} {
-			rates, cpus := map[*tunnel][]float64{}, map[*tunnel][]float64{}
-			for range b.runs {
-				for _, t := range all {
-					m := measure1(b, t.procs, func() float64 {
-						return iperf(b, a, t.to, t.port, append(slices.Clone(t.flags), "-P", strconv.Itoa(flows))...)
-					})
-					rates[t], cpus[t] = append(rates[t], m.rate), append(cpus[t], m.cpu)
-				}
-			}
-			for _, t := range all {
-				what := fmt.Sprintf("%s, %d TCP, offloads %s", t.name, flows, word)
-				rate, cpu := median(rates[t]), median(cpus[t])
-				b.row(what, "Mbit/s", rates[t], fmt.Sprintf("%.2f x", rate/median(rates[all[0]])))
-				b.row("  processor seconds per GB, both ends", "s", cpus[t], fmt.Sprintf("%.2f x", cpu/median(cpus[all[0]])))
-			}
+			compare(b, all, flows, word)
 		}
 	}
 	for _, t := range all {
@@ -78,8 +64,12 @@ func ends(b *bench) {
 type tunnel struct {
 	name     string
 	procs    []*lab.Proc
-	to, port string
+	from     *lab.Namespace
+	to, port string // of an iperf3 server
 	flags    []string
+	socks    string // by the proxy to this name's discard server instead
+	echo     string // of an echo server
+	rtt      float64
 }
 
 type measured1 struct{ rate, cpu float64 }
@@ -99,7 +89,7 @@ func serveIperf(b *bench, n *lab.Namespace, port string, bind ...string) {
 }
 
 func plainWireGuard(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
-	t := &tunnel{name: "wireguard-go, TUN - TUN", to: "10.9.0.2", port: "5301"}
+	t := &tunnel{name: "wireguard-go, TUN - TUN", from: a, to: "10.9.0.2", port: "5301", echo: "10.9.0.2:7"}
 	type side struct {
 		n    *lab.Namespace
 		key  *ecdh.PrivateKey
@@ -133,6 +123,7 @@ func plainWireGuard(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
 		s.n.IP("addr add "+s.addr+"/24 dev "+s.dev, "link set "+s.dev+" up mtu 1420")
 	}
 	serveIperf(b, z, t.port)
+	z.EchoTCP("10.9.0.2:7")
 	ready(b, a, t.to+":"+t.port)
 	return t
 }
@@ -153,7 +144,7 @@ func twoEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, t *tunnel, forA, forZ []
 }
 
 func kernelEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
-	t := &tunnel{name: "weft's data path, TUN - TUN", to: "100.64.0.2", port: "5302"}
+	t := &tunnel{name: "weft's data path, TUN - TUN", from: a, to: "100.64.0.2", port: "5302"}
 	twoEnds(b, l, a, z, t, []string{"-tun", "wefta", "-pprof", "127.0.0.1:6060"}, []string{"-tun", "weftz", "-pprof", "127.0.0.1:6060"})
 	serveIperf(b, z, t.port)
 	ready(b, a, t.to+":"+t.port)
@@ -161,7 +152,7 @@ func kernelEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
 }
 
 func mixedEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
-	t := &tunnel{name: "data path, user space - TUN", to: "127.0.0.1", port: "5303"}
+	t := &tunnel{name: "data path, user space - TUN", from: a, to: "127.0.0.1", port: "5303"}
 	twoEnds(b, l, a, z, t, []string{"-forward", t.port, "-subnet", "65", "-pprof", "127.0.0.1:6061"}, []string{"-tun", "weftm", "-subnet", "65", "-pprof", "127.0.0.1:6061"})
 	serveIperf(b, z, t.port)
 	ready(b, a, t.to+":"+t.port)
@@ -169,7 +160,7 @@ func mixedEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
 }
 
 func userEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
-	t := &tunnel{name: "user space - user space, forward", to: "127.0.0.1", port: "5304"}
+	t := &tunnel{name: "user space - user space, forward", from: a, to: "127.0.0.1", port: "5304"}
 	twoEnds(b, l, a, z, t, []string{"-forward", t.port, "-pprof", "127.0.0.1:6062"}, []string{"-pprof", "127.0.0.1:6062"})
 	serveIperf(b, z, t.port)
 	ready(b, a, t.to+":"+t.port)

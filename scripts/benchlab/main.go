@@ -24,7 +24,7 @@ import (
 var parts = []struct {
 	name string
 	run  func(*bench)
-}{{"size", size}, {"throughput", throughput}, {"ends", ends}, {"tun-direct", tunDirect}, {"tun-relay", tunRelay}, {"connect", connect}, {"intro", introductions}, {"idle", idle}}
+}{{"size", size}, {"throughput", throughput}, {"direct", direct}, {"ends", ends}, {"tun-direct", tunDirect}, {"tun-relay", tunRelay}, {"connect", connect}, {"intro", introductions}, {"idle", idle}}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "end" {

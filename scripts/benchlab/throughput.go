@@ -31,10 +31,7 @@ func throughput(b *bench) {
 			}
 		}
 	})
-	go serve(sink, func(c net.Conn) {
-		n, _ := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 256<<10))
-		fmt.Fprintf(c, "%d\n", n)
-	})
+	go serve(sink, discard)
 	procs := []*lab.Proc{m.Server.Proc, m.Device.Proc, m.Laptop.Proc}
 
 	ready(b, m.Server.Host, m.Server.Host.Addr+":5202")
@@ -119,9 +116,24 @@ func iperf(b *bench, from *lab.Namespace, to, port string, flags ...string) floa
 	return v.End.Received.Rate / 1e6
 }
 
+// discard reads to the end and says how many bytes that was.
+func discard(c net.Conn) {
+	n, _ := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 256<<10))
+	fmt.Fprintf(c, "%d\n", n)
+}
+
+// upload is bulk away from here.
+func upload(b *bench, from *lab.Namespace, to string) float64 {
+	return bulkFrom(b, from, to, false)
+}
+
 // bulk moves bytes through the laptop's proxy for flowTime.
 func bulk(b *bench, m *lab.Mesh, to string, download bool) float64 {
-	c, err := m.Laptop.Host.SOCKS(context.Background(), lab.Proxy, to)
+	return bulkFrom(b, m.Laptop.Host, to, download)
+}
+
+func bulkFrom(b *bench, from *lab.Namespace, to string, download bool) float64 {
+	c, err := from.SOCKS(context.Background(), lab.Proxy, to)
 	if err != nil {
 		b.Fatalf("%v", err)
 	}

@@ -1,0 +1,194 @@
+//go:build e2e
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"weft/scripts/e2e/lab"
+)
+
+// direct compares the real programs on a direct path with plain wireguard-go,
+// built from its module: pairs of machines on one bridge, turn by turn, one TCP
+// flow and four, offloads of the links on and off.
+func direct(b *bench) {
+	l := lab.New(b, b.bin)
+	host := l.Host("server")
+	server := l.Serve(host, ":8443", "https://"+host.Addr+":8443")
+	var hosts []*lab.Namespace
+	pair := func(name string) (x, y *lab.Namespace) {
+		x, y = l.Host(name+"1"), l.Host(name+"2")
+		hosts = append(hosts, x, y)
+		return x, y
+	}
+	var all []*tunnel
+	x, y := pair("plain")
+	all = append(all, plainWireGuard(b, l, x, y))
+	for _, c := range []struct {
+		name, port        string
+		tunX, tunY, socks bool
+	}{
+		{"weft TUN - TUN", "5311", true, true, false},
+		{"weft user space - TUN, forward", "5312", false, true, false},
+		{"weft user space - user space, forward", "5313", false, false, false},
+		{"weft user space - user space, --proxy", "5314", false, false, true},
+	} {
+		x, y := pair("p" + c.port)
+		all = append(all, weftPair(b, l, server, x, y, c.name, c.port, c.tunX, c.tunY, c.socks))
+	}
+	for _, offloads := range []bool{true, false} {
+		if os.Getenv("BENCH_OFFLOADS") == strconv.FormatBool(!offloads) {
+			continue
+		}
+		word := "on"
+		if !offloads {
+			word = "off"
+			for _, n := range hosts {
+				setOffloads(b, n, "eth0", false)
+			}
+			for i := range len(hosts) + 1 {
+				setOffloads(b, l.Internet, fmt.Sprintf("h%d", i+1), false)
+			}
+		}
+		for _, flows := range []int{1, 4} {
+			compare(b, all, flows, word)
+		}
+		for _, t := range all {
+			t.pingPong(b, word, all[0])
+		}
+	}
+	start := time.Now()
+	for _, t := range all {
+		for i, p := range t.procs {
+			b.row(fmt.Sprintf("peak memory, %s, end %d", t.name, i+1), "MB", []float64{peak(p)}, "120 MB")
+		}
+	}
+	time.Sleep(time.Until(start.Add(time.Minute)))
+	for _, t := range all {
+		for i, p := range t.procs {
+			b.row(fmt.Sprintf("memory a minute later, %s, end %d", t.name, i+1), "MB", []float64{float64(p.Usage().RSS) / 1e6}, "40 MB")
+		}
+	}
+}
+
+// compare runs all tunnels turn by turn.
+func compare(b *bench, all []*tunnel, flows int, word string) {
+	rates, cpus := map[*tunnel][]float64{}, map[*tunnel][]float64{}
+	for range b.runs {
+		for _, t := range all {
+			m := measure1(b, t.procs, func() float64 { return t.send(b, flows) })
+			rates[t], cpus[t] = append(rates[t], m.rate), append(cpus[t], m.cpu)
+		}
+	}
+	for _, t := range all {
+		rate, cpu := median(rates[t]), median(cpus[t])
+		b.row(fmt.Sprintf("%s, %d TCP, offloads %s", t.name, flows, word), "Mbit/s", rates[t], fmt.Sprintf("%.2f x", rate/median(rates[all[0]])))
+		b.row("  processor seconds per GB, both ends", "s", cpus[t], fmt.Sprintf("%.2f x", cpu/median(cpus[all[0]])))
+	}
+}
+
+// weftPair is two nodes, joined and on a direct path.
+func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, name, port string, tunX, tunY, socks bool) *tunnel {
+	t := &tunnel{name: name, from: x, port: port}
+	var nodes []*lab.Node
+	for i, s := range []struct {
+		at  *lab.Namespace
+		tun bool
+	}{{x, tunX}, {y, tunY}} {
+		n := l.Node(s.at, fmt.Sprintf("n%s-%d", port, i))
+		var flags []string
+		if s.tun {
+			n.As = lab.Root
+			flags = []string{"--tun", "weft0", "--os-dns", "off"}
+		}
+		n.Up(server.NewKey().Token, flags...)
+		nodes = append(nodes, n)
+		t.procs = append(t.procs, n.Proc)
+	}
+	far := nodes[1].Status().Self
+	nodes[0].Must("ping", far.Name, "-c", "20", "--until-direct")
+	serveIperf(b, y, port)
+	y.EchoTCP(":7")
+	switch {
+	case tunX:
+		t.to, t.echo = far.IPv4, far.IPv4+":7"
+	case socks:
+		sink := y.Listen("127.0.0.1:9")
+		go serve(sink, discard)
+		t.socks = far.Name
+		t.echo = far.Name + ":7"
+	default:
+		t.to, t.echo = "127.0.0.1", "127.0.0.1:7007"
+		t.procs = append(t.procs,
+			x.Start(nodes[0].As, "weft", "forward", "--socket", nodes[0].Sock, port+":"+far.Name+":"+port),
+			x.Start(nodes[0].As, "weft", "forward", "--socket", nodes[0].Sock, "7007:"+far.Name+":7"))
+	}
+	if !socks {
+		ready(b, x, t.to+":"+port)
+	}
+	return t
+}
+
+// send moves TCP through the tunnel for flowTime and returns Mbit/s.
+func (t *tunnel) send(b *bench, flows int) float64 {
+	if t.socks == "" {
+		return iperf(b, t.from, t.to, t.port, append(slices.Clone(t.flags), "-P", strconv.Itoa(flows))...)
+	}
+	rates := make(chan float64, flows)
+	for range flows {
+		go func() { rates <- upload(b, t.from, t.socks+":9") }()
+	}
+	sum := 0.0
+	for range flows {
+		sum += <-rates
+	}
+	return sum
+}
+
+// pingPong measures round trips of one byte over TCP.
+func (t *tunnel) pingPong(b *bench, word string, base *tunnel) {
+	if t.echo == "" {
+		return
+	}
+	var c net.Conn
+	var err error
+	if t.socks != "" {
+		c, err = t.from.SOCKS(context.Background(), lab.Proxy, t.echo)
+	} else {
+		c, err = t.from.Dial(context.Background(), "tcp", t.echo)
+	}
+	if err != nil {
+		b.Fatalf("%v", err)
+	}
+	defer c.Close()
+	var took []float64
+	buf := make([]byte, 1)
+	for range 3000 {
+		start := time.Now()
+		if _, err := c.Write(buf); err != nil {
+			b.Fatalf("%v", err)
+		}
+		if _, err := c.Read(buf); err != nil {
+			b.Fatalf("%v", err)
+		}
+		took = append(took, float64(time.Since(start).Microseconds()))
+	}
+	slices.Sort(took)
+	t.rtt = took[len(took)/2]
+	b.row(fmt.Sprintf("round trip p50 over TCP, %s, offloads %s", t.name, word), "us", []float64{t.rtt}, fmt.Sprintf("%.2f x, p99 %.0f us", t.rtt/base.rtt, took[len(took)*99/100]))
+}
+
+// peak is the most memory that a process had resident, in MB.
+func peak(p *lab.Proc) float64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	kb, _ := strconv.ParseFloat(strings.Fields(rest + " 0")[0], 64)
+	return kb * 1024 / 1e6
+}
