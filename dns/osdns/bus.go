@@ -22,6 +22,9 @@ type caller interface {
 	call(ctx context.Context, dest, path, method string, args ...any) ([]any, error)
 }
 
+// startService is the one method that starts the service it is for.
+const startService = "org.freedesktop.DBus.Peer.Ping"
+
 // property reads one.
 func property(ctx context.Context, c caller, dest, path, iface, name string) (any, error) {
 	out, err := c.call(ctx, dest, path, "org.freedesktop.DBus.Properties.Get", iface, name)
@@ -155,7 +158,12 @@ func (b *bus) call(ctx context.Context, dest, path, method string, args ...any) 
 	if err != nil {
 		return nil, err
 	}
-	c := conn.Object(dest, dbus.ObjectPath(path)).CallWithContext(ctx, method, 0, args...)
+	// A service that somebody stops must not be started by our asking.
+	flags := dbus.FlagNoAutoStart
+	if method == startService {
+		flags = 0
+	}
+	c := conn.Object(dest, dbus.ObjectPath(path)).CallWithContext(ctx, method, flags, args...)
 	if c.Err != nil {
 		return nil, fmt.Errorf("%s: %w", method[strings.LastIndexByte(method, '.')+1:], c.Err)
 	}

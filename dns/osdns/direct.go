@@ -121,9 +121,9 @@ func (d *direct) base(context.Context) ([]netip.AddrPort, error) {
 	return d.before(cur).Servers, nil
 }
 
-func (d *direct) intact(context.Context) bool {
+func (d *direct) intact(context.Context) (bool, error) {
 	cur, err := readFile(at(d.root, resolvConfPath))
-	return err == nil && d.content != nil && bytes.Equal(cur, d.content)
+	return err == nil && d.content != nil && bytes.Equal(cur, d.content), nil
 }
 
 func (d *direct) close() {}

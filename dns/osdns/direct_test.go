@@ -118,7 +118,7 @@ func TestDirect(t *testing.T) {
 				if want := ports(strings.Fields(c.base)...); err != nil || !slices.Equal(base, want) {
 					t.Errorf("base %v, %v, want %v", base, err, want)
 				}
-				if !d.intact(ctx) {
+				if !stands(d) {
 					t.Error("not intact")
 				}
 				// Repeating it changes nothing.
@@ -194,7 +194,7 @@ func TestDirectTrampled(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.write("etc/resolv.conf", "nameserver 10.9.9.9\n")
-	if d.intact(ctx) {
+	if stands(d) {
 		t.Error("not noticed")
 	}
 	if _, err := d.set(ctx, testConfig); err != nil {
@@ -205,7 +205,7 @@ func TestDirectTrampled(t *testing.T) {
 	}
 	// Ours with a line more is ours, not theirs.
 	m.write("etc/resolv.conf", m.read("etc/resolv.conf")+"nameserver 6.6.6.6\n")
-	if d.intact(ctx) {
+	if stands(d) {
 		t.Error("not noticed")
 	}
 	if _, err := d.set(ctx, testConfig); err != nil || strings.Contains(m.read("etc/resolv.conf"), "6.6.6.6") {

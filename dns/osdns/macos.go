@@ -173,13 +173,13 @@ func (m *macos) base(ctx context.Context) ([]netip.AddrPort, error) {
 	return macServers(out, m.c.Nameserver), nil
 }
 
-func (m *macos) intact(context.Context) bool {
+func (m *macos) intact(context.Context) (bool, error) {
 	for name, content := range macFiles(m.iface, m.c) {
 		if cur, err := readFile(filepath.Join(at(m.root, macDir), name)); err != nil || !bytes.Equal(cur, content) {
-			return false
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 func (m *macos) close() {}

@@ -166,6 +166,6 @@ func (n *networkManager) base(ctx context.Context) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-func (n *networkManager) intact(context.Context) bool { return n.told }
+func (n *networkManager) intact(context.Context) (bool, error) { return n.told, nil }
 
 func (n *networkManager) close() {}

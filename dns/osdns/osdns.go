@@ -140,8 +140,9 @@ type backend interface {
 	unset(ctx context.Context) error
 	// base returns the resolvers that the machine has without us.
 	base(ctx context.Context) ([]netip.AddrPort, error)
-	// intact reports whether what was set still stands.
-	intact(ctx context.Context) bool
+	// intact reports whether what was set still stands. An error says that
+	// nobody answers, rather than that somebody has changed it.
+	intact(ctx context.Context) (bool, error)
 	// close releases what the backend holds and changes nothing.
 	close()
 }
@@ -367,14 +368,15 @@ func (o *owner) round(parent context.Context, seen [events]bool) (again time.Dur
 		return o.backoff(err)
 	}
 	if o.told && !seen[eventRestart] && o.current.equal(want) {
-		if o.backend.intact(ctx) {
+		stands, err := o.backend.intact(ctx)
+		if stands {
 			return o.refresh(ctx)
 		}
-		if o.trampled() {
+		if err == nil && o.trampled() {
 			o.publish([]string{}, nil, fmt.Errorf("another program keeps writing over the DNS settings (%d times in %v), so they are left alone; find it, or run weft with --os-dns=off", trampleMost, trampleWindow))
 			return trampleWindow
 		}
-		m.log.Info("the system's DNS settings were changed by somebody else", "mode", o.mode)
+		m.log.Info("the system's DNS settings do not stand any more", "mode", o.mode, "err", err)
 	}
 	if err := o.apply(ctx, want); err != nil {
 		o.told = false

@@ -84,10 +84,10 @@ func (b *fakeBackend) base(context.Context) ([]netip.AddrPort, error) {
 	return b.f.servers, nil
 }
 
-func (b *fakeBackend) intact(context.Context) bool {
+func (b *fakeBackend) intact(context.Context) (bool, error) {
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
-	return !b.f.told.IsZero()
+	return !b.f.told.IsZero(), nil
 }
 
 func (b *fakeBackend) close() {}

@@ -146,12 +146,12 @@ func (r *resolvconf) base(context.Context) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-func (r *resolvconf) intact(context.Context) bool {
+func (r *resolvconf) intact(context.Context) (bool, error) {
 	if r.content == nil || r.ahead() != "" {
-		return false
+		return false, nil
 	}
 	_, err := os.Stat(filepath.Join(r.dir(), recordPrefix+r.iface))
-	return err == nil
+	return err == nil, nil
 }
 
 func (r *resolvconf) close() {}

@@ -201,27 +201,29 @@ func (r *resolved) base(ctx context.Context) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-func (r *resolved) intact(ctx context.Context) bool {
+func (r *resolved) intact(ctx context.Context) (bool, error) {
 	index, err := r.index(r.iface)
 	if err != nil || index != r.ifindex {
-		return false
+		return false, err
 	}
 	out, err := r.bus.call(ctx, resolvedName, resolvedPath, resolvedManager+"GetLink", int32(index))
 	if err != nil || len(out) != 1 {
-		return false
+		return false, err
 	}
-	path := fmt.Sprint(out[0])
-	v, err := property(ctx, r.bus, resolvedName, path, resolvedLink, "DNS")
+	v, err := property(ctx, r.bus, resolvedName, fmt.Sprint(out[0]), resolvedLink, "DNS")
+	if err != nil {
+		return false, err
+	}
 	list, _ := v.([][]any)
 	for _, e := range list {
 		if len(e) == 2 {
 			raw, _ := e[1].([]byte)
 			if a, ok := netip.AddrFromSlice(raw); ok && a == r.addr {
-				return true
+				return true, nil
 			}
 		}
 	}
-	return false
+	return false, nil
 }
 
 func (r *resolved) close() {}

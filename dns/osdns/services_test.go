@@ -85,7 +85,7 @@ func TestResolvedSet(t *testing.T) {
 	if err := r.unset(context.Background()); err != nil || len(b.calls) != 0 {
 		t.Errorf("%v: %q", err, b.calls)
 	}
-	if r.intact(context.Background()) {
+	if stands(r) {
 		t.Error("another interface is intact")
 	}
 }
@@ -263,7 +263,7 @@ func TestResolvconf(t *testing.T) {
 		if calls[0] != wantCall || m.read(dir+"/tun-weft.weft0") != wantRecord {
 			t.Errorf("call %q, record %q", calls[0], m.read(dir+"/tun-weft.weft0"))
 		}
-		if !r.intact(ctx) {
+		if !stands(r) {
 			t.Error("not intact")
 		}
 		if base, err := r.base(ctx); !open && !slices.Equal(base, ports("192.168.1.1:53")) || err != nil {
@@ -275,7 +275,7 @@ func TestResolvconf(t *testing.T) {
 		if err != nil || len(did) != 1 || m.read(dir+"/tun-weft.weft0") != "" {
 			t.Errorf("restore: %q, %v", did, err)
 		}
-		if r.intact(ctx) {
+		if stands(r) {
 			t.Error("intact without its record")
 		}
 	}

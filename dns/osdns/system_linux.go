@@ -26,6 +26,7 @@ type linux struct {
 
 	mu sync.Mutex
 	// mu guards the following.
+	asked   bool // systemd-resolved, once
 	watcher *watcher
 	locks   map[string]*lock
 }
@@ -45,10 +46,18 @@ func (l *linux) decide(ctx context.Context) (Mode, string, error) {
 	return mode, reason, nil
 }
 
-// collect gathers the evidence. systemd-resolved is asked first: that starts
-// it, and it writes its files.
+// collect gathers the evidence. systemd-resolved is asked first: the first time
+// that starts it, and it writes its files.
 func (l *linux) collect(ctx context.Context) (e evidence, err error) {
-	_, err = l.bus.call(ctx, resolvedName, resolvedPath, "org.freedesktop.DBus.Peer.Ping")
+	l.mu.Lock()
+	first := !l.asked
+	l.asked = true
+	l.mu.Unlock()
+	if first {
+		_, err = l.bus.call(ctx, resolvedName, resolvedPath, startService)
+	} else {
+		_, err = property(ctx, l.bus, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "LLMNRHostname")
+	}
 	e.Resolved = err == nil
 	if has, err := l.bus.call(ctx, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.NameHasOwner", nmName); err == nil && len(has) == 1 && has[0] == true {
 		if v, err := property(ctx, l.bus, nmName, nmPath, nmName, "Version"); err == nil {

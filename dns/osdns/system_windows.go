@@ -99,13 +99,13 @@ func (n *nrpt) base(context.Context) ([]netip.AddrPort, error) {
 	return adapterServers(adapters(), n.iface, n.c.Nameserver), nil
 }
 
-func (n *nrpt) intact(context.Context) bool {
+func (n *nrpt) intact(context.Context) (bool, error) {
 	for _, v := range n.values {
 		if !v.stands() {
-			return false
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 func (n *nrpt) close() {}
