@@ -43,6 +43,7 @@ func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(o
 		s.count(&s.counts.limited)
 		return refuse(in, out, dns.RcodeRefused), nil
 	}
+	s.fwd.conf.watch(i.now)
 	if b, o := s.memo.answer(i.st, in, i.tcp, i.now, out); b != nil {
 		s.counts.done(o)
 		return b, nil

@@ -119,7 +119,7 @@ func (s *Server) take(q *query, r *route, e *entry, out outcome) *answer {
 		return servfail(dns.ExtendedErrorCodeOther, "the answer cannot be read")
 	}
 	a := s.accept(q, r, m, e)
-	a.out, a.keep, a.until = out, true, e.expires
+	a.out, a.keep, a.until = out, r != portalRoute, e.expires
 	if out == outForwarded {
 		q.note("forward", "%s answered %s with %d records", e.source, rcodeName(m.Rcode), len(m.Answer))
 	}
@@ -174,6 +174,11 @@ func (s *Server) accept(q *query, r *route, m *dns.Msg, e *entry) *answer {
 			h.Name = q.q.Name
 		}
 	}
+	if r == portalRoute {
+		for _, rr := range m.Answer {
+			rr.Header().Ttl = min(rr.Header().Ttl, portalTTL)
+		}
+	}
 	if s.unbind(q, r, m) {
 		q.note("rebinding", "private addresses are taken out of the answer")
 		s.count(&s.counts.rebound)
@@ -205,6 +210,10 @@ func (f *forwarder) ask(ctx context.Context, q *query, r *route, key cacheKey) (
 	fl := f.flights[key]
 	switch {
 	case fl == nil:
+		if e, fresh := f.s.cache.get(key, time.Now()); fresh {
+			f.mu.Unlock()
+			return e, nil // the answer came between the first look and this
+		}
 		fl = &flight{done: make(chan struct{})}
 		f.flights[key] = fl
 		m, st := upstreamQuery(q), q.st
@@ -240,7 +249,7 @@ func (f *forwarder) fly(fl *flight, m *dns.Msg, st *state, r *route, key cacheKe
 		st = f.s.state.Load()
 		e = f.answerOf(ctx, m, r, key)
 	}
-	if f.s.state.Load() == st {
+	if f.s.state.Load() == st && r != portalRoute {
 		f.s.cache.put(e)
 	}
 	if e.failure && e.msg == nil && r == st.rules.global {
@@ -317,9 +326,9 @@ func cut(s string) string {
 func (f *forwarder) upstreams(r *route, now time.Time) []*upstream {
 	var addrs []serverAddr
 	switch r {
-	case systemRoute, privateRoute:
+	case systemRoute, privateRoute, portalRoute:
 		for _, a := range f.conf.upstreams(now) {
-			if r == systemRoute || isPrivate(a.Addr()) {
+			if r != privateRoute || isPrivate(a.Addr()) {
 				addrs = append(addrs, serverAddr{proto: "udp", addr: a})
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,6 +84,8 @@ type resolvConf struct {
 	skip    func(netip.AddrPort) bool
 	changed func() // called when there are other resolvers than before
 
+	watched atomic.Int64 // second in which the file was looked at last
+
 	mu      sync.Mutex // guards the following
 	checked time.Time
 	stat    os.FileInfo
@@ -97,6 +100,19 @@ func (r *resolvConf) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.checked, r.stat = time.Time{}, nil
+}
+
+// watch looks whether the file has changed, at most once a second, once it has
+// been read.
+func (r *resolvConf) watch(now time.Time) {
+	if last := r.watched.Load(); last != now.Unix() && r.watched.CompareAndSwap(last, now.Unix()) {
+		r.mu.Lock()
+		used := !r.checked.IsZero()
+		r.mu.Unlock()
+		if used {
+			r.upstreams(now)
+		}
+	}
 }
 
 // upstreams returns the resolvers, in the file's order. While there are none

@@ -15,7 +15,13 @@ var (
 	// privateRoute are those of them that are on private networks: reverse
 	// names of private addresses are none of the world's business.
 	privateRoute = &route{name: "private"}
+	// portalRoute are the machine's own while a captive portal is in the way:
+	// what they say is not remembered.
+	portalRoute = &route{name: "portal"}
 )
+
+// portalTTL is for how long others may remember it, in seconds.
+const portalTTL = 5
 
 // routeOf chooses who is asked for a name that is not ours.
 func (s *Server) routeOf(q *query) *route {
@@ -47,7 +53,7 @@ func (s *Server) routeOf(q *query) *route {
 		return systemRoute
 	case s.portal.captive():
 		q.note("route", "there is a captive portal: the machine's own resolvers")
-		return systemRoute
+		return portalRoute
 	}
 	q.note("route", "no route: %s", listOf(rules.global.servers))
 	return rules.global
@@ -115,7 +121,7 @@ func nobody(q *query, r *route, resolvConf string) *answer {
 		q.note("forward", "no resolver of a private network is known")
 		return negative(q, dns.RcodeNameError, q.name, 0)
 	}
-	if r == systemRoute {
+	if r == systemRoute || r == portalRoute {
 		q.note("forward", "there is no resolver in %s", resolvConf)
 		return servfail(dns.ExtendedErrorCodeNetworkError, "there is no resolver in "+resolvConf)
 	}
