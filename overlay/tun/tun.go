@@ -18,8 +18,9 @@
 // Not wireguard-go's tun package, though with the same offloads: that one cuts
 // every large TCP packet of the kernel into packets of MTU size. Here a packet
 // stays whole, up to MaxPacket bytes with complete checksums, as package
-// netstack sends it: through a relay that costs a fortieth of the work. Where a
-// way cannot carry it, SetLimit has it cut while it is read. Inwards,
+// netstack sends it: through a relay that moved 1.6 times as much, for two thirds
+// of the processor time. Where a way cannot carry it, SetLimit has it cut while
+// it is read. Inwards,
 // consecutive segments of a TCP flow are handed to the kernel in one writev
 // without being copied together, their checksum marked as known: WireGuard has
 // authenticated them. Nothing polls; while nothing is sent nothing runs.
@@ -43,8 +44,10 @@
 // The kernel takes a packet for the overlay address from any interface: a
 // neighbour on the LAN could send there past tunnel and filter. An nftables
 // table of our own, set by the nft program, drops what does not come from the
-// interface or from this machine; without nft Config.Warn says so. Sockets of
-// this package are bound to the interface in any case.
+// interface or from this machine; without nft Config.Warn says so. A firewall that
+// is reloaded by flushing everything takes the table along, until the next start
+// or change of address. Sockets of this package are bound to the interface in any
+// case.
 //
 // # Inbound
 //
@@ -117,7 +120,7 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// UnsupportedError is returned by New on systems where it is not built yet.
+// ErrUnsupported is returned by New on systems where it is not built yet.
 var ErrUnsupported = errors.New("kernel interfaces are not built for this system yet")
 
 // PermissionError is returned by New when the process may not make interfaces.
@@ -377,8 +380,8 @@ func (n *Net) Close() error {
 		n.maps.close()
 		n.mu.Unlock()
 		n.cancel()
-		n.link.clean()
 		n.dev.close()
+		n.link.clean() // after it: there is no moment without guard
 		n.wg.Wait()
 		n.maps.wait()
 		close(n.events)
