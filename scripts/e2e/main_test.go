@@ -24,6 +24,7 @@
 //	embed_test.go      weft inside of another program
 //	console_test.go    the console's first page
 //	portmap_test.go    port mappings, by miniupnpd
+//	paths_test.go      direct paths through routers of each kind, cuts, lanes
 //	idle_test.go       what an idle device costs
 //
 // Not here: a wrong clock at boot. Namespaces have no clock of their own, and

@@ -1,0 +1,337 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/scripts/e2e/lab"
+)
+
+// The kinds of router, as nftables makes them.
+const (
+	easy    = "masquerade"
+	cone    = "masquerade; dnat of every port"
+	hard    = "masquerade random,fully-random"
+	blocked = "UDP dropped"
+)
+
+// nat makes the router of a house one of a kind. Like a real one it drops what
+// nobody has asked for.
+func nat(h *lab.Home, kind string) {
+	rules := `flush ruleset
+table ip home {
+	chain nat {
+		type nat hook postrouting priority srcnat
+		oifname "eth0" MASQUERADE
+	}
+	chain ports {
+		type nat hook prerouting priority dstnat
+		DNAT
+	}
+	chain input {
+		type filter hook input priority filter; policy accept
+		iifname "eth0" ct state new drop
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop
+		UDP
+		iifname "lan" accept
+		ct state established,related accept
+		ct status dnat accept
+	}
+}
+`
+	masquerade, dnat, udp := "masquerade", "", ""
+	switch kind {
+	case hard:
+		masquerade = "masquerade random,fully-random"
+	case cone:
+		dnat = `iifname "eth0" meta l4proto udp dnat to 192.168.1.2`
+	case blocked:
+		udp = "meta l4proto udp drop"
+	}
+	h.Router.NFT(strings.NewReplacer("MASQUERADE", masquerade, "DNAT", dnat, "UDP", udp).Replace(rules))
+}
+
+// pathStatus is a peer in status --json.
+type pathStatus struct {
+	Name     string   `json:"name"`
+	Path     string   `json:"path"`
+	Reason   string   `json:"path_reason"`
+	Endpoint string   `json:"endpoint"`
+	RTTms    *float64 `json:"rtt_ms"`
+}
+
+func pathTo(t *testing.T, n *lab.Node, peer string) pathStatus {
+	t.Helper()
+	var st struct{ Peers []pathStatus }
+	if err := json.Unmarshal([]byte(n.Must("status", "--json")), &st); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range st.Peers {
+		if p.Name == peer {
+			return p
+		}
+	}
+	return pathStatus{}
+}
+
+// wantPath waits for a kind of path from the laptop to the device.
+func wantPath(t *testing.T, m *lab.Mesh, kind string, limit time.Duration) pathStatus {
+	t.Helper()
+	var p pathStatus
+	begun := time.Now()
+	for {
+		if p = pathTo(t, m.Laptop, "kitchen-pi"); p.Path == kind {
+			break
+		}
+		if time.Since(begun) > limit {
+			t.Fatalf("no %s path in %v: %+v, from the other side %+v", kind, limit, p, pathTo(t, m.Device, "laptop"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	rtt := 0.0
+	if p.RTTms != nil {
+		rtt = *p.RTTms
+	}
+	t.Logf("%s after %v, %s, %.2f ms: %s", kind, time.Since(begun).Round(time.Millisecond), p.Endpoint, rtt, p.Reason)
+	return p
+}
+
+// behind is a mesh whose routers are of these kinds, with a flow from laptop to
+// device.
+func behind(t *testing.T, device, laptop string) (*lab.Mesh, *flow) {
+	t.Helper()
+	m := lab.NewMeshNoNodes(t, bin)
+	nat(m.DeviceHome, device)
+	nat(m.LaptopHome, laptop)
+	return m, joinBoth(t, m)
+}
+
+func joinBoth(t *testing.T, m *lab.Mesh) *flow {
+	t.Helper()
+	m.Device.Join(m.Server.Token)
+	m.Laptop.Up(m.Server.NewKey().Token)
+	m.Device.Host.Serve("127.0.0.1:8000", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		b := make([]byte, 64<<10)
+		for range 160 {
+			w.Write(b)
+		}
+	}))
+	serveEcho(m.Device.Host)
+	return newFlow(t, m.Laptop, "kitchen-pi:7")
+}
+
+// serveEcho serves TCP echo on a device's loopback.
+func serveEcho(n *lab.Namespace) {
+	ln := n.Listen("127.0.0.1:7")
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(c, c); c.Close() }()
+		}
+	}()
+}
+
+// tenMB fetches 10 MB through the tunnel.
+func tenMB(t *testing.T, m *lab.Mesh) {
+	t.Helper()
+	c := m.Laptop.Host.HTTP(lab.SOCKSURL)
+	c.Timeout = time.Minute
+	begun := time.Now()
+	res, err := c.Get("http://kitchen-pi:8000/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	n, err := io.Copy(io.Discard, res.Body)
+	if err != nil || n != 10<<20 {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	t.Logf("10 MB in %v", time.Since(begun).Round(time.Millisecond))
+}
+
+// TestPathKinds: which path there is between two kinds of router.
+func TestPathKinds(t *testing.T) {
+	for _, c := range []struct{ device, laptop, want string }{
+		{easy, easy, "direct"},
+		{cone, hard, "direct"},
+		{easy, hard, "direct"},
+		{hard, easy, "direct"},
+		{hard, hard, "lane"},
+		{blocked, easy, "relay"},
+	} {
+		t.Run(c.device+" - "+c.laptop, func(t *testing.T) {
+			t.Parallel()
+			m, f := behind(t, c.device, c.laptop)
+			p := wantPath(t, m, c.want, 20*time.Second)
+			if c.want == "relay" {
+				m.Until(20*time.Second, "a reason", func() bool {
+					p = pathTo(t, m.Laptop, "kitchen-pi")
+					return strings.Contains(p.Reason, "UDP")
+				})
+			}
+			if p.Reason == "" || (p.Endpoint != "") != (c.want == "direct") {
+				t.Errorf("status: %+v", p)
+			}
+			tenMB(t, m)
+			if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path != c.want {
+				t.Errorf("after 10 MB: %+v", p)
+			}
+			if r := m.Laptop.Weft("ping", "-c", "1", "kitchen-pi"); r.Code != 0 || !strings.Contains(r.Out, "by "+c.want) {
+				t.Errorf("ping: %v", r)
+			}
+			r := m.Laptop.Weft("ping", "--until-direct", "-c", "2", "kitchen-pi")
+			if want := map[bool]int{true: 0, false: 7}[c.want == "direct"]; r.Code != want {
+				t.Errorf("ping --until-direct: exit code %d, want %d: %v", r.Code, want, r)
+			}
+			f.echoes(5, 10*time.Second)
+			gap, err := f.end()
+			t.Logf("longest gap %v, %v", gap, err)
+		})
+	}
+}
+
+// TestPathCut: the direct path is cut in mid-flow, then the relay, then the
+// laptop takes another address.
+func TestPathCut(t *testing.T) {
+	t.Parallel()
+	m, f := behind(t, easy, easy)
+	wantPath(t, m, "direct", 20*time.Second)
+	for range 3 {
+		time.Sleep(2 * time.Second)
+		f.mu.Lock()
+		f.gap = 0
+		f.mu.Unlock()
+		m.DeviceHome.Router.NFT(`table ip cut {
+	chain forward {
+		type filter hook forward priority filter - 1
+		meta l4proto udp drop
+	}
+}
+`)
+		time.Sleep(3 * time.Second)
+		f.mu.Lock()
+		t.Logf("outage %v", f.gap)
+		f.mu.Unlock()
+		if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path == "direct" || p.Reason == "" {
+			t.Errorf("cut, and yet %+v", p)
+		}
+		f.echoes(20, 10*time.Second)
+		m.DeviceHome.Mend()
+		wantPath(t, m, "direct", time.Minute)
+	}
+
+	m.Server.Kill()
+	f.echoes(100, 20*time.Second)
+	if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path != "direct" {
+		t.Errorf("without the relay: %+v", p)
+	}
+	m.Server.Start()
+	m.Laptop.Must("wait", "--timeout", "40s")
+	m.Device.Must("wait", "--timeout", "40s")
+
+	m.LaptopHome.IP("addr flush dev eth0", "addr add 192.168.1.77/24 dev eth0", "route add default via 192.168.1.1")
+	f.echoes(20, 30*time.Second)
+	wantPath(t, m, "direct", time.Minute)
+	f.echoes(20, 10*time.Second)
+	if _, err := f.end(); err != nil {
+		t.Errorf("the connection did not live through it: %v", err)
+	}
+}
+
+// TestPathLAN: two machines in one house, whose router does no hairpins, and
+// then drops all UDP.
+func TestPathLAN(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	nat(m.LaptopHome, blocked)
+	r := m.LaptopHome.Router
+	pi := m.Host("neighbour")
+	pi.IP("link del eth0", "link add eth0 type veth peer name lan2 netns "+r.Name, "addr add 192.168.1.3/24 dev eth0", "link set eth0 up", "route add default via 192.168.1.1")
+	r.IP("link add house type bridge forward_delay 0", "addr del 192.168.1.1/24 dev lan", "link set lan master house", "link set lan2 master house up", "addr add 192.168.1.1/24 dev house", "link set house up")
+	// Where the kernel filters what it bridges, too.
+	r.NFT(`insert rule ip home forward iifname "house" oifname "house" accept
+add rule ip home forward iifname "house" accept
+`)
+	pi.Serve("127.0.0.1:80", lab.Page)
+	m.Device = m.Node(pi, "kitchen-pi")
+	f := joinBoth(t, m)
+	if p := wantPath(t, m, "direct", 20*time.Second); !strings.HasPrefix(p.Endpoint, "192.168.1.3:") {
+		t.Errorf("neighbours by %+v", p)
+	}
+	tenMB(t, m)
+	f.echoes(5, 10*time.Second)
+}
+
+// TestPathSmallMTU: a link of 1,280 bytes in the middle that says nothing.
+func TestPathSmallMTU(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	nat(m.DeviceHome, easy)
+	nat(m.LaptopHome, easy)
+	r := m.DeviceHome.Router
+	r.IP("link set eth0 mtu 1280")
+	r.NFT(`table ip small {
+	chain output {
+		type filter hook output priority filter
+		icmp type destination-unreachable drop
+	}
+	chain forward {
+		type filter hook forward priority filter
+		tcp flags syn tcp option maxseg size set 1200
+	}
+}
+`)
+	f := joinBoth(t, m)
+	wantPath(t, m, "direct", 20*time.Second)
+	tenMB(t, m)
+	if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path != "direct" {
+		t.Errorf("after 10 MB: %+v", p)
+	}
+	f.echoes(5, 10*time.Second)
+}
+
+// TestPathSilent: the UDP socket answers nothing that is not authenticated.
+func TestPathSilent(t *testing.T) {
+	t.Parallel()
+	m, _ := behind(t, easy, easy)
+	wantPath(t, m, "direct", 20*time.Second)
+	out := m.Device.Host.Run(lab.Root, "ss", "-H", "-anup").Out
+	port := ""
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if strings.Contains(line, fmt.Sprintf("pid=%d,", m.Device.PID())) && strings.HasPrefix(f[3], "*:") {
+			port = strings.TrimPrefix(f[3], "*:")
+		}
+	}
+	if port == "" {
+		t.Fatalf("no UDP socket of weft:\n%s", out)
+	}
+	c, err := m.DeviceHome.Router.Dial(t.Context(), "udp4", "192.168.1.2:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	initiation := append([]byte{1, 0, 0, 0}, make([]byte, 144)...)
+	stun := append([]byte{0, 1, 0, 8, 0x21, 0x12, 0xA4, 0x42}, make([]byte, 20)...)
+	probe := append([]byte{0xF5, 1, 0, 54}, make([]byte, 50)...)
+	lane := append([]byte{0xF6, 1, 0, 0}, make([]byte, 56)...)
+	for _, b := range [][]byte{initiation, stun, probe, lane, []byte("hello"), make([]byte, 1400)} {
+		c.Write(b)
+	}
+	c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if n, err := c.Read(make([]byte, 2000)); err == nil {
+		t.Errorf("%d bytes of answer", n)
+	}
+}
