@@ -374,7 +374,7 @@ func (a *Agent) Tick(now time.Time) { a.step(a.at(now)) }
 func (a *Agent) Take() Output {
 	out := a.out
 	out.Lane = a.wantLane()
-	out.Sockets = a.scan.sockets
+	out.Sockets = a.scan.open
 	p := a.Path()
 	if q := a.shown; p.Kind != q.Kind || p.Via != q.Via || p.Limit != q.Limit || p.Quiet != q.Quiet || p.Reason != q.Reason || p.LAN != q.LAN {
 		out.Changed = true

@@ -15,18 +15,16 @@ import (
 func TestGrid(t *testing.T) {
 	for _, ka := range overlaytest.Kinds {
 		for _, kb := range overlaytest.Kinds {
-			for _, double := range []bool{false, true} {
-				name := fmt.Sprintf("%v/%v", ka, kb)
-				if double {
-					name += "/double"
-				}
-				t.Run(name, func(t *testing.T) { grid(t, ka, kb, double) })
+			for _, variant := range []string{"", "/double", "/one STUN address"} {
+				t.Run(fmt.Sprintf("%v/%v%s", ka, kb, variant), func(t *testing.T) {
+					grid(t, ka, kb, variant == "/double", variant == "/one STUN address")
+				})
 			}
 		}
 	}
 }
 
-func grid(t *testing.T, ka, kb overlaytest.Kind, double bool) {
+func grid(t *testing.T, ka, kb overlaytest.Kind, double, oneSTUN bool) {
 	want, within := Direct, 600*time.Millisecond
 	hard := func(k overlaytest.Kind) bool { return k == overlaytest.Symmetric }
 	strict := func(k overlaytest.Kind) bool {
@@ -45,6 +43,7 @@ func grid(t *testing.T, ka, kb overlaytest.Kind, double bool) {
 		in := overlaytest.New(1)
 		defer in.Close()
 		w := newWorld(t, in)
+		w.oneSTUN = oneSTUN
 		behind := func(name string, k overlaytest.Kind, outside, inside string) *overlaytest.Host {
 			n := in.NAT(name+"-nat", k, outside)
 			inner := n.Net

@@ -35,10 +35,11 @@
 // A NAT that gives each destination another port cannot be told an address. If
 // only one side has such a NAT, and the other a stricter one than usual hole
 // punching can deal with, the hard side sends from 256 sockets to the other's
-// address and the other pings 1,536 ports of the hard side's address, 512 a
-// second: the chance to meet is over 99 %. That costs each side at most 150 KB
-// and about as many entries in its router for 30 s, so it happens once in 5
-// minutes at most, and only while data flow. Two hard NATs get a lane.
+// address and the other pings 1,536 ports of the hard side's address, about 500 a
+// second: the chance to meet is over 99 %. That costs a side at most 150 KB and
+// as many entries in its router for 30 s, so it happens once in 5 minutes at most,
+// and only while data flow. Where a side does not know what its NAT is, for want
+// of a second STUN address, both halves are tried. Two hard NATs get a lane.
 //
 // # Sizes
 //

@@ -13,7 +13,7 @@ const (
 	reasonOwnHard  = "this side's NAT gives each destination another port and the peer's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
 	reasonPeerHard = "the peer's NAT gives each destination another port and this side's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
 	reasonNone     = "the peer has no address that this device could reach; IPv4 or IPv6 on both sides would make it direct"
-	reasonSilent   = "no answer from any of the peer's addresses: a firewall on one of the sides drops UDP; a port mapping (UPnP, NAT-PMP), or a rule that lets UDP in, would make it direct"
+	reasonSilent   = "no answer from any of the peer's addresses: a firewall is in the way, or NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
 )
 
 func (a *Agent) reason() string {

@@ -12,6 +12,7 @@ const (
 	Sockets = 256
 
 	scanAfter  = 500 * time.Millisecond // without a direct path
+	scanUnsure = time.Second            // the same when it is not known whether a NAT is hard
 	scanLead   = 100 * time.Millisecond // the hard side's mappings come first
 	scanEvery  = 5 * time.Minute
 	scanBatch  = 10
@@ -24,17 +25,18 @@ const (
 	allPorts   = 1<<16 - firstPort
 )
 
-// scan is the search for a way through one hard NAT.
+// scan is the search for a way through one hard NAT. A side that does not know
+// what its NAT is does both halves.
 type scan struct {
-	hard    bool           // this side is the hard one
-	target  netip.AddrPort // of the peer; its port is a hint when the peer is the hard side
-	begun   instant        // 0: none is under way
-	at      instant        // of the next batch
-	sent    int
-	port    uint32 // where the walk through the ports is
-	stride  uint32
-	sockets int     // in use
-	next    instant // not before
+	sockets, ports bool           // the halves that this side does
+	target         netip.AddrPort // of the peer; its port is a hint when the peer is the hard side
+	begun          instant        // 0: none is under way
+	at             instant        // of the next batch
+	sent, tried    int            // from sockets, to ports
+	port           uint32         // where the walk through the ports is
+	stride         uint32
+	open           int     // sockets in use
+	next           instant // not before
 }
 
 func (s *scan) due() instant {
@@ -50,11 +52,22 @@ func (a *Agent) keepScan(t instant) {
 	switch {
 	case s.begun == 0:
 		a.beginScan(t)
-	case a.isDirect() || !a.active && t.sub(s.begun) > scanTime:
+	case a.isDirect() || t.sub(s.begun) >= scanTime:
 		*s = scan{next: s.next}
 	case t >= s.at:
 		a.scanBatch(t)
 	}
+}
+
+// halves returns what this side does about a hard NAT: send from many sockets,
+// if it may be the hard side, or to many ports, if the peer may be.
+func (a *Agent) halves() (sockets, ports bool) {
+	mine, theirs := a.local.NAT.IPv4, a.remote.NAT.IPv4
+	if mine == MappingBlocked || theirs == MappingBlocked || mine == MappingHard && theirs == MappingHard {
+		return false, false
+	}
+	maybe := func(m Mapping) bool { return m == MappingHard || m == MappingUnknown }
+	return maybe(mine) && theirs != MappingHard, maybe(theirs) && mine != MappingHard
 }
 
 // scanStart is when a search begins, 0 if it would be of no use.
@@ -62,12 +75,15 @@ func (a *Agent) scanStart() instant {
 	if !a.active || a.without == 0 || !a.told || a.isDirect() || a.scan.begun != 0 {
 		return 0
 	}
-	mine, theirs := a.local.NAT.IPv4, a.remote.NAT.IPv4
-	if mine == MappingBlocked || theirs == MappingBlocked || (mine == MappingHard) == (theirs == MappingHard) {
+	sockets, ports := a.halves()
+	if !sockets && !ports {
 		return 0
 	}
 	at := a.without.add(scanAfter)
-	if theirs == MappingHard {
+	if a.local.NAT.IPv4 == MappingUnknown || a.remote.NAT.IPv4 == MappingUnknown {
+		at = a.without.add(scanUnsure)
+	}
+	if !sockets {
 		at = at.add(scanLead)
 	}
 	return max(at, a.scan.next)
@@ -82,15 +98,15 @@ func (a *Agent) beginScan(t instant) {
 	s.next = t.add(scanEvery)
 	s.target = netip.AddrPort{}
 	for _, c := range a.remote.Candidates {
-		if ip := c.Addr.Addr(); ip.Is4() && !ip.IsPrivate() && (c.Type == TypeSTUN || c.Type == TypeHost && !s.target.IsValid()) {
+		if ip := c.Addr.Addr(); ip.Is4() && !ip.IsPrivate() && (c.Type == TypeSTUN || c.Type == TypeHost && a.remote.NAT.IPv4 == MappingNone && !s.target.IsValid()) {
 			s.target = c.Addr
 		}
 	}
 	if !s.target.IsValid() {
 		return
 	}
-	s.hard = a.local.NAT.IPv4 == MappingHard
-	s.begun, s.at, s.sent = t, t, 0
+	s.sockets, s.ports = a.halves()
+	s.begun, s.at, s.sent, s.tried = t, t, 0, 0
 	s.port = uint32(a.cfg.Rand() % allPorts)
 	// 64,512 = 2^10 * 3^2 * 7: a stride without these factors visits each port
 	// once.
@@ -102,37 +118,41 @@ func (a *Agent) beginScan(t instant) {
 
 func (a *Agent) scanBatch(t instant) {
 	s := &a.scan
-	s.at = t.add(scanTick)
-	for range scanBatch {
-		if s.hard {
-			if s.sent == Sockets && t.sub(s.begun) < scanSecond {
-				s.at = s.begun.add(scanSecond)
-				return
-			}
-			if s.sent == 2*Sockets {
-				if s.at = s.begun.add(scanTime); t >= s.at {
-					*s = scan{next: s.next}
+	s.at = s.begun.add(scanTime)
+	if s.sockets && s.sent < 2*Sockets {
+		if s.sent < Sockets || t.sub(s.begun) >= scanSecond {
+			for range scanBatch {
+				if s.sent < 2*Sockets {
+					k := s.sent%Sockets + 1
+					s.open = max(s.open, k)
+					s.sent++
+					a.scanPing(Via{Addr: s.target, Socket: uint16(k)})
 				}
-				return
 			}
-			k := s.sent%Sockets + 1
-			s.sockets = max(s.sockets, k)
-			s.sent++
-			a.scanPing(Via{Addr: s.target, Socket: uint16(k)})
-			continue
+			s.at = t.add(scanTick)
+		} else {
+			s.at = s.begun.add(scanSecond)
 		}
-		if s.sent == scanPorts {
-			*s = scan{next: s.next}
-			return
-		}
-		port := uint32(s.target.Port()) + uint32(s.sent) + 1
-		if s.sent >= scanNear || port > 1<<16-1 {
-			s.port = (s.port + s.stride) % allPorts
-			port = firstPort + s.port
-		}
-		s.sent++
-		a.scanPing(Via{Addr: netip.AddrPortFrom(s.target.Addr(), uint16(port))})
 	}
+	if s.ports && s.tried < scanPorts {
+		for range scanBatch {
+			if s.tried < scanPorts {
+				s.tried++
+				a.scanPing(Via{Addr: netip.AddrPortFrom(s.target.Addr(), s.nextPort())})
+			}
+		}
+		s.at = t.add(scanTick)
+	}
+}
+
+// nextPort returns the port to try: the first ones next to the one that was
+// seen, the others in no order.
+func (s *scan) nextPort() uint16 {
+	if port := int(s.target.Port()) + s.tried; s.tried <= scanNear && port < 1<<16 {
+		return uint16(port)
+	}
+	s.port = (s.port + s.stride) % allPorts
+	return uint16(firstPort + s.port)
 }
 
 // scanPing sends a ping whose answer nobody waits for: what gets through is a
