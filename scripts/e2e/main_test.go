@@ -23,6 +23,7 @@
 //	crash_test.go      kill -9 at random moments
 //	embed_test.go      weft inside of another program
 //	console_test.go    the console's first page
+//	osdns_test.go      names in every program: systemd-resolved, resolvconf, files
 //	portmap_test.go    port mappings, by miniupnpd
 //	paths_test.go      direct paths through routers of each kind, cuts, lanes
 //	idle_test.go       what an idle device costs

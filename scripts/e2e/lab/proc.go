@@ -105,10 +105,16 @@ func (n *Namespace) Start(as User, args ...string) *Proc { return n.StartEnv(as,
 
 // StartEnv is Start with additions to the environment.
 func (n *Namespace) StartEnv(as User, env []string, args ...string) *Proc {
-	l := n.lab
+	n.lab.Helper()
+	cmd := n.Command(context.Background(), as, args...)
+	cmd.Env = append(cmd.Env, env...)
+	return n.lab.start(cmd, n, args[0])
+}
+
+// start starts a command and looks after it.
+func (l *Lab) start(cmd *exec.Cmd, n *Namespace, name string) *Proc {
 	l.Helper()
-	p := &Proc{lab: l, name: filepath.Base(args[0]), cmd: n.Command(context.Background(), as, args...), done: make(chan struct{})}
-	p.cmd.Env = append(p.cmd.Env, env...)
+	p := &Proc{lab: l, name: filepath.Base(name), cmd: cmd, done: make(chan struct{})}
 	base := filepath.Join(l.Dir, fmt.Sprintf("%02d-%s-%s", files.Add(1), strings.TrimPrefix(n.Name, l.id+"-"), p.name))
 	p.out, p.err = base+".out", base+".err"
 	stdout, err := os.Create(p.out)

@@ -168,6 +168,23 @@ type Node struct {
 	Sock  string     // --socket
 	As    User
 	Env   []string
+	In    *System // a Debian of its own, nil for this one's files
+}
+
+// sock is the socket as it is reached from outside.
+func (n *Node) sock() string {
+	if n.In != nil {
+		return n.In.path(n.Sock)
+	}
+	return n.Sock
+}
+
+// args are args to run where the node is.
+func (n *Node) args(args []string) []string {
+	if n.In != nil {
+		return n.In.inside(args)
+	}
+	return args
 }
 
 // Proxy and DNS are where every daemon listens, each on its own loopback.
@@ -194,7 +211,7 @@ func (n *Node) Run(flags ...string) {
 			n.Host.lab.Fatalf("the daemon of %s ended with %d:\n%s", n.Name, n.code, tail(n.Err()))
 		default:
 		}
-		_, err := os.Stat(n.Sock)
+		_, err := os.Stat(n.sock())
 		return err == nil
 	})
 }
@@ -202,12 +219,12 @@ func (n *Node) Run(flags ...string) {
 // RunNoWait starts the daemon.
 func (n *Node) RunNoWait(flags ...string) {
 	n.Host.lab.Helper()
-	os.Remove(n.Sock) // of one that was killed, so that Run sees the new one
+	os.Remove(n.sock()) // of one that was killed, so that Run sees the new one
 	args := []string{"weft", "run", "--state", n.State, "--socket", n.Sock}
 	if n.Name != "" {
 		args = append(args, "--hostname", n.Name)
 	}
-	n.Proc = n.Host.StartEnv(n.As, n.Env, append(args, flags...)...)
+	n.Proc = n.Host.StartEnv(n.As, n.Env, n.args(append(args, flags...))...)
 }
 
 // Weft runs a verb against the daemon, at most a minute.
@@ -216,7 +233,7 @@ func (n *Node) Weft(args ...string) Result { return n.WeftInput("", args...) }
 // WeftInput is Weft with something on standard input.
 func (n *Node) WeftInput(stdin string, args ...string) Result {
 	full := append([]string{"weft", args[0], "--socket", n.Sock}, args[1:]...)
-	return n.Host.RunInput(n.As, stdin, time.Minute, full...)
+	return n.Host.RunInput(n.As, stdin, time.Minute, n.args(full)...)
 }
 
 // Must is Weft where anything but exit code 0 ends the test.

@@ -1,0 +1,385 @@
+//go:build e2e
+
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Debian systems of the tests' own, for what needs another /etc, another init
+// or a package manager. They are made by debootstrap once and kept in
+// $WEFT_TEST_ROOT (default /var/cache/weft-test):
+//
+//	CODENAME/base          the system: systemd, D-Bus, iproute2
+//	CODENAME/SET           what a set of packages adds to it (an overlayfs layer)
+//	CODENAME/run/…         what running systems write, gone with the test
+//
+// Remove the directory to have them made anew. It needs debootstrap and
+// systemd-container, and a file system that overlayfs can write to.
+
+// suite is what the machine runs itself, so that its archive is at hand.
+const suiteDefault = "bookworm"
+
+// basePackages are in every root.
+const basePackages = "systemd,systemd-sysv,dbus,iproute2"
+
+// System is a Debian system that runs on a machine of the lab. What is written
+// in it goes with the test.
+type System struct {
+	lab  *Lab
+	Host *Namespace
+	Dir  string // its file system, while it runs
+	name string
+	proc *Proc
+	init int // process id of its PID 1
+	boot bool
+}
+
+// path is a file of the system as it is reached from outside.
+func (r *System) path(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(r.init), "root", name)
+}
+
+// rootCache is where roots are kept.
+func rootCache() string {
+	dir := os.Getenv("WEFT_TEST_ROOT")
+	if dir == "" {
+		dir = "/var/cache/weft-test"
+	}
+	return filepath.Join(dir, suite())
+}
+
+func suite() string {
+	b, _ := os.ReadFile("/etc/os-release")
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
+			return v
+		}
+	}
+	return suiteDefault
+}
+
+// mirror is the archive that this machine uses.
+func mirror() string {
+	out, _ := exec.Command("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) == 3 && f[1] == suite() && f[2] == "main" {
+			return f[0]
+		}
+	}
+	return "http://deb.debian.org/debian"
+}
+
+// DebianRoot runs a Debian with these packages on n until the test ends. With
+// boot its PID 1 is systemd, and the call returns once that is up; without,
+// nothing runs in it but what Run and Start start. /usr/local/bin holds the
+// lab's binaries, /dev/net/tun is there.
+func (l *Lab) DebianRoot(n *Namespace, boot bool, packages ...string) *System {
+	l.Helper()
+	lower := l.rootLayers(packages)
+	r := &System{lab: l, Host: n, boot: boot, name: fmt.Sprintf("%s-root%d", l.id, files.Add(1))}
+	work := filepath.Join(rootCache(), "run", r.name)
+	r.Dir = filepath.Join(work, "root")
+	l.Cleanup(func() { sweepRoot(work) })
+	for _, d := range []string{"upper", "work", "root"} {
+		if err := os.MkdirAll(filepath.Join(work, d), 0o755); err != nil {
+			l.Fatalf("%v", err)
+		}
+	}
+	opts := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + work + "/upper,workdir=" + work + "/work"
+	if err := unix.Mount("overlay", r.Dir, "overlay", 0, opts); err != nil {
+		l.Fatalf("mount a root for %s: %v", strings.Join(packages, " "), err)
+	}
+	for _, name := range []string{"weft", "weft-server"} {
+		if err := copyFile(filepath.Join(l.Bin, name), filepath.Join(r.Dir, "usr/local/bin", name), 0o755); err != nil && !errors.Is(err, os.ErrNotExist) {
+			l.Fatalf("%v", err)
+		}
+	}
+	r.start()
+	return r
+}
+
+// start has systemd-nspawn run it. It is no machine of a systemd outside:
+// there may be none.
+func (r *System) start() {
+	l := r.lab
+	l.Helper()
+	// Not through ip netns exec: that hides the control groups.
+	args := []string{"--pdeathsig=KILL", "--", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory=" + r.Dir, "--machine=" + r.name,
+		"--network-namespace-path=/run/netns/" + r.Host.Name, "--capability=CAP_NET_ADMIN", "--bind=/dev/net/tun",
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"}
+	if r.boot {
+		args = append(args, "--boot")
+	} else {
+		args = append(args, "--as-pid2", "sleep", "infinity")
+	}
+	cmd := exec.Command("setpriv", args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "SYSTEMD_NSPAWN_LOCK=0"}
+	r.proc = l.start(cmd, r.Host, "systemd-nspawn")
+	l.Cleanup(r.stop)
+	l.Until(30*time.Second, "the root's first process", func() bool {
+		select {
+		case <-r.proc.Done():
+			l.Fatalf("systemd-nspawn ended:\n%s%s", tail(r.proc.Out()), tail(r.proc.Err()))
+		default:
+		}
+		r.init = childOf(r.proc.PID())
+		return r.init != 0 && r.ready()
+	})
+}
+
+// ready reports whether what DebianRoot promises is there.
+func (r *System) ready() bool {
+	if !r.boot {
+		return r.Run("test", "-e", "/proc/1/status").Code == 0
+	}
+	// degraded: a unit of no interest does not work in a container.
+	out := strings.TrimSpace(r.Run("systemctl", "is-system-running").Out)
+	return out == "running" || out == "degraded"
+}
+
+// childOf is the process that systemd-nspawn has started, 0 if none yet.
+func childOf(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	f := strings.Fields(string(b))
+	if len(f) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(f[len(f)-1])
+	return n
+}
+
+// inside is the way into the root for what keeps running: its process id
+// stays, so it is not in the root's process namespace.
+func (r *System) inside(args []string) []string {
+	return append([]string{"nsenter", "-t", strconv.Itoa(r.init), "-m", "-u", "-i", "--"}, args...)
+}
+
+// whole is the way in for what ends by itself: systemd speaks to nobody whom
+// it does not see.
+func (r *System) whole(args []string) []string {
+	return append([]string{"nsenter", "-t", strconv.Itoa(r.init), "-m", "-u", "-i", "-p", "--"}, args...)
+}
+
+// Run runs a program in the root to its end, as root, at most a minute.
+func (r *System) Run(args ...string) Result {
+	return r.RunInput("", args...)
+}
+
+// RunInput is Run with something on standard input.
+func (r *System) RunInput(stdin string, args ...string) Result {
+	res := r.Host.RunInput(Root, stdin, time.Minute, r.whole(args)...)
+	res.Args = args
+	return res
+}
+
+// Must is Run where anything but exit code 0 ends the test.
+func (r *System) Must(args ...string) string {
+	r.lab.Helper()
+	res := r.Run(args...)
+	if res.Code != 0 {
+		r.lab.Fatalf("%v", res)
+	}
+	return res.Out
+}
+
+// Start starts a program in the root, as root; it is killed at the end of the
+// test.
+func (r *System) Start(args ...string) *Proc {
+	r.lab.Helper()
+	return r.Host.Start(Root, r.inside(args)...)
+}
+
+// Node is a node whose daemon and verbs run in the root, as root.
+func (r *System) Node(name string) *Node {
+	return &Node{Host: r.Host, Name: name, State: "/var/lib/weft", Sock: "/run/weft/weft.sock", As: Root, In: r}
+}
+
+// ReadFile reads a file of the root, as programs in it see it.
+func (r *System) ReadFile(path string) string { return r.Run("cat", path).Out }
+
+// WriteFile writes one.
+func (r *System) WriteFile(path, content string) {
+	r.lab.Helper()
+	if res := r.RunInput(content, "sh", "-c", `cat > "$1"`, "sh", path); res.Code != 0 {
+		r.lab.Fatalf("%v", res)
+	}
+}
+
+// stop ends it as a container is ended: SIGRTMIN+4 asks a systemd to power
+// off.
+func (r *System) stop() {
+	if r.init != 0 {
+		if r.boot {
+			syscall.Kill(r.init, syscall.Signal(34+4))
+		} else {
+			syscall.Kill(r.init, syscall.SIGKILL)
+		}
+		select {
+		case <-r.proc.Done():
+		case <-time.After(15 * time.Second):
+		}
+	}
+	r.proc.end()
+	os.RemoveAll("/run/systemd/nspawn/propagate/" + r.name)
+}
+
+// sweepRoot removes what a root has written.
+func sweepRoot(work string) {
+	unix.Unmount(filepath.Join(work, "root"), unix.MNT_DETACH)
+	os.RemoveAll(work)
+}
+
+// sweepRoots removes those of runs that are no longer alive.
+func sweepRoots() {
+	list, _ := filepath.Glob(filepath.Join(rootCache(), "run", prefix+"*"))
+	for _, work := range list {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(work), prefix), "-")
+		if n, err := strconv.Atoi(pid); err == nil && syscall.Kill(n, 0) == syscall.ESRCH {
+			sweepRoot(work)
+		}
+	}
+}
+
+// rootLayers returns the layers of a root with these packages, topmost first,
+// making what is missing.
+func (l *Lab) rootLayers(packages []string) []string {
+	l.Helper()
+	dir := rootCache()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		l.Fatalf("%v", err)
+	}
+	unlock, err := lockDir(dir)
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	defer unlock()
+	sweepRoots()
+	base := filepath.Join(dir, "base")
+	if err := makeOnce(base, makeBase); err != nil {
+		l.Fatalf("%v", err)
+	}
+	if len(packages) == 0 {
+		return []string{base}
+	}
+	packages = slices.Sorted(slices.Values(packages))
+	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))
+	layer := filepath.Join(dir, packages[0]+"-"+hex.EncodeToString(sum[:4]))
+	err = makeOnce(layer, func(to string) error { return makeLayer(base, to, packages) })
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	return []string{layer, base}
+}
+
+// lockDir keeps other test processes waiting.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// makeOnce makes a directory that is there only once it is complete.
+func makeOnce(dir string, make func(to string) error) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	tmp := dir + ".part"
+	os.RemoveAll(tmp) // of one that was killed
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := make(tmp); err != nil {
+		os.RemoveAll(tmp)
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+func makeBase(to string) error {
+	if out, err := command("debootstrap", "--variant=minbase", "--include="+basePackages, suite(), to, mirror()); err != nil {
+		return fmt.Errorf("debootstrap: %w\n%s", err, tail(out))
+	}
+	// The lists, so that layers are made without fetching them.
+	if out, err := command("chroot", to, "apt-get", "-o", "Acquire::Check-Valid-Until=false", "update", "-qq"); err != nil {
+		return fmt.Errorf("apt-get update in a root: %w\n%s", err, tail(out))
+	}
+	return nil
+}
+
+// makeLayer installs packages over base. They do not start anything.
+func makeLayer(base, to string, packages []string) error {
+	work, root := to+".work", to+".root"
+	for _, d := range []string{work, root} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+		defer os.RemoveAll(d)
+	}
+	if err := unix.Mount("overlay", root, "overlay", 0, "lowerdir="+base+",upperdir="+to+",workdir="+work); err != nil {
+		return fmt.Errorf("mount a layer: %w", err)
+	}
+	defer unix.Unmount(root, unix.MNT_DETACH)
+	script := `set -e
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -y -qq --no-install-recommends "$@"
+rm /usr/sbin/policy-rc.d
+apt-get clean`
+	if out, err := command("chroot", append([]string{root, "sh", "-c", script, "sh"}, packages...)...); err != nil {
+		return fmt.Errorf("install %s in a root: %w\n%s", strings.Join(packages, " "), err, tail(out))
+	}
+	return nil
+}
+
+func command(name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
+	for _, v := range os.Environ() {
+		if k, _, _ := strings.Cut(v, "="); strings.HasSuffix(strings.ToLower(k), "_proxy") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if cerr := out.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
