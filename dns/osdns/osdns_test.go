@@ -110,6 +110,12 @@ func (h *health) String() string {
 	return h.now
 }
 
+// pause lets time pass, and what follows from it happen.
+func pause(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func start(t *testing.T, f *fakeSystem) (*Manager, *health, *int) {
 	h, changes := &health{}, new(int)
 	m, err := New(Options{Interface: "weft0", Warn: h.warn, BaseChanged: func() { *changes++ }, sys: f})
@@ -148,23 +154,23 @@ func TestManager(t *testing.T) {
 		for range 40 {
 			f.do(eventBase, func() { f.servers = ports("10.0.0.1:53") })
 		}
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if base, _ := m.Base(); !slices.Equal(base, ports("10.0.0.1:53")) || *changes != 2 || f.sets != 1 {
 			t.Errorf("base %v, %d changes", base, *changes)
 		}
 		// It has none yet: looked at again.
 		f.do(eventBase, func() { f.servers = nil })
-		time.Sleep(300 * time.Millisecond)
+		pause(300 * time.Millisecond)
 		f.mu.Lock()
 		f.servers = ports("10.0.0.2:53")
 		f.mu.Unlock()
-		time.Sleep(5 * time.Second)
+		pause(5 * time.Second)
 		if base, _ := m.Base(); !slices.Equal(base, ports("10.0.0.2:53")) {
 			t.Errorf("base %v", base)
 		}
 		// Behaviour 47: told again after its restart.
 		f.do(eventRestart, func() {})
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if f.sets != 2 || h.String() != "" || m.Status().Tramples != 0 {
 			t.Errorf("%d times, %q", f.sets, h)
 		}
@@ -197,7 +203,7 @@ func TestManagerFails(t *testing.T) {
 		if err := m.Set(testConfig); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Minute)
+		pause(10 * time.Minute)
 		if n := f.sets; n < 10 || n > 17 {
 			t.Errorf("%d attempts in 10 minutes", n)
 		}
@@ -210,7 +216,7 @@ func TestManagerFails(t *testing.T) {
 		f.mu.Lock()
 		f.setErr = nil
 		f.mu.Unlock()
-		time.Sleep(2 * time.Minute)
+		pause(2 * time.Minute)
 		if s := m.Status(); s.Err != nil || len(s.Applied) == 0 || h.String() != "" {
 			t.Errorf("%+v, %q", s, h)
 		}
@@ -227,7 +233,7 @@ func TestManagerTrampled(t *testing.T) {
 		synctest.Wait()
 		for range 3 { // a DHCP client now and then is fine
 			f.do(eventFile, func() { f.told = Config{} })
-			time.Sleep(time.Minute)
+			pause(time.Minute)
 			if f.told.IsZero() || h.String() != "" {
 				t.Fatalf("not set again: %q", h)
 			}
@@ -235,7 +241,7 @@ func TestManagerTrampled(t *testing.T) {
 		before := f.sets
 		for range 600 { // a program that insists, each second for ten minutes
 			f.do(eventFile, func() { f.told = Config{} })
-			time.Sleep(time.Second)
+			pause(time.Second)
 		}
 		if n := f.sets - before; n < trampleMost || n > 12*trampleMost {
 			t.Errorf("written %d times in ten minutes", n)
@@ -244,7 +250,7 @@ func TestManagerTrampled(t *testing.T) {
 			t.Errorf("warning %q", h)
 		}
 		// It has given up.
-		time.Sleep(3 * trampleWindow)
+		pause(3 * trampleWindow)
 		if f.told.IsZero() || h.String() != "" {
 			t.Errorf("not set again: %q", h)
 		}
@@ -261,26 +267,26 @@ func TestManagerModeChanges(t *testing.T) {
 		m.Set(testConfig)
 		synctest.Wait()
 		f.do(eventFile, func() { f.mode, f.told = ModeResolved, Config{} })
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if s := m.Status(); s.Mode != ModeResolved || f.unsets != 1 || !slices.Equal(f.modes, []Mode{ModeDirect, ModeResolved}) {
 			t.Errorf("%+v, %v", s, f.modes)
 		}
 		// systemd-resolved pauses: no file is written for that.
 		f.do(eventRestart, func() { f.mode = ModeDirect })
-		time.Sleep(1500 * time.Millisecond)
+		pause(1500 * time.Millisecond)
 		if s := m.Status(); s.Mode != ModeResolved || s.Err == nil {
 			t.Errorf("%+v", s)
 		}
 		f.mu.Lock()
 		f.mode = ModeResolved
 		f.mu.Unlock()
-		time.Sleep(10 * time.Second)
+		pause(10 * time.Second)
 		if s := m.Status(); s.Mode != ModeResolved || s.Err != nil || f.unsets != 1 {
 			t.Errorf("%+v", s)
 		}
 		// It is gone for good.
 		f.do(eventRestart, func() { f.mode = ModeDirect })
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if s := m.Status(); s.Mode != ModeDirect || s.Err != nil {
 			t.Errorf("%+v", s)
 		}
@@ -300,7 +306,7 @@ func TestManagerUsesDirect(t *testing.T) {
 		}
 		n := f.sets
 		f.do(eventBase, func() {})
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if f.sets != n {
 			t.Error("set again without need")
 		}
