@@ -83,7 +83,7 @@ const MaxPacket = bind.MaxMessage - 32 - 15
 
 // Pause is how long nothing goes out to a peer before Config.Stir is called
 // again for it.
-const Pause = 10 * time.Second
+const Pause = time.Second
 
 var (
 	// ErrTaken refuses a WireGuard key or an overlay address that belongs to
