@@ -11,7 +11,6 @@ import (
 	"weft/overlay/intro"
 	"weft/overlay/path"
 	"weft/overlay/probe"
-	"weft/overlay/wg"
 )
 
 // How traffic gets from the relay to a better way. Each tunnel has an agent
@@ -24,9 +23,6 @@ import (
 //	paths_net.go    sockets, this node's candidates, what it tells its peers
 //	paths_lane.go   lanes
 const (
-	// stirPoll is how often a tunnel is looked at for data that began anew
-	// before the WireGuard device says so by itself.
-	stirPoll = 500 * time.Millisecond
 	// doubtPause is between gatherings because a path was lost.
 	doubtPause = 10 * time.Second
 	maxProbe   = probe.MaxLen
@@ -159,9 +155,6 @@ func (p *peers) stepPath(q *peer, now time.Time) {
 	}
 	a.Tick(now)
 	p.act(q, now)
-	if again := st.LastTx.Add(wg.Pause); now.Before(again) {
-		p.due(q, now.Add(stirPoll))
-	}
 }
 
 // due has a peer's agent stepped at t at the latest.
