@@ -24,9 +24,17 @@ import (
 var parts = []struct {
 	name string
 	run  func(*bench)
-}{{"size", size}, {"throughput", throughput}, {"direct", direct}, {"ends", ends}, {"tun-direct", tunDirect}, {"tun-relay", tunRelay}, {"connect", connect}, {"intro", introductions}, {"idle", idle}}
+}{{"size", size}, {"throughput", throughput}, {"direct", direct}, {"ends", ends}, {"tun-direct", tunDirect}, {"tun-relay", tunRelay}, {"connect", connect}, {"intro", introductions}, {"idle", idle}, {"dns", resolvers}}
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == "serve-dns" {
+		serveDNS(os.Args[2], os.Args[3])
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "serve-upstream" {
+		serveUpstream(os.Args[2])
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "end" {
 		end(os.Args[2:])
 		return
