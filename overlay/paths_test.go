@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -383,5 +384,71 @@ func TestPathIdle(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	if n := sent.Load(); n > 0 {
 		t.Errorf("%d datagrams while nothing was sent", n)
+	}
+}
+
+// TestPathReplay: who has captured everything and sends it again, from where he
+// is, moves nothing and gets no more bytes than he sends; nor does who makes up
+// probes, STUN answers and WireGuard messages.
+func TestPathReplay(t *testing.T) {
+	w := newNATWorld(t)
+	evil := w.in.Host("evil", "192.0.2.66")
+	ec, err := evil.ListenPacket("udp", ":666")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ec.Close()
+	a, _, _ := w.home("a", overlaytest.FullCone, "198.51.100.1", "192.168.1.2")
+	b, hb, _ := w.home("b", overlaytest.FullCone, "203.0.113.1", "192.168.7.2")
+	b.echo()
+	var mu sync.Mutex
+	var captured [][]byte
+	var sent, answered int // bytes of evil, to evil
+	w.in.OnPacket(func(p overlaytest.Packet) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case p.Network != "udp":
+		case p.From == evil:
+			sent += len(p.Payload)
+		case p.Dst.Addr().String() == "192.0.2.66":
+			answered += len(p.Payload)
+		case p.From != hb && len(captured) < 100 && p.Payload[0] != 0:
+			captured = append(captured, slices.Clone(p.Payload))
+		}
+	})
+	stop := a.flow(a.dial("tcp", "b:7"))
+	w.direct(a, b)
+	eventually(t, 20*time.Second, "something to replay", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(captured) == 100
+	})
+	target := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(a.pathTo("b").Endpoint))
+	before := a.pathTo("b").Endpoint + b.pathTo("a").Endpoint
+	mu.Lock()
+	replay := slices.Clone(captured)
+	mu.Unlock()
+	for range 20 {
+		for _, pkt := range replay {
+			ec.WriteTo(pkt, target)
+			bad := slices.Clone(pkt)
+			bad[len(bad)-1]++
+			ec.WriteTo(bad, target)
+		}
+		ec.WriteTo(append([]byte{1, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42}, make([]byte, 12)...), target)
+		time.Sleep(50 * time.Millisecond)
+	}
+	if after := a.pathTo("b").Endpoint + b.pathTo("a").Endpoint; after != before {
+		t.Errorf("moved from %s to %s", before, after)
+	}
+	mu.Lock()
+	t.Logf("%d bytes sent, %d answered", sent, answered)
+	if answered > sent/10 {
+		t.Errorf("%d bytes answered to %d", answered, sent)
+	}
+	mu.Unlock()
+	if worst := stop(); worst > 5*time.Second {
+		t.Errorf("an answer took %v meanwhile", worst)
 	}
 }
