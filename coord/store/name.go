@@ -30,8 +30,8 @@ func (tx *Tx) AllocName(id cert.NetworkID, base string) (string, error) {
 			return "", fmt.Errorf("find a free name for %q: %w", base, err)
 		}
 		name := numbered(base, number)
-		// Somebody may have been given this name literally.
-		taken, err := tx.nameTaken(id, name)
+		// Somebody may have been given this name literally, or had it lately.
+		taken, err := tx.NameTaken(id, name)
 		if err != nil {
 			return "", err
 		}
@@ -76,11 +76,6 @@ func (tx *Tx) addGap(id cert.NetworkID, base string, number int) error {
 	return tx.exec(`INSERT INTO name_gaps (network_id, base, number)
 		SELECT network_id, base, $3 FROM name_bases WHERE network_id=$1 AND base=$2 AND next > $3
 		ON CONFLICT DO NOTHING`, id[:], base, number)
-}
-
-func (r *Reader) nameTaken(id cert.NetworkID, name string) (taken bool, err error) {
-	err = r.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND name=$2)`, []any{id[:], name}, &taken)
-	return taken, err
 }
 
 func numbered(base string, number int) string {

@@ -30,10 +30,12 @@ type Node struct {
 	Expires     time.Time // of Certificate
 	N           uint64    // last change that others see
 	ConfigN     uint64    // last change of its own config
+	Wildcard    bool      // it answers for every name below its own
+	LANNames    int       // 0: as the network says, 1: names of its LAN win, -1: the overlay's do
 }
 
 const nodeColumns = `SELECT d.node_id, d.spki, d.name, d.hostname, d.user_id, u.name, d.tags, d.class, d.ipv4, d.key_id, d.ephemeral, d.os, d.software,
-	d.created_at, d.seen_at, d.certificate, d.expires_at, d.n, d.config_n
+	d.created_at, d.seen_at, d.certificate, d.expires_at, d.n, d.config_n, d.wildcard, d.lan_names
 	FROM nodes d JOIN users u ON u.network_id = d.network_id AND u.user_id = d.user_id WHERE d.network_id=$1 `
 
 func scanNode(scan func(...any) error) (n Node, err error) {
@@ -41,7 +43,7 @@ func scanNode(scan func(...any) error) (n Node, err error) {
 	var tags string
 	var v4 uint32
 	err = scan(&id, &n.SPKI, &n.Name, &n.Hostname, &n.UserID, &n.User, &tags, &n.Class, &v4, &n.KeyID, &n.Ephemeral, &n.OS, &n.Software,
-		stored{&n.Created}, nullTime{&n.Seen}, &n.Certificate, stored{&n.Expires}, &n.N, &n.ConfigN)
+		stored{&n.Created}, nullTime{&n.Seen}, &n.Certificate, stored{&n.Expires}, &n.N, &n.ConfigN, &n.Wildcard, &n.LANNames)
 	copy(n.ID[:], id)
 	n.Tags, n.IPv4 = SplitTags(tags), fromUint32(v4)
 	return n, err
@@ -199,6 +201,9 @@ func (tx *Tx) UpdateNode(id cert.NetworkID, n Node) error {
 // FreeName makes a node's former name usable for others.
 func (tx *Tx) FreeName(id cert.NetworkID, name string) error { return tx.freeName(id, name) }
 
+// FormerKeep is how long a deleted node's name is remembered for its key.
+const FormerKeep = 365 * 24 * time.Hour
+
 // DeleteNode deletes a node, revokes all its certificates, frees its name, and
 // puts its address into quarantine. The caller makes a new CRL in the same
 // transaction.
@@ -207,6 +212,7 @@ func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint6
 		return 0, err
 	}
 	steps := []func() error{
+		func() error { return tx.leaveName(id, n, now) },
 		func() error {
 			return tx.changed(`DELETE FROM nodes WHERE network_id=$1 AND node_id=$2`, id[:], n.ID[:])
 		},
@@ -277,6 +283,9 @@ func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullA
 		if err := tx.exec(`DELETE FROM removed WHERE network_id=$1 AND n <= $2`, id[:], *last); err != nil {
 			return 0, fmt.Errorf("prune: %w", err)
 		}
+	}
+	if err := tx.exec(`DELETE FROM former_names WHERE network_id=$1 AND left_at <= $2`, id[:], now.Add(-FormerKeep).Unix()); err != nil {
+		return 0, fmt.Errorf("prune: %w", err)
 	}
 	for _, q := range []string{
 		`DELETE FROM freed WHERE network_id=$1 AND until <= $2`,

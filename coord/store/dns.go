@@ -1,0 +1,211 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// DNSRecord is a record beside the devices' own names.
+type DNSRecord struct {
+	ID      string
+	Name    string // as in package dns: "www", "@", "www.example.com"
+	Type    string
+	Value   string
+	TTL     int // seconds, 0 for the resolvers' own
+	Created time.Time
+}
+
+// DNS returns what the owner decided about names, JSON or "", and the records
+// in the order of their names.
+func (r *Reader) DNS(id cert.NetworkID) (settings string, records []DNSRecord, err error) {
+	if err := r.row(`SELECT dns FROM networks WHERE network_id=$1`, []any{id[:]}, &settings); err != nil {
+		return "", nil, fmt.Errorf("read dns settings: %w", err)
+	}
+	err = r.each(`SELECT record_id, name, type, value, ttl, created_at FROM dns_records WHERE network_id=$1 ORDER BY name, type, value`, []any{id[:]},
+		func(scan func(...any) error) error {
+			var rec DNSRecord
+			err := scan(&rec.ID, &rec.Name, &rec.Type, &rec.Value, &rec.TTL, stored{&rec.Created})
+			records = append(records, rec)
+			return err
+		})
+	if err != nil {
+		return "", nil, fmt.Errorf("read dns records: %w", err)
+	}
+	return settings, records, nil
+}
+
+// SetDNS stores what the owner decided about names.
+func (tx *Tx) SetDNS(id cert.NetworkID, settings string) error {
+	return tx.changed(`UPDATE networks SET dns=$2 WHERE network_id=$1`, id[:], settings)
+}
+
+// InsertDNSRecord stores a new record. The caller has checked it.
+func (tx *Tx) InsertDNSRecord(id cert.NetworkID, r DNSRecord) error {
+	err := tx.exec(`INSERT INTO dns_records (network_id, record_id, name, type, value, ttl, created_at) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+		id[:], r.ID, r.Name, r.Type, r.Value, r.TTL, r.Created.Unix())
+	if err != nil {
+		return fmt.Errorf("store record %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// DeleteDNSRecord deletes a record; its name may be a device's again.
+func (tx *Tx) DeleteDNSRecord(id cert.NetworkID, r DNSRecord) error {
+	if err := tx.changed(`DELETE FROM dns_records WHERE network_id=$1 AND record_id=$2`, id[:], r.ID); err != nil {
+		return fmt.Errorf("delete record %s: %w", r.Name, err)
+	}
+	return tx.freeName(id, r.Name)
+}
+
+// Alias is a former name of a device that still leads to it.
+type Alias struct {
+	Name   string
+	NodeID cert.NodeID
+	Until  time.Time
+}
+
+// Aliases lists the former names of a node (all nodes for nil), the one that
+// ends first before others.
+func (r *Reader) Aliases(id cert.NetworkID, node *cert.NodeID) (list []Alias, err error) {
+	query, args := `SELECT name, node_id, until FROM aliases WHERE network_id=$1 ORDER BY until, name`, []any{id[:]}
+	if node != nil {
+		query, args = `SELECT name, node_id, until FROM aliases WHERE network_id=$1 AND node_id=$2 ORDER BY until, name`, append(args, node[:])
+	}
+	err = r.each(query, args, func(scan func(...any) error) error {
+		var a Alias
+		var b []byte
+		err := scan(&a.Name, &b, stored{&a.Until})
+		a.NodeID = nodeID(b)
+		list = append(list, a)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read aliases: %w", err)
+	}
+	return list, nil
+}
+
+// ExpiredAliases lists at most limit aliases that have ended at now.
+func (r *Reader) ExpiredAliases(id cert.NetworkID, now time.Time, limit int) (list []Alias, err error) {
+	err = r.each(`SELECT name, node_id, until FROM aliases WHERE network_id=$1 AND until <= $2 ORDER BY until LIMIT $3`, []any{id[:], now.Unix(), limit},
+		func(scan func(...any) error) error {
+			var a Alias
+			var b []byte
+			err := scan(&a.Name, &b, stored{&a.Until})
+			a.NodeID = nodeID(b)
+			list = append(list, a)
+			return err
+		})
+	return list, err
+}
+
+// Alias finds the alias with this name.
+func (r *Reader) Alias(id cert.NetworkID, name string) (a Alias, err error) {
+	var b []byte
+	a.Name = name
+	err = r.row(`SELECT node_id, until FROM aliases WHERE network_id=$1 AND name=$2`, []any{id[:], name}, &b, stored{&a.Until})
+	a.NodeID = nodeID(b)
+	return a, err
+}
+
+// NodeByAlias finds the node that a former name leads to at now.
+func (r *Reader) NodeByAlias(id cert.NetworkID, name string, now time.Time) (Node, error) {
+	a, err := r.Alias(id, name)
+	if err == nil && !now.Before(a.Until) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Node{}, err
+	}
+	return r.Node(id, a.NodeID)
+}
+
+// AddAlias makes name a former name of a node.
+func (tx *Tx) AddAlias(id cert.NetworkID, a Alias) error {
+	err := tx.exec(`INSERT INTO aliases (network_id, name, node_id, until) VALUES ($1,$2,$3,$4)`, id[:], a.Name, a.NodeID[:], a.Until.Unix())
+	if err != nil {
+		return fmt.Errorf("keep the former name %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+// RemoveAlias ends an alias. free lets others have the name.
+func (tx *Tx) RemoveAlias(id cert.NetworkID, name string, free bool) error {
+	if err := tx.changed(`DELETE FROM aliases WHERE network_id=$1 AND name=$2`, id[:], name); err != nil {
+		return err
+	}
+	if free {
+		return tx.freeName(id, name)
+	}
+	return nil
+}
+
+// FormerName returns the name that a deleted node had, if it was deleted after
+// since.
+func (r *Reader) FormerName(id cert.NetworkID, node cert.NodeID, since time.Time) (name string, err error) {
+	err = r.row(`SELECT name FROM former_names WHERE network_id=$1 AND node_id=$2 AND left_at > $3`, []any{id[:], node[:], since.Unix()}, &name)
+	return name, err
+}
+
+// leaveName ends the aliases of a node that is deleted and notes its name.
+func (tx *Tx) leaveName(id cert.NetworkID, n Node, now time.Time) error {
+	list, err := tx.Aliases(id, &n.ID)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		if err := tx.RemoveAlias(id, a.Name, true); err != nil {
+			return err
+		}
+	}
+	return tx.exec(`INSERT INTO former_names (network_id, node_id, name, left_at) VALUES ($1,$2,$3,$4)
+		ON CONFLICT (network_id, node_id) DO UPDATE SET name = excluded.name, left_at = excluded.left_at`, id[:], n.ID[:], n.Name, now.Unix())
+}
+
+// NameTaken reports whether a label cannot be given to a device: one has it,
+// had it a moment ago, or a record answers for it.
+func (r *Reader) NameTaken(id cert.NetworkID, name string) (taken bool, err error) {
+	err = r.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND name=$2)
+		OR EXISTS (SELECT 1 FROM aliases WHERE network_id=$1 AND name=$2)
+		OR EXISTS (SELECT 1 FROM dns_records WHERE network_id=$1 AND name=$2 AND type IN ('A','AAAA','CNAME'))`, []any{id[:], name}, &taken)
+	return taken, err
+}
+
+// HasRecord reports whether a record answers for a label in a device's place.
+func (r *Reader) HasRecord(id cert.NetworkID, name string) (yes bool, err error) {
+	err = r.row(`SELECT EXISTS (SELECT 1 FROM dns_records WHERE network_id=$1 AND name=$2 AND type IN ('A','AAAA','CNAME'))`, []any{id[:], name}, &yes)
+	return yes, err
+}
+
+// Wildcard is a device that answers for every name below its own.
+type Wildcard struct {
+	ID    cert.NodeID
+	Name  string
+	Class string
+}
+
+// Wildcards lists them.
+func (r *Reader) Wildcards(id cert.NetworkID) (list []Wildcard, err error) {
+	err = r.each(`SELECT node_id, name, class FROM nodes WHERE network_id=$1 AND wildcard = 1 ORDER BY name`, []any{id[:]}, func(scan func(...any) error) error {
+		var w Wildcard
+		var b []byte
+		err := scan(&b, &w.Name, &w.Class)
+		w.ID = nodeID(b)
+		list = append(list, w)
+		return err
+	})
+	return list, err
+}
+
+// SetNodeDNS stores how a node answers and asks, and its config's version.
+func (tx *Tx) SetNodeDNS(id cert.NetworkID, n Node) error {
+	return tx.changed(`UPDATE nodes SET wildcard=$3, lan_names=$4, config_n=$5 WHERE network_id=$1 AND node_id=$2`,
+		id[:], n.ID[:], n.Wildcard, n.LANNames, n.ConfigN)
+}
+
+// SetNodeN stores the last change of a node that others see.
+func (tx *Tx) SetNodeN(id cert.NetworkID, n Node) error {
+	return tx.changed(`UPDATE nodes SET n=$3, config_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], n.ID[:], n.N, n.ConfigN)
+}
