@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -67,7 +66,7 @@ type Server struct {
 	trusted []netip.Prefix
 	tcp     net.Listener
 	plain   net.Listener // nil when off
-	udp     *net.UDPConn // STUN and lanes; nil when off
+	udp     UDPPorts     // none when off
 	admin   net.Listener
 	site    *tls.Certificate
 	link    *link.Server
@@ -157,14 +156,6 @@ func (s *Server) listen(o ServerOptions) (err error) {
 	return nil
 }
 
-func listenUDP(addr string) (*net.UDPConn, error) {
-	a, err := net.ResolveUDPAddr("udp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return net.ListenUDP("udp", a)
-}
-
 // optional makes a warning of an error about a port that was only a default.
 func (s *Server) optional(err error, a Address, flag string) error {
 	if err == nil {
@@ -183,9 +174,9 @@ func listenError(addr, flag string, err error) error {
 }
 
 // ListenRelay opens the ports of a relay that runs alone: TCP, and UDP unless
-// its address is "" or, being only the default, taken (then udp is nil, and
+// its address is "" or, being only the default, taken (then there is none, and
 // warn says why).
-func ListenRelay(tcp, udp Address) (l net.Listener, u *net.UDPConn, warn, err error) {
+func ListenRelay(tcp, udp Address) (l net.Listener, u UDPPorts, warn, err error) {
 	if l, err = net.Listen("tcp", tcp.Addr); err != nil {
 		return nil, nil, nil, listenError(tcp.Addr, "--listen ADDR:PORT", err)
 	}
@@ -245,22 +236,6 @@ func DefaultURL(listen net.Addr) string {
 		host = a.IP.String()
 	}
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(a.Port))
-}
-
-// STUNAddrs is where nodes find a STUN port: at each of the hosts of urls. udp
-// may be nil: nowhere.
-func STUNAddrs(urls []string, udp *net.UDPConn) []string {
-	addrs := []string{}
-	if udp == nil {
-		return addrs
-	}
-	port := strconv.Itoa(udp.LocalAddr().(*net.UDPAddr).Port)
-	for _, raw := range urls {
-		if u, err := url.Parse(raw); err == nil {
-			addrs = append(addrs, net.JoinHostPort(u.Hostname(), port))
-		}
-	}
-	return addrs
 }
 
 // build wires relay, link, console and admin around the service.
@@ -334,9 +309,7 @@ func (s *Server) start() {
 	if s.http != nil {
 		s.wg.Go(func() { s.fail("console listener", s.http.Serve(s.plain)) })
 	}
-	if s.udp != nil {
-		s.wg.Go(func() { s.fail("UDP port", s.relay.ServeUDP(ctx, s.udp)) })
-	}
+	s.wg.Go(func() { s.fail("UDP port", s.udp.Serve(ctx, s.relay, s.log)) })
 	s.ready.Store(true)
 }
 
@@ -412,7 +385,5 @@ func (s *Server) closeListeners() {
 			l.Close()
 		}
 	}
-	if s.udp != nil {
-		s.udp.Close()
-	}
+	s.udp.Close()
 }

@@ -180,9 +180,12 @@ func (ps *paths) udpOf(w way) netip.AddrPort {
 	if ps.gatherer == nil {
 		return netip.AddrPort{}
 	}
-	for _, a := range ps.gatherer.Snapshot().Answers {
-		if a.Seen.IsValid() && slices.Contains(w.relay().STUN, a.Server) {
-			return a.Addr
+	answers := ps.gatherer.Snapshot().Answers
+	for _, server := range w.relay().STUN { // those with lanes come first
+		for _, a := range answers {
+			if a.Seen.IsValid() && a.Server == server {
+				return a.Addr
+			}
 		}
 	}
 	return netip.AddrPort{}

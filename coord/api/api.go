@@ -160,7 +160,7 @@ type Relay struct {
 	ID   string   `json:"id"`   // hex of the first 16 bytes of SHA-256 over the relay's SPKI
 	Name string   `json:"name"` // for people
 	URLs []string `json:"urls"` // https://HOST:PORT
-	STUN []string `json:"stun"` // host:port, UDP
+	STUN []string `json:"stun"` // host:port, UDP; those that carry lanes too come first
 }
 
 // Rule lets the sources in From reach this node at Ports.

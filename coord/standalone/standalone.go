@@ -76,7 +76,7 @@ type Relay struct {
 	stun   []string
 	lock   *os.File
 	tcp    net.Listener
-	udp    *net.UDPConn // nil when off
+	udp    coord.UDPPorts // none when off
 	site   *tls.Certificate
 	dialer *link.Dialer
 	client *client.Client
@@ -372,9 +372,7 @@ func (r *Relay) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.wg.Go(func() { r.fail("listener", r.link.Serve(r.tcp)) })
-	if r.udp != nil {
-		r.wg.Go(func() { r.fail("UDP port", r.relay.ServeUDP(ctx, r.udp)) })
-	}
+	r.wg.Go(func() { r.fail("UDP port", r.udp.Serve(ctx, r.relay, r.log)) })
 	r.wg.Go(func() { r.syncLoop(ctx) })
 	r.wg.Go(func() { r.reportLoop(ctx) })
 	r.ready.Store(true)
@@ -486,9 +484,7 @@ func (r *Relay) Close() (err error) {
 		r.cancel()
 		r.link.Shutdown(ctx)
 		r.tcp.Close()
-		if r.udp != nil {
-			r.udp.Close()
-		}
+		r.udp.Close()
 		r.wg.Wait()
 		r.closeFiles()
 	})
@@ -502,9 +498,7 @@ func (r *Relay) closeFiles() {
 	if r.tcp != nil {
 		r.tcp.Close()
 	}
-	if r.udp != nil {
-		r.udp.Close()
-	}
+	r.udp.Close()
 	if r.lock != nil {
 		r.lock.Close()
 	}
