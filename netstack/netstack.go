@@ -62,9 +62,11 @@ import (
 )
 
 const (
-	// DefaultMTU is the inner MTU when Config.MTU is zero: the smallest that
-	// IPv6 allows, which any path carries with WireGuard's headers on top.
-	DefaultMTU = 1280
+	// DefaultMTU is the inner MTU when Config.MTU is zero: what WireGuard
+	// leaves of 1,500 bytes. It decides how UDP is fragmented and which MSS is
+	// announced; TCP that is sent is as long as the way takes (SetLimit), and
+	// on a way that carries less the peer does the same.
+	DefaultMTU = 1420
 
 	// DefaultMaxSegment is the TCP payload of the largest packet when
 	// Config.MaxSegment is zero, in bytes. With all headers and WireGuard's
