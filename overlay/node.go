@@ -98,6 +98,10 @@ type Config struct {
 	Wall func() time.Time
 	// UDP says how direct paths are made.
 	UDP UDP
+	// NamesChanged is called when names of the network or what is decided
+	// about them may have changed (Names, DNS). It must return at once and may
+	// be nil.
+	NamesChanged func()
 	// BuildTime is the floor of weft time on a machine without a clock.
 	BuildTime time.Time
 }
@@ -158,6 +162,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Wall == nil {
 		cfg.Wall = time.Now
+	}
+	if cfg.NamesChanged == nil {
+		cfg.NamesChanged = func() {}
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle}
 	var b [8]byte

@@ -68,6 +68,7 @@ func (n *Node) takeConfig(config *api.Config) error {
 		return err
 	}
 	n.setRanges(n.snap.Load())
+	n.cfg.NamesChanged()
 	if !config.Directory && old.config.Directory {
 		n.dir.forgetListed()
 	}
@@ -158,6 +159,7 @@ func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
 	if refused := n.dir.update(dir, n.verifyListed); refused > 0 {
 		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
 	}
+	n.cfg.NamesChanged()
 	n.checkNames()
 	if err := n.state.saveJSON(directoryFile, n.dir.saved()); err != nil {
 		n.log.Error("keep the directory", "err", err)
