@@ -31,6 +31,7 @@ type osDNS struct {
 	log   *slog.Logger
 	node  *overlay.Node
 
+	names   dns.Config // Zone and Settings: the same pointers while nothing changes
 	service *serviceAddr
 	manager *osdns.Manager // nil: serve was not called
 
@@ -39,18 +40,11 @@ type osDNS struct {
 	done    sync.WaitGroup
 }
 
-// configuredNet is a kernel interface that tells when the node has taken a
-// configuration.
+// configuredNet is a kernel interface that tells when the node has brought it
+// up.
 type configuredNet struct {
 	*tun.Net
 	changed func()
-}
-
-// SetRanges is tun.Net's.
-func (n configuredNet) SetRanges(v4, v6 netip.Prefix) error {
-	err := n.Net.SetRanges(v4, v6)
-	n.changed()
-	return err
 }
 
 // SetAddrs is tun.Net's.
@@ -86,7 +80,7 @@ func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.N
 
 // serve starts it. Nothing of the system changes before the node has a
 // configuration.
-func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server) {
+func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server, names dns.Config) {
 	if d == nil {
 		return
 	}
@@ -106,7 +100,8 @@ func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server) {
 		node.Warn("os-dns", err.Error())
 		return
 	}
-	d.node, d.service, d.manager = node, newServiceAddr(d.iface, resolver.Serve, d.log), m
+	d.node, d.names = node, names
+	d.service, d.manager = newServiceAddr(d.iface, resolver.Serve, d.log), m
 	d.done.Go(d.syncLoop)
 	d.kick()
 }
@@ -124,13 +119,20 @@ func (d *osDNS) kick() {
 }
 
 func (d *osDNS) syncLoop() {
+	var zone *dns.Zone
+	var settings *dns.Settings
 	for {
 		select {
 		case <-d.stop:
 			return
 		case <-d.changed:
-			d.sync()
 		}
+		d.sync()
+		z, s := d.names.Zone(), d.names.Settings()
+		if z != zone || s != settings {
+			d.manager.Flush()
+		}
+		zone, settings = z, s
 	}
 }
 

@@ -56,7 +56,7 @@ func TestWantedDNS(t *testing.T) {
 // In user space nothing is done about the system, and it is said.
 func TestNoOSDNS(t *testing.T) {
 	d, _ := newOSDNS(&runOptions{}, nil, nil)
-	d.serve(nil, nil)
+	d.serve(nil, nil, dns.Config{})
 	d.kick()
 	if _, known := d.base(); known || d.status() != nil {
 		t.Error("it does something")

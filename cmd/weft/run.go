@@ -197,14 +197,15 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	d.osDNS, network = newOSDNS(o, network, log)
 	node, err := overlay.New(overlay.Config{
-		Net:       network,
-		StateDir:  o.state,
-		Token:     token,
-		Hostname:  o.hostname,
-		Version:   cli.Version(),
-		BuildTime: buildTime(),
-		Log:       log,
-		UDP:       udp,
+		Net:          network,
+		StateDir:     o.state,
+		Token:        token,
+		Hostname:     o.hostname,
+		Version:      cli.Version(),
+		BuildTime:    buildTime(),
+		Log:          log,
+		UDP:          udp,
+		NamesChanged: d.osDNS.kick,
 	})
 	if err != nil {
 		network.Close()
@@ -349,7 +350,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 	names := dnsConfig(node, log)
 	names.System = d.osDNS.base
 	d.dns = dns.New(names)
-	d.osDNS.serve(node, d.dns) // it knows the machine's own resolvers
+	d.osDNS.serve(node, d.dns, names) // it knows the machine's own resolvers
 	if d.dnsListener != nil {
 		d.dns.Serve(d.dnsPacket, d.dnsListener)
 	}

@@ -126,6 +126,9 @@ func (d *direct) intact(context.Context) (bool, error) {
 	return err == nil && d.content != nil && bytes.Equal(cur, d.content), nil
 }
 
+// flush has nothing to do: libc remembers nothing.
+func (d *direct) flush(context.Context) {}
+
 func (d *direct) close() {}
 
 // original is what resolv.conf says, or said before us. cur is its content.

@@ -168,4 +168,6 @@ func (n *networkManager) base(ctx context.Context) ([]netip.AddrPort, error) {
 
 func (n *networkManager) intact(context.Context) (bool, error) { return n.told, nil }
 
+func (n *networkManager) flush(ctx context.Context) { n.sub.flush(ctx) }
+
 func (n *networkManager) close() {}

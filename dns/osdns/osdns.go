@@ -143,6 +143,8 @@ type backend interface {
 	// intact reports whether what was set still stands. An error says that
 	// nobody answers, rather than that somebody has changed it.
 	intact(ctx context.Context) (bool, error)
+	// flush has the system forget what names were.
+	flush(ctx context.Context)
 	// close releases what the backend holds and changes nothing.
 	close()
 }
@@ -154,6 +156,7 @@ const (
 	eventBase    event = iota // the base resolvers may be others now
 	eventFile                 // a file that we look after was written
 	eventRestart              // the service that we tell has started (again)
+	eventFlush                // names mean something else now
 	events
 )
 
@@ -260,6 +263,10 @@ func (m *Manager) Base() (servers []netip.AddrPort, ok bool) {
 	defer m.mu.Unlock()
 	return m.status.Base, len(m.status.Applied) > 0
 }
+
+// Flush has the system forget what names were, if it remembers any and
+// something is set: one of them means something else now. It returns at once.
+func (m *Manager) Flush() { m.tell(eventFlush) }
 
 // Close puts the system back as it was and waits for that, a few seconds at
 // most. It is idempotent.
@@ -370,6 +377,9 @@ func (o *owner) round(parent context.Context, seen [events]bool) (again time.Dur
 	if o.told && !seen[eventRestart] && o.current.equal(want) {
 		stands, err := o.backend.intact(ctx)
 		if stands {
+			if seen[eventFlush] {
+				o.backend.flush(ctx)
+			}
 			return o.refresh(ctx)
 		}
 		if err == nil && o.trampled() {

@@ -22,6 +22,7 @@ type fakeSystem struct {
 	told    Config
 	sets    int
 	unsets  int
+	flushes int
 	modes   []Mode // of the backends made
 	notify  func(event)
 }
@@ -88,6 +89,12 @@ func (b *fakeBackend) intact(context.Context) (bool, error) {
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
 	return !b.f.told.IsZero(), nil
+}
+
+func (b *fakeBackend) flush(context.Context) {
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	b.f.flushes++
 }
 
 func (b *fakeBackend) close() {}
@@ -173,6 +180,13 @@ func TestManager(t *testing.T) {
 		pause(time.Second)
 		if f.sets != 2 || h.String() != "" || m.Status().Tramples != 0 {
 			t.Errorf("%d times, %q", f.sets, h)
+		}
+		// Behaviour 17: names mean something else, and the system forgets.
+		m.Flush()
+		m.Flush()
+		pause(time.Second)
+		if f.flushes != 1 || f.sets != 2 {
+			t.Errorf("flushed %d times, set %d times", f.flushes, f.sets)
 		}
 		// Nothing to be set.
 		if err := m.Set(Config{}); err != nil {

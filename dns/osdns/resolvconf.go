@@ -154,4 +154,7 @@ func (r *resolvconf) intact(context.Context) (bool, error) {
 	return err == nil, nil
 }
 
+// flush has nothing to do: libc remembers nothing.
+func (r *resolvconf) flush(context.Context) {}
+
 func (r *resolvconf) close() {}

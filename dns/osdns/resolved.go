@@ -139,10 +139,14 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 			r.log.Info("systemd-resolved does not take a setting", "setting", o.method, "err", err)
 		}
 	}
+	r.flush(ctx)
+	return applied, nil
+}
+
+func (r *resolved) flush(ctx context.Context) {
 	if err := r.tell(ctx, "FlushCaches"); err != nil {
 		r.log.Info("systemd-resolved keeps its cache", "err", err)
 	}
-	return applied, nil
 }
 
 func (r *resolved) tell(ctx context.Context, method string, args ...any) error {

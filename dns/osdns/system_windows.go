@@ -108,6 +108,8 @@ func (n *nrpt) intact(context.Context) (bool, error) {
 	return true, nil
 }
 
+func (n *nrpt) flush(ctx context.Context) { flush(ctx) }
+
 func (n *nrpt) close() {}
 
 func flush(ctx context.Context) { runProgram(ctx, "", "ipconfig", "/flushdns") }

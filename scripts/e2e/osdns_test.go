@@ -302,6 +302,17 @@ func TestOSDNSResolved(t *testing.T) {
 	o.Until(10*time.Second, "the new base resolver is known", func() bool { return len(o.status().Base) == 2 })
 	o.sys.Must("resolvectl", "dns", "eth0", o.lanDNS)
 	o.Until(10*time.Second, "the old base resolver is known", func() bool { return len(o.status().Base) == 1 })
+	// Behaviour 17: a name that the system knows not to exist comes to be.
+	if o.resolves("bath-pi", o.pi) {
+		t.Error("bath-pi resolves")
+	}
+	if r := o.server.Admin("devices", "rename", "kitchen-pi", "bath-pi"); r.Code != 0 {
+		t.Fatalf("%v", r)
+	}
+	t.Logf("a rename is seen after %v", o.Until(10*time.Second, "bath-pi resolves", func() bool { return o.resolves("bath-pi", o.pi) }).Round(time.Millisecond))
+	if r := o.server.Admin("devices", "rename", "bath-pi", "kitchen-pi"); r.Code != 0 {
+		t.Fatalf("%v", r)
+	}
 	// The interface was down.
 	o.host.IP("link set weft0 down")
 	o.host.IP("link set weft0 up")
