@@ -283,7 +283,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return fns, port, nil
 	}
 	b.main.Store(s)
-	d := &demux{sock: s, reader: s.io.newReader(true)}
+	d := &demux{sock: s, reader: s.io.newReader(BatchSize, true)}
 	return append(fns, d.receive), s.port, nil
 }
 

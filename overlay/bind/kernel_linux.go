@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -326,10 +327,10 @@ type kernelReader struct {
 	large bool
 	fd    func(uintptr) bool
 
-	msgs  [readMessages]mmsghdr
+	msgs  []mmsghdr
 	iovs  []unix.Iovec
-	ctrl  [readMessages][unix.SizeofCmsghdr + 8]byte
-	names [readMessages]address
+	ctrl  [][unix.SizeofCmsghdr + 8]byte
+	names []address
 	n     int // messages asked for, then received
 	errno syscall.Errno
 
@@ -351,8 +352,10 @@ type carry struct {
 
 const readMessages = 64
 
-func (k *kernel) newReader(large bool) reader {
-	r := &kernelReader{k: k, large: large, slots: 1, iovs: make([]unix.Iovec, BatchSize)}
+func (k *kernel) newReader(batch int, large bool) reader {
+	r := &kernelReader{k: k, large: large, slots: 1, iovs: make([]unix.Iovec, batch)}
+	n := min(batch, readMessages)
+	r.msgs, r.ctrl, r.names = make([]mmsghdr, n), make([][unix.SizeofCmsghdr + 8]byte, n), make([]address, n)
 	r.fd = r.receive
 	return r
 }
@@ -369,7 +372,10 @@ func (r *kernelReader) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (
 		return 0, net.ErrClosed
 	}
 	if r.errno != 0 {
-		return 0, nil // an error about something sent; the next read tells
+		// An error about something sent, or no memory. Not so fast, should it
+		// be for good.
+		time.Sleep(time.Millisecond)
+		return 0, nil
 	}
 	clear(sizes[:len(bufs)])
 	most := 1
@@ -401,11 +407,8 @@ func (r *kernelReader) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (
 
 // prepare fills in the messages to receive.
 func (r *kernelReader) prepare(bufs [][]byte, slots int) {
-	r.n = min(len(bufs)/slots, readMessages)
+	r.n = min(len(bufs)/slots, len(r.msgs))
 	r.errno = 0
-	if !r.large {
-		r.n = min(r.n, extraBatch)
-	}
 	for i := range r.n {
 		mine := r.iovs[i*slots : (i+1)*slots]
 		for j := range mine {

@@ -34,10 +34,10 @@ type packetConn interface {
 // transport reads and writes datagrams in batches. There are two: of the Linux
 // kernel (kernel_linux.go), and of a packetConn (plain below).
 type transport interface {
-	// newReader makes what reads the socket, for one goroutine. large says
-	// that the buffers are of MaxMessage bytes: then datagrams that the
-	// kernel has put together are read, and split.
-	newReader(large bool) reader
+	// newReader makes what reads the socket into up to batch buffers, for one
+	// goroutine. large says that they are of MaxMessage bytes: then datagrams
+	// that the kernel has put together are read, and split.
+	newReader(batch int, large bool) reader
 	// send sends each of bufs as one datagram of the route. It may wait for
 	// space. It returns how many of the first it has sent or given up
 	// silently, and why not the next.
@@ -148,21 +148,31 @@ const (
 	extraSize  = 2048
 )
 
-// run reads an extra socket. Its messages take the way of those of a relay.
+// run reads an extra socket. Its messages take the way of those of a relay. Of
+// hundreds of sockets one at most will carry messages: it gets buffers then.
 func (s *Socket) run() {
-	bufs := make([][]byte, extraBatch)
-	space := make([]byte, extraBatch*extraSize)
+	if !s.read(1) {
+		return
+	}
+	s.read(extraBatch)
+}
+
+// read reads batch datagrams at a time: one at a time until there is a WireGuard
+// message among them. It reports false when the socket is closed.
+func (s *Socket) read(batch int) bool {
+	bufs := make([][]byte, batch)
+	space := make([]byte, batch*extraSize)
 	for i := range bufs {
 		bufs[i] = space[i*extraSize : (i+1)*extraSize]
 	}
-	in := &demux{sock: s, reader: s.io.newReader(false)}
-	sizes, eps := make([]int, extraBatch), make([]conn.Endpoint, extraBatch)
+	in := &demux{sock: s, reader: s.io.newReader(batch, false)}
+	sizes, eps := make([]int, batch), make([]conn.Endpoint, batch)
 	src := s.bind.NewSource()
 	src.udp = true
 	for {
 		n, err := in.receive(bufs, sizes, eps)
 		if err != nil {
-			return
+			return false
 		}
 		for i := range n {
 			if sizes[i] > 0 {
@@ -170,6 +180,9 @@ func (s *Socket) run() {
 			}
 		}
 		src.Flush()
+		if batch == 1 {
+			return true
+		}
 	}
 }
 
@@ -308,7 +321,7 @@ func newTransport(c packetConn, main bool) transport {
 // plain is the transport of any packetConn: one datagram at a time.
 type plain struct{ conn packetConn }
 
-func (p plain) newReader(bool) reader { return p }
+func (p plain) newReader(int, bool) reader { return p }
 
 func (p plain) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (int, error) {
 	for {
