@@ -217,7 +217,12 @@ func (n *Net) configure() error {
 	// Without RACK, whose tail loss probe fires after two round trips: gVisor's
 	// receiver sends no DSACK, so its sender takes each probe that was not
 	// needed for a loss and cuts the window. Where a round trip is a few
-	// milliseconds and the processors are busy that happens all the time.
+	// milliseconds and the processors are busy that happens all the time:
+	// through the relay RACK takes a quarter more processor time a byte and a
+	// sixth of the throughput. On a direct path without loss it makes no
+	// difference; with 0.1 % loss and 100 ms, or with one packet in a hundred
+	// reordered, it is up to twice as fast. gVisor has it for the whole stack
+	// or not at all, and traffic starts on the relay.
 	var recovery tcpip.TCPRecovery
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	timeWait := tcpip.TCPTimeWaitTimeoutOption(tcpTimeWait)
