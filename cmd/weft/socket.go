@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -68,5 +70,5 @@ func answers(path string) bool {
 		c.Close()
 		return true
 	}
-	return os.IsPermission(err)
+	return errors.Is(err, fs.ErrPermission)
 }

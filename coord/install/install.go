@@ -113,9 +113,9 @@ func Pin(leaf *x509.Certificate) string {
 // browsers trust.
 func Line(base, pin, token string) string {
 	if pin == "" {
-		return fmt.Sprintf("curl -fsSL %s/install | sudo sh -s -- %s", base, token)
+		return fmt.Sprintf("curl -fsSL %s/install | sh -s -- %s", base, token)
 	}
-	return fmt.Sprintf("curl -fsSLk --pinnedpubkey %s %s/install | sudo sh -s -- %s", pin, base, token)
+	return fmt.Sprintf("curl -fsSLk --pinnedpubkey %s %s/install | sh -s -- %s", pin, base, token)
 }
 
 // Handler serves both addresses. base returns the server's own address for a

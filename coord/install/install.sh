@@ -106,7 +106,7 @@ place() {
 }
 
 main() {
-	token= user= uninstall= purge= args=
+	token= user= uninstall= purge= args= as=
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--uninstall) uninstall=1 ;;
@@ -126,12 +126,15 @@ main() {
 		shift
 	done
 	HOST=$(echo "$BASE" | sed 's|^[a-z]*://||; s|[:/].*||')
-	[ -n "$user" ] || [ "$(id -u)" = 0 ] || fail "this takes root: put sudo before sh in the line, or add --user for a service of your own"
+	if [ -z "$user" ] && [ "$(id -u)" != 0 ]; then
+		command -v sudo >/dev/null 2>&1 || fail "this takes root: become root first (su -), or add --user to the line for a service of your own"
+		as=sudo
+	fi
 	dir=$(place)
 
 	if [ -n "$uninstall" ]; then
 		[ -x "$dir/weft" ] || fail "weft is not installed in $dir"
-		exec "$dir/weft" uninstall $user $purge
+		exec $as "$dir/weft" uninstall $user $purge
 	fi
 
 	os=$(system)
@@ -142,11 +145,12 @@ main() {
 	set -- $line
 	want=$1 need=$2 name=$5
 
-	mkdir -p "$dir" 2>/dev/null || fail "cannot make $dir: the file system is read-only or belongs to somebody else; remount it: mount -o remount,rw /"
+	$as mkdir -p "$dir" 2>/dev/null || fail "cannot make $dir: the file system is read-only or belongs to somebody else; remount it: mount -o remount,rw /"
 	work=$dir/.weft-install.$$
-	mkdir "$work" 2>/dev/null || fail "cannot write to $dir: the file system is read-only or full; see: df -h $dir"
-	trap 'rm -rf "$work"' EXIT
+	$as mkdir "$work" 2>/dev/null || fail "cannot write to $dir: the file system is read-only or full; see: df -h $dir"
+	trap '$as rm -rf "$work"' EXIT
 	trap 'exit 130' INT TERM
+	[ -z "$as" ] || $as chown "$(id -u)" "$work"
 	free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
 	# The program is there twice for a moment.
 	[ "$free" -ge $((2 * need + 1024)) ] || fail "no room in $dir: $free KB free, $((2 * need + 1024)) KB needed; make room and try again"
@@ -160,9 +164,9 @@ main() {
 	# It verifies the signature of the release itself before it installs itself.
 	# shellcheck disable=SC2086
 	if [ -n "$token" ]; then
-		printf '%s\n' "$token" | "$work/weft" install $user $args --release "$work" --token-file -
+		printf '%s\n' "$token" | $as "$work/weft" install $user $args --release "$work" --token-file -
 	else
-		"$work/weft" install $user $args --release "$work"
+		$as "$work/weft" install $user $args --release "$work"
 	fi
 }
 

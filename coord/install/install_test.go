@@ -94,7 +94,7 @@ func TestHandsOutWhatTheManifestNames(t *testing.T) {
 }
 
 func TestLine(t *testing.T) {
-	if got := Line("https://h:8443", "sha256//x=", "weft1abc"); got != "curl -fsSLk --pinnedpubkey sha256//x= https://h:8443/install | sudo sh -s -- weft1abc" {
+	if got := Line("https://h:8443", "sha256//x=", "weft1abc"); got != "curl -fsSLk --pinnedpubkey sha256//x= https://h:8443/install | sh -s -- weft1abc" {
 		t.Error(got)
 	}
 	if got := Line("https://h", "", "weft1abc"); strings.Contains(got, "-k") {

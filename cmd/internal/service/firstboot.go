@@ -34,7 +34,8 @@ WantedBy=multi-user.target
 // NoFirstBoot undoes FirstBoot.
 func NoFirstBoot() Plan {
 	return Plan{
-		Commands: []Command{try("systemctl", "disable", "weft-first-boot.service"), try("systemctl", "daemon-reload")},
+		Commands: []Command{try("systemctl", "disable", "weft-first-boot.service")},
 		Remove:   []string{firstBootUnit},
+		Last:     []Command{try("systemctl", "daemon-reload")},
 	}
 }

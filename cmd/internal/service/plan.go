@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Kind is what starts daemons on a system.
@@ -59,12 +60,13 @@ func Detect(goos, root string, user bool) (Kind, error) {
 	return "", ErrNoManager
 }
 
-// Plan is what has to be done, in this order: files are written, then commands
-// run. Removing is the other way round.
+// Plan is what has to be done, in this order.
 type Plan struct {
-	Files    []File
+	Stale    []string // files to remove
+	Files    []File   // to write
 	Commands []Command
-	Remove   []string // files, after the commands
+	Remove   []string // files to remove, and directories if they are empty then
+	Last     []Command
 }
 
 // File is one file of a Plan.
@@ -105,7 +107,7 @@ func (s Service) Install(k Kind, p Place, tun string, start bool) Plan {
 		if tun != "" {
 			plan.Files = append(plan.Files, File{s.dropIn(), 0o644, s.SystemdTUN(tun)})
 		} else {
-			plan.Remove = []string{s.dropIn()}
+			plan.Stale = []string{s.dropIn()}
 		}
 		plan.Commands = append([]Command{run("systemctl", "daemon-reload"), run("systemctl", "enable", s.Name)}, now(run("systemctl", "restart", s.Name))...)
 		return plan
@@ -150,6 +152,7 @@ func (s Service) Uninstall(k Kind, p Place) Plan {
 		return Plan{
 			Commands: []Command{try("systemctl", "disable", "--now", s.Name)},
 			Remove:   []string{path, s.dropIn(), filepath.Dir(s.dropIn())},
+			Last:     []Command{try("systemctl", "daemon-reload"), try("systemctl", "reset-failed", s.Name)},
 		}
 	case SystemdUser:
 		return Plan{Commands: []Command{try("systemctl", "--user", "disable", "--now", s.Name)}, Remove: []string{path}}
@@ -215,6 +218,9 @@ func (s Service) Text(k Kind) (string, error) {
 // Apply does what a plan says. It stops at the first command that fails and may
 // not; doing it again is harmless.
 func Apply(ctx context.Context, p Plan) error {
+	if err := remove(p.Stale); err != nil {
+		return err
+	}
 	for _, f := range p.Files {
 		if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
 			return err
@@ -223,14 +229,29 @@ func Apply(ctx context.Context, p Plan) error {
 			return err
 		}
 	}
-	for _, c := range p.Commands {
+	if err := execute(ctx, p.Commands); err != nil {
+		return err
+	}
+	if err := remove(p.Remove); err != nil {
+		return err
+	}
+	return execute(ctx, p.Last)
+}
+
+func execute(ctx context.Context, commands []Command) error {
+	for _, c := range commands {
 		out, err := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...).CombinedOutput()
 		if err != nil && !c.Optional {
 			return fmt.Errorf("%s: %w: %s", strings.Join(c.Args, " "), err, strings.TrimSpace(string(out)))
 		}
 	}
-	for _, path := range p.Remove {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return nil
+}
+
+func remove(paths []string) error {
+	for _, path := range paths {
+		err := os.Remove(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
 			return err
 		}
 	}

@@ -92,7 +92,7 @@ func mirror() string {
 func (l *Lab) DebianRoot(n *Namespace, boot bool, packages ...string) *System {
 	l.Helper()
 	lower := l.rootLayers(packages)
-	r := &System{lab: l, Host: n, boot: boot, name: fmt.Sprintf("%s-root%d", l.id, files.Add(1))}
+	r := &System{lab: l, Host: n, boot: boot, name: l.rootName()}
 	work := filepath.Join(rootCache(), "run", r.name)
 	r.Dir = filepath.Join(work, "root")
 	l.Cleanup(func() { sweepRoot(work) })
@@ -113,6 +113,9 @@ func (l *Lab) DebianRoot(n *Namespace, boot bool, packages ...string) *System {
 	r.start()
 	return r
 }
+
+// rootName is a name that no other root has.
+func (l *Lab) rootName() string { return fmt.Sprintf("%s-root%d", l.id, files.Add(1)) }
 
 // start has systemd-nspawn run it. It is no machine of a systemd outside:
 // there may be none.
@@ -236,6 +239,7 @@ func (r *System) stop() {
 		}
 	}
 	r.proc.end()
+	r.init = 0
 	os.RemoveAll("/run/systemd/nspawn/propagate/" + r.name)
 }
 

@@ -1,0 +1,130 @@
+//go:build e2e
+
+package lab
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/coord/install"
+	"weft/overlay/release"
+)
+
+// Release puts a release of the lab's own weft into dir (DATA/releases) as
+// scripts/release does, signed with the key in keyFile, which is made the
+// first time. The programs of two versions differ. files are further ones by
+// their names. It returns the SHA-256 of weft.
+func (l *Lab) Release(dir, keyFile, version string, files map[string][]byte) string {
+	l.Helper()
+	key, _, err := release.LoadKey(keyFile)
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	program, err := os.ReadFile(filepath.Join(l.Bin, "weft"))
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	m := release.Manifest{Schema: release.Schema, Version: version, Commit: strings.Repeat("0", 40), Time: time.Unix(1_750_000_000, 0).UTC()}
+	all := map[string][]byte{"weft-linux-" + runtime.GOARCH: append(program, version...)} // what follows an ELF file does not matter to it
+	for name, b := range files {
+		all[name] = b
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		l.Fatalf("%v", err)
+	}
+	var first string
+	for name, b := range all {
+		sum := sha256.Sum256(b)
+		parts := strings.Split(name, "-")
+		m.Files = append(m.Files, release.File{Name: name, Program: parts[0], OS: parts[1], Arch: parts[2], Kind: "binary", Size: int64(len(b)), SHA256: hex.EncodeToString(sum[:])})
+		if parts[2] == runtime.GOARCH {
+			first = hex.EncodeToString(sum[:])
+		}
+		l.replace(filepath.Join(dir, name), b)
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		l.Fatalf("%v", err)
+	}
+	l.replace(filepath.Join(dir, release.KeyName), release.EncodeKey(key.Public().(ed25519.PublicKey)))
+	l.replace(filepath.Join(dir, release.SignatureName), release.Sign(key, b))
+	l.replace(filepath.Join(dir, release.ManifestName), b) // last: the server looks at this one
+	return first
+}
+
+func (l *Lab) replace(path string, b []byte) {
+	l.Helper()
+	if err := os.WriteFile(path+".tmp", b, 0o644); err != nil {
+		l.Fatalf("%v", err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		l.Fatalf("%v", err)
+	}
+}
+
+// InstallLine is what the console shows for a token; without one, what to add
+// arguments to.
+func (s *Server) InstallLine(token string) string {
+	return strings.TrimSpace(install.Line(s.URL, s.Pin(), token))
+}
+
+// Pin is the pin of the site's certificate.
+func (s *Server) Pin() string {
+	s.Host.lab.Helper()
+	var leaf *x509.Certificate
+	s.Host.Do(func() {
+		c, err := tls.Dial("tcp", strings.TrimPrefix(s.URL, "https://"), InsecureTLS)
+		if err != nil {
+			s.Host.lab.Fatalf("%v", err)
+		}
+		leaf = c.ConnectionState().PeerCertificates[0]
+		c.Close()
+	})
+	return install.Pin(leaf)
+}
+
+// Reboot ends the system and starts it again, as power that comes back does
+// after an orderly end.
+func (r *System) Reboot() {
+	r.lab.Helper()
+	r.stop()
+	r.start()
+}
+
+// PowerOff ends it. What it has written stays until the test ends.
+func (r *System) PowerOff() { r.stop() }
+
+// Copy boots a copy of a system that has been powered off, on another machine:
+// an image that was written to two cards. packages are those of the first.
+func (r *System) Copy(n *Namespace, packages ...string) *System {
+	l := r.lab
+	l.Helper()
+	upper := filepath.Join(filepath.Dir(r.Dir), "upper")
+	lower := append([]string{upper}, l.rootLayers(packages)...)
+	c := &System{lab: l, Host: n, boot: r.boot, name: l.rootName()}
+	work := filepath.Join(rootCache(), "run", c.name)
+	c.Dir = filepath.Join(work, "root")
+	l.Cleanup(func() { sweepRoot(work) })
+	for _, d := range []string{"upper", "work", "root"} {
+		if err := os.MkdirAll(filepath.Join(work, d), 0o755); err != nil {
+			l.Fatalf("%v", err)
+		}
+	}
+	unix.Unmount(r.Dir, unix.MNT_DETACH) // no two may write to one layer
+	if err := unix.Mount("overlay", c.Dir, "overlay", 0, "lowerdir="+strings.Join(lower, ":")+",upperdir="+work+"/upper,workdir="+work+"/work"); err != nil {
+		l.Fatalf("mount a copy: %v", err)
+	}
+	c.start()
+	return c
+}
