@@ -141,7 +141,7 @@ func (d *osDNS) sync() {
 	c := osdns.Config{}
 	switch d.node.State() {
 	case localapi.StateRunning, localapi.StateConnecting:
-		c = wantedDNS(d.node.Names(), dnsSettings(d.node))
+		c = wantedDNS(d.node.Names(), d.names.Settings())
 	}
 	if d.off {
 		c.Search, c.Match, c.Default = nil, nil, false
@@ -190,9 +190,12 @@ func (d *osDNS) close() {
 }
 
 // wantedDNS is what a configuration asks of the system.
-func wantedDNS(n *localapi.Names, s dns.Settings) osdns.Config {
+func wantedDNS(n *localapi.Names, s *dns.Settings) osdns.Config {
 	if n == nil || !n.Ready || osdns.CheckDomain(n.Suffix) != nil {
 		return osdns.Config{}
+	}
+	if s == nil {
+		s = &dns.Settings{}
 	}
 	c := osdns.Config{Nameserver: dns.ServiceAddr, SearchLast: s.LANNamesWin, Default: len(s.Nameservers) > 0}
 	usable := func(d string) bool { return osdns.CheckDomain(d) == nil }
@@ -318,21 +321,4 @@ ExecStopPost=weft dns restore`,
 			return err
 		},
 	}
-}
-
-// dnsSettings are what the owner decided that matters to the system.
-func dnsSettings(node *overlay.Node) (s dns.Settings) {
-	a := node.DNS()
-	if a == nil {
-		return s
-	}
-	s.Search, s.LANNamesWin = a.Search, a.LANNamesWin
-	s.Nameservers = make([]dns.Nameserver, len(a.Nameservers))
-	for _, r := range a.Routes {
-		s.Routes = append(s.Routes, dns.Route{Suffix: r.Suffix})
-	}
-	for _, r := range a.Records {
-		s.Records = append(s.Records, dns.Record{Name: r.Name})
-	}
-	return s
 }

@@ -14,14 +14,14 @@ import (
 // left out.
 func TestWantedDNS(t *testing.T) {
 	names := &localapi.Names{Ready: true, Suffix: "weft.internal", IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd12:3456:789a::/48")}
-	c := wantedDNS(names, dns.Settings{})
+	c := wantedDNS(names, &dns.Settings{})
 	if c.Nameserver != dns.ServiceAddr || !slices.Equal(c.Search, []string{"weft.internal"}) || c.Default || c.SearchLast {
 		t.Errorf("%+v", c)
 	}
 	if c.Match[0] != "weft.internal" || len(c.Match) != 1+64+1 || c.Match[65] != "a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa" {
 		t.Errorf("match %q", c.Match)
 	}
-	c = wantedDNS(names, dns.Settings{
+	c = wantedDNS(names, &dns.Settings{
 		Search: []string{"corp.example", "../../etc", "a\nnameserver 6.6.6.6"}, LANNamesWin: true,
 		Nameservers: []dns.Nameserver{{Address: "9.9.9.9"}},
 		Routes:      []dns.Route{{Suffix: "corp.example"}, {Suffix: ".."}, {Suffix: "10.in-addr.arpa"}},
@@ -36,11 +36,11 @@ func TestWantedDNS(t *testing.T) {
 	for _, suffix := range []string{"", "..", "../../etc", "a\nb"} {
 		n := *names
 		n.Suffix = suffix
-		if c := wantedDNS(&n, dns.Settings{}); !c.IsZero() {
+		if c := wantedDNS(&n, nil); !c.IsZero() {
 			t.Errorf("the suffix %q gives %+v", suffix, c)
 		}
 	}
-	if !wantedDNS(nil, dns.Settings{}).IsZero() || !wantedDNS(&localapi.Names{}, dns.Settings{}).IsZero() {
+	if !wantedDNS(nil, nil).IsZero() || !wantedDNS(&localapi.Names{}, nil).IsZero() {
 		t.Error("something is wanted before there is a configuration")
 	}
 	// What a server can send at most is taken.
@@ -48,7 +48,7 @@ func TestWantedDNS(t *testing.T) {
 	for i := range 1000 {
 		many.Records = append(many.Records, dns.Record{Name: strings.Repeat("a", i%50+1) + "." + strings.Repeat("b", i/50+1)})
 	}
-	if c := wantedDNS(names, many); len(c.Match) > 512 {
+	if c := wantedDNS(names, &many); len(c.Match) > 512 {
 		t.Errorf("%d domains", len(c.Match))
 	}
 }

@@ -4,6 +4,7 @@ package osdns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,6 +33,8 @@ type resolved struct {
 
 	addr    netip.Addr // as set
 	ifindex int
+	behind  bool     // Config.SearchLast
+	others  []string // search domains of other interfaces, as set before ours
 }
 
 func newResolved(bus caller, iface string, log *slog.Logger) *resolved {
@@ -85,7 +88,15 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", r.iface, err)
 	}
-	r.ifindex, r.addr = index, c.Nameserver
+	r.ifindex, r.addr, r.behind, r.others = index, c.Nameserver, c.SearchLast, nil
+	if c.SearchLast {
+		// Each interface searches its own list at the same time: ours comes
+		// behind another's only within one list.
+		if r.others, err = r.searched(ctx); err != nil {
+			return nil, err
+		}
+		c.Search = searchList(c, r.others)
+	}
 	i := int32(index)
 	if err := r.tell(ctx, "SetLinkDNS", i, []linkDNS{dnsOf(c.Nameserver)}); err != nil {
 		return nil, err
@@ -147,6 +158,28 @@ func (r *resolved) flush(ctx context.Context) {
 	if err := r.tell(ctx, "FlushCaches"); err != nil {
 		r.log.Info("systemd-resolved keeps its cache", "err", err)
 	}
+}
+
+// searched are the search domains of the machine without us.
+func (r *resolved) searched(ctx context.Context) ([]string, error) {
+	v, err := property(ctx, r.bus, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "Domains")
+	if err != nil {
+		return nil, fmt.Errorf("read the search domains of this machine: %w", err)
+	}
+	var out []string
+	list, _ := v.([][]any)
+	for _, e := range list {
+		if len(e) != 3 || len(out) == maxServers {
+			continue
+		}
+		index, _ := e[0].(int32)
+		domain, _ := e[1].(string)
+		if route, _ := e[2].(bool); route || int(index) == r.ifindex || CheckDomain(domain) != nil {
+			continue
+		}
+		out = append(out, domain)
+	}
+	return tidy(out), nil
 }
 
 func (r *resolved) tell(ctx context.Context, method string, args ...any) error {
@@ -223,11 +256,25 @@ func (r *resolved) intact(ctx context.Context) (bool, error) {
 		if len(e) == 2 {
 			raw, _ := e[1].([]byte)
 			if a, ok := netip.AddrFromSlice(raw); ok && a == r.addr {
-				return true, nil
+				return r.sameSearch(ctx)
 			}
 		}
 	}
 	return false, nil
+}
+
+// errSearch says that the search list is another because the machine's is.
+var errSearch = errors.New("the machine searches other domains now")
+
+func (r *resolved) sameSearch(ctx context.Context) (bool, error) {
+	if !r.behind {
+		return true, nil
+	}
+	now, err := r.searched(ctx)
+	if err == nil && !slices.Equal(now, r.others) {
+		err = errSearch
+	}
+	return err == nil, err
 }
 
 func (r *resolved) close() {}

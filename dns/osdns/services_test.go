@@ -90,6 +90,36 @@ func TestResolvedSet(t *testing.T) {
 	}
 }
 
+// Behaviour 29: the LAN's names win, whatever LAN it is now.
+func TestResolvedSearchLast(t *testing.T) {
+	lan := "fritz.box"
+	b := &fakeBus{answers: map[string][]any{"FlushCaches": nil, "GetLink": {dbus.ObjectPath("/org/freedesktop/resolve1/link/_7")}, "DNS": {dbus.MakeVariant([][]any{{int32(2), []byte{100, 100, 100, 100}}})}}}
+	domains := func() []any {
+		return []any{dbus.MakeVariant([][]any{{int32(7), "weft.internal", false}, {int32(2), lan, false}, {int32(2), "corp.example", true}, {int32(0), "../x", false}, {int32(0)}})}
+	}
+	r := fakeResolved(b)
+	c := testConfig
+	c.SearchLast = true
+	for _, lan = range []string{"fritz.box", "cafe.example"} {
+		b.answers["Domains"] = domains()
+		if r.addr.IsValid() {
+			if ok, err := r.intact(context.Background()); ok || err == nil {
+				t.Errorf("another LAN: intact %v, %v", ok, err)
+			}
+		}
+		b.calls = nil
+		if _, err := r.set(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		if want := "SetLinkDomains 7 [{" + lan + " false} {weft.internal false} {corp.example true} {64.100.in-addr.arpa true} {65.100.in-addr.arpa true}]"; !slices.Contains(b.calls, want) {
+			t.Errorf("calls %q, want %q", b.calls, want)
+		}
+		if ok, err := r.intact(context.Background()); !ok || err != nil {
+			t.Errorf("intact %v, %v", ok, err)
+		}
+	}
+}
+
 // ts#3188: a resolved that takes 32 domains does without the reverse zones.
 func TestResolvedTooManyDomains(t *testing.T) {
 	for _, tooLong := range []error{

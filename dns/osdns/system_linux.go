@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -198,6 +199,9 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 				continue
 			}
 			derr := dropRecord(ctx, l.run, i == 1, owner)
+			if errors.Is(derr, exec.ErrNotFound) {
+				derr = os.Remove(r) // resolvconf was removed meanwhile
+			}
 			if derr == nil {
 				did = append(did, "took the record "+filepath.Base(r)+" back from resolvconf")
 			}
