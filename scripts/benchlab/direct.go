@@ -15,9 +15,11 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// direct compares the real programs on a direct path with plain wireguard-go,
-// built from its module: pairs of machines on one bridge, turn by turn, one TCP
-// flow and four, offloads of the links on and off.
+// direct compares the real programs, on a direct path and on the others, with
+// plain wireguard-go, built from its module: pairs of machines on one bridge,
+// turn by turn, one TCP flow and four, offloads of the links on and off. The
+// processor time is that of the two daemons, of what else is between (the
+// forward, the server), and not of iperf3.
 func direct(b *bench) {
 	l := lab.New(b, b.bin)
 	host := l.Host("server")
@@ -34,14 +36,27 @@ func direct(b *bench) {
 	for _, c := range []struct {
 		name, port        string
 		tunX, tunY, socks bool
+		path              string
 	}{
-		{"weft TUN - TUN", "5311", true, true, false},
-		{"weft user space - TUN, forward", "5312", false, true, false},
-		{"weft user space - user space, forward", "5313", false, false, false},
-		{"weft user space - user space, --proxy", "5314", false, false, true},
+		{"weft TUN - TUN", "5311", true, true, false, "direct"},
+		{"weft user space - TUN, forward", "5312", false, true, false, "direct"},
+		{"weft user space - user space, forward", "5313", false, false, false, "direct"},
+		{"weft user space - user space, --proxy", "5314", false, false, true, "direct"},
+		{"weft TUN - TUN by a lane", "5315", true, true, false, "lane"},
+		{"weft TUN - TUN by the TLS relay", "5316", true, true, false, "relay"},
 	} {
 		x, y := pair("p" + c.port)
-		all = append(all, weftPair(b, l, server, x, y, c.name, c.port, c.tunX, c.tunY, c.socks))
+		switch c.path {
+		case "lane":
+			x.NFT("table inet way { chain in { type filter hook input priority 0; ip saddr " + y.Addr + " meta l4proto udp drop; }; }\n")
+		case "relay":
+			x.NFT("table inet way { chain in { type filter hook input priority 0; iifname eth0 meta l4proto udp drop; }; }\n")
+		}
+		t := weftPair(b, l, server, x, y, c.name, c.port, c.tunX, c.tunY, c.socks, c.path)
+		if c.path != "direct" {
+			t.procs = append(t.procs, server.Proc)
+		}
+		all = append(all, t)
 	}
 	for _, offloads := range []bool{true, false} {
 		if os.Getenv("BENCH_OFFLOADS") == strconv.FormatBool(!offloads) {
@@ -66,13 +81,13 @@ func direct(b *bench) {
 	}
 	start := time.Now()
 	for _, t := range all {
-		for i, p := range t.procs {
+		for i, p := range t.procs[:2] {
 			b.row(fmt.Sprintf("peak memory, %s, end %d", t.name, i+1), "MB", []float64{peak(p)}, "120 MB")
 		}
 	}
 	time.Sleep(time.Until(start.Add(time.Minute)))
 	for _, t := range all {
-		for i, p := range t.procs {
+		for i, p := range t.procs[:2] {
 			b.row(fmt.Sprintf("memory a minute later, %s, end %d", t.name, i+1), "MB", []float64{float64(p.Usage().RSS) / 1e6}, "40 MB")
 		}
 	}
@@ -90,12 +105,12 @@ func compare(b *bench, all []*tunnel, flows int, word string) {
 	for _, t := range all {
 		rate, cpu := median(rates[t]), median(cpus[t])
 		b.row(fmt.Sprintf("%s, %d TCP, offloads %s", t.name, flows, word), "Mbit/s", rates[t], fmt.Sprintf("%.2f x", rate/median(rates[all[0]])))
-		b.row("  processor seconds per GB, both ends", "s", cpus[t], fmt.Sprintf("%.2f x", cpu/median(cpus[all[0]])))
+		b.row("  processor seconds per GB, all of it", "s", cpus[t], fmt.Sprintf("%.2f x", cpu/median(cpus[all[0]])))
 	}
 }
 
 // weftPair is two nodes, joined and on a direct path.
-func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, name, port string, tunX, tunY, socks bool) *tunnel {
+func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, name, port string, tunX, tunY, socks bool, path string) *tunnel {
 	t := &tunnel{name: name, from: x, port: port}
 	var nodes []*lab.Node
 	for i, s := range []struct {
@@ -113,7 +128,15 @@ func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, nam
 		t.procs = append(t.procs, n.Proc)
 	}
 	far := nodes[1].Status().Self
-	nodes[0].Must("ping", far.Name, "-c", "20", "--until-direct")
+	l.Until(30*time.Second, "the path is "+path, func() bool {
+		nodes[0].Weft("ping", "-c", "1", far.Name)
+		for _, p := range nodes[0].Status().Peers {
+			if p.Name == far.Name {
+				return p.Path == path
+			}
+		}
+		return false
+	})
 	serveIperf(b, y, port)
 	y.EchoTCP(":7")
 	switch {
