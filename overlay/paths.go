@@ -182,9 +182,7 @@ func (p *peers) act(q *peer, now time.Time) {
 		p.changePath(q, a.Path())
 	}
 	q.path.rtt.Store(int64(a.Path().RTT))
-	if out.Sockets == 0 {
-		q.path.closeSockets(a.Path().Via.Socket)
-	}
+	q.path.closeSockets(a.Uses)
 	if a.Path().Kind == path.Direct {
 		ps.gatherer.Keep()
 	}
@@ -307,10 +305,10 @@ func (o *pathOf) addSocket(n uint16, s *bind.Socket) {
 	o.sockets[n], o.numbers[s] = s, n
 }
 
-// closeSockets closes all extra sockets but one.
-func (o *pathOf) closeSockets(but uint16) {
+// closeSockets closes the extra sockets that are not used.
+func (o *pathOf) closeSockets(uses func(uint16) bool) {
 	for n, s := range o.sockets {
-		if n != but {
+		if !uses(n) {
 			delete(o.sockets, n)
 			delete(o.numbers, s)
 			s.Close()

@@ -252,9 +252,8 @@ func TestPaths(t *testing.T) {
 				t.Errorf("status: %+v", p)
 			}
 			a.tenMB(b)
-			if p := a.pathTo("b"); p.Path != c.want {
-				t.Errorf("after 10 MB: %+v", p)
-			}
+			// A machine that is busy with 10 MB may miss a few answers.
+			eventually(t, 20*time.Second, "path "+string(c.want)+" after 10 MB", func() bool { return a.pathTo("b").Path == c.want })
 			t.Logf("longest wait %v", stop())
 		})
 	}

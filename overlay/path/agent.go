@@ -374,7 +374,6 @@ func (a *Agent) Tick(now time.Time) { a.step(a.at(now)) }
 func (a *Agent) Take() Output {
 	out := a.out
 	out.Lane = a.wantLane()
-	out.Sockets = a.scan.open
 	p := a.Path()
 	if q := a.shown; p.Kind != q.Kind || p.Via != q.Via || p.Limit != q.Limit || p.Quiet != q.Quiet || p.Reason != q.Reason || p.LAN != q.LAN {
 		out.Changed = true
@@ -395,6 +394,19 @@ func (a *Agent) Path() Path {
 		p.LAN, p.RTT, p.Limit = l.lan, l.rtt, l.limit()
 	}
 	return p
+}
+
+// Uses reports whether an extra socket is in use, or may be again.
+func (a *Agent) Uses(socket uint16) bool {
+	if a.scan.begun != 0 && int(socket) <= a.scan.open {
+		return true
+	}
+	for i := range a.links {
+		if a.links[i].via.Socket == socket {
+			return true
+		}
+	}
+	return false
 }
 
 // Next returns when Tick is due; the zero Time if nothing is.
@@ -454,6 +466,7 @@ func (a *Agent) goQuiet(t instant) {
 		l.verified, l.next = 0, 0
 		a.forgive(l)
 	}
+	a.dropLinks(func(l *link) bool { return l.via.Socket != 0 })
 }
 
 // find returns the link of a way, or nil.

@@ -284,7 +284,7 @@ func TestScanBudget(t *testing.T) {
 		if hard && (len(sockets) != Sockets+1 || len(ports) != 1) || !hard && (len(ports) < scanPorts-20 || len(sockets) != 1) {
 			t.Errorf("hard %v: %d sockets, %d ports", hard, len(sockets), len(ports))
 		}
-		if b.a.Take().Sockets != 0 {
+		if b.a.Uses(1) || b.a.Uses(Sockets) {
 			t.Error("the sockets stay open")
 		}
 		before := total

@@ -9,6 +9,7 @@ const (
 	deadTime    = 400 * time.Millisecond // or 2.5 round trips without a sign of life
 	deafTime    = 2 * time.Second        // the same when data come in
 	deadMisses  = 3
+	stallTime   = 300 * time.Millisecond // between steps, of which there should be one every 250 ms
 	unknownRTT  = 100 * time.Millisecond
 
 	betterBy = 5 * time.Millisecond // and a fifth
@@ -21,10 +22,16 @@ func (a *Agent) isDirect() bool { return a.cur != (Via{}) && !a.cur.Lane }
 
 // watch pings the way in use and gives it up when it is dead.
 func (a *Agent) watch(t instant) {
+	stalled := t.sub(a.now)
 	a.now = t
 	l := a.find(a.cur)
 	if l == nil || !a.active {
 		return
+	}
+	if stalled > stallTime && l.oldest != 0 {
+		// This machine was busy with something else: answers may be waiting
+		// to be read.
+		l.oldest = min(l.oldest.add(stalled), t)
 	}
 	if d := a.deadAt(l); d != 0 && t >= d {
 		a.lose(l, t)
@@ -73,9 +80,6 @@ func (a *Agent) lose(l *link, t instant) {
 	if l.via.Lane {
 		l.tries, l.next = 0, t
 		return
-	}
-	if via := l.via; via.Socket != 0 {
-		a.dropLinks(func(l *link) bool { return l.via == via })
 	}
 	a.failed = 0
 	a.out.Doubt = true

@@ -90,7 +90,8 @@ type Via struct {
 	// Addr is the peer's address; invalid for a lane.
 	Addr netip.AddrPort
 	// Socket is 0 for the node's own socket of the address family, else the
-	// extra socket of that number (see Output.Sockets).
+	// extra socket of that number: one for IPv4 on any port, opened when it is
+	// first sent from and closed when Uses says so.
 	Socket uint16
 	// Lane says that it is the relay's lane.
 	Lane bool
@@ -139,10 +140,6 @@ type Output struct {
 	Gather, CallMe, Doubt bool
 	// Lane says whether a lane is wanted now.
 	Lane bool
-	// Sockets is how many extra sockets are in use, numbered from 1. They are
-	// IPv4, opened when first sent from, and bound to any port. 0: all but
-	// Path's are to be closed.
-	Sockets int
 	// Changed says that Path returns something else than before, its RTT and
 	// small changes apart.
 	Changed bool

@@ -14,6 +14,7 @@ const (
 	gatherSpacing = 10 * time.Second        // between gatherings because the peer asked
 	minFollow     = 20 * time.Millisecond   // between pings that follow the peer's
 	followAlways  = time.Second             // between such pings beyond the budget
+	keepSocket    = time.Minute             // an extra socket by which the peer was heard
 	keepKnown     = 10 * time.Second        // between pings to working addresses that are not used
 
 	unverifiedPerSec = 8
@@ -59,6 +60,13 @@ func (a *Agent) keepRound(t instant) {
 			if l := &a.links[i]; l.lan == lan && l.via != a.cur {
 				a.keepLink(l, t)
 			}
+		}
+	}
+	for i := range a.links {
+		if l := &a.links[i]; l.via.Socket != 0 && l.via != a.cur && t.sub(l.heard) >= keepSocket {
+			via := l.via
+			a.dropLinks(func(l *link) bool { return l.via == via })
+			break
 		}
 	}
 	if a.active && a.nextRound != 0 && t >= a.nextRound {

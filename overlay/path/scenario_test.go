@@ -285,3 +285,46 @@ func TestLaneLost(t *testing.T) {
 		}
 	})
 }
+
+// TestHardBack: a path through a hard NAT that was lost for a moment is found
+// again by the socket that it had, without another search.
+func TestHardBack(t *testing.T) {
+	play(t, func(s *scene) {
+		na := s.in.NAT("a-nat", overlaytest.Symmetric, "198.51.100.1")
+		nb := s.in.NAT("b-nat", overlaytest.PortRestricted, "203.0.113.1")
+		s.a = s.w.node("a", 0, na.Host("a", "192.168.1.2"))
+		s.b = s.w.node("b", 1, nb.Host("b", "192.168.7.2"))
+	}, func(s *scene) {
+		was := s.a.path().Via
+		if was.Socket == 0 {
+			t.Fatalf("by the node's own socket: %+v", was)
+		}
+		s.in.Partition(s.a.host, s.b.host)
+		s.eventually("another path", 5*time.Second, func() bool { return s.a.path().Kind != Direct && s.b.path().Kind != Direct })
+		s.in.Heal(s.a.host, s.b.host)
+		s.eventually("the path again", 30*time.Second, func() bool { return s.a.path().Via == was })
+		for _, n := range []*node{s.a, s.b} {
+			n.do(func() { n.sending = false })
+		}
+		time.Sleep(2 * QuietAfter)
+		s.a.do(func() {
+			if len(s.a.extra) != 0 {
+				t.Errorf("%d sockets are open while nothing is sent", len(s.a.extra))
+			}
+		})
+	})
+}
+
+// TestBusy: a machine that does nothing for a second, and then finds all answers
+// waiting, has not lost its path.
+func TestBusy(t *testing.T) {
+	play(t, nil, func(s *scene) {
+		for range 5 {
+			s.a.do(func() { time.Sleep(time.Second) })
+			time.Sleep(100 * time.Millisecond)
+			if p := s.a.path(); p.Kind != Direct {
+				t.Fatalf("lost: %+v", p)
+			}
+		}
+	})
+}

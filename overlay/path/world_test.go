@@ -267,13 +267,10 @@ func (n *node) act() {
 		}
 		n.write(s.Via, b)
 	}
-	if out.Sockets == 0 {
-		keep := n.agent.Path().Via.Socket
-		for k, c := range n.extra {
-			if k != keep {
-				c.Close()
-				delete(n.extra, k)
-			}
+	for k, c := range n.extra {
+		if !n.agent.Uses(k) {
+			c.Close()
+			delete(n.extra, k)
 		}
 	}
 	if out.Lane != n.wantLane {
