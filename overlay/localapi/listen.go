@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"weft/overlay/filelock"
 	"weft/overlay/peercred"
@@ -98,19 +99,28 @@ func checkDir(dir, group string) error {
 	return nil
 }
 
+// lockPatience is how long a lock may outlive its daemon: a child that the
+// daemon was forking when it was killed holds it until it has become another
+// program.
+const lockPatience = 500 * time.Millisecond
+
 // lockSocket takes the lock or returns ErrInUse.
 func lockSocket(path string) (*os.File, error) {
-	for {
+	for start := time.Now(); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 		if err != nil {
 			return nil, err
 		}
 		if err := filelock.Try(f); err != nil {
 			f.Close()
-			if errors.Is(err, filelock.ErrLocked) {
+			if !errors.Is(err, filelock.ErrLocked) {
+				return nil, err
+			}
+			if time.Since(start) > lockPatience {
 				return nil, ErrInUse
 			}
-			return nil, err
+			time.Sleep(10 * time.Millisecond)
+			continue
 		}
 		// The file may have been removed by its last owner between open and
 		// flock; then the lock is on a file that nobody else will ever open.
