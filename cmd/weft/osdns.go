@@ -94,7 +94,8 @@ func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server, names dns.Config
 				node.Warn(code, message)
 			}
 		},
-		Prepare: func() error { return d.service.ready() },
+		Prepare:     func() error { return d.service.ready() },
+		BaseChanged: resolver.LinkChanged,
 	})
 	if err != nil {
 		node.Warn("os-dns", err.Error())
