@@ -283,7 +283,7 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 		return nil, errNotJoined
 	}
 	k, missing := n.dir.find(key)
-	if k != nil && !k.stranger {
+	if k != nil && !k.stranger && (!n.dir.old(k) || n.health.has("server-offline")) {
 		return k, nil
 	}
 	if missing || !s.config.Directory && !s.config.Version.IsZero() {
@@ -302,6 +302,9 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 		if errors.As(err, &e) && e.Status == http.StatusNotFound {
 			n.dir.setMissing(key)
 			return nil, unknownPeer(key, s)
+		}
+		if k != nil && !k.stranger {
+			return k, nil // as it was
 		}
 		return nil, unavailable("look up "+key, err)
 	}

@@ -15,6 +15,9 @@ const (
 	// maxLookedUp bounds the peers known by lookup rather than from the
 	// directory; the one not used for longest goes first.
 	maxLookedUp = 1000
+	// lookedUpTTL is how long what the server said of a node is believed, as
+	// long as it can be asked again: the node may have got another name.
+	lookedUpTTL = 30 * time.Second
 	// negativeTTL is how long "no such name" is believed.
 	negativeTTL = 5 * time.Second
 	// maxListed bounds the peers from the directory: a server with more than
@@ -33,6 +36,7 @@ type known struct {
 	listed   bool      // in the directory, not only looked up
 	stranger bool      // known only because it called: policy may not let us call it
 	used     time.Time // directory.mu guards it
+	learned  time.Time // when it was told; directory.mu guards it
 }
 
 // directory answers "who is that name or address?" from memory. It is filled
@@ -205,6 +209,7 @@ func (d *directory) putLocked(k *known) {
 		}
 	}
 	k.used = d.now()
+	k.learned = k.used
 	d.byID[id], d.byName[k.node.Name] = k, k
 	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = k, k
 	d.changes++
@@ -216,9 +221,14 @@ func (d *directory) removeLocked(id cert.NodeID) {
 		return
 	}
 	delete(d.byID, id)
-	delete(d.byName, k.node.Name)
-	delete(d.byAddr, k.node.IPv4)
-	delete(d.byAddr, k.node.IPv6)
+	if d.byName[k.node.Name] == k {
+		delete(d.byName, k.node.Name)
+	}
+	for _, a := range []netip.Addr{k.node.IPv4, k.node.IPv6} {
+		if d.byAddr[a] == k {
+			delete(d.byAddr, a)
+		}
+	}
 	d.changes++
 }
 
@@ -259,11 +269,18 @@ func (d *directory) find(key string) (k *known, missing bool) {
 	} else {
 		k = d.byName[key]
 	}
-	if k != nil {
-		return d.usedLocked(k), false
+	if until, ok := d.negative[key]; ok && d.now().Before(until) && (k == nil || !k.listed) {
+		return nil, true
 	}
-	until, ok := d.negative[key]
-	return nil, ok && d.now().Before(until)
+	return d.usedLocked(k), false
+}
+
+// old reports whether the server should be asked again about a node that is not
+// in its directory.
+func (d *directory) old(k *known) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !k.listed && d.now().Sub(k.learned) > lookedUpTTL
 }
 
 func (d *directory) usedLocked(k *known) *known {
@@ -281,6 +298,16 @@ func (d *directory) setMissing(key string) {
 		clear(d.negative) // they live five seconds anyway
 	}
 	d.negative[key] = d.now().Add(negativeTTL)
+	// Whoever had that name or address has it no more. A tunnel to it stays.
+	if addr, err := netip.ParseAddr(key); err == nil {
+		if k := d.byAddr[addr]; k != nil && !k.listed {
+			delete(d.byAddr, addr)
+			d.changes++
+		}
+	} else if k := d.byName[key]; k != nil && !k.listed {
+		delete(d.byName, key)
+		d.changes++
+	}
 }
 
 // all returns the nodes known, in no order.

@@ -127,3 +127,43 @@ func TestNameKey(t *testing.T) {
 		}
 	}
 }
+
+// TestRenamedNodeLeavesLookedUpName: what was looked up is asked for again
+// after a while, and a name that is gone leads nowhere.
+func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
+	now := time.Unix(1000, 0)
+	d := newDirectory(func() time.Time { return now })
+	d.update(&api.Directory{Full: true, Peers: listed(fakeNode(1, "listed"))}, fakeVerify)
+	d.learn(&known{node: fakeNode(2, "old")})
+	l, _ := d.find("listed")
+	k, _ := d.find("old")
+	if k == nil || d.old(k) || d.old(l) {
+		t.Fatal("old at once")
+	}
+	now = now.Add(lookedUpTTL + time.Second)
+	if !d.old(k) || d.old(l) {
+		t.Error("believed for longer, or the directory is not")
+	}
+	d.setMissing("old") // the server says so
+	d.setMissing("listed")
+	if got, missing := d.find("old"); got != nil || !missing {
+		t.Error("the former name is still known")
+	}
+	if got, _ := d.find("listed"); got == nil {
+		t.Error("a node of the directory is gone")
+	}
+	now = now.Add(negativeTTL)
+	if got, _ := d.find("old"); got != nil {
+		t.Error("the former name is back")
+	}
+	if d.get(k.node.ID) == nil {
+		t.Error("the node itself is forgotten, which may have a tunnel")
+	}
+	d.learn(&known{node: fakeNode(2, "new")})
+	if got, _ := d.find("new"); got == nil {
+		t.Error("the new name is not known")
+	}
+	if got, _ := d.find(k.node.IPv4.String()); got == nil || got.node.Name != "new" {
+		t.Error("the address is not the new name's")
+	}
+}

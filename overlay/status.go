@@ -251,7 +251,9 @@ func (n *Node) Names() *localapi.Names {
 		list := dir.all()
 		for _, k := range list {
 			if k.node.ID != s.self.ID {
-				next.Peers = append(next.Peers, peerOf(k.node, k.online, false))
+				p := peerOf(k.node, k.online, false)
+				p.LookedUp = !k.listed
+				next.Peers = append(next.Peers, p)
 			}
 		}
 		slices.SortFunc(next.Peers, func(a, b localapi.Peer) int { return strings.Compare(a.Name, b.Name) })

@@ -206,6 +206,8 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		Log:          log,
 		UDP:          udp,
 		NamesChanged: d.osDNS.kick,
+		// The server is found also when no resolver answers.
+		NetDial: dns.NewBootstrap(filepath.Join(o.state, "addresses.json"), nil).DialContext,
 	})
 	if err != nil {
 		network.Close()

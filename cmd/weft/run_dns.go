@@ -95,6 +95,9 @@ func zoneOf(n *localapi.Names) *dns.Zone {
 		Hosts: make([]dns.Host, 0, len(n.Peers)),
 	}
 	for _, p := range n.Peers {
+		if p.LookedUp {
+			continue // looked up again, which the node does from memory for a while
+		}
 		z.Hosts = append(z.Hosts, hostOf(p, n.Suffix))
 	}
 	return z

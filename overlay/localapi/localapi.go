@@ -180,6 +180,9 @@ type Peer struct {
 	IPv6   netip.Addr `json:"ipv6"`
 	Online bool       `json:"online"`
 	Self   bool       `json:"self"`
+	// LookedUp says that it is not in the directory that the server gave:
+	// what is known of it may be old, and is to be asked for again.
+	LookedUp bool `json:"looked_up"`
 }
 
 // Names is an immutable snapshot of what this node knows about names.
