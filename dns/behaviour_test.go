@@ -295,6 +295,15 @@ func TestB18FormerNames(t *testing.T) {
 	both(t, addr, "old4.weft.internal.", dns.TypeAAAA, want(ok, "v4only.weft.internal.", "weft.internal."))
 	both(t, addr, "google.weft.internal.", dns.TypeA, want(ok, "100.64.0.10", "")) // a device has the name now
 	both(t, addr, "gone.weft.internal.", dns.TypeA, want(nx, "nobody.weft.internal.", "weft.internal."))
+	// Those of devices that are looked up.
+	part := *testZone
+	part.Complete = false
+	_, addr = start(t, Config{Zone: func() *Zone { return &part }, Lookup: func(_ context.Context, name string, _ netip.Addr) (Host, error) {
+		return Host{Name: "far", Former: "was-far", IPv4: netip.MustParseAddr("100.64.3.3")}, nil
+	}})
+	both(t, addr, "was-far.weft.internal.", dns.TypeA, want(ok, "100.64.3.3 far.weft.internal.", ""))
+	both(t, addr, "was-far.weft.internal.", dns.TypeAAAA, want(ok, "far.weft.internal.", "weft.internal."))
+	both(t, addr, "liar.weft.internal.", dns.TypeA, want(nx, "", "weft.internal."))
 }
 
 func TestB23IDN(t *testing.T) {

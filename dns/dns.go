@@ -58,6 +58,10 @@ var ErrNotFound = errors.New("no such name")
 // Host is one name of the overlay and its addresses.
 type Host struct {
 	Name string // relative to the zone: "kitchen-pi"
+	// Former is the name that was looked up, when it is a former one that
+	// still leads to Name. Not for the hosts of a Zone: these have
+	// Settings.Aliases.
+	Former string
 	IPv4 netip.Addr
 	IPv6 netip.Addr
 }

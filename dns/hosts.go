@@ -105,7 +105,7 @@ func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.
 	case err != nil:
 		s.cfg.Log.Debug("dns: look up on the server", "err", err)
 		e.err, e.until = err, time.Now().Add(time.Second)
-	case name != "" && !strings.EqualFold(h.Name, name), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
+	case name != "" && !strings.EqualFold(h.Name, name) && (!strings.EqualFold(h.Former, name) || !validLabel(h.Name)), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
 		s.cfg.Log.Debug("dns: the server answered for something else")
 	default:
 		e.found = true

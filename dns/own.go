@@ -74,7 +74,12 @@ func (s *Server) ownName(q *query) (*answer, later) {
 			q.note("own", "there is no device %s", label)
 			return ix.negative(q, dns.RcodeNameError, ix.apex), nil
 		}
-		return s.find(q, ix.apex, label, netip.Addr{}, func(h Host) *answer { return ix.device(q, h) })
+		return s.find(q, ix.apex, label, netip.Addr{}, func(h Host) *answer {
+			if strings.EqualFold(h.Name, label) {
+				return ix.device(q, h)
+			}
+			return ix.former(q, h)
+		})
 	}
 	return s.below(q)
 }
@@ -193,6 +198,23 @@ func (ix *index) device(q *query, h Host) *answer {
 		}
 	}
 	return ix.negative(q, dns.RcodeSuccess, ix.apex)
+}
+
+// former answers for a device's former name: with its name now, and what that
+// has.
+func (ix *index) former(q *query, h Host) *answer {
+	q.note("own", "%s is the former name of %s", q.name, h.Name)
+	c := &dns.CNAME{Hdr: ix.header(q, dns.TypeCNAME), Target: ix.fqdn(h.Name)}
+	a := authoritative()
+	switch q.q.Qtype {
+	case dns.TypeANY:
+		return ix.any(q)
+	case dns.TypeCNAME:
+	default:
+		a = ix.device(q.to(c.Target), h)
+	}
+	a.msg.Answer = append([]dns.RR{c}, a.msg.Answer...)
+	return a
 }
 
 // addresses answers with a host's addresses, or that it has none of the type.

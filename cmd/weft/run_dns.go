@@ -53,7 +53,11 @@ func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 			if n := node.Names(); n != nil {
 				suffix = n.Suffix
 			}
-			return hostOf(p, suffix), nil
+			h := hostOf(p, suffix)
+			if _, err := netip.ParseAddr(name); err != nil && !strings.EqualFold(h.Name, name) {
+				h.Former = name // the node has checked that it is
+			}
+			return h, nil
 		},
 	}
 }
