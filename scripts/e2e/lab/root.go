@@ -142,14 +142,15 @@ func (r *System) start() {
 		default:
 		}
 		r.init = childOf(r.proc.PID())
-		return r.init != 0 && r.ready()
+		return isInit(r.init) && r.ready()
 	})
 }
 
 // ready reports whether what DebianRoot promises is there.
 func (r *System) ready() bool {
-	if !r.boot {
-		return r.Run("test", "-e", "/proc/1/status").Code == 0
+	if !r.boot { // what it was told to run comes last
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", childOf(r.init)))
+		return string(comm) == "sleep\n"
 	}
 	// degraded: a unit of no interest does not work in a container.
 	out := strings.TrimSpace(r.Run("systemctl", "is-system-running").Out)
@@ -165,6 +166,18 @@ func childOf(pid int) int {
 	}
 	n, _ := strconv.Atoi(f[len(f)-1])
 	return n
+}
+
+// isInit reports whether a process is the first of its namespace: what
+// systemd-nspawn starts before that one goes away again.
+func isInit(pid int) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "NSpid:" {
+			return f[len(f)-1] == "1"
+		}
+	}
+	return false
 }
 
 // inside is the way into the root for what keeps running: its process id
