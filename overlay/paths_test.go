@@ -56,7 +56,9 @@ func (w *natWorld) serveUDP(at string) {
 	}
 	c := pc.(*overlaytest.PacketConn)
 	senders := map[netip.AddrPort]*net.UDPConn{}
-	wg.Go(func() {
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
 		answers := stun.NewServer(nil)
 		b := make([]byte, 10000)
 		for {
@@ -90,12 +92,12 @@ func (w *natWorld) serveUDP(at string) {
 			}
 			s.Write(b[:n])
 		}
-	})
+	}()
 	t.Cleanup(func() {
 		cancel()
 		c.Close()
 		lane.Close()
-		time.Sleep(10 * time.Millisecond)
+		<-read
 		for _, s := range senders {
 			s.Close()
 		}
