@@ -62,8 +62,8 @@ type Host struct {
 	// still leads to Name. Not for the hosts of a Zone: these have
 	// Settings.Aliases.
 	Former string
-	IPv4 netip.Addr
-	IPv6 netip.Addr
+	IPv4   netip.Addr
+	IPv6   netip.Addr
 }
 
 // Zone is an immutable snapshot of the overlay's names.
