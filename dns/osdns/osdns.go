@@ -8,13 +8,13 @@
 //	osdns.go         Manager: Set, Status, Base, Close; the goroutine that owns it all
 //	domains.go       which names a Config may hold, reverse zones
 //	decide.go        evidence in, Mode and reason out: pure
-//	resolvfile.go    resolv.conf: reading and writing it, whose it is: pure
-//	direct.go        /etc/resolv.conf itself: backup, atomic write, restore
-//	watch_linux.go   who else writes that file
-//	resolved.go      systemd-resolved, over D-Bus
+//	system_linux.go  collects the evidence, makes the backends, restores
+//	resolved.go      systemd-resolved, over D-Bus (bus.go)
 //	resolvconf.go    Debian's resolvconf and openresolv
 //	nm.go            NetworkManager, where it alone can be told
-//	system_linux.go  collects the evidence, makes the backends
+//	direct.go        /etc/resolv.conf itself: backup, atomic write, restore (file.go)
+//	resolvfile.go    what is in a resolv.conf, and whose it is: pure
+//	watch_linux.go   who else writes that file, and the network's changes
 //	macos.go         files of /etc/resolver
 //	nrpt.go          the name resolution policy table of Windows
 //
