@@ -18,11 +18,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"weft/coord/console"
 	"weft/coord/console/consoletest"
+	"weft/coord/install"
 )
 
 func TestBrowser(t *testing.T) {
@@ -33,7 +35,9 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 	fake := consoletest.New()
-	c := console.New(console.Config{Backend: fake, Heartbeat: time.Second})
+	c := console.New(console.Config{Backend: fake, Heartbeat: time.Second, InstallLine: func(token string) string {
+		return install.Line("https://weft.example:8443", "sha256//"+strings.Repeat("A", 43)+"=", token)
+	}})
 	site := httptest.NewServer(c)
 	t.Cleanup(func() { c.Close(); site.Close() })
 	control := httptest.NewServer(controls(fake))

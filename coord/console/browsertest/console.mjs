@@ -137,8 +137,8 @@ await step("add a device by keyboard, see it join live, test it", async () => {
   await page.waitForURL("**/join");
   await page.getByText("Waiting for the device").waitFor();
   await look(page, "join");
-  const command = await page.locator(".command code").textContent();
-  assert.match(command, /^weft run --token weft1[0-9A-Za-z]+$/);
+  const command = await page.locator(".command code").first().textContent();
+  assert.match(command, /^curl -fsSLk --pinnedpubkey \S+ https:\/\/weft\.example:8443\/install \| .*sh -s -- weft1[0-9A-Za-z]+$/);
   const token = command.split(" ").pop();
   assert.ok((await page.locator(".qr svg path").getAttribute("d")).length > 1000);
 
@@ -163,7 +163,8 @@ await step("add a laptop", async () => {
   await page.goto(CONSOLE + "/add/laptop");
   await page.getByRole("button", { name: "Create a token" }).click();
   await page.getByText("Waiting for the laptop").waitFor();
-  assert.match(await page.locator(".command code").nth(1).textContent(), /^weft up weft1/);
+  await page.getByText("Without installing").click();
+  assert.match(await page.locator(".command code").nth(2).textContent(), /^weft up weft1/);
   await look(page, "join-laptop");
   await page.reload(); // the token survives a reload in this session
   await page.getByText("Waiting for the laptop").waitFor();
@@ -241,6 +242,7 @@ await step("keys", async () => {
   await page.fill("#tags", "sensor, north-field");
   await page.getByLabel("Reusable").check();
   await page.getByRole("button", { name: "Create the key" }).click();
+  await page.getByText("Without installing").click();
   await page.getByText("weft run --token-file").waitFor();
   await look(page, "join-reusable");
   await page.setViewportSize(wide);
