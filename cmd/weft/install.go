@@ -17,6 +17,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
+	"weft/overlay/cert"
 	"weft/overlay/localapi"
 	"weft/overlay/release"
 )
@@ -107,6 +108,8 @@ func nodeService(kind service.Kind, o installOptions) (service.Service, service.
 		}
 		s.Program = filepath.Join(place.Home, ".local/bin/weft")
 		s.Args, s.Cleanup = []string{"run"}, nil
+	case service.OpenRC:
+		s.Environment = []string{"WEFT_SOCKET_GROUP=" + socketGroup}
 	case service.Procd:
 		s.Program = "/usr/bin/weft"
 		s.Args = []string{"run", "--state", "/etc/weft/state", "--socket", systemSocket} // /var is in memory there
@@ -166,21 +169,25 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if token != "" {
+		if _, err := cert.ParseToken(token); err != nil {
+			return &localapi.Error{Kind: localapi.KindUsage, Message: err.Error(), Hint: "copy the whole line again, or make a new token: weft-server keys create"}
+		}
+	}
 	s, place := nodeService(kind, *o)
 	if o.release != "" {
 		if err := checkRelease(o.release, stateOf(s)); err != nil {
 			return err
 		}
 	}
-	joined := fileExists(filepath.Join(stateOf(s), "node.json"))
-	if o.firstBoot && joined {
+	if o.firstBoot && fileExists(filepath.Join(stateOf(s), "node.json")) {
 		return &localapi.Error{Kind: localapi.KindFailed, Message: "this machine has joined already, and every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
 	}
 	if err := placeProgram(s.Program); err != nil {
 		return err
 	}
-	if kind == service.Systemd || kind == service.OpenRC {
-		makeGroup(ctx, socketGroup)
+	if (kind == service.Systemd || kind == service.OpenRC) && !makeGroup(ctx, socketGroup) {
+		s.Group, s.Environment = "", nil // root may use the socket
 	}
 	if err := service.Apply(ctx, s.Install(kind, place, o.tun, !o.firstBoot)); err != nil {
 		return fmt.Errorf("install the service: %w", err)
@@ -193,7 +200,7 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 		fmt.Fprintln(out, "installed; each copy of this machine joins when it boots for the first time")
 		return nil
 	}
-	return o.joinInstalled(cmd, s, token, joined)
+	return o.joinInstalled(cmd, s, token)
 }
 
 func (o *installOptions) readToken(cmd *cobra.Command) (string, error) {
@@ -211,7 +218,7 @@ func (o *installOptions) readToken(cmd *cobra.Command) (string, error) {
 }
 
 // joinInstalled waits for the service, joins, and says what there is now.
-func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, token string, joined bool) error {
+func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, token string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 60*time.Second)
 	defer cancel()
 	c := localapi.NewClient(socketOf(s))
@@ -220,6 +227,11 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 			return &localapi.Error{Kind: localapi.KindFailed, Message: "the service was installed but does not answer", Hint: "see: journalctl -u weft -e, or logread"}
 		}
 	}
+	st, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	joined := st.State != localapi.StateUnjoined
 	if token == "" && !joined {
 		fmt.Fprintln(cmd.OutOrStdout(), "installed and running; join with: weft up TOKEN")
 		return nil
@@ -232,8 +244,7 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 	if err := c.Wait(ctx, "", 30*time.Second); err != nil {
 		return err
 	}
-	st, err := c.Status(ctx)
-	if err != nil {
+	if st, err = c.Status(ctx); err != nil {
 		return err
 	}
 	if o.release != "" {
@@ -302,17 +313,18 @@ func placeProgram(to string) error {
 	return nil
 }
 
-// makeGroup makes the group whose members may use the socket. Where that does
-// not work, root still may.
-func makeGroup(ctx context.Context, name string) {
+// makeGroup makes the group whose members may use the socket, and reports
+// whether it is there.
+func makeGroup(ctx context.Context, name string) bool {
 	if _, err := user.LookupGroup(name); err == nil {
-		return
+		return true
 	}
 	for _, c := range [][]string{{"groupadd", "--system", name}, {"addgroup", "-S", name}} {
 		if exec.CommandContext(ctx, c[0], c[1:]...).Run() == nil {
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // pinnedKey is the release key that this device trusts, in its state directory.
@@ -403,8 +415,10 @@ func uninstall(cmd *cobra.Command, ofUser, purge bool) error {
 			return fmt.Errorf("uninstall: %w", err)
 		}
 	}
-	os.Remove(filepath.Dir(firstBootToken)) // if nothing else is in it
+	os.Remove(socketOf(s)) // of a daemon that was killed
+	os.Remove(filepath.Dir(socketOf(s)))
 	if !purge {
+		os.Remove(filepath.Dir(firstBootToken)) // if nothing else is in it
 		fmt.Fprintf(cmd.OutOrStdout(), "uninstalled; the identity stays in %s (--purge removes it too)\n", stateOf(s))
 		return nil
 	}
@@ -418,6 +432,7 @@ func uninstall(cmd *cobra.Command, ofUser, purge bool) error {
 			return fmt.Errorf("remove the state: %w", err)
 		}
 	}
+	os.Remove(filepath.Dir(firstBootToken))
 	for _, c := range [][]string{{"groupdel", socketGroup}, {"delgroup", socketGroup}} {
 		if kind != service.SystemdUser && exec.CommandContext(ctx, c[0], c[1:]...).Run() == nil {
 			break

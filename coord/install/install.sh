@@ -151,16 +151,21 @@ main() {
 	trap '$as rm -rf "$work"' EXIT
 	trap 'exit 130' INT TERM
 	[ -z "$as" ] || $as chown "$(id -u)" "$work"
-	free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
-	# The program is there twice for a moment.
-	[ "$free" -ge $((2 * need + 1024)) ] || fail "no room in $dir: $free KB free, $((2 * need + 1024)) KB needed; make room and try again"
+	free=$(df -Pk "$dir" 2>/dev/null | awk 'NR == 2 { print $4 }')
+	case $free in
+	'' | *[!0-9]*) ;; # df knows nothing here, as in a chroot
+	*)
+		# The program is there twice for a moment.
+		[ "$free" -ge $((2 * need + 1024)) ] || fail "no room in $dir: $free KB free, $((2 * need + 1024)) KB needed; make room and try again"
+		;;
+	esac
 
 	echo "weft @VERSION@ for $os/$arch from $HOST" >&2
 	get "$name" "$work/weft"
 	[ "$(sum "$work/weft")" = "$want" ] || fail "what came from $BASE/$name is not what the server promised; try again, and if it stays so, look who answers in its place"
 	chmod 755 "$work/weft"
 	for f in manifest.json manifest.json.sig release.pub; do get "$f" "$work/$f"; done
-	"$work/weft" version >/dev/null 2>&1 || fail "$name does not run here: is $(uname -m) what this machine's programs are made for?"
+	"$work/weft" version >/dev/null 2>&1 || fail "$name does not run here, though uname -m says $(uname -m); see what this machine's programs are made for: od -A n -N 20 -t x1 /bin/sh, and tell the owner of the server"
 	# It verifies the signature of the release itself before it installs itself.
 	# shellcheck disable=SC2086
 	if [ -n "$token" ]; then

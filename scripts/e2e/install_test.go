@@ -17,7 +17,7 @@ import (
 
 // installPackages are what the systems have beside the base: what the line on
 // the console needs.
-var installPackages = []string{"busybox", "curl"}
+var installPackages = []string{"busybox-static", "curl", "openssl"}
 
 // installLab is a server with a release, a laptop, and a machine without weft.
 type installLab struct {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Kind is what starts daemons on a system.
@@ -240,8 +241,10 @@ func Apply(ctx context.Context, p Plan) error {
 
 func execute(ctx context.Context, commands []Command) error {
 	for _, c := range commands {
-		out, err := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...).CombinedOutput()
-		if err != nil && !c.Optional {
+		cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+		cmd.WaitDelay = 2 * time.Second // a daemon may have inherited where it writes
+		out, err := cmd.CombinedOutput()
+		if err != nil && !c.Optional && !errors.Is(err, exec.ErrWaitDelay) {
 			return fmt.Errorf("%s: %w: %s", strings.Join(c.Args, " "), err, strings.TrimSpace(string(out)))
 		}
 	}
