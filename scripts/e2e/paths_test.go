@@ -335,3 +335,36 @@ func TestPathSilent(t *testing.T) {
 		t.Errorf("%d bytes of answer", n)
 	}
 }
+
+// TestPathRestart: the device is killed and comes back on another port; then
+// nothing is sent for longer than the routers remember.
+func TestPathRestart(t *testing.T) {
+	t.Parallel()
+	m, f := behind(t, easy, easy)
+	for _, h := range []*lab.Home{m.DeviceHome, m.LaptopHome} {
+		h.Router.Sysctl("netfilter/nf_conntrack_udp_timeout", "10")
+		h.Router.Sysctl("netfilter/nf_conntrack_udp_timeout_stream", "10")
+	}
+	wantPath(t, m, "direct", 20*time.Second)
+	f.echoes(50, 20*time.Second)
+	m.Device.Kill()
+	m.Device.Run()
+	begun := time.Now()
+	m.Until(30*time.Second, "an answer after the restart", func() bool {
+		return m.Laptop.Weft("ping", "-c", "1", "--timeout", "2s", "kitchen-pi").Code == 0
+	})
+	t.Logf("answer %v after the restart", time.Since(begun).Round(time.Millisecond))
+	f = newFlow(t, m.Laptop, "kitchen-pi:7")
+	wantPath(t, m, "direct", 20*time.Second)
+	f.end()
+
+	time.Sleep(35 * time.Second)
+	if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path == "direct" {
+		t.Errorf("not used for long, and yet %+v", p)
+	}
+	begun = time.Now()
+	f = newFlow(t, m.Laptop, "kitchen-pi:7")
+	f.echoes(1, 10*time.Second)
+	t.Logf("first echo after a pause %v", time.Since(begun).Round(time.Millisecond))
+	wantPath(t, m, "direct", 20*time.Second)
+}
