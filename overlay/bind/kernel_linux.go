@@ -141,15 +141,15 @@ func (k *kernel) send(bufs [][]byte, r *route) (int, error) {
 	}
 	w := writers.Get().(*writer)
 	defer w.release()
-	sent := 0
+	sent, together := 0, true
+	var prefix []byte
+	if r.way.Kind == Lane {
+		prefix = r.prefix[:]
+	}
 	var failed error
 	for sent < len(bufs) {
 		w.begin(k, r.way.Addr)
-		var prefix []byte
-		if r.way.Kind == Lane {
-			prefix = r.prefix[:]
-		}
-		w.gather(bufs[sent:], prefix, !k.noGSO.Load())
+		w.gather(bufs[sent:], prefix, together && !k.noGSO.Load())
 		n, err := w.flush()
 		sent += n
 		switch {
@@ -157,6 +157,10 @@ func (k *kernel) send(bufs [][]byte, r *route) (int, error) {
 		case errors.Is(err, unix.EIO) && !k.noGSO.Load():
 			// A device that does not compute checksums cannot split.
 			k.noGSO.Store(true)
+		case errors.Is(err, unix.EINVAL) && w.failed > 1:
+			// What older kernels say when the parts are too long: one by one
+			// they say EMSGSIZE.
+			together = false
 		case errors.Is(err, unix.ENOBUFS):
 			// The device's queue is full: as good as sent and lost.
 			sent += max(w.failed, 1)

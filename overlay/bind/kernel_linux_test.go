@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
@@ -170,5 +172,26 @@ func BenchmarkSocket(bm *testing.B) {
 				}
 			}
 		}
+	}
+}
+
+// Nothing is fragmented, in either family, whatever ICMP says.
+func TestSocketsDoNotFragment(t *testing.T) {
+	for network, level := range map[string][2]int{"udp": {unix.SOL_IP, unix.IP_MTU_DISCOVER}, "udp6": {unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER}, "udp4": {unix.SOL_IP, unix.IP_MTU_DISCOVER}} {
+		c, err := Listen(network, ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := c.(*net.UDPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) {
+			v, err := unix.GetsockoptInt(int(fd), level[0], level[1])
+			if err != nil || v != unix.IP_PMTUDISC_PROBE {
+				t.Errorf("%s: option %d, %v", network, v, err)
+			}
+		})
+		c.Close()
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 
+	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/filter"
 )
@@ -665,6 +666,11 @@ func TestPacketPathMakesNoGarbage(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations per packet in Read and Write", n)
 	}
+	a.bind.Find(b.id).SetWay(bind.Way{Kind: bind.Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1472)
+	if n := testing.AllocsPerRun(1000, func() { a.dev.limit(pkt) }); n != 0 || a.dev.limit(pkt) != 1440 {
+		t.Errorf("%v allocations for a limit, which is %d", n, a.dev.limit(pkt))
+	}
+	a.bind.Find(b.id).SetWay(bind.Way{}, 0)
 	data := make([]byte, 64)
 	data[0] = messageData
 	tun := a.dev.peers[b.id].cur
