@@ -151,8 +151,10 @@ func (d *osDNS) sync() {
 	}
 	if err := d.manager.Set(c); err != nil {
 		d.log.Warn("the configuration's names cannot be set", "err", err)
-		d.node.Warn("os-dns", "the names in the network's configuration cannot be set: "+err.Error())
+		d.node.Warn("os-dns-config", "the names in the network's configuration cannot be set: "+err.Error())
+		return
 	}
+	d.node.Clear("os-dns-config")
 }
 
 // answer has the service address answer without anything of the system's DNS

@@ -307,6 +307,7 @@ type owner struct {
 	told     bool
 	applied  []string // by that
 	retry    time.Duration
+	warned   string      // the warning that stands
 	tramples []time.Time // within the window
 	total    int
 	misses   int // times in a row that systemd-resolved was not there any more
@@ -506,11 +507,16 @@ func (o *owner) publish(applied []string, base []netip.AddrPort, err error) {
 		m.status.Base = base
 	}
 	m.mu.Unlock()
+	text := ""
 	if err != nil {
-		m.log.Warn("the system's DNS", "mode", o.mode, "err", err)
-		m.opt.Warn(warnCode, oneLine(err.Error()))
-	} else {
-		m.opt.Warn(warnCode, "")
+		text = oneLine(err.Error())
+	}
+	if text != o.warned { // and not each minute
+		if text != "" {
+			m.log.Warn("the system's DNS", "mode", o.mode, "err", text)
+		}
+		m.opt.Warn(warnCode, text)
+		o.warned = text
 	}
 	if changed {
 		m.opt.BaseChanged()

@@ -99,7 +99,7 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 	}
 	i := int32(index)
 	if err := r.tell(ctx, "SetLinkDNS", i, []linkDNS{dnsOf(c.Nameserver)}); err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	applied := []string{fmt.Sprintf("nameserver %s on %s", c.Nameserver, r.iface)}
 	domains := domainsOf(c)
@@ -184,6 +184,16 @@ func (r *resolved) searched(ctx context.Context) ([]string, error) {
 
 func (r *resolved) tell(ctx context.Context, method string, args ...any) error {
 	_, err := r.bus.call(ctx, resolvedName, resolvedPath, resolvedManager+method, args...)
+	return err
+}
+
+// refused says what it takes, when it is rights.
+func refused(err error) error {
+	for _, name := range []string{"AccessDenied", "InteractiveAuthorizationRequired", "AuthFailed"} {
+		if isBusError(err, "org.freedesktop.DBus.Error."+name) {
+			return fmt.Errorf("systemd-resolved refuses (%w): it takes root, or a rule of polkit that lets this user do org.freedesktop.resolve1.*; to leave the system's DNS alone use --os-dns=off", err)
+		}
+	}
 	return err
 }
 

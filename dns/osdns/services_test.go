@@ -161,6 +161,10 @@ func TestResolvedOld(t *testing.T) {
 	if _, err := fakeResolved(b).set(context.Background(), testConfig); err != nil {
 		t.Errorf("set: %v", err)
 	}
+	denied := &fakeBus{errors: map[string]error{"SetLinkDNS": fmt.Errorf("SetLinkDNS: %w", dbus.Error{Name: "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"})}}
+	if _, err := fakeResolved(denied).set(context.Background(), testConfig); err == nil || !strings.Contains(err.Error(), "polkit") || !strings.Contains(err.Error(), "--os-dns=off") {
+		t.Errorf("without rights: %v", err)
+	}
 	for _, must := range []string{"SetLinkDNS", "SetLinkDomains"} {
 		b := &fakeBus{errors: map[string]error{must: unknown}}
 		if _, err := fakeResolved(b).set(context.Background(), testConfig); err == nil {
