@@ -153,6 +153,9 @@ func (p *peers) stepPath(q *peer, now time.Time) {
 			a.Received(via, heard)
 		}
 	}
+	if heard := q.endpoint.RelayHeard(); !heard.IsZero() {
+		a.Relayed(heard)
+	}
 	a.Tick(now)
 	p.act(q, now)
 }

@@ -54,6 +54,7 @@ type Agent struct {
 	gathered   instant // since when candidates were last asked for
 	without    instant // since when data flow and it is not
 	now        instant // of the last step
+	relayed    instant // data came in through the relay
 	told       bool    // the peer has said something about itself
 	unverified bucket
 	pongs      bucket
@@ -153,6 +154,9 @@ func (a *Agent) wake(t instant) {
 	}
 	a.startRound(t, true)
 }
+
+// Relayed says when data last came in through the relay's TLS connection.
+func (a *Agent) Relayed(at time.Time) { a.relayed = max(a.relayed, a.at(at)) }
 
 // Received says when data last came in from the peer by a way.
 func (a *Agent) Received(via Via, at time.Time) {

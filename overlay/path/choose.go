@@ -6,7 +6,7 @@ const (
 	pingEvery   = 250 * time.Millisecond // while data flow
 	suspectPing = 100 * time.Millisecond // while an answer is missing
 	suspectTime = 50 * time.Millisecond  // beyond 1.5 round trips
-	deadTime    = 400 * time.Millisecond // or 2.5 round trips without a sign of life
+	deadTime    = 300 * time.Millisecond // or 2.5 round trips without a sign of life
 	deafTime    = 2 * time.Second        // the same when data come in
 	deadMisses  = 3
 	stallTime   = 300 * time.Millisecond // between steps, of which there should be one every 250 ms
@@ -61,6 +61,10 @@ func (a *Agent) nextPing(l *link) instant {
 // deadAt is when the way in use is dead if nothing comes until then; 0 while it
 // is too early to say.
 func (a *Agent) deadAt(l *link) instant {
+	if l.misses >= 2 && a.relayed > l.oldest {
+		// The peer has given it up.
+		return max(a.relayed, l.oldest.add(l.trip()*3/2+suspectTime))
+	}
 	if l.misses < deadMisses {
 		return 0
 	}

@@ -21,8 +21,8 @@
 // there are other rounds, ever more seldom, while data flow.
 //
 // While this side sends data it pings the chosen address every 250 ms, faster
-// when an answer is missing. After three lost pings and 400 ms without any sign
-// of life the path is dead: traffic goes to lane or relay at once and a new
+// when an answer is missing. After three lost pings and 300 ms without any sign
+// of life (sooner if the peer sends through the relay) the path is dead: traffic goes to lane or relay at once and a new
 // round begins. Data that come in on the path are a sign of life too, for two
 // seconds.
 //

@@ -324,7 +324,7 @@ func (n *node) sendData() {
 	n.agent.Data(time.Now(), time.Now())
 	p := n.agent.Path()
 	if p.Kind == Relay {
-		n.signal(func(p *node) { p.data(Relay) })
+		n.signal(func(p *node) { p.data(Relay); p.agent.Relayed(time.Now()) })
 		return
 	}
 	n.write(p.Via, append([]byte{4}, make([]byte, 99)...))
