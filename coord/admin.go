@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/coord/api"
+	"weft/coord/console"
 	"weft/coord/store"
 )
 
@@ -71,6 +72,11 @@ type DeviceInfo struct {
 	Joined    time.Time  `json:"joined"`
 	Expires   time.Time  `json:"expires"` // of the certificate
 	Key       string     `json:"key"`
+	// Title is the name as people write it: of xn--kche-0ra it is küche.
+	Title    string      `json:"title"`
+	Aliases  []AliasInfo `json:"aliases"`   // former names that still lead here
+	Wildcard bool        `json:"wildcard"`  // it answers for every name below its own
+	LANNames string      `json:"lan_names"` // "default", "on", "off"
 }
 
 // RelayInfo is one relay in `relays list --json`. The first one is part of the
@@ -98,6 +104,12 @@ type Admin interface {
 	ShowDevice(ctx context.Context, name string) (DeviceInfo, error)
 	RenameDevice(ctx context.Context, name, to string) (DeviceInfo, error)
 	DeleteDevice(ctx context.Context, name string) (DeviceInfo, error)
+	// ReplaceDevice deletes the device name and gives its name to the device by.
+	ReplaceDevice(ctx context.Context, name, by string) (DeviceInfo, error)
+	SetDeviceDNS(ctx context.Context, name string, d DeviceDNS) (DeviceInfo, error)
+	DNS(ctx context.Context) (DNSInfo, error)
+	EditDNS(ctx context.Context, e DNSEdit) (DNSInfo, error)
+	PreviewName(ctx context.Context, q PreviewQuery) (Preview, error)
 	ListRelays(ctx context.Context) ([]RelayInfo, error)
 	RemoveRelay(ctx context.Context, name string) (RelayInfo, error)
 	LoginLink(ctx context.Context, user string) (string, error)
@@ -182,7 +194,7 @@ func (a *directAdmin) ShowDevice(ctx context.Context, name string) (DeviceInfo, 
 }
 
 func (a *directAdmin) RenameDevice(ctx context.Context, name, to string) (DeviceInfo, error) {
-	n, err := a.s.FindDevice(ctx, name)
+	n, err := a.s.findToChange(ctx, name)
 	if err == nil {
 		n, err = a.s.RenameDevice(ctx, n.ID, to, nil)
 	}
@@ -190,11 +202,48 @@ func (a *directAdmin) RenameDevice(ctx context.Context, name, to string) (Device
 }
 
 func (a *directAdmin) DeleteDevice(ctx context.Context, name string) (DeviceInfo, error) {
-	n, err := a.s.FindDevice(ctx, name)
+	n, err := a.s.findToChange(ctx, name)
 	if err == nil {
 		n, err = a.s.DeleteDevice(ctx, n.ID, nil)
 	}
 	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) ReplaceDevice(ctx context.Context, name, by string) (DeviceInfo, error) {
+	old, err := a.s.findToChange(ctx, name)
+	if err != nil {
+		return DeviceInfo{}, err
+	}
+	n, err := a.s.findToChange(ctx, by)
+	if err == nil {
+		n, err = a.s.ReplaceDevice(ctx, old.ID, n.ID, nil)
+	}
+	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) SetDeviceDNS(ctx context.Context, name string, d DeviceDNS) (DeviceInfo, error) {
+	n, err := a.s.findToChange(ctx, name)
+	if err == nil {
+		n, err = a.s.SetDeviceDNS(ctx, n.ID, d, nil)
+	}
+	return a.s.deviceInfo(n), err
+}
+
+func (a *directAdmin) DNS(ctx context.Context) (DNSInfo, error) { return a.s.DNS(ctx) }
+
+func (a *directAdmin) EditDNS(ctx context.Context, e DNSEdit) (DNSInfo, error) {
+	return a.s.EditDNS(ctx, e)
+}
+
+func (a *directAdmin) PreviewName(ctx context.Context, q PreviewQuery) (Preview, error) {
+	if q.From != "" {
+		n, err := a.s.FindDevice(ctx, q.From)
+		if err != nil {
+			return Preview{}, err
+		}
+		q.From = n.ID.String()
+	}
+	return a.s.PreviewName(ctx, q)
 }
 
 func (a *directAdmin) ListRelays(context.Context) ([]RelayInfo, error) {
@@ -245,6 +294,7 @@ func (s *Service) deviceInfo(n store.Node) DeviceInfo {
 		ID: n.ID.String(), Name: n.Name, FQDN: n.Name + "." + s.suffix, IPv4: n.IPv4.String(), IPv6: store.IPv6Of(s.ipv6, n.IPv4).String(),
 		User: n.User, Tags: append([]string{}, n.Tags...), Online: st.Online, LastSeen: orNil(st.Since), OS: n.OS, Version: n.Software,
 		Hostname: n.Hostname, Ephemeral: n.Ephemeral, Joined: n.Created, Expires: n.Expires, Key: n.KeyID,
+		Title: console.UnicodeName(n.Name), Aliases: s.aliasInfos(n.ID), Wildcard: n.Wildcard, LANNames: lanNamesText(n.LANNames),
 	}
 }
 
@@ -316,22 +366,33 @@ type adminRequest struct {
 	Key  NewKey `json:"key"`
 	Name string `json:"name"`
 	To   string `json:"to"`
+
+	DNS       DNSEdit      `json:"dns"`
+	DeviceDNS DeviceDNS    `json:"device_dns"`
+	Preview   PreviewQuery `json:"preview"`
 }
 
 func adminHandler(s *Service) http.Handler {
 	a := &directAdmin{s}
 	calls := map[string]func(context.Context, adminRequest) (any, error){
-		"keys/create":    func(ctx context.Context, r adminRequest) (any, error) { return a.CreateKey(ctx, r.Key) },
-		"keys/list":      func(ctx context.Context, r adminRequest) (any, error) { return a.ListKeys(ctx) },
-		"keys/revoke":    func(ctx context.Context, r adminRequest) (any, error) { return struct{}{}, a.RevokeKey(ctx, r.Name) },
-		"devices/list":   func(ctx context.Context, r adminRequest) (any, error) { return a.ListDevices(ctx) },
-		"devices/show":   func(ctx context.Context, r adminRequest) (any, error) { return a.ShowDevice(ctx, r.Name) },
-		"devices/rename": func(ctx context.Context, r adminRequest) (any, error) { return a.RenameDevice(ctx, r.Name, r.To) },
-		"devices/delete": func(ctx context.Context, r adminRequest) (any, error) { return a.DeleteDevice(ctx, r.Name) },
-		"relays/list":    func(ctx context.Context, r adminRequest) (any, error) { return a.ListRelays(ctx) },
-		"relays/remove":  func(ctx context.Context, r adminRequest) (any, error) { return a.RemoveRelay(ctx, r.Name) },
-		"snapshot":       func(ctx context.Context, r adminRequest) (any, error) { return a.Snapshot(ctx) },
-		"login-link":     func(ctx context.Context, r adminRequest) (any, error) { return a.LoginLink(ctx, r.Name) },
+		"keys/create":     func(ctx context.Context, r adminRequest) (any, error) { return a.CreateKey(ctx, r.Key) },
+		"keys/list":       func(ctx context.Context, r adminRequest) (any, error) { return a.ListKeys(ctx) },
+		"keys/revoke":     func(ctx context.Context, r adminRequest) (any, error) { return struct{}{}, a.RevokeKey(ctx, r.Name) },
+		"devices/list":    func(ctx context.Context, r adminRequest) (any, error) { return a.ListDevices(ctx) },
+		"devices/show":    func(ctx context.Context, r adminRequest) (any, error) { return a.ShowDevice(ctx, r.Name) },
+		"devices/rename":  func(ctx context.Context, r adminRequest) (any, error) { return a.RenameDevice(ctx, r.Name, r.To) },
+		"devices/delete":  func(ctx context.Context, r adminRequest) (any, error) { return a.DeleteDevice(ctx, r.Name) },
+		"devices/replace": func(ctx context.Context, r adminRequest) (any, error) { return a.ReplaceDevice(ctx, r.Name, r.To) },
+		"devices/dns": func(ctx context.Context, r adminRequest) (any, error) {
+			return a.SetDeviceDNS(ctx, r.Name, r.DeviceDNS)
+		},
+		"dns/show":      func(ctx context.Context, r adminRequest) (any, error) { return a.DNS(ctx) },
+		"dns/edit":      func(ctx context.Context, r adminRequest) (any, error) { return a.EditDNS(ctx, r.DNS) },
+		"dns/preview":   func(ctx context.Context, r adminRequest) (any, error) { return a.PreviewName(ctx, r.Preview) },
+		"relays/list":   func(ctx context.Context, r adminRequest) (any, error) { return a.ListRelays(ctx) },
+		"relays/remove": func(ctx context.Context, r adminRequest) (any, error) { return a.RemoveRelay(ctx, r.Name) },
+		"snapshot":      func(ctx context.Context, r adminRequest) (any, error) { return a.Snapshot(ctx) },
+		"login-link":    func(ctx context.Context, r adminRequest) (any, error) { return a.LoginLink(ctx, r.Name) },
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ok, _ := r.Context().Value(peerKey{}).(bool); !ok || r.Header.Get("Origin") != "" {
@@ -463,6 +524,31 @@ func (c *adminClient) RenameDevice(ctx context.Context, name, to string) (d Devi
 func (c *adminClient) DeleteDevice(ctx context.Context, name string) (d DeviceInfo, err error) {
 	err = c.call(ctx, "devices/delete", adminRequest{Name: name}, &d)
 	return d, err
+}
+
+func (c *adminClient) ReplaceDevice(ctx context.Context, name, by string) (d DeviceInfo, err error) {
+	err = c.call(ctx, "devices/replace", adminRequest{Name: name, To: by}, &d)
+	return d, err
+}
+
+func (c *adminClient) SetDeviceDNS(ctx context.Context, name string, set DeviceDNS) (d DeviceInfo, err error) {
+	err = c.call(ctx, "devices/dns", adminRequest{Name: name, DeviceDNS: set}, &d)
+	return d, err
+}
+
+func (c *adminClient) DNS(ctx context.Context) (i DNSInfo, err error) {
+	err = c.call(ctx, "dns/show", adminRequest{}, &i)
+	return i, err
+}
+
+func (c *adminClient) EditDNS(ctx context.Context, e DNSEdit) (i DNSInfo, err error) {
+	err = c.call(ctx, "dns/edit", adminRequest{DNS: e}, &i)
+	return i, err
+}
+
+func (c *adminClient) PreviewName(ctx context.Context, q PreviewQuery) (p Preview, err error) {
+	err = c.call(ctx, "dns/preview", adminRequest{Preview: q}, &p)
+	return p, err
 }
 
 func (c *adminClient) ListRelays(ctx context.Context) (list []RelayInfo, err error) {

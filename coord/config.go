@@ -61,7 +61,7 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 		ServerURLs: n.URLs, ServerCAs: s.auth.ServerCAs(), NetworkCAs: s.auth.NetworkCAs(), Relays: relays,
 		Rules: v.rules, Directory: v.initiates, Lookup: v.lookup,
 		ReleaseKey: s.releaseKey(),
-		DNS:        api.DNS{Search: []string{s.suffix}}, RenewAfter: renewAfter,
+		DNS:        s.dnsOf(node), RenewAfter: renewAfter,
 	}, nil
 }
 
@@ -80,7 +80,7 @@ func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
 // peerOf is what others are told of a node.
 func (s *Service) peerOf(node *store.Node) api.Peer {
-	p := api.Peer{Certificate: node.Certificate}
+	p := api.Peer{Certificate: node.Certificate, Aliases: s.index.aliasesOf(node.ID)}
 	state := s.stateOf(node.ID, node.Seen)
 	p.Online, p.Relay = state.Online, state.Relay
 	if !state.Since.IsZero() {

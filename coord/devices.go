@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weft/coord/store"
@@ -50,6 +51,19 @@ func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, erro
 	return node, nil
 }
 
+// findToChange is FindDevice for what cannot be taken back: a former name will
+// not do, it might have been typed for another device.
+func (s *Service) findToChange(ctx context.Context, word string) (store.Node, error) {
+	node, err := s.FindDevice(ctx, word)
+	if err != nil {
+		return node, err
+	}
+	if label, ok := s.label(word); ok && slices.ContainsFunc(s.aliasInfos(node.ID), func(a AliasInfo) bool { return a.Name == label }) {
+		return store.Node{}, fmt.Errorf("device %q: that was the name of %s before; say %s if you mean it: %w", printable(word, 80), node.Name, node.Name, ErrNotFound)
+	}
+	return node, nil
+}
+
 // EachDevice calls f for every device of a user ("" for all), by name.
 func (s *Service) EachDevice(ctx context.Context, userID string, f func(store.Node) error) error {
 	return s.store.Read(ctx, func(r *store.Reader) error { return r.EachNode(s.network, userID, f) })
@@ -59,49 +73,101 @@ func (s *Service) EachDevice(ctx context.Context, userID string, f func(store.No
 // once, for others to see; the device fetches its own when its config says
 // so. allowed, if not nil, is asked inside the transaction.
 func (s *Service) RenameDevice(ctx context.Context, id cert.NodeID, name string, allowed func(store.Node) error) (store.Node, error) {
-	name = strings.ToLower(name)
-	if !validName(name) {
-		return store.Node{}, invalid("name %q: want 1 to 56 letters, digits and single hyphens, not only digits", printable(name, 80))
+	label, err := newLabel(name)
+	if err != nil {
+		return store.Node{}, err
 	}
 	var node store.Node
-	err := s.store.Write(ctx, func(tx *store.Tx) (err error) {
-		if node, err = s.nodeFor(tx, id, allowed); err != nil || node.Name == name {
+	err = s.store.Write(ctx, func(tx *store.Tx) (err error) {
+		if node, err = s.nodeFor(tx, id, allowed); err != nil || node.Name == label {
 			return err
 		}
-		old := node.Name
-		node.Name = name
-		if node.N, err = tx.Bump(s.network); err != nil {
-			return err
+		return s.renameTx(tx, &node, label)
+	})
+	return node, err
+}
+
+func newLabel(name string) (string, error) {
+	label, ok := nameLabel(name)
+	if !ok {
+		return "", invalid("name %q: want 1 to 56 letters, digits and single hyphens, not only digits", printable(name, 80))
+	}
+	return label, nil
+}
+
+// renameTx gives a node a name that nobody has, and keeps its old one as an
+// alias.
+func (s *Service) renameTx(tx *store.Tx, node *store.Node, name string) (err error) {
+	if err := s.claimName(tx, node.ID, name); err != nil {
+		return err
+	}
+	old := node.Name
+	node.Name = name
+	if node.Wildcard {
+		node.N, err = tx.BumpConfig(s.network) // others' configs name it
+	} else {
+		node.N, err = tx.Bump(s.network)
+	}
+	if err != nil {
+		return err
+	}
+	node.ConfigN = node.N
+	pub, err := x509.ParsePKIXPublicKey(node.SPKI)
+	if err != nil {
+		return err
+	}
+	key, ok := pub.(*ecdsa.PublicKey)
+	if !ok {
+		return fmt.Errorf("rename %s: its key is not ECDSA", old)
+	}
+	if err := s.certify(tx, node, key, s.now()); err != nil {
+		return err
+	}
+	if err := tx.UpdateNode(s.network, *node); err != nil {
+		if errors.Is(err, store.ErrTaken) {
+			err = fmt.Errorf("name %q: %w", name, ErrTaken)
 		}
-		node.ConfigN = node.N
-		pub, err := x509.ParsePKIXPublicKey(node.SPKI)
+		return err
+	}
+	aliases, err := s.keepName(tx, node.ID, old)
+	if err != nil {
+		return err
+	}
+	renamed := *node
+	tx.After(func() {
+		s.index.setAliases(renamed.ID, aliases)
+		if renamed.Wildcard {
+			s.index.setConfigN(renamed.N)
+			s.index.setWildcard(renamed.ID, renamed.Name)
+		}
+		s.index.put(renamed)
+		s.changed()
+		s.events.publish(eventRenamed, renamed)
+		s.log.Info("device renamed", "name", name, "was", old, "id", renamed.ID)
+	})
+	return nil
+}
+
+// ReplaceDevice deletes a device and gives its name to another one, in one
+// transaction: new hardware in the old one's place.
+func (s *Service) ReplaceDevice(ctx context.Context, old, by cert.NodeID, allowed func(store.Node) error) (store.Node, error) {
+	if old == by {
+		return store.Node{}, invalid("a device cannot replace itself")
+	}
+	var node store.Node
+	err := s.store.Write(ctx, func(tx *store.Tx) error {
+		gone, err := s.nodeFor(tx, old, allowed)
 		if err != nil {
 			return err
 		}
-		key, ok := pub.(*ecdsa.PublicKey)
-		if !ok {
-			return fmt.Errorf("rename %s: its key is not ECDSA", old)
-		}
-		if err := s.certify(tx, &node, key, s.now()); err != nil {
+		if node, err = s.nodeFor(tx, by, allowed); err != nil {
 			return err
 		}
-		if err := tx.UpdateNode(s.network, node); err != nil {
+		if err := s.deleteTx(tx, gone); err != nil {
 			return err
 		}
-		if err := tx.FreeName(s.network, old); err != nil {
-			return err
-		}
-		tx.After(func() {
-			s.index.put(node)
-			s.changed()
-			s.events.publish(eventRenamed, node)
-			s.log.Info("device renamed", "name", name, "was", old, "id", id)
-		})
-		return nil
+		return s.renameTx(tx, &node, gone.Name)
 	})
-	if errors.Is(err, store.ErrTaken) {
-		err = fmt.Errorf("name %q: %w", name, ErrTaken)
-	}
 	return node, err
 }
 
@@ -125,6 +191,13 @@ func (s *Service) deleteTx(tx *store.Tx, node store.Node) error {
 		return err
 	}
 	s.renewCRL(tx)
+	if node.Wildcard { // others' configs name it
+		c, err := tx.BumpConfig(s.network)
+		if err != nil {
+			return err
+		}
+		tx.After(func() { s.index.setConfigN(c) })
+	}
 	tx.After(func() {
 		s.revoked = append(s.revoked, node.ID)
 		s.index.remove(node.ID, n)

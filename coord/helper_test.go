@@ -20,6 +20,7 @@ import (
 
 	"weft/coord/api"
 	"weft/coord/client"
+	"weft/coord/store"
 	"weft/overlay/cert"
 )
 
@@ -261,3 +262,12 @@ func prefixes(list ...string) (p []netip.Prefix) {
 }
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func mustNode(t testing.TB, s *site, id cert.NodeID) store.Node {
+	t.Helper()
+	n, err := s.FindDevice(context.Background(), id.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,10 @@ type index struct {
 	nodes   map[cert.NodeID]entry
 	classes map[string]*class
 	relays  []store.Relay // replaced as a whole
+	// Former names by the node that they lead to, and the devices that answer
+	// for every name below theirs. What they hold is never changed.
+	aliases   map[cert.NodeID][]api.Alias
+	wildcards map[cert.NodeID]string // name
 }
 
 type entry struct {
@@ -59,7 +64,8 @@ type class struct {
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
-	return &index{network: n, policy: p, users: map[string]string{}, nodes: map[cert.NodeID]entry{}, classes: map[string]*class{}}
+	return &index{network: n, policy: p, users: map[string]string{}, nodes: map[cert.NodeID]entry{}, classes: map[string]*class{},
+		aliases: map[cert.NodeID][]api.Alias{}, wildcards: map[cert.NodeID]string{}}
 }
 
 // load fills the index from the database.
@@ -75,6 +81,20 @@ func (x *index) load(r *store.Reader) error {
 	}
 	if x.relays, err = r.Relays(x.network.ID); err != nil {
 		return err
+	}
+	aliases, err := r.Aliases(x.network.ID, nil)
+	if err != nil {
+		return err
+	}
+	for _, a := range aliases {
+		x.aliases[a.NodeID] = append(x.aliases[a.NodeID], api.Alias{Name: a.Name, Until: a.Until})
+	}
+	wildcards, err := r.Wildcards(x.network.ID)
+	if err != nil {
+		return err
+	}
+	for _, w := range wildcards {
+		x.wildcards[w.ID] = w.Name
 	}
 	versions, err := r.ClassVersions(x.network.ID)
 	if err != nil {
@@ -186,6 +206,8 @@ func (x *index) remove(id cert.NodeID, n uint64) {
 		return
 	}
 	delete(x.nodes, id)
+	delete(x.aliases, id)
+	delete(x.wildcards, id)
 	x.touchLocked(e.class, n, -1)
 }
 
@@ -218,6 +240,83 @@ func (x *index) setRelays(relays []store.Relay, n uint64) {
 	defer x.mu.Unlock()
 	x.relays = relays
 	x.network.N, x.network.ConfigN = max(x.network.N, n), max(x.network.ConfigN, n)
+}
+
+// setConfigN notes a change of everybody's config.
+func (x *index) setConfigN(n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.network.N, x.network.ConfigN = max(x.network.N, n), max(x.network.ConfigN, n)
+}
+
+// setAliases notes the former names of a node; the list is not changed later.
+func (x *index) setAliases(id cert.NodeID, list []api.Alias) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(list) == 0 {
+		delete(x.aliases, id)
+		return
+	}
+	x.aliases[id] = list
+}
+
+// aliasesOf returns the former names of a node; they are not to be changed.
+func (x *index) aliasesOf(id cert.NodeID) []api.Alias {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.aliases[id]
+}
+
+// setWildcard notes whether a node answers for every name below its own; name
+// is "" when not.
+func (x *index) setWildcard(id cert.NodeID, name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if name == "" {
+		delete(x.wildcards, id)
+		return
+	}
+	x.wildcards[id] = name
+}
+
+// setNodeConfigN notes a change of one node's config.
+func (x *index) setNodeConfigN(id cert.NodeID, n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.nodes[id]; ok {
+		e.configN = max(e.configN, n)
+		x.nodes[id] = e
+	}
+}
+
+// visibleWildcards returns the names of those devices that a node sees and
+// that answer for every name below theirs, sorted, at most limit.
+func (x *index) visibleWildcards(id cert.NodeID, limit int) []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	list := []string{}
+	me, ok := x.nodes[id]
+	if !ok || len(x.wildcards) == 0 {
+		return list
+	}
+	for other, name := range x.wildcards {
+		if other == id || slices.Contains(me.class.sees, x.nodes[other].class) {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list[:min(len(list), limit)]
+}
+
+// wildcardNames is visibleWildcards, with those of all devices for the zero id.
+func (x *index) wildcardNames(id cert.NodeID, limit int) []string {
+	if !id.IsZero() {
+		return x.visibleWildcards(id, limit)
+	}
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	list := slices.Sorted(maps.Values(x.wildcards))
+	return list[:min(len(list), limit)]
 }
 
 // allRelays returns the relays that run alone; they are not to be changed.

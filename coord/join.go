@@ -86,7 +86,7 @@ func (s *Service) joinTx(tx *store.Tx, c *caller, req *api.JoinRequest, hash [32
 		Hostname: printable(req.Hostname, 255), OS: printable(req.OS, 64), Software: printable(req.Software, 64), Created: now,
 	}
 	node.Class = store.Class(node.UserID, store.JoinTags(node.Tags))
-	if node.Name, err = tx.AllocName(s.network, CleanName(req.Hostname)); err != nil {
+	if node.Name, err = s.nameFor(tx, c.id, req.Hostname, now); err != nil {
 		return node, err
 	}
 	if node.IPv4, err = tx.AllocIPv4(s.network, s.ipv4, now); err != nil {
@@ -109,6 +109,21 @@ func (s *Service) joinTx(tx *store.Tx, c *caller, req *api.JoinRequest, hash [32
 		s.log.Info("device joined", "name", node.Name, "id", node.ID, "user", node.User, "tags", node.Tags, "key", key.ID)
 	})
 	return node, nil
+}
+
+// nameFor is the name of a device that joins: its own from before if it was
+// deleted and comes back with the same key, else one made of its hostname.
+func (s *Service) nameFor(tx *store.Tx, id cert.NodeID, hostname string, now time.Time) (string, error) {
+	former, err := tx.FormerName(s.network, id, now.Add(-store.FormerKeep))
+	if err == nil {
+		taken, err := tx.NameTaken(s.network, former)
+		if err != nil || !taken {
+			return former, err
+		}
+	} else if !isNotFound(err) {
+		return "", err
+	}
+	return tx.AllocName(s.network, CleanName(hostname))
 }
 
 // checkToken says whether the token may make a node for this key. If it did

@@ -282,17 +282,22 @@ func TestNames(t *testing.T) {
 	want(join("Kitchen Pi"), "kitchen-pi-1") // the lowest that is free
 	want(join("kitchen-pi"), "kitchen-pi-6")
 
-	// Renaming frees a name, and takes one.
+	// Renaming takes a name, and frees the old one after a while.
 	d := join("cam")
 	if _, err := s.RenameDevice(t.Context(), d.id, "hall", nil); err != nil {
 		t.Fatal(err)
 	}
-	want(join("cam"), "cam")
+	want(join("cam"), "cam-1")
 	want(join("hall"), "hall-1")
+	s.clock.Add(defaultAliasDay*24*time.Hour + time.Second)
+	if err := s.endAliases(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(s.camera("cam"), "cam")
 	if _, err := s.RenameDevice(t.Context(), d.id, "kitchen-pi", nil); !errors.Is(err, ErrTaken) {
 		t.Errorf("rename to a taken name: %v", err)
 	}
-	for _, bad := range []string{"", "a b", "-x", "x-", "a--b", "ä", "../x", "127", "localhost", strings.Repeat("a", 57), "a.b"} {
+	for _, bad := range []string{"", "a b", "-x", "x-", "a--b", "ä.b", "../x", "127", "localhost", strings.Repeat("a", 57), "a.b"} {
 		if _, err := s.RenameDevice(t.Context(), d.id, bad, nil); !errors.Is(err, ErrInvalid) {
 			t.Errorf("rename to %q: %v", bad, err)
 		}
@@ -327,6 +332,14 @@ func TestCleanName(t *testing.T) {
 		"99999999999999999999999999": "device-99999999999999999999999999",
 		strings.Repeat("a-", 40):     strings.TrimRight(strings.Repeat("a-", 28), "-"),
 		"K\u212Aelvin":               "kkelvin",
+		"Küche":                      "kuche",
+		"Straße":                     "strasse",
+		"smørrebrød":                 "smorrebrod",
+		"“pi”":                       "pi",
+		"kitchen-pi.local":           "kitchen-pi",
+		"kitchen-pi.lan":             "kitchen-pi",
+		"nas.localdomain":            "nas",
+		"раураl":                     "l", // Cyrillic but for one
 	} {
 		got := CleanName(in)
 		if got != want {

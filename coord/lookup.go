@@ -8,6 +8,7 @@ import (
 
 	"weft/coord/api"
 	"weft/coord/store"
+	"weft/dns"
 	"weft/overlay/cert"
 )
 
@@ -40,7 +41,13 @@ func (s *Service) finder(name, ip, id string) (func(*store.Reader) (store.Node, 
 		if !ok {
 			return none, nil
 		}
-		return func(rd *store.Reader) (store.Node, error) { return rd.NodeByName(s.network, label) }, nil
+		return func(rd *store.Reader) (store.Node, error) {
+			node, err := rd.NodeByName(s.network, label)
+			if isNotFound(err) {
+				return rd.NodeByAlias(s.network, label, s.now())
+			}
+			return node, err
+		}, nil
 	case ip != "" && name == "" && id == "":
 		a, err := netip.ParseAddr(ip)
 		if err != nil {
@@ -69,6 +76,9 @@ func (s *Service) finder(name, ip, id string) (func(*store.Reader) (store.Node, 
 func (s *Service) label(name string) (string, bool) {
 	if len(name) > 253 {
 		return "", false
+	}
+	if ascii, err := dns.ASCIIName(name); err == nil {
+		name = ascii // "küche" is stored as xn--kche-0ra
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	name = strings.TrimSuffix(name, "."+s.suffix)

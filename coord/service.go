@@ -108,6 +108,7 @@ type Service struct {
 	noted    chan presenceNote
 
 	consoleURL atomic.Pointer[string]
+	names      atomic.Pointer[names] // replaced by the store's writer goroutine after a commit
 
 	// revoked belongs to the store's writer goroutine: nodes deleted in the
 	// batch whose revocation list is about to be pushed.
@@ -182,7 +183,15 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		started: o.Now(), created: isNew,
 		index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
 	}
-	if err := st.Read(ctx, s.index.load); err != nil {
+	err = st.Read(ctx, func(r *store.Reader) error {
+		known, err := readNames(r, n.ID)
+		if err != nil {
+			return err
+		}
+		s.names.Store(known)
+		return s.index.load(r)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -218,6 +227,15 @@ func (o *Options) check() error {
 	return nil
 }
 
+// checkOwnName refuses a zone that would hold the server's own name: a device
+// must find the server before it has the zone.
+func (o *Options) checkOwnName(suffix string, urls, stun []string) error {
+	if host := coveredHost(suffix, hostNames(urls, stun)); host != "" {
+		return fmt.Errorf("suffix %s: it covers the server's own name %s, which devices must find before they have a network; choose another, such as net.%s", suffix, host, suffix)
+	}
+	return nil
+}
+
 // LockDir takes the data directory for this process, waiting a while for one
 // that is about to leave. The lock ends with the process, however it ends.
 func LockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
@@ -249,6 +267,9 @@ func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o O
 	}
 	if o.Suffix == "" {
 		o.Suffix = DefaultSuffix
+	}
+	if err := o.checkOwnName(o.Suffix, o.URLs, o.STUN); err != nil {
+		return store.Network{}, err
 	}
 	now := o.Now()
 	n := store.Network{
@@ -286,6 +307,9 @@ func updateNetwork(ctx context.Context, st *store.Store, n store.Network, o Opti
 	}
 	if slices.Equal(n.URLs, old.URLs) && slices.Equal(n.STUN, old.STUN) && n.Suffix == old.Suffix && n.IPv4 == old.IPv4 {
 		return n, nil
+	}
+	if err := o.checkOwnName(n.Suffix, n.URLs, n.STUN); err != nil {
+		return n, err
 	}
 	err := st.Write(ctx, func(tx *store.Tx) error {
 		if n.IPv4 != old.IPv4 {

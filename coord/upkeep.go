@@ -131,7 +131,7 @@ func (s *Service) Run(ctx context.Context) {
 
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
-	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.prune(ctx))
+	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx))
 }
 
 // flushSeen stores when nodes were last online, in one transaction. It also

@@ -31,6 +31,7 @@ import (
 // Protocol is the version of this API. Each change of the wire is a dated line.
 //
 //	1  2026-11-22  first version
+//	1  2026-11-22  Peer.Aliases
 const Protocol = 1
 
 // TimeHeader is the response header with the server's time (RFC 3339 with
@@ -221,8 +222,8 @@ type DNSRecord struct {
 	TTL   int    `json:"ttl"`   // seconds, 0 is 300
 }
 
-// DNSAlias is a former name of a device. Only those of devices that the node
-// may see are sent to it.
+// DNSAlias is a former name of a device. The server sends a node its own here;
+// those of others come with Peer.
 type DNSAlias struct {
 	Name   string    `json:"name"`
 	Target string    `json:"target"`
@@ -245,7 +246,19 @@ type Peer struct {
 	Relay       string     `json:"relay"`       // Relay.ID of its home, "" when unknown
 	Online      bool       `json:"online"`
 	LastSeen    *time.Time `json:"last_seen"`
+	// Aliases are the node's former names, which still lead to it. They are
+	// the server's word only, as the name in the certificate is.
+	Aliases []Alias `json:"aliases,omitempty"`
 }
+
+// Alias is a former name of the device that it stands beside.
+type Alias struct {
+	Name  string    `json:"name"` // short
+	Until time.Time `json:"until"`
+}
+
+// MaxAliases bounds the former names of one device; of more the oldest go.
+const MaxAliases = 8
 
 // Error is the body of every answer with a status of 400 and above.
 type Error struct {
