@@ -12,7 +12,7 @@ import (
 )
 
 func devicesCmd() *cobra.Command {
-	return group("devices", "List, show, rename and delete devices", devicesListCmd(), devicesShowCmd(), devicesRenameCmd(), devicesDeleteCmd())
+	return group("devices", "List, show, rename, replace and delete devices", devicesListCmd(), devicesShowCmd(), devicesRenameCmd(), devicesReplaceCmd(), devicesDeleteCmd())
 }
 
 func devicesListCmd() *cobra.Command {
@@ -85,10 +85,37 @@ func showDevice(cmd *cobra.Command, d coord.DeviceInfo) error {
 	if d.Ephemeral {
 		kind += ", ephemeral"
 	}
-	return table(cmd.OutOrStdout(), [][]string{
-		{"name", d.FQDN}, {"id", d.ID}, {"ipv4", d.IPv4}, {"ipv6", d.IPv6}, {"state", state(d)}, {"user", d.User}, {"kind", kind},
+	name := d.FQDN
+	if d.Title != d.Name {
+		name += " (" + d.Title + ")"
+	}
+	rows := [][]string{
+		{"name", name}, {"id", d.ID}, {"ipv4", d.IPv4}, {"ipv6", d.IPv6}, {"state", state(d)}, {"user", d.User}, {"kind", kind},
 		{"hostname", d.Hostname}, {"os", d.OS}, {"version", d.Version}, {"joined", when(&d.Joined)}, {"certificate", "until " + when(&d.Expires)}, {"key", d.Key},
-	})
+		{"wildcard", map[bool]string{true: "on", false: "off"}[d.Wildcard]}, {"lan names", d.LANNames},
+	}
+	for _, a := range d.Aliases {
+		rows = append(rows, []string{"former name", a.Name + " until " + when(&a.Until)})
+	}
+	return table(cmd.OutOrStdout(), rows)
+}
+
+func devicesReplaceCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "replace NAME BY",
+		Short:             "Delete a device and give its name to another one, which is there in its place",
+		Args:              args(cobra.ExactArgs(2)),
+		ValidArgsFunction: complete(deviceNames),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+				d, err := adm.ReplaceDevice(ctx, a[0], a[1])
+				return report(cmd, *asJSON, d, err)
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
 }
 
 func devicesRenameCmd() *cobra.Command {

@@ -102,7 +102,7 @@ other, and has a web console.
 	})
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), loginLinkCmd(), backupCmd(), restoreCmd(), versionCmd())
+	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), dnsCmd(), loginLinkCmd(), backupCmd(), restoreCmd(), versionCmd())
 	return root
 }
 

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/coord"
+	"weft/coord/api"
+)
+
+// listCmd shows one part of what is set.
+func listCmd(short string, part func(coord.DNSInfo) any, show func(io.Writer, coord.DNSInfo) error) *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "list",
+		Short:             short,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+				i, err := a.DNS(ctx)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintJSON(cmd.OutOrStdout(), part(i))
+				}
+				return show(cmd.OutOrStdout(), i)
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// editCmd is a verb that changes something and prints nothing but, on request,
+// all of it as JSON.
+func editCmd(use, short string, check cobra.PositionalArgs, edit func(a []string) (coord.DNSEdit, error)) *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               use,
+		Short:             short,
+		Args:              args(check),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			e, err := edit(a)
+			if err != nil {
+				return err
+			}
+			return editDNS(cmd, *asJSON, e, nil)
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func dnsRecordsCmd() *cobra.Command {
+	r := coord.NewRecord{}
+	add := editCmd("add NAME TYPE VALUE", "Add a record", cobra.ExactArgs(3), func(a []string) (coord.DNSEdit, error) {
+		r.Name, r.Type, r.Value = a[0], a[1], a[2]
+		return coord.DNSEdit{AddRecord: &r}, nil
+	})
+	add.Long = `Adds a record beside the devices' own names. NAME is short (www), @ for the
+network's zone itself, or full (www.kitchen-pi.weft.internal). TYPE is A, AAAA,
+CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
+
+  www A 192.0.2.1                    app CNAME kitchen-pi
+  @ MX "10 mail"                     _http._tcp.kitchen-pi.weft.internal SRV "0 5 80 kitchen-pi"
+  @ TXT "v=spf1 -all"                100.64.0.99 PTR old-printer`
+	add.Flags().IntVar(&r.TTL, "ttl", 0, "seconds for which it may be remembered, 1 to 86400 (300)")
+	add.Flags().BoolVar(&r.Outside, "outside", false, "the name is not in the network's zone, and that is meant")
+	add.Flags().BoolVar(&r.Shadow, "shadow", false, "a device has the name; the record is for the time when it has not")
+	var id string
+	remove := editCmd("remove NAME [TYPE [VALUE]]", "Remove records, by name, type and value, or by --id", cobra.RangeArgs(0, 3), func(a []string) (coord.DNSEdit, error) {
+		m := coord.RecordMatch{ID: id}
+		for i, to := range []*string{&m.Name, &m.Type, &m.Value} {
+			if i < len(a) {
+				*to = a[i]
+			}
+		}
+		if (id == "") == (len(a) == 0) {
+			return coord.DNSEdit{}, usagef("say which record: NAME [TYPE [VALUE]], or --id ID")
+		}
+		return coord.DNSEdit{RemoveRecord: &m}, nil
+	})
+	remove.Flags().StringVar(&id, "id", "", "the record's id")
+	list := listCmd("List the records", func(i coord.DNSInfo) any { return i.Records }, func(w io.Writer, i coord.DNSInfo) error {
+		rows := [][]string{{"NAME", "TYPE", "VALUE", "TTL", "ID"}}
+		for _, r := range i.Records {
+			rows = append(rows, []string{r.Name, r.Type, r.Value, strconv.Itoa(cmp.Or(r.TTL, 300)), r.ID})
+		}
+		return table(w, rows)
+	})
+	return group("records", "List, add and remove records beside the devices' names", list, add, remove)
+}
+
+// nameservers makes nameservers of addresses; bootstrap addresses go to those
+// that have a host name.
+func nameservers(list, bootstrap []string) []api.Nameserver {
+	out := []api.Nameserver{}
+	for _, a := range list {
+		n := api.Nameserver{Address: a}
+		if hasHost(a) {
+			n.Bootstrap = bootstrap
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// hasHost reports whether an address is tls:// or https://.
+func hasHost(a string) bool {
+	scheme, _, ok := strings.Cut(a, "://")
+	return ok && (scheme == "tls" || scheme == "https")
+}
+
+const bootstrapHelp = "addresses of the hosts in tls:// and https://, or devices ask their own resolvers"
+
+func dnsRoutesCmd() *cobra.Command {
+	var bootstrap []string
+	add := editCmd("add SUFFIX [NAMESERVER...]", "Send names below a suffix to nameservers of their own", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+		return coord.DNSEdit{AddRoute: &api.DNSRoute{Suffix: a[0], Nameservers: nameservers(a[1:], bootstrap)}}, nil
+	})
+	add.Long = `Sends a suffix and everything below it to nameservers of its own (split DNS), in
+the place of a route that is there. The longest suffix wins; reverse zones work
+like any other. Without a nameserver each device asks its own.
+
+A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
+	add.Flags().StringSliceVar(&bootstrap, "bootstrap", nil, bootstrapHelp)
+	remove := editCmd("remove SUFFIX", "Remove a route", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
+		return coord.DNSEdit{RemoveRoute: &a[0]}, nil
+	})
+	list := listCmd("List the routes", func(i coord.DNSInfo) any { return i.Routes }, func(w io.Writer, i coord.DNSInfo) error {
+		rows := [][]string{{"SUFFIX", "NAMESERVERS"}}
+		for _, r := range i.Routes {
+			rows = append(rows, []string{r.Suffix, serverText(r.Nameservers)})
+		}
+		return table(w, rows)
+	})
+	return group("routes", "List, add and remove routes (split DNS)", list, add, remove)
+}
+
+func dnsNameserversCmd() *cobra.Command {
+	var bootstrap []string
+	set := editCmd("set NAMESERVER...", "Set the nameservers for all other names", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+		l := nameservers(a, bootstrap)
+		return coord.DNSEdit{Nameservers: &l}, nil
+	})
+	set.Flags().StringSliceVar(&bootstrap, "bootstrap", nil, bootstrapHelp)
+	set.Long = `Sets the nameservers that answer for all names that are neither the network's nor
+a route's, the first before others. A NAMESERVER is IP, IP:PORT, tls://HOST or
+https://HOST/PATH.`
+	clear := editCmd("clear", "Let each device ask its own nameservers", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
+		return coord.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
+	})
+	list := listCmd("List the nameservers", func(i coord.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i coord.DNSInfo) error {
+		rows := [][]string{{"NAMESERVER", "BOOTSTRAP"}}
+		for _, n := range i.Nameservers {
+			rows = append(rows, []string{n.Address, strings.Join(n.Bootstrap, " ")})
+		}
+		return table(w, rows)
+	})
+	return group("nameservers", "List and set the nameservers for all other names", list, set, clear)
+}
+
+func dnsSearchCmd() *cobra.Command {
+	set := editCmd("set DOMAIN...", "Set the domains to try for short names, beside the network's", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+		return coord.DNSEdit{Search: &a}, nil
+	})
+	clear := editCmd("clear", "Try only the network's own zone and what a machine has", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
+		return coord.DNSEdit{Search: &[]string{}}, nil
+	})
+	list := listCmd("List the search domains", func(i coord.DNSInfo) any { return i.Search }, func(w io.Writer, i coord.DNSInfo) error {
+		rows := [][]string{{"DOMAIN"}, {i.Suffix}}
+		for _, d := range i.Search {
+			rows = append(rows, []string{d})
+		}
+		return table(w, rows)
+	})
+	return group("search", "List and set search domains", list, set, clear)
+}
+
+func dnsAliasesCmd() *cobra.Command {
+	remove := editCmd("remove NAME", "End a former name before its time", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
+		return coord.DNSEdit{RemoveAlias: &a[0]}, nil
+	})
+	list := listCmd("List former names that still lead to their devices", func(i coord.DNSInfo) any { return i.Aliases }, func(w io.Writer, i coord.DNSInfo) error {
+		rows := [][]string{{"NAME", "DEVICE", "UNTIL"}}
+		for _, a := range i.Aliases {
+			rows = append(rows, []string{a.Name, a.Device, when(&a.Until)})
+		}
+		return table(w, rows)
+	})
+	return group("aliases", "List and end former names of devices", list, remove)
+}
