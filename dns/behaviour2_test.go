@@ -1031,7 +1031,6 @@ func TestD9DeadUpstreams(t *testing.T) {
 func TestNoGrowth(t *testing.T) {
 	s := New(Config{Zone: func() *Zone { return testZone }, ResolvConf: "/nonexistent"})
 	defer s.Close()
-	s.memo.init()
 	valid := make([][]byte, 0, 1000)
 	for i := range 1000 {
 		m := new(dns.Msg)
@@ -1091,7 +1090,6 @@ func TestFullMemory(t *testing.T) {
 	before := live()
 	s := New(Config{Zone: func() *Zone { return testZone }, ResolvConf: "/nonexistent"})
 	defer s.Close()
-	s.memo.init()
 	st := s.current()
 	for n := range 40_000 {
 		m := new(dns.Msg)
@@ -1118,7 +1116,6 @@ func TestFullMemory(t *testing.T) {
 func TestMemoAllocs(t *testing.T) {
 	s := New(Config{Zone: func() *Zone { return testZone }, ResolvConf: "/nonexistent"})
 	defer s.Close()
-	s.memo.init()
 	m := new(dns.Msg)
 	m.SetQuestion("kitchen-pi.weft.internal.", dns.TypeA)
 	in, _ := m.Pack()

@@ -180,7 +180,7 @@ func New(cfg Config) *Server {
 		// No keepalive: it would wake an idle machine.
 		cfg.Dial = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}).DialContext
 	}
-	s := &Server{cfg: cfg, busy: make(chan struct{}, maxBusy), hashKey: maphash.MakeSeed()}
+	s := &Server{cfg: cfg, busy: make(chan struct{}, maxBusy), hashKey: maphash.MakeSeed(), memo: memo{seed: maphash.MakeSeed()}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.portal.s = s
 	s.fwd = newForwarder(s)
@@ -237,7 +237,6 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 // Close. It takes both over and returns at once. The kernel's UDP sockets are
 // read in batches, and, where Listen opened them, by several goroutines.
 func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
-	s.memo.init()
 	s.current()
 	if pc != nil {
 		for _, pc := range siblings(pc) {

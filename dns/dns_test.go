@@ -891,6 +891,48 @@ func FuzzHandler(f *testing.F) {
 	})
 }
 
+// FuzzDatagram feeds bytes to the resolver as they come from the network. What
+// is answered twice is answered alike, the second time perhaps from the memo.
+func FuzzDatagram(f *testing.F) {
+	for _, name := range []string{"kitchen-pi.weft.internal.", "nobody.weft.internal.", "www.example.", "localhost."} {
+		m := new(dns.Msg)
+		m.SetQuestion(name, dns.TypeA)
+		b, _ := m.Pack()
+		f.Add(b)
+		m.SetEdns0(600, true)
+		b, _ = m.Pack()
+		f.Add(b)
+		f.Add(b[:len(b)-5])
+	}
+	s := New(Config{Zone: func() *Zone { return testZone }, ResolvConf: "/nonexistent", Settings: settings(Settings{
+		Records: []Record{{Name: "www.example", Type: "CNAME", Value: "kitchen-pi"}}, Wildcards: []string{"kitchen-pi"},
+	})})
+	f.Cleanup(func() { s.Close() })
+	f.Fuzz(func(t *testing.T, in []byte) {
+		for _, tcp := range []bool{false, true} {
+			i := incoming{st: s.current(), from: netip.MustParseAddr("127.0.0.1"), tcp: tcp, now: time.Now()}
+			answer := func() []byte {
+				b, rest := s.answer(&i, in, make([]byte, 0, maxUDP))
+				if rest != nil {
+					b = rest(nil)
+				}
+				return b
+			}
+			first, second := answer(), answer()
+			if !bytes.Equal(first, second) {
+				t.Fatalf("%x\nthen %x", first, second)
+			}
+			if first == nil {
+				continue
+			}
+			m := new(dns.Msg)
+			if err := m.Unpack(first); err != nil || !m.Response || m.Id != uint16(in[0])<<8|uint16(in[1]) || !tcp && len(first) > maxUDP {
+				t.Fatalf("%v: %d bytes, %v", err, len(first), m)
+			}
+		}
+	})
+}
+
 // FuzzUpstream feeds answers of a hostile upstream.
 func FuzzUpstream(f *testing.F) {
 	q := new(dns.Msg)

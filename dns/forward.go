@@ -346,7 +346,7 @@ func (f *forwarder) upstreams(r *route, now time.Time) []*upstream {
 		}
 		u := f.ups[key]
 		if u == nil {
-			u = &upstream{addr: a, f: f}
+			u = &upstream{addr: a, f: f, opening: make(chan struct{}, 1)}
 			u.life, u.end = context.WithCancel(f.s.ctx)
 			if a.proto == "https" {
 				u.doh = newDoH(u)

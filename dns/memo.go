@@ -23,12 +23,20 @@ const (
 // are their answers as long as the state is the same, but for the id and the
 // TTLs that count down. It is read and written without locks.
 type memo struct {
-	// Constant after init.
-	sets []atomic.Pointer[memoEntry]
+	// Constant.
 	seed maphash.Seed
 
+	table atomic.Pointer[memoTable] // nil until there is something to remember
 	bytes atomic.Int64
 	hand  atomic.Uint32 // where room is made next
+}
+
+// memoTable is sets of memoWays entries.
+type memoTable [memoSets * memoWays]atomic.Pointer[memoEntry]
+
+// set returns the entries that one with hash h can be among.
+func (t *memoTable) set(h uint64) []atomic.Pointer[memoEntry] {
+	return t[h%memoSets*memoWays:][:memoWays]
 }
 
 // memoEntry is immutable.
@@ -44,22 +52,16 @@ type memoEntry struct {
 	until  time.Time // zero: as long as the state lives
 }
 
-func (m *memo) init() {
-	if m.sets == nil {
-		m.sets = make([]atomic.Pointer[memoEntry], memoSets*memoWays)
-		m.seed = maphash.MakeSeed()
-	}
-}
-
 // answer appends the answer to the message in to out, which is empty, and
 // returns nil when there is none.
 func (m *memo) answer(st *state, in []byte, tcp bool, now time.Time, out []byte) ([]byte, outcome) {
-	if m.sets == nil || len(in) < 12 || len(in) > memoMost {
+	table := m.table.Load()
+	if table == nil || len(in) < headerLen || len(in) > memoMost {
 		return nil, 0
 	}
 	key := in[2:]
 	h := maphash.Bytes(m.seed, key)
-	set := m.sets[h%memoSets*memoWays:][:memoWays]
+	set := table.set(h)
 	for i := range set {
 		e := set[i].Load()
 		if e == nil || e.hash != h || e.st != st || e.tcp != tcp || !bytes.Equal(e.msg[:e.qlen], key) {
@@ -90,8 +92,16 @@ func (m *memo) answer(st *state, in []byte, tcp bool, now time.Time, out []byte)
 
 // put remembers that in was answered with out.
 func (m *memo) put(st *state, in []byte, tcp bool, now time.Time, out []byte, a *answer) {
-	if m.sets == nil || len(in) > memoMost || len(out) > memoMost || len(in) < 12 || len(out) < 12 {
+	if len(in) > memoMost || len(out) > memoMost || len(in) < headerLen || len(out) < headerLen {
 		return
+	}
+	table := m.table.Load()
+	if table == nil {
+		if t := new(memoTable); m.table.CompareAndSwap(nil, t) {
+			table = t
+		} else {
+			table = m.table.Load()
+		}
 	}
 	e := &memoEntry{st: st, qlen: uint16(len(in) - 2), tcp: tcp, out: a.out, stored: now, until: a.until}
 	switch e.out {
@@ -106,7 +116,7 @@ func (m *memo) put(st *state, in []byte, tcp bool, now time.Time, out []byte, a 
 			return
 		}
 	}
-	set := m.sets[e.hash%memoSets*memoWays:][:memoWays]
+	set := table.set(e.hash)
 	// In place of the same one, an empty or a useless one, or the oldest.
 	victim, oldest := 0, time.Time{}
 	for i := range set {
@@ -121,8 +131,8 @@ func (m *memo) put(st *state, in []byte, tcp bool, now time.Time, out []byte, a 
 	}
 	m.bytes.Add(e.cost() - set[victim].Swap(e).cost())
 	for m.bytes.Load() > memoBytes {
-		i := m.hand.Add(1) % uint32(len(m.sets))
-		m.bytes.Add(-m.sets[i].Swap(nil).cost())
+		i := m.hand.Add(1) % uint32(len(table))
+		m.bytes.Add(-table[i].Swap(nil).cost())
 	}
 }
 

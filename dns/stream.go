@@ -73,12 +73,19 @@ func (u *upstream) askTLS(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 
 // open returns the connection, making it when there is none.
 func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.stream != nil && u.stream.alive() {
-		return u.stream, !u.stream.hasAnswered(), nil
-	}
 	// Others who want it wait for the same handshake.
+	select {
+	case u.opening <- struct{}{}:
+		defer func() { <-u.opening }()
+	case <-ctx.Done():
+		return nil, false, errors.New("no connection in time")
+	}
+	u.mu.Lock()
+	st = u.stream
+	u.mu.Unlock()
+	if st != nil && st.alive() {
+		return st, !st.hasAnswered(), nil
+	}
 	raw, err := u.f.dialHost(ctx, &u.addr)
 	if err != nil {
 		return nil, false, err
@@ -94,7 +101,12 @@ func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error)
 		c.Close()
 		return nil, false, net.ErrClosed
 	}
+	u.mu.Lock()
 	u.stream = st
+	u.mu.Unlock()
+	if u.life.Err() != nil {
+		u.drop() // it was given up meanwhile
+	}
 	return st, true, nil
 }
 

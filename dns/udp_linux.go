@@ -17,7 +17,7 @@ import (
 // batch is how many datagrams are read and answered by one system call, and
 // maxSockets how many sockets share the work of one port.
 const (
-	batch      = 32
+	batch      = 16
 	maxSockets = 4
 )
 

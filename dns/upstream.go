@@ -35,8 +35,9 @@ type upstream struct {
 	looped                  atomic.Bool
 	probed                  atomic.Bool // a loop was looked for since the last change of link
 
-	mu     sync.Mutex
-	stream *stream // tls
+	opening chan struct{} // tls: a slot for who makes the connection
+	mu      sync.Mutex
+	stream  *stream // tls; mu guards it
 }
 
 func (u *upstream) String() string { return u.addr.String() }
