@@ -426,13 +426,14 @@ func TestUDPFlowBound(t *testing.T) {
 	if most > bound/3+1 {
 		t.Errorf("%d flows at once", most)
 	}
+	other.SetDeadline(time.Now().Add(20 * time.Second))
 	other.Write([]byte("y"))
 	if _, err := other.Read(make([]byte, 1)); err != nil {
 		t.Error("the other peer's flow: ", err)
 	}
 	c, _ := p.a.DialAddrPort(within(t, 5*time.Second), "udp", netip.AddrPortFrom(addrB4, 53))
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	c.Write([]byte("z"))
 	if _, err := c.Read(make([]byte, 1)); err != nil {
 		t.Error("a new flow: ", err)
