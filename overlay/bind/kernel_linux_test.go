@@ -3,6 +3,7 @@ package bind
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
+
+	"weft/overlay/cert"
 )
 
 // opened2 opens a Bind with a socket of the kernel and returns the socket's
@@ -24,6 +27,52 @@ func opened2(t testing.TB) (*Bind, conn.ReceiveFunc, netip.AddrPort) {
 	}
 	t.Cleanup(func() { b.Close() })
 	return b, fns[1], netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), b.Port())
+}
+
+// Both families go through one socket, and an IPv4 socket says what it cannot do.
+func TestFamilies(t *testing.T) {
+	a, _, from := opened2(t)
+	b, fn, to := opened2(t)
+	loopbacks := []netip.Addr{from.Addr()}
+	if c, err := net.ListenPacket("udp6", "[::1]:0"); err == nil { // where there is IPv6
+		c.Close()
+		loopbacks = append(loopbacks, netip.IPv6Loopback())
+	}
+	bufs, sizes, eps := [][]byte{make([]byte, MaxMessage)}, make([]int, 1), make([]conn.Endpoint, 1)
+	for i, ip := range loopbacks {
+		toB, toA := NewEndpoint(bob, addr), endpoint(b, cert.NodeID{9, byte(i)}, addr)
+		toB.SetWay(Way{Kind: Direct, Addr: netip.AddrPortFrom(ip, to.Port())}, 1400)
+		b.Verify(toA, Way{Kind: Direct, Addr: netip.AddrPortFrom(ip, from.Port())})
+		a.Send([][]byte{data(100, 1)}, toB)
+		if n, err := fn(bufs, sizes, eps); n != 1 || err != nil || eps[0] != toA || sizes[0] != 100 {
+			t.Fatalf("%v: %d, %v, %v", ip, n, err, eps[0])
+		}
+	}
+
+	var troubles []error
+	only4 := New(Config{
+		Listen:  func(network, address string) (net.PacketConn, error) { return Listen("udp4", address) },
+		Trouble: func(_ *Endpoint, _ Way, err error) { troubles = append(troubles, err) },
+	})
+	if _, _, err := only4.Open(0); err != nil {
+		t.Fatal(err)
+	}
+	defer only4.Close()
+	relay := &counter{}
+	ep := endpoint(only4, bob, addr)
+	ep.SetSender(relay)
+	six := Way{Kind: Direct, Addr: netip.AddrPortFrom(netip.IPv6Loopback(), to.Port())}
+	ep.SetWay(six, 1400)
+	only4.Send([][]byte{data(100, 1)}, ep)
+	if relay.n != 1 || len(troubles) != 1 || !errors.Is(troubles[0], unix.EAFNOSUPPORT) || !errors.Is(only4.SendTo(data(40, 1), six), unix.EAFNOSUPPORT) {
+		t.Errorf("%d by the relay, %v", relay.n, troubles)
+	}
+	b.Verify(endpoint(b, cert.NodeID{8}, addr), Way{Kind: Direct, Addr: netip.AddrPortFrom(from.Addr(), only4.Port())})
+	ep.SetWay(Way{Kind: Direct, Addr: to}, 1400)
+	only4.Send([][]byte{data(100, 1)}, ep)
+	if n, err := fn(bufs, sizes, eps); n != 1 || err != nil || sizes[0] != 100 {
+		t.Fatalf("from an IPv4 socket: %d, %v", n, err)
+	}
 }
 
 // Datagrams of all sizes, in runs that the kernel puts together and in others,
