@@ -312,7 +312,7 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: the server's answer is not usable: %w", key, err)
 	}
-	if addr, aerr := netip.ParseAddr(key); aerr == nil && !k.node.Has(addr) || aerr != nil && k.node.Name != key {
+	if addr, aerr := netip.ParseAddr(key); aerr == nil && !k.node.Has(addr) || aerr != nil && k.node.Name != key && !k.hasAlias(key, n.dir.now()) {
 		return nil, fmt.Errorf("look up %s: the server answered with %s (%s)", key, k.node.Name, k.node.IPv4)
 	}
 	n.dir.learn(k)

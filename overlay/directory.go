@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,9 @@ type known struct {
 	stranger bool      // known only because it called: policy may not let us call it
 	used     time.Time // directory.mu guards it
 	learned  time.Time // when it was told; directory.mu guards it
+	// aliases are former names that still lead here, by the server's word. They
+	// never take a name that a certificate holds.
+	aliases []api.Alias
 }
 
 // directory answers "who is that name or address?" from memory. It is filled
@@ -50,6 +54,7 @@ type directory struct {
 	version  api.Version
 	byID     map[cert.NodeID]*known
 	byName   map[string]*known // short name
+	byAlias  map[string]cert.NodeID
 	byAddr   map[netip.Addr]*known
 	negative map[string]time.Time // key of a lookup that found nothing -> until when
 	changes  uint64               // moves with each change of names or addresses
@@ -68,6 +73,7 @@ func (d *directory) reset() {
 	d.version = api.Version{}
 	d.byID = map[cert.NodeID]*known{}
 	d.byName = map[string]*known{}
+	d.byAlias = map[string]cert.NodeID{}
 	d.byAddr = map[netip.Addr]*known{}
 	d.negative = map[string]time.Time{}
 	d.changes++
@@ -130,6 +136,11 @@ func knownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*known, e
 	if p.LastSeen != nil {
 		k.lastSeen = *p.LastSeen
 	}
+	for _, a := range p.Aliases[:min(len(p.Aliases), api.MaxAliases)] {
+		if key, ok := nameKey(a.Name, ""); ok && !strings.Contains(key, ".") && len(key) <= 63 {
+			k.aliases = append(k.aliases, api.Alias{Name: key, Until: a.Until})
+		}
+	}
 	return k, nil
 }
 
@@ -140,6 +151,9 @@ func (d *directory) learn(k *known) {
 	if old := d.byID[k.node.ID]; old != nil {
 		k.listed = k.listed || old.listed
 		k.stranger = k.stranger && old.stranger
+		if k.aliases == nil && k.node.Name == old.node.Name {
+			k.aliases = old.aliases // a peer that introduces itself does not say them
+		}
 		if k.relay == "" {
 			k.relay = old.relay
 		}
@@ -212,6 +226,9 @@ func (d *directory) putLocked(k *known) {
 	k.learned = k.used
 	d.byID[id], d.byName[k.node.Name] = k, k
 	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = k, k
+	for _, a := range k.aliases {
+		d.byAlias[a.Name] = id
+	}
 	d.changes++
 }
 
@@ -227,6 +244,11 @@ func (d *directory) removeLocked(id cert.NodeID) {
 	for _, a := range []netip.Addr{k.node.IPv4, k.node.IPv6} {
 		if d.byAddr[a] == k {
 			delete(d.byAddr, a)
+		}
+	}
+	for _, a := range k.aliases {
+		if d.byAlias[a.Name] == id {
+			delete(d.byAlias, a.Name)
 		}
 	}
 	d.changes++
@@ -266,8 +288,10 @@ func (d *directory) find(key string) (k *known, missing bool) {
 	defer d.mu.Unlock()
 	if addr, err := netip.ParseAddr(key); err == nil {
 		k = d.byAddr[addr]
-	} else {
-		k = d.byName[key]
+	} else if k = d.byName[key]; k == nil {
+		if former := d.byID[d.byAlias[key]]; former != nil && former.hasAlias(key, d.now()) {
+			k = former
+		}
 	}
 	if until, ok := d.negative[key]; ok && d.now().Before(until) && (k == nil || !k.listed) {
 		return nil, true
@@ -281,6 +305,12 @@ func (d *directory) old(k *known) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !k.listed && d.now().Sub(k.learned) > lookedUpTTL
+}
+
+// hasAlias reports whether name is a former name of the node that still leads
+// to it.
+func (k *known) hasAlias(name string, now time.Time) bool {
+	return slices.ContainsFunc(k.aliases, func(a api.Alias) bool { return a.Name == name && now.Before(a.Until) })
 }
 
 func (d *directory) usedLocked(k *known) *known {
@@ -307,6 +337,8 @@ func (d *directory) setMissing(key string) {
 	} else if k := d.byName[key]; k != nil && !k.listed {
 		delete(d.byName, key)
 		d.changes++
+	} else if k := d.byID[d.byAlias[key]]; k != nil && !k.listed {
+		delete(d.byAlias, key)
 	}
 }
 
@@ -341,7 +373,7 @@ func (d *directory) saved() savedDirectory {
 	defer d.mu.Unlock()
 	s := savedDirectory{Version: d.version, Peers: make([]api.Peer, 0, len(d.byID))}
 	for _, k := range d.byID {
-		s.Peers = append(s.Peers, api.Peer{Certificate: k.node.Raw, Relay: k.relay})
+		s.Peers = append(s.Peers, api.Peer{Certificate: k.node.Raw, Relay: k.relay, Aliases: k.aliases})
 	}
 	return s
 }

@@ -167,3 +167,50 @@ func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 		t.Error("the address is not the new name's")
 	}
 }
+
+// A former name leads to its device until it ends, and never takes a name that
+// another device's certificate holds.
+func TestB18FormerNameInDirectory(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	d := newDirectory(func() time.Time { return now })
+	peers := listed(fakeNode(1, "hall"), fakeNode(2, "cam"))
+	peers[0].Aliases = []api.Alias{{Name: "kitchen-pi", Until: now.Add(time.Hour)}, {Name: "cam", Until: now.Add(time.Hour)}, {Name: "a.b", Until: now.Add(time.Hour)}, {Name: "ended", Until: now}}
+	d.update(&api.Directory{Full: true, Peers: peers}, fakeVerify)
+	want := func(key, name string) {
+		t.Helper()
+		k, _ := d.find(key)
+		if k == nil && name != "" || k != nil && k.node.Name != name {
+			t.Errorf("%s is %+v, want %q", key, k, name)
+		}
+	}
+	want("kitchen-pi", "hall")
+	want("cam", "cam")
+	want("a.b", "")
+	want("ended", "")
+	d.setPresence(fakeNode(1, "hall").ID, false, now)
+	d.setRelay(fakeNode(1, "hall").ID, "r")
+	want("kitchen-pi", "hall")
+	// What it says by introducing itself has no aliases in it.
+	d.learn(&known{node: fakeNode(1, "hall")})
+	want("kitchen-pi", "hall")
+	if s := d.saved(); len(s.Peers) != 2 || len(s.Peers[0].Aliases)+len(s.Peers[1].Aliases) == 0 {
+		t.Errorf("saved without former names: %+v", s.Peers)
+	}
+	now = now.Add(2 * time.Hour)
+	want("kitchen-pi", "")
+	now = now.Add(-2 * time.Hour)
+	d.update(&api.Directory{Peers: listed(fakeNode(1, "hall"))}, fakeVerify) // ended by the owner
+	want("kitchen-pi", "")
+	peers[0].Aliases = make([]api.Alias, 100)
+	for i := range peers[0].Aliases {
+		peers[0].Aliases[i] = api.Alias{Name: fmt.Sprintf("n%d", i), Until: now.Add(time.Hour)}
+	}
+	d.update(&api.Directory{Peers: peers[:1]}, fakeVerify)
+	want("n0", "hall")
+	want("n99", "")
+	d.remove(fakeNode(1, "hall").ID)
+	want("n0", "")
+	if len(d.byAlias) != 0 {
+		t.Errorf("%d former names of nobody", len(d.byAlias))
+	}
+}

@@ -254,9 +254,15 @@ func (n *Node) Names() *localapi.Names {
 				p := peerOf(k.node, k.online, false)
 				p.LookedUp = !k.listed
 				next.Peers = append(next.Peers, p)
+				for _, a := range k.aliases {
+					if k.listed {
+						next.Aliases = append(next.Aliases, localapi.Alias{Name: a.Name, Target: k.node.Name, Until: a.Until})
+					}
+				}
 			}
 		}
 		slices.SortFunc(next.Peers, func(a, b localapi.Peer) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(next.Aliases, func(a, b localapi.Alias) int { return strings.Compare(a.Name, b.Name) })
 	}
 	c.names, c.snap, c.changes, c.online = next, s, changes, online
 	return next

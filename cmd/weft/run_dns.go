@@ -32,10 +32,11 @@ type nameSource interface {
 func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 	zone := &follower[localapi.Names, dns.Zone]{make: zoneOf, same: sameZone}
 	settings := &follower[api.DNS, dns.Settings]{make: settingsOf, same: func(a, b *dns.Settings) bool { return reflect.DeepEqual(a, b) }}
+	former := &aliases{}
 	return dns.Config{
 		Log:         log,
 		Zone:        func() *dns.Zone { return zone.get(node.Names()) },
-		Settings:    func() *dns.Settings { return settings.get(node.DNS()) },
+		Settings:    func() *dns.Settings { return former.with(settings.get(node.DNS()), node.Names()) },
 		Bootstrap:   func() []string { return bootstrapNames(node.Relays()) },
 		DialOverlay: node.DialContext,
 		Lookup: func(ctx context.Context, name string, addr netip.Addr) (dns.Host, error) {
@@ -86,6 +87,40 @@ func (f *follower[From, To]) get(from *From) *To {
 	}
 	f.last.Store(next)
 	return next.to
+}
+
+// aliases adds the former names of peers to the settings, and returns the same
+// pointer as long as both are the same.
+type aliases struct{ last atomic.Pointer[withAliases] }
+
+type withAliases struct {
+	base, all *dns.Settings
+	names     *localapi.Names
+}
+
+func (f *aliases) with(base *dns.Settings, n *localapi.Names) *dns.Settings {
+	if n == nil || len(n.Aliases) == 0 {
+		return base
+	}
+	last := f.last.Load()
+	if last != nil && last.base == base && last.names == n {
+		return last.all
+	}
+	next := &withAliases{base: base, names: n}
+	if last != nil && last.base == base && slices.Equal(last.names.Aliases, n.Aliases) {
+		next.all = last.all
+	} else {
+		next.all = &dns.Settings{}
+		if base != nil {
+			*next.all = *base
+		}
+		next.all.Aliases = slices.Clip(next.all.Aliases)
+		for _, a := range n.Aliases {
+			next.all.Aliases = append(next.all.Aliases, dns.Alias(a))
+		}
+	}
+	f.last.Store(next)
+	return next.all
 }
 
 // zoneOf makes the resolver's zone of the node's names.

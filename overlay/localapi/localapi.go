@@ -203,6 +203,15 @@ type Names struct {
 	// reachable lately, so that a name not in it does not exist. Otherwise a
 	// miss is put to Resolve.
 	Complete bool `json:"complete"`
+	// Aliases are former names of Peers that still lead to them.
+	Aliases []Alias `json:"aliases"`
+}
+
+// Alias is a former name of a peer.
+type Alias struct {
+	Name   string    `json:"name"`   // short
+	Target string    `json:"target"` // the peer's name now
+	Until  time.Time `json:"until"`
 }
 
 // Pong is one answered Ping.
