@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/cmd/internal/service"
 	"weft/coord"
 	"weft/coord/standalone"
 )
@@ -62,6 +63,7 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	so.Log.Info("relaying", "name", r.Name(), "listen", r.Addr(), "urls", r.URLs(), "network", r.Network(), "version", cli.Version())
+	defer service.Notify(ctx)()
 	select {
 	case <-ctx.Done():
 		so.Log.Info("stopping")

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"weft/cmd/internal/cli"
+	"weft/cmd/internal/service"
 	"weft/coord"
 )
 
@@ -35,7 +37,12 @@ WEFT_TRUSTED_PROXY, lists separated by commas.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.serve(cmd) },
 	}
-	f := cmd.Flags()
+	o.flags(cmd.Flags())
+	return cmd
+}
+
+// flags are those of serve, which install hands on.
+func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices, relay and console (TLS)")
 	f.StringVar(&o.console, "console", coord.DefaultConsole, "TCP address on loopback for the console and a reverse proxy (plain HTTP), or off")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of the relay's STUN, or off")
@@ -45,7 +52,6 @@ WEFT_TRUSTED_PROXY, lists separated by commas.`,
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
 	f.StringVar(&o.releases, "releases", "", "directory of the release to hand out, made with scripts/release (default DATA/releases)")
 	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
-	return cmd
 }
 
 type serveOptions struct {
@@ -75,6 +81,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	if err := o.greet(cmd, s); err != nil && ctx.Err() == nil {
 		return errors.Join(err, s.Close())
 	}
+	defer service.Notify(ctx)()
 	select {
 	case <-ctx.Done():
 		options.Log.Info("stopping")
@@ -83,8 +90,12 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	return errors.Join(err, s.Close())
 }
 
-// greet prints what the owner of a new network needs to begin.
+// greet prints what the owner of a new network needs to begin. Not into the
+// log of a service, where it would stay: weft-server install asks for it.
 func (o *serveOptions) greet(cmd *cobra.Command, s *coord.Server) error {
+	if os.Getenv("WEFT_SERVICE") != "" {
+		return nil
+	}
 	w, err := s.Welcome(cmd.Context())
 	if err != nil || w == nil {
 		return err

@@ -183,7 +183,7 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 	if o.firstBoot && fileExists(filepath.Join(stateOf(s), "node.json")) {
 		return &localapi.Error{Kind: localapi.KindFailed, Message: "this machine has joined already, and every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
 	}
-	if err := placeProgram(s.Program); err != nil {
+	if err := service.PlaceProgram(s.Program); err != nil {
 		return err
 	}
 	if (kind == service.Systemd || kind == service.OpenRC) && !makeGroup(ctx, socketGroup) {
@@ -285,30 +285,6 @@ func rights(ofUser bool, verb string) error {
 		return &localapi.Error{Kind: localapi.KindFailed, Message: "this takes root", Hint: "sudo weft " + verb + ", or for a service of your own: weft " + verb + " --user"}
 	case ofUser && root:
 		return usagef("--user as root would be a service of root's; leave --user away")
-	}
-	return nil
-}
-
-// placeProgram copies this very program to where the service expects it.
-func placeProgram(to string) error {
-	from, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	if a, err := os.Stat(from); err == nil {
-		if b, err := os.Stat(to); err == nil && os.SameFile(a, b) {
-			return nil
-		}
-	}
-	b, err := os.ReadFile(from)
-	if err != nil {
-		return fmt.Errorf("read this program: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return fmt.Errorf("install the program: %w", err)
-	}
-	if err := service.WriteFile(to, b, 0o755); err != nil {
-		return fmt.Errorf("install the program: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/cmd/internal/service"
+	"weft/coord"
+)
+
+// Where an installed server lives.
+const (
+	serviceName      = "weft-server"
+	installedProgram = "/usr/local/bin/weft-server"
+	installedData    = "/var/lib/weft-server"
+)
+
+func installCmd() *cobra.Command {
+	var o serveOptions
+	var print string
+	cmd := &cobra.Command{
+		Use:   "install [--url https://HOST:8443]... [flags of serve]",
+		Short: "Make the server a service of this machine",
+		Long: `Make the server a service of this machine, with a user of its own and no right
+that it does not need, and start it. The flags are those of serve. The first
+time it prints a sign-in link for the console and a token for the first device.
+Doing it again changes the flags, or upgrades.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := serverService(cmd.Flags(), &o)
+			if err != nil {
+				return err
+			}
+			if print != "" {
+				text, err := s.Text(service.Kind(print))
+				if err != nil {
+					return usagef("%w; there are systemd and openrc", err)
+				}
+				_, err = fmt.Fprint(cmd.OutOrStdout(), text)
+				return err
+			}
+			return installServer(cmd, &o, s)
+		},
+	}
+	o.flags(cmd.Flags())
+	cmd.Flags().StringVar(&print, "print", "", "only print the service file for systemd or openrc")
+	return cmd
+}
+
+func uninstallCmd() *cobra.Command {
+	var purge bool
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take the service off this machine again",
+		Long: `Take the service and the program off this machine. The data stays, unless
+--purge is given: then the network is gone for good, and every device has to
+join another. Make a backup before: weft-server backup.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstallServer(cmd, purge) },
+	}
+	cmd.Flags().BoolVar(&purge, "purge", false, "remove the data too: the network ends")
+	return cmd
+}
+
+// serverService describes the daemon, with the flags that were given.
+func serverService(flags *pflag.FlagSet, o *serveOptions) (service.Service, error) {
+	s := service.Service{
+		Name: serviceName, Description: "weft-server: coordination and relay", Program: installedProgram,
+		Args:        []string{"serve", "--data", installedData},
+		Environment: []string{"WEFT_SERVICE=1"},
+	}
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		switch {
+		case f.Name == "print" || f.Name == "json":
+		case f.Name == "data":
+			if f.Value.String() != installedData {
+				err = usagef("--data: an installed server keeps its data in %s", installedData)
+			}
+		default:
+			if list, ok := f.Value.(pflag.SliceValue); ok {
+				for _, v := range list.GetSlice() {
+					s.Args = append(s.Args, "--"+f.Name, v)
+				}
+				return
+			}
+			s.Args = append(s.Args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	s.LowPorts = slices.ContainsFunc([]string{o.listen, o.console, o.stun}, lowPort)
+	return s, err
+}
+
+// lowPort reports whether only some may listen on addr.
+func lowPort(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	n, perr := strconv.Atoi(port)
+	return err == nil && perr == nil && n > 0 && n < 1024
+}
+
+// serverKind is what starts daemons here.
+func serverKind(verb string) (service.Kind, error) {
+	if os.Geteuid() != 0 {
+		return "", fmt.Errorf("%s: this takes root; sudo weft-server %s", verb, verb)
+	}
+	kind, err := service.Detect(runtime.GOOS, "/", false)
+	if err == nil && kind != service.Systemd && kind != service.OpenRC {
+		err = fmt.Errorf("a server is not installed where %s starts daemons", kind)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w; start it by other means: weft-server serve --data DIR", verb, err)
+	}
+	return kind, nil
+}
+
+func installServer(cmd *cobra.Command, o *serveOptions, s service.Service) error {
+	ctx := cmd.Context()
+	if _, err := o.parse(cmd); err != nil {
+		return err // before anything is changed
+	}
+	kind, err := serverKind("install")
+	if err != nil {
+		return err
+	}
+	if err := service.PlaceProgram(s.Program); err != nil {
+		return err
+	}
+	if err := service.Apply(ctx, s.Install(kind, service.Place{}, "", true)); err != nil {
+		if said := lastWords(ctx, kind); said != "" {
+			return fmt.Errorf("install: the service does not start: %s", said)
+		}
+		return fmt.Errorf("install: %w; see: journalctl -u %s -e", err, serviceName)
+	}
+	a, err := coord.OpenAdmin(ctx, coord.Options{Data: installedData})
+	if err != nil {
+		return fmt.Errorf("install: the service does not answer: %w; see: journalctl -u %s -e", err, serviceName)
+	}
+	return errors.Join(greetInstalled(cmd, a), a.Close())
+}
+
+// greetInstalled prints what serve prints at the first start of a new network.
+func greetInstalled(cmd *cobra.Command, a coord.Admin) error {
+	ctx := cmd.Context()
+	out := cmd.OutOrStdout()
+	keys, err := a.ListKeys(ctx)
+	if err != nil {
+		return err
+	}
+	if len(keys) > 0 {
+		_, err = fmt.Fprintln(out, "installed and running; see: weft-server doctor")
+		return err
+	}
+	link, err := a.LoginLink(ctx, "")
+	if err != nil {
+		return err
+	}
+	key, err := a.CreateKey(ctx, coord.NewKey{Note: "first device", Tags: []string{"device"}})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "console %s\ntoken %s\n", link, key.Token)
+	return err
+}
+
+// lastWords is what the daemon said before it ended, "" when that is unknown.
+func lastWords(ctx context.Context, kind service.Kind) string {
+	if kind != service.Systemd {
+		return ""
+	}
+	out, _ := exec.CommandContext(ctx, "journalctl", "-u", serviceName, "-n", "30", "-o", "cat", "--no-pager").Output()
+	for _, line := range slices.Backward(strings.Split(string(out), "\n")) {
+		if said, ok := strings.CutPrefix(line, "weft-server: "); ok {
+			return said
+		}
+	}
+	return ""
+}
+
+func uninstallServer(cmd *cobra.Command, purge bool) error {
+	kind, err := serverKind("uninstall")
+	if err != nil {
+		return err
+	}
+	s, err := serverService(&pflag.FlagSet{}, &serveOptions{})
+	if err != nil {
+		return err
+	}
+	if err := service.Apply(cmd.Context(), s.Uninstall(kind, service.Place{})); err != nil {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	if err := os.Remove(s.Program); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	if !purge {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "uninstalled; the data stays in %s (--purge removes it too)\n", installedData)
+		return err
+	}
+	// With DynamicUser the first is a link to the second.
+	for _, dir := range []string{installedData, "/var/lib/private/" + serviceName} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove the data: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), "uninstalled; nothing is left")
+	return err
+}

@@ -1,0 +1,195 @@
+// Package doctor says what is wrong with a server, why, and which command
+// cures it. Like overlay/doctor, whose findings it makes, it is pure: the facts
+// were collected by somebody else.
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/overlay/doctor"
+)
+
+// Facts are what Diagnose goes by. What could not be found out is left zero.
+type Facts struct {
+	Now     time.Time
+	Built   time.Time // of this program; no clock is right that is before
+	Version string
+	Running bool
+	// AdminErr is why the running server, or the data directory, cannot be
+	// spoken to.
+	AdminErr error
+	Data     string // directory
+	Free     int64  // bytes that can be written there, -1 when unknown
+	Database error  // what the check of the database found
+	Backup   time.Time
+	Devices  int
+
+	Ports    []Port
+	Sites    []Site
+	Relays   []Relay
+	Releases string // directory
+	// Release is the version of the release that is handed out, ReleaseErr why
+	// there is none.
+	Release    string
+	ReleaseErr error
+}
+
+// Port is one that the server listens on, or wants to.
+type Port struct {
+	Flag string // such as --listen
+	Addr string
+	Err  error // why it cannot be had; of a running server: why it does not answer
+}
+
+// Site is one of the addresses by which devices reach the server.
+type Site struct {
+	URL     string
+	Lookup  error // of its host
+	Err     error // why it does not answer as a weft server does
+	Own     bool  // the certificate is the one of this server's making
+	Trusted bool  // the certificate is one that browsers trust
+	Expires time.Time
+}
+
+// Relay is one that runs alone.
+type Relay struct {
+	Name   string
+	Online bool
+	Heard  time.Time // zero: not since the server started
+}
+
+const (
+	freeError    = 50 << 20 // a day of a busy network
+	freeWarning  = 500 << 20
+	expiresSoon  = 14 * 24 * time.Hour
+	backupStale  = 7 * 24 * time.Hour
+	worthABackup = 2 // devices
+)
+
+type adder func(code string, level doctor.Level, cure, format string, args ...any)
+
+// Diagnose returns everything that was looked at, the worst first.
+func Diagnose(f Facts) []doctor.Finding {
+	var out []doctor.Finding
+	add := func(code string, level doctor.Level, cure, format string, args ...any) {
+		out = append(out, doctor.Finding{Code: code, Level: level, Message: fmt.Sprintf(format, args...), Cure: cure})
+	}
+	checkServer(f, add)
+	checkPorts(f, add)
+	checkSites(f, add)
+	checkData(f, add)
+	checkRelays(f, add)
+	checkRelease(f, add)
+	levels := []doctor.Level{doctor.Error, doctor.Warning, doctor.OK}
+	slices.SortStableFunc(out, func(a, b doctor.Finding) int {
+		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
+	})
+	return out
+}
+
+func checkServer(f Facts, add adder) {
+	switch {
+	case f.Running && f.AdminErr != nil:
+		add("server", doctor.Error, "systemctl restart weft-server; journalctl -u weft-server -e", "the server runs and does not answer: %v", f.AdminErr)
+	case f.Running:
+		add("server", doctor.OK, "", "the server runs, %d devices", f.Devices)
+	case f.AdminErr != nil:
+		add("server", doctor.Error, "weft-server install --url https://HOST:8443, or name the directory: --data DIR", "the server does not run, and %s cannot be opened: %v", f.Data, f.AdminErr)
+	default:
+		add("server", doctor.Error, "systemctl start weft-server, or: weft-server serve --data "+f.Data, "the server does not run")
+	}
+	if !f.Built.IsZero() && f.Now.Before(f.Built) {
+		add("clock", doctor.Error, "timedatectl set-ntp true", "the clock says %s, which is before this program was made: certificates will not hold", f.Now.UTC().Format(time.DateTime))
+	}
+}
+
+func checkPorts(f Facts, add adder) {
+	for _, p := range f.Ports {
+		switch {
+		case p.Err == nil:
+			add("port", doctor.OK, "", "%s %s is as it should be", p.Flag, p.Addr)
+		case f.Running:
+			add("port", doctor.Error, "journalctl -u weft-server -e; see who has it: ss -lntup", "%s %s does not answer: %v", p.Flag, p.Addr, p.Err)
+		default:
+			add("port", doctor.Error, "ss -lntup shows who has it; or choose another: "+p.Flag+" ADDR:PORT", "%s %s cannot be listened on: %v", p.Flag, p.Addr, p.Err)
+		}
+	}
+}
+
+func checkSites(f Facts, add adder) {
+	for _, s := range f.Sites {
+		left := s.Expires.Sub(f.Now)
+		switch {
+		case s.Lookup != nil:
+			add("dns", doctor.Error, "make a DNS record for it, or give an address that exists: --url", "the host of %s is not found: %v", s.URL, s.Lookup)
+		case s.Err != nil:
+			add("url", doctor.Warning, "from another machine: curl -kI "+s.URL+"/healthz; open the port in the firewall or forward it on the router", "%s is not reached from here, which may be the router's fault: %v", s.URL, s.Err)
+		case !s.Own && !s.Trusted:
+			add("url", doctor.Error, "see who answers there: curl -kvI "+s.URL+"/healthz", "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", s.URL)
+		case !s.Expires.IsZero() && left <= 0:
+			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", s.URL, int(-left.Hours()/24))
+		case !s.Expires.IsZero() && left < expiresSoon:
+			add("certificate", doctor.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", s.URL, int(left.Hours()/24))
+		default:
+			add("url", doctor.OK, "", "%s answers, its certificate is good for %d days", s.URL, int(left.Hours()/24))
+		}
+	}
+}
+
+func checkData(f Facts, add adder) {
+	switch {
+	case f.Free < 0:
+	case f.Free < freeError:
+		add("disk", doctor.Error, "df -h "+f.Data+"; make room", "only %d MB are free for %s: nothing can be changed once it is full, devices go on", f.Free>>20, f.Data)
+	case f.Free < freeWarning:
+		add("disk", doctor.Warning, "df -h "+f.Data+"; make room", "%d MB are free for %s", f.Free>>20, f.Data)
+	default:
+		add("disk", doctor.OK, "", "%d MB are free for %s", f.Free>>20, f.Data)
+	}
+	switch {
+	case errors.Is(f.Database, fs.ErrNotExist):
+	case f.Database != nil:
+		add("database", doctor.Error, "stop the server, keep "+f.Data+" aside, then: weft-server restore", "the database is damaged: %v", f.Database)
+	default:
+		add("database", doctor.OK, "", "the database is whole")
+	}
+	const cure = "weft-server backup --key-file FILE"
+	switch {
+	case f.Backup.IsZero() && f.Devices >= worthABackup:
+		add("backup", doctor.Warning, cure, "there was never a backup: when this disk dies, every device has to be joined again")
+	case f.Backup.IsZero():
+	case f.Now.Sub(f.Backup) > backupStale:
+		add("backup", doctor.Warning, cure, "the last backup is %d days old", int(f.Now.Sub(f.Backup).Hours()/24))
+	default:
+		add("backup", doctor.OK, "", "the last backup is of %s", f.Backup.UTC().Format(time.DateTime))
+	}
+}
+
+func checkRelays(f Facts, add adder) {
+	for _, r := range f.Relays {
+		switch {
+		case r.Online:
+			add("relay", doctor.OK, "", "the relay %s is online", r.Name)
+		case r.Heard.IsZero():
+			add("relay", doctor.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s has not been heard of since the server started", r.Name)
+		default:
+			add("relay", doctor.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s ago", r.Name, f.Now.Sub(r.Heard).Round(time.Second))
+		}
+	}
+}
+
+func checkRelease(f Facts, add adder) {
+	switch {
+	case f.ReleaseErr == nil && f.Release != "":
+		add("release", doctor.OK, "", "weft %s is handed out to devices", f.Release)
+	case errors.Is(f.ReleaseErr, fs.ErrNotExist):
+		add("release", doctor.Warning, "scripts/release --key FILE, and copy releases/ to "+f.Releases, "there is no release in %s: the console shows no line to install weft with", f.Releases)
+	case f.ReleaseErr != nil:
+		add("release", doctor.Error, "scripts/release --key FILE, and copy all of releases/ to "+f.Releases, "the release is not handed out: %s", strings.TrimSuffix(f.ReleaseErr.Error(), "; run scripts/release again"))
+	}
+}

@@ -1,0 +1,78 @@
+package doctor
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/overlay/doctor"
+)
+
+func healthy() Facts {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	return Facts{
+		Now: now, Built: now.AddDate(0, -1, 0), Running: true, Data: "/data", Free: 10 << 30, Devices: 3, Backup: now.Add(-time.Hour),
+		Ports:    []Port{{"--listen", ":8443", nil}},
+		Sites:    []Site{{URL: "https://h:8443", Own: true, Expires: now.AddDate(1, 0, 0)}},
+		Relays:   []Relay{{Name: "frankfurt", Online: true}},
+		Releases: "/data/releases", Release: "1.0.0",
+	}
+}
+
+func TestHealthy(t *testing.T) {
+	for _, f := range Diagnose(healthy()) {
+		if f.Level != doctor.OK || f.Cure != "" {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// Each case is one thing that is wrong: the finding comes first, names the
+// cause and a command.
+func TestFindings(t *testing.T) {
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		name  string
+		spoil func(*Facts)
+		code  string
+		level doctor.Level
+		want  string
+		cure  string
+	}{
+		{"does not run", func(f *Facts) { f.Running = false }, "server", doctor.Error, "does not run", "systemctl start"},
+		{"does not answer", func(f *Facts) { f.AdminErr = broken }, "server", doctor.Error, "does not answer: broken", "journalctl"},
+		{"no data", func(f *Facts) { f.Running, f.AdminErr = false, broken }, "server", doctor.Error, "cannot be opened", "install"},
+		{"clock", func(f *Facts) { f.Now = time.Unix(0, 0); f.Sites[0].Expires = f.Now.AddDate(1, 0, 0); f.Backup = f.Now }, "clock", doctor.Error, "1970", "timedatectl"},
+		{"silent port", func(f *Facts) { f.Ports[0].Err = broken }, "port", doctor.Error, "--listen :8443 does not answer", "ss -lntup"},
+		{"host unknown", func(f *Facts) { f.Sites[0].Lookup = broken }, "dns", doctor.Error, "not found", "--url"},
+		{"not reached", func(f *Facts) { f.Sites[0].Err = broken }, "url", doctor.Warning, "not reached from here", "curl"},
+		{"somebody else", func(f *Facts) { f.Sites[0].Own = false }, "url", doctor.Error, "somebody else", "curl"},
+		{"ended", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, -3) }, "certificate", doctor.Error, "3 days ago", "restart"},
+		{"ends", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 3) }, "certificate", doctor.Warning, "in 3 days", "restart"},
+		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", doctor.Error, "only 1 MB", "df -h"},
+		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", doctor.Warning, "100 MB", "df -h"},
+		{"damaged", func(f *Facts) { f.Database = broken }, "database", doctor.Error, "damaged", "restore"},
+		{"no backup", func(f *Facts) { f.Backup = time.Time{} }, "backup", doctor.Warning, "never", "backup --key-file"},
+		{"old backup", func(f *Facts) { f.Backup = f.Now.AddDate(0, 0, -9) }, "backup", doctor.Warning, "9 days", "backup --key-file"},
+		{"relay away", func(f *Facts) { f.Relays[0] = Relay{Name: "r", Heard: f.Now.Add(-time.Hour)} }, "relay", doctor.Warning, "1h0m0s ago", "relays remove r"},
+		{"relay never seen", func(f *Facts) { f.Relays[0] = Relay{Name: "r"} }, "relay", doctor.Warning, "since the server started", "relays remove r"},
+		{"no release", func(f *Facts) { f.Release, f.ReleaseErr = "", fs.ErrNotExist }, "release", doctor.Warning, "no release", "scripts/release"},
+		{"forged release", func(f *Facts) { f.Release, f.ReleaseErr = "", broken }, "release", doctor.Error, "not handed out", "scripts/release"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := healthy()
+			c.spoil(&f)
+			got := Diagnose(f)[0]
+			if got.Code != c.code || got.Level != c.level || !strings.Contains(got.Message, c.want) || !strings.Contains(got.Cure, c.cure) || strings.Contains(got.Message, "\n") {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	f := healthy()
+	f.Running, f.Ports[0].Err = false, broken
+	if got := Diagnose(f)[1]; got.Code != "port" || !strings.Contains(got.Message, "cannot be listened on") {
+		t.Errorf("%+v", got)
+	}
+}
