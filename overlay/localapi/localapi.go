@@ -140,7 +140,7 @@ const (
 	PathDirect  PathKind = "direct"
 	PathLane    PathKind = "lane"
 	PathRelay   PathKind = "relay"
-	PathIdle    PathKind = "idle"    // no tunnel, nothing sent lately
+	PathIdle    PathKind = "idle"    // nothing sent lately: no tunnel, or one whose path was given up
 	PathOffline PathKind = "offline" // not connected to any relay
 )
 
