@@ -88,14 +88,19 @@ SystemCallFilter=~@privileged @resources
 }
 
 // SystemdTUN returns the drop-in (NAME.service.d/tun.conf) that lets a node
-// have a network interface and set the system's resolver.
+// have a network interface and tell the system's resolver of it. The latter
+// takes root, whoever is in charge of names: it is a root that may do nothing
+// but that.
 func (s Service) SystemdTUN(tun string) string {
-	return fmt.Sprintf(`# Lets %s make the network interface %s.
+	return fmt.Sprintf(`# Lets %s make the network interface %s and set the system's resolver.
 [Service]
 Environment=WEFT_TUN=%s
-AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW
+DynamicUser=no
+User=root
+AmbientCapabilities=
 CapabilityBoundingSet=
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE
+ReadWritePaths=/etc /run
 PrivateDevices=no
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
