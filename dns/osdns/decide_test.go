@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// fixture is a file of testdata, as it was found on a real machine.
+// fixture is a file of testdata, as it was as such machines have it.
 func fixture(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile("testdata/" + name)

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// What is written on macOS, as recorded.
+// What is to be written on macOS, as its manual has it.
 func TestMacFiles(t *testing.T) {
 	const head = "# Made by weft for the interface utun7. Taken away when the daemon ends, or by: weft dns restore\n"
 	want := map[string]string{
@@ -101,7 +101,7 @@ func TestMacApply(t *testing.T) {
 	}
 }
 
-// As scutil --dns prints it, recorded.
+// In the form of scutil --dns, by hand.
 const scutilDNS = `DNS configuration
 
 resolver #1
@@ -149,7 +149,7 @@ func TestMacServers(t *testing.T) {
 	}
 }
 
-// What is written on Windows, as recorded.
+// What is to be written on Windows, as its manual has it.
 func TestNRPT(t *testing.T) {
 	key := `SYSTEM\CurrentControlSet\Services\Dnscache\Parameters\DnsPolicyConfig\` + nrptKey("weft0", 0)
 	want := []regValue{
