@@ -50,7 +50,7 @@ func (b *backend) Network(context.Context) console.Network {
 	return console.Network{ID: n.ID.String(), Suffix: b.s.suffix, ServerURLs: n.URLs, Version: b.s.software, Devices: all}
 }
 
-func userOf(u store.User) console.User { return console.User{ID: u.ID, Name: u.Name} }
+func userOf(u store.User) console.User { return console.User{ID: u.ID, Name: u.Name, Owner: u.Owner} }
 
 func (b *backend) Link(ctx context.Context, link console.Hash) (console.User, error) {
 	var u store.User
@@ -129,6 +129,10 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 		ID: n.ID.String(), Name: n.Name, FQDN: n.Name + "." + b.s.suffix, IPv4: n.IPv4, IPv6: store.IPv6Of(b.s.ipv6, n.IPv4),
 		User: n.User, Tags: n.Tags, Online: st.Online, LastSeen: st.Since, Joined: n.Created, Expires: n.Expires,
 		Hostname: n.Hostname, OS: n.OS, Software: n.Software, KeyID: n.KeyID, Ephemeral: n.Ephemeral,
+	}
+	d.Wildcard, d.LANNames = n.Wildcard, lanNamesText(n.LANNames)
+	for _, a := range b.s.aliasInfos(n.ID) {
+		d.Aliases = append(d.Aliases, console.DNSAlias{Name: a.Name, Until: a.Until})
 	}
 	if st.Online {
 		d.Relay = b.s.relayLabel(st.Relay)
@@ -227,6 +231,9 @@ func (b *backend) RenameDevice(ctx context.Context, userID, id, name string) (co
 		return console.Device{}, err
 	}
 	n, err := b.s.RenameDevice(ctx, nodeID, name, owned(userID))
+	if errors.Is(err, ErrTaken) && !strings.HasPrefix(err.Error(), "name ") {
+		return console.Device{}, dnsProblem(err) // not a device's: it says whose it is
+	}
 	if err != nil {
 		return console.Device{}, consoleError(err)
 	}

@@ -80,6 +80,20 @@ type Backend interface {
 	// none or does not answer. ctx carries the deadline.
 	TestConnection(ctx context.Context, userID, id string) (ConnectionTest, error)
 
+	// SetDeviceDNS sets whether the device answers for every name below its
+	// own, and whether short names of its LAN come first ("default", "on",
+	// "off").
+	SetDeviceDNS(ctx context.Context, userID, id string, wildcard bool, lanNames string) error
+
+	// DNS returns what is set about names: for the network's owner, ErrNotFound
+	// for others, as the other two.
+	DNS(ctx context.Context, userID string) (DNS, error)
+	// EditDNS makes one change, or returns a *Problem.
+	EditDNS(ctx context.Context, userID string, e DNSEdit) error
+	// PreviewName says what a name will answer on a device ("" for one that
+	// sees all), and asks no other resolver. *Problem for what is no question.
+	PreviewName(ctx context.Context, userID, from, name, recordType string) (NamePreview, error)
+
 	// Keys lists the join keys of the user, newest first, at most limit.
 	Keys(ctx context.Context, userID string, limit int) ([]Key, error)
 	// Key returns one: ErrNotFound when unknown.
@@ -137,6 +151,8 @@ const LinkLife = 24 * time.Hour
 type User struct {
 	ID   string // stable, opaque
 	Name string // as typed at sign-in, and the owner in "weft:user:NAME"
+	// Owner may decide about the whole network.
+	Owner bool
 }
 
 // Session is one signed-in browser.
@@ -180,6 +196,10 @@ type Device struct {
 
 	KeyID     string // the key it joined with, "" when unknown
 	Ephemeral bool
+
+	Aliases  []DNSAlias // former names that still lead to it
+	Wildcard bool       // it answers for every name below its own
+	LANNames string     // "default", "on", "off"
 }
 
 // DeviceQuery selects devices. The zero value selects all of the first page.

@@ -31,13 +31,17 @@ type deviceView struct {
 	Software   string
 	Ephemeral  bool
 	Target     string // the name for command lines, or the address if the name is none
+	ASCIIName  string // as others store it, when Name is not ASCII
+	Aliases    []aliasView
+	Wildcard   bool
+	LANNames   string
 }
 
 func (c *Console) deviceView(d Device) deviceView {
 	view := deviceView{
 		ID:        clean(d.ID),
 		Path:      "/devices/" + url.PathEscape(d.ID),
-		Name:      clean(d.Name),
+		Name:      clean(UnicodeName(d.Name)),
 		FQDN:      clean(d.FQDN),
 		IPv4:      addrText(d.IPv4),
 		IPv6:      addrText(d.IPv6),
@@ -55,6 +59,13 @@ func (c *Console) deviceView(d Device) deviceView {
 		Software:  clean(d.Software),
 		Ephemeral: d.Ephemeral,
 		Target:    d.Name,
+	}
+	view.Wildcard, view.LANNames = d.Wildcard, d.LANNames
+	for _, a := range d.Aliases {
+		view.Aliases = append(view.Aliases, aliasView{Name: clean(UnicodeName(a.Name)), Until: c.stamp(a.Until)})
+	}
+	if view.Name != clean(d.Name) {
+		view.ASCIIName = clean(d.Name)
 	}
 	if d.Hostname == d.Name {
 		view.Hostname = ""
@@ -186,16 +197,19 @@ func (c *Console) renameDevice(v *visit) error {
 	}
 	name := strings.ToLower(strings.TrimSpace(v.r.PostForm.Get("name")))
 	problem := ""
-	if !label.MatchString(name) {
+	if name == "" || len(name) > 255 {
 		err = ErrInvalid
 	} else {
 		_, err = c.backend.RenameDevice(v.ctx(), v.user.ID, id, name)
 	}
 	switch {
 	case errors.Is(err, ErrInvalid):
-		problem = "A name has 1 to 63 letters, digits and hyphens, and no hyphen at its ends."
+		problem = "A name has 1 to 56 letters, digits and hyphens, and no hyphen at its ends."
 	case errors.Is(err, ErrConflict):
 		problem = "Another device has this name."
+		if p, ok := errors.AsType[*Problem](err); ok {
+			problem = problemText(p)
+		}
 	case err != nil:
 		return err
 	default:
@@ -218,7 +232,7 @@ func (c *Console) deleteDevice(v *visit) error {
 	if err != nil {
 		return err
 	}
-	if typed := strings.TrimSpace(v.r.PostForm.Get("name")); !strings.EqualFold(typed, d.Name) && typed != clean(d.Name) {
+	if typed := strings.TrimSpace(v.r.PostForm.Get("name")); !strings.EqualFold(typed, d.Name) && typed != clean(d.Name) && typed != clean(UnicodeName(d.Name)) {
 		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{DeleteProblem: "That is not its name. Nothing was deleted."})
 	}
 	if err := c.backend.DeleteDevice(v.ctx(), v.user.ID, id); err != nil {

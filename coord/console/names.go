@@ -13,7 +13,7 @@ func UnicodeName(label string) string {
 		return label
 	}
 	u, err := idna.Lookup.ToUnicode(label)
-	if err != nil {
+	if err != nil || u == "" {
 		return label
 	}
 	return u

@@ -33,6 +33,18 @@ var routes = []route{
 	{"POST /devices/{id}/rename", member, (*Console).renameDevice},
 	{"POST /devices/{id}/delete", member, (*Console).deleteDevice},
 	{"POST /devices/{id}/test", member, (*Console).testDevice},
+	{"POST /devices/{id}/dns", member, (*Console).setDeviceDNS},
+
+	{"GET /dns", member, (*Console).dns},
+	{"GET /dns/preview", member, (*Console).previewDNS},
+	{"POST /dns/records", member, (*Console).addRecord},
+	{"POST /dns/records/{id}/remove", member, (*Console).removeRecord},
+	{"POST /dns/routes", member, (*Console).addRoute},
+	{"POST /dns/routes/remove", member, (*Console).removeRoute},
+	{"POST /dns/nameservers", member, (*Console).setNameservers},
+	{"POST /dns/search", member, (*Console).setSearch},
+	{"POST /dns/options", member, (*Console).setDNSOptions},
+	{"POST /dns/aliases/remove", member, (*Console).removeAlias},
 
 	{"GET /add/device", member, (*Console).addDevice},
 	{"GET /add/laptop", member, (*Console).addLaptop},

@@ -32,7 +32,8 @@ type page struct {
 	Flash string
 	Net   Network
 	Data  any
-	Nav   string // "devices", "keys", "account"
+	Nav   string // "devices", "dns", "keys", "account"
+	Owner bool   // of the network
 	Here  string // the page's own address, when a form's answer shows it
 }
 
@@ -44,10 +45,12 @@ var flashes = map[string]string{
 	"revoked":  "Key revoked. Nothing can join with it any more.",
 	"password": "Password changed. All other sessions have ended.",
 	"ended":    "Session ended.",
+	"dns":      "Saved. Devices fetch it within seconds.",
+	"names":    "Saved. Devices fetch it within seconds.",
 	"others":   "All other sessions have ended.",
 }
 
-var navOf = map[string]string{"devices": "devices", "device": "devices", "add": "devices", "join": "devices", "keys": "keys", "newkey": "keys", "account": "account"}
+var navOf = map[string]string{"devices": "devices", "device": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "account": "account"}
 
 var templates = parseTemplates()
 
@@ -77,7 +80,7 @@ func parseTemplates() map[string]*template.Template {
 func (c *Console) render(v *visit, status int, name string, data any) error {
 	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")]}
 	if v.session.UserID != "" {
-		p.User = clean(v.user.Name)
+		p.User, p.Owner = clean(v.user.Name), v.user.Owner
 	}
 	p.Net = c.backend.Network(v.ctx())
 	return c.execute(v, status, name, "layout", p)
@@ -101,6 +104,8 @@ func here(v *visit, name string) string {
 		return "/keys/new"
 	case "account":
 		return "/account"
+	case "dns":
+		return "/dns"
 	case "signin":
 		return "/sign-in"
 	}

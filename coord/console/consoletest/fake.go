@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,8 @@ import (
 
 	"weft/coord/console"
 )
+
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,54}[a-z0-9])?$`)
 
 // Backend is the fake. The zero value is not usable: see New.
 type Backend struct {
@@ -34,6 +37,7 @@ type Backend struct {
 	keys     map[string]console.Key
 	tokens   map[string]string // token to key id
 	subs     map[int]chan console.Event
+	names    console.DNS // what is set, but for devices
 	nextSub  int
 	nextID   int
 }
@@ -64,7 +68,8 @@ func New() *Backend {
 		tokens:   make(map[string]string),
 		subs:     make(map[int]chan console.Event),
 	}
-	b.users["owner"] = &user{User: console.User{ID: "u1", Name: "owner"}}
+	b.names.Options = map[string]string{"ttl": "5", "alias-days": "14", "serve-stale": "on"}
+	b.users["owner"] = &user{User: console.User{ID: "u1", Name: "owner", Owner: true}}
 	return b
 }
 
@@ -195,6 +200,7 @@ func (b *Backend) State() string {
 	for _, u := range b.users {
 		s = append(s, "user "+u.Name+u.hash)
 	}
+	s = append(s, fmt.Sprintf("names %+v", b.names))
 	slices.Sort(s)
 	return strings.Join(s, "\n")
 }
@@ -413,6 +419,9 @@ func (b *Backend) RenameDevice(_ context.Context, _, id, name string) (console.D
 	d, ok := b.devices[id]
 	if !ok {
 		return d, console.ErrNotFound
+	}
+	if !label.MatchString(name) {
+		return d, console.ErrInvalid
 	}
 	for _, o := range b.devices {
 		if o.ID != id && o.Name == name {
