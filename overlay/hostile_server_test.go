@@ -102,7 +102,7 @@ func TestHostileConfig(t *testing.T) {
 		}
 	}))
 	w.nudgeAll()
-	eventually(t, 8*time.Second, "the lie is told", func() bool { return l.told.Load() >= 2 })
+	eventually(t, 60*time.Second, "the lie is told", func() bool { return l.told.Load() >= 2 })
 	time.Sleep(100 * time.Millisecond)
 	if got := laptop.Relays(); len(got) != len(relays) {
 		t.Errorf("relays that nobody should use: %+v", got)
@@ -148,7 +148,7 @@ func TestHostileDirectory(t *testing.T) {
 		}
 	}))
 	laptop.touchDirectory()
-	eventually(t, 8*time.Second, "the lie is told", func() bool { return l.told.Load() >= 1 })
+	eventually(t, 60*time.Second, "the lie is told", func() bool { return l.told.Load() >= 1 })
 	time.Sleep(100 * time.Millisecond)
 	for _, p := range laptop.Status().Peers {
 		if forged[p.Name] != nil {
@@ -172,7 +172,7 @@ func TestHostileDirectory(t *testing.T) {
 	} {
 		l.tell("/v1/directory", lie)
 		laptop.touchDirectory()
-		eventually(t, 8*time.Second, "the lie is told", func() bool { return l.told.Load() >= 1 })
+		eventually(t, 60*time.Second, "the lie is told", func() bool { return l.told.Load() >= 1 })
 	}
 	time.Sleep(200 * time.Millisecond)
 	runtime.GC()

@@ -19,7 +19,7 @@ const (
 	hop    = 25 * time.Millisecond
 	rtt    = 4 * hop // between nodes
 	toPage = 5*rtt + 50*time.Millisecond
-	grace  = 250 * time.Millisecond // for the machine that runs the test
+	grace  = 500 * time.Millisecond // for the machine that runs the test
 )
 
 type farWorld struct {
