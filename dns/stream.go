@@ -27,14 +27,16 @@ const (
 type stream struct {
 	conn net.Conn
 	idle *time.Timer
+	stop func() bool // of the watch on the upstream's life
 
 	writing sync.Mutex // held while a message is written
 
 	mu sync.Mutex
 	// mu guards the following.
 	waiting map[uint16]*asked
-	used    bool  // it has brought an answer
-	err     error // why it ended
+	used    bool      // it has brought an answer
+	heard   time.Time // when last
+	err     error     // why it ended
 }
 
 type asked struct {
@@ -49,23 +51,23 @@ func (u *upstream) askTLS(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 		return nil, fmt.Errorf("ask %s: %w", u, err)
 	}
 	if !fresh {
-		quick, cancel := context.WithTimeout(ctx, streamSlow)
-		r, err := st.ask(quick, m)
-		cancel()
+		r, err := st.ask(ctx, m, true)
 		if err == nil {
 			return r, nil
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("ask %s: no answer in time", u)
 		}
-		u.forget(st)
+		u.replace(st)
 		if st, _, err = u.open(ctx); err != nil {
 			return nil, fmt.Errorf("ask %s: %w", u, err)
 		}
 	}
-	r, err := st.ask(ctx, m)
+	r, err := st.ask(ctx, m, false)
 	if err != nil {
-		u.forget(st)
+		if st.silent() {
+			u.replace(st)
+		}
 		return nil, fmt.Errorf("ask %s: %w", u, err)
 	}
 	return r, nil
@@ -96,30 +98,37 @@ func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error)
 		return nil, false, err
 	}
 	st = &stream{conn: c, waiting: map[uint16]*asked{}}
+	st.mu.Lock()
 	st.idle = time.AfterFunc(streamIdle, func() { st.close(errIdle) })
+	st.stop = context.AfterFunc(u.life, func() { st.close(errors.New("the network has changed")) })
+	st.mu.Unlock()
 	if !u.f.start(st.read) {
-		c.Close()
+		st.close(net.ErrClosed)
 		return nil, false, net.ErrClosed
 	}
 	u.mu.Lock()
 	u.stream = st
 	u.mu.Unlock()
-	if u.life.Err() != nil {
-		u.drop() // it was given up meanwhile
-	}
 	return st, true, nil
 }
 
 var errIdle = errors.New("idle")
 
-// forget closes a stream that failed, unless another has taken its place.
-func (u *upstream) forget(st *stream) {
+// replace has the next question make another connection. Who waits for an
+// answer on this one still may get it; it ends when it is idle.
+func (u *upstream) replace(st *stream) {
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	if u.stream == st {
 		u.stream = nil
 	}
-	u.mu.Unlock()
-	st.close(errors.New("the resolver went silent"))
+}
+
+// silent reports whether nothing has come for a while.
+func (st *stream) silent() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return time.Since(st.heard) >= streamSlow
 }
 
 func (st *stream) alive() bool {
@@ -137,8 +146,9 @@ func (st *stream) hasAnswered() bool {
 // maxAsked bounds the questions under way on one connection.
 const maxAsked = 256
 
-// ask sends a question under a fresh id and waits for its answer.
-func (st *stream) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+// ask sends a question under a fresh id and waits for its answer. It gives up
+// early when doubt is set and the connection brings nothing at all.
+func (st *stream) ask(ctx context.Context, m *dns.Msg, doubt bool) (*dns.Msg, error) {
 	a := &asked{q: m.Question[0], answer: make(chan *dns.Msg, 1)}
 	st.mu.Lock()
 	if st.err != nil || len(st.waiting) >= maxAsked {
@@ -170,14 +180,23 @@ func (st *stream) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 		st.close(err)
 		return nil, err
 	}
-	select {
-	case r, ok := <-a.answer:
-		if !ok {
-			return nil, io.ErrUnexpectedEOF
+	timer := time.NewTimer(streamSlow)
+	defer timer.Stop()
+	for {
+		select {
+		case r, ok := <-a.answer:
+			if !ok {
+				return nil, io.ErrUnexpectedEOF
+			}
+			return r, nil
+		case <-timer.C:
+			if doubt && st.silent() {
+				return nil, errors.New("the resolver went silent")
+			}
+			timer.Reset(streamSlow)
+		case <-ctx.Done():
+			return nil, errors.New("no answer in time")
 		}
-		return r, nil
-	case <-ctx.Done():
-		return nil, errors.New("no answer in time")
 	}
 }
 
@@ -205,7 +224,7 @@ func (st *stream) read() {
 		a := st.waiting[id]
 		r := new(dns.Msg)
 		if a != nil && matches(b, id, a.q, r) {
-			st.used = true
+			st.used, st.heard = true, time.Now()
 			select {
 			case a.answer <- r:
 			default: // twice the same
@@ -223,6 +242,7 @@ func (st *stream) close(err error) {
 		return
 	}
 	st.err = err
+	st.stop()
 	st.idle.Stop()
 	st.conn.Close()
 	for _, a := range st.waiting {

@@ -19,6 +19,8 @@ import (
 const (
 	batch      = 16
 	maxSockets = 4
+
+	receiveBuffer = 1 << 20
 )
 
 // listenUDP opens a UDP socket that siblings can share the port with.
@@ -26,6 +28,10 @@ func listenUDP(addr string) (net.PacketConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		cerr := c.Control(func(fd uintptr) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			// For a burst of questions; as much of it as the system allows.
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+			}
 		})
 		return errors.Join(cerr, err)
 	}}

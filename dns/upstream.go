@@ -79,15 +79,10 @@ func (u *upstream) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	return r, err
 }
 
-// drop closes what is open, so that the next question starts anew.
+// drop ends what is under way and closes what is open. The upstream is not
+// asked any more.
 func (u *upstream) drop() {
-	u.mu.Lock()
-	st := u.stream
-	u.stream = nil
-	u.mu.Unlock()
-	if st != nil {
-		st.close(errors.New("the network has changed"))
-	}
+	u.end()
 	if u.doh != nil {
 		u.doh.drop()
 	}
