@@ -22,11 +22,10 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"weft/coord/api"
 	"weft/coord/console"
 	"weft/coord/store"
+	"weft/overlay/peercred"
 )
 
 const adminSocket = "admin.sock"
@@ -351,12 +350,8 @@ type peerKey struct{}
 func peerContext(ctx context.Context, c net.Conn) context.Context {
 	ok := false
 	if uc, is := c.(*net.UnixConn); is {
-		if rc, err := uc.SyscallConn(); err == nil {
-			rc.Control(func(fd uintptr) {
-				cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-				ok = err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
-			})
-		}
+		uid, err := peercred.UID(uc)
+		ok = err == nil && (uid == 0 || int(uid) == os.Geteuid())
 	}
 	return context.WithValue(ctx, peerKey{}, ok)
 }

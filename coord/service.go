@@ -15,14 +15,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"weft/coord/api"
 	"weft/coord/ca"
 	"weft/coord/policy"
 	"weft/coord/presence"
 	"weft/coord/store"
 	"weft/overlay/cert"
+	"weft/overlay/filelock"
 )
 
 // Defaults of a new network.
@@ -245,13 +244,13 @@ func LockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, err
 	}
 	deadline := time.Now().Add(wait)
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := filelock.Try(f)
 		if err == nil {
 			return f, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) || ctx.Err() != nil {
+		if !errors.Is(err, filelock.ErrLocked) || time.Now().After(deadline) || ctx.Err() != nil {
 			f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
+			if errors.Is(err, filelock.ErrLocked) {
 				err = ErrLocked
 			}
 			return nil, fmt.Errorf("lock %s: %w", dir, err)
