@@ -44,8 +44,8 @@
 //
 // At most MaxInFlight bytes of data messages of one peer are between arrival and
 // Endpoint.Done. Of those that a relay brings more are dropped at once, so that
-// one peer does not hold up the others; the reader of a socket waits up to 50 ms
-// first, since the socket's own buffer goes on taking.
+// one peer does not hold up the others; the reader of the main socket waits up to
+// 500 ms first, since the socket's own buffer goes on taking.
 //
 // # Outwards
 //
@@ -103,8 +103,12 @@ const (
 	MaxMessage = 65535
 )
 
-// backpressure is how long Flush waits for WireGuard.
-const backpressure = 50 * time.Millisecond
+// backpressure is how long Flush waits for WireGuard, socketBackpressure how long
+// the reader of the main socket does: its messages are in nobody's way.
+const (
+	backpressure       = 50 * time.Millisecond
+	socketBackpressure = 500 * time.Millisecond
+)
 
 // stalled is how long Done has to be silent before the messages that were
 // counted as in flight are given up: they were not data for this node.

@@ -200,7 +200,7 @@ func (e *Endpoint) admitWaiting(msg []byte) bool {
 }
 
 func (e *Endpoint) wait() {
-	timer := time.NewTimer(backpressure)
+	timer := time.NewTimer(socketBackpressure)
 	defer timer.Stop()
 	for {
 		e.waiting.Store(true)

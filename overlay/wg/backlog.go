@@ -14,9 +14,12 @@ const (
 	maxBacklogUDP = 4 << 20
 	packetCost    = 4 << 10 // what a packet counts beyond its bytes
 	backpressure  = 50 * time.Millisecond
-	backlogStale  = 5 * time.Second
-	paddingUnit   = 16
-	messageHeader = 32 // header and tag
+	// With UDP there is no slow reader at the other end: when nothing leaves
+	// for a while a processor is missing, and what is dropped is work lost.
+	backpressureUDP = 500 * time.Millisecond
+	backlogStale    = 5 * time.Second
+	paddingUnit     = 16
+	messageHeader   = 32 // header and tag
 )
 
 type backlog struct {
@@ -48,13 +51,14 @@ func padded(size, mtu int) int {
 }
 
 // admit reports whether a packet of size bytes may enter the backlog, and counts
-// it. It belongs to the goroutine of Read, and may block it for 50 ms.
+// it. It belongs to the goroutine of Read, and may block it for 50 ms, or 500 ms if the peer's packets
+// go by UDP.
 func (r *outRun) admit(d *Device, size int) bool {
 	b := &r.peer.backlog
 	if b.cost.Load()+r.cost >= r.max {
 		b.cost.Add(r.cost)
 		r.cost = 0
-		if !b.wait(d, r.peer, r.max) {
+		if !b.wait(d, r.peer, r.max, r.patience) {
 			return false
 		}
 	}
@@ -62,7 +66,7 @@ func (r *outRun) admit(d *Device, size int) bool {
 	return true
 }
 
-func (b *backlog) wait(d *Device, p *peer, most int64) bool {
+func (b *backlog) wait(d *Device, p *peer, most int64, patience time.Duration) bool {
 	if b.stuck.Load() {
 		// WireGuard throws packets away when a handshake fails for long. What
 		// was not sent in a long time is not counted any more, unless a Send
@@ -74,7 +78,7 @@ func (b *backlog) wait(d *Device, p *peer, most int64) bool {
 		}
 		return false
 	}
-	timer := time.NewTimer(backpressure)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
 		b.waiting.Store(true)

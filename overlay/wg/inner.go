@@ -86,13 +86,15 @@ type outRun struct {
 	max    int64 // of the backlog
 	cost   int64 // not added to the backlog yet
 
+	patience time.Duration // with a full backlog
+
 	bytes, packets int
 }
 
 func (r *outRun) begin(d *Device, p *peer) {
-	*r = outRun{peer: p, filter: p.filter.Load(), limit: MaxPacket, max: maxBacklog}
+	*r = outRun{peer: p, filter: p.filter.Load(), limit: MaxPacket, max: maxBacklog, patience: backpressure}
 	if w, longest := p.ep.Way(); w.Kind != bind.Relay {
-		r.limit, r.max = innerLimit(longest, d.mtu), maxBacklogUDP
+		r.limit, r.max, r.patience = innerLimit(longest, d.mtu), maxBacklogUDP, backpressureUDP
 	}
 	wall := time.Now().UnixNano()
 	if wall-p.lastTx.Swap(wall) > int64(Pause) {

@@ -36,7 +36,8 @@
 //
 // Hold queue: 32 packets or 64 KB for each of 256 destinations, 5 s. Backlog
 // between Read and Send: 1 MB a peer by relay, 4 MB by UDP; when it is full Read
-// waits up to 50 ms, which is felt as backpressure by Config.Net, and then drops. Inwards see
+// waits up to 50 ms, or 500 ms, which is felt as backpressure by Config.Net, and
+// then drops. Inwards see
 // package bind. An inner packet is at most MaxPacket bytes long.
 //
 // # Packet sizes
