@@ -54,6 +54,7 @@ type ServerOptions struct {
 	Console        Address // TCP, plain HTTP on loopback: site
 	STUN           Address // UDP
 	TrustedProxies []netip.Prefix
+	ACME           ACMEOptions
 	Releases       string // directory of the release to hand out; "" is DATA/releases
 }
 
@@ -69,12 +70,15 @@ type Server struct {
 	udp     UDPPorts     // none when off
 	admin   net.Listener
 	site    *tls.Certificate
+	acme    *acmeSite // nil without a domain
 	link    *link.Server
 	relay   *relayserver.Server
 	http    *http.Server // on plain
 	adminH  *http.Server
 	console *console.Console
 	release *install.Releases
+
+	stopACME func()
 
 	cancel context.CancelFunc // ends the goroutines that wg counts
 	wg     sync.WaitGroup
@@ -92,9 +96,10 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}}
+	s := &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}}
 	defer func() {
 		if err != nil {
+			s.stopACME()
 			s.closeListeners()
 			if s.Service != nil {
 				s.Service.Close()
@@ -110,6 +115,11 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	urls := o.URLs
 	if len(urls) == 0 {
 		urls = []string{DefaultURL(s.tcp.Addr())}
+	}
+	switch {
+	case len(o.URLs) == 0 && o.ACME.Domain != "":
+		urls = []string{domainURL(o.ACME.Domain, s.tcp.Addr())}
+	case len(o.URLs) == 0:
 		o.Log.Warn("no --url given: devices will look for this server at " + urls[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
 	}
 	o.Options.URLs = urls
@@ -127,6 +137,14 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		o.Releases = filepath.Join(o.Data, "releases")
 	}
 	s.release = install.New(o.Releases, o.Log)
+	if o.ACME.Domain != "" {
+		ctx, cancel := context.WithCancel(context.Background())
+		if s.acme, err = newACME(ctx, o.ACME, o.Data, s.tcp.Addr(), s.site, o.Log); err != nil {
+			cancel()
+			return nil, err
+		}
+		s.stopACME = func() { cancel(); s.acme.close() }
+	}
 	s.Service.releaseKey = s.release.Key
 	s.build()
 	s.start()
@@ -258,6 +276,10 @@ func (s *Server) build() {
 	s.SetRelay(s.relay)
 	s.console = console.New(console.Config{Backend: &backend{s.Service}, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
 	site := s.siteHandler()
+	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
+	if s.acme != nil {
+		public = s.acme.config()
+	}
 	s.link = link.NewServer(link.ServerConfig{
 		Certificate: func() *tls.Certificate {
 			c, err := s.auth.Leaf(s.now())
@@ -266,7 +288,7 @@ func (s *Server) build() {
 			}
 			return c
 		},
-		Public:     &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
+		Public:     public,
 		API:        s.API(),
 		Relay:      s.relay.Serve,
 		Site:       site,
@@ -355,6 +377,7 @@ func (s *Server) close() error {
 	defer cancel()
 	s.events.close() // streams of open consoles end
 	s.Service.relays.close()
+	s.stopACME()
 	// Last seen is written while the relay still knows who is online.
 	s.cancel()
 	var errs []error

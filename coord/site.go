@@ -45,9 +45,14 @@ func (s *Server) baseOf(r *http.Request) string {
 	return urls[0]
 }
 
-// sitePin pins the key of a site certificate of our own making.
-func (s *Server) sitePin() string {
-	leaf, err := x509.ParseCertificate(s.site.Certificate[0])
+// sitePin pins the key of a site certificate that browsers do not trust. What a
+// reverse proxy answers with is not known here, and had better be trusted.
+func (s *Server) sitePin(base string) string {
+	site, trusted := s.siteCertificate(base)
+	if trusted || len(s.trusted) > 0 {
+		return ""
+	}
+	leaf, err := x509.ParseCertificate(site.Certificate[0])
 	if err != nil {
 		return ""
 	}
@@ -60,7 +65,8 @@ func (s *Server) installLine(token string) string {
 	if _, err := s.release.Current(); err != nil {
 		return ""
 	}
-	return install.Line(s.Network().URLs[0], s.sitePin(), token)
+	base := s.Network().URLs[0]
+	return install.Line(base, s.sitePin(base), token)
 }
 
 // remoteAddr is the client's address behind a trusted reverse proxy: the last

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -114,7 +116,7 @@ func collect(ctx context.Context, data string, o *serveOptions) facts.Facts {
 	if !f.Running {
 		return f
 	}
-	own := siteCertificate(data)
+	own := coord.OwnCertificates(data)
 	f.Sites = make([]facts.Site, len(urls))
 	var wg sync.WaitGroup
 	for i, u := range urls {
@@ -217,19 +219,8 @@ func checkPort(ctx context.Context, p facts.Port, running bool) error {
 	return l.Close()
 }
 
-// siteCertificate is the DER of the certificate of the server's own making, nil
-// when there is none.
-func siteCertificate(data string) []byte {
-	path := filepath.Join(data, "site.pem")
-	c, err := tls.LoadX509KeyPair(path, path)
-	if err != nil {
-		return nil
-	}
-	return c.Certificate[0]
-}
-
 // checkSite looks at one of the server's addresses as a stranger would.
-func checkSite(ctx context.Context, raw string, own []byte) facts.Site {
+func checkSite(ctx context.Context, raw string, own [][]byte) facts.Site {
 	s := facts.Site{URL: raw}
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -264,7 +255,8 @@ func checkSite(ctx context.Context, raw string, own []byte) facts.Site {
 		return s
 	}
 	chain := res.TLS.PeerCertificates
-	s.Own, s.Expires = string(chain[0].Raw) == string(own), chain[0].NotAfter
+	s.Own = slices.ContainsFunc(own, func(der []byte) bool { return bytes.Equal(der, chain[0].Raw) })
+	s.Expires = chain[0].NotAfter
 	if !s.Own {
 		s.Trusted = trusted(ctx, u)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -98,7 +99,13 @@ func serverService(flags *pflag.FlagSet, o *serveOptions) (service.Service, erro
 				}
 				return
 			}
-			s.Args = append(s.Args, "--"+f.Name+"="+f.Value.String())
+			v := f.Value.String()
+			if f.Name == "releases" || f.Name == "acme-ca" { // the service starts elsewhere
+				if abs, aerr := filepath.Abs(v); aerr == nil {
+					v = abs
+				}
+			}
+			s.Args = append(s.Args, "--"+f.Name+"="+v)
 		}
 	})
 	s.LowPorts = slices.ContainsFunc([]string{o.listen, o.console, o.stun}, lowPort)

@@ -51,6 +51,10 @@ func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.suffix, "suffix", "", "domain of the devices' names (default "+coord.DefaultSuffix+")")
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
 	f.StringVar(&o.releases, "releases", "", "directory of the release to hand out, made with scripts/release (default DATA/releases)")
+	f.StringVar(&o.acme.Domain, "domain", "", "name in DNS that leads here: get a certificate that browsers trust for it (ACME, TLS-ALPN-01 on --listen, which must be reached at port 443)")
+	f.StringVar(&o.acme.Directory, "acme-directory", "", "address of another CA's ACME directory (default Let's Encrypt)")
+	f.StringVar(&o.acme.CAFile, "acme-ca", "", "file with the CA certificates of that directory, for a private CA (PEM)")
+	f.StringVar(&o.acme.Email, "acme-email", "", "address that the CA may write to")
 	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
 }
 
@@ -60,6 +64,7 @@ type serveOptions struct {
 	ipv4, suffix          string
 	logLevel              string
 	releases              string
+	acme                  coord.ACMEOptions
 }
 
 func (o *serveOptions) serve(cmd *cobra.Command) error {
@@ -133,7 +138,10 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 		}
 		so.TrustedProxies = append(so.TrustedProxies, prefix.Masked())
 	}
-	so.Releases = o.releases
+	so.Releases, so.ACME = o.releases, o.acme
+	if o.acme.Domain == "" && (o.acme.Directory != "" || o.acme.CAFile != "") {
+		return so, usagef("--acme-directory and --acme-ca want --domain NAME")
+	}
 	return so, nil
 }
 

@@ -121,7 +121,7 @@ func Line(base, pin, token string) string {
 // Handler serves both addresses. base returns the server's own address for a
 // request ("https://HOST:PORT"), pin the pin of the certificate that answers
 // there, "" for one that browsers trust.
-func (r *Releases) Handler(base func(*http.Request) string, pin func() string) http.Handler {
+func (r *Releases) Handler(base func(*http.Request) string, pin func(base string) string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /install", func(w http.ResponseWriter, req *http.Request) {
 		d, err := r.Current()
@@ -134,7 +134,8 @@ func (r *Releases) Handler(base func(*http.Request) string, pin func() string) h
 		}
 		w.Header().Set("Content-Type", "text/x-shellscript; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
-		w.Write([]byte(Script(d.Manifest, base(req), pin())))
+		at := base(req)
+		w.Write([]byte(Script(d.Manifest, at, pin(at))))
 	})
 	mux.HandleFunc("GET /install/{name}", func(w http.ResponseWriter, req *http.Request) { r.file(w, req) })
 	return mux
