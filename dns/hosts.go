@@ -62,6 +62,10 @@ func (h *hosts) clear() {
 func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string, addr netip.Addr) (*hostEntry, error) {
 	h.mu.Lock()
 	f := h.flights[key]
+	if e := h.entries[key]; f == nil && e != nil && h.state == st && time.Now().Before(e.until) {
+		h.mu.Unlock()
+		return e, nil // the answer came between the first look and this
+	}
 	if f == nil {
 		f = &hostFlight{done: make(chan struct{})}
 		if h.flights == nil {
@@ -69,7 +73,7 @@ func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string,
 		}
 		h.flights[key] = f
 		// Its own goroutine: the others go on when the first gives up.
-		s.wg.Go(func() {
+		started := s.start(func() {
 			ctx, cancel := context.WithTimeout(s.ctx, budget)
 			defer cancel()
 			e := s.lookup(ctx, st, name, addr)
@@ -85,6 +89,11 @@ func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string,
 			f.entry = e
 			close(f.done)
 		})
+		if !started {
+			delete(h.flights, key)
+			h.mu.Unlock()
+			return nil, context.Canceled
+		}
 	}
 	h.mu.Unlock()
 	select {
@@ -103,7 +112,7 @@ func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.
 	switch {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
-		s.cfg.Log.Debug("dns: look up on the server", "err", err)
+		s.cfg.Log.Debug("dns: the server could not be asked") // the error has the name in it
 		e.err, e.until = err, time.Now().Add(time.Second)
 	case name != "" && !strings.EqualFold(h.Name, name) && (!strings.EqualFold(h.Former, name) || !validLabel(h.Name)), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
 		s.cfg.Log.Debug("dns: the server answered for something else")
