@@ -20,6 +20,7 @@ import (
 	"weft/coord/ca"
 	"weft/coord/console"
 	"weft/coord/install"
+	"weft/coord/metrics"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"
@@ -78,6 +79,8 @@ type Server struct {
 	console *console.Console
 	release *install.Releases
 
+	requests *metrics.Requests
+
 	stopACME func()
 
 	cancel context.CancelFunc // ends the goroutines that wg counts
@@ -96,7 +99,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}}
+	s := &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
 	defer func() {
 		if err != nil {
 			s.stopACME()
@@ -289,7 +292,7 @@ func (s *Server) build() {
 			return c
 		},
 		Public:     public,
-		API:        s.API(),
+		API:        s.requests.Count(s.API()),
 		Relay:      s.relay.Serve,
 		Site:       site,
 		RemoteAddr: s.remoteAddr,

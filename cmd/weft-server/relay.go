@@ -9,6 +9,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
 	"weft/coord"
+	"weft/coord/metrics"
 	"weft/coord/standalone"
 )
 
@@ -34,7 +35,8 @@ WEFT_STUN, lists separated by commas.`,
 	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices (TLS)")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of STUN, or off")
 	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this relay, such as https://HOST:8443 (repeatable)")
-	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
+	f.StringVar(&o.metrics, "metrics", "", "TCP address on loopback for Prometheus, such as 127.0.0.1:9273 (default: none)")
+	logFlags(f, &o.logLevel, &o.logFormat)
 	return cmd
 }
 
@@ -43,6 +45,8 @@ type relayOptions struct {
 	listen, stun  string
 	urls          []string
 	logLevel      string
+	logFormat     string
+	metrics       string
 }
 
 func (o *relayOptions) run(cmd *cobra.Command) error {
@@ -63,6 +67,16 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	so.Log.Info("relaying", "name", r.Name(), "listen", r.Addr(), "urls", r.URLs(), "network", r.Network(), "version", cli.Version())
+	if o.metrics != "" {
+		m, err := metrics.Listen(ctx, o.metrics, cli.Version(), so.Log, metrics.Relay(r.Stats),
+			metrics.Gauge("weft_relay_server_synced_timestamp_seconds", "When the server last answered.", "", func() map[string]float64 {
+				return map[string]float64{"": float64(max(r.Synced().Unix(), 0))}
+			}))
+		if err != nil {
+			return errors.Join(err, r.Close())
+		}
+		defer m.Close()
+	}
 	defer service.Notify(ctx)()
 	select {
 	case <-ctx.Done():
@@ -76,8 +90,13 @@ func (o *relayOptions) parse(cmd *cobra.Command) (so standalone.Options, err err
 	if so.Data, err = dataDir(cmd); err != nil {
 		return so, err
 	}
-	if so.Log, err = logger(cmd, o.logLevel); err != nil {
+	if so.Log, err = logger(cmd, o.logLevel, o.logFormat); err != nil {
 		return so, err
+	}
+	if o.metrics != "" {
+		if err := metrics.CheckAddr(o.metrics); err != nil {
+			return so, usageError{err}
+		}
 	}
 	if o.listen == "off" {
 		return so, usagef("--listen: a relay has to listen somewhere")

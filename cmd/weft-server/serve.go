@@ -16,6 +16,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
 	"weft/coord"
+	"weft/coord/metrics"
 )
 
 // stopWithin is the time from the signal to the end of the process, however
@@ -55,14 +56,16 @@ func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.acme.Directory, "acme-directory", "", "address of another CA's ACME directory (default Let's Encrypt)")
 	f.StringVar(&o.acme.CAFile, "acme-ca", "", "file with the CA certificates of that directory, for a private CA (PEM)")
 	f.StringVar(&o.acme.Email, "acme-email", "", "address that the CA may write to")
-	f.StringVar(&o.logLevel, "log", "info", "what to log to stderr: debug, info, warn, error")
+	f.StringVar(&o.metrics, "metrics", "", "TCP address on loopback for Prometheus, such as 127.0.0.1:9273 (default: none)")
+	logFlags(f, &o.logLevel, &o.logFormat)
 }
 
 type serveOptions struct {
 	listen, console, stun string
 	urls, proxies         []string
 	ipv4, suffix          string
-	logLevel              string
+	logLevel, logFormat   string
+	metrics               string
 	releases              string
 	acme                  coord.ACMEOptions
 }
@@ -83,6 +86,13 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	defer leaveInTime(cmd)()
 	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", cli.Version())
 	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
+	if o.metrics != "" {
+		m, err := metrics.Listen(ctx, o.metrics, cli.Version(), options.Log, s.Collectors()...)
+		if err != nil {
+			return errors.Join(err, s.Close())
+		}
+		defer m.Close()
+	}
 	if err := o.greet(cmd, s); err != nil && ctx.Err() == nil {
 		return errors.Join(err, s.Close())
 	}
@@ -113,7 +123,7 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	if so.Data, err = dataDir(cmd); err != nil {
 		return so, err
 	}
-	if so.Log, err = logger(cmd, o.logLevel); err != nil {
+	if so.Log, err = logger(cmd, o.logLevel, o.logFormat); err != nil {
 		return so, err
 	}
 	so.Software = cli.Version()
@@ -138,6 +148,11 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 		}
 		so.TrustedProxies = append(so.TrustedProxies, prefix.Masked())
 	}
+	if o.metrics != "" {
+		if err := metrics.CheckAddr(o.metrics); err != nil {
+			return so, usageError{err}
+		}
+	}
 	so.Releases, so.ACME = o.releases, o.acme
 	if o.acme.Domain == "" && (o.acme.Directory != "" || o.acme.CAFile != "") {
 		return so, usagef("--acme-directory and --acme-ca want --domain NAME")
@@ -155,12 +170,22 @@ func leaveInTime(cmd *cobra.Command) (stop func() bool) {
 	})
 }
 
-func logger(cmd *cobra.Command, name string) (*slog.Logger, error) {
+// logFlags say what is logged, and how.
+func logFlags(f *pflag.FlagSet, level, format *string) {
+	f.StringVar(level, "log", "info", "what to log to stderr: debug, info, warn, error")
+	f.StringVar(format, "log-format", "text", "how: text or json")
+}
+
+func logger(cmd *cobra.Command, name, format string) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(name)); err != nil {
 		return nil, usagef("--log %q: want debug, info, warn or error", name)
 	}
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})), nil
+	h := cli.LogHandler(cmd.ErrOrStderr(), format, level)
+	if h == nil {
+		return nil, usagef("--log-format %q: want text or json", format)
+	}
+	return slog.New(h), nil
 }
 
 // addressOf is an address flag; off is none.

@@ -47,6 +47,8 @@ type runOptions struct {
 	portmap          string
 	socket           string
 	socketGroup      string
+	metrics          string
+	logFormat        string
 	verbose          bool
 
 	explicit map[string]bool // set by flag or environment
@@ -89,6 +91,8 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.portmap, "portmap", "auto", "ask the router to forward a UDP port, by PCP, NAT-PMP or UPnP (auto), or do not (off)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens in detail")
 	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket too")
+	f.StringVar(&o.metrics, "metrics", "", "address for Prometheus, loopback only, such as 127.0.0.1:9274 (default: none)")
+	f.StringVar(&o.logFormat, "log-format", "text", "how to log: text or json")
 	f.String("socket", "", "the daemon's socket (default "+defaultSocket()+")")
 	return cmd
 }
@@ -159,7 +163,11 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	if o.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	handler := cli.LogHandler(stderr, o.logFormat, level)
+	if handler == nil {
+		return usagef("--log-format %q: want text or json", o.logFormat)
+	}
+	log := slog.New(handler)
 
 	token, err := o.readToken(stdin)
 	if err != nil {
@@ -186,7 +194,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	defer sock.Close()
 
-	d := services{failed: make(chan error, 3), group: o.socketGroup != ""}
+	d := services{failed: make(chan error, 4), group: o.socketGroup != ""}
 	defer d.close()
 	if err := d.listen(o, log); err != nil {
 		return err
@@ -277,6 +285,9 @@ type services struct {
 	dnsPacket     net.PacketConn
 	dnsListener   net.Listener
 
+	metricsListener net.Listener // nil unless asked for
+	metrics         *http.Server
+
 	proxy  *proxy.Proxy
 	dns    *dns.Server
 	osDNS  *osDNS // nil in user space
@@ -297,6 +308,11 @@ func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 		d.dnsPacket, d.dnsListener, err = dns.Listen(o.dns)
 		if err := d.taken(o, log, "dns", o.dns, err); err != nil {
 			return err
+		}
+	}
+	if !off(o.metrics) {
+		if d.metricsListener, err = listenMetrics(o.metrics); err != nil {
+			return fmt.Errorf("--metrics: %w", err)
 		}
 	}
 	return nil
@@ -324,7 +340,7 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err
 // ownPorts are the loopback ports that peers never reach.
 func (d *services) ownPorts() map[uint16]bool {
 	own := map[uint16]bool{}
-	for _, l := range []net.Listener{d.proxyListener, d.dnsListener} {
+	for _, l := range []net.Listener{d.proxyListener, d.dnsListener, d.metricsListener} {
 		if l != nil {
 			own[uint16(l.Addr().(*net.TCPAddr).Port)] = true
 		}
@@ -368,6 +384,9 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 		Node: syncedNode{node, d.osDNS}, Health: func() []localapi.Health { return resolverHealth(d.dns) },
 		DNS: queryDNS(d.dns), Resolver: resolverAPI(d.dns), OSDNS: d.osDNS.status(), Group: d.group, Log: log,
 	})
+	if d.metricsListener != nil {
+		d.serveMetrics(node.Status, log)
+	}
 	go func() {
 		if err := d.api.Serve(sock); !errors.Is(err, http.ErrServerClosed) {
 			d.failed <- fmt.Errorf("local API: %w", err)
@@ -379,6 +398,11 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 func (d *services) close() {
 	if d.api != nil {
 		d.api.Close()
+	}
+	if d.metrics != nil {
+		d.metrics.Close()
+	} else if d.metricsListener != nil {
+		d.metricsListener.Close()
 	}
 	if d.proxy != nil {
 		d.proxy.Close()

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+func TestMetrics(t *testing.T) {
+	expires := time.Unix(1_800_000_000, 0)
+	st := localapi.Status{
+		Server: localapi.ServerStatus{Online: true}, Self: localapi.SelfStatus{CertificateExpires: &expires},
+		Peers: []localapi.PeerStatus{
+			{Online: true, Path: "direct", RxBytes: 10, TxBytes: 1}, {Online: true, Path: "relay", RxBytes: 5}, {Online: true, Path: "direct"}, {},
+		},
+		Health: []localapi.Health{{Code: "clo\"ck\n"}},
+	}
+	var b strings.Builder
+	writeMetrics(&b, st, map[string]uint64{"cached": 3})
+	for _, want := range []string{
+		"weft_control_connected 1", "weft_relay_connected 0", "weft_key_expiry_timestamp_seconds 1800000000",
+		`weft_peers{state="online",path="direct"} 2`, `weft_peers{state="online",path="relay"} 1`, `weft_peers{state="offline",path="none"} 1`,
+		"weft_tunnels_received_bytes 15", `weft_health_warnings{code="clo\"ck\n"} 1`, `weft_dns_queries_total{outcome="cached"} 3`,
+	} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("want %s in\n%s", want, &b)
+		}
+	}
+}
+
+func TestMetricsOnLoopbackOnly(t *testing.T) {
+	for _, addr := range []string{":9274", "0.0.0.0:9274", "192.0.2.1:1", "9274"} {
+		if l, err := listenMetrics(addr); err == nil {
+			l.Close()
+			t.Errorf("%s is taken", addr)
+		}
+	}
+	l, err := listenMetrics("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}

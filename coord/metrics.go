@@ -1,0 +1,41 @@
+package coord
+
+import (
+	"crypto/x509"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weft/coord/metrics"
+)
+
+// Collectors are what the server counts, for package metrics.
+func (s *Server) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		s.requests, metrics.Relay(s.relay.Stats),
+		metrics.Gauge("weft_server_devices", "Devices of the network.", "state", func() map[string]float64 {
+			_, all := s.index.counts("")
+			online := min(s.presence.Online(), all)
+			return map[string]float64{"online": float64(online), "offline": float64(all - online)}
+		}),
+		metrics.Gauge("weft_server_relays", "Relays that run alone.", "state", func() map[string]float64 {
+			m := map[string]float64{"online": 0, "offline": 0}
+			for _, r := range s.index.allRelays() {
+				heard, ok := s.RelayHeard(r.ID)
+				if ok && s.now().Sub(heard) < relaySilent {
+					m["online"]++
+				} else {
+					m["offline"]++
+				}
+			}
+			return m
+		}),
+		metrics.Gauge("weft_server_certificate_expiry_timestamp_seconds", "When the certificate of the public site ends.", "", func() map[string]float64 {
+			c, _ := s.siteCertificate(s.Network().URLs[0])
+			leaf, err := x509.ParseCertificate(c.Certificate[0])
+			if err != nil {
+				return nil
+			}
+			return map[string]float64{"": float64(leaf.NotAfter.Unix())}
+		}),
+	}
+}
