@@ -241,7 +241,10 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	case err != nil:
 		return p, err
 	}
-	p.Asked, p.Answers, p.Steps = clean(a.Name), cleanAll(a.Answers), cleanAll(a.Steps)
+	for _, rr := range a.Answers[:min(len(a.Answers), 12)] {
+		p.Answers = append(p.Answers, clean(strings.ReplaceAll(rr, "\t", " ")))
+	}
+	p.Asked, p.Steps = clean(a.Name), cleanAll(a.Steps)
 	switch {
 	case a.Rcode == "":
 		p.Result = "It is asked elsewhere."
