@@ -13,7 +13,12 @@
 //	lookup.go     GET /v1/lookup
 //	crl.go        GET /v1/crl, and making the list
 //	relays.go     relays that run alone: join, sync, presence, removal
-//	devices.go    list, rename, delete, logout
+//	devices.go    list, rename, replace, delete, logout
+//	hostname.go   what a device's name may be
+//	dns.go        records, routes, nameservers, options: checked and stored
+//	dns_alias.go  former names, which lead to their device for a while
+//	dns_device.go what one node's resolver is told
+//	dns_preview.go  what a name will answer, and why
 //	keys.go       join keys and their tokens
 //	users.go      sign-in links
 //	policy.go     changing the policy
@@ -22,7 +27,7 @@
 //	server.go     Server: listeners around a Service
 //	site.go       the public site
 //	admin.go      the socket for the verbs of weft-server
-//	backend.go    what the console sees
+//	backend.go    what the console sees; dns_console.go its DNS page
 //
 // The database is the truth. Memory changes only after a commit, in commit
 // order (store.Tx.After); a failed write changes nothing.

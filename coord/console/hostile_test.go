@@ -55,10 +55,19 @@ func TestHostileStrings(t *testing.T) {
 	s.fake.PutKey(console.Key{ID: "k-all", Note: "all", Reusable: true, Created: s.Now(), Expires: s.Now().Add(time.Hour)})
 	s.fake.Net.ServerURLs = payloads[:10]
 
-	pages := []string{"/devices", "/devices?from=50", "/keys", "/account", "/keys/k-all/join"}
+	var names console.DNS
+	for i, p := range payloads {
+		names.Records = append(names.Records, console.DNSRecord{ID: fmt.Sprint("r", i), Name: p, Type: p, Value: p})
+		names.Routes = append(names.Routes, console.DNSRoute{Suffix: p, Nameservers: []string{p}})
+		names.Aliases = append(names.Aliases, console.DNSAlias{Name: p, Device: p, Until: s.Now()})
+	}
+	names.Options = map[string]string{"portal-url": payloads[0], "rebinding-allowed": payloads[1]}
+	s.fake.SetNames(names)
+
+	pages := []string{"/dns", "/devices", "/devices?from=50", "/keys", "/account", "/keys/k-all/join"}
 	for i, p := range payloads {
 		pages = append(pages, fmt.Sprintf("/devices/%032x", 0xbad00+i), fmt.Sprintf("/keys/k%d/join", i),
-			"/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
+			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
 	}
 	for _, at := range pages {
 		a := b.get(at).want(t, 200)

@@ -174,3 +174,10 @@ func (b *Backend) SetOwner(owner bool) {
 	defer b.mu.Unlock()
 	b.users["owner"].Owner = owner
 }
+
+// SetNames sets what is set about names, as it is.
+func (b *Backend) SetNames(d console.DNS) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.names = d
+}
