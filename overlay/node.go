@@ -102,6 +102,9 @@ type Config struct {
 	// about them may have changed (Names, DNS). It must return at once and may
 	// be nil.
 	NamesChanged func()
+	// NetworkChanged is called when the machine slept or its links changed. It
+	// must return at once and may be nil.
+	NetworkChanged func()
 	// BuildTime is the floor of weft time on a machine without a clock.
 	BuildTime time.Time
 }
@@ -162,6 +165,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Wall == nil {
 		cfg.Wall = time.Now
+	}
+	if cfg.NetworkChanged == nil {
+		cfg.NetworkChanged = func() {}
 	}
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}

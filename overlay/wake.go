@@ -39,6 +39,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		default:
 		}
 		n.log.Debug("the network may have changed")
+		n.cfg.NetworkChanged()
 		r.dialer.Forget()
 		r.home.home.Wake()
 		r.peers.worldChanged()

@@ -214,6 +214,11 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		Log:          log,
 		UDP:          udp,
 		NamesChanged: d.osDNS.kick,
+		NetworkChanged: func() {
+			if resolver := d.resolver.Load(); resolver != nil {
+				resolver.LinkChanged()
+			}
+		},
 		// The server is found also when no resolver answers.
 		NetDial: dns.NewBootstrap(filepath.Join(o.state, "addresses.json"), nil).DialContext,
 	})
@@ -288,12 +293,14 @@ type services struct {
 	metricsListener net.Listener // nil unless asked for
 	metrics         *http.Server
 
-	proxy  *proxy.Proxy
-	dns    *dns.Server
-	osDNS  *osDNS // nil in user space
-	api    *localapi.Server
-	group  bool // the socket is open to a group
-	failed chan error
+	proxy *proxy.Proxy
+	dns   *dns.Server
+	// resolver is dns, for the node, which runs before there is one.
+	resolver atomic.Pointer[dns.Server]
+	osDNS    *osDNS // nil in user space
+	api      *localapi.Server
+	group    bool // the socket is open to a group
+	failed   chan error
 }
 
 // listen opens the proxy's and the resolver's ports.
@@ -368,6 +375,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 	names := dnsConfig(node, log)
 	names.System = d.osDNS.base
 	d.dns = dns.New(names)
+	d.resolver.Store(d.dns)
 	d.osDNS.serve(node, d.dns, names) // it knows the machine's own resolvers
 	if d.dnsListener != nil {
 		d.dns.Serve(d.dnsPacket, d.dnsListener)
