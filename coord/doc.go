@@ -26,6 +26,8 @@
 //	events.go     what open consoles are told
 //	server.go     Server: listeners around a Service
 //	site.go       the public site
+//	acme.go       its certificate from an ACME CA
+//	metrics.go    what the server counts
 //	admin.go      the socket for the verbs of weft-server
 //	backend.go    what the console sees; dns_console.go its DNS page
 //

@@ -26,6 +26,12 @@
 //	osdns_test.go      names in every program: systemd-resolved, resolvconf, files
 //	portmap_test.go    port mappings, by miniupnpd
 //	paths_test.go      direct paths through routers of each kind, cuts, lanes
+//	install_test.go    the console's line on Debian: systemd, reboot, upgrade, removal
+//	install_init_test.go    what stops it; OpenWrt's and Alpine's files
+//	install_server_test.go  the server as a service, its doctor
+//	package_test.go    a release: packages, programs for other machines
+//	acme_test.go       a certificate from Pebble
+//	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
 //
 // Not here: a wrong clock at boot. Namespaces have no clock of their own, and
