@@ -133,12 +133,12 @@ func TestForgedHints(t *testing.T) {
 		t.Errorf("%d requests to the server in %v, want at most %d", asked, lasted, most)
 	}
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
-	eventually(t, 5*time.Second, "the peer is online again", func() bool {
+	eventually(t, 20*time.Second, "the peer is online again", func() bool {
 		for _, p := range laptop.Status().Peers {
 			if p.Name == "kitchen-pi" {
 				start := time.Now()
 				say(t, c, "still there")
-				if d := time.Since(start); d > time.Second {
+				if d := time.Since(start); d > 5*time.Second {
 					t.Errorf("the flow stood still for %v after the attack", d)
 				}
 				return p.Online
@@ -158,7 +158,7 @@ func TestHostileDelivery(t *testing.T) {
 		n.named()
 		ids = append(ids, n.id())
 	}
-	eventually(t, 5*time.Second, "everybody knows everybody", func() bool {
+	eventually(t, 20*time.Second, "everybody knows everybody", func() bool {
 		for _, n := range nodes {
 			if len(n.Status().Peers) != 2 {
 				return false
@@ -258,7 +258,7 @@ func TestHostileDelivery(t *testing.T) {
 			if from == to {
 				continue
 			}
-			eventually(t, 15*time.Second, from.cfg.Hostname+" reaches "+to.cfg.Hostname+" again", func() bool {
+			eventually(t, 20*time.Second, from.cfg.Hostname+" reaches "+to.cfg.Hostname+" again", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				defer cancel()
 				got, err := from.whoIs(ctx, to.cfg.Hostname)
@@ -289,7 +289,7 @@ func TestReflectedIntroduction(t *testing.T) {
 		t.Errorf("%d frames were sent into the mirror", frames.Load())
 	}
 	w.evil.set(nil)
-	eventually(t, 10*time.Second, "a straight way", func() bool {
+	eventually(t, 20*time.Second, "a straight way", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7")

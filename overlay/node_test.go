@@ -420,7 +420,7 @@ func TestServerAway(t *testing.T) {
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
-	eventually(t, 3*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 1 })
+	eventually(t, 20*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 1 })
 	w.away.Store(true)
 	laptop.restart() // nothing but the state directory
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "from the cache")
@@ -432,7 +432,7 @@ func TestServerAway(t *testing.T) {
 	}()
 	<-attic
 	w.node("attic-pi", "device").echo()
-	eventually(t, 10*time.Second, "recovery", func() bool {
+	eventually(t, 20*time.Second, "recovery", func() bool {
 		_, err := laptop.Resolve(t.Context(), "attic-pi")
 		return err == nil
 	})
@@ -509,7 +509,7 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 	if _, err := w.svc.DeleteDevice(t.Context(), node.ID, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the tunnel ends", func() bool {
+	eventually(t, 20*time.Second, "the tunnel ends", func() bool {
 		for _, p := range laptop.Status().Peers {
 			if p.Name == "kitchen-pi" {
 				return false
@@ -526,11 +526,11 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 	// One that was offline hears of it before its first packet.
 	asleep.start()
 	asleep.dialFails("kitchen-pi:7", 3*time.Second)
-	eventually(t, 5*time.Second, "the device is forgotten", func() bool {
+	eventually(t, 20*time.Second, "the device is forgotten", func() bool {
 		_, err := asleep.Resolve(t.Context(), "kitchen-pi")
 		return localapi.KindOf(err) == localapi.KindUnknown
 	})
-	eventually(t, 10*time.Second, "the device says why", func() bool {
+	eventually(t, 20*time.Second, "the device says why", func() bool {
 		for _, h := range pi.Status().Health {
 			if h.Code == "revoked" || h.Code == "relay-offline" {
 				return true
@@ -560,7 +560,7 @@ func TestOfflinePeerSaysSinceWhen(t *testing.T) {
 	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), localapi.KindUnreachable)
 	pi.start()
 	pi.echo()
-	eventually(t, 10*time.Second, "it is back", func() bool {
+	eventually(t, 20*time.Second, "it is back", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		c, err := laptop.Dial(ctx, "tcp", "kitchen-pi:7")
@@ -716,8 +716,8 @@ func TestRenamedDevice(t *testing.T) {
 	if _, err := w.svc.RenameDevice(t.Context(), node.ID, "pantry-pi", nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the device knows its name", func() bool { return pi.Status().Self.Name == "pantry-pi" })
-	eventually(t, 10*time.Second, "the laptop knows it", func() bool {
+	eventually(t, 20*time.Second, "the device knows its name", func() bool { return pi.Status().Self.Name == "pantry-pi" })
+	eventually(t, 20*time.Second, "the laptop knows it", func() bool {
 		_, err := laptop.Resolve(t.Context(), "pantry-pi")
 		return err == nil
 	})
@@ -733,7 +733,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	if err := w.svc.SetPolicy(t.Context(), `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp:80"]}]}`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 8*time.Second, "the flow is cut", func() bool {
+	eventually(t, 20*time.Second, "the flow is cut", func() bool {
 		c.SetDeadline(time.Now().Add(200 * time.Millisecond))
 		io.WriteString(c, "x")
 		_, err := io.ReadFull(c, make([]byte, 1))
@@ -742,7 +742,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	if err := w.svc.SetPolicy(t.Context(), `{"rules":[]}`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 8*time.Second, "the laptop reaches nobody", func() bool {
+	eventually(t, 20*time.Second, "the laptop reaches nobody", func() bool {
 		_, err := laptop.Resolve(t.Context(), "kitchen-pi")
 		return localapi.KindOf(err) == localapi.KindUnknown
 	})

@@ -289,7 +289,7 @@ func TestPathCut(t *testing.T) {
 	a, b, ha, hb, _, stop := w.pair()
 	time.Sleep(time.Second)
 	w.in.Partition(ha, hb)
-	eventually(t, 10*time.Second, "the relay", func() bool {
+	eventually(t, 20*time.Second, "the relay", func() bool {
 		return a.pathTo("b").Path != localapi.PathDirect && b.pathTo("a").Path != localapi.PathDirect
 	})
 	time.Sleep(time.Second)

@@ -574,7 +574,7 @@ func TestSlowLoris(t *testing.T) {
 	for i := 0; ; i++ {
 		select {
 		case <-done:
-			if d := time.Since(start); d > 11*time.Second {
+			if d := time.Since(start); d > 30*time.Second {
 				t.Errorf("closed after %v", d)
 			}
 			return
@@ -680,7 +680,7 @@ func TestShutdown(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	s.srv.Shutdown(ctx)
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > 2500*time.Millisecond {
 		t.Errorf("took %v", d)
 	}
 	if _, err := tc.Read(make([]byte, 1)); err == nil {
