@@ -237,6 +237,9 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	d.serve(node, sock, log)
 	log.Info("running", "state", o.state, "socket", o.socket, "tun", o.tun, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
+	// What it took to get here is not needed any more.
+	settled := time.AfterFunc(releaseAfter, releaseMemory)
+	defer settled.Stop()
 	defer service.Notify(ctx)()
 
 	select {
