@@ -186,7 +186,13 @@ func TestB17RenameIsSeen(t *testing.T) {
 	wait("kitchen-pi", time.Now())
 	old := "kitchen-pi"
 	for _, name := range []string{"hall", "attic", "cellar"} {
-		time.Sleep(2 * time.Second) // nodes fetch for nudges at most that often
+		for quiet := false; !quiet; { // all have seen all that joined
+			select {
+			case <-seen:
+			case <-time.After(2 * time.Second):
+				quiet = true
+			}
+		}
 		start := time.Now()
 		if _, err := s.RenameDevice(t.Context(), pi.id, name, nil); err != nil {
 			t.Fatal(err)
