@@ -91,11 +91,16 @@ func files(s *lab.System) string {
 	return s.Must("sh", "-c", `find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/lib/systemd -o -path '/etc/*-' \) -prune -o -print | sort; cat /etc/group /etc/passwd; systemctl list-unit-files --no-legend 'weft*' || true`)
 }
 
-// active wants the service to run, and returns its process id.
-func (i *installLab) active(s *lab.System) string {
+// active wants the service to run, and returns its process id. With an
+// interface it is root, with few of its rights.
+func (i *installLab) active(s *lab.System, tun bool) string {
 	i.t.Helper()
 	out := s.Must("systemctl", "show", "weft", "-p", "ActiveState,SubState,Type,MainPID,NRestarts,WatchdogUSec,DynamicUser,Result")
-	for _, want := range []string{"ActiveState=active", "SubState=running", "Type=notify", "DynamicUser=yes", "WatchdogUSec=10min", "NRestarts=0", "Result=success"} {
+	dynamic := "DynamicUser=yes"
+	if tun {
+		dynamic = "DynamicUser=no"
+	}
+	for _, want := range []string{"ActiveState=active", "SubState=running", "Type=notify", dynamic, "WatchdogUSec=10min", "NRestarts=0", "Result=success"} {
 		if !strings.Contains(out, want+"\n") {
 			i.t.Errorf("want %s: %s\n%s", want, out, s.Run("journalctl", "-u", "weft", "-n", "40", "--no-pager").Out)
 		}
@@ -138,7 +143,7 @@ func TestInstall(t *testing.T) {
 	if !strings.Contains(r.Out, "kitchen-pi.weft.internal  100.") || !strings.Contains(r.Out, "weft ssh kitchen-pi") || !strings.Contains(r.Err, "weft 1.0.0 for linux/") {
 		t.Errorf("%v", r)
 	}
-	pid := i.active(s)
+	pid := i.active(s, false)
 	status := s.ReadFile("/proc/" + pid + "/status")
 	for _, want := range []string{"CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
 		if !strings.Contains(status, want) {
@@ -182,14 +187,14 @@ func TestInstall(t *testing.T) {
 		start := time.Now()
 		i.fetch("kitchen-pi", 60*time.Second)
 		t.Logf("reachable %v after the system was up", time.Since(start).Round(time.Millisecond))
-		i.active(s)
+		i.active(s, false)
 	})
 
 	t.Run("repaired", func(t *testing.T) {
 		s.Must("sh", "-c", "rm /etc/systemd/system/weft.service; systemctl daemon-reload; systemctl kill weft; echo broken > /usr/local/bin/weft.new; mv /usr/local/bin/weft.new /usr/local/bin/weft")
 		i.works(s, "") // without a token: it has an identity
 		i.fetch("kitchen-pi", 30*time.Second)
-		i.active(s)
+		i.active(s, false)
 	})
 
 	t.Run("upgraded", func(t *testing.T) {
@@ -202,7 +207,7 @@ func TestInstall(t *testing.T) {
 			t.Errorf("installed is %s, want %s", got, sum)
 		}
 		i.fetch("kitchen-pi", 30*time.Second)
-		i.active(s)
+		i.active(s, false)
 		if now := self(); now != was {
 			t.Errorf("another device: %s, was %s", now, was)
 		}
@@ -224,7 +229,7 @@ func TestInstall(t *testing.T) {
 	t.Run("TUN", func(t *testing.T) {
 		i.works(s, "", "--tun", "weft0")
 		s.Must("ip", "-4", "addr", "show", "dev", "weft0")
-		i.active(s)
+		i.active(s, true)
 		s.Must("sh", "-c", `systemctl show weft -p DropInPaths | grep tun.conf`)
 		page := i.pi.Listen("0.0.0.0:8090")
 		go func() {
@@ -243,6 +248,7 @@ func TestInstall(t *testing.T) {
 			t.Errorf("the interface is still there: %v", r)
 		}
 		i.fetch("kitchen-pi", 30*time.Second)
+		i.active(s, false)
 	})
 
 	t.Run("uninstalled", func(t *testing.T) {
