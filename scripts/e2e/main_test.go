@@ -31,6 +31,7 @@
 //	install_server_test.go  the server as a service, its doctor
 //	package_test.go    a release: packages, programs for other machines
 //	acme_test.go       a certificate from Pebble
+//	dnssettings_test.go  what an owner decides about names, by dig
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
 //
