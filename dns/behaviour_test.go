@@ -572,3 +572,26 @@ func TestLookupsCoalesced(t *testing.T) {
 		t.Errorf("%d lookups are remembered", n)
 	}
 }
+
+// A record of another type does not hide the device whose name it bears, in a
+// fleet that is asked for by name.
+func TestB53BesideALookedUpDevice(t *testing.T) {
+	fleet := &Zone{Ready: true, Serial: 1, Suffix: "weft.internal", IPv4: testZone.IPv4, IPv6: testZone.IPv6}
+	_, addr := start(t, Config{
+		Zone: func() *Zone { return fleet },
+		Settings: settings(Settings{Records: []Record{
+			{Name: "dev-7.weft.internal", Type: "TXT", Value: "the seventh"},
+			{Name: "note.weft.internal", Type: "TXT", Value: "no device"},
+		}}),
+		Lookup: func(_ context.Context, name string, _ netip.Addr) (Host, error) {
+			if name != "dev-7" {
+				return Host{}, ErrNotFound
+			}
+			return Host{Name: name, IPv4: netip.MustParseAddr("100.64.0.7")}, nil
+		},
+	})
+	both(t, addr, "dev-7.weft.internal.", dns.TypeA, want(ok, "100.64.0.7", ""))
+	both(t, addr, "dev-7.weft.internal.", dns.TypeTXT, want(ok, `"the seventh"`, ""))
+	both(t, addr, "note.weft.internal.", dns.TypeA, want(ok, "", "weft.internal."))
+	both(t, addr, "note.weft.internal.", dns.TypeTXT, want(ok, `"no device"`, ""))
+}

@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,9 @@ func (s *Server) ownName(q *query) (*answer, later) {
 		q.note("own", "%s is a device, serial %d", q.name, ix.zone.Serial)
 		return ix.device(q, h), nil
 	}
-	if set, ok := rules.records[q.name]; ok {
+	label := strings.TrimSuffix(q.name, "."+ix.apex)
+	single := !strings.Contains(label, ".")
+	if set, ok := rules.records[q.name]; ok && !(single && !ix.zone.Complete && validLabel(label) && beside(q, set)) {
 		q.note("records", "%s has records in the settings", q.name)
 		return s.records(q, set.rrs, ix.apex)
 	}
@@ -63,12 +66,11 @@ func (s *Server) ownName(q *query) (*answer, later) {
 			Target: al.target,
 		}}, ix.apex)
 	}
-	if ix.exists(q.name) || rules.exists(q.name) {
+	if rules.records[q.name] == nil && (ix.exists(q.name) || rules.exists(q.name)) {
 		q.note("own", "%s has no records, but names below it", q.name)
 		return ix.negative(q, dns.RcodeSuccess, ix.apex), nil
 	}
-	label := strings.TrimSuffix(q.name, "."+ix.apex)
-	if !strings.Contains(label, ".") {
+	if single {
 		// Only a name that a device can have is worth a question.
 		if !validLabel(label) || label[0] == '_' || ix.zone.Complete {
 			q.note("own", "there is no device %s", label)
@@ -82,6 +84,23 @@ func (s *Server) ownName(q *query) (*answer, later) {
 		})
 	}
 	return s.below(q)
+}
+
+// beside reports whether a question for addresses has to be answered by a
+// device that may have the name too: its owner's records are of other types.
+func beside(q *query, set *recordSet) bool {
+	switch q.q.Qtype {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeANY:
+	default:
+		return false
+	}
+	return !slices.ContainsFunc(set.rrs, func(rr dns.RR) bool {
+		switch rr.Header().Rrtype {
+		case dns.TypeA, dns.TypeAAAA, dns.TypeCNAME:
+			return true
+		}
+		return false
+	})
 }
 
 // below answers for a name below others that does not exist itself: by the
@@ -160,7 +179,11 @@ func (s *Server) find(q *query, zone, name string, addr netip.Addr, found func(H
 			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so nobody knows this name")
 		case !e.found:
 			q.note("own", "the server knows no %s%s", key, how)
-			a = ix.negative(q, dns.RcodeNameError, zone)
+			rcode := dns.RcodeNameError
+			if q.st.rules.records[q.name] != nil {
+				rcode = dns.RcodeSuccess // the name is there, with records of other types
+			}
+			a = ix.negative(q, rcode, zone)
 		default:
 			q.note("own", "the server knows %s%s", key, how)
 			a = found(e.host)
