@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/scripts/e2e/lab"
 )
@@ -19,6 +20,9 @@ func testDNS(t *testing.T, m *lab.Mesh) {
 	st := m.Device.Status().Self
 	self := m.Laptop.Status().Self
 	soa := `(?m)^weft\.internal\.\s+\d+\s+IN\s+SOA\s`
+	m.Until(20*time.Second, "the device has its name back, as an earlier part left it", func() bool {
+		return !strings.Contains(dig(m.Laptop, "kitchen-pi.weft.internal", "A").Out, "CNAME")
+	})
 	for _, c := range []struct {
 		name   string
 		args   []string
