@@ -31,8 +31,9 @@
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status shows
 //
-// and below: intro (introductions), wg (WireGuard), bind (WireGuard's packets
-// over relays), filter (what a peer may do), relay, link, cert.
+// and below: intro (introductions), path (which way), probe, gather (candidates),
+// portmap, wg (WireGuard), bind (its packets over sockets and relays), tun (kernel
+// interface), filter (what a peer may do), relay, link, cert.
 //
 // Lock order: Node.mu before directory.mu. The peers are owned by one
 // goroutine (peers.go) and have no lock.
