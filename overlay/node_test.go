@@ -136,6 +136,9 @@ func (w *world) startRelay(l net.Listener) {
 			return n.Network, n.ID, n.Tagged(), nil
 		},
 		Versions: func(_ cert.NetworkID, id cert.NodeID) api.Versions { return w.svc.Versions(id) },
+		Changes: func(_ cert.NetworkID, id cert.NodeID, held api.Version) *api.Changes {
+			return w.svc.Changes(context.Background(), id, held)
+		},
 		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
 		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
 	})
