@@ -10,10 +10,10 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/dns"
+	"weft/overlay/rtnl"
 )
 
 // serviceProtocol marks our route in the kernel's table; that of overlay/tun
@@ -43,11 +43,7 @@ func newServiceAddr(iface string, serve func(net.PacketConn, net.Listener), log 
 func (s *serviceAddr) ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, err := s.route()
-	if err == nil {
-		err = netlink.RouteReplace(r)
-	}
-	if err != nil {
+	if err := s.route((*rtnl.Conn).ReplaceRoute); err != nil {
 		return fmt.Errorf("make %s an address of %s: %w", dns.ServiceAddr, s.iface, err)
 	}
 	if s.opened {
@@ -67,17 +63,22 @@ func (s *serviceAddr) ready() error {
 	return nil
 }
 
-func (s *serviceAddr) route() (*netlink.Route, error) {
-	ln, err := netlink.LinkByName(s.iface)
+// route does something to the route.
+func (s *serviceAddr) route(do func(*rtnl.Conn, rtnl.Route) error) error {
+	c, err := rtnl.Open()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &netlink.Route{
-		LinkIndex: ln.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL,
-		Dst:      &net.IPNet{IP: dns.ServiceAddr.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		Src:      dns.ServiceAddr.AsSlice(),
-		Protocol: serviceProtocol, Scope: netlink.SCOPE_HOST,
-	}, nil
+	defer c.Close()
+	ln, err := c.LinkByName(s.iface)
+	if err != nil {
+		return err
+	}
+	return do(c, rtnl.Route{
+		Link: ln.Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL,
+		Dst: netip.PrefixFrom(dns.ServiceAddr, dns.ServiceAddr.BitLen()), Src: dns.ServiceAddr,
+		Protocol: serviceProtocol, Scope: unix.RT_SCOPE_HOST,
+	})
 }
 
 // listenService listens where a program that listens on all addresses may be
@@ -114,7 +115,5 @@ func listenService(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 
 // close takes the route back, from an interface that stays.
 func (s *serviceAddr) close() {
-	if r, err := s.route(); err == nil {
-		netlink.RouteDel(r)
-	}
+	s.route((*rtnl.Conn).DelRoute)
 }

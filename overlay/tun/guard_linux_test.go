@@ -26,7 +26,7 @@ func TestGuardRules(t *testing.T) {
 		"weft0": true, "w": true, "a.b-c_d": true, "fifteen-letters": true,
 		"": false, "sixteen-letters-": false, "0weft": false, "-f": false, "a b": false, "a/b": false, "a\"b": false, "a%d": false,
 	} {
-		if goodName.MatchString(name) != good {
+		if goodName(name) != good {
 			t.Errorf("name %q", name)
 		}
 	}

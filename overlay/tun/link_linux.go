@@ -3,14 +3,13 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"regexp"
 	"sync"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/overlay/rtnl"
 )
 
 const (
@@ -20,12 +19,21 @@ const (
 	metric = 5000
 )
 
-var goodName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,14}$`)
+func goodName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (i == 0 || !('0' <= c && c <= '9' || c == '.' || c == '_' || c == '-')) {
+			return false
+		}
+	}
+	return s != "" && len(s) < unix.IFNAMSIZ
+}
 
 // kernelLink configures one interface by netlink.
 type kernelLink struct {
 	// Constant after openLink.
-	nl    *netlink.Handle
+	nl    *rtnl.Conn
 	name  string
 	more  []netip.Addr // Config.Guard
 	index int
@@ -39,10 +47,10 @@ type kernelLink struct {
 
 // open makes the interface, or takes over one that is marked as ours.
 func open(cfg Config) (device, link, error) {
-	if !goodName.MatchString(cfg.Name) {
+	if !goodName(cfg.Name) {
 		return nil, nil, fmt.Errorf("interface name %q: want 1 to %d letters, digits, dots, dashes", cfg.Name, unix.IFNAMSIZ-1)
 	}
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	nl, err := rtnl.Open()
 	if err != nil {
 		return nil, nil, fmt.Errorf("open netlink: %w", err)
 	}
@@ -57,11 +65,11 @@ func open(cfg Config) (device, link, error) {
 
 func (l *kernelLink) open(cfg Config) (device, error) {
 	if old, err := l.nl.LinkByName(cfg.Name); err == nil {
-		if old.Type() != "tuntap" && old.Type() != "tun" || old.Attrs().Alias != Alias {
+		if old.Kind != "tun" || old.Alias != Alias {
 			return nil, fmt.Errorf("an interface %s exists already and is not weft's: choose another name, or remove it with: ip link delete %s", cfg.Name, cfg.Name)
 		}
 		l.kept = true
-	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
+	} else if !errors.Is(err, unix.ENODEV) {
 		return nil, fmt.Errorf("look for %s: %w", cfg.Name, err)
 	}
 	dev, err := openDevice(cfg.Name)
@@ -91,17 +99,17 @@ func (l *kernelLink) setUp(mtu int) error {
 	if err != nil {
 		return err
 	}
-	l.index = ln.Attrs().Index
-	if err := l.nl.LinkSetMTU(ln, mtu); err != nil {
+	l.index = ln.Index
+	if err := l.nl.SetMTU(l.index, mtu); err != nil {
 		return err
 	}
-	if err := l.nl.LinkSetAlias(ln, Alias); err != nil {
+	if err := l.nl.SetAlias(l.index, Alias); err != nil {
 		return err
 	}
 	// Old kernels make packets up to 64 KB: those are cut when read.
-	l.nl.LinkSetGSOMaxSize(ln, MaxPacket)
-	// No link-local address, nobody to solicit. Where there is no IPv6 it fails.
-	l.nl.LinkSetIP6AddrGenMode(ln, 1)
+	l.nl.SetGSOMaxSize(l.index, MaxPacket)
+	// Nobody to solicit. Where there is no IPv6 it fails.
+	l.nl.SetNoLinkLocal(l.index)
 	return nil
 }
 
@@ -109,38 +117,38 @@ func (l *kernelLink) apply(want hostState) (r report, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln, err := l.nl.LinkByIndex(l.index)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
+	if errors.Is(err, unix.ENODEV) {
 		return r, errGone
 	} else if err != nil {
 		return r, err
 	}
-	if ln.Attrs().Flags&net.FlagUp == 0 {
+	if !ln.Up {
 		if l.up {
 			r.down = true
 			return r, nil
 		}
-		if err := l.nl.LinkSetUp(ln); err != nil {
+		if err := l.nl.SetUp(l.index, true); err != nil {
 			return r, fmt.Errorf("set up: %w", err)
 		}
 	}
 	l.up = true
 	r.unguarded = l.guard(want.v4, want.v6) // before the kernel has them
-	if err := l.setAddr(ln, netlink.FAMILY_V4, want.v4); err != nil {
+	if err := l.setAddr(unix.AF_INET, want.v4); err != nil {
 		return r, err
 	}
-	if r.noIPv6 = l.setAddr(ln, netlink.FAMILY_V6, want.v6); r.noIPv6 != nil {
+	if r.noIPv6 = l.setAddr(unix.AF_INET6, want.v6); r.noIPv6 != nil {
 		want.v6 = netip.Addr{}
 	}
-	if r.range4, err = l.setRoute(netlink.FAMILY_V4, want.v4, want.net4); err != nil {
+	if r.range4, err = l.setRoute(unix.AF_INET, want.v4, want.net4); err != nil {
 		return r, err
 	}
-	r.range6, err = l.setRoute(netlink.FAMILY_V6, want.v6, want.net6)
+	r.range6, err = l.setRoute(unix.AF_INET6, want.v6, want.net6)
 	return r, err
 }
 
 // setAddr makes want the only address of the family, but for link-local ones.
-func (l *kernelLink) setAddr(ln netlink.Link, family int, want netip.Addr) error {
-	have, err := l.nl.AddrList(ln, family)
+func (l *kernelLink) setAddr(family int, want netip.Addr) error {
+	have, err := l.nl.Addrs(l.index, family)
 	if err != nil {
 		if !want.IsValid() {
 			return nil
@@ -149,24 +157,19 @@ func (l *kernelLink) setAddr(ln netlink.Link, family int, want netip.Addr) error
 	}
 	found := !want.IsValid()
 	for _, a := range have {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		switch ip = ip.Unmap(); {
-		case ip == want:
+		switch {
+		case a.IP == want:
 			found = true
-		case !ip.IsLinkLocalUnicast():
-			if err := l.nl.AddrDel(ln, &a); err != nil {
-				return fmt.Errorf("remove address %s: %w", ip, err)
+		case !a.IP.IsLinkLocalUnicast():
+			if err := l.nl.DelAddr(l.index, a); err != nil {
+				return fmt.Errorf("remove address %s: %w", a.IP, err)
 			}
 		}
 	}
 	if found {
 		return nil
 	}
-	a := &netlink.Addr{IPNet: netOf(netip.PrefixFrom(want, want.BitLen()))}
-	if want.Is6() {
-		a.Flags = unix.IFA_F_NODAD // there are no neighbours
-	}
-	if err := l.nl.AddrAdd(ln, a); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := l.nl.AddAddr(l.index, want); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add address %s: %w", want, err)
 	}
 	return nil
@@ -178,72 +181,64 @@ func (l *kernelLink) setRoute(family int, src netip.Addr, want netip.Prefix) (d 
 	if !src.IsValid() {
 		want = netip.Prefix{}
 	}
-	var ours, theirs []netlink.Route
-	err = l.nl.RouteListFilteredIter(family, &netlink.Route{}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-		dst := prefixOf(r.Dst)
-		switch {
-		case r.LinkIndex == l.index && r.Protocol == protocol:
-			ours = append(ours, r)
-		case r.LinkIndex == l.index, r.Table == unix.RT_TABLE_LOCAL, !dst.IsValid() || !want.IsValid() || !dst.Overlaps(want):
-		default:
-			theirs = append(theirs, r)
-		}
-		return true
-	})
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, err := l.nl.Routes(family)
+	if err != nil {
 		if !want.IsValid() {
 			return d, nil
 		}
 		return d, fmt.Errorf("list routes: %w", err)
 	}
+	var ours []rtnl.Route
 	var others []route
 	names := map[int]string{}
-	for _, r := range theirs {
-		others = append(others, route{dst: prefixOf(r.Dst), dev: l.nameOf(&r, names), main: r.Table == unix.RT_TABLE_MAIN})
+	for _, r := range all {
+		switch {
+		case r.Link == l.index && r.Protocol == protocol:
+			ours = append(ours, r)
+		case r.Link == l.index, r.Table == unix.RT_TABLE_LOCAL, !want.IsValid() || !r.Dst.Overlaps(want):
+		default:
+			others = append(others, route{dst: r.Dst, dev: l.nameOf(r, names), main: r.Table == unix.RT_TABLE_MAIN})
+		}
 	}
 	d = decide(want, others)
 	found := false
 	for _, r := range ours {
-		if d.set && prefixOf(r.Dst) == want && r.Src.Equal(src.AsSlice()) {
+		if d.set && r.Dst == want && r.Src == src {
 			found = true
 			continue
 		}
-		if err := l.nl.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := l.nl.DelRoute(r); err != nil && !errors.Is(err, unix.ESRCH) {
 			return d, fmt.Errorf("remove route %s: %w", r.Dst, err)
 		}
 	}
 	if !d.set || found {
 		return d, nil
 	}
-	r := &netlink.Route{
-		LinkIndex: l.index, Dst: netOf(want), Src: src.AsSlice(), Scope: netlink.SCOPE_LINK,
-		Protocol: protocol, Priority: metric, Table: unix.RT_TABLE_MAIN,
+	r := rtnl.Route{
+		Link: l.index, Dst: want, Src: src, Scope: unix.RT_SCOPE_LINK,
+		Protocol: protocol, Metric: metric, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST,
 	}
 	if src.Is6() {
-		r.Scope = netlink.SCOPE_UNIVERSE
+		r.Scope = unix.RT_SCOPE_UNIVERSE
 	}
-	if err := l.nl.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := l.nl.AddRoute(r); err != nil && !errors.Is(err, unix.EEXIST) {
 		return d, fmt.Errorf("add route %s: %w", want, err)
 	}
 	return d, nil
 }
 
 // nameOf names the interface of a route, "" for one that leads nowhere.
-func (l *kernelLink) nameOf(r *netlink.Route, names map[int]string) string {
-	index := r.LinkIndex
-	if index == 0 && len(r.MultiPath) > 0 {
-		index = r.MultiPath[0].LinkIndex
-	}
-	if index == 0 || r.Type != unix.RTN_UNICAST {
+func (l *kernelLink) nameOf(r rtnl.Route, names map[int]string) string {
+	if r.Link == 0 || r.Type != unix.RTN_UNICAST {
 		return ""
 	}
-	name, ok := names[index]
+	name, ok := names[r.Link]
 	if !ok {
-		name = fmt.Sprint("interface ", index)
-		if ln, err := l.nl.LinkByIndex(index); err == nil {
-			name = ln.Attrs().Name
+		name = fmt.Sprint("interface ", r.Link)
+		if ln, err := l.nl.LinkByIndex(r.Link); err == nil {
+			name = ln.Name
 		}
-		names[index] = name
+		names[r.Link] = name
 	}
 	return name
 }
@@ -253,9 +248,7 @@ func (l *kernelLink) nameOf(r *netlink.Route, names map[int]string) string {
 func (l *kernelLink) clean() {
 	if l.kept {
 		l.apply(hostState{})
-		if ln, err := l.nl.LinkByIndex(l.index); err == nil {
-			l.nl.LinkSetDown(ln)
-		}
+		l.nl.SetUp(l.index, false)
 	}
 	l.mu.Lock()
 	l.guard(netip.Addr{}, netip.Addr{})
@@ -267,24 +260,4 @@ func (l *kernelLink) clean() {
 // connections into the overlay use the interface.
 func (l *kernelLink) bind(fd uintptr) error {
 	return os.NewSyscallError("SO_BINDTODEVICE", unix.BindToDevice(int(fd), l.name))
-}
-
-func netOf(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// prefixOf is the zero Prefix for nil, the default route.
-func prefixOf(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	ip, ok := netip.AddrFromSlice(n.IP)
-	bits, size := n.Mask.Size()
-	if !ok || size == 0 {
-		return netip.Prefix{}
-	}
-	if size == 32 {
-		ip = ip.Unmap()
-	}
-	return netip.PrefixFrom(ip, bits)
 }
