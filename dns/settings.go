@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/net/idna"
 )
 
 // Bounds on what a server can put into a node's settings; what is beyond them
@@ -354,7 +353,7 @@ func asciiName(name string) (string, error) {
 	}
 	if !ascii {
 		var err error
-		if name, err = idna.Lookup.ToASCII(name); err != nil {
+		if name, err = aLabels(name); err != nil {
 			return "", fmt.Errorf("name %.80q: %w", name, err)
 		}
 	}
