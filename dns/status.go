@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -129,7 +130,7 @@ func (s *Server) Status() Status {
 		}
 		out.Routes = append(out.Routes, RouteStatus{Suffix: strings.TrimSuffix(r.name, "."), Upstreams: s.fwd.status(up)})
 	}
-	slices.SortFunc(out.Routes, func(a, b RouteStatus) int { return strings.Compare(a.Suffix, b.Suffix) })
+	sort.Slice(out.Routes, func(i, j int) bool { return out.Routes[i].Suffix < out.Routes[j].Suffix })
 	all := systemRoute
 	if st.rules.global != nil && !out.Portal {
 		all = st.rules.global

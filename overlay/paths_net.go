@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"weft/overlay/bind"
@@ -186,7 +187,7 @@ func (n *Node) networks() (out netsOf) {
 			out.mtu = max(out.mtu, i.MTU)
 		}
 	}
-	slices.SortFunc(out.list, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	sort.Slice(out.list, func(i, j int) bool { return out.list[i].Addr().Less(out.list[j].Addr()) })
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sort"
 	"sync/atomic"
 	"time"
 
@@ -114,26 +115,14 @@ func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
 	}
 	order := relay.Order(f.relays, id)
 	first := slices.DeleteFunc(slices.Clone(order), func(r api.Relay) bool { return r.ID != hint && r.ID != home.ID })
-	slices.SortStableFunc(first, func(a, b api.Relay) int {
-		if a.ID == hint && b.ID != hint {
-			return -1
-		}
-		return 0
-	})
+	sort.SliceStable(first, func(i, j int) bool { return first[i].ID == hint && first[j].ID != hint })
 	rest := slices.DeleteFunc(order, func(r api.Relay) bool { return r.ID == hint || r.ID == home.ID })
 	f.queue = append(first, rest...)
 	// Those that were out of reach a moment ago come last.
-	slices.SortStableFunc(f.queue, func(a, b api.Relay) int {
-		return b2i(p.guests.shuns(a.ID)) - b2i(p.guests.shuns(b.ID))
+	sort.SliceStable(f.queue, func(i, j int) bool {
+		return !p.guests.shuns(f.queue[i].ID) && p.guests.shuns(f.queue[j].ID)
 	})
 	return f
-}
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // ask asks the server, once, where the peer is now.

@@ -2,7 +2,7 @@ package overlay
 
 import (
 	"net/netip"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -79,7 +79,7 @@ func (h *health) list() []localapi.Health {
 		code, _, _ = strings.Cut(code, ":")
 		out = append(out, localapi.Health{Code: code, Message: msg})
 	}
-	slices.SortFunc(out, func(a, b localapi.Health) int { return strings.Compare(a.Code+a.Message, b.Code+b.Message) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Code+out[i].Message < out[j].Code+out[j].Message })
 	return out
 }
 
@@ -179,7 +179,7 @@ func (n *Node) Status() localapi.Status {
 		seen[p.ID] = true
 		st.Peers = append(st.Peers, p)
 	}
-	slices.SortFunc(st.Peers, func(a, b localapi.PeerStatus) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(st.Peers, func(i, j int) bool { return st.Peers[i].Name < st.Peers[j].Name })
 	return st
 }
 
@@ -261,8 +261,8 @@ func (n *Node) Names() *localapi.Names {
 				}
 			}
 		}
-		slices.SortFunc(next.Peers, func(a, b localapi.Peer) int { return strings.Compare(a.Name, b.Name) })
-		slices.SortFunc(next.Aliases, func(a, b localapi.Alias) int { return strings.Compare(a.Name, b.Name) })
+		sort.Slice(next.Peers, func(i, j int) bool { return next.Peers[i].Name < next.Peers[j].Name })
+		sort.Slice(next.Aliases, func(i, j int) bool { return next.Aliases[i].Name < next.Aliases[j].Name })
 	}
 	c.names, c.snap, c.changes, c.online = next, s, changes, online
 	return next

@@ -12,7 +12,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -167,7 +167,7 @@ func namesIn(status []byte) []string {
 		add(p.FQDN)
 		add(p.Name)
 	}
-	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) })
+	sort.Slice(out, func(i, j int) bool { return len(out[i]) > len(out[j]) })
 	return out
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -81,7 +82,9 @@ func writeMetrics(w io.Writer, st localapi.Status, queries map[string]uint64) {
 		tx += p.TxBytes
 	}
 	write("weft_peers", "gauge", "Peers that this node knows, by the path that is used.")
-	for _, k := range slices.SortedFunc(maps.Keys(peers), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+	kinds := slices.Collect(maps.Keys(peers))
+	sort.Slice(kinds, func(i, j int) bool { return slices.Compare(kinds[i][:], kinds[j][:]) < 0 })
+	for _, k := range kinds {
 		fmt.Fprintf(w, "weft_peers{state=%s,path=%s} %d\n", labelValue(k[0]), labelValue(k[1]), peers[k])
 	}
 	write("weft_tunnels_received_bytes", "gauge", "Bytes received by the tunnels that are up now.")

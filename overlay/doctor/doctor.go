@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func Diagnose(f Facts) []Finding {
 	checkUDP(f, add)
 	checkIdentity(f, add)
 	checkHealth(f, add)
-	slices.SortStableFunc(out, func(a, b Finding) int { return rank(a.Level) - rank(b.Level) })
+	sort.SliceStable(out, func(i, j int) bool { return rank(out[i].Level) < rank(out[j].Level) })
 	return out
 }
 

@@ -1,10 +1,10 @@
 package gather
 
 import (
-	"cmp"
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -52,7 +52,7 @@ func usable(all []Local, refuse func(netip.Addr) bool) []netip.Addr {
 		}
 		return r
 	}
-	slices.SortStableFunc(list, func(a, b Local) int { return cmp.Compare(rank(a), rank(b)) })
+	sort.SliceStable(list, func(i, j int) bool { return rank(list[i]) < rank(list[j]) })
 
 	type subnet struct {
 		name string

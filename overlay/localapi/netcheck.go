@@ -5,7 +5,7 @@ import (
 	"context"
 	"net"
 	"net/url"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -121,11 +121,12 @@ func RunNetcheck(ctx context.Context, relays []Relay, node Gatherer) Netcheck {
 	wg.Go(func() { seen = look(ctx, stun, node) })
 	wg.Wait()
 
-	slices.SortStableFunc(n.Links, func(a, b LinkCheck) int {
+	sort.SliceStable(n.Links, func(i, j int) bool {
+		a, b := &n.Links[i], &n.Links[j]
 		if a.Kind != b.Kind {
-			return -cmp.Compare(a.Kind, b.Kind)
+			return a.Kind > b.Kind
 		}
-		return byRTT(a.RTTms, b.RTTms)
+		return byRTT(a.RTTms, b.RTTms) < 0
 	})
 	n.STUN = replies(seen)
 	n.IPv4, n.IPv6 = familyCheck("IPv4", seen.IPv4), familyCheck("IPv6", seen.IPv6)

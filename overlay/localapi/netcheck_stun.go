@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -123,6 +123,6 @@ func replies(s *gather.Snapshot) []UDPReply {
 		}
 		out = append(out, r)
 	}
-	slices.SortStableFunc(out, func(a, b UDPReply) int { return byRTT(a.RTTms, b.RTTms) })
+	sort.SliceStable(out, func(i, j int) bool { return byRTT(out[i].RTTms, out[j].RTTms) < 0 })
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -137,7 +138,7 @@ func Order(relays []api.Relay, node cert.NodeID) []api.Relay {
 		return s[:]
 	}
 	out := slices.Clone(relays)
-	slices.SortStableFunc(out, func(a, b api.Relay) int { return bytes.Compare(score(b), score(a)) })
+	sort.SliceStable(out, func(i, j int) bool { return bytes.Compare(score(out[i]), score(out[j])) > 0 })
 	return out
 }
 

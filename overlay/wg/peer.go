@@ -1,13 +1,13 @@
 package wg
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -110,7 +110,7 @@ func check(cfg *Peer) ([]netip.Addr, error) {
 			return nil, fmt.Errorf("%v is not an overlay address", ip)
 		}
 	}
-	slices.SortFunc(ips, netip.Addr.Compare)
+	sort.Slice(ips, func(i, j int) bool { return ips[i].Less(ips[j]) })
 	return slices.Compact(ips), nil
 }
 
@@ -479,7 +479,7 @@ func (d *Device) Each() []Stats {
 	for p := range maps.Values(d.peers) {
 		all = append(all, p.stats())
 	}
-	slices.SortFunc(all, func(a, b Stats) int { return cmp.Compare(string(a.ID[:]), string(b.ID[:])) })
+	sort.Slice(all, func(i, j int) bool { return string(all[i].ID[:]) < string(all[j].ID[:]) })
 	return all
 }
 
