@@ -33,30 +33,35 @@ type route struct {
 	method, path string
 	access       access
 	handle       func(*Service, context.Context, *caller, *http.Request) (any, error)
+	forAll       bool // whatever version they speak
 }
+
+// ofRelays reports whether relays that run alone call the route.
+func (rt route) ofRelays() bool { return strings.HasPrefix(rt.path, "/v1/relay/") }
 
 // routes is the whole node API: what is not here is 404. Every route but join
 // wants a node that exists; whether its certificate has expired by the
 // server's clock does not matter, since the database decides, and a clock
 // that jumped must not cut everybody off (deleted nodes do not exist).
 var routes = []route{
-	{"POST", "/v1/join", anyKey, (*Service).handleJoin},
-	{"POST", "/v1/renew", anyTimeNode, (*Service).handleRenew},
-	{"GET", "/v1/config", anyTimeNode, (*Service).handleConfig},
-	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory},
-	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup},
-	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL},
-	{"POST", "/v1/crl", anyTimeNode, (*Service).handleRecall},
-	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout},
-	{"POST", "/v1/relay/join", anyKey, (*Service).handleRelayJoin},
-	{"POST", "/v1/relay/renew", anyRelay, (*Service).handleRelayRenew},
-	{"POST", "/v1/relay/sync", anyRelay, (*Service).handleRelaySync},
-	{"POST", "/v1/relay/report", anyRelay, (*Service).handleRelayReport},
+	{"POST", "/v1/join", anyKey, (*Service).handleJoin, false},
+	{"POST", "/v1/renew", anyTimeNode, (*Service).handleRenew, false},
+	{"GET", "/v1/config", anyTimeNode, (*Service).handleConfig, false},
+	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory, false},
+	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup, false},
+	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL, true},
+	{"POST", "/v1/crl", anyTimeNode, (*Service).handleRecall, true},
+	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout, false},
+	{"POST", "/v1/relay/join", anyKey, (*Service).handleRelayJoin, false},
+	{"POST", "/v1/relay/renew", anyRelay, (*Service).handleRelayRenew, false},
+	{"POST", "/v1/relay/sync", anyRelay, (*Service).handleRelaySync, false},
+	{"POST", "/v1/relay/report", anyRelay, (*Service).handleRelayReport, false},
+	{"POST", "/v1/relay/crl", anyRelay, (*Service).handleRecall, true},
 }
 
 // maxBody bounds a request in bytes.
 func (rt route) maxBody() int64 {
-	if rt.path == "/v1/crl" {
+	if strings.HasSuffix(rt.path, "/crl") {
 		return cert.MaxCRL
 	}
 	return api.MaxBody
@@ -94,6 +99,9 @@ func (s *Service) API() http.Handler {
 func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 	c, err := s.identify(rt.access, r)
 	var res any
+	if err == nil {
+		err = rt.checkHeader(r)
+	}
 	if err == nil {
 		if rt.access == anyRelay {
 			// A relay's question may wait for its answer longer than strangers

@@ -46,6 +46,7 @@ func TestRoutes(t *testing.T) {
 		"POST /v1/relay/renew":  {},
 		"POST /v1/relay/sync":   {},
 		"POST /v1/relay/report": {},
+		"POST /v1/relay/crl":    {},
 	}
 	if len(table) != len(routes) {
 		t.Errorf("%d routes, %d in the table", len(routes), len(table))

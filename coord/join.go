@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -38,7 +37,7 @@ func (s *Service) handleJoin(ctx context.Context, c *caller, r *http.Request) (a
 }
 
 func (s *Service) join(ctx context.Context, c *caller, req *api.JoinRequest) (store.Node, error) {
-	if err := checkProtocol(req.Protocol); err != nil {
+	if err := checkProtocol(theDevice, req.Protocol); err != nil {
 		return store.Node{}, err
 	}
 	if len(req.Secret) < 16 || len(req.Secret) > 64 {
@@ -184,17 +183,6 @@ func checkKey(c *caller, csr []byte) error {
 		return fail(http.StatusUnauthorized, api.CodeUnauthorized, "the certificate request is for another key than the connection's", "")
 	}
 	return nil
-}
-
-func checkProtocol(p int) error {
-	if p == api.Protocol {
-		return nil
-	}
-	hint := "update weft on the device"
-	if p > api.Protocol {
-		hint = "update weft-server"
-	}
-	return fail(http.StatusBadRequest, api.CodeProtocol, fmt.Sprintf("the device speaks protocol %d, this server %d", p, api.Protocol), hint)
 }
 
 // certify signs a certificate for the node as it is now, and records it.

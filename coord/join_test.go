@@ -1,7 +1,10 @@
 package coord
 
 import (
+	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -243,12 +246,59 @@ func TestJoinWithAnothersKey(t *testing.T) {
 
 func TestProtocol(t *testing.T) {
 	s := openSite(t)
-	for _, p := range []int{0, -1, api.Protocol + 1} {
+	for _, p := range []int{0, -1, api.Newest + 1} {
 		d := newDevice(t, s.Service)
 		req := d.request(t, s.token(NewKey{}), "x")
 		req.Protocol = p
 		_, err := d.Client.Join(t.Context(), req)
 		wantCode(t, err, 400, api.CodeProtocol)
+		if hint := err.(*api.Error).Hint; strings.Contains(hint, "weft-server") != (p > 0) {
+			t.Errorf("protocol %d: %s", p, hint)
+		}
+	}
+	for p := api.Oldest; p <= api.Newest; p++ {
+		d := newDevice(t, s.Service)
+		req := d.request(t, s.token(NewKey{}), "x")
+		req.Protocol = p
+		if _, err := d.Client.Join(t.Context(), req); err != nil {
+			t.Errorf("protocol %d: %v", p, err)
+		}
+	}
+}
+
+// A30: a device that was joined and is too old, or a server that is, learns it
+// at every request, and the revocation list all the same.
+func TestProtocolHeader(t *testing.T) {
+	s := openSite(t)
+	d := s.laptop("laptop")
+	ask := func(path, protocol string) (int, *api.Error) {
+		r := httptest.NewRequest("GET", path, nil)
+		if protocol != "" {
+			r.Header.Set(api.ProtocolHeader, protocol)
+		}
+		res, err := (&direct{api: s.API(), leaf: func() *x509.Certificate { return d.shown }}).RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e api.Error
+		json.NewDecoder(res.Body).Decode(&e)
+		return res.StatusCode, &e
+	}
+	for _, c := range []struct {
+		path, protocol string
+		status         int
+		hint           string
+	}{
+		{"/v1/config", "", 200, ""}, {"/v1/config", strconv.Itoa(api.Oldest), 200, ""}, {"/v1/config", strconv.Itoa(api.Newest), 200, ""},
+		{"/v1/config", strconv.Itoa(api.Oldest - 1), 400, "update weft on the device"},
+		{"/v1/directory", strconv.Itoa(api.Newest + 1), 400, "update weft-server"},
+		{"/v1/lookup?name=x", "0", 400, "update weft on the device"}, {"/v1/relay/sync", "0", 405, ""},
+		{"/v1/config", "new", 400, ""}, {"/v1/crl", "0", 200, ""}, {"/v1/crl", "99", 200, ""},
+	} {
+		status, e := ask(c.path, c.protocol)
+		if status != c.status && !(c.status == 405 && status == 404) || !strings.Contains(e.Hint, c.hint) {
+			t.Errorf("%s, protocol %q: %d %v", c.path, c.protocol, status, e)
+		}
 	}
 }
 

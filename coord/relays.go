@@ -46,7 +46,7 @@ func (s *Service) handleRelayJoin(ctx context.Context, c *caller, r *http.Reques
 	if err := readRequest(r, &req); err != nil {
 		return nil, err
 	}
-	if err := checkRelayProtocol(req.Protocol); err != nil {
+	if err := checkProtocol(theRelay, req.Protocol); err != nil {
 		return nil, err
 	}
 	if err := checkRelayAddrs(req.URLs, req.STUN); err != nil {
@@ -167,17 +167,6 @@ func (s *Service) relaysChanged(tx *store.Tx) {
 	})
 }
 
-func checkRelayProtocol(p int) error {
-	if p == api.Protocol {
-		return nil
-	}
-	hint := "update weft-server on the relay's machine"
-	if p > api.Protocol {
-		hint = "update weft-server on the server's machine"
-	}
-	return fail(http.StatusBadRequest, api.CodeProtocol, fmt.Sprintf("the relay speaks protocol %d, this server %d", p, api.Protocol), hint)
-}
-
 // checkRelayAddrs checks what goes into everybody's config.
 func checkRelayAddrs(urls, stun []string) error {
 	bad := func(format string, args ...any) error {
@@ -215,7 +204,7 @@ func (s *Service) handleRelayRenew(_ context.Context, c *caller, r *http.Request
 	if err := readRequest(r, &req); err != nil {
 		return nil, err
 	}
-	if err := checkRelayProtocol(req.Protocol); err != nil {
+	if err := checkProtocol(theRelay, req.Protocol); err != nil {
 		return nil, err
 	}
 	if err := checkKey(c, req.CSR); err != nil {
@@ -315,7 +304,7 @@ func (s *Service) handleRelaySync(ctx context.Context, c *caller, r *http.Reques
 	if err := readRequest(r, &req); err != nil {
 		return nil, err
 	}
-	if err := checkRelayProtocol(req.Protocol); err != nil {
+	if err := checkProtocol(theRelay, req.Protocol); err != nil {
 		return nil, err
 	}
 	id := relayID(c.spki)
@@ -383,7 +372,8 @@ func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (*api.RelaySt
 	if req.Instance != rs.instance || req.Ack != rs.seq {
 		clear(rs.sent) // the last answer got lost
 	}
-	if req.CRL < n.CRLNumber { // a server that was restored may have an older one
+	st.WantCRL = req.CRL > n.CRLNumber // restored from a backup, with the first answer of its Instance
+	if req.CRL < n.CRLNumber {
 		st.CRL = n.CRL
 	}
 	for id := range rs.members {

@@ -16,7 +16,7 @@ func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (
 	if err := readRequest(r, &req); err != nil {
 		return nil, err
 	}
-	if err := checkProtocol(req.Protocol); err != nil {
+	if err := checkProtocol(theDevice, req.Protocol); err != nil {
 		return nil, err
 	}
 	if err := checkKey(c, req.CSR); err != nil {

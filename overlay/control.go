@@ -16,9 +16,7 @@ import (
 
 // Keeping in step with the server. There is no stream of changes: the relay
 // says which versions are current (nudge, welcome), and whatever differs from
-// what is held is fetched as a whole. All fetches run in one goroutine. A nudge
-// of the server's own relay may bring a short change of the directory along,
-// which spares the fetch; lost ones cost nothing, versions are compared anyway.
+// what is held is fetched as a whole. All fetches run in one goroutine.
 const (
 	jitterDirectory = 300 * time.Millisecond
 	jitterConfig    = 2 * time.Second
@@ -46,8 +44,6 @@ type wanted struct {
 	spread time.Duration // the server's wish to space a large network out
 	nudged bool
 	renew  bool
-	// changes is what came with the nudge, if who sent it is believed.
-	changes *api.Changes
 }
 
 func newControl(n *Node, r *running) *control {
@@ -128,11 +124,6 @@ func (c *control) run(ctx context.Context) {
 			if w.CRL == 0 {
 				w.CRL = target.CRL
 			}
-			if w.changes != nil && w.changes.Version == w.Directory && c.n.takeChanges(w.changes) {
-				c.have = c.n.versions()
-				c.r.home.home.SendVersions(c.have)
-			}
-			w.changes = nil
 			waiting := c.behind(target)
 			target = w
 			if waiting && backoff == 0 {
@@ -174,6 +165,7 @@ func (c *control) run(ctx context.Context) {
 		}
 		c.n.health.clear("server-offline")
 		c.n.health.clear("server-untrusted")
+		c.n.health.clear("version")
 		backoff, due, target.renew = 0, time.Time{}, false
 		target.Versions = c.n.versions()
 		c.have = target.Versions
@@ -309,11 +301,15 @@ func (c *control) renew(ctx context.Context, cl *client.Client) error {
 	})
 }
 
-// refused handles a server that says that this node exists no more. The node
-// keeps its state: the owner decides, and a mistake on the server must not
-// cost the device its identity.
+// refused handles a server that says that this node exists no more, or is too
+// old. The node keeps its state: the owner decides, and a mistake on the server
+// must not cost the device its identity.
 func (c *control) refused(err error) {
 	var e *api.Error
+	if errors.As(err, &e) && e.Code == api.CodeProtocol {
+		c.n.health.clear("server-offline") // it answers
+		c.n.health.set("version", "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
+	}
 	if errors.As(err, &e) && (e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized) {
 		c.n.health.set("revoked", "this device was deleted on the server: "+e.Message+"; run: weft logout, then weft up TOKEN to join anew")
 	}

@@ -1,9 +1,6 @@
 package overlay
 
-import (
-	"crypto/x509"
-	"time"
-)
+import "time"
 
 // SetIdle shortens the life of tunnels without data, before Start.
 func (n *Node) SetIdle(d time.Duration) { n.idleAfter = d }
@@ -37,7 +34,3 @@ func (n *Node) WorldChanged() {
 		r.peers.worldChanged()
 	}
 }
-
-// IsServer reports whether the node takes changes of the directory from a relay
-// that shows this chain.
-func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.isServer(chain) }

@@ -3,7 +3,6 @@ package overlay
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -44,10 +43,8 @@ func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
 			}
 			return nil
 		},
-		Sticky: h.last,
-		Handler: func(c *relay.Conn) relay.Handler {
-			return &inbound{home: h, via: h, source: n.bind.NewSource(), server: n.isServer(c.Certificates())}
-		},
+		Sticky:   h.last,
+		Handler:  func(*relay.Conn) relay.Handler { return &inbound{home: h, via: h, source: n.bind.NewSource()} },
 		Trying:   func(rl api.Relay) { r.peers.guests.homeMoves(rl) },
 		Versions: n.versions,
 		Active:   func() bool { return len(*r.peers.view.Load()) > 0 },
@@ -125,14 +122,6 @@ type inbound struct {
 	*home
 	via    way // this connection
 	source *bind.Source
-	server bool // the relay is the coordination server itself
-}
-
-// isServer reports whether a chain is of a coordination server, which has a
-// relay in it, and not of a relay that runs alone.
-func (n *Node) isServer(chain []*x509.Certificate) bool {
-	s := n.snap.Load()
-	return s != nil && s.serverRoots.VerifyServer(chain, cert.RoleServer) == nil
 }
 
 func (in *inbound) Packet(from cert.NodeID, payload []byte) {
@@ -162,11 +151,7 @@ func (in *inbound) Welcome(w relay.Welcome) {
 
 func (in *inbound) Nudge(nd relay.Nudge) {
 	in.serverAway(nd.Away)
-	w := wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true}
-	if in.server {
-		w.changes = nd.Changes
-	}
-	in.r.control.want(w)
+	in.r.control.want(wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true})
 }
 
 func (in *inbound) CRL(der []byte) { in.r.control.wantCRL(bytes.Clone(der)) }

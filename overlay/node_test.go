@@ -136,9 +136,6 @@ func (w *world) startRelay(l net.Listener) {
 			return n.Network, n.ID, n.Tagged(), nil
 		},
 		Versions: func(_ cert.NetworkID, id cert.NodeID) api.Versions { return w.svc.Versions(id) },
-		Changes: func(_ cert.NetworkID, id cert.NodeID, held api.Version) *api.Changes {
-			return w.svc.Changes(context.Background(), id, held)
-		},
 		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
 		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
 	})
@@ -586,9 +583,6 @@ func TestDownUpLogout(t *testing.T) {
 	}
 	if st := laptop.State(); st != localapi.StateDown {
 		t.Errorf("state %s after down", st)
-	}
-	if h := laptop.Status().Health; len(h) != 0 {
-		t.Errorf("what was taken down on purpose warns: %v", h)
 	}
 	if err := laptop.dialFails("kitchen-pi:7", time.Second); !strings.Contains(err.Error(), "weft up") {
 		t.Errorf("down: %v: no way out named", err)

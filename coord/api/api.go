@@ -18,7 +18,16 @@
 // What a relay that runs alone asks is in relay.go.
 //
 // Every answer carries the header Weft-Time (RFC 3339, UTC). Errors are Error
-// as JSON. Unknown fields are ignored on both sides, unknown enums refused.
+// as JSON. Every request carries the header Weft-Protocol, the version of who
+// asks; those before 2026-11-27 name it in join and renew only.
+//
+// Unknown fields are ignored on both sides, unknown words of an enum are
+// refused: a selector or protocol of a Rule that a node does not know opens
+// nothing. So what narrows a right has to come as a word, never as a field.
+//
+// Versions whose numbers differ by one get on with each other, both ways. An
+// older or newer one is refused with CodeProtocol, on every route but /v1/crl:
+// who was revoked is for all to know.
 package api
 
 import (
@@ -32,7 +41,17 @@ import (
 //
 //	1  2026-11-22  first version
 //	1  2026-11-22  Peer.Aliases
+//	1  2026-11-27  Weft-Protocol, POST /v1/relay/crl
 const Protocol = 1
+
+// Oldest and Newest are the versions that this one gets on with.
+const (
+	Oldest = max(1, Protocol-1)
+	Newest = Protocol + 1
+)
+
+// ProtocolHeader is the request header with the version of who asks.
+const ProtocolHeader = "Weft-Protocol"
 
 // TimeHeader is the response header with the server's time (RFC 3339 with
 // nanoseconds, UTC).
@@ -237,15 +256,6 @@ type Directory struct {
 	Full    bool     `json:"full"`
 	Peers   []Peer   `json:"peers"`
 	Removed []string `json:"removed"` // NodeIDs, hex
-}
-
-// Changes leads from the directory at Since to a newer one. The coordination
-// server sends it unasked over a relay connection that ends at itself, where
-// it is as good as an answer to a question. It is never Full, and short: of
-// more a node is told only that there is something to fetch.
-type Changes struct {
-	Since Version `json:"since"`
-	Directory
 }
 
 // Peer is another node: its certificate says who it is, the rest is presence

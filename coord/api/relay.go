@@ -9,6 +9,7 @@ import "time"
 //	POST /v1/relay/renew   RelayRenewRequest -> RelayRenewResponse
 //	POST /v1/relay/sync    RelaySync   -> RelayState      waits up to 20 s for something new
 //	POST /v1/relay/report  RelayReport -> RelayReported
+//	POST /v1/relay/crl     application/pkix-crl, DER -> 204: a list newer than the server's own
 //
 // The relay asks (sync) again as soon as it has an answer, so that it learns
 // of a revocation at once, and reports who came and went (report) beside.
@@ -70,12 +71,15 @@ type RelaySync struct {
 // RelayState is what is new. When Instance is another than before, the server
 // has forgotten who is connected: the relay reports all of them.
 type RelayState struct {
-	Instance string      `json:"instance"`
-	Seq      uint64      `json:"seq"`
-	CRL      []byte      `json:"crl,omitempty"`   // DER, when it is not the one held
-	Nodes    []RelayNode `json:"nodes,omitempty"` // of those reported: current versions
-	Gone     []string    `json:"gone,omitempty"`  // of those reported: NodeIDs that exist no more
-	Trust    *RelayTrust `json:"trust,omitempty"` // with a new Instance
+	Instance string `json:"instance"`
+	Seq      uint64 `json:"seq"`
+	CRL      []byte `json:"crl,omitempty"` // DER, when it is not the one held
+	// WantCRL says that the relay holds a newer list than the server, which was
+	// restored from a backup and asks for it.
+	WantCRL bool        `json:"want_crl,omitempty"`
+	Nodes   []RelayNode `json:"nodes,omitempty"` // of those reported: current versions
+	Gone    []string    `json:"gone,omitempty"`  // of those reported: NodeIDs that exist no more
+	Trust   *RelayTrust `json:"trust,omitempty"` // with a new Instance
 }
 
 // RelayNode is what a node should hold.

@@ -17,6 +17,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -151,6 +152,11 @@ func (c *Client) ReportRelay(ctx context.Context, req api.RelayReport) (*api.Rel
 	return &res, c.call(ctx, http.MethodPost, "/v1/relay/report", nil, req, &res, maxSmall)
 }
 
+// SendRelayCRL is SendCRL for a relay.
+func (c *Client) SendRelayCRL(ctx context.Context, der []byte) error {
+	return c.call(ctx, http.MethodPost, "/v1/relay/crl", nil, raw(der), nil, maxSmall)
+}
+
 // CloseIdleConnections closes connections that no request uses.
 func (c *Client) CloseIdleConnections() {
 	if rt, ok := c.rt.(interface{ CloseIdleConnections() }); ok {
@@ -189,6 +195,7 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if err != nil {
 		return err
 	}
+	req.Header.Set(api.ProtocolHeader, strconv.Itoa(api.Protocol))
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -364,6 +365,44 @@ func TestServerRestarts(t *testing.T) {
 		t.Errorf("the device lost its relay: %v", err)
 	default:
 	}
+}
+
+// A server that was restored from a backup learns from a relay, too, who was
+// deleted since.
+func TestRestoredServer(t *testing.T) {
+	s := startServer(t)
+	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	stolen, pi := s.node("stolen"), s.node("pi", "device")
+	key := []byte("correct horse battery staple")
+	a, err := coord.OpenAdmin(t.Context(), coord.Options{Data: s.o.Data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var backup bytes.Buffer
+	if err := errors.Join(coord.Backup(t.Context(), a, s.o.Data, key, &backup), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DeleteDevice(t.Context(), stolen.id, nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the relay has the list", func() bool { return r.crl.Load().Len() > 0 })
+	s.Close()
+	s.o.Data = filepath.Join(t.TempDir(), "restored")
+	if err := coord.Restore(t.Context(), &backup, key, s.o.Data, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	until(t, "the stolen device is gone again", func() bool {
+		_, err := s.FindDevice(t.Context(), stolen.id.String())
+		return errors.Is(err, coord.ErrNotFound)
+	})
+	if _, err := s.FindDevice(t.Context(), pi.id.String()); err != nil {
+		t.Errorf("an innocent device: %v", err)
+	}
+	until(t, "all have one list", func() bool {
+		crl, err := r.id.Load().roots.VerifyCRL(s.CRL())
+		return err == nil && crl.Len() > 0 && crl.Number == r.crl.Load().Number
+	})
 }
 
 // What can be wrong with a first start, in words that help.

@@ -49,6 +49,9 @@ func (r *Relay) syncLoop(ctx context.Context) {
 		if err == nil {
 			err = r.take(st)
 		}
+		if err == nil {
+			r.recall(ctx, st)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -199,6 +202,19 @@ func (r *Relay) takeCRL(der []byte) error {
 	r.relay.PushCRL(network, crl.Raw, revoked)
 	r.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len(), "dropped", len(revoked))
 	return nil
+}
+
+// recall gives a server that was restored from a backup the revocation list held
+// here: it does not know who was deleted since.
+func (r *Relay) recall(ctx context.Context, st *api.RelayState) {
+	held := r.crl.Load()
+	if !st.WantCRL || held == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	err := r.client.SendRelayCRL(ctx, held.Raw)
+	r.log.Warn("the server was restored from a backup that is older than the revocation list here, and was given it", "number", held.Number, "err", err)
 }
 
 // deny drops a node that the server does not know.

@@ -140,6 +140,7 @@ func checkServer(f Facts, add adder) {
 	failed := func(h string) bool { return f.Resolve[h] != nil }
 	link := f.link("server")
 	switch {
+	case has(f, "version"): // it answers, and checkHealth says what
 	case f.Status.Server.Online:
 		add("server", OK, "", "the server answers at %s", f.Status.Server.URL)
 	case net.ParseIP(host) == nil && failed(host):
@@ -218,6 +219,7 @@ func checkIdentity(f Facts, add adder) {
 // cures are for what the daemon complains about by itself.
 var cures = map[string]string{
 	"clock":               "timedatectl set-ntp true",
+	"version":             "run the line again with which the console installs a device: it upgrades weft; compare weft version and weft-server version",
 	"revoked":             "weft logout, then: weft up TOKEN",
 	"cloned":              "on one of the two machines: weft logout, then weft up TOKEN",
 	"identity-changed":    "ask the owner of the server whether the device was replaced",
@@ -240,7 +242,7 @@ func checkHealth(f Facts, add adder) {
 			continue
 		}
 		level := Warning
-		if h.Code == "revoked" || h.Code == "join-waiting" {
+		if h.Code == "revoked" || h.Code == "join-waiting" || h.Code == "version" {
 			level = Error
 		}
 		cure := cures[h.Code]

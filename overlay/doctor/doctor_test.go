@@ -71,6 +71,10 @@ func TestEachCauseHasItsCure(t *testing.T) {
 		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Error, "2 days", "renewed"},
 		{"clock", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", Warning, "off by 3 h", "timedatectl"},
 		{"port", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", Warning, "taken", "--proxy"},
+		{"version too old", func(f *Facts) {
+			offline(f)
+			f.Status.Health = []localapi.Health{{Code: "version", Message: "the device speaks protocol 1, this server 3 to 5: update weft on the device"}}
+		}, "version", Error, "update weft", "upgrades weft"},
 		{"token", func(f *Facts) {
 			f.Status.Health = []localapi.Health{{Code: "join-waiting", Message: "the token has expired"}}
 		}, "join-waiting", Error, "expired", "weft up"},

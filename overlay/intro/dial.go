@@ -227,9 +227,16 @@ func (s *Session) call(established func(*Session)) error {
 		return &DenyError{Deny{Reason: DenyCertificate, Text: err.Error()}}
 	case err != nil:
 		return err
-	case m.Type == TypeAccept:
+	}
+	return verdict(m)
+}
+
+// verdict is nil for accept alone, whatever else a callee may say.
+func verdict(m Message) error {
+	switch m.Type {
+	case TypeAccept:
 		return nil
-	case m.Type == TypeDeny:
+	case TypeDeny:
 		return &DenyError{Deny{Reason: clip(m.Reason, 32), Text: clip(m.Text, 200)}}
 	}
 	return fmt.Errorf("%w: %.20q in place of a verdict", ErrBroken, m.Type)

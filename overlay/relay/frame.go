@@ -31,8 +31,9 @@
 // the network too, so no frame can name a sender or another network.
 //
 // What a relay says is a hint: it may start a fetch or an introduction, it
-// never ends anything. A node ignores types it does not know, bodies ≤ 64 KB;
-// a relay closes the connection on any frame that is not as above.
+// never ends anything. A node ignores types it does not know, bodies ≤ 64 KB,
+// and what follows the fields above; a relay closes the connection on any frame
+// that is not as above, so a node sends nothing new that welcome did not offer.
 package relay
 
 import (
@@ -75,13 +76,12 @@ const (
 	// PeerLen is the length of the peer that begins the body of a packet,
 	// session, gone, busy, lane, lanegone and rebind frame.
 	PeerLen = 16
-	// MaxPacket and MaxSession bound payloads, MaxCRL the DER of a crl frame,
-	// MaxJSON the bodies that are JSON.
+	// MaxPacket and MaxSession bound payloads, MaxCRL the DER of a crl frame.
 	MaxPacket  = 65535
 	MaxSession = 16 << 10
 	MaxCRL     = 1 << 20
-	MaxJSON    = 4 << 10
-	maxLane    = 256 // room for what a later relay adds
+	maxJSON    = 4 << 10
+	maxShort   = 256 // room for what a later relay adds
 	maxUnknown = 64 << 10
 	// MaxFrame is the longest frame a relay takes.
 	MaxFrame = HeadLen + PeerLen + MaxPacket
@@ -179,9 +179,6 @@ type Nudge struct {
 	Versions api.Versions `json:"versions"`
 	SpreadMS int          `json:"spread_ms"` // fetch at a random time within
 	Away     bool         `json:"server_away,omitempty"`
-	// Changes brings the directory that the node holds up to date. Only a
-	// relay that is the coordination server itself is believed.
-	Changes *api.Changes `json:"changes,omitempty"`
 }
 
 // Draining says that the relay is about to stop.
@@ -243,14 +240,14 @@ func CheckHead(side Side, t Type, n int) error {
 	case TypePing, TypePong:
 		lo, hi = 8, 8
 	case TypeVersions:
-		lo, hi = 2, MaxJSON
+		lo, hi = 2, maxJSON
 		if side == AtNode {
 			return fmt.Errorf("%w: type %d is not for nodes", ErrFrame, t)
 		}
 	case TypeLane:
 		lo, hi = PeerLen, PeerLen
 		if side == AtNode {
-			lo, hi = PeerLen+lane.InfoLen, maxLane
+			lo, hi = PeerLen+lane.InfoLen, maxShort
 		}
 	default:
 		if side == AtRelay {
@@ -258,16 +255,17 @@ func CheckHead(side Side, t Type, n int) error {
 		}
 		switch t {
 		case TypeGone, TypeLaneGone:
-			lo, hi = PeerLen+1, PeerLen+1
+			lo, hi = PeerLen+1, maxShort
 		case TypeBusy, TypeRebind:
-			lo, hi = PeerLen, PeerLen
+			lo, hi = PeerLen, maxShort
 		case TypeNudge, TypeWelcome, TypeDraining:
-			lo, hi = 2, MaxJSON
+			lo, hi = 2, maxJSON
 		case TypeCRL:
 			lo, hi = 1, MaxCRL
 		case TypeRefused:
-			lo, hi = 1, 1
+			lo, hi = 1, maxShort
 		case TypeReplaced:
+			hi = maxShort
 		default:
 			hi = maxUnknown
 		}

@@ -26,9 +26,9 @@ func TestCheckHead(t *testing.T) {
 		{AtRelay, TypePacket, 1<<24 - 1, false},
 		{AtRelay, TypeLane, 16, true}, {AtRelay, TypeLane, 17, false}, {AtRelay, TypeLaneGone, 17, false}, {AtRelay, TypeRebind, 16, false},
 		{AtNode, TypeLane, 16, false}, {AtNode, TypeLane, 98, true}, {AtNode, TypeLane, 257, false}, {AtNode, TypeLaneGone, 17, true}, {AtNode, TypeRebind, 16, true},
-		{AtNode, TypeVersions, 2, false}, {AtNode, TypeGone, 17, true}, {AtNode, TypeGone, 16, false},
+		{AtNode, TypeVersions, 2, false}, {AtNode, TypeGone, 17, true}, {AtNode, TypeGone, 16, false}, {AtNode, TypeGone, 20, true}, {AtNode, TypeGone, 257, false},
 		{AtNode, TypeCRL, MaxCRL, true}, {AtNode, TypeCRL, MaxCRL + 1, false},
-		{AtNode, TypeReplaced, 0, true}, {AtNode, TypeReplaced, 1, false},
+		{AtNode, TypeReplaced, 0, true}, {AtNode, TypeReplaced, 1, true}, {AtNode, TypeRefused, 2, true}, {AtNode, TypeBusy, 17, true}, {AtNode, TypePing, 9, false},
 		{AtNode, 200, 1000, true}, {AtNode, 200, 1 << 20, false},
 	} {
 		if err := CheckHead(c.side, c.t, c.n); (err == nil) != c.ok || (err != nil && !errors.Is(err, ErrFrame)) {

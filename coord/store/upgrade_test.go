@@ -1,0 +1,231 @@
+package store
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"weft/coord/api/wiretest"
+	"weft/overlay/cert"
+)
+
+// The fixtures are databases of servers of their time: scripts/record made
+// schema-N.sql, and schema-N.json says what is in it.
+var update = flag.Bool("update", false, "write down what new fixtures hold")
+
+// recordedAt is later than everything in the fixtures, and before anything in
+// them has ended.
+var recordedAt = time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
+
+// meaning is everything that the program reads in a database.
+func meaning(t *testing.T, s *Store) []byte {
+	t.Helper()
+	var m struct {
+		Network   Network
+		Users     []User
+		Keys      []Key
+		Nodes     []Node
+		Brief     int
+		Relays    []Relay
+		Revoked   []string
+		Removed   []cert.NodeID
+		Settings  string
+		Records   []DNSRecord
+		Aliases   []Alias
+		Wildcards []Wildcard
+	}
+	err := s.Read(t.Context(), func(r *Reader) (err error) {
+		if m.Network, err = r.Network(); err != nil {
+			return err
+		}
+		id := m.Network.ID
+		if m.Users, err = r.Users(id); err != nil {
+			return err
+		}
+		if m.Keys, err = r.Keys(id, "", 100); err != nil {
+			return err
+		}
+		err = r.EachNode(id, "", func(n Node) error {
+			// That it is the same is enough.
+			for _, b := range []*[]byte{&n.SPKI, &n.Certificate} {
+				sum := sha256.Sum256(*b)
+				*b = sum[:8]
+			}
+			m.Nodes = append(m.Nodes, n)
+			if _, err := r.NodeByName(id, n.Name); err != nil {
+				return err
+			}
+			removed, err := r.RemovedSince(id, n.Class, 0)
+			m.Removed = append(m.Removed, removed...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := r.EachBrief(id, func(Brief) error { m.Brief++; return nil }); err != nil {
+			return err
+		}
+		if m.Relays, err = r.Relays(id); err != nil {
+			return err
+		}
+		serials, err := r.Revoked(id, recordedAt)
+		if err != nil {
+			return err
+		}
+		for _, n := range serials {
+			m.Revoked = append(m.Revoked, n.String())
+			if _, revoked, err := r.HolderOf(id, n); err != nil || !revoked {
+				return fmt.Errorf("holder of %v: revoked %v, %w", n, revoked, err)
+			}
+		}
+		if m.Settings, m.Records, err = r.DNS(id); err != nil {
+			return err
+		}
+		if m.Aliases, err = r.Aliases(id, nil); err != nil {
+			return err
+		}
+		m.Wildcards, err = r.Wildcards(id)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// recorded makes a database file of a fixture.
+func recorded(t *testing.T, schema int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("testdata/schema-%d.sql", schema))
+	if err != nil {
+		t.Fatalf("%v: make it with scripts/record, and describe it with `go test ./coord/store -update`", err)
+	}
+	path := filepath.Join(t.TempDir(), "weft.db")
+	script(t, path, string(text))
+	return path
+}
+
+func script(t *testing.T, path string, text string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// E8: the database of every schema that ever was is brought up to date with
+// nothing lost, from wherever an earlier attempt was killed, and doing it again
+// changes nothing.
+func TestUpgrade(t *testing.T) {
+	for schema := 1; schema <= schemaVersion(); schema++ {
+		t.Run(fmt.Sprint(schema), func(t *testing.T) {
+			golden := fmt.Sprintf("testdata/schema-%d.json", schema)
+			for killed := schema; killed <= schemaVersion(); killed++ {
+				path := recorded(t, schema)
+				for i := schema; i < killed; i++ {
+					files, _ := fs.Glob(migrations, "migrations/*.sql")
+					text, _ := migrations.ReadFile(files[i])
+					script(t, path, fmt.Sprintf("BEGIN; %s\nPRAGMA user_version = %d; COMMIT;", text, i+1))
+				}
+				saved := fmt.Sprintf("%s.schema-%d", path, killed)
+				os.WriteFile(saved, []byte("half of one"), 0o600)
+				var twice [2][]byte
+				for i := range twice {
+					s := open(t, path, Options{})
+					wiretest.Golden(t, golden, meaning(t, s), *update)
+					var bad []string
+					s.Read(t.Context(), func(r *Reader) error {
+						return errors.Join(
+							r.each("PRAGMA foreign_key_check", nil, func(scan func(...any) error) error { bad = append(bad, "foreign key"); return nil }),
+							r.each("PRAGMA integrity_check", nil, func(scan func(...any) error) error {
+								var word string
+								err := scan(&word)
+								if word != "ok" {
+									bad = append(bad, word)
+								}
+								return err
+							}))
+					})
+					if bad != nil {
+						t.Error(bad)
+					}
+					s.Close()
+					twice[i], _ = os.ReadFile(saved)
+				}
+				if string(twice[0]) != string(twice[1]) {
+					t.Error("the second start wrote the copy of the first anew")
+				}
+				if killed == schemaVersion() {
+					continue // nothing to upgrade, so no copy
+				}
+				// The copy made before is the old database still.
+				db, err := sql.Open("sqlite", saved)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var version, nodes int
+				err = errors.Join(db.QueryRow("PRAGMA user_version").Scan(&version), db.QueryRow("SELECT COUNT(*) FROM nodes").Scan(&nodes))
+				db.Close()
+				if err != nil || version != killed || nodes != 3 {
+					t.Errorf("the copy: schema %d, %d devices, %v", version, nodes, err)
+				}
+				if killed == schema {
+					restored := filepath.Join(t.TempDir(), "weft.db")
+					os.WriteFile(restored, twice[0], 0o600)
+					wiretest.Golden(t, golden, meaning(t, open(t, restored, Options{})), false)
+				}
+			}
+		})
+	}
+}
+
+// E9: no time column of an upgraded database holds the zero time, whatever an
+// older version wrote.
+func TestUpgradedTimes(t *testing.T) {
+	for schema := 1; schema <= schemaVersion(); schema++ {
+		s := open(t, recorded(t, schema), Options{})
+		err := s.Read(t.Context(), func(r *Reader) error {
+			var columns [][2]string
+			err := r.each(`SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type='table' AND (c.name LIKE '%\_at' ESCAPE '\' OR c.name = 'until')`, nil,
+				func(scan func(...any) error) error {
+					var c [2]string
+					err := scan(&c[0], &c[1])
+					columns = append(columns, c)
+					return err
+				})
+			if err != nil || len(columns) < 15 {
+				return fmt.Errorf("%d columns of times, %w", len(columns), err)
+			}
+			for _, c := range columns {
+				var bad int
+				if err := r.row(fmt.Sprintf(`SELECT COUNT(*) FROM %s WHERE typeof(%s) NOT IN ('integer', 'null') OR %s <= 0`, c[0], c[1], c[1]), nil, &bad); err != nil {
+					return err
+				}
+				if bad > 0 {
+					t.Errorf("schema %d: %s.%s: %d zero times", schema, c[0], c[1], bad)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package localapi
+
+import (
+	"encoding/json"
+	"flag"
+	"testing"
+	"time"
+
+	"weft/coord/api/wiretest"
+)
+
+var update = flag.Bool("update", false, "record what is not recorded yet")
+
+// The contract status/1: users' scripts read it, so no field goes or changes
+// its type, and empty ones are there. An older weft shows what a later daemon
+// says.
+func TestRecordedStatus(t *testing.T) {
+	at := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	ms := 1.9
+	full := Status{
+		Schema: Schema, State: StateRunning, Network: "00112233445566778899aabbccddeeff", Version: "1.0",
+		Server: ServerStatus{URL: "https://weft.example:8443", Online: true},
+		Self:   SelfStatus{ID: "aa", Name: "laptop", FQDN: "laptop.weft.internal", IPv4: "100.64.0.2", IPv6: "fd00::2", Online: true, Relay: "server", CertificateExpires: &at},
+		Peers: []PeerStatus{{ID: "bb", Name: "kitchen-pi", FQDN: "kitchen-pi.weft.internal", IPv4: "100.64.0.1", IPv6: "fd00::1", Online: true, Path: PathDirect, PathReason: "",
+			Relay: "server", Endpoint: "198.51.100.4:41641", RTTms: &ms, RxBytes: 1, TxBytes: 2, LastHandshake: &at, LastSeen: &at, KeyExchange: "X25519MLKEM768"}},
+		Health: []Health{{Code: "server-offline", Message: "the server does not answer"}},
+	}
+	empty := Status{Schema: Schema, State: StateUnjoined, Peers: []PeerStatus{{}}, Health: []Health{}}
+	for name, st := range map[string]Status{"status-1": full, "status-1-empty": empty} {
+		doc, err := json.Marshal(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wiretest.Golden(t, "testdata/"+name+".json", doc, *update)
+		var again Status
+		if err := json.Unmarshal(wiretest.Later(t, doc), &again); err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := json.Marshal(again); string(b) != string(doc) {
+			t.Errorf("%s: got %s, want %s", name, b, doc)
+		}
+	}
+}
