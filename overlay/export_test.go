@@ -1,6 +1,12 @@
 package overlay
 
-import "time"
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"weft/overlay/wg"
+)
 
 // SetIdle shortens the life of tunnels without data, before Start.
 func (n *Node) SetIdle(d time.Duration) { n.idleAfter = d }
@@ -33,4 +39,22 @@ func (n *Node) WorldChanged() {
 		r.home.home.Wake()
 		r.peers.worldChanged()
 	}
+}
+
+// SpoilKeys gives the tunnel with a peer another preshared key and forgets what
+// was agreed upon with the old one, so that the two ends fit no more.
+func (n *Node) SpoilKeys(name string) error {
+	p := n.active.Load().peers
+	return p.inLoop(func() error {
+		for _, q := range p.table {
+			if q.installed() && q.node.Name == name {
+				p.device.RemovePeer(q.id)
+				return p.device.SetPeer(wg.Peer{
+					ID: q.id, Key: q.hello.Key, PSK: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
+					Endpoint: q.endpoint, Filter: q.filter,
+				})
+			}
+		}
+		return errors.New("no tunnel")
+	})
 }

@@ -271,7 +271,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	}
 	q.node, q.hello, q.ours, q.session = node, s.Remote, ours, s
 	q.gone = time.Time{} // whatever the relay said
-	q.unanswered, q.pinging = time.Time{}, time.Time{}
+	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()
 	if !q.installed() {
 		q.made = time.Now()
 		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))

@@ -7,6 +7,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/intro"
+	"weft/overlay/path"
 	"weft/overlay/wg"
 )
 
@@ -65,13 +66,13 @@ func (p *peers) look(now time.Time) {
 			p.n.dir.setPresence(q.id, true, time.Time{})
 			p.publish()
 		}
-		act, again := q.judge(now, st, q.endpoint.Received(), p.n.idleAfter)
+		act, again := q.judge(now, st, q.endpoint.Kept(), p.patience(q), p.n.idleAfter)
 		switch act {
 		case actDrop:
 			p.drop(q, "idle", true)
 			continue
 		case actPing:
-			p.ping(q, now)
+			p.ping(q, now, st.LastTx)
 		case actCall:
 			p.call(q, nil)
 		}
@@ -118,10 +119,28 @@ const (
 	actCall           // no: introduce anew
 )
 
-// judge decides what a tunnel needs, from its counters and from when anything
-// of the peer last came in, and when to ask again. It changes only the peer's
-// notes about unanswered data and introductions.
-func (q *peer) judge(now time.Time, st wg.Stats, received time.Time, idle time.Duration) (act action, again time.Time) {
+// patience is how long data may go unanswered that is sent again and again. A
+// relay says by itself when a peer is gone or has no tunnel, and its TLS
+// connection may well stand still for a while; nobody says so of UDP. What the
+// session cannot carry is not asked.
+func (p *peers) patience(q *peer) time.Duration {
+	if q.path.shown.Kind == path.Relay || !p.r.home.connected() {
+		return keptQuietAfter
+	}
+	return silentAfter
+}
+
+// judge decides what a tunnel needs, from its counters and from when a keepalive
+// of the peer last came in, and when to ask again. It changes only the
+// peer's notes about unanswered data and introductions.
+//
+// Probes say within a second that a path is dead, but nothing of whether the
+// keys of both sides fit. What is unanswered for patience is therefore asked
+// about over the session. To ask costs bytes, so it is not done for the last
+// word of a talk, nor again and again for a flow to which nobody answers, such as
+// a log by UDP: once the peer has said that it arrives, or WireGuard's keepalive
+// has, only the keepalive is waited for until data come back.
+func (q *peer) judge(now time.Time, st wg.Stats, kept time.Time, patience, idle time.Duration) (act action, again time.Time) {
 	active := latest(st.LastTx, st.LastRx, q.made)
 	end := active.Add(idle)
 	if !now.Before(end) {
@@ -133,15 +152,22 @@ func (q *peer) judge(now time.Time, st wg.Stats, received time.Time, idle time.D
 	if pause := st.LastTx.Add(wg.Pause); now.Before(pause) {
 		end = earliest(end, pause) // data that goes on does not stir
 	}
-	heard := latest(st.LastRx, received, q.proved)
+	heard := latest(st.LastIn, kept, q.proved)
 	if !st.LastTx.After(heard) {
 		q.unanswered, q.pinging = time.Time{}, time.Time{}
 		return q.judgeSession(now, st, end)
 	}
 	if q.unanswered.IsZero() || heard.After(q.unanswered) {
-		q.unanswered, q.pinging = st.LastTx, time.Time{}
+		if !q.unanswered.IsZero() && kept.After(q.unanswered) {
+			q.oneWay = kept
+		}
+		// Data have gone out since Stirred, without a pause to speak of.
+		q.unanswered, q.pinging = latest(heard, st.Stirred), time.Time{}
 	}
-	if due := q.unanswered.Add(silentAfter); now.Before(due) {
+	if st.LastTx.Sub(q.unanswered) < insistAfter || q.oneWay.After(st.LastIn) {
+		patience = keptQuietAfter
+	}
+	if due := q.unanswered.Add(patience); q.pinging.IsZero() && now.Before(due) {
 		act, again = q.judgeSession(now, st, end)
 		return act, earliest(again, due)
 	}
@@ -177,25 +203,44 @@ func latest(ts ...time.Time) time.Time { return slices.MaxFunc(ts, time.Time.Com
 
 func earliest(ts ...time.Time) time.Time { return slices.MinFunc(ts, time.Time.Compare) }
 
-// ping asks over the session whether the peer is there.
-func (p *peers) ping(q *peer, now time.Time) {
+// ping asks over the session whether the peer is there and hears us, who last
+// sent data at sent.
+func (p *peers) ping(q *peer, now, sent time.Time) {
 	q.pinging = now
 	s := q.session
 	p.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, pingAnswer)
 		defer cancel()
-		_, err := s.Ping(ctx)
+		pong, err := s.Ping(ctx)
 		p.do(func() {
 			if q.pinging != now {
 				return
 			}
 			if err == nil {
-				// It lives; a one-way flow is nothing to worry about.
-				q.proved, q.pinging = time.Now(), time.Time{}
+				q.answered(time.Now(), sent, pong)
 			}
 			p.lookAt(time.Now())
 		})
 	})
+}
+
+// answered takes the answer to a ping. What was sent last may be lost by chance,
+// but not all of what was sent again. Whatever the answer, the next question is
+// for when data have come.
+func (q *peer) answered(now, sent time.Time, pong intro.Pong) {
+	q.oneWay = now
+	again := sent.Sub(q.unanswered) >= insistAfter
+	if again && !pong.HeardWithin(q.pinging.Sub(sent)+pong.RTT/2+insistAfter) {
+		q.pinging = now.Add(-pingAnswer) // as good as no answer
+		return
+	}
+	q.proved, q.pinging = now, time.Time{}
+}
+
+// heardFrom is when data of a peer last came out of its tunnel, for its pings.
+func (p *peers) heardFrom(id cert.NodeID) time.Time {
+	st, _ := p.device.Stats(id)
+	return st.LastIn
 }
 
 // watch tells of what happens to a peer while somebody waits for its answer:

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/localapi"
 	"weft/overlay/overlaytest"
@@ -312,6 +313,67 @@ func TestPathCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.startRelay(l)
+}
+
+// TestKeysThatDoNotFit: the direct path lives, probes say, and yet what is sent
+// is not heard. The peer says so when asked after two seconds, and the two
+// introduce themselves anew.
+func TestKeysThatDoNotFit(t *testing.T) {
+	w := newNATWorld(t)
+	a, b, _, _, _, stop := w.pair()
+	time.Sleep(time.Second)
+	if err := a.SpoilKeys("b"); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	eventually(t, 20*time.Second, "keys that fit", func() bool {
+		p := a.pathTo("b")
+		return p.LastHandshake != nil && p.LastHandshake.After(begun)
+	})
+	took := time.Since(begun)
+	wait := stop()
+	t.Logf("longest wait %v, keys after %v", wait, took)
+	if wait > 8*time.Second || b.pathTo("a").Path != localapi.PathDirect {
+		t.Errorf("longest wait %v, then %+v", wait, b.pathTo("a"))
+	}
+}
+
+// TestOneWay: a stream to which nobody answers, over a direct path. The peer says
+// that it arrives, and the tunnel stays as it is.
+func TestOneWay(t *testing.T) {
+	w := newNATWorld(t)
+	a, b, _, _, _, stop := w.pair()
+	l, err := b.cfg.Net.(*netstack.Net).ListenUDP(netip.AddrPortFrom(netip.MustParseAddr(b.Status().Self.IPv4), 514))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := a.dial("udp", "b:514")
+	stop()
+	time.Sleep(1200 * time.Millisecond) // answers to the last words of the flow
+	handshake := a.pathTo("b").LastHandshake
+	heard := make(chan int, 1)
+	go func() {
+		n, buf := 0, make([]byte, 100)
+		for {
+			if _, _, err := l.ReadFrom(buf); err != nil {
+				heard <- n
+				return
+			}
+			n++
+		}
+	}()
+	for range 50 {
+		c.Write([]byte("log line"))
+		time.Sleep(100 * time.Millisecond)
+	}
+	l.Close()
+	if n := <-heard; n < 40 {
+		t.Errorf("%d of 50 arrived", n)
+	}
+	if got := a.pathTo("b").LastHandshake; got == nil || !got.Equal(*handshake) {
+		t.Errorf("introduced anew: handshake %v, before %v", got, handshake)
+	}
 }
 
 // TestPathMoves: the NAT forgets, then the host takes another network.

@@ -23,7 +23,9 @@ import (
 // introduction.
 const (
 	idleAfter      = 10 * time.Minute // without data: say bye and drop the peer
-	silentAfter    = 12 * time.Second // data sent, nothing heard, not even WireGuard's keepalive after 10 s: ask over the session
+	silentAfter    = 2 * time.Second  // data sent and sent again by UDP, nothing heard: ask over the session
+	insistAfter    = time.Second      // "again": this long after the first of them. The last word of a talk is said once
+	keptQuietAfter = 12 * time.Second // the same where nobody need answer: by now WireGuard's keepalive would have, after 10 s
 	pingAnswer     = 2 * time.Second  // no answer to that: introduce anew
 	recently       = 2 * time.Second  // data sent this short ago is traffic
 	resetSpacing   = 5 * time.Second  // introductions made because of resets or lost sessions, per peer
@@ -71,7 +73,8 @@ type peer struct {
 
 	unanswered time.Time // first data sent after the last received, zero when answered
 	pinging    time.Time // a ping over the session is on its way since
-	proved     time.Time // when one was last answered
+	proved     time.Time // when one was last answered, or the keys were agreed upon
+	oneWay     time.Time // when the peer was last known to have nothing to say to what it is sent
 }
 
 // kept is the filter of a peer that went idle: a flow that pauses for longer
@@ -176,6 +179,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		Accept:  p.accept,
 		Live:    p.sessionLive,
 		Message: p.message,
+		Heard:   p.heardFrom,
 		Closed:  p.sessionClosed,
 		OnReset: p.onReset,
 		Log:     n.log,

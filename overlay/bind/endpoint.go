@@ -21,9 +21,9 @@ type Endpoint struct {
 	sender atomic.Pointer[Sender]
 	route  atomic.Pointer[route] // nil: by the sender
 
-	received atomic.Int64  // wall clock of the last message, unix nanoseconds
-	relayed  atomic.Int64  // of the last one by a relay
-	lost     atomic.Uint64 // messages not sent for want of a working way
+	kept    atomic.Int64  // wall clock of the last keepalive, unix nanoseconds
+	relayed atomic.Int64  // of the last message by a relay
+	lost    atomic.Uint64 // messages not sent for want of a working way
 
 	inFlight atomic.Int64 // what data messages between arrival and Done cost
 	progress atomic.Int64 // unix nanoseconds of the last Done
@@ -55,10 +55,11 @@ func (e *Endpoint) Sender() Sender {
 	return nil
 }
 
-// Received returns when the last message of the peer arrived, authentic or not;
-// the zero Time if none did.
-func (e *Endpoint) Received() time.Time {
-	if ns := e.received.Load(); ns != 0 {
+// Kept returns when the last keepalive of the peer arrived, authentic or not; the
+// zero Time if none did. WireGuard answers with one where nothing else does, and
+// alone says nothing of it to anybody.
+func (e *Endpoint) Kept() time.Time {
+	if ns := e.kept.Load(); ns != 0 {
 		return time.Unix(0, ns)
 	}
 	return time.Time{}
@@ -243,6 +244,8 @@ func (e *Endpoint) Done(n, bytes int, now int64) {
 // isData reports whether a WireGuard message is a transport message with
 // content (not a keepalive).
 func isData(msg []byte) bool { return len(msg) > 32 && msg[0] == 4 }
+
+func isKeepalive(msg []byte) bool { return len(msg) == 32 && msg[0] == 4 }
 
 // ClearSrc implements conn.Endpoint.
 func (e *Endpoint) ClearSrc() {}

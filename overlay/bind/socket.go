@@ -304,7 +304,9 @@ func (d *demux) admit(ep *Endpoint, msg []byte, now int64) (*Endpoint, int) {
 		d.sock.bind.dropped.Add(1)
 		return nil, 0
 	}
-	ep.received.Store(now)
+	if isKeepalive(msg) {
+		ep.kept.Store(now)
+	}
 	return ep, len(msg)
 }
 

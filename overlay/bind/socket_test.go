@@ -148,7 +148,7 @@ func TestDirect(t *testing.T) {
 				}
 			}
 		}
-		if time.Since(b.Heard(p.way)) > time.Minute || time.Since(toA.Received()) > time.Minute || !toA.RelayHeard().IsZero() || toB.Lost() != 0 {
+		if time.Since(b.Heard(p.way)) > time.Minute || time.Since(toA.Kept()) > time.Minute || !toA.RelayHeard().IsZero() || toB.Lost() != 0 {
 			t.Error("counters are wrong")
 		}
 		b.Unverify(p.way)

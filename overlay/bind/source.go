@@ -172,7 +172,9 @@ func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint)
 		m := c.msgs[c.next]
 		sizes[n] = copy(bufs[n], c.buf[m.off:m.off+m.len])
 		eps[n] = m.from
-		m.from.received.Store(now)
+		if isKeepalive(bufs[n][:m.len]) {
+			m.from.kept.Store(now)
+		}
 		if !c.udp {
 			m.from.relayed.Store(now)
 		}

@@ -141,7 +141,10 @@ type Config struct {
 	// says that this node has no WireGuard peer for us. Called from Deliver;
 	// must not block.
 	OnReset func(from cert.NodeID)
-	Log     *slog.Logger
+	// Heard returns when data of a node last came out of its tunnel, the zero
+	// Time if none did. It answers pings. It must not block. May be nil.
+	Heard func(cert.NodeID) time.Time
+	Log   *slog.Logger
 }
 
 // Deny is why an introduction was refused. The reason is one of the Deny

@@ -87,9 +87,15 @@ func TestMessagesBothWays(t *testing.T) {
 		if err := s.Send(Message{Type: "x", Text: strings.Repeat("x", MaxMessage)}); err == nil {
 			t.Error("an oversized message was sent")
 		}
-		rtt, err := s.Ping(t.Context())
-		if err != nil || rtt != 2*oneWay {
-			t.Errorf("ping: %v, %v", rtt, err)
+		// The peer says, too, when data last came out of the tunnel.
+		if pong, err := s.Ping(t.Context()); err != nil || pong.RTT != 2*oneWay || pong.HeardWithin(time.Hour) {
+			t.Errorf("ping of who was never heard: %+v, %v", pong, err)
+		}
+		b.setHeard(time.Now())
+		time.Sleep(time.Minute)
+		pong, err := s.Ping(t.Context())
+		if err != nil || pong.HeardWithin(time.Minute) || !pong.HeardWithin(time.Minute+time.Second) {
+			t.Errorf("ping of who was heard a minute ago: %+v, %v", pong, err)
 		}
 		synctest.Wait()
 		if len(b.messages) != 101 || !slices.Equal(b.messages[99].Candidates, want.Candidates) {

@@ -49,6 +49,7 @@ type Message struct {
 
 	// ping, pong
 	Nonce uint64 `json:"nonce,omitempty"`
+	Heard int64  `json:"heard,omitempty"` // of a pong: milliseconds since data of the asker last came, and one; -1: never
 
 	// crl, crl-next
 	Number uint64 `json:"number,omitempty"`

@@ -54,13 +54,13 @@ type Session struct {
 	live           bool // introduction done; conn.Read does not wait any more
 	working        bool // there is a worker
 	halfOpen       bool
-	held           bool   // the worker waits for our own introduction to the same peer
-	told           bool   // the user knows the session: Closed is due at its end
-	local          bool   // ended by Bye or Close
-	crlRoom        int    // of Switch.crlHeld
-	sawAttempt     uint64 // our own attempt in progress when this one was opened
-	err            error  // why it ended; the session is off the table
-	pings          map[uint64]chan struct{}
+	held           bool                 // the worker waits for our own introduction to the same peer
+	told           bool                 // the user knows the session: Closed is due at its end
+	local          bool                 // ended by Bye or Close
+	crlRoom        int                  // of Switch.crlHeld
+	sawAttempt     uint64               // our own attempt in progress when this one was opened
+	err            error                // why it ended; the session is off the table
+	pings          map[uint64]chan Pong // each with room for one
 
 	wmu sync.Mutex
 	// wmu guards the following and keeps frames in order: it is held across
@@ -176,16 +176,41 @@ func (s *Session) sendLast() {
 	}
 }
 
-// Ping measures the round trip to the peer's daemon through the session.
-func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
-	nonce, ch := rand.Uint64(), make(chan struct{})
+// Pong is the answer to a ping.
+type Pong struct {
+	RTT time.Duration
+	// Heard is how long ago data of this node last came out of the tunnel at
+	// the peer's; below zero: never, zero: it does not say.
+	Heard time.Duration
+}
+
+// HeardWithin reports whether the peer has heard this node within d. One that
+// does not say is believed.
+func (p Pong) HeardWithin(d time.Duration) bool { return p.Heard >= 0 && p.Heard <= d }
+
+// pong answers a ping.
+func (s *Session) pong(nonce uint64) Message {
+	m := Message{Type: TypePong, Nonce: nonce}
+	if s.sw.cfg.Heard != nil {
+		m.Heard = -1
+		if at := s.sw.cfg.Heard(s.id); !at.IsZero() {
+			m.Heard = max(time.Since(at), 0).Milliseconds() + 1
+		}
+	}
+	return m
+}
+
+// Ping asks the peer's daemon through the session whether it is there, and
+// whether it hears this node through the tunnel.
+func (s *Session) Ping(ctx context.Context) (Pong, error) {
+	nonce, ch := rand.Uint64(), make(chan Pong, 1)
 	s.sw.mu.Lock()
 	if s.err != nil {
 		s.sw.mu.Unlock()
-		return 0, fmt.Errorf("ping %v: %w", s.id, s.err)
+		return Pong{}, fmt.Errorf("ping %v: %w", s.id, s.err)
 	}
 	if s.pings == nil {
-		s.pings = map[uint64]chan struct{}{}
+		s.pings = map[uint64]chan Pong{}
 	}
 	s.pings[nonce] = ch
 	s.sw.mu.Unlock()
@@ -196,16 +221,17 @@ func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 	}()
 	start := time.Now()
 	if err := s.Send(Message{Type: TypePing, Nonce: nonce}); err != nil {
-		return 0, err
+		return Pong{}, err
 	}
 	select {
-	case <-ch:
-		if err := s.Err(); err != nil {
-			return 0, fmt.Errorf("ping %v: %w", s.id, err)
+	case p, ok := <-ch:
+		if !ok {
+			return Pong{}, fmt.Errorf("ping %v: %w", s.id, s.Err())
 		}
-		return time.Since(start), nil
+		p.RTT = time.Since(start)
+		return p, nil
 	case <-ctx.Done():
-		return 0, fmt.Errorf("ping %v: %w", s.id, context.Cause(ctx))
+		return Pong{}, fmt.Errorf("ping %v: %w", s.id, context.Cause(ctx))
 	}
 }
 
@@ -301,12 +327,12 @@ func (s *Session) drain() error {
 func (s *Session) handle(m Message) error {
 	switch m.Type {
 	case TypePing:
-		return s.write(Message{Type: TypePong, Nonce: m.Nonce})
+		return s.write(s.pong(m.Nonce))
 	case TypePong:
 		s.sw.mu.Lock()
 		if ch := s.pings[m.Nonce]; ch != nil {
 			delete(s.pings, m.Nonce)
-			close(ch)
+			ch <- Pong{Heard: time.Duration(m.Heard) * time.Millisecond}
 		}
 		s.sw.mu.Unlock()
 	case TypeBye:

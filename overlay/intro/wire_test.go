@@ -59,6 +59,13 @@ type node struct {
 	messages  []Message
 	resets    []cert.NodeID
 	offline   bool
+	heard     time.Time // data of whoever pings
+}
+
+func (n *node) setHeard(t time.Time) {
+	n.mu.Lock()
+	n.heard = t
+	n.mu.Unlock()
 }
 
 // stop closes all nodes, then the relay.
@@ -173,6 +180,11 @@ func (n *node) start(w *network) {
 			n.Recheck()
 		},
 		Send: func(to cert.NodeID, frame []byte) error { return w.wire.send(n.id, to, frame) },
+		Heard: func(cert.NodeID) time.Time {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.heard
+		},
 		Accept: func(s *Session) *Deny {
 			n.mu.Lock()
 			deny, hook := n.deny, n.onAccept

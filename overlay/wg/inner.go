@@ -97,7 +97,15 @@ func (r *outRun) begin(d *Device, p *peer) {
 		r.limit, r.max, r.patience = innerLimit(longest, d.mtu), maxBacklogUDP, backpressureUDP
 	}
 	wall := time.Now().UnixNano()
-	if wall-p.lastTx.Swap(wall) > int64(Pause) {
+	stirs := wall-p.lastTx.Load() > int64(Pause)
+	if stirs { // before lastTx: see stats
+		// What is sent again and again pauses for longer each time.
+		if s := p.stirred.Load(); p.lastIn.Load() >= s || wall-s > int64(5*Pause) {
+			p.stirred.Store(wall)
+		}
+	}
+	p.lastTx.Store(wall)
+	if stirs {
 		d.stir()
 	}
 }
@@ -173,6 +181,7 @@ func (t inner) Write(bufs [][]byte, offset int) (int, error) {
 	if p != nil {
 		wall := time.Now().UnixNano()
 		p.ep.Done(len(bufs), all, wall)
+		p.lastIn.Store(wall)
 		if packets > 0 {
 			p.rxBytes.Add(uint64(bytes))
 			p.rxPackets.Add(uint64(packets))

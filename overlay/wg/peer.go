@@ -50,6 +50,7 @@ type peer struct {
 	rxPackets, txPackets atomic.Uint64
 	refused              atomic.Uint64 // packets that the filter dropped
 	lastRx, lastTx       atomic.Int64  // unix nanoseconds; 0: never
+	lastIn, stirred      atomic.Int64
 	lastHandshake        atomic.Int64
 	tooLongAt            atomic.Int64 // when a packet was last answered for being too long
 
@@ -456,8 +457,10 @@ type Stats struct {
 	Refused              uint64 // packets of the peer that the filter dropped
 
 	// Zero if it never happened. LastHandshake is when the first message
-	// went out under new session keys.
-	LastHandshake, LastRx, LastTx time.Time
+	// went out under new session keys. LastIn is LastRx with what the filter
+	// dropped. Stirred is when data began to go out that have not paused since, or
+	// not for long and without an answer.
+	LastHandshake, LastRx, LastTx, LastIn, Stirred time.Time
 }
 
 // Stats returns the counters of a peer; ok is false if there is none.
@@ -499,11 +502,13 @@ func (p *peer) stats() Stats {
 		}
 		return time.Unix(0, ns)
 	}
+	// lastTx is read before stirred, so that no burst looks older than it is.
 	return Stats{
 		ID: p.id, Key: p.cur.key, IPs: slices.Clone(p.ips),
 		RxBytes: p.rxBytes.Load(), TxBytes: p.txBytes.Load(),
 		RxPackets: p.rxPackets.Load(), TxPackets: p.txPackets.Load(),
 		Refused:       p.refused.Load(),
 		LastHandshake: at(p.lastHandshake.Load()), LastRx: at(p.lastRx.Load()), LastTx: at(p.lastTx.Load()),
+		LastIn: at(p.lastIn.Load()), Stirred: at(p.stirred.Load()),
 	}
 }
