@@ -240,6 +240,33 @@ func (b *backend) RenameDevice(ctx context.Context, userID, id, name string) (co
 	return b.deviceOf(n), nil
 }
 
+func (b *backend) DeviceNamed(ctx context.Context, userID, name string) (console.Device, error) {
+	n, err := b.s.findToChange(ctx, name)
+	if err == nil {
+		err = owned(userID)(n)
+	}
+	if err != nil {
+		return console.Device{}, consoleError(err)
+	}
+	return b.deviceOf(n), nil
+}
+
+func (b *backend) ReplaceDevice(ctx context.Context, userID, id, old string) (console.Device, error) {
+	nodeID, err := parseID(id)
+	if err != nil {
+		return console.Device{}, err
+	}
+	oldID, err := parseID(old)
+	if err != nil {
+		return console.Device{}, err
+	}
+	n, err := b.s.ReplaceDevice(ctx, oldID, nodeID, owned(userID))
+	if err != nil {
+		return console.Device{}, consoleError(err)
+	}
+	return b.deviceOf(n), nil
+}
+
 func (b *backend) DeleteDevice(ctx context.Context, userID, id string) error {
 	nodeID, err := parseID(id)
 	if err != nil {

@@ -81,6 +81,7 @@ func TestBackendOwners(t *testing.T) {
 	}
 	laptop := s.laptop("laptop")
 	keys, err := s.Keys(t.Context(), "", 1)
+	bobs := s.joined(NewKey{UserID: bob.ID}, "bobs")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +96,9 @@ func TestBackendOwners(t *testing.T) {
 		"device":   func() error { _, err := b.Device(t.Context(), bob.ID, id); return err },
 		"rename":   func() error { _, err := b.RenameDevice(t.Context(), bob.ID, id, "x"); return err },
 		"delete":   func() error { return b.DeleteDevice(t.Context(), bob.ID, id) },
+		"named":    func() error { _, err := b.DeviceNamed(t.Context(), bob.ID, "laptop"); return err },
+		"replace":  func() error { _, err := b.ReplaceDevice(t.Context(), bob.ID, bobs.id.String(), id); return err },
+		"replaced": func() error { _, err := b.ReplaceDevice(t.Context(), admin, id, bobs.id.String()); return err },
 		"test":     func() error { _, err := b.TestConnection(t.Context(), bob.ID, id); return err },
 		"key":      func() error { _, err := b.Key(t.Context(), bob.ID, key); return err },
 		"revoke":   func() error { return b.RevokeKey(t.Context(), bob.ID, key) },
@@ -108,11 +112,19 @@ func TestBackendOwners(t *testing.T) {
 		}
 	}
 	list, err := b.Devices(t.Context(), bob.ID, console.DeviceQuery{Limit: 10})
-	if err != nil || list.All != 0 || len(list.Devices) != 0 {
+	if err != nil || list.All != 1 || len(list.Devices) != 1 || list.Devices[0].Name != "bobs" {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if d, err := b.Device(t.Context(), admin, id); err != nil || d.Name != "laptop" {
 		t.Errorf("%+v, %v", d, err)
+	}
+	fresh := s.laptop("laptop")
+	d, err := b.ReplaceDevice(t.Context(), admin, fresh.id.String(), id)
+	if err != nil || d.Name != "laptop" || d.ID != fresh.id.String() {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if _, err := b.Device(t.Context(), admin, id); !errors.Is(err, console.ErrNotFound) {
+		t.Errorf("the replaced device: %v", err)
 	}
 }
 

@@ -73,6 +73,12 @@ type Backend interface {
 	// RenameDevice gives the device a new name: ErrInvalid when it is no DNS
 	// label, ErrConflict when another device has it.
 	RenameDevice(ctx context.Context, userID, id, name string) (Device, error)
+	// DeviceNamed returns the device that has this name now; a former name is
+	// ErrNotFound.
+	DeviceNamed(ctx context.Context, userID, name string) (Device, error)
+	// ReplaceDevice deletes the device old and gives its name to the device id:
+	// ErrInvalid when they are the same.
+	ReplaceDevice(ctx context.Context, userID, id, old string) (Device, error)
 	// DeleteDevice deletes the device and revokes its certificates.
 	DeleteDevice(ctx context.Context, userID, id string) error
 	// TestConnection measures the round trip between the server's relay and

@@ -273,6 +273,34 @@ func TestRenameAndDelete(t *testing.T) {
 	b.post(at+"/delete", "name", "larder-pi").want(t, 404)
 }
 
+func TestReplaceDevice(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	s.fake.Sample()
+	old, _ := s.fake.DeviceNamed(t.Context(), "u1", "kitchen-pi")
+	fresh := console.Device{ID: fmt.Sprintf("%032x", 0xfe), Name: "kitchen-pi-1", Hostname: "kitchen-pi"}
+	s.fake.Put(console.EventJoined, fresh)
+	at := "/devices/" + fresh.ID
+	b.get(at).want(t, 200, `id="old" name="old" value="kitchen-pi"`)
+	if page := b.get("/devices/"+old.ID).want(t, 200); strings.Contains(page.body, `value="kitchen-pi-1"`) {
+		t.Error("the old device offers to replace the new one")
+	}
+	before := s.fake.State()
+	for typed, says := range map[string]string{"": "Name the device", "nobody": "No device has", "../x": "No device has", "kitchen-pi-1": "this device itself", "<b>x": "&lt;b&gt;x"} {
+		b.get(at+"/replace?old="+url.QueryEscape(typed)).want(t, 422, says)
+	}
+	b.get(at+"/replace?old=Kitchen-Pi").want(t, 200, "Replace <bdi>kitchen-pi</bdi>?", `name="old" value="`+old.ID+`"`, "online: whoever uses it", "It keeps its addresses")
+	b.post(at+"/replace").want(t, 400)
+	b.post(at+"/replace", "old", fresh.ID).want(t, 400)
+	b.post(at+"/replace", "old", "nothing").want(t, 404)
+	if s.fake.State() != before {
+		t.Error("asking changed something")
+	}
+	b.post(at+"/replace", "old", old.ID).want(t, 303)
+	b.get(at+"?done=replaced").want(t, 200, "kitchen-pi.weft.internal", "Replaced.")
+	b.get("/devices/"+old.ID).want(t, 404)
+}
+
 func TestDeviceList(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
@@ -314,6 +342,8 @@ func TestRoutes(t *testing.T) {
 		"GET /devices":                      {401, 200},
 		"GET /devices/{id}":                 {401, 404},
 		"POST /devices/{id}/rename":         {401, 404},
+		"GET /devices/{id}/replace":         {401, 404},
+		"POST /devices/{id}/replace":        {401, 400},
 		"POST /devices/{id}/delete":         {401, 404},
 		"POST /devices/{id}/test":           {401, 404},
 		"POST /devices/{id}/dns":            {401, 400},

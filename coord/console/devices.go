@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -165,6 +166,7 @@ type devicePageView struct {
 	// The forms, when they come back with a problem.
 	NewName, RenameProblem string
 	DeleteProblem          string
+	OldName, OldProblem    string
 }
 
 func (c *Console) device(v *visit) error {
@@ -183,6 +185,9 @@ func (c *Console) devicePage(v *visit, status int, d Device, view devicePageView
 	view.Device = c.deviceView(d)
 	if view.NewName == "" {
 		view.NewName = view.Device.Name
+	}
+	if view.OldName == "" {
+		view.OldName = c.namesake(v, d)
 	}
 	if view.Test == nil {
 		view.Test = &testView{Device: view.Device}
@@ -220,6 +225,72 @@ func (c *Console) renameDevice(v *visit) error {
 		return err
 	}
 	return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{NewName: clean(name), RenameProblem: problem})
+}
+
+// namesake is the device in whose place this one probably came: it asked for
+// the same name and got it with a number.
+func (c *Console) namesake(v *visit, d Device) string {
+	m := numbered.FindStringSubmatch(d.Name)
+	if m == nil {
+		return ""
+	}
+	if _, err := c.backend.DeviceNamed(v.ctx(), v.user.ID, m[1]); err != nil {
+		return ""
+	}
+	return clean(UnicodeName(m[1]))
+}
+
+var numbered = regexp.MustCompile(`^(.+)-[0-9]+$`)
+
+type replaceView struct {
+	Device, Old deviceView
+}
+
+// confirmReplace shows which device goes and which takes its name.
+func (c *Console) confirmReplace(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	if err != nil {
+		return err
+	}
+	typed := strings.TrimSpace(v.r.URL.Query().Get("old"))
+	problem := func(text string) error {
+		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{OldName: clean(cut(typed, 100)), OldProblem: text})
+	}
+	if typed == "" || len(typed) > 255 {
+		return problem("Name the device that goes.")
+	}
+	old, err := c.backend.DeviceNamed(v.ctx(), v.user.ID, strings.ToLower(typed))
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalid):
+		return problem("No device has this name.")
+	case err != nil:
+		return err
+	case old.ID == d.ID:
+		return problem("That is this device itself.")
+	}
+	return c.render(v, http.StatusOK, "replace", replaceView{Device: c.deviceView(d), Old: c.deviceView(old)})
+}
+
+// replaceDevice takes the old device by its id: what was confirmed goes, and
+// not what may have got the name since.
+func (c *Console) replaceDevice(v *visit) error {
+	id, err := v.pathID()
+	if err != nil {
+		return err
+	}
+	old := v.r.PostForm.Get("old")
+	if old == "" || old == id {
+		return errBadForm
+	}
+	if _, err := c.backend.ReplaceDevice(v.ctx(), v.user.ID, id, old); err != nil {
+		return err
+	}
+	c.log.Info("device replaced", "id", id, "old", clean(old), "user", v.user.Name)
+	return v.redirect("/devices/" + id + "?done=replaced")
 }
 
 // deleteDevice wants the name typed, so that a slip cannot cut a device off.

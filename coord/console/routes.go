@@ -31,6 +31,8 @@ var routes = []route{
 	{"GET /devices", member, (*Console).devices},
 	{"GET /devices/{id}", member, (*Console).device},
 	{"POST /devices/{id}/rename", member, (*Console).renameDevice},
+	{"GET /devices/{id}/replace", member, (*Console).confirmReplace},
+	{"POST /devices/{id}/replace", member, (*Console).replaceDevice},
 	{"POST /devices/{id}/delete", member, (*Console).deleteDevice},
 	{"POST /devices/{id}/test", member, (*Console).testDevice},
 	{"POST /devices/{id}/dns", member, (*Console).setDeviceDNS},

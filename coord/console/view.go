@@ -41,6 +41,7 @@ type page struct {
 // address cannot put words into the console's mouth.
 var flashes = map[string]string{
 	"renamed":  "Renamed. The new name works at once; open connections go on.",
+	"replaced": "Replaced. The name leads to this device now; the old one's certificates are revoked.",
 	"deleted":  "Deleted. Its certificates are revoked.",
 	"revoked":  "Key revoked. Nothing can join with it any more.",
 	"password": "Password changed. All other sessions have ended.",
@@ -50,7 +51,7 @@ var flashes = map[string]string{
 	"others":   "All other sessions have ended.",
 }
 
-var navOf = map[string]string{"devices": "devices", "device": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "account": "account"}
+var navOf = map[string]string{"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "account": "account"}
 
 var templates = parseTemplates()
 

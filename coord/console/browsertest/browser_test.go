@@ -70,6 +70,11 @@ func controls(fake *consoletest.Backend) http.Handler {
 		}
 		fmt.Fprint(w, d.ID)
 	})
+	mux.HandleFunc("POST /put", func(w http.ResponseWriter, r *http.Request) {
+		d := console.Device{ID: fmt.Sprintf("%032x", 0xfe), Name: r.FormValue("name"), Joined: time.Now(), OS: "linux/arm64", IPv4: netip.MustParseAddr("100.64.9.9")}
+		fake.Put(console.EventJoined, d)
+		fmt.Fprint(w, d.ID)
+	})
 	mux.HandleFunc("POST /drop-sessions", func(w http.ResponseWriter, r *http.Request) { fake.DropSessions() })
 	// A device with every string as hostile as it likes.
 	mux.HandleFunc("POST /hostile", func(w http.ResponseWriter, r *http.Request) {

@@ -201,7 +201,7 @@ await step("devices change under one's eyes, and typing is not disturbed", async
   await look(page, "nothing");
 });
 
-await step("device page: rename, test, delete with the name typed", async () => {
+await step("device page: rename, test, replace, delete with the name typed", async () => {
   await page.setViewportSize(wide);
   await page.goto(CONSOLE + "/devices");
   await page.getByRole("link", { name: "kitchen-pi", exact: true }).click();
@@ -219,6 +219,24 @@ await step("device page: rename, test, delete with the name typed", async () => 
   await page.getByText("A name has").waitFor();
   await page.waitForFunction(() => !location.pathname.endsWith("/rename")); // a reload would send the form again
   expected = /^$/;
+
+  const fresh = await control("/put", { name: "larder-pi-1" });
+  await page.goto(CONSOLE + "/devices/" + fresh);
+  await page.getByText("Replace another device by this one").click();
+  assert.equal(await page.inputValue("#old"), "larder-pi"); // the one that it was named after
+  await look(page, "replacing");
+  expected = /422/;
+  await page.fill("#old", "nobody");
+  await page.getByRole("button", { name: "Continue" }).click();
+  await page.getByText("No device has this name.").waitFor();
+  expected = /^$/;
+  await page.fill("#old", "larder-pi");
+  await page.getByRole("button", { name: "Continue" }).click();
+  await page.getByRole("heading", { name: "Replace larder-pi?" }).waitFor();
+  await look(page, "replace");
+  await page.getByRole("button", { name: "Replace" }).click();
+  await page.getByText("Replaced.").waitFor();
+  await page.getByRole("heading", { name: "larder-pi", exact: true }).waitFor();
 
   await page.getByText("Delete this device").click();
   const button = page.getByRole("button", { name: "Delete" });

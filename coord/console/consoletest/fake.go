@@ -434,6 +434,38 @@ func (b *Backend) RenameDevice(_ context.Context, _, id, name string) (console.D
 	return d, nil
 }
 
+// DeviceNamed implements console.Backend.
+func (b *Backend) DeviceNamed(_ context.Context, _, name string) (console.Device, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range b.devices {
+		if d.Name == name {
+			return d, nil
+		}
+	}
+	return console.Device{}, fmt.Errorf("device %s: %w", name, console.ErrNotFound)
+}
+
+// ReplaceDevice implements console.Backend.
+func (b *Backend) ReplaceDevice(_ context.Context, _, id, old string) (console.Device, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d, ok := b.devices[id]
+	gone, there := b.devices[old]
+	if !ok || !there {
+		return d, console.ErrNotFound
+	}
+	if id == old {
+		return d, console.ErrInvalid
+	}
+	delete(b.devices, old)
+	b.emitLocked(console.Event{Kind: console.EventDeleted, Device: console.Device{ID: old, Name: gone.Name}})
+	d.Name, d.FQDN = gone.Name, gone.FQDN
+	b.devices[id] = d
+	b.emitLocked(console.Event{Kind: console.EventRenamed, Device: d})
+	return d, nil
+}
+
 // DeleteDevice implements console.Backend.
 func (b *Backend) DeleteDevice(_ context.Context, _, id string) error {
 	b.mu.Lock()
