@@ -27,7 +27,29 @@ import (
 func (n *Node) miss(dst netip.Addr) {
 	if r := n.active.Load(); r != nil {
 		r.peers.miss(dst)
-	} // else the packets held expire
+		return
+	}
+	select {
+	case n.refuse <- dst:
+	default: // they are asked for again
+	}
+}
+
+// refuseMisses answers, while the node is down, what other programs send into
+// the network: they fail at once. The routes of a kernel interface stay for
+// that. Without them such packets would go the way of all others, out of the
+// house and in the clear.
+func (n *Node) refuseMisses(dev *wg.Device) {
+	for {
+		select {
+		case dst := <-n.refuse:
+			if n.active.Load() == nil {
+				dev.Fail(dst, wg.Unreachable)
+			}
+		case <-n.bgCtx.Done():
+			return
+		}
+	}
 }
 
 func (p *peers) miss(dst netip.Addr) {

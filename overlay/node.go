@@ -124,6 +124,7 @@ type Node struct {
 
 	snap   atomic.Pointer[snapshot] // what is known, immutable
 	active atomic.Pointer[running]  // running, for the packet path
+	refuse chan netip.Addr          // held packets are for there, and the node is down
 	dir    *directory
 	names  nameCache
 	health health
@@ -178,6 +179,7 @@ func New(cfg Config) (*Node, error) {
 	rand.Read(b[:])
 	n.boot = binary.BigEndian.Uint64(b[:])
 	n.dir = newDirectory(time.Now)
+	n.refuse = make(chan netip.Addr, 16)
 	n.bgCtx, n.stop = context.WithCancel(context.Background())
 	return n, nil
 }
@@ -235,6 +237,7 @@ func (n *Node) makeDevice() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.bind, n.device = b, dev
+	n.bg.Go(func() { n.refuseMisses(dev) })
 	return nil
 }
 
@@ -254,7 +257,8 @@ func (n *Node) Up(ctx context.Context, token string) error {
 	return n.run()
 }
 
-// Down stops all traffic and keeps the identity.
+// Down stops all traffic and keeps the identity, and the addresses: what programs
+// send into the network is refused at once.
 func (n *Node) Down(context.Context) error {
 	n.mu.Lock()
 	r := n.running
@@ -292,6 +296,9 @@ func (n *Node) Logout(ctx context.Context) error {
 	}
 	if err := n.device.NewKey(); err != nil {
 		return err
+	}
+	if err := n.cfg.Net.SetAddrs(netip.Addr{}, netip.Addr{}); err != nil {
+		return fmt.Errorf("remove addresses: %w", err)
 	}
 	n.id, n.down = nil, false
 	n.snap.Store(nil)

@@ -37,7 +37,9 @@
 // keeps its part; Config.Warn says so. DialContext binds to the interface, so
 // weft itself goes through the tunnel even then. When somebody sets the
 // interface down and up again, or flushes it, addresses and routes come back
-// within about a second. All of it goes with the interface, and that goes with
+// within about a second. All of it stays while the node is down: what programs
+// send is refused then (package overlay), and does not go out in the clear by the
+// default route. It goes with the interface, and that goes with
 // the process, however it ends. A persistent interface (ip tuntap) with the
 // alias "weft" is taken over, cleaned, and left behind clean.
 //

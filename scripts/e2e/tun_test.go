@@ -173,6 +173,53 @@ func TestTUNBoth(t *testing.T) {
 	}
 }
 
+// TestTUNDown: after weft down programs fail at once, and nothing of theirs takes
+// the way of other packets, in the clear. weft up starts it again; weft logout
+// leaves a bare interface.
+func TestTUNDown(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMesh(t, bin)
+	lap := m.Node(m.Host("desk"), "desk")
+	lap.As = lab.Root
+	lap.Up(m.Server.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
+	d, l := m.Device.Status().Self, lap.Status().Self
+	curl := func(ip string) lab.Result {
+		return lap.Host.Run(lab.Nobody, "curl", "-sS", "-o", "/dev/null", "--max-time", "10", "http://"+ip+"/")
+	}
+	works := func(when string) {
+		t.Helper()
+		for _, ip := range []string{d.IPv4, "[" + d.IPv6 + "]"} {
+			if r := curl(ip); r.Code != 0 {
+				t.Errorf("%s: %v", when, r)
+			}
+		}
+	}
+	works("up")
+	lap.Must("down")
+	for _, ip := range []string{d.IPv4, "[" + d.IPv6 + "]", "100.127.255.1"} {
+		begun := time.Now()
+		if r, took := curl(ip), time.Since(begun); r.Code != 7 || took > 2*time.Second {
+			t.Errorf("down, and to %s: %v after %v", ip, r, took)
+		}
+	}
+	if s := ip(t, lap.Host, "route get "+d.IPv4); !strings.Contains(s, "dev weft0") {
+		t.Errorf("down, and what is for the overlay goes by %s", s)
+	}
+	if r := lap.Weft("ping", "-c", "1", "kitchen-pi"); r.Code == 0 || !strings.Contains(r.Err, "weft up") {
+		t.Errorf("ping while down: %v", r)
+	}
+	lap.Must("up")
+	lap.Must("wait", "--timeout", "20s")
+	works("up again")
+	lap.Must("logout")
+	if s := ip(t, lap.Host, "addr show dev weft0") + ip(t, lap.Host, "route") + ip(t, lap.Host, "-6 route"); strings.Contains(s, l.IPv4) || strings.Contains(s, l.IPv6) || strings.Contains(s, "100.64.0.0/10") {
+		t.Errorf("logout left:\n%s", s)
+	}
+	lap.Must("up", m.Server.NewKey().Token)
+	lap.Must("wait", "--timeout", "20s")
+	works("as another device")
+}
+
 // TestTUNDirect: the data moves from the relay to a direct path, large TCP
 // packets of the kernel to ones that a datagram carries.
 func TestTUNDirect(t *testing.T) {
