@@ -79,10 +79,14 @@ func TestDirectory(t *testing.T) {
 	if dir := want(false, "cam"); len(dir.Peers)+len(dir.Removed) != 0 {
 		t.Errorf("a delta of nothing: %+v", dir)
 	}
-	before := s.Versions(laptop.id)
+	before, _ := s.index.versions(laptop.id)
+	names := s.Versions(laptop.id).Names
 	s.joined(NewKey{UserID: bob.ID}, "bobs-phone")
-	if s.Versions(laptop.id) != before {
+	if now, _ := s.index.versions(laptop.id); now != before {
 		t.Error("another user's device nudges this one")
+	}
+	if s.Versions(laptop.id).Names == names {
+		t.Error("who looks names up does not hear of a new one")
 	}
 	door := s.camera("door")
 	want(false, "cam door")
@@ -166,7 +170,7 @@ func TestDeltasEqualFull(t *testing.T) {
 		t.Errorf("by deltas  %s\nin full    %s\nlive       %d", h.list(), full.list(), len(live))
 	}
 	// A server that starts anew says the same.
-	v := s.Versions(laptop.id)
+	v, _ := s.index.versions(laptop.id)
 	x := newIndex(s.Network(), s.index.policy)
 	if err := s.store.Read(t.Context(), x.load); err != nil {
 		t.Fatal(err)

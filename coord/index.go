@@ -383,6 +383,13 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 	return v, true
 }
 
+// namesVersion returns the version of all names of the network.
+func (x *index) namesVersion() api.Version {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return api.Version{Epoch: x.network.Epoch, N: x.network.N}
+}
+
 // versions returns what a node should hold. It is called by the relay for
 // each client: no allocation.
 func (x *index) versions(id cert.NodeID) (api.Versions, bool) {
@@ -401,7 +408,8 @@ func (x *index) versionsLocked(e entry) api.Versions {
 		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched)},
 		CRL:    x.network.CRLNumber,
 	}
-	// Who holds no directory is never behind on it.
+	// Who holds no directory is never behind on it. Names, one number for all,
+	// is not in the versions of each: a relay that runs alone is told it once.
 	if e.class.initiates && !e.class.lookup {
 		v.Directory = api.Version{Epoch: epoch, N: e.class.dirN}
 	}

@@ -230,6 +230,7 @@ type relaySession struct {
 	heard    time.Time
 	members  map[cert.NodeID]struct{}     // who it says is connected
 	sent     map[cert.NodeID]api.Versions // what it was told of them
+	names    api.Version                  // the same of all names
 }
 
 func newRelaySession(now time.Time) *relaySession {
@@ -371,6 +372,7 @@ func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (*api.RelaySt
 	}
 	if req.Instance != rs.instance || req.Ack != rs.seq {
 		clear(rs.sent) // the last answer got lost
+		rs.names = api.Version{}
 	}
 	st.WantCRL = req.CRL > n.CRLNumber // restored from a backup, with the first answer of its Instance
 	if req.CRL < n.CRLNumber {
@@ -389,7 +391,10 @@ func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (*api.RelaySt
 			rs.sent[id] = v
 		}
 	}
-	news := st.Trust != nil || st.CRL != nil || len(st.Nodes)+len(st.Gone) > 0
+	if names := s.index.namesVersion(); names != rs.names && len(rs.members) > 0 {
+		st.Names, rs.names = names, names
+	}
+	news := st.Trust != nil || st.CRL != nil || len(st.Nodes)+len(st.Gone) > 0 || !st.Names.IsZero()
 	if news {
 		rs.seq++
 		st.Seq = rs.seq

@@ -343,7 +343,10 @@ func (s *Service) Created() bool { return s.created }
 // Versions returns what a node should hold: for the relay. Unknown nodes get
 // the zero value.
 func (s *Service) Versions(node cert.NodeID) api.Versions {
-	v, _ := s.index.versions(node)
+	v, ok := s.index.versions(node)
+	if ok {
+		v.Names = s.index.namesVersion()
+	}
 	return v
 }
 

@@ -573,6 +573,30 @@ func TestLookupsCoalesced(t *testing.T) {
 	}
 }
 
+// TestB17LookedUpAgain: when what was looked up counts no more, it is looked up
+// at the next question, whatever its TTL.
+func TestB17LookedUpAgain(t *testing.T) {
+	var zone atomic.Pointer[Zone]
+	zone.Store(&Zone{Ready: true, Serial: 1, Suffix: "weft.internal", IPv4: testZone.IPv4, IPv6: testZone.IPv6})
+	var last atomic.Uint32
+	last.Store(1)
+	_, addr := start(t, Config{Zone: zone.Load, Lookup: func(_ context.Context, name string, _ netip.Addr) (Host, error) {
+		if name == "new-pi" && last.Load() == 1 {
+			return Host{}, ErrNotFound
+		}
+		return Host{Name: name, IPv4: netip.AddrFrom4([4]byte{100, 64, 0, byte(last.Load())})}, nil
+	}})
+	both(t, addr, "kitchen-pi.weft.internal.", dns.TypeA, want(ok, "100.64.0.1", ""))
+	both(t, addr, "new-pi.weft.internal.", dns.TypeA, want(nx, "", "weft.internal."))
+	last.Store(2)
+	both(t, addr, "kitchen-pi.weft.internal.", dns.TypeA, want(ok, "100.64.0.1", ""))
+	z := *zone.Load()
+	z.LookedUp++
+	zone.Store(&z)
+	both(t, addr, "kitchen-pi.weft.internal.", dns.TypeA, want(ok, "100.64.0.2", ""))
+	both(t, addr, "new-pi.weft.internal.", dns.TypeA, want(ok, "100.64.0.2", ""))
+}
+
 // A record of another type does not hide the device whose name it bears, in a
 // fleet that is asked for by name.
 func TestB53BesideALookedUpDevice(t *testing.T) {

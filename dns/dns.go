@@ -80,6 +80,8 @@ type Zone struct {
 	// Complete says that a name which is not in Hosts does not exist.
 	// Otherwise it is looked up.
 	Complete bool
+	// LookedUp moves when what Lookup said before counts no more.
+	LookedUp uint64
 }
 
 // Config is constant after New. All functions may be called from many

@@ -60,11 +60,43 @@ func (n *Node) versions() api.Versions {
 		if s.readsDirectory() {
 			v.Directory = n.dir.currentVersion() // else zero: not wanted, so never nudged for
 		}
+		if s.config.Lookup {
+			v.Names = n.dir.namesHeld()
+		}
 		if s.crl != nil {
 			v.CRL = s.crl.Number
 		}
 	}
 	return v
+}
+
+// tellVersions tells the relay what this node holds now.
+func (n *Node) tellVersions() {
+	if r := n.active.Load(); r != nil {
+		r.home.home.SendVersions(n.versions())
+	}
+}
+
+// uses notes that names are looked up here, and returns the round that the
+// answer belongs to.
+func (n *Node) uses() (round uint64) {
+	round, tell := n.dir.looks()
+	if tell {
+		n.tellVersions()
+	}
+	return round
+}
+
+// namesAre takes a relay's word for which version of all names is the current
+// one. A node that looks names up fetches nothing for that: it looks up again
+// what is asked for from now on, and says that it remembers no names until then,
+// so that a device on which nobody uses names is not woken for them.
+func (n *Node) namesAre(v api.Version) {
+	if !n.dir.namesAre(v) {
+		return
+	}
+	n.tellVersions()
+	n.cfg.NamesChanged()
 }
 
 // want asks the loop to bring the node to these versions. Never blocks.

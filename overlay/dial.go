@@ -284,6 +284,9 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 	}
 	k, missing := n.dir.find(key)
 	if k != nil && !k.stranger && (!n.dir.old(k) || n.health.has("server-offline")) {
+		if !k.listed {
+			n.uses() // it may have introduced itself, and nobody was asked
+		}
 		return k, nil
 	}
 	if missing || !s.config.Directory && !s.config.Version.IsZero() {
@@ -296,6 +299,7 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
+	round := n.uses()
 	p, err := n.client().Lookup(ctx, kind, key)
 	if err != nil {
 		var e *api.Error
@@ -315,6 +319,7 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 	if addr, aerr := netip.ParseAddr(key); aerr == nil && !k.node.Has(addr) || aerr != nil && k.node.Name != key && !k.hasAlias(key, n.dir.now()) {
 		return nil, fmt.Errorf("look up %s: the server answered with %s (%s)", key, k.node.Name, k.node.IPv4)
 	}
+	k.round = round
 	n.dir.learn(k)
 	n.checkNames()
 	return k, nil

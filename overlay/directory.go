@@ -38,6 +38,7 @@ type known struct {
 	stranger bool      // known only because it called: policy may not let us call it
 	used     time.Time // directory.mu guards it
 	learned  time.Time // when it was told; directory.mu guards it
+	round    uint64    // directory.round when it was asked for
 	// aliases are former names that still lead here, by the server's word. They
 	// never take a name that a certificate holds.
 	aliases []api.Alias
@@ -58,10 +59,16 @@ type directory struct {
 	byAddr   map[netip.Addr]*known
 	negative map[string]time.Time // key of a lookup that found nothing -> until when
 	changes  uint64               // moves with each change of names or addresses
+	// Of what was looked up: names is the version of all names that a relay
+	// said last, looked that somebody was asked since it moved. What was asked
+	// for in an earlier round is asked for again.
+	names  api.Version
+	looked bool
+	round  uint64
 }
 
 func newDirectory(now func() time.Time) *directory {
-	d := &directory{now: now}
+	d := &directory{now: now, round: 1}
 	d.reset()
 	return d
 }
@@ -76,7 +83,57 @@ func (d *directory) reset() {
 	d.byAlias = map[string]cert.NodeID{}
 	d.byAddr = map[netip.Addr]*known{}
 	d.negative = map[string]time.Time{}
+	d.names, d.looked = api.Version{}, false
 	d.changes++
+}
+
+// looks notes that what was or is about to be looked up is of use: the relay is
+// to say when names change. It returns the round that the answer belongs to,
+// and whether the relay does not know that yet.
+func (d *directory) looks() (round uint64, tell bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	tell = !d.looked
+	d.looked = true
+	return d.round, tell
+}
+
+// namesAre takes a relay's word for which version of all names is the current
+// one. It reports whether what was looked up before is to be looked up again;
+// that is done when somebody wants it, and until then nothing is waited for.
+func (d *directory) namesAre(v api.Version) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if v.IsZero() || v == d.names {
+		return false
+	}
+	d.names = v
+	if !d.looked {
+		return false
+	}
+	d.looked = false
+	d.round++
+	clear(d.negative)
+	d.changes++
+	return true
+}
+
+// namesHeld returns the version of names that what was looked up is of: zero
+// when there is nothing that a change would matter to.
+func (d *directory) namesHeld() api.Version {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.looked {
+		return api.Version{}
+	}
+	return d.names
+}
+
+// currentRound moves when what was looked up is to be looked up again.
+func (d *directory) currentRound() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.round
 }
 
 // update takes a directory or a delta on one. verify turns a certificate into
@@ -148,6 +205,9 @@ func knownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*known, e
 func (d *directory) learn(k *known) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if k.round == 0 {
+		k.round = d.round // its own word, just now
+	}
 	if old := d.byID[k.node.ID]; old != nil {
 		k.listed = k.listed || old.listed
 		k.stranger = k.stranger && old.stranger
@@ -304,7 +364,7 @@ func (d *directory) find(key string) (k *known, missing bool) {
 func (d *directory) old(k *known) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !k.listed && d.now().Sub(k.learned) > lookedUpTTL
+	return !k.listed && (k.round != d.round || d.now().Sub(k.learned) > lookedUpTTL)
 }
 
 // hasAlias reports whether name is a former name of the node that still leads

@@ -214,3 +214,42 @@ func TestB18FormerNameInDirectory(t *testing.T) {
 		t.Errorf("%d former names of nobody", len(d.byAlias))
 	}
 }
+
+// TestB17LookedUpNamesFollowChanges: what was looked up before names changed is
+// asked for again, and only then; an answer that was on its way counts as old.
+func TestB17LookedUpNamesFollowChanges(t *testing.T) {
+	d := newDirectory(time.Now)
+	v := func(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
+	if d.namesAre(v(1)) || !d.namesHeld().IsZero() {
+		t.Error("a node that looked nothing up follows names")
+	}
+	round, tell := d.looks()
+	if !tell || d.namesHeld() != v(1) {
+		t.Errorf("held %v, tell %v", d.namesHeld(), tell)
+	}
+	d.learn(&known{node: fakeNode(1, "a"), round: round})
+	d.setMissing("ghost")
+	late, tell := d.looks()
+	if tell || d.namesAre(v(1)) || d.namesAre(api.Version{}) {
+		t.Error("told twice, or of no change")
+	}
+	before := d.changeCount()
+	if !d.namesAre(v(2)) || d.changeCount() == before || !d.namesHeld().IsZero() {
+		t.Errorf("a change is not taken; held %v", d.namesHeld())
+	}
+	if k, _ := d.find("a"); k == nil || !d.old(k) {
+		t.Error("what was looked up before is not asked for again")
+	}
+	if _, missing := d.find("ghost"); missing {
+		t.Error("a name that may have come to be is still missing")
+	}
+	d.learn(&known{node: fakeNode(2, "b"), round: late})
+	if k, _ := d.find("b"); !d.old(k) {
+		t.Error("an answer from before the change is believed")
+	}
+	round, tell = d.looks()
+	d.learn(&known{node: fakeNode(1, "c"), round: round})
+	if k, _ := d.find("c"); !tell || d.old(k) || d.namesHeld() != v(2) {
+		t.Error("what is looked up after the change is not believed")
+	}
+}

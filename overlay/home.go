@@ -143,6 +143,7 @@ func (in *inbound) Busy(cert.NodeID) {}
 func (in *inbound) Welcome(w relay.Welcome) {
 	in.n.relayTime(w.ServerTime)
 	in.serverAway(w.Away)
+	in.n.namesAre(w.Versions.Names)
 	in.r.control.want(wanted{Versions: w.Versions})
 	if in.n.versions().CRL >= w.Versions.CRL {
 		in.r.peers.upToDate()
@@ -151,6 +152,7 @@ func (in *inbound) Welcome(w relay.Welcome) {
 
 func (in *inbound) Nudge(nd relay.Nudge) {
 	in.serverAway(nd.Away)
+	in.n.namesAre(nd.Versions.Names)
 	in.r.control.want(wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true})
 }
 

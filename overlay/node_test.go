@@ -54,6 +54,7 @@ type setup struct {
 	life time.Duration                   // of node certificates; 0: as usual
 	host *overlaytest.Host               // where the server runs; nil: on loopback
 	evil bool                            // the relay is an evilRelay
+	look bool                            // nodes look names up rather than read the directory
 	stun []string                        // where the relay does STUN
 	api  func(http.Handler) http.Handler // around the coordination server's; may be nil
 }
@@ -135,7 +136,13 @@ func (w *world) startRelay(l net.Listener) {
 			}
 			return n.Network, n.ID, n.Tagged(), nil
 		},
-		Versions: func(_ cert.NetworkID, id cert.NodeID) api.Versions { return w.svc.Versions(id) },
+		Versions: func(_ cert.NetworkID, id cert.NodeID) api.Versions {
+			v := w.svc.Versions(id)
+			if w.setup.look {
+				v.Directory = api.Version{}
+			}
+			return v
+		},
 		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
 		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
 	})

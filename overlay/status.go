@@ -243,6 +243,7 @@ func (n *Node) Names() *localapi.Names {
 	}
 	if s != nil {
 		next.Ready = true
+		next.LookedUp = dir.currentRound()
 		next.Suffix = s.config.Suffix
 		next.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
 		next.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)

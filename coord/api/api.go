@@ -94,6 +94,10 @@ type Versions struct {
 	Config    Version `json:"config"`
 	Directory Version `json:"directory"`
 	CRL       uint64  `json:"crl"`
+	// Names moves with every change that anybody in the network may see. It is
+	// for a node that looks names up, as long as it remembers some; one that
+	// says none is not told of it.
+	Names Version `json:"names,omitzero"`
 }
 
 // JoinRequest asks for a first certificate. Repeating it with the same key

@@ -79,6 +79,7 @@ type RelayState struct {
 	WantCRL bool        `json:"want_crl,omitempty"`
 	Nodes   []RelayNode `json:"nodes,omitempty"` // of those reported: current versions
 	Gone    []string    `json:"gone,omitempty"`  // of those reported: NodeIDs that exist no more
+	Names   Version     `json:"names,omitzero"`  // Versions.Names, the same for all nodes
 	Trust   *RelayTrust `json:"trust,omitempty"` // with a new Instance
 }
 

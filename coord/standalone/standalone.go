@@ -98,6 +98,7 @@ type Relay struct {
 	mu sync.RWMutex
 	// mu guards the following.
 	versions map[cert.NodeID]api.Versions
+	names    api.Version              // of all names, zero until known
 	admitted map[cert.NodeID]*big.Int // serial of the certificate shown last
 	gone     map[cert.NodeID]time.Time
 	online   map[cert.NodeID]relayserver.Event // home connections
@@ -466,6 +467,7 @@ func (r *Relay) forgetAbsentLocked() {
 func (r *Relay) versionsOf(node cert.NodeID) api.Versions {
 	r.mu.RLock()
 	v := r.versions[node]
+	v.Names = r.names
 	r.mu.RUnlock()
 	if crl := r.crl.Load(); crl != nil {
 		v.CRL = crl.Number

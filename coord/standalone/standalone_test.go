@@ -255,6 +255,22 @@ func TestRelay(t *testing.T) {
 		return slices.ContainsFunc(laptop.nudged, func(v api.Versions) bool { return v.Config == cfg.Version })
 	})
 
+	// Behaviour 17: a change of names reaches who remembers some.
+	laptop.mu.Lock()
+	laptop.holds = laptop.nudged[len(laptop.nudged)-1]
+	names := laptop.holds.Names
+	laptop.mu.Unlock()
+	laptop.connect(r)
+	if _, err := s.RenameDevice(t.Context(), pi.id, "hall-pi", nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a nudge for the new name", func() bool {
+		laptop.mu.Lock()
+		defer laptop.mu.Unlock()
+		now := laptop.nudged[len(laptop.nudged)-1].Names
+		return !names.IsZero() && !now.IsZero() && now != names
+	})
+
 	// A revocation reaches relay and clients, and the device is out.
 	if _, err := s.DeleteDevice(t.Context(), pi.id, nil); err != nil {
 		t.Fatal(err)

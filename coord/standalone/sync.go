@@ -150,9 +150,16 @@ func (r *Relay) take(st *api.RelayState) error {
 		r.versions[id] = n.Versions
 		changed = append(changed, id)
 	}
+	renamed := !st.Names.IsZero() && st.Names != r.names
+	if renamed {
+		r.names = st.Names
+	}
 	r.mu.Unlock()
 	for _, id := range changed {
 		r.relay.Notify(network, &id)
+	}
+	if renamed {
+		r.relay.Notify(network, nil)
 	}
 	r.sawInstance(st.Instance)
 	return nil

@@ -203,6 +203,9 @@ type Names struct {
 	// reachable lately, so that a name not in it does not exist. Otherwise a
 	// miss is put to Resolve.
 	Complete bool `json:"complete"`
+	// LookedUp moves when what Resolve said before counts no more: a name may
+	// have come to be, or be another's.
+	LookedUp uint64 `json:"looked_up"`
 	// Aliases are former names of Peers that still lead to them.
 	Aliases []Alias `json:"aliases"`
 }

@@ -535,6 +535,21 @@ func TestNudge(t *testing.T) {
 		if len(q.take(relay.TypeNudge)) != 1 || len(p.take(relay.TypeNudge)) != 0 {
 			t.Error("Notify of one node")
 		}
+		// Names are for who remembers some (behaviour 17).
+		p.versions(v1)
+		renamed, held := v1, v1
+		held.Names, renamed.Names = api.Version{Epoch: 7, N: 1}, api.Version{Epoch: 7, N: 2}
+		q.versions(held)
+		if len(q.take(relay.TypeNudge))+len(p.take(relay.TypeNudge)) != 0 {
+			t.Error("nudged for names that the relay does not know")
+		}
+		st.mu.Lock()
+		st.versions = renamed
+		st.mu.Unlock()
+		st.s.Notify(netA, nil)
+		if len(q.take(relay.TypeNudge)) != 1 || len(p.take(relay.TypeNudge)) != 0 {
+			t.Error("a change of names")
+		}
 	})
 }
 

@@ -56,10 +56,14 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 }
 
 // differ reports whether a node does not hold what it should. A relay that was
-// not told of a node's config yet knows only the revocation list.
+// not told of a node's config yet knows only the revocation list. Names are
+// compared for who says that it remembers some.
 func differ(held, current api.Versions) bool {
 	if current.Config.IsZero() {
 		return held.CRL != current.CRL
+	}
+	if held.Names.IsZero() || current.Names.IsZero() {
+		held.Names, current.Names = api.Version{}, api.Version{}
 	}
 	return held != current
 }
