@@ -28,6 +28,23 @@ func (h *held) fetch(t testing.TB, s *site, d *device) *api.Directory {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.take(t, s, d, dir)
+	return dir
+}
+
+// follow takes what a nudge brings along, and fetches when it brings nothing.
+func (h *held) follow(t testing.TB, s *site, d *device) (told bool) {
+	t.Helper()
+	if ch := s.Changes(t.Context(), d.id, h.version); ch != nil {
+		h.take(t, s, d, &ch.Directory)
+		return true
+	}
+	h.fetch(t, s, d)
+	return false
+}
+
+func (h *held) take(t testing.TB, s *site, d *device, dir *api.Directory) {
+	t.Helper()
 	if dir.Full || h.names == nil {
 		h.names = map[string]string{}
 	}
@@ -45,7 +62,6 @@ func (h *held) fetch(t testing.TB, s *site, d *device) *api.Directory {
 	if want := s.Versions(d.id).Directory; want != dir.Version {
 		t.Errorf("directory at %v, the relay would say %v", dir.Version, want)
 	}
-	return dir
 }
 
 func (h *held) list() string {
@@ -90,8 +106,23 @@ func TestDirectory(t *testing.T) {
 	}
 	door := s.camera("door")
 	want(false, "cam door")
+	of := h.version
 	if _, err := s.RenameDevice(t.Context(), cam.id, "hall", nil); err != nil {
 		t.Fatal(err)
+	}
+	// Who may not see it, or holds another network's, is told nothing.
+	for _, c := range []struct {
+		who   cert.NodeID
+		since api.Version
+		told  bool
+	}{
+		{laptop.id, of, true}, {bobs.id, of, false}, {cam.id, of, false}, {laptop.id, api.Version{}, false},
+		{laptop.id, api.Version{Epoch: of.Epoch + 1, N: of.N}, false}, {laptop.id, s.Versions(laptop.id).Directory, false}, {cert.NodeID{1}, of, false},
+	} {
+		ch := s.Changes(t.Context(), c.who, c.since)
+		if (ch != nil) != c.told || ch != nil && (len(ch.Peers) != 1 || ch.Since != of) {
+			t.Errorf("%s since %v: %+v", c.who, c.since, ch)
+		}
 	}
 	want(false, "door hall")
 	if _, err := s.DeleteDevice(t.Context(), door.id, nil); err != nil {
@@ -132,7 +163,8 @@ func TestDeltasEqualFull(t *testing.T) {
 	laptop := s.laptop("laptop")
 	tok := s.token(NewKey{Reusable: true, Tags: []string{"device"}})
 	var live []*device
-	var h held
+	var h, told held
+	pushes := 0
 	for i := range 150 {
 		switch {
 		case i%3 == 0 || len(live) == 0:
@@ -162,11 +194,17 @@ func TestDeltasEqualFull(t *testing.T) {
 		default:
 			h.fetch(t, s, laptop)
 		}
+		if i%8 != 0 && told.follow(t, s, laptop) {
+			pushes++
+		}
+	}
+	if told.follow(t, s, laptop); pushes < 50 {
+		t.Errorf("%d of 150 changes were told", pushes)
 	}
 	h.fetch(t, s, laptop)
 	var full held
 	full.fetch(t, s, laptop)
-	if h.list() != full.list() || len(full.names) != len(live) {
+	if h.list() != full.list() || told.list() != full.list() || len(full.names) != len(live) {
 		t.Errorf("by deltas  %s\nin full    %s\nlive       %d", h.list(), full.list(), len(live))
 	}
 	// A server that starts anew says the same.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,12 +20,14 @@ import (
 )
 
 // reader is a node as far as it follows the directory: a relay connection that
-// is nudged, and fetches with the jitter that nodes have.
+// is nudged, takes what comes with the nudge, and else fetches with the jitter
+// that nodes have.
 type reader struct {
 	relay.Handler // nothing else comes
 	conn          *relay.Conn
 	api           *client.Client
 	nudged        chan relay.Nudge
+	fetches       *atomic.Int64
 	have          api.Versions
 	names         map[string]string // by node id
 	roots         *cert.NetworkRoots
@@ -53,13 +56,7 @@ func (r *reader) follow(ctx context.Context, saw func(name string)) error {
 		if n.Versions.Directory == r.have.Directory {
 			continue
 		}
-		spread := max(300*time.Millisecond, time.Duration(n.SpreadMS)*time.Millisecond)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(rand.N(spread)):
-		}
-		dir, err := r.api.Directory(ctx, r.have.Directory)
+		dir, err := r.changes(ctx, n)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -88,6 +85,21 @@ func (r *reader) follow(ctx context.Context, saw func(name string)) error {
 			return err
 		}
 	}
+}
+
+// changes is what a nudge is about.
+func (r *reader) changes(ctx context.Context, n relay.Nudge) (*api.Directory, error) {
+	if n.Changes != nil && n.Changes.Since.N <= r.have.Directory.N {
+		return &n.Changes.Directory, nil
+	}
+	spread := max(300*time.Millisecond, time.Duration(n.SpreadMS)*time.Millisecond)
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(rand.N(spread)):
+	}
+	r.fetches.Add(1)
+	return r.api.Directory(ctx, r.have.Directory)
 }
 
 // A rename is seen by every node that reads the directory, with the old name
@@ -121,6 +133,7 @@ func TestB17RenameIsSeen(t *testing.T) {
 		at   time.Time
 	}
 	seen := make(chan sight, 64*nodes)
+	var fetches atomic.Int64
 	var joining sync.WaitGroup
 	slots := make(chan struct{}, 4)
 	for i := range nodes {
@@ -143,7 +156,7 @@ func TestB17RenameIsSeen(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			r := &reader{nudged: make(chan relay.Nudge, 1), api: client.New(dialer.Transport(), nil), have: d.res.Config.Versions, roots: s.auth.Roots}
+			r := &reader{fetches: &fetches, nudged: make(chan relay.Nudge, 1), api: client.New(dialer.Transport(), nil), have: d.res.Config.Versions, roots: s.auth.Roots}
 			r.have.Directory = api.Version{}
 			r.conn = relay.NewConn(c, r)
 			running.Go(func() { r.conn.Run(ctx) })
@@ -193,11 +206,15 @@ func TestB17RenameIsSeen(t *testing.T) {
 				quiet = true
 			}
 		}
+		before := fetches.Load()
 		start := time.Now()
 		if _, err := s.RenameDevice(t.Context(), pi.id, name, nil); err != nil {
 			t.Fatal(err)
 		}
 		took := wait("was "+old, start)
+		if n := fetches.Load() - before; n > 0 {
+			t.Errorf("%d nodes had to ask what was renamed", n)
+		}
 		t.Logf("%s seen by %d nodes: median %s, p99 %s, last %s", name, nodes, took[nodes/2].Round(time.Millisecond),
 			took[nodes*99/100].Round(time.Millisecond), took[nodes-1].Round(time.Millisecond))
 		old = name

@@ -359,6 +359,7 @@ func (x *index) has(id cert.NodeID) (tagged, ok bool) {
 
 // view is what a node of some class may see.
 type view struct {
+	class     string // its own
 	versions  api.Versions
 	rules     []api.Rule
 	classes   []string
@@ -376,7 +377,7 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 		return view{}, false
 	}
 	c := e.class
-	v := view{versions: x.versionsLocked(e), rules: c.rules, initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
+	v := view{class: c.key, versions: x.versionsLocked(e), rules: c.rules, initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
 	for _, o := range c.sees {
 		v.classes = append(v.classes, o.key)
 	}

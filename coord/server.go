@@ -266,6 +266,9 @@ func (s *Server) build() {
 		Versions: func(_ cert.NetworkID, node cert.NodeID) api.Versions {
 			return s.Versions(node)
 		},
+		Changes: func(_ cert.NetworkID, node cert.NodeID, held api.Version) *api.Changes {
+			return s.Changes(context.Background(), node, held)
+		},
 		CRL: func(cert.NetworkID) []byte { return s.CRL() },
 		Presence: func(e relayserver.Event) {
 			s.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr())

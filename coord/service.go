@@ -104,6 +104,7 @@ type Service struct {
 	relay    relayHolder
 	relays   *relaySessions // those that run alone
 	notify   chan struct{}  // capacity 1: some version changed
+	told     changesCache
 	noted    chan presenceNote
 
 	consoleURL atomic.Pointer[string]

@@ -16,7 +16,9 @@ import (
 
 // Keeping in step with the server. There is no stream of changes: the relay
 // says which versions are current (nudge, welcome), and whatever differs from
-// what is held is fetched as a whole. All fetches run in one goroutine.
+// what is held is fetched as a whole. All fetches run in one goroutine. A nudge
+// of the server's own relay may bring a short change of the directory along,
+// which spares the fetch; lost ones cost nothing, versions are compared anyway.
 const (
 	jitterDirectory = 300 * time.Millisecond
 	jitterConfig    = 2 * time.Second
@@ -44,6 +46,8 @@ type wanted struct {
 	spread time.Duration // the server's wish to space a large network out
 	nudged bool
 	renew  bool
+	// changes is what came with the nudge, if who sent it is believed.
+	changes *api.Changes
 }
 
 func newControl(n *Node, r *running) *control {
@@ -156,6 +160,11 @@ func (c *control) run(ctx context.Context) {
 			if w.CRL == 0 {
 				w.CRL = target.CRL
 			}
+			if w.changes != nil && w.changes.Version == w.Directory && c.n.takeChanges(w.changes) {
+				c.have = c.n.versions()
+				c.r.home.home.SendVersions(c.have)
+			}
+			w.changes = nil
 			waiting := c.behind(target)
 			target = w
 			if waiting && backoff == 0 {

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"crypto/x509"
 	"errors"
 	"net/netip"
 	"time"
@@ -58,3 +59,7 @@ func (n *Node) SpoilKeys(name string) error {
 		return errors.New("no tunnel")
 	})
 }
+
+// IsServer reports whether the node takes changes of the directory from a relay
+// that shows this chain.
+func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.isServer(chain) }

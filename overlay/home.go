@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -43,8 +44,10 @@ func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
 			}
 			return nil
 		},
-		Sticky:   h.last,
-		Handler:  func(*relay.Conn) relay.Handler { return &inbound{home: h, via: h, source: n.bind.NewSource()} },
+		Sticky: h.last,
+		Handler: func(c *relay.Conn) relay.Handler {
+			return &inbound{home: h, via: h, source: n.bind.NewSource(), server: n.isServer(c.Certificates())}
+		},
 		Trying:   func(rl api.Relay) { r.peers.guests.homeMoves(rl) },
 		Versions: n.versions,
 		Active:   func() bool { return len(*r.peers.view.Load()) > 0 },
@@ -122,6 +125,14 @@ type inbound struct {
 	*home
 	via    way // this connection
 	source *bind.Source
+	server bool // the relay is the coordination server itself
+}
+
+// isServer reports whether a chain is of a coordination server, which has a
+// relay in it, and not of a relay that runs alone.
+func (n *Node) isServer(chain []*x509.Certificate) bool {
+	s := n.snap.Load()
+	return s != nil && s.serverRoots.VerifyServer(chain, cert.RoleServer) == nil
 }
 
 func (in *inbound) Packet(from cert.NodeID, payload []byte) {
@@ -153,7 +164,11 @@ func (in *inbound) Welcome(w relay.Welcome) {
 func (in *inbound) Nudge(nd relay.Nudge) {
 	in.serverAway(nd.Away)
 	in.n.namesAre(nd.Versions.Names)
-	in.r.control.want(wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true})
+	w := wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true}
+	if in.server {
+		w.changes = nd.Changes
+	}
+	in.r.control.want(w)
 }
 
 func (in *inbound) CRL(der []byte) { in.r.control.wantCRL(bytes.Clone(der)) }

@@ -143,6 +143,9 @@ func (w *world) startRelay(l net.Listener) {
 			}
 			return v
 		},
+		Changes: func(_ cert.NetworkID, id cert.NodeID, held api.Version) *api.Changes {
+			return w.svc.Changes(context.Background(), id, held)
+		},
 		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
 		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
 	})

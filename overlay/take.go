@@ -156,6 +156,24 @@ func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
 	if err != nil {
 		return fmt.Errorf("fetch directory: %w", err)
 	}
+	n.takeDirectory(dir)
+	return nil
+}
+
+// takeChanges takes a short change of the directory that the server's own relay
+// sent unasked, if it fits what the node holds. One that begins further back
+// than that fits too: it holds all that came since.
+func (n *Node) takeChanges(ch *api.Changes) bool {
+	have := n.dir.currentVersion()
+	if s := n.snap.Load(); s == nil || !s.readsDirectory() || ch.Full || have.IsZero() ||
+		ch.Since.Epoch != have.Epoch || ch.Version.Epoch != have.Epoch || ch.Since.N > have.N || ch.Version.N <= have.N {
+		return false
+	}
+	n.takeDirectory(&ch.Directory)
+	return true
+}
+
+func (n *Node) takeDirectory(dir *api.Directory) {
 	if refused := n.dir.update(dir, n.verifyListed); refused > 0 {
 		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
 	}
@@ -164,7 +182,6 @@ func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
 	if err := n.state.saveJSON(directoryFile, n.dir.saved()); err != nil {
 		n.log.Error("keep the directory", "err", err)
 	}
-	return nil
 }
 
 // verifyListed is how certificates from the server are checked: signed by our

@@ -262,6 +262,15 @@ type Directory struct {
 	Removed []string `json:"removed"` // NodeIDs, hex
 }
 
+// Changes leads from the directory at Since to a newer one. The coordination
+// server sends it unasked over a relay connection that ends at itself, where
+// it is as good as an answer to a question. It is never Full, and short: of
+// more a node is told only that there is something to fetch.
+type Changes struct {
+	Since Version `json:"since"`
+	Directory
+}
+
 // Peer is another node: its certificate says who it is, the rest is presence
 // and only a hint.
 type Peer struct {

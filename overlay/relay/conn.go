@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -219,6 +220,15 @@ func (c *Conn) SendVersions(v api.Versions) error {
 
 // ErrNoLanes is returned by RequestLane at a relay that makes none.
 var ErrNoLanes = errors.New("the relay offers no UDP lanes")
+
+// Certificates returns the chain that the relay showed in its handshake, leaf
+// first; nil when c is not a link.
+func (c *Conn) Certificates() []*x509.Certificate {
+	if tc, ok := c.c.(*tls.Conn); ok {
+		return tc.ConnectionState().PeerCertificates
+	}
+	return nil
+}
 
 // Lanes reports whether the relay makes UDP lanes; false before its welcome.
 func (c *Conn) Lanes() bool { return c.lanes.Load() }

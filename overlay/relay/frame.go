@@ -76,11 +76,12 @@ const (
 	// PeerLen is the length of the peer that begins the body of a packet,
 	// session, gone, busy, lane, lanegone and rebind frame.
 	PeerLen = 16
-	// MaxPacket and MaxSession bound payloads, MaxCRL the DER of a crl frame.
+	// MaxPacket and MaxSession bound payloads, MaxCRL the DER of a crl frame,
+	// MaxJSON the bodies that are JSON.
 	MaxPacket  = 65535
 	MaxSession = 16 << 10
 	MaxCRL     = 1 << 20
-	maxJSON    = 4 << 10
+	MaxJSON    = 4 << 10
 	maxShort   = 256 // room for what a later relay adds
 	maxUnknown = 64 << 10
 	// MaxFrame is the longest frame a relay takes.
@@ -179,6 +180,9 @@ type Nudge struct {
 	Versions api.Versions `json:"versions"`
 	SpreadMS int          `json:"spread_ms"` // fetch at a random time within
 	Away     bool         `json:"server_away,omitempty"`
+	// Changes brings the directory that the node holds up to date. Only a
+	// relay that is the coordination server itself is believed.
+	Changes *api.Changes `json:"changes,omitempty"`
 }
 
 // Draining says that the relay is about to stop.
@@ -240,7 +244,7 @@ func CheckHead(side Side, t Type, n int) error {
 	case TypePing, TypePong:
 		lo, hi = 8, 8
 	case TypeVersions:
-		lo, hi = 2, maxJSON
+		lo, hi = 2, MaxJSON
 		if side == AtNode {
 			return fmt.Errorf("%w: type %d is not for nodes", ErrFrame, t)
 		}
@@ -259,7 +263,7 @@ func CheckHead(side Side, t Type, n int) error {
 		case TypeBusy, TypeRebind:
 			lo, hi = PeerLen, maxShort
 		case TypeNudge, TypeWelcome, TypeDraining:
-			lo, hi = 2, maxJSON
+			lo, hi = 2, MaxJSON
 		case TypeCRL:
 			lo, hi = 1, MaxCRL
 		case TypeRefused:

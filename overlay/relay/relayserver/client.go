@@ -71,8 +71,9 @@ type client struct {
 	room     chan struct{} // closed when the writer took something; nil: nobody waits
 	contacts map[cert.NodeID]*contact
 	held     api.Versions
-	home     bool // it said which versions it holds
-	online   bool // Presence was told
+	changed  int64 // when a nudge last brought changes along
+	home     bool  // it said which versions it holds
+	online   bool  // Presence was told
 	pingAt   int64
 	timer    *time.Timer // pings after silence
 	probe    *probe

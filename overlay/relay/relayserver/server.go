@@ -82,6 +82,10 @@ type Config struct {
 	Verify func(leaf *x509.Certificate) (network cert.NetworkID, node cert.NodeID, tagged bool, err error)
 	// Versions returns the current versions for a node. nil: nobody is nudged.
 	Versions func(cert.NetworkID, cert.NodeID) api.Versions
+	// Changes returns what leads a node from the directory that it holds to the
+	// current one, nil when that is long or nothing: the nudge brings it along.
+	// Only a relay that is the coordination server has it; nil: nodes fetch.
+	Changes func(network cert.NetworkID, node cert.NodeID, held api.Version) *api.Changes
 	// CRL returns the current CRL of a network for clients that say they hold
 	// an older one; nil: they are nudged and fetch it.
 	CRL func(cert.NetworkID) []byte
@@ -107,6 +111,7 @@ const (
 	probeAnswer  = 2 * time.Second
 	probeAsk     = 800 * time.Millisecond
 	nudgeEvery   = 30 * time.Second
+	changesEvery = time.Second      // to one client: more often than that it is cheaper to let it fetch
 	lastWords    = time.Second      // for a client to hear why it has to go
 	flipWindow   = 75 * time.Second // a replaced node waits 30 s: three flips of a clone take a minute and some jitter
 	flipAlert    = 3

@@ -11,7 +11,8 @@ import (
 
 // Keeping nodes' versions in step: a client that says it holds others than
 // the current ones is nudged, and again every 30 s until it says it holds
-// them. One timer serves all clients.
+// them. One timer serves all clients. A nudge brings a short change of the
+// directory along, so that a rename costs nobody a question.
 
 // versions takes what a client says it holds. The first time makes it a home
 // connection.
@@ -37,10 +38,20 @@ const inlineCRL = 64 << 10
 // returns the current versions.
 func (s *Server) compare(c *client, spread int) api.Versions {
 	current := s.cfg.Versions(c.net.id, c.id)
+	changes := s.changes(c, current)
+	if changes != nil {
+		current.Directory = changes.Version
+	}
 	c.mu.Lock()
 	behind := c.home && !s.cfg.unversioned && differ(c.held, current) && !c.closed && !c.last1
 	if behind {
-		c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: spread, Away: s.cfg.Away()}))
+		nudge := relay.Nudge{Versions: current, SpreadMS: spread, Away: s.cfg.Away(), Changes: changes}
+		body := mustJSON(nudge)
+		if len(body) > relay.MaxJSON {
+			nudge.Changes = nil
+			body = mustJSON(nudge)
+		}
+		c.nudge = relay.AppendFrame(nil, relay.TypeNudge, body)
 		c.wakeLocked()
 	}
 	c.mu.Unlock()
@@ -53,6 +64,25 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 	s.behind[c] = s.now()
 	s.armLocked(nudgeEvery)
 	return current
+}
+
+// changes returns what a nudge may bring along for c.
+func (s *Server) changes(c *client, current api.Versions) *api.Changes {
+	if s.cfg.Changes == nil {
+		return nil
+	}
+	now := s.now()
+	c.mu.Lock()
+	held := c.held.Directory
+	due := c.home && !held.IsZero() && held != current.Directory && (c.changed == 0 || now-c.changed >= int64(changesEvery))
+	if due {
+		c.changed = now
+	}
+	c.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return s.cfg.Changes(c.net.id, c.id, held)
 }
 
 // differ reports whether a node does not hold what it should. A relay that was

@@ -1,0 +1,119 @@
+package overlay_test
+
+import (
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/relay"
+)
+
+// A rename, a new device and a removal come with the nudge: who reads the
+// directory asks the server nothing.
+func TestChangesComeWithTheNudge(t *testing.T) {
+	w := newWorld(t)
+	laptop := w.node("laptop")
+	pi := w.node("kitchen-pi", "device")
+	pi.stop()
+	known := func(name string) bool {
+		for _, p := range laptop.Status().Peers {
+			if p.Name == name {
+				return true
+			}
+		}
+		return false
+	}
+	eventually(t, 20*time.Second, "the laptop knows the device", func() bool { return known("kitchen-pi") })
+	time.Sleep(1100 * time.Millisecond) // changes come at most once a second
+	before := w.requests.Load()
+	id := mustFind(t, w, "kitchen-pi")
+	if _, err := w.svc.RenameDevice(t.Context(), id, "hall", nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the laptop knows the new name", func() bool { return known("hall") })
+	if n := w.requests.Load() - before; n != 0 {
+		t.Errorf("%d requests for a new name that was pushed", n)
+	}
+	time.Sleep(1100 * time.Millisecond)
+	if _, err := w.svc.DeleteDevice(t.Context(), id, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the device is gone", func() bool { return !known("hall") })
+	// One nudge may come for the revocation, with the row, and another for the
+	// removal in the same second, without.
+	if n := w.requests.Load() - before; n > 1 {
+		t.Errorf("%d requests for what was pushed", n)
+	}
+	// What fits nothing that the node holds is not taken, and a fetch puts right
+	// what a nudge left out.
+	if _, err := w.svc.RenameDevice(t.Context(), mustFind(t, w, "laptop"), "desk", nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the laptop knows its own name", func() bool { return laptop.Status().Self.Name == "desk" })
+}
+
+// Only the coordination server is believed about the directory: a relay that
+// runs alone may say what it likes.
+func TestChangesOfAForeignRelay(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	laptop := w.node("laptop")
+	leaf, err := w.auth.Leaf(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := cert.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, err := w.auth.Server.SignServer(&key.PublicKey, cert.RoleRelay, time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		der  []byte
+		want bool
+	}{{leaf.Certificate[0], true}, {alone, false}} {
+		crt, err := x509.ParseCertificate(c.der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := laptop.IsServer([]*x509.Certificate{crt}); got != c.want {
+			t.Errorf("%v: believed %v, want %v", crt.URIs, got, c.want)
+		}
+	}
+	if laptop.IsServer(nil) {
+		t.Error("no certificate is believed")
+	}
+	// The evil one has the server's certificate, so it is believed: but not
+	// with what does not fit, nor with devices that the network's CA does not
+	// know.
+	held := w.svc.Versions(laptop.id())
+	next := api.Version{Epoch: held.Directory.Epoch, N: held.Directory.N + 1}
+	for i, ch := range []api.Changes{
+		{Since: bogus(1).Directory, Directory: api.Directory{Version: held.Directory, Removed: []string{laptop.id().String()}}},
+		{Since: held.Directory, Directory: api.Directory{Version: next, Full: true}},
+		{Since: next, Directory: api.Directory{Version: next}},
+		{Since: held.Directory, Directory: api.Directory{Version: next, Peers: []api.Peer{{Certificate: leaf.Certificate[0]}, {}}}},
+	} {
+		nudge := relay.Nudge{Versions: held, Changes: &ch}
+		nudge.Versions.Directory = ch.Version
+		w.evil.say(laptop.id(), relay.TypeNudge, nudge)
+		if n := len(laptop.Status().Peers); n != 0 {
+			t.Errorf("case %d: %d peers", i, n)
+		}
+	}
+	pi := w.node("kitchen-pi", "device")
+	pi.echo()
+	say(t, laptop.dial("tcp", "kitchen-pi:7"), "still in step")
+}
+
+func mustFind(t *testing.T, w *world, name string) cert.NodeID {
+	t.Helper()
+	n, err := w.svc.FindDevice(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.ID
+}
