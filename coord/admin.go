@@ -426,6 +426,8 @@ func adminError(err error) *api.Error {
 		return fail(http.StatusConflict, api.CodeConflict, err.Error(), "")
 	case errors.Is(err, ErrInvalid):
 		return fail(http.StatusBadRequest, api.CodeBadRequest, err.Error(), "")
+	case errors.Is(err, store.ErrDiskFull):
+		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, store.ErrDiskFull.Error()+", nothing was changed", "make room on the file system of --data, then repeat; the server need not be restarted")
 	}
 	return fail(http.StatusInternalServerError, api.CodeInternal, err.Error(), "")
 }

@@ -201,6 +201,8 @@ func (s *Service) apiError(r *http.Request, err error) *api.Error {
 	case errors.Is(err, store.ErrFull):
 		s.log.Error("no address left", "pool", s.ipv4)
 		return fail(http.StatusServiceUnavailable, api.CodeFull, "no free address left in "+s.ipv4.String(), "delete devices that are gone, or wait an hour for freed addresses")
+	case errors.Is(err, store.ErrDiskFull): // the store has logged it
+		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server's disk is full: nothing can be changed there, and nobody can join", "tell its owner, then try again")
 	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server is stopping or overloaded", "try again")
 	}

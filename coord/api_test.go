@@ -5,14 +5,18 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"weft/coord/api"
+	"weft/coord/console"
+	"weft/coord/store"
 	"weft/overlay/cert"
 )
 
@@ -361,4 +365,56 @@ func TestClientErrors(t *testing.T) {
 	}
 	_, err = d.Config(t.Context(), api.Version{})
 	wantCode(t, err, 401, api.CodeRevoked)
+}
+
+// A disk without room is said to each caller as it can use it: 503 and when to
+// try again for a device, what to do for the owner.
+func TestDiskFullIsSaid(t *testing.T) {
+	full := false
+	s := openSite(t, func(o *Options) {
+		o.BeforeCommit = func() error {
+			if full {
+				return store.ErrDiskFull
+			}
+			return nil
+		}
+	})
+	laptop := s.laptop("laptop")
+	tok := s.token(NewKey{})
+	full = true
+	late := newDevice(t, s.Service)
+	err := late.join(t, tok, "late")
+	wantCode(t, err, 503, api.CodeUnavailable)
+	if !strings.Contains(err.Error(), "disk is full") {
+		t.Error(err)
+	}
+	body, _ := json.Marshal(late.request(t, tok, "late"))
+	r := httptest.NewRequest("POST", "/v1/join", bytes.NewReader(body))
+	res, err := (&direct{api: s.API(), leaf: func() *x509.Certificate { return late.shown }}).RoundTrip(r)
+	if err != nil || res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+		t.Errorf("%+v, %v", res, err)
+	}
+	// What only reads goes on.
+	if c, err := laptop.Config(t.Context(), api.Version{}); err != nil || c == nil {
+		t.Errorf("config: %v", err)
+	}
+	if _, err := laptop.Directory(t.Context(), api.Version{}); err != nil {
+		t.Errorf("directory: %v", err)
+	}
+	if _, err := laptop.Lookup(t.Context(), "name", "nobody"); err == nil {
+		t.Error("lookup found nobody")
+	} else {
+		wantCode(t, err, 404, api.CodeNotFound)
+	}
+	_, err = s.RenameDevice(t.Context(), laptop.id, "x", nil)
+	if e := adminError(err); e.Status != 503 || !strings.Contains(e.Hint, "make room") {
+		t.Errorf("the owner is told %v", e)
+	}
+	if err := consoleError(err); !errors.Is(err, console.ErrDiskFull) {
+		t.Errorf("the console is told %v", err)
+	}
+	full = false
+	if err := late.join(t, tok, "late"); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
 }

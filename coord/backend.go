@@ -32,6 +32,8 @@ func consoleError(err error) error {
 		return fmt.Errorf("%w: %w", console.ErrConflict, err)
 	case errors.Is(err, ErrInvalid):
 		return fmt.Errorf("%w: %w", console.ErrInvalid, err)
+	case errors.Is(err, store.ErrDiskFull):
+		return fmt.Errorf("%w: %w", console.ErrDiskFull, err)
 	}
 	return err
 }

@@ -128,6 +128,8 @@ var (
 	ErrConflict = errors.New("already taken")
 	ErrInvalid  = errors.New("invalid")
 	ErrOffline  = errors.New("offline")
+	// ErrDiskFull is of a change for which there was no room.
+	ErrDiskFull = errors.New("the disk is full")
 	// ErrElsewhere is of a device at a relay that the server cannot ask.
 	ErrElsewhere = errors.New("connected to another relay")
 )

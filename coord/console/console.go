@@ -249,6 +249,7 @@ var (
 	errBadForm     = &pageError{http.StatusBadRequest, "Request refused", "The form could not be read."}
 	errTooLarge    = &pageError{http.StatusRequestEntityTooLarge, "Too large", "That is more than this page accepts."}
 	errBusy        = &pageError{http.StatusServiceUnavailable, "Busy", "The server has too much to do at the moment. Try again in a few seconds."}
+	errDiskFull    = &pageError{http.StatusServiceUnavailable, "The disk is full", "Nothing was changed. Make room on the file system of the server's data directory and try again; devices go on meanwhile."}
 	errNotFound    = &pageError{http.StatusNotFound, "Nothing here", "This page does not exist, or what it showed was deleted."}
 	errInternal    = &pageError{http.StatusInternalServerError, "Something went wrong", "The server could not do this. Its log says why."}
 )
@@ -264,6 +265,8 @@ func (c *Console) fail(v *visit, err error) {
 	case ok:
 	case errors.Is(err, ErrNotFound):
 		pe = errNotFound
+	case errors.Is(err, ErrDiskFull):
+		pe = errDiskFull
 	default:
 		c.log.Error("console request failed", "path", v.r.URL.Path, "err", err)
 		pe = errInternal

@@ -24,6 +24,10 @@ var migrations embed.FS
 // been written to it.
 var ErrNewer = errors.New("the database was written by a newer weft-server; use that version or restore a backup")
 
+// ErrDiskFull is wrapped by a write for which there was no room. Nothing of it
+// has happened, reading goes on, and the next write is tried as any other.
+var ErrDiskFull = errors.New("the disk is full")
+
 // openSQLite opens (and if need be makes) the database file with all pragmas
 // set on every connection.
 func openSQLite(path string) (*sql.DB, error) {
@@ -142,6 +146,12 @@ func backupBefore(ctx context.Context, c *sql.Conn, schema int) error {
 		return fmt.Errorf("back up before migration to %s: %w", copy, err)
 	}
 	return nil
+}
+
+// isDiskFull reports whether err is SQLite's word for having no room to write.
+func isDiskFull(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
 // isUnique reports whether err is a violated UNIQUE or PRIMARY KEY constraint

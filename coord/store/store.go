@@ -103,6 +103,9 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	}
 	defer c.Close()
 	if _, err := c.ExecContext(ctx, "VACUUM INTO $1", path); err != nil {
+		if isDiskFull(err) {
+			err = fmt.Errorf("%w: %w", ErrDiskFull, err)
+		}
 		return fmt.Errorf("back up to %s: %w", path, err)
 	}
 	return nil

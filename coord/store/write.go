@@ -93,6 +93,9 @@ func (s *Store) writeLoop(r *Reader) {
 func (s *Store) runBatch(r *Reader, batch []*op) {
 	r.ctx = context.Background()
 	after, err := s.transact(r, batch)
+	if isDiskFull(err) {
+		err = fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
 	if err != nil {
 		s.log.Error("write transaction failed", "writes", len(batch), "err", err)
 		for _, o := range batch {
@@ -167,6 +170,11 @@ func runOp(r *Reader, o *op) (tx *Tx, err error) {
 	}
 	tx = &Tx{Reader: *r}
 	if o.err = call(o.f, tx); o.err != nil {
+		if isDiskFull(o.err) {
+			// SQLite has given up the whole transaction, not only this write.
+			err, o.err = o.err, nil
+			return nil, err
+		}
 		tx = nil
 		if err := r.exec("ROLLBACK TO op"); err != nil {
 			return nil, fmt.Errorf("undo write: %w", err)

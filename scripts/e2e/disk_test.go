@@ -1,0 +1,138 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/scripts/e2e/lab"
+)
+
+// TestServerDiskFull fills the file system of the server's data directory:
+// joins and verbs that change something are refused with a line that says why,
+// what is there is read and goes on, and all works again once there is room,
+// without a restart.
+func TestServerDiskFull(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t, bin)
+	dir := l.Mkdir("small")
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	l.Mkdir("small") // its root belongs to the server's user too
+	host := l.Host("server")
+	server := l.Serve(host, ":8443", "https://"+host.Addr+":8443", "--data", dir)
+	server.Dir = dir
+	m := lab.NewMeshOn(l, server)
+	get := func() {
+		t.Helper()
+		m.Until(20*time.Second, "the page by name", func() bool {
+			body, err := m.Laptop.Get("http://kitchen-pi/", 3*time.Second)
+			return err == nil && strings.HasPrefix(body, "kitchen")
+		})
+	}
+	get()
+	keys := map[string]bool{}
+	var unused lab.Key
+	for range 3 {
+		unused = m.Server.NewKey()
+		keys[unused.ID] = true
+	}
+
+	backups := l.Mkdir("backups")
+	backup := func(name string) lab.Result {
+		return m.Server.Admin("backup", "--key-file", filepath.Join(backups, "key"), "--output", filepath.Join(backups, name))
+	}
+	if r := backup("first"); r.Code != 0 {
+		t.Fatal(r)
+	}
+
+	// Fill it to the last byte, and then with what the log had room for.
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	var refused lab.Result
+	m.Until(30*time.Second, "a key is refused", func() bool {
+		refused = m.Server.Admin("keys", "create", "--json")
+		if refused.Code == 0 {
+			var k lab.Key
+			if err := json.Unmarshal([]byte(refused.Out), &k); err != nil {
+				t.Fatal(err)
+			}
+			keys[k.ID] = true // acknowledged
+			fill(t, ballast)
+		}
+		return refused.Code != 0
+	})
+	oneLine := func(r lab.Result, words ...string) {
+		t.Helper()
+		if r.Code != 1 || strings.Count(strings.TrimSpace(r.Err), "\n") != 0 {
+			t.Errorf("want one line and exit code 1: %v", r)
+		}
+		for _, w := range words {
+			if !strings.Contains(r.Err, w) {
+				t.Errorf("%q is not in %v", w, r)
+			}
+		}
+	}
+	oneLine(refused, "the disk is full", "make room")
+	oneLine(m.Server.Admin("devices", "delete", "kitchen-pi"), "the disk is full")
+	oneLine(backup("second"), "the disk is full")
+	third := m.Node(m.LaptopHome.Namespace, "third")
+	third.RunNoWait("--proxy", "off", "--dns", "off")
+	m.Until(20*time.Second, "the daemon runs", func() bool { return third.Weft("status").Code == 0 })
+	oneLine(third.WeftInput(unused.Token+"\n", "up", "-"), "server's disk is full")
+
+	// Devices go on: also those that start anew and ask for their config, and
+	// one that is met for the first time.
+	get()
+	m.Device.Kill()
+	m.Device.Run()
+	m.Laptop.Kill()
+	m.Laptop.Run()
+	get()
+	if d := m.Server.Devices(); len(d) != 2 {
+		t.Errorf("devices while it is full: %v", d)
+	}
+
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if r := third.WeftInput(unused.Token+"\n", "up", "-"); r.Code != 0 {
+		t.Errorf("joining with room again: %v", r)
+	}
+	if r := m.Server.Admin("devices", "rename", "kitchen-pi", "hall"); r.Code != 0 {
+		t.Errorf("renaming with room again: %v", r)
+	}
+	list := m.Server.Admin("keys", "list", "--json").Out
+	for id := range keys {
+		if !strings.Contains(list, id) {
+			t.Errorf("key %s was acknowledged and is lost", id)
+		}
+	}
+	m.Until(20*time.Second, "the new device reaches the renamed one", func() bool {
+		return third.Weft("ping", "-c", "1", "hall").Code == 0
+	})
+}
+
+// fill appends to a file until there is no room.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 64 << 10; size > 0; {
+		if _, err := f.Write(make([]byte, size)); err != nil {
+			size /= 16
+		}
+	}
+}
