@@ -26,6 +26,8 @@ type Namespace struct {
 	lab  *Lab
 	Name string // as ip netns knows it
 	Addr string // its address, "" for routers' and bridges' sake
+
+	Addr6 string // "" without IPv6
 }
 
 func (l *Lab) namespace(name string) *Namespace {

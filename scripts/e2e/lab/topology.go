@@ -86,6 +86,87 @@ func (l *Lab) Home(name string) *Home {
 	return h
 }
 
+// Carrier is an internet provider that has one address for many households.
+type Carrier struct {
+	*Namespace // eth0 is the internet, lan the households
+	homes      int
+}
+
+// Carrier adds a provider. Like most it gives its households addresses of
+// 100.64.0.0/10, where the overlay's are, too.
+func (l *Lab) Carrier(name string) *Carrier {
+	l.Helper()
+	l.homes++
+	c := &Carrier{Namespace: l.namespace(name)}
+	c.Addr = fmt.Sprintf("203.0.113.%d", 100+l.homes)
+	l.plug(c.Namespace, "eth0", fmt.Sprintf("r%d", l.homes), c.Addr)
+	c.IP("link add lan type bridge forward_delay 0", "addr add 100.64.7.1/24 dev lan", "link set lan up", "route add default via "+InternetAddr)
+	c.Sysctl("ipv4/ip_forward", "1")
+	c.NFT(`table ip carrier {
+	chain nat {
+		type nat hook postrouting priority srcnat
+		oifname "eth0" masquerade
+	}
+	chain input {
+		type filter hook input priority filter; policy accept
+		iifname "eth0" ct state new drop
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop
+		iifname "lan" oifname "eth0" accept
+		ct state established,related accept
+	}
+}
+`)
+	return c
+}
+
+// Connect moves a household from the internet to the provider.
+func (c *Carrier) Connect(h *Home) {
+	h.lab.Helper()
+	c.homes++
+	port := fmt.Sprintf("c%d", c.homes)
+	h.Router.IP("link del eth0", "link add eth0 type veth peer name "+port+" netns "+c.Name,
+		fmt.Sprintf("addr add 100.64.7.%d/24 dev eth0", 1+c.homes), "link set eth0 up", "route add default via 100.64.7.1")
+	c.IP("link set "+port+" master lan", "link set "+port+" up")
+}
+
+// IPv6 gives the internet IPv6, and each host its address.
+func (l *Lab) IPv6(hosts ...*Namespace) {
+	l.Helper()
+	l.Internet.Sysctl("ipv6/conf/all/forwarding", "1")
+	l.Internet.IP("addr add 2001:db8::1/64 dev br0 nodad")
+	for i, n := range hosts {
+		n.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
+		n.Addr6 = fmt.Sprintf("2001:db8::%d", 10+i)
+		n.IP("addr add "+n.Addr6+"/64 dev eth0 nodad", "route add default via 2001:db8::1")
+	}
+}
+
+// IPv6 gives the household a /64, 2001:db8:N::/64, behind a firewall that lets
+// out what is asked for and nothing else in. IPv6 has no NAT.
+func (h *Home) IPv6(n int) {
+	h.lab.Helper()
+	net := fmt.Sprintf("2001:db8:%d::", n)
+	for ns, dev := range map[*Namespace]string{h.Namespace: "eth0", h.Router: "lan"} {
+		ns.Sysctl("ipv6/conf/"+dev+"/disable_ipv6", "0")
+	}
+	h.Router.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
+	h.Router.Sysctl("ipv6/conf/all/forwarding", "1")
+	h.Router.IP(fmt.Sprintf("addr add 2001:db8::a%d/64 dev eth0 nodad", n), "route add default via 2001:db8::1", "addr add "+net+"1/64 dev lan nodad")
+	h.lab.Internet.IP(fmt.Sprintf("route add %s/64 via 2001:db8::a%d", net, n))
+	h.Addr6 = net + "2"
+	h.IP("addr add "+h.Addr6+"/64 dev eth0 nodad", "route add default via "+net+"1")
+	h.Router.NFT(`table ip6 home {
+	chain forward {
+		type filter hook forward priority filter; policy drop
+		iifname "lan" accept
+		ct state established,related accept
+	}
+}
+`)
+}
+
 // Cut loses every packet between the house and the internet, without a word,
 // until Mend.
 func (h *Home) Cut() {
