@@ -138,6 +138,7 @@ func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, nam
 		return false
 	})
 	serveIperf(b, y, port)
+	ready(b, y, "127.0.0.1:"+port) // a forward takes a connection whether it does or not
 	y.EchoTCP(":7")
 	switch {
 	case tunX:
