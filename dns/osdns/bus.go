@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && !mips && !mipsle
 
 package osdns
 
@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -16,11 +17,6 @@ import (
 // busTime bounds one call: a service that hangs is a service that is not
 // there.
 const busTime = time.Second
-
-// caller makes D-Bus calls on the system bus.
-type caller interface {
-	call(ctx context.Context, dest, path, method string, args ...any) ([]any, error)
-}
 
 // startService is the one method that starts the service it is for.
 const startService = "org.freedesktop.DBus.Peer.Ping"
@@ -50,9 +46,13 @@ type bus struct {
 	mu sync.Mutex
 	// mu guards the following.
 	conn   *dbus.Conn
-	signal func(*dbus.Signal) // nil: nobody listens
+	tell   func(event) // nil: nobody listens
 	closed bool
 	wg     sync.WaitGroup // one per connection
+}
+
+func systemBus(root string) *bus {
+	return &bus{address: "unix:path=" + at(root, "/run/dbus/system_bus_socket")}
 }
 
 // watched are the signals that a connection asks for.
@@ -101,17 +101,17 @@ func (b *bus) connect(ctx context.Context) (*dbus.Conn, error) {
 	b.wg.Go(func() {
 		for s := range signals { // closed with the connection
 			b.mu.Lock()
-			f := b.signal
+			tell := b.tell
 			b.mu.Unlock()
-			if f != nil {
-				f(s)
+			if tell != nil {
+				hear(s, tell)
 			}
 		}
 		b.mu.Lock()
-		f, closed := b.signal, b.closed
+		tell, closed := b.tell, b.closed
 		b.mu.Unlock()
-		if f != nil && !closed {
-			f(nil)
+		if tell != nil && !closed {
+			tell(eventRestart)
 		}
 		conn.Close()
 	})
@@ -132,11 +132,23 @@ func (b *bus) dial() (*dbus.Conn, error) {
 	return c, nil
 }
 
-// listen has f called for each signal, and with nil when the connection broke.
-func (b *bus) listen(f func(*dbus.Signal)) {
+// listen has tell called when a service came or changed, or the connection broke.
+func (b *bus) listen(tell func(event)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.signal = f
+	b.tell = tell
+}
+
+func hear(s *dbus.Signal, tell func(event)) {
+	switch {
+	case s.Name == "org.freedesktop.DBus.NameOwnerChanged":
+		// name, old owner, new owner
+		if len(s.Body) == 3 && s.Body[2] != "" {
+			tell(eventRestart)
+		}
+	default:
+		tell(eventBase)
+	}
 }
 
 func (b *bus) close() {
@@ -175,4 +187,32 @@ func isBusError(err error, name string) bool {
 	var e dbus.Error
 	var p *dbus.Error
 	return errors.As(err, &e) && e.Name == name || errors.As(err, &p) && p.Name == name
+}
+
+// askServices says in e which services there are.
+func askServices(ctx context.Context, c caller, first bool, e *evidence) {
+	var err error
+	if first {
+		_, err = c.call(ctx, resolvedName, resolvedPath, startService)
+	} else {
+		_, err = property(ctx, c, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "LLMNRHostname")
+	}
+	e.Resolved = err == nil
+	if has, err := c.call(ctx, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.NameHasOwner", nmName); err == nil && len(has) == 1 && has[0] == true {
+		if v, err := property(ctx, c, nmName, nmPath, nmName, "Version"); err == nil {
+			e.NM, _ = v.(string)
+		}
+		if v, err := property(ctx, c, nmName, nmDNS, nmName+".DnsManager", "Mode"); err == nil {
+			e.NMMode, _ = v.(string)
+		}
+	}
+}
+
+// newService is the backend of ModeResolved or ModeNM.
+func newService(mode Mode, c caller, iface string, log *slog.Logger) (backend, error) {
+	r := newResolved(c, iface, log)
+	if mode == ModeNM {
+		return &networkManager{bus: c, iface: iface, log: log, sub: r}, nil
+	}
+	return r, nil
 }

@@ -283,7 +283,7 @@ func TestCollect(t *testing.T) {
 	m.write("etc/nsswitch.conf", "passwd: files\nhosts:          files dns\n")
 	m.write("run/resolvconf/resolv.conf", string(fixture(t, "resolvconf-resolv.conf")))
 	os.Symlink("../run/resolvconf/resolv.conf", m.path("etc/resolv.conf"))
-	l := &linux{root: m.root, log: slog.New(slog.DiscardHandler), bus: &fakeBus{}, run: func(_ context.Context, _, name string, args ...string) (string, error) {
+	l := &linux{root: m.root, log: slog.New(slog.DiscardHandler), bus: systemBus(m.root), run: func(_ context.Context, _, name string, args ...string) (string, error) {
 		return "Debian resolvconf 1.91+nmu1\nCopyright:\n", nil
 	}}
 	for range 2 {

@@ -9,7 +9,7 @@
 //	domains.go       which names a Config may hold, reverse zones
 //	decide.go        evidence in, Mode and reason out: pure
 //	system_linux.go  collects the evidence, makes the backends, restores
-//	resolved.go      systemd-resolved, over D-Bus (bus.go)
+//	resolved.go      systemd-resolved, over D-Bus (bus.go; nobus.go on routers)
 //	resolvconf.go    Debian's resolvconf and openresolv
 //	nm.go            NetworkManager, where it alone can be told
 //	direct.go        /etc/resolv.conf itself: backup, atomic write, restore (file.go)

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/godbus/dbus/v5"
 )
 
 // linux is the system of a Linux machine.
@@ -32,8 +30,13 @@ type linux struct {
 	locks   map[string]*lock
 }
 
+// caller makes D-Bus calls on the system bus.
+type caller interface {
+	call(ctx context.Context, dest, path, method string, args ...any) ([]any, error)
+}
+
 func newSystem(root string, log *slog.Logger) system {
-	b := &bus{address: "unix:path=" + at(root, "/run/dbus/system_bus_socket")}
+	b := systemBus(root)
 	return &linux{root: root, log: log, bus: b, real: b, run: runProgram}
 }
 
@@ -54,20 +57,7 @@ func (l *linux) collect(ctx context.Context) (e evidence, err error) {
 	first := !l.asked
 	l.asked = true
 	l.mu.Unlock()
-	if first {
-		_, err = l.bus.call(ctx, resolvedName, resolvedPath, startService)
-	} else {
-		_, err = property(ctx, l.bus, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "LLMNRHostname")
-	}
-	e.Resolved = err == nil
-	if has, err := l.bus.call(ctx, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.NameHasOwner", nmName); err == nil && len(has) == 1 && has[0] == true {
-		if v, err := property(ctx, l.bus, nmName, nmPath, nmName, "Version"); err == nil {
-			e.NM, _ = v.(string)
-		}
-		if v, err := property(ctx, l.bus, nmName, nmDNS, nmName+".DnsManager", "Mode"); err == nil {
-			e.NMMode, _ = v.(string)
-		}
-	}
+	askServices(ctx, l.bus, first, &e)
 	cur, err := readFile(at(l.root, resolvConfPath))
 	if err != nil {
 		return e, fmt.Errorf("read %s: %w", resolvConfPath, err)
@@ -114,10 +104,8 @@ func (l *linux) backend(mode Mode, iface string) (backend, error) {
 	}
 	l.mu.Unlock()
 	switch mode {
-	case ModeResolved:
-		return newResolved(l.bus, iface, l.log), nil
-	case ModeNM:
-		return &networkManager{bus: l.bus, iface: iface, log: l.log, sub: newResolved(l.bus, iface, l.log)}, nil
+	case ModeResolved, ModeNM:
+		return newService(mode, l.bus, iface, l.log)
 	case ModeResolvconf, ModeOpenresolv:
 		return &resolvconf{root: l.root, iface: iface, open: mode == ModeOpenresolv, run: l.run, also: l.also}, nil
 	case ModeDirect:
@@ -151,19 +139,7 @@ func (l *linux) watch(tell func(event)) (stop func()) {
 		l.log.Info("changes of the network are not seen", "err", err)
 	}
 	if l.real != nil {
-		l.real.listen(func(s *dbus.Signal) {
-			switch {
-			case s == nil: // the bus is gone
-				tell(eventRestart)
-			case s.Name == "org.freedesktop.DBus.NameOwnerChanged":
-				// name, old owner, new owner
-				if len(s.Body) == 3 && s.Body[2] != "" {
-					tell(eventRestart)
-				}
-			default:
-				tell(eventBase)
-			}
-		})
+		l.real.listen(tell)
 	}
 	return func() {
 		if l.real != nil {
