@@ -417,7 +417,7 @@ func (r *rules) addRecord(rec Record, apex string) error {
 		set = &recordSet{outside: !within(name, apex)}
 	}
 	for _, have := range set.rrs {
-		if dns.IsDuplicate(have, rr) {
+		if have.Header().Rrtype == rr.Header().Rrtype && dataOf(have) == dataOf(rr) {
 			return errors.New("the same record twice")
 		}
 		// RFC 1034 3.6.2.
@@ -440,6 +440,9 @@ func (r *rules) addRecord(rec Record, apex string) error {
 	}
 	return nil
 }
+
+// dataOf is what a record says of its name, as text.
+func dataOf(rr dns.RR) string { return strings.TrimPrefix(rr.String(), rr.Header().String()) }
 
 // makeRecord parses a record's value.
 func makeRecord(name, typ, value, apex string) (dns.RR, error) {
