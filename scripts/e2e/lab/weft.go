@@ -321,9 +321,15 @@ func NewMesh(tb TB, bin string) *Mesh {
 // NewMeshNoNodes is NewMesh before anybody has joined.
 func NewMeshNoNodes(tb TB, bin string) *Mesh {
 	tb.Helper()
-	m := &Mesh{Lab: New(tb, bin)}
-	host := m.Host("server")
-	m.Server = m.Serve(host, ":8443", "https://"+host.Addr+":8443")
+	l := New(tb, bin)
+	host := l.Host("server")
+	return MeshOf(l, l.Serve(host, ":8443", "https://"+host.Addr+":8443"))
+}
+
+// MeshOf is NewMeshNoNodes with a server of the caller's.
+func MeshOf(l *Lab, s *Server) *Mesh {
+	l.Helper()
+	m := &Mesh{Lab: l, Server: s}
 	m.addHomes()
 	return m
 }
@@ -331,8 +337,7 @@ func NewMeshNoNodes(tb TB, bin string) *Mesh {
 // NewMeshOn is NewMesh with a server of the caller's.
 func NewMeshOn(l *Lab, s *Server) *Mesh {
 	l.Helper()
-	m := &Mesh{Lab: l, Server: s}
-	m.addHomes()
+	m := MeshOf(l, s)
 	m.Device.Join(m.Server.Token)
 	m.Laptop.Up(m.Server.NewKey().Token)
 	return m
