@@ -76,6 +76,9 @@ type DeviceInfo struct {
 	Aliases  []AliasInfo `json:"aliases"`   // former names that still lead here
 	Wildcard bool        `json:"wildcard"`  // it answers for every name below its own
 	LANNames string      `json:"lan_names"` // "default", "on", "off"
+	// KnowsURLs says that it has been told all addresses that the server has
+	// now: the server may move to any of them.
+	KnowsURLs bool `json:"knows_urls"`
 }
 
 // RelayInfo is one relay in `relays list --json`. The first one is part of the
@@ -294,6 +297,7 @@ func (s *Service) deviceInfo(n store.Node) DeviceInfo {
 		User: n.User, Tags: append([]string{}, n.Tags...), Online: st.Online, LastSeen: orNil(st.Since), OS: n.OS, Version: n.Software,
 		Hostname: n.Hostname, Ephemeral: n.Ephemeral, Joined: n.Created, Expires: n.Expires, Key: n.KeyID,
 		Title: console.UnicodeName(n.Name), Aliases: s.aliasInfos(n.ID), Wildcard: n.Wildcard, LANNames: lanNamesText(n.LANNames),
+		KnowsURLs: s.index.knowsURLs(n.ID),
 	}
 }
 

@@ -133,6 +133,7 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 		Hostname: n.Hostname, OS: n.OS, Software: n.Software, KeyID: n.KeyID, Ephemeral: n.Ephemeral,
 	}
 	d.Wildcard, d.LANNames = n.Wildcard, lanNamesText(n.LANNames)
+	d.Unaware = !b.s.index.knowsURLs(n.ID)
 	for _, a := range b.s.aliasInfos(n.ID) {
 		d.Aliases = append(d.Aliases, console.DNSAlias{Name: a.Name, Until: a.Until})
 	}
@@ -149,7 +150,7 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 // every device of the user when something is.
 func (b *backend) Devices(ctx context.Context, userID string, q console.DeviceQuery) (console.DeviceList, error) {
 	all, online := b.s.count(userID)
-	list := console.DeviceList{All: all, Online: online}
+	list := console.DeviceList{All: all, Online: online, Unaware: b.s.index.unaware(userID), URLs: b.s.index.info().URLs}
 	q.Offset, q.Limit = max(q.Offset, 0), min(max(q.Limit, 1), 200)
 	words := strings.Fields(strings.ToLower(q.Text))
 	if len(words) == 0 && q.State == "" && q.KeyID == "" {

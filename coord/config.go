@@ -25,13 +25,18 @@ func (s *Service) handleConfig(ctx context.Context, c *caller, r *http.Request) 
 		return nil, gone(store.ErrNotFound)
 	}
 	if since == versions.Config {
+		s.index.tell(c.id, since)
 		return statusOnly(http.StatusNotModified), nil
 	}
 	var node store.Node
 	if err := s.store.Read(ctx, func(rd *store.Reader) (err error) { node, err = rd.Node(s.network, c.id); return err }); err != nil {
 		return nil, gone(err)
 	}
-	return s.configOf(node)
+	config, err := s.configOf(node)
+	if err == nil {
+		s.index.tell(c.id, config.Version)
+	}
+	return config, err
 }
 
 // configOf puts a node's configuration together. Its size does not depend on

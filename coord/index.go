@@ -31,7 +31,8 @@ type index struct {
 	users   map[string]string // id -> name
 	nodes   map[cert.NodeID]entry
 	classes map[string]*class
-	relays  []store.Relay // replaced as a whole
+	relays  []store.Relay          // replaced as a whole
+	told    map[cert.NodeID]uint64 // what is to be stored of entry.told
 	// Former names by the node that they lead to, and the devices that answer
 	// for every name below theirs. What they hold is never changed.
 	aliases   map[cert.NodeID][]api.Alias
@@ -41,8 +42,9 @@ type index struct {
 type entry struct {
 	class     *class
 	configN   uint64
-	created   int64 // unix seconds
-	seen      int64 // as of the start of the server, 0 for never
+	told      uint64 // change of the config that it holds
+	created   int64  // unix seconds
+	seen      int64  // as of the start of the server, 0 for never
 	ephemeral bool
 }
 
@@ -64,7 +66,7 @@ type class struct {
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
-	return &index{network: n, policy: p, users: map[string]string{}, nodes: map[cert.NodeID]entry{}, classes: map[string]*class{},
+	return &index{network: n, policy: p, users: map[string]string{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
 		aliases: map[cert.NodeID][]api.Alias{}, wildcards: map[cert.NodeID]string{}}
 }
 
@@ -103,7 +105,7 @@ func (x *index) load(r *store.Reader) error {
 	err = r.EachBrief(x.network.ID, func(b store.Brief) error {
 		c := x.classLocked(b.Class)
 		c.count++
-		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
+		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
 		return nil
 	})
 	for key, n := range versions {
@@ -189,7 +191,7 @@ func (x *index) put(node store.Node) {
 	e, known := x.nodes[node.ID]
 	delta := 0
 	if !known {
-		e = entry{class: x.classLocked(node.Class), created: node.Created.Unix(), ephemeral: node.Ephemeral}
+		e = entry{class: x.classLocked(node.Class), told: node.N, created: node.Created.Unix(), ephemeral: node.Ephemeral}
 		delta = 1
 	}
 	e.configN = node.ConfigN
@@ -415,6 +417,49 @@ func (x *index) versionsLocked(e entry) api.Versions {
 		v.Directory = api.Version{Epoch: epoch, N: e.class.dirN}
 	}
 	return v
+}
+
+// tell notes that a node holds this version of its config.
+func (x *index) tell(id cert.NodeID, v api.Version) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, ok := x.nodes[id]
+	if !ok || v.Epoch != x.network.Epoch {
+		return
+	}
+	if n := min(v.N, x.versionsLocked(e).Config.N); n > e.told {
+		e.told = n
+		x.nodes[id], x.told[id] = e, n
+	}
+}
+
+// takeTold returns what tell noted since the last call.
+func (x *index) takeTold() map[cert.NodeID]uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	told := x.told
+	x.told = map[cert.NodeID]uint64{}
+	return told
+}
+
+// knowsURLs reports whether a node has been told all addresses that the server
+// has now.
+func (x *index) knowsURLs(id cert.NodeID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.nodes[id].told >= x.network.URLsN
+}
+
+// unaware counts the nodes of a user (of all for "") of which that is not so.
+func (x *index) unaware(userID string) (n int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, e := range x.nodes {
+		if e.told < x.network.URLsN && (userID == "" || e.class.userID == userID) {
+			n++
+		}
+	}
+	return n
 }
 
 // reaches reports whether policy lets a node of class from reach one of class to.

@@ -269,7 +269,8 @@ func (s *Server) build() {
 		Changes: func(_ cert.NetworkID, node cert.NodeID, held api.Version) *api.Changes {
 			return s.Changes(context.Background(), node, held)
 		},
-		CRL: func(cert.NetworkID) []byte { return s.CRL() },
+		CRL:   func(cert.NetworkID) []byte { return s.CRL() },
+		Holds: func(_ cert.NetworkID, node cert.NodeID, v api.Versions) { s.index.tell(node, v.Config) },
 		Presence: func(e relayserver.Event) {
 			s.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr())
 		},

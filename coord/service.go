@@ -323,6 +323,9 @@ func updateNetwork(ctx context.Context, st *store.Store, n store.Network, o Opti
 		}
 		c, err := tx.SetNetwork(n)
 		n.N, n.ConfigN = c, c
+		if !slices.Equal(n.URLs, old.URLs) {
+			n.URLsN = c
+		}
 		return err
 	})
 	return n, err

@@ -134,15 +134,18 @@ func (s *Service) upkeep(ctx context.Context) error {
 	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx))
 }
 
-// flushSeen stores when nodes were last online, in one transaction. It also
-// runs while the server stops.
+// flushSeen stores when nodes were last online and what config they hold, in one
+// transaction. It also runs while the server stops.
 func (s *Service) flushSeen(all bool) error {
 	now := s.now()
 	seen := s.presence.Flush(now, all)
-	if len(seen) == 0 {
+	told := s.index.takeTold()
+	if len(seen) == 0 && len(told) == 0 {
 		return nil
 	}
-	return s.store.Write(context.Background(), func(tx *store.Tx) error { return tx.SetSeen(s.network, seen) })
+	return s.store.Write(context.Background(), func(tx *store.Tx) error {
+		return errors.Join(tx.SetSeen(s.network, seen), tx.SetTold(s.network, told))
+	})
 }
 
 // deleteEphemeral deletes ephemeral nodes that have been offline for a while.

@@ -35,7 +35,13 @@ func devicesListCmd() *cobra.Command {
 				for _, d := range list {
 					rows = append(rows, []string{d.Name, d.IPv4, state(d), d.User, strings.Join(d.Tags, ","), d.OS, d.Version})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				if err := table(cmd.OutOrStdout(), rows); err != nil {
+					return err
+				}
+				if n := unaware(list); n > 0 {
+					fmt.Fprintf(cmd.ErrOrStderr(), "weft-server: %d of %d devices do not know all addresses of the server yet; they learn them when they are online\n", n, len(list))
+				}
+				return nil
 			})
 		},
 	}
@@ -43,14 +49,28 @@ func devicesListCmd() *cobra.Command {
 	return cmd
 }
 
+// unaware counts the devices that have not been told where the server is.
+func unaware(list []coord.DeviceInfo) (n int) {
+	for _, d := range list {
+		if !d.KnowsURLs {
+			n++
+		}
+	}
+	return n
+}
+
 func state(d coord.DeviceInfo) string {
+	s := "never seen"
 	switch {
 	case d.Online:
-		return "online"
-	case d.LastSeen == nil:
-		return "never seen"
+		s = "online"
+	case d.LastSeen != nil:
+		s = "last seen " + when(d.LastSeen)
 	}
-	return "last seen " + when(d.LastSeen)
+	if !d.KnowsURLs {
+		s += ", not told the server's addresses"
+	}
+	return s
 }
 
 func devicesShowCmd() *cobra.Command {

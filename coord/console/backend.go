@@ -208,6 +208,8 @@ type Device struct {
 	Aliases  []DNSAlias // former names that still lead to it
 	Wildcard bool       // it answers for every name below its own
 	LANNames string     // "default", "on", "off"
+
+	Unaware bool // it has not been told all addresses that the server has now
 }
 
 // DeviceQuery selects devices. The zero value selects all of the first page.
@@ -225,6 +227,9 @@ type DeviceList struct {
 	Total   int // matching Text, State and KeyID
 	Online  int // online among all devices of the user
 	All     int // all devices of the user
+	Unaware int // of those, Unaware
+
+	URLs []string // the server's addresses
 }
 
 // ConnectionTest is one measured round trip.

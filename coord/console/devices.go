@@ -36,6 +36,7 @@ type deviceView struct {
 	Aliases    []aliasView
 	Wildcard   bool
 	LANNames   string
+	Unaware    bool // of an address of the server
 }
 
 func (c *Console) deviceView(d Device) deviceView {
@@ -61,6 +62,7 @@ func (c *Console) deviceView(d Device) deviceView {
 		Ephemeral: d.Ephemeral,
 		Target:    d.Name,
 	}
+	view.Unaware = d.Unaware
 	view.Wildcard, view.LANNames = d.Wildcard, d.LANNames
 	for _, a := range d.Aliases {
 		view.Aliases = append(view.Aliases, aliasView{Name: clean(UnicodeName(a.Name)), Until: c.stamp(a.Until)})
@@ -90,6 +92,8 @@ type devicesView struct {
 	Tabs        []tab
 	From, To    string
 	Prev, Next  string
+	Unaware     string   // how many do not know all of URLs yet, "" for none
+	URLs        []string // the server's addresses when there are several
 }
 
 type tab struct {
@@ -117,6 +121,12 @@ func (c *Console) devices(v *visit) error {
 		Online: thousands(list.Online), All: thousands(list.All),
 		Empty: list.All == 0,
 		Self:  devicesPath(query),
+	}
+	if list.Unaware > 0 {
+		view.Unaware = thousands(list.Unaware)
+	}
+	if len(list.URLs) > 1 || list.Unaware > 0 {
+		view.URLs = cleanAll(list.URLs)
 	}
 	for _, d := range list.Devices {
 		view.List = append(view.List, c.deviceView(d))

@@ -18,6 +18,7 @@ type Network struct {
 	N         uint64 // change counter; only Bump raises it
 	ConfigN   uint64 // last change of everybody's config
 	FullAfter uint64 // the directory's deltas reach back to here
+	URLsN     uint64 // last change of URLs
 
 	IPv4, IPv6 netip.Prefix
 	Suffix     string
@@ -37,8 +38,8 @@ func (r *Reader) Network() (Network, error) {
 	var created int64
 	var v4, v6, urls, stun string
 	err := r.row(`SELECT network_id, created_at, epoch, n, config_n, full_after, ipv4_prefix, ipv6_prefix,
-		suffix, urls, stun, policy, crl_number, crl FROM networks`, nil,
-		&id, &created, &n.Epoch, &n.N, &n.ConfigN, &n.FullAfter, &v4, &v6, &n.Suffix, &urls, &stun, &n.Policy, &n.CRLNumber, &n.CRL)
+		suffix, urls, urls_n, stun, policy, crl_number, crl FROM networks`, nil,
+		&id, &created, &n.Epoch, &n.N, &n.ConfigN, &n.FullAfter, &v4, &v6, &n.Suffix, &urls, &n.URLsN, &stun, &n.Policy, &n.CRLNumber, &n.CRL)
 	if err != nil {
 		return Network{}, fmt.Errorf("read network: %w", err)
 	}
@@ -86,7 +87,7 @@ func (tx *Tx) SetNetwork(n Network) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = tx.exec(`UPDATE networks SET ipv4_prefix=$2, next_ipv4=$3, suffix=$4, urls=$5, stun=$6, policy=$7, full_after=$8, config_n=$9 WHERE network_id=$1`,
+	err = tx.exec(`UPDATE networks SET ipv4_prefix=$2, next_ipv4=$3, suffix=$4, urls_n=CASE WHEN urls=$5 THEN urls_n ELSE $9 END, urls=$5, stun=$6, policy=$7, full_after=$8, config_n=$9 WHERE network_id=$1`,
 		n.ID[:], n.IPv4.String(), toUint32(n.IPv4.Masked().Addr()), n.Suffix, urls, stun, n.Policy, n.FullAfter, c)
 	if err != nil {
 		return 0, fmt.Errorf("update network: %w", err)

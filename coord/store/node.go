@@ -134,6 +134,7 @@ type Brief struct {
 	ID        cert.NodeID
 	Class     string
 	ConfigN   uint64
+	ToldN     uint64 // change of the config that it holds
 	Ephemeral bool
 	Created   time.Time
 	Seen      time.Time
@@ -141,11 +142,11 @@ type Brief struct {
 
 // EachBrief calls f for every node.
 func (r *Reader) EachBrief(id cert.NetworkID, f func(Brief) error) error {
-	return r.each(`SELECT node_id, class, config_n, ephemeral, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
+	return r.each(`SELECT node_id, class, config_n, told_n, ephemeral, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
 		func(scan func(...any) error) error {
 			var b Brief
 			var raw []byte
-			if err := scan(&raw, &b.Class, &b.ConfigN, &b.Ephemeral, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
+			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.Ephemeral, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
 				return err
 			}
 			b.ID = nodeID(raw)
@@ -173,7 +174,7 @@ func (r *Reader) ClassVersions(id cert.NetworkID) (map[string]uint64, error) {
 func (tx *Tx) InsertNode(id cert.NetworkID, n Node) error {
 	tags := JoinTags(n.Tags)
 	err := tx.exec(`INSERT INTO nodes (network_id, node_id, spki, name, hostname, user_id, tags, class, ipv4, key_id, ephemeral, os, software,
-		created_at, certificate, expires_at, n, config_n) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)`,
+		created_at, certificate, expires_at, n, config_n, told_n) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$17)`,
 		id[:], n.ID[:], n.SPKI, n.Name, n.Hostname, n.UserID, tags, Class(n.UserID, tags), toUint32(n.IPv4), n.KeyID, n.Ephemeral, n.OS, n.Software,
 		n.Created.Unix(), n.Certificate, n.Expires.Unix(), n.N, n.ConfigN)
 	if isUnique(err, "nodes.") {
@@ -239,6 +240,17 @@ func (tx *Tx) SetSeen(id cert.NetworkID, seen map[cert.NodeID]time.Time) error {
 	for node, at := range seen {
 		if err := tx.exec(`UPDATE nodes SET seen_at=$3 WHERE network_id=$1 AND node_id=$2`, id[:], node[:], orNull(at)); err != nil {
 			return fmt.Errorf("store last seen: %w", err)
+		}
+	}
+	return nil
+}
+
+// SetTold stores of which change the configs are that nodes hold. Nodes that are
+// gone are passed over.
+func (tx *Tx) SetTold(id cert.NetworkID, told map[cert.NodeID]uint64) error {
+	for node, n := range told {
+		if err := tx.exec(`UPDATE nodes SET told_n=$3 WHERE network_id=$1 AND node_id=$2 AND told_n < $3`, id[:], node[:], n); err != nil {
+			return fmt.Errorf("store what nodes hold: %w", err)
 		}
 	}
 	return nil

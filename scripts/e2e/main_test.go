@@ -20,6 +20,7 @@
 //	state_test.go      state directories, daemons, ports
 //	offline_test.go    peers that are off, or deleted
 //	restart_test.go    server and nodes that go and come back, under load
+//	move_test.go       the server moves to another machine and address
 //	crash_test.go      kill -9 at random moments
 //	embed_test.go      weft inside of another program
 //	console_test.go    the console's first page
@@ -34,6 +35,7 @@
 //	dnssettings_test.go  what an owner decides about names, by dig
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
+//	compat_test.go     programs of another version
 //
 // Not here: a wrong clock at boot. Namespaces have no clock of their own, and
 // static Go programs ask the kernel; the package tests cover 1970 and 2040.

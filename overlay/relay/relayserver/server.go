@@ -86,6 +86,8 @@ type Config struct {
 	// current one, nil when that is long or nothing: the nudge brings it along.
 	// Only a relay that is the coordination server has it; nil: nodes fetch.
 	Changes func(network cert.NetworkID, node cert.NodeID, held api.Version) *api.Changes
+	// Holds is told which versions a node says it holds. May be nil.
+	Holds func(cert.NetworkID, cert.NodeID, api.Versions)
 	// CRL returns the current CRL of a network for clients that say they hold
 	// an older one; nil: they are nudged and fetch it.
 	CRL func(cert.NetworkID) []byte

@@ -21,6 +21,9 @@ func (c *client) versions(v api.Versions) {
 	c.held, c.home = v, true
 	c.mu.Unlock()
 	c.presence(true)
+	if c.s.cfg.Holds != nil {
+		c.s.cfg.Holds(c.net.id, c.id, v)
+	}
 	current := c.s.compare(c, c.s.spread(c.net.id))
 	if c.s.cfg.CRL == nil || v.CRL >= current.CRL {
 		return
