@@ -217,6 +217,9 @@ func TestB17RenameIsSeen(t *testing.T) {
 		}
 		t.Logf("%s seen by %d nodes: median %s, p99 %s, last %s", name, nodes, took[nodes/2].Round(time.Millisecond),
 			took[nodes*99/100].Round(time.Millisecond), took[nodes-1].Round(time.Millisecond))
+		if took[nodes/2] > time.Second || took[nodes*99/100] > 5*time.Second {
+			t.Error("wanted: within 1 s at the median, 5 s at p99")
+		}
 		old = name
 	}
 }

@@ -381,7 +381,7 @@ func TestFailedWrites(t *testing.T) {
 	on = true
 	var live []*device
 	failed := 0
-	for i := range 400 {
+	for i := range 1000 {
 		var err error
 		switch {
 		case i%3 != 2 || len(live) == 0:
@@ -404,7 +404,7 @@ func TestFailedWrites(t *testing.T) {
 		}
 	}
 	on = false
-	if failed < 20 {
+	if failed < 50 {
 		t.Errorf("only %d failures", failed)
 	}
 	x := newIndex(store.Network{}, s.index.policy)

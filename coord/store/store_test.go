@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -257,6 +258,9 @@ func TestPowerCut(t *testing.T) {
 		}
 	}()
 	cuts := 40
+	if rounds, _ := strconv.Atoi(os.Getenv("WEFT_CRASH_ROUNDS")); rounds > 0 {
+		cuts = max(cuts, rounds*5/2) // 500 in scripts/test long crash
+	}
 	for cut := range cuts {
 		time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
 		mu.Lock()
