@@ -99,7 +99,7 @@ func (a *Agent) choose(t instant) {
 	best := cur
 	for i := range a.links {
 		l := &a.links[i]
-		if l.verified == 0 || l == best || t.sub(l.verified) >= QuietAfter {
+		if l.verified == 0 || l.size.small || l == best || t.sub(l.verified) >= QuietAfter {
 			continue
 		}
 		if best == nil || l.beats(best, best == cur) {

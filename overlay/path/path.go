@@ -44,8 +44,9 @@
 // # Sizes
 //
 // A path starts with datagrams that every IPv6 link carries. Padded pings find
-// out which longer ones pass; while data flow one ping a second has the full
-// length, and if these alone get lost the path goes back to the safe length.
+// out whether these pass, and which longer ones; while data flow a ping every two
+// seconds has the full length, and if these alone get lost the path goes back to
+// the safe length. A path that does not carry that is not used.
 //
 // # Bounds
 //

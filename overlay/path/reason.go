@@ -1,5 +1,7 @@
 package path
 
+import "slices"
+
 // The reasons of Path, for people.
 const (
 	reasonLAN      = "both devices are in the same network"
@@ -13,6 +15,7 @@ const (
 	reasonOwnHard  = "this side's NAT gives each destination another port and the peer's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
 	reasonPeerHard = "the peer's NAT gives each destination another port and this side's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
 	reasonNone     = "the peer has no address that this device could reach; IPv4 or IPv6 on both sides would make it direct"
+	reasonSmall    = "the way to the peer's address carries no packets of 1,280 bytes; a link in the middle with a larger MTU would make it direct"
 	reasonSilent   = "no answer from any of the peer's addresses: a firewall is in the way, or NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
 )
 
@@ -28,6 +31,8 @@ func (a *Agent) reason() string {
 		return reasonQuiet
 	case !a.told:
 		return reasonUntold
+	case slices.ContainsFunc(a.links, func(l link) bool { return l.size.small && l.verified != 0 && !l.via.Lane }):
+		return reasonSmall
 	case mine.blocked():
 		return reasonOwnUDP
 	case theirs.blocked():

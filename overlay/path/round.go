@@ -92,6 +92,9 @@ func (a *Agent) keepLink(l *link, t instant) {
 		l.next = 0
 	case l.verified != 0 && l.misses < 3:
 		a.ping(l, t, 0)
+		if l.size.small {
+			a.ping(l, t, l.payload(safeMTU))
+		}
 		l.next = t.add(keepKnown)
 		if l.misses > 1 {
 			l.next = t.add(tryAfter[3])

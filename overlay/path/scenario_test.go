@@ -252,6 +252,27 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// TestTooSmall: a path that carries probes but no data of the safe size, from the
+// beginning or from some time on, is left within seconds, and taken when it does.
+func TestTooSmall(t *testing.T) {
+	for _, from := range []int{576, 1500} {
+		play(t, func(s *scene) {
+			s.homes()
+			s.b.host.Link.SetMTU(from)
+		}, func(s *scene) {
+			s.b.host.Link.SetMTU(576)
+			took := s.eventually("the relay", 5*time.Second, func() bool { return s.a.path().Kind == Relay })
+			t.Logf("link of %d, then of 576: relay after %v", from, took)
+			time.Sleep(time.Minute)
+			if p := s.a.path(); p.Kind != Relay || p.Reason != reasonSmall {
+				t.Errorf("a minute later %+v", p)
+			}
+			s.b.host.Link.SetMTU(1500)
+			s.eventually("a direct path", 15*time.Second, func() bool { return s.a.path().Kind == Direct })
+		})
+	}
+}
+
 // TestLaneLost: a lane that dies leaves the relay, and comes back.
 func TestLaneLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,12 +7,14 @@ import (
 )
 
 const (
-	// safeMTU is carried by every IPv6 link, and by the IPv4 links that matter.
+	// safeMTU is carried by every IPv6 link, and by nearly all IPv4 links. A way
+	// that does not carry it is of no use.
 	safeMTU   = 1280
 	headIPv4  = 20 + 8
 	headIPv6  = 40 + 8
 	headLane  = 20
 	sizeTries = 3
+	safeTries = 6                      // of the safe size, before the way is given up
 	sizeWait  = 300 * time.Millisecond // for answers to padded pings, or 2 round trips
 	sizeAgain = 10 * time.Minute       // between searches
 	sizeFell  = 10 * time.Second       // before a search after a black hole
@@ -27,7 +29,8 @@ var linkMTUs = [...]int{1400, 1492, 1500}
 // size is what is known about the datagrams that pass a link. Sizes are those of
 // WireGuard messages and probes.
 type size struct {
-	proven uint16 // 0: nothing above the safe size
+	small  bool   // not even the safe size passes
+	proven uint16 // 0: the safe size is believed
 	tries  uint8
 	next   instant // of the search
 	full   instant // when to ping with full length, or to look for the answer
@@ -55,7 +58,7 @@ func (s *size) answered(p ping, t instant) {
 	if p.size == 0 || p.size < s.proven {
 		return
 	}
-	s.proven, s.asked, s.lost = p.size, 0, 0
+	s.proven, s.asked, s.lost, s.small = p.size, 0, 0, false
 	s.full = t.add(fullEvery)
 }
 
@@ -83,10 +86,20 @@ func (a *Agent) keepSize(t instant) {
 	}
 	s, wait := &l.size, max(sizeWait, 2*l.trip())
 	if s.next != 0 && t >= s.next {
-		if s.tries++; s.tries > sizeTries {
-			s.tries, s.next = 0, t.add(sizeAgain)
-		} else {
+		switch s.tries++; {
+		case s.proven == 0 && s.tries > safeTries && t.sub(l.verified) < 2*wait:
+			a.tooSmall(l, t)
+			return
+		case s.proven == 0 && s.tries > sizeTries:
 			s.next = t.add(wait)
+			a.ping(l, t, l.payload(safeMTU))
+		case s.tries > sizeTries:
+			s.tries, s.next = 0, t.add(sizeAgain)
+		default:
+			s.next = t.add(wait)
+			if s.proven == 0 {
+				a.ping(l, t, l.payload(safeMTU))
+			}
 			own := a.local.MTU
 			if own == 0 {
 				own = linkMTUs[len(linkMTUs)-1]
@@ -106,14 +119,29 @@ func (a *Agent) keepSize(t instant) {
 		s.lost++
 	}
 	if s.lost >= fullLost && l.verified > s.asked {
-		*s = size{next: t.add(sizeFell)} // small ones pass, full ones do not
-		return
+		// Small ones pass, full ones do not.
+		safe := l.payload(safeMTU)
+		if s.proven <= safe {
+			a.tooSmall(l, t)
+			return
+		}
+		*s = size{proven: safe, next: t.add(sizeFell)}
 	}
 	if s.asked == 0 {
 		s.asked = t
 	}
 	a.ping(l, t, s.proven)
 	s.full = t.add(wait)
+}
+
+// tooSmall takes traffic off a way that does not carry the safe size, until it
+// does (see keepLink).
+func (a *Agent) tooSmall(l *link, t instant) {
+	l.size = size{small: true}
+	l.next = t.add(keepKnown)
+	a.forgive(l)
+	a.cur = Via{}
+	a.choose(t)
 }
 
 func (a *Agent) tryMTU(l *link, t instant, mtu int) {

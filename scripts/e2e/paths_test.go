@@ -274,32 +274,39 @@ add rule ip home forward iifname "house" accept
 	f.echoes(5, 10*time.Second)
 }
 
-// TestPathSmallMTU: a link of 1,280 bytes in the middle that says nothing.
+// TestPathSmallMTU: a link in the middle that carries little and says nothing:
+// 1,280 bytes, and 576, where only what goes through the relay arrives.
 func TestPathSmallMTU(t *testing.T) {
-	t.Parallel()
-	m := lab.NewMeshNoNodes(t, bin)
-	nat(m.DeviceHome, easy)
-	nat(m.LaptopHome, easy)
-	r := m.DeviceHome.Router
-	r.IP("link set eth0 mtu 1280")
-	r.NFT(`table ip small {
+	for mtu, want := range map[int]string{1280: "direct", 576: "relay"} {
+		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
+			t.Parallel()
+			m := lab.NewMeshNoNodes(t, bin)
+			nat(m.DeviceHome, easy)
+			nat(m.LaptopHome, easy)
+			r := m.DeviceHome.Router
+			r.IP(fmt.Sprintf("link set eth0 mtu %d", mtu))
+			r.NFT(fmt.Sprintf(`table ip small {
 	chain output {
 		type filter hook output priority filter
 		icmp type destination-unreachable drop
 	}
 	chain forward {
 		type filter hook forward priority filter
-		tcp flags syn tcp option maxseg size set 1200
+		tcp flags syn tcp option maxseg size set %d
 	}
 }
-`)
-	f := joinBoth(t, m)
-	wantPath(t, m, "direct", 20*time.Second)
-	tenMB(t, m)
-	if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path != "direct" {
-		t.Errorf("after 10 MB: %+v", p)
+`, mtu-80))
+			f := joinBoth(t, m)
+			if want == "direct" {
+				wantPath(t, m, "direct", 20*time.Second)
+			}
+			tenMB(t, m)
+			if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path != want {
+				t.Errorf("after 10 MB: %+v", p)
+			}
+			f.echoes(5, 10*time.Second)
+		})
 	}
-	f.echoes(5, 10*time.Second)
 }
 
 // TestPathSilent: the UDP socket answers nothing that is not authenticated.
