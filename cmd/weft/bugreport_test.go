@@ -1,8 +1,17 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A20: nothing secret is in a report, and names and public addresses only when
@@ -30,5 +39,40 @@ func TestRedact(t *testing.T) {
 	at, _, _ := strings.Cut(strings.SplitN(got, " at ", 3)[1], ":")
 	if strings.Count(got, at) != 2 {
 		t.Errorf("the same address is not %q everywhere in %s", at, got)
+	}
+}
+
+// TestWriteBundle reads the archive back.
+func TestWriteBundle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.tar.gz")
+	parts := []part{{"version.txt", []byte("1\n")}, {"empty", nil}, {"block", bytes.Repeat([]byte("x"), 512)}, {"large", bytes.Repeat([]byte("y"), 100_001)}}
+	if err := writeBundle(path, parts); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := tar.NewReader(z)
+	for _, p := range parts {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil || h.Name != "weft-bugreport/"+p.name || h.Mode != 0o600 || time.Since(h.ModTime) > time.Hour || !bytes.Equal(b, p.content) {
+			t.Errorf("%+v, %d bytes, %v; want %s with %d", h, len(b), err, p.name, len(p.content))
+		}
+	}
+	if _, err := r.Next(); err != io.EOF {
+		t.Errorf("after the last file: %v", err)
+	}
+	if err := writeBundle(path, parts); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a file that is there: %v", err)
 	}
 }
