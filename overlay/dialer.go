@@ -61,7 +61,7 @@ func (n *Node) client() *client.Client {
 		return n.running.client
 	}
 	rt := n.makeDialer().Transport()
-	return client.New(rt, n.clock.Contact)
+	return client.New(rt, n.contact)
 }
 
 // shownCertificate is what this node shows in every handshake.

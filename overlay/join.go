@@ -51,7 +51,7 @@ func (n *Node) join(ctx context.Context, token string) error {
 	}
 	rt := dialer.Transport()
 	defer closeIdle(rt)
-	res, err := client.New(rt, n.clock.Contact).Join(ctx, api.JoinRequest{
+	res, err := client.New(rt, n.contact).Join(ctx, api.JoinRequest{
 		Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname,
 		OS: runtime.GOOS + "/" + runtime.GOARCH, Software: n.cfg.Version,
 	})

@@ -122,9 +122,10 @@ type Node struct {
 	idleAfter time.Duration
 	guestIdle time.Duration // the same of a guest connection without tunnels
 
-	snap   atomic.Pointer[snapshot] // what is known, immutable
-	active atomic.Pointer[running]  // running, for the packet path
-	refuse chan netip.Addr          // held packets are for there, and the node is down
+	snap   atomic.Pointer[snapshot]  // what is known, immutable
+	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
+	active atomic.Pointer[running]   // running, for the packet path
+	refuse chan netip.Addr           // held packets are for there, and the node is down
 	dir    *directory
 	names  nameCache
 	health health

@@ -54,7 +54,7 @@ func (n *Node) run() error {
 	rt := dialer.Transport()
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
-	r := &running{n: n, client: client.New(rt, n.clock.Contact), dialer: dialer, endPeers: endPeers, endRest: endRest}
+	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home = newHome(n, r, dialer, s.self.ID)
 	r.peers = newPeers(pctx, n, r, s)

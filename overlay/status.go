@@ -104,11 +104,21 @@ func (n *Node) State() localapi.State {
 	return localapi.StateConnecting
 }
 
+// contact takes the time that came with an answer of the server.
+func (n *Node) contact(serverTime time.Time) {
+	n.clock.Contact(serverTime)
+	now := time.Now().UTC()
+	n.heard.Store(&now)
+}
+
 // Status implements localapi.Node.
 func (n *Node) Status() localapi.Status {
 	st := localapi.Status{
 		Schema: localapi.Schema, State: n.State(), Version: n.cfg.Version,
 		Peers: []localapi.PeerStatus{}, Health: n.health.list(),
+	}
+	if at := n.heard.Load(); at != nil {
+		st.Server.LastSeen = at
 	}
 	n.mu.Lock()
 	r := n.running

@@ -66,7 +66,9 @@ type Relay struct {
 const (
 	freeError    = 50 << 20 // a day of a busy network
 	freeWarning  = 500 << 20
-	expiresSoon  = 14 * 24 * time.Hour
+	expiresSoon  = 21 * 24 * time.Hour // it should have been renewed at 30
+	expiresNow   = 24 * time.Hour
+	weekLeft     = 7 * 24 * time.Hour
 	backupStale  = 7 * 24 * time.Hour
 	worthABackup = 2 // devices
 )
@@ -133,6 +135,10 @@ func checkSites(f Facts, add adder) {
 			add("url", doctor.Error, "see who answers there: curl -kvI "+s.URL+"/healthz", "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", s.URL)
 		case !s.Expires.IsZero() && left <= 0:
 			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", s.URL, int(-left.Hours()/24))
+		case !s.Expires.IsZero() && left < expiresNow:
+			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d hours: browsers will refuse the console, devices go on", s.URL, int(left.Hours()))
+		case !s.Expires.IsZero() && left < weekLeft:
+			add("certificate", doctor.Warning, "journalctl -u weft-server -g certificate says why; then systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days, and its renewal has failed", s.URL, int(left.Hours()/24))
 		case !s.Expires.IsZero() && left < expiresSoon:
 			add("certificate", doctor.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", s.URL, int(left.Hours()/24))
 		default:

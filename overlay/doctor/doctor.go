@@ -150,10 +150,19 @@ func checkServer(f Facts, add adder) {
 	case has(f, "server-untrusted"):
 		add("server", Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
 	case link != nil && link.RTTms == nil:
-		add("server", Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s", f.Status.Server.URL, link.Error)
+		add("server", Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s%s", f.Status.Server.URL, link.Error, f.since())
 	default:
-		add("server", Error, "weft status", "the server at %s did not answer the last request", f.Status.Server.URL)
+		add("server", Error, "weft status", "the server at %s did not answer the last request%s", f.Status.Server.URL, f.since())
 	}
+}
+
+// since says since when the server is silent, as far as that is known.
+func (f Facts) since() string {
+	at := f.Status.Server.LastSeen
+	if at == nil {
+		return ""
+	}
+	return fmt.Sprintf(", and was last heard of at %s, %s ago", at.UTC().Format(time.DateTime), f.Now.Sub(*at).Round(time.Second))
 }
 
 func (f Facts) link(kind string) *localapi.LinkCheck {

@@ -117,6 +117,9 @@ const (
 type ServerStatus struct {
 	URL    string `json:"url"`
 	Online bool   `json:"online"` // it answered the last request made to it
+	// LastSeen is when it last answered, by this machine's clock; null: not since
+	// the daemon started.
+	LastSeen *time.Time `json:"last_seen"`
 }
 
 // SelfStatus is this node.
