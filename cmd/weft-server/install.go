@@ -85,31 +85,36 @@ func serverService(flags *pflag.FlagSet, o *serveOptions) (service.Service, erro
 		Environment: []string{"WEFT_SERVICE=1"},
 	}
 	var err error
-	flags.Visit(func(f *pflag.Flag) {
-		switch {
-		case f.Name == "print" || f.Name == "json":
-		case f.Name == "data":
-			if f.Value.String() != installedData {
-				err = usagef("--data: an installed server keeps its data in %s", installedData)
-			}
-		default:
-			if list, ok := f.Value.(pflag.SliceValue); ok {
-				for _, v := range list.GetSlice() {
-					s.Args = append(s.Args, "--"+f.Name, v)
-				}
-				return
-			}
-			v := f.Value.String()
-			if f.Name == "releases" || f.Name == "acme-ca" { // the service starts elsewhere
-				if abs, aerr := filepath.Abs(v); aerr == nil {
-					v = abs
-				}
-			}
-			s.Args = append(s.Args, "--"+f.Name+"="+v)
-		}
-	})
+	if f := flags.Lookup("data"); f != nil && f.Changed && f.Value.String() != installedData {
+		err = usagef("--data: an installed server keeps its data in %s", installedData)
+	}
+	s.Args = append(s.Args, handOn(flags, "print", "json", "data")...)
 	s.LowPorts = slices.ContainsFunc([]string{o.listen, o.console, o.stun}, lowPort)
 	return s, err
+}
+
+// handOn returns the flags that were given, but for those that are not the
+// daemon's.
+func handOn(flags *pflag.FlagSet, but ...string) (args []string) {
+	flags.Visit(func(f *pflag.Flag) {
+		if slices.Contains(but, f.Name) {
+			return
+		}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			for _, v := range list.GetSlice() {
+				args = append(args, "--"+f.Name, v)
+			}
+			return
+		}
+		v := f.Value.String()
+		if f.Name == "releases" || f.Name == "acme-ca" { // the service starts elsewhere
+			if abs, err := filepath.Abs(v); err == nil {
+				v = abs
+			}
+		}
+		args = append(args, "--"+f.Name+"="+v)
+	})
+	return args
 }
 
 // lowPort reports whether only some may listen on addr.
@@ -147,7 +152,7 @@ func installServer(cmd *cobra.Command, o *serveOptions, s service.Service) error
 		return err
 	}
 	if err := service.Apply(ctx, s.Install(kind, service.Place{}, "", true)); err != nil {
-		if said := lastWords(ctx, kind); said != "" {
+		if said := lastWords(ctx, kind, s.Name); said != "" {
 			return fmt.Errorf("install: the service does not start: %s", said)
 		}
 		return fmt.Errorf("install: %w; see: journalctl -u %s -e", err, serviceName)
@@ -184,11 +189,11 @@ func greetInstalled(cmd *cobra.Command, a coord.Admin) error {
 }
 
 // lastWords is what the daemon said before it ended, "" when that is unknown.
-func lastWords(ctx context.Context, kind service.Kind) string {
+func lastWords(ctx context.Context, kind service.Kind, name string) string {
 	if kind != service.Systemd {
 		return ""
 	}
-	out, _ := exec.CommandContext(ctx, "journalctl", "-u", serviceName, "-n", "30", "-o", "cat", "--no-pager").Output()
+	out, _ := exec.CommandContext(ctx, "journalctl", "-u", name, "-n", "30", "-o", "cat", "--no-pager").Output()
 	for _, line := range slices.Backward(strings.Split(string(out), "\n")) {
 		if said, ok := strings.CutPrefix(line, "weft-server: "); ok {
 			return said

@@ -15,6 +15,7 @@ import (
 
 func relayCmd() *cobra.Command {
 	var o relayOptions
+	var install, uninstall, purge bool
 	cmd := &cobra.Command{
 		Use:   "relay --data DIR --token T [--server https://HOST:8443] [--url https://HOST:8443]...",
 		Short: "Run a relay of its own in the foreground, beside the server's",
@@ -23,11 +24,22 @@ func relayCmd() *cobra.Command {
 Make its token on the server with: weft-server keys create --relay. The token is
 needed at the first start only. Devices choose the relay that is nearest to
 them; those that are connected to it go on talking, and find each other, while
-the server is away. Every flag can be given as a variable too: --stun as
+the server is away. --install makes it a service of this machine, with the flags
+given beside it and a user of its own, and starts it. Every flag can be given as a variable too: --stun as
 WEFT_STUN, lists separated by commas.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case install && uninstall, purge && !uninstall:
+				return usagef("want --install, or --uninstall [--purge]")
+			case install:
+				return installRelay(cmd, &o)
+			case uninstall:
+				return uninstallRelay(cmd, purge)
+			}
+			return o.run(cmd)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "address of the server, such as https://HOST:8443 (default: as the token says)")
@@ -37,6 +49,9 @@ WEFT_STUN, lists separated by commas.`,
 	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this relay, such as https://HOST:8443 (repeatable)")
 	f.StringVar(&o.metrics, "metrics", "", "TCP address on loopback for Prometheus, such as 127.0.0.1:9273 (default: none)")
 	logFlags(f, &o.logLevel, &o.logFormat)
+	f.BoolVar(&install, "install", false, "make it a service of this machine instead of running it here")
+	f.BoolVar(&uninstall, "uninstall", false, "take that service off this machine again")
+	f.BoolVar(&purge, "purge", false, "with --uninstall: remove its identity too")
 	return cmd
 }
 

@@ -137,3 +137,49 @@ func TestInstallServer(t *testing.T) {
 		}
 	}
 }
+
+// A relay of its own as a service: joined by a token that stays nowhere, back
+// after a reboot, and gone again.
+func TestInstallRelay(t *testing.T) {
+	t.Parallel()
+	l, at, _ := newServerLab(t)
+	host := l.Host("coord")
+	s := l.Serve(host, ":8443", "https://"+host.Addr+":8443")
+	before := files(at)
+	flags := []string{"/root/weft-server", "relay", "--install", "--listen", ":443", "--url", "https://" + at.Host.Addr}
+	r := at.Run(flags...)
+	if r.Code != 2 || !strings.Contains(r.Err, "keys create --relay") {
+		t.Errorf("without a token: %v", r)
+	}
+	oneLine(t, r)
+	token := s.NewKey("--relay").Token
+	if r := at.Run(append(flags, "--token", token)...); r.Code != 0 {
+		t.Fatalf("%v\n%s", r, at.Run("journalctl", "-u", "weft-relay", "--no-pager").Out)
+	}
+	online := func() bool {
+		for _, r := range relays(t, s) {
+			if r.Online {
+				return true
+			}
+		}
+		return false
+	}
+	l.Until(20*time.Second, "the relay is online", online)
+	if r := at.Run("grep", "-r", "weft1", "/etc/systemd/system/weft-relay.service"); r.Code == 0 {
+		t.Error("the unit holds the token")
+	}
+	if state := at.Must("systemctl", "show", "weft-relay", "-p", "ActiveState,Type,DynamicUser"); !strings.Contains(state, "ActiveState=active") || !strings.Contains(state, "DynamicUser=yes") {
+		t.Error(state)
+	}
+	if r := at.Run(flags...); r.Code != 0 { // an upgrade takes no token
+		t.Errorf("again: %v", r)
+	}
+	l.Until(20*time.Second, "the relay is online", online)
+	at.Must("weft-server", "relay", "--uninstall", "--purge")
+	if r := at.Run("systemctl", "is-active", "weft-relay"); r.Code == 0 {
+		t.Error("it still runs")
+	}
+	for _, f := range added(before, files(at)) {
+		t.Errorf("left behind: %s", f)
+	}
+}
