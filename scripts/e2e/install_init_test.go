@@ -44,6 +44,9 @@ func TestInstallFailures(t *testing.T) {
 		{name: "does not run", before: "fake riscv64", run: "PATH=/tmp/fake:$PATH; " + line, after: "rm /tmp/fake/uname", want: "does not run here", remedy: "od -A n"},
 		{name: "no route", before: "ip link set eth0 down", run: "sh /tmp/install.sh " + token, after: "ip link set eth0 up; ip route add default via 192.168.1.1", want: "no route to the server", remedy: "ping 203.0.113.10"},
 		{name: "1970", before: "ip link set eth0 down; fake date", run: "PATH=/tmp/fake:$PATH sh /tmp/install.sh " + token, after: "rm /tmp/fake/date; ip link set eth0 up; ip route add default via 192.168.1.1", want: "clock says Thu Jan", remedy: "date -s"},
+		{name: "not root, busybox", run: "runuser -u nobody -- busybox sh /tmp/install.sh " + token, want: "takes root", remedy: "su -"},
+		{name: "no token, busybox", run: "busybox sh /tmp/install.sh hello", want: "what is hello?", remedy: "weft-server keys create"},
+		{name: "no room, busybox", before: "mount -t tmpfs -o size=4m tmpfs /usr/local/bin", run: "busybox sh /tmp/install.sh " + token, after: "umount /usr/local/bin", want: "no room in /usr/local/bin", remedy: "make room"},
 		{name: "no curl", run: "mkdir /tmp/bare; for p in sh cat sed id uname date df awk mkdir grep rm dirname tr cut; do ln -s $(command -v $p) /tmp/bare/; done; PATH=/tmp/bare sh /tmp/install.sh " + token, want: "neither curl nor wget", remedy: "apt-get install curl"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

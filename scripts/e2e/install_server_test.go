@@ -174,7 +174,10 @@ func TestInstallRelay(t *testing.T) {
 	if r := at.Run(flags...); r.Code != 0 { // an upgrade takes no token
 		t.Errorf("again: %v", r)
 	}
-	l.Until(20*time.Second, "the relay is online", online)
+	at.Reboot()
+	l.Until(60*time.Second, "the relay is online after a reboot", func() bool {
+		return at.Run("systemctl", "is-active", "weft-relay").Code == 0 && online()
+	})
 	at.Must("weft-server", "relay", "--uninstall", "--purge")
 	if r := at.Run("systemctl", "is-active", "weft-relay"); r.Code == 0 {
 		t.Error("it still runs")
