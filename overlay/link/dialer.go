@@ -23,6 +23,7 @@ const (
 	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried
 	innerTimeout   = 8 * time.Second // upgrade and handshake inside
 	retryDirect    = 24 * time.Hour
+	retrySlow      = 15 * time.Minute // where the direct handshake got no answer in time
 )
 
 // Dialer makes links. The zero value of each optional field works; fields are
@@ -67,7 +68,10 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 //
 // The direct way is tried first; when it fails in any way but a weft server
 // under a CA that is not pinned, the same session is tried inside a
-// WebSocket. What worked is remembered per base for a day.
+// WebSocket. What worked is remembered per base for a day; for a quarter of an
+// hour when the direct handshake took too long, since a busy server looks like a
+// network that swallows handshakes, and a fleet that comes back to it all at once
+// must not pay for two handshakes a day long.
 func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
@@ -85,7 +89,9 @@ func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error
 	for i, way := range ways {
 		tc, err := way(ctx, u, proto)
 		if err == nil {
-			d.remember(base, Of(tc).ws, wsFirst && i == 0)
+			if !wsFirst || i > 0 { // the time runs from when the direct way failed
+				d.remember(base, Of(tc).ws, errors.Is(errors.Join(errs...), context.DeadlineExceeded))
+			}
 			return tc, nil
 		}
 		errs = append(errs, err)
@@ -107,18 +113,23 @@ func (d *Dialer) prefersWebSocket(base string) bool {
 	return time.Now().Before(d.wsUntil[base])
 }
 
-func (d *Dialer) remember(base string, ws, again bool) {
+// remember notes which way led to base; slow: the direct one was given up for
+// want of an answer.
+func (d *Dialer) remember(base string, ws, slow bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case !ws:
+	if !ws {
 		delete(d.wsUntil, base)
-	case !again: // the day runs from when the direct way failed
-		if d.wsUntil == nil {
-			d.wsUntil = map[string]time.Time{}
-		}
-		d.wsUntil[base] = time.Now().Add(retryDirect)
+		return
 	}
+	if d.wsUntil == nil {
+		d.wsUntil = map[string]time.Time{}
+	}
+	retry := retryDirect
+	if slow {
+		retry = retrySlow
+	}
+	d.wsUntil[base] = time.Now().Add(retry)
 }
 
 // Forget drops what was learned about ways through, after the device moved

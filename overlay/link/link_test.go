@@ -374,6 +374,15 @@ func TestPlainHTTP(t *testing.T) {
 
 // Somebody who cuts the direct handshake does not keep the WebSocket away.
 func TestDirectIsCut(t *testing.T) {
+	for name, c := range map[string]struct {
+		swallowed bool // the handshake gets no answer, as from a server that is too busy
+		retry     time.Duration
+	}{"cut": {false, retryDirect}, "swallowed": {true, retrySlow}} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); testDirectIsCut(t, c.swallowed, c.retry) })
+	}
+}
+
+func testDirectIsCut(t *testing.T, swallowed bool, retry time.Duration) {
 	s := newSite(t, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -394,6 +403,9 @@ func TestDirectIsCut(t *testing.T) {
 				head := make([]byte, 4096)
 				n, _ := c.Read(head)
 				if bytes.Contains(head[:n], []byte("weft-")) {
+					if swallowed {
+						io.Copy(io.Discard, c)
+					}
 					return
 				}
 				up, err := net.Dial("tcp", s.addr)
@@ -407,12 +419,23 @@ func TestDirectIsCut(t *testing.T) {
 			})
 		}
 	})
-	tc, err := dialer(t, s.ca).Dial(t.Context(), "https://"+l.Addr().String(), ProtoRelay)
-	if err != nil {
-		t.Fatal(err)
+	d, base := dialer(t, s.ca), "https://"+l.Addr().String()
+	var until time.Time
+	for i := range 2 {
+		tc, err := d.Dial(t.Context(), base, ProtoRelay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		echo(t, tc)
+		CloseNow(tc)
+		if left := time.Until(d.wsUntil[base]); left > retry || left < retry-5*time.Minute {
+			t.Errorf("the direct way is tried again in %v, want about %v", left, retry)
+		}
+		if i > 0 && d.wsUntil[base] != until {
+			t.Error("a second time began the wait anew")
+		}
+		until = d.wsUntil[base]
 	}
-	echo(t, tc)
-	CloseNow(tc)
 }
 
 func TestHTTPProxy(t *testing.T) {
