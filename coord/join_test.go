@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"strconv"
 	"strings"
@@ -302,7 +303,8 @@ func TestProtocolHeader(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+// B20: the lowest suffix that is free; a rename to a name that is taken is refused.
+func TestB20Names(t *testing.T) {
 	s := openSite(t)
 	tok := s.token(NewKey{Reusable: true})
 	join := func(hostname string) *device {
@@ -354,7 +356,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestCleanName(t *testing.T) {
+// B22: what a host calls itself becomes a label.
+func TestB22CleanName(t *testing.T) {
 	for in, want := range map[string]string{
 		"kitchen-pi":                 "kitchen-pi",
 		"Kitchen Pi":                 "kitchen-pi",
@@ -484,5 +487,49 @@ func TestAddressesInParallel(t *testing.T) {
 	wg.Wait()
 	if len(seen) != 600 {
 		t.Errorf("%d addresses", len(seen))
+	}
+}
+
+// TestD16ManyOfOneName: a hundred devices that join at once under one name get
+// a hundred, the lowest that are free, and keep them over a restart.
+func TestD16ManyOfOneName(t *testing.T) {
+	data := t.TempDir()
+	open := func() *site { return openSite(t, func(o *Options) { o.Data = data }) }
+	s := open()
+	tok := s.token(NewKey{Reusable: true, Tags: []string{"device"}})
+	const devices = 100
+	cams := make([]*device, devices)
+	var wg sync.WaitGroup
+	for i := range cams {
+		cams[i] = newDevice(t, s.Service)
+		wg.Go(func() {
+			if err := cams[i].join(t, tok, "cam"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	names := map[string]bool{}
+	for _, d := range cams {
+		names[d.name()] = true
+	}
+	for i := range devices {
+		want := "cam"
+		if i > 0 {
+			want = fmt.Sprintf("cam-%d", i)
+		}
+		if !names[want] {
+			t.Errorf("nobody is %s", want)
+		}
+	}
+	s.Close()
+	s = open()
+	for _, d := range cams {
+		if n := mustNode(t, s, d.id); n.Name != d.name() {
+			t.Errorf("%s is %s after a restart", d.name(), n.Name)
+		}
 	}
 }

@@ -369,6 +369,7 @@ func TestB39DNSSECPassesThrough(t *testing.T) {
 	}, func(m *dns.Msg) { m.SetEdns0(1232, true); m.AuthenticatedData = true })
 }
 
+// D17, too.
 func TestB40ServiceBinding(t *testing.T) {
 	const https = `NAME 60 IN HTTPS 1 . alpn="h3,h2" ipv4hint="192.0.2.1" key65400="x"`
 	_, addr := start(t, Config{}, fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) { record(ok, https, "")(w, r) }))
@@ -488,6 +489,7 @@ func fakeDoH(t testing.TB, cert tls.Certificate, http2 bool, conns *atomic.Int32
 	return port
 }
 
+// D14: who does not prove the name is not asked.
 func TestB41EncryptedUpstreams(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	slow := func(w dns.ResponseWriter, r *dns.Msg) {
@@ -760,6 +762,7 @@ func TestB51SpecialNames(t *testing.T) {
 	}
 }
 
+// D7, too.
 func TestB52Rebinding(t *testing.T) {
 	const bad = "NAME 60 IN A 192.168.1.1\nNAME 60 IN A 198.51.100.1\nNAME 60 IN A 100.64.0.2\nNAME 60 IN A 127.0.0.1\nNAME 60 IN A 169.254.169.254"
 	const bad6 = "NAME 60 IN AAAA ::1\nNAME 60 IN AAAA 2001:db8::1\nNAME 60 IN AAAA fd00:77::2\nNAME 60 IN AAAA fe80::1\nNAME 60 IN AAAA 64:ff9b::c0a8:101\nNAME 60 IN AAAA ::ffff:10.0.0.1"

@@ -77,6 +77,7 @@ func TestB2IPv4OnlyIsNotNXDOMAIN(t *testing.T) {
 	both(t, addr, "v4only.weft.internal.", dns.TypeAAAA, want(ok, "", "weft.internal."))
 }
 
+// D4, too.
 func TestB3OtherTypes(t *testing.T) {
 	_, addr := start(t, Config{})
 	for _, typ := range []uint16{9824, dns.TypeMX, dns.TypeTXT, dns.TypeSRV, dns.TypeNAPTR, 65280} {
@@ -108,6 +109,7 @@ func TestB5Apexes(t *testing.T) {
 	both(t, addr, "weft.internal.", dns.TypeSOA, want(ok, "_dns.weft.internal. nobody.invalid. 43 3600 600 86400 5", ""))
 }
 
+// D8: ANY is minimal.
 func TestB6AllAddressesRotatedAndANY(t *testing.T) {
 	_, addr := start(t, Config{Settings: settings(Settings{Records: []Record{
 		{Name: "many", Type: "A", Value: "192.0.2.1"}, {Name: "many", Type: "A", Value: "192.0.2.2"}, {Name: "many", Type: "A", Value: "192.0.2.3"},
@@ -141,6 +143,7 @@ func TestB7Flags(t *testing.T) {
 	}, func(m *dns.Msg) { m.RecursionDesired, m.CheckingDisabled = false, true })
 }
 
+// D15, with TestB12EDNS for cookies and TestB39DNSSECPassesThrough for DO.
 func TestB8Case(t *testing.T) {
 	_, addr := start(t, Config{}, fakeUpstream(t, static("192.0.2.1")))
 	for _, name := range []string{"KITCHEN-pi.wEfT.InTernal.", "eXample.COM.", "example.com.", "EXAMPLE.com."} {
@@ -227,6 +230,7 @@ func TestB12EDNS(t *testing.T) {
 	}, func(m *dns.Msg) { edns(m); m.IsEdns0().SetVersion(1) })
 }
 
+// D8: at most 1,232 bytes.
 func TestB13UDPSize(t *testing.T) {
 	var records []Record
 	for i := range 40 {
@@ -454,6 +458,7 @@ func TestB34ExtendedErrors(t *testing.T) {
 	}
 }
 
+// D3: a device that the asker may not see is no name and no address.
 func TestB55SameAnswerForNameAndAddress(t *testing.T) {
 	part := *testZone
 	part.Complete = false
@@ -465,6 +470,7 @@ func TestB55SameAnswerForNameAndAddress(t *testing.T) {
 	both(t, addr, name, dns.TypePTR, want(nx, "", "64.100.in-addr.arpa."))
 }
 
+// D2; D8: 200 questions a second and peer.
 func TestB57Strangers(t *testing.T) {
 	TestACL(t)
 	s := New(Config{Zone: func() *Zone { return testZone }})

@@ -130,7 +130,7 @@ func TestD9DeadUpstreams(t *testing.T) {
 		{Address: silentUDP(t)}, {Address: "tls://" + half.Addr().String()}, {Address: "127.0.0.1:1"},
 	}})})
 	const questions = 500
-	round := 0
+	round, inTime := 0, 0
 	flood := func() {
 		round++
 		c, err := net.Dial("udp", addr)
@@ -151,7 +151,8 @@ func TestD9DeadUpstreams(t *testing.T) {
 		for i := range questions {
 			ask(i)
 		}
-		answered, inTime := map[uint16]bool{}, 0
+		answered := map[uint16]bool{}
+		inTime = 0
 		buf := make([]byte, maxUDP)
 		for tries := 0; len(answered) < questions; {
 			c.SetReadDeadline(time.Now().Add(6 * time.Second))
@@ -172,14 +173,11 @@ func TestD9DeadUpstreams(t *testing.T) {
 				if buf[3]&0xf != dns.RcodeServerFailure {
 					t.Errorf("question %d: rcode %d", id, buf[3]&0xf)
 				}
-				if !answered[id] && time.Since(begin) < 5*time.Second {
+				if !answered[id] && time.Since(begin) < 5*time.Second*(1+slower/10) {
 					inTime++
 				}
 				answered[id] = true
 			}
-		}
-		if inTime < questions*99/100 {
-			t.Errorf("%d of %d questions are answered within 5 s", inTime, questions)
 		}
 	}
 	// What the machine itself makes them wait is not the resolver's doing: it
@@ -188,13 +186,13 @@ func TestD9DeadUpstreams(t *testing.T) {
 		quiet := localTimes(t, addr, func() { time.Sleep(time.Second) })
 		busy := localTimes(t, addr, flood)
 		t.Logf("nobody waits: %v", quiet)
-		t.Logf("%d wait: %v", questions, busy)
-		limit := 5*time.Millisecond + 2*quiet.p99
-		if busy.p99 <= limit {
+		t.Logf("%d wait: %v; %d are answered in time", questions, busy, inTime)
+		limit := slower*5*time.Millisecond + 2*quiet.p99
+		if busy.p99 <= limit && inTime >= questions*99/100 {
 			return
 		}
 		if try == 4 {
-			t.Fatalf("p99 of local names is %v, want at most %v", busy.p99, limit)
+			t.Fatalf("p99 of local names is %v, want at most %v; %d of %d questions are answered in time", busy.p99, limit, inTime, questions)
 		}
 	}
 }

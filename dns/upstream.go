@@ -186,9 +186,9 @@ func newID() uint16 {
 }
 
 // packWith packs m with another id, leaving m alone: several upstreams are
-// asked at once.
+// asked at once, and packing writes into an OPT.
 func packWith(m *dns.Msg, id uint16) ([]byte, error) {
-	out, err := m.Pack()
+	out, err := m.Copy().Pack()
 	if err != nil {
 		return nil, err
 	}

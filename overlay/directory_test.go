@@ -64,7 +64,8 @@ func TestDirectoryBadRowHidesNobody(t *testing.T) {
 	}
 }
 
-func TestReusedAddressLeavesOldName(t *testing.T) {
+// D13: an address that is given to another is never found under the old name.
+func TestD13ReusedAddressLeavesOldName(t *testing.T) {
 	d := newDirectory(time.Now)
 	old, fresh := fakeNode(1, "old"), fakeNode(1, "new")
 	fresh.ID = cert.NodeID{9}
