@@ -594,6 +594,9 @@ func TestDownUpLogout(t *testing.T) {
 	if st := laptop.State(); st != localapi.StateDown {
 		t.Errorf("state %s after down", st)
 	}
+	if h := laptop.Status().Health; len(h) != 0 {
+		t.Errorf("what was taken down on purpose warns: %v", h)
+	}
 	if err := laptop.dialFails("kitchen-pi:7", time.Second); !strings.Contains(err.Error(), "weft up") {
 		t.Errorf("down: %v: no way out named", err)
 	}

@@ -115,5 +115,6 @@ func (r *running) close() {
 	if r.rt != nil {
 		r.rt.CloseIdleConnections()
 	}
+	r.n.health.clear("relay-offline") // it ended on purpose
 	r.n.health.notify()
 }

@@ -35,6 +35,9 @@ that is fine for a one-time token, not for a reusable one.`,
 			if err != nil {
 				return err
 			}
+			if len(a) > 0 && a[0] != "-" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "weft: note: others on this machine can see the token in the process list; give a reusable one with: weft up -")
+			}
 			printUp(cmd.OutOrStdout(), st)
 			return nil
 		},
@@ -55,7 +58,6 @@ func readUpToken(cmd *cobra.Command, a []string, file string) (string, error) {
 	case a[0] == "-":
 		return readToken(cmd.InOrStdin(), "standard input")
 	default:
-		fmt.Fprintln(cmd.ErrOrStderr(), "weft: note: others on this machine can see the token in the process list; give a reusable one with: weft up -")
 		return checkToken(a[0], "the argument")
 	}
 }
