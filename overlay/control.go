@@ -22,6 +22,7 @@ import (
 const (
 	jitterDirectory = 300 * time.Millisecond
 	jitterConfig    = 2 * time.Second
+	pushTime        = time.Second     // for a pushed revocation list to come
 	nudgeSpacing    = 2 * time.Second // at most one nudged fetch in this time
 	maxFetchBackoff = time.Minute
 	maxSpread       = 10 * time.Minute
@@ -160,12 +161,12 @@ func (c *control) run(ctx context.Context) {
 			if w.CRL == 0 {
 				w.CRL = target.CRL
 			}
+			waiting := c.behind(target) // before what comes along is taken
 			if w.changes != nil && w.changes.Version == w.Directory && c.n.takeChanges(w.changes) {
 				c.have = c.n.versions()
 				c.r.home.home.SendVersions(c.have)
 			}
 			w.changes = nil
-			waiting := c.behind(target)
 			target = w
 			if waiting && backoff == 0 {
 				continue // it is due already
@@ -233,14 +234,21 @@ func (c *control) behind(w wanted) bool {
 // reach: not when it may reach none, and not when there are too many.
 func (s *snapshot) readsDirectory() bool { return s.config.Directory && !s.config.Lookup }
 
-// jitter spreads the fetches of many nodes that were nudged at once.
+// jitter spreads the fetches of many nodes that were nudged at once. When only
+// the revocation list is new, the relay is about to push it, at 500 nodes a
+// second and first to who knows the revoked device: fetching is for those whom
+// that does not reach.
 func (c *control) jitter(w wanted, s *snapshot) time.Duration {
-	span := jitterDirectory
-	if w.Config != s.config.Version {
+	span, least := jitterDirectory, time.Duration(0)
+	spread := min(w.spread, maxSpread)
+	switch {
+	case w.Config != s.config.Version:
 		span = jitterConfig
+	case !s.readsDirectory() || w.Directory == c.n.versions().Directory:
+		span, least = pushTime, pushTime
+		spread *= 2
 	}
-	span = max(span, min(w.spread, maxSpread))
-	return rand.N(span)
+	return least + rand.N(max(span, spread))
 }
 
 // renewIn is how long until the certificate must be renewed. A certificate

@@ -71,9 +71,10 @@ type client struct {
 	room     chan struct{} // closed when the writer took something; nil: nobody waits
 	contacts map[cert.NodeID]*contact
 	held     api.Versions
-	changed  int64 // when a nudge last brought changes along
-	home     bool  // it said which versions it holds
-	online   bool  // Presence was told
+	changed  int64        // when a nudge last brought new changes along
+	told     *api.Changes // those; shared, not to be changed
+	home     bool         // it said which versions it holds
+	online   bool         // Presence was told
 	pingAt   int64
 	timer    *time.Timer // pings after silence
 	probe    *probe

@@ -69,23 +69,32 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 	return current
 }
 
-// changes returns what a nudge may bring along for c.
+// changes returns what a nudge may bring along for c: something new once a
+// second, and the same again with a nudge that takes the place of the one before.
 func (s *Server) changes(c *client, current api.Versions) *api.Changes {
 	if s.cfg.Changes == nil {
 		return nil
 	}
 	now := s.now()
 	c.mu.Lock()
-	held := c.held.Directory
-	due := c.home && !held.IsZero() && held != current.Directory && (c.changed == 0 || now-c.changed >= int64(changesEvery))
+	held, told := c.held.Directory, c.told
+	behind := c.home && !held.IsZero() && held != current.Directory
+	due := behind && (c.changed == 0 || now-c.changed >= int64(changesEvery))
 	if due {
 		c.changed = now
 	}
 	c.mu.Unlock()
-	if !due {
-		return nil
+	switch {
+	case due:
+		told = s.cfg.Changes(c.net.id, c.id, held)
+		c.mu.Lock()
+		c.told = told
+		c.mu.Unlock()
+		return told
+	case behind && told != nil && told.Since == held && told.Version == current.Directory:
+		return told
 	}
-	return s.cfg.Changes(c.net.id, c.id, held)
+	return nil
 }
 
 // differ reports whether a node does not hold what it should. A relay that was
