@@ -105,13 +105,6 @@ func (l *Lab) DebianRoot(n *Namespace, boot bool, packages ...string) *System {
 	if err := unix.Mount("overlay", r.Dir, "overlay", 0, opts); err != nil {
 		l.Fatalf("mount a root for %s: %v", strings.Join(packages, " "), err)
 	}
-	// A node of its own: what boots in there sets the mode of /dev/net/tun.
-	if err := unix.Mknod(work+"/tun", unix.S_IFCHR, int(unix.Mkdev(10, 200))); err != nil {
-		l.Fatalf("make a node for /dev/net/tun: %v", err)
-	}
-	if err := os.Chmod(work+"/tun", 0o666); err != nil {
-		l.Fatalf("%v", err)
-	}
 	for _, name := range []string{"weft", "weft-server"} {
 		if err := copyFile(filepath.Join(l.Bin, name), filepath.Join(r.Dir, "usr/local/bin", name), 0o755); err != nil && !errors.Is(err, os.ErrNotExist) {
 			l.Fatalf("%v", err)
@@ -129,9 +122,17 @@ func (l *Lab) rootName() string { return fmt.Sprintf("%s-root%d", l.id, files.Ad
 func (r *System) start() {
 	l := r.lab
 	l.Helper()
+	// A node of its own: what boots in there sets the mode of /dev/net/tun.
+	tun := filepath.Join(filepath.Dir(r.Dir), "tun")
+	if err := unix.Mknod(tun, unix.S_IFCHR, int(unix.Mkdev(10, 200))); err != nil && !errors.Is(err, os.ErrExist) {
+		l.Fatalf("make a node for /dev/net/tun: %v", err)
+	}
+	if err := os.Chmod(tun, 0o666); err != nil {
+		l.Fatalf("%v", err)
+	}
 	// Not through ip netns exec: that hides the control groups.
 	args := []string{"--pdeathsig=KILL", "--", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--directory=" + r.Dir, "--machine=" + r.name,
-		"--network-namespace-path=/run/netns/" + r.Host.Name, "--capability=CAP_NET_ADMIN", "--bind=" + filepath.Join(filepath.Dir(r.Dir), "tun") + ":/dev/net/tun",
+		"--network-namespace-path=/run/netns/" + r.Host.Name, "--capability=CAP_NET_ADMIN", "--bind=" + tun + ":/dev/net/tun",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"}
 	if r.boot {
 		args = append(args, "--boot")
