@@ -317,7 +317,11 @@ ExecStopPost=weft dns restore`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			did, err := osdns.Restore(cmd.Context(), "", "")
+			// On a machine with more work than it can do, resolvconf takes long,
+			// and without it no name resolves here.
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			did, err := osdns.Restore(ctx, "", "")
 			for _, d := range did {
 				fmt.Fprintln(cmd.ErrOrStderr(), d)
 			}

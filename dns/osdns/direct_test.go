@@ -245,7 +245,7 @@ func TestDirectTwoDaemons(t *testing.T) {
 	if did, err := Restore(ctx, m.root, ""); err != nil || len(did) != 0 || m.read("etc/resolv.conf") != is {
 		t.Errorf("restore: %q, %v", did, err)
 	}
-	first.release()
+	first.release(true)
 	if _, err := m.direct("weft1").set(ctx, testConfig); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,9 @@ package osdns
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -28,6 +30,8 @@ type resolvconf struct {
 	open  bool // openresolv
 	run   runner
 	also  func(path string)
+	// undone is told whether the last attempt to take the record back failed.
+	undone func(bool)
 
 	c       Config
 	content []byte // of the record
@@ -109,15 +113,28 @@ func (r *resolvconf) ahead() string {
 
 func (r *resolvconf) unset(ctx context.Context) error {
 	r.content = nil
-	return dropRecord(ctx, r.run, r.open, r.iface)
+	err := dropRecord(ctx, r.run, filepath.Join(r.dir(), recordPrefix+r.iface), r.open)
+	r.undone(err != nil)
+	return err
 }
 
-func dropRecord(ctx context.Context, run runner, open bool, iface string) error {
-	args := []string{"-d", recordPrefix + iface}
+// dropRecord takes a record back. That removes it first and then makes
+// resolv.conf anew, so where it is gone the latter may still be to do.
+func dropRecord(ctx context.Context, run runner, path string, open bool) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return remake(ctx, run)
+	}
+	args := []string{"-d", filepath.Base(path)}
 	if open {
 		args = append([]string{"-f"}, args...)
 	}
 	_, err := run(ctx, "", "resolvconf", args...)
+	return err
+}
+
+// remake has resolv.conf made of the records that there are.
+func remake(ctx context.Context, run runner) error {
+	_, err := run(ctx, "", "resolvconf", "-u")
 	return err
 }
 

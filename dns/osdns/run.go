@@ -2,6 +2,7 @@ package osdns
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -11,7 +12,8 @@ import (
 )
 
 // runProgram looks where root's programs are before it looks in PATH, and
-// makes what a program says when it fails the error.
+// makes what a program says when it fails the error. It ends with ctx and no
+// sooner: a program that is killed midway leaves half of its work.
 func runProgram(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	path := ""
 	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/bin/", "/bin/", "/usr/local/sbin/"} {
@@ -26,16 +28,14 @@ func runProgram(ctx context.Context, stdin, name string, args ...string) (string
 			return "", fmt.Errorf("run %s: %w", name, exec.ErrNotFound)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := command(ctx, path, args)
 	cmd.WaitDelay = time.Second
 	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/sbin:/usr/bin:/bin", "LANG=C")
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("run %s %s: %w: %s", name, strings.Join(args, " "), err, oneLine(strings.TrimSpace(errs.String())))
+		return "", fmt.Errorf("run %s %s: %w: %s", name, strings.Join(args, " "), cmp.Or(ctx.Err(), err), oneLine(strings.TrimSpace(errs.String())))
 	}
 	return out.String(), nil
 }

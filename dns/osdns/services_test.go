@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -247,6 +250,9 @@ func TestNetworkManager(t *testing.T) {
 func fakeResolvconf(m machine, dir string, calls *[]string) runner {
 	return func(_ context.Context, stdin, name string, args ...string) (string, error) {
 		*calls = append(*calls, strings.Join(append([]string{name}, args...), " "))
+		if args[0] == "-u" {
+			return "", nil
+		}
 		record := m.path(filepath.Join(dir, args[len(args)-1]))
 		if slices.Contains(args, "-d") {
 			os.Remove(record)
@@ -289,7 +295,7 @@ func TestResolvconf(t *testing.T) {
 			m.write("run/resolvconf/interfaces/eth0.ra", "# none\n")
 		}
 		var calls []string
-		r := &resolvconf{root: m.root, iface: "weft0", open: open, run: fakeResolvconf(m, dir, &calls), also: func(string) {}}
+		r := &resolvconf{root: m.root, iface: "weft0", open: open, run: fakeResolvconf(m, dir, &calls), also: func(string) {}, undone: func(bool) {}}
 		applied, err := r.set(ctx, testConfig)
 		if err != nil || len(applied) != 2 {
 			t.Fatalf("open %v: %q, %v", open, applied, err)
@@ -312,6 +318,61 @@ func TestResolvconf(t *testing.T) {
 		if stands(r) {
 			t.Error("intact without its record")
 		}
+		// resolvconf was killed after the record had gone: who comes next has
+		// resolv.conf made anew, once, be it after a stop hook or the daemon.
+		l.run = func(context.Context, string, string, ...string) (string, error) { return "", errors.New("killed") }
+		b, err := l.backend(map[bool]Mode{false: ModeResolvconf, true: ModeOpenresolv}[open], "weft0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := l.watch(func(event) {})
+		if err := b.unset(ctx); err == nil {
+			t.Error("unset: no error")
+		}
+		stop()
+		calls = nil
+		half := errors.New("killed")
+		l.run = func(ctx context.Context, stdin, name string, args ...string) (string, error) {
+			r.run(ctx, stdin, name, args...)
+			return "", half
+		}
+		for _, run := range []runner{l.run, r.run, r.run} {
+			l.run = run
+			if did, err := l.restore(ctx, ""); len(did) != 0 || (err != nil) != (half != nil) {
+				t.Errorf("restore: %q, %v", did, err)
+			}
+			half = nil
+		}
+		if want := []string{"resolvconf -u", "resolvconf -u"}; !slices.Equal(calls, want) {
+			t.Errorf("calls %q, want %q", calls, want)
+		}
+		calls = nil
+		if err := r.unset(ctx); err != nil || !slices.Equal(calls, []string{"resolvconf -u"}) {
+			t.Errorf("unset once more: %q, %v", calls, err)
+		}
+	}
+}
+
+// A service's umask does not show in what resolvconf makes, and a program has
+// as long as whoever runs it says.
+func TestRunProgram(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	if out, err := runProgram(t.Context(), "", "sh", "-c", "umask"); err != nil || out != "0022\n" {
+		t.Errorf("umask %q, %v", out, err)
+	}
+	if out, err := runProgram(t.Context(), "in", "sh", "-c", `cat; echo "$1"`, "sh", "a b"); err != nil || out != "ina b\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if _, err := runProgram(t.Context(), "", "sh", "-c", "echo so >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "exit status 3: so") {
+		t.Errorf("%v", err)
+	}
+	if _, err := runProgram(t.Context(), "", "no-such-program"); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := runProgram(ctx, "", "sleep", "60"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -322,7 +383,7 @@ func TestResolvconfBehind(t *testing.T) {
 	os.MkdirAll(m.path(recordDirs[0]), 0o755)
 	m.write(recordDirs[0]+"/lo.dnsmasq", "nameserver 127.0.0.1\n")
 	var calls []string
-	r := &resolvconf{root: m.root, iface: "weft0", run: fakeResolvconf(m, recordDirs[0], &calls), also: func(string) {}}
+	r := &resolvconf{root: m.root, iface: "weft0", run: fakeResolvconf(m, recordDirs[0], &calls), also: func(string) {}, undone: func(bool) {}}
 	_, err := r.set(context.Background(), testConfig)
 	var no *useDirectError
 	if !errors.As(err, &no) || !strings.Contains(err.Error(), "127.0.0.1") {

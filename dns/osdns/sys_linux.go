@@ -1,8 +1,10 @@
 package osdns
 
 import (
+	"context"
 	"errors"
 	"os"
+	"os/exec"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,6 +13,12 @@ import (
 const nonblock = unix.O_NONBLOCK
 
 func isLoop(err error) bool { return errors.Is(err, unix.ELOOP) }
+
+// command is a program with the usual umask: resolvconf makes resolv.conf with
+// the one that it gets, and that of a service keeps others from its files.
+func command(ctx context.Context, path string, args []string) *exec.Cmd {
+	return exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `umask 022; exec "$@"`, "sh", path}, args...)...)
+}
 
 // isImmutable reports whether chattr +i keeps everybody from path.
 func isImmutable(path string) bool {
@@ -65,9 +73,14 @@ func isHeld(root, iface string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
-func (l *lock) release() {
-	if l != nil {
-		os.Remove(l.f.Name())
-		l.f.Close()
+// release lets go of it. Its file stays where there is more to put back, so that
+// restore sees that.
+func (l *lock) release(clean bool) {
+	if l == nil {
+		return
 	}
+	if clean {
+		os.Remove(l.f.Name())
+	}
+	l.f.Close()
 }

@@ -28,6 +28,7 @@ type linux struct {
 	asked   bool // systemd-resolved, once
 	watcher *watcher
 	locks   map[string]*lock
+	undone  bool // resolvconf was to take a record back and failed
 }
 
 // caller makes D-Bus calls on the system bus.
@@ -107,11 +108,17 @@ func (l *linux) backend(mode Mode, iface string) (backend, error) {
 	case ModeResolved, ModeNM:
 		return newService(mode, l.bus, iface, l.log)
 	case ModeResolvconf, ModeOpenresolv:
-		return &resolvconf{root: l.root, iface: iface, open: mode == ModeOpenresolv, run: l.run, also: l.also}, nil
+		return &resolvconf{root: l.root, iface: iface, open: mode == ModeOpenresolv, run: l.run, also: l.also, undone: l.setUndone}, nil
 	case ModeDirect:
 		return &direct{root: l.root, iface: iface, busy: func(iface string) bool { return isHeld(l.root, iface) }, also: l.also}, nil
 	}
 	return nil, fmt.Errorf("there is no mode %q", mode)
+}
+
+func (l *linux) setUndone(yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.undone = yes
 }
 
 // also watches a file or directory, too.
@@ -152,7 +159,7 @@ func (l *linux) watch(tell func(event)) (stop func()) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for _, lk := range l.locks {
-			lk.release()
+			lk.release(!l.undone)
 		}
 		l.locks, l.watcher = nil, nil
 	}
@@ -174,7 +181,7 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 			if !validInterface(owner) || !mine(owner) {
 				continue
 			}
-			derr := dropRecord(ctx, l.run, i == 1, owner)
+			derr := dropRecord(ctx, l.run, r, i == 1)
 			if errors.Is(derr, exec.ErrNotFound) {
 				derr = os.Remove(r) // resolvconf was removed meanwhile
 			}
@@ -188,6 +195,20 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 	if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		return did, errors.Join(err, rerr)
 	}
+	var stale []string // locks of daemons that did not end orderly
+	locks, _ := filepath.Glob(lockPath(l.root, "*"))
+	for _, p := range locks {
+		if !isHeld(l.root, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), "weft-dns-"), ".lock")) {
+			stale = append(stale, p)
+		}
+	}
+	if len(stale) > 0 && len(did) == 0 && err == nil && header(cur) == "resolvconf" {
+		// The record may have been taken back by somebody who was ended before
+		// resolv.conf was made anew.
+		if err = remake(ctx, l.run); errors.Is(err, exec.ErrNotFound) {
+			err = nil
+		}
+	}
 	owner, ours := ownedBy(cur)
 	if ours && !mine(owner) {
 		return did, err
@@ -199,10 +220,8 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 	if changed && ours {
 		did = append(did, "put "+resolvConfPath+" back")
 	}
-	locks, _ := filepath.Glob(lockPath(l.root, "*"))
-	for _, p := range locks {
-		name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), "weft-dns-"), ".lock")
-		if !isHeld(l.root, name) {
+	if err == nil { // else the next time finds by them that there is more to do
+		for _, p := range stale {
 			os.Remove(p)
 		}
 	}

@@ -79,7 +79,9 @@ func (n *nrpt) set(ctx context.Context, c Config) ([]string, error) {
 	}
 	n.c, n.values = c, values
 	if base == nrptPolicy {
-		runProgram(ctx, "", "gpupdate", "/target:computer")
+		gp, cancel := context.WithTimeout(ctx, 5*time.Second) // it may wait for a domain that is away
+		runProgram(gp, "", "gpupdate", "/target:computer")
+		cancel()
 	}
 	flush(ctx)
 	applied := []string{fmt.Sprintf("nameserver %s for %d domains", c.Nameserver, len(tidy(append(c.Match, c.Search...))))}
