@@ -2,9 +2,14 @@ package overlay_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +17,7 @@ import (
 	"weft/coord/api"
 	"weft/overlay"
 	"weft/overlay/cert"
+	"weft/overlay/localapi"
 )
 
 // lookUp has the server tell nodes to look names up, as it does where there are
@@ -118,4 +124,103 @@ func TestB17LookedUpNames(t *testing.T) {
 	// It subscribed with what it had heard last, and hears at once that there
 	// was more.
 	eventually(t, 5*time.Second, "the laptop hears of what it missed", func() bool { return told.Load() == heard+3 })
+}
+
+// TestB17LookedUpNamesOfMany: nodes that look names up and remember one of them,
+// or that it does not exist, see a rename and a new device. WEFT_NODES makes it
+// more of them; the figures are in the log. All ask at once, and each has a
+// connection to make for that.
+func TestB17LookedUpNamesOfMany(t *testing.T) {
+	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
+	nodes = max(nodes, 10)
+	var lookups atomic.Int64
+	w := newWorldOf(t, setup{look: true, api: lookUp(&lookups)})
+	pi := w.node("kitchen-pi", "device")
+	id, err := cert.ParseNodeID(pi.Status().Self.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type reader struct {
+		*node
+		changed chan struct{} // what was looked up counts no more
+	}
+	var readers []reader
+	for range nodes {
+		changed := make(chan struct{}, 1)
+		readers = append(readers, reader{changed: changed, node: w.nodeOf("laptop", overlay.Config{Log: slog.New(slog.DiscardHandler), NamesChanged: func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}})})
+	}
+	name := func(r reader, asked string) string {
+		p, err := r.Resolve(t.Context(), asked)
+		if err != nil {
+			return "no name: " + string(localapi.KindOf(err))
+		}
+		return p.Name
+	}
+	// all has each node do something, some at a time.
+	all := func(atOnce int, do func(r reader, i int)) {
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, atOnce)
+		for i, r := range readers {
+			slots <- struct{}{}
+			wg.Go(func() { defer func() { <-slots }(); do(r, i) })
+		}
+		wg.Wait()
+	}
+	missed := 0
+	// seen measures how long it takes from change until each node that asks for
+	// these names gets want.
+	seen := func(what string, change func(), want string, names ...string) {
+		t.Helper()
+		all(4, func(r reader, _ int) {
+			for _, n := range names {
+				if got := name(r, n); got == want {
+					t.Errorf("%s is %s already", n, want)
+				}
+			}
+		})
+		took := make([]time.Duration, nodes)
+		asked := lookups.Load()
+		start := time.Now()
+		go change()
+		all(nodes, func(r reader, i int) {
+			limit := time.After(2 * time.Minute)
+			for _, n := range names {
+				for name(r, n) != want {
+					select {
+					case <-r.changed:
+					case <-time.After(time.Second): // as a user does whose question has failed
+					case <-limit:
+						t.Errorf("node %d never saw %s", i, n)
+						return
+					}
+				}
+			}
+			took[i] = time.Since(start)
+		})
+		slices.Sort(took)
+		median, p99 := took[nodes/2], took[nodes*99/100]
+		t.Logf("%s seen by %d nodes: median %s, p99 %s, last %s, %d lookups", what, nodes, median.Round(time.Millisecond), p99.Round(time.Millisecond),
+			took[nodes-1].Round(time.Millisecond), lookups.Load()-asked)
+		if median > time.Second || p99 > 5*time.Second {
+			missed++
+		}
+	}
+	old := "kitchen-pi"
+	for _, to := range []string{"attic-pi", "cellar-pi", "hall-pi"} {
+		seen(to, func() {
+			if _, err := w.svc.RenameDevice(t.Context(), id, to, nil); err != nil {
+				t.Error(err)
+			}
+		}, to, old, to)
+		old = to
+	}
+	if missed == 3 {
+		t.Error("wanted: within 1 s at the median, 5 s at p99, in one round of three")
+	}
+	seen("a new device", func() { w.node("bath-pi", "device") }, "bath-pi", "bath-pi")
 }

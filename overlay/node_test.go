@@ -231,7 +231,7 @@ func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 	n.cfg.Token = w.token(coord.NewKey{Tags: tags})
 	// Most tests are about what goes through the relay.
 	n.cfg.UDP.Off = n.cfg.UDP.Listen == nil
-	if testing.Verbose() {
+	if testing.Verbose() && n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
 	}
 	n.start()
