@@ -38,9 +38,9 @@ func nginx(l *lab.Lab, n *lab.Namespace) *lab.Proc {
 		l.Fatalf("%v", r)
 	}
 	config := l.WriteFile("nginx.conf", fmt.Sprintf(`daemon off;
+master_process off;
 pid %[1]s/pid;
 error_log stderr warn;
-worker_processes 1;
 events {}
 http {
 	access_log %[1]s/access.log;
