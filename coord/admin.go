@@ -166,7 +166,7 @@ func (a *directAdmin) CreateKey(ctx context.Context, nk NewKey) (KeyCreated, err
 }
 
 func (a *directAdmin) ListKeys(ctx context.Context) ([]KeyInfo, error) {
-	keys, err := a.s.Keys(ctx, "", 10_000)
+	keys, err := a.s.Keys(ctx, "", 0)
 	list := make([]KeyInfo, 0, len(keys))
 	for _, k := range keys {
 		list = append(list, KeyInfo{

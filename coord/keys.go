@@ -107,7 +107,8 @@ func checkTags(in []string) ([]string, error) {
 	return tags, nil
 }
 
-// Keys lists the keys of a user ("" for all), newest first.
+// Keys lists the keys of a user ("" for all), newest first, at most limit (0
+// for all).
 func (s *Service) Keys(ctx context.Context, userID string, limit int) (keys []store.Key, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { keys, err = r.Keys(s.network, userID, limit); return err })
 	return keys, err

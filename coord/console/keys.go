@@ -49,14 +49,21 @@ func (c *Console) keyView(k Key) keyView {
 
 type keysView struct {
 	Open, Past []keyView
+	Newest     int // how many are shown, when there may be more; else 0
 }
 
+// maxKeys is how many keys the page shows.
+const maxKeys = 200
+
 func (c *Console) keys(v *visit) error {
-	list, err := c.backend.Keys(v.ctx(), v.user.ID, 200)
+	list, err := c.backend.Keys(v.ctx(), v.user.ID, maxKeys)
 	if err != nil {
 		return err
 	}
 	var view keysView
+	if len(list) == maxKeys {
+		view.Newest = maxKeys
+	}
 	for _, k := range list {
 		if kv := c.keyView(k); kv.Open {
 			view.Open = append(view.Open, kv)

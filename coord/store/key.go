@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"weft/overlay/cert"
@@ -60,8 +61,12 @@ func (r *Reader) Key(id cert.NetworkID, keyID string) (Key, error) {
 	return r.key(keyColumns+`AND k.key_id=$2`, id[:], keyID)
 }
 
-// Keys lists the keys of a user ("" for all), newest first, at most limit.
+// Keys lists the keys of a user ("" for all), newest first, at most limit (0
+// for all).
 func (r *Reader) Keys(id cert.NetworkID, userID string, limit int) (keys []Key, err error) {
+	if limit == 0 {
+		limit = math.MaxInt32
+	}
 	err = r.each(keyColumns+`AND ($2 = '' OR k.user_id = $2) ORDER BY k.created_at DESC, k.key_id LIMIT $3`, []any{id[:], userID, limit},
 		func(scan func(...any) error) error {
 			k, err := scanKey(scan)
