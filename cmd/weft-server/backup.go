@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"weft/coord"
+	"weft/overlay/filelock"
 )
 
 func backupCmd() *cobra.Command {
@@ -124,25 +126,63 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 	return b, nil
 }
 
+// unfinished is what writeWhole's files are called before they are whole.
+const unfinished = ".weft-server-*.tmp"
+
 // writeWhole makes a new file with mode 0600: all of it or nothing.
 func writeWhole(path string, write func(*os.File) error) (err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("write %s: it exists already", path)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp") // 0600
+	dir := filepath.Dir(path)
+	sweep(dir)
+	f, err := newUnfinished(dir)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	defer f.Close()           // and with it the lock, when the name is gone
 	defer os.Remove(f.Name()) // nothing, once it is renamed
 	err = write(f)
 	if err == nil {
 		err = f.Sync()
 	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	return err
+}
+
+// newUnfinished makes a file that sweep leaves alone while it is open.
+func newUnfinished(dir string) (*os.File, error) {
+	for {
+		f, err := os.CreateTemp(dir, unfinished) // 0600
+		if err != nil {
+			return nil, err
+		}
+		// A sweep may have come before the lock. Where there are no locks there
+		// is no sweep either.
+		err = filelock.Try(f)
+		_, gone := os.Stat(f.Name())
+		if !errors.Is(err, filelock.ErrLocked) && gone == nil {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// sweep removes what a writeWhole that was killed has left in dir. One that
+// runs holds the lock of its file.
+func sweep(dir string) {
+	left, _ := fs.Glob(os.DirFS(dir), unfinished) // without any, nothing is lost
+	for _, name := range left {
+		path := filepath.Join(dir, name)
+		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue
+		}
+		if filelock.Try(f) == nil {
+			os.Remove(path)
+		}
+		f.Close()
+	}
 }
