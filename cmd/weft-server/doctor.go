@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -31,8 +32,10 @@ import (
 	"weft/overlay/release"
 )
 
-// lookTime bounds each thing that the doctor looks at.
-const lookTime = 5 * time.Second
+const (
+	lookTime = 5 * time.Second // for each thing that the doctor looks at
+	maxAddrs = 8               // of one host
+)
 
 // backupStamp is the file in the data directory whose time is that of the last
 // backup.
@@ -117,12 +120,13 @@ func collect(ctx context.Context, data string, o *serveOptions) facts.Facts {
 		return f
 	}
 	own := coord.OwnCertificates(data)
-	f.Sites = make([]facts.Site, len(urls))
+	sites := make([][]facts.Site, len(urls))
 	var wg sync.WaitGroup
 	for i, u := range urls {
-		wg.Go(func() { f.Sites[i] = checkSite(ctx, u, own) })
+		wg.Go(func() { sites[i] = checkSites(ctx, u, own) })
 	}
 	wg.Wait()
+	f.Sites = slices.Concat(sites...)
 	return f
 }
 
@@ -219,32 +223,59 @@ func checkPort(ctx context.Context, p facts.Port, running bool) error {
 	return l.Close()
 }
 
-// checkSite looks at one of the server's addresses as a stranger would.
-func checkSite(ctx context.Context, raw string, own [][]byte) facts.Site {
-	s := facts.Site{URL: raw}
+// checkSites looks at one of the server's URLs as a stranger would: at each
+// address of its host, since a visitor may get any of them.
+func checkSites(ctx context.Context, raw string, own [][]byte) []facts.Site {
 	u, err := url.Parse(raw)
 	if err != nil {
-		s.Err = err
-		return s
+		return []facts.Site{{URL: raw, Err: err}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	if _, s.Lookup = net.DefaultResolver.LookupHost(ctx, u.Hostname()); s.Lookup != nil {
-		return s
+	addrs, err := net.DefaultResolver.LookupHost(ctx, u.Hostname())
+	if err != nil {
+		return []facts.Site{{URL: raw, Lookup: err}}
 	}
-	// What it is shown is judged below.
-	t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, raw+"/healthz", nil)
+	return checkAddrs(ctx, u, addrs[:min(len(addrs), maxAddrs)], own)
+}
+
+// checkAddrs looks at a site at each of the addresses of its host.
+func checkAddrs(ctx context.Context, u *url.URL, addrs []string, own [][]byte) []facts.Site {
+	sites := make([]facts.Site, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() {
+			sites[i] = checkSite(ctx, u, addr, own)
+			if len(addrs) > 1 {
+				sites[i].Addr = addr
+			}
+		})
+	}
+	wg.Wait()
+	return sites
+}
+
+// checkSite looks at a site at one address of its host.
+func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) facts.Site {
+	s := facts.Site{URL: u.String()}
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, network, hostPort string) (net.Conn, error) {
+			_, port, err := net.SplitHostPort(hostPort)
+			if err != nil {
+				return nil, err
+			}
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(addr, port))
+		},
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // what it is shown is judged below
+		DisableKeepAlives: true,
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/healthz", nil)
 	if err != nil {
 		s.Err = err
 		return s
 	}
-	res, err := (&http.Client{Transport: t}).Do(req)
+	res, err := t.RoundTrip(req)
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
 		s.Err = err
 		return s
 	}
@@ -257,22 +288,21 @@ func checkSite(ctx context.Context, raw string, own [][]byte) facts.Site {
 	chain := res.TLS.PeerCertificates
 	s.Own = slices.ContainsFunc(own, func(der []byte) bool { return bytes.Equal(der, chain[0].Raw) })
 	s.Expires = chain[0].NotAfter
-	if !s.Own {
-		s.Trusted = trusted(ctx, u)
-	}
+	s.Trusted = !s.Own && trusted(chain, u.Hostname(), nil)
 	return s
 }
 
-// trusted reports whether a browser would take the site's certificate.
-func trusted(ctx context.Context, u *url.URL) bool {
-	port := u.Port()
-	if port == "" {
-		port = "443"
+// trusted reports whether a browser would take a certificate for host, but for
+// its end, which is another finding. roots nil are the system's.
+func trusted(chain []*x509.Certificate, host string, roots *x509.CertPool) bool {
+	o := x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: x509.NewCertPool()}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
 	}
-	c, err := (&tls.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if err == nil {
-		c.Close()
+	if end := chain[0].NotAfter; time.Now().After(end) {
+		o.CurrentTime = end
 	}
+	_, err := chain[0].Verify(o)
 	return err == nil
 }
 

@@ -46,13 +46,15 @@ type Port struct {
 	Err  error // why it cannot be had; of a running server: why it does not answer
 }
 
-// Site is one of the addresses by which devices reach the server.
+// Site is one of the URLs by which devices reach the server, at one of the
+// addresses of its host.
 type Site struct {
 	URL     string
-	Lookup  error // of its host
-	Err     error // why it does not answer as a weft server does
-	Own     bool  // the certificate is the one of this server's making
-	Trusted bool  // the certificate is one that browsers trust
+	Addr    string // "" when the host has only this one, or none
+	Lookup  error  // of its host
+	Err     error  // why it does not answer as a weft server does
+	Own     bool   // the certificate is the one of this server's making
+	Trusted bool   // the certificate is one that browsers trust
 	Expires time.Time
 }
 
@@ -126,23 +128,28 @@ func checkPorts(f Facts, add adder) {
 func checkSites(f Facts, add adder) {
 	for _, s := range f.Sites {
 		left := s.Expires.Sub(f.Now)
+		site, there := s.URL, s.URL+"/healthz"
+		if s.Addr != "" {
+			site += " at " + s.Addr
+			there += " --connect-to '::[" + s.Addr + "]:'"
+		}
 		switch {
 		case s.Lookup != nil:
 			add("dns", doctor.Error, "make a DNS record for it, or give an address that exists: --url", "the host of %s is not found: %v", s.URL, s.Lookup)
 		case s.Err != nil:
-			add("url", doctor.Warning, "from another machine: curl -kI "+s.URL+"/healthz; open the port in the firewall or forward it on the router", "%s is not reached from here, which may be the router's fault: %v", s.URL, s.Err)
+			add("url", doctor.Warning, "from another machine: curl -kI "+there+"; open the port in the firewall or forward it on the router", "%s is not reached from here, which may be the router's fault: %v", site, s.Err)
 		case !s.Own && !s.Trusted:
-			add("url", doctor.Error, "see who answers there: curl -kvI "+s.URL+"/healthz", "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", s.URL)
+			add("url", doctor.Error, "see who answers there: curl -kvI "+there, "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", site)
 		case !s.Expires.IsZero() && left <= 0:
-			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", s.URL, int(-left.Hours()/24))
+			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", site, int(-left.Hours()/24))
 		case !s.Expires.IsZero() && left < expiresNow:
-			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d hours: browsers will refuse the console, devices go on", s.URL, int(left.Hours()))
+			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d hours: browsers will refuse the console, devices go on", site, int(left.Hours()))
 		case !s.Expires.IsZero() && left < weekLeft:
-			add("certificate", doctor.Warning, "journalctl -u weft-server -g certificate says why; then systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days, and its renewal has failed", s.URL, int(left.Hours()/24))
+			add("certificate", doctor.Warning, "journalctl -u weft-server -g certificate says why; then systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days, and its renewal has failed", site, int(left.Hours()/24))
 		case !s.Expires.IsZero() && left < expiresSoon:
-			add("certificate", doctor.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", s.URL, int(left.Hours()/24))
+			add("certificate", doctor.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", site, int(left.Hours()/24))
 		default:
-			add("url", doctor.OK, "", "%s answers, its certificate is good for %d days", s.URL, int(left.Hours()/24))
+			add("url", doctor.OK, "", "%s answers, its certificate is good for %d days", site, int(left.Hours()/24))
 		}
 	}
 }

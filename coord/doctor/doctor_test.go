@@ -53,6 +53,12 @@ func TestFindings(t *testing.T) {
 		{"ends in 20 days", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 20) }, "certificate", doctor.Warning, "in 20 days", "restart"},
 		{"ends in 3 days", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 3) }, "certificate", doctor.Warning, "in 3 days, and its renewal has failed", "journalctl"},
 		{"ends today", func(f *Facts) { f.Sites[0].Expires = f.Now.Add(5 * time.Hour) }, "certificate", doctor.Error, "in 5 hours", "restart"},
+		{"one address of two", func(f *Facts) {
+			old := f.Sites[0]
+			f.Sites[0].Addr, old.Addr, old.Expires = "192.0.2.1", "2001:db8::1", f.Now.AddDate(0, 0, -3)
+			f.Sites = append(f.Sites, old)
+		}, "certificate", doctor.Error, "of https://h:8443 at 2001:db8::1 ended 3 days ago", "restart"},
+		{"one address is silent", func(f *Facts) { f.Sites[0].Addr, f.Sites[0].Err = "2001:db8::1", broken }, "url", doctor.Warning, "https://h:8443 at 2001:db8::1 is not reached", "--connect-to '::[2001:db8::1]:'"},
 		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", doctor.Error, "only 1 MB", "df -h"},
 		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", doctor.Warning, "100 MB", "df -h"},
 		{"damaged", func(f *Facts) { f.Database = broken }, "database", doctor.Error, "damaged", "restore"},
