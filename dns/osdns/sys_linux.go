@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,7 +71,25 @@ func isHeld(root, iface string) bool {
 		return false
 	}
 	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// letsGo is how long a lock is waited for whose process may be gone: a program
+// that it was starting when it was killed has its files until that begins,
+// milliseconds later.
+const letsGo = 2 * time.Second
+
+// awaitFree waits until no running process has the lock, at most until ctx is
+// done, and reports whether it is so.
+func awaitFree(ctx context.Context, root, iface string) bool {
+	for isHeld(root, iface) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return true
 }
 
 // release lets go of it. Its file stays where there is more to put back, so that

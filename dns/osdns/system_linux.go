@@ -171,9 +171,29 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 	if l.real != nil {
 		defer l.real.close()
 	}
-	mine := func(owner string) bool {
-		return iface == owner || iface == "" && !isHeld(l.root, owner)
+	wait := letsGo
+	if iface != "" { // whoever asks has its lock, or is about to
+		wait = 0
 	}
+	patience, done := context.WithTimeout(ctx, wait)
+	defer done()
+	runs := map[string]bool{} // daemons, by their interface
+	free := func(owner string) bool {
+		if _, asked := runs[owner]; !asked {
+			runs[owner] = !awaitFree(patience, l.root, owner)
+		}
+		return !runs[owner]
+	}
+	mine := func(owner string) bool {
+		return iface == owner || iface == "" && free(owner)
+	}
+	defer func() {
+		for owner, yes := range runs {
+			if yes && iface == "" {
+				did = append(did, "left alone what the daemon of "+owner+" has set: it runs")
+			}
+		}
+	}()
 	for i, dir := range recordDirs {
 		records, _ := filepath.Glob(filepath.Join(at(l.root, dir), recordPrefix+"*"))
 		for _, r := range records {
@@ -198,7 +218,7 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 	var stale []string // locks of daemons that did not end orderly
 	locks, _ := filepath.Glob(lockPath(l.root, "*"))
 	for _, p := range locks {
-		if !isHeld(l.root, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), "weft-dns-"), ".lock")) {
+		if free(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), "weft-dns-"), ".lock")) {
 			stale = append(stale, p)
 		}
 	}

@@ -128,6 +128,7 @@ func (o *osdnsLab) show(property string) string {
 // log is what the daemon has said.
 func (o *osdnsLab) log() string {
 	if o.service {
+		o.sys.Run("journalctl", "--sync")
 		return o.sys.Run("journalctl", "--unit=weft", "--lines=60", "--no-pager", "--output=cat").Out
 	}
 	return o.laptop.Err()
@@ -294,7 +295,7 @@ func (o *osdnsLab) life(mode string, more func()) {
 		took := o.Until(20*time.Second, "the stop hook has ended", func() bool { return o.show("ActiveState") == "failed" })
 		o.t.Logf("the stop hook has ended after %v", took.Round(time.Millisecond))
 		if now := o.etc(); now != was {
-			o.t.Errorf("after the stop hook:\n%s\nbefore:\n%s\n%s", now, was, o.log())
+			o.t.Errorf("after the stop hook (%s):\n%s\nbefore:\n%s\n%s", o.show("ExecStopPost"), now, was, o.log())
 		}
 		if !o.resolves("www.example.test", "203.0.113.1") {
 			o.t.Error("the system does not resolve after the stop hook")
