@@ -65,6 +65,8 @@ func resolvers(b *bench) {
 	write(resolv, []byte("nameserver 127.0.0.1:"+up+"\n"))
 
 	b.daemon(os.Args[0], "serve-upstream", "127.0.0.1:"+up)
+	echo := freePort(b)
+	b.daemon(os.Args[0], "serve-echo", "127.0.0.1:"+echo)
 	us := b.daemon(os.Args[0], "serve-dns", "127.0.0.1:"+weft, resolv)
 	them := b.daemon("unbound", "-p", "-c", confFile)
 	for _, port := range []string{weft, unbound} {
@@ -116,13 +118,15 @@ func resolvers(b *bench) {
 		of   string
 		rate float64
 	}{{"half of the 0.6 x that are needed", needed}, {"half of what weft can", half}} {
-		var p99, theirP99 []float64
+		var p99, theirP99, bare []float64
 		for range b.runs {
+			bare = append(bare, paced(b, echo, load.rate, 3*time.Second))
 			p99 = append(p99, paced(b, weft, load.rate, 3*time.Second))
 			theirP99 = append(theirP99, paced(b, unbound, load.rate, 3*time.Second))
 		}
 		b.row(fmt.Sprintf("own names, UDP, at %.0f q/s (%s): p99, weft", load.rate, load.of), "ms", p99, "2 ms")
 		b.row("  unbound at the same rate", "ms", theirP99, "")
+		b.row("  a bare socket that sends each question back, at the same rate", "ms", bare, "")
 	}
 	b.row("memory of the process with 10,000 names and a full cache: weft", "MB", []float64{rss(us)}, "")
 	b.row("  unbound", "MB", []float64{rss(them)}, "")
@@ -339,6 +343,30 @@ func serveUpstream(addr string) {
 	})}
 	go s.ListenAndServe()
 	untilTold()
+}
+
+// serveEcho sends each question back: what the machine, the kernel and whoever
+// asks take by themselves.
+func serveEcho(addr string) {
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	c := pc.(*net.UDPConn)
+	c.SetReadBuffer(4 << 20)
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			c.WriteToUDPAddrPort(buf[:n], from)
+		}
+	}()
+	untilTold()
+	c.Close()
 }
 
 func untilTold() {

@@ -35,6 +35,10 @@ func main() {
 		serveUpstream(os.Args[2])
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == "serve-echo" {
+		serveEcho(os.Args[2])
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "end" {
 		end(os.Args[2:])
 		return
