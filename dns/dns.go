@@ -46,6 +46,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"weft/limited"
 )
 
 // ServiceAddr is the resolver's address inside every overlay.
@@ -248,7 +250,7 @@ func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
 		}
 	}
 	if l != nil {
-		l = limitListener(l, maxTCP)
+		l = limited.Listener(l, maxTCP)
 		if s.opened(l, l.Addr()) {
 			s.start(func() { s.serveTCP(l) })
 		}
@@ -306,40 +308,4 @@ func (s *Server) Close() error {
 	}
 	s.wg.Wait()
 	return nil
-}
-
-// limitListener accepts at most n connections at a time and closes others.
-func limitListener(l net.Listener, n int) net.Listener {
-	return &limitedListener{Listener: l, slots: make(chan struct{}, n)}
-}
-
-type limitedListener struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: c, slots: l.slots}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	slots chan struct{}
-	once  sync.Once
-}
-
-func (c *limitedConn) Close() error {
-	c.once.Do(func() { <-c.slots })
-	return c.Conn.Close()
 }

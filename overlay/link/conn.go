@@ -231,6 +231,26 @@ func (c *Conn) Uncork() error {
 	return err
 }
 
+// WriteAll writes bufs to c, in one piece if c is a link, which lc is then; else
+// lc is nil. Like Cork it is for one goroutine.
+func WriteAll(c net.Conn, lc *Conn, bufs ...[]byte) error {
+	if lc != nil {
+		lc.Cork()
+	}
+	var err error
+	for _, b := range bufs {
+		if len(b) > 0 && err == nil {
+			_, err = c.Write(b)
+		}
+	}
+	if lc != nil {
+		if uncorkErr := lc.Uncork(); err == nil {
+			err = uncorkErr
+		}
+	}
+	return err
+}
+
 func (c *Conn) flushLocked() error {
 	if c.err != nil {
 		return c.err

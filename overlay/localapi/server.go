@@ -10,9 +10,9 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/peercred"
 )
 
@@ -100,7 +100,7 @@ func NewServer(cfg ServerConfig) *Server {
 
 // Serve answers the connections of l (see Listen) until Close. It returns
 // http.ErrServerClosed after Close.
-func (s *Server) Serve(l net.Listener) error { return s.http.Serve(limit(l, maxConns)) }
+func (s *Server) Serve(l net.Listener) error { return s.http.Serve(limited.Listener(l, maxConns)) }
 
 // Close closes the listener and all connections, streams included, and waits
 // for the streams' goroutines.
@@ -114,10 +114,7 @@ type credKey struct{}
 
 // credential decides once per connection whether its other end may speak.
 func (s *Server) credential(c net.Conn) error {
-	if lc, ok := c.(*limitedConn); ok {
-		c = lc.Conn
-	}
-	uid, err := peercred.UID(c)
+	uid, err := peercred.UID(limited.Bare(c))
 	if err != nil {
 		return err
 	}
@@ -365,42 +362,4 @@ func fail(w http.ResponseWriter, status int, e *Error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(e)
-}
-
-// limit accepts at most n connections at a time from l; those beyond are
-// closed at once, so that a client is told instead of left hanging.
-func limit(l net.Listener, n int) net.Listener {
-	return &limitedListener{Listener: l, slots: make(chan struct{}, n)}
-}
-
-type limitedListener struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: c, slots: l.slots}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-// limitedConn gives its slot back when closed.
-type limitedConn struct {
-	net.Conn
-	slots chan struct{}
-	once  sync.Once
-}
-
-func (c *limitedConn) Close() error {
-	c.once.Do(func() { <-c.slots })
-	return c.Conn.Close()
 }

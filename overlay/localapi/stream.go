@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/proxy/pipe"
 )
 
@@ -84,10 +85,7 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.streams.remove(conn)
 	defer conn.Close()
-	bare := conn
-	if lc, ok := conn.(*limitedConn); ok {
-		bare = lc.Conn
-	}
+	bare := limited.Bare(conn)
 	if upgrade == upgradeStream {
 		pipe.Join(bare, remote)
 		return

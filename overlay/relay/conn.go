@@ -333,7 +333,7 @@ func (c *Conn) write() {
 		if len(packets) > 0 && len(packets) <= recentFlush {
 			c.recent.note(packets, c.now())
 		}
-		err := c.flush(control, packets)
+		err := link.WriteAll(c.c, c.lc, control, packets)
 		if pending != nil {
 			*pending = (*pending)[:0]
 			pendingPool.Put(pending)
@@ -343,24 +343,6 @@ func (c *Conn) write() {
 			return
 		}
 	}
-}
-
-func (c *Conn) flush(bufs ...[]byte) error {
-	if c.lc != nil {
-		c.lc.Cork()
-	}
-	var err error
-	for _, b := range bufs {
-		if len(b) > 0 && err == nil {
-			_, err = c.c.Write(b)
-		}
-	}
-	if c.lc != nil {
-		if uncorkErr := c.lc.Uncork(); err == nil {
-			err = uncorkErr
-		}
-	}
-	return err
 }
 
 // read takes frames until the end.

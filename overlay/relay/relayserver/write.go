@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"weft/overlay/cert"
+	"weft/overlay/link"
 	"weft/overlay/relay"
 )
 
@@ -82,28 +83,10 @@ func (c *client) write() {
 		}
 		c.mu.Unlock()
 		c.writing.Store(c.s.now())
-		err := c.flush(control, nudge, b, crl)
+		err := link.WriteAll(c.c, c.lc, control, nudge, b, crl)
 		c.writing.Store(0)
 		if err != nil {
 			c.close()
 		}
 	}
-}
-
-func (c *client) flush(bufs ...[]byte) error {
-	if c.lc != nil {
-		c.lc.Cork()
-	}
-	var err error
-	for _, b := range bufs {
-		if len(b) > 0 && err == nil {
-			_, err = c.c.Write(b)
-		}
-	}
-	if c.lc != nil {
-		if uncorkErr := c.lc.Uncork(); err == nil {
-			err = uncorkErr
-		}
-	}
-	return err
 }
