@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"weft/coord/api"
 	"weft/overlay/cert"
@@ -383,6 +384,40 @@ func TestFragments(t *testing.T) {
 	ans := frag4(ip(them4, us4, protoUDP, with(udp(9, 80, body...), 4, 0, 200)), 0, true, 5)
 	if got := q.CheckIn(ans, 0); got != Reply {
 		t.Errorf("fragmented answer: %v, want reply", got)
+	}
+}
+
+// C14: a flood of first fragments fills its peer's table and no more; what comes
+// soon after its first fragment still passes, and from other peers all.
+func TestFragmentFlood(t *testing.T) {
+	body := make([]byte, 24)
+	first := func(id uint32) []byte {
+		return ip(them6, us6, protoFragment, frag6(protoUDP, 0, true, id, with(udp(9, 80, body...), 4, 0, 200)))
+	}
+	p, other := newPeer(open("udp", 80, 80)), newPeer(open("udp", 80, 80))
+	const datagrams, between = 10_000, 10
+	lost := 0
+	other.CheckIn(first(7), 0)
+	for i := range uint32(datagrams) {
+		now := int64(i) * sec / 1000
+		if v := p.CheckIn(first(i), now); v != Allowed {
+			t.Fatalf("first fragment: %v", v)
+		}
+		for j := range uint32(between) {
+			p.CheckIn(first(1<<20+i*between+j), now)
+		}
+		if p.CheckIn(ip(them6, us6, protoFragment, frag6(protoUDP, 32, false, i, body)), now) != Allowed {
+			lost++
+		}
+	}
+	if v := other.CheckIn(ip(them6, us6, protoFragment, frag6(protoUDP, 32, false, 7, body)), fragLife*sec/2); v != Allowed {
+		t.Errorf("another peer's fragment: %v", v)
+	}
+	if lost > datagrams/100 {
+		t.Errorf("%d of %d datagrams were lost", lost, datagrams)
+	}
+	if n := unsafe.Sizeof(*p.frags.Load()); n > 256<<10 {
+		t.Errorf("the table takes %d bytes", n)
 	}
 }
 

@@ -159,7 +159,10 @@ func (t *table) put(key uint64, began bool, now int64, life uint32) {
 	for range 8 {
 		victim, old := 0, uint64(0)
 		first := ^uint64(0)
-		for i := range s {
+		for k := range uint64(numWays) {
+			// From a place that the key decides: of those that end in the same
+			// second it is not always the same, and so the newest, that makes room.
+			i := int((tag>>32 + k) % numWays)
 			e := s[i].Load()
 			if e != 0 && e>>32 == tag>>32 {
 				victim, old = i, e
