@@ -1,11 +1,14 @@
 package overlay_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -267,6 +270,46 @@ func TestHostileDelivery(t *testing.T) {
 		}
 	}
 	t.Logf("everybody reached everybody %v after the attack", time.Since(start).Round(time.Millisecond))
+}
+
+// C8: a relay that keeps all it carries finds neither what was said in it nor
+// what those who said it are called.
+func TestRelayCannotReadAlong(t *testing.T) {
+	w := newWorldOf(t, setup{evil: true})
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	const words = "canary of the payload "
+	secrets := map[string][]byte{
+		"payload": []byte(words), "device's name": []byte("kitchen-pi"), "laptop's name": []byte("laptop"),
+		"IPv4 address": []byte(pi.Status().Self.IPv4), "IPv6 address": netip.MustParseAddr(pi.Status().Self.IPv6).AsSlice(),
+	}
+	var mu sync.Mutex
+	carriedBytes, found := 0, map[string]int{}
+	w.evil.watch(func(c carried) {
+		mu.Lock()
+		defer mu.Unlock()
+		carriedBytes += len(c.payload)
+		for what, secret := range secrets {
+			if bytes.Contains(c.payload, secret) {
+				found[what]++
+			}
+		}
+	})
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	defer c.Close()
+	page := strings.Repeat(words, 500)
+	const times = 20
+	for range times {
+		say(t, c, page)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if carriedBytes < 2*times*len(page) {
+		t.Errorf("the relay carried %d bytes of %d", carriedBytes, 2*times*len(page))
+	}
+	if len(found) != 0 {
+		t.Errorf("the relay could read: %v", found)
+	}
 }
 
 // A relay that sends a node's own ClientHello back to it makes no session.

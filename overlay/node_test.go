@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -761,12 +762,30 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	})
 }
 
+// C11: all of many connections carry the address of the node that made them.
 func TestManyConnections(t *testing.T) {
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
-	pi.echo()
-	errs := make(chan error)
 	const n = 200
+	errs := make(chan error, 2*n)
+	from := netip.MustParseAddr(laptop.Status().Self.IPv4)
+	l, err := pi.Listen("tcp", ":7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if a := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(); a != from {
+				errs <- fmt.Errorf("a connection of %v comes from %v", from, a)
+			}
+			go func() { io.Copy(c, c); c.Close() }()
+		}
+	}()
 	for i := range n {
 		go func() {
 			errs <- func() error {

@@ -2,6 +2,7 @@ package wg
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/bind"
@@ -230,7 +232,7 @@ func TestHoldQueueExpires(t *testing.T) {
 	})
 }
 
-// Packets under the name of another node move nothing.
+// C19: packets under the name of another node move nothing.
 func TestForeignEndpointMovesNothing(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
@@ -272,6 +274,59 @@ func TestForeignEndpointMovesNothing(t *testing.T) {
 	}
 }
 
+// C17: an introduced node floods another with initiations that are made up but
+// for their first MAC. It gets fewer bytes than it sends, and a third still
+// comes through.
+func TestInitiationFlood(t *testing.T) {
+	w := newWire()
+	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	var came, cookies, others atomic.Int64
+	w.lose(func(from, to cert.NodeID, msg []byte) bool {
+		if from == b.id && to == a.id {
+			came.Add(int64(len(msg)))
+			if msg[0] == device.MessageCookieReplyType && len(msg) == device.MessageCookieReplySize {
+				cookies.Add(1)
+			} else {
+				others.Add(1)
+			}
+		}
+		return false
+	})
+	var mac device.CookieGenerator
+	mac.Init(b.dev.PublicKey())
+	msg := make([]byte, device.MessageInitiationSize)
+	sent := int64(0)
+	flood := func(n int) {
+		for range n {
+			rand.Read(msg[4:])
+			msg[0] = device.MessageInitiationType
+			clear(msg[device.MessageInitiationSize-16:])
+			mac.AddMacs(msg)
+			a.port.SendPackets(b.id, [][]byte{msg})
+			sent += int64(len(msg))
+		}
+	}
+	flood(20_000)
+	start := time.Now()
+	c.net.out <- c.udp(b, 7)
+	<-c.miss
+	c.introduce(b, 2)
+	flood(30_000)
+	for number(b.recv()) != 7 {
+	}
+	t.Logf("a third came through after %v; %d cookies, %d other messages for the flood", time.Since(start).Round(time.Millisecond), cookies.Load(), others.Load())
+	if cookies.Load() == 0 {
+		t.Error("the flood was not answered with cookies")
+	}
+	if came.Load() > sent/2 {
+		t.Errorf("%d bytes came for %d", came.Load(), sent)
+	}
+	a.ping(b, 8)
+}
+
+// C28: a key or an address that another has, or that nobody may have.
 func TestKeyOrAddressOfAnotherNode(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)

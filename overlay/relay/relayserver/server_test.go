@@ -175,6 +175,8 @@ func (p *peer) wantOne(t relay.Type, peer cert.NodeID, rest string) {
 	}
 }
 
+// C3: a packet comes under the name of the session that sent it, and only within
+// a network.
 func TestForward(t *testing.T) {
 	onStage(t, func(st *stage) {
 		a, b := st.join(1), st.join(2)
@@ -351,6 +353,7 @@ func TestGuestHasNoPresence(t *testing.T) {
 	})
 }
 
+// A27: who does not answer a ping is gone after 141 s at the latest.
 func TestSilence(t *testing.T) {
 	onStage(t, func(st *stage) {
 		alive, dead := st.join(1), st.join(2)
