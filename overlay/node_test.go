@@ -258,8 +258,10 @@ func (n *node) start() {
 		n.prepare(n.Node)
 	}
 	running := n.Node
+	if n.stop == nil { // those before it were stopped
+		t.Cleanup(func() { n.stop() })
+	}
 	n.stop = func() { running.Close() }
-	t.Cleanup(n.stop)
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatalf("start %s: %v", n.cfg.Hostname, err)
 	}
