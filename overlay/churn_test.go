@@ -26,7 +26,7 @@ func TestChurn(t *testing.T) {
 	pi := w.nodeOf("kitchen-pi", overlay.Config{Log: slog.New(slog.DiscardHandler)}, "device")
 	pi.echo()
 	var peers []*node
-	for i := range 10 {
+	for i := range 20 {
 		peers = append(peers, w.nodeOf(fmt.Sprintf("laptop-%d", i), overlay.Config{Log: slog.New(slog.DiscardHandler)}))
 	}
 	talk := func(n *node) error {
@@ -54,16 +54,20 @@ func TestChurn(t *testing.T) {
 		}
 		return nil
 	}
+	begun := map[*node]time.Time{}
 	churn := func(n int) {
 		for i := range n {
 			p := peers[i%len(peers)]
+			// A peer may be introduced four times a second.
+			time.Sleep(time.Until(begun[p].Add(300 * time.Millisecond)))
+			begun[p] = time.Now()
 			p.restart()
 			if err := talk(p); err != nil {
 				t.Fatalf("round %d of %s: %v", i, p.cfg.Hostname, err)
 			}
 		}
 	}
-	churn(3 * len(peers))
+	churn(2 * len(peers))
 	before := held()
 	churn(rounds)
 	// What ends with a delay is waited for.
