@@ -423,7 +423,7 @@ func (a *Agent) Next() time.Time {
 	}
 	if a.active {
 		due(a.lastTx.add(activeFor))
-		due(a.nextRound)
+		due(a.roundDue())
 		due(a.scanStart())
 		if a.cur == (Via{}) || a.cur.Lane {
 			due(a.waitsUntil())

@@ -32,6 +32,10 @@ var tryAfter = [...]time.Duration{
 // roundAfter are the waits between rounds that fail.
 var roundAfter = [...]time.Duration{8 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute}
 
+// flowRound is the longest wait while data flow without a pause. They are many
+// times what a round is, and nobody says when what was in the way has gone.
+const flowRound = time.Minute
+
 // startRound has every candidate pinged that does not work already. With ask
 // the peer is to do the same.
 func (a *Agent) startRound(t instant, ask bool) {
@@ -69,7 +73,7 @@ func (a *Agent) keepRound(t instant) {
 			break
 		}
 	}
-	if a.active && a.nextRound != 0 && t >= a.nextRound {
+	if next := a.roundDue(); a.active && next != 0 && t >= next {
 		if a.isDirect() {
 			a.nextRound = 0
 		} else {
@@ -78,6 +82,14 @@ func (a *Agent) keepRound(t instant) {
 			a.keepRound(t)
 		}
 	}
+}
+
+// roundDue is when another round begins if data still flow; 0 for never.
+func (a *Agent) roundDue() instant {
+	if a.nextRound == 0 || a.without == 0 {
+		return a.nextRound
+	}
+	return min(a.nextRound, max(a.roundAt, a.without).add(flowRound))
 }
 
 func (a *Agent) keepLink(l *link, t instant) {

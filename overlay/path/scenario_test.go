@@ -89,6 +89,18 @@ func TestCut(t *testing.T) {
 	})
 }
 
+// TestLongCut: the direct path comes back soon after what was in its way has gone,
+// however long that was there.
+func TestLongCut(t *testing.T) {
+	play(t, nil, func(s *scene) {
+		s.in.Partition(s.a.host, s.b.host)
+		time.Sleep(10 * time.Minute)
+		s.in.Heal(s.a.host, s.b.host)
+		took := s.eventually("direct again", flowRound+time.Second, func() bool { return s.a.path().Kind == Direct && s.b.path().Kind == Direct })
+		t.Logf("direct again after %v", took)
+	})
+}
+
 // TestOneWayCut: what the other side sends still comes in.
 func TestOneWayCut(t *testing.T) {
 	play(t, nil, func(s *scene) {
