@@ -380,6 +380,12 @@ func (s *Server) Close() (err error) {
 
 func (s *Server) close() error {
 	s.ready.Store(false)
+	// First of all the ports: nodes that lost their connection try again many
+	// times a second, and each handshake would take time from what is to end.
+	s.tcp.Close()
+	if s.plain != nil {
+		s.plain.Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	s.events.close() // streams of open consoles end

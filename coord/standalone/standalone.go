@@ -480,12 +480,12 @@ func (r *Relay) versionsOf(node cert.NodeID) api.Versions {
 func (r *Relay) Close() (err error) {
 	r.once.Do(func() {
 		r.ready.Store(false)
+		r.tcp.Close() // before its clients come back by themselves
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
 		err = r.relay.Shutdown(ctx)
 		r.cancel()
 		r.link.Shutdown(ctx)
-		r.tcp.Close()
 		r.udp.Close()
 		r.wg.Wait()
 		r.closeFiles()

@@ -11,3 +11,6 @@ import (
 func (c *Conn) initRaw(syscall.Conn) {}
 
 func (c *Conn) fill() error { return errors.ErrUnsupported }
+
+// abandoned: there is no way to ask.
+func (c *Conn) abandoned() bool { return false }

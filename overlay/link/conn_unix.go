@@ -49,3 +49,16 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		return true
 	}
 }
+
+// abandoned reports whether the other end is known to have closed the socket.
+func (c *Conn) abandoned() (gone bool) {
+	if c.raw == nil {
+		return false
+	}
+	c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		gone = n <= 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR
+	})
+	return gone
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,8 @@ import (
 const (
 	connectTimeout = 5 * time.Second // TCP, and a proxy's CONNECT
 	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried
+	patientTimeout = 9 * time.Second // the same where it worked before; a server gives it 10 s
+	patience       = 2               // times in a row
 	innerTimeout   = 8 * time.Second // upgrade and handshake inside
 	retryDirect    = 24 * time.Hour
 	retrySlow      = 15 * time.Minute // where the direct handshake got no answer in time
@@ -47,8 +50,14 @@ type Dialer struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	wsUntil map[string]time.Time // base URL -> the WebSocket is tried first until then
-	last    string               // base URL that last answered a request
+	past map[string]past // by base URL
+	last string          // base URL that last answered a request
+}
+
+// past is what became of earlier attempts to reach a server.
+type past struct {
+	wsUntil time.Time // the WebSocket is tried first until then
+	trust   int       // the direct way worked: so often may it give no answer
 }
 
 // UnreachableError says that no TCP connection to a server, or to the proxy
@@ -71,14 +80,24 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // WebSocket. What worked is remembered per base for a day; for a quarter of an
 // hour when the direct handshake took too long, since a busy server looks like a
 // network that swallows handshakes, and a fleet that comes back to it all at once
-// must not pay for two handshakes a day long.
+// must not pay for two handshakes a day long. For the same reason a direct way
+// that worked is waited for longer, and alone, the next two times that it gets no
+// answer.
 func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, fmt.Errorf("dial %q: want https://HOST[:PORT]", base)
 	}
-	ways := []func(context.Context, *url.URL, string) (*tls.Conn, error){d.direct, d.inWebSocket}
-	wsFirst := d.prefersWebSocket(base)
+	p := d.pastOf(base)
+	patient := p.trust > 0
+	direct := func(ctx context.Context, u *url.URL, proto string) (*tls.Conn, error) {
+		if patient {
+			return d.direct(ctx, u, proto, patientTimeout)
+		}
+		return d.direct(ctx, u, proto, directTimeout)
+	}
+	ways := []func(context.Context, *url.URL, string) (*tls.Conn, error){direct, d.inWebSocket}
+	wsFirst := time.Now().Before(p.wsUntil)
 	switch {
 	case u.Scheme == "http":
 		ways = ways[1:]
@@ -99,6 +118,10 @@ func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error
 		if ctx.Err() != nil || errors.As(err, &unreachable) || errors.Is(err, errOtherCA) {
 			break
 		}
+		if patient && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF)) {
+			d.distrust(base)
+			break
+		}
 	}
 	return nil, fmt.Errorf("dial %s: %w", base, errors.Join(errs...))
 }
@@ -107,29 +130,38 @@ func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error
 // Inside a WebSocket the same server would say the same.
 var errOtherCA = errors.New("the server is not the one pinned")
 
-func (d *Dialer) prefersWebSocket(base string) bool {
+func (d *Dialer) pastOf(base string) past {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return time.Now().Before(d.wsUntil[base])
+	return d.past[base]
 }
 
 // remember notes which way led to base; slow: the direct one was given up for
 // want of an answer.
 func (d *Dialer) remember(base string, ws, slow bool) {
+	p := past{trust: patience}
+	if ws {
+		p = past{wsUntil: time.Now().Add(retryDirect)}
+	}
+	if ws && slow {
+		p.wsUntil = time.Now().Add(retrySlow)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !ws {
-		delete(d.wsUntil, base)
-		return
+	if d.past == nil {
+		d.past = map[string]past{}
 	}
-	if d.wsUntil == nil {
-		d.wsUntil = map[string]time.Time{}
+	d.past[base] = p
+}
+
+// distrust notes that a direct way that worked got no answer.
+func (d *Dialer) distrust(base string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.past[base]; p.trust > 0 {
+		p.trust--
+		d.past[base] = p
 	}
-	retry := retryDirect
-	if slow {
-		retry = retrySlow
-	}
-	d.wsUntil[base] = time.Now().Add(retry)
 }
 
 // Forget drops what was learned about ways through, after the device moved
@@ -137,16 +169,16 @@ func (d *Dialer) remember(base string, ws, slow bool) {
 func (d *Dialer) Forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	clear(d.wsUntil)
+	clear(d.past)
 }
 
 // direct is TLS over TCP.
-func (d *Dialer) direct(ctx context.Context, u *url.URL, proto string) (*tls.Conn, error) {
+func (d *Dialer) direct(ctx context.Context, u *url.URL, proto string, timeout time.Duration) (*tls.Conn, error) {
 	nc, err := d.connect(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, directTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return d.handshake(ctx, newConn(nc), u, proto)
 }

@@ -343,8 +343,8 @@ func TestReverseProxy(t *testing.T) {
 		t.Errorf("%d dials: that the WebSocket worked was not remembered", dials.Load())
 	}
 	d.mu.Lock()
-	until := d.wsUntil[front.URL]
-	d.wsUntil[front.URL] = time.Now().Add(-time.Second) // a day later
+	until := d.past[front.URL].wsUntil
+	d.past[front.URL] = past{wsUntil: time.Now().Add(-time.Second)} // a day later
 	d.mu.Unlock()
 	if left := time.Until(until); left < 23*time.Hour || left > 24*time.Hour {
 		t.Errorf("remembered for %v", left)
@@ -428,13 +428,13 @@ func testDirectIsCut(t *testing.T, swallowed bool, retry time.Duration) {
 		}
 		echo(t, tc)
 		CloseNow(tc)
-		if left := time.Until(d.wsUntil[base]); left > retry || left < retry-5*time.Minute {
+		if left := time.Until(d.past[base].wsUntil); left > retry || left < retry-5*time.Minute {
 			t.Errorf("the direct way is tried again in %v, want about %v", left, retry)
 		}
-		if i > 0 && d.wsUntil[base] != until {
+		if i > 0 && d.past[base].wsUntil != until {
 			t.Error("a second time began the wait anew")
 		}
-		until = d.wsUntil[base]
+		until = d.past[base].wsUntil
 	}
 }
 

@@ -67,7 +67,7 @@ type Server struct {
 	site   *http.Server
 	apiIn  *listener
 	siteIn *listener
-	cpu    chan struct{} // a slot per handshake that computes
+	cpu    *slots // one per handshake that computes
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -89,7 +89,7 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	s := &Server{
 		cfg:       cfg,
-		cpu:       make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		cpu:       &slots{free: max(2, runtime.GOMAXPROCS(0))},
 		listeners: map[net.Listener]struct{}{},
 		strangers: list.New(),
 		apiIn:     newListener(),
@@ -264,30 +264,28 @@ func (s *Server) start(c *Conn, cfg *tls.Config) {
 // slot is a place among the handshakes that compute. It is taken when the
 // ClientHello is there and given back when the answer leaves, so strangers
 // who say nothing hold none, and a flood of real ClientHellos cannot take the
-// CPU from live connections.
+// CPU from live connections. Nothing is computed for who gave up waiting.
 type slot struct {
-	cpu  chan struct{}
+	cpu  *slots
 	held bool
 }
 
-func (s *slot) take(done <-chan struct{}) error {
-	t := time.NewTimer(handshakeTimeout)
-	defer t.Stop()
-	select {
-	case s.cpu <- struct{}{}:
-		s.held = true
-		return nil
-	case <-t.C:
-		return errors.New("too many handshakes")
-	case <-done:
-		return net.ErrClosed
+func (s *slot) take(c *Conn, done <-chan struct{}) error {
+	if err := s.cpu.take(done); err != nil {
+		return err
 	}
+	s.held = true
+	if c.abandoned() {
+		s.release()
+		return errors.New("the client gave up")
+	}
+	return nil
 }
 
 func (s *slot) release() {
 	if s.held {
 		s.held = false
-		<-s.cpu
+		s.cpu.release()
 	}
 }
 
@@ -366,7 +364,10 @@ func (s *Server) pickInner(h *tls.ClientHelloInfo) (*tls.Config, error) {
 	return s.weft, s.take(h)
 }
 
-func (s *Server) take(h *tls.ClientHelloInfo) error { return h.Conn.(*Conn).slot.take(s.ctx.Done()) }
+func (s *Server) take(h *tls.ClientHelloInfo) error {
+	c := h.Conn.(*Conn)
+	return c.slot.take(c, s.ctx.Done())
+}
 
 func offersWeft(h *tls.ClientHelloInfo) bool {
 	return slices.ContainsFunc(h.SupportedProtos, func(p string) bool { return strings.HasPrefix(p, "weft-") })
