@@ -15,6 +15,12 @@ func (n *Node) SetIdle(d time.Duration) { n.idleAfter = d }
 // SetGuestIdle shortens the life of guest connections, before Start.
 func (n *Node) SetGuestIdle(d time.Duration) { n.guestIdle = d }
 
+// IgnoreWorld has the node not ask the kernel for changes of the network, before
+// Start: who waits for the kernel stops simulated time.
+func (n *Node) IgnoreWorld() {
+	n.notifyWorld = func(func()) (func(), error) { return func() {}, nil }
+}
+
 // Guests returns how many guest connections there are.
 func (n *Node) Guests() int {
 	if r := n.active.Load(); r != nil {

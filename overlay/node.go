@@ -121,6 +121,8 @@ type Node struct {
 	// idleAfter is how long a tunnel lives without data.
 	idleAfter time.Duration
 	guestIdle time.Duration // the same of a guest connection without tunnels
+	// notifyWorld is that function, unless a test says otherwise.
+	notifyWorld func(tell func()) (stop func(), err error)
 
 	snap   atomic.Pointer[snapshot]  // what is known, immutable
 	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
@@ -175,7 +177,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld}
 	var b [8]byte
 	rand.Read(b[:])
 	n.boot = binary.BigEndian.Uint64(b[:])

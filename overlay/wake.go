@@ -20,7 +20,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		default:
 		}
 	}
-	stop, err := notifyWorld(tell)
+	stop, err := n.notifyWorld(tell)
 	if err != nil {
 		n.log.Info("changes of the network are not seen", "err", err)
 	}
