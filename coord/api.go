@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ const (
 	anyKey      access = iota // whoever proves possession of a key: join only
 	anyTimeNode               // a node that exists, also with an expired certificate
 	anyRelay                  // a relay that runs alone and was not removed
+	anyMember                 // who was ever a node or a relay of this network, known here or not
 )
 
 // route is one entry of the node API.
@@ -40,9 +42,10 @@ type route struct {
 func (rt route) ofRelays() bool { return strings.HasPrefix(rt.path, "/v1/relay/") }
 
 // routes is the whole node API: what is not here is 404. Every route but join
-// wants a node that exists; whether its certificate has expired by the
-// server's clock does not matter, since the database decides, and a clock
-// that jumped must not cut everybody off (deleted nodes do not exist).
+// and the recall of a revocation list wants a node that exists; whether its
+// certificate has expired by the server's clock does not matter, since the
+// database decides, and a clock that jumped must not cut everybody off (deleted
+// nodes do not exist).
 var routes = []route{
 	{"POST", "/v1/join", anyKey, (*Service).handleJoin, false},
 	{"POST", "/v1/renew", anyTimeNode, (*Service).handleRenew, false},
@@ -50,13 +53,13 @@ var routes = []route{
 	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory, false},
 	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup, false},
 	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL, true},
-	{"POST", "/v1/crl", anyTimeNode, (*Service).handleRecall, true},
+	{"POST", "/v1/crl", anyMember, (*Service).handleRecall, true},
 	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout, false},
 	{"POST", "/v1/relay/join", anyKey, (*Service).handleRelayJoin, false},
 	{"POST", "/v1/relay/renew", anyRelay, (*Service).handleRelayRenew, false},
 	{"POST", "/v1/relay/sync", anyRelay, (*Service).handleRelaySync, false},
 	{"POST", "/v1/relay/report", anyRelay, (*Service).handleRelayReport, false},
-	{"POST", "/v1/relay/crl", anyRelay, (*Service).handleRecall, true},
+	{"POST", "/v1/relay/crl", anyMember, (*Service).handleRecall, true},
 }
 
 // maxBody bounds a request in bytes.
@@ -135,6 +138,11 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 			return nil, noRelayHere()
 		}
 		return c, nil
+	case anyMember:
+		if _, ok := s.index.relay(relayID(c.spki)); !ok && !s.certified(r.TLS.PeerCertificates) {
+			return nil, refused
+		}
+		return c, nil
 	}
 	if _, ok := s.index.has(c.id); !ok {
 		var removed bool
@@ -151,6 +159,23 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 		return nil, fail(http.StatusUnauthorized, api.CodeUnauthorized, "the certificate shown is not one of this network", "repeat: weft up TOKEN")
 	}
 	return c, nil
+}
+
+// knows reports whether a caller is a relay of this network, or a node that
+// exists.
+func (s *Service) knows(c *caller) bool {
+	_, node := s.index.has(c.id)
+	_, relay := s.index.relay(relayID(c.spki))
+	return node || relay
+}
+
+// certified reports whether a chain is one that this network's CAs gave to a
+// node or a relay at any time.
+func (s *Service) certified(chain []*x509.Certificate) bool {
+	if _, err := s.auth.Roots.VerifyNodeAnyTime(chain[0].Raw); err == nil {
+		return true
+	}
+	return s.auth.ServerRoots.VerifyServer(chain, cert.RoleRelay) == nil
 }
 
 func (s *Service) answer(w http.ResponseWriter, r *http.Request, res any, err error) {

@@ -43,14 +43,14 @@ func TestRoutes(t *testing.T) {
 		"GET /v1/directory": {node: 200, expired: 200},
 		"GET /v1/lookup":    {node: 200, expired: 200},
 		"GET /v1/crl":       {node: 200, expired: 200},
-		"POST /v1/crl":      {node: 204, expired: 204}, // below: the list that the server has
+		"POST /v1/crl":      {node: 204, expired: 204, deleted: 204}, // below: the list that the server has
 		"POST /v1/logout":   {node: 204, expired: 204},
 		// Of a relay that runs alone: nobody here is one, and the token is a device's.
 		"POST /v1/relay/join":   {foreign: 400, other: 400, forged: 400, self: 400, deleted: 400, expired: 400, node: 400},
 		"POST /v1/relay/renew":  {},
 		"POST /v1/relay/sync":   {},
 		"POST /v1/relay/report": {},
-		"POST /v1/relay/crl":    {},
+		"POST /v1/relay/crl":    {node: 204, expired: 204, deleted: 204},
 	}
 	if len(table) != len(routes) {
 		t.Errorf("%d routes, %d in the table", len(routes), len(table))
@@ -131,7 +131,7 @@ func TestRoutes(t *testing.T) {
 				case "/v1/renew":
 					b, _ := json.Marshal(api.RenewRequest{Protocol: api.Protocol, CSR: csr})
 					body = bytes.NewReader(b)
-				case "/v1/crl":
+				case "/v1/crl", "/v1/relay/crl":
 					if rt.method == "POST" {
 						body = bytes.NewReader(s.CRL())
 					}

@@ -6,21 +6,67 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 
 	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/cert"
 )
 
 // A server that was restored from an older backup does not know who was
 // deleted since. The nodes do: they hold the revocation list of that time,
 // signed by the network's CA. A node that finds the server's number lower than
-// its own sends its list, and the server deletes again whom it names.
+// its own sends its list, and the server deletes again whom it names. It is the
+// CA's word, whoever brings it: so nodes and relays that joined after the backup,
+// and are not known here, may bring it too.
+
+// maxStrangers is how many of those who are not known here may bring a list at
+// once: each costs memory for a list, at most a megabyte.
+const maxStrangers = 64
+
+// strangers are those at it, one request each, so that one who was deleted and
+// wants to stay cannot take the others' places. The zero value is ready.
+type strangers struct {
+	mu       sync.Mutex
+	bringing map[cert.NodeID]struct{}
+	verify   sync.Mutex // held for one list: that takes tens of milliseconds
+}
+
+func (s *strangers) enter(id cert.NodeID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.bringing[id]; ok || len(s.bringing) >= maxStrangers {
+		return false
+	}
+	if s.bringing == nil {
+		s.bringing = map[cert.NodeID]struct{}{}
+	}
+	s.bringing[id] = struct{}{}
+	return true
+}
+
+func (s *strangers) leave(id cert.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bringing, id)
+}
 
 // handleRecall takes a revocation list that is newer than the server's.
-func (s *Service) handleRecall(ctx context.Context, _ *caller, r *http.Request) (any, error) {
+func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	stranger := !s.knows(c)
+	if stranger {
+		if !s.strangers.enter(c.id) {
+			return nil, fail(http.StatusServiceUnavailable, api.CodeUnavailable, "other revocation lists are being read", "try again")
+		}
+		defer s.strangers.leave(c.id)
+	}
 	der, err := io.ReadAll(r.Body) // bounded
 	if err != nil {
 		return nil, fail(http.StatusRequestEntityTooLarge, api.CodeTooLarge, "the revocation list is too long", "")
+	}
+	if stranger {
+		s.strangers.verify.Lock()
+		defer s.strangers.verify.Unlock()
 	}
 	if err := s.Recall(ctx, der); err != nil {
 		return nil, err

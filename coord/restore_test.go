@@ -114,8 +114,17 @@ func TestOldBackupResurrectsNobody(t *testing.T) {
 	if err := laptop.SendCRL(t.Context(), []byte("junk")); err == nil || !strings.Contains(err.Error(), "not one of this network") {
 		t.Errorf("junk: %v", err)
 	}
-	for range 2 { // sending it twice is harmless
-		if err := laptop.SendCRL(t.Context(), list); err != nil {
+	// Who brings it does not matter, as long as a CA of this network vouched for
+	// them at some time. A stranger is heard once at a time.
+	late = late.at(again)
+	if !again.strangers.enter(late.id) {
+		t.Fatal("no room for the first")
+	}
+	wantCode(t, late.SendCRL(t.Context(), list), 503, api.CodeUnavailable)
+	again.strangers.leave(late.id)
+	wantCode(t, newDevice(t, again.Service).SendCRL(t.Context(), list), 401, api.CodeUnauthorized)
+	for _, d := range []*device{late, laptop, laptop} { // sending it again is harmless
+		if err := d.SendCRL(t.Context(), list); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,5 +150,23 @@ func TestOldBackupResurrectsNobody(t *testing.T) {
 		if !crl.Revoked(serial) {
 			t.Errorf("serial %x is good again", serial)
 		}
+	}
+}
+
+// Who is not known brings one list at a time, and not all at once.
+func TestStrangers(t *testing.T) {
+	var s strangers
+	id := func(i int) cert.NodeID { return cert.NodeID{byte(i)} }
+	for i := range maxStrangers {
+		if !s.enter(id(i)) || s.enter(id(i)) {
+			t.Fatalf("stranger %d", i)
+		}
+	}
+	if s.enter(id(maxStrangers)) {
+		t.Error("one too many")
+	}
+	s.leave(id(3))
+	if !s.enter(id(maxStrangers)) {
+		t.Error("the place of who left is not free")
 	}
 }

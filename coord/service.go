@@ -107,6 +107,8 @@ type Service struct {
 	told     changesCache
 	noted    chan presenceNote
 
+	strangers strangers
+
 	consoleURL atomic.Pointer[string]
 	names      atomic.Pointer[names] // replaced by the store's writer goroutine after a commit
 

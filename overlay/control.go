@@ -30,13 +30,17 @@ const (
 	crlSpacing      = time.Second // after a pushed list that was not newer, or not genuine
 )
 
-// control fetches. Its fields belong to the goroutine in run, but for wake.
+// control fetches. Its fields belong to the goroutine in run, but for the
+// channels.
 type control struct {
 	n    *Node
 	r    *running
 	wake chan wanted // capacity 1, holds the latest
 	crls chan []byte // capacity 1, the latest that a relay pushed
 	have api.Versions
+
+	strange chan struct{} // capacity 1: a relay does not know this node
+	brought uint64        // number of the last list that bring gave away
 
 	renewed time.Time // weft time of the last renewal in this run
 }
@@ -52,7 +56,7 @@ type wanted struct {
 }
 
 func newControl(n *Node, r *running) *control {
-	c := &control{n: n, r: r, wake: make(chan wanted, 1), crls: make(chan []byte, 1)}
+	c := &control{n: n, r: r, wake: make(chan wanted, 1), crls: make(chan []byte, 1), strange: make(chan struct{}, 1)}
 	c.have = n.versions()
 	return c
 }
@@ -129,6 +133,31 @@ func (c *control) wantCRL(der []byte) {
 	}
 }
 
+// isStrange takes a relay's word that it does not know this node. Never blocks.
+func (c *control) isStrange() {
+	select {
+	case c.strange <- struct{}{}:
+	default:
+	}
+}
+
+// bring gives the server the revocation list held here, once: this node may be
+// strange to it because it was restored from a backup of before the node joined,
+// and then it does not know either who was deleted since.
+func (c *control) bring(ctx context.Context) {
+	s := c.n.snap.Load()
+	if s.crl == nil || s.crl.Number <= c.brought {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := c.n.client().SendCRL(ctx, s.crl.Raw); err != nil {
+		c.n.log.Info("give the server the revocation list", "err", err)
+		return
+	}
+	c.brought = s.crl.Number
+}
+
 // run is the goroutine. It ends with ctx. When the next fetch is due is decided
 // once and not again with each nudge, so that a relay that nudges without end
 // neither makes the node fetch more often nor keeps it from fetching.
@@ -185,6 +214,10 @@ func (c *control) run(ctx context.Context) {
 			if time.Since(refusedCRL) > crlSpacing && !c.n.takeCRL(der) {
 				refusedCRL = time.Now()
 			}
+			continue
+		case <-c.strange:
+			timer.Stop()
+			c.bring(ctx)
 			continue
 		case <-timer.C:
 		}

@@ -29,6 +29,9 @@ func (n *Node) Guests() int {
 	return 0
 }
 
+// CRLNumber returns the number of the revocation list that the node holds.
+func (n *Node) CRLNumber() uint64 { return n.versions().CRL }
+
 // SaveHome makes a relay the home that a node starts with.
 func SaveHome(dir, relayID string) error {
 	s, err := openState(dir)

@@ -66,6 +66,9 @@ func (h *home) stateChanged(st relay.State) {
 	} else {
 		h.n.health.set("relay-offline", "not connected to the relay: "+st.Err.Error()+"; trying again by itself")
 	}
+	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
+		h.r.control.isStrange()
+	}
 	if st.Online {
 		h.r.peers.reconnected()
 		if st.Relay.ID != "" && st.Relay.ID != h.last {

@@ -39,6 +39,7 @@ type world struct {
 	setup    setup
 	svc      *coord.Service
 	auth     *ca.Authorities
+	data     string // the coordination server's directory
 	addr     string
 	away     atomic.Bool  // the coordination server does not answer
 	requests atomic.Int64 // asked of the coordination server
@@ -81,12 +82,12 @@ func newWorldOf(t *testing.T, s setup) *world {
 	if s.host == nil {
 		w.addr = l.Addr().String()
 	}
-	data := t.TempDir()
-	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun})
+	w.data = t.TempDir()
+	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.auth, err = ca.Open(filepath.Join(data, "ca"), false, time.Now())
+	w.auth, err = ca.Open(filepath.Join(w.data, "ca"), false, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

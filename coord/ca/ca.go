@@ -40,8 +40,10 @@ type Authorities struct {
 	Server  *cert.CA
 	Network *cert.CA
 	Roots   *cert.NetworkRoots
-	ID      cert.NetworkID
-	leafKey *ecdsa.PrivateKey
+	// ServerRoots judges what this server certified: itself and relays.
+	ServerRoots *cert.ServerRoots
+	ID          cert.NetworkID
+	leafKey     *ecdsa.PrivateKey
 
 	leaf atomic.Pointer[tls.Certificate]
 }
@@ -62,6 +64,9 @@ func Open(dir string, create bool, now time.Time) (*Authorities, error) {
 	}
 	a.ID = cert.PinOf(a.Network.Cert).NetworkID()
 	if a.Roots, err = cert.NewNetworkRoots(a.ID, a.NetworkCAs()); err != nil {
+		return nil, err
+	}
+	if a.ServerRoots, err = cert.NewServerRoots([]cert.Pin{cert.PinOf(a.Server.Cert)}, a.ServerCAs()); err != nil {
 		return nil, err
 	}
 	// The leaf's key stays, since the relay's id is its hash.

@@ -384,10 +384,21 @@ func TestServerRestarts(t *testing.T) {
 }
 
 // A server that was restored from a backup learns from a relay, too, who was
-// deleted since.
+// deleted since: from one that it knows, and from one that joined later, which
+// then ends.
 func TestRestoredServer(t *testing.T) {
+	for name, late := range map[string]bool{"known relay": false, "later relay": true} {
+		t.Run(name, func(t *testing.T) { testRestoredServer(t, late) })
+	}
+}
+
+func testRestoredServer(t *testing.T, late bool) {
 	s := startServer(t)
-	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	var r *Relay
+	join := func() { r = start(t, options(t, s.token(coord.NewKey{Relay: true}))) }
+	if !late {
+		join()
+	}
 	stolen, pi := s.node("stolen"), s.node("pi", "device")
 	key := []byte("correct horse battery staple")
 	a, err := coord.OpenAdmin(t.Context(), coord.Options{Data: s.o.Data})
@@ -397,6 +408,9 @@ func TestRestoredServer(t *testing.T) {
 	var backup bytes.Buffer
 	if err := errors.Join(coord.Backup(t.Context(), a, s.o.Data, key, &backup), a.Close()); err != nil {
 		t.Fatal(err)
+	}
+	if late {
+		join()
 	}
 	if _, err := s.DeleteDevice(t.Context(), stolen.id, nil); err != nil {
 		t.Fatal(err)
@@ -414,6 +428,12 @@ func TestRestoredServer(t *testing.T) {
 	})
 	if _, err := s.FindDevice(t.Context(), pi.id.String()); err != nil {
 		t.Errorf("an innocent device: %v", err)
+	}
+	if late {
+		if err := <-r.Failed(); !isRemoved(err) {
+			t.Errorf("the relay that is not known: %v", err)
+		}
+		return
 	}
 	until(t, "all have one list", func() bool {
 		crl, err := r.id.Load().roots.VerifyCRL(s.CRL())

@@ -49,8 +49,8 @@ func (r *Relay) syncLoop(ctx context.Context) {
 		if err == nil {
 			err = r.take(st)
 		}
-		if err == nil {
-			r.recall(ctx, st)
+		if err == nil && st.WantCRL {
+			r.recall(ctx, "the server was restored from a backup that is older than the revocation list here, and was given it")
 		}
 		if ctx.Err() != nil {
 			return
@@ -99,11 +99,14 @@ func isRemoved(err error) bool {
 	return errors.As(err, &e) && e.Status == http.StatusUnauthorized && e.Code == api.CodeUnauthorized
 }
 
-// removed sends the clients elsewhere and ends the relay.
+// removed sends the clients elsewhere and ends the relay. The server may have
+// been restored from a backup that is older than this relay: then it may not
+// know who was deleted since, either.
 func (r *Relay) removed(ctx context.Context, err error) {
-	ctx, cancel := context.WithTimeout(ctx, closeGrace)
+	grace, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()
-	r.relay.Shutdown(ctx)
+	r.relay.Shutdown(grace)
+	r.recall(ctx, "the server does not know this relay and was given the revocation list")
 	select {
 	case r.failed <- err:
 	default:
@@ -211,17 +214,18 @@ func (r *Relay) takeCRL(der []byte) error {
 	return nil
 }
 
-// recall gives a server that was restored from a backup the revocation list held
-// here: it does not know who was deleted since.
-func (r *Relay) recall(ctx context.Context, st *api.RelayState) {
+// recall gives the server the revocation list held here, and logs why. One that
+// was restored from a backup does not know who was deleted since; another lets
+// it be.
+func (r *Relay) recall(ctx context.Context, why string) {
 	held := r.crl.Load()
-	if !st.WantCRL || held == nil {
+	if held == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	err := r.client.SendRelayCRL(ctx, held.Raw)
-	r.log.Warn("the server was restored from a backup that is older than the revocation list here, and was given it", "number", held.Number, "err", err)
+	r.log.Warn(why, "number", held.Number, "err", err)
 }
 
 // deny drops a node that the server does not know.

@@ -1,0 +1,73 @@
+package overlay_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"weft/coord"
+)
+
+// snapshots is what a backup needs of a Service in this process.
+type snapshots struct {
+	coord.Admin
+	svc *coord.Service
+}
+
+func (s snapshots) Snapshot(ctx context.Context) (string, error) { return s.svc.Snapshot(ctx) }
+
+// E10: the only node that holds the newer revocation list joined after the
+// backup was made. The restored server does not know it, and takes the list.
+func TestStrangerBringsRevocations(t *testing.T) {
+	w := newWorld(t)
+	stolen := w.node("stolen")
+	id := stolen.Status().Self.ID
+	stolen.stop()
+	key := []byte("correct horse battery staple")
+	var backup bytes.Buffer
+	if err := coord.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
+		t.Fatal(err)
+	}
+	late := w.node("late")
+	lateID := late.Status().Self.ID
+	d, err := w.svc.FindDevice(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.svc.DeleteDevice(t.Context(), d.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	list, err := w.auth.Roots.VerifyCRL(w.svc.CRL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the node holds the list", func() bool { return late.CRLNumber() == list.Number })
+
+	w.stopRelay()
+	w.svc.Close()
+	dir := filepath.Join(t.TempDir(), "restored")
+	if err := coord.Restore(t.Context(), &backup, key, dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.svc.FindDevice(t.Context(), id); err != nil {
+		t.Fatalf("the backup does not hold the stolen device: %v", err)
+	}
+	l, err := w.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.startRelay(l)
+	eventually(t, time.Minute, "the stolen device is gone again", func() bool {
+		_, err := w.svc.FindDevice(t.Context(), id)
+		return errors.Is(err, coord.ErrNotFound)
+	})
+	if _, err := w.svc.FindDevice(t.Context(), lateID); !errors.Is(err, coord.ErrNotFound) {
+		t.Errorf("the restored server knows who joined later: %v", err)
+	}
+}
