@@ -18,6 +18,7 @@ import (
 	"weft/coord/ca"
 	"weft/coord/seal"
 	"weft/coord/store"
+	"weft/overlay/filelock"
 )
 
 // A backup is one encrypted file with everything that makes the network: the
@@ -130,7 +131,8 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".restore-*")
+	sweepRestores(dir)
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), unfinishedRestore(dir)+"*")
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -139,6 +141,11 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 			os.RemoveAll(tmp)
 		}
 	}()
+	lock, err := LockDir(ctx, tmp, 0) // against a sweep, until it has its name
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer lock.Close()
 	opened, err := seal.NewReader(r, passphrase)
 	if err != nil {
 		return fmt.Errorf("read backup: %w", err)
@@ -161,6 +168,35 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 	}
 	defer parent.Close()
 	return parent.Sync()
+}
+
+// unfinishedRestore is what directories that become dir are called before they
+// are whole, up to a random ending.
+func unfinishedRestore(dir string) string { return "." + filepath.Base(dir) + ".restore-" }
+
+// sweepRestores removes what a restore into dir that was killed has left beside
+// it: the CAs' keys among other things. One that runs holds the lock of its
+// directory.
+func sweepRestores(dir string) {
+	parent, err := os.OpenRoot(filepath.Dir(dir)) // links do not lead out of it
+	if err != nil {
+		return
+	}
+	defer parent.Close()
+	list, _ := fs.ReadDir(parent.FS(), ".")
+	for _, e := range list {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), unfinishedRestore(dir)) {
+			continue
+		}
+		lock, err := parent.OpenFile(filepath.Join(e.Name(), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			continue
+		}
+		if filelock.Try(lock) == nil {
+			parent.RemoveAll(e.Name())
+		}
+		lock.Close()
+	}
 }
 
 // unpack writes the files of a backup below dir, and nowhere else.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +152,59 @@ func TestOldBackupResurrectsNobody(t *testing.T) {
 			t.Errorf("serial %x is good again", serial)
 		}
 	}
+}
+
+// A restore that was killed leaves the CAs' keys beside its target. The next one
+// removes them, and so does the server when it starts; one that runs is left
+// alone, and so is what only looks like it.
+func TestKilledRestore(t *testing.T) {
+	s := openSite(t)
+	backup := s.backedUp("correct horse battery staple")
+	s.Close()
+	dir := filepath.Join(t.TempDir(), "data")
+	parent := filepath.Dir(dir)
+	leave := func(name string) string {
+		path := filepath.Join(parent, name)
+		if err := os.MkdirAll(filepath.Join(path, "ca"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, "ca", "network-key.pem"), []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	held, other := leave(".data.restore-2"), leave(".data2.restore-3")
+	lock, err := LockDir(t.Context(), held, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	elsewhere := leave("elsewhere")
+	link := filepath.Join(parent, ".data.restore-4")
+	if err := os.Symlink(elsewhere, link); err != nil {
+		t.Fatal(err)
+	}
+	check := func(who string, do func() error) {
+		t.Helper()
+		left := leave(".data.restore-1")
+		if err := do(); err != nil {
+			t.Fatalf("%s: %v", who, err)
+		}
+		if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s left the keys there: %v", who, err)
+		}
+		for _, path := range []string{held, other, elsewhere, link} {
+			if _, err := os.Stat(filepath.Join(path, "ca", "network-key.pem")); err != nil {
+				t.Errorf("%s: %v", who, err)
+			}
+		}
+	}
+	check("restore", func() error {
+		return Restore(t.Context(), bytes.NewReader(backup), []byte("correct horse battery staple"), dir, s.clock.Now())
+	})
+	check("start", func() error {
+		return openSite(t, func(o *Options) { o.Data, o.Create = dir, true }).Close()
+	})
 }
 
 // Who is not known brings one list at a time, and not all at once.

@@ -141,6 +141,9 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 			lock.Close()
 		}
 	}()
+	if o.Create {
+		sweepRestores(o.Data)
+	}
 	st, err := store.Open(ctx, store.Options{Path: filepath.Join(o.Data, "weft.db"), Log: o.Log, BeforeCommit: o.BeforeCommit})
 	if err != nil {
 		return nil, err
@@ -238,10 +241,13 @@ func (o *Options) checkOwnName(suffix string, urls, stun []string) error {
 	return nil
 }
 
+// lockFile is the file in a data directory that its owner holds the lock of.
+const lockFile = "lock"
+
 // LockDir takes the data directory for this process, waiting a while for one
 // that is about to leave. The lock ends with the process, however it ends.
 func LockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}

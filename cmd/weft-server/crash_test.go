@@ -136,9 +136,21 @@ func TestCrashBackup(t *testing.T) {
 	if code, _, errs := verb(t, "backup", "--data", data, "--key-file", keyFile, "-o", filepath.Join(dir, "last")); code != 0 {
 		t.Fatalf("the last: exit %d: %s", code, errs)
 	}
+	killed := 0
+	for range rounds {
+		to := filepath.Join(dir, "restored-last")
+		cmd := child("restore", "--data", to, "--key-file", keyFile, filepath.Join(dir, "last"))
+		time.AfterFunc(rand.N(whole), func() { cmd.Process.Kill() })
+		if cmd.Wait() != nil {
+			killed++
+		}
+		if err := os.RemoveAll(to); err != nil { // it was whole
+			t.Fatal(err)
+		}
+	}
 	restored("the last", filepath.Join(dir, "last"), acked)
 	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
-		t.Errorf("left beside the backups: %v, %v", left, err)
+		t.Errorf("left beside the backups and what was restored: %v, %v", left, err)
 	}
-	t.Logf("a backup takes %s; %d of %d were there all the same; %d keys", whole.Round(time.Millisecond), there, rounds, len(acked))
+	t.Logf("a backup takes %s; %d of %d were there all the same; %d keys; %d restores killed", whole.Round(time.Millisecond), there, rounds, len(acked), killed)
 }
