@@ -107,10 +107,10 @@ func checkTags(in []string) ([]string, error) {
 	return tags, nil
 }
 
-// Keys lists the keys of a user ("" for all), newest first, at most limit (0
-// for all).
+// Keys lists the keys of a user ("" for all), newest first: all of them if limit
+// is 0, else at most limit, those that can be used before the others.
 func (s *Service) Keys(ctx context.Context, userID string, limit int) (keys []store.Key, err error) {
-	err = s.store.Read(ctx, func(r *store.Reader) (err error) { keys, err = r.Keys(s.network, userID, limit); return err })
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { keys, err = r.Keys(s.network, userID, limit, s.now()); return err })
 	return keys, err
 }
 

@@ -1,8 +1,10 @@
 package coord
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -143,6 +145,46 @@ func TestServer(t *testing.T) {
 	}
 	if link, err := d.LoginLink(t.Context(), ""); err != nil || !strings.HasPrefix(link, s.Network().URLs[0]+"/") {
 		t.Errorf("%q, %v", link, err)
+	}
+}
+
+// keys list shows all keys, however many; the console's page those that can be
+// used, however old.
+func TestManyKeys(t *testing.T) {
+	s := startServer(t)
+	old, _, err := s.CreateKey(t.Context(), NewKey{Note: "old", Reusable: true, Tags: []string{"device"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const more = 10_500
+	err = s.store.Write(t.Context(), func(tx *store.Tx) error {
+		for i := range more {
+			k := old
+			k.ID, k.SecretHash = fmt.Sprintf("k%08d", i), sha256.Sum256([]byte{byte(i), byte(i >> 8)})
+			k.Reusable, k.Created = false, old.Created.Add(time.Second)
+			if err := tx.CreateKey(s.network, k); err != nil {
+				return err
+			}
+			if err := tx.RevokeKey(s.network, k.ID, k.Created); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := OpenAdmin(t.Context(), Options{Data: s.data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if keys, err := a.ListKeys(t.Context()); err != nil || len(keys) != more+1 || keys[more].ID != old.ID {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+	b := &backend{s.Service}
+	if keys, err := b.Keys(t.Context(), old.UserID, 200); err != nil || len(keys) != 200 || keys[0].ID != old.ID {
+		t.Errorf("the page has %d keys, %v", len(keys), err)
 	}
 }
 

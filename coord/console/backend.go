@@ -100,7 +100,8 @@ type Backend interface {
 	// sees all), and asks no other resolver. *Problem for what is no question.
 	PreviewName(ctx context.Context, userID, from, name, recordType string) (NamePreview, error)
 
-	// Keys lists the join keys of the user, newest first, at most limit.
+	// Keys lists the join keys of the user, at most limit: those that can be used,
+	// then the others, newest first.
 	Keys(ctx context.Context, userID string, limit int) ([]Key, error)
 	// Key returns one: ErrNotFound when unknown.
 	Key(ctx context.Context, userID, id string) (Key, error)

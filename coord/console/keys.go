@@ -49,7 +49,7 @@ func (c *Console) keyView(k Key) keyView {
 
 type keysView struct {
 	Open, Past []keyView
-	Newest     int // how many are shown, when there may be more; else 0
+	Shown      int // how many, when there may be more; else 0
 }
 
 // maxKeys is how many keys the page shows.
@@ -62,7 +62,7 @@ func (c *Console) keys(v *visit) error {
 	}
 	var view keysView
 	if len(list) == maxKeys {
-		view.Newest = maxKeys
+		view.Shown = maxKeys
 	}
 	for _, k := range list {
 		if kv := c.keyView(k); kv.Open {

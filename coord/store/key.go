@@ -61,13 +61,14 @@ func (r *Reader) Key(id cert.NetworkID, keyID string) (Key, error) {
 	return r.key(keyColumns+`AND k.key_id=$2`, id[:], keyID)
 }
 
-// Keys lists the keys of a user ("" for all), newest first, at most limit (0
-// for all).
-func (r *Reader) Keys(id cert.NetworkID, userID string, limit int) (keys []Key, err error) {
+// Keys lists the keys of a user ("" for all), newest first: all of them if limit
+// is 0, else at most limit, those that can be used at now before the others.
+func (r *Reader) Keys(id cert.NetworkID, userID string, limit int, now time.Time) (keys []Key, err error) {
+	first := `k.revoked_at IS NULL AND k.expires_at > $4 AND (k.reusable OR k.uses = 0)`
 	if limit == 0 {
-		limit = math.MaxInt32
+		limit, first = math.MaxInt32, `$4 < 0`
 	}
-	err = r.each(keyColumns+`AND ($2 = '' OR k.user_id = $2) ORDER BY k.created_at DESC, k.key_id LIMIT $3`, []any{id[:], userID, limit},
+	err = r.each(keyColumns+`AND ($2 = '' OR k.user_id = $2) ORDER BY (`+first+`) DESC, k.created_at DESC, k.key_id LIMIT $3`, []any{id[:], userID, limit, now.Unix()},
 		func(scan func(...any) error) error {
 			k, err := scanKey(scan)
 			keys = append(keys, k)

@@ -50,7 +50,7 @@ func meaning(t *testing.T, s *Store) []byte {
 		if m.Users, err = r.Users(id); err != nil {
 			return err
 		}
-		if m.Keys, err = r.Keys(id, "", 100); err != nil {
+		if m.Keys, err = r.Keys(id, "", 0, time.Time{}); err != nil {
 			return err
 		}
 		err = r.EachNode(id, "", func(n Node) error {
