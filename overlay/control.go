@@ -168,6 +168,7 @@ func (c *control) run(ctx context.Context) {
 	var backoff time.Duration    // after a fetch that failed
 	last := map[bool]time.Time{} // by nudged: the last fetch
 	var refusedCRL time.Time     // when a pushed list was of no use
+	var warned time.Time         // of a certificate that is not renewed
 	for {
 		renewIn := c.renewIn(c.n.snap.Load())
 		if target.renew {
@@ -234,6 +235,10 @@ func (c *control) run(ctx context.Context) {
 				c.refused(err)
 			}
 			c.n.log.Info("fetch from the server", "err", err)
+			if late := c.n.lateRenewal(c.n.snap.Load().self); late != "" && time.Since(warned) > 24*time.Hour {
+				warned = time.Now()
+				c.n.log.Warn(late, "err", err)
+			}
 			backoff = jitter(min(max(2*backoff, time.Second), maxFetchBackoff))
 			due = time.Now().Add(backoff)
 			continue

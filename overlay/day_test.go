@@ -426,7 +426,9 @@ func dayCertificateEnds(w *dayWorld, day time.Duration) {
 	w.away.Store(true)
 	w.talk(day/2 - 5*time.Minute)
 	w.seen()
+	w.warns("ends in")
 	time.Sleep(10 * time.Minute)
+	w.warns("ended")
 	if _, ok := w.ask(time.Minute); ok {
 		w.t.Error("a certificate that has ended is believed")
 	}
@@ -438,6 +440,23 @@ func dayCertificateEnds(w *dayWorld, day time.Duration) {
 		w.t.Error("no tunnel with renewed certificates")
 	}
 	w.t.Logf("a tunnel %v after that", took)
+	w.warns("")
+}
+
+// warns wants both nodes to say so of their certificates, nothing if "".
+func (w *dayWorld) warns(want string) {
+	w.t.Helper()
+	for _, n := range []*dayNode{w.laptop, w.pi} {
+		var got string
+		for _, h := range n.Status().Health {
+			if h.Code == "certificate" {
+				got = h.Message
+			}
+		}
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			w.t.Errorf("of the certificate: %q, want %q", got, want)
+		}
+	}
 }
 
 // online waits until both nodes see the server again.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/overlay/cert"
 	"weft/overlay/localapi"
 	"weft/overlay/path"
 )
@@ -111,6 +112,20 @@ func (n *Node) contact(serverTime time.Time) {
 	n.heard.Store(&now)
 }
 
+// lateRenewal returns a warning when the certificate should have been renewed
+// long ago: with 21 days left of 90, "" before. It is renewed with a third of its
+// life left, unless the server says otherwise.
+func (n *Node) lateRenewal(self *cert.Node) string {
+	left := self.NotAfter.Sub(n.clock.Now())
+	switch {
+	case left > self.NotAfter.Sub(self.NotBefore)*7/30:
+		return ""
+	case left <= 0:
+		return "this device's certificate ended " + ago(-left) + " ago: other devices do not believe it until it is renewed, which happens when the server is reached"
+	}
+	return "this device's certificate ends in " + ago(left) + " and could not be renewed: see to it that the server is reached"
+}
+
 // Status implements localapi.Node.
 func (n *Node) Status() localapi.Status {
 	st := localapi.Status{
@@ -143,6 +158,9 @@ func (n *Node) Status() localapi.Status {
 	st.Self.Online = r.home.connected()
 	st.Self.Relay = r.home.relay().Name
 	st.Server.Online = st.Self.Online && !n.health.has("server-offline")
+	if late := n.lateRenewal(s.self); late != "" {
+		st.Health = append(st.Health, localapi.Health{Code: "certificate", Message: late})
+	}
 	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
 		st.Health = append(st.Health, localapi.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
 	}

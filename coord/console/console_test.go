@@ -325,6 +325,29 @@ func TestDeviceList(t *testing.T) {
 	b.get("/devices?q=unit&from=100").want(t, 200, "101–120 of 120 devices", `rel="prev"`)
 }
 
+// A certificate whose renewal fails for days is seen before it ends.
+func TestCertificateIsLate(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	d := console.Device{ID: strings.Repeat("d1", 16), Name: "pi", FQDN: "pi.weft.internal", Online: true}
+	for _, c := range []struct {
+		left      time.Duration
+		row, page string
+	}{
+		{60 * 24 * time.Hour, "", "It is renewed by itself"},
+		{20 * 24 * time.Hour, "certificate ends", "weft doctor"},
+		{-time.Hour, "certificate ended", "weft doctor"},
+	} {
+		d.Expires = s.Now().Add(c.left)
+		s.fake.Put(console.EventJoined, d)
+		page := b.get("/devices").want(t, 200, c.row)
+		if c.row == "" && strings.Contains(page.body, "certificate") {
+			t.Errorf("%s: the list speaks of the certificate", c.left)
+		}
+		b.get("/devices/"+d.ID).want(t, 200, c.page)
+	}
+}
+
 // TestRoutes tries every route as everybody (threat case A11). A route that is
 // not in this table fails.
 func TestRoutes(t *testing.T) {

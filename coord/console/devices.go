@@ -13,6 +13,10 @@ import (
 
 const devicesPerPage = 50
 
+// renewalLate is how long before its end a certificate is one whose renewal has
+// failed for days: of 90 days it is renewed with 30 left.
+const renewalLate = 21 * 24 * time.Hour
+
 // deviceView is a Device with every string fit to show.
 type deviceView struct {
 	ID, Path   string
@@ -25,6 +29,7 @@ type deviceView struct {
 	Joined     stamp
 	Expires    stamp
 	Expired    bool
+	Overdue    bool // it should have been renewed long ago, and has not ended
 	Relay      string
 	Addr       string
 	Hostname   string // "" when it is the name
@@ -62,6 +67,7 @@ func (c *Console) deviceView(d Device) deviceView {
 		Ephemeral: d.Ephemeral,
 		Target:    d.Name,
 	}
+	view.Overdue = !view.Expired && !d.Expires.IsZero() && d.Expires.Sub(c.now()) < renewalLate
 	view.Unaware = d.Unaware
 	view.Wildcard, view.LANNames = d.Wildcard, d.LANNames
 	for _, a := range d.Aliases {

@@ -63,8 +63,8 @@ type Facts struct {
 const (
 	freeError   = 1 << 20
 	freeWarning = 16 << 20
-	expiresSoon = 7 * 24 * time.Hour
-	smallestMTU = 1280 // RFC 8200 section 5, and what weft's tunnels start with
+	expiresSoon = 21 * 24 * time.Hour // it should have been renewed with 30 days left
+	smallestMTU = 1280                // RFC 8200 section 5, and what weft's tunnels start with
 )
 
 // Diagnose returns everything that was looked at, the worst first.
@@ -219,7 +219,11 @@ func checkIdentity(f Facts, add adder) {
 	case left <= 0:
 		add("certificate", Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
 	case left < expiresSoon:
-		add("certificate", Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %d hours and has not been renewed", int(left.Hours()))
+		ends := fmt.Sprintf("%d hours", int(left.Hours()))
+		if left > 2*24*time.Hour {
+			ends = fmt.Sprintf("%d days", int(left.Hours()/24))
+		}
+		add("certificate", Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
 	default:
 		add("certificate", OK, "", "the certificate is good for %d days", int(left.Hours()/24))
 	}
@@ -240,7 +244,7 @@ var cures = map[string]string{
 }
 
 // told are health codes that another check explains better.
-var told = []string{"server-offline", "server-untrusted", "relay-offline"}
+var told = []string{"server-offline", "server-untrusted", "relay-offline", "certificate"}
 
 func checkHealth(f Facts, add adder) {
 	if f.Status == nil {
