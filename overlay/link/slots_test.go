@@ -107,9 +107,11 @@ func TestNothingForWhoGaveUp(t *testing.T) {
 	}
 	s, hold, begun := slowSite(t)
 	d := dialer(t, s.ca)
+	s.srv.cpu.mu.Lock()
 	slots := s.srv.cpu.free
-	var wg sync.WaitGroup
-	dial := func(ctx context.Context) {
+	s.srv.cpu.mu.Unlock()
+	var served, gone sync.WaitGroup
+	dial := func(wg *sync.WaitGroup, ctx context.Context) {
 		wg.Go(func() {
 			if tc, err := d.Dial(ctx, s.url, ProtoRelay); err == nil {
 				CloseNow(tc)
@@ -117,18 +119,18 @@ func TestNothingForWhoGaveUp(t *testing.T) {
 		})
 	}
 	for range slots {
-		dial(t.Context())
+		dial(&served, t.Context())
 	}
 	until(t, "all slots are taken", func() bool { return int(begun.Load()) == slots })
 	ctx, cancel := context.WithCancel(t.Context())
 	for range 20 {
-		dial(ctx)
+		dial(&gone, ctx)
 	}
 	until(t, "the others wait", func() bool { return s.waiting() == 20 })
 	cancel()
-	time.Sleep(100 * time.Millisecond) // on loopback their end is known long before
+	gone.Wait() // their sockets are closed, which is known at once on loopback
 	close(hold)
-	wg.Wait()
+	served.Wait()
 	until(t, "nobody waits", func() bool { return s.waiting() == 0 })
 	if n := int(begun.Load()); n != slots {
 		t.Errorf("%d handshakes were computed for %d clients", n, slots)
