@@ -130,6 +130,9 @@ func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error
 // Inside a WebSocket the same server would say the same.
 var errOtherCA = errors.New("the server is not the one pinned")
 
+// errNoIdentity: the node has none, or gave it up meanwhile.
+var errNoIdentity = errors.New("this node has no identity")
+
 func (d *Dialer) pastOf(base string) past {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -231,11 +234,22 @@ func (d *Dialer) config(host, proto string) *tls.Config {
 		ServerName:                  host,
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
-		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return d.Identity(), nil },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			// crypto/tls takes nil for a certificate. An HTTP client finishes a
+			// handshake that nobody waits for any more, after a logout too.
+			if c := d.Identity(); c != nil {
+				return c, nil
+			}
+			return nil, errNoIdentity
+		},
 		// Pinned CAs take the place of the usual check.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			err := d.Roots().VerifyServer(cs.PeerCertificates, role)
+			roots := d.Roots()
+			if roots == nil {
+				return errNoIdentity
+			}
+			err := roots.VerifyServer(cs.PeerCertificates, role)
 			switch {
 			case cs.NegotiatedProtocol != proto:
 				return fmt.Errorf("this is not a weft server, or one that does not speak %s", proto)

@@ -682,6 +682,22 @@ func TestNoCertificateYet(t *testing.T) {
 	}
 }
 
+// A node that gives its identity up in the middle of a handshake gets an error,
+// whichever it is asked for first.
+func TestNoIdentityAnyMore(t *testing.T) {
+	s := newSite(t, nil)
+	for what, lose := range map[string]func(*Dialer){
+		"identity": func(d *Dialer) { d.Identity = func() *tls.Certificate { return nil } },
+		"roots":    func(d *Dialer) { d.Roots = func() *cert.ServerRoots { return nil } },
+	} {
+		d := dialer(t, s.ca)
+		lose(d)
+		if _, err := d.Dial(t.Context(), s.url, ProtoAPI); !errors.Is(err, errNoIdentity) {
+			t.Errorf("without %s: %v", what, err)
+		}
+	}
+}
+
 // Shutdown ends relay connections and strangers and is quick.
 func TestShutdown(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) {
