@@ -139,10 +139,17 @@ func (r *System) start() {
 	} else {
 		args = append(args, "--as-pid2", "sleep", "infinity")
 	}
-	cmd := exec.Command("setpriv", args...)
+	// Control groups of its own: two systemds in the same one take each other's
+	// away, and what they start ends with status 219.
+	groups := controlGroups(r.name)
+	args = append(append([]string{"-c", `while [ "$1" != run ]; do echo $$ >"$1/cgroup.procs" && shift || exit; done; shift; exec setpriv "$@"`, "sh"}, groups...), append([]string{"run"}, args...)...)
+	cmd := exec.Command("sh", args...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "SYSTEMD_NSPAWN_LOCK=0"}
 	r.proc = l.start(cmd, r.Host, "systemd-nspawn")
-	l.Cleanup(r.stop)
+	l.Cleanup(func() {
+		r.stop()
+		removeGroups(groups)
+	})
 	l.Until(30*time.Second, "the root's first process", func() bool {
 		select {
 		case <-r.proc.Done():
@@ -152,6 +159,50 @@ func (r *System) start() {
 		r.init = childOf(r.proc.PID())
 		return isInit(r.init) && r.ready()
 	})
+}
+
+// controlGroups makes groups of that name below this process's, in the
+// hierarchies that systemd uses.
+func controlGroups(name string) (dirs []string) {
+	b, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) < 3 || f[1] != "" && f[1] != "name=systemd" {
+			continue
+		}
+		root := "/sys/fs/cgroup/systemd"
+		if f[1] == "" {
+			root = "/sys/fs/cgroup/unified"
+			if _, err := os.Stat(root); err != nil {
+				root = "/sys/fs/cgroup"
+			}
+		}
+		dir := filepath.Join(root, f[2], name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// removeGroups removes control groups, the innermost first. One that is still in
+// use stays.
+func removeGroups(dirs []string) {
+	for _, dir := range dirs {
+		var all []string
+		filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				all = append(all, path)
+			}
+			return nil
+		})
+		for _, d := range slices.Backward(all) {
+			os.Remove(d)
+		}
+	}
 }
 
 // ready reports whether what DebianRoot promises is there.
