@@ -29,7 +29,8 @@ var errUnheard = fmt.Errorf("%w: the peer has not heard of it", ErrTimeout)
 
 // dial is one Dial in progress.
 type dial struct {
-	done chan struct{} // closed once decided by something else than an attempt
+	done  chan struct{} // closed once decided by something else than an attempt
+	ended chan struct{} // closed when the Dial returns
 
 	// Guarded by Switch.mu.
 	attempt *Session // in progress
@@ -57,7 +58,10 @@ func (d *dial) finishLocked(winner *Session) {
 // established, are replaced through Config.Accept). When that one comes to
 // nothing the other is used.
 //
-// Errors: *DenyError; ErrDialing while another Dial to the peer runs; ErrClosed;
+// A Dial that is called while another to the same peer runs, such as one whose
+// context has just ended, begins when that one has returned.
+//
+// Errors: *DenyError; ErrClosed;
 // the cause of ctx; an error of Verify or ErrIdentity when another than the
 // peer answered; else ErrTimeout, ErrReset, ErrBroken or an error of Send after
 // two attempts.
@@ -65,25 +69,10 @@ func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*
 	if peer == sw.cfg.ID {
 		return nil, fmt.Errorf("introduce to %v: that is this node: %w", peer, ErrIdentity)
 	}
-	d := &dial{done: make(chan struct{})}
-	sw.mu.Lock()
-	p := sw.peerLocked(peer)
-	var err error
-	switch {
-	case sw.closed:
-		err = ErrClosed
-	case p == nil || sw.sessions >= maxSessions:
-		err = ErrTooMany
-	case p.dial != nil:
-		err = ErrDialing
-	}
+	p, d, err := sw.beginDial(ctx, peer)
 	if err != nil {
-		sw.mu.Unlock()
 		return nil, fmt.Errorf("introduce to %v: %w", peer, err)
 	}
-	p.dial = d
-	sw.wg.Add(1)
-	sw.mu.Unlock()
 	defer sw.wg.Done()
 
 	s, err := sw.dial(ctx, p, d, established)
@@ -93,10 +82,40 @@ func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*
 	return s, nil
 }
 
+// beginDial registers a dial to a node, once there is no other.
+func (sw *Switch) beginDial(ctx context.Context, id cert.NodeID) (*peer, *dial, error) {
+	for {
+		sw.mu.Lock()
+		p := sw.peerLocked(id)
+		switch {
+		case sw.closed:
+			sw.mu.Unlock()
+			return nil, nil, ErrClosed
+		case p == nil || sw.sessions >= maxSessions:
+			sw.mu.Unlock()
+			return nil, nil, ErrTooMany
+		case p.dial == nil:
+			d := &dial{done: make(chan struct{}), ended: make(chan struct{})}
+			p.dial = d
+			sw.wg.Add(1)
+			sw.mu.Unlock()
+			return p, d, nil
+		}
+		ended := p.dial.ended
+		sw.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
 func (sw *Switch) dial(ctx context.Context, p *peer, d *dial, established func(*Session)) (*Session, error) {
 	defer func() {
 		sw.mu.Lock()
 		p.dial = nil
+		close(d.ended)
 		sw.mu.Unlock()
 	}()
 	for try := 1; ; try++ {

@@ -1,6 +1,8 @@
 package intro
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -211,26 +213,43 @@ func TestOldAttemptComesToNothing(t *testing.T) {
 	})
 }
 
-// TestDialTwice: one Dial at a time per peer, none to oneself.
+// TestDialTwice: one Dial at a time per peer, the next when the former has
+// returned, also one that was given up; none to oneself.
 func TestDialTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
 		a, b := w.pair()
 		w.wire.latency = oneWay
-		done := make(chan error)
-		go func() {
-			_, err := a.Dial(t.Context(), b.id, nil)
-			done <- err
-		}()
-		synctest.Wait()
-		if _, err := a.Dial(t.Context(), b.id, nil); err == nil {
-			t.Error("a second Dial ran beside the first")
+		dial := func(ctx context.Context) chan error {
+			done := make(chan error, 1)
+			go func() {
+				_, err := a.Dial(ctx, b.id, nil)
+				done <- err
+			}()
+			synctest.Wait()
+			return done
+		}
+		ctx, giveUp := context.WithCancelCause(t.Context())
+		given := errors.New("given up")
+		first, second := dial(ctx), dial(t.Context())
+		waits, stop := context.WithCancelCause(t.Context())
+		third := dial(waits)
+		stop(given)
+		if err := <-third; !errors.Is(err, given) {
+			t.Errorf("a Dial that was given up while it waited: %v", err)
+		}
+		if b.accepts != 0 || len(first)+len(second) != 0 {
+			t.Fatal("this is not in the middle of an introduction")
+		}
+		giveUp(given)
+		if err := <-first; !errors.Is(err, given) {
+			t.Errorf("the first Dial: %v", err)
+		}
+		if err := <-second; err != nil {
+			t.Errorf("the second Dial: %v", err)
 		}
 		if _, err := a.Dial(t.Context(), a.id, nil); err == nil {
 			t.Error("dialled itself")
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 		if _, err := a.Dial(t.Context(), cert.NodeID{1}, nil); err == nil {
 			t.Error("dialled nobody")

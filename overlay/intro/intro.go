@@ -183,7 +183,6 @@ var (
 	ErrReplaced = errors.New("session replaced by a newer one")
 	ErrTimeout  = errors.New("no answer to the introduction")
 	ErrClosed   = errors.New("introductions are closed")
-	ErrDialing  = errors.New("an introduction to this peer is already in progress")
 	ErrTooMany  = errors.New("too many introduction sessions")
 	ErrIdentity = errors.New("the certificate is not the dialled or sending node's")
 )
