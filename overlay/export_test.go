@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/overlay/cert"
 	"weft/overlay/wg"
 )
 
@@ -72,3 +73,24 @@ func (n *Node) SpoilKeys(name string) error {
 // IsServer reports whether the node takes changes of the directory from a relay
 // that shows this chain.
 func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.isServer(chain) }
+
+// EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours,
+// while this node introduces itself to it, and introduces it once more at once.
+// It returns what those who waited for the two introductions got.
+func (n *Node) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
+	p := n.active.Load().peers
+	one, two := make(chan error, 1), make(chan error, 1)
+	p.do(func() {
+		q := p.table[id]
+		p.call(q, one)
+		if bye {
+			p.endAndRedial(q, "bye", false)
+		} else {
+			p.drop(q, "policy", true)
+			q = &peer{id: id}
+			p.table[id] = q
+		}
+		p.call(q, two)
+	})
+	return <-one, <-two
+}

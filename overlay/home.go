@@ -147,8 +147,8 @@ func (in *inbound) Session(from cert.NodeID, frame []byte) {
 	in.r.peers.guests.heard(in.via, from, frame)
 	in.r.peers.intro.Deliver(from, frame)
 }
-func (in *inbound) Gone(peer cert.NodeID, _ relay.GoneReason) {
-	in.r.peers.goneHint(in.via, peer)
+func (in *inbound) Gone(peer cert.NodeID, reason relay.GoneReason) {
+	in.r.peers.goneHint(in.via, peer, reason)
 }
 
 // Busy needs no answer: TCP inside the tunnel slows down by itself.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/overlay/bind"
@@ -13,6 +14,7 @@ import (
 	"weft/overlay/filter"
 	"weft/overlay/intro"
 	"weft/overlay/localapi"
+	"weft/overlay/relay"
 	"weft/overlay/wg"
 )
 
@@ -115,23 +117,19 @@ func (p *peers) ensure(ctx context.Context, id cert.NodeID) error {
 var errDown = &localapi.Error{Kind: localapi.KindFailed, Message: "weft is down", Hint: "run: weft up"}
 
 // call starts an introduction as the caller, or joins the one in progress.
-// waiter, when not nil, gets its result. Packets flow one round trip earlier,
-// as soon as the keys are known (install).
-func (p *peers) call(q *peer, waiter chan error) {
+// result, when not nil, gets what becomes of it. Packets flow one round trip
+// earlier, as soon as the keys are known (install).
+func (p *peers) call(q *peer, result chan<- error) {
 	if q.dial != nil {
-		switch {
-		case waiter == nil:
-		case time.Since(q.dial.began) < sameTime:
-			q.dial.waiters = append(q.dial.waiters, waiter)
-		default:
-			q.dial.joined = append(q.dial.joined, waiter)
+		if result != nil {
+			q.dial.waiters = append(q.dial.waiters, waiter{time.Now(), result})
 		}
 		return
 	}
 	ctx, cancel := context.WithCancelCause(p.ctx)
-	d := &dialing{cancel: cancel, began: time.Now()}
-	if waiter != nil {
-		d.waiters = append(d.waiters, waiter)
+	d := &dialing{cancel: cancel, tried: time.Now()}
+	if result != nil {
+		d.waiters = []waiter{{d.tried, result}}
 	}
 	q.dial = d
 	p.wg.Go(func() {
@@ -182,20 +180,11 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			p.drop(q, "denied", false)
 		}
 		err = p.deniedError(q, denied)
-	case errors.Is(err, intro.ErrDialing), errors.Is(err, intro.ErrReplaced):
+	case errors.Is(err, intro.ErrReplaced):
 		// The peer called at the same time and its call counts.
 		if q.installed() {
 			err = nil
 		}
-	}
-	if errors.Is(err, errGone) && !d.second && p.ctx.Err() == nil && (p.table[q.id] == q || p.table[q.id] == nil) {
-		// The relay's word may be of before the peer came back. One that is
-		// really gone is said to be so again at once.
-		p.table[q.id] = q
-		p.call(q, nil)
-		q.dial.second = true
-		q.dial.waiters, d.waiters, d.joined = append(d.waiters, d.joined...), nil, nil
-		return
 	}
 	if err != nil && !d.overtaken && q.session != nil && (d.late || q.session.Err() != nil) {
 		// The peer may have accepted all the same. Then it has newer keys, for
@@ -215,16 +204,22 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			err = p.unreachable(q, err)
 		}
 	}
-	if err != nil && len(d.joined) > 0 && q.dial == nil && denied == nil && p.ctx.Err() == nil && (p.table[q.id] == q || p.table[q.id] == nil) {
-		// Once more: the peer may have come back after this one began.
-		p.table[q.id] = q
-		p.call(q, nil)
-		q.dial.waiters, d.joined = d.joined, nil
+	waiters := d.waiters
+	d.waiters = nil
+	if err != nil && q.dial == nil && denied == nil && p.ctx.Err() == nil && (p.table[q.id] == q || p.table[q.id] == nil) {
+		// The peer may have come back after the last attempt began: once more
+		// for those who came since.
+		i := slices.IndexFunc(waiters, func(w waiter) bool { return w.came.After(d.tried) })
+		if i >= 0 {
+			p.table[q.id] = q
+			p.call(q, nil)
+			q.dial.waiters = slices.Clone(waiters[i:])
+			waiters = waiters[:i]
+		}
 	}
-	for _, w := range append(d.waiters, d.joined...) {
-		w <- err
+	for _, w := range waiters {
+		w.result <- err
 	}
-	d.waiters, d.joined = nil, nil
 	if !q.installed() && q.dial == nil && q.session == nil && p.table[q.id] == q {
 		delete(p.table, q.id)
 	}
@@ -366,22 +361,11 @@ func (p *peers) sessionClosed(s *intro.Session, err error) {
 		p.lookAt(q.lost.Add(time.Second))
 		switch {
 		case errors.Is(err, intro.ErrBye):
-			redial := p.hasTraffic(q, time.Now())
-			p.drop(q, "bye", false)
-			if redial {
-				p.redial(s.Peer.ID)
-			}
+			p.endAndRedial(q, "bye", false)
 		case errors.Is(err, cert.ErrRevoked), errors.Is(err, cert.ErrUntrusted), errors.Is(err, cert.ErrExpired):
 			p.drop(q, err.Error(), false)
 		}
 	})
-}
-
-// redial introduces this node anew to a peer that it has just dropped.
-func (p *peers) redial(id cert.NodeID) {
-	q := &peer{id: id}
-	p.table[id] = q
-	p.call(q, nil)
 }
 
 // hasTraffic reports whether data went either way a moment ago.
@@ -411,7 +395,7 @@ func (p *peers) onReset(from cert.NodeID) {
 
 // goneHint: a relay says that a peer is not connected to it. It is of interest
 // where the peer was believed to be.
-func (p *peers) goneHint(w way, id cert.NodeID) {
+func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
 	p.hint(func() {
 		alone := p.alone()
 		if alone {
@@ -428,7 +412,11 @@ func (p *peers) goneHint(w way, id cert.NodeID) {
 		}
 		q.watchers = nil
 		if q.dial != nil {
-			q.dial.gone(errGone)
+			if reason == relay.GoneSilent {
+				q.dial.gone(errSilent)
+			} else {
+				q.dial.gone(errGone)
+			}
 		} else if !alone {
 			p.findAgain(q)
 		}
@@ -436,7 +424,11 @@ func (p *peers) goneHint(w way, id cert.NodeID) {
 	})
 }
 
-var errGone = errors.New("not connected to the relay")
+// What a relay says of a peer that it cannot deliver to. errSilent is an errGone.
+var (
+	errGone   = errors.New("not connected to the relay")
+	errSilent = fmt.Errorf("%w: it did not answer the relay", errGone)
+)
 
 // stranger is called by the bind for a WireGuard packet from a node that has
 // no endpoint: held while that node is being introduced, answered with a

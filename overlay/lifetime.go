@@ -53,11 +53,7 @@ func (p *peers) look(now time.Time) {
 		}
 		if weftNow.After(q.node.NotAfter) {
 			// It may have a new one by now, but has to show it.
-			redial := p.hasTraffic(q, now)
-			p.drop(q, "its certificate has expired", true)
-			if redial {
-				p.redial(q.id)
-			}
+			p.endAndRedial(q, "its certificate has expired", true)
 			continue
 		}
 		ending := p.renewPeer(q, now, st.LastTx)

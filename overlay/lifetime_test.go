@@ -178,3 +178,24 @@ func TestCertificateEnds(t *testing.T) {
 	w.away.Store(false)
 	eventually(t, 20*time.Second, "both come back by themselves", func() bool { return reach() == nil })
 }
+
+// TestIntroductionOutlivesTunnel: a tunnel ends while this node introduces
+// itself to its peer anew. Whoever waits for that gets it, unless this node has
+// dropped the peer; and the next introduction is not in the way of the former.
+func TestIntroductionOutlivesTunnel(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	id, err := cert.ParseNodeID(pi.Status().Self.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bye := range []bool{true, false} {
+		say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
+		first, next := laptop.EndWhileCalling(id, bye)
+		if next != nil || bye && first != nil || !bye && localapi.KindOf(first) != localapi.KindUnreachable {
+			t.Errorf("ended by the peer: %v; who waited then got %v, who came next %v", bye, first, next)
+		}
+		say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
+	}
+}

@@ -35,7 +35,6 @@ const (
 	lastShare      = 6                      // a peer with traffic is introduced anew in the last sixth of its certificate's life
 	expirySlack    = time.Second            // a certificate is good until its last second is over
 	renewMin       = 500 * time.Millisecond // between such introductions
-	sameTime       = 200 * time.Millisecond // who wants the same introduction within this wants the same one
 	dialTimeout    = 12 * time.Second       // two attempts of intro.HandshakeTimeout, and a little
 	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long
 	heldStrangers  = 64                     // senders whose WireGuard packets are held during their introduction
@@ -86,12 +85,16 @@ type kept struct {
 
 func (p *peer) installed() bool { return !p.made.IsZero() }
 
+// waiter is somebody who waits for the result of an introduction.
+type waiter struct {
+	came   time.Time
+	result chan<- error // capacity 1
+}
+
 // dialing is an introduction in progress, with those who wait for it.
 type dialing struct {
-	waiters []chan error
-	joined  []chan error // came when it had been under way: its failure says nothing to them
-	began   time.Time
-	second  bool // the relay said that the peer is gone, and was asked again
+	waiters []waiter
+	tried   time.Time // when the last attempt began: its failure says nothing to who came later
 	cancel  context.CancelCauseFunc
 	way     way                     // relay connection of the attempt under way
 	gone    context.CancelCauseFunc // ends that attempt
@@ -330,13 +333,39 @@ func (p *peers) crlChanged() {
 // upToDate lets introductions in: our numbers are current, or nobody can say.
 func (p *peers) upToDate() { p.currentOnce.Do(func() { close(p.current) }) }
 
-// drop ends the tunnel with a peer. bye tells the peer so.
+// drop ends the tunnel with a peer, and an introduction to it that is under way.
+// bye tells the peer so.
 func (p *peers) drop(q *peer, why string, bye bool) {
 	if q.dial != nil {
 		q.dial.cancel(fmt.Errorf("tunnel dropped: %s", why))
 	}
+	p.endTunnel(q, why, bye)
+	if p.table[q.id] == q {
+		delete(p.table, q.id)
+	}
+	p.publish()
+}
+
+// endAndRedial ends a tunnel that the peer, or time, has ended. Who still has
+// traffic for the peer is introduced anew. An introduction that is under way is
+// about the next tunnel and goes on.
+func (p *peers) endAndRedial(q *peer, why string, bye bool) {
+	redial := p.hasTraffic(q, time.Now())
+	p.endTunnel(q, why, bye)
+	switch {
+	case q.dial != nil:
+	case redial:
+		p.call(q, nil)
+	default:
+		delete(p.table, q.id)
+	}
+	p.publish()
+}
+
+// endTunnel takes the WireGuard peer and the session away, and leaves of q what
+// it was before the first introduction, but for the filter.
+func (p *peers) endTunnel(q *peer, why string, bye bool) {
 	if s := q.session; s != nil {
-		q.session = nil
 		if bye {
 			s.Bye()
 		} else {
@@ -352,12 +381,12 @@ func (p *peers) drop(q *peer, why string, bye bool) {
 		p.device.RemovePeer(q.id)
 		p.bind.Drop(q.id)
 		p.guests.route(q.id, nil)
-		q.made, q.endpoint, q.way = time.Time{}, nil, nil
 	}
-	if p.table[q.id] == q {
-		delete(p.table, q.id)
+	*q = peer{
+		id: q.id, node: q.node, filter: q.filter, dial: q.dial, ours: q.ours,
+		failures: q.failures, nextRedial: q.nextRedial, nextHint: q.nextHint,
+		watchers: q.watchers, renewed: q.renewed,
 	}
-	p.publish()
 }
 
 func (p *peers) takeDown() {

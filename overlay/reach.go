@@ -23,9 +23,10 @@ import (
 // itself moves when it loses its home (relay.Order). So nodes find each other
 // while the server is away.
 const (
-	maxAsked   = 8               // relays, for one introduction
-	askServer  = 3 * time.Second // where it is
-	movedAfter = 15 * time.Second
+	maxAsked     = 8               // relays, for one introduction
+	maxQuestions = 2               // to the server, for the same
+	askServer    = 3 * time.Second // where it is
+	movedAfter   = 15 * time.Second
 )
 
 // errNotThere is wrapped when a relay could not be reached.
@@ -33,8 +34,9 @@ var errNotThere = errors.New("relay out of reach")
 
 // reach introduces this node to a peer at the relay where that is found.
 func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session, error) {
-	f := p.newFinder(ctx, q.id)
-	defer f.stop()
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	f := p.newFinder(asking, q.id)
 	var said error
 	for {
 		rl, more, ok := f.next()
@@ -47,7 +49,10 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 			return s, nil
 		case ctx.Err() != nil:
 			return nil, err
-		case errors.Is(err, errGone), errors.Is(err, errNotThere), errors.Is(err, relay.ErrOffline),
+		case errors.Is(err, errGone):
+			f.gone(rl, errors.Is(err, errSilent))
+			p.log.Debug("not reached", "peer", q.id, "relay", rl.Name, "err", err)
+		case errors.Is(err, errNotThere), errors.Is(err, relay.ErrOffline),
 			errors.Is(err, intro.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 			f.ask()
 			p.log.Debug("not reached", "peer", q.id, "relay", rl.Name, "err", err)
@@ -63,6 +68,9 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 // reachAt introduces this node to a peer through one relay. With more relays
 // to ask it takes no longer than one attempt.
 func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, more bool) (*intro.Session, error) {
+	if err := p.inLoop(func() error { d.tried = time.Now(); return nil }); err != nil {
+		return nil, err
+	}
 	w, err := p.guests.connect(ctx, rl)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotThere, err)
@@ -85,24 +93,41 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 
 // finder names the relays where a peer may be, the likeliest first.
 type finder struct {
-	p      *peers
-	id     cert.NodeID
-	ctx    context.Context
-	stop   context.CancelFunc
 	relays []api.Relay
+	// where asks the server where the peer is.
+	where func(patience time.Duration) <-chan whereabouts
+	away  bool // the server did not answer when it was last asked for something
+
 	queue  []api.Relay
-	tried  []string    // Relay.IDs
-	answer chan string // Relay.ID, from the server; nil before ask
+	tries  int                // relays named so far
+	again  bool               // a relay that said gone was asked once more
+	asked  int                // questions to the server
+	answer <-chan whereabouts // to the last of them; nil when there is none to come
 }
 
+// whereabouts is what the server says of a peer.
+type whereabouts struct {
+	online bool
+	relay  string // Relay.ID
+}
+
+// newFinder makes the finder of an introduction. Its questions end with ctx.
 func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
-	f := &finder{p: p, id: id}
-	f.ctx, f.stop = context.WithCancel(ctx)
+	f := &finder{away: p.n.health.has("server-offline")}
+	f.where = func(patience time.Duration) <-chan whereabouts {
+		answer := make(chan whereabouts, 1)
+		p.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			answer <- p.n.whereIs(ctx, id)
+		})
+		return answer
+	}
 	if s := p.n.snap.Load(); s != nil {
 		f.relays = s.config.Relays
 	}
 	home := p.r.home.relay()
-	if len(f.relays) <= 1 {
+	if f.alone() {
 		f.queue = []api.Relay{{}} // home, wherever that is
 		return f
 	}
@@ -125,69 +150,96 @@ func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
 	return f
 }
 
-// ask asks the server, once, where the peer is now.
-func (f *finder) ask() {
-	if f.answer != nil || len(f.relays) <= 1 {
-		return
+// alone reports whether the network has but one relay.
+func (f *finder) alone() bool { return len(f.relays) <= 1 }
+
+// gone takes a relay's word that the peer is not there, or silent. It may be of
+// before the peer came back: when a connection is cleared away, the relay says
+// so to whoever may wait for it. Who is really gone is said to be so again at
+// once; and nobody is called offline whom the server sees online, unless they
+// are silent.
+func (f *finder) gone(rl api.Relay, silent bool) {
+	if !f.again {
+		f.again = true
+		f.queue = slices.Insert(f.queue, 0, rl)
+	} else if f.alone() && !silent && !f.away {
+		f.askFor(lastSeenWait) // somebody waits, and there is nothing else to try
 	}
-	f.answer = make(chan string, 1)
-	answer := f.answer
-	f.p.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(f.ctx, askServer)
-		defer cancel()
-		answer <- f.p.n.whereIs(ctx, f.id)
-	})
+	f.ask()
+}
+
+// ask asks the server where the peer is now, if there is a choice.
+func (f *finder) ask() {
+	if !f.alone() {
+		f.askFor(askServer)
+	}
+}
+
+func (f *finder) askFor(patience time.Duration) {
+	if f.answer == nil && f.asked < maxQuestions {
+		f.asked++
+		f.answer = f.where(patience)
+	}
 }
 
 // next returns the relay to try, and whether there are more. What the server
-// says goes first.
+// says goes first, and is waited for when there is nothing else.
 func (f *finder) next() (rl api.Relay, more, ok bool) {
 	if f.answer != nil {
-		var id string
 		if len(f.queue) == 0 {
-			id = <-f.answer
-			f.answer <- "" // known by now
+			f.take(<-f.answer)
 		} else {
 			select {
-			case id = <-f.answer:
-				f.answer <- ""
+			case w := <-f.answer:
+				f.take(w)
 			default:
 			}
 		}
-		if i := slices.IndexFunc(f.relays, func(r api.Relay) bool { return r.ID == id }); i >= 0 && !slices.Contains(f.tried, id) {
-			at := f.relays[i]
-			f.queue = slices.DeleteFunc(f.queue, func(r api.Relay) bool { return r.ID == id })
-			f.queue = slices.Insert(f.queue, 0, at)
-		}
 	}
-	if len(f.queue) == 0 || len(f.tried) >= maxAsked {
+	if len(f.queue) == 0 || f.tries >= maxAsked {
 		return rl, false, false
 	}
 	rl, f.queue = f.queue[0], f.queue[1:]
-	f.tried = append(f.tried, rl.ID)
+	f.tries++
 	return rl, len(f.queue) > 0, true
 }
 
-// whereIs asks the server for the home of a peer, "" when it does not know.
-func (n *Node) whereIs(ctx context.Context, id cert.NodeID) string {
+// take puts the relay that the server named first, also when it was tried
+// before: the server's word is newer.
+func (f *finder) take(w whereabouts) {
+	f.answer = nil
+	if !w.online {
+		return
+	}
+	at := api.Relay{} // home
+	if !f.alone() {
+		i := slices.IndexFunc(f.relays, func(r api.Relay) bool { return r.ID == w.relay })
+		if i < 0 {
+			return
+		}
+		at = f.relays[i]
+	}
+	f.queue = slices.DeleteFunc(f.queue, func(r api.Relay) bool { return r.ID == at.ID })
+	f.queue = slices.Insert(f.queue, 0, at)
+}
+
+// whereIs asks the server where a peer is; not online when it does not know.
+func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
 	p, err := n.client().Lookup(ctx, "id", id.String())
 	var e *api.Error
 	switch {
 	case errors.As(err, &e) && e.Status == http.StatusNotFound:
-		return ""
+		return whereabouts{}
 	case err != nil:
 		n.log.Debug("ask where a peer is", "peer", id, "err", err)
-		return ""
+		return whereabouts{}
 	}
 	k, err := knownOf(*p, n.verifyListed)
 	if err != nil || k.node.ID != id {
-		return ""
+		return whereabouts{}
 	}
 	n.dir.learn(k)
-	if !p.Online {
-		return ""
-	}
-	return p.Relay
+	return whereabouts{p.Online, p.Relay}
 }
 
 // setWay decides which relay connection carries what goes to a peer. It is the
