@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"weft/dns"
 	"weft/netstack"
@@ -32,17 +34,31 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 		Moved:   memory.count,
 		Log:     log,
 	})
-	var denied *tun.PermissionError
 	switch {
-	case errors.As(err, &denied):
+	case tunHint(err) != "":
 		return nil, &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err),
-			Hint: "run as root or with CAP_NET_ADMIN (setcap cap_net_admin+ep WEFT, or AmbientCapabilities=CAP_NET_ADMIN in the unit) where /dev/net/tun exists, or leave --tun away: user space needs neither"}
+			Hint: tunHint(err) + ", or leave --tun away: user space needs neither"}
 	case errors.Is(err, tun.ErrUnsupported):
 		return nil, &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err), Hint: "leave --tun away: user space works here"}
 	case err != nil:
 		return nil, fmt.Errorf("--tun %s: %w", name, err)
 	}
 	return n, nil
+}
+
+// tunHint is what to do where an interface cannot be made, "" for other errors.
+// Who opens /dev/net/tun needs CAP_NET_ADMIN still: its mode protects nothing.
+func tunHint(err error) string {
+	var denied *tun.PermissionError
+	switch {
+	case !errors.As(err, &denied):
+		return ""
+	case errors.Is(err, fs.ErrNotExist):
+		return "load the driver as root with `modprobe tun`, or give a container --device /dev/net/tun and --cap-add NET_ADMIN"
+	case errors.Is(err, syscall.EACCES):
+		return "only root may open /dev/net/tun here: run as root, or let others open it with `chmod 666 /dev/net/tun`; they need CAP_NET_ADMIN all the same"
+	}
+	return "run as root or with CAP_NET_ADMIN (setcap cap_net_admin+ep WEFT, or AmbientCapabilities=CAP_NET_ADMIN in the unit)"
 }
 
 // kernel makes the rules what the kernel interface is given. own are ports of

@@ -254,6 +254,12 @@ func TestTUNDirect(t *testing.T) {
 	}
 }
 
+// withDevice is a command line that runs args on a machine whose /dev/net is made
+// by a command: how it is on this one differs.
+func withDevice(command string, args ...string) []string {
+	return append([]string{"unshare", "-m", "sh", "-c", "mkdir -p /dev/net && mount -t tmpfs tmpfs /dev/net && " + command + ` && exec "$@"`, "sh"}, args...)
+}
+
 // TestTUNInterface: what becomes of interface and routes.
 func TestTUNInterface(t *testing.T) {
 	t.Parallel()
@@ -261,11 +267,18 @@ func TestTUNInterface(t *testing.T) {
 	dev, lap := m.Device, m.Laptop
 	m.DeviceHome.Serve(":8000", lab.Page)
 
-	// Without the right to.
-	r := dev.Host.Run(lab.Nobody, "weft", "run", "--state", dev.State, "--socket", dev.Sock, "--tun", "weft0", "--os-dns", "off")
-	oneLine(t, r)
-	if r.Code != 1 || !strings.Contains(r.Err, "CAP_NET_ADMIN") || !strings.Contains(r.Err, "leave --tun away") {
-		t.Errorf("without CAP_NET_ADMIN: %v", r)
+	// Without the right to, on machines of three kinds.
+	for _, kind := range []struct{ machine, want string }{
+		{"mknod -m 666 /dev/net/tun c 10 200", "CAP_NET_ADMIN (setcap"},
+		{"mknod -m 600 /dev/net/tun c 10 200", "chmod 666 /dev/net/tun"},
+		{"true", "modprobe tun"},
+	} {
+		r := dev.Host.Run(lab.Root, withDevice(kind.machine, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+			"weft", "run", "--state", dev.State, "--socket", dev.Sock, "--tun", "weft0", "--os-dns", "off")...)
+		oneLine(t, r)
+		if r.Code != 1 || !strings.Contains(r.Err, kind.want) || !strings.Contains(r.Err, "leave --tun away") {
+			t.Errorf("without the right to, %s: %v", kind.machine, r)
+		}
 	}
 	dev.As = lab.Root
 	run := func(flags ...string) lab.Result {
@@ -381,8 +394,8 @@ func TestTUNInterface(t *testing.T) {
 	}
 
 	// CAP_NET_ADMIN is enough.
-	caps := m.DeviceHome.Start(lab.Root, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin",
-		"--", "weft", "run", "--state", m.Mkdir("caps"), "--socket", m.Dir+"/caps/sock", "--token-file", m.WriteFile("caps/token", m.Server.NewKey().Token), "--tun", "weft0", "--os-dns", "off")
+	caps := m.DeviceHome.Start(lab.Root, withDevice("mknod -m 666 /dev/net/tun c 10 200", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin",
+		"--", "weft", "run", "--state", m.Mkdir("caps"), "--socket", m.Dir+"/caps/sock", "--token-file", m.WriteFile("caps/token", m.Server.NewKey().Token), "--tun", "weft0", "--os-dns", "off")...)
 	m.Until(20*time.Second, "a daemon with CAP_NET_ADMIN alone", func() bool {
 		out, _ := exec.Command("ip", "-n", m.DeviceHome.Name, "addr").CombinedOutput()
 		return strings.Contains(string(out), "scope global weft0")
