@@ -58,7 +58,10 @@ func newHTTPSide(p *Proxy) *httpSide {
 	h.forward = &httputil.ReverseProxy{
 		// Rewrite takes the hop-by-hop headers off and adds nothing: neither
 		// Forwarded headers nor a User-Agent of our own.
-		Rewrite:       func(r *httputil.ProxyRequest) { r.Out.Host = r.In.URL.Host },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.Host = r.In.URL.Host
+			keepTarget(r.Out.URL, r.In.RequestURI)
+		},
 		Transport:     h.tr,
 		FlushInterval: -1,
 		BufferPool:    bufferPool{},
@@ -88,12 +91,32 @@ func (h *httpSide) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			plain(w, http.StatusBadRequest, "user names in a URL are not supported")
 			return
 		}
+		// What an answer does not have the server is not to add.
+		w.Header()["Date"], w.Header()["Content-Type"] = nil, nil
 		h.forward.ServeHTTP(w, r)
 	case r.URL.Scheme == "https":
 		plain(w, http.StatusBadRequest, "this proxy does not do TLS for you: use CONNECT for https URLs")
 	default:
 		// What a browser sends that was pointed here, by a page or by hand.
 		plain(w, http.StatusBadRequest, "this is weft's proxy, not a web server: set it as the HTTP or SOCKS5 proxy, for example curl --proxy socks5h://"+h.addr(r)+" http://NAME/")
+	}
+}
+
+// keepTarget has u ask for path and query of an absolute-form request target
+// (RFC 9112 section 3.2.2) to the letter. Cameras, PLCs and old CGI programs are
+// asked with queries that nobody else would write: "?a=1;b=2", "?level=100%".
+func keepTarget(u *url.URL, target string) {
+	_, rest, _ := strings.Cut(target, "://")
+	i := strings.IndexAny(rest, "/?")
+	if i < 0 {
+		return // a host alone
+	}
+	path, query, hasQuery := strings.Cut(rest[i:], "?")
+	u.RawQuery, u.ForceQuery = query, hasQuery && query == ""
+	// net/url writes an Opaque as it is, but for "//": that would begin with the
+	// scheme. It keeps the slashes of a path.
+	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
+		u.Opaque = path
 	}
 }
 

@@ -297,6 +297,59 @@ func TestForbiddenByName(t *testing.T) {
 	}
 }
 
+// TestForwardKeepsRequest: path and query reach the device to the letter, and an
+// answer comes back without headers that the device did not send.
+func TestForwardKeepsRequest(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	lines := make(chan string, 1)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			br := bufio.NewReader(c)
+			line, _ := br.ReadString('\n')
+			for h := ""; h != "\r\n"; {
+				if h, err = br.ReadString('\n'); err != nil {
+					break
+				}
+			}
+			lines <- strings.TrimSpace(line)
+			io.WriteString(c, "HTTP/1.1 200 Fine\r\nX-Own: 1\r\nContent-Length: 7\r\nConnection: close\r\n\r\n<html>\n")
+			c.Close()
+		}
+	}()
+	_, addr := start(t, Config{Node: &fakeNode{target: map[string]string{"80": l.Addr().String()}}})
+	for _, target := range []string{
+		"/", "/?", "?", "?a=1", "", "/cgi?a=1&b=2", "/cgi?a=1;b=2", "/cgi?foo=bar;moo", "/set?level=100%", "/cgi?t=%zz&u=1", "/cgi?b=2&a=1;c=3",
+		"/x?a=%u00e9", "/cgi?flag", "/cgi?=x", "/cgi?a=b=c", "/cgi?a=1&&b=2", "/cgi?a+b=c%20d", "/cgi?a?b", "/a%2Fb/c", "/a%2fb", "/a//b", "//a/b", "/a/../b",
+		"/a/./b", "/a;v=1/b", "/it's(1)", "/%7Efile", "/caf%C3%A9", "/p|x", "/x?{\"a\":1}", "/a\"b", "/a[1]", "/a#b?c", "/http://b/?c",
+	} {
+		want := target
+		if !strings.HasPrefix(want, "/") {
+			want = "/" + want
+		}
+		resp := ask(t, addr, "GET http://kitchen-pi"+target+" HTTP/1.1\r\nHost: kitchen-pi\r\n\r\n")
+		if resp.StatusCode != 200 {
+			t.Errorf("%q: %s", target, resp.Status)
+			continue
+		}
+		if got := <-lines; got != "GET "+want+" HTTP/1.1" {
+			t.Errorf("asked for %q, the device got %q", target, got)
+		}
+		for name := range resp.Header {
+			if name != "X-Own" && name != "Content-Length" && name != "Connection" {
+				t.Errorf("%q: the answer has a %s header that the device did not send", target, name)
+			}
+		}
+	}
+}
+
 // TestDirect: everything else is dialled as if the proxy were not there.
 func TestDirect(t *testing.T) {
 	s := site(t)
