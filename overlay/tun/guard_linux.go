@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -12,24 +13,53 @@ import (
 // nftTimeout bounds a run of the nft program.
 const nftTimeout = 5 * time.Second
 
+// removedFor is how long, at the least, it is said that somebody has removed the
+// rules: until something is looked at after that.
+const removedFor = time.Hour
+
 // guarded is for which addresses guard was called last, and how it went.
 type guarded struct {
 	v4, v6 netip.Addr
 	err    error
+	chain  string // how nft shows the chain; "" without addresses or after an error
 }
 
 // guard has the kernel drop what comes to the overlay addresses by another
 // interface, and replaces what an earlier process has left. Without addresses it
-// removes the table. A failure is tried again when the addresses change. l.mu
-// is held.
+// removes the table. A failure is tried again when the addresses change. Rules
+// that another program has removed or changed are set again: each reload of
+// Debian's nftables.service flushes those of everybody. l.mu is held.
 func (l *kernelLink) guard(v4, v6 netip.Addr) error {
-	if g := l.guarded; g != nil && g.v4 == v4 && g.v6 == v6 {
-		return g.err
+	g := l.guarded
+	touched := l.rulesTouched.Swap(false)
+	if g != nil && g.v4 == v4 && g.v6 == v6 {
+		if !touched || g.chain == "" {
+			return g.err
+		}
+		if now, err := nft("list chain "+chainName(l.name), ""); err == nil && now == g.chain {
+			return nil
+		}
+		l.removed = time.Now()
 	}
-	err := nft(guardRules(l.name, v4, v6, l.more))
-	l.guarded = &guarded{v4, v6, err}
-	return err
+	g = &guarded{v4: v4, v6: v6}
+	_, g.err = nft("", guardRules(l.name, v4, v6, l.more))
+	if g.err == nil && (v4.IsValid() || v6.IsValid()) {
+		g.chain, g.err = nft("list chain "+chainName(l.name), "")
+	}
+	l.guarded = g
+	return g.err
 }
+
+// guardRemoved is when another program last removed the rules, the zero Time
+// when that is long ago. l.mu is held.
+func (l *kernelLink) guardRemoved() time.Time {
+	if time.Since(l.removed) > removedFor {
+		return time.Time{}
+	}
+	return l.removed
+}
+
+func chainName(name string) string { return "inet weft-" + name + " guard" }
 
 // guardRules makes the table, as a transaction that replaces it.
 func guardRules(name string, v4, v6 netip.Addr, more []netip.Addr) string {
@@ -55,20 +85,27 @@ func guardRules(name string, v4, v6 netip.Addr, more []netip.Addr) string {
 	return b.String()
 }
 
-// nft runs the program on rules.
-func nft(rules string) error {
+// nft runs the program with a command, or with rules on its standard input, and
+// returns what it prints.
+func nft(command, rules string) (string, error) {
 	path, err := exec.LookPath("nft")
 	if err != nil {
 		path = "/usr/sbin/nft" // not in the PATH of everybody
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), nftTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "-f", "-")
-	cmd.Stdin = strings.NewReader(rules)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		line, _, _ := strings.Cut(string(out), "\n")
-		return fmt.Errorf("nft: %w %.100s", err, strings.TrimSpace(line))
+	args := strings.Fields(command)
+	if command == "" {
+		args = []string{"-f", "-"}
 	}
-	return nil
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin = strings.NewReader(rules)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		line, _, _ := strings.Cut(said.String(), "\n")
+		return "", fmt.Errorf("nft: %w %.100s", err, strings.TrimSpace(line))
+	}
+	return string(out), nil
 }

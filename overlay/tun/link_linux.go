@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,10 +41,13 @@ type kernelLink struct {
 	index int
 	kept  bool // it was there before us and stays
 
+	rulesTouched atomic.Bool // somebody, perhaps we, has changed rules of nftables
+
 	mu sync.Mutex
 	// mu guards the following.
-	up      bool     // we have set it up, what follows is others' doing
-	guarded *guarded // what guard has set last
+	up      bool      // we have set it up, what follows is others' doing
+	guarded *guarded  // what guard has set last
+	removed time.Time // when it last had to be set again
 }
 
 // open makes the interface, or takes over one that is marked as ours.
@@ -133,6 +138,7 @@ func (l *kernelLink) apply(want hostState) (r report, err error) {
 	}
 	l.up = true
 	r.unguarded = l.guard(want.v4, want.v6) // before the kernel has them
+	r.removed = l.guardRemoved()
 	if err := l.setAddr(unix.AF_INET, want.v4); err != nil {
 		return r, err
 	}

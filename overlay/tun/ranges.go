@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // private are the addresses of which an overlay may have some.
@@ -79,9 +80,10 @@ func decide(want netip.Prefix, routes []route) decision {
 
 // report is what apply could not do.
 type report struct {
-	down           bool  // somebody has set the interface down
-	noIPv6         error // the address was refused
-	unguarded      error // the overlay addresses can be reached from the LAN
+	down           bool      // somebody has set the interface down
+	noIPv6         error     // the address was refused
+	unguarded      error     // the overlay addresses can be reached from the LAN
+	removed        time.Time // when another program last removed what prevents that; it was set again
 	range4, range6 decision
 }
 
@@ -94,6 +96,9 @@ func (r report) warnings(name string, want hostState) map[string]string {
 	}
 	if r.unguarded != nil {
 		w["tun-unguarded"] = fmt.Sprintf("neighbours on the LAN can send to the overlay address past %s, since nftables cannot be set (%v): a service that trusts whoever reaches that address should not", name, r.unguarded)
+	}
+	if r.unguarded == nil && !r.removed.IsZero() {
+		w["tun-guard-removed"] = fmt.Sprintf("another program removed, at %s, the rules that keep neighbours on the LAN away from the overlay addresses (`nft flush ruleset` does, and each reload of nftables.service); weft has set them again", r.removed.Format(time.TimeOnly))
 	}
 	if r.noIPv6 != nil {
 		w["tun-no-ipv6"] = fmt.Sprintf("%s has no IPv6 address (%v), IPv4 works; if IPv6 was switched off by mistake: sysctl net.ipv6.conf.%s.disable_ipv6=0", name, r.noIPv6, name)

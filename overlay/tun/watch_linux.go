@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,26 +18,41 @@ const (
 	lookEvery = time.Second
 )
 
-// watch listens to the kernel's announcements. It does not read them: each only
-// says that it is time to look.
+// watch listens to the kernel's announcements: of links, addresses and routes,
+// and of firewall rules. It does not read them: each only says that it is time
+// to look.
 func (l *kernelLink) watch(ctx context.Context, changed func()) {
-	for ctx.Err() == nil {
-		if err := listen(ctx, changed); err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(10 * time.Second):
-				changed()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		groups := uint32(1 << (unix.NFNLGRP_NFTABLES - 1))
+		keepListening(ctx, unix.NETLINK_NETFILTER, groups, func() {
+			l.rulesTouched.Store(true)
+			changed()
+		})
+	})
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE)
+	keepListening(ctx, unix.NETLINK_ROUTE, groups, changed)
+}
+
+// keepListening listens again after errors; where that is not permitted it
+// looks now and then.
+func keepListening(ctx context.Context, family int, groups uint32, changed func()) {
+	for again := 10 * time.Second; ctx.Err() == nil; again = min(2*again, 10*time.Minute) {
+		if err := listen(ctx, family, groups, changed); err != nil {
+			if !pause(ctx, again) {
+				return
 			}
+			changed()
 		}
 	}
 }
 
-func listen(ctx context.Context, changed func()) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+func listen(ctx context.Context, family int, groups uint32, changed func()) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, family)
 	if err != nil {
 		return err
 	}
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		unix.Close(fd)
 		return err

@@ -64,19 +64,30 @@ func TestTUNAndUserSpace(t *testing.T) {
 	t.Run("not from the LAN", func(t *testing.T) {
 		// A neighbour that sends to the overlay address by way of the LAN.
 		m.DeviceHome.Router.IP("route add "+d.IPv4+"/32 via 192.168.1.2", "route add 100.100.100.100/32 via 192.168.1.2", "addr add "+l.IPv4+"/32 dev lo")
-		for _, c := range []struct {
-			network, to string
-			reached     bool
-		}{{"tcp", "192.168.1.2:8000", true}, {"tcp", d.IPv4 + ":8000", false}, {"tcp", d.IPv4 + ":80", false}, {"tcp", "100.100.100.100:53", false}} {
+		reaches := func(to string) bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			conn, err := m.DeviceHome.Router.Dial(ctx, c.network, c.to)
-			cancel()
+			defer cancel()
+			conn, err := m.DeviceHome.Router.Dial(ctx, "tcp", to)
 			if err == nil {
 				conn.Close()
 			}
-			if (err == nil) != c.reached {
-				t.Errorf("%s from the LAN: %v", c.to, err)
+			return err == nil
+		}
+		for _, to := range []string{d.IPv4 + ":8000", d.IPv4 + ":80", "100.100.100.100:53"} {
+			if reaches(to) {
+				t.Errorf("%s is reached from the LAN", to)
 			}
+		}
+		if !reaches("192.168.1.2:8000") {
+			t.Error("the device's own address is not reached from the LAN")
+		}
+		// As each reload of Debian's nftables.service does it, and by hand.
+		for _, command := range []string{"flush ruleset", "flush chain inet weft-weft0 guard"} {
+			m.DeviceHome.NFT(command + "\n")
+			m.Until(10*time.Second, "the guard is back after nft "+command, func() bool { return !reaches(d.IPv4 + ":8000") })
+			m.Until(5*time.Second, "a warning", func() bool {
+				return slices.ContainsFunc(dev.Status().Health, func(h struct{ Code, Message string }) bool { return h.Code == "tun-guard-removed" })
+			})
 		}
 		if r := m.DeviceHome.Run(lab.Nobody, "curl", "-sS", "--max-time", "5", "http://"+d.IPv4+":8000/"); r.Code != 0 {
 			t.Errorf("the device itself: %v", r)
