@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Bounds of what a Bootstrap keeps.
@@ -20,34 +22,85 @@ const (
 	maxBootAddrs = 4
 )
 
+const (
+	// lookupTime is how long a name may take: system resolvers give each of up
+	// to three nameservers 5 s.
+	lookupTime = 16 * time.Second
+	// answerLife is how long an answer serves further dials. It is short: one
+	// that came too late for the dial that asked is there for the next.
+	answerLife = time.Minute
+	// headStart is how long an answer is waited for before old addresses are
+	// tried beside it.
+	headStart = time.Second
+	// fallbackDelay is how long IPv6 has before IPv4 is tried beside it
+	// (RFC 8305 section 5).
+	fallbackDelay = 300 * time.Millisecond
+)
+
 // Bootstrap dials servers and relays and remembers, in a file, at which
-// addresses they were last reached: when no resolver answers, as after a crash
-// or on a network that is half up, they are found all the same. It is never
-// wrong to try an old address, since who answers has to prove who it is.
+// addresses they were last reached: when no resolver answers, or only after the
+// first nameserver's 5 s, as after a crash or on a network that is half up, they
+// are found all the same. It is never wrong to try an old address, since who
+// answers has to prove who it is.
+//
+// A look-up belongs to no dial: one that takes longer than who dials has patience
+// goes on, and serves the next. Its methods may be called from any goroutine.
 type Bootstrap struct {
 	// Constant.
-	path string
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	path   string
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	ctx    context.Context // of the look-ups
+	stop   context.CancelFunc
+
+	wg sync.WaitGroup // of the look-ups
 
 	mu sync.Mutex
 	// mu guards the following.
-	read  bool
-	hosts map[string][]netip.Addr // last reached first
+	closed  bool
+	read    bool
+	hosts   map[string][]netip.Addr // last reached first
+	answers map[string]*bootAnswer  // under way, or at most answerLife old
+}
+
+// bootAnswer is what a look-up found.
+type bootAnswer struct {
+	done  chan struct{} // closed when the following is there
+	addrs []netip.Addr
+	err   error
+	at    time.Time
 }
 
 // NewBootstrap returns a Bootstrap that keeps its file at path; the file's
-// directory need not exist yet. dial connects and resolves; nil is a net.Dialer
-// without keepalive.
-func NewBootstrap(path string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Bootstrap {
+// directory need not exist yet. lookup is the system's resolver unless given,
+// dial connects to an address, IP:PORT, and is a net.Dialer without keepalive
+// unless given. The caller must Close it.
+func NewBootstrap(path string, lookup func(ctx context.Context, host string) ([]netip.Addr, error), dial func(ctx context.Context, network, address string) (net.Conn, error)) *Bootstrap {
+	if lookup == nil {
+		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
 	if dial == nil {
 		dial = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}).DialContext
 	}
-	return &Bootstrap{path: path, dial: dial}
+	b := &Bootstrap{path: path, lookup: lookup, dial: dial, answers: map[string]*bootAnswer{}}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b
 }
 
-// DialContext connects to address, HOST:PORT. When HOST cannot be resolved, the
-// addresses at which it was reached before are tried; the error is then still
-// that of the resolver.
+// Close ends the look-ups under way and waits for them.
+func (b *Bootstrap) Close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.stop()
+	b.wg.Wait()
+}
+
+// DialContext connects to address, HOST:PORT. While HOST is not resolved, the
+// addresses at which it was reached before are tried; when that leads nowhere
+// the error is the resolver's.
 func (b *Bootstrap) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -57,20 +110,187 @@ func (b *Bootstrap) DialContext(ctx context.Context, network, address string) (n
 		return b.dial(ctx, network, address)
 	}
 	host = strings.ToLower(host)
-	c, err := b.dial(ctx, network, address)
-	if err == nil {
-		b.reached(host, c.RemoteAddr())
-		return c, nil
-	}
-	var unresolved *net.DNSError
-	if !errors.As(err, &unresolved) || ctx.Err() != nil {
-		return nil, err
-	}
-	for _, ip := range b.known(host) {
-		if c, derr := b.dial(ctx, network, net.JoinHostPort(ip.String(), port)); derr == nil {
-			b.reached(host, c.RemoteAddr())
-			return c, nil
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	named := make(chan dialed, 1)
+	go func() {
+		addrs, err := b.resolve(ctx, host)
+		if err != nil {
+			named <- dialed{nil, err}
+			return
 		}
+		c, err := b.dialAny(ctx, network, port, addrs)
+		named <- dialed{c, err}
+	}()
+	kept := make(chan dialed, 1)
+	go func() {
+		kept <- b.dialKept(ctx, network, host, port)
+	}()
+	var d dialed
+	pending := kept
+	select {
+	case d = <-named:
+		var unresolved *net.DNSError
+		if errors.As(d.err, &unresolved) {
+			pending = nil
+			if k := <-kept; k.c != nil {
+				d = k
+			}
+		}
+	case d = <-kept:
+		pending = named
+		if d.c == nil {
+			pending = nil
+			d = <-named
+		}
+	}
+	cancel()
+	if pending != nil {
+		if late := <-pending; late.c != nil {
+			late.c.Close()
+		}
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	b.reached(host, d.c.RemoteAddr())
+	return d.c, nil
+}
+
+type dialed struct {
+	c   net.Conn
+	err error
+}
+
+// errNowhere: the host was not reached before.
+var errNowhere = errors.New("no address known")
+
+// dialKept connects to one of the addresses at which a host was reached before,
+// unless it is resolved soon.
+func (b *Bootstrap) dialKept(ctx context.Context, network, host, port string) dialed {
+	addrs := b.known(host)
+	if len(addrs) == 0 {
+		return dialed{nil, errNowhere}
+	}
+	soon, cancel := context.WithTimeout(ctx, headStart)
+	defer cancel()
+	if _, err := b.resolve(soon, host); err == nil {
+		return dialed{nil, errNowhere} // that is better
+	}
+	if ctx.Err() != nil {
+		return dialed{nil, ctx.Err()}
+	}
+	for _, ip := range addrs {
+		if c, err := b.dial(ctx, network, net.JoinHostPort(ip.String(), port)); err == nil {
+			return dialed{c, nil}
+		}
+	}
+	return dialed{nil, errNowhere}
+}
+
+// resolve returns the addresses of a host, from a look-up that others may share
+// and that goes on when ctx ends.
+func (b *Bootstrap) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	b.mu.Lock()
+	a := b.answers[host]
+	if a == nil || !a.at.IsZero() && time.Since(a.at) > answerLife {
+		if b.closed {
+			b.mu.Unlock()
+			return nil, net.ErrClosed
+		}
+		for h, old := range b.answers {
+			if !old.at.IsZero() && time.Since(old.at) > answerLife {
+				delete(b.answers, h)
+			}
+		}
+		a = &bootAnswer{done: make(chan struct{})}
+		b.answers[host] = a
+		b.wg.Go(func() { b.look(host, a) })
+	}
+	b.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.addrs, a.err
+	case <-ctx.Done():
+		return nil, &net.DNSError{Err: context.Cause(ctx).Error(), Name: host, IsTimeout: true}
+	}
+}
+
+func (b *Bootstrap) look(host string, a *bootAnswer) {
+	ctx, cancel := context.WithTimeout(b.ctx, lookupTime)
+	defer cancel()
+	addrs, err := b.lookup(ctx, host)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a.addrs, a.err, a.at = addrs, err, time.Now()
+	if err != nil {
+		delete(b.answers, host) // who asks next asks anew
+	}
+	close(a.done)
+}
+
+// dialAny connects to one of the addresses: those of the first one's family in
+// turn, and a little later those of the other family beside them.
+func (b *Bootstrap) dialAny(ctx context.Context, network, port string, addrs []netip.Addr) (net.Conn, error) {
+	var families [2][]netip.Addr
+	for _, ip := range addrs {
+		ip = ip.Unmap()
+		i := 0
+		if ip.Is4() != addrs[0].Unmap().Is4() {
+			i = 1
+		}
+		families[i] = append(families[i], ip)
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan dialed, 2)
+	failed := make(chan struct{}) // closed when the first family has
+	family := func(i int) {
+		var d dialed
+		for _, ip := range families[i] {
+			if d.c, d.err = b.dial(ctx, network, net.JoinHostPort(ip.String(), port)); d.err == nil || ctx.Err() != nil {
+				break
+			}
+		}
+		if i == 0 && d.err != nil {
+			close(failed)
+		}
+		results <- d
+	}
+	go family(0)
+	running := 1
+	if len(families[1]) > 0 {
+		running++
+		go func() {
+			t := time.NewTimer(fallbackDelay)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-failed:
+			case <-ctx.Done():
+			}
+			family(1)
+		}()
+	}
+	var won net.Conn
+	var err error
+	for range running {
+		d := <-results
+		switch {
+		case d.err != nil:
+			err = cmp.Or(err, d.err)
+		case won == nil:
+			won = d.c
+			cancel() // the other ends soon
+		default:
+			d.c.Close()
+		}
+	}
+	if won != nil {
+		return won, nil
 	}
 	return nil, err
 }

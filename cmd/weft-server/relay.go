@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 	"weft/coord"
 	"weft/coord/metrics"
 	"weft/coord/standalone"
+	"weft/dns"
 )
 
 func relayCmd() *cobra.Command {
@@ -71,6 +73,10 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 	}
 	ctx := cmd.Context()
 	defer leaveInTime(cmd)()
+	// The server is found also when no resolver answers.
+	bootstrap := dns.NewBootstrap(filepath.Join(so.Data, "addresses.json"), nil, nil)
+	defer bootstrap.Close()
+	so.NetDial = bootstrap.DialContext
 	r, err := standalone.Start(ctx, so)
 	if err != nil && ctx.Err() != nil {
 		return nil // told to stop before it had begun

@@ -204,6 +204,8 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		return err
 	}
 	d.osDNS, network = newOSDNS(o, network, log)
+	bootstrap := dns.NewBootstrap(filepath.Join(o.state, "addresses.json"), nil, nil)
+	defer bootstrap.Close()
 	node, err := overlay.New(overlay.Config{
 		Net:          network,
 		StateDir:     o.state,
@@ -220,7 +222,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 			}
 		},
 		// The server is found also when no resolver answers.
-		NetDial: dns.NewBootstrap(filepath.Join(o.state, "addresses.json"), nil).DialContext,
+		NetDial: bootstrap.DialContext,
 	})
 	if err != nil {
 		network.Close()

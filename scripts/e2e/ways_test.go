@@ -29,6 +29,27 @@ func TestOnly443(t *testing.T) {
 	}
 }
 
+// TestSilentNameserver: the first of two nameservers says nothing, so that each
+// look-up takes 5 s. A device joins all the same, and after a restart it knows
+// where the server was.
+func TestSilentNameserver(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t, bin)
+	m := lab.MeshOf(l, l.Serve(l.Internet, ":8443", "https://www.example.test:8443"))
+	home := m.DeviceHome
+	home.Router.IP("addr add 192.168.1.53/24 dev lan")
+	home.Router.NFT("table ip silent { chain in { type filter hook input priority 0; ip daddr 192.168.1.53 drop; }; }\n")
+	home.Resolver("192.168.1.53", "192.168.1.1")
+	m.Device.Join(m.Server.NewKey().Token)
+	m.Laptop.Up(m.Server.NewKey().Token)
+	fetch(t, m.Laptop, "http://kitchen-pi/", 10*time.Second)
+	m.Device.Stop()
+	home.Resolver("192.168.1.53")
+	m.Device.Run()
+	m.Device.Must("wait", "--timeout", "30s")
+	fetch(t, m.Laptop, "http://kitchen-pi/", 10*time.Second)
+}
+
 // nginx runs Debian's nginx on n in front of a server's --console listener.
 func nginx(l *lab.Lab, n *lab.Namespace) *lab.Proc {
 	l.Helper()

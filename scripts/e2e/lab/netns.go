@@ -79,14 +79,14 @@ func (n *Namespace) Sysctl(key, value string) {
 	})
 }
 
-// Resolver makes addr the name server in the /etc/resolv.conf that programs
+// Resolver makes addrs the name servers in the /etc/resolv.conf that programs
 // inside n see.
-func (n *Namespace) Resolver(addr string) {
+func (n *Namespace) Resolver(addrs ...string) {
 	n.lab.Helper()
 	dir := "/etc/netns/" + n.Name
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver "+addr+"\n"), 0o644)
+		err = os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver "+strings.Join(addrs, "\nnameserver ")+"\n"), 0o644)
 	}
 	if err != nil {
 		n.lab.Fatalf("%v", err)
