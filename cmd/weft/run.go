@@ -168,6 +168,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		return usagef("--log-format %q: want text or json", o.logFormat)
 	}
 	log := slog.New(handler)
+	ignoreOwnProxy(o.proxy, log)
 
 	token, err := o.readToken(stdin)
 	if err != nil {
