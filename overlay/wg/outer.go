@@ -94,6 +94,7 @@ type tunnel struct {
 	pending   atomic.Bool   // has no addresses yet: waits to take over from peer.cur
 
 	// Device.mu guards the following.
+	proven bool         // the node holds the key: it has shown so in an introduction
 	want   []netip.Addr // the addresses to take over
 	begun  time.Time    // when the handshake was asked for
 	tries  int          // initiations sent since

@@ -21,10 +21,11 @@ import (
 
 // Peer is what an introduction yields.
 type Peer struct {
-	ID  cert.NodeID
-	Key [32]byte     // the node's WireGuard public key
-	PSK [32]byte     // preshared key of the pair, not zero
-	IPs []netip.Addr // certified overlay addresses
+	ID    cert.NodeID
+	Key   [32]byte     // the node's WireGuard public key
+	Claim              // how far it is known that it is the node's
+	PSK   [32]byte     // preshared key of the pair, not zero
+	IPs   []netip.Addr // certified overlay addresses
 
 	Endpoint *bind.Endpoint
 	Filter   *filter.Peer // may be kept over RemovePeer, with its flows
@@ -76,8 +77,9 @@ const (
 )
 
 // SetPeer makes a node a peer, or brings a peer up to date; see the package
-// comment for a new key. It returns an error that wraps ErrTaken if the key or
-// an address is held by another node, and then changes nothing.
+// comment for a new key. It returns a *TakenError if the key or an address is
+// held by another node, plain ErrTaken if the key is this device's own, and then
+// changes nothing.
 func (d *Device) SetPeer(cfg Peer) error {
 	ips, err := check(&cfg)
 	if err != nil {
@@ -120,12 +122,18 @@ func (d *Device) setPeerLocked(cfg Peer, ips []netip.Addr) error {
 		return ErrClosed
 	}
 	p := d.peers[cfg.ID]
-	if holder := d.byKey[cfg.Key]; cfg.Key == d.public || holder != nil && holder != p {
-		return fmt.Errorf("WireGuard key: %w", ErrTaken)
+	if cfg.Key == d.public {
+		return fmt.Errorf("WireGuard key: it is this node's own: %w", ErrTaken)
 	}
 	for _, ip := range ips {
 		if holder := d.byIP[ip]; holder != nil && holder != p {
-			return fmt.Errorf("address %s: %w", ip, ErrTaken)
+			return &TakenError{What: "address " + ip.String(), Holder: holder.id}
+		}
+	}
+	if holder := d.byKey[cfg.Key]; holder != nil && holder != p {
+		return &TakenError{
+			What: "WireGuard key", Holder: holder.id,
+			Yields: cfg.Claim > Tentative && !holder.tunnelOf(cfg.Key).firm(),
 		}
 	}
 	if p != nil && p.ep != cfg.Endpoint {
@@ -173,6 +181,7 @@ func (d *Device) updateLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 		p.next = nil
 		d.hold.release(p)
 	}
+	p.cur.proven = p.cur.proven || cfg.Claim == Proven
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_key=%x\nupdate_only=true\npreshared_key=%x\n", cfg.Key, cfg.PSK)
 	d.moveLocked(p, ips, &b)
@@ -201,6 +210,7 @@ func (d *Device) replaceLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 	p.filter.Store(cfg.Filter)
 	if t := p.next; t != nil && t.key == cfg.Key {
 		t.want = ips
+		t.proven = t.proven || cfg.Claim == Proven
 		if err := d.ipcSet(fmt.Sprintf("public_key=%x\nupdate_only=true\npreshared_key=%x\n", cfg.Key, cfg.PSK)); err != nil {
 			return err
 		}
@@ -324,7 +334,7 @@ func (d *Device) removeLocked(p *peer) {
 // makeTunnel makes a WireGuard peer. With endpoint= in the same operation
 // wireguard-go never lets a packet change the endpoint.
 func (d *Device) makeTunnel(p *peer, cfg Peer, ips []netip.Addr) (*tunnel, error) {
-	t := &tunnel{Endpoint: p.ep, d: d, peer: p, key: cfg.Key}
+	t := &tunnel{Endpoint: p.ep, d: d, peer: p, key: cfg.Key, proven: cfg.Claim == Proven}
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_key=%x\npreshared_key=%x\nendpoint=%s\n", cfg.Key, cfg.PSK, p.id)
 	for _, ip := range ips {

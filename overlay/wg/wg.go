@@ -20,7 +20,8 @@
 // # Peers
 //
 // A peer is made by SetPeer when it has been introduced and ends with
-// RemovePeer. A WireGuard key and an overlay address belong to one NodeID only.
+// RemovePeer. A WireGuard key and an overlay address belong to one NodeID only;
+// of two that name the same key the one has it that holds it (see Claim).
 // SetPeer with the key that the peer has replaces the preshared key in place;
 // with another key the new tunnel is made first, and takes over the addresses
 // in the moment in which its handshake succeeds. Until then what arrives through
@@ -90,6 +91,9 @@ var (
 	// ErrTaken refuses a WireGuard key or an overlay address that belongs to
 	// another node.
 	ErrTaken = errors.New("held by another node")
+
+	// ErrKeyGone is returned by PairKey for a key pair that NewKey has replaced.
+	ErrKeyGone = errors.New("this node has another WireGuard key by now")
 
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("wireguard device is closed")
@@ -163,7 +167,8 @@ type Device struct {
 	// and never on the packet path.
 	mu      sync.Mutex
 	closed  bool
-	public  [32]byte
+	private *ecdh.PrivateKey
+	public  [32]byte // of private
 	peers   map[cert.NodeID]*peer
 	byKey   map[[32]byte]*peer
 	byIP    map[netip.Addr]*peer
@@ -247,7 +252,7 @@ func (d *Device) NewKey() error {
 	if err := d.ipcSet("private_key=" + hex.EncodeToString(priv.Bytes()) + "\n"); err != nil {
 		return err
 	}
-	d.public = [32]byte(priv.PublicKey().Bytes())
+	d.private, d.public = priv, [32]byte(priv.PublicKey().Bytes())
 	return nil
 }
 
