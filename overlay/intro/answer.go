@@ -1,6 +1,7 @@
 package intro
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -44,6 +45,16 @@ func (s *Session) receive() (*Deny, error) {
 	}
 	if s.Remote, err = m.hello(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	err = s.agree()
+	if err == nil {
+		err = s.checkProof(m.Proof)
+	}
+	switch {
+	case errors.Is(err, ErrKey):
+		return &Deny{Reason: DenyConflict, Text: err.Error()}, nil
+	case err != nil:
+		return nil, err
 	}
 	if err := s.hold(m.Glare); err != nil {
 		return nil, err
@@ -125,7 +136,7 @@ func (s *Session) decide() (*Deny, error) {
 	if err := s.sw.accepted(s); err != nil {
 		return nil, err
 	}
-	return nil, s.write(Message{Type: TypeAccept})
+	return nil, s.write(Message{Type: TypeAccept, Proof: s.proof})
 }
 
 func (sw *Switch) accepted(s *Session) error {

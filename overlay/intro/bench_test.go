@@ -9,9 +9,20 @@ import (
 
 // BenchmarkIntroduction counts the processor time of both ends for a whole
 // introduction, hello to accept and bye, and its bytes each way.
+//
+// The second one is of nodes that prove nothing of their WireGuard keys, as they
+// did before.
 func BenchmarkIntroduction(b *testing.B) {
+	b.Run("proven", func(b *testing.B) { benchmarkIntroduction(b, true) })
+	b.Run("unproven", func(b *testing.B) { benchmarkIntroduction(b, false) })
+}
+
+func benchmarkIntroduction(b *testing.B, prove bool) {
 	w := newNetwork(b)
 	lo, hi := w.pair()
+	if !prove {
+		lo.cfg.PairKey, hi.cfg.PairKey = nil, nil
+	}
 	bytes := direct(lo, hi)
 	b.ReportAllocs()
 	before := processorTime()

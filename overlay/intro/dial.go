@@ -63,7 +63,7 @@ func (d *dial) finishLocked(winner *Session) {
 //
 // Errors: *DenyError; ErrClosed;
 // the cause of ctx; an error of Verify or ErrIdentity when another than the
-// peer answered; else ErrTimeout, ErrReset, ErrBroken or an error of Send after
+// peer answered; ErrKey when the peer names a WireGuard key that is not its own; else ErrTimeout, ErrReset, ErrBroken or an error of Send after
 // two attempts.
 func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*Session)) (*Session, error) {
 	if peer == sw.cfg.ID {
@@ -165,7 +165,7 @@ func retry(ctx context.Context, err error) bool {
 	if _, denied := errors.AsType[*DenyError](err); denied {
 		return false
 	}
-	for _, final := range []error{ErrIdentity, cert.ErrUntrusted, cert.ErrExpired, cert.ErrRevoked, ErrClosed} {
+	for _, final := range []error{ErrIdentity, ErrKey, cert.ErrUntrusted, cert.ErrExpired, cert.ErrRevoked, ErrClosed} {
 		if errors.Is(err, final) {
 			return false
 		}
@@ -230,9 +230,12 @@ func (s *Session) call(established func(*Session)) error {
 	if err != nil {
 		return err
 	}
-	s.Remote = hello
-	own := s.sw.cfg.Hello().message()
-	own.Glare = s.heard()
+	s.Remote, s.Own = hello, s.sw.cfg.Hello()
+	if err := s.agree(); err != nil {
+		return err
+	}
+	own := s.Own.message()
+	own.Glare, own.Proof = s.heard(), s.proof
 	if err := s.write(own); err != nil {
 		return err
 	}
@@ -247,7 +250,10 @@ func (s *Session) call(established func(*Session)) error {
 	case err != nil:
 		return err
 	}
-	return verdict(m)
+	if err := verdict(m); err != nil {
+		return err
+	}
+	return s.checkProof(m.Proof)
 }
 
 // verdict is nil for accept alone, whatever else a callee may say.

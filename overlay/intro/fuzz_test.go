@@ -29,6 +29,8 @@ func FuzzMessage(f *testing.F) {
 	for _, m := range []Message{
 		{Type: TypePing, Nonce: 1<<64 - 1},
 		Hello{Boot: 1, Key: [32]byte{1}, CRL: 2}.message(),
+		{Type: TypeHello, Key: make([]byte, 32), Proof: make([]byte, 32)},
+		{Type: TypeAccept, Proof: []byte{1}},
 		{Type: TypeCandidates, Candidates: make([]Candidate, 1)},
 		{Type: TypeCRL, Number: 1, Total: 3, Data: []byte{1, 2, 3}, Pause: true},
 	} {
@@ -70,6 +72,9 @@ func canonical(m Message) Message {
 	}
 	if len(m.Key) == 0 {
 		m.Key = nil
+	}
+	if len(m.Proof) == 0 {
+		m.Proof = nil
 	}
 	return m
 }

@@ -22,6 +22,10 @@
 // client's Finished, and like this the caller's WireGuard initiation leaves
 // with the caller's hello, one round trip after the start.
 //
+// Whoever is introduced names a WireGuard key; hello (of the caller) and accept
+// prove that it is the sender's own (prove.go). Nodes of before send no proof:
+// what is not proven is for the user to put last, see Session.Proven.
+//
 // # Frames
 //
 //	0       8       12    13
@@ -62,6 +66,7 @@
 //   - crl.go      revocation lists from the newer side to the other
 //   - conn.go     a session as net.Conn under crypto/tls
 //   - secure.go   TLS configuration, verification, exported keys
+//   - prove.go    that the WireGuard key is the sender's own
 //   - frame.go, message.go  the codecs
 package intro
 
@@ -101,7 +106,7 @@ type Hello struct {
 }
 
 // Config says who the node is and what to do with sessions. All fields but
-// CRL, OnCRL, OnReset, Message, Live, Closed and Log are required. The functions are
+// PairKey, CRL, OnCRL, OnReset, Message, Live, Closed and Log are required. The functions are
 // called from many goroutines.
 type Config struct {
 	Network cert.NetworkID
@@ -112,6 +117,11 @@ type Config struct {
 	// the revocation list. It is called during handshakes and by Recheck.
 	Verify func(leafDER []byte) (*cert.Node, error)
 	Hello  func() Hello
+	// PairKey returns what only the holders of the private keys of two
+	// WireGuard keys can know: own is that of a Hello of this node, and it is
+	// an error if the node has another by now. If nil nothing is proven, and no
+	// proof is believed.
+	PairKey func(own, peer [32]byte) ([32]byte, error)
 	// CRL returns the revocation list held; OnCRL gets a newer one, complete
 	// but not verified. OnCRL verifies, keeps it, and calls Recheck.
 	CRL   func() (number uint64, der []byte)
@@ -185,4 +195,5 @@ var (
 	ErrClosed   = errors.New("introductions are closed")
 	ErrTooMany  = errors.New("too many introduction sessions")
 	ErrIdentity = errors.New("the certificate is not the dialled or sending node's")
+	ErrKey      = errors.New("the WireGuard key is not the peer's own")
 )

@@ -43,6 +43,9 @@ type Message struct {
 	CRL   uint64 `json:"crl,omitempty"`
 	Glare uint64 `json:"glare,omitempty"` // id of the callee's own introduction to the sender, as far as seen
 
+	// hello of a caller, accept
+	Proof []byte `json:"proof,omitempty"` // that the sender holds its WireGuard key; none from nodes of before
+
 	// deny
 	Reason string `json:"reason,omitempty"`
 	Text   string `json:"text,omitempty"`

@@ -19,16 +19,18 @@ var update = flag.Bool("update", false, "record what is not recorded yet")
 func TestRecordedMessages(t *testing.T) {
 	key := [32]byte{31: 7}
 	messages := map[string]Message{
-		"hello":      {Type: TypeHello, Boot: 1<<63 + 1, Key: key[:], CRL: 1795818355, Glare: 9},
-		"accept":     {Type: TypeAccept, Boot: 2, Key: key[:], CRL: 3},
-		"deny":       {Type: TypeDeny, Reason: DenyPolicy, Text: "not allowed"},
-		"candidates": {Type: TypeCandidates, Candidates: []Candidate{{Addr: netip.MustParseAddrPort("192.0.2.7:41641"), Kind: "host"}, {Addr: netip.MustParseAddrPort("[2001:db8::7]:1")}}, NAT4: "easy", NAT6: "hard"},
-		"call-me":    {Type: TypeCallMe, Candidates: []Candidate{{Addr: netip.MustParseAddrPort("192.0.2.7:41641"), Kind: "stun"}}},
-		"ping":       {Type: TypePing, Nonce: 5},
-		"pong":       {Type: TypePong, Nonce: 5},
-		"bye":        {Type: TypeBye},
-		"crl":        {Type: TypeCRL, Number: 6, Total: 300, Offset: 100, Data: []byte("piece"), Pause: true},
-		"crl-next":   {Type: TypeCRLNext, Number: 6, Offset: 200},
+		"hello":        {Type: TypeHello, Boot: 1<<63 + 1, Key: key[:], CRL: 1795818355, Glare: 9},
+		"accept":       {Type: TypeAccept, Boot: 2, Key: key[:], CRL: 3},
+		"hello-proof":  {Type: TypeHello, Boot: 1, Key: key[:], Proof: key[:]},
+		"accept-proof": {Type: TypeAccept, Proof: key[:]},
+		"deny":         {Type: TypeDeny, Reason: DenyPolicy, Text: "not allowed"},
+		"candidates":   {Type: TypeCandidates, Candidates: []Candidate{{Addr: netip.MustParseAddrPort("192.0.2.7:41641"), Kind: "host"}, {Addr: netip.MustParseAddrPort("[2001:db8::7]:1")}}, NAT4: "easy", NAT6: "hard"},
+		"call-me":      {Type: TypeCallMe, Candidates: []Candidate{{Addr: netip.MustParseAddrPort("192.0.2.7:41641"), Kind: "stun"}}},
+		"ping":         {Type: TypePing, Nonce: 5},
+		"pong":         {Type: TypePong, Nonce: 5},
+		"bye":          {Type: TypeBye},
+		"crl":          {Type: TypeCRL, Number: 6, Total: 300, Offset: 100, Data: []byte("piece"), Pause: true},
+		"crl-next":     {Type: TypeCRLNext, Number: 6, Offset: 200},
 	}
 	doc, err := json.Marshal(messages)
 	if err != nil {

@@ -53,7 +53,8 @@ func (s *Session) secure() error {
 		s.tls = tls.Client(conn{s}, config)
 		return nil
 	}
-	hello, err := json.Marshal(s.sw.cfg.Hello().message())
+	s.Own = s.sw.cfg.Hello()
+	hello, err := json.Marshal(s.Own.message())
 	if err != nil {
 		return fmt.Errorf("marshal hello: %w", err)
 	}
@@ -111,7 +112,7 @@ func (s *Session) takeKeys() error {
 	for _, k := range []struct {
 		label string
 		to    *[32]byte
-	}{{labelPSK, &s.PSK}, {probeSend, &s.ProbeSend}, {probeRecv, &s.ProbeRecv}} {
+	}{{labelPSK, &s.PSK}, {probeSend, &s.ProbeSend}, {probeRecv, &s.ProbeRecv}, {labelKeys, &s.keyContext}} {
 		b, err := cs.ExportKeyingMaterial(k.label, context, len(k.to))
 		if err != nil {
 			return fmt.Errorf("export keys: %w", err)

@@ -21,8 +21,8 @@ type Session struct {
 	Peer *cert.Node
 	// Initiator says that this node was the caller.
 	Initiator bool
-	// Remote is the other node's hello.
-	Remote Hello
+	// Own is what this node said of itself, Remote the other node's hello.
+	Own, Remote Hello
 	// PSK is the preshared key of the pair's WireGuard tunnel: secret.
 	PSK [32]byte
 	// ProbeSend and ProbeRecv are the keys of path probes to and from the
@@ -44,16 +44,22 @@ type Session struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	// For the proofs of WireGuard keys: the session's part, what this side shows
+	// and what the peer has to. The worker's, too.
+	keyContext       [32]byte
+	proof, wantProof []byte
+
 	// Guarded by Switch.mu.
 	in             []byte // received, not yet read
 	inSeq          uint32 // of the next frame
 	opened         uint64 // Switch.frames when it was made
 	heardAt        uint64 // Switch.frames when the last frame came
 	handshakeBytes int
-	eof            bool // the last frame has come
-	live           bool // introduction done; conn.Read does not wait any more
-	working        bool // there is a worker
-	halfOpen       bool
+	eof            bool                 // the last frame has come
+	live           bool                 // introduction done; conn.Read does not wait any more
+	working        bool                 // there is a worker
+	halfOpen       bool                 // as callee, not yet decided
+	proven         bool                 // the peer holds Remote.Key
 	held           bool                 // the worker waits for our own introduction to the same peer
 	told           bool                 // the user knows the session: Closed is due at its end
 	local          bool                 // ended by Bye or Close

@@ -1,8 +1,11 @@
 package intro
 
 import (
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -46,6 +49,7 @@ type node struct {
 	id     cert.NodeID
 	key    *ecdsa.PrivateKey
 	serial *big.Int
+	wg     *ecdh.PrivateKey // of hello.Key
 	hello  Hello
 
 	mu        sync.Mutex
@@ -124,11 +128,16 @@ func (w *network) nodeWith(key *ecdsa.PrivateKey, der []byte) *node {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	wg, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	n := &node{
+		wg: wg,
 		id: parsed.ID, key: key, serial: parsed.Serial,
 		identity:  tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed.Leaf},
 		installed: map[cert.NodeID][32]byte{},
-		hello:     Hello{Boot: uint64(len(w.wire.nodes) + 1), Key: [32]byte{31: byte(len(w.wire.nodes) + 1)}},
+		hello:     Hello{Boot: uint64(len(w.wire.nodes) + 1), Key: [32]byte(wg.PublicKey().Bytes())},
 	}
 	n.start(w)
 	return n
@@ -160,6 +169,7 @@ func (n *node) start(w *network) {
 			}
 			return h
 		},
+		PairKey: n.pairKey,
 		CRL: func() (uint64, []byte) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -215,6 +225,22 @@ func (n *node) start(w *network) {
 		},
 	})
 	w.wire.attach(n)
+}
+
+// pairKey is what a WireGuard device does, without the derivation of a key.
+func (n *node) pairKey(own, peer [32]byte) (key [32]byte, err error) {
+	if own != [32]byte(n.wg.PublicKey().Bytes()) {
+		return key, errors.New("another key by now")
+	}
+	pub, err := ecdh.X25519().NewPublicKey(peer[:])
+	if err != nil {
+		return key, err
+	}
+	shared, err := n.wg.ECDH(pub)
+	if err != nil {
+		return key, err
+	}
+	return [32]byte(shared), nil
 }
 
 // direct joins nodes without queues, latency or goroutines.
