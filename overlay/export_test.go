@@ -94,3 +94,10 @@ func (n *Node) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 	})
 	return <-one, <-two
 }
+
+// ProveNothing has the node introduce itself like those that knew of no proofs of
+// WireGuard keys, before Start.
+func (n *Node) ProveNothing() { n.unproven = true }
+
+// WireGuardKey returns the node's public key.
+func (n *Node) WireGuardKey() [32]byte { return n.device.PublicKey() }

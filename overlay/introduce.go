@@ -152,7 +152,33 @@ func (p *peers) established(q *peer, d *dialing, s *intro.Session) error {
 	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
 		return nil
 	}
-	return p.install(q, s, true)
+	err := p.install(q, s, true, wg.Tentative)
+	if err == nil {
+		d.session = s
+	}
+	d.late = errors.Is(err, wg.ErrTaken)
+	return err
+}
+
+// acceptedBy makes the tunnel of an introduction that this node started what it
+// should be once the peer has accepted.
+func (p *peers) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
+	if p.table[q.id] != q {
+		return errors.New("the tunnel was ended meanwhile")
+	}
+	claim := claimOf(s)
+	if !d.late && q.installed() && (claim < wg.Proven || p.device.Prove(q.id, s.Remote.Key)) {
+		return nil
+	}
+	return p.install(q, s, true, claim)
+}
+
+// claimOf says how good the claim of an introduced node to its WireGuard key is.
+func claimOf(s *intro.Session) wg.Claim {
+	if s.Proven() {
+		return wg.Proven
+	}
+	return wg.Claimed
 }
 
 // called takes the result of an introduction that this node started.
@@ -165,9 +191,13 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 	case err == nil:
 		q.failures = 0
 		q.gone = time.Time{}
-		if s.Initiator && d.late && !d.overtaken && s.Err() == nil {
-			if ierr := p.install(q, s, true); ierr != nil {
-				p.log.Warn("cannot renew a tunnel", "peer", q.id, "err", ierr)
+		if s.Initiator && !d.overtaken && s.Err() == nil {
+			if ierr := p.acceptedBy(q, d, s); ierr != nil {
+				p.log.Warn("cannot make or renew a tunnel", "peer", q.id, "err", ierr)
+				if !q.installed() {
+					s.Bye()
+					err = &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), ierr)}
+				}
 			}
 		}
 		if s.Err() == nil {
@@ -180,6 +210,11 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			p.drop(q, "denied", false)
 		}
 		err = p.deniedError(q, denied)
+	case errors.Is(err, intro.ErrKey):
+		if d.session != nil && q.installed() && q.hello.Key == d.session.Remote.Key {
+			p.drop(q, "its WireGuard key is another's", false)
+		}
+		err = &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), err)}
 	case errors.Is(err, intro.ErrReplaced):
 		// The peer called at the same time and its call counts.
 		if q.installed() {
@@ -245,10 +280,13 @@ func (p *peers) unreachable(q *peer, err error) error {
 // install makes or refreshes the WireGuard peer with a session's keys: before
 // accept goes out on the called side, as soon as the keys are known on the
 // calling side.
-func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
+func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) error {
 	snap := p.n.snap.Load()
 	if snap == nil {
 		return errDown
+	}
+	if s.Own.Key != p.device.PublicKey() {
+		return wg.ErrKeyGone // the peer was told the one before
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
@@ -257,7 +295,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 		q.filter, q.node = k.filter, k.node
 	}
 	delete(p.kept, q.id)
-	if q.filter == nil || !q.node.Has(node.IPv4) || !q.node.Has(node.IPv6) {
+	if q.filter == nil || q.node == nil || !q.node.Has(node.IPv4) || !q.node.Has(node.IPv6) {
 		q.filter = filter.NewPeer([]netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, ports)
 	} else {
 		q.filter.SetPorts(ports)
@@ -267,8 +305,8 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
 	p.introduced(q, s)
-	err := p.device.SetPeer(wg.Peer{
-		ID: q.id, Key: s.Remote.Key, PSK: s.PSK, IPs: addrs,
+	err := p.setPeer(wg.Peer{
+		ID: q.id, Key: s.Remote.Key, Claim: claim, PSK: s.PSK, IPs: addrs,
 		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
 	})
 	if err != nil {
@@ -301,6 +339,36 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool) error {
 	return nil
 }
 
+// setPeer is Device.SetPeer, for which a node has to give up a WireGuard key that
+// it has never shown to hold.
+func (p *peers) setPeer(cfg wg.Peer) error {
+	err := p.device.SetPeer(cfg)
+	if taken, ok := errors.AsType[*wg.TakenError](err); ok && taken.Yields {
+		p.evict(taken.Holder)
+		err = p.device.SetPeer(cfg)
+	}
+	return err
+}
+
+// evict ends the tunnel of a node whose WireGuard key is another's, as far as is
+// known. The node may introduce itself anew. An introduction to it that is under
+// way goes on, and makes a tunnel if the node accepts.
+func (p *peers) evict(id cert.NodeID) {
+	q := p.table[id]
+	if q == nil || !q.installed() {
+		p.device.RemovePeer(id)
+		return
+	}
+	if q.dial != nil && q.session == q.dial.session {
+		q.session = nil // of what is under way
+	}
+	p.endTunnel(q, "its WireGuard key is another's", true)
+	if q.dial == nil {
+		delete(p.table, id)
+	}
+	p.publish()
+}
+
 // accept is asked by intro for each introduction by another node.
 func (p *peers) accept(s *intro.Session) *intro.Deny {
 	select {
@@ -327,7 +395,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 			q = &peer{id: s.Peer.ID}
 			p.table[q.id] = q
 		}
-		if err := p.install(q, s, q.installed() && q.ours); err != nil {
+		if err := p.install(q, s, q.installed() && q.ours, claimOf(s)); err != nil {
 			if !q.installed() && q.dial == nil {
 				delete(p.table, q.id)
 			}
@@ -339,6 +407,10 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		}
 		return nil
 	})
+	if errors.Is(err, wg.ErrKeyGone) {
+		s.Close() // the caller tries again
+		return nil
+	}
 	if err != nil {
 		p.log.Warn("cannot accept an introduction", "peer", s.Peer.Name, "err", err)
 		return &intro.Deny{Reason: intro.DenyConflict, Text: err.Error()}

@@ -101,9 +101,11 @@ type dialing struct {
 
 	// late says that there was a tunnel under the same key already: it goes on
 	// with the keys it has until the peer has accepted, so that an introduction
-	// that comes to nothing leaves it alone.
+	// that comes to nothing leaves it alone. Or another node holds the key, and
+	// may have to give it up then.
 	late      bool
-	overtaken bool // the peer's own introduction was accepted meanwhile: its keys are newer
+	session   *intro.Session // of the tunnel that was made before the peer accepted
+	overtaken bool           // the peer's own introduction was accepted meanwhile: its keys are newer
 }
 
 // peers owns all tunnels of a running node. One goroutine, run, owns the
@@ -159,6 +161,10 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p.guests = newGuests(r.home, dialRelay(r.dialer), n.guestIdle, n.log)
 	p.guests.handler = func(c *guest) relay.Handler { return n.guestHandler(r.home, c) }
 	p.guests.lost = p.guestLost
+	pairKey := p.device.PairKey
+	if n.unproven {
+		pairKey = nil
+	}
 	p.intro = intro.New(intro.Config{
 		Network:  self.roots.Network(),
 		ID:       self.self.ID,
@@ -171,6 +177,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 			}
 			return h
 		},
+		PairKey: pairKey,
 		CRL: func() (uint64, []byte) {
 			if s := n.snap.Load(); s != nil && s.crl != nil {
 				return s.crl.Number, s.crl.Raw
