@@ -46,6 +46,7 @@ func (s *Session) receive() (*Deny, error) {
 	if s.Remote, err = m.hello(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
+	s.sw.deciding(s)
 	err = s.agree()
 	if err == nil {
 		err = s.checkProof(m.Proof)

@@ -61,10 +61,10 @@ func (d *dial) finishLocked(winner *Session) {
 // A Dial that is called while another to the same peer runs, such as one whose
 // context has just ended, begins when that one has returned.
 //
-// Errors: *DenyError; ErrClosed;
-// the cause of ctx; an error of Verify or ErrIdentity when another than the
-// peer answered; ErrKey when the peer names a WireGuard key that is not its own; else ErrTimeout, ErrReset, ErrBroken or an error of Send after
-// two attempts.
+// Errors: *DenyError; ErrClosed; the cause of ctx; an error of Verify or
+// ErrIdentity when another than the peer answered; ErrKey when the peer names a
+// WireGuard key that is not its own; else ErrTimeout, ErrReset, ErrBroken or an
+// error of Send after two attempts.
 func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*Session)) (*Session, error) {
 	if peer == sw.cfg.ID {
 		return nil, fmt.Errorf("introduce to %v: that is this node: %w", peer, ErrIdentity)
@@ -86,12 +86,12 @@ func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*
 func (sw *Switch) beginDial(ctx context.Context, id cert.NodeID) (*peer, *dial, error) {
 	for {
 		sw.mu.Lock()
-		p := sw.peerLocked(id)
+		p := sw.peerLocked(id, maxPeers+2*ownRoom)
 		switch {
 		case sw.closed:
 			sw.mu.Unlock()
 			return nil, nil, ErrClosed
-		case p == nil || sw.sessions >= maxSessions:
+		case p == nil || sw.sessions >= maxSessions+ownRoom:
 			sw.mu.Unlock()
 			return nil, nil, ErrTooMany
 		case p.dial == nil:

@@ -52,14 +52,15 @@
 // A Switch runs one goroutine per introduction in progress and none per idle
 // session. Callbacks for one session come one at a time; established and
 // Accept for one peer come one at a time, in the order in which the keys
-// handed over are to be installed. No callback is made with a lock of this
-// package held, except that established and Accept may not Dial the same peer.
+// handed over are to be installed. No callback but Known is made with a lock of
+// this package held, except that established and Accept may not Dial the same peer.
 // Callbacks may use the session's methods.
 //
 // The package does no I/O of its own, knows no relay, no WireGuard and no
 // policy.
 //
-//   - switch.go   the table of sessions, frames in, bounds, resets
+//   - switch.go   the table of sessions, frames in, resets
+//   - places.go   how many introductions are answered at a time, and whose
 //   - dial.go     the caller's half
 //   - answer.go   the callee's half, glare
 //   - session.go  the life of a session after its introduction
@@ -84,17 +85,24 @@ const (
 	// frame to accept. Dial makes at most two attempts.
 	HandshakeTimeout = 5 * time.Second
 
-	maxHalfOpen        = 32       // as callee, in all
-	maxHalfOpenPerPeer = 4        // as callee, per sender
-	maxSessions        = 4096     // accepted and in progress, both roles
-	maxPeers           = 4096     // table entries, including those kept for rate limits
-	maxHandshakeBytes  = 80 << 10 // received before accept, per session
+	maxHalfOpen        = 32       // as callee, in all, until the caller has said hello
+	maxHalfOpenPerPeer = 4        // as callee, per sender, until decided
+	maxDeciding        = 96       // as callee, in all, from hello until decided
+	maxSessions        = 4096     // accepted and in progress, both roles …
+	maxPeers           = 4096     // table entries, including those kept for rate limits …
+	ownRoom            = 256      // … and so many more for introductions by this node
+	maxHandshakeBytes  = 80 << 10 // received before accept, per session, as caller …
+	maxOpeningBytes    = 40 << 10 // … and as callee: all places together fill no more than maxQueueAll
 	maxQueue           = 256 << 10
 	maxQueueAll        = 8 << 20 // received and not yet read, all sessions
 	maxResets          = 64      // resets waiting to be sent
 
 	openBurst  = 20 // introductions a sender may open at once …
 	openPerSec = 4  // … and per second after that
+
+	// wasteHalf is the time in which half of what a sender has wasted of this
+	// node's attention is forgotten.
+	wasteHalf = 20 * time.Second
 )
 
 // Hello is what one node tells the other about itself: it holds for one run of
@@ -106,7 +114,7 @@ type Hello struct {
 }
 
 // Config says who the node is and what to do with sessions. All fields but
-// PairKey, CRL, OnCRL, OnReset, Message, Live, Closed and Log are required. The functions are
+// PairKey, Known, CRL, OnCRL, OnReset, Message, Live, Closed and Log are required. The functions are
 // called from many goroutines.
 type Config struct {
 	Network cert.NetworkID
@@ -135,6 +143,12 @@ type Config struct {
 	// with the session's keys, or why the caller may not come in. It may
 	// block for a while (HandshakeTimeout is running for the caller).
 	Accept func(*Session) *Deny
+	// Known reports whether a node is one to let in, as far as can be known
+	// before it has shown its certificate: it has a tunnel, or policy would let
+	// in the certificate that it had before. Such nodes have places of their
+	// own. Known is called with a lock held, at most a few times a second for a
+	// node: it must not block, nor use the Switch. May be nil.
+	Known func(cert.NodeID) bool
 	// Live tells that a session is complete on this side. Before, only the
 	// caller may use Send. It must not block for long. May be nil.
 	Live func(*Session)

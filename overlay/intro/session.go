@@ -55,10 +55,11 @@ type Session struct {
 	opened         uint64 // Switch.frames when it was made
 	heardAt        uint64 // Switch.frames when the last frame came
 	handshakeBytes int
-	eof            bool                 // the last frame has come
-	live           bool                 // introduction done; conn.Read does not wait any more
-	working        bool                 // there is a worker
-	halfOpen       bool                 // as callee, not yet decided
+	eof            bool // the last frame has come
+	live           bool // introduction done; conn.Read does not wait any more
+	working        bool // there is a worker
+	halfOpen       bool // as callee, not yet decided
+	place          pool
 	proven         bool                 // the peer holds Remote.Key
 	held           bool                 // the worker waits for our own introduction to the same peer
 	told           bool                 // the user knows the session: Closed is due at its end

@@ -29,10 +29,12 @@ type Switch struct {
 	// Lock order: peer.cb, mu. Session.wmu is never taken with mu held.
 	peers     map[cert.NodeID]*peer
 	sessions  int
-	halfOpen  int
-	frames    uint64 // delivered so far
-	queued    int    // bytes received and not yet read, all sessions
-	crlHeld   int    // bytes of revocation lists in the middle of arriving
+	halfOpen  int        // in any pool
+	places    [pools]int // taken
+	crowd     []*Session // with a place in poolOpen, oldest first
+	frames    uint64     // delivered so far
+	queued    int        // bytes received and not yet read, all sessions
+	crlHeld   int        // bytes of revocation lists in the middle of arriving
 	resets    []reset
 	resetting bool // a goroutine is sending resets
 	swept     time.Time
@@ -56,6 +58,8 @@ type peer struct {
 	heard    uint64  // id of the last introduction that the peer opened
 	opens    float64 // tokens
 	opensAt  time.Time
+	waste    float64   // introductions of the peer that came to nothing …
+	wastedAt time.Time // … as of then
 	resetAt  time.Time // last session reset sent without a session
 	strayAt  time.Time // last stranger reset sent
 }
@@ -106,7 +110,7 @@ func (sw *Switch) Deliver(from cert.NodeID, b []byte) {
 	case f.kind == kindData:
 		// A session that we lost or gave up: say so, that the other side
 		// need not find out by waiting.
-		if p := sw.peerLocked(from); p != nil && time.Since(p.resetAt) >= time.Second {
+		if p := sw.peerLocked(from, maxPeers); p != nil && time.Since(p.resetAt) >= time.Second {
 			p.resetAt = time.Now()
 			sw.resetLocked(from, f.id)
 		}
@@ -129,8 +133,12 @@ func (sw *Switch) deliverLocked(s *Session, f frame) {
 func (sw *Switch) takeLocked(s *Session, f frame) {
 	n := len(f.payload)
 	s.handshakeBytes += n
+	room := maxHandshakeBytes
+	if !s.Initiator {
+		room = maxOpeningBytes
+	}
 	switch {
-	case !s.live && s.handshakeBytes > maxHandshakeBytes,
+	case !s.live && s.handshakeBytes > room,
 		len(s.in)+n > maxQueue,
 		sw.queued+n > maxQueueAll:
 		sw.failLocked(s, fmt.Errorf("%w: queue of received frames is full", ErrBroken))
@@ -158,14 +166,22 @@ func (sw *Switch) rouseLocked(s *Session) {
 
 // openLocked begins an introduction as callee, within the bounds.
 func (sw *Switch) openLocked(from cert.NodeID, f frame) {
-	p := sw.peerLocked(from)
+	limit := maxPeers
+	if len(sw.peers) >= limit && sw.cfg.Known != nil && sw.cfg.Known(from) {
+		limit += ownRoom
+	}
+	p := sw.peerLocked(from, limit)
 	if p == nil {
 		return
 	}
 	now := time.Now()
 	p.opens = min(openBurst, p.opens+now.Sub(p.opensAt).Seconds()*openPerSec)
 	p.opensAt = now
-	if p.opens < 1 || p.halfOpen >= maxHalfOpenPerPeer || sw.halfOpen >= maxHalfOpen || sw.sessions >= maxSessions {
+	place := poolNone
+	if p.opens >= 1 && p.halfOpen < maxHalfOpenPerPeer && sw.sessions < maxSessions {
+		place = sw.placeLocked(p, now)
+	}
+	if place == poolNone {
 		sw.log.Debug("introduction refused: too many", "from", from, "half_open", sw.halfOpen, "sessions", sw.sessions)
 		if now.Sub(p.resetAt) >= time.Second {
 			p.resetAt = now
@@ -177,6 +193,7 @@ func (sw *Switch) openLocked(from cert.NodeID, f frame) {
 	p.heard = f.id
 	s := sw.newSessionLocked(p, f.id)
 	s.halfOpen = true
+	sw.moveLocked(s, place)
 	p.halfOpen++
 	sw.halfOpen++
 	if p.dial != nil && p.dial.attempt != nil {
@@ -211,6 +228,9 @@ func (sw *Switch) unlinkLocked(s *Session) {
 	p := s.peer
 	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
 	sw.sessions--
+	if s.halfOpen {
+		p.wastes(time.Now())
+	}
 	sw.settleLocked(s)
 	if p.current == s {
 		p.current = nil
@@ -229,6 +249,7 @@ func (sw *Switch) unlinkLocked(s *Session) {
 func (sw *Switch) settleLocked(s *Session) {
 	if s.halfOpen {
 		s.halfOpen = false
+		sw.moveLocked(s, poolNone)
 		s.peer.halfOpen--
 		sw.halfOpen--
 	}
@@ -246,8 +267,8 @@ func (sw *Switch) findLocked(from cert.NodeID, sid uint64) *Session {
 }
 
 // peerLocked returns the entry of a node, made if need be; nil when the table
-// is full.
-func (sw *Switch) peerLocked(id cert.NodeID) *peer {
+// has limit entries.
+func (sw *Switch) peerLocked(id cert.NodeID, limit int) *peer {
 	if p := sw.peers[id]; p != nil {
 		return p
 	}
@@ -256,12 +277,16 @@ func (sw *Switch) peerLocked(id cert.NodeID) *peer {
 		sw.swept = now
 		for id, p := range sw.peers {
 			used := max(p.opensAt.UnixNano(), p.resetAt.UnixNano(), p.strayAt.UnixNano())
+			// What wasted attention is forgotten last, but makes room as well.
+			if p.wasteAt(now) > 0.5 && len(sw.peers) < maxPeers {
+				continue
+			}
 			if len(p.sessions) == 0 && p.dial == nil && now.UnixNano()-used > int64(openBurst/openPerSec*time.Second) {
 				delete(sw.peers, id)
 			}
 		}
 	}
-	if len(sw.peers) >= maxPeers {
+	if len(sw.peers) >= limit {
 		return nil
 	}
 	p := &peer{id: id, opens: openBurst, opensAt: now}
@@ -278,7 +303,7 @@ func (sw *Switch) Reset(to cert.NodeID) {
 	if sw.closed || to == sw.cfg.ID {
 		return
 	}
-	if p := sw.peerLocked(to); p != nil && time.Since(p.strayAt) >= time.Second {
+	if p := sw.peerLocked(to, maxPeers); p != nil && time.Since(p.strayAt) >= time.Second {
 		p.strayAt = time.Now()
 		sw.resetLocked(to, 0)
 	}
