@@ -2,6 +2,8 @@ package intro
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"weft/overlay/cert"
 )
@@ -13,17 +15,12 @@ import (
 const (
 	crlChunk = 10 << 10 // 13.7 KB as JSON
 	crlBurst = 4
-
-	// maxCRLHeld bounds the lists in the middle of arriving, all sessions.
-	maxCRLHeld = 4 * cert.MaxCRL
 )
 
 // crlTransfer is what a session's worker knows of lists on their way.
 type crlTransfer struct {
-	number uint64 // of the list arriving
-	total  int
-	buf    []byte
-	sent   int // bytes of our list, to bound what the peer may ask for
+	sent int  // bytes of our list, to bound what the peer may ask for
+	junk bool // the peer's did not verify
 }
 
 // offerCRL starts sending our list if it is newer than the peer's.
@@ -67,53 +64,165 @@ func (s *Session) sendCRL(number uint64, offset int) error {
 	return nil
 }
 
-// takeCRL gathers the peer's list. A list that is not newer, or for which
-// there is no room now, is ignored: there will be other introductions.
+// takeCRL gathers the peer's list. A list that is not newer is ignored; one for
+// which there is no place now is asked for when there is.
 func (s *Session) takeCRL(m Message) error {
 	sw := s.sw
-	if sw.cfg.CRL == nil || sw.cfg.OnCRL == nil {
+	if sw.cfg.CRL == nil || sw.cfg.OnCRL == nil || s.crl.junk {
 		return nil
 	}
 	if own, _ := sw.cfg.CRL(); m.Number <= own {
+		sw.endList(s)
 		return nil
 	}
 	if m.Total <= 0 || m.Total > cert.MaxCRL || m.Offset < 0 || len(m.Data) == 0 || m.Offset+len(m.Data) > m.Total {
 		return fmt.Errorf("%w: revocation list of %d bytes, %d at %d", ErrBroken, m.Total, len(m.Data), m.Offset)
 	}
-	if m.Offset == 0 {
-		s.crl.buf = nil
-		if !sw.reserveCRL(s, m.Total) {
-			s.crl.total = 0
-			return nil
-		}
-		s.crl.number, s.crl.total = m.Number, m.Total
-	}
-	if m.Number != s.crl.number || m.Total != s.crl.total || m.Offset != len(s.crl.buf) {
+	if m.Offset == 0 && !sw.beginList(s, m) {
 		return nil
 	}
-	s.crl.buf = append(s.crl.buf, m.Data...)
-	if len(s.crl.buf) == m.Total {
-		der := s.crl.buf
-		s.crl.buf, s.crl.total = nil, 0
+	der, more := sw.growList(s, m)
+	switch {
+	case der != nil:
 		sw.cfg.OnCRL(der)
-		sw.reserveCRL(s, 0)
-		return nil
-	}
-	if m.Pause {
-		return s.write(Message{Type: TypeCRLNext, Number: m.Number, Offset: len(s.crl.buf)})
+		own, _ := sw.cfg.CRL()
+		s.crl.junk = own < m.Number // it did not verify: once is enough
+		sw.moot(own)
+	case more && m.Pause:
+		return s.write(Message{Type: TypeCRLNext, Number: m.Number, Offset: m.Offset + len(m.Data)})
 	}
 	return nil
 }
 
-// reserveCRL makes room for a list of n bytes to arrive in the session, in
-// place of what it had reserved.
-func (sw *Switch) reserveCRL(s *Session, n int) bool {
+// Lists arrive at listPlaces places. A peer that begins one and never goes on
+// must not keep a list from coming that says whom not to trust: when others
+// wait, the slowest gives up its place after listTurn, and is asked anew when its
+// turn comes. So the list that comes fastest is not interrupted, and everybody
+// has a turn.
+const (
+	listPlaces = 4
+	listTurn   = 2 * time.Second
+)
+
+// list is a list in the middle of arriving.
+type list struct {
+	number uint64
+	total  int
+	buf    []byte
+	since  time.Time // when it got its place; to begin anew does not change it
+}
+
+// rate is in bytes per second.
+func (l *list) rate(now time.Time) float64 {
+	return float64(len(l.buf)) / max(now.Sub(l.since), time.Second).Seconds()
+}
+
+// beginList makes a place for the list of which m is the first piece. If there
+// is none the session is noted.
+func (sw *Switch) beginList(s *Session, m Message) bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	if s.err != nil || sw.crlHeld-s.crlRoom+n > maxCRLHeld {
+	if s.err != nil || sw.closed {
 		return false
 	}
-	sw.crlHeld += n - s.crlRoom
-	s.crlRoom = n
+	if s.list == nil {
+		if len(sw.lists) >= listPlaces {
+			if !slices.Contains(sw.listless, s) {
+				sw.listless = append(sw.listless, s)
+			}
+			s.offered = m.Number
+			sw.turnLocked(time.Now())
+			return false
+		}
+		sw.placeListLocked(s)
+	}
+	s.list.number, s.list.total, s.list.buf = m.Number, m.Total, nil
 	return true
+}
+
+func (sw *Switch) placeListLocked(s *Session) {
+	sw.listless = slices.DeleteFunc(sw.listless, func(o *Session) bool { return o == s })
+	sw.lists = append(sw.lists, s)
+	s.list = &list{since: time.Now()}
+}
+
+// growList adds a piece, if it is the next one of a list that has a place. It
+// returns the list when that is complete, and gives up its place.
+func (sw *Switch) growList(s *Session, m Message) (der []byte, more bool) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	l := s.list
+	if l == nil || m.Number != l.number || m.Total != l.total || m.Offset != len(l.buf) {
+		return nil, false
+	}
+	l.buf = append(l.buf, m.Data...)
+	if len(l.buf) < l.total {
+		return nil, true
+	}
+	sw.dropListLocked(s)
+	return l.buf, false
+}
+
+// endList gives up the place of a session.
+func (sw *Switch) endList(s *Session) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	sw.dropListLocked(s)
+}
+
+func (sw *Switch) dropListLocked(s *Session) {
+	is := func(o *Session) bool { return o == s }
+	s.list = nil
+	sw.lists = slices.DeleteFunc(sw.lists, is)
+	sw.listless = slices.DeleteFunc(sw.listless, is)
+	sw.turnLocked(time.Now())
+}
+
+// moot forgets lists that are not newer than what is held.
+func (sw *Switch) moot(own uint64) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	sw.listless = slices.DeleteFunc(sw.listless, func(s *Session) bool { return s.offered <= own })
+	sw.lists = slices.DeleteFunc(sw.lists, func(s *Session) bool {
+		if s.list.total == 0 || s.list.number > own {
+			return false // total is 0 of one that was asked for
+		}
+		s.list = nil
+		return true
+	})
+	sw.turnLocked(time.Now())
+}
+
+// turnLocked gives places to sessions that wait for one, and comes again as long
+// as some do.
+func (sw *Switch) turnLocked(now time.Time) {
+	for len(sw.listless) > 0 && !sw.closed {
+		if len(sw.lists) >= listPlaces {
+			var out *Session
+			for _, s := range sw.lists {
+				if now.Sub(s.list.since) >= listTurn && (out == nil || s.list.rate(now) < out.list.rate(now)) {
+					out = s
+				}
+			}
+			if out == nil {
+				break
+			}
+			out.offered, out.list = max(out.offered, out.list.number), nil
+			sw.lists = slices.DeleteFunc(sw.lists, func(o *Session) bool { return o == out })
+			sw.listless = append(sw.listless, out)
+		}
+		s := sw.listless[0]
+		sw.placeListLocked(s)
+		m := Message{Type: TypeCRLNext, Number: s.offered}
+		sw.wg.Go(func() { s.Send(m) })
+	}
+	if len(sw.listless) > 0 && !sw.closed && !sw.turning {
+		sw.turning = true
+		time.AfterFunc(listTurn/4, func() {
+			sw.mu.Lock()
+			defer sw.mu.Unlock()
+			sw.turning = false
+			sw.turnLocked(time.Now())
+		})
+	}
 }

@@ -341,8 +341,8 @@ func TestCRLTravels(t *testing.T) {
 							t.Errorf("%d sessions left, want 1", n)
 						}
 						n.Switch.mu.Lock()
-						if n.crlHeld != 0 {
-							t.Errorf("%d bytes still reserved", n.crlHeld)
+						if len(n.lists)+len(n.listless) != 0 {
+							t.Errorf("%d places still taken, %d wait", len(n.lists), len(n.listless))
 						}
 						n.Switch.mu.Unlock()
 					}
@@ -383,8 +383,8 @@ func TestHostileCRL(t *testing.T) {
 				t.Errorf("%d sessions left", n)
 			}
 			b.Switch.mu.Lock()
-			if b.crlHeld != 0 {
-				t.Errorf("%d bytes still reserved", b.crlHeld)
+			if len(b.lists)+len(b.listless) != 0 {
+				t.Errorf("%d places still taken, %d wait", len(b.lists), len(b.listless))
 			}
 			b.Switch.mu.Unlock()
 		}

@@ -64,7 +64,8 @@ type Session struct {
 	held           bool                 // the worker waits for our own introduction to the same peer
 	told           bool                 // the user knows the session: Closed is due at its end
 	local          bool                 // ended by Bye or Close
-	crlRoom        int                  // of Switch.crlHeld
+	list           *list                // the revocation list that is arriving, if any
+	offered        uint64               // number of the one that waits for a place
 	sawAttempt     uint64               // our own attempt in progress when this one was opened
 	err            error                // why it ended; the session is off the table
 	pings          map[uint64]chan Pong // each with room for one

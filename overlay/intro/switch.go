@@ -34,7 +34,9 @@ type Switch struct {
 	crowd     []*Session // with a place in poolOpen, oldest first
 	frames    uint64     // delivered so far
 	queued    int        // bytes received and not yet read, all sessions
-	crlHeld   int        // bytes of revocation lists in the middle of arriving
+	lists     []*Session // with a revocation list in the middle of arriving
+	listless  []*Session // with one for which there is no place yet, oldest first
+	turning   bool       // a timer looks at the two
 	resets    []reset
 	resetting bool // a goroutine is sending resets
 	swept     time.Time
@@ -237,8 +239,7 @@ func (sw *Switch) unlinkLocked(s *Session) {
 	}
 	sw.queued -= len(s.in)
 	s.in = nil
-	sw.crlHeld -= s.crlRoom
-	s.crlRoom = 0
+	sw.dropListLocked(s)
 	for _, ch := range s.pings {
 		close(ch)
 	}
