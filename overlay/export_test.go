@@ -101,3 +101,12 @@ func (n *Node) ProveNothing() { n.unproven = true }
 
 // WireGuardKey returns the node's public key.
 func (n *Node) WireGuardKey() [32]byte { return n.device.PublicKey() }
+
+// HeldEarly returns of how many nodes WireGuard messages are held that came ahead
+// of their introduction, and whether the node is one.
+func (n *Node) HeldEarly(id cert.NodeID) (senders int, held bool) {
+	p := n.active.Load().peers
+	p.held.Lock()
+	defer p.held.Unlock()
+	return len(p.held.from), p.held.from[id] != nil
+}

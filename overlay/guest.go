@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 	guestDialing  = 4 * time.Second
 	guestFlush    = flushWait
 	shunned       = 10 * time.Second // a relay that could not be reached is asked after the others
-	notedSessions = 64               // per relay connection
+	notedSessions = 256              // per relay connection: more than introductions can be under way
 )
 
 // way is a relay connection through which peers are reached: the home, or a
@@ -62,7 +63,7 @@ type guests struct {
 	calls    map[cert.NodeID]way // introductions that this node is making
 	peers    map[cert.NodeID]way // tunnels
 	sessions map[sessionKey]way  // introductions, as far as noted
-	homeRing noteRing
+	atHome   notes
 }
 
 type sessionKey struct {
@@ -70,11 +71,36 @@ type sessionKey struct {
 	id   uint64
 }
 
-// noteRing bounds what is noted of one connection, so that a relay that makes
-// up introductions crowds out none of another's.
-type noteRing struct {
-	keys [notedSessions]sessionKey
-	next int
+// notes bounds what is noted of one connection, so that a relay that makes up
+// introductions crowds out none of another's; and that a peer that opens many
+// crowds out its own.
+type notes struct {
+	keys []sessionKey // oldest first
+	of   map[cert.NodeID]int
+}
+
+// add notes one more and returns the one that is forgotten for it: the oldest of
+// the peer that has most.
+func (n *notes) add(key sessionKey) (old sessionKey) {
+	if n.of == nil {
+		n.of = map[cert.NodeID]int{}
+	}
+	if len(n.keys) >= notedSessions {
+		out, most := 0, 0
+		for i, k := range n.keys {
+			if c := n.of[k.peer]; c > most {
+				out, most = i, c
+			}
+		}
+		old = n.keys[out]
+		n.keys = slices.Delete(n.keys, out, out+1)
+		if n.of[old.peer]--; n.of[old.peer] == 0 {
+			delete(n.of, old.peer)
+		}
+	}
+	n.keys = append(n.keys, key)
+	n.of[key.peer]++
+	return old
 }
 
 // guest is one connection.
@@ -92,7 +118,7 @@ type guest struct {
 	users int // tunnels through it
 	used  time.Time
 	timer *time.Timer // looks whether it is idle
-	ring  noteRing
+	notes notes
 }
 
 func (c *guest) relay() api.Relay    { return c.rl }
@@ -295,19 +321,16 @@ func (g *guests) stray(w way, from cert.NodeID) {
 }
 
 func (g *guests) noteLocked(key sessionKey, w way) {
-	ring := &g.homeRing
+	noted := &g.atHome
 	if c, ok := w.(*guest); ok {
 		if c.ctx.Err() != nil {
 			return
 		}
-		ring = &c.ring
+		noted = &c.notes
 	}
-	old := ring.keys[ring.next]
-	if g.sessions[old] == w {
+	if old := noted.add(key); g.sessions[old] == w {
 		delete(g.sessions, old)
 	}
-	ring.keys[ring.next] = key
-	ring.next = (ring.next + 1) % notedSessions
 	g.sessions[key] = w
 }
 
@@ -319,9 +342,7 @@ func (g *guests) SendSession(to cert.NodeID, frame []byte) error {
 	g.mu.Lock()
 	w := g.sessions[key]
 	if w == nil {
-		if opens {
-			w = g.calls[to]
-		}
+		w = g.calls[to]
 		if w == nil {
 			w = g.peers[to]
 		}

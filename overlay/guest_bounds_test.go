@@ -105,6 +105,30 @@ func opening(id uint64) []byte {
 	return append(b, 0, 0, 0, 0, 1)
 }
 
+// A peer that opens introductions without end has the node forget none of
+// another peer's, nor where its own calls go.
+func TestPeerCrowdsOutOnlyItsOwnNotes(t *testing.T) {
+	g, home := testGuests(t)
+	there := g.must(t, "there")
+	peer, called := cert.NodeID{1}, cert.NodeID{3}
+	g.heard(there, peer, opening(7))
+	defer g.calling(called, home)()
+	g.SendSession(called, opening(8))
+	for i := range uint64(10 * notedSessions) {
+		g.heard(there, cert.NodeID{2}, opening(i+1))
+		g.heard(home, cert.NodeID{2}, opening(i+1))
+	}
+	if g.wayOf(peer, 7) != there {
+		t.Error("an introduction was forgotten for those of another peer")
+	}
+	g.route(called, there) // a tunnel of before
+	before := home.sent
+	if g.SendSession(called, opening(9)[:12]); home.sent != before+1 {
+		t.Error("what is of the call went elsewhere")
+	}
+	g.route(called, nil)
+}
+
 // A relay that makes up introductions does not make those at another relay, or
 // of a tunnel, go astray, and costs no more than so much memory.
 func TestGuestsNotesAreBounded(t *testing.T) {

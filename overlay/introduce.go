@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -371,9 +372,9 @@ func (p *peers) evict(id cert.NodeID) {
 
 // accept is asked by intro for each introduction by another node.
 func (p *peers) accept(s *intro.Session) *intro.Deny {
+	p.waitOnce.Do(func() { time.AfterFunc(numbersWait, p.upToDate) })
 	select {
 	case <-p.current:
-	case <-time.After(numbersWait):
 	case <-p.ctx.Done():
 		return &intro.Deny{Reason: intro.DenyBusy, Text: "going down"}
 	}
@@ -419,6 +420,17 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		p.forgetHeld(s.Peer.ID)
 	}
 	return deny
+}
+
+// knows reports whether a node is one to let in, as far as can be known before it
+// shows its certificate: it has a tunnel, or it has shown one before that policy
+// lets in, or the server has. It does not block.
+func (p *peers) knows(id cert.NodeID) bool {
+	if _, ok := (*p.view.Load())[id]; ok {
+		return true
+	}
+	snap, k := p.n.snap.Load(), p.n.dir.peek(id)
+	return snap != nil && k != nil && filter.Compile(snap.config.Rules, k.node).Any()
 }
 
 // sessionClosed is told by intro that a session ended. Only a proven bye and
@@ -542,12 +554,15 @@ func (p *peers) holdEarly(from cert.NodeID, pkt []byte) {
 		return
 	}
 	p.held.Lock()
+	defer p.held.Unlock()
 	q := p.held.from[from]
-	room := len(q) < heldPerSender && (q != nil || len(p.held.from) < heldStrangers)
-	if room {
+	if q == nil && len(p.held.from) >= heldStrangers {
+		// Introductions that came to nothing leave theirs behind.
+		maps.DeleteFunc(p.held.from, func(id cert.NodeID, _ [][]byte) bool { return !p.intro.InProgress(id) })
+	}
+	if len(q) < heldPerSender && (q != nil || len(p.held.from) < heldStrangers) {
 		p.held.from[from] = append(q, bytes.Clone(pkt))
 	}
-	p.held.Unlock()
 }
 
 // releaseHeld hands the packets that came too early to WireGuard.

@@ -36,8 +36,8 @@ const (
 	expirySlack    = time.Second            // a certificate is good until its last second is over
 	renewMin       = 500 * time.Millisecond // between such introductions
 	dialTimeout    = 12 * time.Second       // two attempts of intro.HandshakeTimeout, and a little
-	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long
-	heldStrangers  = 64                     // senders whose WireGuard packets are held during their introduction
+	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long after the first who comes
+	heldStrangers  = 128                    // senders whose WireGuard packets are held during their introduction
 	heldPerSender  = 4
 	maxKept        = 256
 	heldPacketSize = 2048 // WireGuard handshakes and small data; larger ones are not held
@@ -127,6 +127,7 @@ type peers struct {
 	// numbersWait; until then nobody is accepted.
 	current     chan struct{}
 	currentOnce sync.Once
+	waitOnce    sync.Once // starts numbersWait
 
 	table    map[cert.NodeID]*peer                    // run's
 	nextLook time.Time                                // run's: when look is due, zero for never
@@ -187,6 +188,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		OnCRL:   func(der []byte) { n.takeCRL(der) },
 		Send:    p.guests.SendSession,
 		Accept:  p.accept,
+		Known:   p.knows,
 		Live:    p.sessionLive,
 		Message: p.message,
 		Heard:   p.heardFrom,
