@@ -267,7 +267,11 @@ func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
 	if e.Text != "" {
 		msg += ": " + e.Text
 	}
-	return &localapi.Error{Kind: localapi.KindDenied, Message: msg, Hint: "the network's policy decides; ask its owner"}
+	hint := "the network's policy decides; ask its owner"
+	if e.Reason == intro.DenyConflict {
+		hint = "restart weft here; it makes another WireGuard key then"
+	}
+	return &localapi.Error{Kind: localapi.KindDenied, Message: msg, Hint: hint}
 }
 
 func (p *peers) unreachable(q *peer, err error) error {

@@ -21,7 +21,7 @@ const compatible = "691bab8d"
 // has nodes of both times talk with each other, over relays of both times; then
 // the server is upgraded, and a device.
 func TestCompat(t *testing.T) {
-	then := oldPrograms(t)
+	then := oldPrograms(t, compatible)
 	if then == "" {
 		return
 	}
@@ -75,12 +75,12 @@ func TestCompat(t *testing.T) {
 	}
 }
 
-// oldPrograms builds weft and weft-server of then. A clone without history has
+// oldPrograms builds weft and weft-server of a commit. A clone without history has
 // no such commit: then the recorded fixtures of the packages are all there is.
-func oldPrograms(t *testing.T) string {
+func oldPrograms(t *testing.T, commit string) string {
 	t.Helper()
-	if exec.Command("git", "cat-file", "-e", compatible+"^{commit}").Run() != nil {
-		t.Logf("this clone has no commit %s (git fetch --unshallow): only what was recorded is tested, by `scripts/test unit`", compatible)
+	if exec.Command("git", "cat-file", "-e", commit+"^{commit}").Run() != nil {
+		t.Logf("this clone has no commit %s (git fetch --unshallow): only what was recorded is tested, by `scripts/test unit`", commit)
 		return ""
 	}
 	dir := t.TempDir()
@@ -88,9 +88,9 @@ func oldPrograms(t *testing.T) string {
 		os.Chmod(d, 0o755) // nobody runs them
 	}
 	src, programs := filepath.Join(dir, "src"), filepath.Join(dir, "bin")
-	build := exec.Command("sh", "-ec", `mkdir "$1" "$2"; git -C "$(git rev-parse --show-toplevel)" archive `+compatible+` | tar -x -C "$1"; cd "$1"; CGO_ENABLED=0 go build -o "$2/" ./cmd/weft ./cmd/weft-server; rm -r "$1"`, "sh", src, programs)
+	build := exec.Command("sh", "-ec", `mkdir "$1" "$2"; git -C "$(git rev-parse --show-toplevel)" archive `+commit+` | tar -x -C "$1"; cd "$1"; CGO_ENABLED=0 go build -o "$2/" ./cmd/weft ./cmd/weft-server; rm -r "$1"`, "sh", src, programs)
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", compatible, err, out)
+		t.Fatalf("build %s: %v\n%s", commit, err, out)
 	}
 	return programs
 }
