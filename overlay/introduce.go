@@ -128,7 +128,7 @@ func (p *peers) call(q *peer, result chan<- error) {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(p.ctx)
-	d := &dialing{cancel: cancel, tried: time.Now()}
+	d := &dialing{id: q.id, cancel: cancel, tried: time.Now()}
 	if result != nil {
 		d.waiters = []waiter{{d.tried, result}}
 	}

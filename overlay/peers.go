@@ -93,6 +93,8 @@ type waiter struct {
 
 // dialing is an introduction in progress, with those who wait for it.
 type dialing struct {
+	id cert.NodeID // constant: the goroutine that dials reads it
+
 	waiters []waiter
 	tried   time.Time // when the last attempt began: its failure says nothing to who came later
 	cancel  context.CancelCauseFunc

@@ -36,7 +36,7 @@ var errNotThere = errors.New("relay out of reach")
 func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session, error) {
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
-	f := p.newFinder(asking, q.id)
+	f := p.newFinder(asking, d.id)
 	var said error
 	for {
 		rl, more, ok := f.next()
@@ -51,11 +51,11 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 			return nil, err
 		case errors.Is(err, errGone):
 			f.gone(rl, errors.Is(err, errSilent))
-			p.log.Debug("not reached", "peer", q.id, "relay", rl.Name, "err", err)
+			p.log.Debug("not reached", "peer", d.id, "relay", rl.Name, "err", err)
 		case errors.Is(err, errNotThere), errors.Is(err, relay.ErrOffline),
 			errors.Is(err, intro.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 			f.ask()
-			p.log.Debug("not reached", "peer", q.id, "relay", rl.Name, "err", err)
+			p.log.Debug("not reached", "peer", d.id, "relay", rl.Name, "err", err)
 		default:
 			return nil, err // of the peer itself
 		}
@@ -82,11 +82,11 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 	}
 	ctx, gone := context.WithCancelCause(ctx)
 	defer gone(nil)
-	defer p.guests.calling(q.id, w)()
+	defer p.guests.calling(d.id, w)()
 	if err := p.inLoop(func() error { d.way, d.gone = w, gone; return nil }); err != nil {
 		return nil, err
 	}
-	return p.intro.Dial(ctx, q.id, func(s *intro.Session) {
+	return p.intro.Dial(ctx, d.id, func(s *intro.Session) {
 		p.inLoop(func() error { return p.established(q, d, s) })
 	})
 }
