@@ -28,13 +28,16 @@ func notifyWorld(tell func()) (stop func(), err error) {
 		files = append(files, links)
 		wg.Go(func() {
 			b := make([]byte, 8192)
+			known := news{}
 			for {
-				// What changed does not matter, and a message that did not
-				// fit (ENOBUFS) says that much did.
-				if _, err := links.Read(b); err != nil && !errors.Is(err, unix.ENOBUFS) {
+				// A message that did not fit (ENOBUFS) says that much changed.
+				n, err := links.Read(b)
+				if err != nil && !errors.Is(err, unix.ENOBUFS) {
 					return
 				}
-				tell()
+				if err != nil || known.changed(b[:n]) {
+					tell()
+				}
 			}
 		})
 	}

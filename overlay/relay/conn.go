@@ -94,6 +94,7 @@ type Conn struct {
 
 	lanes    atomic.Bool  // the welcome offered them
 	lastRx   atomic.Int64 // since started
+	lastTx   atomic.Int64 // since started
 	awaiting atomic.Int64 // when something was first sent after the last sign of life; 0: nothing
 	deadline atomic.Int64 // when an answer to a ping is due; 0: none
 	dozing   atomic.Bool  // watch sleeps for long
@@ -281,6 +282,11 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
+// silent returns for how long nothing was sent or received.
+func (c *Conn) silent() time.Duration {
+	return time.Duration(c.now() - max(c.lastRx.Load(), c.lastTx.Load()))
+}
+
 func pingKey(b []byte) (k uint64) {
 	for _, x := range b {
 		k = k<<8 | uint64(x)
@@ -334,6 +340,7 @@ func (c *Conn) write() {
 			c.recent.note(packets, c.now())
 		}
 		err := link.WriteAll(c.c, c.lc, control, packets)
+		c.lastTx.Store(c.now())
 		if pending != nil {
 			*pending = (*pending)[:0]
 			pendingPool.Put(pending)

@@ -102,6 +102,8 @@ type Home struct {
 	leave  string        // Relay.ID of a relay that is draining
 	until  time.Time     // how long to keep away from it
 
+	silence silence // what the network bears
+
 	welcomed bool // the connection that runs or ran last was
 
 	raced net.Conn // Run's: made by race, for connect
@@ -383,14 +385,62 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	return err
 }
 
-// checkOnWake pings when something may have happened to the connection, and
-// sends once more what was kept for it.
+// Moved says that this machine is in another network: what was learned about the
+// old one is forgotten, and the connection checked.
+func (h *Home) Moved() {
+	h.mu.Lock()
+	h.silence = silence{}
+	h.mu.Unlock()
+	h.Wake()
+}
+
+// allowedSilence returns after how much silence to ask the relay, 0 for never.
+func (h *Home) allowedSilence() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.silence.allowed(time.Now())
+}
+
+// askAfterSilence pings the relay if there has been silence for as long as is
+// allowed, and returns when to look again, 0 for never.
+func (h *Home) askAfterSilence(ctx context.Context, c *Conn) time.Duration {
+	allowed := h.allowedSilence()
+	silent := c.silent()
+	if allowed == 0 || silent < allowed {
+		return max(allowed-silent, 0)
+	}
+	ctx, cancel := context.WithTimeout(ctx, silenceAnswer)
+	defer cancel()
+	_, err := c.Ping(ctx)
+	h.mu.Lock()
+	if err == nil {
+		h.silence.held(silent)
+	} else {
+		h.silence.failed(time.Now(), silent)
+	}
+	h.mu.Unlock()
+	if err != nil {
+		c.fail(errForgotten)
+	}
+	return h.allowedSilence()
+}
+
+// checkOnWake pings when something may have happened to the connection, or may
+// happen to it when it is silent for longer, and sends once more what was kept
+// for it.
 func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
 	var again *time.Timer
 	var due <-chan time.Time
 	var kept []gapPacket
+	silent := time.NewTimer(shortSilence) // what is allowed is known once there is a welcome
+	defer silent.Stop()
 	for {
 		select {
+		case <-silent.C:
+			if again := h.askAfterSilence(ctx, c); again > 0 {
+				silent.Reset(again)
+			}
+			continue
 		case <-done:
 			if again != nil {
 				again.Stop()
@@ -458,7 +508,7 @@ func (h *Home) pause(err error, fails int, failing time.Duration, relays int) ti
 		return replacedFor + rand.N(time.Second)
 	case errors.As(err, &refused):
 		return refusedFor/2 + rand.N(refusedFor/2)
-	case h.cfg.Active() && failing < eager:
+	case h.cfg.Active() && failing < eager, errors.Is(err, errForgotten):
 		return retryMin + rand.N(retryEager-retryMin)
 	case fails == 0:
 		h.mu.Lock()
@@ -520,6 +570,7 @@ func (hh *homeHandler) Welcome(w Welcome) {
 	h := hh.home
 	h.mu.Lock()
 	h.welcomed = true
+	h.silence.back(time.Now())
 	h.home = hh.relay.ID
 	h.setSpread(w.SpreadMS)
 	h.mu.Unlock()

@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft/scripts/e2e/lab"
 )
@@ -94,4 +97,80 @@ func slope(list []sample) float64 {
 	}
 	slices.Sort(all)
 	return all[len(all)/2]
+}
+
+// TestIdleForgetfulRouter: a router forgets TCP connections that are silent for
+// 45 s and drops what it does not know. An idle device finds out, and is reached
+// at once from then on.
+func TestIdleForgetfulRouter(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	router := m.DeviceHome.Router
+	router.Sysctl("netfilter/nf_conntrack_tcp_timeout_established", "45")
+	router.Sysctl("netfilter/nf_conntrack_tcp_loose", "0")
+	router.NFT("table ip forgetful { chain forward { type filter hook forward priority 0; ct state invalid drop; }; }\n")
+	m.Device.Join(m.Server.NewKey("--tag", "device").Token)
+	m.Laptop.Up(m.Server.NewKey().Token)
+	m.Until(3*time.Minute, "the device notices", func() bool { return strings.Contains(m.Device.Err(), "forgot the connection") })
+	m.Until(10*time.Second, "it is back", func() bool { return m.Device.Status().Self.Online })
+	time.Sleep(70 * time.Second) // what the router does not bear
+	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
+	if n := strings.Count(m.Device.Err(), "forgot the connection"); n != 1 {
+		t.Errorf("the device lost its connection %d times", n)
+	}
+}
+
+// TestIdleRouterAdvertisements: a router that advertises every second announces
+// nothing new; an idle device does not stir for it.
+func TestIdleRouterAdvertisements(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	home := m.DeviceHome
+	home.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
+	home.Router.Sysctl("ipv6/conf/lan/disable_ipv6", "0")
+	home.Router.Sysctl("ipv6/conf/all/forwarding", "1")
+	home.Router.IP("addr add fe80::1/64 dev lan nodad")
+	m.Device.Join(m.Server.NewKey("--tag", "device").Token)
+	var fd int
+	to := &unix.SockaddrInet6{Addr: [16]byte(net.ParseIP("ff02::1"))}
+	home.Router.Do(func() {
+		var err error
+		if fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6); err != nil {
+			t.Fatal(err)
+		}
+		lan, err := net.InterfaceByName("lan")
+		if err != nil {
+			t.Fatal(err)
+		}
+		to.ZoneId = uint32(lan.Index)
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255)
+	})
+	defer unix.Close(fd)
+	// RFC 4861 section 4.2: hop limit 64, a router for 1,800 s; a prefix for
+	// 600 s (section 4.6.2).
+	advertise := func() {
+		ra := []byte{134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0,
+			3, 4, 64, 0xc0, 0, 0, 2, 88, 0, 0, 1, 44, 0, 0, 0, 0}
+		ra = append(ra, net.ParseIP("2001:db8:77::")...)
+		if err := unix.Sendto(fd, ra, 0, to); err != nil {
+			t.Error(err)
+		}
+	}
+	m.Until(10*time.Second, "an address by advertisement", func() bool {
+		advertise()
+		return strings.Contains(ip(t, home.Namespace, "-6 addr show dev eth0"), "2001:db8:77:")
+	})
+	for range 10 { // what that stirred up settles
+		advertise()
+		time.Sleep(time.Second)
+	}
+	_, before := home.Bytes("eth0")
+	for range 15 {
+		advertise()
+		time.Sleep(time.Second)
+	}
+	_, after := home.Bytes("eth0")
+	if sent := after - before; sent > 1500 {
+		t.Errorf("the device sent %d bytes in 15 s", sent)
+	}
 }

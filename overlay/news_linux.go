@@ -1,0 +1,85 @@
+package overlay
+
+import (
+	"encoding/binary"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxNews bounds what is remembered of what the kernel has announced: beyond it
+// everything is news.
+const maxNews = 4096
+
+// news tells announcements of rtnetlink that change something from those that
+// repeat what is known: each router advertisement, every few seconds in some
+// homes, announces the same addresses and routes with other lifetimes. An
+// announcement that is not understood is news. It belongs to one goroutine.
+type news map[string]string // by what it is about
+
+// changed takes what was read from the socket in one call.
+func (n news) changed(b []byte) bool {
+	msgs, err := syscall.ParseNetlinkMessage(b)
+	if err != nil || len(msgs) == 0 {
+		return true
+	}
+	changed := false
+	for _, m := range msgs {
+		key, value, ok := about(m)
+		old, known := n[key]
+		switch {
+		case !ok:
+			changed = true
+		case m.Header.Type == unix.RTM_DELLINK, m.Header.Type == unix.RTM_DELADDR, m.Header.Type == unix.RTM_DELROUTE:
+			delete(n, key)
+			changed = true
+		case !known || old != value || m.Header.Flags&unix.NLM_F_REPLACE != 0:
+			if len(n) >= maxNews {
+				clear(n)
+			}
+			n[key] = value
+			changed = true
+		}
+	}
+	return changed
+}
+
+// about returns what an announcement is about, and what it says of that besides
+// lifetimes and counters.
+func about(m syscall.NetlinkMessage) (key, value string, ok bool) {
+	// Package syscall expects whole headers.
+	if len(m.Data) < unix.SizeofIfInfomsg {
+		short := map[uint16]int{unix.RTM_NEWADDR: unix.SizeofIfAddrmsg, unix.RTM_DELADDR: unix.SizeofIfAddrmsg, unix.RTM_NEWROUTE: unix.SizeofRtMsg, unix.RTM_DELROUTE: unix.SizeofRtMsg}
+		if size, ok := short[m.Header.Type]; !ok || len(m.Data) < size {
+			return "", "", false
+		}
+	}
+	attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+	if err != nil {
+		return "", "", false // also of other types
+	}
+	// with appends the attributes of these types.
+	with := func(b []byte, types ...uint16) string {
+		for _, a := range attrs {
+			if slices.Contains(types, a.Attr.Type) {
+				b = append(b, byte(a.Attr.Type), byte(len(a.Value)))
+				b = append(b, a.Value...)
+			}
+		}
+		return string(b)
+	}
+	b := m.Data
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK: // struct ifinfomsg: index at 4, flags at 8
+		const matter = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP
+		flags := binary.NativeEndian.Uint32(b[8:]) & matter
+		return "link" + string(b[4:8]), with(binary.NativeEndian.AppendUint32(nil, flags), unix.IFLA_ADDRESS, unix.IFLA_OPERSTATE), true
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR: // struct ifaddrmsg: family, prefix length, flags, scope, index
+		return with([]byte{'a', b[0], b[1], b[3], b[4], b[5], b[6], b[7]}, unix.IFA_ADDRESS, unix.IFA_LOCAL), string(b[2:3]), true
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE: // struct rtmsg
+		return with(append([]byte{'r'}, b[:unix.SizeofRtMsg]...), unix.RTA_DST, unix.RTA_GATEWAY, unix.RTA_OIF, unix.RTA_PRIORITY,
+			unix.RTA_PREFSRC, unix.RTA_MULTIPATH, unix.RTA_TABLE), "", true
+	}
+	return "", "", false
+}
