@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 )
 
 // DialContext connects to an overlay "address:port" over the kernel's network:
@@ -27,7 +28,7 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	if !from.IsValid() {
 		return nil, fmt.Errorf("dial %s: %w", to, os.NewSyscallError("connect", syscall.ENETUNREACH))
 	}
-	d := net.Dialer{KeepAlive: -1, Control: n.bind}
+	d := net.Dialer{KeepAliveConfig: keepalive, Control: n.bind}
 	switch network {
 	case "tcp", "tcp4", "tcp6":
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
@@ -41,6 +42,10 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	}
 	return d.DialContext(ctx, network, to.String())
 }
+
+// keepalive of connections through the tunnel is as that of package netstack: a
+// peer that vanished without a word is found out within a quarter of an hour.
+var keepalive = net.KeepAliveConfig{Enable: true, Idle: 9 * time.Minute, Interval: 45 * time.Second, Count: 8}
 
 // bind makes a socket of ours use the interface alone: what a neighbour on the
 // LAN sends to the overlay address does not reach it, nor does this machine
@@ -58,7 +63,7 @@ func (n *Net) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 	if err := n.checkListen(addr); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	l := net.ListenConfig{KeepAlive: -1, Control: n.bind}
+	l := net.ListenConfig{KeepAliveConfig: keepalive, Control: n.bind}
 	return l.Listen(n.ctx, "tcp", addr.String())
 }
 
