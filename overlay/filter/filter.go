@@ -12,21 +12,45 @@
 //     whole transport headers and no source routing;
 //   - its source is an address of the peer and its destination one of ours;
 //   - Ports allows its protocol and destination port, or it answers something
-//     that this node began: the flow table knows who began a flow, and a flow
-//     that the peer began is judged by Ports anew for every packet. So a change
-//     of policy (SetPorts) cuts live flows that are no longer allowed.
+//     that this node began. A flow that the peer began is judged by Ports anew
+//     for every packet. So a change of policy (SetPorts) cuts live flows that
+//     are no longer allowed.
 //
 // Everything else is refused, and the Verdict says why.
 //
-// ICMP errors pass if the packet they quote belongs to a live flow. Echo
-// requests need a rule, echo replies a request; no other ICMP passes. The
-// fragments of a datagram pass if its first one did within the last 15 s.
-// Protocols without ports need a rule for every protocol ("*", 0 to 65535).
+// # Who began it
+//
+// The flow table (flows.go) holds what this node began, and nothing else: no
+// packet of the peer makes an entry or takes the place of one. An entry is made
+// by a packet of ours that begins something: a TCP SYN, an echo request, and of
+// protocols that do not say so a packet that cannot be an answer, since the peer
+// was never let in on the port that it leaves from (past.go). So our services may
+// go on to answer what policy has cut, for as long as they like, and nothing of
+// it comes back. An entry lives for a minute after the last packet either way,
+// for two hours that of a TCP connection, a minute once both ends have ended it.
+//
+// The filter has to be as old as the program, or to know what its predecessor
+// did (Past, Recall): the peer's tunnels may end and come back as they like. Where
+// connections outlive the program, in the kernel, those are adopted that cannot be
+// the peer's (Adopt).
+//
+// # What else passes
+//
+// ICMP errors pass if the packet that they quote belongs to a flow of ours or
+// comes from an open port. Echo requests need a rule, echo replies a request; no
+// other ICMP passes. The fragments of a datagram pass if its first one did
+// within the last 15 s, and policy has not changed since. Protocols without ports
+// need a rule for every protocol ("*", 0 to 65535).
+//
+// The filter has to find the transport header where the receiving stack does.
+// What stacks read in different ways is refused (packet.go).
 //
 // The package is pure: no I/O, no goroutine, and no clock. The time is given in
 // nanoseconds since any fixed moment and must not go back. CheckIn and NoteOut
-// take no lock and may run at the same time on many goroutines; they allocate
-// nothing but, at most 512 times in a Peer's life, 64 bytes of flow table.
+// take no lock and may run at the same time on many goroutines. They allocate
+// nothing but sets of the flow table, at most 512 of 128 bytes in a Peer's life,
+// the same again for fragments after each change of policy, and once 8 KB of
+// ports.
 package filter
 
 import (
@@ -65,8 +89,13 @@ func (v Verdict) String() string {
 type Peer struct {
 	// Constant after NewPeer.
 	local, remote addrs
+	// Constant after NewPeer, or Adopt.
+	clients    span // ports that the system gives to programs that ask for none
+	adoptUntil int64
 
-	ports atomic.Pointer[Ports]
+	ports atomic.Pointer[Ports]   // open now
+	once  atomic.Pointer[Ports]   // open at any time; nil is none
+	used  atomic.Pointer[portSet] // UDP ports of clients on which the peer was let in
 	flows table
 	frags atomic.Pointer[table] // made with the first fragment
 }
@@ -94,26 +123,40 @@ func addrsOf(list []netip.Addr) addrs {
 // that both have belongs to this node, never to the peer. nil ports deny
 // everything that this node did not begin.
 func NewPeer(local, remote []netip.Addr, ports *Ports) *Peer {
-	p := &Peer{local: addrsOf(local), remote: addrsOf(remote)}
+	p := &Peer{local: addrsOf(local), remote: addrsOf(remote), clients: span{firstClient, 65535}}
 	if p.local.has(p.remote.v4) {
 		p.remote.v4 = netip.Addr{}
 	}
 	if p.local.has(p.remote.v6) {
 		p.remote.v6 = netip.Addr{}
 	}
-	p.ports.Store(ports)
+	p.SetPorts(ports)
 	return p
 }
 
-// SetPorts replaces what policy opens to the peer, for live flows too.
-func (p *Peer) SetPorts(ports *Ports) { p.ports.Store(ports) }
+// SetPorts replaces what policy opens to the peer, for live flows too. The rest
+// of a datagram under way is lost.
+func (p *Peer) SetPorts(ports *Ports) {
+	p.Remember(ports)
+	p.ports.Store(ports)
+	p.frags.Store(nil) // last: see CheckIn
+}
+
+// Adopt has the filter take the middle of an unknown TCP connection for one that
+// this node began, until the time given, if its packet leaves from one of the
+// ports first to last, which the system gives to programs that ask for none, and
+// if that port was never open to the peer. It is for a network whose connections
+// outlive the program, and comes before the first packet.
+func (p *Peer) Adopt(first, last uint16, until int64) {
+	p.clients, p.adoptUntil = span{first, last}, until
+}
 
 // Ports returns what policy opens to the peer now; it may be nil.
 func (p *Peer) Ports() *Ports { return p.ports.Load() }
 
 // Began reports whether a flow that this node began is alive at now. It is not
 // meant for the packet path: it looks at the whole table.
-func (p *Peer) Began(now int64) bool { return p.flows.anyOurs(now) }
+func (p *Peer) Began(now int64) bool { return p.flows.any(now) }
 
 // CheckIn judges a packet that came from the peer: a whole IP packet without
 // trailing bytes, which is only read. now is in nanoseconds.
@@ -128,21 +171,22 @@ func (p *Peer) CheckIn(pkt []byte, now int64) Verdict {
 	if !p.local.has(h.dst) {
 		return BadDestination
 	}
+	// Taken before the rules are: if SetPorts comes in between, what this packet
+	// notes is lost with the old table.
+	frags := p.frags.Load()
 	if h.frag == fragLater {
-		frags := p.frags.Load()
-		if frags == nil || !frags.touch(h.fragKey(), now, fragLife) {
+		if frags == nil || !frags.look(h.fragKey(), now) {
 			return NoFirst
 		}
 		return Allowed
 	}
+	if h.frag == fragFirst && frags == nil {
+		p.frags.CompareAndSwap(nil, new(table))
+		frags = p.frags.Load()
+	}
 	v := p.judge(&h, now)
-	if h.frag == fragFirst && v.OK() {
-		frags := p.frags.Load()
-		if frags == nil {
-			p.frags.CompareAndSwap(nil, new(table))
-			frags = p.frags.Load()
-		}
-		frags.put(h.fragKey(), true, now, fragLife)
+	if h.frag == fragFirst && v.OK() && frags != nil {
+		frags.put(h.fragKey(), now, fragLife)
 	}
 	return v
 }
@@ -157,21 +201,19 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 		return Denied
 
 	case kindEchoReply:
-		if p.flows.touch(flowKey(h.v6, h.proto, h.dstPort, 0), now, shortLife) {
+		if p.flows.renew(flowKey(h.v6, h.proto, h.dstPort, 0), now, shortLife, 0) {
 			return Reply
 		}
 		return Denied
 
 	case kindICMPError:
 		// The quoted packet is one of ours: its source port is our port.
-		key := flowKey(h.v6, h.quoted.proto, h.quoted.srcPort, h.quoted.dstPort)
-		switch p.flows.look(key, now) {
-		case ours:
+		q := &h.quoted
+		if p.flows.look(flowKey(h.v6, q.proto, q.srcPort, q.dstPort), now) {
 			return Reply
-		case theirs:
-			if ports.allows(h.quoted.proto, h.quoted.srcPort) {
-				return Reply
-			}
+		}
+		if q.proto != protoICMP4 && q.proto != protoICMP6 && ports.allows(q.proto, q.srcPort) {
+			return Reply
 		}
 		return Denied
 
@@ -179,16 +221,21 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 		return Denied
 	}
 
-	key, life := flowKey(h.v6, h.proto, h.dstPort, h.srcPort), lifeOf(h.proto)
+	key := flowKey(h.v6, h.proto, h.dstPort, h.srcPort)
 	// A bare SYN opens a connection, so it is no answer to anything.
-	if !h.opens() && p.flows.touch(key, now, life) {
+	if !h.opens() && p.flows.renew(key, now, lifeOf(h.proto), h.marks(endPeers)) {
 		return Reply
 	}
-	if ports.allows(h.proto, h.dstPort) {
-		p.flows.put(key, false, now, life)
-		return Allowed
+	if !ports.allows(h.proto, h.dstPort) {
+		return Denied
 	}
-	return Denied
+	switch {
+	case h.opens():
+		p.flows.forget(key) // what we had begun there is over
+	case h.proto == protoUDP && p.clients.has(h.dstPort):
+		p.use(h.dstPort)
+	}
+	return Allowed
 }
 
 // NoteOut remembers a packet that this node sends to the peer. now is in
@@ -200,7 +247,9 @@ func (p *Peer) NoteOut(pkt []byte, now int64) {
 	}
 	switch h.kind {
 	case kindEcho:
-		p.flows.put(flowKey(h.v6, h.proto, h.srcPort, 0), true, now, shortLife)
+		if key := flowKey(h.v6, h.proto, h.srcPort, 0); !p.flows.renew(key, now, shortLife, 0) {
+			p.flows.put(key, now, shortLife)
+		}
 		return
 	case kindEchoReply, kindICMPError, kindICMPOther:
 		return
@@ -208,17 +257,12 @@ func (p *Peer) NoteOut(pkt []byte, now int64) {
 	key, life := flowKey(h.v6, h.proto, h.srcPort, h.dstPort), lifeOf(h.proto)
 	switch {
 	case h.opens():
-		p.flows.put(key, true, now, life)
-	case p.flows.refresh(key, now, life):
-		// Who began the flow does not change with its next packet.
-	case h.proto != protoTCP:
-		p.flows.put(key, true, now, life)
-	case h.tcpFlags&(tcpRST|tcpSYN) != 0:
-		// An answer to something that came in, never a beginning.
-	default:
-		// The middle of a connection that the table does not know (any more).
-		// If the peer may open connections to this port the peer is taken to
-		// have opened this one, so that a later change of policy cuts it.
-		p.flows.put(key, !p.ports.Load().allows(protoTCP, h.srcPort), now, life)
+		p.flows.put(key, now, life)
+	case p.flows.renew(key, now, life, h.marks(endOurs)):
+	case p.begins(&h, now):
+		p.flows.put(key, now, life)
+		if h.proto == protoTCP { // in the middle of it
+			p.flows.renew(key, now, life, h.marks(endOurs))
+		}
 	}
 }

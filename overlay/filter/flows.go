@@ -1,14 +1,21 @@
 package filter
 
-import "sync/atomic"
+import (
+	"math/rand/v2"
+	"sync/atomic"
+)
 
 // The lives of entries in seconds: how long after the last packet an answer is
 // still one.
 const (
 	tcpLife   = 2 * 60 * 60
-	shortLife = 60 // UDP, ICMP and all others
+	shortLife = 60 // UDP, ICMP, all others, and a TCP connection that has ended
 	fragLife  = 15
 )
+
+// ConnLife is for how many nanoseconds after its last packet a TCP connection
+// that this node began is known.
+const ConnLife = tcpLife * int64(1e9)
 
 func lifeOf(proto uint8) uint32 {
 	if proto == protoTCP {
@@ -37,13 +44,14 @@ func (h *header) fragKey() uint64 {
 	return uint64(h.proto)<<32 | uint64(h.fragID)
 }
 
-// MaxFlows is the size of a peer's flow table. When a set of it is full the
-// flow that would end first makes room.
+// MaxFlows is the size of a peer's flow table. When a set of it is full, room
+// is made by a flow that has ended or was never answered, else by the one that
+// would end first.
 const MaxFlows = numSets * numWays
 
 const (
 	numSets = 512
-	numWays = 8
+	numWays = 16
 	keyBits = 41
 	keyMask = 1<<keyBits - 1
 )
@@ -52,10 +60,12 @@ const (
 // written without locks. An entry is one word, so that it is always whole:
 //
 //	bits 63-32  tag: the low 32 bits of the mixed key; the set is its high 9
-//	bit  31     begun by this node
-//	bits 30-0   second until which it lives; 0 is an empty entry
+//	bit  31     it has been renewed: of TCP, there is more than a SYN
+//	bit  30     TCP: we have said the end (FIN)
+//	bit  29     TCP: the peer has; with both it is over
+//	bits 28-0   second until which it lives; 0 is an empty entry
 //
-// Sets are made when first used.
+// The seconds suffice for 17 years. Sets are made when first used.
 type table struct {
 	sets [numSets]atomic.Pointer[set]
 }
@@ -63,150 +73,159 @@ type table struct {
 type set [numWays]atomic.Uint64
 
 const (
-	oursBit = 1 << 31
-	endMask = oursBit - 1
+	renewed  = 1 << 31
+	endOurs  = 1 << 30
+	endPeers = 1 << 29
+	over     = endOurs | endPeers
+	endMask  = endPeers - 1
 )
 
-// origin says who began a flow.
-type origin uint8
-
-const (
-	nobody origin = iota
-	ours
-	theirs
-)
+// keys make the places of entries different in every process, so that nobody
+// can tell which flows will have to make room for each other. They are random,
+// the multipliers odd.
+var keys = struct{ flip, mul1, mul2 uint64 }{rand.Uint64() & keyMask, rand.Uint64() | 1, rand.Uint64() | 1}
 
 // place mixes a key, one to one, and cuts it into set and tag.
 func place(key uint64) (index int, tag uint64) {
+	key ^= keys.flip
+	key ^= key >> 21
+	key = key * keys.mul1 & keyMask
+	key ^= key >> 21
+	key = key * keys.mul2 & keyMask
 	key ^= key >> 21
 	key = key * 0x9e3779b97f4a7c15 & keyMask
-	key ^= key >> 21
-	key = key * 0xd1b54a32d192ed03 & keyMask
-	key ^= key >> 21
 	return int(key >> 32), key << 32
 }
 
 // seconds turns the caller's nanoseconds into the table's seconds, from 1 on.
 func seconds(now int64) uint64 { return uint64(max(now, 0))/1e9 + 1 }
 
-// look says who began the flow key, if it is alive.
-func (t *table) look(key uint64, now int64) origin {
-	index, tag := place(key)
-	s := t.sets[index].Load()
-	if s == nil {
-		return nobody
-	}
-	sec := seconds(now)
-	for i := range s {
-		if e := s[i].Load(); e>>32 == tag>>32 && e&endMask >= sec {
-			if e&oursBit != 0 {
-				return ours
-			}
-			return theirs
-		}
-	}
-	return nobody
-}
+// way is the k-th place to look for a tag. The tag decides where to begin, so
+// that what is there is mostly found at once.
+func (s *set) way(tag uint64, k int) *atomic.Uint64 { return &s[(tag>>32+uint64(k))%numWays] }
 
-// touch reports whether key is alive and was begun by this node, and if so
-// makes it live on.
-func (t *table) touch(key uint64, now int64, life uint32) bool {
-	return t.renew(key, now, life, true)
-}
-
-// refresh makes key live on, whoever began it, and reports whether it was
-// alive.
-func (t *table) refresh(key uint64, now int64, life uint32) bool {
-	return t.renew(key, now, life, false)
-}
-
-func (t *table) renew(key uint64, now int64, life uint32, oursOnly bool) bool {
+// look reports whether key is alive.
+func (t *table) look(key uint64, now int64) bool {
 	index, tag := place(key)
 	s := t.sets[index].Load()
 	if s == nil {
 		return false
 	}
 	sec := seconds(now)
-	end := (sec + uint64(life)) & endMask
-	for i := range s {
-		e := s[i].Load()
-		if e>>32 != tag>>32 || e&endMask < sec || oursOnly && e&oursBit == 0 {
+	for k := range numWays {
+		if e := s.way(tag, k).Load(); e>>32 == tag>>32 && e&endMask >= sec {
+			return true
+		}
+	}
+	return false
+}
+
+// renew reports whether key is alive, and if so makes it live on for life from
+// now, with the marks endOurs and endPeers added. What is over lives for
+// shortLife.
+func (t *table) renew(key uint64, now int64, life uint32, marks uint64) bool {
+	index, tag := place(key)
+	s := t.sets[index].Load()
+	if s == nil {
+		return false
+	}
+	sec := seconds(now)
+	for k := range numWays {
+		slot := s.way(tag, k)
+		e := slot.Load()
+		if e>>32 != tag>>32 || e&endMask < sec {
 			continue
 		}
-		if e&endMask < end { // at most once a second
+		next := e | renewed | marks
+		end := max(e&endMask, (sec+uint64(life))&endMask)
+		if next&over == over {
+			next, end = next&^renewed, (sec+shortLife)&endMask
+		}
+		if next = next&^endMask | end; next != e { // mostly at most once a second
 			// Lost only to somebody who changed the same entry just now.
-			s[i].CompareAndSwap(e, e&^uint64(endMask)|end)
+			slot.CompareAndSwap(e, next)
 		}
 		return true
 	}
 	return false
 }
 
-// put makes key live from now on, begun by this node or by the peer.
-func (t *table) put(key uint64, began bool, now int64, life uint32) {
+// put makes key live from now on, as a flow that has just begun.
+func (t *table) put(key uint64, now int64, life uint32) {
 	index, tag := place(key)
 	s := t.sets[index].Load()
 	if s == nil {
 		t.sets[index].CompareAndSwap(nil, new(set))
 		s = t.sets[index].Load()
 	}
-	entry := tag | (seconds(now)+uint64(life))&endMask
-	if began {
-		entry |= oursBit
-	}
+	sec := seconds(now)
+	entry := tag | (sec+uint64(life))&endMask
 	// A set is fought over by a handful of goroutines at most, so a few tries
 	// are many. Giving up loses one flow, as a full set would.
 	for range 8 {
-		victim, old := 0, uint64(0)
-		first := ^uint64(0)
-		for k := range uint64(numWays) {
+		var victim *atomic.Uint64
+		old, least := uint64(0), ^uint64(0)
+		for k := range numWays {
 			// From a place that the key decides: of those that end in the same
 			// second it is not always the same, and so the newest, that makes room.
-			i := int((tag>>32 + k) % numWays)
-			e := s[i].Load()
+			slot := s.way(tag, k)
+			e := slot.Load()
 			if e != 0 && e>>32 == tag>>32 {
-				victim, old = i, e
+				victim, old = slot, e
 				break
 			}
-			if end := e & endMask; end < first {
-				first, victim, old = end, i, e
+			rank := e & (renewed | endMask)
+			if e&endMask < sec {
+				rank = 0
+			}
+			if rank < least {
+				least, victim, old = rank, slot, e
 			}
 		}
 		if old == entry {
 			return
 		}
-		if s[victim].CompareAndSwap(old, entry) {
+		if victim.CompareAndSwap(old, entry) {
 			if old == 0 || old>>32 != tag>>32 {
-				s.settle(victim, tag)
+				s.settle(tag)
 			}
 			return
 		}
 	}
 }
 
-// settle removes what two goroutines may have put at once under one tag. The
-// entry of the peer stays: it gives the peer less.
-func (s *set) settle(mine int, tag uint64) {
+// settle removes all but the first of what two goroutines may have put at once
+// under one tag.
+func (s *set) settle(tag uint64) {
+	found := false
 	for i := range s {
-		other := s[i].Load()
-		if i == mine || other == 0 || other>>32 != tag>>32 {
+		e := s[i].Load()
+		if e == 0 || e>>32 != tag>>32 {
 			continue
 		}
-		e := s[mine].Load()
-		if e == 0 || e>>32 != tag>>32 {
-			return
+		if found {
+			s[i].CompareAndSwap(e, 0)
 		}
-		if other&oursBit != 0 {
-			s[i].CompareAndSwap(other, 0)
-		} else {
-			s[mine].CompareAndSwap(e, 0)
-			return
+		found = true
+	}
+}
+
+// forget removes key.
+func (t *table) forget(key uint64) {
+	index, tag := place(key)
+	s := t.sets[index].Load()
+	if s == nil {
+		return
+	}
+	for i := range s {
+		for e := s[i].Load(); e != 0 && e>>32 == tag>>32; e = s[i].Load() {
+			s[i].CompareAndSwap(e, 0)
 		}
 	}
 }
 
-// anyOurs reports whether any flow begun by this node is alive.
-func (t *table) anyOurs(now int64) bool {
+// any reports whether anything is alive.
+func (t *table) any(now int64) bool {
 	sec := seconds(now)
 	for i := range t.sets {
 		s := t.sets[i].Load()
@@ -214,7 +233,7 @@ func (t *table) anyOurs(now int64) bool {
 			continue
 		}
 		for j := range s {
-			if e := s[j].Load(); e&oursBit != 0 && e&endMask >= sec {
+			if e := s[j].Load(); e&endMask >= sec {
 				return true
 			}
 		}

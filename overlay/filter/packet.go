@@ -18,6 +18,7 @@ const (
 	protoNone     = 59
 	protoDestOpts = 60
 
+	tcpFIN = 0x01
 	tcpSYN = 0x02
 	tcpRST = 0x04
 	tcpACK = 0x10
@@ -66,6 +67,20 @@ type header struct {
 // opens reports whether the packet is a TCP SYN that begins a connection.
 func (h *header) opens() bool {
 	return h.proto == protoTCP && h.tcpFlags&(tcpSYN|tcpACK|tcpRST) == tcpSYN
+}
+
+// marks are what a TCP packet says about the end of its connection. end is the
+// mark of who sends it.
+func (h *header) marks(end uint64) uint64 {
+	switch {
+	case h.proto != protoTCP:
+		return 0
+	case h.tcpFlags&tcpRST != 0:
+		return over
+	case h.tcpFlags&tcpFIN != 0:
+		return end
+	}
+	return 0
 }
 
 // parse reads a whole IP packet and reports whether it is well formed.

@@ -20,6 +20,8 @@ type Ports struct {
 // span is a range of ports, both ends included.
 type span struct{ first, last uint16 }
 
+func (s span) has(port uint16) bool { return s.first <= port && port <= s.last }
+
 // Compile works out what rules open to the node of a certificate. The sources
 // of a rule are "*", "user:NAME" and "group:NAME" (nodes that act as that user
 // or as a member of that group, so not those with tags) and "tag:NAME". A
@@ -121,7 +123,13 @@ func (p *Ports) allows(proto uint8, port uint16) bool {
 	default:
 		return p.every
 	}
-	// Find the last span that starts at or before port.
+	_, ok := find(spans, port)
+	return ok
+}
+
+// find returns the one of merged spans that port is in.
+func find(spans []span, port uint16) (s span, ok bool) {
+	// The last span that starts at or before port.
 	lo, hi := 0, len(spans)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
@@ -131,5 +139,8 @@ func (p *Ports) allows(proto uint8, port uint16) bool {
 			hi = mid
 		}
 	}
-	return lo > 0 && port <= spans[lo-1].last
+	if lo == 0 || port > spans[lo-1].last {
+		return span{}, false
+	}
+	return spans[lo-1], true
 }

@@ -1,0 +1,302 @@
+package filter
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+)
+
+// What policy has cut stays cut. Each test is one way by which it once came
+// back: something made the filter forget who had begun, and the next packet of
+// ours made the peer's packets answers.
+
+func compiled(rules ...api.Rule) *Ports { return Compile(rules, &cert.Node{}) }
+
+func wantVerdict(t *testing.T, p *Peer, what string, pkt []byte, now int64, want Verdict) {
+	t.Helper()
+	if got := p.CheckIn(pkt, now); got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+func TestCutAfterFlood(t *testing.T) {
+	p := newPeer(open("tcp", 22, 22), open("tcp", 80, 80), open("udp", 53, 53))
+	ssh, dns := ip(them4, us4, protoTCP, tcp(4000, 22, tcpACK)), ip(them4, us4, protoUDP, udp(4000, 53))
+	wantVerdict(t, p, "ssh", ip(them4, us4, protoTCP, tcp(4000, 22, tcpSYN)), 0, Allowed)
+	wantVerdict(t, p, "dns", dns, 0, Allowed)
+	ours := ip(us4, them4, protoTCP, tcp(50000, 443, tcpSYN))
+	p.NoteOut(ours, 0)
+	for port := range uint16(65535) {
+		p.CheckIn(ip(them4, us4, protoTCP, tcp(port, 80, tcpSYN)), sec)
+		p.CheckIn(ip(them4, us4, protoUDP, udp(port, 53)), sec)
+		p.CheckIn(ip(them6, us6, protoTCP, tcp(port, 80, tcpSYN)), sec)
+	}
+	// What we have begun made no room for what the peer sent.
+	wantVerdict(t, p, "our connection", ip(them4, us4, protoTCP, tcp(443, 50000, tcpSYN|tcpACK)), sec, Reply)
+	p.SetPorts(compiled(open("tcp", 80, 80)))
+	for _, flags := range []uint8{tcpACK, tcpACK | 8, tcpACK | tcpFIN, tcpRST | tcpACK, tcpSYN | tcpACK} {
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(22, 4000, flags)), sec)
+		wantVerdict(t, p, "ssh after the cut", ssh, sec, Denied)
+	}
+	p.NoteOut(ip(us4, them4, protoUDP, udp(53, 4000)), sec)
+	wantVerdict(t, p, "dns after the cut", dns, sec, Denied)
+}
+
+// A flow that is silent for longer than its entry would live.
+func TestCutAfterSilence(t *testing.T) {
+	for _, port := range []uint16{53, 5353, 50000} {
+		p := newPeer(open("udp", port, port))
+		flow := ip(them6, us6, protoUDP, udp(4000, port))
+		wantVerdict(t, p, "question", flow, 0, Allowed)
+		p.NoteOut(ip(us6, them6, protoUDP, udp(port, 4000)), 0)
+		p.SetPorts(nil)
+		late := (shortLife + 2) * sec
+		p.NoteOut(ip(us6, them6, protoUDP, udp(port, 4000)), late)
+		wantVerdict(t, p, "after the cut", flow, late, Denied)
+	}
+	// Neither the port alone nor a range around it opens it again.
+	p := newPeer(open("*", 0, 65535))
+	for _, proto := range []uint8{47, 132, 50} {
+		flow := ip(them4, us4, proto, make([]byte, 8))
+		wantVerdict(t, p, "without ports", flow, 0, Allowed)
+		p.SetPorts(nil)
+		p.NoteOut(ip(us4, them4, proto, make([]byte, 8)), 100*sec)
+		wantVerdict(t, p, "without ports, after the cut", flow, 100*sec, Denied)
+		p.SetPorts(compiled(open("*", 0, 65535)))
+	}
+	flow := ip(them4, us4, protoUDP, udp(4000, 60001))
+	wantVerdict(t, p, "a high port under a wide rule", flow, 100*sec, Allowed)
+	p.SetPorts(compiled(open("tcp", 22, 22)))
+	p.NoteOut(ip(us4, them4, protoUDP, udp(60001, 4000)), 200*sec)
+	wantVerdict(t, p, "a high port under a wide rule, after the cut", flow, 200*sec, Denied)
+}
+
+// Clients go on where a rule for every port was narrowed, or where one for other
+// ports is.
+func TestClientsAfterNarrowing(t *testing.T) {
+	for name, before := range map[string]*Ports{
+		"nothing was open": nil, "everything was open": compiled(open("*", 0, 65535)), "a service was open": compiled(open("udp", 53, 53), open("udp", 50000, 50000)),
+	} {
+		p := newPeer()
+		p.SetPorts(before)
+		wantOpen := Denied
+		if before.allows(protoUDP, 53) {
+			wantOpen = Allowed
+		}
+		wantVerdict(t, p, name, ip(them4, us4, protoUDP, udp(1000, 53)), 0, wantOpen)
+		p.SetPorts(compiled(open("tcp", 22, 22)))
+		for _, c := range []struct{ ours, theirs uint16 }{{40000, 53}, {51820, 51820}, {60999, 123}, {33333, 443}} {
+			p.NoteOut(ip(us4, them4, protoUDP, udp(c.ours, c.theirs)), 0)
+			wantVerdict(t, p, name, ip(them4, us4, protoUDP, udp(c.theirs, c.ours)), 0, Reply)
+			wantVerdict(t, p, name+", somebody else", ip(them4, us4, protoUDP, udp(c.theirs+1, c.ours)), 0, Denied)
+		}
+	}
+}
+
+// The filter after this one, of a tunnel that came back when there had been no
+// room for its filter, or of the next process.
+func TestCutAfterAnotherFilter(t *testing.T) {
+	next := func(p *Peer) *Peer {
+		b, err := json.Marshal(p.Past())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var past Past
+		if err := json.Unmarshal(b, &past); err != nil {
+			t.Fatal(err)
+		}
+		q := newPeer()
+		q.Adopt(32768, 60999, ConnLife)
+		q.Recall(past)
+		return q
+	}
+	p := newPeer(open("tcp", 22, 22), open("tcp", 50000, 50000), open("udp", 53, 53), open("udp", 20000, 65535))
+	p.Adopt(32768, 60999, ConnLife)
+	for _, port := range []uint16{22, 50000} {
+		wantVerdict(t, p, "tcp", ip(them4, us4, protoTCP, tcp(4000, port, tcpSYN)), 0, Allowed)
+	}
+	for _, port := range []uint16{53, 41000} {
+		wantVerdict(t, p, "udp", ip(them4, us4, protoUDP, udp(4000, port)), 0, Allowed)
+	}
+	p.SetPorts(nil)
+	for _, q := range []*Peer{next(p), next(next(p))} {
+		for _, port := range []uint16{22, 50000} {
+			p.NoteOut(ip(us4, them4, protoTCP, tcp(port, 4000, tcpACK)), 0)
+			q.NoteOut(ip(us4, them4, protoTCP, tcp(port, 4000, tcpACK)), 0)
+			wantVerdict(t, q, "tcp, next filter", ip(them4, us4, protoTCP, tcp(4000, port, tcpACK)), 0, Denied)
+		}
+		for _, port := range []uint16{53, 41000} {
+			q.NoteOut(ip(us4, them4, protoUDP, udp(port, 4000)), 0)
+			wantVerdict(t, q, "udp, next filter", ip(them4, us4, protoUDP, udp(4000, port)), 0, Denied)
+		}
+		// A client of ours on a port that the peer did not use.
+		q.NoteOut(ip(us4, them4, protoUDP, udp(42000, 53)), 0)
+		wantVerdict(t, q, "our question", ip(them4, us4, protoUDP, udp(53, 42000)), 0, Reply)
+	}
+	// In user space nothing is told, and no connection is left.
+	q := newPeer()
+	for _, port := range []uint16{22, 5000, 50000} {
+		for _, flags := range []uint8{tcpACK, tcpACK | 8, tcpACK | tcpFIN, tcpSYN | tcpACK, tcpRST, 0} {
+			q.NoteOut(ip(us4, them4, protoTCP, tcp(port, 4000, flags)), 0)
+			wantVerdict(t, q, "user space", ip(them4, us4, protoTCP, tcp(4000, port, tcpACK)), 0, Denied)
+		}
+	}
+}
+
+// A connection of the kernel that this node began goes on over a restart.
+func TestAdopt(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		port  uint16
+		flags uint8
+		at    int64
+		want  Verdict
+	}{
+		{"data", 40000, tcpACK | 8, 0, Reply},
+		{"end", 40000, tcpACK | tcpFIN, 0, Reply},
+		{"within its life", 40000, tcpACK, ConnLife - sec, Reply},
+		{"after its life", 40000, tcpACK, ConnLife, Denied},
+		{"answer to a SYN", 40000, tcpSYN | tcpACK, 0, Denied},
+		{"reset", 40000, tcpRST, 0, Denied},
+		{"no port for clients", 8080, tcpACK, 0, Denied},
+		{"past the ports for clients", 61000, tcpACK, 0, Denied},
+		{"a port that is open", 50000, tcpACK, 0, Allowed},
+		{"a port that was open", 50001, tcpACK, 0, Denied},
+	} {
+		p := newPeer(open("tcp", 50001, 50001))
+		p.SetPorts(compiled(open("tcp", 50000, 50000)))
+		p.Adopt(32768, 60999, ConnLife)
+		p.NoteOut(ip(us6, them6, protoTCP, tcp(tc.port, 443, tc.flags)), tc.at)
+		wantVerdict(t, p, tc.name, ip(them6, us6, protoTCP, tcp(443, tc.port, tcpACK)), tc.at, tc.want)
+		p.SetPorts(nil)
+		if tc.want != Reply {
+			p.NoteOut(ip(us6, them6, protoTCP, tcp(tc.port, 443, tcpACK)), max(tc.at, ConnLife))
+			wantVerdict(t, p, tc.name+", cut", ip(them6, us6, protoTCP, tcp(443, tc.port, tcpACK)), max(tc.at, ConnLife), Denied)
+		}
+	}
+}
+
+// The peer opens a connection over one that this node had: from now on it is
+// the peer's.
+func TestOpenedOverOurs(t *testing.T) {
+	p := newPeer(open("tcp", 50000, 50000))
+	p.NoteOut(ip(us4, them4, protoTCP, tcp(50000, 443, tcpSYN)), 0)
+	wantVerdict(t, p, "answer", ip(them4, us4, protoTCP, tcp(443, 50000, tcpSYN|tcpACK)), 0, Reply)
+	wantVerdict(t, p, "SYN", ip(them4, us4, protoTCP, tcp(443, 50000, tcpSYN)), 0, Allowed)
+	p.NoteOut(ip(us4, them4, protoTCP, tcp(50000, 443, tcpSYN|tcpACK)), 0)
+	p.SetPorts(nil)
+	p.NoteOut(ip(us4, them4, protoTCP, tcp(50000, 443, tcpACK)), 0)
+	wantVerdict(t, p, "after the cut", ip(them4, us4, protoTCP, tcp(443, 50000, tcpACK)), 0, Denied)
+}
+
+// A datagram whose start came in before the cut does not come to its end after
+// it, however long its fragments go on.
+func TestCutWithinADatagram(t *testing.T) {
+	body := make([]byte, 24)
+	first := frag4(ip(them4, us4, protoUDP, with(udp(9, 80, body...), 4, 0, 200)), 0, true, 77)
+	later := frag4(ip(them4, us4, protoUDP, body), 32, false, 77)
+	p := newPeer(open("udp", 80, 80))
+	wantVerdict(t, p, "first", first, 0, Allowed)
+	wantVerdict(t, p, "later", later, 0, Allowed)
+	p.SetPorts(nil)
+	wantVerdict(t, p, "later, after the cut", later, 0, NoFirst)
+	p.SetPorts(compiled(open("udp", 80, 80)))
+	wantVerdict(t, p, "first", first, 0, Allowed)
+	wantVerdict(t, p, "later", later, 10*sec, Allowed)
+	wantVerdict(t, p, "later than 15 s", later, 20*sec, NoFirst)
+}
+
+// A flow of ours that lasts is not pushed out by many that end, or that nobody
+// answers.
+func TestLongConnectionOutlastsShortOnes(t *testing.T) {
+	p := newPeer()
+	ssh := ip(them4, us4, protoTCP, tcp(22, 40000, tcpACK))
+	p.NoteOut(ip(us4, them4, protoTCP, tcp(40000, 22, tcpSYN)), 0)
+	wantVerdict(t, p, "answer", ip(them4, us4, protoTCP, tcp(22, 40000, tcpSYN|tcpACK)), 0, Reply)
+	now := int64(0)
+	for i := range 3 * MaxFlows {
+		now += sec / 10
+		port := uint16(i%20000) + 41000
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(port, 80, tcpSYN)), now)
+		p.CheckIn(ip(them4, us4, protoTCP, tcp(80, port, tcpSYN|tcpACK)), now)
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(port, 80, tcpACK|tcpFIN)), now)
+		p.CheckIn(ip(them4, us4, protoTCP, tcp(80, port, tcpACK|tcpFIN)), now)
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(port, 81, tcpSYN)), now) // unanswered
+		p.NoteOut(ip(us4, them4, protoUDP, udp(port, 53)), now)
+	}
+	wantVerdict(t, p, "the long one", ssh, now, Reply)
+}
+
+// Half a connection goes on when one end has ended, and a minute after both.
+func TestEndOfConnection(t *testing.T) {
+	for name, end := range map[string][2]uint8{"both ends": {tcpFIN, tcpFIN}, "our reset": {tcpRST, 0}, "the peer's": {0, tcpRST}, "ours only": {tcpFIN, 0}, "the peer's only": {0, tcpFIN}} {
+		p := newPeer()
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(40000, 22, tcpSYN)), 0)
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(40000, 22, tcpACK|end[0])), 0)
+		wantVerdict(t, p, name, ip(them4, us4, protoTCP, tcp(22, 40000, tcpACK|end[1])), 0, Reply)
+		want := Reply
+		if over := end != [2]uint8{tcpFIN, 0} && end != [2]uint8{0, tcpFIN}; over {
+			want = Denied
+		}
+		wantVerdict(t, p, name+", later", ip(them4, us4, protoTCP, tcp(22, 40000, tcpACK)), (shortLife+2)*sec, want)
+		p.NoteOut(ip(us4, them4, protoTCP, tcp(40000, 22, tcpSYN)), (shortLife+2)*sec)
+		wantVerdict(t, p, name+", again", ip(them4, us4, protoTCP, tcp(22, 40000, tcpSYN|tcpACK)), 2000*sec, Reply)
+	}
+}
+
+// Which flows share a set is another thing in every process.
+func TestPlacesAreKeyed(t *testing.T) {
+	before := keys
+	defer func() { keys = before }()
+	same := 0
+	for key := range uint64(1000) {
+		keys = before
+		a, _ := place(key)
+		keys.flip ^= 0x155_5555_5555
+		b, _ := place(key)
+		keys.flip, keys.mul1 = before.flip, before.mul1^0x1234_5678_9abc
+		if c, _ := place(key); a == b && b == c {
+			same++
+		}
+	}
+	if same > 20 {
+		t.Errorf("%d of 1000 places do not depend on the keys", same)
+	}
+}
+
+// A Past holds all that was open in few ranges, and is never too little.
+func TestPastIsBounded(t *testing.T) {
+	p := newPeer()
+	for i := range uint16(500) {
+		p.SetPorts(compiled(open("tcp", 20000+i*40, 20000+i*40), open("udp", i*100, i*100+uint16(i%7)), open("udp", 60000, 65535)))
+		p.CheckIn(ip(them4, us4, protoUDP, udp(1, 60000+i*3)), 0)
+	}
+	past := p.Past()
+	if len(past.TCP) > maxSpans || len(past.UDP) > maxSpans || len(past.Used) > maxSpans {
+		t.Errorf("%d, %d, %d ranges", len(past.TCP), len(past.UDP), len(past.Used))
+	}
+	for i := range uint16(500) {
+		for _, q := range []Past{
+			{TCP: [][2]uint16{{20000 + i*40, 20000 + i*40}}}, {UDP: [][2]uint16{{i * 100, i*100 + uint16(i%7)}}}, {Used: [][2]uint16{{60000 + i*3, 60000 + i*3}}},
+		} {
+			if !past.Covers(q) || !past.With(Past{Every: true}).Covers(q) {
+				t.Fatalf("%v is not in it", q)
+			}
+		}
+	}
+	if past.Covers(Past{Every: true}) || past.Covers(Past{TCP: [][2]uint16{{16000, 16001}}}) {
+		t.Error("too much is in it")
+	}
+	if !(Past{}).IsZero() || past.IsZero() || !past.Covers(Past{}) {
+		t.Error("the zero Past is something")
+	}
+	q := NewPeer([]netip.Addr{us4}, []netip.Addr{them4}, nil)
+	q.Recall(past)
+	if again := q.Past(); !again.Covers(past) || !slices.Equal(again.Used, past.Used) {
+		t.Error("a Past is not what was recalled")
+	}
+}

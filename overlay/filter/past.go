@@ -1,0 +1,228 @@
+package filter
+
+import (
+	"math/bits"
+	"slices"
+	"sync/atomic"
+)
+
+// What a filter remembers of the ports that were open. A flow that the peer
+// began is known by them for as long as its connection may last, and no table
+// that others can fill is needed for it.
+//
+// That a port was open is enough to say that a packet which leaves it begins
+// nothing. Two exceptions keep our own programs going once a rule for nearly
+// all ports has been narrowed. TCP says by itself what begins. And of UDP ports
+// that the system may have given to a client it is noted which ones the peer
+// has used: from the others, if nothing narrower than wideRule opened them, we
+// may begin.
+
+const (
+	// Lowest port that any system gives to a program that asks for none:
+	// gVisor 16000, Linux 32768, BSD and Windows 49152.
+	firstClient = 16000
+	// A range of more ports than that is not there for the sake of a service.
+	wideRule = 4096
+	// Ranges of one kind that a Past has at most.
+	maxSpans = 64
+)
+
+// Past is what was ever open to a peer, for the filter that comes after this
+// one. More than 64 ranges of a kind are joined where the gaps are smallest, so
+// it is never too little. The zero Past is nothing.
+type Past struct {
+	Every bool        `json:"every,omitempty"` // protocols without ports
+	TCP   [][2]uint16 `json:"tcp,omitempty"`   // first and last; of ports for clients only
+	UDP   [][2]uint16 `json:"udp,omitempty"`
+	Used  [][2]uint16 `json:"used,omitempty"` // UDP ports for clients that the peer was let in on
+}
+
+// IsZero reports whether nothing was open.
+func (p Past) IsZero() bool {
+	return !p.Every && len(p.TCP) == 0 && len(p.UDP) == 0 && len(p.Used) == 0
+}
+
+// With returns what was open in either.
+func (p Past) With(q Past) Past {
+	join := func(a, b [][2]uint16) [][2]uint16 { return fromSpans(append(toSpans(a), toSpans(b)...)) }
+	return Past{p.Every || q.Every, join(p.TCP, q.TCP), join(p.UDP, q.UDP), join(p.Used, q.Used)}
+}
+
+// Covers reports whether all that was open in q was so in p.
+func (p Past) Covers(q Past) bool {
+	in := func(a, b [][2]uint16) bool { return covers(merge(toSpans(a)), merge(toSpans(b))) }
+	return (p.Every || !q.Every) && in(p.TCP, q.TCP) && in(p.UDP, q.UDP) && in(p.Used, q.Used)
+}
+
+func toSpans(list [][2]uint16) []span {
+	out := make([]span, 0, len(list))
+	for _, r := range list {
+		if r[0] <= r[1] {
+			out = append(out, span{r[0], r[1]})
+		}
+	}
+	return out
+}
+
+func fromSpans(spans []span) [][2]uint16 {
+	var out [][2]uint16
+	for _, s := range fewer(merge(slices.Clone(spans)), maxSpans) {
+		out = append(out, [2]uint16{s.first, s.last})
+	}
+	return out
+}
+
+// fewer joins merged spans over their smallest gaps until at most limit are
+// left, or fewer where gaps are alike.
+func fewer(spans []span, limit int) []span {
+	if len(spans) <= limit {
+		return spans
+	}
+	gaps := make([]int, 0, len(spans))
+	for i := range spans[1:] {
+		gaps = append(gaps, int(spans[i+1].first)-int(spans[i].last))
+	}
+	slices.Sort(gaps)
+	smallest := gaps[len(spans)-limit-1]
+	out := spans[:1]
+	for _, s := range spans[1:] {
+		if last := &out[len(out)-1]; int(s.first)-int(last.last) <= smallest {
+			last.last = s.last
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// covers reports whether each of b lies in one of a. Both are merged.
+func covers(a, b []span) bool {
+	for _, s := range b {
+		if in, ok := find(a, s.first); !ok || in.last < s.last {
+			return false
+		}
+	}
+	return true
+}
+
+// clip returns the part of merged spans that lies in s.
+func clip(spans []span, s span) (out []span) {
+	for _, r := range spans {
+		if r.last >= s.first && r.first <= s.last {
+			out = append(out, span{max(r.first, s.first), min(r.last, s.last)})
+		}
+	}
+	return out
+}
+
+// portSet is a set of ports that only grows.
+type portSet struct {
+	n    atomic.Uint32 // ports in it
+	bits [1 << 16 / 64]atomic.Uint64
+}
+
+func (s *portSet) has(port uint16) bool {
+	return s != nil && s.bits[port/64].Load()&(1<<(port%64)) != 0
+}
+
+func (s *portSet) add(port uint16) {
+	if bit := uint64(1) << (port % 64); s.bits[port/64].Load()&bit == 0 && s.bits[port/64].Or(bit)&bit == 0 {
+		s.n.Add(1)
+	}
+}
+
+func (s *portSet) spans() (out []span) {
+	if s == nil {
+		return nil
+	}
+	for i := range s.bits {
+		for word := s.bits[i].Load(); word != 0; word &= word - 1 {
+			port := uint16(i*64 + bits.TrailingZeros64(word))
+			out = append(out, span{port, port})
+		}
+	}
+	return merge(out)
+}
+
+// Remember has the filter know that ports may have been open to the peer, as
+// SetPorts does, and reports whether that is news. It opens nothing.
+func (p *Peer) Remember(ports *Ports) (news bool) {
+	if ports == nil || !ports.every && len(ports.tcp) == 0 && len(ports.udp) == 0 {
+		return false
+	}
+	for {
+		once := p.once.Load()
+		if once != nil && (once.every || !ports.every) && covers(once.tcp, ports.tcp) && covers(once.udp, ports.udp) {
+			return false
+		}
+		all := &Ports{every: ports.every, tcp: slices.Clone(ports.tcp), udp: slices.Clone(ports.udp)}
+		if once != nil {
+			all.every = all.every || once.every
+			all.tcp, all.udp = append(all.tcp, once.tcp...), append(all.udp, once.udp...)
+		}
+		all.tcp, all.udp = fewer(merge(all.tcp), maxSpans), fewer(merge(all.udp), maxSpans)
+		if p.once.CompareAndSwap(once, all) {
+			return true
+		}
+	}
+}
+
+// Past returns what was open to the peer so far.
+func (p *Peer) Past() Past {
+	past := Past{Used: fromSpans(p.used.Load().spans())}
+	if once := p.once.Load(); once != nil {
+		past.Every = once.every
+		past.TCP, past.UDP = fromSpans(clip(once.tcp, p.clients)), fromSpans(once.udp)
+	}
+	return past
+}
+
+// Recall has the filter know what was open to the peer before it was made.
+func (p *Peer) Recall(past Past) {
+	p.Remember(&Ports{every: past.Every, tcp: merge(toSpans(past.TCP)), udp: merge(toSpans(past.UDP))})
+	for _, s := range toSpans(past.Used) {
+		for port := int(s.first); port <= int(s.last); port++ {
+			p.use(uint16(port))
+		}
+	}
+}
+
+// Used counts the UDP ports that Past().Used has grown by.
+func (p *Peer) Used() uint32 {
+	if used := p.used.Load(); used != nil {
+		return used.n.Load()
+	}
+	return 0
+}
+
+// use notes that the peer was let in on a UDP port that a client may have.
+func (p *Peer) use(port uint16) {
+	used := p.used.Load()
+	if used == nil {
+		p.used.CompareAndSwap(nil, new(portSet))
+		used = p.used.Load()
+	}
+	used.add(port)
+}
+
+// begins reports whether a packet of ours that belongs to no known flow begins
+// one, so that answers may come in. TCP says what begins; the middle of a
+// connection is taken for ours only by a filter that adopts.
+func (p *Peer) begins(h *header, now int64) bool {
+	once := p.once.Load()
+	switch h.proto {
+	case protoTCP:
+		// A packet with SYN or RST in it is an answer to something that came in.
+		return now < p.adoptUntil && h.tcpFlags&(tcpSYN|tcpRST) == 0 &&
+			p.clients.has(h.srcPort) && !once.allows(protoTCP, h.srcPort)
+	case protoUDP:
+		if once != nil {
+			s, opened := find(once.udp, h.srcPort)
+			if opened && (int(s.last)-int(s.first) < wideRule || !p.clients.has(h.srcPort)) {
+				return false
+			}
+		}
+		return !p.used.Load().has(h.srcPort)
+	}
+	return !once.allows(h.proto, 0)
+}
