@@ -17,6 +17,11 @@ const (
 	protoICMP6    = 58
 	protoNone     = 59
 	protoDestOpts = 60
+	protoMobility = 135
+	protoHIP      = 139
+	protoShim6    = 140
+	protoTest1    = 253 // IPv6: an extension header that gVisor skips
+	protoTest2    = 254
 
 	tcpFIN = 0x01
 	tcpSYN = 0x02
@@ -114,8 +119,9 @@ func (h *header) parse(pkt []byte) bool {
 	case offset > 0:
 		h.frag = fragLater
 		// A fragment that would write over the ports and flags of the first
-		// one, or past the longest datagram, has no honest use.
-		if offset < 8 || h.proto == protoTCP && offset < 20 || offset+len(payload) > 65535 || len(payload) == 0 {
+		// one, or past the longest datagram, has no honest use. Which protocol
+		// that is the first one says, whatever this one does.
+		if offset < 20 || offset+len(payload) > 65535 || len(payload) == 0 {
 			return false
 		}
 		return !more || len(payload)%8 == 0
@@ -168,6 +174,12 @@ func options4(opt []byte) bool {
 // parse6 reads an IPv6 header and its extension headers, at most up to a
 // fragment that is not the first, and returns what follows. It does not look at
 // the payload length.
+//
+// It takes the headers that every stack reads in the same way: hop-by-hop
+// options as the first, destination options, one fragment header as the last.
+// Authentication, mobility and the like one stack skips, another takes for the
+// transport, and a third for an extension header of another length: behind them
+// would stand a port that the filter has not judged.
 func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) {
 	if len(pkt) < 40 {
 		return nil, 0, false, false
@@ -186,15 +198,13 @@ func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) 
 			}
 			fallthrough
 		case protoDestOpts:
-			if len(rest) < 8 {
+			if fragmented || len(rest) < 8 {
 				return nil, 0, false, false
 			}
 			size = (int(rest[1]) + 1) * 8
-		case protoAH:
-			if len(rest) < 8 {
+			if size > len(rest) || !options6(rest[2:size]) {
 				return nil, 0, false, false
 			}
-			size = (int(rest[1]) + 2) * 4
 		case protoFragment:
 			if fragmented || len(rest) < 8 {
 				return nil, 0, false, false
@@ -203,7 +213,7 @@ func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) 
 			field := binary.BigEndian.Uint16(rest[2:])
 			offset, more = int(field&^7), field&1 != 0
 			h.fragID = binary.BigEndian.Uint32(rest[4:])
-		case protoRouting, protoNone:
+		case protoRouting, protoNone, protoAH, protoMobility, protoHIP, protoShim6, protoTest1, protoTest2:
 			return nil, 0, false, false
 		default:
 			h.proto = next
@@ -214,12 +224,29 @@ func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) 
 		}
 		next, rest = rest[0], rest[size:]
 		if offset > 0 {
-			// The rest of a later fragment is data. Its next header is that
-			// of the first fragment's next header, which may be an extension.
+			// The rest of a later fragment is data.
 			h.proto = next
 			return rest, offset, more, true
 		}
 	}
+}
+
+// options6 reports whether the options of an IPv6 extension header are padding.
+// Others mean something to those who know them, and not all do: another length
+// of the packet (jumbo payload), another source (home address). Between two nodes
+// none is needed.
+func options6(opt []byte) bool {
+	for len(opt) > 0 {
+		switch {
+		case opt[0] == 0: // one byte
+			opt = opt[1:]
+		case opt[0] == 1 && len(opt) >= 2 && int(opt[1])+2 <= len(opt):
+			opt = opt[int(opt[1])+2:]
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // transport reads the header above IP. first says that payload is the first
