@@ -295,16 +295,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
-	ports := filter.Compile(snap.config.Rules, node)
-	if k, ok := p.kept[q.id]; ok && q.filter == nil {
-		q.filter, q.node = k.filter, k.node
-	}
-	delete(p.kept, q.id)
-	if q.filter == nil || q.node == nil || !q.node.Has(node.IPv4) || !q.node.Has(node.IPv6) {
-		q.filter = filter.NewPeer([]netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, ports)
-	} else {
-		q.filter.SetPorts(ports)
-	}
+	q.filter = p.n.filters.of(q.id, []netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, filter.Compile(snap.config.Rules, node))
 	restarted := q.hello.Boot != s.Remote.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
@@ -317,6 +308,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 	if err != nil {
 		if !q.installed() {
 			p.setWay(q, nil)
+			p.n.filters.release(q.id, p.device.Now())
 		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}

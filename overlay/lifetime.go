@@ -74,6 +74,9 @@ func (p *peers) look(now time.Time) {
 		}
 		p.lookAt(earliest(again, ending))
 	}
+	if again := p.n.filters.note(now); !again.IsZero() {
+		p.lookAt(again)
+	}
 }
 
 // renewPeer has a peer with traffic show its new certificate before the one

@@ -26,6 +26,7 @@
 //   - reach.go      at which relay is a peer?
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
+//   - filters.go    their packet filters, which outlive them
 //   - paths.go      how traffic gets from the relay to a better way
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
@@ -124,6 +125,7 @@ type Node struct {
 	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before; for tests
 	// notifyWorld is that function, unless a test says otherwise.
 	notifyWorld func(tell func()) (stop func(), err error)
+	filters     *filters
 
 	snap   atomic.Pointer[snapshot]  // what is known, immutable
 	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
@@ -183,6 +185,7 @@ func New(cfg Config) (*Node, error) {
 	rand.Read(b[:])
 	n.boot = binary.BigEndian.Uint64(b[:])
 	n.dir = newDirectory(time.Now)
+	n.filters = newFilters(cfg.Log)
 	n.refuse = make(chan netip.Addr, 16)
 	n.bgCtx, n.stop = context.WithCancel(context.Background())
 	return n, nil
@@ -220,7 +223,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	}
 	n.mu.Lock()
 	n.id = id
+	now := n.device.Now()
 	n.mu.Unlock()
+	n.filters.open(n.cfg.Net, state, now)
 	switch {
 	case id.joined():
 		return n.Up(ctx, "")
@@ -305,6 +310,7 @@ func (n *Node) Logout(ctx context.Context) error {
 		return fmt.Errorf("remove addresses: %w", err)
 	}
 	n.id, n.down = nil, false
+	n.filters.forgotten()
 	n.snap.Store(nil)
 	n.dir.reset()
 	return nil

@@ -107,7 +107,7 @@ func (w *natWorld) serveUDP(at string) {
 }
 
 // at starts a node on a host, whose networks have 24 bits (IPv6: 64).
-func (w *natWorld) at(name string, h *overlaytest.Host) *node {
+func (w *natWorld) at(name string, h *overlaytest.Host, tags ...string) *node {
 	w.t.Helper()
 	return w.nodeOf(name, overlay.Config{NetDial: h.DialContext, UDP: overlay.UDP{
 		NoPortMap: true,
@@ -122,16 +122,16 @@ func (w *natWorld) at(name string, h *overlaytest.Host) *node {
 			}
 			return out, nil
 		},
-	}})
+	}}, tags...)
 }
 
 // home starts a node behind a NAT of its own.
-func (w *natWorld) home(name string, k overlaytest.Kind, net, addr string) (*node, *overlaytest.Host, *overlaytest.NAT) {
+func (w *natWorld) home(name string, k overlaytest.Kind, net, addr string, tags ...string) (*node, *overlaytest.Host, *overlaytest.NAT) {
 	w.t.Helper()
 	nat := w.in.NAT(name+"-nat", k, net)
 	h := nat.Host(name, addr)
 	h.Link.SetLatency(5 * time.Millisecond)
-	return w.at(name, h), h, nat
+	return w.at(name, h, tags...), h, nat
 }
 
 // pathTo is what status says about a peer.

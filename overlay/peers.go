@@ -39,7 +39,6 @@ const (
 	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long after the first who comes
 	heldStrangers  = 128                    // senders whose WireGuard packets are held during their introduction
 	heldPerSender  = 4
-	maxKept        = 256
 	heldPacketSize = 2048 // WireGuard handshakes and small data; larger ones are not held
 )
 
@@ -74,13 +73,6 @@ type peer struct {
 	pinging    time.Time // a ping over the session is on its way since
 	proved     time.Time // when one was last answered, or the keys were agreed upon
 	oneWay     time.Time // when the peer was last known to have nothing to say to what it is sent
-}
-
-// kept is the filter of a peer that went idle: a flow that pauses for longer
-// still belongs to who began it when the tunnel is back.
-type kept struct {
-	filter *filter.Peer
-	node   *cert.Node
 }
 
 func (p *peer) installed() bool { return !p.made.IsZero() }
@@ -133,7 +125,6 @@ type peers struct {
 
 	table    map[cert.NodeID]*peer                    // run's
 	nextLook time.Time                                // run's: when look is due, zero for never
-	kept     map[cert.NodeID]kept                     // run's: filters of peers gone idle, at most maxKept
 	view     atomic.Pointer[map[cert.NodeID]peerView] // what others may read
 	held     struct {
 		sync.Mutex
@@ -156,7 +147,7 @@ type peerView struct {
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p := &peers{
 		n: n, r: r, log: n.log, device: n.device, bind: n.bind, ctx: ctx,
-		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{}, kept: map[cert.NodeID]kept{},
+		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
@@ -312,13 +303,15 @@ func (p *peers) policyChanged() {
 		if snap == nil {
 			return
 		}
+		var list []openTo
 		for _, q := range p.table {
-			if !q.installed() {
-				continue
+			if q.installed() {
+				list = append(list, openTo{q.filter, filter.Compile(snap.config.Rules, q.node)})
 			}
-			ports := filter.Compile(snap.config.Rules, q.node)
-			q.filter.SetPorts(ports)
-			if !ports.Any() && !q.ours && !q.filter.Began(p.device.Now()) {
+		}
+		p.n.filters.set(list)
+		for _, q := range p.table {
+			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(p.device.Now()) {
 				p.drop(q, "policy", true)
 			}
 		}
@@ -385,11 +378,9 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 	}
 	if q.installed() {
 		p.log.Info("tunnel ended", "peer", p.n.nameOf(q.id), "why", why)
-		if bye && len(p.kept) < maxKept {
-			p.kept[q.id] = kept{q.filter, q.node}
-		}
 		p.endAgent(q)
 		p.device.RemovePeer(q.id)
+		p.n.filters.release(q.id, p.device.Now())
 		p.bind.Drop(q.id)
 		p.guests.route(q.id, nil)
 	}
@@ -416,6 +407,7 @@ func (p *peers) takeDown() {
 			for _, q := range p.table {
 				p.drop(q, "down", false)
 			}
+			p.n.filters.save()
 			return
 		}
 	}

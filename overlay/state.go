@@ -28,6 +28,7 @@ import (
 //	directory.json  the last directory, with certificates: a cache
 //	names.json      name -> NodeID at first contact: a cache that warns
 //	home.json       the home relay: a cache
+//	filters.json    what was open to which peer, with a kernel interface
 //	release.pub     the key of releases, pinned when it was first seen
 //
 // Every file is replaced as a whole: temporary file, fsync, rename, fsync of
@@ -39,6 +40,7 @@ const (
 	directoryFile = "directory.json"
 	namesFile     = "names.json"
 	homeFile      = "home.json"
+	filtersFile   = "filters.json"
 	releaseFile   = release.KeyName
 )
 
@@ -215,7 +217,7 @@ func (s *stateDir) save(name string, b []byte) (err error) {
 // wipe removes everything but the lock.
 func (s *stateDir) wipe() error {
 	var errs []error
-	for _, name := range []string{configFile, crlFile, directoryFile, namesFile, homeFile, releaseFile, identityFile} {
+	for _, name := range []string{configFile, crlFile, directoryFile, namesFile, homeFile, filtersFile, releaseFile, identityFile} {
 		if err := os.Remove(filepath.Join(s.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -1,0 +1,280 @@
+package overlay
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/filter"
+)
+
+// kernelLike is a Net whose connections outlive the process.
+type kernelLike struct {
+	Net
+	epoch string
+}
+
+func (k kernelLike) Outlives() (string, uint16, uint16) { return k.epoch, 32768, 60999 }
+
+func filterID(i int) (id cert.NodeID) {
+	binary.BigEndian.PutUint32(id[:], uint32(i)+1)
+	return id
+}
+
+var usHere = []netip.Addr{netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("fd00::1")}
+
+func addrsOfPeer(i int) []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), netip.MustParseAddr(fmt.Sprintf("fd00::2:%x", i))}
+}
+
+func openPorts(proto string, first, last uint16) *filter.Ports {
+	return filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: proto, First: first, Last: last}}}}, &cert.Node{})
+}
+
+// segment is a TCP packet without data.
+func segment(src, dst netip.Addr, from, to uint16, flags byte) []byte {
+	b := make([]byte, 40)
+	b[0], b[3], b[9] = 0x45, 40, 6
+	copy(b[12:], src.AsSlice())
+	copy(b[16:], dst.AsSlice())
+	binary.BigEndian.PutUint16(b[20:], from)
+	binary.BigEndian.PutUint16(b[22:], to)
+	b[32], b[33] = 5<<4, flags
+	return b
+}
+
+const (
+	flagSYN = 0x02
+	flagACK = 0x10
+)
+
+// answers reports whether the peer's packets come in that answer a connection
+// from our port.
+func answers(p *filter.Peer, peer int, port uint16) bool {
+	return p.CheckIn(segment(addrsOfPeer(peer)[0], usHere[0], 443, port, flagACK), 0).OK()
+}
+
+// goesOn sends from a port in the middle of a connection.
+func goesOn(p *filter.Peer, peer int, port uint16) bool {
+	p.NoteOut(segment(usHere[0], addrsOfPeer(peer)[0], port, 443, flagACK), 0)
+	return answers(p, peer, port)
+}
+
+func testState(t *testing.T) *stateDir {
+	t.Helper()
+	s, err := openState(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.close() })
+	return s
+}
+
+func (s *stateDir) stamp(t *testing.T, name string) os.FileInfo {
+	t.Helper()
+	fi, err := os.Stat(filepath.Join(s.path, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi
+}
+
+// Of filters without a tunnel so many are kept, those first that have a
+// connection of ours, and what was open to the others is not forgotten.
+func TestKeptFilters(t *testing.T) {
+	f := newFilters(slog.New(slog.DiscardHandler))
+	f.open(nil, nil, 0)
+	busy := f.of(filterID(0), usHere, addrsOfPeer(0), openPorts("tcp", 22, 22))
+	busy.NoteOut(segment(usHere[0], addrsOfPeer(0)[0], 40000, 443, flagSYN), 0)
+	f.release(filterID(0), 0)
+	for i := 1; i <= 3*maxKept; i++ {
+		p := f.of(filterID(i), usHere, addrsOfPeer(i), openPorts("udp", 50000+uint16(i%5), 50000+uint16(i%5)))
+		f.release(filterID(i), 0)
+		f.release(filterID(i), 0)
+		if p.Ports().Any() {
+			t.Fatal("something is open to a peer without a tunnel")
+		}
+	}
+	if len(f.peers) > maxKept || len(f.pasts) > maxPasts {
+		t.Errorf("%d filters and %d pasts are kept", len(f.peers), len(f.pasts))
+	}
+	again := f.of(filterID(0), usHere, addrsOfPeer(0), nil)
+	if again != busy || !answers(again, 0, 40000) {
+		t.Error("the filter with a connection of ours was not kept")
+	}
+	for i := 1; i <= 3*maxKept; i++ {
+		p := f.of(filterID(i), usHere, addrsOfPeer(i), nil)
+		if want := uint16(50000 + i%5); !p.Past().Covers(filter.Past{UDP: [][2]uint16{{want, want}}}) {
+			t.Fatalf("what was open to peer %d is forgotten", i)
+		}
+	}
+	// Another node under the same address, and the same one under another.
+	if p := f.of(filterID(5000), usHere, addrsOfPeer(0), nil); p == again || answers(p, 0, 40000) {
+		t.Error("a node got what belongs to the one that had its address before")
+	}
+	if p := f.of(filterID(0), usHere, addrsOfPeer(6000), nil); p == again {
+		t.Error("the filter was kept for another address")
+	}
+}
+
+// What opens is on disk before it is open, so the daemon after this one takes no
+// connection of a peer for its own; and nothing is written when nothing is new.
+func TestFiltersOnDisk(t *testing.T) {
+	s := testState(t)
+	next := func(epoch string) *filters {
+		f := newFilters(slog.New(slog.DiscardHandler))
+		f.open(kernelLike{epoch: epoch}, s, 0)
+		return f
+	}
+	f := next("boot 1")
+	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
+	if goesOn(p, 1, 40000) {
+		t.Error("adopted without a memory")
+	}
+
+	f = next("boot 1")
+	first := s.stamp(t, filtersFile)
+	p = f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
+	f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 80, 443))
+	if !os.SameFile(first, s.stamp(t, filtersFile)) {
+		t.Error("written though no port for clients was opened")
+	}
+	if !goesOn(p, 1, 40000) || goesOn(p, 1, 23) || goesOn(p, 1, 8080) {
+		t.Error("a connection of ours is not adopted, or another one is")
+	}
+	f.set([]openTo{{p, openPorts("tcp", 50000, 50001)}})
+	if os.SameFile(first, s.stamp(t, filtersFile)) {
+		t.Error("not written before a port was opened")
+	}
+	first = s.stamp(t, filtersFile)
+	for range 3 {
+		f.set([]openTo{{p, nil}})
+		f.set([]openTo{{p, openPorts("tcp", 50001, 50001)}})
+		f.save()
+		f.note(time.Now())
+	}
+	if !os.SameFile(first, s.stamp(t, filtersFile)) {
+		t.Error("written though nothing was new")
+	}
+
+	// The daemon ends without a word. Whoever has the address now is asked.
+	f = next("boot 1")
+	for _, id := range []int{1, 77} {
+		p = f.of(filterID(id), usHere, addrsOfPeer(1), nil)
+		if goesOn(p, 1, 50000) || goesOn(p, 1, 50001) || !goesOn(p, 1, 50002) {
+			t.Error("a connection to a port that was open is adopted, or one that is ours is not")
+		}
+	}
+	// After too many others nobody knows which connections are from before.
+	for i := range maxKept + 1 {
+		f.of(filterID(100+i), usHere, addrsOfPeer(100+i), nil)
+		f.release(filterID(100+i), 0)
+	}
+	if p := f.of(filterID(999), usHere, addrsOfPeer(999), nil); goesOn(p, 999, 40000) {
+		t.Error("adopted after a filter was given up")
+	}
+
+	// Connections end with the boot; who cannot tell takes none for his.
+	for _, epoch := range []string{"boot 2", "", "", "boot 1"} {
+		f = next(epoch)
+		if p := f.of(filterID(1), usHere, addrsOfPeer(1), nil); goesOn(p, 1, 40000) {
+			t.Errorf("adopted in epoch %q", epoch)
+		}
+	}
+	if f = next("boot 1"); !goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
+		t.Error("not adopted in the same epoch")
+	}
+	if err := os.WriteFile(filepath.Join(s.path, filtersFile), []byte(`{"epoch":"boot 1","peers":[{`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f = next("boot 1"); goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
+		t.Error("adopted with a damaged memory")
+	}
+}
+
+// A peer that begins to use ports has them written, now and then.
+func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
+	s := testState(t)
+	f := newFilters(slog.New(slog.DiscardHandler))
+	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("udp", 0, 65535))
+	use := func(port uint16) {
+		b := segment(addrsOfPeer(1)[0], usHere[0], 443, port, 0)
+		b[9], b[24], b[25] = 17, 0, 20
+		if !p.CheckIn(b, 0).OK() {
+			t.Fatal("refused")
+		}
+	}
+	now := time.Now()
+	use(40000)
+	if again := f.note(now); !again.IsZero() {
+		t.Error("the first is not written at once")
+	}
+	written := s.stamp(t, filtersFile)
+	use(40001)
+	if again := f.note(now.Add(time.Second)); !again.Equal(now.Add(useSpacing)) || !os.SameFile(written, s.stamp(t, filtersFile)) {
+		t.Errorf("the second is written at once, or asked for at %v", again)
+	}
+	if again := f.note(now.Add(useSpacing)); !again.IsZero() || os.SameFile(written, s.stamp(t, filtersFile)) {
+		t.Error("the second is never written")
+	}
+	f = newFilters(slog.New(slog.DiscardHandler))
+	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	if past := f.of(filterID(1), usHere, addrsOfPeer(1), nil).Past(); !past.Covers(filter.Past{Used: [][2]uint16{{40000, 40001}}}) {
+		t.Errorf("the next daemon knows %v", past)
+	}
+}
+
+// However many peers there are, the file is small, and soon nothing is written
+// any more.
+func TestFiltersFileIsBounded(t *testing.T) {
+	s := testState(t)
+	f := newFilters(slog.New(slog.DiscardHandler))
+	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	writes, last := 0, s.stamp(t, filtersFile)
+	for i := range 1000 {
+		f.of(filterID(i), usHere, addrsOfPeer(i), openPorts("*", 0, 65535))
+		if now := s.stamp(t, filtersFile); !os.SameFile(last, now) {
+			last = now
+			writes++
+		}
+	}
+	if writes > maxPasts+1 || last.Size() > 64<<10 {
+		t.Errorf("%d writes, %d bytes", writes, last.Size())
+	}
+	f = newFilters(slog.New(slog.DiscardHandler))
+	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	for i := range 1000 {
+		if p := f.of(filterID(i), usHere, addrsOfPeer(i), nil); goesOn(p, i, 40000) {
+			t.Fatalf("adopted from a port that was open to peer %d", i)
+		}
+	}
+}
+
+// What cannot be written is not relied on.
+func TestFiltersThatCannotBeWritten(t *testing.T) {
+	s := testState(t)
+	f := newFilters(slog.New(slog.DiscardHandler))
+	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	s.stamp(t, filtersFile)
+	there := s.path
+	s.path = filepath.Join(there, "gone")
+	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
+	if !p.Ports().Any() {
+		t.Error("policy does not hold without a disk")
+	}
+	s.path = there
+	f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002)) // the next occasion
+	f = newFilters(slog.New(slog.DiscardHandler))
+	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	if goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
+		t.Error("what could not be written at first was not written later")
+	}
+}
