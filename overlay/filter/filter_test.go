@@ -616,9 +616,33 @@ func BenchmarkCheckIn(b *testing.B) {
 	}
 }
 
+func BenchmarkCheckInReply(b *testing.B) {
+	p := newPeer(open("tcp", 80, 80))
+	p.NoteOut(ip(us4, them4, protoTCP, tcp(40000, 443, tcpSYN)), 0)
+	pkt := ip(them4, us4, protoTCP, tcp(443, 40000, tcpACK))
+	b.ReportAllocs()
+	for b.Loop() {
+		if p.CheckIn(pkt, 0) != Reply {
+			b.Fatal("no reply")
+		}
+	}
+}
+
 func BenchmarkNoteOut(b *testing.B) {
 	p := newPeer()
+	p.NoteOut(ip(us6, them6, protoTCP, tcp(9, 80, tcpSYN)), 0)
 	pkt := ip(us6, them6, protoTCP, tcp(9, 80, tcpACK))
+	b.ReportAllocs()
+	for b.Loop() {
+		p.NoteOut(pkt, 0)
+	}
+}
+
+// An answer of a service, which the peer has asked.
+func BenchmarkNoteOutAnswer(b *testing.B) {
+	p := newPeer(open("tcp", 80, 80))
+	p.CheckIn(ip(them4, us4, protoTCP, tcp(9, 80, tcpSYN)), 0)
+	pkt := ip(us4, them4, protoTCP, tcp(80, 9, tcpACK))
 	b.ReportAllocs()
 	for b.Loop() {
 		p.NoteOut(pkt, 0)

@@ -87,13 +87,9 @@ var keys = struct{ flip, mul1, mul2 uint64 }{rand.Uint64() & keyMask, rand.Uint6
 
 // place mixes a key, one to one, and cuts it into set and tag.
 func place(key uint64) (index int, tag uint64) {
-	key ^= keys.flip
+	key = (key ^ keys.flip) * keys.mul1 & keyMask
 	key ^= key >> 21
-	key = key * keys.mul1 & keyMask
-	key ^= key >> 21
-	key = key * keys.mul2 & keyMask
-	key ^= key >> 21
-	key = key * 0x9e3779b97f4a7c15 & keyMask
+	key = key * keys.mul2 & keyMask // whose high bits depend on all
 	return int(key >> 32), key << 32
 }
 
@@ -136,12 +132,14 @@ func (t *table) renew(key uint64, now int64, life uint32, marks uint64) bool {
 		if e>>32 != tag>>32 || e&endMask < sec {
 			continue
 		}
-		next := e | renewed | marks
-		end := max(e&endMask, (sec+uint64(life))&endMask)
+		next, end := e|renewed|marks, (sec+uint64(life))&endMask
 		if next&over == over {
-			next, end = next&^renewed, (sec+shortLife)&endMask
+			next, end = next&^renewed&^endMask, (sec+shortLife)&endMask
 		}
-		if next = next&^endMask | end; next != e { // mostly at most once a second
+		if next&endMask < end {
+			next = next&^endMask | end
+		}
+		if next != e { // mostly at most once a second
 			// Lost only to somebody who changed the same entry just now.
 			slot.CompareAndSwap(e, next)
 		}

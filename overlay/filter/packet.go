@@ -78,14 +78,12 @@ func (h *header) opens() bool {
 // mark of who sends it.
 func (h *header) marks(end uint64) uint64 {
 	switch {
-	case h.proto != protoTCP:
+	case h.tcpFlags&(tcpRST|tcpFIN) == 0: // or no TCP
 		return 0
 	case h.tcpFlags&tcpRST != 0:
 		return over
-	case h.tcpFlags&tcpFIN != 0:
-		return end
 	}
-	return 0
+	return end
 }
 
 // parse reads a whole IP packet and reports whether it is well formed.
@@ -190,6 +188,10 @@ func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) 
 	next, rest := pkt[6], pkt[40:]
 	fragmented := false
 	for i := 0; ; i++ {
+		if next == protoTCP || next == protoUDP { // nearly always
+			h.proto = next
+			return rest, offset, more, true
+		}
 		size := 0
 		switch next {
 		case protoHopByHop:
