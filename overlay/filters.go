@@ -85,8 +85,9 @@ type savedPast struct {
 	Past filter.Past `json:"past"`
 }
 
-func (s *savedPast) has(addrs []netip.Addr) bool {
-	return slices.Contains(addrs, s.IPv4) || slices.Contains(addrs, s.IPv6)
+// share reports whether two nodes have an address in common.
+func share(a, b []netip.Addr) bool {
+	return slices.ContainsFunc(a, func(ip netip.Addr) bool { return ip.IsValid() && slices.Contains(b, ip) })
 }
 
 func newFilters(log *slog.Logger) *filters {
@@ -240,12 +241,12 @@ func pastOf(k *keptFilter) savedPast {
 func (f *filters) pastLocked(addrs []netip.Addr) filter.Past {
 	past := f.all
 	for i := range f.pasts {
-		if s := &f.pasts[i]; s.has(addrs) {
+		if s := &f.pasts[i]; share(addrs, []netip.Addr{s.IPv4, s.IPv6}) {
 			past = past.With(s.Past)
 		}
 	}
 	for _, k := range f.peers {
-		if slices.ContainsFunc(k.remote, func(ip netip.Addr) bool { return slices.Contains(addrs, ip) }) {
+		if share(addrs, k.remote) {
 			past = past.With(k.Past())
 		}
 	}
