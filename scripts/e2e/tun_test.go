@@ -184,6 +184,52 @@ func TestTUNBoth(t *testing.T) {
 	}
 }
 
+// TestTUNRestart: a connection of the kernel that this machine began goes on when
+// its daemon ends, in order or not, and another one starts.
+func TestTUNRestart(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	dev, lap := m.Device, m.Laptop
+	dev.As, lap.As = lab.Root, lab.Root
+	dev.Join(m.Server.Token, "--tun", "weft0", "--os-dns", "off")
+	lap.Up(m.Server.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
+	d := dev.Status().Self
+	m.DeviceHome.EchoTCP(":7")
+	var conns []net.Conn
+	for _, host := range []string{d.IPv4, "[" + d.IPv6 + "]"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		c, err := m.LaptopHome.Dial(ctx, "tcp", host+":7")
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+	}
+	say := func(when string) {
+		t.Helper()
+		for _, c := range conns {
+			c.SetDeadline(time.Now().Add(60 * time.Second))
+			b := make([]byte, len(when))
+			if _, err := io.WriteString(c, when); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			if _, err := io.ReadFull(c, b); err != nil || string(b) != when {
+				t.Fatalf("%s: %q, %v", when, b, err)
+			}
+		}
+	}
+	say("at first")
+	lap.Stop()
+	lap.Run("--tun", "weft0", "--os-dns", "off")
+	lap.Must("wait", "--timeout", "20s")
+	say("after a stop")
+	lap.Kill()
+	lap.Run("--tun", "weft0", "--os-dns", "off")
+	lap.Must("wait", "--timeout", "20s")
+	say("after a kill")
+}
+
 // TestTUNDown: after weft down programs fail at once, and nothing of theirs takes
 // the way of other packets, in the clear. weft up starts it again; weft logout
 // leaves a bare interface.
