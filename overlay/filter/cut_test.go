@@ -82,6 +82,7 @@ func TestClientsAfterNarrowing(t *testing.T) {
 		"nothing was open": nil, "everything was open": compiled(open("*", 0, 65535)), "a service was open": compiled(open("udp", 53, 53), open("udp", 50000, 50000)),
 	} {
 		p := newPeer()
+		p.Adopt(32768, 60999, ConnLife)
 		p.SetPorts(before)
 		wantOpen := Denied
 		if before.allows(protoUDP, 53) {
@@ -89,7 +90,7 @@ func TestClientsAfterNarrowing(t *testing.T) {
 		}
 		wantVerdict(t, p, name, ip(them4, us4, protoUDP, udp(1000, 53)), 0, wantOpen)
 		p.SetPorts(compiled(open("tcp", 22, 22)))
-		for _, c := range []struct{ ours, theirs uint16 }{{40000, 53}, {51820, 51820}, {60999, 123}, {33333, 443}} {
+		for _, c := range []struct{ ours, theirs uint16 }{{40000, 53}, {51820, 51820}, {60999, 123}, {33333, 443}, {61820, 61820}} {
 			p.NoteOut(ip(us4, them4, protoUDP, udp(c.ours, c.theirs)), 0)
 			wantVerdict(t, p, name, ip(them4, us4, protoUDP, udp(c.theirs, c.ours)), 0, Reply)
 			wantVerdict(t, p, name+", somebody else", ip(them4, us4, protoUDP, udp(c.theirs+1, c.ours)), 0, Denied)

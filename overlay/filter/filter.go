@@ -90,7 +90,7 @@ type Peer struct {
 	// Constant after NewPeer.
 	local, remote addrs
 	// Constant after NewPeer, or Adopt.
-	clients    span // ports that the system gives to programs that ask for none
+	adopt      span
 	adoptUntil int64
 
 	ports atomic.Pointer[Ports]   // open now
@@ -123,7 +123,7 @@ func addrsOf(list []netip.Addr) addrs {
 // that both have belongs to this node, never to the peer. nil ports deny
 // everything that this node did not begin.
 func NewPeer(local, remote []netip.Addr, ports *Ports) *Peer {
-	p := &Peer{local: addrsOf(local), remote: addrsOf(remote), clients: span{firstClient, 65535}}
+	p := &Peer{local: addrsOf(local), remote: addrsOf(remote)}
 	if p.local.has(p.remote.v4) {
 		p.remote.v4 = netip.Addr{}
 	}
@@ -145,10 +145,11 @@ func (p *Peer) SetPorts(ports *Ports) {
 // Adopt has the filter take the middle of an unknown TCP connection for one that
 // this node began, until the time given, if its packet leaves from one of the
 // ports first to last, which the system gives to programs that ask for none, and
-// if that port was never open to the peer. It is for a network whose connections
-// outlive the program, and comes before the first packet.
+// if that port was never open to the peer. From ports below 16000 nothing is
+// adopted. It is for a network whose connections outlive the program, and comes
+// before the first packet.
 func (p *Peer) Adopt(first, last uint16, until int64) {
-	p.clients, p.adoptUntil = span{first, last}, until
+	p.adopt, p.adoptUntil = span{max(first, clients.first), last}, until
 }
 
 // Ports returns what policy opens to the peer now; it may be nil.
@@ -232,7 +233,7 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 	switch {
 	case h.opens():
 		p.flows.forget(key) // what we had begun there is over
-	case h.proto == protoUDP && p.clients.has(h.dstPort):
+	case h.proto == protoUDP && clients.has(h.dstPort):
 		p.use(h.dstPort)
 	}
 	return Allowed

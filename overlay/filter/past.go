@@ -17,10 +17,11 @@ import (
 // has used: from the others, if nothing narrower than wideRule opened them, we
 // may begin.
 
+// clients are the ports that one system or another gives to programs that ask for
+// none: gVisor from 16000 on, Linux 32768 to 60999, BSD and Windows from 49152 on.
+var clients = span{16000, 65535}
+
 const (
-	// Lowest port that any system gives to a program that asks for none:
-	// gVisor 16000, Linux 32768, BSD and Windows 49152.
-	firstClient = 16000
 	// A range of more ports than that is not there for the sake of a service.
 	wideRule = 4096
 	// Ranges of one kind that a Past has at most.
@@ -172,7 +173,7 @@ func (p *Peer) Past() Past {
 	past := Past{Used: fromSpans(p.used.Load().spans())}
 	if once := p.once.Load(); once != nil {
 		past.Every = once.every
-		past.TCP, past.UDP = fromSpans(clip(once.tcp, p.clients)), fromSpans(once.udp)
+		past.TCP, past.UDP = fromSpans(clip(once.tcp, clients)), fromSpans(once.udp)
 	}
 	return past
 }
@@ -214,11 +215,11 @@ func (p *Peer) begins(h *header, now int64) bool {
 	case protoTCP:
 		// A packet with SYN or RST in it is an answer to something that came in.
 		return now < p.adoptUntil && h.tcpFlags&(tcpSYN|tcpRST) == 0 &&
-			p.clients.has(h.srcPort) && !once.allows(protoTCP, h.srcPort)
+			p.adopt.has(h.srcPort) && !once.allows(protoTCP, h.srcPort)
 	case protoUDP:
 		if once != nil {
 			s, opened := find(once.udp, h.srcPort)
-			if opened && (int(s.last)-int(s.first) < wideRule || !p.clients.has(h.srcPort)) {
+			if opened && (int(s.last)-int(s.first) < wideRule || !clients.has(h.srcPort)) {
 				return false
 			}
 		}
