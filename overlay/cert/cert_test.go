@@ -356,3 +356,26 @@ func FuzzVerifyCRL(f *testing.F) {
 	f.Add(der)
 	f.Fuzz(func(t *testing.T, b []byte) { roots.VerifyCRL(b) })
 }
+
+// Serial numbers are short, since each revoked one is an entry of a list that all
+// nodes hold, positive, and never the same.
+func TestSerials(t *testing.T) {
+	ca, err := NewCA("test", testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []*big.Int
+	seen := map[string]bool{}
+	for range 20_000 {
+		n := NewSerial()
+		if n.Sign() <= 0 || len(n.Bytes()) != 9 || n.Bytes()[0] > 0x7f || seen[n.String()] {
+			t.Fatalf("serial number %x", n)
+		}
+		seen[n.String()] = true
+		list = append(list, n)
+	}
+	der, err := ca.SignCRL(1, list, testNow)
+	if err != nil || len(der) > len(list)*28+1000 {
+		t.Errorf("%d bytes for %d entries, %v", len(der), len(list), err)
+	}
+}
