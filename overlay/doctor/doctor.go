@@ -63,8 +63,7 @@ type Facts struct {
 const (
 	freeError   = 1 << 20
 	freeWarning = 16 << 20
-	expiresSoon = 21 * 24 * time.Hour // it should have been renewed with 30 days left
-	smallestMTU = 1280                // RFC 8200 section 5, and what weft's tunnels start with
+	smallestMTU = 1280 // RFC 8200 section 5, and what weft's tunnels start with
 )
 
 // Diagnose returns everything that was looked at, the worst first.
@@ -211,21 +210,24 @@ func checkUDP(f Facts, add adder) {
 	add("udp", Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: everything goes through a relay over TCP, which works and is slower")
 }
 
+// checkIdentity leaves it to the daemon to say that the renewal is late: not all
+// certificates are equally long.
 func checkIdentity(f Facts, add adder) {
 	if f.Status == nil || f.Status.Self.CertificateExpires == nil {
 		return
 	}
-	switch left := f.Status.Self.CertificateExpires.Sub(f.Now); {
+	left := f.Status.Self.CertificateExpires.Sub(f.Now)
+	ends := fmt.Sprintf("%d hours", int(left.Hours()))
+	if left > 2*24*time.Hour {
+		ends = fmt.Sprintf("%d days", int(left.Hours()/24))
+	}
+	switch {
 	case left <= 0:
 		add("certificate", Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
-	case left < expiresSoon:
-		ends := fmt.Sprintf("%d hours", int(left.Hours()))
-		if left > 2*24*time.Hour {
-			ends = fmt.Sprintf("%d days", int(left.Hours()/24))
-		}
+	case slices.ContainsFunc(f.Status.Health, func(h localapi.Health) bool { return h.Code == "certificate" }):
 		add("certificate", Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
 	default:
-		add("certificate", OK, "", "the certificate is good for %d days", int(left.Hours()/24))
+		add("certificate", OK, "", "the certificate is good for %s", ends)
 	}
 }
 

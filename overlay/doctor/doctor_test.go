@@ -37,6 +37,7 @@ func TestWell(t *testing.T) {
 }
 
 func TestEachCauseHasItsCure(t *testing.T) {
+	late := []localapi.Health{{Code: "certificate", Message: "late"}}
 	offline := func(f *Facts) { f.Status.Server.Online = false }
 	for _, c := range []struct {
 		name  string
@@ -68,8 +69,14 @@ func TestEachCauseHasItsCure(t *testing.T) {
 		}, "relay", Warning, "far.example", "curl"},
 		{"udp", func(f *Facts) { f.Netcheck.UDP = localapi.UDPCheck{} }, "udp", Warning, "blocked", "weft.example:3478"},
 		{"mtu", func(f *Facts) { f.MTU = 1200 }, "mtu", Warning, "1200", "1280"},
-		{"certificate", func(f *Facts) { e := now.Add(5 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Warning, "5 hours", "server"},
-		{"certificate in days", func(f *Facts) { e := now.Add(20*24*time.Hour + time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Warning, "20 days", "server"},
+		{"certificate", func(f *Facts) {
+			e := now.Add(5 * time.Hour)
+			f.Status.Self.CertificateExpires, f.Status.Health = &e, late
+		}, "certificate", Warning, "5 hours", "server"},
+		{"certificate in days", func(f *Facts) {
+			e := now.Add(20*24*time.Hour + time.Hour)
+			f.Status.Self.CertificateExpires, f.Status.Health = &e, late
+		}, "certificate", Warning, "20 days", "server"},
 		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Error, "2 days", "renewed"},
 		{"clock", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", Warning, "off by 3 h", "timedatectl"},
 		{"port", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", Warning, "taken", "--proxy"},
