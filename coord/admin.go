@@ -112,6 +112,7 @@ type Admin interface {
 	DNS(ctx context.Context) (DNSInfo, error)
 	EditDNS(ctx context.Context, e DNSEdit) (DNSInfo, error)
 	PreviewName(ctx context.Context, q PreviewQuery) (Preview, error)
+	Revocations(ctx context.Context) (Revocations, error)
 	ListRelays(ctx context.Context) ([]RelayInfo, error)
 	RemoveRelay(ctx context.Context, name string) (RelayInfo, error)
 	LoginLink(ctx context.Context, user string) (string, error)
@@ -246,6 +247,10 @@ func (a *directAdmin) PreviewName(ctx context.Context, q PreviewQuery) (Preview,
 		q.From = n.ID.String()
 	}
 	return a.s.PreviewName(ctx, q)
+}
+
+func (a *directAdmin) Revocations(context.Context) (Revocations, error) {
+	return a.s.Revocations(), nil
 }
 
 func (a *directAdmin) ListRelays(context.Context) ([]RelayInfo, error) {
@@ -388,6 +393,7 @@ func adminHandler(s *Service) http.Handler {
 		"dns/show":      func(ctx context.Context, r adminRequest) (any, error) { return a.DNS(ctx) },
 		"dns/edit":      func(ctx context.Context, r adminRequest) (any, error) { return a.EditDNS(ctx, r.DNS) },
 		"dns/preview":   func(ctx context.Context, r adminRequest) (any, error) { return a.PreviewName(ctx, r.Preview) },
+		"revocations":   func(ctx context.Context, r adminRequest) (any, error) { return a.Revocations(ctx) },
 		"relays/list":   func(ctx context.Context, r adminRequest) (any, error) { return a.ListRelays(ctx) },
 		"relays/remove": func(ctx context.Context, r adminRequest) (any, error) { return a.RemoveRelay(ctx, r.Name) },
 		"snapshot":      func(ctx context.Context, r adminRequest) (any, error) { return a.Snapshot(ctx) },
@@ -430,6 +436,8 @@ func adminError(err error) *api.Error {
 		return fail(http.StatusConflict, api.CodeConflict, err.Error(), "")
 	case errors.Is(err, ErrInvalid):
 		return fail(http.StatusBadRequest, api.CodeBadRequest, err.Error(), "")
+	case errors.Is(err, ErrTooOften):
+		return fail(http.StatusTooManyRequests, api.CodeTooMany, err.Error(), "")
 	case errors.Is(err, store.ErrDiskFull):
 		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, store.ErrDiskFull.Error()+", nothing was changed", "make room on the file system of --data, then repeat; the server need not be restarted")
 	}
@@ -550,6 +558,11 @@ func (c *adminClient) EditDNS(ctx context.Context, e DNSEdit) (i DNSInfo, err er
 func (c *adminClient) PreviewName(ctx context.Context, q PreviewQuery) (p Preview, err error) {
 	err = c.call(ctx, "dns/preview", adminRequest{Preview: q}, &p)
 	return p, err
+}
+
+func (c *adminClient) Revocations(ctx context.Context) (r Revocations, err error) {
+	err = c.call(ctx, "revocations", adminRequest{}, &r)
+	return r, err
 }
 
 func (c *adminClient) ListRelays(ctx context.Context) (list []RelayInfo, err error) {

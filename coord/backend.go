@@ -32,6 +32,8 @@ func consoleError(err error) error {
 		return fmt.Errorf("%w: %w", console.ErrConflict, err)
 	case errors.Is(err, ErrInvalid):
 		return fmt.Errorf("%w: %w", console.ErrInvalid, err)
+	case errors.Is(err, ErrTooOften):
+		return &console.Problem{Kind: console.ErrInvalid, Text: err.Error()}
 	case errors.Is(err, store.ErrDiskFull):
 		return fmt.Errorf("%w: %w", console.ErrDiskFull, err)
 	}
@@ -134,6 +136,11 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 	}
 	d.Wildcard, d.LANNames = n.Wildcard, lanNamesText(n.LANNames)
 	d.Unaware = !b.s.index.knowsURLs(n.ID)
+	if n.Expires.Sub(b.s.now()) < nodeLife/3 { // else nobody asks, and reading it takes a while
+		if c, err := cert.ParseNode(b.s.network, n.Certificate); err == nil {
+			d.Issued = c.NotBefore
+		}
+	}
 	for _, a := range b.s.aliasInfos(n.ID) {
 		d.Aliases = append(d.Aliases, console.DNSAlias{Name: a.Name, Until: a.Until})
 	}
@@ -151,6 +158,8 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 func (b *backend) Devices(ctx context.Context, userID string, q console.DeviceQuery) (console.DeviceList, error) {
 	all, online := b.s.count(userID)
 	list := console.DeviceList{All: all, Online: online, Unaware: b.s.index.unaware(userID), URLs: b.s.index.info().URLs}
+	rev := b.s.Revocations()
+	list.Revocations, list.NotListed = rev.Bytes*100/rev.Max, rev.Left
 	q.Offset, q.Limit = max(q.Offset, 0), min(max(q.Limit, 1), 200)
 	words := strings.Fields(strings.ToLower(q.Text))
 	if len(words) == 0 && q.State == "" && q.KeyID == "" {

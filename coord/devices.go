@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/coord/api"
 	"weft/coord/store"
 	"weft/overlay/cert"
 )
@@ -20,15 +21,26 @@ var (
 	ErrNotFound = store.ErrNotFound
 	ErrTaken    = store.ErrTaken
 	ErrInvalid  = errors.New("invalid")
+	ErrTooOften = errors.New("too often") // it may be done again later
 )
 
-// invalidError is an ErrInvalid that says what is wrong and nothing else.
-type invalidError struct{ what string }
+// wordedError is an ErrInvalid or ErrTooOften that says what is wrong and nothing
+// else.
+type wordedError struct {
+	what string
+	kind error
+}
 
-func (e invalidError) Error() string        { return e.what }
-func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+func (e wordedError) Error() string { return e.what }
+func (e wordedError) Unwrap() error { return e.kind }
 
-func invalid(format string, args ...any) error { return invalidError{fmt.Sprintf(format, args...)} }
+func invalid(format string, args ...any) error {
+	return wordedError{fmt.Sprintf(format, args...), ErrInvalid}
+}
+
+func tooOften(format string, args ...any) error {
+	return wordedError{fmt.Sprintf(format, args...), ErrTooOften}
+}
 
 // FindDevice finds a device as a person names it: by name (short or full),
 // overlay address or id.
@@ -98,6 +110,10 @@ func newLabel(name string) (string, error) {
 // renameTx gives a node a name that nobody has, and keeps its old one as an
 // alias.
 func (s *Service) renameTx(tx *store.Tx, node *store.Node, name string) (err error) {
+	now := s.now()
+	if err := s.mayRename(&tx.Reader, *node, now); err != nil {
+		return err
+	}
 	if err := s.claimName(tx, node.ID, name); err != nil {
 		return err
 	}
@@ -120,7 +136,7 @@ func (s *Service) renameTx(tx *store.Tx, node *store.Node, name string) (err err
 	if !ok {
 		return fmt.Errorf("rename %s: its key is not ECDSA", old)
 	}
-	if err := s.certify(tx, node, key, s.now()); err != nil {
+	if err := s.certify(tx, node, key, now, now); err != nil {
 		return err
 	}
 	if err := tx.UpdateNode(s.network, *node); err != nil {
@@ -220,7 +236,20 @@ func (s *Service) nodeFor(tx *store.Tx, id cert.NodeID, allowed func(store.Node)
 
 // handleLogout deletes the calling device.
 func (s *Service) handleLogout(ctx context.Context, c *caller, _ *http.Request) (any, error) {
-	if _, err := s.DeleteDevice(ctx, c.id, nil); err != nil {
+	err := s.store.Write(ctx, func(tx *store.Tx) error {
+		node, err := tx.Node(s.network, c.id)
+		if err == nil {
+			err = s.mayLeave(&tx.Reader, node, s.now())
+		}
+		if err != nil {
+			return err
+		}
+		return s.deleteTx(tx, node)
+	})
+	if errors.Is(err, ErrTooOften) {
+		return nil, fail(http.StatusTooManyRequests, api.CodeTooMany, err.Error(), "ask the network's owner to delete it in the console, or try again then")
+	}
+	if err != nil {
 		return nil, gone(err)
 	}
 	return statusOnly(http.StatusNoContent), nil

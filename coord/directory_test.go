@@ -354,6 +354,7 @@ func TestRenew(t *testing.T) {
 func TestDelete(t *testing.T) {
 	s := openSite(t)
 	laptop, cam := s.laptop("laptop"), s.camera("cam")
+	s.clock.Add(65 * 24 * time.Hour)
 	csr, _ := cert.NewCSR(cam.key)
 	res, err := cam.Renew(t.Context(), api.RenewRequest{Protocol: api.Protocol, CSR: csr})
 	if err != nil {

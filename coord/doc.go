@@ -8,10 +8,11 @@
 //	api.go        the node API: routes, callers, errors
 //	join.go       POST /v1/join
 //	renew.go      POST /v1/renew
+//	life.go       how long certificates live, and who may join, leave and rename
 //	config.go     GET /v1/config
 //	directory.go  GET /v1/directory
 //	lookup.go     GET /v1/lookup
-//	crl.go        GET /v1/crl, and making the list
+//	crl.go        GET /v1/crl, and making the list, whatever is in it
 //	relays.go     relays that run alone: join, sync, presence, removal
 //	devices.go    list, rename, replace, delete, logout
 //	hostname.go   what a device's name may be

@@ -77,7 +77,12 @@ func (s *Service) joinTx(tx *store.Tx, c *caller, req *api.JoinRequest, hash [32
 		return node, err
 	}
 	now := s.now()
-	if err := tx.UseKey(s.network, key.ID, now); err != nil {
+	inHour, err := tx.UseKey(s.network, key.ID, now)
+	if err != nil {
+		return node, err
+	}
+	gone, err := s.mayJoin(&tx.Reader, key, inHour, now)
+	if err != nil {
 		return node, err
 	}
 	node = store.Node{
@@ -95,7 +100,8 @@ func (s *Service) joinTx(tx *store.Tx, c *caller, req *api.JoinRequest, hash [32
 		return node, err
 	}
 	node.ConfigN = node.N
-	if err := s.certify(tx, &node, c.key, now); err != nil {
+	life := lifeOf(s.life, situation{ephemeral: node.Ephemeral, joins: true, gone: gone, list: len(s.index.info().CRL)})
+	if err := s.sign(tx, &node, c.key, now, life, time.Time{}); err != nil {
 		return node, err
 	}
 	if err := tx.InsertNode(s.network, node); err != nil {
@@ -185,18 +191,25 @@ func checkKey(c *caller, csr []byte) error {
 	return nil
 }
 
-// certify signs a certificate for the node as it is now, and records it.
-func (s *Service) certify(tx *store.Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time) error {
+// certify gives a node that has a certificate a new one, for the node as it is
+// now; renamed is now when a rename asks for it, else zero.
+func (s *Service) certify(tx *store.Tx, node *store.Node, key *ecdsa.PublicKey, now, renamed time.Time) error {
+	held, err := tx.Unexpired(s.network, node.ID, now)
+	if err != nil {
+		return err
+	}
+	life := lifeOf(s.life, situation{ephemeral: node.Ephemeral, held: held, list: len(s.index.info().CRL)})
+	return s.sign(tx, node, key, now, life, renamed)
+}
+
+// sign makes the node's certificate, and records it.
+func (s *Service) sign(tx *store.Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, life time.Duration, renamed time.Time) error {
 	serial := cert.NewSerial()
-	node.Expires = now.Add(s.life)
-	der, err := s.auth.Network.SignNode(key, cert.Attributes{
-		Name: node.Name, FQDN: node.Name + "." + s.suffix,
-		IPv4: node.IPv4, IPv6: store.IPv6Of(s.ipv6, node.IPv4),
-		User: node.User, Tags: node.Tags,
-	}, serial, now.Add(-clockSlack), node.Expires)
+	node.Expires = now.Add(life)
+	der, err := s.auth.Network.SignNode(key, s.attributes(*node), serial, now.Add(-clockSlack), node.Expires)
 	if err != nil {
 		return err
 	}
 	node.Certificate = der
-	return tx.Issued(s.network, node.ID, serial, node.Expires)
+	return tx.Issued(s.network, node.ID, serial, node.Expires, renamed)
 }

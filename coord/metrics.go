@@ -29,6 +29,15 @@ func (s *Server) Collectors() []prometheus.Collector {
 			}
 			return m
 		}),
+		metrics.Gauge("weft_server_revocation_list_bytes", "Length of the revocation list.", "", func() map[string]float64 {
+			return map[string]float64{"": float64(s.Revocations().Bytes)}
+		}),
+		metrics.Gauge("weft_server_revocation_list_max_bytes", "How long it can be. New certificates are shorter when it is half full, and none can join when it is 7/8 full.", "", func() map[string]float64 {
+			return map[string]float64{"": float64(s.Revocations().Max)}
+		}),
+		metrics.Gauge("weft_server_revocations_left_out", "Revoked certificates that found no room in the revocation list: 0, or something has to be done.", "", func() map[string]float64 {
+			return map[string]float64{"": float64(s.Revocations().Left)}
+		}),
 		metrics.Gauge("weft_server_certificate_expiry_timestamp_seconds", "When the certificate of the public site ends.", "", func() map[string]float64 {
 			c, _ := s.siteCertificate(s.Network().URLs[0])
 			leaf, err := x509.ParseCertificate(c.Certificate[0])

@@ -115,7 +115,7 @@ func (s *Service) joinRelayTx(tx *store.Tx, c *caller, req *api.RelayJoinRequest
 		return rl, err
 	}
 	now := s.now()
-	if err := tx.UseKey(s.network, key.ID, now); err != nil {
+	if _, err := tx.UseKey(s.network, key.ID, now); err != nil {
 		return rl, err
 	}
 	relays, err := tx.Relays(s.network)

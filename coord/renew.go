@@ -3,14 +3,16 @@ package coord
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"weft/coord/api"
 	"weft/coord/store"
 )
 
-// handleRenew signs a new certificate over the same key, with the node's
-// present name and attributes. An expired certificate will do: a device that
-// was off for a year comes back by itself.
+// handleRenew answers with the node's certificate in force: the newest one, until
+// a third of its life is left or something in it has changed; then with a new one
+// over the same key. An expired certificate will do: a device that was off for a
+// year comes back by itself.
 func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.RenewRequest
 	if err := readRequest(r, &req); err != nil {
@@ -22,13 +24,27 @@ func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (
 	if err := checkKey(c, req.CSR); err != nil {
 		return nil, err
 	}
-	var node store.Node
-	err := s.store.Write(ctx, func(tx *store.Tx) (err error) {
-		if node, err = tx.Node(s.network, c.id); err != nil {
+	node, err := s.renew(ctx, c, req)
+	if err != nil {
+		return nil, gone(err)
+	}
+	return &api.RenewResponse{Certificate: node.Certificate}, nil
+}
+
+// renew returns the node with its certificate in force, which it writes only
+// where there is none.
+func (s *Service) renew(ctx context.Context, c *caller, req api.RenewRequest) (node store.Node, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.Node(s.network, c.id); return err })
+	if err != nil || s.inForce(node, s.now()) {
+		return node, err
+	}
+	err = s.store.Write(ctx, func(tx *store.Tx) (err error) {
+		now := s.now()
+		if node, err = tx.Node(s.network, c.id); err != nil || s.inForce(node, now) {
 			return err
 		}
 		node.OS, node.Software = printable(req.OS, 64), printable(req.Software, 64)
-		if err := s.certify(tx, &node, c.key, s.now()); err != nil {
+		if err := s.certify(tx, &node, c.key, now, time.Time{}); err != nil {
 			return err
 		}
 		// Others get to see the new certificate, the node itself has it.
@@ -44,10 +60,7 @@ func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (
 		})
 		return nil
 	})
-	if err != nil {
-		return nil, gone(err)
-	}
-	return &api.RenewResponse{Certificate: node.Certificate}, nil
+	return node, err
 }
 
 // gone turns "not found" of the caller itself into what it means: it was

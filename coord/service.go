@@ -108,6 +108,7 @@ type Service struct {
 	noted    chan presenceNote
 
 	strangers strangers
+	list      atomic.Pointer[listState] // replaced by the store's writer goroutine
 
 	consoleURL atomic.Pointer[string]
 	names      atomic.Pointer[names] // replaced by the store's writer goroutine after a commit
@@ -196,6 +197,9 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		s.names.Store(known)
 		return s.index.load(r)
 	})
+	if err == nil {
+		err = s.openList(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

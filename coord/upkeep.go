@@ -17,6 +17,8 @@ const (
 	ephemeralAfter = 10 * time.Minute       // offline
 	removedKeep    = 30 * 24 * time.Hour    // how far back directories are deltas
 	deleteBatch    = 100
+	manyEnded      = 1000           // expired entries of the revocation list: 28 KB
+	shortenEvery   = 24 * time.Hour // when there are fewer
 )
 
 // relayHolder is the relay, once there is one.
@@ -168,26 +170,56 @@ func (s *Service) deleteEphemeral(ctx context.Context) error {
 			gone = append(gone, id)
 		}
 	}
-	for _, id := range gone {
-		_, err := s.DeleteDevice(ctx, id, func(store.Node) error {
-			if st, _ := s.presence.Get(id); st.Online {
-				return errBack
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errBack) && !isNotFound(err) {
-			return err
-		}
+	if len(gone) == 0 {
+		return nil
 	}
-	return nil
+	return s.store.Write(ctx, func(tx *store.Tx) error { // one, so that they share a revocation list
+		kept := 0
+		for _, id := range gone {
+			node, err := tx.Node(s.network, id)
+			if st, _ := s.presence.Get(id); isNotFound(err) || err == nil && st.Online {
+				continue
+			}
+			if err == nil {
+				err = s.mayLeave(&tx.Reader, node, now)
+			}
+			if errors.Is(err, ErrTooOften) {
+				kept++
+				continue
+			}
+			if err == nil {
+				err = s.deleteTx(tx, node)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if kept > 0 {
+			s.log.Info("ephemeral devices that are gone are kept until their certificates end: there are too many of their tokens in the revocation list", "devices", kept)
+		}
+		return nil
+	})
 }
 
-var errBack = errors.New("the device is back online")
-
+// prune deletes what nobody needs any more, and shortens the revocation list by
+// the certificates that have expired: once they are many, or a day after they
+// did. Each new list goes to every device.
 func (s *Service) prune(ctx context.Context) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error {
-		full, err := tx.Prune(s.network, s.now(), removedKeep)
-		tx.After(func() { s.index.setFullAfter(full) })
-		return err
+		now := s.now()
+		full, ended, err := tx.Prune(s.network, now, removedKeep)
+		if err != nil {
+			return err
+		}
+		list := *s.list.Load()
+		list.ended += int(ended)
+		tx.After(func() {
+			s.index.setFullAfter(full)
+			s.list.Store(&list)
+		})
+		if list.ended >= manyEnded || list.ended > 0 && now.Sub(list.signed).Abs() >= shortenEvery {
+			s.renewCRL(tx) // which stores what is so then
+		}
+		return nil
 	})
 }

@@ -156,6 +156,9 @@ func askServer(ctx context.Context, data string, f *facts.Facts) (urls []string)
 		return nil
 	}
 	f.Devices = len(devices)
+	if r, err := a.Revocations(ctx); err == nil { // an older server that runs does not say
+		f.List = facts.List{Bytes: r.Bytes, Max: r.Max, Entries: r.Entries, Left: r.Left}
+	}
 	list, err := a.ListRelays(ctx)
 	if err != nil {
 		f.AdminErr = err

@@ -51,7 +51,7 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&nk.Reusable, "reusable", false, "many devices may join with it")
-	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline")
+	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline; their certificates are good for 3 days")
 	f.BoolVar(&nk.Relay, "relay", false, "a relay joins with it, and no device")
 	f.StringSliceVar(&nk.Tags, "tag", nil, "tag of its devices (repeatable)")
 	f.StringVar(&expires, "expires", "24h", "how long it can be used: 1m to 366d")

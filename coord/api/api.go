@@ -42,6 +42,7 @@ import (
 //	1  2026-11-22  first version
 //	1  2026-11-22  Peer.Aliases
 //	1  2026-11-27  Weft-Protocol, POST /v1/relay/crl
+//	1  2026-11-29  POST /v1/renew answers with the certificate in force
 const Protocol = 1
 
 // Oldest and Newest are the versions that this one gets on with.
@@ -117,8 +118,10 @@ type JoinResponse struct {
 	Config      Config `json:"config"`
 }
 
-// RenewRequest asks for a new certificate over the same identity key. It is
-// accepted with an expired certificate as long as the node exists.
+// RenewRequest asks for the certificate in force over the same identity key: a
+// new one when a third of the life of the last is left, when it has expired, or
+// when something in it has changed, else the last one. It is accepted with an
+// expired certificate as long as the node exists.
 type RenewRequest struct {
 	Protocol int    `json:"protocol"`
 	CSR      []byte `json:"csr"`
@@ -126,7 +129,7 @@ type RenewRequest struct {
 	Software string `json:"software"`
 }
 
-// RenewResponse carries the new certificate.
+// RenewResponse carries the certificate in force.
 type RenewResponse struct {
 	Certificate []byte `json:"certificate"`
 }

@@ -71,13 +71,14 @@ type Backend interface {
 	// user may not see it.
 	Device(ctx context.Context, userID, id string) (Device, error)
 	// RenameDevice gives the device a new name: ErrInvalid when it is no DNS
-	// label, ErrConflict when another device has it.
+	// label, ErrConflict when another device has it, *Problem when it was renamed
+	// too often.
 	RenameDevice(ctx context.Context, userID, id, name string) (Device, error)
 	// DeviceNamed returns the device that has this name now; a former name is
 	// ErrNotFound.
 	DeviceNamed(ctx context.Context, userID, name string) (Device, error)
 	// ReplaceDevice deletes the device old and gives its name to the device id:
-	// ErrInvalid when they are the same.
+	// ErrInvalid when they are the same, *Problem when id was renamed too often.
 	ReplaceDevice(ctx context.Context, userID, id, old string) (Device, error)
 	// DeleteDevice deletes the device and revokes its certificates.
 	DeleteDevice(ctx context.Context, userID, id string) error
@@ -196,6 +197,7 @@ type Device struct {
 	LastSeen time.Time // while offline: when it was last online
 	Joined   time.Time
 	Expires  time.Time // end of the current certificate
+	Issued   time.Time // its beginning, zero while the end is far
 	Relay    string    // name of its home relay, "" when unknown
 	Addr     string    // public address as its relay sees it, "" when unknown
 
@@ -229,6 +231,9 @@ type DeviceList struct {
 	Online  int // online among all devices of the user
 	All     int // all devices of the user
 	Unaware int // of those, Unaware
+
+	Revocations int // how full the revocation list is, in percent
+	NotListed   int // revoked certificates that found no room in it
 
 	URLs []string // the server's addresses
 }

@@ -339,6 +339,7 @@ func TestCertificateIsLate(t *testing.T) {
 		{-time.Hour, "certificate ended", "weft doctor"},
 	} {
 		d.Expires = s.Now().Add(c.left)
+		d.Issued = d.Expires.Add(-90 * 24 * time.Hour)
 		s.fake.Put(console.EventJoined, d)
 		page := b.get("/devices").want(t, 200, c.row)
 		if c.row == "" && strings.Contains(page.body, "certificate") {
@@ -346,6 +347,39 @@ func TestCertificateIsLate(t *testing.T) {
 		}
 		b.get("/devices/"+d.ID).want(t, 200, c.page)
 	}
+	d.Expires = s.Now().Add(2 * 24 * time.Hour) // one of three days
+	d.Issued = d.Expires.Add(-3 * 24 * time.Hour)
+	s.fake.Put(console.EventJoined, d)
+	if page := b.get("/devices").want(t, 200); strings.Contains(page.body, "certificate") {
+		t.Error("a short certificate is taken for one that was not renewed")
+	}
+	b.get("/devices/"+d.ID).want(t, 200, "It is renewed by itself")
+}
+
+// The list of devices says when the revocation list is full, and a device's page
+// when it was renamed too often.
+func TestRevocationListAndRenames(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	d := console.Device{ID: strings.Repeat("d1", 16), Name: "pi", FQDN: "pi.weft.internal"}
+	s.fake.Put(console.EventJoined, d)
+	for _, c := range []struct {
+		full, left int
+		want       string
+	}{{49, 0, ""}, {50, 0, "The revocation list is 50 % full."}, {99, 3, "3 deleted certificates found no room"}} {
+		s.fake.Revocations, s.fake.NotListed = c.full, c.left
+		if page := b.get("/devices").want(t, 200, c.want); c.want == "" && strings.Contains(page.body, "revocation") {
+			t.Errorf("%d %%: the list speaks of it", c.full)
+		}
+	}
+	s.fake.Err = func(method string) error {
+		if method == "RenameDevice" || method == "ReplaceDevice" {
+			return &console.Problem{Kind: console.ErrInvalid, Text: "pi was renamed too often; try again tomorrow"}
+		}
+		return nil
+	}
+	b.post("/devices/"+d.ID+"/rename", "name", "door").want(t, 422, "Pi was renamed too often; try again tomorrow")
+	b.post("/devices/"+d.ID+"/replace", "old", strings.Repeat("d2", 16)).want(t, 422, "Pi was renamed too often; try again tomorrow")
 }
 
 // TestRoutes tries every route as everybody (threat case A11). A route that is

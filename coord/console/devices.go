@@ -13,9 +13,11 @@ import (
 
 const devicesPerPage = 50
 
-// renewalLate is how long before its end a certificate is one whose renewal has
-// failed for days: of 90 days it is renewed with 30 left.
-const renewalLate = 21 * 24 * time.Hour
+// overdue reports whether the renewal of a certificate has failed for a while: it
+// is renewed with a third of its life left, and has 7/30 left, 21 days of 90.
+func overdue(d Device, now time.Time) bool {
+	return !d.Expires.IsZero() && !d.Issued.IsZero() && d.Expires.Sub(now) < d.Expires.Sub(d.Issued)*7/30
+}
 
 // deviceView is a Device with every string fit to show.
 type deviceView struct {
@@ -67,7 +69,7 @@ func (c *Console) deviceView(d Device) deviceView {
 		Ephemeral: d.Ephemeral,
 		Target:    d.Name,
 	}
-	view.Overdue = !view.Expired && !d.Expires.IsZero() && d.Expires.Sub(c.now()) < renewalLate
+	view.Overdue = !view.Expired && overdue(d, c.now())
 	view.Unaware = d.Unaware
 	view.Wildcard, view.LANNames = d.Wildcard, d.LANNames
 	for _, a := range d.Aliases {
@@ -99,6 +101,7 @@ type devicesView struct {
 	From, To    string
 	Prev, Next  string
 	Unaware     string   // how many do not know all of URLs yet, "" for none
+	Revocations string   // what is wrong with the revocation list, "" for nothing
 	URLs        []string // the server's addresses when there are several
 }
 
@@ -130,6 +133,12 @@ func (c *Console) devices(v *visit) error {
 	}
 	if list.Unaware > 0 {
 		view.Unaware = thousands(list.Unaware)
+	}
+	switch {
+	case list.NotListed > 0:
+		view.Revocations = "The revocation list is full. " + plural(list.NotListed, "deleted certificate") + " found no room in it: relays refuse them, while they reach this server. Delete no more devices than need be until some of those have ended; weft-server doctor says more."
+	case list.Revocations >= 50:
+		view.Revocations = "The revocation list is " + strconv.Itoa(list.Revocations) + " % full. Certificates are shorter until it empties by itself; weft-server doctor says more."
 	}
 	if len(list.URLs) > 1 || list.Unaware > 0 {
 		view.URLs = cleanAll(list.URLs)
@@ -226,6 +235,9 @@ func (c *Console) renameDevice(v *visit) error {
 	switch {
 	case errors.Is(err, ErrInvalid):
 		problem = "A name has 1 to 56 letters, digits and hyphens, and no hyphen at its ends."
+		if p, ok := errors.AsType[*Problem](err); ok {
+			problem = problemText(p)
+		}
 	case errors.Is(err, ErrConflict):
 		problem = "Another device has this name."
 		if p, ok := errors.AsType[*Problem](err); ok {
@@ -302,7 +314,15 @@ func (c *Console) replaceDevice(v *visit) error {
 	if old == "" || old == id {
 		return errBadForm
 	}
-	if _, err := c.backend.ReplaceDevice(v.ctx(), v.user.ID, id, old); err != nil {
+	_, err = c.backend.ReplaceDevice(v.ctx(), v.user.ID, id, old)
+	if p, ok := errors.AsType[*Problem](err); ok {
+		d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+		if err != nil {
+			return err
+		}
+		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{OldProblem: problemText(p)})
+	}
+	if err != nil {
 		return err
 	}
 	c.log.Info("device replaced", "id", id, "old", clean(old), "user", v.user.Name)

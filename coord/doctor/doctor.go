@@ -28,6 +28,7 @@ type Facts struct {
 	Database error  // what the check of the database found
 	Backup   time.Time
 	Devices  int
+	List     List
 
 	Ports    []Port
 	Sites    []Site
@@ -37,6 +38,13 @@ type Facts struct {
 	// there is none.
 	Release    string
 	ReleaseErr error
+}
+
+// List is the revocation list.
+type List struct {
+	Bytes, Max int // Max is 0 when nothing is known of it
+	Entries    int
+	Left       int // revoked certificates that found no room in it
 }
 
 // Port is one that the server listens on, or wants to.
@@ -87,6 +95,7 @@ func Diagnose(f Facts) []doctor.Finding {
 	checkPorts(f, add)
 	checkSites(f, add)
 	checkData(f, add)
+	checkList(f.List, add)
 	checkRelays(f, add)
 	checkRelease(f, add)
 	levels := []doctor.Level{doctor.Error, doctor.Warning, doctor.OK}
@@ -180,6 +189,21 @@ func checkData(f Facts, add adder) {
 		add("backup", doctor.Warning, cure, "the last backup is %d days old", int(f.Now.Sub(f.Backup).Hours()/24))
 	default:
 		add("backup", doctor.OK, "", "the last backup is of %s", f.Backup.UTC().Format(time.DateTime))
+	}
+}
+
+func checkList(l List, add adder) {
+	const cure = "weft-server keys list shows which tokens made many devices; make those for devices that come and go with: weft-server keys create --reusable --ephemeral"
+	switch {
+	case l.Max == 0:
+	case l.Left > 0:
+		add("revocations", doctor.Error, "delete no more devices than need be until it has emptied; "+cure, "the revocation list is full: %d certificates of deleted devices found no room in it; relays refuse them, while these reach the server", l.Left)
+	case l.Bytes >= l.Max/8*7:
+		add("revocations", doctor.Error, cure, "the revocation list is %d %% full: no device can join until certificates of deleted devices have ended", l.Bytes*100/l.Max)
+	case l.Bytes >= l.Max/2:
+		add("revocations", doctor.Warning, cure, "the revocation list is %d %% full: new certificates are shorter until it has emptied", l.Bytes*100/l.Max)
+	default:
+		add("revocations", doctor.OK, "", "the revocation list names %d certificates and is %d %% full", l.Entries, l.Bytes*100/l.Max)
 	}
 }
 

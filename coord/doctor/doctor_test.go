@@ -14,6 +14,7 @@ func healthy() Facts {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	return Facts{
 		Now: now, Built: now.AddDate(0, -1, 0), Running: true, Data: "/data", Free: 10 << 30, Devices: 3, Backup: now.Add(-time.Hour),
+		List:     List{Bytes: 100_000, Max: 1 << 20, Entries: 3500},
 		Ports:    []Port{{"--listen", ":8443", nil}},
 		Sites:    []Site{{URL: "https://h:8443", Own: true, Expires: now.AddDate(1, 0, 0)}},
 		Relays:   []Relay{{Name: "frankfurt", Online: true}},
@@ -64,6 +65,9 @@ func TestFindings(t *testing.T) {
 		{"damaged", func(f *Facts) { f.Database = broken }, "database", doctor.Error, "damaged", "restore"},
 		{"no backup", func(f *Facts) { f.Backup = time.Time{} }, "backup", doctor.Warning, "never", "backup --key-file"},
 		{"old backup", func(f *Facts) { f.Backup = f.Now.AddDate(0, 0, -9) }, "backup", doctor.Warning, "9 days", "backup --key-file"},
+		{"list half full", func(f *Facts) { f.List.Bytes = 600_000 }, "revocations", doctor.Warning, "57 % full: new certificates are shorter", "--ephemeral"},
+		{"list nearly full", func(f *Facts) { f.List.Bytes = 1_000_000 }, "revocations", doctor.Error, "95 % full: no device can join", "--ephemeral"},
+		{"list full", func(f *Facts) { f.List.Bytes, f.List.Left = 1_000_000, 7 }, "revocations", doctor.Error, "7 certificates of deleted devices found no room", "delete no more"},
 		{"relay away", func(f *Facts) { f.Relays[0] = Relay{Name: "r", Heard: f.Now.Add(-time.Hour)} }, "relay", doctor.Warning, "1h0m0s ago", "relays remove r"},
 		{"relay never seen", func(f *Facts) { f.Relays[0] = Relay{Name: "r"} }, "relay", doctor.Warning, "since the server started", "relays remove r"},
 		{"no release", func(f *Facts) { f.Release, f.ReleaseErr = "", fs.ErrNotExist }, "release", doctor.Warning, "no release", "scripts/release"},

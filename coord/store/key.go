@@ -88,10 +88,12 @@ func (tx *Tx) CreateKey(id cert.NetworkID, k Key) error {
 	return nil
 }
 
-// UseKey counts one use. That a one-time key is used once is also a
-// constraint of the table.
-func (tx *Tx) UseKey(id cert.NetworkID, keyID string, now time.Time) error {
-	return tx.changed(`UPDATE keys SET uses = uses + 1, used_at = $3 WHERE network_id=$1 AND key_id=$2`, id[:], keyID, now.Unix())
+// UseKey counts one use, and returns how many there were in this hour with it.
+// That a one-time key is used once is also a constraint of the table.
+func (tx *Tx) UseKey(id cert.NetworkID, keyID string, now time.Time) (inHour int, err error) {
+	err = tx.row(`UPDATE keys SET uses = uses + 1, used_at = $3, hour_uses = CASE WHEN hour = $4 THEN hour_uses + 1 ELSE 1 END, hour = $4
+		WHERE network_id=$1 AND key_id=$2 RETURNING hour_uses`, []any{id[:], keyID, now.Unix(), now.Unix() / 3600}, &inHour)
+	return inHour, err
 }
 
 // RevokeKey makes a key useless; a key revoked before keeps its date.

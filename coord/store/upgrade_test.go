@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write down what new fixtures hold")
 
 // recordedAt is later than everything in the fixtures, and before anything in
 // them has ended.
-var recordedAt = time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
+var recordedAt = time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
 
 // meaning is everything that the program reads in a database.
 func meaning(t *testing.T, s *Store) []byte {
@@ -80,7 +80,8 @@ func meaning(t *testing.T, s *Store) []byte {
 		if err != nil {
 			return err
 		}
-		for _, n := range serials {
+		for _, v := range serials {
+			n := v.Serial
 			m.Revoked = append(m.Revoked, n.String())
 			if _, revoked, err := r.HolderOf(id, n); err != nil || !revoked {
 				return fmt.Errorf("holder of %v: revoked %v, %w", n, revoked, err)

@@ -27,6 +27,8 @@ type Backend struct {
 	Net     console.Network
 	Latency time.Duration // of every connection test
 	Err     func(method string) error
+	// Revocations and NotListed are those of console.DeviceList.
+	Revocations, NotListed int
 
 	// mu guards the following
 	mu       sync.Mutex
@@ -376,7 +378,7 @@ func (b *Backend) Devices(_ context.Context, _ string, q console.DeviceQuery) (c
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var list console.DeviceList
+	list := console.DeviceList{Revocations: b.Revocations, NotListed: b.NotListed}
 	var match []console.Device
 	for _, d := range b.devices {
 		list.All++
@@ -414,6 +416,9 @@ func (b *Backend) Device(_ context.Context, _, id string) (console.Device, error
 
 // RenameDevice implements console.Backend.
 func (b *Backend) RenameDevice(_ context.Context, _, id, name string) (console.Device, error) {
+	if err := b.fail("RenameDevice"); err != nil {
+		return console.Device{}, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	d, ok := b.devices[id]
@@ -448,6 +453,9 @@ func (b *Backend) DeviceNamed(_ context.Context, _, name string) (console.Device
 
 // ReplaceDevice implements console.Backend.
 func (b *Backend) ReplaceDevice(_ context.Context, _, id, old string) (console.Device, error) {
+	if err := b.fail("ReplaceDevice"); err != nil {
+		return console.Device{}, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	d, ok := b.devices[id]
