@@ -36,6 +36,7 @@
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
 //	compat_test.go     programs of another version
+//	compat_renew_test.go  their renewals
 //
 // Not here: a wrong clock at boot. Namespaces have no clock of their own, and
 // static Go programs ask the kernel; the package tests cover 1970 and 2040.
