@@ -1,5 +1,7 @@
-// Package limited bounds how many connections a listener has open, so that
-// strangers cannot take all of a process's files and memory.
+// Package limited bounds what strangers hold open, so that they cannot take all of
+// a process's files and memory: how many connections a listener has (Listener),
+// who may have a place among many (Budget), and for how long somebody who does not
+// read holds up a response (Writer).
 package limited
 
 import (

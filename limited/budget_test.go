@@ -1,0 +1,205 @@
+package limited
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	flooder = netip.MustParseAddr("192.0.2.1")
+	person  = netip.MustParseAddr("192.0.2.2")
+)
+
+// crowd takes places and knows who lost theirs.
+type crowd struct {
+	t   *testing.T
+	b   *Budget
+	out []string
+}
+
+func (c *crowd) take(name string, addr netip.Addr, want error) *Place {
+	c.t.Helper()
+	p, err := c.b.Take(addr, func() { c.out = append(c.out, name) })
+	if !errors.Is(err, want) || (p == nil) == (err == nil) {
+		c.t.Errorf("%s: %v, want %v", name, err, want)
+	}
+	return p
+}
+
+func (c *crowd) lost(want ...string) {
+	c.t.Helper()
+	if !slices.Equal(c.out, want) {
+		c.t.Errorf("%v lost their places, want %v", c.out, want)
+	}
+	c.out = nil
+}
+
+// Who takes more than an address may gives up what is idle, what is stalled, what
+// is old, in this order, and else is refused.
+func TestEachAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{t: t, b: NewBudget(100, 3)}
+		kept, old, idle := c.take("kept", flooder, nil), c.take("old", flooder, nil), c.take("idle", flooder, nil)
+		defer kept.Keep()()
+		c.take("more", flooder, ErrAddress)
+		c.take("other", person, nil)
+		idle.Idle(true)
+		c.take("first", flooder, nil)
+		c.lost("idle")
+		time.Sleep(tenure)
+		kept.Moved()
+		old.Moved()
+		c.take("second", flooder, nil)
+		c.lost("old")
+		old.Release() // lost it already
+		c.take("third", flooder, nil)
+		c.lost("first")
+		c.take("fourth", flooder, ErrAddress)
+		time.Sleep(stalledAfter - 1)
+		kept.Moved()
+		time.Sleep(1)
+		c.take("fifth", flooder, nil)
+		c.lost("second")
+		if n := c.b.Len(); n != 4 {
+			t.Errorf("%d places are taken", n)
+		}
+	})
+}
+
+// When there are no places left who holds most gives up one: at once to somebody
+// with two fewer, else only what is idle, stalled or old.
+func TestShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{t: t, b: NewBudget(4, 0)}
+		for i := range 4 {
+			c.take(fmt.Sprint(i), flooder, nil)
+			time.Sleep(time.Millisecond)
+		}
+		c.take("more of the same", flooder, ErrFull)
+		c.take("person", person, nil)
+		c.lost("0")
+		c.take("person again", person, nil)
+		c.lost("1")
+		c.take("third of the person", person, ErrFull)
+		c.take("late", netip.MustParseAddr("192.0.2.3"), nil)
+		c.lost("2")
+		time.Sleep(tenure)
+		c.take("last", netip.MustParseAddr("192.0.2.4"), nil)
+		c.lost("person")
+		c.take("too late", netip.MustParseAddr("192.0.2.5"), nil)
+		if len(c.out) != 1 || c.b.Len() != 4 {
+			t.Errorf("lost %v, %d are taken", c.out, c.b.Len())
+		}
+	})
+}
+
+// The addresses of one IPv6 /64 are one, and so are an IPv4 address and what it
+// is called in IPv6.
+func TestPrefix(t *testing.T) {
+	c := &crowd{t: t, b: NewBudget(100, 1)}
+	c.take("a", netip.MustParseAddr("2001:db8::1"), nil)
+	c.take("b", netip.MustParseAddr("2001:db8::ffff:2"), ErrAddress)
+	c.take("c", netip.MustParseAddr("2001:db8:0:1::1"), nil)
+	c.take("d", netip.MustParseAddr("192.0.2.1"), nil)
+	c.take("e", netip.MustParseAddr("::ffff:192.0.2.1"), ErrAddress)
+	c.take("f", netip.Addr{}, nil) // of unknown address
+	c.take("g", netip.Addr{}, ErrAddress)
+}
+
+// Who waits has the place that becomes free, by itself or because somebody stalls;
+// not for longer than said; and only so many wait.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2, 0)
+		first, _ := b.Take(flooder, func() {})
+		b.Take(flooder, func() {})
+		var wg sync.WaitGroup
+		wait := func(d time.Duration, want error, after time.Duration) {
+			wg.Go(func() {
+				start := time.Now()
+				if _, err := b.Wait(nil, d, flooder, func() {}); !errors.Is(err, want) || time.Since(start) != after {
+					t.Errorf("waited %s: %v; want %s, %v", time.Since(start), err, after, want)
+				}
+			})
+			synctest.Wait()
+		}
+		wait(5*time.Second, nil, 2*time.Second)
+		time.Sleep(2 * time.Second)
+		first.Release()
+		wg.Wait()
+		wait(3*time.Second, ErrFull, 3*time.Second)
+		wg.Wait()
+		wait(time.Second, ErrFull, time.Second)
+		wait(time.Second, ErrFull, time.Second)
+		wait(time.Minute, ErrFull, 0) // two wait already
+		wg.Wait()
+		wait(time.Minute, nil, tenure-6*time.Second) // the second is old by then
+		wg.Wait()
+		b.Close()
+		wait(time.Minute, ErrClosed, 0)
+		wg.Wait()
+		if b.waiting != 0 || b.Len() != 0 {
+			t.Errorf("%d wait, %d places are taken", b.waiting, b.Len())
+		}
+	})
+}
+
+// Whatever happens, the bounds hold, nobody is counted who has gone, and all that
+// is remembered is of those who hold places.
+func TestBudgetHolds(t *testing.T) {
+	b := NewBudget(50, 8)
+	r := rand.New(rand.NewPCG(1, 2))
+	held := map[*Place]bool{}
+	for range 20_000 {
+		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(40))})
+		switch r.IntN(3) {
+		case 0, 1:
+			p, err := b.Take(addr, func() {})
+			if err != nil {
+				continue
+			}
+			for old := range held {
+				if old.gone.Load() {
+					delete(held, old)
+				}
+			}
+			held[p] = true
+			p.Idle(r.IntN(4) == 0)
+		case 2:
+			for p := range held {
+				p.Release()
+				delete(held, p)
+				break
+			}
+		}
+		each := map[netip.Addr]int{}
+		most := 0
+		for p := range held {
+			each[p.g.addr]++
+			most = max(most, each[p.g.addr])
+		}
+		if b.n != len(held) || b.n > 50 || most > 8 || most != b.most || len(b.guests) != len(each) {
+			t.Fatalf("%d places, %d held, most %d of %d, %d addresses of %d", b.n, len(held), most, b.most, len(b.guests), len(each))
+		}
+	}
+	b.Close()
+	if len(b.guests) != 0 || len(b.sizes) != 0 || b.most != 0 {
+		t.Errorf("left: %v %v %d", b.guests, b.sizes, b.most)
+	}
+}
+
+// A nil Place is nobody's business.
+func TestNoPlace(t *testing.T) {
+	var p *Place
+	p.Moved()
+	p.Idle(true)
+	p.Keep()()
+	p.Release()
+}

@@ -1,0 +1,119 @@
+package limited
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// slowWriter notes under which deadlines what was written.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+	sizes    []int
+	bare     bool // something was written without a deadline
+}
+
+func (w *slowWriter) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	w.sizes, w.bare = append(w.sizes, len(b)), w.bare || w.deadline.IsZero()
+	return w.ResponseRecorder.Write(b)
+}
+
+func TestWriter(t *testing.T) {
+	body := bytes.Repeat([]byte("x"), 3*chunk+100)
+	for name, write := range map[string]func(w io.Writer) (int64, error){
+		"Write":    func(w io.Writer) (int64, error) { n, err := w.Write(body); return int64(n), err },
+		"ReadFrom": func(w io.Writer) (int64, error) { return io.Copy(w, io.LimitReader(bytes.NewReader(body), 1<<30)) },
+	} {
+		under := &slowWriter{ResponseRecorder: httptest.NewRecorder()}
+		w := Writer(under, time.Minute, nil)
+		if n, err := write(w); n != int64(len(body)) || err != nil {
+			t.Errorf("%s: %d, %v", name, n, err)
+		}
+		if !bytes.Equal(under.Body.Bytes(), body) || len(under.sizes) != 4 || under.sizes[0] != chunk || under.bare {
+			t.Errorf("%s: written as %v, without deadline: %v", name, under.sizes, under.bare)
+		}
+		if err := http.NewResponseController(w).Flush(); err != nil || !under.Flushed || !under.deadline.IsZero() {
+			t.Errorf("%s: flushed %v, %v; deadline %s", name, under.Flushed, err, under.deadline)
+		}
+		if w.End(); time.Until(under.deadline) < time.Second {
+			t.Errorf("%s: no deadline at the end", name)
+		}
+	}
+}
+
+// A request beyond the bound is told so; one that lost its place cannot go on
+// writing.
+func TestServe(t *testing.T) {
+	b := NewBudget(2, 1)
+	entered, failed := make(chan string, 9), make(chan error, 9)
+	var patient atomic.Bool
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.Serve(w, r, netip.MustParseAddr(r.Header.Get("From")), 0, func(w http.ResponseWriter, p *Place) {
+			p.Idle(true) // the next one may have it
+			if !patient.Load() {
+				p.Idle(false)
+			}
+			entered <- r.Header.Get("From")
+			var err error
+			for block := make([]byte, 1<<20); err == nil && r.URL.Path == "/long"; {
+				_, err = w.Write(block) // until nobody reads any more
+			}
+			failed <- err
+		})
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	get := func(path, from string) *http.Response {
+		t.Helper()
+		req, _ := http.NewRequest("GET", srv.URL+path, nil)
+		req.Header.Set("From", from)
+		res, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		return res
+	}
+	patient.Store(true)
+	get("/long", "192.0.2.1")
+	<-entered
+	patient.Store(false)
+	get("/long", "192.0.2.1") // and the first has to go
+	<-entered
+	if err := <-failed; err == nil {
+		t.Error("it went on without its place")
+	}
+	if res := get("/", "192.0.2.1"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+		t.Errorf("%s %v", res.Status, res.Header)
+	}
+	get("/long", "192.0.2.2")
+	<-entered
+	if res := get("/", "192.0.2.3"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		t.Errorf("%s %v", res.Status, res.Header)
+	}
+	// Over HTTP/1 there are words, too.
+	rec := httptest.NewRecorder()
+	if Refuse(rec, httptest.NewRequest("GET", "/", nil), ErrAddress); rec.Code != http.StatusTooManyRequests || !strings.Contains(rec.Body.String(), "your address") {
+		t.Errorf("%d %q", rec.Code, rec.Body)
+	}
+	srv.CloseClientConnections()
+	for range 2 {
+		if err := <-failed; err == nil || errors.Is(err, errEvicted) {
+			t.Error(err)
+		}
+	}
+	if n := b.Len(); n > 2 {
+		t.Errorf("%d places are taken", n)
+	}
+}
