@@ -122,6 +122,13 @@ func (c *Conn) RemoteAddr() net.Addr {
 
 // Read implements net.Conn. It returns bytes of at most one TLS record.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.slot != nil {
+		return c.slot.read(c, p)
+	}
+	return c.read(p)
+}
+
+func (c *Conn) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -144,6 +151,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// betweenRecords reports whether all that was handed out are whole records.
+func (c *Conn) betweenRecords() bool { return c.left == 0 && c.headN == 0 }
 
 // Ready reports whether a complete record is buffered, so that the next Read
 // of the TLS session will not wait. The reading goroutine asks.
@@ -185,7 +195,7 @@ func (c *Conn) advance(p []byte) {
 // Write implements net.Conn. While corked it only gathers.
 func (c *Conn) Write(p []byte) (int, error) {
 	if s := c.slot; s != nil {
-		s.release()
+		s.wrote(p)
 	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()

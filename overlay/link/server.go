@@ -261,34 +261,6 @@ func (s *Server) start(c *Conn, cfg *tls.Config) {
 	go s.handshake(c, tls.Server(c, cfg), elem)
 }
 
-// slot is a place among the handshakes that compute. It is taken when the
-// ClientHello is there and given back when the answer leaves, so strangers
-// who say nothing hold none, and a flood of real ClientHellos cannot take the
-// CPU from live connections. Nothing is computed for who gave up waiting.
-type slot struct {
-	cpu  *slots
-	held bool
-}
-
-func (s *slot) take(c *Conn, done <-chan struct{}) error {
-	if err := s.cpu.take(done); err != nil {
-		return err
-	}
-	s.held = true
-	if c.abandoned() {
-		s.release()
-		return errors.New("the client gave up")
-	}
-	return nil
-}
-
-func (s *slot) release() {
-	if s.held {
-		s.held = false
-		s.cpu.release()
-	}
-}
-
 // enter counts a stranger; when there are too many the oldest goes.
 func (s *Server) enter(c *Conn) *list.Element {
 	s.mu.Lock()
@@ -297,7 +269,7 @@ func (s *Server) enter(c *Conn) *list.Element {
 		return nil
 	}
 	s.wg.Add(1)
-	c.slot = &slot{cpu: s.cpu}
+	c.slot = &slot{cpu: s.cpu, done: s.ctx.Done()}
 	elem := s.strangers.PushBack(c)
 	var oldest *Conn
 	if s.strangers.Len() > s.cfg.MaxHandshakes {
@@ -347,8 +319,10 @@ func (s *Server) pick(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			return nil, errors.New("no public site here")
 		}
 		if f := s.cfg.Public.GetConfigForClient; f != nil {
-			if cfg, err := f(h); cfg != nil || err != nil {
-				return cfg, err
+			if cfg, err := f(h); cfg != nil && err == nil {
+				return cfg, s.take(h)
+			} else if err != nil {
+				return nil, err
 			}
 		}
 		return s.cfg.Public, s.take(h)
@@ -366,7 +340,7 @@ func (s *Server) pickInner(h *tls.ClientHelloInfo) (*tls.Config, error) {
 
 func (s *Server) take(h *tls.ClientHelloInfo) error {
 	c := h.Conn.(*Conn)
-	return c.slot.take(c, s.ctx.Done())
+	return c.slot.take(c)
 }
 
 func offersWeft(h *tls.ClientHelloInfo) bool {
