@@ -30,6 +30,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"weft/limited"
 )
 
 // ALPN names of the protocols.
@@ -46,6 +48,7 @@ func curves() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768, tls.SecP2
 
 const (
 	readChunk  = 128 << 10 // one system call reads at most this much
+	smallChunk = 4 << 10   // before Tune: of strangers there may be many, and they may stop anywhere
 	writeChunk = 128 << 10 // corked writes are flushed when this much waits
 	recordHead = 5
 	// maxRecord is the longest TLS record including its header.
@@ -54,6 +57,7 @@ const (
 
 var (
 	readPool  = sync.Pool{New: func() any { b := make([]byte, readChunk); return &b }}
+	smallPool = sync.Pool{New: func() any { b := make([]byte, smallChunk); return &b }}
 	writePool = sync.Pool{New: func() any { b := make([]byte, 0, writeChunk+maxRecord); return &b }}
 )
 
@@ -71,7 +75,14 @@ type Conn struct {
 	readFn   func(fd uintptr) bool
 	remote   net.Addr // nil: that of Conn
 	ws       bool
+	plain    bool  // no TLS above
 	slot     *slot // server side, until the handshake is done
+	tuned    bool
+	outer    *Conn // server side: the stream that a WebSocket came over, nil when it is not ours
+
+	// Constant once an HTTP server has it (place.go).
+	place   *limited.Place // nil: it needs none
+	refused error          // why it got none; it is told so
 
 	// Only the reading goroutine uses the following.
 	in      *[]byte // nil when nothing is buffered
@@ -121,16 +132,21 @@ func (c *Conn) RemoteAddr() net.Addr {
 }
 
 // Read implements net.Conn. It returns bytes of at most one TLS record.
-func (c *Conn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (n int, err error) {
 	if c.slot != nil {
 		return c.slot.read(c, p)
 	}
-	return c.read(p)
+	n, err = c.read(p)
+	c.place.Moved()
+	return n, err
 }
 
 func (c *Conn) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if c.plain {
+		return c.Conn.Read(p)
 	}
 	if c.raw == nil {
 		n, err := c.Conn.Read(p[:min(len(p), c.limit(nil))])
@@ -146,10 +162,18 @@ func (c *Conn) read(p []byte) (int, error) {
 	n := copy(p, avail[:min(len(avail), c.limit(avail))])
 	c.advance(p[:n])
 	if c.r += n; c.r == c.w {
-		readPool.Put(c.in)
+		pool(len(*c.in)).Put(c.in)
 		c.in = nil
 	}
 	return n, nil
+}
+
+// pool is where buffers of a size come from.
+func pool(size int) *sync.Pool {
+	if size == smallChunk {
+		return &smallPool
+	}
+	return &readPool
 }
 
 // betweenRecords reports whether all that was handed out are whole records.
@@ -203,7 +227,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, c.err
 	}
 	if !c.corked {
-		return c.Conn.Write(p)
+		n, err := c.Conn.Write(p)
+		c.place.Moved()
+		return n, err
 	}
 	if c.out == nil {
 		c.out = writePool.Get().(*[]byte)
@@ -273,10 +299,25 @@ func (c *Conn) flushLocked() error {
 	return c.err
 }
 
-// Tune prepares the socket for a long-lived, mostly silent stream: keepalive
-// off, and no more than unsent bytes waiting in the kernel, so that the
-// queue above is the queue. It does nothing where the system cannot.
+// Close implements net.Conn.
+func (c *Conn) Close() error {
+	c.place.Release()
+	return c.Conn.Close()
+}
+
+// Tune prepares for a long-lived, mostly silent stream of one who is known:
+// large reads, keepalive off, and no more than unsent bytes waiting in the
+// kernel, so that the queue above is the queue. Of the last it does nothing where
+// the system cannot. It is called before the stream is read.
 func (c *Conn) Tune(unsent int) {
+	c.tuned = true
+	if c.outer != nil {
+		c.outer.tuned = true
+	}
+	c.limitUnsent(unsent)
+}
+
+func (c *Conn) limitUnsent(unsent int) {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		tcp.SetKeepAlive(false)
 		tcp.SetNoDelay(true)

@@ -27,7 +27,11 @@ func (c *Conn) fill() error {
 
 // tryRead runs in the poller: true means done, false means wait for input.
 func (c *Conn) tryRead(fd uintptr) bool {
-	buf := readPool.Get().(*[]byte)
+	from := pool(smallChunk)
+	if c.tuned {
+		from = pool(readChunk)
+	}
+	buf := from.Get().(*[]byte)
 	for {
 		n, err := unix.Read(int(fd), *buf)
 		switch {
@@ -37,7 +41,7 @@ func (c *Conn) tryRead(fd uintptr) bool {
 			c.in, c.r, c.w, c.readErr = buf, 0, n, nil
 			return true
 		}
-		readPool.Put(buf)
+		from.Put(buf)
 		switch {
 		case err == unix.EAGAIN:
 			return false

@@ -558,10 +558,7 @@ func TestStrangers(t *testing.T) {
 		CloseNow(tc)
 	}
 	t.Logf("a good client waited %v at most", worst.Round(time.Millisecond))
-	s.srv.mu.Lock()
-	n := s.srv.strangers.Len()
-	s.srv.mu.Unlock()
-	if n > 200 {
+	if n := s.srv.strangers.Len(); n > 200 {
 		t.Errorf("%d strangers", n)
 	}
 }

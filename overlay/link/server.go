@@ -1,13 +1,13 @@
 package link
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"weft/limited"
 )
 
 // The stages of a connection: Serve or ServeHTTP (WebSocket) -> enter (bound
-// on strangers) -> handshake -> pick (ALPN) -> relay, API or site.
+// on strangers) -> handshake -> pick (ALPN) -> relay, API or site (place.go:
+// bounds of API and site).
 
 const (
 	defaultHandshakes = 8192
@@ -44,19 +47,35 @@ type ServerConfig struct {
 	Relay func(ctx context.Context, c *tls.Conn)
 	// Site answers the public site; /weft is taken before it is asked.
 	Site http.Handler
-	// RemoteAddr returns the client's address of a WebSocket request (behind
-	// a trusted reverse proxy); nil: the address of the connection.
+	// RemoteAddr returns the client's address of a request that a trusted
+	// reverse proxy hands on; nil: the address of the connection.
 	RemoteAddr func(*http.Request) net.Addr
+	// Trusts reports whether a reverse proxy that may say so is at an address.
+	// nil: none is.
+	Trusts func(netip.Addr) bool
 	// Log gets what an operator may want to know; strangers' failures are
 	// Debug. nil: nothing is logged.
 	Log *slog.Logger
 	// MaxHandshakes bounds connections that are not authenticated yet; when
-	// there are more, the oldest is closed. 0: 8,192.
+	// there are more, the oldest one of the address that has most is closed. 0:
+	// 8,192.
 	MaxHandshakes int
+	// MaxSite bounds what is open at the site, in all (0: 512) and for one
+	// address (MaxSiteEach, 0: 32): connections, and requests that a trusted
+	// reverse proxy hands on.
+	MaxSite, MaxSiteEach int
+	// WriteTimeout is how long a client may take 16 KB of a response to read. 0:
+	// 30 s.
+	WriteTimeout time.Duration
 }
 
 // Server is the listening half. A stranger has 10 s for the handshake, and
-// then 10 s for a request's head and 10 s for its body of at most 1 MiB.
+// then 10 s for a request's head and 10 s for its body of at most 1 MiB. A
+// response may take as long as it wants if it is read: WriteTimeout is for each
+// 16 KB.
+//
+// Handshakes, API and site have bounds of their own, so that nobody who fills one
+// keeps others from the rest; relay connections leave all of them.
 type Server struct {
 	// constant after NewServer
 	cfg    ServerConfig
@@ -68,6 +87,9 @@ type Server struct {
 	apiIn  *listener
 	siteIn *listener
 	cpu    *slots // one per handshake that computes
+
+	strangers, apis, sites, refusals *limited.Budget
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -76,7 +98,6 @@ type Server struct {
 	// mu guards the following.
 	closed    bool
 	listeners map[net.Listener]struct{}
-	strangers *list.List // of *Conn, oldest first
 }
 
 // NewServer prepares a server; Serve starts it.
@@ -87,11 +108,23 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.MaxHandshakes == 0 {
 		cfg.MaxHandshakes = defaultHandshakes
 	}
+	if cfg.MaxSite == 0 {
+		cfg.MaxSite = siteConns
+	}
+	if cfg.MaxSiteEach == 0 {
+		cfg.MaxSiteEach = siteConnsEach
+	}
+	if cfg.WriteTimeout == 0 {
+		cfg.WriteTimeout = writeTimeout
+	}
 	s := &Server{
 		cfg:       cfg,
 		cpu:       &slots{free: max(2, runtime.GOMAXPROCS(0))},
 		listeners: map[net.Listener]struct{}{},
-		strangers: list.New(),
+		strangers: limited.NewBudget(cfg.MaxHandshakes, 0),
+		apis:      limited.NewBudget(apiConns, 0),
+		sites:     limited.NewBudget(cfg.MaxSite, cfg.MaxSiteEach),
+		refusals:  limited.NewBudget(refusals, refusalsEach),
 		apiIn:     newListener(),
 		siteIn:    newListener(),
 	}
@@ -102,11 +135,12 @@ func NewServer(cfg ServerConfig) *Server {
 	quiet := slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
 	if cfg.API != nil {
 		s.api = &http.Server{
-			Handler:           http.MaxBytesHandler(withTLS(cfg.API), bodyLimit),
+			Handler:           http.MaxBytesHandler(withTLS(s.unhurried(cfg.API)), bodyLimit),
 			ConnContext:       apiContext,
+			ConnState:         connState,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       bodyTimeout,
-			WriteTimeout:      60 * time.Second,
+			WriteTimeout:      cfg.WriteTimeout,
 			IdleTimeout:       15 * time.Second,
 			MaxHeaderBytes:    16 << 10,
 			ErrorLog:          quiet,
@@ -114,10 +148,21 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	s.site = &http.Server{
 		Handler:           s.siteHandler(),
+		ConnContext:       siteContext,
+		ConnState:         connState,
 		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      cfg.WriteTimeout,
 		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          quiet,
+		MaxHeaderBytes:    32 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          siteStreams,
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerConnection: 64 << 10,
+			MaxReceiveBufferPerStream:     32 << 10,
+			SendPingTimeout:               30 * time.Second,
+			WriteByteTimeout:              cfg.WriteTimeout,
+		},
+		ErrorLog: quiet,
 	}
 	s.run(s.api, s.apiIn)
 	s.run(s.site, s.siteIn)
@@ -181,6 +226,24 @@ func (s *Server) certificate() (*tls.Certificate, error) {
 // Serve accepts connections on l until Shutdown, then returns nil. The
 // listener is closed when it returns.
 func (s *Server) Serve(l net.Listener) error {
+	return s.accept(l, func(c *Conn) { s.start(c, s.entry) })
+}
+
+// ServePlain is Serve for the public site alone, without TLS.
+func (s *Server) ServePlain(l net.Listener) error {
+	return s.accept(l, func(c *Conn) {
+		c.plain = true
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			c.Close()
+			return
+		}
+		s.wg.Go(func() { s.toSite(c, c) })
+	})
+}
+
+func (s *Server) accept(l net.Listener, serve func(*Conn)) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -218,13 +281,22 @@ func (s *Server) Serve(l net.Listener) error {
 		if tcp, ok := nc.(*net.TCPConn); ok {
 			tcp.SetKeepAlive(false)
 		}
-		s.start(newConn(nc), s.entry)
+		serve(newConn(nc))
 	}
 }
 
-// ServeHTTP takes the WebSocket at /weft. It may also be mounted on a
-// listener of its own, such as a plain one on loopback for a reverse proxy.
+// ServeHTTP takes the WebSocket at /weft. The place that it has at the site is
+// given back once the handshake inside stands: a whole fleet may come through one
+// address.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var place *limited.Place
+	if c := connOf(r); c != nil {
+		place = c.place
+	}
+	s.webSocket(w, r, place)
+}
+
+func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limited.Place) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "weft nodes connect here, with a WebSocket", http.StatusUpgradeRequired)
@@ -246,69 +318,71 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := newConn(newWSConn(ws))
-	c.ws, c.remote = true, remote
-	s.start(c, s.inner)
+	c.ws, c.remote, c.outer, c.place = true, remote, connOf(r), place
+	<-s.start(c, s.inner)
 }
 
 // start runs the handshake in a goroutine, so that what it needed of stack
-// is given back before the connection falls idle.
-func (s *Server) start(c *Conn, cfg *tls.Config) {
-	elem := s.enter(c)
-	if elem == nil {
+// is given back before the connection falls idle. The channel is closed when it
+// is over.
+func (s *Server) start(c *Conn, cfg *tls.Config) <-chan struct{} {
+	over := make(chan struct{})
+	stranger := s.enter(c)
+	if stranger == nil {
 		c.Close()
-		return
+		close(over)
+		return over
 	}
-	go s.handshake(c, tls.Server(c, cfg), elem)
+	go func() {
+		defer s.wg.Done()
+		s.handshake(c, tls.Server(c, cfg), stranger)
+		close(over)
+	}()
+	return over
 }
 
-// enter counts a stranger; when there are too many the oldest goes.
-func (s *Server) enter(c *Conn) *list.Element {
+// enter counts a stranger; when there are too many the oldest goes, of the
+// address that has most. nil after Shutdown.
+func (s *Server) enter(c *Conn) *limited.Place {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil
 	}
 	s.wg.Add(1)
+	s.mu.Unlock()
+	stranger, err := s.strangers.Take(addrOf(c.RemoteAddr()), func() { c.Conn.Close() })
+	if err != nil { // by Shutdown
+		s.wg.Done()
+		return nil
+	}
+	stranger.Idle(true) // anybody may go at any time
 	c.slot = &slot{cpu: s.cpu, done: s.ctx.Done()}
-	elem := s.strangers.PushBack(c)
-	var oldest *Conn
-	if s.strangers.Len() > s.cfg.MaxHandshakes {
-		oldest = s.strangers.Remove(s.strangers.Front()).(*Conn)
-	}
-	s.mu.Unlock()
-	if oldest != nil {
-		oldest.Close()
-	}
-	return elem
+	return stranger
 }
 
-func (s *Server) leave(elem *list.Element) {
-	s.mu.Lock()
-	s.strangers.Remove(elem) // no-op when it was pushed out
-	s.mu.Unlock()
-}
-
-func (s *Server) handshake(c *Conn, tc *tls.Conn, elem *list.Element) {
-	defer s.wg.Done()
+func (s *Server) handshake(c *Conn, tc *tls.Conn, stranger *limited.Place) {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	err := tc.Handshake()
 	c.slot.release()
 	c.slot = nil
-	s.leave(elem)
+	stranger.Release()
 	if err != nil {
 		s.cfg.Log.Debug("handshake", "remote", c.RemoteAddr(), "err", err)
 		c.Close()
 		return
 	}
+	c.place.Release() // a WebSocket's, at the site
+	c.place = nil
 	c.SetDeadline(time.Time{})
 	switch tc.ConnectionState().NegotiatedProtocol {
 	case ProtoRelay:
 		s.wg.Add(1) // safe: this goroutine still holds a count
 		go s.relay(tc)
 	case ProtoAPI:
-		s.apiIn.put(apiConn{tc, tc}, tc)
+		s.toAPI(tc, c)
 	default:
-		s.siteIn.put(tc, tc)
+		s.toSite(tc, c)
 	}
 }
 
@@ -353,26 +427,6 @@ func (s *Server) relay(tc *tls.Conn) {
 	s.cfg.Relay(s.ctx, tc)
 }
 
-// siteHandler is the public site, with bounds on bodies. There is no read
-// timeout for requests without one: an event stream stays open.
-func (s *Server) siteHandler() http.Handler {
-	site := s.cfg.Site
-	if site == nil {
-		site = http.NotFoundHandler()
-	}
-	site = http.MaxBytesHandler(site, bodyLimit)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == Path {
-			s.ServeHTTP(w, r)
-			return
-		}
-		if r.ContentLength != 0 {
-			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-		}
-		site.ServeHTTP(w, r)
-	})
-}
-
 // Shutdown closes the listeners and every connection that is not
 // authenticated yet, lets requests finish until ctx ends, ends the relay
 // connections' context at once, and waits for all goroutines. Whoever wants
@@ -384,10 +438,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for e := s.strangers.Front(); e != nil; e = e.Next() {
-		e.Value.(*Conn).Close()
-	}
 	s.mu.Unlock()
+	s.strangers.Close()
 	var errs []error
 	for _, srv := range []*http.Server{s.api, s.site} {
 		if srv == nil {
@@ -417,7 +469,7 @@ func newListener() *listener {
 }
 
 // put hands over c, which is tc or wraps it.
-func (l *listener) put(c net.Conn, tc *tls.Conn) {
+func (l *listener) put(c, tc net.Conn) {
 	select {
 	case l.in <- c:
 	case <-l.done:
