@@ -57,6 +57,8 @@ type ServerOptions struct {
 	TrustedProxies []netip.Prefix
 	ACME           ACMEOptions
 	Releases       string // directory of the release to hand out; "" is DATA/releases
+
+	siteTimeout time.Duration // link.ServerConfig.WriteTimeout
 }
 
 // Server is a Service with everything that listens: nodes, relay, site, STUN,
@@ -66,6 +68,7 @@ type Server struct {
 	*Service
 	log     *slog.Logger
 	trusted []netip.Prefix
+	timeout time.Duration // of writing to the site's clients; 0: link's
 	tcp     net.Listener
 	plain   net.Listener // nil when off
 	udp     UDPPorts     // none when off
@@ -74,7 +77,6 @@ type Server struct {
 	acme    *acmeSite // nil without a domain
 	link    *link.Server
 	relay   *relayserver.Server
-	http    *http.Server // on plain
 	adminH  *http.Server
 	console *console.Console
 	release *install.Releases
@@ -99,7 +101,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{log: o.Log, trusted: o.TrustedProxies, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
+	s := &Server{log: o.Log, trusted: o.TrustedProxies, timeout: o.siteTimeout, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
 	defer func() {
 		if err != nil {
 			s.stopACME()
@@ -300,15 +302,12 @@ func (s *Server) build() {
 		Relay:      s.relay.Serve,
 		Site:       site,
 		RemoteAddr: s.remoteAddr,
+		Trusts:     s.trusts,
 		Log:        s.log,
+
+		WriteTimeout: s.timeout,
 	})
 	quiet := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	if s.plain != nil {
-		mux := http.NewServeMux()
-		mux.Handle(link.Path, s.link)
-		mux.Handle("/", site)
-		s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: quiet}
-	}
 	s.adminH = &http.Server{Handler: adminHandler(s.Service), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: peerContext}
 	s.SetConsoleURL(s.ConsoleURL())
 }
@@ -335,8 +334,8 @@ func (s *Server) start() {
 	s.wg.Go(func() { s.Run(ctx) })
 	s.wg.Go(func() { s.fail("listener", s.link.Serve(s.tcp)) })
 	s.wg.Go(func() { s.fail("admin socket", s.adminH.Serve(s.admin)) })
-	if s.http != nil {
-		s.wg.Go(func() { s.fail("console listener", s.http.Serve(s.plain)) })
+	if s.plain != nil {
+		s.wg.Go(func() { s.fail("console listener", s.link.ServePlain(s.plain)) })
 	}
 	s.wg.Go(func() { s.fail("UDP port", s.udp.Serve(ctx, s.relay, s.log)) })
 	s.ready.Store(true)
@@ -398,15 +397,11 @@ func (s *Server) close() error {
 		errs = append(errs, err)
 	}
 	var wg sync.WaitGroup
-	for _, srv := range []*http.Server{s.http, s.adminH} {
-		if srv != nil {
-			wg.Go(func() {
-				if srv.Shutdown(ctx) != nil {
-					srv.Close()
-				}
-			})
+	wg.Go(func() {
+		if s.adminH.Shutdown(ctx) != nil {
+			s.adminH.Close()
 		}
-	}
+	})
 	wg.Go(func() { s.link.Shutdown(ctx) }) // what did not finish in time was cut off
 	wg.Wait()
 	s.closeListeners()

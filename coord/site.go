@@ -26,11 +26,20 @@ func (s *Server) siteHandler() http.Handler {
 		}
 		w.Write([]byte("ok\n"))
 	})
-	handout := s.release.Handler(s.baseOf, s.sitePin)
+	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr)
 	mux.Handle("GET /install", handout)
 	mux.Handle("GET /install/", handout)
 	mux.Handle("/", s.console)
 	return mux
+}
+
+// clientAddr is whose request r is, behind a trusted reverse proxy too.
+func (s *Server) clientAddr(r *http.Request) netip.Addr {
+	if a, ok := s.remoteAddr(r).(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return ap.Addr().Unmap()
 }
 
 // baseOf is this server's address as a request named it, if it is one that

@@ -23,7 +23,6 @@ const (
 	eventTick      = 200 * time.Millisecond
 	maxPending     = 256 // names; more become one resync
 	streamsPerUser = 32
-	writeTimeout   = 10 * time.Second
 )
 
 // stream is one open page.
@@ -93,9 +92,6 @@ func (c *Console) events(v *visit) error {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx: do not hold it back
 	send := func(text string) error {
-		if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
 		if _, err := io.WriteString(v.w, text); err != nil {
 			return err
 		}

@@ -8,6 +8,10 @@
 // what is installed comes from the line that the console shows. The directory
 // is read again when its manifest has changed: the owner copies a release in
 // and is done.
+//
+// A download takes a file and 16 KB of memory for as long as it lasts, so there
+// are at most 256 at a time, 32 for one address; who comes when there are more
+// waits for a while and is then told to come back.
 package install
 
 import (
@@ -20,6 +24,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,17 +32,27 @@ import (
 	"sync"
 	"time"
 
+	"weft/limited"
+	"weft/overlay/link"
 	"weft/overlay/release"
 )
 
 //go:embed install.sh
 var script string
 
+const (
+	downloads     = 256
+	downloadsEach = 32
+	downloadWait  = 10 * time.Second
+)
+
 // Releases serves a release directory. Its methods may be called from any
 // goroutine.
 type Releases struct {
-	dir string
-	log *slog.Logger
+	// constant after New
+	dir       string
+	log       *slog.Logger
+	downloads *limited.Budget
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -51,7 +66,7 @@ func New(dir string, log *slog.Logger) *Releases {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Releases{dir: dir, log: log}
+	return &Releases{dir: dir, log: log, downloads: limited.NewBudget(downloads, downloadsEach)}
 }
 
 // Current returns the release in the directory; the error says why there is
@@ -120,8 +135,8 @@ func Line(base, pin, token string) string {
 
 // Handler serves both addresses. base returns the server's own address for a
 // request ("https://HOST:PORT"), pin the pin of the certificate that answers
-// there, "" for one that browsers trust.
-func (r *Releases) Handler(base func(*http.Request) string, pin func(base string) string) http.Handler {
+// there, "" for one that browsers trust, from the client's address.
+func (r *Releases) Handler(base func(*http.Request) string, pin func(base string) string, from func(*http.Request) netip.Addr) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /install", func(w http.ResponseWriter, req *http.Request) {
 		d, err := r.Current()
@@ -137,7 +152,13 @@ func (r *Releases) Handler(base func(*http.Request) string, pin func(base string
 		at := base(req)
 		w.Write([]byte(Script(d.Manifest, at, pin(at))))
 	})
-	mux.HandleFunc("GET /install/{name}", func(w http.ResponseWriter, req *http.Request) { r.file(w, req) })
+	mux.HandleFunc("GET /install/{name}", func(w http.ResponseWriter, req *http.Request) {
+		r.downloads.Serve(w, req, from(req), downloadWait, func(w http.ResponseWriter, p *limited.Place) {
+			defer p.Keep()()
+			defer link.Keep(req)()
+			r.file(w, req)
+		})
+	})
 	return mux
 }
 

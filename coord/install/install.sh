@@ -32,9 +32,9 @@ END
 fetch() {
 	if command -v curl >/dev/null 2>&1; then
 		if [ -n "$PIN" ]; then
-			curl -fsSLk --pinnedpubkey "$PIN" -o "$2" "$BASE/$1"
+			curl -fsSLk --retry 5 --pinnedpubkey "$PIN" -o "$2" "$BASE/$1"
 		else
-			curl -fsSL -o "$2" "$BASE/$1"
+			curl -fsSL --retry 5 -o "$2" "$BASE/$1"
 		fi
 	elif command -v wget >/dev/null 2>&1; then
 		if [ -n "$PIN" ]; then

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func serve(t *testing.T, dir string) (get func(path string) (int, string)) {
 	t.Helper()
 	r := New(dir, nil)
 	t.Cleanup(r.Close)
-	srv := httptest.NewServer(r.Handler(func(*http.Request) string { return "https://weft.example:8443" }, func(string) string { return "sha256//abc=" }))
+	srv := httptest.NewServer(r.Handler(func(*http.Request) string { return "https://weft.example:8443" }, func(string) string { return "sha256//abc=" }, func(*http.Request) netip.Addr { return netip.Addr{} }))
 	t.Cleanup(srv.Close)
 	return func(path string) (int, string) {
 		res, err := http.Get(srv.URL + path)
