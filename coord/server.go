@@ -69,6 +69,7 @@ type Server struct {
 	log     *slog.Logger
 	trusted []netip.Prefix
 	timeout time.Duration // of writing to the site's clients; 0: link's
+	domain  string        // "" without ACME
 	tcp     net.Listener
 	plain   net.Listener // nil when off
 	udp     UDPPorts     // none when off
@@ -101,7 +102,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{log: o.Log, trusted: o.TrustedProxies, timeout: o.siteTimeout, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
+	s := &Server{log: o.Log, trusted: o.TrustedProxies, timeout: o.siteTimeout, domain: o.ACME.Domain, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
 	defer func() {
 		if err != nil {
 			s.stopACME()

@@ -29,8 +29,59 @@ func (s *Server) siteHandler() http.Handler {
 	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr)
 	mux.Handle("GET /install", handout)
 	mux.Handle("GET /install/", handout)
-	mux.Handle("/", s.console)
+	mux.Handle("/", s.named(s.console))
 	return mux
+}
+
+// named keeps requests from the console that were made to a name that is not this
+// server's: a web page whose name its owner lets point here (DNS rebinding) would
+// else speak with the console, on loopback too, as if it were its own.
+//
+// An IP address is no name that could be made to point elsewhere. With TLS the
+// browser has believed the certificate for the name that it asked for. A reverse
+// proxy decides which names it takes. /healthz, /install and /weft say the same to
+// everybody, whatever the name, and are not asked for one: nodes come by names
+// that the server never heard of.
+func (s *Server) named(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.isNamed(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, "This server does not know that it is called what your browser calls it, so its console is not shown.\n"+
+			"Open it at "+s.ConsoleURL()+" or "+s.Network().URLs[0]+", or start the server with this name as one more --url.", http.StatusMisdirectedRequest)
+	})
+}
+
+// isNamed reports whether a request asks for this server.
+func (s *Server) isNamed(r *http.Request) bool {
+	host := hostname(r.Host)
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") || host != "" && host == hostname(s.domain) {
+		return true
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	if r.TLS != nil && host != "" && host == hostname(r.TLS.ServerName) {
+		return true
+	}
+	if direct, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && s.trusts(direct.Addr()) {
+		return true
+	}
+	return slices.ContainsFunc(s.Network().URLs, func(raw string) bool {
+		u, err := url.Parse(raw)
+		return err == nil && host != "" && host == hostname(u.Host)
+	})
+}
+
+// hostname is a Host header's without its port, folded.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
 // clientAddr is whose request r is, behind a trusted reverse proxy too.
