@@ -64,7 +64,7 @@ func newControl(n *Node, r *running) *control {
 // versions is what this node holds, as told to the relay.
 func (n *Node) versions() api.Versions {
 	var v api.Versions
-	if s := n.snap.Load(); s != nil {
+	if s, ok := n.snap.get(); ok {
 		v.Config = s.config.Version
 		if s.readsDirectory() {
 			v.Directory = n.dir.currentVersion() // else zero: not wanted, so never nudged for
@@ -145,8 +145,8 @@ func (c *control) isStrange() {
 // strange to it because it was restored from a backup of before the node joined,
 // and then it does not know either who was deleted since.
 func (c *control) bring(ctx context.Context) {
-	s := c.n.snap.Load()
-	if s.crl == nil || s.crl.Number <= c.brought {
+	s, ok := c.n.snap.get()
+	if !ok || s.crl == nil || s.crl.Number <= c.brought {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -170,12 +170,16 @@ func (c *control) run(ctx context.Context) {
 	var refusedCRL time.Time     // when a pushed list was of no use
 	var warned time.Time         // of a certificate that is not renewed
 	for {
-		renewIn := c.renewIn(c.n.snap.Load())
+		s, ok := c.n.snap.get()
+		if !ok {
+			return // not before this goroutine was told to end
+		}
+		renewIn := c.renewIn(s)
 		if target.renew {
 			renewIn = 0
 		}
 		wait := renewIn
-		if renewIn <= 0 || c.behind(target) {
+		if renewIn <= 0 || c.behind(s, target) {
 			wait = time.Until(due)
 		}
 		timer := time.NewTimer(wait)
@@ -191,7 +195,7 @@ func (c *control) run(ctx context.Context) {
 			if w.CRL == 0 {
 				w.CRL = target.CRL
 			}
-			waiting := c.behind(target) // before what comes along is taken
+			waiting := c.behind(s, target) // before what comes along is taken
 			if w.changes != nil && w.changes.Version == w.Directory && c.n.takeChanges(w.changes) {
 				c.have = c.n.versions()
 				c.r.home.home.SendVersions(c.have)
@@ -204,7 +208,7 @@ func (c *control) run(ctx context.Context) {
 			now := time.Now()
 			soonest := last[w.nudged].Add(nudgeSpacing)
 			if w.nudged {
-				soonest = later(soonest, now.Add(c.jitter(w, c.n.snap.Load())))
+				soonest = later(soonest, now.Add(c.jitter(w, s)))
 			}
 			if backoff == 0 || soonest.Before(due) {
 				due = soonest // the relay has heard from the server: no need to be patient
@@ -235,7 +239,7 @@ func (c *control) run(ctx context.Context) {
 				c.refused(err)
 			}
 			c.n.log.Info("fetch from the server", "err", err)
-			if late := c.n.lateRenewal(c.n.snap.Load().self); late != "" && time.Since(warned) > 24*time.Hour {
+			if late := c.n.lateRenewal(s.self); late != "" && time.Since(warned) > 24*time.Hour {
 				warned = time.Now()
 				c.n.log.Warn(late, "err", err)
 			}
@@ -262,9 +266,8 @@ func later(a, b time.Time) time.Time {
 }
 
 // behind reports whether something differs from what the server has.
-func (c *control) behind(w wanted) bool {
+func (c *control) behind(s *snapshot, w wanted) bool {
 	have := c.n.versions()
-	s := c.n.snap.Load()
 	return have.Config != w.Config || s.readsDirectory() && have.Directory != w.Directory || w.CRL > have.CRL
 }
 
@@ -335,7 +338,7 @@ func (c *control) fetch(ctx context.Context, w wanted, renew bool) error {
 			if err := c.n.takeConfig(config); err != nil {
 				return fmt.Errorf("take config: %w", err)
 			}
-			if s := c.n.snap.Load(); s.crl != nil && config.Versions.CRL < s.crl.Number {
+			if s, ok := c.n.snap.get(); ok && s.crl != nil && config.Versions.CRL < s.crl.Number {
 				// It was restored from a backup, and does not know who was
 				// deleted since.
 				if err := cl.SendCRL(ctx, s.crl.Raw); err != nil {
@@ -346,9 +349,9 @@ func (c *control) fetch(ctx context.Context, w wanted, renew bool) error {
 			c.r.home.home.Wake()
 		}
 	}
-	s := c.n.snap.Load()
-	if s.readsDirectory() && w.Directory != c.n.dir.currentVersion() {
-		if err := c.n.fetchDirectory(ctx, cl); err != nil {
+	s, ok := c.n.snap.get()
+	if ok && s.readsDirectory() && w.Directory != c.n.dir.currentVersion() {
+		if err := c.n.fetchDirectory(ctx, s, cl); err != nil {
 			return err
 		}
 	}
@@ -358,8 +361,9 @@ func (c *control) fetch(ctx context.Context, w wanted, renew bool) error {
 func (c *control) renew(ctx context.Context, cl *client.Client) error {
 	c.n.mu.Lock()
 	id := c.n.id
+	s, ok := c.n.snap.get()
 	c.n.mu.Unlock()
-	if !id.joined() {
+	if !id.joined() || !ok {
 		return nil
 	}
 	csr, err := cert.NewCSR(id.key)
@@ -370,7 +374,6 @@ func (c *control) renew(ctx context.Context, cl *client.Client) error {
 	if err != nil {
 		return err
 	}
-	s := c.n.snap.Load()
 	node, err := s.roots.VerifyNodeAnyTime(res.Certificate)
 	if err != nil {
 		return err

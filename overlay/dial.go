@@ -38,8 +38,8 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 // Listen accepts connections that peers make to this node's port, as far as
 // policy lets them. network is tcp, tcp4 or tcp6; the address is ":port".
 func (n *Node) Listen(network, address string) (net.Listener, error) {
-	s := n.snap.Load()
-	if s == nil {
+	s, ok := n.snap.get()
+	if !ok {
 		return nil, errNotJoined
 	}
 	host, port, err := net.SplitHostPort(address)
@@ -73,15 +73,15 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	if err != nil || num == 0 {
 		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("port %q: want 1 to 65535", port)}
 	}
-	k, err := n.resolve(ctx, host)
+	r, s, err := n.runs()
 	if err != nil {
 		return nil, err
 	}
-	r, err := n.runs()
+	k, err := n.resolve(ctx, s, host)
 	if err != nil {
 		return nil, err
 	}
-	if k.node.ID == n.snap.Load().self.ID {
+	if k.node.ID == s.self.ID {
 		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device", Hint: "use localhost"}
 	}
 	addr := k.node.IPv4
@@ -241,25 +241,24 @@ func ago(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
-// runs returns the running half of the node, or why there is none.
-func (n *Node) runs() (*running, error) {
+// runs returns the running half of the node and what it holds of its network,
+// both of one moment, or why there is none. Whoever has them goes on with them
+// when the node goes down meanwhile, and is told so by the running half.
+func (n *Node) runs() (*running, *snapshot, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	s, ok := n.snap.get()
 	switch {
-	case n.running != nil:
-		return n.running, nil
-	case !n.id.joined():
-		return nil, errNotJoined
+	case !n.id.joined() || !ok:
+		return nil, nil, errNotJoined
+	case n.running == nil:
+		return nil, nil, errDown
 	}
-	return nil, errDown
+	return n.running, s, nil
 }
 
-// resolve finds a node by short name, full name or address.
-func (n *Node) resolve(ctx context.Context, name string) (*known, error) {
-	s := n.snap.Load()
-	if s == nil {
-		return nil, errNotJoined
-	}
+// resolve finds a node of s by short name, full name or address.
+func (n *Node) resolve(ctx context.Context, s *snapshot, name string) (*known, error) {
 	key, ok := nameKey(name, s.config.Suffix)
 	if !ok {
 		return nil, unknownPeer(name, s)
@@ -267,7 +266,7 @@ func (n *Node) resolve(ctx context.Context, name string) (*known, error) {
 	if addr, err := netip.ParseAddr(key); key == s.self.Name || err == nil && s.self.Has(addr) {
 		return &known{node: s.self, online: true}, nil
 	}
-	return n.lookup(ctx, key)
+	return n.lookup(ctx, s, key)
 }
 
 func unknownPeer(name string, s *snapshot) error {
@@ -275,13 +274,18 @@ func unknownPeer(name string, s *snapshot) error {
 		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: "list them with: weft status"}
 }
 
-// lookup finds a node by short name or address: in memory, else on the
-// server, where questions for the same key at the same time become one.
-func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
-	s := n.snap.Load()
-	if s == nil {
+// find is lookup in the network that the node is in.
+func (n *Node) find(ctx context.Context, key string) (*known, error) {
+	s, ok := n.snap.get()
+	if !ok {
 		return nil, errNotJoined
 	}
+	return n.lookup(ctx, s, key)
+}
+
+// lookup finds a node of s by short name or address: in memory, else on the
+// server, where questions for the same key at the same time become one.
+func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, error) {
 	k, missing := n.dir.find(key)
 	if k != nil && !k.stranger && (!n.dir.old(k) || n.health.has("server-offline")) {
 		if !k.listed {
@@ -304,7 +308,7 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 	if err != nil {
 		var e *api.Error
 		if errors.As(err, &e) && e.Status == http.StatusNotFound {
-			n.dir.setMissing(key)
+			n.whileIn(s, func(*snapshot) { n.dir.setMissing(key) })
 			return nil, unknownPeer(key, s)
 		}
 		if k != nil && !k.stranger {
@@ -312,7 +316,7 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 		}
 		return nil, unavailable("look up "+key, err)
 	}
-	k, err = knownOf(*p, n.verifyListed)
+	k, err = knownOf(*p, s.verifyListed)
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: the server's answer is not usable: %w", key, err)
 	}
@@ -320,32 +324,64 @@ func (n *Node) lookup(ctx context.Context, key string) (*known, error) {
 		return nil, fmt.Errorf("look up %s: the server answered with %s (%s)", key, k.node.Name, k.node.IPv4)
 	}
 	k.round = round
-	n.dir.learn(k)
+	if !n.learn(s, k) {
+		return nil, unknownPeer(key, s)
+	}
 	n.checkNames()
 	return k, nil
 }
 
+// whileIn runs f, with what is held now, if the node is still in the network
+// that s is of: it may have left it, and joined another one, while the server
+// was asked. f is not to wait. It reports whether f was run.
+func (n *Node) whileIn(s *snapshot, f func(now *snapshot)) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now, ok := n.snap.get()
+	if !ok || now.self.ID != s.self.ID {
+		return false
+	}
+	f(now)
+	return true
+}
+
+// learn notes a node that the server told of in the network that s is of. It
+// reports false when that counts no more: this node has left the network, or the
+// other one was revoked.
+func (n *Node) learn(s *snapshot, k *known) bool {
+	revoked := false
+	in := n.whileIn(s, func(now *snapshot) {
+		if revoked = now.crl.Revoked(k.node.Serial); !revoked {
+			n.dir.learn(k)
+		}
+	})
+	return in && !revoked
+}
+
 // Resolve implements localapi.Node.
 func (n *Node) Resolve(ctx context.Context, name string) (localapi.Peer, error) {
-	k, err := n.resolve(ctx, name)
+	s, ok := n.snap.get()
+	if !ok {
+		return localapi.Peer{}, errNotJoined
+	}
+	k, err := n.resolve(ctx, s, name)
 	if err != nil {
 		return localapi.Peer{}, err
 	}
-	return peerOf(k.node, k.online, k.node.ID == n.snap.Load().self.ID), nil
+	return peerOf(k.node, k.online, k.node.ID == s.self.ID), nil
 }
 
 // Ping implements localapi.Node: one echo through the tunnel.
 func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
-	k, err := n.resolve(ctx, name)
+	r, s, err := n.runs()
 	if err != nil {
 		return localapi.Pong{}, err
 	}
-	r, err := n.runs()
+	k, err := n.resolve(ctx, s, name)
 	if err != nil {
 		return localapi.Pong{}, err
 	}
-	self := k.node.ID == n.snap.Load().self.ID
-	if self {
+	if k.node.ID == s.self.ID {
 		return localapi.Pong{}, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device"}
 	}
 	addr := k.node.IPv4

@@ -42,7 +42,7 @@ func (n *Node) makeDialer() *link.Dialer {
 			return n.id.URLs
 		},
 		Roots: func() *cert.ServerRoots {
-			if s := n.snap.Load(); s != nil {
+			if s, ok := n.snap.get(); ok {
 				return s.serverRoots
 			}
 			return nil

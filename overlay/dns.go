@@ -5,8 +5,8 @@ import "weft/coord/api"
 // DNS returns what the network's owner decided about names, nil while there is
 // no configuration. It is not to be changed.
 func (n *Node) DNS() *api.DNS {
-	s := n.snap.Load()
-	if s == nil || s.config == nil {
+	s, ok := n.snap.get()
+	if !ok {
 		return nil
 	}
 	return &s.config.DNS

@@ -39,7 +39,7 @@ func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
 		Self: self,
 		Dial: dialRelay(dialer),
 		Relays: func() []api.Relay {
-			if s := n.snap.Load(); s != nil {
+			if s, ok := n.snap.get(); ok {
 				return s.config.Relays
 			}
 			return nil
@@ -134,8 +134,8 @@ type inbound struct {
 // isServer reports whether a chain is of a coordination server, which has a
 // relay in it, and not of a relay that runs alone.
 func (n *Node) isServer(chain []*x509.Certificate) bool {
-	s := n.snap.Load()
-	return s != nil && s.serverRoots.VerifyServer(chain, cert.RoleServer) == nil
+	s, ok := n.snap.get()
+	return ok && s.serverRoots.VerifyServer(chain, cert.RoleServer) == nil
 }
 
 func (in *inbound) Packet(from cert.NodeID, payload []byte) {

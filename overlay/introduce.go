@@ -65,7 +65,7 @@ func (p *peers) miss(dst netip.Addr) {
 		k, _ := p.n.dir.find(dst.String())
 		if k == nil {
 			var err error
-			if k, err = p.n.lookup(ctx, dst.String()); err != nil {
+			if k, err = p.n.find(ctx, dst.String()); err != nil {
 				p.device.Fail(dst, failReason(err))
 				return
 			}
@@ -286,8 +286,8 @@ func (p *peers) unreachable(q *peer, err error) error {
 // accept goes out on the called side, as soon as the keys are known on the
 // calling side.
 func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) error {
-	snap := p.n.snap.Load()
-	if snap == nil {
+	snap, ok := p.n.snap.get()
+	if !ok {
 		return errDown
 	}
 	if s.Own.Key != p.device.PublicKey() {
@@ -376,10 +376,10 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 	}
 	var deny *intro.Deny
 	err := p.inLoop(func() error {
-		snap := p.n.snap.Load()
+		snap, ok := p.n.snap.get()
 		q := p.table[s.Peer.ID]
 		// A list that came while we waited may have revoked the caller.
-		if snap == nil || snap.crl.Revoked(s.Peer.Serial) {
+		if !ok || snap.crl.Revoked(s.Peer.Serial) {
 			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
 			return nil
 		}
@@ -425,8 +425,9 @@ func (p *peers) knows(id cert.NodeID) bool {
 	if _, ok := (*p.view.Load())[id]; ok {
 		return true
 	}
-	snap, k := p.n.snap.Load(), p.n.dir.peek(id)
-	return snap != nil && k != nil && filter.Compile(snap.config.Rules, k.node).Any()
+	snap, ok := p.n.snap.get()
+	k := p.n.dir.peek(id)
+	return ok && k != nil && filter.Compile(snap.config.Rules, k.node).Any()
 }
 
 // sessionClosed is told by intro that a session ended. Only a proven bye and

@@ -122,7 +122,7 @@ func (n *Node) adopt(id *identity, res *api.JoinResponse) error {
 		return err
 	}
 	n.id = &joined
-	n.snap.Store(snap)
+	n.snap.set(snap)
 	return nil
 }
 

@@ -127,13 +127,18 @@ type Node struct {
 	notifyWorld func(tell func()) (stop func(), err error)
 	filters     *filters
 
-	snap   atomic.Pointer[snapshot]  // what is known, immutable
+	snap   holding                   // what is known of the network
 	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
 	active atomic.Pointer[running]   // running, for the packet path
 	refuse chan netip.Addr           // held packets are for there, and the node is down
 	dir    *directory
 	names  nameCache
 	health health
+
+	// turn is held while the running half is begun or ended, so that a logout
+	// ends in a node that is in no network whatever is asked of it meanwhile.
+	// Taken before mu; nothing that the running half waits for takes it.
+	turn sync.Mutex
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -150,8 +155,7 @@ type Node struct {
 	bgCtx   context.Context
 }
 
-// snapshot is what a node holds of its network: replaced as a whole, read
-// without a lock.
+// snapshot is what a node holds of its network: immutable, replaced as a whole.
 type snapshot struct {
 	self        *cert.Node
 	config      *api.Config
@@ -159,6 +163,19 @@ type snapshot struct {
 	serverRoots *cert.ServerRoots
 	crl         *cert.CRL // nil: nothing revoked yet
 }
+
+// holding is the current snapshot, read without a lock: none while the node is
+// in no network. Whoever needs one gets it once, is told whether there is any,
+// and hands it down: a logout may come between two readings.
+type holding struct{ p atomic.Pointer[snapshot] }
+
+func (h *holding) get() (s *snapshot, ok bool) {
+	s = h.p.Load()
+	return s, s != nil
+}
+
+func (h *holding) set(s *snapshot) { h.p.Store(s) }
+func (h *holding) clear()          { h.p.Store(nil) }
 
 // New makes a Node. It starts nothing and touches no file.
 func New(cfg Config) (*Node, error) {
@@ -269,6 +286,14 @@ func (n *Node) Up(ctx context.Context, token string) error {
 // Down stops all traffic and keeps the identity, and the addresses: what programs
 // send into the network is refused at once.
 func (n *Node) Down(context.Context) error {
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	n.end()
+	return nil
+}
+
+// end ends the running half, if there is one, and waits for it. turn is held.
+func (n *Node) end() {
 	n.mu.Lock()
 	r := n.running
 	n.running, n.down = nil, true
@@ -277,7 +302,6 @@ func (n *Node) Down(context.Context) error {
 	if r != nil {
 		r.close()
 	}
-	return nil
 }
 
 // Logout gives the identity up, here and on the server. When the server
@@ -292,14 +316,20 @@ func (n *Node) Logout(ctx context.Context) error {
 	if err := n.client().Logout(ctx); err != nil && !refusedForGood(err) {
 		return &localapi.Error{Kind: localapi.KindUnavailable, Message: fmt.Sprintf("tell the server: %v", err), Hint: "try again when the server is there, or delete the device in the console and remove its state directory"}
 	}
-	if err := n.Down(ctx); err != nil {
-		return err
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	n.mu.Lock()
+	same, closed := n.id != nil && n.id.key == id.key, n.closed
+	n.mu.Unlock()
+	switch {
+	case closed:
+		return net.ErrClosed
+	case !same:
+		return nil // another logout came first, and perhaps a join after it
 	}
+	n.end()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.state == nil {
-		return net.ErrClosed
-	}
 	if err := n.state.wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
@@ -311,7 +341,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	}
 	n.id, n.down = nil, false
 	n.filters.forgotten()
-	n.snap.Store(nil)
+	n.snap.clear()
 	n.dir.reset()
 	return nil
 }
@@ -319,21 +349,20 @@ func (n *Node) Logout(ctx context.Context) error {
 // Close stops everything and waits for it. It may be called more than once.
 func (n *Node) Close() error {
 	n.mu.Lock()
-	if n.closed {
-		n.mu.Unlock()
-		n.bg.Wait()
-		return nil
-	}
+	closed := n.closed
 	n.closed = true
-	r, dev, state := n.running, n.device, n.state
-	n.running = nil
-	n.active.Store(nil)
+	dev, state := n.device, n.state
 	n.mu.Unlock()
 	n.stop()
-	if r != nil {
-		r.close()
+	if !closed {
+		n.turn.Lock()
+		n.end()
+		n.turn.Unlock()
 	}
 	n.bg.Wait()
+	if closed {
+		return nil
+	}
 	if dev != nil {
 		dev.Close() // closes Net too
 	} else {

@@ -121,8 +121,8 @@ func (ps *paths) close() {
 
 // servers has the relays of the configuration asked by STUN, the home first.
 func (ps *paths) servers() {
-	s := ps.p.n.snap.Load()
-	if ps.gatherer == nil || s == nil {
+	s, ok := ps.p.n.snap.get()
+	if ps.gatherer == nil || !ok {
 		return
 	}
 	home := ps.p.r.home.relay().ID
@@ -159,8 +159,8 @@ func (ps *paths) message(callMe bool) intro.Message {
 // isOverlay reports whether an address belongs to the overlay: it cannot be
 // where a packet goes underneath.
 func (n *Node) isOverlay(a netip.Addr) bool {
-	s := n.snap.Load()
-	if s == nil {
+	s, ok := n.snap.get()
+	if !ok {
 		return false
 	}
 	for _, text := range []string{s.config.Self.IPv4Prefix, s.config.Self.IPv6Prefix} {

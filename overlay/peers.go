@@ -166,14 +166,14 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		Verify:   n.verifyNode,
 		Hello: func() intro.Hello {
 			h := intro.Hello{Boot: n.boot, Key: p.device.PublicKey()}
-			if s := n.snap.Load(); s != nil && s.crl != nil {
+			if s, ok := n.snap.get(); ok && s.crl != nil {
 				h.CRL = s.crl.Number
 			}
 			return h
 		},
 		PairKey: pairKey,
 		CRL: func() (uint64, []byte) {
-			if s := n.snap.Load(); s != nil && s.crl != nil {
+			if s, ok := n.snap.get(); ok && s.crl != nil {
 				return s.crl.Number, s.crl.Raw
 			}
 			return 0, nil
@@ -194,8 +194,8 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 
 // verifyNode is how a certificate shown in an introduction is checked.
 func (n *Node) verifyNode(der []byte) (*cert.Node, error) {
-	s := n.snap.Load()
-	if s == nil {
+	s, ok := n.snap.get()
+	if !ok {
 		return nil, cert.ErrUntrusted
 	}
 	node, err := s.roots.VerifyNode(der, n.clock.Now(), s.crl)
@@ -299,8 +299,8 @@ func (p *peers) worldChanged() {
 // policyChanged applies new rules to every tunnel, live flows included.
 func (p *peers) policyChanged() {
 	p.do(func() {
-		snap := p.n.snap.Load()
-		if snap == nil {
+		snap, ok := p.n.snap.get()
+		if !ok {
 			return
 		}
 		var list []openTo
@@ -322,8 +322,8 @@ func (p *peers) policyChanged() {
 func (p *peers) crlChanged() {
 	p.intro.Recheck()
 	p.do(func() {
-		snap := p.n.snap.Load()
-		if snap == nil {
+		snap, ok := p.n.snap.get()
+		if !ok {
 			return
 		}
 		for _, q := range p.table {

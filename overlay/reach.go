@@ -123,7 +123,7 @@ func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
 		})
 		return answer
 	}
-	if s := p.n.snap.Load(); s != nil {
+	if s, ok := p.n.snap.get(); ok {
 		f.relays = s.config.Relays
 	}
 	home := p.r.home.relay()
@@ -225,6 +225,10 @@ func (f *finder) take(w whereabouts) {
 
 // whereIs asks the server where a peer is; not online when it does not know.
 func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
+	s, ok := n.snap.get()
+	if !ok {
+		return whereabouts{}
+	}
 	p, err := n.client().Lookup(ctx, "id", id.String())
 	var e *api.Error
 	switch {
@@ -234,11 +238,10 @@ func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
 		n.log.Debug("ask where a peer is", "peer", id, "err", err)
 		return whereabouts{}
 	}
-	k, err := knownOf(*p, n.verifyListed)
-	if err != nil || k.node.ID != id {
+	k, err := knownOf(*p, s.verifyListed)
+	if err != nil || k.node.ID != id || !n.learn(s, k) {
 		return whereabouts{}
 	}
-	n.dir.learn(k)
 	return whereabouts{p.Online, p.Relay}
 }
 
@@ -318,8 +321,8 @@ func (p *peers) sentLately(q *peer) bool {
 // alone reports whether the network has but one relay: who is not there is
 // offline.
 func (p *peers) alone() bool {
-	s := p.n.snap.Load()
-	return s == nil || len(s.config.Relays) <= 1
+	s, ok := p.n.snap.get()
+	return !ok || len(s.config.Relays) <= 1
 }
 
 // findAgain introduces the node anew to a peer that is no longer where it was.

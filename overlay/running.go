@@ -30,7 +30,10 @@ type running struct {
 }
 
 // run makes the running half from what is on disk. Nil when it runs already.
+// What the node holds of its network is there for as long as it runs.
 func (n *Node) run() error {
+	n.turn.Lock()
+	defer n.turn.Unlock()
 	n.mu.Lock()
 	switch {
 	case n.closed || n.state == nil:
@@ -39,12 +42,15 @@ func (n *Node) run() error {
 	case n.running != nil:
 		n.mu.Unlock()
 		return nil
+	case !n.id.joined(): // a logout came first
+		n.mu.Unlock()
+		return errNotJoined
 	}
-	if err := n.loadLocked(); err != nil {
+	s, err := n.loadLocked()
+	if err != nil {
 		n.mu.Unlock()
 		return err
 	}
-	s := n.snap.Load()
 	n.setRanges(s)
 	if err := n.cfg.Net.SetAddrs(s.self.IPv4, s.self.IPv6); err != nil {
 		n.mu.Unlock()
@@ -81,27 +87,29 @@ func (id *identity) bareConfig() api.Config {
 	}
 }
 
-// loadLocked fills the snapshot and the directory from disk.
-func (n *Node) loadLocked() error {
+// loadLocked fills the snapshot and the directory from disk, where they are not
+// there already.
+func (n *Node) loadLocked() (*snapshot, error) {
 	id := n.id
-	if s := n.snap.Load(); s == nil {
+	s, ok := n.snap.get()
+	if !ok {
 		var config api.Config
 		if !n.state.loadCache(configFile, &config) {
 			config = id.bareConfig()
 		}
 		crl, _ := os.ReadFile(filepath.Join(n.state.path, crlFile))
-		s, err := makeSnapshot(id, &config, crl)
-		if err != nil {
-			return fmt.Errorf("state directory %s: %w", n.state.path, err)
+		var err error
+		if s, err = makeSnapshot(id, &config, crl); err != nil {
+			return nil, fmt.Errorf("state directory %s: %w", n.state.path, err)
 		}
 		n.clock.Floor(id.ServerTime)
-		n.snap.Store(s)
+		n.snap.set(s)
 	}
 	var dir savedDirectory
 	if n.state.loadCache(directoryFile, &dir) && n.dir.currentVersion().IsZero() {
-		n.dir.update(&api.Directory{Version: dir.Version, Full: true, Peers: dir.Peers}, n.verifyListed)
+		n.dir.update(&api.Directory{Version: dir.Version, Full: true, Peers: dir.Peers}, s.verifyListed)
 	}
-	return nil
+	return s, nil
 }
 
 // close stops everything and waits for it.

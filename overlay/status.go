@@ -137,13 +137,13 @@ func (n *Node) Status() localapi.Status {
 	}
 	n.mu.Lock()
 	r := n.running
+	s, ok := n.snap.get()
 	if n.id != nil {
 		st.Network = n.id.Network.String()
 		st.Server.URL = n.id.URLs[0]
 	}
 	n.mu.Unlock()
-	s := n.snap.Load()
-	if s == nil {
+	if !ok {
 		return st
 	}
 	st.Self = localapi.SelfStatus{
@@ -254,7 +254,7 @@ type nameCache struct {
 
 // Names implements localapi.Node.
 func (n *Node) Names() *localapi.Names {
-	s := n.snap.Load()
+	s, ok := n.snap.get()
 	dir := n.dir
 	r := n.active.Load()
 	online := r != nil && r.home.connected() && !n.health.has("server-offline")
@@ -269,7 +269,7 @@ func (n *Node) Names() *localapi.Names {
 	if c.names != nil {
 		next.Serial = c.names.Serial + 1
 	}
-	if s != nil {
+	if ok {
 		next.Ready = true
 		next.LookedUp = dir.currentRound()
 		next.Suffix = s.config.Suffix
@@ -299,14 +299,14 @@ func (n *Node) Names() *localapi.Names {
 
 // Relays implements localapi.Node.
 func (n *Node) Relays() []localapi.Relay {
-	s := n.snap.Load()
 	out := []localapi.Relay{}
-	if s == nil {
-		return out
-	}
 	n.mu.Lock()
 	r := n.running
+	s, ok := n.snap.get()
 	n.mu.Unlock()
+	if !ok {
+		return out
+	}
 	current := ""
 	if r != nil {
 		current = r.home.relay().ID

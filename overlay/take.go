@@ -24,8 +24,8 @@ import (
 func (n *Node) update(change func(*identity, *snapshot)) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	old := n.snap.Load()
-	if n.state == nil || n.id == nil || old == nil {
+	old, ok := n.snap.get()
+	if n.state == nil || n.id == nil || !ok {
 		return net.ErrClosed
 	}
 	id, s := *n.id, *old
@@ -35,7 +35,7 @@ func (n *Node) update(change func(*identity, *snapshot)) error {
 		return err
 	}
 	n.id = &id
-	n.snap.Store(&s)
+	n.snap.set(&s)
 	return nil
 }
 
@@ -43,9 +43,9 @@ func (n *Node) update(change func(*identity, *snapshot)) error {
 func (n *Node) takeConfig(config *api.Config) error {
 	n.mu.Lock()
 	id := n.id
+	old, ok := n.snap.get()
 	n.mu.Unlock()
-	old := n.snap.Load()
-	if id == nil || old == nil {
+	if id == nil || !ok {
 		return net.ErrClosed
 	}
 	fresh, err := makeSnapshot(id, config, nil)
@@ -67,7 +67,7 @@ func (n *Node) takeConfig(config *api.Config) error {
 	if err != nil {
 		return err
 	}
-	n.setRanges(n.snap.Load())
+	n.setRanges(fresh)
 	n.cfg.NamesChanged()
 	if !config.Directory && old.config.Directory {
 		n.dir.forgetListed()
@@ -110,8 +110,8 @@ func (n *Node) pinReleaseKey(key []byte) {
 // takeCRL verifies and installs a revocation list that is newer than the one
 // held, from wherever it came, and reports whether it was.
 func (n *Node) takeCRL(der []byte) bool {
-	s := n.snap.Load()
-	if s == nil {
+	s, ok := n.snap.get()
+	if !ok {
 		return false
 	}
 	crl, err := s.roots.VerifyCRL(der)
@@ -123,25 +123,20 @@ func (n *Node) takeCRL(der []byte) bool {
 		return false
 	}
 	n.mu.Lock()
-	if cur := n.snap.Load(); n.state == nil || cur == nil || cur.crl != nil && crl.Number <= cur.crl.Number {
+	if cur, ok := n.snap.get(); n.state == nil || !ok || cur.self.ID != s.self.ID || cur.crl != nil && crl.Number <= cur.crl.Number {
 		n.mu.Unlock()
 		return false
 	} else {
 		next := *cur
 		next.crl = crl
-		n.snap.Store(&next)
+		n.snap.set(&next)
 	}
 	if err := n.state.save(crlFile, crl.Raw); err != nil {
 		n.log.Error("keep the revocation list", "err", err)
 	}
 	r := n.running
 	n.mu.Unlock()
-	peers := n.dir.all()
-	for _, k := range peers {
-		if crl.Revoked(k.node.Serial) {
-			n.dir.remove(k.node.ID)
-		}
-	}
+	n.forgetRevoked(crl)
 	if r != nil {
 		r.peers.crlChanged()
 		r.home.home.SendVersions(n.versions())
@@ -151,12 +146,21 @@ func (n *Node) takeCRL(der []byte) bool {
 	return true
 }
 
-func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
+// forgetRevoked takes the nodes on a list out of the directory.
+func (n *Node) forgetRevoked(crl *cert.CRL) {
+	for _, k := range n.dir.all() {
+		if crl.Revoked(k.node.Serial) {
+			n.dir.remove(k.node.ID)
+		}
+	}
+}
+
+func (n *Node) fetchDirectory(ctx context.Context, s *snapshot, cl *client.Client) error {
 	dir, err := cl.Directory(ctx, n.dir.currentVersion())
 	if err != nil {
 		return fmt.Errorf("fetch directory: %w", err)
 	}
-	n.takeDirectory(dir)
+	n.takeDirectory(s, dir)
 	return nil
 }
 
@@ -165,17 +169,21 @@ func (n *Node) fetchDirectory(ctx context.Context, cl *client.Client) error {
 // than that fits too: it holds all that came since.
 func (n *Node) takeChanges(ch *api.Changes) bool {
 	have := n.dir.currentVersion()
-	if s := n.snap.Load(); s == nil || !s.readsDirectory() || ch.Full || have.IsZero() ||
+	s, ok := n.snap.get()
+	if !ok || !s.readsDirectory() || ch.Full || have.IsZero() ||
 		ch.Since.Epoch != have.Epoch || ch.Version.Epoch != have.Epoch || ch.Since.N > have.N || ch.Version.N <= have.N {
 		return false
 	}
-	n.takeDirectory(&ch.Directory)
+	n.takeDirectory(s, &ch.Directory)
 	return true
 }
 
-func (n *Node) takeDirectory(dir *api.Directory) {
-	if refused := n.dir.update(dir, n.verifyListed); refused > 0 {
+func (n *Node) takeDirectory(s *snapshot, dir *api.Directory) {
+	if refused := n.dir.update(dir, s.verifyListed); refused > 0 {
 		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
+	}
+	if now, ok := n.snap.get(); ok && now.crl != s.crl { // a list came meanwhile
+		n.forgetRevoked(now.crl)
 	}
 	n.cfg.NamesChanged()
 	n.checkNames()
@@ -186,8 +194,7 @@ func (n *Node) takeDirectory(dir *api.Directory) {
 
 // verifyListed is how certificates from the server are checked: signed by our
 // network's CA and not revoked. Dates are judged when a peer shows its own.
-func (n *Node) verifyListed(der []byte) (*cert.Node, error) {
-	s := n.snap.Load()
+func (s *snapshot) verifyListed(der []byte) (*cert.Node, error) {
 	node, err := s.roots.VerifyNodeAnyTime(der)
 	switch {
 	case err != nil:
