@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"weft/limited"
 )
 
 // The header's bits that are looked at before a message is unpacked.
@@ -29,6 +31,9 @@ type incoming struct {
 // answer: it is run in a goroutine of its own, after in is gone. It never
 // blocks.
 func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(out []byte) []byte) {
+	defer limited.Survive(s.cfg.Log, "dns", func(error) {
+		answer, rest = s.crashed(in, out), nil
+	})
 	// Responses are ignored, so that two resolvers cannot talk to each other
 	// forever; so is what is no message.
 	if len(in) < headerLen || binary.BigEndian.Uint16(in[2:])&bitQR != 0 {
@@ -67,16 +72,26 @@ func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(o
 	if !s.wait() {
 		return s.write(i, q, tooBusy(), in, out), nil
 	}
-	in = append([]byte(nil), in...)
+	asked := append([]byte(nil), in...)
 	later := *i
-	return nil, func(out []byte) []byte {
+	return nil, func(out []byte) (answer []byte) {
 		defer s.waited()
+		defer limited.Survive(s.cfg.Log, "dns", func(error) { answer = s.crashed(asked, out) })
 		ctx, cancel := context.WithTimeout(s.ctx, budget)
 		defer cancel()
 		a := wait(ctx)
 		later.now = time.Now()
-		return s.write(&later, q, a, in, out)
+		return s.write(&later, q, a, asked, out)
 	}
+}
+
+// crashed is the answer to a question that met a mistake of ours.
+func (s *Server) crashed(in, out []byte) []byte {
+	s.counts.done(outFailed)
+	if len(in) < headerLen {
+		return nil
+	}
+	return refuse(in, out, dns.RcodeServerFailure)
 }
 
 // write packs an answer and remembers it.

@@ -203,6 +203,15 @@ func (s *Server) start(f func()) bool {
 	return true
 }
 
+// serve is start for one request, or for what somebody else says to one: a panic
+// in f is logged and ends f alone. failed, unless it is nil, is told of it.
+func (s *Server) serve(f func(), failed func(error)) bool {
+	return s.start(func() {
+		defer limited.Survive(s.cfg.Log, "dns", failed)
+		f()
+	})
+}
+
 // Listen opens UDP and TCP on the same loopback port. addr is IP:PORT; port 0
 // takes a free one.
 func Listen(addr string) (net.PacketConn, net.Listener, error) {

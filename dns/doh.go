@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"weft/limited"
 )
 
 // doh asks over HTTPS (RFC 8484), HTTP/2 where both ends have it.
@@ -22,7 +24,11 @@ type doh struct {
 
 func newDoH(u *upstream) *doh {
 	t := &http.Transport{
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return u.f.dialHost(ctx, &u.addr) },
+		DialContext: func(ctx context.Context, _, _ string) (c net.Conn, err error) {
+			// It is called in a goroutine of the transport's.
+			defer limited.Survive(u.f.s.cfg.Log, "dns", func(crash error) { c, err = nil, crash })
+			return u.f.dialHost(ctx, &u.addr)
+		},
 		TLSClientConfig:        u.f.tlsConfig(u.addr.host),
 		ForceAttemptHTTP2:      true,
 		MaxConnsPerHost:        8,

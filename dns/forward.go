@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"weft/limited"
 )
 
 // stagger is how long an upstream has before the next is asked as well.
@@ -263,9 +265,11 @@ func (f *forwarder) fly(fl *flight, m *dns.Msg, st *state, r *route, key cacheKe
 }
 
 // answerOf asks and makes an entry of the answer or the failure.
-func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cacheKey) *entry {
+func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cacheKey) (e *entry) {
 	now := time.Now()
-	e := &entry{key: key, stored: now, expires: now.Add(failureTTL), failure: true}
+	failed := func() *entry { return &entry{key: key, stored: now, expires: now.Add(failureTTL), failure: true} }
+	e = failed()
+	defer limited.Survive(f.s.cfg.Log, "dns", func(error) { e = failed() })
 	ups := f.upstreams(r, now)
 	if len(ups) == 0 {
 		e.nobody, e.expires = true, now // it is looked for again each time
@@ -383,8 +387,10 @@ func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, r *route, ups []*u
 		running++
 		f.lookForLoop(u)
 		go func() {
-			msg, err := u.ask(ctx, m)
-			results <- result{msg, u, err}
+			res := result{from: u}
+			defer func() { results <- res }()
+			defer limited.Survive(f.s.cfg.Log, "dns", func(err error) { res.err = err })
+			res.msg, res.err = u.ask(ctx, m)
 		}()
 	}
 	// The goroutines end with ctx; wait so that none outlives the query.

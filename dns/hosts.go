@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"weft/limited"
 )
 
 // maxHosts bounds the lookups that are remembered.
@@ -105,10 +107,13 @@ func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string,
 }
 
 // lookup asks Config.Lookup and believes only what was asked for.
-func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.Addr) *hostEntry {
+func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.Addr) (e *hostEntry) {
+	defer limited.Survive(s.cfg.Log, "dns", func(err error) {
+		e = &hostEntry{err: err, until: time.Now().Add(time.Second)}
+	})
 	s.count(&s.counts.lookups)
 	h, err := s.cfg.Lookup(ctx, name, addr)
-	e := &hostEntry{host: h, until: time.Now().Add(time.Duration(st.rules.ttl) * time.Second)}
+	e = &hostEntry{host: h, until: time.Now().Add(time.Duration(st.rules.ttl) * time.Second)}
 	switch {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:

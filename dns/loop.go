@@ -55,14 +55,14 @@ func (f *forwarder) lookForLoop(u *upstream) {
 		delete(l.probes, name)
 		l.mu.Unlock()
 	}
-	ok := f.start(func() {
+	ok := f.s.serve(func() {
 		defer forget()
 		ctx, cancel := context.WithTimeout(u.life, 3*time.Second)
 		defer cancel()
 		m := new(dns.Msg)
 		m.SetQuestion(name, dns.TypeHINFO)
 		u.askUDP(ctx, m)
-	})
+	}, nil)
 	if !ok {
 		forget()
 	}

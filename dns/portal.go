@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"weft/limited"
 )
 
 // portalAgain is how long after one look for a captive portal the next may be.
@@ -49,7 +51,11 @@ func (p *portal) suspect() {
 	if p.checking || !p.checked.IsZero() && time.Since(p.checked) < portalAgain {
 		return
 	}
-	p.checking = p.s.start(func() { p.check(st.rules.portal) })
+	p.checking = p.s.serve(func() { p.check(st.rules.portal) }, func(error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.checking, p.checked = false, time.Now()
+	})
 }
 
 // moved forgets what was found: this is another network.
@@ -91,7 +97,9 @@ func (p *portal) check(url string) {
 
 // dial finds the host by the machine's own resolvers, whatever the settings
 // say.
-func (p *portal) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+func (p *portal) dial(ctx context.Context, _, addr string) (c net.Conn, err error) {
+	// It is called in a goroutine of the transport's.
+	defer limited.Survive(p.s.cfg.Log, "dns", func(crash error) { c, err = nil, crash })
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err

@@ -102,7 +102,7 @@ func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error)
 	st.idle = time.AfterFunc(streamIdle, func() { st.close(errIdle) })
 	st.stop = context.AfterFunc(u.life, func() { st.close(errors.New("the network has changed")) })
 	st.mu.Unlock()
-	if !u.f.start(st.read) {
+	if !u.f.s.serve(st.read, st.close) {
 		st.close(net.ErrClosed)
 		return nil, false, net.ErrClosed
 	}

@@ -34,7 +34,7 @@ func (s *Server) serveTCP(l net.Listener) {
 			}
 			return
 		}
-		if !s.start(func() { s.serveConn(c) }) {
+		if !s.serve(func() { s.serveConn(c) }, func(error) { c.Close() }) {
 			c.Close()
 			return
 		}

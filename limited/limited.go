@@ -1,7 +1,8 @@
-// Package limited bounds what strangers hold open, so that they cannot take all of
-// a process's files and memory: how many connections a listener has (Listener),
-// who may have a place among many (Budget), and for how long somebody who does not
-// read holds up a response (Writer).
+// Package limited bounds what strangers can do to a process, so that they cannot
+// take all of its files and memory: how many connections a listener has
+// (Listener), who may have a place among many (Budget), for how long somebody who
+// does not read holds up a response (Writer), and what a request that meets a
+// mistake of ours takes along (Survive).
 package limited
 
 import (

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"weft/coord/api"
+	"weft/limited"
 	"weft/overlay/cert"
 )
 
@@ -83,15 +85,20 @@ func (c *Client) Directory(ctx context.Context, have api.Version) (*api.Director
 // CodeNotFound.
 func (c *Client) Lookup(ctx context.Context, kind, key string) (*api.Peer, error) {
 	// The request must outlive a caller who gives up while others wait for it.
-	ch := c.lookups.DoChan(kind+"="+key, func() (any, error) {
+	ch := c.lookups.DoChan(kind+"="+key, func() (v any, err error) {
+		// It runs in nobody's goroutine, where a panic would end the program.
+		defer limited.Survive(slog.New(slog.DiscardHandler), "", func(crash error) { err = crash })
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		var res api.Peer
-		err := c.call(ctx, http.MethodGet, "/v1/lookup", url.Values{kind: {key}}, nil, &res, maxSmall)
+		err = c.call(ctx, http.MethodGet, "/v1/lookup", url.Values{kind: {key}}, nil, &res, maxSmall)
 		return &res, err
 	})
 	select {
 	case r := <-ch:
+		if crash, ok := r.Err.(*limited.Crash); ok {
+			panic(crash) // for who serves the request to survive
+		}
 		if r.Err != nil {
 			return nil, r.Err
 		}

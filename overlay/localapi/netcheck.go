@@ -6,10 +6,9 @@ import (
 	"net"
 	"net/url"
 	"sort"
-	"sync"
 	"time"
 
-	"weft/overlay/gather"
+	"weft/limited"
 	"weft/overlay/path"
 )
 
@@ -113,13 +112,14 @@ func RunNetcheck(ctx context.Context, relays []Relay, node Gatherer) Netcheck {
 			}
 		}
 	}
-	var wg sync.WaitGroup
+	var checks []func()
 	for i := range n.Links {
-		wg.Go(func() { n.Links[i].run(ctx) })
+		checks = append(checks, limited.Go(func() { n.Links[i].run(ctx) }))
 	}
-	var seen *gather.Snapshot
-	wg.Go(func() { seen = look(ctx, stun, node) })
-	wg.Wait()
+	seen := look(ctx, stun, node)
+	for _, wait := range checks {
+		wait()
+	}
 
 	sort.SliceStable(n.Links, func(i, j int) bool {
 		a, b := &n.Links[i], &n.Links[j]

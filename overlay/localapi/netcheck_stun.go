@@ -6,9 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"sort"
-	"sync"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/gather"
 )
 
@@ -50,8 +50,8 @@ func look(ctx context.Context, servers []string, node Gatherer) *gather.Snapshot
 // sockets are a UDP socket for each family that there is. They live only as
 // long as the check does, and what they take are answers to what was asked.
 type sockets struct {
-	v4, v6 *net.UDPConn
-	wg     sync.WaitGroup
+	v4, v6  *net.UDPConn
+	readers []func() // to wait for
 }
 
 func (s *sockets) open(g *gather.Gatherer) {
@@ -69,10 +69,10 @@ func (s *sockets) open(g *gather.Gatherer) {
 	}
 	var err error
 	if s.v4, err = net.ListenUDP("udp4", nil); err == nil {
-		s.wg.Go(func() { read(s.v4) })
+		s.readers = append(s.readers, limited.Go(func() { read(s.v4) }))
 	}
 	if s.v6, err = net.ListenUDP("udp6", nil); err == nil {
-		s.wg.Go(func() { read(s.v6) })
+		s.readers = append(s.readers, limited.Go(func() { read(s.v6) }))
 	}
 }
 
@@ -82,7 +82,9 @@ func (s *sockets) close() {
 			c.Close()
 		}
 	}
-	s.wg.Wait()
+	for _, wait := range s.readers {
+		wait()
+	}
 }
 
 func (s *sockets) ports() (v4, v6 uint16) {

@@ -82,7 +82,7 @@ func NewServer(cfg ServerConfig) *Server {
 	mux.HandleFunc("GET /v1/dns/os", s.osDNS)
 	mux.HandleFunc("POST /v1/dial", s.dial)
 	s.http = &http.Server{
-		Handler: s.guard(mux),
+		Handler: limited.Handler(cfg.Log, "local API", s.guard(mux)),
 		// OPTIONS * too is for the guard to refuse.
 		DisableGeneralOptionsHandler: true,
 

@@ -96,9 +96,9 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 // joinDatagrams copies datagrams between a framed stream and a connection that
 // keeps their borders, until the stream ends or either fails.
 func joinDatagrams(r io.Reader, stream net.Conn, packets net.Conn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	defer stream.Close() // whatever happens: the other direction ends with them
+	defer packets.Close()
+	wait := limited.Go(func() {
 		defer stream.Close()
 		buf := make([]byte, maxDatagram+2)
 		for {
@@ -116,7 +116,7 @@ func joinDatagrams(r io.Reader, stream net.Conn, packets net.Conn) {
 				return
 			}
 		}
-	}()
+	})
 	br := bufio.NewReaderSize(r, 4<<10)
 	buf := make([]byte, maxDatagram)
 	for {
@@ -130,7 +130,7 @@ func joinDatagrams(r io.Reader, stream net.Conn, packets net.Conn) {
 	}
 	packets.Close()
 	stream.Close()
-	<-done
+	wait()
 }
 
 // maxDatagram is the largest payload of a UDP datagram in bytes.

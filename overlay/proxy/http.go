@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy/pipe"
 )
@@ -32,7 +33,7 @@ type httpSide struct {
 func newHTTPSide(p *Proxy) *httpSide {
 	h := &httpSide{p: p, conns: &connQueue{ch: make(chan net.Conn), done: make(chan struct{})}}
 	h.srv = &http.Server{
-		Handler: h,
+		Handler: limited.Handler(p.cfg.Log, "proxy", h),
 		// OPTIONS * is origin-form like any other, refused in ServeHTTP.
 		DisableGeneralOptionsHandler: true,
 
@@ -42,7 +43,9 @@ func newHTTPSide(p *Proxy) *httpSide {
 		ErrorLog:          slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	h.tr = &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		// It is called in a goroutine of the transport's.
+		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
+			defer limited.Survive(p.cfg.Log, "proxy", func(crash error) { c, err = nil, crash })
 			host, port, err := splitHostPort(addr)
 			if err != nil {
 				return nil, err
@@ -145,20 +148,18 @@ func (h *httpSide) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer remote.Close()
+	defer c.Close() // also tells serve that the connection has ended
 	c.SetDeadline(time.Time{})
 	if _, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
-		c.Close()
 		return
 	}
 	if n := buf.Reader.Buffered(); n > 0 {
 		early, _ := buf.Reader.Peek(n)
 		if _, err := remote.Write(early); err != nil {
-			c.Close()
 			return
 		}
 	}
 	if q, ok := c.(*queuedConn); ok {
-		defer q.Close() // tells serve that the connection has ended
 		c = q.Conn
 	}
 	h.p.join(c, remote)

@@ -33,6 +33,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/localapi"
 )
 
@@ -149,6 +150,7 @@ func (p *Proxy) Serve(l net.Listener) error {
 		}
 		go func() {
 			defer p.remove(c)
+			defer limited.Survive(p.cfg.Log, "proxy", nil)
 			p.serve(c)
 		}()
 	}

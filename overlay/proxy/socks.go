@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy/pipe"
 )
@@ -222,7 +223,7 @@ func replyFor(err error) socksReply {
 // closeWatch notices that a client has gone while a dial is under way.
 type closeWatch struct {
 	c     net.Conn
-	done  chan struct{}
+	wait  func()
 	early []byte
 	gone  bool
 }
@@ -230,9 +231,8 @@ type closeWatch struct {
 // watchClose reads from c in the background until stop; a failed read calls
 // cancel. Up to 4 KB that the client sends early are kept for stop to return.
 func watchClose(c net.Conn, cancel func()) *closeWatch {
-	w := &closeWatch{c: c, done: make(chan struct{})}
-	go func() {
-		defer close(w.done)
+	w := &closeWatch{c: c}
+	w.wait = limited.Go(func() {
 		buf := make([]byte, 4<<10)
 		n, err := c.Read(buf)
 		w.early = buf[:n]
@@ -242,14 +242,14 @@ func watchClose(c net.Conn, cancel func()) *closeWatch {
 			w.gone = true
 			cancel()
 		}
-	}()
+	})
 	return w
 }
 
 // stop ends the watch and returns what the client sent meanwhile.
 func (w *closeWatch) stop() (early []byte, gone bool) {
 	w.c.SetReadDeadline(time.Unix(1, 0))
-	<-w.done
+	w.wait()
 	w.c.SetReadDeadline(time.Time{})
 	return w.early, w.gone
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/limited"
 	"weft/overlay/localapi"
 )
 
@@ -69,7 +70,11 @@ func (p *Proxy) associate(c net.Conn, req socksRequest) {
 		a.from = netip.AddrPortFrom(a.client, req.port)
 	}
 	if writeReply(c, socksOK, conn.LocalAddr()) == nil {
-		a.wg.Go(a.read)
+		a.wg.Go(func() {
+			defer c.Close() // there is no association without it
+			defer limited.Survive(p.cfg.Log, "proxy", nil)
+			a.read()
+		})
 		a.wg.Go(a.expire)
 		io.Copy(io.Discard, c) // until the client closes it
 	}
@@ -136,8 +141,9 @@ func (a *association) deliver(host string, port uint16, payload []byte) {
 		f = &flow{key: key, send: make(chan []byte, flowQueue), end: end}
 		a.flows[key] = f
 		a.wg.Go(func() {
+			defer a.drop(f)
+			defer limited.Survive(a.p.cfg.Log, "proxy", nil)
 			a.run(ctx, f, host, port)
-			a.drop(f)
 		})
 	}
 	f.last = time.Now()
@@ -178,9 +184,7 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 	stop := context.AfterFunc(ctx, func() { remote.Close() })
 	defer stop()
 
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	wait := limited.Go(func() {
 		defer f.end()
 		// The header says where the datagram came from.
 		buf := appendSOCKSAddr([]byte{0, 0, 0}, remote.RemoteAddr())
@@ -200,14 +204,14 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 			a.mu.Unlock()
 			a.conn.WriteToUDPAddrPort(buf[:head+n], to)
 		}
-	}()
+	})
 	for {
 		select {
 		case b := <-f.send:
 			remote.Write(b)
 		case <-ctx.Done():
 			remote.Close()
-			<-done
+			wait()
 			return
 		}
 	}

@@ -19,6 +19,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"weft/limited"
 )
 
 // BufferSize is the size in bytes of the pooled buffers for bulk data.
@@ -55,21 +57,21 @@ func Join(a, b net.Conn) (aToB, bToA int64, err error) {
 			reset(b)
 		}
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var e error
+	defer b.Close() // whatever happens: the other direction ends with them
+	defer a.Close()
+	wait := limited.Go(func() {
+		e := errCrashed
+		defer func() { end(e) }()
 		bToA, e = oneWay(a, b)
-		end(e)
-	}()
+	})
 	var e error
 	aToB, e = oneWay(b, a)
 	end(e)
-	<-done
-	a.Close()
-	b.Close()
+	wait()
 	return aToB, bToA, err
 }
+
+var errCrashed = errors.New("the other direction crashed")
 
 // oneWay copies src to dst and passes the end of the stream on.
 func oneWay(dst, src net.Conn) (int64, error) {

@@ -1,0 +1,69 @@
+package limited
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func boom() { panic("boom") }
+
+func TestSurvive(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	var told error
+	func() {
+		defer Survive(log, "test", func(err error) { told = err })
+		wait := Go(boom)
+		wait()
+	}()
+	var crash *Crash
+	if !errors.As(told, &crash) || crash.Value != "boom" {
+		t.Errorf("told %v", told)
+	}
+	if !strings.Contains(out.String(), "limited.boom") {
+		t.Errorf("no stack of where it happened in the log: %s", out.String())
+	}
+	out.Reset()
+	func() {
+		defer Survive(log, "test", func(error) { t.Error("told of nothing") })
+		Go(func() {})()
+	}()
+	if out.Len() > 0 {
+		t.Errorf("logged %s", out.String())
+	}
+}
+
+func TestHandler(t *testing.T) {
+	var out bytes.Buffer
+	s := httptest.NewUnstartedServer(Handler(slog.New(slog.NewTextHandler(&out, nil)), "test", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/boom":
+			boom()
+		case "/abort":
+			panic(http.ErrAbortHandler)
+		}
+	})))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	s.Start()
+	defer s.Close()
+	for path, logged := range map[string]bool{"/": false, "/abort": false, "/boom": true} {
+		out.Reset()
+		resp, err := http.Get(s.URL + path)
+		if err == nil {
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		if (err == nil) != (path == "/") {
+			t.Errorf("%s: %v", path, err)
+		}
+		if strings.Contains(out.String(), "limited.boom") != logged {
+			t.Errorf("%s: logged %q", path, out.String())
+		}
+	}
+}
