@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -80,6 +81,8 @@ type caller struct {
 // raw is an answer that is not JSON.
 type raw struct {
 	contentType string
+	tag         string // what it is called
+	known       bool   // by the caller: no need to send it
 	body        []byte
 }
 
@@ -194,10 +197,24 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, res any, err er
 	case statusOnly:
 		w.WriteHeader(int(res))
 	case raw:
+		h.Set("ETag", res.tag)
+		if res.known {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 		h.Set("Content-Type", res.contentType)
+		sayLength(w, res.body)
 		w.Write(res.body)
 	default:
 		writeJSON(w, http.StatusOK, res)
+	}
+}
+
+// sayLength says how long a long answer is, for who cannot use one that is too
+// long and would have to read it to find that out.
+func sayLength(w http.ResponseWriter, body []byte) {
+	if len(body) > 64<<10 {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	}
 }
 
@@ -207,6 +224,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 		status, b = http.StatusInternalServerError, []byte(`{"code":"internal","message":"cannot encode the answer"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	sayLength(w, b)
 	w.WriteHeader(status)
 	w.Write(b)
 }

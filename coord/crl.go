@@ -5,14 +5,23 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"strings"
 	"time"
 
+	"weft/coord/api"
 	"weft/coord/store"
 	"weft/overlay/cert"
 )
 
-func (s *Service) handleCRL(context.Context, *caller, *http.Request) (any, error) {
-	return raw{contentType: "application/pkix-crl", body: s.index.info().CRL}, nil
+// handleCRL sends the list, unless the caller knows it: it is long, and some who
+// cannot use it would ask again and again.
+func (s *Service) handleCRL(_ context.Context, _ *caller, r *http.Request) (any, error) {
+	network := s.index.info()
+	a := raw{contentType: "application/pkix-crl", tag: api.CRLTag(network.CRLNumber), body: network.CRL}
+	for known := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		a.known = a.known || strings.TrimSpace(known) == a.tag
+	}
+	return a, nil
 }
 
 // CRL returns the current signed revocation list.

@@ -367,7 +367,7 @@ func TestDelete(t *testing.T) {
 	if _, err := s.DeleteDevice(t.Context(), cam.id, nil); err != nil {
 		t.Fatal(err)
 	}
-	der, err := laptop.CRL(t.Context())
+	der, _, err := laptop.CRL(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

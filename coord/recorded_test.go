@@ -143,7 +143,7 @@ func converse(t *testing.T) (backup []byte, list []exchange) {
 	}
 	_, err = l.Lookup(ctx, "name", "nobody")
 	refused(err)
-	crl, err := l.CRL(ctx)
+	crl, _, err := l.CRL(ctx)
 	must(err)
 	must(l.SendCRL(ctx, crl))
 	_, err = listen("stolen", stolen).Config(ctx, api.Version{})
@@ -330,7 +330,8 @@ func repeat(ctx context.Context, c *client.Client, x exchange) (any, error) {
 		kind, key, _ := strings.Cut(query, "=")
 		return c.Lookup(ctx, kind, key)
 	case "GET /v1/crl":
-		return c.CRL(ctx)
+		der, _, err := c.CRL(ctx)
+		return der, err
 	case "POST /v1/crl":
 		return nil, c.SendCRL(ctx, nil)
 	case "POST /v1/logout":

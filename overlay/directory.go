@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -57,8 +58,9 @@ type directory struct {
 	byName   map[string]*known // short name
 	byAlias  map[string]cert.NodeID
 	byAddr   map[netip.Addr]*known
-	negative map[string]time.Time // key of a lookup that found nothing -> until when
-	changes  uint64               // moves with each change of names or addresses
+	negative map[string]time.Time   // key of a lookup that found nothing -> until when
+	changes  uint64                 // moves with each change of names or addresses
+	pinned   map[string]cert.NodeID // name -> who had it at first contact
 	// Of what was looked up: names is the version of all names that a relay
 	// said last, looked that somebody was asked since it moved. What was asked
 	// for in an earlier round is asked for again.
@@ -83,6 +85,7 @@ func (d *directory) reset() {
 	d.byAlias = map[string]cert.NodeID{}
 	d.byAddr = map[netip.Addr]*known{}
 	d.negative = map[string]time.Time{}
+	d.pinned = map[string]cert.NodeID{}
 	d.names, d.looked = api.Version{}, false
 	d.changes++
 }
@@ -443,6 +446,43 @@ func (d *directory) saved() savedDirectory {
 		s.Peers = append(s.Peers, api.Peer{Certificate: k.node.Raw, Relay: k.relay, Aliases: k.aliases})
 	}
 	return s
+}
+
+// pin notes who had these names at first contact.
+func (d *directory) pin(names map[string]cert.NodeID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.Copy(d.pinned, names)
+}
+
+// pins returns who had a name at first contact.
+func (d *directory) pins() map[string]cert.NodeID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.pinned)
+}
+
+// taken is a name that another node had at first contact.
+type taken struct {
+	name     string
+	now, was cert.NodeID
+}
+
+// pinNew pins the names that are new, as far as there is room, and returns those
+// that have come to mean another node.
+func (d *directory) pinNew() (others []taken, pinned bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, k := range d.byID {
+		was, ok := d.pinned[k.node.Name]
+		switch {
+		case ok && was != id:
+			others = append(others, taken{k.node.Name, id, was})
+		case !ok && len(d.pinned) < 10*maxLookedUp:
+			d.pinned[k.node.Name], pinned = id, true
+		}
+	}
+	return others, pinned
 }
 
 // nameKey turns what a user typed into the key of find: a short name in lower

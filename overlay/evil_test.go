@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"weft/coord/api"
@@ -17,7 +18,8 @@ import (
 // evilRelay is a relay that does to frames what a test wants. Without a tamper
 // function it is an honest one, as far as nodes can see.
 type evilRelay struct {
-	w *world
+	mute atomic.Bool // no revocation lists are pushed
+	w    *world
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -209,6 +211,9 @@ func (e *evilRelay) Kick(_ cert.NetworkID, node cert.NodeID) {
 }
 
 func (e *evilRelay) PushCRL(_ cert.NetworkID, der []byte, _ []cert.NodeID) {
+	if e.mute.Load() {
+		return
+	}
 	for _, id := range e.ids() {
 		e.put(id, relay.AppendFrame(nil, relay.TypeCRL, der))
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/coord/api"
 	"weft/overlay/cert"
 	"weft/overlay/wg"
 )
@@ -30,6 +31,20 @@ func (n *Node) Guests() int {
 	return 0
 }
 
+// Versions returns what the node holds.
+func (n *Node) Versions() api.Versions { return n.versions() }
+
+// BreakDisk has disk called before what the node learns is written, before Start.
+// An error of it is one of the disk.
+func (n *Node) BreakDisk(disk func(file string) error) {
+	n.save = func(s *stateDir, name string, b []byte) error {
+		if err := disk(name); err != nil {
+			return err
+		}
+		return s.save(name, b)
+	}
+}
+
 // CRLNumber returns the number of the revocation list that the node holds.
 func (n *Node) CRLNumber() uint64 { return n.versions().CRL }
 
@@ -40,7 +55,7 @@ func SaveHome(dir, relayID string) error {
 		return err
 	}
 	defer s.close()
-	return s.saveHome(relayID)
+	return s.saveJSON(homeFile, relayID)
 }
 
 // WorldChanged tells a node that its network may have changed.

@@ -76,9 +76,7 @@ func (h *home) stateChanged(st relay.State) {
 				h.r.peers.homeMoved()
 			}
 			h.last = st.Relay.ID
-			if err := h.n.state.saveHome(h.last); err != nil {
-				h.n.log.Error("keep the home relay", "err", err)
-			}
+			h.n.keepHome(h.last)
 		}
 	}
 	h.n.health.notify()

@@ -90,13 +90,17 @@ func TestReleaseKeyIsPinned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer state.close()
-	n := &Node{log: slog.New(slog.DiscardHandler), state: state}
+	n := &Node{log: slog.New(slog.DiscardHandler), state: state, keeper: newKeeper(), save: (*stateDir).save}
 	first, other := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
 	for _, c := range []struct {
 		key  []byte
 		warn bool
 	}{{nil, false}, {[]byte("short"), false}, {first, false}, {first, false}, {other, true}, {nil, true}, {first, false}} {
-		n.pinReleaseKey(c.key)
+		n.snap.set(&snapshot{config: &api.Config{ReleaseKey: c.key}})
+		n.checkReleaseKey(c.key)
+		if err := n.keepNow(); err != nil {
+			t.Fatal(err)
+		}
 		if n.health.has("release-key-changed") != c.warn {
 			t.Errorf("key %x: %v", c.key, n.health.list())
 		}

@@ -65,13 +65,16 @@ func (n *Node) join(ctx context.Context, token string) error {
 // identityFor returns the identity to join with: the one on disk when it
 // belongs to the token's network, else a new one.
 func (n *Node) identityFor(tok cert.Token) (*identity, error) {
+	n.keeper.disk.Lock()
+	defer n.keeper.disk.Unlock()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.state == nil {
+	old, state := n.id, n.state
+	n.mu.Unlock()
+	if state == nil {
 		return nil, errors.New("overlay: the node is not started")
 	}
 	network := tok.Network.NetworkID()
-	if old := n.id; old != nil && old.Network != network && old.joined() {
+	if old != nil && old.Network != network && old.joined() {
 		return nil, &localapi.Error{Kind: localapi.KindUsage,
 			Message: "this device belongs to another network", Hint: "run: weft logout, or use another --state directory and --socket for a second network"}
 	} else if old != nil && old.Network == network {
@@ -88,9 +91,11 @@ func (n *Node) identityFor(tok cert.Token) (*identity, error) {
 		return nil, err
 	}
 	id := &identity{Schema: identitySchema, Key: string(pem), Network: network, ServerPins: []cert.Pin{tok.Server}, URLs: tok.URLs, key: key}
-	if err := n.state.saveIdentity(id); err != nil {
+	if err := state.saveIdentity(id); err != nil {
 		return nil, err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.id = id
 	return id, nil
 }
@@ -109,20 +114,28 @@ func (n *Node) adopt(id *identity, res *api.JoinResponse) error {
 	if !id.key.PublicKey.Equal(snap.self.Leaf.PublicKey) {
 		return errors.New("join: the server certified another key than ours")
 	}
+	n.keeper.disk.Lock()
+	defer n.keeper.disk.Unlock()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.state == nil {
+	closed := n.closed
+	n.mu.Unlock()
+	if closed {
 		return errors.New("overlay: the node is closed")
 	}
 	if err := n.state.saveJSON(configFile, &res.Config); err != nil {
 		return err
 	}
-	n.pinReleaseKey(res.Config.ReleaseKey)
 	if err := n.state.saveIdentity(&joined); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	if cur, ok := n.snap.get(); ok && cur.self.ID == snap.self.ID {
+		snap.crl = cur.crl // a join that is repeated forgets nobody who was deleted
+	}
 	n.id = &joined
 	n.snap.set(snap)
+	n.mu.Unlock()
+	n.checkReleaseKey(res.Config.ReleaseKey)
 	return nil
 }
 

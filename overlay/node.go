@@ -18,7 +18,9 @@
 //   - state.go      what is kept on disk
 //   - join.go       token in, certificate out
 //   - control.go    keeping in step with the server: what is fetched, and when
+//   - parts.go      what is remembered of each thing that is fetched
 //   - take.go       what it sent: config, directory, CRL
+//   - keep.go       how that gets to disk
 //   - dialer.go     the one way to the server side
 //   - directory.go  who is that name or address?
 //   - home.go       what comes in from the relay, and to whom it goes
@@ -36,7 +38,7 @@
 // portmap, wg (WireGuard), bind (its packets over sockets and relays), tun (kernel
 // interface), filter (what a peer may do), relay, link, cert.
 //
-// Lock order: Node.mu before directory.mu. The peers are owned by one
+// Lock order: Node.turn, keeper.disk, Node.mu, directory.mu. The peers are owned by one
 // goroutine (peers.go) and have no lock.
 package overlay
 
@@ -126,6 +128,8 @@ type Node struct {
 	// notifyWorld is that function, unless a test says otherwise.
 	notifyWorld func(tell func()) (stop func(), err error)
 	filters     *filters
+	// save is stateDir.save, unless a test says otherwise.
+	save func(s *stateDir, name string, b []byte) error
 
 	snap   holding                   // what is known of the network
 	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
@@ -134,6 +138,7 @@ type Node struct {
 	dir    *directory
 	names  nameCache
 	health health
+	keeper *keeper
 
 	// turn is held while the running half is begun or ended, so that a logout
 	// ends in a node that is in no network whatever is asked of it meanwhile.
@@ -197,12 +202,13 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld, save: (*stateDir).save}
 	var b [8]byte
 	rand.Read(b[:])
 	n.boot = binary.BigEndian.Uint64(b[:])
 	n.dir = newDirectory(time.Now)
 	n.filters = newFilters(cfg.Log)
+	n.keeper = newKeeper()
 	n.refuse = make(chan netip.Addr, 16)
 	n.bgCtx, n.stop = context.WithCancel(context.Background())
 	return n, nil
@@ -264,6 +270,7 @@ func (n *Node) makeDevice() error {
 	defer n.mu.Unlock()
 	n.bind, n.device = b, dev
 	n.bg.Go(func() { n.refuseMisses(dev) })
+	n.bg.Go(func() { n.runKeeper(n.bgCtx) })
 	return nil
 }
 
@@ -328,11 +335,13 @@ func (n *Node) Logout(ctx context.Context) error {
 		return nil // another logout came first, and perhaps a join after it
 	}
 	n.end()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.keeper.disk.Lock() // nothing of this network is written after it is wiped
+	defer n.keeper.disk.Unlock()
 	if err := n.state.wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if err := n.device.NewKey(); err != nil {
 		return err
 	}
@@ -343,6 +352,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	n.filters.forgotten()
 	n.snap.clear()
 	n.dir.reset()
+	n.health.left()
 	return nil
 }
 
@@ -363,6 +373,7 @@ func (n *Node) Close() error {
 	if closed {
 		return nil
 	}
+	n.keepNow() // it has said what is wrong, if anything is
 	if dev != nil {
 		dev.Close() // closes Net too
 	} else {

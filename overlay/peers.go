@@ -178,7 +178,11 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 			}
 			return 0, nil
 		},
-		OnCRL:   func(der []byte) { n.takeCRL(der) },
+		OnCRL: func(der []byte) {
+			if _, err := n.takeCRL(der); err != nil {
+				n.log.Warn("refused a revocation list that a peer sent", "err", err)
+			}
+		},
 		Send:    p.guests.SendSession,
 		Accept:  p.accept,
 		Known:   p.knows,

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"weft/coord/api"
 	"weft/coord/client"
+	"weft/overlay/cert"
 	"weft/overlay/link"
 )
 
@@ -93,15 +95,22 @@ func (n *Node) loadLocked() (*snapshot, error) {
 	id := n.id
 	s, ok := n.snap.get()
 	if !ok {
-		var config api.Config
-		if !n.state.loadCache(configFile, &config) {
-			config = id.bareConfig()
-		}
 		crl, _ := os.ReadFile(filepath.Join(n.state.path, crlFile))
-		var err error
-		if s, err = makeSnapshot(id, &config, crl); err != nil {
+		var config api.Config
+		err := errors.New("no usable configuration")
+		if n.state.loadCache(configFile, &config) {
+			s, err = makeSnapshot(id, &config, crl)
+		}
+		if err != nil { // or one that is older or newer than the identity
+			config = id.bareConfig()
+			s, err = makeSnapshot(id, &config, crl)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("state directory %s: %w", n.state.path, err)
 		}
+		pinned := map[string]cert.NodeID{}
+		n.state.loadCache(namesFile, &pinned)
+		n.dir.pin(pinned)
 		n.clock.Floor(id.ServerTime)
 		n.snap.set(s)
 	}

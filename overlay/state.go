@@ -168,8 +168,6 @@ func (s *stateDir) loadHome() (relayID string) {
 	return relayID
 }
 
-func (s *stateDir) saveHome(relayID string) error { return s.saveJSON(homeFile, relayID) }
-
 func (s *stateDir) saveJSON(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

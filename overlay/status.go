@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -35,6 +36,25 @@ func (h *health) set(code, message string) {
 	}
 	if _, ok := h.warnings[code]; ok || len(h.warnings) < maxWarnings {
 		h.warnings[code] = message
+	}
+	h.notifyLocked()
+}
+
+// ofNetwork are the codes that say something of the network that the node is in.
+var ofNetwork = []string{
+	"server-offline", "server-untrusted", "version", "revoked", "cloned", "identity-changed", "release-key-changed",
+	"relay-offline", "routes", "state-directory",
+}
+
+// left forgets what was said of the network that the node has left.
+func (h *health) left() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for code := range h.warnings {
+		kind, _, _ := strings.Cut(code, ":")
+		if slices.Contains(ofNetwork, kind) || slices.ContainsFunc(partWords[:], func(w struct{ code, name, means string }) bool { return w.code == kind }) {
+			delete(h.warnings, code)
+		}
 	}
 	h.notifyLocked()
 }

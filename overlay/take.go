@@ -2,7 +2,6 @@ package overlay
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -12,31 +11,29 @@ import (
 	"path/filepath"
 
 	"weft/coord/api"
-	"weft/coord/client"
 	"weft/overlay/cert"
 	"weft/overlay/release"
 )
 
-// What the server sent becomes what this node goes by: verified, on disk
-// first, then in one new snapshot.
+// What the server sent becomes what this node goes by: verified, then at once in
+// one new snapshot, and then on disk (keep.go).
 
-// update changes identity and snapshot together, on disk first.
-func (n *Node) update(change func(*identity, *snapshot)) error {
+// update changes identity and snapshot together. It reports false when the node
+// is in no network any more.
+func (n *Node) update(change func(*identity, *snapshot)) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	old, ok := n.snap.get()
-	if n.state == nil || n.id == nil || !ok {
-		return net.ErrClosed
+	if n.id == nil || !ok {
+		return false
 	}
 	id, s := *n.id, *old
 	change(&id, &s)
 	id.ServerTime = n.clock.Now()
-	if err := n.state.saveIdentity(&id); err != nil {
-		return err
-	}
 	n.id = &id
 	n.snap.set(&s)
-	return nil
+	n.keep(identityFile)
+	return true
 }
 
 // takeConfig makes a fetched configuration the current one.
@@ -55,85 +52,71 @@ func (n *Node) takeConfig(config *api.Config) error {
 	if config.Network != "" && config.Network != id.Network.String() {
 		return fmt.Errorf("it is of another network, %s", config.Network)
 	}
-	if err := n.state.saveJSON(configFile, config); err != nil {
-		return err
-	}
-	n.pinReleaseKey(config.ReleaseKey)
-	renamed := config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN
-	err = n.update(func(id *identity, s *snapshot) {
+	if !n.update(func(id *identity, s *snapshot) {
 		id.URLs, id.NetworkCAs = mergeURLs(fresh.config.ServerURLs, id.URLs), config.NetworkCAs
 		s.config, s.roots, s.serverRoots = fresh.config, fresh.roots, fresh.serverRoots
-	})
-	if err != nil {
-		return err
+	}) {
+		return net.ErrClosed
 	}
+	n.keep(configFile)
+	n.checkReleaseKey(config.ReleaseKey)
 	n.setRanges(fresh)
 	n.cfg.NamesChanged()
 	if !config.Directory && old.config.Directory {
 		n.dir.forgetListed()
 	}
-	if renamed {
+	if config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN {
 		// The new name is only ours once a certificate says so.
-		n.mu.Lock()
-		r := n.running
-		n.mu.Unlock()
-		if r != nil {
+		if r := n.active.Load(); r != nil {
 			r.control.want(wanted{renew: true})
 		}
 	}
 	return nil
 }
 
-// pinReleaseKey keeps the first key of releases that the server names, and
+// checkReleaseKey keeps the first key of releases that the server names, and
 // warns of another: a server in wrong hands must not be able to hand out
 // programs.
-func (n *Node) pinReleaseKey(key []byte) {
+func (n *Node) checkReleaseKey(key []byte) {
 	if len(key) != ed25519.PublicKeySize {
 		return
 	}
 	pinned, err := os.ReadFile(filepath.Join(n.state.path, releaseFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = n.state.save(releaseFile, release.EncodeKey(key))
-		pinned = release.EncodeKey(key)
-	}
-	if err != nil {
-		n.log.Error("keep the release key", "err", err)
-		return
-	}
-	if bytes.Equal(pinned, release.EncodeKey(key)) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		n.keep(releaseFile)
 		n.health.clear("release-key-changed")
-		return
+	case err != nil:
+		n.log.Error("read the release key", "err", err)
+	case bytes.Equal(pinned, release.EncodeKey(key)):
+		n.health.clear("release-key-changed")
+	default:
+		n.health.set("release-key-changed", "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+filepath.Join(n.state.path, releaseFile)+", if not, the server is in wrong hands")
 	}
-	n.health.set("release-key-changed", "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+filepath.Join(n.state.path, releaseFile)+", if not, the server is in wrong hands")
 }
 
-// takeCRL verifies and installs a revocation list that is newer than the one
-// held, from wherever it came, and reports whether it was.
-func (n *Node) takeCRL(der []byte) bool {
+// takeCRL verifies a revocation list that is newer than the one held, from
+// wherever it came, ends all dealings with whom it revokes, and has it kept on
+// disk. It reports whether it was newer. Of several at once the one with the
+// highest number is what is left, in memory and on disk.
+func (n *Node) takeCRL(der []byte) (newer bool, err error) {
 	s, ok := n.snap.get()
 	if !ok {
-		return false
+		return false, net.ErrClosed
 	}
 	crl, err := s.roots.VerifyCRL(der)
 	if err != nil {
-		n.log.Warn("refused a revocation list", "err", err)
-		return false
-	}
-	if s.crl != nil && crl.Number <= s.crl.Number {
-		return false
+		return false, err
 	}
 	n.mu.Lock()
-	if cur, ok := n.snap.get(); n.state == nil || !ok || cur.self.ID != s.self.ID || cur.crl != nil && crl.Number <= cur.crl.Number {
+	cur, ok := n.snap.get()
+	if !ok || cur.self.ID != s.self.ID || cur.crl != nil && crl.Number <= cur.crl.Number {
 		n.mu.Unlock()
-		return false
-	} else {
-		next := *cur
-		next.crl = crl
-		n.snap.set(&next)
+		return false, nil
 	}
-	if err := n.state.save(crlFile, crl.Raw); err != nil {
-		n.log.Error("keep the revocation list", "err", err)
-	}
+	next := *cur
+	next.crl = crl
+	n.snap.set(&next)
 	r := n.running
 	n.mu.Unlock()
 	n.forgetRevoked(crl)
@@ -142,8 +125,9 @@ func (n *Node) takeCRL(der []byte) bool {
 		r.home.home.SendVersions(n.versions())
 		r.peers.upToDate()
 	}
+	n.keep(crlFile)
 	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
-	return true
+	return true, nil
 }
 
 // forgetRevoked takes the nodes on a list out of the directory.
@@ -153,15 +137,6 @@ func (n *Node) forgetRevoked(crl *cert.CRL) {
 			n.dir.remove(k.node.ID)
 		}
 	}
-}
-
-func (n *Node) fetchDirectory(ctx context.Context, s *snapshot, cl *client.Client) error {
-	dir, err := cl.Directory(ctx, n.dir.currentVersion())
-	if err != nil {
-		return fmt.Errorf("fetch directory: %w", err)
-	}
-	n.takeDirectory(s, dir)
-	return nil
 }
 
 // takeChanges takes a short change of the directory that the server's own relay
@@ -187,9 +162,7 @@ func (n *Node) takeDirectory(s *snapshot, dir *api.Directory) {
 	}
 	n.cfg.NamesChanged()
 	n.checkNames()
-	if err := n.state.saveJSON(directoryFile, n.dir.saved()); err != nil {
-		n.log.Error("keep the directory", "err", err)
-	}
+	n.keep(directoryFile)
 }
 
 // verifyListed is how certificates from the server are checked: signed by our
@@ -209,22 +182,11 @@ func (s *snapshot) verifyListed(der []byte) (*cert.Node, error) {
 // come to mean another key: while the network CA lives on the server, whoever
 // owns the server could do that.
 func (n *Node) checkNames() {
-	pinned := map[string]cert.NodeID{}
-	n.state.loadCache(namesFile, &pinned)
-	changed := false
-	peers := n.dir.all()
-	for _, k := range peers {
-		id, ok := pinned[k.node.Name]
-		if ok && id != k.node.ID {
-			n.health.set("identity-changed:"+k.node.Name, fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", k.node.Name, k.node.ID, id))
-		}
-		if !ok && len(pinned) < 10*maxLookedUp {
-			pinned[k.node.Name], changed = k.node.ID, true
-		}
+	others, pinned := n.dir.pinNew()
+	for _, o := range others {
+		n.health.set("identity-changed:"+o.name, fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", o.name, o.now, o.was))
 	}
-	if changed {
-		if err := n.state.saveJSON(namesFile, pinned); err != nil {
-			n.log.Error("keep the names", "err", err)
-		}
+	if pinned {
+		n.keep(namesFile)
 	}
 }

@@ -58,6 +58,10 @@ const ProtocolHeader = "Weft-Protocol"
 // nanoseconds, UTC).
 const TimeHeader = "Weft-Time"
 
+// CRLTag names the revocation list with this number: in ETag where it is sent,
+// and in If-None-Match by who knows it. Servers and nodes of before do neither.
+func CRLTag(number uint64) string { return fmt.Sprintf("\"crl-%d\"", number) }
+
 // MaxBody bounds a request body in bytes; longer ones are answered with 413.
 const MaxBody = 64 << 10
 

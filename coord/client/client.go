@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -109,13 +110,38 @@ func (c *Client) Lookup(ctx context.Context, kind, key string) (*api.Peer, error
 	}
 }
 
-// CRL returns the current revocation list (DER). It is for the caller to
-// verify.
-func (c *Client) CRL(ctx context.Context) ([]byte, error) {
-	var der []byte
-	err := c.call(ctx, http.MethodGet, "/v1/crl", nil, nil, &der, cert.MaxCRL)
-	return der, err
+// CRL returns the current revocation list (DER), which is for the caller to
+// verify, and what the server calls it, "" if it does not say. The list is nil
+// when the server has one that is known to the caller, by what the server called
+// it then or by api.CRLTag of its number.
+func (c *Client) CRL(ctx context.Context, known ...string) (der []byte, tag string, err error) {
+	l := list{known: slices.DeleteFunc(known, func(tag string) bool { return tag == "" })}
+	err = c.call(ctx, http.MethodGet, "/v1/crl", nil, nil, &l, cert.MaxCRL)
+	if errors.Is(err, errNotModified) {
+		return nil, l.tag, nil
+	}
+	return l.der, l.tag, err
 }
+
+// list is a body that is not JSON, and has a name.
+type list struct {
+	known []string
+	tag   string
+	der   []byte
+}
+
+// AnswerError is an answer that came but is of no use.
+type AnswerError struct {
+	Path string
+	Came []byte // of it
+	// Broke says that it broke off: the next one may be whole. Otherwise it is
+	// too long or cannot be read, and will be so again.
+	Broke bool
+	Err   error
+}
+
+func (e *AnswerError) Error() string { return fmt.Sprintf("read answer of %s: %v", e.Path, e.Err) }
+func (e *AnswerError) Unwrap() error { return e.Err }
 
 // SendCRL gives the server a revocation list that is newer than its own: it was
 // restored from a backup.
@@ -183,8 +209,8 @@ func since(v api.Version) url.Values {
 // raw is a body that is not JSON.
 type raw []byte
 
-// call makes one request. out is decoded from JSON, or, if a *[]byte, is the
-// body as it is.
+// call makes one request. out is decoded from JSON, or, if a *list, is the body
+// as it is. Of an answer that says that it is too long nothing is read.
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any, limit int64) error {
 	var body io.Reader
 	if b, ok := in.(raw); ok {
@@ -206,6 +232,10 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	l, _ := out.(*list)
+	if l != nil && len(l.known) > 0 {
+		req.Header.Set("If-None-Match", strings.Join(l.known, ", "))
+	}
 	res, err := c.rt.RoundTrip(req)
 	if err != nil {
 		return err
@@ -214,23 +244,30 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if t, err := time.Parse(time.RFC3339Nano, res.Header.Get(api.TimeHeader)); err == nil && c.contact != nil {
 		c.contact(t)
 	}
+	if l != nil {
+		l.tag = oneLine(res.Header.Get("ETag"))
+	}
 	if res.StatusCode == http.StatusNotModified {
 		return errNotModified
 	}
 	if res.StatusCode >= 300 {
 		return refusal(res)
 	}
+	if res.ContentLength > limit {
+		return &AnswerError{Path: path, Err: tooLong(limit)}
+	}
 	b, err := readBounded(res.Body, limit)
 	if err != nil {
-		return fmt.Errorf("read answer of %s: %w", path, err)
+		_, long := err.(tooLong)
+		return &AnswerError{Path: path, Came: b, Broke: !long, Err: err}
 	}
 	switch out := out.(type) {
 	case nil:
-	case *[]byte:
-		*out = b
+	case *list:
+		out.der = b
 	default:
 		if err := json.Unmarshal(b, out); err != nil {
-			return fmt.Errorf("read answer of %s: %w", path, err)
+			return &AnswerError{Path: path, Came: b, Err: err}
 		}
 	}
 	return nil
@@ -254,10 +291,15 @@ func refusal(res *http.Response) error {
 func readBounded(r io.Reader, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("longer than %d bytes", limit)
+		err = tooLong(limit)
 	}
 	return b, err
 }
+
+// tooLong is the error for an answer of more bytes than this.
+type tooLong int64
+
+func (limit tooLong) Error() string { return fmt.Sprintf("longer than %d bytes", int64(limit)) }
 
 // oneLine keeps what a server says fit for a terminal.
 func oneLine(s string) string {

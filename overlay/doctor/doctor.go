@@ -242,6 +242,11 @@ var cures = map[string]string{
 	"proxy-port-taken":    "choose another with: weft run --proxy 127.0.0.1:PORT",
 	"dns-port-taken":      "choose another with: weft run --dns 127.0.0.1:PORT",
 	"release-key-changed": "ask the owner of the network; install nothing until then",
+	"revocation-list":     "tell the owner of the server: what it sends is said above",
+	"config":              "tell the owner of the server: what it sends is said above",
+	"directory":           "tell the owner of the server: what it sends is said above",
+	"renewal":             "tell the owner of the server: what it sends is said above",
+	"state-directory":     "df and ls -ld on the state directory; make room or give it to weft's user",
 	"routes":              "ip route; remove what overlaps with the overlay's addresses",
 }
 
