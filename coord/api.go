@@ -137,12 +137,12 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 		return c, nil
 	case anyRelay:
 		// The key is the relay; its certificate is for those who connect to it.
-		if _, ok := s.index.relay(relayID(c.spki)); !ok {
+		if _, ok := s.index.relay(cert.RelayID(c.spki)); !ok {
 			return nil, noRelayHere()
 		}
 		return c, nil
 	case anyMember:
-		if _, ok := s.index.relay(relayID(c.spki)); !ok && !s.certified(r.TLS.PeerCertificates) {
+		if _, ok := s.index.relay(cert.RelayID(c.spki)); !ok && !s.certified(r.TLS.PeerCertificates) {
 			return nil, refused
 		}
 		return c, nil
@@ -168,7 +168,7 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 // exists.
 func (s *Service) knows(c *caller) bool {
 	_, node := s.index.has(c.id)
-	_, relay := s.index.relay(relayID(c.spki))
+	_, relay := s.index.relay(cert.RelayID(c.spki))
 	return node || relay
 }
 

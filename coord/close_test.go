@@ -47,7 +47,7 @@ func TestCloseWithManyNodes(t *testing.T) {
 					Roots:    func() *cert.ServerRoots { return roots },
 					Identity: func() *tls.Certificate { return &shown },
 				}
-				c, err := dialer.Dial(t.Context(), tok.URLs[0], link.ProtoRelay)
+				c, err := dialer.DialRelay(t.Context(), s.auth.RelayID(), tok.URLs[0])
 				if err != nil {
 					t.Error(err)
 					return

@@ -151,7 +151,7 @@ func TestB17RenameIsSeen(t *testing.T) {
 				Roots:    func() *cert.ServerRoots { return roots },
 				Identity: func() *tls.Certificate { return &shown },
 			}
-			c, err := relay.DialWith(dialer)(ctx, tok.URLs[0])
+			c, err := relay.DialWith(dialer)(ctx, s.auth.RelayID(), tok.URLs[0])
 			if err != nil {
 				t.Error(err)
 				return

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -33,12 +32,6 @@ const (
 	relaySilent = time.Minute      // without a sync: who it said was online may not be
 	syncNodes   = 1000             // in one answer
 )
-
-// relayID is api.Relay.ID of the relay with a public key.
-func relayID(spki []byte) string {
-	sum := sha256.Sum256(spki)
-	return hex.EncodeToString(sum[:16])
-}
 
 // handleRelayJoin makes a relay, in the transaction that consumes its token.
 func (s *Service) handleRelayJoin(ctx context.Context, c *caller, r *http.Request) (any, error) {
@@ -92,7 +85,7 @@ func (s *Service) checkRelayToken(r *store.Reader, c *caller, hash [32]byte) (st
 	if err != nil {
 		return store.Relay{}, err
 	}
-	if i := slices.IndexFunc(relays, func(rl store.Relay) bool { return rl.ID == relayID(c.spki) }); i >= 0 {
+	if i := slices.IndexFunc(relays, func(rl store.Relay) bool { return rl.ID == cert.RelayID(c.spki) }); i >= 0 {
 		if relays[i].KeyID == key.ID {
 			return relays[i], nil
 		}
@@ -123,7 +116,7 @@ func (s *Service) joinRelayTx(tx *store.Tx, c *caller, req *api.RelayJoinRequest
 		return rl, err
 	}
 	rl = store.Relay{
-		ID: relayID(c.spki), Name: relayNameFor(req.Name, relays), URLs: req.URLs, STUN: req.STUN,
+		ID: cert.RelayID(c.spki), Name: relayNameFor(req.Name, relays), URLs: req.URLs, STUN: req.STUN,
 		KeyID: key.ID, Software: printable(req.Software, 64), Created: now.UTC().Truncate(time.Second),
 	}
 	if err := tx.InsertRelay(s.network, rl); err != nil {
@@ -308,7 +301,7 @@ func (s *Service) handleRelaySync(ctx context.Context, c *caller, r *http.Reques
 	if err := checkProtocol(theRelay, req.Protocol); err != nil {
 		return nil, err
 	}
-	id := relayID(c.spki)
+	id := cert.RelayID(c.spki)
 	if err := s.noteRelay(ctx, id, &req); err != nil {
 		return nil, err
 	}
@@ -412,7 +405,7 @@ func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Reques
 		return nil, fail(http.StatusBadRequest, api.CodeBadRequest, fmt.Sprintf("%d events in one report, at most %d", len(req.Events), api.MaxRelayEvents), "")
 	}
 	now := s.now().UTC()
-	id := relayID(c.spki)
+	id := cert.RelayID(c.spki)
 	rs := s.relays.of(id, now)
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

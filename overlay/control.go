@@ -401,7 +401,7 @@ func (c *control) askConfig(ctx context.Context, s *snapshot, cl *client.Client,
 		if !slices.EqualFunc(s.config.NetworkCAs, config.NetworkCAs, bytes.Equal) {
 			c.mayFit(partList, partDirectory)
 		}
-		c.r.peers.policyChanged()
+		c.r.peers.configChanged()
 		c.r.home.home.Wake()
 		return true, nil
 	}

@@ -47,7 +47,7 @@ type guests struct {
 	// constant after newGuests
 	log     *slog.Logger
 	home    way
-	dial    func(ctx context.Context, url string) (net.Conn, error)
+	dial    func(ctx context.Context, id, url string) (net.Conn, error)
 	handler func(*guest) relay.Handler
 	lost    func(*guest) // it ended, however that came
 	idle    time.Duration
@@ -127,7 +127,7 @@ func (c *guest) SendSession(to cert.NodeID, frame []byte) error {
 	return c.conn.SendSession(to, frame)
 }
 
-func newGuests(home way, dial func(context.Context, string) (net.Conn, error), idle time.Duration, log *slog.Logger) *guests {
+func newGuests(home way, dial func(ctx context.Context, id, url string) (net.Conn, error), idle time.Duration, log *slog.Logger) *guests {
 	g := &guests{
 		log: log, home: home, dial: dial, idle: idle,
 		open: map[string]*guest{}, failed: map[string]time.Time{},
@@ -238,7 +238,7 @@ func (c *guest) link() (net.Conn, error) {
 	defer cancel()
 	errs := []error{}
 	for _, url := range c.rl.URLs {
-		nc, err := c.g.dial(ctx, url)
+		nc, err := c.g.dial(ctx, c.rl.ID, url)
 		if err == nil {
 			return nc, nil
 		}
@@ -415,6 +415,17 @@ func (g *guests) all() []*guest {
 	return out
 }
 
+// keepOnly drops the guests whose relay is not one of these any more.
+func (g *guests) keepOnly(relays []api.Relay) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, c := range g.open {
+		if !slices.ContainsFunc(relays, func(r api.Relay) bool { return r.ID == id }) {
+			g.endLocked(c)
+		}
+	}
+}
+
 // check drops the guests whose relay does not answer within two seconds: the
 // machine may have slept, or be in another network.
 func (g *guests) check() {
@@ -473,6 +484,6 @@ func (in *guestInbound) Replaced() {}
 func (in *guestInbound) Draining(relay.Draining) { in.via.(*guest).cancel() }
 
 // dialRelay makes links for home and guests.
-func dialRelay(d *link.Dialer) func(context.Context, string) (net.Conn, error) {
+func dialRelay(d *link.Dialer) func(ctx context.Context, id, url string) (net.Conn, error) {
 	return relay.DialWith(d)
 }

@@ -35,7 +35,7 @@ func (d *deaf) SendSession(cert.NodeID, []byte) error {
 // testGuests are guests whose relays are pipes.
 func testGuests(t *testing.T) (*guests, *deaf) {
 	home := &deaf{}
-	dial := func(ctx context.Context, url string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, url string) (net.Conn, error) {
 		if url == "dead" {
 			return nil, errors.New("connection refused")
 		}

@@ -300,8 +300,12 @@ func (p *peers) worldChanged() {
 	p.guests.check()
 }
 
-// policyChanged applies new rules to every tunnel, live flows included.
-func (p *peers) policyChanged() {
+// configChanged lets go of relays that the config names no more, and applies new
+// rules to every tunnel, live flows included.
+func (p *peers) configChanged() {
+	if s, ok := p.n.snap.get(); ok {
+		p.guests.keepOnly(s.config.Relays)
+	}
 	p.do(func() {
 		snap, ok := p.n.snap.get()
 		if !ok {

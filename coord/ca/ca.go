@@ -69,7 +69,8 @@ func Open(dir string, create bool, now time.Time) (*Authorities, error) {
 	if a.ServerRoots, err = cert.NewServerRoots([]cert.Pin{cert.PinOf(a.Server.Cert)}, a.ServerCAs()); err != nil {
 		return nil, err
 	}
-	// The leaf's key stays, since the relay's id is its hash.
+	// The leaf's key stays, and is made with the network only: the relay's id is
+	// its hash, and nodes take no other relay for it.
 	a.leafKey, err = openKey(filepath.Join(dir, "server-key.pem"), create)
 	return a, err
 }
@@ -86,8 +87,7 @@ func (a *Authorities) RelayID() string {
 	if err != nil {
 		panic(err) // a P-256 key that was parsed or made by us
 	}
-	sum := sha256.Sum256(spki)
-	return hex.EncodeToString(sum[:16])
+	return cert.RelayID(spki)
 }
 
 // Leaf returns the server's certificate with its CA behind it, made anew when

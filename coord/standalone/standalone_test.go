@@ -151,7 +151,7 @@ func (n *node) dialer(urls []string) *link.Dialer {
 // connect makes a home connection.
 func (n *node) connect(r *Relay) *relay.Conn {
 	n.t.Helper()
-	tc, err := n.dialer(nil).Dial(n.t.Context(), r.URLs()[0], link.ProtoRelay)
+	tc, err := n.dialer(nil).DialRelay(n.t.Context(), cert.RelayID(r.id.Load().leaf.Leaf.RawSubjectPublicKeyInfo), r.URLs()[0])
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -500,7 +500,7 @@ func TestBounds(t *testing.T) {
 	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
 	n := s.node("n")
 	// No API there: a relay is no coordination server, whatever it says.
-	if tc, err := n.dialer(nil).Dial(t.Context(), r.URLs()[0], link.ProtoAPI); err == nil {
+	if tc, err := n.dialer(nil).Dial(t.Context(), r.URLs()[0]); err == nil {
 		tc.Close()
 		t.Error("a relay took a connection for the API")
 	}

@@ -208,6 +208,44 @@ func TestVerifyServer(t *testing.T) {
 	}
 }
 
+// A relay passes as itself: by its key, at any date, and as nobody else. Without
+// an id only a coordination server passes.
+func TestVerifyRelay(t *testing.T) {
+	ca, other := testCA(t, "server"), testCA(t, "another server")
+	pins, _ := NewServerRoots([]Pin{PinOf(ca.Cert)}, nil)
+	chain := func(by *CA, role Role, at time.Time) (c []*x509.Certificate, id string) {
+		key, _ := NewKey()
+		der, err := by.SignServer(&key.PublicKey, role, at, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, _ := x509.ParseCertificate(der)
+		return []*x509.Certificate{leaf, by.Cert}, RelayID(leaf.RawSubjectPublicKeyInfo)
+	}
+	for _, role := range []Role{RoleRelay, RoleServer} {
+		for name, at := range map[string]time.Time{"now": testNow, "long ended": testNow.AddDate(-20, 0, 0), "not yet valid": testNow.AddDate(20, 0, 0)} {
+			c, id := chain(ca, role, at)
+			if err := pins.VerifyRelay(c, id); err != nil {
+				t.Errorf("%s %s: %v", role, name, err)
+			}
+			_, another := chain(ca, RoleRelay, testNow)
+			if err := pins.VerifyRelay(c, another); !errors.Is(err, ErrUntrusted) {
+				t.Errorf("%s %s as another relay: %v", role, name, err)
+			}
+			if err := pins.VerifyRelay(c, ""); (err == nil) != (role == RoleServer) {
+				t.Errorf("%s %s without an id: %v", role, name, err)
+			}
+		}
+	}
+	c, id := chain(other, RoleRelay, testNow)
+	if err := pins.VerifyRelay(c, id); !errors.Is(err, ErrUntrusted) {
+		t.Errorf("with the right key under another CA: %v", err)
+	}
+	if err := pins.VerifyRelay(nil, id); !errors.Is(err, ErrUntrusted) {
+		t.Errorf("no certificate: %v", err)
+	}
+}
+
 func TestTokenRoundTripAndDamage(t *testing.T) {
 	tok := Token{URLs: []string{"https://203.0.113.7:8443", "https://vpn.example.org"}, Server: Pin{0: 1, 31: 9}, Network: Pin{0: 2}, Secret: NewSecret()}
 	s := tok.String()

@@ -36,6 +36,14 @@ func NodeIDOf(network NetworkID, spki []byte) NodeID {
 	return NodeID(h.Sum(nil)[:16])
 }
 
+// RelayID names the relay that holds the key of spki (a DER
+// SubjectPublicKeyInfo), in the configs of nodes: the first 16 bytes of SHA-256
+// over it, as 32 lower-case hexadecimal digits. It survives renewal.
+func RelayID(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:16])
+}
+
 // String returns the id as 32 lower-case hexadecimal digits.
 func (id NodeID) String() string { return hex.EncodeToString(id[:]) }
 

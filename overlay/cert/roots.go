@@ -146,9 +146,29 @@ func (r *ServerRoots) pinned(ca *x509.Certificate) bool { return slices.Contains
 // Pins returns the pins that the set is rooted in.
 func (r *ServerRoots) Pins() []Pin { return slices.Clone(r.pins) }
 
+// VerifyRelay checks the chain that a relay showed in its handshake, leaf first:
+// it must hold the key that id, of the node's config, is the RelayID of, so that
+// a relay that was removed there is believed no more, however long its
+// certificate was made for, and none can pass for another one. Where the config
+// has no id only a coordination server will do. Errors wrap ErrUntrusted.
+func (r *ServerRoots) VerifyRelay(chain []*x509.Certificate, id string) error {
+	if id == "" {
+		return r.VerifyServer(chain, RoleServer)
+	}
+	if err := r.VerifyServer(chain, RoleRelay); err != nil {
+		return err
+	}
+	if shown := RelayID(chain[0].RawSubjectPublicKeyInfo); shown != id {
+		return fmt.Errorf("server certificate: it is that of relay %s, not %s: %w", shown, id, ErrUntrusted)
+	}
+	return nil
+}
+
 // VerifyServer checks the chain that a server showed in its handshake, leaf
 // first. Dates are ignored on purpose: the link's trust is the pin, and a
-// device that woke up in 1970 or 2040 learns the time over it. A leaf for
+// device that woke up in 1970 or 2040 learns the time over it. So who has been
+// certified once stays so for as long as the CA: of a relay VerifyRelay asks
+// more, and the coordination server's key lies beside the CA's own. A leaf for
 // RoleServer is good for RoleRelay too. Errors wrap ErrUntrusted.
 func (r *ServerRoots) VerifyServer(chain []*x509.Certificate, role Role) error {
 	if len(chain) == 0 {

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -70,10 +71,10 @@ type UnreachableError struct {
 func (e *UnreachableError) Error() string { return fmt.Sprintf("dial %s: %v", e.URL, e.Err) }
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Dial makes a link to the server at base for one of the protocols. The
-// server must hold a certificate for its role under a pinned CA; if it does
-// not the error wraps cert.ErrUntrusted, and nothing but the handshake was
-// sent. The connection's TLS handshake is complete.
+// Dial makes a link to the coordination server at base, for its API. The server
+// must hold a certificate for its role under a pinned CA; if it does not the
+// error wraps cert.ErrUntrusted, and nothing but the handshake was sent, least of
+// all who this node is. The connection's TLS handshake is complete.
 //
 // The direct way is tried first; when it fails in any way but a weft server
 // under a CA that is not pinned, the same session is tried inside a
@@ -83,20 +84,42 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // must not pay for two handshakes a day long. For the same reason a direct way
 // that worked is waited for longer, and alone, the next two times that it gets no
 // answer.
-func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error) {
+func (d *Dialer) Dial(ctx context.Context, base string) (*tls.Conn, error) {
+	return d.dial(ctx, base, theAPI)
+}
+
+// DialRelay is Dial for the frames of a relay: the one with this id (api.Relay.ID),
+// or, with none, that of a coordination server. See cert's VerifyRelay.
+func (d *Dialer) DialRelay(ctx context.Context, id, base string) (*tls.Conn, error) {
+	return d.dial(ctx, base, want{proto: ProtoRelay, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error {
+		return r.VerifyRelay(chain, id)
+	}})
+}
+
+// want is what is dialled: a protocol, and who may speak it.
+type want struct {
+	proto  string
+	verify func(*cert.ServerRoots, []*x509.Certificate) error
+}
+
+var theAPI = want{proto: ProtoAPI, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error {
+	return r.VerifyServer(chain, cert.RoleServer)
+}}
+
+func (d *Dialer) dial(ctx context.Context, base string, to want) (*tls.Conn, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, fmt.Errorf("dial %q: want https://HOST[:PORT]", base)
 	}
 	p := d.pastOf(base)
 	patient := p.trust > 0
-	direct := func(ctx context.Context, u *url.URL, proto string) (*tls.Conn, error) {
+	direct := func(ctx context.Context, u *url.URL, to want) (*tls.Conn, error) {
 		if patient {
-			return d.direct(ctx, u, proto, patientTimeout)
+			return d.direct(ctx, u, to, patientTimeout)
 		}
-		return d.direct(ctx, u, proto, directTimeout)
+		return d.direct(ctx, u, to, directTimeout)
 	}
-	ways := []func(context.Context, *url.URL, string) (*tls.Conn, error){direct, d.inWebSocket}
+	ways := []func(context.Context, *url.URL, want) (*tls.Conn, error){direct, d.inWebSocket}
 	wsFirst := time.Now().Before(p.wsUntil)
 	switch {
 	case u.Scheme == "http":
@@ -106,7 +129,7 @@ func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error
 	}
 	var errs []error
 	for i, way := range ways {
-		tc, err := way(ctx, u, proto)
+		tc, err := way(ctx, u, to)
 		if err == nil {
 			if !wsFirst || i > 0 { // the time runs from when the direct way failed
 				d.remember(base, Of(tc).ws, errors.Is(errors.Join(errs...), context.DeadlineExceeded))
@@ -126,8 +149,9 @@ func (d *Dialer) Dial(ctx context.Context, base, proto string) (*tls.Conn, error
 	return nil, fmt.Errorf("dial %s: %w", base, errors.Join(errs...))
 }
 
-// errOtherCA marks the answer of a weft server under a CA that is not pinned.
-// Inside a WebSocket the same server would say the same.
+// errOtherCA marks the answer of a weft server under a CA that is not pinned, or
+// of another relay than the one dialled. Inside a WebSocket the same server would
+// say the same.
 var errOtherCA = errors.New("the server is not the one pinned")
 
 // errNoIdentity: the node has none, or gave it up meanwhile.
@@ -176,19 +200,19 @@ func (d *Dialer) Forget() {
 }
 
 // direct is TLS over TCP.
-func (d *Dialer) direct(ctx context.Context, u *url.URL, proto string, timeout time.Duration) (*tls.Conn, error) {
+func (d *Dialer) direct(ctx context.Context, u *url.URL, to want, timeout time.Duration) (*tls.Conn, error) {
 	nc, err := d.connect(ctx, u)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return d.handshake(ctx, newConn(nc), u, proto)
+	return d.handshake(ctx, newConn(nc), u, to)
 }
 
 // inWebSocket is the same TLS session inside a WebSocket; the TLS around it
 // is trusted for nothing.
-func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, proto string) (*tls.Conn, error) {
+func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, to want) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout+innerTimeout)
 	defer cancel()
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return d.connect(ctx, u) }
@@ -210,11 +234,11 @@ func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, proto string) (*tl
 	}
 	c := newConn(newWSConn(ws))
 	c.ws = true
-	return d.handshake(ctx, c, u, proto)
+	return d.handshake(ctx, c, u, to)
 }
 
-func (d *Dialer) handshake(ctx context.Context, c *Conn, u *url.URL, proto string) (*tls.Conn, error) {
-	tc := tls.Client(c, d.config(u.Hostname(), proto))
+func (d *Dialer) handshake(ctx context.Context, c *Conn, u *url.URL, to want) (*tls.Conn, error) {
+	tc := tls.Client(c, d.config(u.Hostname(), to))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("handshake: %w", err)
@@ -222,15 +246,11 @@ func (d *Dialer) handshake(ctx context.Context, c *Conn, u *url.URL, proto strin
 	return tc, nil
 }
 
-func (d *Dialer) config(host, proto string) *tls.Config {
-	role := cert.RoleServer
-	if proto == ProtoRelay {
-		role = cert.RoleRelay
-	}
+func (d *Dialer) config(host string, to want) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
 		CurvePreferences:            curves(),
-		NextProtos:                  []string{proto},
+		NextProtos:                  []string{to.proto},
 		ServerName:                  host,
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
@@ -249,10 +269,10 @@ func (d *Dialer) config(host, proto string) *tls.Config {
 			if roots == nil {
 				return errNoIdentity
 			}
-			err := roots.VerifyServer(cs.PeerCertificates, role)
+			err := to.verify(roots, cs.PeerCertificates)
 			switch {
-			case cs.NegotiatedProtocol != proto:
-				return fmt.Errorf("this is not a weft server, or one that does not speak %s", proto)
+			case cs.NegotiatedProtocol != to.proto:
+				return fmt.Errorf("this is not a weft server, or one that does not speak %s", to.proto)
 			case err != nil:
 				return fmt.Errorf("%w: %w", errOtherCA, err)
 			}
@@ -270,7 +290,7 @@ func (d *Dialer) Transport() http.RoundTripper {
 	t := &transport{d: d, bases: map[string]string{}}
 	t.http = &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return d.Dial(ctx, t.base(addr), ProtoAPI)
+			return d.Dial(ctx, t.base(addr))
 		},
 		MaxIdleConnsPerHost:    1,
 		IdleConnTimeout:        3 * time.Second,

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,11 @@ func leaf(t testing.TB, ca *cert.CA, role cert.Role, at time.Time) *tls.Certific
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, ca.Cert.Raw}, PrivateKey: key}
+	crt, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der, ca.Cert.Raw}, PrivateKey: key, Leaf: crt}
 }
 
 func newSite(t testing.TB, edit func(*ServerConfig)) *site {
@@ -175,7 +180,7 @@ func get(t testing.TB, d *Dialer) (string, error) {
 func TestDirect(t *testing.T) {
 	s := newSite(t, nil)
 	d := dialer(t, s.ca, "https://127.0.0.1:1", s.url) // the first is dead
-	tc, err := d.Dial(t.Context(), s.url, ProtoRelay)
+	tc, err := d.DialRelay(t.Context(), "", s.url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,32 +240,61 @@ func TestWrongPin(t *testing.T) {
 	// Inside a WebSocket the pin holds as well.
 	plain := httptest.NewServer(s.srv)
 	defer plain.Close()
-	if _, err := dialer(t, newCA(t, "another CA")).Dial(t.Context(), plain.URL, ProtoAPI); !errors.Is(err, cert.ErrUntrusted) {
+	if _, err := dialer(t, newCA(t, "another CA")).Dial(t.Context(), plain.URL); !errors.Is(err, cert.ErrUntrusted) {
 		t.Errorf("err %v", err)
 	}
 }
 
-// A relay's certificate is no good for the API, and validity dates do not
-// matter.
+// A relay's certificate is no good for the API, nor for a relay with another key,
+// and validity dates do not matter: a device in 1970 or 2040 gets in. Who is
+// refused does not learn who called.
 func TestRolesAndDates(t *testing.T) {
 	ca := newCA(t, "server CA")
+	const years = 10 * 365 * 24 * time.Hour
+	now, then, later := time.Now(), time.Now().Add(-years), time.Now().Add(years)
+	const api, itself, other, unnamed = "the API", "the relay itself", "another relay", "a relay without an id"
 	for _, c := range []struct {
-		role  cert.Role
-		at    time.Time
-		proto string
-		ok    bool
+		role cert.Role
+		at   time.Time
+		as   string
+		ok   bool
 	}{
-		{cert.RoleRelay, time.Now(), ProtoRelay, true},
-		{cert.RoleRelay, time.Now(), ProtoAPI, false},
-		{cert.RoleServer, time.Now(), ProtoRelay, true},
-		{cert.RoleServer, time.Now().Add(-10 * 365 * 24 * time.Hour), ProtoAPI, true},
-		{cert.RoleServer, time.Now().Add(10 * 365 * 24 * time.Hour), ProtoAPI, true},
+		{cert.RoleRelay, now, api, false},
+		{cert.RoleRelay, now, itself, true},
+		{cert.RoleRelay, then, itself, true},
+		{cert.RoleRelay, now, other, false},
+		{cert.RoleRelay, then, other, false},
+		{cert.RoleRelay, now, unnamed, false},
+		{cert.RoleServer, then, api, true},
+		{cert.RoleServer, later, api, true},
+		{cert.RoleServer, now, itself, true},
+		{cert.RoleServer, later, itself, true},
+		{cert.RoleServer, now, other, false},
+		{cert.RoleServer, then, unnamed, true},
 	} {
 		crt := leaf(t, ca, c.role, c.at)
 		s := newSite(t, func(cfg *ServerConfig) { cfg.Certificate = func() *tls.Certificate { return crt } })
-		tc, err := dialer(t, ca).Dial(t.Context(), s.url, c.proto)
-		if (err == nil) != c.ok {
-			t.Errorf("%s for %s: %v", c.role, c.proto, err)
+		d := dialer(t, ca)
+		shown := atomic.Int64{}
+		identity := d.Identity
+		d.Identity = func() *tls.Certificate { shown.Add(1); return identity() }
+		var tc *tls.Conn
+		var err error
+		switch c.as {
+		case api:
+			tc, err = d.Dial(t.Context(), s.url)
+		case itself:
+			tc, err = d.DialRelay(t.Context(), cert.RelayID(crt.Leaf.RawSubjectPublicKeyInfo), s.url)
+		case other:
+			tc, err = d.DialRelay(t.Context(), strings.Repeat("ab", 16), s.url)
+		case unnamed:
+			tc, err = d.DialRelay(t.Context(), "", s.url)
+		}
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, cert.ErrUntrusted) {
+			t.Errorf("%s for %s: %v", c.role, c.as, err)
+		}
+		if err != nil && shown.Load() > 0 {
+			t.Errorf("%s for %s: the node showed its certificate to somebody that it refused", c.role, c.as)
 		}
 		if tc != nil {
 			tc.Close()
@@ -280,7 +314,7 @@ func TestWeakClientsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg := d.config("127.0.0.1", ProtoAPI)
+		cfg := d.config("127.0.0.1", theAPI)
 		edit(cfg)
 		tc := tls.Client(nc, cfg)
 		tc.SetDeadline(time.Now().Add(5 * time.Second))
@@ -326,7 +360,7 @@ func TestReverseProxy(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	tc, err := d.Dial(ctx, front.URL, ProtoRelay)
+	tc, err := d.DialRelay(ctx, "", front.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +392,7 @@ func TestPlainHTTP(t *testing.T) {
 	s := newSite(t, nil)
 	plain := httptest.NewServer(s.srv.siteHandler())
 	defer plain.Close()
-	tc, err := dialer(t, s.ca).Dial(t.Context(), plain.URL, ProtoRelay)
+	tc, err := dialer(t, s.ca).DialRelay(t.Context(), "", plain.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +456,7 @@ func testDirectIsCut(t *testing.T, swallowed bool, retry time.Duration) {
 	d, base := dialer(t, s.ca), "https://"+l.Addr().String()
 	var until time.Time
 	for i := range 2 {
-		tc, err := d.Dial(t.Context(), base, ProtoRelay)
+		tc, err := d.DialRelay(t.Context(), "", base)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -466,7 +500,7 @@ func TestHTTPProxy(t *testing.T) {
 	pu, _ := url.Parse(proxy.URL)
 	pu.User = url.UserPassword("me", "secret")
 	d.Proxy = func(*url.URL) (*url.URL, error) { return pu, nil }
-	tc, err := d.Dial(t.Context(), s.url, ProtoRelay)
+	tc, err := d.DialRelay(t.Context(), "", s.url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -477,7 +511,7 @@ func TestHTTPProxy(t *testing.T) {
 	}
 	refuse = true
 	var unreachable *UnreachableError
-	if _, err := d.Dial(t.Context(), s.url, ProtoRelay); !errors.As(err, &unreachable) || strings.Contains(err.Error(), "secret") {
+	if _, err := d.DialRelay(t.Context(), "", s.url); !errors.As(err, &unreachable) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("err %v", err)
 	}
 }
@@ -485,7 +519,7 @@ func TestHTTPProxy(t *testing.T) {
 func TestBadURLs(t *testing.T) {
 	d := dialer(t, newCA(t, "x"))
 	for _, u := range []string{"", "x", "ftp://h", "https://", "https://%zz", "file:///etc/passwd"} {
-		if _, err := d.Dial(t.Context(), u, ProtoAPI); err == nil {
+		if _, err := d.Dial(t.Context(), u); err == nil {
 			t.Errorf("dialled %q", u)
 		}
 	}
@@ -549,7 +583,7 @@ func TestStrangers(t *testing.T) {
 	var worst time.Duration
 	for range 20 {
 		start := time.Now()
-		tc, err := d.Dial(t.Context(), s.url, ProtoRelay)
+		tc, err := d.DialRelay(t.Context(), "", s.url)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -674,7 +708,7 @@ func tcpPair(t testing.TB) (a, b net.Conn) {
 // A connection to a server under a leaf that cannot be made fails, no panic.
 func TestNoCertificateYet(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) { c.Certificate = func() *tls.Certificate { return nil } })
-	if _, err := dialer(t, s.ca).Dial(t.Context(), s.url, ProtoAPI); err == nil {
+	if _, err := dialer(t, s.ca).Dial(t.Context(), s.url); err == nil {
 		t.Error("no error")
 	}
 }
@@ -689,7 +723,7 @@ func TestNoIdentityAnyMore(t *testing.T) {
 	} {
 		d := dialer(t, s.ca)
 		lose(d)
-		if _, err := d.Dial(t.Context(), s.url, ProtoAPI); !errors.Is(err, errNoIdentity) {
+		if _, err := d.Dial(t.Context(), s.url); !errors.Is(err, errNoIdentity) {
 			t.Errorf("without %s: %v", what, err)
 		}
 	}
@@ -701,7 +735,7 @@ func TestShutdown(t *testing.T) {
 		c.Relay = func(ctx context.Context, tc *tls.Conn) { <-ctx.Done() }
 	})
 	d := dialer(t, s.ca)
-	tc, err := d.Dial(t.Context(), s.url, ProtoRelay)
+	tc, err := d.DialRelay(t.Context(), "", s.url)
 	if err != nil {
 		t.Fatal(err)
 	}

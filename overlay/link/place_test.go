@@ -100,7 +100,7 @@ func TestPlaces(t *testing.T) {
 				t.Errorf("%d places are taken", n)
 			}
 			d := dialer(t, s.ca, s.url)
-			tc, err := d.Dial(t.Context(), s.url, ProtoRelay)
+			tc, err := d.DialRelay(t.Context(), "", s.url)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -229,7 +229,7 @@ func TestSlowRequests(t *testing.T) {
 	plain := s.servePlain()
 	d := dialer(t, s.ca)
 	api := func() net.Conn {
-		tc, err := d.Dial(t.Context(), s.url, ProtoAPI)
+		tc, err := d.Dial(t.Context(), s.url)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +287,7 @@ func TestAPIPlaces(t *testing.T) {
 	s := newSite(t, nil)
 	d := dialer(t, s.ca, s.url)
 	for range 3 {
-		tc, err := d.Dial(t.Context(), s.url, ProtoAPI)
+		tc, err := d.Dial(t.Context(), s.url)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +312,7 @@ func TestUnreadAnswers(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) {
 		c.API, c.Site, c.WriteTimeout = endless, endless, 200*time.Millisecond
 	})
-	tc, err := dialer(t, s.ca).Dial(t.Context(), s.url, ProtoAPI)
+	tc, err := dialer(t, s.ca).Dial(t.Context(), s.url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func TestNothingForWhoGaveUp(t *testing.T) {
 	var served, gone sync.WaitGroup
 	dial := func(wg *sync.WaitGroup, ctx context.Context) {
 		wg.Go(func() {
-			if tc, err := d.Dial(ctx, s.url, ProtoRelay); err == nil {
+			if tc, err := d.DialRelay(ctx, "", s.url); err == nil {
 				CloseNow(tc)
 			}
 		})
@@ -155,7 +155,7 @@ func TestDirectWayIsTrusted(t *testing.T) {
 	}
 	for round := range 2 {
 		answers.Store(true)
-		tc, err := d.Dial(t.Context(), s.url, ProtoRelay)
+		tc, err := d.DialRelay(t.Context(), "", s.url)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,7 @@ func TestDirectWayIsTrusted(t *testing.T) {
 		answers.Store(false)
 		for i, want := range []int64{1, 1, 2} {
 			dials.Store(0)
-			if _, err := d.Dial(t.Context(), s.url, ProtoRelay); err == nil || dials.Load() != want {
+			if _, err := d.DialRelay(t.Context(), "", s.url); err == nil || dials.Load() != want {
 				t.Errorf("round %d, attempt %d: %d connections, want %d: %v", round, i, dials.Load(), want, fmt.Sprint(err))
 			}
 		}

@@ -2,6 +2,7 @@ package overlaytest_test
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -30,6 +31,7 @@ type mesh struct {
 	network  cert.NetworkID
 	roots    *cert.NetworkRoots
 	servers  *cert.ServerRoots
+	key      *ecdsa.PrivateKey // of the relay
 }
 
 func must[T any](t *testing.T) func(v T, err error) T {
@@ -52,17 +54,14 @@ func newMesh(t *testing.T) *mesh {
 	m.network = cert.PinOf(m.netCA.Cert).NetworkID()
 	m.roots = must[*cert.NetworkRoots](t)(cert.NewNetworkRoots(m.network, [][]byte{m.netCA.Cert.Raw}))
 	m.servers = must[*cert.ServerRoots](t)(cert.NewServerRoots([]cert.Pin{cert.PinOf(m.serverCA.Cert)}, nil))
+	m.key = must[*ecdsa.PrivateKey](t)(cert.NewKey())
 	return m
 }
 
 // serve runs the relay until stop is called.
 func (m *mesh) serve() (stop func()) {
-	key, err := cert.NewKey()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	leaf := must[[]byte](m.t)(m.serverCA.SignServer(&key.PublicKey, cert.RoleRelay, time.Now(), time.Hour))
-	crt := &tls.Certificate{Certificate: [][]byte{leaf, m.serverCA.Cert.Raw}, PrivateKey: key}
+	leaf := must[[]byte](m.t)(m.serverCA.SignServer(&m.key.PublicKey, cert.RoleRelay, time.Now(), time.Hour))
+	crt := &tls.Certificate{Certificate: [][]byte{leaf, m.serverCA.Cert.Raw}, PrivateKey: m.key}
 	r := relayserver.New(relayserver.Config{Verify: func(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
 		n, err := m.roots.VerifyNode(leaf.Raw, time.Now(), nil)
 		if err != nil {
@@ -128,16 +127,11 @@ func (m *mesh) node(h *overlaytest.Host, last byte) *node {
 	n.intro = intro.New(intro.Config{
 		Network: m.network, ID: n.id, Identity: identity, Verify: m.verify, Hello: n.hello, Send: n.send, Accept: n.accept,
 	})
+	id := cert.RelayID(must[[]byte](m.t)(cert.SPKI(&m.key.PublicKey)))
 	n.home = relay.NewHome(relay.HomeConfig{
-		Self: n.id,
-		Dial: func(ctx context.Context, url string) (net.Conn, error) {
-			c, err := dialer.Dial(ctx, url, link.ProtoRelay)
-			if err != nil {
-				return nil, err
-			}
-			return c, nil
-		},
-		Relays:   func() []api.Relay { return []api.Relay{{ID: "r", URLs: []string{"https://relay:8443"}}} },
+		Self:     n.id,
+		Dial:     relay.DialWith(dialer),
+		Relays:   func() []api.Relay { return []api.Relay{{ID: id, URLs: []string{"https://relay:8443"}}} },
 		Handler:  func(*relay.Conn) relay.Handler { return n },
 		Versions: func() api.Versions { return api.Versions{} },
 		Active:   func() bool { return true },

@@ -59,9 +59,9 @@ type State struct {
 // HomeConfig says where a home may be and who is told.
 type HomeConfig struct {
 	Self cert.NodeID
-	// Dial makes a link to a relay's URL; a link.Dialer's Dial with
-	// ProtoRelay. The connection is through its handshake.
-	Dial func(ctx context.Context, url string) (net.Conn, error)
+	// Dial makes a link to a URL of the relay with an id (api.Relay.ID); a
+	// link.Dialer's DialRelay. The connection is through its handshake.
+	Dial func(ctx context.Context, id, url string) (net.Conn, error)
 	// Relays returns the relays of the current config.
 	Relays func() []api.Relay
 	// Sticky is the ID of the last home, as State said; "" at first.
@@ -121,9 +121,9 @@ func NewHome(cfg HomeConfig) *Home {
 }
 
 // DialWith adapts a link.Dialer to HomeConfig.Dial.
-func DialWith(d *link.Dialer) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, url string) (net.Conn, error) {
-		tc, err := d.Dial(ctx, url, link.ProtoRelay)
+func DialWith(d *link.Dialer) func(ctx context.Context, id, url string) (net.Conn, error) {
+	return func(ctx context.Context, id, url string) (net.Conn, error) {
+		tc, err := d.DialRelay(ctx, id, url)
 		if err != nil {
 			return nil, err // not a nil *tls.Conn in an interface
 		}
@@ -315,7 +315,7 @@ func (h *Home) race(ctx context.Context, relays []api.Relay) (api.Relay, bool) {
 func (h *Home) dial(ctx context.Context, rl api.Relay) (net.Conn, error) {
 	var errs []error
 	for _, url := range rl.URLs {
-		c, err := h.cfg.Dial(ctx, url)
+		c, err := h.cfg.Dial(ctx, rl.ID, url)
 		if err == nil {
 			return c, nil
 		}

@@ -133,7 +133,7 @@ func withHome(t *testing.T, sticky string, names []string, f func(*homeStage)) {
 		}
 		st.Home = relay.NewHome(relay.HomeConfig{
 			Self:     cert.NodeID{1},
-			Dial:     func(ctx context.Context, url string) (net.Conn, error) { return st.relays[url].dial(ctx, url) },
+			Dial:     func(ctx context.Context, _, url string) (net.Conn, error) { return st.relays[url].dial(ctx, url) },
 			Relays:   func() []api.Relay { return list },
 			Sticky:   sticky,
 			Handler:  func(*relay.Conn) relay.Handler { return silent{} },
@@ -287,7 +287,7 @@ func TestHomeNearest(t *testing.T) {
 		fast, slow := &fakeRelay{delay: 10 * time.Millisecond}, &fakeRelay{delay: 80 * time.Millisecond}
 		list := []api.Relay{{ID: "slow", URLs: []string{"slow"}}, {ID: "fast", URLs: []string{"fast"}}}
 		h := relay.NewHome(relay.HomeConfig{
-			Dial: func(ctx context.Context, url string) (net.Conn, error) {
+			Dial: func(ctx context.Context, _, url string) (net.Conn, error) {
 				if url == "fast" {
 					return fast.dial(ctx, url)
 				}

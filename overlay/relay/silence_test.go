@@ -109,7 +109,7 @@ func TestSilence(t *testing.T) {
 				f := &forgetful{memory: c.memory}
 				h := NewHome(HomeConfig{
 					Self:     cert.NodeID{1},
-					Dial:     f.dial,
+					Dial:     func(ctx context.Context, _, url string) (net.Conn, error) { return f.dial(ctx, url) },
 					Relays:   func() []api.Relay { return []api.Relay{{ID: "r", Name: "r", URLs: []string{"r"}}} },
 					Handler:  func(*Conn) Handler { return deaf{} },
 					Versions: func() api.Versions { return api.Versions{} },

@@ -144,6 +144,7 @@ func TestRestart(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	crt := w.leaf()
+	id := cert.RelayID(crt.Leaf.RawSubjectPublicKeyInfo)
 	var rs *Server
 	var ls *link.Server
 	served := make(chan struct{})
@@ -161,7 +162,7 @@ func TestRestart(t *testing.T) {
 		h := relay.NewHome(relay.HomeConfig{
 			Self:     n.id,
 			Dial:     relay.DialWith(n.dialer()),
-			Relays:   func() []api.Relay { return []api.Relay{{ID: "r", URLs: []string{"https://" + addr}}} },
+			Relays:   func() []api.Relay { return []api.Relay{{ID: id, URLs: []string{"https://" + addr}}} },
 			Handler:  func(*relay.Conn) relay.Handler { return &got },
 			Versions: func() api.Versions { return api.Versions{} },
 			Active:   func() bool { return true },

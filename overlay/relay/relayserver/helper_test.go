@@ -28,6 +28,7 @@ type world struct {
 	relay    *Server
 	link     *link.Server
 	url      string
+	id       string // api.Relay.ID
 
 	mu      sync.Mutex
 	refused map[cert.NodeID]bool
@@ -55,6 +56,7 @@ func newWorld(t testing.TB, cfg Config) *world {
 	w.roots, err = cert.NewServerRoots([]cert.Pin{cert.PinOf(w.serverCA.Cert)}, nil)
 	check()
 	crt := w.leaf()
+	w.id = cert.RelayID(crt.Leaf.RawSubjectPublicKeyInfo)
 	cfg.Verify = w.verify
 	w.relay = New(cfg)
 	w.link = link.NewServer(link.ServerConfig{Certificate: func() *tls.Certificate { return crt }, Relay: w.relay.Serve})
@@ -82,7 +84,11 @@ func (w *world) leaf() *tls.Certificate {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, w.serverCA.Cert.Raw}, PrivateKey: key}
+	crt, err := x509.ParseCertificate(der)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der, w.serverCA.Cert.Raw}, PrivateKey: key, Leaf: crt}
 }
 
 func (w *world) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
@@ -138,7 +144,7 @@ func (n *node) dialer() *link.Dialer {
 // dial returns a raw link.
 func (n *node) dial() *tls.Conn {
 	n.w.t.Helper()
-	tc, err := n.dialer().Dial(context.Background(), n.w.url, link.ProtoRelay)
+	tc, err := n.dialer().DialRelay(context.Background(), n.w.id, n.w.url)
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
