@@ -274,7 +274,7 @@ func testWindowsOfZero(t *testing.T, path string, many bool) {
 		t.Fatal(err)
 	}
 	d := &link.Dialer{Roots: func() *cert.ServerRoots { return roots }, Identity: func() *tls.Certificate { return &node }}
-	tc, err := d.Dial(t.Context(), "https://"+a.addr, link.ProtoRelay)
+	tc, err := d.DialRelay(t.Context(), "", "https://"+a.addr)
 	if err != nil {
 		t.Fatal("relay:", err)
 	}

@@ -474,7 +474,7 @@ func (in *guestInbound) Packet(from cert.NodeID, payload []byte) {
 	in.inbound.Packet(from, payload)
 }
 
-func (in *guestInbound) Welcome(w relay.Welcome) { in.n.relayTime(w.ServerTime) }
+func (in *guestInbound) Welcome(w relay.Welcome) { in.n.relayTime(w.ServerTime, false) }
 func (in *guestInbound) Nudge(relay.Nudge)       {}
 
 // Replaced ends the connection: this node's home is here now, or another guest.

@@ -18,9 +18,6 @@ import (
 // flushWait bounds how long going down waits for the last bye to leave.
 const flushWait = 300 * time.Millisecond
 
-// relayTimeSlack is how far a relay's clock may be off that of the server.
-const relayTimeSlack = 5 * time.Minute
-
 // home is the node's one connection to its relay, and where everything that
 // comes in over it goes. Everything a relay says is a hint: at most it starts
 // a fetch or an introduction.
@@ -153,7 +150,7 @@ func (in *inbound) Gone(peer cert.NodeID, reason relay.GoneReason) {
 func (in *inbound) Busy(cert.NodeID) {}
 
 func (in *inbound) Welcome(w relay.Welcome) {
-	in.n.relayTime(w.ServerTime)
+	in.n.relayTime(w.ServerTime, in.server)
 	in.serverAway(w.Away)
 	in.n.namesAre(w.Versions.Names)
 	in.r.control.want(wanted{Versions: w.Versions})
@@ -180,15 +177,15 @@ func (in *inbound) Replaced() {
 
 func (in *inbound) Draining(relay.Draining) {}
 
-// relayTime takes a relay's word for what time it is, unless it contradicts
-// what the coordination server said and the machine's own clock both: a relay
-// must not be able to end tunnels by making their certificates look expired.
-func (n *Node) relayTime(t time.Time) {
-	if _, told := n.clock.Skew(); told {
-		if off := t.Sub(n.clock.Now()).Abs(); off > relayTimeSlack && t.Sub(n.cfg.Wall().Round(0)).Abs() > relayTimeSlack {
-			n.log.Warn("the relay's clock is wrong", "off", off)
-			return
-		}
+// relayTime takes what a relay says what time it is. Only the coordination
+// server, which has a relay in it, is believed as such: a relay that runs alone
+// must neither end tunnels by making their certificates look expired, nor bring
+// expired ones back (cert.Clock).
+func (n *Node) relayTime(t time.Time, server bool) {
+	if server {
+		n.clock.Contact(t)
+		n.keepTime(timeKept)
+	} else if !n.clock.Relay(t) {
+		n.log.Warn("the relay's clock is wrong", "off", t.Sub(n.clock.Now()))
 	}
-	n.clock.Contact(t)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"weft/coord/api"
 	"weft/coord/client"
@@ -132,6 +133,7 @@ func (r *running) close() {
 	if r.rt != nil {
 		r.rt.CloseIdleConnections()
 	}
+	r.n.keepTime(time.Second)
 	r.n.health.clear("relay-offline") // it ended on purpose
 	r.n.health.notify()
 }

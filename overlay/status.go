@@ -128,6 +128,7 @@ func (n *Node) State() localapi.State {
 // contact takes the time that came with an answer of the server.
 func (n *Node) contact(serverTime time.Time) {
 	n.clock.Contact(serverTime)
+	n.keepTime(timeKept)
 	now := time.Now().UTC()
 	n.heard.Store(&now)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"weft/coord/api"
 	"weft/overlay/cert"
@@ -29,11 +30,31 @@ func (n *Node) update(change func(*identity, *snapshot)) bool {
 	}
 	id, s := *n.id, *old
 	change(&id, &s)
-	id.ServerTime = n.clock.Now()
+	if t, ok := n.clock.Server(); ok {
+		id.ServerTime = t
+	}
 	n.id = &id
 	n.snap.set(&s)
 	n.keep(identityFile)
 	return true
+}
+
+// timeKept is how old the server's time on disk may get while the server is heard.
+const timeKept = time.Hour
+
+// keepTime has the disk know the server's time, unless what is there is off by
+// less than slack: no relay leads a restarted node back behind it.
+func (n *Node) keepTime(slack time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t, ok := n.clock.Server()
+	if !ok || n.state == nil || !n.id.joined() || t.Sub(n.id.ServerTime).Abs() < slack {
+		return
+	}
+	id := *n.id
+	id.ServerTime = t
+	n.id = &id
+	n.keep(identityFile)
 }
 
 // takeConfig makes a fetched configuration the current one.

@@ -91,9 +91,7 @@ func (d *Dialer) Dial(ctx context.Context, base string) (*tls.Conn, error) {
 // DialRelay is Dial for the frames of a relay: the one with this id (api.Relay.ID),
 // or, with none, that of a coordination server. See cert's VerifyRelay.
 func (d *Dialer) DialRelay(ctx context.Context, id, base string) (*tls.Conn, error) {
-	return d.dial(ctx, base, want{proto: ProtoRelay, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error {
-		return r.VerifyRelay(chain, id)
-	}})
+	return d.dial(ctx, base, aRelay(id))
 }
 
 // want is what is dialled: a protocol, and who may speak it.
@@ -105,6 +103,10 @@ type want struct {
 var theAPI = want{proto: ProtoAPI, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error {
 	return r.VerifyServer(chain, cert.RoleServer)
 }}
+
+func aRelay(id string) want {
+	return want{proto: ProtoRelay, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error { return r.VerifyRelay(chain, id) }}
+}
 
 func (d *Dialer) dial(ctx context.Context, base string, to want) (*tls.Conn, error) {
 	u, err := url.Parse(base)

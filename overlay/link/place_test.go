@@ -147,7 +147,7 @@ func TestFleetBehindOneAddress(t *testing.T) {
 				wg.Go(func() {
 					var err error
 					for ctx.Err() == nil { // as nodes do
-						if conns[i], err = d.inWebSocket(ctx, u, ProtoRelay); err == nil {
+						if conns[i], err = d.inWebSocket(ctx, u, aRelay("")); err == nil {
 							return
 						}
 					}
