@@ -261,7 +261,7 @@ func beginAgain(ctx context.Context, dir string, now time.Time) error {
 		if n.ID != auth.ID {
 			return errors.New("the database and the CAs in the backup are of two networks")
 		}
-		return tx.Restored(n.ID, binary.BigEndian.Uint64(b[:])>>1) // SQL integers are signed
+		return tx.Restored(n.ID, binary.BigEndian.Uint64(b[:])>>1, now) // SQL integers are signed
 	})
 	if err != nil {
 		return err

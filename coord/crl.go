@@ -79,6 +79,10 @@ func (s *Service) openList(ctx context.Context) error {
 func (s *Service) renewCRL(tx *store.Tx) {
 	tx.Final("sign revocation list", func(tx *store.Tx) error {
 		now := s.now()
+		since, err := tx.Since(s.network, now)
+		if err != nil {
+			return err
+		}
 		revoked, err := tx.Revoked(s.network, now)
 		if err != nil {
 			return err
@@ -91,12 +95,12 @@ func (s *Service) renewCRL(tx *store.Tx) {
 		// goes on above every number it gave out before.
 		number := max(n.CRLNumber+1, uint64(max(0, now.Unix())))
 		der, listed, err := signList(revoked, func(serials []*big.Int) ([]byte, error) {
-			return s.auth.Network.SignCRL(number, serials, now)
+			return s.auth.Network.SignCRL(number, serials, since, now)
 		})
 		if err != nil {
 			return err
 		}
-		if err := tx.SetCRL(s.network, number, der); err != nil {
+		if err := tx.SetCRL(s.network, number, der, since); err != nil {
 			return err
 		}
 		list := listState{entries: listed, left: len(revoked) - listed, signed: now}
@@ -110,6 +114,17 @@ func (s *Service) renewCRL(tx *store.Tx) {
 		})
 		return nil
 	})
+}
+
+// reviseCRL signs the revocation list anew if the clock was wrong when that was
+// done.
+func (s *Service) reviseCRL(ctx context.Context) error {
+	var off bool
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { off, err = r.ListIsOff(s.network, s.now()); return err })
+	if err != nil || !off {
+		return err
+	}
+	return s.store.Write(ctx, func(tx *store.Tx) error { s.renewCRL(tx); return nil })
 }
 
 // signList signs a list that is not above cert.MaxCRL, whatever happens, and

@@ -75,7 +75,10 @@ func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) 
 }
 
 // Recall deletes every node that a revocation list of this network names, and
-// keeps the serial numbers that are not known here. A list that is not newer
+// keeps the serial numbers that are not known here, and the date up to which the
+// list may have dropped some. (A device that was deleted after the backup, and whose
+// certificate has left the list since, is not deleted again: nobody knows of it.
+// Others refuse what it holds, but it may renew here.) A list that is not newer
 // than the server's changes nothing.
 func (s *Service) Recall(ctx context.Context, der []byte) error {
 	crl, err := s.auth.Roots.VerifyCRL(der)
@@ -111,6 +114,9 @@ func (s *Service) Recall(ctx context.Context, der []byte) error {
 				return fmt.Errorf("delete %s again: %w", node.Name, err)
 			}
 			s.log.Warn("a device that was deleted after the backup is deleted again", "name", node.Name, "id", node.ID)
+		}
+		if err := tx.DroppedUntil(s.network, crl.Since); err != nil {
+			return err
 		}
 		s.renewCRL(tx) // above the number that is out there, by the clock
 		return nil

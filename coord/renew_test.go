@@ -581,11 +581,11 @@ func TestListThatIsTooLong(t *testing.T) {
 		for _, v := range list {
 			serials = append(serials, v.Serial)
 		}
-		der, err := s.auth.Network.SignCRL(number, serials, s.now())
+		der, err := s.auth.Network.SignCRL(number, serials, time.Time{}, s.now())
 		if err != nil || len(der) <= cert.MaxCRL {
 			return fmt.Errorf("%d bytes, %w", len(der), err)
 		}
-		return tx.SetCRL(s.network, number, der)
+		return tx.SetCRL(s.network, number, der, time.Time{})
 	})
 	if err != nil {
 		t.Fatal(err)

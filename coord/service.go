@@ -290,7 +290,7 @@ func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o O
 		CRLNumber: uint64(max(1, now.Unix())),
 	}
 	var err error
-	if n.CRL, err = auth.Network.SignCRL(n.CRLNumber, nil, now); err != nil {
+	if n.CRL, err = auth.Network.SignCRL(n.CRLNumber, nil, time.Time{}, now); err != nil {
 		return n, err
 	}
 	return n, st.Write(ctx, func(tx *store.Tx) error {

@@ -107,6 +107,9 @@ func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
 func (s *Service) Run(ctx context.Context) {
 	upkeep := time.NewTicker(upkeepEvery)
 	defer upkeep.Stop()
+	if err := s.reviseCRL(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Error("look at the revocation list", "err", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -133,7 +136,7 @@ func (s *Service) Run(ctx context.Context) {
 
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
-	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx))
+	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
 }
 
 // flushSeen stores when nodes were last online and what config they hold, in one

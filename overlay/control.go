@@ -59,6 +59,7 @@ type control struct {
 	answered bool               // by the server, since nothing was under way
 
 	renewed time.Time         // weft time of the last renewal in this run
+	omitted uint64            // number of the list that the certificate was last renewed for
 	warned  time.Time         // of a certificate that is not renewed
 	useless time.Time         // when a pushed list was of no use
 	spurned [sha256.Size]byte // over a pushed list that was refused
@@ -179,7 +180,9 @@ func (c *control) isStrange() {
 
 // bring gives the server the revocation list held here, once: this node may be
 // strange to it because it was restored from a backup of before the node joined,
-// and then it does not know either who was deleted since.
+// and then it does not know either who was deleted since. Or the node is strange
+// to a relay that holds a newer list, which leaves out what ended when this node's
+// certificate did: then the node needs that list, and another certificate.
 func (c *control) bring(ctx context.Context) {
 	s, ok := c.n.snap.get()
 	if !ok || s.crl == nil || s.crl.Number <= c.brought.Load() || !c.bringing.CompareAndSwap(false, true) {
@@ -194,6 +197,12 @@ func (c *control) bring(ctx context.Context) {
 			return
 		}
 		c.brought.Store(s.crl.Number)
+		der, _, err := c.n.client().CRL(ctx, api.CRLTag(s.crl.Number))
+		if err != nil {
+			c.n.log.Info("fetch the revocation list", "err", err)
+		} else if der != nil {
+			c.wantCRL(der)
+		}
 	})
 }
 
@@ -451,8 +460,14 @@ func (c *control) renew(der []byte) error {
 		return errors.New("the server sent a certificate that has expired")
 	}
 	c.renewed = now
+	if s.crl != nil {
+		c.omitted = s.crl.Number
+	}
 	if !c.n.update(func(id *identity, s *snapshot) { id.Certificate, s.self = der, node }) {
 		return net.ErrClosed
+	}
+	if !c.r.home.connected() {
+		c.r.home.home.Wake() // a relay may have refused the one before
 	}
 	c.mayFit(partConfig) // the addresses in it
 	return nil
@@ -666,6 +681,9 @@ func (c *control) renewIn(s *snapshot) time.Duration {
 	due := share(s.self.NotBefore)
 	if !c.renewed.IsZero() {
 		due = later(due, later(share(c.renewed), c.renewed.Add(renewSpacing)))
+	}
+	if s.crl.Omits(s.self.NotAfter) && s.crl.Number != c.omitted {
+		return 0 // nobody who holds the list believes this certificate, whatever the time is
 	}
 	return due.Sub(c.n.clock.Now())
 }

@@ -379,7 +379,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		snap, ok := p.n.snap.get()
 		q := p.table[s.Peer.ID]
 		// A list that came while we waited may have revoked the caller.
-		if !ok || snap.crl.Revoked(s.Peer.Serial) {
+		if !ok || snap.crl.Check(s.Peer) != nil {
 			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
 			return nil
 		}

@@ -40,7 +40,7 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 	n.id = &identity{Schema: identitySchema, Network: network, key: key}
 	n.snap.set(&snapshot{self: &cert.Node{Network: network}, roots: roots, config: &api.Config{}})
 	return n, func(number uint64) []byte {
-		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Now())
+		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Time{}, time.Now())
 		if err != nil {
 			t.Error(err)
 		}

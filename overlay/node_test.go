@@ -59,6 +59,7 @@ type setup struct {
 	look bool                            // nodes look names up rather than read the directory
 	stun []string                        // where the relay does STUN
 	api  func(http.Handler) http.Handler // around the coordination server's; may be nil
+	now  func() time.Time                // the coordination server's clock; may be nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -83,7 +84,7 @@ func newWorldOf(t *testing.T, s setup) *world {
 		w.addr = l.Addr().String()
 	}
 	w.data = t.TempDir()
-	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun})
+	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun, Now: s.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +150,7 @@ func (w *world) startRelay(l net.Listener) {
 			return w.svc.Changes(context.Background(), id, held)
 		},
 		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
+		Now:      w.setup.now,
 		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
 	})
 	serve := w.relay.Serve

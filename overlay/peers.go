@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -326,7 +327,8 @@ func (p *peers) configChanged() {
 	})
 }
 
-// crlChanged drops every tunnel and session whose certificate is revoked.
+// crlChanged drops every tunnel and session whose certificate the list does not
+// let stand.
 func (p *peers) crlChanged() {
 	p.intro.Recheck()
 	p.do(func() {
@@ -335,8 +337,13 @@ func (p *peers) crlChanged() {
 			return
 		}
 		for _, q := range p.table {
-			if q.node != nil && snap.crl.Revoked(q.node.Serial) {
+			if q.node == nil {
+				continue
+			}
+			if err := snap.crl.Check(q.node); errors.Is(err, cert.ErrRevoked) {
 				p.drop(q, "revoked", false)
+			} else if err != nil && q.installed() {
+				p.endAndRedial(q, "its certificate has expired", true)
 			}
 		}
 	})

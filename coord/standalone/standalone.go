@@ -418,7 +418,9 @@ func (r *Relay) Stats() relayserver.Stats { return r.relay.Stats() }
 
 // verify says who wants to use the relay: the holder of a certificate of this
 // network that was not revoked. Its dates do not matter, for the reason that
-// they do not at the server: peers judge them by weft time.
+// they do not at the server: peers judge them by weft time. But one that ended so
+// long ago that the list may have dropped it is refused; a device that was off
+// for that long renews it at the server first.
 func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
 	node, err := r.id.Load().roots.VerifyNodeAnyTime(leaf.Raw)
 	if err != nil {
@@ -439,8 +441,8 @@ func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, boo
 	case err != nil:
 	case crl == nil:
 		err = errNoList
-	case crl.Revoked(node.Serial):
-		err = cert.ErrRevoked
+	default:
+		err = crl.Check(node)
 	}
 	if err != nil {
 		return cert.NetworkID{}, cert.NodeID{}, false, fmt.Errorf("node %s: %w", node.ID, err)

@@ -304,9 +304,9 @@ func (r *Reader) RevokedByKey(id cert.NetworkID, keyID string, now time.Time) (n
 	return n, until, err
 }
 
-// SetCRL stores a new revocation list.
-func (tx *Tx) SetCRL(id cert.NetworkID, number uint64, der []byte) error {
-	return tx.changed(`UPDATE networks SET crl_number=$2, crl=$3 WHERE network_id=$1 AND crl_number < $2`, id[:], number, der)
+// SetCRL stores a new revocation list, and what it states of those that ended.
+func (tx *Tx) SetCRL(id cert.NetworkID, number uint64, der []byte, since time.Time) error {
+	return tx.changed(`UPDATE networks SET crl_number=$2, crl=$3, crl_since=$4 WHERE network_id=$1 AND crl_number < $2`, id[:], number, der, orNull(since))
 }
 
 // Prune deletes what nobody needs any more: addresses out of quarantine,
@@ -319,6 +319,10 @@ func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullA
 			err = fmt.Errorf("prune: %w", err)
 		}
 	}()
+	// First of all: what is deleted below must have been noted.
+	if err := tx.drop(id, now); err != nil {
+		return 0, 0, err
+	}
 	old := now.Add(-keep).Unix()
 	var last *uint64
 	if err := tx.row(`SELECT MAX(n) FROM removed WHERE network_id=$1 AND removed_at < $2`, []any{id[:], old}, &last); err != nil {
@@ -340,7 +344,10 @@ func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullA
 	}
 	for _, q := range []string{
 		`DELETE FROM freed WHERE network_id=$1 AND until <= $2`,
-		`DELETE FROM issued WHERE network_id=$1 AND expires_at <= $2`,
+		// The certificate that a node has stays: if it had not ended after all,
+		// because the clock was wrong, a deletion has to revoke it.
+		`DELETE FROM issued WHERE network_id=$1 AND expires_at <= $2 AND (revoked_at IS NOT NULL OR NOT EXISTS (
+			SELECT 1 FROM nodes d WHERE d.network_id = issued.network_id AND d.node_id = issued.node_id AND d.expires_at = issued.expires_at))`,
 		`DELETE FROM login_links WHERE network_id=$1 AND expires_at <= $2`,
 	} {
 		if err := tx.exec(q, id[:], now.Unix()); err != nil {

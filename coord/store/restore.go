@@ -11,7 +11,13 @@ import (
 // Restored gives a database that came out of a backup a new epoch: every node
 // then fetches everything anew, and nobody takes the numbers that follow for
 // those that were given out after the backup was made.
-func (tx *Tx) Restored(id cert.NetworkID, epoch uint64) error {
+//
+// What ended until now may have been revoked, and dropped again from a list that
+// is newer than the backup.
+func (tx *Tx) Restored(id cert.NetworkID, epoch uint64, now time.Time) error {
+	if err := tx.DroppedUntil(id, now); err != nil {
+		return err
+	}
 	n, err := tx.Bump(id)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func TestVerifyNodeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	node, _ := ParseNode(network, good)
-	list, _ := ca.SignCRL(1, []*big.Int{node.Serial}, testNow)
+	list, _ := ca.SignCRL(1, []*big.Int{node.Serial}, time.Time{}, testNow)
 	crl, err := roots.VerifyCRL(list)
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestRevocationSurvivesMalleatedSignature(t *testing.T) {
 	if _, err := roots.VerifyNode(altered, testNow, nil); err != nil {
 		t.Fatalf("the altered certificate should still verify: %v", err)
 	}
-	list, _ := ca.SignCRL(7, []*big.Int{crt.SerialNumber}, testNow)
+	list, _ := ca.SignCRL(7, []*big.Int{crt.SerialNumber}, time.Time{}, testNow)
 	crl, _ := roots.VerifyCRL(list)
 	if _, err := roots.VerifyNode(altered, testNow, crl); !errors.Is(err, ErrRevoked) {
 		t.Fatalf("altered certificate of a revoked node: %v, want revoked", err)
@@ -390,7 +390,7 @@ func FuzzParseToken(f *testing.F) {
 func FuzzVerifyCRL(f *testing.F) {
 	ca := testCA(f, "network")
 	roots, _ := NewNetworkRoots(PinOf(ca.Cert).NetworkID(), [][]byte{ca.Cert.Raw})
-	der, _ := ca.SignCRL(3, []*big.Int{NewSerial()}, testNow)
+	der, _ := ca.SignCRL(3, []*big.Int{NewSerial()}, testNow, testNow)
 	f.Add(der)
 	f.Fuzz(func(t *testing.T, b []byte) { roots.VerifyCRL(b) })
 }
@@ -412,7 +412,7 @@ func TestSerials(t *testing.T) {
 		seen[n.String()] = true
 		list = append(list, n)
 	}
-	der, err := ca.SignCRL(1, list, testNow)
+	der, err := ca.SignCRL(1, list, time.Time{}, testNow)
 	if err != nil || len(der) > len(list)*28+1000 {
 		t.Errorf("%d bytes for %d entries, %v", len(der), len(list), err)
 	}

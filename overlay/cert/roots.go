@@ -77,7 +77,8 @@ func chainOfCAs(ders [][]byte, isRoot func(*x509.Certificate) bool) ([]*x509.Cer
 
 // VerifyNode returns the node that a DER certificate states, after checking
 // that it was signed by a CA of this network for use by nodes, is valid at
-// now (weft time), and is not revoked. crl may be nil: nothing is revoked.
+// now (weft time), is not revoked, and did not end so long ago that the list may
+// have dropped it. crl may be nil: nothing is revoked.
 func (r *NetworkRoots) VerifyNode(der []byte, now time.Time, crl *CRL) (*Node, error) {
 	n, err := r.VerifyNodeAnyTime(der)
 	if err != nil {
@@ -87,8 +88,8 @@ func (r *NetworkRoots) VerifyNode(der []byte, now time.Time, crl *CRL) (*Node, e
 		return nil, fmt.Errorf("certificate of %s: %w (%s to %s, now %s)", n.Name, ErrExpired,
 			n.NotBefore.UTC().Format(time.RFC3339), n.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	if crl.Revoked(n.Serial) {
-		return nil, fmt.Errorf("certificate of %s: %w", n.Name, ErrRevoked)
+	if err := crl.Check(n); err != nil {
+		return nil, err
 	}
 	return n, nil
 }

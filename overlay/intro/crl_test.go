@@ -76,7 +76,7 @@ func TestListComesThrough(t *testing.T) {
 					for range entries - 1 {
 						serials = append(serials, cert.NewSerial())
 					}
-					der, err := w.ca.SignCRL(5, serials, time.Now())
+					der, err := w.ca.SignCRL(5, serials, time.Time{}, time.Now())
 					if err != nil {
 						t.Fatal(err)
 					}

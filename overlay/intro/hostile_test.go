@@ -308,7 +308,7 @@ func TestCRLTravels(t *testing.T) {
 					for range entries - 1 {
 						serials = append(serials, cert.NewSerial())
 					}
-					der, err := w.ca.SignCRL(5, serials, time.Now())
+					der, err := w.ca.SignCRL(5, serials, time.Time{}, time.Now())
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -243,7 +243,7 @@ func TestCertificates(t *testing.T) {
 		return ca
 	}
 	revoke := func(w *world, at, bad *node) {
-		der, err := w.ca.SignCRL(7, []*big.Int{bad.serial}, time.Now())
+		der, err := w.ca.SignCRL(7, []*big.Int{bad.serial}, time.Time{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

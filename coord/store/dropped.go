@@ -1,0 +1,94 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// Revoked certificates leave the revocation list when they have ended, so that it
+// stays small, and the list states since when it is complete (cert.CRL.Since).
+// The server's clock decides what has ended, and may be wrong for a while: what it
+// dropped is remembered for that, the latest of it.
+
+// maxDropped is how many are remembered of a network: about half a megabyte.
+const maxDropped = 10_000
+
+// Since returns what a revocation list signed at now states: one second after the
+// end of the last certificate that was dropped from it, but never later than the
+// second after now, so that no list speaks against certificates that have not
+// ended; the zero time when none was dropped. What was dropped and has not ended
+// by now is revoked again. The rows that Revoked returns after that are the list.
+func (tx *Tx) Since(id cert.NetworkID, now time.Time) (time.Time, error) {
+	var nobody cert.NodeID
+	if err := tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at)
+		SELECT network_id, $3, serial, expires_at, $4 FROM dropped WHERE network_id=$1 AND expires_at > $2 ON CONFLICT DO NOTHING`,
+		id[:], now.Unix(), nobody[:], max(1, now.Unix())); err != nil {
+		return time.Time{}, fmt.Errorf("revoke again: %w", err)
+	}
+	if err := tx.exec(`DELETE FROM dropped WHERE network_id=$1 AND expires_at > $2`, id[:], now.Unix()); err != nil {
+		return time.Time{}, fmt.Errorf("revoke again: %w", err)
+	}
+	var forgotten, dropped, ended int64
+	err := tx.row(`SELECT COALESCE(dropped_until, 0),
+			COALESCE((SELECT MAX(expires_at) FROM dropped WHERE network_id=$1), 0),
+			COALESCE((SELECT MAX(expires_at) FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND expires_at <= $2), 0)
+		FROM networks WHERE network_id=$1`, []any{id[:], now.Unix()}, &forgotten, &dropped, &ended)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read what was dropped: %w", err)
+	}
+	last := min(max(forgotten, dropped, ended), now.Unix())
+	if last <= 0 {
+		return time.Time{}, nil
+	}
+	return fromUnix(last + 1), nil
+}
+
+// DroppedUntil notes that revoked certificates that ended before since may have
+// been dropped by a server that knew more than this one. The zero time is none.
+func (tx *Tx) DroppedUntil(id cert.NetworkID, since time.Time) error {
+	until := since.Unix() - 1
+	if until <= 0 {
+		return nil
+	}
+	return tx.exec(`UPDATE networks SET dropped_until = $2 WHERE network_id=$1 AND COALESCE(dropped_until, 0) < $2`, id[:], until)
+}
+
+// ListIsOff reports whether the list should be signed anew at now, because the
+// clock was wrong when that was done: it speaks against certificates that have not
+// ended, or leaves one out that was dropped before it ended. (That a list of an
+// older server does not say what was dropped is no reason: after a restore a new
+// list would count as newer than the one that nodes are about to bring.)
+func (r *Reader) ListIsOff(id cert.NetworkID, now time.Time) (off bool, err error) {
+	err = r.row(`SELECT COALESCE(crl_since, 0) > $2 + 1
+		OR EXISTS (SELECT 1 FROM dropped d WHERE d.network_id = n.network_id AND d.expires_at > $2)
+		FROM networks n WHERE network_id=$1`, []any{id[:], now.Unix()}, &off)
+	if err != nil {
+		return false, fmt.Errorf("look at the revocation list: %w", err)
+	}
+	return off, nil
+}
+
+// drop moves the revoked certificates that have ended at now out of issued, and
+// forgets the earliest beyond maxDropped.
+func (tx *Tx) drop(id cert.NetworkID, now time.Time) error {
+	if err := tx.exec(`INSERT INTO dropped (network_id, expires_at, serial)
+		SELECT network_id, expires_at, serial FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND expires_at <= $2 ON CONFLICT DO NOTHING`,
+		id[:], now.Unix()); err != nil {
+		return err
+	}
+	var last int64
+	err := tx.row(`SELECT expires_at FROM dropped WHERE network_id=$1 ORDER BY expires_at DESC LIMIT 1 OFFSET $2`, []any{id[:], maxDropped}, &last)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := tx.DroppedUntil(id, fromUnix(last+1)); err != nil {
+		return err
+	}
+	return tx.exec(`DELETE FROM dropped WHERE network_id=$1 AND expires_at <= $2`, id[:], last)
+}
