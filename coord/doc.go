@@ -13,6 +13,7 @@
 //	directory.go  GET /v1/directory
 //	lookup.go     GET /v1/lookup
 //	crl.go        GET /v1/crl, and making the list, whatever is in it
+//	recall.go     a restored server takes the list that nodes hold
 //	relays.go     relays that run alone: join, sync, presence, removal
 //	devices.go    list, rename, replace, delete, logout
 //	hostname.go   what a device's name may be

@@ -53,7 +53,7 @@ type identity struct {
 	URLs        []string       `json:"server_urls"`
 	Certificate []byte         `json:"certificate,omitempty"` // DER; absent until joined
 	NetworkCAs  [][]byte       `json:"network_cas,omitempty"` // DER
-	ServerTime  time.Time      `json:"server_time"`           // floor of weft time
+	ServerTime  time.Time      `json:"server_time"`           // when the server was heard last, to the hour: floor of weft time
 
 	key *ecdsa.PrivateKey
 }

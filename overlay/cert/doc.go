@@ -10,12 +10,18 @@
 // CA certifies nodes. They are separate roots on purpose: nothing that a
 // server leaf can prove is of any use towards a node, and the other way round.
 //
+// What keeps out who was deleted: the revocation list, while the certificate has
+// not ended; then the list's own date (CRL.Since), whatever the time is; and weft
+// time, which only the coordination server moves once it was heard. What keeps out
+// a relay that was removed: the config names it no more, and a relay is who holds
+// the key that the config names (ServerRoots.VerifyRelay), at any date.
+//
 //   - id.go     NetworkID, NodeID, Pin
 //   - key.go    identity keys, CSRs, the self-signed certificate used to join
 //   - ca.go     making CAs, signing server and node certificates
 //   - node.go   what a node certificate says
 //   - roots.go  which certificate is to be believed, and when
-//   - crl.go    revocation
+//   - crl.go    revocation, and what the list leaves out
 //   - token.go  the join token
 //   - clock.go  weft time
 package cert
