@@ -186,7 +186,9 @@ func TestB17LookedUpNamesOfMany(t *testing.T) {
 		took := make([]time.Duration, nodes)
 		asked := lookups.Load()
 		start := time.Now()
-		go change()
+		var changed sync.WaitGroup
+		changed.Go(change)
+		defer changed.Wait()
 		all(nodes, func(r reader, i int) {
 			limit := time.After(2 * time.Minute)
 			for _, n := range names {
