@@ -176,10 +176,12 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 			t.Reset(deadAfter)
 			continue
 		}
-		// The peer is there. If the tunnel brings nothing all the same, the two
-		// ends may hold different keys: two introductions at once, and one
-		// answer lost.
-		if st, ok := r.peers.device.Stats(id); ok && st.LastRx.After(begun) {
+		// The peer is there. If the tunnel brings nothing all the same, or
+		// nothing there, the two ends hold different keys: two introductions at
+		// once, and one answer lost, or two WireGuard handshakes, of which
+		// wireguard-go may keep one under the index of the other.
+		st, ok := r.peers.device.Stats(id)
+		if ok && st.LastRx.After(begun) && r.peers.isHeard(ctx, id, begun) {
 			continue
 		}
 		if err := r.peers.callAnew(ctx, id); err != nil && ctx.Err() == nil {

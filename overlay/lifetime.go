@@ -308,6 +308,25 @@ func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{})
 	return p.callAnew(ctx, id)
 }
 
+// isHeard reports whether a peer says that data of this node came out of its
+// tunnel since then. Who cannot be asked is believed.
+func (p *peers) isHeard(ctx context.Context, id cert.NodeID, since time.Time) bool {
+	var s *intro.Session
+	p.inLoop(func() error {
+		if q := p.table[id]; q != nil {
+			s = q.session
+		}
+		return nil
+	})
+	if s == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingAnswer)
+	defer cancel()
+	pong, err := s.Ping(ctx)
+	return err != nil || pong.HeardWithin(time.Since(since))
+}
+
 // callAnew introduces this node to a peer, whether there is a tunnel or not,
 // and returns the result.
 func (p *peers) callAnew(ctx context.Context, id cert.NodeID) error {
