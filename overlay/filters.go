@@ -166,6 +166,15 @@ func (f *filters) setLocked(list []openTo) {
 	}
 }
 
+// began reports whether a flow with a peer that this node began is alive, also
+// when the tunnel in which it was has ended.
+func (f *filters) began(id cert.NodeID, now int64) bool {
+	f.mu.Lock()
+	k := f.peers[id]
+	f.mu.Unlock()
+	return k != nil && k.Began(now)
+}
+
 // release says that the tunnel of a peer has ended.
 func (f *filters) release(id cert.NodeID, now int64) {
 	f.mu.Lock()

@@ -383,7 +383,9 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
 			return nil
 		}
-		known := q != nil && (q.installed() || q.dial != nil)
+		// Policy may let a device say nothing first, and yet it has the answer to
+		// what this node asked: after minutes, when the tunnel has ended.
+		known := q != nil && (q.installed() || q.dial != nil) || p.n.filters.began(s.Peer.ID, p.device.Now())
 		if !known && !filter.Compile(snap.config.Rules, s.Peer).Any() {
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.self.Name, s.Peer.Name)}
 			return nil

@@ -2,6 +2,7 @@ package overlay_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -197,5 +198,45 @@ func TestIntroductionOutlivesTunnel(t *testing.T) {
 			t.Errorf("ended by the peer: %v; who waited then got %v, who came next %v", bye, first, next)
 		}
 		say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
+	}
+}
+
+// TestAnswerAfterSilence: a device that may begin nothing answers after its tunnel
+// has ended for want of data: a long build over ssh, a query, an event stream.
+func TestAnswerAfterSilence(t *testing.T) {
+	w := newWorld(t)
+	prepare := func(n *overlay.Node) { n.SetIdle(1500 * time.Millisecond) }
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.prepare, laptop.prepare = prepare, prepare
+	pi.restart()
+	laptop.restart()
+	l, err := pi.Listen("tcp4", ":7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := laptop.dial("tcp4", "kitchen-pi:7")
+	service, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	for range 2 {
+		eventually(t, 20*time.Second, "the tunnel is idle and ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
+		if _, err := io.WriteString(service, "done\n"); err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		b := make([]byte, 5)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "done\n" {
+			t.Fatalf("%q, %v", b, err)
+		}
+	}
+	// It still may begin nothing. The tunnel is there, so nobody says so.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if c, err := pi.Dial(ctx, "tcp", "laptop:7"); err == nil {
+		c.Close()
+		t.Error("it began something")
 	}
 }
