@@ -961,3 +961,22 @@ func FuzzUpstream(f *testing.F) {
 		}
 	})
 }
+
+// Programs send what was typed: letters beyond ASCII come as UTF-8 in the
+// question, and are answered as they were asked.
+func TestRawLetters(t *testing.T) {
+	zone := *testZone
+	zone.Hosts = append(slices.Clone(zone.Hosts), Host{Name: "xn--kche-0ra", IPv4: netip.MustParseAddr("100.64.0.12")})
+	_, addr := start(t, Config{Zone: func() *Zone { return &zone }, Dial: nobodyDials(t)}, "127.0.0.1:1")
+	for _, name := range []string{`K\195\188che.weft.internal.`, `K\195\156CHE.WEFT.internal.`, `ku\204\136che.weft.internal.`} {
+		m := ask(t, addr, "udp", name, dns.TypeA)
+		if answers(m) != "100.64.0.12" || len(m.Answer) != 1 || m.Answer[0].Header().Name != name {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+	for _, name := range []string{`K\195che.weft.internal.`, `k\195\188che\.weft.internal.`, `b\195\188ro.weft.internal.`, `k\195\188 che.weft.internal.`} {
+		if m := ask(t, addr, "udp", name, dns.TypeA); m.Rcode != dns.RcodeNameError || len(m.Answer) > 0 {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+}

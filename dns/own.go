@@ -30,7 +30,7 @@ func (s *Server) ownZones(q *query) (*answer, later) {
 			q.note("own", "the server's own name is never the overlay's")
 			return nil, nil
 		}
-		return s.ownName(q)
+		return s.ownName(q.folded())
 	}
 	for _, p := range []netip.Prefix{ix.zone.IPv4, ix.zone.IPv6} {
 		if zone := reverseZone(q.name, p); zone != "" {
@@ -41,6 +41,31 @@ func (s *Server) ownZones(q *query) (*answer, later) {
 		return s.ownReverse(q, serviceReverse)
 	}
 	return nil, nil
+}
+
+// folded is the question for the A-labels of a name whose letters beyond ASCII
+// came as they are: most programs send what was typed ("Küche"). It is answered
+// as it was asked.
+func (q *query) folded() *query {
+	if !strings.Contains(q.name, `\`) {
+		return q
+	}
+	raw := make([]byte, 255)
+	n, err := dns.PackDomainName(q.q.Name, raw, 0, nil, false)
+	if err != nil {
+		return q
+	}
+	var typed []string
+	for b := raw[:n]; len(b) > 0 && b[0] != 0; b = b[1+int(b[0]):] {
+		typed = append(typed, string(b[1:1+int(b[0])]))
+	}
+	name, err := asciiName(strings.Join(typed, "."))
+	if err != nil || len(strings.Split(name, ".")) != len(typed) {
+		return q
+	}
+	sub := *q
+	sub.name = name + "."
+	return &sub
 }
 
 // ownName answers for a name in the forward zone.

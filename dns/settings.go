@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"weft/overlay/hostname"
 )
 
 // Bounds on what a server can put into a node's settings; what is beyond them
@@ -347,15 +349,9 @@ func fullName(name, apex string) (string, error) {
 
 // asciiName is the lower-case ASCII form of a name without its final dot.
 func asciiName(name string) (string, error) {
-	ascii := true
-	for i := range len(name) {
-		ascii = ascii && name[i] < 0x80
-	}
-	if !ascii {
-		var err error
-		if name, err = aLabels(name); err != nil {
-			return "", fmt.Errorf("name %.80q: %w", name, err)
-		}
+	name, err := hostname.ASCII(name)
+	if err != nil {
+		return "", fmt.Errorf("name %.80q: %w", name, err)
 	}
 	name = strings.ToLower(name)
 	if name == "" || len(name) > 253 {

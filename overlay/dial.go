@@ -13,6 +13,7 @@ import (
 
 	"weft/coord/api"
 	"weft/overlay/cert"
+	"weft/overlay/hostname"
 	"weft/overlay/localapi"
 )
 
@@ -263,7 +264,7 @@ func (n *Node) runs() (*running, *snapshot, error) {
 func (n *Node) resolve(ctx context.Context, s *snapshot, name string) (*known, error) {
 	key, ok := nameKey(name, s.config.Suffix)
 	if !ok {
-		return nil, unknownPeer(name, s)
+		return nil, n.unknownPeer(name, s)
 	}
 	if addr, err := netip.ParseAddr(key); key == s.self.Name || err == nil && s.self.Has(addr) {
 		return &known{node: s.self, online: true}, nil
@@ -271,9 +272,13 @@ func (n *Node) resolve(ctx context.Context, s *snapshot, name string) (*known, e
 	return n.lookup(ctx, s, key)
 }
 
-func unknownPeer(name string, s *snapshot) error {
+func (n *Node) unknownPeer(name string, s *snapshot) error {
+	hint := "list them with: weft status"
+	if near := hostname.Nearest(name, n.dir.shortNames()); near != "" {
+		hint = "did you mean " + near + "? " + hint
+	}
 	return &localapi.Error{Kind: localapi.KindUnknown,
-		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: "list them with: weft status"}
+		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: hint}
 }
 
 // find is lookup in the network that the node is in.
@@ -297,7 +302,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, err
 	}
 	if missing || !s.config.Directory && !s.config.Version.IsZero() {
 		// The latter: policy lets this node reach nobody, so why ask?
-		return nil, unknownPeer(key, s)
+		return nil, n.unknownPeer(key, s)
 	}
 	kind := "name"
 	if _, err := netip.ParseAddr(key); err == nil {
@@ -311,7 +316,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, err
 		var e *api.Error
 		if errors.As(err, &e) && e.Status == http.StatusNotFound {
 			n.whileIn(s, func(*snapshot) { n.dir.setMissing(key) })
-			return nil, unknownPeer(key, s)
+			return nil, n.unknownPeer(key, s)
 		}
 		if k != nil && !k.stranger {
 			return k, nil // as it was
@@ -327,7 +332,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, err
 	}
 	k.round = round
 	if !n.learn(s, k) {
-		return nil, unknownPeer(key, s)
+		return nil, n.unknownPeer(key, s)
 	}
 	n.checkNames()
 	return k, nil

@@ -10,6 +10,7 @@ import (
 
 	"weft/coord/api"
 	"weft/overlay/cert"
+	"weft/overlay/hostname"
 	"weft/overlay/localapi"
 )
 
@@ -423,6 +424,19 @@ func (d *directory) all() []*known {
 	return peers
 }
 
+// shortNames returns the names of the nodes that may be called, in no order.
+func (d *directory) shortNames() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := make([]string, 0, len(d.byName))
+	for name, k := range d.byName {
+		if !k.stranger {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // changeCount moves with each change of a name, an address or presence.
 func (d *directory) changeCount() uint64 {
 	d.mu.Lock()
@@ -488,6 +502,9 @@ func (d *directory) pinNew() (others []taken, pinned bool) {
 // nameKey turns what a user typed into the key of find: a short name in lower
 // case, or an address. ok is false for a name that cannot be in this network.
 func nameKey(name, suffix string) (key string, ok bool) {
+	if ascii, err := hostname.ASCII(strings.TrimSpace(name)); err == nil {
+		name = ascii // "Küche" is xn--kche-0ra
+	}
 	name = strings.ToLower(strings.TrimSuffix(strings.TrimSpace(name), "."))
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		return addr.Unmap().WithZone("").String(), true

@@ -119,7 +119,7 @@ func TestNegativeAnswersEnd(t *testing.T) {
 func TestNameKey(t *testing.T) {
 	for in, want := range map[string]string{
 		"kitchen-pi": "kitchen-pi", "Kitchen-Pi.": "kitchen-pi", "kitchen-pi.weft.internal": "kitchen-pi", "KITCHEN-PI.WEFT.INTERNAL.": "kitchen-pi",
-		"100.64.0.7": "100.64.0.7", "[fd00::7]": "fd00::7", "FD00::7": "fd00::7", "::ffff:100.64.0.7": "100.64.0.7",
+		"100.64.0.7": "100.64.0.7", "[fd00::7]": "fd00::7", "FD00::7": "fd00::7", "Küche": "xn--kche-0ra", "KÜCHE.weft.internal.": "xn--kche-0ra", "xn--KCHE-0ra": "xn--kche-0ra", "::ffff:100.64.0.7": "100.64.0.7",
 		"": "", ".": "", "a.b": "", "example.org": "", "../x": "", "a b": "", "a\"\nProxyCommand x": "", "<script>": "<script>",
 	} {
 		got, ok := nameKey(in, "weft.internal")

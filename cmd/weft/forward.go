@@ -85,7 +85,7 @@ func parseForward(s string) (forwardSpec, error) {
 	if err != nil {
 		return forwardSpec{}, bad
 	}
-	f := forwardSpec{name: name}
+	f := forwardSpec{}
 	if local != "0" {
 		if f.local, err = parsePort(local); err != nil {
 			return forwardSpec{}, bad
@@ -94,10 +94,8 @@ func parseForward(s string) (forwardSpec, error) {
 	if f.port, err = parsePort(port); err != nil {
 		return forwardSpec{}, bad
 	}
-	if err := localapi.CheckName(name); err != nil {
-		return forwardSpec{}, err
-	}
-	return f, nil
+	f.name, err = localapi.CleanName(name)
+	return f, err
 }
 
 func parsePort(s string) (uint16, error) {
@@ -113,8 +111,12 @@ func parsePort(s string) (uint16, error) {
 func forward(cmd *cobra.Command, all []forwardSpec, udp bool) error {
 	c := client(cmd)
 	for _, f := range all {
-		if _, err := c.Resolve(cmd.Context(), f.name); err != nil {
+		p, err := c.Resolve(cmd.Context(), f.name)
+		if err != nil {
 			return err
+		}
+		if p.Self {
+			return usagef("%s is this device; use localhost", f.name)
 		}
 	}
 	ctx, cancel := context.WithCancelCause(cmd.Context())

@@ -26,7 +26,8 @@ the device closes the connection. Made for ssh:
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
-			if err := localapi.CheckName(a[0]); err != nil {
+			name, err := localapi.CleanName(a[0])
+			if err != nil {
 				return err
 			}
 			if _, err := parsePort(a[1]); err != nil {
@@ -36,7 +37,7 @@ the device closes the connection. Made for ssh:
 			if udp {
 				network = "udp"
 			}
-			conn, err := client(cmd).DialContext(cmd.Context(), network, net.JoinHostPort(a[0], a[1]))
+			conn, err := client(cmd).DialContext(cmd.Context(), network, net.JoinHostPort(name, a[1]))
 			if err != nil {
 				return err
 			}

@@ -69,7 +69,7 @@ func parseSSHTarget(s string) (user, name string, err error) {
 		}
 	}
 	// '%' would be expanded by ssh, and no numeric name is a device.
-	if err := localapi.CheckName(name); err != nil {
+	if name, err = localapi.CleanName(name); err != nil {
 		return "", "", err
 	}
 	if strings.Contains(name, "%") || strings.Trim(name, "0123456789") == "" {

@@ -34,13 +34,14 @@ func (r *Resolver) handle(mux *http.ServeMux, s *Server) {
 		if !read(w, req, &q) {
 			return
 		}
-		if err := CheckName(q.Name); err != nil {
+		name, err := CleanName(q.Name)
+		if err != nil {
 			s.failed(w, err)
 			return
 		}
 		ctx, cancel := context.WithTimeout(req.Context(), 10*time.Second)
 		defer cancel()
-		a, err := r.Trace(ctx, q.Name, q.Type)
+		a, err := r.Trace(ctx, name, q.Type)
 		if err != nil {
 			s.failed(w, err)
 			return

@@ -11,8 +11,10 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"weft/limited"
+	"weft/overlay/hostname"
 	"weft/overlay/peercred"
 )
 
@@ -183,8 +185,8 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
-	name := r.URL.Query().Get("name")
-	if err := CheckName(name); err != nil {
+	name, err := CleanName(r.URL.Query().Get("name"))
+	if err != nil {
 		s.failed(w, err)
 		return
 	}
@@ -209,13 +211,14 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &req) {
 		return
 	}
-	if err := CheckName(req.Name); err != nil {
+	name, err := CleanName(req.Name)
+	if err != nil {
 		s.failed(w, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), bounded(req.Timeout, 5*time.Second, time.Minute))
 	defer cancel()
-	pong, err := s.node.Ping(ctx, req.Name)
+	pong, err := s.node.Ping(ctx, name)
 	if err != nil {
 		s.failed(w, err)
 		return
@@ -228,15 +231,17 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &req) {
 		return
 	}
+	name := ""
 	if req.Name != "" {
-		if err := CheckName(req.Name); err != nil {
+		var err error
+		if name, err = CleanName(req.Name); err != nil {
 			s.failed(w, err)
 			return
 		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), bounded(req.Timeout, 30*time.Second, 24*time.Hour))
 	defer cancel()
-	s.done(w, s.node.Wait(ctx, req.Name))
+	s.done(w, s.node.Wait(ctx, name))
 }
 
 func (s *Server) netcheck(w http.ResponseWriter, r *http.Request) {
@@ -251,7 +256,8 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &req) {
 		return
 	}
-	if err := CheckName(req.Name); err != nil {
+	name, err := CleanName(req.Name)
+	if err != nil {
 		s.failed(w, err)
 		return
 	}
@@ -261,7 +267,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
-	a, err := s.dns(ctx, req.Name, req.Type)
+	a, err := s.dns(ctx, name, req.Type)
 	if err != nil {
 		s.failed(w, err)
 		return
@@ -277,14 +283,27 @@ func bounded(d, def, max time.Duration) time.Duration {
 	return min(d, max)
 }
 
-// CheckName refuses what cannot be a name or an address before it reaches
-// anything that would act on it: empty, over 255 bytes, a leading '-', or
-// bytes other than letters, digits, '-', '_', '.', ':' and '%'. The error has
-// KindUsage.
-func CheckName(name string) error {
-	ok := name != "" && len(name) <= 255 && name[0] != '-'
-	for i := 0; ok && i < len(name); i++ {
-		c := name[i]
+// CleanName makes of a name or an address as people write it the form in which
+// everything else takes it: letters beyond ASCII become A-labels ("Küche" is
+// xn--kche-0ra), an IPv6 address loses its brackets. It refuses what cannot be
+// either before it reaches anything that would act on it: empty, over 255 bytes,
+// a leading '-', or bytes other than letters, digits, '-', '_', '.', ':' and
+// '%'. The error has KindUsage.
+func CleanName(name string) (string, error) {
+	clean := strings.TrimSpace(name)
+	ok := len(clean) <= 255 && utf8.ValidString(clean)
+	if ok {
+		ascii, err := hostname.ASCII(clean)
+		ok, clean = err == nil, ascii
+	}
+	if inner, bracket := strings.CutPrefix(clean, "["); bracket {
+		inner, bracket = strings.CutSuffix(inner, "]")
+		ok = ok && bracket && strings.Contains(inner, ":")
+		clean = inner
+	}
+	ok = ok && clean != "" && len(clean) <= 255 && clean[0] != '-'
+	for i := 0; ok && i < len(clean); i++ {
+		c := clean[i]
 		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
 			c == '-' || c == '_' || c == '.' || c == ':' || c == '%'
 	}
@@ -292,9 +311,9 @@ func CheckName(name string) error {
 		if len(name) > 64 {
 			name = name[:64] + "..."
 		}
-		return &Error{Kind: KindUsage, Message: "not a device name: " + quote(name), Hint: "names are letters, digits and '-', for example kitchen-pi"}
+		return "", &Error{Kind: KindUsage, Message: "not a device name: " + quote(strings.ToValidUTF8(name, "")), Hint: "names are letters, digits and '-', for example kitchen-pi"}
 	}
-	return nil
+	return clean, nil
 }
 
 // quote makes any string safe to print on one line.

@@ -43,9 +43,9 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 		s.failed(w, &Error{Kind: KindUsage, Message: "unknown network " + quote(network)})
 		return
 	}
-	name, _, err := net.SplitHostPort(addr)
+	name, port, err := net.SplitHostPort(addr)
 	if err == nil {
-		err = CheckName(name)
+		name, err = CleanName(name)
 	}
 	if err != nil {
 		s.failed(w, &Error{Kind: KindUsage, Message: "not NAME:PORT: " + quote(addr)})
@@ -57,7 +57,7 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	}
 
 	ctx, cancel := withTimeout(r.Context(), dialTimeout)
-	remote, err := s.node.DialContext(ctx, network, addr)
+	remote, err := s.node.DialContext(ctx, network, net.JoinHostPort(name, port))
 	cancel()
 	if err != nil {
 		s.failed(w, err)

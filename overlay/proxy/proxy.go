@@ -9,11 +9,13 @@
 //	socks.go   SOCKS5 greeting and request      socks_udp.go  UDP ASSOCIATE
 //	http.go    HTTP requests
 //	route.go   where it goes: the overlay, out directly, or refused
+//	local.go   short names of this network
 //	direct.go  dialling out, with the check of the real address
 //
 // Names are resolved by the node: short and full names of the overlay and its
 // addresses go through the overlay. Everything else is dialled directly, as if
-// the proxy were not there, except for loopback, link-local, metadata and
+// the proxy were not there (a short name that is no device's: only where the hosts
+// file or the search list leads somewhere), except for loopback, link-local, metadata and
 // similar addresses: pages and redirects must not reach through the proxy what
 // they could not reach by themselves. That check is made on the address that
 // is really connected to, whatever spelling or name led there.
@@ -63,6 +65,8 @@ type Config struct {
 	// although they are forbidden. Only tests set it, so that they have
 	// somebody to talk to on loopback.
 	exempt func(netip.AddrPort) bool
+	// local is localName, but in tests.
+	local func(ctx context.Context, label, suffix string) string
 	// offline, if set, dials nothing directly: fuzzing must not ask the
 	// world about random names.
 	offline bool
@@ -89,6 +93,12 @@ func New(cfg Config) *Proxy {
 	}
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 1024
+	}
+	if cfg.local == nil {
+		cfg.local = localName
+	}
+	if cfg.offline {
+		cfg.local = func(context.Context, string, string) string { return "" }
 	}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = 30 * time.Second

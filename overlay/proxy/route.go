@@ -17,7 +17,7 @@ import (
 func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	overlay, err := p.isOverlay(ctx, host, port)
+	host, overlay, err := p.route(ctx, host, port)
 	if err != nil {
 		return nil, err
 	}
@@ -28,48 +28,49 @@ func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (ne
 	return p.dialDirect(ctx, network, address)
 }
 
-// isOverlay decides where host is. It refuses what can be refused without
-// resolving anything; the rest is checked when it is dialled (direct.go).
-func (p *Proxy) isOverlay(ctx context.Context, host string, port uint16) (bool, error) {
-	if err := localapi.CheckName(host); err != nil {
-		return false, err
+// route decides where host is, and by which name it is dialled there. It refuses
+// what can be refused without resolving anything; the rest is checked when it is
+// dialled (direct.go).
+func (p *Proxy) route(ctx context.Context, host string, port uint16) (to string, overlay bool, err error) {
+	to, err = localapi.CleanName(host)
+	if err != nil {
+		return "", false, err
 	}
 	names := p.cfg.Node.Names()
 	if names == nil {
 		names = &localapi.Names{}
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
+	if ip, err := netip.ParseAddr(to); err == nil {
 		ip = ip.Unmap()
 		if inNetwork(names, ip) {
-			return true, nil
+			return to, true, nil
 		}
-		return false, p.checkDirect(names, netip.AddrPortFrom(ip, port))
+		return to, false, p.checkDirect(names, netip.AddrPortFrom(ip, port))
 	}
-	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	name := strings.ToLower(strings.TrimSuffix(to, "."))
 	switch {
 	case name == "localhost" || strings.HasSuffix(name, ".localhost"):
-		return false, refused(host + " is this machine itself")
+		return "", false, refused(host + " is this machine itself")
 	case names.Suffix != "" && (name == names.Suffix || strings.HasSuffix(name, "."+names.Suffix)):
-		return true, nil
+		return to, true, nil
 	case endsInNumber(name):
 		// 0x7f.1, 2130706433: no name ends so, and some resolvers take it for
 		// an address.
-		return false, refused(host + " is neither a name nor an address in its usual form")
+		return "", false, refused(host + " is neither a name nor an address in its usual form")
 	case strings.Contains(name, "."):
-		return false, nil
+		return to, false, nil
 	}
 	// A single label is a device of the overlay if there is one of that name,
 	// else a name of the local network. When nobody can be asked it is neither:
 	// a device's name must not end up at whoever answers on this network.
-	_, err := p.cfg.Node.Resolve(ctx, name)
-	switch localapi.KindOf(err) {
-	case "":
-		return true, nil
-	case localapi.KindUnknown:
-		return false, nil
-	default:
-		return false, err
+	_, err = p.cfg.Node.Resolve(ctx, name)
+	if localapi.KindOf(err) != localapi.KindUnknown {
+		return to, err == nil, err
 	}
+	if local := p.cfg.local(ctx, name, names.Suffix); local != "" {
+		return local, false, nil
+	}
+	return "", false, err // no device of that name, and which one may have been meant
 }
 
 // endsInNumber reports whether the last label is a number, decimal or

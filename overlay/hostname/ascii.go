@@ -1,4 +1,6 @@
-package dns
+// Package hostname reads the names of devices as people type them: with letters
+// beyond ASCII, and with mistakes.
+package hostname
 
 import (
 	"context"
@@ -7,16 +9,20 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 )
 
-// aLabels makes the ASCII form of a name with letters beyond ASCII, by the
-// rules of IDNA for what is looked up (RFC 5891).
+// ASCII returns the form in which a name is stored and asked for: labels with
+// letters beyond ASCII become A-labels, by the rules of IDNA for what is looked
+// up (RFC 5891), which is what an owner's renaming does too. A name in ASCII is
+// returned as it is, whatever is in it.
 //
 // net/http has IDNA and Unicode's tables within, for the hosts of URLs. A second
 // copy of them (golang.org/x/net/idna) would be 0.4 MB of a node, so net/http is
 // asked: whom would it connect to?
-func aLabels(name string) (string, error) {
+func ASCII(name string) (string, error) {
+	if isASCII(name) {
+		return name, nil
+	}
 	for _, c := range []byte(name) {
 		if c < 0x80 && c != '.' && c != '-' && (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') {
 			return "", fmt.Errorf("%q beside letters beyond ASCII", c)
@@ -37,8 +43,17 @@ func aLabels(name string) (string, error) {
 		return "", err
 	}
 	// What IDNA refuses is left as it was.
-	if strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
+	if !isASCII(host) {
 		return "", errors.New("these letters cannot be in a name")
 	}
 	return host, nil
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
 }

@@ -1,4 +1,4 @@
-package dns
+package hostname
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 
 // net/http's answers are those of the library: names of every kind, and what
 // either refuses.
-func TestALabels(t *testing.T) {
+func TestASCII(t *testing.T) {
 	for _, name := range []string{
 		"küche", "Küche", "KÜCHE.weft.internal", "ku\u0308che", "bücher.example.org", "厨房", "厨房。lan", "straße", "faß.de",
 		"ελλάς", "пример.испытание", "مثال", "אבגד", "ｆｕｌｌ.lan", "ﬁsch", "ñ-1", "a.ü.b", "💡", "i\u0307stanbul", "İstanbul", "a\u200db", "ن\u200cم",
@@ -16,7 +16,7 @@ func TestALabels(t *testing.T) {
 		"⒈com", "ü．b", "\u00ad", "a\u00adb", "∕", "℀ü",
 	} {
 		want, wantErr := idna.Lookup.ToASCII(name)
-		got, err := aLabels(name)
+		got, err := ASCII(name)
 		if (err == nil) != (wantErr == nil) || err == nil && got != want {
 			t.Errorf("%q: %q, %v; the library says %q, %v", name, got, err, want, wantErr)
 		}
