@@ -443,11 +443,11 @@ func (n *Node) Wait(ctx context.Context, name string) error {
 			return nil
 		}
 		switch localapi.KindOf(err) {
-		case localapi.KindDenied, localapi.KindUsage, localapi.KindNotJoined:
+		case localapi.KindDenied, localapi.KindUsage, localapi.KindNotJoined, localapi.KindUnknown:
 			return err
 		}
 		if !sleep(ctx, 500*time.Millisecond) {
-			return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("%s did not answer in time: %v", name, err)}
+			return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("waited for %s in vain: %v", name, err)}
 		}
 	}
 	return nil

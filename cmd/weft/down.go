@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 )
 
@@ -16,7 +18,11 @@ clear to whoever has the default route; the system has its own DNS back.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return client(cmd).Down(cmd.Context())
+			if err := client(cmd).Down(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.ErrOrStderr(), "stopped; this device keeps its identity, start again with: weft up")
+			return nil
 		},
 	}
 }

@@ -207,12 +207,10 @@ func (o *installOptions) readToken(cmd *cobra.Command) (string, error) {
 	switch {
 	case o.token != "" && o.tokenFile != "":
 		return "", usagef("give the token once: --token or --token-file")
-	case o.tokenFile == "-":
-		return readToken(cmd.InOrStdin(), "standard input")
 	case o.tokenFile != "":
-		return readTokenFile(o.tokenFile)
+		return readTokenFile(o.tokenFile, cmd.InOrStdin())
 	case o.token != "":
-		return checkToken(o.token, "--token")
+		return checkToken([]byte(o.token), "--token")
 	}
 	return "", nil
 }

@@ -1,17 +1,45 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/overlay/localapi"
 )
 
 func logoutCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:               "logout",
-		Short:             "Give up this device's identity, here and on the server",
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "logout",
+		Short: "Give up this device's identity, here and on the server",
+		Long: `Give up this device's identity, here and on the server: to come back it needs
+another token, and gets other addresses. Asks first on a terminal.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return client(cmd).Logout(cmd.Context())
+			c := client(cmd)
+			st, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if st.State == localapi.StateUnjoined {
+				fmt.Fprintln(cmd.ErrOrStderr(), "nothing to give up: this device has not joined a network")
+				return nil
+			}
+			name := cli.Plain(st.Self.FQDN)
+			if !yes && cli.IsTerminal(cmd.InOrStdin()) &&
+				!cli.Confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), "Give up "+name+"? To come back this device needs a new token.") {
+				return &localapi.Error{Kind: localapi.KindFailed, Message: "nothing was given up"}
+			}
+			if err := c.Logout(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s is given up, here and on the server; join again with: weft up TOKEN\n", name)
+			return nil
 		},
 	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
 }

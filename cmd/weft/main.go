@@ -25,6 +25,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -53,6 +54,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return 130
 	}
+	if better, ok := cli.Unknown(root, err); ok {
+		err = usageError{better}
+	}
 	fmt.Fprintln(stderr, "weft: "+oneLine(err.Error()))
 	if isUsage(err) {
 		return 2
@@ -75,7 +79,7 @@ func (e usageError) Unwrap() error { return e.error }
 
 func isUsage(err error) bool {
 	var u usageError
-	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command ") || strings.HasPrefix(err.Error(), "unknown flag")
+	return errors.As(err, &u)
 }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
@@ -101,8 +105,9 @@ func newRoot() *cobra.Command {
 		DisableAutoGenTag: true,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w; see: %s --help", err, cmd.CommandPath())
+		return usageError{cli.FlagError(cmd, err)}
 	})
+	cli.VersionFlag(root, func(cmd *cobra.Command) error { return printVersion(cmd, false) })
 	root.PersistentFlags().String("socket", "", "the daemon's socket (WEFT_SOCKET)")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(

@@ -22,54 +22,60 @@ func pingCmd() *cobra.Command {
 		Short: "Send echoes through the tunnel: round trip time and path",
 		Long: `Send echoes through the tunnel and print the round trip time and the path of each.
 
-Exit code 0 when one of them (with --until-direct: the last) was answered.`,
+At the end, also after Ctrl-C, a line on standard error sums them up. Exit code 0
+when one of them (with --until-direct: the last) was answered.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
-			if count < 0 || timeout <= 0 {
-				return usagef("-c and --timeout must not be negative")
+			if count < 0 || timeout <= 0 || interval < 0 {
+				return usagef("-c and --interval must not be negative, --timeout must be positive")
 			}
-			c := client(cmd)
-			var last error
-			answered := 0
 			// Waiting for a direct path has its own end; -c can bound it too.
 			if untilDirect && !cmd.Flags().Changed("count") {
 				count = 30
 			}
+			c := client(cmd)
+			var sum pingSum
+			done := func(err error) error {
+				if !*asJSON && sum.sent > 0 {
+					fmt.Fprintln(cmd.ErrOrStderr(), sum.String())
+				}
+				return err
+			}
+			var last error
 			for i := 0; i < count || count == 0; i++ {
-				if i > 0 {
-					if err := sleep(cmd.Context(), interval); err != nil {
-						return err
-					}
+				if i > 0 && sleep(cmd.Context(), interval) != nil {
+					return done(context.Canceled)
 				}
 				pong, err := c.Ping(cmd.Context(), a[0], timeout)
 				if cmd.Context().Err() != nil {
-					return context.Canceled
+					return done(context.Canceled)
 				}
 				switch localapi.KindOf(err) {
 				case "":
-					answered++
+					sum.answered(pong.RTT)
 					if err := printPong(cmd.OutOrStdout(), pong, *asJSON); err != nil {
 						return err
 					}
 					if untilDirect && pong.Path == localapi.PathDirect {
-						return nil
+						return done(nil)
 					}
 				case localapi.KindTimeout, localapi.KindUnreachable:
 					// It may come up while we look: go on.
+					sum.sent++
 					fmt.Fprintln(cmd.ErrOrStderr(), oneLine(err.Error()))
 					last = err
 				default:
-					return err
+					return done(err)
 				}
 			}
 			switch {
 			case untilDirect:
-				return &localapi.Error{Kind: localapi.KindTimeout, Message: "no direct path to " + a[0] + " yet", Hint: "it stays reachable through the relay; see: weft netcheck"}
-			case answered == 0 && last != nil:
-				return exitCode(localapi.KindOf(last).ExitCode()) // said already
+				return done(&localapi.Error{Kind: localapi.KindTimeout, Message: "no direct path to " + a[0] + " yet", Hint: "it stays reachable through the relay; see: weft netcheck"})
+			case sum.received == 0 && last != nil:
+				return done(exitCode(localapi.KindOf(last).ExitCode())) // said already
 			}
-			return nil
+			return done(nil)
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
@@ -78,6 +84,34 @@ Exit code 0 when one of them (with --until-direct: the last) was answered.`,
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for each answer")
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between echoes")
 	return cmd
+}
+
+// pingSum is what a series of echoes came to.
+type pingSum struct {
+	sent, received int
+	least, most    time.Duration
+	total          time.Duration
+}
+
+func (s *pingSum) answered(rtt time.Duration) {
+	s.sent++
+	s.received++
+	s.total += rtt
+	s.most = max(s.most, rtt)
+	if s.received == 1 || rtt < s.least {
+		s.least = rtt
+	}
+}
+
+// String is the last line of ping(8), without the name: who counts the lines
+// with a name counts echoes.
+func (s *pingSum) String() string {
+	text := fmt.Sprintf("%d sent, %d received, %d%% lost", s.sent, s.received, 100*(s.sent-s.received)/s.sent)
+	if s.received == 0 {
+		return text
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return fmt.Sprintf("%s; min/avg/max %.1f/%.1f/%.1f ms", text, ms(s.least), ms(s.total/time.Duration(s.received)), ms(s.most))
 }
 
 func printPong(w io.Writer, p localapi.Pong, asJSON bool) error {

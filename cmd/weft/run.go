@@ -270,10 +270,8 @@ func (o *runOptions) network(d *services, inbound inboundRules, log *slog.Logger
 // readToken returns the token to join with, "" for none.
 func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 	switch {
-	case o.tokenFile == "-":
-		return readToken(stdin, "standard input")
 	case o.tokenFile != "":
-		token, err := readTokenFile(o.tokenFile)
+		token, err := readTokenFile(o.tokenFile, stdin)
 		// A device that has joined does not need the file any more, and it is
 		// wise to delete it.
 		if _, serr := os.Stat(filepath.Join(o.state, "node.json")); err != nil && serr == nil {
@@ -281,7 +279,7 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 		}
 		return token, err
 	case o.token != "":
-		return checkToken(o.token, "--token")
+		return checkToken([]byte(o.token), "--token")
 	}
 	return "", nil
 }

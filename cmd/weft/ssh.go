@@ -14,48 +14,135 @@ import (
 )
 
 func sshCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "ssh [USER@]NAME [SSH OPTIONS] [COMMAND]",
+	return &cobra.Command{
+		Use:   "ssh [SSH OPTIONS] [USER@]NAME [SSH OPTIONS] [COMMAND]",
 		Short: "Open a shell on a device with the ssh of this machine",
 		Long: `Open a shell on a device with the ssh of this machine: keys, known_hosts and
-configuration are ssh's own. What follows NAME is passed on to ssh.
+configuration are ssh's own, and so are all options but --socket.
 
   weft ssh pi@kitchen-pi
-  weft ssh pi@kitchen-pi -L 5900:localhost:5900
+  weft ssh -L 5900:localhost:5900 pi@kitchen-pi
   weft ssh pi@kitchen-pi uptime`,
-		Args:              args(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: completeUserNames,
+		DisableFlagParsing: true, // they are ssh's; parseSSH tells them apart
+		ValidArgsFunction:  completeUserNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
-			user, name, err := parseSSHTarget(a[0])
-			if err != nil {
+			call, err := parseSSH(a)
+			switch {
+			case err != nil:
 				return err
-			}
-			// Ask first: ssh would wrap the reason in three lines of its own
-			// and exit 255.
-			socket := socketPath(cmd)
-			p, err := localapi.NewClient(socket).Resolve(cmd.Context(), name)
-			if err != nil {
-				return err
-			}
-			if p.Self {
-				return usagef("%s is this machine itself", name)
-			}
-			self, err := os.Executable()
-			if err != nil {
-				return err
+			case call.help:
+				return cmd.Help()
+			case call.socket != "":
+				if err := cmd.Flags().Set("socket", call.socket); err != nil {
+					return err
+				}
 			}
 			ssh, err := exec.LookPath("ssh")
 			if err != nil {
 				return &localapi.Error{Kind: localapi.KindFailed, Message: "there is no ssh on this machine", Hint: "install the OpenSSH client"}
 			}
-			argv := append([]string{"ssh"}, sshArgs(self, socket, user, name, a[1:])...)
+			argv := append([]string{"ssh"}, call.options...)
+			if call.name != "" {
+				if argv, err = connectingSSH(cmd, call); err != nil {
+					return err
+				}
+			}
 			// ssh takes this process's place, so that the terminal, signals
 			// and the exit code are its own.
 			return fmt.Errorf("run ssh: %w", syscall.Exec(ssh, argv, os.Environ()))
 		},
 	}
-	cmd.Flags().SetInterspersed(false)
-	return cmd
+}
+
+// connectingSSH returns the argument vector of an ssh that connects through the
+// daemon, once the daemon knows the device: ssh would wrap the reason in three
+// lines of its own and exit 255.
+func connectingSSH(cmd *cobra.Command, call sshCall) ([]string, error) {
+	socket := socketPath(cmd)
+	p, err := localapi.NewClient(socket).Resolve(cmd.Context(), call.name)
+	if err != nil {
+		return nil, err
+	}
+	if p.Self {
+		return nil, usagef("%s is this machine itself", call.name)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{"ssh"}, sshArgs(self, socket, call)...), nil
+}
+
+// sshCall is what was asked of ssh. Without a name ssh itself is asked (-V).
+type sshCall struct {
+	socket     string // of the daemon, "" when not given
+	help       bool
+	options    []string // that came before the name
+	user, name string   // user may be ""
+	rest       []string // after the name: more options, the command
+}
+
+// Options of ssh(1), OpenSSH 10: those that take an argument, and those that do
+// not.
+const (
+	sshWithArgument = "BbcDEeFIiJLlmOoPpQRSWw"
+	sshSwitches     = "46AaCfGgKkMNnqsTtVvXxYy"
+)
+
+// parseSSH reads a command line as ssh does: options, the destination, and what
+// comes after it, which is left to ssh.
+func parseSSH(args []string) (call sshCall, err error) {
+	alone := false // ssh says something about itself, and connects nowhere
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		value, joined := strings.CutPrefix(arg, "--socket=")
+		switch {
+		case arg == "--help", arg == "-h":
+			call.help = true
+			return call, nil
+		case joined:
+			call.socket = value
+		case arg == "--socket":
+			if len(args) == 0 {
+				return call, usagef("flag needs an argument: --socket; see: weft ssh --help")
+			}
+			call.socket, args = args[0], args[1:]
+		case arg == "--" && len(args) > 0:
+			call.user, call.name, err = parseSSHTarget(args[0])
+			call.rest = args[1:]
+			return call, err
+		case strings.HasPrefix(arg, "--"):
+			return call, usagef("unknown flag: %s; see: weft ssh --help", cli.Plain(arg))
+		case strings.HasPrefix(arg, "-") && arg != "-":
+			// Switches in one word, the last of which may take an argument: the
+			// rest of the word, or the next one.
+			call.options = append(call.options, arg)
+			for i, c := range arg[1:] {
+				alone = alone || c == 'V' || c == 'Q'
+				if strings.ContainsRune(sshWithArgument, c) {
+					if i+2 == len(arg) {
+						if len(args) == 0 {
+							return call, usagef("ssh's -%c needs an argument", c)
+						}
+						call.options, args = append(call.options, args[0]), args[1:]
+					}
+					break
+				}
+				if !strings.ContainsRune(sshSwitches, c) {
+					return call, usagef("ssh has no option -%s; see: weft ssh --help", cli.Plain(string(c)))
+				}
+			}
+		default:
+			call.user, call.name, err = parseSSHTarget(arg)
+			call.rest = args
+			return call, err
+		}
+	}
+	if !alone {
+		return call, usagef("usage: weft ssh [SSH OPTIONS] [USER@]NAME [SSH OPTIONS] [COMMAND]")
+	}
+	return call, nil
 }
 
 // parseSSHTarget splits [USER@]NAME and refuses what ssh or the shell that
@@ -68,25 +155,26 @@ func parseSSHTarget(s string) (user, name string, err error) {
 			return "", "", usagef("%q is not a user name", cli.Plain(user))
 		}
 	}
-	// '%' would be expanded by ssh, and no numeric name is a device.
 	if name, err = localapi.CleanName(name); err != nil {
 		return "", "", err
 	}
+	// '%' would be expanded by ssh, and no numeric name is a device.
 	if strings.Contains(name, "%") || strings.Trim(name, "0123456789") == "" {
 		return "", "", usagef("%q is not a device name", cli.Plain(name))
 	}
 	return user, name, nil
 }
 
-// validUser is what useradd calls a name: no leading '-', not a number (which
-// would be taken for a user id), nothing that needs quotes.
+// validUser is what useradd calls a name, or a directory service (CORP\alice,
+// alice@corp.example): no leading '-', not a number (which would be taken for a
+// user id), nothing that needs quotes but a backslash within.
 func validUser(s string) bool {
-	if s == "" || len(s) > 64 || s[0] == '-' || strings.Trim(s, "0123456789") == "" {
+	if s == "" || len(s) > 64 || s[0] == '-' || s[len(s)-1] == '\\' || strings.Trim(s, "0123456789") == "" {
 		return false
 	}
 	for _, c := range []byte(s) {
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-			c == '-' || c == '_' || c == '.' || c == '+' || c == '@'
+			c == '-' || c == '_' || c == '.' || c == '+' || c == '@' || c == '\\'
 		if !ok {
 			return false
 		}
@@ -94,15 +182,16 @@ func validUser(s string) bool {
 	return true
 }
 
-// sshArgs are the arguments of ssh. user may be empty.
-func sshArgs(self, socket, user, name string, rest []string) []string {
+// sshArgs are the arguments of ssh.
+func sshArgs(self, socket string, call sshCall) []string {
 	// Without "exec": ssh puts one there itself, and dash knows no second.
+	// First of all options, since ssh takes the first of each kind.
 	proxy := shellQuote(self) + " nc --socket " + shellQuote(socket) + " -- %h %p"
-	out := []string{"-o", "ProxyCommand=" + proxy}
-	if user != "" {
-		out = append(out, "-l", user)
+	out := append([]string{"-o", "ProxyCommand=" + proxy}, call.options...)
+	if call.user != "" {
+		out = append(out, "-l", call.user)
 	}
-	return append(append(out, name), rest...)
+	return append(append(out, call.name), call.rest...)
 }
 
 // shellQuote makes one word for the shell that ssh starts, after ssh has

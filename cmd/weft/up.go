@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,49 +51,61 @@ func readUpToken(cmd *cobra.Command, a []string, file string) (string, error) {
 	case len(a) > 0 && file != "":
 		return "", usagef("give the token once: as an argument or with --token-file")
 	case file != "":
-		return readTokenFile(file)
+		return readTokenFile(file, cmd.InOrStdin())
 	case len(a) == 0:
 		return "", nil
 	case a[0] == "-":
 		return readToken(cmd.InOrStdin(), "standard input")
 	default:
-		return checkToken(a[0], "the argument")
+		return checkToken([]byte(a[0]), "the argument")
 	}
 }
 
 // readTokenFile reads a token from path; "-" is standard input.
-func readTokenFile(path string) (string, error) {
+func readTokenFile(path string, stdin io.Reader) (string, error) {
+	if path == "-" {
+		return readToken(stdin, "standard input")
+	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
 		return "", &localapi.Error{Kind: localapi.KindFailed, Message: "read token file " + path + ": permission denied", Hint: "make it readable for the user that runs weft"}
 	}
 	if err != nil {
-		return "", &localapi.Error{Kind: localapi.KindFailed, Message: "read token file: " + err.Error(), Hint: "make a token with: weft-server keys create"}
+		return "", &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cause(err)), Hint: "make a token with: weft-server keys create"}
 	}
 	defer f.Close()
 	return readToken(f, path)
 }
 
-// readToken reads one token; white space around it does not matter.
+// readToken reads one token, whatever an editor has made of it.
 func readToken(r io.Reader, from string) (string, error) {
-	b, err := io.ReadAll(io.LimitReader(r, 16<<10))
+	b, err := io.ReadAll(io.LimitReader(r, cli.MaxToken))
 	if err != nil {
-		return "", fmt.Errorf("read token from %s: %w", from, err)
+		return "", fmt.Errorf("read token from %s: %w", from, cause(err))
 	}
-	return checkToken(string(b), from)
+	return checkToken(b, from)
 }
 
 // checkToken catches what is plainly no token before it is sent anywhere. It
 // never prints what it was given.
-func checkToken(s, from string) (string, error) {
-	s = strings.TrimSpace(s)
-	if s == "" {
+func checkToken(b []byte, from string) (string, error) {
+	token, err := cli.CleanToken(b)
+	switch {
+	case errors.Is(err, cli.ErrNoToken):
 		return "", &localapi.Error{Kind: localapi.KindUsage, Message: "there is no token in " + from, Hint: "make one with: weft-server keys create"}
+	case err != nil:
+		return "", &localapi.Error{Kind: localapi.KindUsage, Message: from + ": " + err.Error(), Hint: "a token is one word that starts with weft1; make one with: weft-server keys create"}
 	}
-	if !strings.HasPrefix(s, "weft1") || strings.ContainsAny(s, " \t\r\n") {
-		return "", &localapi.Error{Kind: localapi.KindUsage, Message: "what " + from + " holds is not a token", Hint: "a token is one word that starts with weft1; make one with: weft-server keys create"}
+	return token, nil
+}
+
+// cause is what is wrong with a file, without its name.
+func cause(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
 	}
-	return s, nil
+	return err
 }
 
 func printUp(w io.Writer, st localapi.Status) {

@@ -18,30 +18,44 @@ func versionCmd() *cobra.Command {
 		Short:             "Print the version of this program and of the running daemon",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
-			defer cancel()
-			st, err := client(cmd).Status(ctx)
-			daemon := st.Version
-			if err != nil {
-				daemon = ""
-			}
-			if *asJSON {
-				return cli.PrintJSON(cmd.OutOrStdout(), struct {
-					Schema  string `json:"schema"`
-					Version string `json:"version"`
-					Daemon  string `json:"daemon"` // "" when none answers
-					OS      string `json:"os"`
-					Go      string `json:"go"`
-				}{"version/1", cli.Version(), daemon, runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()})
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "weft %s %s/%s %s\n", cli.Version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
-			if daemon != "" && daemon != cli.Version() {
-				fmt.Fprintf(cmd.OutOrStdout(), "daemon %s\n", cli.Plain(daemon))
-			}
-			return nil
-		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return printVersion(cmd, *asJSON) },
 	}
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
+}
+
+// printVersion prints the version of this program, and of the daemon that
+// answers, if one does.
+func printVersion(cmd *cobra.Command, asJSON bool) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
+	defer cancel()
+	daemon := ""
+	if st, err := client(cmd).Status(ctx); err == nil {
+		daemon = st.Version
+	}
+	if asJSON {
+		return cli.PrintJSON(cmd.OutOrStdout(), struct {
+			Schema  string `json:"schema"`
+			Version string `json:"version"`
+			Daemon  string `json:"daemon"` // "" when none answers
+			OS      string `json:"os"`
+			Go      string `json:"go"`
+		}{"version/1", cli.Version(), daemon, runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()})
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "weft %s %s/%s %s\n", cli.Version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	if daemon != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "daemon %s\n", cli.Plain(daemon))
+	}
+	if daemon != "" && daemon != cli.Version() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft: the daemon is of another version than this program; restart it: %s\n", restartDaemon())
+	}
+	return nil
+}
+
+// restartDaemon is how people restart theirs.
+func restartDaemon() string {
+	if serviceInstalled() {
+		return "systemctl restart weft"
+	}
+	return "weft run"
 }

@@ -81,7 +81,8 @@ type Node interface {
 	Ping(ctx context.Context, name string) (Pong, error)
 	// Wait returns nil once the node runs and is connected to its relay and,
 	// unless name is empty, that peer has answered. It returns KindTimeout
-	// when ctx ends first, naming what was still missing.
+	// when ctx ends first, naming what was still missing, and KindUnknown at once
+	// for a name that is nobody's.
 	Wait(ctx context.Context, name string) error
 
 	// Relays are the server side as configured, for Netcheck.

@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"runtime/debug"
 	"strings"
@@ -52,6 +54,28 @@ func PrintJSON(w io.Writer, v any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false) // a terminal is no web page
 	return enc.Encode(v)
+}
+
+// PrintObject is PrintJSON for a value that is a JSON object, with the name and
+// the version of its form as the first field: "device/1".
+func PrintObject(w io.Writer, schema string, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	fields := strings.TrimPrefix(b.String(), "{")
+	head := fmt.Sprintf("{%q:%q", "schema", schema)
+	if !strings.HasPrefix(fields, "}") {
+		head += ","
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, []byte(head+fields), "", "  "); err != nil {
+		return err
+	}
+	_, err := w.Write(out.Bytes())
+	return err
 }
 
 // Plain makes text from elsewhere safe for a terminal: control characters,
