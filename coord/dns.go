@@ -236,9 +236,10 @@ func servers(list []api.Nameserver) []dns.Nameserver {
 func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
 	n := s.names.Load()
 	i := DNSInfo{
-		Suffix: s.suffix, Records: []RecordInfo{}, Routes: n.wire.Routes, Nameservers: n.wire.Nameservers, Search: n.wire.Search,
+		Suffix: s.suffix, Records: []RecordInfo{}, Routes: append([]api.DNSRoute{}, n.wire.Routes...),
+		Nameservers: append([]api.Nameserver{}, n.wire.Nameservers...), Search: append([]string{}, n.wire.Search...),
 		Aliases: []AliasInfo{}, Wildcards: []string{}, AliasDays: n.owner.aliasDays(), TTL: n.owner.TTL,
-		LANNamesWin: n.owner.LANNamesWin, StopRebinding: n.owner.StopRebinding, RebindingAllowed: n.wire.RebindingAllowed,
+		LANNamesWin: n.owner.LANNamesWin, StopRebinding: n.owner.StopRebinding, RebindingAllowed: append([]string{}, n.wire.RebindingAllowed...),
 		KeepBrowsers: n.owner.KeepBrowsers, NoStale: n.owner.NoStale, PortalURL: n.owner.PortalURL, QueryLog: n.owner.QueryLog,
 	}
 	for _, r := range n.records {

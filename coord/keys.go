@@ -127,8 +127,11 @@ func (s *Service) Key(ctx context.Context, userID, id string) (k store.Key, err 
 func (s *Service) RevokeKey(ctx context.Context, userID, id string) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error {
 		k, err := tx.Key(s.network, id)
-		if err != nil || userID != "" && k.UserID != userID {
-			return fmt.Errorf("key %q: %w", printable(id, 32), errors.Join(err, ErrNotFound))
+		if err == nil && userID != "" && k.UserID != userID {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("key %q: %w", printable(id, 32), err)
 		}
 		tx.After(func() { s.log.Info("key revoked", "key", id) })
 		return tx.RevokeKey(s.network, id, s.now())

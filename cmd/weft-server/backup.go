@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"weft/cmd/internal/cli"
 	"weft/coord"
 	"weft/overlay/filelock"
 )
@@ -45,7 +47,11 @@ the server, and without the key a backup is of no use to anybody.`,
 				out = "weft-backup-" + time.Now().UTC().Format("20060102-150405")
 			}
 			err = withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
-				return writeWhole(out, func(f *os.File) error { return coord.Backup(ctx, a, data, key, f) })
+				return writeWhole(out, func(f *os.File) error {
+					p := cli.NewProgress(cmd.ErrOrStderr(), "backing up")
+					defer p.End()
+					return coord.Backup(ctx, a, data, key, io.MultiWriter(f, p))
+				})
 			})
 			if err != nil {
 				return err
@@ -87,7 +93,10 @@ others has connected.`,
 				return fmt.Errorf("read backup: %w", err)
 			}
 			defer f.Close()
-			if err := coord.Restore(cmd.Context(), f, key, data, time.Now()); err != nil {
+			p := cli.NewProgress(cmd.ErrOrStderr(), "restoring")
+			err = coord.Restore(cmd.Context(), io.TeeReader(f, p), key, data, time.Now())
+			p.End()
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored into %s; start it with: weft-server serve --data %s --url https://HOST:PORT\n", data, data)
@@ -126,6 +135,15 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 	return b, nil
 }
 
+// cause is what is wrong with a file, without the name that it had meanwhile.
+func cause(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
 // unfinished is what writeWhole's files are called before they are whole.
 const unfinished = ".weft-server-*.tmp"
 
@@ -138,7 +156,7 @@ func writeWhole(path string, write func(*os.File) error) (err error) {
 	sweep(dir)
 	f, err := newUnfinished(dir)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, cause(err))
 	}
 	defer f.Close()           // and with it the lock, when the name is gone
 	defer os.Remove(f.Name()) // nothing, once it is renamed

@@ -17,17 +17,22 @@ func devicesCmd() *cobra.Command {
 
 func devicesListCmd() *cobra.Command {
 	var asJSON *bool
+	var want deviceFilter
 	cmd := &cobra.Command{
 		Use:               "list",
-		Short:             "List the devices",
+		Short:             "List the devices, all or those that fit every filter",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if want.online && want.offline {
+				return usagef("--online and --offline: no device is both")
+			}
 			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
 				list, err := a.ListDevices(ctx)
 				if err != nil {
 					return err
 				}
+				list = want.of(list)
 				if *asJSON {
 					return cli.PrintJSON(cmd.OutOrStdout(), list)
 				}
@@ -46,6 +51,7 @@ func devicesListCmd() *cobra.Command {
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
+	want.flags(cmd.Flags())
 	return cmd
 }
 
@@ -87,7 +93,7 @@ func devicesShowCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), d)
+					return cli.PrintObject(cmd.OutOrStdout(), "device/1", d)
 				}
 				return showDevice(cmd, d)
 			})
@@ -130,7 +136,7 @@ func devicesReplaceCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
 				d, err := adm.ReplaceDevice(ctx, a[0], a[1])
-				return report(cmd, *asJSON, d, err)
+				return report(cmd, *asJSON, d, err, "%s has taken the place of the device of that name, which is deleted", d.Name)
 			})
 		},
 	}
@@ -148,7 +154,7 @@ func devicesRenameCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
 				d, err := adm.RenameDevice(ctx, a[0], a[1])
-				return report(cmd, *asJSON, d, err)
+				return report(cmd, *asJSON, d, err, "renamed %s to %s", a[0], called(d))
 			})
 		},
 	}
@@ -166,7 +172,7 @@ func devicesDeleteCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
 				d, err := adm.DeleteDevice(ctx, a[0])
-				return report(cmd, *asJSON, d, err)
+				return report(cmd, *asJSON, d, err, "deleted %s and revoked its certificates", called(d))
 			})
 		},
 	}
@@ -174,16 +180,26 @@ func devicesDeleteCmd() *cobra.Command {
 	return cmd
 }
 
-// report prints the device that was worked on.
-func report(cmd *cobra.Command, asJSON bool, d coord.DeviceInfo, err error) error {
+// report prints the device that was worked on and, on standard error, what was
+// done.
+func report(cmd *cobra.Command, asJSON bool, d coord.DeviceInfo, err error, done string, args ...any) error {
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return cli.PrintJSON(cmd.OutOrStdout(), d)
+		return cli.PrintObject(cmd.OutOrStdout(), "device/1", d)
 	}
+	fmt.Fprintln(cmd.ErrOrStderr(), cli.Plain(fmt.Sprintf(done, args...)))
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), d.Name)
 	return err
+}
+
+// called is a device's name, and how people write it where that differs.
+func called(d coord.DeviceInfo) string {
+	if d.Title == d.Name || d.Title == "" {
+		return d.Name
+	}
+	return d.Name + " (" + d.Title + ")"
 }
 
 func deviceNames(ctx context.Context, a coord.Admin) (words []string, err error) {

@@ -47,7 +47,7 @@ func dnsShowCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), i)
+					return cli.PrintObject(cmd.OutOrStdout(), "dns-settings/1", i)
 				}
 				return showDNS(cmd.OutOrStdout(), i)
 			})
@@ -114,26 +114,26 @@ func dnsSetCmd() *cobra.Command {
 				}
 				options[k] = v
 			}
-			return editDNS(cmd, *asJSON, coord.DNSEdit{Options: options}, nil)
+			return editDNS(cmd, *asJSON, coord.DNSEdit{Options: options}, "set "+strings.Join(a, " "))
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
-// editDNS makes a change and prints what show is about: all of it as JSON.
-func editDNS(cmd *cobra.Command, asJSON bool, e coord.DNSEdit, show func(io.Writer, coord.DNSInfo) error) error {
+// editDNS makes a change and says so: done is what was done. As JSON it prints
+// all that is set now.
+func editDNS(cmd *cobra.Command, asJSON bool, e coord.DNSEdit, done string) error {
 	return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
 		i, err := a.EditDNS(ctx, e)
 		switch {
 		case err != nil:
 			return err
 		case asJSON:
-			return cli.PrintJSON(cmd.OutOrStdout(), i)
-		case show != nil:
-			return show(cmd.OutOrStdout(), i)
+			return cli.PrintObject(cmd.OutOrStdout(), "dns-settings/1", i)
 		}
-		return nil
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s; devices fetch it within seconds\n", cli.Plain(done))
+		return err
 	})
 }
 
@@ -164,7 +164,7 @@ func dnsDeviceCmd() *cobra.Command {
 			}
 			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
 				info, err := adm.SetDeviceDNS(ctx, a[0], d)
-				return report(cmd, *asJSON, info, err)
+				return report(cmd, *asJSON, info, err, "set for %s; it fetches it within seconds", called(info))
 			})
 		},
 	}
@@ -193,9 +193,9 @@ func dnsPreviewCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), p)
+					return cli.PrintObject(cmd.OutOrStdout(), "dns-preview/1", p)
 				}
-				rows := [][]string{{"name", p.Name}, {"answer", cli.Dash(strings.Join(p.Answers, "; "))}}
+				rows := [][]string{{"name", p.Name}, {"answer", strings.ReplaceAll(strings.Join(p.Answers, "; "), "\t", " ")}}
 				if p.Rcode == "" {
 					rows[1][1] = "as the nameserver says"
 				} else if len(p.Answers) == 0 {

@@ -39,9 +39,9 @@ func listCmd(short string, part func(coord.DNSInfo) any, show func(io.Writer, co
 	return cmd
 }
 
-// editCmd is a verb that changes something and prints nothing but, on request,
-// all of it as JSON.
-func editCmd(use, short string, check cobra.PositionalArgs, edit func(a []string) (coord.DNSEdit, error)) *cobra.Command {
+// editCmd is a verb that changes something and says so on standard error: what
+// was done, and with which arguments; on request it prints all of it as JSON.
+func editCmd(use, short, done string, check cobra.PositionalArgs, edit func(a []string) (coord.DNSEdit, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               use,
@@ -53,7 +53,10 @@ func editCmd(use, short string, check cobra.PositionalArgs, edit func(a []string
 			if err != nil {
 				return err
 			}
-			return editDNS(cmd, *asJSON, e, nil)
+			if len(a) > 0 {
+				done += ": " + strings.Join(a, " ")
+			}
+			return editDNS(cmd, *asJSON, e, done)
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
@@ -62,7 +65,7 @@ func editCmd(use, short string, check cobra.PositionalArgs, edit func(a []string
 
 func dnsRecordsCmd() *cobra.Command {
 	r := coord.NewRecord{}
-	add := editCmd("add NAME TYPE VALUE", "Add a record", cobra.ExactArgs(3), func(a []string) (coord.DNSEdit, error) {
+	add := editCmd("add NAME TYPE VALUE", "Add a record", "added the record", cobra.ExactArgs(3), func(a []string) (coord.DNSEdit, error) {
 		r.Name, r.Type, r.Value = a[0], a[1], a[2]
 		return coord.DNSEdit{AddRecord: &r}, nil
 	})
@@ -77,7 +80,7 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 	add.Flags().BoolVar(&r.Outside, "outside", false, "the name is not in the network's zone, and that is meant")
 	add.Flags().BoolVar(&r.Shadow, "shadow", false, "a device has the name; the record is for the time when it has not")
 	var id string
-	remove := editCmd("remove NAME [TYPE [VALUE]]", "Remove records, by name, type and value, or by --id", cobra.RangeArgs(0, 3), func(a []string) (coord.DNSEdit, error) {
+	remove := editCmd("remove NAME [TYPE [VALUE]]", "Remove records, by name, type and value, or by --id", "removed", cobra.RangeArgs(0, 3), func(a []string) (coord.DNSEdit, error) {
 		m := coord.RecordMatch{ID: id}
 		for i, to := range []*string{&m.Name, &m.Type, &m.Value} {
 			if i < len(a) {
@@ -124,7 +127,7 @@ const bootstrapHelp = "addresses of the hosts in tls:// and https://, or devices
 
 func dnsRoutesCmd() *cobra.Command {
 	var bootstrap []string
-	add := editCmd("add SUFFIX [NAMESERVER...]", "Send names below a suffix to nameservers of their own", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+	add := editCmd("add SUFFIX [NAMESERVER...]", "Send names below a suffix to nameservers of their own", "added the route", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{AddRoute: &api.DNSRoute{Suffix: a[0], Nameservers: nameservers(a[1:], bootstrap)}}, nil
 	})
 	add.Long = `Sends a suffix and everything below it to nameservers of its own (split DNS), in
@@ -133,7 +136,7 @@ like any other. Without a nameserver each device asks its own.
 
 A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 	add.Flags().StringSliceVar(&bootstrap, "bootstrap", nil, bootstrapHelp)
-	remove := editCmd("remove SUFFIX", "Remove a route", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
+	remove := editCmd("remove SUFFIX", "Remove a route", "removed the route", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{RemoveRoute: &a[0]}, nil
 	})
 	list := listCmd("List the routes", func(i coord.DNSInfo) any { return i.Routes }, func(w io.Writer, i coord.DNSInfo) error {
@@ -148,7 +151,7 @@ A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 
 func dnsNameserversCmd() *cobra.Command {
 	var bootstrap []string
-	set := editCmd("set NAMESERVER...", "Set the nameservers for all other names", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+	set := editCmd("set NAMESERVER...", "Set the nameservers for all other names", "set the nameservers", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
 		l := nameservers(a, bootstrap)
 		return coord.DNSEdit{Nameservers: &l}, nil
 	})
@@ -156,7 +159,7 @@ func dnsNameserversCmd() *cobra.Command {
 	set.Long = `Sets the nameservers that answer for all names that are neither the network's nor
 a route's, the first before others. A NAMESERVER is IP, IP:PORT, tls://HOST or
 https://HOST/PATH.`
-	clear := editCmd("clear", "Let each device ask its own nameservers", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
+	clear := editCmd("clear", "Let each device ask its own nameservers", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
 	})
 	list := listCmd("List the nameservers", func(i coord.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i coord.DNSInfo) error {
@@ -170,10 +173,10 @@ https://HOST/PATH.`
 }
 
 func dnsSearchCmd() *cobra.Command {
-	set := editCmd("set DOMAIN...", "Set the domains to try for short names, beside the network's", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+	set := editCmd("set DOMAIN...", "Set the domains to try for short names, beside the network's", "set the search domains", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{Search: &a}, nil
 	})
-	clear := editCmd("clear", "Try only the network's own zone and what a machine has", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
+	clear := editCmd("clear", "Try only the network's own zone and what a machine has", "cleared the search domains", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{Search: &[]string{}}, nil
 	})
 	list := listCmd("List the search domains", func(i coord.DNSInfo) any { return i.Search }, func(w io.Writer, i coord.DNSInfo) error {
@@ -187,7 +190,7 @@ func dnsSearchCmd() *cobra.Command {
 }
 
 func dnsAliasesCmd() *cobra.Command {
-	remove := editCmd("remove NAME", "End a former name before its time", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
+	remove := editCmd("remove NAME", "End a former name before its time", "ended the former name", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{RemoveAlias: &a[0]}, nil
 	})
 	list := listCmd("List former names that still lead to their devices", func(i coord.DNSInfo) any { return i.Aliases }, func(w io.Writer, i coord.DNSInfo) error {

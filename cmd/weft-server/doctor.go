@@ -59,7 +59,7 @@ code 1 when something does not work. Nothing is changed. --listen, --console,
 			}
 			found := facts.Diagnose(collect(cmd.Context(), data, &o))
 			if *asJSON {
-				err = cli.PrintJSON(cmd.OutOrStdout(), map[string]any{"schema": "doctor/1", "findings": found})
+				err = cli.PrintObject(cmd.OutOrStdout(), "doctor/1", map[string]any{"findings": found})
 			} else {
 				err = printFindings(cmd.OutOrStdout(), found)
 			}

@@ -184,8 +184,11 @@ func greetInstalled(cmd *cobra.Command, a coord.Admin) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "console %s\ntoken %s\n", link, key.Token)
-	return err
+	s, err := signInOf(ctx, a, installedData, link)
+	if err != nil {
+		return err
+	}
+	return s.greet(out, key.Token)
 }
 
 // lastWords is what the daemon said before it ended, "" when that is unknown.

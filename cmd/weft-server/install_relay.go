@@ -25,7 +25,7 @@ const (
 func relayService(flags *pflag.FlagSet, o *relayOptions) (service.Service, error) {
 	s := service.Service{
 		Name: relayServiceName, Description: "weft-server relay: a relay of its own", Program: installedProgram,
-		Args: append([]string{"relay", "--data", installedRelayData}, handOn(flags, "install", "uninstall", "purge", "data", "token")...),
+		Args: append([]string{"relay", "--data", installedRelayData}, handOn(flags, "install", "uninstall", "purge", "data", "token", "token-file")...),
 	}
 	s.LowPorts = lowPort(o.listen) || lowPort(o.stun)
 	if f := flags.Lookup("data"); f != nil && f.Changed && f.Value.String() != installedRelayData {

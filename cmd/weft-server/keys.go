@@ -42,7 +42,7 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), k)
+					return cli.PrintObject(cmd.OutOrStdout(), "key/1", k)
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), k.Token)
 				return err
@@ -130,7 +130,8 @@ func keyKind(k coord.KeyInfo) string {
 }
 
 func keysRevokeCmd() *cobra.Command {
-	return &cobra.Command{
+	var asJSON *bool
+	cmd := &cobra.Command{
 		Use:   "revoke ID",
 		Short: "Make a key useless; devices that joined with it stay",
 		Args:  args(cobra.ExactArgs(1)),
@@ -144,9 +145,20 @@ func keysRevokeCmd() *cobra.Command {
 			return words, err
 		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error { return adm.RevokeKey(ctx, a[0]) })
+			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+				if err := adm.RevokeKey(ctx, a[0]); err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "key-revoked/1", map[string]string{"id": a[0]})
+				}
+				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "revoked the key %s; devices that joined with it stay\n", cli.Plain(a[0]))
+				return err
+			})
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
 }
 
 // complete offers the words that list returns for the first argument.

@@ -14,8 +14,11 @@ func loginLinkCmd() *cobra.Command {
 	var user string
 	var asJSON *bool
 	cmd := &cobra.Command{
-		Use:               "login-link",
-		Short:             "Print a sign-in link for the console that works once",
+		Use:   "login-link",
+		Short: "Print a sign-in link for the console that works once",
+		Long: `Print a sign-in link for the console that works once. Where the console is on
+this machine's loopback, the same link by the server's own address follows on
+standard error, for who sits elsewhere.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -24,10 +27,19 @@ func loginLinkCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), map[string]string{"url": link})
+				data, err := dataDir(cmd)
+				if err != nil {
+					return err
 				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
+				s, err := signInOf(ctx, a, data, link)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "login-link/1", map[string]string{"url": s.link, "public_url": s.public, "fingerprint": s.fingerprint})
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), s.link)
+				fmt.Fprint(cmd.ErrOrStderr(), s.explain())
 				return err
 			})
 		},

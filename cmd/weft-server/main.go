@@ -50,6 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return 130
 	}
+	err = cli.Unknown(root, err, func(err error) error { return usageError{err} })
 	fmt.Fprintln(stderr, "weft-server: "+oneLine(err.Error()))
 	return exitCode(err)
 }
@@ -58,7 +59,7 @@ func exitCode(err error) int {
 	var usage usageError
 	var refused *api.Error
 	switch {
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command "):
+	case errors.As(err, &usage):
 		return 2
 	case errors.Is(err, coord.ErrNotFound), errors.As(err, &refused) && refused.Code == api.CodeNotFound:
 		return 5
@@ -98,8 +99,9 @@ other, and has a web console.
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnv(cmd) },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w; see: %s --help", err, cmd.CommandPath())
+		return usageError{cli.FlagError(cmd, err)}
 	})
+	cli.VersionFlag(root, func(cmd *cobra.Command) error { return printVersion(cmd, false) })
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), dnsCmd(), loginLinkCmd(), backupCmd(), restoreCmd(), versionCmd())
@@ -128,14 +130,23 @@ func fromEnv(cmd *cobra.Command) (err error) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		v, ok := os.LookupEnv(name)
-		if !ok || f.Changed || err != nil || f.Name == "help" || f.Name == "json" {
+		if !ok || f.Changed || err != nil || notFromEnv(f) {
 			return
 		}
 		if e := cmd.Flags().Set(f.Name, v); e != nil {
-			err = usagef("%s=%q: %v", name, v, e)
+			err = usagef("%s=%q: %s", name, v, cli.Wanted(f)) // no secret is of a type that refuses anything
 		}
 	})
 	return err
+}
+
+// noEnv marks a flag that no variable sets: which devices a list shows must not
+// hang on what another verb's flag of that name was set to.
+const noEnv = "weft-no-env"
+
+func notFromEnv(f *pflag.Flag) bool {
+	_, marked := f.Annotations[noEnv]
+	return marked || f.Name == "help" || f.Name == "version" || f.Name == "json" || f.Name == "yes"
 }
 
 // args makes cobra's argument checks usage errors that show the usage line.
@@ -148,15 +159,31 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// group is a verb that only holds others.
+// group is a verb that holds others. By itself it does what its list does, if it
+// has one.
 func group(use, short string, sub ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, a []string) error {
-		if len(a) > 0 {
-			return usagef("unknown command %q; see: %s --help", a[0], cmd.CommandPath())
-		}
-		return usagef("say what to do; see: %s --help", cmd.CommandPath())
-	}}
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(sub...)
+	var list *cobra.Command
+	for _, s := range sub {
+		if s.Name() == "list" {
+			list = s
+			cmd.Flags().AddFlagSet(s.Flags())
+		}
+	}
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		switch {
+		case len(a) > 0:
+			return usageError{cli.UnknownCommand(cmd, a[0])}
+		case list != nil:
+			return list.RunE(cmd, a)
+		}
+		var names []string
+		for _, s := range cmd.Commands() {
+			names = append(names, s.Name())
+		}
+		return usagef("say what to do: %s; see: %s --help", strings.Join(names, ", "), cmd.CommandPath())
+	}
 	return cmd
 }
 

@@ -79,7 +79,8 @@ func TestErrors(t *testing.T) {
 		code int
 	}{
 		{[]string{"nonsense"}, 2},
-		{[]string{"keys"}, 2},
+		{[]string{"dns"}, 2},
+		{[]string{"keys", "--data", data + "/none"}, 1},
 		{[]string{"keys", "nonsense"}, 2},
 		{[]string{"devices", "show", "--data", data}, 2},
 		{[]string{"devices", "show", "nobody", "--data", data}, 5},

@@ -2,6 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -46,6 +49,7 @@ WEFT_STUN, lists separated by commas.`,
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "address of the server, such as https://HOST:8443 (default: as the token says)")
 	f.StringVar(&o.token, "token", "", "token of `weft-server keys create --relay`, for the first start (better as WEFT_TOKEN: the command line shows in ps)")
+	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the token; - is standard input")
 	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices (TLS)")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of STUN, or off")
 	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this relay, such as https://HOST:8443 (repeatable)")
@@ -59,6 +63,7 @@ WEFT_STUN, lists separated by commas.`,
 
 type relayOptions struct {
 	server, token string
+	tokenFile     string
 	listen, stun  string
 	urls          []string
 	logLevel      string
@@ -123,7 +128,45 @@ func (o *relayOptions) parse(cmd *cobra.Command) (so standalone.Options, err err
 		return so, usagef("--listen: a relay has to listen somewhere")
 	}
 	so.Software, so.URLs = cli.Version(), trimURLs(o.urls)
-	so.Server, so.Token = strings.TrimSuffix(strings.TrimSpace(o.server), "/"), o.token
+	so.Server = strings.TrimSuffix(strings.TrimSpace(o.server), "/")
+	if so.Token, err = o.readToken(cmd.InOrStdin(), so.Data); err != nil {
+		return so, err
+	}
 	so.Listen, so.STUN = addressOf(cmd, "listen", o.listen), addressOf(cmd, "stun", o.stun)
 	return so, nil
+}
+
+// readToken returns the token to join with, "" for none.
+func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
+	from, b := "--token", []byte(o.token)
+	switch {
+	case o.token != "" && o.tokenFile != "":
+		return "", usagef("give the token once: --token or --token-file (WEFT_TOKEN or WEFT_TOKEN_FILE)")
+	case o.tokenFile == "" && o.token == "":
+		return "", nil
+	case o.tokenFile == "-":
+		from = "standard input"
+	case o.tokenFile != "":
+		from = o.tokenFile
+		f, err := os.Open(o.tokenFile)
+		if err != nil {
+			if _, serr := os.Stat(filepath.Join(data, "relay.json")); serr == nil {
+				return "", nil // it has joined, and needs the file no more
+			}
+			return "", fmt.Errorf("read token file: %w", err)
+		}
+		defer f.Close()
+		stdin = f
+	}
+	if o.tokenFile != "" {
+		var err error
+		if b, err = io.ReadAll(io.LimitReader(stdin, cli.MaxToken)); err != nil {
+			return "", fmt.Errorf("read token from %s: %w", from, err)
+		}
+	}
+	token, err := cli.CleanToken(b)
+	if err != nil {
+		return "", usagef("%s: %w; a token is one word that starts with weft1; make one on the server with: weft-server keys create --relay", from, err)
+	}
+	return token, nil
 }

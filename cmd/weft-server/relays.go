@@ -76,7 +76,7 @@ func relaysRemoveCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), r)
+					return cli.PrintObject(cmd.OutOrStdout(), "relay/1", r)
 				}
 				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "removed the relay %s\n", r.Name)
 				return err

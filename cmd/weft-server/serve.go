@@ -30,8 +30,10 @@ func serveCmd() *cobra.Command {
 		Short: "Run the server in the foreground",
 		Long: `Run the server in the foreground.
 
-At the first start it prints two lines to stdout: "console URL", a sign-in link
-that works once, and "token weft1...", with which the first device joins.
+At the first start it prints to stdout "console URL", a sign-in link that works
+once, and "token weft1...", with which the first device joins. Where others reach
+the server by another address, "public URL" follows, the same link by that one,
+and "fingerprint" of the certificate that their browsers warn of.
 Every flag can be given as a variable too: --trusted-proxy as
 WEFT_TRUSTED_PROXY, lists separated by commas.`,
 		Args:              args(cobra.NoArgs),
@@ -115,8 +117,15 @@ func (o *serveOptions) greet(cmd *cobra.Command, s *coord.Server) error {
 	if err != nil || w == nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "console %s\ntoken %s\n", w.ConsoleURL, w.Token)
-	return err
+	data, err := dataDir(cmd)
+	if err != nil {
+		return err
+	}
+	if err := newSignIn(w.ConsoleURL, s.Network().URLs, coord.OwnCertificates(data)).greet(cmd.OutOrStdout(), w.Token); err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: the link and the token work once each; more of them: weft-server login-link, weft-server keys create")
+	return nil
 }
 
 func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err error) {

@@ -36,7 +36,7 @@ server, its relays and this machine's resolver.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := doctor.Diagnose(collect(cmd.Context(), client(cmd), state))
 			if *asJSON {
-				if err := cli.PrintJSON(cmd.OutOrStdout(), map[string]any{"schema": "doctor/1", "findings": found}); err != nil {
+				if err := cli.PrintObject(cmd.OutOrStdout(), "doctor/1", map[string]any{"findings": found}); err != nil {
 					return err
 				}
 			} else {

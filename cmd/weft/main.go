@@ -54,9 +54,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return 130
 	}
-	if better, ok := cli.Unknown(root, err); ok {
-		err = usageError{better}
-	}
+	err = cli.Unknown(root, err, func(err error) error { return usageError{err} })
 	fmt.Fprintln(stderr, "weft: "+oneLine(err.Error()))
 	if isUsage(err) {
 		return 2

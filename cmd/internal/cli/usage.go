@@ -34,19 +34,19 @@ func UnknownCommand(cmd *cobra.Command, name string) error {
 	return fmt.Errorf("unknown command %q for %q; %ssee: %s --help", name, cmd.CommandPath(), hint, cmd.CommandPath())
 }
 
-// Unknown turns cobra's own "unknown command" into UnknownCommand; ok is false
-// for any other error.
-func Unknown(root *cobra.Command, err error) (_ error, ok bool) {
+// Unknown returns wrap of UnknownCommand for cobra's own "unknown command", and
+// any other error as it is.
+func Unknown(root *cobra.Command, err error, wrap func(error) error) error {
 	rest, ok := strings.CutPrefix(err.Error(), "unknown command ")
-	if !ok {
-		return err, false
+	if !ok || errors.Unwrap(err) != nil { // the latter is one that was wrapped before
+		return err
 	}
 	quoted, qerr := strconv.QuotedPrefix(rest)
 	name, uerr := strconv.Unquote(quoted)
 	if qerr != nil || uerr != nil {
-		return err, true
+		return wrap(err)
 	}
-	return UnknownCommand(root, name), true
+	return wrap(UnknownCommand(root, name))
 }
 
 // FlagError says what is wrong with a flag in words of the command line.

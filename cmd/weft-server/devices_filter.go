@@ -1,0 +1,101 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"weft/coord"
+	"weft/overlay/hostname"
+)
+
+// deviceFilter says which devices are listed: those that fit all that is set.
+type deviceFilter struct {
+	online, offline bool
+	tags            []string // any of them
+	user            string
+	search          string
+	below           string // a version
+}
+
+func (w *deviceFilter) flags(f *pflag.FlagSet) {
+	f.BoolVar(&w.online, "online", false, "only those that are online")
+	f.BoolVar(&w.offline, "offline", false, "only those that are not")
+	f.StringSliceVar(&w.tags, "tag", nil, "only those with this tag (repeatable: with any of them)")
+	f.StringVar(&w.user, "user", "", "only this user's")
+	f.StringVar(&w.search, "search", "", "only those with this in a name, address or id")
+	f.StringVar(&w.below, "version-below", "", "only those whose weft is older than this version, such as 1.2.0")
+	for _, name := range []string{"online", "offline", "tag", "user", "search", "version-below"} {
+		f.SetAnnotation(name, noEnv, nil)
+	}
+}
+
+// of returns the devices that fit. The list is empty rather than nil.
+func (w *deviceFilter) of(list []coord.DeviceInfo) []coord.DeviceInfo {
+	return slices.DeleteFunc(list, func(d coord.DeviceInfo) bool { return !w.fits(d) })
+}
+
+func (w *deviceFilter) fits(d coord.DeviceInfo) bool {
+	switch {
+	case w.online && !d.Online, w.offline && d.Online, w.user != "" && w.user != d.User:
+		return false
+	case len(w.tags) > 0 && !slices.ContainsFunc(w.tags, func(t string) bool { return slices.Contains(d.Tags, strings.TrimPrefix(t, "tag:")) }):
+		return false
+	case w.below != "" && compareVersions(d.Version, w.below) >= 0:
+		return false
+	}
+	return w.search == "" || found(d, w.search)
+}
+
+// found reports whether a word is in what a device is known by.
+func found(d coord.DeviceInfo, word string) bool {
+	words := []string{strings.TrimSuffix(strings.ToLower(strings.TrimSpace(word)), ".")}
+	if ascii, err := hostname.ASCII(words[0]); err == nil {
+		words = append(words, ascii)
+	}
+	known := []string{d.FQDN, d.Title, d.Hostname, d.IPv4, d.IPv6, d.ID}
+	for _, a := range d.Aliases {
+		known = append(known, a.Name)
+	}
+	return slices.ContainsFunc(known, func(k string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(strings.ToLower(k), w) })
+	})
+}
+
+// compareVersions compares versions by their numbers: 1.10 is newer than 1.9,
+// and 1.2.0-rc1 older than 1.2.0. A build that has none ("dev") is older than all.
+func compareVersions(a, b string) int {
+	numbers := func(s string) ([]int, string) {
+		s, _, _ = strings.Cut(strings.TrimPrefix(s, "v"), "+")
+		s, pre, _ := strings.Cut(s, "-")
+		var out []int
+		for _, part := range strings.Split(s, ".") {
+			n, err := strconv.Atoi(part)
+			if err != nil {
+				return nil, ""
+			}
+			out = append(out, n)
+		}
+		for len(out) > 0 && out[len(out)-1] == 0 {
+			out = out[:len(out)-1]
+		}
+		return append(out, 0), pre
+	}
+	an, apre := numbers(a)
+	bn, bpre := numbers(b)
+	if c := slices.Compare(an, bn); c != 0 {
+		return c
+	}
+	switch {
+	case apre == bpre:
+		return 0
+	case apre == "":
+		return 1
+	case bpre == "":
+		return -1
+	}
+	return cmp.Compare(apre, bpre)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"weft/cmd/internal/cli"
+	"weft/coord"
+	"weft/coord/ca"
+)
+
+// signIn is a sign-in link, which works once, in the forms that people need.
+type signIn struct {
+	link string // on this machine's loopback, where the console listens there
+	// public is the same by an address that other machines reach, "" if link is
+	// that already or there is none.
+	public string
+	// fingerprint is the SHA-256 of the certificate that they see at public, ""
+	// when browsers trust it by themselves.
+	fingerprint string
+}
+
+// newSignIn adds the public form to a link. own are the site's certificates.
+func newSignIn(link string, urls []string, own [][]byte) signIn {
+	s := signIn{link: link}
+	l, err := url.Parse(link)
+	if err != nil {
+		return s
+	}
+	for _, raw := range urls {
+		u, err := url.Parse(raw)
+		if err != nil || onlyHere(u.Hostname()) {
+			continue
+		}
+		if u.Host != l.Host {
+			s.public = strings.TrimSuffix(raw, "/") + l.RequestURI()
+		}
+		if len(own) == 1 { // with more, the others are a CA's
+			s.fingerprint = ca.Fingerprint(own[0])
+		}
+		break
+	}
+	return s
+}
+
+// onlyHere reports whether a host is this machine and nothing else.
+func onlyHere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
+}
+
+// signInOf makes a signIn of a link that a server, running or not, has made.
+func signInOf(ctx context.Context, a coord.Admin, data, link string) (signIn, error) {
+	list, err := a.ListRelays(ctx)
+	if err != nil {
+		return signIn{}, err
+	}
+	var urls []string
+	for _, r := range list {
+		if r.Builtin {
+			urls = r.URLs
+		}
+	}
+	return newSignIn(link, urls, coord.OwnCertificates(data)), nil
+}
+
+// greet prints what the owner of a new network needs to begin. Programs read the
+// first two lines.
+func (s signIn) greet(w io.Writer, token string) error {
+	text := fmt.Sprintf("console %s\ntoken %s\n", s.link, token)
+	if s.public != "" {
+		text += "public " + s.public + "\n"
+	}
+	if s.fingerprint != "" {
+		text += "fingerprint " + s.fingerprint + "\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// explain says in plain words how to use it from elsewhere.
+func (s signIn) explain() string {
+	var b strings.Builder
+	if s.public != "" {
+		fmt.Fprintf(&b, "From another machine: %s\n", cli.Plain(s.public))
+	}
+	if s.fingerprint != "" {
+		fmt.Fprintf(&b, "The browser will warn, since the server's certificate is its own. Go on if its SHA-256 fingerprint is\n%s\n", s.fingerprint)
+	}
+	if s.public != "" {
+		b.WriteString("The link works once, by either address.\n")
+	}
+	return b.String()
+}

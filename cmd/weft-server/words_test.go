@@ -1,0 +1,250 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/coord"
+)
+
+// rawWords are what Go's own errors say.
+var rawWords = regexp.MustCompile(`strconv\.|invalid syntax|invalid character|invalid argument|unmarshal|EOF`)
+
+// saidTwice reports whether a line says the same twice.
+func saidTwice(line string) bool {
+	parts := regexp.MustCompile(`[:;] `).Split(strings.TrimSpace(line), -1)
+	slices.Sort(parts)
+	return len(slices.Compact(slices.Clone(parts))) < len(parts)
+}
+
+// TestWordsOfMistakes: every mistake is one line in words of the command line.
+func TestWordsOfMistakes(t *testing.T) {
+	data := newData(t)
+	t.Setenv("WEFT_DATA", data)
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"stauts", 2, `unknown command "stauts" for "weft-server"; see: weft-server --help`},
+		{"devcies", 2, `did you mean devices?`},
+		{"devices lst", 2, `unknown command "lst" for "weft-server devices"; did you mean list? see: weft-server devices --help`},
+		{"dns", 2, "say what to do: aliases, "},
+		{"keys revoke nosuch", 5, `key "nosuch": not found`},
+		{"keys create --expires x", 2, `--expires "x": want a time such as`},
+		{"keys create --reusable=x", 2, `--reusable "x": want true or false; see: weft-server keys create --help`},
+		{"keys create --user nosuch", 5, `user "nosuch": not found`},
+		{"devices --online --offline", 2, "no device is both"},
+		{"devices show nosuch", 5, `device "nosuch": not found`},
+		{"relays remove nosuch", 5, `relay "nosuch": not found`},
+		{"login-link --user nosuch", 5, `user "nosuch": not found`},
+		{"dns records add www A 1.2.3.4 --ttl x", 2, `--ttl "x": want a whole number`},
+		{"dns routes add x y", 2, ""},
+		{"dns set ttl=x", 2, "want a number"},
+		{"dns preview kitchen-pi FOO", 2, "unknown record type"},
+		{"backup --key-file " + data + "/none/k", 1, "write " + data + "/none/k: no such file or directory"},
+		{"restore --key-file nosuch x", 1, ""},
+		{"serve --listen x", 1, "missing port"},
+		{"serve --console x", 1, ""},
+		{"serve --stun x --listen 127.0.0.1:0 --console off --url https://127.0.0.1:1", 1, ""},
+		{"serve --url https://a%b --listen 127.0.0.1:0 --console off --stun off", 1, ""},
+		{"relay --token hello", 2, "--token: that is not a token; a token is one word that starts with weft1"},
+		{"relay --token-file " + data + "/none", 1, "read token file: open "},
+		{"relay --token weft1x --token-file y", 2, "give the token once"},
+		{"--nosuch", 2, "unknown flag: --nosuch"},
+	} {
+		code, out, errs := verb(t, strings.Fields(c.args)...)
+		last := errs[strings.LastIndexByte(strings.TrimSuffix(errs, "\n"), '\n')+1:] // a warning may come before
+		if code != c.code || out != "" || !strings.HasPrefix(last, "weft-server: ") || !strings.Contains(last, c.want) || rawWords.MatchString(last) || saidTwice(last) {
+			t.Errorf("%s: exit %d, want %d and %q:\n%s%s", c.args, code, c.code, c.want, out, errs)
+		}
+	}
+}
+
+// TestSilentVerbs: who changes something says so on standard error, and prints
+// as JSON what came of it.
+func TestSilentVerbs(t *testing.T) {
+	data := newData(t)
+	t.Setenv("WEFT_DATA", data)
+	_, out, _ := verb(t, "keys", "create", "--json")
+	var k coord.KeyCreated
+	if err := json.Unmarshal([]byte(out), &k); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"keys revoke " + k.ID:                  "revoked the key " + k.ID,
+		"dns set ttl=30":                       "set ttl=30; devices fetch it",
+		"dns records add www A 192.0.2.1":      "added the record: www A 192.0.2.1",
+		"dns nameservers set 192.0.2.53":       "set the nameservers: 192.0.2.53",
+		"dns nameservers clear":                "cleared the nameservers",
+		"dns search set corp.example":          "set the search domains: corp.example",
+		"dns routes add corp.example 10.0.0.5": "added the route: corp.example 10.0.0.5",
+	} {
+		code, out, errs := verb(t, strings.Fields(args)...)
+		if code != 0 || out != "" || !strings.HasPrefix(errs, want) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%s: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+}
+
+// TestJSONSchemas: an object says which form it has, a list is an array.
+func TestJSONSchemas(t *testing.T) {
+	data := newData(t)
+	t.Setenv("WEFT_DATA", data)
+	_, out, _ := verb(t, "keys", "create", "--json")
+	var k coord.KeyCreated
+	if err := json.Unmarshal([]byte(out), &k); err != nil {
+		t.Fatal(err)
+	}
+	schema := regexp.MustCompile(`^\{\n  "schema": "([a-z-]+)/1",\n`)
+	for args, want := range map[string]string{
+		"keys create": "key", "keys revoke " + k.ID: "key-revoked", "dns show": "dns-settings", "dns set ttl=30": "dns-settings", "dns preview www": "dns-preview",
+		"dns records add www A 192.0.2.1": "dns-settings", "login-link": "login-link", "version": "version", "doctor --listen 127.0.0.1:0 --console off --stun off": "doctor",
+		"devices list": "[", "devices": "[", "keys list": "[", "keys": "[", "relays": "[", "relays list": "[", "dns records": "[", "dns routes list": "[", "dns nameservers": "[", "dns search": "[", "dns aliases list": "[",
+	} {
+		code, out, errs := verb(t, append(strings.Fields(args), "--json")...)
+		m := schema.FindStringSubmatch(out)
+		ok := len(m) > 1 && m[1] == want || want == "[" && strings.HasPrefix(out, "[")
+		if !ok || !json.Valid([]byte(out)) || strings.Contains(out, "null") && want != "[" || code != 0 && want != "doctor" {
+			t.Errorf("%s: exit %d, want %s\n%s%s", args, code, want, out, errs)
+		}
+	}
+}
+
+func TestVersionFlag(t *testing.T) {
+	t.Setenv("WEFT_DATA", t.TempDir())
+	_, want, _ := verb(t, "version")
+	if code, out, errs := verb(t, "--version"); code != 0 || out != want || errs != "" {
+		t.Errorf("exit %d: %q %q", code, out, errs)
+	}
+	if code, out, _ := verb(t); code != 0 || !strings.Contains(out, "weft-server serve") {
+		t.Errorf("exit %d: %q", code, out)
+	}
+}
+
+func TestDeviceFilter(t *testing.T) {
+	seen := time.Now()
+	list := []coord.DeviceInfo{
+		{Name: "kitchen-pi", FQDN: "kitchen-pi.weft.internal", Title: "kitchen-pi", Hostname: "raspberrypi", IPv4: "100.64.0.1", User: "alice", Tags: []string{"device", "pi"}, Online: true, Version: "1.2.0"},
+		{Name: "xn--kche-0ra", FQDN: "xn--kche-0ra.weft.internal", Title: "küche", IPv4: "100.64.0.2", User: "bob", Tags: []string{"sensor"}, LastSeen: &seen, Version: "1.10.0"},
+		{Name: "laptop", FQDN: "laptop.weft.internal", Title: "laptop", IPv4: "100.64.0.12", User: "bob", Online: true, Version: "dev-0123", Aliases: []coord.AliasInfo{{Name: "old-mac"}}},
+	}
+	for _, c := range []struct {
+		w    deviceFilter
+		want string
+	}{
+		{deviceFilter{}, "kitchen-pi xn--kche-0ra laptop"},
+		{deviceFilter{online: true}, "kitchen-pi laptop"},
+		{deviceFilter{offline: true}, "xn--kche-0ra"},
+		{deviceFilter{tags: []string{"pi", "tag:sensor"}}, "kitchen-pi xn--kche-0ra"},
+		{deviceFilter{user: "bob", online: true}, "laptop"},
+		{deviceFilter{search: "Küche"}, "xn--kche-0ra"},
+		{deviceFilter{search: " KÜCHE.weft.internal. "}, "xn--kche-0ra"},
+		{deviceFilter{search: "OLD-"}, "laptop"},
+		{deviceFilter{search: "100.64.0.1"}, "kitchen-pi laptop"},
+		{deviceFilter{search: "raspberry"}, "kitchen-pi"},
+		{deviceFilter{below: "1.10"}, "kitchen-pi laptop"},
+		{deviceFilter{below: "v1.2.0"}, "laptop"},
+		{deviceFilter{search: "nothing"}, ""},
+	} {
+		var got []string
+		for _, d := range c.w.of(slices.Clone(list)) {
+			got = append(got, d.Name)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v: %v, want %s", c.w, got, c.want)
+		}
+	}
+	ordered := []string{"dev", "1.1", "1.2.0-rc1", "1.2.0-rc2", "1.2", "1.2.1", "1.9.0", "1.10.0", "2"}
+	for i, a := range ordered {
+		for j, b := range ordered {
+			if got := compareVersions(a, b); got != min(max(i-j, -1), 1) {
+				t.Errorf("%s against %s: %d", a, b, got)
+			}
+		}
+	}
+	if compareVersions("1.2.0", "v1.2+dirty") != 0 {
+		t.Error("the same version in other words")
+	}
+}
+
+// TestFilterNotFromEnv: a variable for another verb's flag hides no device.
+func TestFilterNotFromEnv(t *testing.T) {
+	t.Setenv("WEFT_DATA", newData(t))
+	t.Setenv("WEFT_ONLINE", "yes, please")
+	t.Setenv("WEFT_TAG", "camera")
+	if code, _, errs := verb(t, "devices", "list"); code != 0 {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if code, _, errs := verb(t, "keys", "create"); code != 0 {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if _, out, _ := verb(t, "keys", "list"); !strings.Contains(out, "camera") {
+		t.Errorf("the variable does not count where it is meant: %s", out)
+	}
+}
+
+// TestSignIn: a link on loopback is given by the server's own address too, with
+// the fingerprint that a browser shows, where somebody could be elsewhere.
+func TestSignIn(t *testing.T) {
+	own := [][]byte{[]byte("certificate")}
+	for _, c := range []struct {
+		link   string
+		urls   []string
+		own    [][]byte
+		public string
+		finger bool
+	}{
+		{"http://127.0.0.1:8080/welcome?link=x", []string{"https://203.0.113.7:8443"}, own, "https://203.0.113.7:8443/welcome?link=x", true},
+		{"http://127.0.0.1:8080/welcome?link=x", []string{"https://127.0.0.1:8443", "https://weft.example"}, own, "https://weft.example/welcome?link=x", true},
+		{"http://127.0.0.1:8080/welcome?link=x", []string{"https://weft.example"}, append(own, nil), "https://weft.example/welcome?link=x", false},
+		{"http://127.0.0.1:8080/welcome?link=x", []string{"https://127.0.0.1:8443", "https://[::1]:1", "https://localhost:2"}, own, "", false},
+		{"https://203.0.113.7:8443/welcome?link=x", []string{"https://203.0.113.7:8443"}, own, "", true},
+		{"http://127.0.0.1:8080/welcome?link=x", nil, own, "", false},
+	} {
+		s := newSignIn(c.link, c.urls, c.own)
+		if s.link != c.link || s.public != c.public || (s.fingerprint != "") != c.finger {
+			t.Errorf("%s, %v: %+v", c.link, c.urls, s)
+		}
+	}
+	var b strings.Builder
+	s := newSignIn("http://127.0.0.1:8080/welcome?link=x", []string{"https://203.0.113.7:8443"}, own)
+	if err := s.greet(&b, "weft1abc"); err != nil || !regexp.MustCompile(`^console http://127\.0\.0\.1:8080/welcome\?link=x\ntoken weft1abc\npublic https://203\.0\.113\.7:8443/welcome\?link=x\nfingerprint [0-9A-F]{2}(:[0-9A-F]{2}){31}\n$`).MatchString(b.String()) {
+		t.Errorf("%q, %v", b.String(), err)
+	}
+}
+
+// TestRelayToken takes a token as editors and mail programs leave it.
+func TestRelayToken(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	if err := os.WriteFile(file, []byte("\xff\xfew\x00e\x00f\x00t\x001\x00a\x00\r\x00\n\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		o    relayOptions
+		want string
+	}{
+		{relayOptions{tokenFile: file}, "weft1a"}, {relayOptions{token: " \"weft1a\"\n"}, "weft1a"}, {relayOptions{tokenFile: "-"}, "weft1in"}, {relayOptions{}, ""},
+	} {
+		if got, err := c.o.readToken(strings.NewReader("weft1\nin\n"), dir); got != c.want || err != nil {
+			t.Errorf("%+v: %q, %v", c.o, got, err)
+		}
+	}
+	o := relayOptions{tokenFile: filepath.Join(dir, "gone")}
+	if _, err := o.readToken(nil, dir); err == nil {
+		t.Error("a file that is not there will do")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "relay.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.readToken(nil, dir); got != "" || err != nil {
+		t.Errorf("a relay that has joined wants it: %v", err)
+	}
+}
