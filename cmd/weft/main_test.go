@@ -46,6 +46,9 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			env.Setenv("SOCK", dir+"/d/s")
+			if err := os.Mkdir(dir+"/r", 0o700); err != nil {
+				return err
+			}
 			env.Setenv("XDG_RUNTIME_DIR", dir+"/r")
 			env.Setenv("XDG_STATE_HOME", dir+"/x")
 			env.Setenv("WEFT_SOCKET", dir+"/d/s")
@@ -295,6 +298,7 @@ func fakeDaemon() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	defer noteSocket(os.Getenv("WEFT_SOCKET"))()
 	resolver := dns.New(dnsConfig(node, slog.New(slog.DiscardHandler)))
 	srv := localapi.NewServer(localapi.ServerConfig{Node: node, DNS: queryDNS(resolver), Resolver: resolverAPI(resolver)})
 	go srv.Serve(l)

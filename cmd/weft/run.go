@@ -194,6 +194,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 		return err
 	}
 	defer sock.Close()
+	defer noteSocket(o.socket)()
 
 	d := services{failed: make(chan error, 4), group: o.socketGroup != ""}
 	defer d.close()

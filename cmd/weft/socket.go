@@ -6,10 +6,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft/overlay/localapi"
+	"weft/overlay/peercred"
 )
 
 // systemSocket is where a daemon that runs as root is found.
@@ -18,13 +22,78 @@ const systemSocket = "/run/weft/weft.sock"
 // userSocket is where a user's own daemon listens: in the runtime directory,
 // which the system empties at logout, or with the state where there is none.
 func userSocket() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+	if dir := runtimeDir(); dir != "" {
 		return filepath.Join(dir, "weft", "weft.sock")
 	}
 	if dir := userState(); dir != "" {
 		return filepath.Join(dir, "weft.sock")
 	}
 	return ""
+}
+
+// runtimeDir is the session's runtime directory, if it is this user's: su leaves
+// that of whoever called it.
+func runtimeDir() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && ownFile(dir) {
+		return dir
+	}
+	return ""
+}
+
+// userSockets are the places where a user's own daemon may listen. cron, su and
+// sudo start programs without the session's variables, so that it may have been
+// started with them and be looked for without, or the other way round.
+func userSockets() []string {
+	var list []string
+	if dir := runtimeDir(); dir != "" {
+		list = append(list, filepath.Join(dir, "weft", "weft.sock"))
+	}
+	state := userState()
+	if state != "" {
+		if noted := notedSocket(state); noted != "" {
+			list = append(list, noted)
+		}
+	}
+	if runtime.GOOS == "linux" {
+		list = append(list, filepath.Join("/run/user", strconv.Itoa(os.Getuid()), "weft", "weft.sock"))
+	}
+	if state != "" {
+		list = append(list, filepath.Join(state, "weft.sock"))
+	}
+	return list
+}
+
+// socketNote is the file in a user's state directory that says where the daemon
+// listens which a session has started.
+const socketNote = "socket"
+
+// noteSocket leaves the note for a daemon that listens at path, and returns what
+// takes it away again. Without it the daemon is found by fewer.
+func noteSocket(path string) (remove func()) {
+	dir := userState()
+	if dir == "" || path != userSocket() || filepath.Dir(path) == dir {
+		return func() {}
+	}
+	note := filepath.Join(dir, socketNote)
+	if os.MkdirAll(dir, 0o700) != nil || os.WriteFile(note, []byte(path+"\n"), 0o600) != nil {
+		return func() {}
+	}
+	return func() {
+		if notedSocket(dir) == path { // nobody else's meanwhile
+			os.Remove(note)
+		}
+	}
+}
+
+// notedSocket reads the note, "" when there is none to go by.
+func notedSocket(dir string) string {
+	note := filepath.Join(dir, socketNote)
+	b, err := os.ReadFile(note)
+	path := strings.TrimSuffix(string(b), "\n")
+	if err != nil || !ownFile(note) || !filepath.IsAbs(path) || len(path) > 200 {
+		return ""
+	}
+	return path
 }
 
 // userState is the state directory of a user's own daemon, "" when there is no
@@ -53,14 +122,30 @@ func socketPath(cmd *cobra.Command) string {
 	if s := os.Getenv("WEFT_SOCKET"); s != "" {
 		return s
 	}
-	user := userSocket()
-	if user == "" {
-		return systemSocket
+	for _, s := range userSockets() {
+		if answersUs(s) {
+			return s
+		}
 	}
-	if answers(user) || !answers(systemSocket) && os.Getuid() != 0 {
+	if user := userSocket(); user != "" && !answers(systemSocket) && os.Getuid() != 0 {
 		return user
 	}
 	return systemSocket
+}
+
+// answersUs reports whether a daemon of this user listens at path. Another
+// user's that waits there is not told anything.
+func answersUs(path string) bool {
+	if !ownFile(path) {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	uid, err := peercred.UID(c)
+	return err == nil && int(uid) == os.Getuid() || runtime.GOOS == "windows"
 }
 
 // answers reports whether somebody listens there, whoever may speak to it.
