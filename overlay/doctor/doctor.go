@@ -4,6 +4,8 @@
 package doctor
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -93,7 +95,18 @@ func checkDaemon(f Facts, add adder) {
 		start = "systemctl restart weft; journalctl -u weft -e"
 	}
 	switch {
+	case localapi.KindOf(f.DaemonErr) == localapi.KindDenied:
+		// There is one, and it is well: this user may not ask it how it is.
+		var e *localapi.Error
+		errors.As(f.DaemonErr, &e)
+		add("daemon", Error, cmp.Or(e.Hint, "run this as that user, or as root with sudo"), "%s", e.Message)
+		return
 	case f.DaemonErr != nil:
+		var e *localapi.Error
+		if errors.As(f.DaemonErr, &e) { // its hint is the cure
+			add("daemon", Error, start, "no daemon answers: %s", e.Message)
+			return
+		}
 		add("daemon", Error, start, "no daemon answers: %v", f.DaemonErr)
 		return
 	case f.Status == nil:
@@ -140,7 +153,7 @@ func checkServer(f Facts, add adder) {
 	link := f.link("server")
 	switch {
 	case has(f, "version"): // it answers, and checkHealth says what
-	case f.Status.Server.Online:
+	case f.Status.Server.Online, f.idle() && link != nil && link.RTTms != nil:
 		add("server", OK, "", "the server answers at %s", f.Status.Server.URL)
 	case net.ParseIP(host) == nil && failed(host):
 		add("dns", Error, "see /etc/resolv.conf; is the machine online?", "the server's name %s cannot be looked up: %v", host, f.Resolve[host])
@@ -150,16 +163,28 @@ func checkServer(f Facts, add adder) {
 		add("server", Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
 	case link != nil && link.RTTms == nil:
 		add("server", Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s%s", f.Status.Server.URL, link.Error, f.since())
+	case f.idle():
+		// Nothing is asked of it until this device has joined or is up again.
 	default:
 		add("server", Error, "weft status", "the server at %s did not answer the last request%s", f.Status.Server.URL, f.since())
 	}
 }
 
+// idle reports whether the daemon has no reason to speak to the server, so that
+// how its last request went says nothing about now.
+func (f Facts) idle() bool {
+	switch f.Status.State {
+	case localapi.StateUnjoined, localapi.StateDown:
+		return true
+	}
+	return false
+}
+
 // since says since when the server is silent, as far as that is known.
 func (f Facts) since() string {
 	at := f.Status.Server.LastSeen
-	if at == nil {
-		return ""
+	if at == nil || f.idle() {
+		return "" // what a join that was refused heard is not news of the server
 	}
 	return fmt.Sprintf(", and was last heard of at %s, %s ago", at.UTC().Format(time.DateTime), f.Now.Sub(*at).Round(time.Second))
 }
@@ -203,11 +228,30 @@ func checkUDP(f Facts, add adder) {
 		add("udp", OK, "", "UDP works, from outside this is %s", f.Netcheck.UDP.Endpoint)
 		return
 	}
+	if !f.answersTCP() {
+		return // its silence by UDP proves nothing, and what is wrong is said already
+	}
 	var ports []string
 	for _, s := range f.Netcheck.STUN {
 		ports = append(ports, s.Server)
 	}
 	add("udp", Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: everything goes through a relay over TCP, which works and is slower")
+}
+
+// answersTCP reports whether anybody of those who were asked by UDP is there: a
+// machine that answers by TCP, or one of which that was not tried.
+func (f Facts) answersTCP() bool {
+	alive := map[string]bool{} // by host
+	for _, l := range f.Netcheck.Links {
+		if u, err := url.Parse(l.URL); err == nil {
+			alive[u.Hostname()] = alive[u.Hostname()] || l.RTTms != nil
+		}
+	}
+	return slices.ContainsFunc(f.Netcheck.STUN, func(s localapi.UDPReply) bool {
+		host, _, err := net.SplitHostPort(s.Server)
+		up, tried := alive[host]
+		return err != nil || up || !tried
+	})
 }
 
 // checkIdentity leaves it to the daemon to say that the renewal is late: not all

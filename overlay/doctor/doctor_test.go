@@ -36,6 +36,51 @@ func TestWell(t *testing.T) {
 	}
 }
 
+// What follows from something else is not told as a cause of its own.
+func TestNoFalseCauses(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(*Facts)
+		not   []string // in no message
+	}{
+		{"the server is down", func(f *Facts) {
+			f.Status.Server.Online, f.Status.Self.Online = false, false
+			f.Netcheck.UDP = localapi.UDPCheck{}
+			for i := range f.Netcheck.Links {
+				f.Netcheck.Links[i].RTTms = nil
+			}
+		}, []string{"UDP"}},
+		{"a join was refused", func(f *Facts) {
+			f.Status.State, f.Status.Server.Online, f.Status.Server.LastSeen = localapi.StateUnjoined, false, &f.Now
+			f.Status.Self, f.Netcheck.Links = localapi.SelfStatus{}, nil
+		}, []string{"ago", "did not answer"}},
+		{"weft is down", func(f *Facts) {
+			f.Status.State, f.Status.Server.Online, f.Status.Self.Online = localapi.StateDown, false, false
+		}, []string{"did not answer", "not connected"}},
+		{"another user's daemon", func(f *Facts) {
+			f.DaemonErr, f.Status, f.Netcheck = &localapi.Error{Kind: localapi.KindDenied, Message: "the daemon belongs to another user"}, nil, nil
+		}, []string{"weft run", "no daemon"}},
+	} {
+		f := well()
+		c.spoil(&f)
+		for _, x := range Diagnose(f) {
+			for _, not := range c.not {
+				if x.Level != OK && strings.Contains(x.Message+x.Cure, not) {
+					t.Errorf("%s: %+v", c.name, x)
+				}
+			}
+		}
+	}
+	// One of two relays is down, the other says nothing by UDP: that is blocked.
+	f := well()
+	f.Netcheck.UDP = localapi.UDPCheck{}
+	f.Netcheck.Links = append(f.Netcheck.Links, localapi.LinkCheck{Kind: "relay", Name: "far", URL: "https://far.example"})
+	f.Netcheck.STUN = append(f.Netcheck.STUN, localapi.UDPReply{Server: "far.example:3478"})
+	if out := Diagnose(f); !strings.Contains(out[0].Message+out[1].Message, "UDP is blocked") {
+		t.Errorf("%+v", out)
+	}
+}
+
 func TestEachCauseHasItsCure(t *testing.T) {
 	late := []localapi.Health{{Code: "certificate", Message: "late"}}
 	offline := func(f *Facts) { f.Status.Server.Online = false }
@@ -49,6 +94,20 @@ func TestEachCauseHasItsCure(t *testing.T) {
 	}{
 		{"no daemon", func(f *Facts) { f.DaemonErr, f.Status, f.Netcheck = errors.New("no socket"), nil, nil }, "daemon", Error, "no socket", "weft run"},
 		{"no daemon, installed", func(f *Facts) { f.DaemonErr, f.Status, f.Installed = errors.New("no socket"), nil, true }, "daemon", Error, "no daemon", "systemctl"},
+		{"another user's daemon", func(f *Facts) {
+			f.DaemonErr, f.Status, f.Netcheck = &localapi.Error{Kind: localapi.KindDenied, Message: "the daemon at /run/weft/weft.sock belongs to another user", Hint: "let your user in with: sudo usermod -aG weft pi"}, nil, nil
+		}, "daemon", Error, "belongs to another user", "usermod -aG weft pi"},
+		{"another user's daemon, no group", func(f *Facts) {
+			f.DaemonErr, f.Status, f.Installed = &localapi.Error{Kind: localapi.KindDenied, Message: "no"}, nil, true
+		}, "daemon", Error, "no", "sudo"},
+		{"server down", func(f *Facts) {
+			offline(f)
+			f.Status.Self.Online = false
+			f.Netcheck.UDP = localapi.UDPCheck{}
+			for i := range f.Netcheck.Links {
+				f.Netcheck.Links[i].RTTms, f.Netcheck.Links[i].Error = nil, "connection refused"
+			}
+		}, "server", Error, "connection refused", "curl"},
 		{"old daemon", func(f *Facts) { f.Status.Version = "0" }, "daemon", Warning, "version 0", "restart"},
 		{"unjoined", func(f *Facts) { f.Status.State = localapi.StateUnjoined }, "joined", Error, "has not joined", "weft up TOKEN"},
 		{"down", func(f *Facts) { f.Status.State = localapi.StateDown }, "joined", Error, "weft down", "weft up"},

@@ -11,6 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -55,12 +58,33 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 	switch {
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return nil, &Error{Kind: KindDenied, Message: "the daemon at " + c.path + " belongs to another user",
-			Hint: "run this as that user or as root"}
+			Hint: deniedHint(c.path)}
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return nil, &Error{Kind: KindNoDaemon, Message: "the daemon is not running (no answer at " + c.path + ")",
 			Hint: "start it with: weft run"}
 	}
 	return nil, fmt.Errorf("connect to the daemon: %w", err)
+}
+
+// deniedHint says how this user may come to speak at a socket that does not let
+// it: by the group that it is open to, if there is one.
+func deniedHint(path string) string {
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o060 == 0o060 {
+		if gid, ok := groupOf(fi); ok {
+			if g, err := user.LookupGroupId(gid); err == nil && g.Name != "root" {
+				return "let your user in with: sudo usermod -aG " + g.Name + " " + userName() + " (then log in again), or use sudo"
+			}
+		}
+	}
+	return "run this as that user, or as root with sudo"
+}
+
+// userName is who runs this program.
+func userName() string {
+	if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil {
+		return u.Username
+	}
+	return "USER"
 }
 
 // Health returns nil when the daemon answers.

@@ -3,9 +3,12 @@ package localapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"sort"
+	"syscall"
 	"time"
 
 	"weft/limited"
@@ -129,7 +132,8 @@ func RunNetcheck(ctx context.Context, relays []Relay, node Gatherer) Netcheck {
 		return byRTT(a.RTTms, b.RTTms) < 0
 	})
 	n.STUN = replies(seen)
-	n.IPv4, n.IPv6 = familyCheck("IPv4", seen.IPv4), familyCheck("IPv6", seen.IPv6)
+	up := len(n.Links) == 0 || slices.ContainsFunc(n.Links, func(l LinkCheck) bool { return l.RTTms != nil })
+	n.IPv4, n.IPv6 = familyCheck("IPv4", seen.IPv4, up), familyCheck("IPv6", seen.IPv6, up)
 	n.PortMapping = portMapCheck(seen.PortMap)
 	n.UDP.Works = n.IPv4.UDP || n.IPv6.UDP
 	n.UDP.Endpoint = cmp.Or(n.IPv4.Endpoint, n.IPv6.Endpoint)
@@ -138,7 +142,7 @@ func RunNetcheck(ctx context.Context, relays []Relay, node Gatherer) Netcheck {
 	for _, c := range seen.Candidates {
 		n.Candidates = append(n.Candidates, CandidateCheck{Addr: c.Addr.String(), Type: string(c.Type)})
 	}
-	n.Direct = direct(seen)
+	n.Direct = direct(seen, up)
 	return n
 }
 
@@ -169,7 +173,7 @@ func (l *LinkCheck) run(ctx context.Context) {
 	host, port, _ := net.SplitHostPort(addr)
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		l.Error = err.Error()
+		l.Error = reason(err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
@@ -188,8 +192,27 @@ func (l *LinkCheck) run(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		l.Error = err.Error()
+		l.Error = reason(err)
 	}
+}
+
+// reason is what is wrong with a connection, without what was dialled, which is
+// said beside it.
+func reason(err error) string {
+	var errno syscall.Errno
+	var lookup *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.As(err, &lookup):
+		return lookup.Err
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &op) && op.Timeout():
+		return "no answer in time"
+	case errors.As(err, &op):
+		return op.Err.Error()
+	}
+	return err.Error()
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,21 +96,47 @@ func TestNetcheckWords(t *testing.T) {
 		{"no address asked", gather.Snapshot{IPv4: gather.Family{Local: true}}, "no STUN server can be asked over IPv4", "", ""},
 	} {
 		tt.s.Answers = []gather.Answer{{Server: "x"}}
-		if got := familyCheck("IPv4", tt.s.IPv4).Text; !strings.Contains(got, tt.four) || strings.Contains(got, "\n") {
+		if got := familyCheck("IPv4", tt.s.IPv4, true).Text; !strings.Contains(got, tt.four) || strings.Contains(got, "\n") {
 			t.Errorf("%s: IPv4: %s", tt.name, got)
 		}
 		if got := portMapCheck(tt.s.PortMap); !strings.Contains(got.Text, tt.pm) || got.Asked != !tt.s.PortMap.Tried.IsZero() {
 			t.Errorf("%s: port mapping: %+v", tt.name, got)
 		}
-		if got := direct(&tt.s); !strings.Contains(got, tt.direct) || got == "" {
+		if got := direct(&tt.s, true); !strings.Contains(got, tt.direct) || got == "" {
 			t.Errorf("%s: direct: %s", tt.name, got)
 		}
 	}
-	if got := direct(&gather.Snapshot{}); !strings.Contains(got, "no relay has a STUN address") {
+	if got := direct(&gather.Snapshot{}, true); !strings.Contains(got, "no relay has a STUN address") {
 		t.Error(got)
 	}
-	if f := familyCheck("IPv6", gather.Family{Local: true, UDP: true, Mapping: path.MappingNone, Seen: outside6}); f.Endpoint != outside6.String() || f.Mapping != "none" {
+	if f := familyCheck("IPv6", gather.Family{Local: true, UDP: true, Mapping: path.MappingNone, Seen: outside6}, true); f.Endpoint != outside6.String() || f.Mapping != "none" {
 		t.Errorf("%+v", f)
+	}
+}
+
+// With the server down and no relay up, silence by UDP says nothing about UDP.
+func TestSilenceOfADeadServer(t *testing.T) {
+	blocked := gather.Family{Local: true, Asked: 1, Mapping: path.MappingBlocked}
+	if c := familyCheck("IPv4", blocked, false); strings.Contains(c.Text, "blocked") || c.Mapping != "unknown" {
+		t.Errorf("%+v", c)
+	}
+	if got := direct(&gather.Snapshot{IPv4: blocked, Answers: []gather.Answer{{Server: "x"}}}, false); strings.Contains(got, "blocked") {
+		t.Error(got)
+	}
+}
+
+// What is wrong with a connection is said without what was dialled.
+func TestReason(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for want, err := range map[string]error{
+		"connection refused": refused,
+		"no such host":       &net.DNSError{Err: "no such host", Name: "weft.example", Server: "192.0.2.1:53"},
+		"no answer in time":  context.DeadlineExceeded,
+		"x":                  errors.New("x"),
+	} {
+		if got := reason(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }
 

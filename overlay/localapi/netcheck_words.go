@@ -8,8 +8,9 @@ import (
 	"weft/overlay/portmap"
 )
 
-// familyCheck puts one address family into words.
-func familyCheck(name string, f gather.Family) FamilyCheck {
+// familyCheck puts one address family into words. up says that the server or a
+// relay answers by TCP: if none does, their silence by UDP proves nothing.
+func familyCheck(name string, f gather.Family, up bool) FamilyCheck {
 	c := FamilyCheck{Address: f.Local, UDP: f.UDP, Mapping: string(f.Mapping), STUNAddresses: f.Addresses}
 	if f.Mapping == path.MappingUnknown {
 		c.Mapping = "unknown"
@@ -29,6 +30,9 @@ func familyCheck(name string, f gather.Family) FamilyCheck {
 		c.Text = "hard NAT: another port outside for each destination"
 	case path.MappingBlocked:
 		c.Text = "UDP is blocked: no STUN server answered"
+		if !up {
+			c.Mapping, c.Text = "unknown", "not known: no STUN server answered, and nothing else of the server or a relay does"
+		}
 	default:
 		switch {
 		case f.UDP:
@@ -67,7 +71,7 @@ func portMapCheck(s portmap.Status) PortMapCheck {
 }
 
 // direct says in one sentence what all of it means.
-func direct(s *gather.Snapshot) string {
+func direct(s *gather.Snapshot, up bool) string {
 	four, six := s.IPv4, s.IPv6
 	mapped := s.PortMap.External.IsValid() && !s.PortMap.Useless
 	open6 := six.Mapping == path.MappingNone
@@ -75,6 +79,8 @@ func direct(s *gather.Snapshot) string {
 	switch {
 	case len(s.Answers) == 0:
 		return "nothing is known about direct paths: no relay has a STUN address"
+	case !four.UDP && !six.UDP && !up:
+		return "nothing is known about direct paths: neither the server nor a relay answers"
 	case !four.UDP && !six.UDP && mapped:
 		return "direct paths are unlikely: UDP is answered by nobody, in spite of the port mapping; traffic goes through the relay over TCP"
 	case !four.UDP && !six.UDP:

@@ -130,7 +130,7 @@ func (s *Server) credential(c net.Conn) error {
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err, _ := r.Context().Value(credKey{}).(error); err != nil {
-			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: err.Error()})
+			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: err.Error(), Hint: "run this as that user, or as root with sudo"})
 			return
 		}
 		if r.Host != host || len(r.Header["Origin"]) > 0 || len(r.Header["Referer"]) > 0 || strings.Contains(r.RequestURI, "://") {
@@ -290,7 +290,7 @@ func bounded(d, def, max time.Duration) time.Duration {
 // a leading '-', or bytes other than letters, digits, '-', '_', '.', ':' and
 // '%'. The error has KindUsage.
 func CleanName(name string) (string, error) {
-	clean := strings.TrimSpace(name)
+	clean := strings.Trim(name, " ")
 	ok := len(clean) <= 255 && utf8.ValidString(clean)
 	if ok {
 		ascii, err := hostname.ASCII(clean)

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package localapi
+
+import "io/fs"
+
+func groupOf(fs.FileInfo) (string, bool) { return "", false }
