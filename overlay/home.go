@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -57,11 +58,19 @@ func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
 // run keeps the connection until ctx ends.
 func (h *home) run(ctx context.Context) { h.home.Run(ctx) }
 
+// inWords is an error for people: Go's name for the end of a stream is none.
+func inWords(err error) string {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return "the connection was closed"
+	}
+	return err.Error()
+}
+
 func (h *home) stateChanged(st relay.State) {
 	if st.Online || st.Err == nil {
 		h.n.health.clear("relay-offline")
 	} else {
-		h.n.health.set("relay-offline", "not connected to the relay: "+st.Err.Error()+"; trying again by itself")
+		h.n.health.set("relay-offline", "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
 	}
 	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
 		h.r.control.isStrange()

@@ -312,7 +312,7 @@ func joinError(err error, tok cert.Token) error {
 			Hint:    "nothing was sent to it; ask the owner for a new token"}, err)
 	default:
 		return &localapi.Error{Kind: localapi.KindUnavailable,
-			Message: fmt.Sprintf("join: cannot reach the server at %s: %v", tok.URLs[0], err),
+			Message: fmt.Sprintf("join: cannot reach the server at %s: %s", tok.URLs[0], strings.TrimPrefix(err.Error(), "dial "+tok.URLs[0]+": ")),
 			Hint:    "check the address, and that TCP to it is allowed from here"}
 	}
 }

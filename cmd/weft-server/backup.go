@@ -24,6 +24,7 @@ import (
 
 func backupCmd() *cobra.Command {
 	var out, keyFile string
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "backup --key-file FILE [--output FILE]",
 		Short: "Write everything that makes this server into one encrypted file",
@@ -59,10 +60,14 @@ the server, and without the key a backup is of no use to anybody.`,
 			// For weft-server doctor, which can do without.
 			os.WriteFile(filepath.Join(data, backupStamp), nil, 0o644)
 			os.Chtimes(filepath.Join(data, backupStamp), time.Time{}, time.Now())
+			if *asJSON {
+				return cli.PrintObject(cmd.OutOrStdout(), "backup/1", map[string]string{"file": out})
+			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), out)
 			return err
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default weft-backup-TIME)")
 	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the key, made when it does not exist")
 	return cmd

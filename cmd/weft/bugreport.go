@@ -24,6 +24,7 @@ import (
 func bugreportCmd() *cobra.Command {
 	var out, state string
 	var names bool
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "bugreport",
 		Short: "Write what somebody needs to understand a problem into a local file",
@@ -44,11 +45,18 @@ names and public addresses are replaced unless --names is given.`,
 			if err := writeBundle(out, parts); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), out)
+			if *asJSON {
+				if err := cli.PrintObject(cmd.OutOrStdout(), "bugreport/1", map[string]string{"file": out}); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintln(cmd.OutOrStdout(), out)
+			}
 			fmt.Fprintln(cmd.ErrOrStderr(), "weft: nothing was sent anywhere; look at it with: tar -xzOf "+out)
 			return nil
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&out, "output", "o", "", "file to write (default weft-bugreport-TIME.tar.gz)")
 	f.StringVar(&state, "state", defaultState(), "the daemon's state directory")

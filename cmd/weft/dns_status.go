@@ -120,7 +120,8 @@ func upstreamLine(u dns.UpstreamStatus) string {
 }
 
 func dnsFlushCmd() *cobra.Command {
-	return &cobra.Command{
+	var asJSON *bool
+	cmd := &cobra.Command{
 		Use:               "flush",
 		Short:             "Have the daemon's resolver forget what it learnt from others",
 		Args:              args(cobra.NoArgs),
@@ -130,8 +131,13 @@ func dnsFlushCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if *asJSON {
+				return cli.PrintObject(cmd.OutOrStdout(), "dns-flush/1", f)
+			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%d answers forgotten\n", f.Answers)
 			return nil
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
 }

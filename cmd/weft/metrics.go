@@ -24,10 +24,10 @@ import (
 func listenMetrics(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, usagef("--metrics %q: want ADDR:PORT, such as 127.0.0.1:9274", addr)
+		return nil, usagef("%q: want ADDR:PORT, such as 127.0.0.1:9274", addr)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return nil, usagef("--metrics %s: it has no password and must be on loopback, such as 127.0.0.1:9274", addr)
+		return nil, usagef("%s: it has no password and must be on loopback, such as 127.0.0.1:9274", addr)
 	}
 	return net.Listen("tcp", addr)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,10 +34,16 @@ func netcheckCmd() *cobra.Command {
 	return cmd
 }
 
+// noAnswer says why nobody has answered, once: the daemon may be of another
+// version and have said so itself.
+func noAnswer(why string) string {
+	return "no answer: " + cli.Plain(strings.TrimPrefix(why, "no answer: "))
+}
+
 func printNetcheck(w io.Writer, n localapi.Netcheck) {
 	t := table(w)
 	for _, l := range n.Links {
-		what := "no answer: " + cli.Plain(l.Error)
+		what := noAnswer(l.Error)
 		if l.RTTms != nil {
 			what = fmt.Sprintf("%.1f ms", *l.RTTms)
 		}
@@ -46,7 +53,7 @@ func printNetcheck(w io.Writer, n localapi.Netcheck) {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", l.Kind, cli.Plain(l.URL), what)
 	}
 	for _, s := range n.STUN {
-		what := "no answer: " + cli.Plain(s.Error)
+		what := noAnswer(s.Error)
 		if s.RTTms != nil {
 			what = fmt.Sprintf("%.1f ms, seen as %s", *s.RTTms, cli.Plain(s.Endpoint))
 		}

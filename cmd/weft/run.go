@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -126,6 +127,15 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 	}
 	if o.osDNS != "auto" && o.osDNS != "off" {
 		return usagef("--os-dns is auto or off")
+	}
+	for _, a := range []struct{ flag, addr string }{{"proxy", o.proxy}, {"dns", o.dns}, {"metrics", o.metrics}} {
+		if off(a.addr) {
+			continue
+		}
+		_, port, err := net.SplitHostPort(a.addr)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 && port != "0" {
+			return usagef("--%s %q: want ADDRESS:PORT on loopback, such as 127.0.0.1:1055, or off", a.flag, cli.Plain(a.addr))
+		}
 	}
 	if o.state == "" {
 		o.state = defaultState()
@@ -324,7 +334,7 @@ func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 	}
 	if !off(o.metrics) {
 		if d.metricsListener, err = listenMetrics(o.metrics); err != nil {
-			return fmt.Errorf("--metrics: %w", err)
+			return fmt.Errorf("--metrics %s: %w", o.metrics, cause(err))
 		}
 	}
 	return nil
@@ -341,7 +351,7 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err
 			return &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--%s %s: the port is taken", flag, addr),
 				Hint: "choose another one, or --" + flag + " off"}
 		}
-		return fmt.Errorf("--%s: %w", flag, err)
+		return fmt.Errorf("--%s: %w", flag, cause(err))
 	}
 	h := localapi.Health{Code: flag + "-port-taken", Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
 	d.warnings = append(d.warnings, h)

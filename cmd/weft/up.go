@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +17,7 @@ import (
 
 func upCmd() *cobra.Command {
 	var file string
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "up [TOKEN|-]",
 		Short: "Join the network with a token, or start again after weft down",
@@ -37,11 +40,15 @@ that is fine for a one-time token, not for a reusable one.`,
 			if len(a) > 0 && a[0] != "-" {
 				fmt.Fprintln(cmd.ErrOrStderr(), "weft: note: others on this machine can see the token in the process list; give a reusable one with: weft up -")
 			}
+			if *asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), st)
+			}
 			printUp(cmd.OutOrStdout(), st)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&file, "token-file", "", "read the token from this file")
+	cmd.Flags().StringVar(&file, "token-file", "", "read the token from this file; - is standard input")
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -99,11 +106,17 @@ func checkToken(b []byte, from string) (string, error) {
 	return token, nil
 }
 
-// cause is what is wrong with a file, without its name.
+// cause is what is wrong with a file or a port, without its name, which is said
+// beside it.
 func cause(err error) error {
-	var e *fs.PathError
-	if errors.As(err, &e) {
-		return e.Err
+	var file *fs.PathError
+	var port *net.OpError
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &file):
+		return file.Err
+	case errors.As(err, &port) && errors.As(port.Err, &errno):
+		return errno
 	}
 	return err
 }

@@ -187,7 +187,7 @@ func (r *round) answers(now time.Time) []Answer {
 		case !a.went:
 			w.Err = "no way there from here"
 		default:
-			w.Err = "no answer: UDP is blocked, or it is down"
+			w.Err = "UDP is blocked, or it is down"
 		}
 		out = append(out, w)
 	}

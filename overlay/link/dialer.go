@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -68,7 +69,22 @@ type UnreachableError struct {
 	Err error
 }
 
-func (e *UnreachableError) Error() string { return fmt.Sprintf("dial %s: %v", e.URL, e.Err) }
+func (e *UnreachableError) Error() string { return fmt.Sprintf("dial %s: %s", e.URL, e.reason()) }
+
+// reason is the cause in one word or two, with the address only where the URL
+// does not say it.
+func (e *UnreachableError) reason() string {
+	var op *net.OpError
+	var errno syscall.Errno
+	if !errors.As(e.Err, &op) || !errors.As(op.Err, &errno) {
+		return e.Err.Error()
+	}
+	if op.Addr == nil || strings.Contains(e.URL, "//"+op.Addr.String()) {
+		return errno.Error()
+	}
+	return op.Addr.String() + ": " + errno.Error()
+}
+
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // Dial makes a link to the coordination server at base, for its API. The server
@@ -147,6 +163,9 @@ func (d *Dialer) dial(ctx context.Context, base string, to want) (*tls.Conn, err
 			d.distrust(base)
 			break
 		}
+	}
+	if unreachable := (*UnreachableError)(nil); len(errs) == 1 && errors.As(errs[0], &unreachable) {
+		return nil, errs[0] // it says what was dialled
 	}
 	return nil, fmt.Errorf("dial %s: %w", base, errors.Join(errs...))
 }
