@@ -31,10 +31,15 @@ END
 # held to the SHA-256 below, like everything.
 fetch() {
 	if command -v curl >/dev/null 2>&1; then
+		how=-s
+		case $1 in
+		*manifest* | *.pub) ;;
+		*) [ ! -t 2 ] || how=--progress-bar ;; # the program, and somebody waits for it
+		esac
 		if [ -n "$PIN" ]; then
-			curl -fsSLk --retry 5 --pinnedpubkey "$PIN" -o "$2" "$BASE/$1"
+			curl -fSLk "$how" --retry 5 --pinnedpubkey "$PIN" -o "$2" "$BASE/$1"
 		else
-			curl -fsSL --retry 5 -o "$2" "$BASE/$1"
+			curl -fSL "$how" --retry 5 -o "$2" "$BASE/$1"
 		fi
 	elif command -v wget >/dev/null 2>&1; then
 		if [ -n "$PIN" ]; then

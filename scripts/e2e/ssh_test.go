@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,17 @@ func testSSH(t *testing.T, m *lab.Mesh) {
 	r := lap.Host.Run(lab.Nobody, join([]string{"ssh"}, via, []string{"root@kitchen-pi", "echo over; id -u; exit 7"})...)
 	if r.Code != 7 || r.Out != "over\n0\n" {
 		t.Fatalf("ssh: want the remote's output and exit code 7: %v", r)
+	}
+	// As people type it: options first, in upper case, addresses.
+	st := m.Device.Status().Self
+	alias := append([]string{"-o", "HostKeyAlias=kitchen-pi"}, opts...)
+	for _, target := range []string{"root@kitchen-pi", "root@KITCHEN-PI", "root@kitchen-pi.", "root@kitchen-pi.weft.internal", "root@" + st.IPv4, "root@" + st.IPv6, "root@[" + st.IPv6 + "]"} {
+		if r := lap.Weft(join([]string{"ssh", "-p", "22", "-T"}, alias, []string{target, "-q", "echo hi"})...); r.Code != 0 || r.Out != "hi\n" {
+			t.Errorf("weft ssh with options first: %v", r)
+		}
+	}
+	if r := lap.Weft(join([]string{"ssh", "-v"}, opts, []string{`CORP\alice@kitchen-pi`, "echo hi"})...); r.Code != 255 || !strings.Contains(r.Err, "Permission denied") {
+		t.Errorf("a user of a directory service is not asked for: %v", r)
 	}
 	r = lap.Weft(join([]string{"ssh", "root@kitchen-pi"}, opts, []string{"cat; exit 9"})...)
 	if r.Code != 9 {
