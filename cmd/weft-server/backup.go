@@ -95,7 +95,7 @@ others has connected.`,
 			}
 			f, err := os.Open(a[0])
 			if err != nil {
-				return fmt.Errorf("read backup: %w", err)
+				return fmt.Errorf("read backup %s: %w", a[0], cli.Cause(err))
 			}
 			defer f.Close()
 			p := cli.NewProgress(cmd.ErrOrStderr(), "restoring")
@@ -132,21 +132,12 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the backup key: %w", err)
+		return nil, fmt.Errorf("read the backup key %s: %w", path, cli.Cause(err))
 	}
 	if b = bytes.TrimSpace(b); len(b) < minKey {
 		return nil, usagef("the key in %s is shorter than %d characters", path, minKey)
 	}
 	return b, nil
-}
-
-// cause is what is wrong with a file, without the name that it had meanwhile.
-func cause(err error) error {
-	var e *fs.PathError
-	if errors.As(err, &e) {
-		return e.Err
-	}
-	return err
 }
 
 // unfinished is what writeWhole's files are called before they are whole.
@@ -161,7 +152,7 @@ func writeWhole(path string, write func(*os.File) error) (err error) {
 	sweep(dir)
 	f, err := newUnfinished(dir)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, cause(err))
+		return fmt.Errorf("write %s: %w", path, cli.Cause(err))
 	}
 	defer f.Close()           // and with it the lock, when the name is gone
 	defer os.Remove(f.Name()) // nothing, once it is renamed

@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -207,7 +206,7 @@ func checkPort(ctx context.Context, p facts.Port, running bool) error {
 		if err == nil {
 			c.Close()
 		}
-		return err
+		return cli.Cause(err)
 	}
 	var l io.Closer
 	var err error
@@ -217,11 +216,7 @@ func checkPort(ctx context.Context, p facts.Port, running bool) error {
 		l, err = (&net.ListenConfig{}).Listen(ctx, network, p.Addr)
 	}
 	if err != nil {
-		var errno syscall.Errno
-		if errors.As(err, &errno) {
-			return errno
-		}
-		return err
+		return cli.Cause(err)
 	}
 	return l.Close()
 }
@@ -279,7 +274,7 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) facts
 	}
 	res, err := t.RoundTrip(req)
 	if err != nil {
-		s.Err = err
+		s.Err = cli.Cause(err)
 		return s
 	}
 	defer res.Body.Close()

@@ -153,7 +153,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 			if _, serr := os.Stat(filepath.Join(data, "relay.json")); serr == nil {
 				return "", nil // it has joined, and needs the file no more
 			}
-			return "", fmt.Errorf("read token file: %w", err)
+			return "", fmt.Errorf("read token file %s: %w", o.tokenFile, cli.Cause(err))
 		}
 		defer f.Close()
 		stdin = f
@@ -161,7 +161,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 	if o.tokenFile != "" {
 		var err error
 		if b, err = io.ReadAll(io.LimitReader(stdin, cli.MaxToken)); err != nil {
-			return "", fmt.Errorf("read token from %s: %w", from, err)
+			return "", fmt.Errorf("read token from %s: %w", from, cli.Cause(err))
 		}
 	}
 	token, err := cli.CleanToken(b)

@@ -55,7 +55,7 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"serve --stun x --listen 127.0.0.1:0 --console off --url https://127.0.0.1:1", 1, ""},
 		{"serve --url https://a%b --listen 127.0.0.1:0 --console off --stun off", 1, ""},
 		{"relay --token hello", 2, "--token: that is not a token; a token is one word that starts with weft1"},
-		{"relay --token-file " + data + "/none", 1, "read token file: open "},
+		{"relay --token-file " + data + "/none", 1, "read token file " + data + "/none: no such file"},
 		{"relay --token weft1x --token-file y", 2, "give the token once"},
 		{"--nosuch", 2, "unknown flag: --nosuch"},
 	} {

@@ -334,7 +334,7 @@ func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 	}
 	if !off(o.metrics) {
 		if d.metricsListener, err = listenMetrics(o.metrics); err != nil {
-			return fmt.Errorf("--metrics %s: %w", o.metrics, cause(err))
+			return fmt.Errorf("--metrics %s: %w", o.metrics, cli.Cause(err))
 		}
 	}
 	return nil
@@ -351,7 +351,7 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err
 			return &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--%s %s: the port is taken", flag, addr),
 				Hint: "choose another one, or --" + flag + " off"}
 		}
-		return fmt.Errorf("--%s: %w", flag, cause(err))
+		return fmt.Errorf("--%s: %w", flag, cli.Cause(err))
 	}
 	h := localapi.Health{Code: flag + "-port-taken", Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
 	d.warnings = append(d.warnings, h)

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -78,7 +76,7 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 		return "", &localapi.Error{Kind: localapi.KindFailed, Message: "read token file " + path + ": permission denied", Hint: "make it readable for the user that runs weft"}
 	}
 	if err != nil {
-		return "", &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cause(err)), Hint: "make a token with: weft-server keys create"}
+		return "", &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cli.Cause(err)), Hint: "make a token with: weft-server keys create"}
 	}
 	defer f.Close()
 	return readToken(f, path)
@@ -88,7 +86,7 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 func readToken(r io.Reader, from string) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(r, cli.MaxToken))
 	if err != nil {
-		return "", fmt.Errorf("read token from %s: %w", from, cause(err))
+		return "", fmt.Errorf("read token from %s: %w", from, cli.Cause(err))
 	}
 	return checkToken(b, from)
 }
@@ -104,21 +102,6 @@ func checkToken(b []byte, from string) (string, error) {
 		return "", &localapi.Error{Kind: localapi.KindUsage, Message: from + ": " + err.Error(), Hint: "a token is one word that starts with weft1; make one with: weft-server keys create"}
 	}
 	return token, nil
-}
-
-// cause is what is wrong with a file or a port, without its name, which is said
-// beside it.
-func cause(err error) error {
-	var file *fs.PathError
-	var port *net.OpError
-	var errno syscall.Errno
-	switch {
-	case errors.As(err, &file):
-		return file.Err
-	case errors.As(err, &port) && errors.As(port.Err, &errno):
-		return errno
-	}
-	return err
 }
 
 func printUp(w io.Writer, st localapi.Status) {
