@@ -183,15 +183,24 @@ func (c *control) isStrange() {
 // and then it does not know either who was deleted since. Or the node is strange
 // to a relay that holds a newer list, which leaves out what ended when this node's
 // certificate did: then the node needs that list, and another certificate.
+//
+// Most of all the node may have been removed. Then the server says so to whatever
+// it is asked.
 func (c *control) bring(ctx context.Context) {
 	s, ok := c.n.snap.get()
-	if !ok || s.crl == nil || s.crl.Number <= c.brought.Load() || !c.bringing.CompareAndSwap(false, true) {
+	if !ok || !c.bringing.CompareAndSwap(false, true) {
 		return
 	}
 	c.tasks.Go(func() {
 		defer c.bringing.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 		defer cancel()
+		if _, err := c.n.client().Config(ctx, s.config.Version); refusedForGood(err) {
+			c.refused(err)
+		}
+		if s.crl == nil || s.crl.Number <= c.brought.Load() {
+			return
+		}
 		if err := c.n.client().SendCRL(ctx, s.crl.Raw); err != nil {
 			c.n.log.Info("give the server the revocation list", "err", err)
 			return
@@ -571,7 +580,7 @@ func (c *control) report(st *step, res result, err error, refused bool) {
 	}
 	if err == nil {
 		h.clear("version")
-		h.clear("revoked")
+		h.clear(codeRemoved)
 	}
 	switch {
 	case err != nil && forAll(err):
@@ -697,7 +706,7 @@ func (c *control) refused(err error) {
 		c.n.health.set("version", "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
 	}
 	if errors.As(err, &e) && (e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized) {
-		c.n.health.set("revoked", "this device was deleted on the server: "+e.Message+"; run: weft logout, then weft up TOKEN to join anew")
+		c.n.removed()
 	}
 }
 

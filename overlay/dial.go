@@ -426,6 +426,9 @@ func (n *Node) Wait(ctx context.Context, name string) error {
 	for {
 		changed := n.health.changed()
 		st := n.State()
+		if err := n.removedError(); err != nil {
+			return err
+		}
 		if st == localapi.StateRunning {
 			break
 		}

@@ -251,7 +251,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.filters.open(n.cfg.Net, state, now)
 	switch {
 	case id.joined():
-		return n.Up(ctx, "")
+		return n.run()
 	case n.cfg.Token != "":
 		return n.startJoining(ctx, n.cfg.Token)
 	}
@@ -275,7 +275,8 @@ func (n *Node) makeDevice() error {
 }
 
 // Up brings the node up, joining with the token first when one is given.
-// Repeating either is harmless. It implements localapi.Node.
+// Repeating either is harmless. It fails when the device was removed from its
+// network. It implements localapi.Node.
 func (n *Node) Up(ctx context.Context, token string) error {
 	n.mu.Lock()
 	id := n.id
@@ -287,7 +288,10 @@ func (n *Node) Up(ctx context.Context, token string) error {
 	} else if !id.joined() {
 		return &localapi.Error{Kind: localapi.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
 	}
-	return n.run()
+	if err := n.run(); err != nil {
+		return err
+	}
+	return n.settle(ctx)
 }
 
 // Down stops all traffic and keeps the identity, and the addresses: what programs

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -242,7 +243,14 @@ func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 	return n
 }
 
+// start starts the node and waits until it is connected.
 func (n *node) start() {
+	n.w.t.Helper()
+	n.begin()
+	n.wait("")
+}
+
+func (n *node) begin() {
 	t := n.w.t
 	t.Helper()
 	nw, err := netstack.New(netstack.Config{})
@@ -268,7 +276,6 @@ func (n *node) start() {
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatalf("start %s: %v", n.cfg.Hostname, err)
 	}
-	n.wait("")
 }
 
 func (n *node) wait(peer string) {
@@ -508,6 +515,49 @@ func TestRelayRestartUnderLoad(t *testing.T) {
 		t.Fatalf("the flow died: %v", err)
 	}
 	say(t, c, "after three restarts")
+}
+
+// A deleted device is told: whatever its user asks, at once, and after a restart.
+func TestDeletedDeviceIsTold(t *testing.T) {
+	w := newWorld(t)
+	pi := w.node("kitchen-pi", "device")
+	node, err := w.svc.FindDevice(t.Context(), "kitchen-pi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.svc.DeleteDevice(t.Context(), node.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	told := func() bool {
+		return slices.ContainsFunc(pi.Status().Health, func(h localapi.Health) bool {
+			return h.Code == "revoked" && strings.Contains(h.Message, "weft logout, then weft up TOKEN")
+		})
+	}
+	check := func(when string) {
+		t.Helper()
+		for verb, err := range map[string]error{"up": pi.Up(t.Context(), ""), "wait": pi.Wait(t.Context(), "")} {
+			var e *localapi.Error
+			if !errors.As(err, &e) || e.Kind != localapi.KindFailed || !strings.Contains(e.Message, "removed from the network") || e.Hint == "" {
+				t.Errorf("%s, %s: %v", when, verb, err)
+			}
+		}
+	}
+	eventually(t, 20*time.Second, "the device is told", told)
+	check("after a while")
+	pi.stop()
+	pi.begin()
+	eventually(t, 20*time.Second, "it is told after a restart", told)
+	check("after a restart")
+	// What its owner does then.
+	if err := pi.Logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := pi.Up(t.Context(), w.token(coord.NewKey{Tags: []string{"device"}})); err != nil {
+		t.Fatal(err)
+	}
+	if err := pi.Wait(t.Context(), ""); err != nil || told() {
+		t.Errorf("joined again: %v, told %v", err, told())
+	}
 }
 
 func TestDeletedDeviceIsCutOff(t *testing.T) {

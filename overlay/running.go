@@ -114,6 +114,9 @@ func (n *Node) loadLocked() (*snapshot, error) {
 		n.dir.pin(pinned)
 		n.clock.Floor(id.ServerTime)
 		n.snap.set(s)
+		if s.crl.Revoked(s.self.Serial) {
+			n.removed()
+		}
 	}
 	var dir savedDirectory
 	if n.state.loadCache(directoryFile, &dir) && n.dir.currentVersion().IsZero() {

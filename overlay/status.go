@@ -42,7 +42,7 @@ func (h *health) set(code, message string) {
 
 // ofNetwork are the codes that say something of the network that the node is in.
 var ofNetwork = []string{
-	"server-offline", "server-untrusted", "version", "revoked", "cloned", "identity-changed", "release-key-changed",
+	"server-offline", "server-untrusted", "version", codeRemoved, "cloned", "identity-changed", "release-key-changed",
 	"relay-offline", "routes", "state-directory",
 }
 

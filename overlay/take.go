@@ -147,6 +147,9 @@ func (n *Node) takeCRL(der []byte) (newer bool, err error) {
 		r.peers.upToDate()
 	}
 	n.keep(crlFile)
+	if crl.Revoked(cur.self.Serial) {
+		n.removed()
+	}
 	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
 	return true, nil
 }

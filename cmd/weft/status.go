@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,10 +60,13 @@ func printStatus(w io.Writer, st localapi.Status, now time.Time) {
 			server += " (away)"
 		}
 	}
-	switch st.State {
-	case localapi.StateUnjoined:
+	removed := slices.ContainsFunc(st.Health, func(h localapi.Health) bool { return h.Code == "revoked" })
+	switch {
+	case removed:
+		fmt.Fprintf(w, "%s was removed from this network; to join again, run: weft logout, then weft up TOKEN\n", cli.Plain(st.Self.FQDN))
+	case st.State == localapi.StateUnjoined:
 		fmt.Fprintln(w, "not joined; join with: weft up TOKEN")
-	case localapi.StateDown:
+	case st.State == localapi.StateDown:
 		fmt.Fprintf(w, "%s is down; start with: weft up\n", cli.Plain(st.Self.FQDN))
 	default:
 		fmt.Fprintf(w, "%s  %s  %s\n", cli.Plain(st.Self.FQDN), cli.Plain(st.Self.IPv4), cli.Plain(st.Self.IPv6))

@@ -76,10 +76,13 @@ func Diagnose(f Facts) []Finding {
 	}
 	checkDaemon(f, add)
 	checkDisk(f, add)
-	checkServer(f, add)
-	checkRelays(f, add)
-	checkUDP(f, add)
-	checkIdentity(f, add)
+	// Nothing else matters to a device that was removed from its network.
+	if f.Status == nil || !has(f, "revoked") {
+		checkServer(f, add)
+		checkRelays(f, add)
+		checkUDP(f, add)
+		checkIdentity(f, add)
+	}
 	checkHealth(f, add)
 	sort.SliceStable(out, func(i, j int) bool { return rank(out[i].Level) < rank(out[j].Level) })
 	return out

@@ -31,6 +31,7 @@ const (
 	// identity then alternate slowly enough to be noticed.
 	replacedFor = 30 * time.Second
 	refusedFor  = 30 * time.Second
+	refusedSoon = 3 // times in a row
 	// idleSpread is the spread of idle nodes when the relay named none.
 	idleSpread  = 3 * time.Second
 	wakeAnswer  = 2 * time.Second
@@ -507,7 +508,10 @@ func (h *Home) pause(err error, fails int, failing time.Duration, relays int) ti
 	case errors.Is(err, ErrReplaced):
 		return replacedFor + rand.N(time.Second)
 	case errors.As(err, &refused):
-		return refusedFor/2 + rand.N(refusedFor/2)
+		// A few times soon: the relay may learn of a new device. One that was
+		// removed asks less and less often, for years perhaps.
+		d := refusedFor << min(max(fails-refusedSoon, 0), 5)
+		return d/2 + rand.N(d/2)
 	case h.cfg.Active() && failing < eager, errors.Is(err, errForgotten):
 		return retryMin + rand.N(retryEager-retryMin)
 	case fails == 0:

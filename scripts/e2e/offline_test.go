@@ -110,6 +110,19 @@ func TestDelete(t *testing.T) {
 		t.Errorf("a deleted laptop gets after a restart: %s", body)
 	}
 
+	// Its user is told, whatever they ask.
+	m.Until(10*time.Second, "the laptop is told", func() bool {
+		return strings.Contains(m.Laptop.Weft("status").Out, "was removed from this network; to join again, run: weft logout, then weft up TOKEN")
+	})
+	for _, verb := range [][]string{{"up"}, {"wait", "--timeout", "60s"}} {
+		if r := m.Laptop.Weft(verb...); r.Code != 1 || !strings.Contains(r.Err, "removed from the network") || r.Took > 5*time.Second {
+			t.Errorf("a deleted laptop: %v", r)
+		}
+	}
+	if r := m.Laptop.Weft("doctor"); r.Code != 1 || !strings.HasPrefix(r.Out, "FAIL  revoked: ") || strings.Count(r.Out, "FAIL") != 1 || strings.Contains(r.Out, "certificate") {
+		t.Errorf("a deleted laptop: %v", r)
+	}
+
 	// The device is offline while the other laptop, which it knows, is deleted.
 	m.Device.Kill()
 	stop := make(chan struct{})
