@@ -30,6 +30,12 @@ const (
 	udpSample  = 32        // flows looked at to find an old one
 )
 
+var began = time.Now()
+
+// elapsed is the monotonic clock: a wall clock that is set back would keep flows
+// for as long.
+func elapsed() time.Duration { return time.Since(began) }
+
 type inboundUDP struct {
 	// Constant after initInboundUDP.
 	max  int
@@ -50,7 +56,7 @@ type udpFlow struct {
 	source netip.Addr
 	quote  []byte // headers of the first datagram, for an ICMP error
 
-	last atomic.Int64                // unix nanoseconds of the last datagram either way
+	last atomic.Int64                // when the last datagram went either way, by elapsed
 	conn atomic.Pointer[net.UDPConn] // nil until dialled
 
 	// Guarded by inboundUDP.mu.
@@ -102,7 +108,7 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 			return false
 		}
 	}
-	f.last.Store(time.Now().UnixNano())
+	f.last.Store(int64(elapsed()))
 	conn := f.conn.Load()
 	if conn == nil && n.hold(f, payload) {
 		return true
@@ -130,7 +136,7 @@ func (n *Net) newUDPFlow(key udpKey, pkt *stack.PacketBuffer) *udpFlow {
 	f := &udpFlow{key: key, target: target, source: source}
 	f.quote = append(f.quote, pkt.NetworkHeader().Slice()...)
 	f.quote = append(f.quote, pkt.TransportHeader().Slice()...)
-	f.last.Store(time.Now().UnixNano())
+	f.last.Store(int64(elapsed()))
 
 	in, peer := &n.udpIn, key.peer.Addr()
 	in.mu.Lock()
@@ -272,7 +278,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
 	lazy := newLazyReader(conn)
 	answered := false
 	for {
-		idle := n.udpIn.idle - time.Since(time.Unix(0, f.last.Load()))
+		idle := n.udpIn.idle - (elapsed() - time.Duration(f.last.Load()))
 		if idle <= 0 {
 			return false
 		}
@@ -290,7 +296,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
 		case err != nil:
 			return false
 		}
-		f.last.Store(time.Now().UnixNano())
+		f.last.Store(int64(elapsed()))
 		if !answered {
 			answered = true
 			n.udpIn.mu.Lock()

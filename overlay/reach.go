@@ -14,6 +14,7 @@ import (
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/intro"
+	"weft/overlay/mono"
 	"weft/overlay/relay"
 )
 
@@ -340,14 +341,14 @@ func (p *peers) findAgain(q *peer) {
 // until it is found.
 type lostWay struct {
 	p  *peers
-	at atomic.Int64 // of the last time, unix nanoseconds
+	at atomic.Int64 // of the last time, by mono.Now
 }
 
 var _ bind.Sender = (*lostWay)(nil)
 
 // SendPackets implements bind.Sender.
 func (l *lostWay) SendPackets(to cert.NodeID, _ [][]byte) error {
-	now, last := time.Now().UnixNano(), l.at.Load()
+	now, last := mono.Now(), l.at.Load()
 	if now-last > int64(time.Second) && l.at.CompareAndSwap(last, now) {
 		l.p.hint(func() {
 			q := l.p.table[to]

@@ -14,6 +14,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/cert"
+	"weft/overlay/mono"
 )
 
 var (
@@ -151,7 +152,7 @@ func TestDeliverIsBounded(t *testing.T) {
 	b, fn := opened(t, Config{})
 	src := b.NewSource()
 	ep := endpoint(b, alice, addr)
-	ep.Done(0, 0, time.Now().Add(time.Hour).UnixNano()) // progress, so no correction
+	ep.Done(0, 0, mono.Now()+int64(time.Hour)) // progress, so no correction
 	for range 10_000 {
 		src.Deliver(alice, data(100, 0))
 	}
@@ -177,7 +178,7 @@ func TestDeliverIsBounded(t *testing.T) {
 	for len(b.ready) > 0 {
 		receive(t, fn)
 	}
-	ep.Done(MaxInFlight/pageCost, 0, time.Now().UnixNano())
+	ep.Done(MaxInFlight/pageCost, 0, mono.Now())
 	src.Deliver(alice, data(100, 0))
 	src.Flush()
 	if len(b.ready) != 1 {
@@ -193,7 +194,7 @@ func TestInFlightCorrectsItself(t *testing.T) {
 	for ep.inFlight.Load() < MaxInFlight {
 		src.Deliver(alice, data(100, 0))
 	}
-	ep.progress.Store(time.Now().Add(-stalled).UnixNano())
+	ep.progress.Store(mono.Now() - int64(stalled))
 	src.Deliver(alice, data(100, 0))
 	if n := ep.inFlight.Load(); n == 0 || n > 8192 {
 		t.Errorf("%d in flight", n)

@@ -9,6 +9,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/cert"
+	"weft/overlay/mono"
 )
 
 // Endpoint is one peer as WireGuard sees it. It implements conn.Endpoint.
@@ -21,12 +22,12 @@ type Endpoint struct {
 	sender atomic.Pointer[Sender]
 	route  atomic.Pointer[route] // nil: by the sender
 
-	kept    atomic.Int64  // wall clock of the last keepalive, unix nanoseconds
-	relayed atomic.Int64  // of the last message by a relay
+	kept    atomic.Int64  // when the last keepalive came, by mono.Now
+	relayed atomic.Int64  // the same of the last message by a relay
 	lost    atomic.Uint64 // messages not sent for want of a working way
 
 	inFlight atomic.Int64 // what data messages between arrival and Done cost
-	progress atomic.Int64 // unix nanoseconds of the last Done
+	progress atomic.Int64 // of the last Done, by mono.Now
 	waiting  atomic.Bool  // a socket's reader waits for Done
 	stuck    atomic.Bool  // it has waited in vain: not again before the next Done
 	moved    chan struct{}
@@ -59,10 +60,7 @@ func (e *Endpoint) Sender() Sender {
 // zero Time if none did. WireGuard answers with one where nothing else does, and
 // alone says nothing of it to anybody.
 func (e *Endpoint) Kept() time.Time {
-	if ns := e.kept.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
+	return mono.Time(e.kept.Load())
 }
 
 // Lost returns how many messages were dropped because there was no Sender or it
@@ -111,10 +109,7 @@ func (e *Endpoint) WaySince() time.Time {
 // RelayHeard returns when the last message came by a relay; the zero Time if
 // none did. For other ways see Bind.Heard.
 func (e *Endpoint) RelayHeard() time.Time {
-	if ns := e.relayed.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
+	return mono.Time(e.relayed.Load())
 }
 
 // send sends messages by the way there is, and by the sender what does not fit
@@ -182,7 +177,7 @@ func (e *Endpoint) admit(msg []byte) bool {
 		return true
 	}
 	if e.inFlight.Load() >= MaxInFlight {
-		if time.Now().UnixNano()-e.progress.Load() < int64(stalled) {
+		if mono.Now()-e.progress.Load() < int64(stalled) {
 			return false
 		}
 		e.inFlight.Store(0)
@@ -220,7 +215,7 @@ func (e *Endpoint) wait() {
 }
 
 // Done says that n data messages of the peer have left WireGuard, with bytes of
-// inner packets in them altogether. now is the wall clock in unix nanoseconds.
+// inner packets in them altogether. now is mono.Now.
 // The owner of the WireGuard device calls it where decrypted packets come out.
 // Messages that WireGuard refuses never come out; a count that has become too
 // high for that reason corrects itself.

@@ -8,12 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/cert"
+	"weft/overlay/mono"
 )
 
 // opened2 opens a Bind with a socket of the kernel and returns the socket's
@@ -130,7 +130,7 @@ func TestKernelDatagrams(t *testing.T) {
 					if len(sent) == 0 || !bytes.Equal(bufs[i][:sizes[i]], sent[0]) || eps[i] != toA {
 						t.Fatalf("batch %d, round %d: got %d bytes, want the message before %d others", batch, round, sizes[i], len(sent)-1)
 					}
-					toA.Done(1, sizes[i], time.Now().UnixNano())
+					toA.Done(1, sizes[i], mono.Now())
 					sent = sent[1:]
 				}
 			}

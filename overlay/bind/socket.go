@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"weft/overlay/mono"
 )
 
 // MaxSockets bounds the extra sockets that are open at a time.
@@ -233,7 +235,7 @@ func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 		if err != nil {
 			return 0, err
 		}
-		now := time.Now().UnixNano()
+		now := mono.Now()
 		kept := 0
 		for i := range n {
 			if sizes[i] == 0 {

@@ -13,6 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/cert"
+	"weft/overlay/mono"
 	"weft/overlay/overlaytest"
 )
 
@@ -77,7 +78,7 @@ func newSide(t *testing.T, cfg Config) *side {
 					}
 					ep := eps[i].(*Endpoint)
 					msg := bytes.Clone(bufs[i][:sizes[i]])
-					ep.Done(1, len(msg), time.Now().UnixNano())
+					ep.Done(1, len(msg), mono.Now())
 					s.got <- got{pkt: msg, ep: ep}
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/cert"
+	"weft/overlay/mono"
 )
 
 const (
@@ -165,7 +166,7 @@ func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint)
 	if r.bind.lagging.Load() {
 		r.bind.lagging.Store(false)
 	}
-	now := time.Now().UnixNano()
+	now := mono.Now()
 	n, bytes := 0, 0
 	for n < len(bufs) && bytes < relayBatch {
 		c := r.cur

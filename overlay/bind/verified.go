@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"weft/overlay/mono"
 )
 
 // MaxVerified bounds the ways that are verified for one Endpoint. One more
@@ -15,7 +17,7 @@ const MaxVerified = 16
 type inlet struct {
 	ep    *Endpoint
 	way   Way          // canonical
-	heard atomic.Int64 // unix nanoseconds of the last message; 0: never
+	heard atomic.Int64 // when the last message came, by mono.Now; 0: never
 }
 
 // origin is what a direct datagram is known by.
@@ -121,9 +123,7 @@ func (b *Bind) Unverify(w Way) {
 // its address: it is a sign of life only while pongs come, too.
 func (b *Bind) Heard(w Way) time.Time {
 	if in := b.inlets.Load().find(w.canonical()); in != nil {
-		if ns := in.heard.Load(); ns != 0 {
-			return time.Unix(0, ns)
-		}
+		return mono.Time(in.heard.Load())
 	}
 	return time.Time{}
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"weft/overlay/mono"
 )
 
 // Kind says what carries messages.
@@ -87,7 +89,7 @@ type route struct {
 	prefix [LaneHeader]byte // of a lane
 	since  time.Time
 
-	troubled atomic.Int64 // when Config.Trouble was called, unix nanoseconds
+	troubled atomic.Int64 // when Config.Trouble was called, by mono.Now
 }
 
 var errNoAddress = errors.New("way without an address")
@@ -114,7 +116,7 @@ const troublePause = 100 * time.Millisecond
 
 // trouble passes an error on, now and then.
 func (b *Bind) trouble(ep *Endpoint, r *route, err error) {
-	now := time.Now().UnixNano()
+	now := mono.Now()
 	last := r.troubled.Load()
 	if now-last < int64(troublePause) || !r.troubled.CompareAndSwap(last, now) {
 		return

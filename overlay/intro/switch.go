@@ -277,12 +277,12 @@ func (sw *Switch) peerLocked(id cert.NodeID, limit int) *peer {
 	if len(sw.peers) >= 64 && now.Sub(sw.swept) >= time.Second {
 		sw.swept = now
 		for id, p := range sw.peers {
-			used := max(p.opensAt.UnixNano(), p.resetAt.UnixNano(), p.strayAt.UnixNano())
+			used := slices.MaxFunc([]time.Time{p.opensAt, p.resetAt, p.strayAt}, time.Time.Compare)
 			// What wasted attention is forgotten last, but makes room as well.
 			if p.wasteAt(now) > 0.5 && len(sw.peers) < maxPeers {
 				continue
 			}
-			if len(p.sessions) == 0 && p.dial == nil && now.UnixNano()-used > int64(openBurst/openPerSec*time.Second) {
+			if len(p.sessions) == 0 && p.dial == nil && now.Sub(used) > openBurst/openPerSec*time.Second {
 				delete(sw.peers, id)
 			}
 		}

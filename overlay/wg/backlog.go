@@ -3,6 +3,8 @@ package wg
 import (
 	"sync/atomic"
 	"time"
+
+	"weft/overlay/mono"
 )
 
 // The backlog of a peer is what is between Read and Send: in wireguard-go's
@@ -26,7 +28,7 @@ type backlog struct {
 	cost    atomic.Int64
 	waiting atomic.Bool  // Read waits for space
 	stuck   atomic.Bool  // Read has waited in vain: do not wait again until something is sent
-	sentAt  atomic.Int64 // unix nanoseconds of the last change for the better, kept while full
+	sentAt  atomic.Int64 // by mono.Now, of the last change for the better, kept while full
 	space   chan struct{}
 }
 
@@ -71,7 +73,7 @@ func (b *backlog) wait(d *Device, p *peer, most int64, patience time.Duration) b
 		// WireGuard throws packets away when a handshake fails for long. What
 		// was not sent in a long time is not counted any more, unless a Send
 		// is blocked.
-		if p.sending.Load() == 0 && time.Now().UnixNano()-b.sentAt.Load() > int64(backlogStale) {
+		if p.sending.Load() == 0 && mono.Now()-b.sentAt.Load() > int64(backlogStale) {
 			b.cost.Store(0)
 			b.stuck.Store(false)
 			return true
@@ -90,7 +92,7 @@ func (b *backlog) wait(d *Device, p *peer, most int64, patience time.Duration) b
 		case <-b.space:
 		case <-timer.C:
 			b.waiting.Store(false)
-			b.sentAt.Store(time.Now().UnixNano())
+			b.sentAt.Store(mono.Now())
 			b.stuck.Store(true)
 			return false
 		case <-d.done:

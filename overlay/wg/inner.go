@@ -8,6 +8,7 @@ import (
 
 	"weft/overlay/bind"
 	"weft/overlay/filter"
+	"weft/overlay/mono"
 )
 
 // inner is the tun.Device that wireguard-go sees: Config.Net with the hold
@@ -96,15 +97,15 @@ func (r *outRun) begin(d *Device, p *peer) {
 	if w, longest := p.ep.Way(); w.Kind != bind.Relay {
 		r.limit, r.max, r.patience = innerLimit(longest, d.mtu), maxBacklogUDP, backpressureUDP
 	}
-	wall := time.Now().UnixNano()
-	stirs := wall-p.lastTx.Load() > int64(Pause)
+	moment := mono.Now()
+	stirs := moment-p.lastTx.Load() > int64(Pause)
 	if stirs { // before lastTx: see stats
 		// What is sent again and again pauses for longer each time.
-		if s := p.stirred.Load(); p.lastIn.Load() >= s || wall-s > int64(5*Pause) {
-			p.stirred.Store(wall)
+		if s := p.stirred.Load(); p.lastIn.Load() >= s || moment-s > int64(5*Pause) {
+			p.stirred.Store(moment)
 		}
 	}
-	p.lastTx.Store(wall)
+	p.lastTx.Store(moment)
 	if stirs {
 		d.stir()
 	}
@@ -179,13 +180,13 @@ func (t inner) Write(bufs [][]byte, offset int) (int, error) {
 		keep = append(keep, b)
 	}
 	if p != nil {
-		wall := time.Now().UnixNano()
-		p.ep.Done(len(bufs), all, wall)
-		p.lastIn.Store(wall)
+		moment := mono.Now()
+		p.ep.Done(len(bufs), all, moment)
+		p.lastIn.Store(moment)
 		if packets > 0 {
 			p.rxBytes.Add(uint64(bytes))
 			p.rxPackets.Add(uint64(packets))
-			p.lastRx.Store(wall)
+			p.lastRx.Store(moment)
 		}
 	}
 	if len(keep) > 0 {

@@ -10,6 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/bind"
+	"weft/overlay/mono"
 )
 
 // outer is the conn.Bind that wireguard-go sees: the bind with tunnels for
@@ -68,7 +69,7 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 			return nil
 		}
 		err := o.Bind.Send(bufs, t.Endpoint)
-		t.answered.Store(time.Now().UnixNano())
+		t.answered.Store(mono.Now())
 		t.responded.Store(true)
 		t.open()
 		return err
@@ -90,7 +91,7 @@ type tunnel struct {
 	session   atomic.Uint32 // receiver index of the last data sent: a new one is a new handshake
 	waiting   atomic.Bool   // no new session since SetPeer asked for one
 	responded atomic.Bool   // has answered an initiation since then
-	answered  atomic.Int64  // unix nanoseconds of the last response to an initiation
+	answered  atomic.Int64  // by mono.Now, of the last response to an initiation
 	pending   atomic.Bool   // has no addresses yet: waits to take over from peer.cur
 
 	// Device.mu guards the following.

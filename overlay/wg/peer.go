@@ -17,6 +17,7 @@ import (
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/filter"
+	"weft/overlay/mono"
 )
 
 // Peer is what an introduction yields.
@@ -50,9 +51,9 @@ type peer struct {
 	rxBytes, txBytes     atomic.Uint64
 	rxPackets, txPackets atomic.Uint64
 	refused              atomic.Uint64 // packets that the filter dropped
-	lastRx, lastTx       atomic.Int64  // unix nanoseconds; 0: never
+	lastRx, lastTx       atomic.Int64  // by mono.Now; 0: never
 	lastIn, stirred      atomic.Int64
-	lastHandshake        atomic.Int64
+	lastHandshake        atomic.Int64 // wall clock, unix nanoseconds: for people
 	tooLongAt            atomic.Int64 // when a packet was last answered for being too long
 
 	// Device.mu guards the following.
@@ -194,7 +195,7 @@ func (d *Device) updateLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 	// faster to begin from here than to wait for the caller to try again.
 	// Data since then say that it was not in vain, and must not be cut off.
 	answered := p.cur.answered.Load()
-	overtaken := time.Now().UnixNano()-answered < int64(time.Second) && p.lastRx.Load() < answered
+	overtaken := mono.Now()-answered < int64(time.Second) && p.lastRx.Load() < answered
 	switch {
 	case cfg.Initiate:
 		d.begin(p.cur, true, 0)
@@ -466,8 +467,8 @@ type Stats struct {
 	RxPackets, TxPackets uint64
 	Refused              uint64 // packets of the peer that the filter dropped
 
-	// Zero if it never happened. LastHandshake is when the first message
-	// went out under new session keys. LastIn is LastRx with what the filter
+	// Zero if it never happened; see mono.Time. LastHandshake is when the first message
+	// went out under new session keys, by the wall clock of then. LastIn is LastRx with what the filter
 	// dropped. Stirred is when data began to go out that have not paused since, or
 	// not for long and without an answer.
 	LastHandshake, LastRx, LastTx, LastIn, Stirred time.Time
@@ -506,11 +507,9 @@ func (d *Device) Verdicts() (n [filter.NumVerdicts]uint64) {
 }
 
 func (p *peer) stats() Stats {
-	at := func(ns int64) time.Time {
-		if ns == 0 {
-			return time.Time{}
-		}
-		return time.Unix(0, ns)
+	var handshake time.Time
+	if ns := p.lastHandshake.Load(); ns != 0 {
+		handshake = time.Unix(0, ns)
 	}
 	// lastTx is read before stirred, so that no burst looks older than it is.
 	return Stats{
@@ -518,7 +517,7 @@ func (p *peer) stats() Stats {
 		RxBytes: p.rxBytes.Load(), TxBytes: p.txBytes.Load(),
 		RxPackets: p.rxPackets.Load(), TxPackets: p.txPackets.Load(),
 		Refused:       p.refused.Load(),
-		LastHandshake: at(p.lastHandshake.Load()), LastRx: at(p.lastRx.Load()), LastTx: at(p.lastTx.Load()),
-		LastIn: at(p.lastIn.Load()), Stirred: at(p.stirred.Load()),
+		LastHandshake: handshake, LastRx: mono.Time(p.lastRx.Load()), LastTx: mono.Time(p.lastTx.Load()),
+		LastIn: mono.Time(p.lastIn.Load()), Stirred: mono.Time(p.stirred.Load()),
 	}
 }

@@ -3,6 +3,8 @@ package wg
 import (
 	"encoding/binary"
 	"time"
+
+	"weft/overlay/mono"
 )
 
 // refusals makes the answers to an outgoing packet that cannot be delivered, as
@@ -38,13 +40,13 @@ const (
 // makes shorter ones: now and then, once the way has been found out about. limit
 // is the longest packet that would go.
 func (d *Device) tooLong(p *peer, pkt []byte, limit int) {
-	now := time.Now()
+	now := mono.Now()
 	last := p.tooLongAt.Load()
-	if now.UnixNano()-last < int64(tooLongPause) || now.Sub(p.ep.WaySince()) < tooLongWait {
+	if now-last < int64(tooLongPause) || time.Since(p.ep.WaySince()) < tooLongWait {
 		return
 	}
 	if answer := packetTooBig(pkt, limit); answer != nil {
-		p.tooLongAt.Store(now.UnixNano())
+		p.tooLongAt.Store(now)
 		d.net.Write([][]byte{answer}, 0)
 	}
 }
