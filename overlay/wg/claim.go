@@ -87,17 +87,15 @@ func (d *Device) Prove(id cert.NodeID, key [32]byte) bool {
 // replaced it, PairKey returns ErrKeyGone. A key of low order, with which
 // everybody would know the secret, is an error too.
 func (d *Device) PairKey(own, peer [32]byte) (key [32]byte, err error) {
-	d.mu.Lock()
-	private, public := d.private, d.public
-	d.mu.Unlock()
-	if own != public {
+	pair := d.key.Load()
+	if own != pair.Public {
 		return key, ErrKeyGone
 	}
 	pub, err := ecdh.X25519().NewPublicKey(peer[:])
 	if err != nil {
 		return key, fmt.Errorf("WireGuard key: %w", err)
 	}
-	shared, err := private.ECDH(pub)
+	shared, err := pair.private.ECDH(pub)
 	if err != nil {
 		return key, fmt.Errorf("WireGuard key: %w", err)
 	}

@@ -187,6 +187,12 @@ var testLog = slog.New(slog.DiscardHandler)
 // earlier one with that number.
 func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) tun.Device) *node {
 	t.Helper()
+	return newNodeOf(t, w, i, nil, wrap...)
+}
+
+// newNodeOf is newNode with another configuration.
+func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(*testNet) tun.Device) *node {
+	t.Helper()
 	n := &node{
 		t: t, id: cert.NodeID{i}, wire: w, net: newTestNet(),
 		v4: netip.AddrFrom4([4]byte{100, 64, 0, i}), v6: netip.AddrFrom16([16]byte{0: 0xfd, 15: i}),
@@ -203,7 +209,11 @@ func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) tun.Device) *
 	for _, f := range wrap {
 		dev = f(n.net)
 	}
-	d, err := New(Config{Net: dev, Bind: n.bind, Log: testLog, Miss: func(a netip.Addr) { n.miss <- a }})
+	cfg := Config{Net: dev, Bind: n.bind, Log: testLog, Miss: func(a netip.Addr) { n.miss <- a }}
+	if alter != nil {
+		alter(&cfg)
+	}
+	d, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

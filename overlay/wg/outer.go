@@ -73,9 +73,12 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 		t.responded.Store(true)
 		t.open()
 		return err
-	default:
-		return o.Bind.Send(bufs, t.Endpoint)
+	case messageInitiation:
+		if o.d.stamped() {
+			o.d.back()
+		}
 	}
+	return o.Bind.Send(bufs, t.Endpoint)
 }
 
 // tunnel is one WireGuard peer: a key of a node. It is the conn.Endpoint of that

@@ -123,7 +123,7 @@ func (d *Device) setPeerLocked(cfg Peer, ips []netip.Addr) error {
 		return ErrClosed
 	}
 	p := d.peers[cfg.ID]
-	if cfg.Key == d.public {
+	if cfg.Key == d.PublicKey() {
 		return fmt.Errorf("WireGuard key: it is this node's own: %w", ErrTaken)
 	}
 	for _, ip := range ips {
@@ -201,6 +201,10 @@ func (d *Device) updateLocked(p *peer, cfg Peer, ips []netip.Addr) error {
 		d.begin(p.cur, true, 0)
 	case overtaken:
 		d.begin(p.cur, false, overtakenTurn)
+	default:
+		// The caller's initiations may be ignored here, when its clock was set
+		// back since the last one.
+		d.begin(p.cur, false, firstTurn)
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ import (
 	"context"
 	"crypto/ecdh"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -123,6 +124,15 @@ type Config struct {
 	// on the packet path, like Miss. May be nil.
 	Stir func()
 
+	// SetBack is called when a handshake initiation went out that peers may
+	// ignore, because the machine's clock was set back (see Device.SetBack). It
+	// is called like Stir, again with each further one, and may be nil.
+	SetBack func()
+
+	// Wall is the clock that WireGuard stamps initiations with: time.Now, which
+	// nil stands for, but in tests.
+	Wall func() time.Time
+
 	// Log receives what WireGuard reports; nil discards.
 	Log *slog.Logger
 }
@@ -147,13 +157,17 @@ type Device struct {
 	mtu   int
 	miss  func(netip.Addr)
 	stir  func()
+	back  func()
+	wall  func() time.Time
 	log   *slog.Logger
 	dev   *device.Device
 	bind  *bind.Bind
 	epoch time.Time // zero of the filters' clock
 	done  chan struct{}
 
-	table    atomic.Pointer[table] // replaced under mu, never changed
+	table    atomic.Pointer[table]   // replaced under mu, never changed
+	key      atomic.Pointer[keyPair] // the same
+	ahead    atomic.Int64            // see SetBack; never when there was no initiation
 	verdicts [filter.NumVerdicts]atomic.Uint64
 	hold     hold
 
@@ -167,8 +181,6 @@ type Device struct {
 	// and never on the packet path.
 	mu      sync.Mutex
 	closed  bool
-	private *ecdh.PrivateKey
-	public  [32]byte // of private
 	peers   map[cert.NodeID]*peer
 	byKey   map[[32]byte]*peer
 	byIP    map[netip.Addr]*peer
@@ -183,6 +195,8 @@ func New(cfg Config) (*Device, error) {
 		mtu:   cfg.MTU,
 		miss:  cfg.Miss,
 		stir:  cfg.Stir,
+		back:  cfg.SetBack,
+		wall:  cfg.Wall,
 		log:   cfg.Log,
 		bind:  cfg.Bind,
 		epoch: time.Now(),
@@ -196,6 +210,12 @@ func New(cfg Config) (*Device, error) {
 	}
 	if d.stir == nil {
 		d.stir = func() {}
+	}
+	if d.back == nil {
+		d.back = func() {}
+	}
+	if d.wall == nil {
+		d.wall = time.Now
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -226,21 +246,28 @@ func New(cfg Config) (*Device, error) {
 	return d, nil
 }
 
-// PublicKey returns the device's WireGuard public key. It is new with each
-// device and each NewKey.
-func (d *Device) PublicKey() [32]byte {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.public
+// Key is what others know a device by.
+type Key struct {
+	Public [32]byte // of WireGuard
+	Boot   uint64   // random for each key pair: a peer that is told another makes a new tunnel
 }
+
+// keyPair is a Key with its secret. It is never changed.
+type keyPair struct {
+	Key
+	private *ecdh.PrivateKey
+}
+
+// Key returns the device's present key.
+func (d *Device) Key() Key { return d.key.Load().Key }
+
+// PublicKey returns the device's WireGuard public key. It is new with each
+// device, each NewKey and each Rekey.
+func (d *Device) PublicKey() [32]byte { return d.Key().Public }
 
 // NewKey ends all tunnels and gives the device another key pair, for when it is
 // to be another node: nobody takes a key from two.
 func (d *Device) NewKey() error {
-	priv, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make WireGuard key: %w", err)
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -249,10 +276,61 @@ func (d *Device) NewKey() error {
 	for _, p := range d.peers {
 		d.removeLocked(p)
 	}
+	return d.newKeyLocked()
+}
+
+// Rekey gives the device another key pair and keeps its peers, without what was
+// agreed upon under the old one. They have to be told the key, and then SetPeer has
+// to be called; what is sent to them until then waits, as far as WireGuard has room.
+func (d *Device) Rekey() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	// WireGuard's peers are made anew: with some there, it can lock up for ever
+	// when it changes its key in the middle of a handshake.
+	for _, p := range d.peers {
+		if p.next != nil {
+			d.endTunnel(p.next)
+			p.next = nil
+		}
+		d.endTunnel(p.cur)
+		p.backlog.reset()
+	}
+	err := d.newKeyLocked()
+	for _, p := range d.peers {
+		again := Peer{Key: p.cur.key}
+		rand.Read(again.PSK[:]) // until SetPeer says which
+		if p.cur.firm() {
+			again.Claim = Proven
+		}
+		t, terr := d.makeTunnel(p, again, p.ips)
+		if terr != nil {
+			err = errors.Join(err, terr)
+			d.removeLocked(p)
+			continue
+		}
+		p.cur = t
+		if p.gated() {
+			d.hold.release(p) // to wait with the others
+		}
+	}
+	return err
+}
+
+func (d *Device) newKeyLocked() error {
+	priv, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make WireGuard key: %w", err)
+	}
+	var boot [8]byte
+	rand.Read(boot[:])
 	if err := d.ipcSet("private_key=" + hex.EncodeToString(priv.Bytes()) + "\n"); err != nil {
 		return err
 	}
-	d.private, d.public = priv, [32]byte(priv.PublicKey().Bytes())
+	d.ahead.Store(never)
+	d.key.Store(&keyPair{Key{Public: [32]byte(priv.PublicKey().Bytes()), Boot: binary.BigEndian.Uint64(boot[:])}, priv})
 	return nil
 }
 
