@@ -125,3 +125,30 @@ func (n *Node) HeldEarly(id cert.NodeID) (senders int, held bool) {
 	defer p.held.Unlock()
 	return len(p.held.from), p.held.from[id] != nil
 }
+
+// SetStamps has the node believe that WireGuard goes by another clock, before
+// Start.
+func (n *Node) SetStamps(clock func() time.Time) { n.stamps = clock }
+
+// ClockSet tells the node what the kernel tells when the clock was set.
+func (n *Node) ClockSet() {
+	p := n.active.Load().peers
+	p.do(p.checkClock)
+}
+
+// Key returns the node's WireGuard key.
+func (n *Node) Key() wg.Key { return n.device.Key() }
+
+// KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that
+// the peer told with it.
+func (n *Node) KeyOf(id cert.NodeID) (k wg.Key) {
+	p := n.active.Load().peers
+	p.inLoop(func() error {
+		if q := p.table[id]; q != nil {
+			st, _ := p.device.Stats(id)
+			k = wg.Key{Public: st.Key, Boot: q.hello.Boot}
+		}
+		return nil
+	})
+	return k
+}

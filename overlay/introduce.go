@@ -193,7 +193,16 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		q.failures = 0
 		q.gone = time.Time{}
 		if s.Initiator && !d.overtaken && s.Err() == nil {
-			if ierr := p.acceptedBy(q, d, s); ierr != nil {
+			ierr := p.acceptedBy(q, d, s)
+			if errors.Is(ierr, wg.ErrKeyGone) && q.dial == nil && p.ctx.Err() == nil {
+				// It was told the key that we had before: once more.
+				s.Close()
+				p.table[q.id] = q
+				p.call(q, nil)
+				q.dial.waiters, d.waiters = d.waiters, nil
+				return
+			}
+			if ierr != nil {
 				p.log.Warn("cannot make or renew a tunnel", "peer", q.id, "err", ierr)
 				if !q.installed() {
 					s.Bye()
@@ -253,6 +262,9 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 			waiters = waiters[:i]
 		}
 	}
+	if p.stale(q) {
+		p.lookAt(time.Now())
+	}
 	for _, w := range waiters {
 		w.result <- err
 	}
@@ -296,7 +308,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
 	q.filter = p.n.filters.of(q.id, []netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, filter.Compile(snap.config.Rules, node))
-	restarted := q.hello.Boot != s.Remote.Boot
+	restarted := q.hello.Boot != s.Remote.Boot || q.local != s.Own.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
@@ -313,7 +325,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
 	p.bind.Admit(q.endpoint)
-	if !q.installed() || q.hello.Boot != s.Remote.Boot {
+	if !q.installed() || restarted {
 		p.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
 		q.nextHint = time.Time{} // whoever said that it started anew was right, and may say so again
 		for _, w := range q.renewed {
@@ -321,7 +333,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 		}
 		q.renewed = nil
 	}
-	q.node, q.hello, q.ours, q.session = node, s.Remote, ours, s
+	q.node, q.hello, q.local, q.ours, q.session = node, s.Remote, s.Own.Boot, ours, s
 	q.gone = time.Time{} // whatever the relay said
 	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()
 	if !q.installed() {
@@ -329,6 +341,9 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))
 	}
 	p.lookAt(p.renewal(node))
+	if p.stale(q) {
+		p.lookAt(time.Now())
+	}
 	p.startAgent(q, s, restarted)
 	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
 	p.publish()

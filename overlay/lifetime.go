@@ -28,6 +28,9 @@ func (n *Node) stirred() {
 // found unanswered.
 func (p *peers) lookSoon() {
 	now := time.Now()
+	if p.rekeyed {
+		p.lookAt(now)
+	}
 	p.lookAt(now.Add(silentAfter))
 	p.stirPaths(now)
 }
@@ -41,7 +44,7 @@ func (p *peers) lookAt(t time.Time) {
 
 // look gives every tunnel what it needs and notes when to look again.
 func (p *peers) look(now time.Time) {
-	p.nextLook = time.Time{}
+	p.nextLook, p.rekeyed = time.Time{}, false
 	weftNow := p.n.clock.Now()
 	for _, q := range p.table {
 		if !q.installed() {
@@ -72,6 +75,7 @@ func (p *peers) look(now time.Time) {
 		case actCall:
 			p.call(q, nil)
 		}
+		p.tellKey(q, now, st)
 		p.lookAt(earliest(again, ending))
 	}
 	if again := p.n.filters.note(now); !again.IsZero() {

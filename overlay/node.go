@@ -29,6 +29,7 @@
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
 //   - filters.go    their packet filters, which outlive them
+//   - rekey.go      what a clock that is set back makes necessary
 //   - paths.go      how traffic gets from the relay to a better way
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
@@ -44,8 +45,6 @@ package overlay
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,13 +119,14 @@ type Node struct {
 	cfg   Config
 	log   *slog.Logger
 	clock *cert.Clock
-	boot  uint64 // random: tells a restarted daemon from a lost session
 	// idleAfter is how long a tunnel lives without data.
 	idleAfter time.Duration
 	guestIdle time.Duration // the same of a guest connection without tunnels
 	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before; for tests
-	// notifyWorld is that function, unless a test says otherwise.
+	// notifyWorld is that function, unless a test says otherwise, and stamps the
+	// clock by which WireGuard goes, nil for time.Now: not Config.Wall.
 	notifyWorld func(tell func()) (stop func(), err error)
+	stamps      func() time.Time
 	filters     *filters
 	// save is stateDir.save, unless a test says otherwise.
 	save func(s *stateDir, name string, b []byte) error
@@ -203,9 +203,6 @@ func New(cfg Config) (*Node, error) {
 		cfg.NamesChanged = func() {}
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld, save: (*stateDir).save}
-	var b [8]byte
-	rand.Read(b[:])
-	n.boot = binary.BigEndian.Uint64(b[:])
 	n.dir = newDirectory(time.Now)
 	n.filters = newFilters(cfg.Log)
 	n.keeper = newKeeper()
@@ -259,10 +256,11 @@ func (n *Node) Start(ctx context.Context) (err error) {
 }
 
 // makeDevice makes the WireGuard device with a key pair of its own, which
-// lives until logout or the end of the process and is never stored.
+// lives until logout, the end of the process or a clock that is set back
+// (rekey.go), and is never stored.
 func (n *Node) makeDevice() error {
 	b := bind.New(n.bindConfig())
-	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss, Stir: n.stirred})
+	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss, Stir: n.stirred, SetBack: n.clockSet, Wall: n.stamps})
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)
 	}

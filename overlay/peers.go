@@ -50,6 +50,8 @@ type peer struct {
 	node     *cert.Node     // as its certificate said in the last introduction; nil before the first
 	session  *intro.Session // nil when lost; the WireGuard peer goes on without
 	hello    intro.Hello
+	local    uint64    // boot id that this node was introduced with
+	rekey    time.Time // when to tell it of another, at the latest; see rekey.go
 	endpoint *bind.Endpoint
 	filter   *filter.Peer
 	made     time.Time // the WireGuard peer; zero while there is none
@@ -126,6 +128,7 @@ type peers struct {
 
 	table    map[cert.NodeID]*peer                    // run's
 	nextLook time.Time                                // run's: when look is due, zero for never
+	rekeyed  bool                                     // run's: some tunnels are of an earlier key of this node
 	view     atomic.Pointer[map[cert.NodeID]peerView] // what others may read
 	held     struct {
 		sync.Mutex
@@ -166,7 +169,8 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		Identity: n.shownCertificate,
 		Verify:   n.verifyNode,
 		Hello: func() intro.Hello {
-			h := intro.Hello{Boot: n.boot, Key: p.device.PublicKey()}
+			k := p.device.Key()
+			h := intro.Hello{Boot: k.Boot, Key: k.Public}
 			if s, ok := n.snap.get(); ok && s.crl != nil {
 				h.CRL = s.crl.Number
 			}
@@ -216,6 +220,7 @@ func (p *peers) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var armed time.Time
+	p.checkClock() // it may have been set while the node was down
 	for {
 		if next := soonest(p.nextLook, p.paths.next); next != armed {
 			armed = next

@@ -31,6 +31,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 			return
 		case <-changes:
 		}
+		r.peers.do(r.peers.checkClock)
 		if !sleep(ctx, changeSettles) {
 			return
 		}

@@ -105,10 +105,10 @@ const (
 	wasteHalf = 20 * time.Second
 )
 
-// Hello is what one node tells the other about itself: it holds for one run of
-// the daemon.
+// Hello is what one node tells the other about itself: it holds until the node
+// takes another WireGuard key, with another boot id.
 type Hello struct {
-	Boot uint64   // random per daemon start
+	Boot uint64   // random per WireGuard key, so per daemon start at least
 	Key  [32]byte // WireGuard public key
 	CRL  uint64   // number of the revocation list held, 0 for none
 }
