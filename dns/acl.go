@@ -4,11 +4,9 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-)
 
-// inbound is where connections from the overlay to this machine's loopback
-// come from (package netstack): peers, who have a resolver of their own.
-var inbound = netip.MustParsePrefix("127.64.0.0/10")
+	"weft/loopback"
+)
 
 // mayAsk reports whether a query from ip is answered: from this machine, or
 // from an address of the overlay, which reaches us through the tunnel only.
@@ -16,7 +14,7 @@ var inbound = netip.MustParsePrefix("127.64.0.0/10")
 // answer can be sent to a forged address.
 func (st *state) mayAsk(ip netip.Addr) bool {
 	if thisMachine(ip) {
-		return !inbound.Contains(ip)
+		return !loopback.Peers.Contains(ip) // peers have a resolver of their own
 	}
 	return st.zone != nil && st.zone.contains(ip)
 }

@@ -6,17 +6,20 @@ package netstack
 // with an RST, as if the program itself had been asked.
 
 import (
-	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"weft/loopback"
 )
 
 type inboundTCP struct {
@@ -122,7 +125,7 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		req.Complete(true)
 		return nil, nil
 	}
-	target, source, ok := policy.TCP(src, dst)
+	target, ok := policy.TCP(src, dst)
 	if !ok {
 		req.Complete(true)
 		return nil, nil
@@ -132,7 +135,7 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		req.Complete(true)
 		return nil, nil
 	}
-	local, err := n.dialLocalTCP(target, source, dst.Port())
+	local, err := n.dialLocalTCP(policy, target, src, dst)
 	if err != nil {
 		n.log.Debug("connection refused", "peer", src, "port", dst.Port(), "err", err)
 		req.Complete(true)
@@ -161,18 +164,13 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 	return newTCPConn(&wq, ep), local
 }
 
-func (n *Net) dialLocalTCP(target string, source netip.Addr, port uint16) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, localTimeout)
-	defer cancel()
-	var first error
-	for _, t := range localTargets(target, port) {
-		c, err := dialLocal(ctx, "tcp", t, source)
-		if err == nil {
-			return c, nil
-		}
-		if first == nil {
-			first = err
-		}
+func (n *Net) dialLocalTCP(policy *Inbound, target string, src, dst netip.AddrPort) (net.Conn, error) {
+	c, err := loopback.Dial(n.ctx, "tcp", target, dst.Port(), src.Addr(), localTimeout)
+	switch {
+	case err == nil:
+		policy.Watch.Reached(dst.Port())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		policy.Watch.Refused("tcp", target, dst.Port())
 	}
-	return nil, first
+	return c, err
 }

@@ -16,12 +16,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"weft/loopback"
 )
 
 // toLocal is an Inbound that forwards everything to target.
 func toLocal(target string) Inbound {
-	f := func(src, dst netip.AddrPort) (string, netip.Addr, bool) {
-		return target, LoopbackSource(src.Addr()), true
+	f := func(src, dst netip.AddrPort) (string, bool) {
+		return target, true
 	}
 	return Inbound{TCP: f, UDP: f}
 }
@@ -79,7 +81,7 @@ func TestInboundTCP(t *testing.T) {
 			t.Fatalf("%d bytes came back, %v", len(got), err)
 		}
 		if runtime.GOOS == "linux" {
-			want := LoopbackSource(c.LocalAddr().(*net.TCPAddr).AddrPort().Addr())
+			want := loopback.Source(c.LocalAddr().(*net.TCPAddr).AddrPort().Addr())
 			if _, ok := sources.Load(want); !ok {
 				t.Errorf("no connection from %s", want)
 			}
@@ -87,19 +89,41 @@ func TestInboundTCP(t *testing.T) {
 	})
 }
 
-func TestInboundTriesLoopback6(t *testing.T) {
+// A program that listens on ::1 only would take a peer for a program of this
+// machine: it is reached by who asks for [::1], and its owner is told.
+func TestInboundLoopback6(t *testing.T) {
 	l := localServer(t, "[::1]:0", echoTCP)
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	localUDP(t, fmt.Sprintf("[::1]:%d", port), func(b []byte, _ netip.AddrPort) []byte { return b })
 	p := newPair(t, Config{}, nil, nil)
-	p.b.SetInbound(toLocal(""))
-	c, err := p.a.DialAddrPort(within(t, 5*time.Second), "tcp", netip.AddrPortFrom(addrB4, l.Addr().(*net.TCPAddr).AddrPort().Port()))
-	if err != nil {
-		t.Fatal(err)
+	dial := func(network string) error {
+		c, err := p.a.DialAddrPort(within(t, 5*time.Second), network, netip.AddrPortFrom(addrB4, port))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.Write([]byte("x"))
+		_, err = c.Read(make([]byte, 1))
+		return err
 	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
-	c.Write([]byte("x"))
-	if _, err := c.Read(make([]byte, 1)); err != nil {
-		t.Error(err)
+	for _, network := range []string{"tcp", "udp"} {
+		told := make(chan bool, 10)
+		for _, target := range []string{"", fmt.Sprintf("localhost:%d", port)} {
+			in := toLocal(target)
+			in.Watch = &loopback.Watch{Tell: func(p, target uint16, only6 bool) { told <- p == port && only6 }}
+			p.b.SetInbound(in)
+			if err := dial(network); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s to %q: %v", network, target, err)
+			}
+			if runtime.GOOS == "linux" && !<-told {
+				t.Errorf("%s to %q: told wrongly", network, target)
+			}
+		}
+		p.b.SetInbound(toLocal(l.Addr().String()))
+		if err := dial(network); err != nil {
+			t.Errorf("%s to [::1]: %v", network, err)
+		}
 	}
 }
 
@@ -128,8 +152,8 @@ func TestInboundRefused(t *testing.T) {
 	for name, in := range map[string]Inbound{
 		"nothing listens": toLocal(closed.Addr().String()),
 		"policy": {
-			TCP: func(src, dst netip.AddrPort) (string, netip.Addr, bool) { return "", netip.Addr{}, false },
-			UDP: func(src, dst netip.AddrPort) (string, netip.Addr, bool) { return "", netip.Addr{}, false },
+			TCP: func(src, dst netip.AddrPort) (string, bool) { return "", false },
+			UDP: func(src, dst netip.AddrPort) (string, bool) { return "", false },
 		},
 		"no policy":     {},
 		"broken target": toLocal("no target"),
@@ -326,9 +350,8 @@ func TestInboundUDP(t *testing.T) {
 		t.Run(listen, func(t *testing.T) {
 			var from atomic.Pointer[netip.AddrPort]
 			local := localUDP(t, listen, func(b []byte, src netip.AddrPort) []byte { from.Store(&src); return b })
-			port := local.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 			p := newPair(t, Config{}, nil, nil)
-			p.b.SetInbound(toLocal(fmt.Sprintf("localhost:%d", port)))
+			p.b.SetInbound(toLocal(local.LocalAddr().String()))
 			families(t, func(t *testing.T, dst netip.Addr) {
 				c, err := p.a.DialAddrPort(within(t, 5*time.Second), "udp", netip.AddrPortFrom(dst, 53))
 				if err != nil {
@@ -345,7 +368,7 @@ func TestInboundUDP(t *testing.T) {
 					}
 				}
 				if runtime.GOOS == "linux" && listen[0] == '1' {
-					want := LoopbackSource(c.LocalAddr().(*net.UDPAddr).AddrPort().Addr())
+					want := loopback.Source(c.LocalAddr().(*net.UDPAddr).AddrPort().Addr())
 					if got := from.Load().Addr().Unmap(); got != want {
 						t.Errorf("came from %s, want %s", got, want)
 					}
@@ -522,18 +545,4 @@ func openFiles(t testing.TB) int {
 		return 0
 	}
 	return len(entries)
-}
-
-func TestLoopbackSource(t *testing.T) {
-	seen := make(map[netip.Addr]bool)
-	for _, s := range []string{"100.64.0.1", "100.64.0.2", "100.127.255.254", "100.65.1.2", "fd7a:1::1", "fd7a:1::2", "10.0.0.1"} {
-		got := LoopbackSource(netip.MustParseAddr(s))
-		if !netip.MustParsePrefix("127.64.0.0/10").Contains(got) || seen[got] || got != LoopbackSource(netip.MustParseAddr(s)) {
-			t.Errorf("%s: %s", s, got)
-		}
-		seen[got] = true
-	}
-	if got := LoopbackSource(netip.MustParseAddr("100.65.1.2")); got != netip.MustParseAddr("127.65.1.2") {
-		t.Errorf("100.65.1.2 maps to %s", got)
-	}
 }

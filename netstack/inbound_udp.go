@@ -5,7 +5,6 @@ package netstack
 // answers back. Datagrams of the peer go to the socket straight from Write.
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -21,6 +20,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"weft/loopback"
 )
 
 const (
@@ -53,7 +54,7 @@ type udpFlow struct {
 	// Constant after newUDPFlow.
 	key    udpKey
 	target string
-	source netip.Addr
+	watch  *loopback.Watch
 	quote  []byte // headers of the first datagram, for an ICMP error
 
 	last atomic.Int64                // when the last datagram went either way, by elapsed
@@ -61,7 +62,7 @@ type udpFlow struct {
 
 	// Guarded by inboundUDP.mu.
 	dead      bool     // removed from flows
-	held      [][]byte // datagrams before conn, and until the first answer the first of them
+	held      [][]byte // datagrams before conn
 	heldBytes int
 }
 
@@ -129,11 +130,11 @@ func (n *Net) newUDPFlow(key udpKey, pkt *stack.PacketBuffer) *udpFlow {
 	if policy == nil || policy.UDP == nil {
 		return nil
 	}
-	target, source, ok := policy.UDP(key.peer, key.local)
+	target, ok := policy.UDP(key.peer, key.local)
 	if !ok {
 		return nil
 	}
-	f := &udpFlow{key: key, target: target, source: source}
+	f := &udpFlow{key: key, target: target, watch: policy.Watch}
 	f.quote = append(f.quote, pkt.NetworkHeader().Slice()...)
 	f.quote = append(f.quote, pkt.TransportHeader().Slice()...)
 	f.last.Store(int64(elapsed()))
@@ -223,28 +224,21 @@ func (n *Net) runUDP(f *udpFlow) {
 		in.remove(f)
 		in.mu.Unlock()
 	}()
-	refused := false
-	for _, target := range localTargets(f.target, f.key.local.Port()) {
-		conn, err := n.dialLocalUDP(f, target)
-		if err != nil {
-			n.log.Debug("datagram refused", "peer", f.key.peer, "port", f.key.local.Port(), "err", err)
-			refused = true
-			continue
-		}
-		if refused = n.carryUDP(f, conn); !refused {
-			break
-		}
+	conn, err := n.dialLocalUDP(f)
+	refused := err != nil
+	if refused {
+		n.log.Debug("datagram refused", "peer", f.key.peer, "port", f.key.local.Port(), "err", err)
+	} else if refused = n.carryUDP(f, conn); refused {
+		f.watch.Refused("udp", f.target, f.key.local.Port())
 	}
 	if refused && n.ctx.Err() == nil {
 		n.sendPortUnreachable(f)
 	}
 }
 
-// dialLocalUDP connects to a target and sends what is held.
-func (n *Net) dialLocalUDP(f *udpFlow, target string) (*net.UDPConn, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, localTimeout)
-	defer cancel()
-	c, err := dialLocal(ctx, "udp", target, f.source)
+// dialLocalUDP connects to the target and sends what is held.
+func (n *Net) dialLocalUDP(f *udpFlow) (*net.UDPConn, error) {
+	c, err := loopback.Dial(n.ctx, "udp", f.target, f.key.local.Port(), f.key.peer.Addr(), localTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +254,7 @@ func (n *Net) dialLocalUDP(f *udpFlow, target string) (*net.UDPConn, error) {
 	for _, b := range f.held {
 		conn.Write(b)
 	}
-	f.held, f.heldBytes = f.held[:min(len(f.held), 1)], 0
+	f.held, f.heldBytes = nil, 0
 	f.conn.Store(conn)
 	return conn, nil
 }
@@ -299,9 +293,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
 		f.last.Store(int64(elapsed()))
 		if !answered {
 			answered = true
-			n.udpIn.mu.Lock()
-			f.held = nil
-			n.udpIn.mu.Unlock()
+			f.watch.Reached(f.key.local.Port())
 		}
 		ok := sendUDP(route, src, dst, buf[:size])
 		putBlock(buf)

@@ -382,8 +382,8 @@ func FuzzWrite(f *testing.F) {
 		defer n.Close()
 		n.SetAddrs(addrA4, addrA6)
 		n.SetInbound(Inbound{
-			TCP: func(src, dst netip.AddrPort) (string, netip.Addr, bool) { return "127.0.0.1:1", netip.Addr{}, true },
-			UDP: func(src, dst netip.AddrPort) (string, netip.Addr, bool) { return "127.0.0.1:1", netip.Addr{}, true },
+			TCP: func(src, dst netip.AddrPort) (string, bool) { return "127.0.0.1:1", true },
+			UDP: func(src, dst netip.AddrPort) (string, bool) { return "127.0.0.1:1", true },
 		})
 		go func() {
 			buf := [][]byte{make([]byte, 65535)}

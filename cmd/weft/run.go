@@ -61,7 +61,9 @@ func runCmd() *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon, in the foreground",
 		Long: `Run the daemon, in the foreground, without root: programs reach the overlay
-through the proxy, peers reach services on this machine's localhost.
+through the proxy, peers reach services on this machine's 127.0.0.1: not those
+on [::1] only, to which they would look like local users. For one that may take
+them so: --inbound all,8080=[::1]:8080.
 
 With --tun it makes a network interface, which takes root or CAP_NET_ADMIN:
 every program reaches the overlay, and peers reach what listens on the overlay
@@ -84,7 +86,7 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.state, "state", "", "state directory (default "+defaultState()+")")
 	f.StringVar(&o.hostname, "hostname", "", "name to ask for when joining (default: this machine's)")
 	f.StringVar(&o.tun, "tun", "", "make a network interface of this name, such as weft0 (default: none, user space)")
-	f.StringVar(&o.inbound, "inbound", "all", "what peers that policy lets in reach on this machine: all, none or PORT[=HOST:PORT],...")
+	f.StringVar(&o.inbound, "inbound", "all", "what peers that policy lets in reach on this machine: all, none or PORT[=HOST:PORT],...; all may be in the list")
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
 	f.StringVar(&o.osDNS, "os-dns", "auto", "with --tun: make the resolver part of this machine's DNS (auto) or leave that alone (off)")
@@ -274,7 +276,9 @@ func (o *runOptions) network(d *services, inbound inboundRules, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	stack.SetInbound(inbound.policy(d.ownPorts()))
+	policy := inbound.policy(d.ownPorts())
+	policy.Watch = inbound.watch(d, log)
+	stack.SetInbound(policy)
 	return newThrifty(stack), nil
 }
 

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"weft/cmd/internal/cli"
+	"weft/loopback"
 	"weft/netstack"
 )
 
@@ -17,17 +20,19 @@ type inboundRules struct {
 	ports map[uint16]string // port to HOST:PORT, "" is the same port here
 }
 
-// parseInbound reads all, none or PORT[=HOST:PORT],...
+// parseInbound reads all, none or a list of PORT[=HOST:PORT], of which all may be
+// one.
 func parseInbound(s string) (inboundRules, error) {
 	r := inboundRules{ports: map[uint16]string{}}
 	switch s {
-	case "all":
-		r.all = true
-		return r, nil
 	case "none", "off", "":
 		return r, nil
 	}
 	for _, item := range strings.Split(s, ",") {
+		if strings.TrimSpace(item) == "all" {
+			r.all = true
+			continue
+		}
 		p, target, mapped := strings.Cut(strings.TrimSpace(item), "=")
 		port, err := parsePort(p)
 		if err != nil {
@@ -67,14 +72,38 @@ func parseInboundTarget(s string) (string, error) {
 // policy makes the rules what netstack asks. own are ports of ours on
 // loopback, which are never a target, whatever the rules say.
 func (r inboundRules) policy(own map[uint16]bool) netstack.Inbound {
-	decide := func(src, dst netip.AddrPort) (string, netip.Addr, bool) {
+	decide := func(_, dst netip.AddrPort) (string, bool) {
 		target, ok := r.ports[dst.Port()]
-		if !ok && !r.all || r.isOwn(target, dst.Port(), own) {
-			return "", netip.Addr{}, false
-		}
-		return target, netstack.LoopbackSource(src.Addr()), true
+		return target, (ok || r.all) && !r.isOwn(target, dst.Port(), own)
 	}
 	return netstack.Inbound{TCP: decide, UDP: decide}
+}
+
+// watch tells the owner of programs that listen on ::1 only, where peers would pass
+// for programs of this machine, and how to let them in all the same.
+func (r inboundRules) watch(d *services, log *slog.Logger) *loopback.Watch {
+	return &loopback.Watch{Tell: func(port, target uint16, only6 bool) {
+		node := d.node.Load()
+		if node == nil {
+			return
+		}
+		code := fmt.Sprintf("inbound-loopback6:%d", port)
+		if !only6 {
+			node.Clear(code)
+			return
+		}
+		msg := r.only6(port, target)
+		log.Warn(msg)
+		node.Warn(code, msg)
+	}}
+}
+
+func (r inboundRules) only6(port, target uint16) string {
+	open := fmt.Sprintf("with %d=[::1]:%d in --inbound", port, target)
+	if r.all {
+		open = fmt.Sprintf("with --inbound all,%d=[::1]:%d", port, target)
+	}
+	return fmt.Sprintf("peers do not reach port %d: its program listens on [::1]:%d and not on 127.0.0.1. Have it listen on 127.0.0.1, or let peers in %s; to the program they are then local users, whom it may trust", port, target, open)
 }
 
 // isOwn reports whether the target is one of our own listeners.

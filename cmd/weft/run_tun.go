@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"weft/dns"
-	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/localapi"
 	"weft/overlay/tun"
@@ -22,6 +21,7 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 	if err != nil {
 		return nil, err
 	}
+	inbound.Watch = rules.watch(d, log)
 	// What it reports comes from SetAddrs on: when there is a node.
 	memory := &thrifty{release: releaseMemory}
 	n, err := tun.New(tun.Config{
@@ -64,7 +64,7 @@ func tunHint(err error) string {
 // kernel makes the rules what the kernel interface is given. own are ports of
 // ours on loopback, which no peer is led to.
 func (r inboundRules) kernel(own map[uint16]bool) (tun.Inbound, error) {
-	in := tun.Inbound{Limited: !r.all, Maps: map[uint16]string{}, Source: netstack.LoopbackSource}
+	in := tun.Inbound{Limited: !r.all, Maps: map[uint16]string{}}
 	for port, target := range r.ports {
 		switch {
 		case target == "":

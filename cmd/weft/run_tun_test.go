@@ -18,6 +18,7 @@ func TestInboundOfKernel(t *testing.T) {
 		{"none", true, nil, nil, false},
 		{"80,22", true, []uint16{22, 80}, nil, false},
 		{"80=80,22", true, []uint16{22}, map[uint16]string{80: "localhost:80"}, false},
+		{"all,80=[::1]:81", false, nil, map[uint16]string{80: "[::1]:81"}, false},
 		{"8080=192.168.1.9:80", true, nil, map[uint16]string{8080: "192.168.1.9:80"}, false},
 		{"80=localhost:1055", true, nil, nil, true},
 		{"1055", true, []uint16{1055}, nil, false}, // nothing of ours listens there beyond loopback

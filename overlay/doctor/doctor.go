@@ -278,12 +278,15 @@ func checkIdentity(f Facts, add adder) {
 	}
 }
 
-// cures are for what the daemon complains about by itself.
+// cures are for what the daemon complains about by itself. PORT stands for what
+// follows the code.
 var cures = map[string]string{
 	"clock":               "timedatectl set-ntp true",
 	"version":             "run the line again with which the console installs a device: it upgrades weft; compare weft version and weft-server version",
 	"revoked":             "weft logout, then: weft up TOKEN",
 	"cloned":              "on one of the two machines: weft logout, then weft up TOKEN",
+	"inbound-port-taken":  "stop what listens on port PORT, see: ss -lntup",
+	"inbound-loopback6":   "have the program listen on 127.0.0.1, or: weft run --inbound all,PORT=[::1]:PORT",
 	"identity-changed":    "ask the owner of the server whether the device was replaced",
 	"join-waiting":        "weft up TOKEN, with a new token if this one has ended",
 	"proxy-port-taken":    "choose another with: weft run --proxy 127.0.0.1:PORT",
@@ -312,7 +315,11 @@ func checkHealth(f Facts, add adder) {
 		if h.Code == "revoked" || h.Code == "join-waiting" || h.Code == "version" {
 			level = Error
 		}
-		cure := cures[h.Code]
+		code, about, _ := strings.Cut(h.Code, ":")
+		cure := cures[code]
+		if about != "" {
+			cure = strings.ReplaceAll(cure, "PORT", about)
+		}
 		if cure == "" {
 			cure = "weft status"
 		}

@@ -138,6 +138,8 @@ func TestEachCauseHasItsCure(t *testing.T) {
 		}, "certificate", Warning, "20 days", "server"},
 		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Error, "2 days", "renewed"},
 		{"clock", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", Warning, "off by 3 h", "timedatectl"},
+		{"::1", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "inbound-loopback6:81", Message: "on ::1"}} }, "inbound-loopback6:81", Warning, "on ::1", "all,81=[::1]:81"},
+		{"name", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "identity-changed:pi", Message: "changed"}} }, "identity-changed:pi", Warning, "changed", "ask the owner"},
 		{"port", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", Warning, "taken", "--proxy"},
 		{"version too old", func(f *Facts) {
 			offline(f)

@@ -21,7 +21,7 @@
 // is really connected to, whatever spelling or name led there.
 //
 // The listener is loopback only. Connections that come in through the overlay
-// (127.64.0.0/10, see netstack) are refused, so that a proxy or a forward is
+// (127.64.0.0/10, see package loopback) are refused, so that a proxy or a forward is
 // never the target of another one and loops cannot form.
 package proxy
 
@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"weft/limited"
+	"weft/loopback"
 	"weft/overlay/localapi"
 )
 
@@ -227,12 +228,9 @@ func (p *Proxy) serve(c net.Conn) {
 	}
 }
 
-// inbound is where connections from the overlay come from on this machine.
-var inbound = netip.MustParsePrefix("127.64.0.0/10")
-
 func fromOverlay(a net.Addr) bool {
 	ap, err := netip.ParseAddrPort(a.String())
-	return err == nil && inbound.Contains(ap.Addr().Unmap())
+	return err == nil && loopback.Peers.Contains(ap.Addr().Unmap())
 }
 
 // FromOverlay reports whether a connection or datagram from a was made by a

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/loopback"
 	"weft/overlay/proxy/pipe"
 )
 
@@ -32,13 +33,11 @@ type Inbound struct {
 	Ports   []uint16
 
 	// Maps lead a port of the overlay address, TCP and UDP, to another
-	// "HOST:PORT", by a listener of this package. The host "localhost" is
-	// 127.0.0.1, then ::1.
+	// "HOST:PORT", by a listener of this package, as loopback.Dial has it.
 	Maps map[uint16]string
 
-	// Source chooses the loopback address from which a mapped connection of a
-	// peer reaches a service on 127.0.0.0/8; nil leaves it to the kernel.
-	Source func(peer netip.Addr) netip.Addr
+	// Watch is told what targets refused and what they took. May be nil.
+	Watch *loopback.Watch
 }
 
 // gate drops what comes for a closed port. It keeps no flows: an answer over
@@ -220,7 +219,7 @@ func (n *Net) mapTCP(ctx context.Context, at netip.AddrPort, target string) erro
 			}
 			m.wg.Go(func() {
 				defer m.release(peer)
-				n.carry(ctx, c, peer, target)
+				n.carry(ctx, c, peer, at.Port(), target)
 			})
 		}
 	})
@@ -228,43 +227,21 @@ func (n *Net) mapTCP(ctx context.Context, at netip.AddrPort, target string) erro
 }
 
 // carry joins a peer's connection with the service.
-func (n *Net) carry(ctx context.Context, c *net.TCPConn, peer netip.Addr, target string) {
-	local, err := n.dialTarget(ctx, "tcp", target, peer)
+func (n *Net) carry(ctx context.Context, c *net.TCPConn, peer netip.Addr, port uint16, target string) {
+	local, err := loopback.Dial(ctx, "tcp", target, port, peer, mapTimeout)
 	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			n.cfg.Inbound.Watch.Refused("tcp", target, port)
+		}
 		n.log.Debug("connection refused", "peer", peer, "target", target, "err", err)
 		c.SetLinger(0) // a reset, as from a port where nobody listens
 		c.Close()
 		return
 	}
+	n.cfg.Inbound.Watch.Reached(port)
 	stop := context.AfterFunc(ctx, func() { c.Close(); local.Close() })
 	defer stop()
 	pipe.Join(c, local)
-}
-
-// dialTarget connects to the service behind a map.
-func (n *Net) dialTarget(ctx context.Context, network, target string, peer netip.Addr) (c net.Conn, err error) {
-	host, port, err := net.SplitHostPort(target)
-	if err != nil {
-		return nil, err
-	}
-	hosts := []string{host}
-	if host == "localhost" || host == "" {
-		hosts = []string{"127.0.0.1", "::1"}
-	}
-	for _, h := range hosts {
-		d := net.Dialer{Timeout: mapTimeout, KeepAlive: -1}
-		if ip, perr := netip.ParseAddr(h); perr == nil && ip.Is4() && ip.IsLoopback() && n.cfg.Inbound.Source != nil {
-			src := netip.AddrPortFrom(n.cfg.Inbound.Source(peer), 0)
-			d.LocalAddr = net.TCPAddrFromAddrPort(src)
-			if network == "udp" {
-				d.LocalAddr = net.UDPAddrFromAddrPort(src)
-			}
-		}
-		if c, err = d.DialContext(ctx, network, net.JoinHostPort(h, port)); err == nil {
-			return c, nil
-		}
-	}
-	return nil, err
 }
 
 func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) error {
@@ -292,7 +269,7 @@ func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) erro
 				if !m.acquire(peer) {
 					continue
 				}
-				if c, err = n.dialTarget(ctx, "udp", target, peer); err != nil {
+				if c, err = loopback.Dial(ctx, "udp", target, at.Port(), peer, mapTimeout); err != nil {
 					m.release(peer)
 					continue
 				}
@@ -300,7 +277,9 @@ func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) erro
 				m.wg.Go(func() {
 					defer m.release(peer)
 					defer flows.drop(from, c)
-					answers(pc, c, from)
+					if answers(pc, c, from) {
+						n.cfg.Inbound.Watch.Refused("udp", target, at.Port())
+					}
 				})
 			}
 			c.SetReadDeadline(time.Now().Add(mapIdle))
@@ -310,14 +289,15 @@ func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) erro
 	return nil
 }
 
-// answers carries a service's datagrams back until the flow is idle.
-func answers(pc *net.UDPConn, c net.Conn, to netip.AddrPort) {
+// answers carries a service's datagrams back until the flow is idle. It reports
+// whether nobody listens there.
+func answers(pc *net.UDPConn, c net.Conn, to netip.AddrPort) (refused bool) {
 	c.SetReadDeadline(time.Now().Add(mapIdle))
 	buf := make([]byte, maxDatagram)
 	for {
 		k, err := c.Read(buf)
 		if err != nil {
-			return
+			return errors.Is(err, syscall.ECONNREFUSED)
 		}
 		c.SetReadDeadline(time.Now().Add(mapIdle))
 		pc.WriteToUDPAddrPort(buf[:k], to)

@@ -126,10 +126,20 @@ func TestInbound(t *testing.T) {
 	m := lab.NewMeshNoNodes(t, bin)
 	m.DeviceHome.Serve("127.0.0.1:8000", lab.Page)
 	m.DeviceHome.Serve("[::1]:8001", lab.Page)
-	m.Device.Join(m.Server.Token, "--inbound", "81=127.0.0.1:8000,8001")
+	m.DeviceHome.Serve("[::1]:8002", lab.Page)
+	m.Device.Join(m.Server.Token, "--inbound", "81=127.0.0.1:8000,8001,8002=[::1]:8002")
 	m.Laptop.Up(m.Server.NewKey().Token)
 	fetch(t, m.Laptop, "http://kitchen-pi:81/", 5*time.Second)
-	fetch(t, m.Laptop, "http://kitchen-pi:8001/", 5*time.Second) // 127.0.0.1 first, then ::1
+	fetch(t, m.Laptop, "http://kitchen-pi:8002/", 5*time.Second) // as asked for
+	// On ::1 a peer would pass for a local user: the owner has to say so.
+	if r := m.Laptop.Weft("nc", "kitchen-pi", "8001"); r.Code != 5 && r.Code != 6 {
+		t.Errorf("a program on ::1 only: %v", r)
+	}
+	for _, verb := range []string{"status", "doctor"} {
+		if r := m.Device.Weft(verb); !strings.Contains(r.Out+r.Err, "8001=[::1]:8001") {
+			t.Errorf("%s does not say how to open port 8001: %v", verb, r)
+		}
+	}
 	for _, port := range []string{"80", "8000"} {
 		if r := m.Laptop.Weft("nc", "kitchen-pi", port); r.Code != 5 && r.Code != 6 {
 			t.Errorf("port %s is not in --inbound: %v", port, r)
