@@ -50,6 +50,11 @@ func usableIPv4(prefix netip.Prefix, a uint32) bool {
 	return a != first && uint64(a-first) != size-1
 }
 
+// poolSize is how many addresses of a range are handed out: no more than have
+// different low 22 bits, by which programs on the nodes tell their peers apart
+// (package loopback).
+func poolSize(prefix netip.Prefix) uint64 { return 1 << min(32-prefix.Bits(), 22) }
+
 // tries bounds the linear search before it jumps elsewhere.
 const tries = 32
 
@@ -57,8 +62,7 @@ const tries = 32
 // quarantine: ErrFull when there is none. It is the node's once the node row
 // is inserted in the same transaction.
 func (tx *Tx) AllocIPv4(id cert.NetworkID, prefix netip.Prefix, now time.Time) (netip.Addr, error) {
-	first := toUint32(prefix.Masked().Addr())
-	size := uint64(1) << (32 - prefix.Bits())
+	first, size := toUint32(prefix.Masked().Addr()), poolSize(prefix)
 	var cursor uint32
 	if err := tx.row(`SELECT next_ipv4 FROM networks WHERE network_id=$1`, []any{id[:]}, &cursor); err != nil {
 		return netip.Addr{}, err
@@ -103,7 +107,7 @@ func (r *Reader) freeIPv4(id cert.NetworkID, a uint32, now time.Time) (free bool
 // full.
 func (r *Reader) firstGap(id cert.NetworkID, prefix netip.Prefix, now time.Time) (uint32, error) {
 	first := toUint32(prefix.Masked().Addr())
-	end := uint64(first) + uint64(1)<<(32-prefix.Bits())
+	end := uint64(first) + poolSize(prefix)
 	next, found := uint64(first), false
 	skip := func() {
 		for next < end && !usableIPv4(prefix, uint32(next)) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/loopback"
 	"weft/overlay/cert"
 )
 
@@ -476,5 +477,42 @@ func TestAllocAll(t *testing.T) {
 	}
 	if len(seen) != 126 {
 		t.Errorf("%d addresses", len(seen))
+	}
+}
+
+// However large a range is, no two nodes have addresses that programs on a node
+// see as one (package loopback).
+func TestAllocDistinctSources(t *testing.T) {
+	s, _ := fresh(t, Options{})
+	pool := netip.MustParsePrefix("10.0.0.0/8")
+	seen := map[netip.Addr]netip.Addr{}
+	for i, next := range []string{"10.0.0.1", "10.63.255.254", "10.64.0.1", "10.128.0.2", "10.255.255.250"} {
+		err := s.Write(t.Context(), func(tx *Tx) error {
+			if err := tx.exec(`UPDATE networks SET next_ipv4=$2 WHERE network_id=$1`, network[:], toUint32(netip.MustParseAddr(next))); err != nil {
+				return err
+			}
+			for j := range 3 {
+				a, err := tx.AllocIPv4(network, pool, day)
+				if err != nil {
+					return err
+				}
+				from := loopback.Source(a)
+				if other, ok := seen[from]; ok || !pool.Contains(a) {
+					t.Errorf("%s after %s comes from %s, as %s does", a, next, from, other)
+				}
+				seen[from] = a
+				if v6 := IPv6Of(netip.MustParsePrefix("fd00::/48"), a); loopback.Source(v6) != from {
+					t.Errorf("%s comes from %s, but %s from %s", a, from, v6, loopback.Source(v6))
+				}
+				id := 10*i + j
+				if err := tx.InsertNode(network, Node{ID: idOf(id), SPKI: []byte{1}, Name: fmt.Sprintf("n%d", id), UserID: "u", IPv4: a, Created: day, Expires: day, Certificate: []byte{1}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
