@@ -13,7 +13,7 @@
 //	pong      6  the same 8 B
 //	versions  7  JSON api.Versions               from the node
 //	nudge     8  JSON Nudge                      from the relay
-//	replaced  9  empty                           from the relay
+//	replaced  9  empty                           from the relay, at any time, even first
 //	draining 10  JSON Draining                   from the relay
 //	crl      11  DER                             from the relay
 //	welcome  12  JSON Welcome                    from the relay, the first frame

@@ -35,7 +35,6 @@ type client struct {
 	tagged bool
 	net    *network
 	number uint64
-	flips  []int64 // when this NodeID's connections replaced each other
 	wg     sync.WaitGroup
 
 	lastRx  atomic.Int64 // Server.now of the last input

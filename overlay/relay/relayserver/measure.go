@@ -32,6 +32,20 @@ func (s *Server) Ping(ctx context.Context, id cert.NetworkID, node cert.NodeID) 
 	if c == nil {
 		return 0, ErrAbsent
 	}
+	return c.ask(ctx)
+}
+
+// answers reports whether the other end of a connection is there: it has flipAsk
+// to say so.
+func (c *client) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, flipAsk)
+	defer cancel()
+	_, err := c.ask(ctx)
+	return err == nil || errors.Is(err, errBusy)
+}
+
+// ask is Ping for one connection.
+func (c *client) ask(ctx context.Context) (time.Duration, error) {
 	var nonce [8]byte
 	rand.Read(nonce[:])
 	nonce[0] |= 1 // unlike that of the pings after silence, which is zero

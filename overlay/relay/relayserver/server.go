@@ -96,7 +96,8 @@ type Config struct {
 	// Presence is told when a home connection comes or goes. May be nil.
 	Presence func(Event)
 	// Alert is told when one NodeID's connections replace each other three
-	// times within a minute: two machines use one identity. May be nil.
+	// times within a minute: two machines use one identity. It is told every
+	// 10 minutes at most. May be nil.
 	Alert func(cert.NetworkID, cert.NodeID)
 	// Now is the time that clients learn; nil: time.Now.
 	Now    func() time.Time
@@ -117,6 +118,9 @@ const (
 	lastWords    = time.Second      // for a client to hear why it has to go
 	flipWindow   = 75 * time.Second // a replaced node waits 30 s: three flips of a clone take a minute and some jitter
 	flipAlert    = 3
+	flipHold     = 5 * time.Minute  // after that many, who is there stays, if it answers
+	flipAsk      = 2 * time.Second  // how long it has for that, and the least time between two questions
+	alertEvery   = 10 * time.Minute // for one node
 	kickMemory   = time.Minute
 	spreadAbove  = 1000
 	backPerSec   = 500 // idle clients that come back per second after a restart
@@ -146,6 +150,8 @@ type Server struct {
 	closed   bool
 	networks map[cert.NetworkID]*network
 	kicked   map[address]int64 // when, see now
+	flips    map[address]*flips
+	swept    int64 // when flips was last rid of what is over
 
 	nudgeMu sync.Mutex
 	// nudgeMu guards the following; it is taken while no other is held.
@@ -157,6 +163,19 @@ type Server struct {
 type address struct {
 	network cert.NetworkID
 	node    cert.NodeID
+}
+
+// flips is how a NodeID's connections have replaced each other lately. That they
+// do is normal once: a device comes back by another network, and its old
+// connection does not know yet. Two machines with one identity do it for ever; each
+// has been asked to wait then, but need not. So after some flips the connection
+// there is stays for a while, if it answers: a device whose old one is dead gets
+// in all the same. Server.mu guards it.
+type flips struct {
+	at      []int64
+	hold    int64 // until when who is there stays
+	asked   int64 // when it was last asked whether it is
+	alerted int64 // when Alert was last told, 0: never
 }
 
 // network is the clients of one network. Server.mu guards it.
@@ -197,6 +216,7 @@ func New(cfg Config) *Server {
 		started:  time.Now(),
 		networks: map[cert.NetworkID]*network{},
 		kicked:   map[address]int64{},
+		flips:    map[address]*flips{},
 		behind:   map[*client]int64{},
 		pushes:   map[cert.NetworkID]context.CancelFunc{},
 	}
@@ -231,7 +251,11 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, leaf *x509.Certificate)
 	}
 	c := newClient(s, nc, node, tagged)
 	c.control = relay.AppendFrame(nil, relay.TypeWelcome, mustJSON(relay.Welcome{ServerTime: s.cfg.Now(), Versions: s.cfg.Versions(network, node), SpreadMS: s.spreadBack(), Lanes: true, Away: s.cfg.Away()}))
-	if err := s.register(c, network, began); err != nil {
+	holder, err := s.register(c, network, began, nil)
+	if holder != nil && !holder.answers(ctx) {
+		_, err = s.register(c, network, began, holder)
+	}
+	if err != nil {
 		s.refuse(nc, err)
 		return
 	}
@@ -260,7 +284,13 @@ func (s *Server) refuse(nc net.Conn, err error) {
 	}
 	s.cfg.Log.Debug("client refused", "remote", nc.RemoteAddr(), "err", err)
 	nc.SetDeadline(time.Now().Add(lastWords))
-	nc.Write(relay.AppendFrame(nil, relay.TypeRefused, []byte{byte(reason)}))
+	if err == errHeld {
+		// As if it had got in and been replaced at once: so it knows that there is
+		// another, and waits.
+		nc.Write(relay.AppendFrame(nil, relay.TypeReplaced, nil))
+	} else {
+		nc.Write(relay.AppendFrame(nil, relay.TypeRefused, []byte{byte(reason)}))
+	}
 	drain(nc)
 }
 
@@ -278,24 +308,38 @@ func drain(nc net.Conn) {
 var (
 	errKicked = errors.New("kicked while it connected")
 	errFull   = errors.New("the relay is full")
+	errHeld   = errors.New("connections of this node have replaced each other too often, and the one that is there answers")
 )
 
 // register makes c the connection of its NodeID. began is when its
 // certificate was about to be verified: a node kicked since then stays out.
-func (s *Server) register(c *client, id cert.NetworkID, began int64) error {
+//
+// After too many flips errHeld stands in the way of all but silent, which has been
+// asked and has not answered. The holder is returned if it may be asked.
+func (s *Server) register(c *client, id cert.NetworkID, began int64, silent *client) (holder *client, err error) {
 	s.mu.Lock()
-	var err error
+	at := address{id, c.id}
+	f := s.flips[at]
+	var old *client
+	if n := s.networks[id]; n != nil {
+		old = n.clients[c.id]
+	}
 	switch {
 	case s.closed:
 		err = net.ErrClosed
-	case s.kicked[address{id, c.id}] >= began:
+	case s.kicked[at] >= began:
 		err = errKicked
 	case s.cfg.Limits.Clients > 0 && s.clients.Load() >= int64(s.cfg.Limits.Clients):
 		err = errFull
+	case old != nil && old != silent && f != nil && s.now() < f.hold:
+		err = errHeld
+		if now := s.now(); now-f.asked >= int64(flipAsk) {
+			f.asked, holder = now, old
+		}
 	}
 	if err != nil {
 		s.mu.Unlock()
-		return err
+		return holder, err
 	}
 	s.wg.Add(1)
 	c.mu.Lock()
@@ -308,16 +352,12 @@ func (s *Server) register(c *client, id cert.NetworkID, began int64) error {
 	}
 	c.net = n
 	c.number = s.numbers.Add(1)
-	old := n.clients[c.id]
 	n.clients[c.id] = c
 	s.clients.Add(1)
 	alert := false
 	if old != nil {
 		s.clients.Add(-1)
-		c.flips = recent(append(old.flips, s.now()), s.now()-int64(flipWindow))
-		if alert = len(c.flips) >= flipAlert; alert {
-			c.flips = nil
-		}
+		alert = s.flippedLocked(at)
 	}
 	s.mu.Unlock()
 	if old != nil {
@@ -330,7 +370,37 @@ func (s *Server) register(c *client, id cert.NetworkID, began int64) error {
 			s.cfg.Alert(id, c.id)
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// flippedLocked notes that a node's connection replaced another, and reports
+// whether somebody has to be told.
+func (s *Server) flippedLocked(at address) (alert bool) {
+	now := s.now()
+	if now-s.swept > int64(time.Minute) {
+		s.swept = now
+		for a, f := range s.flips {
+			if now-f.at[len(f.at)-1] > int64(alertEvery) {
+				delete(s.flips, a)
+			}
+		}
+	}
+	f := s.flips[at]
+	if f == nil {
+		f = new(flips)
+		s.flips[at] = f
+	}
+	f.at = recent(append(f.at, now), now-int64(flipWindow))
+	if len(f.at) < flipAlert {
+		return false
+	}
+	f.at = f.at[len(f.at)-1:]
+	f.hold = now + int64(flipHold)
+	if f.alerted != 0 && now-f.alerted < int64(alertEvery) {
+		return false
+	}
+	f.alerted = now
+	return true
 }
 
 func recent(at []int64, since int64) []int64 {
