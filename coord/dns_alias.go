@@ -14,16 +14,20 @@ import (
 
 	"weft/coord/api"
 	"weft/coord/store"
+	"weft/dns"
 	"weft/overlay/cert"
 )
 
 // aliasBatch bounds the aliases that end in one write.
 const aliasBatch = 500
 
-// claimName makes sure that a node may have a name: no other node has it or
-// had it lately, and no record answers for it. Its own former name it may have
+// claimName makes sure that a node may have a name: it is not reserved, no other
+// node has it or had it lately, and no record answers for it. Its own former name it may have
 // back.
 func (s *Service) claimName(tx *store.Tx, id cert.NodeID, name string) error {
+	if dns.Reserved(name) {
+		return invalid("name %q: programs look for it by themselves and would trust the device that has it; choose another, or have it answered on purpose: weft-server dns records add", name)
+	}
 	a, err := tx.Alias(s.network, name)
 	switch {
 	case err == nil && a.NodeID == id, err == nil && !s.now().Before(a.Until):
@@ -67,7 +71,7 @@ func (s *Service) keepName(tx *store.Tx, id cert.NodeID, old string) ([]api.Alia
 		}
 		list = list[1:]
 	}
-	if days := n.owner.aliasDays(); days > 0 {
+	if days := n.owner.aliasDays(); days > 0 && !dns.Reserved(old) {
 		a := store.Alias{Name: old, NodeID: id, Until: s.now().UTC().Truncate(time.Second).AddDate(0, 0, days)}
 		if err := tx.AddAlias(s.network, a); err != nil {
 			return nil, err

@@ -11,7 +11,8 @@ import (
 
 // CleanName makes a DNS label (RFC 1123) of what a device says its hostname
 // is. The result is safe in a file name, an ssh_config, a URL and a page, and
-// means nothing but a name: never an address, a number or "localhost". Letters
+// means nothing but a name: never an address, a number or "localhost"; other
+// reserved names (dns.Reserved) are left to whoever gives names out. Letters
 // with marks lose them ("Küche" is "kuche"): only an owner gives names beyond
 // ASCII (see nameLabel), or a device could pass for another by letters that look alike.
 // What leaves nothing becomes "device".

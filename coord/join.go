@@ -10,6 +10,7 @@ import (
 
 	"weft/coord/api"
 	"weft/coord/store"
+	"weft/dns"
 	"weft/overlay/cert"
 )
 
@@ -120,15 +121,20 @@ func (s *Service) joinTx(tx *store.Tx, c *caller, req *api.JoinRequest, hash [32
 // deleted and comes back with the same key, else one made of its hostname.
 func (s *Service) nameFor(tx *store.Tx, id cert.NodeID, hostname string, now time.Time) (string, error) {
 	former, err := tx.FormerName(s.network, id, now.Add(-store.FormerKeep))
-	if err == nil {
+	if err == nil && !dns.Reserved(former) {
 		taken, err := tx.NameTaken(s.network, former)
 		if err != nil || !taken {
 			return former, err
 		}
-	} else if !isNotFound(err) {
+	} else if err != nil && !isNotFound(err) {
 		return "", err
 	}
-	return tx.AllocName(s.network, CleanName(hostname))
+	for base := CleanName(hostname); ; {
+		// A reserved name is as good as taken: the next has a number.
+		if name, err := tx.AllocName(s.network, base); err != nil || !dns.Reserved(name) {
+			return name, err
+		}
+	}
 }
 
 // checkToken says whether the token may make a node for this key. If it did

@@ -356,6 +356,62 @@ func TestB20Names(t *testing.T) {
 	}
 }
 
+// No device becomes, by what it says or by what it is given, a name that programs
+// look up by themselves.
+func TestReservedNames(t *testing.T) {
+	s := openSite(t)
+	tok := s.token(NewKey{Reusable: true})
+	join := func(hostname, want string) *device {
+		t.Helper()
+		d := newDevice(t, s.Service)
+		if err := d.join(t, tok, hostname); err != nil {
+			t.Fatalf("%q: %v", hostname, err)
+		}
+		if d.name() != want {
+			t.Errorf("%q joins as %q, want %q", hostname, d.name(), want)
+		}
+		return d
+	}
+	join("wpad", "wpad-1")
+	second := join("WPAD.corp.example", "wpad-2")
+	join("ip6-localhost", "ip6-localhost-1")
+	join("Auto Discover", "auto-discover")
+	join("autodiscover", "autodiscover-1")
+	if _, err := s.DeleteDevice(t.Context(), second.id, nil); err != nil {
+		t.Fatal(err)
+	}
+	join("wpad", "wpad-2")
+	pi := join("kitchen-pi", "kitchen-pi")
+	for _, name := range []string{"wpad", "Isatap", "local", "localdomain", "broadcasthost", "autoconfig", "puppet"} {
+		if _, err := s.RenameDevice(t.Context(), pi.id, name, nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "programs look for it") {
+			t.Errorf("rename to %q: %v", name, err)
+		}
+	}
+
+	// A network of before has such a device: nobody inherits its name.
+	if err := s.store.Write(t.Context(), func(tx *store.Tx) error {
+		node, err := tx.Node(s.network, pi.id)
+		if err != nil {
+			return err
+		}
+		node.Name = "wpad"
+		return tx.UpdateNode(s.network, node)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	other := join("hall", "hall")
+	if _, err := s.ReplaceDevice(t.Context(), pi.id, other.id, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("another takes the name over: %v", err)
+	}
+	if _, err := s.RenameDevice(t.Context(), pi.id, "attic", nil); err != nil {
+		t.Fatal(err)
+	}
+	if list := s.aliasInfos(pi.id); len(list) != 0 {
+		t.Errorf("the former name leads on: %v", list)
+	}
+	join("wpad", "wpad-3")
+}
+
 // B22: what a host calls itself becomes a label.
 func TestB22CleanName(t *testing.T) {
 	for in, want := range map[string]string{

@@ -74,13 +74,17 @@ func (s *Server) ownName(q *query) (*answer, later) {
 	if q.name == ix.apex {
 		return ix.atApex(q, ix.apex), nil
 	}
-	if h, ok := ix.byName[q.name]; ok {
+	label := strings.TrimSuffix(q.name, "."+ix.apex)
+	single := !strings.Contains(label, ".")
+	if single && Reserved(label) && rules.records[q.name] == nil {
+		q.note("own", "programs look for %s by themselves and would trust whoever has that name: only records in the settings answer", label)
+		return ix.negative(q, dns.RcodeNameError, ix.apex), nil
+	}
+	if h, ok := ix.byName[q.name]; ok && !(single && Reserved(label)) {
 		q.note("own", "%s is a device, serial %d", q.name, ix.zone.Serial)
 		return ix.device(q, h), nil
 	}
-	label := strings.TrimSuffix(q.name, "."+ix.apex)
-	single := !strings.Contains(label, ".")
-	if set, ok := rules.records[q.name]; ok && !(single && !ix.zone.Complete && validLabel(label) && beside(q, set)) {
+	if set, ok := rules.records[q.name]; ok && !(single && !ix.zone.Complete && validLabel(label) && !Reserved(label) && beside(q, set)) {
 		q.note("records", "%s has records in the settings", q.name)
 		return s.records(q, set.rrs, ix.apex)
 	}

@@ -27,6 +27,7 @@ import (
 	"weft/coord"
 	facts "weft/coord/doctor"
 	"weft/coord/store"
+	"weft/dns"
 	"weft/overlay/doctor"
 	"weft/overlay/release"
 )
@@ -157,6 +158,11 @@ func askServer(ctx context.Context, data string, f *facts.Facts) (urls []string)
 	f.Devices = len(devices)
 	if r, err := a.Revocations(ctx); err == nil { // an older server that runs does not say
 		f.List = facts.List{Bytes: r.Bytes, Max: r.Max, Entries: r.Entries, Left: r.Left}
+	}
+	for _, d := range devices {
+		if dns.Reserved(d.Name) {
+			f.Misnamed = append(f.Misnamed, d.Name)
+		}
 	}
 	list, err := a.ListRelays(ctx)
 	if err != nil {

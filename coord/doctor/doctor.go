@@ -29,6 +29,7 @@ type Facts struct {
 	Backup   time.Time
 	Devices  int
 	List     List
+	Misnamed []string // devices whose names are reserved, from before they were
 
 	Ports    []Port
 	Sites    []Site
@@ -97,6 +98,7 @@ func Diagnose(f Facts) []doctor.Finding {
 	checkData(f, add)
 	checkList(f.List, add)
 	checkRelays(f, add)
+	checkNames(f, add)
 	checkRelease(f, add)
 	levels := []doctor.Level{doctor.Error, doctor.Warning, doctor.OK}
 	slices.SortStableFunc(out, func(a, b doctor.Finding) int {
@@ -217,6 +219,13 @@ func checkRelays(f Facts, add adder) {
 		default:
 			add("relay", doctor.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s ago", r.Name, f.Now.Sub(r.Heard).Round(time.Second))
 		}
+	}
+}
+
+// checkNames finds devices from before their names were reserved.
+func checkNames(f Facts, add adder) {
+	for _, name := range f.Misnamed {
+		add("name", doctor.Warning, "weft-server devices rename "+name+" NEW", "programs look for %s by themselves and would trust the device that has the name: it is not answered in DNS", name)
 	}
 }
 

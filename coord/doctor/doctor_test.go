@@ -60,6 +60,7 @@ func TestFindings(t *testing.T) {
 			f.Sites = append(f.Sites, old)
 		}, "certificate", doctor.Error, "of https://h:8443 at 2001:db8::1 ended 3 days ago", "restart"},
 		{"one address is silent", func(f *Facts) { f.Sites[0].Addr, f.Sites[0].Err = "2001:db8::1", broken }, "url", doctor.Warning, "https://h:8443 at 2001:db8::1 is not reached", "--connect-to '::[2001:db8::1]:'"},
+		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", doctor.Warning, "look for wpad", "rename wpad NEW"},
 		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", doctor.Error, "only 1 MB", "df -h"},
 		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", doctor.Warning, "100 MB", "df -h"},
 		{"damaged", func(f *Facts) { f.Database = broken }, "database", doctor.Error, "damaged", "restore"},
