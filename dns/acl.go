@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/loopback"
+	"weft/netstack/loopback"
 )
 
 // mayAsk reports whether a query from ip is answered: from this machine, or

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/loopback"
+	"weft/netstack/loopback"
 )
 
 const (

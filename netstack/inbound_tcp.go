@@ -19,7 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
-	"weft/loopback"
+	"weft/netstack/loopback"
 )
 
 type inboundTCP struct {

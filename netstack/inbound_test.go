@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/loopback"
+	"weft/netstack/loopback"
 )
 
 // toLocal is an Inbound that forwards everything to target.

@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"weft/cmd/internal/cli"
-	"weft/loopback"
 	"weft/netstack"
+	"weft/netstack/loopback"
 )
 
 // inboundRules are --inbound: which ports peers reach on this machine, and

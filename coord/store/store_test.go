@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/loopback"
+	"weft/netstack/loopback"
 	"weft/overlay/cert"
 )
 

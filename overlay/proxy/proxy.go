@@ -36,7 +36,7 @@ import (
 	"time"
 
 	"weft/limited"
-	"weft/loopback"
+	"weft/netstack/loopback"
 	"weft/overlay/localapi"
 )
 

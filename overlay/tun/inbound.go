@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"weft/loopback"
+	"weft/netstack/loopback"
 	"weft/overlay/proxy/pipe"
 )
 
