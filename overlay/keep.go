@@ -116,7 +116,9 @@ func (n *Node) keepNow() error {
 		n.health.clear("state-directory")
 		return nil
 	}
-	n.log.Error("keep what was learnt", "err", failed)
+	if !n.health.has("state-directory") { // it is tried again and again
+		n.log.Error("keep what was learnt", "err", failed)
+	}
 	n.health.set("state-directory", fmt.Sprintf("%v; until that is mended, a restart goes back to an older state of %s", failed, strings.Join(lost, ", ")))
 	return failed
 }

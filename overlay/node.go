@@ -234,6 +234,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.mu.Lock()
 	n.state = state
 	n.mu.Unlock()
+	if state.readOnly {
+		n.health.set("state-directory", fmt.Sprintf("the state directory %s is read-only: what this device learns, its renewed certificate among it, is lost with a restart", state.path))
+	}
 	id, err := state.loadIdentity()
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"weft/coord/api"
@@ -68,6 +69,8 @@ func (id *identity) joined() bool { return id != nil && len(id.Certificate) > 0 
 type stateDir struct {
 	path string
 	lock *os.File
+
+	readOnly bool // when it was opened
 }
 
 // errLocked is returned by openState when another daemon holds the directory.
@@ -81,7 +84,16 @@ func openState(path string) (*stateDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file := filepath.Join(path, "lock")
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	readOnly := errors.Is(err, syscall.EROFS)
+	if readOnly {
+		// A card that is mounted read-only, or has become so: what is there
+		// will do, and one daemon each all the same.
+		if f, err = os.Open(file); errors.Is(err, fs.ErrNotExist) {
+			f, err = os.Open(path)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
@@ -98,7 +110,7 @@ func openState(path string) (*stateDir, error) {
 			os.Remove(name)
 		}
 	}
-	return &stateDir{path: path, lock: f}, nil
+	return &stateDir{path: path, lock: f, readOnly: readOnly}, nil
 }
 
 // close gives the lock up.

@@ -136,3 +136,51 @@ func fill(t *testing.T, path string) {
 		}
 	}
 }
+
+// TestReadOnlyDevice: the card of a device that has joined is mounted read-only,
+// as it is on purpose in some and becomes when it wears out in others. The daemon
+// starts and works with what is there, says so, and joins nothing.
+func TestReadOnlyDevice(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMesh(t, bin)
+	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
+	m.Device.Stop()
+	state, card := m.Device.State, m.Mkdir("card")
+	readOnly := func(from string) {
+		t.Helper()
+		for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
+			if err := unix.Mount(from, card, "", flags, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Cleanup(func() { unix.Unmount(card, unix.MNT_DETACH) })
+	}
+	readOnly(state)
+	m.Device.State = card
+	m.Device.Run()
+	fetch(t, m.Laptop, "http://kitchen-pi/", 10*time.Second)
+	if out := m.Device.Must("status"); !strings.Contains(out, "read-only") {
+		t.Errorf("no word of it: %s", out)
+	}
+	// What changes counts all the same.
+	if r := m.Server.Admin("devices", "rename", "kitchen-pi", "attic-pi"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	fetch(t, m.Laptop, "http://attic-pi/", 20*time.Second)
+	m.Until(20*time.Second, "the device knows its new name", func() bool { return m.Device.Status().Self.Name == "attic-pi" })
+	// One daemon each, still.
+	r := m.DeviceHome.Run(m.Device.As, "weft", "run", "--state", card, "--socket", m.Device.Sock+"2", "--proxy", "off", "--dns", "off")
+	if r.Code != 1 || !strings.Contains(r.Err, "another weft runs on it") {
+		t.Errorf("a second daemon: %v", r)
+	}
+	m.Device.Stop()
+	// A device that has not joined does not use its token up for nothing.
+	empty := m.Mkdir("empty")
+	readOnly(empty)
+	key := m.Server.NewKey()
+	m.Device.RunNoWait("--token-file", m.WriteFile("token", key.Token))
+	m.Until(20*time.Second, "the daemon says why it does not join", func() bool {
+		return strings.Contains(m.Device.Err(), "read-only file system")
+	})
+	m.Node(m.Home("other").Namespace, "other").Join(key.Token)
+}
