@@ -38,7 +38,7 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 	}
 	n = &Node{log: slog.New(slog.DiscardHandler), state: state, keeper: newKeeper(), save: (*stateDir).save, dir: newDirectory(time.Now)}
 	n.id = &identity{Schema: identitySchema, Network: network, key: key}
-	n.snap.set(&snapshot{self: &cert.Node{Network: network}, roots: roots, config: &api.Config{}})
+	n.snap.set(&snapshot{self: &cert.Node{Network: network, Serial: big.NewInt(1 << 60)}, roots: roots, config: &api.Config{}})
 	return n, func(number uint64) []byte {
 		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Time{}, time.Now())
 		if err != nil {
