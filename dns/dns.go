@@ -79,6 +79,9 @@ type Zone struct {
 	// IPv4 and IPv6 are the ranges whose reverse zones are ours.
 	IPv4, IPv6 netip.Prefix
 	Hosts      []Host
+	// NoIPv4 says that what devices send over IPv4 does not arrive here: hosts
+	// with an IPv6 address are found by that alone.
+	NoIPv4 bool
 	// Complete says that a name which is not in Hosts does not exist.
 	// Otherwise it is looked up.
 	Complete bool

@@ -273,7 +273,7 @@ func (ix *index) former(q *query, h Host) *answer {
 func (ix *index) addresses(q *query, h Host) *answer {
 	switch q.q.Qtype {
 	case dns.TypeA:
-		if h.IPv4.Is4() {
+		if h.IPv4.Is4() && !(ix.zone.NoIPv4 && h.IPv6.Is6()) {
 			a := authoritative()
 			a.msg.Answer = []dns.RR{&dns.A{Hdr: ix.header(q, dns.TypeA), A: h.IPv4.AsSlice()}}
 			return a

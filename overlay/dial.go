@@ -86,7 +86,10 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device", Hint: "use localhost"}
 	}
 	addr := k.node.IPv4
-	if asked, err := netip.ParseAddr(host); network[len(network)-1] == '6' || err == nil && asked.Is6() && !asked.Is4In6() {
+	asked, aerr := netip.ParseAddr(host)
+	switch {
+	case network[len(network)-1] == '6', aerr == nil && asked.Is6() && !asked.Is4In6(),
+		aerr != nil && network[len(network)-1] != '4' && k.node.IPv6.IsValid() && n.health.has(codeNoIPv4):
 		addr = k.node.IPv6
 	}
 	target := netip.AddrPortFrom(addr, uint16(num)).String()
@@ -392,7 +395,7 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 		return localapi.Pong{}, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device"}
 	}
 	addr := k.node.IPv4
-	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() {
+	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() || err != nil && k.node.IPv6.IsValid() && n.health.has(codeNoIPv4) {
 		addr = k.node.IPv6
 	}
 	// The tunnel first, so that the round trip is one of the tunnel alone.

@@ -105,10 +105,26 @@ func (h *health) list() []localapi.Health {
 }
 
 // Warn adds a health warning from outside the node, such as a taken port.
-func (n *Node) Warn(code, message string) { n.health.set(code, message) }
+func (n *Node) Warn(code, message string) {
+	n.health.set(code, message)
+	n.outsideChanged(code)
+}
+
+// codeNoIPv4 is the warning of a Net that what peers send over IPv4 does not
+// arrive here.
+const codeNoIPv4 = "ipv4-blocked"
+
+func (n *Node) outsideChanged(code string) {
+	if code == codeNoIPv4 {
+		n.cfg.NamesChanged()
+	}
+}
 
 // Clear takes back what Warn has added.
-func (n *Node) Clear(code string) { n.health.clear(code) }
+func (n *Node) Clear(code string) {
+	n.health.clear(code)
+	n.outsideChanged(code)
+}
 
 // State says what the node is doing as a whole.
 func (n *Node) State() localapi.State {
@@ -283,10 +299,11 @@ func (n *Node) Names() *localapi.Names {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changes := dir.changeCount()
-	if c.names != nil && c.snap == s && c.changes == changes && c.online == online {
+	noIPv4 := n.health.has(codeNoIPv4)
+	if c.names != nil && c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == noIPv4 {
 		return c.names
 	}
-	next := &localapi.Names{Serial: 1}
+	next := &localapi.Names{Serial: 1, NoIPv4: noIPv4}
 	if c.names != nil {
 		next.Serial = c.names.Serial + 1
 	}

@@ -130,7 +130,7 @@ func zoneOf(n *localapi.Names) *dns.Zone {
 	}
 	z := &dns.Zone{
 		Ready: n.Ready, Serial: n.Serial, Suffix: n.Suffix,
-		IPv4: n.IPv4, IPv6: n.IPv6, Complete: n.Complete, LookedUp: n.LookedUp,
+		IPv4: n.IPv4, IPv6: n.IPv6, NoIPv4: n.NoIPv4, Complete: n.Complete, LookedUp: n.LookedUp,
 		Hosts: make([]dns.Host, 0, len(n.Peers)),
 	}
 	for _, p := range n.Peers {
@@ -145,7 +145,7 @@ func zoneOf(n *localapi.Names) *dns.Zone {
 // sameZone is equality but for the serial: who is online is no matter of
 // names.
 func sameZone(a, b *dns.Zone) bool {
-	return a.Ready == b.Ready && a.Suffix == b.Suffix && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 &&
+	return a.Ready == b.Ready && a.Suffix == b.Suffix && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.NoIPv4 == b.NoIPv4 &&
 		a.Complete == b.Complete && a.LookedUp == b.LookedUp && slices.Equal(a.Hosts, b.Hosts)
 }
 

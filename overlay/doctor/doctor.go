@@ -297,6 +297,8 @@ var cures = map[string]string{
 	"directory":           "tell the owner of the server: what it sends is said above",
 	"renewal":             "tell the owner of the server: what it sends is said above",
 	"state-directory":     "df and ls -ld on the state directory; make room or give it to weft's user",
+	"ipv4-blocked":        "the command at the end of the warning; the other program may take it away when it starts again",
+	"tun-guard-removed":   "nothing; to keep it from happening, do not flush all rules of nftables (list only your own tables in /etc/nftables.conf)",
 	"routes":              "ip route; remove what overlaps with the overlay's addresses",
 }
 

@@ -212,6 +212,8 @@ type Names struct {
 	LookedUp uint64 `json:"looked_up"`
 	// Aliases are former names of Peers that still lead to them.
 	Aliases []Alias `json:"aliases"`
+	// NoIPv4 says that a firewall of this machine drops what peers send over IPv4.
+	NoIPv4 bool `json:"no_ipv4"`
 }
 
 // Alias is a former name of a peer.

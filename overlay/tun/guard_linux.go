@@ -28,10 +28,10 @@ type guarded struct {
 // interface, and replaces what an earlier process has left. Without addresses it
 // removes the table. A failure is tried again when the addresses change. Rules
 // that another program has removed or changed are set again: each reload of
-// Debian's nftables.service flushes those of everybody. l.mu is held.
-func (l *kernelLink) guard(v4, v6 netip.Addr) error {
+// Debian's nftables.service flushes those of everybody. touched says that rules
+// have changed, perhaps these. l.mu is held.
+func (l *kernelLink) guard(v4, v6 netip.Addr, touched bool) error {
 	g := l.guarded
-	touched := l.rulesTouched.Swap(false)
 	if g != nil && g.v4 == v4 && g.v6 == v6 {
 		if !touched || g.chain == "" {
 			return g.err
@@ -48,6 +48,28 @@ func (l *kernelLink) guard(v4, v6 netip.Addr) error {
 	}
 	l.guarded = g
 	return g.err
+}
+
+// blocked looks, when rules have changed, for one of another program that drops
+// what devices send to this machine. l.mu is held.
+func (l *kernelLink) blocked(net4 netip.Prefix, touched bool) (blocker, bool) {
+	if b := l.block; b != nil && !touched && b.net4 == net4 {
+		return b.found, b.ok
+	}
+	rules, err := nft("list ruleset", "")
+	if err != nil {
+		return blocker{}, false // the guard says so
+	}
+	found, ok := findBlocker(rules, l.name, net4)
+	l.block = &blockedBy{net4, found, ok}
+	return found, ok
+}
+
+// blockedBy is what blocked found last.
+type blockedBy struct {
+	net4  netip.Prefix
+	found blocker
+	ok    bool
 }
 
 // guardRemoved is when another program last removed the rules, the zero Time

@@ -48,6 +48,7 @@ type kernelLink struct {
 	up      bool      // we have set it up, what follows is others' doing
 	guarded *guarded  // what guard has set last
 	removed time.Time // when it last had to be set again
+	block   *blockedBy
 }
 
 // open makes the interface, or takes over one that is marked as ours.
@@ -137,8 +138,12 @@ func (l *kernelLink) apply(want hostState) (r report, err error) {
 		}
 	}
 	l.up = true
-	r.unguarded = l.guard(want.v4, want.v6) // before the kernel has them
+	touched := l.rulesTouched.Swap(false)
+	r.unguarded = l.guard(want.v4, want.v6, touched) // before the kernel has them
 	r.removed = l.guardRemoved()
+	if want.v4.IsValid() {
+		r.blocker, r.blocked = l.blocked(want.net4, touched)
+	}
 	if err := l.setAddr(unix.AF_INET, want.v4); err != nil {
 		return r, err
 	}
@@ -257,7 +262,7 @@ func (l *kernelLink) clean() {
 		l.nl.SetUp(l.index, false)
 	}
 	l.mu.Lock()
-	l.guard(netip.Addr{}, netip.Addr{})
+	l.guard(netip.Addr{}, netip.Addr{}, false)
 	l.mu.Unlock()
 	l.nl.Close()
 }

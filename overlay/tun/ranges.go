@@ -78,12 +78,17 @@ func decide(want netip.Prefix, routes []route) decision {
 	return d
 }
 
+// CodeBlocked is the health warning of a firewall that drops the overlay's IPv4.
+const CodeBlocked = "ipv4-blocked"
+
 // report is what apply could not do.
 type report struct {
 	down           bool      // somebody has set the interface down
 	noIPv6         error     // the address was refused
 	unguarded      error     // the overlay addresses can be reached from the LAN
 	removed        time.Time // when another program last removed what prevents that; it was set again
+	blocker        blocker   // drops what devices send, if blocked
+	blocked        bool
 	range4, range6 decision
 }
 
@@ -99,6 +104,10 @@ func (r report) warnings(name string, want hostState) map[string]string {
 	}
 	if r.unguarded == nil && !r.removed.IsZero() {
 		w["tun-guard-removed"] = fmt.Sprintf("another program removed, at %s, the rules that keep neighbours on the LAN away from the overlay addresses (`nft flush ruleset` does, and each reload of nftables.service); weft has set them again", r.removed.Format(time.TimeOnly))
+	}
+	if r.blocked {
+		w[CodeBlocked] = fmt.Sprintf("a firewall rule of another program drops what devices send to this machine over IPv4 (%s in chain %s of table %s); weft's names lead to IPv6 addresses meanwhile; to let it in, run: %s",
+			r.blocker.rule, r.blocker.chain, r.blocker.table, r.blocker.cure(name))
 	}
 	if r.noIPv6 != nil {
 		w["tun-no-ipv6"] = fmt.Sprintf("%s has no IPv6 address (%v), IPv4 works; if IPv6 was switched off by mistake: sysctl net.ipv6.conf.%s.disable_ipv6=0", name, r.noIPv6, name)

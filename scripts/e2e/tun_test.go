@@ -647,3 +647,55 @@ func kernelPing(n *lab.Namespace, from, to string) (err error) {
 	}
 	return fmt.Errorf("no reply: %w", err)
 }
+
+// TestTUNBesideTailscale: the rules that Tailscale leaves in a machine drop all
+// IPv4 of the range that does not come by its interface. weft finds the rule and
+// names it, leads programs to IPv6, and goes back when it is gone.
+func TestTUNBesideTailscale(t *testing.T) {
+	t.Parallel()
+	m := lab.NewMeshNoNodes(t, bin)
+	m.DeviceHome.NFT(`table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy accept;
+		counter jump ts-input
+	}
+	chain ts-input {
+		iifname != "tailscale0" ip saddr 100.115.92.0/23 counter return
+		iifname != "tailscale0" ip saddr 100.64.0.0/10 counter drop
+	}
+}
+`)
+	m.DeviceHome.Resolver("127.0.0.1")
+	m.Device.As = lab.Root
+	m.Device.Join(m.Server.NewKey().Token, "--tun", "weft0", "--dns", "127.0.0.1:53", "--os-dns", "off")
+	m.Laptop.Up(m.Server.NewKey().Token)
+	m.LaptopHome.Serve("127.0.0.1:80", lab.Page)
+	blocked := func() (message string) {
+		for _, h := range m.Device.Status().Health {
+			if h.Code == "ipv4-blocked" {
+				message = h.Message
+			}
+		}
+		return message
+	}
+	m.Until(10*time.Second, "the rule is found", func() bool { return blocked() != "" })
+	_, cure, ok := strings.Cut(blocked(), "run: ")
+	if !ok || !strings.Contains(blocked(), "100.64.0.0/10") || !strings.Contains(blocked(), "ts-input") {
+		t.Errorf("the warning: %s", blocked())
+	}
+	get := func(name string) lab.Result {
+		return m.DeviceHome.Run(lab.Nobody, "curl", "-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{remote_ip}", "http://"+name+"/")
+	}
+	m.Until(10*time.Second, "the page, over IPv6", func() bool {
+		r := get("laptop.weft.internal")
+		return r.Code == 0 && strings.HasPrefix(r.Out, "fd")
+	})
+	fetch(t, m.Device, "http://laptop/", 10*time.Second) // its proxy
+	if r := m.Device.Weft("doctor"); !strings.Contains(r.Out, "ipv4-blocked") {
+		t.Errorf("doctor: %s", r.Out)
+	}
+	m.DeviceHome.NFT(strings.TrimPrefix(strings.TrimSpace(cure), "nft ") + "\n")
+	m.Until(20*time.Second, "the rule lets us in", func() bool {
+		return blocked() == "" && get(m.Laptop.Status().Self.IPv4).Code == 0
+	})
+}
