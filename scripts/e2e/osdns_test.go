@@ -477,6 +477,15 @@ func TestB46B47OSDNSNetworkManager(t *testing.T) {
 		})
 		o.part("its restart", func() {
 			o.sys.Must("systemctl", "restart", "NetworkManager")
+			// It writes the file several times while it starts, and for a moment
+			// each time names go where it says.
+			last, since := "", time.Now()
+			o.Until(20*time.Second, "NetworkManager has done with resolv.conf", func() bool {
+				if now := o.sys.Must("stat", "-Lc", "%i %y", "/etc/resolv.conf"); now != last {
+					last, since = now, time.Now()
+				}
+				return time.Since(since) > 2*time.Second
+			})
 			o.works(20*time.Second, "after NetworkManager's restart")
 		})
 	})
