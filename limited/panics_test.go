@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -39,8 +40,28 @@ func TestSurvive(t *testing.T) {
 	}
 }
 
+// lockedBuffer is written to by a server's goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// take returns what was written since the last time.
+func (l *lockedBuffer) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
+
 func TestHandler(t *testing.T) {
-	var out bytes.Buffer
+	var out lockedBuffer
 	s := httptest.NewUnstartedServer(Handler(slog.New(slog.NewTextHandler(&out, nil)), "test", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/boom":
@@ -53,7 +74,7 @@ func TestHandler(t *testing.T) {
 	s.Start()
 	defer s.Close()
 	for path, logged := range map[string]bool{"/": false, "/abort": false, "/boom": true} {
-		out.Reset()
+		out.take()
 		resp, err := http.Get(s.URL + path)
 		if err == nil {
 			io.Copy(io.Discard, resp.Body)
@@ -62,8 +83,8 @@ func TestHandler(t *testing.T) {
 		if (err == nil) != (path == "/") {
 			t.Errorf("%s: %v", path, err)
 		}
-		if strings.Contains(out.String(), "limited.boom") != logged {
-			t.Errorf("%s: logged %q", path, out.String())
+		if got := out.take(); strings.Contains(got, "limited.boom") != logged {
+			t.Errorf("%s: logged %q", path, got)
 		}
 	}
 }
