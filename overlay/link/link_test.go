@@ -412,7 +412,7 @@ func TestDirectIsCut(t *testing.T) {
 		swallowed bool // the handshake gets no answer, as from a server that is too busy
 		retry     time.Duration
 	}{"cut": {false, retryDirect}, "swallowed": {true, retrySlow}} {
-		t.Run(name, func(t *testing.T) { t.Parallel(); testDirectIsCut(t, c.swallowed, c.retry) })
+		t.Run(name, func(t *testing.T) { testDirectIsCut(t, c.swallowed, c.retry) })
 	}
 }
 
