@@ -33,6 +33,7 @@ type listState struct {
 	left    int       // revoked certificates that found no room in it
 	ended   int       // entries that have expired since
 	signed  time.Time // zero: not since the start
+	early   bool      // signed while the server settled: see nextNumber
 }
 
 // Revocations is the revocation list in `weft-server doctor`.
@@ -91,9 +92,7 @@ func (s *Service) renewCRL(tx *store.Tx) {
 		if err != nil {
 			return err
 		}
-		// By the clock where that is ahead: a server restored from a backup
-		// goes on above every number it gave out before.
-		number := max(n.CRLNumber+1, uint64(max(0, now.Unix())))
+		number, early := s.nextNumber(n.CRLNumber, now)
 		der, listed, err := signList(revoked, func(serials []*big.Int) ([]byte, error) {
 			return s.auth.Network.SignCRL(number, serials, since, now)
 		})
@@ -103,7 +102,7 @@ func (s *Service) renewCRL(tx *store.Tx) {
 		if err := tx.SetCRL(s.network, number, der, since); err != nil {
 			return err
 		}
-		list := listState{entries: listed, left: len(revoked) - listed, signed: now}
+		list := listState{entries: listed, left: len(revoked) - listed, signed: now, early: early}
 		tx.After(func() {
 			s.warnOfList(len(n.CRL), len(der), list)
 			s.list.Store(&list)

@@ -176,3 +176,119 @@ func TestRecallTakesTheDate(t *testing.T) {
 		again.Close()
 	}
 }
+
+// A restored server that signs a list before nodes bring theirs loses nothing:
+// neither with a deletion, nor because something ended, nor by the list of a node
+// that was away and holds an older one than others.
+func TestRecallAfterRestoredServerSigned(t *testing.T) {
+	s := openSite(t)
+	laptop, stolen, lost, next, ending := s.laptop("laptop"), s.camera("stolen"), s.camera("lost"), s.camera("next"), s.camera("ending")
+	s.delete(ending)
+	s.clock.Add(89 * days)
+	laptop.renewed(t)
+	for _, d := range []*device{stolen, lost, next} {
+		d.res.Certificate = d.renewed(t)
+	}
+	backup := s.backedUp("correct horse battery staple")
+	s.clock.Add(time.Minute)
+	s.delete(stolen)
+	first := s.CRL()
+	s.clock.Add(2 * time.Hour)
+	s.delete(lost)
+	second := s.CRL()
+	last := s.list().Number
+	s.Close()
+	at := s.clock.Now().Add(2 * days)
+
+	restored := func(t *testing.T, check func(again *site, laptop *device)) {
+		dir := filepath.Join(t.TempDir(), "data")
+		if err := Restore(t.Context(), bytes.NewReader(backup), []byte("correct horse battery staple"), dir, at); err != nil {
+			t.Fatal(err)
+		}
+		again := openSite(t, func(o *Options) { o.Data, o.Create, o.Now = dir, false, s.clock.Now })
+		again.clock = s.clock
+		defer again.Close()
+		check(again, laptop.at(again))
+	}
+	bring := func(d *device, list []byte) {
+		t.Helper()
+		if err := d.SendCRL(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.clock.Add(at.Sub(s.clock.Now()))
+	t.Run("a deletion", func(t *testing.T) {
+		restored(t, func(again *site, laptop *device) {
+			again.delete(next.at(again))
+			if n := again.list().Number; n >= last {
+				t.Errorf("list %d counts as newer than %d, which names more", n, last)
+			}
+			bring(laptop, second)
+			if n := again.list().Number; n <= last {
+				t.Errorf("list %d after %d", n, last)
+			}
+			for _, d := range []*device{stolen, lost, next} {
+				again.judge("deleted before or after", d.res.Certificate, again.clock.Now(), cert.ErrRevoked)
+			}
+		})
+	})
+	t.Run("something ended", func(t *testing.T) {
+		restored(t, func(again *site, laptop *device) {
+			again.clock.Add(time.Minute)
+			again.upkept()
+			if n := again.list().Number; n >= last {
+				t.Errorf("list %d counts as newer than %d, which names more", n, last)
+			}
+			bring(laptop, second)
+			again.judge("deleted after the backup", lost.res.Certificate, again.clock.Now(), cert.ErrRevoked)
+		})
+	})
+	t.Run("the older list first", func(t *testing.T) {
+		restored(t, func(again *site, laptop *device) {
+			bring(laptop, first)
+			if n := again.list().Number; n >= last {
+				t.Errorf("list %d counts as newer than %d, which names more", n, last)
+			}
+			bring(laptop, second)
+			again.judge("deleted after the backup", lost.res.Certificate, again.clock.Now(), cert.ErrRevoked)
+		})
+	})
+	t.Run("at the same time", func(t *testing.T) {
+		restored(t, func(again *site, laptop *device) {
+			bring(laptop, second)
+			bring(laptop, first) // nothing is new in it
+			number := again.list().Number
+			bring(laptop, second)
+			if again.list().Number != number {
+				t.Error("a list with nothing new was signed for")
+			}
+		})
+		restored(t, func(again *site, laptop *device) {
+			bring(laptop, first)
+			again.clock.Add(settling)
+			again.delete(next.at(again)) // by the clock now
+			if again.list().Number <= last {
+				t.Fatal("not what this test is about")
+			}
+			bring(laptop, second) // was on its way
+			again.judge("deleted after the backup", lost.res.Certificate, again.clock.Now(), cert.ErrRevoked)
+			again.judge("deleted after the restore", next.res.Certificate, again.clock.Now(), cert.ErrRevoked)
+		})
+	})
+	t.Run("nobody brings any", func(t *testing.T) {
+		restored(t, func(again *site, laptop *device) {
+			again.delete(next.at(again))
+			again.clock.Add(settling)
+			again.upkept()
+			if n := again.list().Number; n <= last {
+				t.Errorf("list %d does not reach who holds %d", n, last)
+			}
+			number := again.list().Number
+			again.clock.Add(time.Hour)
+			again.upkept()
+			if again.list().Number != number {
+				t.Error("the list is signed again and again")
+			}
+		})
+	})
+}

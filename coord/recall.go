@@ -1,12 +1,15 @@
 package coord
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
+	"time"
 
 	"weft/coord/api"
 	"weft/coord/store"
@@ -19,6 +22,37 @@ import (
 // its own sends its list, and the server deletes again whom it names. It is the
 // CA's word, whoever brings it: so nodes and relays that joined after the backup,
 // and are not known here, may bring it too.
+
+// What the server signs before they do must not count as newer than their list:
+// they would take it, and forget. So for an hour after the start, and after each
+// list that was brought, lists are numbered just above the last one; later by the
+// clock, which is above every number that was given out before. An hour after the
+// start nobody is known to hold a higher one, and what was signed early is signed
+// anew, so that it reaches those too that did not bring theirs.
+
+// settling is how long a server may have been restored without its knowing.
+const settling = time.Hour
+
+// settles returns since when a list may be about to come, and whether it may still
+// at now. It is called by the store's writer goroutine.
+func (s *Service) settles(now time.Time) (since time.Duration, ok bool) {
+	since = now.Sub(s.settlesSince)
+	return since, since >= 0 && since < settling
+}
+
+// nextNumber returns the number of a list that is signed at now, where last was
+// the one before. While the server settles that goes on by the seconds, so that
+// two servers restored from one backup are not likely to use the same.
+func (s *Service) nextNumber(last uint64, now time.Time) (number uint64, early bool) {
+	last = max(last, s.brought)
+	byClock := uint64(max(0, now.Unix()))
+	since, early := s.settles(now)
+	if early {
+		number = last + 1 + uint64(since/time.Second)
+		return number, number < byClock
+	}
+	return max(last+1, byClock), false
+}
 
 // maxStrangers is how many of those who are not known here may bring a list at
 // once: each costs memory for a list, at most a megabyte.
@@ -78,22 +112,40 @@ func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) 
 // keeps the serial numbers that are not known here, and the date up to which the
 // list may have dropped some. (A device that was deleted after the backup, and whose
 // certificate has left the list since, is not deleted again: nobody knows of it.
-// Others refuse what it holds, but it may renew here.) A list that is not newer
-// than the server's changes nothing.
+// Others refuse what it holds, but it may renew here.) A list from before this
+// server was started changes nothing unless it is newer than the server's.
 func (s *Service) Recall(ctx context.Context, der []byte) error {
 	crl, err := s.auth.Roots.VerifyCRL(der)
 	if err != nil {
 		return fail(http.StatusBadRequest, api.CodeBadRequest, "the revocation list is not one of this network", "")
 	}
-	if crl.Number <= s.index.info().CRLNumber {
+	held := s.index.info()
+	if crl.Number <= held.CRLNumber && (crl.Number <= s.found || bytes.Equal(der, held.CRL)) {
+		return nil
+	}
+	own, err := s.auth.Roots.VerifyCRL(held.CRL)
+	if err != nil {
+		return fmt.Errorf("read the revocation list held: %w", err)
+	}
+	news := slices.DeleteFunc(crl.Serials(), own.Revoked)
+	// Two nodes with different lists may have come at the same time.
+	if crl.Number <= held.CRLNumber && len(news) == 0 {
 		return nil
 	}
 	return s.store.Write(ctx, func(tx *store.Tx) error {
-		now := s.now()
-		for _, serial := range crl.Serials() {
+		now, changed := s.now(), crl.Number > held.CRLNumber
+		dropped, err := tx.Dropped(s.network)
+		if err != nil {
+			return err
+		}
+		for _, serial := range news {
 			id, revoked, err := tx.HolderOf(s.network, serial)
 			switch {
 			case errors.Is(err, store.ErrNotFound):
+				if dropped[string(serial.Bytes())] {
+					continue
+				}
+				changed = true
 				if err := tx.AddRevoked(s.network, serial, now, now.Add(s.life)); err != nil {
 					return err
 				}
@@ -110,15 +162,21 @@ func (s *Service) Recall(ctx context.Context, der []byte) error {
 			if err != nil {
 				return err
 			}
+			changed = true
 			if err := s.deleteTx(tx, node); err != nil {
 				return fmt.Errorf("delete %s again: %w", node.Name, err)
 			}
 			s.log.Warn("a device that was deleted after the backup is deleted again", "name", node.Name, "id", node.ID)
 		}
+		if !changed {
+			return nil
+		}
 		if err := tx.DroppedUntil(s.network, crl.Since); err != nil {
 			return err
 		}
-		s.renewCRL(tx) // above the number that is out there, by the clock
+		// Just above this list: who holds a still newer one brings that too.
+		s.brought, s.settlesSince = max(s.brought, crl.Number), now
+		s.renewCRL(tx)
 		return nil
 	})
 }

@@ -93,7 +93,8 @@ type Service struct {
 	ipv6     netip.Prefix
 	suffix   string
 	started  time.Time
-	created  bool // the network was made by this start
+	created  bool   // the network was made by this start
+	found    uint64 // number of the revocation list that was there then
 	// releaseKey returns the public key of the release that the server hands
 	// out, nil for none.
 	releaseKey func() []byte
@@ -116,6 +117,11 @@ type Service struct {
 	// revoked belongs to the store's writer goroutine: nodes deleted in the
 	// batch whose revocation list is about to be pushed.
 	revoked []cert.NodeID
+
+	// These too: the highest number of a revocation list that was brought, and
+	// since when the server settles (recall.go).
+	brought      uint64
+	settlesSince time.Time
 }
 
 var suffixPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
@@ -186,7 +192,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 
 		data: o.Data, software: o.Software, life: o.NodeLife, log: o.Log, now: o.Now,
 		lock: lock, auth: auth, store: st, network: n.ID, ipv4: n.IPv4, ipv6: n.IPv6, suffix: n.Suffix,
-		started: o.Now(), created: isNew,
+		started: o.Now(), created: isNew, found: n.CRLNumber, settlesSince: o.Now(),
 		index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
 	}
 	err = st.Read(ctx, func(r *store.Reader) error {

@@ -206,7 +206,8 @@ func (s *Service) deleteEphemeral(ctx context.Context) error {
 
 // prune deletes what nobody needs any more, and shortens the revocation list by
 // the certificates that have expired: once they are many, or a day after they
-// did. Each new list goes to every device.
+// did. Each new list goes to every device. Nothing is shortened while a newer list
+// may be about to come (recall.go).
 func (s *Service) prune(ctx context.Context) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error {
 		now := s.now()
@@ -220,7 +221,8 @@ func (s *Service) prune(ctx context.Context) error {
 			s.index.setFullAfter(full)
 			s.list.Store(&list)
 		})
-		if list.ended >= manyEnded || list.ended > 0 && now.Sub(list.signed).Abs() >= shortenEvery {
+		short := list.ended >= manyEnded || list.ended > 0 && now.Sub(list.signed).Abs() >= shortenEvery
+		if _, wait := s.settles(now); !wait && (short || list.early) {
 			s.renewCRL(tx) // which stores what is so then
 		}
 		return nil

@@ -46,6 +46,18 @@ func (tx *Tx) Since(id cert.NetworkID, now time.Time) (time.Time, error) {
 	return fromUnix(last + 1), nil
 }
 
+// Dropped returns the serial numbers, as bytes, that are remembered as dropped.
+func (r *Reader) Dropped(id cert.NetworkID) (serials map[string]bool, err error) {
+	serials = map[string]bool{}
+	err = r.each(`SELECT serial FROM dropped WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
+		var b []byte
+		err := scan(&b)
+		serials[string(b)] = true
+		return err
+	})
+	return serials, err
+}
+
 // DroppedUntil notes that revoked certificates that ended before since may have
 // been dropped by a server that knew more than this one. The zero time is none.
 func (tx *Tx) DroppedUntil(id cert.NetworkID, since time.Time) error {
