@@ -48,6 +48,7 @@ type control struct {
 	have api.Versions // as the relay was last told
 
 	strange  chan struct{} // capacity 1: a relay does not know this node
+	giving   atomic.Bool
 	bringing atomic.Bool
 	brought  atomic.Uint64 // number of the last list that bring gave away
 
@@ -83,6 +84,8 @@ type result struct {
 	cost int64  // bytes that came
 	body []byte // of a revocation list
 	tag  string // what the server calls it
+	// restored: the server knows an older revocation list than this node.
+	restored bool
 	// use makes what came what the node goes by, in run's goroutine; nil if the
 	// server has nothing new. It reports whether anything is new.
 	use func() (news bool, err error)
@@ -423,13 +426,34 @@ func (c *control) askConfig(ctx context.Context, s *snapshot, cl *client.Client,
 		c.r.home.home.Wake()
 		return true, nil
 	}
-	if s.crl == nil || config.Versions.CRL >= s.crl.Number {
+	res.restored = s.crl != nil && config.Versions.CRL < s.crl.Number
+}
+
+// give gives a server that was restored from a backup the revocation list held
+// here: it does not know who was deleted since. It is tried until it has arrived,
+// or a newer list has come: nobody else may hold this one.
+func (c *control) give(ctx context.Context) {
+	s, ok := c.n.snap.get()
+	if !ok || s.crl == nil || !c.giving.CompareAndSwap(false, true) {
 		return
 	}
-	// It was restored from a backup, and does not know who was deleted since.
+	list := s.crl
 	c.tasks.Go(func() {
-		if err := cl.SendCRL(ctx, s.crl.Raw); err != nil {
+		defer c.giving.Store(false)
+		for wait := firstHold; ; wait = min(2*wait, maxHold) {
+			one, cancel := context.WithTimeout(ctx, longTimeout)
+			err := c.n.client().SendCRL(one, list.Raw)
+			cancel()
+			if err == nil || ctx.Err() != nil {
+				return
+			}
 			c.n.log.Warn("give the server the revocation list", "err", err)
+			if alone(err) || forAll(err) || !sleep(ctx, jitter(wait)) {
+				return
+			}
+			if now, ok := c.n.snap.get(); !ok || now.crl != list {
+				return
+			}
 		}
 	})
 }
@@ -502,6 +526,9 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 	s, ok := c.n.snap.get()
 	if !ok {
 		return
+	}
+	if res.restored {
+		c.give(ctx)
 	}
 	word, have, _ := c.wants(s, res.part, now)
 	switch {

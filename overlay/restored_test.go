@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,5 +71,64 @@ func TestStrangerBringsRevocations(t *testing.T) {
 	})
 	if _, err := w.svc.FindDevice(t.Context(), lateID); !errors.Is(err, coord.ErrNotFound) {
 		t.Errorf("the restored server knows who joined later: %v", err)
+	}
+}
+
+// A node that the restored server knows brings the list as well, again if it was
+// not taken the first time.
+func TestMemberBringsRevocations(t *testing.T) {
+	var brought atomic.Int32
+	w := newWorldOf(t, setup{api: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost && r.URL.Path == "/v1/crl" && brought.Add(1) == 1 {
+				http.Error(rw, "not now", http.StatusServiceUnavailable)
+				return
+			}
+			h.ServeHTTP(rw, r)
+		})
+	}})
+	stolen := w.node("stolen")
+	id := stolen.Status().Self.ID
+	stolen.stop()
+	member := w.node("member")
+	memberID := member.Status().Self.ID
+	key := []byte("correct horse battery staple")
+	var backup bytes.Buffer
+	if err := coord.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
+		t.Fatal(err)
+	}
+	d, err := w.svc.FindDevice(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.svc.DeleteDevice(t.Context(), d.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	list, err := w.auth.Roots.VerifyCRL(w.svc.CRL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the node holds the list", func() bool { return member.CRLNumber() == list.Number })
+
+	w.stopRelay()
+	w.svc.Close()
+	dir := filepath.Join(t.TempDir(), "restored")
+	if err := coord.Restore(t.Context(), &backup, key, dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: dir}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := w.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.startRelay(l)
+	eventually(t, time.Minute, "the stolen device is gone again", func() bool {
+		_, err := w.svc.FindDevice(t.Context(), id)
+		return errors.Is(err, coord.ErrNotFound)
+	})
+	if _, err := w.svc.FindDevice(t.Context(), memberID); err != nil {
+		t.Errorf("the member: %v", err)
 	}
 }

@@ -25,8 +25,9 @@ var oidExpiredCerts = asn1.ObjectIdentifier{2, 5, 29, 60}
 // CRL is a verified revocation list (RFC 5280 section 5) of one network. It is
 // immutable.
 type CRL struct {
-	// Number only ever grows: max(last + 1, unix seconds), so that a server
-	// restored from a backup never goes back.
+	// Number only ever grows: max(last + 1, unix seconds). A server that may have
+	// been restored from a backup stays just above its last one for a while, so
+	// that those who hold a higher one bring it.
 	Number uint64
 	Raw    []byte // DER
 	// Since is the end of certificates from which on the list is complete: who
