@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -57,8 +55,8 @@ type filters struct {
 	outlives    bool
 	epoch       string
 	first, last uint16
-	adoptUntil  int64     // on the clock of the filters
-	state       *stateDir // where
+	adoptUntil  int64 // on the clock of the filters
+	disk        *filtersDisk
 	written     []byte    // what is there; nil if it cannot be relied on
 	nextUse     time.Time // no write before because of a port that a peer has begun to use
 }
@@ -103,7 +101,7 @@ func (f *filters) open(network Net, state *stateDir, now int64) {
 	if !ok {
 		return
 	}
-	f.outlives, f.state = true, state
+	f.outlives, f.disk = true, newFiltersDisk(state)
 	f.epoch, f.first, f.last = n.Outlives()
 	var saved savedFilters
 	if state.loadCache(filtersFile, &saved) && saved.Epoch == f.epoch && f.epoch != "" {
@@ -320,11 +318,10 @@ func (f *filters) saveLocked() {
 	}
 	f.written = nil
 	if err == nil {
-		err = f.state.save(filtersFile, b)
+		err = f.disk.put(b)
 	}
 	if err != nil {
 		f.log.Warn("what is open to peers cannot be noted, connections will not outlive this daemon", "err", err)
-		os.Remove(filepath.Join(f.state.path, filtersFile))
 		return
 	}
 	f.written = b

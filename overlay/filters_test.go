@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weft/coord/api"
@@ -277,4 +279,40 @@ func TestFiltersThatCannotBeWritten(t *testing.T) {
 	if goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
 		t.Error("what could not be written at first was not written later")
 	}
+}
+
+// A disk that hangs puts off for a moment only what policy decides, and for nobody
+// a second time. When it works again the latest is on it.
+func TestFiltersDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFilters(slog.New(slog.DiscardHandler))
+		f.open(kernelLike{epoch: "boot 1"}, testState(t), 0)
+		hang := make(chan struct{})
+		var last []byte
+		f.disk.write = func(b []byte) error { <-hang; last = b; return nil }
+		start := time.Now()
+		p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
+		if waited := time.Since(start); waited != diskPatience || !p.Ports().Any() {
+			t.Errorf("open %v after %v", p.Ports().Any(), waited)
+		}
+		start = time.Now()
+		f.set([]openTo{{p, openPorts("tcp", 50001, 50001)}}) // cuts one port, opens another
+		if r := p.CheckIn(segment(addrsOfPeer(1)[0], usHere[0], 443, 50000, flagSYN), 0); r.OK() {
+			t.Error("what was withdrawn is open")
+		}
+		f.release(filterID(1), 0)
+		f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002))
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("waited again: %v", waited)
+		}
+		want := f.disk.next
+		close(hang)
+		synctest.Wait()
+		if f.disk.busy || want == nil || !bytes.Equal(last, want) {
+			t.Errorf("on disk: %s, want %s", last, want)
+		}
+		if f.note(time.Now()); f.written == nil || !bytes.Equal(last, f.written) {
+			t.Errorf("on disk: %s, believed %s", last, f.written)
+		}
+	})
 }
