@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,10 +50,17 @@ type Budget struct {
 	closed  bool
 	n       int // places taken
 	waiting int
-	freed   chan struct{} // closed, and made anew, when a place was given back while somebody waited
+	waiters map[netip.Addr][]*waiter // by address, oldest first
+	freed   chan struct{}            // closed, and made anew, when a place was given back while somebody waited
 	guests  map[netip.Addr]*guest
 	sizes   map[int]*list.List // of *guest, by how many places they hold
 	most    int                // the greatest key of sizes, 0 for none
+}
+
+// waiter is one who waits for a place.
+type waiter struct {
+	addr netip.Addr
+	out  chan struct{} // closed when another waits in its stead
 }
 
 // guest is one address that holds places.
@@ -79,7 +87,7 @@ type Place struct {
 // NewBudget makes a Budget of so many places in all, and for each address; 0
 // for each: as many as there are.
 func NewBudget(total, each int) *Budget {
-	return &Budget{total: total, each: each, began: time.Now(), freed: make(chan struct{}), guests: map[netip.Addr]*guest{}, sizes: map[int]*list.List{}}
+	return &Budget{total: total, each: each, began: time.Now(), freed: make(chan struct{}), guests: map[netip.Addr]*guest{}, waiters: map[netip.Addr][]*waiter{}, sizes: map[int]*list.List{}}
 }
 
 func (b *Budget) now() int64 { return int64(time.Since(b.began)) }
@@ -99,29 +107,31 @@ func (b *Budget) Take(addr netip.Addr, evict func()) (*Place, error) {
 }
 
 // Wait is Take for one who can wait: for d, until done is closed. At most as
-// many wait as there are places.
+// many wait as there are places; when they do, an address of which few wait has the
+// oldest of the address go of which most do.
 func (b *Budget) Wait(done <-chan struct{}, d time.Duration, addr netip.Addr, evict func()) (*Place, error) {
 	end := time.NewTimer(d)
 	defer end.Stop()
 	// Somebody's 10 or 20 s may be over without a place having been given back.
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
-	for first := true; ; first = false {
+	var w *waiter
+	for {
 		b.mu.Lock()
-		if !first {
-			b.waiting--
-		}
 		p, victim, err := b.takeLocked(addr, evict)
-		wait := err != nil && !b.closed && b.waiting < b.total
-		if wait {
-			b.waiting++
+		switch {
+		case err == nil || b.closed:
+			b.leaveLocked(w)
+			w = nil
+		case w == nil:
+			w = b.queueLocked(addr)
 		}
 		freed := b.freed
 		b.mu.Unlock()
 		if victim != nil {
 			victim.evict()
 		}
-		if !wait {
+		if w == nil {
 			return p, err
 		}
 		select {
@@ -131,22 +141,69 @@ func (b *Budget) Wait(done <-chan struct{}, d time.Duration, addr netip.Addr, ev
 			continue
 		case <-end.C:
 		case <-done:
+		case <-w.out:
 		}
 		b.mu.Lock()
-		b.waiting--
+		b.leaveLocked(w)
 		b.mu.Unlock()
 		return nil, err
 	}
+}
+
+// queueLocked has one more of an address wait, or returns nil.
+func (b *Budget) queueLocked(addr netip.Addr) *waiter {
+	addr = counted(addr)
+	if b.waiting >= b.total {
+		var most []*waiter
+		for _, ws := range b.waiters {
+			if len(ws) > len(most) {
+				most = ws
+			}
+		}
+		if len(most) <= len(b.waiters[addr])+1 {
+			return nil
+		}
+		close(most[0].out)
+		b.leaveLocked(most[0])
+	}
+	w := &waiter{addr, make(chan struct{})}
+	b.waiters[addr] = append(b.waiters[addr], w)
+	b.waiting++
+	return w
+}
+
+// leaveLocked takes somebody off those who wait, if it still is there.
+func (b *Budget) leaveLocked(w *waiter) {
+	if w == nil {
+		return
+	}
+	ws := b.waiters[w.addr]
+	i := slices.Index(ws, w)
+	if i < 0 {
+		return
+	}
+	b.waiting--
+	if ws = slices.Delete(ws, i, i+1); len(ws) == 0 {
+		delete(b.waiters, w.addr)
+	} else {
+		b.waiters[w.addr] = ws
+	}
+}
+
+// counted is what counts as one address.
+func counted(addr netip.Addr) netip.Addr {
+	if addr = addr.Unmap().WithZone(""); addr.Is6() {
+		net, _ := addr.Prefix(64) // no error for 64 bits of 128
+		addr = net.Addr()
+	}
+	return addr
 }
 
 func (b *Budget) takeLocked(addr netip.Addr, evict func()) (p, victim *Place, err error) {
 	if b.closed {
 		return nil, nil, ErrClosed
 	}
-	if addr = addr.Unmap().WithZone(""); addr.Is6() {
-		net, _ := addr.Prefix(64) // no error for 64 bits of 128
-		addr = net.Addr()
-	}
+	addr = counted(addr)
 	g, own, now := b.guests[addr], 0, b.now()
 	if g != nil {
 		own = g.places.Len()

@@ -203,3 +203,34 @@ func TestNoPlace(t *testing.T) {
 	p.Keep()()
 	p.Release()
 }
+
+// Whoever has many wait does not keep others from waiting.
+func TestWaitIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(4, 1)
+		b.Take(flooder, func() {})
+		fleet, _ := b.Take(person, func() {})
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { b.Wait(nil, time.Minute, flooder, func() {}) })
+		}
+		synctest.Wait()
+		var got error
+		wg.Go(func() { _, got = b.Wait(nil, 5*time.Second, person, func() {}) })
+		synctest.Wait()
+		time.Sleep(time.Second)
+		fleet.Release()
+		synctest.Wait()
+		if got != nil {
+			t.Errorf("no place for who waited: %v", got)
+		}
+		if b.waiting > 4 || len(b.waiters) > 1 {
+			t.Errorf("%d wait, of %d addresses", b.waiting, len(b.waiters))
+		}
+		b.Close()
+		wg.Wait()
+		if b.waiting != 0 || len(b.waiters) != 0 {
+			t.Errorf("left: %d, %v", b.waiting, b.waiters)
+		}
+	})
+}
