@@ -467,6 +467,7 @@ func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
 			c.fail(ErrDead)
 		}
 		cancel()
+		silent.Reset(shortSilence) // it may be another network, of which nothing is known
 	}
 }
 

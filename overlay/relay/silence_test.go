@@ -139,6 +139,40 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestSilenceMoved: what the network bears is found out anew in another one, also
+// where the connection goes on.
+func TestSilenceMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &forgetful{}
+		h := NewHome(HomeConfig{
+			Self:     cert.NodeID{1},
+			Dial:     func(ctx context.Context, _, url string) (net.Conn, error) { return f.dial(ctx, url) },
+			Relays:   func() []api.Relay { return []api.Relay{{ID: "r", Name: "r", URLs: []string{"r"}}} },
+			Handler:  func(*Conn) Handler { return deaf{} },
+			Versions: func() api.Versions { return api.Versions{} },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { h.Run(ctx); close(done) }()
+		defer func() { cancel(); <-done }()
+		time.Sleep(time.Hour)
+		if got := h.allowedSilence(); got != 0 {
+			t.Fatalf("asks after %v in a good network", got)
+		}
+		h.Moved()
+		time.Sleep(time.Second)
+		f.mu.Lock()
+		f.memory, f.pings = 45*time.Second, 0
+		f.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.conns != 2 || f.pings < 15 {
+			t.Errorf("%d connections, %d pings within ten minutes; want 2, and one each half minute", f.conns, f.pings)
+		}
+	})
+}
+
 // TestSilenceTable: what a step, a loss, an outage and time do.
 func TestSilenceTable(t *testing.T) {
 	t0 := time.Unix(1e9, 0)
