@@ -2,6 +2,7 @@ package coord
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -60,6 +61,9 @@ func (s *Service) openList(ctx context.Context) error {
 	if err != nil {
 		s.log.Warn("the revocation list is signed anew", "bytes", len(der), "err", err)
 		return s.store.Write(ctx, func(tx *store.Tx) error { s.renewCRL(tx); return nil })
+	}
+	if raw, err := x509.ParseRevocationList(der); err == nil { // it was parsed above
+		list.early = crl.Number < uint64(max(0, raw.ThisUpdate.Unix()))
 	}
 	err = s.store.Read(ctx, func(r *store.Reader) error {
 		revoked, err := r.Revoked(s.network, s.now())

@@ -277,7 +277,15 @@ func TestRecallAfterRestoredServerSigned(t *testing.T) {
 	})
 	t.Run("nobody brings any", func(t *testing.T) {
 		restored(t, func(again *site, laptop *device) {
+			again.upkept() // so that there is no other reason to sign
 			again.delete(next.at(again))
+			again.Close()
+			again = openSite(t, func(o *Options) { o.Data, o.Create, o.Now = again.data, false, s.clock.Now })
+			again.clock = s.clock
+			again.upkept()
+			if n := again.list().Number; n >= last {
+				t.Errorf("list %d a moment after the start", n)
+			}
 			again.clock.Add(settling)
 			again.upkept()
 			if n := again.list().Number; n <= last {
