@@ -101,14 +101,19 @@ func (f *filters) open(network Net, state *stateDir, now int64) {
 	if !ok {
 		return
 	}
-	f.outlives, f.disk = true, newFiltersDisk(state)
+	f.outlives = true
+	if f.disk == nil { // a test may have another
+		f.disk = newFiltersDisk(state)
+	}
 	f.epoch, f.first, f.last = n.Outlives()
 	var saved savedFilters
 	if state.loadCache(filtersFile, &saved) && saved.Epoch == f.epoch && f.epoch != "" {
 		f.all, f.pasts = saved.All, saved.Peers
 		f.adoptUntil = now + filter.ConnLife
 	}
-	f.saveLocked()
+	if f.saveLocked(); f.written == nil {
+		f.adoptUntil = 0 // the daemon before could neither write what it opened later, nor remove this
+	}
 }
 
 // of returns the filter of a peer for a tunnel between these addresses, with

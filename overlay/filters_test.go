@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -278,6 +279,28 @@ func TestFiltersThatCannotBeWritten(t *testing.T) {
 	f.open(kernelLike{epoch: "boot 1"}, s, 0)
 	if goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
 		t.Error("what could not be written at first was not written later")
+	}
+}
+
+// What is on a card that has become read-only may be old: ports were opened since.
+// Nothing is adopted by it.
+func TestFiltersOnReadOnlyDisk(t *testing.T) {
+	s := testState(t)
+	start := func(d *filtersDisk) *filters {
+		f := newFilters(slog.New(slog.DiscardHandler))
+		f.disk = d
+		f.open(kernelLike{epoch: "boot 1"}, s, 0)
+		return f
+	}
+	start(nil)
+	if !goesOn(start(nil).of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
+		t.Fatal("not what this test is about")
+	}
+	no := func() error { return errors.New("read-only file system") }
+	readOnly := &filtersDisk{write: func([]byte) error { return no() }, remove: no}
+	start(readOnly).of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
+	if goesOn(start(readOnly).of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
+		t.Error("a connection goes on that the peer may have begun")
 	}
 }
 
