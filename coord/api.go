@@ -53,6 +53,7 @@ var routes = []route{
 	{"GET", "/v1/config", anyTimeNode, (*Service).handleConfig, false},
 	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory, false},
 	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup, false},
+	{"POST", "/v1/presence", anyTimeNode, (*Service).handlePresence, false},
 	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL, true},
 	{"POST", "/v1/crl", anyMember, (*Service).handleRecall, true},
 	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout, false},

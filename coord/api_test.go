@@ -42,6 +42,7 @@ func TestRoutes(t *testing.T) {
 		"GET /v1/config":    {node: 200, expired: 200},
 		"GET /v1/directory": {node: 200, expired: 200},
 		"GET /v1/lookup":    {node: 200, expired: 200},
+		"POST /v1/presence": {node: 200, expired: 200},
 		"GET /v1/crl":       {node: 200, expired: 200},
 		"POST /v1/crl":      {node: 204, expired: 204, deleted: 204}, // below: the list that the server has
 		"POST /v1/logout":   {node: 204, expired: 204},
@@ -137,6 +138,8 @@ func TestRoutes(t *testing.T) {
 					}
 				case "/v1/lookup":
 					path += "?name=victim"
+				case "/v1/presence":
+					body = strings.NewReader(`{"ids":["` + victim.id.String() + `"]}`)
 				case "/v1/logout":
 					body = strings.NewReader("{}")
 				}

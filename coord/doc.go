@@ -12,6 +12,7 @@
 //	config.go     GET /v1/config
 //	directory.go  GET /v1/directory
 //	lookup.go     GET /v1/lookup
+//	presence.go   POST /v1/presence
 //	crl.go        GET /v1/crl, and making the list, whatever is in it
 //	recall.go     a restored server takes the list that nodes hold
 //	relays.go     relays that run alone: join, sync, presence, removal

@@ -143,6 +143,8 @@ func converse(t *testing.T) (backup []byte, list []exchange) {
 	}
 	_, err = l.Lookup(ctx, "name", "nobody")
 	refused(err)
+	_, err = l.Presence(ctx, []string{pi.id.String()})
+	must(err)
 	crl, _, err := l.CRL(ctx)
 	must(err)
 	must(l.SendCRL(ctx, crl))
@@ -329,6 +331,9 @@ func repeat(ctx context.Context, c *client.Client, x exchange) (any, error) {
 	case "GET /v1/lookup":
 		kind, key, _ := strings.Cut(query, "=")
 		return c.Lookup(ctx, kind, key)
+	case "POST /v1/presence":
+		peers, err := c.Presence(ctx, nil)
+		return api.PresenceResponse{Peers: peers}, err
 	case "GET /v1/crl":
 		der, _, err := c.CRL(ctx)
 		return der, err

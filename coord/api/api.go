@@ -11,6 +11,7 @@
 //	GET  /v1/config     ?since=EPOCH.N -> Config, or 304 when that is the current version
 //	GET  /v1/directory  ?since=EPOCH.N -> Directory
 //	GET  /v1/lookup     ?name= | ?ip= | ?id= -> Peer, 404 when unknown or not visible
+//	POST /v1/presence   PresenceRequest -> PresenceResponse; 404 by servers before 2026-11-29
 //	GET  /v1/crl        -> application/pkix-crl, DER
 //	POST /v1/crl        application/pkix-crl, DER -> 204: a list newer than the server's own
 //	POST /v1/logout     {} -> 204: the node is deleted and its certificates are revoked
@@ -43,6 +44,7 @@ import (
 //	1  2026-11-22  Peer.Aliases
 //	1  2026-11-27  Weft-Protocol, POST /v1/relay/crl
 //	1  2026-11-29  POST /v1/renew answers with the certificate in force
+//	1  2026-11-29  POST /v1/presence
 const Protocol = 1
 
 // Oldest and Newest are the versions that this one gets on with.
@@ -298,6 +300,29 @@ type Alias struct {
 
 // MaxAliases bounds the former names of one device; of more the oldest go.
 const MaxAliases = 8
+
+// MaxPresence bounds how many nodes can be asked for at a time.
+const MaxPresence = 1000
+
+// PresenceRequest asks for the presence of nodes. Presence raises no version: it is
+// asked for when somebody looks at it.
+type PresenceRequest struct {
+	IDs []string `json:"ids"` // NodeIDs, hex, at most MaxPresence
+}
+
+// PresenceResponse has those of the nodes asked for that the caller may reach, in
+// any order.
+type PresenceResponse struct {
+	Peers []Presence `json:"peers"`
+}
+
+// Presence says whether a node is connected to a relay, and when anything last came
+// from it, null for never. It is a hint, as in Peer.
+type Presence struct {
+	ID       string     `json:"id"`
+	Online   bool       `json:"online"`
+	LastSeen *time.Time `json:"last_seen"`
+}
 
 // Error is the body of every answer with a status of 400 and above.
 type Error struct {

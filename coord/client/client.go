@@ -110,6 +110,15 @@ func (c *Client) Lookup(ctx context.Context, kind, key string) (*api.Peer, error
 	}
 }
 
+// Presence asks which of these nodes (NodeIDs, hex, at most api.MaxPresence) are
+// online. Those that may not be reached are not in the answer. A server that does
+// not know the question answers with CodeNotFound.
+func (c *Client) Presence(ctx context.Context, ids []string) ([]api.Presence, error) {
+	var res api.PresenceResponse
+	err := c.call(ctx, http.MethodPost, "/v1/presence", nil, api.PresenceRequest{IDs: ids}, &res, maxSmall)
+	return res.Peers, err
+}
+
 // CRL returns the current revocation list (DER), which is for the caller to
 // verify, and what the server calls it, "" if it does not say. The list is nil
 // when the server has one that is known to the caller, by what the server called
