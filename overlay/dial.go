@@ -15,6 +15,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
 	"weft/overlay/localapi"
+	"weft/overlay/path"
 )
 
 const (
@@ -226,14 +227,23 @@ func (n *Node) sinceWhen(ctx context.Context, k *known, err error) error {
 	seen := k.lastSeen
 	if p, err := n.client().Lookup(ctx, "id", k.node.ID.String()); err == nil && p.LastSeen != nil {
 		seen = *p.LastSeen
-		n.dir.setPresence(k.node.ID, p.Online, seen)
+		n.dir.setPresence(sighting{k.node.ID, p.Online, seen})
 	}
 	if seen.IsZero() {
 		return err
 	}
 	with := *e
-	with.Message += fmt.Sprintf(" (last seen %s, %s ago)", seen.UTC().Format(time.RFC3339), ago(n.clock.Now().Sub(seen)))
+	with.Message += fmt.Sprintf(" (last seen %s, %s)", seen.UTC().Format(time.RFC3339), before(n.clock.Now().Sub(seen)))
 	return &with
+}
+
+// before is how long ago something was. What is not a matter of seconds yet is not
+// counted in them: nor is what a clock that is a little off puts in the future.
+func before(d time.Duration) string {
+	if d < 2*time.Second {
+		return "a moment ago"
+	}
+	return ago(d) + " ago"
 }
 
 // ago rounds a duration as people would say it.
@@ -416,10 +426,12 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 	r.peers.measured(k.node.ID, rtt)
 	pong := localapi.Pong{
 		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
-		Path: localapi.PathRelay, Reason: relayReason, Relay: r.peers.viaOf(k.node.ID),
+		Path: localapi.PathRelay, Reason: relayReason.Text, Relay: r.peers.viaOf(k.node.ID),
 	}
 	if t := (*r.peers.view.Load())[k.node.ID]; t.trip != nil {
-		pong.Path, pong.Reason, pong.Endpoint = t.shown()
+		var why path.Reason
+		pong.Path, why, pong.Endpoint = t.shown()
+		pong.Reason = why.Text
 	}
 	return pong, nil
 }

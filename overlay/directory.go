@@ -35,6 +35,7 @@ type known struct {
 	node     *cert.Node
 	relay    string // Relay.ID of its home, "" when unknown
 	online   bool
+	told     time.Time // when online was last said; zero: never, it was read from disk
 	lastSeen time.Time // zero when never, or not known
 	listed   bool      // in the directory, not only looked up
 	stranger bool      // known only because it called: policy may not let us call it
@@ -140,10 +141,19 @@ func (d *directory) currentRound() uint64 {
 	return d.round
 }
 
-// update takes a directory or a delta on one. verify turns a certificate into
-// the node it is of; those that it refuses are left out and counted, so that
-// one bad row never hides the others.
+// update takes a directory or a delta on one that the server sent now. verify turns
+// a certificate into the node it is of; those that it refuses are left out and
+// counted, so that one bad row never hides the others.
 func (d *directory) update(dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
+	return d.updateAsOf(d.now(), dir, verify)
+}
+
+// restore takes the directory that was kept on disk, which says nothing of presence.
+func (d *directory) restore(saved savedDirectory, verify func(der []byte) (*cert.Node, error)) {
+	d.updateAsOf(time.Time{}, &api.Directory{Version: saved.Version, Full: true, Peers: saved.Peers}, verify)
+}
+
+func (d *directory) updateAsOf(told time.Time, dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
 	list := dir.Peers
 	if len(list) > maxListed {
 		refused, list = len(list)-maxListed, list[:maxListed]
@@ -155,7 +165,7 @@ func (d *directory) update(dir *api.Directory, verify func(der []byte) (*cert.No
 			refused++
 			continue
 		}
-		k.listed = true
+		k.listed, k.told = true, told
 		fresh = append(fresh, k)
 	}
 	d.mu.Lock()
@@ -205,10 +215,11 @@ func knownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*known, e
 	return k, nil
 }
 
-// learn notes a node that was looked up or that introduced itself.
+// learn notes a node that was looked up or that introduced itself, just now.
 func (d *directory) learn(k *known) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	k.told = d.now()
 	if k.round == 0 {
 		k.round = d.round // its own word, just now
 	}
@@ -243,23 +254,34 @@ func (d *directory) learn(k *known) {
 	}
 }
 
-// setPresence notes whether a peer is connected to a relay, as far as we
-// were told.
-func (d *directory) setPresence(id cert.NodeID, online bool, lastSeen time.Time) {
+// sighting is what was said of a node's presence just now.
+type sighting struct {
+	id       cert.NodeID
+	online   bool
+	lastSeen time.Time // zero: not said
+}
+
+// setPresence notes whether peers are connected to a relay, as far as we were
+// told.
+func (d *directory) setPresence(all ...sighting) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	old := d.byID[id]
-	if old == nil || old.online == online && lastSeen.IsZero() {
-		return
+	now := d.now()
+	for _, s := range all {
+		old := d.byID[s.id]
+		if old == nil {
+			continue
+		}
+		k := *old
+		k.online, k.told = s.online, now
+		if !s.lastSeen.IsZero() {
+			k.lastSeen = s.lastSeen
+		}
+		d.replaceLocked(old, &k)
+		if k.online != old.online {
+			d.changes++
+		}
 	}
-	k := *old
-	k.online = online
-	if !lastSeen.IsZero() {
-		k.lastSeen = lastSeen
-	}
-	d.byID[id], d.byName[k.node.Name] = &k, &k
-	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = &k, &k
-	d.changes++
 }
 
 // setRelay notes where a peer was found.
@@ -272,8 +294,21 @@ func (d *directory) setRelay(id cert.NodeID, relay string) {
 	}
 	k := *old
 	k.relay = relay
-	d.byID[id], d.byName[k.node.Name] = &k, &k
-	d.byAddr[k.node.IPv4], d.byAddr[k.node.IPv6] = &k, &k
+	d.replaceLocked(old, &k)
+}
+
+// replaceLocked puts k, the same node with the same names and addresses, where old
+// is found: what leads there no more since the server knows no such name stays so.
+func (d *directory) replaceLocked(old, k *known) {
+	d.byID[k.node.ID] = k
+	if d.byName[k.node.Name] == old {
+		d.byName[k.node.Name] = k
+	}
+	for _, a := range []netip.Addr{k.node.IPv4, k.node.IPv6} {
+		if d.byAddr[a] == old {
+			d.byAddr[a] = k
+		}
+	}
 }
 
 func (d *directory) putLocked(k *known) {

@@ -188,7 +188,7 @@ func TestB18FormerNameInDirectory(t *testing.T) {
 	want("cam", "cam")
 	want("a.b", "")
 	want("ended", "")
-	d.setPresence(fakeNode(1, "hall").ID, false, now)
+	d.setPresence(sighting{fakeNode(1, "hall").ID, false, now})
 	d.setRelay(fakeNode(1, "hall").ID, "r")
 	want("kitchen-pi", "hall")
 	// What it says by introducing itself has no aliases in it.

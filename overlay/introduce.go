@@ -213,7 +213,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		if s.Err() == nil {
 			q.session = s // installed before; it may have ended since
 		}
-		p.n.dir.setPresence(q.id, true, time.Time{})
+		p.n.dir.setPresence(sighting{id: q.id, online: true})
 		p.publish()
 	case errors.As(err, &denied):
 		if q.installed() && q.ours {
@@ -240,7 +240,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 	}
 	if err != nil {
 		if errors.Is(err, errGone) {
-			p.n.dir.setPresence(q.id, false, time.Time{})
+			p.n.dir.setPresence(sighting{id: q.id, online: false})
 		}
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
@@ -497,7 +497,7 @@ func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
 	p.hint(func() {
 		alone := p.alone()
 		if alone {
-			p.n.dir.setPresence(id, false, time.Time{})
+			p.n.dir.setPresence(sighting{id: id, online: false})
 		}
 		q := p.table[id]
 		if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {

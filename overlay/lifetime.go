@@ -62,7 +62,7 @@ func (p *peers) look(now time.Time) {
 		ending := p.renewPeer(q, now, st.LastTx)
 		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
 			q.gone = time.Time{} // the relay said so, and yet it is there
-			p.n.dir.setPresence(q.id, true, time.Time{})
+			p.n.dir.setPresence(sighting{id: q.id, online: true})
 			p.publish()
 		}
 		act, again := q.judge(now, st, q.endpoint.Kept(), p.patience(q), p.n.idleAfter)

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,6 +46,7 @@ type world struct {
 	away     atomic.Bool  // the coordination server does not answer
 	requests atomic.Int64 // asked of the coordination server
 	policies atomic.Int64 // set so far
+	present  sync.Map     // NodeID, hex -> whether the coordination server was last told that it is online
 
 	link  *link.Server
 	relay *relayserver.Server
@@ -150,9 +152,12 @@ func (w *world) startRelay(l net.Listener) {
 		Changes: func(_ cert.NetworkID, id cert.NodeID, held api.Version) *api.Changes {
 			return w.svc.Changes(context.Background(), id, held)
 		},
-		CRL:      func(cert.NetworkID) []byte { return w.svc.CRL() },
-		Now:      w.setup.now,
-		Presence: func(e relayserver.Event) { w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr()) },
+		CRL: func(cert.NetworkID) []byte { return w.svc.CRL() },
+		Now: w.setup.now,
+		Presence: func(e relayserver.Event) {
+			w.svc.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr())
+			w.present.Store(e.Node.String(), e.Online)
+		},
 	})
 	serve := w.relay.Serve
 	w.svc.SetRelay(w.relay)

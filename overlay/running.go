@@ -30,6 +30,9 @@ type running struct {
 	endPeers, endRest context.CancelFunc
 	tunnels, rest     sync.WaitGroup
 	rt                interface{ CloseIdleConnections() }
+
+	asking chan struct{} // capacity 1: who holds its place asks for presence (look.go)
+	asked  time.Time     // when that was last done; theirs
 }
 
 // run makes the running half from what is on disk. Nil when it runs already.
@@ -63,7 +66,7 @@ func (n *Node) run() error {
 	rt := dialer.Transport()
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
-	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest}
+	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest, asking: make(chan struct{}, 1)}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home = newHome(n, r, dialer, s.self.ID)
 	r.peers = newPeers(pctx, n, r, s)
@@ -120,7 +123,7 @@ func (n *Node) loadLocked() (*snapshot, error) {
 	}
 	var dir savedDirectory
 	if n.state.loadCache(directoryFile, &dir) && n.dir.currentVersion().IsZero() {
-		n.dir.update(&api.Directory{Version: dir.Version, Full: true, Peers: dir.Peers}, s.verifyListed)
+		n.dir.restore(dir, s.verifyListed)
 	}
 	return s, nil
 }

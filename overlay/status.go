@@ -13,8 +13,13 @@ import (
 	"weft/overlay/path"
 )
 
-// relayReason is why a path goes over the relay, without UDP to try others.
-const relayReason = "this device has no UDP socket; one would make direct paths possible"
+// The reasons of what is no path of an agent.
+var (
+	relayReason   = path.Reason{Text: "this device has no UDP socket; one would make direct paths possible", Short: "no UDP here"}
+	idleReason    = path.Reason{Text: "no tunnel: nothing was sent lately"}
+	unknownReason = path.Reason{Text: "no tunnel; whether the peer is online is not known: the server has not said so since this daemon started"}
+	offlineReason = path.Reason{Text: "not connected to a relay"}
+)
 
 // health holds what needs attention, and wakes who waits for a change of
 // state.
@@ -164,7 +169,10 @@ func (n *Node) lateRenewal(self *cert.Node) string {
 }
 
 // Status implements localapi.Node.
-func (n *Node) Status() localapi.Status {
+func (n *Node) Status() localapi.Status { return n.statusOf(cert.NodeID{}) }
+
+// statusOf is Status with one more peer in it, if it is known.
+func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 	st := localapi.Status{
 		Schema: localapi.Schema, State: n.State(), Version: n.cfg.Version,
 		Peers: []localapi.PeerStatus{}, Health: n.health.list(),
@@ -201,47 +209,62 @@ func (n *Node) Status() localapi.Status {
 	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
 		st.Health = append(st.Health, localapi.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
 	}
+	now, weftNow := time.Now(), n.clock.Now().UTC()
+	st.Time = &weftNow
+	// weftTime is when something was by the clock that the server's times go by.
+	weftTime := func(at time.Time) *time.Time {
+		t := weftNow.Add(-now.Sub(at))
+		return &t
+	}
 	tunnels := *r.peers.view.Load()
-	seen := map[string]bool{}
-	list := n.dir.all()
-	for _, k := range list {
-		if k.node.ID == s.self.ID {
-			continue
+	for _, k := range n.dir.all() {
+		t, tunnel := tunnels[k.node.ID]
+		if k.node.ID == s.self.ID || !tunnel && !k.listed && k.node.ID != also {
+			continue // of the latter: looked up once, no tunnel
 		}
 		p := localapi.PeerStatus{
 			ID: k.node.ID.String(), Name: k.node.Name, FQDN: k.node.FQDN,
-			IPv4: k.node.IPv4.String(), IPv6: k.node.IPv6.String(),
-			Online: k.online, Path: localapi.PathIdle, PathReason: "no tunnel: nothing was sent lately",
+			IPv4: k.node.IPv4.String(), IPv6: k.node.IPv6.String(), Path: localapi.PathIdle,
 		}
 		if !k.lastSeen.IsZero() {
 			t := k.lastSeen.UTC()
 			p.LastSeen = &t
 		}
-		if !k.online {
-			p.Path, p.PathReason = localapi.PathOffline, "not connected to a relay"
+		why, is := idleReason, presenceAt(now, k, nil, time.Time{})
+		if is.at.IsZero() {
+			why = unknownReason
 		}
-		if t, ok := tunnels[k.node.ID]; ok {
-			p.Path, p.PathReason, p.Relay = localapi.PathRelay, relayReason, t.via
+		if tunnel {
+			p.Path, why, p.Relay = localapi.PathRelay, relayReason, t.via
 			if t.trip != nil {
-				p.Path, p.PathReason, p.Endpoint = t.shown()
+				p.Path, why, p.Endpoint = t.shown()
 			}
 			if rtt := t.roundTrip(); rtt > 0 {
 				ms := float64(rtt.Microseconds()) / 1000
 				p.RTTms = &ms
 			}
 			p.KeyExchange = "X25519MLKEM768"
-			p.Online = t.gone.IsZero()
+			var heard time.Time
 			if ws, ok := n.device.Stats(k.node.ID); ok {
-				p.RxBytes, p.TxBytes = ws.RxBytes, ws.TxBytes
+				p.RxBytes, p.TxBytes, heard = ws.RxBytes, ws.TxBytes, ws.LastRx
 				if !ws.LastHandshake.IsZero() {
 					h := ws.LastHandshake.UTC()
 					p.LastHandshake = &h
 				}
 			}
-		} else if !k.listed {
-			continue // looked up once, no tunnel
+			is = presenceAt(now, k, &t, heard)
+			if at := weftTime(heard); !heard.IsZero() && (p.LastSeen == nil || at.After(*p.LastSeen)) {
+				p.LastSeen = at
+			}
 		}
-		seen[p.ID] = true
+		p.Online = is.online
+		if !is.at.IsZero() {
+			p.PresenceAt = weftTime(is.at)
+			if !is.online {
+				p.Path, why, p.Endpoint = localapi.PathOffline, offlineReason, ""
+			}
+		}
+		p.PathReason, p.PathNote = why.Text, why.Short
 		st.Peers = append(st.Peers, p)
 	}
 	sort.Slice(st.Peers, func(i, j int) bool { return st.Peers[i].Name < st.Peers[j].Name })
@@ -250,7 +273,7 @@ func (n *Node) Status() localapi.Status {
 
 // shown is the path of a tunnel, for people. A quiet one is idle: its next packet
 // takes the relay, and perhaps only that one.
-func (v peerView) shown() (kind localapi.PathKind, reason, endpoint string) {
+func (v peerView) shown() (kind localapi.PathKind, reason path.Reason, endpoint string) {
 	switch {
 	case v.path.Kind == path.Direct:
 		return localapi.PathDirect, v.path.Reason, v.path.Via.Addr.String()

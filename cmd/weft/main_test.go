@@ -154,6 +154,8 @@ func (n *fakeNode) Status() localapi.Status {
 		return st
 	}
 	seen := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	said, asked := seen.Add(90*time.Minute), seen.Add(78*time.Minute)
+	st.Time = &said
 	rtt := 1.5
 	st.Network = "0123456789abcdef0123456789abcdef"
 	st.Server = localapi.ServerStatus{URL: "https://server.example:8443", Online: true}
@@ -170,13 +172,25 @@ func (n *fakeNode) Status() localapi.Status {
 		switch p.Name {
 		case "kitchen-pi":
 			ps.Path, ps.RTTms, ps.RxBytes, ps.TxBytes, ps.KeyExchange = localapi.PathRelay, &rtt, 1234567, 99, "X25519MLKEM768"
-			ps.LastHandshake = &seen
+			ps.LastHandshake, ps.PresenceAt, ps.LastSeen = &seen, &said, &said
+			ps.PathReason, ps.PathNote = "both sides are behind NATs that give each destination another port", "both behind hard NATs"
 		case "attic":
-			ps.Path, ps.LastSeen = localapi.PathOffline, &seen
+			ps.Path, ps.LastSeen, ps.PresenceAt = localapi.PathOffline, &seen, &said
+		case "vault":
+			ps.PresenceAt = &asked
 		}
 		st.Peers = append(st.Peers, ps)
 	}
 	return st
+}
+
+func (n *fakeNode) Look(ctx context.Context, name string) (localapi.Status, error) {
+	if name != "" {
+		if _, err := n.Resolve(ctx, name); err != nil {
+			return localapi.Status{}, err
+		}
+	}
+	return n.Status(), nil
 }
 
 func (n *fakeNode) Up(ctx context.Context, token string) error {

@@ -43,6 +43,7 @@ when one of them (with --until-direct: the last) was answered.`,
 				return err
 			}
 			var last error
+			why := "" // the path is not direct
 			for i := 0; i < count || count == 0; i++ {
 				if i > 0 && sleep(cmd.Context(), interval) != nil {
 					return done(context.Canceled)
@@ -54,6 +55,7 @@ when one of them (with --until-direct: the last) was answered.`,
 				switch localapi.KindOf(err) {
 				case "":
 					sum.answered(pong.RTT)
+					why = pong.Reason
 					if err := printPong(cmd.OutOrStdout(), pong, *asJSON); err != nil {
 						return err
 					}
@@ -71,7 +73,11 @@ when one of them (with --until-direct: the last) was answered.`,
 			}
 			switch {
 			case untilDirect:
-				return done(&localapi.Error{Kind: localapi.KindTimeout, Message: "no direct path to " + a[0] + " yet", Hint: "it stays reachable through the relay; see: weft netcheck"})
+				message := "no direct path to " + a[0] + " yet"
+				if why != "" {
+					message += ": " + why
+				}
+				return done(&localapi.Error{Kind: localapi.KindTimeout, Message: message, Hint: "it stays reachable through the relay; see: weft netcheck"})
 			case sum.received == 0 && last != nil:
 				return done(exitCode(localapi.KindOf(last).ExitCode())) // said already
 			}

@@ -20,15 +20,15 @@ func ago(t *time.Time, now time.Time) string {
 	}
 	switch d := now.Sub(*t); {
 	case d < 2*time.Second:
-		return "now"
+		return "a moment ago"
 	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+		return fmt.Sprintf("%d s ago", int(d.Seconds()))
 	case d < 2*time.Hour:
-		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+		return fmt.Sprintf("%d min ago", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", int(d.Hours()))
+		return fmt.Sprintf("%d h ago", int(d.Hours()))
 	default:
-		return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+		return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 	}
 }
 

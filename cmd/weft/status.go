@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,18 +17,28 @@ import (
 func statusCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
-		Use:               "status [NAME]",
-		Short:             "Show this node, its peers and what needs attention",
+		Use:   "status [NAME]",
+		Short: "Show this node, its peers and what needs attention",
+		Long: `Show this node, its peers and what needs attention.
+
+PATH says which way packets go to a peer, and why in a few words; with a NAME all
+that is known of that peer is shown. SEEN says "now" of who was heard a few seconds
+ago; the server is asked for that, and when it does not answer "as of" says how old
+its last word is.`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			c := client(cmd)
-			st, err := c.Status(cmd.Context())
+			name := ""
+			if len(a) > 0 {
+				name = a[0]
+			}
+			st, err := c.Look(cmd.Context(), name)
 			if err != nil {
 				return err
 			}
-			if len(a) > 0 {
-				p, err := c.Resolve(cmd.Context(), a[0])
+			if name != "" {
+				p, err := c.Resolve(cmd.Context(), name)
 				if err != nil {
 					return err
 				}
@@ -35,7 +47,7 @@ func statusCmd() *cobra.Command {
 			if *asJSON {
 				return cli.PrintJSON(cmd.OutOrStdout(), st)
 			}
-			printStatus(cmd.OutOrStdout(), st, time.Now())
+			printStatus(cmd.OutOrStdout(), st, name != "", time.Now())
 			return nil
 		},
 	}
@@ -52,11 +64,16 @@ func onlyPeer(peers []localapi.PeerStatus, p localapi.Peer) []localapi.PeerStatu
 	return []localapi.PeerStatus{}
 }
 
-func printStatus(w io.Writer, st localapi.Status, now time.Time) {
+// printStatus prints a status that came at now, by this machine's clock: of the peers
+// a list, or all that is known of each.
+func printStatus(w io.Writer, st localapi.Status, whole bool, now time.Time) {
 	server := "no server"
 	if st.Server.URL != "" {
 		server = cli.Plain(st.Server.URL)
-		if !st.Server.Online {
+		switch {
+		case !st.Server.Online && st.Server.LastSeen != nil:
+			server += fmt.Sprintf(" (away, last answer %s)", ago(st.Server.LastSeen, now))
+		case !st.Server.Online:
 			server += " (away)"
 		}
 	}
@@ -76,19 +93,22 @@ func printStatus(w io.Writer, st localapi.Status, now time.Time) {
 		}
 		fmt.Fprintf(w, "%s, %s, %s\n", st.State, relay, server)
 	}
-	if len(st.Peers) > 0 {
+	said := now // by the clock of the peers' times
+	if st.Time != nil {
+		said = *st.Time
+	}
+	switch {
+	case whole:
+		for _, p := range st.Peers {
+			fmt.Fprintln(w)
+			printPeer(w, p, said, now)
+		}
+	case len(st.Peers) > 0:
 		fmt.Fprintln(w)
 		t := table(w)
 		fmt.Fprintln(t, "NAME\tADDRESS\tPATH\tRTT\tRECEIVED\tSENT\tSEEN")
 		for _, p := range st.Peers {
-			rtt, seen := "-", "now"
-			if p.RTTms != nil {
-				rtt = fmt.Sprintf("%.1f ms", *p.RTTms)
-			}
-			if !p.Online {
-				seen = ago(p.LastSeen, now)
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cli.Dash(p.Name), cli.Dash(p.IPv4), cli.Dash(string(p.Path)), rtt, size(p.RxBytes), size(p.TxBytes), seen)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cli.Dash(p.Name), cli.Dash(p.IPv4), pathOf(p), roundTrip(p), size(p.RxBytes), size(p.TxBytes), seen(p, said))
 		}
 		t.Flush()
 	}
@@ -98,4 +118,76 @@ func printStatus(w io.Writer, st localapi.Status, now time.Time) {
 			fmt.Fprintf(w, "! %s (%s)\n", cli.Plain(h.Message), cli.Plain(h.Code))
 		}
 	}
+}
+
+// printPeer prints all that is known of a peer. said is the peer's times' now.
+func printPeer(w io.Writer, p localapi.PeerStatus, said, now time.Time) {
+	t := table(w)
+	defer t.Flush()
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", key, value)
+		}
+	}
+	line("name", cli.Plain(cmp.Or(p.FQDN, p.Name)))
+	line("addresses", strings.TrimSpace(cli.Plain(p.IPv4)+"  "+cli.Plain(p.IPv6)))
+	line("id", cli.Plain(p.ID))
+	line("seen", seen(p, said))
+	line("path", cli.Dash(string(p.Path)))
+	line("why", cli.Plain(p.PathReason))
+	line("endpoint", cli.Plain(p.Endpoint))
+	line("relay", cli.Plain(p.Relay))
+	if p.KeyExchange == "" {
+		return // no tunnel: there is nothing else to say
+	}
+	line("round trip", roundTrip(p))
+	line("received", size(p.RxBytes))
+	line("sent", size(p.TxBytes))
+	line("keys", cli.Plain(p.KeyExchange))
+	if p.LastHandshake != nil {
+		line("handshake", ago(p.LastHandshake, now))
+	}
+}
+
+func roundTrip(p localapi.PeerStatus) string {
+	if p.RTTms == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f ms", *p.RTTms)
+}
+
+// pathOf is which way packets go to a peer and, in a few words, why.
+func pathOf(p localapi.PeerStatus) string {
+	if p.PathNote == "" {
+		return cli.Dash(string(p.Path))
+	}
+	return cli.Plain(string(p.Path) + ": " + p.PathNote)
+}
+
+// freshFor is how old the word about a peer may be to be of now.
+const freshFor = 10 * time.Second
+
+// seen says whether a peer is there. What nobody could be asked for is not said to be
+// of now: with it stands how old it is.
+func seen(p localapi.PeerStatus, now time.Time) string {
+	asOf := ""
+	if p.PresenceAt != nil && now.Sub(*p.PresenceAt) >= freshFor {
+		asOf = "as of " + ago(p.PresenceAt, now)
+	}
+	heard := p.LastSeen != nil && now.Sub(*p.LastSeen) >= freshFor
+	switch {
+	case p.Online && p.PresenceAt == nil: // as a daemon of before says it
+		return "online"
+	case p.Online && asOf != "":
+		return "online, " + asOf
+	case p.Online && heard: // and might have lost its power since
+		return "online, heard " + ago(p.LastSeen, now)
+	case p.Online:
+		return "now"
+	case p.PresenceAt != nil && p.LastSeen == nil:
+		return strings.TrimSuffix("offline, "+asOf, ", ")
+	case asOf != "":
+		return ago(p.LastSeen, now) + ", " + asOf
+	}
+	return ago(p.LastSeen, now)
 }

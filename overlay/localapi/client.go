@@ -92,10 +92,21 @@ func (c *Client) Health(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, "/v1/health", nil, nil, nil)
 }
 
-// Status returns the daemon's status.
+// Status returns the daemon's status, with what it knows of its peers.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, nil, &s)
+	return s, c.call(ctx, http.MethodGet, "/v1/status", url.Values{"ask": {"no"}}, nil, &s)
+}
+
+// Look returns the daemon's status, see Node.Look. A daemon of before shows what it
+// knows, and a peer that is asked for by name only if it shows it anyway.
+func (c *Client) Look(ctx context.Context, name string) (Status, error) {
+	q := url.Values{}
+	if name != "" {
+		q.Set("name", name)
+	}
+	var s Status
+	return s, c.call(ctx, http.MethodGet, "/v1/status", q, nil, &s)
 }
 
 // Up starts the node, see Node.Up.

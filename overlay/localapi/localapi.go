@@ -5,7 +5,7 @@
 // Wire, all under http://weft.local/v1/ (the fixed Host; any other Host, any
 // Origin and any Referer are refused):
 //
-//	GET  /v1/status                        -> Status
+//	GET  /v1/status    ?name= &ask=no      -> Status
 //	GET  /v1/health                        -> 204, the daemon answers
 //	POST /v1/up        UpRequest           -> Status
 //	POST /v1/down      {}                  -> 204
@@ -51,6 +51,11 @@ const MaxBody = 64 << 10
 type Node interface {
 	// Status never blocks on the network.
 	Status() Status
+	// Look is Status for who looks at the peers: the server is asked first which of
+	// them are online, for a moment at most and not again within a few seconds. When
+	// it does not answer, PresenceAt says how old what is shown is. A name adds that
+	// peer, if it is not among them; the errors are those of Resolve.
+	Look(ctx context.Context, name string) (Status, error)
 
 	// Up starts the node: with a token it joins the network first (repeating
 	// a join is harmless), with "" it uses the identity in the state
@@ -92,14 +97,17 @@ type Node interface {
 // Status is the contract "status/1" of weft status --json: fields are added,
 // never changed, and empty ones are present.
 type Status struct {
-	Schema  string       `json:"schema"`
-	State   State        `json:"state"`
-	Network string       `json:"network"` // network id, hex
-	Version string       `json:"version"` // of the daemon
-	Server  ServerStatus `json:"server"`
-	Self    SelfStatus   `json:"self"`
-	Peers   []PeerStatus `json:"peers"`  // the directory, plus every peer with a live tunnel
-	Health  []Health     `json:"health"` // what needs attention, empty when all is well
+	Schema  string `json:"schema"`
+	State   State  `json:"state"`
+	Network string `json:"network"` // network id, hex
+	Version string `json:"version"` // of the daemon
+	// Time is when this was said, by the server's clock as far as it is known: what
+	// the peers' times are to be compared with. Null when the node is not up.
+	Time   *time.Time   `json:"time"`
+	Server ServerStatus `json:"server"`
+	Self   SelfStatus   `json:"self"`
+	Peers  []PeerStatus `json:"peers"`  // the directory, plus every peer with a live tunnel
+	Health []Health     `json:"health"` // what needs attention, empty when all is well
 }
 
 // State is what the node is doing as a whole.
@@ -150,22 +158,28 @@ const (
 
 // PeerStatus is one peer.
 type PeerStatus struct {
-	ID            string     `json:"id"`
-	Name          string     `json:"name"`
-	FQDN          string     `json:"fqdn"`
-	IPv4          string     `json:"ipv4"`
-	IPv6          string     `json:"ipv6"`
-	Online        bool       `json:"online"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	FQDN   string `json:"fqdn"`
+	IPv4   string `json:"ipv4"`
+	IPv6   string `json:"ipv6"`
+	Online bool   `json:"online"`
+	// PresenceAt is when Online was known to be so, by Status.Time; null: it is not
+	// known.
+	PresenceAt    *time.Time `json:"presence_at"`
 	Path          PathKind   `json:"path"`
 	PathReason    string     `json:"path_reason"` // why not a better one
+	PathNote      string     `json:"path_note"`   // the same in a few words, or ""
 	Relay         string     `json:"relay"`
 	Endpoint      string     `json:"endpoint"` // IP:port of the direct path
 	RTTms         *float64   `json:"rtt_ms"`   // null until measured
 	RxBytes       uint64     `json:"rx_bytes"`
 	TxBytes       uint64     `json:"tx_bytes"`
 	LastHandshake *time.Time `json:"last_handshake"`
-	LastSeen      *time.Time `json:"last_seen"`
-	KeyExchange   string     `json:"key_exchange"` // "X25519MLKEM768", "" without a tunnel
+	// LastSeen is when anything last came from it, by Status.Time: to the server, or
+	// here if that is later.
+	LastSeen    *time.Time `json:"last_seen"`
+	KeyExchange string     `json:"key_exchange"` // "X25519MLKEM768", "" without a tunnel
 }
 
 // Health is one thing that needs attention.

@@ -44,10 +44,15 @@ type testNode struct {
 	err    error
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	downs  int
+	looked []string // names
 	block  bool
 }
 
-func (n *testNode) Status() Status                   { return n.status }
+func (n *testNode) Status() Status { return n.status }
+func (n *testNode) Look(_ context.Context, name string) (Status, error) {
+	n.looked = append(n.looked, name)
+	return n.status, n.err
+}
 func (n *testNode) Up(context.Context, string) error { return n.err }
 func (n *testNode) Down(context.Context) error       { n.downs++; return n.err }
 func (n *testNode) Names() *Names                    { return nil }
@@ -590,4 +595,34 @@ func newReader(b []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(
 func isTimeoutErr(err error) bool {
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// Whoever asks for the status looks at the peers, unless they say that they do not:
+// what the program itself wants to know must not cost a question to the server.
+func TestStatusLooks(t *testing.T) {
+	node := &testNode{status: Status{State: StateRunning}}
+	c, _ := serve(t, node)
+	st, err := c.Status(t.Context())
+	if err != nil || st.State != StateRunning || len(node.looked) != 0 {
+		t.Errorf("%+v, %v, looked at %q", st, err, node.looked)
+	}
+	for _, name := range []string{"", "Kitchen-Pi"} {
+		if st, err := c.Look(t.Context(), name); err != nil || st.Schema != Schema || st.Peers == nil {
+			t.Errorf("%+v, %v", st, err)
+		}
+	}
+	if got := strings.ToLower(strings.Join(node.looked, "|")); got != "|kitchen-pi" {
+		t.Errorf("looked at %q", node.looked)
+	}
+	resp := raw(t, c.Path(), "GET /v1/status HTTP/1.1\r\nHost: weft.local\r\nConnection: close\r\n\r\n") // as daemons of before were asked
+	if resp.StatusCode != http.StatusOK || len(node.looked) != 3 {
+		t.Errorf("%s, looked at %q", resp.Status, node.looked)
+	}
+	if _, err := c.Look(t.Context(), strings.Repeat("x", 5000)); KindOf(err) != KindUsage && KindOf(err) != KindUnknown {
+		t.Errorf("a name that is none: %v", err)
+	}
+	node.err = &Error{Kind: KindUnknown, Message: "nobody"}
+	if _, err := c.Look(t.Context(), "nobody"); KindOf(err) != KindUnknown {
+		t.Errorf("nobody's name: %v", err)
+	}
 }

@@ -147,12 +147,33 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) status(w http.ResponseWriter, r *http.Request) { reply(w, s.Status()) }
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	if q.Get("ask") == "no" {
+		reply(w, s.Status())
+		return
+	}
+	name := q.Get("name")
+	if name != "" {
+		var err error
+		if name, err = CleanName(name); err != nil {
+			s.failed(w, err)
+			return
+		}
+	}
+	st, err := s.node.Look(r.Context(), name)
+	if err != nil {
+		s.failed(w, err)
+		return
+	}
+	reply(w, s.complete(st))
+}
 
 // Status is the node's status with all empty fields present and the extra
 // health warnings added.
-func (s *Server) Status() Status {
-	st := s.node.Status()
+func (s *Server) Status() Status { return s.complete(s.node.Status()) }
+
+func (s *Server) complete(st Status) Status {
 	st.Schema = Schema
 	if st.Peers == nil {
 		st.Peers = []PeerStatus{}

@@ -304,7 +304,7 @@ func TestReasons(t *testing.T) {
 	for _, c := range []struct {
 		local, remote NAT
 		mine, theirs  []Candidate
-		want          string
+		want          Reason
 	}{
 		{NAT{IPv4: MappingHard}, NAT{IPv4: MappingHard}, some, some, reasonBothHard},
 		{NAT{IPv4: MappingHard}, NAT{IPv4: MappingEasy}, some, some, reasonOwnHard},
@@ -325,7 +325,7 @@ func TestReasons(t *testing.T) {
 		b.a.SetLocal(b.now, Local{NAT: c.local, Candidates: c.mine})
 		b.a.SetRemote(b.now, Remote{NAT: c.remote, Candidates: c.theirs})
 		b.run(15*time.Second, true, nil)
-		if got := b.a.Path().Reason; got != c.want {
+		if got := b.a.Path().Reason; got != c.want || got.Short == "" || len(got.Short) > 30 {
 			t.Errorf("%v and %v: %q, want %q", c.local, c.remote, got, c.want)
 		}
 	}

@@ -114,7 +114,7 @@ type Path struct {
 	// Quiet says that the way was given up because nothing was sent.
 	Quiet bool
 	// Reason says in plain words why it is no better one.
-	Reason string
+	Reason Reason
 }
 
 // Send is a probe to send.

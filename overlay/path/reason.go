@@ -2,24 +2,34 @@ package path
 
 import "slices"
 
-// The reasons of Path, for people.
-const (
-	reasonLAN      = "both devices are in the same network"
-	reasonDirect   = "straight to the peer's address"
-	reasonQuiet    = "nothing was sent lately; the next packet takes the relay while a direct path is looked for"
-	reasonUntold   = "looking for a direct path; the peer has not said yet where it can be reached"
-	reasonLooking  = "looking for a direct path"
-	reasonOwnUDP   = "UDP does not leave this device's network; outgoing UDP allowed there would make it direct"
-	reasonPeerUDP  = "UDP does not leave the peer's network; outgoing UDP allowed there would make it direct"
-	reasonBothHard = "both sides are behind NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
-	reasonOwnHard  = "this side's NAT gives each destination another port and the peer's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
-	reasonPeerHard = "the peer's NAT gives each destination another port and this side's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
-	reasonNone     = "the peer has no address that this device could reach; IPv4 or IPv6 on both sides would make it direct"
-	reasonSmall    = "the way to the peer's address carries no packets of 1,280 bytes; a link in the middle with a larger MTU would make it direct"
-	reasonSilent   = "no answer from any of the peer's addresses: a firewall is in the way, or NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct"
+// Reason is why a path is what it is, for people.
+type Reason struct {
+	Text string // in a sentence, with what would make it better
+	// Short is the same in a few words, for a list of many peers; "" where there is
+	// nothing to explain.
+	Short string
+}
+
+func (r Reason) String() string { return r.Text }
+
+// The reasons of Path.
+var (
+	reasonLAN      = Reason{"both devices are in the same network", "same network"}
+	reasonDirect   = Reason{"straight to the peer's address", ""}
+	reasonQuiet    = Reason{"nothing was sent lately; the next packet takes the relay while a direct path is looked for", ""}
+	reasonUntold   = Reason{"looking for a direct path; the peer has not said yet where it can be reached", "looking for a direct path"}
+	reasonLooking  = Reason{"looking for a direct path", "looking for a direct path"}
+	reasonOwnUDP   = Reason{"UDP does not leave this device's network; outgoing UDP allowed there would make it direct", "UDP is blocked here"}
+	reasonPeerUDP  = Reason{"UDP does not leave the peer's network; outgoing UDP allowed there would make it direct", "UDP is blocked there"}
+	reasonBothHard = Reason{"both sides are behind NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct", "both behind hard NATs"}
+	reasonOwnHard  = Reason{"this side's NAT gives each destination another port and the peer's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct", "hard NAT here"}
+	reasonPeerHard = Reason{"the peer's NAT gives each destination another port and this side's lets in nobody else; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct", "hard NAT there"}
+	reasonNone     = Reason{"the peer has no address that this device could reach; IPv4 or IPv6 on both sides would make it direct", "no address to reach it at"}
+	reasonSmall    = Reason{"the way to the peer's address carries no packets of 1,280 bytes; a link in the middle with a larger MTU would make it direct", "MTU on the way too small"}
+	reasonSilent   = Reason{"no answer from any of the peer's addresses: a firewall is in the way, or NATs that give each destination another port; a port mapping (UPnP, NAT-PMP) or IPv6 on either side would make it direct", "firewall or hard NATs"}
 )
 
-func (a *Agent) reason() string {
+func (a *Agent) reason() Reason {
 	mine, theirs := a.local.NAT, a.remote.NAT
 	l := a.find(a.cur)
 	switch {

@@ -279,8 +279,11 @@ func testVerbs(t *testing.T, m *lab.Mesh) {
 	if a, err := netip.ParseAddr(self.IPv6); err != nil || !netip.MustParsePrefix("fd00::/8").Contains(a) {
 		t.Errorf("IPv6 %q", self.IPv6)
 	}
-	if out := lap.Must("status"); !strings.Contains(out, "kitchen-pi") || !strings.Contains(out, self.IPv4) {
+	if out := lap.Must("status"); !regexp.MustCompile(`(?m)^kitchen-pi .* now$`).MatchString(out) || !strings.Contains(out, self.IPv4) {
 		t.Errorf("status:\n%s", out)
+	}
+	if out := lap.Must("status", "kitchen-pi"); !regexp.MustCompile(`(?m)^why +\w+`).MatchString(out) || !regexp.MustCompile(`(?m)^handshake +.* ago$`).MatchString(out) {
+		t.Errorf("status kitchen-pi:\n%s", out)
 	}
 	if r := lap.Weft("dns", "query", "kitchen-pi"); r.Code != 0 || !strings.Contains(r.Out, st.IPv4) {
 		t.Errorf("dns query: %v", r)
@@ -307,7 +310,7 @@ var (
 	peerShape   = shape{
 		"id": "string", "name": "string", "fqdn": "string", "ipv4": "string", "ipv6": "string", "online": "bool", "path": "string", "path_reason": "string",
 		"relay": "string", "endpoint": "string", "rtt_ms": "number|null", "rx_bytes": "number", "tx_bytes": "number",
-		"last_handshake": "time|null", "last_seen": "time|null", "key_exchange": "string",
+		"last_handshake": "time|null", "last_seen": "time|null", "key_exchange": "string", "presence_at": "time|null", "path_note": "string",
 	}
 	healthShape = shape{"code": "string", "message": "string"}
 )

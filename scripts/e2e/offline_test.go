@@ -34,10 +34,28 @@ func offline(t *testing.T, m *lab.Mesh, what string, limit time.Duration) {
 	}
 }
 
+// rowOf is a peer's line of the laptop's weft status.
+func rowOf(m *lab.Mesh, name string) string {
+	for line := range strings.Lines(m.Laptop.Must("status")) {
+		if strings.HasPrefix(line, name+" ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
 // TestOffline: a peer that is off is an error at once, and one that vanished
 // without a word after three seconds.
 func TestOffline(t *testing.T) {
 	m := lab.NewMesh(t, bin)
+	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
+	m.Device.Stop()
+	m.Until(10*time.Second, "status says that it is off", func() bool {
+		row := rowOf(m, "kitchen-pi")
+		return strings.Contains(row, " offline ") && strings.HasSuffix(row, " ago")
+	})
+	m.Device.Run()
+	m.Device.Must("wait", "--timeout", "10s")
 	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
 	m.Device.Stop()
 	offline(t, m, "stopped, tunnel still warm", time.Second)
@@ -69,8 +87,14 @@ func TestOffline(t *testing.T) {
 		_, err := m.Laptop.Get("http://kitchen-pi/", 3*time.Second)
 		return err == nil
 	})
+	if row := rowOf(m, "kitchen-pi"); !strings.HasSuffix(row, " now") {
+		t.Errorf("status right after a page: %q", row)
+	}
 	m.DeviceHome.Cut()
 	time.Sleep(11 * time.Second)
+	if row := rowOf(m, "kitchen-pi"); !regexp.MustCompile(`\b1[0-9] s ago$`).MatchString(row) {
+		t.Errorf("status of who vanished 11 s ago: %q", row)
+	}
 	offline(t, m, "vanished 11 s ago", 3*time.Second)
 	if r := m.Laptop.Weft("nc", "kitchen-pi", "80"); !regexp.MustCompile(`\b[12][0-9]s ago`).MatchString(r.Err) {
 		t.Errorf("it vanished 11 s ago, and more by now; the message says otherwise: %v", r)

@@ -1,0 +1,164 @@
+package overlay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"weft/coord/api"
+	"weft/overlay/cert"
+	"weft/overlay/localapi"
+)
+
+// Presence raises no version: nobody is told who comes and goes, and what is known
+// of it here is as old as the last word about the peer. So the server is asked when
+// somebody looks.
+const (
+	presenceWait    = 2 * time.Second // bounds the question; what is known is shown then, with its age
+	presenceSpacing = 5 * time.Second // at most one in this time, answered or not
+	// maxLookups is how many peers a server that cannot be asked for all at once is
+	// asked for.
+	maxLookups = 4
+)
+
+// Look implements localapi.Node.
+func (n *Node) Look(ctx context.Context, name string) (localapi.Status, error) {
+	var also cert.NodeID
+	if name != "" {
+		s, ok := n.snap.get()
+		if !ok {
+			return localapi.Status{}, errNotJoined
+		}
+		k, err := n.resolve(ctx, s, name)
+		if err != nil {
+			return localapi.Status{}, err
+		}
+		also = k.node.ID
+	}
+	n.askPresence(ctx, also)
+	return n.statusOf(also), nil
+}
+
+// askPresence asks the server which of the peers in the status are online, and also
+// one that may not be. Who asks while somebody else does waits for that answer.
+func (n *Node) askPresence(ctx context.Context, also cert.NodeID) {
+	r, s, err := n.runs()
+	if err != nil || !s.config.Directory {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, presenceWait)
+	defer cancel()
+	select {
+	case r.asking <- struct{}{}:
+		defer func() { <-r.asking }()
+	case <-ctx.Done():
+		return
+	}
+	if !r.asked.IsZero() && time.Since(r.asked) < presenceSpacing {
+		return
+	}
+	ids := n.lookedAt(r, s, also)
+	if len(ids) == 0 {
+		return
+	}
+	r.asked = time.Now()
+	seen, err := n.presenceOf(ctx, r, ids)
+	if err != nil {
+		n.log.Debug("ask who is online", "err", err)
+	}
+	n.whileIn(s, func(*snapshot) { n.dir.setPresence(seen...) })
+}
+
+// lookedAt returns the peers to ask for, at most api.MaxPresence: first those of whom
+// it matters most.
+func (n *Node) lookedAt(r *running, s *snapshot, also cert.NodeID) []cert.NodeID {
+	tunnels := *r.peers.view.Load()
+	rank := func(k *known) int {
+		_, tunnel := tunnels[k.node.ID]
+		switch {
+		case k.node.ID == also:
+			return 0
+		case tunnel:
+			return 1
+		case k.online:
+			return 2
+		}
+		return 3
+	}
+	list := slices.DeleteFunc(n.dir.all(), func(k *known) bool {
+		return k.node.ID == s.self.ID || k.stranger || !k.listed && rank(k) > 1
+	})
+	slices.SortFunc(list, func(a, b *known) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.node.Name, b.node.Name))
+	})
+	ids := make([]cert.NodeID, 0, len(list))
+	for _, k := range list[:min(len(list), api.MaxPresence)] {
+		ids = append(ids, k.node.ID)
+	}
+	return ids
+}
+
+// presenceOf asks for the presence of nodes. Of a server that does not know the
+// question the first few are looked up.
+func (n *Node) presenceOf(ctx context.Context, r *running, ids []cert.NodeID) ([]sighting, error) {
+	of := make(map[string]cert.NodeID, len(ids))
+	names := make([]string, 0, len(ids))
+	for _, id := range ids {
+		names = append(names, id.String())
+		of[id.String()] = id
+	}
+	var seen []sighting
+	note := func(name string, online bool, at *time.Time) {
+		if id, ok := of[name]; ok {
+			delete(of, name)
+			seen = append(seen, sighting{id: id, online: online})
+			if at != nil {
+				seen[len(seen)-1].lastSeen = *at
+			}
+		}
+	}
+	peers, err := r.client.Presence(ctx, names)
+	for _, p := range peers {
+		note(p.ID, p.Online, p.LastSeen)
+	}
+	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Status != http.StatusNotFound {
+		return seen, err
+	}
+	for _, name := range names[:min(len(names), maxLookups)] {
+		p, err := r.client.Lookup(ctx, "id", name)
+		if err != nil {
+			return seen, err
+		}
+		note(name, p.Online, p.LastSeen)
+	}
+	return seen, nil
+}
+
+// presence is whether a peer is there, as far as is known here.
+type presence struct {
+	online bool
+	at     time.Time // when that was known; zero: nobody has said
+}
+
+// presenceAt is what is known of a peer at now. What was said last counts, by the
+// server or a relay (k), or by the tunnel, if there is one: t, and heard is when it
+// last brought anything. Who was heard through it just now is there, whatever
+// anybody says.
+func presenceAt(now time.Time, k *known, t *peerView, heard time.Time) presence {
+	p := presence{k.online, k.told}
+	if t == nil {
+		return p
+	}
+	for _, e := range [...]presence{{true, t.made}, {false, t.gone}, {true, heard}} {
+		if e.at.After(p.at) {
+			p = e
+		}
+	}
+	if !heard.IsZero() && now.Sub(heard) < recently {
+		p = presence{true, heard}
+	}
+	return p
+}
