@@ -115,6 +115,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 			}
 		},
 		func(context.Context) { laptop.Status(); laptop.State(); laptop.Relays() },
+		func(ctx context.Context) { laptop.Look(ctx, "") },
 		func(context.Context) { laptop.Names(); laptop.DNS() },
 		func(context.Context) { laptop.WorldChanged() },
 		func(ctx context.Context) {
