@@ -338,7 +338,7 @@ func (s *Server) start() {
 	if s.plain != nil {
 		s.wg.Go(func() { s.fail("console listener", s.link.ServePlain(s.plain)) })
 	}
-	s.wg.Go(func() { s.fail("UDP port", s.udp.Serve(ctx, s.relay, s.log)) })
+	s.wg.Go(func() { s.fail("UDP port", s.udp.Serve(ctx, s.relay)) })
 	s.ready.Store(true)
 }
 

@@ -3,20 +3,20 @@ package coord
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/url"
 	"strconv"
 	"sync"
 
 	"weft/overlay/relay/relayserver"
-	"weft/overlay/stun"
 )
 
-// UDPPorts are a relay's sockets for UDP: that of --stun, which carries STUN and
-// lanes, and, if the next port is free, a second one for STUN alone. Asked at
-// both, a node learns whether the NAT in front of it shows each destination
-// another port; from one it cannot.
+// UDPPorts are a relay's sockets for UDP: that of --stun, where nodes ask for
+// STUN and lanes, and, if the next port is free, a second one, where they ask for
+// STUN only. Asked at both, a node learns whether the NAT in front of it shows
+// each destination another port; from one it cannot. Both are served in the same
+// way: on Linux, what a machine of several addresses answers leaves from the
+// address that was asked.
 type UDPPorts []*net.UDPConn
 
 func listenUDP(addr string) (UDPPorts, error) {
@@ -53,15 +53,15 @@ func STUNAddrs(urls []string, ports UDPPorts) []string {
 }
 
 // Serve answers at the ports until ctx ends or one of them fails.
-func (ports UDPPorts) Serve(ctx context.Context, relay *relayserver.Server, log *slog.Logger) error {
+func (ports UDPPorts) Serve(ctx context.Context, relay *relayserver.Server) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
 	errs := make([]error, len(ports))
 	for i, p := range ports {
 		wg.Go(func() {
-			if i == 0 {
-				errs[i] = relay.ServeUDP(ctx, p)
-			} else {
-				errs[i] = stun.NewServer(log).Serve(ctx, p)
+			if errs[i] = relay.ServeUDP(ctx, p); errs[i] != nil {
+				cancel() // half of it is not to look like all of it
 			}
 		})
 	}

@@ -373,7 +373,7 @@ func (r *Relay) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.wg.Go(func() { r.fail("listener", r.link.Serve(r.tcp)) })
-	r.wg.Go(func() { r.fail("UDP port", r.udp.Serve(ctx, r.relay, r.log)) })
+	r.wg.Go(func() { r.fail("UDP port", r.udp.Serve(ctx, r.relay)) })
 	r.wg.Go(func() { r.syncLoop(ctx) })
 	r.wg.Go(func() { r.reportLoop(ctx) })
 	r.ready.Store(true)

@@ -1,17 +1,13 @@
 package stun
 
 import (
-	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"time"
 )
 
-// Server answers Binding requests. Handle is for sharing the socket with
-// other protocols, Serve runs the whole of it. One goroutine uses a Server.
+// Server answers Binding requests that somebody else receives: package
+// relayserver has the socket. One goroutine uses a Server.
 type Server struct {
 	log   *slog.Logger
 	limit *Limiter
@@ -38,30 +34,4 @@ func (s *Server) Handle(pkt []byte, from netip.AddrPort, now time.Time) []byte {
 		return nil
 	}
 	return out
-}
-
-// Serve answers on c until ctx ends, then returns nil. It does not close c.
-func (s *Server) Serve(ctx context.Context, c *net.UDPConn) error {
-	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var buf [maxMessage + 1]byte
-	for {
-		n, from, err := c.ReadFromUDPAddrPort(buf[:])
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
-				return err
-			}
-			// An ICMP error about an earlier answer, for example.
-			s.log.Debug("STUN read", "err", err)
-			continue
-		}
-		if out := s.Handle(buf[:n], from, time.Now()); out != nil {
-			if _, err := c.WriteToUDPAddrPort(out, from); err != nil {
-				s.log.Debug("STUN answer", "to", from, "err", err)
-			}
-		}
-	}
 }

@@ -2,9 +2,7 @@ package stun
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -92,38 +90,6 @@ func TestReplyBoundAndRate(t *testing.T) {
 	}
 	if s.Handle(AppendRequest(nil, tx), v6, now.Add(time.Second)) == nil {
 		t.Error("silent in the next second")
-	}
-}
-
-func TestServe(t *testing.T) {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- NewServer(nil).Serve(ctx, c) }()
-	q, err := net.Dial("udp4", c.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
-	q.Write([]byte("junk"))
-	q.Write(AppendRequest(nil, tx))
-	q.SetReadDeadline(time.Now().Add(5 * time.Second))
-	buf := make([]byte, 100)
-	n, err := q.Read(buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, addr, err := ParseResponse(buf[:n])
-	if err != nil || got != tx || addr.String() != q.LocalAddr().String() {
-		t.Errorf("%v %v %v, want %v", got, addr, err, q.LocalAddr())
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 
