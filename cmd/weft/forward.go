@@ -138,13 +138,13 @@ func forward(cmd *cobra.Command, all []forwardSpec, udp bool) error {
 			at = pc.LocalAddr()
 			wg.Go(func() { cancel(forwardUDP(ctx, pc, c, f, warn)) })
 		} else {
-			l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(addr))
+			l, err := proxy.Listen(addr.String())
 			if err != nil {
 				cancel(err)
 				return listenError(f, err)
 			}
 			at = l.Addr()
-			wg.Go(func() { cancel(forwardTCP(ctx, l, c, f, warn)) })
+			wg.Go(func() { cancel(forwardTCP(ctx, l.(*net.TCPListener), c, f, warn)) })
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "forwarding %s to %s\n", at, f.target())
 	}

@@ -72,6 +72,9 @@ func Dial(ctx context.Context, network, target string, port uint16, peer netip.A
 		if err != nil {
 			return fmt.Errorf("parse target: %w", err)
 		}
+		if err := Inline(c); err != nil {
+			return err
+		}
 		ip := to.Addr().Unmap()
 		if err := judge(ip, isName); err != nil || !ip.Is4() || !ip.IsLoopback() || !source.IsValid() {
 			return err

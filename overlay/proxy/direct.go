@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/netstack/loopback"
 	"weft/overlay/localapi"
 )
 
@@ -20,7 +21,10 @@ func (p *Proxy) dialDirect(ctx context.Context, network, address string) (net.Co
 	names := p.cfg.Node.Names()
 	d := net.Dialer{
 		KeepAlive: 30 * time.Second,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		ControlContext: func(_ context.Context, _, address string, c syscall.RawConn) error {
+			if err := loopback.Inline(c); err != nil {
+				return err
+			}
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return refused("no address in " + address)

@@ -33,6 +33,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"weft/limited"
@@ -126,7 +127,9 @@ func Listen(addr string) (net.Listener, error) {
 	if err != nil || !ip.Unmap().IsLoopback() {
 		return nil, fmt.Errorf("listen on %q: only loopback addresses are allowed, the proxy has no password", addr)
 	}
-	return net.Listen("tcp", net.JoinHostPort(ip.Unmap().String(), port))
+	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return loopback.Inline(c) }}
+	l.SetMultipathTCP(false) // whose listeners pass options of this kind on to nobody
+	return l.Listen(context.Background(), "tcp", net.JoinHostPort(ip.Unmap().String(), port))
 }
 
 // Serve accepts connections until Close or an error of the listener. It

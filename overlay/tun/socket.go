@@ -2,12 +2,15 @@ package tun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"syscall"
 	"time"
+
+	"weft/netstack/loopback"
 )
 
 // DialContext connects to an overlay "address:port" over the kernel's network:
@@ -54,7 +57,7 @@ func (n *Net) bind(_, _ string, c syscall.RawConn) (err error) {
 	if cerr := c.Control(func(fd uintptr) { err = n.link.bind(fd) }); cerr != nil {
 		return cerr
 	}
-	return err
+	return errors.Join(err, loopback.Inline(c))
 }
 
 // ListenTCP listens on an address of the interface for what comes through the
@@ -64,6 +67,7 @@ func (n *Net) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	l := net.ListenConfig{KeepAliveConfig: keepalive, Control: n.bind}
+	l.SetMultipathTCP(false) // whose listeners do not pass on what bind sets
 	return l.Listen(n.ctx, "tcp", addr.String())
 }
 

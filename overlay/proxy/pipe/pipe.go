@@ -7,7 +7,7 @@
 // either direction closes both connections at once: a reset must not look like
 // an orderly end, as far as the sockets can say so.
 //
-// Between two kernel sockets the bytes never leave the kernel (splice). An
+// From a unix socket to TCP the bytes never leave the kernel (splice). An
 // idle connection holds no large buffer: kernel sockets are read only when
 // they are readable, others through a small buffer that grows to BufferSize
 // while data flows.
@@ -101,12 +101,8 @@ func reset(c net.Conn) {
 func Copy(dst io.Writer, src io.Reader) (int64, error) {
 	switch s := src.(type) {
 	case *net.TCPConn:
-		switch d := dst.(type) {
-		case *net.TCPConn:
-			return d.ReadFrom(s) // splice
-		case *net.UnixConn:
-			return s.WriteTo(d) // splice
-		}
+		// Not by splice: it stops for good at an urgent byte, wherever that is
+		// kept. Between TCP sockets it is slower, too.
 		return copySocket(dst, s)
 	case *net.UnixConn:
 		if d, ok := dst.(*net.TCPConn); ok {
