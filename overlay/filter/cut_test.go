@@ -93,9 +93,68 @@ func TestClientsAfterNarrowing(t *testing.T) {
 		for _, c := range []struct{ ours, theirs uint16 }{{40000, 53}, {51820, 51820}, {60999, 123}, {33333, 443}, {61820, 61820}} {
 			p.NoteOut(ip(us4, them4, protoUDP, udp(c.ours, c.theirs)), 0)
 			wantVerdict(t, p, name, ip(them4, us4, protoUDP, udp(c.theirs, c.ours)), 0, Reply)
-			wantVerdict(t, p, name+", somebody else", ip(them4, us4, protoUDP, udp(c.theirs+1, c.ours)), 0, Denied)
+			wantVerdict(t, p, name+", from another port", ip(them4, us4, protoUDP, udp(c.theirs+1, c.ours)), 0, Reply)
+			wantVerdict(t, p, name+", to another port", ip(them4, us4, protoUDP, udp(c.theirs, c.ours+1)), 0, Denied)
 		}
 	}
+}
+
+// An answer from another port than the one that was asked comes in while the
+// flow lives, and nowhere that the peer has been before.
+func TestAnswerFromAnotherPort(t *testing.T) {
+	ask := func(p *Peer, ours uint16, now int64) { p.NoteOut(ip(us6, them6, protoUDP, udp(ours, 69)), now) }
+	answer := func(ours uint16) []byte { return ip(them6, us6, protoUDP, udp(3000, ours)) }
+	late := (shortLife + 2) * sec
+
+	p := newPeer()
+	wantVerdict(t, p, "before", answer(40000), 0, Denied)
+	ask(p, 40000, 0)
+	wantVerdict(t, p, "answer", answer(40000), 0, Reply)
+	wantVerdict(t, p, "over IPv4", ip(them4, us4, protoUDP, udp(3000, 40000)), 0, Denied)
+	wantVerdict(t, p, "TCP", ip(them6, us6, protoTCP, tcp(3000, 40000, tcpACK)), 0, Denied)
+	wantVerdict(t, p, "another port of ours", answer(40001), 0, Denied)
+	wantVerdict(t, p, "later", answer(40000), 50*sec, Reply)
+	wantVerdict(t, p, "later still", answer(40000), 100*sec, Reply)
+	wantVerdict(t, p, "silence", answer(40000), 100*sec+late, Denied)
+	ask(p, 40000, 300*sec)
+	ask(p, 40000, 350*sec) // within the flow
+	wantVerdict(t, p, "asked on", answer(40000), 405*sec, Reply)
+
+	// A flow that only the peer kept alive, until we ask again.
+	for now := 400 * sec; now < 600*sec; now += 20 * sec {
+		wantVerdict(t, p, "from where it was asked", ip(them6, us6, protoUDP, udp(69, 40000)), now, Reply)
+	}
+	wantVerdict(t, p, "long after we asked", answer(40000), 600*sec, Denied)
+	ask(p, 40000, 600*sec)
+	wantVerdict(t, p, "asked again", answer(40000), 600*sec, Reply)
+
+	p = newPeer()
+	ask(p, 9999, 0)
+	wantVerdict(t, p, "a port that no client has", answer(9999), 0, Denied)
+
+	// The peer was let in there before we asked, or meanwhile.
+	for _, rule := range []api.Rule{open("udp", 40000, 40000), open("udp", 16000, 65535)} {
+		p = newPeer(rule)
+		wantVerdict(t, p, "by a rule", answer(40000), 0, Allowed)
+		p.SetPorts(nil)
+		ask(p, 40000, sec)
+		wantVerdict(t, p, "asked after the cut", answer(40000), sec, Denied)
+		p = newPeer()
+		ask(p, 40000, 0)
+		p.SetPorts(compiled(rule))
+		wantVerdict(t, p, "by a rule", answer(40000), 0, Allowed)
+		p.SetPorts(nil)
+		wantVerdict(t, p, "cut", answer(40000), sec, Denied)
+		ask(p, 40000, sec)
+		wantVerdict(t, p, "asked on after the cut", answer(40000), sec, Denied)
+		wantVerdict(t, p, "asked on, from where it was asked", ip(them6, us6, protoUDP, udp(69, 40000)), sec, Reply)
+	}
+	// Open by itself, but never used.
+	p = newPeer()
+	ask(p, 40000, 0)
+	p.SetPorts(compiled(open("udp", 40000, 40000)))
+	p.SetPorts(nil)
+	wantVerdict(t, p, "cut unused", answer(40000), sec, Denied)
 }
 
 // The filter after this one, of a tunnel that came back when there had been no

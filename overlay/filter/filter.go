@@ -29,6 +29,13 @@
 // it comes back. An entry lives for a minute after the last packet either way,
 // for two hours that of a TCP connection, a minute once both ends have ended it.
 //
+// Some answer from another port than they were asked at: TFTP, RTP. So a UDP flow
+// that we begin from a port for clients makes a second entry, for our port alone:
+// while it lives, UDP comes in to it from any port of the peer's. Not so if the
+// peer was ever let in there (past.go): what policy has cut does not come back by
+// it. A service of ours that is closed to the peer is reached by this only if it
+// began to talk to the peer itself, from a port from 16000 on.
+//
 // The filter has to be as old as the program, or to know what its predecessor
 // did (Past, Recall): the peer's tunnels may end and come back as they like. Where
 // connections outlive the program, in the kernel, those are adopted that cannot be
@@ -70,7 +77,7 @@ const (
 	NoFirst                       // fragment of a datagram whose start did not pass
 	Denied                        // no rule and no flow lets it in
 	Allowed                       // a rule lets it in
-	Reply                         // it belongs to something this node began
+	Reply                         // it belongs to something this node began, or answers it from another UDP port
 	NumVerdicts    = int(Reply) + 1
 )
 
@@ -228,6 +235,9 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 		return Reply
 	}
 	if !ports.allows(h.proto, h.dstPort) {
+		if h.proto == protoUDP && clients.has(h.dstPort) && !p.visited(h.dstPort) && p.flows.renew(anyPortKey(h.v6, h.dstPort), now, shortLife, 0) {
+			return Reply
+		}
 		return Denied
 	}
 	switch {
@@ -260,10 +270,23 @@ func (p *Peer) NoteOut(pkt []byte, now int64) {
 	case h.opens():
 		p.flows.put(key, now, life)
 	case p.flows.renew(key, now, life, h.marks(endOurs)):
+		p.asks(&h, now)
 	case p.begins(&h, now):
 		p.flows.put(key, now, life)
 		if h.proto == protoTCP { // in the middle of it
 			p.flows.renew(key, now, life, h.marks(endOurs))
 		}
+		p.asks(&h, now)
+	}
+}
+
+// asks notes, for a packet of a flow that we began, that the peer may answer it
+// from another port.
+func (p *Peer) asks(h *header, now int64) {
+	if h.proto != protoUDP || !clients.has(h.srcPort) {
+		return
+	}
+	if from := anyPortKey(h.v6, h.srcPort); !p.flows.renew(from, now, shortLife, 0) {
+		p.flows.put(from, now, shortLife)
 	}
 }

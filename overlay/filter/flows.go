@@ -35,6 +35,10 @@ func flowKey(v6 bool, proto uint8, ourPort, theirPort uint16) uint64 {
 	return key
 }
 
+// anyPortKey names the UDP flows of one port of ours with any port of the peer's.
+// The protocol of the key is one that has no ports, so that no flow has the same.
+func anyPortKey(v6 bool, ourPort uint16) uint64 { return flowKey(v6, protoNone, ourPort, 0) }
+
 // fragKey names a fragmented datagram in 41 bits.
 func (h *header) fragKey() uint64 {
 	// The protocol is left out for IPv6: a later fragment need not tell it.

@@ -28,18 +28,29 @@ type history struct {
 	disk   []byte // Past
 	noted  uint32 // Used, when that was written
 
-	began   map[tuple]bool      // by this machine; false: by the peer
-	conns   []conn              // that programs of this machine hold
-	frags   map[[2]uint32]tuple // of datagrams whose first fragment came in
-	fragID  uint32
-	passed  int
-	answers int
+	began     map[tuple]bool      // by this machine; false: by the peer
+	asked     map[port]int64      // when a UDP flow that this machine began from there was last in use
+	letIn     map[uint16]bool     // UDP ports on which the peer was let in by a rule
+	narrow    map[uint16]bool     // UDP ports that a rule has opened by themselves
+	wide      bool                // one has opened all UDP ports for clients
+	conns     []conn              // that programs of this machine hold
+	frags     map[[2]uint32]tuple // of datagrams whose first fragment came in
+	fragID    uint32
+	passed    int
+	answers   int
+	elsewhere int // of them from another port
 }
 
 type tuple struct {
 	v6           bool
 	proto        uint8
 	ours, theirs uint16
+}
+
+// port is one of this machine's, for UDP.
+type port struct {
+	v6   bool
+	ours uint16
 }
 
 // conn is a socket of a program here.
@@ -59,7 +70,7 @@ var (
 const gre = 47
 
 func newHistory(t *testing.T, choose func(int) int) *history {
-	h := &history{t: t, choose: choose, kernel: choose(2) == 0, began: map[tuple]bool{}, frags: map[[2]uint32]tuple{}}
+	h := &history{t: t, choose: choose, kernel: choose(2) == 0, began: map[tuple]bool{}, asked: map[port]int64{}, letIn: map[uint16]bool{}, narrow: map[uint16]bool{}, frags: map[[2]uint32]tuple{}}
 	h.policy()
 	h.restart()
 	return h
@@ -81,6 +92,13 @@ func (h *history) policy() {
 		}))
 	}
 	h.ports = Compile(rules, &cert.Node{})
+	for _, p := range h.ports.udp {
+		if p.first == p.last {
+			h.narrow[p.first] = true
+		} else {
+			h.wide = true
+		}
+	}
 	h.note("policy %v", rules)
 	if h.p == nil {
 		return
@@ -129,8 +147,16 @@ func (h *history) restart() {
 	had := h.disk != nil
 	h.note("restart, kernel %v", h.kernel)
 	h.now = 0
+	clear(h.asked)
 	if !h.kernel {
 		h.conns, h.disk = nil, nil // they end with the process
+		clear(h.letIn)
+		clear(h.narrow)
+		h.wide = false
+		for _, p := range h.ports.udp {
+			h.narrow[p.first] = p.first == p.last
+			h.wide = h.wide || p.first != p.last
+		}
 	} else {
 		h.fresh(h.disk, had)
 		h.frags = map[[2]uint32]tuple{}
@@ -168,7 +194,24 @@ func (h *history) fail(format string, args ...any) {
 
 // allowed says whether something may pass on c, by what policy says now and by
 // who began.
-func (h *history) allowed(c tuple) bool { return h.ports.allows(c.proto, c.ours) || h.began[c] }
+func (h *history) allowed(c tuple) bool {
+	return h.ports.allows(c.proto, c.ours) || h.began[c] || h.answersFromElsewhere(c)
+}
+
+// answersFromElsewhere says whether c may be an answer from another port than
+// the one that was asked: to a UDP port that this machine has asked from within a
+// minute, and that the peer was never let in on.
+func (h *history) answersFromElsewhere(c tuple) bool {
+	at, asked := h.asked[port{c.v6, c.ours}]
+	return c.proto == protoUDP && asked && h.now-at <= (shortLife+1)*sec && !h.letIn[c.ours] && (h.wide || !h.narrow[c.ours])
+}
+
+// inUse notes a packet of a flow, either way.
+func (h *history) inUse(c tuple) {
+	if c.proto == protoUDP && (h.began[c] || h.answersFromElsewhere(c)) {
+		h.asked[port{c.v6, c.ours}] = h.now
+	}
+}
 
 // someTuple is one that is known, or one at random.
 func (h *history) someTuple() tuple {
@@ -198,8 +241,10 @@ func (h *history) comesIn(c tuple) {
 	if opens && v == Allowed {
 		// The peer has begun it, and a service here has it.
 		delete(h.began, c)
+		h.letIn[c.ours] = h.letIn[c.ours] || c.proto == protoUDP
 		h.hold(conn{tuple: c})
 	}
+	h.inUse(c)
 	if c.proto == protoTCP && opens && v != Allowed {
 		h.fail("a SYN passed as an answer: %+v", c)
 	}
@@ -254,9 +299,11 @@ func (h *history) fragmentsIn(c tuple) {
 		h.note("first fragment %d in %+v: %v", id, c, v)
 		if v == Allowed {
 			delete(h.began, c)
+			h.letIn[c.ours] = true
 			h.hold(conn{tuple: c})
 		}
 		if v.OK() {
+			h.inUse(c)
 			h.frags[[2]uint32{family, id}] = c
 			if !h.allowed(c) {
 				h.fail("a first fragment of %+v passed", c)
@@ -306,6 +353,7 @@ func (h *history) goesOut(i int) {
 		}
 	}
 	h.p.NoteOut(pkt, h.now)
+	h.inUse(c.tuple)
 	h.note("out %+v flags %02x", c.tuple, flags)
 	if flags&(tcpRST|tcpFIN) != 0 && c.ours && c.proto == protoTCP {
 		h.conns = append(h.conns[:i], h.conns[i+1:]...)
@@ -327,6 +375,7 @@ func (h *history) begins() {
 	h.p.NoteOut(h.packet(true, c, tcpSYN), h.now)
 	h.note("we begin %+v", c)
 	h.began[c] = true
+	h.inUse(c)
 	h.hold(conn{tuple: c, ours: true})
 	if c.proto == protoUDP && h.p.used.Load().has(c.ours) {
 		return // the peer was let in there: it could be an answer
@@ -337,6 +386,17 @@ func (h *history) begins() {
 		}
 	}
 	h.answers++
+	if c.proto == protoUDP && h.choose(2) == 0 {
+		// As TFTP does it.
+		c.theirs = 2000 + uint16(h.choose(3))
+		if v := h.p.CheckIn(h.packet(false, c, 0), h.now); v == Allowed {
+			h.letIn[c.ours] = true
+		} else if !v.OK() && h.answersFromElsewhere(c) && !h.narrow[c.ours] {
+			h.fail("the answer to %+v from another port is refused: %v", c, v)
+		} else if v.OK() {
+			h.elsewhere++
+		}
+	}
 }
 
 func (h *history) once() []span {
@@ -417,7 +477,7 @@ func (h *history) step() {
 func TestHistories(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	passed, answers := 0, 0
+	passed, answers, elsewhere := 0, 0, 0
 	for i := range uint64(300) {
 		h := newHistory(t, rand.New(rand.NewPCG(seed, i)).IntN)
 		for range 400 {
@@ -425,9 +485,10 @@ func TestHistories(t *testing.T) {
 		}
 		passed += h.passed
 		answers += h.answers
+		elsewhere += h.elsewhere
 	}
-	if passed < 1000 || answers < 1000 {
-		t.Errorf("only %d packets passed, %d answers: nothing was tried", passed, answers)
+	if passed < 1000 || answers < 1000 || elsewhere < 100 {
+		t.Errorf("only %d packets passed, %d answers, %d from another port: nothing was tried", passed, answers, elsewhere)
 	}
 }
 

@@ -217,13 +217,18 @@ func (p *Peer) begins(h *header, now int64) bool {
 		return now < p.adoptUntil && h.tcpFlags&(tcpSYN|tcpRST) == 0 &&
 			p.adopt.has(h.srcPort) && !once.allows(protoTCP, h.srcPort)
 	case protoUDP:
-		if once != nil {
-			s, opened := find(once.udp, h.srcPort)
-			if opened && (int(s.last)-int(s.first) < wideRule || !clients.has(h.srcPort)) {
-				return false
-			}
-		}
-		return !p.used.Load().has(h.srcPort)
+		return !p.visited(h.srcPort)
 	}
 	return !once.allows(h.proto, 0)
+}
+
+// visited reports whether the peer was let in on a UDP port, or may have been.
+func (p *Peer) visited(port uint16) bool {
+	if once := p.once.Load(); once != nil {
+		s, opened := find(once.udp, port)
+		if opened && (int(s.last)-int(s.first) < wideRule || !clients.has(port)) {
+			return true
+		}
+	}
+	return p.used.Load().has(port)
 }
