@@ -114,7 +114,7 @@ func (n *Net) dialUDP(remote netip.AddrPort) (*UDPConn, error) {
 		ep.Close()
 		return nil, os.NewSyscallError("connect", errno(terr))
 	}
-	return newUDPConn(n.link, &wq, ep, remote), nil
+	return newUDPConn(n, &wq, ep, remote), nil
 }
 
 // parseNetwork splits "tcp4" into "tcp" and 4; the family is 0 for either.

@@ -1,8 +1,13 @@
 package netstack
 
 // UDP from peers. A flow is one pair of peer socket and destination; it has a
-// connected local socket and one goroutine, which dials it and then carries
-// answers back. Datagrams of the peer go to the socket straight from Write.
+// local socket and one goroutine, which opens it and then carries answers back.
+// Datagrams of the peer go to the socket straight from Write.
+//
+// A program may answer from another port, as TFTP servers do. Where the system
+// lets us take that in (package loopback), the peer gets it from that port, and
+// what the peer's socket sends there belongs to the flow and reaches the program,
+// although no rule opens the port: for as long as the flow lives.
 
 import (
 	"encoding/binary"
@@ -10,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,6 +35,7 @@ const (
 	udpHeld    = 16        // datagrams held while the local socket is being made
 	udpHeldMax = 128 << 10 // and their bytes
 	udpSample  = 32        // flows looked at to find an old one
+	udpOthers  = 8         // ports of a flow besides the one asked; the oldest makes room
 )
 
 var began = time.Now()
@@ -45,6 +52,7 @@ type inboundUDP struct {
 	// mu guards the following and udpFlow's own fields of that kind.
 	mu     sync.Mutex
 	flows  map[udpKey]*udpFlow
+	others map[udpKey]*udpFlow // by other ports that answered, see udpFlow.others
 	byPeer map[netip.Addr]int
 }
 
@@ -57,13 +65,14 @@ type udpFlow struct {
 	watch  *loopback.Watch
 	quote  []byte // headers of the first datagram, for an ICMP error
 
-	last atomic.Int64                // when the last datagram went either way, by elapsed
-	conn atomic.Pointer[net.UDPConn] // nil until dialled
+	last atomic.Int64                 // when the last datagram went either way, by elapsed
+	conn atomic.Pointer[loopback.UDP] // nil until opened
 
 	// Guarded by inboundUDP.mu.
 	dead      bool     // removed from flows
 	held      [][]byte // datagrams before conn
 	heldBytes int
+	others    []uint16 // ports that answered besides the one that was asked, the oldest first
 }
 
 func (n *Net) initInboundUDP() {
@@ -71,6 +80,7 @@ func (n *Net) initInboundUDP() {
 	in.max = limitToFiles(n.maxInbound)
 	in.idle = udpIdle
 	in.flows = make(map[udpKey]*udpFlow)
+	in.others = make(map[udpKey]*udpFlow)
 	in.byPeer = make(map[netip.Addr]int)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
 }
@@ -100,8 +110,17 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	}
 	in.mu.Lock()
 	f := in.flows[key]
+	port := uint16(0) // the one of the target
+	if f == nil {
+		if f = in.others[key]; f != nil {
+			port = key.local.Port()
+		}
+	}
 	in.mu.Unlock()
 	if f == nil {
+		if n.stray(key, payload) {
+			return true
+		}
 		if !n.addrs.Load().has(key.local.Addr()) {
 			return false
 		}
@@ -116,8 +135,8 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	}
 	if conn = f.conn.Load(); conn != nil {
 		// What the socket does not take is lost; a refusal is found by read.
-		if _, err := conn.Write(payload); errors.Is(err, syscall.ECONNREFUSED) {
-			conn.Write(payload)
+		if err := conn.Send(payload, port); errors.Is(err, syscall.ECONNREFUSED) {
+			conn.Send(payload, port)
 		}
 	}
 	return true
@@ -192,6 +211,9 @@ func (in *inboundUDP) remove(f *udpFlow) {
 	f.dead = true
 	f.held = nil
 	delete(in.flows, f.key)
+	for _, port := range f.others {
+		delete(in.others, f.keyOf(port))
+	}
 	peer := f.key.peer.Addr()
 	if in.byPeer[peer]--; in.byPeer[peer] == 0 {
 		delete(in.byPeer, peer)
@@ -199,6 +221,31 @@ func (in *inboundUDP) remove(f *udpFlow) {
 	if c := f.conn.Load(); c != nil {
 		c.Close()
 	}
+}
+
+// keyOf is the key of what the peer's socket sends to another port.
+func (f *udpFlow) keyOf(port uint16) udpKey {
+	return udpKey{f.key.peer, netip.AddrPortFrom(f.key.local.Addr(), port)}
+}
+
+// answers notes that a flow's program has sent from another port than the one it
+// was asked at.
+func (in *inboundUDP) answers(f *udpFlow, port uint16) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	key := f.keyOf(port)
+	if f.dead || in.others[key] == f {
+		return
+	}
+	if old := in.others[key]; old != nil {
+		old.others = slices.DeleteFunc(old.others, func(p uint16) bool { return p == port })
+	}
+	if len(f.others) == udpOthers {
+		delete(in.others, f.keyOf(f.others[0]))
+		f.others = slices.Delete(f.others, 0, 1)
+	}
+	in.others[key] = f
+	f.others = append(f.others, port)
 }
 
 // hold keeps a datagram until the socket is there; false if it is there now.
@@ -236,13 +283,12 @@ func (n *Net) runUDP(f *udpFlow) {
 	}
 }
 
-// dialLocalUDP connects to the target and sends what is held.
-func (n *Net) dialLocalUDP(f *udpFlow) (*net.UDPConn, error) {
-	c, err := loopback.Dial(n.ctx, "udp", f.target, f.key.local.Port(), f.key.peer.Addr(), localTimeout)
+// dialLocalUDP opens a socket to the target and sends what is held.
+func (n *Net) dialLocalUDP(f *udpFlow) (*loopback.UDP, error) {
+	conn, err := loopback.DialUDP(n.ctx, f.target, f.key.local.Port(), f.key.peer.Addr(), localTimeout)
 	if err != nil {
 		return nil, err
 	}
-	conn := c.(*net.UDPConn)
 	in := &n.udpIn
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -252,7 +298,7 @@ func (n *Net) dialLocalUDP(f *udpFlow) (*net.UDPConn, error) {
 	}
 	// Under mu, so that a datagram in handleUDP goes after these.
 	for _, b := range f.held {
-		conn.Write(b)
+		conn.Send(b, 0)
 	}
 	f.held, f.heldBytes = nil, 0
 	f.conn.Store(conn)
@@ -261,7 +307,7 @@ func (n *Net) dialLocalUDP(f *udpFlow) (*net.UDPConn, error) {
 
 // carryUDP sends answers of the local program to the peer until the flow is
 // idle or over. It reports whether the program refused without ever answering.
-func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
+func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 	defer conn.Close()
 	dst, src := f.key.peer, f.key.local
 	route, terr := n.stack.FindRoute(nicID, toAddress(src.Addr()), toAddress(dst.Addr()), protocolOf(dst.Addr()), false)
@@ -271,6 +317,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
 	defer route.Release()
 	lazy := newLazyReader(conn)
 	answered := false
+	other := uint16(0) // the last port that answered besides the one asked
 	for {
 		idle := n.udpIn.idle - (elapsed() - time.Duration(f.last.Load()))
 		if idle <= 0 {
@@ -295,7 +342,15 @@ func (n *Net) carryUDP(f *udpFlow, conn *net.UDPConn) (refused bool) {
 			answered = true
 			f.watch.Reached(f.key.local.Port())
 		}
-		ok := sendUDP(route, src, dst, buf[:size])
+		from := src
+		if port := lazy.port; port != 0 {
+			from = netip.AddrPortFrom(src.Addr(), port)
+			if port != other {
+				n.udpIn.answers(f, port)
+				other = port
+			}
+		}
+		ok := sendUDP(route, from, dst, buf[:size])
 		putBlock(buf)
 		if !ok {
 			return false

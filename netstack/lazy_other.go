@@ -5,6 +5,8 @@ package netstack
 import (
 	"io"
 	"net"
+
+	"weft/netstack/loopback"
 )
 
 // lazyReader reads from a socket; this system does not tell readiness, so a
@@ -12,14 +14,15 @@ import (
 type lazyReader struct {
 	conn net.Conn
 	size int
+	port uint16 // always 0, that of the target
 }
 
 func newLazyReader(src io.Reader) *lazyReader {
 	switch c := src.(type) {
 	case *net.TCPConn:
-		return &lazyReader{c, copySize}
-	case *net.UDPConn:
-		return &lazyReader{c, len(block{})}
+		return &lazyReader{conn: c, size: copySize}
+	case *loopback.UDP:
+		return &lazyReader{conn: c, size: len(block{})}
 	}
 	return nil
 }

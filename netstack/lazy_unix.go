@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"weft/netstack/loopback"
 )
 
 // lazyReader reads from a socket of the system into a pooled block that it
@@ -14,12 +16,14 @@ import (
 type lazyReader struct {
 	raw  syscall.RawConn
 	size int
+	udp  *loopback.UDP // nil for others
 	try  func(fd uintptr) bool
 
 	// The result of try.
-	buf *block
-	n   int
-	err error
+	buf  *block
+	n    int
+	port uint16 // that a datagram came from, 0 for the one of the target
+	err  error
 }
 
 // newLazyReader returns nil for what is no socket.
@@ -29,9 +33,9 @@ func newLazyReader(src io.Reader) *lazyReader {
 	switch c := src.(type) {
 	case *net.TCPConn:
 		r.raw, err = c.SyscallConn()
-	case *net.UDPConn:
+	case *loopback.UDP:
 		r.raw, err = c.SyscallConn()
-		r.size = len(block{})
+		r.size, r.udp = len(block{}), c
 	case *net.UnixConn:
 		r.raw, err = c.SyscallConn()
 	default:
@@ -66,7 +70,11 @@ func (r *lazyReader) next() (*block, int, error) {
 func (r *lazyReader) tryRead(fd uintptr) bool {
 	r.buf = getBlock()
 	for {
-		r.n, r.err = syscall.Read(int(fd), r.buf[:r.size])
+		if r.udp != nil {
+			r.n, r.port, r.err = r.udp.Receive(fd, r.buf[:])
+		} else {
+			r.n, r.err = syscall.Read(int(fd), r.buf[:r.size])
+		}
 		if r.err != syscall.EINTR {
 			break
 		}

@@ -142,5 +142,5 @@ func (n *Net) listenUDP(addr netip.AddrPort) (*UDPConn, error) {
 		ep.Close()
 		return nil, os.NewSyscallError("bind", errno(terr))
 	}
-	return newUDPConn(n.link, &wq, ep, netip.AddrPort{}), nil
+	return newUDPConn(n, &wq, ep, netip.AddrPort{}), nil
 }

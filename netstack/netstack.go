@@ -133,6 +133,9 @@ type Net struct {
 	tcpIn inboundTCP
 	udpIn inboundUDP
 
+	hearing sync.Mutex
+	hearers map[strayKey]*UDPConn // guarded by hearing; that HearAll was called for
+
 	// mu guards the following.
 	mu     sync.Mutex
 	closed bool
@@ -158,6 +161,7 @@ func New(cfg Config) (*Net, error) {
 		log:        cfg.Log,
 		events:     make(chan tun.Event, 1),
 		closeDone:  make(chan struct{}),
+		hearers:    make(map[strayKey]*UDPConn),
 	}
 	if n.mtu == 0 {
 		n.mtu = DefaultMTU

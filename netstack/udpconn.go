@@ -13,14 +13,23 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
+// maxStrays bounds the bytes of datagrams from other ports that wait to be read,
+// each counted with strayCost more.
+const (
+	maxStrays = 256 << 10
+	strayCost = 256
+)
+
 // UDPConn is a UDP socket of the user-space network, connected (DialContext) or
 // not (ListenUDP). It is a net.Conn and a net.PacketConn. A connected one
-// reports an ICMP error that came back as the error of the next Read or Write.
+// reports an ICMP error that came back as the error of the next Read or Write. It
+// hears from the address and port that it is connected to and, after HearAll, from
+// all ports of that address, to which WriteToAddrPort sends too.
 type UDPConn struct {
 	// Constant after newUDPConn.
 	ep       tcpip.Endpoint
 	wq       *waiter.Queue
-	link     *link
+	net      *Net
 	local    netip.AddrPort
 	remote   netip.AddrPort // zero when not connected
 	readable chan struct{}
@@ -30,6 +39,70 @@ type UDPConn struct {
 	readDeadline  deadline
 	writeDeadline deadline
 	closeOnce     sync.Once
+
+	// mu guards the following.
+	mu         sync.Mutex
+	strays     []stray
+	strayBytes int // as maxStrays counts
+}
+
+// stray is a datagram from another port than the one a socket is connected to.
+type stray struct {
+	from    netip.AddrPort
+	payload []byte
+}
+
+// strayKey is a connected socket, but for the port at the other end.
+type strayKey struct {
+	local  netip.AddrPort
+	remote netip.Addr
+}
+
+func (c *UDPConn) strayKey() strayKey { return strayKey{c.local, c.remote.Addr()} }
+
+// HearAll makes a connected socket take what the address that it is connected to
+// sends it from other ports: some protocols answer so. ReadFromAddrPort tells
+// them apart.
+func (c *UDPConn) HearAll() {
+	c.net.hearing.Lock()
+	defer c.net.hearing.Unlock()
+	if c.remote.IsValid() && !expired(c.done) {
+		c.net.hearers[c.strayKey()] = c
+	}
+}
+
+// stray gives a datagram that belongs to no endpoint to a socket that hears all
+// ports, if there is one. It is called within Write.
+func (n *Net) stray(key udpKey, payload []byte) bool {
+	n.hearing.Lock()
+	c := n.hearers[strayKey{key.local, key.peer.Addr()}]
+	n.hearing.Unlock()
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	if cost := len(payload) + strayCost; c.strayBytes+cost <= maxStrays {
+		c.strayBytes += cost
+		c.strays = append(c.strays, stray{key.peer, bytes.Clone(payload)})
+	}
+	c.mu.Unlock()
+	c.entry.NotifyEvent(waiter.ReadableEvents)
+	return true
+}
+
+// takeStray returns the stray that waits longest.
+func (c *UDPConn) takeStray() (s stray, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.strays) == 0 {
+		return s, false
+	}
+	s = c.strays[0]
+	c.strayBytes -= len(s.payload) + strayCost
+	if c.strays = c.strays[1:]; len(c.strays) == 0 {
+		c.strays = nil
+	}
+	return s, true
 }
 
 var (
@@ -37,8 +110,8 @@ var (
 	_ net.PacketConn = (*UDPConn)(nil)
 )
 
-func newUDPConn(l *link, wq *waiter.Queue, ep tcpip.Endpoint, remote netip.AddrPort) *UDPConn {
-	c := &UDPConn{ep: ep, wq: wq, link: l, remote: remote, done: make(chan struct{})}
+func newUDPConn(n *Net, wq *waiter.Queue, ep tcpip.Endpoint, remote netip.AddrPort) *UDPConn {
+	c := &UDPConn{ep: ep, wq: wq, net: n, remote: remote, done: make(chan struct{})}
 	if a, err := ep.GetLocalAddress(); err == nil {
 		c.local = fromFull(a)
 	}
@@ -61,6 +134,9 @@ func (c *UDPConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		case nil:
 			return res.Count, fromFull(res.RemoteAddr), nil
 		case *tcpip.ErrWouldBlock:
+			if s, ok := c.takeStray(); ok {
+				return copy(b, s.payload), s.from, nil
+			}
 		case *tcpip.ErrBadBuffer: // len(b) == 0
 			return 0, fromFull(res.RemoteAddr), nil
 		default:
@@ -112,7 +188,7 @@ func (c *UDPConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 // errno is more exact than the stack about what ended a connected socket.
 func (c *UDPConn) errno(terr tcpip.Error) syscall.Errno {
 	if _, ok := terr.(*tcpip.ErrConnectionRefused); ok && c.remote.IsValid() {
-		if why := c.link.icmp.reason(flow{protoUDP, c.local, c.remote}); why != 0 {
+		if why := c.net.link.icmp.reason(flow{protoUDP, c.local, c.remote}); why != 0 {
 			return why
 		}
 	}
@@ -157,7 +233,12 @@ func (c *UDPConn) Close() error {
 	err := net.ErrClosed
 	c.closeOnce.Do(func() {
 		err = nil
+		c.net.hearing.Lock()
 		close(c.done)
+		if c.net.hearers[c.strayKey()] == c {
+			delete(c.net.hearers, c.strayKey())
+		}
+		c.net.hearing.Unlock()
 		c.readDeadline.stop()
 		c.writeDeadline.stop()
 		c.ep.Close()

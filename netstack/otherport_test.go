@@ -1,0 +1,213 @@
+package netstack
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// tftp is a program that answers, as TFTP does, from a new port for each who asks,
+// and then talks on from there: what it gets, it sends back.
+func tftp(t testing.TB, addr string) (at string) {
+	main, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	open, wg := []net.PacketConn{main}, sync.WaitGroup{} // open is guarded by mu
+	t.Cleanup(func() {
+		mu.Lock()
+		for _, c := range open {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	echo := func(c net.PacketConn, first []byte, from net.Addr) {
+		c.WriteTo(first, from)
+		b := make([]byte, 65536)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			c.WriteTo(b[:n], from)
+		}
+	}
+	wg.Go(func() {
+		for {
+			b := make([]byte, 65536)
+			n, from, err := main.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(addr)
+			c, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open = append(open, c)
+			mu.Unlock()
+			wg.Go(func() { echo(c, b[:n], from) })
+		}
+	})
+	return main.LocalAddr().String()
+}
+
+// A program's answer from another port reaches the peer from that port, and what
+// the peer then sends there from the same socket reaches the program; nobody
+// else's does, and not after the flow's end.
+func TestAnswerFromAnotherPort(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // the socket hears from the port asked alone
+	}
+	checkGoroutines(t)
+	p := newPair(t, Config{}, nil, nil)
+	in := toLocal(tftp(t, "127.0.0.1:0"))
+	policy := in.UDP
+	in.UDP = func(src, dst netip.AddrPort) (string, bool) { // only one port is open
+		target, ok := policy(src, dst)
+		return target, ok && dst.Port() == 69
+	}
+	p.b.SetInbound(in)
+	families(t, func(t *testing.T, dst netip.Addr) {
+		dial := func() *UDPConn {
+			t.Helper()
+			c, err := p.a.DialAddrPort(within(t, 5*time.Second), "udp", netip.AddrPortFrom(dst, 69))
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := c.(*UDPConn)
+			t.Cleanup(func() { u.Close() })
+			u.HearAll()
+			u.SetDeadline(time.Now().Add(10 * time.Second))
+			return u
+		}
+		read := func(c *UDPConn, want string) netip.AddrPort {
+			t.Helper()
+			b := make([]byte, 65536)
+			n, from, err := c.ReadFromAddrPort(b)
+			if err != nil || string(b[:n]) != want || from.Addr() != dst {
+				t.Fatalf("got %q from %s, %v; want %q", b[:n], from, err, want)
+			}
+			return from
+		}
+		c := dial()
+		c.Write([]byte("read"))
+		from := read(c, "read")
+		if from.Port() == 69 {
+			t.Fatal("the answer is from the port that was asked")
+		}
+		big := string(make([]byte, 30000))
+		for _, s := range []string{"1", "2", big} {
+			c.WriteToAddrPort([]byte(s), from)
+			if again := read(c, s); again != from {
+				t.Fatalf("answers from %s and %s", from, again)
+			}
+		}
+		// Another socket of the peer's has no business there.
+		other := dial()
+		other.Write([]byte("read"))
+		if theirs := read(other, "read"); theirs == from {
+			t.Fatal("one port for two")
+		}
+		other.WriteToAddrPort([]byte("x"), from)
+		other.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if n, at, err := other.ReadFromAddrPort(make([]byte, 10)); err == nil {
+			t.Errorf("%d bytes from %s", n, at)
+		} else if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Error(err)
+		}
+		c.Close()
+		other.Close()
+	})
+	for _, f := range p.b.udpIn.snapshot() {
+		p.b.udpIn.mu.Lock()
+		p.b.udpIn.remove(f)
+		p.b.udpIn.mu.Unlock()
+	}
+	p.b.udpIn.mu.Lock()
+	defer p.b.udpIn.mu.Unlock()
+	if n := len(p.b.udpIn.others); n != 0 {
+		t.Errorf("%d ports are open without a flow", n)
+	}
+	if n := len(p.a.hearers); n != 0 {
+		t.Errorf("%d sockets hear on after Close", n)
+	}
+}
+
+func (in *inboundUDP) snapshot() (out []*udpFlow) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, f := range in.flows {
+		out = append(out, f)
+	}
+	return out
+}
+
+// A flow has few ports besides its own, and of two flows that claim one the last
+// has it.
+func TestOtherPortsAreBounded(t *testing.T) {
+	p := newPair(t, Config{}, nil, nil)
+	in := &p.b.udpIn
+	peer := netip.AddrPortFrom(addrA4, 5000)
+	flow := func(port uint16) *udpFlow {
+		f := &udpFlow{key: udpKey{peer, netip.AddrPortFrom(addrB4, port)}}
+		in.flows[f.key] = f
+		in.byPeer[peer.Addr()]++
+		return f
+	}
+	a, b := flow(1), flow(2)
+	for port := range uint16(1000) {
+		in.answers(a, 10+port)
+		in.answers(a, 10+port)
+	}
+	in.answers(b, 1009)
+	if len(in.others) != udpOthers || len(a.others) != udpOthers-1 || len(b.others) != 1 || in.others[b.keyOf(1009)] != b || in.others[a.keyOf(1008)] != a {
+		t.Errorf("%d ports, %d of one, %d of the other", len(in.others), len(a.others), len(b.others))
+	}
+	in.remove(a)
+	in.remove(b)
+	in.answers(a, 7)
+	if len(in.others) != 0 {
+		t.Errorf("%d ports after the end", len(in.others))
+	}
+}
+
+// What waits for a socket that hears all is bounded.
+func TestStraysAreBounded(t *testing.T) {
+	p := newPair(t, Config{}, nil, nil)
+	c, err := p.a.dialUDP(netip.AddrPortFrom(addrB4, 69))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	key := udpKey{netip.AddrPortFrom(addrB4, 70), c.local}
+	if p.a.stray(key, []byte("x")) {
+		t.Error("taken by a socket that does not hear all")
+	}
+	c.HearAll()
+	for _, size := range []int{0, 60000} {
+		for range 5000 {
+			p.a.stray(key, make([]byte, size))
+		}
+		if c.strayBytes > maxStrays || len(c.strays) > maxStrays/strayCost {
+			t.Errorf("%d bytes, %d datagrams", c.strayBytes, len(c.strays))
+		}
+		for len(c.strays) > 0 {
+			if n, from, err := c.ReadFromAddrPort(make([]byte, 65536)); n != size || from != key.peer || err != nil {
+				t.Fatal(n, from, err)
+			}
+		}
+		if c.strayBytes != 0 {
+			t.Errorf("%d bytes of nothing", c.strayBytes)
+		}
+	}
+}
