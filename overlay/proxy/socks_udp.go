@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -35,14 +36,31 @@ type association struct {
 	mu    sync.Mutex // guards the following
 	from  netip.AddrPort
 	flows map[string]*flow // by host:port as the client wrote it
+	// By other addresses that a flow has had datagrams from: what the client sends
+	// there leaves from the flow's own port, as from a socket of the client's.
+	others map[netip.AddrPort]*flow
 }
 
 // flow is one destination.
 type flow struct {
 	key  string
-	send chan []byte // owned by the flow once sent
-	last time.Time   // guarded by association.mu
+	send chan datagram // owned by the flow once sent
+	last time.Time     // guarded by association.mu
 	end  context.CancelFunc
+}
+
+// datagram is one of the client's, to the flow's destination if to is zero.
+type datagram struct {
+	to      netip.AddrPort
+	payload []byte
+}
+
+// anyPort is a connection over the overlay that can hear from all ports of the
+// address it is connected to (package netstack). The kernel has none.
+type anyPort interface {
+	HearAll()
+	ReadFromAddrPort([]byte) (int, netip.AddrPort, error)
+	WriteToAddrPort([]byte, netip.AddrPort) (int, error)
 }
 
 // associate serves c until it is closed.
@@ -63,7 +81,7 @@ func (p *Proxy) associate(c net.Conn, req socksRequest) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &association{p: p, ctx: ctx, conn: conn, client: remote.Addr().Unmap(), flows: map[string]*flow{}}
+	a := &association{p: p, ctx: ctx, conn: conn, client: remote.Addr().Unmap(), flows: map[string]*flow{}, others: map[netip.AddrPort]*flow{}}
 	// A client that knows its port says so; others are bound by their first
 	// datagram.
 	if ip, err := netip.ParseAddr(req.host); err == nil && req.port != 0 && (ip.IsUnspecified() || ip == a.client) {
@@ -132,13 +150,19 @@ func (a *association) deliver(host string, port uint16, payload []byte) {
 	key := host + "\x00" + string([]byte{byte(port >> 8), byte(port)})
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	f := a.flows[key]
+	f, out := a.flows[key], datagram{payload: payload}
+	if ip, err := netip.ParseAddr(host); f == nil && err == nil {
+		to := netip.AddrPortFrom(ip.Unmap(), port)
+		if f = a.others[to]; f != nil {
+			out.to = to
+		}
+	}
 	if f == nil {
 		if len(a.flows) >= maxFlows {
 			a.dropOldestLocked()
 		}
 		ctx, end := context.WithCancel(a.ctx)
-		f = &flow{key: key, send: make(chan []byte, flowQueue), end: end}
+		f = &flow{key: key, send: make(chan datagram, flowQueue), end: end}
 		a.flows[key] = f
 		a.wg.Go(func() {
 			defer a.drop(f)
@@ -148,7 +172,7 @@ func (a *association) deliver(host string, port uint16, payload []byte) {
 	}
 	f.last = time.Now()
 	select {
-	case f.send <- payload:
+	case f.send <- out:
 	default: // the destination is slower than the client: UDP loses
 	}
 }
@@ -160,16 +184,37 @@ func (a *association) dropOldestLocked() {
 			oldest = f
 		}
 	}
-	oldest.end()
-	delete(a.flows, oldest.key)
+	a.forgetLocked(oldest)
 }
 
-func (a *association) drop(f *flow) {
+// forgetLocked ends a flow.
+func (a *association) forgetLocked(f *flow) {
 	f.end()
-	a.mu.Lock()
 	if a.flows[f.key] == f {
 		delete(a.flows, f.key)
 	}
+	for from, of := range a.others {
+		if of == f {
+			delete(a.others, from)
+		}
+	}
+}
+
+// heard notes where a datagram of a flow came from, and returns where the client
+// is.
+func (a *association) heard(f *flow, from netip.AddrPort) (client netip.AddrPort) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f.last = time.Now()
+	if from.IsValid() && a.flows[f.key] == f && len(a.others) < maxFlows {
+		a.others[from] = f
+	}
+	return a.from
+}
+
+func (a *association) drop(f *flow) {
+	a.mu.Lock()
+	a.forgetLocked(f)
 	a.mu.Unlock()
 }
 
@@ -184,6 +229,11 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 	stop := context.AfterFunc(ctx, func() { remote.Close() })
 	defer stop()
 
+	asked, _ := netip.ParseAddrPort(remote.RemoteAddr().String())
+	all, _ := remote.(anyPort)
+	if all != nil {
+		all.HearAll()
+	}
 	wait := limited.Go(func() {
 		defer f.end()
 		// The header says where the datagram came from.
@@ -191,24 +241,37 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 		head := len(buf)
 		buf = append(buf, make([]byte, maxUDP)...)
 		for {
-			n, err := remote.Read(buf[head:])
+			var n int
+			var err error
+			from := asked
+			if all != nil {
+				n, from, err = all.ReadFromAddrPort(buf[head:])
+			} else {
+				n, err = remote.Read(buf[head:])
+			}
 			if err != nil {
 				if kindOf(err) == localapi.KindRefused && ctx.Err() == nil {
 					continue
 				}
 				return
 			}
-			a.mu.Lock()
-			f.last = time.Now()
-			to := a.from
-			a.mu.Unlock()
-			a.conn.WriteToUDPAddrPort(buf[:head+n], to)
+			other := netip.AddrPort{}
+			if from != asked {
+				other = from
+			}
+			// The same address, so only the last two bytes of the header differ.
+			binary.BigEndian.PutUint16(buf[head-2:], from.Port())
+			a.conn.WriteToUDPAddrPort(buf[:head+n], a.heard(f, other))
 		}
 	})
 	for {
 		select {
-		case b := <-f.send:
-			remote.Write(b)
+		case d := <-f.send:
+			if d.to.IsValid() && all != nil {
+				all.WriteToAddrPort(d.payload, d.to)
+			} else {
+				remote.Write(d.payload)
+			}
 		case <-ctx.Done():
 			remote.Close()
 			wait()
@@ -225,10 +288,9 @@ func (a *association) expire() {
 		select {
 		case now := <-t.C:
 			a.mu.Lock()
-			for key, f := range a.flows {
+			for _, f := range a.flows {
 				if now.Sub(f.last) >= flowIdle {
-					f.end()
-					delete(a.flows, key)
+					a.forgetLocked(f)
 				}
 			}
 			a.mu.Unlock()
