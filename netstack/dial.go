@@ -114,7 +114,9 @@ func (n *Net) dialUDP(remote netip.AddrPort) (*UDPConn, error) {
 		ep.Close()
 		return nil, os.NewSyscallError("connect", errno(terr))
 	}
-	return newUDPConn(n, &wq, ep, remote), nil
+	c := newUDPConn(n, &wq, ep, remote)
+	n.dialled.add(c)
+	return c, nil
 }
 
 // parseNetwork splits "tcp4" into "tcp" and 4; the family is 0 for either.

@@ -118,8 +118,11 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	}
 	in.mu.Unlock()
 	if f == nil {
-		if n.stray(key, payload) {
+		if c, ours := n.dialled.find(strayKey{key.local, key.peer.Addr()}); c != nil {
+			c.hear(key.peer, payload)
 			return true
+		} else if ours {
+			return false
 		}
 		if !n.addrs.Load().has(key.local.Addr()) {
 			return false

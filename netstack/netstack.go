@@ -133,8 +133,7 @@ type Net struct {
 	tcpIn inboundTCP
 	udpIn inboundUDP
 
-	hearing sync.Mutex
-	hearers map[strayKey]*UDPConn // guarded by hearing; that HearAll was called for
+	dialled dialledUDP
 
 	// mu guards the following.
 	mu     sync.Mutex
@@ -161,7 +160,7 @@ func New(cfg Config) (*Net, error) {
 		log:        cfg.Log,
 		events:     make(chan tun.Event, 1),
 		closeDone:  make(chan struct{}),
-		hearers:    make(map[strayKey]*UDPConn),
+		dialled:    dialledUDP{by: make(map[strayKey]*dialled)},
 	}
 	if n.mtu == 0 {
 		n.mtu = DefaultMTU

@@ -138,8 +138,10 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 	if n := len(p.b.udpIn.others); n != 0 {
 		t.Errorf("%d ports are open without a flow", n)
 	}
-	if n := len(p.a.hearers); n != 0 {
-		t.Errorf("%d sockets hear on after Close", n)
+	for _, s := range p.a.dialled.by {
+		if s.conn != nil {
+			t.Errorf("%s is held after Close", s.conn.local)
+		}
 	}
 }
 
@@ -189,25 +191,80 @@ func TestStraysAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	key := udpKey{netip.AddrPortFrom(addrB4, 70), c.local}
-	if p.a.stray(key, []byte("x")) {
-		t.Error("taken by a socket that does not hear all")
-	}
-	c.HearAll()
+	from := netip.AddrPortFrom(addrB4, 70)
 	for _, size := range []int{0, 60000} {
 		for range 5000 {
-			p.a.stray(key, make([]byte, size))
+			c.hear(from, make([]byte, size))
 		}
 		if c.strayBytes > maxStrays || len(c.strays) > maxStrays/strayCost {
 			t.Errorf("%d bytes, %d datagrams", c.strayBytes, len(c.strays))
 		}
 		for len(c.strays) > 0 {
-			if n, from, err := c.ReadFromAddrPort(make([]byte, 65536)); n != size || from != key.peer || err != nil {
-				t.Fatal(n, from, err)
+			if n, at, err := c.ReadFromAddrPort(make([]byte, 65536)); n != size || at != from || err != nil {
+				t.Fatal(n, at, err)
 			}
 		}
 		if c.strayBytes != 0 {
 			t.Errorf("%d bytes of nothing", c.strayBytes)
 		}
+	}
+}
+
+// What a peer sends to the port of a socket of ours, from whatever port, and after
+// the socket's end, does not reach a program that listens on the same port of
+// loopback.
+func TestOurPortIsNoService(t *testing.T) {
+	p := newPair(t, Config{}, nil, nil)
+	reached := make(chan netip.AddrPort, 100)
+	p.a.SetInbound(Inbound{UDP: func(src, dst netip.AddrPort) (string, bool) {
+		reached <- dst
+		return "", false
+	}})
+	ours, err := p.a.dialUDP(netip.AddrPortFrom(addrB4, 69))
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(to netip.AddrPort) {
+		t.Helper()
+		c, err := p.b.ListenUDP(netip.AddrPortFrom(addrB4, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.(*UDPConn).WriteToAddrPort([]byte("x"), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(ours.local)
+	ours.Close()
+	send(ours.local)
+	service := netip.AddrPortFrom(addrA4, 7)
+	send(service) // after them on the same way
+	if got := <-reached; got != service {
+		t.Errorf("%s was asked for", got)
+	}
+}
+
+// Sockets that were closed are remembered, but not without bound.
+func TestDialledAreBounded(t *testing.T) {
+	p := newPair(t, Config{}, nil, nil)
+	var last *UDPConn
+	for range 2 * maxDialled {
+		c, err := p.a.dialUDP(netip.AddrPortFrom(addrB4, 69))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		last = c
+	}
+	if n := len(p.a.dialled.by); n > maxDialled {
+		t.Errorf("%d are remembered", n)
+	}
+	if _, ours := p.a.dialled.find(last.strayKey()); !ours {
+		t.Error("the last one is not remembered")
+	}
+	p.a.dialled.by[last.strayKey()].last -= closedLife
+	if _, ours := p.a.dialled.find(last.strayKey()); ours {
+		t.Error("remembered for ever")
 	}
 }

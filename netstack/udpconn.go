@@ -60,34 +60,100 @@ type strayKey struct {
 
 func (c *UDPConn) strayKey() strayKey { return strayKey{c.local, c.remote.Addr()} }
 
+// dialledUDP are the connected sockets of the program. A closed one is remembered
+// while the filter may still take its peer's datagrams for answers: they must not
+// reach what listens on the same port of this machine's loopback, which no rule
+// has opened.
+type dialledUDP struct {
+	mu sync.Mutex
+	by map[strayKey]*dialled // guarded by mu
+}
+
+type dialled struct {
+	conn *UDPConn // nil when closed
+	hear bool
+	last time.Duration // when the last datagram came after that, by elapsed
+}
+
+const (
+	closedLife = 2 * time.Minute // longer than any filter knows a UDP flow
+	maxDialled = 4096            // with closed ones; only those make room
+)
+
+func (d *dialledUDP) add(c *UDPConn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.by) >= maxDialled {
+		now := elapsed()
+		var oldest *dialled
+		var at strayKey
+		for key, s := range d.by {
+			if s.conn != nil {
+				continue
+			}
+			if now-s.last >= closedLife {
+				delete(d.by, key)
+			} else if oldest == nil || s.last < oldest.last {
+				oldest, at = s, key
+			}
+		}
+		if oldest != nil && len(d.by) >= maxDialled {
+			delete(d.by, at)
+		}
+	}
+	d.by[c.strayKey()] = &dialled{conn: c}
+}
+
+func (d *dialledUDP) close(c *UDPConn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.by[c.strayKey()]; s != nil && s.conn == c {
+		s.conn, s.last = nil, elapsed()
+	}
+}
+
+// find reports whether a datagram that belongs to no endpoint came to a socket of
+// the program's, open or not, and which one is to have it, nil for none.
+func (d *dialledUDP) find(key strayKey) (c *UDPConn, ours bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.by[key]
+	switch {
+	case s == nil:
+		return nil, false
+	case s.conn != nil && s.hear:
+		return s.conn, true
+	case s.conn != nil:
+		return nil, true
+	case elapsed()-s.last >= closedLife:
+		delete(d.by, key)
+		return nil, false
+	}
+	s.last = elapsed()
+	return nil, true
+}
+
 // HearAll makes a connected socket take what the address that it is connected to
 // sends it from other ports: some protocols answer so. ReadFromAddrPort tells
 // them apart.
 func (c *UDPConn) HearAll() {
-	c.net.hearing.Lock()
-	defer c.net.hearing.Unlock()
-	if c.remote.IsValid() && !expired(c.done) {
-		c.net.hearers[c.strayKey()] = c
+	d := &c.net.dialled
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.by[c.strayKey()]; s != nil && s.conn == c {
+		s.hear = true
 	}
 }
 
-// stray gives a datagram that belongs to no endpoint to a socket that hears all
-// ports, if there is one. It is called within Write.
-func (n *Net) stray(key udpKey, payload []byte) bool {
-	n.hearing.Lock()
-	c := n.hearers[strayKey{key.local, key.peer.Addr()}]
-	n.hearing.Unlock()
-	if c == nil {
-		return false
-	}
+// hear takes a datagram from another port.
+func (c *UDPConn) hear(from netip.AddrPort, payload []byte) {
 	c.mu.Lock()
 	if cost := len(payload) + strayCost; c.strayBytes+cost <= maxStrays {
 		c.strayBytes += cost
-		c.strays = append(c.strays, stray{key.peer, bytes.Clone(payload)})
+		c.strays = append(c.strays, stray{from, bytes.Clone(payload)})
 	}
 	c.mu.Unlock()
 	c.entry.NotifyEvent(waiter.ReadableEvents)
-	return true
 }
 
 // takeStray returns the stray that waits longest.
@@ -233,12 +299,10 @@ func (c *UDPConn) Close() error {
 	err := net.ErrClosed
 	c.closeOnce.Do(func() {
 		err = nil
-		c.net.hearing.Lock()
 		close(c.done)
-		if c.net.hearers[c.strayKey()] == c {
-			delete(c.net.hearers, c.strayKey())
+		if c.remote.IsValid() {
+			c.net.dialled.close(c)
 		}
-		c.net.hearing.Unlock()
 		c.readDeadline.stop()
 		c.writeDeadline.stop()
 		c.ep.Close()
