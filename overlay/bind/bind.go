@@ -81,12 +81,13 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 
+	"weft/limited"
 	"weft/overlay/cert"
 )
 
 const (
 	// BatchSize is how many messages WireGuard takes at once where there are
-	// sockets, and RelayBatchSize where there are none. It keeps a buffer of
+	// sockets and 512 MB of memory, and RelayBatchSize where there are none. It keeps a buffer of
 	// 64 KB for each, of which the pages become resident that are used.
 	BatchSize      = 128
 	RelayBatchSize = 8
@@ -96,7 +97,8 @@ const (
 	QueueChunks = 32
 
 	// MaxInFlight bounds the data messages of one peer between arrival and
-	// Done, in bytes, with 4 KB more for each.
+	// Done, in bytes, with 4 KB more for each; a machine with less than 1 GB
+	// has room for less.
 	MaxInFlight = 16 << 20
 
 	// MaxMessage is the longest WireGuard message in bytes.
@@ -223,7 +225,9 @@ func New(cfg Config) *Bind {
 // node's overlay address, by which WireGuard limits the rate of handshakes.
 // What comes from the node goes to Config.Stranger until Admit.
 func NewEndpoint(id cert.NodeID, ip netip.Addr) *Endpoint {
-	return &Endpoint{id: id, name: id.String(), ip: ip, moved: make(chan struct{}, 1)}
+	ep := &Endpoint{id: id, name: id.String(), ip: ip, moved: make(chan struct{}, 1)}
+	ep.most, ep.page = inFlightBounds()
+	return ep
 }
 
 // Admit lets what comes from ep's node in. WireGuard has to know the node by
@@ -327,7 +331,8 @@ func (b *Bind) BatchSize() int {
 	if b.openSocket == nil {
 		return RelayBatchSize
 	}
-	return BatchSize
+	// WireGuard keeps two batches of 64 KB each.
+	return max(limited.Share(BatchSize<<20, 1./4)>>20, RelayBatchSize)
 }
 
 // ParseEndpoint implements conn.Bind: s is the NodeID of an endpoint that

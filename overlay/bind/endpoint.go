@@ -8,6 +8,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 
+	"weft/limited"
 	"weft/overlay/cert"
 	"weft/overlay/mono"
 )
@@ -18,6 +19,8 @@ type Endpoint struct {
 	id   cert.NodeID
 	name string
 	ip   netip.Addr
+	most int64 // of inFlight; see MaxInFlight
+	page int64 // what a message counts beyond its bytes
 
 	sender atomic.Pointer[Sender]
 	route  atomic.Pointer[route] // nil: by the sender
@@ -163,12 +166,26 @@ func (e *Endpoint) relay(bufs [][]byte) {
 }
 
 // Cost of a message that is inside wireguard-go: its bytes, and the page of
-// 4 KB that the first of them make resident.
-const pageCost = 4 << 10
+// 4 KB that the first of them make resident. The buffer it is in has 64 KB, which
+// all become resident once the garbage collector has used them again: where
+// memory is short, that is what counts.
+const (
+	pageCost   = 4 << 10
+	bufferCost = 64 << 10
+	shortShare = 1. / 16 // of the memory, for what one peer has in flight
+)
+
+// inFlightBounds are Endpoint.most and page.
+func inFlightBounds() (most, page int64) {
+	if most := int64(limited.Share(4*MaxInFlight, shortShare)); most < 4*MaxInFlight {
+		return most, bufferCost
+	}
+	return MaxInFlight, pageCost
+}
 
 // costOf is the cost of a data message, counted down by the bytes that it may
 // hold in padding, so that Done never takes off less than was put on.
-func costOf(msg []byte) int64 { return pageCost + int64(max(len(msg)-32-15, 0)) }
+func (e *Endpoint) costOf(msg []byte) int64 { return e.page + int64(max(len(msg)-32-15, 0)) }
 
 // admit reports whether one more message of the peer may enter WireGuard, and
 // counts it if it carries data.
@@ -176,20 +193,20 @@ func (e *Endpoint) admit(msg []byte) bool {
 	if !isData(msg) {
 		return true
 	}
-	if e.inFlight.Load() >= MaxInFlight {
+	if e.inFlight.Load() >= e.most {
 		if mono.Now()-e.progress.Load() < int64(stalled) {
 			return false
 		}
 		e.inFlight.Store(0)
 	}
-	e.inFlight.Add(costOf(msg))
+	e.inFlight.Add(e.costOf(msg))
 	return true
 }
 
 // admitWaiting is admit for the reader of a socket: it waits a little first, for
 // meanwhile the socket's buffer takes what comes.
 func (e *Endpoint) admitWaiting(msg []byte) bool {
-	if e.inFlight.Load() >= MaxInFlight && isData(msg) && !e.stuck.Load() {
+	if e.inFlight.Load() >= e.most && isData(msg) && !e.stuck.Load() {
 		e.wait()
 	}
 	return e.admit(msg)
@@ -200,7 +217,7 @@ func (e *Endpoint) wait() {
 	defer timer.Stop()
 	for {
 		e.waiting.Store(true)
-		if e.inFlight.Load() < MaxInFlight {
+		if e.inFlight.Load() < e.most {
 			e.waiting.Store(false)
 			return
 		}
@@ -221,7 +238,7 @@ func (e *Endpoint) wait() {
 // high for that reason corrects itself.
 func (e *Endpoint) Done(n, bytes int, now int64) {
 	e.progress.Store(now)
-	if e.inFlight.Add(-int64(n)*pageCost-int64(bytes)) < 0 {
+	if e.inFlight.Add(-int64(n)*e.page-int64(bytes)) < 0 {
 		e.inFlight.Store(0)
 	}
 	if e.stuck.Load() {

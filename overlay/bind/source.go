@@ -117,7 +117,7 @@ func (b *Bind) push(c *chunk) {
 	b.dropped.Add(uint64(len(c.msgs)))
 	for _, m := range c.msgs {
 		if msg := c.buf[m.off : m.off+m.len]; isData(msg) {
-			m.from.inFlight.Add(-costOf(msg))
+			m.from.inFlight.Add(-m.from.costOf(msg))
 		}
 	}
 	b.recycle(c)

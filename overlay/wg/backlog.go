@@ -15,6 +15,12 @@ const (
 	maxBacklog    = 1 << 20
 	maxBacklogUDP = 4 << 20
 	packetCost    = 4 << 10 // what a packet counts beyond its bytes
+
+	// With less than 1 GB of memory a packet counts as all of its buffer (see
+	// package bind), of which a peer then has some share of the memory.
+	shortMemory  = 64 << 20
+	shortShare   = 1. / 16
+	packetBuffer = 64 << 10
 	backpressure  = 50 * time.Millisecond
 	// With UDP there is no slow reader at the other end: when nothing leaves
 	// for a while a processor is missing, and what is dropped is work lost.
@@ -37,7 +43,7 @@ func (b *backlog) init() { b.space = make(chan struct{}, 1) }
 // reset forgets what is in the queues of a tunnel that ends.
 func (b *backlog) reset() { b.cost.Store(0) }
 
-func costOf(padded int) int64 { return int64(padded) + packetCost }
+func (d *Device) costOf(padded int) int64 { return int64(padded) + d.packetCost }
 
 // padded is the length to which wireguard-go pads a packet.
 func padded(size, mtu int) int {
@@ -64,7 +70,7 @@ func (r *outRun) admit(d *Device, size int) bool {
 			return false
 		}
 	}
-	r.cost += costOf(padded(size, d.mtu))
+	r.cost += d.costOf(padded(size, d.mtu))
 	return true
 }
 
@@ -103,11 +109,11 @@ func (b *backlog) wait(d *Device, p *peer, most int64, patience time.Duration) b
 
 // sent takes messages out of the backlog. It belongs to wireguard-go's sender
 // of the peer.
-func (p *peer) sent(bufs [][]byte) {
+func (p *peer) sent(d *Device, bufs [][]byte) {
 	var cost int64
 	for _, b := range bufs {
 		if len(b) > messageHeader {
-			cost += costOf(len(b) - messageHeader)
+			cost += d.costOf(len(b) - messageHeader)
 		}
 	}
 	b := &p.backlog

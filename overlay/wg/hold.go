@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"weft/limited"
 )
 
 // The bounds of the hold queue.
@@ -20,13 +22,16 @@ const (
 	holdGatedPackets = 256
 	holdGatedBytes   = 1 << 20
 
-	holdAllBytes = 16 << 20 // over all destinations
+	holdAllBytes = 16 << 20 // over all destinations, with 512 MB of memory or more
+	holdShare    = 1. / 32
 )
 
 // hold keeps packets that cannot be sent yet: to destinations without a peer,
 // or whose peer is gated.
 type hold struct {
-	d *Device // constant
+	// Constant.
+	d    *Device
+	most int // bytes over all destinations
 
 	ready atomic.Int32 // len(released)
 
@@ -54,7 +59,7 @@ type heldPacket struct {
 }
 
 func (h *hold) init(d *Device) {
-	h.d = d
+	h.d, h.most = d, limited.Share(holdAllBytes, holdShare)
 	h.dests = make(map[netip.Addr]*held)
 }
 
@@ -110,7 +115,7 @@ func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 		q.missed, miss = now, true
 	}
 	// Of a flood the beginning is kept: it is what opens connections.
-	if len(q.packets) < maxPackets && q.bytes+len(pkt) <= maxBytes && h.bytes+len(pkt) <= holdAllBytes {
+	if len(q.packets) < maxPackets && q.bytes+len(pkt) <= maxBytes && h.bytes+len(pkt) <= h.most {
 		q.packets = append(q.packets, heldPacket{slices.Clone(pkt), now})
 		q.bytes += len(pkt)
 		h.bytes += len(pkt)

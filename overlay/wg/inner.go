@@ -93,9 +93,9 @@ type outRun struct {
 }
 
 func (r *outRun) begin(d *Device, p *peer) {
-	*r = outRun{peer: p, filter: p.filter.Load(), limit: MaxPacket, max: maxBacklog, patience: backpressure}
+	*r = outRun{peer: p, filter: p.filter.Load(), limit: MaxPacket, max: d.maxBacklog, patience: backpressure}
 	if w, longest := p.ep.Way(); w.Kind != bind.Relay {
-		r.limit, r.max, r.patience = innerLimit(longest, d.mtu), maxBacklogUDP, backpressureUDP
+		r.limit, r.max, r.patience = innerLimit(longest, d.mtu), d.maxBacklogUDP, backpressureUDP
 	}
 	moment := mono.Now()
 	stirs := moment-p.lastTx.Load() > int64(Pause)

@@ -59,7 +59,7 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 		t.peer.sending.Add(1)
 		err := o.Bind.Send(bufs, t.Endpoint)
 		t.peer.sending.Add(-1)
-		t.peer.sent(bufs)
+		t.peer.sent(t.d, bufs)
 		if isNew {
 			t.stand()
 		}

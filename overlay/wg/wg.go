@@ -78,6 +78,8 @@ import (
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/filter"
+
+	"weft/limited"
 )
 
 // MaxPacket is the longest inner packet in bytes: with WireGuard's header, tag
@@ -165,6 +167,8 @@ type Device struct {
 	epoch time.Time // zero of the filters' clock
 	done  chan struct{}
 
+	maxBacklog, maxBacklogUDP, packetCost int64
+
 	table    atomic.Pointer[table]   // replaced under mu, never changed
 	key      atomic.Pointer[keyPair] // the same
 	ahead    atomic.Int64            // see SetBack; never when there was no initiation
@@ -201,9 +205,15 @@ func New(cfg Config) (*Device, error) {
 		bind:  cfg.Bind,
 		epoch: time.Now(),
 		done:  make(chan struct{}),
+
+		maxBacklog: maxBacklog, maxBacklogUDP: maxBacklogUDP, packetCost: packetCost,
+
 		peers: make(map[cert.NodeID]*peer),
 		byKey: make(map[[32]byte]*peer),
 		byIP:  make(map[netip.Addr]*peer),
+	}
+	if most := int64(limited.Share(shortMemory, shortShare)); most < shortMemory {
+		d.maxBacklog, d.maxBacklogUDP, d.packetCost = most, most, packetBuffer
 	}
 	if d.miss == nil {
 		d.miss = func(netip.Addr) {}

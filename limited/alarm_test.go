@@ -1,0 +1,58 @@
+package limited
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A bound that is reached is told at once, once a minute while it goes on, and
+// taken back when it has not been for three minutes.
+func TestAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		health := ""
+		a := &Alarm{Log: slog.New(slog.NewTextHandler(&log, nil)), Code: "connections",
+			Health:   func(code, message string) { health = code + ":" + message },
+			Describe: func(n int) string { return fmt.Sprintf("%d refused", n) }}
+		lines := func() int { return strings.Count(log.String(), "\n") }
+		check := func(wantLines int, wantHealth, when string) {
+			t.Helper()
+			synctest.Wait()
+			if lines() != wantLines || health != wantHealth {
+				t.Fatalf("%s: %d lines, want %d; health %q, want %q", when, lines(), wantLines, health, wantHealth)
+			}
+		}
+		a.Raise()
+		time.Sleep(time.Second + time.Second/20)
+		check(1, "connections:1 refused", "first")
+		for range 600 {
+			a.Raise()
+			time.Sleep(time.Second / 10)
+		}
+		check(2, "connections:590 refused", "a minute of it")
+		time.Sleep(time.Minute)
+		check(3, "connections:10 refused", "the rest")
+		time.Sleep(2 * time.Minute)
+		check(3, "connections:10 refused", "not yet over")
+		time.Sleep(time.Minute)
+		check(3, "connections:", "over")
+		time.Sleep(time.Hour)
+		a.Raise()
+		time.Sleep(time.Second)
+		check(4, "connections:1 refused", "again")
+		time.Sleep(time.Hour)
+		check(4, "connections:", "over again")
+	})
+}
+
+func TestAlarmAllocates(t *testing.T) {
+	a := &Alarm{}
+	a.active.Store(true)
+	if n := testing.AllocsPerRun(100, a.Raise); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

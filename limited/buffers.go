@@ -1,0 +1,56 @@
+package limited
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// The buffers of loops that copy streams. The large ones in use at a time take no more
+// than a sixteenth of the memory; whoever needs one beyond that gets a small one and
+// is slower. Nobody waits for a buffer: who holds one may be stuck for as long as it
+// likes.
+const (
+	LargeBuffer = 64 << 10
+	SmallBuffer = 8 << 10
+)
+
+type buffers struct {
+	most         atomic.Int64 // bytes of large buffers in use at a time; 0: not known yet
+	out          atomic.Int64 // bytes of large buffers in use
+	large, small sync.Pool
+}
+
+var pool = buffers{
+	large: sync.Pool{New: func() any { return new([LargeBuffer]byte) }},
+	small: sync.Pool{New: func() any { return new([SmallBuffer]byte) }},
+}
+
+// GetBuffer returns a buffer of LargeBuffer bytes, or one of SmallBuffer when
+// many are in use. PutBuffer gives it back, after which it must not be used.
+func GetBuffer() []byte { return pool.get() }
+
+// PutBuffer returns a buffer of GetBuffer.
+func PutBuffer(b []byte) { pool.put(b) }
+
+func (p *buffers) get() []byte {
+	most := p.most.Load()
+	if most == 0 {
+		most = int64(Share(1<<40, 1./16))
+		p.most.Store(most)
+	}
+	if p.out.Add(LargeBuffer) > most {
+		p.out.Add(-LargeBuffer)
+		return p.small.Get().(*[SmallBuffer]byte)[:]
+	}
+	return p.large.Get().(*[LargeBuffer]byte)[:]
+}
+
+func (p *buffers) put(b []byte) {
+	switch cap(b) {
+	case LargeBuffer:
+		p.out.Add(-LargeBuffer)
+		p.large.Put((*[LargeBuffer]byte)(b[:LargeBuffer]))
+	case SmallBuffer:
+		p.small.Put((*[SmallBuffer]byte)(b[:SmallBuffer]))
+	}
+}
