@@ -1,7 +1,9 @@
 package netstack
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,8 +16,10 @@ const (
 	DefaultMaxInbound = 2048
 
 	// maxOpening bounds the TCP connections of peers whose handshake is not
-	// complete.
+	// complete; perPort of what one peer may have of them may wait for one port,
+	// so that a program that hangs does not keep the peer from the others.
 	maxOpening = 1024
+	perPort    = 4
 
 	// openTimeout bounds that handshake from the SYN-ACK on, localTimeout the
 	// dial to the local program.
@@ -46,39 +50,111 @@ type Inbound struct {
 // everything is refused.
 func (n *Net) SetInbound(in Inbound) { n.inbound.Store(&in) }
 
-// quota bounds something in total and for each address. A peer has two
-// addresses: with a third for each, one peer cannot take more than two thirds
-// from the others.
+// quota bounds something in total, for each address, and for each address and
+// port. A peer has two addresses: with a third for each, one peer cannot take
+// more than two thirds from the others.
 type quota struct {
-	max int // constant
+	max   int // constant
+	ports int // constant: the part of an address's bound that one port gets; 0: all of it
 
 	// mu guards the following.
-	mu    sync.Mutex
-	total int
-	by    map[netip.Addr]int
+	mu     sync.Mutex
+	total  int
+	by     map[netip.Addr]int
+	byPort map[netip.AddrPort]int // the peer's address, our port
+	full   refused                // the bound that refused last
 }
 
-func newQuota(max int) *quota { return &quota{max: max, by: make(map[netip.Addr]int)} }
+// refused is a bound that was reached: of a peer, or in all without one; of one
+// of our ports, or of all with 0.
+type refused struct {
+	bound int
+	peer  netip.Addr
+	port  uint16
+}
+
+func newQuota(max, ports int) *quota {
+	return &quota{max: max, ports: ports, by: make(map[netip.Addr]int), byPort: make(map[netip.AddrPort]int)}
+}
 
 // perAddr is the bound for one address.
 func (q *quota) perAddr() int { return max(q.max/3, 1) }
 
-func (q *quota) acquire(peer netip.Addr) bool {
+// acquire takes a place for a connection of a peer to one of our ports.
+func (q *quota) acquire(peer netip.Addr, port uint16) bool {
+	to := netip.AddrPortFrom(peer, port)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.total >= q.max || q.by[peer] >= q.perAddr() {
+	switch {
+	case q.total >= q.max:
+		q.full = refused{bound: q.max}
+		return false
+	case q.by[peer] >= q.perAddr():
+		q.full = refused{bound: q.perAddr(), peer: peer}
+		return false
+	case q.ports > 0 && q.byPort[to] >= max(q.perAddr()/q.ports, 1):
+		q.full = refused{bound: max(q.perAddr()/q.ports, 1), peer: peer, port: port}
 		return false
 	}
 	q.total++
 	q.by[peer]++
+	q.byPort[to]++
 	return true
 }
 
-func (q *quota) release(peer netip.Addr) {
+func (q *quota) release(peer netip.Addr, port uint16) {
+	to := netip.AddrPortFrom(peer, port)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.total--
 	if q.by[peer]--; q.by[peer] == 0 {
 		delete(q.by, peer)
 	}
+	if q.byPort[to]--; q.byPort[to] == 0 {
+		delete(q.byPort, to)
+	}
+}
+
+// describe says which bound refused last, "" for none, and who has most.
+func (q *quota) describe() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var most netip.AddrPort
+	for to, n := range q.byPort {
+		if m := q.byPort[most]; n > m || n == m && to.Compare(most) < 0 {
+			most = to
+		}
+	}
+	text := ""
+	switch full := q.full; {
+	case full.bound == 0:
+		return ""
+	case full.port != 0:
+		text = fmt.Sprintf("%d from %s to port %d", full.bound, full.peer, full.port)
+	case full.peer.IsValid():
+		text = fmt.Sprintf("%d from %s", full.bound, full.peer)
+	default:
+		text = fmt.Sprintf("%d in all", full.bound)
+	}
+	q.full = refused{}
+	if n := q.byPort[most]; n > 0 {
+		text += fmt.Sprintf(" (now most are from %s to port %d: %d)", most.Addr(), most.Port(), n)
+	}
+	return text
+}
+
+// describeRefusals is what the owner is told when a bound was reached.
+func (n *Net) describeRefusals(count int) string {
+	var bounds []string
+	if text := n.tcpIn.open.describe(); text != "" {
+		bounds = append(bounds, "at most "+text+" may be open at a time")
+	}
+	if text := n.tcpIn.opening.describe(); text != "" {
+		bounds = append(bounds, "at most "+text+" may wait for a program here to answer")
+	}
+	text := fmt.Sprintf("too many connections: %d refused or put off", count)
+	if len(bounds) > 0 {
+		text += "; " + strings.Join(bounds, ", and ")
+	}
+	return text
 }

@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"weft/limited"
 	"weft/netstack/loopback"
 )
 
@@ -37,10 +38,11 @@ type inboundTCP struct {
 
 func (n *Net) initInboundTCP() {
 	in := &n.tcpIn
-	in.opening = newQuota(maxOpening)
-	in.open = newQuota(limitToFiles(n.maxInbound))
+	in.opening = newQuota(maxOpening, perPort)
+	in.open = newQuota(limitToFiles(n.maxInbound), 0)
 	in.ids = make(map[stack.TransportEndpointID]struct{})
 	// The forwarder's own bound is out of reach: it knows no peers.
+	n.refusals = limited.Alarm{Log: n.log, Code: "connections", Health: n.health, Describe: n.describeRefusals}
 	in.forwarder = tcp.NewForwarder(n.stack, tcpReceiveBuffer, 2*maxOpening, n.acceptTCP)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.handleSYN)
 }
@@ -62,9 +64,10 @@ func (n *Net) handleSYN(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 		in.mu.Unlock()
 		return true
 	}
-	if !in.opening.acquire(peer) {
+	if !in.opening.acquire(peer, id.LocalPort) {
 		in.mu.Unlock()
 		in.dropped.Add(1)
+		n.refusals.Raise()
 		return true // like a full queue: the client tries again
 	}
 	in.ids[id] = struct{}{}
@@ -81,7 +84,7 @@ func (in *inboundTCP) opened(id stack.TransportEndpointID, peer netip.Addr) {
 	in.mu.Lock()
 	delete(in.ids, id)
 	in.mu.Unlock()
-	in.opening.release(peer)
+	in.opening.release(peer, id.LocalPort)
 }
 
 // acceptTCP runs in a goroutine that the forwarder started for a SYN.
@@ -102,7 +105,7 @@ func (n *Net) acceptTCP(req *tcp.ForwarderRequest) {
 	if peer == nil {
 		return
 	}
-	defer n.tcpIn.open.release(src.Addr())
+	defer n.tcpIn.open.release(src.Addr(), dst.Port())
 	n.splice(peer, local)
 }
 
@@ -130,8 +133,8 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		req.Complete(true)
 		return nil, nil
 	}
-	if !n.tcpIn.open.acquire(src.Addr()) {
-		n.log.Debug("connection refused: too many", "peer", src, "port", dst.Port())
+	if !n.tcpIn.open.acquire(src.Addr(), dst.Port()) {
+		n.refusals.Raise()
 		req.Complete(true)
 		return nil, nil
 	}
@@ -139,7 +142,7 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 	if err != nil {
 		n.log.Debug("connection refused", "peer", src, "port", dst.Port(), "err", err)
 		req.Complete(true)
-		n.tcpIn.open.release(src.Addr())
+		n.tcpIn.open.release(src.Addr(), dst.Port())
 		return nil, nil
 	}
 	// A peer that never answers the SYN-ACK would hold the place for two
@@ -158,7 +161,7 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 			ep.Close()
 		}
 		local.Close()
-		n.tcpIn.open.release(src.Addr())
+		n.tcpIn.open.release(src.Addr(), dst.Port())
 		return nil, nil
 	}
 	return newTCPConn(&wq, ep), local

@@ -520,8 +520,8 @@ func TestCloseUnderLoad(t *testing.T) {
 			}
 		})
 		for range 20 {
-			p.b.tcpIn.opening.acquire(addrA4)
-			p.b.tcpIn.opening.release(addrA4)
+			p.b.tcpIn.opening.acquire(addrA4, 80)
+			p.b.tcpIn.opening.release(addrA4, 80)
 			p.b.Write([][]byte{tcpPacket(false, 1, 80, 1, 0, 2, nil)}, 0)
 			time.Sleep(5 * time.Millisecond)
 		}

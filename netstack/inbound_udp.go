@@ -354,7 +354,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 			}
 		}
 		ok := sendUDP(route, from, dst, buf[:size])
-		putBlock(buf)
+		putBuffer(buf, true)
 		if !ok {
 			return false
 		}

@@ -10,28 +10,28 @@ import (
 )
 
 // lazyReader reads from a socket; this system does not tell readiness, so a
-// block is held while it waits.
+// buffer is held while it waits.
 type lazyReader struct {
-	conn net.Conn
-	size int
-	port uint16 // always 0, that of the target
+	conn     net.Conn
+	datagram bool
+	port     uint16 // always 0, that of the target
 }
 
 func newLazyReader(src io.Reader) *lazyReader {
 	switch c := src.(type) {
 	case *net.TCPConn:
-		return &lazyReader{conn: c, size: copySize}
+		return &lazyReader{conn: c}
 	case *loopback.UDP:
-		return &lazyReader{conn: c, size: len(block{})}
+		return &lazyReader{conn: c, datagram: true}
 	}
 	return nil
 }
 
-func (r *lazyReader) next() (*block, int, error) {
-	buf := getBlock()
-	n, err := r.conn.Read(buf[:r.size])
+func (r *lazyReader) next() ([]byte, int, error) {
+	buf := getBuffer(r.datagram)
+	n, err := r.conn.Read(buf)
 	if err != nil {
-		putBlock(buf)
+		putBuffer(buf, r.datagram)
 		return nil, 0, err
 	}
 	return buf, n, nil

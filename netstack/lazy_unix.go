@@ -10,17 +10,17 @@ import (
 	"weft/netstack/loopback"
 )
 
-// lazyReader reads from a socket of the system into a pooled block that it
+// lazyReader reads from a socket of the system into a pooled buffer that it
 // takes only when there is something to read: thousands of idle connections
 // then hold no buffers.
 type lazyReader struct {
-	raw  syscall.RawConn
-	size int
-	udp  *loopback.UDP // nil for others
-	try  func(fd uintptr) bool
+	raw      syscall.RawConn
+	udp      *loopback.UDP // nil for others
+	datagram bool          // it is one of those
+	try      func(fd uintptr) bool
 
 	// The result of try.
-	buf  *block
+	buf  []byte
 	n    int
 	port uint16 // that a datagram came from, 0 for the one of the target
 	err  error
@@ -28,14 +28,14 @@ type lazyReader struct {
 
 // newLazyReader returns nil for what is no socket.
 func newLazyReader(src io.Reader) *lazyReader {
-	r := &lazyReader{size: copySize}
+	r := &lazyReader{}
 	var err error
 	switch c := src.(type) {
 	case *net.TCPConn:
 		r.raw, err = c.SyscallConn()
 	case *loopback.UDP:
 		r.raw, err = c.SyscallConn()
-		r.size, r.udp = len(block{}), c
+		r.udp, r.datagram = c, true
 	case *net.UnixConn:
 		r.raw, err = c.SyscallConn()
 	default:
@@ -49,38 +49,38 @@ func newLazyReader(src io.Reader) *lazyReader {
 }
 
 // next waits for data (for a datagram socket: one datagram) and returns it in a
-// block that is the caller's to put back; nil with an error.
-func (r *lazyReader) next() (*block, int, error) {
+// buffer that is the caller's to put back; nil with an error.
+func (r *lazyReader) next() ([]byte, int, error) {
 	r.buf, r.n, r.err = nil, 0, nil
 	if err := r.raw.Read(r.try); err != nil {
 		return nil, 0, err
 	}
 	buf := r.buf
 	r.buf = nil
-	if r.err == nil && r.n == 0 && r.size == copySize {
+	if r.err == nil && r.n == 0 && !r.datagram {
 		r.err = io.EOF
 	}
 	if r.err != nil {
-		putBlock(buf)
+		putBuffer(buf, r.datagram)
 		return nil, 0, r.err
 	}
 	return buf, r.n, nil
 }
 
 func (r *lazyReader) tryRead(fd uintptr) bool {
-	r.buf = getBlock()
+	r.buf = getBuffer(r.datagram)
 	for {
 		if r.udp != nil {
-			r.n, r.port, r.err = r.udp.Receive(fd, r.buf[:])
+			r.n, r.port, r.err = r.udp.Receive(fd, r.buf)
 		} else {
-			r.n, r.err = syscall.Read(int(fd), r.buf[:r.size])
+			r.n, r.err = syscall.Read(int(fd), r.buf)
 		}
 		if r.err != syscall.EINTR {
 			break
 		}
 	}
 	if r.err == syscall.EAGAIN {
-		putBlock(r.buf)
+		putBuffer(r.buf, r.datagram)
 		r.buf = nil
 		return false
 	}

@@ -59,6 +59,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"weft/limited"
 )
 
 const (
@@ -112,6 +114,12 @@ type Config struct {
 
 	// Log receives what an owner of the machine should know. nil discards.
 	Log *slog.Logger
+
+	// Health is told what needs attention, by a stable code, and with an empty
+	// message that it does not any more: "connections" when some were
+	// refused. It must not block. May
+	// be nil.
+	Health func(code, message string)
 }
 
 // Net is the user-space network. Its methods may be called from any goroutine.
@@ -121,6 +129,7 @@ type Net struct {
 	maxSegment int
 	maxInbound int
 	log        *slog.Logger
+	health     func(code, message string) // may be nil
 	stack      *stack.Stack
 	link       *link
 	events     chan tun.Event
@@ -130,8 +139,9 @@ type Net struct {
 	addrs   atomic.Pointer[addrs]
 	inbound atomic.Pointer[Inbound]
 
-	tcpIn inboundTCP
-	udpIn inboundUDP
+	refusals limited.Alarm // connections beyond a bound
+	tcpIn    inboundTCP
+	udpIn    inboundUDP
 
 	dialled dialledUDP
 
@@ -158,6 +168,7 @@ func New(cfg Config) (*Net, error) {
 		maxSegment: cfg.MaxSegment,
 		maxInbound: cfg.MaxInbound,
 		log:        cfg.Log,
+		health:     cfg.Health,
 		events:     make(chan tun.Event, 1),
 		closeDone:  make(chan struct{}),
 		dialled:    dialledUDP{by: make(map[strayKey]*dialled)},
@@ -186,6 +197,7 @@ func New(cfg Config) (*Net, error) {
 	n.addrs.Store(&addrs{})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.link = newLink(n.mtu, n.maxSegment)
+	n.link.tx.maxBytes = limited.Share(txBytes, 1./32)
 
 	n.stack = stack.New(stack.Options{
 		// The zero options switch off what a link of one node and no

@@ -8,7 +8,7 @@ import (
 
 const (
 	txPackets = 1024    // packets that the queue holds at most
-	txBytes   = 8 << 20 // bytes above which a flow with more than its share loses packets
+	txBytes   = 8 << 20 // bytes above which a flow with more than its share loses packets, where memory is not short
 	txFlows   = 64      // flows told apart; more share by hash
 	txQuantum = 16 << 10
 )
@@ -21,7 +21,8 @@ const (
 // One lock is held for a few instructions per packet put in and once per batch
 // taken out (a channel would do the same); nothing is allocated.
 type txQueue struct {
-	ready chan struct{} // see wake
+	ready    chan struct{} // see wake
+	maxBytes int           // constant once in use; see txBytes
 
 	// mu guards the following.
 	mu     sync.Mutex
@@ -50,7 +51,7 @@ type txFlow struct {
 }
 
 func newTxQueue() *txQueue {
-	q := &txQueue{ready: make(chan struct{}, 1), first: -1, last: -1}
+	q := &txQueue{ready: make(chan struct{}, 1), maxBytes: txBytes, first: -1, last: -1}
 	for i := range q.nodes {
 		q.nodes[i].next = int16(i) - 1
 	}
@@ -66,7 +67,7 @@ func (q *txQueue) push(pkt *stack.PacketBuffer, hash uint32, size int) bool {
 	q.mu.Lock()
 	id := int16(hash % txFlows)
 	f := &q.flows[id]
-	if q.closed || q.free < 0 || q.bytes+size > txBytes && f.bytes*max(q.active, 1) >= q.bytes {
+	if q.closed || q.free < 0 || q.bytes+size > q.maxBytes && f.bytes*max(q.active, 1) >= q.bytes {
 		q.mu.Unlock()
 		return false
 	}

@@ -6,19 +6,38 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"weft/limited"
 )
 
-// block is the buffer of the copy loops. Blocks are pooled and held only while
-// data flows, never while waiting for it.
-type block [64 << 10]byte
-
-// copySize is how much of a block is read for TCP: exactly one large packet.
+// copySize is how much of a buffer is read for TCP: exactly one large packet.
+// Buffers are those of package limited, held only while data flows, never while
+// waiting for it.
 const copySize = DefaultMaxSegment
 
-var blocks = sync.Pool{New: func() any { return new(block) }}
+// maxDatagram is the size of the buffers for a datagram, whose end would
+// otherwise be lost. They are held for as long as it takes to pass one on.
+const maxDatagram = 64 << 10
 
-func getBlock() *block  { return blocks.Get().(*block) }
-func putBlock(b *block) { blocks.Put(b) }
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// getBuffer returns a buffer to read from a socket into: for one datagram, or
+// for what there is of a stream. putBuffer gives it back.
+func getBuffer(datagram bool) []byte {
+	if datagram {
+		return datagrams.Get().(*[maxDatagram]byte)[:]
+	}
+	b := limited.GetBuffer()
+	return b[:min(len(b), copySize)]
+}
+
+func putBuffer(b []byte, datagram bool) {
+	if datagram {
+		datagrams.Put((*[maxDatagram]byte)(b[:maxDatagram]))
+		return
+	}
+	limited.PutBuffer(b)
+}
 
 // drainTime is how long data of a peer is still taken, and dropped, after the
 // local program has gone, so that the program's last words reach the peer and
@@ -93,13 +112,13 @@ func (w *errWriter) Write(b []byte) (int, error) {
 func copyPooled(dst io.Writer, src io.Reader) (total int64, err error) {
 	lazy := newLazyReader(src)
 	for {
-		var buf *block
+		var buf []byte
 		var n int
 		if lazy != nil {
 			buf, n, err = lazy.next()
 		} else {
-			buf = getBlock()
-			n, err = src.Read(buf[:copySize])
+			buf = getBuffer(false)
+			n, err = src.Read(buf)
 		}
 		if n > 0 {
 			m, werr := dst.Write(buf[:n])
@@ -109,7 +128,7 @@ func copyPooled(dst io.Writer, src io.Reader) (total int64, err error) {
 			}
 		}
 		if buf != nil {
-			putBlock(buf)
+			putBuffer(buf, false)
 		}
 		if err == io.EOF {
 			return total, nil

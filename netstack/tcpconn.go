@@ -11,6 +11,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"weft/limited"
 )
 
 // Keepalive of every connection: within a quarter of an hour it finds out that a
@@ -176,14 +178,14 @@ func (c *TCPConn) WriteTo(w io.Writer) (total int64, err error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	for {
-		buf := getBlock()
-		n, wait, err := c.tryRead(buf[:])
+		buf := limited.GetBuffer()
+		n, wait, err := c.tryRead(buf)
 		if n > 0 {
 			var m int
 			m, err = w.Write(buf[:n])
 			total += int64(m)
 		}
-		putBlock(buf)
+		limited.PutBuffer(buf)
 		switch {
 		case err == io.EOF:
 			return total, nil

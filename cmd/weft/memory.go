@@ -1,11 +1,13 @@
 package main
 
 import (
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
+	"weft/limited"
 	"weft/netstack"
 )
 
@@ -73,6 +75,20 @@ func (t *thrifty) check() {
 	t.moved.Store(0)
 	t.waiting.Store(false)
 	t.release()
+}
+
+// memoryShare is the part of the memory that the heap may take before the garbage
+// collector works as hard as it has to; the rest is for the program itself and
+// for what the system keeps for it.
+const memoryShare = 0.6
+
+// limitMemory has the garbage collector keep within what the process may use, so
+// that it is not killed for garbage. A limit of the user's own, GOMEMLIMIT, goes
+// before.
+func limitMemory() {
+	if memory := limited.Memory(); memory > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(float64(memory) * memoryShare))
+	}
 }
 
 // releaseMemory collects twice: a sync.Pool lets go of what it holds in the

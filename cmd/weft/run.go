@@ -181,6 +181,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	log := slog.New(handler)
 	ignoreOwnProxy(o.proxy, log)
+	limitMemory()
 
 	token, err := o.readToken(stdin)
 	if err != nil {
@@ -272,7 +273,7 @@ func (o *runOptions) network(d *services, inbound inboundRules, log *slog.Logger
 	if o.tun != "" {
 		return d.makeTUN(o.tun, inbound, log)
 	}
-	stack, err := netstack.New(netstack.Config{Log: log})
+	stack, err := netstack.New(netstack.Config{Log: log, Health: d.health})
 	if err != nil {
 		return nil, err
 	}
@@ -363,6 +364,17 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err
 	return nil
 }
 
+// health sets a warning of the node's, or takes it back when message is empty.
+func (d *services) health(code, message string) {
+	switch node := d.node.Load(); {
+	case node == nil: // nothing has reached it yet
+	case message == "":
+		node.Clear(code)
+	default:
+		node.Warn(code, message)
+	}
+}
+
 // ownPorts are the loopback ports that peers never reach.
 func (d *services) ownPorts() map[uint16]bool {
 	own := map[uint16]bool{}
@@ -400,7 +412,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 		d.dns.Serve(d.dnsPacket, d.dnsListener)
 	}
 	if d.proxyListener != nil {
-		d.proxy = proxy.New(proxy.Config{Node: node, Log: log})
+		d.proxy = proxy.New(proxy.Config{Node: node, Log: log, Health: d.health})
 		go func() {
 			if err := d.proxy.Serve(d.proxyListener); !errors.Is(err, net.ErrClosed) {
 				d.failed <- err

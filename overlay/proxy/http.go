@@ -17,7 +17,6 @@ import (
 
 	"weft/limited"
 	"weft/overlay/localapi"
-	"weft/overlay/proxy/pipe"
 )
 
 // httpSide serves the connections that speak HTTP.
@@ -162,7 +161,7 @@ func (h *httpSide) connect(w http.ResponseWriter, r *http.Request) {
 	if q, ok := c.(*queuedConn); ok {
 		c = q.Conn
 	}
-	h.p.join(c, remote)
+	h.p.join(c, remote, destination(host, port))
 }
 
 // splitHostPort is strict: exactly one host, a decimal port.
@@ -204,6 +203,9 @@ func (h *httpSide) fail(w http.ResponseWriter, err error) {
 	case localapi.KindUsage:
 		status = http.StatusBadRequest
 	}
+	if errors.Is(err, errBusy) {
+		status = http.StatusServiceUnavailable
+	}
 	plain(w, status, text)
 }
 
@@ -217,8 +219,8 @@ func plain(w http.ResponseWriter, status int, text string) {
 
 type bufferPool struct{}
 
-func (bufferPool) Get() []byte  { return pipe.GetBuffer() }
-func (bufferPool) Put(b []byte) { pipe.PutBuffer(b) }
+func (bufferPool) Get() []byte  { return limited.GetBuffer() }
+func (bufferPool) Put(b []byte) { limited.PutBuffer(b) }
 
 // connQueue is the listener that hands sniffed connections to http.Server.
 type connQueue struct {

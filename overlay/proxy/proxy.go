@@ -5,7 +5,7 @@
 //
 // A request passes these files in order:
 //
-//	proxy.go   accept, bounds, the first byte
+//	proxy.go   accept, bounds, the first byte     refuse.go  what those beyond a bound hear
 //	socks.go   SOCKS5 greeting and request      socks_udp.go  UDP ASSOCIATE
 //	http.go    HTTP requests
 //	route.go   where it goes: the overlay, out directly, or refused
@@ -54,8 +54,14 @@ type Config struct {
 	Node Node // required
 	Log  *slog.Logger
 
+	// Health is told what needs attention, by a stable code, and with an empty
+	// message that it does not any more: "connections" when some were refused.
+	// It must not block. May be nil.
+	Health func(code, message string)
+
 	// MaxConns bounds the connections served at once, 1024 if 0. Those beyond
-	// are closed at once.
+	// are told so and closed. At most a third of them may wait for one
+	// destination to answer.
 	MaxConns int
 	// IdleTimeout is how long a client may take to say what it wants, 30 s if
 	// 0. A tunnel, once made, may idle forever.
@@ -82,10 +88,14 @@ type Proxy struct {
 
 	wg sync.WaitGroup // one per connection
 
+	refusals limited.Alarm // connections beyond a bound
+
 	mu     sync.Mutex // guards the following
 	closed bool
 	l      net.Listener
-	open   map[net.Conn]struct{}
+	open   map[net.Conn]struct{} // also those that are being refused
+	served int                   // those that are not
+	uses   map[string]*use       // by destination, HOST:PORT
 }
 
 // New returns a proxy that does nothing until Serve.
@@ -108,7 +118,8 @@ func New(cfg Config) *Proxy {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 30 * time.Second
 	}
-	p := &Proxy{cfg: cfg, open: map[net.Conn]struct{}{}}
+	p := &Proxy{cfg: cfg, open: map[net.Conn]struct{}{}, uses: map[string]*use{}}
+	p.refusals = limited.Alarm{Log: cfg.Log, Code: "connections:proxy", Health: cfg.Health, Describe: p.describeRefusals}
 	p.http = newHTTPSide(p)
 	return p
 }
@@ -158,13 +169,22 @@ func (p *Proxy) Serve(l net.Listener) error {
 			}
 			return fmt.Errorf("accept proxy connections: %w", err)
 		}
-		if fromOverlay(c.RemoteAddr()) || !p.add(c) {
+		if fromOverlay(c.RemoteAddr()) {
+			c.Close()
+			continue
+		}
+		serve, ok := p.add(c)
+		if !ok {
 			c.Close()
 			continue
 		}
 		go func() {
-			defer p.remove(c)
+			defer p.remove(c, serve)
 			defer limited.Survive(p.cfg.Log, "proxy", nil)
+			if !serve {
+				p.refuse(c)
+				return
+			}
 			p.serve(c)
 		}()
 	}
@@ -193,22 +213,35 @@ func (p *Proxy) isClosed() bool {
 	return p.closed
 }
 
-// add registers a connection; false when there are too many or on Close.
-func (p *Proxy) add(c net.Conn) bool {
+// add registers a connection to be served or, when there are too many, to be
+// refused; ok is false when there are too many even for that, and on Close.
+func (p *Proxy) add(c net.Conn) (serve, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.open) >= p.cfg.MaxConns {
-		return false
+	if p.closed {
+		return false, false
+	}
+	serve = p.served < p.cfg.MaxConns
+	if !serve {
+		p.refusals.Raise()
+		if len(p.open)-p.served >= maxRefusing {
+			return false, false
+		}
+	} else {
+		p.served++
 	}
 	p.open[c] = struct{}{}
 	p.wg.Add(1)
-	return true
+	return serve, true
 }
 
-func (p *Proxy) remove(c net.Conn) {
+func (p *Proxy) remove(c net.Conn, served bool) {
 	c.Close()
 	p.mu.Lock()
 	delete(p.open, c)
+	if served {
+		p.served--
+	}
 	p.mu.Unlock()
 	p.wg.Done()
 }

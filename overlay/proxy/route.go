@@ -15,6 +15,11 @@ import (
 // dial connects to host:port over the overlay or directly. Errors are
 // *localapi.Error or come from the net package.
 func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
+	done, err := p.wait(destination(host, port))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
 	host, overlay, err := p.route(ctx, host, port)
@@ -26,6 +31,11 @@ func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (ne
 		return p.cfg.Node.DialContext(ctx, network, address)
 	}
 	return p.dialDirect(ctx, network, address)
+}
+
+// destination is how a host and port are called and counted.
+func destination(host string, port uint16) string {
+	return net.JoinHostPort(strings.ToLower(host), strconv.Itoa(int(port)))
 }
 
 // route decides where host is, and by which name it is dialled there. It refuses

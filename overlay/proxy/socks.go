@@ -97,11 +97,14 @@ func (p *Proxy) serveSOCKS(c net.Conn) {
 			return
 		}
 	}
-	p.join(c, remote)
+	p.join(c, remote, destination(req.host, req.port))
 }
 
-// join copies until both have ended; Close of the proxy ends it early.
-func (p *Proxy) join(c, remote net.Conn) {
+// join copies until both have ended; Close of the proxy ends it early. to is
+// the destination of remote.
+func (p *Proxy) join(c, remote net.Conn, to string) {
+	p.count(to, 0, 1)
+	defer p.count(to, 0, -1)
 	if s, ok := c.(*sniffed); ok && len(s.first) == 0 {
 		c = s.Conn
 	}

@@ -9,8 +9,9 @@
 //
 // From a unix socket to TCP the bytes never leave the kernel (splice). An
 // idle connection holds no large buffer: kernel sockets are read only when
-// they are readable, others through a small buffer that grows to BufferSize
-// while data flows.
+// they are readable, others through a small buffer that grows to limited.LargeBuffer
+// while data flows. Those come from package limited: with many in use they are
+// smaller.
 package pipe
 
 import (
@@ -23,24 +24,8 @@ import (
 	"weft/limited"
 )
 
-// BufferSize is the size in bytes of the pooled buffers for bulk data.
-const BufferSize = 64 << 10
-
 // idleBuffer is what a direction holds while nothing much happens on it.
 const idleBuffer = 2 << 10
-
-var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
-
-// GetBuffer returns a buffer of BufferSize bytes from the pool; PutBuffer gives
-// it back, after which it must not be used.
-func GetBuffer() []byte { return buffers.Get().(*[BufferSize]byte)[:] }
-
-// PutBuffer returns a buffer of GetBuffer to the pool.
-func PutBuffer(b []byte) {
-	if cap(b) >= BufferSize {
-		buffers.Put((*[BufferSize]byte)(b[:BufferSize]))
-	}
-}
 
 // Join copies between a and b until both directions have ended or one has
 // failed, then closes both. It returns the bytes copied each way and the first
@@ -124,16 +109,16 @@ func Copy(dst io.Writer, src io.Reader) (int64, error) {
 // switches to a large one, a short read switches back.
 func copyAdaptive(dst io.Writer, src io.Reader) (total int64, err error) {
 	small := make([]byte, idleBuffer)
-	var big *[BufferSize]byte
+	var big []byte
 	defer func() {
 		if big != nil {
-			buffers.Put(big)
+			limited.PutBuffer(big)
 		}
 	}()
 	for {
 		buf := small
 		if big != nil {
-			buf = big[:]
+			buf = big
 		}
 		n, rerr := src.Read(buf)
 		if n > 0 {
@@ -152,9 +137,9 @@ func copyAdaptive(dst io.Writer, src io.Reader) (total int64, err error) {
 		case rerr != nil:
 			return total, rerr
 		case big == nil && n == len(small):
-			big = buffers.Get().(*[BufferSize]byte)
+			big = limited.GetBuffer()
 		case big != nil && n < len(small):
-			buffers.Put(big)
+			limited.PutBuffer(big)
 			big = nil
 		}
 	}

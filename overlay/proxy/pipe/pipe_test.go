@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"weft/limited"
 )
 
 // pair returns two ends of a connection of the given network.
@@ -120,15 +122,15 @@ func BenchmarkCopySocketToOpaque(b *testing.B) {
 	server, c := pair(b, "tcp")
 	go Join(a, opaque{c})
 	go func() {
-		buf := make([]byte, BufferSize)
+		buf := make([]byte, limited.LargeBuffer)
 		for {
 			if _, err := client.Write(buf); err != nil {
 				return
 			}
 		}
 	}()
-	b.SetBytes(BufferSize)
-	buf := make([]byte, BufferSize)
+	b.SetBytes(limited.LargeBuffer)
+	buf := make([]byte, limited.LargeBuffer)
 	for b.Loop() {
 		if _, err := io.ReadFull(server, buf); err != nil {
 			b.Fatal(err)

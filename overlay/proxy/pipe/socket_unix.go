@@ -5,6 +5,8 @@ package pipe
 import (
 	"io"
 	"syscall"
+
+	"weft/limited"
 )
 
 // copySocket copies from a kernel socket; a buffer is held only while there is
@@ -15,19 +17,19 @@ func copySocket(dst io.Writer, src syscall.Conn) (total int64, err error) {
 		return 0, err
 	}
 	for {
-		var buf *[BufferSize]byte
+		var buf []byte
 		var n int
 		var rerr error
 		err := raw.Read(func(fd uintptr) bool {
-			buf = buffers.Get().(*[BufferSize]byte)
+			buf = limited.GetBuffer()
 			for {
-				n, rerr = syscall.Read(int(fd), buf[:])
+				n, rerr = syscall.Read(int(fd), buf)
 				if rerr != syscall.EINTR {
 					break
 				}
 			}
 			if rerr == syscall.EAGAIN {
-				buffers.Put(buf)
+				limited.PutBuffer(buf)
 				return false // wait until it is readable
 			}
 			return true
@@ -36,11 +38,11 @@ func copySocket(dst io.Writer, src syscall.Conn) (total int64, err error) {
 			return total, err
 		}
 		if rerr != nil || n <= 0 {
-			buffers.Put(buf)
+			limited.PutBuffer(buf)
 			return total, rerr
 		}
 		w, werr := dst.Write(buf[:n])
-		buffers.Put(buf)
+		limited.PutBuffer(buf)
 		total += int64(w)
 		if werr != nil {
 			return total, werr
