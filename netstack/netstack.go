@@ -117,8 +117,7 @@ type Config struct {
 
 	// Health is told what needs attention, by a stable code, and with an empty
 	// message that it does not any more: "connections" when some were
-	// refused. It must not block. May
-	// be nil.
+	// refused. It must not block. May be nil.
 	Health func(code, message string)
 }
 

@@ -21,7 +21,7 @@ const (
 	shortMemory  = 64 << 20
 	shortShare   = 1. / 16
 	packetBuffer = 64 << 10
-	backpressure  = 50 * time.Millisecond
+	backpressure = 50 * time.Millisecond
 	// With UDP there is no slow reader at the other end: when nothing leaves
 	// for a while a processor is missing, and what is dropped is work lost.
 	backpressureUDP = 500 * time.Millisecond
