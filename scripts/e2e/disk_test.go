@@ -158,6 +158,7 @@ func TestReadOnlyDevice(t *testing.T) {
 	readOnly(state)
 	m.Device.State = card
 	m.Device.Run()
+	m.Device.Must("wait", "--timeout", "20s")
 	fetch(t, m.Laptop, "http://kitchen-pi/", 10*time.Second)
 	if out := m.Device.Must("status"); !strings.Contains(out, "read-only") {
 		t.Errorf("no word of it: %s", out)
