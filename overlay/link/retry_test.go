@@ -91,6 +91,7 @@ func TestHelloRetryWaits(t *testing.T) {
 	}
 	// Of the halves some may have come when the slots were taken, and wait as well.
 	until(t, "the others wait", func() bool { return s.waiting() >= flood-slots })
+	until(t, "those with a slot sign", func() bool { return int(begun.Load()) >= slots })
 	if n := int(begun.Load()); n != slots {
 		t.Errorf("%d signatures at once, want %d", n, slots)
 	}
