@@ -90,7 +90,7 @@ func TestListSaysWhatItDropped(t *testing.T) {
 	}
 }
 
-// A31: a server whose clock stood in 2040 for a while signs a list then, and drops
+// A server whose clock stood in 2040 for a while signs a list then, and drops
 // what had not ended. When its clock is right again, so is its list: those who
 // were deleted stay so, and nobody else is refused.
 func TestListOfWrongClock(t *testing.T) {
