@@ -154,9 +154,8 @@ func TestHostileDirectory(t *testing.T) {
 			t.Errorf("%s at %s is in the directory", p.Name, p.IPv4)
 		}
 	}
-	if n := len(laptop.Status().Peers); n != 2 {
-		t.Errorf("%d peers, want the 2 real ones", n)
-	}
+	// The device that came and went for the fetch may be there a moment longer.
+	eventually(t, 20*time.Second, "only the two real ones are left", func() bool { return len(laptop.Status().Peers) == 2 })
 	// A million rows that mean nothing, and a body without end.
 	var before, after runtime.MemStats
 	runtime.GC()
