@@ -134,10 +134,10 @@ func twoEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, t *tunnel, forA, forZ []
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		b.Fatalf("%v", err)
 	}
-	self := filepath.Join(l.Bin, "benchlab")
+	end := filepath.Join(l.Bin, "end")
 	t.procs = append(t.procs,
-		a.Start(lab.Root, append([]string{self, "end", "-dir", dir, "-name", "a", "-peer", z.Addr}, forA...)...),
-		z.Start(lab.Root, append([]string{self, "end", "-dir", dir, "-name", "b", "-peer", a.Addr}, forZ...)...))
+		a.Start(lab.Root, append([]string{end, "-dir", dir, "-name", "a", "-peer", z.Addr}, forA...)...),
+		z.Start(lab.Root, append([]string{end, "-dir", dir, "-name", "b", "-peer", a.Addr}, forZ...)...))
 	for _, p := range t.procs {
 		l.Until(10*time.Second, "the ends are up", func() bool { return strings.Contains(p.Out(), "up") })
 	}

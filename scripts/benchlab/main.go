@@ -39,10 +39,6 @@ func main() {
 		serveEcho(os.Args[2])
 		return
 	}
-	if len(os.Args) > 1 && os.Args[1] == "end" {
-		end(os.Args[2:])
-		return
-	}
 	if len(os.Args) < 3 || os.Getuid() != 0 {
 		fmt.Fprintln(os.Stderr, "usage (as root): benchlab DIRECTORY-OF-BINARIES PART…; see scripts/bench")
 		os.Exit(2)

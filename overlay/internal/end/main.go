@@ -1,5 +1,7 @@
-//go:build e2e
-
+// Command end is one end of a tunnel and nothing else: package wg over package
+// bind's socket, with a network in user space or of the kernel. The two ends find
+// each other by files in a directory. It is what the data path costs without a
+// node around it; scripts/bench (part "ends") builds and starts it.
 package main
 
 import (
@@ -29,29 +31,24 @@ import (
 	"weft/overlay/wg"
 )
 
-// end is one end of a tunnel and nothing else: package wg over package bind's
-// socket, with a network in user space or of the kernel. The two ends find each
-// other by files in a directory. It is what the data path costs without a node
-// around it.
-func end(args []string) {
-	fs := flag.NewFlagSet("end", flag.ExitOnError)
-	name := fs.String("name", "a", "a, or b which begins")
-	peerAddr := fs.String("peer", "", "the other end's IP address")
-	dir := fs.String("dir", "", "directory of both")
-	kernel := fs.String("tun", "", "kernel interface; none: user space")
-	subnet := fs.Int("subnet", 64, "of 100.0.0.0/8: the ends are 100.N.0.1 and 100.N.0.2")
-	mtu := fs.Int("mtu", 1420, "of the inner network")
-	limit := fs.Int("limit", 1472, "UDP payload of the path")
-	forward := fs.Int("forward", 0, "loopback port that leads to the same one of the other end")
-	pprof := fs.String("pprof", "", "address of pprof")
-	fs.Parse(args)
-	if err := runEnd(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof); err != nil {
+func main() {
+	name := flag.String("name", "a", "a, or b which begins")
+	peerAddr := flag.String("peer", "", "the other end's IP address")
+	dir := flag.String("dir", "", "directory of both")
+	kernel := flag.String("tun", "", "kernel interface; none: user space")
+	subnet := flag.Int("subnet", 64, "of 100.0.0.0/8: the ends are 100.N.0.1 and 100.N.0.2")
+	mtu := flag.Int("mtu", 1420, "of the inner network")
+	limit := flag.Int("limit", 1472, "UDP payload of the path")
+	forward := flag.Int("forward", 0, "loopback port that leads to the same one of the other end")
+	pprof := flag.String("pprof", "", "address of pprof")
+	flag.Parse()
+	if err := run(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func runEnd(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pprof string) error {
+func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pprof string) error {
 	if pprof != "" {
 		go http.ListenAndServe(pprof, nil)
 	}
@@ -80,7 +77,7 @@ func runEnd(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int,
 		if err := n.SetAddrs(self, netip.Addr{}); err != nil {
 			return err
 		}
-		n.SetInbound(netstack.Inbound{TCP: func(src, dst netip.AddrPort) (string, netip.Addr, bool) { return "", netip.Addr{}, true }})
+		n.SetInbound(netstack.Inbound{TCP: func(src, dst netip.AddrPort) (string, bool) { return "", true }})
 		if forward != 0 {
 			go forwardTo(n, forward, netip.AddrPortFrom(other, uint16(forward)))
 		}
