@@ -9,7 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // The header's bits that are looked at before a message is unpacked.

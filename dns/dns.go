@@ -47,7 +47,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // ServiceAddr is the resolver's address inside every overlay.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // doh asks over HTTPS (RFC 8484), HTTP/2 where both ends have it.

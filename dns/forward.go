@@ -13,7 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // stagger is how long an upstream has before the next is asked as well.

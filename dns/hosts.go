@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // maxHosts bounds the lookups that are remembered.

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // portalAgain is how long after one look for a captive portal the next may be.

@@ -19,8 +19,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
-	"weft/limited"
 	"weft/netstack/loopback"
+	"weft/overlay/limited"
 )
 
 type inboundTCP struct {

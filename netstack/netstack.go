@@ -60,7 +60,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 const (

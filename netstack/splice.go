@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // copySize is how much of a buffer is read for TCP: exactly one large packet.

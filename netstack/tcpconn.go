@@ -12,7 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // Keepalive of every connection: within a quarter of an hour it finds out that a

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/limited"
 	"weft/netstack"
+	"weft/overlay/limited"
 )
 
 const (

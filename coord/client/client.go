@@ -26,8 +26,8 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"weft/coord/api"
-	"weft/limited"
 	"weft/overlay/cert"
+	"weft/overlay/limited"
 )
 
 // Bounds of answers in bytes.

@@ -32,7 +32,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 	"weft/overlay/link"
 	"weft/overlay/release"
 )

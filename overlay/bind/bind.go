@@ -81,8 +81,8 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 
-	"weft/limited"
 	"weft/overlay/cert"
+	"weft/overlay/limited"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 
-	"weft/limited"
 	"weft/overlay/cert"
+	"weft/overlay/limited"
 	"weft/overlay/mono"
 )
 

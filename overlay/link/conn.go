@@ -31,7 +31,7 @@ import (
 	"sync"
 	"syscall"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // ALPN names of the protocols.

@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // Anybody may open connections to the API and to the public site, so both have

@@ -16,7 +16,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // The stages of a connection: Serve or ServeHTTP (WebSocket) -> enter (bound

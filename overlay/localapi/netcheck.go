@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 	"weft/overlay/path"
 )
 

@@ -8,8 +8,8 @@ import (
 	"sort"
 	"time"
 
-	"weft/limited"
 	"weft/overlay/gather"
+	"weft/overlay/limited"
 )
 
 // Gatherer is what a Node can be besides: one that looks, over its own UDP

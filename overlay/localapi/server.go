@@ -13,8 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"weft/limited"
 	"weft/overlay/hostname"
+	"weft/overlay/limited"
 	"weft/overlay/peercred"
 )
 

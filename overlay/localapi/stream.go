@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 	"weft/overlay/proxy/pipe"
 )
 

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 	"weft/overlay/localapi"
 )
 

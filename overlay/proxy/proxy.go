@@ -36,8 +36,8 @@ import (
 	"syscall"
 	"time"
 
-	"weft/limited"
 	"weft/netstack/loopback"
+	"weft/overlay/limited"
 	"weft/overlay/localapi"
 )
 

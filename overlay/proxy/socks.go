@@ -11,7 +11,7 @@ import (
 	"net/netip"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy/pipe"
 )

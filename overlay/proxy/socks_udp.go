@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 	"weft/overlay/localapi"
 )
 

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // The bounds of the hold queue.

@@ -79,7 +79,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/filter"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // MaxPacket is the longest inner packet in bytes: with WireGuard's header, tag

@@ -21,7 +21,7 @@ import (
 	"sync"
 	"syscall"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // idleBuffer is what a direction holds while nothing much happens on it.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // pair returns two ends of a connection of the given network.

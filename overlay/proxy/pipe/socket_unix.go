@@ -6,7 +6,7 @@ import (
 	"io"
 	"syscall"
 
-	"weft/limited"
+	"weft/overlay/limited"
 )
 
 // copySocket copies from a kernel socket; a buffer is held only while there is
