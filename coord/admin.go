@@ -22,9 +22,9 @@ import (
 	"syscall"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/console"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/peercred"
 )
 

@@ -15,8 +15,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/console"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

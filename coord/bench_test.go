@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/client"
 	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 )

@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/presence"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

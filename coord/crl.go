@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"sync"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

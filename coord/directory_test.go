@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

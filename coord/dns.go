@@ -21,9 +21,9 @@ import (
 	"strings"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

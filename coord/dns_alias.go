@@ -12,9 +12,9 @@ import (
 	"slices"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

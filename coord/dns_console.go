@@ -5,9 +5,9 @@ import (
 	"errors"
 	"strings"
 
-	"weft/coord/api"
 	"weft/coord/console"
 	"weft/coord/store"
+	"weft/overlay/api"
 )
 
 // What the console's DNS page sees and does. The whole network's names are its

@@ -4,9 +4,9 @@ import (
 	"context"
 	"slices"
 
-	"weft/coord/api"
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

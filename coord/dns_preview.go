@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"weft/coord/api"
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay"

@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/policy"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

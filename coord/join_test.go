@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"strings"
 
-	"weft/coord/api"
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

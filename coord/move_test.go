@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"weft/coord/api"
 	"weft/coord/console"
+	"weft/overlay/api"
 )
 
 // Who has been told the server's addresses is known for each device, over

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 )
 

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 // Who asks, for people.

@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/api/wiretest"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
+	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
 )
 

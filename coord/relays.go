@@ -16,8 +16,8 @@ import (
 	"sync"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -5,8 +5,8 @@ import (
 	"net/http"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/store"
+	"weft/overlay/api"
 )
 
 // handleRenew answers with the node's certificate in force: the newest one, until

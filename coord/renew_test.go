@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/console"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/seal"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

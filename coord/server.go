@@ -16,11 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/ca"
 	"weft/coord/console"
 	"weft/coord/install"
 	"weft/coord/metrics"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"

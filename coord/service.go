@@ -15,11 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/ca"
 	"weft/coord/policy"
 	"weft/coord/presence"
 	"weft/coord/store"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/filelock"
 )

@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 // TestSettingsMatchAPI: what the server sends is what the resolver reads.

@@ -16,8 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
 )

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
 	"weft/overlay/localapi"

@@ -4,7 +4,7 @@ import (
 	"crypto/tls"
 	"net/http"
 
-	"weft/coord/client"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 )

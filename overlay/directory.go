@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
 	"weft/overlay/localapi"

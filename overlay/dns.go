@@ -1,6 +1,6 @@
 package overlay
 
-import "weft/coord/api"
+import "weft/overlay/api"
 
 // DNS returns what the network's owner decided about names, nil while there is
 // no configuration. It is not to be changed.

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/wg"
 )

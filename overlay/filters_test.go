@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/filter"
 )

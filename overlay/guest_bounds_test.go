@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/relay"

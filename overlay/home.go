@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/link"

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
 )

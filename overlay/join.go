@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/localapi"

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
 )

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
 	"weft/overlay"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
 )

@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"weft/coord"
-	"weft/coord/api"
-	"weft/coord/client"
 	"weft/overlay"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/overlaytest"

@@ -56,7 +56,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"

@@ -22,10 +22,10 @@ import (
 	"time"
 
 	"weft/coord"
-	"weft/coord/api"
 	"weft/coord/ca"
 	"weft/netstack"
 	"weft/overlay"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/localapi"

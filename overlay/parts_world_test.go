@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"weft/coord"
-	"weft/coord/api"
 	"weft/overlay"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
 	"weft/overlay/relay"

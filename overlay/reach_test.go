@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 // TestFinder: which relays are asked for a peer, in which order, and when the

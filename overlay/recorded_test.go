@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"weft/coord/api"
-	"weft/coord/api/wiretest"
+	"weft/overlay/api"
+	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
 )
 

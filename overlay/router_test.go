@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 type fakeRouter struct {

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 )

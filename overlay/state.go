@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/filelock"
 	"weft/overlay/release"

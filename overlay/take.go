@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/release"
 )

@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"weft/coord/api"
-	"weft/coord/api/wiretest"
+	"weft/overlay/api"
+	"weft/overlay/api/wiretest"
 	"weft/overlay/localapi"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 // dns.go shows and sets what the owner decides about names; dns_lists.go has

@@ -11,7 +11,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 // listCmd shows one part of what is set.

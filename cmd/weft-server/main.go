@@ -27,7 +27,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
-	"weft/coord/api"
+	"weft/overlay/api"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

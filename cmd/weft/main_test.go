@@ -18,8 +18,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"weft/coord/api"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
 )

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"weft/coord/api"
 	"weft/dns"
+	"weft/overlay/api"
 	"weft/overlay/localapi"
 )
 

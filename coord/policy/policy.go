@@ -28,7 +28,7 @@ import (
 	"strconv"
 	"strings"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

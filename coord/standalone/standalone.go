@@ -26,9 +26,9 @@ import (
 	"time"
 
 	"weft/coord"
-	"weft/coord/api"
 	"weft/coord/ca"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"

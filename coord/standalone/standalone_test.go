@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"weft/coord"
-	"weft/coord/api"
-	"weft/coord/client"
+	"weft/overlay/api"
+	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay"

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"weft/coord/api"
 	"weft/coord/ca"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api/wiretest"
+	"weft/overlay/api/wiretest"
 )
 
 // crashing makes the test program open a database and end: a server that

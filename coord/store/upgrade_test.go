@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api/wiretest"
+	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
 )
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

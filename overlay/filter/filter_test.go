@@ -9,7 +9,7 @@ import (
 	"time"
 	"unsafe"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

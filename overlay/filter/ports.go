@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/coord/api/wiretest"
+	"weft/overlay/api/wiretest"
 )
 
 var update = flag.Bool("update", false, "record what is not recorded yet")

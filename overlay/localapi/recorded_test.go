@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api/wiretest"
+	"weft/overlay/api/wiretest"
 )
 
 var update = flag.Bool("update", false, "record what is not recorded yet")

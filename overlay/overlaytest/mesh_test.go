@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/intro"
 	"weft/overlay/link"

@@ -42,7 +42,7 @@ import (
 	"fmt"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/relay/lane"
 )

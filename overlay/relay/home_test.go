@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/relay"
 	"weft/overlay/relay/lane"

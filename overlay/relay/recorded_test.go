@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/api"
-	"weft/coord/api/wiretest"
+	"weft/overlay/api"
+	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
 	"weft/overlay/relay/lane"
 )

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -1,4 +1,4 @@
-module weft/tools
+module weft/scripts/tools
 
 go 1.26.3
 

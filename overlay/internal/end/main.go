@@ -22,8 +22,8 @@ import (
 
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
-	"weft/coord/api"
 	"weft/netstack"
+	"weft/overlay/api"
 	"weft/overlay/bind"
 	"weft/overlay/cert"
 	"weft/overlay/filter"

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay"

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/relay"
 )

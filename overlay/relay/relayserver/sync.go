@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/relay"
 )

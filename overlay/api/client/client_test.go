@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 

@@ -25,7 +25,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
-	"weft/coord/api"
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/limited"
 )
