@@ -16,7 +16,7 @@ import (
 
 	"weft/netstack"
 	"weft/overlay"
-	"weft/overlay/overlaytest"
+	"weft/overlay/internal/overlaytest"
 )
 
 // host is a machine's network as its programs know it. It counts what comes in

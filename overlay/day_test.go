@@ -19,8 +19,8 @@ import (
 
 	"weft/coord"
 	"weft/overlay"
+	"weft/overlay/internal/overlaytest"
 	"weft/overlay/localapi"
-	"weft/overlay/overlaytest"
 	"weft/overlay/stun"
 )
 

@@ -14,8 +14,8 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
+	"weft/overlay/internal/path"
 	"weft/overlay/localapi"
-	"weft/overlay/path"
 )
 
 const (

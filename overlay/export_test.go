@@ -8,7 +8,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/wg"
+	"weft/overlay/internal/wg"
 )
 
 // SetIdle shortens the life of tunnels without data, before Start.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
-	"weft/overlay/filter"
+	"weft/overlay/internal/filter"
 )
 
 // The packet filter of a peer outlives its tunnel, however that ends: a flow

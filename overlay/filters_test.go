@@ -15,7 +15,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/filter"
+	"weft/overlay/internal/filter"
 )
 
 // kernelLike is a Net whose connections outlive the process.

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"weft/overlay/api"
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/intro"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/intro"
 	"weft/overlay/link"
 	"weft/overlay/relay"
 )

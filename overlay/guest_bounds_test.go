@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"weft/overlay/api"
-	"weft/overlay/bind"
 	"weft/overlay/cert"
+	"weft/overlay/internal/bind"
 	"weft/overlay/relay"
 )
 

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"weft/overlay/api"
-	"weft/overlay/bind"
 	"weft/overlay/cert"
+	"weft/overlay/internal/bind"
 	"weft/overlay/link"
 	"weft/overlay/relay"
 )

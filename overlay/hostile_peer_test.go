@@ -17,7 +17,7 @@ import (
 	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/cert"
-	"weft/overlay/intro"
+	"weft/overlay/internal/intro"
 	"weft/overlay/relay"
 )
 

@@ -10,13 +10,13 @@ import (
 	"slices"
 	"time"
 
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/filter"
-	"weft/overlay/intro"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/filter"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/wg"
 	"weft/overlay/localapi"
 	"weft/overlay/relay"
-	"weft/overlay/wg"
 )
 
 // How nodes come to have a tunnel, in the order in which it happens: a packet

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/intro"
-	"weft/overlay/wg"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/wg"
 )
 
 // What becomes of a tunnel, by its counters. Times are seconds ago.

@@ -13,7 +13,7 @@ import (
 
 	"weft/overlay"
 	"weft/overlay/cert"
-	"weft/overlay/intro"
+	"weft/overlay/internal/intro"
 	"weft/overlay/localapi"
 	"weft/overlay/relay"
 )

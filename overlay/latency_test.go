@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"weft/overlay"
-	"weft/overlay/overlaytest"
+	"weft/overlay/internal/overlaytest"
 )
 
 // The far world: a packet needs 50 ms from one node to the other, half of it to

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"weft/overlay/cert"
-	"weft/overlay/intro"
-	"weft/overlay/path"
-	"weft/overlay/wg"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/path"
+	"weft/overlay/internal/wg"
 )
 
 // The life of a tunnel after its introduction. No tunnel is watched by the

@@ -20,8 +20,8 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/overlaytest"
 	"weft/overlay/link"
-	"weft/overlay/overlaytest"
 	"weft/overlay/relay/relayserver"
 )
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"weft/overlay/gather"
+	"weft/overlay/internal/gather"
 	"weft/overlay/localapi"
 )
 

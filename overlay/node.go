@@ -57,10 +57,10 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/api"
-	"weft/overlay/bind"
 	"weft/overlay/cert"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/wg"
 	"weft/overlay/localapi"
-	"weft/overlay/wg"
 )
 
 // Net is the host's side of the tunnel. There are two: netstack.Net, a network

@@ -27,9 +27,9 @@ import (
 	"weft/overlay"
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/overlaytest"
 	"weft/overlay/link"
 	"weft/overlay/localapi"
-	"weft/overlay/overlaytest"
 	"weft/overlay/relay/relayserver"
 )
 

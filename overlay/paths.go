@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/gather"
-	"weft/overlay/intro"
-	"weft/overlay/path"
-	"weft/overlay/probe"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/gather"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/path"
+	"weft/overlay/internal/probe"
 )
 
 // How traffic gets from the relay to a better way. Each tunnel has an agent

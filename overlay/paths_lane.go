@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/path"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/path"
 	"weft/overlay/relay"
 	"weft/overlay/relay/lane"
 )

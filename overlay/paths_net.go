@@ -9,13 +9,13 @@ import (
 	"sort"
 	"time"
 
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/gather"
-	"weft/overlay/intro"
-	"weft/overlay/path"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/gather"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/path"
+	"weft/overlay/internal/probe"
 	"weft/overlay/portmap"
-	"weft/overlay/probe"
 )
 
 // UDP says how a node uses UDP for direct paths. The zero value is the

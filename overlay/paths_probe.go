@@ -7,9 +7,9 @@ import (
 	"syscall"
 	"time"
 
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/probe"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/probe"
 )
 
 // What comes in beside WireGuard. These functions run on the goroutines that

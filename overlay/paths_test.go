@@ -16,8 +16,8 @@ import (
 
 	"weft/netstack"
 	"weft/overlay"
+	"weft/overlay/internal/overlaytest"
 	"weft/overlay/localapi"
-	"weft/overlay/overlaytest"
 	"weft/overlay/stun"
 )
 

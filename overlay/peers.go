@@ -9,13 +9,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/filter"
-	"weft/overlay/intro"
-	"weft/overlay/path"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/filter"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/path"
+	"weft/overlay/internal/wg"
 	"weft/overlay/relay"
-	"weft/overlay/wg"
 )
 
 // How long a tunnel lives. A WireGuard peer is made by an introduction and

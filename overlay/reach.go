@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"weft/overlay/api"
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/intro"
-	"weft/overlay/mono"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/intro"
+	"weft/overlay/internal/mono"
 	"weft/overlay/relay"
 )
 

@@ -3,7 +3,7 @@ package overlay
 import (
 	"time"
 
-	"weft/overlay/wg"
+	"weft/overlay/internal/wg"
 )
 
 // When the machine's clock was set back, peers ignore WireGuard's handshakes

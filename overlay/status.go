@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/path"
 	"weft/overlay/localapi"
-	"weft/overlay/path"
 )
 
 // The reasons of what is no path of an agent.

@@ -14,7 +14,7 @@ import (
 )
 
 // inboundRules are --inbound: which ports peers reach on this machine, and
-// where those lead. What policy lets in is decided elsewhere (overlay/filter).
+// where those lead. What policy lets in is decided elsewhere (overlay/internal/filter).
 type inboundRules struct {
 	all   bool
 	ports map[uint16]string // port to HOST:PORT, "" is the same port here

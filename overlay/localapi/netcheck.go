@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"weft/overlay/internal/path"
 	"weft/overlay/limited"
-	"weft/overlay/path"
 )
 
 // Netcheck is what weft netcheck shows: the ways from here to the server side.

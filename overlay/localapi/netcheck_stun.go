@@ -8,7 +8,7 @@ import (
 	"sort"
 	"time"
 
-	"weft/overlay/gather"
+	"weft/overlay/internal/gather"
 	"weft/overlay/limited"
 )
 

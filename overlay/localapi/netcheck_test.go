@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/gather"
-	"weft/overlay/path"
+	"weft/overlay/internal/gather"
+	"weft/overlay/internal/path"
 	"weft/overlay/portmap"
 )
 

@@ -3,8 +3,8 @@ package localapi
 import (
 	"fmt"
 
-	"weft/overlay/gather"
-	"weft/overlay/path"
+	"weft/overlay/internal/gather"
+	"weft/overlay/internal/path"
 	"weft/overlay/portmap"
 )
 

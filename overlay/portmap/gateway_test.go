@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/overlaytest"
+	"weft/overlay/internal/overlaytest"
 )
 
 var (

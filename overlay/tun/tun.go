@@ -53,7 +53,7 @@
 //
 // # Inbound
 //
-// What the filter (overlay/wg) lets in, the kernel delivers: to services on the
+// What the filter (overlay/internal/wg) lets in, the kernel delivers: to services on the
 // overlay address or on any address. A service that listens on loopback only is
 // not reached unless Inbound.Maps names it.
 package tun

@@ -24,11 +24,11 @@ import (
 
 	"weft/netstack"
 	"weft/overlay/api"
-	"weft/overlay/bind"
 	"weft/overlay/cert"
-	"weft/overlay/filter"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/filter"
+	"weft/overlay/internal/wg"
 	"weft/overlay/tun"
-	"weft/overlay/wg"
 )
 
 func main() {

@@ -1,0 +1,278 @@
+package bind
+
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"weft/overlay/cert"
+	"weft/overlay/internal/mono"
+	"weft/overlay/limited"
+)
+
+// Endpoint is one peer as WireGuard sees it. It implements conn.Endpoint.
+type Endpoint struct {
+	// Constant after NewEndpoint.
+	id   cert.NodeID
+	name string
+	ip   netip.Addr
+	most int64 // of inFlight; see MaxInFlight
+	page int64 // what a message counts beyond its bytes
+
+	sender atomic.Pointer[Sender]
+	route  atomic.Pointer[route] // nil: by the sender
+
+	kept    atomic.Int64  // when the last keepalive came, by mono.Now
+	relayed atomic.Int64  // the same of the last message by a relay
+	lost    atomic.Uint64 // messages not sent for want of a working way
+
+	inFlight atomic.Int64 // what data messages between arrival and Done cost
+	progress atomic.Int64 // of the last Done, by mono.Now
+	waiting  atomic.Bool  // a socket's reader waits for Done
+	stuck    atomic.Bool  // it has waited in vain: not again before the next Done
+	moved    chan struct{}
+}
+
+var _ conn.Endpoint = (*Endpoint)(nil)
+
+// ID returns the node that the endpoint stands for.
+func (e *Endpoint) ID() cert.NodeID { return e.id }
+
+// SetSender decides what carries messages to the peer from now on; nil drops
+// them. A SendPackets that is running goes on.
+func (e *Endpoint) SetSender(s Sender) {
+	if s == nil {
+		e.sender.Store(nil)
+		return
+	}
+	e.sender.Store(&s)
+}
+
+// Sender returns what carries messages to the peer, or nil.
+func (e *Endpoint) Sender() Sender {
+	if s := e.sender.Load(); s != nil {
+		return *s
+	}
+	return nil
+}
+
+// Kept returns when the last keepalive of the peer arrived, authentic or not; the
+// zero Time if none did. WireGuard answers with one where nothing else does, and
+// alone says nothing of it to anybody.
+func (e *Endpoint) Kept() time.Time {
+	return mono.Time(e.kept.Load())
+}
+
+// Lost returns how many messages were dropped because there was no Sender or it
+// failed.
+func (e *Endpoint) Lost() uint64 { return e.lost.Load() }
+
+// SetWay decides which way messages to the peer go from now on. For Direct and
+// Lane, limit is the longest datagram that the way carries, in bytes of UDP
+// payload (with a lane's header), between MinLimit and MaxLimit; longer messages
+// go by the Sender, and so do those that the system refuses to send. With the
+// zero Way everything goes by the Sender. A Send that is running goes on. ep need
+// not be admitted, and w need not be verified.
+func (e *Endpoint) SetWay(w Way, limit int) error {
+	if w.Kind == Relay {
+		e.route.Store(nil)
+		return nil
+	}
+	r, err := newRoute(w, limit)
+	if err != nil {
+		return fmt.Errorf("send by %s: %w", w, err)
+	}
+	if old := e.route.Load(); old != nil && old.way == r.way && old.max == r.max {
+		return nil
+	}
+	e.route.Store(r)
+	return nil
+}
+
+// Way returns what SetWay has set, and the longest WireGuard message that goes
+// that way: MaxMessage for Relay.
+func (e *Endpoint) Way() (w Way, longest int) {
+	if r := e.route.Load(); r != nil {
+		return r.way, r.max
+	}
+	return Way{}, MaxMessage
+}
+
+// WaySince returns when SetWay has set what Way returns; the zero Time for Relay.
+func (e *Endpoint) WaySince() time.Time {
+	if r := e.route.Load(); r != nil {
+		return r.since
+	}
+	return time.Time{}
+}
+
+// RelayHeard returns when the last message came by a relay; the zero Time if
+// none did. For other ways see Bind.Heard.
+func (e *Endpoint) RelayHeard() time.Time {
+	return mono.Time(e.relayed.Load())
+}
+
+// send sends messages by the way there is, and by the sender what does not fit
+// or cannot go that way.
+func (e *Endpoint) send(b *Bind, bufs [][]byte) {
+	r := e.route.Load()
+	if r == nil {
+		e.relay(bufs)
+		return
+	}
+	s := r.way.Socket
+	if s == nil {
+		s = b.main.Load()
+	}
+	if s == nil || s.closed.Load() {
+		b.trouble(e, r, ErrNoSocket)
+		e.relay(bufs)
+		return
+	}
+	for len(bufs) > 0 {
+		fit := 0
+		for fit < len(bufs) && len(bufs[fit]) <= r.max {
+			fit++
+		}
+		if fit == 0 {
+			long := 1
+			for long < len(bufs) && len(bufs[long]) > r.max {
+				long++
+			}
+			e.relay(bufs[:long])
+			bufs = bufs[long:]
+			continue
+		}
+		n, err := s.io.send(bufs[:fit], r)
+		if err != nil {
+			// What remains of this batch goes by the relay. It is for whoever
+			// chose the way to choose another.
+			b.trouble(e, r, err)
+			e.relay(bufs[n:])
+			return
+		}
+		bufs = bufs[fit:]
+	}
+}
+
+func (e *Endpoint) relay(bufs [][]byte) {
+	s := e.sender.Load()
+	if s == nil || (*s).SendPackets(e.id, bufs) != nil {
+		e.lost.Add(uint64(len(bufs)))
+	}
+}
+
+// Cost of a message that is inside wireguard-go: its bytes, and the page of
+// 4 KB that the first of them make resident. The buffer it is in has 64 KB, which
+// all become resident once the garbage collector has used them again: where
+// memory is short, that is what counts.
+const (
+	pageCost   = 4 << 10
+	bufferCost = 64 << 10
+	shortShare = 1. / 16 // of the memory, for what one peer has in flight
+)
+
+// inFlightBounds are Endpoint.most and page.
+func inFlightBounds() (most, page int64) {
+	if most := int64(limited.Share(4*MaxInFlight, shortShare)); most < 4*MaxInFlight {
+		return most, bufferCost
+	}
+	return MaxInFlight, pageCost
+}
+
+// costOf is the cost of a data message, counted down by the bytes that it may
+// hold in padding, so that Done never takes off less than was put on.
+func (e *Endpoint) costOf(msg []byte) int64 { return e.page + int64(max(len(msg)-32-15, 0)) }
+
+// admit reports whether one more message of the peer may enter WireGuard, and
+// counts it if it carries data.
+func (e *Endpoint) admit(msg []byte) bool {
+	if !isData(msg) {
+		return true
+	}
+	if e.inFlight.Load() >= e.most {
+		if mono.Now()-e.progress.Load() < int64(stalled) {
+			return false
+		}
+		e.inFlight.Store(0)
+	}
+	e.inFlight.Add(e.costOf(msg))
+	return true
+}
+
+// admitWaiting is admit for the reader of a socket: it waits a little first, for
+// meanwhile the socket's buffer takes what comes.
+func (e *Endpoint) admitWaiting(msg []byte) bool {
+	if e.inFlight.Load() >= e.most && isData(msg) && !e.stuck.Load() {
+		e.wait()
+	}
+	return e.admit(msg)
+}
+
+func (e *Endpoint) wait() {
+	timer := time.NewTimer(socketBackpressure)
+	defer timer.Stop()
+	for {
+		e.waiting.Store(true)
+		if e.inFlight.Load() < e.most {
+			e.waiting.Store(false)
+			return
+		}
+		select {
+		case <-e.moved:
+		case <-timer.C:
+			e.waiting.Store(false)
+			e.stuck.Store(true)
+			return
+		}
+	}
+}
+
+// Done says that n data messages of the peer have left WireGuard, with bytes of
+// inner packets in them altogether. now is mono.Now.
+// The owner of the WireGuard device calls it where decrypted packets come out.
+// Messages that WireGuard refuses never come out; a count that has become too
+// high for that reason corrects itself.
+func (e *Endpoint) Done(n, bytes int, now int64) {
+	e.progress.Store(now)
+	if e.inFlight.Add(-int64(n)*e.page-int64(bytes)) < 0 {
+		e.inFlight.Store(0)
+	}
+	if e.stuck.Load() {
+		e.stuck.Store(false)
+	}
+	if e.waiting.Load() {
+		e.waiting.Store(false)
+		select {
+		case e.moved <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// isData reports whether a WireGuard message is a transport message with
+// content (not a keepalive).
+func isData(msg []byte) bool { return len(msg) > 32 && msg[0] == 4 }
+
+func isKeepalive(msg []byte) bool { return len(msg) == 32 && msg[0] == 4 }
+
+// ClearSrc implements conn.Endpoint.
+func (e *Endpoint) ClearSrc() {}
+
+// SrcToString implements conn.Endpoint.
+func (e *Endpoint) SrcToString() string { return "" }
+
+// DstToString returns the NodeID in hexadecimal.
+func (e *Endpoint) DstToString() string { return e.name }
+
+// DstToBytes returns the NodeID, to which WireGuard binds its cookies.
+func (e *Endpoint) DstToBytes() []byte { return e.id[:] }
+
+// DstIP returns the overlay address, by which WireGuard limits handshakes.
+func (e *Endpoint) DstIP() netip.Addr { return e.ip }
+
+// SrcIP implements conn.Endpoint.
+func (e *Endpoint) SrcIP() netip.Addr { return netip.Addr{} }

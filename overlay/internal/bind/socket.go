@@ -1,0 +1,370 @@
+package bind
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"weft/overlay/internal/mono"
+)
+
+// MaxSockets bounds the extra sockets that are open at a time.
+const MaxSockets = 512
+
+var (
+	// ErrNoSocket is returned while there is no UDP socket to send by.
+	ErrNoSocket = errors.New("no UDP socket")
+
+	errTooManySockets = errors.New("too many sockets")
+	errTooLong        = errors.New("datagram does not fit its way")
+)
+
+// packetConn is what a socket must be able to do: *net.UDPConn does.
+type packetConn interface {
+	net.PacketConn
+	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
+}
+
+// transport reads and writes datagrams in batches. There are two: of the Linux
+// kernel (kernel_linux.go), and of a packetConn (plain below).
+type transport interface {
+	// newReader makes what reads the socket into up to batch buffers, for one
+	// goroutine. large says that they are of MaxMessage bytes: then datagrams
+	// that the kernel has put together are read, and split.
+	newReader(batch int, large bool) reader
+	// send sends each of bufs as one datagram of the route. It may wait for
+	// space. It returns how many of the first it has sent or given up
+	// silently, and why not the next.
+	send(bufs [][]byte, r *route) (int, error)
+	// sendNow sends one datagram, or loses it if it would have to wait.
+	sendNow(b []byte, to netip.AddrPort) error
+}
+
+// reader fills buffers with datagrams. from[i] is the sender of the i-th; an
+// entry of size 0 is none. The error is net.ErrClosed once the socket is
+// closed.
+type reader interface {
+	read(bufs [][]byte, sizes []int, from []netip.AddrPort) (int, error)
+}
+
+// Socket is a UDP socket beside the main one, for a NAT that has to be got
+// through by many. Both address families go through it where the system can do
+// that.
+type Socket struct {
+	// Constant after listen.
+	bind *Bind
+	conn packetConn
+	io   transport
+	port uint16
+	self *Socket // in Ways: nil for the main socket
+
+	closed atomic.Bool
+	wg     sync.WaitGroup // the goroutine that reads, of an extra socket
+}
+
+// listen opens a socket for both families, or for IPv4 where there is one only.
+func (b *Bind) listen(port uint16, main bool) (*Socket, error) {
+	addr := ":" + strconv.Itoa(int(port))
+	c, err := b.openSocket("udp", addr)
+	if err != nil {
+		var err4 error
+		if c, err4 = b.openSocket("udp4", addr); err4 != nil {
+			return nil, fmt.Errorf("open UDP socket: %w", err)
+		}
+	}
+	pc, ok := c.(packetConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("open UDP socket: a %T cannot read and write by address", c)
+	}
+	s := &Socket{bind: b, conn: pc}
+	if !main {
+		s.self = s
+	}
+	if a, ok := pc.LocalAddr().(*net.UDPAddr); ok {
+		s.port = uint16(a.Port)
+	}
+	s.io = newTransport(pc, main)
+	return s, nil
+}
+
+// Port returns the local port.
+func (s *Socket) Port() uint16 { return s.port }
+
+// Port returns the local port of the main socket, for both families; 0 while
+// there is none.
+func (b *Bind) Port() uint16 {
+	if s := b.main.Load(); s != nil {
+		return s.port
+	}
+	return 0
+}
+
+// AddSocket opens another socket, on a random port. What comes in by it has
+// its Socket in the Way. It is slower than the main one: it reads datagrams of
+// up to 2,048 bytes, and copies them once more.
+func (b *Bind) AddSocket() (*Socket, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.done == nil || b.openSocket == nil:
+		return nil, ErrNoSocket
+	case len(b.extra) >= MaxSockets:
+		return nil, errTooManySockets
+	}
+	s, err := b.listen(0, false)
+	if err != nil {
+		return nil, err
+	}
+	b.extra[s] = true
+	s.wg.Go(s.run)
+	return s, nil
+}
+
+// Close closes a socket of AddSocket: ways by it are not verified any more, and
+// what is sent by them is lost. It must not be called from a callback of the
+// Bind. Further calls do nothing.
+func (s *Socket) Close() error {
+	if s.self == nil || !s.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	err := s.conn.Close()
+	s.bind.mu.Lock()
+	delete(s.bind.extra, s)
+	s.bind.dropInletsLocked(func(in *inlet) bool { return in.way.Socket == s })
+	s.bind.mu.Unlock()
+	s.wg.Wait()
+	return err
+}
+
+const (
+	extraBatch = 16
+	extraSize  = 2048
+)
+
+// run reads an extra socket. Its messages take the way of those of a relay. Of
+// hundreds of sockets one at most will carry messages: it gets buffers then.
+func (s *Socket) run() {
+	if !s.read(1) {
+		return
+	}
+	s.read(extraBatch)
+}
+
+// read reads batch datagrams at a time: one at a time until there is a WireGuard
+// message among them. It reports false when the socket is closed.
+func (s *Socket) read(batch int) bool {
+	bufs := make([][]byte, batch)
+	space := make([]byte, batch*extraSize)
+	for i := range bufs {
+		bufs[i] = space[i*extraSize : (i+1)*extraSize]
+	}
+	in := &demux{sock: s, reader: s.io.newReader(batch, false)}
+	sizes, eps := make([]int, batch), make([]conn.Endpoint, batch)
+	src := s.bind.NewSource()
+	src.udp = true
+	for {
+		n, err := in.receive(bufs, sizes, eps)
+		if err != nil {
+			return false
+		}
+		for i := range n {
+			if sizes[i] > 0 {
+				src.put(eps[i].(*Endpoint), bufs[i][:sizes[i]])
+			}
+		}
+		src.Flush()
+		if batch == 1 {
+			return true
+		}
+	}
+}
+
+// SendTo sends one datagram, a STUN request or a probe, by a way that is not
+// Relay, at once or never: it does not wait. For Lane it puts the lane's header
+// in front.
+func (b *Bind) SendTo(pkt []byte, w Way) error {
+	s := w.Socket
+	if s == nil {
+		s = b.main.Load()
+	}
+	if s == nil || w.Kind == Relay {
+		return ErrNoSocket
+	}
+	if w.Kind == Lane {
+		if len(pkt) > MaxLimit-LaneHeader {
+			return errTooLong
+		}
+		lane := make([]byte, LaneHeader, LaneHeader+len(pkt))
+		lane[0] = firstLane
+		copy(lane[4:], w.Lane[:])
+		pkt = append(lane, pkt...)
+	}
+	return s.io.sendNow(pkt, w.Addr)
+}
+
+// demux sorts what comes in by one socket. It belongs to one goroutine.
+type demux struct {
+	sock   *Socket
+	reader reader
+	from   []netip.AddrPort
+
+	// The inlet of the last direct message, valid while the table is the
+	// same.
+	table *inlets
+	addr  netip.AddrPort
+	last  *inlet
+}
+
+// receive reads until there are WireGuard messages: those it returns, with
+// their Endpoints and with gaps of size 0. All else goes to the callbacks.
+func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	if len(d.from) < len(bufs) {
+		d.from = make([]netip.AddrPort, len(bufs))
+	}
+	for {
+		n, err := d.reader.read(bufs, sizes, d.from)
+		if err != nil {
+			return 0, err
+		}
+		now := mono.Now()
+		kept := 0
+		for i := range n {
+			if sizes[i] == 0 {
+				continue
+			}
+			b := bufs[i][:sizes[i]]
+			sizes[i] = 0
+			if ep, size := d.take(b, d.from[i], now); ep != nil {
+				sizes[i], eps[i] = size, ep
+				kept++
+			}
+		}
+		if kept > 0 {
+			return n, nil
+		}
+	}
+}
+
+// take returns the Endpoint of a WireGuard message that may enter, moved to the
+// beginning of b, and its size.
+func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) {
+	bind := d.sock.bind
+	switch sortOf(b) {
+	case sortWireGuard:
+		in := d.lookup(from)
+		if in == nil {
+			return nil, 0
+		}
+		in.heard.Store(now)
+		return d.admit(in.ep, b, now)
+	case sortLane:
+		in := bind.inlets.Load().lanes[LaneID(b[4:])]
+		if in == nil || in.way.Addr != from || in.way.Socket != d.sock.self {
+			return nil, 0
+		}
+		inner := b[LaneHeader:]
+		switch sortOf(inner) {
+		case sortWireGuard:
+			in.heard.Store(now)
+			ep, n := d.admit(in.ep, inner, now)
+			copy(b, inner)
+			return ep, n
+		case sortProbe:
+			bind.onProbe(inner, in.way)
+		}
+	case sortProbe:
+		bind.onProbe(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+	case sortLaneControl:
+		bind.onLane(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+	case sortSTUN:
+		bind.onSTUN(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+	}
+	return nil, 0
+}
+
+func (d *demux) lookup(from netip.AddrPort) *inlet {
+	table := d.sock.bind.inlets.Load()
+	if table != d.table || from != d.addr {
+		d.table, d.addr, d.last = table, from, table.direct[origin{d.sock.self, from}]
+	}
+	return d.last
+}
+
+func (d *demux) admit(ep *Endpoint, msg []byte, now int64) (*Endpoint, int) {
+	// The main socket lets WireGuard catch up; an extra one hands over to a
+	// Source, which counts.
+	if d.sock.self == nil && !ep.admitWaiting(msg) {
+		d.sock.bind.dropped.Add(1)
+		return nil, 0
+	}
+	if isKeepalive(msg) {
+		ep.kept.Store(now)
+	}
+	return ep, len(msg)
+}
+
+// newTransport picks how a socket is read and written.
+func newTransport(c packetConn, main bool) transport {
+	if u, ok := c.(*net.UDPConn); ok {
+		if t := kernelTransport(u, main); t != nil {
+			return t
+		}
+	}
+	return plain{c}
+}
+
+// plain is the transport of any packetConn: one datagram at a time.
+type plain struct{ conn packetConn }
+
+func (p plain) newReader(int, bool) reader { return p }
+
+func (p plain) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (int, error) {
+	for {
+		n, addr, err := p.conn.ReadFromUDPAddrPort(bufs[0])
+		if err == nil {
+			sizes[0], from[0] = n, netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port())
+			return 1, nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return 0, net.ErrClosed
+		}
+		// An ICMP error about something that was sent, say. Not so fast,
+		// should it be for good.
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// laneBuffers hold a message with its lane's header.
+var laneBuffers = sync.Pool{New: func() any { return new([MaxLimit]byte) }}
+
+func (p plain) send(bufs [][]byte, r *route) (int, error) {
+	var space *[MaxLimit]byte
+	if r.way.Kind == Lane {
+		space = laneBuffers.Get().(*[MaxLimit]byte)
+		defer laneBuffers.Put(space)
+	}
+	for i, b := range bufs {
+		if space != nil {
+			n := copy(space[:], r.prefix[:])
+			b = space[:n+copy(space[n:], b)]
+		}
+		if _, err := p.conn.WriteToUDPAddrPort(b, r.way.Addr); err != nil {
+			return i, err
+		}
+	}
+	return len(bufs), nil
+}
+
+func (p plain) sendNow(b []byte, to netip.AddrPort) error {
+	_, err := p.conn.WriteToUDPAddrPort(b, to)
+	return err
+}

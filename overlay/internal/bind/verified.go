@@ -1,0 +1,153 @@
+package bind
+
+import (
+	"maps"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"weft/overlay/internal/mono"
+)
+
+// MaxVerified bounds the ways that are verified for one Endpoint. One more
+// takes the place of the one that was silent for longest.
+const MaxVerified = 16
+
+// inlet is a way on which WireGuard messages of a peer are taken.
+type inlet struct {
+	ep    *Endpoint
+	way   Way          // canonical
+	heard atomic.Int64 // when the last message came, by mono.Now; 0: never
+}
+
+// origin is what a direct datagram is known by.
+type origin struct {
+	sock *Socket // nil: the main socket
+	addr netip.AddrPort
+}
+
+// inlets is the table of verified ways. It is immutable.
+type inlets struct {
+	direct map[origin]*inlet
+	lanes  map[LaneID]*inlet
+}
+
+func (t *inlets) clone() *inlets {
+	return &inlets{direct: maps.Clone(t.direct), lanes: maps.Clone(t.lanes)}
+}
+
+func (t *inlets) find(w Way) *inlet {
+	if w.Kind == Lane {
+		if in := t.lanes[w.Lane]; in != nil && in.way == w {
+			return in
+		}
+		return nil
+	}
+	return t.direct[origin{w.Socket, w.Addr}]
+}
+
+func (t *inlets) put(in *inlet) {
+	if in.way.Kind == Lane {
+		t.lanes[in.way.Lane] = in
+	} else {
+		t.direct[origin{in.way.Socket, in.way.Addr}] = in
+	}
+}
+
+func (t *inlets) remove(in *inlet) {
+	if in.way.Kind == Lane {
+		delete(t.lanes, in.way.Lane)
+	} else {
+		delete(t.direct, origin{in.way.Socket, in.way.Addr})
+	}
+}
+
+// each calls f for every inlet.
+func (t *inlets) each(f func(*inlet)) {
+	for _, in := range t.direct {
+		f(in)
+	}
+	for _, in := range t.lanes {
+		f(in)
+	}
+}
+
+// Verify lets WireGuard messages of ep's node in that come by w: for Direct from
+// that address to that socket, when a probe under the peer's key has shown that
+// the address is the peer's; for Lane with that id from that address of the
+// relay, when both have been told over a relay connection (probes come in by
+// the lane from then on, too). It reports false, and does nothing, if ep is not
+// admitted. Of two Endpoints that claim the same way the later one has it.
+func (b *Bind) Verify(ep *Endpoint, w Way) bool {
+	r, err := newRoute(w, MaxLimit)
+	if err != nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Find(ep.id) != ep {
+		return false
+	}
+	old := b.inlets.Load()
+	if in := old.find(r.way); in != nil && in.ep == ep {
+		return true
+	}
+	next := old.clone()
+	count, silent := 0, (*inlet)(nil)
+	next.each(func(in *inlet) {
+		if in.ep != ep {
+			return
+		}
+		count++
+		if silent == nil || in.heard.Load() < silent.heard.Load() {
+			silent = in
+		}
+	})
+	if count >= MaxVerified {
+		next.remove(silent)
+	}
+	in := &inlet{ep: ep, way: r.way}
+	next.put(in)
+	b.inlets.Store(next)
+	return true
+}
+
+// Unverify takes back a Verify. What ep sends by w it goes on to send.
+func (b *Bind) Unverify(w Way) {
+	w = w.canonical()
+	b.dropInlets(func(in *inlet) bool { return in.way == w })
+}
+
+// Heard returns when the last WireGuard message came in by a way that is
+// verified; the zero Time if none did. Its sender was not authenticated beyond
+// its address: it is a sign of life only while pongs come, too.
+func (b *Bind) Heard(w Way) time.Time {
+	if in := b.inlets.Load().find(w.canonical()); in != nil {
+		return mono.Time(in.heard.Load())
+	}
+	return time.Time{}
+}
+
+func (b *Bind) dropInlets(which func(*inlet) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropInletsLocked(which)
+}
+
+func (b *Bind) dropInletsLocked(which func(*inlet) bool) {
+	old := b.inlets.Load()
+	var gone []*inlet
+	old.each(func(in *inlet) {
+		if which(in) {
+			gone = append(gone, in)
+		}
+	})
+	if len(gone) == 0 {
+		return
+	}
+	next := old.clone()
+	for _, in := range gone {
+		next.remove(in)
+	}
+	b.inlets.Store(next)
+}

@@ -1,0 +1,125 @@
+package bind
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"weft/overlay/internal/mono"
+)
+
+// Kind says what carries messages.
+type Kind uint8
+
+// The kinds of ways, the zero value being the one that there is at first.
+const (
+	// Relay is the relay connection: the Endpoint's Sender.
+	Relay Kind = iota
+	// Direct is UDP to an address of the peer.
+	Direct
+	// Lane is UDP through a relay, which forwards by the lane's id.
+	Lane
+)
+
+// String returns "relay", "direct" or "lane".
+func (k Kind) String() string {
+	switch k {
+	case Direct:
+		return "direct"
+	case Lane:
+		return "lane"
+	}
+	return "relay"
+}
+
+// LaneID names a lane at its relay. It is a secret of the relay and the two
+// peers.
+type LaneID [16]byte
+
+// LaneHeader is how many bytes a lane puts before each message: 0xF6, three
+// zeros, the id.
+const LaneHeader = 4 + len(LaneID{})
+
+// Way is where a datagram came from, or where one is to go. The zero Way is
+// the relay connection. Ways can be compared.
+type Way struct {
+	Kind   Kind
+	Socket *Socket        // nil: the main socket
+	Addr   netip.AddrPort // of the peer (Direct) or of the relay (Lane)
+	Lane   LaneID         // zero unless Kind is Lane
+}
+
+// String returns the kind and the address.
+func (w Way) String() string {
+	if w.Kind == Relay {
+		return w.Kind.String()
+	}
+	return w.Kind.String() + " " + w.Addr.String()
+}
+
+// canonical returns w with its address unmapped and without zone.
+func (w Way) canonical() Way {
+	w.Addr = netip.AddrPortFrom(w.Addr.Addr().Unmap().WithZone(""), w.Addr.Port())
+	if w.Kind != Lane {
+		w.Lane = LaneID{}
+	}
+	return w
+}
+
+// header is what precedes a message on the way.
+func (w Way) header() int {
+	if w.Kind == Lane {
+		return LaneHeader
+	}
+	return 0
+}
+
+const (
+	// MinLimit and MaxLimit bound the limit of a way in bytes of UDP payload.
+	MinLimit = 512
+	MaxLimit = 65507
+)
+
+// route is a Way that an Endpoint sends by. It is immutable but for trouble.
+type route struct {
+	way    Way
+	max    int              // longest WireGuard message in bytes
+	prefix [LaneHeader]byte // of a lane
+	since  time.Time
+
+	troubled atomic.Int64 // when Config.Trouble was called, by mono.Now
+}
+
+var errNoAddress = errors.New("way without an address")
+
+func newRoute(w Way, limit int) (*route, error) {
+	w = w.canonical()
+	if w.Kind != Direct && w.Kind != Lane {
+		return nil, fmt.Errorf("way of kind %d", w.Kind)
+	}
+	if a := w.Addr.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || w.Addr.Port() == 0 {
+		return nil, errNoAddress
+	}
+	r := &route{way: w, max: min(max(limit, MinLimit), MaxLimit) - w.header(), since: time.Now()}
+	if w.Kind == Lane {
+		r.prefix[0] = firstLane
+		copy(r.prefix[4:], w.Lane[:])
+	}
+	return r, nil
+}
+
+// troublePause is the least time between two calls of Config.Trouble for one
+// route.
+const troublePause = 100 * time.Millisecond
+
+// trouble passes an error on, now and then.
+func (b *Bind) trouble(ep *Endpoint, r *route, err error) {
+	now := mono.Now()
+	last := r.troubled.Load()
+	if now-last < int64(troublePause) || !r.troubled.CompareAndSwap(last, now) {
+		return
+	}
+	b.onTrouble(ep, r.way, err)
+}

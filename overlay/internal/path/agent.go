@@ -1,0 +1,564 @@
+package path
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/overlay/internal/probe"
+)
+
+const (
+	// MaxCandidates bounds the candidates kept of a peer.
+	MaxCandidates = 32
+	maxSeen       = 8 // addresses beside them from which the peer was heard
+
+	// activeFor is how long after data were sent they count as flowing.
+	activeFor = time.Second
+	// QuietAfter is how long a path is believed without any traffic. Carrier
+	// NATs forget after 30 s.
+	QuietAfter = 25 * time.Second
+
+	pongsPerSec = 64
+	pongsBurst  = 256
+)
+
+// instant is a time as nanoseconds since the Agent was made, 0 for never.
+type instant int64
+
+func (t instant) add(d time.Duration) instant       { return t + instant(d) }
+func (t instant) sub(earlier instant) time.Duration { return time.Duration(t - earlier) }
+
+// Agent decides for one peer. It belongs to one goroutine.
+type Agent struct {
+	cfg   Config
+	epoch time.Time
+
+	local  Local
+	remote Remote
+	links  []link // at most MaxCandidates+maxSeen+1
+	lane   bool   // there is one
+	cur    Via    // the way in use
+	best   Via    // the direct one that was last in use
+	quiet  bool
+
+	lastTx, lastUse instant // data sent; anything sent or heard
+	active          bool
+
+	roundAt    instant // when the last round began, 0 before the first
+	roundBy    instant // when the last was asked for by the peer
+	nextRound  instant // 0: none is due
+	failed     int     // rounds in a row that found no direct path
+	directAt   instant // since when cur is direct
+	gathered   instant // since when candidates were last asked for
+	without    instant // since when data flow and it is not
+	now        instant // of the last step
+	relayed    instant // data came in through the relay
+	told       bool    // the peer has said something about itself
+	unverified bucket
+	pongs      bucket
+	scan       scan
+
+	out   Output
+	shown Path // when Output.Changed was last given
+}
+
+// link is one way to the peer, or a candidate for one.
+type link struct {
+	via    Via
+	typ    Type
+	listed bool // among the peer's candidates
+	lan    bool
+
+	heard    instant // the last authentic probe from there
+	verified instant // the last pong; 0: it does not count as working
+	received instant // data came in here
+	rtt      time.Duration
+
+	tries uint8   // pings of this round
+	next  instant // the next of them, or of the pings that keep it known; 0: none
+	from  instant // budget: since when …
+	spent uint8   // … so many pings went to it unanswered
+
+	open     [8]ping // pings that are not answered
+	oldest   instant // when the first of those that count was sent
+	misses   uint8   // how many count
+	pinged   instant // the last small one
+	followed instant // the last beyond the budget, because the peer pinged
+
+	size size
+}
+
+type ping struct {
+	tx   probe.Tx
+	at   instant
+	size uint16 // 0: a small one
+}
+
+// New makes an Agent at the time of the peer's introduction.
+func New(now time.Time, cfg Config) *Agent {
+	a := &Agent{cfg: cfg, epoch: now.Add(-time.Second), quiet: true}
+	a.unverified.n, a.pongs.n = unverifiedBurst, pongsBurst
+	return a
+}
+
+func (a *Agent) at(t time.Time) instant {
+	if t.IsZero() {
+		return 0
+	}
+	return instant(max(t.Sub(a.epoch), 1))
+}
+
+func (a *Agent) time(t instant) time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return a.epoch.Add(time.Duration(t))
+}
+
+// Open says that a tunnel was made: somebody is about to send.
+func (a *Agent) Open(now time.Time) { a.Data(now, now) }
+
+// Data says when data last went out to the peer. The owner calls it when data
+// begin to flow after a pause of a second or more, and before each Tick.
+func (a *Agent) Data(now, lastTx time.Time) {
+	t, tx := a.at(now), a.at(lastTx)
+	if tx <= a.lastTx || t.sub(tx) >= activeFor {
+		a.lastTx = max(a.lastTx, tx)
+		return
+	}
+	a.lastTx = tx
+	a.lastUse = max(a.lastUse, tx)
+	if a.active {
+		return
+	}
+	a.active = true
+	if l := a.find(a.cur); l != nil {
+		a.forgive(l)
+	}
+	a.wake(t)
+	a.step(t)
+}
+
+// wake looks for a path when data begin to flow, unless that was in vain just
+// lately.
+func (a *Agent) wake(t instant) {
+	a.quiet = false
+	failing := a.roundAt != 0 && a.directAt < a.roundAt
+	if a.isDirect() || failing && t < a.nextRound {
+		return
+	}
+	if failing {
+		a.failed++
+	}
+	a.startRound(t, true)
+}
+
+// Relayed says when data last came in through the relay's TLS connection.
+func (a *Agent) Relayed(at time.Time) { a.relayed = max(a.relayed, a.at(at)) }
+
+// Received says when data last came in from the peer by a way.
+func (a *Agent) Received(via Via, at time.Time) {
+	t := a.at(at)
+	if l := a.find(via); l != nil && t > l.received {
+		l.received = t
+		a.lastUse = max(a.lastUse, t)
+	}
+}
+
+// Trouble says that the system refuses to send by a way: a datagram is too long
+// for the interface, or there is no way at all.
+func (a *Agent) Trouble(now time.Time, via Via, tooLong bool) {
+	t := a.at(now)
+	l := a.find(via)
+	switch {
+	case l == nil:
+		return
+	case tooLong:
+		l.size = size{next: t.add(sizeFell)}
+	case via == a.cur:
+		a.lose(l, t)
+	}
+	a.step(t)
+}
+
+// SetLocal says what this node has learnt about itself. It keeps the slices.
+func (a *Agent) SetLocal(now time.Time, local Local) {
+	a.local = local
+	for i := range a.links {
+		a.classify(&a.links[i])
+	}
+	a.step(a.at(now))
+}
+
+// SetRemote says what the peer told about itself; it is there and probes. What
+// is too much or makes no sense is left out. It keeps nothing of remote but
+// copies.
+func (a *Agent) SetRemote(now time.Time, remote Remote) {
+	t := a.at(now)
+	news := !a.told || a.remote.NAT != remote.NAT
+	had := len(a.remote.Candidates)
+	a.told = true
+	a.remote.NAT = remote.NAT
+	a.remote.Candidates = a.remote.Candidates[:0]
+	for _, c := range remote.Candidates {
+		c.Addr = netip.AddrPortFrom(c.Addr.Addr().Unmap().WithZone(""), c.Addr.Port())
+		if len(a.remote.Candidates) == MaxCandidates {
+			break
+		}
+		if a.admissible(c.Addr) && !slices.ContainsFunc(a.remote.Candidates, func(o Candidate) bool { return o.Addr == c.Addr }) {
+			a.remote.Candidates = append(a.remote.Candidates, c)
+		}
+	}
+	for i := range a.links {
+		a.links[i].listed = false
+	}
+	for _, c := range a.remote.Candidates {
+		via := Via{Addr: c.Addr}
+		l := a.find(via)
+		if l == nil {
+			if l = a.addLink(via, c.Type, t); l == nil {
+				continue
+			}
+			// It joins the round that is under way.
+			l.next, news = t, true
+		}
+		l.listed, l.typ = true, c.Type
+	}
+	a.dropLinks(func(l *link) bool { return !l.listed && l.typ != TypeSeen && !l.via.Lane && l.via != a.cur })
+	if news || had != len(a.remote.Candidates) {
+		a.asked(t)
+	}
+	a.step(t)
+}
+
+// CallMe says that the peer probes now and wants to be probed.
+func (a *Agent) CallMe(now time.Time) { a.asked(a.at(now)) }
+
+// asked begins a round because the peer wants one.
+func (a *Agent) asked(t instant) {
+	if a.roundBy == 0 || t.sub(a.roundBy) >= askedSpacing {
+		a.roundBy = t
+		if a.gathered == 0 || t.sub(a.gathered) >= gatherSpacing {
+			// What the peer knows of this side may have been forgotten by a NAT.
+			a.gathered = t
+			a.out.Gather = true
+		}
+		if t.sub(a.roundAt) >= askedSpacing || a.roundAt == 0 {
+			a.startRound(t, false)
+		}
+		a.quiet = false
+		a.lastUse = max(a.lastUse, t)
+	}
+	a.step(t)
+}
+
+// SetLane says whether there is a lane. A new one has to be told as no lane
+// first.
+func (a *Agent) SetLane(now time.Time, ready bool) {
+	t := a.at(now)
+	via := Via{Lane: true}
+	switch {
+	case ready == a.lane:
+	case ready:
+		a.lane = true
+		if l := a.addLink(via, "", t); l != nil {
+			l.next = t
+		}
+	default:
+		a.lane = false
+		a.dropLinks(func(l *link) bool { return l.via.Lane })
+		if a.cur.Lane {
+			a.cur = Via{}
+		}
+	}
+	a.step(t)
+}
+
+// NetworkChanged says that this node's network is another one: nothing that was
+// known about paths holds.
+func (a *Agent) NetworkChanged(now time.Time) {
+	t := a.at(now)
+	a.cur, a.best = Via{}, Via{}
+	a.scan = scan{next: a.scan.next}
+	for i := range a.links {
+		l := &a.links[i]
+		l.verified, l.received, l.rtt, l.next, l.size = 0, 0, 0, 0, size{}
+		a.forgive(l)
+	}
+	a.dropLinks(func(l *link) bool { return !l.listed && !l.via.Lane })
+	a.failed, a.roundAt, a.nextRound, a.directAt = 0, 0, 0, 0
+	if a.isActive(t) {
+		a.startRound(t, true)
+	} else {
+		a.quiet = true
+	}
+	a.step(t)
+}
+
+// Ping says that an authentic ping of size bytes came. It may be a replay.
+func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
+	t := a.at(now)
+	if !a.pongs.take(t, pongsPerSec, pongsBurst) {
+		return
+	}
+	l := a.find(via)
+	if l == nil && !via.Lane && a.admissible(via.Addr) {
+		l = a.addLink(via, TypeSeen, t)
+	}
+	if l != nil {
+		a.hear(l, t)
+		if l.verified == 0 && via != a.cur && t.sub(l.pinged) >= minFollow {
+			// The ping goes ahead of the pong: who has both answers knows that
+			// it is known here.
+			if !a.pingUnverified(l, t) && t.sub(l.followed) >= followAlways {
+				// It is there, so it may have one more now and then.
+				l.followed = t
+				a.ping(l, t, 0)
+			}
+		}
+	}
+	a.out.Send = append(a.out.Send, Send{Via: via, Kind: probe.Pong, Tx: tx, Size: probe.Len, To: via.Addr})
+	a.step(t)
+}
+
+// Pong says that an authentic pong came, and reports whether it was the answer
+// to an open ping.
+func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
+	t := a.at(now)
+	l := a.find(via)
+	if l == nil {
+		return false
+	}
+	i := slices.IndexFunc(l.open[:], func(p ping) bool { return p.at != 0 && p.tx == tx })
+	if i < 0 {
+		return false
+	}
+	p := l.open[i]
+	l.open[i] = ping{}
+	a.hear(l, t)
+	l.size.answered(p, t)
+	if p.size == 0 {
+		rtt := max(t.sub(p.at), time.Microsecond)
+		if l.rtt == 0 {
+			l.rtt = rtt
+		} else {
+			l.rtt += (rtt - l.rtt) / 8
+		}
+	}
+	if l.verified == 0 {
+		l.next = 0 // of the round
+		a.out.Admit = append(a.out.Admit, Admission{Via: l.via, Proven: true})
+	}
+	l.verified = t
+	l.spent = 0
+	if p.size == 0 {
+		a.forgiveUntil(l, p.at)
+	}
+	a.step(t)
+	return true
+}
+
+// hear notes a sign of the peer by a way.
+func (a *Agent) hear(l *link, t instant) {
+	if l.heard == 0 {
+		a.out.Admit = append(a.out.Admit, Admission{Via: l.via})
+	}
+	l.heard = t
+	if l.via == a.cur {
+		a.lastUse = max(a.lastUse, t)
+	}
+}
+
+// Tick does what is due.
+func (a *Agent) Tick(now time.Time) { a.step(a.at(now)) }
+
+// Take returns what is to be done and forgets it.
+func (a *Agent) Take() Output {
+	out := a.out
+	out.Lane = a.wantLane()
+	p := a.Path()
+	if q := a.shown; p.Kind != q.Kind || p.Via != q.Via || p.Limit != q.Limit || p.Quiet != q.Quiet || p.Reason != q.Reason || p.LAN != q.LAN {
+		out.Changed = true
+		a.shown = p
+	}
+	a.out = Output{Send: out.Send[:0], Admit: out.Admit[:0], Forget: out.Forget[:0]}
+	return out
+}
+
+// Path returns the way to use now.
+func (a *Agent) Path() Path {
+	p := Path{Via: a.cur, Quiet: a.quiet, Reason: a.reason()}
+	if l := a.find(a.cur); l != nil {
+		p.Kind = Direct
+		if l.via.Lane {
+			p.Kind = Lane
+		}
+		p.LAN, p.RTT, p.Limit = l.lan, l.rtt, l.limit()
+	}
+	return p
+}
+
+// Uses reports whether an extra socket is in use, or may be again.
+func (a *Agent) Uses(socket uint16) bool {
+	if a.scan.begun != 0 && int(socket) <= a.scan.open {
+		return true
+	}
+	for i := range a.links {
+		if a.links[i].via.Socket == socket {
+			return true
+		}
+	}
+	return false
+}
+
+// Next returns when Tick is due; the zero Time if nothing is.
+func (a *Agent) Next() time.Time {
+	var next instant
+	due := func(t instant) {
+		if t != 0 && (next == 0 || t < next) {
+			next = t
+		}
+	}
+	if a.active {
+		due(a.lastTx.add(activeFor))
+		due(a.roundDue())
+		due(a.scanStart())
+		if a.cur == (Via{}) || a.cur.Lane {
+			due(a.waitsUntil())
+		}
+	}
+	due(a.scan.due())
+	if !a.quiet {
+		due(a.lastUse.add(QuietAfter))
+	}
+	for i := range a.links {
+		l := &a.links[i]
+		due(l.next)
+		if l.via == a.cur && a.active {
+			due(a.nextPing(l))
+			due(a.deadAt(l))
+			due(l.size.due())
+		}
+	}
+	return a.time(next)
+}
+
+// step does everything that is due at t.
+func (a *Agent) step(t instant) {
+	a.active = a.isActive(t)
+	a.watch(t)
+	a.choose(t)
+	a.goQuiet(t)
+	a.keepRound(t)
+	a.keepSize(t)
+	a.keepScan(t)
+}
+
+func (a *Agent) isActive(t instant) bool { return a.lastTx != 0 && t.sub(a.lastTx) < activeFor }
+
+// goQuiet gives the path up when it was not used for long.
+func (a *Agent) goQuiet(t instant) {
+	if a.quiet || a.active || t.sub(a.lastUse) < QuietAfter {
+		return
+	}
+	a.quiet = true
+	a.cur = Via{}
+	for i := range a.links {
+		l := &a.links[i]
+		l.verified, l.next = 0, 0
+		a.forgive(l)
+	}
+	a.dropLinks(func(l *link) bool { return l.via.Socket != 0 })
+}
+
+// find returns the link of a way, or nil.
+func (a *Agent) find(via Via) *link {
+	for i := range a.links {
+		if a.links[i].via == via {
+			return &a.links[i]
+		}
+	}
+	return nil
+}
+
+// addLink makes a link. Addresses that were only seen make room for others; nil
+// if there is none.
+func (a *Agent) addLink(via Via, typ Type, t instant) *link {
+	if typ == TypeSeen {
+		n, worst := 0, -1
+		for i := range a.links {
+			l := &a.links[i]
+			if l.listed || l.via.Lane {
+				continue
+			}
+			n++
+			if l.via != a.cur && (worst < 0 || l.heard < a.links[worst].heard) {
+				worst = i
+			}
+		}
+		if n >= maxSeen {
+			if worst < 0 {
+				return nil
+			}
+			w := a.links[worst].via
+			a.dropLinks(func(l *link) bool { return l.via == w })
+		}
+	}
+	a.links = append(a.links, link{via: via, typ: typ, from: t})
+	l := &a.links[len(a.links)-1]
+	a.classify(l)
+	return l
+}
+
+func (a *Agent) dropLinks(drop func(*link) bool) {
+	a.links = slices.DeleteFunc(a.links, func(l link) bool {
+		if !drop(&l) {
+			return false
+		}
+		if l.heard != 0 {
+			a.out.Forget = append(a.out.Forget, l.via)
+		}
+		return true
+	})
+}
+
+// classify notes whether a link stays in the own network.
+func (a *Agent) classify(l *link) {
+	ip := l.via.Addr.Addr()
+	l.lan = !l.via.Lane && ip.IsPrivate() && slices.ContainsFunc(a.local.Nets, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+var (
+	thisNet  = netip.MustParsePrefix("0.0.0.0/8")
+	reserved = netip.MustParsePrefix("240.0.0.0/4")
+)
+
+// admissible reports whether an address can be a peer's.
+func (a *Agent) admissible(addr netip.AddrPort) bool {
+	ip := addr.Addr()
+	return addr.Port() != 0 && ip.IsGlobalUnicast() && !ip.Is4In6() && ip.Zone() == "" &&
+		!thisNet.Contains(ip) && !reserved.Contains(ip) && (a.cfg.Refuse == nil || !a.cfg.Refuse(ip))
+}
+
+func (a *Agent) newTx() (tx probe.Tx) {
+	binary.BigEndian.PutUint64(tx[:], a.cfg.Rand())
+	return tx
+}
+
+// bucket limits a rate.
+type bucket struct {
+	n  float64
+	at instant
+}
+
+func (b *bucket) take(t instant, perSec, burst float64) bool {
+	b.n = min(burst, b.n+perSec*t.sub(b.at).Seconds())
+	b.at = t
+	if b.n < 1 {
+		return false
+	}
+	b.n--
+	return true
+}

@@ -1,0 +1,234 @@
+package wg
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"weft/overlay/cert"
+	"weft/overlay/internal/bind"
+)
+
+// direct gives n a way to m by UDP, and m one for what comes by it.
+func (n *node) direct(m *node, limit int) {
+	n.t.Helper()
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	to := bind.Way{Kind: bind.Direct, Addr: netip.AddrPortFrom(loopback, m.bind.Port())}
+	from := bind.Way{Kind: bind.Direct, Addr: netip.AddrPortFrom(loopback, n.bind.Port())}
+	if !m.bind.Verify(m.bind.Find(n.id), from) {
+		n.t.Fatal("not verified")
+	}
+	if err := n.bind.Find(m.id).SetWay(to, limit); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func udpWire() *wire {
+	w := newWire()
+	w.listen = bind.Listen
+	return w
+}
+
+// Traffic moves from the relay to UDP and back without a packet lost.
+func TestWayChangesUnderTraffic(t *testing.T) {
+	w := udpWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	var relayed atomic.Int64
+	w.lose(func(cert.NodeID, cert.NodeID, []byte) bool { relayed.Add(1); return false })
+	const rounds, each = 40, 50
+	for round := range rounds {
+		if round%2 == 0 {
+			a.direct(b, 1472)
+		} else {
+			a.bind.Find(b.id).SetWay(bind.Way{}, 0)
+		}
+		before := relayed.Load()
+		seen := map[uint32]bool{}
+		for i := range each {
+			a.net.out <- a.udp(b, uint32(round*each+i))
+		}
+		for range each {
+			seen[number(b.recv())] = true
+		}
+		for i := range each {
+			if !seen[uint32(round*each+i)] {
+				t.Fatalf("round %d: packet %d is missing", round, i)
+			}
+		}
+		if by := relayed.Load() - before; round%2 == 0 && by != 0 || round%2 == 1 && by < each {
+			t.Errorf("round %d: %d messages by the relay", round, by)
+		}
+	}
+}
+
+// A whole tunnel may begin on UDP: the handshake, too, goes by the way there is.
+func TestHandshakeByUDP(t *testing.T) {
+	w := udpWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	w.lose(func(cert.NodeID, cert.NodeID, []byte) bool { return true })
+	endpoint(a.bind, b.id, b.v4)
+	endpoint(b.bind, a.id, a.v4)
+	a.direct(b, 1280)
+	b.direct(a, 1280)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	b.ping(a, 2)
+}
+
+func TestInnerLimit(t *testing.T) {
+	for _, mtu := range []int{0, 1280, 1420, 9000} {
+		for longest := 600; longest < 1600; longest++ {
+			limit := innerLimit(longest, mtu)
+			most := 0
+			for size := 1; size <= longest; size++ {
+				fits := padded(size, mtu)+messageHeader <= longest
+				if size <= limit && !fits {
+					t.Fatalf("MTU %d: %d bytes do not fit %d", mtu, size, longest)
+				}
+				if fits {
+					most = size
+				}
+			}
+			if most-limit > 15 {
+				t.Fatalf("MTU %d, message of %d: limit %d, but %d would fit", mtu, longest, limit, most)
+			}
+		}
+	}
+	if n := innerLimit(1452, 1420); n != 1420 {
+		t.Errorf("limit on IPv6 over Ethernet: %d", n)
+	}
+}
+
+// splitter is a network that asks how long TCP may be.
+type splitter struct {
+	*testNet
+	limit func([]byte) int
+}
+
+func (s *splitter) SetLimit(f func([]byte) int) { s.limit = f }
+
+// The limit follows the way of the peer that a packet is for; what is longer all
+// the same goes by the relay, and after a while is told to be too long.
+func TestLongPackets(t *testing.T) {
+	t.Parallel()
+	w := udpWire()
+	var s *splitter
+	a := newNode(t, w, 1, func(n *testNet) tun.Device { s = &splitter{testNet: n}; return s })
+	b := newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	short, foreign := a.udp(b, 1), udpPacket(a.v4, netip.MustParseAddr("100.64.0.9"), 1)
+	if s.limit(short) != 0 || s.limit(foreign) != 0 || s.limit([]byte{1}) != 0 {
+		t.Error("a limit without a way by UDP")
+	}
+	a.direct(b, 1332)
+	if n := s.limit(short); n != 1296 || s.limit(foreign) != 0 { // 1280 and 16 more
+		t.Errorf("limit %d", n)
+	}
+	var relayed atomic.Int64
+	w.lose(func(cert.NodeID, cert.NodeID, []byte) bool { relayed.Add(1); return false })
+	begun := time.Now()
+	for _, v6 := range []bool{false, true} {
+		src, dst := a.v4, b.v4
+		if v6 {
+			src, dst = a.v6, b.v6
+		}
+		long := ipPacket(src, dst, 17, make([]byte, 1350))
+		udp := long[len(long)-1350:]
+		udp[1], udp[3] = 7, 9
+		binary.BigEndian.PutUint16(udp[4:], 1350)
+		if !v6 {
+			long[6] = 0x40
+		}
+		a.dev.peers[b.id].tooLongAt.Store(0)
+		waitFor(t, "packet too big", func() bool {
+			before := relayed.Load()
+			a.net.out <- long
+			if got := b.recv(); len(got) != len(long) || relayed.Load() == before {
+				t.Fatalf("%d bytes, %d by the relay", len(got), relayed.Load())
+			}
+			select {
+			case icmp := <-a.net.in:
+				checkTooBig(t, icmp, long, 1296)
+				return true
+			case <-time.After(50 * time.Millisecond):
+				return false
+			}
+		})
+		// Not again so soon.
+		a.net.out <- long
+		b.recv()
+		a.silent(50 * time.Millisecond)
+	}
+	if took := time.Since(begun); took < tooLongWait {
+		t.Errorf("answered after %v", took)
+	}
+}
+
+func checkTooBig(t *testing.T, icmp, about []byte, mtu int) {
+	t.Helper()
+	if icmp[0]>>4 == 4 {
+		ip := header.IPv4(icmp)
+		body := header.ICMPv4(ip.Payload())
+		if !ip.IsValid(len(icmp)) || !ip.IsChecksumValid() || checksum.Checksum(body, 0) != 0xffff ||
+			body.Type() != header.ICMPv4DstUnreachable || body.Code() != header.ICMPv4FragmentationNeeded || int(body.MTU()) != mtu {
+			t.Errorf("bad answer % x", icmp[:40])
+		}
+		if string(body[8:]) != string(about[:len(body)-8]) || string(icmp[12:16]) != string(about[16:20]) || string(icmp[16:20]) != string(about[12:16]) {
+			t.Error("quotes wrongly")
+		}
+		return
+	}
+	ip := header.IPv6(icmp)
+	body := header.ICMPv6(ip.Payload())
+	sum := header.PseudoHeaderChecksum(header.ICMPv6ProtocolNumber, tcpip.AddrFrom16([16]byte(icmp[8:24])), tcpip.AddrFrom16([16]byte(icmp[24:40])), uint16(len(body)))
+	if !ip.IsValid(len(icmp)) || checksum.Checksum(body, sum) != 0xffff || body.Type() != header.ICMPv6PacketTooBig || int(body.MTU()) != mtu {
+		t.Errorf("bad answer % x", icmp[:56])
+	}
+	if string(body[8:]) != string(about[:len(body)-8]) {
+		t.Error("quotes wrongly")
+	}
+}
+
+func TestWhatIsNotTooBig(t *testing.T) {
+	v4, v6 := ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400))
+	may := append([]byte(nil), v4...)
+	v4[6] = 0x40
+	icmp := append([]byte(nil), v4...)
+	icmp[9] = 1
+	icmp6 := append([]byte(nil), v6...)
+	icmp6[6] = 58
+	for name, pkt := range map[string][]byte{
+		"may be fragmented": may, "ICMP": icmp, "ICMPv6": icmp6, "nothing": nil, "cut": v4[:19], "cut IPv6": v6[:1280],
+		"bad length": append([]byte{0x4f}, v4[1:30]...),
+	} {
+		if packetTooBig(pkt, 1280) != nil {
+			t.Errorf("%s: answered", name)
+		}
+	}
+	if packetTooBig(v6, 1200) != nil {
+		t.Error("IPv6 told of a link that it may not have")
+	}
+	if packetTooBig(v4, 1200) == nil || packetTooBig(v6, 1280) == nil {
+		t.Error("not answered")
+	}
+}
+
+func FuzzPacketTooBig(f *testing.F) {
+	f.Add(ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), 1280)
+	f.Add(ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400)), 1280)
+	f.Fuzz(func(t *testing.T, pkt []byte, mtu int) {
+		if len(pkt) <= MaxPacket {
+			packetTooBig(pkt, mtu&0xffff)
+		}
+	})
+}

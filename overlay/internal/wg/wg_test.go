@@ -1,0 +1,723 @@
+package wg
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"weft/overlay/cert"
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/filter"
+)
+
+func TestMissHoldSetPeerDelivered(t *testing.T) {
+	for name, wrap := range map[string]func(*testNet) tun.Device{
+		"woken":  func(n *testNet) tun.Device { return n },
+		"pumped": func(n *testNet) tun.Device { return plainNet{n} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire()
+			a, b := newNode(t, w, 1, wrap), newNode(t, w, 2, wrap)
+			for i := range uint32(3) {
+				a.net.out <- a.udp(b, i)
+			}
+			a.net.out <- udpPacket(a.v6, b.v6, 3)
+			for _, want := range b.ips() {
+				if got := <-a.miss; got != want {
+					t.Fatalf("miss of %v, want %v", got, want)
+				}
+			}
+			b.silent(20 * time.Millisecond)
+			a.introduce(b, 1)
+			seen := make(map[uint32]bool)
+			for range 4 {
+				seen[number(b.recv())] = true
+			}
+			if len(seen) != 4 {
+				t.Errorf("arrived: %v", seen)
+			}
+			b.ping(a, 9)
+			a.ping(b, 10)
+			if len(a.miss) != 0 || len(b.miss) != 0 {
+				t.Error("more misses than destinations")
+			}
+			s, ok := a.dev.Stats(b.id)
+			if !ok || s.TxPackets != 5 || s.RxPackets != 1 || s.RxBytes != 32 || s.LastHandshake.IsZero() || s.LastRx.IsZero() || s.LastTx.IsZero() {
+				t.Errorf("stats %+v", s)
+			}
+			a.dev.Close()
+			b.dev.Close()
+			if err := a.dev.SetPeer(a.peerOf(b, 1, true)); !errors.Is(err, ErrClosed) {
+				t.Errorf("SetPeer after Close: %v", err)
+			}
+			checkLeaks(t)
+		})
+	}
+}
+
+func TestFilterAppliesToWrite(t *testing.T) {
+	w := newWire()
+	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
+	a.introduce(b, 1)
+	a.introduce(c, 2)
+	a.ping(b, 1)
+	a.ping(c, 2)
+
+	// C10: A sends as B, as the receiver, as nobody, as everybody.
+	for _, src := range []string{"100.64.0.3", "100.64.0.2", "0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1",
+		"::ffff:100.64.0.3", "::ffff:100.64.0.1", "fe80::1", "fd00::3", "fd00::2", "::", "::1", "ff02::1"} {
+		ip := netip.MustParseAddr(src)
+		dst := b.v4
+		if ip.Is6() {
+			dst = b.v6
+		}
+		a.net.out <- udpPacket(ip, dst, 99)
+	}
+
+	a.net.out <- a.udp(b, 100)
+	if got := number(b.recv()); got != 100 {
+		t.Fatalf("packet %d came through", got)
+	}
+	// Policy closes: refused and counted.
+	before := b.dev.Verdicts()
+	p := b.peerOf(a, 1, false)
+	p.Filter = filter.NewPeer(b.ips(), a.ips(), nil)
+	b.set(p)
+	a.net.out <- a.udp(b, 101)
+	waitFor(t, "a refusal", func() bool { return b.dev.Verdicts()[filter.Denied] == before[filter.Denied]+1 })
+	if s, _ := b.dev.Stats(a.id); s.Refused != 1 {
+		t.Errorf("refused %d", s.Refused)
+	}
+	// What b begins is answered still.
+	b.net.out <- udpPacket(b.v4, a.v4, 5)
+	a.recv()
+	answer := udpPacket(a.v4, b.v4, 6)
+	copy(answer[20:], []byte{0, 9, 0, 7})
+	a.net.out <- answer
+	if got := number(b.recv()); got != 6 {
+		t.Fatalf("answer %d", got)
+	}
+}
+
+// wireguard-go adds 40 to IPv6's payload length in 16 bits.
+func TestIPv6LengthOverflow(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	for _, length := range []uint16{65535, 65500, 65496, 65495, 11, 0} {
+		pkt := udpPacket(a.v6, b.v6, 1)
+		binary.BigEndian.PutUint16(pkt[4:], length)
+		a.net.out <- pkt
+	}
+	a.ping(b, 2)
+}
+
+func TestSegmentsOf64KB(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	for _, size := range []int{1280, 20000, 60<<10 + 100, MaxPacket} {
+		payload := make([]byte, size-20)
+		for i := range payload {
+			payload[i] = byte(i * 7)
+		}
+		pkt := ipPacket(a.v4, b.v4, 47, payload)
+		a.net.out <- pkt
+		if got := b.recv(); !bytes.Equal(got, pkt) {
+			t.Errorf("%d bytes changed on the way", size)
+		}
+	}
+	a.net.out <- ipPacket(a.v4, b.v4, 47, make([]byte, MaxPacket-19))
+	a.ping(b, 1)
+}
+
+func TestHoldQueueBounds(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	for i := range uint32(100) {
+		a.net.out <- a.udp(b, i)
+	}
+	<-a.miss
+	big := netip.MustParseAddr("100.64.9.9")
+	for range 5 {
+		a.net.out <- ipPacket(a.v4, big, 17, make([]byte, 30000))
+	}
+	for i := range 400 {
+		a.net.out <- udpPacket(a.v4, netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), 0)
+	}
+	for _, dst := range []string{"224.0.0.251", "255.255.255.255", "127.0.0.1", "ff02::fb", "fe80::1", "::1", "0.0.0.0"} {
+		ip := netip.MustParseAddr(dst)
+		a.net.out <- udpPacket(ip, ip, 0)
+	}
+	last := netip.MustParseAddr("100.64.9.10") // refused, like the last hundred before it
+	a.net.out <- udpPacket(a.v4, last, 0)
+	h := &a.dev.hold
+	waitFor(t, "the queue to be read", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(a.net.out) == 0 && len(h.dests) == holdDestinations
+	})
+	h.mu.Lock()
+	if n := len(h.dests); n != holdDestinations {
+		t.Errorf("%d destinations", n)
+	}
+	if q := h.dests[b.v4]; len(q.packets) != holdPackets {
+		t.Errorf("%d packets held", len(q.packets))
+	}
+	if q := h.dests[big]; q.bytes > holdBytes || len(q.packets) != 2 {
+		t.Errorf("%d packets, %d bytes held", len(q.packets), q.bytes)
+	}
+	sum := 0
+	for _, q := range h.dests {
+		sum += q.bytes
+	}
+	if sum != h.bytes {
+		t.Errorf("%d bytes held, %d counted", sum, h.bytes)
+	}
+	h.mu.Unlock()
+	if n := 1 + len(a.miss); n != holdDestinations {
+		t.Errorf("%d misses", n)
+	}
+	a.introduce(b, 1)
+	for i := range uint32(holdPackets) {
+		if got := number(b.recv()); got != i {
+			t.Fatalf("packet %d arrived, want %d", got, i)
+		}
+	}
+	b.silent(10 * time.Millisecond)
+}
+
+// Time is simulated: the hold queue needs no WireGuard.
+func TestHoldQueueExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var misses []time.Time
+		d := &Device{miss: func(netip.Addr) { misses = append(misses, time.Now()) }, read: direct{waker: newTestNet()}}
+		d.table.Store(new(table))
+		d.hold.init(d)
+		t.Cleanup(d.hold.close)
+		dst := netip.MustParseAddr("100.64.0.2")
+		start := time.Now()
+		for range 9 { // at 0, 1 .. 8 s
+			if d.hold.put(udpPacket(dst, dst, 1)) {
+				t.Fatal("passed without a peer")
+			}
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		d.hold.mu.Lock()
+		if n := len(d.hold.dests[dst].packets); n != 4 {
+			t.Errorf("%d packets at 9 s, want those of 5 to 8 s", n)
+		}
+		d.hold.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		d.hold.mu.Lock()
+		defer d.hold.mu.Unlock()
+		if len(d.hold.dests) != 0 || d.hold.bytes != 0 || d.hold.armed {
+			t.Errorf("left: %d destinations, %d bytes, timer %v", len(d.hold.dests), d.hold.bytes, d.hold.armed)
+		}
+		if len(misses) != 2 || misses[1].Sub(start) != 5*time.Second {
+			t.Errorf("misses at %v", misses)
+		}
+	})
+}
+
+// C19: packets under the name of another node move nothing.
+func TestForeignEndpointMovesNothing(t *testing.T) {
+	w := newWire()
+	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
+	a.introduce(b, 1)
+	a.introduce(c, 2)
+	a.ping(b, 1)
+	// C hands over everything that B sends, handshakes and data, as its own.
+	w.lose(func(from, to cert.NodeID, msg []byte) bool {
+		if from == b.id && to == a.id {
+			a.bind.Deliver(c.id, msg)
+			return true
+		}
+		return false
+	})
+	var toC atomic.Int32
+	b.ping(a, 2)
+	b.dev.mu.Lock()
+	b.dev.begin(b.dev.peers[a.id].cur, true, 0)
+	b.dev.mu.Unlock()
+	w.lose(func(from, to cert.NodeID, msg []byte) bool {
+		if from == b.id && to == a.id {
+			a.bind.Deliver(c.id, msg)
+			return true
+		}
+		if to == c.id && len(msg) > 32 { // a keepalive may be late
+			toC.Add(1)
+		}
+		return false
+	})
+	b.ping(a, 3)
+	a.ping(b, 4)
+	if n := toC.Load(); n != 0 {
+		t.Errorf("%d messages for b went to c", n)
+	}
+	// A node without endpoint is a stranger.
+	a.bind.Deliver(cert.NodeID{7}, make([]byte, 148))
+	if got := <-a.alien; got != (cert.NodeID{7}) {
+		t.Errorf("stranger %v", got)
+	}
+}
+
+// C17: an introduced node floods another with initiations that are made up but
+// for their first MAC. It gets fewer bytes than it sends, and a third still
+// comes through.
+func TestInitiationFlood(t *testing.T) {
+	w := newWire()
+	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	var came, cookies, others atomic.Int64
+	w.lose(func(from, to cert.NodeID, msg []byte) bool {
+		if from == b.id && to == a.id {
+			came.Add(int64(len(msg)))
+			if msg[0] == device.MessageCookieReplyType && len(msg) == device.MessageCookieReplySize {
+				cookies.Add(1)
+			} else {
+				others.Add(1)
+			}
+		}
+		return false
+	})
+	var mac device.CookieGenerator
+	mac.Init(b.dev.PublicKey())
+	msg := make([]byte, device.MessageInitiationSize)
+	sent := int64(0)
+	flood := func(n int) {
+		for range n {
+			rand.Read(msg[4:])
+			msg[0] = device.MessageInitiationType
+			clear(msg[device.MessageInitiationSize-16:])
+			mac.AddMacs(msg)
+			a.port.SendPackets(b.id, [][]byte{msg})
+			sent += int64(len(msg))
+		}
+	}
+	flood(20_000)
+	start := time.Now()
+	c.net.out <- c.udp(b, 7)
+	<-c.miss
+	c.introduce(b, 2)
+	flood(30_000)
+	for number(b.recv()) != 7 {
+	}
+	t.Logf("a third came through after %v; %d cookies, %d other messages for the flood", time.Since(start).Round(time.Millisecond), cookies.Load(), others.Load())
+	if cookies.Load() == 0 {
+		t.Error("the flood was not answered with cookies")
+	}
+	if came.Load() > sent/2 {
+		t.Errorf("%d bytes came for %d", came.Load(), sent)
+	}
+	a.ping(b, 8)
+}
+
+// C28: a key or an address that another has, or that nobody may have.
+func TestKeyOrAddressOfAnotherNode(t *testing.T) {
+	w := newWire()
+	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
+	a.introduce(b, 1)
+	for name, change := range map[string]func(*Peer){
+		"key":             func(p *Peer) { p.Key = b.dev.PublicKey() },
+		"own key":         func(p *Peer) { p.Key = a.dev.PublicKey() },
+		"IPv4":            func(p *Peer) { p.IPs = []netip.Addr{b.v4, c.v6} },
+		"IPv6":            func(p *Peer) { p.IPs = []netip.Addr{c.v4, b.v6} },
+		"zero key":        func(p *Peer) { p.Key = [32]byte{} },
+		"zero PSK":        func(p *Peer) { p.PSK = [32]byte{} },
+		"no addresses":    func(p *Peer) { p.IPs = nil },
+		"multicast":       func(p *Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("224.0.0.1")} },
+		"mapped":          func(p *Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("::ffff:100.64.0.9")} },
+		"zone":            func(p *Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("fd00::9%eth0")} },
+		"no filter":       func(p *Peer) { p.Filter = nil },
+		"no endpoint":     func(p *Peer) { p.Endpoint = nil },
+		"other endpoint":  func(p *Peer) { p.Endpoint = a.bind.Find(b.id) },
+		"invalid address": func(p *Peer) { p.IPs = []netip.Addr{{}} },
+	} {
+		p := a.peerOf(c, 2, false)
+		change(&p)
+		err := a.dev.SetPeer(p)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		switch name {
+		case "key", "own key", "IPv4", "IPv6":
+			if !errors.Is(err, ErrTaken) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, ok := a.dev.Stats(c.id); ok {
+			t.Fatalf("%s: peer exists", name)
+		}
+	}
+	a.ping(b, 1)
+	a.introduce(c, 2)
+	a.ping(c, 2)
+	// Freed, the key and the address may be another's.
+	a.dev.RemovePeer(c.id)
+	p := a.peerOf(b, 3, false)
+	p.IPs = append(p.IPs, c.v4)
+	if err := a.dev.SetPeer(p); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPSKMismatchCarriesNothing(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	b.set(b.peerOf(a, 1, false))
+	a.set(a.peerOf(b, 2, true))
+	a.net.out <- a.udp(b, 1)
+	b.net.out <- b.udp(a, 2)
+	b.silent(1200 * time.Millisecond) // past a retry of either side
+	a.silent(0)
+	if s, _ := a.dev.Stats(b.id); !s.LastHandshake.IsZero() {
+		t.Error("handshake without a common key")
+	}
+	b.set(b.peerOf(a, 2, false))
+	a.set(a.peerOf(b, 2, true))
+	if got := number(b.recv()); got != 1 {
+		t.Errorf("packet %d", got)
+	}
+	if got := number(a.recv()); got != 2 {
+		t.Errorf("packet %d", got)
+	}
+}
+
+// stream sends numbered packets from n to m until stop is called, which returns
+// how many were sent.
+func (n *node) stream(m *node, every time.Duration) (stop func() uint32) {
+	quit, done := make(chan struct{}), make(chan uint32)
+	go func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for i := uint32(0); ; i++ {
+			select {
+			case <-quit:
+				done <- i
+				return
+			case <-tick.C:
+				n.net.out <- n.udp(m, i)
+			}
+		}
+	}()
+	return func() uint32 { close(quit); return <-done }
+}
+
+func drain(nodes ...*node) map[uint32]bool {
+	got := make(map[uint32]bool)
+	for _, n := range nodes {
+		for len(n.net.in) > 0 {
+			got[number(<-n.net.in)] = true
+		}
+	}
+	return got
+}
+
+// A new key that never answers leaves the old tunnel as it is, and what was held
+// meanwhile goes through it.
+func TestNewKeyThatDoesNotAnswer(t *testing.T) {
+	w := newWire()
+	a, b, ghost := newNode(t, w, 1), newNode(t, w, 2), newNode(t, newWire(), 9)
+	a.introduce(b, 1)
+	a.ping(b, 0)
+	p := a.peerOf(b, 7, true)
+	p.Key = ghost.dev.PublicKey()
+	a.set(p)
+	a.net.out <- a.udp(b, 1)
+	b.ping(a, 2) // inwards the old tunnel works all the time
+	b.silent(100 * time.Millisecond)
+	if got := number(b.recv()); got != 1 {
+		t.Errorf("packet %d", got)
+	}
+	a.ping(b, 3)
+	if s, _ := a.dev.Stats(b.id); s.Key != b.dev.PublicKey() {
+		t.Error("key changed without a handshake")
+	}
+	if a.dev.byKey[p.Key] != nil {
+		t.Error("the failed tunnel is still there")
+	}
+}
+
+// The first initiation and the first response are lost.
+func TestHandshakeRetriesSoon(t *testing.T) {
+	for _, lost := range []byte{messageInitiation, messageResponse} {
+		w := newWire()
+		a, b := newNode(t, w, 1), newNode(t, w, 2)
+		var n atomic.Int32
+		w.lose(func(_, _ cert.NodeID, msg []byte) bool { return msg[0] == lost && n.Add(1) == 1 })
+		start := time.Now()
+		a.introduce(b, 1)
+		b.net.out <- b.udp(a, 1)
+		a.recv()
+		if took := time.Since(start); took > 4500*time.Millisecond { // WireGuard tries again after 5 s
+			t.Errorf("message %d lost: took %v", lost, took)
+		}
+	}
+}
+
+// The caller's initiation arrives before the callee knows the new preshared key.
+func TestInitiationOvertakesIntroduction(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	b.ping(a, 1)
+	time.Sleep(30 * time.Millisecond) // wireguard-go refuses two initiations within 20 ms
+	b.dev.mu.Lock()
+	tun := b.dev.peers[a.id].cur
+	b.dev.mu.Unlock()
+	tun.answered.Store(0)
+	a.set(a.peerOf(b, 2, true))
+	a.net.out <- a.udp(b, 2)
+	waitFor(t, "an answer under the old key", func() bool { return tun.answered.Load() != 0 })
+	start := time.Now()
+	b.set(b.peerOf(a, 2, false))
+	if got := number(b.recv()); got != 2 {
+		t.Errorf("packet %d", got)
+	}
+	if took := time.Since(start); took > firstRetry/2 {
+		t.Errorf("took %v", took)
+	}
+}
+
+// Both sides begin at once, and both initiations are lost for it.
+func TestCrossingInitiations(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	var n atomic.Int32
+	w.lose(func(_, _ cert.NodeID, msg []byte) bool { return msg[0] == messageResponse && n.Add(1) <= 2 })
+	start := time.Now()
+	a.set(a.peerOf(b, 1, true))
+	b.set(b.peerOf(a, 1, true))
+	a.net.out <- a.udp(b, 1)
+	b.net.out <- b.udp(a, 2)
+	a.recv()
+	b.recv()
+	if took := time.Since(start); took > 4500*time.Millisecond {
+		t.Errorf("took %v", took)
+	}
+}
+
+// A callee without anything to say does not begin a second handshake.
+func TestSilentCalleeDoesNotBegin(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	var begun atomic.Int32
+	w.lose(func(_, _ cert.NodeID, msg []byte) bool {
+		if msg[0] == messageInitiation {
+			begun.Add(1)
+		}
+		return false
+	})
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	waitFor(t, "the callee to confirm", func() bool {
+		s, _ := b.dev.Stats(a.id)
+		return !s.LastHandshake.IsZero()
+	})
+	b.dev.mu.Lock()
+	tun := b.dev.peers[a.id].cur
+	b.dev.mu.Unlock()
+	waitFor(t, "its timer to end", func() bool {
+		b.dev.mu.Lock()
+		defer b.dev.mu.Unlock()
+		return tun.timer == nil
+	})
+	if n := begun.Load(); n != 1 {
+		t.Errorf("%d handshakes", n)
+	}
+}
+
+// The caller never begins: the callee does, after a while.
+func TestCalleeBeginsAfterAll(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	b.set(b.peerOf(a, 1, false))
+	a.set(a.peerOf(b, 1, false))
+	start := time.Now()
+	b.net.out <- b.udp(a, 1)
+	a.recv()
+	if took := time.Since(start); took < firstTurn/2 || took > 4*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+// A sender that blocks stops its own peer's packets only, and holds a bounded
+// number of them.
+func TestBlockedSender(t *testing.T) {
+	w := newWire()
+	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
+	a.introduce(b, 1)
+	a.introduce(c, 2)
+	a.ping(b, 0)
+	a.ping(c, 0)
+	stuck := blocker{free: make(chan struct{})}
+	a.bind.Find(b.id).SetSender(stuck)
+	payload := make([]byte, 50000)
+	go func() {
+		for range 200 {
+			a.net.out <- ipPacket(a.v4, b.v4, 47, payload)
+		}
+		a.net.out <- a.udp(c, 1)
+	}()
+	if got := number(c.recv()); got != 1 {
+		t.Errorf("packet %d", got)
+	}
+	if cost := a.dev.peers[b.id].backlog.cost.Load(); cost > maxBacklog+60000 {
+		t.Errorf("backlog of %d", cost)
+	}
+	a.bind.Find(b.id).SetSender(a.port)
+	close(stuck.free)
+	waitFor(t, "the backlog to drain", func() bool { return a.dev.peers[b.id].backlog.cost.Load() == 0 })
+	drain(b)
+	waitFor(t, "traffic after it", func() bool {
+		a.net.out <- a.udp(b, 77)
+		time.Sleep(time.Millisecond)
+		return drain(b)[77]
+	})
+}
+
+type blocker struct{ free chan struct{} }
+
+func (s blocker) SendPackets(cert.NodeID, [][]byte) error { <-s.free; return nil }
+
+// The packet path needs none of this package's locks: it works while they are
+// all held.
+func TestPacketPathTakesNoLock(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	b.ping(a, 1)
+	for _, n := range []*node{a, b} {
+		n.dev.mu.Lock()
+		n.dev.hold.mu.Lock()
+		n.dev.spawn.Lock()
+	}
+	for i := range uint32(100) {
+		a.ping(b, i)
+		b.ping(a, i)
+	}
+	for _, n := range []*node{a, b} {
+		n.dev.spawn.Unlock()
+		n.dev.hold.mu.Unlock()
+		n.dev.mu.Unlock()
+	}
+}
+
+func TestPacketPathMakesNoGarbage(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 1)
+	b.ping(a, 1)
+	b.net.sink = func([][]byte, int) {}
+	pkt := a.udp(b, 1)
+	bufs, sizes := [][]byte{append(make([]byte, 16), pkt...)}, make([]int, 1)
+	if n := testing.AllocsPerRun(1000, func() {
+		sizes[0] = len(pkt)
+		if !a.dev.outbound(bufs, sizes, 16) {
+			t.Fatal("not sent")
+		}
+		a.dev.peers[b.id].backlog.reset()
+		bufs = bufs[:1]
+		inner{b.dev}.Write(bufs, 16)
+	}); n != 0 {
+		t.Errorf("%v allocations per packet in Read and Write", n)
+	}
+	a.bind.Find(b.id).SetWay(bind.Way{Kind: bind.Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1472)
+	if n := testing.AllocsPerRun(1000, func() { a.dev.limit(pkt) }); n != 0 || a.dev.limit(pkt) != 1440 {
+		t.Errorf("%v allocations for a limit, which is %d", n, a.dev.limit(pkt))
+	}
+	a.bind.Find(b.id).SetWay(bind.Way{}, 0)
+	data := make([]byte, 64)
+	data[0] = messageData
+	tun := a.dev.peers[b.id].cur
+	tun.session.Store(0)
+	tun.Endpoint.SetSender(nowhere{})
+	out := [][]byte{data}
+	if n := testing.AllocsPerRun(1000, func() { outer{a.bind, a.dev}.Send(out, tun) }); n != 0 {
+		t.Errorf("%v allocations per Send", n)
+	}
+}
+
+type nowhere struct{}
+
+func (nowhere) SendPackets(cert.NodeID, [][]byte) error { return nil }
+
+// Peers come and go a thousand times under load, and then the device closes in
+// the middle of it.
+func TestChurnUnderLoadAndClose(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.ping(b, 0)
+	stop := a.stream(b, 200*time.Microsecond)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 250 {
+				id := cert.NodeID{100 + byte(g), byte(i), byte(i >> 8)}
+				ip := netip.AddrFrom4([4]byte{100, 70 + byte(g), byte(i >> 8), byte(i)})
+				ep := endpoint(a.bind, id, ip)
+				ep.SetSender(a.port)
+				p := Peer{ID: id, Key: [32]byte([]byte(id.String())), PSK: [32]byte{1}, IPs: []netip.Addr{ip}, Endpoint: ep,
+					Filter: filter.NewPeer(a.ips(), []netip.Addr{ip}, everything), Initiate: i%2 == 0}
+				if err := a.dev.SetPeer(p); err != nil {
+					t.Error(err)
+					return
+				}
+				a.net.out <- udpPacket(a.v4, ip, 1)
+				if i%3 == 0 {
+					p.Key[0] ^= 1
+					a.dev.SetPeer(p)
+				}
+				a.dev.RemovePeer(id)
+				a.bind.Drop(id)
+				a.net.out <- udpPacket(a.v4, ip, 2)
+				a.dev.Fail(ip, Unreachable)
+			}
+		})
+	}
+	misses := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-a.miss:
+			case <-misses:
+				return
+			}
+		}
+	}()
+	wg.Wait()
+	n := stop()
+	waitFor(t, "all packets", func() bool { return len(b.net.in) == int(n) })
+	a.dev.mu.Lock()
+	if len(a.dev.peers) != 1 || len(a.dev.byKey) != 1 || len(a.dev.byIP) != 2 {
+		t.Errorf("left: %d peers, %d keys, %d addresses", len(a.dev.peers), len(a.dev.byKey), len(a.dev.byIP))
+	}
+	a.dev.mu.Unlock()
+	// Close with packets on the way in both directions.
+	for i := range uint32(500) {
+		a.net.out <- a.udp(b, i)
+		b.net.out <- b.udp(a, i)
+	}
+	a.dev.Close()
+	b.dev.Close()
+	close(misses)
+	checkLeaks(t)
+}
