@@ -25,10 +25,9 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
-	facts "weft/coord/doctor"
+	"weft/coord/doctor"
 	"weft/coord/store"
 	"weft/dns"
-	"weft/overlay/doctor"
 	"weft/overlay/release"
 )
 
@@ -57,13 +56,13 @@ code 1 when something does not work. Nothing is changed. --listen, --console,
 			if err != nil {
 				return err
 			}
-			found := facts.Diagnose(collect(cmd.Context(), data, &o))
+			found := doctor.Diagnose(collect(cmd.Context(), data, &o))
 			if *asJSON {
 				err = cli.PrintObject(cmd.OutOrStdout(), "doctor/1", map[string]any{"findings": found})
 			} else {
-				err = printFindings(cmd.OutOrStdout(), found)
+				err = cli.PrintFindings(cmd.OutOrStdout(), found)
 			}
-			if err == nil && found[0].Level == doctor.Error {
+			if err == nil && found.Broken() {
 				err = errors.New("something does not work")
 			}
 			return err
@@ -78,22 +77,9 @@ code 1 when something does not work. Nothing is changed. --listen, --console,
 	return cmd
 }
 
-func printFindings(w io.Writer, found []doctor.Finding) error {
-	for _, f := range found {
-		mark := map[doctor.Level]string{doctor.Error: "FAIL", doctor.Warning: "warn", doctor.OK: "ok  "}[f.Level]
-		if _, err := fmt.Fprintf(w, "%s  %s: %s\n", mark, f.Code, cli.Plain(f.Message)); err != nil {
-			return err
-		}
-		if f.Cure != "" {
-			fmt.Fprintf(w, "      cure: %s\n", cli.Plain(f.Cure))
-		}
-	}
-	return nil
-}
-
-// collect gathers the facts. What cannot be found out stays unknown.
-func collect(ctx context.Context, data string, o *serveOptions) facts.Facts {
-	f := facts.Facts{Now: time.Now(), Built: buildTime(), Version: cli.Version(), Data: data, Free: diskFree(data), Releases: o.releases}
+// collect gathers the doctor. What cannot be found out stays unknown.
+func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
+	f := doctor.Facts{Now: time.Now(), Built: buildTime(), Version: cli.Version(), Data: data, Free: diskFree(data), Releases: o.releases}
 	if f.Releases == "" {
 		f.Releases = filepath.Join(data, "releases")
 	}
@@ -109,7 +95,7 @@ func collect(ctx context.Context, data string, o *serveOptions) facts.Facts {
 	f.Running = answers(filepath.Join(data, "admin.sock"))
 	urls := askServer(ctx, data, &f)
 	f.Database = store.Check(ctx, filepath.Join(data, "weft.db"))
-	for _, p := range []facts.Port{{Flag: "--listen", Addr: o.listen}, {Flag: "--console", Addr: o.console}, {Flag: "--stun", Addr: o.stun}} {
+	for _, p := range []doctor.Port{{Flag: "--listen", Addr: o.listen}, {Flag: "--console", Addr: o.console}, {Flag: "--stun", Addr: o.stun}} {
 		if p.Addr == "off" || p.Addr == "" {
 			continue
 		}
@@ -120,7 +106,7 @@ func collect(ctx context.Context, data string, o *serveOptions) facts.Facts {
 		return f
 	}
 	own := coord.OwnCertificates(data)
-	sites := make([][]facts.Site, len(urls))
+	sites := make([][]doctor.Site, len(urls))
 	var wg sync.WaitGroup
 	for i, u := range urls {
 		wg.Go(func() { sites[i] = checkSites(ctx, u, own) })
@@ -141,7 +127,7 @@ func answers(path string) bool {
 
 // askServer fills in what the server, or its data directory, knows, and returns
 // its addresses.
-func askServer(ctx context.Context, data string, f *facts.Facts) (urls []string) {
+func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*lookTime)
 	defer cancel()
 	a, err := coord.OpenAdmin(ctx, coord.Options{Data: data, Software: cli.Version()})
@@ -157,7 +143,7 @@ func askServer(ctx context.Context, data string, f *facts.Facts) (urls []string)
 	}
 	f.Devices = len(devices)
 	if r, err := a.Revocations(ctx); err == nil { // an older server that runs does not say
-		f.List = facts.List{Bytes: r.Bytes, Max: r.Max, Entries: r.Entries, Left: r.Left}
+		f.List = doctor.List{Bytes: r.Bytes, Max: r.Max, Entries: r.Entries, Left: r.Left}
 	}
 	for _, d := range devices {
 		if dns.Reserved(d.Name) {
@@ -174,7 +160,7 @@ func askServer(ctx context.Context, data string, f *facts.Facts) (urls []string)
 			urls = r.URLs
 			continue
 		}
-		relay := facts.Relay{Name: r.Name, Online: r.Online}
+		relay := doctor.Relay{Name: r.Name, Online: r.Online}
 		if r.Heard != nil {
 			relay.Heard = *r.Heard
 		}
@@ -187,7 +173,7 @@ func askServer(ctx context.Context, data string, f *facts.Facts) (urls []string)
 
 // checkPort asks a running server's port, and tries to have one of a server
 // that does not run.
-func checkPort(ctx context.Context, p facts.Port, running bool) error {
+func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 	network := "tcp"
 	if p.Flag == "--stun" {
 		network = "udp"
@@ -229,23 +215,23 @@ func checkPort(ctx context.Context, p facts.Port, running bool) error {
 
 // checkSites looks at one of the server's URLs as a stranger would: at each
 // address of its host, since a visitor may get any of them.
-func checkSites(ctx context.Context, raw string, own [][]byte) []facts.Site {
+func checkSites(ctx context.Context, raw string, own [][]byte) []doctor.Site {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return []facts.Site{{URL: raw, Err: err}}
+		return []doctor.Site{{URL: raw, Err: err}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupHost(ctx, u.Hostname())
 	if err != nil {
-		return []facts.Site{{URL: raw, Lookup: err}}
+		return []doctor.Site{{URL: raw, Lookup: err}}
 	}
 	return checkAddrs(ctx, u, addrs[:min(len(addrs), maxAddrs)], own)
 }
 
 // checkAddrs looks at a site at each of the addresses of its host.
-func checkAddrs(ctx context.Context, u *url.URL, addrs []string, own [][]byte) []facts.Site {
-	sites := make([]facts.Site, len(addrs))
+func checkAddrs(ctx context.Context, u *url.URL, addrs []string, own [][]byte) []doctor.Site {
+	sites := make([]doctor.Site, len(addrs))
 	var wg sync.WaitGroup
 	for i, addr := range addrs {
 		wg.Go(func() {
@@ -260,8 +246,8 @@ func checkAddrs(ctx context.Context, u *url.URL, addrs []string, own [][]byte) [
 }
 
 // checkSite looks at a site at one address of its host.
-func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) facts.Site {
-	s := facts.Site{URL: u.String()}
+func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) doctor.Site {
+	s := doctor.Site{URL: u.String()}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, hostPort string) (net.Conn, error) {
 			_, port, err := net.SplitHostPort(hostPort)

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	facts "weft/coord/doctor"
+	"weft/coord/doctor"
 )
 
 // site answers as a weft server does at an address, with a certificate that
@@ -78,7 +78,7 @@ func TestEachAddressIsLookedAt(t *testing.T) {
 		}
 		sites := checkAddrs(t.Context(), u, []string{"127.0.0.1", "127.0.0.2"}, ders)
 		var found []string
-		for _, f := range facts.Diagnose(facts.Facts{Now: now, Sites: sites, Free: -1}) {
+		for _, f := range doctor.Diagnose(doctor.Facts{Now: now, Sites: sites, Free: -1}) {
 			if f.Code == "url" || f.Code == "certificate" {
 				found = append(found, string(f.Level)+" "+f.Message)
 			}

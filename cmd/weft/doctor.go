@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -39,16 +38,10 @@ server, its relays and this machine's resolver.`,
 				if err := cli.PrintObject(cmd.OutOrStdout(), "doctor/1", map[string]any{"findings": found}); err != nil {
 					return err
 				}
-			} else {
-				for _, f := range found {
-					mark := map[doctor.Level]string{doctor.Error: "FAIL", doctor.Warning: "warn", doctor.OK: "ok  "}[f.Level]
-					fmt.Fprintf(cmd.OutOrStdout(), "%s  %s: %s\n", mark, f.Code, cli.Plain(f.Message))
-					if f.Cure != "" {
-						fmt.Fprintf(cmd.OutOrStdout(), "      cure: %s\n", cli.Plain(f.Cure))
-					}
-				}
+			} else if err := cli.PrintFindings(cmd.OutOrStdout(), found); err != nil {
+				return err
 			}
-			if len(found) > 0 && found[0].Level == doctor.Error {
+			if found.Broken() {
 				return exitCode(1)
 			}
 			return nil

@@ -1,17 +1,15 @@
 // Package doctor says what is wrong with a server, why, and which command
-// cures it. Like overlay/doctor, whose findings it makes, it is pure: the facts
-// were collected by somebody else.
+// cures it. Like overlay/doctor it is pure: the facts were collected by somebody
+// else.
 package doctor
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
-	"weft/overlay/doctor"
+	"weft/overlay/report"
 )
 
 // Facts are what Diagnose goes by. What could not be found out is left zero.
@@ -84,14 +82,12 @@ const (
 	worthABackup = 2 // devices
 )
 
-type adder func(code string, level doctor.Level, cure, format string, args ...any)
+type adder func(code string, level report.Level, cure, format string, args ...any)
 
 // Diagnose returns everything that was looked at, the worst first.
-func Diagnose(f Facts) []doctor.Finding {
-	var out []doctor.Finding
-	add := func(code string, level doctor.Level, cure, format string, args ...any) {
-		out = append(out, doctor.Finding{Code: code, Level: level, Message: fmt.Sprintf(format, args...), Cure: cure})
-	}
+func Diagnose(f Facts) report.Findings {
+	var out report.Findings
+	add := out.Add
 	checkServer(f, add)
 	checkPorts(f, add)
 	checkSites(f, add)
@@ -100,26 +96,23 @@ func Diagnose(f Facts) []doctor.Finding {
 	checkRelays(f, add)
 	checkNames(f, add)
 	checkRelease(f, add)
-	levels := []doctor.Level{doctor.Error, doctor.Warning, doctor.OK}
-	slices.SortStableFunc(out, func(a, b doctor.Finding) int {
-		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
-	})
+	out.Sort()
 	return out
 }
 
 func checkServer(f Facts, add adder) {
 	switch {
 	case f.Running && f.AdminErr != nil:
-		add("server", doctor.Error, "systemctl restart weft-server; journalctl -u weft-server -e", "the server runs and does not answer: %v", f.AdminErr)
+		add("server", report.Error, "systemctl restart weft-server; journalctl -u weft-server -e", "the server runs and does not answer: %v", f.AdminErr)
 	case f.Running:
-		add("server", doctor.OK, "", "the server runs, %d devices", f.Devices)
+		add("server", report.OK, "", "the server runs, %d devices", f.Devices)
 	case f.AdminErr != nil:
-		add("server", doctor.Error, "weft-server install --url https://HOST:8443, or name the directory: --data DIR", "the server does not run, and %s cannot be opened: %v", f.Data, f.AdminErr)
+		add("server", report.Error, "weft-server install --url https://HOST:8443, or name the directory: --data DIR", "the server does not run, and %s cannot be opened: %v", f.Data, f.AdminErr)
 	default:
-		add("server", doctor.Error, "systemctl start weft-server, or: weft-server serve --data "+f.Data, "the server does not run")
+		add("server", report.Error, "systemctl start weft-server, or: weft-server serve --data "+f.Data, "the server does not run")
 	}
 	if !f.Built.IsZero() && f.Now.Before(f.Built) {
-		add("clock", doctor.Error, "timedatectl set-ntp true", "the clock says %s, which is before this program was made: certificates will not hold", f.Now.UTC().Format(time.DateTime))
+		add("clock", report.Error, "timedatectl set-ntp true", "the clock says %s, which is before this program was made: certificates will not hold", f.Now.UTC().Format(time.DateTime))
 	}
 }
 
@@ -127,11 +120,11 @@ func checkPorts(f Facts, add adder) {
 	for _, p := range f.Ports {
 		switch {
 		case p.Err == nil:
-			add("port", doctor.OK, "", "%s %s is as it should be", p.Flag, p.Addr)
+			add("port", report.OK, "", "%s %s is as it should be", p.Flag, p.Addr)
 		case f.Running:
-			add("port", doctor.Error, "journalctl -u weft-server -e; see who has it: ss -lntup", "%s %s does not answer: %v", p.Flag, p.Addr, p.Err)
+			add("port", report.Error, "journalctl -u weft-server -e; see who has it: ss -lntup", "%s %s does not answer: %v", p.Flag, p.Addr, p.Err)
 		default:
-			add("port", doctor.Error, "ss -lntup shows who has it; or choose another: "+p.Flag+" ADDR:PORT", "%s %s cannot be listened on: %v", p.Flag, p.Addr, p.Err)
+			add("port", report.Error, "ss -lntup shows who has it; or choose another: "+p.Flag+" ADDR:PORT", "%s %s cannot be listened on: %v", p.Flag, p.Addr, p.Err)
 		}
 	}
 }
@@ -146,21 +139,21 @@ func checkSites(f Facts, add adder) {
 		}
 		switch {
 		case s.Lookup != nil:
-			add("dns", doctor.Error, "make a DNS record for it, or give an address that exists: --url", "the host of %s is not found: %v", s.URL, s.Lookup)
+			add("dns", report.Error, "make a DNS record for it, or give an address that exists: --url", "the host of %s is not found: %v", s.URL, s.Lookup)
 		case s.Err != nil:
-			add("url", doctor.Warning, "from another machine: curl -kI "+there+"; open the port in the firewall or forward it on the router", "%s is not reached from here, which may be the router's fault: %v", site, s.Err)
+			add("url", report.Warning, "from another machine: curl -kI "+there+"; open the port in the firewall or forward it on the router", "%s is not reached from here, which may be the router's fault: %v", site, s.Err)
 		case !s.Own && !s.Trusted:
-			add("url", doctor.Error, "see who answers there: curl -kvI "+there, "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", site)
+			add("url", report.Error, "see who answers there: curl -kvI "+there, "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", site)
 		case !s.Expires.IsZero() && left <= 0:
-			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", site, int(-left.Hours()/24))
+			add("certificate", report.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", site, int(-left.Hours()/24))
 		case !s.Expires.IsZero() && left < expiresNow:
-			add("certificate", doctor.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d hours: browsers will refuse the console, devices go on", site, int(left.Hours()))
+			add("certificate", report.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d hours: browsers will refuse the console, devices go on", site, int(left.Hours()))
 		case !s.Expires.IsZero() && left < weekLeft:
-			add("certificate", doctor.Warning, "journalctl -u weft-server -g certificate says why; then systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days, and its renewal has failed", site, int(left.Hours()/24))
+			add("certificate", report.Warning, "journalctl -u weft-server -g certificate says why; then systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days, and its renewal has failed", site, int(left.Hours()/24))
 		case !s.Expires.IsZero() && left < expiresSoon:
-			add("certificate", doctor.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", site, int(left.Hours()/24))
+			add("certificate", report.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", site, int(left.Hours()/24))
 		default:
-			add("url", doctor.OK, "", "%s answers, its certificate is good for %d days", site, int(left.Hours()/24))
+			add("url", report.OK, "", "%s answers, its certificate is good for %d days", site, int(left.Hours()/24))
 		}
 	}
 }
@@ -169,28 +162,28 @@ func checkData(f Facts, add adder) {
 	switch {
 	case f.Free < 0:
 	case f.Free < freeError:
-		add("disk", doctor.Error, "df -h "+f.Data+"; make room", "only %d MB are free for %s: nothing can be changed once it is full, devices go on", f.Free>>20, f.Data)
+		add("disk", report.Error, "df -h "+f.Data+"; make room", "only %d MB are free for %s: nothing can be changed once it is full, devices go on", f.Free>>20, f.Data)
 	case f.Free < freeWarning:
-		add("disk", doctor.Warning, "df -h "+f.Data+"; make room", "%d MB are free for %s", f.Free>>20, f.Data)
+		add("disk", report.Warning, "df -h "+f.Data+"; make room", "%d MB are free for %s", f.Free>>20, f.Data)
 	default:
-		add("disk", doctor.OK, "", "%d MB are free for %s", f.Free>>20, f.Data)
+		add("disk", report.OK, "", "%d MB are free for %s", f.Free>>20, f.Data)
 	}
 	switch {
 	case errors.Is(f.Database, fs.ErrNotExist):
 	case f.Database != nil:
-		add("database", doctor.Error, "stop the server, keep "+f.Data+" aside, then: weft-server restore", "the database is damaged: %v", f.Database)
+		add("database", report.Error, "stop the server, keep "+f.Data+" aside, then: weft-server restore", "the database is damaged: %v", f.Database)
 	default:
-		add("database", doctor.OK, "", "the database is whole")
+		add("database", report.OK, "", "the database is whole")
 	}
 	const cure = "weft-server backup --key-file FILE"
 	switch {
 	case f.Backup.IsZero() && f.Devices >= worthABackup:
-		add("backup", doctor.Warning, cure, "there was never a backup: when this disk dies, every device has to be joined again")
+		add("backup", report.Warning, cure, "there was never a backup: when this disk dies, every device has to be joined again")
 	case f.Backup.IsZero():
 	case f.Now.Sub(f.Backup) > backupStale:
-		add("backup", doctor.Warning, cure, "the last backup is %d days old", int(f.Now.Sub(f.Backup).Hours()/24))
+		add("backup", report.Warning, cure, "the last backup is %d days old", int(f.Now.Sub(f.Backup).Hours()/24))
 	default:
-		add("backup", doctor.OK, "", "the last backup is of %s", f.Backup.UTC().Format(time.DateTime))
+		add("backup", report.OK, "", "the last backup is of %s", f.Backup.UTC().Format(time.DateTime))
 	}
 }
 
@@ -199,13 +192,13 @@ func checkList(l List, add adder) {
 	switch {
 	case l.Max == 0:
 	case l.Left > 0:
-		add("revocations", doctor.Error, "delete no more devices than need be until it has emptied; "+cure, "the revocation list is full: %d certificates of deleted devices found no room in it; relays refuse them, while these reach the server", l.Left)
+		add("revocations", report.Error, "delete no more devices than need be until it has emptied; "+cure, "the revocation list is full: %d certificates of deleted devices found no room in it; relays refuse them, while these reach the server", l.Left)
 	case l.Bytes >= l.Max/8*7:
-		add("revocations", doctor.Error, cure, "the revocation list is %d %% full: no device can join until certificates of deleted devices have ended", l.Bytes*100/l.Max)
+		add("revocations", report.Error, cure, "the revocation list is %d %% full: no device can join until certificates of deleted devices have ended", l.Bytes*100/l.Max)
 	case l.Bytes >= l.Max/2:
-		add("revocations", doctor.Warning, cure, "the revocation list is %d %% full: new certificates are shorter until it has emptied", l.Bytes*100/l.Max)
+		add("revocations", report.Warning, cure, "the revocation list is %d %% full: new certificates are shorter until it has emptied", l.Bytes*100/l.Max)
 	default:
-		add("revocations", doctor.OK, "", "the revocation list names %d certificates and is %d %% full", l.Entries, l.Bytes*100/l.Max)
+		add("revocations", report.OK, "", "the revocation list names %d certificates and is %d %% full", l.Entries, l.Bytes*100/l.Max)
 	}
 }
 
@@ -213,11 +206,11 @@ func checkRelays(f Facts, add adder) {
 	for _, r := range f.Relays {
 		switch {
 		case r.Online:
-			add("relay", doctor.OK, "", "the relay %s is online", r.Name)
+			add("relay", report.OK, "", "the relay %s is online", r.Name)
 		case r.Heard.IsZero():
-			add("relay", doctor.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s has not been heard of since the server started", r.Name)
+			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s has not been heard of since the server started", r.Name)
 		default:
-			add("relay", doctor.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s ago", r.Name, f.Now.Sub(r.Heard).Round(time.Second))
+			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s ago", r.Name, f.Now.Sub(r.Heard).Round(time.Second))
 		}
 	}
 }
@@ -225,17 +218,17 @@ func checkRelays(f Facts, add adder) {
 // checkNames finds devices from before their names were reserved.
 func checkNames(f Facts, add adder) {
 	for _, name := range f.Misnamed {
-		add("name", doctor.Warning, "weft-server devices rename "+name+" NEW", "programs look for %s by themselves and would trust the device that has the name: it is not answered in DNS", name)
+		add("name", report.Warning, "weft-server devices rename "+name+" NEW", "programs look for %s by themselves and would trust the device that has the name: it is not answered in DNS", name)
 	}
 }
 
 func checkRelease(f Facts, add adder) {
 	switch {
 	case f.ReleaseErr == nil && f.Release != "":
-		add("release", doctor.OK, "", "weft %s is handed out to devices", f.Release)
+		add("release", report.OK, "", "weft %s is handed out to devices", f.Release)
 	case errors.Is(f.ReleaseErr, fs.ErrNotExist):
-		add("release", doctor.Warning, "scripts/release --key FILE, and copy releases/ to "+f.Releases, "there is no release in %s: the console shows no line to install weft with", f.Releases)
+		add("release", report.Warning, "scripts/release --key FILE, and copy releases/ to "+f.Releases, "there is no release in %s: the console shows no line to install weft with", f.Releases)
 	case f.ReleaseErr != nil:
-		add("release", doctor.Error, "scripts/release --key FILE, and copy all of releases/ to "+f.Releases, "the release is not handed out: %s", strings.TrimSuffix(f.ReleaseErr.Error(), "; run scripts/release again"))
+		add("release", report.Error, "scripts/release --key FILE, and copy all of releases/ to "+f.Releases, "the release is not handed out: %s", strings.TrimSuffix(f.ReleaseErr.Error(), "; run scripts/release again"))
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/doctor"
+	"weft/overlay/report"
 )
 
 func healthy() Facts {
@@ -24,7 +24,7 @@ func healthy() Facts {
 
 func TestHealthy(t *testing.T) {
 	for _, f := range Diagnose(healthy()) {
-		if f.Level != doctor.OK || f.Cure != "" {
+		if f.Level != report.OK || f.Cure != "" {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -38,41 +38,41 @@ func TestFindings(t *testing.T) {
 		name  string
 		spoil func(*Facts)
 		code  string
-		level doctor.Level
+		level report.Level
 		want  string
 		cure  string
 	}{
-		{"does not run", func(f *Facts) { f.Running = false }, "server", doctor.Error, "does not run", "systemctl start"},
-		{"does not answer", func(f *Facts) { f.AdminErr = broken }, "server", doctor.Error, "does not answer: broken", "journalctl"},
-		{"no data", func(f *Facts) { f.Running, f.AdminErr = false, broken }, "server", doctor.Error, "cannot be opened", "install"},
-		{"clock", func(f *Facts) { f.Now = time.Unix(0, 0); f.Sites[0].Expires = f.Now.AddDate(1, 0, 0); f.Backup = f.Now }, "clock", doctor.Error, "1970", "timedatectl"},
-		{"silent port", func(f *Facts) { f.Ports[0].Err = broken }, "port", doctor.Error, "--listen :8443 does not answer", "ss -lntup"},
-		{"host unknown", func(f *Facts) { f.Sites[0].Lookup = broken }, "dns", doctor.Error, "not found", "--url"},
-		{"not reached", func(f *Facts) { f.Sites[0].Err = broken }, "url", doctor.Warning, "not reached from here", "curl"},
-		{"somebody else", func(f *Facts) { f.Sites[0].Own = false }, "url", doctor.Error, "somebody else", "curl"},
-		{"ended", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, -3) }, "certificate", doctor.Error, "3 days ago", "restart"},
-		{"ends in 20 days", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 20) }, "certificate", doctor.Warning, "in 20 days", "restart"},
-		{"ends in 3 days", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 3) }, "certificate", doctor.Warning, "in 3 days, and its renewal has failed", "journalctl"},
-		{"ends today", func(f *Facts) { f.Sites[0].Expires = f.Now.Add(5 * time.Hour) }, "certificate", doctor.Error, "in 5 hours", "restart"},
+		{"does not run", func(f *Facts) { f.Running = false }, "server", report.Error, "does not run", "systemctl start"},
+		{"does not answer", func(f *Facts) { f.AdminErr = broken }, "server", report.Error, "does not answer: broken", "journalctl"},
+		{"no data", func(f *Facts) { f.Running, f.AdminErr = false, broken }, "server", report.Error, "cannot be opened", "install"},
+		{"clock", func(f *Facts) { f.Now = time.Unix(0, 0); f.Sites[0].Expires = f.Now.AddDate(1, 0, 0); f.Backup = f.Now }, "clock", report.Error, "1970", "timedatectl"},
+		{"silent port", func(f *Facts) { f.Ports[0].Err = broken }, "port", report.Error, "--listen :8443 does not answer", "ss -lntup"},
+		{"host unknown", func(f *Facts) { f.Sites[0].Lookup = broken }, "dns", report.Error, "not found", "--url"},
+		{"not reached", func(f *Facts) { f.Sites[0].Err = broken }, "url", report.Warning, "not reached from here", "curl"},
+		{"somebody else", func(f *Facts) { f.Sites[0].Own = false }, "url", report.Error, "somebody else", "curl"},
+		{"ended", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, -3) }, "certificate", report.Error, "3 days ago", "restart"},
+		{"ends in 20 days", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 20) }, "certificate", report.Warning, "in 20 days", "restart"},
+		{"ends in 3 days", func(f *Facts) { f.Sites[0].Expires = f.Now.AddDate(0, 0, 3) }, "certificate", report.Warning, "in 3 days, and its renewal has failed", "journalctl"},
+		{"ends today", func(f *Facts) { f.Sites[0].Expires = f.Now.Add(5 * time.Hour) }, "certificate", report.Error, "in 5 hours", "restart"},
 		{"one address of two", func(f *Facts) {
 			old := f.Sites[0]
 			f.Sites[0].Addr, old.Addr, old.Expires = "192.0.2.1", "2001:db8::1", f.Now.AddDate(0, 0, -3)
 			f.Sites = append(f.Sites, old)
-		}, "certificate", doctor.Error, "of https://h:8443 at 2001:db8::1 ended 3 days ago", "restart"},
-		{"one address is silent", func(f *Facts) { f.Sites[0].Addr, f.Sites[0].Err = "2001:db8::1", broken }, "url", doctor.Warning, "https://h:8443 at 2001:db8::1 is not reached", "--connect-to '::[2001:db8::1]:'"},
-		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", doctor.Warning, "look for wpad", "rename wpad NEW"},
-		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", doctor.Error, "only 1 MB", "df -h"},
-		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", doctor.Warning, "100 MB", "df -h"},
-		{"damaged", func(f *Facts) { f.Database = broken }, "database", doctor.Error, "damaged", "restore"},
-		{"no backup", func(f *Facts) { f.Backup = time.Time{} }, "backup", doctor.Warning, "never", "backup --key-file"},
-		{"old backup", func(f *Facts) { f.Backup = f.Now.AddDate(0, 0, -9) }, "backup", doctor.Warning, "9 days", "backup --key-file"},
-		{"list half full", func(f *Facts) { f.List.Bytes = 600_000 }, "revocations", doctor.Warning, "57 % full: new certificates are shorter", "--ephemeral"},
-		{"list nearly full", func(f *Facts) { f.List.Bytes = 1_000_000 }, "revocations", doctor.Error, "95 % full: no device can join", "--ephemeral"},
-		{"list full", func(f *Facts) { f.List.Bytes, f.List.Left = 1_000_000, 7 }, "revocations", doctor.Error, "7 certificates of deleted devices found no room", "delete no more"},
-		{"relay away", func(f *Facts) { f.Relays[0] = Relay{Name: "r", Heard: f.Now.Add(-time.Hour)} }, "relay", doctor.Warning, "1h0m0s ago", "relays remove r"},
-		{"relay never seen", func(f *Facts) { f.Relays[0] = Relay{Name: "r"} }, "relay", doctor.Warning, "since the server started", "relays remove r"},
-		{"no release", func(f *Facts) { f.Release, f.ReleaseErr = "", fs.ErrNotExist }, "release", doctor.Warning, "no release", "scripts/release"},
-		{"forged release", func(f *Facts) { f.Release, f.ReleaseErr = "", broken }, "release", doctor.Error, "not handed out", "scripts/release"},
+		}, "certificate", report.Error, "of https://h:8443 at 2001:db8::1 ended 3 days ago", "restart"},
+		{"one address is silent", func(f *Facts) { f.Sites[0].Addr, f.Sites[0].Err = "2001:db8::1", broken }, "url", report.Warning, "https://h:8443 at 2001:db8::1 is not reached", "--connect-to '::[2001:db8::1]:'"},
+		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", report.Warning, "look for wpad", "rename wpad NEW"},
+		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", report.Error, "only 1 MB", "df -h"},
+		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", report.Warning, "100 MB", "df -h"},
+		{"damaged", func(f *Facts) { f.Database = broken }, "database", report.Error, "damaged", "restore"},
+		{"no backup", func(f *Facts) { f.Backup = time.Time{} }, "backup", report.Warning, "never", "backup --key-file"},
+		{"old backup", func(f *Facts) { f.Backup = f.Now.AddDate(0, 0, -9) }, "backup", report.Warning, "9 days", "backup --key-file"},
+		{"list half full", func(f *Facts) { f.List.Bytes = 600_000 }, "revocations", report.Warning, "57 % full: new certificates are shorter", "--ephemeral"},
+		{"list nearly full", func(f *Facts) { f.List.Bytes = 1_000_000 }, "revocations", report.Error, "95 % full: no device can join", "--ephemeral"},
+		{"list full", func(f *Facts) { f.List.Bytes, f.List.Left = 1_000_000, 7 }, "revocations", report.Error, "7 certificates of deleted devices found no room", "delete no more"},
+		{"relay away", func(f *Facts) { f.Relays[0] = Relay{Name: "r", Heard: f.Now.Add(-time.Hour)} }, "relay", report.Warning, "1h0m0s ago", "relays remove r"},
+		{"relay never seen", func(f *Facts) { f.Relays[0] = Relay{Name: "r"} }, "relay", report.Warning, "since the server started", "relays remove r"},
+		{"no release", func(f *Facts) { f.Release, f.ReleaseErr = "", fs.ErrNotExist }, "release", report.Warning, "no release", "scripts/release"},
+		{"forged release", func(f *Facts) { f.Release, f.ReleaseErr = "", broken }, "release", report.Error, "not handed out", "scripts/release"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := healthy()

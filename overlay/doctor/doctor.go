@@ -10,30 +10,12 @@ import (
 	"net"
 	"net/url"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
 	"weft/overlay/localapi"
+	"weft/overlay/report"
 )
-
-// Level is how bad a finding is.
-type Level string
-
-// The levels, from bad to good.
-const (
-	Error   Level = "error"   // it does not work
-	Warning Level = "warning" // it works, and will not for long, or not well
-	OK      Level = "ok"      // looked at, nothing found
-)
-
-// Finding is one thing that was looked at.
-type Finding struct {
-	Code    string `json:"code"` // what was looked at, in one word
-	Level   Level  `json:"level"`
-	Message string `json:"message"` // what, and why: one line
-	Cure    string `json:"cure"`    // the command or act that mends it, "" when all is well
-}
 
 // Facts are what Diagnose goes by. What could not be found out is left zero.
 type Facts struct {
@@ -69,11 +51,9 @@ const (
 )
 
 // Diagnose returns everything that was looked at, the worst first.
-func Diagnose(f Facts) []Finding {
-	var out []Finding
-	add := func(code string, level Level, cure, format string, args ...any) {
-		out = append(out, Finding{Code: code, Level: level, Message: fmt.Sprintf(format, args...), Cure: cure})
-	}
+func Diagnose(f Facts) report.Findings {
+	var out report.Findings
+	add := out.Add
 	checkDaemon(f, add)
 	checkDisk(f, add)
 	// Nothing else matters to a device that was removed from its network.
@@ -84,13 +64,11 @@ func Diagnose(f Facts) []Finding {
 		checkIdentity(f, add)
 	}
 	checkHealth(f, add)
-	sort.SliceStable(out, func(i, j int) bool { return rank(out[i].Level) < rank(out[j].Level) })
+	out.Sort()
 	return out
 }
 
-func rank(l Level) int { return slices.Index([]Level{Error, Warning, OK}, l) }
-
-type adder func(code string, level Level, cure, format string, args ...any)
+type adder func(code string, level report.Level, cure, format string, args ...any)
 
 func checkDaemon(f Facts, add adder) {
 	start := "weft run"
@@ -102,43 +80,43 @@ func checkDaemon(f Facts, add adder) {
 		// There is one, and it is well: this user may not ask it how it is.
 		var e *localapi.Error
 		errors.As(f.DaemonErr, &e)
-		add("daemon", Error, cmp.Or(e.Hint, "run this as that user, or as root with sudo"), "%s", e.Message)
+		add("daemon", report.Error, cmp.Or(e.Hint, "run this as that user, or as root with sudo"), "%s", e.Message)
 		return
 	case f.DaemonErr != nil:
 		var e *localapi.Error
 		if errors.As(f.DaemonErr, &e) { // its hint is the cure
-			add("daemon", Error, start, "no daemon answers: %s", e.Message)
+			add("daemon", report.Error, start, "no daemon answers: %s", e.Message)
 			return
 		}
-		add("daemon", Error, start, "no daemon answers: %v", f.DaemonErr)
+		add("daemon", report.Error, start, "no daemon answers: %v", f.DaemonErr)
 		return
 	case f.Status == nil:
 		return
 	case f.Status.Version != f.Version:
-		add("daemon", Warning, "restart the daemon: "+start, "the daemon runs version %s, this program is %s", f.Status.Version, f.Version)
+		add("daemon", report.Warning, "restart the daemon: "+start, "the daemon runs version %s, this program is %s", f.Status.Version, f.Version)
 	default:
-		add("daemon", OK, "", "the daemon answers, version %s", f.Version)
+		add("daemon", report.OK, "", "the daemon answers, version %s", f.Version)
 	}
 	switch f.Status.State {
 	case localapi.StateUnjoined:
-		add("joined", Error, "weft up TOKEN, with a token from the console or from: weft-server keys create", "this device has not joined a network")
+		add("joined", report.Error, "weft up TOKEN, with a token from the console or from: weft-server keys create", "this device has not joined a network")
 	case localapi.StatePending:
-		add("joined", Error, "ask the network's owner to let it in", "this device waits for approval")
+		add("joined", report.Error, "ask the network's owner to let it in", "this device waits for approval")
 	case localapi.StateDown:
-		add("joined", Error, "weft up", "weft was stopped with: weft down")
+		add("joined", report.Error, "weft up", "weft was stopped with: weft down")
 	}
 }
 
 func checkDisk(f Facts, add adder) {
 	switch {
 	case f.ReadOnly != nil:
-		add("disk", Error, "make it writable, or choose another directory with --state", "nothing can be written to %s: %v", f.State, f.ReadOnly)
+		add("disk", report.Error, "make it writable, or choose another directory with --state", "nothing can be written to %s: %v", f.State, f.ReadOnly)
 	case f.Free >= 0 && f.Free < freeError:
-		add("disk", Error, "make room on the file system of "+f.State, "the disk is full: %d KB free at %s", f.Free>>10, f.State)
+		add("disk", report.Error, "make room on the file system of "+f.State, "the disk is full: %d KB free at %s", f.Free>>10, f.State)
 	case f.Free >= 0 && f.Free < freeWarning:
-		add("disk", Warning, "make room on the file system of "+f.State, "the disk is nearly full: %d MB free at %s", f.Free>>20, f.State)
+		add("disk", report.Warning, "make room on the file system of "+f.State, "the disk is nearly full: %d MB free at %s", f.Free>>20, f.State)
 	case f.Free >= 0 && f.State != "":
-		add("disk", OK, "", "there is room for the state in %s", f.State)
+		add("disk", report.OK, "", "there is room for the state in %s", f.State)
 	}
 }
 
@@ -157,19 +135,19 @@ func checkServer(f Facts, add adder) {
 	switch {
 	case has(f, "version"): // it answers, and checkHealth says what
 	case f.Status.Server.Online, f.idle() && link != nil && link.RTTms != nil:
-		add("server", OK, "", "the server answers at %s", f.Status.Server.URL)
+		add("server", report.OK, "", "the server answers at %s", f.Status.Server.URL)
 	case net.ParseIP(host) == nil && failed(host):
-		add("dns", Error, "see /etc/resolv.conf; is the machine online?", "the server's name %s cannot be looked up: %v", host, f.Resolve[host])
+		add("dns", report.Error, "see /etc/resolv.conf; is the machine online?", "the server's name %s cannot be looked up: %v", host, f.Resolve[host])
 	case f.Portal != "":
-		add("portal", Error, "open a browser on this network and sign in", "a captive portal at %s is in the way", f.Portal)
+		add("portal", report.Error, "open a browser on this network and sign in", "a captive portal at %s is in the way", f.Portal)
 	case has(f, "server-untrusted"):
-		add("server", Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
+		add("server", report.Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
 	case link != nil && link.RTTms == nil:
-		add("server", Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s%s", f.Status.Server.URL, link.Error, f.since())
+		add("server", report.Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s%s", f.Status.Server.URL, link.Error, f.since())
 	case f.idle():
 		// Nothing is asked of it until this device has joined or is up again.
 	default:
-		add("server", Error, "weft status", "the server at %s did not answer the last request%s", f.Status.Server.URL, f.since())
+		add("server", report.Error, "weft status", "the server at %s did not answer the last request%s", f.Status.Server.URL, f.since())
 	}
 }
 
@@ -209,26 +187,26 @@ func checkRelays(f Facts, add adder) {
 		return
 	}
 	if f.Status.Self.Online {
-		add("relay", OK, "", "connected to the relay %s", f.Status.Self.Relay)
+		add("relay", report.OK, "", "connected to the relay %s", f.Status.Self.Relay)
 	} else {
-		add("relay", Error, "allow TCP to the addresses that weft netcheck lists", "not connected to a relay: peers reach this device only where a direct path stands")
+		add("relay", report.Error, "allow TCP to the addresses that weft netcheck lists", "not connected to a relay: peers reach this device only where a direct path stands")
 	}
 	for _, l := range f.Netcheck.Links {
 		if l.Kind == "relay" && l.RTTms == nil && !l.Current {
-			add("relay", Warning, "check it from here: curl -kI "+l.URL+"/healthz", "the relay %s at %s does not answer: %s", l.Name, l.URL, l.Error)
+			add("relay", report.Warning, "check it from here: curl -kI "+l.URL+"/healthz", "the relay %s at %s does not answer: %s", l.Name, l.URL, l.Error)
 		}
 	}
 }
 
 func checkUDP(f Facts, add adder) {
 	if f.MTU > 0 && f.MTU < smallestMTU {
-		add("mtu", Warning, "raise the MTU of the interface to 1280 or more", "the network's MTU is %d: direct paths need %d", f.MTU, smallestMTU)
+		add("mtu", report.Warning, "raise the MTU of the interface to 1280 or more", "the network's MTU is %d: direct paths need %d", f.MTU, smallestMTU)
 	}
 	if f.Netcheck == nil || len(f.Netcheck.STUN) == 0 {
 		return
 	}
 	if f.Netcheck.UDP.Works {
-		add("udp", OK, "", "UDP works, from outside this is %s", f.Netcheck.UDP.Endpoint)
+		add("udp", report.OK, "", "UDP works, from outside this is %s", f.Netcheck.UDP.Endpoint)
 		return
 	}
 	if !f.answersTCP() {
@@ -238,7 +216,7 @@ func checkUDP(f Facts, add adder) {
 	for _, s := range f.Netcheck.STUN {
 		ports = append(ports, s.Server)
 	}
-	add("udp", Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: everything goes through a relay over TCP, which works and is slower")
+	add("udp", report.Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: everything goes through a relay over TCP, which works and is slower")
 }
 
 // answersTCP reports whether anybody of those who were asked by UDP is there: a
@@ -270,11 +248,11 @@ func checkIdentity(f Facts, add adder) {
 	}
 	switch {
 	case left <= 0:
-		add("certificate", Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
+		add("certificate", report.Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
 	case slices.ContainsFunc(f.Status.Health, func(h localapi.Health) bool { return h.Code == "certificate" }):
-		add("certificate", Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
+		add("certificate", report.Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
 	default:
-		add("certificate", OK, "", "the certificate is good for %s", ends)
+		add("certificate", report.OK, "", "the certificate is good for %s", ends)
 	}
 }
 
@@ -313,9 +291,9 @@ func checkHealth(f Facts, add adder) {
 		if slices.Contains(told, h.Code) {
 			continue
 		}
-		level := Warning
+		level := report.Warning
 		if h.Code == "revoked" || h.Code == "join-waiting" || h.Code == "version" {
-			level = Error
+			level = report.Error
 		}
 		code, about, _ := strings.Cut(h.Code, ":")
 		cure := cures[code]

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/overlay/localapi"
+	"weft/overlay/report"
 )
 
 var now = time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)
@@ -30,7 +31,7 @@ func well() Facts {
 
 func TestWell(t *testing.T) {
 	for _, f := range Diagnose(well()) {
-		if f.Level != OK || f.Cure != "" {
+		if f.Level != report.OK || f.Cure != "" {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -65,7 +66,7 @@ func TestNoFalseCauses(t *testing.T) {
 		c.spoil(&f)
 		for _, x := range Diagnose(f) {
 			for _, not := range c.not {
-				if x.Level != OK && strings.Contains(x.Message+x.Cure, not) {
+				if x.Level != report.OK && strings.Contains(x.Message+x.Cure, not) {
 					t.Errorf("%s: %+v", c.name, x)
 				}
 			}
@@ -88,18 +89,18 @@ func TestEachCauseHasItsCure(t *testing.T) {
 		name  string
 		spoil func(*Facts)
 		code  string
-		level Level
+		level report.Level
 		says  string
 		cure  string
 	}{
-		{"no daemon", func(f *Facts) { f.DaemonErr, f.Status, f.Netcheck = errors.New("no socket"), nil, nil }, "daemon", Error, "no socket", "weft run"},
-		{"no daemon, installed", func(f *Facts) { f.DaemonErr, f.Status, f.Installed = errors.New("no socket"), nil, true }, "daemon", Error, "no daemon", "systemctl"},
+		{"no daemon", func(f *Facts) { f.DaemonErr, f.Status, f.Netcheck = errors.New("no socket"), nil, nil }, "daemon", report.Error, "no socket", "weft run"},
+		{"no daemon, installed", func(f *Facts) { f.DaemonErr, f.Status, f.Installed = errors.New("no socket"), nil, true }, "daemon", report.Error, "no daemon", "systemctl"},
 		{"another user's daemon", func(f *Facts) {
 			f.DaemonErr, f.Status, f.Netcheck = &localapi.Error{Kind: localapi.KindDenied, Message: "the daemon at /run/weft/weft.sock belongs to another user", Hint: "let your user in with: sudo usermod -aG weft pi"}, nil, nil
-		}, "daemon", Error, "belongs to another user", "usermod -aG weft pi"},
+		}, "daemon", report.Error, "belongs to another user", "usermod -aG weft pi"},
 		{"another user's daemon, no group", func(f *Facts) {
 			f.DaemonErr, f.Status, f.Installed = &localapi.Error{Kind: localapi.KindDenied, Message: "no"}, nil, true
-		}, "daemon", Error, "no", "sudo"},
+		}, "daemon", report.Error, "no", "sudo"},
 		{"server down", func(f *Facts) {
 			offline(f)
 			f.Status.Self.Online = false
@@ -107,47 +108,47 @@ func TestEachCauseHasItsCure(t *testing.T) {
 			for i := range f.Netcheck.Links {
 				f.Netcheck.Links[i].RTTms, f.Netcheck.Links[i].Error = nil, "connection refused"
 			}
-		}, "server", Error, "connection refused", "curl"},
-		{"old daemon", func(f *Facts) { f.Status.Version = "0" }, "daemon", Warning, "version 0", "restart"},
-		{"unjoined", func(f *Facts) { f.Status.State = localapi.StateUnjoined }, "joined", Error, "has not joined", "weft up TOKEN"},
-		{"down", func(f *Facts) { f.Status.State = localapi.StateDown }, "joined", Error, "weft down", "weft up"},
-		{"disk full", func(f *Facts) { f.Free = 4096 }, "disk", Error, "full", "make room"},
-		{"disk nearly full", func(f *Facts) { f.Free = 8 << 20 }, "disk", Warning, "8 MB", "make room"},
-		{"read-only", func(f *Facts) { f.ReadOnly = errors.New("read-only file system") }, "disk", Error, "read-only", "writable"},
-		{"dns", func(f *Facts) { offline(f); f.Resolve = map[string]error{"weft.example": errors.New("no such host")} }, "dns", Error, "no such host", "resolv.conf"},
-		{"portal", func(f *Facts) { offline(f); f.Portal = "http://wifi.hotel/" }, "portal", Error, "wifi.hotel", "browser"},
-		{"stranger", func(f *Facts) { offline(f); f.Status.Health = []localapi.Health{{Code: "server-untrusted"}} }, "server", Error, "something else", "openssl"},
+		}, "server", report.Error, "connection refused", "curl"},
+		{"old daemon", func(f *Facts) { f.Status.Version = "0" }, "daemon", report.Warning, "version 0", "restart"},
+		{"unjoined", func(f *Facts) { f.Status.State = localapi.StateUnjoined }, "joined", report.Error, "has not joined", "weft up TOKEN"},
+		{"down", func(f *Facts) { f.Status.State = localapi.StateDown }, "joined", report.Error, "weft down", "weft up"},
+		{"disk full", func(f *Facts) { f.Free = 4096 }, "disk", report.Error, "full", "make room"},
+		{"disk nearly full", func(f *Facts) { f.Free = 8 << 20 }, "disk", report.Warning, "8 MB", "make room"},
+		{"read-only", func(f *Facts) { f.ReadOnly = errors.New("read-only file system") }, "disk", report.Error, "read-only", "writable"},
+		{"dns", func(f *Facts) { offline(f); f.Resolve = map[string]error{"weft.example": errors.New("no such host")} }, "dns", report.Error, "no such host", "resolv.conf"},
+		{"portal", func(f *Facts) { offline(f); f.Portal = "http://wifi.hotel/" }, "portal", report.Error, "wifi.hotel", "browser"},
+		{"stranger", func(f *Facts) { offline(f); f.Status.Health = []localapi.Health{{Code: "server-untrusted"}} }, "server", report.Error, "something else", "openssl"},
 		{"refused", func(f *Facts) {
 			offline(f)
 			f.Netcheck.Links[0].RTTms, f.Netcheck.Links[0].Error = nil, "connection refused"
-		}, "server", Error, "connection refused", "curl"},
-		{"silent since", func(f *Facts) { offline(f); at := now.Add(-3 * time.Hour); f.Status.Server.LastSeen = &at }, "server", Error, "3h0m0s ago", "weft status"},
-		{"relay", func(f *Facts) { f.Status.Self.Online = false }, "relay", Error, "not connected", "TCP"},
+		}, "server", report.Error, "connection refused", "curl"},
+		{"silent since", func(f *Facts) { offline(f); at := now.Add(-3 * time.Hour); f.Status.Server.LastSeen = &at }, "server", report.Error, "3h0m0s ago", "weft status"},
+		{"relay", func(f *Facts) { f.Status.Self.Online = false }, "relay", report.Error, "not connected", "TCP"},
 		{"other relay", func(f *Facts) {
 			f.Netcheck.Links = append(f.Netcheck.Links, localapi.LinkCheck{Kind: "relay", Name: "far", URL: "https://far.example", Error: "timeout"})
-		}, "relay", Warning, "far.example", "curl"},
-		{"udp", func(f *Facts) { f.Netcheck.UDP = localapi.UDPCheck{} }, "udp", Warning, "blocked", "weft.example:3478"},
-		{"mtu", func(f *Facts) { f.MTU = 1200 }, "mtu", Warning, "1200", "1280"},
+		}, "relay", report.Warning, "far.example", "curl"},
+		{"udp", func(f *Facts) { f.Netcheck.UDP = localapi.UDPCheck{} }, "udp", report.Warning, "blocked", "weft.example:3478"},
+		{"mtu", func(f *Facts) { f.MTU = 1200 }, "mtu", report.Warning, "1200", "1280"},
 		{"certificate", func(f *Facts) {
 			e := now.Add(5 * time.Hour)
 			f.Status.Self.CertificateExpires, f.Status.Health = &e, late
-		}, "certificate", Warning, "5 hours", "server"},
+		}, "certificate", report.Warning, "5 hours", "server"},
 		{"certificate in days", func(f *Facts) {
 			e := now.Add(20*24*time.Hour + time.Hour)
 			f.Status.Self.CertificateExpires, f.Status.Health = &e, late
-		}, "certificate", Warning, "20 days", "server"},
-		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", Error, "2 days", "renewed"},
-		{"clock", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", Warning, "off by 3 h", "timedatectl"},
-		{"::1", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "inbound-loopback6:81", Message: "on ::1"}} }, "inbound-loopback6:81", Warning, "on ::1", "all,81=[::1]:81"},
-		{"name", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "identity-changed:pi", Message: "changed"}} }, "identity-changed:pi", Warning, "changed", "ask the owner"},
-		{"port", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", Warning, "taken", "--proxy"},
+		}, "certificate", report.Warning, "20 days", "server"},
+		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", report.Error, "2 days", "renewed"},
+		{"clock", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", report.Warning, "off by 3 h", "timedatectl"},
+		{"::1", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "inbound-loopback6:81", Message: "on ::1"}} }, "inbound-loopback6:81", report.Warning, "on ::1", "all,81=[::1]:81"},
+		{"name", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "identity-changed:pi", Message: "changed"}} }, "identity-changed:pi", report.Warning, "changed", "ask the owner"},
+		{"port", func(f *Facts) { f.Status.Health = []localapi.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", report.Warning, "taken", "--proxy"},
 		{"version too old", func(f *Facts) {
 			offline(f)
 			f.Status.Health = []localapi.Health{{Code: "version", Message: "the device speaks protocol 1, this server 3 to 5: update weft on the device"}}
-		}, "version", Error, "update weft", "upgrades weft"},
+		}, "version", report.Error, "update weft", "upgrades weft"},
 		{"token", func(f *Facts) {
 			f.Status.Health = []localapi.Health{{Code: "join-waiting", Message: "the token has expired"}}
-		}, "join-waiting", Error, "expired", "weft up"},
+		}, "join-waiting", report.Error, "expired", "weft up"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := well()
