@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"weft/coord/console"
+	"weft/coord/datadir"
+	"weft/coord/listen"
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/peercred"
@@ -136,13 +138,13 @@ func OpenAdmin(ctx context.Context, o Options) (Admin, error) {
 			return c, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("reach the running server: %w", cause(err))
+			return nil, fmt.Errorf("reach the running server: %w", listen.Cause(err))
 		}
 		s, err := OpenService(ctx, Options{Data: o.Data, Software: o.Software, Log: o.Log, Now: o.Now})
 		if err == nil {
 			return &directAdmin{s}, nil
 		}
-		if !errors.Is(err, ErrLocked) || time.Now().After(deadline) {
+		if !errors.Is(err, datadir.ErrLocked) || time.Now().After(deadline) {
 			return nil, err
 		}
 		select {

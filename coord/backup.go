@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"weft/coord/ca"
+	"weft/coord/datadir"
 	"weft/coord/seal"
 	"weft/coord/store"
 	"weft/overlay/filelock"
@@ -141,7 +142,7 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 			os.RemoveAll(tmp)
 		}
 	}()
-	lock, err := LockDir(ctx, tmp, 0) // against a sweep, until it has its name
+	lock, err := datadir.Lock(ctx, tmp, 0) // against a sweep, until it has its name
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -188,7 +189,7 @@ func sweepRestores(dir string) {
 		if !e.IsDir() || !strings.HasPrefix(e.Name(), unfinishedRestore(dir)) {
 			continue
 		}
-		lock, err := parent.OpenFile(filepath.Join(e.Name(), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		lock, err := parent.OpenFile(filepath.Join(e.Name(), datadir.LockFile), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			continue
 		}

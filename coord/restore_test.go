@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/datadir"
 	"weft/coord/seal"
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -174,7 +175,7 @@ func TestKilledRestore(t *testing.T) {
 		return path
 	}
 	held, other := leave(".data.restore-2"), leave(".data2.restore-3")
-	lock, err := LockDir(t.Context(), held, 0)
+	lock, err := datadir.Lock(t.Context(), held, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

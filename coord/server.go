@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"weft/coord/ca"
 	"weft/coord/console"
 	"weft/coord/install"
+	"weft/coord/listen"
 	"weft/coord/metrics"
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -41,12 +41,8 @@ const closeGrace = 2 * time.Second
 // that it replaces, to leave the data directory.
 const lockWait = 3 * time.Second
 
-// Address is where to listen. A port that is taken is an error when somebody
-// asked for it, and a warning when it is only the default.
-type Address struct {
-	Addr     string // "" to not listen
-	Explicit bool
-}
+// Address is where to listen.
+type Address = listen.Address
 
 // ServerOptions configure NewServer.
 type ServerOptions struct {
@@ -71,8 +67,8 @@ type Server struct {
 	timeout time.Duration // of writing to the site's clients; 0: link's
 	domain  string        // "" without ACME
 	tcp     net.Listener
-	plain   net.Listener // nil when off
-	udp     UDPPorts     // none when off
+	plain   net.Listener    // nil when off
+	udp     listen.UDPPorts // none when off
 	admin   net.Listener
 	site    *tls.Certificate
 	acme    *acmeSite // nil without a domain
@@ -120,7 +116,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	o.LockWait = lockWait
 	urls := o.URLs
 	if len(urls) == 0 {
-		urls = []string{DefaultURL(s.tcp.Addr())}
+		urls = []string{listen.DefaultURL(s.tcp.Addr())}
 	}
 	switch {
 	case len(o.URLs) == 0 && o.ACME.Domain != "":
@@ -129,7 +125,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		o.Log.Warn("no --url given: devices will look for this server at " + urls[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
 	}
 	o.Options.URLs = urls
-	o.Options.STUN = STUNAddrs(urls, s.udp)
+	o.Options.STUN = listen.STUNAddrs(urls, s.udp)
 	if s.Service, err = OpenService(ctx, o.Options); err != nil {
 		return nil, err
 	}
@@ -159,75 +155,25 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 
 // listen opens the ports before anything is written to the data directory.
 func (s *Server) listen(o ServerOptions) (err error) {
-	if s.tcp, err = net.Listen("tcp", o.Listen.Addr); err != nil {
-		return fmt.Errorf("listen on %s: %w; choose another with --listen ADDR:PORT", o.Listen.Addr, cause(err))
+	if s.tcp, err = listen.TCP(o.Listen, "--listen ADDR:PORT"); err != nil {
+		return err
 	}
 	if o.Console.Addr != "" {
 		if err := checkConsoleAddr(o.Console.Addr, len(o.TrustedProxies) > 0); err != nil {
 			return err
 		}
-		s.plain, err = net.Listen("tcp", o.Console.Addr)
-		if err = s.optional(err, o.Console, "--console"); err != nil {
+		s.plain, err = listen.TCP(o.Console, "--console")
+		if err = o.Console.Optional(err, s.log); err != nil {
 			return err
 		}
 	}
 	if o.STUN.Addr != "" {
-		s.udp, err = listenUDP(o.STUN.Addr)
-		if err = s.optional(err, o.STUN, "--stun"); err != nil {
+		s.udp, err = listen.UDP(o.STUN, "--stun")
+		if err = o.STUN.Optional(err, s.log); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// optional makes a warning of an error about a port that was only a default.
-func (s *Server) optional(err error, a Address, flag string) error {
-	if err == nil {
-		return nil
-	}
-	err = listenError(a.Addr, flag, err)
-	if a.Explicit {
-		return err
-	}
-	s.log.Warn(err.Error())
-	return nil
-}
-
-func listenError(addr, flag string, err error) error {
-	return fmt.Errorf("listen on %s: %w; choose another with %s", addr, cause(err), flag)
-}
-
-// ListenRelay opens the ports of a relay that runs alone: TCP, and UDP unless
-// its address is "" or, being only the default, taken (then there is none, and
-// warn says why).
-func ListenRelay(tcp, udp Address) (l net.Listener, u UDPPorts, warn, err error) {
-	if l, err = net.Listen("tcp", tcp.Addr); err != nil {
-		return nil, nil, nil, listenError(tcp.Addr, "--listen ADDR:PORT", err)
-	}
-	if udp.Addr == "" {
-		return l, nil, nil, nil
-	}
-	if u, err = listenUDP(udp.Addr); err == nil {
-		return l, u, nil, nil
-	}
-	err = listenError(udp.Addr, "--stun", err)
-	if udp.Explicit {
-		l.Close()
-		return nil, nil, nil, err
-	}
-	return l, nil, err, nil
-}
-
-// cause strips "listen tcp :8443: bind:" off a listen error.
-func cause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
-	}
-	if e := errors.Unwrap(err); e != nil {
-		err = e
-	}
-	return err
 }
 
 // checkConsoleAddr keeps plain HTTP, with its passwords and cookies, off the
@@ -242,24 +188,6 @@ func checkConsoleAddr(addr string, proxied bool) error {
 		return nil
 	}
 	return fmt.Errorf("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
-}
-
-// DefaultURL is where a listener is reached at this machine's address on its
-// default route. Nothing is sent.
-func DefaultURL(listen net.Addr) string {
-	host := "127.0.0.1"
-	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
-		if c, err := net.Dial("udp", to); err == nil {
-			host = c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("").String()
-			c.Close()
-			break
-		}
-	}
-	a := listen.(*net.TCPAddr)
-	if !a.IP.IsUnspecified() {
-		host = a.IP.String()
-	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(a.Port))
 }
 
 // build wires relay, link, console and admin around the service.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/datadir"
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
@@ -284,14 +285,14 @@ func TestListen(t *testing.T) {
 		o  ServerOptions
 		ok bool
 	}{
-		"console taken, explicit": {options(func(o *ServerOptions) { o.Console = Address{taken, true} }), false},
-		"console taken, default":  {options(func(o *ServerOptions) { o.Console = Address{taken, false} }), true},
-		"stun taken, explicit":    {options(func(o *ServerOptions) { o.STUN = Address{udp, true} }), false},
-		"stun taken, default":     {options(func(o *ServerOptions) { o.STUN = Address{udp, false} }), true},
-		"listen taken":            {options(func(o *ServerOptions) { o.Listen = Address{taken, true} }), false},
-		"console on the network":  {options(func(o *ServerOptions) { o.Console = Address{"0.0.0.0:0", true} }), false},
+		"console taken, explicit": {options(func(o *ServerOptions) { o.Console = Address{Addr: taken, Explicit: true} }), false},
+		"console taken, default":  {options(func(o *ServerOptions) { o.Console = Address{Addr: taken, Explicit: false} }), true},
+		"stun taken, explicit":    {options(func(o *ServerOptions) { o.STUN = Address{Addr: udp, Explicit: true} }), false},
+		"stun taken, default":     {options(func(o *ServerOptions) { o.STUN = Address{Addr: udp, Explicit: false} }), true},
+		"listen taken":            {options(func(o *ServerOptions) { o.Listen = Address{Addr: taken, Explicit: true} }), false},
+		"console on the network":  {options(func(o *ServerOptions) { o.Console = Address{Addr: "0.0.0.0:0", Explicit: true} }), false},
 		"console behind a proxy": {options(func(o *ServerOptions) {
-			o.Console, o.TrustedProxies = Address{"0.0.0.0:0", true}, prefixes("10.0.0.0/8")
+			o.Console, o.TrustedProxies = Address{Addr: "0.0.0.0:0", Explicit: true}, prefixes("10.0.0.0/8")
 		}), true},
 		"same data":  {options(func(o *ServerOptions) { o.Data = s.data }), false}, // B18
 		"bad url":    {options(func(o *ServerOptions) { o.URLs = []string{"http://x"} }), false},
@@ -308,7 +309,7 @@ func TestListen(t *testing.T) {
 			t.Errorf("%s: an error of many lines: %v", name, err)
 		}
 	}
-	if _, err := OpenService(t.Context(), Options{Data: s.data}); !errors.Is(err, ErrLocked) {
+	if _, err := OpenService(t.Context(), Options{Data: s.data}); !errors.Is(err, datadir.ErrLocked) {
 		t.Errorf("two on one directory: %v", err)
 	}
 	if _, err := OpenService(t.Context(), Options{Data: filepath.Join(t.TempDir(), "none")}); !errors.Is(err, ErrNoNetwork) {

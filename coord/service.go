@@ -16,12 +16,12 @@ import (
 	"time"
 
 	"weft/coord/ca"
+	"weft/coord/datadir"
 	"weft/coord/policy"
 	"weft/coord/presence"
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/filelock"
 )
 
 // Defaults of a new network.
@@ -32,9 +32,6 @@ const (
 	nodeLife      = 90 * 24 * time.Hour
 	renewAfter    = 66 // percent of a certificate's life
 )
-
-// ErrLocked means that another process has the data directory.
-var ErrLocked = errors.New("another weft-server uses this data directory")
 
 // ErrNoNetwork means that the data directory holds no network yet.
 var ErrNoNetwork = errors.New("no network here yet; start it with: weft-server serve --data DIR")
@@ -139,7 +136,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	lock, err := LockDir(ctx, o.Data, o.LockWait)
+	lock, err := datadir.Lock(ctx, o.Data, o.LockWait)
 	if err != nil {
 		return nil, err
 	}
@@ -249,33 +246,6 @@ func (o *Options) checkOwnName(suffix string, urls, stun []string) error {
 		return fmt.Errorf("suffix %s: it covers the server's own name %s, which devices must find before they have a network; choose another, such as net.%s", suffix, host, suffix)
 	}
 	return nil
-}
-
-// lockFile is the file in a data directory that its owner holds the lock of.
-const lockFile = "lock"
-
-// LockDir takes the data directory for this process, waiting a while for one
-// that is about to leave. The lock ends with the process, however it ends.
-func LockDir(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock data directory: %w", err)
-	}
-	deadline := time.Now().Add(wait)
-	for {
-		err := filelock.Try(f)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, filelock.ErrLocked) || time.Now().After(deadline) || ctx.Err() != nil {
-			f.Close()
-			if errors.Is(err, filelock.ErrLocked) {
-				err = ErrLocked
-			}
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // makeNetwork is the first start.

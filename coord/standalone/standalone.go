@@ -25,8 +25,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/coord"
 	"weft/coord/ca"
+	"weft/coord/datadir"
+	"weft/coord/listen"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -54,8 +55,8 @@ type Options struct {
 	Data   string // the data directory
 	Server string // https://HOST:PORT; "" for what the token says
 	Token  string // needed at the first start
-	Listen coord.Address
-	STUN   coord.Address
+	Listen listen.Address
+	STUN   listen.Address
 	URLs   []string // by which nodes reach this relay
 	Name   string   // for people; "" for the machine's
 	// Software is the version of weft-server.
@@ -76,7 +77,7 @@ type Relay struct {
 	stun   []string
 	lock   *os.File
 	tcp    net.Listener
-	udp    coord.UDPPorts // none when off
+	udp    listen.UDPPorts // none when off
 	site   *tls.Certificate
 	dialer *link.Dialer
 	client *client.Client
@@ -151,15 +152,17 @@ func (r *Relay) open(ctx context.Context) (err error) {
 	if _, err := os.Stat(filepath.Join(o.Data, "weft.db")); err == nil {
 		return fmt.Errorf("%s is the data directory of a server; give the relay one of its own with --data DIR", o.Data)
 	}
-	var warn error
-	if r.tcp, r.udp, warn, err = coord.ListenRelay(o.Listen, o.STUN); err != nil {
+	if r.tcp, err = listen.TCP(o.Listen, "--listen ADDR:PORT"); err != nil {
 		return err
 	}
-	if warn != nil {
-		r.log.Warn(warn.Error())
+	if o.STUN.Addr != "" {
+		r.udp, err = listen.UDP(o.STUN, "--stun")
+		if err = o.STUN.Optional(err, r.log); err != nil {
+			return err
+		}
 	}
 	if len(o.URLs) == 0 {
-		o.URLs = []string{coord.DefaultURL(r.tcp.Addr())}
+		o.URLs = []string{listen.DefaultURL(r.tcp.Addr())}
 		r.log.Warn("no --url given: devices will look for this relay at " + o.URLs[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
 	}
 	for _, u := range o.URLs {
@@ -167,11 +170,11 @@ func (r *Relay) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.stun = coord.STUNAddrs(o.URLs, r.udp)
+	r.stun = listen.STUNAddrs(o.URLs, r.udp)
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
-	if r.lock, err = coord.LockDir(ctx, o.Data, lockWait); err != nil {
+	if r.lock, err = datadir.Lock(ctx, o.Data, lockWait); err != nil {
 		return err
 	}
 	id, err := loadIdentity(o.Data)

@@ -1,4 +1,4 @@
-package coord
+package listen
 
 import (
 	"context"
@@ -19,18 +19,20 @@ import (
 // address that was asked.
 type UDPPorts []*net.UDPConn
 
-func listenUDP(addr string) (UDPPorts, error) {
-	a, err := net.ResolveUDPAddr("udp", addr)
+// UDP listens at a, and at the next port if that is free. The error names the
+// flag that chooses another address.
+func UDP(a Address, flag string) (UDPPorts, error) {
+	at, err := net.ResolveUDPAddr("udp", a.Addr)
 	if err != nil {
-		return nil, err
+		return nil, a.failed(flag, err)
 	}
-	first, err := net.ListenUDP("udp", a)
+	first, err := net.ListenUDP("udp", at)
 	if err != nil {
-		return nil, err
+		return nil, a.failed(flag, err)
 	}
 	ports := UDPPorts{first}
 	if port := first.LocalAddr().(*net.UDPAddr).Port; port < 65535 {
-		if second, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Port: port + 1, Zone: a.Zone}); err == nil {
+		if second, err := net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: port + 1, Zone: at.Zone}); err == nil {
 			ports = append(ports, second)
 		}
 	}
