@@ -35,9 +35,10 @@
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status shows
 //
-// and below: intro (introductions), path (which way), probe, gather (candidates),
-// portmap, wg (WireGuard), bind (its packets over sockets and relays), tun (kernel
-// interface), filter (what a peer may do), relay, link, cert.
+// and below: in internal, for this package alone, intro (introductions), path (which
+// way), probe, gather (candidates), wg (WireGuard), bind (its packets over sockets and
+// relays), filter (what a peer may do); beside them portmap, tun (kernel interface),
+// and what servers and relays know too: api, api/client, relay, link, cert.
 //
 // Lock order: Node.turn, keeper.disk, Node.mu, directory.mu. The peers are owned by one
 // goroutine (peers.go) and have no lock.

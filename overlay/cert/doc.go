@@ -24,4 +24,7 @@
 //   - crl.go    revocation, and what the list leaves out
 //   - token.go  the join token
 //   - clock.go  weft time
+//
+// Not for embedders: a node checks whom it talks to by itself; see package
+// overlay.
 package cert

@@ -1,6 +1,9 @@
 // Package doctor says what is wrong with a node, why, and which command cures
 // it. It is pure: Diagnose makes findings of facts that somebody else has
 // collected, so that every case can be told without having it.
+//
+// Not for embedders: it is for the command line; overlay.Node.Status says what
+// is wrong to programs.
 package doctor
 
 import (

@@ -1,5 +1,7 @@
 // Package filelock says who owns a directory or a socket: a lock on an open
 // file, which the system drops with the process, however that ends.
+//
+// Not for embedders: nodes, servers and their command lines share it.
 package filelock
 
 import "errors"

@@ -1,5 +1,8 @@
 // Package hostname reads the names of devices as people type them: with letters
 // beyond ASCII, and with mistakes.
+//
+// Not for embedders: nodes, servers and resolvers share it; overlay.Node takes
+// names as people type them.
 package hostname
 
 import (

@@ -3,6 +3,8 @@
 // (Listener), who may have a place among many (Budget), for how long somebody who
 // does not read holds up a response (Writer), and what a request that meets a
 // mistake of ours takes along (Survive).
+//
+// Not for embedders: what listens in nodes and servers shares it.
 package limited
 
 import (

@@ -22,6 +22,8 @@
 //
 // Conn, under TLS, makes few large system calls out of many TLS records and
 // costs nothing while idle.
+//
+// Not for embedders: nodes, relays and servers share it; see package overlay.
 package link
 
 import (

@@ -1,5 +1,7 @@
 // Package peercred says who speaks on a unix socket, and gives a socket's file
 // its mode before anybody can connect to it.
+//
+// Not for embedders: the sockets of nodes and servers share it.
 package peercred
 
 import (

@@ -25,6 +25,8 @@
 //   - pcp.go      PCP and NAT-PMP on the wire
 //   - upnp.go     UPnP: finding the service, SOAP
 //   - gateway*.go the default gateway
+//
+// Not for embedders: a node asks for its port by itself; see package overlay.
 package portmap
 
 import (

@@ -34,6 +34,9 @@
 // never ends anything. A node ignores types it does not know, bodies ≤ 64 KB,
 // and what follows the fields above; a relay closes the connection on any frame
 // that is not as above, so a node sends nothing new that welcome did not offer.
+//
+// Not for embedders: a node keeps its own connections to relays; see package
+// overlay.
 package relay
 
 import (

@@ -10,6 +10,8 @@
 //	manifest.json.sig  its signature, 64 bytes in standard base64
 //	release.pub        the public key, 32 bytes in standard base64
 //	...                the files that the manifest names
+//
+// Not for embedders: weft installs and checks itself with it.
 package release
 
 import (

@@ -2,6 +2,8 @@
 // takes: find it and set it up, its addresses, its routes (rtnetlink(7)).
 // Errors of the kernel are its errno: unix.ENODEV where there is no such
 // interface, unix.EEXIST, unix.ESRCH, unix.EPERM.
+//
+// Not for embedders: overlay/tun and the command line share it.
 package rtnl
 
 import (

@@ -5,6 +5,8 @@
 // else, at most 20 a second and source (an IPv4 address or an IPv6 /64),
 // never with more than twice the bytes of the request, and not at all to
 // anything that is not a well-formed request: it is of no use as a reflector.
+//
+// Not for embedders: nodes and relays share it.
 package stun
 
 import (

@@ -6,6 +6,8 @@
 // Every method makes one request and returns the server's refusal as
 // *api.Error. Answers are bounded in size. Nothing is cached or retried.
 // Lookups for the same thing at the same time share one request.
+//
+// Not for embedders: a node makes its own requests; see package overlay.
 package client
 
 import (

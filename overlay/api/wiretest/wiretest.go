@@ -1,6 +1,8 @@
 // Package wiretest is for tests that hold today's program to what was recorded
 // of another version: the protocol's rule is that fields are added and never
 // removed or changed, and that unknown ones are passed over.
+//
+// Not for embedders: it is for the tests of weft.
 package wiretest
 
 import (

@@ -12,6 +12,8 @@
 // they are readable, others through a small buffer that grows to limited.LargeBuffer
 // while data flows. Those come from package limited: with many in use they are
 // smaller.
+//
+// Not for embedders: what copies between connections shares it.
 package pipe
 
 import (

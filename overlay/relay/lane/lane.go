@@ -49,6 +49,8 @@
 // Then ask anew, when there is something to send. Asking is cheap and changes
 // nothing while the lane exists: the same Info comes again. A lane that came
 // anew has other ids and keys and takes the place of the old one.
+//
+// Not for embedders: nodes and relays share it.
 package lane
 
 import (

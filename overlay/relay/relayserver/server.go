@@ -21,6 +21,8 @@
 //
 // Nothing is stored. What the relay says about presence is fenced by a
 // connection number that grows also across restarts.
+//
+// Not for embedders: a relay is run as weft-server, or as weft-server relay.
 package relayserver
 
 import (
