@@ -134,6 +134,7 @@ func (b *backend) deviceOf(n store.Node) console.Device {
 		User: n.User, Tags: n.Tags, Online: st.Online, LastSeen: st.Since, Joined: n.Created, Expires: n.Expires,
 		Hostname: n.Hostname, OS: n.OS, Software: n.Software, KeyID: n.KeyID, Ephemeral: n.Ephemeral,
 	}
+	d.Unknown = b.s.unsure(n.ID)
 	d.Wildcard, d.LANNames = n.Wildcard, lanNamesText(n.LANNames)
 	d.Unaware = !b.s.index.knowsURLs(n.ID)
 	if n.Expires.Sub(b.s.now()) < nodeLife/3 { // else nobody asks, and reading it takes a while
@@ -189,7 +190,7 @@ func (b *backend) Devices(ctx context.Context, userID string, q console.DeviceQu
 }
 
 func matches(d console.Device, q console.DeviceQuery, words []string) bool {
-	if q.KeyID != "" && d.KeyID != q.KeyID || q.State == "online" && !d.Online || q.State == "offline" && d.Online {
+	if q.KeyID != "" && d.KeyID != q.KeyID || q.State == "online" && !d.Online || q.State == "offline" && (d.Online || d.Unknown) {
 		return false
 	}
 	if len(words) == 0 {

@@ -87,7 +87,7 @@ func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
 func (s *Service) peerOf(node *store.Node) api.Peer {
 	p := api.Peer{Certificate: node.Certificate, Aliases: s.index.aliasesOf(node.ID)}
 	state := s.stateOf(node.ID, node.Seen)
-	p.Online, p.Relay = state.Online, state.Relay
+	p.Online, p.Relay, p.Unknown = state.Online, state.Relay, s.unsure(node.ID)
 	if !state.Since.IsZero() {
 		p.LastSeen = &state.Since
 	}

@@ -359,6 +359,14 @@ func (x *index) has(id cert.NodeID) (tagged, ok bool) {
 	return ok && len(e.class.subject.Tags) > 0, ok
 }
 
+// createdBefore reports whether a node was there at some time, to the second.
+func (x *index) createdBefore(id cert.NodeID, at time.Time) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	return ok && e.created <= at.Unix()
+}
+
 // view is what a node of some class may see.
 type view struct {
 	class     string // its own

@@ -33,12 +33,48 @@ func (s *Service) handlePresence(ctx context.Context, c *caller, r *http.Request
 	for _, n := range s.index.reached(c.id, ids) {
 		p := api.Presence{ID: n.id.String()}
 		state := s.stateOf(n.id, n.seen)
+		p.Unknown = s.unsure(n.id)
 		if p.Online = state.Online; !state.Since.IsZero() {
 			p.LastSeen = &state.Since
 		}
 		res.Peers = append(res.Peers, p)
 	}
 	return res, nil
+}
+
+// For how long who is not connected may yet be so somewhere.
+const (
+	// comesBack is how long nodes and relays take to come back to a server or a relay
+	// that started anew: idle nodes are told to spread over at most this time.
+	comesBack = 30 * time.Second
+	// movesIn is how long a node that has a choice takes from one relay to another
+	// and that one to say so.
+	movesIn = 2 * time.Second
+)
+
+// unsure reports whether a node that is not online may be: whoever would know
+// has started a moment ago and has not heard, or not said, who is there. It ends by
+// itself, also when a relay is never heard of again.
+func (s *Service) unsure(node cert.NodeID) bool {
+	st, heard := s.presence.Get(node)
+	now, relays := s.now(), s.index.allRelays()
+	switch {
+	case st.Online:
+		return false
+	case heard && now.Sub(st.Since) < comesBack && st.Lost,
+		heard && now.Sub(st.Since) < movesIn && len(relays) > 0:
+		return true
+	case s.created || now.Sub(s.started) >= comesBack:
+		return false
+	case !heard && s.index.createdBefore(node, s.started):
+		return true
+	}
+	for _, rl := range relays {
+		if !s.relays.toldAll(rl.ID) {
+			return true
+		}
+	}
+	return false
 }
 
 // sighted is a node, and when it was last seen as of the start of the server, zero

@@ -219,6 +219,7 @@ type relaySession struct {
 	// mu guards the following.
 	instance string // another one each time the server forgets
 	run      string // of the relay
+	all      bool   // the relay has said who is connected to it, and since then who came and went
 	seq      uint64
 	heard    time.Time
 	members  map[cert.NodeID]struct{}     // who it says is connected
@@ -269,6 +270,19 @@ func (rs *relaySessions) all() map[string]*relaySession {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	return maps.Clone(rs.byID)
+}
+
+// toldAll reports whether a relay has said who is connected to it.
+func (rs *relaySessions) toldAll(id string) bool {
+	rs.mu.Lock()
+	s := rs.byID[id]
+	rs.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all
 }
 
 func (rs *relaySessions) forget(id string) {
@@ -436,12 +450,14 @@ func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Reques
 			delete(rs.sent, node)
 		}
 	}
+	rs.all = rs.all || req.All == rs.instance
 	rs.rouse()
 	return res, nil
 }
 
 // loseRelay forgets who is connected to a relay. rs.mu is held.
 func (s *Service) loseRelay(id string, rs *relaySession, now time.Time) {
+	rs.all = false
 	clear(rs.members)
 	clear(rs.sent)
 	for _, node := range s.presence.Lose(id, now) {

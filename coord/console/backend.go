@@ -194,7 +194,8 @@ type Device struct {
 	User     string   // owner's name, "" for none
 	Tags     []string // without "tag:"
 	Online   bool
-	LastSeen time.Time // while offline: when it was last online
+	Unknown  bool      // not online, as far as the server knows yet: it, or a relay, has just started
+	LastSeen time.Time // while not online: when it was
 	Joined   time.Time
 	Expires  time.Time // end of the current certificate
 	Issued   time.Time // its beginning, zero while the end is far

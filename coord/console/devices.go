@@ -27,6 +27,7 @@ type deviceView struct {
 	Owner      string
 	Tags       []string
 	Online     bool
+	Unknown    bool
 	Seen       stamp
 	Joined     stamp
 	Expires    stamp
@@ -57,6 +58,7 @@ func (c *Console) deviceView(d Device) deviceView {
 		Owner:     clean(d.User),
 		Tags:      cleanAll(d.Tags),
 		Online:    d.Online,
+		Unknown:   d.Unknown && !d.Online,
 		Seen:      c.stamp(d.LastSeen),
 		Joined:    c.stamp(d.Joined),
 		Expires:   c.stamp(d.Expires),
@@ -384,7 +386,10 @@ func (c *Console) testDevice(v *visit) error {
 		view.Latency, view.Relay = latencyText(t.Latency), clean(t.Relay)
 	case errors.Is(err, ErrOffline):
 		view.Problem = "It has no connection to a relay at the moment."
-		if d.Online {
+		switch {
+		case view.Device.Unknown:
+			view.Problem = "The server or a relay has just started and has not heard of it yet."
+		case d.Online:
 			view.Problem = "It did not answer over its relay connection."
 		}
 	case errors.Is(err, ErrElsewhere):

@@ -23,6 +23,9 @@ type State struct {
 	Since  time.Time  // of the last change
 	Relay  string     // api.Relay.ID of its home
 	Addr   netip.Addr // as the relay sees it
+	// Lost says that it is not online because its relay is not heard of any more,
+	// or started anew: nobody said that the node has gone.
+	Lost bool
 }
 
 type entry struct {
@@ -102,7 +105,7 @@ func (t *Table) settle(node cert.NodeID, e entry, at time.Time) (changed bool) {
 	was := e.Online
 	e.Online = here != nil
 	if here != nil {
-		e.Relay, e.Addr = here.relay, here.addr
+		e.Relay, e.Addr, e.Lost = here.relay, here.addr, false
 	}
 	switch {
 	case e.Online && !was:
@@ -129,6 +132,7 @@ func (t *Table) Lose(relay string, at time.Time) (changed []cert.NodeID) {
 			continue
 		}
 		e.homes = slices.Delete(slices.Clone(e.homes), i, i+1)
+		e.Lost = e.Lost || e.Online
 		if t.settle(id, e, at) {
 			changed = append(changed, id)
 		}

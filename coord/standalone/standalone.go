@@ -105,6 +105,7 @@ type Relay struct {
 	online   map[cert.NodeID]relayserver.Event // home connections
 	pending  map[cert.NodeID]relayserver.Event // not reported yet
 	instance string                            // of the server, as of the last report
+	owed     string                            // the same, while it has not been told of everybody who is connected
 }
 
 // Start joins the server when that was not done before, opens all listeners

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -386,6 +387,36 @@ func TestServerRestarts(t *testing.T) {
 // A server that was restored from a backup learns from a relay, too, who was
 // deleted since: from one that it knows, and from one that joined later, which
 // then ends.
+// A server that has started anew knows who is not there once every relay has said
+// who is connected to it, also one to which nobody is.
+func TestAllIsTold(t *testing.T) {
+	s := startServer(t)
+	start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	other := options(t, s.token(coord.NewKey{Relay: true}))
+	other.Name = "other"
+	r := start(t, other)
+	laptop, pi := s.node("laptop"), s.node("kitchen-pi", "device")
+	s.Close()
+	// Its clock stands still: time alone does not end what it does not know.
+	at, later := time.Now(), atomic.Bool{}
+	s.o.Now = func() time.Time {
+		if later.Load() {
+			return at.Add(5 * time.Second)
+		}
+		return at
+	}
+	s.start()
+	c := pi.connect(r)
+	until(t, "the server knows where it is", func() bool { return s.Home(pi.id) == "other" })
+	c.Close()
+	until(t, "the server knows that it left", func() bool { return s.Home(pi.id) == "" })
+	later.Store(true) // it has not gone to another relay
+	until(t, "the server says that it is offline", func() bool {
+		p, err := laptop.Lookup(t.Context(), "name", "kitchen-pi")
+		return err == nil && !p.Online && !p.Unknown
+	})
+}
+
 func TestRestoredServer(t *testing.T) {
 	for name, late := range map[string]bool{"known relay": false, "later relay": true} {
 		t.Run(name, func(t *testing.T) { testRestoredServer(t, late) })

@@ -288,7 +288,7 @@ func (r *Relay) sawInstance(instance string) {
 	r.mu.Lock()
 	fresh := instance != r.instance
 	if fresh {
-		r.instance = instance
+		r.instance, r.owed = instance, instance
 		for id, e := range r.online {
 			if p, ok := r.pending[id]; !ok || p.Conn <= e.Conn && p.Online {
 				r.pending[id] = e
@@ -313,12 +313,12 @@ func (r *Relay) reportLoop(ctx context.Context) {
 			return
 		}
 		for {
-			events := r.takePending()
-			if len(events) == 0 {
+			events, all := r.takePending()
+			if len(events) == 0 && all == "" {
 				break
 			}
-			if err := r.report(ctx, events); err != nil {
-				r.putBack(events)
+			if err := r.report(ctx, events, all); err != nil {
+				r.putBack(events, all)
 				if ctx.Err() != nil {
 					return
 				}
@@ -335,10 +335,12 @@ func (r *Relay) reportLoop(ctx context.Context) {
 	}
 }
 
-func (r *Relay) takePending() []relayserver.Event {
+// takePending returns what to report next, and the instance of the server that has
+// been told of everybody with that, "" for none.
+func (r *Relay) takePending() (events []relayserver.Event, all string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	events := make([]relayserver.Event, 0, min(len(r.pending), api.MaxRelayEvents))
+	events = make([]relayserver.Event, 0, min(len(r.pending), api.MaxRelayEvents))
 	for id, e := range r.pending {
 		if len(events) == api.MaxRelayEvents {
 			break
@@ -346,12 +348,18 @@ func (r *Relay) takePending() []relayserver.Event {
 		events = append(events, e)
 		delete(r.pending, id)
 	}
-	return events
+	if len(r.pending) == 0 {
+		all, r.owed = r.owed, ""
+	}
+	return events, all
 }
 
-func (r *Relay) putBack(events []relayserver.Event) {
+func (r *Relay) putBack(events []relayserver.Event, all string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if all == r.instance {
+		r.owed = all
+	}
 	for _, e := range events {
 		if now, ok := r.pending[e.Node]; !ok || now.Conn < e.Conn {
 			r.pending[e.Node] = e
@@ -359,10 +367,10 @@ func (r *Relay) putBack(events []relayserver.Event) {
 	}
 }
 
-func (r *Relay) report(ctx context.Context, events []relayserver.Event) error {
+func (r *Relay) report(ctx context.Context, events []relayserver.Event, all string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req := api.RelayReport{Run: r.run}
+	req := api.RelayReport{Run: r.run, Events: []api.RelayEvent{}, All: all}
 	for _, e := range events {
 		out := api.RelayEvent{Node: e.Node.String(), Conn: e.Conn, Online: e.Online, At: e.At}
 		if e.Addr.IsValid() {

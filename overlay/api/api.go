@@ -45,6 +45,7 @@ import (
 //	1  2026-11-27  Weft-Protocol, POST /v1/relay/crl
 //	1  2026-11-29  POST /v1/renew answers with the certificate in force
 //	1  2026-11-29  POST /v1/presence
+//	1  2026-11-29  Peer.Unknown, Presence.Unknown, RelayReport.All
 const Protocol = 1
 
 // Oldest and Newest are the versions that this one gets on with.
@@ -287,6 +288,10 @@ type Peer struct {
 	Relay       string     `json:"relay"`       // Relay.ID of its home, "" when unknown
 	Online      bool       `json:"online"`
 	LastSeen    *time.Time `json:"last_seen"`
+	// Unknown says that Online is false only because the server does not know:
+	// it has started a moment ago, or the peer's relay has, or the peer may be on
+	// its way to another one. Servers before 2026-11-29 never say so.
+	Unknown bool `json:"unknown,omitempty"`
 	// Aliases are the node's former names, which still lead to it. They are
 	// the server's word only, as the name in the certificate is.
 	Aliases []Alias `json:"aliases,omitempty"`
@@ -322,6 +327,7 @@ type Presence struct {
 	ID       string     `json:"id"`
 	Online   bool       `json:"online"`
 	LastSeen *time.Time `json:"last_seen"`
+	Unknown  bool       `json:"unknown,omitempty"` // as in Peer
 }
 
 // Error is the body of every answer with a status of 400 and above.

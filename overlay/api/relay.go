@@ -94,6 +94,9 @@ type RelayNode struct {
 type RelayReport struct {
 	Run    string       `json:"run"` // random per start of the relay
 	Events []RelayEvent `json:"events"`
+	// All is the Instance that with this report has been told of everybody who is
+	// connected, "" if there is more to come. Relays before 2026-11-29 never say so.
+	All string `json:"all,omitempty"`
 }
 
 // RelayEvent is one home connection that came or went. Conn grows with each
