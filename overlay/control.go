@@ -33,6 +33,7 @@ const (
 	pushTime        = time.Second     // for a pushed revocation list to come
 	nudgeSpacing    = 2 * time.Second // at most one nudged fetch in this time
 	maxSpread       = 10 * time.Minute
+	behindFor       = 5 * time.Second // a configuration that was announced is about to be fetched
 	renewSpacing    = time.Second
 	crlSpacing      = time.Second // after a pushed list that was not newer, or not genuine
 )
@@ -51,6 +52,7 @@ type control struct {
 	giving   atomic.Bool
 	bringing atomic.Bool
 	brought  atomic.Uint64 // number of the last list that bring gave away
+	newest   atomic.Pointer[announced]
 
 	tasks    sync.WaitGroup // what was asked and not answered yet
 	target   wanted
@@ -64,6 +66,20 @@ type control struct {
 	warned  time.Time         // of a certificate that is not renewed
 	useless time.Time         // when a pushed list was of no use
 	spurned [sha256.Size]byte // over a pushed list that was refused
+}
+
+// announced is the newest configuration that somebody spoke of, and when that was
+// first.
+type announced struct {
+	config api.Version
+	at     time.Time
+}
+
+// behind reports whether this node heard a moment ago of a configuration that it has
+// not fetched yet. Any goroutine may ask.
+func (c *control) behind() bool {
+	a := c.newest.Load()
+	return a != nil && time.Since(a.at) < behindFor && a.config != c.n.versions().Config
 }
 
 // wanted is what somebody said is current.
@@ -150,6 +166,9 @@ func (n *Node) namesAre(v api.Version) {
 
 // want asks the loop to bring the node to these versions. Never blocks.
 func (c *control) want(w wanted) {
+	if a := c.newest.Load(); !w.Config.IsZero() && (a == nil || a.config != w.Config) {
+		c.newest.Store(&announced{w.Config, time.Now()})
+	}
 	for {
 		select {
 		case c.wake <- w:

@@ -227,7 +227,9 @@ func (n *Node) sinceWhen(ctx context.Context, k *known, err error) error {
 	seen := k.lastSeen
 	if p, err := n.client().Lookup(ctx, "id", k.node.ID.String()); err == nil && p.LastSeen != nil {
 		seen = *p.LastSeen
-		n.dir.setPresence(sighting{k.node.ID, p.Online, seen})
+		if p.Online || !p.Unknown {
+			n.dir.setPresence(sighting{k.node.ID, p.Online, seen})
+		}
 	}
 	if seen.IsZero() {
 		return err

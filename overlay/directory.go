@@ -37,6 +37,7 @@ type known struct {
 	online   bool
 	told     time.Time // when online was last said; zero: never, it was read from disk
 	lastSeen time.Time // zero when never, or not known
+	unsaid   bool      // whether it is online was not said with the rest
 	listed   bool      // in the directory, not only looked up
 	stranger bool      // known only because it called: policy may not let us call it
 	used     time.Time // directory.mu guards it
@@ -203,7 +204,7 @@ func knownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*known, e
 	if err != nil {
 		return nil, err
 	}
-	k := &known{node: n, relay: p.Relay, online: p.Online}
+	k := &known{node: n, relay: p.Relay, online: p.Online, unsaid: p.Unknown && !p.Online}
 	if p.LastSeen != nil {
 		k.lastSeen = *p.LastSeen
 	}
@@ -313,6 +314,12 @@ func (d *directory) replaceLocked(old, k *known) {
 
 func (d *directory) putLocked(k *known) {
 	id := k.node.ID
+	if k.unsaid { // what was said last still holds
+		k.told = time.Time{}
+		if old := d.byID[id]; old != nil {
+			k.online, k.told = old.online, old.told
+		}
+	}
 	d.removeLocked(id)
 	// A renamed node's old name or a reused address never stays with the
 	// former holder.

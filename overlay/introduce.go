@@ -288,6 +288,10 @@ func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
 
 func (p *peers) unreachable(q *peer, err error) error {
 	name := p.n.nameOf(q.id)
+	if errors.Is(err, errUnsure) {
+		return &localapi.Error{Kind: localapi.KindUnreachable,
+			Message: name + " is at none of the relays, and the server does not know yet where it is", Hint: "try again in half a minute"}
+	}
 	if !q.gone.IsZero() {
 		return &localapi.Error{Kind: localapi.KindUnreachable, Message: name + " is offline"}
 	}
@@ -496,10 +500,10 @@ func (p *peers) onReset(from cert.NodeID) {
 func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
 	p.hint(func() {
 		alone := p.alone()
-		if alone {
+		q := p.table[id]
+		if alone && (q == nil || q.dial == nil) { // else what comes of that says more
 			p.n.dir.setPresence(sighting{id: id, online: false})
 		}
-		q := p.table[id]
 		if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
 			return
 		}

@@ -122,7 +122,9 @@ func (n *Node) presenceOf(ctx context.Context, r *running, ids []cert.NodeID) ([
 	}
 	peers, err := r.client.Presence(ctx, names)
 	for _, p := range peers {
-		note(p.ID, p.Online, p.LastSeen)
+		if p.Online || !p.Unknown {
+			note(p.ID, p.Online, p.LastSeen)
+		}
 	}
 	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Status != http.StatusNotFound {
 		return seen, err
@@ -132,7 +134,9 @@ func (n *Node) presenceOf(ctx context.Context, r *running, ids []cert.NodeID) ([
 		if err != nil {
 			return seen, err
 		}
-		note(name, p.Online, p.LastSeen)
+		if p.Online || !p.Unknown {
+			note(name, p.Online, p.LastSeen)
+		}
 	}
 	return seen, nil
 }

@@ -48,6 +48,8 @@ type world struct {
 	policies atomic.Int64 // set so far
 	present  sync.Map     // NodeID, hex -> whether the coordination server was last told that it is online
 
+	stopServer func() // everything of it
+
 	link  *link.Server
 	relay *relayserver.Server
 	evil  *evilRelay // in place of relay
@@ -87,6 +89,16 @@ func newWorldOf(t *testing.T, s setup) *world {
 		w.addr = l.Addr().String()
 	}
 	w.data = t.TempDir()
+	w.startServer(l)
+	t.Cleanup(func() { w.stopServer() })
+	return w
+}
+
+// startServer starts the coordination server with its relay.
+func (w *world) startServer(l net.Listener) {
+	t, s := w.t, w.setup
+	t.Helper()
+	var err error
 	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun, Now: s.now})
 	if err != nil {
 		t.Fatal(err)
@@ -98,14 +110,14 @@ func newWorldOf(t *testing.T, s setup) *world {
 	w.startRelay(l)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan struct{})
-	go func() { w.svc.Run(ctx); close(ran) }()
-	t.Cleanup(func() {
+	svc := w.svc
+	go func() { svc.Run(ctx); close(ran) }()
+	w.stopServer = func() {
 		w.stopRelay()
 		cancel()
 		<-ran
-		w.svc.Close()
-	})
-	return w
+		w.svc.Close() // perhaps another one, restored from a backup
+	}
 }
 
 func (w *world) listen() (net.Listener, error) {

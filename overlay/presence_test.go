@@ -73,3 +73,22 @@ func TestBefore(t *testing.T) {
 		}
 	}
 }
+
+// A server that does not know whether a peer is online changes nothing of what was
+// said last.
+func TestPresenceUnsaid(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	d := newDirectory(func() time.Time { return now })
+	a := fakeNode(1, "a")
+	d.learn(&known{node: a, unsaid: true})
+	if k := d.peek(a.ID); k.online || !k.told.IsZero() {
+		t.Errorf("nobody has said anything: %+v", k)
+	}
+	d.learn(&known{node: a, online: true})
+	was := now
+	now = now.Add(time.Minute)
+	d.learn(&known{node: a, unsaid: true})
+	if k := d.peek(a.ID); !k.online || !k.told.Equal(was) {
+		t.Errorf("it was said to be online: %+v", k)
+	}
+}

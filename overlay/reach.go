@@ -23,15 +23,26 @@ import (
 // says now; else at ours, or at the others in the order in which the peer
 // itself moves when it loses its home (relay.Order). So nodes find each other
 // while the server is away.
+//
+// Who is found nowhere is offline, unless nobody can know yet: the server or a
+// relay started a moment ago, the peer is on its way from one relay to another, or
+// this node has not fetched the list of relays that there is now. Then they are
+// asked again and again, for as long as an introduction may take.
 const (
 	maxAsked     = 8               // relays, for one introduction
 	maxQuestions = 2               // to the server, for the same
 	askServer    = 3 * time.Second // where it is
 	movedAfter   = 15 * time.Second
+	askAgain     = 200 * time.Millisecond // in the mean, for whom nobody knows yet; longer each time
+	askAgainMax  = time.Second
 )
 
-// errNotThere is wrapped when a relay could not be reached.
-var errNotThere = errors.New("relay out of reach")
+var (
+	// errNotThere is wrapped when a relay could not be reached.
+	errNotThere = errors.New("relay out of reach")
+	// errUnsure says that a peer was found nowhere and may be somewhere all the same.
+	errUnsure = errors.New("not known yet where it is")
+)
 
 // reach introduces this node to a peer at the relay where that is found.
 func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session, error) {
@@ -39,15 +50,28 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 	defer stop()
 	f := p.newFinder(asking, d.id)
 	var said error
-	for {
+	unsure := false
+	for wait := askAgain; ; {
 		rl, more, ok := f.next()
 		if !ok {
-			return nil, said
+			if unsure = f.unsure(); !unsure {
+				return nil, said
+			}
+			if !sleep(ctx, jitter(wait)) {
+				return nil, errUnsure
+			}
+			wait = min(2*wait, askAgainMax)
+			p.log.Debug("nobody knows yet where a peer is", "peer", d.id, "err", said)
+			p.fill(f, d.id)
+			f.askFor(askServer)
+			continue
 		}
 		s, err := p.reachAt(ctx, q, d, rl, more)
 		switch {
 		case err == nil:
 			return s, nil
+		case ctx.Err() != nil && unsure:
+			return nil, errUnsure
 		case ctx.Err() != nil:
 			return nil, err
 		case errors.Is(err, errGone):
@@ -95,6 +119,8 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 // finder names the relays where a peer may be, the likeliest first.
 type finder struct {
 	relays []api.Relay
+	// behind reports whether there may be a newer list of relays than this node's.
+	behind func() bool
 	// where asks the server where the peer is.
 	where func(patience time.Duration) <-chan whereabouts
 	away  bool // the server did not answer when it was last asked for something
@@ -104,17 +130,20 @@ type finder struct {
 	again  bool               // a relay that said gone was asked once more
 	asked  int                // questions to the server
 	answer <-chan whereabouts // to the last of them; nil when there is none to come
+	last   whereabouts        // the last answer that came
+	silent bool               // the peer did not answer a relay
 }
 
 // whereabouts is what the server says of a peer.
 type whereabouts struct {
-	online bool
-	relay  string // Relay.ID
+	online  bool
+	relay   string // Relay.ID
+	unknown bool   // not online, as far as the server knows yet
 }
 
 // newFinder makes the finder of an introduction. Its questions end with ctx.
 func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
-	f := &finder{away: p.n.health.has("server-offline")}
+	f := &finder{away: p.n.health.has("server-offline"), behind: p.r.control.behind}
 	f.where = func(patience time.Duration) <-chan whereabouts {
 		answer := make(chan whereabouts, 1)
 		p.wg.Go(func() {
@@ -124,13 +153,20 @@ func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
 		})
 		return answer
 	}
+	p.fill(f, id)
+	return f
+}
+
+// fill has a finder begin with the relays that there are now.
+func (p *peers) fill(f *finder, id cert.NodeID) {
+	f.tries, f.asked = 0, 0
 	if s, ok := p.n.snap.get(); ok {
 		f.relays = s.config.Relays
 	}
 	home := p.r.home.relay()
 	if f.alone() {
 		f.queue = []api.Relay{{}} // home, wherever that is
-		return f
+		return
 	}
 	hint := ""
 	if k := p.n.dir.get(id); k != nil {
@@ -148,7 +184,6 @@ func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
 	sort.SliceStable(f.queue, func(i, j int) bool {
 		return !p.guests.shuns(f.queue[i].ID) && p.guests.shuns(f.queue[j].ID)
 	})
-	return f
 }
 
 // alone reports whether the network has but one relay.
@@ -160,6 +195,7 @@ func (f *finder) alone() bool { return len(f.relays) <= 1 }
 // once; and nobody is called offline whom the server sees online, unless they
 // are silent.
 func (f *finder) gone(rl api.Relay, silent bool) {
+	f.silent = silent
 	if !f.again {
 		f.again = true
 		f.queue = slices.Insert(f.queue, 0, rl)
@@ -205,10 +241,23 @@ func (f *finder) next() (rl api.Relay, more, ok bool) {
 	return rl, len(f.queue) > 0, true
 }
 
+// unsure reports whether a peer that was found nowhere may yet be somewhere: the
+// server does not know, or it is online at a relay that does not know of it yet, or
+// is not known here.
+func (f *finder) unsure() bool {
+	switch {
+	case f.silent:
+		return false
+	case f.last.online:
+		return !f.alone() || !slices.ContainsFunc(f.relays, func(r api.Relay) bool { return r.ID == f.last.relay })
+	}
+	return f.last.unknown || f.behind()
+}
+
 // take puts the relay that the server named first, also when it was tried
 // before: the server's word is newer.
 func (f *finder) take(w whereabouts) {
-	f.answer = nil
+	f.answer, f.last = nil, w
 	if !w.online {
 		return
 	}
@@ -243,7 +292,7 @@ func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
 	if err != nil || k.node.ID != id || !n.learn(s, k) {
 		return whereabouts{}
 	}
-	return whereabouts{p.Online, p.Relay}
+	return whereabouts{p.Online, p.Relay, p.Unknown && !p.Online}
 }
 
 // setWay decides which relay connection carries what goes to a peer. It is the

@@ -28,8 +28,8 @@ func TestFinder(t *testing.T) {
 		{"one relay, the peer is silent", nil, []api.Relay{{}}, false, nil, silent, ".."},
 		{"one relay, not reached", nil, []api.Relay{{}}, false, nil, unreachable, "."},
 		{"three relays", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []whereabouts{{}, {}}, absent, "a?a?bc"},
-		{"the server knows where", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []whereabouts{{true, "c"}, {true, "b"}}, absent, "a?c?ba"},
-		{"a relay that we do not know", []api.Relay{a, b}, []api.Relay{a, b}, true, []whereabouts{{true, "x"}, {true, "x"}}, unreachable, "a?b?"},
+		{"the server knows where", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []whereabouts{{online: true, relay: "c"}, {online: true, relay: "b"}}, absent, "a?c?ba"},
+		{"a relay that we do not know", []api.Relay{a, b}, []api.Relay{a, b}, true, []whereabouts{{online: true, relay: "x"}, {online: true, relay: "x"}}, unreachable, "a?b?"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := ""
@@ -59,5 +59,32 @@ func TestFinder(t *testing.T) {
 				t.Errorf("asked %s, want %s", got, tc.want)
 			}
 		})
+	}
+}
+
+// Who was found nowhere is looked for again only if that may change soon.
+func TestFinderUnsure(t *testing.T) {
+	a, b := api.Relay{ID: "a"}, api.Relay{ID: "b"}
+	one, two := []api.Relay{a}, []api.Relay{a, b}
+	for _, c := range []struct {
+		name           string
+		relays         []api.Relay
+		last           whereabouts
+		silent, behind bool
+		want           bool
+	}{
+		{"nobody was asked", two, whereabouts{}, false, false, false},
+		{"the server does not know", one, whereabouts{unknown: true}, false, false, true},
+		{"the server does not know, but the relay does", one, whereabouts{unknown: true}, true, false, false},
+		{"online at a relay that is not known here", one, whereabouts{online: true, relay: "b"}, false, false, true},
+		{"online at the only relay, which says no", one, whereabouts{online: true, relay: "a"}, false, false, false},
+		{"online at one of two, which says no yet", two, whereabouts{online: true, relay: "b"}, false, false, true},
+		{"online at one of two, and silent", two, whereabouts{online: true, relay: "b"}, true, false, false},
+		{"there may be more relays", one, whereabouts{}, false, true, true},
+	} {
+		f := &finder{relays: c.relays, last: c.last, silent: c.silent, behind: func() bool { return c.behind }}
+		if got := f.unsure(); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }

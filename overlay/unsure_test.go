@@ -1,0 +1,263 @@
+package overlay_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/overlay/localapi"
+)
+
+// restarting is a world whose server starts anew, and is then not told by relays
+// that run alone who is connected to them, until heard is set. Once freeze is called
+// the server's clock stands still: what it does not know yet it will not take for
+// known, however slow this machine is.
+type restarting struct {
+	*world
+	heard atomic.Bool
+	where atomic.Int64 // how often the server was asked where a node is
+	still atomic.Pointer[time.Time]
+	// config, if there is one, is closed once nodes are to be given their
+	// configuration.
+	config atomic.Pointer[chan struct{}]
+}
+
+func (r *restarting) freeze() {
+	now := time.Now()
+	r.still.Store(&now)
+}
+
+func newRestarting(t *testing.T) *restarting {
+	t.Helper()
+	r := &restarting{}
+	r.heard.Store(true)
+	now := func() time.Time {
+		if at := r.still.Load(); at != nil {
+			return *at
+		}
+		return time.Now()
+	}
+	r.world = newWorldOf(t, setup{now: now, api: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if strings.HasPrefix(req.URL.Path, "/v1/relay/") && !r.heard.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			if c := r.config.Load(); c != nil && req.URL.Path == "/v1/config" {
+				<-*c
+			}
+			if req.URL.Path == "/v1/lookup" && req.URL.Query().Has("id") {
+				defer r.where.Add(1)
+			}
+			h.ServeHTTP(w, req)
+		})
+	}})
+	return r
+}
+
+// down stops the server with its relay; up starts it anew.
+func (r *restarting) down() { r.stopServer() }
+
+func (r *restarting) up() {
+	r.t.Helper()
+	l, err := r.listen()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.startServer(l)
+}
+
+// dialing dials at once, and returns what gives the connection.
+func dialing(n *node, address string) func() net.Conn {
+	type result struct {
+		c   net.Conn
+		err error
+	}
+	done := make(chan result, 1)
+	ctx, cancel := context.WithTimeout(n.w.t.Context(), 30*time.Second)
+	go func() {
+		c, err := n.Dial(ctx, "tcp", address)
+		done <- result{c, err}
+	}()
+	return func() net.Conn {
+		n.w.t.Helper()
+		defer cancel()
+		r := <-done
+		if r.err != nil {
+			n.w.t.Fatalf("dial %s: %v", address, r.err)
+		}
+		n.w.t.Cleanup(func() { r.c.Close() })
+		return r.c
+	}
+}
+
+// lookedFor dials, and waits until the server has said once where it believes the
+// device to be.
+func (r *restarting) lookedFor(n *node, address string) func() net.Conn {
+	r.t.Helper()
+	from := r.where.Load()
+	reached := dialing(n, address)
+	eventually(r.t, 20*time.Second, "the server is asked", func() bool { return r.where.Load() > from })
+	return reached
+}
+
+// Who just came back and knows of one relay only, having not been told of the other
+// one yet, reaches a device there, of which the server has not heard either since it
+// started a moment ago.
+func TestServerStartedAMomentAgo(t *testing.T) {
+	w := newRestarting(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	laptop.stop()
+	w.another("far")
+	pi.moveTo("far")
+	pi.echo()
+	w.down()
+	w.heard.Store(false)
+	w.freeze()
+	w.up()
+	config := make(chan struct{})
+	w.config.Store(&config)
+	give := sync.OnceFunc(func() { close(config) })
+	defer give()
+	laptop.start()
+	reached := w.lookedFor(laptop, "kitchen-pi:7")
+	give()
+	say(t, reached(), "found where the server does not know it")
+	if p := laptop.peer("kitchen-pi"); p.Relay != "far" || !p.Online {
+		t.Errorf("%+v", p)
+	}
+}
+
+// The same with a laptop that looks on: nobody says that the device is offline.
+func TestNobodyKnowsYet(t *testing.T) {
+	w := newRestarting(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	w.another("far")
+	pi.moveTo("far")
+	w.down()
+	w.heard.Store(false)
+	w.up()
+	laptop.restart()
+	if p := looked(t, laptop, "kitchen-pi"); p.Path == localapi.PathOffline || p.PresenceAt != nil || p.PathReason == "" {
+		t.Errorf("nobody knows, and it is said to be %+v", p)
+	}
+	w.heard.Store(true)
+	eventually(t, 20*time.Second, "it is online once the relay has said so", func() bool { return looked(t, laptop, "kitchen-pi").Online })
+}
+
+// A device that was at the server's own relay is on its way back when somebody else
+// is back already and wants to reach it.
+func TestServerStartedDeviceComesBack(t *testing.T) {
+	w := newRestarting(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	w.down()
+	pi.stop()
+	w.freeze()
+	w.up()
+	laptop.restart()
+	reached := w.lookedFor(laptop, "kitchen-pi:7")
+	pi.start()
+	pi.echo()
+	say(t, reached(), "back")
+}
+
+// Server and relay start anew, the server first, and the device comes back to the
+// relay last of all.
+func TestServerAndRelayStarted(t *testing.T) {
+	w := newRestarting(t)
+	far := w.another("far")
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.moveTo("far")
+	laptop.moveTo("server")
+	pi.stop()
+	far.r.Close()
+	w.down()
+	w.freeze()
+	w.up()
+	laptop.restart()
+	reached := w.lookedFor(laptop, "kitchen-pi:7")
+	far.start()
+	pi.start()
+	pi.echo()
+	say(t, reached(), "back")
+}
+
+// The relay starts anew; the server is told so before the device is back.
+func TestRelayStartedAMomentAgo(t *testing.T) {
+	w := newRestarting(t)
+	far := w.another("far")
+	pi, cam, laptop := w.node("kitchen-pi", "device"), w.node("cam", "device"), w.node("laptop")
+	pi.moveTo("far")
+	cam.moveTo("far")
+	laptop.moveTo("server")
+	eventually(t, 20*time.Second, "the server knows where they are", func() bool {
+		return w.homeOf("kitchen-pi") == "far" && w.homeOf("cam") == "far"
+	})
+	// The relay ends with its machine, so that nobody tells the server.
+	w.heard.Store(false)
+	pi.stop()
+	cam.stop()
+	far.r.Close()
+	far.start()
+	w.freeze()
+	w.heard.Store(true)
+	cam.start()
+	eventually(t, 20*time.Second, "the server knows that the relay started anew", func() bool { return w.homeOf("kitchen-pi") == "" })
+	reached := w.lookedFor(laptop, "kitchen-pi:7")
+	pi.start()
+	pi.echo()
+	say(t, reached(), "back")
+}
+
+// homeOf is where the server believes a device to be.
+func (w *world) homeOf(name string) string {
+	d, err := w.svc.FindDevice(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.svc.Home(d.ID)
+}
+
+// The device goes from one relay to another while it is being looked for.
+func TestMovesDuringDial(t *testing.T) {
+	w := newRestarting(t)
+	w.another("far")
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.moveTo("far")
+	laptop.moveTo("server")
+	eventually(t, 20*time.Second, "the server knows where it is", func() bool { return w.homeOf("kitchen-pi") == "far" })
+	w.freeze()
+	pi.stop()
+	eventually(t, 20*time.Second, "the server knows that it left", func() bool { return w.homeOf("kitchen-pi") == "" })
+	reached := w.lookedFor(laptop, "kitchen-pi:7")
+	pi.moveTo("server")
+	pi.echo()
+	say(t, reached(), "moved")
+}
+
+// A relay is never heard of again, and a device that nobody has seen since the
+// server started is looked for in vain: whoever waits is told so, and not that it is
+// offline, and when the server could know better it is.
+func TestRelayIsNeverHeardOf(t *testing.T) {
+	w := newRestarting(t)
+	far := w.another("far")
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.moveTo("far")
+	laptop.moveTo("server")
+	pi.stop()
+	far.r.Close()
+	w.down()
+	w.heard.Store(false)
+	w.freeze()
+	w.up()
+	laptop.restart()
+	err := laptop.dialFails("kitchen-pi:7", 20*time.Second)
+	wantKind(t, err, localapi.KindUnreachable)
+	if strings.Contains(err.Error(), "offline") || !strings.Contains(err.Error(), "does not know yet") {
+		t.Error(err)
+	}
+}
