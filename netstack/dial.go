@@ -61,6 +61,20 @@ func (n *Net) dialTCP(ctx context.Context, remote netip.AddrPort) (*TCPConn, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	share, err := n.memory.take()
+	if err != nil {
+		return nil, err
+	}
+	c, err := n.connectTCP(ctx, remote, share)
+	if err != nil {
+		share.give() // nothing was sent yet
+		return nil, err
+	}
+	return c, nil
+}
+
+// connectTCP is dialTCP for a connection that has a share of the memory.
+func (n *Net) connectTCP(ctx context.Context, remote netip.AddrPort, share *share) (*TCPConn, error) {
 	var wq waiter.Queue
 	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, protocolOf(remote.Addr()), &wq)
 	if terr != nil {
@@ -101,7 +115,7 @@ func (n *Net) dialTCP(ctx context.Context, remote netip.AddrPort) (*TCPConn, err
 		}
 		return nil, os.NewSyscallError("connect", err)
 	}
-	return newTCPConn(&wq, ep), nil
+	return newTCPConn(&wq, ep, share), nil
 }
 
 func (n *Net) dialUDP(remote netip.AddrPort) (*UDPConn, error) {

@@ -39,11 +39,15 @@ type inboundTCP struct {
 func (n *Net) initInboundTCP() {
 	in := &n.tcpIn
 	in.opening = newQuota(maxOpening, perPort)
-	in.open = newQuota(limitToFiles(n.maxInbound), 0)
+	in.open = newQuota(n.memory.most(limitToFiles(n.maxInbound)), 0)
 	in.ids = make(map[stack.TransportEndpointID]struct{})
 	// The forwarder's own bound is out of reach: it knows no peers.
 	n.refusals = limited.Alarm{Log: n.log, Code: "connections", Health: n.health, Describe: n.describeRefusals}
-	in.forwarder = tcp.NewForwarder(n.stack, tcpReceiveBuffer, 2*maxOpening, n.acceptTCP)
+	receive := tcpReceiveBuffer
+	if n.memory != nil {
+		receive = leastReceive
+	}
+	in.forwarder = tcp.NewForwarder(n.stack, receive, 2*maxOpening, n.acceptTCP)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.handleSYN)
 }
 
@@ -138,10 +142,15 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		req.Complete(true)
 		return nil, nil
 	}
-	local, err := n.dialLocalTCP(policy, target, src, dst)
+	share, err := n.memory.take()
+	var local net.Conn
+	if err == nil {
+		local, err = n.dialLocalTCP(policy, target, src, dst)
+	}
 	if err != nil {
 		n.log.Debug("connection refused", "peer", src, "port", dst.Port(), "err", err)
 		req.Complete(true)
+		share.give()
 		n.tcpIn.open.release(src.Addr(), dst.Port())
 		return nil, nil
 	}
@@ -158,13 +167,14 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 	req.Complete(false)
 	if terr != nil || !early {
 		if ep != nil {
-			ep.Close()
+			ep.Close() // nothing was sent yet
 		}
+		share.give()
 		local.Close()
 		n.tcpIn.open.release(src.Addr(), dst.Port())
 		return nil, nil
 	}
-	return newTCPConn(&wq, ep), local
+	return newTCPConn(&wq, ep, share), local
 }
 
 func (n *Net) dialLocalTCP(policy *Inbound, target string, src, dst netip.AddrPort) (net.Conn, error) {

@@ -77,7 +77,7 @@ type udpFlow struct {
 
 func (n *Net) initInboundUDP() {
 	in := &n.udpIn
-	in.max = limitToFiles(n.maxInbound)
+	in.max = n.memory.most(limitToFiles(n.maxInbound))
 	in.idle = udpIdle
 	in.flows = make(map[udpKey]*udpFlow)
 	in.others = make(map[udpKey]*udpFlow)

@@ -33,7 +33,7 @@ func (n *Net) listenTCP(addr netip.AddrPort) (*listener, error) {
 	if n.ctx.Err() != nil {
 		return nil, net.ErrClosed
 	}
-	l := &listener{wq: new(waiter.Queue), done: make(chan struct{})}
+	l := &listener{memory: n.memory, wq: new(waiter.Queue), done: make(chan struct{})}
 	var terr tcpip.Error
 	l.ep, terr = n.stack.NewEndpoint(tcp.ProtocolNumber, listenProtocol(addr), l.wq)
 	if terr != nil {
@@ -43,7 +43,7 @@ func (n *Net) listenTCP(addr netip.AddrPort) (*listener, error) {
 		l.ep.Close()
 		return nil, os.NewSyscallError("bind", errno(terr))
 	}
-	if terr := l.ep.Listen(backlog); terr != nil {
+	if terr := l.ep.Listen(n.memory.most(backlog)); terr != nil {
 		l.ep.Close()
 		return nil, os.NewSyscallError("listen", errno(terr))
 	}
@@ -64,16 +64,33 @@ func listenProtocol(addr netip.AddrPort) tcpip.NetworkProtocolNumber {
 
 type listener struct {
 	// Constant after listenTCP.
-	ep   tcpip.Endpoint
-	wq   *waiter.Queue
-	addr netip.AddrPort
-	done chan struct{} // closed by Close
+	memory *memory
+	ep     tcpip.Endpoint
+	wq     *waiter.Queue
+	addr   netip.AddrPort
+	done   chan struct{} // closed by Close
 
 	closeOnce sync.Once
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It resets connections that there is no memory
+// for.
 func (l *listener) Accept() (net.Conn, error) {
+	for {
+		ep, wq, err := l.accept()
+		if err != nil {
+			return nil, err
+		}
+		share, err := l.memory.take()
+		if err == nil {
+			return newTCPConn(wq, ep, share), nil
+		}
+		ep.Abort()
+		ep.Close()
+	}
+}
+
+func (l *listener) accept() (tcpip.Endpoint, *waiter.Queue, error) {
 	ep, wq, terr := l.ep.Accept(nil)
 	if _, ok := terr.(*tcpip.ErrWouldBlock); ok {
 		entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
@@ -87,15 +104,15 @@ func (l *listener) Accept() (net.Conn, error) {
 			select {
 			case <-ready:
 			case <-l.done:
-				return nil, l.opError("accept", net.ErrClosed)
+				return nil, nil, l.opError("accept", net.ErrClosed)
 			}
 		}
 	}
 	if terr != nil {
 		// A listening endpoint fails only when it, or the network, is closed.
-		return nil, l.opError("accept", net.ErrClosed)
+		return nil, nil, l.opError("accept", net.ErrClosed)
 	}
-	return newTCPConn(wq, ep), nil
+	return ep, wq, nil
 }
 
 // Close implements net.Listener. Accepted connections live on.

@@ -23,6 +23,12 @@
 // Packets waiting for Read sit in a bounded queue that is fair between flows,
 // so that one bulk transfer does not delay another connection's packets.
 //
+// # Memory
+//
+// With less than 1 GB of memory the buffers of all TCP connections together are
+// bounded: each begins small, takes more while there is some, and is slow when
+// there is none.
+//
 // # Errors
 //
 // Connections fail with the errors that the operating system would give,
@@ -112,12 +118,18 @@ type Config struct {
 	// 0 means DefaultMaxInbound.
 	MaxInbound int
 
+	// Memory is how many bytes of memory the process may use; 0 means
+	// limited.Memory(). With less than 1 GB the buffers of all TCP connections
+	// together are bounded by a quarter of it. Negative: they are not.
+	Memory int64
+
 	// Log receives what an owner of the machine should know. nil discards.
 	Log *slog.Logger
 
 	// Health is told what needs attention, by a stable code, and with an empty
 	// message that it does not any more: "connections" when some were
-	// refused. It must not block. May be nil.
+	// refused, "memory" when they are slow or were refused for want of it. It
+	// must not block. May be nil.
 	Health func(code, message string)
 }
 
@@ -138,6 +150,7 @@ type Net struct {
 	addrs   atomic.Pointer[addrs]
 	inbound atomic.Pointer[Inbound]
 
+	memory   *memory       // constant; nil: no bound
 	refusals limited.Alarm // connections beyond a bound
 	tcpIn    inboundTCP
 	udpIn    inboundUDP
@@ -196,7 +209,12 @@ func New(cfg Config) (*Net, error) {
 	n.addrs.Store(&addrs{})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.link = newLink(n.mtu, n.maxSegment)
-	n.link.tx.maxBytes = limited.Share(txBytes, 1./32)
+	machine := cfg.Memory
+	if machine == 0 {
+		machine = limited.Memory()
+	}
+	n.link.tx.maxBytes = limited.ShareOf(machine, txBytes, 1./32)
+	n.memory = newMemory(n, machine)
 
 	n.stack = stack.New(stack.Options{
 		// The zero options switch off what a link of one node and no
@@ -227,6 +245,12 @@ func New(cfg Config) (*Net, error) {
 func (n *Net) configure() error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpReceiveBuffer, Max: tcpReceiveBufferMax}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpSendBuffer, Max: tcpSendBufferMax}
+	if n.memory != nil {
+		// What a connection begins with. The maximum of the receive buffer decides
+		// the scale of the window and has to stay; that of the send buffer is the
+		// end of gVisor's own tuning. Both never change: see memory.
+		receive.Default, send.Default, send.Max = leastReceive, leastSend, leastSend
+	}
 	sack := tcpip.TCPSACKEnabled(true)
 	// Without RACK, whose tail loss probe fires after two round trips: gVisor's
 	// receiver sends no DSACK, so its sender takes each probe that was not

@@ -37,21 +37,26 @@ type TCPConn struct {
 	writable      chan struct{}
 	entries       [2]waiter.Entry
 	done          chan struct{} // closed by Close
+	share         *share        // of the memory; nil: gVisor tunes the buffers
 
 	readDeadline  deadline
 	writeDeadline deadline
 	closeOnce     sync.Once
 
-	readMu  sync.Mutex // held by the reader in progress
-	writeMu sync.Mutex // held by the writer in progress; guards payload
+	readMu  sync.Mutex // held by the reader in progress; guards receive
+	receive tuner
+	writeMu sync.Mutex // held by the writer in progress; guards the following
+	send    tuner
 	payload bytes.Reader
 }
 
 var _ net.Conn = (*TCPConn)(nil)
 
-// newTCPConn takes over a connected endpoint.
-func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint) *TCPConn {
-	c := &TCPConn{ep: ep, wq: wq, done: make(chan struct{})}
+// newTCPConn takes over a connected endpoint and its share of the memory.
+func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint, share *share) *TCPConn {
+	c := &TCPConn{ep: ep, wq: wq, done: make(chan struct{}), share: share}
+	c.receive = tuner{share: share, receive: true, size: leastReceive}
+	c.send = tuner{share: share, size: leastSend}
 	if a, err := ep.GetLocalAddress(); err == nil {
 		c.local = fromFull(a)
 	}
@@ -105,7 +110,11 @@ func (c *TCPConn) tryRead(b []byte) (n int, wait bool, err error) {
 	res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
 	switch terr.(type) {
 	case nil:
-		c.ep.ModerateRecvBuf(res.Count)
+		if c.share == nil {
+			c.ep.ModerateRecvBuf(res.Count)
+		} else {
+			c.receive.move(c.ep, res.Count)
+		}
 		return res.Count, false, nil
 	case *tcpip.ErrWouldBlock:
 		return 0, true, nil
@@ -145,6 +154,7 @@ func (c *TCPConn) Write(b []byte) (int, error) {
 		done += int(n)
 		switch terr.(type) {
 		case nil:
+			c.send.move(c.ep, int(n))
 			continue
 		case *tcpip.ErrWouldBlock:
 		default:
@@ -209,6 +219,7 @@ func (c *TCPConn) Close() error {
 		c.readDeadline.stop()
 		c.writeDeadline.stop()
 		c.ep.Close()
+		c.share.closed(c.wq, c.ep)
 	})
 	if err != nil {
 		return c.opError("close", err)

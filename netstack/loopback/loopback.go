@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"weft/overlay/limited"
 )
 
 // Peers holds the addresses of Source. weft's own listeners serve nobody who comes
@@ -74,6 +76,9 @@ func Dial(ctx context.Context, network, target string, port uint16, peer netip.A
 		}
 		if err := Inline(c); err != nil {
 			return err
+		}
+		if strings.HasPrefix(network, "tcp") {
+			limited.ShrinkSocket(c)
 		}
 		ip := to.Addr().Unmap()
 		if err := judge(ip, isName); err != nil || !ip.Is4() || !ip.IsLoopback() || !source.IsValid() {

@@ -24,11 +24,17 @@ var Memory = sync.OnceValue(func() int64 {
 	return n
 })
 
+// Short reports whether so many bytes of memory, 0 if that is not known, are so
+// few that the sum of what is queued everywhere has to be bounded.
+func Short(memory int64) bool { return memory > 0 && memory < 1<<30 }
+
 // Share returns most, or on a small machine that share of its memory: a bound
 // for one of the queues and tables whose sum has to fit. 0 < share < 1.
-func Share(most int, share float64) int { return shareOf(Memory(), most, share) }
+func Share(most int, share float64) int { return ShareOf(Memory(), most, share) }
 
-func shareOf(memory int64, most int, share float64) int {
+// ShareOf is Share for a machine with so many bytes of memory, 0 if that is not
+// known.
+func ShareOf(memory int64, most int, share float64) int {
 	if memory <= 0 {
 		return most
 	}

@@ -49,7 +49,7 @@ func TestMemory(t *testing.T) {
 		memory int64
 		want   int
 	}{{0, 8 << 20}, {1 << 30, 8 << 20}, {64 << 20, 4 << 20}} {
-		if got := shareOf(c.memory, 8<<20, 1./16); got != c.want {
+		if got := ShareOf(c.memory, 8<<20, 1./16); got != c.want {
 			t.Errorf("of %d: %d, want %d", c.memory, got, c.want)
 		}
 	}

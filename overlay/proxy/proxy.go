@@ -138,7 +138,10 @@ func Listen(addr string) (net.Listener, error) {
 	if err != nil || !ip.Unmap().IsLoopback() {
 		return nil, fmt.Errorf("listen on %q: only loopback addresses are allowed, the proxy has no password", addr)
 	}
-	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return loopback.Inline(c) }}
+	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		limited.ShrinkSocket(c)
+		return loopback.Inline(c)
+	}}
 	l.SetMultipathTCP(false) // whose listeners pass options of this kind on to nobody
 	return l.Listen(context.Background(), "tcp", net.JoinHostPort(ip.Unmap().String(), port))
 }

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package limited
+
+import "syscall"
+
+func shrinkSocket(syscall.RawConn) {}
