@@ -226,7 +226,7 @@ func New(cfg Config) *Bind {
 // What comes from the node goes to Config.Stranger until Admit.
 func NewEndpoint(id cert.NodeID, ip netip.Addr) *Endpoint {
 	ep := &Endpoint{id: id, name: id.String(), ip: ip, moved: make(chan struct{}, 1)}
-	ep.most, ep.page = inFlightBounds()
+	ep.most, ep.page = inFlightBounds(limited.Memory())
 	return ep
 }
 
@@ -331,8 +331,13 @@ func (b *Bind) BatchSize() int {
 	if b.openSocket == nil {
 		return RelayBatchSize
 	}
-	// WireGuard keeps two batches of 64 KB each.
-	return max(limited.Share(BatchSize<<20, 1./4)>>20, RelayBatchSize)
+	return batchSize(limited.Memory())
+}
+
+// batchSize is BatchSize with so many bytes of memory. WireGuard keeps two batches
+// of 64 KB each.
+func batchSize(memory int64) int {
+	return max(limited.ShareOf(memory, BatchSize<<20, 1./4)>>20, RelayBatchSize)
 }
 
 // ParseEndpoint implements conn.Bind: s is the NodeID of an endpoint that

@@ -350,3 +350,28 @@ func BenchmarkDeliverReceive(b *testing.B) {
 		})
 	}
 }
+
+// Where memory is short a peer has a sixteenth of it in flight, by whole buffers,
+// and WireGuard's batches take no more than half. With 1 GB and more, or where it
+// is not known, nothing is less.
+func TestBoundsOfMemory(t *testing.T) {
+	for _, c := range []struct {
+		memory, most, page int64
+		batch              int
+	}{
+		{0, MaxInFlight, pageCost, BatchSize},
+		{16 << 20, 1 << 20, bufferCost, RelayBatchSize},
+		{48 << 20, 3 << 20, bufferCost, 12},
+		{64 << 20, 4 << 20, bufferCost, 16},
+		{256 << 20, 16 << 20, bufferCost, 64},
+		{512 << 20, 32 << 20, bufferCost, BatchSize},
+		{1<<30 - 16, 64<<20 - 1, bufferCost, BatchSize},
+		{1 << 30, MaxInFlight, pageCost, BatchSize},
+		{24 << 30, MaxInFlight, pageCost, BatchSize},
+	} {
+		most, page := inFlightBounds(c.memory)
+		if batch := batchSize(c.memory); most != c.most || page != c.page || batch != c.batch {
+			t.Errorf("%d bytes of memory: %d in flight, %d a message, batches of %d; want %d, %d, %d", c.memory, most, page, batch, c.most, c.page, c.batch)
+		}
+	}
+}

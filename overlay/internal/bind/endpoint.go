@@ -175,10 +175,10 @@ const (
 	shortShare = 1. / 16 // of the memory, for what one peer has in flight
 )
 
-// inFlightBounds are Endpoint.most and page.
-func inFlightBounds() (most, page int64) {
-	if most := int64(limited.Share(4*MaxInFlight, shortShare)); most < 4*MaxInFlight {
-		return most, bufferCost
+// inFlightBounds are Endpoint.most and page with so many bytes of memory.
+func inFlightBounds(memory int64) (most, page int64) {
+	if limited.Short(memory) {
+		return int64(limited.ShareOf(memory, 4*MaxInFlight, shortShare)), bufferCost
 	}
 	return MaxInFlight, pageCost
 }

@@ -13,11 +13,17 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weft/overlay/limited"
 )
 
 // socketBuffer is how many bytes the kernel may hold for a socket in each
 // direction: what arrives while this process waits for a processor.
-const socketBuffer = 7 << 20
+// It counts as this process's memory where a control group limits that.
+const (
+	socketBuffer      = 7 << 20
+	socketBufferShare = 1. / 32 // at most, of the memory
+)
 
 // Listen opens a UDP socket of the system, for Config.Listen.
 func Listen(network, address string) (net.PacketConn, error) {
@@ -31,11 +37,12 @@ func Listen(network, address string) (net.PacketConn, error) {
 // CAP_NET_ADMIN gets the buffers that net.core allows, an old kernel has fewer
 // options, and an IPv4 socket has none of IPv6's.
 func configure(fd int) {
+	buffer := limited.Share(socketBuffer, socketBufferShare)
 	for _, o := range []struct{ level, opt, value int }{
-		{unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer},
-		{unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer},
-		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer},
-		{unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer},
+		{unix.SOL_SOCKET, unix.SO_RCVBUF, buffer},
+		{unix.SOL_SOCKET, unix.SO_SNDBUF, buffer},
+		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer},
+		{unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer},
 		// Don't fragment, and do not believe ICMP about the path's MTU, which
 		// anybody can send: the limit of a way is found out by probes.
 		{unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/overlay/internal/mono"
+	"weft/overlay/limited"
 )
 
 // The backlog of a peer is what is between Read and Send: in wireguard-go's
@@ -18,7 +19,6 @@ const (
 
 	// With less than 1 GB of memory a packet counts as all of its buffer (see
 	// package bind), of which a peer then has some share of the memory.
-	shortMemory  = 64 << 20
 	shortShare   = 1. / 16
 	packetBuffer = 64 << 10
 	backpressure = 50 * time.Millisecond
@@ -29,6 +29,16 @@ const (
 	paddingUnit     = 16
 	messageHeader   = 32 // header and tag
 )
+
+// backlogBounds are the bounds of a peer's backlog, and the cost of a packet beyond
+// its bytes, with so many bytes of memory.
+func backlogBounds(memory int64) (most, mostUDP, packet int64) {
+	if limited.Short(memory) {
+		most := int64(float64(memory) * shortShare)
+		return most, most, packetBuffer
+	}
+	return maxBacklog, maxBacklogUDP, packetCost
+}
 
 type backlog struct {
 	cost    atomic.Int64

@@ -206,15 +206,11 @@ func New(cfg Config) (*Device, error) {
 		epoch: time.Now(),
 		done:  make(chan struct{}),
 
-		maxBacklog: maxBacklog, maxBacklogUDP: maxBacklogUDP, packetCost: packetCost,
-
 		peers: make(map[cert.NodeID]*peer),
 		byKey: make(map[[32]byte]*peer),
 		byIP:  make(map[netip.Addr]*peer),
 	}
-	if most := int64(limited.Share(shortMemory, shortShare)); most < shortMemory {
-		d.maxBacklog, d.maxBacklogUDP, d.packetCost = most, most, packetBuffer
-	}
+	d.maxBacklog, d.maxBacklogUDP, d.packetCost = backlogBounds(limited.Memory())
 	if d.miss == nil {
 		d.miss = func(netip.Addr) {}
 	}

@@ -1,0 +1,30 @@
+package wg
+
+import (
+	"testing"
+
+	"weft/overlay/limited"
+)
+
+// Where memory is short a peer has a sixteenth of it on the way out, by whole
+// buffers, and packets that are held a thirty-second. With 1 GB and more, or where
+// it is not known, nothing is less.
+func TestBoundsOfMemory(t *testing.T) {
+	for _, c := range []struct {
+		memory, most, mostUDP, packet int64
+		hold                          int
+	}{
+		{0, maxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
+		{48 << 20, 3 << 20, 3 << 20, packetBuffer, 3 << 19},
+		{64 << 20, 4 << 20, 4 << 20, packetBuffer, 2 << 20},
+		{512 << 20, 32 << 20, 32 << 20, packetBuffer, holdAllBytes},
+		{1<<30 - 16, 64<<20 - 1, 64<<20 - 1, packetBuffer, holdAllBytes},
+		{1 << 30, maxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
+		{24 << 30, maxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
+	} {
+		most, mostUDP, packet := backlogBounds(c.memory)
+		if hold := limited.ShareOf(c.memory, holdAllBytes, holdShare); most != c.most || mostUDP != c.mostUDP || packet != c.packet || hold != c.hold {
+			t.Errorf("%d bytes of memory: %d on the way out, %d by UDP, %d a packet, %d held; want %d, %d, %d, %d", c.memory, most, mostUDP, packet, hold, c.most, c.mostUDP, c.packet, c.hold)
+		}
+	}
+}
