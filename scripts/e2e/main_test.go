@@ -35,6 +35,7 @@
 //	dnssettings_test.go  what an owner decides about names, by dig
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
+//	memory_test.go     a device with little memory
 //	compat_test.go     programs of another version
 //	compat_renew_test.go  their renewals
 //

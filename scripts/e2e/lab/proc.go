@@ -27,17 +27,23 @@ const (
 	Root   User = 0
 )
 
+// setpriv begins a command that runs as u and ends with this process.
+func (u User) setpriv() []string {
+	cmd := []string{"setpriv", "--pdeathsig=KILL"}
+	if u != Root {
+		id := strconv.Itoa(int(u))
+		cmd = append(cmd, "--reuid="+id, "--regid="+id, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
+	}
+	return append(cmd, "--")
+}
+
 var files atomic.Int64
 
 // Command is a program inside n. It keeps its process id through all of the
 // wrapping and dies with this process.
 func (n *Namespace) Command(ctx context.Context, as User, args ...string) *exec.Cmd {
-	wrap := []string{"netns", "exec", n.Name, "setpriv", "--pdeathsig=KILL"}
-	if as != Root {
-		id := strconv.Itoa(int(as))
-		wrap = append(wrap, "--reuid="+id, "--regid="+id, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
-	}
-	cmd := exec.CommandContext(ctx, "ip", append(append(wrap, "--"), args...)...)
+	wrap := append([]string{"netns", "exec", n.Name}, as.setpriv()...)
+	cmd := exec.CommandContext(ctx, "ip", append(wrap, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + n.lab.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + n.lab.Dir, "LANG=C.UTF-8"}
 	cmd.WaitDelay = 5 * time.Second

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -169,6 +170,10 @@ type Node struct {
 	As    User
 	Env   []string
 	In    *System // a Debian of its own, nil for this one's files
+
+	// Wrap, if not empty, is a program that root runs and that executes its
+	// arguments, which run the daemon as As.
+	Wrap []string
 }
 
 // sock is the socket as it is reached from outside.
@@ -224,7 +229,13 @@ func (n *Node) RunNoWait(flags ...string) {
 	if n.Name != "" {
 		args = append(args, "--hostname", n.Name)
 	}
-	n.Proc = n.Host.StartEnv(n.As, n.Env, n.args(append(args, flags...))...)
+	args = append(args, flags...)
+	as := n.As
+	if len(n.Wrap) > 0 {
+		args = append(append(slices.Clone(n.Wrap), as.setpriv()...), args...)
+		as = Root
+	}
+	n.Proc = n.Host.StartEnv(as, n.Env, n.args(args)...)
 }
 
 // Weft runs a verb against the daemon, at most a minute.
