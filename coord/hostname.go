@@ -93,14 +93,8 @@ func printable(s string, limit int) string {
 		}
 		return r
 	}, s)
-	for i := range s {
-		if i > limit {
-			s = s[:i]
-			for len(s) > limit {
-				s = s[:len(s)-1]
-			}
-			break
-		}
+	if len(s) > limit {
+		s = s[:limit]
 	}
-	return strings.ToValidUTF8(strings.TrimSpace(s), "")
+	return strings.TrimSpace(strings.ToValidUTF8(s, "")) // without half a rune at the end
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"weft/coord/store"
 	"weft/overlay/api"
@@ -453,6 +454,20 @@ func TestB22CleanName(t *testing.T) {
 		got := CleanName(in)
 		if got != want {
 			t.Errorf("CleanName(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestPrintableIsBounded: no more bytes than the limit, and no half rune, wherever
+// in a rune the limit falls.
+func TestPrintableIsBounded(t *testing.T) {
+	for _, r := range []string{"é", "€", "🍓"} {
+		for pad := range 5 {
+			s := strings.Repeat("x", pad) + strings.Repeat(r, 40)
+			got := printable(s, 64)
+			if len(got) > 64 || len(got) <= 64-len(r) || !strings.HasPrefix(s, got) || !utf8.ValidString(got) {
+				t.Errorf("printable(%q, 64) = %q, %d bytes", s, got, len(got))
+			}
 		}
 	}
 }
