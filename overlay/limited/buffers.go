@@ -1,6 +1,7 @@
 package limited
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -35,7 +36,7 @@ func PutBuffer(b []byte) { pool.put(b) }
 func (p *buffers) get() []byte {
 	most := p.most.Load()
 	if most == 0 {
-		most = int64(Share(1<<40, 1./16))
+		most = int64(Share(math.MaxInt, 1./16))
 		p.most.Store(most)
 	}
 	if p.out.Add(LargeBuffer) > most {
