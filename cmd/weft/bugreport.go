@@ -1,10 +1,12 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -182,14 +184,16 @@ func writeBundle(path string, parts []part) error {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	now := time.Now()
+	t := tar.NewWriter(z)
 	for _, p := range parts {
-		z.Write(tarHeader("weft-bugreport/"+p.name, len(p.content), now))
-		z.Write(p.content)
-		z.Write(make([]byte, -len(p.content)&511))
+		h := tar.Header{Name: "weft-bugreport/" + p.name, Mode: 0o600, Size: int64(len(p.content)), ModTime: now}
+		if err := t.WriteHeader(&h); err != nil {
+			return fmt.Errorf("pack %s: %w", p.name, err)
+		}
+		t.Write(p.content) // into memory, and Close says what went wrong
 	}
-	z.Write(make([]byte, 1024)) // the end
-	if err := z.Close(); err != nil {
-		return err
+	if err := errors.Join(t.Close(), z.Close()); err != nil {
+		return fmt.Errorf("pack the report: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -200,21 +204,4 @@ func writeBundle(path string, parts []part) error {
 		err = cerr
 	}
 	return err
-}
-
-// tarHeader is what stands before a plain file in a tar archive (ustar), padded
-// like the file to blocks of 512. archive/tar knows far more, in 60 KB.
-func tarHeader(name string, size int, t time.Time) []byte {
-	h := make([]byte, 512)
-	copy(h, name)
-	copy(h[100:], "0000600\x000000000\x000000000\x00") // mode, owner, group
-	copy(h[124:], fmt.Sprintf("%011o\x00%011o\x00", size, t.Unix()))
-	copy(h[148:], "        0") // the sum is over spaces; a plain file
-	copy(h[257:], "ustar\x0000")
-	sum := 0
-	for _, b := range h {
-		sum += int(b)
-	}
-	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
-	return h
 }
