@@ -19,7 +19,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // Keeping in step with the server. There is no stream of changes: the relay
@@ -778,5 +778,5 @@ func jitter(d time.Duration) time.Duration {
 
 // unavailable is the answer when nobody could be asked.
 func unavailable(what string, err error) error {
-	return &localapi.Error{Kind: localapi.KindUnavailable, Message: fmt.Sprintf("%s: the server does not answer: %v", what, err), Hint: "see: weft status"}
+	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("%s: the server does not answer: %v", what, err), Hint: "see: weft status"}
 }

@@ -20,7 +20,7 @@ import (
 	"weft/coord"
 	"weft/overlay"
 	"weft/overlay/internal/overlaytest"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 	"weft/overlay/stun"
 )
 
@@ -222,13 +222,13 @@ func (n *dayNode) start() {
 	}
 }
 
-func (n *dayNode) peer(name string) localapi.PeerStatus {
+func (n *dayNode) peer(name string) status.PeerStatus {
 	for _, p := range n.Status().Peers {
 		if p.Name == name {
 			return p
 		}
 	}
-	return localapi.PeerStatus{}
+	return status.PeerStatus{}
 }
 
 // ask has the laptop ask the device until it answers, and returns how long that
@@ -291,7 +291,7 @@ func (w *dayWorld) seen() {
 func (w *dayWorld) direct() {
 	w.t.Helper()
 	begun := time.Now()
-	for w.laptop.peer("pi").Path != localapi.PathDirect || w.pi.peer("laptop").Path != localapi.PathDirect {
+	for w.laptop.peer("pi").Path != status.PathDirect || w.pi.peer("laptop").Path != status.PathDirect {
 		if time.Since(begun) > 10*time.Minute {
 			w.t.Fatalf("no direct path: %+v", w.laptop.peer("pi"))
 		}
@@ -303,9 +303,9 @@ func (w *dayWorld) direct() {
 	w.t.Logf("direct after %v", time.Since(begun))
 }
 
-func (w *dayWorld) path(want localapi.PathKind) {
+func (w *dayWorld) path(want status.PathKind) {
 	w.t.Helper()
-	for _, p := range []localapi.PeerStatus{w.laptop.peer("pi"), w.pi.peer("laptop")} {
+	for _, p := range []status.PeerStatus{w.laptop.peer("pi"), w.pi.peer("laptop")} {
 		if p.Path != want {
 			w.t.Errorf("want path %s: %+v", want, p)
 		}
@@ -358,7 +358,7 @@ func TestDay(t *testing.T) {
 func dayWithoutDirect(w *dayWorld, day time.Duration) {
 	w.in.Partition(w.laptop.host, w.pi.host)
 	w.talk(day)
-	w.path(localapi.PathRelay)
+	w.path(status.PathRelay)
 	w.seen()
 	w.in.Heal(w.laptop.host, w.pi.host)
 	w.direct()
@@ -371,7 +371,7 @@ func dayWithoutDirect(w *dayWorld, day time.Duration) {
 func dayWithoutRelay(w *dayWorld, day time.Duration) {
 	w.setup.host.Link.SetUp(false)
 	w.talk(day)
-	w.path(localapi.PathDirect)
+	w.path(status.PathDirect)
 	w.seen()
 	w.setup.host.Link.SetUp(true)
 	begun := time.Now()
@@ -385,7 +385,7 @@ func dayWithoutRelay(w *dayWorld, day time.Duration) {
 	w.t.Logf("both at the relay again after %v", time.Since(begun))
 	w.in.Partition(w.laptop.host, w.pi.host)
 	w.talk(time.Minute)
-	w.path(localapi.PathRelay)
+	w.path(status.PathRelay)
 	w.seen()
 }
 
@@ -394,7 +394,7 @@ func dayWithoutRelay(w *dayWorld, day time.Duration) {
 func dayWithoutServer(w *dayWorld, day time.Duration) {
 	w.away.Store(true)
 	w.talk(day)
-	w.path(localapi.PathDirect)
+	w.path(status.PathDirect)
 	w.seen()
 	for _, n := range []*dayNode{w.pi, w.laptop} {
 		n.Close()

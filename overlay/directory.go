@@ -11,7 +11,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 const (
@@ -561,6 +561,6 @@ func nameKey(name, suffix string) (key string, ok bool) {
 }
 
 // peerOf is the local API's view of a node.
-func peerOf(n *cert.Node, online, self bool) localapi.Peer {
-	return localapi.Peer{ID: n.ID.String(), Name: n.Name, FQDN: n.FQDN, IPv4: n.IPv4, IPv6: n.IPv6, Online: online, Self: self}
+func peerOf(n *cert.Node, online, self bool) status.Peer {
+	return status.Peer{ID: n.ID.String(), Name: n.Name, FQDN: n.FQDN, IPv4: n.IPv4, IPv6: n.IPv6, Online: online, Self: self}
 }

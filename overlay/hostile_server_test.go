@@ -17,7 +17,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // lies is a coordination server whose answers a test alters.
@@ -185,7 +185,7 @@ func TestHostileDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.tell("/v1/lookup", func(w io.Writer, _ []byte) { json.NewEncoder(w).Encode(api.Peer{Certificate: truth.Certificate}) })
-	if p, err := laptop.Resolve(t.Context(), "cellar-pi"); err == nil || localapi.KindOf(err) == localapi.KindUnknown {
+	if p, err := laptop.Resolve(t.Context(), "cellar-pi"); err == nil || status.KindOf(err) == status.KindUnknown {
 		t.Errorf("cellar-pi is %+v, %v", p, err)
 	}
 	l.stop()
@@ -193,7 +193,7 @@ func TestHostileDirectory(t *testing.T) {
 	eventually(t, 20*time.Second, "the truth again", func() bool {
 		st := laptop.Status()
 		truth, err := w.svc.FindDevice(t.Context(), attic.ID)
-		return err == nil && len(st.Health) == 0 && len(st.Peers) == 2 && slices.ContainsFunc(st.Peers, func(p localapi.PeerStatus) bool { return p.Name == truth.Name })
+		return err == nil && len(st.Health) == 0 && len(st.Peers) == 2 && slices.ContainsFunc(st.Peers, func(p status.PeerStatus) bool { return p.Name == truth.Name })
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // join turns a token into a certificate. The identity key is on disk before
@@ -26,7 +26,7 @@ import (
 func (n *Node) join(ctx context.Context, token string) error {
 	tok, err := cert.ParseToken(token)
 	if err != nil {
-		return &localapi.Error{Kind: localapi.KindUsage, Message: err.Error()}
+		return &status.Error{Kind: status.KindUsage, Message: err.Error()}
 	}
 	id, err := n.identityFor(tok)
 	if err != nil {
@@ -75,7 +75,7 @@ func (n *Node) identityFor(tok cert.Token) (*identity, error) {
 	}
 	network := tok.Network.NetworkID()
 	if old != nil && old.Network != network && old.joined() {
-		return nil, &localapi.Error{Kind: localapi.KindUsage,
+		return nil, &status.Error{Kind: status.KindUsage,
 			Message: "this device belongs to another network", Hint: "run: weft logout, or use another --state directory and --socket for a second network"}
 	} else if old != nil && old.Network == network {
 		id := *old
@@ -257,11 +257,11 @@ func (s *snapshot) belongs(n *cert.Node) error {
 // tried again in the background, since a device may boot before its network.
 func (n *Node) startJoining(ctx context.Context, token string) error {
 	err := n.Up(ctx, token)
-	if err == nil || refusedForGood(err) || localapi.KindOf(err) == localapi.KindUsage {
+	if err == nil || refusedForGood(err) || status.KindOf(err) == status.KindUsage {
 		return err
 	}
-	var local *localapi.Error
-	if errors.As(err, &local) && local.Kind != localapi.KindUnavailable {
+	var local *status.Error
+	if errors.As(err, &local) && local.Kind != status.KindUnavailable {
 		return err
 	}
 	n.log.Warn("join: will try again", "err", err)
@@ -298,7 +298,7 @@ func joinError(err error, tok cert.Token) error {
 	var refused *api.Error
 	switch {
 	case errors.As(err, &refused):
-		e := &localapi.Error{Kind: localapi.KindFailed, Message: "join: " + refused.Message, Hint: refused.Hint}
+		e := &status.Error{Kind: status.KindFailed, Message: "join: " + refused.Message, Hint: refused.Hint}
 		if e.Hint == "" {
 			switch refused.Code {
 			case api.CodeTokenUnknown, api.CodeTokenExpired, api.CodeTokenUsed, api.CodeTokenRevoked:
@@ -307,11 +307,11 @@ func joinError(err error, tok cert.Token) error {
 		}
 		return wrapRefusal(e, refused)
 	case errors.Is(err, cert.ErrUntrusted):
-		return wrapRefusal(&localapi.Error{Kind: localapi.KindDenied,
+		return wrapRefusal(&status.Error{Kind: status.KindDenied,
 			Message: fmt.Sprintf("join: the server at %s is not the one that made this token: %v", tok.URLs[0], err),
 			Hint:    "nothing was sent to it; ask the owner for a new token"}, err)
 	default:
-		return &localapi.Error{Kind: localapi.KindUnavailable,
+		return &status.Error{Kind: status.KindUnavailable,
 			Message: fmt.Sprintf("join: cannot reach the server at %s: %s", tok.URLs[0], strings.TrimPrefix(err.Error(), "dial "+tok.URLs[0]+": ")),
 			Hint:    "check the address, and that TCP to it is allowed from here"}
 	}
@@ -319,14 +319,14 @@ func joinError(err error, tok cert.Token) error {
 
 // refusal keeps the cause beside what the user is told.
 type refusal struct {
-	said  *localapi.Error
+	said  *status.Error
 	cause error
 }
 
 func (r *refusal) Error() string   { return r.said.Error() }
 func (r *refusal) Unwrap() []error { return []error{r.said, r.cause} }
 
-func wrapRefusal(e *localapi.Error, cause error) error { return &refusal{e, cause} }
+func wrapRefusal(e *status.Error, cause error) error { return &refusal{e, cause} }
 
 // refusedForGood reports whether trying the same again is useless.
 func refusedForGood(err error) bool {

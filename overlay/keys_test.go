@@ -14,8 +14,8 @@ import (
 	"weft/overlay"
 	"weft/overlay/cert"
 	"weft/overlay/internal/intro"
-	"weft/overlay/localapi"
 	"weft/overlay/relay"
+	"weft/overlay/status"
 )
 
 // thief is a member of the network that introduces itself with the WireGuard key
@@ -224,7 +224,7 @@ func TestStolenKeyOfACallee(t *testing.T) {
 			say(t, conn, "hello")
 			stop := flow(t, conn)
 			for range 3 {
-				if err := call(); localapi.KindOf(err) != localapi.KindUnreachable {
+				if err := call(); status.KindOf(err) != status.KindUnreachable {
 					t.Errorf("call of the thief: %v", err)
 				}
 			}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"weft/coord"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // heldLookups is a coordination server whose answers to lookups are held back
@@ -140,7 +140,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 			}
 		} else if err := laptop.Logout(t.Context()); err != nil {
 			t.Fatal(err)
-		} else if st := laptop.State(); st != localapi.StateUnjoined {
+		} else if st := laptop.State(); st != status.StateUnjoined {
 			t.Fatalf("after a logout: %s", st)
 		} else if _, err := os.Stat(filepath.Join(laptop.cfg.StateDir, "node.json")); err == nil {
 			t.Fatal("an identity is on disk after a logout")

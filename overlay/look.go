@@ -10,7 +10,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // Presence raises no version: nobody is told who comes and goes, and what is known
@@ -25,16 +25,16 @@ const (
 )
 
 // Look implements localapi.Node.
-func (n *Node) Look(ctx context.Context, name string) (localapi.Status, error) {
+func (n *Node) Look(ctx context.Context, name string) (status.Status, error) {
 	var also cert.NodeID
 	if name != "" {
 		s, ok := n.snap.get()
 		if !ok {
-			return localapi.Status{}, errNotJoined
+			return status.Status{}, errNotJoined
 		}
 		k, err := n.resolve(ctx, s, name)
 		if err != nil {
-			return localapi.Status{}, err
+			return status.Status{}, err
 		}
 		also = k.node.ID
 	}

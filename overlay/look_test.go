@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"weft/overlay/api"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // looked is what the laptop says of a peer to who looks: in one call.
-func looked(t *testing.T, n *node, name string) localapi.PeerStatus {
+func looked(t *testing.T, n *node, name string) status.PeerStatus {
 	t.Helper()
 	st, err := n.Look(t.Context(), "")
 	if err != nil || st.Time == nil {
@@ -23,7 +23,7 @@ func looked(t *testing.T, n *node, name string) localapi.PeerStatus {
 		}
 	}
 	t.Fatalf("%s is not among %+v", name, st.Peers)
-	return localapi.PeerStatus{}
+	return status.PeerStatus{}
 }
 
 // knows waits until the coordination server was told whether a node is online.
@@ -79,13 +79,13 @@ func TestStatusTellsWhoIsGone(t *testing.T) {
 			w.knows(cam, true)
 			w.knows(pi, true)
 			laptop := w.node("laptop")
-			held := func(name string) (p localapi.PeerStatus) {
+			held := func(name string) (p status.PeerStatus) {
 				for _, p = range laptop.Status().Peers {
 					if p.Name == name {
 						return p
 					}
 				}
-				return localapi.PeerStatus{}
+				return status.PeerStatus{}
 			}
 			eventually(t, 20*time.Second, "the laptop holds both online", func() bool { return held("kitchen-pi").Online && held("cam").Online })
 			pi.stop()
@@ -96,10 +96,10 @@ func TestStatusTellsWhoIsGone(t *testing.T) {
 			asked.Store(0)
 			before := time.Now()
 			p := looked(t, laptop, "kitchen-pi")
-			if p.Online || p.Path != localapi.PathOffline || p.LastSeen == nil || p.PresenceAt == nil || p.PresenceAt.Before(before.Add(-time.Minute)) {
+			if p.Online || p.Path != status.PathOffline || p.LastSeen == nil || p.PresenceAt == nil || p.PresenceAt.Before(before.Add(-time.Minute)) {
 				t.Errorf("a device that is off: %+v", p)
 			}
-			if p := looked(t, laptop, "cam"); !p.Online || p.PresenceAt == nil || p.Path != localapi.PathIdle || p.PathReason == "" {
+			if p := looked(t, laptop, "cam"); !p.Online || p.PresenceAt == nil || p.Path != status.PathIdle || p.PathReason == "" {
 				t.Errorf("a device that is on: %+v", p)
 			}
 			for range 20 {
@@ -131,7 +131,7 @@ func TestStatusWithoutServer(t *testing.T) {
 	}
 	laptop.restart()
 	p = looked(t, laptop, "kitchen-pi")
-	if p.Online || p.PresenceAt != nil || p.Path != localapi.PathIdle || p.PathReason == "" {
+	if p.Online || p.PresenceAt != nil || p.Path != status.PathIdle || p.PathReason == "" {
 		t.Errorf("nobody has said anything: %+v", p)
 	}
 }
@@ -150,7 +150,7 @@ func TestStatusOfOne(t *testing.T) {
 		t.Errorf("it stays: %+v", st.Peers)
 	}
 	_, err = laptop.Look(t.Context(), "nobody")
-	wantKind(t, err, localapi.KindUnknown)
+	wantKind(t, err, status.KindUnknown)
 }
 
 // A tunnel that ended with a bye leaves nothing of "online" behind, and one that has
@@ -160,7 +160,7 @@ func TestStatusAfterTunnel(t *testing.T) {
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "hello")
-	if p := looked(t, laptop, "kitchen-pi"); !p.Online || p.Path != localapi.PathRelay || p.PathNote == "" || p.LastSeen == nil {
+	if p := looked(t, laptop, "kitchen-pi"); !p.Online || p.Path != status.PathRelay || p.PathNote == "" || p.LastSeen == nil {
 		t.Errorf("with a tunnel: %+v", p)
 	}
 	pi.stop()

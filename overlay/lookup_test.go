@@ -17,7 +17,7 @@ import (
 	"weft/overlay"
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // lookUp has the server tell nodes to look names up, as it does where there are
@@ -157,7 +157,7 @@ func TestB17LookedUpNamesOfMany(t *testing.T) {
 	name := func(r reader, asked string) string {
 		p, err := r.Resolve(t.Context(), asked)
 		if err != nil {
-			return "no name: " + string(localapi.KindOf(err))
+			return "no name: " + string(status.KindOf(err))
 		}
 		return p.Name
 	}

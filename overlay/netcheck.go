@@ -5,11 +5,11 @@ import (
 	"errors"
 
 	"weft/overlay/internal/gather"
-	"weft/overlay/localapi"
+	"weft/overlay/netcheck"
 )
 
 // Gather looks where this node can be reached, over its own sockets, for weft
-// netcheck. It implements localapi.Gatherer.
+// netcheck. It implements netcheck.Gatherer.
 func (n *Node) Gather(ctx context.Context) (*gather.Snapshot, error) {
 	r := n.active.Load()
 	if r == nil || r.peers.paths.gatherer == nil {
@@ -19,4 +19,4 @@ func (n *Node) Gather(ctx context.Context) (*gather.Snapshot, error) {
 	return r.peers.paths.gatherer.Check(ctx)
 }
 
-var _ localapi.Gatherer = (*Node)(nil)
+var _ netcheck.Gatherer = (*Node)(nil)

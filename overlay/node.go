@@ -61,7 +61,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/wg"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // Net is the host's side of the tunnel. There are two: netstack.Net, a network
@@ -288,7 +288,7 @@ func (n *Node) Up(ctx context.Context, token string) error {
 			return err
 		}
 	} else if !id.joined() {
-		return &localapi.Error{Kind: localapi.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
+		return &status.Error{Kind: status.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
 	}
 	if err := n.run(); err != nil {
 		return err
@@ -327,7 +327,7 @@ func (n *Node) Logout(ctx context.Context) error {
 		return nil
 	}
 	if err := n.client().Logout(ctx); err != nil && !refusedForGood(err) {
-		return &localapi.Error{Kind: localapi.KindUnavailable, Message: fmt.Sprintf("tell the server: %v", err), Hint: "try again when the server is there, or delete the device in the console and remove its state directory"}
+		return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("tell the server: %v", err), Hint: "try again when the server is there, or delete the device in the console and remove its state directory"}
 	}
 	n.turn.Lock()
 	defer n.turn.Unlock()

@@ -29,8 +29,8 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/overlaytest"
 	"weft/overlay/link"
-	"weft/overlay/localapi"
 	"weft/overlay/relay/relayserver"
+	"weft/overlay/status"
 )
 
 // world is a network on loopback, or on an internet in memory: a coordination
@@ -372,9 +372,9 @@ func (n *node) dialFails(address string, within time.Duration) error {
 	return err
 }
 
-func wantKind(t *testing.T, err error, want localapi.Kind) {
+func wantKind(t *testing.T, err error, want status.Kind) {
 	t.Helper()
-	if got := localapi.KindOf(err); got != want {
+	if got := status.KindOf(err); got != want {
 		t.Errorf("kind %q, want %q: %v", got, want, err)
 	}
 }
@@ -398,20 +398,20 @@ func TestReachByName(t *testing.T) {
 	}
 	say(t, laptop.dial("tcp6", "kitchen-pi:7"), "over IPv6")
 	pong, err := laptop.Ping(t.Context(), "kitchen-pi")
-	if err != nil || pong.RTT <= 0 || pong.Path != localapi.PathRelay {
+	if err != nil || pong.RTT <= 0 || pong.Path != status.PathRelay {
 		t.Errorf("ping: %+v, %v", pong, err)
 	}
 	st := laptop.Status()
-	if st.State != localapi.StateRunning || len(st.Peers) != 1 || st.Peers[0].Name != "kitchen-pi" || st.Peers[0].Path != localapi.PathRelay || st.Peers[0].KeyExchange == "" {
+	if st.State != status.StateRunning || len(st.Peers) != 1 || st.Peers[0].Name != "kitchen-pi" || st.Peers[0].Path != status.PathRelay || st.Peers[0].KeyExchange == "" {
 		t.Errorf("status: %+v", st)
 	}
 	err = laptop.dialFails("kitchen-pi:8", 2*time.Second)
-	wantKind(t, err, localapi.KindRefused)
-	wantKind(t, laptop.dialFails("attic-pi:7", 2*time.Second), localapi.KindUnknown)
-	wantKind(t, laptop.dialFails("laptop:7", time.Second), localapi.KindUsage)
+	wantKind(t, err, status.KindRefused)
+	wantKind(t, laptop.dialFails("attic-pi:7", 2*time.Second), status.KindUnknown)
+	wantKind(t, laptop.dialFails("laptop:7", time.Second), status.KindUsage)
 	// A tagged device initiates nothing: for it the laptop does not exist.
-	wantKind(t, pi.dialFails("laptop:7", 2*time.Second), localapi.KindUnknown)
-	wantKind(t, pi.dialFails(laptop.Status().Self.IPv4+":7", 2*time.Second), localapi.KindUnknown)
+	wantKind(t, pi.dialFails("laptop:7", 2*time.Second), status.KindUnknown)
+	wantKind(t, pi.dialFails(laptop.Status().Self.IPv4+":7", 2*time.Second), status.KindUnknown)
 }
 
 func TestBothDialAtOnce(t *testing.T) {
@@ -464,7 +464,7 @@ func TestServerAway(t *testing.T) {
 	w.away.Store(true)
 	laptop.restart() // nothing but the state directory
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "from the cache")
-	wantKind(t, laptop.dialFails("attic-pi:7", 6*time.Second), localapi.KindUnavailable)
+	wantKind(t, laptop.dialFails("attic-pi:7", 6*time.Second), status.KindUnavailable)
 	attic := make(chan struct{})
 	go func() {
 		defer close(attic)
@@ -546,15 +546,15 @@ func TestDeletedDeviceIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := func() bool {
-		return slices.ContainsFunc(pi.Status().Health, func(h localapi.Health) bool {
+		return slices.ContainsFunc(pi.Status().Health, func(h status.Health) bool {
 			return h.Code == "revoked" && strings.Contains(h.Message, "weft logout, then weft up TOKEN")
 		})
 	}
 	check := func(when string) {
 		t.Helper()
 		for verb, err := range map[string]error{"up": pi.Up(t.Context(), ""), "wait": pi.Wait(t.Context(), "")} {
-			var e *localapi.Error
-			if !errors.As(err, &e) || e.Kind != localapi.KindFailed || !strings.Contains(e.Message, "removed from the network") || e.Hint == "" {
+			var e *status.Error
+			if !errors.As(err, &e) || e.Kind != status.KindFailed || !strings.Contains(e.Message, "removed from the network") || e.Hint == "" {
 				t.Errorf("%s, %s: %v", when, verb, err)
 			}
 		}
@@ -605,13 +605,13 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 	if n, err := c.Read(make([]byte, 5)); err == nil {
 		t.Errorf("a revoked device still answers: %d bytes", n)
 	}
-	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), localapi.KindUnknown)
+	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), status.KindUnknown)
 	// One that was offline hears of it before its first packet.
 	asleep.start()
 	asleep.dialFails("kitchen-pi:7", 3*time.Second)
 	eventually(t, 20*time.Second, "the device is forgotten", func() bool {
 		_, err := asleep.Resolve(t.Context(), "kitchen-pi")
-		return localapi.KindOf(err) == localapi.KindUnknown
+		return status.KindOf(err) == status.KindUnknown
 	})
 	eventually(t, 20*time.Second, "the device says why", func() bool {
 		for _, h := range pi.Status().Health {
@@ -631,7 +631,7 @@ func TestOfflinePeerSaysSinceWhen(t *testing.T) {
 	laptop.restart() // no tunnel
 	pi.stop()
 	err := laptop.dialFails("kitchen-pi:7", time.Second)
-	wantKind(t, err, localapi.KindUnreachable)
+	wantKind(t, err, status.KindUnreachable)
 	if !strings.Contains(err.Error(), "last seen") {
 		t.Errorf("%v: does not say since when", err)
 	}
@@ -640,7 +640,7 @@ func TestOfflinePeerSaysSinceWhen(t *testing.T) {
 	pi.echo()
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "again")
 	pi.stop()
-	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), localapi.KindUnreachable)
+	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), status.KindUnreachable)
 	pi.start()
 	pi.echo()
 	eventually(t, 20*time.Second, "it is back", func() bool {
@@ -664,7 +664,7 @@ func TestDownUpLogout(t *testing.T) {
 	if err := laptop.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st := laptop.State(); st != localapi.StateDown {
+	if st := laptop.State(); st != status.StateDown {
 		t.Errorf("state %s after down", st)
 	}
 	if h := laptop.Status().Health; len(h) != 0 {
@@ -684,13 +684,13 @@ func TestDownUpLogout(t *testing.T) {
 	if err := laptop.Logout(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st := laptop.State(); st != localapi.StateUnjoined {
+	if st := laptop.State(); st != status.StateUnjoined {
 		t.Errorf("state %s after logout", st)
 	}
 	if _, err := w.svc.FindDevice(t.Context(), "laptop"); err == nil {
 		t.Error("the server still has the node")
 	}
-	wantKind(t, laptop.dialFails("kitchen-pi:7", time.Second), localapi.KindNotJoined)
+	wantKind(t, laptop.dialFails("kitchen-pi:7", time.Second), status.KindNotJoined)
 	if err := laptop.Up(t.Context(), w.token(coord.NewKey{})); err != nil {
 		t.Fatal(err)
 	}
@@ -755,7 +755,7 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	if err := try(tok.String()); err == nil || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("revoked token: %v", err)
 	}
-	if err := try(used[:len(used)-3]); localapi.KindOf(err) != localapi.KindUsage {
+	if err := try(used[:len(used)-3]); status.KindOf(err) != status.KindUsage {
 		t.Errorf("truncated token: %v", err)
 	}
 }
@@ -830,7 +830,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	}
 	eventually(t, 20*time.Second, "the laptop reaches nobody", func() bool {
 		_, err := laptop.Resolve(t.Context(), "kitchen-pi")
-		return localapi.KindOf(err) == localapi.KindUnknown
+		return status.KindOf(err) == status.KindUnknown
 	})
 }
 

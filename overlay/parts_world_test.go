@@ -18,8 +18,8 @@ import (
 	"weft/overlay"
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/localapi"
 	"weft/overlay/relay"
+	"weft/overlay/status"
 )
 
 // lists is a coordination server whose revocation list is another one than the
@@ -141,7 +141,7 @@ func TestRefusedListHoldsNothingUp(t *testing.T) {
 				t.Errorf("health: %+v", pi.Status().Health)
 			}
 			laptop.start()
-			wantKind(t, laptop.dialFails("pantry-pi:7", 3*time.Second), localapi.KindUnknown)
+			wantKind(t, laptop.dialFails("pantry-pi:7", 3*time.Second), status.KindUnknown)
 			laptop.stop()
 
 			// It is announced again and again, and everything else goes on.
@@ -233,7 +233,7 @@ func TestDiskPutsNothingOff(t *testing.T) {
 	laptop, other := w.node("laptop"), w.node("other-laptop")
 	connected := func(name string) bool {
 		for _, p := range pi.Status().Peers {
-			if p.Name == name && p.Path == localapi.PathRelay {
+			if p.Name == name && p.Path == status.PathRelay {
 				return true
 			}
 		}

@@ -17,7 +17,7 @@ import (
 	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/internal/overlaytest"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 	"weft/overlay/stun"
 )
 
@@ -135,13 +135,13 @@ func (w *natWorld) home(name string, k overlaytest.Kind, net, addr string, tags 
 }
 
 // pathTo is what status says about a peer.
-func (n *node) pathTo(name string) localapi.PeerStatus {
+func (n *node) pathTo(name string) status.PeerStatus {
 	for _, p := range n.Status().Peers {
 		if p.Name == name {
 			return p
 		}
 	}
-	return localapi.PeerStatus{}
+	return status.PeerStatus{}
 }
 
 // flow keeps words going over a connection, until stop is called; it returns the
@@ -226,12 +226,12 @@ func TestPaths(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		ka, kb overlaytest.Kind
-		want   localapi.PathKind
+		want   status.PathKind
 	}{
-		{"easy", overlaytest.PortRestricted, overlaytest.PortRestricted, localapi.PathDirect},
-		{"one hard", overlaytest.Symmetric, overlaytest.PortRestricted, localapi.PathDirect},
-		{"both hard", overlaytest.Symmetric, overlaytest.Symmetric, localapi.PathLane},
-		{"no UDP", overlaytest.UDPBlocked, overlaytest.PortRestricted, localapi.PathRelay},
+		{"easy", overlaytest.PortRestricted, overlaytest.PortRestricted, status.PathDirect},
+		{"one hard", overlaytest.Symmetric, overlaytest.PortRestricted, status.PathDirect},
+		{"both hard", overlaytest.Symmetric, overlaytest.Symmetric, status.PathLane},
+		{"no UDP", overlaytest.UDPBlocked, overlaytest.PortRestricted, status.PathRelay},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newNATWorld(t)
@@ -241,7 +241,7 @@ func TestPaths(t *testing.T) {
 			conn := a.dial("tcp", "b:7")
 			begun := time.Now()
 			stop := a.flow(conn)
-			if c.want != localapi.PathRelay {
+			if c.want != status.PathRelay {
 				eventually(t, 20*time.Second, "path "+string(c.want), func() bool {
 					return a.pathTo("b").Path == c.want && b.pathTo("a").Path == c.want
 				})
@@ -251,7 +251,7 @@ func TestPaths(t *testing.T) {
 			}
 			p := a.pathTo("b")
 			t.Logf("%+v", p)
-			if p.Path != c.want || p.PathReason == "" || (p.Endpoint != "") != (c.want == localapi.PathDirect) {
+			if p.Path != c.want || p.PathReason == "" || (p.Endpoint != "") != (c.want == status.PathDirect) {
 				t.Errorf("status: %+v", p)
 			}
 			a.tenMB(b)
@@ -278,7 +278,7 @@ func (w *natWorld) direct(a, b *node) {
 	w.t.Helper()
 	begun := time.Now()
 	eventually(w.t, 20*time.Second, "a direct path", func() bool {
-		return a.pathTo("b").Path == localapi.PathDirect && b.pathTo("a").Path == localapi.PathDirect
+		return a.pathTo("b").Path == status.PathDirect && b.pathTo("a").Path == status.PathDirect
 	})
 	w.t.Logf("direct after %v: %s", time.Since(begun), a.pathTo("b").Endpoint)
 }
@@ -291,10 +291,10 @@ func TestPathCut(t *testing.T) {
 	time.Sleep(time.Second)
 	w.in.Partition(ha, hb)
 	eventually(t, 20*time.Second, "the relay", func() bool {
-		return a.pathTo("b").Path != localapi.PathDirect && b.pathTo("a").Path != localapi.PathDirect
+		return a.pathTo("b").Path != status.PathDirect && b.pathTo("a").Path != status.PathDirect
 	})
 	time.Sleep(time.Second)
-	if p := a.pathTo("b"); p.Path == localapi.PathDirect || p.PathReason == "" {
+	if p := a.pathTo("b"); p.Path == status.PathDirect || p.PathReason == "" {
 		t.Errorf("cut, and yet %+v", p)
 	}
 	t.Logf("longest wait %v", stop())
@@ -304,7 +304,7 @@ func TestPathCut(t *testing.T) {
 
 	w.stopRelay()
 	time.Sleep(3 * time.Second)
-	if p := a.pathTo("b"); p.Path != localapi.PathDirect {
+	if p := a.pathTo("b"); p.Path != status.PathDirect {
 		t.Errorf("without the relay: %+v", p)
 	}
 	t.Logf("longest wait without the relay %v", stop())
@@ -333,7 +333,7 @@ func TestKeysThatDoNotFit(t *testing.T) {
 	took := time.Since(begun)
 	wait := stop()
 	t.Logf("longest wait %v, keys after %v", wait, took)
-	if wait > 8*time.Second || b.pathTo("a").Path != localapi.PathDirect {
+	if wait > 8*time.Second || b.pathTo("a").Path != status.PathDirect {
 		t.Errorf("longest wait %v, then %+v", wait, b.pathTo("a"))
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // A device that its owner has deleted is told so: by the server, whatever it asks,
@@ -38,7 +38,7 @@ func (n *Node) removedError() error {
 	if !n.health.has(codeRemoved) {
 		return nil
 	}
-	return &localapi.Error{Kind: localapi.KindFailed, Message: removedMessage, Hint: removedHint}
+	return &status.Error{Kind: status.KindFailed, Message: removedMessage, Hint: removedHint}
 }
 
 // settle waits, for a moment, until the relay has let this device in or it is
@@ -51,7 +51,7 @@ func (n *Node) settle(ctx context.Context) error {
 		if err := n.removedError(); err != nil {
 			return err
 		}
-		if n.State() != localapi.StateConnecting {
+		if n.State() != status.StateConnecting {
 			return nil
 		}
 		select {

@@ -11,6 +11,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/path"
 	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // The reasons of what is no path of an agent.
@@ -97,13 +98,13 @@ func (h *health) changed() <-chan struct{} {
 	return h.wake
 }
 
-func (h *health) list() []localapi.Health {
+func (h *health) list() []status.Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := make([]localapi.Health, 0, len(h.warnings))
+	out := make([]status.Health, 0, len(h.warnings))
 	for code, msg := range h.warnings {
 		code, _, _ = strings.Cut(code, ":")
-		out = append(out, localapi.Health{Code: code, Message: msg})
+		out = append(out, status.Health{Code: code, Message: msg})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Code+out[i].Message < out[j].Code+out[j].Message })
 	return out
@@ -132,18 +133,18 @@ func (n *Node) Clear(code string) {
 }
 
 // State says what the node is doing as a whole.
-func (n *Node) State() localapi.State {
+func (n *Node) State() status.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case !n.id.joined():
-		return localapi.StateUnjoined
+		return status.StateUnjoined
 	case n.running == nil:
-		return localapi.StateDown
+		return status.StateDown
 	case n.running.home.connected():
-		return localapi.StateRunning
+		return status.StateRunning
 	}
-	return localapi.StateConnecting
+	return status.StateConnecting
 }
 
 // contact takes the time that came with an answer of the server.
@@ -169,13 +170,13 @@ func (n *Node) lateRenewal(self *cert.Node) string {
 }
 
 // Status implements localapi.Node.
-func (n *Node) Status() localapi.Status { return n.statusOf(cert.NodeID{}) }
+func (n *Node) Status() status.Status { return n.statusOf(cert.NodeID{}) }
 
 // statusOf is Status with one more peer in it, if it is known.
-func (n *Node) statusOf(also cert.NodeID) localapi.Status {
-	st := localapi.Status{
-		Schema: localapi.Schema, State: n.State(), Version: n.cfg.Version,
-		Peers: []localapi.PeerStatus{}, Health: n.health.list(),
+func (n *Node) statusOf(also cert.NodeID) status.Status {
+	st := status.Status{
+		Schema: status.Schema, State: n.State(), Version: n.cfg.Version,
+		Peers: []status.PeerStatus{}, Health: n.health.list(),
 	}
 	if at := n.heard.Load(); at != nil {
 		st.Server.LastSeen = at
@@ -191,7 +192,7 @@ func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 	if !ok {
 		return st
 	}
-	st.Self = localapi.SelfStatus{
+	st.Self = status.SelfStatus{
 		ID: s.self.ID.String(), Name: s.self.Name, FQDN: s.self.FQDN,
 		IPv4: s.self.IPv4.String(), IPv6: s.self.IPv6.String(),
 	}
@@ -204,10 +205,10 @@ func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 	st.Self.Relay = r.home.relay().Name
 	st.Server.Online = st.Self.Online && !n.health.has("server-offline")
 	if late := n.lateRenewal(s.self); late != "" {
-		st.Health = append(st.Health, localapi.Health{Code: "certificate", Message: late})
+		st.Health = append(st.Health, status.Health{Code: "certificate", Message: late})
 	}
 	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
-		st.Health = append(st.Health, localapi.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
+		st.Health = append(st.Health, status.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
 	}
 	now, weftNow := time.Now(), n.clock.Now().UTC()
 	st.Time = &weftNow
@@ -222,9 +223,9 @@ func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 		if k.node.ID == s.self.ID || !tunnel && !k.listed && k.node.ID != also {
 			continue // of the latter: looked up once, no tunnel
 		}
-		p := localapi.PeerStatus{
+		p := status.PeerStatus{
 			ID: k.node.ID.String(), Name: k.node.Name, FQDN: k.node.FQDN,
-			IPv4: k.node.IPv4.String(), IPv6: k.node.IPv6.String(), Path: localapi.PathIdle,
+			IPv4: k.node.IPv4.String(), IPv6: k.node.IPv6.String(), Path: status.PathIdle,
 		}
 		if !k.lastSeen.IsZero() {
 			t := k.lastSeen.UTC()
@@ -235,7 +236,7 @@ func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 			why = unknownReason
 		}
 		if tunnel {
-			p.Path, why, p.Relay = localapi.PathRelay, relayReason, t.via
+			p.Path, why, p.Relay = status.PathRelay, relayReason, t.via
 			if t.trip != nil {
 				p.Path, why, p.Endpoint = t.shown()
 			}
@@ -261,7 +262,7 @@ func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 		if !is.at.IsZero() {
 			p.PresenceAt = weftTime(is.at)
 			if !is.online {
-				p.Path, why, p.Endpoint = localapi.PathOffline, offlineReason, ""
+				p.Path, why, p.Endpoint = status.PathOffline, offlineReason, ""
 			}
 		}
 		p.PathReason, p.PathNote = why.Text, why.Short
@@ -273,16 +274,16 @@ func (n *Node) statusOf(also cert.NodeID) localapi.Status {
 
 // shown is the path of a tunnel, for people. A quiet one is idle: its next packet
 // takes the relay, and perhaps only that one.
-func (v peerView) shown() (kind localapi.PathKind, reason path.Reason, endpoint string) {
+func (v peerView) shown() (kind status.PathKind, reason path.Reason, endpoint string) {
 	switch {
 	case v.path.Kind == path.Direct:
-		return localapi.PathDirect, v.path.Reason, v.path.Via.Addr.String()
+		return status.PathDirect, v.path.Reason, v.path.Via.Addr.String()
 	case v.path.Kind == path.Lane:
-		return localapi.PathLane, v.path.Reason, ""
+		return status.PathLane, v.path.Reason, ""
 	case v.path.Quiet:
-		return localapi.PathIdle, v.path.Reason, ""
+		return status.PathIdle, v.path.Reason, ""
 	}
-	return localapi.PathRelay, v.path.Reason, ""
+	return status.PathRelay, v.path.Reason, ""
 }
 
 // roundTrip is that of the way in use, else that of the last ping.
@@ -306,14 +307,14 @@ func (h *health) has(code string) bool {
 type nameCache struct {
 	mu sync.Mutex
 	// mu guards the following.
-	names   *localapi.Names
+	names   *status.Names
 	snap    *snapshot
 	changes uint64
 	online  bool
 }
 
 // Names implements localapi.Node.
-func (n *Node) Names() *localapi.Names {
+func (n *Node) Names() *status.Names {
 	s, ok := n.snap.get()
 	dir := n.dir
 	r := n.active.Load()
@@ -326,7 +327,7 @@ func (n *Node) Names() *localapi.Names {
 	if c.names != nil && c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == noIPv4 {
 		return c.names
 	}
-	next := &localapi.Names{Serial: 1, NoIPv4: noIPv4}
+	next := &status.Names{Serial: 1, NoIPv4: noIPv4}
 	if c.names != nil {
 		next.Serial = c.names.Serial + 1
 	}
@@ -346,7 +347,7 @@ func (n *Node) Names() *localapi.Names {
 				next.Peers = append(next.Peers, p)
 				for _, a := range k.aliases {
 					if k.listed {
-						next.Aliases = append(next.Aliases, localapi.Alias{Name: a.Name, Target: k.node.Name, Until: a.Until})
+						next.Aliases = append(next.Aliases, status.Alias{Name: a.Name, Target: k.node.Name, Until: a.Until})
 					}
 				}
 			}
@@ -359,8 +360,8 @@ func (n *Node) Names() *localapi.Names {
 }
 
 // Relays implements localapi.Node.
-func (n *Node) Relays() []localapi.Relay {
-	out := []localapi.Relay{}
+func (n *Node) Relays() []status.Relay {
+	out := []status.Relay{}
 	n.mu.Lock()
 	r := n.running
 	s, ok := n.snap.get()
@@ -372,9 +373,9 @@ func (n *Node) Relays() []localapi.Relay {
 	if r != nil {
 		current = r.home.relay().ID
 	}
-	out = append(out, localapi.Relay{Name: "server", URLs: s.config.ServerURLs, STUN: []string{}, Server: true})
+	out = append(out, status.Relay{Name: "server", URLs: s.config.ServerURLs, STUN: []string{}, Server: true})
 	for _, rl := range s.config.Relays {
-		out = append(out, localapi.Relay{ID: rl.ID, Name: rl.Name, URLs: rl.URLs, STUN: rl.STUN, Current: rl.ID == current})
+		out = append(out, status.Relay{ID: rl.ID, Name: rl.Name, URLs: rl.URLs, STUN: rl.STUN, Current: rl.ID == current})
 	}
 	return out
 }

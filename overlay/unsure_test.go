@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // restarting is a world whose server starts anew, and is then not told by relays
@@ -142,7 +142,7 @@ func TestNobodyKnowsYet(t *testing.T) {
 	w.heard.Store(false)
 	w.up()
 	laptop.restart()
-	if p := looked(t, laptop, "kitchen-pi"); p.Path == localapi.PathOffline || p.PresenceAt != nil || p.PathReason == "" {
+	if p := looked(t, laptop, "kitchen-pi"); p.Path == status.PathOffline || p.PresenceAt != nil || p.PathReason == "" {
 		t.Errorf("nobody knows, and it is said to be %+v", p)
 	}
 	w.heard.Store(true)
@@ -256,7 +256,7 @@ func TestRelayIsNeverHeardOf(t *testing.T) {
 	w.up()
 	laptop.restart()
 	err := laptop.dialFails("kitchen-pi:7", 20*time.Second)
-	wantKind(t, err, localapi.KindUnreachable)
+	wantKind(t, err, status.KindUnreachable)
 	if strings.Contains(err.Error(), "offline") || !strings.Contains(err.Error(), "does not know yet") {
 		t.Error(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/api/wiretest"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // A later server sends fields that this version does not know, in every object
@@ -73,7 +73,7 @@ func TestTooOld(t *testing.T) {
 	tooOld.Store(true)
 	w.nudgeAll()
 	w.until("the laptop says that it is too old", func() bool { return strings.Contains(health("version"), "update weft on the device") })
-	if st := laptop.Status(); health("server-offline") != "" || !st.Server.Online || st.State != localapi.StateRunning {
+	if st := laptop.Status(); health("server-offline") != "" || !st.Server.Online || st.State != status.StateRunning {
 		t.Errorf("%+v", st)
 	}
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "all the same")

@@ -9,6 +9,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/dns"
 	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func dnsCmd() *cobra.Command {
@@ -112,10 +113,10 @@ func dnsExit(name string, a localapi.DNSAnswer) error {
 	case a.Rcode == "NOERROR" && len(a.Answers) > 0:
 		return nil
 	case a.Rcode == "NOERROR":
-		return &localapi.Error{Kind: localapi.KindUnknown, Message: name + " exists, but has no such record" + why}
+		return &status.Error{Kind: status.KindUnknown, Message: name + " exists, but has no such record" + why}
 	case a.Rcode == "NXDOMAIN":
-		return &localapi.Error{Kind: localapi.KindUnknown, Message: name + " does not exist" + why}
+		return &status.Error{Kind: status.KindUnknown, Message: name + " does not exist" + why}
 	default:
-		return &localapi.Error{Kind: localapi.KindUnavailable, Message: "the answer for " + name + " is " + a.Rcode + why}
+		return &status.Error{Kind: status.KindUnavailable, Message: "the answer for " + name + " is " + a.Rcode + why}
 	}
 }

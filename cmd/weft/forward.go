@@ -18,6 +18,7 @@ import (
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
 	"weft/overlay/proxy/pipe"
+	"weft/overlay/status"
 )
 
 // Bounds of one forward.
@@ -94,7 +95,7 @@ func parseForward(s string) (forwardSpec, error) {
 	if f.port, err = parsePort(port); err != nil {
 		return forwardSpec{}, bad
 	}
-	f.name, err = localapi.CleanName(name)
+	f.name, err = status.CleanName(name)
 	return f, err
 }
 
@@ -156,7 +157,7 @@ func forward(cmd *cobra.Command, all []forwardSpec, udp bool) error {
 }
 
 func listenError(f forwardSpec, err error) error {
-	return &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("listen on port %d: %v", f.local, errors.Unwrap(err)), Hint: "choose another local port, or 0 for a free one"}
+	return &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("listen on port %d: %v", f.local, errors.Unwrap(err)), Hint: "choose another local port, or 0 for a free one"}
 }
 
 // forwardTCP serves l until ctx ends.

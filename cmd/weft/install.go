@@ -20,6 +20,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
 	"weft/overlay/release"
+	"weft/overlay/status"
 )
 
 // Where an installed node lives, on a system that has no other custom.
@@ -163,7 +164,7 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 	}
 	kind, err := service.Detect(runtime.GOOS, "/", o.user)
 	if err != nil {
-		return &localapi.Error{Kind: localapi.KindFailed, Message: err.Error(), Hint: "start it by other means: weft run --token-file FILE"}
+		return &status.Error{Kind: status.KindFailed, Message: err.Error(), Hint: "start it by other means: weft run --token-file FILE"}
 	}
 	token, err := o.readToken(cmd)
 	if err != nil {
@@ -171,7 +172,7 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 	}
 	if token != "" {
 		if _, err := cert.ParseToken(token); err != nil {
-			return &localapi.Error{Kind: localapi.KindUsage, Message: err.Error(), Hint: "copy the whole line again, or make a new token: weft-server keys create"}
+			return &status.Error{Kind: status.KindUsage, Message: err.Error(), Hint: "copy the whole line again, or make a new token: weft-server keys create"}
 		}
 	}
 	s, place := nodeService(kind, *o)
@@ -181,7 +182,7 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 		}
 	}
 	if o.firstBoot && fileExists(filepath.Join(stateOf(s), "node.json")) {
-		return &localapi.Error{Kind: localapi.KindFailed, Message: "this machine has joined already, and every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
+		return &status.Error{Kind: status.KindFailed, Message: "this machine has joined already, and every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
 	}
 	if err := service.PlaceProgram(s.Program); err != nil {
 		return err
@@ -222,14 +223,14 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 	c := localapi.NewClient(socketOf(s))
 	for c.Health(ctx) != nil {
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return &localapi.Error{Kind: localapi.KindFailed, Message: "the service was installed but does not answer", Hint: "see: journalctl -u weft -e, or logread"}
+			return &status.Error{Kind: status.KindFailed, Message: "the service was installed but does not answer", Hint: "see: journalctl -u weft -e, or logread"}
 		}
 	}
 	st, err := c.Status(ctx)
 	if err != nil {
 		return err
 	}
-	joined := st.State != localapi.StateUnjoined
+	joined := st.State != status.StateUnjoined
 	if token == "" && !joined {
 		fmt.Fprintln(cmd.OutOrStdout(), "installed and running; join with: weft up TOKEN")
 		return nil
@@ -280,7 +281,7 @@ func rights(ofUser bool, verb string) error {
 	root := os.Geteuid() == 0 || runtime.GOOS == "windows"
 	switch {
 	case !ofUser && !root:
-		return &localapi.Error{Kind: localapi.KindFailed, Message: "this takes root", Hint: "sudo weft " + verb + ", or for a service of your own: weft " + verb + " --user"}
+		return &status.Error{Kind: status.KindFailed, Message: "this takes root", Hint: "sudo weft " + verb + ", or for a service of your own: weft " + verb + " --user"}
 	case ofUser && root:
 		return usagef("--user as root would be a service of root's; leave --user away")
 	}
@@ -319,7 +320,7 @@ func checkRelease(dir, state string) error {
 			return fmt.Errorf("the release key pinned in %s: %w", state, err)
 		}
 		if !key.Equal(d.Key) {
-			return &localapi.Error{Kind: localapi.KindDenied, Message: "this release is signed with another key than the one that this device has trusted since it joined",
+			return &status.Error{Kind: status.KindDenied, Message: "this release is signed with another key than the one that this device has trusted since it joined",
 				Hint: "if the owner of the network did that, remove " + filepath.Join(state, pinnedKey) + "; if not, the server is in wrong hands"}
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -334,7 +335,7 @@ func checkRelease(dir, state string) error {
 		return err
 	}
 	if !d.Names("weft", sum) {
-		return &localapi.Error{Kind: localapi.KindDenied, Message: "this program is not part of the release that the owner of the network has signed", Hint: "download it again from your server's /install"}
+		return &status.Error{Kind: status.KindDenied, Message: "this program is not part of the release that the owner of the network has signed", Hint: "download it again from your server's /install"}
 	}
 	return nil
 }

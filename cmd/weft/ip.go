@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func ipCmd() *cobra.Command {
@@ -26,7 +26,7 @@ func ipCmd() *cobra.Command {
 					return err
 				}
 				if st.Self.IPv4 == "" && st.Self.IPv6 == "" {
-					return &localapi.Error{Kind: localapi.KindNotJoined, Message: "this node has no address yet", Hint: "join with: weft up TOKEN"}
+					return &status.Error{Kind: status.KindNotJoined, Message: "this node has no address yet", Hint: "join with: weft up TOKEN"}
 				}
 				v4, v6 = st.Self.IPv4, st.Self.IPv6
 			} else {

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func logoutCmd() *cobra.Command {
@@ -24,14 +24,14 @@ another token, and gets other addresses. Asks first on a terminal.`,
 			if err != nil {
 				return err
 			}
-			if st.State == localapi.StateUnjoined {
+			if st.State == status.StateUnjoined {
 				fmt.Fprintln(cmd.ErrOrStderr(), "nothing to give up: this device has not joined a network")
 				return nil
 			}
 			name := cli.Plain(st.Self.FQDN)
 			if !yes && cli.IsTerminal(cmd.InOrStdin()) &&
 				!cli.Confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), "Give up "+name+"? To come back this device needs a new token.") {
-				return &localapi.Error{Kind: localapi.KindFailed, Message: "nothing was given up"}
+				return &status.Error{Kind: status.KindFailed, Message: "nothing was given up"}
 			}
 			if err := c.Logout(cmd.Context()); err != nil {
 				return err

@@ -26,7 +26,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -62,7 +62,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if errors.Is(err, syscall.EPIPE) {
 		return 0 // whoever read our output has seen enough
 	}
-	return localapi.KindOf(err).ExitCode()
+	return status.KindOf(err).ExitCode()
 }
 
 // exitCode ends the program without another word.

@@ -22,6 +22,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
+	"weft/overlay/status"
 )
 
 func TestMain(m *testing.M) {
@@ -135,12 +136,12 @@ func TestScripts(t *testing.T) {
 // fakeNode knows a handful of devices. Its "overlay" is this machine: every
 // port of kitchen-pi is the echo server at $ECHO.
 type fakeNode struct {
-	state  localapi.State
+	state  status.State
 	token  string
 	pinged atomic.Int32 // how often fd00:77::2 was
 }
 
-var fakePeers = []localapi.Peer{
+var fakePeers = []status.Peer{
 	{ID: "11111111111111111111111111111111", Name: "laptop", FQDN: "laptop.weft.internal", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00:77::1"), Online: true, Self: true},
 	{ID: "22222222222222222222222222222222", Name: "kitchen-pi", FQDN: "kitchen-pi.weft.internal", IPv4: netip.MustParseAddr("100.64.0.2"), IPv6: netip.MustParseAddr("fd00:77::2"), Online: true},
 	{ID: "33333333333333333333333333333333", Name: "attic", FQDN: "attic.weft.internal", IPv4: netip.MustParseAddr("100.64.0.3"), IPv6: netip.MustParseAddr("fd00:77::3")},
@@ -148,9 +149,9 @@ var fakePeers = []localapi.Peer{
 	{ID: "55555555555555555555555555555555", Name: "slow", FQDN: "slow.weft.internal", IPv4: netip.MustParseAddr("100.64.0.5"), Online: true},
 }
 
-func (n *fakeNode) Status() localapi.Status {
-	st := localapi.Status{State: n.state, Version: "1.2.3"}
-	if n.state == localapi.StateUnjoined {
+func (n *fakeNode) Status() status.Status {
+	st := status.Status{State: n.state, Version: "1.2.3"}
+	if n.state == status.StateUnjoined {
 		return st
 	}
 	seen := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -158,24 +159,24 @@ func (n *fakeNode) Status() localapi.Status {
 	st.Time = &said
 	rtt := 1.5
 	st.Network = "0123456789abcdef0123456789abcdef"
-	st.Server = localapi.ServerStatus{URL: "https://server.example:8443", Online: true}
+	st.Server = status.ServerStatus{URL: "https://server.example:8443", Online: true}
 	for _, p := range fakePeers {
 		v4, v6 := p.IPv4.String(), ""
 		if p.IPv6.IsValid() {
 			v6 = p.IPv6.String()
 		}
 		if p.Self {
-			st.Self = localapi.SelfStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: true, Relay: "home"}
+			st.Self = status.SelfStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: true, Relay: "home"}
 			continue
 		}
-		ps := localapi.PeerStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: p.Online, Path: localapi.PathIdle}
+		ps := status.PeerStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: p.Online, Path: status.PathIdle}
 		switch p.Name {
 		case "kitchen-pi":
-			ps.Path, ps.RTTms, ps.RxBytes, ps.TxBytes, ps.KeyExchange = localapi.PathRelay, &rtt, 1234567, 99, "X25519MLKEM768"
+			ps.Path, ps.RTTms, ps.RxBytes, ps.TxBytes, ps.KeyExchange = status.PathRelay, &rtt, 1234567, 99, "X25519MLKEM768"
 			ps.LastHandshake, ps.PresenceAt, ps.LastSeen = &seen, &said, &said
 			ps.PathReason, ps.PathNote = "both sides are behind NATs that give each destination another port", "both behind hard NATs"
 		case "attic":
-			ps.Path, ps.LastSeen, ps.PresenceAt = localapi.PathOffline, &seen, &said
+			ps.Path, ps.LastSeen, ps.PresenceAt = status.PathOffline, &seen, &said
 		case "vault":
 			ps.PresenceAt = &asked
 		}
@@ -184,10 +185,10 @@ func (n *fakeNode) Status() localapi.Status {
 	return st
 }
 
-func (n *fakeNode) Look(ctx context.Context, name string) (localapi.Status, error) {
+func (n *fakeNode) Look(ctx context.Context, name string) (status.Status, error) {
 	if name != "" {
 		if _, err := n.Resolve(ctx, name); err != nil {
-			return localapi.Status{}, err
+			return status.Status{}, err
 		}
 	}
 	return n.Status(), nil
@@ -195,25 +196,25 @@ func (n *fakeNode) Look(ctx context.Context, name string) (localapi.Status, erro
 
 func (n *fakeNode) Up(ctx context.Context, token string) error {
 	switch {
-	case token == "" && n.state == localapi.StateUnjoined:
-		return &localapi.Error{Kind: localapi.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
+	case token == "" && n.state == status.StateUnjoined:
+		return &status.Error{Kind: status.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
 	case token == "weft1expired":
-		return &localapi.Error{Kind: localapi.KindDenied, Message: "the token has expired", Hint: "make another with: weft-server keys create"}
+		return &status.Error{Kind: status.KindDenied, Message: "the token has expired", Hint: "make another with: weft-server keys create"}
 	case token == "weft1pending":
-		n.state = localapi.StatePending
+		n.state = status.StatePending
 		return nil
 	}
-	n.state, n.token = localapi.StateRunning, token
+	n.state, n.token = status.StateRunning, token
 	return nil
 }
 
-func (n *fakeNode) Down(context.Context) error { n.state = localapi.StateDown; return nil }
+func (n *fakeNode) Down(context.Context) error { n.state = status.StateDown; return nil }
 func (n *fakeNode) Logout(context.Context) error {
-	n.state = localapi.StateUnjoined
+	n.state = status.StateUnjoined
 	return nil
 }
 
-func (n *fakeNode) Resolve(ctx context.Context, name string) (localapi.Peer, error) {
+func (n *fakeNode) Resolve(ctx context.Context, name string) (status.Peer, error) {
 	name = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(name), "."), ".weft.internal")
 	for _, p := range fakePeers {
 		if p.Name == name || p.IPv4.String() == name || p.IPv6.String() == name {
@@ -221,36 +222,36 @@ func (n *fakeNode) Resolve(ctx context.Context, name string) (localapi.Peer, err
 		}
 	}
 	if name == "elsewhere" {
-		return localapi.Peer{}, &localapi.Error{Kind: localapi.KindUnavailable, Message: "elsewhere is not known here and the server is away"}
+		return status.Peer{}, &status.Error{Kind: status.KindUnavailable, Message: "elsewhere is not known here and the server is away"}
 	}
-	return localapi.Peer{}, &localapi.Error{Kind: localapi.KindUnknown, Message: "there is no device " + name, Hint: "see: weft status"}
+	return status.Peer{}, &status.Error{Kind: status.KindUnknown, Message: "there is no device " + name, Hint: "see: weft status"}
 }
 
-var fakeNames = &localapi.Names{
+var fakeNames = &status.Names{
 	Ready: true, Serial: 7, Suffix: "weft.internal", Complete: true, Peers: fakePeers,
 	IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd00:77::/48"),
 }
 
-func (n *fakeNode) Names() *localapi.Names {
-	if n.state == localapi.StateUnjoined {
-		return &localapi.Names{}
+func (n *fakeNode) Names() *status.Names {
+	if n.state == status.StateUnjoined {
+		return &status.Names{}
 	}
 	return fakeNames
 }
 
-func (n *fakeNode) reach(ctx context.Context, name string) (localapi.Peer, error) {
+func (n *fakeNode) reach(ctx context.Context, name string) (status.Peer, error) {
 	p, err := n.Resolve(ctx, name)
 	if err != nil {
 		return p, err
 	}
 	switch p.Name {
 	case "attic":
-		return p, &localapi.Error{Kind: localapi.KindUnreachable, Message: "attic is offline, last seen 2026-01-02 03:04"}
+		return p, &status.Error{Kind: status.KindUnreachable, Message: "attic is offline, last seen 2026-01-02 03:04"}
 	case "vault":
-		return p, &localapi.Error{Kind: localapi.KindDenied, Message: "vault does not let laptop in", Hint: "the owner can change that under Access in the console"}
+		return p, &status.Error{Kind: status.KindDenied, Message: "vault does not let laptop in", Hint: "the owner can change that under Access in the console"}
 	case "slow":
 		<-ctx.Done()
-		return p, &localapi.Error{Kind: localapi.KindTimeout, Message: "slow did not answer in time"}
+		return p, &status.Error{Kind: status.KindTimeout, Message: "slow did not answer in time"}
 	}
 	return p, nil
 }
@@ -266,27 +267,27 @@ func (n *fakeNode) DialContext(ctx context.Context, network, address string) (ne
 		return nil, err
 	}
 	if port == "1" {
-		return nil, &localapi.Error{Kind: localapi.KindRefused, Message: name + " refused the connection on port 1"}
+		return nil, &status.Error{Kind: status.KindRefused, Message: name + " refused the connection on port 1"}
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, network, os.Getenv("ECHO"))
 }
 
-func (n *fakeNode) Ping(ctx context.Context, name string) (localapi.Pong, error) {
+func (n *fakeNode) Ping(ctx context.Context, name string) (status.Pong, error) {
 	p, err := n.reach(ctx, name)
 	if err != nil {
-		return localapi.Pong{}, err
+		return status.Pong{}, err
 	}
 	if name == "fd00:77::2" && n.pinged.Add(1) == 2 {
 		os.WriteFile("pinged", nil, 0o600) // the first is answered and said
 	}
-	return localapi.Pong{Peer: p, Addr: p.IPv4, RTT: 1234 * time.Microsecond, Path: localapi.PathRelay, Relay: "home"}, nil
+	return status.Pong{Peer: p, Addr: p.IPv4, RTT: 1234 * time.Microsecond, Path: status.PathRelay, Relay: "home"}, nil
 }
 
 func (n *fakeNode) Wait(ctx context.Context, name string) error {
-	if n.state != localapi.StateRunning {
+	if n.state != status.StateRunning {
 		<-ctx.Done()
-		return &localapi.Error{Kind: localapi.KindTimeout, Message: "not connected to a relay yet"}
+		return &status.Error{Kind: status.KindTimeout, Message: "not connected to a relay yet"}
 	}
 	if name != "" {
 		_, err := n.reach(ctx, name)
@@ -297,15 +298,15 @@ func (n *fakeNode) Wait(ctx context.Context, name string) error {
 
 func (*fakeNode) DNS() *api.DNS { return nil }
 
-func (n *fakeNode) Relays() []localapi.Relay { return nil }
+func (n *fakeNode) Relays() []status.Relay { return nil }
 
 // fakeDaemon is weft run with a fakeNode: --joined starts it joined.
 func fakeDaemon() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	node := &fakeNode{state: localapi.StateUnjoined}
+	node := &fakeNode{state: status.StateUnjoined}
 	if len(os.Args) > 1 && os.Args[1] == "--joined" {
-		node.state = localapi.StateRunning
+		node.state = status.StateRunning
 	}
 	l, err := localapi.Listen(os.Getenv("WEFT_SOCKET"), "")
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // listenMetrics opens the port for Prometheus, on loopback only: it has no
@@ -33,7 +33,7 @@ func listenMetrics(addr string) (net.Listener, error) {
 }
 
 // serveMetrics serves GET /metrics until the listener is closed.
-func (d *services) serveMetrics(status func() localapi.Status, log *slog.Logger) {
+func (d *services) serveMetrics(status func() status.Status, log *slog.Logger) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -48,7 +48,7 @@ func (d *services) serveMetrics(status func() localapi.Status, log *slog.Logger)
 }
 
 // writeMetrics writes Prometheus' text format. Peers are counted, not named.
-func writeMetrics(w io.Writer, st localapi.Status, queries map[string]uint64) {
+func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
 	write := func(name, kind, help string) { fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
 	yes := func(b bool) int {
 		if b {

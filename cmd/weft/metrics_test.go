@@ -5,17 +5,17 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func TestMetrics(t *testing.T) {
 	expires := time.Unix(1_800_000_000, 0)
-	st := localapi.Status{
-		Server: localapi.ServerStatus{Online: true}, Self: localapi.SelfStatus{CertificateExpires: &expires},
-		Peers: []localapi.PeerStatus{
+	st := status.Status{
+		Server: status.ServerStatus{Online: true}, Self: status.SelfStatus{CertificateExpires: &expires},
+		Peers: []status.PeerStatus{
 			{Online: true, Path: "direct", RxBytes: 10, TxBytes: 1}, {Online: true, Path: "relay", RxBytes: 5}, {Online: true, Path: "direct"}, {},
 		},
-		Health: []localapi.Health{{Code: "clo\"ck\n"}},
+		Health: []status.Health{{Code: "clo\"ck\n"}},
 	}
 	var b strings.Builder
 	writeMetrics(&b, st, map[string]uint64{"cached": 3})

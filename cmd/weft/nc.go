@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/overlay/localapi"
 	"weft/overlay/proxy/pipe"
+	"weft/overlay/status"
 )
 
 func ncCmd() *cobra.Command {
@@ -26,7 +26,7 @@ the device closes the connection. Made for ssh:
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
-			name, err := localapi.CleanName(a[0])
+			name, err := status.CleanName(a[0])
 			if err != nil {
 				return err
 			}

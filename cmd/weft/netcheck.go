@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/netcheck"
 )
 
 func netcheckCmd() *cobra.Command {
@@ -40,7 +40,7 @@ func noAnswer(why string) string {
 	return "no answer: " + cli.Plain(strings.TrimPrefix(why, "no answer: "))
 }
 
-func printNetcheck(w io.Writer, n localapi.Netcheck) {
+func printNetcheck(w io.Writer, n netcheck.Report) {
 	t := table(w)
 	for _, l := range n.Links {
 		what := noAnswer(l.Error)
@@ -67,7 +67,7 @@ func printNetcheck(w io.Writer, n localapi.Netcheck) {
 	t = table(w)
 	for _, f := range []struct {
 		name string
-		c    localapi.FamilyCheck
+		c    netcheck.FamilyCheck
 	}{{"IPv4", n.IPv4}, {"IPv6", n.IPv6}} {
 		text := cli.Plain(f.c.Text)
 		if f.c.UDP {

@@ -4,21 +4,21 @@ import (
 	"strings"
 	"testing"
 
-	"weft/overlay/localapi"
+	"weft/overlay/netcheck"
 )
 
 func TestPrintNetcheck(t *testing.T) {
 	ms := func(v float64) *float64 { return &v }
-	n := localapi.Netcheck{
-		Links: []localapi.LinkCheck{
+	n := netcheck.Report{
+		Links: []netcheck.LinkCheck{
 			{Kind: "server", URL: "https://weft.example:8443", RTTms: ms(3.14)},
 			{Kind: "relay", URL: "https://near.example:8443", RTTms: ms(1), Current: true},
 			{Kind: "relay", URL: "https://far.example:8443", Error: "timeout\x1b[31m"},
 		},
-		STUN:        []localapi.UDPReply{{Server: "near.example:3478", RTTms: ms(1.2), Endpoint: "198.51.100.7:41641"}},
-		IPv4:        localapi.FamilyCheck{UDP: true, Endpoint: "198.51.100.7:41641", Text: "easy NAT"},
-		IPv6:        localapi.FamilyCheck{Text: "no IPv6 address"},
-		PortMapping: localapi.PortMapCheck{Text: "PCP by 192.168.1.1"},
+		STUN:        []netcheck.UDPReply{{Server: "near.example:3478", RTTms: ms(1.2), Endpoint: "198.51.100.7:41641"}},
+		IPv4:        netcheck.FamilyCheck{UDP: true, Endpoint: "198.51.100.7:41641", Text: "easy NAT"},
+		IPv6:        netcheck.FamilyCheck{Text: "no IPv6 address"},
+		PortMapping: netcheck.PortMapCheck{Text: "PCP by 192.168.1.1"},
 		Direct:      "direct paths with nearly every peer",
 	}
 	var b strings.Builder
@@ -46,7 +46,7 @@ func TestPrintNetcheck(t *testing.T) {
 		}
 	}
 	b.Reset()
-	printNetcheck(&b, localapi.Netcheck{})
+	printNetcheck(&b, netcheck.Report{})
 	if !strings.Contains(b.String(), "weft up TOKEN") {
 		t.Errorf("unjoined: %s", b.String())
 	}

@@ -18,6 +18,7 @@ import (
 	"weft/dns/osdns"
 	"weft/overlay"
 	"weft/overlay/localapi"
+	"weft/overlay/status"
 	"weft/overlay/tun"
 )
 
@@ -141,7 +142,7 @@ func (d *osDNS) syncLoop() {
 func (d *osDNS) sync() {
 	c := osdns.Config{}
 	switch d.node.State() {
-	case localapi.StateRunning, localapi.StateConnecting:
+	case status.StateRunning, status.StateConnecting:
 		c = wantedDNS(d.node.Names(), d.names.Settings())
 	}
 	if d.off {
@@ -193,7 +194,7 @@ func (d *osDNS) close() {
 }
 
 // wantedDNS is what a configuration asks of the system.
-func wantedDNS(n *localapi.Names, s *dns.Settings) osdns.Config {
+func wantedDNS(n *status.Names, s *dns.Settings) osdns.Config {
 	if n == nil || !n.Ready || osdns.CheckDomain(n.Suffix) != nil {
 		return osdns.Config{}
 	}

@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"weft/dns"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // What a configuration asks of the system; D11: what a server may say wrong is
 // left out.
 func TestWantedDNS(t *testing.T) {
-	names := &localapi.Names{Ready: true, Suffix: "weft.internal", IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd12:3456:789a::/48")}
+	names := &status.Names{Ready: true, Suffix: "weft.internal", IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd12:3456:789a::/48")}
 	c := wantedDNS(names, &dns.Settings{})
 	if c.Nameserver != dns.ServiceAddr || !slices.Equal(c.Search, []string{"weft.internal"}) || c.Default || c.SearchLast {
 		t.Errorf("%+v", c)
@@ -40,7 +40,7 @@ func TestWantedDNS(t *testing.T) {
 			t.Errorf("the suffix %q gives %+v", suffix, c)
 		}
 	}
-	if !wantedDNS(nil, nil).IsZero() || !wantedDNS(&localapi.Names{}, nil).IsZero() {
+	if !wantedDNS(nil, nil).IsZero() || !wantedDNS(&status.Names{}, nil).IsZero() {
 		t.Error("something is wanted before there is a configuration")
 	}
 	// What a server can send at most is taken.

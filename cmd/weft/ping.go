@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func pingCmd() *cobra.Command {
@@ -52,17 +52,17 @@ when one of them (with --until-direct: the last) was answered.`,
 				if cmd.Context().Err() != nil {
 					return done(context.Canceled)
 				}
-				switch localapi.KindOf(err) {
+				switch status.KindOf(err) {
 				case "":
 					sum.answered(pong.RTT)
 					why = pong.Reason
 					if err := printPong(cmd.OutOrStdout(), pong, *asJSON); err != nil {
 						return err
 					}
-					if untilDirect && pong.Path == localapi.PathDirect {
+					if untilDirect && pong.Path == status.PathDirect {
 						return done(nil)
 					}
-				case localapi.KindTimeout, localapi.KindUnreachable:
+				case status.KindTimeout, status.KindUnreachable:
 					// It may come up while we look: go on.
 					sum.sent++
 					fmt.Fprintln(cmd.ErrOrStderr(), oneLine(err.Error()))
@@ -77,9 +77,9 @@ when one of them (with --until-direct: the last) was answered.`,
 				if why != "" {
 					message += ": " + why
 				}
-				return done(&localapi.Error{Kind: localapi.KindTimeout, Message: message, Hint: "it stays reachable through the relay; see: weft netcheck"})
+				return done(&status.Error{Kind: status.KindTimeout, Message: message, Hint: "it stays reachable through the relay; see: weft netcheck"})
 			case sum.received == 0 && last != nil:
-				return done(exitCode(localapi.KindOf(last).ExitCode())) // said already
+				return done(exitCode(status.KindOf(last).ExitCode())) // said already
 			}
 			return done(nil)
 		},
@@ -120,21 +120,21 @@ func (s *pingSum) String() string {
 	return fmt.Sprintf("%s; min/avg/max %.1f/%.1f/%.1f ms", text, ms(s.least), ms(s.total/time.Duration(s.received)), ms(s.most))
 }
 
-func printPong(w io.Writer, p localapi.Pong, asJSON bool) error {
+func printPong(w io.Writer, p status.Pong, asJSON bool) error {
 	if asJSON {
 		return printLine(w, struct {
-			Schema   string            `json:"schema"`
-			Name     string            `json:"name"`
-			Addr     string            `json:"addr"`
-			RTTms    float64           `json:"rtt_ms"`
-			Path     localapi.PathKind `json:"path"`
-			Reason   string            `json:"path_reason"`
-			Relay    string            `json:"relay"`
-			Endpoint string            `json:"endpoint"`
+			Schema   string          `json:"schema"`
+			Name     string          `json:"name"`
+			Addr     string          `json:"addr"`
+			RTTms    float64         `json:"rtt_ms"`
+			Path     status.PathKind `json:"path"`
+			Reason   string          `json:"path_reason"`
+			Relay    string          `json:"relay"`
+			Endpoint string          `json:"endpoint"`
 		}{"ping/1", p.Peer.Name, p.Addr.String(), float64(p.RTT.Microseconds()) / 1000, p.Path, p.Reason, p.Relay, p.Endpoint})
 	}
 	how := string(p.Path)
-	if p.Path == localapi.PathDirect && p.Endpoint != "" {
+	if p.Path == status.PathDirect && p.Endpoint != "" {
 		how = "direct path " + p.Endpoint
 	}
 	_, err := fmt.Fprintf(w, "%s %s: %s by %s\n", cli.Plain(p.Peer.Name), p.Addr, millis(p.RTT), cli.Plain(how))

@@ -27,6 +27,7 @@ import (
 	"weft/overlay"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
+	"weft/overlay/status"
 )
 
 // The default addresses; a port that is taken there is a warning, not an
@@ -200,7 +201,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	// hold the default socket too.
 	sock, err := localapi.Listen(o.socket, o.socketGroup)
 	if errors.Is(err, localapi.ErrInUse) {
-		return &localapi.Error{Kind: localapi.KindFailed, Message: "a daemon runs already at " + o.socket,
+		return &status.Error{Kind: status.KindFailed, Message: "a daemon runs already at " + o.socket,
 			Hint: "see: weft status; for a second one choose --state and --socket"}
 	}
 	if err != nil {
@@ -302,7 +303,7 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 
 // services are the daemon's local listeners.
 type services struct {
-	warnings []localapi.Health
+	warnings []status.Health
 
 	node atomic.Pointer[overlay.Node] // for warnings of what was made before it
 
@@ -353,12 +354,12 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) || o.explicit[flag] {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--%s %s: the port is taken", flag, addr),
+			return &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--%s %s: the port is taken", flag, addr),
 				Hint: "choose another one, or --" + flag + " off"}
 		}
 		return fmt.Errorf("--%s: %w", flag, cli.Cause(err))
 	}
-	h := localapi.Health{Code: flag + "-port-taken", Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
+	h := status.Health{Code: flag + "-port-taken", Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
 	d.warnings = append(d.warnings, h)
 	log.Warn(h.Message)
 	return nil
@@ -420,7 +421,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 		}()
 	}
 	d.api = localapi.NewServer(localapi.ServerConfig{
-		Node: syncedNode{node, d.osDNS}, Health: func() []localapi.Health { return resolverHealth(d.dns) },
+		Node: syncedNode{node, d.osDNS}, Health: func() []status.Health { return resolverHealth(d.dns) },
 		DNS: queryDNS(d.dns), Resolver: resolverAPI(d.dns), OSDNS: d.osDNS.status(), Group: d.group, Log: log,
 	})
 	if d.metricsListener != nil {

@@ -15,14 +15,15 @@ import (
 	"weft/dns"
 	"weft/overlay/api"
 	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // nameSource is what the resolver needs of the node.
 type nameSource interface {
-	Names() *localapi.Names
-	Resolve(ctx context.Context, name string) (localapi.Peer, error)
+	Names() *status.Names
+	Resolve(ctx context.Context, name string) (status.Peer, error)
 	DNS() *api.DNS
-	Relays() []localapi.Relay
+	Relays() []status.Relay
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -30,7 +31,7 @@ type nameSource interface {
 // takes another pointer for a change and makes ready what it points to, so each
 // of them stays until there is one.
 func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
-	zone := &follower[localapi.Names, dns.Zone]{make: zoneOf, same: sameZone}
+	zone := &follower[status.Names, dns.Zone]{make: zoneOf, same: sameZone}
 	settings := &follower[api.DNS, dns.Settings]{make: settingsOf, same: func(a, b *dns.Settings) bool { return reflect.DeepEqual(a, b) }}
 	former := &aliases{}
 	return dns.Config{
@@ -45,7 +46,7 @@ func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 			}
 			p, err := node.Resolve(ctx, name)
 			switch {
-			case localapi.KindOf(err) == localapi.KindUnknown:
+			case status.KindOf(err) == status.KindUnknown:
 				return dns.Host{}, dns.ErrNotFound
 			case err != nil:
 				return dns.Host{}, err
@@ -95,10 +96,10 @@ type aliases struct{ last atomic.Pointer[withAliases] }
 
 type withAliases struct {
 	base, all *dns.Settings
-	names     *localapi.Names
+	names     *status.Names
 }
 
-func (f *aliases) with(base *dns.Settings, n *localapi.Names) *dns.Settings {
+func (f *aliases) with(base *dns.Settings, n *status.Names) *dns.Settings {
 	if n == nil || len(n.Aliases) == 0 {
 		return base
 	}
@@ -124,7 +125,7 @@ func (f *aliases) with(base *dns.Settings, n *localapi.Names) *dns.Settings {
 }
 
 // zoneOf makes the resolver's zone of the node's names.
-func zoneOf(n *localapi.Names) *dns.Zone {
+func zoneOf(n *status.Names) *dns.Zone {
 	if n == nil {
 		return &dns.Zone{}
 	}
@@ -149,7 +150,7 @@ func sameZone(a, b *dns.Zone) bool {
 		a.Complete == b.Complete && a.LookedUp == b.LookedUp && slices.Equal(a.Hosts, b.Hosts)
 }
 
-func hostOf(p localapi.Peer, suffix string) dns.Host {
+func hostOf(p status.Peer, suffix string) dns.Host {
 	name := p.Name
 	if rel, ok := strings.CutSuffix(p.FQDN, "."+suffix); ok && suffix != "" {
 		name = rel
@@ -189,7 +190,7 @@ func nameserversOf(l []api.Nameserver) []dns.Nameserver {
 }
 
 // bootstrapNames are the host names of the server and its relays.
-func bootstrapNames(l []localapi.Relay) []string {
+func bootstrapNames(l []status.Relay) []string {
 	var out []string
 	add := func(host string) {
 		if _, err := netip.ParseAddr(host); err != nil && host != "" {
@@ -214,7 +215,7 @@ func bootstrapNames(l []localapi.Relay) []string {
 // answerOf is the resolver's answer as the local API sends it.
 func answerOf(a dns.Answer, err error) (localapi.DNSAnswer, error) {
 	if err != nil {
-		return localapi.DNSAnswer{}, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("dns query: %v", err)}
+		return localapi.DNSAnswer{}, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("dns query: %v", err)}
 	}
 	out := localapi.DNSAnswer{
 		Schema: "dns/1", Name: a.Name, Rcode: a.Rcode, Answers: a.Answers, Authority: a.Authority,
@@ -245,10 +246,10 @@ func resolverAPI(s *dns.Server) *localapi.Resolver {
 }
 
 // resolverHealth is what needs attention about names.
-func resolverHealth(s *dns.Server) []localapi.Health {
-	var out []localapi.Health
+func resolverHealth(s *dns.Server) []status.Health {
+	var out []status.Health
 	for _, h := range s.Health() {
-		out = append(out, localapi.Health{Code: h.Code, Message: h.Message})
+		out = append(out, status.Health{Code: h.Code, Message: h.Message})
 	}
 	return out
 }

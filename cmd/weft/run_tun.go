@@ -11,7 +11,7 @@ import (
 
 	"weft/dns"
 	"weft/overlay"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 	"weft/overlay/tun"
 )
 
@@ -36,10 +36,10 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 	})
 	switch {
 	case tunHint(err) != "":
-		return nil, &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err),
+		return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err),
 			Hint: tunHint(err) + ", or leave --tun away: user space needs neither"}
 	case errors.Is(err, tun.ErrUnsupported):
-		return nil, &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err), Hint: "leave --tun away: user space works here"}
+		return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err), Hint: "leave --tun away: user space works here"}
 	case err != nil:
 		return nil, fmt.Errorf("--tun %s: %w", name, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func sshCmd() *cobra.Command {
@@ -39,7 +40,7 @@ configuration are ssh's own, and so are all options but --socket.
 			}
 			ssh, err := exec.LookPath("ssh")
 			if err != nil {
-				return &localapi.Error{Kind: localapi.KindFailed, Message: "there is no ssh on this machine", Hint: "install the OpenSSH client"}
+				return &status.Error{Kind: status.KindFailed, Message: "there is no ssh on this machine", Hint: "install the OpenSSH client"}
 			}
 			argv := append([]string{"ssh"}, call.options...)
 			if call.name != "" {
@@ -155,7 +156,7 @@ func parseSSHTarget(s string) (user, name string, err error) {
 			return "", "", usagef("%q is not a user name", cli.Plain(user))
 		}
 	}
-	if name, err = localapi.CleanName(name); err != nil {
+	if name, err = status.CleanName(name); err != nil {
 		return "", "", err
 	}
 	// '%' would be expanded by ssh, and no numeric name is a device.

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func statusCmd() *cobra.Command {
@@ -55,18 +55,18 @@ its last word is.`,
 	return cmd
 }
 
-func onlyPeer(peers []localapi.PeerStatus, p localapi.Peer) []localapi.PeerStatus {
+func onlyPeer(peers []status.PeerStatus, p status.Peer) []status.PeerStatus {
 	for _, s := range peers {
 		if s.ID == p.ID {
-			return []localapi.PeerStatus{s}
+			return []status.PeerStatus{s}
 		}
 	}
-	return []localapi.PeerStatus{}
+	return []status.PeerStatus{}
 }
 
 // printStatus prints a status that came at now, by this machine's clock: of the peers
 // a list, or all that is known of each.
-func printStatus(w io.Writer, st localapi.Status, whole bool, now time.Time) {
+func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 	server := "no server"
 	if st.Server.URL != "" {
 		server = cli.Plain(st.Server.URL)
@@ -77,13 +77,13 @@ func printStatus(w io.Writer, st localapi.Status, whole bool, now time.Time) {
 			server += " (away)"
 		}
 	}
-	removed := slices.ContainsFunc(st.Health, func(h localapi.Health) bool { return h.Code == "revoked" })
+	removed := slices.ContainsFunc(st.Health, func(h status.Health) bool { return h.Code == "revoked" })
 	switch {
 	case removed:
 		fmt.Fprintf(w, "%s was removed from this network; to join again, run: weft logout, then weft up TOKEN\n", cli.Plain(st.Self.FQDN))
-	case st.State == localapi.StateUnjoined:
+	case st.State == status.StateUnjoined:
 		fmt.Fprintln(w, "not joined; join with: weft up TOKEN")
-	case st.State == localapi.StateDown:
+	case st.State == status.StateDown:
 		fmt.Fprintf(w, "%s is down; start with: weft up\n", cli.Plain(st.Self.FQDN))
 	default:
 		fmt.Fprintf(w, "%s  %s  %s\n", cli.Plain(st.Self.FQDN), cli.Plain(st.Self.IPv4), cli.Plain(st.Self.IPv6))
@@ -121,7 +121,7 @@ func printStatus(w io.Writer, st localapi.Status, whole bool, now time.Time) {
 }
 
 // printPeer prints all that is known of a peer. said is the peer's times' now.
-func printPeer(w io.Writer, p localapi.PeerStatus, said, now time.Time) {
+func printPeer(w io.Writer, p status.PeerStatus, said, now time.Time) {
 	t := table(w)
 	defer t.Flush()
 	line := func(key, value string) {
@@ -149,7 +149,7 @@ func printPeer(w io.Writer, p localapi.PeerStatus, said, now time.Time) {
 	}
 }
 
-func roundTrip(p localapi.PeerStatus) string {
+func roundTrip(p status.PeerStatus) string {
 	if p.RTTms == nil {
 		return "-"
 	}
@@ -157,7 +157,7 @@ func roundTrip(p localapi.PeerStatus) string {
 }
 
 // pathOf is which way packets go to a peer and, in a few words, why.
-func pathOf(p localapi.PeerStatus) string {
+func pathOf(p status.PeerStatus) string {
 	if p.PathNote == "" {
 		return cli.Dash(string(p.Path))
 	}
@@ -169,7 +169,7 @@ const freshFor = 10 * time.Second
 
 // seen says whether a peer is there. What nobody could be asked for is not said to be
 // of now: with it stands how old it is.
-func seen(p localapi.PeerStatus, now time.Time) string {
+func seen(p status.PeerStatus, now time.Time) string {
 	asOf := ""
 	if p.PresenceAt != nil && now.Sub(*p.PresenceAt) >= freshFor {
 		asOf = "as of " + ago(p.PresenceAt, now)

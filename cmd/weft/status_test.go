@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func TestSeen(t *testing.T) {
@@ -31,7 +31,7 @@ func TestSeen(t *testing.T) {
 		{true, nil, nil, "online"},
 		{false, nil, at(72 * time.Hour), "3 days ago"},
 	} {
-		p := localapi.PeerStatus{Online: c.online, PresenceAt: c.presence, LastSeen: c.seenAt}
+		p := status.PeerStatus{Online: c.online, PresenceAt: c.presence, LastSeen: c.seenAt}
 		if got := seen(p, now); got != c.want {
 			t.Errorf("online %v, known at %v, seen at %v: %q, want %q", c.online, c.presence, c.seenAt, got, c.want)
 		}
@@ -44,14 +44,14 @@ func TestPrintStatus(t *testing.T) {
 	said := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	here := said.AddDate(-50, 0, 0) // no battery behind the clock
 	answered, off := here.Add(-12*time.Minute), said.Add(-21*time.Minute)
-	st := localapi.Status{
-		State: localapi.StateRunning, Time: &said,
-		Server: localapi.ServerStatus{URL: "https://weft.example:8443", LastSeen: &answered},
-		Self:   localapi.SelfStatus{FQDN: "laptop.weft.internal", IPv4: "100.64.0.1", IPv6: "fd00::1", Relay: "home"},
-		Peers: []localapi.PeerStatus{
-			{Name: "pi", IPv4: "100.64.0.2", Online: true, PresenceAt: &said, Path: localapi.PathRelay, PathReason: "both sides are behind NATs; a port mapping would make it direct", PathNote: "both behind hard NATs", KeyExchange: "X25519MLKEM768", Relay: "home"},
-			{Name: "attic", IPv4: "100.64.0.3", PresenceAt: &said, LastSeen: &off, Path: localapi.PathOffline, PathReason: "not connected to a relay"},
-			{Name: "evil\x1b[2J", Path: localapi.PathKind("x\n"), PathNote: "y\r"},
+	st := status.Status{
+		State: status.StateRunning, Time: &said,
+		Server: status.ServerStatus{URL: "https://weft.example:8443", LastSeen: &answered},
+		Self:   status.SelfStatus{FQDN: "laptop.weft.internal", IPv4: "100.64.0.1", IPv6: "fd00::1", Relay: "home"},
+		Peers: []status.PeerStatus{
+			{Name: "pi", IPv4: "100.64.0.2", Online: true, PresenceAt: &said, Path: status.PathRelay, PathReason: "both sides are behind NATs; a port mapping would make it direct", PathNote: "both behind hard NATs", KeyExchange: "X25519MLKEM768", Relay: "home"},
+			{Name: "attic", IPv4: "100.64.0.3", PresenceAt: &said, LastSeen: &off, Path: status.PathOffline, PathReason: "not connected to a relay"},
+			{Name: "evil\x1b[2J", Path: status.PathKind("x\n"), PathNote: "y\r"},
 		},
 	}
 	var list, one strings.Builder

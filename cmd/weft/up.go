@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func upCmd() *cobra.Command {
@@ -73,10 +73,10 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return "", &localapi.Error{Kind: localapi.KindFailed, Message: "read token file " + path + ": permission denied", Hint: "make it readable for the user that runs weft"}
+		return "", &status.Error{Kind: status.KindFailed, Message: "read token file " + path + ": permission denied", Hint: "make it readable for the user that runs weft"}
 	}
 	if err != nil {
-		return "", &localapi.Error{Kind: localapi.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cli.Cause(err)), Hint: "make a token with: weft-server keys create"}
+		return "", &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cli.Cause(err)), Hint: "make a token with: weft-server keys create"}
 	}
 	defer f.Close()
 	return readToken(f, path)
@@ -97,16 +97,16 @@ func checkToken(b []byte, from string) (string, error) {
 	token, err := cli.CleanToken(b)
 	switch {
 	case errors.Is(err, cli.ErrNoToken):
-		return "", &localapi.Error{Kind: localapi.KindUsage, Message: "there is no token in " + from, Hint: "make one with: weft-server keys create"}
+		return "", &status.Error{Kind: status.KindUsage, Message: "there is no token in " + from, Hint: "make one with: weft-server keys create"}
 	case err != nil:
-		return "", &localapi.Error{Kind: localapi.KindUsage, Message: from + ": " + err.Error(), Hint: "a token is one word that starts with weft1; make one with: weft-server keys create"}
+		return "", &status.Error{Kind: status.KindUsage, Message: from + ": " + err.Error(), Hint: "a token is one word that starts with weft1; make one with: weft-server keys create"}
 	}
 	return token, nil
 }
 
-func printUp(w io.Writer, st localapi.Status) {
+func printUp(w io.Writer, st status.Status) {
 	switch st.State {
-	case localapi.StatePending:
+	case status.StatePending:
 		fmt.Fprintln(w, "joined, waiting for the owner to approve this device; see: weft status")
 	default:
 		fmt.Fprintf(w, "%s is up at %s\n", cli.Plain(st.Self.FQDN), cli.Plain(st.Self.IPv4))

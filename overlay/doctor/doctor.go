@@ -16,8 +16,9 @@ import (
 	"strings"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/netcheck"
 	"weft/overlay/report"
+	"weft/overlay/status"
 )
 
 // Facts are what Diagnose goes by. What could not be found out is left zero.
@@ -27,8 +28,8 @@ type Facts struct {
 	DaemonErr error  // why the daemon does not answer
 	Installed bool   // as a service of the system
 
-	Status   *localapi.Status
-	Netcheck *localapi.Netcheck
+	Status   *status.Status
+	Netcheck *netcheck.Report
 
 	// State is the state directory; Free its file system's free space in
 	// bytes, -1 when unknown.
@@ -79,14 +80,14 @@ func checkDaemon(f Facts, add adder) {
 		start = "systemctl restart weft; journalctl -u weft -e"
 	}
 	switch {
-	case localapi.KindOf(f.DaemonErr) == localapi.KindDenied:
+	case status.KindOf(f.DaemonErr) == status.KindDenied:
 		// There is one, and it is well: this user may not ask it how it is.
-		var e *localapi.Error
+		var e *status.Error
 		errors.As(f.DaemonErr, &e)
 		add("daemon", report.Error, cmp.Or(e.Hint, "run this as that user, or as root with sudo"), "%s", e.Message)
 		return
 	case f.DaemonErr != nil:
-		var e *localapi.Error
+		var e *status.Error
 		if errors.As(f.DaemonErr, &e) { // its hint is the cure
 			add("daemon", report.Error, start, "no daemon answers: %s", e.Message)
 			return
@@ -101,11 +102,11 @@ func checkDaemon(f Facts, add adder) {
 		add("daemon", report.OK, "", "the daemon answers, version %s", f.Version)
 	}
 	switch f.Status.State {
-	case localapi.StateUnjoined:
+	case status.StateUnjoined:
 		add("joined", report.Error, "weft up TOKEN, with a token from the console or from: weft-server keys create", "this device has not joined a network")
-	case localapi.StatePending:
+	case status.StatePending:
 		add("joined", report.Error, "ask the network's owner to let it in", "this device waits for approval")
-	case localapi.StateDown:
+	case status.StateDown:
 		add("joined", report.Error, "weft up", "weft was stopped with: weft down")
 	}
 }
@@ -158,7 +159,7 @@ func checkServer(f Facts, add adder) {
 // how its last request went says nothing about now.
 func (f Facts) idle() bool {
 	switch f.Status.State {
-	case localapi.StateUnjoined, localapi.StateDown:
+	case status.StateUnjoined, status.StateDown:
 		return true
 	}
 	return false
@@ -173,7 +174,7 @@ func (f Facts) since() string {
 	return fmt.Sprintf(", and was last heard of at %s, %s ago", at.UTC().Format(time.DateTime), f.Now.Sub(*at).Round(time.Second))
 }
 
-func (f Facts) link(kind string) *localapi.LinkCheck {
+func (f Facts) link(kind string) *netcheck.LinkCheck {
 	if f.Netcheck == nil {
 		return nil
 	}
@@ -186,7 +187,7 @@ func (f Facts) link(kind string) *localapi.LinkCheck {
 }
 
 func checkRelays(f Facts, add adder) {
-	if f.Status == nil || f.Netcheck == nil || f.Status.State == localapi.StateUnjoined || f.Status.State == localapi.StateDown {
+	if f.Status == nil || f.Netcheck == nil || f.Status.State == status.StateUnjoined || f.Status.State == status.StateDown {
 		return
 	}
 	if f.Status.Self.Online {
@@ -231,7 +232,7 @@ func (f Facts) answersTCP() bool {
 			alive[u.Hostname()] = alive[u.Hostname()] || l.RTTms != nil
 		}
 	}
-	return slices.ContainsFunc(f.Netcheck.STUN, func(s localapi.UDPReply) bool {
+	return slices.ContainsFunc(f.Netcheck.STUN, func(s netcheck.UDPReply) bool {
 		host, _, err := net.SplitHostPort(s.Server)
 		up, tried := alive[host]
 		return err != nil || up || !tried
@@ -252,7 +253,7 @@ func checkIdentity(f Facts, add adder) {
 	switch {
 	case left <= 0:
 		add("certificate", report.Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
-	case slices.ContainsFunc(f.Status.Health, func(h localapi.Health) bool { return h.Code == "certificate" }):
+	case slices.ContainsFunc(f.Status.Health, func(h status.Health) bool { return h.Code == "certificate" }):
 		add("certificate", report.Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
 	default:
 		add("certificate", report.OK, "", "the certificate is good for %s", ends)
@@ -311,7 +312,7 @@ func checkHealth(f Facts, add adder) {
 }
 
 func has(f Facts, code string) bool {
-	return slices.ContainsFunc(f.Status.Health, func(h localapi.Health) bool { return h.Code == code })
+	return slices.ContainsFunc(f.Status.Health, func(h status.Health) bool { return h.Code == code })
 }
 
 func hostPort(raw string) string {

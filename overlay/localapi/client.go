@@ -17,7 +17,9 @@ import (
 	"syscall"
 	"time"
 
+	"weft/overlay/netcheck"
 	"weft/overlay/proxy/pipe"
+	"weft/overlay/status"
 )
 
 // withTimeout is context.WithTimeout; the name keeps call sites short.
@@ -57,10 +59,10 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 	}
 	switch {
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return nil, &Error{Kind: KindDenied, Message: "the daemon at " + c.path + " belongs to another user",
+		return nil, &status.Error{Kind: status.KindDenied, Message: "the daemon at " + c.path + " belongs to another user",
 			Hint: deniedHint(c.path)}
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return nil, &Error{Kind: KindNoDaemon, Message: "the daemon is not running (no answer at " + c.path + ")",
+		return nil, &status.Error{Kind: status.KindNoDaemon, Message: "the daemon is not running (no answer at " + c.path + ")",
 			Hint: "start it with: weft run"}
 	}
 	return nil, fmt.Errorf("connect to the daemon: %w", err)
@@ -93,25 +95,25 @@ func (c *Client) Health(ctx context.Context) error {
 }
 
 // Status returns the daemon's status, with what it knows of its peers.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
+func (c *Client) Status(ctx context.Context) (status.Status, error) {
+	var s status.Status
 	return s, c.call(ctx, http.MethodGet, "/v1/status", url.Values{"ask": {"no"}}, nil, &s)
 }
 
 // Look returns the daemon's status, see Node.Look. A daemon of before shows what it
 // knows, and a peer that is asked for by name only if it shows it anyway.
-func (c *Client) Look(ctx context.Context, name string) (Status, error) {
+func (c *Client) Look(ctx context.Context, name string) (status.Status, error) {
 	q := url.Values{}
 	if name != "" {
 		q.Set("name", name)
 	}
-	var s Status
+	var s status.Status
 	return s, c.call(ctx, http.MethodGet, "/v1/status", q, nil, &s)
 }
 
 // Up starts the node, see Node.Up.
-func (c *Client) Up(ctx context.Context, token string) (Status, error) {
-	var s Status
+func (c *Client) Up(ctx context.Context, token string) (status.Status, error) {
+	var s status.Status
 	return s, c.call(ctx, http.MethodPost, "/v1/up", nil, UpRequest{Token: token}, &s)
 }
 
@@ -126,20 +128,20 @@ func (c *Client) Logout(ctx context.Context) error {
 }
 
 // Resolve finds a peer, see Node.Resolve.
-func (c *Client) Resolve(ctx context.Context, name string) (Peer, error) {
-	var p Peer
+func (c *Client) Resolve(ctx context.Context, name string) (status.Peer, error) {
+	var p status.Peer
 	return p, c.call(ctx, http.MethodGet, "/v1/resolve", url.Values{"name": {name}}, nil, &p)
 }
 
 // Names returns the names known here, see Node.Names.
-func (c *Client) Names(ctx context.Context) (Names, error) {
-	var n Names
+func (c *Client) Names(ctx context.Context) (status.Names, error) {
+	var n status.Names
 	return n, c.call(ctx, http.MethodGet, "/v1/names", nil, nil, &n)
 }
 
 // Ping sends one echo, see Node.Ping.
-func (c *Client) Ping(ctx context.Context, name string, timeout time.Duration) (Pong, error) {
-	var p Pong
+func (c *Client) Ping(ctx context.Context, name string, timeout time.Duration) (status.Pong, error) {
+	var p status.Pong
 	return p, c.call(ctx, http.MethodPost, "/v1/ping", nil, PingRequest{Name: name, Timeout: timeout}, &p)
 }
 
@@ -148,9 +150,9 @@ func (c *Client) Wait(ctx context.Context, name string, timeout time.Duration) e
 	return c.call(ctx, http.MethodPost, "/v1/wait", nil, WaitRequest{Name: name, Timeout: timeout}, nil)
 }
 
-// Netcheck measures the ways to the server side, see RunNetcheck.
-func (c *Client) Netcheck(ctx context.Context) (Netcheck, error) {
-	var n Netcheck
+// Netcheck measures the ways to the server side, see netcheck.Run.
+func (c *Client) Netcheck(ctx context.Context) (netcheck.Report, error) {
+	var n netcheck.Report
 	return n, c.call(ctx, http.MethodGet, "/v1/netcheck", nil, nil, &n)
 }
 
@@ -190,14 +192,14 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 		return nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return &Error{Kind: KindFailed, Message: "read the daemon's answer: " + err.Error()}
+		return &status.Error{Kind: status.KindFailed, Message: "read the daemon's answer: " + err.Error()}
 	}
 	return nil
 }
 
 // clientError takes the wrapping of net/http off.
 func clientError(err error) error {
-	var e *Error
+	var e *status.Error
 	if errors.As(err, &e) {
 		return e
 	}
@@ -209,20 +211,20 @@ func clientError(err error) error {
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &Error{Kind: KindTimeout, Message: "the daemon did not answer in time"}
+		return &status.Error{Kind: status.KindTimeout, Message: "the daemon did not answer in time"}
 	}
-	return &Error{Kind: KindFailed, Message: "talk to the daemon: " + err.Error(), Hint: "it may just have stopped; see: weft status"}
+	return &status.Error{Kind: status.KindFailed, Message: "talk to the daemon: " + err.Error(), Hint: "it may just have stopped; see: weft status"}
 }
 
 // readError reads the Error of a failed request.
 func readError(resp *http.Response) error {
-	var e Error
+	var e status.Error
 	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody))
 	if err == nil {
 		err = json.Unmarshal(body, &e)
 	}
 	if err != nil || e.Kind == "" {
-		return &Error{Kind: KindFailed, Message: "the daemon answered " + resp.Status}
+		return &status.Error{Kind: status.KindFailed, Message: "the daemon answered " + resp.Status}
 	}
 	return &e
 }

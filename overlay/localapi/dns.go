@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"weft/overlay/status"
 )
 
 // Resolver is what the daemon's resolver offers beside answers:
@@ -34,7 +36,7 @@ func (r *Resolver) handle(mux *http.ServeMux, s *Server) {
 		if !read(w, req, &q) {
 			return
 		}
-		name, err := CleanName(q.Name)
+		name, err := status.CleanName(q.Name)
 		if err != nil {
 			s.failed(w, err)
 			return

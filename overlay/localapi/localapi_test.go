@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"weft/overlay/netcheck"
+	"weft/overlay/status"
 	"weft/overlay/stun"
 )
 
@@ -29,9 +31,9 @@ const nobody = 65534
 func TestMain(m *testing.M) {
 	if path := os.Getenv("WEFT_TEST_AS_NOBODY"); path != "" {
 		c := NewClient(path)
-		fmt.Println(KindOf(c.Health(context.Background())), KindOf(c.Down(context.Background())))
+		fmt.Println(status.KindOf(c.Health(context.Background())), status.KindOf(c.Down(context.Background())))
 		_, err := c.DialContext(context.Background(), "tcp", "kitchen-pi:80")
-		fmt.Println(KindOf(err))
+		fmt.Println(status.KindOf(err))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -40,7 +42,7 @@ func TestMain(m *testing.M) {
 // testNode answers what the tests set.
 type testNode struct {
 	Node
-	status Status
+	status status.Status
 	err    error
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	downs  int
@@ -48,15 +50,15 @@ type testNode struct {
 	block  bool
 }
 
-func (n *testNode) Status() Status { return n.status }
-func (n *testNode) Look(_ context.Context, name string) (Status, error) {
+func (n *testNode) Status() status.Status { return n.status }
+func (n *testNode) Look(_ context.Context, name string) (status.Status, error) {
 	n.looked = append(n.looked, name)
 	return n.status, n.err
 }
 func (n *testNode) Up(context.Context, string) error { return n.err }
 func (n *testNode) Down(context.Context) error       { n.downs++; return n.err }
-func (n *testNode) Names() *Names                    { return nil }
-func (n *testNode) Relays() []Relay                  { return nil }
+func (n *testNode) Names() *status.Names             { return nil }
+func (n *testNode) Relays() []status.Relay           { return nil }
 func (n *testNode) Wait(ctx context.Context, name string) error {
 	if n.block {
 		<-ctx.Done()
@@ -141,18 +143,18 @@ func echo(t testing.TB) func(ctx context.Context, network, address string) (net.
 
 // TestExitCodes fixes the table that scripts rely on.
 func TestExitCodes(t *testing.T) {
-	for kind, want := range map[Kind]int{
-		KindFailed: 1, KindUsage: 2, KindNoDaemon: 3, KindNotJoined: 4, KindApproval: 4, KindUnknown: 5,
-		KindUnavailable: 5, KindUnreachable: 5, KindRefused: 5, KindDenied: 6, KindTimeout: 7, "later": 1,
+	for kind, want := range map[status.Kind]int{
+		status.KindFailed: 1, status.KindUsage: 2, status.KindNoDaemon: 3, status.KindNotJoined: 4, status.KindApproval: 4, status.KindUnknown: 5,
+		status.KindUnavailable: 5, status.KindUnreachable: 5, status.KindRefused: 5, status.KindDenied: 6, status.KindTimeout: 7, "later": 1,
 	} {
 		if got := kind.ExitCode(); got != want {
 			t.Errorf("%s: %d, want %d", kind, got, want)
 		}
 	}
-	if k := KindOf(fmt.Errorf("dial: %w", context.DeadlineExceeded)); k != KindTimeout {
+	if k := status.KindOf(fmt.Errorf("dial: %w", context.DeadlineExceeded)); k != status.KindTimeout {
 		t.Errorf("deadline: %s", k)
 	}
-	if k := KindOf(nil); k != "" {
+	if k := status.KindOf(nil); k != "" {
 		t.Errorf("nil: %s", k)
 	}
 }
@@ -178,7 +180,7 @@ func TestSocketIsPrivate(t *testing.T) {
 		// Another user's daemon, then: the check is the same.
 		s.uid++
 		c = NewClient(c.Path())
-		if k := KindOf(c.Down(t.Context())); k != KindDenied {
+		if k := status.KindOf(c.Down(t.Context())); k != status.KindDenied {
 			t.Fatalf("another user's call: %q, want denied", k)
 		}
 		return
@@ -369,10 +371,10 @@ func TestBodiesAreBounded(t *testing.T) {
 func TestErrorsCross(t *testing.T) {
 	node := &testNode{}
 	c, _ := serve(t, node)
-	for _, kind := range []Kind{KindFailed, KindNotJoined, KindApproval, KindUnknown, KindUnavailable, KindUnreachable, KindRefused, KindDenied, KindTimeout} {
-		want := &Error{Kind: kind, Message: "what and why", Hint: "next"}
+	for _, kind := range []status.Kind{status.KindFailed, status.KindNotJoined, status.KindApproval, status.KindUnknown, status.KindUnavailable, status.KindUnreachable, status.KindRefused, status.KindDenied, status.KindTimeout} {
+		want := &status.Error{Kind: kind, Message: "what and why", Hint: "next"}
 		node.err = fmt.Errorf("wrapped: %w", want)
-		var got *Error
+		var got *status.Error
 		if err := c.Down(t.Context()); !errors.As(err, &got) || *got != *want {
 			t.Errorf("%s: got %v", kind, err)
 		}
@@ -381,21 +383,21 @@ func TestErrorsCross(t *testing.T) {
 		}
 	}
 	node.err = errors.New("plain")
-	if err := c.Down(t.Context()); KindOf(err) != KindFailed || err.Error() != "plain" {
+	if err := c.Down(t.Context()); status.KindOf(err) != status.KindFailed || err.Error() != "plain" {
 		t.Errorf("plain error: %v", err)
 	}
 	node.err, node.block = nil, true
-	if err := c.Wait(t.Context(), "", 10*time.Millisecond); KindOf(err) != KindTimeout {
+	if err := c.Wait(t.Context(), "", 10*time.Millisecond); status.KindOf(err) != status.KindTimeout {
 		t.Errorf("wait: %v, want timeout", err)
 	}
-	if err := NewClient("/nonexistent/s").Down(t.Context()); KindOf(err) != KindNoDaemon {
+	if err := NewClient("/nonexistent/s").Down(t.Context()); status.KindOf(err) != status.KindNoDaemon {
 		t.Errorf("no daemon: %v", err)
 	}
 }
 
 // TestStatusHasAllFields: an empty node still has every field of status/1.
 func TestStatusHasAllFields(t *testing.T) {
-	c, _ := serve(t, &testNode{status: Status{State: StateUnjoined}})
+	c, _ := serve(t, &testNode{status: status.Status{State: status.StateUnjoined}})
 	resp := raw(t, c.Path(), "GET /v1/status HTTP/1.1\r\nHost: weft.local\r\nConnection: close\r\n\r\n")
 	var got map[string]any
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
@@ -496,11 +498,11 @@ func TestDialDatagrams(t *testing.T) {
 func TestDialRefuses(t *testing.T) {
 	c, _ := serve(t, &testNode{dial: echo(t)})
 	for _, addr := range []string{"", "kitchen-pi", "-x:80", "a b:80", "a\n:80", `a":80`, strings.Repeat("a", 300) + ":80", "$(id):80", "kitchen-pi/../x:80"} {
-		if _, err := c.DialContext(t.Context(), "tcp", addr); KindOf(err) != KindUsage {
+		if _, err := c.DialContext(t.Context(), "tcp", addr); status.KindOf(err) != status.KindUsage {
 			t.Errorf("%.20q: %v, want a usage error", addr, err)
 		}
 	}
-	if _, err := c.DialContext(t.Context(), "unix", "kitchen-pi:80"); KindOf(err) != KindUsage {
+	if _, err := c.DialContext(t.Context(), "unix", "kitchen-pi:80"); status.KindOf(err) != status.KindUsage {
 		t.Error("network unix was taken")
 	}
 }
@@ -566,7 +568,7 @@ func TestNetcheck(t *testing.T) {
 			}
 		}
 	}()
-	n := RunNetcheck(t.Context(), []Relay{
+	n := netcheck.Run(t.Context(), []status.Relay{
 		{Name: "server", Server: true, URLs: []string{"https://" + l.Addr().String()}},
 		{ID: "r", Name: "home", URLs: []string{"https://127.0.0.1:1", "::not a url"}, STUN: []string{pc.LocalAddr().String()}, Current: true},
 	}, nil)
@@ -600,14 +602,14 @@ func isTimeoutErr(err error) bool {
 // Whoever asks for the status looks at the peers, unless they say that they do not:
 // what the program itself wants to know must not cost a question to the server.
 func TestStatusLooks(t *testing.T) {
-	node := &testNode{status: Status{State: StateRunning}}
+	node := &testNode{status: status.Status{State: status.StateRunning}}
 	c, _ := serve(t, node)
 	st, err := c.Status(t.Context())
-	if err != nil || st.State != StateRunning || len(node.looked) != 0 {
+	if err != nil || st.State != status.StateRunning || len(node.looked) != 0 {
 		t.Errorf("%+v, %v, looked at %q", st, err, node.looked)
 	}
 	for _, name := range []string{"", "Kitchen-Pi"} {
-		if st, err := c.Look(t.Context(), name); err != nil || st.Schema != Schema || st.Peers == nil {
+		if st, err := c.Look(t.Context(), name); err != nil || st.Schema != status.Schema || st.Peers == nil {
 			t.Errorf("%+v, %v", st, err)
 		}
 	}
@@ -618,11 +620,11 @@ func TestStatusLooks(t *testing.T) {
 	if resp.StatusCode != http.StatusOK || len(node.looked) != 3 {
 		t.Errorf("%s, looked at %q", resp.Status, node.looked)
 	}
-	if _, err := c.Look(t.Context(), strings.Repeat("x", 5000)); KindOf(err) != KindUsage && KindOf(err) != KindUnknown {
+	if _, err := c.Look(t.Context(), strings.Repeat("x", 5000)); status.KindOf(err) != status.KindUsage && status.KindOf(err) != status.KindUnknown {
 		t.Errorf("a name that is none: %v", err)
 	}
-	node.err = &Error{Kind: KindUnknown, Message: "nobody"}
-	if _, err := c.Look(t.Context(), "nobody"); KindOf(err) != KindUnknown {
+	node.err = &status.Error{Kind: status.KindUnknown, Message: "nobody"}
+	if _, err := c.Look(t.Context(), "nobody"); status.KindOf(err) != status.KindUnknown {
 		t.Errorf("nobody's name: %v", err)
 	}
 }

@@ -11,11 +11,11 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"weft/overlay/hostname"
 	"weft/overlay/limited"
+	"weft/overlay/netcheck"
 	"weft/overlay/peercred"
+	"weft/overlay/status"
 )
 
 // host is the only Host that requests may name. A page that a browser was
@@ -29,7 +29,7 @@ const maxConns = 1024
 type Server struct {
 	// Constant after NewServer.
 	node  Node
-	extra func() []Health
+	extra func() []status.Health
 	dns   func(ctx context.Context, name, qtype string) (DNSAnswer, error)
 	os    func() OSDNS
 	http  *http.Server
@@ -46,7 +46,7 @@ type ServerConfig struct {
 	Node Node
 	// Health adds what the caller knows needs attention (a default port that
 	// was taken, say) to the node's own Status.
-	Health func() []Health
+	Health func() []status.Health
 	// DNS asks the daemon's resolver; without it dns query fails.
 	DNS func(ctx context.Context, name, qtype string) (DNSAnswer, error)
 	// OSDNS is what was done about the system's DNS, nil for a daemon that
@@ -130,16 +130,16 @@ func (s *Server) credential(c net.Conn) error {
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err, _ := r.Context().Value(credKey{}).(error); err != nil {
-			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: err.Error(), Hint: "run this as that user, or as root with sudo"})
+			fail(w, http.StatusForbidden, &status.Error{Kind: status.KindDenied, Message: err.Error(), Hint: "run this as that user, or as root with sudo"})
 			return
 		}
 		if r.Host != host || len(r.Header["Origin"]) > 0 || len(r.Header["Referer"]) > 0 || strings.Contains(r.RequestURI, "://") {
-			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: "refused: this request was not made by weft's command line"})
+			fail(w, http.StatusForbidden, &status.Error{Kind: status.KindDenied, Message: "refused: this request was not made by weft's command line"})
 			return
 		}
 		// A form, which any web page can post, is not JSON.
 		if ct := r.Header.Get("Content-Type"); r.Method == http.MethodPost && ct != "application/json" {
-			fail(w, http.StatusForbidden, &Error{Kind: KindDenied, Message: "refused: the body is not application/json"})
+			fail(w, http.StatusForbidden, &status.Error{Kind: status.KindDenied, Message: "refused: the body is not application/json"})
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
@@ -156,7 +156,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	name := q.Get("name")
 	if name != "" {
 		var err error
-		if name, err = CleanName(name); err != nil {
+		if name, err = status.CleanName(name); err != nil {
 			s.failed(w, err)
 			return
 		}
@@ -171,14 +171,14 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 
 // Status is the node's status with all empty fields present and the extra
 // health warnings added.
-func (s *Server) Status() Status { return s.complete(s.node.Status()) }
+func (s *Server) Status() status.Status { return s.complete(s.node.Status()) }
 
-func (s *Server) complete(st Status) Status {
-	st.Schema = Schema
+func (s *Server) complete(st status.Status) status.Status {
+	st.Schema = status.Schema
 	if st.Peers == nil {
-		st.Peers = []PeerStatus{}
+		st.Peers = []status.PeerStatus{}
 	}
-	st.Health = append([]Health{}, st.Health...)
+	st.Health = append([]status.Health{}, st.Health...)
 	if s.extra != nil {
 		st.Health = append(st.Health, s.extra()...)
 	}
@@ -206,7 +206,7 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
-	name, err := CleanName(r.URL.Query().Get("name"))
+	name, err := status.CleanName(r.URL.Query().Get("name"))
 	if err != nil {
 		s.failed(w, err)
 		return
@@ -222,7 +222,7 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
 func (s *Server) names(w http.ResponseWriter, r *http.Request) {
 	n := s.node.Names()
 	if n == nil {
-		n = &Names{}
+		n = &status.Names{}
 	}
 	reply(w, n)
 }
@@ -232,7 +232,7 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &req) {
 		return
 	}
-	name, err := CleanName(req.Name)
+	name, err := status.CleanName(req.Name)
 	if err != nil {
 		s.failed(w, err)
 		return
@@ -255,7 +255,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 	name := ""
 	if req.Name != "" {
 		var err error
-		if name, err = CleanName(req.Name); err != nil {
+		if name, err = status.CleanName(req.Name); err != nil {
 			s.failed(w, err)
 			return
 		}
@@ -268,8 +268,8 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 func (s *Server) netcheck(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
-	g, _ := s.node.(Gatherer)
-	reply(w, RunNetcheck(ctx, s.node.Relays(), g))
+	g, _ := s.node.(netcheck.Gatherer)
+	reply(w, netcheck.Run(ctx, s.node.Relays(), g))
 }
 
 func (s *Server) query(w http.ResponseWriter, r *http.Request) {
@@ -277,13 +277,13 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &req) {
 		return
 	}
-	name, err := CleanName(req.Name)
+	name, err := status.CleanName(req.Name)
 	if err != nil {
 		s.failed(w, err)
 		return
 	}
 	if s.dns == nil {
-		s.failed(w, &Error{Kind: KindFailed, Message: "the daemon runs without its resolver", Hint: "start it with: weft run --dns 127.0.0.1:5335"})
+		s.failed(w, &status.Error{Kind: status.KindFailed, Message: "the daemon runs without its resolver", Hint: "start it with: weft run --dns 127.0.0.1:5335"})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
@@ -304,57 +304,18 @@ func bounded(d, def, max time.Duration) time.Duration {
 	return min(d, max)
 }
 
-// CleanName makes of a name or an address as people write it the form in which
-// everything else takes it: letters beyond ASCII become A-labels ("Küche" is
-// xn--kche-0ra), an IPv6 address loses its brackets. It refuses what cannot be
-// either before it reaches anything that would act on it: empty, over 255 bytes,
-// a leading '-', or bytes other than letters, digits, '-', '_', '.', ':' and
-// '%'. The error has KindUsage.
-func CleanName(name string) (string, error) {
-	clean := strings.Trim(name, " ")
-	ok := len(clean) <= 255 && utf8.ValidString(clean)
-	if ok {
-		ascii, err := hostname.ASCII(clean)
-		ok, clean = err == nil, ascii
-	}
-	if inner, bracket := strings.CutPrefix(clean, "["); bracket {
-		inner, bracket = strings.CutSuffix(inner, "]")
-		ok = ok && bracket && strings.Contains(inner, ":")
-		clean = inner
-	}
-	ok = ok && clean != "" && len(clean) <= 255 && clean[0] != '-'
-	for i := 0; ok && i < len(clean); i++ {
-		c := clean[i]
-		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-			c == '-' || c == '_' || c == '.' || c == ':' || c == '%'
-	}
-	if !ok {
-		if len(name) > 64 {
-			name = name[:64] + "..."
-		}
-		return "", &Error{Kind: KindUsage, Message: "not a device name: " + quote(strings.ToValidUTF8(name, "")), Hint: "names are letters, digits and '-', for example kitchen-pi"}
-	}
-	return clean, nil
-}
-
-// quote makes any string safe to print on one line.
-func quote(s string) string {
-	b, _ := json.Marshal(s)
-	return string(b)
-}
-
 // read decodes the request's body into v, or answers and returns false.
 func read(w http.ResponseWriter, r *http.Request, v any) bool {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		var tooLong *http.MaxBytesError
 		if errors.As(err, &tooLong) {
-			fail(w, http.StatusRequestEntityTooLarge, &Error{Kind: KindUsage, Message: "the request is too long"})
+			fail(w, http.StatusRequestEntityTooLarge, &status.Error{Kind: status.KindUsage, Message: "the request is too long"})
 		}
 		return false
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		fail(w, http.StatusBadRequest, &Error{Kind: KindUsage, Message: "the request is not valid JSON"})
+		fail(w, http.StatusBadRequest, &status.Error{Kind: status.KindUsage, Message: "the request is not valid JSON"})
 		return false
 	}
 	return true
@@ -376,30 +337,30 @@ func (s *Server) done(w http.ResponseWriter, err error) {
 
 // failed answers with the kind of err.
 func (s *Server) failed(w http.ResponseWriter, err error) {
-	var e *Error
+	var e *status.Error
 	if !errors.As(err, &e) {
-		e = &Error{Kind: KindOf(err), Message: err.Error()}
+		e = &status.Error{Kind: status.KindOf(err), Message: err.Error()}
 	}
-	status := http.StatusBadGateway
+	code := http.StatusBadGateway
 	switch e.Kind {
-	case KindUsage:
-		status = http.StatusBadRequest
-	case KindNotJoined, KindApproval:
-		status = http.StatusConflict
-	case KindUnknown:
-		status = http.StatusNotFound
-	case KindDenied:
-		status = http.StatusForbidden
-	case KindTimeout:
-		status = http.StatusGatewayTimeout
-	case KindFailed:
-		status = http.StatusInternalServerError
+	case status.KindUsage:
+		code = http.StatusBadRequest
+	case status.KindNotJoined, status.KindApproval:
+		code = http.StatusConflict
+	case status.KindUnknown:
+		code = http.StatusNotFound
+	case status.KindDenied:
+		code = http.StatusForbidden
+	case status.KindTimeout:
+		code = http.StatusGatewayTimeout
+	case status.KindFailed:
+		code = http.StatusInternalServerError
 	}
-	fail(w, status, e)
+	fail(w, code, e)
 }
 
-func fail(w http.ResponseWriter, status int, e *Error) {
+func fail(w http.ResponseWriter, code int, e *status.Error) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	json.NewEncoder(w).Encode(e)
 }

@@ -3,6 +3,7 @@ package localapi
 import (
 	"bufio"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"weft/overlay/limited"
 	"weft/overlay/proxy/pipe"
+	"weft/overlay/status"
 )
 
 // POST /v1/dial asks for a connection over the overlay. On success the answer
@@ -40,19 +42,19 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	case "udp", "udp4", "udp6":
 		upgrade = upgradeDatagram
 	default:
-		s.failed(w, &Error{Kind: KindUsage, Message: "unknown network " + quote(network)})
+		s.failed(w, &status.Error{Kind: status.KindUsage, Message: "unknown network " + quote(network)})
 		return
 	}
 	name, port, err := net.SplitHostPort(addr)
 	if err == nil {
-		name, err = CleanName(name)
+		name, err = status.CleanName(name)
 	}
 	if err != nil {
-		s.failed(w, &Error{Kind: KindUsage, Message: "not NAME:PORT: " + quote(addr)})
+		s.failed(w, &status.Error{Kind: status.KindUsage, Message: "not NAME:PORT: " + quote(addr)})
 		return
 	}
 	if r.Header.Get("Upgrade") != upgrade {
-		s.failed(w, &Error{Kind: KindUsage, Message: "dial needs Upgrade: " + upgrade})
+		s.failed(w, &status.Error{Kind: status.KindUsage, Message: "dial needs Upgrade: " + upgrade})
 		return
 	}
 
@@ -228,4 +230,10 @@ func (s *streamSet) close() {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
+}
+
+// quote makes any string safe to print on one line.
+func quote(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
 }

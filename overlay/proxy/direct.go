@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"weft/netstack/loopback"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // dialDirect dials as any program would, but refuses forbidden addresses at
@@ -74,7 +74,7 @@ var embeds = []struct {
 	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4
 }
 
-func (p *Proxy) checkDirect(names *localapi.Names, to netip.AddrPort) error {
+func (p *Proxy) checkDirect(names *status.Names, to netip.AddrPort) error {
 	if p.cfg.exempt != nil && p.cfg.exempt(to) {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (p *Proxy) checkDirect(names *localapi.Names, to netip.AddrPort) error {
 
 // checkAddr returns an error when ip must not be dialled directly. names, if
 // not nil, is the overlay: its addresses never leave by another way.
-func checkAddr(names *localapi.Names, ip netip.Addr) error {
+func checkAddr(names *status.Names, ip netip.Addr) error {
 	ip = ip.Unmap().WithZone("")
 	for _, f := range forbidden {
 		if f.prefix.Contains(ip) {

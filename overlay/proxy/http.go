@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"weft/overlay/limited"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // httpSide serves the connections that speak HTTP.
@@ -185,7 +185,7 @@ func (h *httpSide) fail(w http.ResponseWriter, err error) {
 	var oe *net.OpError
 	var ue *url.Error
 	text := err.Error()
-	var le *localapi.Error
+	var le *status.Error
 	switch {
 	case errors.As(err, &le):
 		text = le.Error()
@@ -194,26 +194,26 @@ func (h *httpSide) fail(w http.ResponseWriter, err error) {
 	case errors.As(err, &oe):
 		text = oe.Error()
 	}
-	status := http.StatusBadGateway
+	code := http.StatusBadGateway
 	switch kindOf(err) {
-	case localapi.KindDenied:
-		status = http.StatusForbidden
-	case localapi.KindTimeout:
-		status = http.StatusGatewayTimeout
-	case localapi.KindUsage:
-		status = http.StatusBadRequest
+	case status.KindDenied:
+		code = http.StatusForbidden
+	case status.KindTimeout:
+		code = http.StatusGatewayTimeout
+	case status.KindUsage:
+		code = http.StatusBadRequest
 	}
 	if errors.Is(err, errBusy) {
-		status = http.StatusServiceUnavailable
+		code = http.StatusServiceUnavailable
 	}
-	plain(w, status, text)
+	plain(w, code, text)
 }
 
-func plain(w http.ResponseWriter, status int, text string) {
+func plain(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Connection", "close")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	fmt.Fprintf(w, "weft: %s\n", strings.ReplaceAll(text, "\n", " "))
 }
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 func TestSearchList(t *testing.T) {
@@ -74,14 +74,14 @@ func TestRoute(t *testing.T) {
 	if to, overlay, err := p.route(t.Context(), "bücher.example", 80); to != "xn--bcher-kva.example" || overlay || err != nil {
 		t.Errorf("%q, %v, %v", to, overlay, err)
 	}
-	if _, _, err := p.route(t.Context(), "kitchn-pi", 80); localapi.KindOf(err) != localapi.KindUnknown || err.Error() != "there is no device kitchn-pi" {
+	if _, _, err := p.route(t.Context(), "kitchn-pi", 80); status.KindOf(err) != status.KindUnknown || err.Error() != "there is no device kitchn-pi" {
 		t.Errorf("a typo: %v", err)
 	}
 	local = "printer.fritz.box."
 	if to, overlay, err := p.route(t.Context(), "printer", 80); to != local || overlay || err != nil {
 		t.Errorf("%q, %v, %v", to, overlay, err)
 	}
-	if _, overlay, err := p.route(t.Context(), "elsewhere", 80); overlay || localapi.KindOf(err) != localapi.KindUnavailable {
+	if _, overlay, err := p.route(t.Context(), "elsewhere", 80); overlay || status.KindOf(err) != status.KindUnavailable {
 		t.Errorf("nobody knows: %v, %v", overlay, err)
 	}
 }

@@ -38,14 +38,14 @@ import (
 
 	"weft/netstack/loopback"
 	"weft/overlay/limited"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // Node is what the proxy needs from the node; see localapi.Node for the
 // contract of each method.
 type Node interface {
-	Names() *localapi.Names
-	Resolve(ctx context.Context, name string) (localapi.Peer, error)
+	Names() *status.Names
+	Resolve(ctx context.Context, name string) (status.Peer, error)
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 

@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // fakeNode has one device, kitchen-pi, whose ports are those of this machine.
@@ -31,21 +31,21 @@ type fakeNode struct {
 	target map[string]string
 }
 
-var fakeNames = &localapi.Names{
+var fakeNames = &status.Names{
 	Ready: true, Suffix: "weft.internal", Complete: true,
 	IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd00:77::/48"),
 }
 
-func (n *fakeNode) Names() *localapi.Names { return fakeNames }
+func (n *fakeNode) Names() *status.Names { return fakeNames }
 
-func (n *fakeNode) Resolve(_ context.Context, name string) (localapi.Peer, error) {
+func (n *fakeNode) Resolve(_ context.Context, name string) (status.Peer, error) {
 	switch strings.TrimSuffix(name, ".weft.internal") {
 	case "kitchen-pi", "attic", "vault", "slow", "closed", "100.64.0.2", "fd00:77::2":
-		return localapi.Peer{Name: name}, nil
+		return status.Peer{Name: name}, nil
 	case "elsewhere":
-		return localapi.Peer{}, &localapi.Error{Kind: localapi.KindUnavailable, Message: "nobody can be asked"}
+		return status.Peer{}, &status.Error{Kind: status.KindUnavailable, Message: "nobody can be asked"}
 	}
-	return localapi.Peer{}, &localapi.Error{Kind: localapi.KindUnknown, Message: "there is no device " + name}
+	return status.Peer{}, &status.Error{Kind: status.KindUnknown, Message: "there is no device " + name}
 }
 
 func (n *fakeNode) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -61,13 +61,13 @@ func (n *fakeNode) DialContext(ctx context.Context, network, address string) (ne
 	}
 	switch strings.TrimSuffix(host, ".weft.internal") {
 	case "attic":
-		return nil, &localapi.Error{Kind: localapi.KindUnreachable, Message: "attic is offline, last seen yesterday"}
+		return nil, &status.Error{Kind: status.KindUnreachable, Message: "attic is offline, last seen yesterday"}
 	case "vault":
-		return nil, &localapi.Error{Kind: localapi.KindDenied, Message: "vault does not let laptop in"}
+		return nil, &status.Error{Kind: status.KindDenied, Message: "vault does not let laptop in"}
 	case "slow":
-		return nil, &localapi.Error{Kind: localapi.KindTimeout, Message: "slow did not answer in time"}
+		return nil, &status.Error{Kind: status.KindTimeout, Message: "slow did not answer in time"}
 	case "closed":
-		return nil, &localapi.Error{Kind: localapi.KindRefused, Message: "closed refused the connection"}
+		return nil, &status.Error{Kind: status.KindRefused, Message: "closed refused the connection"}
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, network, n.target[port])
@@ -284,15 +284,15 @@ func TestForbiddenByName(t *testing.T) {
 			continue // this machine does not know the name
 		}
 		_, err := p.dialDirect(t.Context(), "tcp", address)
-		if localapi.KindOf(err) != localapi.KindDenied {
+		if status.KindOf(err) != status.KindDenied {
 			t.Errorf("%s: %v, want denied", address, err)
 		}
 		_, err = p.dialDirect(t.Context(), "udp", address)
-		if localapi.KindOf(err) != localapi.KindDenied {
+		if status.KindOf(err) != status.KindDenied {
 			t.Errorf("udp %s: %v, want denied", address, err)
 		}
 	}
-	if _, err := p.dialDirect(t.Context(), "udp", "100.64.0.2:80"); localapi.KindOf(err) != localapi.KindDenied {
+	if _, err := p.dialDirect(t.Context(), "udp", "100.64.0.2:80"); status.KindOf(err) != status.KindDenied {
 		t.Errorf("an overlay address went out directly: %v", err)
 	}
 }
@@ -787,12 +787,12 @@ func (n *hangingNode) DialContext(ctx context.Context, _, _ string) (net.Conn, e
 }
 
 func TestKindOf(t *testing.T) {
-	for want, err := range map[localapi.Kind]error{
-		localapi.KindRefused:     &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
-		localapi.KindUnreachable: &net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH},
-		localapi.KindUnknown:     &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}},
-		localapi.KindTimeout:     &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
-		localapi.KindDenied:      &net.OpError{Op: "dial", Err: refused("x")},
+	for want, err := range map[status.Kind]error{
+		status.KindRefused:     &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+		status.KindUnreachable: &net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH},
+		status.KindUnknown:     &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}},
+		status.KindTimeout:     &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
+		status.KindDenied:      &net.OpError{Op: "dial", Err: refused("x")},
 	} {
 		if got := kindOf(err); got != want {
 			t.Errorf("%v: %s, want %s", err, got, want)
@@ -845,12 +845,12 @@ func FuzzHTTP(f *testing.F) {
 // refusingNode takes every name for its own and connects to nothing.
 type refusingNode struct{ fakeNode }
 
-func (*refusingNode) Names() *localapi.Names {
-	return &localapi.Names{Ready: true, Suffix: "x", IPv4: netip.MustParsePrefix("0.0.0.0/0"), IPv6: netip.MustParsePrefix("::/0")}
+func (*refusingNode) Names() *status.Names {
+	return &status.Names{Ready: true, Suffix: "x", IPv4: netip.MustParsePrefix("0.0.0.0/0"), IPv6: netip.MustParsePrefix("::/0")}
 }
-func (*refusingNode) Resolve(context.Context, string) (localapi.Peer, error) {
-	return localapi.Peer{}, nil
+func (*refusingNode) Resolve(context.Context, string) (status.Peer, error) {
+	return status.Peer{}, nil
 }
 func (*refusingNode) DialContext(context.Context, string, string) (net.Conn, error) {
-	return nil, &localapi.Error{Kind: localapi.KindRefused, Message: "refused"}
+	return nil, &status.Error{Kind: status.KindRefused, Message: "refused"}
 }

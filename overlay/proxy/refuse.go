@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 type use struct{ waiting, open int }
 
 // errBusy is why a destination is not dialled.
-var errBusy = &localapi.Error{Kind: localapi.KindFailed, Message: "too many connections wait for this destination already; is its program stuck?"}
+var errBusy = &status.Error{Kind: status.KindFailed, Message: "too many connections wait for this destination already; is its program stuck?"}
 
 // errFull is what those hear who are beyond Config.MaxConns.
 func (p *Proxy) errFull() string {

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"syscall"
 
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // dial connects to host:port over the overlay or directly. Errors are
-// *localapi.Error or come from the net package.
+// *status.Error or come from the net package.
 func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
 	done, err := p.wait(destination(host, port))
 	if err != nil {
@@ -42,13 +42,13 @@ func destination(host string, port uint16) string {
 // what can be refused without resolving anything; the rest is checked when it is
 // dialled (direct.go).
 func (p *Proxy) route(ctx context.Context, host string, port uint16) (to string, overlay bool, err error) {
-	to, err = localapi.CleanName(host)
+	to, err = status.CleanName(host)
 	if err != nil {
 		return "", false, err
 	}
 	names := p.cfg.Node.Names()
 	if names == nil {
-		names = &localapi.Names{}
+		names = &status.Names{}
 	}
 	if ip, err := netip.ParseAddr(to); err == nil {
 		ip = ip.Unmap()
@@ -74,7 +74,7 @@ func (p *Proxy) route(ctx context.Context, host string, port uint16) (to string,
 	// else a name of the local network. When nobody can be asked it is neither:
 	// a device's name must not end up at whoever answers on this network.
 	_, err = p.cfg.Node.Resolve(ctx, name)
-	if localapi.KindOf(err) != localapi.KindUnknown {
+	if status.KindOf(err) != status.KindUnknown {
 		return to, err == nil, err
 	}
 	if local := p.cfg.local(ctx, name, names.Suffix); local != "" {
@@ -92,30 +92,30 @@ func endsInNumber(name string) bool {
 }
 
 // inNetwork reports whether ip belongs to the overlay.
-func inNetwork(n *localapi.Names, ip netip.Addr) bool {
+func inNetwork(n *status.Names, ip netip.Addr) bool {
 	return n.IPv4.IsValid() && n.IPv4.Contains(ip) || n.IPv6.IsValid() && n.IPv6.Contains(ip)
 }
 
 func refused(why string) error {
-	return &localapi.Error{Kind: localapi.KindDenied, Message: "refused: " + why}
+	return &status.Error{Kind: status.KindDenied, Message: "refused: " + why}
 }
 
 // kindOf sorts an error of dial, including those of the net package.
-func kindOf(err error) localapi.Kind {
+func kindOf(err error) status.Kind {
 	var dns *net.DNSError
 	var ne net.Error
-	switch k := localapi.KindOf(err); {
-	case k != localapi.KindFailed:
+	switch k := status.KindOf(err); {
+	case k != status.KindFailed:
 		return k
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return localapi.KindRefused
+		return status.KindRefused
 	case errors.As(err, &dns) && !dns.IsTimeout:
-		return localapi.KindUnknown
+		return status.KindUnknown
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return localapi.KindUnreachable
+		return status.KindUnreachable
 	case errors.As(err, &ne) && ne.Timeout():
-		return localapi.KindTimeout
+		return status.KindTimeout
 	default:
-		return localapi.KindFailed
+		return status.KindFailed
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"weft/overlay/limited"
-	"weft/overlay/localapi"
 	"weft/overlay/proxy/pipe"
+	"weft/overlay/status"
 )
 
 // Wire values of RFC 1928.
@@ -208,15 +208,15 @@ func appendSOCKSAddr(b []byte, a net.Addr) []byte {
 // replyFor is the reply that says most about err.
 func replyFor(err error) socksReply {
 	switch kindOf(err) {
-	case localapi.KindDenied:
+	case status.KindDenied:
 		return socksNotAllowed
-	case localapi.KindNotJoined, localapi.KindApproval:
+	case status.KindNotJoined, status.KindApproval:
 		return socksNetUnreachable
-	case localapi.KindUnknown, localapi.KindUnavailable, localapi.KindUnreachable, localapi.KindUsage:
+	case status.KindUnknown, status.KindUnavailable, status.KindUnreachable, status.KindUsage:
 		return socksHostUnreachable
-	case localapi.KindRefused:
+	case status.KindRefused:
 		return socksRefused
-	case localapi.KindTimeout:
+	case status.KindTimeout:
 		return socksExpired
 	default:
 		return socksFailed

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"weft/overlay/limited"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // Bounds of one UDP association.
@@ -250,7 +250,7 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 				n, err = remote.Read(buf[head:])
 			}
 			if err != nil {
-				if kindOf(err) == localapi.KindRefused && ctx.Err() == nil {
+				if kindOf(err) == status.KindRefused && ctx.Err() == nil {
 					continue
 				}
 				return

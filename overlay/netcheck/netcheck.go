@@ -1,4 +1,6 @@
-package localapi
+// Package netcheck measures the ways from here to the server side, and says what
+// they mean for direct paths: what weft netcheck shows.
+package netcheck
 
 import (
 	"cmp"
@@ -13,10 +15,11 @@ import (
 
 	"weft/overlay/internal/path"
 	"weft/overlay/limited"
+	"weft/overlay/status"
 )
 
-// Netcheck is what weft netcheck shows: the ways from here to the server side.
-type Netcheck struct {
+// Report is what weft netcheck shows: the ways from here to the server side.
+type Report struct {
 	Schema string      `json:"schema"` // "netcheck/1"
 	Links  []LinkCheck `json:"links"`  // one per URL of the server and of each relay
 	UDP    UDPCheck    `json:"udp"`
@@ -93,11 +96,11 @@ const linkTimeout = 5 * time.Second
 // maxChecks bounds what a long relay list can make one netcheck do.
 const maxChecks = 64
 
-// RunNetcheck measures all of relays at once; it takes as long as the slowest
+// Run measures all of relays at once; it takes as long as the slowest
 // answer, at most 8 s. node, which may be nil, looks for what peers can reach.
 // Links come in the order of their round trips, the server's first.
-func RunNetcheck(ctx context.Context, relays []Relay, node Gatherer) Netcheck {
-	n := Netcheck{Schema: "netcheck/1", When: time.Now().UTC().Truncate(time.Second), Links: []LinkCheck{}, STUN: []UDPReply{}}
+func Run(ctx context.Context, relays []status.Relay, node Gatherer) Report {
+	n := Report{Schema: "netcheck/1", When: time.Now().UTC().Truncate(time.Second), Links: []LinkCheck{}, STUN: []UDPReply{}}
 	var stun []string
 	for _, r := range relays {
 		kind := "relay"

@@ -1,4 +1,4 @@
-package localapi
+package netcheck
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"weft/overlay/internal/gather"
 	"weft/overlay/internal/path"
 	"weft/overlay/portmap"
+	"weft/overlay/status"
 )
 
 type gatherer func() (*gather.Snapshot, error)
@@ -39,7 +40,7 @@ func TestNetcheckOfTheNode(t *testing.T) {
 		},
 		Complete: true,
 	}
-	n := RunNetcheck(t.Context(), []Relay{{Name: "r", URLs: []string{"https://127.0.0.1:1"}}}, gatherer(func() (*gather.Snapshot, error) { return snap, nil }))
+	n := Run(t.Context(), []status.Relay{{Name: "r", URLs: []string{"https://127.0.0.1:1"}}}, gatherer(func() (*gather.Snapshot, error) { return snap, nil }))
 	var servers []string
 	for _, r := range n.STUN {
 		servers = append(servers, r.Server)
@@ -54,7 +55,7 @@ func TestNetcheckOfTheNode(t *testing.T) {
 		t.Errorf("candidates: %+v", n.Candidates)
 	}
 	// All fields are there, also empty ones.
-	b, err := json.Marshal(RunNetcheck(t.Context(), nil, gatherer(func() (*gather.Snapshot, error) { return nil, errors.New("down") })))
+	b, err := json.Marshal(Run(t.Context(), nil, gatherer(func() (*gather.Snapshot, error) { return nil, errors.New("down") })))
 	if err != nil {
 		t.Fatal(err)
 	}

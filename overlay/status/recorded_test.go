@@ -1,4 +1,4 @@
-package localapi
+package status
 
 import (
 	"encoding/json"

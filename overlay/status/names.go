@@ -1,0 +1,120 @@
+package status
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"weft/overlay/hostname"
+)
+
+// Peer is a node found by name or address. IPv4 and IPv6 are the zero Addr
+// when it has none.
+type Peer struct {
+	ID     string     `json:"id"`
+	Name   string     `json:"name"`
+	FQDN   string     `json:"fqdn"`
+	IPv4   netip.Addr `json:"ipv4"`
+	IPv6   netip.Addr `json:"ipv6"`
+	Online bool       `json:"online"`
+	Self   bool       `json:"self"`
+	// LookedUp says that it is not in the directory that the server gave:
+	// what is known of it may be old, and is to be asked for again.
+	LookedUp bool `json:"looked_up"`
+}
+
+// Names is an immutable snapshot of what this node knows about names.
+type Names struct {
+	// Ready is false until the node has a configuration: nothing is known
+	// about names then, not even which ones are ours.
+	Ready bool `json:"ready"`
+	// Serial moves with each change of the snapshot.
+	Serial uint64 `json:"serial"`
+	// Suffix is "weft.internal": lower case, no dots at the ends.
+	Suffix string `json:"suffix"`
+	// IPv4 and IPv6 are the network's whole address ranges.
+	IPv4 netip.Prefix `json:"ipv4_prefix"`
+	IPv6 netip.Prefix `json:"ipv6_prefix"`
+	// Peers holds this node itself and every peer known here.
+	Peers []Peer `json:"peers"`
+	// Complete says that Peers is the whole directory and the server was
+	// reachable lately, so that a name not in it does not exist. Otherwise a
+	// miss is put to Resolve.
+	Complete bool `json:"complete"`
+	// LookedUp moves when what Resolve said before counts no more: a name may
+	// have come to be, or be another's.
+	LookedUp uint64 `json:"looked_up"`
+	// Aliases are former names of Peers that still lead to them.
+	Aliases []Alias `json:"aliases"`
+	// NoIPv4 says that a firewall of this machine drops what peers send over IPv4.
+	NoIPv4 bool `json:"no_ipv4"`
+}
+
+// Alias is a former name of a peer.
+type Alias struct {
+	Name   string    `json:"name"`   // short
+	Target string    `json:"target"` // the peer's name now
+	Until  time.Time `json:"until"`
+}
+
+// Pong is one answered Ping.
+type Pong struct {
+	Peer     Peer          `json:"peer"`
+	Addr     netip.Addr    `json:"addr"` // the address that answered
+	RTT      time.Duration `json:"rtt_ns"`
+	Path     PathKind      `json:"path"`
+	Reason   string        `json:"path_reason"`
+	Relay    string        `json:"relay"`
+	Endpoint string        `json:"endpoint"`
+}
+
+// Relay is one relay (or the coordination server, when Server is set).
+type Relay struct {
+	ID      string   `json:"id"`
+	Name    string   `json:"name"`
+	URLs    []string `json:"urls"` // https://HOST:PORT
+	STUN    []string `json:"stun"` // host:port, UDP
+	Server  bool     `json:"server"`
+	Current bool     `json:"current"` // this node's home
+}
+
+// CleanName makes of a name or an address as people write it the form in which
+// everything else takes it: letters beyond ASCII become A-labels ("Küche" is
+// xn--kche-0ra), an IPv6 address loses its brackets. It refuses what cannot be
+// either before it reaches anything that would act on it: empty, over 255 bytes,
+// a leading '-', or bytes other than letters, digits, '-', '_', '.', ':' and
+// '%'. The error has KindUsage.
+func CleanName(name string) (string, error) {
+	clean := strings.Trim(name, " ")
+	ok := len(clean) <= 255 && utf8.ValidString(clean)
+	if ok {
+		ascii, err := hostname.ASCII(clean)
+		ok, clean = err == nil, ascii
+	}
+	if inner, bracket := strings.CutPrefix(clean, "["); bracket {
+		inner, bracket = strings.CutSuffix(inner, "]")
+		ok = ok && bracket && strings.Contains(inner, ":")
+		clean = inner
+	}
+	ok = ok && clean != "" && len(clean) <= 255 && clean[0] != '-'
+	for i := 0; ok && i < len(clean); i++ {
+		c := clean[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			c == '-' || c == '_' || c == '.' || c == ':' || c == '%'
+	}
+	if !ok {
+		if len(name) > 64 {
+			name = name[:64] + "..."
+		}
+		return "", &Error{Kind: KindUsage, Message: "not a device name: " + quote(strings.ToValidUTF8(name, "")), Hint: "names are letters, digits and '-', for example kitchen-pi"}
+	}
+	return clean, nil
+}
+
+// quote makes any string safe to print on one line.
+func quote(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}

@@ -1,0 +1,99 @@
+// Package status is what a node knows of itself, in its own words: what weft status
+// shows, what needs attention, who has which name, and why something failed. It
+// does nothing but say it: no I/O, no goroutine, and the time is an argument. Its
+// types are the JSON that the local API carries, which users' scripts read: fields
+// and words are added, never changed.
+package status
+
+import "time"
+
+// Schema is the value of Status.Schema.
+const Schema = "status/1"
+
+// Status is the contract "status/1" of weft status --json: fields are added,
+// never changed, and empty ones are present.
+type Status struct {
+	Schema  string `json:"schema"`
+	State   State  `json:"state"`
+	Network string `json:"network"` // network id, hex
+	Version string `json:"version"` // of the daemon
+	// Time is when this was said, by the server's clock as far as it is known: what
+	// the peers' times are to be compared with. Null when the node is not up.
+	Time   *time.Time   `json:"time"`
+	Server ServerStatus `json:"server"`
+	Self   SelfStatus   `json:"self"`
+	Peers  []PeerStatus `json:"peers"`  // the directory, plus every peer with a live tunnel
+	Health []Health     `json:"health"` // what needs attention, empty when all is well
+}
+
+// State is what the node is doing as a whole.
+type State string
+
+// The states.
+const (
+	StateUnjoined   State = "unjoined"   // no identity yet
+	StatePending    State = "pending"    // joined, waits for approval
+	StateConnecting State = "connecting" // has an identity, no relay yet
+	StateRunning    State = "running"    // connected to its relay
+	StateDown       State = "down"       // stopped by weft down
+)
+
+// ServerStatus is the coordination server last talked to.
+type ServerStatus struct {
+	URL    string `json:"url"`
+	Online bool   `json:"online"` // it answered the last request made to it
+	// LastSeen is when it last answered, by this machine's clock; null: not since
+	// the daemon started.
+	LastSeen *time.Time `json:"last_seen"`
+}
+
+// SelfStatus is this node.
+type SelfStatus struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	FQDN   string `json:"fqdn"`
+	IPv4   string `json:"ipv4"`
+	IPv6   string `json:"ipv6"`
+	Online bool   `json:"online"` // connected to a relay
+	Relay  string `json:"relay"`  // its name
+	// CertificateExpires is the end of the certificate's life, by weft time.
+	CertificateExpires *time.Time `json:"certificate_expires"`
+}
+
+// PathKind says how packets reach a peer right now.
+type PathKind string
+
+// The kinds of path.
+const (
+	PathDirect  PathKind = "direct"
+	PathLane    PathKind = "lane"
+	PathRelay   PathKind = "relay"
+	PathIdle    PathKind = "idle"    // nothing sent lately: no tunnel, or one whose path was given up
+	PathOffline PathKind = "offline" // not connected to any relay
+)
+
+// PeerStatus is one peer.
+type PeerStatus struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	FQDN   string `json:"fqdn"`
+	IPv4   string `json:"ipv4"`
+	IPv6   string `json:"ipv6"`
+	Online bool   `json:"online"`
+	// PresenceAt is when Online was known to be so, by Status.Time; null: it is not
+	// known.
+	PresenceAt    *time.Time `json:"presence_at"`
+	Path          PathKind   `json:"path"`
+	PathReason    string     `json:"path_reason"` // why not a better one
+	PathNote      string     `json:"path_note"`   // the same in a few words, or ""
+	Relay         string     `json:"relay"`
+	Endpoint      string     `json:"endpoint"` // IP:port of the direct path
+	RTTms         *float64   `json:"rtt_ms"`   // null until measured
+	RxBytes       uint64     `json:"rx_bytes"`
+	TxBytes       uint64     `json:"tx_bytes"`
+	LastHandshake *time.Time `json:"last_handshake"`
+	// LastSeen is when anything last came from it, by Status.Time: to the server, or
+	// here if that is later.
+	LastSeen    *time.Time `json:"last_seen"`
+	KeyExchange string     `json:"key_exchange"` // "X25519MLKEM768", "" without a tunnel
+}
