@@ -306,11 +306,11 @@ func (c *control) begin(ctx context.Context, s *snapshot, now time.Time) time.Du
 		word, have, from := c.wants(s, p, now)
 		if st.mended(have) || p == partDirectory && !s.readsDirectory() {
 			*st = step{busy: st.busy}
-			c.n.health.clear(partWords[p].code)
+			c.n.health.Clear(partWords[p].code)
 		}
 		if st.refused == "" && !st.since.IsZero() && (word == "" || from.After(now)) { // it came another way
 			st.since, st.reason, st.alone = time.Time{}, "", false
-			c.n.health.clear(partWords[p].code)
+			c.n.health.Clear(partWords[p].code)
 		}
 		at, ok := st.ready(word)
 		if word == "" || !ok {
@@ -621,32 +621,32 @@ func (c *control) report(st *step, res result, err error, refused bool) {
 	h := &c.n.health
 	if err == nil || refused || alone(err) || forAll(err) {
 		c.answered = true
-		h.clear("server-offline")
-		h.clear("server-untrusted")
+		h.Clear(status.CodeServerOffline)
+		h.Clear(status.CodeServerUntrusted)
 	}
 	if err == nil {
-		h.clear("version")
-		h.clear(codeRemoved)
+		h.Clear(status.CodeVersion)
+		h.Clear(status.CodeRevoked)
 	}
 	switch {
 	case err != nil && forAll(err):
 		c.refused(err)
-		h.clear(partWords[res.part].code)
+		h.Clear(partWords[res.part].code)
 		return
 	case err != nil && !c.answered:
 		why := fmt.Sprintf("the coordination server does not answer (%v); known devices stay reachable", err)
 		if what := lacking(&c.steps); what != "" {
 			why += "; not known to be current: " + what
 		}
-		h.set("server-offline", why)
+		h.Set(status.CodeServerOffline, why)
 		if errors.Is(err, cert.ErrUntrusted) {
-			h.set("server-untrusted", "something else than the server that this device trusts answers in its place")
+			h.Set(status.CodeServerUntrusted, "something else than the server that this device trusts answers in its place")
 		}
 	}
 	if why := st.warning(res.part); why != "" {
-		h.set(partWords[res.part].code, why)
+		h.Set(partWords[res.part].code, why)
 	} else {
-		h.clear(partWords[res.part].code)
+		h.Clear(partWords[res.part].code)
 	}
 }
 
@@ -749,7 +749,7 @@ func (c *control) renewIn(s *snapshot) time.Duration {
 func (c *control) refused(err error) {
 	var e *api.Error
 	if errors.As(err, &e) && e.Code == api.CodeProtocol {
-		c.n.health.set("version", "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
+		c.n.health.Set(status.CodeVersion, "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
 	}
 	if errors.As(err, &e) && (e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized) {
 		c.n.removed()

@@ -14,6 +14,7 @@ import (
 	"weft/overlay/internal/bind"
 	"weft/overlay/link"
 	"weft/overlay/relay"
+	"weft/overlay/status"
 )
 
 // flushWait bounds how long going down waits for the last bye to leave.
@@ -68,9 +69,9 @@ func inWords(err error) string {
 
 func (h *home) stateChanged(st relay.State) {
 	if st.Online || st.Err == nil {
-		h.n.health.clear("relay-offline")
+		h.n.health.Clear(status.CodeRelayOffline)
 	} else {
-		h.n.health.set("relay-offline", "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
+		h.n.health.Set(status.CodeRelayOffline, "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
 	}
 	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
 		h.r.control.isStrange()
@@ -85,7 +86,7 @@ func (h *home) stateChanged(st relay.State) {
 			h.n.keepHome(h.last)
 		}
 	}
-	h.n.health.notify()
+	h.n.health.Notify()
 }
 
 // flush gives what was sent last a moment to leave: a ping is answered after
@@ -107,9 +108,9 @@ func (h *home) connected() bool { return h.home.State().Online }
 // server: a node that has nothing to fetch would not notice.
 func (h *home) serverAway(away bool) {
 	if was := h.away.Swap(away); away {
-		h.n.health.set("server-offline", "the coordination server does not answer the relay; known devices stay reachable")
+		h.n.health.Set(status.CodeServerOffline, "the coordination server does not answer the relay; known devices stay reachable")
 	} else if was {
-		h.n.health.clear("server-offline")
+		h.n.health.Clear(status.CodeServerOffline)
 	}
 }
 
@@ -181,7 +182,7 @@ func (in *inbound) Nudge(nd relay.Nudge) {
 func (in *inbound) CRL(der []byte) { in.r.control.wantCRL(bytes.Clone(der)) }
 
 func (in *inbound) Replaced() {
-	in.n.health.set("cloned", "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
+	in.n.health.Set(status.CodeCloned, "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
 }
 
 func (in *inbound) Draining(relay.Draining) {}

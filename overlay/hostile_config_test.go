@@ -13,6 +13,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/release"
+	"weft/overlay/status"
 )
 
 // What a node takes of a configuration, and what makes it refuse the whole.
@@ -101,8 +102,8 @@ func TestReleaseKeyIsPinned(t *testing.T) {
 		if err := n.keepNow(); err != nil {
 			t.Fatal(err)
 		}
-		if n.health.has("release-key-changed") != c.warn {
-			t.Errorf("key %x: %v", c.key, n.health.list())
+		if n.health.Has(status.CodeReleaseKeyChanged) != c.warn {
+			t.Errorf("key %x: %v", c.key, n.health.List())
 		}
 	}
 	b, err := os.ReadFile(filepath.Join(state.path, releaseFile))

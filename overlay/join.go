@@ -265,7 +265,7 @@ func (n *Node) startJoining(ctx context.Context, token string) error {
 		return err
 	}
 	n.log.Warn("join: will try again", "err", err)
-	n.health.set("join-waiting", fmt.Sprintf("joining: %v; trying again by itself", err))
+	n.health.Set(status.CodeJoinWaiting, fmt.Sprintf("joining: %v; trying again by itself", err))
 	n.bg.Go(func() {
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 			if !sleep(n.bgCtx, jitter(wait)) {
@@ -281,13 +281,13 @@ func (n *Node) startJoining(ctx context.Context, token string) error {
 			if err == nil {
 				break
 			}
-			n.health.set("join-waiting", fmt.Sprintf("joining: %v", err))
+			n.health.Set(status.CodeJoinWaiting, fmt.Sprintf("joining: %v", err))
 			if refusedForGood(err) {
 				n.log.Error("join: refused", "err", err)
 				return
 			}
 		}
-		n.health.clear("join-waiting")
+		n.health.Clear(status.CodeJoinWaiting)
 	})
 	return nil
 }

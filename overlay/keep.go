@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weft/overlay/release"
+	"weft/overlay/status"
 )
 
 // What a node learns holds at once, and is written to the state directory after
@@ -113,13 +114,13 @@ func (n *Node) keepNow() error {
 		}
 	}
 	if failed == nil {
-		n.health.clear("state-directory")
+		n.health.Clear(status.CodeStateDirectory)
 		return nil
 	}
-	if !n.health.has("state-directory") { // it is tried again and again
+	if !n.health.Has(status.CodeStateDirectory) { // it is tried again and again
 		n.log.Error("keep what was learnt", "err", failed)
 	}
-	n.health.set("state-directory", fmt.Sprintf("%v; until that is mended, a restart goes back to an older state of %s", failed, strings.Join(lost, ", ")))
+	n.health.Set(status.CodeStateDirectory, fmt.Sprintf("%v; until that is mended, a restart goes back to an older state of %s", failed, strings.Join(lost, ", ")))
 	return failed
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/status"
 )
 
 // listNode is a node that does not run, and makes revocation lists.
@@ -91,13 +92,13 @@ func TestKeepLater(t *testing.T) {
 	broken := errors.New("disk is full")
 	n.save = func(*stateDir, string, []byte) error { return broken }
 	n.takeCRL(list(1))
-	if err := n.keepNow(); !errors.Is(err, broken) || !n.health.has("state-directory") {
-		t.Fatalf("%v, %v", err, n.health.list())
+	if err := n.keepNow(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
+		t.Fatalf("%v, %v", err, n.health.List())
 	}
 	n.takeCRL(list(2))
 	n.save = (*stateDir).save
-	if err := n.keepNow(); err != nil || n.health.has("state-directory") {
-		t.Fatalf("%v, %v", err, n.health.list())
+	if err := n.keepNow(); err != nil || n.health.Has(status.CodeStateDirectory) {
+		t.Fatalf("%v, %v", err, n.health.List())
 	}
 	file := filepath.Join(n.state.path, crlFile)
 	b, err := os.ReadFile(file)

@@ -236,7 +236,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.state = state
 	n.mu.Unlock()
 	if state.readOnly {
-		n.health.set("state-directory", fmt.Sprintf("the state directory %s is read-only: what this device learns, its renewed certificate among it, is lost with a restart", state.path))
+		n.health.Set(status.CodeStateDirectory, fmt.Sprintf("the state directory %s is read-only: what this device learns, its renewed certificate among it, is lost with a restart", state.path))
 	}
 	id, err := state.loadIdentity()
 	if err != nil {
@@ -358,7 +358,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	n.filters.forgotten()
 	n.snap.clear()
 	n.dir.reset()
-	n.health.left()
+	n.health.Left()
 	return nil
 }
 

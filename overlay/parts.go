@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"weft/overlay/status"
 )
 
 // What a node keeps in step with the server has four parts, and each goes its own
@@ -22,11 +24,14 @@ const (
 
 // partWords are a part's health code, its name, and what it means to lack the
 // current one.
-var partWords = [parts]struct{ code, name, means string }{
-	partList:        {"revocation-list", "the revocation list", "devices that were deleted since then may still be let in"},
-	partCertificate: {"renewal", "the certificate", "other devices believe it until it ends"},
-	partConfig:      {"config", "the configuration", "what the network's owner has decided since then does not hold here yet"},
-	partDirectory:   {"directory", "the list of devices", "devices that were added since then may be missing"},
+var partWords = [parts]struct {
+	code        status.Code
+	name, means string
+}{
+	partList:        {status.CodeRevocationList, "the revocation list", "devices that were deleted since then may still be let in"},
+	partCertificate: {status.CodeRenewal, "the certificate", "other devices believe it until it ends"},
+	partConfig:      {status.CodeConfig, "the configuration", "what the network's owner has decided since then does not hold here yet"},
+	partDirectory:   {status.CodeDirectory, "the list of devices", "devices that were added since then may be missing"},
 }
 
 const (

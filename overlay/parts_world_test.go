@@ -78,7 +78,7 @@ func (l *lists) api(h http.Handler) http.Handler {
 
 func (l *lists) total() (asked, sent int64) { return l.asked.Load(), l.sent.Load() }
 
-func (n *node) health(code string) string {
+func (n *node) health(code status.Code) string {
 	for _, h := range n.Status().Health {
 		if h.Code == code {
 			return h.Message

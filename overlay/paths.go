@@ -222,7 +222,7 @@ func (p *peers) changePath(q *peer, to path.Path) {
 		p.log.Debug("path", "peer", p.n.nameOf(q.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
 	}
 	p.publish()
-	p.n.health.notify()
+	p.n.health.Notify()
 }
 
 // sendProbe sends a ping or pong. One that cannot be sent is lost.

@@ -16,6 +16,7 @@ import (
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/probe"
 	"weft/overlay/portmap"
+	"weft/overlay/status"
 )
 
 // UDP says how a node uses UDP for direct paths. The zero value is the
@@ -74,7 +75,7 @@ func newPaths(p *peers) *paths {
 	u := p.n.cfg.UDP
 	if u.Off || p.bind.Port() == 0 {
 		if err := p.bind.ListenError(); err != nil && !u.Off {
-			p.n.health.set("udp-port-taken", "no UDP socket ("+err.Error()+"): everything goes through relays")
+			p.n.health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
 		}
 		return ps
 	}

@@ -13,9 +13,6 @@ import (
 // its state, since a mistake on the server must not cost it its identity, and what
 // the server says later counts: the first answer of use takes it back.
 
-// codeRemoved is the health warning, known as that outside.
-const codeRemoved = "revoked"
-
 const (
 	removedMessage = "this device was removed from the network"
 	removedHint    = "to join again, run: weft logout, then weft up TOKEN"
@@ -25,17 +22,17 @@ const (
 
 // removed notes that this device is no longer a member of its network.
 func (n *Node) removed() {
-	if n.health.has(codeRemoved) {
+	if n.health.Has(status.CodeRevoked) {
 		return
 	}
-	n.health.set(codeRemoved, fmt.Sprintf("%s; it noticed at %s; %s", removedMessage, n.clock.Now().Local().Format("2006-01-02 15:04"), removedHint))
+	n.health.Set(status.CodeRevoked, fmt.Sprintf("%s; it noticed at %s; %s", removedMessage, n.clock.Now().Local().Format("2006-01-02 15:04"), removedHint))
 	n.log.Error(removedMessage, "hint", removedHint)
 }
 
 // removedError is what a user gets who wants to use a network from which this
 // device was removed; nil if it was not.
 func (n *Node) removedError() error {
-	if !n.health.has(codeRemoved) {
+	if !n.health.Has(status.CodeRevoked) {
 		return nil
 	}
 	return &status.Error{Kind: status.KindFailed, Message: removedMessage, Hint: removedHint}
@@ -47,7 +44,7 @@ func (n *Node) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, upWait)
 	defer cancel()
 	for {
-		changed := n.health.changed()
+		changed := n.health.Changed()
 		if err := n.removedError(); err != nil {
 			return err
 		}

@@ -2,6 +2,8 @@ package overlay
 
 import (
 	"net/netip"
+
+	"weft/overlay/status"
 )
 
 // Router is what a Net implements that has to know which addresses belong to
@@ -23,9 +25,9 @@ func (n *Node) setRanges(s *snapshot) {
 	v4, _ := netip.ParsePrefix(s.config.Self.IPv4Prefix)
 	v6, _ := netip.ParsePrefix(s.config.Self.IPv6Prefix)
 	if err := r.SetRanges(v4, v6); err != nil {
-		n.health.set("routes", "routes to the network cannot be set: "+err.Error())
+		n.health.Set(status.CodeRoutes, "routes to the network cannot be set: "+err.Error())
 		n.log.Warn("cannot set routes", "err", err)
 		return
 	}
-	n.health.clear("routes")
+	n.health.Clear(status.CodeRoutes)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"weft/overlay/api"
+	"weft/overlay/status"
 )
 
 type fakeRouter struct {
@@ -35,13 +36,13 @@ func TestSetRanges(t *testing.T) {
 	}
 	r.err = errors.New("no such range")
 	n.setRanges(with("0.0.0.0/0", ""))
-	if !n.health.has("routes") {
+	if !n.health.Has(status.CodeRoutes) {
 		t.Error("no warning")
 	}
 	r.err = nil
 	n.setRanges(with("lots", ""))
-	if n.health.has("routes") || r.v4.IsValid() || r.v6.IsValid() {
-		t.Errorf("%v %v %v", n.health.list(), r.v4, r.v6)
+	if n.health.Has(status.CodeRoutes) || r.v4.IsValid() || r.v6.IsValid() {
+		t.Errorf("%v %v %v", n.health.List(), r.v4, r.v6)
 	}
 	n.cfg.Net = struct{ Net }{} // one without routes
 	n.setRanges(with("100.64.0.0/10", "fd00::/48"))

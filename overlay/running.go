@@ -13,6 +13,7 @@ import (
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/link"
+	"weft/overlay/status"
 )
 
 // running is the part of a node that exists between up and down: the link to
@@ -80,7 +81,7 @@ func (n *Node) run() error {
 	r.rest.Go(func() { r.control.run(ctx) })
 	r.rest.Go(func() { r.home.run(ctx) })
 	r.rest.Go(func() { n.watchWorld(ctx, r) })
-	n.health.notify()
+	n.health.Notify()
 	return nil
 }
 
@@ -140,6 +141,6 @@ func (r *running) close() {
 		r.rt.CloseIdleConnections()
 	}
 	r.n.keepTime(time.Second)
-	r.n.health.clear("relay-offline") // it ended on purpose
-	r.n.health.notify()
+	r.n.health.Clear(status.CodeRelayOffline) // it ended on purpose
+	r.n.health.Notify()
 }

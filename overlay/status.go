@@ -2,15 +2,12 @@ package overlay
 
 import (
 	"net/netip"
-	"slices"
 	"sort"
-	"strings"
 	"sync"
 	"time"
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/path"
-	"weft/overlay/localapi"
 	"weft/overlay/status"
 )
 
@@ -22,113 +19,31 @@ var (
 	offlineReason = path.Reason{Text: "not connected to a relay"}
 )
 
-// health holds what needs attention, and wakes who waits for a change of
-// state.
-type health struct {
-	mu sync.Mutex
-	// mu guards the following.
-	warnings map[string]string
-	wake     chan struct{}
-}
+// health is what needs attention.
+type health struct{ status.Warnings }
 
-// maxWarnings bounds the health list; codes with a name in them could grow.
-const maxWarnings = 64
-
-func (h *health) set(code, message string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.warnings == nil {
-		h.warnings = map[string]string{}
-	}
-	if _, ok := h.warnings[code]; ok || len(h.warnings) < maxWarnings {
-		h.warnings[code] = message
-	}
-	h.notifyLocked()
-}
-
-// ofNetwork are the codes that say something of the network that the node is in.
-var ofNetwork = []string{
-	"server-offline", "server-untrusted", "version", codeRemoved, "cloned", "identity-changed", "release-key-changed",
-	"relay-offline", "routes", "state-directory",
-}
-
-// left forgets what was said of the network that the node has left.
-func (h *health) left() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for code := range h.warnings {
-		kind, _, _ := strings.Cut(code, ":")
-		if slices.Contains(ofNetwork, kind) || slices.ContainsFunc(partWords[:], func(w struct{ code, name, means string }) bool { return w.code == kind }) {
-			delete(h.warnings, code)
-		}
-	}
-	h.notifyLocked()
-}
-
-func (h *health) clear(code string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if _, ok := h.warnings[code]; ok {
-		delete(h.warnings, code)
-		h.notifyLocked()
-	}
-}
-
-// notify wakes all who hold a channel of changed.
-func (h *health) notify() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.notifyLocked()
-}
-
-func (h *health) notifyLocked() {
-	if h.wake != nil {
-		close(h.wake)
-		h.wake = nil
-	}
-}
-
-// changed returns a channel that is closed at the next change.
-func (h *health) changed() <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.wake == nil {
-		h.wake = make(chan struct{})
-	}
-	return h.wake
-}
-
-func (h *health) list() []status.Health {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	out := make([]status.Health, 0, len(h.warnings))
-	for code, msg := range h.warnings {
-		code, _, _ = strings.Cut(code, ":")
-		out = append(out, status.Health{Code: code, Message: msg})
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Code+out[i].Message < out[j].Code+out[j].Message })
-	return out
-}
+func (h *health) has(code status.Code) bool { return h.Has(code) }
+func (h *health) changed() <-chan struct{}  { return h.Changed() }
 
 // Warn adds a health warning from outside the node, such as a taken port.
-func (n *Node) Warn(code, message string) {
-	n.health.set(code, message)
+func (n *Node) Warn(code status.Code, message string) {
+	n.health.Set(code, message)
 	n.outsideChanged(code)
 }
 
 // codeNoIPv4 is the warning of a Net that what peers send over IPv4 does not
 // arrive here.
-const codeNoIPv4 = "ipv4-blocked"
+const codeNoIPv4 = status.CodeIPv4Blocked
 
-func (n *Node) outsideChanged(code string) {
+func (n *Node) outsideChanged(code status.Code) {
 	if code == codeNoIPv4 {
 		n.cfg.NamesChanged()
 	}
 }
 
 // Clear takes back what Warn has added.
-func (n *Node) Clear(code string) {
-	n.health.clear(code)
+func (n *Node) Clear(code status.Code) {
+	n.health.Clear(code)
 	n.outsideChanged(code)
 }
 
@@ -176,7 +91,7 @@ func (n *Node) Status() status.Status { return n.statusOf(cert.NodeID{}) }
 func (n *Node) statusOf(also cert.NodeID) status.Status {
 	st := status.Status{
 		Schema: status.Schema, State: n.State(), Version: n.cfg.Version,
-		Peers: []status.PeerStatus{}, Health: n.health.list(),
+		Peers: []status.PeerStatus{}, Health: n.health.List(),
 	}
 	if at := n.heard.Load(); at != nil {
 		st.Server.LastSeen = at
@@ -203,12 +118,12 @@ func (n *Node) statusOf(also cert.NodeID) status.Status {
 	}
 	st.Self.Online = r.home.connected()
 	st.Self.Relay = r.home.relay().Name
-	st.Server.Online = st.Self.Online && !n.health.has("server-offline")
+	st.Server.Online = st.Self.Online && !n.health.Has(status.CodeServerOffline)
 	if late := n.lateRenewal(s.self); late != "" {
-		st.Health = append(st.Health, status.Health{Code: "certificate", Message: late})
+		st.Health = append(st.Health, status.Health{Code: status.CodeCertificate, Message: late})
 	}
 	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
-		st.Health = append(st.Health, status.Health{Code: "clock", Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
+		st.Health = append(st.Health, status.Health{Code: status.CodeClock, Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
 	}
 	now, weftNow := time.Now(), n.clock.Now().UTC()
 	st.Time = &weftNow
@@ -296,13 +211,6 @@ func (v peerView) roundTrip() time.Duration {
 	return v.rtt
 }
 
-func (h *health) has(code string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, ok := h.warnings[code]
-	return ok
-}
-
 // nameCache keeps the snapshot of names until something changes.
 type nameCache struct {
 	mu sync.Mutex
@@ -318,12 +226,12 @@ func (n *Node) Names() *status.Names {
 	s, ok := n.snap.get()
 	dir := n.dir
 	r := n.active.Load()
-	online := r != nil && r.home.connected() && !n.health.has("server-offline")
+	online := r != nil && r.home.connected() && !n.health.Has(status.CodeServerOffline)
 	c := &n.names
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changes := dir.changeCount()
-	noIPv4 := n.health.has(codeNoIPv4)
+	noIPv4 := n.health.Has(codeNoIPv4)
 	if c.names != nil && c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == noIPv4 {
 		return c.names
 	}
@@ -379,5 +287,3 @@ func (n *Node) Relays() []status.Relay {
 	}
 	return out
 }
-
-var _ localapi.Node = (*Node)(nil)

@@ -14,6 +14,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/release"
+	"weft/overlay/status"
 )
 
 // What the server sent becomes what this node goes by: verified, then at once in
@@ -106,13 +107,13 @@ func (n *Node) checkReleaseKey(key []byte) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		n.keep(releaseFile)
-		n.health.clear("release-key-changed")
+		n.health.Clear(status.CodeReleaseKeyChanged)
 	case err != nil:
 		n.log.Error("read the release key", "err", err)
 	case bytes.Equal(pinned, release.EncodeKey(key)):
-		n.health.clear("release-key-changed")
+		n.health.Clear(status.CodeReleaseKeyChanged)
 	default:
-		n.health.set("release-key-changed", "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+filepath.Join(n.state.path, releaseFile)+", if not, the server is in wrong hands")
+		n.health.Set(status.CodeReleaseKeyChanged, "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+filepath.Join(n.state.path, releaseFile)+", if not, the server is in wrong hands")
 	}
 }
 
@@ -208,7 +209,7 @@ func (s *snapshot) verifyListed(der []byte) (*cert.Node, error) {
 func (n *Node) checkNames() {
 	others, pinned := n.dir.pinNew()
 	for _, o := range others {
-		n.health.set("identity-changed:"+o.name, fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", o.name, o.now, o.was))
+		n.health.Set(status.CodeIdentityChanged.Of(o.name), fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", o.name, o.now, o.was))
 	}
 	if pinned {
 		n.keep(namesFile)

@@ -62,7 +62,7 @@ func TestTooOld(t *testing.T) {
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
-	health := func(code string) string {
+	health := func(code status.Code) string {
 		for _, h := range laptop.Status().Health {
 			if h.Code == code {
 				return h.Message

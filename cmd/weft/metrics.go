@@ -92,13 +92,13 @@ func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
 	write("weft_tunnels_sent_bytes", "gauge", "Bytes sent by the tunnels that are up now.")
 	fmt.Fprintf(w, "weft_tunnels_sent_bytes %d\n", tx)
 
-	warnings := map[string]int{}
+	warnings := map[status.Code]int{}
 	for _, h := range st.Health {
 		warnings[h.Code]++
 	}
 	write("weft_health_warnings", "gauge", "What weft status complains about.")
 	for _, code := range slices.Sorted(maps.Keys(warnings)) {
-		fmt.Fprintf(w, "weft_health_warnings{code=%s} %d\n", labelValue(code), warnings[code])
+		fmt.Fprintf(w, "weft_health_warnings{code=%s} %d\n", labelValue(string(code)), warnings[code])
 	}
 	write("weft_dns_queries_total", "counter", "Queries to the resolver, by what became of them.")
 	for _, outcome := range slices.Sorted(maps.Keys(queries)) {

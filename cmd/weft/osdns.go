@@ -18,6 +18,7 @@ import (
 	"weft/dns/osdns"
 	"weft/overlay"
 	"weft/overlay/localapi"
+	"weft/overlay/netcheck"
 	"weft/overlay/status"
 	"weft/overlay/tun"
 )
@@ -90,16 +91,16 @@ func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server, names dns.Config
 		Log:       d.log,
 		Warn: func(code, message string) {
 			if message == "" {
-				node.Clear(code)
+				node.Clear(status.Code(code))
 			} else {
-				node.Warn(code, message)
+				node.Warn(status.Code(code), message)
 			}
 		},
 		Prepare:     func() error { return d.service.ready() },
 		BaseChanged: resolver.LinkChanged,
 	})
 	if err != nil {
-		node.Warn("os-dns", err.Error())
+		node.Warn(status.CodeOSDNS, err.Error())
 		return
 	}
 	d.node, d.names = node, names
@@ -152,10 +153,10 @@ func (d *osDNS) sync() {
 	}
 	if err := d.manager.Set(c); err != nil {
 		d.log.Warn("the configuration's names cannot be set", "err", err)
-		d.node.Warn("os-dns-config", "the names in the network's configuration cannot be set: "+err.Error())
+		d.node.Warn(status.CodeOSDNSConfig, "the names in the network's configuration cannot be set: "+err.Error())
 		return
 	}
-	d.node.Clear("os-dns-config")
+	d.node.Clear(status.CodeOSDNSConfig)
 }
 
 // answer has the service address answer without anything of the system's DNS
@@ -165,7 +166,7 @@ func (d *osDNS) answer(c osdns.Config) {
 		return
 	}
 	if err := d.service.ready(); err != nil {
-		d.node.Warn("os-dns", err.Error())
+		d.node.Warn(status.CodeOSDNS, err.Error())
 	}
 }
 
@@ -236,6 +237,13 @@ type syncedNode struct {
 	*overlay.Node
 	dns *osDNS
 }
+
+// Without Gather, which the local API does not insist on, netcheck would look over
+// sockets of its own.
+var _ interface {
+	localapi.Node
+	netcheck.Gatherer
+} = syncedNode{}
 
 // Up is Node's.
 func (n syncedNode) Up(ctx context.Context, token string) error {

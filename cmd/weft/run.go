@@ -328,13 +328,13 @@ type services struct {
 func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 	if !off(o.proxy) {
 		d.proxyListener, err = proxy.Listen(o.proxy)
-		if err := d.taken(o, log, "proxy", o.proxy, err); err != nil {
+		if err := d.taken(o, log, "proxy", o.proxy, status.CodeProxyPortTaken, err); err != nil {
 			return err
 		}
 	}
 	if !off(o.dns) {
 		d.dnsPacket, d.dnsListener, err = dns.Listen(o.dns)
-		if err := d.taken(o, log, "dns", o.dns, err); err != nil {
+		if err := d.taken(o, log, "dns", o.dns, status.CodeDNSPortTaken, err); err != nil {
 			return err
 		}
 	}
@@ -348,7 +348,7 @@ func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 
 // taken makes a port that somebody else has a warning, unless it was asked
 // for.
-func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err error) error {
+func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, code status.Code, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -359,7 +359,7 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, err
 		}
 		return fmt.Errorf("--%s: %w", flag, cli.Cause(err))
 	}
-	h := status.Health{Code: flag + "-port-taken", Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
+	h := status.Health{Code: code, Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
 	d.warnings = append(d.warnings, h)
 	log.Warn(h.Message)
 	return nil
@@ -370,9 +370,9 @@ func (d *services) health(code, message string) {
 	switch node := d.node.Load(); {
 	case node == nil: // nothing has reached it yet
 	case message == "":
-		node.Clear(code)
+		node.Clear(status.Code(code))
 	default:
-		node.Warn(code, message)
+		node.Warn(status.Code(code), message)
 	}
 }
 

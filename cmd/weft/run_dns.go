@@ -249,7 +249,7 @@ func resolverAPI(s *dns.Server) *localapi.Resolver {
 func resolverHealth(s *dns.Server) []status.Health {
 	var out []status.Health
 	for _, h := range s.Health() {
-		out = append(out, status.Health{Code: h.Code, Message: h.Message})
+		out = append(out, status.Health{Code: status.Code(h.Code), Message: h.Message})
 	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/netstack"
 	"weft/netstack/loopback"
+	"weft/overlay/status"
 )
 
 // inboundRules are --inbound: which ports peers reach on this machine, and
@@ -87,7 +88,7 @@ func (r inboundRules) watch(d *services, log *slog.Logger) *loopback.Watch {
 		if node == nil {
 			return
 		}
-		code := fmt.Sprintf("inbound-loopback6:%d", port)
+		code := status.CodeInboundLoopback6.Of(strconv.Itoa(int(port)))
 		if !only6 {
 			node.Clear(code)
 			return

@@ -77,7 +77,7 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 			server += " (away)"
 		}
 	}
-	removed := slices.ContainsFunc(st.Health, func(h status.Health) bool { return h.Code == "revoked" })
+	removed := slices.ContainsFunc(st.Health, func(h status.Health) bool { return h.Code == status.CodeRevoked })
 	switch {
 	case removed:
 		fmt.Fprintf(w, "%s was removed from this network; to join again, run: weft logout, then weft up TOKEN\n", cli.Plain(st.Self.FQDN))
@@ -115,7 +115,7 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 	if len(st.Health) > 0 {
 		fmt.Fprintln(w)
 		for _, h := range st.Health {
-			fmt.Fprintf(w, "! %s (%s)\n", cli.Plain(h.Message), cli.Plain(h.Code))
+			fmt.Fprintf(w, "! %s (%s)\n", cli.Plain(h.Message), cli.Plain(string(h.Code)))
 		}
 	}
 }

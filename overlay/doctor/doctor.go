@@ -61,7 +61,7 @@ func Diagnose(f Facts) report.Findings {
 	checkDaemon(f, add)
 	checkDisk(f, add)
 	// Nothing else matters to a device that was removed from its network.
-	if f.Status == nil || !has(f, "revoked") {
+	if f.Status == nil || !has(f, status.CodeRevoked) {
 		checkServer(f, add)
 		checkRelays(f, add)
 		checkUDP(f, add)
@@ -137,14 +137,14 @@ func checkServer(f Facts, add adder) {
 	failed := func(h string) bool { return f.Resolve[h] != nil }
 	link := f.link("server")
 	switch {
-	case has(f, "version"): // it answers, and checkHealth says what
+	case has(f, status.CodeVersion): // it answers, and checkHealth says what
 	case f.Status.Server.Online, f.idle() && link != nil && link.RTTms != nil:
 		add("server", report.OK, "", "the server answers at %s", f.Status.Server.URL)
 	case net.ParseIP(host) == nil && failed(host):
 		add("dns", report.Error, "see /etc/resolv.conf; is the machine online?", "the server's name %s cannot be looked up: %v", host, f.Resolve[host])
 	case f.Portal != "":
 		add("portal", report.Error, "open a browser on this network and sign in", "a captive portal at %s is in the way", f.Portal)
-	case has(f, "server-untrusted"):
+	case has(f, status.CodeServerUntrusted):
 		add("server", report.Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
 	case link != nil && link.RTTms == nil:
 		add("server", report.Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s%s", f.Status.Server.URL, link.Error, f.since())
@@ -253,65 +253,37 @@ func checkIdentity(f Facts, add adder) {
 	switch {
 	case left <= 0:
 		add("certificate", report.Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
-	case slices.ContainsFunc(f.Status.Health, func(h status.Health) bool { return h.Code == "certificate" }):
+	case has(f, status.CodeCertificate):
 		add("certificate", report.Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
 	default:
 		add("certificate", report.OK, "", "the certificate is good for %s", ends)
 	}
 }
 
-// cures are for what the daemon complains about by itself. PORT stands for what
-// follows the code.
-var cures = map[string]string{
-	"clock":               "timedatectl set-ntp true",
-	"version":             "run the line again with which the console installs a device: it upgrades weft; compare weft version and weft-server version",
-	"revoked":             "weft logout, then: weft up TOKEN",
-	"cloned":              "on one of the two machines: weft logout, then weft up TOKEN",
-	"inbound-port-taken":  "stop what listens on port PORT, see: ss -lntup",
-	"inbound-loopback6":   "have the program listen on 127.0.0.1, or: weft run --inbound all,PORT=[::1]:PORT",
-	"identity-changed":    "ask the owner of the server whether the device was replaced",
-	"join-waiting":        "weft up TOKEN, with a new token if this one has ended",
-	"proxy-port-taken":    "choose another with: weft run --proxy 127.0.0.1:PORT",
-	"dns-port-taken":      "choose another with: weft run --dns 127.0.0.1:PORT",
-	"release-key-changed": "ask the owner of the network; install nothing until then",
-	"revocation-list":     "tell the owner of the server: what it sends is said above",
-	"config":              "tell the owner of the server: what it sends is said above",
-	"directory":           "tell the owner of the server: what it sends is said above",
-	"renewal":             "tell the owner of the server: what it sends is said above",
-	"state-directory":     "df and ls -ld on the state directory; make room or give it to weft's user",
-	"ipv4-blocked":        "the command at the end of the warning; the other program may take it away when it starts again",
-	"tun-guard-removed":   "nothing; to keep it from happening, do not flush all rules of nftables (list only your own tables in /etc/nftables.conf)",
-	"routes":              "ip route; remove what overlaps with the overlay's addresses",
-}
-
-// told are health codes that another check explains better.
-var told = []string{"server-offline", "server-untrusted", "relay-offline", "certificate"}
-
+// checkHealth passes on what the daemon complains about by itself, unless another
+// check explains it better. What that means is status.Meaning.
 func checkHealth(f Facts, add adder) {
 	if f.Status == nil {
 		return
 	}
 	for _, h := range f.Status.Health {
-		if slices.Contains(told, h.Code) {
+		m := h.Code.Meaning()
+		if m.Explained {
 			continue
 		}
 		level := report.Warning
-		if h.Code == "revoked" || h.Code == "join-waiting" || h.Code == "version" {
+		if m.Broken {
 			level = report.Error
 		}
-		code, about, _ := strings.Cut(h.Code, ":")
-		cure := cures[code]
-		if about != "" {
-			cure = strings.ReplaceAll(cure, "PORT", about)
+		cure := cmp.Or(m.Cure, "weft status")
+		if _, of := h.Code.Cut(); of != "" {
+			cure = strings.ReplaceAll(cure, "PORT", of)
 		}
-		if cure == "" {
-			cure = "weft status"
-		}
-		add(h.Code, level, cure, "%s", h.Message)
+		add(string(h.Code), level, cure, "%s", h.Message)
 	}
 }
 
-func has(f Facts, code string) bool {
+func has(f Facts, code status.Code) bool {
 	return slices.ContainsFunc(f.Status.Health, func(h status.Health) bool { return h.Code == code })
 }
 

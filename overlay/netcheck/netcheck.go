@@ -1,5 +1,7 @@
 // Package netcheck measures the ways from here to the server side, and says what
 // they mean for direct paths: what weft netcheck shows.
+//
+// Not for embedders: it is for the command line.
 package netcheck
 
 import (

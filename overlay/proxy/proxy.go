@@ -119,7 +119,7 @@ func New(cfg Config) *Proxy {
 		cfg.DialTimeout = 30 * time.Second
 	}
 	p := &Proxy{cfg: cfg, open: map[net.Conn]struct{}{}, uses: map[string]*use{}}
-	p.refusals = limited.Alarm{Log: cfg.Log, Code: "connections:proxy", Health: cfg.Health, Describe: p.describeRefusals}
+	p.refusals = limited.Alarm{Log: cfg.Log, Code: string(status.CodeConnections.Of("proxy")), Health: cfg.Health, Describe: p.describeRefusals}
 	p.http = newHTTPSide(p)
 	return p
 }

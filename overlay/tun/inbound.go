@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"weft/netstack/loopback"
 	"weft/overlay/proxy/pipe"
+	"weft/overlay/status"
 )
 
 const (
@@ -153,7 +155,7 @@ func (n *Net) mapLocked() {
 			msg := fmt.Sprintf("--inbound %d=%s: %v; peers reach what listens there", port, target, err)
 			n.log.Warn(msg)
 			if n.cfg.Warn != nil {
-				n.cfg.Warn(fmt.Sprintf("inbound-port-taken:%d", port), msg)
+				n.cfg.Warn(status.CodeInboundPortTaken.Of(strconv.Itoa(int(port))), msg)
 			}
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"weft/overlay/status"
 )
 
 // private are the addresses of which an overlay may have some.
@@ -78,9 +80,6 @@ func decide(want netip.Prefix, routes []route) decision {
 	return d
 }
 
-// CodeBlocked is the health warning of a firewall that drops the overlay's IPv4.
-const CodeBlocked = "ipv4-blocked"
-
 // report is what apply could not do.
 type report struct {
 	down           bool      // somebody has set the interface down
@@ -93,30 +92,30 @@ type report struct {
 }
 
 // warnings says it in words, by code.
-func (r report) warnings(name string, want hostState) map[string]string {
-	w := map[string]string{}
+func (r report) warnings(name string, want hostState) map[status.Code]string {
+	w := map[status.Code]string{}
 	if r.down {
-		w["tun-down"] = fmt.Sprintf("%s was set down, so other programs reach no device by it; run: ip link set %s up", name, name)
+		w[status.CodeTunDown] = fmt.Sprintf("%s was set down, so other programs reach no device by it; run: ip link set %s up", name, name)
 		return w
 	}
 	if r.unguarded != nil {
-		w["tun-unguarded"] = fmt.Sprintf("neighbours on the LAN can send to the overlay address past %s, since nftables cannot be set (%v): a service that trusts whoever reaches that address should not", name, r.unguarded)
+		w[status.CodeTunUnguarded] = fmt.Sprintf("neighbours on the LAN can send to the overlay address past %s, since nftables cannot be set (%v): a service that trusts whoever reaches that address should not", name, r.unguarded)
 	}
 	if r.unguarded == nil && !r.removed.IsZero() {
-		w["tun-guard-removed"] = fmt.Sprintf("another program removed, at %s, the rules that keep neighbours on the LAN away from the overlay addresses (`nft flush ruleset` does, and each reload of nftables.service); weft has set them again", r.removed.Format(time.TimeOnly))
+		w[status.CodeTunGuardRemoved] = fmt.Sprintf("another program removed, at %s, the rules that keep neighbours on the LAN away from the overlay addresses (`nft flush ruleset` does, and each reload of nftables.service); weft has set them again", r.removed.Format(time.TimeOnly))
 	}
 	if r.blocked {
-		w[CodeBlocked] = fmt.Sprintf("a firewall rule of another program drops what devices send to this machine over IPv4 (%s in chain %s of table %s); weft's names lead to IPv6 addresses meanwhile; to let it in, run: %s",
+		w[status.CodeIPv4Blocked] = fmt.Sprintf("a firewall rule of another program drops what devices send to this machine over IPv4 (%s in chain %s of table %s); weft's names lead to IPv6 addresses meanwhile; to let it in, run: %s",
 			r.blocker.rule, r.blocker.chain, r.blocker.table, r.blocker.cure(name))
 	}
 	if r.noIPv6 != nil {
-		w["tun-no-ipv6"] = fmt.Sprintf("%s has no IPv6 address (%v), IPv4 works; if IPv6 was switched off by mistake: sysctl net.ipv6.conf.%s.disable_ipv6=0", name, r.noIPv6, name)
+		w[status.CodeTunNoIPv6] = fmt.Sprintf("%s has no IPv6 address (%v), IPv4 works; if IPv6 was switched off by mistake: sysctl net.ipv6.conf.%s.disable_ipv6=0", name, r.noIPv6, name)
 	}
 	for _, f := range []struct {
-		code   string
+		code   status.Code
 		d      decision
 		prefix netip.Prefix
-	}{{"route-overlap:4", r.range4, want.net4}, {"route-overlap:6", r.range6, want.net6}} {
+	}{{status.CodeRouteOverlap.Of("4"), r.range4, want.net4}, {status.CodeRouteOverlap.Of("6"), r.range6, want.net6}} {
 		switch {
 		case len(f.d.covered) > 0:
 			w[f.code] = fmt.Sprintf("%s is routed elsewhere already: %s; that stays, so other programs reach no device at %s by %s (weft's proxy does)",

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"weft/overlay/status"
 )
 
 func TestDecide(t *testing.T) {
@@ -68,13 +70,13 @@ func TestCheckRange(t *testing.T) {
 // Warnings come once, change, and go; a bad range changes nothing.
 func TestWarnings(t *testing.T) {
 	var mu sync.Mutex
-	now := map[string]string{}
+	now := map[status.Code]string{}
 	told := 0
 	n, _, l := newTestNet(t, Config{
-		Warn:  func(code, msg string) { mu.Lock(); now[code] = msg; told++; mu.Unlock() },
-		Clear: func(code string) { mu.Lock(); delete(now, code); mu.Unlock() },
+		Warn:  func(code status.Code, msg string) { mu.Lock(); now[code] = msg; told++; mu.Unlock() },
+		Clear: func(code status.Code) { mu.Lock(); delete(now, code); mu.Unlock() },
 	})
-	expect := func(codes ...string) {
+	expect := func(codes ...status.Code) {
 		t.Helper()
 		if got := slices.Sorted(maps.Keys(now)); !slices.Equal(got, codes) {
 			t.Errorf("warnings %v, want %v", now, codes)

@@ -69,6 +69,8 @@ import (
 	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/tun"
+
+	"weft/overlay/status"
 )
 
 const (
@@ -107,8 +109,8 @@ type Config struct {
 	// Warn and Clear say what needs the owner's attention, and when it has
 	// passed. They are called from SetAddrs, SetRanges and a goroutine of the
 	// Net. Either may be nil.
-	Warn  func(code, message string)
-	Clear func(code string)
+	Warn  func(code status.Code, message string)
+	Clear func(code status.Code)
 
 	// Gone is called once if somebody else removes the interface. The Net is
 	// of no use then. May be nil.
@@ -198,8 +200,8 @@ type Net struct {
 	// mu guards the following.
 	mu      sync.Mutex
 	want    hostState
-	set     bool              // SetAddrs was called
-	warned  map[string]string // what Config.Warn was told last
+	set     bool                   // SetAddrs was called
+	warned  map[status.Code]string // what Config.Warn was told last
 	maps    listeners
 	closed  bool
 	wg      sync.WaitGroup
@@ -261,7 +263,7 @@ func New(cfg Config) (*Net, error) {
 }
 
 func newNet(cfg Config, dev device, l link) *Net {
-	n := &Net{cfg: cfg, log: cfg.Log, dev: dev, link: l, events: make(chan tun.Event, 1), warned: map[string]string{}}
+	n := &Net{cfg: cfg, log: cfg.Log, dev: dev, link: l, events: make(chan tun.Event, 1), warned: map[status.Code]string{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -330,7 +332,7 @@ func (n *Net) look() {
 	if err := n.applyLocked(); errors.Is(err, errGone) {
 		n.lost(err)
 	} else if err != nil {
-		n.warnLocked(map[string]string{"tun": fmt.Sprintf("%s cannot be configured: %v", n.cfg.Name, err)})
+		n.warnLocked(map[status.Code]string{status.CodeTun: fmt.Sprintf("%s cannot be configured: %v", n.cfg.Name, err)})
 	}
 }
 
@@ -343,7 +345,7 @@ func (n *Net) applyLocked() error {
 }
 
 // warnLocked tells what has changed about the warnings.
-func (n *Net) warnLocked(now map[string]string) {
+func (n *Net) warnLocked(now map[status.Code]string) {
 	for code := range n.warned {
 		if _, still := now[code]; !still {
 			delete(n.warned, code)

@@ -1,0 +1,102 @@
+package status
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Every code that has a name has a row, and every row a name: the word is stable,
+// and what follows from it was thought of.
+func TestCodesHaveMeanings(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "health.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[Code]bool{}
+	for _, d := range f.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.CONST {
+			continue
+		}
+		for _, s := range g.Specs {
+			v := s.(*ast.ValueSpec)
+			if typ, ok := v.Type.(*ast.Ident); !ok || typ.Name != "Code" {
+				continue
+			}
+			word, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if named[Code(word)] {
+				t.Errorf("%s has two names", word)
+			}
+			if !regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`).MatchString(word) {
+				t.Errorf("%q is not a word", word)
+			}
+			named[Code(word)] = true
+		}
+	}
+	if rows := slices.Sorted(maps.Keys(meanings)); !slices.Equal(rows, slices.Sorted(maps.Keys(named))) || len(rows) < 30 {
+		t.Errorf("rows of %v, names of %v", rows, slices.Sorted(maps.Keys(named)))
+	}
+}
+
+func TestCodeOf(t *testing.T) {
+	c := CodeInboundPortTaken.Of("8080")
+	if code, of := c.Cut(); code != CodeInboundPortTaken || of != "8080" || c.Meaning() != CodeInboundPortTaken.Meaning() {
+		t.Errorf("%s is %s of %q, %+v", c, code, of, c.Meaning())
+	}
+	if code, of := CodeClock.Cut(); code != CodeClock || of != "" {
+		t.Errorf("%s of %q", code, of)
+	}
+	if m := Code("of-a-later-version").Meaning(); m != (Meaning{}) {
+		t.Errorf("a code of a later version means %+v", m)
+	}
+}
+
+// What says a health warning by its word, since it knows no package of overlay, says
+// one of the table; all else says it by its name, so that nobody makes a word up.
+func TestHealthCodesAreOfTheTable(t *testing.T) {
+	word := regexp.MustCompile(`(?:\bHealth\{|\bCode: +|const warnCode = )"([a-z0-9:-]+)"`)
+	call := regexp.MustCompile(`\b(?:health|node|Node|Load\(\)|cfg)\.(?:Set|Clear|Has|Warn)\("`)
+	found := 0
+	for _, dir := range []string{"../../cmd/weft", "../../overlay", "../../netstack", "../../dns"} {
+		filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			src, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			alone := strings.HasPrefix(path, "../../dns") || strings.HasPrefix(path, "../../netstack")
+			for _, m := range word.FindAllStringSubmatch(string(src), -1) {
+				found++
+				code, _ := Code(m[1]).Cut()
+				if _, ok := meanings[code]; !ok {
+					t.Errorf("%s says %q, which is not in the table of health.go", path, m[1])
+				}
+				if !alone {
+					t.Errorf("%s says %q; say it by its name in health.go", path, m[1])
+				}
+			}
+			for _, m := range call.FindAllString(string(src), -1) {
+				t.Errorf("%s: %s…: say it by its name in health.go", path, m)
+			}
+			return nil
+		})
+	}
+	if found < 5 {
+		t.Errorf("%d words found", found)
+	}
+}

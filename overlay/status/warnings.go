@@ -1,0 +1,104 @@
+package status
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+)
+
+// maxWarnings bounds the warnings; codes of something could grow.
+const maxWarnings = 64
+
+// Warnings are what needs attention now, and wake who waits for a change of the
+// node's state. The zero Warnings are none. Any goroutine may use them; they call
+// nothing, so that any lock may be held.
+type Warnings struct {
+	mu sync.Mutex
+	// mu guards the following.
+	messages map[Code]string
+	wake     chan struct{} // nil: nobody waits
+}
+
+// Set adds a warning, or gives one that stands another message. One for which there
+// is no room is left out.
+func (w *Warnings) Set(code Code, message string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.messages == nil {
+		w.messages = map[Code]string{}
+	}
+	if _, ok := w.messages[code]; ok || len(w.messages) < maxWarnings {
+		w.messages[code] = message
+	}
+	w.notifyLocked()
+}
+
+// Clear takes a warning back, if it stands.
+func (w *Warnings) Clear(code Code) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.messages[code]; ok {
+		delete(w.messages, code)
+		w.notifyLocked()
+	}
+}
+
+// Left forgets what was said of the network that the node has left.
+func (w *Warnings) Left() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for code := range w.messages {
+		if code.Meaning().OfNetwork {
+			delete(w.messages, code)
+		}
+	}
+	w.notifyLocked()
+}
+
+// Has reports whether a warning stands.
+func (w *Warnings) Has(code Code) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.messages[code]
+	return ok
+}
+
+// List returns the warnings, sorted by code and message, without what a code is of.
+func (w *Warnings) List() []Health {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make([]Health, 0, len(w.messages))
+	for code, message := range w.messages {
+		code, _ = code.Cut()
+		out = append(out, Health{Code: code, Message: message})
+	}
+	slices.SortFunc(out, func(a, b Health) int {
+		return cmp.Compare(string(a.Code)+a.Message, string(b.Code)+b.Message)
+	})
+	return out
+}
+
+// Notify wakes all who hold a channel of Changed: something else has changed that
+// they may wait for.
+func (w *Warnings) Notify() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notifyLocked()
+}
+
+// Changed returns a channel that is closed at the next change.
+func (w *Warnings) Changed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wake == nil {
+		w.wake = make(chan struct{})
+	}
+	return w.wake
+}
+
+func (w *Warnings) notifyLocked() {
+	if w.wake != nil {
+		close(w.wake)
+		w.wake = nil
+	}
+}

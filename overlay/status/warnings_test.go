@@ -1,0 +1,115 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+)
+
+func TestWarnings(t *testing.T) {
+	type is = []Health
+	name := func(i int) Code { return CodeIdentityChanged.Of(fmt.Sprint(i)) }
+	for _, c := range []struct {
+		name string
+		do   func(w *Warnings)
+		want []Health
+	}{
+		{"none", func(*Warnings) {}, is{}},
+		{"set", func(w *Warnings) { w.Set(CodeClock, "off") }, is{{CodeClock, "off"}}},
+		{"set again", func(w *Warnings) { w.Set(CodeClock, "off"); w.Set(CodeClock, "more") }, is{{CodeClock, "more"}}},
+		{"cleared", func(w *Warnings) { w.Set(CodeClock, "off"); w.Clear(CodeClock); w.Clear(CodeVersion) }, is{}},
+		{"in order, one for each port, without it", func(w *Warnings) {
+			w.Set(CodeInboundPortTaken.Of("80"), "b")
+			w.Set(CodeClock, "c")
+			w.Set(CodeInboundPortTaken.Of("22"), "a")
+		}, is{{CodeClock, "c"}, {CodeInboundPortTaken, "a"}, {CodeInboundPortTaken, "b"}}},
+		{"one of two cleared", func(w *Warnings) {
+			w.Set(CodeInboundPortTaken.Of("80"), "b")
+			w.Set(CodeInboundPortTaken.Of("22"), "a")
+			w.Clear(CodeInboundPortTaken.Of("80"))
+			w.Clear(CodeInboundPortTaken) // is none of them
+		}, is{{CodeInboundPortTaken, "a"}}},
+		{"left: what is of the machine stays", func(w *Warnings) {
+			for code := range meanings {
+				if code.Meaning().OfNetwork {
+					w.Set(code, "of the network")
+				}
+			}
+			w.Set(name(1), "of the network")
+			w.Set(CodeInboundPortTaken.Of("80"), "stays")
+			w.Set("of-a-later-version", "stays")
+			w.Left()
+		}, is{{CodeInboundPortTaken, "stays"}, {"of-a-later-version", "stays"}}},
+		{"no more than fit, and those that stand change", func(w *Warnings) {
+			for i := range maxWarnings {
+				w.Set(name(i), "old")
+			}
+			for i := range 10 * maxWarnings {
+				w.Set(name(i), "new")
+			}
+		}, slices.Repeat(is{{CodeIdentityChanged, "new"}}, maxWarnings)},
+	} {
+		var w Warnings
+		c.do(&w)
+		if got := w.List(); !slices.Equal(got, c.want) || got == nil {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// Who waits is woken by each change, and by nothing else.
+func TestWarningsWake(t *testing.T) {
+	var w Warnings
+	w.Notify() // nobody waits
+	for _, c := range []struct {
+		name string
+		do   func()
+		wake bool
+	}{
+		{"set", func() { w.Set(CodeClock, "off") }, true},
+		{"has", func() { w.Has(CodeClock); w.List() }, false},
+		{"clear of what does not stand", func() { w.Clear(CodeVersion) }, false},
+		{"clear", func() { w.Clear(CodeClock) }, true},
+		{"left", w.Left, true},
+		{"notify", w.Notify, true},
+	} {
+		one, other := w.Changed(), w.Changed()
+		c.do()
+		for _, ch := range []<-chan struct{}{one, other} {
+			select {
+			case <-ch:
+				if !c.wake {
+					t.Errorf("%s: woken", c.name)
+				}
+			default:
+				if c.wake {
+					t.Errorf("%s: not woken", c.name)
+				}
+			}
+		}
+	}
+}
+
+// A change that is made between asking for the channel and looking is not missed.
+func TestWarningsWait(t *testing.T) {
+	var w Warnings
+	var waiting sync.WaitGroup
+	for range 8 {
+		waiting.Go(func() {
+			for {
+				changed := w.Changed()
+				if w.Has(CodeRevoked) {
+					return
+				}
+				<-changed
+			}
+		})
+	}
+	for i := range 100 {
+		w.Set(CodeClock, fmt.Sprint(i))
+		w.Clear(CodeClock)
+	}
+	w.Set(CodeRevoked, "removed")
+	waiting.Wait()
+}
