@@ -563,7 +563,7 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 	default:
 		c.n.log.Info("fetch from the server", "what", partWords[res.part].name, "err", err)
 		st.fail(now, weftNow, err, refused || alone(err), res.cost)
-		if late := c.n.lateRenewal(s.self); late != "" && time.Since(c.warned) > 24*time.Hour {
+		if late := status.LateRenewal(s.self, weftNow); late != "" && time.Since(c.warned) > 24*time.Hour {
 			c.warned = now
 			c.n.log.Warn(late, "err", err)
 		}

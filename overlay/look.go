@@ -140,29 +140,3 @@ func (n *Node) presenceOf(ctx context.Context, r *running, ids []cert.NodeID) ([
 	}
 	return seen, nil
 }
-
-// presence is whether a peer is there, as far as is known here.
-type presence struct {
-	online bool
-	at     time.Time // when that was known; zero: nobody has said
-}
-
-// presenceAt is what is known of a peer at now. What was said last counts, by the
-// server or a relay (k), or by the tunnel, if there is one: t, and heard is when it
-// last brought anything. Who was heard through it just now is there, whatever
-// anybody says.
-func presenceAt(now time.Time, k *known, t *peerView, heard time.Time) presence {
-	p := presence{k.online, k.told}
-	if t == nil {
-		return p
-	}
-	for _, e := range [...]presence{{true, t.made}, {false, t.gone}, {true, heard}} {
-		if e.at.After(p.at) {
-			p = e
-		}
-	}
-	if !heard.IsZero() && now.Sub(heard) < recently {
-		p = presence{true, heard}
-	}
-	return p
-}

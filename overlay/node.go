@@ -33,12 +33,13 @@
 //   - paths.go      how traffic gets from the relay to a better way
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
-//   - status.go     what weft status shows
+//   - status.go     what weft status is made of
 //
 // and below: in internal, for this package alone, intro (introductions), path (which
 // way), probe, gather (candidates), wg (WireGuard), bind (its packets over sockets and
 // relays), filter (what a peer may do); beside them portmap, tun (kernel interface),
-// and what servers and relays know too: api, api/client, relay, link, cert.
+// status (what a node says of itself, and how it is made of facts), and what servers
+// and relays know too: api, api/client, relay, link, cert.
 //
 // Lock order: Node.turn, keeper.disk, Node.mu, directory.mu. The peers are owned by one
 // goroutine (peers.go) and have no lock.

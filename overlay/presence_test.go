@@ -5,40 +5,6 @@ import (
 	"time"
 )
 
-func TestPresenceAt(t *testing.T) {
-	now := time.Now()
-	at := func(s float64) time.Time { return now.Add(-time.Duration(s * float64(time.Second))) }
-	never := time.Time{}
-	for _, c := range []struct {
-		name       string
-		online     bool
-		told       time.Time
-		tunnel     bool
-		made, gone time.Time
-		heard      time.Time
-		want       presence
-	}{
-		{"nothing is known", false, never, false, never, never, never, presence{false, never}},
-		{"as it was told", true, at(700), false, never, never, never, presence{true, at(700)}},
-		{"told, then gone", true, at(700), true, at(600), at(3), at(400), presence{false, at(3)}},
-		{"a tunnel since", false, at(700), true, at(600), never, never, presence{true, at(600)}},
-		{"a tunnel that brought something", false, at(700), true, at(600), never, at(50), presence{true, at(50)}},
-		{"gone, and yet heard later", true, at(700), true, at(600), at(80), at(50), presence{true, at(50)}},
-		{"the server says since that it is off", false, at(1), true, at(600), never, at(50), presence{false, at(1)}},
-		{"heard a second ago, whatever the server says", false, at(0), true, at(600), never, at(1), presence{true, at(1)}},
-		{"heard a second ago, whatever the relay says", true, at(9), true, at(600), at(0.5), at(1), presence{true, at(1)}},
-	} {
-		k := &known{online: c.online, told: c.told}
-		var v *peerView
-		if c.tunnel {
-			v = &peerView{made: c.made, gone: c.gone}
-		}
-		if got := presenceAt(now, k, v, c.heard); got != c.want {
-			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
-		}
-	}
-}
-
 // Being told of a peer's presence moves the count of changes only where it changes,
 // and brings no name back that leads nowhere any more.
 func TestSightings(t *testing.T) {

@@ -11,14 +11,6 @@ import (
 	"weft/overlay/status"
 )
 
-// The reasons of what is no path of an agent.
-var (
-	relayReason   = path.Reason{Text: "this device has no UDP socket; one would make direct paths possible", Short: "no UDP here"}
-	idleReason    = path.Reason{Text: "no tunnel: nothing was sent lately"}
-	unknownReason = path.Reason{Text: "no tunnel; whether the peer is online is not known: the server has not said so since this daemon started"}
-	offlineReason = path.Reason{Text: "not connected to a relay"}
-)
-
 // health is what needs attention.
 type health struct{ status.Warnings }
 
@@ -70,145 +62,64 @@ func (n *Node) contact(serverTime time.Time) {
 	n.heard.Store(&now)
 }
 
-// lateRenewal returns a warning when the certificate should have been renewed
-// long ago: with 21 days left of 90, "" before. It is renewed with a third of its
-// life left, unless the server says otherwise.
-func (n *Node) lateRenewal(self *cert.Node) string {
-	left := self.NotAfter.Sub(n.clock.Now())
-	switch {
-	case left > self.NotAfter.Sub(self.NotBefore)*7/30:
-		return ""
-	case left <= 0:
-		return "this device's certificate ended " + ago(-left) + " ago: other devices do not believe it until it is renewed, which happens when the server is reached"
-	}
-	return "this device's certificate ends in " + ago(left) + " and could not be renewed: see to it that the server is reached"
-}
-
 // Status implements localapi.Node.
 func (n *Node) Status() status.Status { return n.statusOf(cert.NodeID{}) }
 
 // statusOf is Status with one more peer in it, if it is known.
-func (n *Node) statusOf(also cert.NodeID) status.Status {
-	st := status.Status{
-		Schema: status.Schema, State: n.State(), Version: n.cfg.Version,
-		Peers: []status.PeerStatus{}, Health: n.health.List(),
-	}
-	if at := n.heard.Load(); at != nil {
-		st.Server.LastSeen = at
-	}
+func (n *Node) statusOf(also cert.NodeID) status.Status { return status.Of(n.facts(also)) }
+
+// facts collects what the status is made of.
+func (n *Node) facts(also cert.NodeID) status.Facts {
+	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.heard.Load()}
 	n.mu.Lock()
 	r := n.running
 	s, ok := n.snap.get()
 	if n.id != nil {
-		st.Network = n.id.Network.String()
-		st.Server.URL = n.id.URLs[0]
+		f.Network, f.ServerURL = n.id.Network.String(), n.id.URLs[0]
 	}
 	n.mu.Unlock()
 	if !ok {
-		return st
+		return f
 	}
-	st.Self = status.SelfStatus{
-		ID: s.self.ID.String(), Name: s.self.Name, FQDN: s.self.FQDN,
-		IPv4: s.self.IPv4.String(), IPv6: s.self.IPv6.String(),
-	}
-	expires := s.self.NotAfter.UTC()
-	st.Self.CertificateExpires = &expires
+	f.Self = s.self
 	if r == nil {
-		return st
+		return f
 	}
-	st.Self.Online = r.home.connected()
-	st.Self.Relay = r.home.relay().Name
-	st.Server.Online = st.Self.Online && !n.health.Has(status.CodeServerOffline)
-	if late := n.lateRenewal(s.self); late != "" {
-		st.Health = append(st.Health, status.Health{Code: status.CodeCertificate, Message: late})
-	}
-	if skew, ok := n.clock.Skew(); ok && skew.Abs() > 5*time.Minute {
-		st.Health = append(st.Health, status.Health{Code: status.CodeClock, Message: "this machine's clock is off by " + ago(skew.Abs()) + "; weft goes by the server's, other programs may not"})
-	}
-	now, weftNow := time.Now(), n.clock.Now().UTC()
-	st.Time = &weftNow
-	// weftTime is when something was by the clock that the server's times go by.
-	weftTime := func(at time.Time) *time.Time {
-		t := weftNow.Add(-now.Sub(at))
-		return &t
-	}
+	f.Up, f.Online, f.Relay = true, r.home.connected(), r.home.relay().Name
+	f.ServerOffline = n.health.Has(status.CodeServerOffline)
+	f.Skew, _ = n.clock.Skew()
+	f.Now, f.WeftNow = time.Now(), n.clock.Now()
 	tunnels := *r.peers.view.Load()
 	for _, k := range n.dir.all() {
-		t, tunnel := tunnels[k.node.ID]
-		if k.node.ID == s.self.ID || !tunnel && !k.listed && k.node.ID != also {
-			continue // of the latter: looked up once, no tunnel
+		p := status.PeerFacts{
+			Node: k.node, Shown: k.listed || k.node.ID == also,
+			Told: status.Presence{Online: k.online, At: k.told}, LastSeen: k.lastSeen,
 		}
-		p := status.PeerStatus{
-			ID: k.node.ID.String(), Name: k.node.Name, FQDN: k.node.FQDN,
-			IPv4: k.node.IPv4.String(), IPv6: k.node.IPv6.String(), Path: status.PathIdle,
-		}
-		if !k.lastSeen.IsZero() {
-			t := k.lastSeen.UTC()
-			p.LastSeen = &t
-		}
-		why, is := idleReason, presenceAt(now, k, nil, time.Time{})
-		if is.at.IsZero() {
-			why = unknownReason
-		}
-		if tunnel {
-			p.Path, why, p.Relay = status.PathRelay, relayReason, t.via
-			if t.trip != nil {
-				p.Path, why, p.Endpoint = t.shown()
-			}
-			if rtt := t.roundTrip(); rtt > 0 {
-				ms := float64(rtt.Microseconds()) / 1000
-				p.RTTms = &ms
-			}
-			p.KeyExchange = "X25519MLKEM768"
-			var heard time.Time
-			if ws, ok := n.device.Stats(k.node.ID); ok {
-				p.RxBytes, p.TxBytes, heard = ws.RxBytes, ws.TxBytes, ws.LastRx
-				if !ws.LastHandshake.IsZero() {
-					h := ws.LastHandshake.UTC()
-					p.LastHandshake = &h
-				}
-			}
-			is = presenceAt(now, k, &t, heard)
-			if at := weftTime(heard); !heard.IsZero() && (p.LastSeen == nil || at.After(*p.LastSeen)) {
-				p.LastSeen = at
+		if v, ok := tunnels[k.node.ID]; ok {
+			p.Tunnel = v.tunnel()
+			if st, ok := n.device.Stats(k.node.ID); ok {
+				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.Heard, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
 		}
-		p.Online = is.online
-		if !is.at.IsZero() {
-			p.PresenceAt = weftTime(is.at)
-			if !is.online {
-				p.Path, why, p.Endpoint = status.PathOffline, offlineReason, ""
-			}
-		}
-		p.PathReason, p.PathNote = why.Text, why.Short
-		st.Peers = append(st.Peers, p)
+		f.Peers = append(f.Peers, p)
 	}
-	sort.Slice(st.Peers, func(i, j int) bool { return st.Peers[i].Name < st.Peers[j].Name })
-	return st
+	return f
 }
 
-// shown is the path of a tunnel, for people. A quiet one is idle: its next packet
-// takes the relay, and perhaps only that one.
+// tunnel is what the status says of it, but for what only WireGuard knows.
+func (v peerView) tunnel() *status.Tunnel {
+	t := &status.Tunnel{Made: v.made, Gone: v.gone, Via: v.via, Pinged: v.rtt}
+	if v.trip != nil {
+		t.Path, t.PathRTT = &v.path, time.Duration(v.trip.Load())
+	}
+	return t
+}
+
+// For who still wants them one by one.
+var _, relayReason, _ = (&status.Tunnel{}).Shown()
+
 func (v peerView) shown() (kind status.PathKind, reason path.Reason, endpoint string) {
-	switch {
-	case v.path.Kind == path.Direct:
-		return status.PathDirect, v.path.Reason, v.path.Via.Addr.String()
-	case v.path.Kind == path.Lane:
-		return status.PathLane, v.path.Reason, ""
-	case v.path.Quiet:
-		return status.PathIdle, v.path.Reason, ""
-	}
-	return status.PathRelay, v.path.Reason, ""
-}
-
-// roundTrip is that of the way in use, else that of the last ping.
-func (v peerView) roundTrip() time.Duration {
-	if v.trip != nil && v.path.Kind != path.Relay {
-		if rtt := time.Duration(v.trip.Load()); rtt > 0 {
-			return rtt
-		}
-	}
-	return v.rtt
+	return v.tunnel().Shown()
 }
 
 // nameCache keeps the snapshot of names until something changes.

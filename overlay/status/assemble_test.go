@@ -1,0 +1,184 @@
+package status
+
+import (
+	"encoding/json"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/internal/path"
+)
+
+func TestPresenceAt(t *testing.T) {
+	now := time.Now()
+	at := func(s float64) time.Time { return now.Add(-time.Duration(s * float64(time.Second))) }
+	never := time.Time{}
+	for _, c := range []struct {
+		name       string
+		online     bool
+		told       time.Time
+		tunnel     bool
+		made, gone time.Time
+		heard      time.Time
+		want       Presence
+	}{
+		{"nothing is known", false, never, false, never, never, never, Presence{false, never}},
+		{"as it was told", true, at(700), false, never, never, never, Presence{true, at(700)}},
+		{"told, then gone", true, at(700), true, at(600), at(3), at(400), Presence{false, at(3)}},
+		{"a tunnel since", false, at(700), true, at(600), never, never, Presence{true, at(600)}},
+		{"a tunnel that brought something", false, at(700), true, at(600), never, at(50), Presence{true, at(50)}},
+		{"gone, and yet heard later", true, at(700), true, at(600), at(80), at(50), Presence{true, at(50)}},
+		{"the server says since that it is off", false, at(1), true, at(600), never, at(50), Presence{false, at(1)}},
+		{"heard a second ago, whatever the server says", false, at(0), true, at(600), never, at(1), Presence{true, at(1)}},
+		{"heard a second ago, whatever the relay says", true, at(9), true, at(600), at(0.5), at(1), Presence{true, at(1)}},
+	} {
+		p := PeerFacts{Told: Presence{c.online, c.told}}
+		if c.tunnel {
+			p.Tunnel = &Tunnel{Made: c.made, Gone: c.gone, Heard: c.heard}
+		}
+		if got := p.presence(now); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
+// The facts of a laptop that is up, in weft time noon; its clock is right.
+func facts() Facts {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.FixedZone("CET", 3600))
+	self := fakeNode(1, "laptop")
+	self.NotBefore, self.NotAfter = now.Add(-24*time.Hour), now.Add(89*24*time.Hour)
+	return Facts{
+		Now: now, WeftNow: now, State: StateRunning, Version: "1.0", Network: "ab", ServerURL: "https://weft.example:8443",
+		ServerSeen: &now, Self: self, Up: true, Online: true, Relay: "near",
+	}
+}
+
+func fakeNode(i byte, name string) *cert.Node {
+	n := &cert.Node{ID: cert.NodeID{i}}
+	n.Name, n.FQDN = name, name+".weft.internal"
+	n.IPv4, n.IPv6 = netip.AddrFrom4([4]byte{100, 64, 0, i}), netip.AddrFrom16([16]byte{0xfd, 15: i})
+	return n
+}
+
+func TestStatusOfTheNode(t *testing.T) {
+	warned := Health{CodeRoutes, "said by the node"}
+	for _, c := range []struct {
+		name   string
+		change func(f *Facts)
+		want   func(st *Status) bool
+	}{
+		{"up", func(f *Facts) {}, func(st *Status) bool {
+			return st.Schema == "status/1" && st.State == StateRunning && st.Network == "ab" && st.Version == "1.0" && st.Time.Equal(facts().Now) && st.Time.Location() == time.UTC &&
+				st.Server.URL == "https://weft.example:8443" && st.Server.Online && st.Server.LastSeen != nil &&
+				st.Self.Name == "laptop" && st.Self.IPv4 == "100.64.0.1" && st.Self.Online && st.Self.Relay == "near" && st.Self.CertificateExpires.Equal(facts().Self.NotAfter) && len(st.Health) == 0
+		}},
+		{"in no network", func(f *Facts) { f.State, f.Self = StateUnjoined, nil; f.Health = []Health{warned} }, func(st *Status) bool {
+			return st.State == StateUnjoined && st.Self == SelfStatus{} && !st.Server.Online && st.Time == nil && slices.Equal(st.Health, []Health{warned})
+		}},
+		{"down", func(f *Facts) { f.State, f.Up = StateDown, false; f.Skew = time.Hour }, func(st *Status) bool {
+			return st.Self.Name == "laptop" && st.Self.CertificateExpires != nil && !st.Self.Online && st.Self.Relay == "" && !st.Server.Online && st.Time == nil && len(st.Health) == 0
+		}},
+		{"no relay: whether the server answers is not known", func(f *Facts) { f.Online = false }, func(st *Status) bool { return !st.Self.Online && !st.Server.Online && st.Self.Relay == "near" }},
+		{"the server is away", func(f *Facts) { f.ServerOffline = true }, func(st *Status) bool { return st.Self.Online && !st.Server.Online }},
+		{"to be renewed long since", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-21 * 24 * time.Hour) }, func(st *Status) bool { return len(st.Health) == 1 && st.Health[0].Code == CodeCertificate }},
+		{"a day before that", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-22 * 24 * time.Hour) }, func(st *Status) bool { return len(st.Health) == 0 }},
+		{"not renewed", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-3 * 24 * time.Hour); f.Health = []Health{warned} }, func(st *Status) bool {
+			return len(st.Health) == 2 && st.Health[0] == warned && strings.Contains(st.Health[1].Message, "ends in 3 days and")
+		}},
+		{"ended", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(90 * time.Minute) }, func(st *Status) bool {
+			return len(st.Health) == 1 && strings.Contains(st.Health[0].Message, "ended 1h30m0s ago:")
+		}},
+		{"the clock is a little off", func(f *Facts) { f.Skew = -5 * time.Minute }, func(st *Status) bool { return len(st.Health) == 0 }},
+		{"the clock is off", func(f *Facts) { f.Skew = -50 * time.Hour }, func(st *Status) bool {
+			return len(st.Health) == 1 && st.Health[0].Code == CodeClock && strings.Contains(st.Health[0].Message, "off by 2 days;")
+		}},
+	} {
+		f := facts()
+		c.change(&f)
+		before := slices.Clone(f.Health)
+		st := Of(f)
+		if !c.want(&st) || st.Peers == nil || st.Health == nil {
+			b, _ := json.Marshal(st)
+			t.Errorf("%s: %s", c.name, b)
+		}
+		if !slices.Equal(before, f.Health) {
+			t.Errorf("%s: the facts are changed", c.name)
+		}
+	}
+}
+
+func TestStatusOfAPeer(t *testing.T) {
+	f := facts()
+	ago := func(d time.Duration) time.Time { return f.Now.Add(-d) }
+	at := func(d time.Duration) *time.Time { t := ago(d).UTC(); return &t }
+	ms := func(v float64) *float64 { return &v }
+	direct := path.Path{Kind: path.Direct, Via: path.Via{Addr: netip.MustParseAddrPort("198.51.100.4:41641")}, Reason: path.Reason{Short: "same network"}}
+	lane := path.Path{Kind: path.Lane, Reason: path.Reason{Text: "a hard NAT"}}
+	tcp := path.Path{Kind: path.Relay, Reason: path.Reason{Text: "UDP is blocked"}}
+	quiet := path.Path{Kind: path.Relay, Quiet: true, Reason: path.Reason{Text: "nothing was sent lately"}}
+	tunnel := func(p *path.Path) *Tunnel {
+		return &Tunnel{Made: ago(time.Hour), Via: "far", Pinged: 9 * time.Millisecond, Path: p, PathRTT: 1900 * time.Microsecond, Rx: 1, Tx: 2, Heard: ago(time.Minute), LastHandshake: ago(3 * time.Minute)}
+	}
+	for _, c := range []struct {
+		name string
+		fact PeerFacts
+		skew time.Duration // weft time less this machine's
+		want *PeerStatus   // nil: not shown
+	}{
+		{"listed, nothing known", PeerFacts{Shown: true}, 0, &PeerStatus{Path: PathIdle, PathReason: unknownReason.Text}},
+		{"listed and online", PeerFacts{Shown: true, Told: Presence{true, ago(time.Minute)}, LastSeen: ago(time.Minute)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathIdle, PathReason: idleReason.Text}},
+		{"listed and offline", PeerFacts{Shown: true, Told: Presence{false, ago(time.Minute)}}, 0,
+			&PeerStatus{PresenceAt: at(time.Minute), Path: PathOffline, PathReason: offlineReason.Text}},
+		{"looked up once, no tunnel", PeerFacts{Told: Presence{true, ago(0)}}, 0, nil},
+		{"direct", PeerFacts{Tunnel: tunnel(&direct)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathDirect, PathNote: "same network", Endpoint: "198.51.100.4:41641", RTTms: ms(1.9)}},
+		{"a lane", PeerFacts{Tunnel: tunnel(&lane)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathLane, PathReason: "a hard NAT", RTTms: ms(1.9)}},
+		{"the relay: the round trip is the ping's", PeerFacts{Tunnel: tunnel(&tcp)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathRelay, PathReason: "UDP is blocked", RTTms: ms(9)}},
+		{"quiet", PeerFacts{Tunnel: tunnel(&quiet)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathIdle, PathReason: "nothing was sent lately", RTTms: ms(9)}},
+		{"no UDP here", PeerFacts{Tunnel: tunnel(nil)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathRelay, PathReason: relayReason.Text, PathNote: relayReason.Short, RTTms: ms(9)}},
+		{"not measured yet", PeerFacts{Tunnel: &Tunnel{Made: ago(time.Second), Path: &direct}}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Second), Path: PathDirect, PathNote: "same network", Endpoint: "198.51.100.4:41641"}},
+		{"direct, and gone since", PeerFacts{Tunnel: &Tunnel{Made: ago(time.Hour), Gone: ago(time.Second), Via: "far", Path: &direct}}, 0,
+			&PeerStatus{PresenceAt: at(time.Second), Path: PathOffline, PathReason: offlineReason.Text}},
+		{"the server saw it later than the tunnel", PeerFacts{LastSeen: ago(time.Second), Tunnel: tunnel(&tcp)}, 0,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Second), Path: PathRelay, PathReason: "UDP is blocked", RTTms: ms(9)}},
+		{"times are in weft time", PeerFacts{LastSeen: ago(time.Hour), Tunnel: tunnel(&tcp)}, 48 * time.Hour,
+			&PeerStatus{Online: true, PresenceAt: at(time.Minute - 48*time.Hour), LastSeen: at(time.Minute - 48*time.Hour), Path: PathRelay, PathReason: "UDP is blocked", RTTms: ms(9)}},
+	} {
+		f := f
+		f.WeftNow = f.Now.Add(c.skew)
+		c.fact.Node = fakeNode(2, "pi")
+		f.Peers = []PeerFacts{{Node: f.Self, Shown: true}, c.fact}
+		got := Of(f).Peers
+		if c.want == nil {
+			if len(got) != 0 {
+				t.Errorf("%s: shown", c.name)
+			}
+			continue
+		}
+		w := *c.want
+		w.ID, w.Name, w.FQDN, w.IPv4, w.IPv6 = c.fact.Node.ID.String(), "pi", "pi.weft.internal", "100.64.0.2", "fd00::2"
+		if t := c.fact.Tunnel; t != nil {
+			w.Relay, w.RxBytes, w.TxBytes, w.KeyExchange = t.Via, t.Rx, t.Tx, "X25519MLKEM768"
+			w.LastHandshake = utc(t.LastHandshake)
+		}
+		if len(got) != 1 || !reflect.DeepEqual(got[0], w) {
+			g, _ := json.Marshal(got)
+			b, _ := json.Marshal(w)
+			t.Errorf("%s:\n got %s\nwant %s", c.name, g, b)
+		}
+	}
+	f.Peers = []PeerFacts{{Node: fakeNode(3, "c"), Shown: true}, {Node: fakeNode(4, "a"), Shown: true}, {Node: fakeNode(5, "b"), Shown: true}}
+	if p := Of(f).Peers; p[0].Name != "a" || p[1].Name != "b" || p[2].Name != "c" {
+		t.Errorf("not by name: %v", p)
+	}
+}
