@@ -17,7 +17,9 @@
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - state.go      what is kept on disk
 //   - join.go       token in, certificate out
-//   - control.go    keeping in step with the server: what is fetched, and when
+//   - control.go    keeping in step with the server
+//   - plan.go       what is asked of it, and when
+//   - fetch.go      asking it
 //   - parts.go      what is remembered of each thing that is fetched
 //   - take.go       what it sent: config, directory, CRL
 //   - keep.go       how that gets to disk

@@ -11,7 +11,7 @@ import (
 
 // What a node keeps in step with the server has four parts, and each goes its own
 // way: what is refused, fails or takes long in one holds none of the others up.
-// Here is what is remembered of each, and what follows from it; control.go asks.
+// Here is what is remembered of each, and what follows from it; plan.go says when it is asked for.
 type part int
 
 const (

@@ -1,0 +1,230 @@
+package overlay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+
+	"weft/overlay/api"
+	"weft/overlay/api/client"
+	"weft/overlay/cert"
+)
+
+// What control asks the server, in goroutines of their own: each comes to a result,
+// whose use is left to control's. See plan.go for what is asked when.
+
+// result is what came of asking for a part.
+type result struct {
+	part part
+	word string // the version that was wanted
+	err  error
+	cost int64  // bytes that came
+	body []byte // of a revocation list
+	tag  string // what the server calls it
+	// restored: the server knows an older revocation list than this node.
+	restored bool
+	// use makes what came what the node goes by, in run's goroutine; nil if the
+	// server has nothing new. It reports whether anything is new.
+	use func() (news bool, err error)
+}
+
+// How long an answer may take to come, and the longer ones to be there.
+const (
+	fetchTimeout = 30 * time.Second
+	longTimeout  = 2 * time.Minute
+)
+
+// ask asks the server for a part. It runs beside run and touches nothing of its.
+func (c *control) ask(ctx context.Context, s *snapshot, q question) (res result) {
+	limit := fetchTimeout
+	if q.part == partList || q.part == partDirectory {
+		limit = longTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cl := c.n.client()
+	res = result{part: q.part, word: q.word}
+	switch q.part {
+	case partList:
+		c.askList(ctx, s, cl, q.tag, &res)
+	case partCertificate:
+		c.askCertificate(ctx, cl, &res)
+	case partConfig:
+		c.askConfig(ctx, s, cl, &res)
+	case partDirectory:
+		have := c.n.dir.currentVersion()
+		dir, err := cl.Directory(ctx, have)
+		res.err = err
+		res.use = func() (bool, error) {
+			if c.n.dir.currentVersion() != have {
+				return true, nil // a nudge brought a change along: it is asked for again
+			}
+			now, ok := c.n.snap.get()
+			if !ok {
+				return false, net.ErrClosed
+			}
+			c.n.takeDirectory(now, dir)
+			return dir.Version != have, nil
+		}
+	}
+	var came *client.AnswerError
+	if errors.As(res.err, &came) {
+		res.cost, res.body = int64(len(came.Came)), came.Came
+	}
+	return res
+}
+
+func (c *control) askList(ctx context.Context, s *snapshot, cl *client.Client, refused string, res *result) {
+	known := []string{refused}
+	if s.crl != nil {
+		known = append(known, api.CRLTag(s.crl.Number))
+	}
+	der, tag, err := cl.CRL(ctx, known...)
+	res.tag, res.err, res.cost, res.body = tag, err, int64(len(der)), der
+	if der != nil {
+		res.use = func() (bool, error) { return c.n.takeCRL(der) }
+	}
+}
+
+func (c *control) askConfig(ctx context.Context, s *snapshot, cl *client.Client, res *result) {
+	config, err := cl.Config(ctx, s.config.Version)
+	if res.err = err; err != nil || config == nil {
+		return
+	}
+	res.cost = costly + 1 // how long it was is not known
+	res.use = func() (bool, error) {
+		if err := c.n.takeConfig(config); err != nil {
+			return false, err
+		}
+		if !slices.EqualFunc(s.config.NetworkCAs, config.NetworkCAs, bytes.Equal) {
+			c.plan.mayFit(partList, partDirectory)
+		}
+		c.r.peers.configChanged()
+		c.r.home.home.Wake()
+		return true, nil
+	}
+	res.restored = s.crl != nil && config.Versions.CRL < s.crl.Number
+}
+
+// give gives a server that was restored from a backup the revocation list held
+// here: it does not know who was deleted since. It is tried until it has arrived,
+// or a newer list has come: nobody else may hold this one.
+func (c *control) give(ctx context.Context) {
+	s, ok := c.n.snap.get()
+	if !ok || s.crl == nil || !c.giving.CompareAndSwap(false, true) {
+		return
+	}
+	list := s.crl
+	c.tasks.Go(func() {
+		defer c.giving.Store(false)
+		for wait := firstHold; ; wait = min(2*wait, maxHold) {
+			one, cancel := context.WithTimeout(ctx, longTimeout)
+			err := c.n.client().SendCRL(one, list.Raw)
+			cancel()
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			c.n.log.Warn("give the server the revocation list", "err", err)
+			if alone(err) || forAll(err) || !sleep(ctx, jitter(wait)) {
+				return
+			}
+			if now, ok := c.n.snap.get(); !ok || now.crl != list {
+				return
+			}
+		}
+	})
+}
+
+func (c *control) askCertificate(ctx context.Context, cl *client.Client, res *result) {
+	c.n.mu.Lock()
+	id := c.n.id
+	c.n.mu.Unlock()
+	if !id.joined() {
+		return
+	}
+	csr, err := cert.NewCSR(id.key)
+	if err != nil {
+		res.err = err
+		return
+	}
+	answer, err := cl.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: csr, OS: runtime.GOOS + "/" + runtime.GOARCH, Software: c.n.cfg.Version})
+	res.err = err
+	res.use = func() (bool, error) { return true, c.renew(answer.Certificate) }
+}
+
+// bring gives the server the revocation list held here, once: this node may be
+// strange to it because it was restored from a backup of before the node joined,
+// and then it does not know either who was deleted since. Or the node is strange
+// to a relay that holds a newer list, which leaves out what ended when this node's
+// certificate did: then the node needs that list, and another certificate.
+//
+// Most of all the node may have been removed. Then the server says so to whatever
+// it is asked.
+func (c *control) bring(ctx context.Context) {
+	s, ok := c.n.snap.get()
+	if !ok || !c.bringing.CompareAndSwap(false, true) {
+		return
+	}
+	c.tasks.Go(func() {
+		defer c.bringing.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		if _, err := c.n.client().Config(ctx, s.config.Version); refusedForGood(err) {
+			c.refused(err)
+		}
+		if s.crl == nil || s.crl.Number <= c.brought.Load() {
+			return
+		}
+		if err := c.n.client().SendCRL(ctx, s.crl.Raw); err != nil {
+			c.n.log.Info("give the server the revocation list", "err", err)
+			return
+		}
+		c.brought.Store(s.crl.Number)
+		der, _, err := c.n.client().CRL(ctx, api.CRLTag(s.crl.Number))
+		if err != nil {
+			c.n.log.Info("fetch the revocation list", "err", err)
+		} else if der != nil {
+			c.wantCRL(der)
+		}
+	})
+}
+
+// alone reports whether it is one request that failed, at a server that answers.
+func alone(err error) bool {
+	var e *api.Error
+	var came *client.AnswerError
+	return errors.As(err, &came) || errors.As(err, &e) && !forAll(err) && e.Status != http.StatusBadGateway &&
+		e.Status != http.StatusServiceUnavailable && e.Status != http.StatusGatewayTimeout
+}
+
+// forAll reports whether the server refuses this node, whatever it asks for.
+func forAll(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && (e.Code == api.CodeProtocol || e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized)
+}
+
+// sleep waits for d and reports whether ctx let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// jitter returns d give or take a quarter.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return d*3/4 + rand.N(d/2+1)
+}
