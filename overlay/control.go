@@ -383,8 +383,3 @@ func (c *control) refused(err error) {
 		c.n.removed()
 	}
 }
-
-// unavailable is the answer when nobody could be asked.
-func unavailable(what string, err error) error {
-	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("%s: the server does not answer: %v", what, err), Hint: "see: weft status"}
-}

@@ -15,7 +15,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
 	"weft/overlay/internal/path"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 const (
@@ -61,7 +61,7 @@ func (n *Node) Listen(network, address string) (net.Listener, error) {
 	return nil, fmt.Errorf("listen on %q: network %q: want tcp, tcp4 or tcp6", address, network)
 }
 
-var errNotJoined = &localapi.Error{Kind: localapi.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
+var errNotJoined = &status.Error{Kind: status.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
 
 // DialContext implements localapi.Node: it resolves, introduces and connects,
 // the last two at once, so that the connection's first packet leaves as soon
@@ -69,11 +69,11 @@ var errNotJoined = &localapi.Error{Kind: localapi.KindNotJoined, Message: "this 
 func (n *Node) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("address %q: %v", address, err)}
+		return nil, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("address %q: %v", address, err)}
 	}
 	num, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || num == 0 {
-		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: fmt.Sprintf("port %q: want 1 to 65535", port)}
+		return nil, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("port %q: want 1 to 65535", port)}
 	}
 	r, s, err := n.runs()
 	if err != nil {
@@ -84,13 +84,13 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 		return nil, err
 	}
 	if k.node.ID == s.self.ID {
-		return nil, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device", Hint: "use localhost"}
+		return nil, &status.Error{Kind: status.KindUsage, Message: k.node.Name + " is this device", Hint: "use localhost"}
 	}
 	addr := k.node.IPv4
 	asked, aerr := netip.ParseAddr(host)
 	switch {
 	case network[len(network)-1] == '6', aerr == nil && asked.Is6() && !asked.Is4In6(),
-		aerr != nil && network[len(network)-1] != '4' && k.node.IPv6.IsValid() && n.health.has(codeNoIPv4):
+		aerr != nil && network[len(network)-1] != '4' && k.node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked):
 		addr = k.node.IPv6
 	}
 	target := netip.AddrPortFrom(addr, uint16(num)).String()
@@ -200,26 +200,26 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 
 // dialError sorts the errors of connecting through the tunnel.
 func dialError(name, port string, err error) error {
-	var known *localapi.Error
+	var known *status.Error
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &localapi.Error{Kind: localapi.KindRefused, Message: fmt.Sprintf("%s refused the connection: nothing listens on port %s there", name, port)}
+		return &status.Error{Kind: status.KindRefused, Message: fmt.Sprintf("%s refused the connection: nothing listens on port %s there", name, port)}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return &localapi.Error{Kind: localapi.KindDenied, Message: fmt.Sprintf("%s: denied by policy", name)}
+		return &status.Error{Kind: status.KindDenied, Message: fmt.Sprintf("%s: denied by policy", name)}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("%s is unreachable", name), Hint: "see: weft status"}
+		return &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("%s is unreachable", name), Hint: "see: weft status"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
-		return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("%s does not answer on port %s", name, port)}
+		return &status.Error{Kind: status.KindTimeout, Message: fmt.Sprintf("%s does not answer on port %s", name, port)}
 	}
 	return fmt.Errorf("connect to %s port %s: %w", name, port, err)
 }
 
 // sinceWhen adds to "is offline" when the peer was last seen.
 func (n *Node) sinceWhen(ctx context.Context, k *known, err error) error {
-	var e *localapi.Error
-	if !errors.As(err, &e) || e.Kind != localapi.KindUnreachable {
+	var e *status.Error
+	if !errors.As(err, &e) || e.Kind != status.KindUnreachable {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastSeenWait)
@@ -235,28 +235,8 @@ func (n *Node) sinceWhen(ctx context.Context, k *known, err error) error {
 		return err
 	}
 	with := *e
-	with.Message += fmt.Sprintf(" (last seen %s, %s)", seen.UTC().Format(time.RFC3339), before(n.clock.Now().Sub(seen)))
+	with.Message += fmt.Sprintf(" (last seen %s, %s)", seen.UTC().Format(time.RFC3339), status.Before(n.clock.Now().Sub(seen)))
 	return &with
-}
-
-// before is how long ago something was. What is not a matter of seconds yet is not
-// counted in them: nor is what a clock that is a little off puts in the future.
-func before(d time.Duration) string {
-	if d < 2*time.Second {
-		return "a moment ago"
-	}
-	return ago(d) + " ago"
-}
-
-// ago rounds a duration as people would say it.
-func ago(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return max(d, 0).Round(time.Second).String()
-	case d < 48*time.Hour:
-		return d.Round(time.Minute).String()
-	}
-	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
 // runs returns the running half of the node and what it holds of its network,
@@ -292,7 +272,7 @@ func (n *Node) unknownPeer(name string, s *snapshot) error {
 	if near := hostname.Nearest(name, n.dir.shortNames()); near != "" {
 		hint = "did you mean " + near + "? " + hint
 	}
-	return &localapi.Error{Kind: localapi.KindUnknown,
+	return &status.Error{Kind: status.KindUnknown,
 		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: hint}
 }
 
@@ -309,7 +289,7 @@ func (n *Node) find(ctx context.Context, key string) (*known, error) {
 // server, where questions for the same key at the same time become one.
 func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, error) {
 	k, missing := n.dir.find(key)
-	if k != nil && !k.stranger && (!n.dir.old(k) || n.health.has("server-offline")) {
+	if k != nil && !k.stranger && (!n.dir.old(k) || n.health.Has(status.CodeServerOffline)) {
 		if !k.listed {
 			n.uses() // it may have introduced itself, and nobody was asked
 		}
@@ -381,33 +361,33 @@ func (n *Node) learn(s *snapshot, k *known) bool {
 }
 
 // Resolve implements localapi.Node.
-func (n *Node) Resolve(ctx context.Context, name string) (localapi.Peer, error) {
+func (n *Node) Resolve(ctx context.Context, name string) (status.Peer, error) {
 	s, ok := n.snap.get()
 	if !ok {
-		return localapi.Peer{}, errNotJoined
+		return status.Peer{}, errNotJoined
 	}
 	k, err := n.resolve(ctx, s, name)
 	if err != nil {
-		return localapi.Peer{}, err
+		return status.Peer{}, err
 	}
-	return peerOf(k.node, k.online, k.node.ID == s.self.ID), nil
+	return status.PeerOf(k.node, k.online, k.node.ID == s.self.ID), nil
 }
 
 // Ping implements localapi.Node: one echo through the tunnel.
-func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
+func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 	r, s, err := n.runs()
 	if err != nil {
-		return localapi.Pong{}, err
+		return status.Pong{}, err
 	}
 	k, err := n.resolve(ctx, s, name)
 	if err != nil {
-		return localapi.Pong{}, err
+		return status.Pong{}, err
 	}
 	if k.node.ID == s.self.ID {
-		return localapi.Pong{}, &localapi.Error{Kind: localapi.KindUsage, Message: k.node.Name + " is this device"}
+		return status.Pong{}, &status.Error{Kind: status.KindUsage, Message: k.node.Name + " is this device"}
 	}
 	addr := k.node.IPv4
-	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() || err != nil && k.node.IPv6.IsValid() && n.health.has(codeNoIPv4) {
+	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() || err != nil && k.node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked) {
 		addr = k.node.IPv6
 	}
 	// The tunnel first, so that the round trip is one of the tunnel alone.
@@ -420,39 +400,37 @@ func (n *Node) Ping(ctx context.Context, name string) (localapi.Pong, error) {
 		})
 	}
 	if err != nil {
-		if localapi.KindOf(err) == localapi.KindTimeout {
-			err = &localapi.Error{Kind: localapi.KindTimeout, Message: k.node.Name + " does not answer"}
+		if status.KindOf(err) == status.KindTimeout {
+			err = &status.Error{Kind: status.KindTimeout, Message: k.node.Name + " does not answer"}
 		}
-		return localapi.Pong{}, n.sinceWhen(ctx, k, err)
+		return status.Pong{}, n.sinceWhen(ctx, k, err)
 	}
 	r.peers.measured(k.node.ID, rtt)
-	pong := localapi.Pong{
-		Peer: peerOf(k.node, true, false), Addr: addr, RTT: rtt,
-		Path: localapi.PathRelay, Reason: relayReason.Text, Relay: r.peers.viaOf(k.node.ID),
+	pong := status.Pong{
+		Peer: status.PeerOf(k.node, true, false), Addr: addr, RTT: rtt,
+		Relay: r.peers.viaOf(k.node.ID),
 	}
-	if t := (*r.peers.view.Load())[k.node.ID]; t.trip != nil {
-		var why path.Reason
-		pong.Path, why, pong.Endpoint = t.shown()
-		pong.Reason = why.Text
-	}
+	var why path.Reason
+	pong.Path, why, pong.Endpoint = (*r.peers.view.Load())[k.node.ID].tunnel().Shown()
+	pong.Reason = why.Text
 	return pong, nil
 }
 
 // Wait implements localapi.Node.
 func (n *Node) Wait(ctx context.Context, name string) error {
 	for {
-		changed := n.health.changed()
+		changed := n.health.Changed()
 		st := n.State()
 		if err := n.removedError(); err != nil {
 			return err
 		}
-		if st == localapi.StateRunning {
+		if st == status.StateRunning {
 			break
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("not connected to the relay (state: %s)", st), Hint: "see: weft status"}
+			return &status.Error{Kind: status.KindTimeout, Message: fmt.Sprintf("not connected to the relay (state: %s)", st), Hint: "see: weft status"}
 		}
 	}
 	for name != "" {
@@ -462,12 +440,12 @@ func (n *Node) Wait(ctx context.Context, name string) error {
 		if err == nil {
 			return nil
 		}
-		switch localapi.KindOf(err) {
-		case localapi.KindDenied, localapi.KindUsage, localapi.KindNotJoined, localapi.KindUnknown:
+		switch status.KindOf(err) {
+		case status.KindDenied, status.KindUsage, status.KindNotJoined, status.KindUnknown:
 			return err
 		}
 		if !sleep(ctx, 500*time.Millisecond) {
-			return &localapi.Error{Kind: localapi.KindTimeout, Message: fmt.Sprintf("waited for %s in vain: %v", name, err)}
+			return &status.Error{Kind: status.KindTimeout, Message: fmt.Sprintf("waited for %s in vain: %v", name, err)}
 		}
 	}
 	return nil
@@ -479,4 +457,9 @@ func (n *Node) nameOf(id cert.NodeID) string {
 		return k.node.Name
 	}
 	return "node " + id.String()[:8]
+}
+
+// unavailable is the answer when nobody could be asked.
+func unavailable(what string, err error) error {
+	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("%s: the server does not answer: %v", what, err), Hint: "see: weft status"}
 }

@@ -11,7 +11,6 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
-	"weft/overlay/status"
 )
 
 const (
@@ -558,9 +557,4 @@ func nameKey(name, suffix string) (key string, ok bool) {
 		return "", false
 	}
 	return name, true
-}
-
-// peerOf is the local API's view of a node.
-func peerOf(n *cert.Node, online, self bool) status.Peer {
-	return status.Peer{ID: n.ID.String(), Name: n.Name, FQDN: n.FQDN, IPv4: n.IPv4, IPv6: n.IPv6, Online: online, Self: self}
 }

@@ -12,7 +12,7 @@ import (
 	"weft/coord"
 	"weft/coord/standalone"
 	"weft/overlay"
-	"weft/overlay/localapi"
+	"weft/overlay/status"
 )
 
 // another starts a relay that runs alone.
@@ -77,13 +77,13 @@ func (n *node) moveTo(name string) {
 	}
 }
 
-func (n *node) peer(name string) localapi.PeerStatus {
+func (n *node) peer(name string) status.PeerStatus {
 	for _, p := range n.Status().Peers {
 		if p.Name == name {
 			return p
 		}
 	}
-	return localapi.PeerStatus{}
+	return status.PeerStatus{}
 }
 
 // ticking says a word a moment after the other until stop is called, which
@@ -130,7 +130,7 @@ func TestGuest(t *testing.T) {
 
 	c := laptop.dial("tcp", "pi:7")
 	say(t, c, "over the other relay")
-	if p := laptop.peer("pi"); p.Relay != "far" || p.Path != localapi.PathRelay || laptop.Guests() != 1 {
+	if p := laptop.peer("pi"); p.Relay != "far" || p.Path != status.PathRelay || laptop.Guests() != 1 {
 		t.Errorf("laptop sees %+v with %d guests", p, laptop.Guests())
 	}
 	if p := pi.peer("laptop"); p.Relay != "far" || pi.Guests() != 0 {
@@ -265,7 +265,7 @@ func TestNowhere(t *testing.T) {
 	pi.moveTo("far")
 	pi.stop()
 	err := laptop.dialFails("pi:7", 8*time.Second)
-	if localapi.KindOf(err) != localapi.KindUnreachable {
+	if status.KindOf(err) != status.KindUnreachable {
 		t.Errorf("%v", err)
 	}
 	phone := w.node("phone")

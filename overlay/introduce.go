@@ -15,8 +15,8 @@ import (
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/wg"
-	"weft/overlay/localapi"
 	"weft/overlay/relay"
+	"weft/overlay/status"
 )
 
 // How nodes come to have a tunnel, in the order in which it happens: a packet
@@ -77,7 +77,7 @@ func (p *peers) miss(dst netip.Addr) {
 }
 
 func failReason(err error) wg.Reason {
-	if localapi.KindOf(err) == localapi.KindDenied {
+	if status.KindOf(err) == status.KindDenied {
 		return wg.Prohibited
 	}
 	return wg.Unreachable
@@ -115,7 +115,7 @@ func (p *peers) ensure(ctx context.Context, id cert.NodeID) error {
 	}
 }
 
-var errDown = &localapi.Error{Kind: localapi.KindFailed, Message: "weft is down", Hint: "run: weft up"}
+var errDown = &status.Error{Kind: status.KindFailed, Message: "weft is down", Hint: "run: weft up"}
 
 // call starts an introduction as the caller, or joins the one in progress.
 // result, when not nil, gets what becomes of it. Packets flow one round trip
@@ -206,7 +206,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 				p.log.Warn("cannot make or renew a tunnel", "peer", q.id, "err", ierr)
 				if !q.installed() {
 					s.Bye()
-					err = &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), ierr)}
+					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), ierr)}
 				}
 			}
 		}
@@ -224,7 +224,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		if d.session != nil && q.installed() && q.hello.Key == d.session.Remote.Key {
 			p.drop(q, "its WireGuard key is another's", false)
 		}
-		err = &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), err)}
+		err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), err)}
 	case errors.Is(err, intro.ErrReplaced):
 		// The peer called at the same time and its call counts.
 		if q.installed() {
@@ -245,7 +245,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
 		p.log.Debug("introduction failed", "peer", q.id, "err", err)
-		if localapi.KindOf(err) == localapi.KindFailed {
+		if status.KindOf(err) == status.KindFailed {
 			err = p.unreachable(q, err)
 		}
 	}
@@ -283,19 +283,19 @@ func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
 	if e.Reason == intro.DenyConflict {
 		hint = "restart weft here; it makes another WireGuard key then"
 	}
-	return &localapi.Error{Kind: localapi.KindDenied, Message: msg, Hint: hint}
+	return &status.Error{Kind: status.KindDenied, Message: msg, Hint: hint}
 }
 
 func (p *peers) unreachable(q *peer, err error) error {
 	name := p.n.nameOf(q.id)
 	if errors.Is(err, errUnsure) {
-		return &localapi.Error{Kind: localapi.KindUnreachable,
+		return &status.Error{Kind: status.KindUnreachable,
 			Message: name + " is at none of the relays, and the server does not know yet where it is", Hint: "try again in half a minute"}
 	}
 	if !q.gone.IsZero() {
-		return &localapi.Error{Kind: localapi.KindUnreachable, Message: name + " is offline"}
+		return &status.Error{Kind: status.KindUnreachable, Message: name + " is offline"}
 	}
-	return &localapi.Error{Kind: localapi.KindUnreachable, Message: fmt.Sprintf("%s does not answer: %v", name, err), Hint: "see: weft status"}
+	return &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("%s does not answer: %v", name, err), Hint: "see: weft status"}
 }
 
 // install makes or refreshes the WireGuard peer with a session's keys: before

@@ -11,8 +11,8 @@ import (
 
 	"weft/overlay"
 	"weft/overlay/cert"
-	"weft/overlay/localapi"
 	"weft/overlay/relay"
+	"weft/overlay/status"
 )
 
 // tunnel reports whether the node has a tunnel to a peer.
@@ -171,8 +171,8 @@ func TestCertificateEnds(t *testing.T) {
 	}
 	eventually(t, 2*life, "nobody believes an expired certificate", func() bool { return reach() != nil })
 	eventually(t, 2*life, "the tunnel ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
-	switch k := localapi.KindOf(reach()); k {
-	case localapi.KindUnreachable, localapi.KindDenied: // whoever noticed first
+	switch k := status.KindOf(reach()); k {
+	case status.KindUnreachable, status.KindDenied: // whoever noticed first
 	default:
 		t.Errorf("kind %q", k)
 	}
@@ -194,7 +194,7 @@ func TestIntroductionOutlivesTunnel(t *testing.T) {
 	for _, bye := range []bool{true, false} {
 		say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
 		first, next := laptop.EndWhileCalling(id, bye)
-		if next != nil || bye && first != nil || !bye && first != nil && localapi.KindOf(first) != localapi.KindUnreachable {
+		if next != nil || bye && first != nil || !bye && first != nil && status.KindOf(first) != status.KindUnreachable {
 			t.Errorf("ended by the peer: %v; who waited then got %v, who came next %v", bye, first, next)
 		}
 		say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")

@@ -141,7 +141,7 @@ type Node struct {
 	refuse chan netip.Addr           // held packets are for there, and the node is down
 	dir    *directory
 	names  nameCache
-	health health
+	health status.Warnings
 	keeper *keeper
 
 	// turn is held while the running half is begun or ended, so that a logout

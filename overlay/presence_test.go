@@ -29,17 +29,6 @@ func TestSightings(t *testing.T) {
 	}
 }
 
-func TestBefore(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		-time.Hour: "a moment ago", 0: "a moment ago", 1999 * time.Millisecond: "a moment ago",
-		2 * time.Second: "2s ago", 15 * time.Second: "15s ago", 90 * time.Minute: "1h30m0s ago", 72 * time.Hour: "3 days ago",
-	} {
-		if got := before(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
-		}
-	}
-}
-
 // A server that does not know whether a peer is online changes nothing of what was
 // said last.
 func TestPresenceUnsaid(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/mono"
 	"weft/overlay/relay"
+	"weft/overlay/status"
 )
 
 // Where a peer is, when there is more than one relay: at the relay that the
@@ -143,7 +144,7 @@ type whereabouts struct {
 
 // newFinder makes the finder of an introduction. Its questions end with ctx.
 func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
-	f := &finder{away: p.n.health.has("server-offline"), behind: p.r.control.behind}
+	f := &finder{away: p.n.health.Has(status.CodeServerOffline), behind: p.r.control.behind}
 	f.where = func(patience time.Duration) <-chan whereabouts {
 		answer := make(chan whereabouts, 1)
 		p.wg.Go(func() {

@@ -7,15 +7,8 @@ import (
 	"time"
 
 	"weft/overlay/cert"
-	"weft/overlay/internal/path"
 	"weft/overlay/status"
 )
-
-// health is what needs attention.
-type health struct{ status.Warnings }
-
-func (h *health) has(code status.Code) bool { return h.Has(code) }
-func (h *health) changed() <-chan struct{}  { return h.Changed() }
 
 // Warn adds a health warning from outside the node, such as a taken port.
 func (n *Node) Warn(code status.Code, message string) {
@@ -23,12 +16,10 @@ func (n *Node) Warn(code status.Code, message string) {
 	n.outsideChanged(code)
 }
 
-// codeNoIPv4 is the warning of a Net that what peers send over IPv4 does not
-// arrive here.
-const codeNoIPv4 = status.CodeIPv4Blocked
-
+// outsideChanged: the warning of a Net that what peers send over IPv4 does not arrive
+// here changes what names lead to.
 func (n *Node) outsideChanged(code status.Code) {
-	if code == codeNoIPv4 {
+	if code == status.CodeIPv4Blocked {
 		n.cfg.NamesChanged()
 	}
 }
@@ -115,13 +106,6 @@ func (v peerView) tunnel() *status.Tunnel {
 	return t
 }
 
-// For who still wants them one by one.
-var _, relayReason, _ = (&status.Tunnel{}).Shown()
-
-func (v peerView) shown() (kind status.PathKind, reason path.Reason, endpoint string) {
-	return v.tunnel().Shown()
-}
-
 // nameCache keeps the snapshot of names until something changes.
 type nameCache struct {
 	mu sync.Mutex
@@ -142,7 +126,7 @@ func (n *Node) Names() *status.Names {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changes := dir.changeCount()
-	noIPv4 := n.health.Has(codeNoIPv4)
+	noIPv4 := n.health.Has(status.CodeIPv4Blocked)
 	if c.names != nil && c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == noIPv4 {
 		return c.names
 	}
@@ -157,11 +141,11 @@ func (n *Node) Names() *status.Names {
 		next.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
 		next.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
 		next.Complete = online && s.readsDirectory() && !dir.currentVersion().IsZero()
-		next.Peers = append(next.Peers, peerOf(s.self, true, true))
+		next.Peers = append(next.Peers, status.PeerOf(s.self, true, true))
 		list := dir.all()
 		for _, k := range list {
 			if k.node.ID != s.self.ID {
-				p := peerOf(k.node, k.online, false)
+				p := status.PeerOf(k.node, k.online, false)
 				p.LookedUp = !k.listed
 				next.Peers = append(next.Peers, p)
 				for _, a := range k.aliases {

@@ -203,6 +203,15 @@ func LateRenewal(self *cert.Node, now time.Time) string {
 	return "this device's certificate ends in " + Ago(left) + " and could not be renewed: see to it that the server is reached"
 }
 
+// Before is how long ago something was. What is not a matter of seconds yet is not
+// counted in them: nor is what a clock that is a little off puts in the future.
+func Before(d time.Duration) string {
+	if d < 2*time.Second {
+		return "a moment ago"
+	}
+	return Ago(d) + " ago"
+}
+
 // Ago rounds a duration as people would say it.
 func Ago(d time.Duration) string {
 	switch {

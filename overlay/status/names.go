@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"weft/overlay/cert"
 	"weft/overlay/hostname"
 )
 
@@ -23,6 +24,11 @@ type Peer struct {
 	// LookedUp says that it is not in the directory that the server gave:
 	// what is known of it may be old, and is to be asked for again.
 	LookedUp bool `json:"looked_up"`
+}
+
+// PeerOf is how a node is found.
+func PeerOf(n *cert.Node, online, self bool) Peer {
+	return Peer{ID: n.ID.String(), Name: n.Name, FQDN: n.FQDN, IPv4: n.IPv4, IPv6: n.IPv6, Online: online, Self: self}
 }
 
 // Names is an immutable snapshot of what this node knows about names.
