@@ -85,10 +85,10 @@ func (n *Node) versions() api.Versions {
 	if s, ok := n.snap.get(); ok {
 		v.Config = s.config.Version
 		if s.readsDirectory() {
-			v.Directory = n.dir.currentVersion() // else zero: not wanted, so never nudged for
+			v.Directory = n.dir.Version() // else zero: not wanted, so never nudged for
 		}
 		if s.config.Lookup {
-			v.Names = n.dir.namesHeld()
+			v.Names = n.dir.NamesHeld()
 		}
 		if s.crl != nil {
 			v.CRL = s.crl.Number
@@ -107,7 +107,7 @@ func (n *Node) tellVersions() {
 // uses notes that names are looked up here, and returns the round that the
 // answer belongs to.
 func (n *Node) uses() (round uint64) {
-	round, tell := n.dir.looks()
+	round, tell := n.dir.Looks()
 	if tell {
 		n.tellVersions()
 	}
@@ -119,7 +119,7 @@ func (n *Node) uses() (round uint64) {
 // what is asked for from now on, and says that it remembers no names until then,
 // so that a device on which nobody uses names is not woken for them.
 func (n *Node) namesAre(v api.Version) {
-	if !n.dir.namesAre(v) {
+	if !n.dir.NamesAre(v) {
 		return
 	}
 	n.tellVersions()

@@ -14,6 +14,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/path"
 	"weft/overlay/status"
 )
@@ -83,34 +84,34 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	if k.node.ID == s.self.ID {
-		return nil, &status.Error{Kind: status.KindUsage, Message: k.node.Name + " is this device", Hint: "use localhost"}
+	if k.Node.ID == s.self.ID {
+		return nil, &status.Error{Kind: status.KindUsage, Message: k.Node.Name + " is this device", Hint: "use localhost"}
 	}
-	addr := k.node.IPv4
+	addr := k.Node.IPv4
 	asked, aerr := netip.ParseAddr(host)
 	switch {
 	case network[len(network)-1] == '6', aerr == nil && asked.Is6() && !asked.Is4In6(),
-		aerr != nil && network[len(network)-1] != '4' && k.node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked):
-		addr = k.node.IPv6
+		aerr != nil && network[len(network)-1] != '4' && k.Node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked):
+		addr = k.Node.IPv6
 	}
 	target := netip.AddrPortFrom(addr, uint16(num)).String()
 	if network[:3] == "udp" {
-		if err := r.peers.ensure(ctx, k.node.ID); err != nil {
+		if err := r.peers.ensure(ctx, k.Node.ID); err != nil {
 			return nil, n.sinceWhen(ctx, k, err)
 		}
 		return n.cfg.Net.DialContext(ctx, network, target)
 	}
 	var c net.Conn
-	err = n.through(ctx, r, k.node.ID, func(ctx context.Context) (err error) {
+	err = n.through(ctx, r, k.Node.ID, func(ctx context.Context) (err error) {
 		c, err = n.cfg.Net.DialContext(ctx, network, target)
-		if errors.Is(err, syscall.EHOSTUNREACH) && r.peers.ensure(ctx, k.node.ID) == nil {
+		if errors.Is(err, syscall.EHOSTUNREACH) && r.peers.ensure(ctx, k.Node.ID) == nil {
 			// The answer to an earlier introduction, which failed.
 			c, err = n.cfg.Net.DialContext(ctx, network, target)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, n.sinceWhen(ctx, k, dialError(k.node.Name, port, err))
+		return nil, n.sinceWhen(ctx, k, dialError(k.Node.Name, port, err))
 	}
 	return c, nil
 }
@@ -217,18 +218,18 @@ func dialError(name, port string, err error) error {
 }
 
 // sinceWhen adds to "is offline" when the peer was last seen.
-func (n *Node) sinceWhen(ctx context.Context, k *known, err error) error {
+func (n *Node) sinceWhen(ctx context.Context, k *directory.Known, err error) error {
 	var e *status.Error
 	if !errors.As(err, &e) || e.Kind != status.KindUnreachable {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastSeenWait)
 	defer cancel()
-	seen := k.lastSeen
-	if p, err := n.client().Lookup(ctx, "id", k.node.ID.String()); err == nil && p.LastSeen != nil {
+	seen := k.LastSeen
+	if p, err := n.client().Lookup(ctx, "id", k.Node.ID.String()); err == nil && p.LastSeen != nil {
 		seen = *p.LastSeen
 		if p.Online || !p.Unknown {
-			n.dir.setPresence(sighting{k.node.ID, p.Online, seen})
+			n.dir.SetPresence(directory.Sighting{ID: k.Node.ID, Online: p.Online, LastSeen: seen})
 		}
 	}
 	if seen.IsZero() {
@@ -256,20 +257,20 @@ func (n *Node) runs() (*running, *snapshot, error) {
 }
 
 // resolve finds a node of s by short name, full name or address.
-func (n *Node) resolve(ctx context.Context, s *snapshot, name string) (*known, error) {
-	key, ok := nameKey(name, s.config.Suffix)
+func (n *Node) resolve(ctx context.Context, s *snapshot, name string) (*directory.Known, error) {
+	key, ok := directory.Key(name, s.config.Suffix)
 	if !ok {
 		return nil, n.unknownPeer(name, s)
 	}
 	if addr, err := netip.ParseAddr(key); key == s.self.Name || err == nil && s.self.Has(addr) {
-		return &known{node: s.self, online: true}, nil
+		return &directory.Known{Node: s.self, Online: true}, nil
 	}
 	return n.lookup(ctx, s, key)
 }
 
 func (n *Node) unknownPeer(name string, s *snapshot) error {
 	hint := "list them with: weft status"
-	if near := hostname.Nearest(name, n.dir.shortNames()); near != "" {
+	if near := hostname.Nearest(name, n.dir.ShortNames()); near != "" {
 		hint = "did you mean " + near + "? " + hint
 	}
 	return &status.Error{Kind: status.KindUnknown,
@@ -277,7 +278,7 @@ func (n *Node) unknownPeer(name string, s *snapshot) error {
 }
 
 // find is lookup in the network that the node is in.
-func (n *Node) find(ctx context.Context, key string) (*known, error) {
+func (n *Node) find(ctx context.Context, key string) (*directory.Known, error) {
 	s, ok := n.snap.get()
 	if !ok {
 		return nil, errNotJoined
@@ -287,10 +288,10 @@ func (n *Node) find(ctx context.Context, key string) (*known, error) {
 
 // lookup finds a node of s by short name or address: in memory, else on the
 // server, where questions for the same key at the same time become one.
-func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, error) {
-	k, missing := n.dir.find(key)
-	if k != nil && !k.stranger && (!n.dir.old(k) || n.health.Has(status.CodeServerOffline)) {
-		if !k.listed {
+func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.Known, error) {
+	k, missing := n.dir.Find(key)
+	if k != nil && !k.Stranger && (!n.dir.Old(k) || n.health.Has(status.CodeServerOffline)) {
+		if !k.Listed {
 			n.uses() // it may have introduced itself, and nobody was asked
 		}
 		return k, nil
@@ -310,22 +311,22 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*known, err
 	if err != nil {
 		var e *api.Error
 		if errors.As(err, &e) && e.Status == http.StatusNotFound {
-			n.whileIn(s, func(*snapshot) { n.dir.setMissing(key) })
+			n.whileIn(s, func(*snapshot) { n.dir.SetMissing(key) })
 			return nil, n.unknownPeer(key, s)
 		}
-		if k != nil && !k.stranger {
+		if k != nil && !k.Stranger {
 			return k, nil // as it was
 		}
 		return nil, unavailable("look up "+key, err)
 	}
-	k, err = knownOf(*p, s.verifyListed)
+	k, err = directory.KnownOf(*p, s.verifyListed)
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: the server's answer is not usable: %w", key, err)
 	}
-	if addr, aerr := netip.ParseAddr(key); aerr == nil && !k.node.Has(addr) || aerr != nil && k.node.Name != key && !k.hasAlias(key, n.dir.now()) {
-		return nil, fmt.Errorf("look up %s: the server answered with %s (%s)", key, k.node.Name, k.node.IPv4)
+	if addr, aerr := netip.ParseAddr(key); aerr == nil && !k.Node.Has(addr) || aerr != nil && k.Node.Name != key && !k.HasAlias(key, time.Now()) {
+		return nil, fmt.Errorf("look up %s: the server answered with %s (%s)", key, k.Node.Name, k.Node.IPv4)
 	}
-	k.round = round
+	k.Round = round
 	if !n.learn(s, k) {
 		return nil, n.unknownPeer(key, s)
 	}
@@ -350,11 +351,11 @@ func (n *Node) whileIn(s *snapshot, f func(now *snapshot)) bool {
 // learn notes a node that the server told of in the network that s is of. It
 // reports false when that counts no more: this node has left the network, or the
 // other one was revoked.
-func (n *Node) learn(s *snapshot, k *known) bool {
+func (n *Node) learn(s *snapshot, k *directory.Known) bool {
 	revoked := false
 	in := n.whileIn(s, func(now *snapshot) {
-		if revoked = now.crl.Revoked(k.node.Serial); !revoked {
-			n.dir.learn(k)
+		if revoked = now.crl.Revoked(k.Node.Serial); !revoked {
+			n.dir.Learn(k)
 		}
 	})
 	return in && !revoked
@@ -370,7 +371,7 @@ func (n *Node) Resolve(ctx context.Context, name string) (status.Peer, error) {
 	if err != nil {
 		return status.Peer{}, err
 	}
-	return status.PeerOf(k.node, k.online, k.node.ID == s.self.ID), nil
+	return status.PeerOf(k.Node, k.Online, k.Node.ID == s.self.ID), nil
 }
 
 // Ping implements localapi.Node: one echo through the tunnel.
@@ -383,35 +384,35 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 	if err != nil {
 		return status.Pong{}, err
 	}
-	if k.node.ID == s.self.ID {
-		return status.Pong{}, &status.Error{Kind: status.KindUsage, Message: k.node.Name + " is this device"}
+	if k.Node.ID == s.self.ID {
+		return status.Pong{}, &status.Error{Kind: status.KindUsage, Message: k.Node.Name + " is this device"}
 	}
-	addr := k.node.IPv4
-	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() || err != nil && k.node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked) {
-		addr = k.node.IPv6
+	addr := k.Node.IPv4
+	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() || err != nil && k.Node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked) {
+		addr = k.Node.IPv6
 	}
 	// The tunnel first, so that the round trip is one of the tunnel alone.
-	err = r.peers.ensure(ctx, k.node.ID)
+	err = r.peers.ensure(ctx, k.Node.ID)
 	var rtt time.Duration
 	if err == nil {
-		err = n.through(ctx, r, k.node.ID, func(ctx context.Context) (err error) {
+		err = n.through(ctx, r, k.Node.ID, func(ctx context.Context) (err error) {
 			rtt, err = n.cfg.Net.Ping(ctx, addr)
 			return err
 		})
 	}
 	if err != nil {
 		if status.KindOf(err) == status.KindTimeout {
-			err = &status.Error{Kind: status.KindTimeout, Message: k.node.Name + " does not answer"}
+			err = &status.Error{Kind: status.KindTimeout, Message: k.Node.Name + " does not answer"}
 		}
 		return status.Pong{}, n.sinceWhen(ctx, k, err)
 	}
-	r.peers.measured(k.node.ID, rtt)
+	r.peers.measured(k.Node.ID, rtt)
 	pong := status.Pong{
-		Peer: status.PeerOf(k.node, true, false), Addr: addr, RTT: rtt,
-		Relay: r.peers.viaOf(k.node.ID),
+		Peer: status.PeerOf(k.Node, true, false), Addr: addr, RTT: rtt,
+		Relay: r.peers.viaOf(k.Node.ID),
 	}
 	var why path.Reason
-	pong.Path, why, pong.Endpoint = (*r.peers.view.Load())[k.node.ID].tunnel().Shown()
+	pong.Path, why, pong.Endpoint = (*r.peers.view.Load())[k.Node.ID].tunnel().Shown()
 	pong.Reason = why.Text
 	return pong, nil
 }
@@ -453,8 +454,8 @@ func (n *Node) Wait(ctx context.Context, name string) error {
 
 // nameOf is a node's name as far as known, for messages.
 func (n *Node) nameOf(id cert.NodeID) string {
-	if k := n.dir.get(id); k != nil {
-		return k.node.Name
+	if k := n.dir.Get(id); k != nil {
+		return k.Node.Name
 	}
 	return "node " + id.String()[:8]
 }

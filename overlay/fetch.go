@@ -58,11 +58,11 @@ func (c *control) ask(ctx context.Context, s *snapshot, q question) (res result)
 	case partConfig:
 		c.askConfig(ctx, s, cl, &res)
 	case partDirectory:
-		have := c.n.dir.currentVersion()
+		have := c.n.dir.Version()
 		dir, err := cl.Directory(ctx, have)
 		res.err = err
 		res.use = func() (bool, error) {
-			if c.n.dir.currentVersion() != have {
+			if c.n.dir.Version() != have {
 				return true, nil // a nudge brought a change along: it is asked for again
 			}
 			now, ok := c.n.snap.get()

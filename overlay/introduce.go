@@ -12,6 +12,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/wg"
@@ -62,7 +63,7 @@ func (p *peers) miss(dst netip.Addr) {
 		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 		defer cancel()
 		// Answers to whoever called us go there whatever the directory says.
-		k, _ := p.n.dir.find(dst.String())
+		k, _ := p.n.dir.Find(dst.String())
 		if k == nil {
 			var err error
 			if k, err = p.n.find(ctx, dst.String()); err != nil {
@@ -70,7 +71,7 @@ func (p *peers) miss(dst netip.Addr) {
 				return
 			}
 		}
-		if err := p.ensure(ctx, k.node.ID); err != nil {
+		if err := p.ensure(ctx, k.Node.ID); err != nil {
 			p.device.Fail(dst, failReason(err))
 		}
 	})
@@ -213,7 +214,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		if s.Err() == nil {
 			q.session = s // installed before; it may have ended since
 		}
-		p.n.dir.setPresence(sighting{id: q.id, online: true})
+		p.n.dir.SetPresence(directory.Sighting{ID: q.id, Online: true})
 		p.publish()
 	case errors.As(err, &denied):
 		if q.installed() && q.ours {
@@ -240,7 +241,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 	}
 	if err != nil {
 		if errors.Is(err, errGone) {
-			p.n.dir.setPresence(sighting{id: q.id, online: false})
+			p.n.dir.SetPresence(directory.Sighting{ID: q.id, Online: false})
 		}
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
@@ -349,7 +350,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 		p.lookAt(time.Now())
 	}
 	p.startAgent(q, s, restarted)
-	p.n.dir.learn(&known{node: node, online: true, lastSeen: p.n.clock.Now(), stranger: !ours})
+	p.n.dir.Learn(&directory.Known{Node: node, Online: true, LastSeen: p.n.clock.Now(), Stranger: !ours})
 	p.publish()
 	p.releaseHeld(q.id)
 	return nil
@@ -447,8 +448,8 @@ func (p *peers) knows(id cert.NodeID) bool {
 		return true
 	}
 	snap, ok := p.n.snap.get()
-	k := p.n.dir.peek(id)
-	return ok && k != nil && filter.Compile(snap.config.Rules, k.node).Any()
+	k := p.n.dir.Peek(id)
+	return ok && k != nil && filter.Compile(snap.config.Rules, k.Node).Any()
 }
 
 // sessionClosed is told by intro that a session ended. Only a proven bye and
@@ -502,7 +503,7 @@ func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
 		alone := p.alone()
 		q := p.table[id]
 		if alone && (q == nil || q.dial == nil) { // else what comes of that says more
-			p.n.dir.setPresence(sighting{id: id, online: false})
+			p.n.dir.SetPresence(directory.Sighting{ID: id, Online: false})
 		}
 		if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
 			return

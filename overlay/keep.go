@@ -154,9 +154,9 @@ func (n *Node) write(file string) error {
 		}
 		b = release.EncodeKey(s.config.ReleaseKey)
 	case directoryFile:
-		b, err = json.Marshal(n.dir.saved())
+		b, err = json.Marshal(n.dir.Saved())
 	case namesFile:
-		b, err = json.Marshal(n.dir.pins())
+		b, err = json.Marshal(n.dir.Pins())
 	case homeFile:
 		n.keeper.mu.Lock()
 		home := n.keeper.home

@@ -13,6 +13,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 	"weft/overlay/status"
 )
 
@@ -37,7 +38,7 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n = &Node{log: slog.New(slog.DiscardHandler), state: state, keeper: newKeeper(), save: (*stateDir).save, dir: newDirectory(time.Now)}
+	n = &Node{log: slog.New(slog.DiscardHandler), state: state, keeper: newKeeper(), save: (*stateDir).save, dir: directory.New(time.Now)}
 	n.id = &identity{Schema: identitySchema, Network: network, key: key}
 	n.snap.set(&snapshot{self: &cert.Node{Network: network, Serial: big.NewInt(1 << 60)}, roots: roots, config: &api.Config{}})
 	return n, func(number uint64) []byte {

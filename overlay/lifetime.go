@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/wg"
@@ -62,7 +63,7 @@ func (p *peers) look(now time.Time) {
 		ending := p.renewPeer(q, now, st.LastTx)
 		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
 			q.gone = time.Time{} // the relay said so, and yet it is there
-			p.n.dir.setPresence(sighting{id: q.id, online: true})
+			p.n.dir.SetPresence(directory.Sighting{ID: q.id, Online: true})
 			p.publish()
 		}
 		act, again := q.judge(now, st, q.endpoint.Kept(), p.patience(q), p.n.idleAfter)

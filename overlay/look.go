@@ -10,6 +10,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 	"weft/overlay/status"
 )
 
@@ -36,7 +37,7 @@ func (n *Node) Look(ctx context.Context, name string) (status.Status, error) {
 		if err != nil {
 			return status.Status{}, err
 		}
-		also = k.node.ID
+		also = k.Node.ID
 	}
 	n.askPresence(ctx, also)
 	return n.statusOf(also), nil
@@ -69,54 +70,54 @@ func (n *Node) askPresence(ctx context.Context, also cert.NodeID) {
 	if err != nil {
 		n.log.Debug("ask who is online", "err", err)
 	}
-	n.whileIn(s, func(*snapshot) { n.dir.setPresence(seen...) })
+	n.whileIn(s, func(*snapshot) { n.dir.SetPresence(seen...) })
 }
 
 // lookedAt returns the peers to ask for, at most api.MaxPresence: first those of whom
 // it matters most.
 func (n *Node) lookedAt(r *running, s *snapshot, also cert.NodeID) []cert.NodeID {
 	tunnels := *r.peers.view.Load()
-	rank := func(k *known) int {
-		_, tunnel := tunnels[k.node.ID]
+	rank := func(k *directory.Known) int {
+		_, tunnel := tunnels[k.Node.ID]
 		switch {
-		case k.node.ID == also:
+		case k.Node.ID == also:
 			return 0
 		case tunnel:
 			return 1
-		case k.online:
+		case k.Online:
 			return 2
 		}
 		return 3
 	}
-	list := slices.DeleteFunc(n.dir.all(), func(k *known) bool {
-		return k.node.ID == s.self.ID || k.stranger || !k.listed && rank(k) > 1
+	list := slices.DeleteFunc(n.dir.All(), func(k *directory.Known) bool {
+		return k.Node.ID == s.self.ID || k.Stranger || !k.Listed && rank(k) > 1
 	})
-	slices.SortFunc(list, func(a, b *known) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.node.Name, b.node.Name))
+	slices.SortFunc(list, func(a, b *directory.Known) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Node.Name, b.Node.Name))
 	})
 	ids := make([]cert.NodeID, 0, len(list))
 	for _, k := range list[:min(len(list), api.MaxPresence)] {
-		ids = append(ids, k.node.ID)
+		ids = append(ids, k.Node.ID)
 	}
 	return ids
 }
 
 // presenceOf asks for the presence of nodes. Of a server that does not know the
 // question the first few are looked up.
-func (n *Node) presenceOf(ctx context.Context, r *running, ids []cert.NodeID) ([]sighting, error) {
+func (n *Node) presenceOf(ctx context.Context, r *running, ids []cert.NodeID) ([]directory.Sighting, error) {
 	of := make(map[string]cert.NodeID, len(ids))
 	names := make([]string, 0, len(ids))
 	for _, id := range ids {
 		names = append(names, id.String())
 		of[id.String()] = id
 	}
-	var seen []sighting
+	var seen []directory.Sighting
 	note := func(name string, online bool, at *time.Time) {
 		if id, ok := of[name]; ok {
 			delete(of, name)
-			seen = append(seen, sighting{id: id, online: online})
+			seen = append(seen, directory.Sighting{ID: id, Online: online})
 			if at != nil {
-				seen[len(seen)-1].lastSeen = *at
+				seen[len(seen)-1].LastSeen = *at
 			}
 		}
 	}

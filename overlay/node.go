@@ -24,7 +24,6 @@
 //   - take.go       what it sent: config, directory, CRL
 //   - keep.go       how that gets to disk
 //   - dialer.go     the one way to the server side
-//   - directory.go  who is that name or address?
 //   - home.go       what comes in from the relay, and to whom it goes
 //   - guest.go      connections to the relays of others
 //   - reach.go      at which relay is a peer?
@@ -37,14 +36,15 @@
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status is made of
 //
-// and below: in internal, for this package alone, intro (introductions), path (which
-// way), probe, gather (candidates), wg (WireGuard), bind (its packets over sockets and
-// relays), filter (what a peer may do); beside them portmap, tun (kernel interface),
-// status (what a node says of itself, and how it is made of facts), and what servers
-// and relays know too: api, api/client, relay, link, cert.
+// and below: in internal, for this package alone, directory (who is that name or
+// address?), intro (introductions), path (which way), probe, gather (candidates), wg
+// (WireGuard), bind (its packets over sockets and relays), filter (what a peer may do);
+// beside them portmap, tun (kernel interface), status (what a node says of itself, and
+// how it is made of facts), and what servers and relays know too: api, api/client,
+// relay, link, cert.
 //
-// Lock order: Node.turn, keeper.disk, Node.mu, directory.mu. The peers are owned by one
-// goroutine (peers.go) and have no lock.
+// Lock order: Node.turn, keeper.disk, Node.mu, and last that of the directory, which
+// calls nothing. The peers are owned by one goroutine (peers.go) and have no lock.
 package overlay
 
 import (
@@ -63,6 +63,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/wg"
 	"weft/overlay/status"
 )
@@ -139,7 +140,7 @@ type Node struct {
 	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
 	active atomic.Pointer[running]   // running, for the packet path
 	refuse chan netip.Addr           // held packets are for there, and the node is down
-	dir    *directory
+	dir    *directory.Directory
 	names  nameCache
 	health status.Warnings
 	keeper *keeper
@@ -207,7 +208,7 @@ func New(cfg Config) (*Node, error) {
 		cfg.NamesChanged = func() {}
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld, save: (*stateDir).save}
-	n.dir = newDirectory(time.Now)
+	n.dir = directory.New(time.Now)
 	n.filters = newFilters(cfg.Log)
 	n.keeper = newKeeper()
 	n.refuse = make(chan netip.Addr, 16)
@@ -360,7 +361,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	n.id, n.down = nil, false
 	n.filters.forgotten()
 	n.snap.clear()
-	n.dir.reset()
+	n.dir.Reset()
 	n.health.Left()
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/mono"
 	"weft/overlay/relay"
@@ -170,8 +171,8 @@ func (p *peers) fill(f *finder, id cert.NodeID) {
 		return
 	}
 	hint := ""
-	if k := p.n.dir.get(id); k != nil {
-		hint = k.relay
+	if k := p.n.dir.Get(id); k != nil {
+		hint = k.Relay
 	}
 	if hint == "" {
 		f.ask()
@@ -289,8 +290,8 @@ func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
 		n.log.Debug("ask where a peer is", "peer", id, "err", err)
 		return whereabouts{}
 	}
-	k, err := knownOf(*p, s.verifyListed)
-	if err != nil || k.node.ID != id || !n.learn(s, k) {
+	k, err := directory.KnownOf(*p, s.verifyListed)
+	if err != nil || k.Node.ID != id || !n.learn(s, k) {
 		return whereabouts{}
 	}
 	return whereabouts{p.Online, p.Relay, p.Unknown && !p.Online}
@@ -318,7 +319,7 @@ func (p *peers) setWay(q *peer, w way) {
 func (p *peers) introduced(q *peer, s *intro.Session) {
 	p.setWay(q, p.guests.wayOf(q.id, s.Number()))
 	if s.Initiator && q.way != nil {
-		p.n.dir.setRelay(q.id, q.way.relay().ID)
+		p.n.dir.SetRelay(q.id, q.way.relay().ID)
 	}
 }
 

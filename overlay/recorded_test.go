@@ -10,6 +10,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 )
 
 // testdata/state-N are state directories of laptops of their time (scripts/record
@@ -46,7 +47,7 @@ func TestRecordedState(t *testing.T) {
 				t.Fatalf("%s: %v", from, err)
 			}
 			var config api.Config
-			var saved savedDirectory
+			var saved directory.Saved
 			names := map[string]cert.NodeID{}
 			if !state.loadCache(configFile, &config) || !state.loadCache(directoryFile, &saved) || !state.loadCache(namesFile, &names) || state.loadHome() == "" {
 				t.Errorf("%s: a cache is not read", from)

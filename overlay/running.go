@@ -12,6 +12,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 	"weft/overlay/link"
 	"weft/overlay/status"
 )
@@ -115,16 +116,16 @@ func (n *Node) loadLocked() (*snapshot, error) {
 		}
 		pinned := map[string]cert.NodeID{}
 		n.state.loadCache(namesFile, &pinned)
-		n.dir.pin(pinned)
+		n.dir.Pin(pinned)
 		n.clock.Floor(id.ServerTime)
 		n.snap.set(s)
 		if s.crl.Revoked(s.self.Serial) {
 			n.removed()
 		}
 	}
-	var dir savedDirectory
-	if n.state.loadCache(directoryFile, &dir) && n.dir.currentVersion().IsZero() {
-		n.dir.restore(dir, s.verifyListed)
+	var dir directory.Saved
+	if n.state.loadCache(directoryFile, &dir) && n.dir.Version().IsZero() {
+		n.dir.Restore(dir, s.verifyListed)
 	}
 	return s, nil
 }

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/filelock"
 	"weft/overlay/release"
@@ -233,10 +232,4 @@ func (s *stateDir) wipe() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// savedDirectory is directory.json.
-type savedDirectory struct {
-	Version api.Version `json:"version"`
-	Peers   []api.Peer  `json:"peers"`
 }

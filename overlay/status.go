@@ -81,14 +81,14 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	f.Skew, _ = n.clock.Skew()
 	f.Now, f.WeftNow = time.Now(), n.clock.Now()
 	tunnels := *r.peers.view.Load()
-	for _, k := range n.dir.all() {
+	for _, k := range n.dir.All() {
 		p := status.PeerFacts{
-			Node: k.node, Shown: k.listed || k.node.ID == also,
-			Told: status.Presence{Online: k.online, At: k.told}, LastSeen: k.lastSeen,
+			Node: k.Node, Shown: k.Listed || k.Node.ID == also,
+			Told: status.Presence{Online: k.Online, At: k.Told}, LastSeen: k.LastSeen,
 		}
-		if v, ok := tunnels[k.node.ID]; ok {
+		if v, ok := tunnels[k.Node.ID]; ok {
 			p.Tunnel = v.tunnel()
-			if st, ok := n.device.Stats(k.node.ID); ok {
+			if st, ok := n.device.Stats(k.Node.ID); ok {
 				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.Heard, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
 		}
@@ -125,7 +125,7 @@ func (n *Node) Names() *status.Names {
 	c := &n.names
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	changes := dir.changeCount()
+	changes := dir.Changes()
 	noIPv4 := n.health.Has(status.CodeIPv4Blocked)
 	if c.names != nil && c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == noIPv4 {
 		return c.names
@@ -136,21 +136,21 @@ func (n *Node) Names() *status.Names {
 	}
 	if ok {
 		next.Ready = true
-		next.LookedUp = dir.currentRound()
+		next.LookedUp = dir.Round()
 		next.Suffix = s.config.Suffix
 		next.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
 		next.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
-		next.Complete = online && s.readsDirectory() && !dir.currentVersion().IsZero()
+		next.Complete = online && s.readsDirectory() && !dir.Version().IsZero()
 		next.Peers = append(next.Peers, status.PeerOf(s.self, true, true))
-		list := dir.all()
+		list := dir.All()
 		for _, k := range list {
-			if k.node.ID != s.self.ID {
-				p := status.PeerOf(k.node, k.online, false)
-				p.LookedUp = !k.listed
+			if k.Node.ID != s.self.ID {
+				p := status.PeerOf(k.Node, k.Online, false)
+				p.LookedUp = !k.Listed
 				next.Peers = append(next.Peers, p)
-				for _, a := range k.aliases {
-					if k.listed {
-						next.Aliases = append(next.Aliases, status.Alias{Name: a.Name, Target: k.node.Name, Until: a.Until})
+				for _, a := range k.Aliases {
+					if k.Listed {
+						next.Aliases = append(next.Aliases, status.Alias{Name: a.Name, Target: k.Node.Name, Until: a.Until})
 					}
 				}
 			}

@@ -85,7 +85,7 @@ func (n *Node) takeConfig(config *api.Config) error {
 	n.setRanges(fresh)
 	n.cfg.NamesChanged()
 	if !config.Directory && old.config.Directory {
-		n.dir.forgetListed()
+		n.dir.ForgetListed()
 	}
 	if config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN {
 		// The new name is only ours once a certificate says so.
@@ -157,9 +157,9 @@ func (n *Node) takeCRL(der []byte) (newer bool, err error) {
 
 // forgetRevoked takes the nodes on a list out of the directory.
 func (n *Node) forgetRevoked(crl *cert.CRL) {
-	for _, k := range n.dir.all() {
-		if crl.Revoked(k.node.Serial) {
-			n.dir.remove(k.node.ID)
+	for _, k := range n.dir.All() {
+		if crl.Revoked(k.Node.Serial) {
+			n.dir.Remove(k.Node.ID)
 		}
 	}
 }
@@ -168,7 +168,7 @@ func (n *Node) forgetRevoked(crl *cert.CRL) {
 // sent unasked, if it fits what the node holds. One that begins further back
 // than that fits too: it holds all that came since.
 func (n *Node) takeChanges(ch *api.Changes) bool {
-	have := n.dir.currentVersion()
+	have := n.dir.Version()
 	s, ok := n.snap.get()
 	if !ok || !s.readsDirectory() || ch.Full || have.IsZero() ||
 		ch.Since.Epoch != have.Epoch || ch.Version.Epoch != have.Epoch || ch.Since.N > have.N || ch.Version.N <= have.N {
@@ -179,7 +179,7 @@ func (n *Node) takeChanges(ch *api.Changes) bool {
 }
 
 func (n *Node) takeDirectory(s *snapshot, dir *api.Directory) {
-	if refused := n.dir.update(dir, s.verifyListed); refused > 0 {
+	if refused := n.dir.Update(dir, s.verifyListed); refused > 0 {
 		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
 	}
 	if now, ok := n.snap.get(); ok && now.crl != s.crl { // a list came meanwhile
@@ -207,9 +207,9 @@ func (s *snapshot) verifyListed(der []byte) (*cert.Node, error) {
 // come to mean another key: while the network CA lives on the server, whoever
 // owns the server could do that.
 func (n *Node) checkNames() {
-	others, pinned := n.dir.pinNew()
+	others, pinned := n.dir.PinNew()
 	for _, o := range others {
-		n.health.Set(status.CodeIdentityChanged.Of(o.name), fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", o.name, o.now, o.was))
+		n.health.Set(status.CodeIdentityChanged.Of(o.Name), fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", o.Name, o.Now, o.Was))
 	}
 	if pinned {
 		n.keep(namesFile)

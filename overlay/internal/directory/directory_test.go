@@ -1,4 +1,4 @@
-package overlay
+package directory
 
 import (
 	"fmt"
@@ -37,62 +37,62 @@ func listed(nodes ...*cert.Node) (out []api.Peer) {
 }
 
 func TestDirectoryFullEqualsDeltas(t *testing.T) {
-	full, deltas := newDirectory(time.Now), newDirectory(time.Now)
+	full, deltas := New(time.Now), New(time.Now)
 	a, b, c := fakeNode(1, "a"), fakeNode(2, "b"), fakeNode(3, "c")
 	renamed := fakeNode(1, "kitchen")
-	deltas.update(&api.Directory{Version: api.Version{Epoch: 1, N: 1}, Full: true, Peers: listed(a, b)}, fakeVerify)
-	deltas.update(&api.Directory{Version: api.Version{Epoch: 1, N: 2}, Peers: listed(renamed), Removed: []string{b.ID.String()}}, fakeVerify)
-	deltas.update(&api.Directory{Version: api.Version{Epoch: 1, N: 3}, Peers: listed(c)}, fakeVerify)
-	full.update(&api.Directory{Version: api.Version{Epoch: 1, N: 3}, Full: true, Peers: listed(renamed, c)}, fakeVerify)
+	deltas.Update(&api.Directory{Version: api.Version{Epoch: 1, N: 1}, Full: true, Peers: listed(a, b)}, fakeVerify)
+	deltas.Update(&api.Directory{Version: api.Version{Epoch: 1, N: 2}, Peers: listed(renamed), Removed: []string{b.ID.String()}}, fakeVerify)
+	deltas.Update(&api.Directory{Version: api.Version{Epoch: 1, N: 3}, Peers: listed(c)}, fakeVerify)
+	full.Update(&api.Directory{Version: api.Version{Epoch: 1, N: 3}, Full: true, Peers: listed(renamed, c)}, fakeVerify)
 	for _, key := range []string{"a", "b", "c", "kitchen", a.IPv4.String(), b.IPv4.String(), c.IPv6.String()} {
-		x, _ := full.find(key)
-		y, _ := deltas.find(key)
-		if (x == nil) != (y == nil) || x != nil && x.node.ID != y.node.ID {
+		x, _ := full.Find(key)
+		y, _ := deltas.Find(key)
+		if (x == nil) != (y == nil) || x != nil && x.Node.ID != y.Node.ID {
 			t.Errorf("%s: full %v, deltas %v", key, x, y)
 		}
 	}
-	if k, _ := deltas.find("a"); k != nil {
+	if k, _ := deltas.Find("a"); k != nil {
 		t.Error("the old name of a renamed node still resolves")
 	}
 }
 
 func TestDirectoryBadRowHidesNobody(t *testing.T) {
-	d := newDirectory(time.Now)
-	refused := d.update(&api.Directory{Full: true, Peers: append([]api.Peer{{Certificate: []byte("junk")}}, listed(fakeNode(1, "a"))...)}, fakeVerify)
-	if k, _ := d.find("a"); k == nil || refused != 1 {
+	d := New(time.Now)
+	refused := d.Update(&api.Directory{Full: true, Peers: append([]api.Peer{{Certificate: []byte("junk")}}, listed(fakeNode(1, "a"))...)}, fakeVerify)
+	if k, _ := d.Find("a"); k == nil || refused != 1 {
 		t.Errorf("found %v, refused %d", k, refused)
 	}
 }
 
 // D13: an address that is given to another is never found under the old name.
 func TestD13ReusedAddressLeavesOldName(t *testing.T) {
-	d := newDirectory(time.Now)
+	d := New(time.Now)
 	old, fresh := fakeNode(1, "old"), fakeNode(1, "new")
 	fresh.ID = cert.NodeID{9}
-	d.learn(&known{node: old})
-	d.learn(&known{node: fresh})
-	if k, _ := d.find("old"); k != nil {
+	d.Learn(&Known{Node: old})
+	d.Learn(&Known{Node: fresh})
+	if k, _ := d.Find("old"); k != nil {
 		t.Error("the old name answers with an address that is another's now")
 	}
-	if k, _ := d.find(fresh.IPv4.String()); k == nil || k.node.ID != fresh.ID {
+	if k, _ := d.Find(fresh.IPv4.String()); k == nil || k.Node.ID != fresh.ID {
 		t.Errorf("address belongs to %v", k)
 	}
 }
 
 func TestLookedUpNodesAreBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
-	d := newDirectory(func() time.Time { now = now.Add(time.Second); return now })
-	d.update(&api.Directory{Full: true, Peers: listed(fakeNode(60000, "listed"))}, fakeVerify)
+	d := New(func() time.Time { now = now.Add(time.Second); return now })
+	d.Update(&api.Directory{Full: true, Peers: listed(fakeNode(60000, "listed"))}, fakeVerify)
 	for i := range maxLookedUp + 50 {
-		d.learn(&known{node: fakeNode(i, fmt.Sprintf("n%d", i))})
-		d.find("n0") // in use, so it stays
+		d.Learn(&Known{Node: fakeNode(i, fmt.Sprintf("n%d", i))})
+		d.Find("n0") // in use, so it stays
 	}
-	all := d.all()
+	all := d.All()
 	if len(all) > maxLookedUp+1 {
 		t.Errorf("%d nodes kept, want at most %d", len(all), maxLookedUp+1)
 	}
 	for name, want := range map[string]bool{"listed": true, "n0": true, "n5": false, fmt.Sprintf("n%d", maxLookedUp+49): true} {
-		if k, _ := d.find(name); (k != nil) != want {
+		if k, _ := d.Find(name); (k != nil) != want {
 			t.Errorf("%s kept: %v, want %v", name, k != nil, want)
 		}
 	}
@@ -100,18 +100,18 @@ func TestLookedUpNodesAreBounded(t *testing.T) {
 
 func TestNegativeAnswersEnd(t *testing.T) {
 	now := time.Unix(1000, 0)
-	d := newDirectory(func() time.Time { return now })
-	d.setMissing("ghost")
-	if _, missing := d.find("ghost"); !missing {
+	d := New(func() time.Time { return now })
+	d.SetMissing("ghost")
+	if _, missing := d.Find("ghost"); !missing {
 		t.Error("asked again at once")
 	}
 	now = now.Add(negativeTTL)
-	if _, missing := d.find("ghost"); missing {
+	if _, missing := d.Find("ghost"); missing {
 		t.Error("still missing after its time")
 	}
-	d.setMissing("ghost")
-	d.update(&api.Directory{}, fakeVerify)
-	if _, missing := d.find("ghost"); missing {
+	d.SetMissing("ghost")
+	d.Update(&api.Directory{}, fakeVerify)
+	if _, missing := d.Find("ghost"); missing {
 		t.Error("still missing after the directory changed")
 	}
 }
@@ -122,7 +122,7 @@ func TestNameKey(t *testing.T) {
 		"100.64.0.7": "100.64.0.7", "[fd00::7]": "fd00::7", "FD00::7": "fd00::7", "Küche": "xn--kche-0ra", "KÜCHE.weft.internal.": "xn--kche-0ra", "xn--KCHE-0ra": "xn--kche-0ra", "::ffff:100.64.0.7": "100.64.0.7",
 		"": "", ".": "", "a.b": "", "example.org": "", "../x": "", "a b": "", "a\"\nProxyCommand x": "", "<script>": "<script>",
 	} {
-		got, ok := nameKey(in, "weft.internal")
+		got, ok := Key(in, "weft.internal")
 		if got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v, want %q", in, got, ok, want)
 		}
@@ -133,38 +133,38 @@ func TestNameKey(t *testing.T) {
 // after a while, and a name that is gone leads nowhere.
 func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 	now := time.Unix(1000, 0)
-	d := newDirectory(func() time.Time { return now })
-	d.update(&api.Directory{Full: true, Peers: listed(fakeNode(1, "listed"))}, fakeVerify)
-	d.learn(&known{node: fakeNode(2, "old")})
-	l, _ := d.find("listed")
-	k, _ := d.find("old")
-	if k == nil || d.old(k) || d.old(l) {
+	d := New(func() time.Time { return now })
+	d.Update(&api.Directory{Full: true, Peers: listed(fakeNode(1, "listed"))}, fakeVerify)
+	d.Learn(&Known{Node: fakeNode(2, "old")})
+	l, _ := d.Find("listed")
+	k, _ := d.Find("old")
+	if k == nil || d.Old(k) || d.Old(l) {
 		t.Fatal("old at once")
 	}
 	now = now.Add(lookedUpTTL + time.Second)
-	if !d.old(k) || d.old(l) {
+	if !d.Old(k) || d.Old(l) {
 		t.Error("believed for longer, or the directory is not")
 	}
-	d.setMissing("old") // the server says so
-	d.setMissing("listed")
-	if got, missing := d.find("old"); got != nil || !missing {
+	d.SetMissing("old") // the server says so
+	d.SetMissing("listed")
+	if got, missing := d.Find("old"); got != nil || !missing {
 		t.Error("the former name is still known")
 	}
-	if got, _ := d.find("listed"); got == nil {
+	if got, _ := d.Find("listed"); got == nil {
 		t.Error("a node of the directory is gone")
 	}
 	now = now.Add(negativeTTL)
-	if got, _ := d.find("old"); got != nil {
+	if got, _ := d.Find("old"); got != nil {
 		t.Error("the former name is back")
 	}
-	if d.get(k.node.ID) == nil {
+	if d.Get(k.Node.ID) == nil {
 		t.Error("the node itself is forgotten, which may have a tunnel")
 	}
-	d.learn(&known{node: fakeNode(2, "new")})
-	if got, _ := d.find("new"); got == nil {
+	d.Learn(&Known{Node: fakeNode(2, "new")})
+	if got, _ := d.Find("new"); got == nil {
 		t.Error("the new name is not known")
 	}
-	if got, _ := d.find(k.node.IPv4.String()); got == nil || got.node.Name != "new" {
+	if got, _ := d.Find(k.Node.IPv4.String()); got == nil || got.Node.Name != "new" {
 		t.Error("the address is not the new name's")
 	}
 }
@@ -173,14 +173,14 @@ func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 // another device's certificate holds.
 func TestB18FormerNameInDirectory(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	d := newDirectory(func() time.Time { return now })
+	d := New(func() time.Time { return now })
 	peers := listed(fakeNode(1, "hall"), fakeNode(2, "cam"))
 	peers[0].Aliases = []api.Alias{{Name: "kitchen-pi", Until: now.Add(time.Hour)}, {Name: "cam", Until: now.Add(time.Hour)}, {Name: "a.b", Until: now.Add(time.Hour)}, {Name: "ended", Until: now}}
-	d.update(&api.Directory{Full: true, Peers: peers}, fakeVerify)
+	d.Update(&api.Directory{Full: true, Peers: peers}, fakeVerify)
 	want := func(key, name string) {
 		t.Helper()
-		k, _ := d.find(key)
-		if k == nil && name != "" || k != nil && k.node.Name != name {
+		k, _ := d.Find(key)
+		if k == nil && name != "" || k != nil && k.Node.Name != name {
 			t.Errorf("%s is %+v, want %q", key, k, name)
 		}
 	}
@@ -188,28 +188,28 @@ func TestB18FormerNameInDirectory(t *testing.T) {
 	want("cam", "cam")
 	want("a.b", "")
 	want("ended", "")
-	d.setPresence(sighting{fakeNode(1, "hall").ID, false, now})
-	d.setRelay(fakeNode(1, "hall").ID, "r")
+	d.SetPresence(Sighting{fakeNode(1, "hall").ID, false, now})
+	d.SetRelay(fakeNode(1, "hall").ID, "r")
 	want("kitchen-pi", "hall")
 	// What it says by introducing itself has no aliases in it.
-	d.learn(&known{node: fakeNode(1, "hall")})
+	d.Learn(&Known{Node: fakeNode(1, "hall")})
 	want("kitchen-pi", "hall")
-	if s := d.saved(); len(s.Peers) != 2 || len(s.Peers[0].Aliases)+len(s.Peers[1].Aliases) == 0 {
+	if s := d.Saved(); len(s.Peers) != 2 || len(s.Peers[0].Aliases)+len(s.Peers[1].Aliases) == 0 {
 		t.Errorf("saved without former names: %+v", s.Peers)
 	}
 	now = now.Add(2 * time.Hour)
 	want("kitchen-pi", "")
 	now = now.Add(-2 * time.Hour)
-	d.update(&api.Directory{Peers: listed(fakeNode(1, "hall"))}, fakeVerify) // ended by the owner
+	d.Update(&api.Directory{Peers: listed(fakeNode(1, "hall"))}, fakeVerify) // ended by the owner
 	want("kitchen-pi", "")
 	peers[0].Aliases = make([]api.Alias, 100)
 	for i := range peers[0].Aliases {
 		peers[0].Aliases[i] = api.Alias{Name: fmt.Sprintf("n%d", i), Until: now.Add(time.Hour)}
 	}
-	d.update(&api.Directory{Peers: peers[:1]}, fakeVerify)
+	d.Update(&api.Directory{Peers: peers[:1]}, fakeVerify)
 	want("n0", "hall")
 	want("n99", "")
-	d.remove(fakeNode(1, "hall").ID)
+	d.Remove(fakeNode(1, "hall").ID)
 	want("n0", "")
 	if len(d.byAlias) != 0 {
 		t.Errorf("%d former names of nobody", len(d.byAlias))
@@ -219,38 +219,81 @@ func TestB18FormerNameInDirectory(t *testing.T) {
 // TestB17LookedUpNamesFollowChanges: what was looked up before names changed is
 // asked for again, and only then; an answer that was on its way counts as old.
 func TestB17LookedUpNamesFollowChanges(t *testing.T) {
-	d := newDirectory(time.Now)
+	d := New(time.Now)
 	v := func(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
-	if d.namesAre(v(1)) || !d.namesHeld().IsZero() {
+	if d.NamesAre(v(1)) || !d.NamesHeld().IsZero() {
 		t.Error("a node that looked nothing up follows names")
 	}
-	round, tell := d.looks()
-	if !tell || d.namesHeld() != v(1) {
-		t.Errorf("held %v, tell %v", d.namesHeld(), tell)
+	round, tell := d.Looks()
+	if !tell || d.NamesHeld() != v(1) {
+		t.Errorf("held %v, tell %v", d.NamesHeld(), tell)
 	}
-	d.learn(&known{node: fakeNode(1, "a"), round: round})
-	d.setMissing("ghost")
-	late, tell := d.looks()
-	if tell || d.namesAre(v(1)) || d.namesAre(api.Version{}) {
+	d.Learn(&Known{Node: fakeNode(1, "a"), Round: round})
+	d.SetMissing("ghost")
+	late, tell := d.Looks()
+	if tell || d.NamesAre(v(1)) || d.NamesAre(api.Version{}) {
 		t.Error("told twice, or of no change")
 	}
-	before := d.changeCount()
-	if !d.namesAre(v(2)) || d.changeCount() == before || !d.namesHeld().IsZero() {
-		t.Errorf("a change is not taken; held %v", d.namesHeld())
+	before := d.Changes()
+	if !d.NamesAre(v(2)) || d.Changes() == before || !d.NamesHeld().IsZero() {
+		t.Errorf("a change is not taken; held %v", d.NamesHeld())
 	}
-	if k, _ := d.find("a"); k == nil || !d.old(k) {
+	if k, _ := d.Find("a"); k == nil || !d.Old(k) {
 		t.Error("what was looked up before is not asked for again")
 	}
-	if _, missing := d.find("ghost"); missing {
+	if _, missing := d.Find("ghost"); missing {
 		t.Error("a name that may have come to be is still missing")
 	}
-	d.learn(&known{node: fakeNode(2, "b"), round: late})
-	if k, _ := d.find("b"); !d.old(k) {
+	d.Learn(&Known{Node: fakeNode(2, "b"), Round: late})
+	if k, _ := d.Find("b"); !d.Old(k) {
 		t.Error("an answer from before the change is believed")
 	}
-	round, tell = d.looks()
-	d.learn(&known{node: fakeNode(1, "c"), round: round})
-	if k, _ := d.find("c"); !tell || d.old(k) || d.namesHeld() != v(2) {
+	round, tell = d.Looks()
+	d.Learn(&Known{Node: fakeNode(1, "c"), Round: round})
+	if k, _ := d.Find("c"); !tell || d.Old(k) || d.NamesHeld() != v(2) {
 		t.Error("what is looked up after the change is not believed")
+	}
+}
+
+// Being told of a peer's presence moves the count of changes only where it changes,
+// and brings no name back that leads nowhere any more.
+func TestSightings(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	d := New(func() time.Time { return now })
+	a := fakeNode(1, "a")
+	d.Learn(&Known{Node: a, Online: true})
+	count := d.Changes()
+	now = now.Add(time.Minute)
+	d.SetPresence(Sighting{a.ID, true, now}, Sighting{fakeNode(2, "b").ID, true, now})
+	if k := d.Peek(a.ID); d.Changes() != count || !k.Told.Equal(now) || !k.LastSeen.Equal(now) || d.Peek(fakeNode(2, "b").ID) != nil {
+		t.Errorf("online still: %+v, %d changes", k, d.Changes()-count)
+	}
+	d.SetMissing("a")
+	count = d.Changes()
+	d.SetPresence(Sighting{ID: a.ID})
+	if k := d.Peek(a.ID); k.Online || !k.LastSeen.Equal(now) || d.Changes() == count {
+		t.Errorf("gone: %+v", k)
+	}
+	if k, _ := d.Find("a"); k != nil {
+		t.Errorf("a name that the server knows no more leads to %+v", k)
+	}
+}
+
+// A server that does not know whether a peer is online changes nothing of what was
+// said last.
+func TestPresenceUnsaid(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	d := New(func() time.Time { return now })
+	a := fakeNode(1, "a")
+	d.Learn(&Known{Node: a, Unsaid: true})
+	if k := d.Peek(a.ID); k.Online || !k.Told.IsZero() {
+		t.Errorf("nobody has said anything: %+v", k)
+	}
+	d.Learn(&Known{Node: a, Online: true})
+	was := now
+	now = now.Add(time.Minute)
+	d.Learn(&Known{Node: a, Unsaid: true})
+	if k := d.Peek(a.ID); !k.Online || !k.Told.Equal(was) {
+		t.Errorf("it was said to be online: %+v", k)
 	}
 }
