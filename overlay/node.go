@@ -35,6 +35,7 @@
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status is made of
+//   - names.go      what the DNS zone is made of
 //
 // and below: in internal, for this package alone, directory (who is that name or
 // address?), intro (introductions), path (which way), probe, gather (candidates), wg

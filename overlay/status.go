@@ -1,9 +1,6 @@
 package overlay
 
 import (
-	"net/netip"
-	"sort"
-	"sync"
 	"time"
 
 	"weft/overlay/cert"
@@ -104,62 +101,6 @@ func (v peerView) tunnel() *status.Tunnel {
 		t.Path, t.PathRTT = &v.path, time.Duration(v.trip.Load())
 	}
 	return t
-}
-
-// nameCache keeps the snapshot of names until something changes.
-type nameCache struct {
-	mu sync.Mutex
-	// mu guards the following.
-	names   *status.Names
-	snap    *snapshot
-	changes uint64
-	online  bool
-}
-
-// Names implements localapi.Node.
-func (n *Node) Names() *status.Names {
-	s, ok := n.snap.get()
-	dir := n.dir
-	r := n.active.Load()
-	online := r != nil && r.home.connected() && !n.health.Has(status.CodeServerOffline)
-	c := &n.names
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	changes := dir.Changes()
-	noIPv4 := n.health.Has(status.CodeIPv4Blocked)
-	if c.names != nil && c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == noIPv4 {
-		return c.names
-	}
-	next := &status.Names{Serial: 1, NoIPv4: noIPv4}
-	if c.names != nil {
-		next.Serial = c.names.Serial + 1
-	}
-	if ok {
-		next.Ready = true
-		next.LookedUp = dir.Round()
-		next.Suffix = s.config.Suffix
-		next.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
-		next.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
-		next.Complete = online && s.readsDirectory() && !dir.Version().IsZero()
-		next.Peers = append(next.Peers, status.PeerOf(s.self, true, true))
-		list := dir.All()
-		for _, k := range list {
-			if k.Node.ID != s.self.ID {
-				p := status.PeerOf(k.Node, k.Online, false)
-				p.LookedUp = !k.Listed
-				next.Peers = append(next.Peers, p)
-				for _, a := range k.Aliases {
-					if k.Listed {
-						next.Aliases = append(next.Aliases, status.Alias{Name: a.Name, Target: k.Node.Name, Until: a.Until})
-					}
-				}
-			}
-		}
-		sort.Slice(next.Peers, func(i, j int) bool { return next.Peers[i].Name < next.Peers[j].Name })
-		sort.Slice(next.Aliases, func(i, j int) bool { return next.Aliases[i].Name < next.Aliases[j].Name })
-	}
-	c.names, c.snap, c.changes, c.online = next, s, changes, online
-	return next
 }
 
 // Relays implements localapi.Node.

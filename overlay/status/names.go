@@ -1,14 +1,17 @@
 package status
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
+	"weft/overlay/internal/directory"
 )
 
 // Peer is a node found by name or address. IPv4 and IPv6 are the zero Addr
@@ -63,6 +66,47 @@ type Alias struct {
 	Name   string    `json:"name"`   // short
 	Target string    `json:"target"` // the peer's name now
 	Until  time.Time `json:"until"`
+}
+
+// NameFacts are what Names are made of.
+type NameFacts struct {
+	Serial uint64
+	NoIPv4 bool
+	// Self is this node's certificate. Nil while it is in no network, and nothing of
+	// the following counts then.
+	Self       *cert.Node
+	Suffix     string
+	IPv4, IPv6 netip.Prefix
+	Complete   bool
+	LookedUp   uint64
+	Known      []*directory.Known // in any order; Self may be one
+}
+
+// NamesOf makes the names of the facts, sorted. It keeps no reference to them.
+func NamesOf(f NameFacts) *Names {
+	n := &Names{Serial: f.Serial, NoIPv4: f.NoIPv4}
+	if f.Self == nil {
+		return n
+	}
+	n.Ready, n.Suffix, n.IPv4, n.IPv6, n.Complete, n.LookedUp = true, f.Suffix, f.IPv4, f.IPv6, f.Complete, f.LookedUp
+	n.Peers = append(n.Peers, PeerOf(f.Self, true, true))
+	for _, k := range f.Known {
+		if k.Node.ID == f.Self.ID {
+			continue
+		}
+		p := PeerOf(k.Node, k.Online, false)
+		p.LookedUp = !k.Listed
+		n.Peers = append(n.Peers, p)
+		if !k.Listed {
+			continue // its former names are asked for each time
+		}
+		for _, a := range k.Aliases {
+			n.Aliases = append(n.Aliases, Alias{Name: a.Name, Target: k.Node.Name, Until: a.Until})
+		}
+	}
+	slices.SortFunc(n.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(n.Aliases, func(a, b Alias) int { return cmp.Compare(a.Name, b.Name) })
+	return n
 }
 
 // Pong is one answered Ping.

@@ -1,0 +1,45 @@
+package overlay
+
+import (
+	"net/netip"
+	"sync"
+
+	"weft/overlay/status"
+)
+
+// nameCache keeps the snapshot of names until something changes.
+type nameCache struct {
+	mu sync.Mutex
+	// mu guards the following.
+	names   *status.Names
+	snap    *snapshot
+	changes uint64
+	online  bool
+}
+
+// Names implements localapi.Node.
+func (n *Node) Names() *status.Names {
+	s, ok := n.snap.get()
+	r := n.active.Load()
+	online := r != nil && r.home.connected() && !n.health.Has(status.CodeServerOffline)
+	c := &n.names
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changes := n.dir.Changes()
+	f := status.NameFacts{Serial: 1, NoIPv4: n.health.Has(status.CodeIPv4Blocked)}
+	if c.names != nil {
+		if c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == f.NoIPv4 {
+			return c.names
+		}
+		f.Serial = c.names.Serial + 1
+	}
+	if ok {
+		f.Self, f.LookedUp, f.Suffix = s.self, n.dir.Round(), s.config.Suffix
+		f.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
+		f.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
+		f.Complete = online && s.readsDirectory() && !n.dir.Version().IsZero()
+		f.Known = n.dir.All()
+	}
+	c.names, c.snap, c.changes, c.online = status.NamesOf(f), s, changes, online
+	return c.names
+}
