@@ -1,7 +1,8 @@
 // Package coord is the coordination server: a plain HTTPS service over a
 // database. It makes join keys, issues certificates and addresses, answers
 // who is who, and revokes. It holds no connection to nodes; relays do: the one
-// in the same process, and those that run alone (package standalone).
+// in the same process, and those that run alone (package standalone). Ports and
+// the data directory, which both need, are in packages listen and datadir.
 //
 //	service.go    Service: the operations, with or without a running server
 //	index.go      what is kept in memory: versions, classes, who sees whom

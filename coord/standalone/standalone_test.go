@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"weft/coord"
+	"weft/coord/listen"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -486,6 +487,14 @@ func TestRefusals(t *testing.T) {
 	wrongServer.Token = tok.String()
 	badURL := options(t, s.token(coord.NewKey{Relay: true}))
 	badURL.URLs = []string{"relay:8443"}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	tcpTaken, udpTaken := options(t, ""), options(t, "")
+	tcpTaken.Listen.Addr = s.o.Listen.Addr
+	udpTaken.STUN = listen.Address{Addr: udp.LocalAddr().String(), Explicit: true}
 	for _, c := range []struct {
 		name string
 		o    Options
@@ -498,6 +507,8 @@ func TestRefusals(t *testing.T) {
 		{"a server's directory", serverData, "give the relay one of its own"},
 		{"another server", wrongServer, "is not the one that made this token"},
 		{"bad address", badURL, "https://HOST:PORT"},
+		{"port taken", tcpTaken, "in use; choose another with --listen ADDR:PORT"},
+		{"UDP port taken", udpTaken, "in use; choose another with --stun"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := Start(t.Context(), c.o)
@@ -511,6 +522,13 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 
+	// A UDP port that nobody asked for is no reason to stay away.
+	noSTUN := options(t, s.token(coord.NewKey{Relay: true}))
+	noSTUN.STUN.Addr = udp.LocalAddr().String()
+	if r := start(t, noSTUN); len(r.udp) != 0 {
+		t.Errorf("%d UDP ports", len(r.udp))
+	}
+
 	// The other way round: a relay's token on a device.
 	n := s.node("x")
 	key, _ := cert.NewKey()
@@ -518,7 +536,7 @@ func TestRefusals(t *testing.T) {
 	csr, _ := cert.NewCSR(key)
 	n.CloseIdleConnections()
 	rtok, _ := cert.ParseToken(s.token(coord.NewKey{Relay: true}))
-	_, err := n.Join(t.Context(), api.JoinRequest{Protocol: api.Protocol, Secret: rtok.Secret, CSR: csr, Hostname: "y"})
+	_, err = n.Join(t.Context(), api.JoinRequest{Protocol: api.Protocol, Secret: rtok.Secret, CSR: csr, Hostname: "y"})
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.CodeTokenKind || !strings.Contains(e.Hint, "weft-server relay") {
 		t.Errorf("a relay's token on a device: %v", err)
