@@ -174,9 +174,14 @@ func newMemoryGroup(t *testing.T) (g memoryGroup) {
 			continue
 		}
 		t.Cleanup(func() {
-			if err := os.Remove(dir); err != nil {
-				t.Errorf("remove the control group: %v", err)
+			// The kernel may still be busy with the end of what was inside.
+			var err error
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if err = os.Remove(dir); err == nil {
+					return
+				}
 			}
+			t.Errorf("remove the control group: %v", err)
 		})
 		if err := os.WriteFile(filepath.Join(dir, files[0][0]), []byte(files[0][1]), 0); err != nil {
 			t.Logf("no limit: %v", err)
