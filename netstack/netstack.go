@@ -418,3 +418,9 @@ func (n *Net) WakeRead() { n.link.tx.interrupt() }
 func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
 	return n.link.write(bufs, offset)
 }
+
+// SetRanges implements overlay.Net: there are no routes to set.
+func (n *Net) SetRanges(v4, v6 netip.Prefix) error { return nil }
+
+// Outlives implements overlay.Net: connections end with the program.
+func (n *Net) Outlives() (epoch string, first, last uint16) { return "", 0, 0 }

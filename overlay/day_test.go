@@ -27,6 +27,7 @@ import (
 // dayNet is the host's side of a tunnel without a network stack, whose goroutines
 // know nothing of simulated time: packets are made and answered by hand.
 type dayNet struct {
+	overlay.PlainNet
 	out    chan []byte   // packets for Read
 	in     chan uint32   // numbers of answers from Write
 	wakes  chan struct{} // capacity 1

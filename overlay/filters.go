@@ -31,14 +31,6 @@ const (
 	useSpacing = 10 * time.Second // between writes because of a port that a peer has begun to use
 )
 
-// Outliver is what a Net implements whose connections go on when this program
-// ends: the kernel's interface. first to last are the ports that it gives to
-// programs that ask for none. epoch changes when no connection of before is left;
-// "" is an epoch of which nothing is known.
-type Outliver interface {
-	Outlives() (epoch string, first, last uint16)
-}
-
 // filters are the packet filters of all peers, from the first tunnel to the end
 // of the process. Methods may be called from any goroutine.
 type filters struct {
@@ -97,15 +89,15 @@ func newFilters(log *slog.Logger) *filters {
 func (f *filters) open(network Net, state *stateDir, now int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, ok := network.(Outliver)
-	if !ok {
+	epoch, first, last := network.Outlives()
+	if last == 0 {
 		return
 	}
 	f.outlives = true
 	if f.disk == nil { // a test may have another
 		f.disk = newFiltersDisk(state)
 	}
-	f.epoch, f.first, f.last = n.Outlives()
+	f.epoch, f.first, f.last = epoch, first, last
 	var saved savedFilters
 	if state.loadCache(filtersFile, &saved) && saved.Epoch == f.epoch && f.epoch != "" {
 		f.all, f.pasts = saved.All, saved.Peers

@@ -93,7 +93,7 @@ func (s *stateDir) stamp(t *testing.T, name string) os.FileInfo {
 // connection of ours, and what was open to the others is not forgotten.
 func TestKeptFilters(t *testing.T) {
 	f := newFilters(slog.New(slog.DiscardHandler))
-	f.open(nil, nil, 0)
+	f.open(plainNet{}, nil, 0)
 	busy := f.of(filterID(0), usHere, addrsOfPeer(0), openPorts("tcp", 22, 22))
 	busy.NoteOut(segment(usHere[0], addrsOfPeer(0)[0], 40000, 443, flagSYN), 0)
 	f.release(filterID(0), 0)

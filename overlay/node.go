@@ -15,6 +15,7 @@
 // How a packet finds its way, and where to read on:
 //
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
+//   - net.go        Net: what a node needs of the host's network
 //   - state.go      what is kept on disk
 //   - join.go       token in, certificate out
 //   - control.go    keeping in step with the server
@@ -59,8 +60,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tun"
-
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
@@ -68,21 +67,6 @@ import (
 	"weft/overlay/internal/wg"
 	"weft/overlay/status"
 )
-
-// Net is the host's side of the tunnel. There are two: netstack.Net, a network
-// in user space, and the kernel's TUN.
-type Net interface {
-	tun.Device
-	// SetAddrs gives the host its overlay addresses, repeatably.
-	SetAddrs(v4, v6 netip.Addr) error
-	// DialContext connects to an overlay "address:port".
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-	// ListenTCP and ListenUDP accept what peers send to this node.
-	ListenTCP(addr netip.AddrPort) (net.Listener, error)
-	ListenUDP(addr netip.AddrPort) (net.PacketConn, error)
-	// Ping measures one ICMP echo.
-	Ping(ctx context.Context, addr netip.Addr) (time.Duration, error)
-}
 
 // Config is what a Node is made of.
 type Config struct {

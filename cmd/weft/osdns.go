@@ -20,7 +20,6 @@ import (
 	"weft/overlay/localapi"
 	"weft/overlay/netcheck"
 	"weft/overlay/status"
-	"weft/overlay/tun"
 )
 
 // osDNS makes the resolver part of the operating system while the node runs
@@ -45,11 +44,11 @@ type osDNS struct {
 // configuredNet is a kernel interface that tells when the node has brought it
 // up.
 type configuredNet struct {
-	*tun.Net
+	overlay.Net
 	changed func()
 }
 
-// SetAddrs is tun.Net's.
+// SetAddrs implements overlay.Net.
 func (n configuredNet) SetAddrs(v4, v6 netip.Addr) error {
 	err := n.Net.SetAddrs(v4, v6)
 	n.changed()
@@ -60,8 +59,7 @@ func (n configuredNet) SetAddrs(v4, v6 netip.Addr) error {
 // resolves on this machine, the server's name included. The Net that it
 // returns is to be used in place of n.
 func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.Net) {
-	kernel, ok := n.(*tun.Net)
-	if !ok {
+	if o.tun == "" {
 		return nil, n
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -77,7 +75,7 @@ func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.N
 		iface: o.tun, off: o.osDNS == "off", log: log,
 		changed: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	return d, configuredNet{kernel, d.kick}
+	return d, configuredNet{n, d.kick}
 }
 
 // serve starts it. Nothing of the system changes before the node has a

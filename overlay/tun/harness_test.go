@@ -12,8 +12,7 @@ import (
 )
 
 var (
-	_ overlay.Net    = (*Net)(nil)
-	_ overlay.Router = (*Net)(nil)
+	_ overlay.Net = (*Net)(nil)
 )
 
 var (

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Outlives implements overlay.Outliver: sockets of other programs, and the
+// Outlives implements overlay.Net: sockets of other programs, and the
 // connections over them, do not end with this one. They end with the machine's
 // boot.
 func (n *Net) Outlives() (epoch string, first, last uint16) {

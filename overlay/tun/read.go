@@ -44,7 +44,7 @@ const alwaysFits = 576
 // SetLimit has TCP packets cut that are longer, in bytes, than limit says when
 // asked with the packet. limit is called on the packet path, for TCP packets
 // longer than 576 bytes. Before SetLimit, and for a limit of 0, packets stay
-// whole. It implements wg.Splitter.
+// whole. It implements overlay.Net.
 func (n *Net) SetLimit(limit func(pkt []byte) int) { n.limit.Store(&limit) }
 
 // Read waits for packets of the kernel, fills bufs[i][offset:] with one IP

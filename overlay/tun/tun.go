@@ -280,7 +280,7 @@ func newNet(cfg Config, dev device, l link) *Net {
 // SetRanges names the network's whole address ranges, which are routed to the
 // interface: the full desired state, repeatably. A range that no overlay may
 // have, such as one of public addresses, is refused with an error; the zero
-// Prefix is none. It implements overlay.Router.
+// Prefix is none. It implements overlay.Net.
 func (n *Net) SetRanges(v4, v6 netip.Prefix) error {
 	v4, v6 = v4.Masked(), v6.Masked()
 	if err := errors.Join(checkRange(v4, true), checkRange(v6, false)); err != nil {

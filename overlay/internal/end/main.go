@@ -20,9 +20,8 @@ import (
 	"strings"
 	"time"
 
-	wgtun "golang.zx2c4.com/wireguard/tun"
-
 	"weft/netstack"
+	"weft/overlay"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
@@ -56,7 +55,7 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 	if name == "b" {
 		self, other, peer = other, self, "a"
 	}
-	var network wgtun.Device
+	var network overlay.Net
 	if kernel != "" {
 		n, err := tun.New(tun.Config{Name: kernel, MTU: mtu})
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 )
 
@@ -31,6 +32,7 @@ type testNet struct {
 	once   sync.Once
 	sink   func(bufs [][]byte, offset int) // instead of in, if set
 	feed   func(buf []byte) int            // instead of out, if set
+	limit  func([]byte) int                // of SetLimit
 }
 
 func newTestNet() *testNet {
@@ -40,8 +42,19 @@ func newTestNet() *testNet {
 	}
 }
 
-// plainNet hides WakeRead, so that the device has to pump.
-type plainNet struct{ tun.Device }
+func (n *testNet) SetLimit(limit func([]byte) int) { n.limit = limit }
+
+// pumped hides the WakeRead of a network, so that it has to be pumped.
+func pumped(n *testNet) dataplane.Net {
+	return pumpedNet{dataplane.NewPump(struct{ tun.Device }{n}), n}
+}
+
+type pumpedNet struct {
+	*dataplane.Pump
+	net *testNet
+}
+
+func (n pumpedNet) SetLimit(limit func([]byte) int) { n.net.SetLimit(limit) }
 
 func (n *testNet) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if n.feed != nil {
@@ -185,13 +198,13 @@ var testLog = slog.New(slog.DiscardHandler)
 
 // newNode makes node number i and attaches it to the wire in place of an
 // earlier one with that number.
-func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) tun.Device) *node {
+func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) dataplane.Net) *node {
 	t.Helper()
 	return newNodeOf(t, w, i, nil, wrap...)
 }
 
 // newNodeOf is newNode with another configuration.
-func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(*testNet) tun.Device) *node {
+func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(*testNet) dataplane.Net) *node {
 	t.Helper()
 	n := &node{
 		t: t, id: cert.NodeID{i}, wire: w, net: newTestNet(),
@@ -205,7 +218,7 @@ func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(
 		default:
 		}
 	}})
-	var dev tun.Device = n.net
+	var dev dataplane.Net = n.net
 	for _, f := range wrap {
 		dev = f(n.net)
 	}

@@ -195,7 +195,7 @@ func (h *hold) releaseFor(p *peer, t *tunnel) {
 	h.ready.Add(int32(n))
 	h.mu.Unlock()
 	if n > 0 {
-		h.d.read.wake()
+		h.d.net.WakeRead()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/mono"
 )
@@ -25,7 +26,7 @@ func (t inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		if d.hold.ready.Load() > 0 {
 			n = d.hold.take(bufs, sizes, offset)
 		} else {
-			n, err = d.read.read(bufs, sizes, offset)
+			n, err = d.net.Read(bufs, sizes, offset)
 		}
 		if d.outbound(bufs[:n], sizes[:n], offset) || err != nil {
 			return n, err
@@ -41,7 +42,7 @@ func (d *Device) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
 	var r outRun
 	for i, size := range sizes {
 		sizes[i] = 0
-		if size > MaxPacket {
+		if size > dataplane.MaxPacket {
 			continue
 		}
 		pkt := bufs[i][offset : offset+size]
@@ -93,7 +94,7 @@ type outRun struct {
 }
 
 func (r *outRun) begin(d *Device, p *peer) {
-	*r = outRun{peer: p, filter: p.filter.Load(), limit: MaxPacket, max: d.maxBacklog, patience: backpressure}
+	*r = outRun{peer: p, filter: p.filter.Load(), limit: dataplane.MaxPacket, max: d.maxBacklog, patience: backpressure}
 	if w, longest := p.ep.Way(); w.Kind != bind.Relay {
 		r.limit, r.max, r.patience = innerLimit(longest, d.mtu), d.maxBacklogUDP, backpressureUDP
 	}

@@ -7,13 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 )
 
 // direct gives n a way to m by UDP, and m one for what comes by it.
@@ -108,22 +108,13 @@ func TestInnerLimit(t *testing.T) {
 	}
 }
 
-// splitter is a network that asks how long TCP may be.
-type splitter struct {
-	*testNet
-	limit func([]byte) int
-}
-
-func (s *splitter) SetLimit(f func([]byte) int) { s.limit = f }
-
 // The limit follows the way of the peer that a packet is for; what is longer all
 // the same goes by the relay, and after a while is told to be too long.
 func TestLongPackets(t *testing.T) {
 	t.Parallel()
 	w := udpWire()
-	var s *splitter
-	a := newNode(t, w, 1, func(n *testNet) tun.Device { s = &splitter{testNet: n}; return s })
-	b := newNode(t, w, 2)
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	s := a.net
 	a.introduce(b, 1)
 	a.ping(b, 1)
 	short, foreign := a.udp(b, 1), udpPacket(a.v4, netip.MustParseAddr("100.64.0.9"), 1)
@@ -227,7 +218,7 @@ func FuzzPacketTooBig(f *testing.F) {
 	f.Add(ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), 1280)
 	f.Add(ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400)), 1280)
 	f.Fuzz(func(t *testing.T, pkt []byte, mtu int) {
-		if len(pkt) <= MaxPacket {
+		if len(pkt) <= dataplane.MaxPacket {
 			packetTooBig(pkt, mtu&0xffff)
 		}
 	})

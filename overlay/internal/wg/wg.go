@@ -3,7 +3,7 @@
 //
 // # Outwards
 //
-//	Config.Net -> (pump) -> inner.Read: destination -> peer, by an immutable table
+//	Config.Net -> inner.Read: destination -> peer, by an immutable table
 //	    no peer: hold queue, Config.Miss; returned by a later Read (SetPeer)
 //	    or answered with an ICMP unreachable (Fail)
 //	    TCP is split by Config.Net to what the way to the peer carries
@@ -39,21 +39,20 @@
 // between Read and Send: 1 MB a peer by relay, 4 MB by UDP; when it is full Read
 // waits up to 50 ms, or 500 ms, which is felt as backpressure by Config.Net, and
 // then drops. Inwards see
-// package bind. An inner packet is at most MaxPacket bytes long.
+// package bind. An inner packet is at most dataplane.MaxPacket bytes long.
 //
 // # Packet sizes
 //
 // How long a message may be depends on the peer's way out at the moment (package
 // bind) and changes with it. Large TCP packets are split to what it carries by a
-// Config.Net that is a Splitter. Whatever else is longer goes by the relay, and
+// Config.Net. Whatever else is longer goes by the relay, and
 // once the way has been the same for 3 s it is answered, every 10 s at most, with
 // "packet too big", so that its sender learns what would go directly.
 //
 // # Goroutines
 //
 // Those of wireguard-go (three for each processor, two for each peer, a few
-// more), and the pump if Config.Net cannot be woken. They sleep while nothing
-// happens: no timer runs for an idle peer. The packet path of this package takes
+// more). They sleep while nothing happens: no timer runs for an idle peer. The packet path of this package takes
 // no lock and makes no garbage.
 package wg
 
@@ -77,14 +76,11 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 
 	"weft/overlay/limited"
 )
-
-// MaxPacket is the longest inner packet in bytes: with WireGuard's header, tag
-// and padding it fills a message of bind.MaxMessage bytes.
-const MaxPacket = bind.MaxMessage - 32 - 15
 
 // Pause is how long nothing goes out to a peer before Config.Stir is called
 // again for it.
@@ -105,9 +101,8 @@ var (
 // Config configures New.
 type Config struct {
 	// Net is the inner network, a netstack.Net or a kernel interface. The
-	// Device closes it. If it has a method WakeRead() (see Waker), packets
-	// are read without a copy. It should be a Splitter.
-	Net tun.Device
+	// Device closes it.
+	Net dataplane.Net
 
 	// Bind carries the messages.
 	Bind *bind.Bind
@@ -139,23 +134,11 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Waker is what Config.Net should implement: WakeRead makes a Read that is
-// blocked, or else the next one, return 0 packets and no error at once.
-type Waker interface{ WakeRead() }
-
-// Splitter is what Config.Net should implement. limit returns how long a TCP
-// packet may be that begins with the given IP header, or 0 for any length; Read
-// has to split longer ones. It does not block and makes no garbage.
-type Splitter interface {
-	SetLimit(limit func(pkt []byte) int)
-}
-
 // Device is a WireGuard device. Its methods may be called from any goroutine,
 // but not from Config.Miss and not from a Sender of the Bind.
 type Device struct {
 	// Constant after New.
-	net   tun.Device
-	read  reader
+	net   dataplane.Net
 	mtu   int
 	miss  func(netip.Addr)
 	stir  func()
@@ -235,10 +218,7 @@ func New(cfg Config) (*Device, error) {
 	}
 	d.table.Store(new(table))
 	d.hold.init(d)
-	d.read = newReader(cfg.Net)
-	if s, ok := cfg.Net.(Splitter); ok {
-		s.SetLimit(d.limit)
-	}
+	cfg.Net.SetLimit(d.limit)
 	d.dev = device.NewDevice(inner{d}, outer{d.bind, d}, logger(d.log))
 	d.dev.DisableSomeRoamingForBrokenMobileSemantics()
 	if err := d.NewKey(); err != nil {
@@ -364,7 +344,6 @@ func (d *Device) Close() error {
 	close(d.done)
 	d.hold.close()
 	d.dev.Close()
-	d.read.wait()
 	d.wg.Wait()
 	return nil
 }

@@ -13,17 +13,17 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/device"
-	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 )
 
 func TestMissHoldSetPeerDelivered(t *testing.T) {
-	for name, wrap := range map[string]func(*testNet) tun.Device{
-		"woken":  func(n *testNet) tun.Device { return n },
-		"pumped": func(n *testNet) tun.Device { return plainNet{n} },
+	for name, wrap := range map[string]func(*testNet) dataplane.Net{
+		"woken":  func(n *testNet) dataplane.Net { return n },
+		"pumped": pumped,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWire()
@@ -126,7 +126,7 @@ func TestSegmentsOf64KB(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	a.introduce(b, 1)
-	for _, size := range []int{1280, 20000, 60<<10 + 100, MaxPacket} {
+	for _, size := range []int{1280, 20000, 60<<10 + 100, dataplane.MaxPacket} {
 		payload := make([]byte, size-20)
 		for i := range payload {
 			payload[i] = byte(i * 7)
@@ -137,7 +137,7 @@ func TestSegmentsOf64KB(t *testing.T) {
 			t.Errorf("%d bytes changed on the way", size)
 		}
 	}
-	a.net.out <- ipPacket(a.v4, b.v4, 47, make([]byte, MaxPacket-19))
+	a.net.out <- ipPacket(a.v4, b.v4, 47, make([]byte, dataplane.MaxPacket-19))
 	a.ping(b, 1)
 }
 
@@ -201,7 +201,7 @@ func TestHoldQueueBounds(t *testing.T) {
 func TestHoldQueueExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var misses []time.Time
-		d := &Device{miss: func(netip.Addr) { misses = append(misses, time.Now()) }, read: direct{waker: newTestNet()}}
+		d := &Device{miss: func(netip.Addr) { misses = append(misses, time.Now()) }, net: newTestNet()}
 		d.table.Store(new(table))
 		d.hold.init(d)
 		t.Cleanup(d.hold.close)
