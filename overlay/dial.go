@@ -186,7 +186,7 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 		// nothing there, the two ends hold different keys: two introductions at
 		// once, and one answer lost, or two WireGuard handshakes, of which
 		// wireguard-go may keep one under the index of the other.
-		st, ok := r.peers.device.Stats(id)
+		st, ok := r.peers.forwarder.Stats(id)
 		if ok && st.LastRx.After(begun) && r.peers.isHeard(ctx, id, begun) {
 			continue
 		}

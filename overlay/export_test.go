@@ -8,7 +8,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/internal/wg"
+	"weft/overlay/internal/dataplane"
 )
 
 // SetIdle shortens the life of tunnels without data, before Start.
@@ -75,8 +75,8 @@ func (n *Node) SpoilKeys(name string) error {
 		for _, q := range p.table {
 			if q.installed() && q.node.Name == name {
 				p.device.RemovePeer(q.id)
-				return p.device.SetPeer(wg.Peer{
-					ID: q.id, Key: q.hello.Key, PSK: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
+				return p.device.SetPeer(dataplane.Peer{
+					ID: q.id, Key: q.hello.Key, Secret: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
 					Endpoint: q.endpoint, Filter: q.filter,
 				})
 			}
@@ -137,16 +137,15 @@ func (n *Node) ClockSet() {
 }
 
 // Key returns the node's WireGuard key.
-func (n *Node) Key() wg.Key { return n.device.Key() }
+func (n *Node) Key() dataplane.Key { return n.device.Key() }
 
 // KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that
 // the peer told with it.
-func (n *Node) KeyOf(id cert.NodeID) (k wg.Key) {
+func (n *Node) KeyOf(id cert.NodeID) (k dataplane.Key) {
 	p := n.active.Load().peers
 	p.inLoop(func() error {
 		if q := p.table[id]; q != nil {
-			st, _ := p.device.Stats(id)
-			k = wg.Key{Public: st.Key, Boot: q.hello.Boot}
+			k = dataplane.Key{Public: p.device.KeyOf(id), Boot: q.hello.Boot}
 		}
 		return nil
 	})

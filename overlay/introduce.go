@@ -12,10 +12,10 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
-	"weft/overlay/internal/wg"
 	"weft/overlay/relay"
 	"weft/overlay/status"
 )
@@ -43,12 +43,12 @@ func (n *Node) miss(dst netip.Addr) {
 // the network: they fail at once. The routes of a kernel interface stay for
 // that. Without them such packets would go the way of all others, out of the
 // house and in the clear.
-func (n *Node) refuseMisses(dev *wg.Device) {
+func (n *Node) refuseMisses(f *dataplane.Forwarder) {
 	for {
 		select {
 		case dst := <-n.refuse:
 			if n.active.Load() == nil {
-				dev.Fail(dst, wg.Unreachable)
+				f.Fail(dst, dataplane.Unreachable)
 			}
 		case <-n.bgCtx.Done():
 			return
@@ -67,21 +67,21 @@ func (p *peers) miss(dst netip.Addr) {
 		if k == nil {
 			var err error
 			if k, err = p.n.find(ctx, dst.String()); err != nil {
-				p.device.Fail(dst, failReason(err))
+				p.forwarder.Fail(dst, failReason(err))
 				return
 			}
 		}
 		if err := p.ensure(ctx, k.Node.ID); err != nil {
-			p.device.Fail(dst, failReason(err))
+			p.forwarder.Fail(dst, failReason(err))
 		}
 	})
 }
 
-func failReason(err error) wg.Reason {
+func failReason(err error) dataplane.Reason {
 	if status.KindOf(err) == status.KindDenied {
-		return wg.Prohibited
+		return dataplane.Prohibited
 	}
-	return wg.Unreachable
+	return dataplane.Unreachable
 }
 
 // ensure returns once there is a WireGuard peer for the node, introducing it
@@ -154,11 +154,11 @@ func (p *peers) established(q *peer, d *dialing, s *intro.Session) error {
 	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
 		return nil
 	}
-	err := p.install(q, s, true, wg.Tentative)
+	err := p.install(q, s, true, dataplane.Tentative)
 	if err == nil {
 		d.session = s
 	}
-	d.late = errors.Is(err, wg.ErrTaken)
+	d.late = errors.Is(err, dataplane.ErrTaken)
 	return err
 }
 
@@ -169,18 +169,18 @@ func (p *peers) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
 		return errors.New("the tunnel was ended meanwhile")
 	}
 	claim := claimOf(s)
-	if !d.late && q.installed() && (claim < wg.Proven || p.device.Prove(q.id, s.Remote.Key)) {
+	if !d.late && q.installed() && (claim < dataplane.Proven || p.device.Prove(q.id, s.Remote.Key)) {
 		return nil
 	}
 	return p.install(q, s, true, claim)
 }
 
 // claimOf says how good the claim of an introduced node to its WireGuard key is.
-func claimOf(s *intro.Session) wg.Claim {
+func claimOf(s *intro.Session) dataplane.Claim {
 	if s.Proven() {
-		return wg.Proven
+		return dataplane.Proven
 	}
-	return wg.Claimed
+	return dataplane.Claimed
 }
 
 // called takes the result of an introduction that this node started.
@@ -195,7 +195,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		q.gone = time.Time{}
 		if s.Initiator && !d.overtaken && s.Err() == nil {
 			ierr := p.acceptedBy(q, d, s)
-			if errors.Is(ierr, wg.ErrKeyGone) && q.dial == nil && p.ctx.Err() == nil {
+			if errors.Is(ierr, dataplane.ErrKeyGone) && q.dial == nil && p.ctx.Err() == nil {
 				// It was told the key that we had before: once more.
 				s.Close()
 				p.table[q.id] = q
@@ -302,13 +302,13 @@ func (p *peers) unreachable(q *peer, err error) error {
 // install makes or refreshes the WireGuard peer with a session's keys: before
 // accept goes out on the called side, as soon as the keys are known on the
 // calling side.
-func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) error {
+func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Claim) error {
 	snap, ok := p.n.snap.get()
 	if !ok {
 		return errDown
 	}
 	if s.Own.Key != p.device.PublicKey() {
-		return wg.ErrKeyGone // the peer was told the one before
+		return dataplane.ErrKeyGone // the peer was told the one before
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
@@ -318,14 +318,14 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
 	p.introduced(q, s)
-	err := p.setPeer(wg.Peer{
-		ID: q.id, Key: s.Remote.Key, Claim: claim, PSK: s.PSK, IPs: addrs,
+	err := p.setPeer(dataplane.Peer{
+		ID: q.id, Key: s.Remote.Key, Claim: claim, Secret: s.PSK, IPs: addrs,
 		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
 	})
 	if err != nil {
 		if !q.installed() {
 			p.setWay(q, nil)
-			p.n.filters.release(q.id, p.device.Now())
+			p.n.filters.release(q.id, p.forwarder.Now())
 		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
@@ -358,9 +358,9 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim wg.Claim) er
 
 // setPeer is Device.SetPeer, for which a node has to give up a WireGuard key that
 // it has never shown to hold.
-func (p *peers) setPeer(cfg wg.Peer) error {
+func (p *peers) setPeer(cfg dataplane.Peer) error {
 	err := p.device.SetPeer(cfg)
-	if taken, ok := errors.AsType[*wg.TakenError](err); ok && taken.Yields {
+	if taken, ok := errors.AsType[*dataplane.TakenError](err); ok && taken.Yields {
 		p.evict(taken.Holder)
 		err = p.device.SetPeer(cfg)
 	}
@@ -405,7 +405,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		}
 		// Policy may let a device say nothing first, and yet it has the answer to
 		// what this node asked: after minutes, when the tunnel has ended.
-		known := q != nil && (q.installed() || q.dial != nil) || p.n.filters.began(s.Peer.ID, p.device.Now())
+		known := q != nil && (q.installed() || q.dial != nil) || p.n.filters.began(s.Peer.ID, p.forwarder.Now())
 		if !known && !filter.Compile(snap.config.Rules, s.Peer).Any() {
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.self.Name, s.Peer.Name)}
 			return nil
@@ -426,7 +426,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		}
 		return nil
 	})
-	if errors.Is(err, wg.ErrKeyGone) {
+	if errors.Is(err, dataplane.ErrKeyGone) {
 		s.Close() // the caller tries again
 		return nil
 	}
@@ -473,7 +473,7 @@ func (p *peers) sessionClosed(s *intro.Session, err error) {
 
 // hasTraffic reports whether data went either way a moment ago.
 func (p *peers) hasTraffic(q *peer, now time.Time) bool {
-	st, ok := p.device.Stats(q.id)
+	st, ok := p.forwarder.Stats(q.id)
 	return ok && now.Sub(st.LastTx) < recently
 }
 

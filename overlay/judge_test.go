@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/intro"
-	"weft/overlay/internal/wg"
 )
 
 // What becomes of a tunnel, by its counters. Times are seconds ago.
@@ -57,7 +57,7 @@ func TestJudge(t *testing.T) {
 		"no session, nothing for ten minutes": {peer{ours: true, lost: ago(900)}, 601, 601, actDrop},
 	} {
 		q := c.q
-		got, again := q.judge(now, wg.Stats{LastTx: ago(c.tx), LastRx: ago(c.rx), LastIn: ago(c.rx), Stirred: ago(c.tx)}, time.Time{}, silentAfter, idleAfter)
+		got, again := q.judge(now, dataplane.Stats{LastTx: ago(c.tx), LastRx: ago(c.rx), LastIn: ago(c.rx), Stirred: ago(c.tx)}, time.Time{}, silentAfter, idleAfter)
 		if got != c.want {
 			t.Errorf("%s: action %d, want %d", name, got, c.want)
 		}
@@ -74,7 +74,7 @@ func TestJudgeSpacing(t *testing.T) {
 	calls := 0
 	for s := range 60 {
 		at := now.Add(time.Duration(s) * time.Second)
-		st := wg.Stats{LastTx: at.Add(time.Millisecond), LastIn: at.Add(2 * time.Millisecond)}
+		st := dataplane.Stats{LastTx: at.Add(time.Millisecond), LastIn: at.Add(2 * time.Millisecond)}
 		if act, _ := q.judge(at, st, time.Time{}, silentAfter, idleAfter); act == actCall {
 			calls++
 		}
@@ -89,7 +89,7 @@ func TestJudgeSpacing(t *testing.T) {
 func TestJudgeQuiet(t *testing.T) {
 	now := time.Now()
 	q := peer{session: new(intro.Session)}
-	st := wg.Stats{LastTx: now.Add(-11 * time.Second), LastIn: now.Add(-12 * time.Second)}
+	st := dataplane.Stats{LastTx: now.Add(-11 * time.Second), LastIn: now.Add(-12 * time.Second)}
 	act, again := q.judge(now, st, now.Add(-time.Second), silentAfter, idleAfter)
 	if want := st.LastTx.Add(idleAfter); act != actNothing || !again.Equal(want) {
 		t.Errorf("action %d, again in %v, want %v", act, again.Sub(now), want.Sub(now))
@@ -117,13 +117,13 @@ func TestJudgeOneWay(t *testing.T) {
 		"one a minute that does neither": {time.Minute, silentAfter, true, 60, 12 * time.Second, false},
 	} {
 		q := peer{session: new(intro.Session), made: start, proved: start.Add(-time.Millisecond)}
-		st := wg.Stats{LastTx: start, Stirred: start, LastIn: start.Add(-time.Second)}
+		st := dataplane.Stats{LastTx: start, Stirred: start, LastIn: start.Add(-time.Second)}
 		var keepalive, kept, first time.Time // the next keepalive, the last, the first ping
 		pings, calls := 0, 0
 		next, look := start, start
 		for now := start; now.Before(start.Add(time.Hour)); now = now.Add(50 * time.Millisecond) {
 			if !now.Before(next) {
-				if now.Sub(st.LastTx) > wg.Pause {
+				if now.Sub(st.LastTx) > dataplane.Pause {
 					st.Stirred = now
 					look = earliest(look, now.Add(silentAfter))
 				}

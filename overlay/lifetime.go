@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
-	"weft/overlay/internal/wg"
 )
 
 // The life of a tunnel after its introduction. No tunnel is watched by the
@@ -51,7 +51,7 @@ func (p *peers) look(now time.Time) {
 		if !q.installed() {
 			continue
 		}
-		st, ok := p.device.Stats(q.id)
+		st, ok := p.forwarder.Stats(q.id)
 		if !ok {
 			continue
 		}
@@ -144,7 +144,7 @@ func (p *peers) patience(q *peer) time.Duration {
 // word of a talk, nor again and again for a flow to which nobody answers, such as
 // a log by UDP: once the peer has said that it arrives, or WireGuard's keepalive
 // has, only the keepalive is waited for until data come back.
-func (q *peer) judge(now time.Time, st wg.Stats, kept time.Time, patience, idle time.Duration) (act action, again time.Time) {
+func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience, idle time.Duration) (act action, again time.Time) {
 	active := latest(st.LastTx, st.LastRx, q.made)
 	end := active.Add(idle)
 	if !now.Before(end) {
@@ -153,7 +153,7 @@ func (q *peer) judge(now time.Time, st wg.Stats, kept time.Time, patience, idle 
 	if q.dial != nil {
 		return actNothing, now.Add(pingAnswer)
 	}
-	if pause := st.LastTx.Add(wg.Pause); now.Before(pause) {
+	if pause := st.LastTx.Add(dataplane.Pause); now.Before(pause) {
 		end = earliest(end, pause) // data that goes on does not stir
 	}
 	heard := latest(st.LastIn, kept, q.proved)
@@ -188,7 +188,7 @@ func (q *peer) judge(now time.Time, st wg.Stats, kept time.Time, patience, idle 
 
 // judgeSession redials a lost session whose tunnel goes on: without it neither
 // side can say bye. The side with traffic does it, first the one that called.
-func (q *peer) judgeSession(now time.Time, st wg.Stats, end time.Time) (act action, again time.Time) {
+func (q *peer) judgeSession(now time.Time, st dataplane.Stats, end time.Time) (act action, again time.Time) {
 	if q.session != nil || !st.LastTx.After(q.lost) {
 		return actNothing, end
 	}
@@ -243,7 +243,7 @@ func (q *peer) answered(now, sent time.Time, pong intro.Pong) {
 
 // heardFrom is when data of a peer last came out of its tunnel, for its pings.
 func (p *peers) heardFrom(id cert.NodeID) time.Time {
-	st, _ := p.device.Stats(id)
+	st, _ := p.forwarder.Stats(id)
 	return st.LastIn
 }
 

@@ -39,8 +39,9 @@
 //   - names.go      what the DNS zone is made of
 //
 // and below: in internal, for this package alone, directory (who is that name or
-// address?), intro (introductions), path (which way), probe, gather (candidates), wg
-// (WireGuard), bind (its packets over sockets and relays), filter (what a peer may do);
+// address?), intro (introductions), path (which way), probe, gather (candidates),
+// dataplane (packets between the host and peers), wg (WireGuard), bind (its messages
+// over sockets and relays), filter (what a peer may do);
 // beside them portmap, tun (kernel interface), status (what a node says of itself, and
 // how it is made of facts), and what servers and relays know too: api, api/client,
 // relay, link, cert.
@@ -63,6 +64,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/wg"
 	"weft/overlay/status"
@@ -137,17 +139,18 @@ type Node struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	state   *stateDir // nil before Start and after Close
-	id      *identity // nil until there is one
-	bind    *bind.Bind
-	device  *wg.Device
-	running *running // nil while unjoined or down
-	down    bool     // by weft down
-	closed  bool
-	joining chan struct{} // non-nil while the first join is retried in the background
-	stop    context.CancelFunc
-	bg      sync.WaitGroup // goroutines that outlive one running
-	bgCtx   context.Context
+	state     *stateDir // nil before Start and after Close
+	id        *identity // nil until there is one
+	bind      *bind.Bind
+	forwarder *dataplane.Forwarder
+	device    *wg.Device
+	running   *running // nil while unjoined or down
+	down      bool     // by weft down
+	closed    bool
+	joining   chan struct{} // non-nil while the first join is retried in the background
+	stop      context.CancelFunc
+	bg        sync.WaitGroup // goroutines that outlive one running
+	bgCtx     context.Context
 }
 
 // snapshot is what a node holds of its network: immutable, replaced as a whole.
@@ -236,7 +239,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	}
 	n.mu.Lock()
 	n.id = id
-	now := n.device.Now()
+	now := n.forwarder.Now()
 	n.mu.Unlock()
 	n.filters.open(n.cfg.Net, state, now)
 	switch {
@@ -253,14 +256,15 @@ func (n *Node) Start(ctx context.Context) (err error) {
 // (rekey.go), and is never stored.
 func (n *Node) makeDevice() error {
 	b := bind.New(n.bindConfig())
-	dev, err := wg.New(wg.Config{Net: n.cfg.Net, Bind: b, Log: n.log, Miss: n.miss, Stir: n.stirred, SetBack: n.clockSet, Wall: n.stamps})
+	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: n.stirred})
+	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: n.clockSet, Wall: n.stamps})
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.bind, n.device = b, dev
-	n.bg.Go(func() { n.refuseMisses(dev) })
+	n.bind, n.forwarder, n.device = b, f, dev
+	n.bg.Go(func() { n.refuseMisses(f) })
 	n.bg.Go(func() { n.runKeeper(n.bgCtx) })
 	return nil
 }

@@ -143,7 +143,7 @@ func (p *peers) stirPaths(now time.Time) {
 // wants.
 func (p *peers) stepPath(q *peer, now time.Time) {
 	a := q.path.agent
-	st, ok := p.device.Stats(q.id)
+	st, ok := p.forwarder.Stats(q.id)
 	if !ok {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
@@ -108,14 +109,15 @@ type dialing struct {
 // peers owns all tunnels of a running node. One goroutine, run, owns the
 // table; everybody else hands it functions.
 type peers struct {
-	n      *Node
-	r      *running
-	log    *slog.Logger
-	device *wg.Device
-	bind   *bind.Bind
-	intro  *intro.Switch
-	guests *guests
-	paths  *paths
+	n         *Node
+	r         *running
+	log       *slog.Logger
+	device    *wg.Device
+	forwarder *dataplane.Forwarder
+	bind      *bind.Bind
+	intro     *intro.Switch
+	guests    *guests
+	paths     *paths
 
 	calls chan func() // to run
 	ctx   context.Context
@@ -150,7 +152,7 @@ type peerView struct {
 
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p := &peers{
-		n: n, r: r, log: n.log, device: n.device, bind: n.bind, ctx: ctx,
+		n: n, r: r, log: n.log, device: n.device, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
 		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
@@ -325,7 +327,7 @@ func (p *peers) configChanged() {
 		}
 		p.n.filters.set(list)
 		for _, q := range p.table {
-			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(p.device.Now()) {
+			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(p.forwarder.Now()) {
 				p.drop(q, "policy", true)
 			}
 		}
@@ -400,7 +402,7 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 		p.log.Info("tunnel ended", "peer", p.n.nameOf(q.id), "why", why)
 		p.endAgent(q)
 		p.device.RemovePeer(q.id)
-		p.n.filters.release(q.id, p.device.Now())
+		p.n.filters.release(q.id, p.forwarder.Now())
 		p.bind.Drop(q.id)
 		p.guests.route(q.id, nil)
 	}

@@ -366,7 +366,7 @@ func (p *peers) homeMoved() {
 // sentLately reports whether somebody may still be waiting for an answer to
 // what was sent.
 func (p *peers) sentLately(q *peer) bool {
-	st, ok := p.device.Stats(q.id)
+	st, ok := p.forwarder.Stats(q.id)
 	return ok && time.Since(latest(st.LastTx, st.LastRx)) < movedAfter
 }
 

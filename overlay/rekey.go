@@ -3,7 +3,7 @@ package overlay
 import (
 	"time"
 
-	"weft/overlay/internal/wg"
+	"weft/overlay/internal/dataplane"
 )
 
 // When the machine's clock was set back, peers ignore WireGuard's handshakes
@@ -42,7 +42,7 @@ func (p *peers) checkClock() {
 		if !q.installed() {
 			continue
 		}
-		st, _ := p.device.Stats(q.id)
+		st, _ := p.forwarder.Stats(q.id)
 		if q.rekey = now; now.Sub(latest(st.LastTx, st.LastRx)) > recently {
 			later = later.Add(rekeyPace)
 			q.rekey = later
@@ -56,7 +56,7 @@ func (p *peers) stale(q *peer) bool { return q.installed() && q.local != p.devic
 
 // tellKey introduces this node anew to a peer that knows an earlier key of it.
 // A peer that was introduced while the key changed is told at once.
-func (p *peers) tellKey(q *peer, now time.Time, st wg.Stats) {
+func (p *peers) tellKey(q *peer, now time.Time, st dataplane.Stats) {
 	if !p.stale(q) {
 		return
 	}

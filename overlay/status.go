@@ -85,7 +85,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 		}
 		if v, ok := tunnels[k.Node.ID]; ok {
 			p.Tunnel = v.tunnel()
-			if st, ok := n.device.Stats(k.Node.ID); ok {
+			if st, ok := n.forwarder.Stats(k.Node.ID); ok {
 				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.Heard, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
 		}

@@ -9,7 +9,7 @@ import (
 
 const (
 	// readBytes ends a batch: what is read at once has to fit between Read
-	// and Send (the backlog of package wg).
+	// and Send (the backlog of package dataplane).
 	readBytes = 256 << 10
 	// inPlace is how much of a packet is read into the caller's buffer at once.
 	// wireguard-go keeps thousands of buffers of 64 KB, which cost what was

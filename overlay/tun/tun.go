@@ -53,7 +53,7 @@
 //
 // # Inbound
 //
-// What the filter (overlay/internal/wg) lets in, the kernel delivers: to services on the
+// What the filter (overlay/internal/dataplane) lets in, the kernel delivers: to services on the
 // overlay address or on any address. A service that listens on loopback only is
 // not reached unless Inbound.Maps names it.
 package tun
@@ -75,7 +75,7 @@ import (
 
 const (
 	// DefaultMTU is the interface's when Config.MTU is zero. Ways that carry
-	// less are the business of package wg.
+	// less are the business of package dataplane.
 	DefaultMTU = 1420
 
 	// MaxPacket is the longest packet in bytes that Read returns and that the

@@ -25,6 +25,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/wg"
 	"weft/overlay/tun"
@@ -84,7 +85,7 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	b := bind.New(bind.Config{Listen: bind.Listen, Trouble: func(_ *bind.Endpoint, w bind.Way, err error) { log.Warn("trouble", "way", w, "err", err) }})
-	dev, err := wg.New(wg.Config{Net: network, Bind: b, Log: log})
+	dev, err := wg.New(wg.Config{Forwarder: dataplane.New(dataplane.Config{Net: network}), Bind: b, Log: log})
 	if err != nil {
 		return err
 	}
@@ -117,8 +118,8 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 		return err
 	}
 	rules := []api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}
-	err = dev.SetPeer(wg.Peer{
-		ID: id, Key: theirs, PSK: [32]byte{1}, IPs: []netip.Addr{other}, Endpoint: ep,
+	err = dev.SetPeer(dataplane.Peer{
+		ID: id, Key: theirs, Secret: [32]byte{1}, IPs: []netip.Addr{other}, Endpoint: ep,
 		Filter: filter.NewPeer([]netip.Addr{self}, []netip.Addr{other}, filter.Compile(rules, &cert.Node{})), Initiate: name == "b",
 	})
 	if err != nil {

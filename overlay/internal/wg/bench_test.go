@@ -14,11 +14,11 @@ func benchmarkDevices(b *testing.B, size int) {
 	w := newWire()
 	x, y := newNode(b, w, 1), newNode(b, w, 2)
 	x.introduce(y, 1)
-	x.net.out <- x.udp(y, 1)
+	x.net.Out <- x.udp(y, 1)
 	y.recv()
 
 	var got, sent atomic.Int64
-	y.net.sink = func(bufs [][]byte, offset int) { got.Add(int64(len(bufs))) }
+	y.net.Sink = func(bufs [][]byte, offset int) { got.Add(int64(len(bufs))) }
 	pkt := ipPacket(x.v4, y.v4, 17, make([]byte, size-20))
 	binary.BigEndian.PutUint16(pkt[24:], uint16(size-20))
 	const window = 64 // as a transport would have it
@@ -28,7 +28,7 @@ func benchmarkDevices(b *testing.B, size int) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	syscall.Getrusage(syscall.RUSAGE_SELF, &cpu0)
-	x.net.feed = func(buf []byte) int {
+	x.net.Feed = func(buf []byte) int {
 		for sent.Load() >= left || sent.Load()-got.Load() >= window {
 			if sent.Load() >= left {
 				return 0

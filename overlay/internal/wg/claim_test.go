@@ -3,29 +3,31 @@ package wg
 import (
 	"errors"
 	"testing"
+
+	"weft/overlay/internal/dataplane"
 )
 
 // Who has a WireGuard key that two nodes name.
 func TestClaims(t *testing.T) {
 	for _, test := range []struct {
 		name        string
-		holder      Claim
+		holder      dataplane.Claim
 		handshake   bool // of the holder under the key has succeeded
-		newcomer    Claim
+		newcomer    dataplane.Claim
 		yields, mix bool // mix: the holder names the key next to its own
 	}{
-		{name: "tentative takes nothing", holder: Tentative, newcomer: Tentative},
-		{name: "tentative yields to claimed", holder: Tentative, newcomer: Claimed, yields: true},
-		{name: "tentative yields to proven", holder: Tentative, newcomer: Proven, yields: true},
-		{name: "claimed yields to claimed", holder: Claimed, newcomer: Claimed, yields: true},
-		{name: "claimed yields to proven", holder: Claimed, newcomer: Proven, yields: true},
-		{name: "claimed stays before tentative", holder: Claimed, newcomer: Tentative},
-		{name: "claimed and used stays before claimed", holder: Claimed, handshake: true, newcomer: Claimed},
-		{name: "claimed and used stays before proven", holder: Claimed, handshake: true, newcomer: Proven},
-		{name: "proven stays before claimed", holder: Proven, newcomer: Claimed},
-		{name: "proven stays before proven", holder: Proven, newcomer: Proven},
-		{name: "the next key yields", holder: Claimed, mix: true, newcomer: Proven, yields: true},
-		{name: "the next key stays", holder: Proven, mix: true, newcomer: Claimed},
+		{name: "tentative takes nothing", holder: dataplane.Tentative, newcomer: dataplane.Tentative},
+		{name: "tentative yields to claimed", holder: dataplane.Tentative, newcomer: dataplane.Claimed, yields: true},
+		{name: "tentative yields to proven", holder: dataplane.Tentative, newcomer: dataplane.Proven, yields: true},
+		{name: "claimed yields to claimed", holder: dataplane.Claimed, newcomer: dataplane.Claimed, yields: true},
+		{name: "claimed yields to proven", holder: dataplane.Claimed, newcomer: dataplane.Proven, yields: true},
+		{name: "claimed stays before tentative", holder: dataplane.Claimed, newcomer: dataplane.Tentative},
+		{name: "claimed and used stays before claimed", holder: dataplane.Claimed, handshake: true, newcomer: dataplane.Claimed},
+		{name: "claimed and used stays before proven", holder: dataplane.Claimed, handshake: true, newcomer: dataplane.Proven},
+		{name: "proven stays before claimed", holder: dataplane.Proven, newcomer: dataplane.Claimed},
+		{name: "proven stays before proven", holder: dataplane.Proven, newcomer: dataplane.Proven},
+		{name: "the next key yields", holder: dataplane.Claimed, mix: true, newcomer: dataplane.Proven, yields: true},
+		{name: "the next key stays", holder: dataplane.Proven, mix: true, newcomer: dataplane.Claimed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWire()
@@ -48,11 +50,11 @@ func TestClaims(t *testing.T) {
 			newcomer := a.peerOf(c, 2, false)
 			newcomer.Key, newcomer.Claim = holder.Key, test.newcomer
 			err := a.dev.SetPeer(newcomer)
-			taken, ok := errors.AsType[*TakenError](err)
-			if !ok || !errors.Is(err, ErrTaken) || taken.Holder != b.id || taken.Yields != test.yields {
+			taken, ok := errors.AsType[*dataplane.TakenError](err)
+			if !ok || !errors.Is(err, dataplane.ErrTaken) || taken.Holder != b.id || taken.Yields != test.yields {
 				t.Fatalf("SetPeer: %v (%+v)", err, taken)
 			}
-			if _, there := a.dev.Stats(c.id); there {
+			if _, there := a.fwd.Stats(c.id); there {
 				t.Error("the newcomer has the key all the same")
 			}
 			// A key may be proven later.
@@ -63,7 +65,7 @@ func TestClaims(t *testing.T) {
 				t.Error("the holder does not hold the key")
 			}
 			err = a.dev.SetPeer(newcomer)
-			if taken, ok := errors.AsType[*TakenError](err); !ok || taken.Yields {
+			if taken, ok := errors.AsType[*dataplane.TakenError](err); !ok || taken.Yields {
 				t.Errorf("SetPeer, the holder having proven its key: %v", err)
 			}
 			a.dev.RemovePeer(b.id)
@@ -83,8 +85,8 @@ func TestHandshakeProvesKeyOfCaller(t *testing.T) {
 	b.ping(a, 1)
 	a.ping(b, 2)
 	p := a.peerOf(c, 2, false)
-	p.Key, p.Claim = b.dev.PublicKey(), Proven
-	if taken, ok := errors.AsType[*TakenError](a.dev.SetPeer(p)); !ok || taken.Yields {
+	p.Key, p.Claim = b.dev.PublicKey(), dataplane.Proven
+	if taken, ok := errors.AsType[*dataplane.TakenError](a.dev.SetPeer(p)); !ok || taken.Yields {
 		t.Errorf("a key with a handshake yields: %+v", taken)
 	}
 }
@@ -117,7 +119,7 @@ func TestPairKey(t *testing.T) {
 	if err := a.dev.NewKey(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.dev.PairKey(own, b.dev.PublicKey()); !errors.Is(err, ErrKeyGone) {
+	if _, err := a.dev.PairKey(own, b.dev.PublicKey()); !errors.Is(err, dataplane.ErrKeyGone) {
 		t.Errorf("with the key before: %v", err)
 	}
 	if pair(a, b) == ab {

@@ -1,11 +1,9 @@
 package wg
 
 import (
-	"encoding/binary"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,29 +18,11 @@ import (
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/hosttest"
 )
 
 // testNet is an inner network: the test sends into it and sees what comes out.
-type testNet struct {
-	out    chan []byte // packets for Read
-	in     chan []byte // packets from Write
-	wakes  chan struct{}
-	events chan tun.Event
-	done   chan struct{}
-	once   sync.Once
-	sink   func(bufs [][]byte, offset int) // instead of in, if set
-	feed   func(buf []byte) int            // instead of out, if set
-	limit  func([]byte) int                // of SetLimit
-}
-
-func newTestNet() *testNet {
-	return &testNet{
-		out: make(chan []byte, 1024), in: make(chan []byte, 65536), wakes: make(chan struct{}, 1),
-		events: make(chan tun.Event), done: make(chan struct{}),
-	}
-}
-
-func (n *testNet) SetLimit(limit func([]byte) int) { n.limit = limit }
+type testNet = hosttest.Net
 
 // pumped hides the WakeRead of a network, so that it has to be pumped.
 func pumped(n *testNet) dataplane.Net {
@@ -55,72 +35,6 @@ type pumpedNet struct {
 }
 
 func (n pumpedNet) SetLimit(limit func([]byte) int) { n.net.SetLimit(limit) }
-
-func (n *testNet) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	if n.feed != nil {
-		select {
-		case <-n.done:
-			return 0, os.ErrClosed
-		case <-n.wakes:
-			return 0, nil
-		default:
-		}
-		for i := range bufs {
-			sizes[i] = n.feed(bufs[i][offset:])
-		}
-		return len(bufs), nil
-	}
-	select {
-	case p := <-n.out:
-		sizes[0] = copy(bufs[0][offset:], p)
-		k := 1
-		for k < len(bufs) {
-			select {
-			case p := <-n.out:
-				sizes[k] = copy(bufs[k][offset:], p)
-				k++
-				continue
-			default:
-			}
-			break
-		}
-		return k, nil
-	case <-n.wakes:
-		return 0, nil
-	case <-n.done:
-		return 0, os.ErrClosed
-	}
-}
-
-func (n *testNet) Write(bufs [][]byte, offset int) (int, error) {
-	if n.sink != nil {
-		n.sink(bufs, offset)
-		return len(bufs), nil
-	}
-	for _, b := range bufs {
-		select {
-		case n.in <- append([]byte(nil), b[offset:]...):
-		default:
-		}
-	}
-	return len(bufs), nil
-}
-
-func (n *testNet) WakeRead() {
-	select {
-	case n.wakes <- struct{}{}:
-	default:
-	}
-}
-func (n *testNet) Close() error {
-	n.once.Do(func() { close(n.done); close(n.events) })
-	return nil
-}
-func (n *testNet) File() *os.File           { return nil }
-func (n *testNet) MTU() (int, error)        { return 1280, nil }
-func (n *testNet) Name() (string, error)    { return "test", nil }
-func (n *testNet) Events() <-chan tun.Event { return n.events }
-func (n *testNet) BatchSize() int           { return bind.BatchSize }
 
 // wire carries messages between binds by NodeID, at once and in order.
 type wire struct {
@@ -187,6 +101,7 @@ type node struct {
 	port  *port
 	net   *testNet
 	bind  *bind.Bind
+	fwd   *dataplane.Forwarder
 	dev   *Device
 	miss  chan netip.Addr
 	alien chan cert.NodeID
@@ -207,7 +122,7 @@ func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) dataplane.Net
 func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(*testNet) dataplane.Net) *node {
 	t.Helper()
 	n := &node{
-		t: t, id: cert.NodeID{i}, wire: w, net: newTestNet(),
+		t: t, id: cert.NodeID{i}, wire: w, net: hosttest.NewNet(),
 		v4: netip.AddrFrom4([4]byte{100, 64, 0, i}), v6: netip.AddrFrom16([16]byte{0: 0xfd, 15: i}),
 		miss: make(chan netip.Addr, 1024), alien: make(chan cert.NodeID, 1024),
 	}
@@ -222,7 +137,8 @@ func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(
 	for _, f := range wrap {
 		dev = f(n.net)
 	}
-	cfg := Config{Net: dev, Bind: n.bind, Log: testLog, Miss: func(a netip.Addr) { n.miss <- a }}
+	n.fwd = dataplane.New(dataplane.Config{Net: dev, Miss: func(a netip.Addr) { n.miss <- a }})
+	cfg := Config{Forwarder: n.fwd, Bind: n.bind, Log: testLog}
 	if alter != nil {
 		alter(&cfg)
 	}
@@ -241,16 +157,16 @@ func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(
 var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{})
 
 // peerOf describes m as n's peer.
-func (n *node) peerOf(m *node, psk byte, initiate bool) Peer {
+func (n *node) peerOf(m *node, psk byte, initiate bool) dataplane.Peer {
 	ep := endpoint(n.bind, m.id, m.v4)
 	ep.SetSender(n.port)
-	return Peer{
-		ID: m.id, Key: m.dev.PublicKey(), PSK: [32]byte{psk}, IPs: m.ips(), Endpoint: ep,
+	return dataplane.Peer{
+		ID: m.id, Key: m.dev.PublicKey(), Secret: [32]byte{psk}, IPs: m.ips(), Endpoint: ep,
 		Filter: filter.NewPeer(n.ips(), m.ips(), everything), Initiate: initiate,
 	}
 }
 
-func (n *node) set(p Peer) {
+func (n *node) set(p dataplane.Peer) {
 	n.t.Helper()
 	if err := n.dev.SetPeer(p); err != nil {
 		n.t.Fatal(err)
@@ -267,39 +183,13 @@ func (n *node) introduce(m *node, psk byte) {
 // udp makes a packet with a number in it.
 func (n *node) udp(m *node, num uint32) []byte { return udpPacket(n.v4, m.v4, num) }
 
-func udpPacket(src, dst netip.Addr, num uint32) []byte {
-	p := make([]byte, 8, 12)
-	binary.BigEndian.PutUint16(p, 7)
-	binary.BigEndian.PutUint16(p[2:], 9)
-	binary.BigEndian.PutUint16(p[4:], 12)
-	return ipPacket(src, dst, 17, binary.BigEndian.AppendUint32(p, num))
-}
-
-func ipPacket(src, dst netip.Addr, proto byte, payload []byte) []byte {
-	if src.Is4() && dst.Is4() {
-		b := make([]byte, 20, 20+len(payload))
-		b[0], b[8], b[9] = 0x45, 64, proto
-		binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
-		copy(b[12:], src.AsSlice())
-		copy(b[16:], dst.AsSlice())
-		return append(b, payload...)
-	}
-	b := make([]byte, 40, 40+len(payload))
-	b[0], b[6], b[7] = 0x60, proto, 64
-	binary.BigEndian.PutUint16(b[4:], uint16(len(payload)))
-	s, d := src.As16(), dst.As16()
-	copy(b[8:], s[:])
-	copy(b[24:], d[:])
-	return append(b, payload...)
-}
-
-func number(pkt []byte) uint32 { return binary.BigEndian.Uint32(pkt[len(pkt)-4:]) }
+var udpPacket, ipPacket, number = hosttest.UDP, hosttest.IP, hosttest.Number
 
 // recv waits for one inner packet.
 func (n *node) recv() []byte {
 	n.t.Helper()
 	select {
-	case p := <-n.net.in:
+	case p := <-n.net.In:
 		return p
 	case <-time.After(10 * time.Second):
 		n.t.Fatal("no packet in 10 s")
@@ -311,7 +201,7 @@ func (n *node) recv() []byte {
 func (n *node) silent(d time.Duration) {
 	n.t.Helper()
 	select {
-	case p := <-n.net.in:
+	case p := <-n.net.In:
 		n.t.Fatalf("unexpected packet %x", p)
 	case <-time.After(d):
 	}
@@ -320,7 +210,7 @@ func (n *node) silent(d time.Duration) {
 // ping sends a packet from n to m and waits until it arrives.
 func (n *node) ping(m *node, num uint32) {
 	n.t.Helper()
-	n.net.out <- n.udp(m, num)
+	n.net.Out <- n.udp(m, num)
 	if got := number(m.recv()); got != num {
 		n.t.Fatalf("packet %d arrived, want %d", got, num)
 	}
@@ -347,7 +237,7 @@ func checkLeaks(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		buf := make([]byte, 1<<20)
 		dump = string(buf[:runtime.Stack(buf, true)])
-		if !strings.Contains(dump, "wireguard/") && !strings.Contains(dump, "weft/overlay/internal/wg.(*") {
+		if !strings.Contains(dump, "wireguard/") && !strings.Contains(dump, "weft/overlay/internal/wg.(*") && !strings.Contains(dump, "weft/overlay/internal/dataplane.(*") {
 			return
 		}
 	}

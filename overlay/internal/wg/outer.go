@@ -10,6 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/mono"
 )
 
@@ -35,6 +36,10 @@ const (
 	messageData       = 4
 )
 
+// Begins implements dataplane.Plane: a handshake initiation (WireGuard paper,
+// section 5.4.2) does.
+func (d *Device) Begins(msg []byte) bool { return len(msg) == 148 && msg[0] == messageInitiation }
+
 // Send is called with one handshake message, or with data messages of one
 // tunnel.
 func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
@@ -51,15 +56,12 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 		isNew := session != t.session.Load()
 		if isNew {
 			t.session.Store(session)
-			t.peer.lastHandshake.Store(time.Now().UnixNano())
+			t.peer.Keyed()
 			if t.promote(bufs) {
 				return nil
 			}
 		}
-		t.peer.sending.Add(1)
-		err := o.Bind.Send(bufs, t.Endpoint)
-		t.peer.sending.Add(-1)
-		t.peer.sent(t.d, bufs)
+		err := t.peer.Send(o.Bind, bufs)
 		if isNew {
 			t.stand()
 		}
@@ -90,6 +92,7 @@ type tunnel struct {
 	d    *Device
 	peer *peer
 	key  [32]byte
+	gate dataplane.Gate // known by its address: what is sent to the peer waits for this tunnel
 
 	session   atomic.Uint32 // receiver index of the last data sent: a new one is a new handshake
 	waiting   atomic.Bool   // no new session since SetPeer asked for one
@@ -140,7 +143,5 @@ func (t *tunnel) stand() {
 // a response WireGuard begins no handshake of its own for a while, so that none
 // crosses the one that is going on.
 func (t *tunnel) open() {
-	if t.peer.gate.Load() == t {
-		t.d.hold.releaseFor(t.peer, t)
-	}
+	t.peer.ReleaseAt(&t.gate)
 }

@@ -66,8 +66,8 @@ func (f *flows) answer(n *node) {
 			select {
 			case <-f.quit:
 				return
-			case p := <-n.net.in:
-				n.net.out <- n.udp(f.from, number(p))
+			case p := <-n.net.In:
+				n.net.Out <- n.udp(f.from, number(p))
 			}
 		}
 	})
@@ -80,11 +80,11 @@ func (f *flows) run(to *node) {
 		select {
 		case <-f.quit:
 			return
-		case p := <-f.from.net.in:
+		case p := <-f.from.net.In:
 			f.answered(number(p))
 		case now := <-tick.C:
 			for _, num := range f.next(now) {
-				f.from.net.out <- f.from.udp(to, num)
+				f.from.net.Out <- f.from.udp(to, num)
 			}
 		}
 	}
@@ -189,10 +189,10 @@ func TestPSKReplacedInPlaceUnderTraffic(t *testing.T) {
 	checkStalls(t, func() time.Duration {
 		time.Sleep(30 * time.Millisecond) // wireguard-go refuses two initiations within 20 ms
 		psk++
-		before, _ := a.dev.Stats(b.id)
+		before, _ := a.fwd.Stats(b.id)
 		a.introduce(b, psk)
 		waitFor(t, "a new handshake", func() bool {
-			s, _ := a.dev.Stats(b.id)
+			s, _ := a.fwd.Stats(b.id)
 			return s.LastHandshake.After(before.LastHandshake)
 		})
 		f.goOn()
@@ -262,7 +262,7 @@ func newKeyUnderFlows(t *testing.T, oldSideCalls bool) time.Duration {
 	drain(a)
 	sent := fromB.Load()
 	for i := range uint32(100) {
-		b.net.out <- b.udp(a, 1<<20+i)
+		b.net.Out <- b.udp(a, 1<<20+i)
 	}
 	waitFor(t, "the old node's packets", func() bool { return fromB.Load() >= sent+100 })
 	b2.ping(a, 1)

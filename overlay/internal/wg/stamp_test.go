@@ -116,7 +116,7 @@ func setBack(t *testing.T, n, m *node) {
 }
 
 func handshakes(n, m *node) time.Time {
-	s, _ := n.dev.Stats(m.id)
+	s, _ := n.fwd.Stats(m.id)
 	return s.LastHandshake
 }
 

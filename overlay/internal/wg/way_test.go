@@ -13,7 +13,6 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
-	"weft/overlay/internal/dataplane"
 )
 
 // direct gives n a way to m by UDP, and m one for what comes by it.
@@ -54,7 +53,7 @@ func TestWayChangesUnderTraffic(t *testing.T) {
 		before := relayed.Load()
 		seen := map[uint32]bool{}
 		for i := range each {
-			a.net.out <- a.udp(b, uint32(round*each+i))
+			a.net.Out <- a.udp(b, uint32(round*each+i))
 		}
 		for range each {
 			seen[number(b.recv())] = true
@@ -84,83 +83,65 @@ func TestHandshakeByUDP(t *testing.T) {
 	b.ping(a, 2)
 }
 
-func TestInnerLimit(t *testing.T) {
-	for _, mtu := range []int{0, 1280, 1420, 9000} {
-		for longest := 600; longest < 1600; longest++ {
-			limit := innerLimit(longest, mtu)
-			most := 0
-			for size := 1; size <= longest; size++ {
-				fits := padded(size, mtu)+messageHeader <= longest
-				if size <= limit && !fits {
-					t.Fatalf("MTU %d: %d bytes do not fit %d", mtu, size, longest)
-				}
-				if fits {
-					most = size
-				}
-			}
-			if most-limit > 15 {
-				t.Fatalf("MTU %d, message of %d: limit %d, but %d would fit", mtu, longest, limit, most)
-			}
-		}
-	}
-	if n := innerLimit(1452, 1420); n != 1420 {
-		t.Errorf("limit on IPv6 over Ethernet: %d", n)
-	}
-}
-
 // The limit follows the way of the peer that a packet is for; what is longer all
 // the same goes by the relay, and after a while is told to be too long.
 func TestLongPackets(t *testing.T) {
-	t.Parallel()
+	for _, v6 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(t *testing.T) {
+			t.Parallel()
+			testLongPackets(t, v6)
+		})
+	}
+}
+
+func testLongPackets(t *testing.T, v6 bool) {
+	const settles = 3 * time.Second // a way, before anybody is told
 	w := udpWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	s := a.net
 	a.introduce(b, 1)
 	a.ping(b, 1)
 	short, foreign := a.udp(b, 1), udpPacket(a.v4, netip.MustParseAddr("100.64.0.9"), 1)
-	if s.limit(short) != 0 || s.limit(foreign) != 0 || s.limit([]byte{1}) != 0 {
+	if s.Limit(short) != 0 || s.Limit(foreign) != 0 || s.Limit([]byte{1}) != 0 {
 		t.Error("a limit without a way by UDP")
 	}
+	begun := time.Now()
 	a.direct(b, 1332)
-	if n := s.limit(short); n != 1296 || s.limit(foreign) != 0 { // 1280 and 16 more
+	if n := s.Limit(short); n != 1296 || s.Limit(foreign) != 0 { // 1280 and 16 more
 		t.Errorf("limit %d", n)
 	}
 	var relayed atomic.Int64
 	w.lose(func(cert.NodeID, cert.NodeID, []byte) bool { relayed.Add(1); return false })
-	begun := time.Now()
-	for _, v6 := range []bool{false, true} {
-		src, dst := a.v4, b.v4
-		if v6 {
-			src, dst = a.v6, b.v6
-		}
-		long := ipPacket(src, dst, 17, make([]byte, 1350))
-		udp := long[len(long)-1350:]
-		udp[1], udp[3] = 7, 9
-		binary.BigEndian.PutUint16(udp[4:], 1350)
-		if !v6 {
-			long[6] = 0x40
-		}
-		a.dev.peers[b.id].tooLongAt.Store(0)
-		waitFor(t, "packet too big", func() bool {
-			before := relayed.Load()
-			a.net.out <- long
-			if got := b.recv(); len(got) != len(long) || relayed.Load() == before {
-				t.Fatalf("%d bytes, %d by the relay", len(got), relayed.Load())
-			}
-			select {
-			case icmp := <-a.net.in:
-				checkTooBig(t, icmp, long, 1296)
-				return true
-			case <-time.After(50 * time.Millisecond):
-				return false
-			}
-		})
-		// Not again so soon.
-		a.net.out <- long
-		b.recv()
-		a.silent(50 * time.Millisecond)
+	src, dst := a.v4, b.v4
+	if v6 {
+		src, dst = a.v6, b.v6
 	}
-	if took := time.Since(begun); took < tooLongWait {
+	long := ipPacket(src, dst, 17, make([]byte, 1350))
+	udp := long[len(long)-1350:]
+	udp[1], udp[3] = 7, 9
+	binary.BigEndian.PutUint16(udp[4:], 1350)
+	if !v6 {
+		long[6] = 0x40
+	}
+	waitFor(t, "packet too big", func() bool {
+		before := relayed.Load()
+		a.net.Out <- long
+		if got := b.recv(); len(got) != len(long) || relayed.Load() == before {
+			t.Fatalf("%d bytes, %d by the relay", len(got), relayed.Load())
+		}
+		select {
+		case icmp := <-a.net.In:
+			checkTooBig(t, icmp, long, 1296)
+			return true
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	})
+	// Not again so soon.
+	a.net.Out <- long
+	b.recv()
+	a.silent(50 * time.Millisecond)
+	if took := time.Since(begun); took < settles {
 		t.Errorf("answered after %v", took)
 	}
 }
@@ -188,38 +169,4 @@ func checkTooBig(t *testing.T, icmp, about []byte, mtu int) {
 	if string(body[8:]) != string(about[:len(body)-8]) {
 		t.Error("quotes wrongly")
 	}
-}
-
-func TestWhatIsNotTooBig(t *testing.T) {
-	v4, v6 := ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400))
-	may := append([]byte(nil), v4...)
-	v4[6] = 0x40
-	icmp := append([]byte(nil), v4...)
-	icmp[9] = 1
-	icmp6 := append([]byte(nil), v6...)
-	icmp6[6] = 58
-	for name, pkt := range map[string][]byte{
-		"may be fragmented": may, "ICMP": icmp, "ICMPv6": icmp6, "nothing": nil, "cut": v4[:19], "cut IPv6": v6[:1280],
-		"bad length": append([]byte{0x4f}, v4[1:30]...),
-	} {
-		if packetTooBig(pkt, 1280) != nil {
-			t.Errorf("%s: answered", name)
-		}
-	}
-	if packetTooBig(v6, 1200) != nil {
-		t.Error("IPv6 told of a link that it may not have")
-	}
-	if packetTooBig(v4, 1200) == nil || packetTooBig(v6, 1280) == nil {
-		t.Error("not answered")
-	}
-}
-
-func FuzzPacketTooBig(f *testing.F) {
-	f.Add(ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), 1280)
-	f.Add(ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400)), 1280)
-	f.Fuzz(func(t *testing.T, pkt []byte, mtu int) {
-		if len(pkt) <= dataplane.MaxPacket {
-			packetTooBig(pkt, mtu&0xffff)
-		}
-	})
 }

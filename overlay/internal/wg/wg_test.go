@@ -9,13 +9,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.zx2c4.com/wireguard/device"
 
 	"weft/overlay/cert"
-	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 )
@@ -29,9 +27,9 @@ func TestMissHoldSetPeerDelivered(t *testing.T) {
 			w := newWire()
 			a, b := newNode(t, w, 1, wrap), newNode(t, w, 2, wrap)
 			for i := range uint32(3) {
-				a.net.out <- a.udp(b, i)
+				a.net.Out <- a.udp(b, i)
 			}
-			a.net.out <- udpPacket(a.v6, b.v6, 3)
+			a.net.Out <- udpPacket(a.v6, b.v6, 3)
 			for _, want := range b.ips() {
 				if got := <-a.miss; got != want {
 					t.Fatalf("miss of %v, want %v", got, want)
@@ -51,13 +49,13 @@ func TestMissHoldSetPeerDelivered(t *testing.T) {
 			if len(a.miss) != 0 || len(b.miss) != 0 {
 				t.Error("more misses than destinations")
 			}
-			s, ok := a.dev.Stats(b.id)
+			s, ok := a.fwd.Stats(b.id)
 			if !ok || s.TxPackets != 5 || s.RxPackets != 1 || s.RxBytes != 32 || s.LastHandshake.IsZero() || s.LastRx.IsZero() || s.LastTx.IsZero() {
 				t.Errorf("stats %+v", s)
 			}
 			a.dev.Close()
 			b.dev.Close()
-			if err := a.dev.SetPeer(a.peerOf(b, 1, true)); !errors.Is(err, ErrClosed) {
+			if err := a.dev.SetPeer(a.peerOf(b, 1, true)); !errors.Is(err, dataplane.ErrClosed) {
 				t.Errorf("SetPeer after Close: %v", err)
 			}
 			checkLeaks(t)
@@ -81,29 +79,29 @@ func TestFilterAppliesToWrite(t *testing.T) {
 		if ip.Is6() {
 			dst = b.v6
 		}
-		a.net.out <- udpPacket(ip, dst, 99)
+		a.net.Out <- udpPacket(ip, dst, 99)
 	}
 
-	a.net.out <- a.udp(b, 100)
+	a.net.Out <- a.udp(b, 100)
 	if got := number(b.recv()); got != 100 {
 		t.Fatalf("packet %d came through", got)
 	}
 	// Policy closes: refused and counted.
-	before := b.dev.Verdicts()
+	before := b.fwd.Verdicts()
 	p := b.peerOf(a, 1, false)
 	p.Filter = filter.NewPeer(b.ips(), a.ips(), nil)
 	b.set(p)
-	a.net.out <- a.udp(b, 101)
-	waitFor(t, "a refusal", func() bool { return b.dev.Verdicts()[filter.Denied] == before[filter.Denied]+1 })
-	if s, _ := b.dev.Stats(a.id); s.Refused != 1 {
+	a.net.Out <- a.udp(b, 101)
+	waitFor(t, "a refusal", func() bool { return b.fwd.Verdicts()[filter.Denied] == before[filter.Denied]+1 })
+	if s, _ := b.fwd.Stats(a.id); s.Refused != 1 {
 		t.Errorf("refused %d", s.Refused)
 	}
 	// What b begins is answered still.
-	b.net.out <- udpPacket(b.v4, a.v4, 5)
+	b.net.Out <- udpPacket(b.v4, a.v4, 5)
 	a.recv()
 	answer := udpPacket(a.v4, b.v4, 6)
 	copy(answer[20:], []byte{0, 9, 0, 7})
-	a.net.out <- answer
+	a.net.Out <- answer
 	if got := number(b.recv()); got != 6 {
 		t.Fatalf("answer %d", got)
 	}
@@ -117,7 +115,7 @@ func TestIPv6LengthOverflow(t *testing.T) {
 	for _, length := range []uint16{65535, 65500, 65496, 65495, 11, 0} {
 		pkt := udpPacket(a.v6, b.v6, 1)
 		binary.BigEndian.PutUint16(pkt[4:], length)
-		a.net.out <- pkt
+		a.net.Out <- pkt
 	}
 	a.ping(b, 2)
 }
@@ -132,104 +130,13 @@ func TestSegmentsOf64KB(t *testing.T) {
 			payload[i] = byte(i * 7)
 		}
 		pkt := ipPacket(a.v4, b.v4, 47, payload)
-		a.net.out <- pkt
+		a.net.Out <- pkt
 		if got := b.recv(); !bytes.Equal(got, pkt) {
 			t.Errorf("%d bytes changed on the way", size)
 		}
 	}
-	a.net.out <- ipPacket(a.v4, b.v4, 47, make([]byte, dataplane.MaxPacket-19))
+	a.net.Out <- ipPacket(a.v4, b.v4, 47, make([]byte, dataplane.MaxPacket-19))
 	a.ping(b, 1)
-}
-
-func TestHoldQueueBounds(t *testing.T) {
-	w := newWire()
-	a, b := newNode(t, w, 1), newNode(t, w, 2)
-	for i := range uint32(100) {
-		a.net.out <- a.udp(b, i)
-	}
-	<-a.miss
-	big := netip.MustParseAddr("100.64.9.9")
-	for range 5 {
-		a.net.out <- ipPacket(a.v4, big, 17, make([]byte, 30000))
-	}
-	for i := range 400 {
-		a.net.out <- udpPacket(a.v4, netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}), 0)
-	}
-	for _, dst := range []string{"224.0.0.251", "255.255.255.255", "127.0.0.1", "ff02::fb", "fe80::1", "::1", "0.0.0.0"} {
-		ip := netip.MustParseAddr(dst)
-		a.net.out <- udpPacket(ip, ip, 0)
-	}
-	last := netip.MustParseAddr("100.64.9.10") // refused, like the last hundred before it
-	a.net.out <- udpPacket(a.v4, last, 0)
-	h := &a.dev.hold
-	waitFor(t, "the queue to be read", func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return len(a.net.out) == 0 && len(h.dests) == holdDestinations
-	})
-	h.mu.Lock()
-	if n := len(h.dests); n != holdDestinations {
-		t.Errorf("%d destinations", n)
-	}
-	if q := h.dests[b.v4]; len(q.packets) != holdPackets {
-		t.Errorf("%d packets held", len(q.packets))
-	}
-	if q := h.dests[big]; q.bytes > holdBytes || len(q.packets) != 2 {
-		t.Errorf("%d packets, %d bytes held", len(q.packets), q.bytes)
-	}
-	sum := 0
-	for _, q := range h.dests {
-		sum += q.bytes
-	}
-	if sum != h.bytes {
-		t.Errorf("%d bytes held, %d counted", sum, h.bytes)
-	}
-	h.mu.Unlock()
-	if n := 1 + len(a.miss); n != holdDestinations {
-		t.Errorf("%d misses", n)
-	}
-	a.introduce(b, 1)
-	for i := range uint32(holdPackets) {
-		if got := number(b.recv()); got != i {
-			t.Fatalf("packet %d arrived, want %d", got, i)
-		}
-	}
-	b.silent(10 * time.Millisecond)
-}
-
-// Time is simulated: the hold queue needs no WireGuard.
-func TestHoldQueueExpires(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var misses []time.Time
-		d := &Device{miss: func(netip.Addr) { misses = append(misses, time.Now()) }, net: newTestNet()}
-		d.table.Store(new(table))
-		d.hold.init(d)
-		t.Cleanup(d.hold.close)
-		dst := netip.MustParseAddr("100.64.0.2")
-		start := time.Now()
-		for range 9 { // at 0, 1 .. 8 s
-			if d.hold.put(udpPacket(dst, dst, 1)) {
-				t.Fatal("passed without a peer")
-			}
-			time.Sleep(time.Second)
-		}
-		synctest.Wait()
-		d.hold.mu.Lock()
-		if n := len(d.hold.dests[dst].packets); n != 4 {
-			t.Errorf("%d packets at 9 s, want those of 5 to 8 s", n)
-		}
-		d.hold.mu.Unlock()
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
-		d.hold.mu.Lock()
-		defer d.hold.mu.Unlock()
-		if len(d.hold.dests) != 0 || d.hold.bytes != 0 || d.hold.armed {
-			t.Errorf("left: %d destinations, %d bytes, timer %v", len(d.hold.dests), d.hold.bytes, d.hold.armed)
-		}
-		if len(misses) != 2 || misses[1].Sub(start) != 5*time.Second {
-			t.Errorf("misses at %v", misses)
-		}
-	})
 }
 
 // C19: packets under the name of another node move nothing.
@@ -310,7 +217,7 @@ func TestInitiationFlood(t *testing.T) {
 	}
 	flood(20_000)
 	start := time.Now()
-	c.net.out <- c.udp(b, 7)
+	c.net.Out <- c.udp(b, 7)
 	<-c.miss
 	c.introduce(b, 2)
 	flood(30_000)
@@ -331,21 +238,21 @@ func TestKeyOrAddressOfAnotherNode(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
 	a.introduce(b, 1)
-	for name, change := range map[string]func(*Peer){
-		"key":             func(p *Peer) { p.Key = b.dev.PublicKey() },
-		"own key":         func(p *Peer) { p.Key = a.dev.PublicKey() },
-		"IPv4":            func(p *Peer) { p.IPs = []netip.Addr{b.v4, c.v6} },
-		"IPv6":            func(p *Peer) { p.IPs = []netip.Addr{c.v4, b.v6} },
-		"zero key":        func(p *Peer) { p.Key = [32]byte{} },
-		"zero PSK":        func(p *Peer) { p.PSK = [32]byte{} },
-		"no addresses":    func(p *Peer) { p.IPs = nil },
-		"multicast":       func(p *Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("224.0.0.1")} },
-		"mapped":          func(p *Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("::ffff:100.64.0.9")} },
-		"zone":            func(p *Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("fd00::9%eth0")} },
-		"no filter":       func(p *Peer) { p.Filter = nil },
-		"no endpoint":     func(p *Peer) { p.Endpoint = nil },
-		"other endpoint":  func(p *Peer) { p.Endpoint = a.bind.Find(b.id) },
-		"invalid address": func(p *Peer) { p.IPs = []netip.Addr{{}} },
+	for name, change := range map[string]func(*dataplane.Peer){
+		"key":             func(p *dataplane.Peer) { p.Key = b.dev.PublicKey() },
+		"own key":         func(p *dataplane.Peer) { p.Key = a.dev.PublicKey() },
+		"IPv4":            func(p *dataplane.Peer) { p.IPs = []netip.Addr{b.v4, c.v6} },
+		"IPv6":            func(p *dataplane.Peer) { p.IPs = []netip.Addr{c.v4, b.v6} },
+		"zero key":        func(p *dataplane.Peer) { p.Key = [32]byte{} },
+		"zero PSK":        func(p *dataplane.Peer) { p.Secret = [32]byte{} },
+		"no addresses":    func(p *dataplane.Peer) { p.IPs = nil },
+		"multicast":       func(p *dataplane.Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("224.0.0.1")} },
+		"mapped":          func(p *dataplane.Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("::ffff:100.64.0.9")} },
+		"zone":            func(p *dataplane.Peer) { p.IPs = []netip.Addr{netip.MustParseAddr("fd00::9%eth0")} },
+		"no filter":       func(p *dataplane.Peer) { p.Filter = nil },
+		"no endpoint":     func(p *dataplane.Peer) { p.Endpoint = nil },
+		"other endpoint":  func(p *dataplane.Peer) { p.Endpoint = a.bind.Find(b.id) },
+		"invalid address": func(p *dataplane.Peer) { p.IPs = []netip.Addr{{}} },
 	} {
 		p := a.peerOf(c, 2, false)
 		change(&p)
@@ -355,11 +262,11 @@ func TestKeyOrAddressOfAnotherNode(t *testing.T) {
 		}
 		switch name {
 		case "key", "own key", "IPv4", "IPv6":
-			if !errors.Is(err, ErrTaken) {
+			if !errors.Is(err, dataplane.ErrTaken) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if _, ok := a.dev.Stats(c.id); ok {
+		if _, ok := a.fwd.Stats(c.id); ok {
 			t.Fatalf("%s: peer exists", name)
 		}
 	}
@@ -380,11 +287,11 @@ func TestPSKMismatchCarriesNothing(t *testing.T) {
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	b.set(b.peerOf(a, 1, false))
 	a.set(a.peerOf(b, 2, true))
-	a.net.out <- a.udp(b, 1)
-	b.net.out <- b.udp(a, 2)
+	a.net.Out <- a.udp(b, 1)
+	b.net.Out <- b.udp(a, 2)
 	b.silent(1200 * time.Millisecond) // past a retry of either side
 	a.silent(0)
-	if s, _ := a.dev.Stats(b.id); !s.LastHandshake.IsZero() {
+	if s, _ := a.fwd.Stats(b.id); !s.LastHandshake.IsZero() {
 		t.Error("handshake without a common key")
 	}
 	b.set(b.peerOf(a, 2, false))
@@ -410,7 +317,7 @@ func (n *node) stream(m *node, every time.Duration) (stop func() uint32) {
 				done <- i
 				return
 			case <-tick.C:
-				n.net.out <- n.udp(m, i)
+				n.net.Out <- n.udp(m, i)
 			}
 		}
 	}()
@@ -420,8 +327,8 @@ func (n *node) stream(m *node, every time.Duration) (stop func() uint32) {
 func drain(nodes ...*node) map[uint32]bool {
 	got := make(map[uint32]bool)
 	for _, n := range nodes {
-		for len(n.net.in) > 0 {
-			got[number(<-n.net.in)] = true
+		for len(n.net.In) > 0 {
+			got[number(<-n.net.In)] = true
 		}
 	}
 	return got
@@ -437,14 +344,14 @@ func TestNewKeyThatDoesNotAnswer(t *testing.T) {
 	p := a.peerOf(b, 7, true)
 	p.Key = ghost.dev.PublicKey()
 	a.set(p)
-	a.net.out <- a.udp(b, 1)
+	a.net.Out <- a.udp(b, 1)
 	b.ping(a, 2) // inwards the old tunnel works all the time
 	b.silent(100 * time.Millisecond)
 	if got := number(b.recv()); got != 1 {
 		t.Errorf("packet %d", got)
 	}
 	a.ping(b, 3)
-	if s, _ := a.dev.Stats(b.id); s.Key != b.dev.PublicKey() {
+	if a.dev.KeyOf(b.id) != b.dev.PublicKey() {
 		t.Error("key changed without a handshake")
 	}
 	if a.dev.byKey[p.Key] != nil {
@@ -461,7 +368,7 @@ func TestHandshakeRetriesSoon(t *testing.T) {
 		w.lose(func(_, _ cert.NodeID, msg []byte) bool { return msg[0] == lost && n.Add(1) == 1 })
 		start := time.Now()
 		a.introduce(b, 1)
-		b.net.out <- b.udp(a, 1)
+		b.net.Out <- b.udp(a, 1)
 		a.recv()
 		if took := time.Since(start); took > 4500*time.Millisecond { // WireGuard tries again after 5 s
 			t.Errorf("message %d lost: took %v", lost, took)
@@ -482,7 +389,7 @@ func TestInitiationOvertakesIntroduction(t *testing.T) {
 	b.dev.mu.Unlock()
 	tun.answered.Store(0)
 	a.set(a.peerOf(b, 2, true))
-	a.net.out <- a.udp(b, 2)
+	a.net.Out <- a.udp(b, 2)
 	waitFor(t, "an answer under the old key", func() bool { return tun.answered.Load() != 0 })
 	start := time.Now()
 	b.set(b.peerOf(a, 2, false))
@@ -503,8 +410,8 @@ func TestCrossingInitiations(t *testing.T) {
 	start := time.Now()
 	a.set(a.peerOf(b, 1, true))
 	b.set(b.peerOf(a, 1, true))
-	a.net.out <- a.udp(b, 1)
-	b.net.out <- b.udp(a, 2)
+	a.net.Out <- a.udp(b, 1)
+	b.net.Out <- b.udp(a, 2)
 	a.recv()
 	b.recv()
 	if took := time.Since(start); took > 4500*time.Millisecond {
@@ -526,7 +433,7 @@ func TestSilentCalleeDoesNotBegin(t *testing.T) {
 	a.introduce(b, 1)
 	a.ping(b, 1)
 	waitFor(t, "the callee to confirm", func() bool {
-		s, _ := b.dev.Stats(a.id)
+		s, _ := b.fwd.Stats(a.id)
 		return !s.LastHandshake.IsZero()
 	})
 	b.dev.mu.Lock()
@@ -549,7 +456,7 @@ func TestCalleeBeginsAfterAll(t *testing.T) {
 	b.set(b.peerOf(a, 1, false))
 	a.set(a.peerOf(b, 1, false))
 	start := time.Now()
-	b.net.out <- b.udp(a, 1)
+	b.net.Out <- b.udp(a, 1)
 	a.recv()
 	if took := time.Since(start); took < firstTurn/2 || took > 4*time.Second {
 		t.Errorf("took %v", took)
@@ -570,22 +477,22 @@ func TestBlockedSender(t *testing.T) {
 	payload := make([]byte, 50000)
 	go func() {
 		for range 200 {
-			a.net.out <- ipPacket(a.v4, b.v4, 47, payload)
+			a.net.Out <- ipPacket(a.v4, b.v4, 47, payload)
 		}
-		a.net.out <- a.udp(c, 1)
+		a.net.Out <- a.udp(c, 1)
 	}()
 	if got := number(c.recv()); got != 1 {
 		t.Errorf("packet %d", got)
 	}
-	if cost := a.dev.peers[b.id].backlog.cost.Load(); cost > maxBacklog+60000 {
+	if cost := a.dev.peers[b.id].Backlog(); cost > dataplane.MaxBacklog+60000 {
 		t.Errorf("backlog of %d", cost)
 	}
 	a.bind.Find(b.id).SetSender(a.port)
 	close(stuck.free)
-	waitFor(t, "the backlog to drain", func() bool { return a.dev.peers[b.id].backlog.cost.Load() == 0 })
+	waitFor(t, "the backlog to drain", func() bool { return a.dev.peers[b.id].Backlog() == 0 })
 	drain(b)
 	waitFor(t, "traffic after it", func() bool {
-		a.net.out <- a.udp(b, 77)
+		a.net.Out <- a.udp(b, 77)
 		time.Sleep(time.Millisecond)
 		return drain(b)[77]
 	})
@@ -595,17 +502,18 @@ type blocker struct{ free chan struct{} }
 
 func (s blocker) SendPackets(cert.NodeID, [][]byte) error { <-s.free; return nil }
 
-// The packet path needs none of this package's locks: it works while they are
-// all held.
+// The packet path needs none of this package's locks, nor of package dataplane: it
+// works while they are all held.
 func TestPacketPathTakesNoLock(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	a.introduce(b, 1)
 	a.ping(b, 1)
 	b.ping(a, 1)
+	thaw := map[*node]func(){}
 	for _, n := range []*node{a, b} {
 		n.dev.mu.Lock()
-		n.dev.hold.mu.Lock()
+		thaw[n] = n.fwd.Freeze()
 		n.dev.spawn.Lock()
 	}
 	for i := range uint32(100) {
@@ -614,36 +522,18 @@ func TestPacketPathTakesNoLock(t *testing.T) {
 	}
 	for _, n := range []*node{a, b} {
 		n.dev.spawn.Unlock()
-		n.dev.hold.mu.Unlock()
+		thaw[n]()
 		n.dev.mu.Unlock()
 	}
 }
 
-func TestPacketPathMakesNoGarbage(t *testing.T) {
+// Read and Write are package dataplane's.
+func TestSendMakesNoGarbage(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	a.introduce(b, 1)
 	a.ping(b, 1)
 	b.ping(a, 1)
-	b.net.sink = func([][]byte, int) {}
-	pkt := a.udp(b, 1)
-	bufs, sizes := [][]byte{append(make([]byte, 16), pkt...)}, make([]int, 1)
-	if n := testing.AllocsPerRun(1000, func() {
-		sizes[0] = len(pkt)
-		if !a.dev.outbound(bufs, sizes, 16) {
-			t.Fatal("not sent")
-		}
-		a.dev.peers[b.id].backlog.reset()
-		bufs = bufs[:1]
-		inner{b.dev}.Write(bufs, 16)
-	}); n != 0 {
-		t.Errorf("%v allocations per packet in Read and Write", n)
-	}
-	a.bind.Find(b.id).SetWay(bind.Way{Kind: bind.Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1472)
-	if n := testing.AllocsPerRun(1000, func() { a.dev.limit(pkt) }); n != 0 || a.dev.limit(pkt) != 1440 {
-		t.Errorf("%v allocations for a limit, which is %d", n, a.dev.limit(pkt))
-	}
-	a.bind.Find(b.id).SetWay(bind.Way{}, 0)
 	data := make([]byte, 64)
 	data[0] = messageData
 	tun := a.dev.peers[b.id].cur
@@ -675,21 +565,21 @@ func TestChurnUnderLoadAndClose(t *testing.T) {
 				ip := netip.AddrFrom4([4]byte{100, 70 + byte(g), byte(i >> 8), byte(i)})
 				ep := endpoint(a.bind, id, ip)
 				ep.SetSender(a.port)
-				p := Peer{ID: id, Key: [32]byte([]byte(id.String())), PSK: [32]byte{1}, IPs: []netip.Addr{ip}, Endpoint: ep,
+				p := dataplane.Peer{ID: id, Key: [32]byte([]byte(id.String())), Secret: [32]byte{1}, IPs: []netip.Addr{ip}, Endpoint: ep,
 					Filter: filter.NewPeer(a.ips(), []netip.Addr{ip}, everything), Initiate: i%2 == 0}
 				if err := a.dev.SetPeer(p); err != nil {
 					t.Error(err)
 					return
 				}
-				a.net.out <- udpPacket(a.v4, ip, 1)
+				a.net.Out <- udpPacket(a.v4, ip, 1)
 				if i%3 == 0 {
 					p.Key[0] ^= 1
 					a.dev.SetPeer(p)
 				}
 				a.dev.RemovePeer(id)
 				a.bind.Drop(id)
-				a.net.out <- udpPacket(a.v4, ip, 2)
-				a.dev.Fail(ip, Unreachable)
+				a.net.Out <- udpPacket(a.v4, ip, 2)
+				a.fwd.Fail(ip, dataplane.Unreachable)
 			}
 		})
 	}
@@ -705,16 +595,16 @@ func TestChurnUnderLoadAndClose(t *testing.T) {
 	}()
 	wg.Wait()
 	n := stop()
-	waitFor(t, "all packets", func() bool { return len(b.net.in) == int(n) })
+	waitFor(t, "all packets", func() bool { return len(b.net.In) == int(n) })
 	a.dev.mu.Lock()
-	if len(a.dev.peers) != 1 || len(a.dev.byKey) != 1 || len(a.dev.byIP) != 2 {
-		t.Errorf("left: %d peers, %d keys, %d addresses", len(a.dev.peers), len(a.dev.byKey), len(a.dev.byIP))
+	if len(a.dev.peers) != 1 || len(a.fwd.Each()) != 1 || len(a.dev.byKey) != 1 || a.fwd.Addrs() != 2 {
+		t.Errorf("left: %d peers, %d entries, %d keys, %d addresses", len(a.dev.peers), len(a.fwd.Each()), len(a.dev.byKey), a.fwd.Addrs())
 	}
 	a.dev.mu.Unlock()
 	// Close with packets on the way in both directions.
 	for i := range uint32(500) {
-		a.net.out <- a.udp(b, i)
-		b.net.out <- b.udp(a, i)
+		a.net.Out <- a.udp(b, i)
+		b.net.Out <- b.udp(a, i)
 	}
 	a.dev.Close()
 	b.dev.Close()

@@ -1,4 +1,4 @@
-package wg
+package dataplane
 
 import (
 	"bytes"
@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -174,35 +173,36 @@ func FuzzRefusals(f *testing.F) {
 	})
 }
 
-// Programs learn at once that nobody is there, and what comes later is a new
-// miss.
-func TestFailAnswersHeldPackets(t *testing.T) {
-	w := newWire()
-	a, b := newNode(t, w, 1), newNode(t, w, 2)
-	a.net.out <- ipPacket(a.v4, b.v4, 6, segment(tcpSYN, 5, 0, 0))
-	a.net.out <- a.udp(b, 1)
-	<-a.miss
-	waitFor(t, "both packets to be held", func() bool {
-		a.dev.hold.mu.Lock()
-		defer a.dev.hold.mu.Unlock()
-		return len(a.dev.hold.dests[b.v4].packets) == 2
-	})
-	a.dev.Fail(b.v4, Prohibited)
-	for i, proto := range []byte{1, 6, 1} {
-		p := a.recv()
-		if p[9] != proto || netip.AddrFrom4([4]byte(p[12:])) != b.v4 || netip.AddrFrom4([4]byte(p[16:])) != a.v4 {
-			t.Errorf("answer %d: %x", i, p)
+func TestWhatIsNotTooBig(t *testing.T) {
+	v4, v6 := ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400))
+	may := append([]byte(nil), v4...)
+	v4[6] = 0x40
+	icmp := append([]byte(nil), v4...)
+	icmp[9] = 1
+	icmp6 := append([]byte(nil), v6...)
+	icmp6[6] = 58
+	for name, pkt := range map[string][]byte{
+		"may be fragmented": may, "ICMP": icmp, "ICMPv6": icmp6, "nothing": nil, "cut": v4[:19], "cut IPv6": v6[:1280],
+		"bad length": append([]byte{0x4f}, v4[1:30]...),
+	} {
+		if packetTooBig(pkt, 1280) != nil {
+			t.Errorf("%s: answered", name)
 		}
 	}
-	a.silent(5 * time.Millisecond)
-	a.dev.Fail(b.v4, Prohibited)
-	a.silent(0)
-	a.net.out <- a.udp(b, 2)
-	<-a.miss
-	a.introduce(b, 1)
-	if got := number(b.recv()); got != 2 {
-		t.Errorf("packet %d", got)
+	if packetTooBig(v6, 1200) != nil {
+		t.Error("IPv6 told of a link that it may not have")
 	}
-	a.dev.Fail(b.v4, Unreachable) // it has a peer now
-	a.ping(b, 3)
+	if packetTooBig(v4, 1200) == nil || packetTooBig(v6, 1280) == nil {
+		t.Error("not answered")
+	}
+}
+
+func FuzzPacketTooBig(f *testing.F) {
+	f.Add(ipPacket(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), 17, make([]byte, 1400)), 1280)
+	f.Add(ipPacket(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 17, make([]byte, 1400)), 1280)
+	f.Fuzz(func(t *testing.T, pkt []byte, mtu int) {
+		if len(pkt) <= MaxPacket {
+			packetTooBig(pkt, mtu&0xffff)
+		}
+	})
 }

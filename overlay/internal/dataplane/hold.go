@@ -1,4 +1,4 @@
-package wg
+package dataplane
 
 import (
 	"net/netip"
@@ -30,13 +30,13 @@ const (
 // or whose peer is gated.
 type hold struct {
 	// Constant.
-	d    *Device
+	f    *Forwarder
 	most int // bytes over all destinations
 
 	ready atomic.Int32 // len(released)
 
-	// mu guards the following and the closing and opening of peer.gate. It
-	// is taken after Device.mu.
+	// mu guards the following and the closing and opening of Entry.gate. It
+	// is taken after Forwarder.mu.
 	mu       sync.Mutex
 	closed   bool
 	dests    map[netip.Addr]*held
@@ -58,8 +58,8 @@ type heldPacket struct {
 	since time.Time
 }
 
-func (h *hold) init(d *Device) {
-	h.d, h.most = d, limited.Share(holdAllBytes, holdShare)
+func (h *hold) init(f *Forwarder) {
+	h.f, h.most = f, limited.Share(holdAllBytes, holdShare)
 	h.dests = make(map[netip.Addr]*held)
 }
 
@@ -73,7 +73,7 @@ func (h *hold) put(pkt []byte) (pass bool) {
 	}
 	pass, miss := h.keep(dst, pkt)
 	if miss {
-		h.d.miss(dst)
+		h.f.miss(dst)
 	}
 	return pass
 }
@@ -88,10 +88,10 @@ func isUnicast(a netip.Addr) bool {
 func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// Look again: SetPeer makes a peer first and releases its packets then,
+	// Look again: SetAddrs makes an entry first and releases its packets then,
 	// so what is kept from here on is released.
-	p, _ := h.d.table.Load().byDestination(pkt)
-	if p != nil && !p.gated() {
+	e, _ := h.f.table.Load().byDestination(pkt)
+	if e != nil && !e.gated() {
 		return true, false
 	}
 	if h.closed {
@@ -99,7 +99,7 @@ func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 	}
 	now := time.Now()
 	maxPackets, maxBytes := holdPackets, holdBytes
-	if p != nil {
+	if e != nil {
 		maxPackets, maxBytes = holdGatedPackets, holdGatedBytes
 	}
 	q := h.dests[dst]
@@ -111,7 +111,7 @@ func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 		h.dests[dst] = q
 		h.arm(holdTime)
 	}
-	if p == nil && now.Sub(q.missed) >= holdTime {
+	if e == nil && now.Sub(q.missed) >= holdTime {
 		q.missed, miss = now, true
 	}
 	// Of a flood the beginning is kept: it is what opens connections.
@@ -161,29 +161,26 @@ func (h *hold) expire() {
 	}
 }
 
-// gate makes the packets to a peer wait for a tunnel.
-func (h *hold) gate(p *peer, t *tunnel) {
+// gate makes the packets to a peer wait at a gate.
+func (h *hold) gate(e *Entry, g *Gate) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p.gate.Store(t)
+	e.gate.Store(g)
 }
 
-// release lets packets to a peer go, those held and those to come. The caller
-// has made the peer visible in the table.
-func (h *hold) release(p *peer) { h.releaseFor(p, nil) }
-
-// releaseFor is release if packets wait for t, or in any case if t is nil. It
-// may be called without Device.mu.
-func (h *hold) releaseFor(p *peer, t *tunnel) {
+// release lets packets to a peer go, those held and those to come, if they wait
+// at g, or in any case if g is nil. The caller has made the entry visible in the
+// table.
+func (h *hold) release(e *Entry, g *Gate) {
 	h.mu.Lock()
-	if t != nil && p.gate.Load() != t {
+	if g != nil && e.gate.Load() != g {
 		h.mu.Unlock()
 		return
 	}
-	p.gate.Store(nil)
+	e.gate.Store(nil)
 	n := 0
 	for dst, q := range h.dests {
-		if h.d.peerOf(dst) != p {
+		if h.f.entryOf(dst) != e {
 			continue
 		}
 		h.remove(dst, q)
@@ -195,7 +192,7 @@ func (h *hold) releaseFor(p *peer, t *tunnel) {
 	h.ready.Add(int32(n))
 	h.mu.Unlock()
 	if n > 0 {
-		h.d.net.WakeRead()
+		h.f.net.WakeRead()
 	}
 }
 
@@ -244,8 +241,8 @@ func (h *hold) close() {
 	clear(h.dests)
 }
 
-func (d *Device) peerOf(dst netip.Addr) *peer {
-	t := d.table.Load()
+func (f *Forwarder) entryOf(dst netip.Addr) *Entry {
+	t := f.table.Load()
 	if dst.Is4() {
 		return t.v4[dst.As4()]
 	}
@@ -264,14 +261,14 @@ const (
 // Fail answers the packets that are held for dst with ICMP unreachable, and TCP
 // with a reset after it, so that programs fail at once. A later packet for dst
 // is a new miss. While dst has a peer it does nothing.
-func (d *Device) Fail(dst netip.Addr, reason Reason) {
+func (f *Forwarder) Fail(dst netip.Addr, reason Reason) {
 	dst = dst.Unmap()
-	if d.peerOf(dst) != nil {
+	if f.entryOf(dst) != nil {
 		return
 	}
-	for _, p := range d.hold.drop(dst) {
+	for _, p := range f.hold.drop(dst) {
 		for _, answer := range refusals(p.bytes, reason) {
-			if _, err := d.net.Write([][]byte{answer}, 0); err != nil {
+			if _, err := f.net.Write([][]byte{answer}, 0); err != nil {
 				return
 			}
 		}

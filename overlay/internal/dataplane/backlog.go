@@ -1,19 +1,20 @@
-package wg
+package dataplane
 
 import (
 	"sync/atomic"
 	"time"
 
+	"weft/overlay/internal/bind"
 	"weft/overlay/internal/mono"
 	"weft/overlay/limited"
 )
 
-// The backlog of a peer is what is between Read and Send: in wireguard-go's
-// queues, encrypted or not. Each packet occupies 64 KB there, of which those are
-// resident that were ever used, and wireguard-go's own bounds allow 131,072 of
-// them a peer. By UDP packets are small and leave fast.
+// The backlog of a peer is what is between Read and Entry.Send: in the plane's
+// queues, encrypted or not. Each packet occupies 64 KB in wireguard-go's, of which
+// those are resident that were ever used, and its own bounds allow 131,072 of them
+// a peer. By UDP packets are small and leave fast.
 const (
-	maxBacklog    = 1 << 20
+	MaxBacklog    = 1 << 20
 	maxBacklogUDP = 4 << 20
 	packetCost    = 4 << 10 // what a packet counts beyond its bytes
 
@@ -26,8 +27,6 @@ const (
 	// for a while a processor is missing, and what is dropped is work lost.
 	backpressureUDP = 500 * time.Millisecond
 	backlogStale    = 5 * time.Second
-	paddingUnit     = 16
-	messageHeader   = 32 // header and tag
 )
 
 // backlogBounds are the bounds of a peer's backlog, and the cost of a packet beyond
@@ -37,7 +36,7 @@ func backlogBounds(memory int64) (most, mostUDP, packet int64) {
 		most := int64(float64(memory) * shortShare)
 		return most, most, packetBuffer
 	}
-	return maxBacklog, maxBacklogUDP, packetCost
+	return MaxBacklog, maxBacklogUDP, packetCost
 }
 
 type backlog struct {
@@ -50,46 +49,33 @@ type backlog struct {
 
 func (b *backlog) init() { b.space = make(chan struct{}, 1) }
 
-// reset forgets what is in the queues of a tunnel that ends.
+// reset forgets what is in queues that end.
 func (b *backlog) reset() { b.cost.Store(0) }
 
-func (d *Device) costOf(padded int) int64 { return int64(padded) + d.packetCost }
-
-// padded is the length to which wireguard-go pads a packet.
-func padded(size, mtu int) int {
-	last := size
-	if mtu > 0 && last > mtu {
-		last %= mtu
-	}
-	pad := (last + paddingUnit - 1) &^ (paddingUnit - 1)
-	if mtu > 0 && pad > mtu {
-		pad = mtu
-	}
-	return size + pad - last
-}
+func (f *Forwarder) costOf(padded int) int64 { return int64(padded) + f.packetCost }
 
 // admit reports whether a packet of size bytes may enter the backlog, and counts
 // it. It belongs to the goroutine of Read, and may block it for 50 ms, or 500 ms if the peer's packets
 // go by UDP.
-func (r *outRun) admit(d *Device, size int) bool {
-	b := &r.peer.backlog
+func (r *run) admit(f *Forwarder, size int) bool {
+	b := &r.entry.backlog
 	if b.cost.Load()+r.cost >= r.max {
 		b.cost.Add(r.cost)
 		r.cost = 0
-		if !b.wait(d, r.peer, r.max, r.patience) {
+		if !b.wait(f, r.entry, r.max, r.patience) {
 			return false
 		}
 	}
-	r.cost += d.costOf(padded(size, d.mtu))
+	r.cost += f.costOf(r.entry.framing.padded(size))
 	return true
 }
 
-func (b *backlog) wait(d *Device, p *peer, most int64, patience time.Duration) bool {
+func (b *backlog) wait(f *Forwarder, e *Entry, most int64, patience time.Duration) bool {
 	if b.stuck.Load() {
-		// WireGuard throws packets away when a handshake fails for long. What
+		// A plane throws packets away when a handshake fails for long. What
 		// was not sent in a long time is not counted any more, unless a Send
 		// is blocked.
-		if p.sending.Load() == 0 && mono.Now()-b.sentAt.Load() > int64(backlogStale) {
+		if e.sending.Load() == 0 && mono.Now()-b.sentAt.Load() > int64(backlogStale) {
 			b.cost.Store(0)
 			b.stuck.Store(false)
 			return true
@@ -111,22 +97,31 @@ func (b *backlog) wait(d *Device, p *peer, most int64, patience time.Duration) b
 			b.sentAt.Store(mono.Now())
 			b.stuck.Store(true)
 			return false
-		case <-d.done:
+		case <-f.done:
 			return false
 		}
 	}
 }
 
-// sent takes messages out of the backlog. It belongs to wireguard-go's sender
-// of the peer.
-func (p *peer) sent(d *Device, bufs [][]byte) {
+// Send sends data messages of the peer by the bind, and takes them out of the
+// backlog. It belongs to the plane's sender of the peer.
+func (e *Entry) Send(b *bind.Bind, bufs [][]byte) error {
+	e.sending.Add(1)
+	err := b.Send(bufs, e.ep)
+	e.sending.Add(-1)
+	e.sent(bufs)
+	return err
+}
+
+// sent takes messages out of the backlog.
+func (e *Entry) sent(bufs [][]byte) {
 	var cost int64
 	for _, b := range bufs {
-		if len(b) > messageHeader {
-			cost += d.costOf(len(b) - messageHeader)
+		if len(b) > e.framing.Overhead {
+			cost += e.f.costOf(len(b) - e.framing.Overhead)
 		}
 	}
-	b := &p.backlog
+	b := &e.backlog
 	if b.cost.Add(-cost) < 0 {
 		b.cost.Store(0)
 	}

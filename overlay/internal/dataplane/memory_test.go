@@ -1,4 +1,4 @@
-package wg
+package dataplane
 
 import (
 	"testing"
@@ -14,13 +14,13 @@ func TestBoundsOfMemory(t *testing.T) {
 		memory, most, mostUDP, packet int64
 		hold                          int
 	}{
-		{0, maxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
+		{0, MaxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
 		{48 << 20, 3 << 20, 3 << 20, packetBuffer, 3 << 19},
 		{64 << 20, 4 << 20, 4 << 20, packetBuffer, 2 << 20},
 		{512 << 20, 32 << 20, 32 << 20, packetBuffer, holdAllBytes},
 		{1<<30 - 16, 64<<20 - 1, 64<<20 - 1, packetBuffer, holdAllBytes},
-		{1 << 30, maxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
-		{24 << 30, maxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
+		{1 << 30, MaxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
+		{24 << 30, MaxBacklog, maxBacklogUDP, packetCost, holdAllBytes},
 	} {
 		most, mostUDP, packet := backlogBounds(c.memory)
 		if hold := limited.ShareOf(c.memory, holdAllBytes, holdShare); most != c.most || mostUDP != c.mostUDP || packet != c.packet || hold != c.hold {

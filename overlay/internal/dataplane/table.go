@@ -1,27 +1,27 @@
-package wg
+package dataplane
 
 import "net/netip"
 
-// table says which peer an overlay address belongs to. It is immutable.
+// table is the forwarding table: which peer an overlay address belongs to. It is immutable.
 type table struct {
-	v4 map[[4]byte]*peer
-	v6 map[[16]byte]*peer
+	v4 map[[4]byte]*Entry
+	v6 map[[16]byte]*Entry
 }
 
-func newTable(byIP map[netip.Addr]*peer) *table {
-	t := &table{v4: make(map[[4]byte]*peer, len(byIP)/2), v6: make(map[[16]byte]*peer, len(byIP)/2)}
-	for ip, p := range byIP {
+func newTable(byIP map[netip.Addr]*Entry) *table {
+	t := &table{v4: make(map[[4]byte]*Entry, len(byIP)/2), v6: make(map[[16]byte]*Entry, len(byIP)/2)}
+	for ip, e := range byIP {
 		if ip.Is4() {
-			t.v4[ip.As4()] = p
+			t.v4[ip.As4()] = e
 		} else {
-			t.v6[ip.As16()] = p
+			t.v6[ip.As16()] = e
 		}
 	}
 	return t
 }
 
-// bySource returns the peer that holds the source address of a packet.
-func (t *table) bySource(pkt []byte) *peer {
+// bySource returns the entry of the peer that holds the source address of a packet.
+func (t *table) bySource(pkt []byte) *Entry {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:
 		return t.v4[[4]byte(pkt[12:16])]
@@ -31,9 +31,9 @@ func (t *table) bySource(pkt []byte) *peer {
 	return nil
 }
 
-// byDestination returns the peer that holds the destination address of a
+// byDestination returns the entry of the peer that holds the destination address of a
 // packet; ok is false if it is no packet.
-func (t *table) byDestination(pkt []byte) (p *peer, ok bool) {
+func (t *table) byDestination(pkt []byte) (e *Entry, ok bool) {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:
 		return t.v4[[4]byte(pkt[16:20])], true

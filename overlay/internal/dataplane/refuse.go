@@ -1,4 +1,4 @@
-package wg
+package dataplane
 
 import (
 	"encoding/binary"
@@ -39,15 +39,15 @@ const (
 // tooLong answers a packet that no way carries but a relay, so that its sender
 // makes shorter ones: now and then, once the way has been found out about. limit
 // is the longest packet that would go.
-func (d *Device) tooLong(p *peer, pkt []byte, limit int) {
+func (f *Forwarder) tooLong(e *Entry, pkt []byte, limit int) {
 	now := mono.Now()
-	last := p.tooLongAt.Load()
-	if now-last < int64(tooLongPause) || time.Since(p.ep.WaySince()) < tooLongWait {
+	last := e.tooLongAt.Load()
+	if now-last < int64(tooLongPause) || time.Since(e.ep.WaySince()) < tooLongWait {
 		return
 	}
 	if answer := packetTooBig(pkt, limit); answer != nil {
-		p.tooLongAt.Store(now)
-		d.net.Write([][]byte{answer}, 0)
+		e.tooLongAt.Store(now)
+		f.net.Write([][]byte{answer}, 0)
 	}
 }
 

@@ -1,0 +1,203 @@
+package dataplane
+
+import (
+	"time"
+
+	"weft/overlay/internal/bind"
+	"weft/overlay/internal/filter"
+	"weft/overlay/internal/mono"
+)
+
+// Pause is how long nothing goes out to a peer before Config.Stir is called
+// again for it.
+const Pause = time.Second
+
+// Read is tun.Device.Read for the plane that reads, from one goroutine: packets
+// of the host, and such as were held. A packet that is not this plane's, or not to
+// be sent now, gets the size 0.
+func (f *Forwarder) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	for {
+		n := 0
+		var err error
+		if f.hold.ready.Load() > 0 {
+			n = f.hold.take(bufs, sizes, offset)
+		} else {
+			n, err = f.net.Read(bufs, sizes, offset)
+		}
+		if f.outbound(bufs[:n], sizes[:n], offset) || err != nil {
+			return n, err
+		}
+	}
+}
+
+// outbound decides about packets on their way out and reports whether any is
+// left for the plane that reads.
+func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
+	table := f.table.Load()
+	now := f.Now()
+	var r run
+	for i, size := range sizes {
+		sizes[i] = 0
+		if size > MaxPacket {
+			continue
+		}
+		pkt := bufs[i][offset : offset+size]
+		e, ok := table.byDestination(pkt)
+		switch {
+		case !ok:
+			continue
+		case e == nil, e.gated():
+			if !f.hold.put(pkt) {
+				continue
+			}
+			// A peer has come up in the meantime.
+			if e, _ = f.table.Load().byDestination(pkt); e == nil {
+				continue
+			}
+		}
+		if e != r.entry {
+			r.end(bufs[:i], sizes[:i], offset)
+			r.begin(f, e, i)
+		}
+		if !r.admit(f, size) {
+			continue
+		}
+		if size > r.limit {
+			f.tooLong(e, pkt, r.limit)
+		}
+		r.filter.NoteOut(pkt, now)
+		r.bytes += size
+		r.packets++
+		sizes[i] = size
+		any = any || e.carrier == nil
+	}
+	r.end(bufs, sizes, offset)
+	return any
+}
+
+// run is a run of packets to one peer: what they have in common is looked up
+// once, and what they are counted by is added up first.
+type run struct {
+	entry  *Entry
+	first  int // index of its first packet
+	filter *filter.Peer
+	limit  int   // longest packet that goes by UDP; all go by a relay
+	max    int64 // of the backlog
+	cost   int64 // not added to the backlog yet
+
+	patience time.Duration // with a full backlog
+
+	bytes, packets int
+}
+
+func (r *run) begin(f *Forwarder, e *Entry, first int) {
+	*r = run{entry: e, first: first, filter: e.filter.Load(), limit: MaxPacket, max: f.maxBacklog, patience: backpressure}
+	if w, longest := e.ep.Way(); w.Kind != bind.Relay {
+		r.limit, r.max, r.patience = e.framing.limit(longest), f.maxBacklogUDP, backpressureUDP
+	}
+	moment := mono.Now()
+	stirs := moment-e.lastTx.Load() > int64(Pause)
+	if stirs { // before lastTx: see statsLocked
+		// What is sent again and again pauses for longer each time.
+		if s := e.stirred.Load(); e.lastIn.Load() >= s || moment-s > int64(5*Pause) {
+			e.stirred.Store(moment)
+		}
+	}
+	e.lastTx.Store(moment)
+	if stirs {
+		f.stir()
+	}
+}
+
+// end counts the run, whose packets are the last in bufs, and hands it to its
+// plane if that does not read.
+func (r *run) end(bufs [][]byte, sizes []int, offset int) {
+	e := r.entry
+	if e == nil {
+		return
+	}
+	e.backlog.cost.Add(r.cost)
+	e.txBytes.Add(uint64(r.bytes))
+	e.txPackets.Add(uint64(r.packets))
+	if e.carrier != nil && r.packets > 0 {
+		e.carrier.Carry(e, bufs[r.first:], sizes[r.first:], offset)
+		clear(sizes[r.first:])
+	}
+}
+
+// limit tells the Net how long a TCP packet may be: 0 for as long as it likes.
+// It runs on the packet path.
+func (f *Forwarder) limit(pkt []byte) int {
+	e, _ := f.table.Load().byDestination(pkt)
+	if e == nil {
+		return 0
+	}
+	w, longest := e.ep.Way()
+	if w.Kind == bind.Relay {
+		return 0
+	}
+	return e.framing.limit(longest)
+}
+
+// Write is called by a plane with packets of the peer that it has opened, by one
+// goroutine for each peer. It drops what the filter refuses, sources that are not
+// the peer's among it, by closing the gap in bufs, which belong to it for the call.
+// What is left goes to the host as one batch, which it may put together.
+func (e *Entry) Write(bufs [][]byte, offset int) (int, error) { return e.f.write(e, bufs, offset) }
+
+// Write is Entry.Write for a plane that does not say whose the packets are but
+// has made sure that their source is an address of that peer, as wireguard-go
+// does.
+func (f *Forwarder) Write(bufs [][]byte, offset int) (int, error) { return f.write(nil, bufs, offset) }
+
+// write takes packets of a peer, or of the one that has their source if sender is
+// nil.
+func (f *Forwarder) write(sender *Entry, bufs [][]byte, offset int) (int, error) {
+	table := f.table.Load()
+	now := f.Now()
+	var e *Entry
+	var judge *filter.Peer
+	bytes, packets, all := 0, 0, 0
+	keep := bufs[:0]
+	for _, b := range bufs {
+		pkt := b[offset:]
+		all += len(pkt)
+		// Even where wireguard-go has matched the source with the key, the length
+		// may be wrong: it adds 40 to IPv6's payload length in 16 bits.
+		from := sender
+		if from == nil {
+			if from = table.bySource(pkt); from == nil {
+				f.verdicts[filter.Malformed].Add(1)
+				continue
+			}
+		}
+		if from != e {
+			e, judge = from, from.filter.Load()
+		}
+		v := judge.CheckIn(pkt, now)
+		if !v.OK() {
+			f.verdicts[v].Add(1)
+			e.refused.Add(1)
+			continue
+		}
+		bytes += len(pkt)
+		packets++
+		keep = append(keep, b)
+	}
+	if e != nil {
+		moment := mono.Now()
+		e.ep.Done(len(bufs), all, moment)
+		e.lastIn.Store(moment)
+		if packets > 0 {
+			e.rxBytes.Add(uint64(bytes))
+			e.rxPackets.Add(uint64(packets))
+			e.lastRx.Store(moment)
+		}
+	}
+	if len(keep) > 0 {
+		if _, err := f.net.Write(keep, offset); err != nil {
+			return 0, err
+		}
+	}
+	return len(bufs), nil
+}

@@ -1,0 +1,145 @@
+// Package hosttest is a host's network for tests of data planes: the test sends
+// into it and sees what comes out.
+package hosttest
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"weft/overlay/internal/bind"
+)
+
+// Net implements dataplane.Net. Its fields do not change once it is used, but for
+// Feed and Sink, which are set while nothing moves.
+type Net struct {
+	Out   chan []byte                     // packets for Read
+	In    chan []byte                     // packets from Write; what has no room is lost
+	Sink  func(bufs [][]byte, offset int) // instead of In, if set
+	Feed  func(buf []byte) int            // instead of Out, if set
+	Limit func(pkt []byte) int            // what SetLimit was called with
+
+	wakes  chan struct{}
+	events chan tun.Event
+	done   chan struct{}
+	once   sync.Once
+}
+
+// NewNet makes a network with room for 1,024 packets out and 65,536 in.
+func NewNet() *Net {
+	return &Net{
+		Out: make(chan []byte, 1024), In: make(chan []byte, 65536), wakes: make(chan struct{}, 1),
+		events: make(chan tun.Event), done: make(chan struct{}),
+	}
+}
+
+// Read implements tun.Device.
+func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	if n.Feed != nil {
+		select {
+		case <-n.done:
+			return 0, os.ErrClosed
+		case <-n.wakes:
+			return 0, nil
+		default:
+		}
+		for i := range bufs {
+			sizes[i] = n.Feed(bufs[i][offset:])
+		}
+		return len(bufs), nil
+	}
+	select {
+	case p := <-n.Out:
+		sizes[0] = copy(bufs[0][offset:], p)
+		k := 1
+		for k < len(bufs) {
+			select {
+			case p := <-n.Out:
+				sizes[k] = copy(bufs[k][offset:], p)
+				k++
+				continue
+			default:
+			}
+			break
+		}
+		return k, nil
+	case <-n.wakes:
+		return 0, nil
+	case <-n.done:
+		return 0, os.ErrClosed
+	}
+}
+
+// Write implements tun.Device.
+func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
+	if n.Sink != nil {
+		n.Sink(bufs, offset)
+		return len(bufs), nil
+	}
+	for _, b := range bufs {
+		select {
+		case n.In <- append([]byte(nil), b[offset:]...):
+		default:
+		}
+	}
+	return len(bufs), nil
+}
+
+// WakeRead implements overlay.Net.
+func (n *Net) WakeRead() {
+	select {
+	case n.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// SetLimit implements overlay.Net.
+func (n *Net) SetLimit(limit func(pkt []byte) int) { n.Limit = limit }
+
+// Close implements tun.Device.
+func (n *Net) Close() error {
+	n.once.Do(func() { close(n.done); close(n.events) })
+	return nil
+}
+
+// The rest of tun.Device.
+
+func (n *Net) File() *os.File           { return nil }
+func (n *Net) MTU() (int, error)        { return 1280, nil }
+func (n *Net) Name() (string, error)    { return "test", nil }
+func (n *Net) Events() <-chan tun.Event { return n.events }
+func (n *Net) BatchSize() int           { return bind.BatchSize }
+
+// UDP makes a packet from port 7 to port 9 with a number in it.
+func UDP(src, dst netip.Addr, num uint32) []byte {
+	p := make([]byte, 8, 12)
+	binary.BigEndian.PutUint16(p, 7)
+	binary.BigEndian.PutUint16(p[2:], 9)
+	binary.BigEndian.PutUint16(p[4:], 12)
+	return IP(src, dst, 17, binary.BigEndian.AppendUint32(p, num))
+}
+
+// Number returns the number in a packet of UDP.
+func Number(pkt []byte) uint32 { return binary.BigEndian.Uint32(pkt[len(pkt)-4:]) }
+
+// IP makes a packet, without checksum; of IPv6 if an address is.
+func IP(src, dst netip.Addr, proto byte, payload []byte) []byte {
+	if src.Is4() && dst.Is4() {
+		b := make([]byte, 20, 20+len(payload))
+		b[0], b[8], b[9] = 0x45, 64, proto
+		binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
+		copy(b[12:], src.AsSlice())
+		copy(b[16:], dst.AsSlice())
+		return append(b, payload...)
+	}
+	b := make([]byte, 40, 40+len(payload))
+	b[0], b[6], b[7] = 0x60, proto, 64
+	binary.BigEndian.PutUint16(b[4:], uint16(len(payload)))
+	s, d := src.As16(), dst.As16()
+	copy(b[8:], s[:])
+	copy(b[24:], d[:])
+	return append(b, payload...)
+}
