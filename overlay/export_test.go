@@ -9,6 +9,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/wg"
 )
 
 // SetIdle shortens the life of tunnels without data, before Start.
@@ -74,8 +75,8 @@ func (n *Node) SpoilKeys(name string) error {
 	return p.inLoop(func() error {
 		for _, q := range p.table {
 			if q.installed() && q.node.Name == name {
-				p.device.RemovePeer(q.id)
-				return p.device.SetPeer(dataplane.Peer{
+				p.plane.RemovePeer(q.id)
+				return p.plane.SetPeer(dataplane.Peer{
 					ID: q.id, Key: q.hello.Key, Secret: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
 					Endpoint: q.endpoint, Filter: q.filter,
 				})
@@ -115,7 +116,7 @@ func (n *Node) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 func (n *Node) ProveNothing() { n.unproven = true }
 
 // WireGuardKey returns the node's public key.
-func (n *Node) WireGuardKey() [32]byte { return n.device.PublicKey() }
+func (n *Node) WireGuardKey() [32]byte { return n.keys.Key().Public }
 
 // HeldEarly returns of how many nodes WireGuard messages are held that came ahead
 // of their introduction, and whether the node is one.
@@ -137,7 +138,7 @@ func (n *Node) ClockSet() {
 }
 
 // Key returns the node's WireGuard key.
-func (n *Node) Key() dataplane.Key { return n.device.Key() }
+func (n *Node) Key() dataplane.Key { return n.keys.Key() }
 
 // KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that
 // the peer told with it.
@@ -145,7 +146,7 @@ func (n *Node) KeyOf(id cert.NodeID) (k dataplane.Key) {
 	p := n.active.Load().peers
 	p.inLoop(func() error {
 		if q := p.table[id]; q != nil {
-			k = dataplane.Key{Public: p.device.KeyOf(id), Boot: q.hello.Boot}
+			k = dataplane.Key{Public: p.plane.(*wg.Device).KeyOf(id), Boot: q.hello.Boot}
 		}
 		return nil
 	})

@@ -22,12 +22,12 @@ import (
 
 // How nodes come to have a tunnel, in the order in which it happens: a packet
 // finds no peer (miss) or somebody dials (ensure); this node calls (call,
-// established, called) or is called (accept); the WireGuard peer is made or
+// established, called) or is called (accept); the tunnel is made or
 // refreshed (install). Then what others say about it: the peer's bye, resets,
-// the relay's gone, and WireGuard messages that came too early (stranger).
+// the relay's gone, and messages that came too early (stranger).
 
-// miss is called by the WireGuard device once per destination for which it
-// holds packets.
+// miss is called by the forwarder once per destination for which it holds
+// packets.
 func (n *Node) miss(dst netip.Addr) {
 	if r := n.active.Load(); r != nil {
 		r.peers.miss(dst)
@@ -57,7 +57,7 @@ func (n *Node) refuseMisses(f *dataplane.Forwarder) {
 }
 
 func (p *peers) miss(dst netip.Addr) {
-	// The caller is the device's reader: it must not wait for us, and we may
+	// The caller is the forwarder's reader: it must not wait for us, and we may
 	// be waiting for it.
 	p.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
@@ -84,7 +84,7 @@ func failReason(err error) dataplane.Reason {
 	return dataplane.Unreachable
 }
 
-// ensure returns once there is a WireGuard peer for the node, introducing it
+// ensure returns once there is a tunnel to the node, introducing it
 // if need be. A peer that exists already costs nothing.
 func (p *peers) ensure(ctx context.Context, id cert.NodeID) error {
 	if _, ok := (*p.view.Load())[id]; ok {
@@ -169,13 +169,13 @@ func (p *peers) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
 		return errors.New("the tunnel was ended meanwhile")
 	}
 	claim := claimOf(s)
-	if !d.late && q.installed() && (claim < dataplane.Proven || p.device.Prove(q.id, s.Remote.Key)) {
+	if !d.late && q.installed() && (claim < dataplane.Proven || p.plane.Prove(q.id, s.Remote.Key)) {
 		return nil
 	}
 	return p.install(q, s, true, claim)
 }
 
-// claimOf says how good the claim of an introduced node to its WireGuard key is.
+// claimOf says how good the claim of an introduced node to its key is.
 func claimOf(s *intro.Session) dataplane.Claim {
 	if s.Proven() {
 		return dataplane.Proven
@@ -299,7 +299,7 @@ func (p *peers) unreachable(q *peer, err error) error {
 	return &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("%s does not answer: %v", name, err), Hint: "see: weft status"}
 }
 
-// install makes or refreshes the WireGuard peer with a session's keys: before
+// install makes or refreshes the tunnel with a session's keys: before
 // accept goes out on the called side, as soon as the keys are known on the
 // calling side.
 func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Claim) error {
@@ -307,7 +307,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	if !ok {
 		return errDown
 	}
-	if s.Own.Key != p.device.PublicKey() {
+	if s.Own.Key != p.keys.Key().Public {
 		return dataplane.ErrKeyGone // the peer was told the one before
 	}
 	node := s.Peer
@@ -356,24 +356,24 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	return nil
 }
 
-// setPeer is Device.SetPeer, for which a node has to give up a WireGuard key that
-// it has never shown to hold.
+// setPeer is Plane.SetPeer, for which a node has to give up a key that it has
+// never shown to hold.
 func (p *peers) setPeer(cfg dataplane.Peer) error {
-	err := p.device.SetPeer(cfg)
+	err := p.plane.SetPeer(cfg)
 	if taken, ok := errors.AsType[*dataplane.TakenError](err); ok && taken.Yields {
 		p.evict(taken.Holder)
-		err = p.device.SetPeer(cfg)
+		err = p.plane.SetPeer(cfg)
 	}
 	return err
 }
 
-// evict ends the tunnel of a node whose WireGuard key is another's, as far as is
+// evict ends the tunnel of a node whose key is another's, as far as is
 // known. The node may introduce itself anew. An introduction to it that is under
 // way goes on, and makes a tunnel if the node accepts.
 func (p *peers) evict(id cert.NodeID) {
 	q := p.table[id]
 	if q == nil || !q.installed() {
-		p.device.RemovePeer(id)
+		p.plane.RemovePeer(id)
 		return
 	}
 	if q.dial != nil && q.session == q.dial.session {
@@ -533,7 +533,7 @@ var (
 	errSilent = fmt.Errorf("%w: it did not answer the relay", errGone)
 )
 
-// stranger is called by the bind for a WireGuard packet from a node that has
+// stranger is called by the bind for a message of the data plane from a node that has
 // no endpoint: held while that node is being introduced, answered with a
 // reset otherwise.
 func (n *Node) stranger(from cert.NodeID, pkt []byte) {
@@ -552,14 +552,13 @@ func (n *Node) stranger(from cert.NodeID, pkt []byte) {
 	}
 }
 
-// early is called for each WireGuard message from a node that has a tunnel.
+// early is called for each message of the data plane from a node that has a tunnel.
 // The node may have started anew and be introducing itself with another key:
-// then its first handshake message may be ahead of our answer, and WireGuard
-// will know it only once that was given. What WireGuard does know already it
+// then its first handshake message may be ahead of our answer, and the plane
+// will know it only once that was given. What the plane does know already it
 // refuses the second time, as a replay.
 func (p *peers) early(from cert.NodeID, pkt []byte) {
-	const initiation = 1 // message type, WireGuard paper section 5.4.2
-	if len(pkt) == 148 && pkt[0] == initiation && p.bind.Find(from) != nil && p.intro.InProgress(from) {
+	if p.plane.Begins(pkt) && p.bind.Find(from) != nil && p.intro.InProgress(from) {
 		p.holdEarly(from, pkt)
 		if !p.intro.InProgress(from) { // decided meanwhile
 			p.releaseHeld(from)
@@ -584,7 +583,7 @@ func (p *peers) holdEarly(from cert.NodeID, pkt []byte) {
 	}
 }
 
-// releaseHeld hands the packets that came too early to WireGuard.
+// releaseHeld hands the messages that came too early to the data plane.
 func (p *peers) releaseHeld(id cert.NodeID) {
 	p.held.Lock()
 	pkts := p.held.from[id]

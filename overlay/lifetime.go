@@ -18,7 +18,7 @@ import (
 // lost session and an introduction bring that time forward. So a tunnel that
 // is quiet costs nothing until its ten minutes are over.
 
-// stirred is called by the WireGuard device when data goes out after a pause.
+// stirred is called by the forwarder when data goes out after a pause.
 func (n *Node) stirred() {
 	if r := n.active.Load(); r != nil {
 		r.peers.hint(r.peers.lookSoon)

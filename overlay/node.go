@@ -139,18 +139,20 @@ type Node struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	state     *stateDir // nil before Start and after Close
-	id        *identity // nil until there is one
-	bind      *bind.Bind
-	forwarder *dataplane.Forwarder
-	device    *wg.Device
-	running   *running // nil while unjoined or down
-	down      bool     // by weft down
-	closed    bool
-	joining   chan struct{} // non-nil while the first join is retried in the background
-	stop      context.CancelFunc
-	bg        sync.WaitGroup // goroutines that outlive one running
-	bgCtx     context.Context
+	forwarder *dataplane.Forwarder // nil before Start
+	plane     dataplane.Plane
+	keys      dataplane.Keys // the plane's
+
+	state   *stateDir // nil before Start and after Close
+	id      *identity // nil until there is one
+	bind    *bind.Bind
+	running *running // nil while unjoined or down
+	down    bool     // by weft down
+	closed  bool
+	joining chan struct{} // non-nil while the first join is retried in the background
+	stop    context.CancelFunc
+	bg      sync.WaitGroup // goroutines that outlive one running
+	bgCtx   context.Context
 }
 
 // snapshot is what a node holds of its network: immutable, replaced as a whole.
@@ -234,7 +236,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := n.makeDevice(); err != nil {
+	if err := n.makePlane(); err != nil {
 		return err
 	}
 	n.mu.Lock()
@@ -251,10 +253,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// makeDevice makes the WireGuard device with a key pair of its own, which
+// makePlane makes the data plane, WireGuard with a key pair of its own, which
 // lives until logout, the end of the process or a clock that is set back
 // (rekey.go), and is never stored.
-func (n *Node) makeDevice() error {
+func (n *Node) makePlane() error {
 	b := bind.New(n.bindConfig())
 	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: n.stirred})
 	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: n.clockSet, Wall: n.stamps})
@@ -263,7 +265,7 @@ func (n *Node) makeDevice() error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.bind, n.forwarder, n.device = b, f, dev
+	n.bind, n.forwarder, n.plane, n.keys = b, f, dev, dev
 	n.bg.Go(func() { n.refuseMisses(f) })
 	n.bg.Go(func() { n.runKeeper(n.bgCtx) })
 	return nil
@@ -341,7 +343,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.device.NewKey(); err != nil {
+	if err := n.keys.NewKey(); err != nil {
 		return err
 	}
 	if err := n.cfg.Net.SetAddrs(netip.Addr{}, netip.Addr{}); err != nil {
@@ -360,7 +362,7 @@ func (n *Node) Close() error {
 	n.mu.Lock()
 	closed := n.closed
 	n.closed = true
-	dev, state := n.device, n.state
+	plane, forwarder, state := n.plane, n.forwarder, n.state
 	n.mu.Unlock()
 	n.stop()
 	if !closed {
@@ -373,8 +375,9 @@ func (n *Node) Close() error {
 		return nil
 	}
 	n.keepNow() // it has said what is wrong, if anything is
-	if dev != nil {
-		dev.Close() // closes Net too
+	if plane != nil {
+		plane.Close()
+		forwarder.Close() // closes Net too
 	} else {
 		n.cfg.Net.Close()
 	}

@@ -15,11 +15,10 @@ import (
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
-	"weft/overlay/internal/wg"
 	"weft/overlay/relay"
 )
 
-// How long a tunnel lives. A WireGuard peer is made by an introduction and
+// How long a tunnel lives. It is made by an introduction and
 // ends only by bye, revocation, the end of a certificate, policy or
 // replacement. Whatever a relay says or does costs at most another
 // introduction.
@@ -39,9 +38,9 @@ const (
 	renewMin       = 500 * time.Millisecond // between such introductions
 	dialTimeout    = 12 * time.Second       // two attempts of intro.HandshakeTimeout, and a little
 	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long after the first who comes
-	heldStrangers  = 128                    // senders whose WireGuard packets are held during their introduction
+	heldStrangers  = 128                    // senders whose messages are held during their introduction
 	heldPerSender  = 4
-	heldPacketSize = 2048 // WireGuard handshakes and small data; larger ones are not held
+	heldPacketSize = 2048 // handshakes and small data; larger ones are not held
 )
 
 // peer is one introduced node, or one being introduced. It belongs to the
@@ -49,13 +48,13 @@ const (
 type peer struct {
 	id       cert.NodeID
 	node     *cert.Node     // as its certificate said in the last introduction; nil before the first
-	session  *intro.Session // nil when lost; the WireGuard peer goes on without
+	session  *intro.Session // nil when lost; the tunnel goes on without
 	hello    intro.Hello
 	local    uint64    // boot id that this node was introduced with
 	rekey    time.Time // when to tell it of another, at the latest; see rekey.go
 	endpoint *bind.Endpoint
 	filter   *filter.Peer
-	made     time.Time // the WireGuard peer; zero while there is none
+	made     time.Time // the tunnel; zero while there is none
 	ours     bool      // this node called
 	way      way       // relay connection that carries what goes there; nil: lost
 
@@ -109,15 +108,17 @@ type dialing struct {
 // peers owns all tunnels of a running node. One goroutine, run, owns the
 // table; everybody else hands it functions.
 type peers struct {
-	n         *Node
-	r         *running
-	log       *slog.Logger
-	device    *wg.Device
+	n      *Node
+	r      *running
+	log    *slog.Logger
+	bind   *bind.Bind
+	intro  *intro.Switch
+	guests *guests
+	paths  *paths
+
 	forwarder *dataplane.Forwarder
-	bind      *bind.Bind
-	intro     *intro.Switch
-	guests    *guests
-	paths     *paths
+	plane     dataplane.Plane
+	keys      dataplane.Keys
 
 	calls chan func() // to run
 	ctx   context.Context
@@ -135,7 +136,7 @@ type peers struct {
 	held     struct {
 		sync.Mutex
 		// Mutex guards the following.
-		from map[cert.NodeID][][]byte // WireGuard packets of nodes being introduced
+		from map[cert.NodeID][][]byte // messages of nodes being introduced
 	}
 }
 
@@ -152,7 +153,7 @@ type peerView struct {
 
 func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p := &peers{
-		n: n, r: r, log: n.log, device: n.device, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
+		n: n, r: r, log: n.log, plane: n.plane, keys: n.keys, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
 		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
@@ -161,7 +162,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p.guests = newGuests(r.home, dialRelay(r.dialer), n.guestIdle, n.log)
 	p.guests.handler = func(c *guest) relay.Handler { return n.guestHandler(r.home, c) }
 	p.guests.lost = p.guestLost
-	pairKey := p.device.PairKey
+	pairKey := p.keys.PairKey
 	if n.unproven {
 		pairKey = nil
 	}
@@ -171,7 +172,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		Identity: n.shownCertificate,
 		Verify:   n.verifyNode,
 		Hello: func() intro.Hello {
-			k := p.device.Key()
+			k := p.keys.Key()
 			h := intro.Hello{Boot: k.Boot, Key: k.Public}
 			if s, ok := n.snap.get(); ok && s.crl != nil {
 				h.CRL = s.crl.Number
@@ -388,7 +389,7 @@ func (p *peers) endAndRedial(q *peer, why string, bye bool) {
 	p.publish()
 }
 
-// endTunnel takes the WireGuard peer and the session away, and leaves of q what
+// endTunnel takes the tunnel and the session away, and leaves of q what
 // it was before the first introduction, but for the filter.
 func (p *peers) endTunnel(q *peer, why string, bye bool) {
 	if s := q.session; s != nil {
@@ -401,7 +402,7 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 	if q.installed() {
 		p.log.Info("tunnel ended", "peer", p.n.nameOf(q.id), "why", why)
 		p.endAgent(q)
-		p.device.RemovePeer(q.id)
+		p.plane.RemovePeer(q.id)
 		p.n.filters.release(q.id, p.forwarder.Now())
 		p.bind.Drop(q.id)
 		p.guests.route(q.id, nil)

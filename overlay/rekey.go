@@ -16,7 +16,7 @@ import (
 // rekeyPace is the time between introductions of tunnels that are not in use.
 const rekeyPace = 100 * time.Millisecond
 
-// clockSet is called by the WireGuard device when it has begun a handshake that
+// clockSet is called by the data plane when it has begun a handshake that
 // peers may ignore.
 func (n *Node) clockSet() {
 	if r := n.active.Load(); r != nil {
@@ -28,10 +28,10 @@ func (n *Node) clockSet() {
 // kernel says that the clock was set, where it does, and when WireGuard finds out
 // by itself.
 func (p *peers) checkClock() {
-	if !p.device.SetBack() {
+	if !p.keys.SetBack() {
 		return
 	}
-	if err := p.device.Rekey(); err != nil {
+	if err := p.keys.Rekey(); err != nil {
 		p.log.Warn("the clock was set back, and there is no new WireGuard key: tunnels may stand still until it has caught up", "err", err)
 		return
 	}
@@ -52,7 +52,7 @@ func (p *peers) checkClock() {
 }
 
 // stale reports whether a tunnel is of an earlier key of this node.
-func (p *peers) stale(q *peer) bool { return q.installed() && q.local != p.device.Key().Boot }
+func (p *peers) stale(q *peer) bool { return q.installed() && q.local != p.keys.Key().Boot }
 
 // tellKey introduces this node anew to a peer that knows an earlier key of it.
 // A peer that was introduced while the key changed is told at once.
