@@ -100,6 +100,10 @@ type Config struct {
 	// NetworkChanged is called when the machine slept or its links changed. It
 	// must return at once and may be nil.
 	NetworkChanged func()
+	// Lull is called, on a goroutine of its own, once traffic of at least 4 MB
+	// has stopped for 10 s: a program that is short of memory gives back then what
+	// the traffic took (debug.FreeOSMemory). Not after Close. It may be nil.
+	Lull func()
 	// BuildTime is the floor of weft time on a machine without a clock.
 	BuildTime time.Time
 }
@@ -258,7 +262,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 // (rekey.go), and is never stored.
 func (n *Node) makePlane() error {
 	b := bind.New(n.bindConfig())
-	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: n.stirred})
+	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: n.stirred, Lull: n.cfg.Lull})
 	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: n.clockSet, Wall: n.stamps})
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)

@@ -237,6 +237,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 				resolver.LinkChanged()
 			}
 		},
+		Lull: releaseMemory,
 		// The server is found also when no resolver answers.
 		NetDial: bootstrap.DialContext,
 	})
@@ -281,7 +282,7 @@ func (o *runOptions) network(d *services, inbound inboundRules, log *slog.Logger
 	policy := inbound.policy(d.ownPorts())
 	policy.Watch = inbound.watch(d, log)
 	stack.SetInbound(policy)
-	return newThrifty(stack), nil
+	return stack, nil
 }
 
 // readToken returns the token to join with, "" for none.

@@ -23,7 +23,6 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 	}
 	inbound.Watch = rules.watch(d, log)
 	// What it reports comes from SetAddrs on: when there is a node.
-	memory := &thrifty{release: releaseMemory}
 	n, err := tun.New(tun.Config{
 		Name:    name,
 		Inbound: inbound,
@@ -31,7 +30,6 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 		Warn:    func(code status.Code, message string) { d.node.Load().Warn(code, message) },
 		Clear:   func(code status.Code) { d.node.Load().Clear(code) },
 		Gone:    func(err error) { d.failed <- fmt.Errorf("--tun %w", err) },
-		Moved:   memory.count,
 		Log:     log,
 	})
 	switch {

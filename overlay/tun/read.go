@@ -73,7 +73,6 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		switch {
 		case err == nil:
 		case errors.Is(err, errWoken), errors.Is(err, errNothing):
-			n.moved(bytes)
 			return count, nil
 		default:
 			if n.ctx.Err() == nil && errors.Is(err, errGone) {
@@ -103,7 +102,6 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 			count += k
 		}
 	}
-	n.moved(bytes)
 	return count, nil
 }
 
@@ -186,12 +184,6 @@ func (n *Net) cut(pkt []byte, shape tcpShape, isTCP bool) int {
 		size = min(size, segment) // the connection's own segments, where they fit
 	}
 	return size
-}
-
-func (n *Net) moved(bytes int) {
-	if bytes > 0 && n.cfg.Moved != nil {
-		n.cfg.Moved(bytes)
-	}
 }
 
 // WakeRead makes a Read that waits, or else the next one, return at once.

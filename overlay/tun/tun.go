@@ -116,10 +116,6 @@ type Config struct {
 	// of no use then. May be nil.
 	Gone func(error)
 
-	// Moved is called for every batch, on the packet path, with its bytes. May
-	// be nil.
-	Moved func(bytes int)
-
 	// Log gets what happens; nil discards.
 	Log *slog.Logger
 }

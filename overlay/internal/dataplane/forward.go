@@ -36,8 +36,10 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 	table := f.table.Load()
 	now := f.Now()
 	var r run
+	all := 0
 	for i, size := range sizes {
 		sizes[i] = 0
+		all += size
 		if size > MaxPacket {
 			continue
 		}
@@ -72,6 +74,7 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 		any = any || e.carrier == nil
 	}
 	r.end(bufs, sizes, offset)
+	f.lull.count(all)
 	return any
 }
 
@@ -194,6 +197,7 @@ func (f *Forwarder) write(sender *Entry, bufs [][]byte, offset int) (int, error)
 			e.lastRx.Store(moment)
 		}
 	}
+	f.lull.count(bytes)
 	if len(keep) > 0 {
 		if _, err := f.net.Write(keep, offset); err != nil {
 			return 0, err

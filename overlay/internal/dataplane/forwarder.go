@@ -27,6 +27,11 @@ type Config struct {
 	// Pause: whoever looks after tunnels need not look at quiet ones. It runs
 	// on the packet path, like Miss. May be nil.
 	Stir func()
+
+	// Lull is called, on a goroutine of its own, once traffic that was worth
+	// mentioning, 4 MB, has stopped for 10 s: what it took can be given back. Not
+	// after Close. May be nil.
+	Lull func()
 }
 
 // Forwarder is where the planes of a node meet the host's network. Its methods
@@ -44,6 +49,7 @@ type Forwarder struct {
 	table    atomic.Pointer[table] // replaced under mu, never changed
 	verdicts [filter.NumVerdicts]atomic.Uint64
 	hold     hold
+	lull     lull
 	closing  sync.Once
 
 	// mu guards the following and Entry.ips. It is taken after the locks of
@@ -72,6 +78,11 @@ func New(cfg Config) *Forwarder {
 	if f.stir == nil {
 		f.stir = func() {}
 	}
+	f.lull.tell = func() {
+		if cfg.Lull != nil && !f.closed() {
+			cfg.Lull()
+		}
+	}
 	f.table.Store(new(table))
 	f.hold.init(f)
 	f.net.SetLimit(f.limit)
@@ -90,6 +101,15 @@ func (f *Forwarder) Close() (err error) {
 		err = f.net.Close()
 	})
 	return err
+}
+
+func (f *Forwarder) closed() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Now is the time of the filters: nanoseconds since New.

@@ -41,25 +41,33 @@ type node struct {
 	fwd   *Forwarder
 	bind  *bind.Bind
 	miss  chan netip.Addr
+	stop  func()
 }
 
 func (w world) node(t testing.TB, i byte) *node {
+	return w.nodeOf(t, i, Config{Net: hosttest.NewNet()})
+}
+
+// nodeOf makes a node with a hosttest.Net, and its own Miss.
+func (w world) nodeOf(t testing.TB, i byte, cfg Config) *node {
 	n := &node{
-		t: t, world: w, id: cert.NodeID{i}, net: hosttest.NewNet(), bind: bind.New(bind.Config{}),
+		t: t, world: w, id: cert.NodeID{i}, net: cfg.Net.(*hosttest.Net), bind: bind.New(bind.Config{}),
 		v4: netip.AddrFrom4([4]byte{100, 64, 0, i}), v6: netip.AddrFrom16([16]byte{0: 0xfd, 15: i}),
 		miss: make(chan netip.Addr, 1024),
 	}
-	n.fwd = New(Config{Net: n.net, Miss: func(a netip.Addr) { n.miss <- a }})
+	cfg.Miss = func(a netip.Addr) { n.miss <- a }
+	n.fwd = New(cfg)
 	w[n.id] = n
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		n.read()
 	}()
-	t.Cleanup(func() {
+	n.stop = func() {
 		n.fwd.Close()
 		<-done
-	})
+	}
+	t.Cleanup(n.stop)
 	return n
 }
 
