@@ -58,7 +58,7 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 			}
 		}
 		if e != r.entry {
-			r.end(bufs[:i], sizes[:i], offset)
+			any = r.end(bufs[:i], sizes[:i], offset) || any
 			r.begin(f, e, i)
 		}
 		if !r.admit(f, size) {
@@ -71,9 +71,8 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 		r.bytes += size
 		r.packets++
 		sizes[i] = size
-		any = any || e.carrier == nil
 	}
-	r.end(bufs, sizes, offset)
+	any = r.end(bufs, sizes, offset) || any
 	f.lull.count(all)
 	return any
 }
@@ -113,19 +112,21 @@ func (r *run) begin(f *Forwarder, e *Entry, first int) {
 }
 
 // end counts the run, whose packets are the last in bufs, and hands it to its
-// plane if that does not read.
-func (r *run) end(bufs [][]byte, sizes []int, offset int) {
+// plane. It reports whether there are packets left for the plane that reads.
+func (r *run) end(bufs [][]byte, sizes []int, offset int) (left bool) {
 	e := r.entry
 	if e == nil {
-		return
+		return false
 	}
 	e.backlog.cost.Add(r.cost)
 	e.txBytes.Add(uint64(r.bytes))
 	e.txPackets.Add(uint64(r.packets))
-	if e.carrier != nil && r.packets > 0 {
-		e.carrier.Carry(e, bufs[r.first:], sizes[r.first:], offset)
-		clear(sizes[r.first:])
+	if e.carrier == nil || r.packets == 0 {
+		return r.packets > 0
 	}
+	e.carrier.Carry(e, bufs[r.first:], sizes[r.first:], offset)
+	clear(sizes[r.first:])
+	return false
 }
 
 // limit tells the Net how long a TCP packet may be: 0 for as long as it likes.
@@ -146,33 +147,44 @@ func (f *Forwarder) limit(pkt []byte) int {
 // goroutine for each peer. It drops what the filter refuses, sources that are not
 // the peer's among it, by closing the gap in bufs, which belong to it for the call.
 // What is left goes to the host as one batch, which it may put together.
-func (e *Entry) Write(bufs [][]byte, offset int) (int, error) { return e.f.write(e, bufs, offset) }
-
-// Write is Entry.Write for a plane that does not say whose the packets are but
-// has made sure that their source is an address of that peer, as wireguard-go
-// does.
-func (f *Forwarder) Write(bufs [][]byte, offset int) (int, error) { return f.write(nil, bufs, offset) }
-
-// write takes packets of a peer, or of the one that has their source if sender is
-// nil.
-func (f *Forwarder) write(sender *Entry, bufs [][]byte, offset int) (int, error) {
-	table := f.table.Load()
-	now := f.Now()
-	var e *Entry
-	var judge *filter.Peer
-	bytes, packets, all := 0, 0, 0
+func (e *Entry) Write(bufs [][]byte, offset int) (int, error) {
+	now, judge := e.f.Now(), e.filter.Load()
+	bytes, all := 0, 0
 	keep := bufs[:0]
 	for _, b := range bufs {
 		pkt := b[offset:]
 		all += len(pkt)
-		// Even where wireguard-go has matched the source with the key, the length
-		// may be wrong: it adds 40 to IPv6's payload length in 16 bits.
-		from := sender
+		if v := judge.CheckIn(pkt, now); !v.OK() {
+			e.f.verdicts[v].Add(1)
+			e.refused.Add(1)
+			continue
+		}
+		bytes += len(pkt)
+		keep = append(keep, b)
+	}
+	e.came(len(bufs), all, len(keep), bytes)
+	return e.f.inbound(len(bufs), keep, offset)
+}
+
+// Write is Entry.Write for a plane that does not say whose the packets are but
+// has made sure that their source is an address of that peer, as wireguard-go
+// does.
+func (f *Forwarder) Write(bufs [][]byte, offset int) (int, error) {
+	table := f.table.Load()
+	now := f.Now()
+	var e *Entry
+	var judge *filter.Peer
+	bytes, all := 0, 0
+	keep := bufs[:0]
+	for _, b := range bufs {
+		pkt := b[offset:]
+		all += len(pkt)
+		// wireguard-go has matched the source with the key, but the length may be
+		// wrong: it adds 40 to IPv6's payload length in 16 bits.
+		from := table.bySource(pkt)
 		if from == nil {
-			if from = table.bySource(pkt); from == nil {
-				f.verdicts[filter.Malformed].Add(1)
-				continue
-			}
+			f.verdicts[filter.Malformed].Add(1)
+			continue
 		}
 		if from != e {
 			e, judge = from, from.filter.Load()
@@ -184,24 +196,34 @@ func (f *Forwarder) write(sender *Entry, bufs [][]byte, offset int) (int, error)
 			continue
 		}
 		bytes += len(pkt)
-		packets++
 		keep = append(keep, b)
 	}
 	if e != nil {
-		moment := mono.Now()
-		e.ep.Done(len(bufs), all, moment)
-		e.lastIn.Store(moment)
-		if packets > 0 {
-			e.rxBytes.Add(uint64(bytes))
-			e.rxPackets.Add(uint64(packets))
-			e.lastRx.Store(moment)
-		}
+		e.came(len(bufs), all, len(keep), bytes)
 	}
-	f.lull.count(bytes)
+	return f.inbound(len(bufs), keep, offset)
+}
+
+// came counts a batch of messages, with all bytes of packets in them, of which
+// packets passed the filter, with bytes in those.
+func (e *Entry) came(messages, all, packets, bytes int) {
+	moment := mono.Now()
+	e.ep.Done(messages, all, moment)
+	e.lastIn.Store(moment)
+	if packets > 0 {
+		e.rxBytes.Add(uint64(bytes))
+		e.rxPackets.Add(uint64(packets))
+		e.lastRx.Store(moment)
+		e.f.lull.count(bytes)
+	}
+}
+
+// inbound hands the host what is left of a batch of so many packets.
+func (f *Forwarder) inbound(packets int, keep [][]byte, offset int) (int, error) {
 	if len(keep) > 0 {
 		if _, err := f.net.Write(keep, offset); err != nil {
 			return 0, err
 		}
 	}
-	return len(bufs), nil
+	return packets, nil
 }

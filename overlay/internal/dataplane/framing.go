@@ -9,7 +9,7 @@ type Framing struct {
 }
 
 // padded is the length to which a packet is padded.
-func (f Framing) padded(size int) int {
+func (f *Framing) padded(size int) int {
 	last := size
 	if f.MTU > 0 && last > f.MTU {
 		last %= f.MTU
@@ -22,7 +22,7 @@ func (f Framing) padded(size int) int {
 }
 
 // limit is the longest packet whose message is not longer than longest.
-func (f Framing) limit(longest int) int {
+func (f *Framing) limit(longest int) int {
 	content := longest - f.Overhead
 	if f.MTU <= 0 {
 		return content &^ (f.Unit - 1)

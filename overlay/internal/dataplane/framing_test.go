@@ -23,7 +23,7 @@ func TestFraming(t *testing.T) {
 			}
 		}
 	}
-	if n := (Framing{Overhead: 32, Unit: 16, MTU: 1420}).limit(1452); n != 1420 {
+	if n := (&Framing{Overhead: 32, Unit: 16, MTU: 1420}).limit(1452); n != 1420 {
 		t.Errorf("limit on IPv6 over Ethernet: %d", n)
 	}
 }

@@ -59,9 +59,13 @@ func (w world) nodeOf(t testing.TB, i byte, cfg Config) *node {
 	n.fwd = New(cfg)
 	w[n.id] = n
 	done := make(chan struct{})
+	bufs := make([][]byte, 8)
+	for i := range bufs {
+		bufs[i] = make([]byte, 65536)
+	}
 	go func() {
 		defer close(done)
-		n.read()
+		n.read(bufs, make([]int, len(bufs)))
 	}()
 	n.stop = func() {
 		n.fwd.Close()
@@ -72,11 +76,7 @@ func (w world) nodeOf(t testing.TB, i byte, cfg Config) *node {
 }
 
 // read is the plane that reads.
-func (n *node) read() {
-	bufs, sizes := make([][]byte, 8), make([]int, 8)
-	for i := range bufs {
-		bufs[i] = make([]byte, 65536)
-	}
+func (n *node) read(bufs [][]byte, sizes []int) {
 	for {
 		k, err := n.fwd.Read(bufs, sizes, testHeader)
 		if err != nil {
