@@ -37,12 +37,14 @@
 // ECONNREFUSED after a round trip when nobody listens or a NAT is in the way,
 // ETIMEDOUT after 127 s (with retries like Linux's) when there is no answer,
 // ENETUNREACH at once without an address of that family. At most Window bytes
-// are under way or unread per direction, then Write waits.
+// are under way or unread per direction, then Write waits. What leaves by a link
+// with a rate is sent in segments and with a congestion window (see uplink.go).
 //
 // # Datagrams
 //
-// Datagrams are lost by Loss, by a link that is down, when larger than the MTU
-// (a black hole: nobody is told), and when the receiver's buffer is full. They
+// Datagrams are lost by Loss, by a link that is down, by the queue of a link with a
+// rate, when larger than the MTU (a black hole: nobody is told), and when the
+// receiver's buffer is full. They
 // keep their order on one path unless latencies change.
 //
 // # Determinism
@@ -250,6 +252,7 @@ type Link struct {
 	loss    float64
 	mtu     int
 	down    bool
+	out     queue
 }
 
 func newLink(in *Internet, name string) *Link { return &Link{in: in, rand: in.rand("link " + name)} }

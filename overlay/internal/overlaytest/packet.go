@@ -40,8 +40,12 @@ func (in *Internet) sendLocked(h *Host, d *datagram) {
 	if h.Link.losesLocked(d.size()) {
 		return
 	}
+	queued, ok := h.Link.enterLocked(d.size())
+	if !ok {
+		return
+	}
 	at := h.net
-	in.afterLocked(h.Link.latency, func() { in.forwardLocked(at, d, nil) })
+	in.afterLocked(queued+h.Link.latency, func() { in.forwardLocked(at, d, nil) })
 }
 
 // forwardLocked takes a datagram that is in n one step further. left is the
@@ -75,8 +79,11 @@ func (in *Internet) forwardLocked(n *Net, d *datagram, left *NAT) {
 		return
 	}
 	var ok bool
-	if d.src, ok = up.leaveLocked(d.src, d.dst); ok {
-		in.afterLocked(up.Link.latency, func() { in.forwardLocked(up.outer, d, up) })
+	if d.src, ok = up.leaveLocked(d.src, d.dst); !ok {
+		return
+	}
+	if queued, ok := up.Link.enterLocked(d.size()); ok {
+		in.afterLocked(queued+up.Link.latency, func() { in.forwardLocked(up.outer, d, up) })
 	}
 }
 

@@ -61,6 +61,10 @@ type path struct {
 	routers []*NAT
 	epochs  []int
 	moves   [2]int
+
+	// The links that what from and to send leaves by: those before it comes to
+	// the network that both are in or behind.
+	leaves [2][]*Link
 }
 
 // routeLocked finds the way to dst; nil when what is sent there vanishes.
@@ -72,10 +76,12 @@ func (in *Internet) routeLocked(h *Host, src, dst netip.AddrPort) *path {
 		return p
 	}
 	p.links = append(p.links, h.Link)
+	p.leaves[0] = append(p.leaves[0], h.Link)
 	for n := h.net; ; {
 		if to := n.hosts[dst.Addr()]; to != nil {
 			p.to, p.moves[1] = to, to.moves
 			p.links = append(p.links, to.Link)
+			p.leaves[1] = append(p.leaves[1], to.Link)
 			return p
 		}
 		if r := n.routers[dst.Addr()]; r != nil { // no stream is forwarded inside
@@ -88,6 +94,7 @@ func (in *Internet) routeLocked(h *Host, src, dst netip.AddrPort) *path {
 				return nil // its firewall knows of nothing that went out
 			}
 			p.throughLocked(r)
+			p.leaves[1] = append(p.leaves[1], r.Link)
 			n = r.Net
 			continue
 		}
@@ -99,6 +106,7 @@ func (in *Internet) routeLocked(h *Host, src, dst netip.AddrPort) *path {
 			p.src = r.ext(uint16(1024 + r.rand.IntN(1<<16-1024)))
 		}
 		p.throughLocked(r)
+		p.leaves[0] = append(p.leaves[0], r.Link)
 		n = r.outer
 	}
 }
@@ -165,7 +173,11 @@ func (in *Internet) syn(h *Host, to netip.AddrPort, d *dialing) error {
 			return nil
 		}
 	}
-	in.afterLocked(p.latencyLocked(), func() { in.synArrivedLocked(p, local, d) })
+	queued, ok := p.enterLocked(0, synSize)
+	if !ok {
+		return nil
+	}
+	in.afterLocked(queued+p.latencyLocked(), func() { in.synArrivedLocked(p, local, d) })
 	return nil
 }
 
@@ -183,10 +195,14 @@ func (in *Internet) synArrivedLocked(p *path, local netip.AddrPort, d *dialing) 
 	if l != nil && len(l.queue)+l.coming >= backlog {
 		return
 	}
+	queued, ok := p.enterLocked(1, synSize)
+	if !ok {
+		return
+	}
 	if l != nil {
 		l.coming++
 	}
-	in.afterLocked(p.latencyLocked(), func() {
+	in.afterLocked(queued+p.latencyLocked(), func() {
 		switch {
 		case d.over || !p.openLocked():
 			if l != nil {
@@ -202,7 +218,8 @@ func (in *Internet) synArrivedLocked(p *path, local netip.AddrPort, d *dialing) 
 			client.id, server.id = in.seq-1, in.seq
 			in.streams[client], in.streams[server] = struct{}{}, struct{}{}
 			d.decideLocked(client, nil)
-			in.afterLocked(p.latencyLocked(), func() { l.offerLocked(server) })
+			queued, _ := p.enterLocked(0, synSize) // if it is lost, what follows says the same
+			in.afterLocked(queued+p.latencyLocked(), func() { l.offerLocked(server) })
 		}
 	})
 }
@@ -277,6 +294,10 @@ type segment struct {
 	data []byte
 	fin  bool
 	rst  bool
+
+	// Of streams that leave by a link with a rate.
+	sent, arrived bool
+	resent        int
 }
 
 // Conn is one end of a stream.
@@ -290,11 +311,12 @@ type Conn struct {
 	// Guarded by Internet.mu.
 	buf       []byte // received, not read
 	eof       bool
-	unread    int       // sent, not read by the peer
-	pending   []segment // sent, not arrived
-	round     int       // counts stalls: what was under way in an earlier one is lost
+	unread    int        // sent, not read by the peer
+	pending   []*segment // sent, not arrived
+	round     int        // counts stalls: what was under way in an earlier one is lost
 	stalled   bool
 	lastDue   time.Time // of what was sent last: nothing overtakes it
+	pace      pace
 	finSent   bool
 	closed    bool
 	err       error // ends both directions
@@ -361,7 +383,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 			if in.onPacket != nil {
 				in.onPacket(Packet{From: c.host, Network: "tcp", Src: c.local, Dst: c.remote, Payload: data})
 			}
-			c.sendLocked(segment{data: data})
+			c.sendLocked(&segment{data: data})
 			if written == len(b) {
 				return written, nil
 			}
@@ -382,7 +404,7 @@ func (c *Conn) CloseWrite() error {
 		return c.opError("close", c.err)
 	case !c.finSent:
 		c.finSent = true
-		c.sendLocked(segment{fin: true})
+		c.sendLocked(&segment{fin: true})
 	}
 	return nil
 }
@@ -399,10 +421,10 @@ func (c *Conn) Close() error {
 	if c.err == nil {
 		switch {
 		case len(c.buf) > 0:
-			c.sendLocked(segment{rst: true})
+			c.sendLocked(&segment{rst: true})
 		case !c.finSent:
 			c.finSent = true
-			c.sendLocked(segment{fin: true})
+			c.sendLocked(&segment{fin: true})
 		}
 	}
 	c.changed.tell()
@@ -411,7 +433,11 @@ func (c *Conn) Close() error {
 }
 
 // sendLocked queues a segment and puts it on its way.
-func (c *Conn) sendLocked(s segment) {
+func (c *Conn) sendLocked(s *segment) {
+	if c.leavesLocked() {
+		c.sendSlowlyLocked(s)
+		return
+	}
 	c.pending = append(c.pending, s)
 	if !c.stalled {
 		c.launchLocked(s)
@@ -419,7 +445,7 @@ func (c *Conn) sendLocked(s segment) {
 }
 
 // launchLocked puts the last segment of pending on its way, or stalls.
-func (c *Conn) launchLocked(s segment) {
+func (c *Conn) launchLocked(s *segment) {
 	if !c.path.openLocked() {
 		c.stallLocked()
 		return
@@ -466,6 +492,10 @@ func (in *Internet) resumeLocked() {
 		c.stalled = false
 		c.round++
 		c.lastDue = time.Time{}
+		if c.leavesLocked() {
+			c.restartLocked()
+			continue
+		}
 		for _, s := range c.pending {
 			c.launchLocked(s)
 		}
@@ -483,14 +513,14 @@ func (in *Internet) streamsLocked() []*Conn {
 }
 
 // arriveLocked takes a segment from the peer.
-func (c *Conn) arriveLocked(s segment) {
+func (c *Conn) arriveLocked(s *segment) {
 	switch {
 	case s.rst:
 		c.failLocked(errReset)
 		return
 	case c.closed || c.err != nil:
 		if len(s.data) > 0 { // for nobody
-			c.sendLocked(segment{rst: true})
+			c.sendLocked(&segment{rst: true})
 		}
 		return
 	case s.fin:
@@ -525,7 +555,7 @@ func (c *Conn) abortLocked(err, tell error) {
 	}
 	c.changed.tell()
 	if !over {
-		c.sendLocked(segment{rst: true})
+		c.sendLocked(&segment{rst: true})
 	}
 	c.retireLocked()
 }
