@@ -8,7 +8,7 @@ import (
 )
 
 // glareHold bounds how long an introduction by a peer waits for our own to the
-// same peer.
+// same peer, unless it takes longer for two answers to come.
 const glareHold = 2500 * time.Millisecond
 
 // answer is the callee's side of an introduction, and then the session's first
@@ -33,6 +33,7 @@ func (s *Session) receive() (*Deny, error) {
 	if err := s.secure(); err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	if err := s.tls.Handshake(); err != nil {
 		return nil, err
 	}
@@ -46,6 +47,8 @@ func (s *Session) receive() (*Deny, error) {
 	if s.Remote, err = m.hello(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
+	s.Trip = time.Since(begun)
+	s.limit.Reset(HandshakeTimeout)
 	s.sw.deciding(s)
 	err = s.agree()
 	if err == nil {
@@ -103,7 +106,7 @@ func (s *Session) hold(seen uint64) error {
 		s.held = true
 		sw.mu.Unlock()
 		if late == nil {
-			t := time.NewTimer(glareHold)
+			t := time.NewTimer(max(glareHold, 2*s.Trip))
 			defer t.Stop()
 			late = t.C
 		}

@@ -119,7 +119,7 @@ func (sw *Switch) dial(ctx context.Context, p *peer, d *dial, established func(*
 		sw.mu.Unlock()
 	}()
 	for try := 1; ; try++ {
-		s, err := sw.attempt(ctx, p, d, established)
+		s, err := sw.attempt(ctx, p, d, time.Duration(try)*HandshakeTimeout, established)
 		if err == nil {
 			return s, nil
 		}
@@ -173,9 +173,10 @@ func retry(ctx context.Context, err error) bool {
 	return true
 }
 
-// attempt runs one introduction as caller.
-func (sw *Switch) attempt(ctx context.Context, p *peer, d *dial, established func(*Session)) (*Session, error) {
-	s := sw.begin(ctx, p, d)
+// attempt runs one introduction as caller, who waits that long for the callee's
+// first flight.
+func (sw *Switch) attempt(ctx context.Context, p *peer, d *dial, wait time.Duration, established func(*Session)) (*Session, error) {
+	s := sw.begin(ctx, p, d, wait)
 	if s == nil {
 		return nil, ErrClosed
 	}
@@ -199,7 +200,7 @@ func (sw *Switch) attempt(ctx context.Context, p *peer, d *dial, established fun
 // begin makes the session of an attempt, or nil when the dial is decided. It
 // waits while an introduction by the peer is being decided here, so that our
 // first frame never overtakes its accept.
-func (sw *Switch) begin(ctx context.Context, p *peer, d *dial) *Session {
+func (sw *Switch) begin(ctx context.Context, p *peer, d *dial, wait time.Duration) *Session {
 	p.cb.Lock()
 	defer p.cb.Unlock()
 	sw.mu.Lock()
@@ -209,7 +210,7 @@ func (sw *Switch) begin(ctx context.Context, p *peer, d *dial) *Session {
 	}
 	s := sw.newSessionLocked(p, newSessionID())
 	s.Initiator = true
-	s.ctx, s.cancel = context.WithTimeout(ctx, HandshakeTimeout)
+	s.patient(ctx, wait)
 	s.working = true
 	d.attempt = s
 	return s
@@ -220,9 +221,12 @@ func (s *Session) call(established func(*Session)) error {
 	if err := s.secure(); err != nil {
 		return err
 	}
+	begun := time.Now()
 	if err := s.tls.Handshake(); err != nil {
 		return err
 	}
+	s.Trip = time.Since(begun)
+	s.limit.Reset(HandshakeTimeout)
 	if err := s.takeKeys(); err != nil {
 		return err
 	}

@@ -81,8 +81,13 @@ import (
 )
 
 const (
-	// HandshakeTimeout bounds one attempt at an introduction, from the first
-	// frame to accept. Dial makes at most two attempts.
+	// HandshakeTimeout bounds each wait of an attempt at an introduction: of the
+	// caller for the callee's first flight and then for its verdict, of the callee
+	// from the first frame to the caller's hello and then for its own verdict. So a
+	// full uplink may delay an answer by seconds, and who does not answer at all is
+	// given up as soon. Dial makes at most two attempts, the second of which waits
+	// twice as long for the first flight, as a callee does for the hello of a node
+	// that it knows: what was lost on the way is sent again by then.
 	HandshakeTimeout = 5 * time.Second
 
 	maxHalfOpen        = 32       // as callee, in all, until the caller has said hello

@@ -9,7 +9,7 @@ import (
 
 // How many introductions are answered at a time, and whose. Any member of the
 // network can open some and never go on: each holds its place for
-// HandshakeTimeout. So half of the places are for nodes that are known (see
+// HandshakeTimeout, or twice that. So half of the places are for nodes that are known (see
 // Config.Known), who come into the other half only when theirs are taken. In that
 // one there is always a place for one more: the sender that is the greatest
 // burden, by the introductions that it has open there and by those that came to

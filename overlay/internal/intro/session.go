@@ -23,6 +23,8 @@ type Session struct {
 	Initiator bool
 	// Own is what this node said of itself, Remote the other node's hello.
 	Own, Remote Hello
+	// Trip is how long the peer took to answer in the introduction.
+	Trip time.Duration
 	// PSK is the preshared key of the pair's WireGuard tunnel: secret.
 	PSK [32]byte
 	// ProbeSend and ProbeRecv are the keys of path probes to and from the
@@ -43,6 +45,7 @@ type Session struct {
 	crl    crlTransfer
 	ctx    context.Context
 	cancel context.CancelFunc
+	limit  *time.Timer // ends ctx; see patient
 
 	// For the proofs of WireGuard keys: the session's part, what this side shows
 	// and what the peer has to. The worker's, too.
@@ -417,6 +420,14 @@ func (s *Session) reason(err error) error {
 		return fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	return err
+}
+
+// patient gives the introduction its context, which ends when the first wait takes
+// longer than that, or a later one than limit is set to.
+func (s *Session) patient(ctx context.Context, wait time.Duration) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.ctx, s.limit = ctx, time.AfterFunc(wait, func() { cancel(context.DeadlineExceeded) })
+	s.cancel = func() { s.limit.Stop(); cancel(nil) }
 }
 
 // expired returns why the introduction's context ended.

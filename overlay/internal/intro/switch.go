@@ -201,7 +201,11 @@ func (sw *Switch) openLocked(from cert.NodeID, f frame) {
 	if p.dial != nil && p.dial.attempt != nil {
 		s.sawAttempt = p.dial.attempt.sid
 	}
-	s.ctx, s.cancel = context.WithTimeout(context.Background(), HandshakeTimeout)
+	wait := HandshakeTimeout
+	if place == poolKnown {
+		wait *= 2
+	}
+	s.patient(context.Background(), wait)
 	s.working = true
 	sw.takeLocked(s, f)
 	sw.wg.Go(s.answer)
