@@ -32,6 +32,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"weft/overlay/limited"
 )
@@ -80,7 +81,8 @@ type Conn struct {
 	plain    bool  // no TLS above
 	slot     *slot // server side, until the handshake is done
 	tuned    bool
-	outer    *Conn // server side: the stream that a WebSocket came over, nil when it is not ours
+	outer    *Conn         // server side: the stream that a WebSocket came over, nil when it is not ours
+	trip     time.Duration // dialled: how long the server took to answer in the handshake
 
 	// Constant once an HTTP server has it (place.go).
 	place   *limited.Place // nil: it needs none
@@ -119,6 +121,10 @@ func Of(tc *tls.Conn) *Conn {
 // Client wraps nc for a TLS client over a connection that did not come from
 // a Dialer (tests, simulations).
 func Client(nc net.Conn, cfg *tls.Config) *tls.Conn { return tls.Client(newConn(nc), cfg) }
+
+// Trip returns how long the server took to answer in the handshake of a link that
+// was dialled, 0 of others.
+func (c *Conn) Trip() time.Duration { return c.trip }
 
 // WebSocket reports whether the stream runs inside a WebSocket, so that
 // somebody in the middle will close it when it is silent for long.

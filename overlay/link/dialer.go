@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	connectTimeout = 5 * time.Second // TCP, and a proxy's CONNECT
-	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried
+	connectTimeout = 8 * time.Second // TCP, and a proxy's CONNECT
+	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried; more where TCP's took long
 	patientTimeout = 9 * time.Second // the same where it worked before; a server gives it 10 s
 	patience       = 2               // times in a row
 	innerTimeout   = 8 * time.Second // upgrade and handshake inside
@@ -222,10 +222,15 @@ func (d *Dialer) Forget() {
 
 // direct is TLS over TCP.
 func (d *Dialer) direct(ctx context.Context, u *url.URL, to want, timeout time.Duration) (*tls.Conn, error) {
+	begun := time.Now()
 	nc, err := d.connect(ctx, u)
 	if err != nil {
 		return nil, err
 	}
+	// Behind an uplink that is full each round trip takes seconds. What an answer
+	// takes now has just been seen, and that it comes late is no sign of a network
+	// that swallows handshakes.
+	timeout = max(timeout, min(directTimeout+2*time.Since(begun), patientTimeout))
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return d.handshake(ctx, newConn(nc), u, to)
@@ -260,10 +265,12 @@ func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, to want) (*tls.Con
 
 func (d *Dialer) handshake(ctx context.Context, c *Conn, u *url.URL, to want) (*tls.Conn, error) {
 	tc := tls.Client(c, d.config(u.Hostname(), to))
+	begun := time.Now()
 	if err := tc.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
+	c.trip = time.Since(begun)
 	return tc, nil
 }
 

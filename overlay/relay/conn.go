@@ -17,6 +17,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay/lane"
+	"weft/overlay/rtt"
 )
 
 const (
@@ -28,15 +29,20 @@ const (
 	unsentLimit = 128 << 10
 
 	// unanswered is how long a node that sends waits for any sign of life
-	// before it asks for one, and then for the answer.
+	// before it asks for one.
 	unanswered = 5 * time.Second
+	// answerMost is the most that the relay's answer to anything is waited for,
+	// where answers are known to take long: an uplink that is full of uploads
+	// delays them by seconds, and by as much again when it loses one.
+	answerMost = 15 * time.Second
 	// quiet is after how much silence a node asks by itself. A relay asks
 	// after 120 s; this is for when it cannot.
 	quiet = 150 * time.Second
 	// quietWebSocket is short enough for reverse proxies, which close what is
 	// silent for a minute.
 	quietWebSocket = 45 * time.Second
-	quietAnswer    = 10 * time.Second
+	// quietAnswer is how long the answer to that may take.
+	quietAnswer = 10 * time.Second
 )
 
 // pendingPool holds what SendPackets fills and the writer empties.
@@ -97,6 +103,7 @@ type Conn struct {
 	lastTx   atomic.Int64 // since started
 	awaiting atomic.Int64 // when something was first sent after the last sign of life; 0: nothing
 	deadline atomic.Int64 // when an answer to a ping is due; 0: none
+	asked    atomic.Int64 // when the last ping of watch was sent
 	dozing   atomic.Bool  // watch sleeps for long
 	rouse    chan struct{}
 
@@ -110,6 +117,7 @@ type Conn struct {
 	closed  bool
 	cause   error
 	pings   map[uint64]chan struct{}
+	trip    rtt.Estimate // of pings, and of the link's handshake
 }
 
 // NewConn makes a connection out of a link that is through its handshake (or
@@ -120,6 +128,7 @@ func NewConn(c net.Conn, h Handler) *Conn {
 	if tc, ok := c.(*tls.Conn); ok {
 		if rc.lc = link.Of(tc); rc.lc != nil {
 			rc.lc.Tune(unsentLimit)
+			rc.trip.Add(rc.lc.Trip())
 			if rc.lc.WebSocket() {
 				rc.quiet = quietWebSocket
 			}
@@ -273,12 +282,39 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		if c.closed {
 			return 0, c.endedLocked()
 		}
-		return time.Since(start), nil
+		took := time.Since(start)
+		c.trip.Add(took)
+		return took, nil
 	case <-ctx.Done():
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.pings, key)
 		return 0, fmt.Errorf("ping relay: %w", ctx.Err())
+	}
+}
+
+// Answer returns how long the relay's answer may take: least, or longer where
+// answers are known to.
+func (c *Conn) Answer(least time.Duration) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trip.Wait(least, answerMost)
+}
+
+// Trip returns how long the relay's answers take, 0 if that is not known.
+func (c *Conn) Trip() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trip.Trip()
+}
+
+// Check ends the connection if the relay does not answer in time: the machine may
+// have slept, or be in another network.
+func (c *Conn) Check(ctx context.Context) {
+	ping, cancel := context.WithTimeout(ctx, c.Answer(wakeAnswer))
+	defer cancel()
+	if _, err := c.Ping(ping); err != nil {
+		c.fail(ErrDead)
 	}
 }
 
@@ -389,6 +425,9 @@ func (c *Conn) frame(f []byte) error {
 		c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypePong, body) })
 	case TypePong:
 		c.mu.Lock()
+		if asked := c.asked.Swap(0); pingKey(body) == 0 && asked != 0 {
+			c.trip.Add(time.Duration(c.now() - asked))
+		}
 		done := c.pings[pingKey(body)]
 		delete(c.pings, pingKey(body))
 		c.mu.Unlock()
@@ -481,17 +520,19 @@ func (c *Conn) check(now int64) (wait time.Duration, dead bool) {
 	waited := time.Duration(now - since)
 	switch {
 	case since != 0 && waited >= unanswered:
-		return c.ask(now, unanswered), false
+		return c.ask(now), false
 	case silent >= c.quiet:
-		return c.ask(now, quietAnswer), false
+		return c.ask(now), false
 	case since != 0:
 		return unanswered - waited, false
 	}
 	return c.quiet - silent, false
 }
 
-func (c *Conn) ask(now int64, within time.Duration) time.Duration {
+func (c *Conn) ask(now int64) time.Duration {
+	within := c.Answer(quietAnswer)
 	c.deadline.Store(now + int64(within))
+	c.asked.Store(now)
 	var nonce [8]byte // nobody waits for this one
 	c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypePing, nonce[:]) })
 	return within

@@ -101,7 +101,7 @@ type GoneReason uint8
 // The reasons of gone frames.
 const (
 	GoneAbsent GoneReason = 1 // not connected here
-	GoneSilent GoneReason = 2 // connected, but it did not answer a ping within 2 s
+	GoneSilent GoneReason = 2 // connected, but it did not answer a ping within 2 s, or somewhat longer: its uplink may be full
 )
 
 func (r GoneReason) String() string {

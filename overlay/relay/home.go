@@ -21,6 +21,9 @@ import (
 const (
 	// moveAfter is how long a node tries its home before the next relay.
 	moveAfter = 5 * time.Second
+	// raceTime is how long a new node waits for the first of all relays. It is
+	// three round trips and more where the uplink is full.
+	raceTime = 12 * time.Second
 	// eager is how long a node with active peers tries again every 50 to
 	// 300 ms before it becomes patient.
 	eager      = 10 * time.Second
@@ -34,7 +37,7 @@ const (
 	refusedSoon = 3 // times in a row
 	// idleSpread is the spread of idle nodes when the relay named none.
 	idleSpread  = 3 * time.Second
-	wakeAnswer  = 2 * time.Second
+	wakeAnswer  = 2 * time.Second // or as long as answers are known to take
 	welcomeTime = 10 * time.Second
 	maxRace     = 8 // relays that a new node measures
 )
@@ -198,7 +201,8 @@ func (h *Home) SendVersions(v api.Versions) {
 
 // Wake says that the world may have changed: the device slept, a link came
 // up, the list of relays is new, or somebody wants to send. A connection is
-// checked at once and dropped if the relay does not answer within 2 s; a wait
+// checked at once and dropped if the relay does not answer within 2 s, or as long as
+// its answers are known to take; a wait
 // between attempts ends. It never waits itself.
 func (h *Home) Wake() {
 	select {
@@ -282,7 +286,7 @@ func (h *Home) choose(ctx context.Context, fails int, since time.Time) (api.Rela
 // counted in round trips. The link is left for connect: a relay that heard of
 // two would let the later one count.
 func (h *Home) race(ctx context.Context, relays []api.Relay) (api.Relay, bool) {
-	ctx, cancel := context.WithTimeout(ctx, moveAfter)
+	ctx, cancel := context.WithTimeout(ctx, raceTime)
 	defer cancel()
 	type result struct {
 		rl api.Relay
@@ -410,7 +414,7 @@ func (h *Home) askAfterSilence(ctx context.Context, c *Conn) time.Duration {
 	if allowed == 0 || silent < allowed {
 		return max(allowed-silent, 0)
 	}
-	ctx, cancel := context.WithTimeout(ctx, silenceAnswer)
+	ctx, cancel := context.WithTimeout(ctx, c.Answer(silenceAnswer))
 	defer cancel()
 	_, err := c.Ping(ctx)
 	h.mu.Lock()
@@ -462,11 +466,7 @@ func (h *Home) checkOnWake(ctx context.Context, c *Conn, done chan struct{}) {
 			c.fail(errRemoved)
 			continue
 		}
-		ping, cancel := context.WithTimeout(ctx, wakeAnswer)
-		if _, err := c.Ping(ping); err != nil {
-			c.fail(ErrDead)
-		}
-		cancel()
+		c.Check(ctx)
 		silent.Reset(shortSilence) // it may be another network, of which nothing is known
 	}
 }

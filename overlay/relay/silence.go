@@ -21,9 +21,9 @@ var silenceSteps = []time.Duration{30 * time.Second, 60 * time.Second, 110 * tim
 const (
 	// shortSilence is for a network that did not bear the first step.
 	shortSilence = 15 * time.Second
-	// silenceAnswer is how long the answer may take. An uplink that is full of
-	// uploads delays it by seconds.
-	silenceAnswer = 4 * time.Second
+	// silenceAnswer is how long the answer may take, or longer if it is known to. An
+	// uplink that is full of uploads delays it by seconds.
+	silenceAnswer = 8 * time.Second
 	// backAtOnce: a connection that is made this soon after the loss of another
 	// shows that the network itself works.
 	backAtOnce = 5 * time.Second

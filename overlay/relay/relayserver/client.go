@@ -15,6 +15,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/link"
 	"weft/overlay/relay"
+	"weft/overlay/rtt"
 )
 
 // A client's connection: what comes in (read, run, frame), and its end.
@@ -75,7 +76,8 @@ type client struct {
 	home     bool         // it said which versions it holds
 	online   bool         // Presence was told
 	pingAt   int64
-	timer    *time.Timer // pings after silence
+	trip     rtt.Estimate // of pings
+	timer    *time.Timer  // pings after silence
 	probe    *probe
 	unheard  int64                     // when the last probe began that nobody answered, 0: none
 	measures map[[8]byte]chan struct{} // by Ping
@@ -161,7 +163,7 @@ func (c *client) frame(f []byte, now int64) error {
 	case relay.TypePing:
 		c.send(relay.TypePong, body)
 	case relay.TypePong:
-		c.measured(body)
+		c.measured(body, now)
 	case relay.TypeLane:
 		c.lane(relay.Peer(f), now)
 	case relay.TypeVersions:

@@ -36,9 +36,12 @@ func (s *Server) Ping(ctx context.Context, id cert.NetworkID, node cert.NodeID) 
 }
 
 // answers reports whether the other end of a connection is there: it has flipAsk
-// to say so.
+// to say so, more where answers are known to take long.
 func (c *client) answers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, flipAsk)
+	c.mu.Lock()
+	wait := c.trip.Wait(flipAsk, probeMost)
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	_, err := c.ask(ctx)
 	return err == nil || errors.Is(err, errBusy)
@@ -94,9 +97,12 @@ func (s *Server) Heard(id cert.NetworkID, node cert.NodeID) (time.Time, bool) {
 }
 
 // measured takes a pong.
-func (c *client) measured(nonce []byte) {
+func (c *client) measured(nonce []byte, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if [8]byte(nonce) == ([8]byte{}) && c.pingAt != 0 {
+		c.trip.Add(time.Duration(now - c.pingAt))
+	}
 	if done, ok := c.measures[[8]byte(nonce)]; ok {
 		delete(c.measures, [8]byte(nonce))
 		close(done)

@@ -25,7 +25,8 @@ type probe struct {
 	timer   *time.Timer
 }
 
-// probeLocked tells from if nothing comes from this client in probeAnswer. One
+// probeLocked tells from if nothing comes from this client in probeAnswer, or in
+// the time that its answers are known to take, up to probeMost. One
 // that has been silent for long is asked at once, another when it has had time
 // to answer the frame itself: it may have vanished a moment ago.
 func (c *client) probeLocked(from cert.NodeID, now int64) {
@@ -37,7 +38,7 @@ func (c *client) probeLocked(from cert.NodeID, now int64) {
 		p := &probe{at: now, asked: now-c.lastRx.Load() > int64(probeAfter)}
 		wait := probeAsk
 		if p.asked {
-			wait = probeAnswer
+			wait = c.trip.Wait(probeAnswer, probeMost)
 			c.pingLocked(now)
 		}
 		p.timer = time.AfterFunc(wait, func() { c.probed(p) })
@@ -63,7 +64,7 @@ func (c *client) probed(p *probe) {
 	if !answered && !p.asked {
 		p.asked = true
 		c.pingLocked(c.s.now())
-		p.timer.Reset(probeAnswer - probeAsk)
+		p.timer.Reset(c.trip.Wait(probeAnswer, probeMost) - probeAsk)
 		c.mu.Unlock()
 		return
 	}
