@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"time"
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
@@ -39,6 +40,10 @@ type Peer struct {
 
 	// Initiate says that this node begins. It is set on the side that called.
 	Initiate bool
+
+	// Trip is how long the node takes to answer, 0 if that is not known: a
+	// handshake of the plane waits as long for its answer.
+	Trip time.Duration
 }
 
 // Check returns the peer's addresses, sorted, or says what is wrong with what every

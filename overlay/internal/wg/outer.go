@@ -101,13 +101,14 @@ type tunnel struct {
 	pending   atomic.Bool   // has no addresses yet: waits to take over from peer.cur
 
 	// Device.mu guards the following.
-	proven bool         // the node holds the key: it has shown so in an introduction
-	want   []netip.Addr // the addresses to take over
-	begun  time.Time    // when the handshake was asked for
-	tries  int          // initiations sent since
-	probed bool         // a keepalive was sent since, to see whether a session stands
-	timer  *time.Timer  // armed while waiting
-	armed  uint64       // tells the timer that counts from earlier ones
+	trip   time.Duration // of Peer
+	proven bool          // the node holds the key: it has shown so in an introduction
+	want   []netip.Addr  // the addresses to take over
+	begun  time.Time     // when the handshake was asked for
+	tries  int           // initiations sent since
+	probed bool          // a keepalive was sent since, to see whether a session stands
+	timer  *time.Timer   // armed while waiting
+	armed  uint64        // tells the timer that counts from earlier ones
 }
 
 // promote is called when the first message that needs a working handshake is

@@ -35,8 +35,15 @@ const (
 	nextRetry     = time.Second
 	probeWait     = 200 * time.Millisecond
 	maxTries      = 3
-	giveUp        = 4 * time.Second // of a pending tunnel; what is held for it lives longer
+	tripMost      = 4 * time.Second
+	giveUp        = 4 * time.Second // of a pending tunnel, and longer after a long trip; what is held for it lives longer
 )
+
+// slowly returns wait, or one and a half trips where that is more: another
+// initiation before the answer to the last one makes that worthless.
+func (t *tunnel) slowly(wait time.Duration) time.Duration {
+	return max(wait, min(t.trip*3/2, tripMost))
+}
 
 // SetPeer implements dataplane.Plane; see the package comment for a new key.
 func (d *Device) SetPeer(cfg dataplane.Peer) error {
@@ -113,6 +120,7 @@ func (d *Device) updateLocked(p *peer, cfg dataplane.Peer, ips []netip.Addr) err
 		p.Release()
 	}
 	p.cur.proven = p.cur.proven || cfg.Claim == dataplane.Proven
+	p.cur.trip = cfg.Trip
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_key=%x\nupdate_only=true\npreshared_key=%x\n", cfg.Key, cfg.Secret)
 	d.moveLocked(p, ips, &b)
@@ -254,7 +262,7 @@ func (d *Device) removeLocked(p *peer) {
 // makeTunnel makes a WireGuard peer. With endpoint= in the same operation
 // wireguard-go never lets a packet change the endpoint.
 func (d *Device) makeTunnel(p *peer, cfg dataplane.Peer, ips []netip.Addr) (*tunnel, error) {
-	t := &tunnel{Endpoint: p.Endpoint(), d: d, peer: p, key: cfg.Key, proven: cfg.Claim == dataplane.Proven}
+	t := &tunnel{Endpoint: p.Endpoint(), d: d, peer: p, key: cfg.Key, proven: cfg.Claim == dataplane.Proven, trip: cfg.Trip}
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_key=%x\npreshared_key=%x\nendpoint=%s\n", cfg.Key, cfg.Secret, p.ID())
 	for _, ip := range ips {
@@ -295,9 +303,9 @@ func (d *Device) begin(t *tunnel, initiate bool, turn time.Duration) {
 	t.waiting.Store(true)
 	if initiate {
 		d.initiate(t)
-		t.startTimer(firstRetry)
+		t.startTimer(t.slowly(firstRetry))
 	} else {
-		t.startTimer(turn)
+		t.startTimer(t.slowly(turn))
 	}
 }
 
@@ -358,16 +366,16 @@ func (d *Device) tick(t *tunnel, nth uint64) {
 		if wp := d.dev.LookupPeer(device.NoisePublicKey(t.key)); wp != nil {
 			wp.SendKeepalive()
 		}
-		t.startTimer(probeWait)
+		t.startTimer(t.slowly(probeWait))
 	case t.tries < maxTries:
 		d.initiate(t)
 		if p.next == nil && p.Gated() {
 			p.Release()
 		}
 		if t.tries < maxTries {
-			t.startTimer(nextRetry)
+			t.startTimer(t.slowly(nextRetry))
 		} else if p.next == t {
-			t.startTimer(time.Until(t.begun.Add(giveUp)))
+			t.startTimer(max(time.Until(t.begun.Add(giveUp)), t.slowly(0)))
 		}
 	case p.next == t && t.pending.Load():
 		d.log.Info("new tunnel does not answer, the old one stays", "peer", p.ID())
