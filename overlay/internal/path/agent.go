@@ -20,6 +20,8 @@ const (
 	// NATs forget after 30 s.
 	QuietAfter = 25 * time.Second
 
+	openPings = 16 // of a link, that may still be answered
+
 	pongsPerSec = 64
 	pongsBurst  = 256
 )
@@ -74,18 +76,19 @@ type link struct {
 	heard    instant // the last authentic probe from there
 	verified instant // the last pong; 0: it does not count as working
 	received instant // data came in here
-	rtt      time.Duration
+	answered instant // when the newest small ping that was answered had been sent
+	rtt, dev time.Duration
 
 	tries uint8   // pings of this round
 	next  instant // the next of them, or of the pings that keep it known; 0: none
 	from  instant // budget: since when …
 	spent uint8   // … so many pings went to it unanswered
 
-	open     [8]ping // pings that are not answered
-	oldest   instant // when the first of those that count was sent
-	misses   uint8   // how many count
-	pinged   instant // the last small one
-	followed instant // the last beyond the budget, because the peer pinged
+	open     [openPings]ping // pings that are not answered
+	oldest   instant         // when the first of those that count was sent
+	misses   uint8           // how many count
+	pinged   instant         // the last small one
+	followed instant         // the last beyond the budget, because the peer pinged
 
 	size size
 }
@@ -284,7 +287,7 @@ func (a *Agent) NetworkChanged(now time.Time) {
 	a.scan = scan{next: a.scan.next}
 	for i := range a.links {
 		l := &a.links[i]
-		l.verified, l.received, l.rtt, l.next, l.size = 0, 0, 0, 0, size{}
+		l.verified, l.received, l.answered, l.rtt, l.dev, l.next, l.size = 0, 0, 0, 0, 0, 0, size{}
 		a.forgive(l)
 	}
 	a.dropLinks(func(l *link) bool { return !l.listed && !l.via.Lane })
@@ -341,9 +344,11 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 	l.size.answered(p, t)
 	if p.size == 0 {
 		rtt := max(t.sub(p.at), time.Microsecond)
+		l.answered = max(l.answered, p.at)
 		if l.rtt == 0 {
 			l.rtt = rtt
 		} else {
+			l.dev += ((rtt - l.rtt).Abs() - l.dev) / 4
 			l.rtt += (rtt - l.rtt) / 8
 		}
 	}

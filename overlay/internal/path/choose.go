@@ -6,10 +6,10 @@ const (
 	pingEvery   = 250 * time.Millisecond // while data flow
 	suspectPing = 100 * time.Millisecond // while an answer is missing
 	suspectTime = 50 * time.Millisecond  // beyond 1.5 round trips
-	deadTime    = 300 * time.Millisecond // or 2.5 round trips without a sign of life
+	deadTime    = 300 * time.Millisecond // or 2.5 round trips without a sign of life, or more where they vary
 	deafTime    = 2 * time.Second        // the same when data come in
 	deadMisses  = 3
-	stallTime   = 300 * time.Millisecond // between steps, of which there should be one every 250 ms
+	stallTime   = 300 * time.Millisecond // that a step comes after a ping was due
 	unknownRTT  = 100 * time.Millisecond
 
 	betterBy = 5 * time.Millisecond // and a fifth
@@ -22,12 +22,13 @@ func (a *Agent) isDirect() bool { return a.cur != (Via{}) && !a.cur.Lane }
 
 // watch pings the way in use and gives it up when it is dead.
 func (a *Agent) watch(t instant) {
-	stalled := t.sub(a.now)
+	before := a.now
 	a.now = t
 	l := a.find(a.cur)
 	if l == nil || !a.active {
 		return
 	}
+	stalled := t.sub(max(before, a.nextPing(l)))
 	if stalled > stallTime && l.oldest != 0 {
 		// This machine was busy with something else: answers may be waiting
 		// to be read.
@@ -49,31 +50,41 @@ func (l *link) trip() time.Duration {
 	return l.rtt
 }
 
-// nextPing is when the way in use is to be pinged.
+// patience is how long the way in use may give no sign of life. Behind an uplink
+// that fills up each answer takes longer than the one before.
+func (l *link) patience() time.Duration {
+	return max(deadTime, l.trip()*5/2, l.rtt+4*l.dev)
+}
+
+// nextPing is when the way in use is to be pinged. The longer answers take the
+// fewer are asked for, so that those asked for are still known when they come.
 func (a *Agent) nextPing(l *link) instant {
-	next := l.pinged.add(pingEvery)
-	if l.misses > 0 {
-		next = min(next, max(l.pinged.add(suspectPing), l.oldest.add(l.trip()*3/2+suspectTime)))
+	if l.misses == 0 {
+		return l.pinged.add(pingEvery)
 	}
-	return next
+	late := l.pinged.sub(l.oldest) / (openPings * 3 / 8)
+	suspect := max(l.pinged.add(max(suspectPing, late)), l.oldest.add(l.trip()*3/2+suspectTime))
+	return min(l.pinged.add(max(pingEvery, late)), suspect)
 }
 
 // deadAt is when the way in use is dead if nothing comes until then; 0 while it
 // is too early to say.
 func (a *Agent) deadAt(l *link) instant {
+	wait := l.patience()
 	if l.misses >= 2 && a.relayed > l.oldest {
 		// The peer has given it up.
-		return max(a.relayed, l.oldest.add(l.trip()*3/2+suspectTime))
+		late := min(l.trip()*3/2+suspectTime, wait)
+		return max(a.relayed, l.oldest.add(late), l.verified.add(late))
 	}
 	if l.misses < deadMisses {
 		return 0
 	}
-	wait := max(deadTime, l.trip()*5/2)
 	at := l.oldest.add(wait)
 	if l.received > l.oldest {
 		at = min(max(at, l.received.add(wait)), l.oldest.add(max(deafTime, wait)))
 	}
-	return at
+	// An answer that comes is one, however old the question.
+	return max(at, l.verified.add(wait))
 }
 
 // lose takes traffic off a dead way and looks for another one.

@@ -161,7 +161,7 @@ func (a *Agent) ping(l *link, t instant, size uint16) {
 // forgive forgets what was not answered.
 func (a *Agent) forgive(l *link) {
 	clear(l.open[:])
-	l.oldest, l.misses = 0, 0
+	l.oldest, l.misses, l.size.asked = 0, 0, 0
 }
 
 // forgiveUntil forgets small pings up to one that was answered.

@@ -34,7 +34,7 @@ type size struct {
 	tries  uint8
 	next   instant // of the search
 	full   instant // when to ping with full length, or to look for the answer
-	asked  instant // the first ping of full length without an answer, 0: none
+	asked  instant // the last ping of full length without an answer, 0: none
 	lost   uint8
 }
 
@@ -87,11 +87,11 @@ func (a *Agent) keepSize(t instant) {
 	s, wait := &l.size, max(sizeWait, 2*l.trip())
 	if s.next != 0 && t >= s.next {
 		switch s.tries++; {
-		case s.proven == 0 && s.tries > safeTries && t.sub(l.verified) < 2*wait:
+		case s.proven == 0 && s.tries > safeTries && l.answered > s.asked:
 			a.tooSmall(l, t)
 			return
 		case s.proven == 0 && s.tries > sizeTries:
-			s.next = t.add(wait)
+			s.next, s.asked = t.add(wait), t
 			a.ping(l, t, l.payload(safeMTU))
 		case s.tries > sizeTries:
 			s.tries, s.next = 0, t.add(sizeAgain)
@@ -115,10 +115,10 @@ func (a *Agent) keepSize(t instant) {
 	if s.proven == 0 || t < s.full {
 		return
 	}
-	if s.asked != 0 {
+	if s.asked != 0 && l.answered > s.asked { // the answers of both go the same way
 		s.lost++
 	}
-	if s.lost >= fullLost && l.verified > s.asked {
+	if s.lost >= fullLost {
 		// Small ones pass, full ones do not.
 		safe := l.payload(safeMTU)
 		if s.proven <= safe {
@@ -127,9 +127,7 @@ func (a *Agent) keepSize(t instant) {
 		}
 		*s = size{proven: safe, next: t.add(sizeFell)}
 	}
-	if s.asked == 0 {
-		s.asked = t
-	}
+	s.asked = t
 	a.ping(l, t, s.proven)
 	s.full = t.add(wait)
 }
