@@ -12,8 +12,9 @@ const (
 	maxDests = 8
 	// maxPeers bounds the peers that are heard in one round.
 	maxPeers = 2
-	// maxRound bounds a round from the last destination added.
-	maxRound = 2500 * time.Millisecond
+	// maxRound bounds a round from the last destination added. An uplink that is
+	// full of uploads delays answers by seconds, and does not block them.
+	maxRound = 5 * time.Second
 )
 
 // tries are the times of the requests to one destination. The first are
