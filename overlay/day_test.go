@@ -143,6 +143,7 @@ type dayNode struct {
 	host *overlaytest.Host
 	cfg  overlay.Config
 	net  *dayNet
+	wrap func(*dayNet) overlay.Net // around net; may be nil
 }
 
 // onDay runs f in simulated time, once the two nodes have a direct path.
@@ -190,22 +191,43 @@ func (w *dayWorld) serveSTUN(h *overlaytest.Host, at string) {
 func (w *dayWorld) day(name, outside string, tags ...string) *dayNode {
 	h := w.in.NAT(name+"-nat", overlaytest.PortRestricted, outside).Host(name, "192.168.1.2")
 	h.Link.SetLatency(10 * time.Millisecond)
-	n := &dayNode{w: w, host: h, cfg: overlay.Config{
+	n := w.nodeAt(h, tags...)
+	n.start()
+	return n
+}
+
+// nodeAt makes a node that has not started.
+func (w *dayWorld) nodeAt(h *overlaytest.Host, tags ...string) *dayNode {
+	name := h.Name()
+	return &dayNode{w: w, host: h, cfg: overlay.Config{
 		StateDir: filepath.Join(w.t.TempDir(), name), Hostname: name, Token: w.token(coord.NewKey{Tags: tags}),
 		NetDial: h.DialContext,
 		UDP: overlay.UDP{NoPortMap: true, Listen: h.ListenPacket, Interfaces: func() ([]overlay.Interface, error) {
 			return []overlay.Interface{{Name: "eth0", Net: netip.PrefixFrom(h.Addrs()[0], 24), MTU: 1500}}, nil
 		}},
 	}}
-	n.start()
-	return n
 }
 
 func (n *dayNode) start() {
 	t := n.w.t
 	t.Helper()
+	n.begin()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if err := n.Wait(ctx, ""); err != nil {
+		t.Fatalf("%s: %v", n.cfg.Hostname, err)
+	}
+}
+
+// begin starts the node and waits for nothing.
+func (n *dayNode) begin() {
+	t := n.w.t
+	t.Helper()
 	n.net = newDayNet()
 	n.cfg.Net = n.net
+	if n.wrap != nil {
+		n.cfg.Net = n.wrap(n.net)
+	}
 	var err error
 	if n.Node, err = overlay.New(n.cfg); err != nil {
 		t.Fatal(err)
@@ -215,11 +237,6 @@ func (n *dayNode) start() {
 	t.Cleanup(func() { running.Close() })
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatalf("start %s: %v", n.cfg.Hostname, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-	defer cancel()
-	if err := n.Wait(ctx, ""); err != nil {
-		t.Fatalf("%s: %v", n.cfg.Hostname, err)
 	}
 }
 

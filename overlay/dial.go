@@ -21,15 +21,18 @@ import (
 
 const (
 	// proveAfter is how long a connection over an existing tunnel may take
-	// before the node asks whether the peer is still there.
+	// before the node asks whether the peer is still there, if one and a half
+	// round trips take no longer.
 	proveAfter = 500 * time.Millisecond
 	// deadAfter is how long after that a tunnel may bring nothing at all
-	// before the nodes introduce themselves anew.
+	// before the nodes introduce themselves anew, with the same condition.
 	deadAfter = time.Second
-	// lookupWait bounds a question to the server.
+	// lookupWait bounds a question to the server, if that is not far (see inTime).
 	lookupWait = 5 * time.Second
 	// lastSeenWait bounds the question "since when is it offline?".
 	lastSeenWait = 700 * time.Millisecond
+	// tripMost is the longest round trip that is believed.
+	tripMost = 4 * time.Second
 )
 
 // Dial connects to "name:port" over the overlay: a short name, a full name or
@@ -104,8 +107,11 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	var c net.Conn
 	err = n.through(ctx, r, k.Node.ID, func(ctx context.Context) (err error) {
 		c, err = n.cfg.Net.DialContext(ctx, network, target)
-		if errors.Is(err, syscall.EHOSTUNREACH) && r.peers.ensure(ctx, k.Node.ID) == nil {
+		if errors.Is(err, syscall.EHOSTUNREACH) {
 			// The answer to an earlier introduction, which failed.
+			if err := r.peers.ensure(ctx, k.Node.ID); err != nil {
+				return err // it says why
+			}
 			c, err = n.cfg.Net.DialContext(ctx, network, target)
 		}
 		return err
@@ -134,7 +140,11 @@ func (n *Node) through(ctx context.Context, r *running, id cert.NodeID, try func
 				cancel(err)
 			}
 		}()
+		begun := time.Now()
 		err := try(tctx)
+		if err == nil {
+			r.peers.took(id, time.Since(begun))
+		}
 		close(settled)
 		cause := context.Cause(tctx)
 		cancel(nil)
@@ -159,7 +169,7 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 	if !again {
 		renewed = nil
 	}
-	t := time.NewTimer(proveAfter)
+	t := time.NewTimer(max(proveAfter, r.peers.tripTo(id)*3/2))
 	defer t.Stop()
 	begun := time.Now()
 	doubt := gone
@@ -179,7 +189,7 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 			if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
 				return err
 			}
-			t.Reset(deadAfter)
+			t.Reset(max(deadAfter, r.peers.tripTo(id)*3/2))
 			continue
 		}
 		// The peer is there. If the tunnel brings nothing all the same, or
@@ -277,6 +287,18 @@ func (n *Node) unknownPeer(name string, s *snapshot) error {
 		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: hint}
 }
 
+// inTime returns how long a question to the server may take: least where answers
+// come at once, and four round trips more, which a connection and a question need,
+// where they do not.
+func (n *Node) inTime(least time.Duration) time.Duration {
+	if r := n.active.Load(); r != nil {
+		if c := r.home.home.Current(); c != nil {
+			return least + 4*min(c.Trip(), tripMost)
+		}
+	}
+	return least
+}
+
 // find is lookup in the network that the node is in.
 func (n *Node) find(ctx context.Context, key string) (*directory.Known, error) {
 	s, ok := n.snap.get()
@@ -304,7 +326,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.
 	if _, err := netip.ParseAddr(key); err == nil {
 		kind = "ip"
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	ctx, cancel := context.WithTimeout(ctx, n.inTime(lookupWait))
 	defer cancel()
 	round := n.uses()
 	p, err := n.client().Lookup(ctx, kind, key)

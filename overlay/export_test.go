@@ -32,6 +32,15 @@ func (n *Node) Guests() int {
 	return 0
 }
 
+// RelayVia returns how the node is connected to its relay: "direct", "websocket", or
+// "" while it is not.
+func (n *Node) RelayVia() string {
+	if r := n.active.Load(); r != nil {
+		return r.home.home.State().Via
+	}
+	return ""
+}
+
 // Versions returns what the node holds.
 func (n *Node) Versions() api.Versions { return n.versions() }
 

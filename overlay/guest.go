@@ -26,7 +26,7 @@ import (
 const (
 	maxGuests     = 64              // the one not used for longest goes
 	guestIdle     = 2 * time.Minute // without a tunnel through it
-	guestDialing  = 4 * time.Second
+	guestDialing  = 9 * time.Second // TCP, and then as much as a handshake has at least
 	guestFlush    = flushWait
 	shunned       = 10 * time.Second // a relay that could not be reached is asked after the others
 	notedSessions = 256              // per relay connection: more than introductions can be under way
@@ -426,16 +426,12 @@ func (g *guests) keepOnly(relays []api.Relay) {
 	}
 }
 
-// check drops the guests whose relay does not answer within two seconds: the
-// machine may have slept, or be in another network.
+// check drops the guests whose relay does not answer in time: the machine may have
+// slept, or be in another network.
 func (g *guests) check() {
 	for _, c := range g.all() {
 		g.wg.Go(func() {
-			ctx, cancel := context.WithTimeout(c.ctx, pingAnswer)
-			defer cancel()
-			if _, err := c.conn.Ping(ctx); err != nil {
-				c.conn.Close()
-			}
+			c.conn.Check(c.ctx)
 		})
 	}
 }

@@ -134,6 +134,7 @@ func (p *peers) call(q *peer, result chan<- error) {
 		d.waiters = []waiter{{d.tried, result}}
 	}
 	q.dial = d
+	p.log.Debug("introduce", "peer", q.id)
 	p.wg.Go(func() {
 		defer cancel(nil)
 		ctx, stop := context.WithTimeout(ctx, dialTimeout)
@@ -151,6 +152,8 @@ func (p *peers) call(q *peer, result chan<- error) {
 // established takes the keys of an introduction that this node started, before
 // the peer has accepted it.
 func (p *peers) established(q *peer, d *dialing, s *intro.Session) error {
+	d.heard = true
+	q.spoke(s.Trip)
 	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
 		return nil
 	}
@@ -319,7 +322,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	}
 	p.introduced(q, s)
 	err := p.setPeer(dataplane.Peer{
-		ID: q.id, Key: s.Remote.Key, Claim: claim, Secret: s.PSK, IPs: addrs,
+		ID: q.id, Key: s.Remote.Key, Claim: claim, Secret: s.PSK, IPs: addrs, Trip: s.Trip,
 		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
 	})
 	if err != nil {
@@ -340,6 +343,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	}
 	q.node, q.hello, q.local, q.ours, q.session = node, s.Remote, s.Own.Boot, ours, s
 	q.gone = time.Time{} // whatever the relay said
+	delete(p.silent, q.id)
 	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()
 	if !q.installed() {
 		q.made = time.Now()
@@ -414,6 +418,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 			q = &peer{id: s.Peer.ID}
 			p.table[q.id] = q
 		}
+		q.spoke(s.Trip)
 		if err := p.install(q, s, q.installed() && q.ours, claimOf(s)); err != nil {
 			if !q.installed() && q.dial == nil {
 				delete(p.table, q.id)
@@ -496,35 +501,40 @@ func (p *peers) onReset(from cert.NodeID) {
 	})
 }
 
-// goneHint: a relay says that a peer is not connected to it. It is of interest
-// where the peer was believed to be.
+// goneHint: a relay says that a peer is not connected to it, or silent.
 func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
 	p.hint(func() {
-		alone := p.alone()
-		q := p.table[id]
-		if alone && (q == nil || q.dial == nil) { // else what comes of that says more
-			p.n.dir.SetPresence(directory.Sighting{ID: id, Online: false})
+		if reason == relay.GoneSilent {
+			p.doubt(w, id)
+		} else {
+			p.goneAt(w, id, errGone)
 		}
-		if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
-			return
-		}
-		q.gone = time.Now()
-		p.lookAt(q.gone.Add(time.Second)) // is it, when data still come?
-		for _, w := range q.watchers {
-			close(w)
-		}
-		q.watchers = nil
-		if q.dial != nil {
-			if reason == relay.GoneSilent {
-				q.dial.gone(errSilent)
-			} else {
-				q.dial.gone(errGone)
-			}
-		} else if !alone {
-			p.findAgain(q)
-		}
-		p.publish()
 	})
+}
+
+// goneAt takes a relay's word that a peer is not there. It is of interest where
+// the peer was believed to be.
+func (p *peers) goneAt(w way, id cert.NodeID, why error) {
+	alone := p.alone()
+	q := p.table[id]
+	if alone && (q == nil || q.dial == nil) { // else what comes of that says more
+		p.n.dir.SetPresence(directory.Sighting{ID: id, Online: false})
+	}
+	if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
+		return
+	}
+	q.gone = time.Now()
+	p.lookAt(q.gone.Add(time.Second)) // is it, when data still come?
+	for _, w := range q.watchers {
+		close(w)
+	}
+	q.watchers = nil
+	if q.dial != nil {
+		q.dial.gone(why)
+	} else if !alone {
+		p.findAgain(q)
+	}
+	p.publish()
 }
 
 // What a relay says of a peer that it cannot deliver to. errSilent is an errGone.

@@ -6,6 +6,7 @@ import (
 
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/intro"
+	"weft/overlay/rtt"
 )
 
 // What becomes of a tunnel, by its counters. Times are seconds ago.
@@ -20,6 +21,10 @@ func TestJudge(t *testing.T) {
 	in := func(seconds float64) time.Time { return now.Add(time.Duration(seconds * float64(time.Second))) }
 	session := new(intro.Session)
 	const never = -1
+	trip := func(seconds float64) (e rtt.Estimate) {
+		e.Add(time.Duration(seconds * float64(time.Second)))
+		return e
+	}
 	for name, c := range map[string]struct {
 		q      peer
 		tx, rx float64
@@ -40,8 +45,11 @@ func TestJudge(t *testing.T) {
 		"one way, not even a keepalive":       {peer{session: session, unanswered: ago(12.5), oneWay: ago(15)}, 0.1, 60, actPing},
 		"one way before data came":            {peer{session: session, unanswered: ago(2.1), oneWay: ago(61)}, 0.1, 60, actPing},
 		"unanswered, ping under way":          {peer{session: session, unanswered: ago(3), pinging: ago(1)}, 0.1, 60, actNothing},
-		"unanswered, ping too":                {peer{session: session, unanswered: ago(5), pinging: ago(2.5)}, 0.1, 60, actCall},
-		"unanswered, ping said so":            {peer{session: session, unanswered: ago(3), pinging: ago(2), oneWay: ago(0)}, 0.1, 60, actCall},
+		"unanswered, ping for a while":        {peer{session: session, unanswered: ago(6), pinging: ago(4)}, 0.1, 60, actNothing},
+		"unanswered, ping too":                {peer{session: session, unanswered: ago(8), pinging: ago(5.5)}, 0.1, 60, actCall},
+		"unanswered, ping said so":            {peer{session: session, unanswered: ago(3), pinging: ago(10), oneWay: ago(0)}, 0.1, 60, actCall},
+		"unanswered, but it takes long":       {peer{session: session, unanswered: ago(9), pinging: ago(7), trip: trip(3)}, 0.1, 60, actNothing},
+		"unanswered, beyond all that":         {peer{session: session, unanswered: ago(13), pinging: ago(10.5), trip: trip(30)}, 0.1, 60, actCall},
 		"unanswered, being introduced":        {peer{session: session, unanswered: ago(5), pinging: ago(2.5), dial: &dialing{}}, 0.1, 60, actNothing},
 		"unanswered, tried a moment ago":      {peer{session: session, unanswered: ago(5), pinging: ago(2.5), nextRedial: in(1)}, 0.1, 60, actNothing},
 		"ping answered since":                 {peer{session: session, unanswered: ago(15), proved: ago(1)}, 2, 60, actNothing},

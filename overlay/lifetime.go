@@ -131,7 +131,8 @@ func (p *peers) patience(q *peer) time.Duration {
 	if q.path.shown.Kind == path.Relay || !p.r.home.connected() {
 		return keptQuietAfter
 	}
-	return silentAfter
+	trip := 3 * time.Duration(q.path.rtt.Load())
+	return min(max(q.trip.Wait(silentAfter, keptQuietAfter), trip), keptQuietAfter)
 }
 
 // judge decides what a tunnel needs, from its counters and from when a keepalive
@@ -150,8 +151,9 @@ func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience
 	if !now.Before(end) {
 		return actDrop, now
 	}
+	answer := q.trip.Wait(pingAnswer, answerMost)
 	if q.dial != nil {
-		return actNothing, now.Add(pingAnswer)
+		return actNothing, now.Add(answer)
 	}
 	if pause := st.LastTx.Add(dataplane.Pause); now.Before(pause) {
 		end = earliest(end, pause) // data that goes on does not stir
@@ -176,14 +178,14 @@ func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience
 		return act, earliest(again, due)
 	}
 	switch {
-	case !q.pinging.IsZero() && now.Before(q.pinging.Add(pingAnswer)):
-		return actNothing, q.pinging.Add(pingAnswer)
+	case !q.pinging.IsZero() && now.Before(q.pinging.Add(answer)):
+		return actNothing, q.pinging.Add(answer)
 	case q.pinging.IsZero() && q.session != nil:
-		return actPing, now.Add(pingAnswer)
+		return actPing, now.Add(answer)
 	case now.Before(q.nextRedial):
 		return actNothing, q.nextRedial
 	}
-	return actCall, now.Add(pingAnswer)
+	return actCall, now.Add(answer)
 }
 
 // judgeSession redials a lost session whose tunnel goes on: without it neither
@@ -211,12 +213,16 @@ func earliest(ts ...time.Time) time.Time { return slices.MinFunc(ts, time.Time.C
 // sent data at sent.
 func (p *peers) ping(q *peer, now, sent time.Time) {
 	q.pinging = now
+	q.asks(now)
 	s := q.session
 	p.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, pingAnswer)
+		ctx, cancel := context.WithTimeout(p.ctx, answerMost)
 		defer cancel()
 		pong, err := s.Ping(ctx)
 		p.do(func() {
+			if err == nil {
+				q.spoke(pong.RTT)
+			}
 			if q.pinging != now {
 				return
 			}
@@ -235,7 +241,7 @@ func (q *peer) answered(now, sent time.Time, pong intro.Pong) {
 	q.oneWay = now
 	again := sent.Sub(q.unanswered) >= insistAfter
 	if again && !pong.HeardWithin(q.pinging.Sub(sent)+pong.RTT/2+insistAfter) {
-		q.pinging = now.Add(-pingAnswer) // as good as no answer
+		q.pinging = now.Add(-answerMost) // as good as no answer
 		return
 	}
 	q.proved, q.pinging = now, time.Time{}
@@ -279,62 +285,131 @@ func (p *peers) measured(id cert.NodeID, rtt time.Duration) {
 }
 
 // prove finds out whether a peer with a tunnel is really there, for somebody
-// who waits for its answer: by a ping over the session, unless the relay has
-// just said that it is gone, and when that fails by introducing anew. The
-// frame also makes the relay look for the peer, so that one that vanished is
-// known to be gone within two seconds.
+// who waits for its answer: by a ping over the session, and when that is not
+// answered soon, or the relay has just said that the peer is gone, by introducing
+// anew as well. Whatever succeeds first says that it is there: behind an uplink
+// that has just filled up the answer takes longer than ever before. The frame also
+// makes the relay look for the peer, so that one that vanished is known to be gone
+// within silentFor.
 func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{}) error {
-	var s *intro.Session
-	p.inLoop(func() error {
-		if q := p.table[id]; q != nil {
-			s = q.session
-		}
-		return nil
-	})
-	if s != nil {
-		ping, cancel := context.WithTimeout(ctx, pingAnswer)
-		answered := make(chan error, 1)
-		go func() {
-			_, err := s.Ping(ping)
-			answered <- err
-		}()
-		var err error
-		select {
-		case err = <-answered:
-		case <-gone:
-			cancel()
-			err = <-answered
-		}
-		cancel()
+	s, answer := p.askOver(id)
+	if s == nil {
+		return p.callAnew(ctx, id)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		_, err := p.pinged(ctx, id, s)
+		answered <- err
+	}()
+	t := time.NewTimer(answer)
+	defer t.Stop()
+	select {
+	case err := <-answered:
 		if err == nil {
 			return nil
 		}
+		return p.callAnew(ctx, id)
+	case <-gone:
+	case <-t.C:
 	}
-	return p.callAnew(ctx, id)
+	called := make(chan error, 1)
+	go func() { called <- p.callAnew(ctx, id) }()
+	for {
+		select {
+		case err := <-answered:
+			if err == nil {
+				return nil
+			}
+			answered = nil
+		case err := <-called:
+			return err
+		}
+	}
+}
+
+// askOver returns the session with a peer, nil if there is none, for a question of
+// somebody who waits, and how long the answer may take.
+func (p *peers) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration) {
+	p.inLoop(func() error {
+		if q := p.table[id]; q != nil {
+			s, answer = q.session, q.trip.Wait(askedAnswer, answerMost)
+			q.asks(time.Now())
+		}
+		return nil
+	})
+	return s, answer
+}
+
+// pinged pings a peer over the session, and notes what comes of it.
+func (p *peers) pinged(ctx context.Context, id cert.NodeID, s *intro.Session) (intro.Pong, error) {
+	pong, err := s.Ping(ctx)
+	if err == nil {
+		p.do(func() {
+			if q := p.table[id]; q != nil {
+				q.spoke(pong.RTT)
+				delete(p.silent, id)
+			}
+		})
+	}
+	return pong, err
+}
+
+// asks notes that the session asks a peer for an answer.
+func (q *peer) asks(now time.Time) {
+	if q.asked.IsZero() {
+		q.asked = now
+	}
+}
+
+// spoke notes that a peer has answered over the session.
+func (q *peer) spoke(after time.Duration) {
+	q.asked = time.Time{}
+	q.trip.Add(after)
+}
+
+// took notes that a peer has answered through the tunnel, and how long that took
+// with what had to be done before: no measurement, but what took longer once does so
+// no more.
+func (p *peers) took(id cert.NodeID, d time.Duration) {
+	p.do(func() {
+		if q := p.table[id]; q != nil && d < q.trip.Trip() {
+			q.trip.Add(d)
+		}
+	})
+}
+
+// tripTo returns how long answers of a peer take, 0 if that is not known.
+func (p *peers) tripTo(id cert.NodeID) (trip time.Duration) {
+	p.inLoop(func() error {
+		if q := p.table[id]; q != nil {
+			trip = q.trip.Trip()
+		}
+		return nil
+	})
+	return min(trip, answerMost)
 }
 
 // isHeard reports whether a peer says that data of this node came out of its
 // tunnel since then. Who cannot be asked is believed.
 func (p *peers) isHeard(ctx context.Context, id cert.NodeID, since time.Time) bool {
-	var s *intro.Session
-	p.inLoop(func() error {
-		if q := p.table[id]; q != nil {
-			s = q.session
-		}
-		return nil
-	})
+	s, answer := p.askOver(id)
 	if s == nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, pingAnswer)
+	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()
-	pong, err := s.Ping(ctx)
+	pong, err := p.pinged(ctx, id, s)
 	return err != nil || pong.HeardWithin(time.Since(since))
 }
 
 // callAnew introduces this node to a peer, whether there is a tunnel or not,
-// and returns the result.
+// and returns the result. It does nothing for who waits no more.
 func (p *peers) callAnew(ctx context.Context, id cert.NodeID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	done := make(chan error, 1)
 	if !p.do(func() {
 		q := p.table[id]

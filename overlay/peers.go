@@ -16,6 +16,7 @@ import (
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
 	"weft/overlay/relay"
+	"weft/overlay/rtt"
 )
 
 // How long a tunnel lives. It is made by an introduction and
@@ -27,7 +28,9 @@ const (
 	silentAfter    = 2 * time.Second  // data sent and sent again by UDP, nothing heard: ask over the session
 	insistAfter    = time.Second      // "again": this long after the first of them. The last word of a talk is said once
 	keptQuietAfter = 12 * time.Second // the same where nobody need answer: by now WireGuard's keepalive would have, after 10 s
-	pingAnswer     = 2 * time.Second  // no answer to that: introduce anew
+	pingAnswer     = 5 * time.Second  // no answer to that, or for longer where round trips do: introduce anew
+	answerMost     = 10 * time.Second // the most that any answer is waited for
+	askedAnswer    = 2 * time.Second  // the same where somebody waits: introduce anew as well
 	recently       = 2 * time.Second  // data sent this short ago is traffic
 	resetSpacing   = 5 * time.Second  // introductions made because of resets or lost sessions, per peer
 	waitedSpacing  = time.Second      // the same while somebody waits for the peer
@@ -36,7 +39,7 @@ const (
 	lastShare      = 6                      // a peer with traffic is introduced anew in the last sixth of its certificate's life
 	expirySlack    = time.Second            // a certificate is good until its last second is over
 	renewMin       = 500 * time.Millisecond // between such introductions
-	dialTimeout    = 12 * time.Second       // two attempts of intro.HandshakeTimeout, and a little
+	dialTimeout    = 22 * time.Second       // four times intro.HandshakeTimeout, and a little
 	numbersWait    = 2 * time.Second        // accept nobody before our CRL is current, this long after the first who comes
 	heldStrangers  = 128                    // senders whose messages are held during their introduction
 	heldPerSender  = 4
@@ -68,6 +71,9 @@ type peer struct {
 
 	path pathOf // what it has for better ways than the relay
 
+	trip  rtt.Estimate // of introductions, and of what is said in the session
+	asked time.Time    // there, the first thing that it has not answered; zero: nothing
+
 	watchers []chan struct{} // closed when the relay says that the peer is gone
 	renewed  []chan struct{} // closed when the tunnel was made anew
 	rtt      time.Duration   // of the last ping through the tunnel
@@ -93,7 +99,8 @@ type dialing struct {
 	waiters []waiter
 	tried   time.Time // when the last attempt began: its failure says nothing to who came later
 	cancel  context.CancelCauseFunc
-	way     way                     // relay connection of the attempt under way
+	heard   bool                    // the peer has answered the attempt under way
+	way     way                     // relay connection of it
 	gone    context.CancelCauseFunc // ends that attempt
 
 	// late says that there was a tunnel under the same key already: it goes on
@@ -130,6 +137,7 @@ type peers struct {
 	waitOnce    sync.Once // starts numbersWait
 
 	table    map[cert.NodeID]*peer                    // run's
+	silent   map[cert.NodeID]time.Time                // run's: who was found silent, and when; see silent.go
 	nextLook time.Time                                // run's: when look is due, zero for never
 	rekeyed  bool                                     // run's: some tunnels are of an earlier key of this node
 	view     atomic.Pointer[map[cert.NodeID]peerView] // what others may read
@@ -155,6 +163,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 	p := &peers{
 		n: n, r: r, log: n.log, plane: n.plane, keys: n.keys, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
 		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
+		silent: map[cert.NodeID]time.Time{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
@@ -410,7 +419,7 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 	*q = peer{
 		id: q.id, node: q.node, filter: q.filter, dial: q.dial, ours: q.ours,
 		failures: q.failures, nextRedial: q.nextRedial, nextHint: q.nextHint,
-		watchers: q.watchers, renewed: q.renewed,
+		watchers: q.watchers, renewed: q.renewed, trip: q.trip,
 	}
 }
 

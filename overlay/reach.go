@@ -93,27 +93,29 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 }
 
 // reachAt introduces this node to a peer through one relay. With more relays
-// to ask it takes no longer than one attempt.
+// to ask it takes no longer than one attempt, unless the peer answers.
 func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, more bool) (*intro.Session, error) {
-	if err := p.inLoop(func() error { d.tried = time.Now(); return nil }); err != nil {
+	if err := p.inLoop(func() error { d.tried, d.heard = time.Now(), false; return nil }); err != nil {
 		return nil, err
 	}
 	w, err := p.guests.connect(ctx, rl)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotThere, err)
 	}
-	if more {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, intro.HandshakeTimeout)
-		defer stop()
-	}
 	ctx, gone := context.WithCancelCause(ctx)
 	defer gone(nil)
+	enough := time.AfterFunc(intro.HandshakeTimeout, func() {
+		if more {
+			gone(context.DeadlineExceeded)
+		}
+	})
+	defer enough.Stop()
 	defer p.guests.calling(d.id, w)()
 	if err := p.inLoop(func() error { d.way, d.gone = w, gone; return nil }); err != nil {
 		return nil, err
 	}
 	return p.intro.Dial(ctx, d.id, func(s *intro.Session) {
+		enough.Stop() // it is there
 		p.inLoop(func() error { return p.established(q, d, s) })
 	})
 }
@@ -126,6 +128,8 @@ type finder struct {
 	// where asks the server where the peer is.
 	where func(patience time.Duration) <-chan whereabouts
 	away  bool // the server did not answer when it was last asked for something
+	// askTime is how long the server has to answer.
+	askTime time.Duration
 
 	queue  []api.Relay
 	tries  int                // relays named so far
@@ -145,7 +149,7 @@ type whereabouts struct {
 
 // newFinder makes the finder of an introduction. Its questions end with ctx.
 func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
-	f := &finder{away: p.n.health.Has(status.CodeServerOffline), behind: p.r.control.behind}
+	f := &finder{away: p.n.health.Has(status.CodeServerOffline), behind: p.r.control.behind, askTime: p.n.inTime(askServer)}
 	f.where = func(patience time.Duration) <-chan whereabouts {
 		answer := make(chan whereabouts, 1)
 		p.wg.Go(func() {
@@ -191,14 +195,14 @@ func (p *peers) fill(f *finder, id cert.NodeID) {
 // alone reports whether the network has but one relay.
 func (f *finder) alone() bool { return len(f.relays) <= 1 }
 
-// gone takes a relay's word that the peer is not there, or silent. It may be of
-// before the peer came back: when a connection is cleared away, the relay says
-// so to whoever may wait for it. Who is really gone is said to be so again at
+// gone takes a relay's word that the peer is not there, or silent. The former may
+// be of before the peer came back: when a connection is cleared away, the relay
+// says so to whoever may wait for it. Who is really gone is said to be so again at
 // once; and nobody is called offline whom the server sees online, unless they
-// are silent.
+// are silent (see silent.go).
 func (f *finder) gone(rl api.Relay, silent bool) {
 	f.silent = silent
-	if !f.again {
+	if !f.again && !silent {
 		f.again = true
 		f.queue = slices.Insert(f.queue, 0, rl)
 	} else if f.alone() && !silent && !f.away {
@@ -210,7 +214,7 @@ func (f *finder) gone(rl api.Relay, silent bool) {
 // ask asks the server where the peer is now, if there is a choice.
 func (f *finder) ask() {
 	if !f.alone() {
-		f.askFor(askServer)
+		f.askFor(f.askTime)
 	}
 }
 

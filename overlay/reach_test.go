@@ -25,7 +25,7 @@ func TestFinder(t *testing.T) {
 		{"one relay, the server sees it online", nil, []api.Relay{{}}, false, []whereabouts{{online: true}, {online: true}}, absent, "..?.?."},
 		{"one relay, online at first", nil, []api.Relay{{}}, false, []whereabouts{{online: true}, {}}, absent, "..?.?"},
 		{"one relay, no server", nil, []api.Relay{{}}, true, nil, absent, ".."},
-		{"one relay, the peer is silent", nil, []api.Relay{{}}, false, nil, silent, ".."},
+		{"one relay, the peer is silent", nil, []api.Relay{{}}, false, nil, silent, "."},
 		{"one relay, not reached", nil, []api.Relay{{}}, false, nil, unreachable, "."},
 		{"three relays", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []whereabouts{{}, {}}, absent, "a?a?bc"},
 		{"the server knows where", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []whereabouts{{online: true, relay: "c"}, {online: true, relay: "b"}}, absent, "a?c?ba"},

@@ -1,0 +1,58 @@
+package overlay
+
+import (
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// A relay says that a peer is silent when that did not answer it for two seconds.
+// It may sit behind an uplink that its own uploads keep full, where each answer
+// waits for three. So a peer counts as silent only silentFor after it was asked,
+// and not at all if it has answered meanwhile, whatever the relay says.
+const (
+	silentFor   = 5 * time.Second
+	silentKnown = time.Minute // who was found silent is believed to be so at once, and has not been heard since
+	maxSilent   = 256
+)
+
+// doubt takes a relay's word that a peer is silent.
+func (p *peers) doubt(w way, id cert.NodeID) {
+	q := p.table[id]
+	if q == nil {
+		return
+	}
+	now, d := time.Now(), q.dial
+	asked := q.asked
+	if asked.IsZero() || now.Sub(asked) > answerMost {
+		asked = now
+		if d != nil {
+			asked = d.tried
+		}
+	}
+	wait := silentFor - now.Sub(asked)
+	if now.Sub(p.silent[id]) < silentKnown {
+		wait = 0
+	}
+	decide := func() {
+		if p.table[id] != q || q.dial != d || d != nil && (d.heard || d.tried.After(now)) {
+			return // it has answered, or this is another introduction
+		}
+		if d == nil && (q.asked.IsZero() || q.way != w) || d != nil && d.way != w {
+			return
+		}
+		if st, ok := p.forwarder.Stats(id); ok && st.LastIn.After(asked) {
+			return
+		}
+		if len(p.silent) >= maxSilent {
+			clear(p.silent)
+		}
+		p.silent[id] = time.Now()
+		p.goneAt(w, id, errSilent)
+	}
+	if wait > 0 {
+		time.AfterFunc(wait, func() { p.hint(decide) })
+		return
+	}
+	decide()
+}
