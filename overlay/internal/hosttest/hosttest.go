@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
 
@@ -19,7 +20,7 @@ type Net struct {
 	Out   chan []byte                     // packets for Read
 	In    chan []byte                     // packets from Write; what has no room is lost
 	Sink  func(bufs [][]byte, offset int) // instead of In, if set
-	Feed  func(buf []byte) int            // instead of Out, if set
+	Feed  func(buf []byte) int            // instead of Out, if set; 0 is no packet now
 	Limit func(pkt []byte) int            // what SetLimit was called with
 
 	wakes  chan struct{}
@@ -46,10 +47,16 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 			return 0, nil
 		default:
 		}
-		for i := range bufs {
-			sizes[i] = n.Feed(bufs[i][offset:])
+		k := 0
+		for ; k < len(bufs); k++ {
+			if sizes[k] = n.Feed(bufs[k][offset:]); sizes[k] == 0 {
+				break
+			}
 		}
-		return len(bufs), nil
+		if k == 0 {
+			time.Sleep(5 * time.Microsecond)
+		}
+		return k, nil
 	}
 	select {
 	case p := <-n.Out:
