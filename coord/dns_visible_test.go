@@ -29,7 +29,6 @@ type reader struct {
 	nudged        chan relay.Nudge
 	fetches       *atomic.Int64
 	have          api.Versions
-	names         map[string]string // by node id
 	roots         *cert.NetworkRoots
 }
 

@@ -144,25 +144,6 @@ func (s *Settings) Problems(suffix string) []Problem {
 	return compile(s, strings.ToLower(suffix)+".").problems
 }
 
-// SearchList is the search list of resolv.conf: the overlay's suffix, the
-// Search domains and those that the machine had already, each once. The
-// machine's come first when LANNamesWin. At most MaxSearch are kept.
-func (s *Settings) SearchList(suffix string, machine []string) []string {
-	ours := append([]string{suffix}, s.Search...)
-	all := slices.Concat(ours, machine)
-	if s.LANNamesWin {
-		all = slices.Concat(machine, ours)
-	}
-	out := []string{}
-	for _, d := range all {
-		d, err := asciiName(strings.TrimSuffix(d, "."))
-		if err == nil && len(out) < MaxSearch && !slices.Contains(out, d) {
-			out = append(out, d)
-		}
-	}
-	return out
-}
-
 // rules are Settings made ready to be used. They are immutable.
 type rules struct {
 	settings  *Settings

@@ -104,23 +104,6 @@ func TestSettingsProblems(t *testing.T) {
 	}
 }
 
-// TestB27SearchList: the overlay's suffix first, the machine's kept, each once.
-func TestB27SearchList(t *testing.T) {
-	s := Settings{Search: []string{"corp.example", "Weft.Internal"}}
-	machine := []string{"lan", "corp.example.", "bad name"}
-	if got := strings.Join(s.SearchList("weft.internal", machine), " "); got != "weft.internal corp.example lan" {
-		t.Error(got)
-	}
-}
-
-// TestB29LANNamesWin: the machine's own domains are tried first.
-func TestB29LANNamesWin(t *testing.T) {
-	s := Settings{LANNamesWin: true}
-	if got := strings.Join(s.SearchList("weft.internal", []string{"lan"}), " "); got != "lan weft.internal" {
-		t.Error(got)
-	}
-}
-
 func FuzzSettings(f *testing.F) {
 	f.Add("www", "TXT", "x", "tls://dns.example", "corp.example")
 	f.Add("*.a", "SRV", "0 5 443 .", "https://[::1]:8443/q", "1.168.192.in-addr.arpa")

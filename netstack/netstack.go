@@ -326,12 +326,6 @@ func (n *Net) swapAddr(cur *netip.Addr, want netip.Addr) error {
 	return nil
 }
 
-// Addrs returns the addresses last set; a zero Addr is none.
-func (n *Net) Addrs() (v4, v6 netip.Addr) {
-	a := n.addrs.Load()
-	return a.v4, a.v6
-}
-
 // start runs f in a goroutine that Close waits for. It reports false, and does
 // not run f, once Close has begun.
 func (n *Net) start(f func()) bool {

@@ -246,9 +246,6 @@ func (c *TCPConn) SetLinger(sec int) error {
 // CloseWrite ends the sending half: the peer reads EOF after all data.
 func (c *TCPConn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
 
-// CloseRead ends the receiving half: Read returns EOF.
-func (c *TCPConn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
-
 func (c *TCPConn) shutdown(how tcpip.ShutdownFlags) error {
 	if terr := c.ep.Shutdown(how); terr != nil {
 		return c.opError("close", os.NewSyscallError("shutdown", errno(terr)))

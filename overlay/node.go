@@ -153,7 +153,6 @@ type Node struct {
 	running *running // nil while unjoined or down
 	down    bool     // by weft down
 	closed  bool
-	joining chan struct{} // non-nil while the first join is retried in the background
 	stop    context.CancelFunc
 	bg      sync.WaitGroup // goroutines that outlive one running
 	bgCtx   context.Context

@@ -11,6 +11,7 @@ import (
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/probe"
+	"weft/overlay/relay/lane"
 )
 
 // How traffic gets from the relay to a better way. Each tunnel has an agent
@@ -213,7 +214,7 @@ func (p *peers) changePath(q *peer, to path.Path) {
 	q.path.shown = to
 	way, limit := q.path.outward(to.Via), to.Limit
 	if to.Kind == path.Lane {
-		limit += bind.LaneHeader
+		limit += lane.HeaderLen
 	}
 	if err := q.endpoint.SetWay(way, limit); err != nil {
 		p.log.Debug("set path", "peer", q.id, "way", way, "err", err)
@@ -274,7 +275,7 @@ func (ps *paths) forget(q *peer, via path.Via) {
 func (o *pathOf) inward(via path.Via) bind.Way {
 	w := o.outward(via)
 	if via.Lane {
-		w.Lane = bind.LaneID(o.lane.info.Recv)
+		w.Lane = o.lane.info.Recv
 	}
 	return w
 }
@@ -282,7 +283,7 @@ func (o *pathOf) inward(via path.Via) bind.Way {
 func (o *pathOf) outward(via path.Via) bind.Way {
 	switch {
 	case via.Lane && o.lane.addr.IsValid():
-		return bind.Way{Kind: bind.Lane, Addr: o.lane.addr, Lane: bind.LaneID(o.lane.info.Send)}
+		return bind.Way{Kind: bind.Lane, Addr: o.lane.addr, Lane: o.lane.info.Send}
 	case via.Addr.IsValid():
 		return bind.Way{Kind: bind.Direct, Addr: via.Addr, Socket: o.sockets[via.Socket]}
 	}

@@ -136,7 +136,7 @@ func (p *peers) endLane(q *peer) {
 	if l.binder == nil {
 		return
 	}
-	p.bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: bind.LaneID(l.info.Recv)})
+	p.bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
 	*l = laneOf{ask: l.ask}
 	if q.path.agent != nil {
 		q.path.agent.SetLane(time.Now(), false)
@@ -166,7 +166,7 @@ func (p *peers) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
 		if l.binder.State() == lane.IsBound {
 			now := time.Now()
 			l.bound, l.next = true, time.Time{}
-			p.bind.Verify(q.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: bind.LaneID(l.info.Recv)})
+			p.bind.Verify(q.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
 			q.path.agent.SetLane(now, true)
 			p.act(q, now)
 		}

@@ -63,9 +63,6 @@ func Listen(ctx context.Context, addr, version string, log *slog.Logger, list ..
 	return m, nil
 }
 
-// Addr is where it listens.
-func (m *Listener) Addr() net.Addr { return m.l.Addr() }
-
 // Close ends it.
 func (m *Listener) Close() error {
 	err := m.srv.Close()

@@ -36,7 +36,7 @@ func TestServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	res, err := http.Get("http://" + m.Addr().String() + "/metrics")
+	res, err := http.Get("http://" + m.l.Addr().String() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestServed(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/", "/debug/pprof/"} {
-		res, err := http.Get("http://" + m.Addr().String() + path)
+		res, err := http.Get("http://" + m.l.Addr().String() + path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -95,11 +95,6 @@ func (tx *Tx) SetNetwork(n Network) (uint64, error) {
 	return c, nil
 }
 
-// SetFullAfter makes every directory asked for from before change n a full one.
-func (tx *Tx) SetFullAfter(id cert.NetworkID, n uint64) error {
-	return tx.exec(`UPDATE networks SET full_after=$2 WHERE network_id=$1`, id[:], n)
-}
-
 // Bump takes the next number of the network's change counter.
 func (tx *Tx) Bump(id cert.NetworkID) (n uint64, err error) {
 	if err := tx.row(`UPDATE networks SET n = n + 1 WHERE network_id=$1 RETURNING n`, []any{id[:]}, &n); err != nil {

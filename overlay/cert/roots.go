@@ -144,9 +144,6 @@ func NewServerRoots(pins []Pin, ders [][]byte) (*ServerRoots, error) {
 
 func (r *ServerRoots) pinned(ca *x509.Certificate) bool { return slices.Contains(r.pins, PinOf(ca)) }
 
-// Pins returns the pins that the set is rooted in.
-func (r *ServerRoots) Pins() []Pin { return slices.Clone(r.pins) }
-
 // VerifyRelay checks the chain that a relay showed in its handshake, leaf first:
 // it must hold the key that id, of the node's config, is the RelayID of, so that
 // a relay that was removed there is believed no more, however long its

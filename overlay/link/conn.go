@@ -91,7 +91,6 @@ type Conn struct {
 	// Only the reading goroutine uses the following.
 	in      *[]byte // nil when nothing is buffered
 	r, w    int
-	readN   int
 	readErr error
 	head    [recordHead]byte // header of the record being read
 	headN   int
@@ -117,10 +116,6 @@ func Of(tc *tls.Conn) *Conn {
 	c, _ := tc.NetConn().(*Conn)
 	return c
 }
-
-// Client wraps nc for a TLS client over a connection that did not come from
-// a Dialer (tests, simulations).
-func Client(nc net.Conn, cfg *tls.Config) *tls.Conn { return tls.Client(newConn(nc), cfg) }
 
 // Trip returns how long the server took to answer in the handshake of a link that
 // was dialled, 0 of others.

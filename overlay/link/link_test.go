@@ -238,7 +238,7 @@ func TestWrongPin(t *testing.T) {
 		t.Errorf("%d requests and %d websockets reached a server that is not pinned", s.reqs.Load(), ws.Load())
 	}
 	// Inside a WebSocket the pin holds as well.
-	plain := httptest.NewServer(s.srv)
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.srv.webSocket(w, r, nil) }))
 	defer plain.Close()
 	if _, err := dialer(t, newCA(t, "another CA")).Dial(t.Context(), plain.URL); !errors.Is(err, cert.ErrUntrusted) {
 		t.Errorf("err %v", err)

@@ -19,7 +19,7 @@ import (
 	"weft/overlay/limited"
 )
 
-// The stages of a connection: Serve or ServeHTTP (WebSocket) -> enter (bound
+// The stages of a connection: Serve or webSocket -> enter (bound
 // on strangers) -> handshake -> pick (ALPN) -> relay, API or site (place.go:
 // bounds of API and site).
 
@@ -285,17 +285,9 @@ func (s *Server) accept(l net.Listener, serve func(*Conn)) error {
 	}
 }
 
-// ServeHTTP takes the WebSocket at /weft. The place that it has at the site is
+// webSocket takes the WebSocket at /weft. The place that it has at the site is
 // given back once the handshake inside stands: a whole fleet may come through one
 // address.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var place *limited.Place
-	if c := connOf(r); c != nil {
-		place = c.place
-	}
-	s.webSocket(w, r, place)
-}
-
 func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limited.Place) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")

@@ -166,7 +166,8 @@ func (p *Proxy) Serve(l net.Listener) error {
 			}
 			// Out of file descriptors passes; a listener that is gone does not.
 			var ne net.Error
-			if errors.As(err, &ne) && ne.Temporary() { //nolint:staticcheck // the only way to tell
+			//lint:ignore SA1019 what is temporary about accepting, package net alone knows
+			if errors.As(err, &ne) && ne.Temporary() {
 				time.Sleep(50 * time.Millisecond)
 				continue
 			}

@@ -843,7 +843,7 @@ func FuzzHTTP(f *testing.F) {
 }
 
 // refusingNode takes every name for its own and connects to nothing.
-type refusingNode struct{ fakeNode }
+type refusingNode struct{}
 
 func (*refusingNode) Names() *status.Names {
 	return &status.Names{Ready: true, Suffix: "x", IPv4: netip.MustParsePrefix("0.0.0.0/0"), IPv6: netip.MustParsePrefix("::/0")}

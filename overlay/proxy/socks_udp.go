@@ -17,11 +17,10 @@ import (
 
 // Bounds of one UDP association.
 const (
-	maxFlows     = 256              // destinations at once; the longest idle makes room
-	flowIdle     = 60 * time.Second // a flow without a datagram either way
-	flowQueue    = 16               // datagrams waiting for a destination's dial
-	maxUDP       = 65535
-	udpHeaderMax = 3 + 1 + 1 + 255 + 2
+	maxFlows  = 256              // destinations at once; the longest idle makes room
+	flowIdle  = 60 * time.Second // a flow without a datagram either way
+	flowQueue = 16               // datagrams waiting for a destination's dial
+	maxUDP    = 65535
 )
 
 // association is one UDP ASSOCIATE: a UDP socket on loopback for one client,

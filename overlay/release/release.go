@@ -138,16 +138,6 @@ func Parse(b []byte) (*Manifest, error) {
 	return &m, nil
 }
 
-// Find returns the file of a program for a system.
-func (m *Manifest) Find(program, goos, arch, kind string) (File, bool) {
-	for _, f := range m.Files {
-		if f.Program == program && f.OS == goos && f.Arch == arch && f.Kind == kind {
-			return f, true
-		}
-	}
-	return File{}, false
-}
-
 // Names reports whether the manifest names a binary of a program with this
 // content.
 func (m *Manifest) Names(program string, sha256sum string) bool {

@@ -93,7 +93,6 @@ type fakeLink struct {
 	want   hostState
 	report report
 	err    error
-	look   func()
 }
 
 func (l *fakeLink) apply(want hostState) (report, error) {

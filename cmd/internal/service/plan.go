@@ -26,9 +26,6 @@ const (
 	Windows     Kind = "windows"
 )
 
-// Kinds are all of them.
-var Kinds = []Kind{Systemd, SystemdUser, Procd, OpenRC, Launchd, Windows}
-
 // ErrNoManager is returned by Detect where nothing that it knows starts
 // daemons.
 var ErrNoManager = errors.New("neither systemd, procd nor OpenRC runs here")

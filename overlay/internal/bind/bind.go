@@ -83,6 +83,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/limited"
+	"weft/overlay/relay/lane"
 )
 
 const (
@@ -215,7 +216,7 @@ func New(cfg Config) *Bind {
 	if b.onTrouble == nil {
 		b.onTrouble = func(*Endpoint, Way, error) {}
 	}
-	b.inlets.Store(&inlets{direct: map[origin]*inlet{}, lanes: map[LaneID]*inlet{}})
+	b.inlets.Store(&inlets{direct: map[origin]*inlet{}, lanes: map[lane.ID]*inlet{}})
 	b.pool.New = func() any { return &chunk{buf: make([]byte, 0, chunkSize)} }
 	b.endpoints.Store(&map[cert.NodeID]*Endpoint{})
 	return b
@@ -266,10 +267,6 @@ func (b *Bind) Drop(id cert.NodeID) {
 	ep.route.Store(nil)
 	ep.SetSender(nil)
 }
-
-// Dropped returns how many messages were dropped because WireGuard lagged
-// behind.
-func (b *Bind) Dropped() uint64 { return b.dropped.Load() }
 
 // Open implements conn.Bind. It is called by wireguard-go. If the main socket
 // cannot be opened there is none until the next Open: see ListenError.

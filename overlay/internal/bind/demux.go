@@ -1,11 +1,14 @@
 package bind
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"weft/overlay/relay/lane"
+)
 
 // The first bytes of what is no WireGuard message.
 const (
 	firstProbe = 0xF5
-	firstLane  = 0xF6
 )
 
 // sort is what a datagram claims to be by its first bytes.
@@ -41,9 +44,9 @@ func sortOf(b []byte) sort {
 		return sortProbe
 	case first <= 1 && binary.BigEndian.Uint32(b[4:]) == stunCookie:
 		return sortSTUN
-	case first == firstLane && b[1]|b[2]|b[3] == 0 && len(b) > LaneHeader:
+	case first == lane.First && b[1]|b[2]|b[3] == 0 && len(b) > lane.HeaderLen:
 		return sortLane
-	case first == firstLane && b[1] <= 3 && b[2]|b[3] == 0:
+	case first == lane.First && b[1] <= 3 && b[2]|b[3] == 0:
 		return sortLaneControl
 	}
 	return sortJunk

@@ -51,24 +51,12 @@ func (e *Endpoint) SetSender(s Sender) {
 	e.sender.Store(&s)
 }
 
-// Sender returns what carries messages to the peer, or nil.
-func (e *Endpoint) Sender() Sender {
-	if s := e.sender.Load(); s != nil {
-		return *s
-	}
-	return nil
-}
-
 // Kept returns when the last keepalive of the peer arrived, authentic or not; the
 // zero Time if none did. WireGuard answers with one where nothing else does, and
 // alone says nothing of it to anybody.
 func (e *Endpoint) Kept() time.Time {
 	return mono.Time(e.kept.Load())
 }
-
-// Lost returns how many messages were dropped because there was no Sender or it
-// failed.
-func (e *Endpoint) Lost() uint64 { return e.lost.Load() }
 
 // SetWay decides which way messages to the peer go from now on. For Direct and
 // Lane, limit is the longest datagram that the way carries, in bytes of UDP

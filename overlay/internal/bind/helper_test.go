@@ -15,3 +15,14 @@ func endpoint(b *Bind, id cert.NodeID, ip netip.Addr) *Endpoint {
 	b.Admit(ep)
 	return ep
 }
+
+// Dropped returns how many messages were dropped because WireGuard lagged
+// behind.
+func (b *Bind) Dropped() uint64 { return b.dropped.Load() }
+
+// Lost returns how many messages were dropped because there was no Sender or it
+// failed.
+func (e *Endpoint) Lost() uint64 { return e.lost.Load() }
+
+// Port returns the local port.
+func (s *Socket) Port() uint16 { return s.port }

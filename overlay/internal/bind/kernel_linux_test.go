@@ -14,6 +14,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/mono"
+	"weft/overlay/relay/lane"
 )
 
 // opened2 opens a Bind with a socket of the kernel and returns the socket's
@@ -148,7 +149,7 @@ func TestSocketNoLockAndNoGarbage(t *testing.T) {
 			a, _, from := opened2(t)
 			b, fn, to := opened2(t)
 			toB, toA := endpoint(a, bob, addr), endpoint(b, alice, addr)
-			lane := LaneID{}
+			lane := lane.ID{}
 			if kind == Lane {
 				lane[0] = 1
 			}

@@ -13,6 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"weft/overlay/internal/mono"
+	"weft/overlay/relay/lane"
 )
 
 // MaxSockets bounds the extra sockets that are open at a time.
@@ -95,9 +96,6 @@ func (b *Bind) listen(port uint16, main bool) (*Socket, error) {
 	s.io = newTransport(pc, main)
 	return s, nil
 }
-
-// Port returns the local port.
-func (s *Socket) Port() uint16 { return s.port }
 
 // Port returns the local port of the main socket, for both families; 0 while
 // there is none.
@@ -200,13 +198,10 @@ func (b *Bind) SendTo(pkt []byte, w Way) error {
 		return ErrNoSocket
 	}
 	if w.Kind == Lane {
-		if len(pkt) > MaxLimit-LaneHeader {
+		if len(pkt) > MaxLimit-lane.HeaderLen {
 			return errTooLong
 		}
-		lane := make([]byte, LaneHeader, LaneHeader+len(pkt))
-		lane[0] = firstLane
-		copy(lane[4:], w.Lane[:])
-		pkt = append(lane, pkt...)
+		pkt = append(lane.AppendHeader(make([]byte, 0, lane.HeaderLen+len(pkt)), w.Lane), pkt...)
 	}
 	return s.io.sendNow(pkt, w.Addr)
 }
@@ -267,11 +262,11 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		in.heard.Store(now)
 		return d.admit(in.ep, b, now)
 	case sortLane:
-		in := bind.inlets.Load().lanes[LaneID(b[4:])]
+		in := bind.inlets.Load().lanes[lane.ID(b[4:])]
 		if in == nil || in.way.Addr != from || in.way.Socket != d.sock.self {
 			return nil, 0
 		}
-		inner := b[LaneHeader:]
+		inner := b[lane.HeaderLen:]
 		switch sortOf(inner) {
 		case sortWireGuard:
 			in.heard.Store(now)

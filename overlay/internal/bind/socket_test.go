@@ -15,6 +15,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/mono"
 	"weft/overlay/internal/overlaytest"
+	"weft/overlay/relay/lane"
 )
 
 // side is a Bind with its receive functions running.
@@ -221,7 +222,7 @@ func (c *counter) SendPackets(_ cert.NodeID, bufs [][]byte) error {
 func TestLane(t *testing.T) {
 	networks(t, func(t *testing.T, open func(*testing.T, Config) *side, at func(*side) netip.AddrPort) {
 		a, b, relay := open(t, Config{}), open(t, Config{}), open(t, Config{})
-		id := LaneID{1, 2, 3}
+		id := lane.ID{1, 2, 3}
 		toB, toA := endpoint(a.Bind, bob, addr), endpoint(b.Bind, alice, addr)
 		// a stands in for the relay as b sees it: the header is the same.
 		lane := Way{Kind: Lane, Addr: at(b), Lane: id}
@@ -374,7 +375,7 @@ func TestNoSocket(t *testing.T) {
 func FuzzSort(f *testing.F) {
 	f.Add(data(148, 1))
 	f.Add(append([]byte{firstProbe}, make([]byte, 40)...))
-	f.Add(append([]byte{firstLane, 0, 0, 0}, make([]byte, 60)...))
+	f.Add(append([]byte{lane.First, 0, 0, 0}, make([]byte, 60)...))
 	stun := make([]byte, 32)
 	stun[0], stun[1] = 1, 1
 	binary.BigEndian.PutUint32(stun[4:], stunCookie)
@@ -388,8 +389,8 @@ func FuzzSort(f *testing.F) {
 			t.Fatal("taken from a way that is not verified")
 		}
 		bd.Verify(ep, Way{Kind: Direct, Addr: from})
-		if len(b) >= LaneHeader {
-			bd.Verify(ep, Way{Kind: Lane, Addr: from, Lane: LaneID(b[4:])})
+		if len(b) >= lane.HeaderLen {
+			bd.Verify(ep, Way{Kind: Lane, Addr: from, Lane: lane.ID(b[4:])})
 		}
 		buf := bytes.Clone(b)
 		got, n := d.take(buf, from, 1)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/overlay/internal/mono"
+	"weft/overlay/relay/lane"
 )
 
 // MaxVerified bounds the ways that are verified for one Endpoint. One more
@@ -29,7 +30,7 @@ type origin struct {
 // inlets is the table of verified ways. It is immutable.
 type inlets struct {
 	direct map[origin]*inlet
-	lanes  map[LaneID]*inlet
+	lanes  map[lane.ID]*inlet
 }
 
 func (t *inlets) clone() *inlets {

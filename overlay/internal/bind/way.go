@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/overlay/internal/mono"
+	"weft/overlay/relay/lane"
 )
 
 // Kind says what carries messages.
@@ -34,21 +35,13 @@ func (k Kind) String() string {
 	return "relay"
 }
 
-// LaneID names a lane at its relay. It is a secret of the relay and the two
-// peers.
-type LaneID [16]byte
-
-// LaneHeader is how many bytes a lane puts before each message: 0xF6, three
-// zeros, the id.
-const LaneHeader = 4 + len(LaneID{})
-
 // Way is where a datagram came from, or where one is to go. The zero Way is
 // the relay connection. Ways can be compared.
 type Way struct {
 	Kind   Kind
 	Socket *Socket        // nil: the main socket
 	Addr   netip.AddrPort // of the peer (Direct) or of the relay (Lane)
-	Lane   LaneID         // zero unless Kind is Lane
+	Lane   lane.ID        // zero unless Kind is Lane
 }
 
 // String returns the kind and the address.
@@ -63,7 +56,7 @@ func (w Way) String() string {
 func (w Way) canonical() Way {
 	w.Addr = netip.AddrPortFrom(w.Addr.Addr().Unmap().WithZone(""), w.Addr.Port())
 	if w.Kind != Lane {
-		w.Lane = LaneID{}
+		w.Lane = lane.ID{}
 	}
 	return w
 }
@@ -71,7 +64,7 @@ func (w Way) canonical() Way {
 // header is what precedes a message on the way.
 func (w Way) header() int {
 	if w.Kind == Lane {
-		return LaneHeader
+		return lane.HeaderLen
 	}
 	return 0
 }
@@ -85,8 +78,8 @@ const (
 // route is a Way that an Endpoint sends by. It is immutable but for trouble.
 type route struct {
 	way    Way
-	max    int              // longest WireGuard message in bytes
-	prefix [LaneHeader]byte // of a lane
+	max    int                  // longest WireGuard message in bytes
+	prefix [lane.HeaderLen]byte // of a lane
 	since  time.Time
 
 	troubled atomic.Int64 // when Config.Trouble was called, by mono.Now
@@ -104,8 +97,7 @@ func newRoute(w Way, limit int) (*route, error) {
 	}
 	r := &route{way: w, max: min(max(limit, MinLimit), MaxLimit) - w.header(), since: time.Now()}
 	if w.Kind == Lane {
-		r.prefix[0] = firstLane
-		copy(r.prefix[4:], w.Lane[:])
+		lane.PutHeader(r.prefix[:], w.Lane)
 	}
 	return r, nil
 }

@@ -42,12 +42,11 @@ func main() {
 	forward := flag.Int("forward", 0, "loopback port that leads to the same one of the other end")
 	pprof := flag.String("pprof", "", "address of pprof")
 	flag.Parse()
-	if err := run(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, run(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof))
+	os.Exit(1)
 }
 
+// run is one end until the process is killed, and otherwise returns why not.
 func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pprof string) error {
 	if pprof != "" {
 		go http.ListenAndServe(pprof, nil)

@@ -453,7 +453,7 @@ func TestCompileSources(t *testing.T) {
 			t.Errorf("%q selects %+v: %v, want %v", tc.from, tc.a, got, tc.want)
 		}
 	}
-	if (*Ports)(nil).Any() || !(*Ports)(nil).Equal(Compile(nil, &cert.Node{})) {
+	if (*Ports)(nil).Any() || Compile(nil, &cert.Node{}).Any() {
 		t.Error("nil Ports are not empty")
 	}
 }

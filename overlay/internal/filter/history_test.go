@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
-	"time"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -57,8 +56,6 @@ type port struct {
 type conn struct {
 	tuple
 	ours bool // began by us
-	from time.Duration
-	ends uint64 // as the filter marks it
 }
 
 var (

@@ -38,11 +38,6 @@ type Past struct {
 	Used  [][2]uint16 `json:"used,omitempty"` // UDP ports for clients that the peer was let in on
 }
 
-// IsZero reports whether nothing was open.
-func (p Past) IsZero() bool {
-	return !p.Every && len(p.TCP) == 0 && len(p.UDP) == 0 && len(p.Used) == 0
-}
-
 // With returns what was open in either.
 func (p Past) With(q Past) Past {
 	join := func(a, b [][2]uint16) [][2]uint16 { return fromSpans(append(toSpans(a), toSpans(b)...)) }

@@ -99,14 +99,6 @@ func (p *Ports) Any() bool {
 	return p != nil && (p.every || p.icmp || len(p.tcp) > 0 || len(p.udp) > 0)
 }
 
-// Equal reports whether both sets open the same.
-func (p *Ports) Equal(q *Ports) bool {
-	if p == nil || q == nil {
-		return p.Any() == q.Any()
-	}
-	return p.every == q.every && p.icmp == q.icmp && slices.Equal(p.tcp, q.tcp) && slices.Equal(p.udp, q.udp)
-}
-
 func (p *Ports) allowsICMP() bool { return p != nil && p.icmp }
 
 // allows reports whether the peer may send to a port of this node; for a

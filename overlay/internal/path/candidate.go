@@ -49,11 +49,3 @@ const (
 type NAT struct {
 	IPv4, IPv6 Mapping
 }
-
-// For returns the mapping for the family of addr.
-func (n NAT) For(addr netip.Addr) Mapping {
-	if addr.Unmap().Is4() {
-		return n.IPv4
-	}
-	return n.IPv6
-}
