@@ -218,13 +218,13 @@ func TestDNSPrograms(t *testing.T) {
 		}
 	}
 
-	// 27 and 29: short names, by the search list that the settings make.
+	// Short names, by a search list with the overlay's suffix first, or last
+	// because the LAN's names are to win.
 	for _, c := range []struct {
-		lanWins bool
-		want    string
-	}{{false, "100.64.0.2"}, {true, "192.0.2.77"}} {
-		search := (&dns.Settings{LANNamesWin: c.lanWins}).SearchList("weft.internal", []string{"lan.test"})
-		conf("nameserver 127.0.0.1\nsearch " + strings.Join(search, " ") + "\n")
+		lanWins      bool
+		search, want string
+	}{{false, "weft.internal lan.test", "100.64.0.2"}, {true, "lan.test weft.internal", "192.0.2.77"}} {
+		conf("nameserver 127.0.0.1\nsearch " + c.search + "\n")
 		if r := n.Run(lab.Nobody, "getent", "ahostsv4", "kitchen-pi"); !strings.HasPrefix(r.Out, c.want+" ") {
 			t.Errorf("LAN names win %v: %v", c.lanWins, r)
 		}

@@ -91,7 +91,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(bin)
 		os.Chmod(bin, 0o755)
-		if err := lab.Build(bin, "weft/cmd/weft", "weft/cmd/weft-server", "weft/scripts/e2e/embed"); err != nil {
+		if err := lab.Build(bin, "weft/scripts/e2e/embed"); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 1
 		}

@@ -145,14 +145,31 @@ func Sweep() {
 	os.Remove("/etc/netns") // if it is empty
 }
 
-// Build builds the given packages of this module into dir, as released:
-// static, stripped, without paths.
+// Build builds weft and weft-server into dir as releases have them, and the
+// tests' own programs in the given packages of this module.
 func Build(dir string, packages ...string) error {
-	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", "e2e", "-o", dir + "/"}, packages...)
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	root, err := output("go", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return err
 	}
-	return nil
+	for _, program := range []string{"weft", "weft-server"} {
+		if _, err := output(filepath.Join(strings.TrimSpace(root), "scripts/build"), program, filepath.Join(dir, program)); err != nil {
+			return err
+		}
+	}
+	_, err = output("go", append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", "e2e", "-o", dir + "/"}, packages...)...)
+	return err
+}
+
+// output runs a command of this machine, without cgo.
+func output(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
 }

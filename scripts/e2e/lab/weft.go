@@ -196,7 +196,6 @@ func (n *Node) args(args []string) []string {
 const (
 	Proxy    = "127.0.0.1:1055"
 	SOCKSURL = "socks5h://" + Proxy
-	HTTPURL  = "http://" + Proxy
 )
 
 // Node prepares a node on n; nothing runs yet.
