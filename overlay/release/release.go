@@ -69,7 +69,7 @@ type File struct {
 	Program string `json:"program"` // "weft" or "weft-server"
 	OS      string `json:"os"`      // GOOS
 	Arch    string `json:"arch"`
-	Kind    string `json:"kind"` // "binary", "deb", "rpm", "apk", "ipk" or "sbom"
+	Kind    string `json:"kind"` // "binary", "deb", "rpm", "apk", "ipk", "sbom" or "notices"
 	Size    int64  `json:"size"` // bytes
 	SHA256  string `json:"sha256"`
 }

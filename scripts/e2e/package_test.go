@@ -90,7 +90,7 @@ func TestRelease(t *testing.T) {
 	t.Run("deb", func(t *testing.T) {
 		deb := "/srv/release/weft-linux-amd64.deb"
 		contains("dpkg-deb -I", s.Must("dpkg-deb", "-I", deb), "Package: weft", "Architecture: amd64", "postinst", "prerm", "Version: "+d.Version)
-		contains("dpkg-deb -c", s.Must("dpkg-deb", "-c", deb), "-rwxr-xr-x root/root", "./usr/bin/weft", "./usr/lib/systemd/system/weft.service")
+		contains("dpkg-deb -c", s.Must("dpkg-deb", "-c", deb), "-rwxr-xr-x root/root", "./usr/bin/weft", "./usr/lib/systemd/system/weft.service", "./usr/share/doc/weft/NOTICES")
 		contains("dpkg-deb -I", s.Must("dpkg-deb", "-I", "/srv/release/weft-linux-armv7.deb"), "Architecture: armhf")
 		before := files(s)
 		if r := s.Run("dpkg", "-i", deb); r.Code != 0 {
@@ -123,7 +123,7 @@ func TestRelease(t *testing.T) {
 	t.Run("rpm", func(t *testing.T) {
 		rpm := "/srv/release/weft-linux-amd64.rpm"
 		contains("rpm -qip", s.Must("rpm", "-qip", rpm), "Name        : weft", "Architecture: x86_64")
-		contains("rpm -qlp", s.Must("rpm", "-qlp", rpm), "/usr/bin/weft\n", "/usr/lib/systemd/system/weft.service\n")
+		contains("rpm -qlp", s.Must("rpm", "-qlp", rpm), "/usr/bin/weft\n", "/usr/lib/systemd/system/weft.service\n", "/usr/share/doc/weft/NOTICES\n")
 		contains("rpm --scripts", s.Must("rpm", "-qp", "--scripts", rpm), "postinstall scriptlet", "preuninstall scriptlet", "systemctl enable")
 		contains("rpm -K", s.Must("rpm", "-K", "--nosignature", rpm), "digests OK")
 	})
@@ -131,7 +131,7 @@ func TestRelease(t *testing.T) {
 	t.Run("apk", func(t *testing.T) {
 		apk := "/srv/release/weft-linux-amd64.apk"
 		list := s.Must("tar", "-tzf", apk)
-		contains("apk", list, ".PKGINFO", ".post-install", ".pre-deinstall", "usr/bin/weft", "etc/init.d/weft")
+		contains("apk", list, ".PKGINFO", ".post-install", ".pre-deinstall", "usr/bin/weft", "etc/init.d/weft", "usr/share/doc/weft/NOTICES")
 		contains(".PKGINFO", s.Must("tar", "-xzOf", apk, ".PKGINFO"), "pkgname = weft", "arch = x86_64")
 		contains("init", s.Must("tar", "-xzOf", apk, "etc/init.d/weft"), "#!/sbin/openrc-run", "/usr/bin/weft")
 	})
@@ -141,7 +141,7 @@ func TestRelease(t *testing.T) {
 			ipk := "/srv/release/weft-linux-" + arch + ".ipk"
 			contains("ipk", s.Must("tar", "-tzf", ipk), "debian-binary", "control.tar.gz", "data.tar.gz")
 			contains("control", s.Must("sh", "-c", "tar -xzOf "+ipk+" ./control.tar.gz | tar -tzf -"), "control", "postinst", "prerm")
-			contains("data", s.Must("sh", "-c", "tar -xzOf "+ipk+" ./data.tar.gz | tar -tzvf -"), "usr/bin/weft", "-rwxr-xr-x", "etc/init.d/weft")
+			contains("data", s.Must("sh", "-c", "tar -xzOf "+ipk+" ./data.tar.gz | tar -tzvf -"), "usr/bin/weft", "-rwxr-xr-x", "etc/init.d/weft", "usr/share/doc/weft/NOTICES")
 		}
 	})
 

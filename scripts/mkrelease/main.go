@@ -76,6 +76,9 @@ func run(keyFile, version, commit, when, dir string) error {
 // sbomName is the file with the modules of every program.
 const sbomName = "weft.cdx.json"
 
+// noticesName is the file with their terms.
+const noticesName = "NOTICES.txt"
+
 // own are the files that describe the others.
 var own = []string{"SHA256SUMS", release.ManifestName, release.SignatureName, release.KeyName}
 
@@ -105,8 +108,12 @@ func files(dir string) ([]release.File, error) {
 // describe reads a file's name.
 func describe(name string) (release.File, error) {
 	f := release.File{Name: name}
-	if name == sbomName {
+	switch name {
+	case sbomName:
 		f.Program, f.Kind = "weft", "sbom"
+		return f, nil
+	case noticesName:
+		f.Program, f.Kind = "weft", "notices"
 		return f, nil
 	}
 	base := strings.TrimSuffix(name, ".exe")
