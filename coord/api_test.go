@@ -20,7 +20,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// A11, A4, A3: who may call what. A route that is not in the table fails the
+// Who may call what. A route that is not in the table fails the
 // test.
 func TestRoutes(t *testing.T) {
 	type who string
@@ -183,7 +183,7 @@ func (d *device) rawBy(t testing.TB, s *Service, nobody bool, method, path strin
 	return d.raw(t, s, method, path, body)
 }
 
-// A8: a body that never ends costs a stranger's connection, not our memory.
+// A body that never ends costs a stranger's connection, not our memory.
 func TestHugeBody(t *testing.T) {
 	s := openSite(t)
 	d := newDevice(t, s.Service)
@@ -208,7 +208,7 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A10: whatever two parsers may read differently is refused.
+// Whatever two parsers may read differently is refused.
 func TestDecode(t *testing.T) {
 	deep := strings.Repeat(`{"a":`, 10_000) + "1" + strings.Repeat("}", 10_000)
 	var many strings.Builder
@@ -315,7 +315,7 @@ func FuzzQueries(f *testing.F) {
 	})
 }
 
-// A20: nothing secret reaches the log, at debug, whatever goes wrong.
+// Nothing secret reaches the log, at debug, whatever goes wrong.
 func TestLogHoldsNoSecrets(t *testing.T) {
 	s := openSite(t)
 	tok := s.token(NewKey{Reusable: true})

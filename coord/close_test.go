@@ -16,7 +16,7 @@ import (
 	"weft/overlay/relay"
 )
 
-// E12: thousands of nodes at the relay, none of which closes when it is told
+// Thousands of nodes at the relay, none of which closes when it is told
 // that the server stops, and half of which read nothing, do not hold up the
 // end. WEFT_NODES is how many; scripts/test long many has 5,000.
 func TestCloseWithManyNodes(t *testing.T) {

@@ -134,7 +134,7 @@ func TestListOfWrongClock(t *testing.T) {
 	}
 }
 
-// E10: the list that a node brings to a restored server says what was dropped from
+// The list that a node brings to a restored server says what was dropped from
 // it, and so does the next list of that server.
 func TestRecallTakesTheDate(t *testing.T) {
 	s := openSite(t)

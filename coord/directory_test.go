@@ -392,7 +392,7 @@ func TestDelete(t *testing.T) {
 	if _, err := s.DeleteDevice(t.Context(), cam.id, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("deleting twice: %v", err)
 	}
-	// A31: a clock that goes back takes no number along.
+	// A clock that goes back takes no number along.
 	s.clock.Add(-10 * 365 * 24 * time.Hour)
 	if _, err := s.DeleteDevice(t.Context(), laptop.id, nil); err != nil {
 		t.Fatal(err)
@@ -474,7 +474,7 @@ func TestEphemeral(t *testing.T) {
 	}
 }
 
-// A32: what is in use is not deleted from under its users; deleting one user
+// What is in use is not deleted from under its users; deleting one user
 // leaves the others' things alone.
 func TestDeleteUser(t *testing.T) {
 	s := openSite(t)
@@ -504,7 +504,7 @@ func TestDeleteUser(t *testing.T) {
 	}
 }
 
-// A34: of many policies at once the last one acknowledged is in force, and an
+// Of many policies at once the last one acknowledged is in force, and an
 // invalid one changes nothing.
 func TestPolicyRace(t *testing.T) {
 	s := openSite(t)

@@ -38,7 +38,7 @@ func (s *site) config(d *device) *api.Config {
 
 // Extra records: what is good is in everybody's config, what is not is refused
 // as a whole and says why.
-func TestB53RecordsAreChecked(t *testing.T) {
+func TestRecordsAreChecked(t *testing.T) {
 	s := openSite(t, func(o *Options) { o.URLs = []string{"https://weft.example.com:8443"} })
 	laptop := s.laptop("laptop")
 	s.camera("kitchen-pi")
@@ -111,7 +111,7 @@ func TestB53RecordsAreChecked(t *testing.T) {
 	}
 }
 
-func TestB53RecordsAreBounded(t *testing.T) {
+func TestRecordsAreBounded(t *testing.T) {
 	s := openSite(t)
 	var err error
 	n := 0
@@ -127,7 +127,7 @@ func TestB53RecordsAreBounded(t *testing.T) {
 }
 
 // Options, routes and nameservers, and what is refused about them.
-func TestB30RoutesAndOptions(t *testing.T) {
+func TestRoutesAndOptions(t *testing.T) {
 	s := openSite(t, func(o *Options) { o.URLs = []string{"https://vpn.corp.example:8443"} })
 	laptop := s.laptop("laptop")
 	route := func(suffix string, servers ...string) DNSEdit {
@@ -212,7 +212,7 @@ func TestB30RoutesAndOptions(t *testing.T) {
 }
 
 // A zone that would hold the server's own name is refused at the start.
-func TestB32SuffixOverTheServer(t *testing.T) {
+func TestSuffixOverTheServer(t *testing.T) {
 	for _, c := range []struct {
 		suffix, url string
 		ok          bool
@@ -266,7 +266,7 @@ func TestDNSSurvivesARestart(t *testing.T) {
 	}
 }
 
-func TestB29B54DeviceSwitches(t *testing.T) {
+func TestDeviceSwitches(t *testing.T) {
 	s := openSite(t)
 	laptop, other := s.laptop("laptop"), s.camera("cam")
 	pi := s.camera("kitchen-pi")
@@ -322,7 +322,7 @@ func TestB29B54DeviceSwitches(t *testing.T) {
 
 // An old name leads to its device for a while, in the directory and by lookup,
 // and nobody else gets it.
-func TestB18FormerName(t *testing.T) {
+func TestFormerName(t *testing.T) {
 	s := openSite(t)
 	laptop, pi := s.laptop("laptop"), s.camera("kitchen-pi")
 	var h held
@@ -428,7 +428,7 @@ func TestB18FormerName(t *testing.T) {
 }
 
 // The name is the node's: what a device calls itself later changes nothing.
-func TestB19NameStaysWithTheNode(t *testing.T) {
+func TestNameStaysWithTheNode(t *testing.T) {
 	s := openSite(t)
 	pi := s.camera("kitchen-pi")
 	req := pi.request(t, s.token(NewKey{}), "somebody-else")
@@ -441,7 +441,7 @@ func TestB19NameStaysWithTheNode(t *testing.T) {
 }
 
 // A device that comes back with the same key has its name again.
-func TestB21SameKeyTakesItsNameBack(t *testing.T) {
+func TestSameKeyTakesItsNameBack(t *testing.T) {
 	s := openSite(t)
 	pi := s.camera("raspberrypi")
 	if _, err := s.RenameDevice(t.Context(), pi.id, "kitchen-pi", nil); err != nil {
@@ -480,7 +480,7 @@ func TestB21SameKeyTakesItsNameBack(t *testing.T) {
 	}
 }
 
-func TestB21Replace(t *testing.T) {
+func TestReplace(t *testing.T) {
 	s := openSite(t)
 	old := s.camera("kitchen-pi")
 	fresh := s.camera("kitchen-pi")
@@ -504,7 +504,7 @@ func TestB21Replace(t *testing.T) {
 }
 
 // A record's name is nobody's to take.
-func TestB20RecordKeepsItsName(t *testing.T) {
+func TestRecordKeepsItsName(t *testing.T) {
 	s := openSite(t)
 	if err := s.add("git", "A", "192.0.2.1"); err != nil {
 		t.Fatal(err)
@@ -522,7 +522,7 @@ func TestB20RecordKeepsItsName(t *testing.T) {
 	}
 }
 
-func TestB23IDN(t *testing.T) {
+func TestIDN(t *testing.T) {
 	s := openSite(t)
 	laptop, pi := s.laptop("laptop"), s.camera("kitchen-pi")
 	for _, c := range []struct{ in, stored, shown string }{

@@ -104,7 +104,7 @@ func (r *reader) changes(ctx context.Context, n relay.Nudge) (*api.Directory, er
 // A rename is seen by every node that reads the directory, with the old name
 // beside it, through the server's real listener and relay. WEFT_NODES makes it
 // more of them; the figures are in the log.
-func TestB17RenameIsSeen(t *testing.T) {
+func TestRenameIsSeen(t *testing.T) {
 	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
 	nodes = max(nodes, 25)
 	s := startServer(t)

@@ -57,7 +57,7 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// A1: a one-time key joins one device, however many ask at once.
+// A one-time key joins one device, however many ask at once.
 func TestOneTimeKeyInParallel(t *testing.T) {
 	s := openSite(t)
 	const n, rounds = 200, 3
@@ -93,7 +93,7 @@ func TestOneTimeKeyInParallel(t *testing.T) {
 	}
 }
 
-// A2: one identity that asks many times at once is one node.
+// One identity that asks many times at once is one node.
 func TestSameKeyInParallel(t *testing.T) {
 	for _, reusable := range []bool{false, true} {
 		s := openSite(t)
@@ -204,7 +204,7 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// A3: nobody becomes somebody else. The caller is the key of the connection;
+// Nobody becomes somebody else. The caller is the key of the connection;
 // a request for another key is refused and changes nothing.
 func TestJoinWithAnothersKey(t *testing.T) {
 	s := openSite(t)
@@ -228,7 +228,7 @@ func TestJoinWithAnothersKey(t *testing.T) {
 	req.CSR[len(req.CSR)-1] ^= 1
 	_, err = attacker.Client.Join(t.Context(), req)
 	wantCode(t, err, 400, api.CodeBadRequest)
-	// A5: the same bytes again from the same machine are the same node.
+	// The same bytes again from the same machine are the same node.
 	req = attacker.request(t, tok, "victim")
 	a, err := attacker.Client.Join(t.Context(), req)
 	if err != nil {
@@ -268,7 +268,7 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
-// A30: a device that was joined and is too old, or a server that is, learns it
+// A device that was joined and is too old, or a server that is, learns it
 // at every request, and the revocation list all the same.
 func TestProtocolHeader(t *testing.T) {
 	s := openSite(t)
@@ -304,8 +304,8 @@ func TestProtocolHeader(t *testing.T) {
 	}
 }
 
-// B20: the lowest suffix that is free; a rename to a name that is taken is refused.
-func TestB20Names(t *testing.T) {
+// The lowest suffix that is free; a rename to a name that is taken is refused.
+func TestNamesOfDevices(t *testing.T) {
 	s := openSite(t)
 	tok := s.token(NewKey{Reusable: true})
 	join := func(hostname string) *device {
@@ -413,8 +413,8 @@ func TestReservedNames(t *testing.T) {
 	join("wpad", "wpad-3")
 }
 
-// B22: what a host calls itself becomes a label.
-func TestB22CleanName(t *testing.T) {
+// What a host calls itself becomes a label.
+func TestCleanName(t *testing.T) {
 	for in, want := range map[string]string{
 		"kitchen-pi":                 "kitchen-pi",
 		"Kitchen Pi":                 "kitchen-pi",
@@ -494,7 +494,7 @@ func FuzzCleanName(f *testing.F) {
 	})
 }
 
-// E13: a pool runs out with a clear error; a freed address rests for an hour.
+// A pool runs out with a clear error; a freed address rests for an hour.
 func TestAddressPool(t *testing.T) {
 	s := openSite(t, func(o *Options) { o.IPv4 = prefix("100.64.0.0/29") })
 	tok := s.token(NewKey{Reusable: true})
@@ -530,7 +530,7 @@ func TestAddressPool(t *testing.T) {
 	}
 }
 
-// E13: many at once get addresses of their own, none of them reserved.
+// Many at once get addresses of their own, none of them reserved.
 func TestAddressesInParallel(t *testing.T) {
 	s := openSite(t, func(o *Options) { o.IPv4 = prefix("100.100.100.0/22") })
 	tok := s.token(NewKey{Reusable: true})
@@ -561,9 +561,9 @@ func TestAddressesInParallel(t *testing.T) {
 	}
 }
 
-// TestD16ManyOfOneName: a hundred devices that join at once under one name get
+// TestManyOfOneName: a hundred devices that join at once under one name get
 // a hundred, the lowest that are free, and keep them over a restart.
-func TestD16ManyOfOneName(t *testing.T) {
+func TestManyOfOneName(t *testing.T) {
 	data := t.TempDir()
 	open := func() *site { return openSite(t, func(o *Options) { o.Data = data }) }
 	s := open()

@@ -59,7 +59,7 @@ func (r *returning) run(ctx context.Context) {
 	r.home.Run(ctx)
 }
 
-// A26: the server with its relay stops and starts again under many nodes, of
+// The server with its relay stops and starts again under many nodes, of
 // which one in 20 has a live flow. All come back by themselves: those with flows
 // at once, the idle ones spread as the relay said, and none of them has anything
 // to fetch. WEFT_NODES is how many; scripts/test long many has 5,000.

@@ -86,7 +86,7 @@ func (d *device) at(s *site) *device {
 	return n
 }
 
-// E10: whoever was deleted after the backup was made stays deleted: the first
+// Whoever was deleted after the backup was made stays deleted: the first
 // node that holds the newer list brings it.
 func TestOldBackupResurrectsNobody(t *testing.T) {
 	s := openSite(t)

@@ -238,7 +238,7 @@ func exerciseAdmin(t *testing.T, a Admin) {
 	}
 }
 
-// E12: open streams of consoles and idle connections do not hold up the end.
+// Open streams of consoles and idle connections do not hold up the end.
 func TestCloseWithStreams(t *testing.T) {
 	s := startServer(t)
 	for range 20 {
@@ -317,7 +317,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// A13: two installs share nothing, and everything secret is for the owner's
+// Two installs share nothing, and everything secret is for the owner's
 // eyes only. A21: the database holds hashes.
 func TestSecretsOnDisk(t *testing.T) {
 	a, b := openSite(t), openSite(t)
@@ -405,7 +405,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// E7: writes that fail at the commit leave memory and database alike, and
+// Writes that fail at the commit leave memory and database alike, and
 // answer with an error; the next one works.
 func TestFailedWrites(t *testing.T) {
 	fail := 0
@@ -480,7 +480,7 @@ func TestFailedWrites(t *testing.T) {
 	}
 }
 
-// A15: who is in front is believed by address only.
+// Who is in front is believed by address only.
 func TestRemoteAddr(t *testing.T) {
 	s := &Server{trusted: prefixes("127.0.0.1/32", "10.0.0.0/8")}
 	for _, c := range []struct{ from, header, want string }{

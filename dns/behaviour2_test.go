@@ -80,7 +80,7 @@ func record(rcode int, answer, authority string) dns.HandlerFunc {
 	}
 }
 
-func TestB14TCP(t *testing.T) {
+func TestTCP(t *testing.T) {
 	gate := make(chan struct{})
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) { <-gate; static("192.0.2.1")(w, r) })
 	_, addr := start(t, Config{}, up)
@@ -154,7 +154,7 @@ func TestB14TCP(t *testing.T) {
 	}
 }
 
-func TestB35Cache(t *testing.T) {
+func TestCache(t *testing.T) {
 	var n atomic.Int32
 	gate := make(chan struct{})
 	up := fakeUpstream(t, counting(&n, func(w dns.ResponseWriter, r *dns.Msg) { <-gate; static("192.0.2.1")(w, r) }))
@@ -204,7 +204,7 @@ func TestB35Cache(t *testing.T) {
 	}
 }
 
-func TestB36Lifetimes(t *testing.T) {
+func TestLifetimes(t *testing.T) {
 	msg := func(rcode int, answer, authority string) *dns.Msg {
 		var out *dns.Msg
 		record(rcode, answer, authority)(writer{func(m *dns.Msg) { out = m }}, new(dns.Msg).SetQuestion("x.example.", dns.TypeA))
@@ -266,7 +266,7 @@ func (writer) TsigStatus() error           { return nil }
 func (writer) TsigTimersOnly(bool)         {}
 func (writer) Hijack()                     {}
 
-func TestB37ServeStale(t *testing.T) {
+func TestServeStale(t *testing.T) {
 	var broken atomic.Bool
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		if broken.Load() {
@@ -303,7 +303,7 @@ func TestB37ServeStale(t *testing.T) {
 	}
 }
 
-func TestB38CacheKey(t *testing.T) {
+func TestCacheKey(t *testing.T) {
 	var n atomic.Int32
 	up := fakeUpstream(t, counting(&n, static("192.0.2.1")))
 	s, addr := start(t, Config{}, up)
@@ -329,7 +329,7 @@ func TestB38CacheKey(t *testing.T) {
 	})
 }
 
-func TestB39DNSSECPassesThrough(t *testing.T) {
+func TestDNSSECPassesThrough(t *testing.T) {
 	const sig = "NAME 60 IN A 192.0.2.1\nNAME 60 IN RRSIG A 13 2 60 20300101000000 20200101000000 1 example. AAAA"
 	var got atomic.Pointer[dns.Msg]
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) {
@@ -369,8 +369,7 @@ func TestB39DNSSECPassesThrough(t *testing.T) {
 	}, func(m *dns.Msg) { m.SetEdns0(1232, true); m.AuthenticatedData = true })
 }
 
-// D17, too.
-func TestB40ServiceBinding(t *testing.T) {
+func TestServiceBinding(t *testing.T) {
 	const https = `NAME 60 IN HTTPS 1 . alpn="h3,h2" ipv4hint="192.0.2.1" key65400="x"`
 	_, addr := start(t, Config{}, fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) { record(ok, https, "")(w, r) }))
 	for _, typ := range []uint16{dns.TypeSVCB, dns.TypeHTTPS} {
@@ -489,8 +488,8 @@ func fakeDoH(t testing.TB, cert tls.Certificate, http2 bool, conns *atomic.Int32
 	return port
 }
 
-// D14: who does not prove the name is not asked.
-func TestB41EncryptedUpstreams(t *testing.T) {
+// Who does not prove the name is not asked.
+func TestEncryptedUpstreams(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	slow := func(w dns.ResponseWriter, r *dns.Msg) {
 		if strings.HasPrefix(r.Question[0].Name, "slow") {
@@ -557,7 +556,7 @@ func TestB41EncryptedUpstreams(t *testing.T) {
 	}
 }
 
-func TestB42OtherResolvers(t *testing.T) {
+func TestOtherResolvers(t *testing.T) {
 	up := fakeUpstream(t, static("192.0.2.1"))
 	_, addr := start(t, Config{Settings: settings(Settings{KeepBrowsers: true})}, up)
 	both(t, addr, "_dns.resolver.arpa.", dns.TypeSVCB, want(ok, "", "resolver.arpa."))
@@ -567,7 +566,7 @@ func TestB42OtherResolvers(t *testing.T) {
 	both(t, addr, "use-application-dns.net.", dns.TypeA, want(ok, "192.0.2.1", ""))
 }
 
-func TestB43CaptivePortal(t *testing.T) {
+func TestCaptivePortal(t *testing.T) {
 	var open atomic.Bool
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if open.Load() {
@@ -617,7 +616,7 @@ func TestB43CaptivePortal(t *testing.T) {
 	}
 }
 
-func TestB44Loops(t *testing.T) {
+func TestLoops(t *testing.T) {
 	// A resolver on this machine that asks us what we ask it.
 	var us atomic.Pointer[string]
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -696,7 +695,7 @@ func TestB44Loops(t *testing.T) {
 	}
 }
 
-func TestB45LinkChange(t *testing.T) {
+func TestLinkChange(t *testing.T) {
 	one, two := fakeUpstream(t, static("192.0.2.1")), fakeUpstream(t, static("192.0.2.2"))
 	conf := writeConf(t)
 	s, addr := start(t, Config{ResolvConf: conf})
@@ -734,7 +733,7 @@ func TestB45LinkChange(t *testing.T) {
 	}
 }
 
-func TestB50LocalAndServiceDiscovery(t *testing.T) {
+func TestLocalAndServiceDiscovery(t *testing.T) {
 	up := fakeUpstream(t, func(_ dns.ResponseWriter, r *dns.Msg) { t.Errorf("forwarded %s", r.Question[0].Name) })
 	_, addr := start(t, Config{}, up)
 	both(t, addr, "printer.local.", dns.TypeA, want(nx, "", "local."))
@@ -748,7 +747,7 @@ func TestB50LocalAndServiceDiscovery(t *testing.T) {
 	both(t, addr, "x.local.", dns.TypeA, want(nx, "", "local."))
 }
 
-func TestB51SpecialNames(t *testing.T) {
+func TestSpecialNames(t *testing.T) {
 	system, global := fakeUpstream(t, static("192.0.2.1")), fakeUpstream(t, static("192.0.2.2"))
 	_, addr := start(t, Config{Settings: settings(Settings{Nameservers: []Nameserver{{Address: global}}})}, system)
 	both(t, addr, "localhost.", dns.TypeA, want(ok, "127.0.0.1", ""))
@@ -762,8 +761,7 @@ func TestB51SpecialNames(t *testing.T) {
 	}
 }
 
-// D7, too.
-func TestB52Rebinding(t *testing.T) {
+func TestRebinding(t *testing.T) {
 	const bad = "NAME 60 IN A 192.168.1.1\nNAME 60 IN A 198.51.100.1\nNAME 60 IN A 100.64.0.2\nNAME 60 IN A 127.0.0.1\nNAME 60 IN A 169.254.169.254"
 	const bad6 = "NAME 60 IN AAAA ::1\nNAME 60 IN AAAA 2001:db8::1\nNAME 60 IN AAAA fd00:77::2\nNAME 60 IN AAAA fe80::1\nNAME 60 IN AAAA 64:ff9b::c0a8:101\nNAME 60 IN AAAA ::ffff:10.0.0.1"
 	h := func(w dns.ResponseWriter, r *dns.Msg) {
@@ -797,7 +795,7 @@ func TestB52Rebinding(t *testing.T) {
 	}
 }
 
-func TestB53ExtraRecords(t *testing.T) {
+func TestExtraRecords(t *testing.T) {
 	var records []Record
 	for i := range 12 {
 		records = append(records, Record{Name: fmt.Sprintf("c%d", i), Type: "CNAME", Value: fmt.Sprintf("c%d", i+1)})
@@ -859,7 +857,7 @@ func TestB53ExtraRecords(t *testing.T) {
 	}
 }
 
-func TestB54Wildcards(t *testing.T) {
+func TestWildcards(t *testing.T) {
 	cfg := Config{Settings: settings(Settings{
 		Wildcards: []string{"kitchen-pi", "far"},
 		Records:   []Record{{Name: "www.kitchen-pi.weft.internal", Type: "A", Value: "192.0.2.7"}, {Name: "*.v4only.weft.internal", Type: "TXT", Value: "any"}},
@@ -894,7 +892,7 @@ func TestB54Wildcards(t *testing.T) {
 	check("a.google.weft.internal.", dns.TypeA, want(nx, "", "weft.internal."))
 }
 
-func TestB59Privacy(t *testing.T) {
+func TestPrivacy(t *testing.T) {
 	var got atomic.Pointer[dns.Msg]
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) { got.Store(r); static("192.0.2.1")(w, r) })
 	for _, on := range []bool{false, true} {
@@ -934,7 +932,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
-func TestB60StatusTraceFlush(t *testing.T) {
+func TestStatusTraceFlush(t *testing.T) {
 	var n atomic.Int32
 	up := fakeUpstream(t, counting(&n, static("192.0.2.1")))
 	s, addr := start(t, Config{Settings: settings(Settings{Routes: []Route{{Suffix: "corp.example", Nameservers: []Nameserver{{Address: "127.0.0.1:1"}}}}, TTL: 99})}, up)

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// TestB32LastGoodAddresses: a server whose name nobody resolves is found where
+// TestLastGoodAddresses: a server whose name nobody resolves is found where
 // it was.
-func TestB32LastGoodAddresses(t *testing.T) {
+func TestLastGoodAddresses(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -117,10 +117,10 @@ func (t times) String() string {
 	return fmt.Sprintf("%d asked, median %v, p99 %v, longest %v", t.asked, r(t.median), r(t.p99), r(t.most))
 }
 
-// TestD9DeadUpstreams is behaviour 33 and threat D9: 500 questions that wait
+// TestDeadUpstreams: 500 questions that wait
 // for resolvers that are dead or half open are answered SERVFAIL within 5 s,
 // and local names do not wait for them.
-func TestD9DeadUpstreams(t *testing.T) {
+func TestDeadUpstreams(t *testing.T) {
 	half, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)

@@ -96,7 +96,7 @@ func soaOf(m *dns.Msg) string {
 	return ""
 }
 
-// TestOwnZones are behaviours 1-11, 16, 26, 39, 40 and 55 of the contract.
+// TestOwnZones: what the overlay's own zones answer, and what they pass on.
 func TestOwnZones(t *testing.T) {
 	_, addr := start(t, Config{})
 	const nx, ok = dns.RcodeNameError, dns.RcodeSuccess
@@ -148,7 +148,7 @@ func TestOwnZones(t *testing.T) {
 
 		{"localhost.", dns.TypeA, ok, "127.0.0.1", ""},
 		{"x.localhost.", dns.TypeAAAA, ok, "::1", ""},
-		{"google.", dns.TypeA, nx, "", "google. ttl=5 min=5"}, // D5: never our google
+		{"google.", dns.TypeA, nx, "", "google. ttl=5 min=5"}, // Never our google
 		{"kitchen-pi.", dns.TypeA, nx, "", "kitchen-pi. ttl=5 min=5"},
 		{"printer.local.", dns.TypeA, nx, "", "local. ttl=5 min=5"},
 		{"x.onion.", dns.TypeA, nx, "", "onion. ttl=5 min=5"},
@@ -183,7 +183,7 @@ func reverse6(ip string) string {
 	return s
 }
 
-// TestRefusals are behaviours 24 to 26.
+// TestRefusals: classes, operations and names that are not answered, and what is said instead.
 func TestRefusals(t *testing.T) {
 	_, addr := start(t, Config{})
 	class := func(c uint16) func(*dns.Msg) { return func(m *dns.Msg) { m.Question[0].Qclass = c } }
@@ -266,7 +266,7 @@ func exchangeRaw(t *testing.T, addr string, out []byte) *dns.Msg {
 	return r
 }
 
-// TestEDNS is behaviour 12.
+// TestEDNS: versions, sizes and options.
 func TestEDNS(t *testing.T) {
 	_, addr := start(t, Config{})
 	if r := ask(t, addr, "udp", "kitchen-pi.weft.internal.", dns.TypeA); r.IsEdns0() != nil {
@@ -577,7 +577,7 @@ func TestSpoofedAnswers(t *testing.T) {
 	}
 }
 
-// TestTruncation is behaviours 13 and 15.
+// TestTruncation: what is too long for UDP is asked for again over TCP.
 func TestTruncation(t *testing.T) {
 	var tcpAsked atomic.Int32
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) {
@@ -618,7 +618,7 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
-// TestLocalAnswersWhileUpstreamHangs is D9: own names stay quick, and a flood
+// TestLocalAnswersWhileUpstreamHangs: own names stay quick, and a flood
 // of queries that wait is answered, not swallowed.
 func TestLocalAnswersWhileUpstreamHangs(t *testing.T) {
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -661,7 +661,7 @@ func TestLocalAnswersWhileUpstreamHangs(t *testing.T) {
 	}
 }
 
-// TestACL is behaviour 57 and D2.
+// TestACL: who is answered, and who hears nothing.
 func TestACL(t *testing.T) {
 	s, _ := start(t, Config{})
 	for a, want := range map[string]bool{

@@ -231,7 +231,7 @@ func TestInboundReset(t *testing.T) {
 	}
 }
 
-// Case C26: one peer floods with SYNs; others still connect, and fast.
+// One peer floods with SYNs; others still connect, and fast.
 func TestSYNFlood(t *testing.T) {
 	l := localServer(t, "127.0.0.1:0", echoTCP)
 	p := newPair(t, Config{}, nil, nil)
@@ -415,7 +415,7 @@ func waitFor(t testing.TB, cond func() bool) {
 	}
 }
 
-// Case C27: many UDP flows of one peer are bounded; the peer's newest flow and
+// Many UDP flows of one peer are bounded; the peer's newest flow and
 // other peers' flows work.
 func TestUDPFlowBound(t *testing.T) {
 	checkGoroutines(t)

@@ -14,7 +14,7 @@ import (
 	"weft/overlay"
 )
 
-// C25: peers that come and go leave nothing behind, neither at a device that
+// Peers that come and go leave nothing behind, neither at a device that
 // they all talk to nor at the relay and the server. The round of a peer is a
 // restart, with new keys, an introduction and a connection; WEFT_CHURN is how
 // many there are after those that warm up. In a network of 1,000 peers of which

@@ -335,7 +335,7 @@ func (w *dayWorld) path(want status.PathKind) {
 // collector runs.
 const dayChild = "WEFT_TEST_DAY"
 
-// TestDay is C23: something is cut for a day, which has 2 hours unless WEFT_DAY
+// TestDay: something is cut for a day, which has 2 hours unless WEFT_DAY
 // says otherwise.
 func TestDay(t *testing.T) {
 	day := 2 * time.Hour

@@ -197,7 +197,7 @@ func TestGuestsRelayDies(t *testing.T) {
 	}
 }
 
-// C6: server and its relay are away for good. Nodes at the other relay go on
+// Server and its relay are away for good. Nodes at the other relay go on
 // talking, those at the server's move there, everybody finds everybody by what
 // they know, and a node that restarts comes back. Then the server returns.
 func TestServerAwayOtherRelay(t *testing.T) {

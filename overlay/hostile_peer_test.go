@@ -92,7 +92,7 @@ func udp(src, dst netip.Addr, payload string) []byte {
 }
 
 // A peer sends under any address but its own: nothing of it comes out of the
-// tunnel (C10).
+// tunnel.
 func TestForgedInnerSource(t *testing.T) {
 	w := newWorld(t)
 	tap := func(n *node) *tapped {

@@ -272,7 +272,7 @@ func TestHostileDelivery(t *testing.T) {
 	t.Logf("everybody reached everybody %v after the attack", time.Since(start).Round(time.Millisecond))
 }
 
-// C8: a relay that keeps all it carries finds neither what was said in it nor
+// A relay that keeps all it carries finds neither what was said in it nor
 // what those who said it are called.
 func TestRelayCannotReadAlong(t *testing.T) {
 	w := newWorldOf(t, setup{evil: true})

@@ -70,7 +70,7 @@ func startingPolicy(n int64) string {
 	return fmt.Sprintf(`{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]},{"from":["user:nobody%d"],"to":["self"],"ports":["tcp:1"]}]}`, n)
 }
 
-// A29, C16: whatever a coordination server says in its configuration, a node keeps to what
+// Whatever a coordination server says in its configuration, a node keeps to what
 // it may say, and to what it knew.
 func TestHostileConfig(t *testing.T) {
 	var l lies
@@ -113,7 +113,7 @@ func TestHostileConfig(t *testing.T) {
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
 }
 
-// A29: a directory or a lookup cannot make a node take an address for its own or the
+// A directory or a lookup cannot make a node take an address for its own or the
 // whole internet's, mistake one device for another, or use up its memory.
 func TestHostileDirectory(t *testing.T) {
 	var l lies

@@ -57,10 +57,10 @@ func lookUp(lookups *atomic.Int64) func(http.Handler) http.Handler {
 	}
 }
 
-// TestB17LookedUpNames: a node that looks names up hears of a change of those it
+// TestLookedUpNames: a node that looks names up hears of a change of those it
 // remembers, at once, and asks for each again when it is used; one that remembers
 // none hears nothing.
-func TestB17LookedUpNames(t *testing.T) {
+func TestLookedUpNames(t *testing.T) {
 	var lookups, told atomic.Int64
 	w := newWorldOf(t, setup{look: true, api: lookUp(&lookups)})
 	pi := w.node("kitchen-pi", "device")
@@ -126,11 +126,11 @@ func TestB17LookedUpNames(t *testing.T) {
 	eventually(t, 5*time.Second, "the laptop hears of what it missed", func() bool { return told.Load() == heard+3 })
 }
 
-// TestB17LookedUpNamesOfMany: nodes that look names up and remember one of them,
+// TestLookedUpNamesOfMany: nodes that look names up and remember one of them,
 // or that it does not exist, see a rename and a new device. WEFT_NODES makes it
 // more of them; the figures are in the log. All ask at once, and each has a
 // connection to make for that.
-func TestB17LookedUpNamesOfMany(t *testing.T) {
+func TestLookedUpNamesOfMany(t *testing.T) {
 	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
 	nodes = max(nodes, 10)
 	var lookups atomic.Int64

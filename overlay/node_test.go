@@ -834,7 +834,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	})
 }
 
-// C11: all of many connections carry the address of the node that made them.
+// All of many connections carry the address of the node that made them.
 func TestManyConnections(t *testing.T) {
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")

@@ -450,7 +450,7 @@ func TestPathIdle(t *testing.T) {
 	}
 }
 
-// TestPathReplay (C18, C20): who has captured everything and sends it again, from where he
+// TestPathReplay: who has captured everything and sends it again, from where he
 // is, moves nothing and gets no more bytes than he sends; nor does who makes up
 // probes, STUN answers and WireGuard messages.
 func TestPathReplay(t *testing.T) {

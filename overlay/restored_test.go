@@ -21,7 +21,7 @@ type snapshots struct {
 
 func (s snapshots) Snapshot(ctx context.Context) (string, error) { return s.svc.Snapshot(ctx) }
 
-// E10: the only node that holds the newer revocation list joined after the
+// The only node that holds the newer revocation list joined after the
 // backup was made. The restored server does not know it, and takes the list.
 func TestStrangerBringsRevocations(t *testing.T) {
 	w := newWorld(t)

@@ -46,7 +46,7 @@ func TestLaterServer(t *testing.T) {
 	}
 }
 
-// A30: a server that no longer speaks with this version says so; the node says
+// A server that no longer speaks with this version says so; the node says
 // which of the two has to be updated, goes on with those it knows, and is well
 // again once it is understood.
 func TestTooOld(t *testing.T) {

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// E10: backups of a running server are killed at random moments, or the server
+// Backups of a running server are killed at random moments, or the server
 // is, while keys are made. A backup that is there is whole and holds what was
 // acknowledged before it began; the server loses nothing.
 //

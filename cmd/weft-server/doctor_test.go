@@ -63,7 +63,7 @@ func twoAddrs(t *testing.T) (a, b net.Listener) {
 	return nil, nil
 }
 
-// E11: each address of a host is looked at, and the one with the old
+// Each address of a host is looked at, and the one with the old
 // certificate is named.
 func TestEachAddressIsLookedAt(t *testing.T) {
 	now := time.Now()

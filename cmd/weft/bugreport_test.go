@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A20: nothing secret is in a report, and names and public addresses only when
+// Nothing secret is in a report, and names and public addresses only when
 // asked for.
 func TestRedact(t *testing.T) {
 	token := "weft1" + strings.Repeat("aB3", 30)

@@ -10,7 +10,7 @@ import (
 	"weft/overlay/status"
 )
 
-// What a configuration asks of the system; D11: what a server may say wrong is
+// What a configuration asks of the system; what a server may say wrong is
 // left out.
 func TestWantedDNS(t *testing.T) {
 	names := &status.Names{Ready: true, Suffix: "weft.internal", IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd12:3456:789a::/48")}

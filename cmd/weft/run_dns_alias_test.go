@@ -10,7 +10,7 @@ import (
 
 // Former names of peers stand beside the settings, and the pointer moves only
 // when something did.
-func TestB18FormerNamesInSettings(t *testing.T) {
+func TestFormerNamesInSettings(t *testing.T) {
 	var f aliases
 	base := &dns.Settings{TTL: 9, Aliases: []dns.Alias{{Name: "own", Target: "laptop"}}}
 	none := &status.Names{Serial: 1}

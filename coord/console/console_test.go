@@ -382,7 +382,7 @@ func TestRevocationListAndRenames(t *testing.T) {
 	b.post("/devices/"+d.ID+"/replace", "old", strings.Repeat("d2", 16)).want(t, 422, "Pi was renamed too often; try again tomorrow")
 }
 
-// TestRoutes tries every route as everybody (threat case A11). A route that is
+// TestRoutes tries every route as everybody. A route that is
 // not in this table fails.
 func TestRoutes(t *testing.T) {
 	type want struct{ none, signedIn int }
@@ -521,7 +521,7 @@ func checkHeaders(t *testing.T, res *http.Response) {
 	}
 }
 
-// TestCrossSite is threat case A16: a valid cookie, and a request that another
+// TestCrossSite: a valid cookie, and a request that another
 // site made the browser send.
 func TestCrossSite(t *testing.T) {
 	s := newSite(t)
@@ -588,7 +588,7 @@ func TestCrossSite(t *testing.T) {
 	}
 }
 
-// TestCookies is the cookie half of threat case A17.
+// TestCookies: nothing but the server can read or set the session, and not for long.
 func TestCookies(t *testing.T) {
 	s := newSite(t, func(c *console.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	b := s.browser().enter()
@@ -659,7 +659,7 @@ func TestUntrustedProxy(t *testing.T) {
 	}
 }
 
-// TestSessionsEnd is the other half of A17: sign-out, password change and "end"
+// TestSessionsEnd: sign-out, password change and "end"
 // work on the server, a copied cookie is worth nothing afterwards.
 func TestSessionsEnd(t *testing.T) {
 	s := newSite(t)
@@ -774,7 +774,7 @@ func TestLinkWorksOnce(t *testing.T) {
 	s.browser().get("/welcome?link="+strings.Repeat("x", 5000)).want(t, 410)
 }
 
-// TestSignInLimit is threat cases A14 and A15.
+// TestSignInLimit: passwords cannot be guessed, and nobody is locked out by others who try.
 func TestSignInLimit(t *testing.T) {
 	s := newSite(t)
 	owner := s.browser().enter()
@@ -876,7 +876,7 @@ func TestUnknownName(t *testing.T) {
 	}
 }
 
-// TestSecretsStayOut is threat case A20: no secret in the log or in an address.
+// TestSecretsStayOut: no secret in the log or in an address.
 func TestSecretsStayOut(t *testing.T) {
 	s := newSite(t)
 	b := s.browser()

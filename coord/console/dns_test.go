@@ -64,7 +64,7 @@ func TestDNSPage(t *testing.T) {
 	b.post("/devices/"+pi.ID+"/dns", "lan-names", "nonsense").want(t, 400)
 }
 
-func TestB23ShownAsWritten(t *testing.T) {
+func TestShownAsWritten(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
 	s.fake.Put(console.EventJoined, console.Device{ID: "abc", Name: "xn--kche-0ra", FQDN: "xn--kche-0ra.weft.internal"})

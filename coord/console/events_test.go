@@ -183,7 +183,7 @@ func TestEventsEndWithTheSession(t *testing.T) {
 	}
 }
 
-// TestIdleStream: an open page does not keep its session alive (A17).
+// TestIdleStream: an open page does not keep its session alive.
 func TestIdleStream(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()

@@ -16,7 +16,7 @@ import (
 	"weft/coord/console"
 )
 
-// payloads is threat case A18: what a device, a browser or a person may send
+// payloads: what a device, a browser or a person may send
 // as a name.
 var payloads = []string{
 	`<script>alert(1)</script>`, `"><script>alert(1)</script>`, `'><script>alert(1)</script>`, `</script><script>alert(1)</script>`,

@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// A28: reports are fenced by connection number in whatever order they come.
+// Reports are fenced by connection number in whatever order they come.
 func TestFence(t *testing.T) {
 	id := cert.NodeID{1}
 	t0 := time.Unix(1_000_000, 0)

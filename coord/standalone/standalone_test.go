@@ -257,7 +257,7 @@ func TestRelay(t *testing.T) {
 		return slices.ContainsFunc(laptop.nudged, func(v api.Versions) bool { return v.Config == cfg.Version })
 	})
 
-	// Behaviour 17: a change of names reaches who remembers some.
+	// A change of names reaches who remembers some.
 	laptop.mu.Lock()
 	laptop.holds = laptop.nudged[len(laptop.nudged)-1]
 	names := laptop.holds.Names
@@ -322,7 +322,7 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// C6: the relay starts and serves without the server, by what it has on disk;
+// The relay starts and serves without the server, by what it has on disk;
 // when the server is back it learns what it missed.
 func TestWithoutServer(t *testing.T) {
 	s := startServer(t)
@@ -345,7 +345,7 @@ func TestWithoutServer(t *testing.T) {
 	until(t, "welcome without server", pi.welcomed)
 	cam.refusedBy(r)
 
-	// C2: without a list nobody can say who was revoked.
+	// Without a list nobody can say who was revoked.
 	r.Close()
 	if err := os.WriteFile(filepath.Join(again.Data, crlFile), []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -543,7 +543,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// A26, A4: what a relay's certificate is good for, and what its port shows.
+// What a relay's certificate is good for, and what its port shows.
 func TestBounds(t *testing.T) {
 	s := startServer(t)
 	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))

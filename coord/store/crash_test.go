@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	fmt.Println("done")
 }
 
-// E8: an upgrade that is killed at any moment, and the next attempt too, goes on
+// An upgrade that is killed at any moment, and the next attempt too, goes on
 // at the third, with nothing lost and the copy that was made before.
 //
 // WEFT_CRASH_ROUNDS (default 6) is how often.

@@ -68,7 +68,7 @@ func addNode(tx *Tx, i int) error {
 		Created: day, Expires: day, Certificate: []byte{1}, N: n, ConfigN: n})
 }
 
-// E3: what the pragmas must be, on the writer and the readers.
+// What the pragmas must be, on the writer and the readers.
 func TestPragmas(t *testing.T) {
 	s, _ := fresh(t, Options{})
 	check := func(r *Reader) error {
@@ -112,7 +112,7 @@ func TestEveryTableHasNetworkID(t *testing.T) {
 	}
 }
 
-// E9: the zero time is never stored.
+// The zero time is never stored.
 func TestZeroTime(t *testing.T) {
 	s, _ := fresh(t, Options{})
 	err := s.Write(t.Context(), func(tx *Tx) error {
@@ -218,7 +218,7 @@ func TestWriteHonoursContext(t *testing.T) {
 	s.Close() // twice is fine
 }
 
-// E3: power cuts. At random moments the files are copied as a crash would
+// Power cuts. At random moments the files are copied as a crash would
 // leave them: what was acknowledged is there whole, whatever the tail of the
 // log looks like.
 func TestPowerCut(t *testing.T) {
@@ -310,7 +310,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// E4: many writers, long readers and backups at once; nobody hears of a locked
+// Many writers, long readers and backups at once; nobody hears of a locked
 // database, and nobody waits for long. WEFT_CONTENTION is how long it goes on
 // (default 2s), and held to the figures from a minute on; scripts/test long crash
 // has 10 minutes.
@@ -406,7 +406,7 @@ func TestContention(t *testing.T) {
 	}
 }
 
-// E8: a database of a newer program is refused and not touched.
+// A database of a newer program is refused and not touched.
 func TestNewerSchema(t *testing.T) {
 	s, path := fresh(t, Options{})
 	s.Close()

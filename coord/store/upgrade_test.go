@@ -131,7 +131,7 @@ func script(t *testing.T, path string, text string) {
 	}
 }
 
-// E8: the database of every schema that ever was is brought up to date with
+// The database of every schema that ever was is brought up to date with
 // nothing lost, from wherever an earlier attempt was killed, and doing it again
 // changes nothing.
 func TestUpgrade(t *testing.T) {
@@ -197,7 +197,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// E9: no time column of an upgraded database holds the zero time, whatever an
+// No time column of an upgraded database holds the zero time, whatever an
 // older version wrote.
 func TestUpgradedTimes(t *testing.T) {
 	for schema := 1; schema <= schemaVersion(); schema++ {

@@ -15,7 +15,7 @@ func fixture(t testing.TB, name string) []byte {
 	return b
 }
 
-// Behaviour 46 and 47: the mode follows from evidence.
+// The mode follows from evidence.
 func TestDecide(t *testing.T) {
 	const (
 		debian   = "hosts: files dns"

@@ -76,7 +76,7 @@ func (m machine) direct(iface string) *direct {
 	return &direct{root: m.root, iface: iface, busy: func(i string) bool { return isHeld(m.root, i) }, also: func(string) {}}
 }
 
-// Behaviour 46: whatever resolv.conf was, it is ours, its resolvers are known,
+// Whatever resolv.conf was, it is ours, its resolvers are known,
 // and it comes back as it was: by unset, and by Restore after a kill.
 func TestDirect(t *testing.T) {
 	ctx := context.Background()
@@ -149,7 +149,7 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// D12: a kill between any two steps of set leaves what Restore puts right, and
+// A kill between any two steps of set leaves what Restore puts right, and
 // a resolv.conf that is whole.
 func TestDirectKilledBetween(t *testing.T) {
 	ctx := context.Background()

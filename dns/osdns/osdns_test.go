@@ -140,7 +140,7 @@ func TestManager(t *testing.T) {
 		if f.sets != 0 || m.Status().Mode != ModeOff {
 			t.Error("it does something before it was told to")
 		}
-		// D11: refused as a whole.
+		// Refused as a whole.
 		if err := m.Set(Config{Nameserver: testConfig.Nameserver, Match: []string{"weft.internal", "../../etc"}}); err == nil {
 			t.Error("a path is a domain")
 		}
@@ -157,7 +157,7 @@ func TestManager(t *testing.T) {
 		if base, ok := m.Base(); !ok || !slices.Equal(base, f.servers) || *changes != 1 {
 			t.Errorf("base %v %v, %d changes", base, ok, *changes)
 		}
-		// Behaviour 45: another network has other resolvers; a burst is one look.
+		// Another network has other resolvers; a burst is one look.
 		for range 40 {
 			f.do(eventBase, func() { f.servers = ports("10.0.0.1:53") })
 		}
@@ -175,13 +175,13 @@ func TestManager(t *testing.T) {
 		if base, _ := m.Base(); !slices.Equal(base, ports("10.0.0.2:53")) {
 			t.Errorf("base %v", base)
 		}
-		// Behaviour 47: told again after its restart.
+		// Told again after its restart.
 		f.do(eventRestart, func() {})
 		pause(time.Second)
 		if f.sets != 2 || h.String() != "" || m.Status().Tramples != 0 {
 			t.Errorf("%d times, %q", f.sets, h)
 		}
-		// Behaviour 17: names mean something else, and the system forgets.
+		// Names mean something else, and the system forgets.
 		m.Flush()
 		m.Flush()
 		pause(time.Second)
@@ -208,7 +208,7 @@ func TestManager(t *testing.T) {
 	})
 }
 
-// Behaviour 48: a failure is a warning, and is tried again, less and less often.
+// A failure is a warning, and is tried again, less and less often.
 func TestManagerFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSystem{mode: ModeDirect, setErr: errors.New("exit status 99\nresolvconf: no"), servers: ports("1.1.1.1:53")}
@@ -237,7 +237,7 @@ func TestManagerFails(t *testing.T) {
 	})
 }
 
-// Behaviour 46: who writes over us is written over, a bounded number of times.
+// Who writes over us is written over, a bounded number of times.
 func TestManagerTrampled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSystem{mode: ModeDirect, servers: ports("1.1.1.1:53")}

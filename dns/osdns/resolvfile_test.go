@@ -16,7 +16,7 @@ func ports(s ...string) []netip.AddrPort {
 	return out
 }
 
-// Behaviour 46: comments, also behind a nameserver, and what makes no sense.
+// Comments, also behind a nameserver, and what makes no sense.
 func TestParseResolvFile(t *testing.T) {
 	f := parseResolvFile(fixture(t, "hand-resolv.conf"))
 	if want := ports("192.168.1.1:53", "[fe80::1%eth0]:5353", "127.0.0.1:53"); !slices.Equal(f.Servers, want) {
@@ -54,7 +54,7 @@ var testConfig = Config{
 	Match:      []string{"weft.internal", "corp.example", "64.100.in-addr.arpa", "65.100.in-addr.arpa"},
 }
 
-// Behaviour 27: ours first or last, the machine's own kept, no duplicates.
+// Ours first or last, the machine's own kept, no duplicates.
 func TestOwnFile(t *testing.T) {
 	was := parseResolvFile(fixture(t, "hand-resolv.conf"))
 	got := ownFile("weft0", testConfig, was)
@@ -96,7 +96,7 @@ func TestCheckDomain(t *testing.T) {
 			t.Errorf("%q: %v", d, err)
 		}
 	}
-	// D11: nothing that is a path, a second line, or a shell's.
+	// Nothing that is a path, a second line, or a shell's.
 	for _, d := range []string{"", ".", "..", "../../etc", "a/../b", "/etc/passwd", "a..b", ".a", "a\nnameserver 6.6.6.6", "a b", "a\x00b", `a\b`, "-d", "a.-b",
 		"$(x)", "a;b", "a#b", "~.", "bücher.example", "a\tb", "\n", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "abc"} {
 		if err := CheckDomain(d); err == nil {
@@ -123,7 +123,7 @@ func TestCheckDomain(t *testing.T) {
 	}
 }
 
-// Behaviour 11: only the prefix's own zones.
+// Only the prefix's own zones.
 func TestReverseZones(t *testing.T) {
 	z := ReverseZones(netip.MustParsePrefix("100.64.0.0/10"))
 	if len(z) != 64 || z[0] != "64.100.in-addr.arpa" || z[63] != "127.100.in-addr.arpa" {

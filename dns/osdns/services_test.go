@@ -52,7 +52,7 @@ func fakeResolved(b *fakeBus) *resolved {
 	return r
 }
 
-// Behaviour 47: every setting of the link, in order.
+// Every setting of the link, in order.
 func TestResolvedSet(t *testing.T) {
 	b := &fakeBus{answers: map[string][]any{"FlushCaches": nil, "RevertLink": nil}}
 	r := fakeResolved(b)
@@ -93,7 +93,7 @@ func TestResolvedSet(t *testing.T) {
 	}
 }
 
-// Behaviour 29: the LAN's names win, whatever LAN it is now.
+// The LAN's names win, whatever LAN it is now.
 func TestResolvedSearchLast(t *testing.T) {
 	lan := "fritz.box"
 	b := &fakeBus{answers: map[string][]any{"FlushCaches": nil, "GetLink": {dbus.ObjectPath("/org/freedesktop/resolve1/link/_7")}, "DNS": {dbus.MakeVariant([][]any{{int32(2), []byte{100, 100, 100, 100}}})}}}
@@ -176,7 +176,7 @@ func TestResolvedOld(t *testing.T) {
 	}
 }
 
-// Behaviour 44: our own address, and resolved's, are no base resolvers.
+// Our own address, and resolved's, are no base resolvers.
 func TestResolvedBase(t *testing.T) {
 	b := &fakeBus{answers: map[string][]any{"DNS": {dbus.MakeVariant([][]any{
 		{int32(7), int32(2), []byte{100, 100, 100, 100}},

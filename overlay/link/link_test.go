@@ -525,7 +525,7 @@ func TestBadURLs(t *testing.T) {
 	}
 }
 
-// A body longer than 1 MiB is cut off by the server (A8).
+// A body longer than 1 MiB is cut off by the server.
 func TestLongBody(t *testing.T) {
 	s := newSite(t, nil)
 	d := dialer(t, s.ca, s.url)
@@ -550,7 +550,7 @@ type endless struct{ n *atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) { e.n.Add(int64(len(p))); return len(p), nil }
 
-// Thousands who say nothing, or junk, keep nobody out (A9, A25): a good
+// Thousands who say nothing, or junk, keep nobody out: a good
 // client gets in within a second, and there are never more strangers than
 // allowed.
 func TestStrangers(t *testing.T) {

@@ -159,7 +159,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestSocketIsPrivate is B1: modes, and other users even where modes fail.
+// TestSocketIsPrivate: modes, and other users even where modes fail.
 func TestSocketIsPrivate(t *testing.T) {
 	node := &testNode{dial: echo(t)}
 	c, s := serve(t, node)
@@ -250,7 +250,7 @@ func TestListenRefuses(t *testing.T) {
 	}
 }
 
-// TestListenReplacesLeftovers is B18 within one process: the lock decides.
+// TestListenReplacesLeftovers: the lock decides.
 func TestListenReplacesLeftovers(t *testing.T) {
 	dir, err := os.MkdirTemp("", "weft")
 	if err != nil {
@@ -307,7 +307,7 @@ func raw(t *testing.T, path, request string) *http.Response {
 	return resp
 }
 
-// TestForeignRequestsRefused is B2 and B3: what a browser can be talked into.
+// TestForeignRequestsRefused: what a browser can be talked into.
 func TestForeignRequestsRefused(t *testing.T) {
 	node := &testNode{}
 	c, _ := serve(t, node)

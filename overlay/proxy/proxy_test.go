@@ -221,7 +221,7 @@ func TestSOCKSReplies(t *testing.T) {
 	}
 }
 
-// TestForbidden is B5 and B15: what the proxy never dials, however it is
+// TestForbidden: what the proxy never dials, however it is
 // spelled. The listeners that must not be reached are real.
 func TestForbidden(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -447,7 +447,7 @@ func TestListenLoopbackOnly(t *testing.T) {
 	}
 }
 
-// TestFromOverlayRefused is B16: what comes in through the overlay does not go
+// TestFromOverlayRefused: what comes in through the overlay does not go
 // out through the proxy, so no loop can form.
 func TestFromOverlayRefused(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -531,7 +531,7 @@ func TestConnsBounded(t *testing.T) {
 	}
 }
 
-// TestGarbage is B5: thousands of malformed greetings leave nothing behind.
+// TestGarbage: thousands of malformed greetings leave nothing behind.
 func TestGarbage(t *testing.T) {
 	_, addr := start(t, Config{IdleTimeout: 2 * time.Second})
 	before := runtime.NumGoroutine()

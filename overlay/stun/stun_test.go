@@ -37,7 +37,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// C21: what is no request of ours gets no answer.
+// What is no request of ours gets no answer.
 func TestNoAnswerToJunk(t *testing.T) {
 	from := netip.MustParseAddrPort("192.0.2.1:1000")
 	req := AppendRequest(nil, tx)
@@ -61,7 +61,7 @@ func TestNoAnswerToJunk(t *testing.T) {
 	}
 }
 
-// C21: at most twice the bytes, at most 20 answers a second to an address.
+// At most twice the bytes, at most 20 answers a second to an address.
 func TestReplyBoundAndRate(t *testing.T) {
 	s := NewServer(nil)
 	now := time.Unix(1000, 0)

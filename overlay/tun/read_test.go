@@ -113,7 +113,7 @@ func TestReadCut(t *testing.T) {
 	}
 }
 
-// C10: a packet with a source that is not ours is dropped and counted.
+// A packet with a source that is not ours is dropped and counted.
 func TestReadDropsForeignSource(t *testing.T) {
 	n, d, _ := newTestNet(t, Config{})
 	foreign := []netip.Addr{peer4, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("127.0.0.1"),

@@ -73,7 +73,7 @@ scrape_configs:
 		var got string
 		l.Until(60*time.Second, fmt.Sprintf("%s is %s", q, want), func() bool { got = query(q); return strings.Contains(got, want) })
 	}
-	// Nothing of it on the public listener (A24).
+	// Nothing of it on the public listener.
 	c := host.HTTP("")
 	res, err := c.Get("http://127.0.0.1:8080/metrics")
 	if err != nil {

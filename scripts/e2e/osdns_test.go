@@ -21,8 +21,7 @@ import (
 )
 
 // The operating system's DNS, against the real programs that look after it,
-// each in a Debian of its own with the service that weft install makes:
-// behaviours 11, 17, 27, 45 to 49 and 58, threats D11 and D12. The LAN's
+// each in a Debian of its own with the service that weft install makes. The LAN's
 // resolver is dnsmasq, whose log tells what leaks.
 
 // osdnsLab is a device kitchen-pi, a laptop in a Debian of its own, and the
@@ -290,7 +289,7 @@ func (o *osdnsLab) life(mode string, more func()) {
 		more()
 	}
 
-	o.part("D12 killed, the stop hook alone", func() {
+	o.part("killed, the stop hook alone", func() {
 		o.kill()
 		took := o.Until(20*time.Second, "the stop hook has ended", func() bool { return o.show("ActiveState") == "failed" })
 		o.t.Logf("the stop hook has ended after %v", took.Round(time.Millisecond))
@@ -301,13 +300,13 @@ func (o *osdnsLab) life(mode string, more func()) {
 			o.t.Error("the system does not resolve after the stop hook")
 		}
 	})
-	o.part("D12 killed, started again", func() {
+	o.part("killed, started again", func() {
 		o.restarts(true)
 		o.start()
 		o.mode(mode)
 		o.backIn(o.restarted)
 	})
-	o.part("B58 the server is away", func() {
+	o.part("the server is away", func() {
 		// What nobody knows is a failure, and not asked of others.
 		o.server.Stop()
 		if out := o.getent("ahosts", "new-pi.weft.internal"); out != "" {
@@ -345,7 +344,7 @@ func (o *osdnsLab) end(was string) {
 }
 
 // leaks looks for names of the overlay in what the LAN's resolver was asked
-// since names worked (behaviour 58). It comes before whatever takes them back.
+// since names worked. It comes before whatever takes them back.
 func (o *osdnsLab) leaks() {
 	o.t.Helper()
 	if o.since == 0 {
@@ -369,7 +368,7 @@ func (o *osdnsLab) leaks() {
 
 var leaked = regexp.MustCompile(`query\[[^]]*\] (\S*weft\.internal|kitchen-pi\S*|\S*\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.100\.in-addr\.arpa) `)
 
-func TestB47OSDNSResolved(t *testing.T) {
+func TestOSDNSResolved(t *testing.T) {
 	t.Parallel()
 	o := newOSDNSLab(t, true, "systemd-resolved", "libnss-resolve")
 	lan := func() {
@@ -393,13 +392,13 @@ func TestB47OSDNSResolved(t *testing.T) {
 			lan()
 			o.t.Logf("after its restart names resolve again in %v", o.works(15*time.Second, "after its restart").Round(time.Millisecond))
 		})
-		o.part("B45 another LAN, another resolver", func() {
+		o.part("another LAN, another resolver", func() {
 			o.sys.Must("resolvectl", "dns", "eth0", o.lanDNS, "203.0.113.99")
 			o.Until(10*time.Second, "the new base resolver is known", func() bool { return len(o.status().Base) == 2 })
 			o.sys.Must("resolvectl", "dns", "eth0", o.lanDNS)
 			o.Until(10*time.Second, "the old base resolver is known", func() bool { return len(o.status().Base) == 1 })
 		})
-		o.part("B17 a name that is known not to exist comes to be", func() {
+		o.part("a name that is known not to exist comes to be", func() {
 			if o.resolves("bath-pi", o.pi) {
 				o.t.Error("bath-pi resolves")
 			}
@@ -419,7 +418,7 @@ func TestB47OSDNSResolved(t *testing.T) {
 	})
 }
 
-func TestB46OSDNSResolvconf(t *testing.T) {
+func TestOSDNSResolvconf(t *testing.T) {
 	t.Parallel()
 	o := newOSDNSLab(t, true, "resolvconf", "dnsmasq-base")
 	o.sys.Must("sh", "-c", "ln -sf ../run/resolvconf/resolv.conf /etc/resolv.conf && printf 'nameserver "+o.lanDNS+"\nsearch lan.example\n' | resolvconf -a eth0.dhcp")
@@ -439,7 +438,7 @@ func TestB46OSDNSResolvconf(t *testing.T) {
 	o.end(was)
 }
 
-func TestB46OSDNSOpenresolv(t *testing.T) {
+func TestOSDNSOpenresolv(t *testing.T) {
 	t.Parallel()
 	o := newOSDNSLab(t, true, "openresolv")
 	o.sys.Must("sh", "-c", "rm -f /etc/resolv.conf && printf 'nameserver "+o.lanDNS+"\nsearch lan.example\n' | resolvconf -a eth0.dhcp")
@@ -448,7 +447,7 @@ func TestB46OSDNSOpenresolv(t *testing.T) {
 
 // NetworkManager makes /etc/resolv.conf itself, or leaves names to
 // systemd-resolved.
-func TestB46B47OSDNSNetworkManager(t *testing.T) {
+func TestOSDNSNetworkManager(t *testing.T) {
 	t.Parallel()
 	o := newOSDNSLab(t, true, "network-manager", "systemd-resolved")
 	nm := func(args ...string) string { return o.sys.Must(append([]string{"nmcli", "--wait", "20"}, args...)...) }
@@ -466,7 +465,7 @@ func TestB46B47OSDNSNetworkManager(t *testing.T) {
 		if s := o.status(); !strings.Contains(s.Reason, "NetworkManager") {
 			o.t.Errorf("reason %q", s.Reason)
 		}
-		o.part("B45 another LAN", func() { // it writes the file anew, as at its restart
+		o.part("another LAN", func() { // it writes the file anew, as at its restart
 			nm("connection", "modify", "lan", "ipv4.dns", o.lanDNS+",203.0.113.98")
 			nm("device", "reapply", "eth0")
 			o.Until(10*time.Second, "the new base resolvers are known", func() bool { s := o.status(); return len(s.Base) == 2 && len(s.Applied) > 0 })
@@ -498,7 +497,7 @@ func TestB46B47OSDNSNetworkManager(t *testing.T) {
 	o.life("systemd-resolved", nil)
 }
 
-func TestB46OSDNSDirect(t *testing.T) {
+func TestOSDNSDirect(t *testing.T) {
 	t.Parallel()
 	o := newOSDNSLab(t, true)
 	hand := "search lan.example # the house\nnameserver " + o.lanDNS + " # the router\noptions timeout:2\n"
@@ -506,7 +505,7 @@ func TestB46OSDNSDirect(t *testing.T) {
 	o.sys.WriteFile("/etc/resolv.conf", hand)
 	o.life("direct", nil)
 
-	o.part("B49 off", func() {
+	o.part("off", func() {
 		was := o.etc()
 		o.run("--os-dns=off")
 		o.Until(20*time.Second, "the service address answers", func() bool {
@@ -520,7 +519,7 @@ func TestB46OSDNSDirect(t *testing.T) {
 		}
 		o.laptop.Stop()
 	})
-	o.part("B45 others write it", func() {
+	o.part("others write it", func() {
 		o.run()
 		o.works(20*time.Second, "after the start")
 		// Another LAN: a DHCP client replaces the file, or a program writes
@@ -575,7 +574,7 @@ func TestB46OSDNSDirect(t *testing.T) {
 			}
 		})
 	}
-	o.part("B48 immutable", func() {
+	o.part("immutable", func() {
 		o.sys.WriteFile("/etc/resolv.conf", hand)
 		file := filepath.Join(o.sys.Dir, "etc/resolv.conf")
 		if out, err := exec.Command("chattr", "+i", file).CombinedOutput(); err != nil {
@@ -610,7 +609,7 @@ func TestB46OSDNSDirect(t *testing.T) {
 	})
 }
 
-// D12: killed at any moment, what is left is a file that is whole, and the
+// Killed at any moment, what is left is a file that is whole, and the
 // stop hook puts back what was before. WEFT_CRASH_ROUNDS (default 5) is how
 // often.
 func TestCrashOSDNS(t *testing.T) {

@@ -150,7 +150,7 @@ func (p *pair) begin() {
 	p.n, p.gap, p.back, p.mark = 0, 0, time.Time{}, time.Now()
 }
 
-// TestManyPairs is C6: pairs of nodes with 1 Mbit/s each through one relay. It is
+// TestManyPairs: pairs of nodes with 1 Mbit/s each through one relay. It is
 // killed, and comes back after 5 s: half of the connections go on within 15 s. Then
 // it is killed for good, and another one takes over: half of the nodes are there
 // within 10 s. No connection breaks. WEFT_PAIRS is how many; scripts/test long many

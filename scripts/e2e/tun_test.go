@@ -165,7 +165,7 @@ func TestTUNBoth(t *testing.T) {
 		t.Error(err)
 	}
 
-	// C10: what leaves with another's address is dropped and counted.
+	// What leaves with another's address is dropped and counted.
 	for _, from := range []string{"192.168.1.2", d.IPv4[:strings.LastIndex(d.IPv4, ".")] + ".250", "127.0.0.1", "8.8.8.8"} {
 		if err := rawUDP(m.LaptopHome.Namespace, from, d.IPv4, 9, "spoofed"); err != nil {
 			t.Fatal(err)

@@ -400,7 +400,7 @@ func TestFragments(t *testing.T) {
 	}
 }
 
-// C14: a flood of first fragments fills its peer's table and no more; what comes
+// A flood of first fragments fills its peer's table and no more; what comes
 // soon after its first fragment still passes, and from other peers all.
 func TestFragmentFlood(t *testing.T) {
 	body := make([]byte, 24)

@@ -366,7 +366,7 @@ func TestDeny(t *testing.T) {
 	})
 }
 
-// TestOldCryptography (C32): peers that cannot do hybrid key exchange, TLS 1.3 or
+// TestOldCryptography: peers that cannot do hybrid key exchange, TLS 1.3 or
 // this protocol get nothing.
 func TestOldCryptography(t *testing.T) {
 	for name, change := range map[string]func(*tls.Config){

@@ -77,7 +77,7 @@ func remote(addrs ...string) (r Remote) {
 	return r
 }
 
-// TestRefusedCandidates (C20): addresses that nobody has any business to have us ping.
+// TestRefusedCandidates: addresses that nobody has any business to have us ping.
 func TestRefusedCandidates(t *testing.T) {
 	for _, c := range []struct {
 		addr string
@@ -101,7 +101,7 @@ func TestRefusedCandidates(t *testing.T) {
 	}
 }
 
-// TestNoAmplification (C20): whatever an introduced peer tells, third parties get
+// TestNoAmplification: whatever an introduced peer tells, third parties get
 // little of it, and a bounded number of them.
 func TestNoAmplification(t *testing.T) {
 	b := newBench(t)
@@ -151,7 +151,7 @@ func TestNoAmplification(t *testing.T) {
 	}
 }
 
-// TestPingFlood (C20): a peer's pings, from anywhere, are answered at a bounded rate,
+// TestPingFlood: a peer's pings, from anywhere, are answered at a bounded rate,
 // never with more than came, and nothing moves.
 func TestPingFlood(t *testing.T) {
 	b := newBench(t)

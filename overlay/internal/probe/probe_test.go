@@ -53,7 +53,7 @@ func TestNoAmplification(t *testing.T) {
 	}
 }
 
-// TestForged (C20): any change, another key, another length.
+// TestForged: any change, another key, another length.
 func TestForged(t *testing.T) {
 	k := NewKey(secret(1))
 	for _, b := range [][]byte{k.AppendPing(nil, Tx{9}, 100), k.AppendPong(nil, Tx{9}, observed)} {

@@ -14,7 +14,7 @@ const (
 	numFlows = 100
 	flowPace = 20 * time.Millisecond // from an answer to the next packet
 
-	// maxStall is how long flows may stand still while keys change (C31).
+	// maxStall is how long flows may stand still while keys change.
 	maxStall = time.Second
 
 	// How often keys change: the least, and the most while flows stand still for
@@ -176,7 +176,7 @@ func checkStalls(t *testing.T, change func() time.Duration) {
 	}
 }
 
-// C31: the preshared key changes under a hundred flows, and not one packet is
+// The preshared key changes under a hundred flows, and not one packet is
 // lost: a flow that lost one would stand still for good.
 func TestPSKReplacedInPlaceUnderTraffic(t *testing.T) {
 	w := newWire()
@@ -201,7 +201,7 @@ func TestPSKReplacedInPlaceUnderTraffic(t *testing.T) {
 	})
 }
 
-// C31: a node restarts. Its new key takes over under a hundred flows, and the old
+// A node restarts. Its new key takes over under a hundred flows, and the old
 // one is dead. What was on the way through the old tunnel may be lost, and is
 // sent again as TCP would.
 func TestNewKeyMakeBeforeBreak(t *testing.T) {

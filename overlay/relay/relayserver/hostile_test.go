@@ -59,7 +59,7 @@ func junkFrame(r *rand.Rand) (f []byte, end bool) {
 	return f[:1+r.IntN(len(f)-1)], true
 }
 
-// C1: ten thousand members that send one bad frame each are all closed; two others
+// Ten thousand members that send one bad frame each are all closed; two others
 // lose nothing, and nothing is left of it.
 func TestTenThousandJunkFrames(t *testing.T) {
 	onStage(t, func(st *stage) {
@@ -119,7 +119,7 @@ func TestTenThousandJunkFrames(t *testing.T) {
 	})
 }
 
-// C1: strangers without a certificate, and members that send what is no frame, over
+// Strangers without a certificate, and members that send what is no frame, over
 // TCP: two others lose nothing meanwhile.
 func TestJunkOverTCP(t *testing.T) {
 	w := newWorld(t, Config{})
@@ -185,7 +185,7 @@ func (e *echo) Packet(from cert.NodeID, p []byte) {
 	}
 }
 
-// C5: one sends all it can to a node that does not read. No more than 256 KB wait
+// One sends all it can to a node that does not read. No more than 256 KB wait
 // for that one, and the packets of two others go their way: p99 is logged, for
 // it depends on the machine.
 func TestFloodToTheDeaf(t *testing.T) {
@@ -259,7 +259,7 @@ func TestFloodToTheDeaf(t *testing.T) {
 	<-flooded
 }
 
-// C21: STUN on the shared port: 20 a second to one address, however many ask and
+// STUN on the shared port: 20 a second to one address, however many ask and
 // in how few system calls; never more than twice the bytes; others are served.
 func TestSTUNFlood(t *testing.T) {
 	w := newWorld(t, Config{})

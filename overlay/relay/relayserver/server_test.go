@@ -175,7 +175,7 @@ func (p *peer) wantOne(t relay.Type, peer cert.NodeID, rest string) {
 	}
 }
 
-// C3: a packet comes under the name of the session that sent it, and only within
+// A packet comes under the name of the session that sent it, and only within
 // a network.
 func TestForward(t *testing.T) {
 	onStage(t, func(st *stage) {
@@ -353,7 +353,7 @@ func TestGuestHasNoPresence(t *testing.T) {
 	})
 }
 
-// A27: who does not answer a ping is gone after 141 s at the latest.
+// Who does not answer a ping is gone after 141 s at the latest.
 func TestSilence(t *testing.T) {
 	onStage(t, func(st *stage) {
 		alive, dead := st.join(1), st.join(2)
@@ -538,7 +538,7 @@ func TestNudge(t *testing.T) {
 		if len(q.take(relay.TypeNudge)) != 1 || len(p.take(relay.TypeNudge)) != 0 {
 			t.Error("Notify of one node")
 		}
-		// Names are for who remembers some (behaviour 17).
+		// Names are for who remembers some.
 		p.versions(v1)
 		renamed, held := v1, v1
 		held.Names, renamed.Names = api.Version{Epoch: 7, N: 1}, api.Version{Epoch: 7, N: 2}
