@@ -64,8 +64,8 @@ func TestDirectoryBadRowHidesNobody(t *testing.T) {
 	}
 }
 
-// D13: an address that is given to another is never found under the old name.
-func TestD13ReusedAddressLeavesOldName(t *testing.T) {
+// An address that is given to another is never found under the old name.
+func TestReusedAddressLeavesOldName(t *testing.T) {
 	d := New(time.Now)
 	old, fresh := fakeNode(1, "old"), fakeNode(1, "new")
 	fresh.ID = cert.NodeID{9}
@@ -171,7 +171,7 @@ func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 
 // A former name leads to its device until it ends, and never takes a name that
 // another device's certificate holds.
-func TestB18FormerNameInDirectory(t *testing.T) {
+func TestFormerNameInDirectory(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	d := New(func() time.Time { return now })
 	peers := listed(fakeNode(1, "hall"), fakeNode(2, "cam"))
@@ -216,9 +216,9 @@ func TestB18FormerNameInDirectory(t *testing.T) {
 	}
 }
 
-// TestB17LookedUpNamesFollowChanges: what was looked up before names changed is
+// TestLookedUpNamesFollowChanges: what was looked up before names changed is
 // asked for again, and only then; an answer that was on its way counts as old.
-func TestB17LookedUpNamesFollowChanges(t *testing.T) {
+func TestLookedUpNamesFollowChanges(t *testing.T) {
 	d := New(time.Now)
 	v := func(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
 	if d.NamesAre(v(1)) || !d.NamesHeld().IsZero() {
