@@ -71,7 +71,7 @@ func TestFilterAppliesToWrite(t *testing.T) {
 	a.ping(b, 1)
 	a.ping(c, 2)
 
-	// C10: A sends as B, as the receiver, as nobody, as everybody.
+	// A sends as B, as the receiver, as nobody, as everybody.
 	for _, src := range []string{"100.64.0.3", "100.64.0.2", "0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1",
 		"::ffff:100.64.0.3", "::ffff:100.64.0.1", "fe80::1", "fd00::3", "fd00::2", "::", "::1", "ff02::1"} {
 		ip := netip.MustParseAddr(src)
@@ -139,7 +139,7 @@ func TestSegmentsOf64KB(t *testing.T) {
 	a.ping(b, 1)
 }
 
-// C19: packets under the name of another node move nothing.
+// Packets under the name of another node move nothing.
 func TestForeignEndpointMovesNothing(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
@@ -181,7 +181,7 @@ func TestForeignEndpointMovesNothing(t *testing.T) {
 	}
 }
 
-// C17: an introduced node floods another with initiations that are made up but
+// An introduced node floods another with initiations that are made up but
 // for their first MAC. It gets fewer bytes than it sends, and a third still
 // comes through.
 func TestInitiationFlood(t *testing.T) {
@@ -233,7 +233,7 @@ func TestInitiationFlood(t *testing.T) {
 	a.ping(b, 8)
 }
 
-// C28: a key or an address that another has, or that nobody may have.
+// A key or an address that another has, or that nobody may have.
 func TestKeyOrAddressOfAnotherNode(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
