@@ -150,12 +150,13 @@ func (n *Node) through(ctx context.Context, r *running, id cert.NodeID, try func
 		cancel(nil)
 		<-watched
 		switch {
-		case err == nil || cause == nil || ctx.Err() != nil:
+		case err == nil || cause == nil || cause == context.Cause(ctx):
 			return err
-		case errors.Is(cause, errRenewed) && first:
-			continue
+		case !errors.Is(cause, errRenewed):
+			return cause
+		case ctx.Err() != nil: // it ended when there was no time to begin again
+			return ctx.Err()
 		}
-		return cause
 	}
 }
 

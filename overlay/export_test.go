@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"net/netip"
@@ -11,6 +12,19 @@ import (
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/wg"
 )
+
+// Through is Node.through to a peer that the node knows.
+func (n *Node) Through(ctx context.Context, name string, try func(context.Context) error) error {
+	r, s, err := n.runs()
+	if err != nil {
+		return err
+	}
+	k, err := n.resolve(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	return n.through(ctx, r, k.Node.ID, try)
+}
 
 // SetIdle shortens the life of tunnels without data, before Start.
 func (n *Node) SetIdle(d time.Duration) { n.idleAfter = d }

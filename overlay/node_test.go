@@ -623,6 +623,21 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 	})
 }
 
+// What is known of a peer is said although the time is up meanwhile.
+func TestReasonAtTheLastMoment(t *testing.T) {
+	w := newWorld(t)
+	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := laptop.Through(ctx, "kitchen-pi", func(try context.Context) error {
+		<-try.Done() // the peer is offline
+		cancel()
+		return try.Err()
+	})
+	wantKind(t, err, status.KindUnreachable)
+}
+
 func TestOfflinePeerSaysSinceWhen(t *testing.T) {
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
