@@ -58,6 +58,10 @@ type client struct {
 	buckets float64
 	filled  int64
 
+	// comparing is held from when the current versions are asked for to when the
+	// client is told, so that it is told last what was so last: before mu.
+	comparing sync.Mutex
+
 	mu sync.Mutex
 	// mu guards the following.
 	closed   bool

@@ -40,6 +40,8 @@ const inlineCRL = 64 << 10
 // compare nudges c if it is behind and remembers it until it is not. It
 // returns the current versions.
 func (s *Server) compare(c *client, spread int) api.Versions {
+	c.comparing.Lock()
+	defer c.comparing.Unlock()
 	current := s.cfg.Versions(c.net.id, c.id)
 	changes := s.changes(c, current)
 	if changes != nil {
@@ -175,15 +177,16 @@ func (s *Server) Notify(id cert.NetworkID, node *cert.NodeID) {
 // NotifyAway says that what Config.Away returns has changed. Home connections
 // are told.
 func (s *Server) NotifyAway(id cert.NetworkID) {
-	away := s.cfg.Away()
 	for _, c := range s.all(id) {
-		current := s.cfg.Versions(id, c.id)
+		c.comparing.Lock()
+		current, away := s.cfg.Versions(id, c.id), s.cfg.Away()
 		c.mu.Lock()
 		if c.home && !c.closed && !c.last1 {
 			c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: s.spread(id), Away: away}))
 			c.wakeLocked()
 		}
 		c.mu.Unlock()
+		c.comparing.Unlock()
 	}
 }
 
