@@ -100,7 +100,7 @@ func (n *Node) versions() api.Versions {
 // tellVersions tells the relay what this node holds now.
 func (n *Node) tellVersions() {
 	if r := n.active.Load(); r != nil {
-		r.home.home.SendVersions(n.versions())
+		r.home.home.SendVersions()
 	}
 }
 
@@ -347,7 +347,7 @@ func (c *control) report(st *step, res result, err error, refused bool) {
 func (c *control) tell() {
 	if have := c.n.versions(); have != c.have {
 		c.have = have
-		c.r.home.home.SendVersions(have)
+		c.r.home.home.SendVersions()
 	}
 }
 

@@ -144,7 +144,7 @@ func (n *Node) takeCRL(der []byte) (newer bool, err error) {
 	n.forgetRevoked(crl)
 	if r != nil {
 		r.peers.crlChanged()
-		r.home.home.SendVersions(n.versions())
+		r.home.home.SendVersions()
 		r.peers.upToDate()
 	}
 	n.keep(crlFile)

@@ -76,7 +76,8 @@ type HomeConfig struct {
 	// Trying is called from Run's goroutine before a connection to a relay is
 	// made, and is not to wait. May be nil.
 	Trying func(api.Relay)
-	// Versions returns what this node holds; it is sent at each connect.
+	// Versions returns what this node holds; it is sent at each connect and by
+	// SendVersions. It is not to call Home.
 	Versions func() api.Versions
 	// Active reports whether there are peers with live tunnels: then a lost
 	// connection is made again at once. nil: never.
@@ -96,6 +97,9 @@ type Home struct {
 	wake chan struct{}
 	gap  gap
 	kept chan []gapPacket // sent at the welcome; capacity 1
+
+	// telling is held from Versions to when what it returned is sent: before mu.
+	telling sync.Mutex
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -192,10 +196,14 @@ func (h *Home) RequestLane(peer cert.NodeID) error {
 }
 
 // SendVersions tells the relay what this node holds now. While there is no
-// connection there is nothing to do: the next one begins with it.
-func (h *Home) SendVersions(v api.Versions) {
+// connection there is nothing to do: the next one begins with it. What is told last
+// is what is so: whoever changes what Versions returns, and calls this then, may be
+// one of many.
+func (h *Home) SendVersions() {
+	h.telling.Lock()
+	defer h.telling.Unlock()
 	if c := h.Current(); c != nil {
-		c.SendVersions(v)
+		c.SendVersions(h.cfg.Versions())
 	}
 }
 
@@ -356,10 +364,12 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	if c.lc != nil && c.lc.WebSocket() {
 		hh.via = "websocket"
 	}
+	h.telling.Lock()
 	c.SendVersions(h.cfg.Versions())
 	h.mu.Lock()
 	h.cur = c
 	h.mu.Unlock()
+	h.telling.Unlock()
 	late := time.AfterFunc(welcomeTime, func() {
 		h.mu.Lock()
 		welcomed := h.welcomed

@@ -2,10 +2,12 @@ package relay_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -435,4 +437,64 @@ func TestSendBackpressure(t *testing.T) {
 		}
 		far.Close()
 	})
+}
+
+// Two that tell what the node holds at once, and the one with the older word is slow:
+// the relay is told last what is so.
+func TestVersionsToldLast(t *testing.T) {
+	var held atomic.Uint64
+	var slow atomic.Pointer[chan struct{}]
+	asked := make(chan struct{})
+	told := make(chan uint64, 10)
+	near, far := net.Pipe()
+	defer far.Close()
+	go func() {
+		far.Write(relay.AppendFrame(nil, relay.TypeWelcome, []byte(`{}`)))
+		for r := relay.NewReader(far, relay.AtRelay); r.Fill() == nil; {
+			for fr := r.Next(); fr != nil; fr = r.Next() {
+				var v api.Versions
+				if relay.Type(fr[0]) == relay.TypeVersions && json.Unmarshal(fr[relay.HeadLen:], &v) == nil {
+					told <- v.CRL
+				}
+			}
+		}
+	}()
+	h := relay.NewHome(relay.HomeConfig{
+		Dial:    func(context.Context, string, string) (net.Conn, error) { return near, nil },
+		Relays:  func() []api.Relay { return []api.Relay{{ID: "a", URLs: []string{"a"}}} },
+		Handler: func(*relay.Conn) relay.Handler { return silent{} },
+		Versions: func() api.Versions {
+			v := api.Versions{CRL: held.Load()}
+			if on := slow.Swap(nil); on != nil {
+				close(asked)
+				<-*on
+			}
+			return v
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { h.Run(ctx); close(done) }()
+	defer func() { cancel(); <-done }()
+	<-told // at first
+	for h.Current() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	on, first, second := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	slow.Store(&on)
+	held.Store(1)
+	go func() { h.SendVersions(); close(first) }()
+	<-asked
+	held.Store(2)
+	go func() { h.SendVersions(); close(second) }()
+	select { // it waits for the first one, or has overtaken it
+	case <-second:
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(on)
+	<-first
+	<-second
+	if a, b := <-told, <-told; b != 2 {
+		t.Errorf("the relay is told %d, then %d", a, b)
+	}
 }
