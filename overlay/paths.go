@@ -329,6 +329,7 @@ func (p *peers) pathsChanged(moved bool) {
 			continue
 		}
 		q.path.agent.SetLocal(now, local)
+		p.laneHeard(q)
 		if moved {
 			p.endLane(q)
 			q.path.agent.NetworkChanged(now)

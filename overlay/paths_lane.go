@@ -30,6 +30,9 @@ type laneOf struct {
 	bound  bool
 	next   time.Time // when something is due; zero for never
 	ask    time.Time // not before
+	// unheard says that there is a lane, and the relay's UDP has not answered this
+	// node yet.
+	unheard bool
 }
 
 // keepLane asks for a lane when one is wanted, and goes on with binding it.
@@ -76,7 +79,9 @@ func (p *peers) laneCame(w way, id cert.NodeID, info lane.Info) {
 		}
 		addr := p.paths.udpOf(w)
 		if !addr.IsValid() {
-			q.path.lane.ask = time.Now().Add(laneRetry)
+			q.path.lane.ask, q.path.lane.unheard = time.Now().Add(laneRetry), true
+			p.paths.servers()
+			p.paths.gatherer.Want()
 			return
 		}
 		p.endLane(q)
@@ -114,6 +119,14 @@ func (p *peers) laneMoved(w way, id cert.NodeID) {
 		p.bindLane(q, time.Now())
 		p.due(q, q.path.lane.next)
 	})
+}
+
+// laneHeard asks once more for a lane that came before the relay's UDP had answered
+// this node: the peer may have been faster, or the list of relays was not known yet.
+func (p *peers) laneHeard(q *peer) {
+	if l := &q.path.lane; l.unheard && q.way != nil && p.paths.udpOf(q.way).IsValid() {
+		l.unheard, l.ask = false, time.Time{}
+	}
 }
 
 // bindLane sends what is due to bind a lane.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -219,6 +220,50 @@ func (n *node) tenMB(to *node) {
 		t.Error("not all arrived in a minute")
 	}
 	c.Close()
+}
+
+// TestLaneBeforeSTUN: the peer knows that the relay does UDP and has a lane made; this
+// node does not know it yet, having a configuration of before, and uses the lane as
+// soon as it does.
+func TestLaneBeforeSTUN(t *testing.T) {
+	checkLeaks(t)
+	in := overlaytest.New(1)
+	t.Cleanup(in.Close)
+	newer := make(chan struct{}) // what a waits for
+	give := sync.OnceFunc(func() { close(newer) })
+	defer give()
+	var late atomic.Bool
+	w := &natWorld{newWorldOf(t, setup{host: in.Host("server", "192.0.2.1"), api: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if late.Load() && r.URL.Path == "/v1/config" && r.TLS.PeerCertificates[0].DNSNames[0] == "a.weft.internal" {
+				<-newer
+			}
+			h.ServeHTTP(w, r)
+		})
+	}}), in, nil}
+	w.server = w.setup.host
+	a, _, _ := w.home("a", overlaytest.Symmetric, "198.51.100.1", "192.168.1.2")
+	b, _, _ := w.home("b", overlaytest.Symmetric, "203.0.113.1", "192.168.7.2")
+	b.echo()
+	w.stopServer()
+	late.Store(true)
+	w.setup.stun = []string{"192.0.2.1:3478", "192.0.2.1:3479"}
+	l, err := w.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.startServer(l)
+	w.serveUDP(":3478")
+	w.serveUDP(":3479")
+	eventually(t, 20*time.Second, "b knows the relay's UDP addresses", func() bool { return len(b.Relays()[1].STUN) == 2 })
+	a.wait("b")
+	stop := a.flow(a.dial("tcp", "b:7"))
+	defer stop()
+	eventually(t, 20*time.Second, "a lane is made", func() bool { return w.relay.Stats().Lanes > 0 })
+	give()
+	eventually(t, 20*time.Second, "both use the lane", func() bool {
+		return a.pathTo("b").Path == localapi.PathLane && b.pathTo("a").Path == localapi.PathLane
+	})
 }
 
 // TestPaths: one pair of NATs of each outcome, with 10 MB over it.

@@ -336,6 +336,12 @@ func (p *peers) configChanged() {
 			}
 		}
 		p.n.filters.set(list)
+		p.paths.servers()
+		for _, q := range p.table {
+			if q.path.lane.unheard {
+				p.paths.gatherer.Want()
+			}
+		}
 		for _, q := range p.table {
 			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(p.forwarder.Now()) {
 				p.drop(q, "policy", true)

@@ -166,6 +166,7 @@ type Gatherer struct {
 	// mu guards the following. It is never held while calling out.
 	started bool
 	servers []string
+	unasked bool // some of servers are newer than the round
 	names   names
 	round   *round // nil before the first
 	updated chan struct{}
@@ -248,6 +249,7 @@ func (g *Gatherer) SetServers(list []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !slices.Equal(g.servers, list) {
+		g.unasked = g.unasked || slices.ContainsFunc(list, func(s string) bool { return !slices.Contains(g.servers, s) })
 		g.servers = slices.Clone(list)
 		g.names.keep(list)
 	}
@@ -372,7 +374,10 @@ func (g *Gatherer) loop() {
 		case <-g.ctx.Done():
 			return
 		case <-g.want:
-			if g.begun.IsZero() || time.Since(g.begun) > fresh {
+			g.mu.Lock()
+			unasked := g.unasked
+			g.mu.Unlock()
+			if unasked || g.begun.IsZero() || time.Since(g.begun) > fresh {
 				g.begin()
 			}
 			g.Keep()
@@ -416,7 +421,7 @@ func (g *Gatherer) begin() {
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.v4, g.v6 = v4, v6
+	g.v4, g.v6, g.unasked = v4, v6, false
 	g.round = newRound(func() (tx stun.TxID) {
 		rand.Read(tx[:])
 		return tx
