@@ -75,6 +75,7 @@ the server, and without the key a backup is of no use to anybody.`,
 
 func restoreCmd() *cobra.Command {
 	var keyFile string
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "restore --data DIR --key-file FILE BACKUP",
 		Short: "Make a server's data directory from a backup",
@@ -104,10 +105,14 @@ others has connected.`,
 			if err != nil {
 				return err
 			}
+			if *asJSON {
+				return cli.PrintObject(cmd.OutOrStdout(), "restore/1", map[string]string{"data": data})
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored into %s; start it with: weft-server serve --data %s --url https://HOST:PORT\n", data, data)
 			return err
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the key that the backup was made with")
 	return cmd
 }

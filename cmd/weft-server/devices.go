@@ -34,7 +34,7 @@ func devicesListCmd() *cobra.Command {
 				}
 				list = want.of(list)
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), list)
+					return cli.PrintJSON(cmd.OutOrStdout(), list) // scripts rely on an array here
 				}
 				rows := [][]string{{"NAME", "ADDRESS", "STATE", "USER", "TAGS", "OS", "VERSION"}}
 				for _, d := range list {

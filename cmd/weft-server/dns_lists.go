@@ -14,8 +14,8 @@ import (
 	"weft/overlay/api"
 )
 
-// listCmd shows one part of what is set.
-func listCmd(short string, part func(coord.DNSInfo) any, show func(io.Writer, coord.DNSInfo) error) *cobra.Command {
+// listCmd shows one part of what is set; as JSON it is the field called name.
+func listCmd(name, short string, part func(coord.DNSInfo) any, show func(io.Writer, coord.DNSInfo) error) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "list",
@@ -29,7 +29,7 @@ func listCmd(short string, part func(coord.DNSInfo) any, show func(io.Writer, co
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), part(i))
+					return cli.PrintObject(cmd.OutOrStdout(), "dns-"+name+"/1", map[string]any{name: part(i)})
 				}
 				return show(cmd.OutOrStdout(), i)
 			})
@@ -93,7 +93,7 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 		return coord.DNSEdit{RemoveRecord: &m}, nil
 	})
 	remove.Flags().StringVar(&id, "id", "", "the record's id")
-	list := listCmd("List the records", func(i coord.DNSInfo) any { return i.Records }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("records", "List the records", func(i coord.DNSInfo) any { return i.Records }, func(w io.Writer, i coord.DNSInfo) error {
 		rows := [][]string{{"NAME", "TYPE", "VALUE", "TTL", "ID"}}
 		for _, r := range i.Records {
 			rows = append(rows, []string{r.Name, r.Type, r.Value, strconv.Itoa(cmp.Or(r.TTL, 300)), r.ID})
@@ -139,7 +139,7 @@ A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 	remove := editCmd("remove SUFFIX", "Remove a route", "removed the route", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{RemoveRoute: &a[0]}, nil
 	})
-	list := listCmd("List the routes", func(i coord.DNSInfo) any { return i.Routes }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("routes", "List the routes", func(i coord.DNSInfo) any { return i.Routes }, func(w io.Writer, i coord.DNSInfo) error {
 		rows := [][]string{{"SUFFIX", "NAMESERVERS"}}
 		for _, r := range i.Routes {
 			rows = append(rows, []string{r.Suffix, serverText(r.Nameservers)})
@@ -162,7 +162,7 @@ https://HOST/PATH.`
 	clear := editCmd("clear", "Let each device ask its own nameservers", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
 	})
-	list := listCmd("List the nameservers", func(i coord.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("nameservers", "List the nameservers", func(i coord.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i coord.DNSInfo) error {
 		rows := [][]string{{"NAMESERVER", "BOOTSTRAP"}}
 		for _, n := range i.Nameservers {
 			rows = append(rows, []string{n.Address, strings.Join(n.Bootstrap, " ")})
@@ -179,7 +179,7 @@ func dnsSearchCmd() *cobra.Command {
 	clear := editCmd("clear", "Try only the network's own zone and what a machine has", "cleared the search domains", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{Search: &[]string{}}, nil
 	})
-	list := listCmd("List the search domains", func(i coord.DNSInfo) any { return i.Search }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("search", "List the search domains", func(i coord.DNSInfo) any { return i.Search }, func(w io.Writer, i coord.DNSInfo) error {
 		rows := [][]string{{"DOMAIN"}, {i.Suffix}}
 		for _, d := range i.Search {
 			rows = append(rows, []string{d})
@@ -193,7 +193,7 @@ func dnsAliasesCmd() *cobra.Command {
 	remove := editCmd("remove NAME", "End a former name before its time", "ended the former name", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
 		return coord.DNSEdit{RemoveAlias: &a[0]}, nil
 	})
-	list := listCmd("List former names that still lead to their devices", func(i coord.DNSInfo) any { return i.Aliases }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("aliases", "List former names that still lead to their devices", func(i coord.DNSInfo) any { return i.Aliases }, func(w io.Writer, i coord.DNSInfo) error {
 		rows := [][]string{{"NAME", "DEVICE", "UNTIL"}}
 		for _, a := range i.Aliases {
 			rows = append(rows, []string{a.Name, a.Device, when(&a.Until)})

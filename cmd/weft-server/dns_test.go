@@ -46,7 +46,7 @@ func TestDNSVerbs(t *testing.T) {
 		{"dns set nonsense=1", 2, "no option"},
 		{"dns set query-log=maybe", 2, "on or off"},
 		{"dns show", 0, "stop-rebinding     on"},
-		{"dns aliases list --json", 0, "[]"},
+		{"dns aliases list --json", 0, `"aliases": []`},
 		{"dns aliases remove nobody", 5, "not found"},
 		{"dns device nobody --wildcard on", 5, "nobody"},
 		{"dns device nobody", 2, "say what to set"},

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
 	"weft/coord"
 )
@@ -31,6 +32,7 @@ const (
 func installCmd() *cobra.Command {
 	var o serveOptions
 	var print string
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "install [--url https://HOST:8443]... [flags of serve]",
 		Short: "Make the server a service of this machine",
@@ -50,19 +52,24 @@ Doing it again changes the flags, or upgrades.`,
 				if err != nil {
 					return usagef("%w; there are systemd and openrc", err)
 				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "service-file/1", map[string]string{"text": text})
+				}
 				_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 				return err
 			}
-			return installServer(cmd, &o, s)
+			return installServer(cmd, &o, s, *asJSON)
 		},
 	}
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVar(&print, "print", "", "only print the service file for systemd or openrc")
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
 func uninstallCmd() *cobra.Command {
 	var purge bool
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Take the service off this machine again",
@@ -71,9 +78,10 @@ func uninstallCmd() *cobra.Command {
 join another. Make a backup before: weft-server backup.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstallServer(cmd, purge) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstallServer(cmd, purge, *asJSON) },
 	}
 	cmd.Flags().BoolVar(&purge, "purge", false, "remove the data too: the network ends")
+	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -139,7 +147,7 @@ func serverKind(verb string) (service.Kind, error) {
 	return kind, nil
 }
 
-func installServer(cmd *cobra.Command, o *serveOptions, s service.Service) error {
+func installServer(cmd *cobra.Command, o *serveOptions, s service.Service, asJSON bool) error {
 	ctx := cmd.Context()
 	if _, err := o.parse(cmd); err != nil {
 		return err // before anything is changed
@@ -161,18 +169,26 @@ func installServer(cmd *cobra.Command, o *serveOptions, s service.Service) error
 	if err != nil {
 		return fmt.Errorf("install: the service does not answer: %w; see: journalctl -u %s -e", err, serviceName)
 	}
-	return errors.Join(greetInstalled(cmd, a), a.Close())
+	return errors.Join(greetInstalled(cmd, a, asJSON), a.Close())
 }
 
 // greetInstalled prints what serve prints at the first start of a new network.
-func greetInstalled(cmd *cobra.Command, a coord.Admin) error {
+func greetInstalled(cmd *cobra.Command, a coord.Admin, asJSON bool) error {
 	ctx := cmd.Context()
 	out := cmd.OutOrStdout()
+	object := func(s signIn, token string) error {
+		v := s.fields()
+		v["token"], v["data"] = token, installedData
+		return cli.PrintObject(out, "server-install/1", v)
+	}
 	keys, err := a.ListKeys(ctx)
 	if err != nil {
 		return err
 	}
 	if len(keys) > 0 {
+		if asJSON {
+			return object(signIn{}, "")
+		}
 		_, err = fmt.Fprintln(out, "installed and running; see: weft-server doctor")
 		return err
 	}
@@ -187,6 +203,9 @@ func greetInstalled(cmd *cobra.Command, a coord.Admin) error {
 	s, err := signInOf(ctx, a, installedData, link)
 	if err != nil {
 		return err
+	}
+	if asJSON {
+		return object(s, key.Token)
 	}
 	return s.greet(out, key.Token)
 }
@@ -205,7 +224,7 @@ func lastWords(ctx context.Context, kind service.Kind, name string) string {
 	return ""
 }
 
-func uninstallServer(cmd *cobra.Command, purge bool) error {
+func uninstallServer(cmd *cobra.Command, purge, asJSON bool) error {
 	kind, err := serverKind("uninstall")
 	if err != nil {
 		return err
@@ -221,8 +240,7 @@ func uninstallServer(cmd *cobra.Command, purge bool) error {
 		return fmt.Errorf("uninstall: %w", err)
 	}
 	if !purge {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "uninstalled; the data stays in %s (--purge removes it too)\n", installedData)
-		return err
+		return uninstalled(cmd, asJSON, installedData, "uninstalled; the data stays in "+installedData+" (--purge removes it too)")
 	}
 	// With DynamicUser the first is a link to the second.
 	for _, dir := range []string{installedData, "/var/lib/private/" + serviceName} {
@@ -230,6 +248,14 @@ func uninstallServer(cmd *cobra.Command, purge bool) error {
 			return fmt.Errorf("remove the data: %w", err)
 		}
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), "uninstalled; nothing is left")
+	return uninstalled(cmd, asJSON, "", "uninstalled; nothing is left")
+}
+
+// uninstalled says so: kept is the data directory that stays, "" for none.
+func uninstalled(cmd *cobra.Command, asJSON bool, kept, text string) error {
+	if asJSON {
+		return cli.PrintObject(cmd.OutOrStdout(), "uninstall/1", map[string]string{"kept": kept})
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
 	return err
 }

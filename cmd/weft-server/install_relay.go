@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
 	"weft/coord/standalone"
 )
@@ -25,7 +26,7 @@ const (
 func relayService(flags *pflag.FlagSet, o *relayOptions) (service.Service, error) {
 	s := service.Service{
 		Name: relayServiceName, Description: "weft-server relay: a relay of its own", Program: installedProgram,
-		Args: append([]string{"relay", "--data", installedRelayData}, handOn(flags, "install", "uninstall", "purge", "data", "token", "token-file")...),
+		Args: append([]string{"relay", "--data", installedRelayData}, handOn(flags, "install", "uninstall", "purge", "json", "data", "token", "token-file")...),
 	}
 	s.LowPorts = lowPort(o.listen) || lowPort(o.stun)
 	if f := flags.Lookup("data"); f != nil && f.Changed && f.Value.String() != installedRelayData {
@@ -74,6 +75,9 @@ func installRelay(cmd *cobra.Command, o *relayOptions) error {
 		}
 		return fmt.Errorf("install: %w; see: journalctl -u %s -e", err, s.Name)
 	}
+	if *o.asJSON {
+		return cli.PrintObject(cmd.OutOrStdout(), "relay-install/1", map[string]string{"data": installedRelayData})
+	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), "installed and running; on the server see: weft-server relays list")
 	return err
 }
@@ -84,7 +88,7 @@ func relayRuns(s service.Service) bool {
 	return err == nil
 }
 
-func uninstallRelay(cmd *cobra.Command, purge bool) error {
+func uninstallRelay(cmd *cobra.Command, purge, asJSON bool) error {
 	kind, err := serverKind("relay --uninstall")
 	if err != nil {
 		return err
@@ -102,14 +106,12 @@ func uninstallRelay(cmd *cobra.Command, purge bool) error {
 		}
 	}
 	if !purge {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "uninstalled; the relay's identity stays in %s (--purge removes it too)\n", installedRelayData)
-		return err
+		return uninstalled(cmd, asJSON, installedRelayData, "uninstalled; the relay's identity stays in "+installedRelayData+" (--purge removes it too)")
 	}
 	for _, dir := range []string{installedRelayData, "/var/lib/private/" + s.Name} {
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove the data: %w", err)
 		}
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), "uninstalled; nothing is left. On the server: weft-server relays remove NAME")
-	return err
+	return uninstalled(cmd, asJSON, "", "uninstalled; nothing is left. On the server: weft-server relays remove NAME")
 }

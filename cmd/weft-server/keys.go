@@ -89,7 +89,7 @@ func keysListCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), keys)
+					return cli.PrintObject(cmd.OutOrStdout(), "keys/1", map[string]any{"keys": keys})
 				}
 				rows := [][]string{{"ID", "STATE", "KIND", "TAGS", "USED", "EXPIRES", "NOTE"}}
 				for _, k := range keys {

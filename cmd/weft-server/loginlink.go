@@ -36,7 +36,7 @@ standard error, for who sits elsewhere.`,
 					return err
 				}
 				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "login-link/1", map[string]string{"url": s.link, "public_url": s.public, "fingerprint": s.fingerprint})
+					return cli.PrintObject(cmd.OutOrStdout(), "login-link/1", s.fields())
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), s.link)
 				fmt.Fprint(cmd.ErrOrStderr(), s.explain())

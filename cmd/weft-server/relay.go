@@ -41,7 +41,7 @@ WEFT_STUN, lists separated by commas.`,
 			case install:
 				return installRelay(cmd, &o)
 			case uninstall:
-				return uninstallRelay(cmd, purge)
+				return uninstallRelay(cmd, purge, *o.asJSON)
 			}
 			return o.run(cmd)
 		},
@@ -58,6 +58,7 @@ WEFT_STUN, lists separated by commas.`,
 	f.BoolVar(&install, "install", false, "make it a service of this machine instead of running it here")
 	f.BoolVar(&uninstall, "uninstall", false, "take that service off this machine again")
 	f.BoolVar(&purge, "purge", false, "with --uninstall: remove its identity too")
+	o.asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -69,6 +70,7 @@ type relayOptions struct {
 	logLevel      string
 	logFormat     string
 	metrics       string
+	asJSON        *bool // of the verb
 }
 
 func (o *relayOptions) run(cmd *cobra.Command) error {
@@ -102,6 +104,12 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 			return errors.Join(err, r.Close())
 		}
 		defer m.Close()
+	}
+	if *o.asJSON {
+		v := map[string]any{"name": r.Name(), "listen": r.Addr().String(), "urls": r.URLs(), "network": r.Network(), "version": cli.Version()}
+		if err := cli.PrintObject(cmd.OutOrStdout(), "relay-run/1", v); err != nil {
+			return errors.Join(err, r.Close())
+		}
 	}
 	defer service.Notify(ctx)()
 	select {

@@ -30,7 +30,7 @@ func relaysListCmd() *cobra.Command {
 					return err
 				}
 				if *asJSON {
-					return cli.PrintJSON(cmd.OutOrStdout(), list)
+					return cli.PrintObject(cmd.OutOrStdout(), "relays/1", map[string]any{"relays": list})
 				}
 				rows := [][]string{{"NAME", "STATE", "CLIENTS", "ADDRESSES", "VERSION"}}
 				for _, r := range list {

@@ -33,7 +33,9 @@ func serveCmd() *cobra.Command {
 At the first start it prints to stdout "console URL", a sign-in link that works
 once, and "token weft1...", with which the first device joins. Where others reach
 the server by another address, "public URL" follows, the same link by that one,
-and "fingerprint" of the certificate that their browsers warn of.
+and "fingerprint" of the certificate that their browsers warn of. With --json
+that is one object, printed at every start once the server is ready, where the
+addresses are and, at the first, the link and the token.
 Every flag can be given as a variable too: --trusted-proxy as
 WEFT_TRUSTED_PROXY, lists separated by commas.`,
 		Args:              args(cobra.NoArgs),
@@ -41,6 +43,7 @@ WEFT_TRUSTED_PROXY, lists separated by commas.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.serve(cmd) },
 	}
 	o.flags(cmd.Flags())
+	o.asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -70,6 +73,7 @@ type serveOptions struct {
 	metrics               string
 	releases              string
 	acme                  coord.ACMEOptions
+	asJSON                *bool // of the verb
 }
 
 func (o *serveOptions) serve(cmd *cobra.Command) error {
@@ -107,22 +111,39 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	return errors.Join(err, s.Close())
 }
 
-// greet prints what the owner of a new network needs to begin. Not into the
-// log of a service, where it would stay: weft-server install asks for it.
+// greet prints what the owner of a new network needs to begin, and as JSON where
+// the server is. Not into the log of a service, where the link and the token would
+// stay: weft-server install asks for them.
 func (o *serveOptions) greet(cmd *cobra.Command, s *coord.Server) error {
-	if os.Getenv("WEFT_SERVICE") != "" {
+	var sign signIn
+	var w *coord.Welcome
+	if os.Getenv("WEFT_SERVICE") == "" {
+		var err error
+		if w, err = s.Welcome(cmd.Context()); err != nil {
+			return err
+		}
+	}
+	token := ""
+	if w != nil {
+		data, err := dataDir(cmd)
+		if err != nil {
+			return err
+		}
+		token, sign = w.Token, newSignIn(w.ConsoleURL, s.Network().URLs, coord.OwnCertificates(data))
+	}
+	if *o.asJSON {
+		v := sign.fields()
+		v["token"], v["listen"], v["console"], v["urls"], v["network"], v["version"] = token, s.Addr().String(), s.ConsoleURL(), s.Network().URLs, s.Network().ID, cli.Version()
+		if err := cli.PrintObject(cmd.OutOrStdout(), "serve/1", v); err != nil {
+			return err
+		}
+	} else if w != nil {
+		if err := sign.greet(cmd.OutOrStdout(), token); err != nil {
+			return err
+		}
+	}
+	if w == nil {
 		return nil
-	}
-	w, err := s.Welcome(cmd.Context())
-	if err != nil || w == nil {
-		return err
-	}
-	data, err := dataDir(cmd)
-	if err != nil {
-		return err
-	}
-	if err := newSignIn(w.ConsoleURL, s.Network().URLs, coord.OwnCertificates(data)).greet(cmd.OutOrStdout(), w.Token); err != nil {
-		return err
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: the link and the token work once each; more of them: weft-server login-link, weft-server keys create")
 	return nil
@@ -170,13 +191,21 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 }
 
 // leaveInTime sees to it that nothing that hangs keeps a process that was told
-// to stop.
-func leaveInTime(cmd *cobra.Command) (stop func() bool) {
-	return context.AfterFunc(cmd.Context(), func() {
-		time.Sleep(stopWithin - 500*time.Millisecond)
-		fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: stopping took too long, leaving now")
-		os.Exit(1)
+// to stop, until stopped is called.
+func leaveInTime(cmd *cobra.Command) (stopped func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(cmd.Context(), func() {
+		select {
+		case <-time.After(stopWithin - 500*time.Millisecond):
+			fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: stopping took too long, leaving now")
+			os.Exit(1)
+		case <-done:
+		}
 	})
+	return func() {
+		stop()
+		close(done)
+	}
 }
 
 // logFlags say what is logged, and how.

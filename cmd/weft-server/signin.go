@@ -82,6 +82,11 @@ func (s signIn) greet(w io.Writer, token string) error {
 	return err
 }
 
+// fields are a sign-in link in JSON.
+func (s signIn) fields() map[string]any {
+	return map[string]any{"url": s.link, "public_url": s.public, "fingerprint": s.fingerprint}
+}
+
 // explain says in plain words how to use it from elsewhere.
 func (s signIn) explain() string {
 	var b strings.Builder

@@ -4,10 +4,13 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
 )
 
 func downCmd() *cobra.Command {
-	return &cobra.Command{
+	var asJSON *bool
+	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop all traffic, keep the identity (weft up starts again)",
 		Long: `Stop all traffic and keep the identity; weft up starts again.
@@ -18,11 +21,17 @@ clear to whoever has the default route; the system has its own DNS back.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := client(cmd).Down(cmd.Context()); err != nil {
+			c := client(cmd)
+			if err := c.Down(cmd.Context()); err != nil {
 				return err
+			}
+			if *asJSON {
+				return statusJSON(cmd, c)
 			}
 			fmt.Fprintln(cmd.ErrOrStderr(), "stopped; this device keeps its identity, start again with: weft up")
 			return nil
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
 }

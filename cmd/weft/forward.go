@@ -30,11 +30,12 @@ const (
 
 func forwardCmd() *cobra.Command {
 	var udp bool
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "forward [LOCAL:]NAME:PORT...",
 		Short: "Make a port of a device a port of this machine, until interrupted",
 		Long: `Make a port of a device a port of this machine, on loopback only, until
-interrupted. LOCALPORT 0 takes a free one.
+interrupted. LOCALPORT 0 takes a free one; --json prints which, once all listen.
 
   weft forward 8080:kitchen-pi:80
   weft forward --udp 5353:kitchen-pi:53`,
@@ -55,10 +56,11 @@ interrupted. LOCALPORT 0 takes a free one.
 				}
 				all = append(all, f)
 			}
-			return forward(cmd, all, udp)
+			return forward(cmd, all, udp, *asJSON)
 		},
 	}
 	cmd.Use = "forward LOCALPORT:NAME:PORT..."
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().BoolVar(&udp, "udp", false, "forward UDP instead of TCP")
 	return cmd
 }
@@ -109,7 +111,7 @@ func parsePort(s string) (uint16, error) {
 
 // forward opens all listeners, then serves until interrupted. What is already
 // wrong (no daemon, no such device) is said before anything listens.
-func forward(cmd *cobra.Command, all []forwardSpec, udp bool) error {
+func forward(cmd *cobra.Command, all []forwardSpec, udp, asJSON bool) error {
 	c := client(cmd)
 	for _, f := range all {
 		p, err := c.Resolve(cmd.Context(), f.name)
@@ -124,6 +126,12 @@ func forward(cmd *cobra.Command, all []forwardSpec, udp bool) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	type forwarded struct {
+		Local  string `json:"local"`
+		Device string `json:"device"`
+		Port   uint16 `json:"port"`
+	}
+	var ready []forwarded
 	for _, f := range all {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), f.local)
 		warn := func(err error) {
@@ -147,7 +155,16 @@ func forward(cmd *cobra.Command, all []forwardSpec, udp bool) error {
 			at = l.Addr()
 			wg.Go(func() { cancel(forwardTCP(ctx, l.(*net.TCPListener), c, f, warn)) })
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "forwarding %s to %s\n", at, f.target())
+		ready = append(ready, forwarded{at.String(), f.name, f.port})
+		if !asJSON {
+			fmt.Fprintf(cmd.ErrOrStderr(), "forwarding %s to %s\n", at, f.target())
+		}
+	}
+	if asJSON {
+		if err := cli.PrintObject(cmd.OutOrStdout(), "forward/1", map[string]any{"forwards": ready}); err != nil {
+			cancel(err)
+			return err
+		}
 	}
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, net.ErrClosed) {

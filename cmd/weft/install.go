@@ -37,6 +37,7 @@ type installOptions struct {
 	hostname, tun    string
 	user, firstBoot  bool
 	release, print   string
+	asJSON           *bool // of the verb
 }
 
 func installCmd() *cobra.Command {
@@ -69,12 +70,14 @@ Without root: weft install --user makes a service of this user.`,
 	f.BoolVar(&o.user, "user", false, "a service of this user, without root")
 	f.BoolVar(&o.firstBoot, "first-boot", false, "join when the machine boots for the first time, not now")
 	f.StringVar(&o.release, "release", "", "directory with manifest.json, its signature and release.pub: refuse to install a program that it does not name")
+	o.asJSON = cli.JSONFlag(cmd)
 	f.StringVar(&o.print, "print", "", "only print the service file for systemd, systemd-user, procd, openrc or launchd")
 	return cmd
 }
 
 func uninstallCmd() *cobra.Command {
 	var purge, ofUser bool
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Take the service off this machine again",
@@ -83,8 +86,9 @@ installing again makes it the same device, unless --purge is given: then it is
 given up here and on the server, and nothing is left.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstall(cmd, ofUser, purge) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstall(cmd, ofUser, purge, *asJSON) },
 	}
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().BoolVar(&purge, "purge", false, "give the identity up and remove the state too")
 	cmd.Flags().BoolVar(&ofUser, "user", false, "the service of this user")
 	return cmd
@@ -147,6 +151,9 @@ func printService(cmd *cobra.Command, o installOptions) error {
 	if err != nil {
 		return usagef("%w; there are systemd, systemd-user, procd, openrc and launchd", err)
 	}
+	if *o.asJSON {
+		return cli.PrintObject(cmd.OutOrStdout(), "service-file/1", map[string]string{"text": text})
+	}
 	_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 	return err
 }
@@ -198,6 +205,9 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 		if err := o.prepareFirstBoot(ctx, kind, s, token); err != nil {
 			return err
 		}
+		if *o.asJSON {
+			return cli.PrintObject(out, "install/1", installed{State: stateOf(s), Socket: socketOf(s), FirstBoot: true})
+		}
 		fmt.Fprintln(out, "installed; each copy of this machine joins when it boots for the first time")
 		return nil
 	}
@@ -216,6 +226,18 @@ func (o *installOptions) readToken(cmd *cobra.Command) (string, error) {
 	return "", nil
 }
 
+// installed is what weft install --json prints. Name and addresses are "" until the
+// device has joined.
+type installed struct {
+	State     string `json:"state"`
+	Socket    string `json:"socket"`
+	FirstBoot bool   `json:"first_boot"` // joins when the machine boots
+	Name      string `json:"name"`
+	FQDN      string `json:"fqdn"`
+	IPv4      string `json:"ipv4"`
+	IPv6      string `json:"ipv6"`
+}
+
 // joinInstalled waits for the service, joins, and says what there is now.
 func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, token string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 60*time.Second)
@@ -232,6 +254,9 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 	}
 	joined := st.State != status.StateUnjoined
 	if token == "" && !joined {
+		if *o.asJSON {
+			return cli.PrintObject(cmd.OutOrStdout(), "install/1", installed{State: stateOf(s), Socket: socketOf(s)})
+		}
 		fmt.Fprintln(cmd.OutOrStdout(), "installed and running; join with: weft up TOKEN")
 		return nil
 	}
@@ -252,6 +277,9 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 		if err := pinRelease(o.release, stateOf(s)); err != nil {
 			return err
 		}
+	}
+	if *o.asJSON {
+		return cli.PrintObject(cmd.OutOrStdout(), "install/1", installed{State: stateOf(s), Socket: socketOf(s), Name: st.Self.Name, FQDN: st.Self.FQDN, IPv4: st.Self.IPv4, IPv6: st.Self.IPv6})
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", cli.Plain(st.Self.FQDN), st.Self.IPv4, st.Self.IPv6)
 	fmt.Fprintf(cmd.OutOrStdout(), "Reach it from your laptop: weft ssh %s, or http://%s/ through the proxy.\n", cli.Plain(st.Self.Name), cli.Plain(st.Self.Name))
@@ -358,8 +386,15 @@ func pinRelease(dir, state string) error {
 
 func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
 
-func uninstall(cmd *cobra.Command, ofUser, purge bool) error {
+func uninstall(cmd *cobra.Command, ofUser, purge, asJSON bool) error {
 	if err := rights(ofUser, "uninstall"); err != nil {
+		return err
+	}
+	said := func(kept, text string) error {
+		if asJSON {
+			return cli.PrintObject(cmd.OutOrStdout(), "uninstall/1", map[string]string{"kept": kept})
+		}
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
 		return err
 	}
 	ctx := cmd.Context()
@@ -394,8 +429,7 @@ func uninstall(cmd *cobra.Command, ofUser, purge bool) error {
 	os.Remove(filepath.Dir(socketOf(s)))
 	if !purge {
 		os.Remove(filepath.Dir(firstBootToken)) // if nothing else is in it
-		fmt.Fprintf(cmd.OutOrStdout(), "uninstalled; the identity stays in %s (--purge removes it too)\n", stateOf(s))
-		return nil
+		return said(stateOf(s), "uninstalled; the identity stays in "+stateOf(s)+" (--purge removes it too)")
 	}
 	dirs := []string{stateOf(s)}
 	if kind == service.Systemd {
@@ -413,6 +447,5 @@ func uninstall(cmd *cobra.Command, ofUser, purge bool) error {
 			break
 		}
 	}
-	fmt.Fprintln(cmd.OutOrStdout(), "uninstalled; nothing is left")
-	return nil
+	return said("", "uninstalled; nothing is left")
 }

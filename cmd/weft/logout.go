@@ -11,6 +11,7 @@ import (
 
 func logoutCmd() *cobra.Command {
 	var yes bool
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "logout",
 		Short: "Give up this device's identity, here and on the server",
@@ -24,6 +25,9 @@ another token, and gets other addresses. Asks first on a terminal.`,
 			if err != nil {
 				return err
 			}
+			if st.State == status.StateUnjoined && *asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), st)
+			}
 			if st.State == status.StateUnjoined {
 				fmt.Fprintln(cmd.ErrOrStderr(), "nothing to give up: this device has not joined a network")
 				return nil
@@ -36,10 +40,14 @@ another token, and gets other addresses. Asks first on a terminal.`,
 			if err := c.Logout(cmd.Context()); err != nil {
 				return err
 			}
+			if *asJSON {
+				return statusJSON(cmd, c)
+			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is given up, here and on the server; join again with: weft up TOKEN\n", name)
 			return nil
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }

@@ -315,7 +315,8 @@ func printOSDNS(cmd *cobra.Command, s localapi.OSDNS) {
 }
 
 func dnsRestoreCmd() *cobra.Command {
-	return &cobra.Command{
+	var asJSON *bool
+	cmd := &cobra.Command{
 		Use:   "restore",
 		Short: "Put this machine's DNS settings back after a daemon that was killed",
 		Long: `Put this machine's DNS settings back as they were before the daemon. No daemon
@@ -329,10 +330,15 @@ ExecStopPost=weft dns restore`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
 			did, err := osdns.Restore(ctx, "", "")
+			if *asJSON && err == nil {
+				return cli.PrintObject(cmd.OutOrStdout(), "dns-restore/1", map[string]any{"done": append([]string{}, did...)})
+			}
 			for _, d := range did {
 				fmt.Fprintln(cmd.ErrOrStderr(), d)
 			}
 			return err
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
 }

@@ -52,6 +52,7 @@ type runOptions struct {
 	metrics          string
 	logFormat        string
 	verbose          bool
+	asJSON           *bool // of the verb
 
 	explicit map[string]bool // set by flag or environment
 }
@@ -71,14 +72,16 @@ every program reaches the overlay, and peers reach what listens on the overlay
 address or on any address. For a service that listens on localhost only, say
 where: --inbound 80=localhost:80.
 
-Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
+Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.
+With --json it prints one object once it runs: where the socket, the proxy and
+the resolver are.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.fromEnv(cmd.Flags()); err != nil {
 				return err
 			}
-			return daemon(cmd.Context(), &o, cmd.InOrStdin(), cmd.ErrOrStderr())
+			return daemon(cmd.Context(), &o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -97,6 +100,7 @@ Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.`,
 	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket too")
 	f.StringVar(&o.metrics, "metrics", "", "address for Prometheus, loopback only, such as 127.0.0.1:9274 (default: none)")
 	f.StringVar(&o.logFormat, "log-format", "text", "how to log: text or json")
+	o.asJSON = cli.JSONFlag(cmd)
 	f.String("socket", "", "the daemon's socket (default "+defaultSocket()+")")
 	return cmd
 }
@@ -112,7 +116,7 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 		}
 		name := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		v, ok := os.LookupEnv(name)
-		if !ok || f.Name == "help" || err != nil {
+		if !ok || f.Name == "help" || f.Name == "json" || err != nil {
 			return
 		}
 		o.explicit[f.Name] = true
@@ -171,7 +175,7 @@ func off(addr string) bool { return addr == "" || addr == "off" || addr == "none
 
 // daemon runs the node until ctx ends. Everything that can be wrong with how
 // it was called is found before anything is joined or listens.
-func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Writer) (err error) {
+func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr io.Writer) (err error) {
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
@@ -256,6 +260,12 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stderr io.Write
 	}
 	d.serve(node, sock, log)
 	log.Info("running", "state", o.state, "socket", o.socket, "tun", o.tun, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
+	if *o.asJSON {
+		err := cli.PrintObject(stdout, "run/1", map[string]string{"state": o.state, "socket": o.socket, "tun": o.tun, "proxy": d.proxyAddr(), "dns": d.dnsAddr()})
+		if err != nil {
+			return err
+		}
+	}
 	// What it took to get here is not needed any more.
 	settled := time.AfterFunc(releaseAfter, releaseMemory)
 	defer settled.Stop()

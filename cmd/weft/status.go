@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/overlay/localapi"
 	"weft/overlay/status"
 )
 
@@ -53,6 +54,16 @@ its last word is.`,
 	}
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
+}
+
+// statusJSON prints what weft status --json does: what there is after a verb that
+// changed it.
+func statusJSON(cmd *cobra.Command, c *localapi.Client) error {
+	st, err := c.Status(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return cli.PrintJSON(cmd.OutOrStdout(), st)
 }
 
 func onlyPeer(peers []status.PeerStatus, p status.Peer) []status.PeerStatus {

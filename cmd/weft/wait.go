@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/cmd/internal/cli"
 	"weft/overlay/localapi"
 )
 
@@ -15,6 +16,7 @@ const daemonGrace = 5 * time.Second
 
 func waitCmd() *cobra.Command {
 	var timeout time.Duration
+	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "wait [NAME]",
 		Short: "Wait until this node is connected, or until a peer answers",
@@ -39,9 +41,13 @@ that peer answers. Exit code 7 when the time is up.`,
 			// The daemon keeps the time; this is for one that hangs.
 			ctx, cancel := context.WithTimeout(cmd.Context(), left+time.Second)
 			defer cancel()
-			return c.Wait(ctx, name, left)
+			if err := c.Wait(ctx, name, left); err != nil || !*asJSON {
+				return err
+			}
+			return statusJSON(cmd, c)
 		},
 	}
+	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
 	return cmd
 }

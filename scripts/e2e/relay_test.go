@@ -32,10 +32,12 @@ func relays(t *testing.T, s *lab.Server) map[string]struct {
 } {
 	t.Helper()
 	r := s.Admin("relays", "list", "--json")
-	var list []struct {
-		Name    string
-		Online  bool
-		Clients int
+	var list struct {
+		Relays []struct {
+			Name    string
+			Online  bool
+			Clients int
+		}
 	}
 	if err := json.Unmarshal([]byte(r.Out), &list); err != nil || r.Code != 0 {
 		t.Fatalf("relays list: %v: %v", err, r)
@@ -44,7 +46,7 @@ func relays(t *testing.T, s *lab.Server) map[string]struct {
 		Online  bool
 		Clients int
 	}{}
-	for _, r := range list {
+	for _, r := range list.Relays {
 		m[r.Name] = struct {
 			Online  bool
 			Clients int

@@ -43,12 +43,15 @@ func Version() string {
 	return "dev-" + rev + dirty
 }
 
-// JSONFlag adds --json to a verb that reads something.
+// JSONFlag adds --json, which every verb has: what it found, or what it did, as one
+// object that says in "schema" which form it has. Text for people then goes to
+// standard error or nowhere.
 func JSONFlag(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("json", false, "print JSON")
 }
 
-// PrintJSON prints v indented and ends the line.
+// PrintJSON prints v indented and ends the line. It is for an object that says its
+// schema itself; others are for [PrintObject].
 func PrintJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

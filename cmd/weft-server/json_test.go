@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"weft/cmd/internal/cli/clitest"
+	"weft/coord"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// TestJSONEverywhere asks every verb for JSON: an object that says its schema, but
+// for the devices' list, which is an array by contract. A new verb belongs in here.
+func TestJSONEverywhere(t *testing.T) {
+	data, dir := newData(t), t.TempDir()
+	t.Setenv("WEFT_DATA", data)
+	token := func(flags ...string) (k coord.KeyCreated) {
+		_, out, _ := verb(t, append([]string{"keys", "create", "--json"}, flags...)...)
+		if err := json.Unmarshal([]byte(out), &k); err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	addDevices(t, data, "kitchen-pi", "attic", "hall")
+	backup, key := filepath.Join(dir, "backup"), filepath.Join(dir, "key")
+	// What takes a machine of its own is looked at for the flag only: elsewhere.
+	const elsewhere = "elsewhere"
+	runs := []struct{ verb, args, schema string }{
+		{"keys create", "", "key/1"},
+		{"keys revoke", token().ID, "key-revoked/1"},
+		{"keys list", "", "keys/1"},
+		{"keys", "", "keys/1"},
+		{"devices list", "", "[]"},
+		{"devices", "", "[]"},
+		{"devices show", "kitchen-pi", "device/1"},
+		{"devices rename", "attic loft", "device/1"},
+		{"devices replace", "loft hall", "device/1"},
+		{"devices delete", "loft", "device/1"},
+		{"relays list", "", "relays/1"},
+		{"relays", "", "relays/1"},
+		{"relays remove", "", elsewhere}, // TestServeJSON
+		{"dns show", "", "dns-settings/1"},
+		{"dns set", "ttl=30", "dns-settings/1"},
+		{"dns records add", "www A 192.0.2.1", "dns-settings/1"},
+		{"dns records list", "", "dns-records/1"},
+		{"dns records", "", "dns-records/1"},
+		{"dns records remove", "www", "dns-settings/1"},
+		{"dns routes add", "corp.example 10.0.0.5", "dns-settings/1"},
+		{"dns routes list", "", "dns-routes/1"},
+		{"dns routes", "", "dns-routes/1"},
+		{"dns routes remove", "corp.example", "dns-settings/1"},
+		{"dns nameservers set", "192.0.2.53", "dns-settings/1"},
+		{"dns nameservers list", "", "dns-nameservers/1"},
+		{"dns nameservers", "", "dns-nameservers/1"},
+		{"dns nameservers clear", "", "dns-settings/1"},
+		{"dns search set", "corp.example", "dns-settings/1"},
+		{"dns search list", "", "dns-search/1"},
+		{"dns search", "", "dns-search/1"},
+		{"dns search clear", "", "dns-settings/1"},
+		{"devices rename", "kitchen-pi pantry", "device/1"}, // leaves a former name
+		{"dns aliases list", "", "dns-aliases/1"},
+		{"dns aliases", "", "dns-aliases/1"},
+		{"dns aliases remove", "kitchen-pi", "dns-settings/1"},
+		{"dns device", "pantry --wildcard on", "device/1"},
+		{"dns preview", "www", "dns-preview/1"},
+		{"login-link", "", "login-link/1"},
+		{"backup", "--key-file " + key + " --output " + backup, "backup/1"},
+		{"restore", "--key-file " + key + " --data " + filepath.Join(dir, "restored") + " " + backup, "restore/1"},
+		{"doctor", "--listen 127.0.0.1:0 --console off --stun off", "doctor/1"},
+		{"version", "", "version/1"},
+		{"install", "--print systemd --data " + installedData, "service-file/1"},
+		{"uninstall", "", elsewhere},
+		{"serve", "", elsewhere}, // TestServeJSON
+		{"relay", "", elsewhere}, // likewise
+	}
+	verbs := clitest.Verbs(newRoot())
+	for _, r := range runs {
+		cmd := verbs[r.verb]
+		if cmd == nil {
+			t.Errorf("there is no verb %s", r.verb)
+			continue
+		}
+		if cmd.Flag("json") == nil {
+			t.Errorf("%s has no --json", r.verb)
+			continue
+		}
+		if r.schema == elsewhere {
+			continue
+		}
+		code, out, errs := verb(t, append(strings.Fields(r.verb+" "+r.args), "--json")...)
+		if code != 0 && r.verb != "doctor" {
+			t.Errorf("%s %s --json: exit %d: %s", r.verb, r.args, code, errs)
+		}
+		if cmd.Name() == "list" && strings.HasSuffix(strings.TrimSpace(out), ": null\n}") {
+			t.Errorf("%s --json: null where a list is:\n%s", r.verb, out)
+		}
+		if r.schema == "[]" {
+			if err := json.Unmarshal([]byte(out), &[]coord.DeviceInfo{}); err != nil {
+				t.Errorf("%s --json: want an array: %v\n%s", r.verb, err, out)
+			}
+			continue
+		}
+		clitest.IsObject(t, r.verb, out, r.schema)
+	}
+	for _, r := range runs {
+		delete(verbs, r.verb)
+	}
+	if len(verbs) > 0 {
+		t.Errorf("not asked for JSON: %q", slices.Sorted(maps.Keys(verbs)))
+	}
+}
+
+// TestServeJSON: the two daemons say as one object where they are, the server with
+// the link and the token at its first start only.
+func TestServeJSON(t *testing.T) {
+	data := t.TempDir()
+	t.Setenv("WEFT_STUN", "off")
+	type said struct {
+		Schema, Console, Listen, Token, URL, Name string
+	}
+	start := func(args ...string) (s said, stop func()) {
+		out, w := io.Pipe()
+		done := make(chan int, 1)
+		go func() {
+			done <- run(append(args, "--json", "--log", "error", "--listen", "127.0.0.1:0"), w, os.Stderr)
+			w.Close()
+		}()
+		d := json.NewDecoder(out)
+		if err := d.Decode(&s); err != nil {
+			t.Fatal(err)
+		}
+		return s, func() {
+			if err := d.Decode(new(any)); err != io.EOF {
+				t.Errorf("%q prints more than one object: %v", args, err)
+			}
+			if code := <-done; code != 0 {
+				t.Errorf("%q: exit %d", args, code)
+			}
+		}
+	}
+	// Both end by one signal, which is the process's.
+	end := func(stops ...func()) {
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		for _, stop := range stops {
+			stop()
+		}
+	}
+	serve := []string{"serve", "--data", data, "--console", "127.0.0.1:0"}
+	first, stop := start(serve...)
+	if first.Schema != "serve/1" || !strings.HasPrefix(first.Token, "weft1") || !strings.HasPrefix(first.URL, first.Console+"/welcome?link=") {
+		t.Errorf("at the first start: %+v", first)
+	}
+	_, out, _ := verb(t, "keys", "create", "--relay", "--data", data, "--json")
+	var k coord.KeyCreated
+	if err := json.Unmarshal([]byte(out), &k); err != nil {
+		t.Fatal(err)
+	}
+	relay, stopRelay := start("relay", "--data", t.TempDir(), "--token", k.Token, "--server", "https://"+first.Listen, "--url", "https://127.0.0.1:8444")
+	if relay.Schema != "relay-run/1" || relay.Name == "" {
+		t.Errorf("relay: %+v", relay)
+	}
+	code, out, errs := verb(t, "relays", "remove", relay.Name, "--data", data, "--json")
+	if code != 0 {
+		t.Errorf("relays remove: exit %d: %s", code, errs)
+	}
+	clitest.IsObject(t, "relays remove", out, "relay/1")
+	end(stop, stopRelay)
+	second, stop := start(serve...)
+	if second.Schema != "serve/1" || second.Token != "" || second.URL != "" || second.Console == "" {
+		t.Errorf("at the second start: %+v", second)
+	}
+	end(stop)
+}
+
+// addDevices has devices join the network in data, on which no server runs.
+func addDevices(t *testing.T, data string, names ...string) {
+	t.Helper()
+	s, err := coord.OpenService(t.Context(), coord.Options{Data: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, name := range names {
+		_, tok, err := s.CreateKey(t.Context(), coord.NewKey{Tags: []string{"device"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := cert.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := cert.NewCSR(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown, err := cert.SelfSigned(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(shown.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(api.JoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest(http.MethodPost, "/v1/join", bytes.NewReader(body))
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
+		w := httptest.NewRecorder()
+		if s.API().ServeHTTP(w, r); w.Code != http.StatusOK {
+			t.Fatalf("join %s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
