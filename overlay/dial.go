@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/overlay/age"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
@@ -247,7 +248,7 @@ func (n *Node) sinceWhen(ctx context.Context, k *directory.Known, err error) err
 		return err
 	}
 	with := *e
-	with.Message += fmt.Sprintf(" (last seen %s, %s)", seen.UTC().Format(time.RFC3339), status.Before(n.clock.Now().Sub(seen)))
+	with.Message += fmt.Sprintf(" (last seen %s, %s)", seen.UTC().Format(time.RFC3339), age.Ago(n.clock.Now().Sub(seen)))
 	return &with
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"text/tabwriter"
 	"time"
+
+	"weft/overlay/age"
 )
 
 // printLine prints v as one line of JSON, for verbs that print many.
@@ -13,23 +15,12 @@ func printLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
-// ago says how long before now t was, in the largest unit that fits.
+// ago says how long before now t was.
 func ago(t *time.Time, now time.Time) string {
 	if t == nil {
 		return "-"
 	}
-	switch d := now.Sub(*t); {
-	case d < 2*time.Second:
-		return "a moment ago"
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%d s ago", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%d min ago", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h ago", int(d.Hours()))
-	default:
-		return fmt.Sprintf("%d days ago", int(d.Hours()/24))
-	}
+	return age.Ago(now.Sub(*t))
 }
 
 // size prints bytes for people.

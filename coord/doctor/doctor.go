@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/overlay/age"
 	"weft/overlay/report"
 )
 
@@ -145,7 +146,7 @@ func checkSites(f Facts, add adder) {
 		case !s.Own && !s.Trusted:
 			add("url", report.Error, "see who answers there: curl -kvI "+there, "somebody else answers at %s, with a certificate that is neither this server's nor one that browsers trust", site)
 		case !s.Expires.IsZero() && left <= 0:
-			add("certificate", report.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %d days ago", site, int(-left.Hours()/24))
+			add("certificate", report.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ended %s", site, age.Ago(-left))
 		case !s.Expires.IsZero() && left < expiresNow:
 			add("certificate", report.Error, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d hours: browsers will refuse the console, devices go on", site, int(left.Hours()))
 		case !s.Expires.IsZero() && left < weekLeft:
@@ -210,7 +211,7 @@ func checkRelays(f Facts, add adder) {
 		case r.Heard.IsZero():
 			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s has not been heard of since the server started", r.Name)
 		default:
-			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s ago", r.Name, f.Now.Sub(r.Heard).Round(time.Second))
+			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s", r.Name, age.Ago(f.Now.Sub(r.Heard)))
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/overlay/age"
 	"weft/overlay/netcheck"
 	"weft/overlay/report"
 	"weft/overlay/status"
@@ -171,7 +172,7 @@ func (f Facts) since() string {
 	if at == nil || f.idle() {
 		return "" // what a join that was refused heard is not news of the server
 	}
-	return fmt.Sprintf(", and was last heard of at %s, %s ago", at.UTC().Format(time.DateTime), f.Now.Sub(*at).Round(time.Second))
+	return fmt.Sprintf(", and was last heard of at %s, %s", at.UTC().Format(time.DateTime), age.Ago(f.Now.Sub(*at)))
 }
 
 func (f Facts) link(kind string) *netcheck.LinkCheck {
@@ -252,7 +253,7 @@ func checkIdentity(f Facts, add adder) {
 	}
 	switch {
 	case left <= 0:
-		add("certificate", report.Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %d days ago", int(-left.Hours()/24))
+		add("certificate", report.Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %s", age.Ago(-left))
 	case has(f, status.CodeCertificate):
 		add("certificate", report.Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
 	default:

@@ -123,7 +123,7 @@ func TestEachCauseHasItsCure(t *testing.T) {
 			offline(f)
 			f.Netcheck.Links[0].RTTms, f.Netcheck.Links[0].Error = nil, "connection refused"
 		}, "server", report.Error, "connection refused", "curl"},
-		{"silent since", func(f *Facts) { offline(f); at := now.Add(-3 * time.Hour); f.Status.Server.LastSeen = &at }, "server", report.Error, "3h0m0s ago", "weft status"},
+		{"silent since", func(f *Facts) { offline(f); at := now.Add(-3 * time.Hour); f.Status.Server.LastSeen = &at }, "server", report.Error, "3 h ago", "weft status"},
 		{"relay", func(f *Facts) { f.Status.Self.Online = false }, "relay", report.Error, "not connected", "TCP"},
 		{"other relay", func(f *Facts) {
 			f.Netcheck.Links = append(f.Netcheck.Links, netcheck.LinkCheck{Kind: "relay", Name: "far", URL: "https://far.example", Error: "timeout"})

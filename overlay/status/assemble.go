@@ -1,10 +1,10 @@
 package status
 
 import (
-	"fmt"
 	"sort"
 	"time"
 
+	"weft/overlay/age"
 	"weft/overlay/cert"
 	"weft/overlay/internal/path"
 )
@@ -90,7 +90,7 @@ func Of(f Facts) Status {
 		st.Health = append(st.Health, Health{CodeCertificate, late})
 	}
 	if f.Skew.Abs() > clockOff {
-		st.Health = append(st.Health, Health{CodeClock, "this machine's clock is off by " + Ago(f.Skew.Abs()) + "; weft goes by the server's, other programs may not"})
+		st.Health = append(st.Health, Health{CodeClock, "this machine's clock is off by " + age.Of(f.Skew.Abs()) + "; weft goes by the server's, other programs may not"})
 	}
 	st.Time = utc(f.WeftNow)
 	for _, p := range f.Peers {
@@ -198,29 +198,9 @@ func LateRenewal(self *cert.Node, now time.Time) string {
 	case left > self.NotAfter.Sub(self.NotBefore)*7/30:
 		return ""
 	case left <= 0:
-		return "this device's certificate ended " + Ago(-left) + " ago: other devices do not believe it until it is renewed, which happens when the server is reached"
+		return "this device's certificate ended " + age.Of(-left) + " ago: other devices do not believe it until it is renewed, which happens when the server is reached"
 	}
-	return "this device's certificate ends in " + Ago(left) + " and could not be renewed: see to it that the server is reached"
-}
-
-// Before is how long ago something was. What is not a matter of seconds yet is not
-// counted in them: nor is what a clock that is a little off puts in the future.
-func Before(d time.Duration) string {
-	if d < 2*time.Second {
-		return "a moment ago"
-	}
-	return Ago(d) + " ago"
-}
-
-// Ago rounds a duration as people would say it.
-func Ago(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return max(d, 0).Round(time.Second).String()
-	case d < 48*time.Hour:
-		return d.Round(time.Minute).String()
-	}
-	return fmt.Sprintf("%d days", d/(24*time.Hour))
+	return "this device's certificate ends in " + age.Of(left) + " and could not be renewed: see to it that the server is reached"
 }
 
 // utc returns a time as the contract has it: in UTC, or null.
