@@ -98,7 +98,7 @@ func TestReleaseKeyIsPinned(t *testing.T) {
 		warn bool
 	}{{nil, false}, {[]byte("short"), false}, {first, false}, {first, false}, {other, true}, {nil, true}, {first, false}} {
 		n.snap.set(&snapshot{config: &api.Config{ReleaseKey: c.key}})
-		n.checkReleaseKey(c.key)
+		n.keep(releaseFile)
 		if err := n.keepNow(); err != nil {
 			t.Fatal(err)
 		}

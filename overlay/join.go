@@ -136,7 +136,7 @@ func (n *Node) adopt(id *identity, res *api.JoinResponse) error {
 	n.snap.set(snap)
 	n.mu.Unlock()
 	n.log.Info(fmt.Sprintf("joined as %s, %s", snap.self.FQDN, snap.self.IPv4))
-	n.checkReleaseKey(res.Config.ReleaseKey)
+	n.keep(releaseFile)
 	return nil
 }
 

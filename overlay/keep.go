@@ -1,9 +1,13 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +72,15 @@ func (n *Node) keepHome(relayID string) {
 	n.keeper.home = relayID
 	n.keeper.mu.Unlock()
 	n.keep(homeFile)
+}
+
+// left forgets what was to be written of a network that the node has left. It is
+// called with disk held.
+func (k *keeper) left() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.due)
+	k.home = ""
 }
 
 // runKeeper is the goroutine that writes, until ctx ends. What is left then is
@@ -149,10 +162,9 @@ func (n *Node) write(file string) error {
 	case configFile:
 		b, err = json.Marshal(s.config)
 	case releaseFile:
-		if _, err := os.Stat(filepath.Join(state.path, file)); err == nil {
-			return nil // the first one stays
+		if b, err = n.releaseKey(state, s.config.ReleaseKey); b == nil {
+			return err
 		}
-		b = release.EncodeKey(s.config.ReleaseKey)
 	case directoryFile:
 		b, err = json.Marshal(n.dir.Saved())
 	case namesFile:
@@ -167,4 +179,26 @@ func (n *Node) write(file string) error {
 		return fmt.Errorf("save %s: %w", file, err)
 	}
 	return n.save(state, file, b)
+}
+
+// releaseKey returns what is to be in releaseFile, nil if it stays: the first key of
+// releases that the server names is kept, and another one warned of, since a server
+// in wrong hands must not be able to hand out programs.
+func (n *Node) releaseKey(state *stateDir, key []byte) ([]byte, error) {
+	if len(key) != ed25519.PublicKeySize {
+		return nil, nil
+	}
+	path, named := filepath.Join(state.path, releaseFile), release.EncodeKey(key)
+	switch pinned, err := os.ReadFile(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		n.health.Clear(status.CodeReleaseKeyChanged)
+		return named, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the release key: %w", err)
+	case bytes.Equal(pinned, named):
+		n.health.Clear(status.CodeReleaseKeyChanged)
+	default:
+		n.health.Set(status.CodeReleaseKeyChanged, "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+path+", if not, the server is in wrong hands")
+	}
+	return nil, nil
 }

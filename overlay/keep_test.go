@@ -126,3 +126,20 @@ func TestKeepLater(t *testing.T) {
 		}
 	}
 }
+
+// A node that has left its network owes the disk nothing of it.
+func TestLeftForgetsWhatWasDue(t *testing.T) {
+	n, _ := listNode(t)
+	n.keepHome("relay-of-before")
+	n.keep(configFile)
+	n.keeper.left()
+	if n.keeper.home != "" || len(n.keeper.due) != 0 {
+		t.Errorf("home %q, due %v", n.keeper.home, n.keeper.due)
+	}
+	if err := n.keepNow(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(n.state.path, homeFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the home relay of before was written: %v", err)
+	}
+}

@@ -344,6 +344,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	if err := n.state.wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
+	n.keeper.left()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.keys.NewKey(); err != nil {

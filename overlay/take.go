@@ -1,19 +1,12 @@
 package overlay
 
 import (
-	"bytes"
-	"crypto/ed25519"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/release"
 	"weft/overlay/status"
 )
 
@@ -81,7 +74,7 @@ func (n *Node) takeConfig(config *api.Config) error {
 		return net.ErrClosed
 	}
 	n.keep(configFile)
-	n.checkReleaseKey(config.ReleaseKey)
+	n.keep(releaseFile)
 	n.setRanges(fresh)
 	n.cfg.NamesChanged()
 	if !config.Directory && old.config.Directory {
@@ -94,27 +87,6 @@ func (n *Node) takeConfig(config *api.Config) error {
 		}
 	}
 	return nil
-}
-
-// checkReleaseKey keeps the first key of releases that the server names, and
-// warns of another: a server in wrong hands must not be able to hand out
-// programs.
-func (n *Node) checkReleaseKey(key []byte) {
-	if len(key) != ed25519.PublicKeySize {
-		return
-	}
-	pinned, err := os.ReadFile(filepath.Join(n.state.path, releaseFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		n.keep(releaseFile)
-		n.health.Clear(status.CodeReleaseKeyChanged)
-	case err != nil:
-		n.log.Error("read the release key", "err", err)
-	case bytes.Equal(pinned, release.EncodeKey(key)):
-		n.health.Clear(status.CodeReleaseKeyChanged)
-	default:
-		n.health.Set(status.CodeReleaseKeyChanged, "the server names another release key than the one this device has trusted since it joined; if the network's owner did that, remove "+filepath.Join(n.state.path, releaseFile)+", if not, the server is in wrong hands")
-	}
 }
 
 // takeCRL verifies a revocation list that is newer than the one held, from

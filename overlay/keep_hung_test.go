@@ -1,0 +1,73 @@
+//go:build unix
+
+package overlay
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// rangeless is a Net that takes ranges, and that is all.
+type rangeless struct{ Net }
+
+func (rangeless) SetRanges(v4, v6 netip.Prefix) error { return nil }
+
+// A configuration is taken although the file with the release key cannot be read for
+// as long as the disk hangs: what it withdraws must not wait.
+func TestConfigOnADiskThatHangs(t *testing.T) {
+	n, _ := listNode(t)
+	ca, err := cert.NewCA("network", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := ca.SignNode(&n.id.key.PublicKey, cert.Attributes{
+		Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
+	}, cert.NewSerial(), time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := cert.PinOf(ca.Cert)
+	n.id = &identity{
+		Schema: identitySchema, Network: pin.NetworkID(), ServerPins: []cert.Pin{pin}, URLs: []string{"https://weft.example"},
+		Certificate: der, NetworkCAs: [][]byte{ca.Cert.Raw}, key: n.id.key,
+	}
+	config := &api.Config{
+		Network: pin.NetworkID().String(), NetworkCAs: [][]byte{ca.Cert.Raw}, ServerURLs: []string{"https://weft.example"},
+		Relays: []api.Relay{{ID: "r", URLs: []string{"https://weft.example"}}},
+		Self:   api.Self{FQDN: "pi.weft.internal", IPv4Prefix: "100.64.0.0/10", IPv6Prefix: "fd00::/48"}, ReleaseKey: bytes.Repeat([]byte{1}, 32),
+	}
+	s, err := makeSnapshot(n.id, config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.snap.set(s)
+	n.cfg.Net, n.cfg.NamesChanged = rangeless{}, func() {}
+	n.clock = cert.NewClock(time.Time{}, time.Now)
+	// Nobody writes into it: who reads it waits.
+	pipe := filepath.Join(n.state.path, releaseFile)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken := make(chan error, 1)
+	go func() { taken <- n.takeConfig(config) }()
+	select {
+	case err := <-taken:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the configuration waits for the disk")
+	}
+	// Whoever reads it still gets an end.
+	if f, err := os.OpenFile(pipe, os.O_RDWR, 0); err == nil {
+		f.Close()
+	}
+}
