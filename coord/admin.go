@@ -27,6 +27,7 @@ import (
 	"weft/coord/listen"
 	"weft/coord/store"
 	"weft/overlay/api"
+	"weft/overlay/cert"
 	"weft/overlay/peercred"
 )
 
@@ -186,15 +187,29 @@ func (a *directAdmin) RevokeKey(ctx context.Context, id string) error {
 
 func (a *directAdmin) ListDevices(ctx context.Context) ([]DeviceInfo, error) {
 	list := []DeviceInfo{}
+	var ids []cert.NodeID // that are online, and where in the list
+	var at []int
 	err := a.s.EachDevice(ctx, "", func(n store.Node) error {
-		list = append(list, a.s.deviceInfo(n))
+		d := a.s.deviceInfo(n)
+		if d.Online && len(ids) < maxLook {
+			ids, at = append(ids, n.ID), append(at, len(list))
+		}
+		list = append(list, d)
 		return nil
 	})
+	a.s.look(ctx, ids)
+	for i, id := range ids {
+		st := a.s.stateOf(id, time.Time{})
+		list[at[i]].Online, list[at[i]].LastSeen = st.Online, orNil(st.Since)
+	}
 	return list, err
 }
 
 func (a *directAdmin) ShowDevice(ctx context.Context, name string) (DeviceInfo, error) {
 	n, err := a.s.FindDevice(ctx, name)
+	if err == nil {
+		a.s.look(ctx, []cert.NodeID{n.ID})
+	}
 	return a.s.deviceInfo(n), err
 }
 

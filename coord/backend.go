@@ -165,13 +165,15 @@ func (b *backend) Devices(ctx context.Context, userID string, q console.DeviceQu
 	words := strings.Fields(strings.ToLower(q.Text))
 	if len(words) == 0 && q.State == "" && q.KeyID == "" {
 		list.Total = all
-		return list, b.read(ctx, func(r *store.Reader) error {
+		err := b.read(ctx, func(r *store.Reader) error {
 			rows, err := r.NodesPage(b.s.network, userID, q.Offset, q.Limit)
 			for _, n := range rows {
 				list.Devices = append(list.Devices, b.deviceOf(n))
 			}
 			return err
 		})
+		b.look(ctx, list.Devices)
+		return list, err
 	}
 	err := b.read(ctx, func(r *store.Reader) error {
 		return r.EachNode(b.s.network, userID, func(n store.Node) error {
@@ -186,7 +188,25 @@ func (b *backend) Devices(ctx context.Context, userID string, q console.DeviceQu
 			return nil
 		})
 	})
+	b.look(ctx, list.Devices)
 	return list, err
+}
+
+// look asks the silent ones of the devices on a page, and brings those up to date
+// that were said to be online.
+func (b *backend) look(ctx context.Context, page []console.Device) {
+	var ids []cert.NodeID
+	var at []int
+	for i, d := range page {
+		if id, err := cert.ParseNodeID(d.ID); err == nil && d.Online {
+			ids, at = append(ids, id), append(at, i)
+		}
+	}
+	b.s.look(ctx, ids)
+	for i, id := range ids {
+		st := b.s.stateOf(id, time.Time{})
+		page[at[i]].Online, page[at[i]].LastSeen = st.Online, st.Since
+	}
 }
 
 func matches(d console.Device, q console.DeviceQuery, words []string) bool {
@@ -205,6 +225,7 @@ func (b *backend) Device(ctx context.Context, userID, id string) (console.Device
 	if err != nil {
 		return console.Device{}, err
 	}
+	b.s.look(ctx, []cert.NodeID{n.ID})
 	return b.deviceOf(n), nil
 }
 

@@ -72,6 +72,8 @@ func (r *relayLog) PushCRL(_ cert.NetworkID, der []byte, revoked []cert.NodeID) 
 	r.revoked = append(r.revoked, revoked)
 }
 
+func (r *relayLog) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
+
 func (r *relayLog) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
 
 func (r *relayLog) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {

@@ -110,3 +110,19 @@ func (x *index) reached(from cert.NodeID, ids []cert.NodeID) []sighted {
 	}
 	return out
 }
+
+// Presence says of a device that has lost its power that it is online until the
+// relay has pinged it in vain, so when people look at a list or a page the silent
+// ones on it are asked first.
+const (
+	lookWait = time.Second // what a page waits for their answers
+	maxLook  = 200         // how many of a list are asked
+)
+
+// look asks the silent ones of ids whether they are there. Those at a relay of its
+// own cannot be asked from here.
+func (s *Service) look(ctx context.Context, ids []cert.NodeID) {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	s.relay.get().Look(ctx, s.network, ids[:min(len(ids), maxLook)])
+}

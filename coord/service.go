@@ -56,7 +56,7 @@ type Options struct {
 }
 
 // Relay is what the service tells and asks the relay in this process. All
-// methods but Ping return at once.
+// methods but Ping and Look return at once.
 type Relay interface {
 	// Notify says that the versions of one node, or of all (nil), changed.
 	Notify(network cert.NetworkID, node *cert.NodeID)
@@ -70,6 +70,9 @@ type Relay interface {
 	// Ping measures the round trip to a connected node. It waits for the
 	// answer, until ctx ends.
 	Ping(ctx context.Context, network cert.NetworkID, node cert.NodeID) (time.Duration, error)
+	// Look asks those of nodes that have been silent for a while whether they are
+	// there. It waits for the answers, until ctx ends.
+	Look(ctx context.Context, network cert.NetworkID, nodes []cert.NodeID)
 }
 
 // Service is the coordination server without its listeners: every operation

@@ -34,9 +34,10 @@ func (h *relayHolder) get() Relay {
 // noRelay stands in when the database is worked on without a server.
 type noRelay struct{}
 
-func (noRelay) Notify(cert.NetworkID, *cert.NodeID)           {}
-func (noRelay) Kick(cert.NetworkID, cert.NodeID)              {}
-func (noRelay) PushCRL(cert.NetworkID, []byte, []cert.NodeID) {}
+func (noRelay) Notify(cert.NetworkID, *cert.NodeID)                 {}
+func (noRelay) Kick(cert.NetworkID, cert.NodeID)                    {}
+func (noRelay) PushCRL(cert.NetworkID, []byte, []cert.NodeID)       {}
+func (noRelay) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
 func (noRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) {
 	return time.Time{}, false
 }

@@ -219,6 +219,8 @@ func (e *evilRelay) PushCRL(_ cert.NetworkID, der []byte, _ []cert.NodeID) {
 	}
 }
 
+func (e *evilRelay) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
+
 func (e *evilRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
 
 func (e *evilRelay) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {

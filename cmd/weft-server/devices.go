@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
+	"weft/overlay/age"
 )
 
 func devicesCmd() *cobra.Command {
@@ -65,9 +67,15 @@ func unaware(list []coord.DeviceInfo) (n int) {
 	return n
 }
 
+// silentAfter is the silence of a device from which on it is said how long that was:
+// it was asked a moment ago, and answers in less.
+const silentAfter = 10 * time.Second
+
 func state(d coord.DeviceInfo) string {
 	s := "never seen"
 	switch {
+	case d.Online && d.LastSeen != nil && time.Since(*d.LastSeen) >= silentAfter:
+		s = "online, heard " + age.Ago(time.Since(*d.LastSeen))
 	case d.Online:
 		s = "online"
 	case d.LastSeen != nil:

@@ -195,7 +195,7 @@ type Device struct {
 	Tags     []string // without "tag:"
 	Online   bool
 	Unknown  bool      // not online, as far as the server knows yet: it, or a relay, has just started
-	LastSeen time.Time // while not online: when it was
+	LastSeen time.Time // while not online when it was last online, else when it was last heard; zero: unknown
 	Joined   time.Time
 	Expires  time.Time // end of the current certificate
 	Issued   time.Time // its beginning, zero while the end is far

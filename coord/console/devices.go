@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"weft/overlay/age"
 )
 
 const devicesPerPage = 50
@@ -28,6 +30,7 @@ type deviceView struct {
 	Tags       []string
 	Online     bool
 	Unknown    bool
+	Heard      string // how long ago, of one that is online and has been silent
 	Seen       stamp
 	Joined     stamp
 	Expires    stamp
@@ -46,6 +49,10 @@ type deviceView struct {
 	LANNames   string
 	Unaware    bool // of an address of the server
 }
+
+// silentAfter is the silence of a device from which on the pages say how long it was.
+// It was asked when the page was made, and answers in less.
+const silentAfter = 10 * time.Second
 
 func (c *Console) deviceView(d Device) deviceView {
 	view := deviceView{
@@ -70,6 +77,9 @@ func (c *Console) deviceView(d Device) deviceView {
 		Software:  clean(d.Software),
 		Ephemeral: d.Ephemeral,
 		Target:    d.Name,
+	}
+	if silent := c.now().Sub(d.LastSeen); d.Online && !d.LastSeen.IsZero() && silent >= silentAfter {
+		view.Heard = age.Ago(silent)
 	}
 	view.Overdue = !view.Expired && overdue(d, c.now())
 	view.Unaware = d.Unaware

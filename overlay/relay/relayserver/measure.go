@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync"
 	"time"
 
 	"weft/overlay/cert"
@@ -82,6 +83,40 @@ func (c *client) ask(ctx context.Context) (time.Duration, error) {
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+}
+
+// Look asks those of nodes that are connected here and have been silent for a while
+// whether they are there, for people who look at a list of them, and waits until all
+// have answered or ctx ends. Who does not answer is given up like anybody who was
+// pinged after silence; until then it is not asked again.
+func (s *Server) Look(ctx context.Context, id cert.NetworkID, nodes []cert.NodeID) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := s.networks[id]
+	if n == nil {
+		return
+	}
+	for _, node := range nodes {
+		if c := n.clients[node]; c != nil && c.doubt() {
+			wg.Go(func() { c.ask(ctx) })
+		}
+	}
+}
+
+// doubt begins the wait for a sign of life of a client that has been silent, if
+// nobody waits for one yet, and reports whether it did. A ping has to follow.
+func (c *client) doubt() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, rx := c.s.now(), c.lastRx.Load()
+	if c.closed || now-rx <= int64(probeAfter) || c.pingAt != 0 && rx < c.pingAt {
+		return false
+	}
+	c.pingAt = now
+	c.timer.Reset(pingAnswer)
+	return true
 }
 
 // Heard returns when anything last came from a connected node, by Config.Now.

@@ -32,3 +32,48 @@ func TestPingMeasures(t *testing.T) {
 		}
 	})
 }
+
+// TestLookAsksTheSilent: who is looked at after a silence is heard again, or given
+// up as after a ping of the relay's own, however often people look.
+func TestLookAsksTheSilent(t *testing.T) {
+	onStage(t, func(st *stage) {
+		well, dead := st.join(1), st.join(2)
+		time.Sleep(probeAfter + time.Second)
+		dead.mu.Lock()
+		dead.mute = true
+		dead.mu.Unlock()
+		look := func() time.Duration {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			began := time.Now()
+			st.s.Look(ctx, netA, []cert.NodeID{well.id, dead.id, {9}})
+			return time.Since(began)
+		}
+		if took := look(); took != time.Second {
+			t.Errorf("it waits for all %s", took)
+		}
+		silent := func(id cert.NodeID) time.Duration {
+			heard, ok := st.s.Heard(netA, id)
+			if !ok {
+				t.Fatalf("%s is not here", id)
+			}
+			return time.Since(heard)
+		}
+		if s := silent(well.id); s > time.Second {
+			t.Errorf("who answered was heard %s ago", s)
+		}
+		if s := silent(dead.id); s < probeAfter {
+			t.Errorf("who did not answer was heard %s ago", s)
+		}
+		if took := look(); took != 0 {
+			t.Errorf("asked again before it is given up, for %s", took)
+		}
+		time.Sleep(pingAnswer)
+		if _, ok := st.s.Online(netA, dead.id); ok {
+			t.Error("who did not answer is still there")
+		}
+		if _, ok := st.s.Online(netA, well.id); !ok {
+			t.Error("who answered is gone")
+		}
+	})
+}
