@@ -268,6 +268,8 @@ await step("keys", async () => {
   await page.getByText("Golden image").waitFor();
   await page.locator("tr", { hasText: "Golden image" }).getByText("Revoke", { exact: true }).click();
   await look(page, "keys");
+  const broken = await page.$$eval(".keys .whole, .keys td time", (all) => all.filter((e) => e.getClientRects().length > 1).map((e) => e.textContent));
+  assert.deepEqual(broken, [], "words that break over two lines");
   await page.keyboard.press("Escape");
   assert.equal(await page.locator("details.confirm[open]").count(), 0);
   await page.setViewportSize(wide);
