@@ -29,7 +29,7 @@ import (
 // Who is found nowhere is offline, unless nobody can know yet: the server or a
 // relay started a moment ago, the peer is on its way from one relay to another, or
 // this node has not fetched the list of relays that there is now. Then they are
-// asked again and again, for as long as an introduction may take.
+// asked again and again, but not for as long as an introduction may take.
 const (
 	maxAsked     = 8               // relays, for one introduction
 	maxQuestions = 2               // to the server, for the same
@@ -37,6 +37,7 @@ const (
 	movedAfter   = 15 * time.Second
 	askAgain     = 200 * time.Millisecond // in the mean, for whom nobody knows yet; longer each time
 	askAgainMax  = time.Second
+	lookFor      = 12 * time.Second // them again, in all
 )
 
 var (
@@ -52,14 +53,14 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 	defer stop()
 	f := p.newFinder(asking, d.id)
 	var said error
-	unsure := false
+	unsure, begun := false, time.Now()
 	for wait := askAgain; ; {
 		rl, more, ok := f.next()
 		if !ok {
 			if unsure = f.unsure(); !unsure {
 				return nil, said
 			}
-			if !sleep(ctx, jitter(wait)) {
+			if time.Since(begun) > lookFor || !sleep(ctx, jitter(wait)) {
 				return nil, errUnsure
 			}
 			wait = min(2*wait, askAgainMax)
