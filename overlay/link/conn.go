@@ -82,7 +82,7 @@ type Conn struct {
 	slot     *slot // server side, until the handshake is done
 	tuned    bool
 	outer    *Conn         // server side: the stream that a WebSocket came over, nil when it is not ours
-	trip     time.Duration // dialled: how long the server took to answer in the handshake
+	trip     time.Duration // how long the handshake took
 
 	// Constant once an HTTP server has it (place.go).
 	place   *limited.Place // nil: it needs none
@@ -117,8 +117,8 @@ func Of(tc *tls.Conn) *Conn {
 	return c
 }
 
-// Trip returns how long the server took to answer in the handshake of a link that
-// was dialled, 0 of others.
+// Trip returns how long the link's handshake took, which is about a round trip, or
+// more at a server that is busy; 0 of streams that did not come through one.
 func (c *Conn) Trip() time.Duration { return c.trip }
 
 // WebSocket reports whether the stream runs inside a WebSocket, so that

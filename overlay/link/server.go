@@ -355,7 +355,9 @@ func (s *Server) enter(c *Conn) *limited.Place {
 
 func (s *Server) handshake(c *Conn, tc *tls.Conn, stranger *limited.Place) {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
+	begun := time.Now()
 	err := tc.Handshake()
+	c.trip = time.Since(begun)
 	c.slot.release()
 	c.slot = nil
 	stranger.Release()

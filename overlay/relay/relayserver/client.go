@@ -80,7 +80,7 @@ type client struct {
 	home     bool         // it said which versions it holds
 	online   bool         // Presence was told
 	pingAt   int64
-	trip     rtt.Estimate // of pings
+	trip     rtt.Estimate // of pings, and of the link's handshake
 	timer    *time.Timer  // pings after silence
 	probe    *probe
 	unheard  int64                     // when the last probe began that nobody answered, 0: none
@@ -93,6 +93,9 @@ func newClient(s *Server, nc net.Conn, id cert.NodeID, tagged bool) *client {
 	c.sessions.limit, c.packets.limit = sessionRoom, packetRoom
 	if tc, ok := nc.(*tls.Conn); ok {
 		c.lc = link.Of(tc)
+	}
+	if c.lc != nil {
+		c.trip.Add(c.lc.Trip())
 	}
 	c.lastRx.Store(s.now())
 	return c

@@ -113,8 +113,8 @@ const (
 	pingAfter    = 120 * time.Second
 	pingAnswer   = 20 * time.Second
 	probeAfter   = 10 * time.Second
-	probeAnswer  = 2 * time.Second // or as long as it took before …
-	probeMost    = 5 * time.Second // … but not longer, so that who waits hears in time
+	probeAnswer  = 2 * time.Second  // or as long as it took before …
+	probeMost    = 10 * time.Second // … but not longer, so that who waits hears in time
 	probeAsk     = 800 * time.Millisecond
 	nudgeEvery   = 30 * time.Second
 	changesEvery = time.Second      // to one client: more often than that it is cheaper to let it fetch
