@@ -262,7 +262,7 @@ func TestLaneBeforeSTUN(t *testing.T) {
 	eventually(t, 20*time.Second, "a lane is made", func() bool { return w.relay.Stats().Lanes > 0 })
 	give()
 	eventually(t, 20*time.Second, "both use the lane", func() bool {
-		return a.pathTo("b").Path == localapi.PathLane && b.pathTo("a").Path == localapi.PathLane
+		return a.pathTo("b").Path == status.PathLane && b.pathTo("a").Path == status.PathLane
 	})
 }
 
