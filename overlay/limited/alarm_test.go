@@ -2,8 +2,10 @@ package limited
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,15 +15,22 @@ import (
 // taken back when it has not been for three minutes.
 func TestAlarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // the ticks run in goroutines of their own
 		var log strings.Builder
 		health := ""
-		a := &Alarm{Log: slog.New(slog.NewTextHandler(&log, nil)), Code: "connections",
-			Health:   func(code, message string) { health = code + ":" + message },
+		a := &Alarm{Log: slog.New(slog.NewTextHandler(&lockedWriter{mu: &mu, w: &log}, nil)), Code: "connections",
+			Health: func(code, message string) {
+				mu.Lock()
+				defer mu.Unlock()
+				health = code + ":" + message
+			},
 			Describe: func(n int) string { return fmt.Sprintf("%d refused", n) }}
 		lines := func() int { return strings.Count(log.String(), "\n") }
 		check := func(wantLines int, wantHealth, when string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if lines() != wantLines || health != wantHealth {
 				t.Fatalf("%s: %d lines, want %d; health %q, want %q", when, lines(), wantLines, health, wantHealth)
 			}
@@ -47,6 +56,18 @@ func TestAlarm(t *testing.T) {
 		time.Sleep(time.Hour)
 		check(4, "connections:", "over again")
 	})
+}
+
+// lockedWriter writes to w while it holds mu.
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
 
 func TestAlarmAllocates(t *testing.T) {
