@@ -13,6 +13,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
 
@@ -82,16 +83,16 @@ func newControl(n *Node, r *running) *control {
 // versions is what this node holds, as told to the relay.
 func (n *Node) versions() api.Versions {
 	var v api.Versions
-	if s, ok := n.snap.get(); ok {
-		v.Config = s.config.Version
-		if s.readsDirectory() {
+	if s, ok := n.held.Get(); ok {
+		v.Config = s.Config.Version
+		if s.ReadsDirectory() {
 			v.Directory = n.dir.Version() // else zero: not wanted, so never nudged for
 		}
-		if s.config.Lookup {
+		if s.Config.Lookup {
 			v.Names = n.dir.NamesHeld()
 		}
-		if s.crl != nil {
-			v.CRL = s.crl.Number
+		if s.CRL != nil {
+			v.CRL = s.CRL.Number
 		}
 	}
 	return v
@@ -172,7 +173,7 @@ func (c *control) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		s, ok := c.n.snap.get()
+		s, ok := c.n.held.Get()
 		if !ok {
 			return // not before this goroutine was told to end
 		}
@@ -194,12 +195,12 @@ func (c *control) run(ctx context.Context) {
 }
 
 // at is what the plan is judged by.
-func (c *control) at(s *snapshot, now time.Time) moment {
-	return moment{snapshot: s, held: c.n.versions(), now: now, weft: c.n.clock.Now()}
+func (c *control) at(s *network.Network, now time.Time) moment {
+	return moment{Network: s, held: c.n.versions(), now: now, weft: c.n.clock.Now()}
 }
 
 // hear takes somebody's word for what is current.
-func (c *control) hear(s *snapshot, w wanted, now time.Time) {
+func (c *control) hear(s *network.Network, w wanted, now time.Time) {
 	waited := c.plan.waiting(c.at(s, now)) // before what comes along is taken
 	w = c.plan.complete(w)
 	if w.changes != nil && w.changes.Version == w.Directory && c.n.takeChanges(w.changes) {
@@ -216,7 +217,7 @@ func (c *control) begin(ctx context.Context, m moment) time.Duration {
 		c.n.health.Clear(partWords[p].code)
 	}
 	for _, q := range ask {
-		c.tasks.Go(func() { c.done <- c.ask(ctx, m.snapshot, q) })
+		c.tasks.Go(func() { c.done <- c.ask(ctx, m.Network, q) })
 	}
 	return wait
 }
@@ -238,7 +239,7 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 	if errors.As(err, &came) {
 		refused = !came.Broke
 	}
-	s, ok := c.n.snap.get()
+	s, ok := c.n.held.Get()
 	if !ok {
 		return
 	}
@@ -260,7 +261,7 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 	default:
 		c.n.log.Info("fetch from the server", "what", partWords[res.part].name, "err", err)
 		st.fail(now, weftNow, err, refused || alone(err), res.cost)
-		if late := status.LateRenewal(s.self, weftNow); late != "" && time.Since(c.warned) > 24*time.Hour {
+		if late := status.LateRenewal(s.Self, weftNow); late != "" && time.Since(c.warned) > 24*time.Hour {
 			c.warned = now
 			c.n.log.Warn(late, "err", err)
 		}
@@ -278,26 +279,26 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 
 // renew takes a new certificate.
 func (c *control) renew(der []byte) error {
-	s, ok := c.n.snap.get()
+	s, ok := c.n.held.Get()
 	if !ok {
 		return net.ErrClosed
 	}
-	node, err := s.roots.VerifyNodeAnyTime(der)
+	node, err := s.Roots.VerifyNodeAnyTime(der)
 	if err != nil {
 		return err
 	}
 	now := c.n.clock.Now()
 	switch {
-	case node.ID != s.self.ID:
+	case node.ID != s.Self.ID:
 		return errors.New("the server certified another key than ours")
 	case !node.NotAfter.After(now):
 		return errors.New("the server sent a certificate that has expired")
 	}
 	c.plan.renewed = now
-	if s.crl != nil {
-		c.plan.omitted = s.crl.Number
+	if s.CRL != nil {
+		c.plan.omitted = s.CRL.Number
 	}
-	if !c.n.update(func(id *identity, s *snapshot) { id.Certificate, s.self = der, node }) {
+	if !c.n.update(func(id *network.Identity, s *network.Network) { id.Certificate, s.Self = der, node }) {
 		return net.ErrClosed
 	}
 	if !c.r.home.connected() {

@@ -16,7 +16,9 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
+	"weft/overlay/internal/pause"
 	"weft/overlay/status"
 )
 
@@ -45,7 +47,7 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 // Listen accepts connections that peers make to this node's port, as far as
 // policy lets them. network is tcp, tcp4 or tcp6; the address is ":port".
 func (n *Node) Listen(network, address string) (net.Listener, error) {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	if !ok {
 		return nil, errNotJoined
 	}
@@ -59,9 +61,9 @@ func (n *Node) Listen(network, address string) (net.Listener, error) {
 	}
 	switch network {
 	case "tcp", "tcp4":
-		return n.cfg.Net.ListenTCP(netip.AddrPortFrom(s.self.IPv4, uint16(num)))
+		return n.cfg.Net.ListenTCP(netip.AddrPortFrom(s.Self.IPv4, uint16(num)))
 	case "tcp6":
-		return n.cfg.Net.ListenTCP(netip.AddrPortFrom(s.self.IPv6, uint16(num)))
+		return n.cfg.Net.ListenTCP(netip.AddrPortFrom(s.Self.IPv6, uint16(num)))
 	}
 	return nil, fmt.Errorf("listen on %q: network %q: want tcp, tcp4 or tcp6", address, network)
 }
@@ -88,7 +90,7 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	if k.Node.ID == s.self.ID {
+	if k.Node.ID == s.Self.ID {
 		return nil, &status.Error{Kind: status.KindUsage, Message: k.Node.Name + " is this device", Hint: "use localhost"}
 	}
 	addr := k.Node.IPv4
@@ -255,12 +257,12 @@ func (n *Node) sinceWhen(ctx context.Context, k *directory.Known, err error) err
 // runs returns the running half of the node and what it holds of its network,
 // both of one moment, or why there is none. Whoever has them goes on with them
 // when the node goes down meanwhile, and is told so by the running half.
-func (n *Node) runs() (*running, *snapshot, error) {
+func (n *Node) runs() (*running, *network.Network, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	switch {
-	case !n.id.joined() || !ok:
+	case !ok:
 		return nil, nil, errNotJoined
 	case n.running == nil:
 		return nil, nil, errDown
@@ -269,24 +271,24 @@ func (n *Node) runs() (*running, *snapshot, error) {
 }
 
 // resolve finds a node of s by short name, full name or address.
-func (n *Node) resolve(ctx context.Context, s *snapshot, name string) (*directory.Known, error) {
-	key, ok := directory.Key(name, s.config.Suffix)
+func (n *Node) resolve(ctx context.Context, s *network.Network, name string) (*directory.Known, error) {
+	key, ok := directory.Key(name, s.Config.Suffix)
 	if !ok {
 		return nil, n.unknownPeer(name, s)
 	}
-	if addr, err := netip.ParseAddr(key); key == s.self.Name || err == nil && s.self.Has(addr) {
-		return &directory.Known{Node: s.self, Online: true}, nil
+	if addr, err := netip.ParseAddr(key); key == s.Self.Name || err == nil && s.Self.Has(addr) {
+		return &directory.Known{Node: s.Self, Online: true}, nil
 	}
 	return n.lookup(ctx, s, key)
 }
 
-func (n *Node) unknownPeer(name string, s *snapshot) error {
+func (n *Node) unknownPeer(name string, s *network.Network) error {
 	hint := "list them with: weft status"
 	if near := hostname.Nearest(name, n.dir.ShortNames()); near != "" {
 		hint = "did you mean " + near + "? " + hint
 	}
 	return &status.Error{Kind: status.KindUnknown,
-		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.self.Name), Hint: hint}
+		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.Self.Name), Hint: hint}
 }
 
 // inTime returns how long a question to the server may take: least where answers
@@ -303,7 +305,7 @@ func (n *Node) inTime(least time.Duration) time.Duration {
 
 // find is lookup in the network that the node is in.
 func (n *Node) find(ctx context.Context, key string) (*directory.Known, error) {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	if !ok {
 		return nil, errNotJoined
 	}
@@ -312,7 +314,7 @@ func (n *Node) find(ctx context.Context, key string) (*directory.Known, error) {
 
 // lookup finds a node of s by short name or address: in memory, else on the
 // server, where questions for the same key at the same time become one.
-func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.Known, error) {
+func (n *Node) lookup(ctx context.Context, s *network.Network, key string) (*directory.Known, error) {
 	k, missing := n.dir.Find(key)
 	if k != nil && !k.Stranger && (!n.dir.Old(k) || n.health.Has(status.CodeServerOffline)) {
 		if !k.Listed {
@@ -320,7 +322,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.
 		}
 		return k, nil
 	}
-	if missing || !s.config.Directory && !s.config.Version.IsZero() {
+	if missing || !s.Config.Directory && !s.Config.Version.IsZero() {
 		// The latter: policy lets this node reach nobody, so why ask?
 		return nil, n.unknownPeer(key, s)
 	}
@@ -335,7 +337,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.
 	if err != nil {
 		var e *api.Error
 		if errors.As(err, &e) && e.Status == http.StatusNotFound {
-			n.whileIn(s, func(*snapshot) { n.dir.SetMissing(key) })
+			n.whileIn(s, func(*network.Network) { n.dir.SetMissing(key) })
 			return nil, n.unknownPeer(key, s)
 		}
 		if k != nil && !k.Stranger {
@@ -343,7 +345,7 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.
 		}
 		return nil, unavailable("look up "+key, err)
 	}
-	k, err = directory.KnownOf(*p, s.verifyListed)
+	k, err = directory.KnownOf(*p, s.VerifyListed)
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: the server's answer is not usable: %w", key, err)
 	}
@@ -361,24 +363,20 @@ func (n *Node) lookup(ctx context.Context, s *snapshot, key string) (*directory.
 // whileIn runs f, with what is held now, if the node is still in the network
 // that s is of: it may have left it, and joined another one, while the server
 // was asked. f is not to wait. It reports whether f was run.
-func (n *Node) whileIn(s *snapshot, f func(now *snapshot)) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	now, ok := n.snap.get()
-	if !ok || now.self.ID != s.self.ID {
-		return false
-	}
-	f(now)
-	return true
+func (n *Node) whileIn(s *network.Network, f func(now *network.Network)) bool {
+	return n.held.While(s, func(now *network.Network) *network.Network {
+		f(now)
+		return nil
+	})
 }
 
 // learn notes a node that the server told of in the network that s is of. It
 // reports false when that counts no more: this node has left the network, or the
 // other one was revoked.
-func (n *Node) learn(s *snapshot, k *directory.Known) bool {
+func (n *Node) learn(s *network.Network, k *directory.Known) bool {
 	revoked := false
-	in := n.whileIn(s, func(now *snapshot) {
-		if revoked = now.crl.Revoked(k.Node.Serial); !revoked {
+	in := n.whileIn(s, func(now *network.Network) {
+		if revoked = now.CRL.Revoked(k.Node.Serial); !revoked {
 			n.dir.Learn(k)
 		}
 	})
@@ -387,7 +385,7 @@ func (n *Node) learn(s *snapshot, k *directory.Known) bool {
 
 // Resolve implements localapi.Node.
 func (n *Node) Resolve(ctx context.Context, name string) (status.Peer, error) {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	if !ok {
 		return status.Peer{}, errNotJoined
 	}
@@ -395,7 +393,7 @@ func (n *Node) Resolve(ctx context.Context, name string) (status.Peer, error) {
 	if err != nil {
 		return status.Peer{}, err
 	}
-	return status.PeerOf(k.Node, k.Online, k.Node.ID == s.self.ID), nil
+	return status.PeerOf(k.Node, k.Online, k.Node.ID == s.Self.ID), nil
 }
 
 // Ping implements localapi.Node: one echo through the tunnel.
@@ -408,7 +406,7 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 	if err != nil {
 		return status.Pong{}, err
 	}
-	if k.Node.ID == s.self.ID {
+	if k.Node.ID == s.Self.ID {
 		return status.Pong{}, &status.Error{Kind: status.KindUsage, Message: k.Node.Name + " is this device"}
 	}
 	addr := k.Node.IPv4
@@ -469,7 +467,7 @@ func (n *Node) Wait(ctx context.Context, name string) error {
 		case status.KindDenied, status.KindUsage, status.KindNotJoined, status.KindUnknown:
 			return err
 		}
-		if !sleep(ctx, 500*time.Millisecond) {
+		if !pause.Sleep(ctx, 500*time.Millisecond) {
 			return &status.Error{Kind: status.KindTimeout, Message: fmt.Sprintf("waited for %s in vain: %v", name, err)}
 		}
 	}

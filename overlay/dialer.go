@@ -34,16 +34,14 @@ func (n *Node) dialer(to dialTo) *link.Dialer {
 func (n *Node) makeDialer() *link.Dialer {
 	return &link.Dialer{
 		URLs: func() []string {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.id == nil {
-				return nil
+			if id := n.held.Identity(); id != nil {
+				return id.URLs
 			}
-			return n.id.URLs
+			return nil
 		},
 		Roots: func() *cert.ServerRoots {
-			if s, ok := n.snap.get(); ok {
-				return s.serverRoots
+			if s, ok := n.held.Get(); ok {
+				return s.ServerRoots
 			}
 			return nil
 		},
@@ -66,12 +64,11 @@ func (n *Node) client() *client.Client {
 
 // shownCertificate is what this node shows in every handshake.
 func (n *Node) shownCertificate() *tls.Certificate {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.id == nil {
+	id := n.held.Identity()
+	if id == nil {
 		return nil
 	}
-	c, err := n.id.tlsCertificate()
+	c, err := id.TLS()
 	if err != nil {
 		n.log.Error("make certificate", "err", err)
 		return nil

@@ -10,6 +10,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/state"
 	"weft/overlay/internal/wg"
 )
 
@@ -61,11 +62,11 @@ func (n *Node) Versions() api.Versions { return n.versions() }
 // BreakDisk has disk called before what the node learns is written, before Start.
 // An error of it is one of the disk.
 func (n *Node) BreakDisk(disk func(file string) error) {
-	n.save = func(s *stateDir, name string, b []byte) error {
+	n.save = func(s *state.Dir, name string, b []byte) error {
 		if err := disk(name); err != nil {
 			return err
 		}
-		return s.save(name, b)
+		return s.Save(name, b)
 	}
 }
 
@@ -74,12 +75,12 @@ func (n *Node) CRLNumber() uint64 { return n.versions().CRL }
 
 // SaveHome makes a relay the home that a node starts with.
 func SaveHome(dir, relayID string) error {
-	s, err := openState(dir)
+	s, err := state.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	return s.saveJSON(homeFile, relayID)
+	defer s.Close()
+	return s.SaveJSON(state.HomeFile, relayID)
 }
 
 // WorldChanged tells a node that its network may have changed.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime"
@@ -14,6 +13,8 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/pause"
 )
 
 // What control asks the server, in goroutines of their own: each comes to a result,
@@ -41,7 +42,7 @@ const (
 )
 
 // ask asks the server for a part. It runs beside run and touches nothing of its.
-func (c *control) ask(ctx context.Context, s *snapshot, q question) (res result) {
+func (c *control) ask(ctx context.Context, s *network.Network, q question) (res result) {
 	limit := fetchTimeout
 	if q.part == partList || q.part == partDirectory {
 		limit = longTimeout
@@ -65,7 +66,7 @@ func (c *control) ask(ctx context.Context, s *snapshot, q question) (res result)
 			if c.n.dir.Version() != have {
 				return true, nil // a nudge brought a change along: it is asked for again
 			}
-			now, ok := c.n.snap.get()
+			now, ok := c.n.held.Get()
 			if !ok {
 				return false, net.ErrClosed
 			}
@@ -80,10 +81,10 @@ func (c *control) ask(ctx context.Context, s *snapshot, q question) (res result)
 	return res
 }
 
-func (c *control) askList(ctx context.Context, s *snapshot, cl *client.Client, refused string, res *result) {
+func (c *control) askList(ctx context.Context, s *network.Network, cl *client.Client, refused string, res *result) {
 	known := []string{refused}
-	if s.crl != nil {
-		known = append(known, api.CRLTag(s.crl.Number))
+	if s.CRL != nil {
+		known = append(known, api.CRLTag(s.CRL.Number))
 	}
 	der, tag, err := cl.CRL(ctx, known...)
 	res.tag, res.err, res.cost, res.body = tag, err, int64(len(der)), der
@@ -92,8 +93,8 @@ func (c *control) askList(ctx context.Context, s *snapshot, cl *client.Client, r
 	}
 }
 
-func (c *control) askConfig(ctx context.Context, s *snapshot, cl *client.Client, res *result) {
-	config, err := cl.Config(ctx, s.config.Version)
+func (c *control) askConfig(ctx context.Context, s *network.Network, cl *client.Client, res *result) {
+	config, err := cl.Config(ctx, s.Config.Version)
 	if res.err = err; err != nil || config == nil {
 		return
 	}
@@ -102,25 +103,25 @@ func (c *control) askConfig(ctx context.Context, s *snapshot, cl *client.Client,
 		if err := c.n.takeConfig(config); err != nil {
 			return false, err
 		}
-		if !slices.EqualFunc(s.config.NetworkCAs, config.NetworkCAs, bytes.Equal) {
+		if !slices.EqualFunc(s.Config.NetworkCAs, config.NetworkCAs, bytes.Equal) {
 			c.plan.mayFit(partList, partDirectory)
 		}
 		c.r.peers.configChanged()
 		c.r.home.home.Wake()
 		return true, nil
 	}
-	res.restored = s.crl != nil && config.Versions.CRL < s.crl.Number
+	res.restored = s.CRL != nil && config.Versions.CRL < s.CRL.Number
 }
 
 // give gives a server that was restored from a backup the revocation list held
 // here: it does not know who was deleted since. It is tried until it has arrived,
 // or a newer list has come: nobody else may hold this one.
 func (c *control) give(ctx context.Context) {
-	s, ok := c.n.snap.get()
-	if !ok || s.crl == nil || !c.giving.CompareAndSwap(false, true) {
+	s, ok := c.n.held.Get()
+	if !ok || s.CRL == nil || !c.giving.CompareAndSwap(false, true) {
 		return
 	}
-	list := s.crl
+	list := s.CRL
 	c.tasks.Go(func() {
 		defer c.giving.Store(false)
 		for wait := firstHold; ; wait = min(2*wait, maxHold) {
@@ -131,10 +132,10 @@ func (c *control) give(ctx context.Context) {
 				return
 			}
 			c.n.log.Warn("give the server the revocation list", "err", err)
-			if alone(err) || forAll(err) || !sleep(ctx, jitter(wait)) {
+			if alone(err) || forAll(err) || !pause.Sleep(ctx, pause.Jitter(wait)) {
 				return
 			}
-			if now, ok := c.n.snap.get(); !ok || now.crl != list {
+			if now, ok := c.n.held.Get(); !ok || now.CRL != list {
 				return
 			}
 		}
@@ -142,13 +143,11 @@ func (c *control) give(ctx context.Context) {
 }
 
 func (c *control) askCertificate(ctx context.Context, cl *client.Client, res *result) {
-	c.n.mu.Lock()
-	id := c.n.id
-	c.n.mu.Unlock()
-	if !id.joined() {
+	id := c.n.held.Identity()
+	if !id.Joined() {
 		return
 	}
-	csr, err := cert.NewCSR(id.key)
+	csr, err := cert.NewCSR(id.Key)
 	if err != nil {
 		res.err = err
 		return
@@ -167,7 +166,7 @@ func (c *control) askCertificate(ctx context.Context, cl *client.Client, res *re
 // Most of all the node may have been removed. Then the server says so to whatever
 // it is asked.
 func (c *control) bring(ctx context.Context) {
-	s, ok := c.n.snap.get()
+	s, ok := c.n.held.Get()
 	if !ok || !c.bringing.CompareAndSwap(false, true) {
 		return
 	}
@@ -175,18 +174,18 @@ func (c *control) bring(ctx context.Context) {
 		defer c.bringing.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 		defer cancel()
-		if _, err := c.n.client().Config(ctx, s.config.Version); refusedForGood(err) {
+		if _, err := c.n.client().Config(ctx, s.Config.Version); refusedForGood(err) {
 			c.refused(err)
 		}
-		if s.crl == nil || s.crl.Number <= c.brought.Load() {
+		if s.CRL == nil || s.CRL.Number <= c.brought.Load() {
 			return
 		}
-		if err := c.n.client().SendCRL(ctx, s.crl.Raw); err != nil {
+		if err := c.n.client().SendCRL(ctx, s.CRL.Raw); err != nil {
 			c.n.log.Info("give the server the revocation list", "err", err)
 			return
 		}
-		c.brought.Store(s.crl.Number)
-		der, _, err := c.n.client().CRL(ctx, api.CRLTag(s.crl.Number))
+		c.brought.Store(s.CRL.Number)
+		der, _, err := c.n.client().CRL(ctx, api.CRLTag(s.CRL.Number))
 		if err != nil {
 			c.n.log.Info("fetch the revocation list", "err", err)
 		} else if der != nil {
@@ -207,24 +206,4 @@ func alone(err error) bool {
 func forAll(err error) bool {
 	var e *api.Error
 	return errors.As(err, &e) && (e.Code == api.CodeProtocol || e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized)
-}
-
-// sleep waits for d and reports whether ctx let it.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
-// jitter returns d give or take a quarter.
-func jitter(d time.Duration) time.Duration {
-	if d <= 0 {
-		return 0
-	}
-	return d*3/4 + rand.N(d/2+1)
 }

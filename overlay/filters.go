@@ -11,6 +11,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/state"
 )
 
 // The packet filter of a peer outlives its tunnel, however that ends: a flow
@@ -86,7 +87,7 @@ func newFilters(log *slog.Logger) *filters {
 
 // open reads what the daemon before this one has left, if its connections may
 // still be there. now is the filters' time. It comes before the first tunnel.
-func (f *filters) open(network Net, state *stateDir, now int64) {
+func (f *filters) open(network Net, dir *state.Dir, now int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	epoch, first, last := network.Outlives()
@@ -95,11 +96,11 @@ func (f *filters) open(network Net, state *stateDir, now int64) {
 	}
 	f.outlives = true
 	if f.disk == nil { // a test may have another
-		f.disk = newFiltersDisk(state)
+		f.disk = newFiltersDisk(dir)
 	}
 	f.epoch, f.first, f.last = epoch, first, last
 	var saved savedFilters
-	if state.loadCache(filtersFile, &saved) && saved.Epoch == f.epoch && f.epoch != "" {
+	if dir.LoadCache(state.FiltersFile, &saved) && saved.Epoch == f.epoch && f.epoch != "" {
 		f.all, f.pasts = saved.All, saved.Peers
 		f.adoptUntil = now + filter.ConnLife
 	}

@@ -2,10 +2,10 @@ package overlay
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
+
+	"weft/overlay/internal/state"
 )
 
 // diskPatience is how long opening something to a peer waits for the disk. One
@@ -28,10 +28,10 @@ type filtersDisk struct {
 	busy bool   // a goroutine writes
 }
 
-func newFiltersDisk(state *stateDir) *filtersDisk {
+func newFiltersDisk(d *state.Dir) *filtersDisk {
 	return &filtersDisk{
-		write:  func(b []byte) error { return state.save(filtersFile, b) },
-		remove: func() error { return os.Remove(filepath.Join(state.path, filtersFile)) },
+		write:  func(b []byte) error { return d.Save(state.FiltersFile, b) },
+		remove: func() error { return d.Remove(state.FiltersFile) },
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/state"
 )
 
 // kernelLike is a Net whose connections outlive the process.
@@ -70,19 +70,19 @@ func goesOn(p *filter.Peer, peer int, port uint16) bool {
 	return answers(p, peer, port)
 }
 
-func testState(t *testing.T) *stateDir {
+func testState(t *testing.T) *state.Dir {
 	t.Helper()
-	s, err := openState(t.TempDir())
+	s, err := state.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.close() })
+	t.Cleanup(func() { s.Close() })
 	return s
 }
 
-func (s *stateDir) stamp(t *testing.T, name string) os.FileInfo {
+func stamp(t *testing.T, s *state.Dir) os.FileInfo {
 	t.Helper()
-	fi, err := os.Stat(filepath.Join(s.path, name))
+	fi, err := os.Stat(s.File(state.FiltersFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,27 +143,27 @@ func TestFiltersOnDisk(t *testing.T) {
 	}
 
 	f = next("boot 1")
-	first := s.stamp(t, filtersFile)
+	first := stamp(t, s)
 	p = f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
 	f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 80, 443))
-	if !os.SameFile(first, s.stamp(t, filtersFile)) {
+	if !os.SameFile(first, stamp(t, s)) {
 		t.Error("written though no port for clients was opened")
 	}
 	if !goesOn(p, 1, 40000) || goesOn(p, 1, 23) || goesOn(p, 1, 8080) {
 		t.Error("a connection of ours is not adopted, or another one is")
 	}
 	f.set([]openTo{{p, openPorts("tcp", 50000, 50001)}})
-	if os.SameFile(first, s.stamp(t, filtersFile)) {
+	if os.SameFile(first, stamp(t, s)) {
 		t.Error("not written before a port was opened")
 	}
-	first = s.stamp(t, filtersFile)
+	first = stamp(t, s)
 	for range 3 {
 		f.set([]openTo{{p, nil}})
 		f.set([]openTo{{p, openPorts("tcp", 50001, 50001)}})
 		f.save()
 		f.note(time.Now())
 	}
-	if !os.SameFile(first, s.stamp(t, filtersFile)) {
+	if !os.SameFile(first, stamp(t, s)) {
 		t.Error("written though nothing was new")
 	}
 
@@ -194,7 +194,7 @@ func TestFiltersOnDisk(t *testing.T) {
 	if f = next("boot 1"); !goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
 		t.Error("not adopted in the same epoch")
 	}
-	if err := os.WriteFile(filepath.Join(s.path, filtersFile), []byte(`{"epoch":"boot 1","peers":[{`), 0o600); err != nil {
+	if err := os.WriteFile(s.File(state.FiltersFile), []byte(`{"epoch":"boot 1","peers":[{`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if f = next("boot 1"); goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
@@ -220,12 +220,12 @@ func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 	if again := f.note(now); !again.IsZero() {
 		t.Error("the first is not written at once")
 	}
-	written := s.stamp(t, filtersFile)
+	written := stamp(t, s)
 	use(40001)
-	if again := f.note(now.Add(time.Second)); !again.Equal(now.Add(useSpacing)) || !os.SameFile(written, s.stamp(t, filtersFile)) {
+	if again := f.note(now.Add(time.Second)); !again.Equal(now.Add(useSpacing)) || !os.SameFile(written, stamp(t, s)) {
 		t.Errorf("the second is written at once, or asked for at %v", again)
 	}
-	if again := f.note(now.Add(useSpacing)); !again.IsZero() || os.SameFile(written, s.stamp(t, filtersFile)) {
+	if again := f.note(now.Add(useSpacing)); !again.IsZero() || os.SameFile(written, stamp(t, s)) {
 		t.Error("the second is never written")
 	}
 	f = newFilters(slog.New(slog.DiscardHandler))
@@ -241,10 +241,10 @@ func TestFiltersFileIsBounded(t *testing.T) {
 	s := testState(t)
 	f := newFilters(slog.New(slog.DiscardHandler))
 	f.open(kernelLike{epoch: "boot 1"}, s, 0)
-	writes, last := 0, s.stamp(t, filtersFile)
+	writes, last := 0, stamp(t, s)
 	for i := range 1000 {
 		f.of(filterID(i), usHere, addrsOfPeer(i), openPorts("*", 0, 65535))
-		if now := s.stamp(t, filtersFile); !os.SameFile(last, now) {
+		if now := stamp(t, s); !os.SameFile(last, now) {
 			last = now
 			writes++
 		}
@@ -266,14 +266,18 @@ func TestFiltersThatCannotBeWritten(t *testing.T) {
 	s := testState(t)
 	f := newFilters(slog.New(slog.DiscardHandler))
 	f.open(kernelLike{epoch: "boot 1"}, s, 0)
-	s.stamp(t, filtersFile)
-	there := s.path
-	s.path = filepath.Join(there, "gone")
+	stamp(t, s)
+	away := s.Path() + ".away"
+	if err := os.Rename(s.Path(), away); err != nil {
+		t.Fatal(err)
+	}
 	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
 	if !p.Ports().Any() {
 		t.Error("policy does not hold without a disk")
 	}
-	s.path = there
+	if err := os.Rename(away, s.Path()); err != nil {
+		t.Fatal(err)
+	}
 	f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002)) // the next occasion
 	f = newFilters(slog.New(slog.DiscardHandler))
 	f.open(kernelLike{epoch: "boot 1"}, s, 0)

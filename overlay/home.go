@@ -12,6 +12,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/state"
 	"weft/overlay/link"
 	"weft/overlay/relay"
 	"weft/overlay/status"
@@ -33,13 +34,13 @@ type home struct {
 }
 
 func newHome(n *Node, r *running, dialer *link.Dialer, self cert.NodeID) *home {
-	h := &home{n: n, r: r, last: n.state.loadHome()}
+	h := &home{n: n, r: r, last: n.state.LoadHome()}
 	h.home = relay.NewHome(relay.HomeConfig{
 		Self: self,
 		Dial: dialRelay(dialer),
 		Relays: func() []api.Relay {
-			if s, ok := n.snap.get(); ok {
-				return s.config.Relays
+			if s, ok := n.held.Get(); ok {
+				return s.Config.Relays
 			}
 			return nil
 		},
@@ -83,7 +84,9 @@ func (h *home) stateChanged(st relay.State) {
 				h.r.peers.homeMoved()
 			}
 			h.last = st.Relay.ID
-			h.n.keepHome(h.last)
+			at := h.last
+			h.n.homeAt.Store(&at)
+			h.n.keeper.Keep(state.HomeFile)
 		}
 	}
 	h.n.health.Notify()
@@ -139,8 +142,8 @@ type inbound struct {
 // isServer reports whether a chain is of a coordination server, which has a
 // relay in it, and not of a relay that runs alone.
 func (n *Node) isServer(chain []*x509.Certificate) bool {
-	s, ok := n.snap.get()
-	return ok && s.serverRoots.VerifyServer(chain, cert.RoleServer) == nil
+	s, ok := n.held.Get()
+	return ok && s.ServerRoots.VerifyServer(chain, cert.RoleServer) == nil
 }
 
 func (in *inbound) Packet(from cert.NodeID, payload []byte) {

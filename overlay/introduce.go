@@ -306,7 +306,7 @@ func (p *peers) unreachable(q *peer, err error) error {
 // accept goes out on the called side, as soon as the keys are known on the
 // calling side.
 func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Claim) error {
-	snap, ok := p.n.snap.get()
+	snap, ok := p.n.held.Get()
 	if !ok {
 		return errDown
 	}
@@ -315,7 +315,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
-	q.filter = p.n.filters.of(q.id, []netip.Addr{snap.self.IPv4, snap.self.IPv6}, addrs, filter.Compile(snap.config.Rules, node))
+	q.filter = p.n.filters.of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, filter.Compile(snap.Config.Rules, node))
 	restarted := q.hello.Boot != s.Remote.Boot || q.local != s.Own.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
@@ -400,18 +400,18 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 	}
 	var deny *intro.Deny
 	err := p.inLoop(func() error {
-		snap, ok := p.n.snap.get()
+		snap, ok := p.n.held.Get()
 		q := p.table[s.Peer.ID]
 		// A list that came while we waited may have revoked the caller.
-		if !ok || snap.crl.Check(s.Peer) != nil {
+		if !ok || snap.CRL.Check(s.Peer) != nil {
 			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
 			return nil
 		}
 		// Policy may let a device say nothing first, and yet it has the answer to
 		// what this node asked: after minutes, when the tunnel has ended.
 		known := q != nil && (q.installed() || q.dial != nil) || p.n.filters.began(s.Peer.ID, p.forwarder.Now())
-		if !known && !filter.Compile(snap.config.Rules, s.Peer).Any() {
-			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.self.Name, s.Peer.Name)}
+		if !known && !filter.Compile(snap.Config.Rules, s.Peer).Any() {
+			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.Self.Name, s.Peer.Name)}
 			return nil
 		}
 		if q == nil {
@@ -452,9 +452,9 @@ func (p *peers) knows(id cert.NodeID) bool {
 	if _, ok := (*p.view.Load())[id]; ok {
 		return true
 	}
-	snap, ok := p.n.snap.get()
+	snap, ok := p.n.held.Get()
 	k := p.n.dir.Peek(id)
-	return ok && k != nil && filter.Compile(snap.config.Rules, k.Node).Any()
+	return ok && k != nil && filter.Compile(snap.Config.Rules, k.Node).Any()
 }
 
 // sessionClosed is told by intro that a session ended. Only a proven bye and

@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/pause"
+	"weft/overlay/internal/state"
 	"weft/overlay/link"
 	"weft/overlay/status"
 )
@@ -32,7 +32,7 @@ func (n *Node) join(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	csr, err := cert.NewCSR(id.key)
+	csr, err := cert.NewCSR(id.Key)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -40,7 +40,7 @@ func (n *Node) join(ctx context.Context, token string) error {
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	shown, err := cert.SelfSigned(id.key)
+	shown, err := cert.SelfSigned(id.Key)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -64,192 +64,64 @@ func (n *Node) join(ctx context.Context, token string) error {
 
 // identityFor returns the identity to join with: the one on disk when it
 // belongs to the token's network, else a new one.
-func (n *Node) identityFor(tok cert.Token) (*identity, error) {
-	n.keeper.disk.Lock()
-	defer n.keeper.disk.Unlock()
+func (n *Node) identityFor(tok cert.Token) (*network.Identity, error) {
+	defer n.keeper.Pause()()
 	n.mu.Lock()
-	old, state := n.id, n.state
+	dir := n.state
 	n.mu.Unlock()
-	if state == nil {
+	if dir == nil {
 		return nil, errors.New("overlay: the node is not started")
 	}
-	network := tok.Network.NetworkID()
-	if old != nil && old.Network != network && old.joined() {
+	old, joins := n.held.Identity(), tok.Network.NetworkID()
+	if old != nil && old.Network != joins && old.Joined() {
 		return nil, &status.Error{Kind: status.KindUsage,
 			Message: "this device belongs to another network", Hint: "run: weft logout, or use another --state directory and --socket for a second network"}
-	} else if old != nil && old.Network == network {
+	} else if old != nil && old.Network == joins {
 		id := *old
-		id.URLs, id.ServerPins = mergeURLs(tok.URLs, old.URLs), []cert.Pin{tok.Server}
+		id.URLs, id.ServerPins = network.MergeURLs(tok.URLs, old.URLs), []cert.Pin{tok.Server}
 		return &id, nil
 	}
-	key, err := cert.NewKey()
-	if err != nil {
-		return nil, fmt.Errorf("make identity key: %w", err)
-	}
-	pem, err := cert.MarshalKey(key)
+	id, err := network.NewIdentity(joins, tok.Server, tok.URLs)
 	if err != nil {
 		return nil, err
 	}
-	id := &identity{Schema: identitySchema, Key: string(pem), Network: network, ServerPins: []cert.Pin{tok.Server}, URLs: tok.URLs, key: key}
-	if err := state.saveIdentity(id); err != nil {
+	if err := dir.SaveIdentity(id); err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.id = id
+	n.held.Is(id)
 	return id, nil
 }
 
 // adopt makes the server's answer this node's identity, on disk first.
-func (n *Node) adopt(id *identity, res *api.JoinResponse) error {
+func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	joined := *id
 	joined.Certificate = res.Certificate
 	joined.NetworkCAs = res.Config.NetworkCAs
 	joined.ServerTime = res.Config.ServerTime
-	joined.URLs = mergeURLs(goodURLs(id, res.Config.ServerURLs), id.URLs)
-	snap, err := makeSnapshot(&joined, &res.Config, nil)
+	joined.URLs = network.MergeURLs(id.GoodURLs(res.Config.ServerURLs), id.URLs)
+	snap, err := network.New(&joined, &res.Config, nil)
 	if err != nil {
 		return fmt.Errorf("join: the server's answer is not usable: %w", err)
 	}
-	if !id.key.PublicKey.Equal(snap.self.Leaf.PublicKey) {
+	if !id.Key.PublicKey.Equal(snap.Self.Leaf.PublicKey) {
 		return errors.New("join: the server certified another key than ours")
 	}
-	n.keeper.disk.Lock()
-	defer n.keeper.disk.Unlock()
+	defer n.keeper.Pause()()
 	n.mu.Lock()
 	closed := n.closed
 	n.mu.Unlock()
 	if closed {
 		return errors.New("overlay: the node is closed")
 	}
-	if err := n.state.saveJSON(configFile, &res.Config); err != nil {
+	if err := n.state.SaveJSON(state.ConfigFile, &res.Config); err != nil {
 		return err
 	}
-	if err := n.state.saveIdentity(&joined); err != nil {
+	if err := n.state.SaveIdentity(&joined); err != nil {
 		return err
 	}
-	n.mu.Lock()
-	if cur, ok := n.snap.get(); ok && cur.self.ID == snap.self.ID {
-		snap.crl = cur.crl // a join that is repeated forgets nobody who was deleted
-	}
-	n.id = &joined
-	n.snap.set(snap)
-	n.mu.Unlock()
-	n.log.Info(fmt.Sprintf("joined as %s, %s", snap.self.FQDN, snap.self.IPv4))
-	n.keep(releaseFile)
-	return nil
-}
-
-// makeSnapshot checks everything that a config and a certificate say about
-// trust before any of it is used.
-func makeSnapshot(id *identity, config *api.Config, crl []byte) (*snapshot, error) {
-	roots, err := cert.NewNetworkRoots(id.Network, config.NetworkCAs)
-	if err != nil {
-		return nil, err
-	}
-	serverRoots, err := cert.NewServerRoots(id.ServerPins, config.ServerCAs)
-	if err != nil {
-		return nil, err
-	}
-	self, err := roots.VerifyNodeAnyTime(id.Certificate)
-	if err != nil {
-		return nil, err
-	}
-	s := &snapshot{self: self, config: config, roots: roots, serverRoots: serverRoots}
-	if len(crl) > 0 {
-		// A damaged file is fetched again; nothing newer is lost by that.
-		s.crl, _ = roots.VerifyCRL(crl)
-	}
-	// A config is used without the addresses that are of no use, so that one
-	// bad row on the server costs no more than itself.
-	usable := *config
-	usable.ServerURLs = goodURLs(id, config.ServerURLs)
-	usable.Relays = nil
-	for _, r := range config.Relays {
-		if r.URLs = goodURLs(id, r.URLs); len(r.URLs) > 0 && len(usable.Relays) < maxRelays {
-			usable.Relays = append(usable.Relays, r)
-		}
-	}
-	if len(config.Relays) > 0 && len(usable.Relays) == 0 {
-		return nil, errors.New("none of the relays has a usable address")
-	}
-	if err := checkPrefixes(&usable, self); err != nil {
-		return nil, err
-	}
-	s.config = &usable
-	return s, nil
-}
-
-// Bounds of what a server may tell a node.
-const (
-	maxURLs   = 8 // of the server, and of each relay
-	maxRelays = 64
-)
-
-// goodURLs returns the addresses that a node may be sent to: https, and not the
-// machine itself or its link, unless it joined by such an address. A server
-// must not be able to make its nodes knock at what is private to them.
-func goodURLs(id *identity, urls []string) []string {
-	local := slices.ContainsFunc(id.URLs, isLocal)
-	var out []string
-	for _, u := range urls {
-		if cert.CheckURL(u) == nil && (local || !isLocal(u)) && len(out) < maxURLs {
-			out = append(out, u)
-		}
-	}
-	return out
-}
-
-// isLocal reports whether a URL leads to the machine itself or no farther than
-// its link (where clouds keep their metadata).
-func isLocal(s string) bool {
-	u, err := url.Parse(s)
-	if err != nil {
-		return true
-	}
-	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	ip = ip.Unmap()
-	return err == nil && (ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast())
-}
-
-// checkPrefixes refuses address ranges that are no network's: what is in them
-// goes to the overlay.
-func checkPrefixes(config *api.Config, self *cert.Node) error {
-	for _, p := range []struct {
-		text string
-		addr netip.Addr
-		bits int
-	}{{config.Self.IPv4Prefix, self.IPv4, 8}, {config.Self.IPv6Prefix, self.IPv6, 32}} {
-		if p.text == "" {
-			continue
-		}
-		prefix, err := netip.ParsePrefix(p.text)
-		if err != nil || prefix.Bits() < p.bits || !prefix.Contains(p.addr) {
-			return fmt.Errorf("address range %q is none that %s can be in", p.text, p.addr)
-		}
-	}
-	return nil
-}
-
-// belongs refuses a node whose addresses cannot be its own: ours, or outside of
-// the network's range.
-func (s *snapshot) belongs(n *cert.Node) error {
-	if n.ID == s.self.ID {
-		return nil
-	}
-	for _, p := range []struct {
-		text string
-		addr netip.Addr
-	}{{s.config.Self.IPv4Prefix, n.IPv4}, {s.config.Self.IPv6Prefix, n.IPv6}} {
-		prefix, err := netip.ParsePrefix(p.text)
-		if s.self.Has(p.addr) || err == nil && !prefix.Contains(p.addr) {
-			return fmt.Errorf("certificate of %s: address %v is not its own: %w", n.Name, p.addr, cert.ErrUntrusted)
-		}
-	}
+	n.held.Join(&joined, snap)
+	n.log.Info(fmt.Sprintf("joined as %s, %s", snap.Self.FQDN, snap.Self.IPv4))
+	n.keeper.Keep(state.ReleaseFile)
 	return nil
 }
 
@@ -268,13 +140,10 @@ func (n *Node) startJoining(ctx context.Context, token string) error {
 	n.health.Set(status.CodeJoinWaiting, fmt.Sprintf("joining: %v; trying again by itself", err))
 	n.bg.Go(func() {
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-			if !sleep(n.bgCtx, jitter(wait)) {
+			if !pause.Sleep(n.bgCtx, pause.Jitter(wait)) {
 				return
 			}
-			n.mu.Lock()
-			done := n.id.joined()
-			n.mu.Unlock()
-			if done { // by weft up, meanwhile
+			if n.held.Identity().Joined() { // by weft up, meanwhile
 				break
 			}
 			err := n.Up(n.bgCtx, token)
@@ -335,18 +204,6 @@ func refusedForGood(err error) bool {
 		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
 	}
 	return errors.Is(err, cert.ErrUntrusted)
-}
-
-// mergeURLs keeps every address ever learned, the current ones first, so that
-// a server can move by adding its new address before it goes.
-func mergeURLs(current, old []string) []string {
-	out := slices.Clone(current)
-	for _, u := range old {
-		if !slices.Contains(out, u) && len(out) < maxURLs {
-			out = append(out, u)
-		}
-	}
-	return out
 }
 
 var _ http.RoundTripper = (*link.Dialer)(nil).Transport()

@@ -6,13 +6,14 @@ import (
 	"bytes"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/state"
 )
 
 // rangeless is a Net that takes ranges, and that is all.
@@ -28,31 +29,31 @@ func TestConfigOnADiskThatHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := ca.SignNode(&n.id.key.PublicKey, cert.Attributes{
+	der, err := ca.SignNode(&n.held.Identity().Key.PublicKey, cert.Attributes{
 		Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
 	}, cert.NewSerial(), time.Now(), time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
 	pin := cert.PinOf(ca.Cert)
-	n.id = &identity{
-		Schema: identitySchema, Network: pin.NetworkID(), ServerPins: []cert.Pin{pin}, URLs: []string{"https://weft.example"},
-		Certificate: der, NetworkCAs: [][]byte{ca.Cert.Raw}, key: n.id.key,
+	id := &network.Identity{
+		Network: pin.NetworkID(), ServerPins: []cert.Pin{pin}, URLs: []string{"https://weft.example"},
+		Certificate: der, NetworkCAs: [][]byte{ca.Cert.Raw}, Key: n.held.Identity().Key,
 	}
 	config := &api.Config{
 		Network: pin.NetworkID().String(), NetworkCAs: [][]byte{ca.Cert.Raw}, ServerURLs: []string{"https://weft.example"},
 		Relays: []api.Relay{{ID: "r", URLs: []string{"https://weft.example"}}},
 		Self:   api.Self{FQDN: "pi.weft.internal", IPv4Prefix: "100.64.0.0/10", IPv6Prefix: "fd00::/48"}, ReleaseKey: bytes.Repeat([]byte{1}, 32),
 	}
-	s, err := makeSnapshot(n.id, config, nil)
+	s, err := network.New(id, config, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.snap.set(s)
+	n.held.Join(id, s)
 	n.cfg.Net, n.cfg.NamesChanged = rangeless{}, func() {}
 	n.clock = cert.NewClock(time.Time{}, time.Now)
 	// Nobody writes into it: who reads it waits.
-	pipe := filepath.Join(n.state.path, releaseFile)
+	pipe := n.state.File(state.ReleaseFile)
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}

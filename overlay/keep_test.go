@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/big"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +13,8 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/state"
 	"weft/overlay/status"
 )
 
@@ -28,19 +29,19 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := openState(t.TempDir())
+	dir, err := state.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { state.close() })
-	network := cert.PinOf(ca.Cert).NetworkID()
-	roots, err := cert.NewNetworkRoots(network, [][]byte{ca.Cert.Raw})
+	t.Cleanup(func() { dir.Close() })
+	of := cert.PinOf(ca.Cert).NetworkID()
+	roots, err := cert.NewNetworkRoots(of, [][]byte{ca.Cert.Raw})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n = &Node{log: slog.New(slog.DiscardHandler), state: state, keeper: newKeeper(), save: (*stateDir).save, dir: directory.New(time.Now)}
-	n.id = &identity{Schema: identitySchema, Network: network, key: key}
-	n.snap.set(&snapshot{self: &cert.Node{Network: network, Serial: big.NewInt(1 << 60)}, roots: roots, config: &api.Config{}})
+	n = &Node{log: slog.New(slog.DiscardHandler), state: dir, save: (*state.Dir).Save, dir: directory.New(time.Now)}
+	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, n.log)
+	n.held.Join(&network.Identity{Network: of, Key: key}, &network.Network{Self: &cert.Node{Network: of, Serial: big.NewInt(1 << 60)}, Roots: roots, Config: &api.Config{}})
 	return n, func(number uint64) []byte {
 		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Time{}, time.Now())
 		if err != nil {
@@ -61,7 +62,7 @@ func TestListsAtOnce(t *testing.T) {
 			if _, err := n.takeCRL(der); err != nil {
 				t.Error(err)
 			}
-			if err := n.keepNow(); err != nil {
+			if err := n.keeper.Now(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -70,12 +71,12 @@ func TestListsAtOnce(t *testing.T) {
 	if got := n.versions().CRL; got != 40 {
 		t.Errorf("number %d in memory", got)
 	}
-	b, err := os.ReadFile(filepath.Join(n.state.path, crlFile))
+	b, err := os.ReadFile(n.state.File(state.CRLFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ := n.snap.get()
-	if crl, err := s.roots.VerifyCRL(b); err != nil || crl.Number != 40 {
+	s, _ := n.held.Get()
+	if crl, err := s.Roots.VerifyCRL(b); err != nil || crl.Number != 40 {
 		t.Errorf("on disk: %+v, %v", crl, err)
 	}
 	if newer, err := n.takeCRL(list(39)); newer || err != nil {
@@ -91,55 +92,57 @@ func TestListsAtOnce(t *testing.T) {
 func TestKeepLater(t *testing.T) {
 	n, list := listNode(t)
 	broken := errors.New("disk is full")
-	n.save = func(*stateDir, string, []byte) error { return broken }
+	n.save = func(*state.Dir, string, []byte) error { return broken }
 	n.takeCRL(list(1))
-	if err := n.keepNow(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
+	if err := n.keeper.Now(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
 	n.takeCRL(list(2))
-	n.save = (*stateDir).save
-	if err := n.keepNow(); err != nil || n.health.Has(status.CodeStateDirectory) {
+	n.save = (*state.Dir).Save
+	if err := n.keeper.Now(); err != nil || n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
-	file := filepath.Join(n.state.path, crlFile)
+	file := n.state.File(state.CRLFile)
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ := n.snap.get()
-	if crl, err := s.roots.VerifyCRL(b); err != nil || crl.Number != 2 {
+	s, _ := n.held.Get()
+	if crl, err := s.Roots.VerifyCRL(b); err != nil || crl.Number != 2 {
 		t.Errorf("on disk: %+v, %v", crl, err)
 	}
-	for _, f := range keptFiles {
-		n.keep(f.file)
+	for _, f := range n.kept() {
+		n.keeper.Keep(f.File)
 	}
-	if err := n.state.wipe(); err != nil {
+	if err := n.state.Wipe(); err != nil {
 		t.Fatal(err)
 	}
-	n.snap.clear()
-	if err := n.keepNow(); err != nil {
+	n.held.Leave()
+	if err := n.keeper.Now(); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range keptFiles {
-		if _, err := os.Stat(filepath.Join(n.state.path, f.file)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v", f.file, err)
+	for _, f := range n.kept() {
+		if _, err := os.Stat(n.state.File(f.File)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", f.File, err)
 		}
 	}
 }
 
-// A node that has left its network owes the disk nothing of it.
+// A node that has left its network owes the disk nothing of it, also when it has
+// joined another by then.
 func TestLeftForgetsWhatWasDue(t *testing.T) {
 	n, _ := listNode(t)
-	n.keepHome("relay-of-before")
-	n.keep(configFile)
-	n.keeper.left()
-	if n.keeper.home != "" || len(n.keeper.due) != 0 {
-		t.Errorf("home %q, due %v", n.keeper.home, n.keeper.due)
-	}
-	if err := n.keepNow(); err != nil {
+	before := "relay-of-before"
+	n.homeAt.Store(&before)
+	n.keeper.Keep(state.HomeFile)
+	n.keeper.Keep(state.ConfigFile)
+	n.keeper.Forget()
+	if err := n.keeper.Now(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(n.state.path, homeFile)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the home relay of before was written: %v", err)
+	for _, file := range []string{state.HomeFile, state.ConfigFile} {
+		if _, err := os.Stat(n.state.File(file)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s of before was written: %v", file, err)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
 
@@ -29,7 +30,7 @@ const (
 func (n *Node) Look(ctx context.Context, name string) (status.Status, error) {
 	var also cert.NodeID
 	if name != "" {
-		s, ok := n.snap.get()
+		s, ok := n.held.Get()
 		if !ok {
 			return status.Status{}, errNotJoined
 		}
@@ -47,7 +48,7 @@ func (n *Node) Look(ctx context.Context, name string) (status.Status, error) {
 // one that may not be. Who asks while somebody else does waits for that answer.
 func (n *Node) askPresence(ctx context.Context, also cert.NodeID) {
 	r, s, err := n.runs()
-	if err != nil || !s.config.Directory {
+	if err != nil || !s.Config.Directory {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, presenceWait)
@@ -70,12 +71,12 @@ func (n *Node) askPresence(ctx context.Context, also cert.NodeID) {
 	if err != nil {
 		n.log.Debug("ask who is online", "err", err)
 	}
-	n.whileIn(s, func(*snapshot) { n.dir.SetPresence(seen...) })
+	n.whileIn(s, func(*network.Network) { n.dir.SetPresence(seen...) })
 }
 
 // lookedAt returns the peers to ask for, at most api.MaxPresence: first those of whom
 // it matters most.
-func (n *Node) lookedAt(r *running, s *snapshot, also cert.NodeID) []cert.NodeID {
+func (n *Node) lookedAt(r *running, s *network.Network, also cert.NodeID) []cert.NodeID {
 	tunnels := *r.peers.view.Load()
 	rank := func(k *directory.Known) int {
 		_, tunnel := tunnels[k.Node.ID]
@@ -90,7 +91,7 @@ func (n *Node) lookedAt(r *running, s *snapshot, also cert.NodeID) []cert.NodeID
 		return 3
 	}
 	list := slices.DeleteFunc(n.dir.All(), func(k *directory.Known) bool {
-		return k.Node.ID == s.self.ID || k.Stranger || !k.Listed && rank(k) > 1
+		return k.Node.ID == s.Self.ID || k.Stranger || !k.Listed && rank(k) > 1
 	})
 	slices.SortFunc(list, func(a, b *directory.Known) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Node.Name, b.Node.Name))

@@ -1,9 +1,9 @@
 package overlay
 
 import (
-	"net/netip"
 	"sync"
 
+	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
 
@@ -12,14 +12,14 @@ type nameCache struct {
 	mu sync.Mutex
 	// mu guards the following.
 	names   *status.Names
-	snap    *snapshot
+	snap    *network.Network
 	changes uint64
 	online  bool
 }
 
 // Names implements localapi.Node.
 func (n *Node) Names() *status.Names {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	r := n.active.Load()
 	online := r != nil && r.home.connected() && !n.health.Has(status.CodeServerOffline)
 	c := &n.names
@@ -34,10 +34,9 @@ func (n *Node) Names() *status.Names {
 		f.Serial = c.names.Serial + 1
 	}
 	if ok {
-		f.Self, f.LookedUp, f.Suffix = s.self, n.dir.Round(), s.config.Suffix
-		f.IPv4, _ = netip.ParsePrefix(s.config.Self.IPv4Prefix)
-		f.IPv6, _ = netip.ParsePrefix(s.config.Self.IPv6Prefix)
-		f.Complete = online && s.readsDirectory() && !n.dir.Version().IsZero()
+		f.Self, f.LookedUp, f.Suffix = s.Self, n.dir.Round(), s.Config.Suffix
+		f.IPv4, f.IPv6 = s.Ranges()
+		f.Complete = online && s.ReadsDirectory() && !n.dir.Version().IsZero()
 		f.Known = n.dir.All()
 	}
 	c.names, c.snap, c.changes, c.online = status.NamesOf(f), s, changes, online

@@ -9,6 +9,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
 
@@ -78,10 +79,8 @@ func Wakeable(dev tun.Device) WakeableDevice { return dataplane.NewPump(dev) }
 
 // setRanges tells Net the network's ranges. What a server may say wrong here
 // costs routes, never the node.
-func (n *Node) setRanges(s *snapshot) {
-	v4, _ := netip.ParsePrefix(s.config.Self.IPv4Prefix)
-	v6, _ := netip.ParsePrefix(s.config.Self.IPv6Prefix)
-	if err := n.cfg.Net.SetRanges(v4, v6); err != nil {
+func (n *Node) setRanges(s *network.Network) {
+	if err := n.cfg.Net.SetRanges(s.Ranges()); err != nil {
 		n.health.Set(status.CodeRoutes, "routes to the network cannot be set: "+err.Error())
 		n.log.Warn("cannot set routes", "err", err)
 		return

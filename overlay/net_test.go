@@ -13,6 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/api"
+	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
 
@@ -86,8 +87,8 @@ func TestNetOfDevice(t *testing.T) {
 func TestSetRanges(t *testing.T) {
 	r := &fakeRouter{}
 	n := &Node{cfg: Config{Net: r}, log: slog.New(slog.DiscardHandler)}
-	with := func(v4, v6 string) *snapshot {
-		return &snapshot{config: &api.Config{Self: api.Self{IPv4Prefix: v4, IPv6Prefix: v6}}}
+	with := func(v4, v6 string) *network.Network {
+		return &network.Network{Config: &api.Config{Self: api.Self{IPv4Prefix: v4, IPv6Prefix: v6}}}
 	}
 	n.setRanges(with("100.64.0.0/10", "fd00::/48"))
 	if r.v4 != netip.MustParsePrefix("100.64.0.0/10") || r.v6 != netip.MustParsePrefix("fd00::/48") {

@@ -16,14 +16,13 @@
 //
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network
-//   - state.go      what is kept on disk
 //   - join.go       token in, certificate out
 //   - control.go    keeping in step with the server
 //   - plan.go       what is asked of it, and when
 //   - fetch.go      asking it
 //   - parts.go      what is remembered of each thing that is fetched
 //   - take.go       what it sent: config, directory, CRL
-//   - keep.go       how that gets to disk
+//   - keep.go       what of that gets to disk
 //   - dialer.go     the one way to the server side
 //   - home.go       what comes in from the relay, and to whom it goes
 //   - guest.go      connections to the relays of others
@@ -38,16 +37,18 @@
 //   - status.go     what weft status is made of
 //   - names.go      what the DNS zone is made of
 //
-// and below: in internal, for this package alone, directory (who is that name or
-// address?), intro (introductions), path (which way), probe, gather (candidates),
+// and below: in internal, for this package alone, network (what is held of the network,
+// and what follows when it changes), state (the state directory), directory (who is that
+// name or address?), intro (introductions), path (which way), probe, gather (candidates),
 // dataplane (packets between the host and peers), wg (WireGuard), bind (its messages
 // over sockets and relays), filter (what a peer may do);
 // beside them portmap, tun (kernel interface), status (what a node says of itself, and
 // how it is made of facts), and what servers and relays know too: api, api/client,
 // relay, link, cert.
 //
-// Lock order: Node.turn, keeper.disk, Node.mu, and last that of the directory, which
-// calls nothing. The peers are owned by one goroutine (peers.go) and have no lock.
+// Lock order: Node.turn, what holds the keeper off (Keeper.Pause), Node.mu, that of
+// network.Holder, and last that of the directory, which calls nothing. The peers are
+// owned by one goroutine (peers.go) and have no lock.
 package overlay
 
 import (
@@ -61,11 +62,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/state"
 	"weft/overlay/internal/wg"
 	"weft/overlay/status"
 )
@@ -124,17 +126,18 @@ type Node struct {
 	notifyWorld func(tell func()) (stop func(), err error)
 	stamps      func() time.Time
 	filters     *filters
-	// save is stateDir.save, unless a test says otherwise.
-	save func(s *stateDir, name string, b []byte) error
+	// save is Dir.Save, unless a test says otherwise.
+	save func(d *state.Dir, file string, b []byte) error
 
-	snap   holding                   // what is known of the network
+	held   network.Holder            // who the node is, and what it holds of its network
 	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
 	active atomic.Pointer[running]   // running, for the packet path
 	refuse chan netip.Addr           // held packets are for there, and the node is down
 	dir    *directory.Directory
 	names  nameCache
 	health status.Warnings
-	keeper *keeper
+	keeper *state.Keeper
+	homeAt atomic.Pointer[string] // Relay.ID of the home, for the keeper
 
 	// turn is held while the running half is begun or ended, so that a logout
 	// ends in a node that is in no network whatever is asked of it meanwhile.
@@ -147,8 +150,7 @@ type Node struct {
 	plane     dataplane.Plane
 	keys      dataplane.Keys // the plane's
 
-	state   *stateDir // nil before Start and after Close
-	id      *identity // nil until there is one
+	state   *state.Dir // nil before Start and after Close
 	bind    *bind.Bind
 	running *running // nil while unjoined or down
 	down    bool     // by weft down
@@ -157,28 +159,6 @@ type Node struct {
 	bg      sync.WaitGroup // goroutines that outlive one running
 	bgCtx   context.Context
 }
-
-// snapshot is what a node holds of its network: immutable, replaced as a whole.
-type snapshot struct {
-	self        *cert.Node
-	config      *api.Config
-	roots       *cert.NetworkRoots
-	serverRoots *cert.ServerRoots
-	crl         *cert.CRL // nil: nothing revoked yet
-}
-
-// holding is the current snapshot, read without a lock: none while the node is
-// in no network. Whoever needs one gets it once, is told whether there is any,
-// and hands it down: a logout may come between two readings.
-type holding struct{ p atomic.Pointer[snapshot] }
-
-func (h *holding) get() (s *snapshot, ok bool) {
-	s = h.p.Load()
-	return s, s != nil
-}
-
-func (h *holding) set(s *snapshot) { h.p.Store(s) }
-func (h *holding) clear()          { h.p.Store(nil) }
 
 // New makes a Node. It starts nothing and touches no file.
 func New(cfg Config) (*Node, error) {
@@ -200,10 +180,10 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld, save: (*stateDir).save}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld, save: (*state.Dir).Save}
 	n.dir = directory.New(time.Now)
 	n.filters = newFilters(cfg.Log)
-	n.keeper = newKeeper()
+	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, cfg.Log)
 	n.refuse = make(chan netip.Addr, 16)
 	n.bgCtx, n.stop = context.WithCancel(context.Background())
 	return n, nil
@@ -225,30 +205,27 @@ func (n *Node) Start(ctx context.Context) (err error) {
 			n.Close()
 		}
 	}()
-	state, err := openState(n.cfg.StateDir)
+	dir, err := state.Open(n.cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	n.mu.Lock()
-	n.state = state
+	n.state = dir
 	n.mu.Unlock()
-	if state.readOnly {
-		n.health.Set(status.CodeStateDirectory, fmt.Sprintf("the state directory %s is read-only: what this device learns, its renewed certificate among it, is lost with a restart", state.path))
+	if dir.ReadOnly() {
+		n.health.Set(status.CodeStateDirectory, fmt.Sprintf("the state directory %s is read-only: what this device learns, its renewed certificate among it, is lost with a restart", dir.Path()))
 	}
-	id, err := state.loadIdentity()
+	id, err := dir.LoadIdentity()
 	if err != nil {
 		return err
 	}
 	if err := n.makePlane(); err != nil {
 		return err
 	}
-	n.mu.Lock()
-	n.id = id
-	now := n.forwarder.Now()
-	n.mu.Unlock()
-	n.filters.open(n.cfg.Net, state, now)
+	n.held.Is(id)
+	n.filters.open(n.cfg.Net, dir, n.forwarder.Now())
 	switch {
-	case id.joined():
+	case id.Joined():
 		return n.run()
 	case n.cfg.Token != "":
 		return n.startJoining(ctx, n.cfg.Token)
@@ -270,7 +247,7 @@ func (n *Node) makePlane() error {
 	defer n.mu.Unlock()
 	n.bind, n.forwarder, n.plane, n.keys = b, f, dev, dev
 	n.bg.Go(func() { n.refuseMisses(f) })
-	n.bg.Go(func() { n.runKeeper(n.bgCtx) })
+	n.bg.Go(func() { n.keeper.Run(n.bgCtx) })
 	return nil
 }
 
@@ -278,14 +255,12 @@ func (n *Node) makePlane() error {
 // Repeating either is harmless. It fails when the device was removed from its
 // network. It implements localapi.Node.
 func (n *Node) Up(ctx context.Context, token string) error {
-	n.mu.Lock()
-	id := n.id
-	n.mu.Unlock()
+	id := n.held.Identity()
 	if token != "" {
 		if err := n.join(ctx, token); err != nil {
 			return err
 		}
-	} else if !id.joined() {
+	} else if !id.Joined() {
 		return &status.Error{Kind: status.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
 	}
 	if err := n.run(); err != nil {
@@ -318,10 +293,8 @@ func (n *Node) end() {
 // Logout gives the identity up, here and on the server. When the server
 // cannot be told, nothing is given up here either.
 func (n *Node) Logout(ctx context.Context) error {
-	n.mu.Lock()
-	id := n.id
-	n.mu.Unlock()
-	if !id.joined() {
+	id := n.held.Identity()
+	if !id.Joined() {
 		return nil
 	}
 	if err := n.client().Logout(ctx); err != nil && !refusedForGood(err) {
@@ -330,21 +303,21 @@ func (n *Node) Logout(ctx context.Context) error {
 	n.turn.Lock()
 	defer n.turn.Unlock()
 	n.mu.Lock()
-	same, closed := n.id != nil && n.id.key == id.key, n.closed
+	closed := n.closed
 	n.mu.Unlock()
+	now := n.held.Identity()
 	switch {
 	case closed:
 		return net.ErrClosed
-	case !same:
+	case now == nil || now.Key != id.Key:
 		return nil // another logout came first, and perhaps a join after it
 	}
 	n.end()
-	n.keeper.disk.Lock() // nothing of this network is written after it is wiped
-	defer n.keeper.disk.Unlock()
-	if err := n.state.wipe(); err != nil {
+	defer n.keeper.Pause()() // nothing of this network is written after it is wiped
+	if err := n.state.Wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
-	n.keeper.left()
+	n.keeper.Forget()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.keys.NewKey(); err != nil {
@@ -353,9 +326,9 @@ func (n *Node) Logout(ctx context.Context) error {
 	if err := n.cfg.Net.SetAddrs(netip.Addr{}, netip.Addr{}); err != nil {
 		return fmt.Errorf("remove addresses: %w", err)
 	}
-	n.id, n.down = nil, false
+	n.down = false
 	n.filters.forgotten()
-	n.snap.clear()
+	n.held.Leave()
 	n.dir.Reset()
 	n.health.Left()
 	return nil
@@ -366,7 +339,7 @@ func (n *Node) Close() error {
 	n.mu.Lock()
 	closed := n.closed
 	n.closed = true
-	plane, forwarder, state := n.plane, n.forwarder, n.state
+	plane, forwarder, dir := n.plane, n.forwarder, n.state
 	n.mu.Unlock()
 	n.stop()
 	if !closed {
@@ -378,15 +351,15 @@ func (n *Node) Close() error {
 	if closed {
 		return nil
 	}
-	n.keepNow() // it has said what is wrong, if anything is
+	n.keeper.Now() // it has said what is wrong, if anything is
 	if plane != nil {
 		plane.Close()
 		forwarder.Close() // closes Net too
 	} else {
 		n.cfg.Net.Close()
 	}
-	if state != nil {
-		return state.close()
+	if dir != nil {
+		return dir.Close()
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/overlay/internal/pause"
 	"weft/overlay/status"
 )
 
@@ -86,7 +87,7 @@ func (st *step) idle(now time.Time, cost int64) {
 
 // fail: the attempt ended on its way, after cost bytes.
 func (st *step) fail(now, weftNow time.Time, why error, alone bool, cost int64) {
-	st.backoff = jitter(min(max(2*st.backoff, minBackoff), maxFetchBackoff))
+	st.backoff = pause.Jitter(min(max(2*st.backoff, minBackoff), maxFetchBackoff))
 	st.retry = now.Add(st.backoff)
 	if cost > costly {
 		st.holdOff(now, cost, true)

@@ -122,14 +122,14 @@ func (ps *paths) close() {
 
 // servers has the relays of the configuration asked by STUN, the home first.
 func (ps *paths) servers() {
-	s, ok := ps.p.n.snap.get()
+	s, ok := ps.p.n.held.Get()
 	if ps.gatherer == nil || !ok {
 		return
 	}
 	home := ps.p.r.home.relay().ID
 	var list []string
 	for _, first := range []bool{true, false} {
-		for _, rl := range s.config.Relays {
+		for _, rl := range s.Config.Relays {
 			if (rl.ID == home) == first {
 				list = append(list, rl.STUN...)
 			}
@@ -160,16 +160,8 @@ func (ps *paths) message(callMe bool) intro.Message {
 // isOverlay reports whether an address belongs to the overlay: it cannot be
 // where a packet goes underneath.
 func (n *Node) isOverlay(a netip.Addr) bool {
-	s, ok := n.snap.get()
-	if !ok {
-		return false
-	}
-	for _, text := range []string{s.config.Self.IPv4Prefix, s.config.Self.IPv6Prefix} {
-		if p, err := netip.ParsePrefix(text); err == nil && p.Contains(a) {
-			return true
-		}
-	}
-	return s.self.Has(a)
+	s, ok := n.held.Get()
+	return ok && s.Contains(a)
 }
 
 // networks lists the networks of this machine, and the largest MTU.

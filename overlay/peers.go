@@ -14,6 +14,7 @@ import (
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
+	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
 	"weft/overlay/relay"
 	"weft/overlay/rtt"
@@ -159,7 +160,7 @@ type peerView struct {
 	trip *atomic.Int64 // of path, in nanoseconds; nil without an agent
 }
 
-func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
+func newPeers(ctx context.Context, n *Node, r *running, self *network.Network) *peers {
 	p := &peers{
 		n: n, r: r, log: n.log, plane: n.plane, keys: n.keys, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
 		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
@@ -176,22 +177,22 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 		pairKey = nil
 	}
 	p.intro = intro.New(intro.Config{
-		Network:  self.roots.Network(),
-		ID:       self.self.ID,
+		Network:  self.Roots.Network(),
+		ID:       self.Self.ID,
 		Identity: n.shownCertificate,
 		Verify:   n.verifyNode,
 		Hello: func() intro.Hello {
 			k := p.keys.Key()
 			h := intro.Hello{Boot: k.Boot, Key: k.Public}
-			if s, ok := n.snap.get(); ok && s.crl != nil {
-				h.CRL = s.crl.Number
+			if s, ok := n.held.Get(); ok && s.CRL != nil {
+				h.CRL = s.CRL.Number
 			}
 			return h
 		},
 		PairKey: pairKey,
 		CRL: func() (uint64, []byte) {
-			if s, ok := n.snap.get(); ok && s.crl != nil {
-				return s.crl.Number, s.crl.Raw
+			if s, ok := n.held.Get(); ok && s.CRL != nil {
+				return s.CRL.Number, s.CRL.Raw
 			}
 			return 0, nil
 		},
@@ -215,15 +216,11 @@ func newPeers(ctx context.Context, n *Node, r *running, self *snapshot) *peers {
 
 // verifyNode is how a certificate shown in an introduction is checked.
 func (n *Node) verifyNode(der []byte) (*cert.Node, error) {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	if !ok {
 		return nil, cert.ErrUntrusted
 	}
-	node, err := s.roots.VerifyNode(der, n.clock.Now(), s.crl)
-	if err != nil {
-		return nil, err
-	}
-	return node, s.belongs(node)
+	return s.VerifyShown(der, n.clock.Now())
 }
 
 // run owns the table until ctx ends, then takes every peer down. Between what
@@ -321,18 +318,18 @@ func (p *peers) worldChanged() {
 // configChanged lets go of relays that the config names no more, and applies new
 // rules to every tunnel, live flows included.
 func (p *peers) configChanged() {
-	if s, ok := p.n.snap.get(); ok {
-		p.guests.keepOnly(s.config.Relays)
+	if s, ok := p.n.held.Get(); ok {
+		p.guests.keepOnly(s.Config.Relays)
 	}
 	p.do(func() {
-		snap, ok := p.n.snap.get()
+		snap, ok := p.n.held.Get()
 		if !ok {
 			return
 		}
 		var list []openTo
 		for _, q := range p.table {
 			if q.installed() {
-				list = append(list, openTo{q.filter, filter.Compile(snap.config.Rules, q.node)})
+				list = append(list, openTo{q.filter, filter.Compile(snap.Config.Rules, q.node)})
 			}
 		}
 		p.n.filters.set(list)
@@ -355,7 +352,7 @@ func (p *peers) configChanged() {
 func (p *peers) crlChanged() {
 	p.intro.Recheck()
 	p.do(func() {
-		snap, ok := p.n.snap.get()
+		snap, ok := p.n.held.Get()
 		if !ok {
 			return
 		}
@@ -363,7 +360,7 @@ func (p *peers) crlChanged() {
 			if q.node == nil {
 				continue
 			}
-			if err := snap.crl.Check(q.node); errors.Is(err, cert.ErrRevoked) {
+			if err := snap.CRL.Check(q.node); errors.Is(err, cert.ErrRevoked) {
 				p.drop(q, "revoked", false)
 			} else if err != nil && q.installed() {
 				p.endAndRedial(q, "its certificate has expired", true)

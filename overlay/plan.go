@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/overlay/api"
+	"weft/overlay/internal/network"
 )
 
 const (
@@ -30,7 +31,7 @@ type wanted struct {
 
 // moment is what a plan is judged by: what the node holds, and when.
 type moment struct {
-	*snapshot
+	*network.Network
 	held      api.Versions
 	now, weft time.Time
 }
@@ -97,7 +98,7 @@ func (l *plan) next(m moment) (ask []question, well []part, wait time.Duration) 
 	for p := range parts {
 		st := &l.steps[p]
 		word, have, from := l.wants(m, p)
-		if st.mended(have) || p == partDirectory && !m.readsDirectory() {
+		if st.mended(have) || p == partDirectory && !m.ReadsDirectory() {
 			*st = step{busy: st.busy}
 			well = append(well, p)
 		}
@@ -136,11 +137,11 @@ func (l *plan) wants(m moment, p part) (word, have string, from time.Time) {
 			word = l.target.Config.String()
 		}
 	case partDirectory:
-		if have = m.held.Directory.String(); m.readsDirectory() && l.target.Directory != m.held.Directory {
+		if have = m.held.Directory.String(); m.ReadsDirectory() && l.target.Directory != m.held.Directory {
 			word = l.target.Directory.String()
 		}
 	case partCertificate:
-		have = m.self.Serial.String()
+		have = m.Self.Serial.String()
 		word = "after " + have
 		if !l.target.renew {
 			from = m.now.Add(max(l.renewIn(m), 0))
@@ -216,18 +217,18 @@ func (l *plan) mayFit(others ...part) {
 // the server wants to keep us busy, is not renewed without end: its life is
 // counted from when it came.
 func (l *plan) renewIn(m moment) time.Duration {
-	percent := m.config.RenewAfter
+	percent := m.Config.RenewAfter
 	if percent <= 0 || percent >= 100 {
 		percent = 66
 	}
 	share := func(from time.Time) time.Time {
-		return from.Add(m.self.NotAfter.Sub(from) * time.Duration(percent) / 100)
+		return from.Add(m.Self.NotAfter.Sub(from) * time.Duration(percent) / 100)
 	}
-	due := share(m.self.NotBefore)
+	due := share(m.Self.NotBefore)
 	if !l.renewed.IsZero() {
 		due = later(due, later(share(l.renewed), l.renewed.Add(renewSpacing)))
 	}
-	if m.crl.Omits(m.self.NotAfter) && m.crl.Number != l.omitted {
+	if m.CRL.Omits(m.Self.NotAfter) && m.CRL.Number != l.omitted {
 		return 0 // nobody who holds the list believes this certificate, whatever the time is
 	}
 	return due.Sub(m.weft)
@@ -241,18 +242,14 @@ func jitterOf(m moment, w wanted) time.Duration {
 	span, least := jitterDirectory, time.Duration(0)
 	spread := min(w.spread, maxSpread)
 	switch {
-	case w.Config != m.config.Version:
+	case w.Config != m.Config.Version:
 		span = jitterConfig
-	case !m.readsDirectory() || w.Directory == m.held.Directory:
+	case !m.ReadsDirectory() || w.Directory == m.held.Directory:
 		span, least = pushTime, pushTime
 		spread *= 2
 	}
 	return least + rand.N(max(span, spread))
 }
-
-// readsDirectory reports whether the node holds the list of the nodes it may
-// reach: not when it may reach none, and not when there are too many.
-func (s *snapshot) readsDirectory() bool { return s.config.Directory && !s.config.Lookup }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -9,6 +9,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
 )
 
 func version(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
@@ -19,8 +20,8 @@ func planned() (plan, moment) {
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	self := &cert.Node{Serial: big.NewInt(1), NotBefore: now, NotAfter: now.Add(90 * 24 * time.Hour)}
 	held := api.Versions{Config: version(1), Directory: version(1), CRL: 1}
-	s := &snapshot{self: self, config: &api.Config{Version: version(1), Directory: true}, crl: &cert.CRL{Number: 1}}
-	return newPlan(held), moment{snapshot: s, held: held, now: now, weft: now}
+	s := &network.Network{Self: self, Config: &api.Config{Version: version(1), Directory: true}, CRL: &cert.CRL{Number: 1}}
+	return newPlan(held), moment{Network: s, held: held, now: now, weft: now}
 }
 
 func (m moment) after(d time.Duration) moment {
@@ -59,7 +60,7 @@ func TestPlanAsks(t *testing.T) {
 		{"in a large network", wanted{Versions: api.Versions{Config: version(2), Directory: version(1)}, nudged: true, spread: time.Hour}, nil, []part{partConfig}, 0, maxSpread},
 		{"all at once", wanted{Versions: api.Versions{Config: version(2), Directory: version(2), CRL: 2}, renew: true}, nil, []part{partList, partCertificate, partConfig, partDirectory}, 0, 0},
 		{"a directory that is not read", wanted{Versions: api.Versions{Config: version(2), Directory: version(2)}}, func(_ *plan, m *moment) {
-			m.snapshot.config.Lookup = true
+			m.Config.Lookup = true
 		}, []part{partConfig}, 0, 0},
 		{"asked a moment ago because of a nudge", wanted{Versions: api.Versions{Config: version(2), Directory: version(1)}, nudged: true}, func(l *plan, m *moment) {
 			l.last[true] = m.now
@@ -77,7 +78,7 @@ func TestPlanAsks(t *testing.T) {
 			l.steps[partConfig].busy = true
 		}, []part{partCertificate}, 59 * 24 * time.Hour, 60 * 24 * time.Hour},
 		{"renewed a moment ago, a certificate that is due as it comes", wanted{}, func(l *plan, m *moment) {
-			m.self.NotAfter, l.renewed = m.weft.Add(time.Second), m.weft
+			m.Self.NotAfter, l.renewed = m.weft.Add(time.Second), m.weft
 		}, []part{partCertificate}, renewSpacing, renewSpacing},
 	} {
 		l, m := planned()

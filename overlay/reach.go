@@ -16,6 +16,7 @@ import (
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/mono"
+	"weft/overlay/internal/pause"
 	"weft/overlay/relay"
 	"weft/overlay/status"
 )
@@ -60,7 +61,7 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 			if unsure = f.unsure(); !unsure {
 				return nil, said
 			}
-			if time.Since(begun) > lookFor || !sleep(ctx, jitter(wait)) {
+			if time.Since(begun) > lookFor || !pause.Sleep(ctx, pause.Jitter(wait)) {
 				return nil, errUnsure
 			}
 			wait = min(2*wait, askAgainMax)
@@ -167,8 +168,8 @@ func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
 // fill has a finder begin with the relays that there are now.
 func (p *peers) fill(f *finder, id cert.NodeID) {
 	f.tries, f.asked = 0, 0
-	if s, ok := p.n.snap.get(); ok {
-		f.relays = s.config.Relays
+	if s, ok := p.n.held.Get(); ok {
+		f.relays = s.Config.Relays
 	}
 	home := p.r.home.relay()
 	if f.alone() {
@@ -282,7 +283,7 @@ func (f *finder) take(w whereabouts) {
 
 // whereIs asks the server where a peer is; not online when it does not know.
 func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	if !ok {
 		return whereabouts{}
 	}
@@ -295,7 +296,7 @@ func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
 		n.log.Debug("ask where a peer is", "peer", id, "err", err)
 		return whereabouts{}
 	}
-	k, err := directory.KnownOf(*p, s.verifyListed)
+	k, err := directory.KnownOf(*p, s.VerifyListed)
 	if err != nil || k.Node.ID != id || !n.learn(s, k) {
 		return whereabouts{}
 	}
@@ -378,8 +379,8 @@ func (p *peers) sentLately(q *peer) bool {
 // alone reports whether the network has but one relay: who is not there is
 // offline.
 func (p *peers) alone() bool {
-	s, ok := p.n.snap.get()
-	return !ok || len(s.config.Relays) <= 1
+	s, ok := p.n.held.Get()
+	return !ok || len(s.Config.Relays) <= 1
 }
 
 // findAgain introduces the node anew to a peer that is no longer where it was.

@@ -11,6 +11,8 @@ import (
 	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/state"
 )
 
 // testdata/state-N are state directories of laptops of their time (scripts/record
@@ -28,7 +30,7 @@ func TestRecordedState(t *testing.T) {
 				t.Fatal(err)
 			}
 			recorded := map[string][]byte{}
-			for _, name := range []string{identityFile, configFile, directoryFile} {
+			for _, name := range []string{state.IdentityFile, state.ConfigFile, state.DirectoryFile} {
 				b, err := os.ReadFile(filepath.Join(dir, name))
 				if err != nil {
 					t.Fatal(err)
@@ -38,35 +40,35 @@ func TestRecordedState(t *testing.T) {
 					os.WriteFile(filepath.Join(dir, name), wiretest.Later(t, b), 0o600)
 				}
 			}
-			state, err := openState(dir)
+			opened, err := state.Open(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			id, err := state.loadIdentity()
-			if err != nil || !id.joined() {
+			id, err := opened.LoadIdentity()
+			if err != nil || !id.Joined() {
 				t.Fatalf("%s: %v", from, err)
 			}
 			var config api.Config
 			var saved directory.Saved
 			names := map[string]cert.NodeID{}
-			if !state.loadCache(configFile, &config) || !state.loadCache(directoryFile, &saved) || !state.loadCache(namesFile, &names) || state.loadHome() == "" {
+			if !opened.LoadCache(state.ConfigFile, &config) || !opened.LoadCache(state.DirectoryFile, &saved) || !opened.LoadCache(state.NamesFile, &names) || opened.LoadHome() == "" {
 				t.Errorf("%s: a cache is not read", from)
 			}
-			crl, err := os.ReadFile(filepath.Join(dir, crlFile))
+			crl, err := os.ReadFile(filepath.Join(dir, state.CRLFile))
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := makeSnapshot(id, &config, crl)
+			s, err := network.New(id, &config, crl)
 			if err != nil {
 				t.Fatalf("%s: %v", from, err)
 			}
-			if s.self.Name != "laptop" || s.crl.Len() != 1 || len(s.config.Relays) == 0 || len(names) < 3 {
-				t.Errorf("%s: %s, %d revoked, %d relays, %d names", from, s.self.Name, s.crl.Len(), len(s.config.Relays), len(names))
+			if s.Self.Name != "laptop" || s.CRL.Len() != 1 || len(s.Config.Relays) == 0 || len(names) < 3 {
+				t.Errorf("%s: %s, %d revoked, %d relays, %d names", from, s.Self.Name, s.CRL.Len(), len(s.Config.Relays), len(names))
 			}
 			known := map[string]bool{}
 			for _, p := range saved.Peers {
-				n, err := s.roots.VerifyNodeAnyTime(p.Certificate)
-				if err != nil || s.crl.Revoked(n.Serial) {
+				n, err := s.Roots.VerifyNodeAnyTime(p.Certificate)
+				if err != nil || s.CRL.Revoked(n.Serial) {
 					t.Errorf("%s: a peer: %v", from, err)
 					continue
 				}
@@ -75,7 +77,7 @@ func TestRecordedState(t *testing.T) {
 			if !known["cam"] || !known["pantry-pi"] || known["stolen"] {
 				t.Errorf("%s: knows %v", from, known)
 			}
-			for name, v := range map[string]any{identityFile: id, configFile: config, directoryFile: saved} {
+			for name, v := range map[string]any{state.IdentityFile: id, state.ConfigFile: config, state.DirectoryFile: saved} {
 				b, err := json.Marshal(v)
 				if err != nil {
 					t.Fatal(err)
@@ -84,7 +86,7 @@ func TestRecordedState(t *testing.T) {
 					t.Errorf("%s/%s: %s", from, name, lost)
 				}
 			}
-			state.close()
+			opened.Close()
 		}
 	}
 }
@@ -96,19 +98,19 @@ func TestLaterState(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS("testdata/state-1")); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, identityFile)
+	file := filepath.Join(dir, state.IdentityFile)
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b = []byte(strings.Replace(string(b), `"node/1"`, `"node/2"`, 1))
 	os.WriteFile(file, b, 0o600)
-	state, err := openState(dir)
+	opened, err := state.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer state.close()
-	if _, err := state.loadIdentity(); err == nil || !strings.Contains(err.Error(), "or a newer one") {
+	defer opened.Close()
+	if _, err := opened.LoadIdentity(); err == nil || !strings.Contains(err.Error(), "or a newer one") {
 		t.Errorf("got %v", err)
 	}
 	if after, _ := os.ReadFile(file); string(after) != string(b) {

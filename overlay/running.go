@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -13,6 +11,8 @@ import (
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/state"
 	"weft/overlay/link"
 	"weft/overlay/status"
 )
@@ -50,7 +50,7 @@ func (n *Node) run() error {
 	case n.running != nil:
 		n.mu.Unlock()
 		return nil
-	case !n.id.joined(): // a logout came first
+	case !n.held.Identity().Joined(): // a logout came first
 		n.mu.Unlock()
 		return errNotJoined
 	}
@@ -60,7 +60,7 @@ func (n *Node) run() error {
 		return err
 	}
 	n.setRanges(s)
-	if err := n.cfg.Net.SetAddrs(s.self.IPv4, s.self.IPv6); err != nil {
+	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
 		n.mu.Unlock()
 		return fmt.Errorf("set addresses: %w", err)
 	}
@@ -70,7 +70,7 @@ func (n *Node) run() error {
 	ctx, endRest := context.WithCancel(context.Background())
 	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest, asking: make(chan struct{}, 1)}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
-	r.home = newHome(n, r, dialer, s.self.ID)
+	r.home = newHome(n, r, dialer, s.Self.ID)
 	r.peers = newPeers(pctx, n, r, s)
 	r.control = newControl(n, r)
 	n.running, n.down = r, false
@@ -86,46 +86,36 @@ func (n *Node) run() error {
 	return nil
 }
 
-// bareConfig is enough to reach the server and fetch the real one, made from
-// the identity alone: the config file is only a cache.
-func (id *identity) bareConfig() api.Config {
-	return api.Config{
-		Network: id.Network.String(), ServerURLs: id.URLs, NetworkCAs: id.NetworkCAs,
-		Relays: []api.Relay{{Name: "server", URLs: id.URLs}},
-	}
-}
-
 // loadLocked fills the snapshot and the directory from disk, where they are not
 // there already.
-func (n *Node) loadLocked() (*snapshot, error) {
-	id := n.id
-	s, ok := n.snap.get()
+func (n *Node) loadLocked() (*network.Network, error) {
+	id := n.held.Identity()
+	s, ok := n.held.Get()
 	if !ok {
-		crl, _ := os.ReadFile(filepath.Join(n.state.path, crlFile))
+		crl := n.state.Load(state.CRLFile)
 		var config api.Config
 		err := errors.New("no usable configuration")
-		if n.state.loadCache(configFile, &config) {
-			s, err = makeSnapshot(id, &config, crl)
+		if n.state.LoadCache(state.ConfigFile, &config) {
+			s, err = network.New(id, &config, crl)
 		}
 		if err != nil { // or one that is older or newer than the identity
-			config = id.bareConfig()
-			s, err = makeSnapshot(id, &config, crl)
+			s, err = network.New(id, id.BareConfig(), crl)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("state directory %s: %w", n.state.path, err)
+			return nil, fmt.Errorf("state directory %s: %w", n.state.Path(), err)
 		}
 		pinned := map[string]cert.NodeID{}
-		n.state.loadCache(namesFile, &pinned)
+		n.state.LoadCache(state.NamesFile, &pinned)
 		n.dir.Pin(pinned)
 		n.clock.Floor(id.ServerTime)
-		n.snap.set(s)
-		if s.crl.Revoked(s.self.Serial) {
+		n.held.Join(id, s)
+		if s.CRL.Revoked(s.Self.Serial) {
 			n.removed()
 		}
 	}
 	var dir directory.Saved
-	if n.state.loadCache(directoryFile, &dir) && n.dir.Version().IsZero() {
-		n.dir.Restore(dir, s.verifyListed)
+	if n.state.LoadCache(state.DirectoryFile, &dir) && n.dir.Version().IsZero() {
+		n.dir.Restore(dir, s.VerifyListed)
 	}
 	return s, nil
 }

@@ -32,7 +32,7 @@ func (n *Node) State() status.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
-	case !n.id.joined():
+	case !n.held.Identity().Joined():
 		return status.StateUnjoined
 	case n.running == nil:
 		return status.StateDown
@@ -61,15 +61,15 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.heard.Load()}
 	n.mu.Lock()
 	r := n.running
-	s, ok := n.snap.get()
-	if n.id != nil {
-		f.Network, f.ServerURL = n.id.Network.String(), n.id.URLs[0]
+	s, ok := n.held.Get()
+	if id := n.held.Identity(); id != nil {
+		f.Network, f.ServerURL = id.Network.String(), id.URLs[0]
 	}
 	n.mu.Unlock()
 	if !ok {
 		return f
 	}
-	f.Self = s.self
+	f.Self = s.Self
 	if r == nil {
 		return f
 	}
@@ -108,7 +108,7 @@ func (n *Node) Relays() []status.Relay {
 	out := []status.Relay{}
 	n.mu.Lock()
 	r := n.running
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	n.mu.Unlock()
 	if !ok {
 		return out
@@ -117,8 +117,8 @@ func (n *Node) Relays() []status.Relay {
 	if r != nil {
 		current = r.home.relay().ID
 	}
-	out = append(out, status.Relay{Name: "server", URLs: s.config.ServerURLs, STUN: []string{}, Server: true})
-	for _, rl := range s.config.Relays {
+	out = append(out, status.Relay{Name: "server", URLs: s.Config.ServerURLs, STUN: []string{}, Server: true})
+	for _, rl := range s.Config.Relays {
 		out = append(out, status.Relay{ID: rl.ID, Name: rl.Name, URLs: rl.URLs, STUN: rl.STUN, Current: rl.ID == current})
 	}
 	return out

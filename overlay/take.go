@@ -7,6 +7,8 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
+	"weft/overlay/internal/state"
 	"weft/overlay/status"
 )
 
@@ -15,21 +17,16 @@ import (
 
 // update changes identity and snapshot together. It reports false when the node
 // is in no network any more.
-func (n *Node) update(change func(*identity, *snapshot)) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	old, ok := n.snap.get()
-	if n.id == nil || !ok {
+func (n *Node) update(change func(*network.Identity, *network.Network)) bool {
+	if !n.held.Update(func(id *network.Identity, s *network.Network) {
+		change(id, s)
+		if t, ok := n.clock.Server(); ok {
+			id.ServerTime = t
+		}
+	}) {
 		return false
 	}
-	id, s := *n.id, *old
-	change(&id, &s)
-	if t, ok := n.clock.Server(); ok {
-		id.ServerTime = t
-	}
-	n.id = &id
-	n.snap.set(&s)
-	n.keep(identityFile)
+	n.keeper.Keep(state.IdentityFile)
 	return true
 }
 
@@ -39,48 +36,44 @@ const timeKept = time.Hour
 // keepTime has the disk know the server's time, unless what is there is off by
 // less than slack: no relay leads a restarted node back behind it.
 func (n *Node) keepTime(slack time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	t, ok := n.clock.Server()
-	if !ok || n.state == nil || !n.id.joined() || t.Sub(n.id.ServerTime).Abs() < slack {
-		return
+	if ok && n.held.UpdateIdentity(func(id *network.Identity) bool {
+		off := t.Sub(id.ServerTime).Abs()
+		id.ServerTime = t
+		return off >= slack
+	}) {
+		n.keeper.Keep(state.IdentityFile)
 	}
-	id := *n.id
-	id.ServerTime = t
-	n.id = &id
-	n.keep(identityFile)
 }
 
 // takeConfig makes a fetched configuration the current one.
 func (n *Node) takeConfig(config *api.Config) error {
-	n.mu.Lock()
-	id := n.id
-	old, ok := n.snap.get()
-	n.mu.Unlock()
+	id := n.held.Identity()
+	old, ok := n.held.Get()
 	if id == nil || !ok {
 		return net.ErrClosed
 	}
-	fresh, err := makeSnapshot(id, config, nil)
+	fresh, err := network.New(id, config, nil)
 	if err != nil {
 		return err
 	}
 	if config.Network != "" && config.Network != id.Network.String() {
 		return fmt.Errorf("it is of another network, %s", config.Network)
 	}
-	if !n.update(func(id *identity, s *snapshot) {
-		id.URLs, id.NetworkCAs = mergeURLs(fresh.config.ServerURLs, id.URLs), config.NetworkCAs
-		s.config, s.roots, s.serverRoots = fresh.config, fresh.roots, fresh.serverRoots
+	if !n.update(func(id *network.Identity, s *network.Network) {
+		id.URLs, id.NetworkCAs = network.MergeURLs(fresh.Config.ServerURLs, id.URLs), config.NetworkCAs
+		s.Config, s.Roots, s.ServerRoots = fresh.Config, fresh.Roots, fresh.ServerRoots
 	}) {
 		return net.ErrClosed
 	}
-	n.keep(configFile)
-	n.keep(releaseFile)
+	n.keeper.Keep(state.ConfigFile)
+	n.keeper.Keep(state.ReleaseFile)
 	n.setRanges(fresh)
 	n.cfg.NamesChanged()
-	if !config.Directory && old.config.Directory {
+	if !config.Directory && old.Config.Directory {
 		n.dir.ForgetListed()
 	}
-	if config.Self.FQDN != "" && config.Self.FQDN != old.self.FQDN {
+	if config.Self.FQDN != "" && config.Self.FQDN != old.Self.FQDN {
 		// The new name is only ours once a certificate says so.
 		if r := n.active.Load(); r != nil {
 			r.control.want(wanted{renew: true})
@@ -94,33 +87,36 @@ func (n *Node) takeConfig(config *api.Config) error {
 // disk. It reports whether it was newer. Of several at once the one with the
 // highest number is what is left, in memory and on disk.
 func (n *Node) takeCRL(der []byte) (newer bool, err error) {
-	s, ok := n.snap.get()
+	s, ok := n.held.Get()
 	if !ok {
 		return false, net.ErrClosed
 	}
-	crl, err := s.roots.VerifyCRL(der)
+	crl, err := s.Roots.VerifyCRL(der)
 	if err != nil {
 		return false, err
 	}
-	n.mu.Lock()
-	cur, ok := n.snap.get()
-	if !ok || cur.self.ID != s.self.ID || cur.crl != nil && crl.Number <= cur.crl.Number {
-		n.mu.Unlock()
+	var cur *network.Network
+	n.held.While(s, func(now *network.Network) *network.Network {
+		if now.CRL != nil && crl.Number <= now.CRL.Number {
+			return nil
+		}
+		next := *now
+		next.CRL = crl
+		cur = &next
+		return cur
+	})
+	if cur == nil {
 		return false, nil
 	}
-	next := *cur
-	next.crl = crl
-	n.snap.set(&next)
-	r := n.running
-	n.mu.Unlock()
+	r := n.active.Load()
 	n.forgetRevoked(crl)
 	if r != nil {
 		r.peers.crlChanged()
 		r.home.home.SendVersions()
 		r.peers.upToDate()
 	}
-	n.keep(crlFile)
-	if crl.Revoked(cur.self.Serial) {
+	n.keeper.Keep(state.CRLFile)
+	if crl.Revoked(cur.Self.Serial) {
 		n.removed()
 	}
 	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
@@ -141,8 +137,8 @@ func (n *Node) forgetRevoked(crl *cert.CRL) {
 // than that fits too: it holds all that came since.
 func (n *Node) takeChanges(ch *api.Changes) bool {
 	have := n.dir.Version()
-	s, ok := n.snap.get()
-	if !ok || !s.readsDirectory() || ch.Full || have.IsZero() ||
+	s, ok := n.held.Get()
+	if !ok || !s.ReadsDirectory() || ch.Full || have.IsZero() ||
 		ch.Since.Epoch != have.Epoch || ch.Version.Epoch != have.Epoch || ch.Since.N > have.N || ch.Version.N <= have.N {
 		return false
 	}
@@ -150,29 +146,16 @@ func (n *Node) takeChanges(ch *api.Changes) bool {
 	return true
 }
 
-func (n *Node) takeDirectory(s *snapshot, dir *api.Directory) {
-	if refused := n.dir.Update(dir, s.verifyListed); refused > 0 {
+func (n *Node) takeDirectory(s *network.Network, dir *api.Directory) {
+	if refused := n.dir.Update(dir, s.VerifyListed); refused > 0 {
 		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
 	}
-	if now, ok := n.snap.get(); ok && now.crl != s.crl { // a list came meanwhile
-		n.forgetRevoked(now.crl)
+	if now, ok := n.held.Get(); ok && now.CRL != s.CRL { // a list came meanwhile
+		n.forgetRevoked(now.CRL)
 	}
 	n.cfg.NamesChanged()
 	n.checkNames()
-	n.keep(directoryFile)
-}
-
-// verifyListed is how certificates from the server are checked: signed by our
-// network's CA and not revoked. Dates are judged when a peer shows its own.
-func (s *snapshot) verifyListed(der []byte) (*cert.Node, error) {
-	node, err := s.roots.VerifyNodeAnyTime(der)
-	switch {
-	case err != nil:
-		return nil, err
-	case s.crl.Revoked(node.Serial):
-		return nil, cert.ErrRevoked
-	}
-	return node, s.belongs(node)
+	n.keeper.Keep(state.DirectoryFile)
 }
 
 // checkNames pins name -> NodeID at first contact and warns when a name has
@@ -184,6 +167,6 @@ func (n *Node) checkNames() {
 		n.health.Set(status.CodeIdentityChanged.Of(o.Name), fmt.Sprintf("%s is another device than before (key %s, was %s); if you did not replace it, ask the owner of the server", o.Name, o.Now, o.Was))
 	}
 	if pinned {
-		n.keep(namesFile)
+		n.keeper.Keep(state.NamesFile)
 	}
 }

@@ -3,6 +3,8 @@ package overlay
 import (
 	"context"
 	"time"
+
+	"weft/overlay/internal/pause"
 )
 
 // changeSettles is how long the network is left alone after a change before
@@ -32,7 +34,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		case <-changes:
 		}
 		r.peers.do(r.peers.checkClock)
-		if !sleep(ctx, changeSettles) {
+		if !pause.Sleep(ctx, changeSettles) {
 			return
 		}
 		select {

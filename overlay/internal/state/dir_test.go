@@ -1,4 +1,4 @@
-package overlay
+package state
 
 import (
 	"errors"
@@ -8,60 +8,57 @@ import (
 	"testing"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
 )
 
-func testIdentity(t *testing.T) *identity {
+func testIdentity(t *testing.T) *network.Identity {
 	t.Helper()
-	key, err := cert.NewKey()
+	id, err := network.NewIdentity(cert.NetworkID{1}, cert.Pin{2}, []string{"https://203.0.113.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pem, err := cert.MarshalKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &identity{Schema: identitySchema, Key: string(pem), Network: cert.NetworkID{1}, ServerPins: []cert.Pin{{2}}, URLs: []string{"https://203.0.113.1"}, key: key}
+	return id
 }
 
 func TestStateDirectoryIsLocked(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openState(dir)
+	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openState(dir); !errors.Is(err, errLocked) {
-		t.Errorf("second daemon: %v, want %v", err, errLocked)
+	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("second daemon: %v, want %v", err, ErrLocked)
 	}
-	s.close()
-	again, err := openState(dir)
+	s.Close()
+	again, err := Open(dir)
 	if err != nil {
 		t.Fatalf("after the first has gone: %v", err)
 	}
-	again.close()
+	again.Close()
 }
 
 func TestIdentityIsPrivateAndWhole(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	s, err := openState(dir)
+	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
-	if id, err := s.loadIdentity(); id != nil || err != nil {
+	defer s.Close()
+	if id, err := s.LoadIdentity(); id != nil || err != nil {
 		t.Fatalf("empty directory: %v, %v", id, err)
 	}
 	want := testIdentity(t)
-	if err := s.saveIdentity(want); err != nil {
+	if err := s.SaveIdentity(want); err != nil {
 		t.Fatal(err)
 	}
-	for path, mode := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, identityFile): 0o600} {
+	for path, mode := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, IdentityFile): 0o600} {
 		st, err := os.Stat(path)
 		if err != nil || st.Mode().Perm() != mode {
 			t.Errorf("%s: mode %v, want %v (%v)", path, st.Mode().Perm(), mode, err)
 		}
 	}
-	got, err := s.loadIdentity()
-	if err != nil || !got.key.Equal(want.key) || got.Network != want.Network {
+	got, err := s.LoadIdentity()
+	if err != nil || !got.Key.Equal(want.Key) || got.Network != want.Network {
 		t.Fatalf("read back %+v, %v", got, err)
 	}
 }
@@ -69,19 +66,19 @@ func TestIdentityIsPrivateAndWhole(t *testing.T) {
 // A damaged identity file is an error that says what to do, at every length
 // it can be cut to, and the file stays as it is.
 func TestDamagedIdentityIsNeverReplaced(t *testing.T) {
-	s, err := openState(t.TempDir())
+	s, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
-	if err := s.saveIdentity(testIdentity(t)); err != nil {
+	defer s.Close()
+	if err := s.SaveIdentity(testIdentity(t)); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(s.path, identityFile)
+	file := filepath.Join(s.Path(), IdentityFile)
 	whole, _ := os.ReadFile(file)
 	for n := range len(whole) {
 		os.WriteFile(file, whole[:n], 0o600)
-		id, err := s.loadIdentity()
+		id, err := s.LoadIdentity()
 		if err == nil || id != nil {
 			t.Fatalf("cut to %d of %d bytes: accepted", n, len(whole))
 		}
@@ -93,29 +90,29 @@ func TestDamagedIdentityIsNeverReplaced(t *testing.T) {
 		}
 	}
 	os.WriteFile(file, []byte(strings.Replace(string(whole), "node/1", "node/9", 1)), 0o600)
-	if _, err := s.loadIdentity(); err == nil || !strings.Contains(err.Error(), "newer") {
+	if _, err := s.LoadIdentity(); err == nil || !strings.Contains(err.Error(), "newer") {
 		t.Errorf("newer schema: %v", err)
 	}
 }
 
 func TestSaveLeavesNoHalves(t *testing.T) {
 	dir := t.TempDir()
-	s, _ := openState(dir)
+	s, _ := Open(dir)
 	left := filepath.Join(dir, ".node.json.123.tmp") // of a kill -9 in the middle
 	os.WriteFile(left, []byte("half"), 0o600)
-	if err := s.save("x.json", []byte("{}")); err != nil {
+	if err := s.Save("x.json", []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	s.close()
-	s, err := openState(dir)
+	s.Close()
+	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer s.Close()
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what a crash left is still there: %v", err)
 	}
-	if err := s.wipe(); err != nil {
+	if err := s.Wipe(); err != nil {
 		t.Fatal(err)
 	}
 }

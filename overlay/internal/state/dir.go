@@ -1,0 +1,210 @@
+// Package state is the state directory of a node: files that survive the process, and
+// a Keeper that writes them.
+//
+// A Dir reads and replaces files as a whole; a Keeper is told which of them are to be
+// written, in a goroutine of its own, and what each is to hold is asked for then.
+// Neither knows anything of nodes or networks, but for what node.json is.
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"weft/overlay/filelock"
+	"weft/overlay/internal/network"
+	"weft/overlay/release"
+)
+
+// The files of a state directory (mode 0700, files 0600):
+//
+//	lock            held by the running daemon (flock: gone with the process)
+//	node.json       identity: losing it means a new device, so it is never
+//	                made anew while a file is there, however damaged
+//	config.json     the last configuration, for when the server is away
+//	crl.der         the last revocation list
+//	directory.json  the last directory, with certificates: a cache
+//	names.json      name -> NodeID at first contact: a cache that warns
+//	home.json       the home relay: a cache
+//	filters.json    what was open to which peer, with a kernel interface
+//	release.pub     the key of releases, pinned when it was first seen
+//
+// Every file is replaced as a whole: temporary file, fsync, rename, fsync of
+// the directory. kill -9 at any moment leaves the old or the new one.
+const (
+	IdentityFile  = "node.json"
+	ConfigFile    = "config.json"
+	CRLFile       = "crl.der"
+	DirectoryFile = "directory.json"
+	NamesFile     = "names.json"
+	HomeFile      = "home.json"
+	FiltersFile   = "filters.json"
+	ReleaseFile   = release.KeyName
+)
+
+// Dir is an open, locked state directory. Its methods may be called from
+// any goroutine; writers of the same file must take turns.
+type Dir struct {
+	path     string
+	lock     *os.File
+	readOnly bool
+}
+
+// ErrLocked is wrapped by Open when another daemon holds the directory.
+var ErrLocked = errors.New("another weft runs on it")
+
+// Open makes the directory when needed and takes its lock.
+func Open(path string) (*Dir, error) {
+	if path == "" {
+		return nil, errors.New("no state directory given")
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	file := filepath.Join(path, "lock")
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	readOnly := errors.Is(err, syscall.EROFS)
+	if readOnly {
+		// A card that is mounted read-only, or has become so: what is there
+		// will do, and one daemon each all the same.
+		if f, err = os.Open(file); errors.Is(err, fs.ErrNotExist) {
+			f, err = os.Open(path)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	if err := filelock.Try(f); err != nil {
+		f.Close()
+		if errors.Is(err, filelock.ErrLocked) {
+			err = ErrLocked
+		}
+		return nil, fmt.Errorf("lock state directory %s: %w", path, err)
+	}
+	// What a crash left half written; the lock says that nobody is at it.
+	if left, err := filepath.Glob(filepath.Join(path, ".*.tmp")); err == nil {
+		for _, name := range left {
+			os.Remove(name)
+		}
+	}
+	return &Dir{path: path, lock: f, readOnly: readOnly}, nil
+}
+
+// Path is where it is.
+func (d *Dir) Path() string { return d.path }
+
+// File is where one of its files is.
+func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
+
+// ReadOnly reports whether it could not be written to when it was opened.
+func (d *Dir) ReadOnly() bool { return d.readOnly }
+
+// Close gives the lock up.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+// LoadIdentity returns nil without error when there is none yet. A damaged
+// file is an error, never a reason to become somebody else.
+func (d *Dir) LoadIdentity() (*network.Identity, error) {
+	file := d.File(IdentityFile)
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
+	id, err := network.ParseIdentity(b)
+	if other := (*network.SchemaError)(nil); errors.As(err, &other) {
+		return nil, fmt.Errorf("identity file %s has %w", file, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("identity file %s is damaged (%w): restore it from a backup, or move it away to join as a new device", file, err)
+	}
+	return id, nil
+}
+
+// SaveIdentity is SaveJSON of node.json.
+func (d *Dir) SaveIdentity(id *network.Identity) error { return d.SaveJSON(IdentityFile, id) }
+
+// Load returns what a file holds, nil when that cannot be read.
+func (d *Dir) Load(name string) []byte {
+	b, _ := os.ReadFile(d.File(name))
+	return b
+}
+
+// LoadCache reads a JSON cache file into v and reports whether it was there
+// and whole. A damaged cache is as good as none.
+func (d *Dir) LoadCache(name string, v any) bool {
+	b, err := os.ReadFile(d.File(name))
+	return err == nil && json.Unmarshal(b, v) == nil
+}
+
+// LoadHome returns the Relay.ID of the last home, "" when there is none.
+func (d *Dir) LoadHome() (relayID string) {
+	d.LoadCache(HomeFile, &relayID)
+	return relayID
+}
+
+// SaveJSON is Save of v as JSON.
+func (d *Dir) SaveJSON(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("save %s: %w", name, err)
+	}
+	return d.Save(name, b)
+}
+
+// Save replaces a file as a whole, so that it survives kill -9 and power cuts.
+func (d *Dir) Save(name string, b []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("save %s: %w", name, err)
+		}
+	}()
+	tmp, err := os.CreateTemp(d.path, "."+name+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // no-op after the rename
+	_, err = tmp.Write(b)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), d.File(name)); err != nil {
+		return err
+	}
+	if runtime.GOOS == "windows" {
+		return nil // directories cannot be flushed there, and need not be
+	}
+	dir, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// Remove removes a file.
+func (d *Dir) Remove(name string) error { return os.Remove(d.File(name)) }
+
+// Wipe removes everything but the lock.
+func (d *Dir) Wipe() error {
+	var errs []error
+	for _, name := range []string{ConfigFile, CRLFile, DirectoryFile, NamesFile, HomeFile, FiltersFile, ReleaseFile, IdentityFile} {
+		if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,129 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/overlay/status"
+)
+
+// disk is a disk that can be broken.
+type disk struct {
+	mu sync.Mutex
+	// mu guards the following.
+	broken  error
+	written []string // file=content
+}
+
+func (d *disk) write(file string, b []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		return d.broken
+	}
+	d.written = append(d.written, file+"="+string(b))
+	return nil
+}
+
+func (d *disk) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = err
+}
+
+func (d *disk) all() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.written)
+}
+
+func kept(file string, content func() string) Kept {
+	return Kept{File: file, What: "the " + file, Content: func() ([]byte, error) {
+		if s := content(); s != "" {
+			return []byte(s), nil
+		}
+		return nil, nil
+	}}
+}
+
+// Files are written in their order, with what they are to hold by then, and those
+// only that are due and have something to hold.
+func TestKeeperWrites(t *testing.T) {
+	d, health, now := &disk{}, &status.Warnings{}, "early"
+	k := NewKeeper([]Kept{
+		kept("a", func() string { return now }),
+		kept("b", func() string { return "b" }),
+		kept("c", func() string { return "" }),
+		kept("d", func() string { return now }),
+	}, d.write, health, slog.New(slog.DiscardHandler))
+	for _, file := range []string{"d", "c", "a", "d"} {
+		k.Keep(file)
+	}
+	now = "late"
+	if err := k.Now(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Now(); err != nil { // nothing is due
+		t.Fatal(err)
+	}
+	if got := d.all(); !slices.Equal(got, []string{"a=late", "d=late"}) {
+		t.Errorf("written: %v", got)
+	}
+}
+
+// What cannot be written is tried again until it can, by itself, and health says so
+// for as long; what is due at the end is for Now.
+func TestKeeperTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, health := &disk{broken: errors.New("disk is full")}, &status.Warnings{}
+		k := NewKeeper([]Kept{kept("a", func() string { return "x" })}, d.write, health, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { k.Run(ctx) })
+		k.Keep("a")
+		time.Sleep(time.Hour)
+		if !health.Has(status.CodeStateDirectory) {
+			t.Error("nobody is told")
+		}
+		d.fail(nil)
+		time.Sleep(2 * time.Minute)
+		if got := d.all(); !slices.Equal(got, []string{"a=x"}) || health.Has(status.CodeStateDirectory) {
+			t.Errorf("written: %v; %v", got, health.List())
+		}
+		cancel()
+		wg.Wait()
+		k.Keep("a")
+		if err := k.Now(); err != nil || len(d.all()) != 2 {
+			t.Errorf("%v, %v", d.all(), err)
+		}
+	})
+}
+
+// Nothing is written while somebody removes files.
+func TestKeeperPauses(t *testing.T) {
+	var resumed atomic.Bool
+	k := NewKeeper([]Kept{kept("a", func() string { return "x" })}, func(string, []byte) error {
+		if !resumed.Load() {
+			t.Error("it was written")
+		}
+		return nil
+	}, &status.Warnings{}, slog.New(slog.DiscardHandler))
+	resume := k.Pause()
+	k.Keep("a")
+	done := make(chan error, 1)
+	go func() { done <- k.Now() }()
+	runtime.Gosched() // it may try
+	resumed.Store(true)
+	resume()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
