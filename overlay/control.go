@@ -301,9 +301,7 @@ func (c *control) renew(der []byte) error {
 	if !c.n.update(func(id *network.Identity, s *network.Network) { id.Certificate, s.Self = der, node }) {
 		return net.ErrClosed
 	}
-	if !c.r.home.connected() {
-		c.r.home.home.Wake() // a relay may have refused the one before
-	}
+	c.n.follow()
 	c.plan.mayFit(partConfig) // the addresses in it
 	return nil
 }

@@ -106,8 +106,6 @@ func (c *control) askConfig(ctx context.Context, s *network.Network, cl *client.
 		if !slices.EqualFunc(s.Config.NetworkCAs, config.NetworkCAs, bytes.Equal) {
 			c.plan.mayFit(partList, partDirectory)
 		}
-		c.r.peers.configChanged()
-		c.r.home.home.Wake()
 		return true, nil
 	}
 	res.restored = s.CRL != nil && config.Versions.CRL < s.CRL.Number

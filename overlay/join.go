@@ -121,7 +121,6 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	}
 	n.held.Join(&joined, snap)
 	n.log.Info(fmt.Sprintf("joined as %s, %s", snap.Self.FQDN, snap.Self.IPv4))
-	n.keeper.Keep(state.ReleaseFile)
 	return nil
 }
 

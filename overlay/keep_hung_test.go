@@ -16,11 +16,6 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// rangeless is a Net that takes ranges, and that is all.
-type rangeless struct{ Net }
-
-func (rangeless) SetRanges(v4, v6 netip.Prefix) error { return nil }
-
 // A configuration is taken although the file with the release key cannot be read for
 // as long as the disk hangs: what it withdraws must not wait.
 func TestConfigOnADiskThatHangs(t *testing.T) {
@@ -50,7 +45,6 @@ func TestConfigOnADiskThatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.held.Join(id, s)
-	n.cfg.Net, n.cfg.NamesChanged = rangeless{}, func() {}
 	n.clock = cert.NewClock(time.Time{}, time.Now)
 	// Nobody writes into it: who reads it waits.
 	pipe := n.state.File(state.ReleaseFile)

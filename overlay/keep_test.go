@@ -42,6 +42,9 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 	n = &Node{log: slog.New(slog.DiscardHandler), state: dir, save: (*state.Dir).Save, dir: directory.New(time.Now)}
 	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, n.log)
 	n.held.Join(&network.Identity{Network: of, Key: key}, &network.Network{Self: &cert.Node{Network: of, Serial: big.NewInt(1 << 60)}, Roots: roots, Config: &api.Config{}})
+	s := network.NewSinks(&n.held, files{keep: n.keeper.Keep})
+	n.following.Store(s)
+	s.Apply()
 	return n, func(number uint64) []byte {
 		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Time{}, time.Now())
 		if err != nil {

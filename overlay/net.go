@@ -9,8 +9,6 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"weft/overlay/internal/dataplane"
-	"weft/overlay/internal/network"
-	"weft/overlay/status"
 )
 
 // Net is the host's side of the tunnel. There are two: netstack.Net, a network
@@ -76,14 +74,3 @@ type WakeableDevice interface {
 // embedding in a Net. It costs a goroutine, a copy of each packet and a buffer of
 // 64 KB for each of the device's batch. The device belongs to what it returns.
 func Wakeable(dev tun.Device) WakeableDevice { return dataplane.NewPump(dev) }
-
-// setRanges tells Net the network's ranges. What a server may say wrong here
-// costs routes, never the node.
-func (n *Node) setRanges(s *network.Network) {
-	if err := n.cfg.Net.SetRanges(s.Ranges()); err != nil {
-		n.health.Set(status.CodeRoutes, "routes to the network cannot be set: "+err.Error())
-		n.log.Warn("cannot set routes", "err", err)
-		return
-	}
-	n.health.Clear(status.CodeRoutes)
-}

@@ -3,7 +3,6 @@ package overlay
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -11,24 +10,7 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
-
-	"weft/overlay/api"
-	"weft/overlay/internal/network"
-	"weft/overlay/status"
 )
-
-type fakeRouter struct {
-	Net
-	v4, v6 netip.Prefix
-	err    error
-}
-
-func (r *fakeRouter) SetRanges(v4, v6 netip.Prefix) error {
-	if r.err == nil {
-		r.v4, r.v6 = v4, v6
-	}
-	return r.err
-}
 
 // plainNet is a Net that has no routes, and connections that end with it.
 type plainNet struct {
@@ -81,29 +63,4 @@ func TestNetOfDevice(t *testing.T) {
 	if _, err := n.Read([][]byte{make([]byte, 100)}, make([]int, 1), 0); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
-}
-
-// A range that cannot be routed is a warning, until the server sends another.
-func TestSetRanges(t *testing.T) {
-	r := &fakeRouter{}
-	n := &Node{cfg: Config{Net: r}, log: slog.New(slog.DiscardHandler)}
-	with := func(v4, v6 string) *network.Network {
-		return &network.Network{Config: &api.Config{Self: api.Self{IPv4Prefix: v4, IPv6Prefix: v6}}}
-	}
-	n.setRanges(with("100.64.0.0/10", "fd00::/48"))
-	if r.v4 != netip.MustParsePrefix("100.64.0.0/10") || r.v6 != netip.MustParsePrefix("fd00::/48") {
-		t.Errorf("%v %v", r.v4, r.v6)
-	}
-	r.err = errors.New("no such range")
-	n.setRanges(with("0.0.0.0/0", ""))
-	if !n.health.Has(status.CodeRoutes) {
-		t.Error("no warning")
-	}
-	r.err = nil
-	n.setRanges(with("lots", ""))
-	if n.health.Has(status.CodeRoutes) || r.v4.IsValid() || r.v6.IsValid() {
-		t.Errorf("%v %v %v", n.health.List(), r.v4, r.v6)
-	}
-	n.cfg.Net = plainNet{}
-	n.setRanges(with("100.64.0.0/10", "fd00::/48"))
 }

@@ -22,6 +22,7 @@
 //   - fetch.go      asking it
 //   - parts.go      what is remembered of each thing that is fetched
 //   - take.go       what it sent: config, directory, CRL
+//   - sinks.go      what follows when that changes what the node holds
 //   - keep.go       what of that gets to disk
 //   - dialer.go     the one way to the server side
 //   - home.go       what comes in from the relay, and to whom it goes
@@ -129,15 +130,17 @@ type Node struct {
 	// save is Dir.Save, unless a test says otherwise.
 	save func(d *state.Dir, file string, b []byte) error
 
-	held   network.Holder            // who the node is, and what it holds of its network
-	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
-	active atomic.Pointer[running]   // running, for the packet path
-	refuse chan netip.Addr           // held packets are for there, and the node is down
-	dir    *directory.Directory
-	names  nameCache
-	health status.Warnings
-	keeper *state.Keeper
-	homeAt atomic.Pointer[string] // Relay.ID of the home, for the keeper
+	held network.Holder // who the node is, and what it holds of its network
+	// following is what follows that: of the last running half, nil before the first.
+	following atomic.Pointer[network.Sinks]
+	heard     atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
+	active    atomic.Pointer[running]   // running, for the packet path
+	refuse    chan netip.Addr           // held packets are for there, and the node is down
+	dir       *directory.Directory
+	names     nameCache
+	health    status.Warnings
+	keeper    *state.Keeper
+	homeAt    atomic.Pointer[string] // Relay.ID of the home, for the keeper
 
 	// turn is held while the running half is begun or ended, so that a logout
 	// ends in a node that is in no network whatever is asked of it meanwhile.

@@ -26,6 +26,7 @@ type running struct {
 	home    *home
 	peers   *peers
 	control *control
+	sinks   *network.Sinks
 
 	// Close ends the tunnels first, while there still is a relay to say bye
 	// through, then the rest.
@@ -49,6 +50,7 @@ func (n *Node) run() error {
 		return fmt.Errorf("overlay: the node is closed")
 	case n.running != nil:
 		n.mu.Unlock()
+		n.follow() // a join may have been repeated
 		return nil
 	case !n.held.Identity().Joined(): // a logout came first
 		n.mu.Unlock()
@@ -59,11 +61,7 @@ func (n *Node) run() error {
 		n.mu.Unlock()
 		return err
 	}
-	n.setRanges(s)
-	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
-		n.mu.Unlock()
-		return fmt.Errorf("set addresses: %w", err)
-	}
+	n.mu.Unlock()
 	dialer := n.makeDialer()
 	rt := dialer.Transport()
 	pctx, endPeers := context.WithCancel(context.Background())
@@ -73,6 +71,16 @@ func (n *Node) run() error {
 	r.home = newHome(n, r, dialer, s.Self.ID)
 	r.peers = newPeers(pctx, n, r, s)
 	r.control = newControl(n, r)
+	r.sinks = n.sinks(r)
+	n.following.Store(r.sinks)
+	r.sinks.Apply() // ranges come before addresses
+	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
+		r.sinks.End()
+		endPeers()
+		endRest()
+		return fmt.Errorf("set addresses: %w", err)
+	}
+	n.mu.Lock()
 	n.running, n.down = r, false
 	n.active.Store(r)
 	n.mu.Unlock()
@@ -109,9 +117,6 @@ func (n *Node) loadLocked() (*network.Network, error) {
 		n.dir.Pin(pinned)
 		n.clock.Floor(id.ServerTime)
 		n.held.Join(id, s)
-		if s.CRL.Revoked(s.Self.Serial) {
-			n.removed()
-		}
 	}
 	var dir directory.Saved
 	if n.state.LoadCache(state.DirectoryFile, &dir) && n.dir.Version().IsZero() {
@@ -128,6 +133,7 @@ func (r *running) close() {
 	r.home.flush()
 	r.endRest()
 	r.rest.Wait()
+	r.sinks.End()
 	if r.rt != nil {
 		r.rt.CloseIdleConnections()
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"weft/overlay/api"
-	"weft/overlay/cert"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/status"
@@ -46,11 +45,17 @@ func (n *Node) keepTime(slack time.Duration) {
 	}
 }
 
+// follow has all that depends on what is held follow it.
+func (n *Node) follow() {
+	if s := n.following.Load(); s != nil {
+		s.Apply()
+	}
+}
+
 // takeConfig makes a fetched configuration the current one.
 func (n *Node) takeConfig(config *api.Config) error {
 	id := n.held.Identity()
-	old, ok := n.held.Get()
-	if id == nil || !ok {
+	if id == nil {
 		return net.ErrClosed
 	}
 	fresh, err := network.New(id, config, nil)
@@ -66,25 +71,12 @@ func (n *Node) takeConfig(config *api.Config) error {
 	}) {
 		return net.ErrClosed
 	}
-	n.keeper.Keep(state.ConfigFile)
-	n.keeper.Keep(state.ReleaseFile)
-	n.setRanges(fresh)
-	n.cfg.NamesChanged()
-	if !config.Directory && old.Config.Directory {
-		n.dir.ForgetListed()
-	}
-	if config.Self.FQDN != "" && config.Self.FQDN != old.Self.FQDN {
-		// The new name is only ours once a certificate says so.
-		if r := n.active.Load(); r != nil {
-			r.control.want(wanted{renew: true})
-		}
-	}
+	n.follow()
 	return nil
 }
 
 // takeCRL verifies a revocation list that is newer than the one held, from
-// wherever it came, ends all dealings with whom it revokes, and has it kept on
-// disk. It reports whether it was newer. Of several at once the one with the
+// wherever it came, and ends all dealings with whom it revokes. It reports whether it was newer. Of several at once the one with the
 // highest number is what is left, in memory and on disk.
 func (n *Node) takeCRL(der []byte) (newer bool, err error) {
 	s, ok := n.held.Get()
@@ -108,28 +100,9 @@ func (n *Node) takeCRL(der []byte) (newer bool, err error) {
 	if cur == nil {
 		return false, nil
 	}
-	r := n.active.Load()
-	n.forgetRevoked(crl)
-	if r != nil {
-		r.peers.crlChanged()
-		r.home.home.SendVersions()
-		r.peers.upToDate()
-	}
-	n.keeper.Keep(state.CRLFile)
-	if crl.Revoked(cur.Self.Serial) {
-		n.removed()
-	}
+	n.follow()
 	n.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len())
 	return true, nil
-}
-
-// forgetRevoked takes the nodes on a list out of the directory.
-func (n *Node) forgetRevoked(crl *cert.CRL) {
-	for _, k := range n.dir.All() {
-		if crl.Revoked(k.Node.Serial) {
-			n.dir.Remove(k.Node.ID)
-		}
-	}
 }
 
 // takeChanges takes a short change of the directory that the server's own relay
@@ -151,7 +124,7 @@ func (n *Node) takeDirectory(s *network.Network, dir *api.Directory) {
 		n.log.Warn("the directory holds certificates that do not verify", "count", refused)
 	}
 	if now, ok := n.held.Get(); ok && now.CRL != s.CRL { // a list came meanwhile
-		n.forgetRevoked(now.CRL)
+		n.dir.Forget(now.CRL.Revoked)
 	}
 	n.cfg.NamesChanged()
 	n.checkNames()

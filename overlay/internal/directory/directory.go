@@ -5,6 +5,7 @@ package directory
 
 import (
 	"maps"
+	"math/big"
 	"net/netip"
 	"slices"
 	"strings"
@@ -396,11 +397,16 @@ func (d *Directory) ForgetListed() {
 	d.version = api.Version{}
 }
 
-// Remove forgets a node: it was revoked or left.
-func (d *Directory) Remove(id cert.NodeID) {
+// Forget forgets the nodes whose certificates have these serial numbers: they were
+// revoked. revoked is not to use the Directory.
+func (d *Directory) Forget(revoked func(serial *big.Int) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.removeLocked(id)
+	for id, k := range d.byID {
+		if revoked(k.Node.Serial) {
+			d.removeLocked(id)
+		}
+	}
 }
 
 // Get finds a node by id.

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"math/big"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 // fakeNode is a node as a verified certificate would say.
 func fakeNode(i int, name string) *cert.Node {
 	n := &cert.Node{ID: cert.NodeID{byte(i), byte(i >> 8), 1}, Raw: []byte(fmt.Sprintf("%d:%s", i, name))}
-	n.Name, n.FQDN = name, name+".weft.internal"
+	n.Name, n.FQDN, n.Serial = name, name+".weft.internal", big.NewInt(int64(i))
 	n.IPv4 = netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
 	n.IPv6 = netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)})
 	return n
@@ -209,7 +210,7 @@ func TestFormerNameInDirectory(t *testing.T) {
 	d.Update(&api.Directory{Peers: peers[:1]}, fakeVerify)
 	want("n0", "hall")
 	want("n99", "")
-	d.Remove(fakeNode(1, "hall").ID)
+	d.Forget(func(serial *big.Int) bool { return serial.Cmp(fakeNode(1, "hall").Serial) == 0 })
 	want("n0", "")
 	if len(d.byAlias) != 0 {
 		t.Errorf("%d former names of nobody", len(d.byAlias))
