@@ -16,6 +16,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/hostname"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/pause"
@@ -356,7 +357,7 @@ func (n *Node) lookup(ctx context.Context, s *network.Network, key string) (*dir
 	if !n.learn(s, k) {
 		return nil, n.unknownPeer(key, s)
 	}
-	n.checkNames()
+	follow.PinNames(n.dir, &n.health, n.keeper.Keep)
 	return k, nil
 }
 

@@ -75,7 +75,7 @@ func (h *home) stateChanged(st relay.State) {
 		h.n.health.Set(status.CodeRelayOffline, "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
 	}
 	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
-		h.r.control.isStrange()
+		h.r.control.IsStrange()
 	}
 	if st.Online {
 		h.r.peers.reconnected()
@@ -166,7 +166,7 @@ func (in *inbound) Welcome(w relay.Welcome) {
 	in.n.relayTime(w.ServerTime, in.server)
 	in.serverAway(w.Away)
 	in.n.namesAre(w.Versions.Names)
-	in.r.control.want(wanted{Versions: w.Versions})
+	in.r.control.Hear(w.Versions)
 	if in.n.versions().CRL >= w.Versions.CRL {
 		in.r.peers.upToDate()
 	}
@@ -175,30 +175,17 @@ func (in *inbound) Welcome(w relay.Welcome) {
 func (in *inbound) Nudge(nd relay.Nudge) {
 	in.serverAway(nd.Away)
 	in.n.namesAre(nd.Versions.Names)
-	w := wanted{Versions: nd.Versions, spread: time.Duration(nd.SpreadMS) * time.Millisecond, nudged: true}
+	var changes *api.Changes
 	if in.server {
-		w.changes = nd.Changes
+		changes = nd.Changes
 	}
-	in.r.control.want(w)
+	in.r.control.Nudge(nd.Versions, time.Duration(nd.SpreadMS)*time.Millisecond, changes)
 }
 
-func (in *inbound) CRL(der []byte) { in.r.control.wantCRL(bytes.Clone(der)) }
+func (in *inbound) CRL(der []byte) { in.r.control.WantCRL(bytes.Clone(der)) }
 
 func (in *inbound) Replaced() {
 	in.n.health.Set(status.CodeCloned, "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
 }
 
 func (in *inbound) Draining(relay.Draining) {}
-
-// relayTime takes what a relay says what time it is. Only the coordination
-// server, which has a relay in it, is believed as such: a relay that runs alone
-// must neither end tunnels by making their certificates look expired, nor bring
-// expired ones back (cert.Clock).
-func (n *Node) relayTime(t time.Time, server bool) {
-	if server {
-		n.clock.Contact(t)
-		n.keepTime(timeKept)
-	} else if !n.clock.Relay(t) {
-		n.log.Warn("the relay's clock is wrong", "off", t.Sub(n.clock.Now()))
-	}
-}

@@ -14,7 +14,7 @@ import (
 
 // The first release key is pinned; another one is told of and changes nothing.
 func TestReleaseKeyIsPinned(t *testing.T) {
-	n, _ := listNode(t)
+	n, _, _ := listNode(t)
 	first, other := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
 	for _, c := range []struct {
 		key  []byte

@@ -13,6 +13,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/pause"
 	"weft/overlay/internal/state"
@@ -128,7 +129,7 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 // tried again in the background, since a device may boot before its network.
 func (n *Node) startJoining(ctx context.Context, token string) error {
 	err := n.Up(ctx, token)
-	if err == nil || refusedForGood(err) || status.KindOf(err) == status.KindUsage {
+	if err == nil || follow.RefusedForGood(err) || status.KindOf(err) == status.KindUsage {
 		return err
 	}
 	var local *status.Error
@@ -150,7 +151,7 @@ func (n *Node) startJoining(ctx context.Context, token string) error {
 				break
 			}
 			n.health.Set(status.CodeJoinWaiting, fmt.Sprintf("joining: %v", err))
-			if refusedForGood(err) {
+			if follow.RefusedForGood(err) {
 				n.log.Error("join: refused", "err", err)
 				return
 			}
@@ -195,14 +196,5 @@ func (r *refusal) Error() string   { return r.said.Error() }
 func (r *refusal) Unwrap() []error { return []error{r.said, r.cause} }
 
 func wrapRefusal(e *status.Error, cause error) error { return &refusal{e, cause} }
-
-// refusedForGood reports whether trying the same again is useless.
-func refusedForGood(err error) bool {
-	var e *api.Error
-	if errors.As(err, &e) {
-		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
-	}
-	return errors.Is(err, cert.ErrUntrusted)
-}
 
 var _ http.RoundTripper = (*link.Dialer)(nil).Transport()

@@ -13,13 +13,14 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/status"
 )
 
 // listNode is a node that does not run, and makes revocation lists.
-func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
+func listNode(t *testing.T) (n *Node, f *follow.Follower, list func(number uint64) []byte) {
 	t.Helper()
 	ca, err := cert.NewCA("network", time.Now())
 	if err != nil {
@@ -42,10 +43,14 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 	n = &Node{log: slog.New(slog.DiscardHandler), state: dir, save: (*state.Dir).Save, dir: directory.New(time.Now)}
 	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, n.log)
 	n.held.Join(&network.Identity{Network: of, Key: key}, &network.Network{Self: &cert.Node{Network: of, Serial: big.NewInt(1 << 60)}, Roots: roots, Config: &api.Config{}})
-	s := network.NewSinks(&n.held, files{keep: n.keeper.Keep})
-	n.following.Store(s)
-	s.Apply()
-	return n, func(number uint64) []byte {
+	n.clock = cert.NewClock(time.Time{}, time.Now)
+	sinks := network.NewSinks(&n.held, files{keep: n.keeper.Keep})
+	sinks.Apply()
+	f = follow.New(follow.Config{
+		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
+		Keep: n.keeper.Keep, Changed: sinks.Apply, NamesChanged: func() {},
+	})
+	return n, f, func(number uint64) []byte {
 		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Time{}, time.Now())
 		if err != nil {
 			t.Error(err)
@@ -57,12 +62,12 @@ func listNode(t *testing.T) (n *Node, list func(number uint64) []byte) {
 // Of many lists that come at once, in any order, the one with the highest number
 // is left, in memory and on disk.
 func TestListsAtOnce(t *testing.T) {
-	n, list := listNode(t)
+	n, f, list := listNode(t)
 	var wg sync.WaitGroup
 	for number := uint64(1); number <= 40; number++ {
 		der := list(number)
 		wg.Go(func() {
-			if _, err := n.takeCRL(der); err != nil {
+			if _, err := f.TakeCRL(der); err != nil {
 				t.Error(err)
 			}
 			if err := n.keeper.Now(); err != nil {
@@ -82,10 +87,10 @@ func TestListsAtOnce(t *testing.T) {
 	if crl, err := s.Roots.VerifyCRL(b); err != nil || crl.Number != 40 {
 		t.Errorf("on disk: %+v, %v", crl, err)
 	}
-	if newer, err := n.takeCRL(list(39)); newer || err != nil {
+	if newer, err := f.TakeCRL(list(39)); newer || err != nil {
 		t.Errorf("an older list: %v, %v", newer, err)
 	}
-	if newer, err := n.takeCRL([]byte("no list")); newer || err == nil {
+	if newer, err := f.TakeCRL([]byte("no list")); newer || err == nil {
 		t.Errorf("no list: %v, %v", newer, err)
 	}
 }
@@ -93,14 +98,14 @@ func TestListsAtOnce(t *testing.T) {
 // What could not be written is written later, with what it is to hold by then;
 // and after a logout nothing of the network that was left is written.
 func TestKeepLater(t *testing.T) {
-	n, list := listNode(t)
+	n, f, list := listNode(t)
 	broken := errors.New("disk is full")
 	n.save = func(*state.Dir, string, []byte) error { return broken }
-	n.takeCRL(list(1))
+	f.TakeCRL(list(1))
 	if err := n.keeper.Now(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
-	n.takeCRL(list(2))
+	f.TakeCRL(list(2))
 	n.save = (*state.Dir).Save
 	if err := n.keeper.Now(); err != nil || n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
@@ -134,7 +139,7 @@ func TestKeepLater(t *testing.T) {
 // A node that has left its network owes the disk nothing of it, also when it has
 // joined another by then.
 func TestLeftForgetsWhatWasDue(t *testing.T) {
-	n, _ := listNode(t)
+	n, _, _ := listNode(t)
 	before := "relay-of-before"
 	n.homeAt.Store(&before)
 	n.keeper.Keep(state.HomeFile)

@@ -3,6 +3,8 @@ package overlay
 import (
 	"sync"
 
+	"weft/overlay/api"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
@@ -41,4 +43,36 @@ func (n *Node) Names() *status.Names {
 	}
 	c.names, c.snap, c.changes, c.online = status.NamesOf(f), s, changes, online
 	return c.names
+}
+
+// versions is what this node holds, as told to the relay.
+func (n *Node) versions() api.Versions { return follow.Versions(&n.held, n.dir) }
+
+// tellVersions tells the relay what this node holds now.
+func (n *Node) tellVersions() {
+	if r := n.active.Load(); r != nil {
+		r.home.home.SendVersions()
+	}
+}
+
+// uses notes that names are looked up here, and returns the round that the
+// answer belongs to.
+func (n *Node) uses() (round uint64) {
+	round, tell := n.dir.Looks()
+	if tell {
+		n.tellVersions()
+	}
+	return round
+}
+
+// namesAre takes a relay's word for which version of all names is the current
+// one. A node that looks names up fetches nothing for that: it looks up again
+// what is asked for from now on, and says that it remembers no names until then,
+// so that a device on which nobody uses names is not woken for them.
+func (n *Node) namesAre(v api.Version) {
+	if !n.dir.NamesAre(v) {
+		return
+	}
+	n.tellVersions()
+	n.cfg.NamesChanged()
 }

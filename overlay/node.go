@@ -17,13 +17,9 @@
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network
 //   - join.go       token in, certificate out
-//   - control.go    keeping in step with the server
-//   - plan.go       what is asked of it, and when
-//   - fetch.go      asking it
-//   - parts.go      what is remembered of each thing that is fetched
-//   - take.go       what it sent: config, directory, CRL
-//   - sinks.go      what follows when that changes what the node holds
+//   - sinks.go      what follows when what the node holds of its network changes
 //   - keep.go       what of that gets to disk
+//   - clock.go      what time it is, as the server and relays say
 //   - dialer.go     the one way to the server side
 //   - home.go       what comes in from the relay, and to whom it goes
 //   - guest.go      connections to the relays of others
@@ -39,7 +35,7 @@
 //   - names.go      what the DNS zone is made of
 //
 // and below: in internal, for this package alone, network (what is held of the network,
-// and what follows when it changes), state (the state directory), directory (who is that
+// and what follows when it changes), follow (keeping that in step with the server), state (the state directory), directory (who is that
 // name or address?), intro (introductions), path (which way), probe, gather (candidates),
 // dataplane (packets between the host and peers), wg (WireGuard), bind (its messages
 // over sockets and relays), filter (what a peer may do);
@@ -67,6 +63,7 @@ import (
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/internal/wg"
@@ -130,17 +127,15 @@ type Node struct {
 	// save is Dir.Save, unless a test says otherwise.
 	save func(d *state.Dir, file string, b []byte) error
 
-	held network.Holder // who the node is, and what it holds of its network
-	// following is what follows that: of the last running half, nil before the first.
-	following atomic.Pointer[network.Sinks]
-	heard     atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
-	active    atomic.Pointer[running]   // running, for the packet path
-	refuse    chan netip.Addr           // held packets are for there, and the node is down
-	dir       *directory.Directory
-	names     nameCache
-	health    status.Warnings
-	keeper    *state.Keeper
-	homeAt    atomic.Pointer[string] // Relay.ID of the home, for the keeper
+	held   network.Holder            // who the node is, and what it holds of its network
+	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
+	active atomic.Pointer[running]   // running, for the packet path
+	refuse chan netip.Addr           // held packets are for there, and the node is down
+	dir    *directory.Directory
+	names  nameCache
+	health status.Warnings
+	keeper *state.Keeper
+	homeAt atomic.Pointer[string] // Relay.ID of the home, for the keeper
 
 	// turn is held while the running half is begun or ended, so that a logout
 	// ends in a node that is in no network whatever is asked of it meanwhile.
@@ -300,7 +295,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	if !id.Joined() {
 		return nil
 	}
-	if err := n.client().Logout(ctx); err != nil && !refusedForGood(err) {
+	if err := n.client().Logout(ctx); err != nil && !follow.RefusedForGood(err) {
 		return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("tell the server: %v", err), Hint: "try again when the server is there, or delete the device in the console and remove its state directory"}
 	}
 	n.turn.Lock()

@@ -197,7 +197,7 @@ func newPeers(ctx context.Context, n *Node, r *running, self *network.Network) *
 			return 0, nil
 		},
 		OnCRL: func(der []byte) {
-			if _, err := n.takeCRL(der); err != nil {
+			if _, err := r.control.TakeCRL(der); err != nil {
 				n.log.Warn("refused a revocation list that a peer sent", "err", err)
 			}
 		},

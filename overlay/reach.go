@@ -151,7 +151,7 @@ type whereabouts struct {
 
 // newFinder makes the finder of an introduction. Its questions end with ctx.
 func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
-	f := &finder{away: p.n.health.Has(status.CodeServerOffline), behind: p.r.control.behind, askTime: p.n.inTime(askServer)}
+	f := &finder{away: p.n.health.Has(status.CodeServerOffline), behind: p.r.control.Behind, askTime: p.n.inTime(askServer)}
 	f.where = func(patience time.Duration) <-chan whereabouts {
 		answer := make(chan whereabouts, 1)
 		p.wg.Go(func() {

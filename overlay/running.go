@@ -11,6 +11,7 @@ import (
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/link"
@@ -25,7 +26,7 @@ type running struct {
 	dialer  *link.Dialer
 	home    *home
 	peers   *peers
-	control *control
+	control *follow.Follower
 	sinks   *network.Sinks
 
 	// Close ends the tunnels first, while there still is a relay to say bye
@@ -49,8 +50,9 @@ func (n *Node) run() error {
 		n.mu.Unlock()
 		return fmt.Errorf("overlay: the node is closed")
 	case n.running != nil:
+		sinks := n.running.sinks
 		n.mu.Unlock()
-		n.follow() // a join may have been repeated
+		sinks.Apply() // a join may have been repeated
 		return nil
 	case !n.held.Identity().Joined(): // a logout came first
 		n.mu.Unlock()
@@ -70,9 +72,8 @@ func (n *Node) run() error {
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home = newHome(n, r, dialer, s.Self.ID)
 	r.peers = newPeers(pctx, n, r, s)
-	r.control = newControl(n, r)
+	r.control = n.follower(r)
 	r.sinks = n.sinks(r)
-	n.following.Store(r.sinks)
 	r.sinks.Apply() // ranges come before addresses
 	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
 		r.sinks.End()
@@ -87,11 +88,20 @@ func (n *Node) run() error {
 
 	r.peers.paths.start()
 	r.tunnels.Go(func() { r.peers.run(pctx) })
-	r.rest.Go(func() { r.control.run(ctx) })
+	r.rest.Go(func() { r.control.Run(ctx) })
 	r.rest.Go(func() { r.home.run(ctx) })
 	r.rest.Go(func() { n.watchWorld(ctx, r) })
 	n.health.Notify()
 	return nil
+}
+
+// follower keeps r in step with the server.
+func (n *Node) follower(r *running) *follow.Follower {
+	return follow.New(follow.Config{
+		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
+		Keep: n.keeper.Keep, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
+		Tell: r.home.home.SendVersions, Current: r.peers.upToDate, Removed: n.removed,
+	})
 }
 
 // loadLocked fills the snapshot and the directory from disk, where they are not

@@ -29,7 +29,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		relays{connected: r.home.connected, wake: r.home.home.Wake, tell: r.home.home.SendVersions},
 		current{hear: r.peers.upToDate},
 		named{changed: n.cfg.NamesChanged},
-		renewal{renew: func() { r.control.want(wanted{renew: true}) }},
+		renewal{renew: r.control.Renew},
 		membership{lost: n.removed},
 	)
 }

@@ -42,14 +42,6 @@ func (n *Node) State() status.State {
 	return status.StateConnecting
 }
 
-// contact takes the time that came with an answer of the server.
-func (n *Node) contact(serverTime time.Time) {
-	n.clock.Contact(serverTime)
-	n.keepTime(timeKept)
-	now := time.Now().UTC()
-	n.heard.Store(&now)
-}
-
 // Status implements localapi.Node.
 func (n *Node) Status() status.Status { return n.statusOf(cert.NodeID{}) }
 

@@ -1,9 +1,10 @@
-package overlay
+package follow
 
 import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"weft/overlay/api"
@@ -257,3 +258,13 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// soonest returns the earlier of two times, of which zero means never.
+func soonest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func latest(ts ...time.Time) time.Time { return slices.MaxFunc(ts, time.Time.Compare) }

@@ -1,10 +1,28 @@
-package overlay
+// Package follow keeps a node in step with its server: configuration, directory,
+// revocation list and the node's own certificate.
+//
+// There is no stream of changes: the relay says which versions are current (nudge,
+// welcome), and whatever differs from what is held is fetched as a whole, each part by
+// itself. A nudge of the server's own relay may bring a short change of the directory
+// along, which spares the fetch; lost ones cost nothing, versions are compared anyway.
+//
+//   - follow.go  the goroutine between them, and what others tell it
+//   - plan.go    what is asked of the server, and when
+//   - fetch.go   asking it
+//   - parts.go   what is remembered of each thing that is fetched
+//   - take.go    what it sent is verified, and then what the node goes by
+//
+// What was taken is in the network.Holder and the directory at once; what follows from
+// it is told by Config.Changed and done elsewhere. The package writes no file, and asks
+// nobody but Config.Client.
+package follow
 
 import (
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,17 +31,10 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/network"
 	"weft/overlay/status"
 )
-
-// Keeping in step with the server. There is no stream of changes: the relay
-// says which versions are current (nudge, welcome), and whatever differs from
-// what is held is fetched as a whole, each part by itself. A nudge of the server's
-// own relay may bring a short change of the directory along, which spares the
-// fetch; lost ones cost nothing, versions are compared anyway. What is asked for
-// and when is decided in plan.go, asking is in fetch.go; here is the goroutine
-// between them.
 
 // crlSpacing is how long no pushed list is looked at after one that was not newer, or
 // not genuine.
@@ -32,11 +43,43 @@ const crlSpacing = time.Second
 // behindFor is how long a configuration that was announced is about to be fetched.
 const behindFor = 5 * time.Second
 
-// control fetches. Its fields belong to the goroutine in run, but for the
-// channels and what is atomic.
-type control struct {
-	n    *Node
-	r    *running
+// Config is what a Follower is made of. All of it is required. The functions are called
+// from Follower's goroutines and from those that call TakeCRL, and may wait for a lock
+// but not for the network or a disk.
+type Config struct {
+	// Client is the server's.
+	Client *client.Client
+	// Held and Directory are what is kept in step.
+	Held      *network.Holder
+	Directory *directory.Directory
+	// Clock is weft time.
+	Clock  *cert.Clock
+	Health *status.Warnings
+	Log    *slog.Logger
+	// Software is the version of the program, for the server's list of devices.
+	Software string
+
+	// Keep has a file of the state directory written again.
+	Keep func(file string)
+	// Changed is called after something of Held has changed, and returns when what
+	// follows from it holds.
+	Changed func()
+	// NamesChanged is called after something of Directory has.
+	NamesChanged func()
+	// Tell has the relay told which versions are held now.
+	Tell func()
+	// Current is called when all that says who may come in is held, as far as
+	// anybody knows.
+	Current func()
+	// Removed is called when the server says that this node is no member any more.
+	Removed func()
+}
+
+// Follower keeps a node in step, for as long as Run runs. Its fields belong to the
+// goroutine in Run, but for the channels and what is atomic. Its other methods may be
+// called from any goroutine, and do not wait unless they say so.
+type Follower struct {
+	cfg  Config
 	wake chan wanted  // capacity 1, holds the latest
 	crls chan []byte  // capacity 1, the latest that a relay pushed
 	done chan result  // capacity of all parts
@@ -64,32 +107,34 @@ type announced struct {
 	at     time.Time
 }
 
-// behind reports whether this node heard a moment ago of a configuration that it has
+// Behind reports whether this node heard a moment ago of a configuration that it has
 // not fetched yet. Any goroutine may ask.
-func (c *control) behind() bool {
+func (c *Follower) Behind() bool {
 	a := c.newest.Load()
-	return a != nil && time.Since(a.at) < behindFor && a.config != c.n.versions().Config
+	return a != nil && time.Since(a.at) < behindFor && a.config != c.versions().Config
 }
 
-func newControl(n *Node, r *running) *control {
-	c := &control{
-		n: n, r: r, wake: make(chan wanted, 1), crls: make(chan []byte, 1), done: make(chan result, parts),
-		strange: make(chan struct{}, 1), have: n.versions(),
+// New makes a Follower. It starts nothing.
+func New(cfg Config) *Follower {
+	c := &Follower{
+		cfg: cfg, wake: make(chan wanted, 1), crls: make(chan []byte, 1), done: make(chan result, parts),
+		strange: make(chan struct{}, 1),
 	}
+	c.have = c.versions()
 	c.plan = newPlan(c.have)
 	return c
 }
 
-// versions is what this node holds, as told to the relay.
-func (n *Node) versions() api.Versions {
+// Versions is what a node holds, as told to the relay.
+func Versions(h *network.Holder, dir *directory.Directory) api.Versions {
 	var v api.Versions
-	if s, ok := n.held.Get(); ok {
+	if s, ok := h.Get(); ok {
 		v.Config = s.Config.Version
 		if s.ReadsDirectory() {
-			v.Directory = n.dir.Version() // else zero: not wanted, so never nudged for
+			v.Directory = dir.Version() // else zero: not wanted, so never nudged for
 		}
 		if s.Config.Lookup {
-			v.Names = n.dir.NamesHeld()
+			v.Names = dir.NamesHeld()
 		}
 		if s.CRL != nil {
 			v.CRL = s.CRL.Number
@@ -98,37 +143,23 @@ func (n *Node) versions() api.Versions {
 	return v
 }
 
-// tellVersions tells the relay what this node holds now.
-func (n *Node) tellVersions() {
-	if r := n.active.Load(); r != nil {
-		r.home.home.SendVersions()
-	}
+func (c *Follower) versions() api.Versions { return Versions(c.cfg.Held, c.cfg.Directory) }
+
+// Hear takes a relay's word for what is current, as it welcomes the node.
+func (c *Follower) Hear(v api.Versions) { c.want(wanted{Versions: v}) }
+
+// Nudge is Hear of a relay that tells many nodes at once. spread is the server's wish
+// to have them ask one after another; changes is what came along, nil unless it is of
+// the server itself.
+func (c *Follower) Nudge(v api.Versions, spread time.Duration, changes *api.Changes) {
+	c.want(wanted{Versions: v, spread: spread, nudged: true, changes: changes})
 }
 
-// uses notes that names are looked up here, and returns the round that the
-// answer belongs to.
-func (n *Node) uses() (round uint64) {
-	round, tell := n.dir.Looks()
-	if tell {
-		n.tellVersions()
-	}
-	return round
-}
-
-// namesAre takes a relay's word for which version of all names is the current
-// one. A node that looks names up fetches nothing for that: it looks up again
-// what is asked for from now on, and says that it remembers no names until then,
-// so that a device on which nobody uses names is not woken for them.
-func (n *Node) namesAre(v api.Version) {
-	if !n.dir.NamesAre(v) {
-		return
-	}
-	n.tellVersions()
-	n.cfg.NamesChanged()
-}
+// Renew asks for another certificate now.
+func (c *Follower) Renew() { c.want(wanted{renew: true}) }
 
 // want asks the loop to bring the node to these versions. Never blocks.
-func (c *control) want(w wanted) {
+func (c *Follower) want(w wanted) {
 	if a := c.newest.Load(); !w.Config.IsZero() && (a == nil || a.config != w.Config) {
 		c.newest.Store(&announced{w.Config, time.Now()})
 	}
@@ -146,34 +177,34 @@ func (c *control) want(w wanted) {
 	}
 }
 
-// wantCRL hands over a revocation list that a relay pushed. Never blocks: a
+// WantCRL hands over a revocation list that a relay pushed. Never blocks: a
 // list that finds no room is fetched at the next nudge.
-func (c *control) wantCRL(der []byte) {
+func (c *Follower) WantCRL(der []byte) {
 	select {
 	case c.crls <- der:
 	default:
 	}
 }
 
-// isStrange takes a relay's word that it does not know this node. Never blocks.
-func (c *control) isStrange() {
+// IsStrange takes a relay's word that it does not know this node. Never blocks.
+func (c *Follower) IsStrange() {
 	select {
 	case c.strange <- struct{}{}:
 	default:
 	}
 }
 
-// run is the goroutine. It ends with ctx. When the next fetch is due is decided
+// Run is the goroutine. It ends with ctx. When the next fetch is due is decided
 // once and not again with each nudge, so that a relay that nudges without end
 // neither makes the node fetch more often nor keeps it from fetching.
-func (c *control) run(ctx context.Context) {
+func (c *Follower) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer c.tasks.Wait()
 	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		s, ok := c.n.held.Get()
+		s, ok := c.cfg.Held.Get()
 		if !ok {
 			return // not before this goroutine was told to end
 		}
@@ -195,15 +226,15 @@ func (c *control) run(ctx context.Context) {
 }
 
 // at is what the plan is judged by.
-func (c *control) at(s *network.Network, now time.Time) moment {
-	return moment{Network: s, held: c.n.versions(), now: now, weft: c.n.clock.Now()}
+func (c *Follower) at(s *network.Network, now time.Time) moment {
+	return moment{Network: s, held: c.versions(), now: now, weft: c.cfg.Clock.Now()}
 }
 
 // hear takes somebody's word for what is current.
-func (c *control) hear(s *network.Network, w wanted, now time.Time) {
+func (c *Follower) hear(s *network.Network, w wanted, now time.Time) {
 	waited := c.plan.waiting(c.at(s, now)) // before what comes along is taken
 	w = c.plan.complete(w)
-	if w.changes != nil && w.changes.Version == w.Directory && c.n.takeChanges(w.changes) {
+	if w.changes != nil && w.changes.Version == w.Directory && c.takeChanges(w.changes) {
 		c.tell()
 	}
 	c.plan.hear(c.at(s, now), w, waited)
@@ -211,10 +242,10 @@ func (c *control) hear(s *network.Network, w wanted, now time.Time) {
 
 // begin asks for what is wanted and due, and returns how long until it is to be
 // called again, should nothing happen before.
-func (c *control) begin(ctx context.Context, m moment) time.Duration {
+func (c *Follower) begin(ctx context.Context, m moment) time.Duration {
 	ask, well, wait := c.plan.next(m)
 	for _, p := range well {
-		c.n.health.Clear(partWords[p].code)
+		c.cfg.Health.Clear(partWords[p].code)
 	}
 	for _, q := range ask {
 		c.tasks.Go(func() { c.done <- c.ask(ctx, m.Network, q) })
@@ -223,11 +254,11 @@ func (c *control) begin(ctx context.Context, m moment) time.Duration {
 }
 
 // finish takes what came of asking for a part.
-func (c *control) finish(ctx context.Context, res result, now time.Time) {
+func (c *Follower) finish(ctx context.Context, res result, now time.Time) {
 	if ctx.Err() != nil {
 		return
 	}
-	st, weftNow := &c.plan.steps[res.part], c.n.clock.Now()
+	st, weftNow := &c.plan.steps[res.part], c.cfg.Clock.Now()
 	st.busy = false
 	news, err := false, res.err
 	refused := false
@@ -239,7 +270,7 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 	if errors.As(err, &came) {
 		refused = !came.Broke
 	}
-	s, ok := c.n.held.Get()
+	s, ok := c.cfg.Held.Get()
 	if !ok {
 		return
 	}
@@ -256,14 +287,14 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 		st.idle(now, res.cost)
 		c.plan.forget(m.held, res.part, res.word)
 	case refused && res.part != partCertificate:
-		c.n.log.Warn("refused what the server sent", "what", partWords[res.part].name, "err", err)
+		c.cfg.Log.Warn("refused what the server sent", "what", partWords[res.part].name, "err", err)
 		st.refuse(now, weftNow, res.word, have, res.tag, res.body, res.cost, err)
 	default:
-		c.n.log.Info("fetch from the server", "what", partWords[res.part].name, "err", err)
+		c.cfg.Log.Info("fetch from the server", "what", partWords[res.part].name, "err", err)
 		st.fail(now, weftNow, err, refused || alone(err), res.cost)
 		if late := status.LateRenewal(s.Self, weftNow); late != "" && time.Since(c.warned) > 24*time.Hour {
 			c.warned = now
-			c.n.log.Warn(late, "err", err)
+			c.cfg.Log.Warn(late, "err", err)
 		}
 	}
 	c.report(st, res, err, refused)
@@ -273,13 +304,13 @@ func (c *control) finish(ctx context.Context, res result, now time.Time) {
 	c.answered = false
 	c.tell()
 	if c.plan.lets(m) {
-		c.r.peers.upToDate()
+		c.cfg.Current()
 	}
 }
 
 // renew takes a new certificate.
-func (c *control) renew(der []byte) error {
-	s, ok := c.n.held.Get()
+func (c *Follower) renew(der []byte) error {
+	s, ok := c.cfg.Held.Get()
 	if !ok {
 		return net.ErrClosed
 	}
@@ -287,7 +318,7 @@ func (c *control) renew(der []byte) error {
 	if err != nil {
 		return err
 	}
-	now := c.n.clock.Now()
+	now := c.cfg.Clock.Now()
 	switch {
 	case node.ID != s.Self.ID:
 		return errors.New("the server certified another key than ours")
@@ -298,18 +329,18 @@ func (c *control) renew(der []byte) error {
 	if s.CRL != nil {
 		c.plan.omitted = s.CRL.Number
 	}
-	if !c.n.update(func(id *network.Identity, s *network.Network) { id.Certificate, s.Self = der, node }) {
+	if !c.update(func(id *network.Identity, s *network.Network) { id.Certificate, s.Self = der, node }) {
 		return net.ErrClosed
 	}
-	c.n.follow()
+	c.cfg.Changed()
 	c.plan.mayFit(partConfig) // the addresses in it
 	return nil
 }
 
 // report keeps health up to date. The server is away only when it answered
 // nothing of all that was asked at a time.
-func (c *control) report(st *step, res result, err error, refused bool) {
-	h := &c.n.health
+func (c *Follower) report(st *step, res result, err error, refused bool) {
+	h := c.cfg.Health
 	if err == nil || refused || alone(err) || forAll(err) {
 		c.answered = true
 		h.Clear(status.CodeServerOffline)
@@ -343,16 +374,16 @@ func (c *control) report(st *step, res result, err error, refused bool) {
 
 // tell tells the relay what this node holds now, if that is something else than
 // before.
-func (c *control) tell() {
-	if have := c.n.versions(); have != c.have {
+func (c *Follower) tell() {
+	if have := c.versions(); have != c.have {
 		c.have = have
-		c.r.home.home.SendVersions()
+		c.cfg.Tell()
 	}
 }
 
 // pushed takes a revocation list that a relay sent unasked. One that is of no use
 // is not looked at again.
-func (c *control) pushed(der []byte, now time.Time) {
+func (c *Follower) pushed(der []byte, now time.Time) {
 	if now.Sub(c.useless) <= crlSpacing {
 		return
 	}
@@ -360,9 +391,9 @@ func (c *control) pushed(der []byte, now time.Time) {
 	if sum == c.spurned || sum == c.plan.steps[partList].sum {
 		return
 	}
-	newer, err := c.n.takeCRL(der)
+	newer, err := c.TakeCRL(der)
 	if err != nil {
-		c.n.log.Warn("refused a revocation list that a relay sent", "err", err)
+		c.cfg.Log.Warn("refused a revocation list that a relay sent", "err", err)
 		c.spurned = sum
 	}
 	if !newer {
@@ -373,12 +404,12 @@ func (c *control) pushed(der []byte, now time.Time) {
 // refused handles a server that says that this node exists no more, or is too
 // old. The node keeps its state: the owner decides, and a mistake on the server
 // must not cost the device its identity.
-func (c *control) refused(err error) {
+func (c *Follower) refused(err error) {
 	var e *api.Error
 	if errors.As(err, &e) && e.Code == api.CodeProtocol {
-		c.n.health.Set(status.CodeVersion, "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
+		c.cfg.Health.Set(status.CodeVersion, "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
 	}
 	if errors.As(err, &e) && (e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized) {
-		c.n.removed()
+		c.cfg.Removed()
 	}
 }

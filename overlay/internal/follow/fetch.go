@@ -1,4 +1,4 @@
-package overlay
+package follow
 
 import (
 	"bytes"
@@ -17,8 +17,8 @@ import (
 	"weft/overlay/internal/pause"
 )
 
-// What control asks the server, in goroutines of their own: each comes to a result,
-// whose use is left to control's. See plan.go for what is asked when.
+// What a Follower asks the server, in goroutines of their own: each comes to a result,
+// whose use is left to Run's. See plan.go for what is asked when.
 
 // result is what came of asking for a part.
 type result struct {
@@ -30,7 +30,7 @@ type result struct {
 	tag  string // what the server calls it
 	// restored: the server knows an older revocation list than this node.
 	restored bool
-	// use makes what came what the node goes by, in run's goroutine; nil if the
+	// use makes what came what the node goes by, in Run's goroutine; nil if the
 	// server has nothing new. It reports whether anything is new.
 	use func() (news bool, err error)
 }
@@ -41,15 +41,15 @@ const (
 	longTimeout  = 2 * time.Minute
 )
 
-// ask asks the server for a part. It runs beside run and touches nothing of its.
-func (c *control) ask(ctx context.Context, s *network.Network, q question) (res result) {
+// ask asks the server for a part. It runs beside Run and touches nothing of its.
+func (c *Follower) ask(ctx context.Context, s *network.Network, q question) (res result) {
 	limit := fetchTimeout
 	if q.part == partList || q.part == partDirectory {
 		limit = longTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cl := c.n.client()
+	cl := c.cfg.Client
 	res = result{part: q.part, word: q.word}
 	switch q.part {
 	case partList:
@@ -59,18 +59,18 @@ func (c *control) ask(ctx context.Context, s *network.Network, q question) (res 
 	case partConfig:
 		c.askConfig(ctx, s, cl, &res)
 	case partDirectory:
-		have := c.n.dir.Version()
+		have := c.cfg.Directory.Version()
 		dir, err := cl.Directory(ctx, have)
 		res.err = err
 		res.use = func() (bool, error) {
-			if c.n.dir.Version() != have {
+			if c.cfg.Directory.Version() != have {
 				return true, nil // a nudge brought a change along: it is asked for again
 			}
-			now, ok := c.n.held.Get()
+			now, ok := c.cfg.Held.Get()
 			if !ok {
 				return false, net.ErrClosed
 			}
-			c.n.takeDirectory(now, dir)
+			c.takeDirectory(now, dir)
 			return dir.Version != have, nil
 		}
 	}
@@ -81,7 +81,7 @@ func (c *control) ask(ctx context.Context, s *network.Network, q question) (res 
 	return res
 }
 
-func (c *control) askList(ctx context.Context, s *network.Network, cl *client.Client, refused string, res *result) {
+func (c *Follower) askList(ctx context.Context, s *network.Network, cl *client.Client, refused string, res *result) {
 	known := []string{refused}
 	if s.CRL != nil {
 		known = append(known, api.CRLTag(s.CRL.Number))
@@ -89,18 +89,18 @@ func (c *control) askList(ctx context.Context, s *network.Network, cl *client.Cl
 	der, tag, err := cl.CRL(ctx, known...)
 	res.tag, res.err, res.cost, res.body = tag, err, int64(len(der)), der
 	if der != nil {
-		res.use = func() (bool, error) { return c.n.takeCRL(der) }
+		res.use = func() (bool, error) { return c.TakeCRL(der) }
 	}
 }
 
-func (c *control) askConfig(ctx context.Context, s *network.Network, cl *client.Client, res *result) {
+func (c *Follower) askConfig(ctx context.Context, s *network.Network, cl *client.Client, res *result) {
 	config, err := cl.Config(ctx, s.Config.Version)
 	if res.err = err; err != nil || config == nil {
 		return
 	}
 	res.cost = costly + 1 // how long it was is not known
 	res.use = func() (bool, error) {
-		if err := c.n.takeConfig(config); err != nil {
+		if err := c.TakeConfig(config); err != nil {
 			return false, err
 		}
 		if !slices.EqualFunc(s.Config.NetworkCAs, config.NetworkCAs, bytes.Equal) {
@@ -114,8 +114,8 @@ func (c *control) askConfig(ctx context.Context, s *network.Network, cl *client.
 // give gives a server that was restored from a backup the revocation list held
 // here: it does not know who was deleted since. It is tried until it has arrived,
 // or a newer list has come: nobody else may hold this one.
-func (c *control) give(ctx context.Context) {
-	s, ok := c.n.held.Get()
+func (c *Follower) give(ctx context.Context) {
+	s, ok := c.cfg.Held.Get()
 	if !ok || s.CRL == nil || !c.giving.CompareAndSwap(false, true) {
 		return
 	}
@@ -124,24 +124,24 @@ func (c *control) give(ctx context.Context) {
 		defer c.giving.Store(false)
 		for wait := firstHold; ; wait = min(2*wait, maxHold) {
 			one, cancel := context.WithTimeout(ctx, longTimeout)
-			err := c.n.client().SendCRL(one, list.Raw)
+			err := c.cfg.Client.SendCRL(one, list.Raw)
 			cancel()
 			if err == nil || ctx.Err() != nil {
 				return
 			}
-			c.n.log.Warn("give the server the revocation list", "err", err)
+			c.cfg.Log.Warn("give the server the revocation list", "err", err)
 			if alone(err) || forAll(err) || !pause.Sleep(ctx, pause.Jitter(wait)) {
 				return
 			}
-			if now, ok := c.n.held.Get(); !ok || now.CRL != list {
+			if now, ok := c.cfg.Held.Get(); !ok || now.CRL != list {
 				return
 			}
 		}
 	})
 }
 
-func (c *control) askCertificate(ctx context.Context, cl *client.Client, res *result) {
-	id := c.n.held.Identity()
+func (c *Follower) askCertificate(ctx context.Context, cl *client.Client, res *result) {
+	id := c.cfg.Held.Identity()
 	if !id.Joined() {
 		return
 	}
@@ -150,7 +150,7 @@ func (c *control) askCertificate(ctx context.Context, cl *client.Client, res *re
 		res.err = err
 		return
 	}
-	answer, err := cl.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: csr, OS: runtime.GOOS + "/" + runtime.GOARCH, Software: c.n.cfg.Version})
+	answer, err := cl.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: csr, OS: runtime.GOOS + "/" + runtime.GOARCH, Software: c.cfg.Software})
 	res.err = err
 	res.use = func() (bool, error) { return true, c.renew(answer.Certificate) }
 }
@@ -163,8 +163,8 @@ func (c *control) askCertificate(ctx context.Context, cl *client.Client, res *re
 //
 // Most of all the node may have been removed. Then the server says so to whatever
 // it is asked.
-func (c *control) bring(ctx context.Context) {
-	s, ok := c.n.held.Get()
+func (c *Follower) bring(ctx context.Context) {
+	s, ok := c.cfg.Held.Get()
 	if !ok || !c.bringing.CompareAndSwap(false, true) {
 		return
 	}
@@ -172,22 +172,22 @@ func (c *control) bring(ctx context.Context) {
 		defer c.bringing.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 		defer cancel()
-		if _, err := c.n.client().Config(ctx, s.Config.Version); refusedForGood(err) {
+		if _, err := c.cfg.Client.Config(ctx, s.Config.Version); RefusedForGood(err) {
 			c.refused(err)
 		}
 		if s.CRL == nil || s.CRL.Number <= c.brought.Load() {
 			return
 		}
-		if err := c.n.client().SendCRL(ctx, s.CRL.Raw); err != nil {
-			c.n.log.Info("give the server the revocation list", "err", err)
+		if err := c.cfg.Client.SendCRL(ctx, s.CRL.Raw); err != nil {
+			c.cfg.Log.Info("give the server the revocation list", "err", err)
 			return
 		}
 		c.brought.Store(s.CRL.Number)
-		der, _, err := c.n.client().CRL(ctx, api.CRLTag(s.CRL.Number))
+		der, _, err := c.cfg.Client.CRL(ctx, api.CRLTag(s.CRL.Number))
 		if err != nil {
-			c.n.log.Info("fetch the revocation list", "err", err)
+			c.cfg.Log.Info("fetch the revocation list", "err", err)
 		} else if der != nil {
-			c.wantCRL(der)
+			c.WantCRL(der)
 		}
 	})
 }
@@ -204,4 +204,13 @@ func alone(err error) bool {
 func forAll(err error) bool {
 	var e *api.Error
 	return errors.As(err, &e) && (e.Code == api.CodeProtocol || e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized)
+}
+
+// RefusedForGood reports whether trying the same again is useless.
+func RefusedForGood(err error) bool {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
+	}
+	return errors.Is(err, cert.ErrUntrusted)
 }

@@ -1,0 +1,150 @@
+package follow
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/overlay/api"
+	"weft/overlay/api/client"
+	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
+	"weft/overlay/internal/network"
+	"weft/overlay/status"
+)
+
+// fakeServer answers a Follower's questions, as its HTTP transport.
+type fakeServer struct {
+	mu sync.Mutex
+	// mu guards the following.
+	config *api.Config
+	list   []byte
+	asked  []string // paths
+}
+
+func (s *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, req.URL.Path)
+	code, body := http.StatusNotFound, []byte(`{"code":"not-found","message":"no"}`)
+	switch req.URL.Path {
+	case "/v1/config":
+		code = http.StatusOK
+		body, _ = json.Marshal(s.config)
+	case "/v1/crl":
+		code, body = http.StatusOK, s.list
+	}
+	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), Request: req}, nil
+}
+
+// A Follower runs without a node: a word about what is current has it ask for that,
+// take it, have what depends on it follow, and say so, in this order. What is of
+// another network changes nothing.
+func TestFollowsWithoutANode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, err := cert.NewCA("network", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pin := cert.PinOf(ca.Cert)
+		id, err := network.NewIdentity(pin.NetworkID(), pin, []string{"https://weft.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id.NetworkCAs = [][]byte{ca.Cert.Raw}
+		id.Certificate, err = ca.SignNode(&id.Key.PublicKey, cert.Attributes{
+			Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
+		}, big.NewInt(1), time.Now(), time.Now().Add(90*24*time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := func(n uint64) *api.Config {
+			c := id.BareConfig()
+			c.Version = api.Version{Epoch: 1, N: n}
+			c.Versions = api.Versions{Config: c.Version, CRL: n}
+			c.Self = api.Self{FQDN: "pi.weft.internal", IPv4Prefix: "100.64.0.0/10", IPv6Prefix: "fd00::/48"}
+			return c
+		}
+		first, err := network.New(id, config(1), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var held network.Holder
+		held.Join(id, first)
+		list, err := ca.SignCRL(2, []*big.Int{big.NewInt(7)}, time.Time{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &fakeServer{config: config(2), list: list}
+		var health status.Warnings
+		var current, told atomic.Int64
+		var seen api.Versions // when Changed was last called; of the goroutine in Run
+		dir := directory.New(time.Now)
+		f := New(Config{
+			Client: client.New(server, func(time.Time) {}),
+			Held:   &held, Directory: dir, Clock: cert.NewClock(time.Time{}, time.Now), Health: &health, Log: slog.New(slog.DiscardHandler),
+			Keep:         func(file string) {},
+			Changed:      func() { seen = Versions(&held, dir) },
+			NamesChanged: func() {}, Removed: func() { t.Error("removed") },
+			Tell: func() {
+				if now := Versions(&held, dir); now != seen {
+					t.Errorf("the relay is told of %+v when %+v was followed", now, seen)
+				}
+				told.Add(1)
+			},
+			Current: func() { current.Add(1) },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { f.Run(ctx) })
+		f.Hear(api.Versions{Config: api.Version{Epoch: 1, N: 2}, CRL: 2})
+		time.Sleep(10 * time.Second)
+		now, _ := held.Get()
+		if now.Config.Version.N != 2 || now.CRL == nil || now.CRL.Number != 2 || told.Load() == 0 || current.Load() == 0 {
+			t.Errorf("holds %+v, told %d times, current %d times; %v", Versions(&held, dir), told.Load(), current.Load(), health.List())
+		}
+		if f.Behind() {
+			t.Error("it is behind what it holds")
+		}
+
+		server.mu.Lock()
+		server.config = config(3)
+		server.config.Network = strings.Repeat("0", 32)
+		server.mu.Unlock()
+		f.Nudge(api.Versions{Config: api.Version{Epoch: 1, N: 3}, CRL: 2}, 0, nil)
+		time.Sleep(time.Minute)
+		if after, _ := held.Get(); after != now {
+			t.Error("a configuration of another network was taken")
+		}
+		if !health.Has(status.CodeConfig) {
+			t.Errorf("nobody is told; %v", health.List())
+		}
+		asked := 0
+		server.mu.Lock()
+		for _, path := range server.asked {
+			if path == "/v1/config" {
+				asked++
+			}
+		}
+		server.mu.Unlock()
+		if asked != 2 {
+			t.Errorf("the configuration was asked for %d times, want 2: what was refused is not asked for again", asked)
+		}
+		if newer, err := f.TakeCRL(list); newer || err != nil {
+			t.Errorf("the list that is held: %v, %v", newer, err)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
