@@ -297,9 +297,7 @@ func (n *Node) unknownPeer(name string, s *network.Network) error {
 // where they do not.
 func (n *Node) inTime(least time.Duration) time.Duration {
 	if r := n.active.Load(); r != nil {
-		if c := r.home.home.Current(); c != nil {
-			return least + 4*min(c.Trip(), tripMost)
-		}
+		return least + 4*min(r.home.Trip(), tripMost)
 	}
 	return least
 }

@@ -42,7 +42,7 @@ func (n *Node) IgnoreWorld() {
 // Guests returns how many guest connections there are.
 func (n *Node) Guests() int {
 	if r := n.active.Load(); r != nil {
-		return len(r.peers.guests.all())
+		return r.peers.guests.Len()
 	}
 	return 0
 }
@@ -51,7 +51,7 @@ func (n *Node) Guests() int {
 // "" while it is not.
 func (n *Node) RelayVia() string {
 	if r := n.active.Load(); r != nil {
-		return r.home.home.State().Via
+		return r.home.State().Via
 	}
 	return ""
 }
@@ -87,7 +87,7 @@ func SaveHome(dir, relayID string) error {
 func (n *Node) WorldChanged() {
 	if r := n.active.Load(); r != nil {
 		r.dialer.Forget()
-		r.home.home.Wake()
+		r.home.Wake()
 		r.peers.worldChanged()
 	}
 }

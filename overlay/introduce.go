@@ -15,6 +15,7 @@ import (
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/relay"
 	"weft/overlay/status"
@@ -502,7 +503,7 @@ func (p *peers) onReset(from cert.NodeID) {
 }
 
 // goneHint: a relay says that a peer is not connected to it, or silent.
-func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
+func (p *peers) goneHint(w homes.Way, id cert.NodeID, reason relay.GoneReason) {
 	p.hint(func() {
 		if reason == relay.GoneSilent {
 			p.doubt(w, id)
@@ -514,7 +515,7 @@ func (p *peers) goneHint(w way, id cert.NodeID, reason relay.GoneReason) {
 
 // goneAt takes a relay's word that a peer is not there. It is of interest where
 // the peer was believed to be.
-func (p *peers) goneAt(w way, id cert.NodeID, why error) {
+func (p *peers) goneAt(w homes.Way, id cert.NodeID, why error) {
 	alone := p.alone()
 	q := p.table[id]
 	if alone && (q == nil || q.dial == nil) { // else what comes of that says more

@@ -128,7 +128,7 @@ const (
 // connection may well stand still for a while; nobody says so of UDP. What the
 // session cannot carry is not asked.
 func (p *peers) patience(q *peer) time.Duration {
-	if q.path.shown.Kind == path.Relay || !p.r.home.connected() {
+	if q.path.shown.Kind == path.Relay || !p.r.home.Connected() {
 		return keptQuietAfter
 	}
 	trip := 3 * time.Duration(q.path.rtt.Load())

@@ -23,7 +23,7 @@ type nameCache struct {
 func (n *Node) Names() *status.Names {
 	s, ok := n.held.Get()
 	r := n.active.Load()
-	online := r != nil && r.home.connected() && !n.health.Has(status.CodeServerOffline)
+	online := r != nil && r.home.Connected() && !n.health.Has(status.CodeServerOffline)
 	c := &n.names
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +51,7 @@ func (n *Node) versions() api.Versions { return follow.Versions(&n.held, n.dir) 
 // tellVersions tells the relay what this node holds now.
 func (n *Node) tellVersions() {
 	if r := n.active.Load(); r != nil {
-		r.home.home.SendVersions()
+		r.home.SendVersions()
 	}
 }
 

@@ -21,9 +21,8 @@
 //   - keep.go       what of that gets to disk
 //   - clock.go      what time it is, as the server and relays say
 //   - dialer.go     the one way to the server side
-//   - home.go       what comes in from the relay, and to whom it goes
-//   - guest.go      connections to the relays of others
-//   - reach.go      at which relay is a peer?
+//   - relays.go     what comes in from relays, and to whom it goes
+//   - reach.go      introductions at the relay where a peer is, and when that ends
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
 //   - filters.go    their packet filters, which outlive them
@@ -35,7 +34,8 @@
 //   - names.go      what the DNS zone is made of
 //
 // and below: in internal, for this package alone, network (what is held of the network,
-// and what follows when it changes), follow (keeping that in step with the server), state (the state directory), directory (who is that
+// and what follows when it changes), follow (keeping that in step with the server), homes
+// (connections to relays, and at which one a peer is), state (the state directory), directory (who is that
 // name or address?), intro (introductions), path (which way), probe, gather (candidates),
 // dataplane (packets between the host and peers), wg (WireGuard), bind (its messages
 // over sockets and relays), filter (what a peer may do);
@@ -117,7 +117,7 @@ type Node struct {
 	clock *cert.Clock
 	// idleAfter is how long a tunnel lives without data.
 	idleAfter time.Duration
-	guestIdle time.Duration // the same of a guest connection without tunnels
+	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
 	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before; for tests
 	// notifyWorld is that function, unless a test says otherwise, and stamps the
 	// clock by which WireGuard goes, nil for time.Now: not Config.Wall.
@@ -178,7 +178,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, guestIdle: guestIdle, notifyWorld: notifyWorld, save: (*state.Dir).Save}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, notifyWorld: notifyWorld, save: (*state.Dir).Save}
 	n.dir = directory.New(time.Now)
 	n.filters = newFilters(cfg.Log)
 	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, cfg.Log)

@@ -8,6 +8,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/gather"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/probe"
@@ -376,7 +377,7 @@ func (p *peers) tell(q *peer, callMe bool) {
 // tellAgain is called when the relay is there again. What was said meanwhile may
 // be lost, and its lanes are.
 func (p *peers) tellAgain(q *peer) {
-	if q.path.agent == nil || q.way != way(p.r.home) {
+	if q.path.agent == nil || q.way != homes.Way(p.r.home) {
 		return
 	}
 	p.endLane(q)

@@ -7,8 +7,8 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/path"
-	"weft/overlay/relay"
 	"weft/overlay/relay/lane"
 )
 
@@ -24,7 +24,7 @@ const (
 // laneOf is a peer's lane.
 type laneOf struct {
 	binder *lane.Binder // nil: there is none
-	way    way          // whose relay it is
+	way    homes.Way    // whose relay it is
 	info   lane.Info
 	addr   netip.AddrPort // of the relay
 	bound  bool
@@ -45,7 +45,7 @@ func (p *peers) keepLane(q *peer, want bool, now time.Time) {
 	case l.binder == nil && want && !now.Before(l.ask):
 		l.ask = now.Add(laneWait)
 		l.next = l.ask
-		if q.way == nil || requestLane(q.way, q.id) != nil {
+		if q.way == nil || q.way.RequestLane(q.id) != nil {
 			l.ask = now.Add(laneRetry)
 			l.next = l.ask
 		}
@@ -60,18 +60,8 @@ func (p *peers) keepLane(q *peer, want bool, now time.Time) {
 	}
 }
 
-func requestLane(w way, peer cert.NodeID) error {
-	switch c := w.(type) {
-	case *home:
-		return c.home.RequestLane(peer)
-	case *guest:
-		return c.conn.RequestLane(peer)
-	}
-	return relay.ErrNoLanes
-}
-
 // laneCame is told by a relay connection that there is a lane.
-func (p *peers) laneCame(w way, id cert.NodeID, info lane.Info) {
+func (p *peers) laneCame(w homes.Way, id cert.NodeID, info lane.Info) {
 	p.hint(func() {
 		q := p.table[id]
 		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder != nil && q.path.lane.info == info {
@@ -93,7 +83,7 @@ func (p *peers) laneCame(w way, id cert.NodeID, info lane.Info) {
 }
 
 // laneWent is told that there is no lane, or no more.
-func (p *peers) laneWent(w way, id cert.NodeID) {
+func (p *peers) laneWent(w homes.Way, id cert.NodeID) {
 	p.hint(func() {
 		q := p.table[id]
 		if q == nil || q.path.agent == nil || q.way != w {
@@ -108,7 +98,7 @@ func (p *peers) laneWent(w way, id cert.NodeID) {
 
 // laneMoved is told that the relay gets our datagrams from another address than
 // the one that is bound.
-func (p *peers) laneMoved(w way, id cert.NodeID) {
+func (p *peers) laneMoved(w homes.Way, id cert.NodeID) {
 	p.hint(func() {
 		q := p.table[id]
 		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder == nil {
@@ -189,12 +179,12 @@ func (p *peers) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
 
 // udpOf is the UDP address of the relay at the other end of w, as far as STUN
 // has found it to answer.
-func (ps *paths) udpOf(w way) netip.AddrPort {
+func (ps *paths) udpOf(w homes.Way) netip.AddrPort {
 	if ps.gatherer == nil {
 		return netip.AddrPort{}
 	}
 	answers := ps.gatherer.Snapshot().Answers
-	for _, server := range w.relay().STUN { // those with lanes come first
+	for _, server := range w.Relay().STUN { // those with lanes come first
 		for _, a := range answers {
 			if a.Seen.IsValid() && a.Server == server {
 				return a.Addr
@@ -203,10 +193,3 @@ func (ps *paths) udpOf(w way) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
-
-// What relay connections say; they are in the goroutines that read them.
-func (in *inbound) Lane(peer cert.NodeID, info lane.Info) { in.r.peers.laneCame(in.via, peer, info) }
-func (in *inbound) LaneGone(peer cert.NodeID, _ relay.LaneReason) {
-	in.r.peers.laneWent(in.via, peer)
-}
-func (in *inbound) LaneRebind(peer cert.NodeID) { in.r.peers.laneMoved(in.via, peer) }

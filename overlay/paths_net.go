@@ -126,7 +126,7 @@ func (ps *paths) servers() {
 	if ps.gatherer == nil || !ok {
 		return
 	}
-	home := ps.p.r.home.relay().ID
+	home := ps.p.r.home.Relay().ID
 	var list []string
 	for _, first := range []bool{true, false} {
 		for _, rl := range s.Config.Relays {

@@ -13,10 +13,10 @@ import (
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
-	"weft/overlay/relay"
 	"weft/overlay/rtt"
 )
 
@@ -60,7 +60,7 @@ type peer struct {
 	filter   *filter.Peer
 	made     time.Time // the tunnel; zero while there is none
 	ours     bool      // this node called
-	way      way       // relay connection that carries what goes there; nil: lost
+	way      homes.Way // relay connection that carries what goes there; nil: lost
 
 	dial       *dialing
 	failures   int       // of introductions in a row
@@ -101,7 +101,7 @@ type dialing struct {
 	tried   time.Time // when the last attempt began: its failure says nothing to who came later
 	cancel  context.CancelCauseFunc
 	heard   bool                    // the peer has answered the attempt under way
-	way     way                     // relay connection of it
+	way     homes.Way               // relay connection of it
 	gone    context.CancelCauseFunc // ends that attempt
 
 	// late says that there was a tunnel under the same key already: it goes on
@@ -121,7 +121,7 @@ type peers struct {
 	log    *slog.Logger
 	bind   *bind.Bind
 	intro  *intro.Switch
-	guests *guests
+	guests *homes.Guests
 	paths  *paths
 
 	forwarder *dataplane.Forwarder
@@ -163,15 +163,12 @@ type peerView struct {
 func newPeers(ctx context.Context, n *Node, r *running, self *network.Network) *peers {
 	p := &peers{
 		n: n, r: r, log: n.log, plane: n.plane, keys: n.keys, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
-		calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
+		guests: r.guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 		silent: map[cert.NodeID]time.Time{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
 	p.paths = newPaths(p)
-	p.guests = newGuests(r.home, dialRelay(r.dialer), n.guestIdle, n.log)
-	p.guests.handler = func(c *guest) relay.Handler { return n.guestHandler(r.home, c) }
-	p.guests.lost = p.guestLost
 	pairKey := p.keys.PairKey
 	if n.unproven {
 		pairKey = nil
@@ -312,14 +309,14 @@ func (p *peers) worldChanged() {
 		}
 	})
 	p.pathsWake()
-	p.guests.check()
+	p.guests.Check()
 }
 
 // configChanged lets go of relays that the config names no more, and applies new
 // rules to every tunnel, live flows included.
 func (p *peers) configChanged() {
 	if s, ok := p.n.held.Get(); ok {
-		p.guests.keepOnly(s.Config.Relays)
+		p.guests.KeepOnly(s.Config.Relays)
 	}
 	p.do(func() {
 		snap, ok := p.n.held.Get()
@@ -417,7 +414,7 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 		p.plane.RemovePeer(q.id)
 		p.n.filters.release(q.id, p.forwarder.Now())
 		p.bind.Drop(q.id)
-		p.guests.route(q.id, nil)
+		p.guests.Route(q.id, nil)
 	}
 	*q = peer{
 		id: q.id, node: q.node, filter: q.filter, dial: q.dial, ours: q.ours,
@@ -432,7 +429,7 @@ func (p *peers) takeDown() {
 	}
 	p.intro.Close()
 	p.wg.Wait()
-	p.guests.close()
+	p.guests.Close()
 	// Introductions that were under way may have left calls behind.
 	for {
 		select {
@@ -473,5 +470,5 @@ func (q *peer) relayName() string {
 	if q.way == nil {
 		return ""
 	}
-	return q.way.relay().Name
+	return q.way.Relay().Name
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"sort"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/mono"
 	"weft/overlay/internal/pause"
@@ -21,24 +20,18 @@ import (
 	"weft/overlay/status"
 )
 
-// Where a peer is, when there is more than one relay: at the relay that the
-// directory named; if that says no, or cannot be reached, where the server
-// says now; else at ours, or at the others in the order in which the peer
-// itself moves when it loses its home (relay.Order). So nodes find each other
-// while the server is away.
+// At which relay a peer is, homes.Finder says.
 //
 // Who is found nowhere is offline, unless nobody can know yet: the server or a
 // relay started a moment ago, the peer is on its way from one relay to another, or
 // this node has not fetched the list of relays that there is now. Then they are
 // asked again and again, but not for as long as an introduction may take.
 const (
-	maxAsked     = 8               // relays, for one introduction
-	maxQuestions = 2               // to the server, for the same
-	askServer    = 3 * time.Second // where it is
-	movedAfter   = 15 * time.Second
-	askAgain     = 200 * time.Millisecond // in the mean, for whom nobody knows yet; longer each time
-	askAgainMax  = time.Second
-	lookFor      = 12 * time.Second // them again, in all
+	askServer   = 3 * time.Second // where it is
+	movedAfter  = 15 * time.Second
+	askAgain    = 200 * time.Millisecond // in the mean, for whom nobody knows yet; longer each time
+	askAgainMax = time.Second
+	lookFor     = 12 * time.Second // them again, in all
 )
 
 var (
@@ -56,9 +49,9 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 	var said error
 	unsure, begun := false, time.Now()
 	for wait := askAgain; ; {
-		rl, more, ok := f.next()
+		rl, more, ok := f.Next()
 		if !ok {
-			if unsure = f.unsure(); !unsure {
+			if unsure = f.Unsure(); !unsure {
 				return nil, said
 			}
 			if time.Since(begun) > lookFor || !pause.Sleep(ctx, pause.Jitter(wait)) {
@@ -66,8 +59,7 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 			}
 			wait = min(2*wait, askAgainMax)
 			p.log.Debug("nobody knows yet where a peer is", "peer", d.id, "err", said)
-			p.fill(f, d.id)
-			f.askFor(askServer)
+			f.Again(d.id, askServer)
 			continue
 		}
 		s, err := p.reachAt(ctx, q, d, rl, more)
@@ -79,11 +71,11 @@ func (p *peers) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 		case ctx.Err() != nil:
 			return nil, err
 		case errors.Is(err, errGone):
-			f.gone(rl, errors.Is(err, errSilent))
+			f.Gone(rl, errors.Is(err, errSilent))
 			p.log.Debug("not reached", "peer", d.id, "relay", rl.Name, "err", err)
 		case errors.Is(err, errNotThere), errors.Is(err, relay.ErrOffline),
 			errors.Is(err, intro.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
-			f.ask()
+			f.Ask()
 			p.log.Debug("not reached", "peer", d.id, "relay", rl.Name, "err", err)
 		default:
 			return nil, err // of the peer itself
@@ -100,7 +92,7 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 	if err := p.inLoop(func() error { d.tried, d.heard = time.Now(), false; return nil }); err != nil {
 		return nil, err
 	}
-	w, err := p.guests.connect(ctx, rl)
+	w, err := p.guests.Connect(ctx, rl)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotThere, err)
 	}
@@ -112,7 +104,7 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 		}
 	})
 	defer enough.Stop()
-	defer p.guests.calling(d.id, w)()
+	defer p.guests.Calling(d.id, w)()
 	if err := p.inLoop(func() error { d.way, d.gone = w, gone; return nil }); err != nil {
 		return nil, err
 	}
@@ -122,191 +114,57 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 	})
 }
 
-// finder names the relays where a peer may be, the likeliest first.
-type finder struct {
-	relays []api.Relay
-	// behind reports whether there may be a newer list of relays than this node's.
-	behind func() bool
-	// where asks the server where the peer is.
-	where func(patience time.Duration) <-chan whereabouts
-	away  bool // the server did not answer when it was last asked for something
-	// askTime is how long the server has to answer.
-	askTime time.Duration
-
-	queue  []api.Relay
-	tries  int                // relays named so far
-	again  bool               // a relay that said gone was asked once more
-	asked  int                // questions to the server
-	answer <-chan whereabouts // to the last of them; nil when there is none to come
-	last   whereabouts        // the last answer that came
-	silent bool               // the peer did not answer a relay
-}
-
-// whereabouts is what the server says of a peer.
-type whereabouts struct {
-	online  bool
-	relay   string // Relay.ID
-	unknown bool   // not online, as far as the server knows yet
-}
-
 // newFinder makes the finder of an introduction. Its questions end with ctx.
-func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *finder {
-	f := &finder{away: p.n.health.Has(status.CodeServerOffline), behind: p.r.control.Behind, askTime: p.n.inTime(askServer)}
-	f.where = func(patience time.Duration) <-chan whereabouts {
-		answer := make(chan whereabouts, 1)
-		p.wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, patience)
-			defer cancel()
-			answer <- p.n.whereIs(ctx, id)
-		})
-		return answer
-	}
-	p.fill(f, id)
-	return f
-}
-
-// fill has a finder begin with the relays that there are now.
-func (p *peers) fill(f *finder, id cert.NodeID) {
-	f.tries, f.asked = 0, 0
-	if s, ok := p.n.held.Get(); ok {
-		f.relays = s.Config.Relays
-	}
-	home := p.r.home.relay()
-	if f.alone() {
-		f.queue = []api.Relay{{}} // home, wherever that is
-		return
-	}
-	hint := ""
-	if k := p.n.dir.Get(id); k != nil {
-		hint = k.Relay
-	}
-	if hint == "" {
-		f.ask()
-	}
-	order := relay.Order(f.relays, id)
-	first := slices.DeleteFunc(slices.Clone(order), func(r api.Relay) bool { return r.ID != hint && r.ID != home.ID })
-	sort.SliceStable(first, func(i, j int) bool { return first[i].ID == hint && first[j].ID != hint })
-	rest := slices.DeleteFunc(order, func(r api.Relay) bool { return r.ID == hint || r.ID == home.ID })
-	f.queue = append(first, rest...)
-	// Those that were out of reach a moment ago come last.
-	sort.SliceStable(f.queue, func(i, j int) bool {
-		return !p.guests.shuns(f.queue[i].ID) && p.guests.shuns(f.queue[j].ID)
+func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *homes.Finder {
+	return homes.NewFinder(id, homes.FinderConfig{
+		Relays: p.n.relays,
+		Home:   func() string { return p.r.home.Relay().ID },
+		Hint: func() string {
+			if k := p.n.dir.Get(id); k != nil {
+				return k.Relay
+			}
+			return ""
+		},
+		Shuns: p.guests.Shuns, Behind: p.r.control.Behind,
+		Where: func(patience time.Duration) <-chan homes.Whereabouts {
+			answer := make(chan homes.Whereabouts, 1)
+			p.wg.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, patience)
+				defer cancel()
+				answer <- p.n.whereIs(ctx, id)
+			})
+			return answer
+		},
+		Away: p.n.health.Has(status.CodeServerOffline), AskTime: p.n.inTime(askServer), GoneTime: lastSeenWait,
 	})
 }
 
-// alone reports whether the network has but one relay.
-func (f *finder) alone() bool { return len(f.relays) <= 1 }
-
-// gone takes a relay's word that the peer is not there, or silent. The former may
-// be of before the peer came back: when a connection is cleared away, the relay
-// says so to whoever may wait for it. Who is really gone is said to be so again at
-// once; and nobody is called offline whom the server sees online, unless they
-// are silent (see silent.go).
-func (f *finder) gone(rl api.Relay, silent bool) {
-	f.silent = silent
-	if !f.again && !silent {
-		f.again = true
-		f.queue = slices.Insert(f.queue, 0, rl)
-	} else if f.alone() && !silent && !f.away {
-		f.askFor(lastSeenWait) // somebody waits, and there is nothing else to try
-	}
-	f.ask()
-}
-
-// ask asks the server where the peer is now, if there is a choice.
-func (f *finder) ask() {
-	if !f.alone() {
-		f.askFor(f.askTime)
-	}
-}
-
-func (f *finder) askFor(patience time.Duration) {
-	if f.answer == nil && f.asked < maxQuestions {
-		f.asked++
-		f.answer = f.where(patience)
-	}
-}
-
-// next returns the relay to try, and whether there are more. What the server
-// says goes first, and is waited for when there is nothing else.
-func (f *finder) next() (rl api.Relay, more, ok bool) {
-	if f.answer != nil {
-		if len(f.queue) == 0 {
-			f.take(<-f.answer)
-		} else {
-			select {
-			case w := <-f.answer:
-				f.take(w)
-			default:
-			}
-		}
-	}
-	if len(f.queue) == 0 || f.tries >= maxAsked {
-		return rl, false, false
-	}
-	rl, f.queue = f.queue[0], f.queue[1:]
-	f.tries++
-	return rl, len(f.queue) > 0, true
-}
-
-// unsure reports whether a peer that was found nowhere may yet be somewhere: the
-// server does not know, or it is online at a relay that does not know of it yet, or
-// is not known here.
-func (f *finder) unsure() bool {
-	switch {
-	case f.silent:
-		return false
-	case f.last.online:
-		return !f.alone() || !slices.ContainsFunc(f.relays, func(r api.Relay) bool { return r.ID == f.last.relay })
-	}
-	return f.last.unknown || f.behind()
-}
-
-// take puts the relay that the server named first, also when it was tried
-// before: the server's word is newer.
-func (f *finder) take(w whereabouts) {
-	f.answer, f.last = nil, w
-	if !w.online {
-		return
-	}
-	at := api.Relay{} // home
-	if !f.alone() {
-		i := slices.IndexFunc(f.relays, func(r api.Relay) bool { return r.ID == w.relay })
-		if i < 0 {
-			return
-		}
-		at = f.relays[i]
-	}
-	f.queue = slices.DeleteFunc(f.queue, func(r api.Relay) bool { return r.ID == at.ID })
-	f.queue = slices.Insert(f.queue, 0, at)
-}
-
 // whereIs asks the server where a peer is; not online when it does not know.
-func (n *Node) whereIs(ctx context.Context, id cert.NodeID) whereabouts {
+func (n *Node) whereIs(ctx context.Context, id cert.NodeID) homes.Whereabouts {
 	s, ok := n.held.Get()
 	if !ok {
-		return whereabouts{}
+		return homes.Whereabouts{}
 	}
 	p, err := n.client().Lookup(ctx, "id", id.String())
 	var e *api.Error
 	switch {
 	case errors.As(err, &e) && e.Status == http.StatusNotFound:
-		return whereabouts{}
+		return homes.Whereabouts{}
 	case err != nil:
 		n.log.Debug("ask where a peer is", "peer", id, "err", err)
-		return whereabouts{}
+		return homes.Whereabouts{}
 	}
 	k, err := directory.KnownOf(*p, s.VerifyListed)
 	if err != nil || k.Node.ID != id || !n.learn(s, k) {
-		return whereabouts{}
+		return homes.Whereabouts{}
 	}
-	return whereabouts{p.Online, p.Relay, p.Unknown && !p.Online}
+	return homes.Whereabouts{Online: p.Online, Relay: p.Relay, Unknown: p.Unknown && !p.Online}
 }
 
 // setWay decides which relay connection carries what goes to a peer. It is the
 // only place that does.
-func (p *peers) setWay(q *peer, w way) {
-	if w != nil && !p.guests.route(q.id, w) {
+func (p *peers) setWay(q *peer, w homes.Way) {
+	if w != nil && !p.guests.Route(q.id, w) {
 		w = nil
 	}
 	q.way = w
@@ -317,29 +175,29 @@ func (p *peers) setWay(q *peer, w way) {
 		q.endpoint.SetSender(&lostWay{p: p})
 		return
 	}
-	q.endpoint.SetSender(w.sender())
+	q.endpoint.SetSender(w.Sender())
 }
 
 // introduced sends what goes to a peer over the connection on which it was
 // introduced: it is connected to that relay.
 func (p *peers) introduced(q *peer, s *intro.Session) {
-	p.setWay(q, p.guests.wayOf(q.id, s.Number()))
+	p.setWay(q, p.guests.Of(q.id, s.Number()))
 	if s.Initiator && q.way != nil {
-		p.n.dir.SetRelay(q.id, q.way.relay().ID)
+		p.n.dir.SetRelay(q.id, q.way.Relay().ID)
 	}
 }
 
 // guestLost is called when a guest connection has ended.
-func (p *peers) guestLost(c *guest) {
+func (p *peers) guestLost(c *homes.Guest) {
 	p.do(func() {
 		for _, q := range p.table {
-			if q.dial != nil && q.dial.way == way(c) {
+			if q.dial != nil && q.dial.way == homes.Way(c) {
 				q.dial.gone(errNotThere)
 			}
-			if q.way != way(c) {
+			if q.way != homes.Way(c) {
 				continue
 			}
-			if p.guests.isHome(c) {
+			if p.guests.IsHome(c) {
 				p.setWay(q, p.r.home)
 				continue
 			}
@@ -362,7 +220,7 @@ func (p *peers) guestLost(c *guest) {
 func (p *peers) homeMoved() {
 	p.hint(func() {
 		for _, q := range p.table {
-			if q.installed() && q.way == way(p.r.home) && p.sentLately(q) {
+			if q.installed() && q.way == homes.Way(p.r.home) && p.sentLately(q) {
 				p.call(q, nil)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/follow"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/link"
@@ -24,7 +25,8 @@ type running struct {
 	n       *Node
 	client  *client.Client
 	dialer  *link.Dialer
-	home    *home
+	home    *homes.Home
+	guests  *homes.Guests
 	peers   *peers
 	control *follow.Follower
 	sinks   *network.Sinks
@@ -70,7 +72,7 @@ func (n *Node) run() error {
 	ctx, endRest := context.WithCancel(context.Background())
 	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest, asking: make(chan struct{}, 1)}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
-	r.home = newHome(n, r, dialer, s.Self.ID)
+	r.home, r.guests = n.makeHomes(r, dialer, s.Self.ID)
 	r.peers = newPeers(pctx, n, r, s)
 	r.control = n.follower(r)
 	r.sinks = n.sinks(r)
@@ -89,7 +91,7 @@ func (n *Node) run() error {
 	r.peers.paths.start()
 	r.tunnels.Go(func() { r.peers.run(pctx) })
 	r.rest.Go(func() { r.control.Run(ctx) })
-	r.rest.Go(func() { r.home.run(ctx) })
+	r.rest.Go(func() { r.home.Run(ctx) })
 	r.rest.Go(func() { n.watchWorld(ctx, r) })
 	n.health.Notify()
 	return nil
@@ -100,7 +102,7 @@ func (n *Node) follower(r *running) *follow.Follower {
 	return follow.New(follow.Config{
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
 		Keep: n.keeper.Keep, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
-		Tell: r.home.home.SendVersions, Current: r.peers.upToDate, Removed: n.removed,
+		Tell: r.home.SendVersions, Current: r.peers.upToDate, Removed: n.removed,
 	})
 }
 
@@ -140,7 +142,7 @@ func (r *running) close() {
 	r.endPeers()
 	r.tunnels.Wait()
 	r.peers.paths.close()
-	r.home.flush()
+	r.home.Flush()
 	r.endRest()
 	r.rest.Wait()
 	r.sinks.End()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/homes"
 )
 
 // A relay says that a peer is silent when that did not answer it for two seconds.
@@ -17,7 +18,7 @@ const (
 )
 
 // doubt takes a relay's word that a peer is silent.
-func (p *peers) doubt(w way, id cert.NodeID) {
+func (p *peers) doubt(w homes.Way, id cert.NodeID) {
 	q := p.table[id]
 	if q == nil {
 		return

@@ -26,7 +26,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		routes{set: n.cfg.Net.SetRanges, health: &n.health, log: n.log},
 		known{dir: n.dir},
 		tunnels{revoked: r.peers.crlChanged, decided: r.peers.configChanged},
-		relays{connected: r.home.connected, wake: r.home.home.Wake, tell: r.home.home.SendVersions},
+		relays{connected: r.home.Connected, wake: r.home.Wake, tell: r.home.SendVersions},
 		current{hear: r.peers.upToDate},
 		named{changed: n.cfg.NamesChanged},
 		renewal{renew: r.control.Renew},

@@ -36,7 +36,7 @@ func (n *Node) State() status.State {
 		return status.StateUnjoined
 	case n.running == nil:
 		return status.StateDown
-	case n.running.home.connected():
+	case n.running.home.Connected():
 		return status.StateRunning
 	}
 	return status.StateConnecting
@@ -65,7 +65,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	if r == nil {
 		return f
 	}
-	f.Up, f.Online, f.Relay = true, r.home.connected(), r.home.relay().Name
+	f.Up, f.Online, f.Relay = true, r.home.Connected(), r.home.Relay().Name
 	f.ServerOffline = n.health.Has(status.CodeServerOffline)
 	f.Skew, _ = n.clock.Skew()
 	f.Now, f.WeftNow = time.Now(), n.clock.Now()
@@ -107,7 +107,7 @@ func (n *Node) Relays() []status.Relay {
 	}
 	current := ""
 	if r != nil {
-		current = r.home.relay().ID
+		current = r.home.Relay().ID
 	}
 	out = append(out, status.Relay{Name: "server", URLs: s.Config.ServerURLs, STUN: []string{}, Server: true})
 	for _, rl := range s.Config.Relays {

@@ -44,7 +44,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		n.log.Debug("the network may have changed")
 		n.cfg.NetworkChanged()
 		r.dialer.Forget()
-		r.home.home.Moved()
+		r.home.Moved()
 		r.peers.worldChanged()
 	}
 }

@@ -1,4 +1,4 @@
-package overlay
+package homes
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/intro"
-	"weft/overlay/link"
 	"weft/overlay/relay"
 )
 
@@ -22,7 +21,7 @@ import (
 // reached through that one. The node calls there as a guest, which is a
 // connection that does not count as its presence, and the peer answers over
 // its home connection, where the call came in. So each side needs to know only
-// where the one that it calls lives (see reach.go).
+// where the one that it calls lives (see finder.go).
 const (
 	maxGuests     = 64              // the one not used for longest goes
 	guestIdle     = 2 * time.Minute // without a tunnel through it
@@ -32,24 +31,19 @@ const (
 	notedSessions = 256              // per relay connection: more than introductions can be under way
 )
 
-// way is a relay connection through which peers are reached: the home, or a
-// guest.
-type way interface {
-	sender() bind.Sender
-	SendSession(to cert.NodeID, frame []byte) error
-	relay() api.Relay
-}
+// ErrClosed is returned once Guests were closed.
+var ErrClosed = errors.New("no connections to relays any more")
 
-// guests holds the node's guest connections and knows over which connection
+// Guests holds the node's guest connections and knows over which connection
 // each introduction goes: an answer goes back where the call came from. Its
 // methods may be called from any goroutine; none waits but connect and close.
-type guests struct {
+type Guests struct {
 	// constant after newGuests
 	log     *slog.Logger
-	home    way
+	home    Way
 	dial    func(ctx context.Context, id, url string) (net.Conn, error)
-	handler func(*guest) relay.Handler
-	lost    func(*guest) // it ended, however that came
+	handler func(*Guest) relay.Handler
+	lost    func(*Guest) // it ended, however that came
 	idle    time.Duration
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -57,12 +51,12 @@ type guests struct {
 
 	mu sync.Mutex
 	// mu guards the following, and the fields of guest that say so.
-	open     map[string]*guest // by Relay.ID
+	open     map[string]*Guest // by Relay.ID
 	homeAt   string            // where the home connection is, or is being made
 	failed   map[string]time.Time
-	calls    map[cert.NodeID]way // introductions that this node is making
-	peers    map[cert.NodeID]way // tunnels
-	sessions map[sessionKey]way  // introductions, as far as noted
+	calls    map[cert.NodeID]Way // introductions that this node is making
+	peers    map[cert.NodeID]Way // tunnels
+	sessions map[sessionKey]Way  // introductions, as far as noted
 	atHome   notes
 }
 
@@ -103,10 +97,10 @@ func (n *notes) add(key sessionKey) (old sessionKey) {
 	return old
 }
 
-// guest is one connection.
-type guest struct {
+// Guest is one connection.
+type Guest struct {
 	// constant after connect
-	g      *guests
+	g      *Guests
 	rl     api.Relay
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -114,38 +108,46 @@ type guest struct {
 	conn   *relay.Conn   // nil when err is not
 	err    error
 
-	// Guarded by guests.mu.
+	// Guarded by Guests.mu.
 	users int // tunnels through it
 	used  time.Time
 	timer *time.Timer // looks whether it is idle
 	notes notes
 }
 
-func (c *guest) relay() api.Relay    { return c.rl }
-func (c *guest) sender() bind.Sender { return c.conn }
-func (c *guest) SendSession(to cert.NodeID, frame []byte) error {
+// Relay implements Way.
+func (c *Guest) Relay() api.Relay { return c.rl }
+
+// Sender implements Way.
+func (c *Guest) Sender() bind.Sender { return c.conn }
+
+// RequestLane implements Way.
+func (c *Guest) RequestLane(peer cert.NodeID) error { return c.conn.RequestLane(peer) }
+
+// SendSession implements Way.
+func (c *Guest) SendSession(to cert.NodeID, frame []byte) error {
 	return c.conn.SendSession(to, frame)
 }
 
-func newGuests(home way, dial func(ctx context.Context, id, url string) (net.Conn, error), idle time.Duration, log *slog.Logger) *guests {
-	g := &guests{
+func newGuests(home Way, dial func(ctx context.Context, id, url string) (net.Conn, error), idle time.Duration, log *slog.Logger) *Guests {
+	g := &Guests{
 		log: log, home: home, dial: dial, idle: idle,
-		open: map[string]*guest{}, failed: map[string]time.Time{},
-		calls: map[cert.NodeID]way{}, peers: map[cert.NodeID]way{}, sessions: map[sessionKey]way{},
+		open: map[string]*Guest{}, failed: map[string]time.Time{},
+		calls: map[cert.NodeID]Way{}, peers: map[cert.NodeID]Way{}, sessions: map[sessionKey]Way{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g
 }
 
-// connect returns the connection to a relay, made if need be: the home
+// Connect returns the connection to a relay, made if need be: the home
 // connection when that is there, or when no relay is named. It waits for the
 // link, not for the relay's welcome.
-func (g *guests) connect(ctx context.Context, rl api.Relay) (way, error) {
-	atHome := rl.ID == "" || rl.ID == g.home.relay().ID
+func (g *Guests) Connect(ctx context.Context, rl api.Relay) (Way, error) {
+	atHome := rl.ID == "" || rl.ID == g.home.Relay().ID
 	g.mu.Lock()
 	if g.ctx.Err() != nil {
 		g.mu.Unlock()
-		return nil, errDown
+		return nil, ErrClosed
 	}
 	if atHome || rl.ID == g.homeAt {
 		g.mu.Unlock()
@@ -154,7 +156,7 @@ func (g *guests) connect(ctx context.Context, rl api.Relay) (way, error) {
 	c := g.open[rl.ID]
 	if c == nil {
 		g.makeRoomLocked()
-		c = &guest{g: g, rl: rl, ready: make(chan struct{})}
+		c = &Guest{g: g, rl: rl, ready: make(chan struct{})}
 		c.ctx, c.cancel = context.WithCancel(g.ctx)
 		c.timer = time.AfterFunc(g.idle, c.lookIdle)
 		g.open[rl.ID] = c
@@ -175,11 +177,11 @@ func (g *guests) connect(ctx context.Context, rl api.Relay) (way, error) {
 
 // makeRoomLocked ends the guest that was not used for longest, one without
 // tunnels if there is one.
-func (g *guests) makeRoomLocked() {
+func (g *Guests) makeRoomLocked() {
 	if len(g.open) < maxGuests {
 		return
 	}
-	var out *guest
+	var out *Guest
 	for _, c := range g.open {
 		if out == nil || (c.users > 0) != (out.users > 0) && c.users == 0 || (c.users > 0) == (out.users > 0) && c.used.Before(out.used) {
 			out = c
@@ -189,7 +191,7 @@ func (g *guests) makeRoomLocked() {
 }
 
 // endLocked takes a guest off the table; its goroutine does the rest.
-func (g *guests) endLocked(c *guest) {
+func (g *Guests) endLocked(c *Guest) {
 	if g.open[c.rl.ID] == c {
 		delete(g.open, c.rl.ID)
 	}
@@ -198,7 +200,7 @@ func (g *guests) endLocked(c *guest) {
 }
 
 // run makes the connection and runs it to its end.
-func (c *guest) run() {
+func (c *Guest) run() {
 	g := c.g
 	nc, err := c.link()
 	if err != nil {
@@ -225,7 +227,7 @@ func (c *guest) run() {
 	}
 	g.endLocked(c)
 	for key, w := range g.sessions {
-		if w == way(c) {
+		if w == Way(c) {
 			delete(g.sessions, key)
 		}
 	}
@@ -233,7 +235,7 @@ func (c *guest) run() {
 	g.lost(c)
 }
 
-func (c *guest) link() (net.Conn, error) {
+func (c *Guest) link() (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, guestDialing)
 	defer cancel()
 	errs := []error{}
@@ -254,7 +256,7 @@ func (c *guest) link() (net.Conn, error) {
 }
 
 // lookIdle ends a guest that no tunnel has used for long.
-func (c *guest) lookIdle() {
+func (c *Guest) lookIdle() {
 	c.g.mu.Lock()
 	defer c.g.mu.Unlock()
 	if c.users > 0 || c.ctx.Err() != nil {
@@ -269,7 +271,7 @@ func (c *guest) lookIdle() {
 
 // homeMoves is told before the home connection is made at a relay: a node is
 // connected to a relay once, and the home connection is the one that counts.
-func (g *guests) homeMoves(to api.Relay) {
+func (g *Guests) homeMoves(to api.Relay) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.homeAt = to.ID
@@ -278,17 +280,17 @@ func (g *guests) homeMoves(to api.Relay) {
 	}
 }
 
-// shuns reports whether a relay could not be reached a moment ago.
-func (g *guests) shuns(relayID string) bool {
+// Shuns reports whether a relay could not be reached a moment ago.
+func (g *Guests) Shuns(relayID string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at, ok := g.failed[relayID]
 	return ok && time.Since(at) < shunned
 }
 
-// calling notes over which connection the node introduces itself to a peer,
+// Calling notes over which connection the node introduces itself to a peer,
 // until done is called.
-func (g *guests) calling(peer cert.NodeID, w way) (done func()) {
+func (g *Guests) Calling(peer cert.NodeID, w Way) (done func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.calls[peer] = w
@@ -300,7 +302,7 @@ func (g *guests) calling(peer cert.NodeID, w way) (done func()) {
 }
 
 // heard notes over which connection a peer introduces itself.
-func (g *guests) heard(w way, from cert.NodeID, frame []byte) {
+func (g *Guests) heard(w Way, from cert.NodeID, frame []byte) {
 	id, opens := intro.FrameSession(frame)
 	if !opens {
 		return
@@ -312,7 +314,7 @@ func (g *guests) heard(w way, from cert.NodeID, frame []byte) {
 
 // stray notes over which connection a node without a tunnel sends WireGuard
 // messages, so that it can be told.
-func (g *guests) stray(w way, from cert.NodeID) {
+func (g *Guests) stray(w Way, from cert.NodeID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if key := (sessionKey{from, 0}); g.sessions[key] != w {
@@ -320,9 +322,9 @@ func (g *guests) stray(w way, from cert.NodeID) {
 	}
 }
 
-func (g *guests) noteLocked(key sessionKey, w way) {
+func (g *Guests) noteLocked(key sessionKey, w Way) {
 	noted := &g.atHome
-	if c, ok := w.(*guest); ok {
+	if c, ok := w.(*Guest); ok {
 		if c.ctx.Err() != nil {
 			return
 		}
@@ -336,7 +338,7 @@ func (g *guests) noteLocked(key sessionKey, w way) {
 
 // SendSession sends an introduction frame over the connection that its
 // introduction belongs to.
-func (g *guests) SendSession(to cert.NodeID, frame []byte) error {
+func (g *Guests) SendSession(to cert.NodeID, frame []byte) error {
 	id, opens := intro.FrameSession(frame)
 	key := sessionKey{to, id}
 	g.mu.Lock()
@@ -357,8 +359,8 @@ func (g *guests) SendSession(to cert.NodeID, frame []byte) error {
 	return w.SendSession(to, frame)
 }
 
-// wayOf returns the connection that an introduction belongs to.
-func (g *guests) wayOf(peer cert.NodeID, session uint64) way {
+// Of returns the connection that an introduction belongs to.
+func (g *Guests) Of(peer cert.NodeID, session uint64) Way {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if w := g.sessions[sessionKey{peer, session}]; w != nil {
@@ -367,12 +369,12 @@ func (g *guests) wayOf(peer cert.NodeID, session uint64) way {
 	return g.home
 }
 
-// route notes over which connection the tunnel with a peer goes; nil when it
+// Route notes over which connection the tunnel with a peer goes; nil when it
 // ended. It reports whether that connection stands.
-func (g *guests) route(peer cert.NodeID, w way) bool {
+func (g *Guests) Route(peer cert.NodeID, w Way) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if old, ok := g.peers[peer].(*guest); ok {
+	if old, ok := g.peers[peer].(*Guest); ok {
 		old.users--
 		old.used = time.Now()
 		if old.users == 0 && old.ctx.Err() == nil {
@@ -383,7 +385,7 @@ func (g *guests) route(peer cert.NodeID, w way) bool {
 	if w == nil {
 		return false
 	}
-	if c, ok := w.(*guest); ok {
+	if c, ok := w.(*Guest); ok {
 		if c.ctx.Err() != nil {
 			return false
 		}
@@ -393,18 +395,21 @@ func (g *guests) route(peer cert.NodeID, w way) bool {
 	return true
 }
 
-// isHome reports whether the home connection is, or is being made, where a
+// IsHome reports whether the home connection is, or is being made, where a
 // guest was.
-func (g *guests) isHome(c *guest) bool {
+func (g *Guests) IsHome(c *Guest) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.homeAt == c.rl.ID
 }
 
-func (g *guests) all() []*guest {
+// Len returns how many there are.
+func (g *Guests) Len() int { return len(g.all()) }
+
+func (g *Guests) all() []*Guest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := make([]*guest, 0, len(g.open))
+	out := make([]*Guest, 0, len(g.open))
 	for _, c := range g.open {
 		select {
 		case <-c.ready:
@@ -415,8 +420,8 @@ func (g *guests) all() []*guest {
 	return out
 }
 
-// keepOnly drops the guests whose relay is not one of these any more.
-func (g *guests) keepOnly(relays []api.Relay) {
+// KeepOnly drops the Guests whose relay is not one of these any more.
+func (g *Guests) KeepOnly(relays []api.Relay) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for id, c := range g.open {
@@ -426,9 +431,9 @@ func (g *guests) keepOnly(relays []api.Relay) {
 	}
 }
 
-// check drops the guests whose relay does not answer in time: the machine may have
+// Check drops the Guests whose relay does not answer in time: the machine may have
 // slept, or be in another network.
-func (g *guests) check() {
+func (g *Guests) Check() {
 	for _, c := range g.all() {
 		g.wg.Go(func() {
 			c.conn.Check(c.ctx)
@@ -436,9 +441,9 @@ func (g *guests) check() {
 	}
 }
 
-// close gives what was sent last a moment to leave, ends all guests and waits
+// Close gives what was sent last a moment to leave, ends all Guests and waits
 // for them.
-func (g *guests) close() {
+func (g *Guests) Close() {
 	ctx, cancel := context.WithTimeout(g.ctx, guestFlush)
 	defer cancel()
 	var flush sync.WaitGroup
@@ -453,33 +458,4 @@ func (g *guests) close() {
 	}
 	g.mu.Unlock()
 	g.wg.Wait()
-}
-
-// guestInbound hands on what a guest connection brings. What the relay says
-// about this node itself is for the home to say.
-type guestInbound struct{ inbound }
-
-func (n *Node) guestHandler(h *home, c *guest) relay.Handler {
-	return &guestInbound{inbound{home: h, via: c, source: n.bind.NewSource()}}
-}
-
-func (in *guestInbound) Packet(from cert.NodeID, payload []byte) {
-	if in.n.bind.Find(from) == nil {
-		in.r.peers.guests.stray(in.via, from)
-	}
-	in.inbound.Packet(from, payload)
-}
-
-func (in *guestInbound) Welcome(w relay.Welcome) { in.n.relayTime(w.ServerTime, false) }
-func (in *guestInbound) Nudge(relay.Nudge)       {}
-
-// Replaced ends the connection: this node's home is here now, or another guest.
-func (in *guestInbound) Replaced() {}
-
-// Draining lets go of the relay; its peers move too.
-func (in *guestInbound) Draining(relay.Draining) { in.via.(*guest).cancel() }
-
-// dialRelay makes links for home and guests.
-func dialRelay(d *link.Dialer) func(ctx context.Context, id, url string) (net.Conn, error) {
-	return relay.DialWith(d)
 }

@@ -1,4 +1,4 @@
-package overlay
+package homes
 
 import (
 	"context"
@@ -23,8 +23,9 @@ type deaf struct {
 	sent int
 }
 
-func (d *deaf) sender() bind.Sender { return nil }
-func (d *deaf) relay() api.Relay    { return api.Relay{ID: "home", Name: "home"} }
+func (d *deaf) Sender() bind.Sender           { return nil }
+func (d *deaf) Relay() api.Relay              { return api.Relay{ID: "home", Name: "home"} }
+func (d *deaf) RequestLane(cert.NodeID) error { return relay.ErrNoLanes }
 func (d *deaf) SendSession(cert.NodeID, []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -33,7 +34,7 @@ func (d *deaf) SendSession(cert.NodeID, []byte) error {
 }
 
 // testGuests are guests whose relays are pipes.
-func testGuests(t *testing.T) (*guests, *deaf) {
+func testGuests(t *testing.T) (*Guests, *deaf) {
 	home := &deaf{}
 	dial := func(ctx context.Context, _, url string) (net.Conn, error) {
 		if url == "dead" {
@@ -55,19 +56,19 @@ func testGuests(t *testing.T) (*guests, *deaf) {
 		return near, nil
 	}
 	g := newGuests(home, dial, time.Minute, slog.New(slog.DiscardHandler))
-	g.handler = func(*guest) relay.Handler {
-		return &guestInbound{inbound{source: bind.New(bind.Config{}).NewSource()}}
+	g.handler = func(*Guest) relay.Handler {
+		return &guestInbound{inbound: inbound{source: bind.New(bind.Config{}).NewSource()}}
 	}
-	g.lost = func(*guest) {}
-	t.Cleanup(g.close)
+	g.lost = func(*Guest) {}
+	t.Cleanup(g.Close)
 	return g, home
 }
 
 func relayAt(id string) api.Relay { return api.Relay{ID: id, Name: id, URLs: []string{id}} }
 
-func (g *guests) must(t *testing.T, id string) way {
+func (g *Guests) must(t *testing.T, id string) Way {
 	t.Helper()
-	w, err := g.connect(t.Context(), relayAt(id))
+	w, err := g.Connect(t.Context(), relayAt(id))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func (g *guests) must(t *testing.T, id string) way {
 func TestGuestsAreBounded(t *testing.T) {
 	g, home := testGuests(t)
 	used := g.must(t, "used")
-	g.route(cert.NodeID{1}, used)
+	g.Route(cert.NodeID{1}, used)
 	for i := range 3 * maxGuests {
 		g.must(t, fmt.Sprint("relay-", i))
 	}
@@ -88,14 +89,14 @@ func TestGuestsAreBounded(t *testing.T) {
 	if n != maxGuests || !kept {
 		t.Errorf("%d guests, the one that is used kept: %v", n, kept)
 	}
-	if w := g.must(t, "home"); w != way(home) {
+	if w := g.must(t, "home"); w != Way(home) {
 		t.Error("a guest connection to our own home")
 	}
-	if _, err := g.connect(t.Context(), relayAt("dead")); err == nil || !g.shuns("dead") || g.shuns("used") {
+	if _, err := g.Connect(t.Context(), relayAt("dead")); err == nil || !g.Shuns("dead") || g.Shuns("used") {
 		t.Errorf("dead relay: %v", err)
 	}
 	g.homeMoves(relayAt("used"))
-	if w := g.must(t, "used"); w != way(home) {
+	if w := g.must(t, "used"); w != Way(home) {
 		t.Error("a guest connection to where the home is about to be")
 	}
 }
@@ -112,21 +113,21 @@ func TestPeerCrowdsOutOnlyItsOwnNotes(t *testing.T) {
 	there := g.must(t, "there")
 	peer, called := cert.NodeID{1}, cert.NodeID{3}
 	g.heard(there, peer, opening(7))
-	defer g.calling(called, home)()
+	defer g.Calling(called, home)()
 	g.SendSession(called, opening(8))
 	for i := range uint64(10 * notedSessions) {
 		g.heard(there, cert.NodeID{2}, opening(i+1))
 		g.heard(home, cert.NodeID{2}, opening(i+1))
 	}
-	if g.wayOf(peer, 7) != there {
+	if g.Of(peer, 7) != there {
 		t.Error("an introduction was forgotten for those of another peer")
 	}
-	g.route(called, there) // a tunnel of before
+	g.Route(called, there) // a tunnel of before
 	before := home.sent
 	if g.SendSession(called, opening(9)[:12]); home.sent != before+1 {
 		t.Error("what is of the call went elsewhere")
 	}
-	g.route(called, nil)
+	g.Route(called, nil)
 }
 
 // A relay that makes up introductions does not make those at another relay, or
@@ -140,7 +141,7 @@ func TestGuestsNotesAreBounded(t *testing.T) {
 		g.heard(evil, cert.NodeID{2, byte(i), byte(i >> 8), byte(i >> 16)}, opening(i+1))
 		g.heard(evil, peer, []byte{1})
 	}
-	if g.wayOf(peer, 7) != good {
+	if g.Of(peer, 7) != good {
 		t.Error("an introduction was forgotten for those of another relay")
 	}
 	g.mu.Lock()
@@ -150,12 +151,12 @@ func TestGuestsNotesAreBounded(t *testing.T) {
 		t.Errorf("%d introductions noted", n)
 	}
 	// What is not noted goes where the tunnel goes, or home.
-	g.route(peer, good)
+	g.Route(peer, good)
 	g.SendSession(cert.NodeID{9}, opening(1)[:13])
 	if home.sent != 1 {
 		t.Errorf("%d frames went home", home.sent)
 	}
-	if !g.route(peer, nil) && g.wayOf(peer, 8) != way(home) {
+	if !g.Route(peer, nil) && g.Of(peer, 8) != Way(home) {
 		t.Error("an unknown introduction does not go home")
 	}
 }

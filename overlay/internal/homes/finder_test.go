@@ -1,0 +1,90 @@
+package homes
+
+import (
+	"testing"
+	"time"
+
+	"weft/overlay/api"
+)
+
+// TestFinder: which relays are asked for a peer, in which order, and when the
+// server is.
+func TestFinder(t *testing.T) {
+	a, b, c := api.Relay{ID: "a"}, api.Relay{ID: "b"}, api.Relay{ID: "c"}
+	const absent, silent, unreachable = "absent", "silent", "unreachable"
+	for _, tc := range []struct {
+		name   string
+		relays []api.Relay
+		queue  []api.Relay
+		away   bool
+		server []Whereabouts // its answers, in order
+		relay  string        // what every relay says
+		want   string        // relays tried; "?" is a question to the server
+	}{
+		{"one relay, the server agrees that it is offline", nil, []api.Relay{{}}, false, []Whereabouts{{}}, absent, "..?"},
+		{"one relay, the server sees it online", nil, []api.Relay{{}}, false, []Whereabouts{{Online: true}, {Online: true}}, absent, "..?.?."},
+		{"one relay, online at first", nil, []api.Relay{{}}, false, []Whereabouts{{Online: true}, {}}, absent, "..?.?"},
+		{"one relay, no server", nil, []api.Relay{{}}, true, nil, absent, ".."},
+		{"one relay, the peer is silent", nil, []api.Relay{{}}, false, nil, silent, "."},
+		{"one relay, not reached", nil, []api.Relay{{}}, false, nil, unreachable, "."},
+		{"three relays", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []Whereabouts{{}, {}}, absent, "a?a?bc"},
+		{"the server knows where", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []Whereabouts{{Online: true, Relay: "c"}, {Online: true, Relay: "b"}}, absent, "a?c?ba"},
+		{"a relay that we do not know", []api.Relay{a, b}, []api.Relay{a, b}, true, []Whereabouts{{Online: true, Relay: "x"}, {Online: true, Relay: "x"}}, unreachable, "a?b?"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := ""
+			f := &Finder{relays: tc.relays, queue: tc.queue, cfg: FinderConfig{Away: tc.away}}
+			f.cfg.Where = func(time.Duration) <-chan Whereabouts {
+				got += "?"
+				answer := make(chan Whereabouts, 1)
+				answer <- tc.server[0]
+				tc.server = tc.server[1:]
+				return answer
+			}
+			for {
+				rl, _, ok := f.Next()
+				if !ok {
+					break
+				}
+				if got += rl.ID; rl.ID == "" {
+					got += "."
+				}
+				if tc.relay == unreachable {
+					f.Ask()
+				} else {
+					f.Gone(rl, tc.relay == silent)
+				}
+			}
+			if got != tc.want {
+				t.Errorf("asked %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// Who was found nowhere is looked for again only if that may change soon.
+func TestFinderUnsure(t *testing.T) {
+	a, b := api.Relay{ID: "a"}, api.Relay{ID: "b"}
+	one, two := []api.Relay{a}, []api.Relay{a, b}
+	for _, c := range []struct {
+		name           string
+		relays         []api.Relay
+		last           Whereabouts
+		silent, behind bool
+		want           bool
+	}{
+		{"nobody was asked", two, Whereabouts{}, false, false, false},
+		{"the server does not know", one, Whereabouts{Unknown: true}, false, false, true},
+		{"the server does not know, but the relay does", one, Whereabouts{Unknown: true}, true, false, false},
+		{"online at a relay that is not known here", one, Whereabouts{Online: true, Relay: "b"}, false, false, true},
+		{"online at the only relay, which says no", one, Whereabouts{Online: true, Relay: "a"}, false, false, false},
+		{"online at one of two, which says no yet", two, Whereabouts{Online: true, Relay: "b"}, false, false, true},
+		{"online at one of two, and silent", two, Whereabouts{Online: true, Relay: "b"}, true, false, false},
+		{"there may be more relays", one, Whereabouts{}, false, true, true},
+	} {
+		f := &Finder{relays: c.relays, last: c.last, silent: c.silent, cfg: FinderConfig{Behind: func() bool { return c.behind }}}
+		if got := f.Unsure(); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
