@@ -17,6 +17,7 @@ import (
 	"weft/overlay/hostname"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/follow"
+	"weft/overlay/internal/homes"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/pause"
@@ -380,6 +381,28 @@ func (n *Node) learn(s *network.Network, k *directory.Known) bool {
 		}
 	})
 	return in && !revoked
+}
+
+// whereIs asks the server where a peer is; not online when it does not know.
+func (n *Node) whereIs(ctx context.Context, id cert.NodeID) homes.Whereabouts {
+	s, ok := n.held.Get()
+	if !ok {
+		return homes.Whereabouts{}
+	}
+	p, err := n.client().Lookup(ctx, "id", id.String())
+	var e *api.Error
+	switch {
+	case errors.As(err, &e) && e.Status == http.StatusNotFound:
+		return homes.Whereabouts{}
+	case err != nil:
+		n.log.Debug("ask where a peer is", "peer", id, "err", err)
+		return homes.Whereabouts{}
+	}
+	k, err := directory.KnownOf(*p, s.VerifyListed)
+	if err != nil || k.Node.ID != id || !n.learn(s, k) {
+		return homes.Whereabouts{}
+	}
+	return homes.Whereabouts{Online: p.Online, Relay: p.Relay, Unknown: p.Unknown && !p.Online}
 }
 
 // Resolve implements localapi.Node.

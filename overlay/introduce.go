@@ -27,36 +27,7 @@ import (
 // refreshed (install). Then what others say about it: the peer's bye, resets,
 // the relay's gone, and messages that came too early (stranger).
 
-// miss is called by the forwarder once per destination for which it holds
-// packets.
-func (n *Node) miss(dst netip.Addr) {
-	if r := n.active.Load(); r != nil {
-		r.peers.miss(dst)
-		return
-	}
-	select {
-	case n.refuse <- dst:
-	default: // they are asked for again
-	}
-}
-
-// refuseMisses answers, while the node is down, what other programs send into
-// the network: they fail at once. The routes of a kernel interface stay for
-// that. Without them such packets would go the way of all others, out of the
-// house and in the clear.
-func (n *Node) refuseMisses(f *dataplane.Forwarder) {
-	for {
-		select {
-		case dst := <-n.refuse:
-			if n.active.Load() == nil {
-				f.Fail(dst, dataplane.Unreachable)
-			}
-		case <-n.bgCtx.Done():
-			return
-		}
-	}
-}
-
+// miss has the node introduce itself to who has an address, for which packets are held.
 func (p *peers) miss(dst netip.Addr) {
 	// The caller is the forwarder's reader: it must not wait for us, and we may
 	// be waiting for it.
@@ -64,10 +35,10 @@ func (p *peers) miss(dst netip.Addr) {
 		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 		defer cancel()
 		// Answers to whoever called us go there whatever the directory says.
-		k, _ := p.n.dir.Find(dst.String())
+		k, _ := p.cfg.directory.Find(dst.String())
 		if k == nil {
 			var err error
-			if k, err = p.n.find(ctx, dst.String()); err != nil {
+			if k, err = p.cfg.find(ctx, dst.String()); err != nil {
 				p.forwarder.Fail(dst, failReason(err))
 				return
 			}
@@ -211,14 +182,14 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 				p.log.Warn("cannot make or renew a tunnel", "peer", q.id, "err", ierr)
 				if !q.installed() {
 					s.Bye()
-					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), ierr)}
+					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.cfg.name(q.id), ierr)}
 				}
 			}
 		}
 		if s.Err() == nil {
 			q.session = s // installed before; it may have ended since
 		}
-		p.n.dir.SetPresence(directory.Sighting{ID: q.id, Online: true})
+		p.cfg.directory.SetPresence(directory.Sighting{ID: q.id, Online: true})
 		p.publish()
 	case errors.As(err, &denied):
 		if q.installed() && q.ours {
@@ -229,7 +200,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 		if d.session != nil && q.installed() && q.hello.Key == d.session.Remote.Key {
 			p.drop(q, "its WireGuard key is another's", false)
 		}
-		err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.n.nameOf(q.id), err)}
+		err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", p.cfg.name(q.id), err)}
 	case errors.Is(err, intro.ErrReplaced):
 		// The peer called at the same time and its call counts.
 		if q.installed() {
@@ -245,7 +216,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 	}
 	if err != nil {
 		if errors.Is(err, errGone) {
-			p.n.dir.SetPresence(directory.Sighting{ID: q.id, Online: false})
+			p.cfg.directory.SetPresence(directory.Sighting{ID: q.id, Online: false})
 		}
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
@@ -279,7 +250,7 @@ func (p *peers) called(q *peer, d *dialing, s *intro.Session, err error) {
 }
 
 func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
-	name := p.n.nameOf(q.id)
+	name := p.cfg.name(q.id)
 	msg := fmt.Sprintf("%s does not let this device in: %s", name, e.Reason)
 	if e.Text != "" {
 		msg += ": " + e.Text
@@ -292,7 +263,7 @@ func (p *peers) deniedError(q *peer, e *intro.DenyError) error {
 }
 
 func (p *peers) unreachable(q *peer, err error) error {
-	name := p.n.nameOf(q.id)
+	name := p.cfg.name(q.id)
 	if errors.Is(err, errUnsure) {
 		return &status.Error{Kind: status.KindUnreachable,
 			Message: name + " is at none of the relays, and the server does not know yet where it is", Hint: "try again in half a minute"}
@@ -307,7 +278,7 @@ func (p *peers) unreachable(q *peer, err error) error {
 // accept goes out on the called side, as soon as the keys are known on the
 // calling side.
 func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Claim) error {
-	snap, ok := p.n.held.Get()
+	snap, ok := p.cfg.held.Get()
 	if !ok {
 		return errDown
 	}
@@ -316,7 +287,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
-	q.filter = p.n.filters.of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, filter.Compile(snap.Config.Rules, node))
+	q.filter = p.cfg.filters.of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, filter.Compile(snap.Config.Rules, node))
 	restarted := q.hello.Boot != s.Remote.Boot || q.local != s.Own.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
@@ -329,7 +300,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	if err != nil {
 		if !q.installed() {
 			p.setWay(q, nil)
-			p.n.filters.release(q.id, p.forwarder.Now())
+			p.cfg.filters.release(q.id, p.forwarder.Now())
 		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
@@ -348,14 +319,14 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()
 	if !q.installed() {
 		q.made = time.Now()
-		p.lookAt(q.made.Add(min(silentAfter, p.n.idleAfter)))
+		p.lookAt(q.made.Add(min(silentAfter, p.cfg.idle)))
 	}
 	p.lookAt(p.renewal(node))
 	if p.stale(q) {
 		p.lookAt(time.Now())
 	}
 	p.startAgent(q, s, restarted)
-	p.n.dir.Learn(&directory.Known{Node: node, Online: true, LastSeen: p.n.clock.Now(), Stranger: !ours})
+	p.cfg.directory.Learn(&directory.Known{Node: node, Online: true, LastSeen: p.cfg.clock.Now(), Stranger: !ours})
 	p.publish()
 	p.releaseHeld(q.id)
 	return nil
@@ -401,7 +372,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 	}
 	var deny *intro.Deny
 	err := p.inLoop(func() error {
-		snap, ok := p.n.held.Get()
+		snap, ok := p.cfg.held.Get()
 		q := p.table[s.Peer.ID]
 		// A list that came while we waited may have revoked the caller.
 		if !ok || snap.CRL.Check(s.Peer) != nil {
@@ -410,7 +381,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		}
 		// Policy may let a device say nothing first, and yet it has the answer to
 		// what this node asked: after minutes, when the tunnel has ended.
-		known := q != nil && (q.installed() || q.dial != nil) || p.n.filters.began(s.Peer.ID, p.forwarder.Now())
+		known := q != nil && (q.installed() || q.dial != nil) || p.cfg.filters.began(s.Peer.ID, p.forwarder.Now())
 		if !known && !filter.Compile(snap.Config.Rules, s.Peer).Any() {
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.Self.Name, s.Peer.Name)}
 			return nil
@@ -453,8 +424,8 @@ func (p *peers) knows(id cert.NodeID) bool {
 	if _, ok := (*p.view.Load())[id]; ok {
 		return true
 	}
-	snap, ok := p.n.held.Get()
-	k := p.n.dir.Peek(id)
+	snap, ok := p.cfg.held.Get()
+	k := p.cfg.directory.Peek(id)
 	return ok && k != nil && filter.Compile(snap.Config.Rules, k.Node).Any()
 }
 
@@ -519,7 +490,7 @@ func (p *peers) goneAt(w homes.Way, id cert.NodeID, why error) {
 	alone := p.alone()
 	q := p.table[id]
 	if alone && (q == nil || q.dial == nil) { // else what comes of that says more
-		p.n.dir.SetPresence(directory.Sighting{ID: id, Online: false})
+		p.cfg.directory.SetPresence(directory.Sighting{ID: id, Online: false})
 	}
 	if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
 		return
@@ -547,12 +518,7 @@ var (
 // stranger is called by the bind for a message of the data plane from a node that has
 // no endpoint: held while that node is being introduced, answered with a
 // reset otherwise.
-func (n *Node) stranger(from cert.NodeID, pkt []byte) {
-	r := n.active.Load()
-	if r == nil {
-		return
-	}
-	p := r.peers
+func (p *peers) stranger(from cert.NodeID, pkt []byte) {
 	if !p.intro.InProgress(from) {
 		p.intro.Reset(from)
 		return

@@ -19,11 +19,7 @@ import (
 // is quiet costs nothing until its ten minutes are over.
 
 // stirred is called by the forwarder when data goes out after a pause.
-func (n *Node) stirred() {
-	if r := n.active.Load(); r != nil {
-		r.peers.hint(r.peers.lookSoon)
-	}
-}
+func (p *peers) stirred() { p.hint(p.lookSoon) }
 
 // lookSoon has the tunnels looked at once what was sent just now could be
 // found unanswered.
@@ -46,7 +42,7 @@ func (p *peers) lookAt(t time.Time) {
 // look gives every tunnel what it needs and notes when to look again.
 func (p *peers) look(now time.Time) {
 	p.nextLook, p.rekeyed = time.Time{}, false
-	weftNow := p.n.clock.Now()
+	weftNow := p.cfg.clock.Now()
 	for _, q := range p.table {
 		if !q.installed() {
 			continue
@@ -63,10 +59,10 @@ func (p *peers) look(now time.Time) {
 		ending := p.renewPeer(q, now, st.LastTx)
 		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
 			q.gone = time.Time{} // the relay said so, and yet it is there
-			p.n.dir.SetPresence(directory.Sighting{ID: q.id, Online: true})
+			p.cfg.directory.SetPresence(directory.Sighting{ID: q.id, Online: true})
 			p.publish()
 		}
-		act, again := q.judge(now, st, q.endpoint.Kept(), p.patience(q), p.n.idleAfter)
+		act, again := q.judge(now, st, q.endpoint.Kept(), p.patience(q), p.cfg.idle)
 		switch act {
 		case actDrop:
 			p.drop(q, "idle", true)
@@ -79,7 +75,7 @@ func (p *peers) look(now time.Time) {
 		p.tellKey(q, now, st)
 		p.lookAt(earliest(again, ending))
 	}
-	if again := p.n.filters.note(now); !again.IsZero() {
+	if again := p.cfg.filters.note(now); !again.IsZero() {
 		p.lookAt(again)
 	}
 }
@@ -111,7 +107,7 @@ func (p *peers) renewal(n *cert.Node) time.Time {
 // expiry is when, by the machine's clock, a node's certificate is no longer
 // good.
 func (p *peers) expiry(n *cert.Node) time.Time {
-	return time.Now().Add(n.NotAfter.Sub(p.n.clock.Now()) + expirySlack)
+	return time.Now().Add(n.NotAfter.Sub(p.cfg.clock.Now()) + expirySlack)
 }
 
 type action int
@@ -128,7 +124,7 @@ const (
 // connection may well stand still for a while; nobody says so of UDP. What the
 // session cannot carry is not asked.
 func (p *peers) patience(q *peer) time.Duration {
-	if q.path.shown.Kind == path.Relay || !p.r.home.Connected() {
+	if q.path.shown.Kind == path.Relay || !p.home.Connected() {
 		return keptQuietAfter
 	}
 	trip := 3 * time.Duration(q.path.rtt.Load())

@@ -16,6 +16,7 @@
 //
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network
+//   - plane.go      the data plane and its sockets, and to whom goes what they bring
 //   - join.go       token in, certificate out
 //   - sinks.go      what follows when what the node holds of its network changes
 //   - keep.go       what of that gets to disk
@@ -66,7 +67,6 @@ import (
 	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
-	"weft/overlay/internal/wg"
 	"weft/overlay/status"
 )
 
@@ -228,24 +228,6 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	case n.cfg.Token != "":
 		return n.startJoining(ctx, n.cfg.Token)
 	}
-	return nil
-}
-
-// makePlane makes the data plane, WireGuard with a key pair of its own, which
-// lives until logout, the end of the process or a clock that is set back
-// (rekey.go), and is never stored.
-func (n *Node) makePlane() error {
-	b := bind.New(n.bindConfig())
-	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: n.stirred, Lull: n.cfg.Lull})
-	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: n.clockSet, Wall: n.stamps})
-	if err != nil {
-		return fmt.Errorf("make WireGuard device: %w", err)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.bind, n.forwarder, n.plane, n.keys = b, f, dev, dev
-	n.bg.Go(func() { n.refuseMisses(f) })
-	n.bg.Go(func() { n.keeper.Run(n.bgCtx) })
 	return nil
 }
 

@@ -74,7 +74,7 @@ func (p *peers) startAgent(q *peer, s *intro.Session, restarted bool) {
 	now := time.Now()
 	if q.path.agent == nil || restarted {
 		p.endAgent(q)
-		q.path.agent = path.New(now, path.Config{Refuse: p.n.isOverlay, Rand: random})
+		q.path.agent = path.New(now, path.Config{Refuse: p.isOverlay, Rand: random})
 		q.path.rtt = new(atomic.Int64)
 		q.path.agent.SetLocal(now, ps.local())
 	}
@@ -221,10 +221,10 @@ func (p *peers) changePath(q *peer, to path.Path) {
 		p.log.Debug("set path", "peer", q.id, "way", way, "err", err)
 	}
 	if was.Via != to.Via {
-		p.log.Debug("path", "peer", p.n.nameOf(q.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
+		p.log.Debug("path", "peer", p.cfg.name(q.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
 	}
 	p.publish()
-	p.n.health.Notify()
+	p.cfg.health.Notify()
 }
 
 // sendProbe sends a ping or pong. One that cannot be sent is lost.
@@ -377,7 +377,7 @@ func (p *peers) tell(q *peer, callMe bool) {
 // tellAgain is called when the relay is there again. What was said meanwhile may
 // be lost, and its lanes are.
 func (p *peers) tellAgain(q *peer) {
-	if q.path.agent == nil || q.way != homes.Way(p.r.home) {
+	if q.path.agent == nil || q.way != homes.Way(p.home) {
 		return
 	}
 	p.endLane(q)

@@ -147,14 +147,13 @@ func (p *peers) endLane(q *peer) {
 }
 
 // laneSaid takes what a relay says about a lane, on a socket's goroutine.
-func (n *Node) laneSaid(pkt []byte, from bind.Way) {
-	r := n.active.Load()
+func (p *peers) laneSaid(pkt []byte, from bind.Way) {
 	_, id, ok := lane.Parse(pkt)
-	if r == nil || !ok || from.Socket != nil {
+	if !ok || from.Socket != nil {
 		return
 	}
 	b := slices.Clone(pkt) // 60 bytes
-	r.peers.hint(func() { r.peers.laneControl(id, b, from.Addr) })
+	p.hint(func() { p.laneControl(id, b, from.Addr) })
 }
 
 func (p *peers) laneControl(id lane.ID, b []byte, from netip.AddrPort) {

@@ -19,63 +19,18 @@ import (
 	"weft/overlay/status"
 )
 
-// UDP says how a node uses UDP for direct paths. The zero value is the
-// machine's own sockets and interfaces, a random port, and a port mapping where
-// the gateway makes one.
-type UDP struct {
-	// Off has the node use relays only.
-	Off bool
-	// Port is the local port; 0 is a random one. A port that is taken is no
-	// error: the node then uses relays only, and says so (Status, health
-	// "udp-port-taken").
-	Port uint16
-	// Endpoints are addresses at which the node can be reached that it cannot
-	// find out about by itself: those of a router that forwards a port to it.
-	// At most 4 are used.
-	Endpoints []netip.AddrPort
-	// NoPortMap never asks the gateway for a port mapping.
-	NoPortMap bool
-
-	// Listen opens sockets and Interfaces lists the machine's addresses with
-	// their networks; nil asks the system. They are for tests and for systems
-	// that need other sockets (see bind.Config.Listen).
-	Listen     func(network, address string) (net.PacketConn, error)
-	Interfaces func() ([]Interface, error)
-}
-
-// Interface is an address of the machine.
-type Interface struct {
-	Name string
-	Net  netip.Prefix // the address with its network's length
-	MTU  int
-}
-
 type netsOf struct {
 	list []netip.Prefix
 	mtu  int
 }
 
-// bindConfig is the bind's, with or without sockets.
-func (n *Node) bindConfig() bind.Config {
-	c := bind.Config{Stranger: n.stranger}
-	if n.cfg.UDP.Off {
-		return c
-	}
-	c.Listen, c.Port = n.cfg.UDP.Listen, n.cfg.UDP.Port
-	if c.Listen == nil {
-		c.Listen = bind.Listen
-	}
-	c.Probe, c.STUN, c.Lane, c.Trouble = n.probed, n.stunned, n.laneSaid, n.wayTrouble
-	return c
-}
-
 func newPaths(p *peers) *paths {
 	ps := &paths{p: p, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, maxProbe)}
 	ps.byTag.Store(&proberMap{})
-	u := p.n.cfg.UDP
+	u := p.cfg.udp
 	if u.Off || p.bind.Port() == 0 {
 		if err := p.bind.ListenError(); err != nil && !u.Off {
-			p.n.health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
+			p.cfg.health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
 		}
 		return ps
 	}
@@ -85,7 +40,7 @@ func newPaths(p *peers) *paths {
 		},
 		Ports:   func() (v4, v6 uint16) { return p.bind.Port(), p.bind.Port() },
 		Changed: func(*gather.Snapshot) { p.do(func() { p.pathsChanged(false) }) },
-		Refuse:  p.n.isOverlay,
+		Refuse:  p.isOverlay,
 		Manual:  u.Endpoints,
 		Log:     p.log,
 	}
@@ -103,7 +58,7 @@ func newPaths(p *peers) *paths {
 		}
 	}
 	ps.gatherer = gather.New(cfg)
-	ps.nets = p.n.networks()
+	ps.nets = p.networks()
 	return ps
 }
 
@@ -122,11 +77,11 @@ func (ps *paths) close() {
 
 // servers has the relays of the configuration asked by STUN, the home first.
 func (ps *paths) servers() {
-	s, ok := ps.p.n.held.Get()
+	s, ok := ps.p.cfg.held.Get()
 	if ps.gatherer == nil || !ok {
 		return
 	}
-	home := ps.p.r.home.Relay().ID
+	home := ps.p.home.Relay().ID
 	var list []string
 	for _, first := range []bool{true, false} {
 		for _, rl := range s.Config.Relays {
@@ -159,23 +114,23 @@ func (ps *paths) message(callMe bool) intro.Message {
 
 // isOverlay reports whether an address belongs to the overlay: it cannot be
 // where a packet goes underneath.
-func (n *Node) isOverlay(a netip.Addr) bool {
-	s, ok := n.held.Get()
+func (p *peers) isOverlay(a netip.Addr) bool {
+	s, ok := p.cfg.held.Get()
 	return ok && s.Contains(a)
 }
 
 // networks lists the networks of this machine, and the largest MTU.
-func (n *Node) networks() (out netsOf) {
-	list := n.cfg.UDP.Interfaces
+func (p *peers) networks() (out netsOf) {
+	list := p.cfg.udp.Interfaces
 	if list == nil {
 		list = interfaces
 	}
 	all, err := list()
 	if err != nil {
-		n.log.Warn("list interfaces", "err", err)
+		p.log.Warn("list interfaces", "err", err)
 	}
 	for _, i := range all {
-		if a := i.Net.Addr(); a.IsGlobalUnicast() && !n.isOverlay(a) {
+		if a := i.Net.Addr(); a.IsGlobalUnicast() && !p.isOverlay(a) {
 			out.list = append(out.list, i.Net)
 			out.mtu = max(out.mtu, i.MTU)
 		}
@@ -214,7 +169,7 @@ func (p *peers) pathsWake() {
 	if ps.gatherer == nil {
 		return
 	}
-	nets := p.n.networks()
+	nets := p.networks()
 	p.do(func() {
 		moved := !slices.Equal(nets.list, ps.nets.list)
 		ps.nets = nets

@@ -78,16 +78,12 @@ func (ps *paths) keys(q *peer, pr *prober) {
 }
 
 // probed takes a datagram that looks like a probe.
-func (n *Node) probed(pkt []byte, from bind.Way) {
-	r := n.active.Load()
-	if r == nil {
-		return
-	}
+func (p *peers) probed(pkt []byte, from bind.Way) {
 	tag, ok := probe.Peek(pkt)
 	if !ok {
 		return
 	}
-	pr := (*r.peers.paths.byTag.Load())[tag]
+	pr := (*p.paths.byTag.Load())[tag]
 	if pr == nil {
 		return
 	}
@@ -95,7 +91,7 @@ func (n *Node) probed(pkt []byte, from bind.Way) {
 	if !ok {
 		return
 	}
-	r.peers.hint(func() { r.peers.probe(pr.id, from, m) })
+	p.hint(func() { p.probe(pr.id, from, m) })
 }
 
 // probe hands an authentic probe to its agent.
@@ -118,27 +114,23 @@ func (p *peers) probe(id cert.NodeID, from bind.Way, m probe.Message) {
 }
 
 // stunned takes a datagram that looks like STUN.
-func (n *Node) stunned(pkt []byte, from bind.Way) {
-	if r := n.active.Load(); r != nil && from.Socket == nil && r.peers.paths.gatherer != nil {
-		r.peers.paths.gatherer.STUN(pkt, from.Addr)
+func (p *peers) stunned(pkt []byte, from bind.Way) {
+	if from.Socket == nil && p.paths.gatherer != nil {
+		p.paths.gatherer.STUN(pkt, from.Addr)
 	}
 }
 
 // wayTrouble is told why messages could not be sent by the way that a peer's
 // agent has chosen.
-func (n *Node) wayTrouble(ep *bind.Endpoint, w bind.Way, err error) {
-	r := n.active.Load()
-	if r == nil {
-		return
-	}
+func (p *peers) wayTrouble(ep *bind.Endpoint, w bind.Way, err error) {
 	id, tooLong := ep.ID(), errors.Is(err, syscall.EMSGSIZE)
-	r.peers.hint(func() {
-		q := r.peers.table[id]
+	p.hint(func() {
+		q := p.table[id]
 		if q == nil || q.path.agent == nil || q.endpoint != ep || q.path.outward(q.path.shown.Via) != w {
 			return
 		}
-		n.log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
+		p.log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
 		q.path.agent.Trouble(time.Now(), q.path.shown.Via, tooLong)
-		r.peers.act(q, time.Now())
+		p.act(q, time.Now())
 	})
 }

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,12 +13,14 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
 	"weft/overlay/rtt"
+	"weft/overlay/status"
 )
 
 // How long a tunnel lives. It is made by an introduction and
@@ -116,11 +119,11 @@ type dialing struct {
 // peers owns all tunnels of a running node. One goroutine, run, owns the
 // table; everybody else hands it functions.
 type peers struct {
-	n      *Node
-	r      *running
+	cfg    peersConfig
 	log    *slog.Logger
 	bind   *bind.Bind
 	intro  *intro.Switch
+	home   *homes.Home
 	guests *homes.Guests
 	paths  *paths
 
@@ -160,42 +163,79 @@ type peerView struct {
 	trip *atomic.Int64 // of path, in nanoseconds; nil without an agent
 }
 
-func newPeers(ctx context.Context, n *Node, r *running, self *network.Network) *peers {
+// peersConfig is what the tunnels of a running half need of the rest. The functions
+// are called from any goroutine.
+type peersConfig struct {
+	held      *network.Holder
+	directory *directory.Directory
+	clock     *cert.Clock
+	health    *status.Warnings
+	log       *slog.Logger
+
+	bind      *bind.Bind
+	forwarder *dataplane.Forwarder
+	plane     dataplane.Plane
+	keys      dataplane.Keys
+	filters   *filters
+	home      *homes.Home
+	guests    *homes.Guests
+
+	udp  UDP
+	idle time.Duration // how long a tunnel lives without data
+	// unproven: prove no key and believe no proof, as nodes did before; for tests.
+	unproven bool
+
+	// identity is what this node shows, nil while it is in no network.
+	identity func() *tls.Certificate
+	// takeCRL takes a revocation list that a peer sent. It may wait for the owner of
+	// the tunnels, who does not call it.
+	takeCRL func(der []byte) (newer bool, err error)
+	// find and where ask the directory, and the server if need be; they wait for that.
+	find  func(ctx context.Context, key string) (*directory.Known, error)
+	where func(ctx context.Context, id cert.NodeID) homes.Whereabouts
+	// askTime is how long a question to the server may take that takes least where
+	// answers come at once.
+	askTime func(least time.Duration) time.Duration
+	// behind reports whether there may be a newer configuration than the one held.
+	behind func() bool
+	// name is what people call a node.
+	name func(id cert.NodeID) string
+}
+
+func newPeers(ctx context.Context, self *network.Network, cfg peersConfig) *peers {
 	p := &peers{
-		n: n, r: r, log: n.log, plane: n.plane, keys: n.keys, forwarder: n.forwarder, bind: n.bind, ctx: ctx,
-		guests: r.guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
+		cfg: cfg, log: cfg.log, plane: cfg.plane, keys: cfg.keys, forwarder: cfg.forwarder, bind: cfg.bind, ctx: ctx,
+		home: cfg.home, guests: cfg.guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 		silent: map[cert.NodeID]time.Time{},
 	}
 	p.held.from = map[cert.NodeID][][]byte{}
 	p.view.Store(&map[cert.NodeID]peerView{})
 	p.paths = newPaths(p)
 	pairKey := p.keys.PairKey
-	if n.unproven {
+	if cfg.unproven {
 		pairKey = nil
+	}
+	list := func() (number uint64, der []byte) {
+		if s, ok := cfg.held.Get(); ok && s.CRL != nil {
+			return s.CRL.Number, s.CRL.Raw
+		}
+		return 0, nil
 	}
 	p.intro = intro.New(intro.Config{
 		Network:  self.Roots.Network(),
 		ID:       self.Self.ID,
-		Identity: n.shownCertificate,
-		Verify:   n.verifyNode,
+		Identity: cfg.identity,
+		Verify:   p.verify,
 		Hello: func() intro.Hello {
 			k := p.keys.Key()
-			h := intro.Hello{Boot: k.Boot, Key: k.Public}
-			if s, ok := n.held.Get(); ok && s.CRL != nil {
-				h.CRL = s.CRL.Number
-			}
-			return h
+			number, _ := list()
+			return intro.Hello{Boot: k.Boot, Key: k.Public, CRL: number}
 		},
 		PairKey: pairKey,
-		CRL: func() (uint64, []byte) {
-			if s, ok := n.held.Get(); ok && s.CRL != nil {
-				return s.CRL.Number, s.CRL.Raw
-			}
-			return 0, nil
-		},
+		CRL:     list,
 		OnCRL: func(der []byte) {
-			if _, err := r.control.TakeCRL(der); err != nil {
-				n.log.Warn("refused a revocation list that a peer sent", "err", err)
+			if _, err := cfg.takeCRL(der); err != nil {
+				p.log.Warn("refused a revocation list that a peer sent", "err", err)
 			}
 		},
 		Send:    p.guests.SendSession,
@@ -206,18 +246,18 @@ func newPeers(ctx context.Context, n *Node, r *running, self *network.Network) *
 		Heard:   p.heardFrom,
 		Closed:  p.sessionClosed,
 		OnReset: p.onReset,
-		Log:     n.log,
+		Log:     p.log,
 	})
 	return p
 }
 
-// verifyNode is how a certificate shown in an introduction is checked.
-func (n *Node) verifyNode(der []byte) (*cert.Node, error) {
-	s, ok := n.held.Get()
+// verify is how a certificate shown in an introduction is checked.
+func (p *peers) verify(der []byte) (*cert.Node, error) {
+	s, ok := p.cfg.held.Get()
 	if !ok {
 		return nil, cert.ErrUntrusted
 	}
-	return s.VerifyShown(der, n.clock.Now())
+	return s.VerifyShown(der, p.cfg.clock.Now())
 }
 
 // run owns the table until ctx ends, then takes every peer down. Between what
@@ -315,11 +355,11 @@ func (p *peers) worldChanged() {
 // configChanged lets go of relays that the config names no more, and applies new
 // rules to every tunnel, live flows included.
 func (p *peers) configChanged() {
-	if s, ok := p.n.held.Get(); ok {
+	if s, ok := p.cfg.held.Get(); ok {
 		p.guests.KeepOnly(s.Config.Relays)
 	}
 	p.do(func() {
-		snap, ok := p.n.held.Get()
+		snap, ok := p.cfg.held.Get()
 		if !ok {
 			return
 		}
@@ -329,7 +369,7 @@ func (p *peers) configChanged() {
 				list = append(list, openTo{q.filter, filter.Compile(snap.Config.Rules, q.node)})
 			}
 		}
-		p.n.filters.set(list)
+		p.cfg.filters.set(list)
 		p.paths.servers()
 		for _, q := range p.table {
 			if q.path.lane.unheard {
@@ -349,7 +389,7 @@ func (p *peers) configChanged() {
 func (p *peers) crlChanged() {
 	p.intro.Recheck()
 	p.do(func() {
-		snap, ok := p.n.held.Get()
+		snap, ok := p.cfg.held.Get()
 		if !ok {
 			return
 		}
@@ -409,10 +449,10 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 		}
 	}
 	if q.installed() {
-		p.log.Info("tunnel ended", "peer", p.n.nameOf(q.id), "why", why)
+		p.log.Info("tunnel ended", "peer", p.cfg.name(q.id), "why", why)
 		p.endAgent(q)
 		p.plane.RemovePeer(q.id)
-		p.n.filters.release(q.id, p.forwarder.Now())
+		p.cfg.filters.release(q.id, p.forwarder.Now())
 		p.bind.Drop(q.id)
 		p.guests.Route(q.id, nil)
 	}
@@ -439,7 +479,7 @@ func (p *peers) takeDown() {
 			for _, q := range p.table {
 				p.drop(q, "down", false)
 			}
-			p.n.filters.save()
+			p.cfg.filters.save()
 			return
 		}
 	}

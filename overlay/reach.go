@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync/atomic"
 	"time"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
-	"weft/overlay/internal/directory"
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/mono"
@@ -117,48 +115,26 @@ func (p *peers) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 // newFinder makes the finder of an introduction. Its questions end with ctx.
 func (p *peers) newFinder(ctx context.Context, id cert.NodeID) *homes.Finder {
 	return homes.NewFinder(id, homes.FinderConfig{
-		Relays: p.n.relays,
-		Home:   func() string { return p.r.home.Relay().ID },
+		Relays: p.cfg.held.Relays,
+		Home:   func() string { return p.home.Relay().ID },
 		Hint: func() string {
-			if k := p.n.dir.Get(id); k != nil {
+			if k := p.cfg.directory.Get(id); k != nil {
 				return k.Relay
 			}
 			return ""
 		},
-		Shuns: p.guests.Shuns, Behind: p.r.control.Behind,
+		Shuns: p.guests.Shuns, Behind: p.cfg.behind,
 		Where: func(patience time.Duration) <-chan homes.Whereabouts {
 			answer := make(chan homes.Whereabouts, 1)
 			p.wg.Go(func() {
 				ctx, cancel := context.WithTimeout(ctx, patience)
 				defer cancel()
-				answer <- p.n.whereIs(ctx, id)
+				answer <- p.cfg.where(ctx, id)
 			})
 			return answer
 		},
-		Away: p.n.health.Has(status.CodeServerOffline), AskTime: p.n.inTime(askServer), GoneTime: lastSeenWait,
+		Away: p.cfg.health.Has(status.CodeServerOffline), AskTime: p.cfg.askTime(askServer), GoneTime: lastSeenWait,
 	})
-}
-
-// whereIs asks the server where a peer is; not online when it does not know.
-func (n *Node) whereIs(ctx context.Context, id cert.NodeID) homes.Whereabouts {
-	s, ok := n.held.Get()
-	if !ok {
-		return homes.Whereabouts{}
-	}
-	p, err := n.client().Lookup(ctx, "id", id.String())
-	var e *api.Error
-	switch {
-	case errors.As(err, &e) && e.Status == http.StatusNotFound:
-		return homes.Whereabouts{}
-	case err != nil:
-		n.log.Debug("ask where a peer is", "peer", id, "err", err)
-		return homes.Whereabouts{}
-	}
-	k, err := directory.KnownOf(*p, s.VerifyListed)
-	if err != nil || k.Node.ID != id || !n.learn(s, k) {
-		return homes.Whereabouts{}
-	}
-	return homes.Whereabouts{Online: p.Online, Relay: p.Relay, Unknown: p.Unknown && !p.Online}
 }
 
 // setWay decides which relay connection carries what goes to a peer. It is the
@@ -183,7 +159,7 @@ func (p *peers) setWay(q *peer, w homes.Way) {
 func (p *peers) introduced(q *peer, s *intro.Session) {
 	p.setWay(q, p.guests.Of(q.id, s.Number()))
 	if s.Initiator && q.way != nil {
-		p.n.dir.SetRelay(q.id, q.way.Relay().ID)
+		p.cfg.directory.SetRelay(q.id, q.way.Relay().ID)
 	}
 }
 
@@ -198,7 +174,7 @@ func (p *peers) guestLost(c *homes.Guest) {
 				continue
 			}
 			if p.guests.IsHome(c) {
-				p.setWay(q, p.r.home)
+				p.setWay(q, p.home)
 				continue
 			}
 			p.setWay(q, nil)
@@ -220,7 +196,7 @@ func (p *peers) guestLost(c *homes.Guest) {
 func (p *peers) homeMoved() {
 	p.hint(func() {
 		for _, q := range p.table {
-			if q.installed() && q.way == homes.Way(p.r.home) && p.sentLately(q) {
+			if q.installed() && q.way == homes.Way(p.home) && p.sentLately(q) {
 				p.call(q, nil)
 			}
 		}
@@ -237,7 +213,7 @@ func (p *peers) sentLately(q *peer) bool {
 // alone reports whether the network has but one relay: who is not there is
 // offline.
 func (p *peers) alone() bool {
-	s, ok := p.n.held.Get()
+	s, ok := p.cfg.held.Get()
 	return !ok || len(s.Config.Relays) <= 1
 }
 

@@ -18,11 +18,7 @@ const rekeyPace = 100 * time.Millisecond
 
 // clockSet is called by the data plane when it has begun a handshake that
 // peers may ignore.
-func (n *Node) clockSet() {
-	if r := n.active.Load(); r != nil {
-		r.peers.hint(r.peers.checkClock)
-	}
-}
+func (p *peers) clockSet() { p.hint(p.checkClock) }
 
 // checkClock takes another WireGuard key if that is due. It is called when the
 // kernel says that the clock was set, where it does, and when WireGuard finds out

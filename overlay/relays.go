@@ -24,7 +24,7 @@ func (n *Node) makeHomes(r *running, dialer *link.Dialer, self cert.NodeID) (*ho
 	p := func() *peers { return r.peers } // made after this
 	h := &homeState{n: n, r: r, last: n.state.LoadHome()}
 	return homes.New(homes.Config{
-		Self: self, Dial: relay.DialWith(dialer), Relays: n.relays, Sticky: h.last, Idle: n.guestIdle, Bind: n.bind,
+		Self: self, Dial: relay.DialWith(dialer), Relays: n.held.Relays, Sticky: h.last, Idle: n.guestIdle, Bind: n.bind,
 		IsServer: n.isServer, Versions: n.versions, Log: n.log,
 		Active: func() bool { return len(*p().view.Load()) > 0 },
 		State:  h.changed,
@@ -45,14 +45,6 @@ func (n *Node) makeHomes(r *running, dialer *link.Dialer, self cert.NodeID) (*ho
 			},
 		},
 	})
-}
-
-// relays are those that there are now.
-func (n *Node) relays() []api.Relay {
-	if s, ok := n.held.Get(); ok {
-		return s.Config.Relays
-	}
-	return nil
 }
 
 // isServer reports whether a chain is of a coordination server, which has a

@@ -73,7 +73,7 @@ func (n *Node) run() error {
 	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest, asking: make(chan struct{}, 1)}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home, r.guests = n.makeHomes(r, dialer, s.Self.ID)
-	r.peers = newPeers(pctx, n, r, s)
+	r.peers = newPeers(pctx, s, n.peersConfig(r))
 	r.control = n.follower(r)
 	r.sinks = n.sinks(r)
 	r.sinks.Apply() // ranges come before addresses
@@ -95,6 +95,18 @@ func (n *Node) run() error {
 	r.rest.Go(func() { n.watchWorld(ctx, r) })
 	n.health.Notify()
 	return nil
+}
+
+// peersConfig is what the tunnels of r need of the node.
+func (n *Node) peersConfig(r *running) peersConfig {
+	return peersConfig{
+		held: &n.held, directory: n.dir, clock: n.clock, health: &n.health, log: n.log,
+		bind: n.bind, forwarder: n.forwarder, plane: n.plane, keys: n.keys, filters: n.filters, home: r.home, guests: r.guests,
+		udp: n.cfg.UDP, idle: n.idleAfter, unproven: n.unproven,
+		identity: n.shownCertificate, find: n.find, where: n.whereIs, askTime: n.inTime, name: n.nameOf,
+		takeCRL: func(der []byte) (bool, error) { return r.control.TakeCRL(der) },
+		behind:  func() bool { return r.control.Behind() },
+	}
 }
 
 // follower keeps r in step with the server.

@@ -3,6 +3,8 @@ package network
 import (
 	"sync"
 	"sync/atomic"
+
+	"weft/overlay/api"
 )
 
 // Holder has a node's identity and, exactly while it is in a network, what it holds
@@ -17,6 +19,14 @@ type Holder struct {
 func (h *Holder) Get() (n *Network, ok bool) {
 	n = h.now.Load()
 	return n, n != nil
+}
+
+// Relays are those that there are now.
+func (h *Holder) Relays() []api.Relay {
+	if n, ok := h.Get(); ok {
+		return n.Config.Relays
+	}
+	return nil
 }
 
 // Identity returns who this node is, nil while it is nobody. One that is not Joined
