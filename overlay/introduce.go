@@ -287,7 +287,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
-	q.filter = p.cfg.filters.of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, filter.Compile(snap.Config.Rules, node))
+	q.filter = p.cfg.filters.Of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, filter.Compile(snap.Config.Rules, node))
 	restarted := q.hello.Boot != s.Remote.Boot || q.local != s.Own.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
@@ -300,7 +300,7 @@ func (p *peers) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	if err != nil {
 		if !q.installed() {
 			p.setWay(q, nil)
-			p.cfg.filters.release(q.id, p.forwarder.Now())
+			p.cfg.filters.Release(q.id, p.forwarder.Now())
 		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
@@ -381,7 +381,7 @@ func (p *peers) accept(s *intro.Session) *intro.Deny {
 		}
 		// Policy may let a device say nothing first, and yet it has the answer to
 		// what this node asked: after minutes, when the tunnel has ended.
-		known := q != nil && (q.installed() || q.dial != nil) || p.cfg.filters.began(s.Peer.ID, p.forwarder.Now())
+		known := q != nil && (q.installed() || q.dial != nil) || p.cfg.filters.Began(s.Peer.ID, p.forwarder.Now())
 		if !known && !filter.Compile(snap.Config.Rules, s.Peer).Any() {
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.Self.Name, s.Peer.Name)}
 			return nil

@@ -75,7 +75,7 @@ func (p *peers) look(now time.Time) {
 		p.tellKey(q, now, st)
 		p.lookAt(earliest(again, ending))
 	}
-	if again := p.cfg.filters.note(now); !again.IsZero() {
+	if again := p.cfg.filters.Note(now); !again.IsZero() {
 		p.lookAt(again)
 	}
 }

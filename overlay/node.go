@@ -26,7 +26,6 @@
 //   - reach.go      introductions at the relay where a peer is, and when that ends
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
-//   - filters.go    their packet filters, which outlive them
 //   - rekey.go      what a clock that is set back makes necessary
 //   - paths.go      how traffic gets from the relay to a better way
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
@@ -39,7 +38,8 @@
 // (connections to relays, and at which one a peer is), state (the state directory), directory (who is that
 // name or address?), intro (introductions), path (which way), probe, gather (candidates),
 // dataplane (packets between the host and peers), wg (WireGuard), bind (its messages
-// over sockets and relays), filter (what a peer may do);
+// over sockets and relays), filter (what a peer may do), filters (those of all peers, which
+// outlive their tunnels);
 // beside them portmap, tun (kernel interface), status (what a node says of itself, and
 // how it is made of facts), and what servers and relays know too: api, api/client,
 // relay, link, cert.
@@ -64,6 +64,7 @@ import (
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/filters"
 	"weft/overlay/internal/follow"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
@@ -123,7 +124,7 @@ type Node struct {
 	// clock by which WireGuard goes, nil for time.Now: not Config.Wall.
 	notifyWorld func(tell func()) (stop func(), err error)
 	stamps      func() time.Time
-	filters     *filters
+	filters     *filters.Table
 	// save is Dir.Save, unless a test says otherwise.
 	save func(d *state.Dir, file string, b []byte) error
 
@@ -180,7 +181,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, notifyWorld: notifyWorld, save: (*state.Dir).Save}
 	n.dir = directory.New(time.Now)
-	n.filters = newFilters(cfg.Log)
+	n.filters = filters.New(cfg.Log)
 	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, cfg.Log)
 	n.refuse = make(chan netip.Addr, 16)
 	n.bgCtx, n.stop = context.WithCancel(context.Background())
@@ -221,7 +222,8 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.held.Is(id)
-	n.filters.open(n.cfg.Net, dir, n.forwarder.Now())
+	epoch, first, last := n.cfg.Net.Outlives()
+	n.filters.Open(dir, epoch, first, last, n.forwarder.Now())
 	switch {
 	case id.Joined():
 		return n.run()
@@ -307,7 +309,7 @@ func (n *Node) Logout(ctx context.Context) error {
 		return fmt.Errorf("remove addresses: %w", err)
 	}
 	n.down = false
-	n.filters.forgotten()
+	n.filters.Forgotten()
 	n.held.Leave()
 	n.dir.Reset()
 	n.health.Left()

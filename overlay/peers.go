@@ -15,6 +15,7 @@ import (
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/filters"
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/network"
@@ -176,7 +177,7 @@ type peersConfig struct {
 	forwarder *dataplane.Forwarder
 	plane     dataplane.Plane
 	keys      dataplane.Keys
-	filters   *filters
+	filters   *filters.Table
 	home      *homes.Home
 	guests    *homes.Guests
 
@@ -363,13 +364,13 @@ func (p *peers) configChanged() {
 		if !ok {
 			return
 		}
-		var list []openTo
+		var list []filters.Opening
 		for _, q := range p.table {
 			if q.installed() {
-				list = append(list, openTo{q.filter, filter.Compile(snap.Config.Rules, q.node)})
+				list = append(list, filters.Opening{Filter: q.filter, Ports: filter.Compile(snap.Config.Rules, q.node)})
 			}
 		}
-		p.cfg.filters.set(list)
+		p.cfg.filters.Set(list)
 		p.paths.servers()
 		for _, q := range p.table {
 			if q.path.lane.unheard {
@@ -452,7 +453,7 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 		p.log.Info("tunnel ended", "peer", p.cfg.name(q.id), "why", why)
 		p.endAgent(q)
 		p.plane.RemovePeer(q.id)
-		p.cfg.filters.release(q.id, p.forwarder.Now())
+		p.cfg.filters.Release(q.id, p.forwarder.Now())
 		p.bind.Drop(q.id)
 		p.guests.Route(q.id, nil)
 	}
@@ -479,7 +480,7 @@ func (p *peers) takeDown() {
 			for _, q := range p.table {
 				p.drop(q, "down", false)
 			}
-			p.cfg.filters.save()
+			p.cfg.filters.Save()
 			return
 		}
 	}

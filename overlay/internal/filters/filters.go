@@ -1,4 +1,18 @@
-package overlay
+// Package filters keeps the packet filters of all peers of a node. That of a peer
+// outlives its tunnel, however that ends: a flow that pauses for longer still belongs
+// to who began it when the tunnel is back. The filters of peers without a tunnel are bounded. Of one that has to go stays
+// what was open to the peer (filter.Past), so that the one that comes after it
+// takes no answer of a service for something that this node began. Past is kept
+// by the peer's addresses, as flows are, and bounded too: what has no room is
+// remembered as if it had been open to everybody.
+//
+// In user space connections end with the process. Those of the kernel go on, so
+// what was open is on disk there before it opens, and the next daemon knows
+// which connections are not its own.
+//
+// Nobody waits for the disk for longer than a moment (disk.go). The package knows no
+// tunnels: it is told when one begins and ends.
+package filters
 
 import (
 	"bytes"
@@ -14,27 +28,15 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// The packet filter of a peer outlives its tunnel, however that ends: a flow
-// that pauses for longer still belongs to who began it when the tunnel is back.
-// The filters of peers without a tunnel are bounded. Of one that has to go stays
-// what was open to the peer (filter.Past), so that the one that comes after it
-// takes no answer of a service for something that this node began. Past is kept
-// by the peer's addresses, as flows are, and bounded too: what has no room is
-// remembered as if it had been open to everybody.
-//
-// In user space connections end with the process. Those of the kernel go on, so
-// what was open is on disk there before it opens, and the next daemon knows
-// which connections are not its own.
-
 const (
 	maxKept    = 256              // filters without a tunnel
 	maxPasts   = 128              // peers in filters.json, and without a filter in memory
 	useSpacing = 10 * time.Second // between writes because of a port that a peer has begun to use
 )
 
-// filters are the packet filters of all peers, from the first tunnel to the end
+// Table has the packet filters of all peers, from the first tunnel to the end
 // of the process. Methods may be called from any goroutine.
-type filters struct {
+type Table struct {
 	log *slog.Logger
 
 	mu sync.Mutex
@@ -49,7 +51,7 @@ type filters struct {
 	epoch       string
 	first, last uint16
 	adoptUntil  int64 // on the clock of the filters
-	disk        *filtersDisk
+	disk        *disk
 	written     []byte    // what is there; nil if it cannot be relied on
 	nextUse     time.Time // no write before because of a port that a peer has begun to use
 }
@@ -81,22 +83,23 @@ func share(a, b []netip.Addr) bool {
 	return slices.ContainsFunc(a, func(ip netip.Addr) bool { return ip.IsValid() && slices.Contains(b, ip) })
 }
 
-func newFilters(log *slog.Logger) *filters {
-	return &filters{log: log, peers: map[cert.NodeID]*keptFilter{}}
+func New(log *slog.Logger) *Table {
+	return &Table{log: log, peers: map[cert.NodeID]*keptFilter{}}
 }
 
-// open reads what the daemon before this one has left, if its connections may
-// still be there. now is the filters' time. It comes before the first tunnel.
-func (f *filters) open(network Net, dir *state.Dir, now int64) {
+// Open reads what the daemon before this one has left, if its connections may
+// still be there: they are while epoch is the same. first to last are the ports that
+// the host gives to programs that ask for none; last is 0 where connections end with
+// the process. now is the filters' time. Open comes before the first tunnel.
+func (f *Table) Open(dir *state.Dir, epoch string, first, last uint16, now int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	epoch, first, last := network.Outlives()
 	if last == 0 {
 		return
 	}
 	f.outlives = true
 	if f.disk == nil { // a test may have another
-		f.disk = newFiltersDisk(dir)
+		f.disk = newDisk(dir)
 	}
 	f.epoch, f.first, f.last = epoch, first, last
 	var saved savedFilters
@@ -109,9 +112,9 @@ func (f *filters) open(network Net, dir *state.Dir, now int64) {
 	}
 }
 
-// of returns the filter of a peer for a tunnel between these addresses, with
-// ports open to it, until release.
-func (f *filters) of(id cert.NodeID, local, remote []netip.Addr, ports *filter.Ports) *filter.Peer {
+// Of returns the filter of a peer for a tunnel between these addresses, with
+// ports open to it, until Release.
+func (f *Table) Of(id cert.NodeID, local, remote []netip.Addr, ports *filter.Ports) *filter.Peer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	k := f.peers[id]
@@ -128,51 +131,51 @@ func (f *filters) of(id cert.NodeID, local, remote []netip.Addr, ports *filter.P
 		f.peers[id] = k
 	}
 	k.released = 0
-	f.setLocked([]openTo{{k.Peer, ports}})
+	f.setLocked([]Opening{{k.Peer, ports}})
 	return k.Peer
 }
 
-// openTo is what is to be open to a peer.
-type openTo struct {
-	filter *filter.Peer
-	ports  *filter.Ports
+// Opening is what is to be open to a peer.
+type Opening struct {
+	Filter *filter.Peer
+	Ports  *filter.Ports
 }
 
-// set opens to peers that have a tunnel what is said, and closes all else.
-func (f *filters) set(list []openTo) {
+// Set opens to peers that have a tunnel what is said, and closes all else.
+func (f *Table) Set(list []Opening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.setLocked(list)
 }
 
-func (f *filters) setLocked(list []openTo) {
-	var news []openTo
+func (f *Table) setLocked(list []Opening) {
+	var news []Opening
 	for _, o := range list {
-		if o.filter.Remember(o.ports) && f.outlives && !f.all.Covers(o.filter.Past()) {
+		if o.Filter.Remember(o.Ports) && f.outlives && !f.all.Covers(o.Filter.Past()) {
 			news = append(news, o)
 		} else {
-			o.filter.SetPorts(o.ports)
+			o.Filter.SetPorts(o.Ports)
 		}
 	}
 	if len(news) > 0 {
 		f.saveLocked() // before it is open
 	}
 	for _, o := range news {
-		o.filter.SetPorts(o.ports)
+		o.Filter.SetPorts(o.Ports)
 	}
 }
 
-// began reports whether a flow with a peer that this node began is alive, also
+// Began reports whether a flow with a peer that this node began is alive, also
 // when the tunnel in which it was has ended.
-func (f *filters) began(id cert.NodeID, now int64) bool {
+func (f *Table) Began(id cert.NodeID, now int64) bool {
 	f.mu.Lock()
 	k := f.peers[id]
 	f.mu.Unlock()
 	return k != nil && k.Began(now)
 }
 
-// release says that the tunnel of a peer has ended.
-func (f *filters) release(id cert.NodeID, now int64) {
+// Release says that the tunnel of a peer has ended.
+func (f *Table) Release(id cert.NodeID, now int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	k := f.peers[id]
@@ -209,7 +212,7 @@ func (f *filters) release(id cert.NodeID, now int64) {
 
 // endLocked gives up a filter but for what was open. No filter made after that
 // adopts anything: it may come after this one.
-func (f *filters) endLocked(id cert.NodeID) {
+func (f *Table) endLocked(id cert.NodeID) {
 	k := f.peers[id]
 	delete(f.peers, id)
 	f.adoptUntil = 0
@@ -243,7 +246,7 @@ func pastOf(k *keptFilter) savedPast {
 }
 
 // pastLocked is what was open to whoever had one of these addresses.
-func (f *filters) pastLocked(addrs []netip.Addr) filter.Past {
+func (f *Table) pastLocked(addrs []netip.Addr) filter.Past {
 	past := f.all
 	for i := range f.pasts {
 		if s := &f.pasts[i]; share(addrs, []netip.Addr{s.IPv4, s.IPv6}) {
@@ -258,10 +261,10 @@ func (f *filters) pastLocked(addrs []netip.Addr) filter.Past {
 	return past
 }
 
-// note writes what peers have begun to use, and what could not be written before,
+// Note writes what peers have begun to use, and what could not be written before,
 // if there is such and it is time. It returns when to ask again, the zero time
 // for any time.
-func (f *filters) note(now time.Time) (again time.Time) {
+func (f *Table) Note(now time.Time) (again time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.outlives {
@@ -281,8 +284,8 @@ func (f *filters) note(now time.Time) (again time.Time) {
 	return time.Time{}
 }
 
-// save writes what has changed.
-func (f *filters) save() {
+// Save writes what has changed.
+func (f *Table) Save() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.saveLocked()
@@ -290,7 +293,7 @@ func (f *filters) save() {
 
 // saveLocked writes what was open so far, if that is not what is on disk. What
 // nobody may rely on is removed: the next daemon adopts nothing then.
-func (f *filters) saveLocked() {
+func (f *Table) saveLocked() {
 	if !f.outlives {
 		return
 	}
@@ -325,8 +328,8 @@ func (f *filters) saveLocked() {
 	f.written = b
 }
 
-// forgotten is told that the state directory was wiped.
-func (f *filters) forgotten() {
+// Forgotten is told that the state directory was wiped.
+func (f *Table) Forgotten() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.written = nil

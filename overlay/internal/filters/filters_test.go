@@ -1,4 +1,4 @@
-package overlay
+package filters
 
 import (
 	"bytes"
@@ -18,13 +18,12 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// kernelLike is a Net whose connections outlive the process.
-type kernelLike struct {
-	Net
-	epoch string
-}
+// kernelLike is a host whose connections outlive the process.
+type kernelLike struct{ epoch string }
 
-func (k kernelLike) Outlives() (string, uint16, uint16) { return k.epoch, 32768, 60999 }
+func (k kernelLike) open(f *Table, dir *state.Dir, now int64) {
+	f.Open(dir, k.epoch, 32768, 60999, now)
+}
 
 func filterID(i int) (id cert.NodeID) {
 	binary.BigEndian.PutUint32(id[:], uint32(i)+1)
@@ -92,15 +91,15 @@ func stamp(t *testing.T, s *state.Dir) os.FileInfo {
 // Of filters without a tunnel so many are kept, those first that have a
 // connection of ours, and what was open to the others is not forgotten.
 func TestKeptFilters(t *testing.T) {
-	f := newFilters(slog.New(slog.DiscardHandler))
-	f.open(plainNet{}, nil, 0)
-	busy := f.of(filterID(0), usHere, addrsOfPeer(0), openPorts("tcp", 22, 22))
+	f := New(slog.New(slog.DiscardHandler))
+	f.Open(nil, "", 0, 0, 0)
+	busy := f.Of(filterID(0), usHere, addrsOfPeer(0), openPorts("tcp", 22, 22))
 	busy.NoteOut(segment(usHere[0], addrsOfPeer(0)[0], 40000, 443, flagSYN), 0)
-	f.release(filterID(0), 0)
+	f.Release(filterID(0), 0)
 	for i := 1; i <= 3*maxKept; i++ {
-		p := f.of(filterID(i), usHere, addrsOfPeer(i), openPorts("udp", 50000+uint16(i%5), 50000+uint16(i%5)))
-		f.release(filterID(i), 0)
-		f.release(filterID(i), 0)
+		p := f.Of(filterID(i), usHere, addrsOfPeer(i), openPorts("udp", 50000+uint16(i%5), 50000+uint16(i%5)))
+		f.Release(filterID(i), 0)
+		f.Release(filterID(i), 0)
 		if p.Ports().Any() {
 			t.Fatal("something is open to a peer without a tunnel")
 		}
@@ -108,21 +107,21 @@ func TestKeptFilters(t *testing.T) {
 	if len(f.peers) > maxKept || len(f.pasts) > maxPasts {
 		t.Errorf("%d filters and %d pasts are kept", len(f.peers), len(f.pasts))
 	}
-	again := f.of(filterID(0), usHere, addrsOfPeer(0), nil)
+	again := f.Of(filterID(0), usHere, addrsOfPeer(0), nil)
 	if again != busy || !answers(again, 0, 40000) {
 		t.Error("the filter with a connection of ours was not kept")
 	}
 	for i := 1; i <= 3*maxKept; i++ {
-		p := f.of(filterID(i), usHere, addrsOfPeer(i), nil)
+		p := f.Of(filterID(i), usHere, addrsOfPeer(i), nil)
 		if want := uint16(50000 + i%5); !p.Past().Covers(filter.Past{UDP: [][2]uint16{{want, want}}}) {
 			t.Fatalf("what was open to peer %d is forgotten", i)
 		}
 	}
 	// Another node under the same address, and the same one under another.
-	if p := f.of(filterID(5000), usHere, addrsOfPeer(0), nil); p == again || answers(p, 0, 40000) {
+	if p := f.Of(filterID(5000), usHere, addrsOfPeer(0), nil); p == again || answers(p, 0, 40000) {
 		t.Error("a node got what belongs to the one that had its address before")
 	}
-	if p := f.of(filterID(0), usHere, addrsOfPeer(6000), nil); p == again {
+	if p := f.Of(filterID(0), usHere, addrsOfPeer(6000), nil); p == again {
 		t.Error("the filter was kept for another address")
 	}
 }
@@ -131,37 +130,37 @@ func TestKeptFilters(t *testing.T) {
 // connection of a peer for its own; and nothing is written when nothing is new.
 func TestFiltersOnDisk(t *testing.T) {
 	s := testState(t)
-	next := func(epoch string) *filters {
-		f := newFilters(slog.New(slog.DiscardHandler))
-		f.open(kernelLike{epoch: epoch}, s, 0)
+	next := func(epoch string) *Table {
+		f := New(slog.New(slog.DiscardHandler))
+		kernelLike{epoch: epoch}.open(f, s, 0)
 		return f
 	}
 	f := next("boot 1")
-	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
+	p := f.Of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
 	if goesOn(p, 1, 40000) {
 		t.Error("adopted without a memory")
 	}
 
 	f = next("boot 1")
 	first := stamp(t, s)
-	p = f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
-	f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 80, 443))
+	p = f.Of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 22, 22))
+	f.Of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 80, 443))
 	if !os.SameFile(first, stamp(t, s)) {
 		t.Error("written though no port for clients was opened")
 	}
 	if !goesOn(p, 1, 40000) || goesOn(p, 1, 23) || goesOn(p, 1, 8080) {
 		t.Error("a connection of ours is not adopted, or another one is")
 	}
-	f.set([]openTo{{p, openPorts("tcp", 50000, 50001)}})
+	f.Set([]Opening{{p, openPorts("tcp", 50000, 50001)}})
 	if os.SameFile(first, stamp(t, s)) {
 		t.Error("not written before a port was opened")
 	}
 	first = stamp(t, s)
 	for range 3 {
-		f.set([]openTo{{p, nil}})
-		f.set([]openTo{{p, openPorts("tcp", 50001, 50001)}})
-		f.save()
-		f.note(time.Now())
+		f.Set([]Opening{{p, nil}})
+		f.Set([]Opening{{p, openPorts("tcp", 50001, 50001)}})
+		f.Save()
+		f.Note(time.Now())
 	}
 	if !os.SameFile(first, stamp(t, s)) {
 		t.Error("written though nothing was new")
@@ -170,34 +169,34 @@ func TestFiltersOnDisk(t *testing.T) {
 	// The daemon ends without a word. Whoever has the address now is asked.
 	f = next("boot 1")
 	for _, id := range []int{1, 77} {
-		p = f.of(filterID(id), usHere, addrsOfPeer(1), nil)
+		p = f.Of(filterID(id), usHere, addrsOfPeer(1), nil)
 		if goesOn(p, 1, 50000) || goesOn(p, 1, 50001) || !goesOn(p, 1, 50002) {
 			t.Error("a connection to a port that was open is adopted, or one that is ours is not")
 		}
 	}
 	// After too many others nobody knows which connections are from before.
 	for i := range maxKept + 1 {
-		f.of(filterID(100+i), usHere, addrsOfPeer(100+i), nil)
-		f.release(filterID(100+i), 0)
+		f.Of(filterID(100+i), usHere, addrsOfPeer(100+i), nil)
+		f.Release(filterID(100+i), 0)
 	}
-	if p := f.of(filterID(999), usHere, addrsOfPeer(999), nil); goesOn(p, 999, 40000) {
+	if p := f.Of(filterID(999), usHere, addrsOfPeer(999), nil); goesOn(p, 999, 40000) {
 		t.Error("adopted after a filter was given up")
 	}
 
 	// Connections end with the boot; who cannot tell takes none for his.
 	for _, epoch := range []string{"boot 2", "", "", "boot 1"} {
 		f = next(epoch)
-		if p := f.of(filterID(1), usHere, addrsOfPeer(1), nil); goesOn(p, 1, 40000) {
+		if p := f.Of(filterID(1), usHere, addrsOfPeer(1), nil); goesOn(p, 1, 40000) {
 			t.Errorf("adopted in epoch %q", epoch)
 		}
 	}
-	if f = next("boot 1"); !goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
+	if f = next("boot 1"); !goesOn(f.Of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
 		t.Error("not adopted in the same epoch")
 	}
 	if err := os.WriteFile(s.File(state.FiltersFile), []byte(`{"epoch":"boot 1","peers":[{`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if f = next("boot 1"); goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
+	if f = next("boot 1"); goesOn(f.Of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 40000) {
 		t.Error("adopted with a damaged memory")
 	}
 }
@@ -205,9 +204,9 @@ func TestFiltersOnDisk(t *testing.T) {
 // A peer that begins to use ports has them written, now and then.
 func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 	s := testState(t)
-	f := newFilters(slog.New(slog.DiscardHandler))
-	f.open(kernelLike{epoch: "boot 1"}, s, 0)
-	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("udp", 0, 65535))
+	f := New(slog.New(slog.DiscardHandler))
+	kernelLike{epoch: "boot 1"}.open(f, s, 0)
+	p := f.Of(filterID(1), usHere, addrsOfPeer(1), openPorts("udp", 0, 65535))
 	use := func(port uint16) {
 		b := segment(addrsOfPeer(1)[0], usHere[0], 443, port, 0)
 		b[9], b[24], b[25] = 17, 0, 20
@@ -217,20 +216,20 @@ func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 	}
 	now := time.Now()
 	use(40000)
-	if again := f.note(now); !again.IsZero() {
+	if again := f.Note(now); !again.IsZero() {
 		t.Error("the first is not written at once")
 	}
 	written := stamp(t, s)
 	use(40001)
-	if again := f.note(now.Add(time.Second)); !again.Equal(now.Add(useSpacing)) || !os.SameFile(written, stamp(t, s)) {
+	if again := f.Note(now.Add(time.Second)); !again.Equal(now.Add(useSpacing)) || !os.SameFile(written, stamp(t, s)) {
 		t.Errorf("the second is written at once, or asked for at %v", again)
 	}
-	if again := f.note(now.Add(useSpacing)); !again.IsZero() || os.SameFile(written, stamp(t, s)) {
+	if again := f.Note(now.Add(useSpacing)); !again.IsZero() || os.SameFile(written, stamp(t, s)) {
 		t.Error("the second is never written")
 	}
-	f = newFilters(slog.New(slog.DiscardHandler))
-	f.open(kernelLike{epoch: "boot 1"}, s, 0)
-	if past := f.of(filterID(1), usHere, addrsOfPeer(1), nil).Past(); !past.Covers(filter.Past{Used: [][2]uint16{{40000, 40001}}}) {
+	f = New(slog.New(slog.DiscardHandler))
+	kernelLike{epoch: "boot 1"}.open(f, s, 0)
+	if past := f.Of(filterID(1), usHere, addrsOfPeer(1), nil).Past(); !past.Covers(filter.Past{Used: [][2]uint16{{40000, 40001}}}) {
 		t.Errorf("the next daemon knows %v", past)
 	}
 }
@@ -239,11 +238,11 @@ func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 // any more.
 func TestFiltersFileIsBounded(t *testing.T) {
 	s := testState(t)
-	f := newFilters(slog.New(slog.DiscardHandler))
-	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	f := New(slog.New(slog.DiscardHandler))
+	kernelLike{epoch: "boot 1"}.open(f, s, 0)
 	writes, last := 0, stamp(t, s)
 	for i := range 1000 {
-		f.of(filterID(i), usHere, addrsOfPeer(i), openPorts("*", 0, 65535))
+		f.Of(filterID(i), usHere, addrsOfPeer(i), openPorts("*", 0, 65535))
 		if now := stamp(t, s); !os.SameFile(last, now) {
 			last = now
 			writes++
@@ -252,10 +251,10 @@ func TestFiltersFileIsBounded(t *testing.T) {
 	if writes > maxPasts+1 || last.Size() > 64<<10 {
 		t.Errorf("%d writes, %d bytes", writes, last.Size())
 	}
-	f = newFilters(slog.New(slog.DiscardHandler))
-	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	f = New(slog.New(slog.DiscardHandler))
+	kernelLike{epoch: "boot 1"}.open(f, s, 0)
 	for i := range 1000 {
-		if p := f.of(filterID(i), usHere, addrsOfPeer(i), nil); goesOn(p, i, 40000) {
+		if p := f.Of(filterID(i), usHere, addrsOfPeer(i), nil); goesOn(p, i, 40000) {
 			t.Fatalf("adopted from a port that was open to peer %d", i)
 		}
 	}
@@ -264,24 +263,24 @@ func TestFiltersFileIsBounded(t *testing.T) {
 // What cannot be written is not relied on.
 func TestFiltersThatCannotBeWritten(t *testing.T) {
 	s := testState(t)
-	f := newFilters(slog.New(slog.DiscardHandler))
-	f.open(kernelLike{epoch: "boot 1"}, s, 0)
+	f := New(slog.New(slog.DiscardHandler))
+	kernelLike{epoch: "boot 1"}.open(f, s, 0)
 	stamp(t, s)
 	away := s.Path() + ".away"
 	if err := os.Rename(s.Path(), away); err != nil {
 		t.Fatal(err)
 	}
-	p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
+	p := f.Of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
 	if !p.Ports().Any() {
 		t.Error("policy does not hold without a disk")
 	}
 	if err := os.Rename(away, s.Path()); err != nil {
 		t.Fatal(err)
 	}
-	f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002)) // the next occasion
-	f = newFilters(slog.New(slog.DiscardHandler))
-	f.open(kernelLike{epoch: "boot 1"}, s, 0)
-	if goesOn(f.of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
+	f.Of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002)) // the next occasion
+	f = New(slog.New(slog.DiscardHandler))
+	kernelLike{epoch: "boot 1"}.open(f, s, 0)
+	if goesOn(f.Of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
 		t.Error("what could not be written at first was not written later")
 	}
 }
@@ -290,20 +289,20 @@ func TestFiltersThatCannotBeWritten(t *testing.T) {
 // Nothing is adopted by it.
 func TestFiltersOnReadOnlyDisk(t *testing.T) {
 	s := testState(t)
-	start := func(d *filtersDisk) *filters {
-		f := newFilters(slog.New(slog.DiscardHandler))
+	start := func(d *disk) *Table {
+		f := New(slog.New(slog.DiscardHandler))
 		f.disk = d
-		f.open(kernelLike{epoch: "boot 1"}, s, 0)
+		kernelLike{epoch: "boot 1"}.open(f, s, 0)
 		return f
 	}
 	start(nil)
-	if !goesOn(start(nil).of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
+	if !goesOn(start(nil).Of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
 		t.Fatal("not what this test is about")
 	}
 	no := func() error { return errors.New("read-only file system") }
-	readOnly := &filtersDisk{write: func([]byte) error { return no() }, remove: no}
-	start(readOnly).of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
-	if goesOn(start(readOnly).of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
+	readOnly := &disk{write: func([]byte) error { return no() }, remove: no}
+	start(readOnly).Of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
+	if goesOn(start(readOnly).Of(filterID(1), usHere, addrsOfPeer(1), nil), 1, 50000) {
 		t.Error("a connection goes on that the peer may have begun")
 	}
 }
@@ -312,23 +311,23 @@ func TestFiltersOnReadOnlyDisk(t *testing.T) {
 // a second time. When it works again the latest is on it.
 func TestFiltersDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFilters(slog.New(slog.DiscardHandler))
-		f.open(kernelLike{epoch: "boot 1"}, testState(t), 0)
+		f := New(slog.New(slog.DiscardHandler))
+		kernelLike{epoch: "boot 1"}.open(f, testState(t), 0)
 		hang := make(chan struct{})
 		var last []byte
 		f.disk.write = func(b []byte) error { <-hang; last = b; return nil }
 		start := time.Now()
-		p := f.of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
+		p := f.Of(filterID(1), usHere, addrsOfPeer(1), openPorts("tcp", 50000, 50000))
 		if waited := time.Since(start); waited != diskPatience || !p.Ports().Any() {
 			t.Errorf("open %v after %v", p.Ports().Any(), waited)
 		}
 		start = time.Now()
-		f.set([]openTo{{p, openPorts("tcp", 50001, 50001)}}) // cuts one port, opens another
+		f.Set([]Opening{{p, openPorts("tcp", 50001, 50001)}}) // cuts one port, opens another
 		if r := p.CheckIn(segment(addrsOfPeer(1)[0], usHere[0], 443, 50000, flagSYN), 0); r.OK() {
 			t.Error("what was withdrawn is open")
 		}
-		f.release(filterID(1), 0)
-		f.of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002))
+		f.Release(filterID(1), 0)
+		f.Of(filterID(2), usHere, addrsOfPeer(2), openPorts("tcp", 50002, 50002))
 		if waited := time.Since(start); waited != 0 {
 			t.Errorf("waited again: %v", waited)
 		}
@@ -338,7 +337,7 @@ func TestFiltersDiskHangs(t *testing.T) {
 		if f.disk.busy || want == nil || !bytes.Equal(last, want) {
 			t.Errorf("on disk: %s, want %s", last, want)
 		}
-		if f.note(time.Now()); f.written == nil || !bytes.Equal(last, f.written) {
+		if f.Note(time.Now()); f.written == nil || !bytes.Equal(last, f.written) {
 			t.Errorf("on disk: %s, believed %s", last, f.written)
 		}
 	})

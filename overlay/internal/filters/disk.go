@@ -1,4 +1,4 @@
-package overlay
+package filters
 
 import (
 	"errors"
@@ -17,8 +17,8 @@ const diskPatience = 2 * time.Second
 
 var errDiskHangs = errors.New("the disk does not answer")
 
-// filtersDisk writes filters.json. Nobody waits for it for long.
-type filtersDisk struct {
+// disk writes filters.json. Nobody waits for it for long.
+type disk struct {
 	write  func([]byte) error
 	remove func() error
 
@@ -28,8 +28,8 @@ type filtersDisk struct {
 	busy bool   // a goroutine writes
 }
 
-func newFiltersDisk(d *state.Dir) *filtersDisk {
-	return &filtersDisk{
+func newDisk(d *state.Dir) *disk {
+	return &disk{
 		write:  func(b []byte) error { return d.Save(state.FiltersFile, b) },
 		remove: func() error { return d.Remove(state.FiltersFile) },
 	}
@@ -38,7 +38,7 @@ func newFiltersDisk(d *state.Dir) *filtersDisk {
 // put writes b in place of what is there, and removes that when it cannot. When the
 // disk hangs it returns errDiskHangs, after diskPatience for the first time and then
 // at once, and the latest b is written when the disk works again.
-func (d *filtersDisk) put(b []byte) error {
+func (d *disk) put(b []byte) error {
 	d.mu.Lock()
 	d.next = b
 	if d.busy {
