@@ -96,7 +96,7 @@ func TestOffline(t *testing.T) {
 		t.Errorf("status of who vanished 11 s ago: %q", row)
 	}
 	offline(t, m, "vanished 11 s ago", 6500*time.Millisecond)
-	if r := m.Laptop.Weft("nc", "kitchen-pi", "80"); !regexp.MustCompile(`\b[12][0-9]s ago`).MatchString(r.Err) {
+	if r := m.Laptop.Weft("nc", "kitchen-pi", "80"); !regexp.MustCompile(`\b[12][0-9] s ago`).MatchString(r.Err) {
 		t.Errorf("it vanished 11 s ago, and more by now; the message says otherwise: %v", r)
 	}
 }
