@@ -114,13 +114,18 @@ func TestSinks(t *testing.T) {
 	expect("after the end")
 }
 
+// called is a function as a Sink.
+type called func(old, new *Network)
+
+func (f called) Apply(old, new *Network) { f(old, new) }
+
 // Whoever has called Apply goes on when what it changed is applied, whoever did that;
 // and the last word is that of what is held.
 func TestSinksFromManyGoroutines(t *testing.T) {
 	var h Holder
 	h.Join(at(1))
 	var seen uint64
-	s := NewSinks(&h, Func(func(old, new *Network) {
+	s := NewSinks(&h, called(func(old, new *Network) {
 		if old != nil && old.Config.Version.N != seen || new.Config.Version.N < seen {
 			t.Errorf("from %d to %d after %d", old.Config.Version.N, new.Config.Version.N, seen)
 		}

@@ -66,9 +66,3 @@ func (s *Sinks) End() {
 	}
 	s.last = nil
 }
-
-// Func is a function as a Sink.
-type Func func(old, new *Network)
-
-// Apply implements Sink.
-func (f Func) Apply(old, new *Network) { f(old, new) }
