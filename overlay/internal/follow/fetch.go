@@ -55,7 +55,7 @@ func (c *Follower) ask(ctx context.Context, s *network.Network, q question) (res
 	case partList:
 		c.askList(ctx, s, cl, q.tag, &res)
 	case partCertificate:
-		c.askCertificate(ctx, cl, &res)
+		c.askCertificate(ctx, s, cl, &res)
 	case partConfig:
 		c.askConfig(ctx, s, cl, &res)
 	case partDirectory:
@@ -140,7 +140,7 @@ func (c *Follower) give(ctx context.Context) {
 	})
 }
 
-func (c *Follower) askCertificate(ctx context.Context, cl *client.Client, res *result) {
+func (c *Follower) askCertificate(ctx context.Context, s *network.Network, cl *client.Client, res *result) {
 	id := c.cfg.Held.Identity()
 	if !id.Joined() {
 		return
@@ -152,7 +152,7 @@ func (c *Follower) askCertificate(ctx context.Context, cl *client.Client, res *r
 	}
 	answer, err := cl.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: csr, OS: runtime.GOOS + "/" + runtime.GOARCH, Software: c.cfg.Software})
 	res.err = err
-	res.use = func() (bool, error) { return true, c.renew(answer.Certificate) }
+	res.use = func() (bool, error) { return true, c.renew(s, answer.Certificate) }
 }
 
 // bring gives the server the revocation list held here, once: this node may be

@@ -308,8 +308,9 @@ func (c *Follower) finish(ctx context.Context, res result, now time.Time) {
 	}
 }
 
-// renew takes a new certificate.
-func (c *Follower) renew(der []byte) error {
+// renew takes a new certificate, which was asked for when asked was held. A list that
+// has come since then may leave it out too.
+func (c *Follower) renew(asked *network.Network, der []byte) error {
 	s, ok := c.cfg.Held.Get()
 	if !ok {
 		return net.ErrClosed
@@ -326,8 +327,8 @@ func (c *Follower) renew(der []byte) error {
 		return errors.New("the server sent a certificate that has expired")
 	}
 	c.plan.renewed = now
-	if s.CRL != nil {
-		c.plan.omitted = s.CRL.Number
+	if asked.CRL != nil {
+		c.plan.omitted = asked.CRL.Number
 	}
 	if !c.update(func(id *network.Identity, s *network.Network) { id.Certificate, s.Self = der, node }) {
 		return net.ErrClosed

@@ -31,6 +31,7 @@ type fakeServer struct {
 	config *api.Config
 	list   []byte
 	asked  []string // paths
+	renew  func() (der []byte)
 }
 
 func (s *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -44,6 +45,9 @@ func (s *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 		body, _ = json.Marshal(s.config)
 	case "/v1/crl":
 		code, body = http.StatusOK, s.list
+	case "/v1/renew":
+		code = http.StatusOK
+		body, _ = json.Marshal(api.RenewResponse{Certificate: s.renew()})
 	}
 	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), Request: req}, nil
 }
@@ -146,5 +150,72 @@ func TestFollowsWithoutANode(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+	})
+}
+
+// A certificate that the revocation list leaves out is renewed once for each list, also
+// when the second one comes while the first is answered.
+func TestRenewsForEachListThatOmits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, err := cert.NewCA("network", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pin := cert.PinOf(ca.Cert)
+		id, err := network.NewIdentity(pin.NetworkID(), pin, []string{"https://weft.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id.NetworkCAs = [][]byte{ca.Cert.Raw}
+		sign := func() []byte {
+			der, err := ca.SignNode(&id.Key.PublicKey, cert.Attributes{
+				Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
+			}, cert.NewSerial(), time.Now(), time.Now().Add(90*24*time.Hour))
+			if err != nil {
+				t.Error(err)
+			}
+			return der
+		}
+		id.Certificate = sign()
+		list := func(number uint64) []byte { // that leaves out whatever ends within five years
+			der, err := ca.SignCRL(number, []*big.Int{}, time.Now().AddDate(5, 0, 0).Truncate(time.Second), time.Now())
+			if err != nil {
+				t.Error(err)
+			}
+			return der
+		}
+		config := id.BareConfig()
+		config.Self = api.Self{FQDN: "pi.weft.internal", IPv4Prefix: "100.64.0.0/10", IPv6Prefix: "fd00::/48"}
+		first, err := network.New(id, config, list(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var held network.Holder
+		held.Join(id, first)
+		var f *Follower
+		renewals := 0
+		server := &fakeServer{renew: func() []byte {
+			if renewals++; renewals == 1 {
+				if newer, err := f.TakeCRL(list(2)); !newer || err != nil {
+					t.Errorf("the second list: %v, %v", newer, err)
+				}
+			}
+			return sign()
+		}}
+		nothing := func() {}
+		f = New(Config{
+			Client: client.New(server, func(time.Time) {}),
+			Held:   &held, Directory: directory.New(time.Now), Clock: cert.NewClock(time.Time{}, time.Now), Health: &status.Warnings{}, Log: slog.New(slog.DiscardHandler),
+			Keep: func(string) {}, Changed: nothing, NamesChanged: nothing, Removed: nothing, Tell: nothing, Current: nothing,
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { f.Run(ctx) })
+		time.Sleep(time.Hour)
+		cancel()
+		wg.Wait()
+		if renewals != 2 {
+			t.Errorf("%d renewals for two lists", renewals)
+		}
 	})
 }

@@ -46,7 +46,7 @@ type plan struct {
 	due     time.Time          // of what was nudged for
 	last    map[bool]time.Time // by nudged: when something was last asked for
 	renewed time.Time          // weft time of the last renewal in this run
-	omitted uint64             // number of the list that the certificate was last renewed for
+	omitted uint64             // number of the list that the certificate was last asked for
 }
 
 // question is a part to ask for: the version that is wanted, and what the server
