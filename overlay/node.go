@@ -35,18 +35,19 @@
 //
 // and below: in internal, for this package alone, network (what is held of the network,
 // and what follows when it changes), follow (keeping that in step with the server), homes
-// (connections to relays, and at which one a peer is), state (the state directory), directory (who is that
-// name or address?), intro (introductions), path (which way), probe, gather (candidates),
-// dataplane (packets between the host and peers), wg (WireGuard), bind (its messages
-// over sockets and relays), filter (what a peer may do), filters (those of all peers, which
-// outlive their tunnels);
+// (connections to relays, and at which one a peer is), state (the state directory),
+// directory (who is that name or address?), intro (introductions), path (which way), probe,
+// gather (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind
+// (its messages over sockets and relays), filter (what a peer may do), filters (those of
+// all peers, which outlive their tunnels);
 // beside them portmap, tun (kernel interface), status (what a node says of itself, and
 // how it is made of facts), and what servers and relays know too: api, api/client,
 // relay, link, cert.
 //
-// Lock order: Node.turn, what holds the keeper off (Keeper.Pause), Node.mu, that of
-// network.Holder, and last that of the directory, which calls nothing. The peers are
-// owned by one goroutine (peers.go) and have no lock.
+// Lock order: Node.turn, that of network.Sinks, what holds the keeper off
+// (Keeper.Pause), Node.mu, that of network.Holder, and last that of the directory, which
+// calls nothing. The peers are owned by one goroutine (peers.go) and have no lock; it
+// calls nobody who waits for it with one of these.
 package overlay
 
 import (
