@@ -731,7 +731,7 @@ func TestQuery(t *testing.T) {
 			t.Errorf("%s %s: %+v, %v", c.name, c.typ, a, err)
 		}
 	}
-	for _, bad := range [][2]string{{"kitchen-pi", "NOSUCH"}, {strings.Repeat("a", 64), "A"}, {strings.Repeat("a.", 200), "A"}} {
+	for _, bad := range [][2]string{{"kitchen-pi", "NOSUCH"}, {"kitchen-pi", "TYPE65536"}, {"kitchen-pi", "TYPE1A"}, {strings.Repeat("a", 64), "A"}, {strings.Repeat("a.", 200), "A"}} {
 		if _, err := s.Query(t.Context(), bad[0], bad[1]); err == nil {
 			t.Errorf("%v was asked", bad)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -124,11 +125,9 @@ func typeByName(s string) (uint16, bool) {
 	if t, ok := dns.StringToType[s]; ok {
 		return t, true
 	}
-	var n uint16
-	if _, err := fmt.Sscanf(s, "TYPE%d", &n); err == nil {
-		return n, true
-	}
-	return 0, false
+	digits, ok := strings.CutPrefix(s, "TYPE")
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return uint16(n), ok && err == nil
 }
 
 func rcodeName(r int) string {

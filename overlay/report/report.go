@@ -7,6 +7,7 @@ package report
 import (
 	"fmt"
 	"slices"
+	"sort"
 )
 
 // Level is how bad a finding is.
@@ -38,8 +39,8 @@ func (f *Findings) Add(code string, level Level, cure, format string, args ...an
 // Sort brings the worst to the front; what is equally bad stays in its order.
 func (f Findings) Sort() {
 	levels := []Level{Error, Warning, OK}
-	slices.SortStableFunc(f, func(a, b Finding) int {
-		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
+	sort.SliceStable(f, func(i, j int) bool {
+		return slices.Index(levels, f[i].Level) < slices.Index(levels, f[j].Level)
 	})
 }
 

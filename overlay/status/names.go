@@ -1,10 +1,9 @@
 package status
 
 import (
-	"cmp"
 	"encoding/json"
 	"net/netip"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -104,8 +103,8 @@ func NamesOf(f NameFacts) *Names {
 			n.Aliases = append(n.Aliases, Alias{Name: a.Name, Target: k.Node.Name, Until: a.Until})
 		}
 	}
-	slices.SortFunc(n.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(n.Aliases, func(a, b Alias) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(n.Peers, func(i, j int) bool { return n.Peers[i].Name < n.Peers[j].Name })
+	sort.Slice(n.Aliases, func(i, j int) bool { return n.Aliases[i].Name < n.Aliases[j].Name })
 	return n
 }
 

@@ -1,8 +1,7 @@
 package status
 
 import (
-	"cmp"
-	"slices"
+	"sort"
 	"sync"
 )
 
@@ -72,8 +71,8 @@ func (w *Warnings) List() []Health {
 		code, _ = code.Cut()
 		out = append(out, Health{Code: code, Message: message})
 	}
-	slices.SortFunc(out, func(a, b Health) int {
-		return cmp.Compare(string(a.Code)+a.Message, string(b.Code)+b.Message)
+	sort.Slice(out, func(i, j int) bool {
+		return string(out[i].Code)+out[i].Message < string(out[j].Code)+out[j].Message
 	})
 	return out
 }

@@ -1,8 +1,8 @@
 package tun
 
 import (
-	"fmt"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -13,9 +13,19 @@ func (n *Net) Outlives() (epoch string, first, last uint16) {
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		epoch = strings.TrimSpace(string(b))
 	}
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // for IPv6, too
-	if _, serr := fmt.Sscan(string(b), &first, &last); err != nil || serr != nil || first > last {
-		first, last = 32768, 60999 // as the kernel has it
-	}
+	b, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // for IPv6, too
+	first, last = portRange(string(b))
 	return epoch, first, last
+}
+
+// portRange reads two ports in order, the kernel's own where text has none.
+func portRange(text string) (first, last uint16) {
+	if f := strings.Fields(text); len(f) == 2 {
+		from, err := strconv.ParseUint(f[0], 10, 16)
+		to, terr := strconv.ParseUint(f[1], 10, 16)
+		if err == nil && terr == nil && from <= to {
+			return uint16(from), uint16(to)
+		}
+	}
+	return 32768, 60999
 }

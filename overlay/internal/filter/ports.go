@@ -1,8 +1,8 @@
 package filter
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"strings"
 
 	"weft/overlay/api"
@@ -82,7 +82,7 @@ func (p *Ports) add(r api.PortRange) {
 
 // merge sorts spans and joins those that touch.
 func merge(spans []span) []span {
-	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	sort.Slice(spans, func(i, j int) bool { return spans[i].first < spans[j].first })
 	out := spans[:0]
 	for _, s := range spans {
 		if n := len(out); n > 0 && int(s.first) <= int(out[n-1].last)+1 {

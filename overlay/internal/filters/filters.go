@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -303,11 +304,12 @@ func (f *Table) saveLocked() {
 		list = append(list, pastOf(k))
 	}
 	list = slices.DeleteFunc(list, func(s savedPast) bool { return f.all.Covers(s.Past) })
-	slices.SortFunc(list, func(a, b savedPast) int {
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
 		if c := a.IPv4.Compare(b.IPv4); c != 0 {
-			return c
+			return c < 0
 		}
-		return a.IPv6.Compare(b.IPv6)
+		return a.IPv6.Less(b.IPv6)
 	})
 	for len(list) > maxPasts {
 		f.all = f.all.With(list[0].Past)
