@@ -49,10 +49,6 @@ func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(o
 		return refuse(in, out, dns.RcodeRefused), nil
 	}
 	s.fwd.conf.watch(i.now)
-	if b, o := s.memo.answer(i.st, in, i.tcp, i.now, out); b != nil {
-		s.counts.done(o)
-		return b, nil
-	}
 	if bits := binary.BigEndian.Uint16(in[2:]); int(bits>>11)&0xf != dns.OpcodeQuery {
 		s.counts.done(outRefused)
 		return refuse(in, out, dns.RcodeNotImplemented), nil
@@ -94,7 +90,7 @@ func (s *Server) crashed(in, out []byte) []byte {
 	return refuse(in, out, dns.RcodeServerFailure)
 }
 
-// write packs an answer and remembers it.
+// write packs an answer.
 func (s *Server) write(i *incoming, q *query, a *answer, in, out []byte) []byte {
 	m := s.finish(q, a)
 	b, err := s.pack(m, q, out)
@@ -102,9 +98,6 @@ func (s *Server) write(i *incoming, q *query, a *answer, in, out []byte) []byte 
 		s.cfg.Log.Debug("dns: pack answer", "err", err)
 		s.counts.done(outFailed)
 		return refuse(in, out, dns.RcodeServerFailure)
-	}
-	if a.keep && s.state.Load() == i.st {
-		s.memo.put(i.st, in, i.tcp, i.now, b, a)
 	}
 	s.counts.done(a.out)
 	return b

@@ -267,7 +267,7 @@ func TestTTL(t *testing.T) {
 			}
 		})
 	}
-	// Remembered data gets older, from the cache and from the memo.
+	// Remembered data gets older, from the cache.
 	s, addr := start(t, Config{}, fakeUpstream(t, static("192.0.2.1")))
 	first := ask(t, addr, "udp", "example.com.", dns.TypeA).Answer[0].Header().Ttl
 	end := time.Now().Add(10 * time.Second)
@@ -296,6 +296,11 @@ func TestFormerNames(t *testing.T) {
 	both(t, addr, "old4.weft.internal.", dns.TypeAAAA, want(ok, "v4only.weft.internal.", "weft.internal."))
 	both(t, addr, "google.weft.internal.", dns.TypeA, want(ok, "100.64.0.10", "")) // a device has the name now
 	both(t, addr, "gone.weft.internal.", dns.TypeA, want(nx, "nobody.weft.internal.", "weft.internal."))
+	// One that ends while it is asked for.
+	_, ending := start(t, Config{Settings: settings(Settings{Aliases: []Alias{{Name: "old-pi", Target: "kitchen-pi", Until: time.Now().Add(300 * time.Millisecond)}}})})
+	eventually(t, "the former name's end", func() bool {
+		return ask(t, ending, "udp", "old-pi.weft.internal.", dns.TypeA).Rcode == dns.RcodeNameError
+	})
 	// Those of devices that are looked up.
 	part := *testZone
 	part.Complete = false

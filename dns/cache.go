@@ -2,7 +2,6 @@ package dns
 
 import (
 	"container/list"
-	"encoding/binary"
 	"sync"
 	"time"
 
@@ -203,30 +202,4 @@ func (e *entry) unpack(now time.Time, stale bool) (*dns.Msg, error) {
 		}
 	}
 	return m, nil
-}
-
-// ttlOffsets finds the TTLs in a packed message, so that they can be counted
-// down without unpacking it. nil when there are too many, or it is not whole.
-func ttlOffsets(b []byte) []uint16 {
-	_, off, err := dns.UnpackDomainName(b, 12)
-	if err != nil {
-		return nil
-	}
-	off += 4
-	n := int(binary.BigEndian.Uint16(b[6:])) + int(binary.BigEndian.Uint16(b[8:])) + int(binary.BigEndian.Uint16(b[10:]))
-	if n > 32 {
-		return nil
-	}
-	out := make([]uint16, 0, n)
-	for range n {
-		rr, next, err := dns.UnpackRR(b, off)
-		if err != nil {
-			return nil
-		}
-		if h := rr.Header(); h.Rrtype != dns.TypeOPT {
-			out = append(out, uint16(next-int(h.Rdlength)-6))
-		}
-		off = next
-	}
-	return out
 }

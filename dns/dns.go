@@ -5,7 +5,6 @@
 //
 //	udp.go tcp.go  sockets: batches of datagrams, many questions per connection
 //	acl.go         who may ask at all, and how often: this machine and the overlay
-//	memo.go        the same message was answered a moment ago: the same answer
 //	pipeline.go    what is a question: opcode, class, EDNS version
 //	special.go     names that never leave the machine (localhost, .local, single labels)
 //	own.go         the overlay's zone and its reverse zones (zone.go holds the data,
@@ -145,7 +144,6 @@ type Server struct {
 	listening atomic.Bool
 	hosts     hosts
 	cache     cache
-	memo      memo
 	limits    limiter
 	counts    counts
 	hashKey   maphash.Seed // of names in the log
@@ -187,7 +185,7 @@ func New(cfg Config) *Server {
 		// No keepalive: it would wake an idle machine.
 		cfg.Dial = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}).DialContext
 	}
-	s := &Server{cfg: cfg, busy: make(chan struct{}, maxBusy), hashKey: maphash.MakeSeed(), memo: memo{seed: maphash.MakeSeed()}}
+	s := &Server{cfg: cfg, busy: make(chan struct{}, maxBusy), hashKey: maphash.MakeSeed()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.portal.s = s
 	s.fwd = newForwarder(s)
@@ -237,7 +235,6 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 			return nil, nil, err
 		}
 		p := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-		// Two daemons cannot share the port: the TCP one is taken.
 		pc, err := listenUDP(net.JoinHostPort(host, p))
 		if err == nil {
 			return pc, l, nil
@@ -251,15 +248,11 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 
 // Serve answers the queries of pc and l, either of which may be nil, until
 // Close. It takes both over and returns at once. The kernel's UDP sockets are
-// read in batches, and, where Listen opened them, by several goroutines.
+// read in batches.
 func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
 	s.current()
-	if pc != nil {
-		for _, pc := range siblings(pc) {
-			if s.opened(pc, pc.LocalAddr()) {
-				s.start(func() { s.serveUDP(pc) })
-			}
-		}
+	if pc != nil && s.opened(pc, pc.LocalAddr()) {
+		s.start(func() { s.serveUDP(pc) })
 	}
 	if l != nil {
 		l = limited.Listener(l, maxTCP)

@@ -121,7 +121,7 @@ func (s *Server) take(q *query, r *route, e *entry, out outcome) *answer {
 		return servfail(dns.ExtendedErrorCodeOther, "the answer cannot be read")
 	}
 	a := s.accept(q, r, m, e)
-	a.out, a.keep, a.until = out, r != portalRoute, e.expires
+	a.out = out
 	if out == outForwarded {
 		q.note("forward", "%s answered %s with %d records", e.source, rcodeName(m.Rcode), len(m.Answer))
 	}

@@ -217,7 +217,6 @@ func (s *Server) find(q *query, zone, name string, addr netip.Addr, found func(H
 			q.note("own", "the server knows %s%s", key, how)
 			a = found(e.host)
 		}
-		a.until = e.until
 		return a
 	}
 	if e := s.hosts.get(q.st, key); e != nil {
@@ -323,7 +322,6 @@ func (ix *index) atApex(q *query, zone string) *answer {
 		if set, ok := q.st.rules.records[zone]; ok {
 			if rrs := named(q, set.rrs); len(rrs) > 0 {
 				a.msg.Answer = rrs
-				a.keep = len(rrs) == 1
 				return a
 			}
 		}
@@ -348,7 +346,7 @@ func (ix *index) negative(_ *query, rcode int, zone string) *answer {
 }
 
 func authoritative() *answer {
-	return &answer{msg: &dns.Msg{MsgHdr: dns.MsgHdr{Authoritative: true}}, source: "overlay", out: outOwn, keep: true}
+	return &answer{msg: &dns.Msg{MsgHdr: dns.MsgHdr{Authoritative: true}}, source: "overlay", out: outOwn}
 }
 
 // header names the record as the client spelled it.

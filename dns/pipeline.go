@@ -52,11 +52,6 @@ type answer struct {
 	ede    []dns.EDNS0_EDE
 	source string // for people: "overlay", "local" or the upstream's address
 	out    outcome
-	// keep says that the same message with the same flags gets the same
-	// answer, for as long as the state is the same and, unless zero, until
-	// then. The TTLs count down when until is set.
-	keep  bool
-	until time.Time
 }
 
 // later is the rest of the work for a query that has to wait for somebody

@@ -31,7 +31,7 @@ func (s *Server) records(q *query, rrs []dns.RR, zone string) (*answer, later) {
 		return s.follow(q, c, zone)
 	}
 	if q.q.Qtype == dns.TypeANY {
-		a := &answer{msg: &dns.Msg{}, source: "overlay", out: outOwn, keep: true}
+		a := &answer{msg: &dns.Msg{}, source: "overlay", out: outOwn}
 		a.msg.Authoritative = zone != ""
 		a.msg.Answer = []dns.RR{&dns.HINFO{
 			Hdr: dns.RR_Header{Name: q.q.Name, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: q.st.rules.ttl}, Cpu: "RFC8482",
@@ -50,7 +50,6 @@ func (s *Server) records(q *query, rrs []dns.RR, zone string) (*answer, later) {
 	a := authoritative()
 	a.msg.Authoritative = zone != ""
 	a.msg.Answer = s.rotate(list)
-	a.keep = len(list) == 1
 	return a, nil
 }
 
@@ -101,7 +100,7 @@ func (s *Server) follow(q *query, c *dns.CNAME, zone string) (*answer, later) {
 		m.Answer = append(m.Answer, b.msg.Answer...)
 		m.Ns = b.msg.Ns
 		m.AuthenticatedData = false
-		head.ede, head.source, head.keep, head.until = b.ede, b.source, b.keep, b.until
+		head.ede, head.source = b.ede, b.source
 		return head
 	}
 	b, wait := s.decide(sub)

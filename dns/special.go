@@ -81,7 +81,6 @@ func (s *Server) singleLabel(q *query) (*answer, later) {
 func localhost(q *query) *answer {
 	a := reply(dns.RcodeSuccess)
 	a.out = outLocal
-	a.keep = true
 	hdr := dns.RR_Header{Name: q.q.Name, Class: dns.ClassINET, Ttl: defaultTTL}
 	switch q.q.Qtype {
 	case dns.TypeA:
@@ -101,7 +100,6 @@ func localhost(q *query) *answer {
 func negative(_ *query, rcode int, zone string, serial uint32) *answer {
 	a := reply(rcode)
 	a.out = outLocal
-	a.keep = true
 	a.msg.Ns = []dns.RR{&dns.SOA{
 		Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: defaultTTL},
 		Ns:  "localhost.", Mbox: "nobody.invalid.", Serial: serial,

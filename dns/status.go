@@ -85,10 +85,9 @@ type UpstreamStatus struct {
 
 // CacheStatus is what is remembered.
 type CacheStatus struct {
-	Entries   int `json:"entries"`
-	Bytes     int `json:"bytes"`
-	MaxBytes  int `json:"max_bytes"`
-	MemoBytes int `json:"memo_bytes"` // whole answers kept ready
+	Entries  int `json:"entries"`
+	Bytes    int `json:"bytes"`
+	MaxBytes int `json:"max_bytes"`
 }
 
 // Health is something that needs attention. It never stops the resolver.
@@ -137,7 +136,7 @@ func (s *Server) Status() Status {
 	}
 	out.Upstreams = s.fwd.status(all)
 	out.Cache.Entries, out.Cache.Bytes = s.cache.size()
-	out.Cache.MaxBytes, out.Cache.MemoBytes = cacheBytes, int(s.memo.bytes.Load())
+	out.Cache.MaxBytes = cacheBytes
 	out.Counters = s.Counters()
 	return out
 }

@@ -3,10 +3,8 @@ package dns
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
-	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -14,52 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// batch is how many datagrams are read and answered by one system call, and
-// maxSockets how many sockets share the work of one port.
-const (
-	batch      = 16
-	maxSockets = 4
+// batch is how many datagrams are read and answered by one system call.
+const batch = 16
 
-	receiveBuffer = 1 << 20
-)
+// receiveBuffer is what the kernel may hold of a burst of questions, in bytes;
+// as much of it as the system allows.
+const receiveBuffer = 1 << 20
 
-// listenUDP opens a UDP socket that siblings can share the port with.
 func listenUDP(addr string) (net.PacketConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		cerr := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			// For a burst of questions; as much of it as the system allows.
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
 			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 			}
 		})
-		return errors.Join(cerr, err)
 	}}
 	return lc.ListenPacket(context.Background(), "udp", addr)
-}
-
-// siblings returns pc and more sockets on its port: the kernel deals the
-// clients out among them. Only pc where that is not possible.
-func siblings(pc net.PacketConn) []net.PacketConn {
-	out := []net.PacketConn{pc}
-	c, ok := pc.(*net.UDPConn)
-	if !ok {
-		return out
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return out
-	}
-	shared := 0
-	raw.Control(func(fd uintptr) { shared, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT) })
-	for shared != 0 && len(out) < min(runtime.GOMAXPROCS(0), maxSockets) {
-		more, err := listenUDP(c.LocalAddr().String())
-		if err != nil {
-			break
-		}
-		out = append(out, more)
-	}
-	return out
 }
 
 // mmsghdr is the kernel's struct of the same name.

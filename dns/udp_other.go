@@ -6,6 +6,4 @@ import "net"
 
 func listenUDP(addr string) (net.PacketConn, error) { return net.ListenPacket("udp", addr) }
 
-func siblings(pc net.PacketConn) []net.PacketConn { return []net.PacketConn{pc} }
-
 func (s *Server) serveBatches(*net.UDPConn) bool { return false }
