@@ -2,14 +2,13 @@ package dns
 
 import (
 	"context"
-	"encoding/binary"
 	"net"
-	"net/netip"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weft/overlay/mmsg"
 )
 
 // batch is how many datagrams are read and answered by one system call.
@@ -30,25 +29,19 @@ func listenUDP(addr string) (net.PacketConn, error) {
 	return lc.ListenPacket(context.Background(), "udp", addr)
 }
 
-// mmsghdr is the kernel's struct of the same name.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
-}
-
 // batches are the buffers of one socket. Those that do not change point to
 // each other once and for all.
 type batches struct {
 	in       [batch][maxQuery]byte
 	out      [batch][maxUDP]byte
-	from     [batch]unix.RawSockaddrInet6 // large enough for IPv4 too
-	inIov    [batch]unix.Iovec
-	outIov   [batch]unix.Iovec
-	inHdr    [batch]mmsghdr
-	outHdr   [batch]mmsghdr
+	from     [batch]mmsg.Name
+	inBuf    [batch]mmsg.Buffer
+	outBuf   [batch]mmsg.Buffer
+	inMsg    [batch]mmsg.Message
+	outMsg   [batch]mmsg.Message
 	n        int // of the last system call
 	errno    syscall.Errno
-	at, todo int // of outHdr, while it is sent
+	at, todo int // of outMsg, while it is sent
 }
 
 // serveBatches is serveUDP with as few system calls as there can be; false
@@ -60,26 +53,20 @@ func (s *Server) serveBatches(c *net.UDPConn) bool {
 	}
 	b := new(batches)
 	for i := range batch {
-		b.inIov[i].Base = &b.in[i][0]
-		b.inIov[i].SetLen(maxQuery)
-		b.inHdr[i].hdr.Iov, b.outHdr[i].hdr.Iov = &b.inIov[i], &b.outIov[i]
-		b.inHdr[i].hdr.SetIovlen(1)
-		b.outHdr[i].hdr.SetIovlen(1)
-		b.inHdr[i].hdr.Name = (*byte)(unsafe.Pointer(&b.from[i]))
+		b.inBuf[i].Set(b.in[i][:])
+		b.inMsg[i].SetBuffers(b.inBuf[i:][:1])
+		b.outMsg[i].SetBuffers(b.outBuf[i:][:1])
 	}
 	read := func(fd uintptr) bool {
 		for i := range batch {
-			b.inHdr[i].hdr.Namelen = unix.SizeofSockaddrInet6
-			b.inHdr[i].hdr.Flags = 0
+			b.inMsg[i].SetName(&b.from[i], mmsg.MaxName)
 		}
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.inHdr[0])), batch, unix.MSG_DONTWAIT, 0, 0)
-		b.n, b.errno = int(n), errno
-		return errno != unix.EAGAIN && errno != unix.EINTR
+		b.n, b.errno = mmsg.Receive(fd, b.inMsg[:])
+		return b.errno != unix.EAGAIN
 	}
 	write := func(fd uintptr) bool {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.outHdr[b.at])), uintptr(b.todo-b.at), unix.MSG_DONTWAIT, 0, 0)
-		b.n, b.errno = int(n), errno
-		return errno != unix.EAGAIN && errno != unix.EINTR
+		b.n, b.errno = mmsg.Send(fd, b.outMsg[b.at:b.todo])
+		return b.errno != unix.EAGAIN
 	}
 	for {
 		if err := raw.Read(read); err != nil {
@@ -95,13 +82,13 @@ func (s *Server) serveBatches(c *net.UDPConn) bool {
 		got, st, now := b.n, s.current(), time.Now()
 		b.at, b.todo = 0, 0
 		for i := range got {
-			h := &b.inHdr[i]
-			if h.hdr.Flags&unix.MSG_TRUNC != 0 {
+			m := &b.inMsg[i]
+			if m.Truncated() {
 				continue
 			}
-			from := b.source(i)
+			from := b.from[i].AddrPort()
 			in := incoming{st: st, from: from.Addr(), now: now}
-			out, rest := s.answer(&in, b.in[i][:h.len], b.out[b.todo][:0])
+			out, rest := s.answer(&in, b.in[i][:m.Len()], b.out[b.todo][:0])
 			switch {
 			case out != nil:
 				b.add(out, i)
@@ -125,22 +112,7 @@ func (s *Server) serveBatches(c *net.UDPConn) bool {
 
 // add has out sent to where datagram i came from.
 func (b *batches) add(out []byte, i int) {
-	b.outIov[b.todo].Base = &out[0]
-	b.outIov[b.todo].SetLen(len(out))
-	h := &b.outHdr[b.todo].hdr
-	h.Name, h.Namelen = b.inHdr[i].hdr.Name, b.inHdr[i].hdr.Namelen
+	b.outBuf[b.todo].Set(out)
+	b.outMsg[b.todo].SetName(&b.from[i], b.inMsg[i].NameLen())
 	b.todo++
 }
-
-// source is where datagram i came from.
-func (b *batches) source(i int) netip.AddrPort {
-	sa := &b.from[i]
-	if sa.Family == unix.AF_INET {
-		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), port(&sa.Port))
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port(&sa.Port))
-}
-
-// port reads a port in network order.
-func port(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }

@@ -10,11 +10,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"weft/overlay/limited"
+	"weft/overlay/mmsg"
 )
 
 // socketBuffer is how many bytes the kernel may hold for a socket in each
@@ -89,41 +89,6 @@ func kernelTransport(c *net.UDPConn, main bool) transport {
 	return k
 }
 
-// mmsghdr is struct mmsghdr of sys/socket.h.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32 // bytes received
-}
-
-// address is a sockaddr of either family.
-type address = unix.RawSockaddrInet6
-
-// put fills in an address and returns its length.
-func (k *kernel) put(a *address, to netip.AddrPort) uint32 {
-	port := to.Port()
-	if k.is4 {
-		a4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(a))
-		*a4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().As4()}
-		p := (*[2]byte)(unsafe.Pointer(&a4.Port))
-		p[0], p[1] = byte(port>>8), byte(port)
-		return unix.SizeofSockaddrInet4
-	}
-	*a = address{Family: unix.AF_INET6, Addr: to.Addr().As16()}
-	p := (*[2]byte)(unsafe.Pointer(&a.Port))
-	p[0], p[1] = byte(port>>8), byte(port)
-	return unix.SizeofSockaddrInet6
-}
-
-// get reads an address.
-func (k *kernel) get(a *address) netip.AddrPort {
-	p := (*[2]byte)(unsafe.Pointer(&a.Port))
-	port := uint16(p[0])<<8 | uint16(p[1])
-	if a.Family == unix.AF_INET {
-		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(a)).Addr), port)
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port)
-}
-
 var errFamily = os.NewSyscallError("sendmsg", unix.EAFNOSUPPORT)
 
 // sendNow implements transport.
@@ -186,11 +151,11 @@ func (k *kernel) send(bufs [][]byte, r *route) (int, error) {
 // may be shorter) for the kernel to split.
 type writer struct {
 	k      *kernel
-	msgs   [BatchSize]mmsghdr
-	iovs   [2 * BatchSize]unix.Iovec
-	counts [BatchSize]int                          // datagrams in each message
-	ctrl   [BatchSize][unix.SizeofCmsghdr + 8]byte // UDP_SEGMENT of each
-	name   address
+	msgs   [BatchSize]mmsg.Message
+	iovs   [2 * BatchSize]mmsg.Buffer
+	counts [BatchSize]int                     // datagrams in each message
+	ctrl   [BatchSize][mmsg.SegmentSpace]byte // UDP_SEGMENT of each
+	name   mmsg.Name
 	length uint32 // of name
 	now    bool   // do not wait
 	n      int    // messages
@@ -215,7 +180,7 @@ var writers = sync.Pool{New: func() any {
 
 func (w *writer) begin(k *kernel, to netip.AddrPort) {
 	w.k, w.n, w.niov, w.now, w.done, w.failed, w.errno = k, 0, 0, false, 0, 0, 0
-	w.length = k.put(&w.name, to)
+	w.length = w.name.Set(to, k.is4)
 	w.open()
 }
 
@@ -258,32 +223,23 @@ func (w *writer) add(prefix, b []byte, size int) {
 	w.counts[w.n]++
 	w.total += size
 	if len(prefix) > 0 {
-		w.iovs[w.niov].Base = &prefix[0]
-		w.iovs[w.niov].SetLen(len(prefix))
+		w.iovs[w.niov].Set(prefix)
 		w.niov++
 	}
-	w.iovs[w.niov].Base = unsafe.SliceData(b)
-	w.iovs[w.niov].SetLen(len(b))
+	w.iovs[w.niov].Set(b)
 	w.niov++
 }
 
 // end ends the message being put together.
 func (w *writer) end() {
-	h := &w.msgs[w.n].hdr
-	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&w.name)), w.length
-	h.Iov = &w.iovs[w.first]
-	h.SetIovlen(w.niov - w.first)
-	h.Control = nil
-	h.SetControllen(0)
-	h.Flags = 0
+	m := &w.msgs[w.n]
+	m.SetName(&w.name, w.length)
+	m.SetBuffers(w.iovs[w.first:w.niov])
 	if w.counts[w.n] > 1 {
 		c := w.ctrl[w.n][:]
-		m := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
-		m.Level, m.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-		m.SetLen(unix.CmsgLen(2))
-		*(*uint16)(unsafe.Pointer(&c[unix.CmsgLen(0)])) = uint16(w.size)
-		h.Control = &c[0]
-		h.SetControllen(unix.CmsgSpace(2))
+		m.SetControl(c[:mmsg.PutSegment(c, w.size)])
+	} else {
+		m.SetControl(nil)
 	}
 	w.n++
 	w.open()
@@ -306,26 +262,21 @@ func (w *writer) flush() (int, error) {
 	return sent, nil
 }
 
-// write sends what is left; false waits until there is space. The call does not
-// block, so the scheduler is not told of it, here and in receive: it would find
-// that 64 KB take long and move other goroutines to another thread, at a tenth
-// of the processor time of a transfer.
+// write sends what is left; false waits until there is space.
 func (w *writer) write(fd uintptr) bool {
 	for w.done < w.n {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.msgs[w.done])), uintptr(w.n-w.done), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			w.done += int(n)
-		case unix.EINTR:
-		case unix.EAGAIN:
-			if !w.now {
-				return false
-			}
+		n, errno := mmsg.Send(fd, w.msgs[w.done:w.n])
+		switch {
+		case errno == 0:
+			w.done += n
+		case errno != unix.EAGAIN:
+			w.errno = errno
+			return true
+		case w.now:
 			w.errno = unix.ENOBUFS
 			return true
 		default:
-			w.errno = errno
-			return true
+			return false
 		}
 	}
 	return true
@@ -341,10 +292,10 @@ type kernelReader struct {
 	large bool
 	fd    func(uintptr) bool
 
-	msgs  []mmsghdr
-	iovs  []unix.Iovec
-	ctrl  [][unix.SizeofCmsghdr + 8]byte
-	names []address
+	msgs  []mmsg.Message
+	iovs  []mmsg.Buffer
+	ctrl  [][mmsg.SegmentSpace]byte
+	names []mmsg.Name
 	n     int // messages asked for, then received
 	errno syscall.Errno
 
@@ -367,9 +318,9 @@ type carry struct {
 const readMessages = 64
 
 func (k *kernel) newReader(batch int, large bool) reader {
-	r := &kernelReader{k: k, large: large, slots: 1, iovs: make([]unix.Iovec, batch)}
+	r := &kernelReader{k: k, large: large, slots: 1, iovs: make([]mmsg.Buffer, batch)}
 	n := min(batch, readMessages)
-	r.msgs, r.ctrl, r.names = make([]mmsghdr, n), make([][unix.SizeofCmsghdr + 8]byte, n), make([]address, n)
+	r.msgs, r.ctrl, r.names = make([]mmsg.Message, n), make([][mmsg.SegmentSpace]byte, n), make([]mmsg.Name, n)
 	r.fd = r.receive
 	return r
 }
@@ -394,9 +345,9 @@ func (r *kernelReader) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (
 	clear(sizes[:len(bufs)])
 	most := 1
 	for i := range r.n {
-		h := &r.msgs[i].hdr
-		n, size, addr := int(r.msgs[i].n), r.segment(i), r.k.get(&r.names[i])
-		if h.Flags&unix.MSG_TRUNC != 0 || n == 0 {
+		m := &r.msgs[i]
+		n, size, addr := m.Len(), m.Segment(), r.names[i].AddrPort()
+		if m.Truncated() || n == 0 {
 			continue
 		}
 		count := 1
@@ -427,54 +378,26 @@ func (r *kernelReader) prepare(bufs [][]byte, slots int) {
 		mine := r.iovs[i*slots : (i+1)*slots]
 		for j := range mine {
 			b := bufs[i*slots+j]
-			mine[j].Base = &b[0]
 			if j < slots-1 {
-				mine[j].SetLen(min(r.size, len(b)))
-			} else {
-				mine[j].SetLen(len(b))
+				b = b[:min(r.size, len(b))]
 			}
+			mine[j].Set(b)
 		}
-		h := &r.msgs[i].hdr
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&r.names[i])), unix.SizeofSockaddrInet6
-		h.Iov = &mine[0]
-		h.SetIovlen(slots)
-		h.Control = &r.ctrl[i][0]
-		h.SetControllen(len(r.ctrl[i]))
-		h.Flags = 0
+		m := &r.msgs[i]
+		m.SetName(&r.names[i], mmsg.MaxName)
+		m.SetBuffers(mine)
+		m.SetControl(r.ctrl[i][:])
 	}
 }
 
 // receive fills them; false waits until there is something.
 func (r *kernelReader) receive(fd uintptr) bool {
-	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), uintptr(r.n), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			r.n = int(n)
-			return true
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return false
-		default:
-			r.n, r.errno = 0, errno
-			return true
-		}
+	n, errno := mmsg.Receive(fd, r.msgs[:r.n])
+	if errno == unix.EAGAIN {
+		return false
 	}
-}
-
-// segment returns the size of the datagrams that message i was put together of; 0
-// if it is one.
-func (r *kernelReader) segment(i int) int {
-	h := &r.msgs[i].hdr
-	if int(h.Controllen) < unix.CmsgLen(4) {
-		return 0
-	}
-	c := r.ctrl[i][:]
-	m := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
-	if m.Level != unix.SOL_UDP || m.Type != unix.UDP_GRO {
-		return 0
-	}
-	return int(*(*int32)(unsafe.Pointer(&c[unix.CmsgLen(0)])))
+	r.n, r.errno = n, errno
+	return true
 }
 
 // place sees to it that the datagrams of a message of n bytes are in one buffer
@@ -562,7 +485,7 @@ func (r *kernelReader) adapt(most int) {
 	}
 	size := 0
 	for i := range r.n {
-		size = max(size, r.segment(i))
+		size = max(size, r.msgs[i].Segment())
 	}
 	switch {
 	case size > r.size:

@@ -8,10 +8,10 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"weft/overlay/mmsg"
 	"weft/overlay/relay/lane"
 )
 
@@ -27,11 +27,6 @@ const (
 	maxGather   = 65535 - 8 - 40 - 64 // bytes of one message, with all heads
 )
 
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32
-}
-
 // udpSocket is a socket that is served.
 type udpSocket struct {
 	c   UDPConn
@@ -43,10 +38,10 @@ type udpSocket struct {
 // udpWay is what the kernel needs to send from the address that was sent to,
 // in the way of one datagram that came.
 type udpWay struct {
-	name    unix.RawSockaddrInet6 // or an Inet4 in its first bytes
+	name    mmsg.Name
 	nameLen uint32
-	info    unix.Inet6Pktinfo // or an Inet4Pktinfo in its first bytes
-	infoLen int               // 0: not known
+	info    [unix.SizeofInet6Pktinfo]byte // or an Inet4Pktinfo in its first bytes
+	infoLen int                           // 0: not known
 }
 
 func newUDPSocket(c UDPConn) (*udpSocket, error) {
@@ -97,17 +92,17 @@ type udpLoop struct {
 	udpCore
 
 	rx struct {
-		hdr  [rxMessages]mmsghdr
-		iov  [rxMessages]unix.Iovec
-		name [rxMessages]unix.RawSockaddrInet6
+		msg  [rxMessages]mmsg.Message
+		iov  [rxMessages]mmsg.Buffer
+		name [rxMessages]mmsg.Name
 		ctl  [rxMessages][128]byte
 		buf  []byte // maxUDP per message
 		n    int
 		err  error
 	}
 	tx struct {
-		hdr  [txMessages]mmsghdr
 		msg  [txMessages]txMessage
+		wire [txMessages]mmsg.Message // of msg, for the kernel
 		n    int
 		sock *udpSocket // where they all go out
 		sent int        // of them
@@ -125,23 +120,19 @@ type txMessage struct {
 	bytes int
 	open  bool // the last is not shorter
 	iovs  int
-	iov   [maxSegments]unix.Iovec
-	name  unix.RawSockaddrInet6
+	iov   [maxSegments]mmsg.Buffer
+	name  mmsg.Name
 	ctl   [96]byte
+	ctlen int       // of ctl, without the length of the segments
 	own   [128]byte // an answer
 }
 
 func newUDPLoop(s *Server, sock *udpSocket) *udpLoop {
 	u := &udpLoop{udpCore: newUDPCore(s, sock)}
 	u.rx.buf = make([]byte, rxMessages*maxUDP)
-	for i := range u.rx.hdr {
-		u.rx.iov[i].Base = &u.rx.buf[i*maxUDP]
-		u.rx.iov[i].SetLen(maxUDP)
-		h := &u.rx.hdr[i].hdr
-		h.Name = (*byte)(unsafe.Pointer(&u.rx.name[i]))
-		h.Iov = &u.rx.iov[i]
-		h.SetIovlen(1)
-		h.Control = &u.rx.ctl[i][0]
+	for i := range u.rx.msg {
+		u.rx.iov[i].Set(u.rx.buf[i*maxUDP:][:maxUDP])
+		u.rx.msg[i].SetBuffers(u.rx.iov[i:][:1])
 	}
 	u.tx.sock = sock
 	u.recvf, u.sendf = u.recv, u.send
@@ -178,9 +169,9 @@ func (u *udpLoop) step() error {
 
 // receive waits for a batch.
 func (u *udpLoop) receive() error {
-	for i := range u.rx.hdr {
-		u.rx.hdr[i].hdr.Namelen = unix.SizeofSockaddrInet6
-		u.rx.hdr[i].hdr.SetControllen(len(u.rx.ctl[i]))
+	for i := range u.rx.msg {
+		u.rx.msg[i].SetName(&u.rx.name[i], mmsg.MaxName)
+		u.rx.msg[i].SetControl(u.rx.ctl[i][:])
 	}
 	if err := u.sock.raw.Read(u.recvf); err != nil {
 		return err
@@ -190,31 +181,27 @@ func (u *udpLoop) receive() error {
 
 // recv is for RawConn.Read: false waits.
 func (u *udpLoop) recv(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&u.rx.hdr[0])), rxMessages, unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			u.rx.n, u.rx.err = int(n), nil
-			return true
-		case unix.EAGAIN:
-			return false
-		case unix.EINTR:
-		default:
-			u.rx.n, u.rx.err = 0, errno
-			return true
-		}
+	n, errno := mmsg.Receive(fd, u.rx.msg[:])
+	if errno == unix.EAGAIN {
+		return false
 	}
+	u.rx.n, u.rx.err = n, nil
+	if errno != 0 {
+		u.rx.err = errno
+	}
+	return true
 }
 
 // take forwards or answers what is in one received message.
 func (u *udpLoop) take(i int, now int64) {
-	b := u.rx.buf[i*maxUDP:][:u.rx.hdr[i].n]
-	from, ok := addrOf(&u.rx.name[i])
-	if !ok || len(b) == 0 || u.rx.hdr[i].hdr.Flags&unix.MSG_TRUNC != 0 {
+	m := &u.rx.msg[i]
+	b := u.rx.buf[i*maxUDP:][:m.Len()]
+	from := u.rx.name[i].AddrPort()
+	if from.Port() == 0 || len(b) == 0 || m.Truncated() {
 		return
 	}
 	seg := len(b)
-	if n := u.segment(i); n > 0 {
+	if n := m.Segment(); n > 0 {
 		seg = n
 	}
 	for len(b) > 0 {
@@ -292,8 +279,7 @@ func (u *udpLoop) message(to *binding, seg int) *txMessage {
 }
 
 func (m *txMessage) add(run []byte, segs int) {
-	m.iov[m.iovs].Base = &run[0]
-	m.iov[m.iovs].SetLen(len(run))
+	m.iov[m.iovs].Set(run)
 	m.iovs++
 	m.segs += segs
 	m.bytes += len(run)
@@ -317,28 +303,17 @@ func (u *udpLoop) reply(out []byte, way *udpWay) {
 
 // address writes where message i goes, and from which address.
 func (u *udpLoop) address(i int, way *udpWay) {
-	m, h := &u.tx.msg[i], &u.tx.hdr[i].hdr
+	m := &u.tx.msg[i]
 	m.name = way.name
-	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&m.name)), way.nameLen
-	at := 0
+	u.tx.wire[i].SetName(&m.name, way.nameLen)
+	m.ctlen = 0
 	if way.infoLen > 0 {
 		level, typ := int32(unix.SOL_IP), int32(unix.IP_PKTINFO)
 		if u.tx.sock.six {
 			level, typ = unix.SOL_IPV6, unix.IPV6_PKTINFO
 		}
-		at = putControl(m.ctl[:], level, typ, unsafe.Slice((*byte)(unsafe.Pointer(&way.info)), way.infoLen))
+		m.ctlen = mmsg.PutControl(m.ctl[:], level, typ, way.info[:way.infoLen])
 	}
-	h.Control = &m.ctl[0]
-	h.SetControllen(at)
-}
-
-// putControl writes a control message and returns its space.
-func putControl(b []byte, level, typ int32, data []byte) int {
-	c := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-	c.Level, c.Type = level, typ
-	c.SetLen(unix.CmsgLen(len(data)))
-	copy(b[unix.CmsgLen(0):], data)
-	return unix.CmsgSpace(len(data))
 }
 
 // flush sends what is queued. It waits for nothing.
@@ -387,58 +362,41 @@ func (u *udpLoop) flush() {
 // prepare writes the heads of what is queued.
 func (u *udpLoop) prepare() {
 	for i := range u.tx.n {
-		m, h := &u.tx.msg[i], &u.tx.hdr[i].hdr
+		m, wire := &u.tx.msg[i], &u.tx.wire[i]
 		if m.to != nil {
 			u.address(i, &m.to.wire)
 		}
+		at := m.ctlen
 		if m.segs > 1 {
-			at := int(h.Controllen)
-			seg := uint16(m.seg)
-			at += putControl(m.ctl[at:], unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Slice((*byte)(unsafe.Pointer(&seg)), 2))
-			h.SetControllen(at)
+			at += mmsg.PutSegment(m.ctl[at:], m.seg)
 		}
-		if h.Controllen == 0 {
-			h.Control = nil
-		}
-		h.Iov = &m.iov[0]
-		h.SetIovlen(m.iovs)
+		wire.SetControl(m.ctl[:at])
+		wire.SetBuffers(m.iov[:m.iovs])
 	}
 }
 
 // send is for RawConn.Write. It never waits.
 func (u *udpLoop) send(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&u.tx.hdr[u.tx.sent])), uintptr(u.tx.n-u.tx.sent), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			u.tx.sent += int(n)
-			u.tx.err = nil
-			return true
-		case unix.EINTR:
-		default:
-			u.tx.err = errno
-			return true
-		}
+	n, errno := mmsg.Send(fd, u.tx.wire[u.tx.sent:u.tx.n])
+	u.tx.sent += n
+	u.tx.err = nil
+	if errno != 0 {
+		u.tx.err = errno
 	}
+	return true
 }
 
 // single sends the datagrams of message i one by one.
 func (u *udpLoop) single(i int) {
-	m, h := u.tx.msg[i], u.tx.hdr[i]
+	m, wire := &u.tx.msg[i], &u.tx.wire[i]
 	n, sent := u.tx.n, u.tx.sent
 	defer func() { u.tx.n, u.tx.sent = n, sent }()
-	for _, v := range m.iov[:m.iovs] {
-		for b := unsafe.Slice(v.Base, int(v.Len)); len(b) > 0; {
+	wire.SetControl(m.ctl[:m.ctlen])
+	for _, v := range m.iov[:m.iovs] { // a copy, since one becomes the first
+		for b := v.Bytes(); len(b) > 0; {
 			k := min(m.seg, len(b))
-			u.tx.msg[i].iov[0].Base = &b[0]
-			u.tx.msg[i].iov[0].SetLen(k)
-			one := &u.tx.hdr[i].hdr
-			*one = h.hdr
-			one.SetIovlen(1)
-			one.SetControllen(int(h.hdr.Controllen) - unix.CmsgSpace(2))
-			if one.Controllen == 0 {
-				one.Control = nil
-			}
+			m.iov[0].Set(b[:k])
+			wire.SetBuffers(m.iov[:1])
 			u.tx.n, u.tx.sent = i+1, i
 			u.tx.sock.raw.Write(u.sendf)
 			b = b[k:]
@@ -446,60 +404,22 @@ func (u *udpLoop) single(i int) {
 	}
 }
 
-// addrOf returns the address of a datagram that came.
-func addrOf(sa *unix.RawSockaddrInet6) (netip.AddrPort, bool) {
-	p := (*[2]byte)(unsafe.Pointer(&sa.Port)) // at the same place in both kinds
-	port := uint16(p[0])<<8 | uint16(p[1])
-	switch sa.Family {
-	case unix.AF_INET:
-		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port), port != 0
-	case unix.AF_INET6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), port != 0
-	}
-	return netip.AddrPort{}, false
-}
-
-// segment returns the length of the datagrams in message i when they are
-// several.
-func (u *udpLoop) segment(i int) int {
-	b := u.control(i, unix.SOL_UDP, unix.UDP_GRO)
-	if len(b) < 4 {
-		return 0
-	}
-	return int(*(*int32)(unsafe.Pointer(&b[0])))
-}
-
 // way returns the way back of message i.
 func (u *udpLoop) way(i int) (w udpWay) {
-	w.name, w.nameLen = u.rx.name[i], u.rx.hdr[i].hdr.Namelen
+	m := &u.rx.msg[i]
+	w.name, w.nameLen = u.rx.name[i], m.NameLen()
 	if u.sock.six {
-		if b := u.control(i, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(b) >= unix.SizeofInet6Pktinfo {
-			w.info, w.infoLen = *(*unix.Inet6Pktinfo)(unsafe.Pointer(&b[0])), unix.SizeofInet6Pktinfo
-			if !netip.AddrFrom16(w.info.Addr).IsLinkLocalUnicast() {
-				w.info.Ifindex = 0 // routes decide
+		if b := m.Control(unix.SOL_IPV6, unix.IPV6_PKTINFO); len(b) >= unix.SizeofInet6Pktinfo {
+			w.infoLen = copy(w.info[:], b) // struct in6_pktinfo: address, interface
+			if !netip.AddrFrom16([16]byte(b)).IsLinkLocalUnicast() {
+				clear(w.info[16:]) // routes decide
 			}
 		}
 		return w
 	}
-	if b := u.control(i, unix.SOL_IP, unix.IP_PKTINFO); len(b) >= unix.SizeofInet4Pktinfo {
-		in := (*unix.Inet4Pktinfo)(unsafe.Pointer(&b[0]))
-		*(*unix.Inet4Pktinfo)(unsafe.Pointer(&w.info)) = unix.Inet4Pktinfo{Spec_dst: in.Spec_dst}
-		w.infoLen = unix.SizeofInet4Pktinfo
+	if b := m.Control(unix.SOL_IP, unix.IP_PKTINFO); len(b) >= unix.SizeofInet4Pktinfo {
+		w.infoLen = unix.SizeofInet4Pktinfo // struct in_pktinfo: interface, source, the header's address
+		copy(w.info[4:8], b[4:8])
 	}
 	return w
-}
-
-// control returns the data of a control message that came with message i.
-func (u *udpLoop) control(i int, level, typ int32) []byte {
-	for b := u.rx.ctl[i][:u.rx.hdr[i].hdr.Controllen]; len(b) >= unix.SizeofCmsghdr; {
-		h, data, rest, err := unix.ParseOneSocketControlMessage(b)
-		if err != nil {
-			return nil
-		}
-		if h.Level == level && h.Type == typ {
-			return data
-		}
-		b = rest
-	}
-	return nil
 }

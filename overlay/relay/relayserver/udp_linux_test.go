@@ -9,10 +9,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"weft/overlay/mmsg"
 	"weft/overlay/relay/lane"
 )
 
@@ -51,9 +51,8 @@ func (s *gsoSender) flush() {
 	if s.n == 0 {
 		return
 	}
-	ctl := make([]byte, unix.CmsgSpace(2))
-	seg := uint16(s.seg)
-	putControl(ctl, unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Slice((*byte)(unsafe.Pointer(&seg)), 2))
+	ctl := make([]byte, mmsg.SegmentSpace)
+	ctl = ctl[:mmsg.PutSegment(ctl, s.seg)]
 	if s.n == 1 {
 		ctl = nil
 	}
@@ -154,7 +153,7 @@ func served(t testing.TB) (u *udpLoop, relay netip.AddrPort, a, b *net.UDPConn, 
 		if err := u.step(); err != nil {
 			t.Fatal(err)
 		}
-		from, _ := addrOf(&u.rx.name[0])
+		from := u.rx.name[0].AddrPort()
 		if u.rx.n != 1 || from != conn.LocalAddr().(*net.UDPAddr).AddrPort() {
 			t.Fatalf("%d messages from %v", u.rx.n, from)
 		}
@@ -257,9 +256,9 @@ func (u *udpLoop) stepBlind(to *binding) error {
 		return err
 	}
 	for i := range u.rx.n {
-		b := u.rx.buf[i*maxUDP:][:u.rx.hdr[i].n]
+		b := u.rx.buf[i*maxUDP:][:u.rx.msg[i].Len()]
 		seg := len(b)
-		if n := u.segment(i); n > 0 {
+		if n := u.rx.msg[i].Segment(); n > 0 {
 			seg = n
 		}
 		u.forward(to, b, seg)
@@ -310,7 +309,7 @@ func BenchmarkLane(b *testing.B) {
 					for rx.receive() == nil {
 						n := 0
 						for i := range rx.rx.n {
-							n += int(rx.rx.hdr[i].n)
+							n += rx.rx.msg[i].Len()
 						}
 						got.Add(int64(n / size))
 						select {
