@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"weft/overlay/rtnl"
 )
 
 // notifyWorld calls tell when the kernel says that a link, an address or a
@@ -15,62 +17,25 @@ import (
 // says after a sleep (timerfd with TFD_TIMER_CANCEL_ON_SET). Nothing runs in
 // between. stop ends it and waits; it is never nil.
 func notifyWorld(tell func()) (stop func(), err error) {
-	var files []*os.File
-	var wg sync.WaitGroup
-	stop = func() {
-		for _, f := range files {
-			f.Close()
-		}
-		wg.Wait()
-	}
-	links, err := openLinks()
-	if err == nil {
-		files = append(files, links)
-		wg.Go(func() {
-			b := make([]byte, 8192)
-			known := news{}
-			for {
-				// A message that did not fit (ENOBUFS) says that much changed.
-				n, err := links.Read(b)
-				if err != nil && !errors.Is(err, unix.ENOBUFS) {
-					return
-				}
-				if err != nil || known.changed(b[:n]) {
-					tell()
-				}
-			}
-		})
-	}
+	stopLinks, err := rtnl.Watch(unix.RTMGRP_LINK|unix.RTMGRP_IPV4_IFADDR|unix.RTMGRP_IPV6_IFADDR|unix.RTMGRP_IPV4_ROUTE|unix.RTMGRP_IPV6_ROUTE, tell)
 	clock, clockErr := openClock()
-	if clockErr == nil {
-		files = append(files, clock)
-		wg.Go(func() {
-			b := make([]byte, 8)
-			for {
-				if _, err := clock.Read(b); !errors.Is(err, unix.ECANCELED) {
-					return
-				}
-				tell()
-				if armClock(clock) != nil {
-					return
-				}
+	if clockErr != nil {
+		return stopLinks, errors.Join(err, clockErr)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		b := make([]byte, 8)
+		for {
+			if _, err := clock.Read(b); !errors.Is(err, unix.ECANCELED) {
+				return
 			}
-		})
-	}
-	return stop, errors.Join(err, clockErr)
-}
-
-func openLinks() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open rtnetlink: %w", err)
-	}
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE)
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("bind rtnetlink: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "rtnetlink"), nil
+			tell()
+			if armClock(clock) != nil {
+				return
+			}
+		}
+	})
+	return func() { clock.Close(); stopLinks(); wg.Wait() }, err
 }
 
 func openClock() (*os.File, error) {

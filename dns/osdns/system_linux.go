@@ -12,6 +12,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"weft/overlay/rtnl"
 )
 
 // linux is the system of a Linux machine.
@@ -141,7 +145,7 @@ func (l *linux) watch(tell func(event)) (stop func()) {
 		l.watcher = w
 		l.mu.Unlock()
 	}
-	links, err := watchLinks(func() { tell(eventBase) })
+	links, err := rtnl.Watch(unix.RTMGRP_LINK|unix.RTMGRP_IPV4_IFADDR|unix.RTMGRP_IPV6_IFADDR, func() { tell(eventBase) })
 	if err != nil {
 		l.log.Info("changes of the network are not seen", "err", err)
 	}

@@ -3,7 +3,6 @@ package osdns
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -113,32 +112,4 @@ func (w *watcher) counts(b []byte) bool {
 func (w *watcher) close() {
 	w.file.Close()
 	<-w.done
-}
-
-// watchLinks calls tell when a link or an address changed (rtnetlink). stop
-// ends it and waits; it is never nil.
-func watchLinks(tell func()) (stop func(), err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
-		return func() {}, fmt.Errorf("open rtnetlink: %w", err)
-	}
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		unix.Close(fd)
-		return func() {}, fmt.Errorf("bind rtnetlink: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "rtnetlink")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b := make([]byte, 8<<10)
-		for {
-			// A message that did not fit (ENOBUFS) says that much changed.
-			if _, err := f.Read(b); err != nil && !errors.Is(err, unix.ENOBUFS) {
-				return
-			}
-			tell()
-		}
-	}()
-	return func() { f.Close(); <-done }, nil
 }

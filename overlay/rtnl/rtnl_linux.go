@@ -1,9 +1,10 @@
-// Package rtnl speaks the little of Linux's rtnetlink that a kernel interface
-// takes: find it and set it up, its addresses, its routes (rtnetlink(7)).
+// Package rtnl speaks the little of Linux's netlink that is needed: to find and
+// set up a kernel interface, its addresses, its routes (rtnetlink(7)), and to hear
+// of changes.
 // Errors of the kernel are its errno: unix.ENODEV where there is no such
 // interface, unix.EEXIST, unix.ESRCH, unix.EPERM.
 //
-// Not for embedders: overlay/tun and the command line share it.
+// Not for embedders: the node, overlay/tun, dns/osdns and the command line share it.
 package rtnl
 
 import (
@@ -29,13 +30,9 @@ type Conn struct {
 }
 
 func Open() (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	fd, err := open(0, unix.NETLINK_ROUTE, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("bind", err)
+		return nil, err
 	}
 	return &Conn{fd: fd}, nil
 }

@@ -3,11 +3,12 @@ package tun
 import (
 	"context"
 	"errors"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weft/overlay/rtnl"
 )
 
 const (
@@ -49,15 +50,10 @@ func keepListening(ctx context.Context, family int, groups uint32, changed func(
 }
 
 func listen(ctx context.Context, family int, groups uint32, changed func()) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, family)
+	f, err := rtnl.Subscribe(family, groups)
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	f := os.NewFile(uintptr(fd), "netlink")
 	defer f.Close()
 	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

@@ -1,4 +1,4 @@
-package overlay
+package rtnl
 
 import (
 	"encoding/binary"
@@ -48,23 +48,24 @@ func (n news) changed(b []byte) bool {
 // about returns what an announcement is about, and what it says of that besides
 // lifetimes and counters.
 func about(m syscall.NetlinkMessage) (key, value string, ok bool) {
-	// Package syscall expects whole headers.
-	if len(m.Data) < unix.SizeofIfInfomsg {
-		short := map[uint16]int{unix.RTM_NEWADDR: unix.SizeofIfAddrmsg, unix.RTM_DELADDR: unix.SizeofIfAddrmsg, unix.RTM_NEWROUTE: unix.SizeofRtMsg, unix.RTM_DELROUTE: unix.SizeofRtMsg}
-		if size, ok := short[m.Header.Type]; !ok || len(m.Data) < size {
-			return "", "", false
-		}
+	size := 0
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		size = unix.SizeofIfInfomsg
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		size = unix.SizeofIfAddrmsg
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		size = unix.SizeofRtMsg
 	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(&m)
-	if err != nil {
-		return "", "", false // also of other types
+	if size == 0 || len(m.Data) < size {
+		return "", "", false
 	}
 	// with appends the attributes of these types.
 	with := func(b []byte, types ...uint16) string {
-		for _, a := range attrs {
-			if slices.Contains(types, a.Attr.Type) {
-				b = append(b, byte(a.Attr.Type), byte(len(a.Value)))
-				b = append(b, a.Value...)
+		for typ, v := range attrsOf(m.Data[size:]) {
+			if slices.Contains(types, typ) {
+				b = append(b, byte(typ), byte(len(v)))
+				b = append(b, v...)
 			}
 		}
 		return string(b)
@@ -74,7 +75,7 @@ func about(m syscall.NetlinkMessage) (key, value string, ok bool) {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK: // struct ifinfomsg: index at 4, flags at 8
 		const matter = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP
 		flags := binary.NativeEndian.Uint32(b[8:]) & matter
-		return "link" + string(b[4:8]), with(binary.NativeEndian.AppendUint32(nil, flags), unix.IFLA_ADDRESS, unix.IFLA_OPERSTATE), true
+		return "link" + string(b[4:8]), with(binary.NativeEndian.AppendUint32(nil, flags), unix.IFLA_IFNAME, unix.IFLA_ADDRESS, unix.IFLA_OPERSTATE), true
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR: // struct ifaddrmsg: family, prefix length, flags, scope, index
 		return with([]byte{'a', b[0], b[1], b[3], b[4], b[5], b[6], b[7]}, unix.IFA_ADDRESS, unix.IFA_LOCAL), string(b[2:3]), true
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE: // struct rtmsg

@@ -1,4 +1,4 @@
-package overlay
+package rtnl
 
 import (
 	"encoding/binary"
@@ -40,13 +40,17 @@ func TestNews(t *testing.T) {
 		return announcement(typ, flags, []byte{unix.AF_INET6, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_RA, 0, unix.RTN_UNICAST, 0, 0, 0, 0},
 			attribute(unix.RTA_GATEWAY, ip(via)), attribute(unix.RTA_OIF, []byte{2, 0, 0, 0}), attribute(unix.RTA_CACHEINFO, []byte{life, 0, 0, 0}))
 	}
+	name := "eth0"
 	link := func(flags uint32, counter byte) []byte {
 		b := []byte{0, 0, 1, 0, 2, 0, 0, 0}
 		b = binary.NativeEndian.AppendUint32(b, flags)
-		return announcement(unix.RTM_NEWLINK, 0, append(b, 0xff, 0xff, 0xff, 0xff), attribute(unix.IFLA_IFNAME, []byte("eth0\x00")), attribute(unix.IFLA_STATS, []byte{counter, 0, 0, 0}))
+		return announcement(unix.RTM_NEWLINK, 0, append(b, 0xff, 0xff, 0xff, 0xff), attribute(unix.IFLA_IFNAME, []byte(name+"\x00")), attribute(unix.IFLA_STATS, []byte{counter, 0, 0, 0}))
 	}
 	const up, lower = unix.IFF_UP | unix.IFF_RUNNING, unix.IFF_LOWER_UP
 	n := news{}
+	name = "lan0"
+	renamed := link(unix.IFF_UP, 2)
+	name = "eth0"
 	for i, c := range []struct {
 		what string
 		msg  []byte
@@ -70,6 +74,7 @@ func TestNews(t *testing.T) {
 		{"a link", link(up|lower, 1), true},
 		{"its counters", link(up|lower, 2), false},
 		{"no carrier", link(unix.IFF_UP, 2), true},
+		{"another name", renamed, true},
 		{"of another kind", announcement(unix.RTM_NEWNEIGH, 0, make([]byte, 12)), true},
 		{"cut", link(up, 1)[:18], true},
 		{"nothing", nil, true},
