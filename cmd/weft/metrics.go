@@ -32,14 +32,17 @@ func listenMetrics(addr string) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
-// serveMetrics serves GET /metrics until the listener is closed.
+// serveMetrics serves /metrics until the listener is closed.
 func (d *services) serveMetrics(status func() status.Status, log *slog.Logger) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/metrics" {
+			http.NotFound(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		writeMetrics(w, status(), d.dns.Counters())
 	})
-	d.metrics = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	d.metrics = &http.Server{Handler: serve, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	go func() {
 		if err := d.metrics.Serve(d.metricsListener); !errors.Is(err, http.ErrServerClosed) {
 			d.failed <- fmt.Errorf("metrics: %w", err)

@@ -30,8 +30,8 @@ type DNSFlushed struct {
 	Answers int `json:"answers"`
 }
 
-func (r *Resolver) handle(mux *http.ServeMux, s *Server) {
-	mux.HandleFunc("POST /v1/dns/trace", func(w http.ResponseWriter, req *http.Request) {
+func (r *Resolver) handle(do routes, s *Server) {
+	do["POST /v1/dns/trace"] = func(w http.ResponseWriter, req *http.Request) {
 		var q DNSRequest
 		if !read(w, req, &q) {
 			return
@@ -49,11 +49,11 @@ func (r *Resolver) handle(mux *http.ServeMux, s *Server) {
 			return
 		}
 		reply(w, a)
-	})
-	mux.HandleFunc("GET /v1/dns/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, r.Status()) })
-	mux.HandleFunc("POST /v1/dns/flush", func(w http.ResponseWriter, _ *http.Request) {
+	}
+	do["GET /v1/dns/status"] = func(w http.ResponseWriter, _ *http.Request) { reply(w, r.Status()) }
+	do["POST /v1/dns/flush"] = func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, DNSFlushed{Answers: r.Flush()})
-	})
+	}
 }
 
 // DNSTrace is DNS with the decisions that led to the answer.

@@ -344,6 +344,11 @@ func TestForeignRequestsRefused(t *testing.T) {
 	if resp := raw(t, c.Path(), "GET /v1/down HTTP/1.1\r\nHost: weft.local\r\nConnection: close\r\n\r\n"); resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("GET of a verb: %s, want 405", resp.Status)
 	}
+	for _, path := range []string{"/", "/v1/down/", "//v1/down", "/v1/nosuch"} {
+		if resp := raw(t, c.Path(), "POST "+path+" HTTP/1.1\r\nHost: weft.local\r\n"+json); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s, want 404", path, resp.Status)
+		}
+	}
 	if node.downs != 0 {
 		t.Fatal("a foreign request stopped the daemon")
 	}
