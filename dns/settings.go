@@ -220,8 +220,8 @@ func compile(s *Settings, apex string) *rules {
 	case s.TTL > 0:
 		r.ttl = uint32(s.TTL)
 	}
-	each(r, "search", s.Search, MaxSearch, func(d string) error {
-		_, err := asciiName(strings.TrimSuffix(d, "."))
+	r.each("search", len(s.Search), MaxSearch, func(i int) error {
+		_, err := asciiName(strings.TrimSuffix(s.Search[i], "."))
 		return err
 	})
 	if s.PortalURL != "" {
@@ -231,10 +231,10 @@ func compile(s *Settings, apex string) *rules {
 			r.portal = s.PortalURL
 		}
 	}
-	each(r, "records", s.Records, MaxRecords, func(rec Record) error { return r.addRecord(rec, apex) })
-	each(r, "aliases", s.Aliases, MaxAliases, func(a Alias) error { return r.addAlias(a, apex) })
-	each(r, "wildcards", s.Wildcards, MaxWildcards, func(w string) error {
-		name, err := fullName(w, apex)
+	r.each("records", len(s.Records), MaxRecords, func(i int) error { return r.addRecord(s.Records[i], apex) })
+	r.each("aliases", len(s.Aliases), MaxAliases, func(i int) error { return r.addAlias(s.Aliases[i], apex) })
+	r.each("wildcards", len(s.Wildcards), MaxWildcards, func(i int) error {
+		name, err := fullName(s.Wildcards[i], apex)
 		if err == nil && (!within(name, apex) || name == apex) {
 			err = errors.New("want the short name of a device")
 		}
@@ -243,14 +243,15 @@ func compile(s *Settings, apex string) *rules {
 		}
 		return err
 	})
-	each(r, "rebinding_allowed", s.RebindingAllowed, MaxRecords, func(d string) error {
-		name, err := asciiName(strings.TrimSuffix(d, "."))
+	r.each("rebinding_allowed", len(s.RebindingAllowed), MaxRecords, func(i int) error {
+		name, err := asciiName(strings.TrimSuffix(s.RebindingAllowed[i], "."))
 		if err == nil {
 			r.allowed = append(r.allowed, name+".")
 		}
 		return err
 	})
-	each(r, "routes", s.Routes, MaxRoutes, func(rt Route) error {
+	r.each("routes", len(s.Routes), MaxRoutes, func(i int) error {
+		rt := s.Routes[i]
 		name, err := asciiName(strings.TrimSuffix(rt.Suffix, "."))
 		name += "."
 		switch {
@@ -278,14 +279,14 @@ func compile(s *Settings, apex string) *rules {
 	return r
 }
 
-// each takes the first most items of a list and notes what is wrong.
-func each[T any](r *rules, part string, list []T, most int, take func(T) error) {
-	for i, v := range list {
+// each takes the first most of n items and notes what is wrong.
+func (r *rules) each(part string, n, most int, take func(i int) error) {
+	for i := range n {
 		if i == most {
 			r.problem(fmt.Sprintf("%s[%d]", part, i), fmt.Errorf("only %d are used", most))
 			return
 		}
-		if err := take(v); err != nil {
+		if err := take(i); err != nil {
 			r.problem(fmt.Sprintf("%s[%d]", part, i), err)
 		}
 	}
@@ -299,8 +300,8 @@ func (r *rules) problem(part string, err error) {
 
 func (r *rules) servers(part string, list []Nameserver) []serverAddr {
 	out := []serverAddr{}
-	each(r, part, list, MaxNameservers, func(n Nameserver) error {
-		a, err := parseServer(n)
+	r.each(part, len(list), MaxNameservers, func(i int) error {
+		a, err := parseServer(list[i])
 		if err == nil {
 			out = append(out, a)
 		}
