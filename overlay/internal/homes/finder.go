@@ -110,7 +110,7 @@ func (f *Finder) Gone(rl api.Relay, silent bool) {
 	f.silent = silent
 	if !f.again && !silent {
 		f.again = true
-		f.queue = slices.Insert(f.queue, 0, rl)
+		f.queue = append([]api.Relay{rl}, f.queue...)
 	} else if f.alone() && !silent && !f.cfg.Away {
 		f.askFor(f.cfg.GoneTime) // somebody waits, and there is nothing else to try
 	}
@@ -182,5 +182,5 @@ func (f *Finder) take(w Whereabouts) {
 		at = f.relays[i]
 	}
 	f.queue = slices.DeleteFunc(f.queue, func(r api.Relay) bool { return r.ID == at.ID })
-	f.queue = slices.Insert(f.queue, 0, at)
+	f.queue = append([]api.Relay{at}, f.queue...)
 }
