@@ -276,11 +276,7 @@ func checkHealth(f Facts, add adder) {
 		if m.Broken {
 			level = report.Error
 		}
-		cure := cmp.Or(m.Cure, "weft status")
-		if _, of := h.Code.Cut(); of != "" {
-			cure = strings.ReplaceAll(cure, "PORT", of)
-		}
-		add(string(h.Code), level, cure, "%s", h.Message)
+		add(string(h.Code), level, cmp.Or(h.Cure(), "weft status"), "%s", h.Message)
 	}
 }
 

@@ -141,6 +141,9 @@ func TestEachCauseHasItsCure(t *testing.T) {
 		{"expired", func(f *Facts) { e := now.Add(-49 * time.Hour); f.Status.Self.CertificateExpires = &e }, "certificate", report.Error, "2 days", "renewed"},
 		{"clock", func(f *Facts) { f.Status.Health = []status.Health{{Code: "clock", Message: "off by 3 h"}} }, "clock", report.Warning, "off by 3 h", "timedatectl"},
 		{"::1", func(f *Facts) { f.Status.Health = []status.Health{{Code: "inbound-loopback6:81", Message: "on ::1"}} }, "inbound-loopback6:81", report.Warning, "on ::1", "all,81=[::1]:81"},
+		{"::1, of a daemon of today", func(f *Facts) {
+			f.Status.Health = []status.Health{{Code: "inbound-loopback6", Message: "on ::1", Of: "81"}}
+		}, "inbound-loopback6", report.Warning, "on ::1", "all,81=[::1]:81"},
 		{"name", func(f *Facts) { f.Status.Health = []status.Health{{Code: "identity-changed:pi", Message: "changed"}} }, "identity-changed:pi", report.Warning, "changed", "ask the owner"},
 		{"port", func(f *Facts) { f.Status.Health = []status.Health{{Code: "proxy-port-taken", Message: "taken"}} }, "proxy-port-taken", report.Warning, "taken", "--proxy"},
 		{"version too old", func(f *Facts) {

@@ -87,10 +87,10 @@ func Of(f Facts) Status {
 	st.Self.Online, st.Self.Relay = f.Online, f.Relay
 	st.Server.Online = f.Online && !f.ServerOffline
 	if late := LateRenewal(f.Self, f.WeftNow); late != "" {
-		st.Health = append(st.Health, Health{CodeCertificate, late})
+		st.Health = append(st.Health, Health{Code: CodeCertificate, Message: late})
 	}
 	if f.Skew.Abs() > clockOff {
-		st.Health = append(st.Health, Health{CodeClock, "this machine's clock is off by " + age.Of(f.Skew.Abs()) + "; weft goes by the server's, other programs may not"})
+		st.Health = append(st.Health, Health{Code: CodeClock, Message: "this machine's clock is off by " + age.Of(f.Skew.Abs()) + "; weft goes by the server's, other programs may not"})
 	}
 	st.Time = utc(f.WeftNow)
 	for _, p := range f.Peers {

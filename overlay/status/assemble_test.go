@@ -65,7 +65,7 @@ func fakeNode(i byte, name string) *cert.Node {
 }
 
 func TestStatusOfTheNode(t *testing.T) {
-	warned := Health{CodeRoutes, "said by the node"}
+	warned := Health{Code: CodeRoutes, Message: "said by the node"}
 	for _, c := range []struct {
 		name   string
 		change func(f *Facts)

@@ -6,6 +6,22 @@ import "strings"
 type Health struct {
 	Code    Code   `json:"code"`    // stable, for programs
 	Message string `json:"message"` // for people, with the next step
+	// Of is which of several things it is said of, a port or a device; "": of one that
+	// there is once, or a daemon of an earlier version does not say.
+	Of string `json:"of,omitempty"`
+}
+
+// Cure returns the command or act that mends it, "" when that is unknown or said in
+// the message.
+func (h Health) Cure() string {
+	cure, of := h.Code.Meaning().Cure, h.Of
+	if of == "" {
+		_, of = h.Code.Cut()
+	}
+	if of == "" {
+		return cure
+	}
+	return strings.ReplaceAll(cure, "PORT", of)
 }
 
 // Code says in a word what needs attention. The words are stable: programs go by
@@ -74,7 +90,7 @@ type Meaning struct {
 	// Explained says that what doctor looks at itself explains it better.
 	Explained bool
 	// Cure is the command or act that mends it; "": what the message says. PORT stands
-	// for what the code is of.
+	// for what the code is of: who shows it calls Health.Cure.
 	Cure string
 }
 
@@ -111,8 +127,8 @@ var meanings = map[Code]Meaning{
 	CodeInboundPortTaken: {Cure: "stop what listens on port PORT, see: ss -lntup"},
 
 	CodeInboundLoopback6: {Cure: "have the program listen on 127.0.0.1, or: weft run --inbound all,PORT=[::1]:PORT"},
-	CodeProxyPortTaken:   {Cure: "choose another with: weft run --proxy 127.0.0.1:PORT"},
-	CodeDNSPortTaken:     {Cure: "choose another with: weft run --dns 127.0.0.1:PORT"},
+	CodeProxyPortTaken:   {Cure: "choose another, such as: weft run --proxy 127.0.0.1:1065"},
+	CodeDNSPortTaken:     {Cure: "choose another, such as: weft run --dns 127.0.0.1:5345"},
 	CodeOSDNS:            {},
 	CodeOSDNSConfig:      {},
 	CodeConnections:      {},
@@ -125,7 +141,7 @@ var meanings = map[Code]Meaning{
 }
 
 // Of is the code for one of several things that it may be said of at a time: a port,
-// a device. Who shows it leaves that out, the message says it.
+// a device. List tells it apart again, as Health.Of.
 func (c Code) Of(what string) Code { return c + ":" + Code(what) }
 
 // Cut returns the code as it is in the table, and what it is of, if anything.

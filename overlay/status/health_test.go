@@ -100,3 +100,28 @@ func TestHealthCodesAreOfTheTable(t *testing.T) {
 		t.Errorf("%d words found", found)
 	}
 }
+
+// No cure of a warning that a daemon lists has a PORT to be filled in by hand.
+func TestCuresOfListedWarnings(t *testing.T) {
+	var w Warnings
+	for code := range meanings {
+		w.Set(code.Of("8080"), "message")
+	}
+	listed := w.List()
+	if len(listed) != len(meanings) {
+		t.Fatalf("%d listed", len(listed))
+	}
+	for _, h := range listed {
+		if strings.Contains(h.Cure(), "PORT") {
+			t.Errorf("%s: %s", h.Code, h.Cure())
+		}
+	}
+	if got := (Health{Code: CodeInboundPortTaken, Of: "80"}).Cure(); !strings.Contains(got, "port 80,") {
+		t.Errorf("%s", got)
+	}
+	for _, code := range []Code{CodeProxyPortTaken, CodeDNSPortTaken} { // there is one, with a default
+		if got := (Health{Code: code}).Cure(); strings.Contains(got, "PORT") {
+			t.Errorf("%s: %s", code, got)
+		}
+	}
+}

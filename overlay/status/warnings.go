@@ -62,17 +62,18 @@ func (w *Warnings) Has(code Code) bool {
 	return ok
 }
 
-// List returns the warnings, sorted by code and message, without what a code is of.
+// List returns the warnings, sorted by code and message. What a code is of stands
+// beside it.
 func (w *Warnings) List() []Health {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := make([]Health, 0, len(w.messages))
 	for code, message := range w.messages {
-		code, _ = code.Cut()
-		out = append(out, Health{Code: code, Message: message})
+		code, of := code.Cut()
+		out = append(out, Health{Code: code, Message: message, Of: of})
 	}
 	sort.Slice(out, func(i, j int) bool {
-		return string(out[i].Code)+out[i].Message < string(out[j].Code)+out[j].Message
+		return string(out[i].Code)+out[i].Message+out[i].Of < string(out[j].Code)+out[j].Message+out[j].Of
 	})
 	return out
 }
