@@ -361,6 +361,9 @@ func (p *Place) Idle(idle bool) {
 	}
 }
 
+// Gone reports whether the place was given to somebody else.
+func (p *Place) Gone() bool { return p != nil && p.gone.Load() }
+
 // Keep lets what is under way at the place go on for as long as something moves,
 // until the func that it returns is called.
 func (p *Place) Keep() (done func()) {

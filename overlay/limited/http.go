@@ -104,7 +104,8 @@ func (w *ResponseWriter) FlushError() error {
 }
 
 // Serve serves a request of addr with h when there is a place in b, within wait,
-// and refuses it if not. What h writes fails once the place was taken away.
+// and refuses it if not. Once the place was taken away, what h writes fails, and what
+// it waits to read, also from a connection that it has hijacked.
 func (b *Budget) Serve(w http.ResponseWriter, r *http.Request, addr netip.Addr, wait time.Duration, h func(w http.ResponseWriter, p *Place)) {
 	var mu sync.Mutex
 	serving := true // mu guards it: afterwards w is not ours
@@ -112,7 +113,9 @@ func (b *Budget) Serve(w http.ResponseWriter, r *http.Request, addr netip.Addr, 
 		mu.Lock()
 		defer mu.Unlock()
 		if serving {
-			http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
+			rc := http.NewResponseController(w)
+			rc.SetWriteDeadline(time.Unix(1, 0))
+			rc.SetReadDeadline(time.Unix(1, 0))
 		}
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -115,5 +116,65 @@ func TestServe(t *testing.T) {
 	}
 	if n := b.Len(); n > 2 {
 		t.Errorf("%d places are taken", n)
+	}
+}
+
+// One that waits to read, from its request or from a connection that it has
+// hijacked, ends when its place is taken away, too.
+func TestServeReader(t *testing.T) {
+	for name, read := range map[string]func(w http.ResponseWriter, r *http.Request) error{
+		"body": func(w http.ResponseWriter, r *http.Request) error {
+			_, err := io.Copy(io.Discard, r.Body)
+			return err
+		},
+		"hijacked": func(w http.ResponseWriter, r *http.Request) error {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return err
+			}
+			defer c.Close()
+			_, err = io.Copy(io.Discard, c)
+			return err
+		},
+		"context": func(w http.ResponseWriter, r *http.Request) error {
+			io.Copy(io.Discard, io.LimitReader(r.Body, 1)) // so that the server looks after the connection
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return r.Context().Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBudget(1, 1)
+			addr := netip.MustParseAddr("192.0.2.1")
+			entered, ended := make(chan struct{}), make(chan error, 1)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				b.Serve(w, r, addr, 0, func(w http.ResponseWriter, p *Place) {
+					p.Idle(true) // the next one may have it
+					close(entered)
+					ended <- read(w, r)
+				})
+			}))
+			defer srv.Close()
+			c, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			head := "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+			if name == "context" {
+				head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+			}
+			if _, err := io.WriteString(c, head); err != nil {
+				t.Fatal(err)
+			}
+			<-entered
+			if _, err := b.Take(addr, func() {}); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err == nil {
+				t.Error("it read to the end")
+			}
+		})
 	}
 }

@@ -309,6 +309,10 @@ func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limite
 		s.cfg.Log.Debug("websocket", "remote", r.RemoteAddr, "err", err)
 		return
 	}
+	if place.Gone() { // Accept has lifted the deadline that would have ended it
+		ws.CloseNow()
+		return
+	}
 	c := newConn(newWSConn(ws))
 	c.ws, c.remote, c.outer, c.place = true, remote, connOf(r), place
 	<-s.start(c, s.inner)
