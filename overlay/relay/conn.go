@@ -94,6 +94,7 @@ type Conn struct {
 	h       Handler
 	quiet   time.Duration
 	started time.Time
+	process string // of Holds; set before Run
 
 	welcomed bool   // read's: a relay welcomes once
 	recent   recent // write's
@@ -221,7 +222,7 @@ func (c *Conn) SendSession(to cert.NodeID, frame []byte) error {
 // SendVersions tells the relay which versions this node holds. A connection
 // that does so is the node's home; a guest does not.
 func (c *Conn) SendVersions(v api.Versions) error {
-	body, err := json.Marshal(v)
+	body, err := json.Marshal(Holds{v, c.process})
 	if err != nil {
 		return err
 	}

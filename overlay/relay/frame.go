@@ -11,7 +11,7 @@
 //	busy      4  peer 16 B                       from the relay
 //	ping      5  8 B, answered by
 //	pong      6  the same 8 B
-//	versions  7  JSON api.Versions               from the node
+//	versions  7  JSON Holds                      from the node
 //	nudge     8  JSON Nudge                      from the relay
 //	replaced  9  empty                           from the relay, at any time, even first
 //	draining 10  JSON Draining                   from the relay
@@ -175,6 +175,16 @@ type Welcome struct {
 	Lanes bool `json:"lanes,omitempty"`
 	// Away says that the relay cannot reach the coordination server.
 	Away bool `json:"server_away,omitempty"`
+}
+
+// Holds says which versions the node holds and, since it is the node's first word at
+// its home, which process this is.
+type Holds struct {
+	api.Versions
+	// Process is a random value of the running process, "" of an earlier version. No
+	// one but relays is told it: so a connection that takes another's place and states
+	// the same value is the same machine's, come by another network, and no clone's.
+	Process string `json:"process,omitempty"`
 }
 
 // Nudge says that the node's versions are not the current ones, or that the

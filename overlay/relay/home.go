@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"log/slog"
@@ -92,7 +93,8 @@ type HomeConfig struct {
 // moved after 5 s of failure along the order of Order. Its methods may be
 // called from any goroutine.
 type Home struct {
-	cfg HomeConfig // constant after NewHome
+	cfg     HomeConfig // constant after NewHome
+	process string     // constant: of Holds
 
 	wake chan struct{}
 	gap  gap
@@ -125,7 +127,7 @@ func NewHome(cfg HomeConfig) *Home {
 	if cfg.Active == nil {
 		cfg.Active = func() bool { return false }
 	}
-	return &Home{cfg: cfg, wake: make(chan struct{}, 1), kept: make(chan []gapPacket, 1), home: cfg.Sticky, spread: idleSpread, state: State{Since: time.Now()}}
+	return &Home{cfg: cfg, process: crand.Text(), wake: make(chan struct{}, 1), kept: make(chan []gapPacket, 1), home: cfg.Sticky, spread: idleSpread, state: State{Since: time.Now()}}
 }
 
 // DialWith adapts a link.Dialer to HomeConfig.Dial.
@@ -358,6 +360,7 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	}
 	hh := &homeHandler{home: h, relay: rl}
 	c := NewConn(nc, hh)
+	c.process = h.process
 	hh.conn = c
 	hh.Handler = h.cfg.Handler(c)
 	hh.via = "direct"

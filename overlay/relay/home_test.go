@@ -27,6 +27,7 @@ type fakeRelay struct {
 	conns []net.Conn
 	dials int
 	got   []relay.Type
+	holds []relay.Holds
 }
 
 func (f *fakeRelay) dial(ctx context.Context, url string) (net.Conn, error) {
@@ -59,6 +60,10 @@ func (f *fakeRelay) serve(c net.Conn, mute bool) {
 		for fr := r.Next(); fr != nil; fr = r.Next() {
 			f.mu.Lock()
 			f.got = append(f.got, relay.Type(fr[0]))
+			var h relay.Holds
+			if relay.Type(fr[0]) == relay.TypeVersions && json.Unmarshal(fr[relay.HeadLen:], &h) == nil {
+				f.holds = append(f.holds, h)
+			}
 			mute := f.mute
 			f.mu.Unlock()
 			if relay.Type(fr[0]) == relay.TypePing && !mute {
@@ -171,6 +176,37 @@ func (st *homeStage) within(max time.Duration, at string) time.Duration {
 	}
 	st.t.Fatalf("not online at %s within %v: %+v", at, max, st.State())
 	return 0
+}
+
+// All connections of a home state one process, and no other home states it.
+func TestHomeStatesItsProcess(t *testing.T) {
+	all := map[string]bool{}
+	for range 3 {
+		withHome(t, "", []string{"r"}, func(st *homeStage) {
+			r := st.relays["r"]
+			for i := range 3 {
+				st.within(5*time.Second, "r")
+				st.SendVersions()
+				synctest.Wait()
+				r.mu.Lock()
+				for _, h := range r.holds {
+					if len(h.Process) < 20 || h.Process != r.holds[0].Process {
+						t.Errorf("connection %d: %v", i, r.holds)
+					}
+				}
+				if len(r.holds) != 2*(i+1) {
+					t.Errorf("%d of %d", len(r.holds), i)
+				}
+				all[r.holds[0].Process] = true
+				r.mu.Unlock()
+				r.last().Close()
+				synctest.Wait()
+			}
+		})
+	}
+	if len(all) != 3 {
+		t.Errorf("three homes state %d", len(all))
+	}
 }
 
 func TestHomeComesBack(t *testing.T) {

@@ -33,7 +33,8 @@ func TestRecordedFrames(t *testing.T) {
 	versions := api.Versions{Config: api.Version{Epoch: 1, N: 2}, Directory: api.Version{Epoch: 1, N: 3}, CRL: 4}
 	info := lane.Info{Send: lane.ID{0: 1}, Recv: lane.ID{0: 2}, Key: lane.Key{0: 3}, Idle: time.Minute}
 	documents := map[string]any{
-		"versions": versions,
+		"versions": versions, // of an earlier version
+		"holds":    Holds{versions, "process"},
 		"welcome":  Welcome{ServerTime: at, Versions: versions, SpreadMS: 5, Lanes: true, Away: true},
 		"nudge":    Nudge{Versions: versions, SpreadMS: 5, Away: true},
 		"draining": Draining{SpreadMS: 5},

@@ -49,7 +49,14 @@ type client struct {
 	asked      int                       // lanes that it asked for
 	lanesEnded bool                      // it gets no more
 
+	// Server.mu guards the following.
+	process string // of its first relay.Holds; "": not said
+	after   string // that of the connection whose place it took, if it did
+	flipped int64  // when; it is in flips.at
+
 	// Only the reading goroutine uses the following.
+	identified bool // Server.identify was told
+
 	last    *contact // of the last run
 	lastID  cert.NodeID
 	noted   int64 // when last was last marked as seen
@@ -174,11 +181,15 @@ func (c *client) frame(f []byte, now int64) error {
 	case relay.TypeLane:
 		c.lane(relay.Peer(f), now)
 	case relay.TypeVersions:
-		var v api.Versions
-		if err := json.Unmarshal(body, &v); err != nil {
+		var h relay.Holds
+		if err := json.Unmarshal(body, &h); err != nil {
 			return fmt.Errorf("%w: %w", relay.ErrFrame, err)
 		}
-		c.versions(v)
+		if !c.identified {
+			c.identified = true
+			c.s.identify(c, h.Process)
+		}
+		c.versions(h.Versions)
 	}
 	return nil
 }

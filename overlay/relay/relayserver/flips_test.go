@@ -2,6 +2,7 @@ package relayserver
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,4 +94,45 @@ func TestFlipsAreForgotten(t *testing.T) {
 			t.Errorf("%d nodes are remembered", n)
 		}
 	})
+}
+
+// A device that hops between two networks, both of which work, takes the place of
+// its own connection each time: one process, so nobody has to wait and nobody is
+// told. Without saying so, or when another says something else, it is as with a clone.
+func TestSameProcessIsNoClone(t *testing.T) {
+	for name, c := range map[string]struct {
+		process func(i int) string // of the connection i
+		held    bool
+	}{
+		"hops":                              {func(int) string { return "one" }, false},
+		"an earlier version":                {func(int) string { return "" }, true},
+		"a clone":                           {func(i int) string { return []string{"one", "other"}[i%2] }, true},
+		"a clone that says nothing":         {func(i int) string { return []string{"one", ""}[i%2] }, true},
+		"restarts all the time":             {func(i int) string { return fmt.Sprint(i) }, true},
+		"says too much":                     {func(int) string { return strings.Repeat("x", maxProcess+1) }, true},
+		"a clone beside a device that hops": {func(i int) string { return []string{"one", "one", "other"}[i%3] }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, func(st *stage) {
+				sent, held := st.join(9), false
+				for i := range 20 {
+					p := st.join(1)
+					if p.closed() || len(p.take(relay.TypeReplaced)) > 0 {
+						held = true
+						continue
+					}
+					p.holds(relay.Holds{Process: c.process(i)})
+					p.holds(relay.Holds{Process: "later"}) // only the first counts
+					time.Sleep(2 * time.Second)
+					sent.packet(id(1), fmt.Sprint(i))
+					if got := p.take(relay.TypePacket); len(got) != 1 {
+						t.Fatalf("connection %d gets %d packets", i, len(got))
+					}
+				}
+				if held != c.held || (st.alerts > 0) != c.held {
+					t.Errorf("held: %v, %d alerts; want %v", held, st.alerts, c.held)
+				}
+			})
+		})
+	}
 }

@@ -34,6 +34,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,6 +125,7 @@ const (
 	flipHold     = 5 * time.Minute  // after that many, who is there stays, if it answers
 	flipAsk      = 2 * time.Second  // how long it has for that, and the least time between two questions
 	alertEvery   = 10 * time.Minute // for one node
+	maxProcess   = 64               // bytes of a relay.Holds.Process
 	kickMemory   = time.Minute
 	spreadAbove  = 1000
 	backPerSec   = 500 // idle clients that come back per second after a restart
@@ -170,10 +172,11 @@ type address struct {
 
 // flips is how a NodeID's connections have replaced each other lately. That they
 // do is normal once: a device comes back by another network, and its old
-// connection does not know yet. Two machines with one identity do it for ever; each
-// has been asked to wait then, but need not. So after some flips the connection
-// there is stays for a while, if it answers: a device whose old one is dead gets
-// in all the same. Server.mu guards it.
+// connection does not know yet. What says that it is the same process on the same
+// machine (relay.Holds) does not count. Two machines with one identity do it for
+// ever; each has been asked to wait then, but need not. So after some flips the
+// connection there is stays for a while, if it answers: a device whose old one is
+// dead gets in all the same. Server.mu guards it.
 type flips struct {
 	at      []int64
 	hold    int64 // until when who is there stays
@@ -360,7 +363,8 @@ func (s *Server) register(c *client, id cert.NetworkID, began int64, silent *cli
 	alert := false
 	if old != nil {
 		s.clients.Add(-1)
-		alert = s.flippedLocked(at)
+		c.flipped, c.after = s.now(), old.process
+		alert = s.flippedLocked(at, c.flipped)
 	}
 	s.mu.Unlock()
 	if old != nil {
@@ -378,8 +382,7 @@ func (s *Server) register(c *client, id cert.NetworkID, began int64, silent *cli
 
 // flippedLocked notes that a node's connection replaced another, and reports
 // whether somebody has to be told.
-func (s *Server) flippedLocked(at address) (alert bool) {
-	now := s.now()
+func (s *Server) flippedLocked(at address, now int64) (alert bool) {
 	if now-s.swept > int64(time.Minute) {
 		s.swept = now
 		for a, f := range s.flips {
@@ -404,6 +407,31 @@ func (s *Server) flippedLocked(at address) (alert bool) {
 	}
 	f.alerted = now
 	return true
+}
+
+// identify notes the process that c is of and, if that has replaced a connection of
+// its own, takes the flip back. It comes with the connection's first words, so before
+// any next flip.
+func (s *Server) identify(c *client, process string) {
+	if process == "" || len(process) > maxProcess {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.process = process
+	at := address{c.net.id, c.id}
+	f := s.flips[at]
+	if c.after != process || f == nil {
+		return
+	}
+	i := slices.Index(f.at, c.flipped)
+	switch {
+	case i < 0:
+	case len(f.at) > 1:
+		f.at = slices.Delete(f.at, i, i+1)
+	case f.hold == 0:
+		delete(s.flips, at)
+	}
 }
 
 func recent(at []int64, since int64) []int64 {

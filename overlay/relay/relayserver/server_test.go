@@ -137,8 +137,10 @@ func (p *peer) session(to cert.NodeID, payload string) {
 	p.send(relay.AppendPeerFrame(nil, relay.TypeSession, to, []byte(payload)))
 }
 
-func (p *peer) versions(v api.Versions) {
-	b, _ := json.Marshal(v)
+func (p *peer) versions(v api.Versions) { p.holds(relay.Holds{Versions: v}) }
+
+func (p *peer) holds(h relay.Holds) {
+	b, _ := json.Marshal(h)
 	p.send(relay.AppendFrame(nil, relay.TypeVersions, b))
 }
 
