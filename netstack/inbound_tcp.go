@@ -39,7 +39,7 @@ type inboundTCP struct {
 func (n *Net) initInboundTCP() {
 	in := &n.tcpIn
 	in.opening = newQuota(maxOpening, perPort)
-	in.open = newQuota(n.memory.most(limitToFiles(n.maxInbound)), 0)
+	in.open = newQuota(n.memory.most(limited.ToFiles(n.maxInbound)), 0)
 	in.ids = make(map[stack.TransportEndpointID]struct{})
 	// The forwarder's own bound is out of reach: it knows no peers.
 	n.refusals = limited.Alarm{Log: n.log, Code: "connections", Health: n.health, Describe: n.describeRefusals}

@@ -28,6 +28,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"weft/netstack/loopback"
+	"weft/overlay/limited"
 )
 
 const (
@@ -77,7 +78,7 @@ type udpFlow struct {
 
 func (n *Net) initInboundUDP() {
 	in := &n.udpIn
-	in.max = n.memory.most(limitToFiles(n.maxInbound))
+	in.max = n.memory.most(limited.ToFiles(n.maxInbound))
 	in.idle = udpIdle
 	in.flows = make(map[udpKey]*udpFlow)
 	in.others = make(map[udpKey]*udpFlow)

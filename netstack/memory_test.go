@@ -17,6 +17,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"weft/overlay/limited"
 )
 
 // small is the memory of a machine whose bound is so many least shares of a
@@ -72,10 +74,11 @@ func TestMemoryBound(t *testing.T) {
 		buffer  int64
 	}{
 		{48 << 20, 170, 768 << 10}, {64 << 20, 227, 1 << 20}, {256 << 20, 910, 4 << 20}, {512 << 20, 1820, tcpSendBufferMax},
+		{1<<30 - 4, shortMaxInbound, tcpSendBufferMax},
 	} {
 		n := newNet(t, Config{Memory: c.machine}, addrA4, addrA6)
 		s := share{m: n.memory}
-		if got := n.tcpIn.open.max; got != min(c.conns, limitToFiles(DefaultMaxInbound)) || s.most(false) != c.buffer {
+		if got := n.tcpIn.open.max; got != min(c.conns, limited.ToFiles(shortMaxInbound)) || s.most(false) != c.buffer {
 			t.Errorf("%d bytes of memory: %d connections with buffers of at most %d, want %d with %d", c.machine, got, s.most(false), c.conns, c.buffer)
 		}
 		if got, want := n.link.tx.maxBytes, int(min(txBytes, c.machine/32)); got != want {
@@ -93,8 +96,14 @@ func TestMemoryPlenty(t *testing.T) {
 	n.stack.TransportProtocolOption(6, &receive)
 	n.stack.TransportProtocolOption(6, &send)
 	if n.memory != nil || receive.Default != tcpReceiveBuffer || receive.Max != tcpReceiveBufferMax ||
-		send.Default != tcpSendBuffer || send.Max != tcpSendBufferMax || n.tcpIn.open.max != limitToFiles(DefaultMaxInbound) || n.link.tx.maxBytes != txBytes {
+		send.Default != tcpSendBuffer || send.Max != tcpSendBufferMax || n.tcpIn.open.max != limited.ToFiles(DefaultMaxInbound) || n.link.tx.maxBytes != txBytes {
 		t.Errorf("bounded by %v: %+v, %+v, %d connections", n.memory, receive, send, n.tcpIn.open.max)
+	}
+	// One laptop may have 1,500 to one device, and leaves room for others when it
+	// uses both of its addresses.
+	q := newQuota(DefaultMaxInbound, 0)
+	if each := q.perAddr(); each < 1500 || q.max-2*each < 1500 {
+		t.Errorf("%d of %d for one address", each, q.max)
 	}
 }
 

@@ -115,7 +115,7 @@ type Config struct {
 
 	// MaxInbound bounds the TCP connections and, separately, the UDP flows
 	// forwarded for peers at the same time; one peer gets two thirds.
-	// 0 means DefaultMaxInbound.
+	// 0 means DefaultMaxInbound, or a third of it with less than 1 GB of memory.
 	MaxInbound int
 
 	// Memory is how many bytes of memory the process may use; 0 means
@@ -197,9 +197,6 @@ func New(cfg Config) (*Net, error) {
 	if n.maxSegment < 0 || n.maxSegment > DefaultMaxSegment {
 		return nil, fmt.Errorf("netstack: MaxSegment %d is not in 0..%d", n.maxSegment, DefaultMaxSegment)
 	}
-	if n.maxInbound == 0 {
-		n.maxInbound = DefaultMaxInbound
-	}
 	if n.maxInbound < 0 {
 		return nil, fmt.Errorf("netstack: MaxInbound %d is negative", n.maxInbound)
 	}
@@ -212,6 +209,13 @@ func New(cfg Config) (*Net, error) {
 	machine := cfg.Memory
 	if machine == 0 {
 		machine = limited.Memory()
+	}
+	switch {
+	case n.maxInbound > 0:
+	case limited.Short(machine):
+		n.maxInbound = shortMaxInbound
+	default:
+		n.maxInbound = DefaultMaxInbound
 	}
 	n.link.tx.maxBytes = limited.ShareOf(machine, txBytes, 1./32)
 	n.memory = newMemory(n, machine)

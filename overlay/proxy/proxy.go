@@ -59,9 +59,10 @@ type Config struct {
 	// It must not block. May be nil.
 	Health func(code, message string)
 
-	// MaxConns bounds the connections served at once, 1024 if 0. Those beyond
-	// are told so and closed. At most a third of them may wait for one
-	// destination to answer.
+	// MaxConns bounds the connections served at once; 0 is 2048, or 1024 on a
+	// machine with little memory, and a third of the files that the process may
+	// have. Those beyond are told so and closed. At most a third of them may wait
+	// for one destination to answer.
 	MaxConns int
 	// IdleTimeout is how long a client may take to say what it wants, 30 s if
 	// 0. A tunnel, once made, may idle forever.
@@ -104,7 +105,7 @@ func New(cfg Config) *Proxy {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.MaxConns == 0 {
-		cfg.MaxConns = 1024
+		cfg.MaxConns = defaultMaxConns(limited.Memory())
 	}
 	if cfg.local == nil {
 		cfg.local = localName
@@ -122,6 +123,16 @@ func New(cfg Config) *Proxy {
 	p.refusals = limited.Alarm{Log: cfg.Log, Code: string(status.CodeConnections.Of("proxy")), Health: cfg.Health, Describe: p.describeRefusals}
 	p.http = newHTTPSide(p)
 	return p
+}
+
+// defaultMaxConns is for a machine with so many bytes of memory, 0 if that is not
+// known. A connection costs some 25 KB while nothing moves, and 380 KB with all buffers
+// full, so that these fit.
+func defaultMaxConns(memory int64) int {
+	if limited.Short(memory) {
+		return limited.ToFiles(1024)
+	}
+	return limited.ToFiles(2048)
 }
 
 // Listen opens a loopback listener for Serve. addr is HOST:PORT, the host an

@@ -1,13 +1,13 @@
 //go:build unix
 
-package netstack
+package limited
 
 import "syscall"
 
-// limitToFiles keeps peers from using up the process's file descriptors, which
-// would also cut it off from its server: at most a third of them for one kind
-// of forwarding.
-func limitToFiles(max int) int {
+// ToFiles bounds connections by the file descriptors that the process may have. Using
+// them up would also cut it off from its server: at most a third of them are for one
+// kind of connection.
+func ToFiles(max int) int {
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
 		return max

@@ -1,5 +1,0 @@
-//go:build !unix
-
-package netstack
-
-func limitToFiles(max int) int { return max }
