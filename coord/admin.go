@@ -139,6 +139,9 @@ func OpenAdmin(ctx context.Context, o Options) (Admin, error) {
 			return c, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+			if errors.Is(err, syscall.ENOTDIR) {
+				return nil, fmt.Errorf("read the data directory %s: not a directory; name that of the server with --data DIR", o.Data)
+			}
 			return nil, fmt.Errorf("reach the running server: %w", listen.Cause(err))
 		}
 		s, err := OpenService(ctx, Options{Data: o.Data, Software: o.Software, Log: o.Log, Now: o.Now})

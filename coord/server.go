@@ -181,13 +181,13 @@ func (s *Server) listen(o ServerOptions) (err error) {
 func checkConsoleAddr(addr string, proxied bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("--console %q: want ADDR:PORT", addr)
+		return invalid("--console %q: want ADDR:PORT, such as 127.0.0.1:8080", addr)
 	}
 	ip, err := netip.ParseAddr(host)
 	if host == "localhost" || err == nil && ip.IsLoopback() || proxied {
 		return nil
 	}
-	return fmt.Errorf("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
+	return invalid("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
 }
 
 // build wires relay, link, console and admin around the service.

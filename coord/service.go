@@ -227,17 +227,17 @@ func (o *Options) check() error {
 	}
 	for _, u := range o.URLs {
 		if err := cert.CheckURL(u); err != nil {
-			return err
+			return invalid("%v", err)
 		}
 	}
 	if len(o.URLs) > 8 {
-		return fmt.Errorf("%d server addresses, at most 8", len(o.URLs))
+		return invalid("%d server addresses, at most 8", len(o.URLs))
 	}
 	if o.Suffix != "" && (len(o.Suffix) > 100 || !suffixPattern.MatchString(o.Suffix)) {
-		return fmt.Errorf("suffix %q: want a DNS name in lower case such as %s", o.Suffix, DefaultSuffix)
+		return invalid("suffix %q: want a DNS name in lower case such as %s", o.Suffix, DefaultSuffix)
 	}
 	if o.IPv4.IsValid() && (!o.IPv4.Addr().Is4() || o.IPv4.Bits() < 8 || o.IPv4.Bits() > 30 || o.IPv4 != o.IPv4.Masked()) {
-		return fmt.Errorf("address range %s: want an IPv4 prefix of 8 to 30 bits, such as %s", o.IPv4, DefaultIPv4)
+		return invalid("address range %s: want an IPv4 prefix of 8 to 30 bits, such as %s", o.IPv4, DefaultIPv4)
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	cli.Completion(root, func(err error) error { return usageError{err} })
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -51,7 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 130
 	}
 	err = cli.Unknown(root, err, func(err error) error { return usageError{err} })
-	fmt.Fprintln(stderr, "weft-server: "+oneLine(err.Error()))
+	fmt.Fprintln(stderr, "weft-server: "+oneLine(cli.Words(err)))
 	return exitCode(err)
 }
 

@@ -93,7 +93,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"serve", "--data", data, "--ipv4", "x"}, 2},
 		{[]string{"serve", "--data", data, "--trusted-proxy", "x"}, 2},
 		{[]string{"serve", "--data", data, "--log", "loud"}, 2},
-		{[]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--console", "off", "--stun", "off", "--url", "http://x"}, 1},
+		{[]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--console", "off", "--stun", "off", "--url", "http://x"}, 2},
 		{[]string{"serve", "--data", ""}, 2},
 	} {
 		code, out, errs := verb(t, c.args...)

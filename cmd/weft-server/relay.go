@@ -141,7 +141,7 @@ func (o *relayOptions) parse(cmd *cobra.Command) (so standalone.Options, err err
 		return so, err
 	}
 	so.Listen, so.STUN = addressOf(cmd, "listen", o.listen), addressOf(cmd, "stun", o.stun)
-	return so, nil
+	return so, checkAddresses(map[string]string{"listen": so.Listen.Addr, "stun": so.STUN.Addr})
 }
 
 // readToken returns the token to join with, "" for none.
@@ -161,7 +161,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 			if _, serr := os.Stat(filepath.Join(data, "relay.json")); serr == nil {
 				return "", nil // it has joined, and needs the file no more
 			}
-			return "", fmt.Errorf("read token file %s: %w", o.tokenFile, cli.Cause(err))
+			return "", fmt.Errorf("read token file %s: %w; make a token on the server with: weft-server keys create --relay", o.tokenFile, cli.Cause(err))
 		}
 		defer f.Close()
 		stdin = f
@@ -169,7 +169,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 	if o.tokenFile != "" {
 		var err error
 		if b, err = io.ReadAll(io.LimitReader(stdin, cli.MaxToken)); err != nil {
-			return "", fmt.Errorf("read token from %s: %w", from, cli.Cause(err))
+			return "", fmt.Errorf("read token from %s: %w; name a file with a token: weft-server keys create --relay", from, cli.Cause(err))
 		}
 	}
 	token, err := cli.CleanToken(b)

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,6 +167,9 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	if so.Listen.Addr == "" {
 		return so, usagef("--listen: a server has to listen somewhere")
 	}
+	if err := checkAddresses(map[string]string{"listen": so.Listen.Addr, "console": so.Console.Addr, "stun": so.STUN.Addr}); err != nil {
+		return so, err
+	}
 	if o.ipv4 != "" {
 		if so.IPv4, err = netip.ParsePrefix(o.ipv4); err != nil {
 			return so, usagef("--ipv4 %q: want a range such as %s", o.ipv4, coord.DefaultIPv4)
@@ -232,6 +239,18 @@ func addressOf(cmd *cobra.Command, flag, v string) coord.Address {
 		v = ""
 	}
 	return coord.Address{Addr: v, Explicit: cmd.Flags().Changed(flag)}
+}
+
+// checkAddresses refuses, by flag, what is no address to listen at.
+func checkAddresses(addrs map[string]string) error {
+	for _, flag := range slices.Sorted(maps.Keys(addrs)) {
+		addr := addrs[flag]
+		_, port, err := net.SplitHostPort(addr)
+		if _, perr := strconv.ParseUint(port, 10, 16); addr != "" && (err != nil || perr != nil) {
+			return usagef("--%s %q: want ADDR:PORT, such as :8443, with a port up to 65535", flag, cli.Plain(addr))
+		}
+	}
+	return nil
 }
 
 // trimURLs takes the slash that people copy along off the end.

@@ -16,8 +16,11 @@ func dnsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
 		Short: "Ask the daemon's resolver, see and restore this machine's DNS",
-		Args:  args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if len(a) > 0 {
+				return usageError{cli.UnknownCommand(cmd, a[0])}
+			}
 			return usagef("usage: weft dns query NAME [TYPE], weft dns trace NAME [TYPE], weft dns status, weft dns flush or weft dns restore")
 		},
 	}

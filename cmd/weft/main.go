@@ -43,6 +43,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	cli.Completion(root, func(err error) error { return usageError{err} })
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -55,7 +56,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return 130
 	}
 	err = cli.Unknown(root, err, func(err error) error { return usageError{err} })
-	fmt.Fprintln(stderr, "weft: "+oneLine(err.Error()))
+	fmt.Fprintln(stderr, "weft: "+oneLine(cli.Words(err)))
 	if isUsage(err) {
 		return 2
 	}

@@ -29,7 +29,11 @@ func listenMetrics(addr string) (net.Listener, error) {
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
 		return nil, usagef("%s: it has no password and must be on loopback, such as 127.0.0.1:9274", addr)
 	}
-	return net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", addr, cli.Cause(err))
+	}
+	return l, nil
 }
 
 // serveMetrics serves /metrics until the listener is closed.

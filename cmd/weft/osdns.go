@@ -336,7 +336,10 @@ ExecStopPost=weft dns restore`,
 			for _, d := range did {
 				fmt.Fprintln(cmd.ErrOrStderr(), d)
 			}
-			return err
+			if err != nil {
+				return fmt.Errorf("put this machine's DNS settings back: %w", err)
+			}
+			return nil
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)

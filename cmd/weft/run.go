@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -133,15 +134,18 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 		return usagef("give the token once: --token or --token-file (WEFT_TOKEN or WEFT_TOKEN_FILE)")
 	}
 	if o.osDNS != "auto" && o.osDNS != "off" {
-		return usagef("--os-dns is auto or off")
+		return usagef("--os-dns %q: want auto or off", cli.Plain(o.osDNS))
 	}
 	for _, a := range []struct{ flag, addr string }{{"proxy", o.proxy}, {"dns", o.dns}, {"metrics", o.metrics}} {
 		if off(a.addr) {
 			continue
 		}
-		_, port, err := net.SplitHostPort(a.addr)
+		host, port, err := net.SplitHostPort(a.addr)
 		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 && port != "0" {
 			return usagef("--%s %q: want ADDRESS:PORT on loopback, such as 127.0.0.1:1055, or off", a.flag, cli.Plain(a.addr))
+		}
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
+			return usagef("--%s %q: only loopback addresses are allowed, such as 127.0.0.1:%s: there is no password", a.flag, cli.Plain(a.addr), port)
 		}
 	}
 	if o.state == "" {
@@ -351,7 +355,7 @@ func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 	}
 	if !off(o.metrics) {
 		if d.metricsListener, err = listenMetrics(o.metrics); err != nil {
-			return fmt.Errorf("--metrics %s: %w", o.metrics, cli.Cause(err))
+			return fmt.Errorf("--metrics %w", err)
 		}
 	}
 	return nil

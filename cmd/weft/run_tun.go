@@ -33,6 +33,8 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 		Log:     log,
 	})
 	switch {
+	case errors.Is(err, tun.ErrName):
+		return nil, usagef("--tun %q: %w", name, tun.ErrName)
 	case tunHint(err) != "":
 		return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err),
 			Hint: tunHint(err) + ", or leave --tun away: user space needs neither"}

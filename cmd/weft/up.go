@@ -86,7 +86,7 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 func readToken(r io.Reader, from string) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(r, cli.MaxToken))
 	if err != nil {
-		return "", fmt.Errorf("read token from %s: %w", from, cli.Cause(err))
+		return "", &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("read token from %s: %v", from, cli.Cause(err)), Hint: "name a file with a token; make one with: weft-server keys create"}
 	}
 	return checkToken(b, from)
 }

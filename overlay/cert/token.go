@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -127,13 +128,17 @@ func ParseToken(s string) (Token, error) {
 	return t, nil
 }
 
+// isPort reports whether s is "" or a port that something can listen on.
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil && n > 0
+}
+
 // CheckURL checks a server or relay address: https, a host, and nothing else.
 func CheckURL(s string) error {
 	u, err := url.Parse(s)
 	switch {
-	case err != nil:
-		return fmt.Errorf("server address %q: %w", s, err)
-	case u.Scheme != "https" || u.Hostname() == "":
+	case err != nil || u.Scheme != "https" || u.Hostname() == "" || !isPort(u.Port()):
 		return fmt.Errorf("server address %q: want https://HOST:PORT", s)
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return fmt.Errorf("server address %q: want https://HOST:PORT and nothing behind it", s)

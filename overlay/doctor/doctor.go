@@ -90,7 +90,7 @@ func checkDaemon(f Facts, add adder) {
 	case f.DaemonErr != nil:
 		var e *status.Error
 		if errors.As(f.DaemonErr, &e) { // its hint is the cure
-			add("daemon", report.Error, start, "no daemon answers: %s", e.Message)
+			add("daemon", report.Error, start, "%s", e.Message)
 			return
 		}
 		add("daemon", report.Error, start, "no daemon answers: %v", f.DaemonErr)

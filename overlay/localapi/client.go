@@ -65,7 +65,17 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 		return nil, &status.Error{Kind: status.KindNoDaemon, Message: "the daemon is not running (no answer at " + c.path + ")",
 			Hint: "start it with: weft run"}
 	}
-	return nil, fmt.Errorf("connect to the daemon: %w", err)
+	cause := err
+	for under := errors.Unwrap(cause); under != nil; under = errors.Unwrap(cause) {
+		cause = under
+	}
+	if errors.Is(err, syscall.EINVAL) { // what the system says of a path that does not fit
+		return nil, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("%s is no path of a socket: it has %d characters, more than the system takes", c.path, len(c.path)), Hint: "give a shorter one with --socket"}
+	}
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("connect to the daemon at %s: %v", c.path, cause), Hint: "see that it runs: weft status"}
 }
 
 // deniedHint says how this user may come to speak at a socket that does not let

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"weft/overlay/filelock"
@@ -37,7 +38,7 @@ func Listen(path, group string) (net.Listener, error) {
 	if fi, err := os.Lstat(path); err == nil {
 		if fi.Mode().Type() != os.ModeSocket {
 			lock.Close()
-			return nil, fmt.Errorf("listen on %s: the path exists and is not a socket", path)
+			return nil, fmt.Errorf("listen on %s: the path exists and is not a socket; choose another with --socket", path)
 		}
 		if err := os.Remove(path); err != nil {
 			lock.Close()
@@ -56,6 +57,9 @@ func Listen(path, group string) (net.Listener, error) {
 	}
 	if err != nil {
 		lock.Close()
+		if errors.Is(err, syscall.EINVAL) { // what the system says of a path that does not fit
+			return nil, fmt.Errorf("listen on %s: a path of %d characters is longer than the system takes for a socket; give a shorter one with --socket", path, len(path))
+		}
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return &listener{Listener: l, lock: lock}, nil

@@ -54,7 +54,7 @@ type kernelLink struct {
 // open makes the interface, or takes over one that is marked as ours.
 func open(cfg Config) (device, link, error) {
 	if !goodName(cfg.Name) {
-		return nil, nil, fmt.Errorf("interface name %q: want 1 to %d letters, digits, dots, dashes", cfg.Name, unix.IFNAMSIZ-1)
+		return nil, nil, fmt.Errorf("interface name %q: %w", cfg.Name, ErrName)
 	}
 	nl, err := rtnl.Open()
 	if err != nil {

@@ -120,6 +120,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// ErrName is returned by New for a name that no interface can have.
+var ErrName = errors.New("want 1 to 15 letters, digits, dots, dashes")
+
 // ErrUnsupported is returned by New on systems where it is not built yet.
 var ErrUnsupported = errors.New("kernel interfaces are not built for this system yet")
 

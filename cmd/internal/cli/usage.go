@@ -23,6 +23,24 @@ func VersionFlag(root *cobra.Command, version func(*cobra.Command) error) {
 	}
 }
 
+// Completion adds the verb that prints completions. Unlike cobra's own it does not
+// take a shell that it does not know for a wish for help. It writes where root does now. wrap makes a usage error.
+func Completion(root *cobra.Command, wrap func(error) error) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(cmd *cobra.Command, a []string) error {
+			if len(a) == 0 {
+				return wrap(fmt.Errorf("say for which shell, such as: %s bash", cmd.CommandPath()))
+			}
+			return wrap(UnknownCommand(cmd, a[0]))
+		}
+	}
+}
+
 // UnknownCommand says that cmd has no verb of that name and, on the same line,
 // which one may have been meant.
 func UnknownCommand(cmd *cobra.Command, name string) error {

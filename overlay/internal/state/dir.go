@@ -56,7 +56,7 @@ type Dir struct {
 }
 
 // ErrLocked is wrapped by Open when another daemon holds the directory.
-var ErrLocked = errors.New("another weft runs on it")
+var ErrLocked = errors.New("another weft runs on it; see: weft status; for a second one choose another with --state")
 
 // Open makes the directory when needed and takes its lock.
 func Open(path string) (*Dir, error) {
