@@ -172,12 +172,13 @@ func TestServeJSON(t *testing.T) {
 	if relay.Schema != "relay-run/1" || relay.Name == "" {
 		t.Errorf("relay: %+v", relay)
 	}
+	end(stop, stopRelay)
+	// After its end: one that hears that it was removed ends with an error.
 	code, out, errs := verb(t, "relays", "remove", relay.Name, "--data", data, "--json")
 	if code != 0 {
 		t.Errorf("relays remove: exit %d: %s", code, errs)
 	}
 	clitest.IsObject(t, "relays remove", out, "relay/1")
-	end(stop, stopRelay)
 	second, stop := start(serve...)
 	if second.Schema != "serve/1" || second.Token != "" || second.URL != "" || second.Console == "" {
 		t.Errorf("at the second start: %+v", second)

@@ -14,7 +14,7 @@ import (
 
 func TestWords(t *testing.T) {
 	_, notNumber := strconv.Atoi("x")
-	_, badURL := url.Parse("https://a b")
+	badURL := &url.Error{Op: "parse", URL: "https://a b", Err: url.InvalidHostError(" ")}
 	_, _, noPort := net.SplitHostPort("foo")
 	dial := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	open := func(errno error) error { return &fs.PathError{Op: "open", Path: "dir/x", Err: errno} }
