@@ -12,14 +12,6 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// plainNet is a Net that has no routes, and connections that end with it.
-type plainNet struct {
-	PlainNet
-	deeper
-}
-
-type deeper struct{ Net }
-
 // deviceNet is a Net made of somebody's device.
 type deviceNet struct {
 	PlainNet
