@@ -105,6 +105,7 @@ func (k *Keeper) Run(ctx context.Context) {
 func (k *Keeper) Now() error {
 	var failed error
 	var lost []string
+	written := false
 	for _, f := range k.files {
 		k.mu.Lock()
 		due := k.due[f.File]
@@ -113,7 +114,9 @@ func (k *Keeper) Now() error {
 		if !due {
 			continue
 		}
-		if err := k.writeOne(f); err != nil {
+		wrote, err := k.writeOne(f)
+		written = written || wrote
+		if err != nil {
 			k.mu.Lock()
 			k.due[f.File] = true
 			k.mu.Unlock()
@@ -121,7 +124,9 @@ func (k *Keeper) Now() error {
 		}
 	}
 	if failed == nil {
-		k.health.Clear(status.CodeStateDirectory)
+		if written { // else nothing is known of the disk
+			k.health.Clear(status.CodeStateDirectory)
+		}
 		return nil
 	}
 	if !k.health.Has(status.CodeStateDirectory) { // it is tried again and again
@@ -131,14 +136,16 @@ func (k *Keeper) Now() error {
 	return failed
 }
 
-func (k *Keeper) writeOne(f Kept) error {
+// writeOne writes a file, unless it is to be left as it is.
+func (k *Keeper) writeOne(f Kept) (written bool, err error) {
 	defer k.Pause()()
 	b, err := f.Content()
 	if err != nil {
-		return fmt.Errorf("save %s: %w", f.File, err)
+		return false, fmt.Errorf("save %s: %w", f.File, err)
 	}
 	if b == nil {
-		return nil
+		return false, nil
 	}
-	return k.write(f.File, b)
+	err = k.write(f.File, b)
+	return err == nil, err
 }

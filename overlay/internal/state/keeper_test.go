@@ -127,3 +127,22 @@ func TestKeeperPauses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A disk that is known to be read-only is not forgotten to be because there was
+// nothing to write.
+func TestKeeperHadNothingToWrite(t *testing.T) {
+	var d disk
+	var health status.Warnings
+	content := ""
+	k := NewKeeper([]Kept{kept("release", func() string { return content })}, d.write, &health, slog.New(slog.DiscardHandler))
+	health.Set(status.CodeStateDirectory, "it is read-only")
+	k.Keep("release")
+	if err := k.Now(); err != nil || !health.Has(status.CodeStateDirectory) {
+		t.Errorf("after nothing was written: %v, warnings %v", err, health.List())
+	}
+	content = "key"
+	k.Keep("release")
+	if err := k.Now(); err != nil || health.Has(status.CodeStateDirectory) {
+		t.Errorf("after something was written: %v, warnings %v", err, health.List())
+	}
+}
