@@ -62,7 +62,12 @@ func TestWordsOfMistakes(t *testing.T) {
 		case cmd.Name() == "wait":
 			never = []string{"--timeout", "1ms"}
 		}
-		with := func(args ...string) { try(slices.Concat(path, args, never)...) }
+		with := func(args ...string) {
+			if cmd.Name() == "run" && len(args) > 1 && args[0] == "--socket" && args[1] == "" {
+				return // the machine's own socket: its directory would be made
+			}
+			try(slices.Concat(path, args, never)...)
+		}
 		with()
 		for _, v := range values {
 			with("--", v)
