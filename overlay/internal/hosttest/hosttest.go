@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"testing"
 	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
@@ -34,6 +35,28 @@ func NewNet() *Net {
 	return &Net{
 		Out: make(chan []byte, 1024), In: make(chan []byte, 65536), wakes: make(chan struct{}, 1),
 		events: make(chan tun.Event), done: make(chan struct{}),
+	}
+}
+
+// Recv waits for a packet that comes out.
+func (n *Net) Recv(t testing.TB) []byte {
+	t.Helper()
+	select {
+	case p := <-n.In:
+		return p
+	case <-time.After(10 * time.Second):
+		t.Fatal("no packet in 10 s")
+		return nil
+	}
+}
+
+// Silent fails if a packet has come out or does within a short while.
+func (n *Net) Silent(t testing.TB, d time.Duration) {
+	t.Helper()
+	select {
+	case p := <-n.In:
+		t.Fatalf("unexpected packet %x", p)
+	case <-time.After(d):
 	}
 }
 

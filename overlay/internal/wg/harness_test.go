@@ -186,26 +186,10 @@ func (n *node) udp(m *node, num uint32) []byte { return udpPacket(n.v4, m.v4, nu
 var udpPacket, ipPacket, number = hosttest.UDP, hosttest.IP, hosttest.Number
 
 // recv waits for one inner packet.
-func (n *node) recv() []byte {
-	n.t.Helper()
-	select {
-	case p := <-n.net.In:
-		return p
-	case <-time.After(10 * time.Second):
-		n.t.Fatal("no packet in 10 s")
-		return nil
-	}
-}
+func (n *node) recv() []byte { n.t.Helper(); return n.net.Recv(n.t) }
 
 // silent fails if an inner packet is there or comes within a short while.
-func (n *node) silent(d time.Duration) {
-	n.t.Helper()
-	select {
-	case p := <-n.net.In:
-		n.t.Fatalf("unexpected packet %x", p)
-	case <-time.After(d):
-	}
-}
+func (n *node) silent(d time.Duration) { n.t.Helper(); n.net.Silent(n.t, d) }
 
 // ping sends a packet from n to m and waits until it arrives.
 func (n *node) ping(m *node, num uint32) {
