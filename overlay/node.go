@@ -17,6 +17,7 @@
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network
 //   - plane.go      the data plane and its sockets, and to whom goes what they bring
+//   - running.go    what exists between Up and Down
 //   - join.go       token in, certificate out
 //   - sinks.go      what follows when what the node holds of its network changes
 //   - keep.go       what of that gets to disk
@@ -24,6 +25,7 @@
 //   - dialer.go     the one way to the server side
 //   - relays.go     what comes in from relays, and to whom it goes
 //   - reach.go      introductions at the relay where a peer is, and when that ends
+//   - silent.go     when a relay's word that a peer is silent counts
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
 //   - rekey.go      what a clock that is set back makes necessary
@@ -31,6 +33,9 @@
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status is made of
+//   - look.go       who is online, asked when somebody looks
+//   - removed.go    what a device is told that was deleted
+//   - wake.go       the machine slept, or its network changed
 //   - names.go      what the DNS zone is made of
 //
 // and below: in internal, for this package alone, network (what is held of the network,
@@ -40,7 +45,7 @@
 // gather (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind
 // (its messages over sockets and relays), filter (what a peer may do), filters (those of
 // all peers, which outlive their tunnels);
-// beside them portmap, tun (kernel interface), status (what a node says of itself, and
+// beside them portmap, rtt (how long answers take), tun (kernel interface), status (what a node says of itself, and
 // how it is made of facts), and what servers and relays know too: api, api/client,
 // relay, link, cert.
 //
