@@ -79,6 +79,8 @@ type peer struct {
 	trip  rtt.Estimate // of introductions, and of what is said in the session
 	asked time.Time    // there, the first thing that it has not answered; zero: nothing
 
+	silence silence // of which it is waited for whether it counts; zero: none
+
 	watchers []chan struct{} // closed when the relay says that the peer is gone
 	renewed  []chan struct{} // closed when the tunnel was made anew
 	rtt      time.Duration   // of the last ping through the tunnel

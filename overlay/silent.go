@@ -17,10 +17,27 @@ const (
 	maxSilent   = 256
 )
 
+// silence is a relay's word that a peer is silent: to which introduction, nil for
+// none, and over which relay connection.
+type silence struct {
+	dial *dialing
+	way  homes.Way
+}
+
+// await reports whether it is to be waited for whether said counts: once for each,
+// however often a relay says so.
+func (q *peer) await(said silence) bool {
+	if q.silence == said {
+		return false
+	}
+	q.silence = said
+	return true
+}
+
 // doubt takes a relay's word that a peer is silent.
 func (p *peers) doubt(w homes.Way, id cert.NodeID) {
 	q := p.table[id]
-	if q == nil {
+	if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
 		return
 	}
 	now, d := time.Now(), q.dial
@@ -51,9 +68,18 @@ func (p *peers) doubt(w homes.Way, id cert.NodeID) {
 		p.silent[id] = time.Now()
 		p.goneAt(w, id, errSilent)
 	}
-	if wait > 0 {
-		time.AfterFunc(wait, func() { p.hint(decide) })
+	if wait <= 0 {
+		decide()
 		return
 	}
-	decide()
+	if said := (silence{d, w}); q.await(said) {
+		time.AfterFunc(wait, func() {
+			p.do(func() {
+				if q.silence == said {
+					q.silence = silence{}
+				}
+				decide()
+			})
+		})
+	}
 }
