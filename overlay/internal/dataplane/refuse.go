@@ -65,23 +65,9 @@ func packetTooBig(pkt []byte, mtu int) []byte {
 		if hlen < 20 || hlen > len(pkt) || pkt[6]&0x40 == 0 || pkt[9] == 1 {
 			return nil
 		}
-		quoted := pkt[:min(len(pkt), icmp4Max-28)]
-		icmp := make([]byte, 28+len(quoted))
-		header4(icmp, 1, pkt)
-		icmp[20], icmp[21] = icmp4Unreachable, icmp4FragNeeded
-		binary.BigEndian.PutUint16(icmp[26:], uint16(mtu))
-		copy(icmp[28:], quoted)
-		binary.BigEndian.PutUint16(icmp[22:], ^sum(icmp[20:], 0))
-		return icmp
+		return error4(pkt, icmp4Unreachable, icmp4FragNeeded, uint16(mtu))
 	case len(pkt) > icmp6Max && pkt[0]>>4 == 6 && mtu >= 1280 && pkt[6] != 58:
-		quoted := pkt[:icmp6Max-48]
-		icmp := make([]byte, 48+len(quoted))
-		header6(icmp, 58, pkt)
-		icmp[40] = icmp6TooBig
-		binary.BigEndian.PutUint32(icmp[44:], uint32(mtu))
-		copy(icmp[48:], quoted)
-		binary.BigEndian.PutUint16(icmp[42:], ^sum(icmp[40:], pseudo(icmp[8:40], 58, len(icmp)-40)))
-		return icmp
+		return error6(pkt, icmp6TooBig, 0, uint32(mtu))
 	}
 	return nil
 }
@@ -96,16 +82,11 @@ func refusals4(pkt []byte, reason Reason) [][]byte {
 	if proto == 1 && (len(payload) < 8 || payload[0] != 8) {
 		return nil
 	}
-	quoted := pkt[:min(len(pkt), icmp4Max-28)]
-	icmp := make([]byte, 28+len(quoted))
-	header4(icmp, 1, pkt)
-	icmp[20], icmp[21] = icmp4Unreachable, icmp4HostUnreach
+	code := byte(icmp4HostUnreach)
 	if reason == Prohibited {
-		icmp[21] = icmp4AdminProhibit
+		code = icmp4AdminProhibit
 	}
-	copy(icmp[28:], quoted)
-	binary.BigEndian.PutUint16(icmp[22:], ^sum(icmp[20:], 0))
-	answers := [][]byte{icmp}
+	answers := [][]byte{error4(pkt, icmp4Unreachable, code, 0)}
 	if proto == 6 {
 		if seg := reset(payload); seg != nil {
 			rst := append(make([]byte, 20, 40), seg...)
@@ -115,6 +96,18 @@ func refusals4(pkt []byte, reason Reason) [][]byte {
 		}
 	}
 	return answers
+}
+
+// error4 makes the ICMP error about pkt, of which it quotes as much as may be.
+func error4(pkt []byte, typ, code byte, mtu uint16) []byte {
+	quoted := pkt[:min(len(pkt), icmp4Max-28)]
+	icmp := make([]byte, 28+len(quoted))
+	header4(icmp, 1, pkt)
+	icmp[20], icmp[21] = typ, code
+	binary.BigEndian.PutUint16(icmp[26:], mtu)
+	copy(icmp[28:], quoted)
+	binary.BigEndian.PutUint16(icmp[22:], ^sum(icmp[20:], 0))
+	return icmp
 }
 
 // header4 fills in the IPv4 header of b, an answer to pkt.
@@ -139,16 +132,11 @@ func refusals6(pkt []byte, reason Reason) [][]byte {
 			return nil
 		}
 	}
-	quoted := pkt[:min(len(pkt), icmp6Max-48)]
-	icmp := make([]byte, 48+len(quoted))
-	header6(icmp, 58, pkt)
-	icmp[40], icmp[41] = icmp6Unreachable, icmp6AddressUnreach
+	code := byte(icmp6AddressUnreach)
 	if reason == Prohibited {
-		icmp[41] = icmp6AdminProhibit
+		code = icmp6AdminProhibit
 	}
-	copy(icmp[48:], quoted)
-	binary.BigEndian.PutUint16(icmp[42:], ^sum(icmp[40:], pseudo(icmp[8:40], 58, len(icmp)-40)))
-	answers := [][]byte{icmp}
+	answers := [][]byte{error6(pkt, icmp6Unreachable, code, 0)}
 	if proto == 6 {
 		if seg := reset(payload); seg != nil {
 			rst := append(make([]byte, 40, 60), seg...)
@@ -160,6 +148,19 @@ func refusals6(pkt []byte, reason Reason) [][]byte {
 	return answers
 }
 
+// error6 is error4 for IPv6.
+func error6(pkt []byte, typ, code byte, mtu uint32) []byte {
+	quoted := pkt[:min(len(pkt), icmp6Max-48)]
+	icmp := make([]byte, 48+len(quoted))
+	header6(icmp, 58, pkt)
+	icmp[40], icmp[41] = typ, code
+	binary.BigEndian.PutUint32(icmp[44:], mtu)
+	copy(icmp[48:], quoted)
+	binary.BigEndian.PutUint16(icmp[42:], ^sum(icmp[40:], pseudo(icmp[8:40], 58, len(icmp)-40)))
+	return icmp
+}
+
+// header6 is header4 for IPv6.
 func header6(b []byte, proto byte, pkt []byte) {
 	b[0] = 0x60
 	binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
