@@ -52,27 +52,38 @@ func (s *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), Request: req}, nil
 }
 
+// member makes a network and a device that is in it. sign makes another certificate for
+// the device.
+func member(t *testing.T) (ca *cert.CA, id *network.Identity, sign func() []byte) {
+	t.Helper()
+	ca, err := cert.NewCA("network", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := cert.PinOf(ca.Cert)
+	id, err = network.NewIdentity(pin.NetworkID(), pin, []string{"https://weft.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign = func() []byte {
+		der, err := ca.SignNode(&id.Key.PublicKey, cert.Attributes{
+			Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
+		}, cert.NewSerial(), time.Now(), time.Now().Add(90*24*time.Hour))
+		if err != nil {
+			t.Error(err)
+		}
+		return der
+	}
+	id.NetworkCAs, id.Certificate = [][]byte{ca.Cert.Raw}, sign()
+	return ca, id, sign
+}
+
 // A Follower runs without a node: a word about what is current has it ask for that,
 // take it, have what depends on it follow, and say so, in this order. What is of
 // another network changes nothing.
 func TestFollowsWithoutANode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, err := cert.NewCA("network", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		pin := cert.PinOf(ca.Cert)
-		id, err := network.NewIdentity(pin.NetworkID(), pin, []string{"https://weft.example"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		id.NetworkCAs = [][]byte{ca.Cert.Raw}
-		id.Certificate, err = ca.SignNode(&id.Key.PublicKey, cert.Attributes{
-			Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
-		}, big.NewInt(1), time.Now(), time.Now().Add(90*24*time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
+		ca, id, _ := member(t)
 		config := func(n uint64) *api.Config {
 			c := id.BareConfig()
 			c.Version = api.Version{Epoch: 1, N: n}
@@ -157,26 +168,7 @@ func TestFollowsWithoutANode(t *testing.T) {
 // when the second one comes while the first is answered.
 func TestRenewsForEachListThatOmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, err := cert.NewCA("network", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		pin := cert.PinOf(ca.Cert)
-		id, err := network.NewIdentity(pin.NetworkID(), pin, []string{"https://weft.example"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		id.NetworkCAs = [][]byte{ca.Cert.Raw}
-		sign := func() []byte {
-			der, err := ca.SignNode(&id.Key.PublicKey, cert.Attributes{
-				Name: "pi", FQDN: "pi.weft.internal", User: "owner", IPv4: netip.MustParseAddr("100.64.0.1"), IPv6: netip.MustParseAddr("fd00::1"),
-			}, cert.NewSerial(), time.Now(), time.Now().Add(90*24*time.Hour))
-			if err != nil {
-				t.Error(err)
-			}
-			return der
-		}
-		id.Certificate = sign()
+		ca, id, sign := member(t)
 		list := func(number uint64) []byte { // that leaves out whatever ends within five years
 			der, err := ca.SignCRL(number, []*big.Int{}, time.Now().AddDate(5, 0, 0).Truncate(time.Second), time.Now())
 			if err != nil {
