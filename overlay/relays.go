@@ -39,7 +39,7 @@ func (n *Node) makeHomes(r *running, dialer *link.Dialer, self cert.NodeID) (*ho
 			Time:      n.relayTime,
 			Welcome:   h.welcome,
 			Nudge:     h.nudge,
-			CRL:       func(der []byte) { r.control.WantCRL(der) },
+			CRL:       func(der []byte) { r.follower.WantCRL(der) },
 			Replaced: func() {
 				n.health.Set(status.CodeCloned, "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
 			},
@@ -78,7 +78,7 @@ func (h *homeState) changed(st relay.State) {
 		h.n.health.Set(status.CodeRelayOffline, "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
 	}
 	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
-		h.r.control.IsStrange()
+		h.r.follower.IsStrange()
 	}
 	if st.Online {
 		h.r.peers.reconnected()
@@ -107,7 +107,7 @@ func (h *homeState) serverAway(away bool) {
 func (h *homeState) welcome(w relay.Welcome) {
 	h.serverAway(w.Away)
 	h.n.namesAre(w.Versions.Names)
-	h.r.control.Hear(w.Versions)
+	h.r.follower.Hear(w.Versions)
 	if h.n.versions().CRL >= w.Versions.CRL {
 		h.r.peers.upToDate()
 	}
@@ -120,5 +120,5 @@ func (h *homeState) nudge(nd relay.Nudge, server bool) {
 	if server {
 		changes = nd.Changes
 	}
-	h.r.control.Nudge(nd.Versions, time.Duration(nd.SpreadMS)*time.Millisecond, changes)
+	h.r.follower.Nudge(nd.Versions, time.Duration(nd.SpreadMS)*time.Millisecond, changes)
 }

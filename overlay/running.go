@@ -22,14 +22,14 @@ import (
 // running is the part of a node that exists between up and down: the link to
 // the relay, the tunnels, and what keeps in step with the server.
 type running struct {
-	n       *Node
-	client  *client.Client
-	dialer  *link.Dialer
-	home    *homes.Home
-	guests  *homes.Guests
-	peers   *peers
-	control *follow.Follower
-	sinks   *network.Sinks
+	n        *Node
+	client   *client.Client
+	dialer   *link.Dialer
+	home     *homes.Home
+	guests   *homes.Guests
+	peers    *peers
+	follower *follow.Follower
+	sinks    *network.Sinks
 
 	// Close ends the tunnels first, while there still is a relay to say bye
 	// through, then the rest.
@@ -74,7 +74,7 @@ func (n *Node) run() error {
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home, r.guests = n.makeHomes(r, dialer, s.Self.ID)
 	r.peers = newPeers(pctx, s, n.peersConfig(r))
-	r.control = n.follower(r)
+	r.follower = n.makeFollower(r)
 	r.sinks = n.sinks(r)
 	r.sinks.Apply() // ranges come before addresses
 	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
@@ -90,7 +90,7 @@ func (n *Node) run() error {
 
 	r.peers.paths.start()
 	r.tunnels.Go(func() { r.peers.run(pctx) })
-	r.rest.Go(func() { r.control.Run(ctx) })
+	r.rest.Go(func() { r.follower.Run(ctx) })
 	r.rest.Go(func() { r.home.Run(ctx) })
 	r.rest.Go(func() { n.watchWorld(ctx, r) })
 	n.health.Notify()
@@ -104,13 +104,13 @@ func (n *Node) peersConfig(r *running) peersConfig {
 		bind: n.bind, forwarder: n.forwarder, plane: n.plane, keys: n.keys, filters: n.filters, home: r.home, guests: r.guests,
 		udp: n.cfg.UDP, idle: n.idleAfter, unproven: n.unproven,
 		identity: n.shownCertificate, find: n.find, where: n.whereIs, askTime: n.inTime, name: n.nameOf,
-		takeCRL: func(der []byte) (bool, error) { return r.control.TakeCRL(der) },
-		behind:  func() bool { return r.control.Behind() },
+		takeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },
+		behind:  func() bool { return r.follower.Behind() },
 	}
 }
 
-// follower keeps r in step with the server.
-func (n *Node) follower(r *running) *follow.Follower {
+// makeFollower makes what keeps r in step with the server.
+func (n *Node) makeFollower(r *running) *follow.Follower {
 	return follow.New(follow.Config{
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
 		Keep: n.keeper.Keep, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,

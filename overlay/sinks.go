@@ -29,7 +29,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		relays{connected: r.home.Connected, wake: r.home.Wake, tell: r.home.SendVersions},
 		current{hear: r.peers.upToDate},
 		named{changed: n.cfg.NamesChanged},
-		renewal{renew: r.control.Renew},
+		renewal{renew: r.follower.Renew},
 		membership{lost: n.removed},
 	)
 }
