@@ -8,6 +8,7 @@
 //	index.go      what is kept in memory: versions, classes, who sees whom
 //	api.go        the node API: routes, callers, errors
 //	join.go       POST /v1/join
+//	protocol.go   which versions of those who ask it gets on with
 //	renew.go      POST /v1/renew
 //	life.go       how long certificates live, and who may join, leave and rename
 //	config.go     GET /v1/config
@@ -15,6 +16,7 @@
 //	lookup.go     GET /v1/lookup
 //	presence.go   POST /v1/presence
 //	crl.go        GET /v1/crl, and making the list, whatever is in it
+//	backup.go     everything that makes the network, in one encrypted file
 //	recall.go     a restored server takes the list that nodes hold
 //	relays.go     relays that run alone: join, sync, presence, removal
 //	devices.go    list, rename, replace, delete, logout
@@ -25,6 +27,7 @@
 //	dns_preview.go  what a name will answer, and why
 //	keys.go       join keys and their tokens
 //	users.go      sign-in links
+//	welcome.go    what the owner of a new network needs to begin
 //	policy.go     changing the policy
 //	upkeep.go     last seen, ephemeral nodes, pruning
 //	events.go     what open consoles are told

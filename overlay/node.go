@@ -29,14 +29,15 @@
 //   - introduce.go  how a tunnel comes about, called or calling
 //   - peers.go      the table of tunnels and its owner
 //   - rekey.go      what a clock that is set back makes necessary
-//   - paths.go      how traffic gets from the relay to a better way
+//   - paths*.go     how traffic gets from the relay to a better way
 //   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status is made of
 //   - look.go       who is online, asked when somebody looks
 //   - removed.go    what a device is told that was deleted
-//   - wake.go       the machine slept, or its network changed
-//   - names.go      what the DNS zone is made of
+//   - wake*.go      the machine slept, or its network changed
+//   - names.go      what the DNS zone is made of; dns.go what the owner decided
+//   - netcheck.go   what weft netcheck has the node find out
 //
 // and below: in internal, for this package alone, network (what is held of the network,
 // and what follows when it changes), follow (keeping that in step with the server), homes
@@ -45,9 +46,9 @@
 // gather (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind
 // (its messages over sockets and relays), filter (what a peer may do), filters (those of
 // all peers, which outlive their tunnels);
-// beside them portmap, rtt (how long answers take), tun (kernel interface), status (what a node says of itself, and
-// how it is made of facts), and what servers and relays know too: api, api/client,
-// relay, link, cert.
+// beside them portmap, rtt (how long answers take), tun (kernel interface), status (what
+// a node says of itself, and how it is made of facts), and what servers and relays know
+// too: api, api/client, relay, link, cert.
 //
 // Lock order: Node.turn, that of network.Sinks, what holds the keeper off
 // (Keeper.Pause), Node.mu, that of network.Holder, and last that of the directory, which

@@ -8,7 +8,7 @@
 //
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session
-// (session.go), and then the page: devices.go, dns.go, add.go, keys.go,
+// (session.go), and then the page: devices.go, dns.go, join.go, keys.go,
 // account.go, signin.go. Live pages hold one stream (events.go) that only says what
 // changed; the page then fetches its own address again and takes the part it
 // shows, so there is one way to draw each thing and nothing to replay.

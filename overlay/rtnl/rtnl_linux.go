@@ -1,8 +1,7 @@
 // Package rtnl speaks the little of Linux's netlink that is needed: to find and
 // set up a kernel interface, its addresses, its routes (rtnetlink(7)), and to hear
-// of changes.
-// Errors of the kernel are its errno: unix.ENODEV where there is no such
-// interface, unix.EEXIST, unix.ESRCH, unix.EPERM.
+// of changes. Errors of the kernel are its errno: unix.ENODEV where there is no
+// such interface, unix.EEXIST, unix.ESRCH, unix.EPERM.
 //
 // Not for embedders: the node, overlay/tun, dns/osdns and the command line share it.
 package rtnl

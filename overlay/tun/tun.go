@@ -7,10 +7,12 @@
 //	write.go       packets from WireGuard to the kernel
 //	segment.go     TCP packets: parse, sum, split; pure
 //	ranges.go      which route may be set beside those that are there; pure
+//	firewall.go    whether another program's firewall is in the way; pure
 //	inbound.go     --inbound: ports that are closed, ports that lead elsewhere
 //	refuse.go      answers to what is closed
 //	socket.go      DialContext, ListenTCP, ListenUDP
 //	ping.go        Ping
+//	outlives.go    until when other programs' connections last
 //	device_linux.go, link_linux.go, guard_linux.go, watch_linux.go  the interface itself
 //
 // # Packets

@@ -60,7 +60,7 @@
 //
 // # Goroutines
 //
-// None, but for a Pump's, and timers while packets are held and after traffic. The packet path takes
-// no lock and makes no garbage. Locks are taken in this order: a plane's own,
-// Forwarder.mu, hold.mu.
+// None, but for a Pump's, and timers while packets are held and after traffic. The
+// packet path takes no lock and makes no garbage. Locks are taken in this order: a
+// plane's own, Forwarder.mu, hold.mu.
 package dataplane

@@ -1,10 +1,10 @@
 // Package filters keeps the packet filters of all peers of a node. That of a peer
 // outlives its tunnel, however that ends: a flow that pauses for longer still belongs
-// to who began it when the tunnel is back. The filters of peers without a tunnel are bounded. Of one that has to go stays
-// what was open to the peer (filter.Past), so that the one that comes after it
-// takes no answer of a service for something that this node began. Past is kept
-// by the peer's addresses, as flows are, and bounded too: what has no room is
-// remembered as if it had been open to everybody.
+// to who began it when the tunnel is back. The filters of peers without a tunnel are
+// bounded. Of one that has to go stays what was open to the peer (filter.Past), so that
+// the one that comes after it takes no answer of a service for something that this node
+// began. Past is kept by the peer's addresses, as flows are, and bounded too: what has
+// no room is remembered as if it had been open to everybody.
 //
 // In user space connections end with the process. Those of the kernel go on, so
 // what was open is on disk there before it opens, and the next daemon knows

@@ -4,7 +4,7 @@
 // gateway, and what the user said.
 //
 // A round of gathering asks all STUN servers at once over the node's own UDP
-// sockets, at most four times each, and ends after 2.5 s at the latest. Rounds
+// sockets, at most four times each, and ends after 5 s at the latest. Rounds
 // are made when a path is wanted (Want) and the last one is older than 20 s,
 // and when the network has changed (Wake). Nothing is sent in between: an
 // idle node gathers nothing.

@@ -44,8 +44,8 @@
 //
 // Datagrams are lost by Loss, by a link that is down, by the queue of a link with a
 // rate, when larger than the MTU (a black hole: nobody is told), and when the
-// receiver's buffer is full. They
-// keep their order on one path unless latencies change.
+// receiver's buffer is full. They keep their order on one path unless latencies
+// change.
 //
 // # Determinism
 //

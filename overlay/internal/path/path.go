@@ -23,9 +23,10 @@
 //
 // While this side sends data it pings the chosen address every 250 ms, faster
 // when an answer is missing. After three lost pings and 300 ms without any sign
-// of life (sooner if the peer sends through the relay) the path is dead: traffic goes to lane or relay at once and a new
-// round begins. Data that come in on the path are a sign of life too, for two
-// seconds.
+// of life, or two and a half round trips or more where those are long or vary
+// (sooner if the peer sends through the relay), the path is dead: traffic goes to
+// lane or relay at once and a new round begins. Data that come in on the path are
+// a sign of life too, for two seconds.
 //
 // After a second without data nothing is sent at all. After 25 s the path is
 // given up silently, because NATs forget: the next packet goes through the
@@ -53,10 +54,10 @@
 //
 // 32 candidates of the peer and 8 addresses from which it was heard. To
 // addresses that have not answered: 14 pings of 54 bytes in 30 s each, and 8 a
-// second, 256 at once, in all; one a second more while the peer pings from there. Pings of the peer are answered 64 a second, 256
-// at once, never with more bytes than came. Loopback, multicast, broadcast and
-// refused addresses are never pinged. An Agent allocates nothing once its
-// tables have grown.
+// second, 256 at once, in all; one a second more while the peer pings from there.
+// Pings of the peer are answered 64 a second, 256 at once, never with more bytes
+// than came. Loopback, multicast, broadcast and refused addresses are never
+// pinged. An Agent allocates nothing once its tables have grown.
 //
 //   - agent.go   what an Agent is told
 //   - round.go   pings to candidates

@@ -16,15 +16,17 @@
 // of two that name the same key the one has it that holds it (see
 // dataplane.Claim). SetPeer with the key that the peer has replaces the preshared
 // key in place, which is the secret of the introduction; with another key the new
-// tunnel is made first, and takes over the addresses
-// in the moment in which its handshake succeeds. Until then what arrives through
-// the old tunnel is accepted, and what is sent is held. When the handshake does
-// not succeed in about 4 s the old tunnel stays.
+// tunnel is made first, and takes over the addresses in the moment in which its
+// handshake succeeds. Until then what arrives through the old tunnel is accepted,
+// and what is sent is held. When the handshake does not succeed in about 4 s the
+// old tunnel stays.
 //
 // WireGuard tries a handshake every 5 s. At the start of a tunnel this package
 // tries faster (about 0.5 and 1.5 s after the first), and only one side begins: of two
 // initiations that cross, both are lost. The side with Initiate unset waits for
-// the other, 1 s at most, and holds what it wants to send.
+// the other, 1 s at most, and holds what it wants to send. Where answers are
+// known to take long (dataplane.Peer.Trip) it waits longer: another initiation before
+// the answer to the last one makes that worthless.
 //
 // # Goroutines
 //

@@ -19,6 +19,10 @@
 //	topology.go   bridge, hosts, homes
 //	proc.go       programs: start, stop, what they used
 //	weft.go       weft-server and weft
+//	slow.go       an uplink with a rate and a queue
+//	services.go   what devices serve
+//	root.go       Debian systems of the tests' own
+//	release.go    releases that a server hands out
 package lab
 
 import (
