@@ -14,7 +14,7 @@ type nameCache struct {
 	mu sync.Mutex
 	// mu guards the following.
 	names   *status.Names
-	snap    *network.Network
+	network *network.Network
 	changes uint64
 	online  bool
 }
@@ -30,7 +30,7 @@ func (n *Node) Names() *status.Names {
 	changes := n.dir.Changes()
 	f := status.NameFacts{Serial: 1, NoIPv4: n.health.Has(status.CodeIPv4Blocked)}
 	if c.names != nil {
-		if c.snap == s && c.changes == changes && c.online == online && c.names.NoIPv4 == f.NoIPv4 {
+		if c.network == s && c.changes == changes && c.online == online && c.names.NoIPv4 == f.NoIPv4 {
 			return c.names
 		}
 		f.Serial = c.names.Serial + 1
@@ -41,7 +41,7 @@ func (n *Node) Names() *status.Names {
 		f.Complete = online && s.ReadsDirectory() && !n.dir.Version().IsZero()
 		f.Known = n.dir.All()
 	}
-	c.names, c.snap, c.changes, c.online = status.NamesOf(f), s, changes, online
+	c.names, c.network, c.changes, c.online = status.NamesOf(f), s, changes, online
 	return c.names
 }
 

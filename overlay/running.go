@@ -118,8 +118,8 @@ func (n *Node) makeFollower(r *running) *follow.Follower {
 	})
 }
 
-// loadLocked fills the snapshot and the directory from disk, where they are not
-// there already.
+// loadLocked fills what is held of the network and the directory from disk, where
+// they are not there already.
 func (n *Node) loadLocked() (*network.Network, error) {
 	id := n.held.Identity()
 	s, ok := n.held.Get()

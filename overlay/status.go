@@ -86,7 +86,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	return f
 }
 
-// tunnel is what the status says of it, but for what only WireGuard knows.
+// tunnel is what the status says of it, but for what only the data plane knows.
 func (v peerView) tunnel() *status.Tunnel {
 	t := &status.Tunnel{Made: v.made, Gone: v.gone, Via: v.via, Pinged: v.rtt}
 	if v.trip != nil {

@@ -1,8 +1,9 @@
 // Package limited bounds what strangers can do to a process, so that they cannot
 // take all of its files and memory: how many connections a listener has
 // (Listener), who may have a place among many (Budget), for how long somebody who
-// does not read holds up a response (Writer), and what a request that meets a
-// mistake of ours takes along (Survive).
+// does not read holds up a response (Writer), how much of a small machine's memory
+// there is for them (Memory, GetBuffer), and what a request that meets a mistake of
+// ours takes along (Survive).
 //
 // Not for embedders: what listens in nodes and servers shares it.
 package limited

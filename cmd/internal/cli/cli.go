@@ -1,5 +1,5 @@
 // Package cli is what the two programs' command lines share: the version, JSON
-// output, and text from elsewhere made fit for a terminal.
+// output, errors in words for people, and text from elsewhere made fit for a terminal.
 package cli
 
 import (
@@ -43,9 +43,9 @@ func Version() string {
 	return "dev-" + rev + dirty
 }
 
-// JSONFlag adds --json, which every verb has: what it found, or what it did, as one
-// object that says in "schema" which form it has. Text for people then goes to
-// standard error or nowhere.
+// JSONFlag adds --json, which every verb has whose output is not the device's: what it
+// found, or what it did, as one object that says in "schema" which form it has. Text for
+// people then goes to standard error or nowhere.
 func JSONFlag(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("json", false, "print JSON")
 }

@@ -24,7 +24,8 @@ func VersionFlag(root *cobra.Command, version func(*cobra.Command) error) {
 }
 
 // Completion adds the verb that prints completions. Unlike cobra's own it does not
-// take a shell that it does not know for a wish for help. It writes where root does now. wrap makes a usage error.
+// take a shell that it does not know for a wish for help. It writes where root does
+// now. wrap makes a usage error.
 func Completion(root *cobra.Command, wrap func(error) error) {
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

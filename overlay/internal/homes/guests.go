@@ -36,7 +36,7 @@ var ErrClosed = errors.New("no connections to relays any more")
 
 // Guests holds the node's guest connections and knows over which connection
 // each introduction goes: an answer goes back where the call came from. Its
-// methods may be called from any goroutine; none waits but connect and close.
+// methods may be called from any goroutine; none waits but Connect and Close.
 type Guests struct {
 	// constant after newGuests
 	log     *slog.Logger
@@ -50,7 +50,7 @@ type Guests struct {
 	wg      sync.WaitGroup // one per guest
 
 	mu sync.Mutex
-	// mu guards the following, and the fields of guest that say so.
+	// mu guards the following, and the fields of Guest that say so.
 	open     map[string]*Guest // by Relay.ID
 	homeAt   string            // where the home connection is, or is being made
 	failed   map[string]time.Time
@@ -99,7 +99,7 @@ func (n *notes) add(key sessionKey) (old sessionKey) {
 
 // Guest is one connection.
 type Guest struct {
-	// constant after connect
+	// constant after Connect
 	g      *Guests
 	rl     api.Relay
 	ctx    context.Context
@@ -260,7 +260,7 @@ func (c *Guest) lookIdle() {
 	c.g.mu.Lock()
 	defer c.g.mu.Unlock()
 	if c.users > 0 || c.ctx.Err() != nil {
-		return // route arms it again
+		return // Route arms it again
 	}
 	if left := c.g.idle - time.Since(c.used); left > 0 {
 		c.timer.Reset(left)
