@@ -12,7 +12,7 @@ import (
 	"weft/overlay/internal/hosttest"
 )
 
-var udpPacket, ipPacket, number = hosttest.UDP, hosttest.IP, hosttest.Number
+var udpPacket, ipPacket, number, waitFor = hosttest.UDP, hosttest.IP, hosttest.Number, hosttest.WaitFor
 
 var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{})
 
@@ -169,14 +169,5 @@ func (n *node) ping(m *node, num uint32) {
 	n.net.Out <- n.udp(m, num)
 	if got := number(m.recv()); got != num {
 		n.t.Fatalf("packet %d arrived, want %d", got, num)
-	}
-}
-
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited 10 s for %s", what)
-		}
 	}
 }

@@ -60,6 +60,22 @@ func (n *Net) Silent(t testing.TB, d time.Duration) {
 	}
 }
 
+// WaitFor waits until ok, for at most ten seconds.
+func WaitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	WaitLong(t, 10*time.Second, what, ok)
+}
+
+// WaitLong is WaitFor with another limit.
+func WaitLong(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for %s", limit, what)
+		}
+	}
+}
+
 // Read implements tun.Device.
 func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if n.Feed != nil {

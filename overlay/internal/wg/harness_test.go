@@ -183,7 +183,7 @@ func (n *node) introduce(m *node, psk byte) {
 // udp makes a packet with a number in it.
 func (n *node) udp(m *node, num uint32) []byte { return udpPacket(n.v4, m.v4, num) }
 
-var udpPacket, ipPacket, number = hosttest.UDP, hosttest.IP, hosttest.Number
+var udpPacket, ipPacket, number, waitFor = hosttest.UDP, hosttest.IP, hosttest.Number, hosttest.WaitFor
 
 // recv waits for one inner packet.
 func (n *node) recv() []byte { n.t.Helper(); return n.net.Recv(n.t) }
@@ -197,20 +197,6 @@ func (n *node) ping(m *node, num uint32) {
 	n.net.Out <- n.udp(m, num)
 	if got := number(m.recv()); got != num {
 		n.t.Fatalf("packet %d arrived, want %d", got, num)
-	}
-}
-
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	waitLong(t, 10*time.Second, what, ok)
-}
-
-func waitLong(t testing.TB, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v for %s", limit, what)
-		}
 	}
 }
 

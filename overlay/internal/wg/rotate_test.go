@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/hosttest"
 )
 
 const (
@@ -133,7 +134,7 @@ func (f *flows) goOn() {
 	f.mu.Lock()
 	before := f.flow
 	f.mu.Unlock()
-	waitLong(f.from.t, time.Minute, "all flows", func() bool {
+	hosttest.WaitLong(f.from.t, time.Minute, "all flows", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for i := range before {
