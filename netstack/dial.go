@@ -115,7 +115,7 @@ func (n *Net) connectTCP(ctx context.Context, remote netip.AddrPort, share *shar
 		}
 		return nil, os.NewSyscallError("connect", err)
 	}
-	return newTCPConn(&wq, ep, share), nil
+	return newTCPConn(&wq, ep, share, &n.orphans), nil
 }
 
 func (n *Net) dialUDP(remote netip.AddrPort) (*UDPConn, error) {

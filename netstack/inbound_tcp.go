@@ -174,7 +174,7 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		n.tcpIn.open.release(src.Addr(), dst.Port())
 		return nil, nil
 	}
-	return newTCPConn(&wq, ep, share), local
+	return newTCPConn(&wq, ep, share, &n.orphans), local
 }
 
 func (n *Net) dialLocalTCP(policy *Inbound, target string, src, dst netip.AddrPort) (net.Conn, error) {

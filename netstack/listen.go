@@ -33,7 +33,7 @@ func (n *Net) listenTCP(addr netip.AddrPort) (*listener, error) {
 	if n.ctx.Err() != nil {
 		return nil, net.ErrClosed
 	}
-	l := &listener{memory: n.memory, wq: new(waiter.Queue), done: make(chan struct{})}
+	l := &listener{memory: n.memory, orphans: &n.orphans, wq: new(waiter.Queue), done: make(chan struct{})}
 	var terr tcpip.Error
 	l.ep, terr = n.stack.NewEndpoint(tcp.ProtocolNumber, listenProtocol(addr), l.wq)
 	if terr != nil {
@@ -64,11 +64,12 @@ func listenProtocol(addr netip.AddrPort) tcpip.NetworkProtocolNumber {
 
 type listener struct {
 	// Constant after listenTCP.
-	memory *memory
-	ep     tcpip.Endpoint
-	wq     *waiter.Queue
-	addr   netip.AddrPort
-	done   chan struct{} // closed by Close
+	memory  *memory
+	orphans *orphans
+	ep      tcpip.Endpoint
+	wq      *waiter.Queue
+	addr    netip.AddrPort
+	done    chan struct{} // closed by Close
 
 	closeOnce sync.Once
 }
@@ -83,7 +84,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		share, err := l.memory.take()
 		if err == nil {
-			return newTCPConn(wq, ep, share), nil
+			return newTCPConn(wq, ep, share, l.orphans), nil
 		}
 		ep.Abort()
 		ep.Close()

@@ -27,7 +27,8 @@
 //
 // With less than 1 GB of memory the buffers of all TCP connections together are
 // bounded: each begins small, takes more while there is some, and is slow when
-// there is none.
+// there is none. Connections that are closed and still send are bounded in number
+// anyway.
 //
 // # Errors
 //
@@ -150,7 +151,8 @@ type Net struct {
 	addrs   atomic.Pointer[addrs]
 	inbound atomic.Pointer[Inbound]
 
-	memory   *memory       // constant; nil: no bound
+	memory   *memory // constant; nil: no bound
+	orphans  orphans
 	refusals limited.Alarm // connections beyond a bound
 	tcpIn    inboundTCP
 	udpIn    inboundUDP
@@ -219,6 +221,7 @@ func New(cfg Config) (*Net, error) {
 	}
 	n.link.tx.maxBytes = limited.ShareOf(machine, txBytes, 1./32)
 	n.memory = newMemory(n, machine)
+	n.orphans.max = max(n.memory.most(2*maxOrphans)/2, 1)
 
 	n.stack = stack.New(stack.Options{
 		// The zero options switch off what a link of one node and no

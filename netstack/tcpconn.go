@@ -38,6 +38,7 @@ type TCPConn struct {
 	entries       [2]waiter.Entry
 	done          chan struct{} // closed by Close
 	share         *share        // of the memory; nil: gVisor tunes the buffers
+	orphans       *orphans
 
 	readDeadline  deadline
 	writeDeadline deadline
@@ -52,9 +53,10 @@ type TCPConn struct {
 
 var _ net.Conn = (*TCPConn)(nil)
 
-// newTCPConn takes over a connected endpoint and its share of the memory.
-func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint, share *share) *TCPConn {
-	c := &TCPConn{ep: ep, wq: wq, done: make(chan struct{}), share: share}
+// newTCPConn takes over a connected endpoint and its share of the memory. orphans
+// has it when it is closed.
+func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint, share *share, orphans *orphans) *TCPConn {
+	c := &TCPConn{ep: ep, wq: wq, done: make(chan struct{}), share: share, orphans: orphans}
 	c.receive = tuner{share: share, receive: true, size: leastReceive}
 	c.send = tuner{share: share, size: leastSend}
 	if a, err := ep.GetLocalAddress(); err == nil {
@@ -210,7 +212,8 @@ func (c *TCPConn) WriteTo(w io.Writer) (total int64, err error) {
 }
 
 // Close implements net.Conn. Data already written is still sent, in the
-// background; unread data is answered with a reset.
+// background, unless too many connections do so; unread data is answered with a
+// reset.
 func (c *TCPConn) Close() error {
 	err := net.ErrClosed
 	c.closeOnce.Do(func() {
@@ -220,6 +223,7 @@ func (c *TCPConn) Close() error {
 		c.writeDeadline.stop()
 		c.ep.Close()
 		c.share.closed(c.wq, c.ep)
+		c.orphans.add(c.ep, c.remote.Addr())
 	})
 	if err != nil {
 		return c.opError("close", err)
