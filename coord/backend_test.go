@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"sync"
@@ -168,6 +169,36 @@ func TestBackendDevices(t *testing.T) {
 }
 
 // What an open console hears, in order; one that does not listen is let go.
+// Devices are asked whether they are there when somebody looks, and not for a page
+// that was left open.
+func TestAsksDevicesForPeopleOnly(t *testing.T) {
+	s := openSite(t)
+	b := &backend{s.Service}
+	laptop := s.laptop("laptop")
+	keys, err := s.Keys(t.Context(), "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := keys[0].UserID
+	show := func(ctx context.Context) (looks int) {
+		t.Helper()
+		before := s.told.looks
+		if _, err := b.Devices(ctx, owner, console.DeviceQuery{Limit: 10}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Device(ctx, owner, laptop.id.String()); err != nil {
+			t.Fatal(err)
+		}
+		return s.told.looks - before
+	}
+	if n := show(t.Context()); n != 2 {
+		t.Errorf("asked for %d of two pages that somebody opened", n)
+	}
+	if n := show(console.Passive(t.Context())); n != 0 {
+		t.Errorf("asked for %d of two pages that were left open", n)
+	}
+}
+
 func TestSubscribe(t *testing.T) {
 	s := openSite(t)
 	b := &backend{s.Service}

@@ -48,6 +48,7 @@ func (c *clock) Add(d time.Duration) {
 type relayLog struct {
 	mu       sync.Mutex
 	notified int
+	looks    int
 	kicked   []cert.NodeID
 	crls     [][]byte
 	revoked  [][]cert.NodeID
@@ -72,7 +73,11 @@ func (r *relayLog) PushCRL(_ cert.NetworkID, der []byte, revoked []cert.NodeID) 
 	r.revoked = append(r.revoked, revoked)
 }
 
-func (r *relayLog) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
+func (r *relayLog) Look(context.Context, cert.NetworkID, []cert.NodeID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.looks++
+}
 
 func (r *relayLog) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
 

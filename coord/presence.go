@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"weft/coord/console"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -119,9 +120,12 @@ const (
 	maxLook  = 200         // how many of a list are asked
 )
 
-// look asks the silent ones of ids whether they are there. Those at a relay of its
-// own cannot be asked from here.
+// look asks the silent ones of ids whether they are there, unless nobody looks
+// (console.Passive). Those at a relay of its own cannot be asked from here.
 func (s *Service) look(ctx context.Context, ids []cert.NodeID) {
+	if console.IsPassive(ctx) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
 	s.relay.get().Look(ctx, s.network, ids[:min(len(ids), maxLook)])

@@ -183,7 +183,12 @@ type visit struct {
 }
 
 // ctx is the request's context.
-func (v *visit) ctx() context.Context { return v.r.Context() }
+func (v *visit) ctx() context.Context {
+	if v.r.Header.Get(passiveHeader) != "" {
+		return Passive(v.r.Context())
+	}
+	return v.r.Context()
+}
 
 // partial reports that htmx asks, so that errors must not replace the page.
 func (v *visit) partial() bool { return v.r.Header.Get("HX-Request") == "true" }

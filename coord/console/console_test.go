@@ -741,6 +741,42 @@ func TestIdle(t *testing.T) {
 	t.Error("a page left open kept its session for 8 days")
 }
 
+// passives notes for which lists of devices nobody asked just now.
+type passives struct {
+	console.Backend
+	lists []bool
+}
+
+func (p *passives) Devices(ctx context.Context, userID string, q console.DeviceQuery) (console.DeviceList, error) {
+	p.lists = append(p.lists, console.IsPassive(ctx))
+	return p.Backend.Devices(ctx, userID, q)
+}
+
+// What a page asks for by itself is known to be so, and so is the list of names that
+// the DNS page offers.
+func TestPassive(t *testing.T) {
+	p := &passives{}
+	s := newSite(t, func(cfg *console.Config) { p.Backend, cfg.Backend = cfg.Backend, p })
+	b := s.browser().enter()
+	for _, c := range []struct {
+		path    string
+		passive bool // the request says so
+		want    bool
+	}{{"/devices", false, false}, {"/devices", true, true}, {"/dns", false, true}} {
+		p.lists = nil
+		req := b.request("GET", c.path, nil)
+		if c.passive {
+			req.Header.Set("Weft-Passive", "1")
+		}
+		if a := b.do(req); a.StatusCode != 200 {
+			t.Fatalf("%s: %d", c.path, a.StatusCode)
+		}
+		if !slices.Equal(p.lists, []bool{c.want}) {
+			t.Errorf("%+v: lists of devices were passive: %v", c, p.lists)
+		}
+	}
+}
+
 func TestLinkWorksOnce(t *testing.T) {
 	s := newSite(t)
 	link := s.fake.NewLink()

@@ -216,7 +216,7 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	if !slices.Contains(p.Types, p.Type) {
 		p.Type = ""
 	}
-	list, err := c.backend.Devices(v.ctx(), v.user.ID, DeviceQuery{Limit: 200})
+	list, err := c.backend.Devices(Passive(v.ctx()), v.user.ID, DeviceQuery{Limit: 200})
 	if err != nil {
 		return p, err
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -14,9 +15,21 @@ import (
 const touchEvery = time.Minute
 
 // passiveHeader marks requests that a page makes by itself (console.js, hx-headers).
-// They do not keep a session alive. Whoever leaves it out on purpose only does
+// They do not keep a session alive, and wake no device (see Passive). Whoever leaves it out on purpose only does
 // what a click would do.
 const passiveHeader = "Weft-Passive"
+
+type passiveKey struct{}
+
+// Passive marks what nobody asks for at this moment: a page left open asks again
+// every minute and at each change, which would have every idle phone on it wake its
+// radio as often. Such a request says what is known.
+func Passive(ctx context.Context) context.Context {
+	return context.WithValue(ctx, passiveKey{}, true)
+}
+
+// IsPassive reports whether ctx is of Passive.
+func IsPassive(ctx context.Context) bool { return ctx.Value(passiveKey{}) != nil }
 
 // authenticate finds the session of a request, or fails with errSignIn.
 func (c *Console) authenticate(v *visit) error {
