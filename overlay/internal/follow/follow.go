@@ -40,8 +40,14 @@ import (
 // not genuine.
 const crlSpacing = time.Second
 
-// behindFor is how long a configuration that was announced is about to be fetched.
-const behindFor = 5 * time.Second
+// behindFor is how long a configuration that was announced is about to be fetched,
+// and behindAgain how long after that another one counts while none has come: a relay
+// may announce a new one each second that does not exist, and as long as this node
+// is behind it gives no peer up that is nowhere.
+const (
+	behindFor   = 5 * time.Second
+	behindAgain = time.Minute
+)
 
 // Config is what a Follower is made of. All of it is required. The functions are called
 // from Follower's goroutines and from those that call TakeCRL, and may wait for a lock
@@ -100,8 +106,8 @@ type Follower struct {
 	spurned [sha256.Size]byte // over a pushed list that was refused
 }
 
-// announced is the newest configuration that somebody spoke of, and when that was
-// first.
+// announced is the newest configuration that somebody spoke of, and since when one is
+// spoken of that this node does not hold.
 type announced struct {
 	config api.Version
 	at     time.Time
@@ -161,7 +167,11 @@ func (c *Follower) Renew() { c.want(wanted{renew: true}) }
 // want asks the loop to bring the node to these versions. Never blocks.
 func (c *Follower) want(w wanted) {
 	if a := c.newest.Load(); !w.Config.IsZero() && (a == nil || a.config != w.Config) {
-		c.newest.Store(&announced{w.Config, time.Now()})
+		at := time.Now()
+		if a != nil && at.Sub(a.at) < behindAgain && a.config != c.versions().Config {
+			at = a.at
+		}
+		c.newest.Store(&announced{w.Config, at})
 	}
 	for {
 		select {

@@ -164,6 +164,29 @@ func TestFollowsWithoutANode(t *testing.T) {
 	})
 }
 
+// A relay that announces configuration after configuration, none of which the server
+// has, has the node wait for one for a few seconds of each minute, and not always.
+func TestBehindAtTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := directory.New(time.Now)
+		f := New(Config{Held: &network.Holder{}, Directory: dir})
+		behind := 0
+		for n := range uint64(600) { // seconds
+			f.Hear(api.Versions{Config: api.Version{Epoch: 1, N: n + 1}})
+			if n == 0 && !f.Behind() {
+				t.Error("not behind what was announced just now")
+			}
+			time.Sleep(time.Second)
+			if f.Behind() {
+				behind++
+			}
+		}
+		if behind < 9*4 || behind > 10*5 {
+			t.Errorf("behind in %d seconds of 600", behind)
+		}
+	})
+}
+
 // A certificate that the revocation list leaves out is renewed once for each list, also
 // when the second one comes while the first is answered.
 func TestRenewsForEachListThatOmits(t *testing.T) {
