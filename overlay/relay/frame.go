@@ -181,9 +181,9 @@ type Welcome struct {
 // its home, which process this is.
 type Holds struct {
 	api.Versions
-	// Process is a random value of the running process, "" of an earlier version. No
-	// one but relays is told it: so a connection that takes another's place and states
-	// the same value is the same machine's, come by another network, and no clone's.
+	// Process is a random value of the running process for this relay, "" of an earlier
+	// version. No one else is told it: so a connection that takes another's place and
+	// states the same value is the same machine's, come by another network, and no clone's.
 	Process string `json:"process,omitempty"`
 }
 

@@ -3,8 +3,11 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	crand "crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -94,7 +97,7 @@ type HomeConfig struct {
 // called from any goroutine.
 type Home struct {
 	cfg     HomeConfig // constant after NewHome
-	process string     // constant: of Holds
+	process string     // constant and told to nobody; see processAt
 
 	wake chan struct{}
 	gap  gap
@@ -345,6 +348,16 @@ func (h *Home) dial(ctx context.Context, rl api.Relay) (net.Conn, error) {
 	return nil, errors.Join(errs...)
 }
 
+// processAt returns what a process states (Holds) at the relay with this chain: another
+// value at each, so that none learns what it states elsewhere.
+func processAt(process string, chain []*x509.Certificate) string {
+	mac := hmac.New(sha256.New, []byte(process))
+	if len(chain) > 0 {
+		mac.Write(chain[0].RawSubjectPublicKeyInfo)
+	}
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
 // connect makes one connection and runs it to its end.
 func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	if h.cfg.Trying != nil {
@@ -360,7 +373,7 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	}
 	hh := &homeHandler{home: h, relay: rl}
 	c := NewConn(nc, hh)
-	c.process = h.process
+	c.process = processAt(h.process, c.Certificates())
 	hh.conn = c
 	hh.Handler = h.cfg.Handler(c)
 	hh.via = "direct"

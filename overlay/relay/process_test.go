@@ -1,0 +1,21 @@
+package relay
+
+import (
+	"crypto/x509"
+	"testing"
+)
+
+// A relay, or two that work together, cannot tell what a process states at another.
+func TestProcessDiffersByRelay(t *testing.T) {
+	one, other := []*x509.Certificate{{RawSubjectPublicKeyInfo: []byte("one")}}, []*x509.Certificate{{RawSubjectPublicKeyInfo: []byte("other")}}
+	at := processAt("word", one)
+	if again := processAt("word", one); again != at {
+		t.Errorf("%s and %s at one relay", at, again)
+	}
+	if elsewhere := processAt("word", other); elsewhere == at {
+		t.Errorf("%s at two relays", at)
+	}
+	if next := processAt("next", one); next == at {
+		t.Errorf("%s of two processes", at)
+	}
+}
