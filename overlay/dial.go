@@ -21,6 +21,7 @@ import (
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/pause"
+	"weft/overlay/internal/tunnels"
 	"weft/overlay/status"
 )
 
@@ -104,7 +105,7 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	}
 	target := netip.AddrPortFrom(addr, uint16(num)).String()
 	if network[:3] == "udp" {
-		if err := r.peers.ensure(ctx, k.Node.ID); err != nil {
+		if err := r.peers.Ensure(ctx, k.Node.ID); err != nil {
 			return nil, n.sinceWhen(ctx, k, err)
 		}
 		return n.cfg.Net.DialContext(ctx, network, target)
@@ -114,7 +115,7 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 		c, err = n.cfg.Net.DialContext(ctx, network, target)
 		if errors.Is(err, syscall.EHOSTUNREACH) {
 			// The answer to an earlier introduction, which failed.
-			if err := r.peers.ensure(ctx, k.Node.ID); err != nil {
+			if err := r.peers.Ensure(ctx, k.Node.ID); err != nil {
 				return err // it says why
 			}
 			c, err = n.cfg.Net.DialContext(ctx, network, target)
@@ -148,7 +149,7 @@ func (n *Node) through(ctx context.Context, r *running, id cert.NodeID, try func
 		begun := time.Now()
 		err := try(tctx)
 		if err == nil {
-			r.peers.took(id, time.Since(begun))
+			r.peers.Took(id, time.Since(begun))
 		}
 		close(settled)
 		cause := context.Cause(tctx)
@@ -167,15 +168,15 @@ func (n *Node) through(ctx context.Context, r *running, id cert.NodeID, try func
 
 // watchTunnel is the watcher of through.
 func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, settled <-chan struct{}, again bool) error {
-	if err := r.peers.ensure(ctx, id); err != nil {
+	if err := r.peers.Ensure(ctx, id); err != nil {
 		return err
 	}
-	gone, renewed, stop := r.peers.watch(id)
+	gone, renewed, stop := r.peers.Watch(id)
 	defer stop()
 	if !again {
 		renewed = nil
 	}
-	t := time.NewTimer(max(proveAfter, r.peers.tripTo(id)*3/2))
+	t := time.NewTimer(max(proveAfter, r.peers.TripTo(id)*3/2))
 	defer t.Stop()
 	begun := time.Now()
 	doubt := gone
@@ -192,21 +193,21 @@ func (n *Node) watchTunnel(ctx context.Context, r *running, id cert.NodeID, sett
 		}
 		if doubt != nil {
 			doubt = nil
-			if err := r.peers.prove(ctx, id, gone); err != nil && ctx.Err() == nil {
+			if err := r.peers.Prove(ctx, id, gone); err != nil && ctx.Err() == nil {
 				return err
 			}
-			t.Reset(max(deadAfter, r.peers.tripTo(id)*3/2))
+			t.Reset(max(deadAfter, r.peers.TripTo(id)*3/2))
 			continue
 		}
 		// The peer is there. If the tunnel brings nothing all the same, or
 		// nothing there, the two ends hold different keys: two introductions at
 		// once, and one answer lost, or two WireGuard handshakes, of which
 		// wireguard-go may keep one under the index of the other.
-		st, ok := r.peers.forwarder.Stats(id)
-		if ok && st.LastRx.After(begun) && r.peers.isHeard(ctx, id, begun) {
+		st, ok := n.forwarder.Stats(id)
+		if ok && st.LastRx.After(begun) && r.peers.IsHeard(ctx, id, begun) {
 			continue
 		}
-		if err := r.peers.callAnew(ctx, id); err != nil && ctx.Err() == nil {
+		if err := r.peers.CallAnew(ctx, id); err != nil && ctx.Err() == nil {
 			return err
 		}
 		if again && ctx.Err() == nil {
@@ -267,7 +268,7 @@ func (n *Node) runs() (*running, *network.Network, error) {
 	case !ok:
 		return nil, nil, errNotJoined
 	case n.running == nil:
-		return nil, nil, errDown
+		return nil, nil, tunnels.ErrDown
 	}
 	return n.running, s, nil
 }
@@ -436,7 +437,7 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 		addr = k.Node.IPv6
 	}
 	// The tunnel first, so that the round trip is one of the tunnel alone.
-	err = r.peers.ensure(ctx, k.Node.ID)
+	err = r.peers.Ensure(ctx, k.Node.ID)
 	var rtt time.Duration
 	if err == nil {
 		err = n.through(ctx, r, k.Node.ID, func(ctx context.Context) (err error) {
@@ -450,13 +451,13 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 		}
 		return status.Pong{}, n.sinceWhen(ctx, k, err)
 	}
-	r.peers.measured(k.Node.ID, rtt)
+	r.peers.Measured(k.Node.ID, rtt)
 	pong := status.Pong{
 		Peer: status.PeerOf(k.Node, true, false), Addr: addr, RTT: rtt,
-		Relay: r.peers.viaOf(k.Node.ID),
+		Relay: r.peers.ViaOf(k.Node.ID),
 	}
 	var why path.Reason
-	pong.Path, why, pong.Endpoint = (*r.peers.view.Load())[k.Node.ID].tunnel().Shown()
+	pong.Path, why, pong.Endpoint = r.peers.Views()[k.Node.ID].Tunnel().Shown()
 	pong.Reason = why.Text
 	return pong, nil
 }

@@ -3,8 +3,6 @@ package overlay
 import (
 	"context"
 	"crypto/x509"
-	"errors"
-	"net/netip"
 	"time"
 
 	"weft/overlay/api"
@@ -42,7 +40,7 @@ func (n *Node) IgnoreWorld() {
 // Guests returns how many guest connections there are.
 func (n *Node) Guests() int {
 	if r := n.active.Load(); r != nil {
-		return r.peers.guests.Len()
+		return r.guests.Len()
 	}
 	return 0
 }
@@ -88,27 +86,13 @@ func (n *Node) WorldChanged() {
 	if r := n.active.Load(); r != nil {
 		r.dialer.Forget()
 		r.home.Wake()
-		r.peers.worldChanged()
+		r.peers.WorldChanged()
 	}
 }
 
 // SpoilKeys gives the tunnel with a peer another preshared key and forgets what
 // was agreed upon with the old one, so that the two ends fit no more.
-func (n *Node) SpoilKeys(name string) error {
-	p := n.active.Load().peers
-	return p.inLoop(func() error {
-		for _, q := range p.table {
-			if q.installed() && q.node.Name == name {
-				p.plane.RemovePeer(q.id)
-				return p.plane.SetPeer(dataplane.Peer{
-					ID: q.id, Key: q.hello.Key, Secret: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
-					Endpoint: q.endpoint, Filter: q.filter,
-				})
-			}
-		}
-		return errors.New("no tunnel")
-	})
-}
+func (n *Node) SpoilKeys(name string) error { return n.tunnels().SpoilKeys(name) }
 
 // IsServer reports whether the node takes changes of the directory from a relay
 // that shows this chain.
@@ -118,21 +102,7 @@ func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.isServer(chai
 // while this node introduces itself to it, and introduces it once more at once.
 // It returns what those who waited for the two introductions got.
 func (n *Node) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
-	p := n.active.Load().peers
-	one, two := make(chan error, 1), make(chan error, 1)
-	p.do(func() {
-		q := p.table[id]
-		p.call(q, one)
-		if bye {
-			p.endAndRedial(q, "bye", false)
-		} else {
-			p.drop(q, "policy", true)
-			q = &peer{id: id}
-			p.table[id] = q
-		}
-		p.call(q, two)
-	})
-	return <-one, <-two
+	return n.tunnels().EndWhileCalling(id, bye)
 }
 
 // ProveNothing has the node introduce itself like those that knew of no proofs of
@@ -145,10 +115,7 @@ func (n *Node) WireGuardKey() [32]byte { return n.keys.Key().Public }
 // HeldEarly returns of how many nodes WireGuard messages are held that came ahead
 // of their introduction, and whether the node is one.
 func (n *Node) HeldEarly(id cert.NodeID) (senders int, held bool) {
-	p := n.active.Load().peers
-	p.held.Lock()
-	defer p.held.Unlock()
-	return len(p.held.from), p.held.from[id] != nil
+	return n.tunnels().HeldEarly(id)
 }
 
 // SetStamps has the node believe that WireGuard goes by another clock, before
@@ -156,23 +123,13 @@ func (n *Node) HeldEarly(id cert.NodeID) (senders int, held bool) {
 func (n *Node) SetStamps(clock func() time.Time) { n.stamps = clock }
 
 // ClockSet tells the node what the kernel tells when the clock was set.
-func (n *Node) ClockSet() {
-	p := n.active.Load().peers
-	p.do(p.checkClock)
-}
+func (n *Node) ClockSet() { n.tunnels().ClockSet() }
 
 // Key returns the node's WireGuard key.
 func (n *Node) Key() dataplane.Key { return n.keys.Key() }
 
 // KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that
 // the peer told with it.
-func (n *Node) KeyOf(id cert.NodeID) (k dataplane.Key) {
-	p := n.active.Load().peers
-	p.inLoop(func() error {
-		if q := p.table[id]; q != nil {
-			k = dataplane.Key{Public: p.plane.(*wg.Device).KeyOf(id), Boot: q.hello.Boot}
-		}
-		return nil
-	})
-	return k
+func (n *Node) KeyOf(id cert.NodeID) dataplane.Key {
+	return dataplane.Key{Public: n.plane.(*wg.Device).KeyOf(id), Boot: n.tunnels().BootOf(id)}
 }

@@ -77,7 +77,7 @@ func (n *Node) askPresence(ctx context.Context, also cert.NodeID) {
 // lookedAt returns the peers to ask for, at most api.MaxPresence: first those of whom
 // it matters most.
 func (n *Node) lookedAt(r *running, s *network.Network, also cert.NodeID) []cert.NodeID {
-	tunnels := *r.peers.view.Load()
+	tunnels := r.peers.Views()
 	rank := func(k *directory.Known) int {
 		_, tunnel := tunnels[k.Node.ID]
 		switch {

@@ -12,11 +12,10 @@ import (
 // netcheck. It implements netcheck.Gatherer.
 func (n *Node) Gather(ctx context.Context) (*gather.Snapshot, error) {
 	r := n.active.Load()
-	if r == nil || r.peers.paths.gatherer == nil {
+	if r == nil {
 		return nil, errors.New("this node has no UDP socket now")
 	}
-	r.peers.paths.servers()
-	return r.peers.paths.gatherer.Check(ctx)
+	return r.peers.Gather(ctx)
 }
 
 var _ netcheck.Gatherer = (*Node)(nil)

@@ -24,13 +24,6 @@
 //   - clock.go      what time it is, as the server and relays say
 //   - dialer.go     the one way to the server side
 //   - relays.go     what comes in from relays, and to whom it goes
-//   - reach.go      introductions at the relay where a peer is, and when that ends
-//   - silent.go     when a relay's word that a peer is silent counts
-//   - introduce.go  how a tunnel comes about, called or calling
-//   - peers.go      the table of tunnels and its owner
-//   - rekey.go      what a clock that is set back makes necessary
-//   - paths*.go     how traffic gets from the relay to a better way
-//   - lifetime.go   how long a tunnel lives, and when its peer is asked
 //   - dial.go       Dial, Listen, Ping, Wait, Resolve
 //   - status.go     what weft status is made of
 //   - look.go       who is online, asked when somebody looks
@@ -39,7 +32,8 @@
 //   - names.go      what the DNS zone is made of; dns.go what the owner decided
 //   - netcheck.go   what weft netcheck has the node find out
 //
-// and below: in internal, for this package alone, network (what is held of the network,
+// and below: in internal, for this package alone, tunnels (with whom, how made, until
+// when), network (what is held of the network,
 // and what follows when it changes), follow (keeping that in step with the server), homes
 // (connections to relays, and at which one a peer is), state (the state directory),
 // directory (who is that name or address?), intro (introductions), path (which way), probe,
@@ -52,8 +46,8 @@
 //
 // Lock order: Node.turn, that of network.Sinks, what holds the keeper off
 // (Keeper.Pause), Node.mu, that of network.Holder, and last that of the directory, which
-// calls nothing. The peers are owned by one goroutine (peers.go) and have no lock; it
-// calls nobody who waits for it with one of these.
+// calls nothing. The tunnels are owned by one goroutine (package tunnels) and have no
+// lock; it calls nobody who waits for it with one of these.
 package overlay
 
 import (
@@ -120,11 +114,10 @@ type Config struct {
 // goroutine.
 type Node struct {
 	// Constant after New.
-	cfg   Config
-	log   *slog.Logger
-	clock *cert.Clock
-	// idleAfter is how long a tunnel lives without data.
-	idleAfter time.Duration
+	cfg       Config
+	log       *slog.Logger
+	clock     *cert.Clock
+	idleAfter time.Duration // how long a tunnel lives without data; 0: as package tunnels has it
 	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
 	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before; for tests
 	// notifyWorld is that function, unless a test says otherwise, and stamps the
@@ -186,7 +179,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), idleAfter: idleAfter, notifyWorld: notifyWorld, save: (*state.Dir).Save}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), notifyWorld: notifyWorld, save: (*state.Dir).Save}
 	n.dir = directory.New(time.Now)
 	n.filters = filters.New(cfg.Log)
 	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, cfg.Log)

@@ -8,6 +8,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/tunnels"
 	"weft/overlay/internal/wg"
 )
 
@@ -38,12 +39,9 @@ type UDP struct {
 	Interfaces func() ([]Interface, error)
 }
 
-// Interface is an address of the machine.
-type Interface struct {
-	Name string
-	Net  netip.Prefix // the address with its network's length
-	MTU  int
-}
+// Interface is an address of the machine: Name string, Net netip.Prefix (the address
+// with its network's length), MTU int.
+type Interface = tunnels.Interface
 
 // makePlane makes the data plane, WireGuard with a key pair of its own, which
 // lives until logout, the end of the process or a clock that is set back
@@ -52,12 +50,12 @@ func (n *Node) makePlane() error {
 	b := bind.New(n.bindConfig())
 	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: func() {
 		if p := n.tunnels(); p != nil {
-			p.stirred()
+			p.Stirred()
 		}
 	}, Lull: n.cfg.Lull})
 	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: func() {
 		if p := n.tunnels(); p != nil {
-			p.clockSet()
+			p.SetBack()
 		}
 	}, Wall: n.stamps})
 	if err != nil {
@@ -75,7 +73,7 @@ func (n *Node) makePlane() error {
 func (n *Node) bindConfig() bind.Config {
 	c := bind.Config{Stranger: func(from cert.NodeID, pkt []byte) {
 		if p := n.tunnels(); p != nil {
-			p.stranger(from, pkt)
+			p.Stranger(from, pkt)
 		}
 	}}
 	if n.cfg.UDP.Off {
@@ -85,24 +83,24 @@ func (n *Node) bindConfig() bind.Config {
 	if c.Listen == nil {
 		c.Listen = bind.Listen
 	}
-	to := func(f func(p *peers, pkt []byte, from bind.Way)) func(pkt []byte, from bind.Way) {
+	to := func(f func(p *tunnels.Table, pkt []byte, from bind.Way)) func(pkt []byte, from bind.Way) {
 		return func(pkt []byte, from bind.Way) {
 			if p := n.tunnels(); p != nil {
 				f(p, pkt, from)
 			}
 		}
 	}
-	c.Probe, c.STUN, c.Lane = to((*peers).probed), to((*peers).stunned), to((*peers).laneSaid)
+	c.Probe, c.STUN, c.Lane = to((*tunnels.Table).Probed), to((*tunnels.Table).STUN), to((*tunnels.Table).LaneSaid)
 	c.Trouble = func(ep *bind.Endpoint, w bind.Way, err error) {
 		if p := n.tunnels(); p != nil {
-			p.wayTrouble(ep, w, err)
+			p.Trouble(ep, w, err)
 		}
 	}
 	return c
 }
 
 // tunnels are those of the running half, nil while there is none.
-func (n *Node) tunnels() *peers {
+func (n *Node) tunnels() *tunnels.Table {
 	if r := n.active.Load(); r != nil {
 		return r.peers
 	}
@@ -113,7 +111,7 @@ func (n *Node) tunnels() *peers {
 // packets.
 func (n *Node) miss(dst netip.Addr) {
 	if p := n.tunnels(); p != nil {
-		p.miss(dst)
+		p.Miss(dst)
 		return
 	}
 	select {

@@ -11,6 +11,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/state"
+	"weft/overlay/internal/tunnels"
 	"weft/overlay/link"
 	"weft/overlay/relay"
 	"weft/overlay/relay/lane"
@@ -21,21 +22,21 @@ import (
 
 // makeHomes makes the connections of a running half to relays.
 func (n *Node) makeHomes(r *running, dialer *link.Dialer, self cert.NodeID) (*homes.Home, *homes.Guests) {
-	p := func() *peers { return r.peers } // made after this
+	p := func() *tunnels.Table { return r.peers } // made after this
 	h := &homeState{n: n, r: r, last: n.state.LoadHome()}
 	return homes.New(homes.Config{
 		Self: self, Dial: relay.DialWith(dialer), Relays: n.held.Relays, Sticky: h.last, Idle: n.guestIdle, Bind: n.bind,
 		IsServer: n.isServer, Versions: n.versions, Log: n.log,
-		Active: func() bool { return len(*p().view.Load()) > 0 },
+		Active: func() bool { return len(p().Views()) > 0 },
 		State:  h.changed,
-		Lost:   func(c *homes.Guest) { p().guestLost(c) },
+		Lost:   func(c *homes.Guest) { p().GuestLost(c) },
 		Events: homes.Events{
-			Message:   func(from cert.NodeID, pkt []byte) { p().early(from, pkt) },
-			Session:   func(from cert.NodeID, frame []byte) { p().intro.Deliver(from, frame) },
-			Gone:      func(w homes.Way, id cert.NodeID, why relay.GoneReason) { p().goneHint(w, id, why) },
-			Lane:      func(w homes.Way, id cert.NodeID, info lane.Info) { p().laneCame(w, id, info) },
-			LaneGone:  func(w homes.Way, id cert.NodeID) { p().laneWent(w, id) },
-			LaneMoved: func(w homes.Way, id cert.NodeID) { p().laneMoved(w, id) },
+			Message:   func(from cert.NodeID, pkt []byte) { p().Early(from, pkt) },
+			Session:   func(from cert.NodeID, frame []byte) { p().Session(from, frame) },
+			Gone:      func(w homes.Way, id cert.NodeID, why relay.GoneReason) { p().Gone(w, id, why) },
+			Lane:      func(w homes.Way, id cert.NodeID, info lane.Info) { p().LaneCame(w, id, info) },
+			LaneGone:  func(w homes.Way, id cert.NodeID) { p().LaneWent(w, id) },
+			LaneMoved: func(w homes.Way, id cert.NodeID) { p().LaneMoved(w, id) },
 			Time:      n.relayTime,
 			Welcome:   h.welcome,
 			Nudge:     h.nudge,
@@ -81,10 +82,10 @@ func (h *homeState) changed(st relay.State) {
 		h.r.follower.IsStrange()
 	}
 	if st.Online {
-		h.r.peers.reconnected()
+		h.r.peers.Reconnected()
 		if st.Relay.ID != "" && st.Relay.ID != h.last {
 			if h.last != "" {
-				h.r.peers.homeMoved()
+				h.r.peers.HomeMoved()
 			}
 			h.last = st.Relay.ID
 			h.n.homeAt.Store(&st.Relay.ID)
@@ -109,7 +110,7 @@ func (h *homeState) welcome(w relay.Welcome) {
 	h.n.namesAre(w.Versions.Names)
 	h.r.follower.Hear(w.Versions)
 	if h.n.versions().CRL >= w.Versions.CRL {
-		h.r.peers.upToDate()
+		h.r.peers.UpToDate()
 	}
 }
 

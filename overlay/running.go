@@ -15,6 +15,7 @@ import (
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
+	"weft/overlay/internal/tunnels"
 	"weft/overlay/link"
 	"weft/overlay/status"
 )
@@ -27,7 +28,7 @@ type running struct {
 	dialer   *link.Dialer
 	home     *homes.Home
 	guests   *homes.Guests
-	peers    *peers
+	peers    *tunnels.Table
 	follower *follow.Follower
 	sinks    *network.Sinks
 
@@ -73,7 +74,7 @@ func (n *Node) run() error {
 	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest, asking: make(chan struct{}, 1)}
 	r.rt, _ = rt.(interface{ CloseIdleConnections() })
 	r.home, r.guests = n.makeHomes(r, dialer, s.Self.ID)
-	r.peers = newPeers(pctx, s, n.peersConfig(r))
+	r.peers = tunnels.New(pctx, s, n.tunnelsConfig(r))
 	r.follower = n.makeFollower(r)
 	r.sinks = n.sinks(r)
 	r.sinks.Apply() // ranges come before addresses
@@ -88,8 +89,7 @@ func (n *Node) run() error {
 	n.active.Store(r)
 	n.mu.Unlock()
 
-	r.peers.paths.start()
-	r.tunnels.Go(func() { r.peers.run(pctx) })
+	r.tunnels.Go(r.peers.Run)
 	r.rest.Go(func() { r.follower.Run(ctx) })
 	r.rest.Go(func() { r.home.Run(ctx) })
 	r.rest.Go(func() { n.watchWorld(ctx, r) })
@@ -97,15 +97,17 @@ func (n *Node) run() error {
 	return nil
 }
 
-// peersConfig is what the tunnels of r need of the node.
-func (n *Node) peersConfig(r *running) peersConfig {
-	return peersConfig{
-		held: &n.held, directory: n.dir, clock: n.clock, health: &n.health, log: n.log,
-		bind: n.bind, forwarder: n.forwarder, plane: n.plane, keys: n.keys, filters: n.filters, home: r.home, guests: r.guests,
-		udp: n.cfg.UDP, idle: n.idleAfter, unproven: n.unproven,
-		identity: n.shownCertificate, find: n.find, where: n.whereIs, askTime: n.inTime, name: n.nameOf,
-		takeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },
-		behind:  func() bool { return r.follower.Behind() },
+// tunnelsConfig is what the tunnels of r need of the node.
+func (n *Node) tunnelsConfig(r *running) tunnels.Config {
+	u := n.cfg.UDP
+	return tunnels.Config{
+		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
+		Bind: n.bind, Forwarder: n.forwarder, Plane: n.plane, Keys: n.keys, Filters: n.filters, Home: r.home, Guests: r.guests,
+		UDP:  tunnels.UDP{Off: u.Off, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
+		Idle: n.idleAfter, Unproven: n.unproven,
+		Identity: n.shownCertificate, Find: n.find, Where: n.whereIs, AskTime: n.inTime, Name: n.nameOf,
+		TakeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },
+		Behind:  func() bool { return r.follower.Behind() },
 	}
 }
 
@@ -114,7 +116,7 @@ func (n *Node) makeFollower(r *running) *follow.Follower {
 	return follow.New(follow.Config{
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
 		Keep: n.keeper.Keep, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
-		Tell: r.home.SendVersions, Current: r.peers.upToDate, Removed: n.removed,
+		Tell: r.home.SendVersions, Current: r.peers.UpToDate, Removed: n.removed,
 	})
 }
 
@@ -153,7 +155,6 @@ func (n *Node) loadLocked() (*network.Network, error) {
 func (r *running) close() {
 	r.endPeers()
 	r.tunnels.Wait()
-	r.peers.paths.close()
 	r.home.Flush()
 	r.endRest()
 	r.rest.Wait()

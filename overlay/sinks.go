@@ -25,9 +25,9 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		files{keep: n.keeper.Keep},
 		routes{set: n.cfg.Net.SetRanges, health: &n.health, log: n.log},
 		known{dir: n.dir},
-		tunnels{revoked: r.peers.crlChanged, decided: r.peers.configChanged},
+		live{revoked: r.peers.CRLChanged, decided: r.peers.ConfigChanged},
 		relays{connected: r.home.Connected, wake: r.home.Wake, tell: r.home.SendVersions},
-		current{hear: r.peers.upToDate},
+		current{hear: r.peers.UpToDate},
 		named{changed: n.cfg.NamesChanged},
 		renewal{renew: r.follower.Renew},
 		membership{lost: n.removed},
@@ -89,13 +89,13 @@ func (k known) Apply(old, new *network.Network) {
 	}
 }
 
-// tunnels end, and their filters change.
-type tunnels struct {
+// live tunnels end, and their filters change.
+type live struct {
 	revoked func() // there is another revocation list
 	decided func() // there are other rules, or relays
 }
 
-func (t tunnels) Apply(old, new *network.Network) {
+func (t live) Apply(old, new *network.Network) {
 	if old == nil || new == nil {
 		return
 	}

@@ -57,7 +57,7 @@ func TestSinksPassOn(t *testing.T) {
 	}{
 		{"files", files{keep: func(file string) { did = append(did, file) }},
 			[]string{state.ReleaseFile}, []string{state.ReleaseFile, state.ConfigFile}, []string{state.CRLFile}, nil, nil},
-		{"tunnels", tunnels{do("revoked"), do("decided")}, nil, []string{"decided"}, []string{"revoked"}, nil, nil},
+		{"tunnels", live{do("revoked"), do("decided")}, nil, []string{"decided"}, []string{"revoked"}, nil, nil},
 		{"relays", relays{connected, do("wake"), do("tell")}, nil, []string{"wake"}, []string{"tell"}, nil, []string{"wake"}},
 		{"current", current{do("hear")}, nil, nil, []string{"hear"}, nil, nil},
 		{"named", named{do("changed")}, nil, []string{"changed"}, []string{"changed"}, nil, nil},
@@ -85,7 +85,7 @@ func TestSinksPassOn(t *testing.T) {
 	}
 	// Several changes at once, as when two goroutines bring news.
 	did = nil
-	tunnels{do("revoked"), do("decided")}.Apply(m.first, m.self)
+	live{do("revoked"), do("decided")}.Apply(m.first, m.self)
 	if !slices.Equal(did, []string{"revoked", "decided"}) {
 		t.Errorf("all at once: %v", did)
 	}

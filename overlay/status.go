@@ -69,14 +69,14 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	f.ServerOffline = n.health.Has(status.CodeServerOffline)
 	f.Skew, _ = n.clock.Skew()
 	f.Now, f.WeftNow = time.Now(), n.clock.Now()
-	tunnels := *r.peers.view.Load()
+	tunnels := r.peers.Views()
 	for _, k := range n.dir.All() {
 		p := status.PeerFacts{
 			Node: k.Node, Shown: k.Listed || k.Node.ID == also,
 			Told: status.Presence{Online: k.Online, At: k.Told}, LastSeen: k.LastSeen,
 		}
 		if v, ok := tunnels[k.Node.ID]; ok {
-			p.Tunnel = v.tunnel()
+			p.Tunnel = v.Tunnel()
 			if st, ok := n.forwarder.Stats(k.Node.ID); ok {
 				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.Heard, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
@@ -84,15 +84,6 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 		f.Peers = append(f.Peers, p)
 	}
 	return f
-}
-
-// tunnel is what the status says of it, but for what only the data plane knows.
-func (v peerView) tunnel() *status.Tunnel {
-	t := &status.Tunnel{Made: v.made, Gone: v.gone, Via: v.via, Pinged: v.rtt}
-	if v.trip != nil {
-		t.Path, t.PathRTT = &v.path, time.Duration(v.trip.Load())
-	}
-	return t
 }
 
 // Relays implements localapi.Node.

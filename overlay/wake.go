@@ -33,7 +33,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 			return
 		case <-changes:
 		}
-		r.peers.do(r.peers.checkClock)
+		r.peers.ClockSet()
 		if !pause.Sleep(ctx, changeSettles) {
 			return
 		}
@@ -45,6 +45,6 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		n.cfg.NetworkChanged()
 		r.dialer.Forget()
 		r.home.Moved()
-		r.peers.worldChanged()
+		r.peers.WorldChanged()
 	}
 }

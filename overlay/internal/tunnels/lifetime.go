@@ -1,4 +1,4 @@
-package overlay
+package tunnels
 
 import (
 	"context"
@@ -18,96 +18,96 @@ import (
 // lost session and an introduction bring that time forward. So a tunnel that
 // is quiet costs nothing until its ten minutes are over.
 
-// stirred is called by the forwarder when data goes out after a pause.
-func (p *peers) stirred() { p.hint(p.lookSoon) }
+// Stirred is called by the forwarder when data goes out after a pause.
+func (t *Table) Stirred() { t.hint(t.lookSoon) }
 
 // lookSoon has the tunnels looked at once what was sent just now could be
 // found unanswered.
-func (p *peers) lookSoon() {
+func (t *Table) lookSoon() {
 	now := time.Now()
-	if p.rekeyed {
-		p.lookAt(now)
+	if t.rekeyed {
+		t.lookAt(now)
 	}
-	p.lookAt(now.Add(silentAfter))
-	p.stirPaths(now)
+	t.lookAt(now.Add(silentAfter))
+	t.stirPaths(now)
 }
 
-// lookAt has the tunnels looked at, at t at the latest.
-func (p *peers) lookAt(t time.Time) {
-	if p.nextLook.IsZero() || t.Before(p.nextLook) {
-		p.nextLook = t
+// lookAt has the tunnels looked at, then at the latest.
+func (t *Table) lookAt(at time.Time) {
+	if t.nextLook.IsZero() || at.Before(t.nextLook) {
+		t.nextLook = at
 	}
 }
 
 // look gives every tunnel what it needs and notes when to look again.
-func (p *peers) look(now time.Time) {
-	p.nextLook, p.rekeyed = time.Time{}, false
-	weftNow := p.cfg.clock.Now()
-	for _, q := range p.table {
+func (t *Table) look(now time.Time) {
+	t.nextLook, t.rekeyed = time.Time{}, false
+	weftNow := t.cfg.Clock.Now()
+	for _, q := range t.table {
 		if !q.installed() {
 			continue
 		}
-		st, ok := p.forwarder.Stats(q.id)
+		st, ok := t.forwarder.Stats(q.id)
 		if !ok {
 			continue
 		}
 		if weftNow.After(q.node.NotAfter) {
 			// It may have a new one by now, but has to show it.
-			p.endAndRedial(q, "its certificate has expired", true)
+			t.endAndRedial(q, "its certificate has expired", true)
 			continue
 		}
-		ending := p.renewPeer(q, now, st.LastTx)
+		ending := t.renewPeer(q, now, st.LastTx)
 		if !q.gone.IsZero() && st.LastRx.After(q.gone) {
 			q.gone = time.Time{} // the relay said so, and yet it is there
-			p.cfg.directory.SetPresence(directory.Sighting{ID: q.id, Online: true})
-			p.publish()
+			t.cfg.Directory.SetPresence(directory.Sighting{ID: q.id, Online: true})
+			t.publish()
 		}
-		act, again := q.judge(now, st, q.endpoint.Kept(), p.patience(q), p.cfg.idle)
+		act, again := q.judge(now, st, q.endpoint.Kept(), t.patience(q), t.cfg.Idle)
 		switch act {
 		case actDrop:
-			p.drop(q, "idle", true)
+			t.drop(q, "idle", true)
 			continue
 		case actPing:
-			p.ping(q, now, st.LastTx)
+			t.ping(q, now, st.LastTx)
 		case actCall:
-			p.call(q, nil)
+			t.call(q, nil)
 		}
-		p.tellKey(q, now, st)
-		p.lookAt(earliest(again, ending))
+		t.tellKey(q, now, st)
+		t.lookAt(earliest(again, ending))
 	}
-	if again := p.cfg.filters.Note(now); !again.IsZero() {
-		p.lookAt(again)
+	if again := t.cfg.Filters.Note(now); !again.IsZero() {
+		t.lookAt(again)
 	}
 }
 
 // renewPeer has a peer with traffic show its new certificate before the one
 // that it showed ends, so that the tunnel goes on without a break. It returns
 // when to look at the certificate again.
-func (p *peers) renewPeer(q *peer, now time.Time, sent time.Time) (again time.Time) {
-	if due := p.renewal(q.node); now.Before(due) {
+func (t *Table) renewPeer(q *peer, now time.Time, sent time.Time) (again time.Time) {
+	if due := t.renewal(q.node); now.Before(due) {
 		return due
 	}
-	end := p.expiry(q.node)
+	end := t.expiry(q.node)
 	if now.Sub(sent) > silentAfter+recently { // data that comes later stirs
 		return end
 	}
 	if q.dial == nil && !now.Before(latest(q.nextRenew, q.nextRedial)) {
 		q.nextRenew = now.Add(max(end.Sub(now)/4, renewMin)) // it may not have a new one yet
-		p.call(q, nil)
+		t.call(q, nil)
 	}
 	return earliest(end, latest(now.Add(renewMin), q.nextRenew, q.nextRedial))
 }
 
 // renewal is when, by the machine's clock, a node should show a new
 // certificate: it has renewed it at two thirds of its life.
-func (p *peers) renewal(n *cert.Node) time.Time {
-	return p.expiry(n).Add(-expirySlack - n.NotAfter.Sub(n.NotBefore)/lastShare)
+func (t *Table) renewal(n *cert.Node) time.Time {
+	return t.expiry(n).Add(-expirySlack - n.NotAfter.Sub(n.NotBefore)/lastShare)
 }
 
 // expiry is when, by the machine's clock, a node's certificate is no longer
 // good.
-func (p *peers) expiry(n *cert.Node) time.Time {
-	return time.Now().Add(n.NotAfter.Sub(p.cfg.clock.Now()) + expirySlack)
+func (t *Table) expiry(n *cert.Node) time.Time {
+	return time.Now().Add(n.NotAfter.Sub(t.cfg.Clock.Now()) + expirySlack)
 }
 
 type action int
@@ -123,8 +123,8 @@ const (
 // relay says by itself when a peer is gone or has no tunnel, and its TLS
 // connection may well stand still for a while; nobody says so of UDP. What the
 // session cannot carry is not asked.
-func (p *peers) patience(q *peer) time.Duration {
-	if q.path.shown.Kind == path.Relay || !p.home.Connected() {
+func (t *Table) patience(q *peer) time.Duration {
+	if q.path.shown.Kind == path.Relay || !t.home.Connected() {
 		return keptQuietAfter
 	}
 	trip := 3 * time.Duration(q.path.rtt.Load())
@@ -207,15 +207,15 @@ func earliest(ts ...time.Time) time.Time { return slices.MinFunc(ts, time.Time.C
 
 // ping asks over the session whether the peer is there and hears us, who last
 // sent data at sent.
-func (p *peers) ping(q *peer, now, sent time.Time) {
+func (t *Table) ping(q *peer, now, sent time.Time) {
 	q.pinging = now
 	q.asks(now)
 	s := q.session
-	p.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, answerMost)
+	t.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(t.ctx, answerMost)
 		defer cancel()
 		pong, err := s.Ping(ctx)
-		p.do(func() {
+		t.do(func() {
 			if err == nil {
 				q.spoke(pong.RTT)
 			}
@@ -225,7 +225,7 @@ func (p *peers) ping(q *peer, now, sent time.Time) {
 			if err == nil {
 				q.answered(time.Now(), sent, pong)
 			}
-			p.lookAt(time.Now())
+			t.lookAt(time.Now())
 		})
 	})
 }
@@ -244,25 +244,25 @@ func (q *peer) answered(now, sent time.Time, pong intro.Pong) {
 }
 
 // heardFrom is when data of a peer last came out of its tunnel, for its pings.
-func (p *peers) heardFrom(id cert.NodeID) time.Time {
-	st, _ := p.forwarder.Stats(id)
+func (t *Table) heardFrom(id cert.NodeID) time.Time {
+	st, _ := t.forwarder.Stats(id)
 	return st.LastIn
 }
 
-// watch tells of what happens to a peer while somebody waits for its answer:
+// Watch tells of what happens to a peer while somebody waits for its answer:
 // gone is closed when the relay says that it is not there, renewed when the
 // tunnel was made anew, so that what was sent into the old one is lost. stop
 // ends the watch.
-func (p *peers) watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func()) {
+func (t *Table) Watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func()) {
 	g, r := make(chan struct{}), make(chan struct{})
-	p.do(func() {
-		if q := p.table[id]; q != nil {
+	t.do(func() {
+		if q := t.table[id]; q != nil {
 			q.watchers, q.renewed = append(q.watchers, g), append(q.renewed, r)
 		}
 	})
 	return g, r, func() {
-		p.do(func() {
-			if q := p.table[id]; q != nil {
+		t.do(func() {
+			if q := t.table[id]; q != nil {
 				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == g })
 				q.renewed = slices.DeleteFunc(q.renewed, func(x chan struct{}) bool { return x == r })
 			}
@@ -270,48 +270,48 @@ func (p *peers) watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func(
 	}
 }
 
-// measured notes a round trip through the tunnel.
-func (p *peers) measured(id cert.NodeID, rtt time.Duration) {
-	p.do(func() {
-		if q := p.table[id]; q != nil {
+// Measured notes a round trip through the tunnel.
+func (t *Table) Measured(id cert.NodeID, rtt time.Duration) {
+	t.do(func() {
+		if q := t.table[id]; q != nil {
 			q.rtt = rtt
-			p.publish()
+			t.publish()
 		}
 	})
 }
 
-// prove finds out whether a peer with a tunnel is really there, for somebody
+// Prove finds out whether a peer with a tunnel is really there, for somebody
 // who waits for its answer: by a ping over the session, and when that is not
 // answered soon, or the relay has just said that the peer is gone, by introducing
 // anew as well. Whatever succeeds first says that it is there: behind an uplink
 // that has just filled up the answer takes longer than ever before. The frame also
 // makes the relay look for the peer, so that one that vanished is known to be gone
 // within silentFor.
-func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{}) error {
-	s, answer := p.askOver(id)
+func (t *Table) Prove(ctx context.Context, id cert.NodeID, gone <-chan struct{}) error {
+	s, answer := t.askOver(id)
 	if s == nil {
-		return p.callAnew(ctx, id)
+		return t.CallAnew(ctx, id)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answered := make(chan error, 1)
 	go func() {
-		_, err := p.pinged(ctx, id, s)
+		_, err := t.pinged(ctx, id, s)
 		answered <- err
 	}()
-	t := time.NewTimer(answer)
-	defer t.Stop()
+	timer := time.NewTimer(answer)
+	defer timer.Stop()
 	select {
 	case err := <-answered:
 		if err == nil {
 			return nil
 		}
-		return p.callAnew(ctx, id)
+		return t.CallAnew(ctx, id)
 	case <-gone:
-	case <-t.C:
+	case <-timer.C:
 	}
 	called := make(chan error, 1)
-	go func() { called <- p.callAnew(ctx, id) }()
+	go func() { called <- t.CallAnew(ctx, id) }()
 	for {
 		select {
 		case err := <-answered:
@@ -327,9 +327,9 @@ func (p *peers) prove(ctx context.Context, id cert.NodeID, gone <-chan struct{})
 
 // askOver returns the session with a peer, nil if there is none, for a question of
 // somebody who waits, and how long the answer may take.
-func (p *peers) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration) {
-	p.inLoop(func() error {
-		if q := p.table[id]; q != nil {
+func (t *Table) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration) {
+	t.inLoop(func() error {
+		if q := t.table[id]; q != nil {
 			s, answer = q.session, q.trip.Wait(askedAnswer, answerMost)
 			q.asks(time.Now())
 		}
@@ -339,13 +339,13 @@ func (p *peers) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration)
 }
 
 // pinged pings a peer over the session, and notes what comes of it.
-func (p *peers) pinged(ctx context.Context, id cert.NodeID, s *intro.Session) (intro.Pong, error) {
+func (t *Table) pinged(ctx context.Context, id cert.NodeID, s *intro.Session) (intro.Pong, error) {
 	pong, err := s.Ping(ctx)
 	if err == nil {
-		p.do(func() {
-			if q := p.table[id]; q != nil {
+		t.do(func() {
+			if q := t.table[id]; q != nil {
 				q.spoke(pong.RTT)
-				delete(p.silent, id)
+				delete(t.silent, id)
 			}
 		})
 	}
@@ -365,21 +365,21 @@ func (q *peer) spoke(after time.Duration) {
 	q.trip.Add(after)
 }
 
-// took notes that a peer has answered through the tunnel, and how long that took
+// Took notes that a peer has answered through the tunnel, and how long that took
 // with what had to be done before: no measurement, but what took longer once does so
 // no more.
-func (p *peers) took(id cert.NodeID, d time.Duration) {
-	p.do(func() {
-		if q := p.table[id]; q != nil && d < q.trip.Trip() {
+func (t *Table) Took(id cert.NodeID, d time.Duration) {
+	t.do(func() {
+		if q := t.table[id]; q != nil && d < q.trip.Trip() {
 			q.trip.Add(d)
 		}
 	})
 }
 
-// tripTo returns how long answers of a peer take, 0 if that is not known.
-func (p *peers) tripTo(id cert.NodeID) (trip time.Duration) {
-	p.inLoop(func() error {
-		if q := p.table[id]; q != nil {
+// TripTo returns how long answers of a peer take, 0 if that is not known.
+func (t *Table) TripTo(id cert.NodeID) (trip time.Duration) {
+	t.inLoop(func() error {
+		if q := t.table[id]; q != nil {
 			trip = q.trip.Trip()
 		}
 		return nil
@@ -387,35 +387,35 @@ func (p *peers) tripTo(id cert.NodeID) (trip time.Duration) {
 	return min(trip, answerMost)
 }
 
-// isHeard reports whether a peer says that data of this node came out of its
+// IsHeard reports whether a peer says that data of this node came out of its
 // tunnel since then. Who cannot be asked is believed.
-func (p *peers) isHeard(ctx context.Context, id cert.NodeID, since time.Time) bool {
-	s, answer := p.askOver(id)
+func (t *Table) IsHeard(ctx context.Context, id cert.NodeID, since time.Time) bool {
+	s, answer := t.askOver(id)
 	if s == nil {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()
-	pong, err := p.pinged(ctx, id, s)
+	pong, err := t.pinged(ctx, id, s)
 	return err != nil || pong.HeardWithin(time.Since(since))
 }
 
-// callAnew introduces this node to a peer, whether there is a tunnel or not,
+// CallAnew introduces this node to a peer, whether there is a tunnel or not,
 // and returns the result. It does nothing for who waits no more.
-func (p *peers) callAnew(ctx context.Context, id cert.NodeID) error {
+func (t *Table) CallAnew(ctx context.Context, id cert.NodeID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	done := make(chan error, 1)
-	if !p.do(func() {
-		q := p.table[id]
+	if !t.do(func() {
+		q := t.table[id]
 		if q == nil {
 			q = &peer{id: id}
-			p.table[id] = q
+			t.table[id] = q
 		}
-		p.call(q, done)
+		t.call(q, done)
 	}) {
-		return errDown
+		return ErrDown
 	}
 	select {
 	case err := <-done:

@@ -1,8 +1,10 @@
-package overlay
+package tunnels
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,30 +21,45 @@ import (
 	"weft/overlay/status"
 )
 
+// UDP says how direct paths are made.
+type UDP struct {
+	Off        bool                        // not at all: everything goes through relays
+	Endpoints  []netip.AddrPort            // where else the node can be reached, by its owner's word; at most 4
+	NoPortMap  bool                        // never ask the gateway for a port mapping
+	Interfaces func() ([]Interface, error) // the machine's addresses with their networks; nil asks the system
+}
+
+// Interface is an address of the machine.
+type Interface struct {
+	Name string
+	Net  netip.Prefix // the address with its network's length
+	MTU  int
+}
+
 type netsOf struct {
 	list []netip.Prefix
 	mtu  int
 }
 
-func newPaths(p *peers) *paths {
-	ps := &paths{p: p, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, maxProbe)}
+func newPaths(t *Table) *paths {
+	ps := &paths{t: t, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, maxProbe)}
 	ps.byTag.Store(&proberMap{})
-	u := p.cfg.udp
-	if u.Off || p.bind.Port() == 0 {
-		if err := p.bind.ListenError(); err != nil && !u.Off {
-			p.cfg.health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
+	u := t.cfg.UDP
+	if u.Off || t.bind.Port() == 0 {
+		if err := t.bind.ListenError(); err != nil && !u.Off {
+			t.cfg.Health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
 		}
 		return ps
 	}
 	cfg := gather.Config{
 		Send: func(b []byte, to netip.AddrPort) error {
-			return p.bind.SendTo(b, bind.Way{Kind: bind.Direct, Addr: to})
+			return t.bind.SendTo(b, bind.Way{Kind: bind.Direct, Addr: to})
 		},
-		Ports:   func() (v4, v6 uint16) { return p.bind.Port(), p.bind.Port() },
-		Changed: func(*gather.Snapshot) { p.do(func() { p.pathsChanged(false) }) },
-		Refuse:  p.isOverlay,
+		Ports:   func() (v4, v6 uint16) { return t.bind.Port(), t.bind.Port() },
+		Changed: func(*gather.Snapshot) { t.do(func() { t.pathsChanged(false) }) },
+		Refuse:  t.isOverlay,
 		Manual:  u.Endpoints,
-		Log:     p.log,
+		Log:     t.log,
 	}
 	if !u.NoPortMap {
 		cfg.PortMap = &portmap.Config{}
@@ -58,7 +75,7 @@ func newPaths(p *peers) *paths {
 		}
 	}
 	ps.gatherer = gather.New(cfg)
-	ps.nets = p.networks()
+	ps.nets = t.networks()
 	return ps
 }
 
@@ -75,13 +92,23 @@ func (ps *paths) close() {
 	}
 }
 
+// Gather looks where this node can be reached, over its own sockets, and waits for
+// that. It is an error where there are none.
+func (t *Table) Gather(ctx context.Context) (*gather.Snapshot, error) {
+	if t.paths.gatherer == nil {
+		return nil, errors.New("this node has no UDP socket now")
+	}
+	t.paths.servers()
+	return t.paths.gatherer.Check(ctx)
+}
+
 // servers has the relays of the configuration asked by STUN, the home first.
 func (ps *paths) servers() {
-	s, ok := ps.p.cfg.held.Get()
+	s, ok := ps.t.cfg.Held.Get()
 	if ps.gatherer == nil || !ok {
 		return
 	}
-	home := ps.p.home.Relay().ID
+	home := ps.t.home.Relay().ID
 	var list []string
 	for _, first := range []bool{true, false} {
 		for _, rl := range s.Config.Relays {
@@ -114,23 +141,23 @@ func (ps *paths) message(callMe bool) intro.Message {
 
 // isOverlay reports whether an address belongs to the overlay: it cannot be
 // where a packet goes underneath.
-func (p *peers) isOverlay(a netip.Addr) bool {
-	s, ok := p.cfg.held.Get()
+func (t *Table) isOverlay(a netip.Addr) bool {
+	s, ok := t.cfg.Held.Get()
 	return ok && s.Contains(a)
 }
 
 // networks lists the networks of this machine, and the largest MTU.
-func (p *peers) networks() (out netsOf) {
-	list := p.cfg.udp.Interfaces
+func (t *Table) networks() (out netsOf) {
+	list := t.cfg.UDP.Interfaces
 	if list == nil {
 		list = interfaces
 	}
 	all, err := list()
 	if err != nil {
-		p.log.Warn("list interfaces", "err", err)
+		t.log.Warn("list interfaces", "err", err)
 	}
 	for _, i := range all {
-		if a := i.Net.Addr(); a.IsGlobalUnicast() && !p.isOverlay(a) {
+		if a := i.Net.Addr(); a.IsGlobalUnicast() && !t.isOverlay(a) {
 			out.list = append(out.list, i.Net)
 			out.mtu = max(out.mtu, i.MTU)
 		}
@@ -164,21 +191,21 @@ func interfaces() ([]Interface, error) {
 
 // pathsWake looks whether the machine's addresses are other ones. A router may
 // be, in any case.
-func (p *peers) pathsWake() {
-	ps := p.paths
+func (t *Table) pathsWake() {
+	ps := t.paths
 	if ps.gatherer == nil {
 		return
 	}
-	nets := p.networks()
-	p.do(func() {
+	nets := t.networks()
+	t.do(func() {
 		moved := !slices.Equal(nets.list, ps.nets.list)
 		ps.nets = nets
 		ps.gatherer.Wake()
 		if moved {
-			p.pathsChanged(true)
+			t.pathsChanged(true)
 			return
 		}
-		p.stirPaths(time.Now())
+		t.stirPaths(time.Now())
 	})
 }
 

@@ -1,4 +1,4 @@
-package overlay
+package tunnels
 
 import (
 	"net/netip"
@@ -36,10 +36,10 @@ type laneOf struct {
 }
 
 // keepLane asks for a lane when one is wanted, and goes on with binding it.
-func (p *peers) keepLane(q *peer, want bool, now time.Time) {
+func (t *Table) keepLane(q *peer, want bool, now time.Time) {
 	l := &q.path.lane
 	if l.binder != nil && l.way != q.way {
-		p.endLane(q)
+		t.endLane(q)
 	}
 	switch {
 	case l.binder == nil && want && !now.Before(l.ask):
@@ -54,123 +54,123 @@ func (p *peers) keepLane(q *peer, want bool, now time.Time) {
 	case l.binder == nil:
 		l.next = time.Time{}
 	case !want && l.bound && q.path.shown.Kind == path.Direct:
-		p.endLane(q) // it is not needed any more
+		t.endLane(q) // it is not needed any more
 	case !l.bound:
-		p.bindLane(q, now)
+		t.bindLane(q, now)
 	}
 }
 
-// laneCame is told by a relay connection that there is a lane.
-func (p *peers) laneCame(w homes.Way, id cert.NodeID, info lane.Info) {
-	p.hint(func() {
-		q := p.table[id]
+// LaneCame is told by a relay connection that there is a lane.
+func (t *Table) LaneCame(w homes.Way, id cert.NodeID, info lane.Info) {
+	t.hint(func() {
+		q := t.table[id]
 		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder != nil && q.path.lane.info == info {
 			return
 		}
-		addr := p.paths.udpOf(w)
+		addr := t.paths.udpOf(w)
 		if !addr.IsValid() {
 			q.path.lane.ask, q.path.lane.unheard = time.Now().Add(laneRetry), true
-			p.paths.servers()
-			p.paths.gatherer.Want()
+			t.paths.servers()
+			t.paths.gatherer.Want()
 			return
 		}
-		p.endLane(q)
+		t.endLane(q)
 		l := &q.path.lane
 		l.way, l.info, l.addr, l.binder = w, info, addr, lane.NewBinder(info)
-		p.bindLane(q, time.Now())
-		p.due(q, l.next)
+		t.bindLane(q, time.Now())
+		t.due(q, l.next)
 	})
 }
 
-// laneWent is told that there is no lane, or no more.
-func (p *peers) laneWent(w homes.Way, id cert.NodeID) {
-	p.hint(func() {
-		q := p.table[id]
+// LaneWent is told that there is no lane, or no more.
+func (t *Table) LaneWent(w homes.Way, id cert.NodeID) {
+	t.hint(func() {
+		q := t.table[id]
 		if q == nil || q.path.agent == nil || q.way != w {
 			return
 		}
 		now := time.Now()
-		p.endLane(q)
+		t.endLane(q)
 		q.path.lane.ask = now.Add(laneRetry)
-		p.act(q, now)
+		t.act(q, now)
 	})
 }
 
-// laneMoved is told that the relay gets our datagrams from another address than
+// LaneMoved is told that the relay gets our datagrams from another address than
 // the one that is bound.
-func (p *peers) laneMoved(w homes.Way, id cert.NodeID) {
-	p.hint(func() {
-		q := p.table[id]
+func (t *Table) LaneMoved(w homes.Way, id cert.NodeID) {
+	t.hint(func() {
+		q := t.table[id]
 		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder == nil {
 			return
 		}
 		q.path.lane.bound = false
 		q.path.lane.binder.Restart()
-		p.bindLane(q, time.Now())
-		p.due(q, q.path.lane.next)
+		t.bindLane(q, time.Now())
+		t.due(q, q.path.lane.next)
 	})
 }
 
 // laneHeard asks once more for a lane that came before the relay's UDP had answered
 // this node: the peer may have been faster, or the list of relays was not known yet.
-func (p *peers) laneHeard(q *peer) {
-	if l := &q.path.lane; l.unheard && q.way != nil && p.paths.udpOf(q.way).IsValid() {
+func (t *Table) laneHeard(q *peer) {
+	if l := &q.path.lane; l.unheard && q.way != nil && t.paths.udpOf(q.way).IsValid() {
 		l.unheard, l.ask = false, time.Time{}
 	}
 }
 
 // bindLane sends what is due to bind a lane.
-func (p *peers) bindLane(q *peer, now time.Time) {
+func (t *Table) bindLane(q *peer, now time.Time) {
 	l := &q.path.lane
 	out, wake := l.binder.Poll(now)
 	l.next = wake
 	if out != nil {
-		p.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: l.addr})
+		t.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: l.addr})
 	}
 	if l.binder.State() == lane.Blocked {
-		p.endLane(q)
+		t.endLane(q)
 		q.path.lane.ask = now.Add(laneRetry)
 	}
 }
 
 // endLane forgets a lane.
-func (p *peers) endLane(q *peer) {
+func (t *Table) endLane(q *peer) {
 	l := &q.path.lane
 	if l.binder == nil {
 		return
 	}
-	p.bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
+	t.bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
 	*l = laneOf{ask: l.ask}
 	if q.path.agent != nil {
 		q.path.agent.SetLane(time.Now(), false)
 	}
 }
 
-// laneSaid takes what a relay says about a lane, on a socket's goroutine.
-func (p *peers) laneSaid(pkt []byte, from bind.Way) {
+// LaneSaid takes what a relay says about a lane, on a socket's goroutine.
+func (t *Table) LaneSaid(pkt []byte, from bind.Way) {
 	_, id, ok := lane.Parse(pkt)
 	if !ok || from.Socket != nil {
 		return
 	}
 	b := slices.Clone(pkt) // 60 bytes
-	p.hint(func() { p.laneControl(id, b, from.Addr) })
+	t.hint(func() { t.laneControl(id, b, from.Addr) })
 }
 
-func (p *peers) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
-	for _, q := range p.table {
+func (t *Table) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
+	for _, q := range t.table {
 		l := &q.path.lane
 		if l.binder == nil || l.info.Send != id || l.addr != from || l.bound {
 			continue
 		}
 		if out := l.binder.Handle(b); out != nil {
-			p.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: from})
+			t.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: from})
 		}
 		if l.binder.State() == lane.IsBound {
 			now := time.Now()
 			l.bound, l.next = true, time.Time{}
-			p.bind.Verify(q.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
+			t.bind.Verify(q.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
 			q.path.agent.SetLane(now, true)
-			p.act(q, now)
+			t.act(q, now)
 		}
 		return
 	}

@@ -1,4 +1,4 @@
-package overlay
+package tunnels
 
 import (
 	"time"
@@ -35,8 +35,8 @@ func (q *peer) await(said silence) bool {
 }
 
 // doubt takes a relay's word that a peer is silent.
-func (p *peers) doubt(w homes.Way, id cert.NodeID) {
-	q := p.table[id]
+func (t *Table) doubt(w homes.Way, id cert.NodeID) {
+	q := t.table[id]
 	if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
 		return
 	}
@@ -49,24 +49,24 @@ func (p *peers) doubt(w homes.Way, id cert.NodeID) {
 		}
 	}
 	wait := silentFor - now.Sub(asked)
-	if now.Sub(p.silent[id]) < silentKnown {
+	if now.Sub(t.silent[id]) < silentKnown {
 		wait = 0
 	}
 	decide := func() {
-		if p.table[id] != q || q.dial != d || d != nil && (d.heard || d.tried.After(now)) {
+		if t.table[id] != q || q.dial != d || d != nil && (d.heard || d.tried.After(now)) {
 			return // it has answered, or this is another introduction
 		}
 		if d == nil && (q.asked.IsZero() || q.way != w) || d != nil && d.way != w {
 			return
 		}
-		if st, ok := p.forwarder.Stats(id); ok && st.LastIn.After(asked) {
+		if st, ok := t.forwarder.Stats(id); ok && st.LastIn.After(asked) {
 			return
 		}
-		if len(p.silent) >= maxSilent {
-			clear(p.silent)
+		if len(t.silent) >= maxSilent {
+			clear(t.silent)
 		}
-		p.silent[id] = time.Now()
-		p.goneAt(w, id, errSilent)
+		t.silent[id] = time.Now()
+		t.goneAt(w, id, errSilent)
 	}
 	if wait <= 0 {
 		decide()
@@ -74,7 +74,7 @@ func (p *peers) doubt(w homes.Way, id cert.NodeID) {
 	}
 	if said := (silence{d, w}); q.await(said) {
 		time.AfterFunc(wait, func() {
-			p.do(func() {
+			t.do(func() {
 				if q.silence == said {
 					q.silence = silence{}
 				}

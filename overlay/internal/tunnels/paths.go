@@ -1,4 +1,4 @@
-package overlay
+package tunnels
 
 import (
 	"slices"
@@ -32,7 +32,7 @@ const (
 
 // paths is what all agents share.
 type paths struct {
-	p        *peers
+	t        *Table
 	gatherer *gather.Gatherer // nil: no direct paths
 	nets     netsOf
 
@@ -66,15 +66,15 @@ type pathOf struct {
 }
 
 // startAgent gives a new tunnel its agent, and an old one new keys.
-func (p *peers) startAgent(q *peer, s *intro.Session, restarted bool) {
-	ps := p.paths
+func (t *Table) startAgent(q *peer, s *intro.Session, restarted bool) {
+	ps := t.paths
 	if ps.gatherer == nil {
 		return
 	}
 	now := time.Now()
 	if q.path.agent == nil || restarted {
-		p.endAgent(q)
-		q.path.agent = path.New(now, path.Config{Refuse: p.isOverlay, Rand: random})
+		t.endAgent(q)
+		q.path.agent = path.New(now, path.Config{Refuse: t.isOverlay, Rand: random})
 		q.path.rtt = new(atomic.Int64)
 		q.path.agent.SetLocal(now, ps.local())
 	}
@@ -83,20 +83,20 @@ func (p *peers) startAgent(q *peer, s *intro.Session, restarted bool) {
 	ps.keys(q, newProber(q.id, s.ProbeRecv))
 	q.path.said = intro.Message{} // it may have a new agent, too
 	q.path.agent.Open(now)
-	p.act(q, now)
-	p.tell(q, q.path.againCalls)
+	t.act(q, now)
+	t.tell(q, q.path.againCalls)
 }
 
 // endAgent forgets what a tunnel had of paths.
-func (p *peers) endAgent(q *peer) {
-	ps := p.paths
+func (t *Table) endAgent(q *peer) {
+	ps := t.paths
 	if q.path.agent == nil {
 		return
 	}
-	p.endLane(q)
+	t.endLane(q)
 	for w, id := range ps.claims {
 		if id == q.id {
-			p.bind.Unverify(w)
+			t.bind.Unverify(w)
 			delete(ps.claims, w)
 		}
 	}
@@ -111,15 +111,15 @@ func (p *peers) endAgent(q *peer) {
 }
 
 // lookPaths steps the agents that are due.
-func (p *peers) lookPaths(now time.Time) {
-	p.paths.next = time.Time{}
-	for _, q := range p.table {
+func (t *Table) lookPaths(now time.Time) {
+	t.paths.next = time.Time{}
+	for _, q := range t.table {
 		switch {
 		case q.path.agent == nil:
 		case !q.path.due.IsZero() && !now.Before(q.path.due):
-			p.stepPath(q, now)
+			t.stepPath(q, now)
 		default:
-			p.paths.at(q.path.due)
+			t.paths.at(q.path.due)
 		}
 	}
 }
@@ -132,26 +132,26 @@ func (ps *paths) at(t time.Time) {
 }
 
 // stir has the agents look whether data flow again.
-func (p *peers) stirPaths(now time.Time) {
-	for _, q := range p.table {
+func (t *Table) stirPaths(now time.Time) {
+	for _, q := range t.table {
 		if q.path.agent != nil {
 			q.path.due = now
-			p.paths.at(now)
+			t.paths.at(now)
 		}
 	}
 }
 
 // stepPath tells an agent what has happened to its tunnel, and does what it
 // wants.
-func (p *peers) stepPath(q *peer, now time.Time) {
+func (t *Table) stepPath(q *peer, now time.Time) {
 	a := q.path.agent
-	st, ok := p.forwarder.Stats(q.id)
+	st, ok := t.forwarder.Stats(q.id)
 	if !ok {
 		return
 	}
 	a.Data(now, st.LastTx)
 	if via := q.path.shown.Via; via != (path.Via{}) {
-		if heard := p.bind.Heard(q.path.inward(via)); !heard.IsZero() {
+		if heard := t.bind.Heard(q.path.inward(via)); !heard.IsZero() {
 			a.Received(via, heard)
 		}
 	}
@@ -159,32 +159,32 @@ func (p *peers) stepPath(q *peer, now time.Time) {
 		a.Relayed(heard)
 	}
 	a.Tick(now)
-	p.act(q, now)
+	t.act(q, now)
 }
 
 // due has a peer's agent stepped at t at the latest.
-func (p *peers) due(q *peer, t time.Time) {
-	if !t.IsZero() && (q.path.due.IsZero() || t.Before(q.path.due)) {
-		q.path.due = t
+func (t *Table) due(q *peer, at time.Time) {
+	if !at.IsZero() && (q.path.due.IsZero() || at.Before(q.path.due)) {
+		q.path.due = at
 	}
-	p.paths.at(q.path.due)
+	t.paths.at(q.path.due)
 }
 
 // act does what a peer's agent wants.
-func (p *peers) act(q *peer, now time.Time) {
-	ps, a := p.paths, q.path.agent
+func (t *Table) act(q *peer, now time.Time) {
+	ps, a := t.paths, q.path.agent
 	out := a.Take()
 	for _, ad := range out.Admit {
 		ps.admit(q, ad)
 	}
 	for _, s := range out.Send {
-		p.sendProbe(q, s)
+		t.sendProbe(q, s)
 	}
 	for _, via := range out.Forget {
 		ps.forget(q, via)
 	}
 	if out.Changed {
-		p.changePath(q, a.Path())
+		t.changePath(q, a.Path())
 	}
 	q.path.rtt.Store(int64(a.Path().RTT))
 	q.path.closeSockets(a.Uses)
@@ -201,16 +201,16 @@ func (p *peers) act(q *peer, now time.Time) {
 		ps.gatherer.Want()
 	}
 	if out.Gather && ps.gatherer.Snapshot().Complete || out.CallMe {
-		p.tell(q, out.CallMe)
+		t.tell(q, out.CallMe)
 	}
-	p.keepLane(q, out.Lane, now)
+	t.keepLane(q, out.Lane, now)
 	q.path.due = time.Time{}
-	p.due(q, a.Next())
-	p.due(q, q.path.lane.next)
+	t.due(q, a.Next())
+	t.due(q, q.path.lane.next)
 }
 
 // changePath has the tunnel's packets go another way.
-func (p *peers) changePath(q *peer, to path.Path) {
+func (t *Table) changePath(q *peer, to path.Path) {
 	was := q.path.shown
 	q.path.shown = to
 	way, limit := q.path.outward(to.Via), to.Limit
@@ -218,33 +218,33 @@ func (p *peers) changePath(q *peer, to path.Path) {
 		limit += lane.HeaderLen
 	}
 	if err := q.endpoint.SetWay(way, limit); err != nil {
-		p.log.Debug("set path", "peer", q.id, "way", way, "err", err)
+		t.log.Debug("set path", "peer", q.id, "way", way, "err", err)
 	}
 	if was.Via != to.Via {
-		p.log.Debug("path", "peer", p.cfg.name(q.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
+		t.log.Debug("path", "peer", t.cfg.Name(q.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
 	}
-	p.publish()
-	p.cfg.health.Notify()
+	t.publish()
+	t.cfg.Health.Notify()
 }
 
 // sendProbe sends a ping or pong. One that cannot be sent is lost.
-func (p *peers) sendProbe(q *peer, s path.Send) {
+func (t *Table) sendProbe(q *peer, s path.Send) {
 	way := q.path.outward(s.Via)
 	if s.Via.Socket != 0 && way.Socket == nil {
-		sock, err := p.bind.AddSocket()
+		sock, err := t.bind.AddSocket()
 		if err != nil {
 			return
 		}
 		q.path.addSocket(s.Via.Socket, sock)
 		way.Socket = sock
 	}
-	b := p.paths.buf[:0]
+	b := t.paths.buf[:0]
 	if s.Kind == probe.Ping {
 		b = q.path.send.AppendPing(b, s.Tx, s.Size)
 	} else {
 		b = q.path.send.AppendPong(b, s.Tx, s.To)
 	}
-	p.bind.SendTo(b, way)
+	t.bind.SendTo(b, way)
 }
 
 // admit has WireGuard messages that come by a way taken as the peer's. A ping
@@ -258,7 +258,7 @@ func (ps *paths) admit(q *peer, ad path.Admission) {
 	if other, ok := ps.claims[w]; ok && other != q.id && !ad.Proven {
 		return
 	}
-	if ps.p.bind.Verify(q.endpoint, w) {
+	if ps.t.bind.Verify(q.endpoint, w) {
 		ps.claims[w] = q.id
 	}
 }
@@ -267,7 +267,7 @@ func (ps *paths) forget(q *peer, via path.Via) {
 	w := q.path.inward(via)
 	if ps.claims[w] == q.id {
 		delete(ps.claims, w)
-		ps.p.bind.Unverify(w)
+		ps.t.bind.Unverify(w)
 	}
 }
 
@@ -323,52 +323,52 @@ func (o *pathOf) closeSockets(uses func(uint16) bool) {
 
 // pathsChanged hands every agent what this node has learnt about itself. moved
 // says that its addresses are other ones.
-func (p *peers) pathsChanged(moved bool) {
-	now, local := time.Now(), p.paths.local()
-	for _, q := range p.table {
+func (t *Table) pathsChanged(moved bool) {
+	now, local := time.Now(), t.paths.local()
+	for _, q := range t.table {
 		if q.path.agent == nil {
 			continue
 		}
 		q.path.agent.SetLocal(now, local)
-		p.laneHeard(q)
+		t.laneHeard(q)
 		if moved {
-			p.endLane(q)
+			t.endLane(q)
 			q.path.agent.NetworkChanged(now)
 		} else if !q.path.shown.Quiet {
-			p.tell(q, q.path.againCalls)
+			t.tell(q, q.path.againCalls)
 		}
-		p.act(q, now)
+		t.act(q, now)
 	}
 }
 
 // tell sends a peer this node's candidates; with callMe it is to probe now.
 // What changes while a message is on its way is sent after it.
-func (p *peers) tell(q *peer, callMe bool) {
+func (t *Table) tell(q *peer, callMe bool) {
 	s := q.session
-	if s == nil || !q.path.live || q.path.told || p.paths.gatherer.Snapshot().Started.IsZero() {
+	if s == nil || !q.path.live || q.path.told || t.paths.gatherer.Snapshot().Started.IsZero() {
 		q.path.again, q.path.againCalls = true, q.path.againCalls || callMe
 		return
 	}
-	m := p.paths.message(callMe)
+	m := t.paths.message(callMe)
 	if !callMe && m.NAT4 == q.path.said.NAT4 && m.NAT6 == q.path.said.NAT6 && slices.Equal(m.Candidates, q.path.said.Candidates) {
 		q.path.again = false
 		return
 	}
 	q.path.said = m
 	q.path.told, q.path.again, q.path.againCalls = true, false, false
-	p.wg.Go(func() {
+	t.wg.Go(func() {
 		err := s.Send(m)
 		if err != nil {
-			p.log.Debug("tell candidates", "peer", q.id, "err", err)
+			t.log.Debug("tell candidates", "peer", q.id, "err", err)
 		}
-		p.do(func() {
+		t.do(func() {
 			q.path.told = false
 			if err != nil { // the next session has to say it
 				q.path.again, q.path.againCalls = true, q.path.againCalls || callMe
 				return
 			}
 			if q.path.again && q.path.agent != nil {
-				p.tell(q, q.path.againCalls)
+				t.tell(q, q.path.againCalls)
 			}
 		})
 	})
@@ -376,34 +376,34 @@ func (p *peers) tell(q *peer, callMe bool) {
 
 // tellAgain is called when the relay is there again. What was said meanwhile may
 // be lost, and its lanes are.
-func (p *peers) tellAgain(q *peer) {
-	if q.path.agent == nil || q.way != homes.Way(p.home) {
+func (t *Table) tellAgain(q *peer) {
+	if q.path.agent == nil || q.way != homes.Way(t.home) {
 		return
 	}
-	p.endLane(q)
+	t.endLane(q)
 	q.path.lane.ask = time.Time{}
 	if q.path.shown.Kind != path.Direct && !q.path.shown.Quiet {
-		p.tell(q, true)
+		t.tell(q, true)
 	}
-	p.act(q, time.Now())
+	t.act(q, time.Now())
 }
 
 // sessionLive is told by intro that the other side is ready for messages.
-func (p *peers) sessionLive(s *intro.Session) {
-	p.do(func() {
-		q := p.table[s.Peer.ID]
+func (t *Table) sessionLive(s *intro.Session) {
+	t.do(func() {
+		q := t.table[s.Peer.ID]
 		if q == nil || q.path.agent == nil || q.session != s {
 			return
 		}
 		q.path.live = true
 		if q.path.again {
-			p.tell(q, q.path.againCalls)
+			t.tell(q, q.path.againCalls)
 		}
 	})
 }
 
 // message is told by intro what a peer says beyond introductions.
-func (p *peers) message(s *intro.Session, m intro.Message) {
+func (t *Table) message(s *intro.Session, m intro.Message) {
 	if m.Type != intro.TypeCandidates && m.Type != intro.TypeCallMe {
 		return
 	}
@@ -411,8 +411,8 @@ func (p *peers) message(s *intro.Session, m intro.Message) {
 	for _, c := range m.Candidates {
 		r.Candidates = append(r.Candidates, path.Candidate{Addr: c.Addr, Type: path.Type(c.Kind)})
 	}
-	p.do(func() {
-		q := p.table[s.Peer.ID]
+	t.do(func() {
+		q := t.table[s.Peer.ID]
 		if q == nil || q.path.agent == nil || q.hello.Boot != s.Remote.Boot {
 			return
 		}
@@ -421,7 +421,7 @@ func (p *peers) message(s *intro.Session, m intro.Message) {
 		if m.Type == intro.TypeCallMe {
 			q.path.agent.CallMe(now)
 		}
-		p.act(q, now)
+		t.act(q, now)
 	})
 }
 

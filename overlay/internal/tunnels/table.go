@@ -1,6 +1,7 @@
-package overlay
+package tunnels
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,7 +20,6 @@ import (
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/intro"
 	"weft/overlay/internal/network"
-	"weft/overlay/internal/path"
 	"weft/overlay/rtt"
 	"weft/overlay/status"
 )
@@ -91,7 +91,7 @@ type peer struct {
 	oneWay     time.Time // when the peer was last known to have nothing to say to what it is sent
 }
 
-func (p *peer) installed() bool { return !p.made.IsZero() }
+func (q *peer) installed() bool { return !q.made.IsZero() }
 
 // waiter is somebody who waits for the result of an introduction.
 type waiter struct {
@@ -121,8 +121,8 @@ type dialing struct {
 
 // peers owns all tunnels of a running node. One goroutine, run, owns the
 // table; everybody else hands it functions.
-type peers struct {
-	cfg    peersConfig
+type Table struct {
+	cfg    Config
 	log    *slog.Logger
 	bind   *bind.Bind
 	intro  *intro.Switch
@@ -143,11 +143,11 @@ type peers struct {
 	currentOnce sync.Once
 	waitOnce    sync.Once // starts numbersWait
 
-	table    map[cert.NodeID]*peer                    // run's
-	silent   map[cert.NodeID]time.Time                // run's: who was found silent, and when; see silent.go
-	nextLook time.Time                                // run's: when look is due, zero for never
-	rekeyed  bool                                     // run's: some tunnels are of an earlier key of this node
-	view     atomic.Pointer[map[cert.NodeID]peerView] // what others may read
+	table    map[cert.NodeID]*peer                // run's
+	silent   map[cert.NodeID]time.Time            // run's: who was found silent, and when; see silent.go
+	nextLook time.Time                            // run's: when look is due, zero for never
+	rekeyed  bool                                 // run's: some tunnels are of an earlier key of this node
+	view     atomic.Pointer[map[cert.NodeID]View] // what others may read
 	held     struct {
 		sync.Mutex
 		// Mutex guards the following.
@@ -155,123 +155,117 @@ type peers struct {
 	}
 }
 
-// peerView is a copy of a peer for status.
-type peerView struct {
-	node *cert.Node
-	made time.Time
-	gone time.Time
-	rtt  time.Duration // of the last ping through the tunnel, 0 before
-	via  string        // name of the relay, "" while it is looked for
-	path path.Path
-	trip *atomic.Int64 // of path, in nanoseconds; nil without an agent
-}
+// Config is what a Table is made of. The functions are called from any goroutine, those
+// that say nothing else by the owner of the tunnels too: they do not wait for it.
+type Config struct {
+	Held      *network.Holder
+	Directory *directory.Directory
+	Clock     *cert.Clock
+	Health    *status.Warnings
+	Log       *slog.Logger
 
-// peersConfig is what the tunnels of a running half need of the rest. The functions
-// are called from any goroutine.
-type peersConfig struct {
-	held      *network.Holder
-	directory *directory.Directory
-	clock     *cert.Clock
-	health    *status.Warnings
-	log       *slog.Logger
+	Bind      *bind.Bind
+	Forwarder *dataplane.Forwarder
+	Plane     dataplane.Plane
+	Keys      dataplane.Keys
+	Filters   *filters.Table
+	Home      *homes.Home
+	Guests    *homes.Guests
 
-	bind      *bind.Bind
-	forwarder *dataplane.Forwarder
-	plane     dataplane.Plane
-	keys      dataplane.Keys
-	filters   *filters.Table
-	home      *homes.Home
-	guests    *homes.Guests
+	UDP  UDP
+	Idle time.Duration // how long a tunnel lives without data; 0: idleAfter
+	// Unproven: prove no key and believe no proof, as nodes did before; for tests.
+	Unproven bool
 
-	udp  UDP
-	idle time.Duration // how long a tunnel lives without data
-	// unproven: prove no key and believe no proof, as nodes did before; for tests.
-	unproven bool
-
-	// identity is what this node shows, nil while it is in no network.
-	identity func() *tls.Certificate
-	// takeCRL takes a revocation list that a peer sent. It may wait for the owner of
+	// Identity is what this node shows, nil while it is in no network.
+	Identity func() *tls.Certificate
+	// TakeCRL takes a revocation list that a peer sent. It may wait for the owner of
 	// the tunnels, who does not call it.
-	takeCRL func(der []byte) (newer bool, err error)
-	// find and where ask the directory, and the server if need be; they wait for that.
-	find  func(ctx context.Context, key string) (*directory.Known, error)
-	where func(ctx context.Context, id cert.NodeID) homes.Whereabouts
-	// askTime is how long a question to the server may take that takes least where
+	TakeCRL func(der []byte) (newer bool, err error)
+	// Find and Where ask the directory, and the server if need be; they wait for that,
+	// and the owner of the tunnels calls neither.
+	Find  func(ctx context.Context, key string) (*directory.Known, error)
+	Where func(ctx context.Context, id cert.NodeID) homes.Whereabouts
+	// AskTime is how long a question to the server may take that takes least where
 	// answers come at once.
-	askTime func(least time.Duration) time.Duration
-	// behind reports whether there may be a newer configuration than the one held.
-	behind func() bool
-	// name is what people call a node.
-	name func(id cert.NodeID) string
+	AskTime func(least time.Duration) time.Duration
+	// Behind reports whether there may be a newer configuration than the one held.
+	Behind func() bool
+	// Name is what people call a node.
+	Name func(id cert.NodeID) string
 }
 
-func newPeers(ctx context.Context, self *network.Network, cfg peersConfig) *peers {
-	p := &peers{
-		cfg: cfg, log: cfg.log, plane: cfg.plane, keys: cfg.keys, forwarder: cfg.forwarder, bind: cfg.bind, ctx: ctx,
-		home: cfg.home, guests: cfg.guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
+// New makes the table of a node that is in network self. Nothing happens before Run.
+func New(ctx context.Context, self *network.Network, cfg Config) *Table {
+	cfg.Idle = cmp.Or(cfg.Idle, idleAfter)
+	t := &Table{
+		cfg: cfg, log: cfg.Log, plane: cfg.Plane, keys: cfg.Keys, forwarder: cfg.Forwarder, bind: cfg.Bind, ctx: ctx,
+		home: cfg.Home, guests: cfg.Guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 		silent: map[cert.NodeID]time.Time{},
 	}
-	p.held.from = map[cert.NodeID][][]byte{}
-	p.view.Store(&map[cert.NodeID]peerView{})
-	p.paths = newPaths(p)
-	pairKey := p.keys.PairKey
-	if cfg.unproven {
+	t.held.from = map[cert.NodeID][][]byte{}
+	t.view.Store(&map[cert.NodeID]View{})
+	t.paths = newPaths(t)
+	pairKey := t.keys.PairKey
+	if cfg.Unproven {
 		pairKey = nil
 	}
 	list := func() (number uint64, der []byte) {
-		if s, ok := cfg.held.Get(); ok && s.CRL != nil {
+		if s, ok := cfg.Held.Get(); ok && s.CRL != nil {
 			return s.CRL.Number, s.CRL.Raw
 		}
 		return 0, nil
 	}
-	p.intro = intro.New(intro.Config{
+	t.intro = intro.New(intro.Config{
 		Network:  self.Roots.Network(),
 		ID:       self.Self.ID,
-		Identity: cfg.identity,
-		Verify:   p.verify,
+		Identity: cfg.Identity,
+		Verify:   t.verify,
 		Hello: func() intro.Hello {
-			k := p.keys.Key()
+			k := t.keys.Key()
 			number, _ := list()
 			return intro.Hello{Boot: k.Boot, Key: k.Public, CRL: number}
 		},
 		PairKey: pairKey,
 		CRL:     list,
 		OnCRL: func(der []byte) {
-			if _, err := cfg.takeCRL(der); err != nil {
-				p.log.Warn("refused a revocation list that a peer sent", "err", err)
+			if _, err := cfg.TakeCRL(der); err != nil {
+				t.log.Warn("refused a revocation list that a peer sent", "err", err)
 			}
 		},
-		Send:    p.guests.SendSession,
-		Accept:  p.accept,
-		Known:   p.knows,
-		Live:    p.sessionLive,
-		Message: p.message,
-		Heard:   p.heardFrom,
-		Closed:  p.sessionClosed,
-		OnReset: p.onReset,
-		Log:     p.log,
+		Send:    t.guests.SendSession,
+		Accept:  t.accept,
+		Known:   t.knows,
+		Live:    t.sessionLive,
+		Message: t.message,
+		Heard:   t.heardFrom,
+		Closed:  t.sessionClosed,
+		OnReset: t.onReset,
+		Log:     t.log,
 	})
-	return p
+	return t
 }
 
 // verify is how a certificate shown in an introduction is checked.
-func (p *peers) verify(der []byte) (*cert.Node, error) {
-	s, ok := p.cfg.held.Get()
+func (t *Table) verify(der []byte) (*cert.Node, error) {
+	s, ok := t.cfg.Held.Get()
 	if !ok {
 		return nil, cert.ErrUntrusted
 	}
-	return s.VerifyShown(der, p.cfg.clock.Now())
+	return s.VerifyShown(der, t.cfg.Clock.Now())
 }
 
-// run owns the table until ctx ends, then takes every peer down. Between what
+// Run owns the table until ctx ends, then takes every peer down. Between what
 // happens it sleeps until the first tunnel needs looking at (see lifetime.go).
-func (p *peers) run(ctx context.Context) {
+func (t *Table) Run() {
+	t.paths.start()
+	defer t.paths.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var armed time.Time
-	p.checkClock() // it may have been set while the node was down
+	t.checkClock() // it may have been set while the node was down
 	for {
-		if next := soonest(p.nextLook, p.paths.next); next != armed {
+		if next := soonest(t.nextLook, t.paths.next); next != armed {
 			armed = next
 			if armed.IsZero() {
 				timer.Stop()
@@ -280,19 +274,19 @@ func (p *peers) run(ctx context.Context) {
 			}
 		}
 		select {
-		case <-ctx.Done():
-			p.takeDown()
+		case <-t.ctx.Done():
+			t.takeDown()
 			return
-		case f := <-p.calls:
+		case f := <-t.calls:
 			f()
 		case <-timer.C:
 			armed = time.Time{}
 			now := time.Now()
-			if due(p.nextLook, now) {
-				p.look(now)
+			if due(t.nextLook, now) {
+				t.look(now)
 			}
-			if due(p.paths.next, now) {
-				p.lookPaths(now)
+			if due(t.paths.next, now) {
+				t.lookPaths(now)
 			}
 		}
 	}
@@ -300,150 +294,150 @@ func (p *peers) run(ctx context.Context) {
 
 // do runs f in the owning goroutine, without waiting. It reports whether the
 // node still runs.
-func (p *peers) do(f func()) bool {
+func (t *Table) do(f func()) bool {
 	select {
-	case p.calls <- f:
+	case t.calls <- f:
 		return true
-	case <-p.ctx.Done():
+	case <-t.ctx.Done():
 		return false
 	}
 }
 
 // hint is do for what a relay says: dropped when there is too much of it.
-func (p *peers) hint(f func()) {
+func (t *Table) hint(f func()) {
 	select {
-	case p.calls <- f:
+	case t.calls <- f:
 	default:
 	}
 }
 
 // inLoop runs f in the owning goroutine and waits for its result.
-func (p *peers) inLoop(f func() error) error {
+func (t *Table) inLoop(f func() error) error {
 	done := make(chan error, 1)
-	if !p.do(func() { done <- f() }) {
-		return errDown
+	if !t.do(func() { done <- f() }) {
+		return ErrDown
 	}
 	select {
 	case err := <-done:
 		return err
-	case <-p.ctx.Done():
-		return errDown
+	case <-t.ctx.Done():
+		return ErrDown
 	}
 }
 
-// reconnected is told when the relay has welcomed the node again. What the
+// Reconnected is told when the relay has welcomed the node again. What the
 // relay said before about who is gone holds no more.
-func (p *peers) reconnected() {
-	p.hint(func() {
-		for _, q := range p.table {
+func (t *Table) Reconnected() {
+	t.hint(func() {
+		for _, q := range t.table {
 			q.gone, q.nextRedial = time.Time{}, time.Time{}
-			p.tellAgain(q)
+			t.tellAgain(q)
 		}
-		p.publish()
+		t.publish()
 	})
 }
 
-// worldChanged lets every peer be tried again at once: what failed before may
+// WorldChanged lets every peer be tried again at once: what failed before may
 // have been the old network's fault.
-func (p *peers) worldChanged() {
-	p.do(func() {
-		for _, q := range p.table {
+func (t *Table) WorldChanged() {
+	t.do(func() {
+		for _, q := range t.table {
 			q.nextRedial = time.Time{}
 		}
 	})
-	p.pathsWake()
-	p.guests.Check()
+	t.pathsWake()
+	t.guests.Check()
 }
 
-// configChanged lets go of relays that the config names no more, and applies new
+// ConfigChanged lets go of relays that the config names no more, and applies new
 // rules to every tunnel, live flows included.
-func (p *peers) configChanged() {
-	if s, ok := p.cfg.held.Get(); ok {
-		p.guests.KeepOnly(s.Config.Relays)
+func (t *Table) ConfigChanged() {
+	if s, ok := t.cfg.Held.Get(); ok {
+		t.guests.KeepOnly(s.Config.Relays)
 	}
-	p.do(func() {
-		snap, ok := p.cfg.held.Get()
+	t.do(func() {
+		snap, ok := t.cfg.Held.Get()
 		if !ok {
 			return
 		}
 		var list []filters.Opening
-		for _, q := range p.table {
+		for _, q := range t.table {
 			if q.installed() {
 				list = append(list, filters.Opening{Filter: q.filter, Ports: filter.Compile(snap.Config.Rules, q.node)})
 			}
 		}
-		p.cfg.filters.Set(list)
-		p.paths.servers()
-		for _, q := range p.table {
+		t.cfg.Filters.Set(list)
+		t.paths.servers()
+		for _, q := range t.table {
 			if q.path.lane.unheard {
-				p.paths.gatherer.Want()
+				t.paths.gatherer.Want()
 			}
 		}
-		for _, q := range p.table {
-			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(p.forwarder.Now()) {
-				p.drop(q, "policy", true)
+		for _, q := range t.table {
+			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(t.forwarder.Now()) {
+				t.drop(q, "policy", true)
 			}
 		}
 	})
 }
 
-// crlChanged drops every tunnel and session whose certificate the list does not
+// CRLChanged drops every tunnel and session whose certificate the list does not
 // let stand.
-func (p *peers) crlChanged() {
-	p.intro.Recheck()
-	p.do(func() {
-		snap, ok := p.cfg.held.Get()
+func (t *Table) CRLChanged() {
+	t.intro.Recheck()
+	t.do(func() {
+		snap, ok := t.cfg.Held.Get()
 		if !ok {
 			return
 		}
-		for _, q := range p.table {
+		for _, q := range t.table {
 			if q.node == nil {
 				continue
 			}
 			if err := snap.CRL.Check(q.node); errors.Is(err, cert.ErrRevoked) {
-				p.drop(q, "revoked", false)
+				t.drop(q, "revoked", false)
 			} else if err != nil && q.installed() {
-				p.endAndRedial(q, "its certificate has expired", true)
+				t.endAndRedial(q, "its certificate has expired", true)
 			}
 		}
 	})
 }
 
-// upToDate lets introductions in: our numbers are current, or nobody can say.
-func (p *peers) upToDate() { p.currentOnce.Do(func() { close(p.current) }) }
+// UpToDate lets introductions in: our numbers are current, or nobody can say.
+func (t *Table) UpToDate() { t.currentOnce.Do(func() { close(t.current) }) }
 
 // drop ends the tunnel with a peer, and an introduction to it that is under way.
 // bye tells the peer so.
-func (p *peers) drop(q *peer, why string, bye bool) {
+func (t *Table) drop(q *peer, why string, bye bool) {
 	if q.dial != nil {
 		q.dial.cancel(fmt.Errorf("tunnel dropped: %s", why))
 	}
-	p.endTunnel(q, why, bye)
-	if p.table[q.id] == q {
-		delete(p.table, q.id)
+	t.endTunnel(q, why, bye)
+	if t.table[q.id] == q {
+		delete(t.table, q.id)
 	}
-	p.publish()
+	t.publish()
 }
 
 // endAndRedial ends a tunnel that the peer, or time, has ended. Who still has
 // traffic for the peer is introduced anew. An introduction that is under way is
 // about the next tunnel and goes on.
-func (p *peers) endAndRedial(q *peer, why string, bye bool) {
-	redial := p.hasTraffic(q, time.Now())
-	p.endTunnel(q, why, bye)
+func (t *Table) endAndRedial(q *peer, why string, bye bool) {
+	redial := t.hasTraffic(q, time.Now())
+	t.endTunnel(q, why, bye)
 	switch {
 	case q.dial != nil:
 	case redial:
-		p.call(q, nil)
+		t.call(q, nil)
 	default:
-		delete(p.table, q.id)
+		delete(t.table, q.id)
 	}
-	p.publish()
+	t.publish()
 }
 
 // endTunnel takes the tunnel and the session away, and leaves of q what
 // it was before the first introduction, but for the filter.
-func (p *peers) endTunnel(q *peer, why string, bye bool) {
+func (t *Table) endTunnel(q *peer, why string, bye bool) {
 	if s := q.session; s != nil {
 		if bye {
 			s.Bye()
@@ -452,12 +446,12 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 		}
 	}
 	if q.installed() {
-		p.log.Info("tunnel ended", "peer", p.cfg.name(q.id), "why", why)
-		p.endAgent(q)
-		p.plane.RemovePeer(q.id)
-		p.cfg.filters.Release(q.id, p.forwarder.Now())
-		p.bind.Drop(q.id)
-		p.guests.Route(q.id, nil)
+		t.log.Info("tunnel ended", "peer", t.cfg.Name(q.id), "why", why)
+		t.endAgent(q)
+		t.plane.RemovePeer(q.id)
+		t.cfg.Filters.Release(q.id, t.forwarder.Now())
+		t.bind.Drop(q.id)
+		t.guests.Route(q.id, nil)
 	}
 	*q = peer{
 		id: q.id, node: q.node, filter: q.filter, dial: q.dial, ours: q.ours,
@@ -466,37 +460,26 @@ func (p *peers) endTunnel(q *peer, why string, bye bool) {
 	}
 }
 
-func (p *peers) takeDown() {
-	for _, q := range p.table {
-		p.drop(q, "down", true)
+func (t *Table) takeDown() {
+	for _, q := range t.table {
+		t.drop(q, "down", true)
 	}
-	p.intro.Close()
-	p.wg.Wait()
-	p.guests.Close()
+	t.intro.Close()
+	t.wg.Wait()
+	t.guests.Close()
 	// Introductions that were under way may have left calls behind.
 	for {
 		select {
-		case f := <-p.calls:
+		case f := <-t.calls:
 			f()
 		default:
-			for _, q := range p.table {
-				p.drop(q, "down", false)
+			for _, q := range t.table {
+				t.drop(q, "down", false)
 			}
-			p.cfg.filters.Save()
+			t.cfg.Filters.Save()
 			return
 		}
 	}
-}
-
-// publish makes a fresh copy of the table for readers.
-func (p *peers) publish() {
-	v := make(map[cert.NodeID]peerView, len(p.table))
-	for id, q := range p.table {
-		if q.installed() {
-			v[id] = peerView{node: q.node, made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName(), path: q.path.shown, trip: q.path.rtt}
-		}
-	}
-	p.view.Store(&v)
 }
 
 // soonest returns the earlier of two times, of which zero means never.
@@ -508,10 +491,3 @@ func soonest(a, b time.Time) time.Time {
 }
 
 func due(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
-
-func (q *peer) relayName() string {
-	if q.way == nil {
-		return ""
-	}
-	return q.way.Relay().Name
-}

@@ -1,4 +1,4 @@
-package overlay
+package tunnels
 
 import (
 	"time"
@@ -16,47 +16,50 @@ import (
 // rekeyPace is the time between introductions of tunnels that are not in use.
 const rekeyPace = 100 * time.Millisecond
 
-// clockSet is called by the data plane when it has begun a handshake that
+// SetBack is called by the data plane when it has begun a handshake that
 // peers may ignore.
-func (p *peers) clockSet() { p.hint(p.checkClock) }
+func (t *Table) SetBack() { t.hint(t.checkClock) }
+
+// ClockSet is called when the kernel says that the clock was set.
+func (t *Table) ClockSet() { t.do(t.checkClock) }
 
 // checkClock takes another WireGuard key if that is due. It is called when the
 // kernel says that the clock was set, where it does, and when WireGuard finds out
 // by itself.
-func (p *peers) checkClock() {
-	if !p.keys.SetBack() {
+func (t *Table) checkClock() {
+	if !t.keys.SetBack() {
 		return
 	}
-	if err := p.keys.Rekey(); err != nil {
-		p.log.Warn("the clock was set back, and there is no new WireGuard key: tunnels may stand still until it has caught up", "err", err)
+	if err := t.keys.Rekey(); err != nil {
+		t.log.Warn("the clock was set back, and there is no new WireGuard key: tunnels may stand still until it has caught up", "err", err)
 		return
 	}
-	p.log.Info("the clock was set back: tunnels are made anew, under another WireGuard key")
+	t.log.Info("the clock was set back: tunnels are made anew, under another WireGuard key")
 	now := time.Now()
 	later := now
-	for _, q := range p.table {
+	for _, q := range t.table {
 		if !q.installed() {
 			continue
 		}
-		st, _ := p.forwarder.Stats(q.id)
+		st, _ := t.forwarder.Stats(q.id)
 		if q.rekey = now; now.Sub(latest(st.LastTx, st.LastRx)) > recently {
 			later = later.Add(rekeyPace)
 			q.rekey = later
 		}
 	}
-	p.lookAt(now)
+	t.lookAt(now)
 }
 
 // stale reports whether a tunnel is of an earlier key of this node.
-func (p *peers) stale(q *peer) bool { return q.installed() && q.local != p.keys.Key().Boot }
+func (t *Table) stale(q *peer) bool { return q.installed() && q.local != t.keys.Key().Boot }
 
 // tellKey introduces this node anew to a peer that knows an earlier key of it.
 // A peer that was introduced while the key changed is told at once.
-func (p *peers) tellKey(q *peer, now time.Time, st dataplane.Stats) {
-	if !p.stale(q) {
+func (t *Table) tellKey(q *peer, now time.Time, st dataplane.Stats) {
+	if !t.stale(q) {
 		return
 	}
-	p.rekeyed = true
+	t.rekeyed = true
 	due := latest(q.rekey, q.nextRedial)
 	if now.Sub(st.LastTx) < recently {
 		due = q.nextRedial
@@ -64,8 +67,8 @@ func (p *peers) tellKey(q *peer, now time.Time, st dataplane.Stats) {
 	switch {
 	case q.dial != nil: // then it is looked at again
 	case now.Before(due):
-		p.lookAt(due)
+		t.lookAt(due)
 	default:
-		p.call(q, nil)
+		t.call(q, nil)
 	}
 }

@@ -1,4 +1,4 @@
-package overlay
+package tunnels
 
 import (
 	"errors"
@@ -77,13 +77,13 @@ func (ps *paths) keys(q *peer, pr *prober) {
 	ps.byTag.Store(&m)
 }
 
-// probed takes a datagram that looks like a probe.
-func (p *peers) probed(pkt []byte, from bind.Way) {
+// Probed takes a datagram that looks like a probe.
+func (t *Table) Probed(pkt []byte, from bind.Way) {
 	tag, ok := probe.Peek(pkt)
 	if !ok {
 		return
 	}
-	pr := (*p.paths.byTag.Load())[tag]
+	pr := (*t.paths.byTag.Load())[tag]
 	if pr == nil {
 		return
 	}
@@ -91,12 +91,12 @@ func (p *peers) probed(pkt []byte, from bind.Way) {
 	if !ok {
 		return
 	}
-	p.hint(func() { p.probe(pr.id, from, m) })
+	t.hint(func() { t.probe(pr.id, from, m) })
 }
 
 // probe hands an authentic probe to its agent.
-func (p *peers) probe(id cert.NodeID, from bind.Way, m probe.Message) {
-	q := p.table[id]
+func (t *Table) probe(id cert.NodeID, from bind.Way, m probe.Message) {
+	q := t.table[id]
 	if q == nil || q.path.agent == nil {
 		return
 	}
@@ -108,29 +108,29 @@ func (p *peers) probe(id cert.NodeID, from bind.Way, m probe.Message) {
 	if m.Kind == probe.Ping {
 		q.path.agent.Ping(now, via, m.Tx, m.Size)
 	} else if q.path.agent.Pong(now, via, m.Tx) && from.Kind == bind.Direct && from.Socket == nil {
-		p.paths.gatherer.Observed(from.Addr, m.Observed)
+		t.paths.gatherer.Observed(from.Addr, m.Observed)
 	}
-	p.act(q, now)
+	t.act(q, now)
 }
 
-// stunned takes a datagram that looks like STUN.
-func (p *peers) stunned(pkt []byte, from bind.Way) {
-	if from.Socket == nil && p.paths.gatherer != nil {
-		p.paths.gatherer.STUN(pkt, from.Addr)
+// STUN takes a datagram that looks like STUN.
+func (t *Table) STUN(pkt []byte, from bind.Way) {
+	if from.Socket == nil && t.paths.gatherer != nil {
+		t.paths.gatherer.STUN(pkt, from.Addr)
 	}
 }
 
-// wayTrouble is told why messages could not be sent by the way that a peer's
+// Trouble is told why messages could not be sent by the way that a peer's
 // agent has chosen.
-func (p *peers) wayTrouble(ep *bind.Endpoint, w bind.Way, err error) {
+func (t *Table) Trouble(ep *bind.Endpoint, w bind.Way, err error) {
 	id, tooLong := ep.ID(), errors.Is(err, syscall.EMSGSIZE)
-	p.hint(func() {
-		q := p.table[id]
+	t.hint(func() {
+		q := t.table[id]
 		if q == nil || q.path.agent == nil || q.endpoint != ep || q.path.outward(q.path.shown.Via) != w {
 			return
 		}
-		p.log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
+		t.log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
 		q.path.agent.Trouble(time.Now(), q.path.shown.Via, tooLong)
-		p.act(q, time.Now())
+		t.act(q, time.Now())
 	})
 }

@@ -1,0 +1,68 @@
+package tunnels
+
+import (
+	"errors"
+	"net/netip"
+
+	"weft/overlay/cert"
+	"weft/overlay/internal/dataplane"
+)
+
+// What tests of whole nodes do to tunnels, and see of them, that nobody else may.
+// No program calls it, so none has it in it.
+
+// SpoilKeys gives the tunnel with a peer another preshared key and forgets what
+// was agreed upon with the old one, so that the two ends fit no more.
+func (t *Table) SpoilKeys(name string) error {
+	return t.inLoop(func() error {
+		for _, q := range t.table {
+			if q.installed() && q.node.Name == name {
+				t.plane.RemovePeer(q.id)
+				return t.plane.SetPeer(dataplane.Peer{
+					ID: q.id, Key: q.hello.Key, Secret: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
+					Endpoint: q.endpoint, Filter: q.filter,
+				})
+			}
+		}
+		return errors.New("no tunnel")
+	})
+}
+
+// EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours,
+// while this node introduces itself to it, and introduces it once more at once.
+// It returns what those who waited for the two introductions got.
+func (t *Table) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
+	one, two := make(chan error, 1), make(chan error, 1)
+	t.do(func() {
+		q := t.table[id]
+		t.call(q, one)
+		if bye {
+			t.endAndRedial(q, "bye", false)
+		} else {
+			t.drop(q, "policy", true)
+			q = &peer{id: id}
+			t.table[id] = q
+		}
+		t.call(q, two)
+	})
+	return <-one, <-two
+}
+
+// HeldEarly returns of how many nodes messages are held that came ahead of their
+// introduction, and whether the node is one.
+func (t *Table) HeldEarly(id cert.NodeID) (senders int, held bool) {
+	t.held.Lock()
+	defer t.held.Unlock()
+	return len(t.held.from), t.held.from[id] != nil
+}
+
+// BootOf returns the boot id that a peer has told, 0 if there is none.
+func (t *Table) BootOf(id cert.NodeID) (boot uint64) {
+	t.inLoop(func() error {
+		if q := t.table[id]; q != nil {
+			boot = q.hello.Boot
+		}
+		return nil
+	})
+	return boot
+}
