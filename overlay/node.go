@@ -33,8 +33,9 @@
 //   - netcheck.go   what weft netcheck has the node find out
 //
 // and below: in internal, for this package alone, tunnels (with whom, how made, until
-// when), network (what is held of the network,
-// and what follows when it changes), follow (keeping that in step with the server), homes
+// when; tunnels/doc.go says where what is), paths (their better ways than the relay),
+// network (what is held of the network, and what follows when it changes), follow (keeping
+// that in step with the server), homes
 // (connections to relays, and at which one a peer is), state (the state directory),
 // directory (who is that name or address?), intro (introductions), path (which way), probe,
 // gather (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind

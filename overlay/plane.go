@@ -8,6 +8,7 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/paths"
 	"weft/overlay/internal/tunnels"
 	"weft/overlay/internal/wg"
 )
@@ -41,7 +42,7 @@ type UDP struct {
 
 // Interface is an address of the machine: Name string, Net netip.Prefix (the address
 // with its network's length), MTU int.
-type Interface = tunnels.Interface
+type Interface = paths.Interface
 
 // makePlane makes the data plane, WireGuard with a key pair of its own, which
 // lives until logout, the end of the process or a clock that is set back

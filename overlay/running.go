@@ -14,6 +14,7 @@ import (
 	"weft/overlay/internal/follow"
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/network"
+	"weft/overlay/internal/paths"
 	"weft/overlay/internal/state"
 	"weft/overlay/internal/tunnels"
 	"weft/overlay/link"
@@ -103,7 +104,7 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 	return tunnels.Config{
 		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
 		Bind: n.bind, Forwarder: n.forwarder, Plane: n.plane, Keys: n.keys, Filters: n.filters, Home: r.home, Guests: r.guests,
-		UDP:  tunnels.UDP{Off: u.Off, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
+		UDP:  paths.UDP{Off: u.Off, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
 		Idle: n.idleAfter, Unproven: n.unproven,
 		Identity: n.shownCertificate, Find: n.find, Where: n.whereIs, AskTime: n.inTime, Name: n.nameOf,
 		TakeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },

@@ -16,12 +16,12 @@ import (
 // rekeyPace is the time between introductions of tunnels that are not in use.
 const rekeyPace = 100 * time.Millisecond
 
+// ClockSet is called when the kernel says that the clock was set.
+func (t *Table) ClockSet() { t.do(t.checkClock) }
+
 // SetBack is called by the data plane when it has begun a handshake that
 // peers may ignore.
 func (t *Table) SetBack() { t.hint(t.checkClock) }
-
-// ClockSet is called when the kernel says that the clock was set.
-func (t *Table) ClockSet() { t.do(t.checkClock) }
 
 // checkClock takes another WireGuard key if that is due. It is called when the
 // kernel says that the clock was set, where it does, and when WireGuard finds out

@@ -24,16 +24,6 @@ type silence struct {
 	way  homes.Way
 }
 
-// await reports whether it is to be waited for whether said counts: once for each,
-// however often a relay says so.
-func (q *peer) await(said silence) bool {
-	if q.silence == said {
-		return false
-	}
-	q.silence = said
-	return true
-}
-
 // doubt takes a relay's word that a peer is silent.
 func (t *Table) doubt(w homes.Way, id cert.NodeID) {
 	q := t.table[id]
@@ -82,4 +72,14 @@ func (t *Table) doubt(w homes.Way, id cert.NodeID) {
 			})
 		})
 	}
+}
+
+// await reports whether it is to be waited for whether said counts: once for each,
+// however often a relay says so.
+func (q *peer) await(said silence) bool {
+	if q.silence == said {
+		return false
+	}
+	q.silence = said
+	return true
 }

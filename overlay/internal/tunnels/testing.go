@@ -51,9 +51,9 @@ func (t *Table) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 // HeldEarly returns of how many nodes messages are held that came ahead of their
 // introduction, and whether the node is one.
 func (t *Table) HeldEarly(id cert.NodeID) (senders int, held bool) {
-	t.held.Lock()
-	defer t.held.Unlock()
-	return len(t.held.from), t.held.from[id] != nil
+	t.early.mu.Lock()
+	defer t.early.mu.Unlock()
+	return len(t.early.from), t.early.from[id] != nil
 }
 
 // BootOf returns the boot id that a peer has told, 0 if there is none.

@@ -39,7 +39,8 @@ func (t *Table) publish() {
 	v := make(map[cert.NodeID]View, len(t.table))
 	for id, q := range t.table {
 		if q.installed() {
-			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName(), path: q.path.shown, trip: q.path.rtt}
+			shown, trip := t.paths.Shown(id)
+			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName(), path: shown, trip: trip}
 		}
 	}
 	t.view.Store(&v)

@@ -1,4 +1,4 @@
-package tunnels
+package paths
 
 import (
 	"errors"
@@ -58,18 +58,18 @@ func (r *prober) open(pkt []byte) (m probe.Message, ok bool) {
 
 // keys makes pr a peer's newest prober; the one before stays, since the peer may
 // still use it. nil takes both away.
-func (ps *paths) keys(q *peer, pr *prober) {
+func (ps *Paths) keys(o *peer, pr *prober) {
 	next := maps.Clone(ps.tags)
-	if old := q.path.probers[1]; old != nil {
+	if old := o.probers[1]; old != nil {
 		delete(next, old.key.Tag())
 	}
 	if pr == nil {
-		if old := q.path.probers[0]; old != nil {
+		if old := o.probers[0]; old != nil {
 			delete(next, old.key.Tag())
 		}
-		q.path.probers = [2]*prober{}
+		o.probers = [2]*prober{}
 	} else {
-		q.path.probers = [2]*prober{pr, q.path.probers[0]}
+		o.probers = [2]*prober{pr, o.probers[0]}
 		next[pr.key.Tag()] = pr
 	}
 	ps.tags = next
@@ -78,12 +78,12 @@ func (ps *paths) keys(q *peer, pr *prober) {
 }
 
 // Probed takes a datagram that looks like a probe.
-func (t *Table) Probed(pkt []byte, from bind.Way) {
+func (ps *Paths) Probed(pkt []byte, from bind.Way) {
 	tag, ok := probe.Peek(pkt)
 	if !ok {
 		return
 	}
-	pr := (*t.paths.byTag.Load())[tag]
+	pr := (*ps.byTag.Load())[tag]
 	if pr == nil {
 		return
 	}
@@ -91,46 +91,46 @@ func (t *Table) Probed(pkt []byte, from bind.Way) {
 	if !ok {
 		return
 	}
-	t.hint(func() { t.probe(pr.id, from, m) })
+	ps.cfg.Hint(func() { ps.probe(pr.id, from, m) })
 }
 
 // probe hands an authentic probe to its agent.
-func (t *Table) probe(id cert.NodeID, from bind.Way, m probe.Message) {
-	q := t.table[id]
-	if q == nil || q.path.agent == nil {
+func (ps *Paths) probe(id cert.NodeID, from bind.Way, m probe.Message) {
+	o := ps.peers[id]
+	if o == nil {
 		return
 	}
-	via, ok := q.path.via(from)
+	via, ok := o.via(from)
 	if !ok {
 		return
 	}
 	now := time.Now()
 	if m.Kind == probe.Ping {
-		q.path.agent.Ping(now, via, m.Tx, m.Size)
-	} else if q.path.agent.Pong(now, via, m.Tx) && from.Kind == bind.Direct && from.Socket == nil {
-		t.paths.gatherer.Observed(from.Addr, m.Observed)
+		o.agent.Ping(now, via, m.Tx, m.Size)
+	} else if o.agent.Pong(now, via, m.Tx) && from.Kind == bind.Direct && from.Socket == nil {
+		ps.gatherer.Observed(from.Addr, m.Observed)
 	}
-	t.act(q, now)
+	ps.act(o, now)
 }
 
 // STUN takes a datagram that looks like STUN.
-func (t *Table) STUN(pkt []byte, from bind.Way) {
-	if from.Socket == nil && t.paths.gatherer != nil {
-		t.paths.gatherer.STUN(pkt, from.Addr)
+func (ps *Paths) STUN(pkt []byte, from bind.Way) {
+	if from.Socket == nil && ps.gatherer != nil {
+		ps.gatherer.STUN(pkt, from.Addr)
 	}
 }
 
 // Trouble is told why messages could not be sent by the way that a peer's
 // agent has chosen.
-func (t *Table) Trouble(ep *bind.Endpoint, w bind.Way, err error) {
+func (ps *Paths) Trouble(ep *bind.Endpoint, w bind.Way, err error) {
 	id, tooLong := ep.ID(), errors.Is(err, syscall.EMSGSIZE)
-	t.hint(func() {
-		q := t.table[id]
-		if q == nil || q.path.agent == nil || q.endpoint != ep || q.path.outward(q.path.shown.Via) != w {
+	ps.cfg.Hint(func() {
+		o := ps.peers[id]
+		if o == nil || o.endpoint != ep || o.outward(o.shown.Via) != w {
 			return
 		}
-		t.log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
-		q.path.agent.Trouble(time.Now(), q.path.shown.Via, tooLong)
-		t.act(q, time.Now())
+		ps.cfg.Log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
+		o.agent.Trouble(time.Now(), o.shown.Via, tooLong)
+		ps.act(o, time.Now())
 	})
 }

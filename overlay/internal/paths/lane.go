@@ -1,4 +1,4 @@
-package tunnels
+package paths
 
 import (
 	"net/netip"
@@ -36,16 +36,16 @@ type laneOf struct {
 }
 
 // keepLane asks for a lane when one is wanted, and goes on with binding it.
-func (t *Table) keepLane(q *peer, want bool, now time.Time) {
-	l := &q.path.lane
-	if l.binder != nil && l.way != q.way {
-		t.endLane(q)
+func (ps *Paths) keepLane(o *peer, want bool, now time.Time) {
+	l, way := &o.lane, ps.cfg.Way(o.id)
+	if l.binder != nil && l.way != way {
+		ps.endLane(o)
 	}
 	switch {
 	case l.binder == nil && want && !now.Before(l.ask):
 		l.ask = now.Add(laneWait)
 		l.next = l.ask
-		if q.way == nil || q.way.RequestLane(q.id) != nil {
+		if way == nil || way.RequestLane(o.id) != nil {
 			l.ask = now.Add(laneRetry)
 			l.next = l.ask
 		}
@@ -53,124 +53,128 @@ func (t *Table) keepLane(q *peer, want bool, now time.Time) {
 		l.next = l.ask
 	case l.binder == nil:
 		l.next = time.Time{}
-	case !want && l.bound && q.path.shown.Kind == path.Direct:
-		t.endLane(q) // it is not needed any more
+	case !want && l.bound && o.shown.Kind == path.Direct:
+		ps.endLane(o) // it is not needed any more
 	case !l.bound:
-		t.bindLane(q, now)
+		ps.bindLane(o, now)
 	}
 }
 
-// LaneCame is told by a relay connection that there is a lane.
-func (t *Table) LaneCame(w homes.Way, id cert.NodeID, info lane.Info) {
-	t.hint(func() {
-		q := t.table[id]
-		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder != nil && q.path.lane.info == info {
+// LaneCame is told by a relay connection that there is a lane. It and those that follow
+// may be called by any goroutine.
+func (ps *Paths) LaneCame(w homes.Way, id cert.NodeID, info lane.Info) {
+	ps.cfg.Hint(func() {
+		o := ps.peers[id]
+		if o == nil || ps.cfg.Way(o.id) != w || o.lane.binder != nil && o.lane.info == info {
 			return
 		}
-		addr := t.paths.udpOf(w)
+		addr := ps.udpOf(w)
 		if !addr.IsValid() {
-			q.path.lane.ask, q.path.lane.unheard = time.Now().Add(laneRetry), true
-			t.paths.servers()
-			t.paths.gatherer.Want()
+			o.lane.ask, o.lane.unheard = time.Now().Add(laneRetry), true
+			ps.servers()
+			ps.gatherer.Want()
 			return
 		}
-		t.endLane(q)
-		l := &q.path.lane
+		ps.endLane(o)
+		l := &o.lane
 		l.way, l.info, l.addr, l.binder = w, info, addr, lane.NewBinder(info)
-		t.bindLane(q, time.Now())
-		t.due(q, l.next)
+		ps.bindLane(o, time.Now())
+		ps.due(o, l.next)
 	})
 }
 
 // LaneWent is told that there is no lane, or no more.
-func (t *Table) LaneWent(w homes.Way, id cert.NodeID) {
-	t.hint(func() {
-		q := t.table[id]
-		if q == nil || q.path.agent == nil || q.way != w {
+func (ps *Paths) LaneWent(w homes.Way, id cert.NodeID) {
+	ps.cfg.Hint(func() {
+		o := ps.peers[id]
+		if o == nil || ps.cfg.Way(o.id) != w {
 			return
 		}
 		now := time.Now()
-		t.endLane(q)
-		q.path.lane.ask = now.Add(laneRetry)
-		t.act(q, now)
+		ps.endLane(o)
+		o.lane.ask = now.Add(laneRetry)
+		ps.act(o, now)
 	})
 }
 
 // LaneMoved is told that the relay gets our datagrams from another address than
 // the one that is bound.
-func (t *Table) LaneMoved(w homes.Way, id cert.NodeID) {
-	t.hint(func() {
-		q := t.table[id]
-		if q == nil || q.path.agent == nil || q.way != w || q.path.lane.binder == nil {
+func (ps *Paths) LaneMoved(w homes.Way, id cert.NodeID) {
+	ps.cfg.Hint(func() {
+		o := ps.peers[id]
+		if o == nil || ps.cfg.Way(o.id) != w || o.lane.binder == nil {
 			return
 		}
-		q.path.lane.bound = false
-		q.path.lane.binder.Restart()
-		t.bindLane(q, time.Now())
-		t.due(q, q.path.lane.next)
+		o.lane.bound = false
+		o.lane.binder.Restart()
+		ps.bindLane(o, time.Now())
+		ps.due(o, o.lane.next)
 	})
 }
 
 // laneHeard asks once more for a lane that came before the relay's UDP had answered
 // this node: the peer may have been faster, or the list of relays was not known yet.
-func (t *Table) laneHeard(q *peer) {
-	if l := &q.path.lane; l.unheard && q.way != nil && t.paths.udpOf(q.way).IsValid() {
+func (ps *Paths) laneHeard(o *peer) {
+	l := &o.lane
+	if !l.unheard {
+		return
+	}
+	if w := ps.cfg.Way(o.id); w != nil && ps.udpOf(w).IsValid() {
 		l.unheard, l.ask = false, time.Time{}
 	}
 }
 
 // bindLane sends what is due to bind a lane.
-func (t *Table) bindLane(q *peer, now time.Time) {
-	l := &q.path.lane
+func (ps *Paths) bindLane(o *peer, now time.Time) {
+	l := &o.lane
 	out, wake := l.binder.Poll(now)
 	l.next = wake
 	if out != nil {
-		t.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: l.addr})
+		ps.cfg.Bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: l.addr})
 	}
 	if l.binder.State() == lane.Blocked {
-		t.endLane(q)
-		q.path.lane.ask = now.Add(laneRetry)
+		ps.endLane(o)
+		o.lane.ask = now.Add(laneRetry)
 	}
 }
 
 // endLane forgets a lane.
-func (t *Table) endLane(q *peer) {
-	l := &q.path.lane
+func (ps *Paths) endLane(o *peer) {
+	l := &o.lane
 	if l.binder == nil {
 		return
 	}
-	t.bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
+	ps.cfg.Bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
 	*l = laneOf{ask: l.ask}
-	if q.path.agent != nil {
-		q.path.agent.SetLane(time.Now(), false)
-	}
+	o.agent.SetLane(time.Now(), false)
 }
 
 // LaneSaid takes what a relay says about a lane, on a socket's goroutine.
-func (t *Table) LaneSaid(pkt []byte, from bind.Way) {
+func (ps *Paths) LaneSaid(pkt []byte, from bind.Way) {
 	_, id, ok := lane.Parse(pkt)
 	if !ok || from.Socket != nil {
 		return
 	}
 	b := slices.Clone(pkt) // 60 bytes
-	t.hint(func() { t.laneControl(id, b, from.Addr) })
+	ps.cfg.Hint(func() { ps.laneControl(id, b, from.Addr) })
 }
 
-func (t *Table) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
-	for _, q := range t.table {
-		l := &q.path.lane
+// laneControl goes on with binding a lane.
+func (ps *Paths) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
+	for _, o := range ps.peers {
+		l := &o.lane
 		if l.binder == nil || l.info.Send != id || l.addr != from || l.bound {
 			continue
 		}
 		if out := l.binder.Handle(b); out != nil {
-			t.bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: from})
+			ps.cfg.Bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: from})
 		}
 		if l.binder.State() == lane.IsBound {
 			now := time.Now()
 			l.bound, l.next = true, time.Time{}
-			t.bind.Verify(q.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
-			q.path.agent.SetLane(now, true)
-			t.act(q, now)
+			ps.cfg.Bind.Verify(o.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
+			o.agent.SetLane(now, true)
+			ps.act(o, now)
 		}
 		return
 	}
@@ -178,10 +182,7 @@ func (t *Table) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
 
 // udpOf is the UDP address of the relay at the other end of w, as far as STUN
 // has found it to answer.
-func (ps *paths) udpOf(w homes.Way) netip.AddrPort {
-	if ps.gatherer == nil {
-		return netip.AddrPort{}
-	}
+func (ps *Paths) udpOf(w homes.Way) netip.AddrPort {
 	answers := ps.gatherer.Snapshot().Answers
 	for _, server := range w.Relay().STUN { // those with lanes come first
 		for _, a := range answers {

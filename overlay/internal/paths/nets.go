@@ -1,4 +1,4 @@
-package tunnels
+package paths
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/gather"
-	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
 	"weft/overlay/internal/probe"
 	"weft/overlay/portmap"
@@ -36,30 +35,42 @@ type Interface struct {
 	MTU  int
 }
 
+// netsOf are the networks of this machine, and the largest MTU.
 type netsOf struct {
 	list []netip.Prefix
 	mtu  int
 }
 
-func newPaths(t *Table) *paths {
-	ps := &paths{t: t, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, maxProbe)}
-	ps.byTag.Store(&proberMap{})
-	u := t.cfg.UDP
-	if u.Off || t.bind.Port() == 0 {
-		if err := t.bind.ListenError(); err != nil && !u.Off {
-			t.cfg.Health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
-		}
-		return ps
+// New makes the ways of all tunnels. Without a UDP socket there are none but the relay;
+// if that was not asked for, the health says so.
+func New(cfg Config) *Paths {
+	ps := &Paths{
+		cfg: cfg, peers: map[cert.NodeID]*peer{}, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, probe.MaxLen),
 	}
+	ps.byTag.Store(&proberMap{})
+	switch err := cfg.Bind.ListenError(); {
+	case cfg.UDP.Off:
+	case cfg.Bind.Port() != 0:
+		ps.gatherer = ps.newGatherer()
+		ps.nets = ps.networks()
+	case err != nil:
+		cfg.Health.Set(status.CodeUDPPortTaken, "no UDP socket ("+err.Error()+"): everything goes through relays")
+	}
+	return ps
+}
+
+// newGatherer makes what finds out where this node can be reached.
+func (ps *Paths) newGatherer() *gather.Gatherer {
+	u, b := ps.cfg.UDP, ps.cfg.Bind
 	cfg := gather.Config{
-		Send: func(b []byte, to netip.AddrPort) error {
-			return t.bind.SendTo(b, bind.Way{Kind: bind.Direct, Addr: to})
+		Send: func(pkt []byte, to netip.AddrPort) error {
+			return b.SendTo(pkt, bind.Way{Kind: bind.Direct, Addr: to})
 		},
-		Ports:   func() (v4, v6 uint16) { return t.bind.Port(), t.bind.Port() },
-		Changed: func(*gather.Snapshot) { t.do(func() { t.pathsChanged(false) }) },
-		Refuse:  t.isOverlay,
+		Ports:   func() (v4, v6 uint16) { return b.Port(), b.Port() },
+		Changed: func(*gather.Snapshot) { ps.cfg.Do(func() { ps.changed(false) }) },
+		Refuse:  ps.isOverlay,
 		Manual:  u.Endpoints,
-		Log:     t.log,
+		Log:     ps.cfg.Log,
 	}
 	if !u.NoPortMap {
 		cfg.PortMap = &portmap.Config{}
@@ -74,41 +85,26 @@ func newPaths(t *Table) *paths {
 			return out, err
 		}
 	}
-	ps.gatherer = gather.New(cfg)
-	ps.nets = t.networks()
-	return ps
-}
-
-// start begins gathering, close ends it and takes the port mapping back.
-func (ps *paths) start() {
-	if ps.gatherer != nil {
-		ps.gatherer.Start()
-	}
-}
-
-func (ps *paths) close() {
-	if ps.gatherer != nil {
-		ps.gatherer.Close()
-	}
+	return gather.New(cfg)
 }
 
 // Gather looks where this node can be reached, over its own sockets, and waits for
-// that. It is an error where there are none.
-func (t *Table) Gather(ctx context.Context) (*gather.Snapshot, error) {
-	if t.paths.gatherer == nil {
+// that. It is an error where there are none. Any goroutine may call it.
+func (ps *Paths) Gather(ctx context.Context) (*gather.Snapshot, error) {
+	if ps.gatherer == nil {
 		return nil, errors.New("this node has no UDP socket now")
 	}
-	t.paths.servers()
-	return t.paths.gatherer.Check(ctx)
+	ps.servers()
+	return ps.gatherer.Check(ctx)
 }
 
 // servers has the relays of the configuration asked by STUN, the home first.
-func (ps *paths) servers() {
-	s, ok := ps.t.cfg.Held.Get()
+func (ps *Paths) servers() {
+	s, ok := ps.cfg.Held.Get()
 	if ps.gatherer == nil || !ok {
 		return
 	}
-	home := ps.t.home.Relay().ID
+	home := ps.cfg.Home.Relay().ID
 	var list []string
 	for _, first := range []bool{true, false} {
 		for _, rl := range s.Config.Relays {
@@ -120,44 +116,41 @@ func (ps *paths) servers() {
 	ps.gatherer.SetServers(list)
 }
 
+// ConfigChanged is told that the list of relays may be another.
+func (ps *Paths) ConfigChanged() {
+	ps.servers()
+	for _, o := range ps.peers {
+		if o.lane.unheard {
+			ps.gatherer.Want()
+		}
+	}
+}
+
 // local is what agents are told about this node.
-func (ps *paths) local() path.Local {
+func (ps *Paths) local() path.Local {
 	snap := ps.gatherer.Snapshot()
 	return path.Local{Candidates: snap.Candidates, NAT: snap.NAT(), Nets: ps.nets.list, MTU: ps.nets.mtu}
 }
 
-// message is what peers are told.
-func (ps *paths) message(callMe bool) intro.Message {
-	snap := ps.gatherer.Snapshot()
-	m := intro.Message{Type: intro.TypeCandidates, NAT4: string(snap.IPv4.Mapping), NAT6: string(snap.IPv6.Mapping)}
-	if callMe {
-		m.Type = intro.TypeCallMe
-	}
-	for _, c := range snap.Candidates {
-		m.Candidates = append(m.Candidates, intro.Candidate{Addr: c.Addr, Kind: string(c.Type)})
-	}
-	return m
-}
-
 // isOverlay reports whether an address belongs to the overlay: it cannot be
 // where a packet goes underneath.
-func (t *Table) isOverlay(a netip.Addr) bool {
-	s, ok := t.cfg.Held.Get()
+func (ps *Paths) isOverlay(a netip.Addr) bool {
+	s, ok := ps.cfg.Held.Get()
 	return ok && s.Contains(a)
 }
 
-// networks lists the networks of this machine, and the largest MTU.
-func (t *Table) networks() (out netsOf) {
-	list := t.cfg.UDP.Interfaces
+// networks lists the machine's networks.
+func (ps *Paths) networks() (out netsOf) {
+	list := ps.cfg.UDP.Interfaces
 	if list == nil {
 		list = interfaces
 	}
 	all, err := list()
 	if err != nil {
-		t.log.Warn("list interfaces", "err", err)
+		ps.cfg.Log.Warn("list interfaces", "err", err)
 	}
 	for _, i := range all {
-		if a := i.Net.Addr(); a.IsGlobalUnicast() && !t.isOverlay(a) {
+		if a := i.Net.Addr(); a.IsGlobalUnicast() && !ps.isOverlay(a) {
 			out.list = append(out.list, i.Net)
 			out.mtu = max(out.mtu, i.MTU)
 		}
@@ -189,23 +182,22 @@ func interfaces() ([]Interface, error) {
 	return out, nil
 }
 
-// pathsWake looks whether the machine's addresses are other ones. A router may
-// be, in any case.
-func (t *Table) pathsWake() {
-	ps := t.paths
+// WorldChanged looks whether the machine's addresses are other ones. A router may
+// be, in any case. Any goroutine may call it.
+func (ps *Paths) WorldChanged() {
 	if ps.gatherer == nil {
 		return
 	}
-	nets := t.networks()
-	t.do(func() {
+	nets := ps.networks()
+	ps.cfg.Do(func() {
 		moved := !slices.Equal(nets.list, ps.nets.list)
 		ps.nets = nets
 		ps.gatherer.Wake()
 		if moved {
-			t.pathsChanged(true)
+			ps.changed(true)
 			return
 		}
-		t.stirPaths(time.Now())
+		ps.Stir(time.Now())
 	})
 }
 

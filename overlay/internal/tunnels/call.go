@@ -1,0 +1,298 @@
+package tunnels
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/overlay/cert"
+	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/directory"
+	"weft/overlay/internal/intro"
+	"weft/overlay/status"
+)
+
+// How this node comes to call another: a packet finds no peer (Miss), or somebody dials
+// (Ensure). What the peer answers is taken in two steps, its keys (established) and that
+// it has accepted (called).
+
+const (
+	dialTimeout = 22 * time.Second // four times intro.HandshakeTimeout, and a little
+	redialMax   = 30 * time.Second
+)
+
+// Miss has the node introduce itself to who has an address, for which packets are held.
+func (t *Table) Miss(dst netip.Addr) {
+	// The caller is the forwarder's reader: it must not wait for us, and we may
+	// be waiting for it.
+	t.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(t.ctx, dialTimeout)
+		defer cancel()
+		// Answers to whoever called us go there whatever the directory says.
+		k, _ := t.cfg.Directory.Find(dst.String())
+		if k == nil {
+			var err error
+			if k, err = t.cfg.Find(ctx, dst.String()); err != nil {
+				t.forwarder.Fail(dst, failReason(err))
+				return
+			}
+		}
+		if err := t.Ensure(ctx, k.Node.ID); err != nil {
+			t.forwarder.Fail(dst, failReason(err))
+		}
+	})
+}
+
+func failReason(err error) dataplane.Reason {
+	if status.KindOf(err) == status.KindDenied {
+		return dataplane.Prohibited
+	}
+	return dataplane.Unreachable
+}
+
+// Ensure returns once there is a tunnel to the node, introducing it
+// if need be. A peer that exists already costs nothing.
+func (t *Table) Ensure(ctx context.Context, id cert.NodeID) error {
+	if _, ok := t.Views()[id]; ok {
+		return nil
+	}
+	done := make(chan error, 1)
+	ok := t.do(func() {
+		q := t.table[id]
+		if q != nil && q.installed() && q.dial == nil {
+			done <- nil
+			return
+		}
+		if q == nil {
+			q = &peer{id: id}
+			t.table[id] = q
+		}
+		t.call(q, done)
+	})
+	if !ok {
+		return ErrDown
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.ctx.Done():
+		return ErrDown
+	}
+}
+
+// CallAnew introduces this node to a peer, whether there is a tunnel or not,
+// and returns the result. It does nothing for who waits no more.
+func (t *Table) CallAnew(ctx context.Context, id cert.NodeID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	if !t.do(func() {
+		q := t.table[id]
+		if q == nil {
+			q = &peer{id: id}
+			t.table[id] = q
+		}
+		t.call(q, done)
+	}) {
+		return ErrDown
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ErrDown is the answer of a node that is down.
+var ErrDown = &status.Error{Kind: status.KindFailed, Message: "weft is down", Hint: "run: weft up"}
+
+// call starts an introduction as the caller, or joins the one in progress.
+// result, when not nil, gets what becomes of it. Packets flow one round trip
+// earlier, as soon as the keys are known (install).
+func (t *Table) call(q *peer, result chan<- error) {
+	if q.dial != nil {
+		if result != nil {
+			q.dial.waiters = append(q.dial.waiters, waiter{time.Now(), result})
+		}
+		return
+	}
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	d := &dialing{id: q.id, cancel: cancel, tried: time.Now()}
+	if result != nil {
+		d.waiters = []waiter{{d.tried, result}}
+	}
+	q.dial = d
+	t.log.Debug("introduce", "peer", q.id)
+	t.wg.Go(func() {
+		defer cancel(nil)
+		ctx, stop := context.WithTimeout(ctx, dialTimeout)
+		defer stop()
+		s, err := t.reach(ctx, q, d)
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && !errors.Is(cause, context.DeadlineExceeded) {
+				err = cause
+			}
+		}
+		t.do(func() { t.called(q, d, s, err) })
+	})
+}
+
+// established takes the keys of an introduction that this node started, before
+// the peer has accepted it.
+func (t *Table) established(q *peer, d *dialing, s *intro.Session) error {
+	d.heard = true
+	q.spoke(s.Trip)
+	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
+		return nil
+	}
+	err := t.install(q, s, true, dataplane.Tentative)
+	if err == nil {
+		d.session = s
+	}
+	d.late = errors.Is(err, dataplane.ErrTaken)
+	return err
+}
+
+// called takes the result of an introduction that this node started.
+func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
+	if q.dial == d {
+		q.dial = nil
+	}
+	var denied *intro.DenyError
+	switch {
+	case err == nil:
+		q.failures = 0
+		q.gone = time.Time{}
+		if s.Initiator && !d.overtaken && s.Err() == nil {
+			ierr := t.acceptedBy(q, d, s)
+			if errors.Is(ierr, dataplane.ErrKeyGone) && q.dial == nil && t.ctx.Err() == nil {
+				// It was told the key that we had before: once more.
+				s.Close()
+				t.table[q.id] = q
+				t.call(q, nil)
+				q.dial.waiters, d.waiters = d.waiters, nil
+				return
+			}
+			if ierr != nil {
+				t.log.Warn("cannot make or renew a tunnel", "peer", q.id, "err", ierr)
+				if !q.installed() {
+					s.Bye()
+					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", t.cfg.Name(q.id), ierr)}
+				}
+			}
+		}
+		if s.Err() == nil {
+			q.session = s // installed before; it may have ended since
+		}
+		t.cfg.Directory.SetPresence(directory.Sighting{ID: q.id, Online: true})
+		t.publish()
+	case errors.As(err, &denied):
+		if q.installed() && q.ours {
+			t.drop(q, "denied", false)
+		}
+		err = t.deniedError(q, denied)
+	case errors.Is(err, intro.ErrKey):
+		if d.session != nil && q.installed() && q.hello.Key == d.session.Remote.Key {
+			t.drop(q, "its WireGuard key is another's", false)
+		}
+		err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", t.cfg.Name(q.id), err)}
+	case errors.Is(err, intro.ErrReplaced):
+		// The peer called at the same time and its call counts.
+		if q.installed() {
+			err = nil
+		}
+	}
+	if err != nil && !d.overtaken && q.session != nil && (d.late || q.session.Err() != nil) {
+		// The peer may have accepted all the same. Then it has newer keys, for
+		// the next handshake, and knows the old session no more.
+		q.session.Close()
+		q.session, q.lost = nil, time.Now()
+		t.lookAt(q.lost.Add(time.Second))
+	}
+	if err != nil {
+		if errors.Is(err, errGone) {
+			t.cfg.Directory.SetPresence(directory.Sighting{ID: q.id, Online: false})
+		}
+		q.failures++
+		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
+		t.log.Debug("introduction failed", "peer", q.id, "err", err)
+		if status.KindOf(err) == status.KindFailed {
+			err = t.unreachable(q, err)
+		}
+	}
+	waiters := d.waiters
+	d.waiters = nil
+	if err != nil && q.dial == nil && denied == nil && t.ctx.Err() == nil && (t.table[q.id] == q || t.table[q.id] == nil) {
+		// The peer may have come back after the last attempt began: once more
+		// for those who came since.
+		i := slices.IndexFunc(waiters, func(w waiter) bool { return w.came.After(d.tried) })
+		if i >= 0 {
+			t.table[q.id] = q
+			t.call(q, nil)
+			q.dial.waiters = slices.Clone(waiters[i:])
+			waiters = waiters[:i]
+		}
+	}
+	if t.stale(q) {
+		t.lookAt(time.Now())
+	}
+	for _, w := range waiters {
+		w.result <- err
+	}
+	if !q.installed() && q.dial == nil && q.session == nil && t.table[q.id] == q {
+		delete(t.table, q.id)
+	}
+}
+
+// acceptedBy makes the tunnel of an introduction that this node started what it
+// should be once the peer has accepted.
+func (t *Table) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
+	if t.table[q.id] != q {
+		return errors.New("the tunnel was ended meanwhile")
+	}
+	claim := claimOf(s)
+	if !d.late && q.installed() && (claim < dataplane.Proven || t.plane.Prove(q.id, s.Remote.Key)) {
+		return nil
+	}
+	return t.install(q, s, true, claim)
+}
+
+// claimOf says how good the claim of an introduced node to its key is.
+func claimOf(s *intro.Session) dataplane.Claim {
+	if s.Proven() {
+		return dataplane.Proven
+	}
+	return dataplane.Claimed
+}
+
+func (t *Table) deniedError(q *peer, e *intro.DenyError) error {
+	name := t.cfg.Name(q.id)
+	msg := fmt.Sprintf("%s does not let this device in: %s", name, e.Reason)
+	if e.Text != "" {
+		msg += ": " + e.Text
+	}
+	hint := "the network's policy decides; ask its owner"
+	if e.Reason == intro.DenyConflict {
+		hint = "restart weft here; it makes another WireGuard key then"
+	}
+	return &status.Error{Kind: status.KindDenied, Message: msg, Hint: hint}
+}
+
+func (t *Table) unreachable(q *peer, err error) error {
+	name := t.cfg.Name(q.id)
+	if errors.Is(err, errUnsure) {
+		return &status.Error{Kind: status.KindUnreachable,
+			Message: name + " is at none of the relays, and the server does not know yet where it is", Hint: "try again in half a minute"}
+	}
+	if !q.gone.IsZero() {
+		return &status.Error{Kind: status.KindUnreachable, Message: name + " is offline"}
+	}
+	return &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("%s does not answer: %v", name, err), Hint: "see: weft status"}
+}

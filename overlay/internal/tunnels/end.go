@@ -1,0 +1,60 @@
+package tunnels
+
+import (
+	"fmt"
+	"time"
+)
+
+// drop ends the tunnel with a peer, and an introduction to it that is under way.
+// bye tells the peer so.
+func (t *Table) drop(q *peer, why string, bye bool) {
+	if q.dial != nil {
+		q.dial.cancel(fmt.Errorf("tunnel dropped: %s", why))
+	}
+	t.endTunnel(q, why, bye)
+	if t.table[q.id] == q {
+		delete(t.table, q.id)
+	}
+	t.publish()
+}
+
+// endAndRedial ends a tunnel that the peer, or time, has ended. Who still has
+// traffic for the peer is introduced anew. An introduction that is under way is
+// about the next tunnel and goes on.
+func (t *Table) endAndRedial(q *peer, why string, bye bool) {
+	redial := t.hasTraffic(q, time.Now())
+	t.endTunnel(q, why, bye)
+	switch {
+	case q.dial != nil:
+	case redial:
+		t.call(q, nil)
+	default:
+		delete(t.table, q.id)
+	}
+	t.publish()
+}
+
+// endTunnel takes the tunnel and the session away, and leaves of q what
+// it was before the first introduction, but for the filter.
+func (t *Table) endTunnel(q *peer, why string, bye bool) {
+	if s := q.session; s != nil {
+		if bye {
+			s.Bye()
+		} else {
+			s.Close()
+		}
+	}
+	if q.installed() {
+		t.log.Info("tunnel ended", "peer", t.cfg.Name(q.id), "why", why)
+		t.paths.End(q.id)
+		t.plane.RemovePeer(q.id)
+		t.cfg.Filters.Release(q.id, t.forwarder.Now())
+		t.bind.Drop(q.id)
+		t.guests.Route(q.id, nil)
+	}
+	*q = peer{
+		id: q.id, node: q.node, filter: q.filter, dial: q.dial, ours: q.ours,
+		failures: q.failures, nextRedial: q.nextRedial, nextHint: q.nextHint,
+		watchers: q.watchers, renewed: q.renewed, trip: q.trip,
+	}
+}
