@@ -144,9 +144,17 @@ func (t *Table) call(q *peer, result chan<- error) {
 	})
 }
 
+// errEnded says that a tunnel was dropped while the introduction for it was under way.
+var errEnded = errors.New("the tunnel was ended meanwhile")
+
 // established takes the keys of an introduction that this node started, before
-// the peer has accepted it.
+// the peer has accepted it. The tunnel may have been dropped since the session came about
+// (drop has ended the introduction, but not what waited for the owner): whoever was
+// dropped, a revoked peer for one, gets none in its place, which nobody would end.
 func (t *Table) established(q *peer, d *dialing, s *intro.Session) error {
+	if t.table[q.id] != q {
+		return errEnded
+	}
 	d.heard = true
 	q.spoke(s.Trip)
 	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
@@ -255,7 +263,7 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 // should be once the peer has accepted.
 func (t *Table) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
 	if t.table[q.id] != q {
-		return errors.New("the tunnel was ended meanwhile")
+		return errEnded
 	}
 	claim := claimOf(s)
 	if !d.late && q.installed() && (claim < dataplane.Proven || t.plane.Prove(q.id, s.Remote.Key)) {
