@@ -32,18 +32,17 @@
 //   - names.go      what the DNS zone is made of; dns.go what the owner decided
 //   - netcheck.go   what weft netcheck has the node find out
 //
-// and below: in internal, for this package alone, tunnels (with whom, how made, until
-// when; tunnels/doc.go says where what is), paths (their better ways than the relay),
-// network (what is held of the network, and what follows when it changes), follow (keeping
-// that in step with the server), homes
-// (connections to relays, and at which one a peer is), state (the state directory),
-// directory (who is that name or address?), intro (introductions), path (which way), probe,
-// gather (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind
-// (its messages over sockets and relays), filter (what a peer may do), filters (those of
-// all peers, which outlive their tunnels);
-// beside them portmap, rtt (how long answers take), tun (kernel interface), status (what
-// a node says of itself, and how it is made of facts), and what servers and relays know
-// too: api, api/client, relay, link, cert.
+// and below: in internal, for this package alone, tunnels (with whom, how they are made,
+// and until when), paths (their better ways than the relay), network (what is held of
+// the network, and what follows when it changes), follow (keeping that in step with the
+// server), homes (connections to relays, and at which one a peer is), state (the state
+// directory), directory (who is that name or address?), intro (introductions), path
+// (which way), probe, gather (candidates), dataplane (packets between the host and
+// peers), wg (WireGuard), bind (its messages over sockets and relays), filter (what a
+// peer may do), filters (those of all peers, which outlive their tunnels); beside them
+// portmap, rtt (how long answers take), tun (kernel interface), status (what a node says
+// of itself, and how it is made of facts), and what servers and relays know too: api,
+// api/client, relay, link, cert.
 //
 // Lock order: Node.turn, that of network.Sinks, what holds the keeper off
 // (Keeper.Pause), Node.mu, that of network.Holder, and last that of the directory, which

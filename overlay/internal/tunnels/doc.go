@@ -19,10 +19,10 @@
 // moments, and nothing is called meanwhile but intro.Switch.InProgress.
 //
 // Exported methods may be called from any goroutine but the owner's. Those that take a
-// context wait until it ends at the most, and so do TripTo and what watches a tunnel
-// (Watch) until the owner has come to it; what else there is hands over and returns. What
-// sockets, relay connections and the forwarder call (early.go, ways.go, Session, Gone,
-// Stirred, SetBack, Miss) never waits for the owner.
+// context wait, until it ends at the latest, and TripTo waits for the owner; all others
+// hand over and return. What sockets, relay connections and the forwarder call (Stranger,
+// Early, Session, Gone, Stirred, SetBack, Miss, and ways.go) drops a hint rather than wait
+// for room.
 //
 //	table.go     the table, its owner, and how others hand it functions
 //	peer.go      what the table holds of one peer
