@@ -1,54 +1,71 @@
 package overlay
 
 import (
+	"context"
 	"crypto/tls"
-	"net/http"
+	"log/slog"
+	"net"
 
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/internal/network"
 	"weft/overlay/link"
 )
 
-// The one dialer for everything between this node and the server side, and
-// what the node shows there of itself.
-
-// dialTo is what a dialer needs to know about the server side.
-type dialTo struct {
-	urls  []string
-	roots *cert.ServerRoots
-	shown tls.Certificate
+// serverSide makes the one dialer for everything between this node and the server side,
+// and says what the node shows there of itself.
+type serverSide struct {
+	held    *network.Holder
+	netDial func(ctx context.Context, network, address string) (net.Conn, error)
+	log     *slog.Logger
 }
 
-func (n *Node) dialer(to dialTo) *link.Dialer {
-	return &link.Dialer{
-		URLs:     func() []string { return to.urls },
-		Roots:    func() *cert.ServerRoots { return to.roots },
-		Identity: func() *tls.Certificate { return &to.shown },
-		NetDial:  n.cfg.NetDial,
-		Log:      n.log,
-	}
-}
-
-// makeDialer returns the one dialer for everything between this node and the
-// server side. It reads what is current at each use.
-func (n *Node) makeDialer() *link.Dialer {
+// dialer returns the dialer of a node that is in a network. It reads what is current at
+// each use.
+func (s *serverSide) dialer() *link.Dialer {
 	return &link.Dialer{
 		URLs: func() []string {
-			if id := n.held.Identity(); id != nil {
+			if id := s.held.Identity(); id != nil {
 				return id.URLs
 			}
 			return nil
 		},
 		Roots: func() *cert.ServerRoots {
-			if s, ok := n.held.Get(); ok {
-				return s.ServerRoots
+			if now, ok := s.held.Get(); ok {
+				return now.ServerRoots
 			}
 			return nil
 		},
-		Identity: n.shownCertificate,
-		NetDial:  n.cfg.NetDial,
-		Log:      n.log,
+		Identity: s.shown,
+		NetDial:  s.netDial,
+		Log:      s.log,
 	}
+}
+
+// dialerTo is dialer for a node that has yet to join: the server is at urls, has a chain
+// to roots, and is shown that certificate.
+func (s *serverSide) dialerTo(urls []string, roots *cert.ServerRoots, shown tls.Certificate) *link.Dialer {
+	return &link.Dialer{
+		URLs:     func() []string { return urls },
+		Roots:    func() *cert.ServerRoots { return roots },
+		Identity: func() *tls.Certificate { return &shown },
+		NetDial:  s.netDial,
+		Log:      s.log,
+	}
+}
+
+// shown is what this node shows in every handshake, nil while it is nobody.
+func (s *serverSide) shown() *tls.Certificate {
+	id := s.held.Identity()
+	if id == nil {
+		return nil
+	}
+	c, err := id.TLS()
+	if err != nil {
+		s.log.Error("make certificate", "err", err)
+		return nil
+	}
+	return c
 }
 
 // client is the coordination server's client for this node.
@@ -58,26 +75,6 @@ func (n *Node) client() *client.Client {
 	if n.running != nil {
 		return n.running.client
 	}
-	rt := n.makeDialer().Transport()
-	return client.New(rt, n.contact)
-}
-
-// shownCertificate is what this node shows in every handshake.
-func (n *Node) shownCertificate() *tls.Certificate {
-	id := n.held.Identity()
-	if id == nil {
-		return nil
-	}
-	c, err := id.TLS()
-	if err != nil {
-		n.log.Error("make certificate", "err", err)
-		return nil
-	}
-	return c
-}
-
-func closeIdle(rt http.RoundTripper) {
-	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
+	d := n.server.dialer()
+	return client.New(d.Transport(), n.times.server)
 }

@@ -8,33 +8,34 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/state"
 	"weft/overlay/internal/wg"
 )
 
-// Through is Node.through to a peer that the node knows.
+// Through is running.through to a peer that the node knows.
 func (n *Node) Through(ctx context.Context, name string, try func(context.Context) error) error {
 	r, s, err := n.runs()
 	if err != nil {
 		return err
 	}
-	k, err := n.resolve(ctx, s, name)
+	k, err := n.lookup.Resolve(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	return n.through(ctx, r, k.Node.ID, try)
+	return r.through(ctx, k.Node.ID, try)
 }
 
 // SetIdle shortens the life of tunnels without data, before Start.
-func (n *Node) SetIdle(d time.Duration) { n.idleAfter = d }
+func (n *Node) SetIdle(d time.Duration) { n.tuning.idle = d }
 
 // SetGuestIdle shortens the life of guest connections, before Start.
-func (n *Node) SetGuestIdle(d time.Duration) { n.guestIdle = d }
+func (n *Node) SetGuestIdle(d time.Duration) { n.tuning.guestIdle = d }
 
 // IgnoreWorld has the node not ask the kernel for changes of the network, before
 // Start: who waits for the kernel stops simulated time.
 func (n *Node) IgnoreWorld() {
-	n.notifyWorld = func(func()) (func(), error) { return func() {}, nil }
+	n.tuning.notifyWorld = func(func()) (func(), error) { return func() {}, nil }
 }
 
 // Guests returns how many guest connections there are.
@@ -55,12 +56,12 @@ func (n *Node) RelayVia() string {
 }
 
 // Versions returns what the node holds.
-func (n *Node) Versions() api.Versions { return n.versions() }
+func (n *Node) Versions() api.Versions { return follow.Versions(&n.held, n.dir) }
 
 // BreakDisk has disk called before what the node learns is written, before Start.
 // An error of it is one of the disk.
 func (n *Node) BreakDisk(disk func(file string) error) {
-	n.save = func(s *state.Dir, name string, b []byte) error {
+	n.disk.save = func(s *state.Dir, name string, b []byte) error {
 		if err := disk(name); err != nil {
 			return err
 		}
@@ -69,7 +70,7 @@ func (n *Node) BreakDisk(disk func(file string) error) {
 }
 
 // CRLNumber returns the number of the revocation list that the node holds.
-func (n *Node) CRLNumber() uint64 { return n.versions().CRL }
+func (n *Node) CRLNumber() uint64 { return n.Versions().CRL }
 
 // SaveHome makes a relay the home that a node starts with.
 func SaveHome(dir, relayID string) error {
@@ -96,7 +97,7 @@ func (n *Node) SpoilKeys(name string) error { return n.tunnels().SpoilKeys(name)
 
 // IsServer reports whether the node takes changes of the directory from a relay
 // that shows this chain.
-func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.isServer(chain) }
+func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.held.IsServer(chain) }
 
 // EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours,
 // while this node introduces itself to it, and introduces it once more at once.
@@ -107,10 +108,10 @@ func (n *Node) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 
 // ProveNothing has the node introduce itself like those that knew of no proofs of
 // WireGuard keys, before Start.
-func (n *Node) ProveNothing() { n.unproven = true }
+func (n *Node) ProveNothing() { n.tuning.unproven = true }
 
 // WireGuardKey returns the node's public key.
-func (n *Node) WireGuardKey() [32]byte { return n.keys.Key().Public }
+func (n *Node) WireGuardKey() [32]byte { return n.plane.wg.Key().Public }
 
 // HeldEarly returns of how many nodes WireGuard messages are held that came ahead
 // of their introduction, and whether the node is one.
@@ -120,16 +121,16 @@ func (n *Node) HeldEarly(id cert.NodeID) (senders int, held bool) {
 
 // SetStamps has the node believe that WireGuard goes by another clock, before
 // Start.
-func (n *Node) SetStamps(clock func() time.Time) { n.stamps = clock }
+func (n *Node) SetStamps(clock func() time.Time) { n.tuning.stamps = clock }
 
 // ClockSet tells the node what the kernel tells when the clock was set.
 func (n *Node) ClockSet() { n.tunnels().ClockSet() }
 
 // Key returns the node's WireGuard key.
-func (n *Node) Key() dataplane.Key { return n.keys.Key() }
+func (n *Node) Key() dataplane.Key { return n.plane.wg.Key() }
 
 // KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that
 // the peer told with it.
 func (n *Node) KeyOf(id cert.NodeID) dataplane.Key {
-	return dataplane.Key{Public: n.plane.(*wg.Device).KeyOf(id), Boot: n.tunnels().BootOf(id)}
+	return dataplane.Key{Public: n.plane.wg.(*wg.Device).KeyOf(id), Boot: n.tunnels().BootOf(id)}
 }

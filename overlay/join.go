@@ -45,14 +45,13 @@ func (n *Node) join(ctx context.Context, token string) error {
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	dialer := n.dialer(dialTo{urls: tok.URLs, roots: roots, shown: shown})
+	server := client.New(n.server.dialerTo(tok.URLs, roots, shown).Transport(), n.times.server)
+	defer server.CloseIdleConnections()
 	hostname := n.cfg.Hostname
 	if hostname == "" {
 		hostname, _ = os.Hostname()
 	}
-	rt := dialer.Transport()
-	defer closeIdle(rt)
-	res, err := client.New(rt, n.contact).Join(ctx, api.JoinRequest{
+	res, err := server.Join(ctx, api.JoinRequest{
 		Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname,
 		OS: runtime.GOOS + "/" + runtime.GOARCH, Software: n.cfg.Version,
 	})
@@ -67,9 +66,7 @@ func (n *Node) join(ctx context.Context, token string) error {
 // belongs to the token's network, else a new one.
 func (n *Node) identityFor(tok cert.Token) (*network.Identity, error) {
 	defer n.keeper.Pause()()
-	n.mu.Lock()
-	dir := n.state
-	n.mu.Unlock()
+	dir := n.stateDir()
 	if dir == nil {
 		return nil, errors.New("overlay: the node is not started")
 	}

@@ -8,19 +8,36 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 
+	"weft/overlay/api"
+	"weft/overlay/cert"
+	"weft/overlay/internal/directory"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/release"
 	"weft/overlay/status"
 )
 
+// disk is what a node keeps in its state directory beside its identity: it writes it, on
+// the keeper's goroutine, and reads it when the node comes up.
+type disk struct {
+	held   *network.Holder
+	dir    *directory.Directory
+	health *status.Warnings
+	// open returns the state directory, nil before Start.
+	open func() *state.Dir
+	// save is Dir.Save, unless a test says otherwise.
+	save func(d *state.Dir, file string, b []byte) error
+	home atomic.Pointer[string] // Relay.ID of the home
+}
+
 // kept are the files that the keeper writes, in this order. There is nothing to keep
 // while the node is in no network.
-func (n *Node) kept() []state.Kept {
+func (d *disk) kept() []state.Kept {
 	in := func(content func(*network.Network) ([]byte, error)) func() ([]byte, error) {
 		return func() ([]byte, error) {
-			if s, ok := n.held.Get(); ok {
+			if s, ok := d.held.Get(); ok {
 				return content(s)
 			}
 			return nil, nil
@@ -36,26 +53,53 @@ func (n *Node) kept() []state.Kept {
 			}
 			return s.CRL.Raw, nil
 		})},
-		{File: state.IdentityFile, What: "the certificate", Content: asJSON(func(*network.Network) any { return n.held.Identity() })},
+		{File: state.IdentityFile, What: "the certificate", Content: asJSON(func(*network.Network) any { return d.held.Identity() })},
 		{File: state.ConfigFile, What: "the configuration", Content: asJSON(func(s *network.Network) any { return s.Config })},
 		{File: state.ReleaseFile, What: "the key of releases", Content: in(func(s *network.Network) ([]byte, error) {
-			return releaseKey(n.stateDir().File(state.ReleaseFile), s.Config.ReleaseKey, &n.health)
+			return releaseKey(d.open().File(state.ReleaseFile), s.Config.ReleaseKey, d.health)
 		})},
-		{File: state.DirectoryFile, What: "the list of devices", Content: asJSON(func(*network.Network) any { return n.dir.Saved() })},
-		{File: state.NamesFile, What: "the names", Content: asJSON(func(*network.Network) any { return n.dir.Pins() })},
-		{File: state.HomeFile, What: "the home relay", Content: asJSON(func(*network.Network) any { return *n.homeAt.Load() })},
+		{File: state.DirectoryFile, What: "the list of devices", Content: asJSON(func(*network.Network) any { return d.dir.Saved() })},
+		{File: state.NamesFile, What: "the names", Content: asJSON(func(*network.Network) any { return d.dir.Pins() })},
+		{File: state.HomeFile, What: "the home relay", Content: asJSON(func(*network.Network) any { return *d.home.Load() })},
 	}
 }
 
-// stateDir is the open state directory, nil before Start.
-func (n *Node) stateDir() *state.Dir {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.state
-}
+// homeIs notes which relay is the home, by its Relay.ID, for the next write.
+func (d *disk) homeIs(relayID string) { d.home.Store(&relayID) }
 
 // write is what the keeper writes with.
-func (n *Node) write(file string, b []byte) error { return n.save(n.stateDir(), file, b) }
+func (d *disk) write(file string, b []byte) error { return d.save(d.open(), file, b) }
+
+// load fills what is held of the network and the directory from what was kept in from,
+// where they are not there already. clock is told what the server's time was.
+func (d *disk) load(from *state.Dir, clock *cert.Clock) (*network.Network, error) {
+	id := d.held.Identity()
+	s, ok := d.held.Get()
+	if !ok {
+		crl := from.Load(state.CRLFile)
+		var config api.Config
+		err := errors.New("no usable configuration")
+		if from.LoadCache(state.ConfigFile, &config) {
+			s, err = network.New(id, &config, crl)
+		}
+		if err != nil { // or one that is older or newer than the identity
+			s, err = network.New(id, id.BareConfig(), crl)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("state directory %s: %w", from.Path(), err)
+		}
+		pinned := map[string]cert.NodeID{}
+		from.LoadCache(state.NamesFile, &pinned)
+		d.dir.Pin(pinned)
+		clock.Floor(id.ServerTime)
+		d.held.Join(id, s)
+	}
+	var saved directory.Saved
+	if from.LoadCache(state.DirectoryFile, &saved) && d.dir.Version().IsZero() {
+		d.dir.Restore(saved, s.VerifyListed)
+	}
+	return s, nil
+}
 
 // releaseKey returns what is to be in the file at path, nil if it stays: the first key
 // of releases that the server names is kept, and another one warned of, since a server

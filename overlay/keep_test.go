@@ -40,8 +40,9 @@ func listNode(t *testing.T) (n *Node, f *follow.Follower, list func(number uint6
 	if err != nil {
 		t.Fatal(err)
 	}
-	n = &Node{log: slog.New(slog.DiscardHandler), state: dir, save: (*state.Dir).Save, dir: directory.New(time.Now)}
-	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, n.log)
+	n = &Node{log: slog.New(slog.DiscardHandler), state: dir, dir: directory.New(time.Now)}
+	n.disk = disk{held: &n.held, dir: n.dir, health: &n.health, open: n.stateDir, save: (*state.Dir).Save}
+	n.keeper = state.NewKeeper(n.disk.kept(), n.disk.write, &n.health, n.log)
 	n.held.Join(&network.Identity{Network: of, Key: key}, &network.Network{Self: &cert.Node{Network: of, Serial: big.NewInt(1 << 60)}, Roots: roots, Config: &api.Config{}})
 	n.clock = cert.NewClock(time.Time{}, time.Now)
 	sinks := network.NewSinks(&n.held, files{keep: n.keeper.Keep})
@@ -76,7 +77,7 @@ func TestListsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := n.versions().CRL; got != 40 {
+	if got := n.Versions().CRL; got != 40 {
 		t.Errorf("number %d in memory", got)
 	}
 	b, err := os.ReadFile(n.state.File(state.CRLFile))
@@ -100,13 +101,13 @@ func TestListsAtOnce(t *testing.T) {
 func TestKeepLater(t *testing.T) {
 	n, f, list := listNode(t)
 	broken := errors.New("disk is full")
-	n.save = func(*state.Dir, string, []byte) error { return broken }
+	n.disk.save = func(*state.Dir, string, []byte) error { return broken }
 	f.TakeCRL(list(1))
 	if err := n.keeper.Now(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
 	f.TakeCRL(list(2))
-	n.save = (*state.Dir).Save
+	n.disk.save = (*state.Dir).Save
 	if err := n.keeper.Now(); err != nil || n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
@@ -119,7 +120,7 @@ func TestKeepLater(t *testing.T) {
 	if crl, err := s.Roots.VerifyCRL(b); err != nil || crl.Number != 2 {
 		t.Errorf("on disk: %+v, %v", crl, err)
 	}
-	for _, f := range n.kept() {
+	for _, f := range n.disk.kept() {
 		n.keeper.Keep(f.File)
 	}
 	if err := n.state.Wipe(); err != nil {
@@ -129,7 +130,7 @@ func TestKeepLater(t *testing.T) {
 	if err := n.keeper.Now(); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range n.kept() {
+	for _, f := range n.disk.kept() {
 		if _, err := os.Stat(n.state.File(f.File)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", f.File, err)
 		}
@@ -140,8 +141,7 @@ func TestKeepLater(t *testing.T) {
 // joined another by then.
 func TestLeftForgetsWhatWasDue(t *testing.T) {
 	n, _, _ := listNode(t)
-	before := "relay-of-before"
-	n.homeAt.Store(&before)
+	n.disk.homeIs("relay-of-before")
 	n.keeper.Keep(state.HomeFile)
 	n.keeper.Keep(state.ConfigFile)
 	n.keeper.Forget()

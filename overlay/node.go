@@ -20,29 +20,30 @@
 //   - running.go    what exists between Up and Down
 //   - join.go       token in, certificate out
 //   - sinks.go      what follows when what the node holds of its network changes
-//   - keep.go       what of that gets to disk
+//   - keep.go       what of that gets to disk, and from there
 //   - clock.go      what time it is, as the server and relays say
 //   - dialer.go     the one way to the server side
 //   - relays.go     what comes in from relays, and to whom it goes
-//   - dial.go       Dial, Listen, Ping, Wait, Resolve
+//   - dial.go       Dial and Listen
+//   - through.go    is there a tunnel, and somebody at its other end, while one waits?
+//   - ping.go       Ping and Wait
+//   - lookup.go     Resolve, Look, Names, DNS: what users ask of package lookup
 //   - status.go     what weft status is made of
-//   - look.go       who is online, asked when somebody looks
 //   - removed.go    what a device is told that was deleted
 //   - wake*.go      the machine slept, or its network changed
-//   - names.go      what the DNS zone is made of; dns.go what the owner decided
 //   - netcheck.go   what weft netcheck has the node find out
 //
 // and below: in internal, for this package alone, tunnels (with whom, how they are made,
 // and until when), paths (their better ways than the relay), network (what is held of
 // the network, and what follows when it changes), follow (keeping that in step with the
 // server), homes (connections to relays, and at which one a peer is), state (the state
-// directory), directory (who is that name or address?), intro (introductions), path
-// (which way), probe, gather (candidates), dataplane (packets between the host and
-// peers), wg (WireGuard), bind (its messages over sockets and relays), filter (what a
-// peer may do), filters (those of all peers, which outlive their tunnels); beside them
-// portmap, rtt (how long answers take), tun (kernel interface), status (what a node says
-// of itself, and how it is made of facts), and what servers and relays know too: api,
-// api/client, relay, link, cert.
+// directory), directory (what is known of other nodes), lookup (who is that name or
+// address, where, and is it online?), intro (introductions), path (which way), probe,
+// gather (candidates), dataplane (packets between the host and peers), wg (WireGuard),
+// bind (its messages over sockets and relays), filter (what a peer may do), filters
+// (those of all peers, which outlive their tunnels); beside them portmap, rtt (how long
+// answers take), tun (kernel interface), status (what a node says of itself, and how it is
+// made of facts), and what servers and relays know too: api, api/client, relay, link, cert.
 //
 // Lock order: Node.turn, that of network.Sinks, what holds the keeper off
 // (Keeper.Pause), Node.mu, that of network.Holder, and last that of the directory, which
@@ -62,11 +63,10 @@ import (
 	"time"
 
 	"weft/overlay/cert"
-	"weft/overlay/internal/bind"
-	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filters"
 	"weft/overlay/internal/follow"
+	"weft/overlay/internal/lookup"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
 	"weft/overlay/status"
@@ -114,29 +114,24 @@ type Config struct {
 // goroutine.
 type Node struct {
 	// Constant after New.
-	cfg       Config
-	log       *slog.Logger
-	clock     *cert.Clock
-	idleAfter time.Duration // how long a tunnel lives without data; 0: as package tunnels has it
-	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
-	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before; for tests
-	// notifyWorld is that function, unless a test says otherwise, and stamps the
-	// clock by which WireGuard goes, nil for time.Now: not Config.Wall.
-	notifyWorld func(tell func()) (stop func(), err error)
-	stamps      func() time.Time
-	filters     *filters.Table
-	// save is Dir.Save, unless a test says otherwise.
-	save func(d *state.Dir, file string, b []byte) error
+	cfg     Config
+	log     *slog.Logger
+	clock   *cert.Clock
+	tuning  tuning
+	filters *filters.Table
 
-	held   network.Holder            // who the node is, and what it holds of its network
-	heard  atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
-	active atomic.Pointer[running]   // running, for the packet path
-	refuse chan netip.Addr           // held packets are for there, and the node is down
+	held   network.Holder          // who the node is, and what it holds of its network
+	active atomic.Pointer[running] // running, for the packet path
 	dir    *directory.Directory
-	names  nameCache
 	health status.Warnings
-	keeper *state.Keeper
-	homeAt atomic.Pointer[string] // Relay.ID of the home, for the keeper
+	// What outlives a running half, made of the above and of functions.
+	lookup  *lookup.Resolver
+	names   *lookup.Names
+	times   timekeeper
+	server  serverSide
+	removal removal
+	disk    disk
+	keeper  *state.Keeper
 
 	// turn is held while the running half is begun or ended, so that a logout
 	// ends in a node that is in no network whatever is asked of it meanwhile.
@@ -145,18 +140,24 @@ type Node struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	forwarder *dataplane.Forwarder // nil before Start
-	plane     dataplane.Plane
-	keys      dataplane.Keys // the plane's
-
-	state   *state.Dir // nil before Start and after Close
-	bind    *bind.Bind
-	running *running // nil while unjoined or down
-	down    bool     // by weft down
+	state   *state.Dir // nil before Start
+	plane   *plane     // the same
+	running *running   // nil while unjoined or down
 	closed  bool
 	stop    context.CancelFunc
 	bg      sync.WaitGroup // goroutines that outlive one running
 	bgCtx   context.Context
+}
+
+// tuning is what only tests set otherwise, before Start.
+type tuning struct {
+	idle      time.Duration // how long a tunnel lives without data; 0: as package tunnels has it
+	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
+	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before
+	// notifyWorld is that function, and stamps the clock by which WireGuard goes, nil for
+	// time.Now: not Config.Wall.
+	notifyWorld func(tell func()) (stop func(), err error)
+	stamps      func() time.Time
 }
 
 // New makes a Node. It starts nothing and touches no file.
@@ -179,11 +180,16 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), notifyWorld: notifyWorld, save: (*state.Dir).Save}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{notifyWorld: notifyWorld}}
 	n.dir = directory.New(time.Now)
 	n.filters = filters.New(cfg.Log)
-	n.keeper = state.NewKeeper(n.kept(), n.write, &n.health, cfg.Log)
-	n.refuse = make(chan netip.Addr, 16)
+	n.disk = disk{held: &n.held, dir: n.dir, health: &n.health, open: n.stateDir, save: (*state.Dir).Save}
+	n.keeper = state.NewKeeper(n.disk.kept(), n.disk.write, &n.health, cfg.Log)
+	n.server = serverSide{held: &n.held, netDial: cfg.NetDial, log: cfg.Log}
+	n.times = timekeeper{clock: n.clock, held: &n.held, keep: n.keeper.Keep, log: cfg.Log}
+	n.removal = removal{health: &n.health, now: n.clock.Now, log: cfg.Log}
+	n.lookup = n.newLookup()
+	n.names = n.lookup.NewNames(func() bool { r := n.active.Load(); return r != nil && r.home.Connected() })
 	n.bgCtx, n.stop = context.WithCancel(context.Background())
 	return n, nil
 }
@@ -223,7 +229,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	}
 	n.held.Is(id)
 	epoch, first, last := n.cfg.Net.Outlives()
-	n.filters.Open(dir, epoch, first, last, n.forwarder.Now())
+	n.filters.Open(dir, epoch, first, last, n.plane.now())
 	switch {
 	case id.Joined():
 		return n.run()
@@ -243,12 +249,24 @@ func (n *Node) Up(ctx context.Context, token string) error {
 			return err
 		}
 	} else if !id.Joined() {
-		return &status.Error{Kind: status.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
+		return lookup.ErrNotJoined
 	}
 	if err := n.run(); err != nil {
 		return err
 	}
 	return n.settle(ctx)
+}
+
+// upWait is how long Up waits to learn whether the device is still a member.
+const upWait = 2 * time.Second
+
+// settle waits, for a moment, until the relay has let this device in or it is
+// known to have been removed. A relay that is away is no error.
+func (n *Node) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, upWait)
+	defer cancel()
+	_, _, err := n.await(ctx, func(st status.State) bool { return st != status.StateConnecting })
+	return err
 }
 
 // Down stops all traffic and keeps the identity, and the addresses: what programs
@@ -264,12 +282,22 @@ func (n *Node) Down(context.Context) error {
 func (n *Node) end() {
 	n.mu.Lock()
 	r := n.running
-	n.running, n.down = nil, true
+	n.running = nil
 	n.active.Store(nil)
 	n.mu.Unlock()
 	if r != nil {
 		r.close()
+		n.times.save(time.Second)
+		n.health.Clear(status.CodeRelayOffline) // it ended on purpose
+		n.health.Notify()
 	}
+}
+
+// stateDir is the open state directory, nil before Start.
+func (n *Node) stateDir() *state.Dir {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state
 }
 
 // Logout gives the identity up, here and on the server. When the server
@@ -302,13 +330,12 @@ func (n *Node) Logout(ctx context.Context) error {
 	n.keeper.Forget()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.keys.NewKey(); err != nil {
+	if err := n.plane.newKey(); err != nil {
 		return err
 	}
 	if err := n.cfg.Net.SetAddrs(netip.Addr{}, netip.Addr{}); err != nil {
 		return fmt.Errorf("remove addresses: %w", err)
 	}
-	n.down = false
 	n.filters.Forgotten()
 	n.held.Leave()
 	n.dir.Reset()
@@ -321,7 +348,7 @@ func (n *Node) Close() error {
 	n.mu.Lock()
 	closed := n.closed
 	n.closed = true
-	plane, forwarder, dir := n.plane, n.forwarder, n.state
+	plane, dir := n.plane, n.state
 	n.mu.Unlock()
 	n.stop()
 	if !closed {
@@ -335,8 +362,7 @@ func (n *Node) Close() error {
 	}
 	n.keeper.Now() // it has said what is wrong, if anything is
 	if plane != nil {
-		plane.Close()
-		forwarder.Close() // closes Net too
+		plane.close()
 	} else {
 		n.cfg.Net.Close()
 	}

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -44,28 +45,65 @@ type UDP struct {
 // with its network's length), MTU int.
 type Interface = paths.Interface
 
+// plane is the data plane, with what it stands on. Constant.
+type plane struct {
+	forwarder *dataplane.Forwarder
+	bind      *bind.Bind
+	wg        interface {
+		dataplane.Plane
+		dataplane.Keys
+	}
+}
+
+// now is the time of the filters (dataplane.Forwarder.Now).
+func (p *plane) now() int64 { return p.forwarder.Now() }
+
+// stats are what the tunnel with a peer has carried; ok is false without one.
+func (p *plane) stats(id cert.NodeID) (s dataplane.Stats, ok bool) { return p.forwarder.Stats(id) }
+
+// newKey gives the node another key pair, and ends all tunnels (dataplane.Keys).
+func (p *plane) newKey() error { return p.wg.NewKey() }
+
+// close closes the node's Net too.
+func (p *plane) close() {
+	p.wg.Close()
+	p.forwarder.Close()
+}
+
 // makePlane makes the data plane, WireGuard with a key pair of its own, which
 // lives until logout, the end of the process or a clock that is set back
 // (rekey.go), and is never stored.
 func (n *Node) makePlane() error {
 	b := bind.New(n.bindConfig())
-	f := dataplane.New(dataplane.Config{Net: n.cfg.Net, Miss: n.miss, Stir: func() {
-		if p := n.tunnels(); p != nil {
-			p.Stirred()
-		}
-	}, Lull: n.cfg.Lull})
+	refused := refusals{held: make(chan netip.Addr, 16), up: func() bool { return n.active.Load() != nil }}
+	f := dataplane.New(dataplane.Config{
+		Net: n.cfg.Net, Lull: n.cfg.Lull,
+		// Miss is called once per destination for which packets are held.
+		Miss: func(dst netip.Addr) {
+			if p := n.tunnels(); p != nil {
+				p.Miss(dst)
+			} else {
+				refused.ask(dst)
+			}
+		},
+		Stir: func() {
+			if p := n.tunnels(); p != nil {
+				p.Stirred()
+			}
+		},
+	})
 	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: func() {
 		if p := n.tunnels(); p != nil {
 			p.SetBack()
 		}
-	}, Wall: n.stamps})
+	}, Wall: n.tuning.stamps})
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.bind, n.forwarder, n.plane, n.keys = b, f, dev, dev
-	n.bg.Go(func() { n.refuseMisses(f) })
+	n.plane = &plane{forwarder: f, bind: b, wg: dev}
+	n.bg.Go(func() { refused.run(n.bgCtx, func(dst netip.Addr) { f.Fail(dst, dataplane.Unreachable) }) })
 	n.bg.Go(func() { n.keeper.Run(n.bgCtx) })
 	return nil
 }
@@ -108,31 +146,31 @@ func (n *Node) tunnels() *tunnels.Table {
 	return nil
 }
 
-// miss is called by the forwarder once per destination for which it holds
-// packets.
-func (n *Node) miss(dst netip.Addr) {
-	if p := n.tunnels(); p != nil {
-		p.Miss(dst)
-		return
-	}
+// refusals answer, while the node is down, what other programs send into the network: they
+// fail at once. The routes of a kernel interface stay for that. Without them such packets
+// would go the way of all others, out of the house and in the clear.
+type refusals struct {
+	held chan netip.Addr // held packets are for there
+	up   func() bool     // whether the node is up
+}
+
+// ask has packets to dst refused. It does not wait.
+func (r refusals) ask(dst netip.Addr) {
 	select {
-	case n.refuse <- dst:
+	case r.held <- dst:
 	default: // they are asked for again
 	}
 }
 
-// refuseMisses answers, while the node is down, what other programs send into
-// the network: they fail at once. The routes of a kernel interface stay for
-// that. Without them such packets would go the way of all others, out of the
-// house and in the clear.
-func (n *Node) refuseMisses(f *dataplane.Forwarder) {
+// run refuses what is asked for with fail, until ctx ends.
+func (r refusals) run(ctx context.Context, fail func(dst netip.Addr)) {
 	for {
 		select {
-		case dst := <-n.refuse:
-			if n.active.Load() == nil {
-				f.Fail(dst, dataplane.Unreachable)
+		case dst := <-r.held:
+			if !r.up() {
+				fail(dst)
 			}
-		case <-n.bgCtx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"crypto/x509"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -9,10 +8,10 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/internal/follow"
 	"weft/overlay/internal/homes"
 	"weft/overlay/internal/state"
 	"weft/overlay/internal/tunnels"
-	"weft/overlay/link"
 	"weft/overlay/relay"
 	"weft/overlay/relay/lane"
 	"weft/overlay/status"
@@ -21,12 +20,25 @@ import (
 // What comes in over relay connections (package homes), and to whom it goes.
 
 // makeHomes makes the connections of a running half to relays.
-func (n *Node) makeHomes(r *running, dialer *link.Dialer, self cert.NodeID) (*homes.Home, *homes.Guests) {
-	p := func() *tunnels.Table { return r.peers } // made after this
-	h := &homeState{n: n, r: r, last: n.state.LoadHome()}
+func (n *Node) makeHomes(r *running, self cert.NodeID) (*homes.Home, *homes.Guests) {
+	p := func() *tunnels.Table { return r.peers } // made after this, and so is r.follower
+	versions := func() api.Versions { return follow.Versions(&n.held, n.dir) }
+	h := &homeState{
+		health: &n.health, last: n.state.LoadHome(), versions: versions, namesAre: n.lookup.NamesAre,
+		moved: func(relayID string) {
+			n.disk.homeIs(relayID)
+			n.keeper.Keep(state.HomeFile)
+		},
+		strange:     func() { r.follower.IsStrange() },
+		hear:        func(v api.Versions) { r.follower.Hear(v) },
+		nudged:      func(v api.Versions, spread time.Duration, c *api.Changes) { r.follower.Nudge(v, spread, c) },
+		reconnected: func() { p().Reconnected() },
+		lost:        func() { p().HomeMoved() },
+		current:     func() { p().UpToDate() },
+	}
 	return homes.New(homes.Config{
-		Self: self, Dial: relay.DialWith(dialer), Relays: n.held.Relays, Sticky: h.last, Idle: n.guestIdle, Bind: n.bind,
-		IsServer: n.isServer, Versions: n.versions, Log: n.log,
+		Self: self, Dial: relay.DialWith(r.dialer), Relays: n.held.Relays, Sticky: h.last, Idle: n.tuning.guestIdle, Bind: n.plane.bind,
+		IsServer: n.held.IsServer, Versions: versions, Log: n.log,
 		Active: func() bool { return len(p().Views()) > 0 },
 		State:  h.changed,
 		Lost:   func(c *homes.Guest) { p().GuestLost(c) },
@@ -37,29 +49,32 @@ func (n *Node) makeHomes(r *running, dialer *link.Dialer, self cert.NodeID) (*ho
 			Lane:      func(w homes.Way, id cert.NodeID, info lane.Info) { p().LaneCame(w, id, info) },
 			LaneGone:  func(w homes.Way, id cert.NodeID) { p().LaneWent(w, id) },
 			LaneMoved: func(w homes.Way, id cert.NodeID) { p().LaneMoved(w, id) },
-			Time:      n.relayTime,
+			Time:      n.times.relay,
 			Welcome:   h.welcome,
 			Nudge:     h.nudge,
 			CRL:       func(der []byte) { r.follower.WantCRL(der) },
-			Replaced: func() {
-				n.health.Set(status.CodeCloned, "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
-			},
+			Replaced:  h.replaced,
 		},
 	})
 }
 
-// isServer reports whether a chain is of a coordination server, which has a
-// relay in it, and not of a relay that runs alone.
-func (n *Node) isServer(chain []*x509.Certificate) bool {
-	s, ok := n.held.Get()
-	return ok && s.ServerRoots.VerifyServer(chain, cert.RoleServer) == nil
-}
-
 // homeState follows what the home connection does and what its relay says of the node
-// and of the server.
+// and of the server, and tells those who go by it. The functions do not wait.
 type homeState struct {
-	n    *Node
-	r    *running
+	health   *status.Warnings
+	versions func() api.Versions // what this node holds
+
+	strange     func()               // the relay does not know this node
+	reconnected func()               // it has let the node in
+	lost        func()               // it is another relay than the last one
+	moved       func(relayID string) // the same, or it is the first
+	namesAre    func(api.Version)    // the version of all names that is current
+	hear        func(api.Versions)   // what is current, as the node was let in
+	current     func()               // this node holds the revocation list that is current
+	// nudged is hear while the node is connected: spread is how long nodes may take to
+	// ask, changes what came along, nil unless it is of the server itself.
+	nudged func(v api.Versions, spread time.Duration, changes *api.Changes)
+
 	last string      // Relay.ID of the last welcome; changed's
 	away atomic.Bool // the relay said that the server is
 }
@@ -72,54 +87,61 @@ func inWords(err error) string {
 	return err.Error()
 }
 
+// changed is told of each change of the home connection, by one goroutine at a time.
 func (h *homeState) changed(st relay.State) {
 	if st.Online || st.Err == nil {
-		h.n.health.Clear(status.CodeRelayOffline)
+		h.health.Clear(status.CodeRelayOffline)
 	} else {
-		h.n.health.Set(status.CodeRelayOffline, "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
+		h.health.Set(status.CodeRelayOffline, "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
 	}
 	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
-		h.r.follower.IsStrange()
+		h.strange()
 	}
 	if st.Online {
-		h.r.peers.Reconnected()
-		if st.Relay.ID != "" && st.Relay.ID != h.last {
+		h.reconnected()
+		if id := st.Relay.ID; id != "" && id != h.last {
 			if h.last != "" {
-				h.r.peers.HomeMoved()
+				h.lost()
 			}
-			h.last = st.Relay.ID
-			h.n.homeAt.Store(&st.Relay.ID)
-			h.n.keeper.Keep(state.HomeFile)
+			h.last = id
+			h.moved(id)
 		}
 	}
-	h.n.health.Notify()
+	h.health.Notify()
 }
 
 // serverAway takes the relay's word for whether it can reach the coordination
 // server: a node that has nothing to fetch would not notice.
 func (h *homeState) serverAway(away bool) {
 	if was := h.away.Swap(away); away {
-		h.n.health.Set(status.CodeServerOffline, "the coordination server does not answer the relay; known devices stay reachable")
+		h.health.Set(status.CodeServerOffline, "the coordination server does not answer the relay; known devices stay reachable")
 	} else if was {
-		h.n.health.Clear(status.CodeServerOffline)
+		h.health.Clear(status.CodeServerOffline)
 	}
 }
 
 func (h *homeState) welcome(w relay.Welcome) {
 	h.serverAway(w.Away)
-	h.n.namesAre(w.Versions.Names)
-	h.r.follower.Hear(w.Versions)
-	if h.n.versions().CRL >= w.Versions.CRL {
-		h.r.peers.UpToDate()
+	h.namesAre(w.Versions.Names)
+	h.hear(w.Versions)
+	if h.versions().CRL >= w.Versions.CRL {
+		h.current()
 	}
 }
 
+// nudge takes what the relay says is current. server says that the relay is the
+// server's own.
 func (h *homeState) nudge(nd relay.Nudge, server bool) {
 	h.serverAway(nd.Away)
-	h.n.namesAre(nd.Versions.Names)
+	h.namesAre(nd.Versions.Names)
 	var changes *api.Changes
 	if server {
 		changes = nd.Changes
 	}
-	h.r.follower.Nudge(nd.Versions, time.Duration(nd.SpreadMS)*time.Millisecond, changes)
+	h.nudged(nd.Versions, time.Duration(nd.SpreadMS)*time.Millisecond, changes)
+}
+
+// replaced is told when the relay gave this node's place to another connection.
+func (h *homeState) replaced() {
+	h.health.Set(status.CodeCloned, "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
 }

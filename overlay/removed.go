@@ -1,8 +1,8 @@
 package overlay
 
 import (
-	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"weft/overlay/status"
@@ -16,45 +16,29 @@ import (
 const (
 	removedMessage = "this device was removed from the network"
 	removedHint    = "to join again, run: weft logout, then weft up TOKEN"
-	// upWait is how long Up waits to learn whether the device is still a member.
-	upWait = 2 * time.Second
 )
 
-// removed notes that this device is no longer a member of its network.
-func (n *Node) removed() {
-	if n.health.Has(status.CodeRevoked) {
-		return
-	}
-	n.health.Set(status.CodeRevoked, fmt.Sprintf("%s; it noticed at %s; %s", removedMessage, n.clock.Now().Local().Format("2006-01-02 15:04"), removedHint))
-	n.log.Error(removedMessage, "hint", removedHint)
+// removal is what is noticed and said of that.
+type removal struct {
+	health *status.Warnings
+	now    func() time.Time // weft time
+	log    *slog.Logger
 }
 
-// removedError is what a user gets who wants to use a network from which this
-// device was removed; nil if it was not.
-func (n *Node) removedError() error {
-	if !n.health.Has(status.CodeRevoked) {
+// noticed notes that this device is no longer a member of its network.
+func (r removal) noticed() {
+	if r.health.Has(status.CodeRevoked) {
+		return
+	}
+	r.health.Set(status.CodeRevoked, fmt.Sprintf("%s; it noticed at %s; %s", removedMessage, r.now().Local().Format("2006-01-02 15:04"), removedHint))
+	r.log.Error(removedMessage, "hint", removedHint)
+}
+
+// err is what a user gets who wants to use a network from which this device was removed;
+// nil if it was not.
+func (r removal) err() error {
+	if !r.health.Has(status.CodeRevoked) {
 		return nil
 	}
 	return &status.Error{Kind: status.KindFailed, Message: removedMessage, Hint: removedHint}
-}
-
-// settle waits, for a moment, until the relay has let this device in or it is
-// known to have been removed. A relay that is away is no error.
-func (n *Node) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upWait)
-	defer cancel()
-	for {
-		changed := n.health.Changed()
-		if err := n.removedError(); err != nil {
-			return err
-		}
-		if n.State() != status.StateConnecting {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

@@ -2,29 +2,24 @@ package overlay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
-	"time"
 
-	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
-	"weft/overlay/internal/directory"
+	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/follow"
 	"weft/overlay/internal/homes"
+	"weft/overlay/internal/lookup"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/paths"
-	"weft/overlay/internal/state"
 	"weft/overlay/internal/tunnels"
 	"weft/overlay/link"
-	"weft/overlay/status"
 )
 
 // running is the part of a node that exists between up and down: the link to
 // the relay, the tunnels, and what keeps in step with the server.
 type running struct {
-	n        *Node
 	client   *client.Client
 	dialer   *link.Dialer
 	home     *homes.Home
@@ -32,15 +27,29 @@ type running struct {
 	peers    *tunnels.Table
 	follower *follow.Follower
 	sinks    *network.Sinks
+	presence *lookup.Presence
+	stats    func(id cert.NodeID) (dataplane.Stats, bool) // what its tunnel has carried
 
 	// Close ends the tunnels first, while there still is a relay to say bye
 	// through, then the rest.
 	endPeers, endRest context.CancelFunc
 	tunnels, rest     sync.WaitGroup
-	rt                interface{ CloseIdleConnections() }
+}
 
-	asking chan struct{} // capacity 1: who holds its place asks for presence (look.go)
-	asked  time.Time     // when that was last done; theirs
+// runs returns the running half of the node and what it holds of its network,
+// both of one moment, or why there is none. Whoever has them goes on with them
+// when the node goes down meanwhile, and is told so by the running half.
+func (n *Node) runs() (*running, *network.Network, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s, ok := n.held.Get()
+	switch {
+	case !ok:
+		return nil, nil, lookup.ErrNotJoined
+	case n.running == nil:
+		return nil, nil, tunnels.ErrDown
+	}
+	return n.running, s, nil
 }
 
 // run makes the running half from what is on disk. Nil when it runs already.
@@ -60,22 +69,21 @@ func (n *Node) run() error {
 		return nil
 	case !n.held.Identity().Joined(): // a logout came first
 		n.mu.Unlock()
-		return errNotJoined
+		return lookup.ErrNotJoined
 	}
-	s, err := n.loadLocked()
+	s, err := n.disk.load(n.state, n.clock)
 	if err != nil {
 		n.mu.Unlock()
 		return err
 	}
 	n.mu.Unlock()
-	dialer := n.makeDialer()
-	rt := dialer.Transport()
+	dialer := n.server.dialer()
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
-	r := &running{n: n, client: client.New(rt, n.contact), dialer: dialer, endPeers: endPeers, endRest: endRest, asking: make(chan struct{}, 1)}
-	r.rt, _ = rt.(interface{ CloseIdleConnections() })
-	r.home, r.guests = n.makeHomes(r, dialer, s.Self.ID)
+	r := &running{client: client.New(dialer.Transport(), n.times.server), dialer: dialer, stats: n.plane.stats, endPeers: endPeers, endRest: endRest}
+	r.home, r.guests = n.makeHomes(r, s.Self.ID)
 	r.peers = tunnels.New(pctx, s, n.tunnelsConfig(r))
+	r.presence = n.lookup.NewPresence(r.client, func(id cert.NodeID) bool { _, ok := r.peers.Views()[id]; return ok })
 	r.follower = n.makeFollower(r)
 	r.sinks = n.sinks(r)
 	r.sinks.Apply() // ranges come before addresses
@@ -86,27 +94,27 @@ func (n *Node) run() error {
 		return fmt.Errorf("set addresses: %w", err)
 	}
 	n.mu.Lock()
-	n.running, n.down = r, false
+	n.running = r
 	n.active.Store(r)
 	n.mu.Unlock()
 
 	r.tunnels.Go(r.peers.Run)
 	r.rest.Go(func() { r.follower.Run(ctx) })
 	r.rest.Go(func() { r.home.Run(ctx) })
-	r.rest.Go(func() { n.watchWorld(ctx, r) })
+	r.rest.Go(func() { n.world(r).watch(ctx) })
 	n.health.Notify()
 	return nil
 }
 
 // tunnelsConfig is what the tunnels of r need of the node.
 func (n *Node) tunnelsConfig(r *running) tunnels.Config {
-	u := n.cfg.UDP
+	u, p := n.cfg.UDP, n.plane
 	return tunnels.Config{
 		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
-		Bind: n.bind, Forwarder: n.forwarder, Plane: n.plane, Keys: n.keys, Filters: n.filters, Home: r.home, Guests: r.guests,
+		Bind: p.bind, Forwarder: p.forwarder, Plane: p.wg, Keys: p.wg, Filters: n.filters, Home: r.home, Guests: r.guests,
 		UDP:  paths.UDP{Off: u.Off, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
-		Idle: n.idleAfter, Unproven: n.unproven,
-		Identity: n.shownCertificate, Find: n.find, Where: n.whereIs, AskTime: n.inTime, Name: n.nameOf,
+		Idle: n.tuning.idle, Unproven: n.tuning.unproven,
+		Identity: n.server.shown, Find: n.lookup.Find, Where: n.lookup.Where, AskTime: n.lookup.AskTime, Name: n.lookup.Name,
 		TakeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },
 		Behind:  func() bool { return r.follower.Behind() },
 	}
@@ -117,39 +125,8 @@ func (n *Node) makeFollower(r *running) *follow.Follower {
 	return follow.New(follow.Config{
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
 		Keep: n.keeper.Keep, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
-		Tell: r.home.SendVersions, Current: r.peers.UpToDate, Removed: n.removed,
+		Tell: r.home.SendVersions, Current: r.peers.UpToDate, Removed: n.removal.noticed,
 	})
-}
-
-// loadLocked fills what is held of the network and the directory from disk, where
-// they are not there already.
-func (n *Node) loadLocked() (*network.Network, error) {
-	id := n.held.Identity()
-	s, ok := n.held.Get()
-	if !ok {
-		crl := n.state.Load(state.CRLFile)
-		var config api.Config
-		err := errors.New("no usable configuration")
-		if n.state.LoadCache(state.ConfigFile, &config) {
-			s, err = network.New(id, &config, crl)
-		}
-		if err != nil { // or one that is older or newer than the identity
-			s, err = network.New(id, id.BareConfig(), crl)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("state directory %s: %w", n.state.Path(), err)
-		}
-		pinned := map[string]cert.NodeID{}
-		n.state.LoadCache(state.NamesFile, &pinned)
-		n.dir.Pin(pinned)
-		n.clock.Floor(id.ServerTime)
-		n.held.Join(id, s)
-	}
-	var dir directory.Saved
-	if n.state.LoadCache(state.DirectoryFile, &dir) && n.dir.Version().IsZero() {
-		n.dir.Restore(dir, s.VerifyListed)
-	}
-	return s, nil
 }
 
 // close stops everything and waits for it.
@@ -160,10 +137,5 @@ func (r *running) close() {
 	r.endRest()
 	r.rest.Wait()
 	r.sinks.End()
-	if r.rt != nil {
-		r.rt.CloseIdleConnections()
-	}
-	r.n.keepTime(time.Second)
-	r.n.health.Clear(status.CodeRelayOffline) // it ended on purpose
-	r.n.health.Notify()
+	r.client.CloseIdleConnections()
 }

@@ -15,7 +15,7 @@ import (
 // are called). Each is made of functions and values, knows nothing of the node or of
 // the others, and is tested alone (sinks_test.go).
 //
-// A new feature that follows the configuration is a type with an Apply here, or in a
+// A new feature that follows the configuration is a type with an Apply, in a file or a
 // package of its own, and a line in sinks.
 
 // sinks is the list of a running half, in the order in which they are called: what
@@ -30,7 +30,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		current{hear: r.peers.UpToDate},
 		named{changed: n.cfg.NamesChanged},
 		renewal{renew: r.follower.Renew},
-		membership{lost: n.removed},
+		membership{lost: n.removal.noticed},
 	)
 }
 

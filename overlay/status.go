@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"time"
 
 	"weft/overlay/cert"
@@ -31,15 +32,36 @@ func (n *Node) Clear(code status.Code) {
 func (n *Node) State() status.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	r := n.running
 	switch {
 	case !n.held.Identity().Joined():
 		return status.StateUnjoined
-	case n.running == nil:
+	case r == nil:
 		return status.StateDown
-	case n.running.home.Connected():
+	case r.home.Connected():
 		return status.StateRunning
 	}
 	return status.StateConnecting
+}
+
+// await waits until done says so of the state. It ends early, with that as the error, when
+// this device was removed from its network, and with ok false when ctx ends.
+func (n *Node) await(ctx context.Context, done func(status.State) bool) (st status.State, ok bool, err error) {
+	for {
+		changed := n.health.Changed()
+		st = n.State()
+		if err := n.removal.err(); err != nil {
+			return st, false, err
+		}
+		if done(st) {
+			return st, true, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return st, false, nil
+		}
+	}
 }
 
 // Status implements localapi.Node.
@@ -50,7 +72,7 @@ func (n *Node) statusOf(also cert.NodeID) status.Status { return status.Of(n.fac
 
 // facts collects what the status is made of.
 func (n *Node) facts(also cert.NodeID) status.Facts {
-	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.heard.Load()}
+	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.times.answered()}
 	n.mu.Lock()
 	r := n.running
 	s, ok := n.held.Get()
@@ -77,7 +99,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 		}
 		if v, ok := tunnels[k.Node.ID]; ok {
 			p.Tunnel = v.Tunnel()
-			if st, ok := n.forwarder.Stats(k.Node.ID); ok {
+			if st, ok := r.stats(k.Node.ID); ok {
 				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.Heard, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
 		}

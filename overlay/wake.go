@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"weft/overlay/internal/pause"
@@ -11,10 +12,31 @@ import (
 // the relay is asked: a new Wi-Fi announces itself in several steps.
 const changeSettles = 300 * time.Millisecond
 
-// watchWorld wakes the home connection when the machine has slept, its clock
-// jumped, or its links changed, until ctx ends: the relay connection may be
-// dead then without anybody having said so.
-func (n *Node) watchWorld(ctx context.Context, r *running) {
+// world is what this node has to do with changes of its machine and its links.
+type world struct {
+	notify func(tell func()) (stop func(), err error) // has tell called at each change; tell does not wait
+	stirs  func()                                     // at once: the clock may have been set
+	moved  func()                                     // once the network has settled
+	log    *slog.Logger
+}
+
+// world is what r has to do with them: the relay connection may be dead when the machine
+// has slept, its clock jumped, or its links changed, without anybody having said so.
+func (n *Node) world(r *running) world {
+	return world{
+		notify: n.tuning.notifyWorld, log: n.log,
+		stirs: r.peers.ClockSet,
+		moved: func() {
+			n.cfg.NetworkChanged()
+			r.dialer.Forget()
+			r.home.Moved()
+			r.peers.WorldChanged()
+		},
+	}
+}
+
+// watch does it, until ctx ends.
+func (w world) watch(ctx context.Context) {
 	changes := make(chan struct{}, 1)
 	tell := func() {
 		select {
@@ -22,9 +44,9 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		default:
 		}
 	}
-	stop, err := n.notifyWorld(tell)
+	stop, err := w.notify(tell)
 	if err != nil {
-		n.log.Info("changes of the network are not seen", "err", err)
+		w.log.Info("changes of the network are not seen", "err", err)
 	}
 	defer stop()
 	for {
@@ -33,7 +55,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 			return
 		case <-changes:
 		}
-		r.peers.ClockSet()
+		w.stirs()
 		if !pause.Sleep(ctx, changeSettles) {
 			return
 		}
@@ -41,10 +63,7 @@ func (n *Node) watchWorld(ctx context.Context, r *running) {
 		case <-changes: // of the same change
 		default:
 		}
-		n.log.Debug("the network may have changed")
-		n.cfg.NetworkChanged()
-		r.dialer.Forget()
-		r.home.Moved()
-		r.peers.WorldChanged()
+		w.log.Debug("the network may have changed")
+		w.moved()
 	}
 }

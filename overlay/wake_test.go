@@ -1,7 +1,11 @@
 package overlay
 
 import (
+	"context"
+	"log/slog"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -18,4 +22,43 @@ func TestNotifyWorldStops(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("still watching")
 	}
+}
+
+// One change of the network announces itself in several steps, and is one; the next one
+// is another.
+func TestWorldSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tell func()
+		var stirs, moved atomic.Int32
+		stopped := false
+		w := world{
+			notify: func(f func()) (func(), error) { tell = f; return func() { stopped = true }, nil },
+			stirs:  func() { stirs.Add(1) }, moved: func() { moved.Add(1) }, log: slog.New(slog.DiscardHandler),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { w.watch(ctx); close(done) }()
+		synctest.Wait()
+		for change := int32(1); change <= 2; change++ {
+			for range 3 {
+				tell()
+				time.Sleep(changeSettles / 4)
+			}
+			synctest.Wait()
+			if stirs.Load() != change || moved.Load() != change-1 {
+				t.Errorf("change %d, not settled: %d at once, %d after it", change, stirs.Load(), moved.Load())
+			}
+			time.Sleep(changeSettles)
+			synctest.Wait()
+			if stirs.Load() != change || moved.Load() != change {
+				t.Errorf("change %d, settled: %d at once, %d after it", change, stirs.Load(), moved.Load())
+			}
+		}
+		tell()
+		synctest.Wait()
+		cancel()
+		if <-done; !stopped || moved.Load() != 2 {
+			t.Errorf("ended: stopped %v, %d changes", stopped, moved.Load())
+		}
+	})
 }

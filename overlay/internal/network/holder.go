@@ -1,10 +1,12 @@
 package network
 
 import (
+	"crypto/x509"
 	"sync"
 	"sync/atomic"
 
 	"weft/overlay/api"
+	"weft/overlay/cert"
 )
 
 // Holder has a node's identity and, exactly while it is in a network, what it holds
@@ -27,6 +29,13 @@ func (h *Holder) Relays() []api.Relay {
 		return n.Config.Relays
 	}
 	return nil
+}
+
+// IsServer reports whether a chain is of a coordination server, which has a relay in it,
+// and not of a relay that runs alone.
+func (h *Holder) IsServer(chain []*x509.Certificate) bool {
+	n, ok := h.Get()
+	return ok && n.ServerRoots.VerifyServer(chain, cert.RoleServer) == nil
 }
 
 // Identity returns who this node is, nil while it is nobody. One that is not Joined

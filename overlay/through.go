@@ -1,0 +1,107 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+const (
+	// proveAfter is how long a connection over an existing tunnel may take
+	// before the node asks whether the peer is still there, if one and a half
+	// round trips take no longer.
+	proveAfter = 500 * time.Millisecond
+	// deadAfter is how long after that a tunnel may bring nothing at all
+	// before the nodes introduce themselves anew, with the same condition.
+	deadAfter = time.Second
+)
+
+// errRenewed ends an attempt whose tunnel was made anew beneath it.
+var errRenewed = errors.New("the tunnel was made anew")
+
+// through runs try, which sends something to a node and waits for the answer,
+// and makes sure meanwhile that there is a tunnel and somebody at its other
+// end. When there is not, try's context ends and the reason is returned. When
+// the tunnel was made anew, what try had sent is lost: it is run once more.
+func (r *running) through(ctx context.Context, id cert.NodeID, try func(context.Context) error) error {
+	for first := true; ; first = false {
+		tctx, cancel := context.WithCancelCause(ctx)
+		settled := make(chan struct{}) // closed when try has returned
+		watched := make(chan struct{}) // closed when the watcher has
+		go func() {
+			defer close(watched)
+			if err := r.watchTunnel(tctx, id, settled, first); err != nil {
+				cancel(err)
+			}
+		}()
+		begun := time.Now()
+		err := try(tctx)
+		if err == nil {
+			r.peers.Took(id, time.Since(begun))
+		}
+		close(settled)
+		cause := context.Cause(tctx)
+		cancel(nil)
+		<-watched
+		switch {
+		case err == nil || cause == nil || cause == context.Cause(ctx):
+			return err
+		case !errors.Is(cause, errRenewed):
+			return cause
+		case ctx.Err() != nil: // it ended when there was no time to begin again
+			return ctx.Err()
+		}
+	}
+}
+
+// watchTunnel is the watcher of through.
+func (r *running) watchTunnel(ctx context.Context, id cert.NodeID, settled <-chan struct{}, again bool) error {
+	if err := r.peers.Ensure(ctx, id); err != nil {
+		return err
+	}
+	gone, renewed, stop := r.peers.Watch(id)
+	defer stop()
+	if !again {
+		renewed = nil
+	}
+	t := time.NewTimer(max(proveAfter, r.peers.TripTo(id)*3/2))
+	defer t.Stop()
+	begun := time.Now()
+	doubt := gone
+	for {
+		select {
+		case <-settled:
+			return nil
+		case <-ctx.Done():
+			return nil
+		case <-renewed:
+			return errRenewed
+		case <-doubt:
+		case <-t.C:
+		}
+		if doubt != nil {
+			doubt = nil
+			if err := r.peers.Prove(ctx, id, gone); err != nil && ctx.Err() == nil {
+				return err
+			}
+			t.Reset(max(deadAfter, r.peers.TripTo(id)*3/2))
+			continue
+		}
+		// The peer is there. If the tunnel brings nothing all the same, or
+		// nothing there, the two ends hold different keys: two introductions at
+		// once, and one answer lost, or two WireGuard handshakes, of which
+		// wireguard-go may keep one under the index of the other.
+		st, ok := r.stats(id)
+		if ok && st.LastRx.After(begun) && r.peers.IsHeard(ctx, id, begun) {
+			continue
+		}
+		if err := r.peers.CallAnew(ctx, id); err != nil && ctx.Err() == nil {
+			return err
+		}
+		if again && ctx.Err() == nil {
+			return errRenewed
+		}
+	}
+}
