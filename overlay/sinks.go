@@ -26,6 +26,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		routes{set: n.cfg.Net.SetRanges, health: &n.health, log: n.log},
 		known{dir: n.dir},
 		live{revoked: r.peers.CRLChanged, decided: r.peers.ConfigChanged},
+		candidates{home: func() string { return r.home.Relay().ID }, ask: r.peers.AskServers},
 		relays{connected: r.home.Connected, wake: r.home.Wake, tell: r.home.SendVersions},
 		current{hear: r.peers.UpToDate},
 		named{changed: n.cfg.NamesChanged},
@@ -104,6 +105,19 @@ func (t live) Apply(old, new *network.Network) {
 	}
 	if old.Config != new.Config {
 		t.decided()
+	}
+}
+
+// candidates are gathered with the STUN servers of the relays that there are now. A node
+// that comes up wants none yet: whoever wants a path has them asked.
+type candidates struct {
+	home func() string // Relay.ID
+	ask  func(stun []string)
+}
+
+func (c candidates) Apply(old, new *network.Network) {
+	if old != nil && new != nil && old.Config != new.Config {
+		c.ask(new.STUN(c.home()))
 	}
 }
 

@@ -97,6 +97,31 @@ func TestSinksPassOn(t *testing.T) {
 	}
 }
 
+// The relays of another configuration are asked by STUN, the home first; nobody is while
+// nothing is said of them.
+func TestCandidates(t *testing.T) {
+	home := "b"
+	var asked [][]string
+	c := candidates{home: func() string { return home }, ask: func(stun []string) { asked = append(asked, stun) }}
+	m := networkMoments(func(c *api.Config) {
+		c.Relays = []api.Relay{{ID: "a", STUN: []string{"a:3478"}}, {ID: "b", STUN: []string{"b:3478", "b:443"}}}
+	})
+	for _, step := range [][2]*network.Network{{nil, m.first}, {m.config, m.crl}, {m.crl, m.self}, {m.self, m.self}, {m.self, nil}} {
+		c.Apply(step[0], step[1])
+	}
+	if asked != nil {
+		t.Errorf("asked %q although no relay came or went", asked)
+	}
+	c.Apply(m.first, m.config)
+	home = "a"
+	c.Apply(m.first, m.self) // other changes came with it
+	c.Apply(m.self, m.first)
+	want := [][]string{{"b:3478", "b:443", "a:3478"}, {"a:3478", "b:3478", "b:443"}, nil}
+	if !slices.EqualFunc(asked, want, slices.Equal) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+}
+
 // A range that cannot be routed is a warning, until the server sends another.
 func TestRoutes(t *testing.T) {
 	var v4, v6 netip.Prefix

@@ -155,6 +155,20 @@ func (n *Network) Contains(a netip.Addr) bool {
 // reach: not when it may reach none, and not when there are too many.
 func (n *Network) ReadsDirectory() bool { return n.Config.Directory && !n.Config.Lookup }
 
+// STUN returns the STUN servers of all relays as "host:port", first those of the relay
+// with the id home.
+func (n *Network) STUN(home string) []string {
+	var list []string
+	for _, first := range []bool{true, false} {
+		for _, rl := range n.Config.Relays {
+			if (rl.ID == home) == first {
+				list = append(list, rl.STUN...)
+			}
+		}
+	}
+	return list
+}
+
 // OneRelay reports whether there is but one: who is not there is offline.
 func (n *Network) OneRelay() bool { return len(n.Config.Relays) <= 1 }
 

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,5 +109,21 @@ func TestBelongs(t *testing.T) {
 	}
 	if n.Contains(ip("8.8.8.8")) {
 		t.Error("8.8.8.8 is in the network")
+	}
+}
+
+// The STUN servers of the home come first, the others in the server's order.
+func TestSTUN(t *testing.T) {
+	n := &Network{Config: &api.Config{Relays: []api.Relay{
+		{ID: "a", STUN: []string{"a:1", "a:2"}}, {ID: "b"}, {ID: "c", STUN: []string{"c:1"}}, {ID: "d", STUN: []string{"d:1"}},
+	}}}
+	for home, want := range map[string][]string{
+		"":  {"a:1", "a:2", "c:1", "d:1"},
+		"b": {"a:1", "a:2", "c:1", "d:1"},
+		"c": {"c:1", "a:1", "a:2", "d:1"},
+	} {
+		if got := n.STUN(home); !slices.Equal(got, want) {
+			t.Errorf("at home at %q: %q, want %q", home, got, want)
+		}
 	}
 }

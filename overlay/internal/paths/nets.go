@@ -100,30 +100,25 @@ func (ps *Paths) Gather(ctx context.Context) (*gather.Snapshot, error) {
 
 // servers has the relays of the configuration asked by STUN, the home first.
 func (ps *Paths) servers() {
-	s, ok := ps.cfg.Held.Get()
-	if ps.gatherer == nil || !ok {
-		return
+	if s, ok := ps.cfg.Held.Get(); ok && ps.gatherer != nil {
+		ps.gatherer.SetServers(s.STUN(ps.cfg.Home.Relay().ID))
 	}
-	home := ps.cfg.Home.Relay().ID
-	var list []string
-	for _, first := range []bool{true, false} {
-		for _, rl := range s.Config.Relays {
-			if (rl.ID == home) == first {
-				list = append(list, rl.STUN...)
-			}
-		}
-	}
-	ps.gatherer.SetServers(list)
 }
 
-// ConfigChanged is told that the list of relays may be another.
-func (ps *Paths) ConfigChanged() {
-	ps.servers()
-	for _, o := range ps.peers {
-		if o.lane.unheard {
-			ps.gatherer.Want()
-		}
+// AskServers has other STUN servers asked when a path is next wanted, and at once if
+// there is a lane whose relay was not among those of before. Any goroutine may call it.
+func (ps *Paths) AskServers(stun []string) {
+	if ps.gatherer == nil {
+		return
 	}
+	ps.gatherer.SetServers(stun)
+	ps.cfg.Do(func() {
+		for _, o := range ps.peers {
+			if o.lane.unheard {
+				ps.gatherer.Want()
+			}
+		}
+	})
 }
 
 // local is what agents are told about this node.

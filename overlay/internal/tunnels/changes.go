@@ -56,7 +56,6 @@ func (t *Table) ConfigChanged() {
 			}
 		}
 		t.cfg.Filters.Set(list)
-		t.paths.ConfigChanged()
 		for _, q := range t.table {
 			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(t.forwarder.Now()) {
 				t.drop(q, "policy", true)

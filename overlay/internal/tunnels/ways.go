@@ -39,6 +39,9 @@ func (t *Table) pathChanged() {
 // that. It is an error where there are none.
 func (t *Table) Gather(ctx context.Context) (*gather.Snapshot, error) { return t.paths.Gather(ctx) }
 
+// AskServers has other STUN servers asked when a path is next wanted.
+func (t *Table) AskServers(stun []string) { t.paths.AskServers(stun) }
+
 // Probed, STUN and LaneSaid take datagrams that look like probes, STUN and a relay's
 // word about a lane, on the goroutine that reads the socket. They keep no part of pkt.
 func (t *Table) Probed(pkt []byte, from bind.Way) { t.paths.Probed(pkt, from) }
