@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// deadline turns a point in time that can be moved into a channel that is
-// closed once it has passed.
+// deadline is a point in time that can be moved. Its channel is closed once the time
+// has passed.
 type deadline struct {
 	// mu guards the following.
 	mu     sync.Mutex
@@ -19,8 +19,8 @@ func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.timer != nil && !d.timer.Stop() {
-		// It has fired or is about to close the old channel: the function
-		// below knows that one only.
+		// The timer has fired or is about to close the old channel, the only one that
+		// its function knows.
 		d.passed = nil
 	}
 	d.timer = nil
@@ -45,7 +45,7 @@ func (d *deadline) set(t time.Time) {
 	close(d.passed)
 }
 
-// wait returns the channel of the deadline as it stands.
+// wait returns the channel of the current deadline.
 func (d *deadline) wait() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()

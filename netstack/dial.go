@@ -133,7 +133,7 @@ func (n *Net) dialUDP(remote netip.AddrPort) (*UDPConn, error) {
 	return c, nil
 }
 
-// parseNetwork splits "tcp4" into "tcp" and 4; the family is 0 for either.
+// parseNetwork splits "tcp4" into "tcp" and 4; family 0 means either.
 func parseNetwork(network string) (proto string, family int, err error) {
 	switch network {
 	case "tcp", "udp":
@@ -151,7 +151,7 @@ func checkFamily(family int, a netip.Addr) error {
 	case !a.IsValid() || a.IsUnspecified():
 		return fmt.Errorf("no address: %w", syscall.EINVAL)
 	case family == 4 && !a.Is4(), family == 6 && a.Is4():
-		return &net.AddrError{Err: "address of the other family", Addr: a.String()}
+		return &net.AddrError{Err: "address of the wrong family", Addr: a.String()}
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func errno(err tcpip.Error) syscall.Errno {
 	return syscall.EINVAL
 }
 
-// toAddress converts a valid address without zone, not mapped.
+// toAddress converts a valid address that has no zone and is not IPv4-mapped.
 func toAddress(a netip.Addr) tcpip.Address {
 	if a.Is4() {
 		return tcpip.AddrFrom4(a.As4())
@@ -56,8 +56,7 @@ func toAddress(a netip.Addr) tcpip.Address {
 	return tcpip.AddrFrom16(a.As16())
 }
 
-// toFull converts an address and port; an address that is not valid or is
-// unspecified means any.
+// toFull converts an address and port; an invalid or unspecified address means any.
 func toFull(a netip.AddrPort) tcpip.FullAddress {
 	full := tcpip.FullAddress{NIC: nicID, Port: a.Port()}
 	if a.Addr().IsValid() && !a.Addr().IsUnspecified() {
@@ -66,7 +65,7 @@ func toFull(a netip.AddrPort) tcpip.FullAddress {
 	return full
 }
 
-// fromAddress converts back; mapped addresses become IPv4.
+// fromAddress converts back; IPv4-mapped addresses become IPv4.
 func fromAddress(a tcpip.Address) netip.Addr {
 	switch a.Len() {
 	case 4:

@@ -28,20 +28,20 @@ const (
 	icmpErrors   = 64
 	icmpErrorAge = 10 * time.Second
 
-	// maxPings bounds the pings under way at the same time.
+	// maxPings bounds the pings in progress.
 	maxPings = 256
 )
 
-// icmpMonitor looks at inward ICMP packets on their way to the stack.
+// icmpMonitor inspects incoming ICMP packets on their way to the stack.
 //
-// gVisor tells a connection less than ICMP does: it reports "administratively
-// prohibited" as "host unreachable", ignores most codes in IPv6, and ignores
-// all but "port unreachable" for UDP. So the monitor remembers the error for
-// the connection it belongs to (see reason) and changes the code to one that
-// makes gVisor fail the connection at once. It also takes the replies to Ping.
+// gVisor gives a connection less detail than ICMP does: it reports "administratively
+// prohibited" as "host unreachable", ignores most codes of IPv6, and for UDP ignores
+// all but "port unreachable". So the monitor remembers the error for its connection
+// (see reason) and changes the code to one that makes gVisor fail the connection at
+// once. It also takes the replies to Ping.
 type icmpMonitor struct {
-	// mu guards the following. It is taken for ICMP packets and failed
-	// connections only, never for a packet of TCP or UDP.
+	// mu guards the following. It is taken only for ICMP packets and failed
+	// connections, never for a packet of TCP or UDP.
 	mu     sync.Mutex
 	errors [icmpErrors]icmpError // a ring: the next is written at errors[at]
 	at     int
@@ -62,9 +62,8 @@ type icmpError struct {
 
 func (m *icmpMonitor) init() { m.pings = make(map[pingKey]chan<- pingResult) }
 
-// inspect looks at an ICMP packet, which it may change (an IP packet as isICMP
-// accepts). It reports true when the packet is done with and the stack need not
-// see it.
+// inspect looks at an ICMP packet (an IP packet that isICMP accepts) and may change it.
+// It reports true when the packet is handled and the stack need not see it.
 func (m *icmpMonitor) inspect(pkt []byte) (done bool) {
 	v4 := pkt[0]>>4 == 4
 	ihl := 40
@@ -115,7 +114,7 @@ func (m *icmpMonitor) unreachable(msg []byte, err syscall.Errno, v4 bool) {
 	m.at = (m.at + 1) % len(m.errors)
 	m.mu.Unlock()
 
-	// The code that gVisor takes to heart.
+	// The code that makes gVisor fail the connection.
 	code := msg[1]
 	switch {
 	case f.proto == protoUDP && v4:
@@ -134,8 +133,8 @@ func (m *icmpMonitor) unreachable(msg []byte, err syscall.Errno, v4 bool) {
 	}
 }
 
-// reason returns, once, the error of the most recent ICMP message about f, or
-// 0.
+// reason returns the error of the most recent ICMP message about f and forgets it; 0
+// for none.
 func (m *icmpMonitor) reason(f flow) syscall.Errno {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -150,8 +149,8 @@ func (m *icmpMonitor) reason(f flow) syscall.Errno {
 	return 0
 }
 
-// parseQuoted reads the packet quoted in an ICMP error: one that we sent. l4 is
-// its transport header, at least 8 bytes.
+// parseQuoted parses the packet of ours that an ICMP error quotes. l4 is its transport
+// header, at least 8 bytes.
 func parseQuoted(q []byte, v4 bool) (f flow, l4 []byte, ok bool) {
 	var src, dst netip.Addr
 	if v4 {
@@ -181,8 +180,8 @@ func parseQuoted(q []byte, v4 bool) (f flow, l4 []byte, ok bool) {
 	return f, l4, true
 }
 
-// unreachableErrno4 gives a code of ICMPv4 type 3 its errno, as Linux does; 0
-// for one that is no error of the connection (fragmentation needed).
+// unreachableErrno4 maps a code of ICMPv4 type 3 to an errno, as Linux does; 0 for
+// "fragmentation needed", which does not fail a connection.
 func unreachableErrno4(code uint8) syscall.Errno {
 	switch code {
 	case 0, 6, 11:

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestUnreachable: an ICMP error that comes back for a dial, a datagram or a
-// ping ends it at once with the error of its code.
+// An ICMP error that comes back for a dial, a datagram or a ping ends it at once with
+// the error of its code.
 func TestUnreachable(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -73,7 +73,7 @@ func answerUnreachable(n *Net, v6 bool, code uint8) {
 	}
 }
 
-// An ICMP error about a connection that we do not have changes nothing.
+// An ICMP error about an unknown connection changes nothing.
 func TestUnreachableForOthers(t *testing.T) {
 	p := newPair(t, Config{}, nil, nil)
 	for range 3 * icmpErrors {

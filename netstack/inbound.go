@@ -11,42 +11,42 @@ import (
 )
 
 const (
-	// DefaultMaxInbound is the bound of forwarded TCP connections, and of UDP
-	// flows, when Config.MaxInbound is zero, and shortMaxInbound where memory is
-	// short. A third of it is for one address of a peer: 2,048, for a laptop whose
-	// scraper or dashboards keep a connection to each of many things behind one
-	// device. One costs some 28 KB while nothing moves, and 120 KB when all are busy.
+	// DefaultMaxInbound bounds the forwarded TCP connections, and separately the UDP
+	// flows, when Config.MaxInbound is zero; shortMaxInbound applies where memory is
+	// short. One address of a peer gets a third: 2,048, enough for a laptop whose
+	// scraper or dashboards keep a connection to each of many things behind one device.
+	// A connection costs some 28 KB while idle, and 120 KB when all are busy.
 	DefaultMaxInbound = 6144
 	shortMaxInbound   = 2048
 
-	// maxOpening bounds the TCP connections of peers whose handshake is not
-	// complete; perPort of what one peer may have of them may wait for one port,
-	// so that a program that hangs does not keep the peer from the others.
+	// maxOpening bounds the incoming TCP connections whose handshake is not complete.
+	// One port gets a perPort-th of what one peer may have of them, so that a program
+	// that hangs does not block the peer's other ports.
 	maxOpening = 1024
 	perPort    = 4
 
-	// openTimeout bounds that handshake from the SYN-ACK on, localTimeout the
+	// openTimeout bounds that handshake from the SYN-ACK on; localTimeout bounds the
 	// dial to the local program.
 	openTimeout  = 15 * time.Second
 	localTimeout = 10 * time.Second
 )
 
-// Inbound decides what happens to connections and datagrams that peers send to
-// this node's addresses and that no listener of the Net takes. Each function
-// gets the peer's address and the destination. It answers with the local
-// target, "HOST:PORT", to forward to, as loopback.Dial has it: "" and the host
-// "localhost" mean 127.0.0.1, "" on the destination's port. On Linux a connection to
-// 127.0.0.0/8 is made from the address that loopback.Source gives the peer.
+// Inbound decides what happens to connections and datagrams that peers send to this
+// node's addresses and that no listener of the Net takes. Each function gets the peer's
+// address and the destination, and returns the local target "HOST:PORT" to forward to,
+// in the form of loopback.Target: "" and the host "localhost" mean 127.0.0.1, "" with
+// the destination's port. On Linux a connection to 127.0.0.0/8 comes from the address
+// that loopback.Source gives the peer.
 //
-// ok false refuses: the peer gets an RST, or an ICMP port unreachable. A nil
-// function refuses all. The functions must not return an address that weft
-// itself listens on. They are called from many goroutines, for UDP from within
-// Net.Write, and must not block.
+// ok false refuses: the peer gets an RST, or an ICMP port unreachable. A nil function
+// refuses everything. The functions must not return an address that weft itself listens
+// on. They are called from many goroutines, for UDP from within Net.Write, and must not
+// block.
 type Inbound struct {
 	TCP func(src, dst netip.AddrPort) (target string, ok bool)
 	UDP func(src, dst netip.AddrPort) (target string, ok bool)
 
-	// Watch is told what targets refused and what they answered. May be nil.
+	// Watch is told which targets refuse and which answer. May be nil.
 	Watch *loopback.Watch
 }
 
@@ -54,12 +54,11 @@ type Inbound struct {
 // everything is refused.
 func (n *Net) SetInbound(in Inbound) { n.inbound.Store(&in) }
 
-// quota bounds something in total, for each address, and for each address and
-// port. A peer has two addresses: with a third for each, one peer cannot take
-// more than two thirds from the others.
+// quota bounds something in total, per address, and per address and port. A peer has
+// two addresses and each gets a third, so one peer gets at most two thirds.
 type quota struct {
 	max   int // constant
-	ports int // constant: the part of an address's bound that one port gets; 0: all of it
+	ports int // constant: one port gets a ports-th of an address's bound; 0: all of it
 
 	// mu guards the following.
 	mu     sync.Mutex
@@ -69,8 +68,8 @@ type quota struct {
 	full   refused                // the bound that refused last
 }
 
-// refused is a bound that was reached: of a peer, or in all without one; of one
-// of our ports, or of all with 0.
+// refused is a bound that was reached: of one peer, or in total if peer is invalid; of
+// one of our ports, or of all ports if port is 0.
 type refused struct {
 	bound int
 	peer  netip.Addr
@@ -84,7 +83,7 @@ func newQuota(max, ports int) *quota {
 // perAddr is the bound for one address.
 func (q *quota) perAddr() int { return max(q.max/3, 1) }
 
-// acquire takes a place for a connection of a peer to one of our ports.
+// acquire takes a slot for a connection of a peer to one of our ports.
 func (q *quota) acquire(peer netip.Addr, port uint16) bool {
 	to := netip.AddrPortFrom(peer, port)
 	q.mu.Lock()
@@ -119,7 +118,8 @@ func (q *quota) release(peer netip.Addr, port uint16) {
 	}
 }
 
-// describe says which bound refused last, "" for none, and who has most.
+// describe names the bound that refused last, "" for none, and the peer and port with
+// the most connections.
 func (q *quota) describe() string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -147,7 +147,7 @@ func (q *quota) describe() string {
 	return text
 }
 
-// describeRefusals is what the owner is told when a bound was reached.
+// describeRefusals is the health message when a bound was reached.
 func (n *Net) describeRefusals(count int) string {
 	var bounds []string
 	if text := n.tcpIn.open.describe(); text != "" {

@@ -1,9 +1,9 @@
 package netstack
 
-// TCP from peers: SYN -> handleSYN bounds -> acceptTCP asks Inbound and dials
-// the local program -> handshake with the peer -> splice copies both ways.
-// The local dial comes first so that a port where nothing listens is answered
-// with an RST, as if the program itself had been asked.
+// TCP from peers: SYN -> handleSYN applies the bounds -> acceptTCP asks Inbound and
+// dials the local program -> handshake with the peer -> splice copies both ways. The
+// local dial comes first, so that a port where nothing listens answers with an RST, as
+// if the peer had asked the program itself.
 
 import (
 	"errors"
@@ -41,7 +41,7 @@ func (n *Net) initInboundTCP() {
 	in.opening = newQuota(maxOpening, perPort)
 	in.open = newQuota(n.memory.most(limited.ToFiles(n.maxInbound)), 0)
 	in.ids = make(map[stack.TransportEndpointID]struct{})
-	// The forwarder's own bound is out of reach: it knows no peers.
+	// The forwarder's own bound does not distinguish peers, so it is set out of reach.
 	n.refusals = limited.Alarm{Log: n.log, Code: "connections", Health: n.health, Describe: n.describeRefusals}
 	receive := tcpReceiveBuffer
 	if n.memory != nil {
@@ -72,7 +72,7 @@ func (n *Net) handleSYN(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 		in.mu.Unlock()
 		in.dropped.Add(1)
 		n.refusals.Raise()
-		return true // like a full queue: the client tries again
+		return true // like a full backlog: the client retries
 	}
 	in.ids[id] = struct{}{}
 	in.mu.Unlock()
@@ -83,7 +83,7 @@ func (n *Net) handleSYN(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	return true
 }
 
-// opened ends the accounting of a handshake.
+// opened ends the accounting of a handshake, successful or not.
 func (in *inboundTCP) opened(id stack.TransportEndpointID, peer netip.Addr) {
 	in.mu.Lock()
 	delete(in.ids, id)
@@ -93,8 +93,7 @@ func (in *inboundTCP) opened(id stack.TransportEndpointID, peer netip.Addr) {
 
 // acceptTCP runs in a goroutine that the forwarder started for a SYN.
 func (n *Net) acceptTCP(req *tcp.ForwarderRequest) {
-	// Close has to know of this goroutine; if it has begun, there is nobody
-	// left to answer to.
+	// Close has to wait for this goroutine; if Close has begun, do not answer.
 	if !n.adopt() {
 		req.Complete(false)
 		return
@@ -113,7 +112,7 @@ func (n *Net) acceptTCP(req *tcp.ForwarderRequest) {
 	n.splice(peer, local)
 }
 
-// adopt is start for a goroutine that runs already.
+// adopt is start for the running goroutine.
 func (n *Net) adopt() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -124,8 +123,8 @@ func (n *Net) adopt() bool {
 	return true
 }
 
-// openTCP makes both halves of a forwarded connection, or answers the request
-// with an RST and returns nil.
+// openTCP opens both halves of a forwarded connection, or answers the request with an
+// RST and returns nil.
 func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, src, dst netip.AddrPort) (*TCPConn, net.Conn) {
 	policy := n.inbound.Load()
 	if policy.TCP == nil { // replaced since the SYN
@@ -154,8 +153,8 @@ func (n *Net) openTCP(req *tcp.ForwarderRequest, id stack.TransportEndpointID, s
 		n.tcpIn.open.release(src.Addr(), dst.Port())
 		return nil, nil
 	}
-	// A peer that never answers the SYN-ACK would hold the place for two
-	// minutes of gVisor's retransmissions.
+	// A peer that never answers the SYN-ACK would otherwise occupy the slot for the
+	// two minutes of gVisor's retransmissions.
 	timeout := time.AfterFunc(openTimeout, func() {
 		if ep := n.stack.FindTransportEndpoint(protocolOf(src.Addr()), tcp.ProtocolNumber, id, nicID); ep != nil {
 			ep.Abort()

@@ -76,7 +76,7 @@ func TestInboundTCP(t *testing.T) {
 			c.Write(msg)
 			c.(*TCPConn).CloseWrite()
 		}()
-		got, err := io.ReadAll(c) // ends with the half-close passed on twice
+		got, err := io.ReadAll(c) // ends when the half-close came back
 		if err != nil || !bytes.Equal(got, msg) {
 			t.Fatalf("%d bytes came back, %v", len(got), err)
 		}
@@ -89,8 +89,8 @@ func TestInboundTCP(t *testing.T) {
 	})
 }
 
-// A program that listens on ::1 only would take a peer for a program of this
-// machine: it is reached by who asks for [::1], and its owner is told.
+// A program that listens on ::1 only would take a peer for a local program. A peer
+// reaches it only if the target is [::1], and its owner is told.
 func TestInboundLoopback6(t *testing.T) {
 	l := localServer(t, "[::1]:0", echoTCP)
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
@@ -108,16 +108,16 @@ func TestInboundLoopback6(t *testing.T) {
 		return err
 	}
 	for _, network := range []string{"tcp", "udp"} {
-		told := make(chan bool, 10)
+		reported := make(chan bool, 10)
 		for _, target := range []string{"", fmt.Sprintf("localhost:%d", port)} {
 			in := toLocal(target)
-			in.Watch = &loopback.Watch{Tell: func(p, target uint16, only6 bool) { told <- p == port && only6 }}
+			in.Watch = &loopback.Watch{Tell: func(p, target uint16, only6 bool) { reported <- p == port && only6 }}
 			p.b.SetInbound(in)
 			if err := dial(network); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("%s to %q: %v", network, target, err)
 			}
-			if runtime.GOOS == "linux" && !<-told {
-				t.Errorf("%s to %q: told wrongly", network, target)
+			if runtime.GOOS == "linux" && !<-reported {
+				t.Errorf("%s to %q: the report is wrong", network, target)
 			}
 		}
 		p.b.SetInbound(toLocal(l.Addr().String()))
@@ -182,8 +182,8 @@ func TestInboundRefused(t *testing.T) {
 	waitFor(t, func() bool { return p.b.tcpIn.open.count() == 0 && p.b.tcpIn.opening.count() == 0 })
 }
 
-// A reset of one side reaches the other as a reset; the last words of a program
-// that goes away without reading reach the peer.
+// A reset of one side reaches the other as a reset. The last data of a program that
+// closes without reading reaches the peer.
 func TestInboundReset(t *testing.T) {
 	got := make(chan error, 1)
 	l := localServer(t, "127.0.0.1:0", func(c *net.TCPConn) {
@@ -195,7 +195,7 @@ func TestInboundReset(t *testing.T) {
 		case 'w': // the peer resets
 			_, err := c.Read(b)
 			got <- err
-		case 'l': // answers without reading the rest
+		case 'l': // the program answers without reading the rest
 			c.Write([]byte("last words"))
 		}
 	})
@@ -217,7 +217,7 @@ func TestInboundReset(t *testing.T) {
 	}
 	c = dial()
 	c.Write([]byte("w"))
-	time.Sleep(10 * time.Millisecond) // let the byte through before the reset overtakes it
+	time.Sleep(10 * time.Millisecond) // let the byte through before the reset can overtake it
 	c.SetLinger(0)
 	c.Close()
 	if err := <-got; !errors.Is(err, syscall.ECONNRESET) {
@@ -231,7 +231,7 @@ func TestInboundReset(t *testing.T) {
 	}
 }
 
-// One peer floods with SYNs; others still connect, and fast.
+// One peer floods with SYNs; other peers still connect quickly.
 func TestSYNFlood(t *testing.T) {
 	l := localServer(t, "127.0.0.1:0", echoTCP)
 	p := newPair(t, Config{}, nil, nil)
@@ -316,12 +316,12 @@ func TestInboundTCPBound(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("places are not given back: ", err)
+			t.Fatal("slots are not released: ", err)
 		}
 	}
 }
 
-// localUDP answers datagrams with what handle returns; nil is no answer.
+// localUDP answers each datagram with the result of handle; nil means no answer.
 func localUDP(t testing.TB, addr string, handle func(b []byte, from netip.AddrPort) []byte) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
@@ -415,8 +415,8 @@ func waitFor(t testing.TB, cond func() bool) {
 	}
 }
 
-// Many UDP flows of one peer are bounded; the peer's newest flow and
-// other peers' flows work.
+// The UDP flows of one peer are bounded; its newest flow and the flows of other peers
+// work.
 func TestUDPFlowBound(t *testing.T) {
 	checkGoroutines(t)
 	local := localUDP(t, "127.0.0.1:0", func(_ []byte, from netip.AddrPort) []byte { return []byte(from.String()) })
@@ -429,8 +429,8 @@ func TestUDPFlowBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	// asks returns what the program saw a flow come from. The flood may fill the
-	// program's socket, so what is lost is sent again.
+	// asks returns the source address that the program saw for a flow. The flood may
+	// fill the program's socket, so a lost datagram is sent again.
 	asks := func(c net.Conn) string {
 		b := make([]byte, 100)
 		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
@@ -471,11 +471,11 @@ func TestUDPFlowBound(t *testing.T) {
 	asks(c)
 }
 
-// Close under load ends everything and leaves no goroutine, local connection or
-// reader behind.
+// Close under load ends everything and leaves no goroutine, local connection or reader
+// behind.
 func TestCloseUnderLoad(t *testing.T) {
 	checkGoroutines(t)
-	localServer(t, "127.0.0.1:0", echoTCP).Close() // the first socket has the runtime open files of its own
+	localServer(t, "127.0.0.1:0", echoTCP).Close() // with the first socket the runtime opens files of its own
 	before := openFiles(t)
 	l := localServer(t, "127.0.0.1:0", echoTCP)
 	local := localUDP(t, "127.0.0.1:0", func(b []byte, _ netip.AddrPort) []byte { return b })

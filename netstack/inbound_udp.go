@@ -1,13 +1,13 @@
 package netstack
 
-// UDP from peers. A flow is one pair of peer socket and destination; it has a
-// local socket and one goroutine, which opens it and then carries answers back.
-// Datagrams of the peer go to the socket straight from Write.
+// UDP from peers. A flow is one pair of peer socket and destination. It has a local
+// socket and one goroutine, which opens the socket and then carries answers back. The
+// peer's datagrams go to the socket directly from Write.
 //
-// A program may answer from another port, as TFTP servers do. Where the system
-// lets us take that in (package loopback), the peer gets it from that port, and
-// what the peer's socket sends there belongs to the flow and reaches the program,
-// although no rule opens the port: for as long as the flow lives.
+// A program may answer from another port, as TFTP servers do. Where the system lets us
+// receive that (package loopback), the peer gets the answer from that port, and what
+// the peer's socket sends to that port belongs to the flow and reaches the program for
+// as long as the flow lives, although no rule opens the port.
 
 import (
 	"encoding/binary"
@@ -36,13 +36,13 @@ const (
 	udpHeld    = 16        // datagrams held while the local socket is being made
 	udpHeldMax = 128 << 10 // and their bytes
 	udpSample  = 32        // flows looked at to find an old one
-	udpOthers  = 8         // ports of a flow besides the one asked; the oldest makes room
+	udpOthers  = 8         // ports of a flow besides the original one; the oldest is evicted
 )
 
 var began = time.Now()
 
-// elapsed is the monotonic clock: a wall clock that is set back would keep flows
-// for as long.
+// elapsed is a monotonic clock: if flows used the wall clock, setting it back would
+// extend their lives.
 func elapsed() time.Duration { return time.Since(began) }
 
 type inboundUDP struct {
@@ -50,10 +50,10 @@ type inboundUDP struct {
 	max  int
 	idle time.Duration
 
-	// mu guards the following and udpFlow's own fields of that kind.
+	// mu guards the following, and the fields of udpFlow that say so.
 	mu     sync.Mutex
 	flows  map[udpKey]*udpFlow
-	others map[udpKey]*udpFlow // by other ports that answered, see udpFlow.others
+	others map[udpKey]*udpFlow // keyed by the ports in udpFlow.others
 	byPeer map[netip.Addr]int
 }
 
@@ -66,14 +66,14 @@ type udpFlow struct {
 	watch  *loopback.Watch
 	quote  []byte // headers of the first datagram, for an ICMP error
 
-	last atomic.Int64                 // when the last datagram went either way, by elapsed
+	last atomic.Int64                 // time of the last datagram in either direction, by elapsed
 	conn atomic.Pointer[loopback.UDP] // nil until opened
 
 	// Guarded by inboundUDP.mu.
 	dead      bool     // removed from flows
 	held      [][]byte // datagrams before conn
 	heldBytes int
-	others    []uint16 // ports that answered besides the one that was asked, the oldest first
+	others    []uint16 // ports that answered besides the original one, oldest first
 }
 
 func (n *Net) initInboundUDP() {
@@ -86,7 +86,7 @@ func (n *Net) initInboundUDP() {
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
 }
 
-// closeInboundUDP ends the flows; their goroutines are waited for by Close.
+// closeInboundUDP ends the flows; Close waits for their goroutines.
 func (n *Net) closeInboundUDP() {
 	in := &n.udpIn
 	in.mu.Lock()
@@ -111,7 +111,7 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	}
 	in.mu.Lock()
 	f := in.flows[key]
-	port := uint16(0) // the one of the target
+	port := uint16(0) // the target's own
 	if f == nil {
 		if f = in.others[key]; f != nil {
 			port = key.local.Port()
@@ -120,7 +120,7 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	in.mu.Unlock()
 	if f == nil {
 		if c, ours := n.dialled.find(strayKey{key.local, key.peer.Addr()}); c != nil {
-			c.hear(key.peer, payload)
+			c.queueStray(key.peer, payload)
 			return true
 		} else if ours {
 			return false
@@ -138,7 +138,8 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 		return true
 	}
 	if conn = f.conn.Load(); conn != nil {
-		// What the socket does not take is lost; a refusal is found by read.
+		// What the socket does not take is lost. Send reports the refusal of an earlier
+		// datagram; carryUDP handles that.
 		if err := conn.Send(payload, port); errors.Is(err, syscall.ECONNREFUSED) {
 			conn.Send(payload, port)
 		}
@@ -146,8 +147,8 @@ func (n *Net) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) b
 	return true
 }
 
-// newUDPFlow makes a flow if the policy allows, in the place of an old one when
-// there are too many.
+// newUDPFlow makes a flow if the policy allows it; if there are too many, it replaces
+// an old one.
 func (n *Net) newUDPFlow(key udpKey, pkt *stack.PacketBuffer) *udpFlow {
 	policy := n.inbound.Load()
 	if policy == nil || policy.UDP == nil {
@@ -185,8 +186,8 @@ func (n *Net) newUDPFlow(key udpKey, pkt *stack.PacketBuffer) *udpFlow {
 	return f
 }
 
-// evict removes one of the longest silent flows, of one peer if that is valid.
-// It looks at a sample: the map's order is random. The caller holds mu.
+// evict removes one of the flows that have been silent longest; of one peer, if peer is
+// valid. It looks at a sample, since the map's order is random. The caller holds mu.
 func (in *inboundUDP) evict(peer netip.Addr) {
 	var oldest *udpFlow
 	seen := 0
@@ -206,8 +207,8 @@ func (in *inboundUDP) evict(peer netip.Addr) {
 	}
 }
 
-// remove takes a flow out and closes its socket, which ends its goroutine. The
-// caller holds mu.
+// remove deletes a flow and closes its socket, which ends its goroutine. The caller
+// holds mu.
 func (in *inboundUDP) remove(f *udpFlow) {
 	if f.dead {
 		return
@@ -227,14 +228,13 @@ func (in *inboundUDP) remove(f *udpFlow) {
 	}
 }
 
-// keyOf is the key of what the peer's socket sends to another port.
+// keyOf is the key under which the peer's socket reaches another port of the program.
 func (f *udpFlow) keyOf(port uint16) udpKey {
 	return udpKey{f.key.peer, netip.AddrPortFrom(f.key.local.Addr(), port)}
 }
 
-// answers notes that a flow's program has sent from another port than the one it
-// was asked at.
-func (in *inboundUDP) answers(f *udpFlow, port uint16) {
+// addPort records that a flow's program has answered from another port.
+func (in *inboundUDP) addPort(f *udpFlow, port uint16) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	key := f.keyOf(port)
@@ -252,7 +252,7 @@ func (in *inboundUDP) answers(f *udpFlow, port uint16) {
 	f.others = append(f.others, port)
 }
 
-// hold keeps a datagram until the socket is there; false if it is there now.
+// hold queues a datagram until the socket is open; false if it is open already.
 func (n *Net) hold(f *udpFlow, payload []byte) bool {
 	in := &n.udpIn
 	in.mu.Lock()
@@ -287,7 +287,7 @@ func (n *Net) runUDP(f *udpFlow) {
 	}
 }
 
-// dialLocalUDP opens a socket to the target and sends what is held.
+// dialLocalUDP opens a socket to the target and sends the held datagrams.
 func (n *Net) dialLocalUDP(f *udpFlow) (*loopback.UDP, error) {
 	conn, err := loopback.DialUDP(n.ctx, f.target, f.key.local.Port(), f.key.peer.Addr(), localTimeout)
 	if err != nil {
@@ -300,7 +300,7 @@ func (n *Net) dialLocalUDP(f *udpFlow) (*loopback.UDP, error) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
-	// Under mu, so that a datagram in handleUDP goes after these.
+	// Under mu, so that a concurrent datagram in handleUDP is sent after these.
 	for _, b := range f.held {
 		conn.Send(b, 0)
 	}
@@ -309,8 +309,8 @@ func (n *Net) dialLocalUDP(f *udpFlow) (*loopback.UDP, error) {
 	return conn, nil
 }
 
-// carryUDP sends answers of the local program to the peer until the flow is
-// idle or over. It reports whether the program refused without ever answering.
+// carryUDP sends the local program's answers to the peer until the flow is idle or
+// closed. It reports whether the program refused without ever answering.
 func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 	defer conn.Close()
 	dst, src := f.key.peer, f.key.local
@@ -321,7 +321,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 	defer route.Release()
 	lazy := newLazyReader(conn)
 	answered := false
-	other := uint16(0) // the last port that answered besides the one asked
+	other := uint16(0) // the last port that answered besides the original one
 	for {
 		idle := n.udpIn.idle - (elapsed() - time.Duration(f.last.Load()))
 		if idle <= 0 {
@@ -334,7 +334,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 			continue
 		case errors.Is(err, syscall.ECONNREFUSED):
 			if answered {
-				continue // the program may come back; else the flow idles out
+				continue // the program may restart; if not, the flow becomes idle
 			}
 			f.conn.Store(nil)
 			return true
@@ -350,7 +350,7 @@ func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 		if port := lazy.port; port != 0 {
 			from = netip.AddrPortFrom(src.Addr(), port)
 			if port != other {
-				n.udpIn.answers(f, port)
+				n.udpIn.addPort(f, port)
 				other = port
 			}
 		}
@@ -362,8 +362,8 @@ func (n *Net) carryUDP(f *udpFlow, conn *loopback.UDP) (refused bool) {
 	}
 }
 
-// sendUDP sends one datagram to a peer. It reports false when the route has
-// become useless.
+// sendUDP sends one datagram to a peer. It reports false when the route is no longer
+// usable.
 func sendUDP(route *stack.Route, src, dst netip.AddrPort, payload []byte) bool {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
 		ReserveHeaderBytes: int(route.MaxHeaderLength()) + header.UDPMinimumSize,

@@ -8,15 +8,14 @@ import (
 	"time"
 )
 
-// TestVanishedPeer: connections of a peer that vanished without a word end,
-// whoever made them, and those of one that is there go on. Times are much
-// shorter here.
+// Connections of a peer that vanished end, whichever side opened them. Connections of a
+// peer that is there stay open. The times are much shorter here.
 func TestVanishedPeer(t *testing.T) {
 	if longest := keepaliveIdle + keepaliveCount*keepaliveInterval; longest > 15*time.Minute {
-		t.Errorf("a vanished peer is found out after %v", longest)
+		t.Errorf("a vanished peer is detected only after %v", longest)
 	}
-	// gVisor answers what is out of the window, as these questions are, every half
-	// second at most.
+	// gVisor answers segments outside the window, such as these keepalives, at most
+	// every half second.
 	const idle, interval = 300 * time.Millisecond, 150 * time.Millisecond
 	var vanished atomic.Bool
 	var carried atomic.Int64
@@ -51,7 +50,7 @@ func TestVanishedPeer(t *testing.T) {
 			ends <- err
 		}()
 	}
-	for carried.Load() < 12 { // both ask, and answer, several times
+	for carried.Load() < 12 { // both sides send and answer several keepalives
 		select {
 		case err := <-ends:
 			t.Fatalf("a connection to a peer that is there ended: %v", err)
@@ -63,10 +62,10 @@ func TestVanishedPeer(t *testing.T) {
 		select {
 		case err := <-ends:
 			if err == nil {
-				t.Error("data from nowhere")
+				t.Error("unexpected data")
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatal("an end has not noticed")
+			t.Fatal("one side has not noticed")
 		}
 	}
 }

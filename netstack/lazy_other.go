@@ -9,12 +9,12 @@ import (
 	"weft/netstack/loopback"
 )
 
-// lazyReader reads from a socket; this system does not tell readiness, so a
-// buffer is held while it waits.
+// lazyReader reads from a socket. This system does not report readiness, so it holds a
+// buffer while it waits.
 type lazyReader struct {
 	conn     net.Conn
 	datagram bool
-	port     uint16 // always 0, that of the target
+	port     uint16 // always 0, the target's own
 }
 
 func newLazyReader(src io.Reader) *lazyReader {

@@ -10,23 +10,22 @@ import (
 	"weft/netstack/loopback"
 )
 
-// lazyReader reads from a socket of the system into a pooled buffer that it
-// takes only when there is something to read: thousands of idle connections
-// then hold no buffers.
+// lazyReader reads from a socket of the system. It takes a pooled buffer only when
+// there is data to read, so thousands of idle connections hold no buffers.
 type lazyReader struct {
 	raw      syscall.RawConn
-	udp      *loopback.UDP // nil for others
-	datagram bool          // it is one of those
+	udp      *loopback.UDP // nil for other sockets
+	datagram bool          // whether it is a UDP socket
 	try      func(fd uintptr) bool
 
 	// The result of try.
 	buf  []byte
 	n    int
-	port uint16 // that a datagram came from, 0 for the one of the target
+	port uint16 // source port of the datagram, 0 for the target's own
 	err  error
 }
 
-// newLazyReader returns nil for what is no socket.
+// newLazyReader returns nil if src is not a socket.
 func newLazyReader(src io.Reader) *lazyReader {
 	r := &lazyReader{}
 	var err error
@@ -48,8 +47,8 @@ func newLazyReader(src io.Reader) *lazyReader {
 	return r
 }
 
-// next waits for data (for a datagram socket: one datagram) and returns it in a
-// buffer that is the caller's to put back; nil with an error.
+// next waits for data (for a datagram socket: one datagram) and returns it in a buffer
+// that the caller has to put back; the buffer is nil with an error.
 func (r *lazyReader) next() ([]byte, int, error) {
 	r.buf, r.n, r.err = nil, 0, nil
 	if err := r.raw.Read(r.try); err != nil {

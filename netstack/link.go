@@ -2,11 +2,10 @@ package netstack
 
 // The link endpoint: where packets cross between gVisor and the tun.Device.
 //
-// Outwards: gVisor calls WritePackets -> txQueue -> read copies the packet into
-// wireguard-go's buffer and completes its checksum, or splits it into several
-// (split.go).
-// Inwards: write merges runs of small TCP segments (merge.go), notes ICMP
-// errors and echo replies (icmp.go) and calls gVisor's dispatcher.
+// Outgoing: gVisor calls WritePackets -> txQueue -> read copies the packet into
+// wireguard-go's buffer and completes its checksum, or splits it (split.go). Incoming:
+// write merges runs of small TCP segments (merge.go), records ICMP errors and echo
+// replies (icmp.go) and calls gVisor's dispatcher.
 
 import (
 	"encoding/binary"
@@ -44,7 +43,7 @@ var (
 func newLink(mtu, maxSegment int) *link {
 	l := &link{mtu: uint32(mtu), tx: newTxQueue()}
 	if maxSegment > mtu {
-		// gVisor's sender takes this much off again (sendData in snd.go).
+		// gVisor's sender subtracts this again (sendData in snd.go).
 		l.gsoMax = uint32(maxSegment) + header.TCPTotalHeaderMaximumSize + 1
 	}
 	l.icmp.init()
@@ -57,9 +56,9 @@ func (l *link) close() {
 	l.rest.drop()
 }
 
-// WritePackets queues packets of the stack for read. It runs under the lock of
-// a TCP endpoint and never blocks; a packet that the queue refuses is reported
-// as ErrNoBufferSpace and is then TCP's to send again.
+// WritePackets queues packets of the stack for read. It runs under the lock of a TCP
+// endpoint and never blocks. It reports a packet that the queue refuses as
+// ErrNoBufferSpace; TCP sends that packet again.
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, pkt := range pkts.AsSlice() {
@@ -101,14 +100,13 @@ func (l *link) read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 }
 
-// copyOut copies a packet into the first buffers and returns how many it took.
-// It takes over the reference to pkt. What finds no buffer is kept for the next
-// read.
+// copyOut copies a packet into the first buffers and returns how many buffers it used.
+// It takes over the reference to pkt. What does not fit is kept for the next read.
 func (l *link) copyOut(pkt *stack.PacketBuffer, bufs [][]byte, sizes []int, offset int) int {
 	size := pkt.Size()
 	limit := l.limit.Load()
 	if l.rest.waiting.Load() > 0 || len(bufs) == 0 {
-		// Behind what waits already, to stay in order.
+		// Queue behind the packets that already wait, to keep the order.
 		l.rest.add(pkt, limit)
 		return 0
 	}
@@ -158,8 +156,8 @@ func serialize(dst []byte, pkt *stack.PacketBuffer) {
 	}
 	l4 := int(pkt.GSOOptions.L3HdrLen)
 	if at := l4 + int(pkt.GSOOptions.CsumOffset); at+2 <= len(dst) {
-		// The field holds the sum of the pseudo header, which is therefore
-		// counted in.
+		// The field already holds the sum of the pseudo header, so summing over it
+		// includes that.
 		binary.BigEndian.PutUint16(dst[at:], ^checksum.Checksum(dst[l4:], 0))
 	}
 }
@@ -191,19 +189,19 @@ func (l *link) write(bufs [][]byte, offset int) (int, error) {
 	return len(bufs), nil
 }
 
-// headerRoom is where writeOne splits a packet: no headers of IPv6 and TCP are
+// headerRoom is where writeOne splits a packet: IPv6 and TCP headers together are never
 // longer.
 const headerRoom = 128
 
-// writeOne delivers one packet as it is.
+// writeOne delivers one packet unchanged.
 func (l *link) writeOne(d stack.NetworkDispatcher, pkt []byte) {
 	if protocolOfPacket(pkt) == 0 {
 		return
 	}
 	if transportOf(pkt) == protoTCP && len(pkt) > 4*headerRoom {
-		// The headers get a chunk of their own: gVisor's PullUp copies the
-		// whole chunk, up to 64 KB, when it looks at the headers of a packet
-		// that shares it, and a TCP segment in its queue does.
+		// The headers get a chunk of their own. When gVisor's PullUp looks at the
+		// headers of a packet whose chunk is shared, as that of a queued TCP segment
+		// is, it copies the whole chunk, up to 64 KB.
 		deliver(d, buffer.NewViewWithData(pkt[:headerRoom]), buffer.NewViewWithData(pkt[headerRoom:]))
 		return
 	}
@@ -227,8 +225,8 @@ func deliver(d stack.NetworkDispatcher, head, rest *buffer.View) {
 	pkt.DecRef()
 }
 
-// protocolOfPacket returns the network protocol of an IP packet, 0 if it is
-// none. gVisor validates the rest.
+// protocolOfPacket returns the network protocol of an IP packet, 0 for anything else.
+// gVisor validates the rest.
 func protocolOfPacket(pkt []byte) tcpip.NetworkProtocolNumber {
 	switch {
 	case len(pkt) >= header.IPv4MinimumSize && pkt[0]>>4 == 4:

@@ -16,8 +16,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// checkPacket verifies lengths and all checksums of a packet that is no
-// fragment, as a peer's kernel would.
+// checkPacket verifies the lengths and all checksums of an unfragmented packet, as a
+// peer's kernel would.
 func checkPacket(pkt []byte) error {
 	var src, dst []byte
 	var proto uint8
@@ -117,8 +117,7 @@ func tcpPacket(v6 bool, sport, dport uint16, seq, ack uint32, flags uint8, paylo
 	return ipPacket(v6, protoTCP, t)
 }
 
-// ipPacket makes a packet from b to a with the transport checksum filled in at
-// the place for proto.
+// ipPacket makes a packet from b to a and fills in the transport checksum for proto.
 func ipPacket(v6 bool, proto uint8, l4 []byte) []byte {
 	at := map[uint8]int{protoTCP: 16, protoUDP: 6, protoICMPv4: 2, protoICMPv6: 2}[proto]
 	src, dst := addrB4.AsSlice(), addrA4.AsSlice()
@@ -192,7 +191,7 @@ func TestMerge(t *testing.T) {
 			merge(got[:hdr], got[hdr:], tc.pkts[:run], 0)
 			s, ok := parseSegment(got)
 			if !ok {
-				t.Errorf("%s: what merge made is no segment", name)
+				t.Errorf("%s: merge made an invalid segment", name)
 				continue
 			}
 			var want []byte
@@ -209,8 +208,8 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// A peer behind a small MTU delivers runs of small segments in one batch; the
-// stack must understand what merging makes of them.
+// A peer with a small MTU delivers runs of small segments in one batch. The stack must
+// accept the merged segments.
 func TestMergedSegmentsArrive(t *testing.T) {
 	p := newPair(t, Config{MaxSegment: 1000}, nil, nil)
 	transfer(t, p, addrB4, 8<<20)
@@ -219,7 +218,7 @@ func TestMergedSegmentsArrive(t *testing.T) {
 func TestQueueIsFairAndBounded(t *testing.T) {
 	q := newTxQueue()
 	pkt := func() *stack.PacketBuffer { return stack.NewPacketBuffer(stack.PacketBufferOptions{}) }
-	// A bulk flow fills the queue and then loses its own packets only.
+	// A bulk flow fills the queue and then loses only its own packets.
 	bulk := 0
 	for range 2 * txPackets {
 		p := pkt()
@@ -234,9 +233,9 @@ func TestQueueIsFairAndBounded(t *testing.T) {
 	}
 	small := pkt()
 	if !q.push(small, 2, 100) {
-		t.Fatal("the small flow is shut out")
+		t.Fatal("the small flow cannot push")
 	}
-	// It waits behind one turn of the bulk flow, not behind its queue.
+	// The small flow waits for one turn of the bulk flow, not for its whole queue.
 	out := make([]*stack.PacketBuffer, 8)
 	n, _ := q.pop(out)
 	at := -1
@@ -249,7 +248,7 @@ func TestQueueIsFairAndBounded(t *testing.T) {
 	if n != 8 || at < 0 || at > 2 {
 		t.Errorf("the small flow's packet came as number %d of %d", at, n)
 	}
-	// Of one flow they come in order, and all come.
+	// All packets of one flow come out, in order.
 	var order []*stack.PacketBuffer
 	q = newTxQueue()
 	for range 100 {
@@ -295,10 +294,10 @@ func TestAllocs(t *testing.T) {
 		t.Errorf("queue: %v allocations per packet", got)
 	}
 
-	// Inwards: a segment for nobody (an RST without endpoint is dropped
-	// silently) and a batch that is merged.
+	// Incoming: a segment without an endpoint (an RST is dropped silently) and a batch
+	// that is merged.
 	rst := [][]byte{tcpPacket(false, 1, 2, 3, 4, 0x04, nil)}
-	if got := testing.AllocsPerRun(runs, func() { n.Write(rst, 0) }); got > 1 && scale == 1 { // pools forget on purpose under the race detector
+	if got := testing.AllocsPerRun(runs, func() { n.Write(rst, 0) }); got > 1 && scale == 1 { // under the race detector pools drop items on purpose
 		t.Errorf("write: %v allocations per packet", got)
 	}
 	a, b := tcpPacket(true, 1, 2, 0, 4, 0x10, make([]byte, 1000)), tcpPacket(true, 1, 2, 1000, 4, 0x10, make([]byte, 1000))
@@ -313,7 +312,7 @@ func TestAllocs(t *testing.T) {
 	}
 }
 
-// WakeRead ends the Read that waits, or else the next one, and loses no packet.
+// WakeRead ends the waiting Read, or else the next one, and loses no packet.
 func TestWakeRead(t *testing.T) {
 	n := newNet(t, Config{}, addrA4, addrA6)
 	c, err := n.DialContext(within(t, 10*time.Second), "udp", netip.AddrPortFrom(addrB4, 9).String())
@@ -330,10 +329,10 @@ func TestWakeRead(t *testing.T) {
 	}
 	c.Write([]byte("one"))
 	n.WakeRead()
-	n.WakeRead() // two before a Read are one
+	n.WakeRead() // two calls before a Read count once
 	read(0)
 	read(1)
-	woken := time.AfterFunc(10*time.Millisecond, n.WakeRead) // most likely into the Read
+	woken := time.AfterFunc(10*time.Millisecond, n.WakeRead) // most likely during the Read
 	defer woken.Stop()
 	read(0)
 }

@@ -13,14 +13,14 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// backlog is how many accepted connections wait for Accept; further clients are
-// left to retry (with SYN cookies).
+// backlog is how many connections may wait for Accept; further clients retry (with SYN
+// cookies).
 const backlog = 256
 
-// ListenTCP listens on an address of this node, or with a zero or unspecified
-// address on all of them: netip.AddrPort{} and :: mean both families, 0.0.0.0
-// IPv4 only. Port 0 picks a free one. A listener takes precedence over Inbound.
-// Its connections are *TCPConn.
+// ListenTCP listens on an address of this node, or on all of them if addr is zero or
+// unspecified: netip.AddrPort{} and :: mean both families, 0.0.0.0 IPv4 only. Port 0
+// picks a free port. A listener takes precedence over Inbound. Its connections are
+// *TCPConn.
 func (n *Net) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 	l, err := n.listenTCP(unmap(addr))
 	if err != nil {
@@ -54,7 +54,8 @@ func (n *Net) listenTCP(addr netip.AddrPort) (*listener, error) {
 	return l, nil
 }
 
-// listenProtocol: an IPv6 endpoint bound to any address takes both families.
+// listenProtocol returns IPv6 for any address but an IPv4 one: an IPv6 endpoint bound
+// to the unspecified address accepts both families.
 func listenProtocol(addr netip.AddrPort) tcpip.NetworkProtocolNumber {
 	if addr.Addr().Is4() {
 		return header.IPv4ProtocolNumber
@@ -74,8 +75,7 @@ type listener struct {
 	closeOnce sync.Once
 }
 
-// Accept implements net.Listener. It resets connections that there is no memory
-// for.
+// Accept implements net.Listener. It resets connections for which there is no memory.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		ep, wq, err := l.accept()
@@ -116,7 +116,7 @@ func (l *listener) accept() (tcpip.Endpoint, *waiter.Queue, error) {
 	return ep, wq, nil
 }
 
-// Close implements net.Listener. Accepted connections live on.
+// Close implements net.Listener. Accepted connections stay open.
 func (l *listener) Close() error {
 	err := net.ErrClosed
 	l.closeOnce.Do(func() {

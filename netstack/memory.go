@@ -14,50 +14,49 @@ import (
 )
 
 const (
-	// Where memory is short, this part of it, one in so many, bounds the sum of the
-	// buffers of all TCP connections. The rest is for what a connection costs
-	// beside its buffers, for the tunnels and for the garbage collector.
+	// Where memory is short, one memoryShare-th of it bounds the buffers of all TCP
+	// connections together. The rest is for the other costs of a connection, for the
+	// tunnels and for the garbage collector.
 	memoryShare = 4
 
-	// What a connection begins with, and has at least. A receive buffer is three
-	// times a power of two, as gVisor keeps data in pieces that are powers of two
-	// and offers half of the buffer as the window: a segment that fills the window
-	// then leaves room for the one before it, should that be late.
+	// The buffers that a connection starts with, its minimum. gVisor keeps data in
+	// pieces of power-of-two size and offers half of the receive buffer as the window.
+	// Three times a power of two leaves room for one late segment after a segment that
+	// fills the window.
 	leastReceive = 24 << 10
 	leastSend    = 16 << 10
 
-	// leastConn is what a connection is charged for at least: these, and what the
-	// system keeps in the socket of the program at its other end.
+	// leastConn is the minimum charge for a connection: both buffers, and what the
+	// system keeps in the socket of the local program.
 	leastConn = leastReceive + leastSend + limited.SmallSocket
 
-	// growShare is the part in so many of the bound that buffers do not grow
-	// into, so that there is room for new connections.
+	// Buffers do not grow into the last growShare-th of the bound: it is for new
+	// connections.
 	growShare = 4
-	// eachShare is one part in so many of the bound, the most for one buffer.
+	// One buffer takes at most one eachShare-th of the bound.
 	eachShare = 16
 
-	// closingTime is for how long a connection that both ends have closed counts, if
-	// it does not end.
+	// closingTime is the interval at which a closed connection is checked again. One
+	// that both ends have closed counts at most that long.
 	closingTime = 10 * time.Second
 
-	// unknownRTT is a connection's round trip of which nothing is known.
+	// unknownRTT is assumed for a connection without a measured round trip.
 	unknownRTT = 250 * time.Millisecond
 )
 
-// memory is what the buffers of all TCP connections may hold together on a
-// machine with little memory. Each connection begins with small buffers. One that
-// makes use of them, in that more would let it be faster, takes more from the
-// bound for as long as it lives. When there is no more, connections stay as they
-// are, and are slow; when there is not even enough to begin with, they are refused.
+// memory is the bound on the buffers of all TCP connections together, on a machine with
+// little memory. Each connection starts with small buffers. One that a larger buffer
+// would make faster takes more from the bound, and keeps it for as long as it lives.
+// When the bound is used up, buffers stop growing and connections are slow; when not
+// even the minimum is left, connections are refused.
 //
-// Buffers never become smaller: gVisor would forget a writer that waits, and a
-// receive buffer full of segments behind a missing one would not take that one
-// any more. They are made larger by the one goroutine that reads or writes. So
-// gVisor's own tuning, which knows bounds of one connection and of none other, is
-// not used.
+// Buffers never shrink: gVisor would forget a waiting writer, and a receive buffer that
+// is full of segments behind a missing one could no longer accept that one. Only the
+// goroutine that reads or writes enlarges a buffer. gVisor's own tuning is not used,
+// because it bounds each connection by itself.
 //
-// Its methods may be called from any goroutine, and while gVisor's locks are held.
-// A nil *memory has no bound.
+// Its methods may be called from any goroutine, and while gVisor's locks are held. A
+// nil *memory has no bound.
 type memory struct {
 	// Constant.
 	total   int64 // bytes, at least leastConn
@@ -66,25 +65,25 @@ type memory struct {
 
 	// mu guards the following. None of gVisor's locks is taken under it.
 	mu      sync.Mutex
-	used    int64               // of total
-	conns   int                 // that have a share
-	closing map[*share]struct{} // closed by the program, with data still to be sent
-	shared  int                 // the most that were too many, since the last message
-	refused int                 // the same of those that were refused
+	used    int64               // bytes of total in use
+	conns   int                 // connections with a share
+	closing map[*share]struct{} // closed by the program, data still unsent
+	shared  int                 // highest conns while memory was short, since the last message
+	refused int                 // connections refused since the last message
 }
 
-// share is one connection's part of a memory. It is given back once.
+// share is one connection's part of a memory. It is returned once.
 type share struct {
 	m  *memory
-	ep tcpip.Endpoint // set by closed
+	ep tcpip.Endpoint // set by releaseAfterClose
 
 	// m.mu guards the following.
 	size int64 // bytes
 	over bool
 }
 
-// memoryBound is the bound for a machine with so many bytes of memory: 0 for none,
-// as when the memory is not known.
+// memoryBound is the bound for a machine with this many bytes of memory, 0 for none. It
+// is 0 when the memory is not known.
 func memoryBound(machine int64) int64 {
 	if !limited.Short(machine) {
 		return 0
@@ -92,7 +91,7 @@ func memoryBound(machine int64) int64 {
 	return max(machine/memoryShare, leastConn)
 }
 
-// newMemory returns nil where there is no bound.
+// newMemory returns nil if there is no bound.
 func newMemory(n *Net, machine int64) *memory {
 	total := memoryBound(machine)
 	if total == 0 {
@@ -106,15 +105,15 @@ func newMemory(n *Net, machine int64) *memory {
 func (m *memory) describe(int) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	text := fmt.Sprintf("memory is short: %d connections share %d MB for their buffers, so they are slower than they could be", m.shared, m.total>>20)
+	text := fmt.Sprintf("memory is short: %d connections share %d MB of buffers, so they are slower than they could be", m.shared, m.total>>20)
 	if m.refused > 0 {
 		text += fmt.Sprintf(", and %d more were refused", m.refused)
 	}
 	m.shared, m.refused = 0, 0
-	return text + fmt.Sprintf("; weft may use %d MB: raise that limit, or have fewer connections at a time (weft status shows with whom)", m.machine>>20)
+	return text + fmt.Sprintf("; weft may use %d MB: raise that limit, or open fewer connections at a time (weft status shows the peers)", m.machine>>20)
 }
 
-// most is how many connections there may be at a time, at most bound.
+// most lowers bound to the number of connections that the memory has room for.
 func (m *memory) most(bound int) int {
 	if m == nil {
 		return bound
@@ -123,10 +122,9 @@ func (m *memory) most(bound int) int {
 }
 
 // errMemory refuses a connection.
-var errMemory = fmt.Errorf("memory is short, and there are as many connections as it has room for; close some, or let weft use more: %w", syscall.ENOBUFS)
+var errMemory = fmt.Errorf("memory is short: no room for another connection; close some, or allow weft more memory: %w", syscall.ENOBUFS)
 
-// take returns the share of a new connection, nil where there is no bound, or
-// errMemory.
+// take returns the share of a new connection, nil if there is no bound, or errMemory.
 func (m *memory) take() (*share, error) {
 	if m == nil {
 		return nil, nil
@@ -146,13 +144,14 @@ func (m *memory) take() (*share, error) {
 	return &share{m: m, size: leastConn}, nil
 }
 
-// short says that there is not enough for all. The caller holds mu.
+// short reports that memory is short. The caller holds mu.
 func (m *memory) short() {
 	m.shared = max(m.shared, m.conns)
 	m.alarm.Raise()
 }
 
-// sweep gives back what ended without a word. The caller holds mu.
+// sweep returns the shares of connections that ended without an event. The caller holds
+// mu.
 func (m *memory) sweep() {
 	for s := range m.closing {
 		if holdsNothing(s.ep) {
@@ -161,8 +160,7 @@ func (m *memory) sweep() {
 	}
 }
 
-// most is the largest that one buffer may be: of the receive buffers, or of the
-// send buffers.
+// most is the largest size of one receive or send buffer, in bytes.
 func (s *share) most(receive bool) int64 {
 	if receive {
 		return min(s.m.total/eachShare, tcpReceiveBufferMax)
@@ -170,7 +168,7 @@ func (s *share) most(receive bool) int64 {
 	return min(s.m.total/eachShare, tcpSendBufferMax)
 }
 
-// grow takes so many bytes more, or reports false.
+// grow enlarges the share by so many bytes, or reports false.
 func (s *share) grow(by int64) bool {
 	m := s.m
 	m.mu.Lock()
@@ -190,7 +188,7 @@ func (s *share) grow(by int64) bool {
 	return true
 }
 
-// give gives the share back at once. It may be called again, and on nil.
+// give returns the share at once. It may be called again, and on nil.
 func (s *share) give() {
 	if s == nil {
 		return
@@ -210,9 +208,9 @@ func (s *share) giveLocked() {
 	delete(s.m.closing, s)
 }
 
-// closed gives the share back as soon as the endpoint, which the program has
-// closed, holds nothing any more. It may be called on nil.
-func (s *share) closed(wq *waiter.Queue, ep tcpip.Endpoint) {
+// releaseAfterClose returns the share once the endpoint, which the program has closed,
+// holds no data. It may be called on nil.
+func (s *share) releaseAfterClose(wq *waiter.Queue, ep tcpip.Endpoint) {
 	if s == nil {
 		return
 	}
@@ -224,19 +222,18 @@ func (s *share) closed(wq *waiter.Queue, ep tcpip.Endpoint) {
 	s.m.mu.Unlock()
 	gone := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { s.ended() })
 	wq.EventRegister(&gone)
-	s.ended() // before the registration
+	s.ended() // it may have ended before the registration
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	if !s.over {
-		time.AfterFunc(closingTime, s.late)
+		time.AfterFunc(closingTime, s.recheck)
 	}
 }
 
-// late is called once in a while until the share has been given back. In CLOSING
-// all has been sent, and the other end has nothing more to say. gVisor stays there
-// until its keepalive finds nobody, all acknowledged, when the acknowledgement of
-// the FIN comes before the other's FIN.
-func (s *share) late() {
+// recheck runs every closingTime until the share is returned. In CLOSING everything has
+// been sent and the peer sends nothing more. But if the acknowledgement of our FIN
+// comes before the peer's FIN, gVisor stays in CLOSING until its keepalive gives up.
+func (s *share) recheck() {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	switch {
@@ -244,7 +241,7 @@ func (s *share) late() {
 	case holdsNothing(s.ep) || tcp.EndpointState(s.ep.State()) == tcp.StateClosing:
 		s.giveLocked()
 	default:
-		time.AfterFunc(closingTime, s.late)
+		time.AfterFunc(closingTime, s.recheck)
 	}
 }
 
@@ -254,8 +251,8 @@ func (s *share) ended() {
 	}
 }
 
-// holdsNothing reports whether an endpoint that the program has closed holds no
-// data any more.
+// holdsNothing reports whether an endpoint that the program has closed no longer holds
+// data.
 func holdsNothing(ep tcpip.Endpoint) bool {
 	switch tcp.EndpointState(ep.State()) {
 	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
@@ -264,19 +261,19 @@ func holdsNothing(ep tcpip.Endpoint) bool {
 	return false
 }
 
-// tuner makes one of the two buffers of a connection larger. Its methods belong to
-// the goroutine that reads, or that writes. A zero tuner does nothing.
+// tuner enlarges one of the two buffers of a connection. Only the goroutine that reads,
+// or the one that writes, calls its methods. A zero tuner does nothing.
 type tuner struct {
 	share   *share
 	receive bool
 	size    int64     // of the buffer, as taken from the share
-	moved   int64     // bytes since
-	since   time.Time // zero: not yet
+	moved   int64     // bytes moved since then
+	since   time.Time // start of the measurement; zero: not started
 }
 
-// move counts bytes that were read or written, and makes the buffer larger when
-// it, and nothing else, is what keeps the connection from being faster: then about
-// a window of data moves in each round trip. It looks once in four windows.
+// move counts bytes that were read or written. It enlarges the buffer if only the
+// buffer limits the speed: then about one window of data moves per round trip. It
+// checks once per four windows.
 func (t *tuner) move(ep tcpip.Endpoint, n int) {
 	if t.share == nil {
 		return
@@ -303,9 +300,9 @@ func (t *tuner) move(ep tcpip.Endpoint, n int) {
 		return
 	}
 	t.size *= 2
-	// With notify gVisor tells the peer of a larger window, and wakes a writer. If
-	// its own code, which writes the size that it has read before, undoes this, the
-	// buffer stays as it was until the next time.
+	// With notify set, gVisor tells the peer about the larger window and wakes a
+	// writer. gVisor's own code may write back the size that it read before; the buffer
+	// then keeps its old size until the next check.
 	if t.receive {
 		ep.SocketOptions().SetReceiveBufferSize(t.size, true)
 	} else {

@@ -21,18 +21,18 @@ import (
 	"weft/overlay/limited"
 )
 
-// small is the memory of a machine whose bound is so many least shares of a
-// connection.
+// small is the configuration of a machine whose memory bound fits the minimum shares of
+// this many connections.
 func small(conns int64) Config { return Config{Memory: conns * leastConn * memoryShare} }
 
-// inUse is what the connections have of the bound, and how many there are.
+// inUse returns the bytes of the bound in use and the number of connections.
 func (m *memory) inUse() (used int64, conns int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.used, m.conns
 }
 
-// given waits until all has been given back, by connections that have ended.
+// given waits until ended connections have returned everything.
 func given(t *testing.T, nets ...*Net) {
 	t.Helper()
 	for _, n := range nets {
@@ -42,7 +42,7 @@ func given(t *testing.T, nets ...*Net) {
 			used, conns, closing := m.used, m.conns, len(m.closing)
 			if time.Now().After(end) {
 				for s := range m.closing {
-					t.Errorf("%s has %d bytes", tcp.EndpointState(s.ep.State()), s.size)
+					t.Errorf("%s still has %d bytes", tcp.EndpointState(s.ep.State()), s.size)
 				}
 				t.Errorf("%d bytes of %d connections are left", used, conns)
 
@@ -70,7 +70,7 @@ func TestMemoryBound(t *testing.T) {
 	}
 	for _, c := range []struct {
 		machine int64
-		conns   int // at most at a time
+		conns   int // the most at one time
 		buffer  int64
 	}{
 		{48 << 20, 170, 768 << 10}, {64 << 20, 227, 1 << 20}, {256 << 20, 910, 4 << 20}, {512 << 20, 1820, tcpSendBufferMax},
@@ -87,8 +87,8 @@ func TestMemoryBound(t *testing.T) {
 	}
 }
 
-// Where memory is not short nothing is bounded beyond what a connection is, and
-// gVisor tunes the buffers.
+// Where memory is not short, connections have no common bound and gVisor tunes their
+// buffers.
 func TestMemoryPlenty(t *testing.T) {
 	n := newNet(t, Config{Memory: 4 << 30}, addrA4, addrA6)
 	var receive tcpip.TCPReceiveBufferSizeRangeOption
@@ -99,16 +99,16 @@ func TestMemoryPlenty(t *testing.T) {
 		send.Default != tcpSendBuffer || send.Max != tcpSendBufferMax || n.tcpIn.open.max != limited.ToFiles(DefaultMaxInbound) || n.link.tx.maxBytes != txBytes {
 		t.Errorf("bounded by %v: %+v, %+v, %d connections", n.memory, receive, send, n.tcpIn.open.max)
 	}
-	// One laptop may have 1,500 to one device, and leaves room for others when it
-	// uses both of its addresses.
+	// One laptop may have 1,500 connections to one device, and leaves room for others
+	// even when it uses both of its addresses.
 	q := newQuota(DefaultMaxInbound, 0)
 	if each := q.perAddr(); each < 1500 || q.max-2*each < 1500 {
 		t.Errorf("%d of %d for one address", each, q.max)
 	}
 }
 
-// Whatever connections do in whatever order: the sum stays within the bound, and
-// all of it comes back, once.
+// In whatever order connections act, the sum stays within the bound and every share is
+// returned once.
 func TestMemorySum(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -145,7 +145,7 @@ func TestMemorySum(t *testing.T) {
 					shares[i].give()
 				}
 				if shares[i].grow(1) {
-					t.Fatal("grows after its end")
+					t.Fatal("a returned share grows")
 				}
 				shares = append(shares[:i], shares[i+1:]...)
 			}
@@ -160,7 +160,7 @@ func TestMemorySum(t *testing.T) {
 	}
 }
 
-// However a connection ends, its share comes back, once.
+// However a connection ends, its share is returned once.
 func TestMemoryGivenBack(t *testing.T) {
 	checkGoroutines(t)
 	l := localServer(t, "127.0.0.1:0", func(c *net.TCPConn) {
@@ -171,7 +171,7 @@ func TestMemoryGivenBack(t *testing.T) {
 			echoTCP(c)
 		case 'r':
 			c.SetLinger(0)
-		case 'h': // says all it has to say, and listens on
+		case 'h': // sends everything, and keeps reading
 			c.CloseWrite()
 			io.Copy(io.Discard, c)
 		}
@@ -274,8 +274,8 @@ func TestMemoryGivenBack(t *testing.T) {
 	})
 }
 
-// buffered is what connections hold unread, and how large their buffers are, in
-// bytes.
+// buffered returns how much connections hold unread and how large their buffers may be,
+// in bytes.
 func buffered(conns []*TCPConn) (unread, may int64) {
 	for _, c := range conns {
 		n, _ := c.ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
@@ -286,9 +286,9 @@ func buffered(conns []*TCPConn) (unread, may int64) {
 	return unread, may
 }
 
-// Many connections, each with as much as it can send and receive, with programs
-// behind them that are slow at first, over a network that loses and reorders
-// packets: together they hold no more than the bound, and all that was sent arrives.
+// Many connections send and receive as much as they can over a network that loses and
+// reorders packets, with programs that start reading late. Together they stay within
+// the bound, and all data arrives.
 func TestMemoryTransfers(t *testing.T) {
 	checkGoroutines(t)
 	const conns, size = 16, 1 << 20
@@ -304,7 +304,7 @@ func TestMemoryTransfers(t *testing.T) {
 			rng.Read(data)
 			want := sha256.Sum256(data)
 
-			full := make(chan struct{}) // until then nobody reads
+			full := make(chan struct{}) // nobody reads before it is closed
 			transfer := func(c net.Conn) error {
 				defer c.Close()
 				sent := make(chan error, 1)
@@ -316,7 +316,7 @@ func TestMemoryTransfers(t *testing.T) {
 				sum := sha256.New()
 				n, err := io.Copy(sum, c)
 				if err == nil && [32]byte(sum.Sum(nil)) != want {
-					err = fmt.Errorf("not what was sent, but %d bytes", n)
+					err = fmt.Errorf("%d bytes arrived, or other bytes than were sent", n)
 				}
 				return errors.Join(err, <-sent)
 			}
@@ -353,7 +353,7 @@ func TestMemoryTransfers(t *testing.T) {
 				go func() { errs <- transfer(c) }()
 				inside()
 			}
-			waitFor(t, func() bool { // all are as full as they become without a reader
+			waitFor(t, func() bool { // until all are as full as they get without a reader
 				inside()
 				unread, may := buffered(open)
 				if used, _ := p.a.memory.inUse(); may > used {
@@ -381,8 +381,8 @@ func TestMemoryTransfers(t *testing.T) {
 	}
 }
 
-// Buffers grow when a connection makes use of them, and that they do not any more
-// is told.
+// Buffers grow when a connection uses them fully, and a health message says when they
+// no longer can.
 func TestMemoryGrows(t *testing.T) {
 	cfg := small(40)
 	var health sync.Map
@@ -410,7 +410,7 @@ func TestMemoryGrows(t *testing.T) {
 		}
 		return conn.(*TCPConn), <-accepted
 	}
-	// move sends until the sender's and the receiver's buffers have so much.
+	// move sends until the sender's and the receiver's buffers reach this size.
 	move := func(c, s *TCPConn, send, receive int64) {
 		t.Helper()
 		go io.Copy(io.Discard, s)
@@ -432,10 +432,10 @@ func TestMemoryGrows(t *testing.T) {
 		t.Errorf("the other begins with %d bytes", got)
 	}
 	move(c, s, 4*leastSend, 4*leastReceive)
-	if _, told := health.Load("memory"); told {
-		t.Error("it is told that memory is short, with one connection")
+	if _, reported := health.Load("memory"); reported {
+		t.Error("one connection raises the health warning")
 	}
-	// The rest is taken.
+	// Take the rest.
 	for _, n := range []*Net{p.a, p.b} {
 		n.memory.mu.Lock()
 		n.memory.used = n.memory.total - 2*leastConn
@@ -450,12 +450,12 @@ func TestMemoryGrows(t *testing.T) {
 		return strings.Contains(text, "memory is short") && strings.Contains(text, "slower")
 	})
 	if got := c.ep.SocketOptions().GetSendBufferSize(); got != leastSend {
-		t.Errorf("it has %d bytes nevertheless", got)
+		t.Errorf("a buffer has grown to %d bytes", got)
 	}
 }
 
-// Beyond what there is memory for a connection fails at once, here and there, and
-// can be made when another has ended.
+// A connection for which there is no memory fails at once on both sides. It can be made
+// after another has ended.
 func TestMemoryFull(t *testing.T) {
 	l := localServer(t, "127.0.0.1:0", echoTCP)
 	var health sync.Map
@@ -483,7 +483,7 @@ func TestMemoryFull(t *testing.T) {
 		text, _ := message.(string)
 		return strings.Contains(text, "were refused")
 	})
-	// The caller has room, the device has none.
+	// The caller has room, the device does not.
 	p.a.memory.mu.Lock()
 	p.a.memory.used -= 2 * leastConn
 	p.a.memory.mu.Unlock()
@@ -504,7 +504,7 @@ func TestMemoryFull(t *testing.T) {
 	})
 }
 
-// What a connection with room to grow costs a packet: nothing is allocated.
+// Moving data over a connection with room to grow does not allocate.
 func TestTunerAllocates(t *testing.T) {
 	n := newNet(t, small(10), addrA4, addrA6)
 	s, err := n.memory.take()

@@ -7,19 +7,19 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// Merging of small TCP segments before they enter the stack (what a kernel
-// calls GRO). A peer on a kernel interface, or a path that splits to MTU size,
-// delivers runs of consecutive segments in one batch; as one large segment they
-// cost one pass through the stack and one acknowledgement.
+// Merging of small TCP segments before they enter the stack (a kernel calls it GRO). A
+// peer on a kernel interface, or a path that splits to MTU size, delivers runs of
+// consecutive segments in one batch. One large segment costs one pass through the stack
+// and one acknowledgement.
 //
-// gVisor's own gro package keeps state between batches and its Flush forgets
-// packets of a second flow in a bucket; this one looks at one batch only, keeps
-// nothing, and so needs no lock between the goroutines of several peers.
+// gVisor's own gro package keeps state between batches, and its Flush forgets packets
+// of a second flow in a bucket. This code looks at one batch only, keeps nothing, and
+// so needs no lock between the goroutines of several peers.
 
-// maxMerged bounds a merged packet: what one IP packet can say.
+// maxMerged is the size of the largest IP packet.
 const maxMerged = 65535
 
-// segment is what merging needs to know of a TCP segment.
+// segment is a parsed TCP segment.
 type segment struct {
 	pkt     []byte
 	ip, tcp int // header lengths
@@ -61,8 +61,8 @@ func parseSegment(pkt []byte) (s segment, ok bool) {
 	return s, true
 }
 
-// sameFlow reports whether b is the same flow as a, with the same headers but
-// for length, checksum, identification and window.
+// sameFlow reports whether a and b belong to the same flow and have the same headers,
+// except for length, checksum, identification and window.
 func (a *segment) sameFlow(b *segment) bool {
 	if a.ip != b.ip || a.tcp != b.tcp {
 		return false
@@ -81,10 +81,9 @@ func (a *segment) sameFlow(b *segment) bool {
 		bytes.Equal(p[20:], q[20:]) // options, with the timestamps
 }
 
-// mergeRun looks at the packets bufs[i][offset:] from the first on. It returns
-// how many of them are consecutive segments of one TCP flow, and the sizes of
-// the headers and of the payload of the packet that merge makes of them; a run
-// of 1 when there is nothing to merge.
+// mergeRun looks at the packets bufs[i][offset:] from the first on. It returns how many
+// of them are consecutive segments of one TCP flow, and the header and payload sizes of
+// the merged packet. A run of 1 means that there is nothing to merge.
 func mergeRun(bufs [][]byte, offset int) (run, header, payload int) {
 	if len(bufs) < 2 {
 		return 1, 0, 0
@@ -108,10 +107,10 @@ func mergeRun(bufs [][]byte, offset int) (run, header, payload int) {
 	return run, header, payload
 }
 
-// merge makes one packet of bufs[i][offset:]: into hdr and payload, of the
-// sizes that mergeRun returned, go the headers of the first with the length,
-// the PSH flag and the window brought up to date, and all payloads. Its
-// checksums are not valid; the link vouches for them.
+// merge makes one packet of bufs[i][offset:]. It writes into hdr and payload, of the
+// sizes that mergeRun returned: the headers of the first packet with the new length,
+// PSH flag and window, and all payloads. Checksums are not valid; the stack does not
+// verify them.
 func merge(hdr, payload []byte, bufs [][]byte, offset int) {
 	first, _ := parseSegment(bufs[0][offset:])
 	copy(hdr, first.pkt)

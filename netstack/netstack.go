@@ -2,33 +2,31 @@
 // behind wireguard-go's tun.Device. A program that uses it needs no root, no
 // kernel interface and no route.
 //
-// A Net has two faces. Downwards it is a tun.Device: wireguard-go reads the
-// packets this node sends and writes the packets it received and decrypted.
-// Upwards it is a network for the program: DialContext, ListenTCP, ListenUDP
-// and Ping, and an Inbound policy that hands connections made by peers to
-// programs listening on this machine's loopback.
+// A Net has two sides. Below, it is a tun.Device: wireguard-go reads the packets that
+// this node sends, and writes the packets that it received and decrypted. Above, it is
+// a network for the program: DialContext, ListenTCP, ListenUDP and Ping, and an Inbound
+// policy that forwards peers' connections to programs on this machine's loopback.
 //
 // # Packets
 //
-// TCP leaves as large IP packets, up to Config.MaxSegment bytes of payload in
-// one packet, far above the MTU, each with complete checksums: a WireGuard
-// message can carry them whole, and one crossing of the stack, of the cipher
-// and of a relay then costs the same for 60 KB as for 1.2 KB. A path that
-// needs packets of MTU size has to split them (they are what a kernel calls
-// GSO segments of the negotiated MSS). UDP is fragmented by IP at the MTU.
-// Inwards packets of any size are taken; consecutive small TCP segments of one
-// batch are merged before they enter the stack. Checksums of inward packets
-// are not verified: WireGuard has authenticated them.
+// Outgoing TCP uses large IP packets with up to Config.MaxSegment bytes of payload, far
+// above the MTU, each with complete checksums. A WireGuard message can carry them
+// whole, and one pass through the stack, the cipher and a relay then costs the same for
+// 60 KB as for 1.2 KB. A path that needs packets of MTU size has to split them; to a
+// kernel they would be GSO segments of the negotiated MSS. IP fragments UDP at the MTU.
+// Incoming packets may have any size; consecutive small TCP segments of one batch are
+// merged before they enter the stack. Checksums of incoming packets are not verified:
+// WireGuard has authenticated them.
 //
 // Packets waiting for Read sit in a bounded queue that is fair between flows,
 // so that one bulk transfer does not delay another connection's packets.
 //
 // # Memory
 //
-// With less than 1 GB of memory the buffers of all TCP connections together are
-// bounded: each begins small, takes more while there is some, and is slow when
-// there is none. Connections that are closed and still send are bounded in number
-// anyway.
+// With less than 1 GB of memory the buffers of all TCP connections share one bound:
+// each connection starts with small buffers, grows them while the bound allows, and is
+// slow when it does not. The number of connections that are closed but still send is
+// always bounded.
 //
 // # Errors
 //
@@ -41,9 +39,9 @@
 //
 // # Goroutines
 //
-// New starts gVisor's TCP workers, one per processor, asleep while nothing
-// happens; there is no periodic work. Each forwarded TCP connection has two
-// goroutines, each forwarded UDP flow one. Close ends and waits for all.
+// New starts gVisor's TCP workers, one per processor; they sleep while there is nothing
+// to do. There is no periodic work. Each forwarded TCP connection has two goroutines,
+// each forwarded UDP flow one. Close ends them all and waits for them.
 package netstack
 
 import (
@@ -71,10 +69,10 @@ import (
 )
 
 const (
-	// DefaultMTU is the inner MTU when Config.MTU is zero: what WireGuard
-	// leaves of 1,500 bytes. It decides how UDP is fragmented and which MSS is
-	// announced; TCP that is sent is as long as the way takes (SetLimit), and
-	// on a way that carries less the peer does the same.
+	// DefaultMTU is the inner MTU when Config.MTU is zero: what WireGuard leaves of
+	// 1,500 bytes. It decides how UDP is fragmented and which MSS is announced.
+	// Outgoing TCP packets are as long as the path allows (SetLimit); on a path with a
+	// smaller MTU the peer shortens its packets in the same way.
 	DefaultMTU = 1420
 
 	// DefaultMaxSegment is the TCP payload of the largest packet when
@@ -83,14 +81,14 @@ const (
 	// gVisor's largest pooled chunk.
 	DefaultMaxSegment = 60 << 10
 
-	// batchSize is how many packets one Read returns at most. wireguard-go
-	// keeps a buffer of 64 KB for each, so it is small; with packets of 60 KB
-	// a larger batch would gain nothing.
+	// batchSize is the largest number of packets that one Read returns. It is small
+	// because wireguard-go keeps a buffer of 64 KB for each; with packets of 60 KB a
+	// larger batch would gain nothing.
 	batchSize = 8
 
-	// The window and buffers of TCP. Buffers are limits, not allocations: an
-	// idle connection holds none. They start small and are tuned by gVisor
-	// up to the maximum as the path's bandwidth and delay ask for it.
+	// TCP's window and buffers. Buffers are limits, not allocations: an idle connection
+	// holds none. They start small; gVisor tunes them up to the maximum as the path's
+	// bandwidth and delay require.
 	tcpReceiveBuffer    = 512 << 10
 	tcpReceiveBufferMax = 8 << 20
 	tcpSendBuffer       = 256 << 10
@@ -119,18 +117,18 @@ type Config struct {
 	// 0 means DefaultMaxInbound, or a third of it with less than 1 GB of memory.
 	MaxInbound int
 
-	// Memory is how many bytes of memory the process may use; 0 means
-	// limited.Memory(). With less than 1 GB the buffers of all TCP connections
-	// together are bounded by a quarter of it. Negative: they are not.
+	// Memory is how many bytes of memory the process may use; 0 means limited.Memory().
+	// With less than 1 GB, a quarter of it bounds the buffers of all TCP connections
+	// together. A negative value means no bound.
 	Memory int64
 
-	// Log receives what an owner of the machine should know. nil discards.
+	// Log receives what the owner of the machine should know. nil discards.
 	Log *slog.Logger
 
-	// Health is told what needs attention, by a stable code, and with an empty
-	// message that it does not any more: "connections" when some were
-	// refused, "memory" when they are slow or were refused for want of it. It
-	// must not block. May be nil.
+	// Health receives the problems of the network, each under a stable code:
+	// "connections" when some were refused, "memory" when connections are slow or were
+	// refused for lack of memory. An empty message ends a problem. Health must not
+	// block. May be nil.
 	Health func(code, message string)
 }
 
@@ -145,7 +143,7 @@ type Net struct {
 	stack      *stack.Stack
 	link       *link
 	events     chan tun.Event
-	ctx        context.Context // ends with Close; parent of dials for peers
+	ctx        context.Context // canceled by Close; parent of dials for peers
 	cancel     context.CancelFunc
 
 	addrs   atomic.Pointer[addrs]
@@ -153,7 +151,7 @@ type Net struct {
 
 	memory   *memory // constant; nil: no bound
 	orphans  orphans
-	refusals limited.Alarm // connections beyond a bound
+	refusals limited.Alarm // connections refused by a bound
 	tcpIn    inboundTCP
 	udpIn    inboundUDP
 
@@ -174,8 +172,8 @@ func (a *addrs) has(ip netip.Addr) bool { return ip.IsValid() && (ip == a.v4 || 
 
 var _ tun.Device = (*Net)(nil)
 
-// New makes a network without addresses: until SetAddrs nothing can be dialled
-// and inward packets are dropped. The caller must Close it.
+// New makes a network without addresses: until SetAddrs nothing can be dialled and
+// incoming packets are dropped. The caller must Close it.
 func New(cfg Config) (*Net, error) {
 	n := &Net{
 		mtu:        cfg.MTU,
@@ -224,9 +222,9 @@ func New(cfg Config) (*Net, error) {
 	n.orphans.max = max(n.memory.most(2*maxOrphans)/2, 1)
 
 	n.stack = stack.New(stack.Options{
-		// The zero options switch off what a link of one node and no
-		// neighbours has no use for and what would send packets while idle:
-		// router solicitation, link-local addresses, DAD, MLD and IGMP.
+		// The zero options switch off router solicitation, link-local addresses, DAD,
+		// MLD and IGMP: a link with one node and no neighbours does not need them, and
+		// they would send packets while idle.
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocolWithOptions(ipv4.Options{}),
 			ipv6.NewProtocolWithOptions(ipv6.Options{}),
@@ -253,20 +251,20 @@ func (n *Net) configure() error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpReceiveBuffer, Max: tcpReceiveBufferMax}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpSendBuffer, Max: tcpSendBufferMax}
 	if n.memory != nil {
-		// What a connection begins with. The maximum of the receive buffer decides
-		// the scale of the window and has to stay; that of the send buffer is the
-		// end of gVisor's own tuning. Both never change: see memory.
+		// The sizes that a connection starts with. The maximum of the receive buffer
+		// stays as it is, because it decides the window scale; the lower maximum of the
+		// send buffer switches off gVisor's own tuning. Neither changes later: see
+		// memory.
 		receive.Default, send.Default, send.Max = leastReceive, leastSend, leastSend
 	}
 	sack := tcpip.TCPSACKEnabled(true)
-	// Without RACK, whose tail loss probe fires after two round trips: gVisor's
-	// receiver sends no DSACK, so its sender takes each probe that was not
-	// needed for a loss and cuts the window. Where a round trip is a few
-	// milliseconds and the processors are busy that happens all the time:
-	// through the relay RACK takes a quarter more processor time a byte and a
-	// sixth of the throughput. On a direct path without loss it makes no
-	// difference; with 0.1 % loss and 100 ms, or with one packet in a hundred
-	// reordered, it is up to twice as fast. gVisor has it for the whole stack
+	// RACK is off. Its tail loss probe fires after two round trips; gVisor's receiver
+	// sends no DSACK, so the sender takes each unnecessary probe for a loss and cuts
+	// the window. That happens all the time where a round trip is a few milliseconds
+	// and the processors are busy: through the relay RACK costs a quarter more
+	// processor time per byte and a sixth of the throughput. On a direct path without
+	// loss it makes no difference; with 0.1 % loss and 100 ms, or with one packet in a
+	// hundred reordered, it is up to twice as fast. gVisor has RACK for the whole stack
 	// or not at all, and traffic starts on the relay.
 	var recovery tcpip.TCPRecovery
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
@@ -288,8 +286,8 @@ func (n *Net) configure() error {
 	return nil
 }
 
-// SetAddrs sets the node's addresses: the full desired state, cheap when
-// nothing changed. A zero Addr means none of that family. Connections over an
+// SetAddrs sets the node's addresses. It takes the full desired state and is cheap when
+// nothing changed. A zero Addr means no address of that family. Connections over an
 // address that goes away break.
 func (n *Net) SetAddrs(v4, v6 netip.Addr) error {
 	v4, v6 = v4.Unmap(), v6.WithZone("")
@@ -345,10 +343,9 @@ func (n *Net) start(f func()) bool {
 	return true
 }
 
-// Close ends every connection, listener and forwarder of the network, fails a
-// Read in progress with os.ErrClosed and closes the channel of Events. It
-// returns when no goroutine of the network is left; further calls wait for the
-// first and return nil.
+// Close ends every connection, listener and forwarder of the network, fails a Read in
+// progress with os.ErrClosed and closes the channel of Events. It returns when no
+// goroutine of the network is left. Further calls wait for the first and return nil.
 func (n *Net) Close() error {
 	n.mu.Lock()
 	if n.closed {
@@ -363,8 +360,8 @@ func (n *Net) Close() error {
 	n.link.close()
 	n.closeInboundUDP()
 
-	// The stack's Close aborts the endpoints it knows at that moment. A
-	// forwarder may just be adding one, so abort until they have all gone.
+	// The stack's Close aborts only the endpoints that exist at that moment, and a
+	// forwarder may be adding one. So abort until all forwarders have ended.
 	gone := make(chan struct{})
 	go func() { n.wg.Wait(); close(gone) }()
 	for wait := time.Millisecond; ; wait *= 2 {
@@ -394,28 +391,28 @@ func (n *Net) Name() (string, error) { return "netstack", nil }
 // Events returns the channel of tun events: one EventUp, then closed by Close.
 func (n *Net) Events() <-chan tun.Event { return n.events }
 
-// BatchSize is the number of packets of the stack that Read takes at once, 8.
-// With more buffers it makes use of them for packets that it splits.
+// BatchSize is the number of packets that Read takes from the stack at once, 8. Read
+// uses more buffers than that for packets that it splits.
 func (n *Net) BatchSize() int { return batchSize }
 
-// Read waits for packets that the network sends, fills bufs[i][offset:] with
-// one IP packet each and sets sizes[i]. It returns how many, at least one unless
-// WakeRead was called, or os.ErrClosed after Close. Packets are up to MaxSegment
-// plus 100 bytes long (see SetLimit); a buffer that is too small for its packet
-// loses it. One goroutine is expected to call Read, several are safe.
+// Read waits for packets that the network sends, writes one IP packet into each
+// bufs[i][offset:] and sets sizes[i]. It returns their number, at least one unless
+// WakeRead was called, or os.ErrClosed after Close. Packets are up to MaxSegment plus
+// 100 bytes long (see SetLimit); a packet that does not fit its buffer is lost. One
+// goroutine is expected to call Read; several are safe.
 func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	return n.link.read(bufs, sizes, offset)
 }
 
-// WakeRead makes a Read that waits, or else the next one, return 0 packets and
-// no error at once.
+// WakeRead makes a waiting Read, or else the next one, return 0 packets and no error at
+// once.
 func (n *Net) WakeRead() { n.link.tx.interrupt() }
 
-// Write gives the network one IP packet from a peer in each bufs[i][offset:].
-// The buffers are the caller's again when it returns. What is no valid packet
-// is dropped silently. Calls may run concurrently; the packets of one peer must
-// come in order from one goroutine at a time. It returns len(bufs), or
-// os.ErrClosed after Close. It does not block.
+// Write gives the network one IP packet from a peer in each bufs[i][offset:]. The
+// caller may reuse the buffers when it returns. Invalid packets are dropped silently.
+// Calls may run concurrently, but the packets of one peer must come in order from one
+// goroutine at a time. It returns len(bufs), or os.ErrClosed after Close. It does not
+// block.
 func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
 	return n.link.write(bufs, offset)
 }

@@ -225,7 +225,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestDialEndsWithContext(t *testing.T) {
-	n := newNet(t, Config{}, addrA4, addrA6) // nobody reads: all packets are lost
+	n := newNet(t, Config{}, addrA4, addrA6) // nobody reads the packets: all are lost
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
 	_, err := n.DialContext(ctx, "tcp", "100.64.0.9:80")
@@ -255,7 +255,7 @@ func TestDeadlines(t *testing.T) {
 	// A deadline set while a call waits ends it.
 	errs := make(chan error)
 	go func() { _, err := c.Read(make([]byte, 1)); errs <- err }()
-	go func() { // fills the buffers, then waits
+	go func() { // fills the buffers, then blocks
 		b := make([]byte, 1<<20)
 		for {
 			if _, err := c.Write(b); err != nil {

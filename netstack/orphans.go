@@ -8,18 +8,17 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
-// maxOrphans bounds the connections that are closed and still send; where memory is
-// short they are at most half of those that there is room for. That is more than one
-// peer may have open, so all of its connections may end at once: each is an orphan
-// for a round trip or a few.
+// maxOrphans bounds the closed connections that still send; where memory is short the
+// bound is at most half of the connections that fit. It is more than one peer may have
+// open, because all connections of a peer may close at once; each is then an orphan for
+// a few round trips.
 const maxOrphans = DefaultMaxInbound
 
-// orphans are the connections that both programs are done with while the stack
-// still sends what was written last. They count in no quota any more, and a peer
-// that says "not now" to every question, its window being closed, would have the
-// stack keep each for ever. No time ends them: who reads on after an hour, as from a
-// pager, gets the rest. So they have a bound of their own: beyond it the oldest of
-// the peer that has most is reset.
+// orphans are the connections that both programs have closed while the stack still
+// sends the last data. They no longer count in a quota, and a peer that keeps its
+// window closed could make the stack keep each of them for ever. They do not time out:
+// a reader that continues after an hour, such as a pager, gets the rest. So they have a
+// bound of their own: beyond it, the oldest orphan of the peer with the most is reset.
 //
 // Its methods may be called from any goroutine.
 type orphans struct {
@@ -45,12 +44,12 @@ func (o *orphans) add(ep tcpip.Endpoint, peer netip.Addr) {
 	}
 }
 
-// push returns which one has to go for it, or nil.
+// push adds one and returns the orphan that has to go for it, or nil.
 func (o *orphans) push(one orphan) (out tcpip.Endpoint) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.list) == 0 {
-		time.AfterFunc(closingTime, o.late)
+		time.AfterFunc(closingTime, o.recheck)
 	}
 	if o.list = append(o.list, one); len(o.list) <= o.max {
 		return nil
@@ -73,7 +72,7 @@ func (o *orphans) push(one orphan) (out tcpip.Endpoint) {
 	return nil // not reached
 }
 
-// sweep forgets those that have ended. The caller holds mu.
+// sweep removes the orphans that have ended. The caller holds mu.
 func (o *orphans) sweep() {
 	left := o.list[:0]
 	for _, c := range o.list {
@@ -85,12 +84,12 @@ func (o *orphans) sweep() {
 	o.list = left
 }
 
-// late is called once in a while for as long as there are any.
-func (o *orphans) late() {
+// recheck runs every closingTime while there are orphans.
+func (o *orphans) recheck() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sweep(); len(o.list) > 0 {
-		time.AfterFunc(closingTime, o.late)
+		time.AfterFunc(closingTime, o.recheck)
 	} else {
 		o.list = nil
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// has reports whether the connection from a peer's port is noted.
+// has reports whether the connection from a peer's port is an orphan.
 func (o *orphans) has(port uint16) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -23,8 +23,8 @@ func (o *orphans) has(port uint16) bool {
 	return false
 }
 
-// A peer that lets connections be closed and takes nothing of what was written last
-// has the stack keep a few of them, and no other peer's suffer by it.
+// A peer that lets connections be closed and never takes their last data keeps only a
+// bounded number of them, and connections of other peers are not affected.
 func TestOrphans(t *testing.T) {
 	checkGoroutines(t)
 	page := bytes.Repeat([]byte("weft"), 16<<10)
@@ -33,7 +33,7 @@ func TestOrphans(t *testing.T) {
 		c.CloseWrite()
 		io.Copy(io.Discard, c)
 	})
-	// Its windows are much smaller than a page.
+	// The peer's windows are much smaller than a page.
 	p := &pair{a: newNet(t, small(100), addrA4, addrA6), b: newNet(t, Config{}, addrB4, addrB6)}
 	p.wg.Go(func() { carry(p.a, p.b, nil) })
 	p.wg.Go(func() { carry(p.b, p.a, nil) })
@@ -49,7 +49,7 @@ func TestOrphans(t *testing.T) {
 		c.(*TCPConn).CloseWrite()
 		for end := time.Now().Add(20 * time.Second); !p.b.orphans.has(c.(*TCPConn).local.Port()); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatal("a closed connection with data still to be sent is not noted")
+				t.Fatal("a closed connection with unsent data is not an orphan")
 			}
 		}
 		c.SetDeadline(time.Now().Add(20 * time.Second))
@@ -79,7 +79,7 @@ func TestOrphans(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d are left that have ended", n)
+			t.Fatalf("%d ended connections are still listed", n)
 		}
 	}
 }

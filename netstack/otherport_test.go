@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// tftp is a program that answers, as TFTP does, from a new port for each who asks,
-// and then talks on from there: what it gets, it sends back.
+// tftp is a program that answers each client from a new port, as TFTP does, and then
+// continues from there: it echoes what it receives.
 func tftp(t testing.TB, addr string) (at string) {
 	main, err := net.ListenPacket("udp", addr)
 	if err != nil {
@@ -61,12 +61,12 @@ func tftp(t testing.TB, addr string) (at string) {
 	return main.LocalAddr().String()
 }
 
-// A program's answer from another port reaches the peer from that port, and what
-// the peer then sends there from the same socket reaches the program; nobody
-// else's does, and not after the flow's end.
+// A program's answer from another port reaches the peer from that port. What the peer
+// then sends there from the same socket reaches the program. Other sockets do not reach
+// it, and nothing does after the flow's end.
 func TestAnswerFromAnotherPort(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		return // the socket hears from the port asked alone
+		return // the socket receives only from the original port
 	}
 	checkGoroutines(t)
 	p := newPair(t, Config{}, nil, nil)
@@ -86,7 +86,7 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 			}
 			u := c.(*UDPConn)
 			t.Cleanup(func() { u.Close() })
-			u.HearAll()
+			u.AcceptAllPorts()
 			u.SetDeadline(time.Now().Add(10 * time.Second))
 			return u
 		}
@@ -103,7 +103,7 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 		c.Write([]byte("read"))
 		from := read(c, "read")
 		if from.Port() == 69 {
-			t.Fatal("the answer is from the port that was asked")
+			t.Fatal("the answer comes from the original port")
 		}
 		big := string(make([]byte, 30000))
 		for _, s := range []string{"1", "2", big} {
@@ -112,11 +112,11 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 				t.Fatalf("answers from %s and %s", from, again)
 			}
 		}
-		// Another socket of the peer's has no business there.
+		// Another socket of the peer must not reach that port.
 		other := dial()
 		other.Write([]byte("read"))
 		if theirs := read(other, "read"); theirs == from {
-			t.Fatal("one port for two")
+			t.Fatal("two sockets got the same port")
 		}
 		other.WriteToAddrPort([]byte("x"), from)
 		other.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -154,8 +154,8 @@ func (in *inboundUDP) snapshot() (out []*udpFlow) {
 	return out
 }
 
-// A flow has few ports besides its own, and of two flows that claim one the last
-// has it.
+// A flow has a bounded number of other ports. If two flows claim one port, the later
+// flow gets it.
 func TestOtherPortsAreBounded(t *testing.T) {
 	p := newPair(t, Config{}, nil, nil)
 	in := &p.b.udpIn
@@ -168,22 +168,22 @@ func TestOtherPortsAreBounded(t *testing.T) {
 	}
 	a, b := flow(1), flow(2)
 	for port := range uint16(1000) {
-		in.answers(a, 10+port)
-		in.answers(a, 10+port)
+		in.addPort(a, 10+port)
+		in.addPort(a, 10+port)
 	}
-	in.answers(b, 1009)
+	in.addPort(b, 1009)
 	if len(in.others) != udpOthers || len(a.others) != udpOthers-1 || len(b.others) != 1 || in.others[b.keyOf(1009)] != b || in.others[a.keyOf(1008)] != a {
 		t.Errorf("%d ports, %d of one, %d of the other", len(in.others), len(a.others), len(b.others))
 	}
 	in.remove(a)
 	in.remove(b)
-	in.answers(a, 7)
+	in.addPort(a, 7)
 	if len(in.others) != 0 {
 		t.Errorf("%d ports after the end", len(in.others))
 	}
 }
 
-// What waits for a socket that hears all is bounded.
+// The datagrams waiting on a socket that accepts all ports are bounded.
 func TestStraysAreBounded(t *testing.T) {
 	p := newPair(t, Config{}, nil, nil)
 	c, err := p.a.dialUDP(netip.AddrPortFrom(addrB4, 69))
@@ -194,7 +194,7 @@ func TestStraysAreBounded(t *testing.T) {
 	from := netip.AddrPortFrom(addrB4, 70)
 	for _, size := range []int{0, 60000} {
 		for range 5000 {
-			c.hear(from, make([]byte, size))
+			c.queueStray(from, make([]byte, size))
 		}
 		if c.strayBytes > maxStrays || len(c.strays) > maxStrays/strayCost {
 			t.Errorf("%d bytes, %d datagrams", c.strayBytes, len(c.strays))
@@ -205,14 +205,13 @@ func TestStraysAreBounded(t *testing.T) {
 			}
 		}
 		if c.strayBytes != 0 {
-			t.Errorf("%d bytes of nothing", c.strayBytes)
+			t.Errorf("%d bytes are counted for an empty queue", c.strayBytes)
 		}
 	}
 }
 
-// What a peer sends to the port of a socket of ours, from whatever port, and after
-// the socket's end, does not reach a program that listens on the same port of
-// loopback.
+// What a peer sends to the port of one of our sockets, from any port and even after the
+// socket's end, does not reach a program that listens on the same port of loopback.
 func TestOurPortIsNoService(t *testing.T) {
 	p := newPair(t, Config{}, nil, nil)
 	reached := make(chan netip.AddrPort, 100)
@@ -239,13 +238,13 @@ func TestOurPortIsNoService(t *testing.T) {
 	ours.Close()
 	send(ours.local)
 	service := netip.AddrPortFrom(addrA4, 7)
-	send(service) // after them on the same way
+	send(service) // after the others, on the same path
 	if got := <-reached; got != service {
-		t.Errorf("%s was asked for", got)
+		t.Errorf("the policy was asked for %s", got)
 	}
 }
 
-// Sockets that were closed are remembered, but not without bound.
+// Closed sockets are remembered, but their number is bounded.
 func TestDialledAreBounded(t *testing.T) {
 	p := newPair(t, Config{}, nil, nil)
 	var last *UDPConn
@@ -265,6 +264,6 @@ func TestDialledAreBounded(t *testing.T) {
 	}
 	p.a.dialled.by[last.strayKey()].last -= closedLife
 	if _, ours := p.a.dialled.find(last.strayKey()); ours {
-		t.Error("remembered for ever")
+		t.Error("a closed socket is never forgotten")
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// pingData is the payload of an echo request: random, so that a reply proves
-// that the other end has seen it.
+// pingData is the payload of an echo request. It is random, so a reply with the same
+// bytes proves that the peer has seen the request.
 type pingData [16]byte
 
 type pingKey struct {
@@ -38,11 +38,11 @@ func pingKeyOf(remote netip.Addr, msg []byte) pingKey {
 	return pingKey{remote: remote, id: binary.BigEndian.Uint16(msg[4:]), seq: binary.BigEndian.Uint16(msg[6:])}
 }
 
-// Ping sends one ICMP echo request to addr and returns the time until its
-// reply. It fails with the errors of the package (EACCES, EHOSTUNREACH, …) when
-// an ICMP error comes instead, and with ctx's error when that ends first: give
-// ctx a deadline. The first ping to a peer includes the time to set up the
-// tunnel. Pinging an address of this node returns at once.
+// Ping sends one ICMP echo request to addr and returns the time until its reply. When
+// an ICMP error comes instead, it fails with that error (EACCES, EHOSTUNREACH, …). It
+// fails with ctx's error when ctx ends first: give ctx a deadline. The first ping to a
+// peer includes the time to set up the tunnel. Pinging an address of this node returns
+// at once.
 func (n *Net) Ping(ctx context.Context, addr netip.Addr) (time.Duration, error) {
 	addr = addr.Unmap().WithZone("")
 	rtt, err := n.ping(ctx, addr)
@@ -92,7 +92,7 @@ func (n *Net) ping(ctx context.Context, addr netip.Addr) (time.Duration, error) 
 				return 0, os.NewSyscallError("recvfrom", r.err)
 			}
 			if r.data != data {
-				continue // not an answer to what we sent
+				continue // not a reply to our request
 			}
 			return r.at.Sub(start), nil
 		case <-ctx.Done():
@@ -126,8 +126,7 @@ func (m *icmpMonitor) unregister(key pingKey) {
 	m.mu.Unlock()
 }
 
-// finish gives a result to the ping it belongs to and reports whether there is
-// one.
+// finish delivers a result to its ping and reports whether that ping exists.
 func (m *icmpMonitor) finish(key pingKey, r pingResult, payload []byte) bool {
 	copy(r.data[:], payload)
 	m.mu.Lock()
@@ -143,7 +142,7 @@ func (m *icmpMonitor) finish(key pingKey, r pingResult, payload []byte) bool {
 	return true
 }
 
-// sendEcho sends an echo request through the stack, which makes its IP header.
+// sendEcho sends an echo request through the stack, which adds the IP header.
 func (n *Net) sendEcho(src netip.Addr, key pingKey, data pingData) error {
 	v4 := key.remote.Is4()
 	msg := make([]byte, 8+len(data))
@@ -164,7 +163,7 @@ func (n *Net) sendEcho(src netip.Addr, key pingKey, data pingData) error {
 	return n.sendRaw(src, key.remote, proto, msg)
 }
 
-// sendRaw sends a transport message whose checksum is complete.
+// sendRaw sends a transport message that has its checksum already.
 func (n *Net) sendRaw(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, msg []byte) error {
 	route, terr := n.stack.FindRoute(nicID, toAddress(src), toAddress(dst), protocolOf(dst), false)
 	if terr != nil {

@@ -27,8 +27,8 @@ type pair struct {
 	wg   sync.WaitGroup
 }
 
-// wire says what happens to a batch of packets on the way: it returns those
-// that arrive at to now, and may write others there later. nil passes all.
+// wire decides what happens to a batch of packets in transit: it returns those that
+// arrive at to now, and may write others to it later. nil passes everything.
 type wire func(to *Net, pkts [][]byte) [][]byte
 
 func newPair(t testing.TB, cfg Config, aToB, bToA wire) *pair {
@@ -94,7 +94,7 @@ func carry(from, to *Net, w wire) {
 	}
 }
 
-// lossy drops packets, and delays others by half a millisecond, at random.
+// lossy drops packets at random, and delays others by half a millisecond.
 func lossy(seed uint64, drop, late float64) wire {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	return func(to *Net, pkts [][]byte) [][]byte {
@@ -118,8 +118,8 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// checkGoroutines fails the test if goroutines of this package or of gVisor are
-// left once the test and its cleanups are through.
+// checkGoroutines fails the test if goroutines of this package or of gVisor are left
+// after the test and its cleanups.
 func checkGoroutines(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {

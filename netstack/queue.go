@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	txPackets = 1024    // packets that the queue holds at most
-	txBytes   = 8 << 20 // bytes above which a flow with more than its share loses packets, where memory is not short
-	txFlows   = 64      // flows told apart; more share by hash
+	txPackets = 1024    // capacity in packets
+	txBytes   = 8 << 20 // above this many bytes a flow with more than its share loses packets; less where memory is short
+	txFlows   = 64      // flows are distinguished by hash
 	txQuantum = 16 << 10
 )
 
-// txQueue holds the packets that wait for the tunnel, first in first out within
-// a flow and by deficit round robin between flows: an interactive connection
-// waits behind one packet of each bulk transfer and not behind all their
+// txQueue holds the packets that wait for the tunnel: first in, first out within a
+// flow, deficit round robin between flows. So an interactive connection waits behind
+// one packet of each bulk transfer and not behind their whole windows. When the queue
+// is full, the flow that has more than its share loses packets.
 // windows. When it is full, the flow that has more than its share loses.
-//
-// One lock is held for a few instructions per packet put in and once per batch
-// taken out (a channel would do the same); nothing is allocated.
+// One lock is held for a few instructions per push and per batch popped (a channel
+// would do the same). Nothing is allocated.
 type txQueue struct {
 	ready    chan struct{} // see wake
 	maxBytes int           // constant once in use; see txBytes
@@ -62,7 +62,8 @@ func newTxQueue() *txQueue {
 	return q
 }
 
-// push takes over the caller's reference to pkt and reports true, or refuses.
+// push takes over the caller's reference to pkt and reports true, or refuses the
+// packet.
 func (q *txQueue) push(pkt *stack.PacketBuffer, hash uint32, size int) bool {
 	q.mu.Lock()
 	id := int16(hash % txFlows)
@@ -90,9 +91,8 @@ func (q *txQueue) push(pkt *stack.PacketBuffer, hash uint32, size int) bool {
 	return true
 }
 
-// wake leaves a token for a reader: there are packets, or the queue is closed.
-// A reader that leaves packets behind, or finds the queue closed, passes the
-// token on.
+// wake leaves a token for a reader: there are packets, or the queue is closed. A reader
+// that leaves packets behind, or that finds the queue closed, passes the token on.
 func (q *txQueue) wake() {
 	select {
 	case q.ready <- struct{}{}:
@@ -100,7 +100,7 @@ func (q *txQueue) wake() {
 	}
 }
 
-// interrupt makes a pop that waits, or else the next one, return nothing.
+// interrupt makes a waiting pop, or else the next one, return nothing.
 func (q *txQueue) interrupt() {
 	q.mu.Lock()
 	q.woken = true
@@ -108,9 +108,8 @@ func (q *txQueue) interrupt() {
 	q.wake()
 }
 
-// pop waits for packets, fills dst with up to len(dst) of them and returns how
-// many, 0 after interrupt; their references are the caller's. ok is false after
-// close.
+// pop waits for packets, fills dst and returns their number, 0 after interrupt. The
+// caller owns their references. ok is false after close.
 func (q *txQueue) pop(dst []*stack.PacketBuffer) (n int, ok bool) {
 	for {
 		q.mu.Lock()
@@ -137,8 +136,8 @@ func (q *txQueue) pop(dst []*stack.PacketBuffer) (n int, ok bool) {
 	}
 }
 
-// take removes the next packet of the flow whose turn it is. The caller holds
-// mu and has seen that there is one.
+// take removes the next packet of the flow whose turn it is. The caller holds mu and
+// has checked that there is one.
 func (q *txQueue) take() *stack.PacketBuffer {
 	for {
 		id := q.first
@@ -172,7 +171,7 @@ func (q *txQueue) take() *stack.PacketBuffer {
 	}
 }
 
-// append puts a flow at the end of the turn.
+// append puts a flow at the end of the round.
 func (q *txQueue) append(id int16) {
 	q.flows[id].next = -1
 	if q.last >= 0 {
@@ -183,7 +182,7 @@ func (q *txQueue) append(id int16) {
 	q.last = id
 }
 
-// close drops what is queued and fails pop and push from now on.
+// close drops the queued packets; pop and push fail from now on.
 func (q *txQueue) close() {
 	q.mu.Lock()
 	if q.closed {

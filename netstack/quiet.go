@@ -6,9 +6,10 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 )
 
-// gVisor has one logger for the whole process, which writes lines of its own
-// format to standard error: that a connection was aborted, as any peer can bring
-// about. A daemon's log is its owner's, and what others read by program.
+// gVisor has one logger for the whole process. It writes to standard error in a format
+// of its own, for example when a connection is aborted, which any peer can cause. A
+// daemon's log is for its owner and for programs that parse it, so gVisor's lines are
+// dropped.
 func init() { log.SetTarget(discard{}) }
 
 type discard struct{}

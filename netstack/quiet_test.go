@@ -9,8 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 )
 
-// What gVisor warns of does not get to standard error, which is looked at in a
-// process of its own: gVisor has taken hold of this one's.
+// gVisor's warnings do not reach standard error. The test runs in a process of its own,
+// since gVisor holds this process's standard error.
 func TestGVisorIsQuiet(t *testing.T) {
 	const child = "WEFT_TEST_WARN"
 	if os.Getenv(child) != "" {

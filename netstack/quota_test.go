@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A program that hangs does not keep its peer from the other ports, and who is
-// refused is told with the bound and with who has most.
+// A program that hangs does not block its peer's other ports. The refusal message names
+// the bound and the peer and port with the most connections.
 func TestQuotaPerPort(t *testing.T) {
 	q := newQuota(120, perPort)
 	peer, other := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2")
@@ -16,13 +16,13 @@ func TestQuotaPerPort(t *testing.T) {
 		n++
 	}
 	if n != 10 {
-		t.Errorf("one port got %d places of 40", n)
+		t.Errorf("one port got %d slots of 40", n)
 	}
 	if text := q.describe(); !strings.HasPrefix(text, "10 from 100.64.0.1 to port 1883 (now most are from 100.64.0.1 to port 1883: 10") {
 		t.Error(text)
 	}
 	if q.describe() != "" {
-		t.Error("told twice")
+		t.Error("the same refusal is described twice")
 	}
 	if !q.acquire(peer, 80) || !q.acquire(other, 1883) {
 		t.Error("another port or peer was refused")

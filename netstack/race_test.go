@@ -2,6 +2,6 @@
 
 package netstack
 
-// scale divides the sizes of transfers: the race detector makes hashing, not
-// the network, the bulk of the work.
+// scale divides the sizes of transfers: under the race detector hashing, not the
+// network, would take most of the time.
 const scale = 16

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// shaper is a wire with a rate, a delay and a queue that drops what does not
-// fit: a relay with a slow reader behind it.
+// shaper is a wire with a rate, a delay and a queue that drops what does not fit, like
+// a relay with a slow reader behind it.
 type shaper struct {
 	rate  float64 // bytes per second
 	delay time.Duration
@@ -50,8 +50,8 @@ func (s *shaper) wire(_ *Net, pkts [][]byte) [][]byte {
 	return nil
 }
 
-// TestNarrowLink: large segments get along with a line whose queue holds only a
-// few of them; what is dropped is recovered without timeouts most of the time.
+// Large segments work over a line whose queue holds only a few of them; most losses are
+// recovered without a timeout.
 func TestNarrowLink(t *testing.T) {
 	p := &pair{a: newNet(t, Config{}, addrA4, addrA6), b: newNet(t, Config{}, addrB4, addrB6)}
 	ab := newShaper(p.b, 100e6/8, 5*time.Millisecond, 256<<10)

@@ -10,19 +10,19 @@ import (
 	"weft/overlay/limited"
 )
 
-// copySize is how much of a buffer is read for TCP: exactly one large packet.
-// Buffers are those of package limited, held only while data flows, never while
+// copySize is how much of a buffer is used to read TCP: exactly one large packet.
+// Buffers come from package limited and are held only while data flows, never while
 // waiting for it.
 const copySize = DefaultMaxSegment
 
-// maxDatagram is the size of the buffers for a datagram, whose end would
-// otherwise be lost. They are held for as long as it takes to pass one on.
+// maxDatagram is the size of a datagram buffer; a smaller one would cut datagrams off.
+// A buffer is held only while its datagram is passed on.
 const maxDatagram = 64 << 10
 
 var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
-// getBuffer returns a buffer to read from a socket into: for one datagram, or
-// for what there is of a stream. putBuffer gives it back.
+// getBuffer returns a buffer to read one datagram or part of a stream into. putBuffer
+// returns it.
 func getBuffer(datagram bool) []byte {
 	if datagram {
 		return datagrams.Get().(*[maxDatagram]byte)[:]
@@ -39,9 +39,8 @@ func putBuffer(b []byte, datagram bool) {
 	limited.PutBuffer(b)
 }
 
-// drainTime is how long data of a peer is still taken, and dropped, after the
-// local program has gone, so that the program's last words reach the peer and
-// are not overtaken by an RST.
+// drainTime is how long a peer's data is still accepted, and dropped, after the local
+// program has closed. An RST during that time could overtake the program's last data.
 const drainTime = 5 * time.Second
 
 // splice copies both ways between a peer and a local program until both halves
@@ -78,7 +77,7 @@ func (n *Net) splice(peer *TCPConn, local net.Conn) {
 	local.Close()
 }
 
-// pump copies until EOF (no error), or an error of one of the two.
+// pump copies until EOF (no error), or until one side fails.
 func pump(dst io.Writer, src io.Reader) (readErr, writeErr error) {
 	w := errWriter{Writer: dst}
 	switch s := src.(type) {
@@ -93,7 +92,7 @@ func pump(dst io.Writer, src io.Reader) (readErr, writeErr error) {
 	return readErr, nil
 }
 
-// errWriter remembers that an error was the writer's.
+// errWriter records that the error came from the writer.
 type errWriter struct {
 	io.Writer
 	err error
@@ -107,8 +106,8 @@ func (w *errWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// copyPooled copies src to dst until EOF. Where the system allows, no buffer is
-// held while src has nothing.
+// copyPooled copies src to dst until EOF. Where the system allows it, no buffer is held
+// while src has no data.
 func copyPooled(dst io.Writer, src io.Reader) (total int64, err error) {
 	lazy := newLazyReader(src)
 	for {

@@ -11,19 +11,18 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// Splitting of large TCP packets on their way out (what a kernel calls TSO), for
-// a tunnel whose way cannot carry them whole. It is done while a packet is
-// copied out of the stack.
+// Splitting of large outgoing TCP packets (a kernel calls it TSO), for a tunnel whose
+// path cannot carry them whole. It happens while a packet is copied out of the stack.
 
-// SetLimit has TCP packets split that are longer, in bytes, than limit says when
-// asked with the beginning of the packet, its IP header at least. limit is called
-// by Read, for every TCP packet longer than 576 bytes. Before SetLimit, and for a
-// limit of 0, packets stay whole, up to Config.MaxSegment.
+// SetLimit splits TCP packets that are longer than limit returns, in bytes. limit gets
+// the beginning of the packet, at least its IP header. Read calls it for every TCP
+// packet longer than 576 bytes. Before SetLimit, and for a limit of 0, packets stay
+// whole, up to Config.MaxSegment.
 func (n *Net) SetLimit(limit func(pkt []byte) int) { n.link.limit.Store(&limit) }
 
 const (
 	alwaysFits  = 576
-	minPayload  = 64 // of a segment, whatever the limit
+	minPayload  = 64 // of a segment, even if the limit is lower
 	maxTCPStart = 60 + 60
 )
 
@@ -31,8 +30,8 @@ const (
 // reference to the packet.
 type split struct {
 	pkt  *stack.PacketBuffer
-	view *buffer.View // where the payload goes on
-	at   int          // in view
+	view *buffer.View // position in the payload
+	at   int          // offset in view
 
 	head    [maxTCPStart]byte // IP and TCP header of the whole
 	ip, tcp int               // their lengths
@@ -43,7 +42,7 @@ type split struct {
 	pseudo  uint16 // checksum of the pseudo header without the length
 }
 
-// begin looks whether pkt, of the given size, has to be split and prepares it.
+// begin reports whether pkt, of the given size, has to be split, and prepares that.
 func (s *split) begin(pkt *stack.PacketBuffer, size int, limit func([]byte) int) bool {
 	if size <= alwaysFits || pkt.TransportProtocolNumber != header.TCPProtocolNumber {
 		return false
@@ -101,7 +100,7 @@ func (s *split) peek(pkt *stack.PacketBuffer) int {
 	return n
 }
 
-// skip moves on by n bytes.
+// skip advances by n bytes.
 func (s *split) skip(n int) {
 	for s.view != nil {
 		have := s.view.Size() - s.at
@@ -114,8 +113,8 @@ func (s *split) skip(n int) {
 	}
 }
 
-// next makes the next segment in out and returns its length, 0 if it does not
-// fit. done says that it was the last; the packet is the caller's again then.
+// next writes the next segment into out and returns its length, 0 if it does not fit.
+// done means that it was the last; the packet is the caller's again.
 func (s *split) next(out []byte) (n int, done bool) {
 	payload := min(s.size, s.left)
 	start := s.ip + s.tcp
@@ -153,15 +152,15 @@ func (s *split) next(out []byte) (n int, done bool) {
 
 var splits = sync.Pool{New: func() any { return new(split) }}
 
-// release lets go of the packet, and of s.
+// release releases the packet and s.
 func (s *split) release() {
 	s.pkt.DecRef()
 	s.pkt, s.view = nil, nil
 	splits.Put(s)
 }
 
-// leftovers are packets, the first perhaps begun, that have found no buffer in a
-// Read. They are batchSize for each Read in progress at most.
+// leftovers are packets that found no buffer in a Read; the first may be partly read.
+// There are at most batchSize for each Read in progress.
 type leftovers struct {
 	waiting atomic.Int32 // len(queue)
 
@@ -170,7 +169,7 @@ type leftovers struct {
 	queue []leftover
 }
 
-// leftover is a split that was begun, or a packet.
+// leftover is a packet, or a split in progress.
 type leftover struct {
 	split *split
 	pkt   *stack.PacketBuffer
@@ -190,7 +189,7 @@ func (q *leftovers) put(l leftover) {
 	q.waiting.Store(int32(len(q.queue)))
 }
 
-// take fills buffers with what is left over.
+// take fills buffers with leftovers.
 func (q *leftovers) take(bufs [][]byte, sizes []int, offset int) int {
 	if q.waiting.Load() == 0 {
 		return 0
@@ -241,7 +240,7 @@ func (q *leftovers) take(bufs [][]byte, sizes []int, offset int) int {
 	return n
 }
 
-// drop forgets all of it.
+// drop discards all leftovers.
 func (q *leftovers) drop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

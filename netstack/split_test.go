@@ -13,8 +13,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// With a limit every TCP packet is as long as it says at most, a valid packet,
-// and the data arrives. The limit changes under way.
+// With a limit, every TCP packet is valid and at most as long as the limit, and the
+// data arrives. The limit changes during the transfer.
 func TestLimit(t *testing.T) {
 	families(t, func(t *testing.T, dst netip.Addr) {
 		var limit, largest, small atomic.Int64
@@ -34,7 +34,7 @@ func TestLimit(t *testing.T) {
 		p := newPair(t, Config{}, check, check)
 		asked := func(pkt []byte) int {
 			if protocolOfPacket(pkt) == 0 || transportOf(pkt) != protoTCP {
-				t.Errorf("asked with % x", pkt)
+				t.Errorf("limit was called with % x", pkt)
 			}
 			return int(limit.Load())
 		}
@@ -57,8 +57,8 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// packetBuffer makes what the stack hands down: headers, then payload in views
-// of odd sizes.
+// packetBuffer makes a packet as the stack hands it down: headers, then payload in
+// views of odd sizes.
 func packetBuffer(pkt []byte, headers int, viewSizes ...int) *stack.PacketBuffer {
 	var payload buffer.Buffer
 	rest := pkt[headers:]
@@ -82,7 +82,7 @@ func TestSplitHeaders(t *testing.T) {
 		if v6 {
 			start = 72
 		} else {
-			binary.BigEndian.PutUint16(whole[4:], 0xfffe) // identification wraps, too
+			binary.BigEndian.PutUint16(whole[4:], 0xfffe) // the identification wraps around, too
 		}
 		for _, views := range [][]int{{20_000}, {1}, {999, 1, 5000}} {
 			pb := packetBuffer(whole, start, views...)
@@ -129,7 +129,7 @@ func TestSplitHeaders(t *testing.T) {
 	}
 }
 
-// Reading with few buffers keeps the order; nothing is lost.
+// Reading with few buffers keeps the order and loses nothing.
 func TestLeftovers(t *testing.T) {
 	l := newLink(1420, DefaultMaxSegment)
 	limit := func([]byte) int { return 1000 }

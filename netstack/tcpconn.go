@@ -15,25 +15,25 @@ import (
 	"weft/overlay/limited"
 )
 
-// Keepalive of every connection: within a quarter of an hour it finds out that a
-// peer has vanished without a word, so that a service does not run out of places.
-// It begins before a tunnel ends that carries no data for ten minutes: to keep
-// that costs less than to make it anew each time.
+// Keepalive of every connection. It detects within a quarter of an hour that a peer has
+// vanished, so that a service does not run out of connections. Its idle time is shorter
+// than the ten minutes after which a tunnel without data ends: keeping a tunnel costs
+// less than making it anew each time.
 const (
 	keepaliveIdle     = 9 * time.Minute
 	keepaliveInterval = 45 * time.Second
 	keepaliveCount    = 8
 )
 
-// TCPConn is a TCP connection of the user-space network. Like *net.TCPConn it
-// can half-close, and io.Copy from and to it uses buffers that fit its packets.
-// Read, Write, Close and the deadlines may be called concurrently.
+// TCPConn is a TCP connection of the user-space network. Like *net.TCPConn it can
+// half-close, and io.Copy from and to it uses buffers of its packet size. Read, Write,
+// Close and the deadlines may be called concurrently.
 type TCPConn struct {
 	// Constant after newTCPConn.
 	ep            tcpip.Endpoint
 	wq            *waiter.Queue
 	local, remote netip.AddrPort
-	readable      chan struct{} // a token when the endpoint may have become so
+	readable      chan struct{} // holds a token when the endpoint may have become readable
 	writable      chan struct{}
 	entries       [2]waiter.Entry
 	done          chan struct{} // closed by Close
@@ -53,8 +53,8 @@ type TCPConn struct {
 
 var _ net.Conn = (*TCPConn)(nil)
 
-// newTCPConn takes over a connected endpoint and its share of the memory. orphans
-// has it when it is closed.
+// newTCPConn takes over a connected endpoint and its share of the memory. Close adds
+// the connection to orphans.
 func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint, share *share, orphans *orphans) *TCPConn {
 	c := &TCPConn{ep: ep, wq: wq, done: make(chan struct{}), share: share, orphans: orphans}
 	c.receive = tuner{share: share, receive: true, size: leastReceive}
@@ -65,8 +65,7 @@ func newTCPConn(wq *waiter.Queue, ep tcpip.Endpoint, share *share, orphans *orph
 	if a, err := ep.GetRemoteAddress(); err == nil {
 		c.remote = fromFull(a)
 	}
-	// Registered for the life of the connection, so that waiting makes no
-	// garbage.
+	// Registered for the life of the connection, so that waiting does not allocate.
 	c.entries[0], c.readable = waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
 	c.entries[1], c.writable = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&c.entries[0])
@@ -102,8 +101,8 @@ func (c *TCPConn) Read(b []byte) (int, error) {
 	}
 }
 
-// tryRead reads what there is. wait reports that there is nothing yet. The
-// caller holds readMu.
+// tryRead reads the available data. wait reports that there is none yet. The caller
+// holds readMu.
 func (c *TCPConn) tryRead(b []byte) (n int, wait bool, err error) {
 	if expired(c.readDeadline.wait()) {
 		return 0, false, c.opError("read", os.ErrDeadlineExceeded)
@@ -141,7 +140,7 @@ func (c *TCPConn) waitReadable() error {
 	}
 }
 
-// Write implements net.Conn. Concurrent writes do not mix.
+// Write implements net.Conn. Concurrent writes do not interleave.
 func (c *TCPConn) Write(b []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -172,20 +171,20 @@ func (c *TCPConn) Write(b []byte) (int, error) {
 			c.payload.Reset(nil)
 			return done, c.opError("write", net.ErrClosed)
 		case <-passed:
-			// Passed or moved: the loop looks again.
+			// Passed or moved: the loop checks again.
 		}
 	}
 	c.payload.Reset(nil)
 	return done, nil
 }
 
-// ReadFrom implements io.ReaderFrom: it sends all of r, reading in pieces that
-// fill the largest packet.
+// ReadFrom implements io.ReaderFrom: it sends all of r and reads in pieces that fill
+// the largest packet.
 func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
 	return copyPooled(c, r)
 }
 
-// WriteTo implements io.WriterTo. No buffer is held while it waits for data.
+// WriteTo implements io.WriterTo. It holds no buffer while it waits for data.
 func (c *TCPConn) WriteTo(w io.Writer) (total int64, err error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -211,9 +210,8 @@ func (c *TCPConn) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// Close implements net.Conn. Data already written is still sent, in the
-// background, unless too many connections do so; unread data is answered with a
-// reset.
+// Close implements net.Conn. Written data is still sent in the background, unless too
+// many connections do so. If there is unread data, the peer gets a reset.
 func (c *TCPConn) Close() error {
 	err := net.ErrClosed
 	c.closeOnce.Do(func() {
@@ -222,7 +220,7 @@ func (c *TCPConn) Close() error {
 		c.readDeadline.stop()
 		c.writeDeadline.stop()
 		c.ep.Close()
-		c.share.closed(c.wq, c.ep)
+		c.share.releaseAfterClose(c.wq, c.ep)
 		c.orphans.add(c.ep, c.remote.Addr())
 	})
 	if err != nil {
@@ -231,14 +229,14 @@ func (c *TCPConn) Close() error {
 	return nil
 }
 
-// reset closes the connection with an RST and drops what was not sent.
+// reset closes the connection with an RST and drops unsent data.
 func (c *TCPConn) reset() {
 	c.SetLinger(0)
 	c.Close()
 }
 
-// SetLinger is as for *net.TCPConn: with 0, Close discards unsent data and
-// resets the connection.
+// SetLinger is that of *net.TCPConn: with 0, Close discards unsent data and resets the
+// connection.
 func (c *TCPConn) SetLinger(sec int) error {
 	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{
 		Enabled: sec >= 0,
@@ -285,8 +283,8 @@ func (c *TCPConn) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// wakeAll makes calls that wait look at their deadline again: they may wait on
-// the channel of an earlier one.
+// wakeAll makes waiting calls check their deadline again: they may wait on the channel
+// of an earlier one.
 func (c *TCPConn) wakeAll() {
 	c.entries[0].NotifyEvent(waiter.ReadableEvents)
 	c.entries[1].NotifyEvent(waiter.WritableEvents)

@@ -13,18 +13,18 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// maxStrays bounds the bytes of datagrams from other ports that wait to be read,
-// each counted with strayCost more.
+// maxStrays bounds the datagrams from other ports that wait to be read, in bytes; each
+// counts strayCost more than its payload.
 const (
 	maxStrays = 256 << 10
 	strayCost = 256
 )
 
-// UDPConn is a UDP socket of the user-space network, connected (DialContext) or
-// not (ListenUDP). It is a net.Conn and a net.PacketConn. A connected one
-// reports an ICMP error that came back as the error of the next Read or Write. It
-// hears from the address and port that it is connected to and, after HearAll, from
-// all ports of that address, to which WriteToAddrPort sends too.
+// UDPConn is a UDP socket of the user-space network, connected (DialContext) or not
+// (ListenUDP). It is a net.Conn and a net.PacketConn. On a connected one, the next Read
+// or Write returns an ICMP error that came back. A connected one receives only from the
+// address and port that it is connected to; after AcceptAllPorts, from all ports of
+// that address, and WriteToAddrPort can send to them.
 type UDPConn struct {
 	// Constant after newUDPConn.
 	ep       tcpip.Endpoint
@@ -43,16 +43,16 @@ type UDPConn struct {
 	// mu guards the following.
 	mu         sync.Mutex
 	strays     []stray
-	strayBytes int // as maxStrays counts
+	strayBytes int // counted as maxStrays says
 }
 
-// stray is a datagram from another port than the one a socket is connected to.
+// stray is a datagram from another port of the address that a socket is connected to.
 type stray struct {
 	from    netip.AddrPort
 	payload []byte
 }
 
-// strayKey is a connected socket, but for the port at the other end.
+// strayKey identifies a connected socket, without the remote port.
 type strayKey struct {
 	local  netip.AddrPort
 	remote netip.Addr
@@ -60,24 +60,24 @@ type strayKey struct {
 
 func (c *UDPConn) strayKey() strayKey { return strayKey{c.local, c.remote.Addr()} }
 
-// dialledUDP are the connected sockets of the program. A closed one is remembered
-// while the filter may still take its peer's datagrams for answers: they must not
-// reach what listens on the same port of this machine's loopback, which no rule
-// has opened.
+// dialledUDP are the program's connected sockets. A closed one is remembered for as
+// long as the packet filter may still take its peer's datagrams for answers: they must
+// not reach a program that listens on the same port of this machine's loopback, a port
+// that no rule opens.
 type dialledUDP struct {
 	mu sync.Mutex
-	by map[strayKey]*dialled // guarded by mu
+	by map[strayKey]*dialled // by strayKey; guarded by mu
 }
 
 type dialled struct {
-	conn *UDPConn // nil when closed
-	hear bool
-	last time.Duration // when the last datagram came after that, by elapsed
+	conn     *UDPConn      // nil when closed
+	allPorts bool          // see AcceptAllPorts
+	last     time.Duration // time of the close or of the last datagram after it, by elapsed
 }
 
 const (
-	closedLife = 2 * time.Minute // longer than any filter knows a UDP flow
-	maxDialled = 4096            // with closed ones; only those make room
+	closedLife = 2 * time.Minute // longer than any filter remembers a UDP flow
+	maxDialled = 4096            // including closed ones; only those are evicted
 )
 
 func (d *dialledUDP) add(c *UDPConn) {
@@ -112,8 +112,9 @@ func (d *dialledUDP) close(c *UDPConn) {
 	}
 }
 
-// find reports whether a datagram that belongs to no endpoint came to a socket of
-// the program's, open or not, and which one is to have it, nil for none.
+// find looks up the program's socket for a datagram that belongs to no endpoint. ours
+// reports whether there is or was one; c is the open socket that accepts the datagram,
+// nil for none.
 func (d *dialledUDP) find(key strayKey) (c *UDPConn, ours bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,7 +122,7 @@ func (d *dialledUDP) find(key strayKey) (c *UDPConn, ours bool) {
 	switch {
 	case s == nil:
 		return nil, false
-	case s.conn != nil && s.hear:
+	case s.conn != nil && s.allPorts:
 		return s.conn, true
 	case s.conn != nil:
 		return nil, true
@@ -133,20 +134,20 @@ func (d *dialledUDP) find(key strayKey) (c *UDPConn, ours bool) {
 	return nil, true
 }
 
-// HearAll makes a connected socket take what the address that it is connected to
-// sends it from other ports: some protocols answer so. ReadFromAddrPort tells
-// them apart.
-func (c *UDPConn) HearAll() {
+// AcceptAllPorts makes a connected socket receive datagrams from all ports of the
+// address that it is connected to: some protocols answer from another port.
+// ReadFromAddrPort distinguishes them.
+func (c *UDPConn) AcceptAllPorts() {
 	d := &c.net.dialled
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.by[c.strayKey()]; s != nil && s.conn == c {
-		s.hear = true
+		s.allPorts = true
 	}
 }
 
-// hear takes a datagram from another port.
-func (c *UDPConn) hear(from netip.AddrPort, payload []byte) {
+// queueStray queues a datagram from another port.
+func (c *UDPConn) queueStray(from netip.AddrPort, payload []byte) {
 	c.mu.Lock()
 	if cost := len(payload) + strayCost; c.strayBytes+cost <= maxStrays {
 		c.strayBytes += cost
@@ -156,7 +157,7 @@ func (c *UDPConn) hear(from netip.AddrPort, payload []byte) {
 	c.entry.NotifyEvent(waiter.ReadableEvents)
 }
 
-// takeStray returns the stray that waits longest.
+// takeStray removes the oldest stray.
 func (c *UDPConn) takeStray() (s stray, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,8 +187,8 @@ func newUDPConn(n *Net, wq *waiter.Queue, ep tcpip.Endpoint, remote netip.AddrPo
 	return c
 }
 
-// ReadFromAddrPort reads one datagram into b, cutting it off at len(b), and
-// returns its size and sender.
+// ReadFromAddrPort reads one datagram into b, truncated to len(b), and returns its size
+// and sender.
 func (c *UDPConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		passed := c.readDeadline.wait()
@@ -220,9 +221,8 @@ func (c *UDPConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	}
 }
 
-// WriteToAddrPort sends b as one datagram; the zero address means the one that
-// the socket is connected to. It does not wait: what the network cannot take is
-// lost, as datagrams are.
+// WriteToAddrPort sends b as one datagram; the zero address means the connected one. It
+// does not wait: what the network cannot take is lost, as datagrams are.
 func (c *UDPConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if expired(c.writeDeadline.wait()) {
 		return 0, c.opError("write", nil, os.ErrDeadlineExceeded)
@@ -251,7 +251,8 @@ func (c *UDPConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return 0, c.opError("write", addr, os.NewSyscallError("sendto", c.errno(terr)))
 }
 
-// errno is more exact than the stack about what ended a connected socket.
+// errno returns the reason why a connected socket failed, from the ICMP error if one
+// came.
 func (c *UDPConn) errno(terr tcpip.Error) syscall.Errno {
 	if _, ok := terr.(*tcpip.ErrConnectionRefused); ok && c.remote.IsValid() {
 		if why := c.net.link.icmp.reason(flow{protoUDP, c.local, c.remote}); why != 0 {

@@ -1,8 +1,7 @@
-// Package loopback is the way on which peers come to programs of this machine
-// that listen on localhost. Such programs often trust whoever comes from
-// 127.0.0.1 or ::1. So peers come from addresses of their own in 127.64.0.0/10,
-// where the system has them (Linux); and as there is nothing like that for ::1, it
-// is never a target but for who asks for it in so many words.
+// Package loopback connects peers to programs of this machine that listen on localhost.
+// Such programs often trust any client from 127.0.0.1 or ::1. So on Linux peers connect
+// from addresses of their own in 127.64.0.0/10. There are no such addresses beside ::1,
+// so ::1 is a target only if the configuration names [::1] explicitly.
 package loopback
 
 import (
@@ -20,15 +19,14 @@ import (
 	"weft/overlay/limited"
 )
 
-// Peers holds the addresses of Source. weft's own listeners serve nobody who comes
-// from there.
+// Peers holds the addresses of Source. weft's own listeners refuse clients from there.
 var Peers = netip.MustParsePrefix("127.64.0.0/10")
 
-// Source derives from a peer's overlay address the address that its connections
-// to this machine's loopback come from: always the same for a peer, so that the
-// logs of programs tell peers apart. It is the low 22 bits of the overlay IPv4
-// address, which are in the overlay's IPv6 address too: the server gives no two
-// nodes of a network the same.
+// Source derives the source address of a peer's connections to this machine's loopback
+// from the peer's overlay address. It is always the same for a peer, so that the logs
+// of programs distinguish peers. It consists of the low 22 bits of the overlay IPv4
+// address, which the overlay IPv6 address contains too; the server gives no two nodes
+// of a network the same 22 bits.
 func Source(peer netip.Addr) netip.Addr {
 	b := peer.Unmap().AsSlice()
 	if len(b) < 4 {
@@ -38,8 +36,9 @@ func Source(peer netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 64 | b[1]&0x3f, b[2], b[3]})
 }
 
-// Target returns the address to dial for a target "HOST:PORT": "" and the hosts
-// "", "localhost", 0.0.0.0 and :: mean 127.0.0.1; "" on the given port.
+// Target returns the address to dial for a target "HOST:PORT". The hosts "",
+// "localhost", 0.0.0.0 and :: mean 127.0.0.1; the target "" means 127.0.0.1 with the
+// given port.
 func Target(target string, port uint16) (string, error) {
 	if target == "" {
 		return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), nil
@@ -55,11 +54,11 @@ func Target(target string, port uint16) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
-// errLoopback6 refuses a name that leads to ::1.
-var errLoopback6 = errors.New("it leads to ::1, where peers pass for programs of this machine; to let them, the target has to be [::1] itself")
+// errLoopback6 refuses a name that resolves to ::1.
+var errLoopback6 = errors.New("it resolves to ::1, where peers are taken for local programs; to allow that, name the target [::1]")
 
-// Dial connects to a target (see Target) for a peer: what is in 127.0.0.0/8 from
-// the peer's Source. timeout bounds it.
+// Dial connects to a target (see Target) for a peer; to 127.0.0.0/8 it connects from
+// the peer's Source. timeout bounds the dial.
 func Dial(ctx context.Context, network, target string, port uint16, peer netip.Addr, timeout time.Duration) (net.Conn, error) {
 	address, err := Target(target, port)
 	if err != nil {
@@ -89,38 +88,38 @@ func Dial(ctx context.Context, network, target string, port uint16, peer netip.A
 	return d.DialContext(ctx, network, address)
 }
 
-// judge says whether a peer may be led to an address of this machine's choice, or
-// that a name leads to.
+// judge returns an error if a peer must not be connected to ip, which a target names
+// directly or, with isName, a name resolves to.
 func judge(ip netip.Addr, isName bool) error {
 	switch {
 	case ip.IsUnspecified():
-		return errors.New("it leads to no address")
+		return errors.New("it resolves to no usable address")
 	case isName && ip.Is6() && ip.IsLoopback():
 		return errLoopback6
 	}
 	return nil
 }
 
-// Watch finds out why nothing answers on 127.0.0.1: a program that listens on ::1
-// alone was once reached, and its owner has to be told.
+// Watch detects programs that listen on ::1 only. Peers used to reach them; now nothing
+// answers on 127.0.0.1, and the owner has to know why.
 type Watch struct {
-	// Tell is called with the port that peers ask for and the one that leads to,
-	// when a program was found to listen at ::1 only, and with only6 false when
-	// that is over. It must not block.
+	// Tell is called with the port that peers ask for and the target's port. only6 is
+	// true when a program was found to listen on ::1 only, and false when that ended.
+	// Tell must not block.
 	Tell func(port, target uint16, only6 bool)
 
 	mu sync.Mutex
 	// mu guards the following.
-	looked time.Time
-	told   map[uint16]bool
+	lastLook time.Time
+	reported map[uint16]bool
 }
 
 const (
-	lookPause = 250 * time.Millisecond // between looks at the system's table of sockets
-	maxTold   = 32
+	lookPause   = 250 * time.Millisecond // between reads of the system's socket table
+	maxReported = 32
 )
 
-// Refused is called when the target of a port refused. It may read a file.
+// Refused is called when the target of a port refused a connection. It may read a file.
 func (w *Watch) Refused(network, target string, port uint16) {
 	if w == nil || w.Tell == nil {
 		return
@@ -135,29 +134,29 @@ func (w *Watch) Refused(network, target string, port uint16) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if time.Since(w.looked) < lookPause || w.told[port] || len(w.told) >= maxTold {
+	if time.Since(w.lastLook) < lookPause || w.reported[port] || len(w.reported) >= maxReported {
 		return
 	}
-	w.looked = time.Now()
+	w.lastLook = time.Now()
 	if !listens6(network, to.Port()) {
 		return
 	}
-	if w.told == nil {
-		w.told = map[uint16]bool{}
+	if w.reported == nil {
+		w.reported = map[uint16]bool{}
 	}
-	w.told[port] = true
+	w.reported[port] = true
 	w.Tell(port, to.Port(), true)
 }
 
-// Reached is called when the target of a port took a connection or answered.
+// Reached is called when the target of a port accepted a connection or answered.
 func (w *Watch) Reached(port uint16) {
 	if w == nil || w.Tell == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.told[port] {
-		delete(w.told, port)
+	if w.reported[port] {
+		delete(w.reported, port)
 		w.Tell(port, 0, false)
 	}
 }

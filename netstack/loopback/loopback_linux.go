@@ -12,9 +12,9 @@ import (
 // ipBindAddressNoPort is IP_BIND_ADDRESS_NO_PORT of linux/in.h.
 const ipBindAddressNoPort = 24
 
-// bindTo gives a socket its local address. It leaves the choice of the port to
-// connect, which can share ports between destinations; bind alone would reserve
-// one for this socket.
+// bindTo sets the local address of a socket. It leaves the choice of the port to
+// connect, which can share a port between destinations; bind alone would reserve one
+// for this socket.
 func bindTo(c syscall.RawConn, network string, source netip.Addr) error {
 	var err error
 	cerr := c.Control(func(fd uintptr) {
@@ -33,7 +33,7 @@ func bindTo(c syscall.RawConn, network string, source netip.Addr) error {
 }
 
 // listens6 reports whether a socket is bound to the port at ::1, or at ::, which
-// takes IPv4 too if it is not for IPv6 alone.
+// accepts IPv4 too unless it is IPv6-only.
 func listens6(network string, port uint16) bool {
 	name, state := "tcp6", "0A"
 	if strings.HasPrefix(network, "udp") {
@@ -44,7 +44,7 @@ func listens6(network string, port uint16) bool {
 		return false
 	}
 	defer f.Close()
-	// The kernel prints each word of the address as the machine has it.
+	// The kernel prints each word of the address in the machine's byte order.
 	const any6, little6, big6 = "00000000000000000000000000000000", "00000000000000000000000001000000", "00000000000000000000000000000001"
 	want := fmt.Sprintf(":%04X", port)
 	for s := bufio.NewScanner(f); s.Scan(); {

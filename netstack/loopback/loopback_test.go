@@ -14,8 +14,8 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// No two nodes of a network share a source, and a node has one for both of its
-// addresses.
+// No two nodes of a network share a source address, and a node has the same one for
+// both of its addresses.
 func TestSource(t *testing.T) {
 	for peer, want := range map[string]string{
 		"100.64.0.1": "127.64.0.1", "100.127.255.254": "127.127.255.254", "100.65.1.2": "127.65.1.2",
@@ -34,7 +34,7 @@ func TestSource(t *testing.T) {
 			b := from.As4()
 			n := uint32(b[1]&0x3f)<<16 | uint32(b[2])<<8 | uint32(b[3])
 			if seen[n] || !Peers.Contains(from) {
-				t.Fatalf("%s comes from %s, as another does", ip, from)
+				t.Fatalf("%s comes from %s, as another node does", ip, from)
 			}
 			seen[n] = true
 			ip = ip.Next()
@@ -42,7 +42,7 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// A name may lead to ::1: /etc/hosts has ip6-localhost.
+// A name may resolve to ::1: /etc/hosts contains ip6-localhost.
 func TestNameOfLoopback6(t *testing.T) {
 	for _, c := range []struct {
 		ip     string
@@ -67,12 +67,12 @@ func TestTarget(t *testing.T) {
 		}
 	}
 	if _, err := Target("no port", 80); err == nil {
-		t.Error("no port is a target")
+		t.Error("a target without a port was accepted")
 	}
 }
 
-// Whatever is written for a target, no peer comes from 127.0.0.1 or, but for
-// [::1], from ::1.
+// Whatever the target, no peer comes from 127.0.0.1, and none from ::1 unless the
+// target is [::1].
 func TestDialFromSource(t *testing.T) {
 	peer := addr("100.64.9.9")
 	for _, network := range []string{"tcp", "udp"} {
@@ -120,7 +120,7 @@ func TestDialFromSource(t *testing.T) {
 						t.Errorf("came from %s, want %s", from, c.from)
 					}
 				case <-time.After(10 * time.Second):
-					t.Error("did not come")
+					t.Error("nothing came")
 				}
 			})
 		}
@@ -132,7 +132,7 @@ func addrOf(a net.Addr) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// listener tells from where its first connection or datagram came.
+// listener reports the source of its first connection or datagram.
 func listener(t *testing.T, network, host string) (seen <-chan netip.Addr, port string) {
 	t.Helper()
 	from := make(chan netip.Addr, 1)
@@ -169,7 +169,7 @@ func listener(t *testing.T, network, host string) (seen <-chan netip.Addr, port 
 
 func TestDialErrors(t *testing.T) {
 	if _, err := Dial(t.Context(), "tcp", "no port", 80, addr("100.64.0.1"), time.Second); err == nil {
-		t.Error("dialled no port")
+		t.Error("dialled a target without a port")
 	}
 	_, port := listener(t, "tcp", "[::1]")
 	_, err := Dial(t.Context(), "tcp", "localhost:"+port, 80, addr("100.64.0.1"), time.Second)
@@ -183,21 +183,20 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
-// A program that listens on ::1 only is told of, once, and again when it is
-// reached.
+// A program that listens on ::1 only is reported once, and again when it is reached.
 func TestWatch(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		return // not known there
+		return // not implemented there
 	}
-	type told struct {
+	type report struct {
 		port, target uint16
 		only6        bool
 	}
 	for _, network := range []string{"tcp", "udp"} {
-		var got []told
-		w := Watch{Tell: func(port, target uint16, only6 bool) { got = append(got, told{port, target, only6}) }}
+		var got []report
+		w := Watch{Tell: func(port, target uint16, only6 bool) { got = append(got, report{port, target, only6}) }}
 		refused := func(target string, port uint16) {
-			w.looked = time.Time{}
+			w.lastLook = time.Time{}
 			w.Refused(network, target, port)
 		}
 		_, p := listener(t, network, "[::1]")
@@ -206,23 +205,23 @@ func TestWatch(t *testing.T) {
 		refused("", at)
 		refused("", at)
 		refused("localhost:"+p, 80)
-		refused("[::1]:"+p, 81)    // as asked for
-		refused("nas.lan:"+p, 82)  // not here
-		refused("no target", 83)   // nonsense
-		refused("127.0.0.2:1", 84) // nobody
+		refused("[::1]:"+p, 81)    // the target is [::1] itself
+		refused("nas.lan:"+p, 82)  // another machine
+		refused("no target", 83)   // invalid
+		refused("127.0.0.2:1", 84) // nobody listens
 		w.Reached(7)
 		w.Reached(80)
-		w.looked = time.Now()
-		w.Refused(network, "localhost:"+p, 80) // looked at a moment ago
-		want := []told{{at, at, true}, {80, at, true}, {80, 0, false}}
+		w.lastLook = time.Now()
+		w.Refused(network, "localhost:"+p, 80) // too soon after the last look
+		want := []report{{at, at, true}, {80, at, true}, {80, 0, false}}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%s: told %v, want %v", network, got, want)
+			t.Errorf("%s: reported %v, want %v", network, got, want)
 		}
 		for i := range uint16(100) {
 			refused("localhost:"+p, 1000+i)
 		}
-		if len(w.told) > maxTold {
-			t.Errorf("%d ports are remembered", len(w.told))
+		if len(w.reported) > maxReported {
+			t.Errorf("%d ports are remembered", len(w.reported))
 		}
 	}
 	var none *Watch

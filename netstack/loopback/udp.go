@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// UDP is the socket on which a peer's datagrams come to a UDP target. What the
-// target's address sends it from other ports it takes as well, on Linux if the
-// target is a literal address in 127.0.0.0/8: no other machine can send there.
+// UDP is the socket through which a peer's datagrams reach a UDP target. On Linux, if
+// the target is a literal address in 127.0.0.0/8, it also receives what that address
+// sends from other ports: no other machine can send from there.
 type UDP struct {
 	*net.UDPConn
-	to netip.AddrPort // the socket is not connected, but this is its target; zero if it is
+	to netip.AddrPort // target of a socket that is not connected; zero if it is connected
 }
 
 // DialUDP is Dial for UDP.
@@ -33,8 +33,8 @@ func DialUDP(ctx context.Context, target string, port uint16, peer netip.Addr, t
 	return &UDP{UDPConn: c.(*net.UDPConn)}, nil
 }
 
-// Send sends a datagram to a port of the target's address, 0 for the target.
-// syscall.ECONNREFUSED is about an earlier one.
+// Send sends a datagram to a port of the target's address; 0 means the target's own.
+// syscall.ECONNREFUSED refers to an earlier datagram.
 func (u *UDP) Send(b []byte, port uint16) (err error) {
 	switch {
 	case u.to.IsValid():

@@ -13,8 +13,8 @@ import (
 
 const takesOthers = true
 
-// open makes a socket that is not connected, so that it hears from all ports, and
-// has the kernel say all the same when nobody listens at the target.
+// open makes a socket that is not connected, so that it receives from all ports.
+// IP_RECVERR makes the kernel still report when nobody listens at the target.
 func open(ctx context.Context, to netip.AddrPort, source netip.Addr) (*UDP, error) {
 	var err error
 	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -31,9 +31,9 @@ func open(ctx context.Context, to netip.AddrPort, source netip.Addr) (*UDP, erro
 	return &UDP{UDPConn: c.(*net.UDPConn), to: to}, nil
 }
 
-// Receive reads a datagram from the socket with the descriptor fd, without
-// waiting: syscall.EAGAIN says that there is none, ECONNREFUSED that nobody
-// listens at the target. port is the one that it came from, 0 for the target's.
+// Receive reads a datagram from the socket with the descriptor fd, without waiting:
+// syscall.EAGAIN means that there is none, ECONNREFUSED that nobody listens at the
+// target. port is the source port, 0 for the target's own.
 func (u *UDP) Receive(fd uintptr, b []byte) (n int, port uint16, err error) {
 	if !u.to.IsValid() {
 		n, err = syscall.Read(int(fd), b)
@@ -55,21 +55,21 @@ func (u *UDP) Receive(fd uintptr, b []byte) (n int, port uint16, err error) {
 			}
 			return int(k), port, nil
 		}
-		// What the kernel has to say about a datagram, it says once here and once
-		// in the queue of errors, where it says which one.
+		// The kernel reports an error once here, and once in the error queue, which
+		// names the datagram.
 		if u.refused(int(fd)) {
 			return 0, 0, syscall.ECONNREFUSED
 		}
 		if errno == unix.EAGAIN || errno == unix.EINTR {
 			return 0, 0, errno
 		}
-		if errno != unix.ECONNREFUSED { // of another port, or another sort
+		if errno != unix.ECONNREFUSED { // ECONNREFUSED from another port is ignored
 			return 0, 0, errno
 		}
 	}
 }
 
-// refused empties the queue of errors and reports whether the target is in it.
+// refused drains the error queue and reports whether it has an error of the target.
 func (u *UDP) refused(fd int) (yes bool) {
 	var oob [128]byte
 	for {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A socket that hears from all ports of the target still says when nobody listens
-// there, and only there; and it hears from no other address.
+// A socket that receives from all ports of the target still reports when nobody listens
+// at the target, and only then. It receives from no other address.
 func TestDialUDP(t *testing.T) {
 	target, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -65,7 +65,7 @@ func TestDialUDP(t *testing.T) {
 	if n, port, err := receive(); string(buf[:n]) != "target" || port != 0 || err != nil {
 		t.Errorf("%q from port %d, %v", buf[:n], port, err)
 	}
-	// Nobody listens at another port: that is nothing about the target.
+	// Nobody listens at another port; that says nothing about the target.
 	for range 3 {
 		if err := u.Send([]byte("x"), free()); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Fatal(err)
@@ -82,7 +82,7 @@ func TestDialUDP(t *testing.T) {
 	if _, _, err := receive(); err != syscall.ECONNREFUSED {
 		t.Errorf("nobody listens: %v", err)
 	}
-	// A thousand errors that nobody reads leave the socket usable.
+	// A thousand unread errors leave the socket usable.
 	for range 1000 {
 		u.Send([]byte("x"), 0)
 	}

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 )
 
-// The target refuses only a socket that is connected, which hears from nobody
+// Only a connected socket learns that the target refuses, and it receives from nobody
 // else.
 const takesOthers = false
 

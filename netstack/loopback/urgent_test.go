@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A program of this machine that sends an urgent byte to a peer.
+// A program of this machine sends an urgent byte to a peer.
 func TestDialKeepsUrgentByte(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

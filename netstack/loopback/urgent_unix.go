@@ -4,14 +4,14 @@ package loopback
 
 import "syscall"
 
-// Inline leaves TCP's urgent byte (telnet's interrupt, FTP's ABOR) in its place
-// among the others; a system takes it out of the stream otherwise, and it is lost.
-// That it was urgent is not carried on: programs that keep it inline, as telnet's
-// do, look for the mark in the bytes. It is for net.Dialer and net.ListenConfig,
-// whose connections inherit it.
+// Inline keeps TCP's urgent byte (telnet's interrupt, FTP's ABOR) at its place in the
+// stream; otherwise the system takes it out and it is lost. The urgent mark itself is
+// not forwarded: programs that keep the byte inline, such as telnet's, look for it in
+// the bytes. Inline is for net.Dialer and net.ListenConfig, whose connections inherit
+// the option.
 func Inline(c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
-		// Of other sockets than TCP's it is without a meaning.
+		// The option has no effect on sockets other than TCP's.
 		syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_OOBINLINE, 1)
 	})
 }

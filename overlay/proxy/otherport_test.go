@@ -18,7 +18,7 @@ type allPorts struct {
 	to netip.AddrPort
 }
 
-func (c *allPorts) HearAll() {}
+func (c *allPorts) AcceptAllPorts() {}
 
 func (c *allPorts) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	return c.ReadFromUDPAddrPort(b)

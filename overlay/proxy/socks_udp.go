@@ -57,7 +57,7 @@ type datagram struct {
 // anyPort is a connection over the overlay that can hear from all ports of the
 // address it is connected to (package netstack). The kernel has none.
 type anyPort interface {
-	HearAll()
+	AcceptAllPorts()
 	ReadFromAddrPort([]byte) (int, netip.AddrPort, error)
 	WriteToAddrPort([]byte, netip.AddrPort) (int, error)
 }
@@ -231,7 +231,7 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 	asked, _ := netip.ParseAddrPort(remote.RemoteAddr().String())
 	all, _ := remote.(anyPort)
 	if all != nil {
-		all.HearAll()
+		all.AcceptAllPorts()
 	}
 	wait := limited.Go(func() {
 		defer f.end()
