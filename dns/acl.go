@@ -8,20 +8,20 @@ import (
 	"weft/netstack/loopback"
 )
 
-// mayAsk reports whether a query from ip is answered: from this machine, or
-// from an address of the overlay, which reaches us through the tunnel only.
-// Everybody else gets silence, so that nobody learns that we are here and no
-// answer can be sent to a forged address.
+// mayAsk reports whether a query from ip is answered: from this machine, or from an
+// overlay address, which reaches us only through the tunnel. Other clients get no
+// answer, so that they do not learn that a resolver is here, and so that no answer goes
+// to a forged address.
 func (st *state) mayAsk(ip netip.Addr) bool {
 	if thisMachine(ip) {
-		return !loopback.Peers.Contains(ip) // peers have a resolver of their own
+		return !loopback.Peers.Contains(ip) // peers have their own resolver
 	}
 	return st.zone != nil && st.zone.contains(ip)
 }
 
-// thisMachine reports whether a query from ip comes from a program here: with
-// a kernel interface these ask from the address that they ask, which no packet
-// from elsewhere has.
+// thisMachine reports whether a query from ip comes from a local program. With a kernel
+// interface such queries have ServiceAddr as their source, which no packet from outside
+// has.
 func thisMachine(ip netip.Addr) bool { return ip.IsLoopback() || ip == ServiceAddr }
 
 // contains reports whether ip is an overlay address.
@@ -29,22 +29,22 @@ func (z *Zone) contains(ip netip.Addr) bool {
 	return z.IPv4.IsValid() && z.IPv4.Contains(ip) || z.IPv6.IsValid() && z.IPv6.Contains(ip)
 }
 
-// A peer may ask ratePerSecond times a second, and so many at once after a
-// pause. This machine itself is not limited.
+// A peer may ask ratePerSecond questions per second, with a burst after a pause. This
+// machine is not limited.
 const (
 	ratePerSecond = 200
 	maxLimited    = 1024
 	maxConnsEach  = 16 // TCP connections of one peer
 )
 
-// limiter counts what the addresses of the overlay ask.
+// limiter counts the queries per overlay address.
 type limiter struct {
 	mu    sync.Mutex
 	peers map[netip.Addr]*allowance
 	conns map[netip.Addr]int
 }
 
-// connect reports whether ip may have one more connection.
+// connect reports whether ip may open one more connection.
 func (l *limiter) connect(ip netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,7 +58,7 @@ func (l *limiter) connect(ip netip.Addr) bool {
 	return true
 }
 
-// disconnect takes connect back.
+// disconnect undoes connect.
 func (l *limiter) disconnect(ip netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,13 +67,13 @@ func (l *limiter) disconnect(ip netip.Addr) {
 	}
 }
 
-// allowance is what a peer has left at a moment.
+// allowance is the remaining quota of one peer at one time.
 type allowance struct {
 	left float64
 	at   time.Time
 }
 
-// allow reports whether ip may ask once more.
+// allow reports whether ip may ask one more question.
 func (l *limiter) allow(ip netip.Addr, now time.Time) bool {
 	if thisMachine(ip) {
 		return true
@@ -100,8 +100,8 @@ func (l *limiter) allow(ip netip.Addr, now time.Time) bool {
 	return true
 }
 
-// forgetLocked forgets who has been quiet for a second, and if nobody has,
-// everybody: more than that do not ask one laptop.
+// forgetLocked removes peers that were silent for a second. If there are none, it
+// removes all: so many peers do not normally ask one laptop.
 func (l *limiter) forgetLocked(now time.Time) {
 	for ip, a := range l.peers {
 		if now.Sub(a.at) > time.Second {

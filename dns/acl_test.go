@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A program on a machine with a kernel interface asks from the service
-// address: before there is a configuration, and as often as it likes.
+// A program on a machine with a kernel interface asks from the service address. It is
+// answered before there is a configuration, and without a rate limit.
 func TestThisMachineAsks(t *testing.T) {
 	st := &state{}
 	var l limiter

@@ -12,7 +12,7 @@ import (
 	"weft/overlay/limited"
 )
 
-// The header's bits that are looked at before a message is unpacked.
+// Header bits that are checked before a message is unpacked.
 const (
 	headerLen = 12
 	bitQR     = 1 << 15
@@ -26,16 +26,16 @@ type incoming struct {
 	now  time.Time
 }
 
-// answer takes a message from the network and appends the answer to out, which
-// is empty. Without an answer there is either nothing to say, or rest gives the
-// answer: it is run in a goroutine of its own, after in is gone. It never
-// blocks.
+// answer handles a message from the network and appends the answer to out, which is
+// empty. If answer is nil, there is either nothing to say, or rest returns the answer:
+// the caller runs it in a goroutine of its own, when in is no longer valid. answer
+// never blocks.
 func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(out []byte) []byte) {
 	defer limited.Survive(s.cfg.Log, "dns", func(error) {
 		answer, rest = s.crashed(in, out), nil
 	})
-	// Responses are ignored, so that two resolvers cannot talk to each other
-	// forever; so is what is no message.
+	// Responses are ignored, so that two resolvers cannot answer each other for ever;
+	// so are messages that are too short.
 	if len(in) < headerLen || binary.BigEndian.Uint16(in[2:])&bitQR != 0 {
 		s.count(&s.counts.dropped)
 		return nil, nil
@@ -55,7 +55,7 @@ func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(o
 	}
 	n := func(at int) uint16 { return binary.BigEndian.Uint16(in[at:]) }
 	req := new(dns.Msg)
-	// RFC 9619, and no more of the rest than a question can have.
+	// RFC 9619, and no more records than a question can have.
 	if n(4) != 1 || n(6) > 1 || n(8) > 1 || n(10) > 4 || req.Unpack(in) != nil || len(req.Question) != 1 {
 		s.counts.done(outMalformed)
 		return refuse(in, out, dns.RcodeFormatError), nil
@@ -81,7 +81,7 @@ func (s *Server) answer(i *incoming, in, out []byte) (answer []byte, rest func(o
 	}
 }
 
-// crashed is the answer to a question that met a mistake of ours.
+// crashed answers a question whose handler panicked.
 func (s *Server) crashed(in, out []byte) []byte {
 	s.counts.done(outFailed)
 	if len(in) < headerLen {
@@ -103,7 +103,7 @@ func (s *Server) write(i *incoming, q *query, a *answer, in, out []byte) []byte 
 	return b
 }
 
-// refuse answers with a header only: the question may be what is wrong.
+// refuse answers with a header only: the question itself may be invalid.
 func refuse(in, out []byte, rcode int) []byte {
 	const keep = 0x7900 // opcode and RD
 	bits := binary.BigEndian.Uint16(in[2:])&keep | bitQR | uint16(rcode)
@@ -114,8 +114,8 @@ func refuse(in, out []byte, rcode int) []byte {
 
 var errTooLarge = errors.New("the answer does not fit")
 
-// pack packs m into the room that the client has: what is only helpful goes
-// first, then whole sets of records from the end, and TC says so (RFC 2181 9).
+// pack packs m into the size that the client accepts. It drops optional records first,
+// then whole record sets from the end, and sets TC (RFC 2181 section 9).
 func (s *Server) pack(m *dns.Msg, q *query, out []byte) ([]byte, error) {
 	room := dns.MaxMsgSize - 1
 	if !q.tcp {
@@ -145,7 +145,7 @@ func (s *Server) pack(m *dns.Msg, q *query, out []byte) ([]byte, error) {
 	}
 }
 
-// dropSet drops the last record and those that belong to the same set.
+// dropSet drops the last record and the others of the same set.
 func dropSet(rrs []dns.RR) []dns.RR {
 	last := rrs[len(rrs)-1].Header()
 	return only(append([]dns.RR(nil), rrs...), func(rr dns.RR) bool {

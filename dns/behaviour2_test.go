@@ -27,17 +27,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// eventually waits until what is true.
+// eventually waits until is returns true.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(15 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 15 s", what)
+			t.Fatalf("%s: did not happen within 15 s", what)
 		}
 	}
 }
 
-// silentUDP is a resolver that takes questions and says nothing.
+// silentUDP is a resolver that receives questions and never answers.
 func silentUDP(t testing.TB) string {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -53,7 +53,8 @@ func counting(n *atomic.Int32, h dns.HandlerFunc) dns.HandlerFunc {
 	return func(w dns.ResponseWriter, r *dns.Msg) { n.Add(1); h(w, r) }
 }
 
-// record answers with records, "NAME" at their start being the name asked for.
+// record answers with records; "NAME" at the start of a record means the requested
+// name.
 func record(rcode int, answer, authority string) dns.HandlerFunc {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg)
@@ -102,7 +103,7 @@ func TestTCP(t *testing.T) {
 	for i := range 200 {
 		add(uint16(i+1), "kitchen-pi.weft.internal.")
 	}
-	for _, b := range [][]byte{all[:1], all[1:3], all[3:50], all[50:]} { // lengths split, too
+	for _, b := range [][]byte{all[:1], all[1:3], all[3:50], all[50:]} { // the length prefixes are split, too
 		c.Write(b)
 	}
 	conn := dns.Conn{Conn: c}
@@ -115,10 +116,10 @@ func TestTCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		if (r.Id == 0) != (i == 200) {
-			t.Fatalf("answer %d has id %d: the quick ones wait for the slow one", i, r.Id)
+			t.Fatalf("answer %d has id %d: quick answers wait for a slow one", i, r.Id)
 		}
 	}
-	// Half-closed: what was asked is answered.
+	// Half-closed: questions already sent are answered.
 	m := new(dns.Msg)
 	m.SetQuestion("kitchen-pi.weft.internal.", dns.TypeA)
 	conn.WriteMsg(m)
@@ -129,7 +130,7 @@ func TestTCP(t *testing.T) {
 	if _, err := conn.ReadMsg(); err != io.EOF {
 		t.Errorf("then: %v", err)
 	}
-	// Idle connections are closed, and there are only so many.
+	// Idle connections are closed, and their number is bounded.
 	var conns []net.Conn
 	for range maxTCP + 10 {
 		c, err := net.Dial("tcp", addr)
@@ -170,7 +171,7 @@ func TestCache(t *testing.T) {
 	if n.Load() != 1 {
 		t.Errorf("asked %d times", n.Load())
 	}
-	// Bounded in entries and bytes; the least recently used go.
+	// The cache is bounded in entries and bytes; the least recently used entries go.
 	c := &s.cache
 	c.clear()
 	e := func(i, size int) *entry {
@@ -186,7 +187,7 @@ func TestCache(t *testing.T) {
 		t.Errorf("%d entries, %d bytes", entries, bytes)
 	}
 	if _, fresh := c.get(cacheKey{name: "0"}, time.Now()); !fresh {
-		t.Error("what is used all the time is gone")
+		t.Error("an entry that is used all the time is gone")
 	}
 	for i := range 1000 {
 		c.put(e(i, 60_000))
@@ -194,7 +195,7 @@ func TestCache(t *testing.T) {
 	if entries, bytes = c.size(); bytes > cacheBytes || entries < 10 {
 		t.Errorf("%d entries, %d bytes", entries, bytes)
 	}
-	c.put(e(-1, cacheBytes)) // too large for one
+	c.put(e(-1, cacheBytes)) // larger than the whole cache
 	if entries, bytes = c.size(); bytes > cacheBytes || entries < 10 {
 		t.Errorf("%d entries, %d bytes", entries, bytes)
 	}
@@ -215,7 +216,7 @@ func TestLifetimes(t *testing.T) {
 	}
 	for _, c := range []struct {
 		m    *dns.Msg
-		want time.Duration // 0: not remembered
+		want time.Duration // 0: not cached
 	}{
 		{msg(ok, "NAME 60 IN A 192.0.2.1", ""), time.Minute},
 		{msg(ok, "NAME 60 IN CNAME y.\ny. 20 IN A 192.0.2.1", ""), 20 * time.Second},
@@ -235,9 +236,9 @@ func TestLifetimes(t *testing.T) {
 		}
 	}
 	if failureTTL < time.Second || failureTTL > 5*time.Second {
-		t.Errorf("failures are remembered for %v", failureTTL)
+		t.Errorf("failures are cached for %v", failureTTL)
 	}
-	// NXDOMAIN, NODATA and failures are asked once.
+	// NXDOMAIN, NODATA and failures are asked for once.
 	for _, h := range []dns.HandlerFunc{record(nx, "", soa(60, 60)), record(ok, "", soa(60, 60)), rcode(sf)} {
 		var n atomic.Int32
 		_, addr := start(t, Config{}, fakeUpstream(t, counting(&n, h)))
@@ -296,10 +297,10 @@ func TestServeStale(t *testing.T) {
 	now := time.Now()
 	c.put(&entry{key: cacheKey{name: "x"}, stored: now, expires: now.Add(time.Second)})
 	if e, fresh := c.get(cacheKey{name: "x"}, now.Add(24*time.Hour)); e == nil || fresh {
-		t.Error("not kept for a day")
+		t.Error("not cached for a day")
 	}
 	if e, _ := c.get(cacheKey{name: "x"}, now.Add(25*time.Hour)); e != nil {
-		t.Error("kept for more than a day")
+		t.Error("cached for more than a day")
 	}
 }
 
@@ -321,7 +322,7 @@ func TestCacheKey(t *testing.T) {
 			t.Errorf("after kind %d asked %d times", i, n.Load())
 		}
 	}
-	// Another link: nothing that was remembered counts.
+	// After a change of the network no cached answer is used.
 	s.LinkChanged()
 	eventually(t, "a question after the link has changed", func() bool {
 		ask(t, addr, "udp", "example.com.", dns.TypeA)
@@ -456,7 +457,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// fakeDoH serves DNS over HTTPS; proto is what the last request came by.
+// fakeDoH serves DNS over HTTPS; proto is the protocol of the last request.
 func fakeDoH(t testing.TB, cert tls.Certificate, http2 bool, conns *atomic.Int32, proto *atomic.Value, h dns.HandlerFunc) (port string) {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -488,7 +489,7 @@ func fakeDoH(t testing.TB, cert tls.Certificate, http2 bool, conns *atomic.Int32
 	return port
 }
 
-// Who does not prove the name is not asked.
+// An upstream that does not prove its name gets no question.
 func TestEncryptedUpstreams(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	slow := func(w dns.ResponseWriter, r *dns.Msg) {
@@ -497,7 +498,7 @@ func TestEncryptedUpstreams(t *testing.T) {
 		}
 		static("192.0.2.1")(w, r)
 	}
-	system := fakeUpstream(t, static("127.0.0.1")) // says where dns.test is
+	system := fakeUpstream(t, static("127.0.0.1")) // resolves dns.test
 	var conns atomic.Int32
 	var proto atomic.Value
 	for _, c := range []struct {
@@ -546,7 +547,7 @@ func TestEncryptedUpstreams(t *testing.T) {
 			}
 			if c.proto != "" {
 				if ttl := ask(t, addr, "udp", "x.example.com.", dns.TypeA).Answer[0].Header().Ttl; ttl > 50 {
-					t.Errorf("TTL %d of an answer that is 10 s old", ttl)
+					t.Errorf("TTL %d for an answer that is 10 s old", ttl)
 				}
 			}
 			if st := s.Status().Upstreams; len(st) != 1 || st[0].State != "ok" {
@@ -596,12 +597,12 @@ func TestCaptivePortal(t *testing.T) {
 	s, addr := start(t, Config{RootCAs: ca.pool, Settings: settings(Settings{
 		Nameservers: []Nameserver{{Address: "tls://127.0.0.1:" + private}}, PortalURL: "http://check.example:" + port + "/204",
 	})}, system)
-	eventually(t, "the portal is found", func() bool {
+	eventually(t, "the portal is detected", func() bool {
 		r := ask(t, addr, "udp", "www.example.com.", dns.TypeA)
 		return answers(r) == "192.0.2.99"
 	})
 	if !s.Status().Portal || len(s.Health()) == 0 {
-		t.Errorf("not shown: %+v %v", s.Status(), s.Health())
+		t.Errorf("not in status and health: %+v %v", s.Status(), s.Health())
 	}
 	want(ok, "100.64.0.2", "")(t, ask(t, addr, "udp", "kitchen-pi.weft.internal.", dns.TypeA))
 	open.Store(true)
@@ -612,12 +613,12 @@ func TestCaptivePortal(t *testing.T) {
 		return answers(ask(t, addr, "udp", "www.example.com.", dns.TypeA)) == "192.0.2.1"
 	})
 	if s.Status().Portal {
-		t.Error("still shown")
+		t.Error("still in status and health")
 	}
 }
 
 func TestLoops(t *testing.T) {
-	// A resolver on this machine that asks us what we ask it.
+	// A resolver on this machine forwards our questions back to us.
 	var us atomic.Pointer[string]
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -654,7 +655,7 @@ func TestLoops(t *testing.T) {
 			t.Errorf("%v", r)
 		}
 	})
-	eventually(t, "the loop is found", func() bool { return s.Status().Upstreams[0].State == "loop" })
+	eventually(t, "the loop is detected", func() bool { return s.Status().Upstreams[0].State == "loop" })
 	if h := s.Health(); len(h) == 0 || h[0].Code != "dns-loop" {
 		t.Errorf("%v", h)
 	}
@@ -663,13 +664,13 @@ func TestLoops(t *testing.T) {
 		ask(t, addr, "udp", fmt.Sprintf("%d.example.com.", i), dns.TypeA)
 	}
 	if n := asked.Load() - before; n != 0 {
-		t.Errorf("asked %d times after the loop was found", n)
+		t.Errorf("asked %d times after the loop was detected", n)
 	}
 	if before > 10 {
-		t.Errorf("%d questions in the circle", before)
+		t.Errorf("%d questions in the loop", before)
 	}
 	TestOwnAddressesRefused(t)
-	// Too many for one question.
+	// Too many queries for one question.
 	s, _ = start(t, Config{}, silentUDP(t))
 	var busy atomic.Int32
 	var wg sync.WaitGroup
@@ -688,7 +689,7 @@ func TestLoops(t *testing.T) {
 	wg.Wait()
 	cancel()
 	if busy.Load() < 20 {
-		t.Errorf("%d were turned away", busy.Load())
+		t.Errorf("%d were refused", busy.Load())
 	}
 	if h := s.Health(); len(h) == 0 || h[0].Code != "dns-loop" {
 		t.Errorf("%v", h)
@@ -702,19 +703,19 @@ func TestLinkChange(t *testing.T) {
 	if r := ask(t, addr, "udp", "example.com.", dns.TypeA, edns); r.Rcode != sf || edeOf(r)[0] != dns.ExtendedErrorCodeNetworkError {
 		t.Errorf("%v", r)
 	}
-	// Empty at first: it is read again.
+	// The file is empty at first and is read again.
 	setConf(t, conf, one)
 	want(ok, "192.0.2.1", "")(t, ask(t, addr, "udp", "example.com.", dns.TypeA))
-	// The network changes, and somebody says so, more than once.
+	// The network changes, and LinkChanged is called more than once.
 	setConf(t, conf, two)
 	for range 100 {
 		s.LinkChanged()
 	}
 	eventually(t, "the new resolver", func() bool { return answers(ask(t, addr, "udp", "example.com.", dns.TypeA)) == "192.0.2.2" })
-	// Or nobody says so.
+	// Or LinkChanged is not called.
 	setConf(t, conf, one, one)
 	eventually(t, "the new resolver", func() bool { return answers(ask(t, addr, "udp", "example.com.", dns.TypeA)) == "192.0.2.1" })
-	// A connection that died in the meantime is not waited for.
+	// A query does not wait for a connection that died in the meantime.
 	ca := newAuthority(t)
 	var conns atomic.Int32
 	var mute atomic.Bool
@@ -741,7 +742,7 @@ func TestLocalAndServiceDiscovery(t *testing.T) {
 	for _, name := range []string{"b._dns-sd._udp.example.com.", "lb._dns-sd._udp.0.1.168.192.in-addr.arpa.", "db._dns-sd._udp.weft.internal."} {
 		both(t, addr, name, dns.TypePTR, want(nx, "", name))
 	}
-	// The owner may know better.
+	// A route of the owner takes precedence.
 	_, addr = start(t, Config{Settings: settings(Settings{Routes: []Route{{Suffix: "corp.local", Nameservers: []Nameserver{{Address: fakeUpstream(t, static("192.0.2.1"))}}}}})}, up)
 	both(t, addr, "x.corp.local.", dns.TypeA, want(ok, "192.0.2.1", ""))
 	both(t, addr, "x.local.", dns.TypeA, want(nx, "", "local."))
@@ -883,7 +884,7 @@ func TestWildcards(t *testing.T) {
 	cfg.Zone = func() *Zone { return &part }
 	cfg.Lookup = func(_ context.Context, name string, _ netip.Addr) (Host, error) {
 		if name != "far" {
-			t.Errorf("asked for %q", name)
+			t.Errorf("looked up %q", name)
 		}
 		return Host{Name: "far", IPv4: netip.MustParseAddr("100.64.3.3")}, nil
 	}
@@ -952,8 +953,8 @@ func TestStatusTraceFlush(t *testing.T) {
 		{"kitchen-pi", "own: kitchen-pi.weft.internal. is a device, serial 42"},
 		{"nobody", "own: there is no device nobody"},
 		{"printer.local", "special: .local is for multicast DNS"},
-		{"example.com", "cache: not remembered\nforward: " + up + " answered NOERROR with 1 records"},
-		{"example.com", "cache: remembered from " + up},
+		{"example.com", "cache: not cached\nforward: " + up + " answered NOERROR with 1 records"},
+		{"example.com", "cache: cached from " + up},
 		{"x.corp.example", "route: corp.example goes to 127.0.0.1:1"},
 	} {
 		if got := trace(c.name, "A"); !strings.Contains(got, c.want) {
@@ -961,7 +962,7 @@ func TestStatusTraceFlush(t *testing.T) {
 		}
 	}
 	if a, _ := s.Query(t.Context(), "kitchen-pi", "A"); len(a.Steps) != 0 {
-		t.Error("steps of a plain query")
+		t.Error("a plain query returns steps")
 	}
 	asked := n.Load()
 	if s.Flush() == 0 {
@@ -990,8 +991,8 @@ func TestStatusTraceFlush(t *testing.T) {
 	}
 }
 
-// TestNoGrowth: questions, a tenth of them malformed, leave nothing behind,
-// and each valid one is answered.
+// Questions, a tenth of them malformed, use no lasting memory, and each valid one is
+// answered.
 func TestNoGrowth(t *testing.T) {
 	s := New(Config{Zone: func() *Zone { return testZone }, ResolvConf: "/nonexistent"})
 	defer s.Close()
@@ -1042,7 +1043,7 @@ func TestNoGrowth(t *testing.T) {
 	}
 }
 
-// TestFullMemory: the cache filled to its bounds stays under 7 MB.
+// A cache filled to its bounds stays under 7 MB.
 func TestFullMemory(t *testing.T) {
 	live := func() uint64 {
 		var m runtime.MemStats

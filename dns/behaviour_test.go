@@ -13,9 +13,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The tests named TestB… are the numbered behaviours of a good resolver, one
-// each, against the resolver's sockets. Those that need programs of the system
-// are in scripts/e2e.
+// These tests check the behaviours of a good resolver, one each, through the resolver's
+// sockets. Tests that need programs of the system are in scripts/e2e.
 
 // both asks over UDP and TCP.
 func both(t *testing.T, addr, name string, typ uint16, check func(t *testing.T, r *dns.Msg), change ...func(*dns.Msg)) {
@@ -28,7 +27,7 @@ func both(t *testing.T, addr, name string, typ uint16, check func(t *testing.T, 
 	}
 }
 
-// want checks rcode, answers and the zone of the SOA in the authority section.
+// want checks the rcode, the answers and the zone of the SOA in the authority section.
 func want(rcode int, data, soa string) func(*testing.T, *dns.Msg) {
 	return func(t *testing.T, r *dns.Msg) {
 		t.Helper()
@@ -47,7 +46,7 @@ const (
 
 func edns(m *dns.Msg) { m.SetEdns0(1232, false) }
 
-// edeOf are the extended errors of an answer.
+// edeOf returns the extended errors of an answer.
 func edeOf(m *dns.Msg) (codes []uint16) {
 	if o := m.IsEdns0(); o != nil {
 		for _, x := range o.Option {
@@ -108,7 +107,7 @@ func TestApexes(t *testing.T) {
 	both(t, addr, "weft.internal.", dns.TypeSOA, want(ok, "_dns.weft.internal. nobody.invalid. 43 3600 600 86400 5", ""))
 }
 
-// ANY is minimal.
+// ANY gets a minimal answer.
 func TestAllAddressesRotatedAndANY(t *testing.T) {
 	_, addr := start(t, Config{Settings: settings(Settings{Records: []Record{
 		{Name: "many", Type: "A", Value: "192.0.2.1"}, {Name: "many", Type: "A", Value: "192.0.2.2"}, {Name: "many", Type: "A", Value: "192.0.2.3"},
@@ -142,7 +141,8 @@ func TestFlags(t *testing.T) {
 	}, func(m *dns.Msg) { m.RecursionDesired, m.CheckingDisabled = false, true })
 }
 
-// The case of the question comes back; TestEDNSOptions has cookies, TestDNSSECPassesThrough DO.
+// The answer repeats the question's spelling. TestEDNSOptions covers cookies,
+// TestDNSSECPassesThrough the DO bit.
 func TestCase(t *testing.T) {
 	_, addr := start(t, Config{}, fakeUpstream(t, static("192.0.2.1")))
 	for _, name := range []string{"KITCHEN-pi.wEfT.InTernal.", "eXample.COM.", "example.com.", "EXAMPLE.com."} {
@@ -159,7 +159,7 @@ func TestReverseIPv4(t *testing.T) {
 	both(t, addr, "2.0.64.100.in-addr.arpa.", dns.TypePTR, want(ok, "kitchen-pi.weft.internal.", ""))
 	both(t, addr, "100.100.100.100.in-addr.arpa.", dns.TypePTR, want(ok, "_dns.weft.internal.", ""))
 	both(t, addr, "77.0.64.100.in-addr.arpa.", dns.TypePTR, want(nx, "", "64.100.in-addr.arpa."))
-	// The service address is ours in a network with other addresses, too.
+	// The service address is ours also in a network with other ranges.
 	z := *testZone
 	z.IPv4 = netip.MustParsePrefix("10.5.0.0/16")
 	_, addr = start(t, Config{Zone: func() *Zone { return &z }})
@@ -195,8 +195,8 @@ func TestOnlyOurReverseZones(t *testing.T) {
 			t.Errorf("%s: forwarded %v, want %v", name, !forwarded, forwarded)
 		}
 	}
-	// No resolver on a private network: a no of our own, not a question to the
-	// world.
+	// Without a resolver on a private network: NXDOMAIN from us, no question to a
+	// public resolver.
 	s, _ := start(t, Config{ResolvConf: writeConf(t, "192.0.2.1"), Dial: nobodyDials(t)})
 	a, err := s.Query(t.Context(), "192.168.1.1", "")
 	if err != nil || a.Rcode != "NXDOMAIN" {
@@ -208,7 +208,7 @@ func TestEDNSOptions(t *testing.T) {
 	_, addr := start(t, Config{})
 	both(t, addr, "kitchen-pi.weft.internal.", dns.TypeA, func(t *testing.T, r *dns.Msg) {
 		if r.IsEdns0() != nil {
-			t.Error("an OPT for who did not send one")
+			t.Error("an OPT for a client that sent none")
 		}
 	})
 	both(t, addr, "kitchen-pi.weft.internal.", dns.TypeA, func(t *testing.T, r *dns.Msg) {
@@ -267,7 +267,7 @@ func TestTTL(t *testing.T) {
 			}
 		})
 	}
-	// Remembered data gets older, from the cache.
+	// The TTLs of cached data decrease.
 	s, addr := start(t, Config{}, fakeUpstream(t, static("192.0.2.1")))
 	first := ask(t, addr, "udp", "example.com.", dns.TypeA).Answer[0].Header().Ttl
 	end := time.Now().Add(10 * time.Second)
@@ -294,14 +294,14 @@ func TestFormerNames(t *testing.T) {
 	both(t, addr, "old-pi.weft.internal.", dns.TypeA, want(ok, "100.64.0.2 kitchen-pi.weft.internal.", ""))
 	both(t, addr, "older-pi.weft.internal.", dns.TypeA, want(nx, "", "weft.internal."))
 	both(t, addr, "old4.weft.internal.", dns.TypeAAAA, want(ok, "v4only.weft.internal.", "weft.internal."))
-	both(t, addr, "google.weft.internal.", dns.TypeA, want(ok, "100.64.0.10", "")) // a device has the name now
+	both(t, addr, "google.weft.internal.", dns.TypeA, want(ok, "100.64.0.10", "")) // a device has that name now
 	both(t, addr, "gone.weft.internal.", dns.TypeA, want(nx, "nobody.weft.internal.", "weft.internal."))
-	// One that ends while it is asked for.
+	// A former name that expires during the test.
 	_, ending := start(t, Config{Settings: settings(Settings{Aliases: []Alias{{Name: "old-pi", Target: "kitchen-pi", Until: time.Now().Add(300 * time.Millisecond)}}})})
 	eventually(t, "the former name's end", func() bool {
 		return ask(t, ending, "udp", "old-pi.weft.internal.", dns.TypeA).Rcode == dns.RcodeNameError
 	})
-	// Those of devices that are looked up.
+	// Former names of devices that are looked up.
 	part := *testZone
 	part.Complete = false
 	_, addr = start(t, Config{Zone: func() *Zone { return &part }, Lookup: func(_ context.Context, name string, _ netip.Addr) (Host, error) {
@@ -326,7 +326,7 @@ func TestIDN(t *testing.T) {
 	}
 	for _, bad := range []string{"-ü", "ü..x"} {
 		if _, err := s.Query(t.Context(), bad, "A"); err == nil {
-			t.Errorf("%q is a name", bad)
+			t.Errorf("%q is accepted as a name", bad)
 		}
 	}
 }
@@ -399,7 +399,7 @@ func TestUpstreamInsideTheOverlay(t *testing.T) {
 func TestBootstrap(t *testing.T) {
 	system := fakeUpstream(t, static("192.0.2.9"))
 	other := fakeUpstream(t, func(_ dns.ResponseWriter, r *dns.Msg) { t.Errorf("asked elsewhere for %s", r.Question[0].Name) })
-	// A zone and a route that cover the server's own name.
+	// A zone and a route that contain the server's own name.
 	z := *testZone
 	z.Suffix = "example.org"
 	s, addr := start(t, Config{
@@ -449,25 +449,25 @@ func TestExtendedErrors(t *testing.T) {
 			}
 		}, edns)
 		if r := ask(t, addr, "udp", "example.com.", dns.TypeA); r.IsEdns0() != nil {
-			t.Error("an OPT for who did not send one")
+			t.Error("an OPT for a client that sent none")
 		}
 	}
 }
 
-// A device that the asker may not see is no name and no address.
+// A device that the client may not see has neither a name nor an address.
 func TestSameAnswerForNameAndAddress(t *testing.T) {
 	part := *testZone
 	part.Complete = false
 	hidden := netip.MustParseAddr("100.64.200.1")
-	// The server says of a device that may not be seen that there is none.
+	// The server says of a hidden device that it does not exist.
 	_, addr := start(t, Config{Zone: func() *Zone { return &part }, Lookup: func(context.Context, string, netip.Addr) (Host, error) { return Host{}, ErrNotFound }})
 	both(t, addr, "hidden.weft.internal.", dns.TypeA, want(nx, "", "weft.internal."))
 	name, _ := dns.ReverseAddr(hidden.String())
 	both(t, addr, name, dns.TypePTR, want(nx, "", "64.100.in-addr.arpa."))
 }
 
-// 200 questions a second and peer.
-func TestStrangers(t *testing.T) {
+// Each peer gets 200 questions per second.
+func TestAccessAndRateLimit(t *testing.T) {
 	TestACL(t)
 	s := New(Config{Zone: func() *Zone { return testZone }})
 	defer s.Close()
@@ -478,14 +478,14 @@ func TestStrangers(t *testing.T) {
 	say := func(from string, now time.Time) []byte {
 		b, rest := s.answer(&incoming{st: s.current(), from: netip.MustParseAddr(from), now: now}, in, nil)
 		if rest != nil {
-			t.Fatal("it waits")
+			t.Fatal("the answer waits")
 		}
 		return b
 	}
 	if say("192.168.1.7", now) != nil || say("127.64.0.9", now) != nil {
-		t.Error("a stranger is answered")
+		t.Error("a client outside the overlay is answered")
 	}
-	// 200 a second for each peer, this machine without limit.
+	// 200 per second for each peer, no limit for this machine.
 	answered := 0
 	for range 1000 {
 		if b := say("100.64.0.77", now); b[3]&0xf == ok {
@@ -523,9 +523,8 @@ func TestNeverLeaks(t *testing.T) {
 	}
 }
 
-// TestLookupsCoalesced: with a fleet that a laptop does not hold, a name is
-// asked of the server once, however many ask for it, and not again while its
-// TTL lasts; NXDOMAIN is right.
+// With a fleet that a laptop does not hold, a name is looked up on the server once,
+// however many clients ask, and not again during its TTL. NXDOMAIN is correct.
 func TestLookupsCoalesced(t *testing.T) {
 	fleet := &Zone{Ready: true, Serial: 1, Suffix: "weft.internal", IPv4: testZone.IPv4, IPv6: testZone.IPv6}
 	const devices = 100_000
@@ -571,12 +570,11 @@ func TestLookupsCoalesced(t *testing.T) {
 		s.hosts.ask(t.Context(), s, s.current(), fmt.Sprint(n), fmt.Sprintf("dev-%d", n), netip.Addr{})
 	}
 	if n := len(s.hosts.entries); n > maxHosts {
-		t.Errorf("%d lookups are remembered", n)
+		t.Errorf("%d lookups are cached", n)
 	}
 }
 
-// TestLookedUpAgain: when what was looked up counts no more, it is looked up
-// at the next question, whatever its TTL.
+// When lookups are no longer valid, the next question looks up again, whatever the TTL.
 func TestLookedUpAgain(t *testing.T) {
 	var zone atomic.Pointer[Zone]
 	zone.Store(&Zone{Ready: true, Serial: 1, Suffix: "weft.internal", IPv4: testZone.IPv4, IPv6: testZone.IPv6})
@@ -599,8 +597,8 @@ func TestLookedUpAgain(t *testing.T) {
 	both(t, addr, "new-pi.weft.internal.", dns.TypeA, want(ok, "100.64.0.2", ""))
 }
 
-// A record of another type does not hide the device whose name it bears, in a
-// fleet that is asked for by name.
+// In a fleet whose names are looked up, a record of another type does not hide the
+// device with the same name.
 func TestBesideALookedUpDevice(t *testing.T) {
 	fleet := &Zone{Ready: true, Serial: 1, Suffix: "weft.internal", IPv4: testZone.IPv4, IPv6: testZone.IPv6}
 	_, addr := start(t, Config{

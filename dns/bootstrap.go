@@ -16,35 +16,34 @@ import (
 	"time"
 )
 
-// Bounds of what a Bootstrap keeps.
+// Bounds of a Bootstrap's file.
 const (
 	maxBootHosts = 32
 	maxBootAddrs = 4
 )
 
 const (
-	// lookupTime is how long a name may take: system resolvers give each of up
-	// to three nameservers 5 s.
+	// lookupTime bounds one look-up: system resolvers give each of up to three
+	// nameservers 5 s.
 	lookupTime = 16 * time.Second
-	// answerLife is how long an answer serves further dials. It is short: one
-	// that came too late for the dial that asked is there for the next.
+	// answerLife is how long an answer serves further dials. It is short: an answer
+	// that came too late for one dial serves the next.
 	answerLife = time.Minute
-	// headStart is how long an answer is waited for before old addresses are
-	// tried beside it.
+	// headStart is how long a dial waits for an answer before it also tries old
+	// addresses.
 	headStart = time.Second
-	// fallbackDelay is how long IPv6 has before IPv4 is tried beside it
-	// (RFC 8305 section 5).
+	// fallbackDelay is the head start of IPv6 over IPv4 (RFC 8305 section 5).
 	fallbackDelay = 300 * time.Millisecond
 )
 
-// Bootstrap dials servers and relays and remembers, in a file, at which
-// addresses they were last reached: when no resolver answers, or only after the
-// first nameserver's 5 s, as after a crash or on a network that is half up, they
-// are found all the same. It is never wrong to try an old address, since who
-// answers has to prove who it is.
+// Bootstrap dials servers and relays, and remembers in a file at which addresses they
+// were last reached. So they are found when no resolver answers, or when one answers
+// only after the first nameserver's 5 s, as after a crash or on a network that is
+// partly up. Trying an old address is always safe, since whoever answers has to
+// authenticate.
 //
-// A look-up belongs to no dial: one that takes longer than who dials has patience
-// goes on, and serves the next. Its methods may be called from any goroutine.
+// A look-up does not belong to one dial: if it takes longer than the dial waits, it
+// continues and serves the next one. Its methods may be called from any goroutine.
 type Bootstrap struct {
 	// Constant.
 	path   string
@@ -59,22 +58,21 @@ type Bootstrap struct {
 	// mu guards the following.
 	closed  bool
 	read    bool
-	hosts   map[string][]netip.Addr // last reached first
-	answers map[string]*bootAnswer  // under way, or at most answerLife old
+	hosts   map[string][]netip.Addr // most recently reached first
+	answers map[string]*bootAnswer  // in progress, or at most answerLife old
 }
 
-// bootAnswer is what a look-up found.
+// bootAnswer is the result of a look-up.
 type bootAnswer struct {
-	done  chan struct{} // closed when the following is there
+	done  chan struct{} // closed when the fields below are set
 	addrs []netip.Addr
 	err   error
 	at    time.Time
 }
 
-// NewBootstrap returns a Bootstrap that keeps its file at path; the file's
-// directory need not exist yet. lookup is the system's resolver unless given,
-// dial connects to an address, IP:PORT, and is a net.Dialer without keepalive
-// unless given. The caller must Close it.
+// NewBootstrap returns a Bootstrap with its file at path; the file's directory need not
+// exist yet. lookup defaults to the system's resolver. dial connects to an address
+// IP:PORT and defaults to a net.Dialer without keepalive. The caller must Close it.
 func NewBootstrap(path string, lookup func(ctx context.Context, host string) ([]netip.Addr, error), dial func(ctx context.Context, network, address string) (net.Conn, error)) *Bootstrap {
 	if lookup == nil {
 		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -89,7 +87,7 @@ func NewBootstrap(path string, lookup func(ctx context.Context, host string) ([]
 	return b
 }
 
-// Close ends the look-ups under way and waits for them.
+// Close cancels the look-ups in progress and waits for them.
 func (b *Bootstrap) Close() {
 	b.mu.Lock()
 	b.closed = true
@@ -98,9 +96,9 @@ func (b *Bootstrap) Close() {
 	b.wg.Wait()
 }
 
-// DialContext connects to address, HOST:PORT. While HOST is not resolved, the
-// addresses at which it was reached before are tried; when that leads nowhere
-// the error is the resolver's.
+// DialContext connects to address, HOST:PORT. While HOST is not resolved, it tries the
+// addresses at which HOST was reached before; if none works, it returns the resolver's
+// error.
 func (b *Bootstrap) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -124,7 +122,7 @@ func (b *Bootstrap) DialContext(ctx context.Context, network, address string) (n
 	}()
 	kept := make(chan dialed, 1)
 	go func() {
-		kept <- b.dialKept(ctx, network, host, port)
+		kept <- b.dialSaved(ctx, network, host, port)
 	}()
 	var d dialed
 	pending := kept
@@ -162,12 +160,12 @@ type dialed struct {
 	err error
 }
 
-// errNowhere: the host was not reached before.
+// errNowhere means that the host was never reached before.
 var errNowhere = errors.New("no address known")
 
-// dialKept connects to one of the addresses at which a host was reached before,
-// unless it is resolved soon.
-func (b *Bootstrap) dialKept(ctx context.Context, network, host, port string) dialed {
+// dialSaved connects to an address at which a host was reached before, unless the host
+// is resolved within headStart.
+func (b *Bootstrap) dialSaved(ctx context.Context, network, host, port string) dialed {
 	addrs := b.known(host)
 	if len(addrs) == 0 {
 		return dialed{nil, errNowhere}
@@ -175,7 +173,7 @@ func (b *Bootstrap) dialKept(ctx context.Context, network, host, port string) di
 	soon, cancel := context.WithTimeout(ctx, headStart)
 	defer cancel()
 	if _, err := b.resolve(soon, host); err == nil {
-		return dialed{nil, errNowhere} // that is better
+		return dialed{nil, errNowhere} // resolved: use the answer
 	}
 	if ctx.Err() != nil {
 		return dialed{nil, ctx.Err()}
@@ -188,8 +186,8 @@ func (b *Bootstrap) dialKept(ctx context.Context, network, host, port string) di
 	return dialed{nil, errNowhere}
 }
 
-// resolve returns the addresses of a host, from a look-up that others may share
-// and that goes on when ctx ends.
+// resolve returns the addresses of a host, from a look-up that others may share and
+// that continues when ctx ends.
 func (b *Bootstrap) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	b.mu.Lock()
 	a := b.answers[host]
@@ -205,7 +203,7 @@ func (b *Bootstrap) resolve(ctx context.Context, host string) ([]netip.Addr, err
 		}
 		a = &bootAnswer{done: make(chan struct{})}
 		b.answers[host] = a
-		b.wg.Go(func() { b.look(host, a) })
+		b.wg.Go(func() { b.lookUp(host, a) })
 	}
 	b.mu.Unlock()
 	select {
@@ -216,7 +214,7 @@ func (b *Bootstrap) resolve(ctx context.Context, host string) ([]netip.Addr, err
 	}
 }
 
-func (b *Bootstrap) look(host string, a *bootAnswer) {
+func (b *Bootstrap) lookUp(host string, a *bootAnswer) {
 	ctx, cancel := context.WithTimeout(b.ctx, lookupTime)
 	defer cancel()
 	addrs, err := b.lookup(ctx, host)
@@ -224,13 +222,13 @@ func (b *Bootstrap) look(host string, a *bootAnswer) {
 	defer b.mu.Unlock()
 	a.addrs, a.err, a.at = addrs, err, time.Now()
 	if err != nil {
-		delete(b.answers, host) // who asks next asks anew
+		delete(b.answers, host) // the next dial looks up again
 	}
 	close(a.done)
 }
 
-// dialAny connects to one of the addresses: those of the first one's family in
-// turn, and a little later those of the other family beside them.
+// dialAny connects to one of the addresses: those of the first address's family in
+// turn, and after fallbackDelay those of the other family in parallel.
 func (b *Bootstrap) dialAny(ctx context.Context, network, port string, addrs []netip.Addr) (net.Conn, error) {
 	var families [2][]netip.Addr
 	for _, ip := range addrs {
@@ -247,7 +245,7 @@ func (b *Bootstrap) dialAny(ctx context.Context, network, port string, addrs []n
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan dialed, 2)
-	failed := make(chan struct{}) // closed when the first family has
+	failed := make(chan struct{}) // closed when the first family has failed
 	family := func(i int) {
 		var d dialed
 		for _, ip := range families[i] {
@@ -295,7 +293,7 @@ func (b *Bootstrap) dialAny(ctx context.Context, network, port string, addrs []n
 	return nil, err
 }
 
-// known returns the addresses of a host, last reached first.
+// known returns the saved addresses of a host, most recently reached first.
 func (b *Bootstrap) known(host string) []netip.Addr {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -303,8 +301,8 @@ func (b *Bootstrap) known(host string) []netip.Addr {
 	return slices.Clone(b.hosts[host])
 }
 
-// reached notes an address; the file is written when that is news. A disk that
-// cannot be written costs the memory, not the connection.
+// reached records an address and writes the file if it is new. If the disk cannot be
+// written, the address is lost at the next start, but the connection works.
 func (b *Bootstrap) reached(host string, at net.Addr) {
 	ap, err := netip.ParseAddrPort(at.String())
 	if err != nil || len(host) > 253 {
@@ -331,7 +329,7 @@ func (b *Bootstrap) reached(host string, at net.Addr) {
 	os.Remove(tmp)
 }
 
-// loadLocked reads the file once. A file that makes no sense is none.
+// loadLocked reads the file once. It ignores an invalid file.
 func (b *Bootstrap) loadLocked() {
 	if b.read {
 		return

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// TestLastGoodAddresses: a server whose name nobody resolves is found where
-// it was.
+// A server whose name does not resolve is reached at its last address.
 func TestLastGoodAddresses(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,25 +46,26 @@ func TestLastGoodAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	resolves = false
-	b := bootstrap(file) // another start
+	b := bootstrap(file) // after a restart
 	if err := try(b, "weft.example"); err != nil {
-		t.Errorf("not found where it was: %v", err)
+		t.Errorf("not reached at its last address: %v", err)
 	}
 	var unresolved *net.DNSError
 	if err := try(b, "other.example"); !errors.As(err, &unresolved) {
 		t.Errorf("another name: %v", err)
 	}
-	// A refusal is one: the old address is for names that do not resolve.
+	// A refused connection is an error: old addresses are only for names that do not
+	// resolve.
 	l.Close()
 	resolves = true
 	if err := try(b, "weft.example"); err == nil || errors.As(err, &unresolved) {
 		t.Errorf("nobody listens: %v", err)
 	}
-	// Files that make no sense, or cannot be there.
+	// Files that are invalid or cannot exist.
 	os.WriteFile(file, []byte("{\"x\": 7"), 0o600)
 	resolves = false
 	if err := try(bootstrap(file), "weft.example"); err == nil {
-		t.Error("found by a broken file")
+		t.Error("an address came from a broken file")
 	}
 	b = bootstrap(filepath.Join(file, "not", "a", "directory"))
 	for i := range 100 {
@@ -77,8 +77,8 @@ func TestLastGoodAddresses(t *testing.T) {
 	}
 }
 
-// TestSilentNameserver: the first of two nameservers is silent, so that each
-// look-up takes 5 s, as long as whoever dials has patience.
+// The first of two nameservers is silent, so each look-up takes 5 s, as long as the
+// dial waits.
 func TestSilentNameserver(t *testing.T) {
 	const patience = 5 * time.Second
 	server := netip.MustParseAddr("192.0.2.1")
@@ -115,7 +115,7 @@ func TestSilentNameserver(t *testing.T) {
 		if took, err := dial(); err == nil || took != patience {
 			t.Errorf("resolved in %v: %v", took, err)
 		}
-		// The look-up went on.
+		// The look-up continued.
 		if took, err := dial(); err != nil || took > 20*time.Millisecond {
 			t.Errorf("the next dial took %v: %v", took, err)
 		}
@@ -134,14 +134,13 @@ func TestSilentNameserver(t *testing.T) {
 	})
 }
 
-// TestBootstrapFamilies: of a host with addresses of both families the one that
-// answers is used.
+// Of a host with addresses of both families, the one that answers is used.
 func TestBootstrapFamilies(t *testing.T) {
 	v6, v4 := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1")
 	for _, c := range []struct {
 		name  string
 		addrs []netip.Addr
-		dead  netip.Addr // swallows what is sent
+		dead  netip.Addr // drops packets
 		wrong netip.Addr // refuses
 		want  netip.Addr // none: an error
 		after time.Duration
@@ -185,7 +184,7 @@ func TestBootstrapFamilies(t *testing.T) {
 	}
 }
 
-// connAt is a connection that knows only where it leads.
+// connAt is a connection that has only a remote address.
 type connAt struct{ at netip.AddrPort }
 
 func (c connAt) RemoteAddr() net.Addr           { return net.TCPAddrFromAddrPort(c.at) }

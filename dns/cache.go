@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Bounds of what is remembered of other resolvers' answers.
+// Bounds of the cache of other resolvers' answers.
 const (
 	maxPositive  = time.Hour
 	maxNegative  = 5 * time.Minute // RFC 2308
@@ -17,11 +17,11 @@ const (
 	staleTTL     = 30
 	cacheEntries = 10_000
 	cacheBytes   = 4 << 20
-	// entryCost is what an entry takes beside its message and name.
+	// entryCost is the size of an entry beside its message and name, in bytes.
 	entryCost = 300
 )
 
-// cacheKey is what an answer depends on.
+// cacheKey is everything that an answer depends on.
 type cacheKey struct {
 	name   string // lower case
 	qtype  uint16
@@ -29,7 +29,7 @@ type cacheKey struct {
 	route  string
 }
 
-// entry is a remembered answer. It is immutable.
+// entry is a cached answer. It is immutable.
 type entry struct {
 	key     cacheKey
 	msg     []byte // packed, without OPT
@@ -37,27 +37,27 @@ type entry struct {
 	source  string
 	stored  time.Time
 	expires time.Time
-	failure bool // SERVFAIL and the like, or, without msg, nobody answered
-	final   bool // of a failure: it was meant
-	nobody  bool // of a failure: there was nobody to ask
+	failure bool // SERVFAIL or similar, or, without msg, no answer
+	final   bool // of a failure: it is intentional (blocked, bogus)
+	nobody  bool // of a failure: there was no upstream to ask
 	cost    int
 }
 
-// cache remembers answers by recency, within a number of entries and bytes.
+// cache holds the most recently used answers, within a number of entries and of bytes.
 type cache struct {
 	mu sync.Mutex
 	// mu guards the following.
 	entries map[cacheKey]*list.Element // of *entry
-	order   list.List                  // last used first
+	order   list.List                  // most recently used first
 	bytes   int
-	// failures are kept apart, so that what was known before is not lost.
+	// failures are separate, so that a failure does not replace an expired answer.
 	failures map[cacheKey]*entry
 }
 
-// maxFailures bounds the failures that are remembered, for seconds.
+// maxFailures bounds the failures, which are cached for seconds.
 const maxFailures = 1000
 
-// failed returns a failure of a moment ago, or nil.
+// failed returns a failure that is still cached, or nil.
 func (c *cache) failed(k cacheKey, now time.Time) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,8 +67,7 @@ func (c *cache) failed(k cacheKey, now time.Time) *entry {
 	return nil
 }
 
-// get returns what is remembered: a fresh entry, or one that has expired at
-// most a day ago.
+// get returns a cached answer: a fresh entry, or one that expired at most a day ago.
 func (c *cache) get(k cacheKey, now time.Time) (e *entry, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +87,7 @@ func (c *cache) get(k cacheKey, now time.Time) (e *entry, fresh bool) {
 	return e, false
 }
 
-// put remembers an entry, unless it is of no use after this moment.
+// put caches an entry, unless it expires at once.
 func (c *cache) put(e *entry) {
 	if !e.expires.After(e.stored) {
 		return
@@ -142,7 +141,7 @@ func (c *cache) size() (entries, bytes int) {
 	return len(c.entries), c.bytes
 }
 
-// lifetime is how long m may be remembered; ok is false when not at all.
+// lifetime is how long m may be cached; ok is false if it may not be.
 func lifetime(m *dns.Msg) (d time.Duration, ok bool) {
 	least := uint32(maxPositive / time.Second)
 	positive := false
@@ -168,7 +167,7 @@ func lifetime(m *dns.Msg) (d time.Duration, ok bool) {
 		return 0, false
 	case m.Rcode == dns.RcodeSuccess && positive:
 	case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
-		// A no without a SOA says not for how long it is one.
+		// A negative answer without an SOA does not say how long it is valid.
 		if soa == nil {
 			return failureTTL, true
 		}
@@ -179,7 +178,7 @@ func lifetime(m *dns.Msg) (d time.Duration, ok bool) {
 	return time.Duration(least) * time.Second, least > 0
 }
 
-// unpack makes a message of the entry, with the TTLs that are left of it.
+// unpack makes a message of the entry with its remaining TTLs.
 func (e *entry) unpack(now time.Time, stale bool) (*dns.Msg, error) {
 	m := new(dns.Msg)
 	if err := m.Unpack(e.msg); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// words is a log that a test reads while others write.
+// words is a log that a test reads while others write to it.
 type words struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -33,8 +33,8 @@ func (w *words) take() string {
 	return w.b.String()
 }
 
-// A query that meets a mistake of ours is answered with SERVFAIL, and a stack is
-// in the log; the resolver goes on.
+// A query whose handler panics is answered with SERVFAIL, the stack is in the log, and
+// the resolver keeps running.
 func TestCrashesAreSurvived(t *testing.T) {
 	var log words
 	zone := *testZone
@@ -69,7 +69,7 @@ func TestCrashesAreSurvived(t *testing.T) {
 	s.Serve(pc, l)
 	addr := l.Addr().String()
 	for _, network := range []string{"udp", "tcp"} {
-		// What was answered before is not asked again: other names for each.
+		// Earlier answers are cached, so each query has another name.
 		for _, name := range []string{"crash-now.example." + network + ".", "crash-later.example." + network + ".", "crash-lookup-" + network + ".weft.internal.", network + ".example.com."} {
 			log.take()
 			if r := ask(t, addr, network, name, dns.TypeA); r.Rcode != dns.RcodeServerFailure {
@@ -87,9 +87,9 @@ func TestCrashesAreSurvived(t *testing.T) {
 		t.Error(err)
 	}
 	if n := len(s.busy); n != 0 {
-		t.Errorf("%d slots are still taken", n)
+		t.Errorf("%d slots are still in use", n)
 	}
 	if e := s.lookup(t.Context(), s.current(), "crash-lookup", netip.Addr{}); e == nil || e.found || e.err == nil || errors.Is(e.err, ErrNotFound) {
-		t.Errorf("what was not found out is %+v", e)
+		t.Errorf("the failed lookup is %+v", e)
 	}
 }

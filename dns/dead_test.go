@@ -15,8 +15,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// localNames is set in the process that asks for local names while others wait:
-// one of its own, as programs are, so that what is measured is the resolver.
+// localNames is set in the process that asks for local names while other queries wait.
+// It is a process of its own, as clients are, so that the resolver alone is measured.
 const localNames = "WEFT_TEST_LOCAL_NAMES"
 
 func TestMain(m *testing.M) {
@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// askLocalNames asks for a local name each millisecond until its input ends,
-// and prints how many answers came within which time.
+// askLocalNames asks for a local name every millisecond until its input ends, and
+// prints how many answers came and how fast.
 func askLocalNames(addr string) error {
 	end := make(chan struct{})
 	go func() { defer close(end); bufio.NewReader(os.Stdin).ReadByte() }()
@@ -81,13 +81,13 @@ func askLocalNames(addr string) error {
 	}
 }
 
-// times are what askLocalNames has found.
+// times are the results of askLocalNames.
 type times struct {
 	asked             int
 	median, p99, most time.Duration
 }
 
-// localTimes measures local names while during runs.
+// localTimes measures queries for local names while during runs.
 func localTimes(t *testing.T, addr string, during func()) (is times) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -117,11 +117,10 @@ func (t times) String() string {
 	return fmt.Sprintf("%d asked, median %v, p99 %v, longest %v", t.asked, r(t.median), r(t.p99), r(t.most))
 }
 
-// TestDeadUpstreams: 500 questions that wait
-// for resolvers that are dead or half open are answered SERVFAIL within 5 s,
-// and local names do not wait for them.
+// 500 questions that wait for dead or half-open resolvers are answered with SERVFAIL
+// within 5 s, and local names do not wait for them.
 func TestDeadUpstreams(t *testing.T) {
-	half, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	half, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +138,7 @@ func TestDeadUpstreams(t *testing.T) {
 		}
 		defer c.Close()
 		c.(*net.UDPConn).SetReadBuffer(1 << 20)
-		time.Sleep(100 * time.Millisecond) // the other process is up
+		time.Sleep(100 * time.Millisecond) // let the other process start
 		ask := func(i int) {
 			m := new(dns.Msg)
 			m.SetQuestion(fmt.Sprintf("%d.%d.example.com.", i, round), dns.TypeA)
@@ -158,7 +157,7 @@ func TestDeadUpstreams(t *testing.T) {
 			c.SetReadDeadline(time.Now().Add(6 * time.Second))
 			n, err := c.Read(buf)
 			switch {
-			case err != nil && tries < 2: // datagrams get lost where the socket is full, and clients ask again
+			case err != nil && tries < 2: // a full socket loses datagrams, and clients ask again
 				tries++
 				begin = time.Now()
 				for i := range questions {
@@ -180,8 +179,8 @@ func TestDeadUpstreams(t *testing.T) {
 			}
 		}
 	}
-	// What the machine itself makes them wait is not the resolver's doing: it
-	// counts when nobody waits, too, and comes and goes.
+	// Delays of the machine itself do not count: they also occur when nothing waits,
+	// and they vary.
 	for try := 1; ; try++ {
 		quiet := localTimes(t, addr, func() { time.Sleep(time.Second) })
 		busy := localTimes(t, addr, flood)

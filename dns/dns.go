@@ -1,33 +1,32 @@
-// Package dns is the resolver of a node: it answers for the overlay's own
-// zones and forwards the rest to other resolvers.
+// Package dns is the resolver of a node: it answers for the overlay's own zones and
+// forwards other questions to other resolvers.
 //
-// A query passes these stages in order; the first that has an answer gives it:
+// A query passes these stages in order; the first one with an answer answers it:
 //
 //	udp.go tcp.go  sockets: batches of datagrams, many questions per connection
-//	acl.go         who may ask at all, and how often: this machine and the overlay
-//	pipeline.go    what is a question: opcode, class, EDNS version
+//	acl.go         access and rate limit: this machine and the overlay
+//	pipeline.go    valid questions: opcode, class, EDNS version
 //	special.go     names that never leave the machine (localhost, .local, single labels)
 //	own.go         the overlay's zone and its reverse zones (zone.go holds the data,
-//	               hosts.go looks up on the server what is not in it)
+//	               hosts.go asks the server for names that are not in it)
 //	records.go     extra records, for names of other zones too
-//	route.go       who is asked for what is left
-//	rebind.go      private addresses for public names are taken out
-//	cache.go       what was asked already
-//	forward.go     asking: failover, one question at a time for the same name
+//	route.go       chooses the upstreams for all other names
+//	rebind.go      removes private addresses from answers for public names
+//	cache.go       answers of earlier questions
+//	forward.go     upstreams, failover, one request for equal questions
 //	               (upstream.go UDP and TCP, stream.go TLS, doh.go HTTPS)
 //	finish.go      OPT, extended errors, size
 //
-// state.go holds what all of them answer from: an immutable snapshot of names
-// (Zone) and of what the owner decided (Settings). loop.go, portal.go and
-// link.go watch the surroundings; status.go says what is going on, and query.go
-// what becomes of one name and why.
+// state.go holds the data of all stages: an immutable snapshot of the names (Zone) and
+// of the owner's settings (Settings). loop.go, portal.go and link.go watch the network;
+// status.go reports the state, and query.go explains one answer.
 //
-// Own zones never leak upstream. A name that nobody can decide about, because
-// there is no configuration yet or the server is away, is SERVFAIL with an
-// extended error (RFC 8914), never NXDOMAIN; a query that was let in is always
-// answered, within 5 s. While nobody asks, nothing happens: no timer runs.
+// Own zones never leak upstream. While a name cannot be decided, because there is no
+// configuration yet or the server is away, the answer is SERVFAIL with an extended
+// error (RFC 8914), never NXDOMAIN. A query that passed the ACL is always answered,
+// within 5 s. No timer runs while there are no queries.
 //
-// The types of the DNS library do not appear in what this package exports.
+// This package exports no types of the DNS library.
 package dns
 
 import (
@@ -52,16 +51,15 @@ import (
 // ServiceAddr is the resolver's address inside every overlay.
 var ServiceAddr = netip.AddrFrom4([4]byte{100, 100, 100, 100})
 
-// ErrNotFound is what Config.Lookup returns for a name or address that surely
-// does not exist. Any other error means that nobody knows.
+// ErrNotFound is what Config.Lookup returns for a name or address that certainly does
+// not exist. Any other error means that the answer is unknown.
 var ErrNotFound = errors.New("no such name")
 
 // Host is one name of the overlay and its addresses.
 type Host struct {
 	Name string // relative to the zone: "kitchen-pi"
-	// Former is the name that was looked up, when it is a former one that
-	// still leads to Name. Not for the hosts of a Zone: these have
-	// Settings.Aliases.
+	// Former is the name that was looked up if that is a former name of the device. It
+	// is not set in the hosts of a Zone, which use Settings.Aliases.
 	Former string
 	IPv4   netip.Addr
 	IPv6   netip.Addr
@@ -69,61 +67,59 @@ type Host struct {
 
 // Zone is an immutable snapshot of the overlay's names.
 type Zone struct {
-	// Ready is false as long as there is no configuration at all.
+	// Ready is false while there is no configuration.
 	Ready bool
-	// Serial moves with each change.
+	// Serial changes with each change of the zone.
 	Serial uint64
 	// Suffix is the zone's name: "weft.internal", no dots at the ends.
 	Suffix string
-	// IPv4 and IPv6 are the ranges whose reverse zones are ours.
+	// IPv4 and IPv6 are the ranges whose reverse zones we answer.
 	IPv4, IPv6 netip.Prefix
 	Hosts      []Host
-	// NoIPv4 says that what devices send over IPv4 does not arrive here: hosts
-	// with an IPv6 address are found by that alone.
+	// NoIPv4 means that IPv4 packets from devices do not arrive here: hosts that have
+	// an IPv6 address are answered with that only.
 	NoIPv4 bool
-	// Complete says that a name which is not in Hosts does not exist.
-	// Otherwise it is looked up.
+	// Complete means that a name that is not in Hosts does not exist. Otherwise it is
+	// looked up.
 	Complete bool
-	// LookedUp moves when what Lookup said before counts no more.
+	// LookedUp changes when earlier results of Lookup are no longer valid.
 	LookedUp uint64
 }
 
-// Config is constant after New. All functions may be called from many
-// goroutines at once, and those that take no context must not block.
+// Config is constant after New. All functions may be called from several goroutines at
+// once; those without a context must not block.
 type Config struct {
-	// Zone returns the current snapshot, the same pointer until something
-	// changed. It is called for each batch of queries. Required.
+	// Zone returns the current snapshot, the same pointer until the names change. It is
+	// called for each batch of queries. Required.
 	Zone func() *Zone
-	// Settings returns what the owner decided, the same pointer until
-	// something changed. nil, the function or what it returns, is none.
+	// Settings returns the owner's settings, the same pointer until they change. A nil
+	// function or result means no settings.
 	Settings func() *Settings
-	// Lookup finds a host that is not in the snapshot, by its name relative
-	// to the zone or, if name is empty, by its address. Nil when there is
-	// nobody to ask.
+	// Lookup finds a host that is not in the snapshot, by its name relative to the zone
+	// or, if name is empty, by its address. Nil if there is no server to ask.
 	Lookup func(ctx context.Context, name string, addr netip.Addr) (Host, error)
-	// ResolvConf is the file that names the machine's own resolvers,
-	// /etc/resolv.conf if empty. It is read again when it changes.
+	// ResolvConf is the file with the machine's own resolvers, /etc/resolv.conf if
+	// empty. It is read again when it changes.
 	ResolvConf string
-	// System returns the machine's own resolvers where these are known better
-	// than by ResolvConf; known is false where they are not.
+	// System returns the machine's own resolvers where another source is better than
+	// ResolvConf; known is false where there is none.
 	System func() (servers []netip.AddrPort, known bool)
-	// Bootstrap returns the host names of servers and relays: they are always
-	// asked of the machine's own resolvers.
+	// Bootstrap returns the host names of servers and relays: only the machine's own
+	// resolvers are asked for them.
 	Bootstrap func() []string
-	// DefaultSuffix is the zone that is kept from leaking while there is no
-	// configuration yet, "weft.internal" if empty.
+	// DefaultSuffix is the zone that must not leak while there is no configuration yet,
+	// "weft.internal" if empty.
 	DefaultSuffix string
-	// ShortNames answers single labels with the overlay's names, where no
-	// search list can do that.
+	// ShortNames answers single labels with the overlay's names, where there is no
+	// search list.
 	ShortNames bool
 	// Dial connects to upstream resolvers; nil is net.Dialer. network is
 	// "udp" or "tcp", address IP:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// DialOverlay is the same for resolvers inside the overlay. Nil when
-	// there is no way there.
+	// DialOverlay is Dial for resolvers inside the overlay. Nil if the overlay cannot
+	// be dialled.
 	DialOverlay func(ctx context.Context, network, address string) (net.Conn, error)
-	// RootCAs are whom to trust for DNS over TLS and HTTPS; nil is the
-	// machine's.
+	// RootCAs are the roots for DNS over TLS and HTTPS; nil means the machine's.
 	RootCAs *x509.CertPool
 	Log     *slog.Logger
 }
@@ -139,34 +135,34 @@ type Server struct {
 	cancel context.CancelFunc
 
 	state     atomic.Pointer[state]
-	busy      chan struct{} // a slot per query that waits for somebody else
+	busy      chan struct{} // a slot per query that waits for the server or an upstream
 	turn      atomic.Uint32 // for rotating addresses
 	listening atomic.Bool
 	hosts     hosts
 	cache     cache
 	limits    limiter
 	counts    counts
-	hashKey   maphash.Seed // of names in the log
+	hashKey   maphash.Seed // hashes names in the log
 
-	making sync.Mutex     // held while a state is made
+	making sync.Mutex     // held while a state is built
 	wg     sync.WaitGroup // one per goroutine of ours
 
 	mu sync.Mutex
 	// mu guards the following.
 	closed bool
 	open   []io.Closer      // listeners and connections
-	own    []netip.AddrPort // what we listen on
-	link   *time.Timer      // runs for a moment after LinkChanged
+	own    []netip.AddrPort // addresses that we listen on
+	link   *time.Timer      // runs for linkQuiet after LinkChanged
 }
 
-// maxBusy bounds the queries that wait for an upstream or the server at once;
-// those beyond get SERVFAIL at once. maxTCP bounds the TCP connections.
+// maxBusy bounds the queries that wait for an upstream or the server; further ones get
+// SERVFAIL at once. maxTCP bounds the TCP connections.
 const (
 	maxBusy = 512
 	maxTCP  = 128
 )
 
-// New returns a resolver that answers Query at once and the network after
+// New returns a resolver that answers Query at once, and queries from the network after
 // Serve.
 func New(cfg Config) *Server {
 	if cfg.Log == nil {
@@ -204,8 +200,8 @@ func (s *Server) start(f func()) bool {
 	return true
 }
 
-// serve is start for one request, or for what somebody else says to one: a panic
-// in f is logged and ends f alone. failed, unless it is nil, is told of it.
+// serve is start for one request or one reply to it: it logs a panic in f, which ends f
+// alone, and calls failed with it unless failed is nil.
 func (s *Server) serve(f func(), failed func(error)) bool {
 	return s.start(func() {
 		defer limited.Survive(s.cfg.Log, "dns", failed)
@@ -213,8 +209,8 @@ func (s *Server) serve(f func(), failed func(error)) bool {
 	})
 }
 
-// Listen opens UDP and TCP on the same loopback port. addr is IP:PORT; port 0
-// takes a free one.
+// Listen opens UDP and TCP on the same loopback port. addr is IP:PORT; port 0 picks a
+// free one.
 func Listen(addr string) (net.PacketConn, net.Listener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -225,10 +221,10 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !ip.Unmap().IsLoopback() {
-		return nil, nil, fmt.Errorf("listen on %q: only loopback addresses are allowed, or the resolver would be open to others", addr)
+		return nil, nil, fmt.Errorf("listen on %q: want a loopback address, so that no other machine can use the resolver", addr)
 	}
 	host = ip.Unmap().String()
-	// A free TCP port may be taken for UDP: try again with another.
+	// The free TCP port may be taken for UDP: try another.
 	for try := 0; ; try++ {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 		if err != nil {
@@ -246,9 +242,8 @@ func Listen(addr string) (net.PacketConn, net.Listener, error) {
 	}
 }
 
-// Serve answers the queries of pc and l, either of which may be nil, until
-// Close. It takes both over and returns at once. The kernel's UDP sockets are
-// read in batches.
+// Serve answers the queries of pc and l, either of which may be nil, until Close. It
+// takes over both and returns at once. The system's UDP sockets are read in batches.
 func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
 	s.current()
 	if pc != nil && s.opened(pc, pc.LocalAddr()) {
@@ -262,7 +257,7 @@ func (s *Server) Serve(pc net.PacketConn, l net.Listener) {
 	}
 }
 
-// opened notes what Close closes; it does so at once after Close.
+// opened registers what Close has to close; after Close it closes it at once.
 func (s *Server) opened(c io.Closer, addr net.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -281,7 +276,7 @@ func (s *Server) opened(c io.Closer, addr net.Addr) bool {
 	return true
 }
 
-// isOwn reports whether asking a would be asking ourselves.
+// isOwn reports whether a is an address of this resolver.
 func (s *Server) isOwn(a netip.AddrPort) bool {
 	if a.Addr() == ServiceAddr {
 		return true
@@ -296,8 +291,8 @@ func (s *Server) isOwn(a netip.AddrPort) bool {
 	return false
 }
 
-// Close ends the listeners and waits for the queries under way, which are
-// answered with SERVFAIL. It is idempotent.
+// Close ends the listeners and waits for the queries in progress, which are answered
+// with SERVFAIL. It is idempotent.
 func (s *Server) Close() error {
 	s.cancel()
 	s.mu.Lock()

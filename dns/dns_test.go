@@ -35,7 +35,7 @@ var testZone = &Zone{
 	},
 }
 
-// start serves cfg on a free port; upstreams are the nameservers it has.
+// start serves cfg on a free port; upstreams are its nameservers.
 func start(t testing.TB, cfg Config, upstreams ...string) (*Server, string) {
 	t.Helper()
 	if cfg.Zone == nil {
@@ -77,7 +77,7 @@ func ask(t testing.TB, addr, network, name string, typ uint16, change ...func(*d
 	return r
 }
 
-// answers are the records' data, sorted.
+// answers returns the records' data, sorted.
 func answers(m *dns.Msg) string {
 	var out []string
 	for _, rr := range m.Answer {
@@ -96,7 +96,7 @@ func soaOf(m *dns.Msg) string {
 	return ""
 }
 
-// TestOwnZones: what the overlay's own zones answer, and what they pass on.
+// Answers of the overlay's own zones, and names that they pass on.
 func TestOwnZones(t *testing.T) {
 	_, addr := start(t, Config{})
 	const nx, ok = dns.RcodeNameError, dns.RcodeSuccess
@@ -148,7 +148,7 @@ func TestOwnZones(t *testing.T) {
 
 		{"localhost.", dns.TypeA, ok, "127.0.0.1", ""},
 		{"x.localhost.", dns.TypeAAAA, ok, "::1", ""},
-		{"google.", dns.TypeA, nx, "", "google. ttl=5 min=5"}, // Never our google
+		{"google.", dns.TypeA, nx, "", "google. ttl=5 min=5"}, // never the device named google
 		{"kitchen-pi.", dns.TypeA, nx, "", "kitchen-pi. ttl=5 min=5"},
 		{"printer.local.", dns.TypeA, nx, "", "local. ttl=5 min=5"},
 		{"x.onion.", dns.TypeA, nx, "", "onion. ttl=5 min=5"},
@@ -183,7 +183,7 @@ func reverse6(ip string) string {
 	return s
 }
 
-// TestRefusals: classes, operations and names that are not answered, and what is said instead.
+// Classes, operations and names that are refused, and with which rcode.
 func TestRefusals(t *testing.T) {
 	_, addr := start(t, Config{})
 	class := func(c uint16) func(*dns.Msg) { return func(m *dns.Msg) { m.Question[0].Qclass = c } }
@@ -222,7 +222,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v", name, r)
 		}
 	}
-	// Answers, and what is no message, get silence.
+	// Responses and invalid messages get no answer.
 	m := new(dns.Msg)
 	m.SetQuestion("kitchen-pi.weft.internal.", dns.TypeA)
 	m.Response = true
@@ -232,7 +232,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s was answered: %v", name, r)
 		}
 	}
-	// A pointer loop, a label beyond 63, a name cut off: FORMERR.
+	// A pointer loop, a label beyond 63 or a truncated name: FORMERR.
 	head := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
 	for name, q := range map[string][]byte{
 		"loop": {0xc0, 12, 0, 1, 0, 1}, "reserved label": append([]byte{0x80}, make([]byte, 70)...), "cut": {10, 'a'},
@@ -244,7 +244,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// exchangeRaw sends bytes over UDP; nil when nothing comes back.
+// exchangeRaw sends bytes over UDP; nil if nothing comes back.
 func exchangeRaw(t *testing.T, addr string, out []byte) *dns.Msg {
 	t.Helper()
 	c, err := net.Dial("udp", addr)
@@ -270,13 +270,13 @@ func exchangeRaw(t *testing.T, addr string, out []byte) *dns.Msg {
 func TestEDNS(t *testing.T) {
 	_, addr := start(t, Config{})
 	if r := ask(t, addr, "udp", "kitchen-pi.weft.internal.", dns.TypeA); r.IsEdns0() != nil {
-		t.Error("an OPT for who did not send one")
+		t.Error("an OPT for a client that sent none")
 	}
 	r := ask(t, addr, "udp", "kitchen-pi.weft.internal.", dns.TypeA, func(m *dns.Msg) {
 		m.SetEdns0(4096, true)
 		o := m.IsEdns0()
 		o.Option = append(o.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte("x")})
-		// Not last: something else behind it.
+		// The OPT is not the last record.
 		m.Extra = append(m.Extra, &dns.A{Hdr: dns.RR_Header{Name: "x.", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(1, 2, 3, 4)})
 	})
 	o := r.IsEdns0()
@@ -288,7 +288,7 @@ func TestEDNS(t *testing.T) {
 	}
 }
 
-// TestNotKnown: not knowing is SERVFAIL with the reason, never NXDOMAIN.
+// An unknown answer is SERVFAIL with the reason, never NXDOMAIN.
 func TestNotKnown(t *testing.T) {
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) { t.Errorf("leaked upstream: %v", r.Question) })
 	edns := func(m *dns.Msg) { m.SetEdns0(1232, false) }
@@ -310,7 +310,7 @@ func TestNotKnown(t *testing.T) {
 			t.Errorf("zone %v: %v", z, r)
 		}
 	}
-	// A directory that is not whole: the name is looked up.
+	// An incomplete directory: the name is looked up.
 	part := *testZone
 	part.Complete = false
 	var asked atomic.Int32
@@ -359,7 +359,7 @@ func TestNotKnown(t *testing.T) {
 	}
 }
 
-// fakeUpstream is a resolver of our own on loopback; it returns HOST:PORT.
+// fakeUpstream is a resolver on loopback; it returns HOST:PORT.
 func fakeUpstream(t testing.TB, h dns.HandlerFunc) string {
 	t.Helper()
 	pc, l, err := Listen("127.0.0.1:0")
@@ -369,7 +369,7 @@ func fakeUpstream(t testing.TB, h dns.HandlerFunc) string {
 	answer := h
 	h = func(w dns.ResponseWriter, r *dns.Msg) {
 		if q := r.Question[0]; q.Qtype == dns.TypeHINFO && len(q.Name) == 34 {
-			rcode(dns.RcodeNameError)(w, r) // the resolver looks for loops
+			rcode(dns.RcodeNameError)(w, r) // the loop probe
 			return
 		}
 		answer(w, r)
@@ -431,7 +431,7 @@ func TestForward(t *testing.T) {
 	if r := ask(t, addr, "udp", "example.com.", dns.TypeA, func(m *dns.Msg) { m.RecursionDesired = false }); r.Rcode != dns.RcodeRefused {
 		t.Errorf("without RD: %v", r)
 	}
-	// CGNAT and other reverse zones that are not ours go out.
+	// Other reverse zones, CGNAT included, are forwarded.
 	for _, name := range []string{"1.0.63.100.in-addr.arpa.", "1.0.128.100.in-addr.arpa.", "1.1.168.192.in-addr.arpa.", "100.in-addr.arpa."} {
 		ask(t, addr, "udp", name, dns.TypePTR)
 		if n := got.Load().Question[0].Name; n != name {
@@ -440,8 +440,8 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// TestFailover: the next resolver answers when one is dead, silent, broken or
-// refuses; NXDOMAIN is final; all dead is SERVFAIL in time, never silence.
+// The next resolver answers if one is dead, silent, broken or refuses. NXDOMAIN is
+// final. If all are dead, SERVFAIL comes in time.
 func TestFailover(t *testing.T) {
 	dead := "127.0.0.1:1"
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -483,7 +483,7 @@ func TestFailover(t *testing.T) {
 			if r.Rcode != c.rcode {
 				t.Errorf("%v", r)
 			}
-			// Generous: other tests share the machine.
+			// Generous, since other tests share the machine.
 			if d := time.Since(begin); d > c.in+time.Second {
 				t.Errorf("took %v", d)
 			}
@@ -491,7 +491,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// TestOwnAddressesRefused: asking ourselves would loop.
+// Asking ourselves would loop.
 func TestOwnAddressesRefused(t *testing.T) {
 	pc, l, err := Listen("127.0.0.1:0")
 	if err != nil {
@@ -507,7 +507,7 @@ func TestOwnAddressesRefused(t *testing.T) {
 	if r.Rcode != dns.RcodeServerFailure || time.Since(begin) > 2*time.Second {
 		t.Errorf("%v after %v", r, time.Since(begin))
 	}
-	// The file changes, and is read again.
+	// The file changes and is read again.
 	up := fakeUpstream(t, static("192.0.2.1"))
 	os.WriteFile(conf, []byte("# new\nnameserver "+up+" # the LAN's\n"), 0o600)
 	end := time.Now().Add(10 * time.Second)
@@ -518,7 +518,7 @@ func TestOwnAddressesRefused(t *testing.T) {
 	}
 }
 
-// TestSpoofedAnswers: what does not match the question is passed over.
+// Answers that do not match the question are ignored.
 func TestSpoofedAnswers(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -554,7 +554,7 @@ func TestSpoofedAnswers(t *testing.T) {
 			send(func(m *dns.Msg) { m.Question = nil }, "6.6.6.6")
 			send(func(m *dns.Msg) { m.Response = false }, "6.6.6.6")
 			pc.WriteTo([]byte("junk"), from)
-			// From another socket: a connected one does not even see it.
+			// From another socket: a connected one does not receive it.
 			other, _ := net.ListenPacket("udp", "127.0.0.1:0")
 			m := new(dns.Msg)
 			m.SetReply(r)
@@ -577,7 +577,7 @@ func TestSpoofedAnswers(t *testing.T) {
 	}
 }
 
-// TestTruncation: what is too long for UDP is asked for again over TCP.
+// An answer too long for UDP is requested again over TCP.
 func TestTruncation(t *testing.T) {
 	var tcpAsked atomic.Int32
 	up := fakeUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) {
@@ -618,8 +618,8 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
-// TestLocalAnswersWhileUpstreamHangs: own names stay quick, and a flood
-// of queries that wait is answered, not swallowed.
+// Own names are answered quickly, and waiting queries are answered, not dropped,
+// however many there are.
 func TestLocalAnswersWhileUpstreamHangs(t *testing.T) {
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -657,11 +657,11 @@ func TestLocalAnswersWhileUpstreamHangs(t *testing.T) {
 	}
 	wg.Wait()
 	if len(s.busy) != 0 {
-		t.Errorf("%d slots are still taken", len(s.busy))
+		t.Errorf("%d slots are still in use", len(s.busy))
 	}
 }
 
-// TestACL: who is answered, and who hears nothing.
+// Who is answered and who gets no answer.
 func TestACL(t *testing.T) {
 	s, _ := start(t, Config{})
 	for a, want := range map[string]bool{
@@ -699,7 +699,7 @@ func TestTCPPipeliningAndSplitLength(t *testing.T) {
 	}
 	for _, b := range [][]byte{all[:1], all[1:3], all[3:50], all[50:]} {
 		c.Write(b)
-		time.Sleep(time.Millisecond) // so that they are segments of their own
+		time.Sleep(time.Millisecond) // so that each is a segment of its own
 	}
 	seen := map[uint16]bool{}
 	conn := dns.Conn{Conn: c}
@@ -738,8 +738,7 @@ func TestQuery(t *testing.T) {
 	}
 }
 
-// TestCloseEndsQueries: Close does not wait for upstreams and answers what
-// waits.
+// Close does not wait for upstreams and answers waiting queries.
 func TestCloseEndsQueries(t *testing.T) {
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -789,11 +788,11 @@ nameservers 192.0.2.9
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	if n := len(parseResolvConf(strings.NewReader(strings.Repeat("nameserver 1.2.3.4\n", 10000)), nil)); n != 1 {
-		t.Errorf("%d of the same", n)
+		t.Errorf("%d copies of the same resolver", n)
 	}
 }
 
-// TestDig asks as people do.
+// TestDig asks with dig, as people do.
 func TestDig(t *testing.T) {
 	dig, err := exec.LookPath("dig")
 	if err != nil {
@@ -857,8 +856,8 @@ func FuzzReverse(f *testing.F) {
 	})
 }
 
-// FuzzHandler feeds messages to the pipeline: it answers each one, within the
-// size that the client takes.
+// FuzzHandler feeds messages to the pipeline. Each one is answered within the size that
+// the client accepts.
 func FuzzHandler(f *testing.F) {
 	for _, name := range []string{"kitchen-pi.weft.internal.", "2.0.64.100.in-addr.arpa.", "localhost.", ".", "x.local.", "weft.internal."} {
 		for _, typ := range []uint16{dns.TypeA, dns.TypePTR, dns.TypeANY, dns.TypeSOA} {
@@ -891,8 +890,8 @@ func FuzzHandler(f *testing.F) {
 	})
 }
 
-// FuzzDatagram feeds bytes to the resolver as they come from the network. What
-// is answered twice is answered alike.
+// FuzzDatagram feeds bytes to the resolver as they come from the network. The same
+// bytes get the same answer twice.
 func FuzzDatagram(f *testing.F) {
 	for _, name := range []string{"kitchen-pi.weft.internal.", "nobody.weft.internal.", "www.example.", "localhost."} {
 		m := new(dns.Msg)
@@ -961,8 +960,8 @@ func FuzzUpstream(f *testing.F) {
 	})
 }
 
-// Programs send what was typed: letters beyond ASCII come as UTF-8 in the
-// question, and are answered as they were asked.
+// Programs send names as typed: letters beyond ASCII come as UTF-8 in the question, and
+// the answer repeats the spelling.
 func TestRawLetters(t *testing.T) {
 	zone := *testZone
 	zone.Hosts = append(slices.Clone(zone.Hosts), Host{Name: "xn--kche-0ra", IPv4: netip.MustParseAddr("100.64.0.12")})

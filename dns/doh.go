@@ -16,7 +16,7 @@ import (
 	"weft/overlay/limited"
 )
 
-// doh asks over HTTPS (RFC 8484), HTTP/2 where both ends have it.
+// doh asks over HTTPS (RFC 8484), with HTTP/2 if both sides have it.
 type doh struct {
 	url    string
 	client *http.Client
@@ -25,7 +25,7 @@ type doh struct {
 func newDoH(u *upstream) *doh {
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (c net.Conn, err error) {
-			// It is called in a goroutine of the transport's.
+			// The transport calls this in a goroutine of its own.
 			defer limited.Survive(u.f.s.cfg.Log, "dns", func(crash error) { c, err = nil, crash })
 			return u.f.dialHost(ctx, &u.addr)
 		},
@@ -40,18 +40,19 @@ func newDoH(u *upstream) *doh {
 	}
 	return &doh{url: u.addr.url, client: &http.Client{
 		Transport: t,
-		// A resolver that sends us elsewhere is not the one that was set.
+		// Do not follow a redirect: it leads to another resolver than the configured
+		// one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
 func (d *doh) drop() { d.client.CloseIdleConnections() }
 
-// ask posts the question with id 0, so that caches on the way know it again.
+// ask posts the question with id 0, so that HTTP caches recognize equal questions.
 func (d *doh) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	r, err := d.post(ctx, m, streamSlow)
 	if err != nil && ctx.Err() == nil {
-		// A connection that was kept may have died unnoticed.
+		// A reused connection may have died unnoticed.
 		d.drop()
 		r, err = d.post(ctx, m, budget)
 	}
@@ -75,7 +76,7 @@ func (d *doh) post(ctx context.Context, m *dns.Msg, limit time.Duration) (*dns.M
 	const mime = "application/dns-message"
 	req.Header.Set("Content-Type", mime)
 	req.Header.Set("Accept", mime)
-	req.Header.Set("User-Agent", "") // nothing about us
+	req.Header.Set("User-Agent", "") // send nothing about us
 	resp, err := d.client.Do(req)
 	if err != nil {
 		return nil, err
@@ -92,9 +93,9 @@ func (d *doh) post(ctx context.Context, m *dns.Msg, limit time.Duration) (*dns.M
 	}
 	r := new(dns.Msg)
 	if !matches(body, 0, m.Question[0], r) {
-		return nil, errors.New("the answer is for something else")
+		return nil, errors.New("the answer is for another question")
 	}
-	// What a cache on the way has held is older by that much (RFC 8484 5.1).
+	// An HTTP cache has held the answer for this long (RFC 8484 section 5.1).
 	if age, err := strconv.ParseUint(resp.Header.Get("Age"), 10, 31); err == nil {
 		for _, sec := range [][]dns.RR{r.Answer, r.Ns, r.Extra} {
 			for _, rr := range sec {

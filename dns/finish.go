@@ -4,15 +4,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxUDP is what fits into one packet on every path (RFC 9715), and minUDP
-// what a client takes that says nothing (RFC 1035).
+// maxUDP fits into one packet on every path (RFC 9715); minUDP is what a client accepts
+// that does not say (RFC 1035).
 const (
 	maxUDP = 1232
 	minUDP = 512
 )
 
-// finish makes the message that goes to the client: header and question are
-// the client's, and OPT is there if it sent one.
+// finish makes the message for the client: with the client's header and question, and
+// with OPT if the client sent one.
 func (s *Server) finish(q *query, a *answer) *dns.Msg {
 	m := a.msg
 	m.Id = q.req.Id
@@ -28,7 +28,7 @@ func (s *Server) finish(q *query, a *answer) *dns.Msg {
 
 	opt := q.opt
 	if opt == nil {
-		opt = q.req.IsEdns0() // of a question that was refused before it was looked at
+		opt = q.req.IsEdns0() // the question was refused before q.opt was set
 	}
 	switch {
 	case opt != nil:
@@ -40,7 +40,7 @@ func (s *Server) finish(q *query, a *answer) *dns.Msg {
 		}
 		m.Extra = append(m.Extra, out)
 	case m.Rcode > 0xf:
-		m.Rcode = dns.RcodeServerFailure // needs an OPT to be said
+		m.Rcode = dns.RcodeServerFailure // the extended rcode needs an OPT
 	}
 	return m
 }

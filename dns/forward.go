@@ -16,11 +16,11 @@ import (
 	"weft/overlay/limited"
 )
 
-// stagger is how long an upstream has before the next is asked as well.
+// stagger is the head start of an upstream before the next one is asked as well.
 const stagger = 250 * time.Millisecond
 
-// maxSame bounds the queries that wait for the answer to one question. More
-// than that are hardly people: somebody asks in circles.
+// maxSame bounds the queries that wait for the answer to one question. More than that
+// are hardly clients, but a forwarding loop.
 const maxSame = 256
 
 // forwarder asks other resolvers.
@@ -34,16 +34,16 @@ type forwarder struct {
 	mu sync.Mutex
 	// mu guards the following.
 	ups     map[string]*upstream // by address
-	good    map[string]*upstream // by route: answered last, asked first
+	good    map[string]*upstream // by route: answered last, so asked first
 	flights map[cacheKey]*flight
-	crowded time.Time // when last too many waited for one question
+	crowded time.Time // last time that too many queries waited for one question
 }
 
-// flight is a question under way, for all who asked it.
+// flight is a question in progress, shared by all queries that ask it.
 type flight struct {
 	done    chan struct{}
 	entry   *entry // set before done is closed
-	waiting int    // forwarder.mu guards it
+	waiting int    // guarded by forwarder.mu
 }
 
 func newForwarder(s *Server) *forwarder {
@@ -58,31 +58,31 @@ func newForwarder(s *Server) *forwarder {
 
 func (f *forwarder) start(fn func()) bool { return f.s.start(fn) }
 
-// dial connects to an upstream: through the overlay if that is where it is.
+// dial connects to an upstream, through the overlay if it is inside.
 func (f *forwarder) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	if f.s.isOwn(to) {
 		return nil, errLoop
 	}
 	if z := f.s.cfg.Zone(); z != nil && z.contains(to.Addr()) {
 		if f.s.cfg.DialOverlay == nil {
-			return nil, errors.New("it is inside the overlay, which is not connected")
+			return nil, errors.New("the resolver is inside the overlay, which is not connected")
 		}
 		return f.s.cfg.DialOverlay(ctx, network, to.String())
 	}
 	return f.s.cfg.Dial(ctx, network, to.String())
 }
 
-// tlsConfig is strict: the certificate is good for host, or nothing is asked.
+// tlsConfig is strict: nothing is asked unless the certificate is valid for host.
 func (f *forwarder) tlsConfig(host string) *tls.Config {
 	return &tls.Config{ServerName: host, RootCAs: f.s.cfg.RootCAs, MinVersion: tls.VersionTLS12, ClientSessionCache: f.tls}
 }
 
-// forward is the last stage: routes, rebinding filter, cache, upstreams. It
-// always answers.
+// forward is the last stage: routes, rebinding filter, cache, upstreams. It always
+// answers.
 func (s *Server) forward(q *query) (*answer, later) {
 	if !q.req.RecursionDesired {
-		// Somebody who wants no recursion is not helped by a forwarder.
-		q.note("route", "recursion is not desired, and this is no name of ours")
+		// A forwarder cannot help a client that wants no recursion.
+		q.note("route", "recursion is not desired, and the name is not in an overlay zone")
 		return reply(dns.RcodeRefused), nil
 	}
 	r := s.routeOf(q)
@@ -90,20 +90,20 @@ func (s *Server) forward(q *query) (*answer, later) {
 	now := time.Now()
 	e, fresh := s.cache.get(key, now)
 	if fresh {
-		q.note("cache", "remembered from %s, %d s ago, for another %d s", e.source, now.Sub(e.stored)/time.Second, e.expires.Sub(now)/time.Second)
+		q.note("cache", "cached from %s %d s ago, valid for another %d s", e.source, now.Sub(e.stored)/time.Second, e.expires.Sub(now)/time.Second)
 		return s.take(q, r, e, outCached), nil
 	}
 	if failed := s.cache.failed(key, now); failed != nil {
-		q.note("cache", "nobody could say a moment ago")
+		q.note("cache", "no resolver could answer a moment ago")
 		return s.fail(q, r, failed, e), nil
 	}
 	return nil, func(ctx context.Context) *answer {
-		q.note("cache", "not remembered")
+		q.note("cache", "not cached")
 		got, err := s.fwd.ask(ctx, q, r, key)
 		switch {
 		case errors.Is(err, errCrowd):
 			a := tooBusy()
-			a.ede[0].ExtraText = "too many wait for the answer to this question"
+			a.ede[0].ExtraText = "too many queries wait for the answer to this question"
 			return a
 		case err != nil:
 			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "no answer in time")
@@ -114,7 +114,7 @@ func (s *Server) forward(q *query) (*answer, later) {
 	}
 }
 
-// take makes an answer of an entry.
+// take turns an entry into an answer.
 func (s *Server) take(q *query, r *route, e *entry, out outcome) *answer {
 	m, err := e.unpack(time.Now(), false)
 	if err != nil {
@@ -128,13 +128,13 @@ func (s *Server) take(q *query, r *route, e *entry, out outcome) *answer {
 	return a
 }
 
-// fail makes an answer of a failure: with what is known from before, if there
-// is anything and the failure was not on purpose.
+// fail turns a failure into an answer; with an expired answer, if there is one and the
+// failure is not intentional.
 func (s *Server) fail(q *query, r *route, e, old *entry) *answer {
 	if e.msg == nil || !e.final {
 		if old != nil && !q.st.rules.settings.NoStale && (r != privateRoute) {
 			if m, err := old.unpack(time.Now(), true); err == nil {
-				q.note("cache", "nobody can say now: an answer of %s that has expired is given", old.source)
+				q.note("cache", "no resolver can answer now: using an expired answer of %s", old.source)
 				a := s.accept(q, r, m, old)
 				a.ede = append(a.ede, dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer})
 				a.out = outStale
@@ -163,14 +163,14 @@ func (s *Server) fail(q *query, r *route, e, old *entry) *answer {
 	return a
 }
 
-// accept makes an upstream's message an answer of ours.
+// accept turns an upstream's message into our answer.
 func (s *Server) accept(q *query, r *route, m *dns.Msg, e *entry) *answer {
 	a := &answer{msg: m, source: e.source, ede: append([]dns.EDNS0_EDE(nil), e.ede...)}
 	m.Authoritative = false
-	// Who did not ask about DNSSEC is told nothing (RFC 6840 5.8).
+	// A client that did not ask for DNSSEC gets none (RFC 6840 section 5.8).
 	do := q.opt != nil && q.opt.Do()
 	m.AuthenticatedData = m.AuthenticatedData && (do || q.req.AuthenticatedData)
-	// The name as this client spelled it.
+	// Spell the name as this client did.
 	for _, rr := range m.Answer {
 		if h := rr.Header(); strings.EqualFold(h.Name, q.q.Name) {
 			h.Name = q.q.Name
@@ -182,30 +182,30 @@ func (s *Server) accept(q *query, r *route, m *dns.Msg, e *entry) *answer {
 		}
 	}
 	if s.unbind(q, r, m) {
-		q.note("rebinding", "private addresses are taken out of the answer")
+		q.note("rebinding", "private addresses were removed from the answer")
 		s.count(&s.counts.rebound)
 		m.AuthenticatedData = false
-		a.ede = append(a.ede, dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "a private address for a public name"})
+		a.ede = append(a.ede, dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "a private address for a public name was removed"})
 	}
 	return a
 }
 
-// upstreamQuery is the question as we ask it: nothing of the client's but the
-// question, CD, AD and DO goes out.
+// upstreamQuery is the question as we send it: of the client's message only the
+// question, CD, AD and DO.
 func upstreamQuery(q *query) *dns.Msg {
 	m := &dns.Msg{MsgHdr: dns.MsgHdr{
 		RecursionDesired:  true,
 		CheckingDisabled:  q.req.CheckingDisabled,
-		AuthenticatedData: true, // whether it was validated is remembered for all
+		AuthenticatedData: true, // cache whether the answer was validated, for all clients
 	}}
 	m.Question = []dns.Question{q.q}
 	m.SetEdns0(maxUDP, q.opt != nil && q.opt.Do())
 	return m
 }
 
-var errCrowd = errors.New("too many wait for this question")
+var errCrowd = errors.New("too many queries wait for this question")
 
-// ask puts the question to the upstreams of r, or waits for who asks it
+// ask sends the question to the upstreams of r, or waits for a query that asks it
 // already. The entry that it returns may be a failure.
 func (f *forwarder) ask(ctx context.Context, q *query, r *route, key cacheKey) (*entry, error) {
 	f.mu.Lock()
@@ -214,13 +214,13 @@ func (f *forwarder) ask(ctx context.Context, q *query, r *route, key cacheKey) (
 	case fl == nil:
 		if e, fresh := f.s.cache.get(key, time.Now()); fresh {
 			f.mu.Unlock()
-			return e, nil // the answer came between the first look and this
+			return e, nil // the answer came since the first check
 		}
 		fl = &flight{done: make(chan struct{})}
 		f.flights[key] = fl
 		m, st := upstreamQuery(q), q.st
-		// Its own goroutine: the others go on when the first gives up.
-		if !f.start(func() { f.fly(fl, m, st, r, key) }) {
+		// A goroutine of its own: the other queries go on when the first gives up.
+		if !f.start(func() { f.run(fl, m, st, r, key) }) {
 			delete(f.flights, key)
 			f.mu.Unlock()
 			return nil, net.ErrClosed
@@ -240,14 +240,14 @@ func (f *forwarder) ask(ctx context.Context, q *query, r *route, key cacheKey) (
 	}
 }
 
-// fly asks the upstreams and remembers what came of it.
-func (f *forwarder) fly(fl *flight, m *dns.Msg, st *state, r *route, key cacheKey) {
-	// A little less than who waits has.
+// run asks the upstreams and caches the result.
+func (f *forwarder) run(fl *flight, m *dns.Msg, st *state, r *route, key cacheKey) {
+	// A little less than the waiting queries have.
 	ctx, cancel := context.WithTimeout(f.s.ctx, budget-100*time.Millisecond)
 	defer cancel()
 	e := f.answerOf(ctx, m, r, key)
 	for try := 0; e.failure && f.s.state.Load() != st && ctx.Err() == nil && try < 2; try++ {
-		// The network has changed meanwhile: ask those who are there now.
+		// The network has changed meanwhile: ask the new upstreams.
 		st = f.s.state.Load()
 		e = f.answerOf(ctx, m, r, key)
 	}
@@ -264,7 +264,7 @@ func (f *forwarder) fly(fl *flight, m *dns.Msg, st *state, r *route, key cacheKe
 	close(fl.done)
 }
 
-// answerOf asks and makes an entry of the answer or the failure.
+// answerOf asks and returns an entry with the answer or the failure.
 func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cacheKey) (e *entry) {
 	now := time.Now()
 	failed := func() *entry { return &entry{key: key, stored: now, expires: now.Add(failureTTL), failure: true} }
@@ -272,7 +272,7 @@ func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cach
 	defer limited.Survive(f.s.cfg.Log, "dns", func(error) { e = failed() })
 	ups := f.upstreams(r, now)
 	if len(ups) == 0 {
-		e.nobody, e.expires = true, now // it is looked for again each time
+		e.nobody, e.expires = true, now // not cached: the next query looks again
 		return e
 	}
 	msg, from, err := f.exchange(ctx, m, r, ups)
@@ -298,27 +298,27 @@ func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cach
 	msg.Extra = extra
 	e.final = settles(msg, e.ede)
 	if msg.Rcode > 0xf {
-		msg.Rcode = dns.RcodeServerFailure // extended ones are between it and us
+		msg.Rcode = dns.RcodeServerFailure // extended rcodes concern only us and the upstream
 	}
 	msg.Compress = true
 	e.msg, err = msg.Pack()
 	if err != nil {
 		e.msg, e.source = nil, ""
-		e.ede = []dns.EDNS0_EDE{{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: from.String() + " sent what cannot be read"}}
+		e.ede = []dns.EDNS0_EDE{{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: from.String() + " sent an invalid answer"}}
 		return e
 	}
 	e.stored = time.Now()
 	if d, ok := lifetime(msg); ok {
 		e.failure, e.expires = false, e.stored.Add(d)
 	} else if msg.Rcode == dns.RcodeSuccess || msg.Rcode == dns.RcodeNameError {
-		e.failure, e.expires = false, e.stored // not to be remembered
+		e.failure, e.expires = false, e.stored // not cached
 	} else {
 		e.expires = e.stored.Add(failureTTL)
 	}
 	return e
 }
 
-// cut bounds a text from elsewhere.
+// cut truncates a text from outside.
 func cut(s string) string {
 	if len(s) > 200 {
 		s = s[:200]
@@ -326,7 +326,7 @@ func cut(s string) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-// upstreams returns whom to ask for a route, the one that answered last first.
+// upstreams returns the upstreams of a route, the one that answered last first.
 func (f *forwarder) upstreams(r *route, now time.Time) []*upstream {
 	var addrs []serverAddr
 	switch r {
@@ -366,9 +366,9 @@ func (f *forwarder) upstreams(r *route, now time.Time) []*upstream {
 	return out
 }
 
-// exchange asks the upstreams one after the other, each with a head start of
-// stagger, and returns the first answer that settles the question. SERVFAIL
-// and REFUSED settle nothing while there is somebody left to ask.
+// exchange asks the upstreams one after the other, each with a head start of stagger,
+// and returns the first answer that settles the question. SERVFAIL and REFUSED do not
+// settle it while there are upstreams left to ask.
 func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, r *route, ups []*upstream) (*dns.Msg, *upstream, error) {
 	type result struct {
 		msg  *dns.Msg
@@ -393,7 +393,7 @@ func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, r *route, ups []*u
 			res.msg, res.err = u.ask(ctx, m)
 		}()
 	}
-	// The goroutines end with ctx; wait so that none outlives the query.
+	// The goroutines end with ctx; wait, so that none outlives the query.
 	defer func() {
 		cancel()
 		for ; running > 0; running-- {
@@ -434,9 +434,8 @@ func (f *forwarder) exchange(ctx context.Context, m *dns.Msg, r *route, ups []*u
 	return last.msg, last.from, last.err
 }
 
-// settles reports whether no other upstream needs to be asked. An answer that
-// was withheld on purpose (bogus, blocked) is one. ede are extended errors that
-// were taken out of m.
+// settles reports whether no other upstream needs to be asked. An intentional failure
+// (bogus, blocked) settles the question. ede are the extended errors of m.
 func settles(m *dns.Msg, ede []dns.EDNS0_EDE) bool {
 	switch m.Rcode {
 	case dns.RcodeServerFailure, dns.RcodeRefused, dns.RcodeNotImplemented, dns.RcodeFormatError:
@@ -465,8 +464,7 @@ func settles(m *dns.Msg, ede []dns.EDNS0_EDE) bool {
 	return false
 }
 
-// lookup finds the addresses of an upstream's host by the machine's own
-// resolvers.
+// lookup resolves an upstream's host with the machine's own resolvers.
 func (f *forwarder) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
@@ -478,7 +476,7 @@ func (f *forwarder) lookup(ctx context.Context, host string) ([]netip.Addr, erro
 		if !fresh {
 			var err error
 			if e, err = f.ask(ctx, q, systemRoute, key); err != nil {
-				return nil, fmt.Errorf("where is %s: %w", host, err)
+				return nil, fmt.Errorf("resolve %s: %w", host, err)
 			}
 		}
 		if e.msg == nil {
@@ -504,11 +502,11 @@ func (f *forwarder) lookup(ctx context.Context, host string) ([]netip.Addr, erro
 			return out[:min(len(out), 4)], nil
 		}
 	}
-	return nil, fmt.Errorf("where is %s: the machine's own resolvers do not say", host)
+	return nil, fmt.Errorf("resolve %s: the machine's own resolvers have no address", host)
 }
 
-// reset closes what is open and forgets what was learnt of upstreams: the
-// network or the settings are others.
+// reset closes connections and forgets upstreams, after a change of the network or the
+// settings.
 func (f *forwarder) reset() {
 	f.mu.Lock()
 	ups := f.ups

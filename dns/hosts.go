@@ -11,12 +11,11 @@ import (
 	"weft/overlay/limited"
 )
 
-// maxHosts bounds the lookups that are remembered.
+// maxHosts bounds the cached lookups.
 const maxHosts = 2000
 
-// hosts are the devices that were looked up on the server a moment ago, and
-// the names and addresses that it does not know. A question that is under way
-// is not asked twice.
+// hosts caches the devices that were looked up on the server, and the names and
+// addresses that the server does not know. Concurrent equal questions share one lookup.
 type hosts struct {
 	mu sync.Mutex
 	// mu guards the following.
@@ -25,7 +24,7 @@ type hosts struct {
 	flights map[string]*hostFlight
 }
 
-// hostEntry is what the server said. It is immutable.
+// hostEntry is the server's reply. It is immutable.
 type hostEntry struct {
 	host  Host
 	found bool
@@ -38,7 +37,7 @@ type hostFlight struct {
 	entry *hostEntry // set before done is closed
 }
 
-// get returns what is remembered about key, or nil.
+// get returns the cached entry of key, or nil.
 func (h *hosts) get(st *state, key string) *hostEntry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,15 +57,14 @@ func (h *hosts) clear() {
 	h.entries = nil
 }
 
-// ask puts the question to the server, or waits for who asks it already. The
-// error is ctx's. name is relative to the zone; if it is empty, addr is looked
-// up.
+// ask asks the server, or waits for a lookup of the same key. The error is ctx's. name
+// is relative to the zone; if it is empty, addr is looked up.
 func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string, addr netip.Addr) (*hostEntry, error) {
 	h.mu.Lock()
 	f := h.flights[key]
 	if e := h.entries[key]; f == nil && e != nil && h.state == st && time.Now().Before(e.until) {
 		h.mu.Unlock()
-		return e, nil // the answer came between the first look and this
+		return e, nil // the answer came since the first check
 	}
 	if f == nil {
 		f = &hostFlight{done: make(chan struct{})}
@@ -74,7 +72,7 @@ func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string,
 			h.flights = map[string]*hostFlight{}
 		}
 		h.flights[key] = f
-		// Its own goroutine: the others go on when the first gives up.
+		// A goroutine of its own: the other queries go on when the first gives up.
 		started := s.start(func() {
 			ctx, cancel := context.WithTimeout(s.ctx, budget)
 			defer cancel()
@@ -84,7 +82,7 @@ func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string,
 			delete(h.flights, key)
 			if h.state == st {
 				if h.entries == nil || len(h.entries) >= maxHosts {
-					h.entries = map[string]*hostEntry{} // they live seconds anyway
+					h.entries = map[string]*hostEntry{} // they expire within seconds anyway
 				}
 				h.entries[key] = e
 			}
@@ -106,7 +104,7 @@ func (h *hosts) ask(ctx context.Context, s *Server, st *state, key, name string,
 	}
 }
 
-// lookup asks Config.Lookup and believes only what was asked for.
+// lookup calls Config.Lookup and accepts only a reply about the right host.
 func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.Addr) (e *hostEntry) {
 	defer limited.Survive(s.cfg.Log, "dns", func(err error) {
 		e = &hostEntry{err: err, until: time.Now().Add(time.Second)}
@@ -117,10 +115,10 @@ func (s *Server) lookup(ctx context.Context, st *state, name string, addr netip.
 	switch {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
-		s.cfg.Log.Debug("dns: the server could not be asked") // the error has the name in it
+		s.cfg.Log.Debug("dns: the server could not be asked") // the error contains the name
 		e.err, e.until = err, time.Now().Add(time.Second)
 	case name != "" && !strings.EqualFold(h.Name, name) && (!strings.EqualFold(h.Former, name) || !validLabel(h.Name)), addr.IsValid() && h.IPv4 != addr && h.IPv6 != addr:
-		s.cfg.Log.Debug("dns: the server answered for something else")
+		s.cfg.Log.Debug("dns: the server answered for another host")
 	default:
 		e.found = true
 	}

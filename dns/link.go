@@ -2,13 +2,12 @@ package dns
 
 import "time"
 
-// linkQuiet is how long the network must have been still after a change.
+// linkQuiet is how long the network must be stable after a change.
 const linkQuiet = 250 * time.Millisecond
 
-// LinkChanged tells the resolver that the machine's network is another one, or
-// that it woke from sleep: resolvers are read and reached anew, and nothing
-// that was remembered from the old network is answered. Many calls in a row
-// are one. It returns at once.
+// LinkChanged tells the resolver that the machine changed networks or woke from sleep.
+// The resolver reads the upstreams again, reconnects, and drops cached answers from the
+// old network. Calls in quick succession count as one. It returns at once.
 func (s *Server) LinkChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -25,8 +24,8 @@ func (s *Server) LinkChanged() {
 	s.link.Reset(linkQuiet)
 }
 
-// linkChanged is the change itself; it also happens when resolv.conf names
-// other resolvers than before.
+// linkChanged applies the change; it also runs when resolv.conf names other resolvers
+// than before.
 func (s *Server) linkChanged() {
 	s.start(func() {
 		s.fwd.reset()

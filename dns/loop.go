@@ -10,16 +10,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// loops finds resolvers that ask us what we ask them: a question for a random
-// name goes to each, once after the start and each change of the network; when
-// it arrives here, that resolver is not asked any more.
+// loops detects resolvers that forward our questions back to us. It sends each one a
+// question for a random name, once after the start and after each change of the
+// network. If that question arrives here, the resolver is no longer asked.
 type loops struct {
 	mu     sync.Mutex
-	probes map[string]*upstream // by name; bounded by the upstreams
+	probes map[string]*upstream // by name; at most one per upstream
 }
 
-// returned reports whether name is one of the probes, and stops asking the
-// upstream that it was sent to.
+// returned reports whether name is one of the probes, and stops asking the upstream
+// that got it.
 func (l *loops) returned(name string) bool {
 	l.mu.Lock()
 	u := l.probes[name]
@@ -28,14 +28,14 @@ func (l *loops) returned(name string) bool {
 		return false
 	}
 	if !u.looped.Swap(true) {
-		u.f.s.cfg.Log.Warn("dns: a resolver sends our own questions back to us and is not asked any more", "resolver", u.String())
-		u.end() // what it was asked already
+		u.f.s.cfg.Log.Warn("dns: a resolver sends our own questions back to us; it is no longer asked", "resolver", u.String())
+		u.end() // abort its questions in progress
 	}
 	return true
 }
 
-// lookForLoop sends the probe, unless that was done or nobody could send it
-// back: a resolver without a port of its own is in no loop.
+// lookForLoop sends the probe, unless that was done or no loop is possible: without a
+// UDP port of our own, nothing can come back.
 func (f *forwarder) lookForLoop(u *upstream) {
 	if u.addr.proto != "udp" || !f.s.listening.Load() || u.probed.Swap(true) {
 		return

@@ -10,15 +10,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxChain bounds the CNAMEs that are followed for one answer.
+// maxChain bounds the CNAMEs followed for one answer.
 const maxChain = 8
 
-// ownZones answers for the overlay's zone and its reverse zones: the devices, then
-// the records, aliases and wildcards of the settings.
+// ownZones answers for the overlay's zone and its reverse zones, from the devices and
+// then from the records, aliases and wildcards of the settings.
 func (s *Server) ownZones(q *query) (*answer, later) {
 	ix := q.st.ix
 	if ix == nil {
-		// Not knowing yet is not a no.
+		// Not knowing yet does not mean that the name does not exist.
 		if within(q.name, q.st.rules.apex) && !s.isBootstrap(q.name) {
 			q.note("own", "there is no configuration yet")
 			return servfail(dns.ExtendedErrorCodeNotReady, "not connected to a network yet"), nil
@@ -27,7 +27,7 @@ func (s *Server) ownZones(q *query) (*answer, later) {
 	}
 	if within(q.name, ix.apex) {
 		if _, device := ix.byName[q.name]; !device && s.isBootstrap(q.name) {
-			q.note("own", "the server's own name is never the overlay's")
+			q.note("own", "the server's own name is never answered from the overlay")
 			return nil, nil
 		}
 		return s.ownName(q.folded())
@@ -43,9 +43,9 @@ func (s *Server) ownZones(q *query) (*answer, later) {
 	return nil, nil
 }
 
-// folded is the question for the A-labels of a name whose letters beyond ASCII
-// came as they are: most programs send what was typed ("Küche"). It is answered
-// as it was asked.
+// folded is the question for the A-labels of a name that came with raw letters beyond
+// ASCII: most programs send the name as typed ("Küche"). The answer uses the client's
+// spelling.
 func (q *query) folded() *query {
 	if !strings.Contains(q.name, `\`) {
 		return q
@@ -77,7 +77,7 @@ func (s *Server) ownName(q *query) (*answer, later) {
 	label := strings.TrimSuffix(q.name, "."+ix.apex)
 	single := !strings.Contains(label, ".")
 	if single && Reserved(label) && rules.records[q.name] == nil {
-		q.note("own", "programs look for %s by themselves and would trust whoever has that name: only records in the settings answer", label)
+		q.note("own", "programs look up %s by themselves and trust the device of that name: only records in the settings answer", label)
 		return ix.negative(q, dns.RcodeNameError, ix.apex), nil
 	}
 	if h, ok := ix.byName[q.name]; ok && !(single && Reserved(label)) {
@@ -96,11 +96,11 @@ func (s *Server) ownName(q *query) (*answer, later) {
 		}}, ix.apex)
 	}
 	if rules.records[q.name] == nil && (ix.exists(q.name) || rules.exists(q.name)) {
-		q.note("own", "%s has no records, but names below it", q.name)
+		q.note("own", "%s has no records, but there are names below it", q.name)
 		return ix.negative(q, dns.RcodeSuccess, ix.apex), nil
 	}
 	if single {
-		// Only a name that a device can have is worth a question.
+		// Only look up a name that a device can have.
 		if !validLabel(label) || label[0] == '_' || ix.zone.Complete {
 			q.note("own", "there is no device %s", label)
 			return ix.negative(q, dns.RcodeNameError, ix.apex), nil
@@ -115,8 +115,8 @@ func (s *Server) ownName(q *query) (*answer, later) {
 	return s.below(q)
 }
 
-// beside reports whether a question for addresses has to be answered by a
-// device that may have the name too: its owner's records are of other types.
+// beside reports whether a question for addresses needs a device look-up although there
+// is a record set: that has records of other types only.
 func beside(q *query, set *recordSet) bool {
 	switch q.q.Qtype {
 	case dns.TypeA, dns.TypeAAAA, dns.TypeANY:
@@ -132,8 +132,8 @@ func beside(q *query, set *recordSet) bool {
 	})
 }
 
-// below answers for a name below others that does not exist itself: by the
-// wildcard at its closest encloser (RFC 4592), if there is one.
+// below answers for a nonexistent name below other names, from the wildcard at its
+// closest encloser (RFC 4592), if there is one.
 func (s *Server) below(q *query) (*answer, later) {
 	ix, rules := q.st.ix, q.st.rules
 	for up := parent(q.name); len(up) > len(ix.apex); up = parent(up) {
@@ -157,7 +157,7 @@ func (s *Server) below(q *query) (*answer, later) {
 			break
 		}
 	}
-	q.note("own", "there is nothing below")
+	q.note("own", "there is no such name")
 	return ix.negative(q, dns.RcodeNameError, ix.apex), nil
 }
 
@@ -173,7 +173,7 @@ func (s *Server) ownReverse(q *query, zone string) (*answer, later) {
 		return ix.negative(q, dns.RcodeNameError, zone), nil
 	}
 	if !r.full {
-		// Inside the tree of addresses: it exists if anything is below it.
+		// Inside the reverse tree: the name exists if there is anything below it.
 		return ix.negative(q, dns.RcodeSuccess, zone), nil
 	}
 	pointer := func(h Host) *answer { return ix.pointer(q, zone, h) }
@@ -192,8 +192,8 @@ func (s *Server) ownReverse(q *query, zone string) (*answer, later) {
 	return s.find(q, zone, "", r.addr, pointer)
 }
 
-// find asks for a host that is not in the snapshot, and what found makes of
-// it is the answer.
+// find looks up a host that is not in the snapshot; found turns the host into the
+// answer.
 func (s *Server) find(q *query, zone, name string, addr netip.Addr, found func(Host) *answer) (*answer, later) {
 	key := name
 	if addr.IsValid() {
@@ -205,12 +205,12 @@ func (s *Server) find(q *query, zone, name string, addr netip.Addr, found func(H
 		switch {
 		case e.err != nil:
 			q.note("own", "the server could not be asked about %s: %v", key, e.err)
-			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so nobody knows this name")
+			return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server is away, so this name cannot be resolved")
 		case !e.found:
-			q.note("own", "the server knows no %s%s", key, how)
+			q.note("own", "the server does not know %s%s", key, how)
 			rcode := dns.RcodeNameError
 			if q.st.rules.records[q.name] != nil {
-				rcode = dns.RcodeSuccess // the name is there, with records of other types
+				rcode = dns.RcodeSuccess // the name exists, with records of other types
 			}
 			a = ix.negative(q, rcode, zone)
 		default:
@@ -220,7 +220,7 @@ func (s *Server) find(q *query, zone, name string, addr netip.Addr, found func(H
 		return a
 	}
 	if e := s.hosts.get(q.st, key); e != nil {
-		return take(e, ", as it said a moment ago"), nil
+		return take(e, " (cached)"), nil
 	}
 	if s.cfg.Lookup == nil {
 		return servfail(dns.ExtendedErrorCodeNoReachableAuthority, "the server cannot be asked"), nil
@@ -240,7 +240,7 @@ func (ix *index) device(q *query, h Host) *answer {
 	case dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypeCNAME:
 		return ix.addresses(q, h)
 	}
-	// Other types can stand beside it.
+	// Other record types can exist beside the device.
 	if set, ok := q.st.rules.records[ix.fqdn(h.Name)]; ok {
 		if rrs := named(q, set.rrs); len(rrs) > 0 {
 			a := authoritative()
@@ -251,8 +251,8 @@ func (ix *index) device(q *query, h Host) *answer {
 	return ix.negative(q, dns.RcodeSuccess, ix.apex)
 }
 
-// former answers for a device's former name: with its name now, and what that
-// has.
+// former answers for a former name of a device with its current name and that name's
+// addresses.
 func (ix *index) former(q *query, h Host) *answer {
 	q.note("own", "%s is the former name of %s", q.name, h.Name)
 	c := &dns.CNAME{Hdr: ix.header(q, dns.TypeCNAME), Target: ix.fqdn(h.Name)}
@@ -268,7 +268,7 @@ func (ix *index) former(q *query, h Host) *answer {
 	return a
 }
 
-// addresses answers with a host's addresses, or that it has none of the type.
+// addresses answers with the host's addresses, or with NODATA.
 func (ix *index) addresses(q *query, h Host) *answer {
 	switch q.q.Qtype {
 	case dns.TypeA:
@@ -301,9 +301,9 @@ func (ix *index) pointer(q *query, zone string, h Host) *answer {
 	return ix.negative(q, dns.RcodeSuccess, zone)
 }
 
-// atApex answers at the top of a zone of ours.
+// atApex answers at the apex of one of our zones.
 func (ix *index) atApex(q *query, zone string) *answer {
-	q.note("own", "%s is a zone of the overlay's, serial %d", zone, ix.zone.Serial)
+	q.note("own", "%s is a zone of the overlay, serial %d", zone, ix.zone.Serial)
 	a := authoritative()
 	switch q.q.Qtype {
 	case dns.TypeSOA:
@@ -330,14 +330,14 @@ func (ix *index) atApex(q *query, zone string) *answer {
 	return a
 }
 
-// any is the smallest honest answer to "everything" (RFC 8482).
+// any is the smallest valid answer to ANY (RFC 8482).
 func (ix *index) any(q *query) *answer {
 	a := authoritative()
 	a.msg.Answer = []dns.RR{&dns.HINFO{Hdr: ix.header(q, dns.TypeHINFO), Cpu: "RFC8482", Os: ""}}
 	return a
 }
 
-// negative is NXDOMAIN or, with RcodeSuccess, NODATA in a zone of ours.
+// negative is NXDOMAIN or, with RcodeSuccess, NODATA in one of our zones.
 func (ix *index) negative(_ *query, rcode int, zone string) *answer {
 	a := authoritative()
 	a.msg.Rcode = rcode

@@ -9,36 +9,36 @@ import (
 	"github.com/miekg/dns"
 )
 
-// budget bounds how long one query may take before it is answered SERVFAIL.
+// budget bounds the time of one query; then it is answered with SERVFAIL.
 const budget = 4500 * time.Millisecond
 
-// query is one question on its way through the stages. It belongs to one
-// goroutine at a time.
+// query is one question on its path through the stages. It belongs to one goroutine at
+// a time.
 type query struct {
 	req   *dns.Msg
 	q     dns.Question
 	name  string // the question's name in lower case, with the final dot
 	tcp   bool
 	opt   *dns.OPT // the client's, or nil
-	st    *state   // the settings and names that it is answered from
-	depth int      // how many CNAMEs led here
-	trace *[]Step  // nil unless somebody wants to know
+	st    *state   // names and settings for the answer
+	depth int      // CNAMEs followed so far
+	trace *[]Step  // nil unless the query is traced
 }
 
-// Step is one decision on a query's way.
+// Step is one decision about a query.
 type Step struct {
 	Stage string `json:"stage"` // "special", "own", "records", "route", "rebinding", "cache", "forward"
 	Text  string `json:"text"`
 }
 
-// note records a decision for who asked for them.
+// note records a decision if the query is traced.
 func (q *query) note(stage, format string, args ...any) {
 	if q.trace != nil && len(*q.trace) < 100 {
 		*q.trace = append(*q.trace, Step{stage, fmt.Sprintf(format, args...)})
 	}
 }
 
-// to is the same question for another name: what a CNAME points to.
+// to is the same question for another name, such as the target of a CNAME.
 func (q *query) to(name string) *query {
 	sub := *q
 	sub.q.Name, sub.name = name, strings.ToLower(name)
@@ -46,24 +46,24 @@ func (q *query) to(name string) *query {
 	return &sub
 }
 
-// answer is what a stage says.
+// answer is the result of a stage.
 type answer struct {
-	msg    *dns.Msg // rcode, flags and sections; the rest is finish's
+	msg    *dns.Msg // rcode, flags and sections; finish adds the rest
 	ede    []dns.EDNS0_EDE
 	source string // for people: "overlay", "local" or the upstream's address
 	out    outcome
 }
 
-// later is the rest of the work for a query that has to wait for somebody
-// else; it always answers.
+// later is the rest of the work for a query that has to wait for the server or an
+// upstream; it always answers.
 type later func(ctx context.Context) *answer
 
-// stage answers a query, or returns what gives the answer later, or neither to
-// pass it on. It never blocks. The last one always answers.
+// stage answers a query, or returns a later for it, or neither to pass it on. It
+// never blocks. The last stage always answers.
 type stage func(q *query) (*answer, later)
 
-// resolve answers a query from the network or from Query: it checks the
-// question and asks the stages. It never blocks.
+// resolve answers a query from the network or from Query: it checks the question and
+// runs the stages. It never blocks.
 func (s *Server) resolve(q *query) (*answer, later) {
 	if len(q.req.Question) != 1 {
 		return reply(dns.RcodeFormatError), nil
@@ -92,7 +92,7 @@ func (s *Server) resolve(q *query) (*answer, later) {
 	return s.decide(q)
 }
 
-// decide asks the stages.
+// decide runs the stages.
 func (s *Server) decide(q *query) (*answer, later) {
 	for _, st := range s.stages {
 		if a, wait := st(q); a != nil || wait != nil {
@@ -102,8 +102,8 @@ func (s *Server) decide(q *query) (*answer, later) {
 	return servfail(dns.ExtendedErrorCodeOther, "no stage had an answer"), nil
 }
 
-// answerNow is resolve for who can wait: it takes one of the slots for queries
-// that do.
+// answerNow is resolve for callers that can wait: it takes a slot if the query has to
+// wait.
 func (s *Server) answerNow(ctx context.Context, q *query) *answer {
 	a, wait := s.resolve(q)
 	if wait == nil {
@@ -136,8 +136,8 @@ func tooBusy() *answer {
 	return a
 }
 
-// wait takes a slot for a query that has to wait for somebody else. It never
-// blocks; false when too many wait already.
+// wait takes a slot for a query that has to wait for the server or an upstream. It
+// never blocks; false means that too many wait already.
 func (s *Server) wait() bool {
 	select {
 	case s.busy <- struct{}{}:
@@ -147,5 +147,5 @@ func (s *Server) wait() bool {
 	}
 }
 
-// waited gives the slot back.
+// waited releases the slot.
 func (s *Server) waited() { <-s.busy }

@@ -13,12 +13,11 @@ import (
 	"weft/overlay/limited"
 )
 
-// portalAgain is how long after one look for a captive portal the next may be.
+// portalAgain is the minimum time between two checks for a captive portal.
 const portalAgain = 5 * time.Second
 
-// portal knows whether a captive portal is between us and the world: then the
-// settings' resolvers cannot be reached, and the machine's own are asked, which
-// lead to the page where one signs in.
+// portal detects a captive portal. Behind one the settings' resolvers cannot be
+// reached, so the machine's own are asked, which lead to the sign-in page.
 type portal struct {
 	s *Server // constant
 
@@ -29,7 +28,7 @@ type portal struct {
 	checked  time.Time
 }
 
-// captive reports whether there is one, and looks again whether it has opened.
+// captive reports whether there is a portal, and starts a check whether it has opened.
 func (p *portal) captive() bool {
 	p.mu.Lock()
 	is := p.is
@@ -40,7 +39,7 @@ func (p *portal) captive() bool {
 	return is
 }
 
-// suspect looks, unless that was done a moment ago or is not wanted.
+// suspect starts a check, unless there was one a moment ago or none is configured.
 func (p *portal) suspect() {
 	st := p.s.state.Load()
 	if st == nil || st.rules.portal == "" || st.rules.global == nil {
@@ -58,7 +57,7 @@ func (p *portal) suspect() {
 	})
 }
 
-// moved forgets what was found: this is another network.
+// moved forgets the result after a change of the network.
 func (p *portal) moved() {
 	p.mu.Lock()
 	p.is, p.checked = false, time.Time{}
@@ -66,8 +65,8 @@ func (p *portal) moved() {
 	p.suspect()
 }
 
-// check asks an address that answers 204 with nothing on an open network.
-// Without any answer nothing is known, and nothing changes.
+// check fetches a URL that answers 204 without content on an open network. Without any
+// answer nothing changes.
 func (p *portal) check(url string) {
 	ctx, cancel := context.WithTimeout(p.s.ctx, budget)
 	defer cancel()
@@ -91,14 +90,13 @@ func (p *portal) check(url string) {
 	p.mu.Unlock()
 	if changed {
 		p.s.cfg.Log.Info("dns: captive portal", "there", is)
-		p.s.forget() // what it answered, or what could not be asked
+		p.s.forget() // drop the portal's answers and the failures behind it
 	}
 }
 
-// dial finds the host by the machine's own resolvers, whatever the settings
-// say.
+// dial resolves the host with the machine's own resolvers, whatever the settings say.
 func (p *portal) dial(ctx context.Context, _, addr string) (c net.Conn, err error) {
-	// It is called in a goroutine of the transport's.
+	// The transport calls this in a goroutine of its own.
 	defer limited.Survive(p.s.cfg.Log, "dns", func(crash error) { c, err = nil, crash })
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

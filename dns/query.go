@@ -11,25 +11,25 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Answer is what Query returns, for people and programs.
+// Answer is the result of Query, for people and programs.
 type Answer struct {
-	Name      string // as it was asked: short names get the zone's suffix
+	Name      string // the full name: short names get the zone's suffix
 	Rcode     string // "NOERROR", "NXDOMAIN", ...
 	Answers   []string
 	Authority []string
 	Source    string // "overlay", "local" or the upstream's address
 	Note      string // the text of an extended error, if any
-	Steps     []Step // how it was decided, when asked for
+	Steps     []Step // the decisions, only from Trace
 }
 
-// Query asks the resolver from within the program, past the ACL. A short name
-// is taken for one of the overlay, an address for its PTR; letters beyond
-// ASCII are allowed. qtype is "A", "PTR", "TYPE65" and so on; "" is A and AAAA.
+// Query resolves a name from within the program, without the ACL. A name without a dot
+// means one of the overlay, an address its PTR record; letters beyond ASCII are
+// allowed. qtype is "A", "PTR", "TYPE65" and so on; "" is A and AAAA.
 func (s *Server) Query(ctx context.Context, name, qtype string) (Answer, error) {
 	return s.query(ctx, name, qtype, nil)
 }
 
-// Trace is Query that also says how the answer was decided, step by step.
+// Trace is Query that also returns each decision.
 func (s *Server) Trace(ctx context.Context, name, qtype string) (Answer, error) {
 	return s.query(ctx, name, qtype, &[]Step{})
 }
@@ -51,8 +51,7 @@ func (s *Server) query(ctx context.Context, name, qtype string, trace *[]Step) (
 		q.note("question", "%s %s", name, dns.Type(t))
 		a := s.answerNow(ctx, q)
 		m := s.finish(q, a)
-		// Of A and AAAA the worse outcome is reported only when the name has
-		// neither.
+		// With A and AAAA the worse outcome is reported only if the name has neither.
 		if out.Rcode == "" || out.Rcode == "NOERROR" && len(out.Answers) == 0 {
 			out.Rcode = rcodeName(m.Rcode)
 		}
@@ -81,7 +80,7 @@ func (s *Server) query(ctx context.Context, name, qtype string, trace *[]Step) (
 	return out, nil
 }
 
-// question makes a full name and types of what a person typed.
+// question turns typed text into a full name and types.
 func (st *state) question(name, qtype string) (string, []uint16, error) {
 	var types []uint16
 	if ip, err := netip.ParseAddr(name); err == nil && (qtype == "" || strings.EqualFold(qtype, "PTR")) {
@@ -109,8 +108,8 @@ func (st *state) question(name, qtype string) (string, []uint16, error) {
 	return name, types, nil
 }
 
-// ASCIIName makes the name that is asked for of one with letters beyond ASCII
-// ("küche" is xn--kche-0ra, RFC 5891). Any other stays as it is.
+// ASCIIName converts a name with letters beyond ASCII to its ASCII form ("küche" to
+// xn--kche-0ra, RFC 5891). Other names are unchanged.
 func ASCIIName(name string) (string, error) {
 	for i := range len(name) {
 		if name[i] >= 0x80 {

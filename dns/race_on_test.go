@@ -2,5 +2,5 @@
 
 package dns
 
-// slower is how much the race detector may cost.
+// slower is the factor that the race detector may cost.
 const slower = 20

@@ -10,9 +10,9 @@ import (
 // nat64 embeds IPv4 addresses (RFC 6052).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// unbind takes addresses out of an answer that a public name must not have: a
-// web page could reach devices of the household through them. It reports
-// whether anything was taken out.
+// unbind removes addresses from an answer that a public name must not have: through
+// them a web page could reach devices of the household. It reports whether it removed
+// any.
 func (s *Server) unbind(q *query, r *route, m *dns.Msg) bool {
 	rules := q.st.rules
 	if !rules.settings.StopRebinding || r != systemRoute && r != rules.global || within(q.name, "home.arpa.") || s.isBootstrap(q.name) {
@@ -48,7 +48,7 @@ func (s *Server) unbind(q *query, r *route, m *dns.Msg) bool {
 	return dropped
 }
 
-// hints reports whether an address hint of a service record is bad.
+// hints reports whether a service record has a bad address hint.
 func hints(params []dns.SVCBKeyValue, bad func(net.IP) bool) bool {
 	for _, p := range params {
 		var ips []net.IP
@@ -77,8 +77,7 @@ func only(rrs []dns.RR, keep func(dns.RR) bool) []dns.RR {
 	return out
 }
 
-// local reports whether an address is one of this machine, its networks or the
-// overlay.
+// local reports whether ip is an address of this machine, its networks or the overlay.
 func (s *Server) local(st *state, ip netip.Addr) bool {
 	if nat64.Contains(ip) {
 		b := ip.As16()

@@ -6,9 +6,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// outside answers for records that the settings have for names of other zones.
-// What such a name has no record of, it has not at all; names below are not
-// touched.
+// outside answers from records in the settings for names of other zones. Such a name
+// has no records of other types; names below it are not affected.
 func (s *Server) outside(q *query) (*answer, later) {
 	rules := q.st.rules
 	set, ok := rules.records[q.name]
@@ -24,8 +23,8 @@ func (s *Server) outside(q *query) (*answer, later) {
 	return s.records(q, set.rrs, "")
 }
 
-// records answers from extra records of the name asked for. zone is the zone
-// of ours that it is in, or "".
+// records answers from extra records of the requested name. zone is our zone that
+// contains it, or "".
 func (s *Server) records(q *query, rrs []dns.RR, zone string) (*answer, later) {
 	if c, ok := rrs[0].(*dns.CNAME); ok && q.q.Qtype != dns.TypeCNAME && q.q.Qtype != dns.TypeANY {
 		return s.follow(q, c, zone)
@@ -53,8 +52,8 @@ func (s *Server) records(q *query, rrs []dns.RR, zone string) (*answer, later) {
 	return a, nil
 }
 
-// named are the records of the type asked for, under the name as the client
-// spelled it.
+// named returns the records of the requested type, with the name as the client spelled
+// it.
 func named(q *query, rrs []dns.RR) []dns.RR {
 	var out []dns.RR
 	for _, rr := range rrs {
@@ -67,7 +66,7 @@ func named(q *query, rrs []dns.RR) []dns.RR {
 	return out
 }
 
-// rotate turns a list of addresses a little further each time.
+// rotate rotates a list of addresses by one more each time.
 func (s *Server) rotate(rrs []dns.RR) []dns.RR {
 	if t := rrs[0].Header().Rrtype; len(rrs) < 2 || t != dns.TypeA && t != dns.TypeAAAA {
 		return rrs
@@ -76,9 +75,8 @@ func (s *Server) rotate(rrs []dns.RR) []dns.RR {
 	return append(rrs[n:len(rrs):len(rrs)], rrs[:n]...)
 }
 
-// follow answers with a CNAME and what it points to, wherever that is: some
-// clients (musl) do not ask again. The rcode is that of the last name (RFC
-// 6604).
+// follow answers with a CNAME and the records of its target, in whatever zone that is:
+// some clients (musl) do not ask again. The rcode is that of the last name (RFC 6604).
 func (s *Server) follow(q *query, c *dns.CNAME, zone string) (*answer, later) {
 	if q.depth >= maxChain {
 		q.note("records", "more than %d CNAMEs in a row", maxChain)
@@ -92,7 +90,7 @@ func (s *Server) follow(q *query, c *dns.CNAME, zone string) (*answer, later) {
 	q.note("records", "CNAME to %s", c.Target)
 	sub := q.to(c.Target)
 	if !q.req.RecursionDesired && !(q.st.ix != nil && within(sub.name, q.st.ix.apex)) {
-		return head, nil // only recursion goes further
+		return head, nil // only recursion follows it further
 	}
 	join := func(b *answer) *answer {
 		m := head.msg

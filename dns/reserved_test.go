@@ -8,9 +8,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Names by which programs would trust a device are not answered for one, also in
-// a network that has let a device have one, or remembers it; for a record that an
-// owner has made they are.
+// Names under which programs would trust a device are not answered from a device, even
+// in a network that let a device have one or caches it. They are answered from a record
+// that an owner made.
 func TestReservedNames(t *testing.T) {
 	zone := *testZone
 	zone.Hosts = append([]Host{
@@ -26,7 +26,7 @@ func TestReservedNames(t *testing.T) {
 		},
 	}
 	for _, complete := range []bool{true, false} {
-		zone := zone // the server of the other round reads its own
+		zone := zone // a copy per iteration: each server reads its own
 		zone.Complete = complete
 		asked := make(chan string, 100)
 		_, addr := start(t, Config{

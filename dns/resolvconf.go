@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// maxUpstreams bounds the resolvers taken from one file, and maxResolvConf
-// its size in bytes.
+// maxUpstreams bounds the resolvers taken from one file, maxResolvConf its size in
+// bytes.
 const (
 	maxUpstreams  = 8
 	maxResolvConf = 64 << 10
 )
 
-// parseResolvConf reads the nameserver lines of a resolv.conf: IPv4 and IPv6
-// addresses, with a zone, in brackets or with a port (as some write them).
-// Comments may stand anywhere; lines that make no sense are passed over.
-// Duplicates and what skip says are left out.
+// parseResolvConf reads the nameserver lines of a resolv.conf: IPv4 and IPv6 addresses,
+// with a zone, in brackets or with a port (as some write them). Comments may be
+// anywhere. Invalid lines, duplicates and addresses that skip selects are left out.
 func parseResolvConf(r io.Reader, skip func(netip.AddrPort) bool) []netip.AddrPort {
 	var out []netip.AddrPort
 	sc := bufio.NewScanner(io.LimitReader(r, maxResolvConf))
@@ -56,7 +55,7 @@ func parseNameserver(s string) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// usable refuses addresses that nobody answers at. 0.0.0.0 means this machine.
+// usable rejects addresses at which no resolver can be. 0.0.0.0 means this machine.
 func usable(a netip.AddrPort) (netip.AddrPort, bool) {
 	switch ip := a.Addr(); {
 	case ip == netip.IPv4Unspecified():
@@ -82,9 +81,9 @@ type resolvConf struct {
 	path    string
 	system  func() ([]netip.AddrPort, bool) // Config.System, or nil
 	skip    func(netip.AddrPort) bool
-	changed func() // called when there are other resolvers than before
+	changed func() // called when the resolvers have changed
 
-	watched atomic.Int64 // second in which the file was looked at last
+	watched atomic.Int64 // second of the last check of the file
 
 	mu      sync.Mutex // guards the following
 	checked time.Time
@@ -92,18 +91,18 @@ type resolvConf struct {
 	servers []netip.AddrPort
 }
 
-// recheck is how often the file is looked at while queries come.
+// recheck is the interval of checks of the file while there are queries.
 const recheck = time.Second
 
-// forget has the file read again at the next question.
+// forget makes the next question read the file again.
 func (r *resolvConf) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.checked, r.stat = time.Time{}, nil
 }
 
-// watch looks whether the file has changed, at most once a second, once it has
-// been read.
+// watch checks whether the file has changed, at most once a second, after it has been
+// read once.
 func (r *resolvConf) watch(now time.Time) {
 	if last := r.watched.Load(); last != now.Unix() && r.watched.CompareAndSwap(last, now.Unix()) {
 		r.mu.Lock()
@@ -115,8 +114,8 @@ func (r *resolvConf) watch(now time.Time) {
 	}
 }
 
-// upstreams returns the resolvers, in the file's order. While there are none
-// the file is read each time.
+// upstreams returns the resolvers in the file's order. While there are none, it reads
+// the file each time.
 func (r *resolvConf) upstreams(now time.Time) []netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,7 +133,7 @@ func (r *resolvConf) upstreams(now time.Time) []netip.AddrPort {
 	return r.servers
 }
 
-// ask takes the resolvers from who knows better than the file.
+// ask takes the resolvers from Config.System, if that knows them.
 func (r *resolvConf) ask() bool {
 	if r.system == nil {
 		return false

@@ -8,22 +8,22 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The routes that are not in the settings.
+// Routes that are not in the settings.
 var (
-	// systemRoute are the machine's own resolvers.
+	// systemRoute is the machine's own resolvers.
 	systemRoute = &route{name: "system"}
-	// privateRoute are those of them that are on private networks: reverse
-	// names of private addresses are none of the world's business.
+	// privateRoute is those of them on private networks: public resolvers must not see
+	// reverse names of private addresses.
 	privateRoute = &route{name: "private"}
-	// portalRoute are the machine's own while a captive portal is in the way:
-	// what they say is not remembered.
+	// portalRoute is the machine's own resolvers behind a captive portal; their answers
+	// are not cached.
 	portalRoute = &route{name: "portal"}
 )
 
-// portalTTL is for how long others may remember it, in seconds.
+// portalTTL is how long clients may cache such an answer, in seconds.
 const portalTTL = 5
 
-// routeOf chooses who is asked for a name that is not ours.
+// routeOf chooses the upstreams for a name outside our zones.
 func (s *Server) routeOf(q *query) *route {
 	rules := q.st.rules
 	if s.isBootstrap(q.name) {
@@ -42,8 +42,8 @@ func (s *Server) routeOf(q *query) *route {
 	}
 	switch {
 	case within(q.name, "home.arpa."), within(q.name, "ipv4only.arpa."):
-		// RFC 8375 and 8880: for the network that we are in.
-		q.note("route", "%s is for the local network's resolvers", q.name)
+		// RFC 8375 and 8880: these names belong to the local network.
+		q.note("route", "%s belongs to the local network's resolvers", q.name)
 		return systemRoute
 	case privateReverse(q.name):
 		q.note("route", "reverse names of private addresses stay on the local network")
@@ -80,8 +80,8 @@ func listOf(servers []serverAddr) string {
 	return strings.Join(l, ", ")
 }
 
-// isBootstrap reports whether name is a server's or relay's: how those are
-// found must not depend on the overlay.
+// isBootstrap reports whether name is a server's or relay's: resolving those must not
+// depend on the overlay.
 func (s *Server) isBootstrap(name string) bool {
 	if s.cfg.Bootstrap == nil {
 		return false
@@ -106,7 +106,7 @@ func isPrivate(ip netip.Addr) bool {
 // privateReverse reports whether name is the reverse name of private addresses.
 func privateReverse(name string) bool {
 	for _, p := range privateNets {
-		// fe80::/10 and fc00::/7 end inside a label: reverseZone knows.
+		// fe80::/10 and fc00::/7 end inside a label; reverseZone handles that.
 		if reverseZone(name, p) != "" {
 			return true
 		}
@@ -114,11 +114,11 @@ func privateReverse(name string) bool {
 	return false
 }
 
-// nobody is the answer where a route leads nowhere.
+// nobody is the answer if a route has no upstream.
 func nobody(q *query, r *route, resolvConf string) *answer {
 	if r == privateRoute {
-		// RFC 6303: better a no than a question to the world.
-		q.note("forward", "no resolver of a private network is known")
+		// RFC 6303: answer NXDOMAIN ourselves instead of asking a public resolver.
+		q.note("forward", "no resolver on a private network is known")
 		return negative(q, dns.RcodeNameError, q.name, 0)
 	}
 	if r == systemRoute || r == portalRoute {

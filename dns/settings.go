@@ -15,8 +15,8 @@ import (
 	"weft/overlay/hostname"
 )
 
-// Bounds on what a server can put into a node's settings; what is beyond them
-// is left out.
+// Bounds on the settings that a server can send to a node; anything beyond them is left
+// out.
 const (
 	MaxRecords     = 1000
 	MaxRoutes      = 256
@@ -26,34 +26,34 @@ const (
 	MaxSearch      = 16
 )
 
-// The TTL of own data in seconds, unless set, and the most that it can be set
-// to: a rename is to be seen soon.
+// The default and maximum TTL of our own data, in seconds. It is low so that a rename
+// takes effect soon.
 const (
 	defaultTTL = 5
 	maxTTL     = 60
 )
 
-// Settings are what an owner decides about names, the same fields as api.DNS.
-// The zero value is a resolver that answers for the overlay and forwards the
-// rest to the machine's own resolvers.
+// Settings are an owner's decisions about names, with the same fields as api.DNS. The
+// zero value is a resolver that answers for the overlay and forwards all other names to
+// the machine's own resolvers.
 //
-// Names are written in one way everywhere: a name without a dot is one of the
-// overlay ("kitchen-pi"), any other is a full name whose final dot may be left
-// out ("www.kitchen-pi.weft.internal", "example.com"), and "@" is the
-// overlay's zone itself. Only Search, RebindingAllowed and a route's Suffix are
-// full names also without a dot ("lan"). Names with letters beyond ASCII are stored and served
-// in their ASCII form (RFC 5891).
+// Names have the same form everywhere: a name without a dot is one of the overlay
+// ("kitchen-pi"), any other is a full name with or without its final dot
+// ("www.kitchen-pi.weft.internal", "example.com"), and "@" is the overlay's zone
+// itself. Only in Search, RebindingAllowed and a route's Suffix a name without a dot is
+// a full name, too ("lan"). Names with letters beyond ASCII are stored and served in
+// their ASCII form (RFC 5891).
 //
-// A part that cannot be used is left out and named by Problems; the rest
-// works. Settings are never changed after they were handed over.
+// An invalid part is left out and listed by Problems; the rest works. Settings must not
+// be changed once they are in use.
 type Settings struct {
-	// Search are domains to try for short names beside the overlay's own.
+	// Search are domains to try for short names, beside the overlay's own.
 	Search []string `json:"search"`
 	// LANNamesWin puts the overlay's zone behind the machine's own search
 	// domains, so that "printer" is the LAN's printer where there is one.
 	LANNamesWin bool `json:"lan_names_win"`
-	// Nameservers answer for all names that are neither the overlay's nor a
-	// route's; without any these go to the machine's own resolvers.
+	// Nameservers answer for all names outside the overlay and the routes; if empty,
+	// those names go to the machine's own resolvers.
 	Nameservers []Nameserver `json:"nameservers"`
 	// Routes send names to resolvers of their own (split DNS).
 	Routes []Route `json:"routes"`
@@ -62,28 +62,28 @@ type Settings struct {
 	Records []Record `json:"records"`
 	// Aliases are former names of devices, answered until they end.
 	Aliases []Alias `json:"aliases"`
-	// Wildcards are the short names of the devices that also answer for every
-	// name below theirs, unless it exists.
+	// Wildcards are the short names of devices that also answer for every nonexistent
+	// name below their own.
 	Wildcards []string `json:"wildcards"`
 	// TTL of the overlay's own answers in seconds, 1 to 60; 0 is 5.
 	TTL int `json:"ttl"`
-	// StopRebinding takes overlay, private, loopback and link-local addresses
-	// out of answers for public names. Routes, home.arpa and the names at and
-	// below RebindingAllowed are exempt.
+	// StopRebinding removes overlay, private, loopback and link-local addresses from
+	// answers for public names. Routes, home.arpa and the names at and below
+	// RebindingAllowed are exempt.
 	StopRebinding    bool     `json:"stop_rebinding"`
 	RebindingAllowed []string `json:"rebinding_allowed"`
-	// KeepBrowsers answers use-application-dns.net with NXDOMAIN, by which
-	// browsers leave their own DNS over HTTPS switched off.
+	// KeepBrowsers answers use-application-dns.net with NXDOMAIN, which makes browsers
+	// keep their own DNS over HTTPS off.
 	KeepBrowsers bool `json:"keep_browsers"`
-	// NoStale never answers from expired data when all resolvers fail.
+	// NoStale never answers with expired data when all resolvers fail.
 	NoStale bool `json:"no_stale"`
-	// PortalURL is an http:// address that answers 204 on an open network and
-	// something else behind a captive portal. It is asked after the network
-	// changed and when all Nameservers fail; behind a portal the machine's own
-	// resolvers are asked instead of Nameservers. "" asks nobody.
+	// PortalURL is an http:// address that answers 204 on an open network and something
+	// else behind a captive portal. It is fetched after the network changed and when
+	// all Nameservers fail; behind a portal the machine's own resolvers are asked
+	// instead of Nameservers. "" switches this off.
 	PortalURL string `json:"portal_url"`
-	// QueryLog logs one line per question; names are hashed with a key that
-	// is new at each start.
+	// QueryLog logs one line per question; names are hashed with a key that is new at
+	// each start.
 	QueryLog bool `json:"query_log"`
 }
 
@@ -93,31 +93,31 @@ type Nameserver struct {
 	//	192.0.2.53  192.0.2.53:5353  [2001:db8::53]:53   UDP, TCP when needed
 	//	tls://dns.example  tls://dns.example:853         DNS over TLS (RFC 7858)
 	//	https://dns.example/dns-query                    DNS over HTTPS (RFC 8484)
-	// The certificate must be good for the host in it, name or address. An
+	// The certificate must be valid for the host in it, name or address. An
 	// address inside the overlay is reached through the overlay.
 	Address string `json:"address"`
-	// Bootstrap are the IP addresses of the host in Address. Without them its
-	// name is asked of the machine's own resolvers.
+	// Bootstrap are the IP addresses of the host in Address. Without them the machine's
+	// own resolvers are asked for its name.
 	Bootstrap []string `json:"bootstrap"`
 }
 
-// Route sends a suffix to resolvers of its own.
+// Route sends a suffix to its own resolvers.
 type Route struct {
-	// Suffix is matched with everything below it at a label's boundary; the
-	// longest wins. Reverse zones work like any other. Never inside the
-	// overlay's own zones. Names below .local are for multicast DNS unless
-	// there is a route.
+	// Suffix matches whole labels: the name itself and all names below it; the longest
+	// match wins. Reverse zones work like any other. A route inside the overlay's own
+	// zones is not allowed. Names below .local are left to multicast DNS unless there
+	// is a route.
 	Suffix string `json:"suffix"`
-	// Nameservers; without any the machine's own resolvers are asked.
+	// Nameservers to ask; if empty, the machine's own resolvers.
 	Nameservers []Nameserver `json:"nameservers"`
 }
 
 // Record is one record of a type in RecordTypes.
 type Record struct {
-	Name string `json:"name"` // for PTR an address will do
+	Name string `json:"name"` // for PTR also an address
 	Type string `json:"type"`
-	// Value is the data as in a zone file: "192.0.2.1", "10 mail",
-	// "0 5 443 kitchen-pi". TXT is taken as it stands.
+	// Value is the data as in a zone file: "192.0.2.1", "10 mail", "0 5 443
+	// kitchen-pi". TXT is taken literally.
 	Value string `json:"value"`
 	TTL   int    `json:"ttl"` // seconds, 1 to 86,400; 0 is 300
 }
@@ -128,23 +128,23 @@ var RecordTypes = []string{"A", "AAAA", "CNAME", "TXT", "SRV", "MX", "PTR"}
 // Alias is a former name of a device.
 type Alias struct {
 	Name   string    `json:"name"`   // short
-	Target string    `json:"target"` // short: the device's name now
+	Target string    `json:"target"` // short: the device's current name
 	Until  time.Time `json:"until"`  // the zero time is forever
 }
 
-// Problem is a part of the settings that is not used, and why.
+// Problem is an unused part of the settings, with the reason.
 type Problem struct {
 	Part string `json:"part"` // "records[3]", "routes[0].nameservers[1]"
 	Text string `json:"text"` // one line
 }
 
-// Problems checks settings for a network whose zone is suffix. Those who take
-// settings from people refuse what is named here.
+// Problems checks settings for a network whose zone is suffix. Code that takes settings
+// from people refuses them if there are any problems.
 func (s *Settings) Problems(suffix string) []Problem {
 	return compile(s, strings.ToLower(suffix)+".").problems
 }
 
-// rules are Settings made ready to be used. They are immutable.
+// rules are compiled Settings. They are immutable.
 type rules struct {
 	settings  *Settings
 	apex      string
@@ -177,14 +177,14 @@ type route struct {
 	servers []serverAddr
 }
 
-// serverAddr is a Nameserver taken apart.
+// serverAddr is a parsed Nameserver.
 type serverAddr struct {
 	proto string         // "udp", "tls" or "https"
 	addr  netip.AddrPort // udp
-	host  string         // tls, https: whom the certificate must be good for
+	host  string         // tls, https: the certificate must be valid for it
 	port  uint16         // tls, https
 	url   string         // https
-	boot  []netip.Addr   // tls, https: where it is, if known
+	boot  []netip.Addr   // tls, https: addresses of host, if known
 }
 
 func (a serverAddr) String() string {
@@ -204,7 +204,7 @@ func joinHostPort(host string, port uint16) string {
 	return host + ":" + strconv.Itoa(int(port))
 }
 
-// compile makes rules of settings; apex is the zone's full name. s may be nil.
+// compile turns settings into rules; apex is the zone's full name. s may be nil.
 func compile(s *Settings, apex string) *rules {
 	if s == nil {
 		s = &Settings{}
@@ -258,14 +258,14 @@ func compile(s *Settings, apex string) *rules {
 		case err != nil:
 			return err
 		case within(name, apex):
-			return errors.New("names of the overlay never leave it")
+			return errors.New("a route cannot cover names of the overlay: they never leave it")
 		case r.routes[name] != nil:
 			return errors.New("there is a route for this suffix already")
 		}
 		servers := r.servers(fmt.Sprintf("routes[%s].nameservers", strings.TrimSuffix(name, ".")), rt.Nameservers)
 		if len(servers) == 0 && len(rt.Nameservers) > 0 {
-			// Not to the machine's own: they would learn names that are not
-			// for them. A route without a usable server fails.
+			// Do not fall back to the machine's own resolvers: they would learn names
+			// that are not for them. A route without a usable server fails.
 			servers = []serverAddr{}
 		} else if len(rt.Nameservers) == 0 {
 			servers = nil
@@ -279,7 +279,7 @@ func compile(s *Settings, apex string) *rules {
 	return r
 }
 
-// each takes the first most of n items and notes what is wrong.
+// each handles the first most of n items and records the problems.
 func (r *rules) each(part string, n, most int, take func(i int) error) {
 	for i := range n {
 		if i == most {
@@ -310,7 +310,7 @@ func (r *rules) servers(part string, list []Nameserver) []serverAddr {
 	return out
 }
 
-// fullName makes a full name, in lower case and ASCII, of what Settings hold.
+// fullName turns a name of the Settings into a full name in lower-case ASCII.
 func fullName(name, apex string) (string, error) {
 	if name == "@" {
 		return apex, nil
@@ -357,13 +357,13 @@ func (r *rules) addAlias(a Alias, apex string) error {
 	case err != nil:
 		return err
 	case !within(name, apex) || name == apex || !within(target, apex) || target == apex || name == target:
-		return errors.New("want two short names of devices")
+		return errors.New("want the short names of two devices")
 	}
 	r.aliases[name] = alias{target: target, until: a.Until}
 	return nil
 }
 
-// addRecord takes one record in.
+// addRecord adds one record.
 func (r *rules) addRecord(rec Record, apex string) error {
 	typ := strings.ToUpper(rec.Type)
 	if !slices.Contains(RecordTypes, typ) {
@@ -407,7 +407,7 @@ func (r *rules) addRecord(rec Record, apex string) error {
 	case typ == "CNAME" && name == apex:
 		return errors.New("the zone itself cannot be a CNAME")
 	case name == "*."+apex:
-		return errors.New("every name of the overlay would exist: want a record for one name, or below one")
+		return errors.New("a wildcard at the top would make every name of the overlay exist: want a record for one name, or a wildcard below one")
 	}
 	set.rrs = append(set.rrs, rr)
 	r.records[name] = set
@@ -419,7 +419,7 @@ func (r *rules) addRecord(rec Record, apex string) error {
 	return nil
 }
 
-// dataOf is what a record says of its name, as text.
+// dataOf is a record's data as text.
 func dataOf(rr dns.RR) string { return strings.TrimPrefix(rr.String(), rr.Header().String()) }
 
 // makeRecord parses a record's value.
@@ -480,8 +480,7 @@ func makeRecord(name, typ, value, apex string) (dns.RR, error) {
 		}
 		return &dns.SRV{Hdr: hdr, Priority: n[0], Weight: n[1], Port: n[2], Target: target}, nil
 	}
-	// TXT: strings of at most 255 bytes. The library reads a backslash as the
-	// start of an escape.
+	// TXT: strings of at most 255 bytes. The library treats a backslash as an escape.
 	txt := &dns.TXT{Hdr: hdr}
 	for len(value) > 0 {
 		n := min(len(value), 255)
@@ -491,7 +490,7 @@ func makeRecord(name, typ, value, apex string) (dns.RR, error) {
 	return txt, nil
 }
 
-// parseServer takes a Nameserver apart.
+// parseServer parses a Nameserver.
 func parseServer(n Nameserver) (serverAddr, error) {
 	if len(n.Address) > 512 || len(n.Bootstrap) > MaxNameservers {
 		return serverAddr{}, errors.New("address: too long")
@@ -513,7 +512,7 @@ func parseServer(n Nameserver) (serverAddr, error) {
 		}
 	case "https":
 		a.port = 443
-		// A template's variable (RFC 8484) is for GET; we POST.
+		// A URI template's variable (RFC 8484) is only for GET; we use POST.
 		u.Path = strings.TrimSuffix(u.Path, "{?dns}")
 		u.RawPath = ""
 		a.url = u.String()

@@ -13,7 +13,7 @@ import (
 	"weft/overlay/api"
 )
 
-// TestSettingsMatchAPI: what the server sends is what the resolver reads.
+// The resolver reads what the server sends.
 func TestSettingsMatchAPI(t *testing.T) {
 	in := api.DNS{
 		Search: []string{"a.example"}, LANNamesWin: true,

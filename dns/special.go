@@ -7,8 +7,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// special answers names that mean something on this machine or link only, and
-// those that no resolver could know: they are never forwarded.
+// special answers names that have a meaning only on this machine or link, and names
+// that no resolver can know: they are never forwarded.
 func (s *Server) special(q *query) (*answer, later) {
 	labels := dns.SplitDomainName(q.name)
 	if len(labels) == 0 {
@@ -34,20 +34,20 @@ func (s *Server) special(q *query) (*answer, later) {
 	case "onion", "alt", "invalid":
 		return nx(top+".", "."+top+" is never in DNS (RFC 7686, 9476, 6761)")
 	}
-	// DNS-SD browsing of the own network's domain (RFC 6763 11) is for
+	// DNS-SD browsing of the local network's domain (RFC 6763 section 11) is for
 	// multicast.
 	if len(labels) > 3 && labels[1] == "_dns-sd" && labels[2] == "_udp" {
 		return nx(q.name, "services are browsed by multicast DNS (RFC 6763)")
 	}
 	switch {
 	case q.name == "_dns.resolver.arpa.":
-		// There is no encrypted way to this resolver (RFC 9462).
-		q.note("special", "this resolver is not reached by DNS over TLS or HTTPS (RFC 9462)")
+		// This resolver offers no encrypted transport (RFC 9462).
+		q.note("special", "this resolver does not offer DNS over TLS or HTTPS (RFC 9462)")
 		return negative(q, dns.RcodeSuccess, "resolver.arpa.", 0), nil
 	case within(q.name, "resolver.arpa."):
 		return nx("resolver.arpa.", "resolver.arpa is this resolver's own (RFC 9462)")
 	case q.st.rules.settings.KeepBrowsers && q.name == "use-application-dns.net.":
-		return nx(q.name, "the settings ask browsers to leave their own DNS off")
+		return nx(q.name, "the settings ask browsers to keep their own DNS off")
 	}
 	if len(labels) == 1 {
 		return s.singleLabel(q)
@@ -55,9 +55,9 @@ func (s *Server) special(q *query) (*answer, later) {
 	return nil, nil
 }
 
-// singleLabel answers "kitchen-pi" without any dot: a name of a search list,
-// not of the world. Types that only a validator asks for (DS, DNSKEY of "com.")
-// do go out.
+// singleLabel answers "kitchen-pi" without any dot: such a name needs a search list and
+// is not in public DNS. Types that only a validator asks for (DS, DNSKEY of "com.") are
+// forwarded.
 func (s *Server) singleLabel(q *query) (*answer, later) {
 	switch q.q.Qtype {
 	case dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeDNSKEY, dns.TypeNSEC, dns.TypeRRSIG:
@@ -68,16 +68,16 @@ func (s *Server) singleLabel(q *query) (*answer, later) {
 		return nil, nil
 	}
 	if ix := q.st.ix; ix != nil && s.cfg.ShortNames && q.depth == 0 && validLabel(label) {
-		q.note("special", "short names are taken for the overlay's here")
+		q.note("special", "short names mean overlay names here")
 		sub := q.to(ix.fqdn(label))
-		sub.q.Name = q.q.Name // answered as it was asked
+		sub.q.Name = q.q.Name // answer with the client's spelling
 		return s.ownZones(sub)
 	}
-	q.note("special", "a single label is for a search list, not for a resolver")
+	q.note("special", "a single label needs a search list; it is not a full name")
 	return negative(q, dns.RcodeNameError, q.name, 0), nil
 }
 
-// localhost answers as RFC 6761 section 6.3 wants it.
+// localhost answers as RFC 6761 section 6.3 requires.
 func localhost(q *query) *answer {
 	a := reply(dns.RcodeSuccess)
 	a.out = outLocal
@@ -95,8 +95,7 @@ func localhost(q *query) *answer {
 	return a
 }
 
-// negative is NXDOMAIN or NODATA for a name that is nobody's: zone has no data
-// at all.
+// negative is NXDOMAIN or NODATA for a name outside our zones: zone has no data at all.
 func negative(_ *query, rcode int, zone string, serial uint32) *answer {
 	a := reply(rcode)
 	a.out = outLocal

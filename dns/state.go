@@ -2,9 +2,9 @@ package dns
 
 import "strings"
 
-// state is what queries are answered from: the names and the settings at one
-// moment. It is immutable, and replaced as a whole; what was remembered under
-// another state is not used any more.
+// state is the data for answers: the names and the settings at one moment. It is
+// immutable and replaced as a whole; answers cached under another state are no longer
+// used.
 type state struct {
 	zone     *Zone
 	settings *Settings
@@ -12,8 +12,8 @@ type state struct {
 	rules    *rules
 }
 
-// current returns the state for the current snapshots, making it when one of
-// them is new. Readers of the network call it once per batch.
+// current returns the state of the current snapshots and builds it if one of them is
+// new. Network readers call it once per batch.
 func (s *Server) current() *state {
 	z, set := s.cfg.Zone(), s.cfg.Settings()
 	if st := s.state.Load(); st != nil && st.zone == z && st.settings == set {
@@ -48,7 +48,7 @@ func (s *Server) renew(z *Zone, set *Settings) *state {
 		st.ix = newIndex(z, st.rules.ttl)
 	}
 	if old != nil && old.rules != st.rules {
-		// Other rules, other resolvers: what these said counts no more.
+		// New rules, new resolvers: answers of the old ones are no longer valid.
 		s.cache.clear()
 		s.fwd.reset()
 	}
@@ -56,8 +56,7 @@ func (s *Server) renew(z *Zone, set *Settings) *state {
 	return st
 }
 
-// forget makes a new state of the same data, so that nothing that was
-// remembered is used again.
+// forget makes a new state of the same data, so that no cached answer is used again.
 func (s *Server) forget() {
 	s.cache.clear()
 	s.hosts.clear()

@@ -16,7 +16,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// outcome is what became of a query, for the counters.
+// outcome is the result of a query, for the counters.
 type outcome uint8
 
 const (
@@ -32,7 +32,7 @@ const (
 	outcomes
 )
 
-// outcomeNames are the names of the counters, stable, for metrics.
+// outcomeNames are the stable names of the counters, for metrics.
 var outcomeNames = [outcomes]string{"refused", "malformed", "local", "overlay", "cached", "forwarded", "stale", "failed", "busy"}
 
 // counts are the resolver's counters since the start.
@@ -46,32 +46,32 @@ func (c *counts) done(o outcome) { c.answered[o].Add(1) }
 
 func (s *Server) count(c *atomic.Uint64) { c.Add(1) }
 
-// Status is what the resolver is doing.
+// Status is the state of the resolver.
 type Status struct {
 	Listen    []string          `json:"listen"`    // addresses, UDP and TCP
 	Suffix    string            `json:"suffix"`    // "" while there is no configuration
 	Serial    uint64            `json:"serial"`    // of the names
-	Names     int               `json:"names"`     // devices known here
-	Complete  bool              `json:"complete"`  // all of them are; others are looked up
+	Names     int               `json:"names"`     // devices in the snapshot
+	Complete  bool              `json:"complete"`  // whether the snapshot has all devices; others are looked up
 	Zones     []string          `json:"zones"`     // answered here
 	Records   int               `json:"records"`   // extra records
 	Aliases   int               `json:"aliases"`   // former names
 	Search    []string          `json:"search"`    // of the settings
 	Upstreams []UpstreamStatus  `json:"upstreams"` // for all names without a route
 	Routes    []RouteStatus     `json:"routes"`
-	Portal    bool              `json:"portal"` // a captive portal is in the way
+	Portal    bool              `json:"portal"` // whether there is a captive portal
 	Cache     CacheStatus       `json:"cache"`
 	Counters  map[string]uint64 `json:"counters"`
 	Problems  []Problem         `json:"problems"` // of the settings
 }
 
-// RouteStatus is one split route.
+// RouteStatus is one route of split DNS.
 type RouteStatus struct {
 	Suffix    string           `json:"suffix"`
 	Upstreams []UpstreamStatus `json:"upstreams"`
 }
 
-// UpstreamStatus is one resolver that is asked.
+// UpstreamStatus is one resolver.
 type UpstreamStatus struct {
 	Address   string  `json:"address"`
 	State     string  `json:"state"` // "unused", "ok", "failing" or "loop"
@@ -83,20 +83,20 @@ type UpstreamStatus struct {
 	Error     string  `json:"error"` // of the last failure since the last answer
 }
 
-// CacheStatus is what is remembered.
+// CacheStatus is the size of the cache.
 type CacheStatus struct {
 	Entries  int `json:"entries"`
 	Bytes    int `json:"bytes"`
 	MaxBytes int `json:"max_bytes"`
 }
 
-// Health is something that needs attention. It never stops the resolver.
+// Health is a problem that needs attention. It never stops the resolver.
 type Health struct {
 	Code    string // "dns-loop", "dns-upstream", "dns-portal", "dns-settings"
 	Message string // for people, with the next step
 }
 
-// Status says what the resolver is doing. Nobody is asked for it.
+// Status returns the state of the resolver. It asks no upstream.
 func (s *Server) Status() Status {
 	st := s.current()
 	out := Status{
@@ -141,7 +141,7 @@ func (s *Server) Status() Status {
 	return out
 }
 
-// Counters are the numbers since the start, by outcome.
+// Counters are the counts since the start, by outcome.
 func (s *Server) Counters() map[string]uint64 {
 	c := map[string]uint64{
 		"dropped": s.counts.dropped.Load(), "strangers": s.counts.strangers.Load(), "limited": s.counts.limited.Load(),
@@ -153,7 +153,7 @@ func (s *Server) Counters() map[string]uint64 {
 	return c
 }
 
-// Health returns what needs attention, nothing when all is well.
+// Health returns the problems, nothing if there are none.
 func (s *Server) Health() []Health {
 	var out []Health
 	st := s.state.Load()
@@ -161,7 +161,7 @@ func (s *Server) Health() []Health {
 		return nil
 	}
 	if n := len(st.rules.problems); n > 0 {
-		out = append(out, Health{"dns-settings", fmt.Sprintf("%d parts of the DNS settings are not used, the first is %s: %s; see: weft dns status", n, st.rules.problems[0].Part, st.rules.problems[0].Text)})
+		out = append(out, Health{"dns-settings", fmt.Sprintf("%d parts of the DNS settings are not used; the first is %s: %s; see: weft dns status", n, st.rules.problems[0].Part, st.rules.problems[0].Text)})
 	}
 	if s.portal.now() {
 		out = append(out, Health{"dns-portal", "this network wants you to sign in first: open any http:// page in a browser"})
@@ -181,9 +181,9 @@ func (s *Server) Health() []Health {
 	slices.Sort(loops)
 	slices.Sort(dead)
 	if len(loops) > 0 {
-		out = append(out, Health{"dns-loop", "the resolver " + strings.Join(loops, ", ") + " asks this one what it is asked; it is left out until the network changes: name another one in " + s.cfg.ResolvConf})
+		out = append(out, Health{"dns-loop", "the resolver " + strings.Join(loops, ", ") + " sends this one its own questions back; it is not used until the network changes; name another one in " + s.cfg.ResolvConf})
 	} else if !crowded.IsZero() && time.Since(crowded) < time.Minute {
-		out = append(out, Health{"dns-loop", "the same question comes in again and again: a resolver on this machine or network seems to ask in a circle; see: weft dns status"})
+		out = append(out, Health{"dns-loop", "the same question comes in again and again: resolvers on this machine or network seem to forward in a loop; see: weft dns status"})
 	}
 	if len(dead) > 0 {
 		out = append(out, Health{"dns-upstream", "no answer from the resolver " + strings.Join(dead, ", ") + "; see: weft dns status"})
@@ -229,16 +229,16 @@ func (p *portal) now() bool {
 	return p.is
 }
 
-// Flush forgets all that was learnt from others and returns how many answers
-// that were.
+// Flush drops everything learnt from other resolvers and returns how many answers that
+// were.
 func (s *Server) Flush() int {
 	n, _ := s.cache.size()
 	s.forget()
 	return n
 }
 
-// logQuery logs that somebody asks, if the settings want that. The name is
-// hashed: equal names look equal until the next start.
+// logQuery logs a question, if the settings ask for it. The name is hashed: equal names
+// look equal until the next start.
 func (s *Server) logQuery(q *query) {
 	if q.st.rules.settings.QueryLog {
 		var b [8]byte

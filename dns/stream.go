@@ -14,37 +14,37 @@ import (
 	"github.com/miekg/dns"
 )
 
-// streamIdle is how long a connection to a resolver is kept after the last
-// answer; streamSlow how long one that has been used before may be silent
-// until another is tried, since it may have died unnoticed.
+// streamIdle is how long a connection to a resolver stays open after the last answer.
+// streamSlow is how long a used connection may be silent before another one is tried,
+// since it may have died unnoticed.
 const (
 	streamIdle = 15 * time.Second
 	streamSlow = time.Second
 )
 
-// stream is a connection to a resolver that takes many questions at once (RFC
-// 7766, 7858).
+// stream is a connection to a resolver that carries many questions at once (RFC 7766,
+// 7858).
 type stream struct {
 	conn net.Conn
 	idle *time.Timer
-	stop func() bool // of the watch on the upstream's life
+	stop func() bool // stops watching the upstream's life
 
 	writing sync.Mutex // held while a message is written
 
 	mu sync.Mutex
 	// mu guards the following.
-	waiting map[uint16]*asked
-	used    bool      // it has brought an answer
-	heard   time.Time // when last
-	err     error     // why it ended
+	waiting    map[uint16]*question
+	used       bool // it has carried an answer
+	lastAnswer time.Time
+	err        error // why it ended
 }
 
-type asked struct {
+type question struct {
 	q      dns.Question
-	answer chan *dns.Msg // buffered; closed without one when the stream ends
+	answer chan *dns.Msg // buffered; closed without an answer when the stream ends
 }
 
-// askTLS asks over DNS over TLS.
+// askTLS asks by DNS over TLS.
 func (u *upstream) askTLS(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	st, fresh, err := u.open(ctx)
 	if err != nil {
@@ -73,9 +73,9 @@ func (u *upstream) askTLS(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	return r, nil
 }
 
-// open returns the connection, making it when there is none.
+// open returns the connection and opens one if there is none.
 func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error) {
-	// Others who want it wait for the same handshake.
+	// Others that need the connection wait for the same handshake.
 	select {
 	case u.opening <- struct{}{}:
 		defer func() { <-u.opening }()
@@ -97,7 +97,7 @@ func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error)
 		raw.Close()
 		return nil, false, err
 	}
-	st = &stream{conn: c, waiting: map[uint16]*asked{}}
+	st = &stream{conn: c, waiting: map[uint16]*question{}}
 	st.mu.Lock()
 	st.idle = time.AfterFunc(streamIdle, func() { st.close(errIdle) })
 	st.stop = context.AfterFunc(u.life, func() { st.close(errors.New("the network has changed")) })
@@ -114,8 +114,8 @@ func (u *upstream) open(ctx context.Context) (st *stream, fresh bool, err error)
 
 var errIdle = errors.New("idle")
 
-// replace has the next question make another connection. Who waits for an
-// answer on this one still may get it; it ends when it is idle.
+// replace makes the next question open another connection. Questions in progress on
+// this one may still be answered; it ends when it is idle.
 func (u *upstream) replace(st *stream) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -124,11 +124,11 @@ func (u *upstream) replace(st *stream) {
 	}
 }
 
-// silent reports whether nothing has come for a while.
+// silent reports whether nothing has come for streamSlow.
 func (st *stream) silent() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return time.Since(st.heard) >= streamSlow
+	return time.Since(st.lastAnswer) >= streamSlow
 }
 
 func (st *stream) alive() bool {
@@ -143,13 +143,13 @@ func (st *stream) hasAnswered() bool {
 	return st.used
 }
 
-// maxAsked bounds the questions under way on one connection.
+// maxAsked bounds the questions in progress on one connection.
 const maxAsked = 256
 
-// ask sends a question under a fresh id and waits for its answer. It gives up
-// early when doubt is set and the connection brings nothing at all.
+// ask sends a question with a fresh id and waits for its answer. With doubt it gives up
+// early if the connection carries nothing at all.
 func (st *stream) ask(ctx context.Context, m *dns.Msg, doubt bool) (*dns.Msg, error) {
-	a := &asked{q: m.Question[0], answer: make(chan *dns.Msg, 1)}
+	a := &question{q: m.Question[0], answer: make(chan *dns.Msg, 1)}
 	st.mu.Lock()
 	if st.err != nil || len(st.waiting) >= maxAsked {
 		err := st.err
@@ -191,7 +191,7 @@ func (st *stream) ask(ctx context.Context, m *dns.Msg, doubt bool) (*dns.Msg, er
 			return r, nil
 		case <-timer.C:
 			if doubt && st.silent() {
-				return nil, errors.New("the resolver went silent")
+				return nil, errors.New("the resolver stopped answering")
 			}
 			timer.Reset(streamSlow)
 		case <-ctx.Done():
@@ -200,7 +200,7 @@ func (st *stream) ask(ctx context.Context, m *dns.Msg, doubt bool) (*dns.Msg, er
 	}
 }
 
-// done ends a question; the last one out starts the idle time.
+// done ends a question; the last one starts the idle timer.
 func (st *stream) done(id uint16) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -210,7 +210,7 @@ func (st *stream) done(id uint16) {
 	}
 }
 
-// read hands answers to who asked, until the connection ends.
+// read delivers answers to their questions until the connection ends.
 func (st *stream) read() {
 	c := dns.Conn{Conn: st.conn}
 	for {
@@ -224,17 +224,17 @@ func (st *stream) read() {
 		a := st.waiting[id]
 		r := new(dns.Msg)
 		if a != nil && matches(b, id, a.q, r) {
-			st.used, st.heard = true, time.Now()
+			st.used, st.lastAnswer = true, time.Now()
 			select {
 			case a.answer <- r:
-			default: // twice the same
+			default: // a duplicate answer
 			}
 		}
 		st.mu.Unlock()
 	}
 }
 
-// close ends the connection; who waits is told.
+// close ends the connection and fails its questions with err.
 func (st *stream) close(err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -248,5 +248,5 @@ func (st *stream) close(err error) {
 	for _, a := range st.waiting {
 		close(a.answer)
 	}
-	st.waiting = map[uint16]*asked{}
+	st.waiting = map[uint16]*question{}
 }

@@ -11,11 +11,11 @@ import (
 
 // Bounds of a TCP connection (RFC 7766).
 const (
-	tcpIdle    = 10 * time.Second // without a question
-	tcpWrite   = 5 * time.Second  // for an answer to be taken
-	tcpPending = 128              // questions under way
+	tcpIdle    = 10 * time.Second // between questions
+	tcpWrite   = 5 * time.Second  // to write an answer
+	tcpPending = 128              // questions in progress
 	tcpBuffer  = 16 << 10
-	maxMessage = 2 + 1<<16 // with its length
+	maxMessage = 2 + 1<<16 // including the length
 )
 
 // serveTCP accepts connections until l is closed.
@@ -24,7 +24,7 @@ func (s *Server) serveTCP(l net.Listener) {
 		c, err := l.Accept()
 		if err != nil {
 			if s.ctx.Err() == nil && !isClosed(err) {
-				// Out of file descriptors, for example: that passes.
+				// For example, no file descriptors are left: that passes.
 				s.cfg.Log.Warn("dns: accept", "err", err)
 				select {
 				case <-time.After(100 * time.Millisecond):
@@ -43,11 +43,11 @@ func (s *Server) serveTCP(l net.Listener) {
 
 func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
 
-// conn is one client's connection. Answers are written as they are ready, not
+// conn is one client's connection. Answers are written as soon as they are ready, not
 // in the order of the questions.
 type conn struct {
 	net.Conn
-	pending chan struct{} // a slot per question that waits for somebody else
+	pending chan struct{} // a slot per question that waits for the server or an upstream
 
 	mu sync.Mutex // held while answers are written
 }
@@ -58,7 +58,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	var rests sync.WaitGroup
 	defer rests.Wait()
 	defer c.Close()
-	// At Close nothing more is read; answers under way are still written.
+	// After Close nothing more is read; answers in progress are still written.
 	defer context.AfterFunc(s.ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })()
 	from, ok := addrPortOf(c.RemoteAddr())
 	if !ok || !s.current().mayAsk(from.Addr()) || !s.limits.connect(from.Addr()) {
@@ -69,7 +69,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	in := make([]byte, 0, 2048)
 	var out, one []byte
 	for {
-		// All whole messages that are there; their answers leave together.
+		// Handle all complete messages in the buffer; their answers leave together.
 		st, now := s.current(), time.Now()
 		rest := in
 		for len(rest) >= 2 {
@@ -83,7 +83,7 @@ func (s *Server) serveConn(nc net.Conn) {
 				out = append(binary.BigEndian.AppendUint16(out, uint16(len(b))), b...)
 				one = b[:0]
 			} else if later != nil {
-				c.pending <- struct{}{} // full: the client waits
+				c.pending <- struct{}{} // when full, the client waits
 				rests.Add(1)
 				done := func() { <-c.pending; rests.Done() }
 				if !s.startRest(later, func(b []byte) {
@@ -109,7 +109,7 @@ func (s *Server) serveConn(nc net.Conn) {
 		}
 		in = in[:copy(in, rest)]
 		if cap(in)-len(in) < 512 && cap(in) < maxMessage {
-			// A longer message, or many.
+			// A longer message, or several.
 			in = append(make([]byte, 0, min(max(4*cap(in), tcpBuffer), maxMessage)), in...)
 		}
 		c.SetReadDeadline(time.Now().Add(tcpIdle))
@@ -124,7 +124,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 }
 
-// write sends whole messages.
+// write sends complete messages.
 func (c *conn) write(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// maxQuery bounds a datagram that is looked at, in bytes.
+// maxQuery bounds the datagrams that are parsed, in bytes.
 const maxQuery = 1500
 
-// serveUDP answers the datagrams of one socket until it is closed. It waits
-// without a deadline: each would be a wake-up of an idle device, and nothing
-// comes of it.
+// serveUDP answers the datagrams of one socket until it is closed. It reads without a
+// deadline: a deadline would wake an idle device for nothing.
 func (s *Server) serveUDP(pc net.PacketConn) {
 	if c, ok := pc.(*net.UDPConn); ok && s.serveBatches(c) {
 		return
@@ -41,8 +40,7 @@ func (s *Server) serveUDP(pc net.PacketConn) {
 	}
 }
 
-// startRest runs the rest of a query's work and sends what comes of it; false
-// after Close.
+// startRest runs the rest of a query's work and sends the result; false after Close.
 func (s *Server) startRest(rest func([]byte) []byte, send func([]byte)) bool {
 	if s.start(func() { send(rest(nil)) }) {
 		return true
@@ -57,15 +55,15 @@ func (s *Server) sent(_ int, err error) {
 	}
 }
 
-// ended reports a listener that ended before Close.
+// ended logs a listener that failed before Close.
 func (s *Server) ended(l interface{ LocalAddr() net.Addr }, err error) {
 	if s.ctx.Err() == nil {
 		s.cfg.Log.Warn("dns: listener ended", "addr", l.LocalAddr(), "err", err)
 	}
 }
 
-// temporary reports whether reading can go on: a socket also reports what
-// became of answers sent earlier.
+// temporary reports whether reading can continue: a socket also reports errors of
+// answers sent earlier.
 func temporary(err error) bool {
 	ne, ok := err.(net.Error)
 	return ok && (ne.Timeout() || !isClosed(err))

@@ -11,11 +11,11 @@ import (
 	"weft/overlay/mmsg"
 )
 
-// batch is how many datagrams are read and answered by one system call.
+// batch is the number of datagrams read or sent by one system call.
 const batch = 16
 
-// receiveBuffer is what the kernel may hold of a burst of questions, in bytes;
-// as much of it as the system allows.
+// receiveBuffer is how much of a burst the kernel should hold, in bytes; it grants as
+// much as the system allows.
 const receiveBuffer = 1 << 20
 
 func listenUDP(addr string) (net.PacketConn, error) {
@@ -29,8 +29,8 @@ func listenUDP(addr string) (net.PacketConn, error) {
 	return lc.ListenPacket(context.Background(), "udp", addr)
 }
 
-// batches are the buffers of one socket. Those that do not change point to
-// each other once and for all.
+// batches are the buffers of one socket. The constant pointers between them are set up
+// once.
 type batches struct {
 	in       [batch][maxQuery]byte
 	out      [batch][maxUDP]byte
@@ -39,13 +39,13 @@ type batches struct {
 	outBuf   [batch]mmsg.Buffer
 	inMsg    [batch]mmsg.Message
 	outMsg   [batch]mmsg.Message
-	n        int // of the last system call
+	n        int // datagrams of the last system call
 	errno    syscall.Errno
 	at, todo int // of outMsg, while it is sent
 }
 
-// serveBatches is serveUDP with as few system calls as there can be; false
-// when that is not possible here.
+// serveBatches is serveUDP with as few system calls as possible; false if that does not
+// work here.
 func (s *Server) serveBatches(c *net.UDPConn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Server) serveBatches(c *net.UDPConn) bool {
 			return false
 		}
 		if b.errno != 0 {
-			continue // what became of an answer sent earlier
+			continue // the error of an answer sent earlier
 		}
 		got, st, now := b.n, s.current(), time.Now()
 		b.at, b.todo = 0, 0
@@ -103,14 +103,14 @@ func (s *Server) serveBatches(c *net.UDPConn) bool {
 			}
 			if b.errno != 0 {
 				s.sent(0, b.errno)
-				b.n = 1 // this one cannot be sent; the others can
+				b.n = 1 // skip this one; the others can be sent
 			}
 			b.at += b.n
 		}
 	}
 }
 
-// add has out sent to where datagram i came from.
+// add queues out as the answer to datagram i.
 func (b *batches) add(out []byte, i int) {
 	b.outBuf[b.todo].Set(out)
 	b.outMsg[b.todo].SetName(&b.from[i], b.inMsg[i].NameLen())

@@ -16,35 +16,35 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resend is how long a resolver has before it is asked again over UDP.
+// resend is the time after which a question is sent again over UDP.
 const resend = time.Second
 
-// upstream is one resolver, however it is reached. What it has of connections
-// closes by itself a while after the last question.
+// upstream is one resolver, over any transport. Its connections close some time after
+// the last question.
 type upstream struct {
 	// Constant.
 	addr serverAddr
 	f    *forwarder
 	doh  *doh            // https
-	life context.Context // ends when the upstream is not to be asked any more
+	life context.Context // canceled when the upstream is no longer to be asked
 	end  context.CancelFunc
 
 	asked, answered, failed atomic.Uint64
 	lastRTT                 atomic.Int64 // nanoseconds, 0 until known
 	lastError               atomic.Pointer[string]
 	looped                  atomic.Bool
-	probed                  atomic.Bool // a loop was looked for since the last change of link
+	probed                  atomic.Bool // whether a loop probe was sent since the last change of the network
 
-	opening chan struct{} // tls: a slot for who makes the connection
+	opening chan struct{} // tls: a slot for the goroutine that opens the connection
 	mu      sync.Mutex
-	stream  *stream // tls; mu guards it
+	stream  *stream // tls; guarded by mu
 }
 
 func (u *upstream) String() string { return u.addr.String() }
 
-var errLoop = errors.New("its answers come from this very resolver")
+var errLoop = errors.New("its answers come from this resolver itself")
 
-// ask asks for the question of m and returns the answer that matches it.
+// ask sends the question of m and returns the matching answer.
 func (u *upstream) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	if u.looped.Load() {
 		return nil, fmt.Errorf("ask %s: %w", u, errLoop)
@@ -79,8 +79,8 @@ func (u *upstream) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	return r, err
 }
 
-// drop ends what is under way and closes what is open. The upstream is not
-// asked any more.
+// drop aborts questions in progress and closes connections. The upstream is not asked
+// any more.
 func (u *upstream) drop() {
 	u.end()
 	if u.doh != nil {
@@ -88,10 +88,10 @@ func (u *upstream) drop() {
 	}
 }
 
-// askPlain asks over UDP and, when the answer is cut, over TCP.
+// askPlain asks over UDP, and over TCP if the answer is truncated.
 func (u *upstream) askPlain(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	r, err := u.askUDP(ctx, m)
-	// Very old servers do not take an OPT.
+	// Very old servers do not accept an OPT.
 	if err == nil && r.Rcode == dns.RcodeFormatError && r.IsEdns0() == nil && len(m.Extra) > 0 {
 		bare := m.Copy()
 		bare.Extra = nil
@@ -101,14 +101,14 @@ func (u *upstream) askPlain(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 		if full, terr := u.askTCP(ctx, m); terr == nil {
 			return full, nil
 		}
-		// A cut answer says "ask over TCP", which has just failed.
+		// A truncated answer means "ask over TCP", which has just failed.
 		return nil, fmt.Errorf("%s: the answer is too large for UDP and TCP failed", u)
 	}
 	return r, err
 }
 
-// askUDP sends m with a fresh id from a fresh, connected socket (RFC 5452) and
-// waits for the answer that matches, passing over those that do not.
+// askUDP sends m with a fresh id from a fresh, connected socket (RFC 5452) and waits
+// for the matching answer, ignoring others.
 func (u *upstream) askUDP(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	conn, err := u.f.dial(ctx, "udp", u.addr.addr)
 	if err != nil {
@@ -174,7 +174,7 @@ func (u *upstream) askTCP(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	}
 	r := new(dns.Msg)
 	if !matches(buf, id, m.Question[0], r) {
-		return nil, errors.New("the answer is for something else")
+		return nil, errors.New("the answer is for another question")
 	}
 	return r, nil
 }
@@ -185,8 +185,8 @@ func newID() uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// packWith packs m with another id, leaving m alone: several upstreams are
-// asked at once, and packing writes into an OPT.
+// packWith packs m with another id without changing m: several upstreams are asked at
+// once, and packing writes into an OPT.
 func packWith(m *dns.Msg, id uint16) ([]byte, error) {
 	out, err := m.Copy().Pack()
 	if err != nil {
@@ -196,9 +196,8 @@ func packWith(m *dns.Msg, id uint16) ([]byte, error) {
 	return out, nil
 }
 
-// matches unpacks b into r if it answers the question asked under id. A
-// message that is cut may not unpack as a whole; its header and question
-// count then.
+// matches unpacks b into r if it answers the question with this id. A truncated message
+// may not unpack as a whole; then its header and question are enough.
 func matches(b []byte, id uint16, q dns.Question, r *dns.Msg) bool {
 	if len(b) < 12 || binary.BigEndian.Uint16(b) != id {
 		return false
@@ -211,9 +210,9 @@ func matches(b []byte, id uint16, q dns.Question, r *dns.Msg) bool {
 		strings.EqualFold(r.Question[0].Name, q.Name)
 }
 
-// dialHost connects to an upstream's host by TCP: to its known addresses one
-// after the other, each with a second, or to those that the machine's own
-// resolvers say.
+// dialHost connects to an upstream's host over TCP: to its known addresses one after
+// the other, with one second each, or to the addresses from the machine's own
+// resolvers.
 func (f *forwarder) dialHost(ctx context.Context, a *serverAddr) (net.Conn, error) {
 	ips := a.boot
 	if len(ips) == 0 {

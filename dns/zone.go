@@ -7,24 +7,23 @@ import (
 	"github.com/miekg/dns"
 )
 
-// index is a Zone made ready to be asked. It is immutable.
+// index is a Zone prepared for queries. It is immutable.
 type index struct {
 	zone   *Zone
 	ttl    uint32
 	apex   string              // "weft.internal."
 	byName map[string]Host     // full name in lower case, with the final dot
 	byAddr map[netip.Addr]Host //
-	inner  map[string]struct{} // names that exist only because something is below them
+	inner  map[string]struct{} // names that exist only because there are names below them
 }
 
-// serviceHost is the name of the resolver itself. '_' keeps it apart from
-// every name that a device can have.
+// serviceHost is the name of the resolver itself. No device name can contain '_'.
 const serviceHost = "_dns"
 
 // serviceReverse is the reverse name of ServiceAddr, ours in every network.
 const serviceReverse = "100.100.100.100.in-addr.arpa."
 
-// validSuffix refuses what a hostile server could make of the zone's name.
+// validSuffix rejects zone names that a hostile server could send.
 func validSuffix(s string) bool {
 	if s == "" || len(s) > 200 {
 		return false
@@ -66,8 +65,8 @@ func newIndex(z *Zone, ttl uint32) *index {
 	return ix
 }
 
-// add takes a host in; names and addresses that are taken stay with whom they
-// are, and what is no host name is left out.
+// add adds a host. A name or address that is already taken stays with the first host;
+// an invalid host name is left out.
 func (ix *index) add(h Host) {
 	for _, l := range strings.Split(h.Name, ".") {
 		if !validLabel(l) {
@@ -105,10 +104,10 @@ func within(name, zone string) bool {
 
 // reverse is a name below in-addr.arpa or ip6.arpa.
 type reverse struct {
-	addr netip.Addr // as far as the name goes, the rest zero
-	bits int        // how far it goes
-	full bool       // it is a whole address
-	ok   bool       // it is well formed
+	addr netip.Addr // the given part of the address, the rest zero
+	bits int        // length of the given part
+	full bool       // whether it is a whole address
+	ok   bool       // whether it is well formed
 }
 
 // parseReverse reads a reverse name; arpa is false for any other name.
@@ -184,8 +183,8 @@ func splitLabels(s string) []string {
 	return strings.Split(s, ".")
 }
 
-// reverseZone returns the zone of prefix that name lies in, "" when in none.
-// A prefix that does not end at a label is several zones: 100.64.0.0/10 is
+// reverseZone returns the zone of prefix that contains name, "" if there is none. A
+// prefix that does not end at a label has several zones: 100.64.0.0/10 has
 // 64.100.in-addr.arpa to 127.100.in-addr.arpa, and nothing more is ours.
 func reverseZone(name string, prefix netip.Prefix) string {
 	if !prefix.IsValid() {
