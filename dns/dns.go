@@ -13,8 +13,9 @@
 //	route.go       chooses the upstreams for all other names
 //	rebind.go      removes private addresses from answers for public names
 //	cache.go       answers of earlier questions
-//	forward.go     upstreams, failover, one request for equal questions
-//	               (upstream.go UDP and TCP, stream.go TLS, doh.go HTTPS)
+//	forward.go     one request for equal questions
+//	exchange.go    upstreams and failover (upstream.go UDP and TCP, stream.go TLS,
+//	               doh.go HTTPS)
 //	finish.go      OPT, extended errors, size
 //
 // state.go holds the data of all stages: an immutable snapshot of the names (Zone) and

@@ -14,14 +14,13 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// busTime bounds one call: a service that hangs is a service that is not
-// there.
+// busTime bounds one call: a service that hangs counts as absent.
 const busTime = time.Second
 
-// startService is the one method that starts the service it is for.
+// startService is the only method whose call may start its service.
 const startService = "org.freedesktop.DBus.Peer.Ping"
 
-// property reads one.
+// property reads one property.
 func property(ctx context.Context, c caller, dest, path, iface, name string) (any, error) {
 	out, err := c.call(ctx, dest, path, "org.freedesktop.DBus.Properties.Get", iface, name)
 	if err != nil {
@@ -32,21 +31,21 @@ func property(ctx context.Context, c caller, dest, path, iface, name string) (an
 			return v.Value(), nil
 		}
 	}
-	return nil, fmt.Errorf("%s.%s: the answer is no property", iface, name)
+	return nil, fmt.Errorf("%s.%s: the answer is not a property", iface, name)
 }
 
-// errNoBus is what calls return where there is no D-Bus.
+// errNoBus is the error of calls where there is no D-Bus.
 var errNoBus = errors.New("there is no D-Bus")
 
-// bus is the system bus, connected at the first call. When the connection
-// breaks, the next call makes another.
+// bus is the system bus. The first call connects; after the connection breaks, the next
+// call connects again.
 type bus struct {
 	address string // constant
 
 	mu sync.Mutex
 	// mu guards the following.
 	conn   *dbus.Conn
-	tell   func(event) // nil: nobody listens
+	tell   func(event) // nil: no listener
 	closed bool
 	wg     sync.WaitGroup // one per connection
 }
@@ -55,7 +54,7 @@ func systemBus(root string) *bus {
 	return &bus{address: "unix:path=" + at(root, "/run/dbus/system_bus_socket")}
 }
 
-// watched are the signals that a connection asks for.
+// watched are the signals that a connection subscribes to.
 var watched = [][]dbus.MatchOption{
 	{dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, resolvedName)},
 	{dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, nmName)},
@@ -75,7 +74,7 @@ func (b *bus) connect(ctx context.Context) (*dbus.Conn, error) {
 		conn *dbus.Conn
 		err  error
 	}
-	// Connecting takes no context: a bus that is stopped would hold us.
+	// Connecting takes no context, and a stopped bus would block it.
 	result := make(chan dialled, 1)
 	go func() {
 		c, err := b.dial()
@@ -104,7 +103,7 @@ func (b *bus) connect(ctx context.Context) (*dbus.Conn, error) {
 			tell := b.tell
 			b.mu.Unlock()
 			if tell != nil {
-				hear(s, tell)
+				handleSignal(s, tell)
 			}
 		}
 		b.mu.Lock()
@@ -132,14 +131,14 @@ func (b *bus) dial() (*dbus.Conn, error) {
 	return c, nil
 }
 
-// listen has tell called when a service came or changed, or the connection broke.
+// listen makes tell called when a service starts or changes, or the connection breaks.
 func (b *bus) listen(tell func(event)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tell = tell
 }
 
-func hear(s *dbus.Signal, tell func(event)) {
+func handleSignal(s *dbus.Signal, tell func(event)) {
 	switch {
 	case s.Name == "org.freedesktop.DBus.NameOwnerChanged":
 		// name, old owner, new owner
@@ -170,7 +169,7 @@ func (b *bus) call(ctx context.Context, dest, path, method string, args ...any) 
 	if err != nil {
 		return nil, err
 	}
-	// A service that somebody stops must not be started by our asking.
+	// The call must not start a service that somebody has stopped.
 	flags := dbus.FlagNoAutoStart
 	if method == startService {
 		flags = 0
@@ -189,7 +188,7 @@ func isBusError(err error, name string) bool {
 	return errors.As(err, &e) && e.Name == name || errors.As(err, &p) && p.Name == name
 }
 
-// askServices says in e which services there are.
+// askServices records in e which services run.
 func askServices(ctx context.Context, c caller, first bool, e *evidence) {
 	var err error
 	if first {

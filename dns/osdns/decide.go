@@ -7,37 +7,35 @@ import (
 	"strings"
 )
 
-// evidence is what can be known about who looks after DNS, before anything is
-// changed.
+// evidence is everything known about who manages DNS, before anything is changed.
 type evidence struct {
-	// File is /etc/resolv.conf as it is without us, nil when there is none,
-	// and Link what it links to, "" for a plain file.
+	// File is the original /etc/resolv.conf, nil if there is none, and Link the target
+	// of the link, "" for a plain file.
 	File []byte
 	Link string
-	// Dangling says that Link leads nowhere.
+	// Dangling says that the target of Link does not exist.
 	Dangling bool
 	// NSSwitch is the hosts line of /etc/nsswitch.conf.
 	NSSwitch string
 	// Resolved says that systemd-resolved answers on D-Bus.
 	Resolved bool
-	// NM is NetworkManager's version, "" when it does not run, and NMMode its
-	// DNS mode ("systemd-resolved", "default", "none"…).
+	// NM is NetworkManager's version, "" if it does not run, and NMMode its DNS mode
+	// ("systemd-resolved", "default", "none"…).
 	NM, NMMode string
-	// Resolvconf is the first line of resolvconf --version, "" without one.
+	// Resolvconf is the first line of resolvconf --version, "" if there is none.
 	Resolvconf string
 }
 
-// decide names the program to tell, and why.
+// decide chooses the program that gets our settings, and says why.
 //
-// systemd-resolved is told when it is there and really is the resolver: it
-// alone can send names to different servers, and it outlives the files. Whose
-// header resolv.conf has decides among the rest. A header without its program
-// behind it is history.
+// systemd-resolved is chosen if it runs and is really the resolver: it alone can send
+// different names to different servers, and it outlives the files. Otherwise the header
+// of resolv.conf decides. A header whose program does not run is out of date.
 func decide(e evidence) (Mode, string) {
 	resolves, why := e.usesResolved()
 	if resolves && e.Resolved {
 		if e.NM != "" && e.NMMode == "systemd-resolved" && nmMustBeTold(e.NM) {
-			return ModeNM, fmt.Sprintf("NetworkManager %s overwrites what systemd-resolved was told, so it is told itself", e.NM)
+			return ModeNM, fmt.Sprintf("NetworkManager %s overwrites the settings of systemd-resolved, so it gets them itself", e.NM)
 		}
 		return ModeResolved, why
 	}
@@ -45,31 +43,31 @@ func decide(e evidence) (Mode, string) {
 	case "resolvconf":
 		switch {
 		case strings.HasPrefix(e.Resolvconf, "openresolv"):
-			return ModeOpenresolv, "/etc/resolv.conf is made by openresolv"
+			return ModeOpenresolv, "/etc/resolv.conf is written by openresolv"
 		case strings.Contains(e.Resolvconf, "Debian"):
-			return ModeResolvconf, "/etc/resolv.conf is made by resolvconf"
+			return ModeResolvconf, "/etc/resolv.conf is written by resolvconf"
 		}
-		return ModeDirect, "/etc/resolv.conf says that resolvconf made it, but there is no resolvconf"
+		return ModeDirect, "/etc/resolv.conf names resolvconf as its author, but there is no resolvconf"
 	case "NetworkManager":
 		if e.NM != "" && nmMustBeTold(e.NM) {
-			return ModeNM, fmt.Sprintf("/etc/resolv.conf is made by NetworkManager %s", e.NM)
+			return ModeNM, fmt.Sprintf("/etc/resolv.conf is written by NetworkManager %s", e.NM)
 		}
-		return ModeDirect, "/etc/resolv.conf is made by NetworkManager, which cannot be told about another interface"
+		return ModeDirect, "/etc/resolv.conf is written by NetworkManager, which accepts no settings for another interface"
 	case "systemd-resolved":
 		if !e.Resolved {
-			return ModeDirect, "/etc/resolv.conf is systemd-resolved's, but it does not run"
+			return ModeDirect, "/etc/resolv.conf belongs to systemd-resolved, which does not run"
 		}
 		return ModeDirect, "systemd-resolved runs, but programs ask other resolvers: " + why
 	}
 	switch {
 	case e.Dangling:
-		return ModeDirect, fmt.Sprintf("/etc/resolv.conf is a link to %q, where there is nothing", e.Link)
+		return ModeDirect, fmt.Sprintf("/etc/resolv.conf is a link to %q, which does not exist", e.Link)
 	case e.File == nil:
 		return ModeDirect, "there is no /etc/resolv.conf"
 	case e.Resolved:
 		return ModeDirect, "systemd-resolved runs, but programs ask other resolvers: " + why
 	}
-	return ModeDirect, "/etc/resolv.conf is nobody's"
+	return ModeDirect, "no program manages /etc/resolv.conf"
 }
 
 // usesResolved reports whether programs of this machine ask systemd-resolved.
@@ -79,7 +77,7 @@ func (e evidence) usesResolved() (bool, string) {
 	}
 	servers := parseResolvFile(e.File).Servers
 	if len(servers) == 0 {
-		return false, "/etc/resolv.conf names none"
+		return false, "/etc/resolv.conf has no nameserver"
 	}
 	for _, s := range servers {
 		if s.Port() != 53 || s.Addr() != stub && s.Addr() != stubProxy {
@@ -89,13 +87,13 @@ func (e evidence) usesResolved() (bool, string) {
 	return true, "every nameserver in /etc/resolv.conf is systemd-resolved"
 }
 
-// stub and stubProxy are where systemd-resolved listens.
+// stub and stubProxy are the addresses on which systemd-resolved listens.
 var (
 	stub      = netip.AddrFrom4([4]byte{127, 0, 0, 53})
 	stubProxy = netip.AddrFrom4([4]byte{127, 0, 0, 54})
 )
 
-// nssResolve reports whether resolve stands before dns in a hosts line of
+// nssResolve reports whether resolve comes before dns in the hosts line of
 // nsswitch.conf.
 func nssResolve(line string) bool {
 	_, rest, ok := strings.Cut(line, "hosts:")
@@ -114,9 +112,9 @@ func nssResolve(line string) bool {
 	return false
 }
 
-// nmMustBeTold reports whether a NetworkManager of this version has to be told
-// itself: 1.26.0 to 1.26.5 take away from systemd-resolved what others told it
-// about an interface. Older ones do not touch it, newer ones do not either.
+// nmMustBeTold reports whether this version of NetworkManager needs the settings
+// itself: 1.26.0 to 1.26.5 remove settings that others give systemd-resolved for an
+// interface. Older and newer versions leave them alone.
 func nmMustBeTold(version string) bool {
 	p := strings.SplitN(version, ".", 3)
 	if len(p) != 3 || p[0] != "1" || p[1] != "26" {

@@ -14,31 +14,31 @@ import (
 	"slices"
 )
 
-// direct looks after /etc/resolv.conf itself. Every name then goes to us, and
-// we ask the resolvers that the file named before.
+// direct manages /etc/resolv.conf itself. All names then go to us, and we ask the
+// resolvers that the file named before.
 //
-// At each moment the file is complete, either theirs or ours, and what it was
-// before is in the backup: a kill at any point leaves what restoreFile can put
-// right. The backup of a link is a link, so that what it leads to goes on
-// being followed; the backup of nothing says so (noFile).
+// The file is complete at every moment, either the original or ours, and the backup has
+// the original: after a kill at any point restoreFile can restore it. The backup of a
+// link is a link, so that it follows changes of its target; the backup of a missing
+// file is noFile.
 type direct struct {
 	// Constant.
 	root  string
 	iface string
-	busy  func(iface string) bool // a running daemon's
-	also  func(path string)       // watch this, too
+	busy  func(iface string) bool // reports whether a running daemon has the lock
+	also  func(path string)       // also watches path
 
 	c       Config
-	content []byte // as we wrote it
+	content []byte // that we wrote
 }
 
-// resolvConfPath is the file, and backupPaths where what was before may be:
-// the second is for machines where /etc cannot be written.
+// resolvConfPath is the file, backupPaths the places for its backup: the second one is
+// for machines where /etc is read-only.
 const resolvConfPath = "/etc/resolv.conf"
 
 var backupPaths = []string{"/etc/resolv.conf.before-weft", "/run/weft-resolv.conf.before"}
 
-// noFile is the content of a backup of nothing.
+// noFile is the backup of a missing file.
 const noFile = "# weft: there was no resolv.conf\n"
 
 func (d *direct) set(_ context.Context, c Config) ([]string, error) {
@@ -50,7 +50,7 @@ func (d *direct) set(_ context.Context, c Config) ([]string, error) {
 	owner, ours := ownedBy(cur)
 	if ours && owner != d.iface {
 		if d.busy(owner) {
-			return nil, fmt.Errorf("another weft daemon, with the interface %s, has set %s already; stop it, or run this one with --os-dns=off", owner, resolvConfPath)
+			return nil, fmt.Errorf("another weft daemon, with the interface %s, already manages %s; stop it, or run this one with --os-dns=off", owner, resolvConfPath)
 		}
 		if _, err := restoreFile(d.root); err != nil {
 			return nil, err
@@ -88,8 +88,8 @@ func (d *direct) set(_ context.Context, c Config) ([]string, error) {
 	return applied, nil
 }
 
-// before is what the machine's own file says, without us. cur is the file as
-// it is: ours when the backup is lost.
+// before returns the original settings, without ours. cur is the current file: it is
+// ours if the backup is lost.
 func (d *direct) before(cur []byte) resolvFile {
 	f := parseResolvFile(original(d.root, cur))
 	f.Servers = slices.DeleteFunc(f.Servers, func(s netip.AddrPort) bool { return s.Addr() == d.c.Nameserver })
@@ -126,12 +126,12 @@ func (d *direct) intact(context.Context) (bool, error) {
 	return err == nil && d.content != nil && bytes.Equal(cur, d.content), nil
 }
 
-// flush has nothing to do: libc remembers nothing.
+// flush does nothing: libc has no cache.
 func (d *direct) flush(context.Context) {}
 
 func (d *direct) close() {}
 
-// original is what resolv.conf says, or said before us. cur is its content.
+// original returns the original resolv.conf. cur is its current content.
 func original(root string, cur []byte) []byte {
 	if _, ours := ownedBy(cur); !ours {
 		return cur
@@ -147,7 +147,7 @@ func original(root string, cur []byte) []byte {
 	return old
 }
 
-// firstBackup is the backup that is there, "" if none is.
+// firstBackup is the path of the existing backup, "" if there is none.
 func firstBackup(root string) string {
 	for _, b := range backupPaths {
 		if _, err := os.Lstat(at(root, b)); err == nil {
@@ -157,7 +157,7 @@ func firstBackup(root string) string {
 	return ""
 }
 
-// backup keeps the file as it is, or the link, and returns where.
+// backup saves the file, or the link, and returns where.
 func backup(root string) (string, error) {
 	path := at(root, resolvConfPath)
 	fi, err := os.Lstat(path)
@@ -196,8 +196,8 @@ func backup(root string) (string, error) {
 	return "", first
 }
 
-// restoreFile puts back what was before a file of ours, and takes the backup
-// away. It reports whether there was anything to do.
+// restoreFile restores the original file and removes the backup. It reports whether
+// there was anything to do.
 func restoreFile(root string) (did bool, err error) {
 	path := at(root, resolvConfPath)
 	cur, err := readFile(path)
@@ -215,15 +215,14 @@ func restoreFile(root string) (did bool, err error) {
 		err := os.Remove(at(root, b))
 		did = did || err == nil
 	}
-	temps, _ := filepath.Glob(filepath.Join(filepath.Dir(path), tempPrefix+"*")) // of one that was killed
+	temps, _ := filepath.Glob(filepath.Join(filepath.Dir(path), tempPrefix+"*")) // left by a killed daemon
 	for _, t := range temps {
 		os.Remove(t)
 	}
 	return did, nil
 }
 
-// putBack replaces our file (cur) by what the backup b holds; b is "" when
-// there is none.
+// putBack replaces our file (cur) by the backup b; b is "" if there is none.
 func putBack(path, b string, cur []byte) error {
 	if b == "" {
 		return replaceFile(path, before(cur), 0o644)
@@ -249,13 +248,13 @@ func putBack(path, b string, cur []byte) error {
 	return replaceFile(path, old, fi.Mode().Perm())
 }
 
-// explain says what to do about a file that cannot be written.
+// explain says what to do if a file cannot be written.
 func explain(path string, err error) error {
 	switch {
 	case isImmutable(path):
-		return fmt.Errorf("%s is immutable, so it is left alone; to let weft set it run: chattr -i %s", resolvConfPath, resolvConfPath)
+		return fmt.Errorf("%s is immutable and was not changed; to let weft manage it, run: chattr -i %s", resolvConfPath, resolvConfPath)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("write %s: %w; it takes root, or --os-dns=off", resolvConfPath, err)
+		return fmt.Errorf("write %s: %w; run as root, or with --os-dns=off", resolvConfPath, err)
 	}
 	return fmt.Errorf("write %s: %w", resolvConfPath, err)
 }

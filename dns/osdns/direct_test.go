@@ -50,7 +50,7 @@ func (m machine) read(name string) string {
 	return string(b)
 }
 
-// state is what counts about /etc: each entry with its content or target.
+// state is the relevant part of /etc: each entry with its content or target.
 func (m machine) state() string {
 	m.t.Helper()
 	var s []string
@@ -76,14 +76,14 @@ func (m machine) direct(iface string) *direct {
 	return &direct{root: m.root, iface: iface, busy: func(i string) bool { return isHeld(m.root, i) }, also: func(string) {}}
 }
 
-// Whatever resolv.conf was, it is ours, its resolvers are known,
-// and it comes back as it was: by unset, and by Restore after a kill.
+// Whatever resolv.conf was, it becomes ours, its resolvers are used, and it is restored
+// unchanged: by unset, and by Restore after a kill.
 func TestDirect(t *testing.T) {
 	ctx := context.Background()
 	for name, c := range map[string]struct {
 		make func(m machine)
 		base string
-		line string // that ours has
+		line string // expected in our file
 	}{
 		"a file": {func(m machine) {
 			m.write("etc/resolv.conf", "search lan\nnameserver 192.168.1.1 # router\noptions ndots:2\n")
@@ -97,7 +97,7 @@ func TestDirect(t *testing.T) {
 		"a dangling link":  {func(m machine) { os.Symlink("../run/nowhere", m.path("etc/resolv.conf")) }, "", "nameserver 100.100.100.100"},
 		"a link to itself": {func(m machine) { os.Symlink("resolv.conf", m.path("etc/resolv.conf")) }, "", "nameserver 100.100.100.100"},
 		"nothing":          {func(machine) {}, "", "nameserver 100.100.100.100"},
-		"one that names us": {func(m machine) {
+		"a file with our address": {func(m machine) {
 			m.write("etc/resolv.conf", "nameserver 100.100.100.100\nnameserver 9.9.9.9\n")
 		}, "9.9.9.9:53", "nameserver 100.100.100.100"},
 	} {
@@ -113,7 +113,7 @@ func TestDirect(t *testing.T) {
 				}
 				now := m.read("etc/resolv.conf")
 				if owner, ours := ownedBy([]byte(now)); !ours || owner != "weft0" || !strings.Contains(now, c.line+"\n") || strings.Count(now, "\nnameserver ") != 1 {
-					t.Fatalf("it is\n%s", now)
+					t.Fatalf("resolv.conf is\n%s", now)
 				}
 				base, err := d.base(ctx)
 				if want := ports(strings.Fields(c.base)...); err != nil || !slices.Equal(base, want) {
@@ -122,13 +122,13 @@ func TestDirect(t *testing.T) {
 				if !stands(d) {
 					t.Error("not intact")
 				}
-				// Repeating it changes nothing.
+				// Setting again changes nothing.
 				is := m.state()
 				if _, err := d.set(ctx, testConfig); err != nil || m.state() != is {
 					t.Errorf("set again: %v", err)
 				}
 				if killed {
-					// A half-written file of a killed daemon lies about, too.
+					// A half-written file of a killed daemon is there, too.
 					m.write("etc/.weft-123", "nameser")
 					did, err := Restore(ctx, m.root, "")
 					if err != nil || len(did) != 1 {
@@ -140,7 +140,7 @@ func TestDirect(t *testing.T) {
 				if got := m.state(); got != was {
 					t.Errorf("killed %v: was\n%s\nis\n%s", killed, was, got)
 				}
-				// And again, it is nothing.
+				// A second restore does nothing.
 				if did, err := Restore(ctx, m.root, ""); err != nil || len(did) != 0 || m.state() != was {
 					t.Errorf("second restore: %q, %v", did, err)
 				}
@@ -149,8 +149,8 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// A kill between any two steps of set leaves what Restore puts right, and
-// a resolv.conf that is whole.
+// A kill between any two steps of set leaves a complete resolv.conf, which Restore can
+// restore.
 func TestDirectKilledBetween(t *testing.T) {
 	ctx := context.Background()
 	m := newMachine(t)
@@ -163,15 +163,15 @@ func TestDirectKilledBetween(t *testing.T) {
 	if did, err := Restore(ctx, m.root, "weft0"); err != nil || m.state() != was {
 		t.Errorf("%q, %v: %s", did, err, m.state())
 	}
-	// In the middle of restoring: the file is back, the backup still there.
+	// A kill during the restore: the file is restored, the backup still exists.
 	if _, err := backup(m.root); err != nil {
 		t.Fatal(err)
 	}
-	m.write("etc/resolv.conf", "nameserver 192.168.1.9\n") // and others have written since
+	m.write("etc/resolv.conf", "nameserver 192.168.1.9\n") // and another program has written since
 	if _, err := Restore(ctx, m.root, ""); err != nil || m.read("etc/resolv.conf") != "nameserver 192.168.1.9\n" || firstBackup(m.root) != "" {
 		t.Errorf("%v: %s", err, m.state())
 	}
-	// The backup is lost: what the file remembers.
+	// The backup is lost: our file contains the original settings.
 	d := m.direct("weft0")
 	if _, err := d.set(ctx, testConfig); err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestDirectKilledBetween(t *testing.T) {
 	}
 }
 
-// Somebody else has written the file: that is what it was from then on.
+// Another program writes the file: that is the original from then on.
 func TestDirectTrampled(t *testing.T) {
 	ctx := context.Background()
 	m := newMachine(t)
@@ -204,7 +204,7 @@ func TestDirectTrampled(t *testing.T) {
 	if base, _ := d.base(ctx); !slices.Equal(base, ports("10.9.9.9:53")) {
 		t.Errorf("base %v", base)
 	}
-	// Ours with a line more is ours, not theirs.
+	// Our file with an additional line is still ours.
 	m.write("etc/resolv.conf", m.read("etc/resolv.conf")+"nameserver 6.6.6.6\n")
 	if stands(d) {
 		t.Error("not noticed")
@@ -215,7 +215,7 @@ func TestDirectTrampled(t *testing.T) {
 	if err := d.unset(ctx); err != nil || m.read("etc/resolv.conf") != "nameserver 10.9.9.9\n" {
 		t.Errorf("%v: %s", err, m.state())
 	}
-	// They have the last word, too.
+	// The other program's last change is kept, too.
 	d.set(ctx, testConfig)
 	m.write("etc/resolv.conf", "nameserver 10.8.8.8\n")
 	if err := d.unset(ctx); err != nil || m.read("etc/resolv.conf") != "nameserver 10.8.8.8\n" || firstBackup(m.root) != "" {
@@ -223,14 +223,14 @@ func TestDirectTrampled(t *testing.T) {
 	}
 }
 
-// Two daemons on one machine: one file has one owner, while that one runs.
+// Two daemons on one machine: the file belongs to one of them while that one runs.
 func TestDirectTwoDaemons(t *testing.T) {
 	ctx := context.Background()
 	m := newMachine(t)
 	m.write("etc/resolv.conf", "nameserver 192.168.1.1\n")
 	first, held := takeLock(m.root, "weft0")
 	if held {
-		t.Fatal("the lock is held")
+		t.Fatal("the lock is taken")
 	}
 	if _, err := m.direct("weft0").set(ctx, testConfig); err != nil {
 		t.Fatal(err)
@@ -242,12 +242,11 @@ func TestDirectTwoDaemons(t *testing.T) {
 	if err := m.direct("weft1").unset(ctx); err != nil {
 		t.Error(err)
 	}
-	// Nor does Restore take a running daemon's settings.
+	// Restore does not remove a running daemon's settings.
 	if did, err := Restore(ctx, m.root, ""); err != nil || len(did) != 1 || !strings.Contains(did[0], "daemon of weft0") || m.read("etc/resolv.conf") != is {
 		t.Errorf("restore: %q, %v", did, err)
 	}
-	// A program that a killed daemon was starting lets go of its lock a moment
-	// after it.
+	// A program that a killed daemon was starting keeps the lock for a moment longer.
 	time.AfterFunc(50*time.Millisecond, func() { first.release(true) })
 	if did, err := Restore(ctx, m.root, ""); err != nil || len(did) != 1 || m.read("etc/resolv.conf") != "nameserver 192.168.1.1\n" {
 		t.Errorf("restore: %q, %v", did, err)
@@ -263,14 +262,14 @@ func TestDirectTwoDaemons(t *testing.T) {
 	}
 }
 
-// What cannot be written is said, and nothing is left behind.
+// A file that cannot be written is reported, and nothing is left behind.
 func TestDirectRefused(t *testing.T) {
 	ctx := context.Background()
 	m := newMachine(t)
 	os.Mkdir(m.path("etc/resolv.conf"), 0o755)
 	was := m.state()
 	if _, err := m.direct("weft0").set(ctx, testConfig); err == nil {
-		t.Error("a directory is written")
+		t.Error("a directory was written")
 	}
 	if m.state() != was {
 		t.Errorf("left: %s", m.state())
@@ -278,11 +277,11 @@ func TestDirectRefused(t *testing.T) {
 	m = newMachine(t)
 	m.write("etc/resolv.conf", strings.Repeat("#", maxFile+1))
 	if _, err := m.direct("weft0").set(ctx, testConfig); err == nil {
-		t.Error("a file without end is read")
+		t.Error("an endless file was read")
 	}
 }
 
-// Evidence is collected from the machine's own files, also while ours stands.
+// The evidence comes from the machine's own files, also while ours is in place.
 func TestCollect(t *testing.T) {
 	ctx := context.Background()
 	m := newMachine(t)

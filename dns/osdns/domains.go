@@ -11,18 +11,18 @@ import (
 // maxDomains bounds the domains of one list.
 const maxDomains = 512
 
-// check refuses a Config that would write something else than a domain into
-// somebody's configuration file, or a file outside of its directory.
+// check rejects a Config that would write something other than a domain into a
+// configuration file, or a file outside its directory.
 func (c Config) check() error {
 	if c.IsZero() {
 		return nil
 	}
 	if a := c.Nameserver; a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-		return fmt.Errorf("%v is not an address that a resolver listens on", a)
+		return fmt.Errorf("%v is not a usable resolver address", a)
 	}
 	for _, l := range [][]string{c.Search, c.Match} {
 		if len(l) > maxDomains {
-			return fmt.Errorf("%d domains are more than %d", len(l), maxDomains)
+			return fmt.Errorf("%d domains: want at most %d", len(l), maxDomains)
 		}
 		for _, d := range l {
 			if err := CheckDomain(d); err != nil {
@@ -33,8 +33,8 @@ func (c Config) check() error {
 	return nil
 }
 
-// clone returns a copy whose domains are lower case, without dots at the ends
-// and without duplicates.
+// clone returns a copy with lower-case domains, without leading or trailing dots and
+// without duplicates.
 func (c Config) clone() Config {
 	c.Search, c.Match = tidy(c.Search), tidy(c.Match)
 	return c
@@ -51,8 +51,8 @@ func tidy(l []string) []string {
 	return out
 }
 
-// CheckDomain says why d is not a domain that is written into a system's
-// files, nil if it is one: labels of letters, digits, hyphens and underscores.
+// CheckDomain returns an error if d must not be written into a system's files: a domain
+// has labels of letters, digits, hyphens and underscores.
 func CheckDomain(d string) error {
 	name := strings.TrimSuffix(d, ".")
 	if len(name) == 0 || len(name) > 253 {
@@ -76,9 +76,9 @@ func CheckDomain(d string) error {
 	return nil
 }
 
-// ReverseZones are the zones below in-addr.arpa or ip6.arpa that cover p
-// exactly: 64.100.in-addr.arpa to 127.100.in-addr.arpa for 100.64.0.0/10. It
-// is nil for a prefix that is invalid or has no bits.
+// ReverseZones are the zones below in-addr.arpa or ip6.arpa that cover p exactly: for
+// 100.64.0.0/10 these are 64.100.in-addr.arpa to 127.100.in-addr.arpa. The result is
+// nil for a prefix that is invalid or has no bits.
 func ReverseZones(p netip.Prefix) []string {
 	if !p.IsValid() || p.Bits() == 0 {
 		return nil
@@ -88,7 +88,7 @@ func ReverseZones(p netip.Prefix) []string {
 	if p.Addr().Is6() {
 		step, suffix = 4, ".ip6.arpa"
 	}
-	digits := (p.Bits() + step - 1) / step // of the zones' names
+	digits := (p.Bits() + step - 1) / step // in the zones' names
 	count := 1 << (digits*step - p.Bits()) // at most 128
 	raw := p.Addr().AsSlice()
 	digit := func(i int) int {
@@ -115,8 +115,8 @@ func ReverseZones(p netip.Prefix) []string {
 // isReverse reports whether d is a reverse zone.
 func isReverse(d string) bool { return strings.HasSuffix(d, ".arpa") }
 
-// searchList is what a file's search line holds: ours and the system's own,
-// without duplicates.
+// searchList is the content of a search line: our domains and the system's own, without
+// duplicates.
 func searchList(c Config, own []string) []string {
 	own = domainsIn(own)
 	if c.SearchLast {
@@ -125,7 +125,7 @@ func searchList(c Config, own []string) []string {
 	return tidy(append(slices.Clone(c.Search), own...))
 }
 
-// joined lists domains for people, at most a few.
+// joined lists some of the domains for people.
 func joined(l []string) string {
 	const most = 4
 	if len(l) <= most {
@@ -134,5 +134,5 @@ func joined(l []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(l[:most], " "), len(l)-most)
 }
 
-// searchText says what search list was set.
+// searchText describes the search list.
 func searchText(c Config) string { return fmt.Sprintf("search %s", joined(c.Search)) }

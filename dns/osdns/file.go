@@ -9,16 +9,16 @@ import (
 	"path/filepath"
 )
 
-// tempPrefix begins the names of files under way.
+// tempPrefix starts the names of temporary files.
 const tempPrefix = ".weft-"
 
-// readFile reads a small file; none, or a link that leads nowhere, is nil.
+// readFile reads a small file; the result is nil for a missing file or a dangling link.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	case isLoop(err): // a link to itself leads nowhere, too
+	case isLoop(err): // a link to itself is dangling, too
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -37,9 +37,9 @@ func readFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// replaceFile replaces path by one with this content at once. A file that
-// cannot be replaced, because it is mounted there or its directory cannot be
-// written, is written over.
+// replaceFile replaces path atomically by a file with this content. A file that cannot
+// be replaced, because it is a mount point or its directory is read-only, is
+// overwritten in place.
 func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	err := writeNew(path, content, mode, path)
 	if err == nil {
@@ -55,8 +55,8 @@ func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// writeNew writes a file beside path and renames it to path. It gets the
-// security label of the file like, if that has one.
+// writeNew writes a file beside path and renames it to path. It copies the security
+// label of the file like, if there is one.
 func writeNew(path string, content []byte, mode fs.FileMode, like string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
@@ -83,7 +83,7 @@ func writeNew(path string, content []byte, mode fs.FileMode, like string) error 
 	return err
 }
 
-// writeOver writes into a file that exists. It is never empty in between.
+// writeOver overwrites an existing file. The file is never empty in between.
 func writeOver(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|nonblock, 0)
 	if err != nil {
@@ -102,9 +102,9 @@ func writeOver(path string, content []byte) error {
 	return err
 }
 
-// symlinkNew makes path a link to target, replacing what is there at once.
+// symlinkNew atomically makes path a link to target.
 func symlinkNew(target, path string) error {
-	// A name of its own: there is no CreateTemp for links.
+	// A unique name: there is no CreateTemp for links.
 	tmp := filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path))
 	os.Remove(tmp)
 	if err := os.Symlink(target, tmp); err != nil {

@@ -12,17 +12,16 @@ import (
 	"strings"
 )
 
-// macOS asks a resolver per domain: each file in /etc/resolver names one, and
-// is called like its domain. One more file holds the search list. All other
-// names go where a service of the System Configuration says; ours exists only
-// when Config.Default wants it.
+// macOS has resolvers per domain: each file in /etc/resolver names a resolver and is
+// called like its domain. One more file contains the search list. A service of the
+// System Configuration gets all other names; ours exists only if Config.Default is set.
 const (
 	macDir     = "/etc/resolver"
 	macSearch  = "search.weft"
 	macService = "State:/Network/Service/weft/DNS"
 )
 
-// macFiles are the files for a Config by their names in macDir.
+// macFiles are the files for a Config, by name in macDir.
 func macFiles(iface string, c Config) map[string][]byte {
 	files := map[string][]byte{}
 	head := fmt.Sprintf("%s%s. Taken away when the daemon ends, or by: weft dns restore\n", ownHeader, iface)
@@ -35,8 +34,7 @@ func macFiles(iface string, c Config) map[string][]byte {
 	return files
 }
 
-// macScript is what scutil is told so that all names go to c.Nameserver, or so
-// that none do.
+// macScript is the scutil script that sends all names to c.Nameserver, or none.
 func macScript(c Config) string {
 	if !c.Default {
 		return "remove " + macService + "\nquit\n"
@@ -52,8 +50,8 @@ func macScript(c Config) string {
 	return b.String()
 }
 
-// macServers are the resolvers that scutil --dns lists for names in general:
-// those of its first resolver without a domain that has any.
+// macServers are the general resolvers that scutil --dns lists: those of its first
+// resolver that has servers and no domain.
 func macServers(out string, ours netip.Addr) []netip.AddrPort {
 	var servers []netip.AddrPort
 	special := false
@@ -104,7 +102,7 @@ func (m *macos) set(ctx context.Context, c Config) ([]string, error) {
 			return nil, err
 		}
 		if _, ours := ownedBy(cur); cur != nil && !ours {
-			foreign = append(foreign, name) // somebody's own resolver for that domain
+			foreign = append(foreign, name) // another resolver for that domain
 			continue
 		}
 		if !bytes.Equal(cur, content) {
@@ -122,7 +120,7 @@ func (m *macos) set(ctx context.Context, c Config) ([]string, error) {
 	m.flush(ctx)
 	if len(foreign) > 0 {
 		slices.Sort(foreign)
-		return nil, fmt.Errorf("files in %s that are not weft's name other resolvers for %s; remove them, if they are not meant", macDir, joined(foreign))
+		return nil, fmt.Errorf("files of other programs in %s name other resolvers for %s; remove them if they are not needed", macDir, joined(foreign))
 	}
 	applied := []string{fmt.Sprintf("nameserver %s in %d files of %s", c.Nameserver, len(files), macDir)}
 	if len(c.Search) > 0 {
@@ -134,7 +132,7 @@ func (m *macos) set(ctx context.Context, c Config) ([]string, error) {
 	return applied, nil
 }
 
-// remove takes away the files of ours that which wants gone.
+// remove deletes our files for which which is true.
 func (m *macos) remove(which func(owner, name string) bool) (n int, err error) {
 	paths, _ := filepath.Glob(filepath.Join(at(m.root, macDir), "*"))
 	for _, p := range paths {
@@ -159,7 +157,7 @@ func (m *macos) unset(ctx context.Context) error {
 	return errors.Join(err, serr)
 }
 
-// flush makes the caches forget; one that stays costs seconds, not rightness.
+// flush clears the caches; if that fails, old answers last some seconds longer.
 func (m *macos) flush(ctx context.Context) {
 	m.run(ctx, "", "dscacheutil", "-flushcache")
 	m.run(ctx, "", "killall", "-HUP", "mDNSResponder")

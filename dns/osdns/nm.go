@@ -15,7 +15,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// NetworkManager on D-Bus.
+// NetworkManager's D-Bus names.
 const (
 	nmName   = "org.freedesktop.NetworkManager"
 	nmPath   = "/org/freedesktop/NetworkManager"
@@ -23,18 +23,18 @@ const (
 	nmDevice = "org.freedesktop.NetworkManager.Device."
 )
 
-// networkManager tells NetworkManager about the resolver of our interface by
-// applying its connection again with DNS settings; nothing is stored. It is
-// for the versions that undo what anybody else tells systemd-resolved.
+// networkManager gives NetworkManager the resolver of our interface: it reapplies the
+// interface's connection with DNS settings and stores nothing. It is for versions that
+// undo other programs' settings in systemd-resolved.
 type networkManager struct {
 	// Constant.
 	bus   caller
 	iface string
 	log   *slog.Logger
-	// sub is systemd-resolved below it: the base resolvers are asked there.
+	// sub is systemd-resolved, which knows the base resolvers.
 	sub *resolved
 
-	told bool
+	isSet bool
 }
 
 // settings are D-Bus's a{sa{sv}}.
@@ -48,7 +48,7 @@ func (n *networkManager) set(ctx context.Context, c Config) ([]string, error) {
 	if err := n.reapply(ctx, c); err != nil {
 		return nil, err
 	}
-	n.told = true
+	n.isSet = true
 	applied := []string{fmt.Sprintf("nameserver %s on %s", c.Nameserver, n.iface)}
 	if len(c.Search) > 0 {
 		applied = append(applied, searchText(c))
@@ -59,8 +59,8 @@ func (n *networkManager) set(ctx context.Context, c Config) ([]string, error) {
 	return applied, nil
 }
 
-// reapply gives the interface's connection the DNS settings of c, none for the
-// zero Config.
+// reapply applies the DNS settings of c to the interface's connection; the zero Config
+// removes them.
 func (n *networkManager) reapply(ctx context.Context, c Config) error {
 	out, err := n.bus.call(ctx, nmName, nmPath, nmName+".GetDeviceByIpIface", n.iface)
 	if err != nil {
@@ -87,7 +87,7 @@ func (n *networkManager) reapply(ctx context.Context, c Config) error {
 	return err
 }
 
-// withDNS puts the DNS settings of c into a connection.
+// withDNS adds the DNS settings of c to a connection.
 func withDNS(conn settings, c Config) {
 	var domains []string
 	for _, d := range domainsOf(c) {
@@ -103,7 +103,7 @@ func withDNS(conn settings, c Config) {
 			s = map[string]dbus.Variant{}
 			conn[family] = s
 		}
-		// The old spellings of addresses and routes contradict the new ones.
+		// The old forms of addresses and routes conflict with the new ones.
 		delete(s, "addresses")
 		delete(s, "routes")
 		mine := c.Nameserver.IsValid() && c.Nameserver.Is4() == (family == "ipv4")
@@ -120,16 +120,16 @@ func withDNS(conn settings, c Config) {
 			s["dns"] = dbus.MakeVariant([][]byte{c.Nameserver.AsSlice()})
 		}
 		s["dns-search"] = dbus.MakeVariant(domains)
-		s["dns-priority"] = dbus.MakeVariant(int32(50)) // a VPN's
+		s["dns-priority"] = dbus.MakeVariant(int32(50)) // the value for a VPN
 		if c.Default {
-			s["dns-priority"] = dbus.MakeVariant(int32(-50)) // and nobody beside it
+			s["dns-priority"] = dbus.MakeVariant(int32(-50)) // a negative value excludes other resolvers
 		}
 		s["ignore-auto-dns"] = dbus.MakeVariant(true)
 	}
 }
 
 func (n *networkManager) unset(ctx context.Context) error {
-	if !n.told {
+	if !n.isSet {
 		return nil
 	}
 	if _, err := net.InterfaceByName(n.iface); err == nil {
@@ -137,7 +137,7 @@ func (n *networkManager) unset(ctx context.Context) error {
 			return err
 		}
 	}
-	n.told = false
+	n.isSet = false
 	return nil
 }
 
@@ -166,7 +166,7 @@ func (n *networkManager) base(ctx context.Context) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-func (n *networkManager) intact(context.Context) (bool, error) { return n.told, nil }
+func (n *networkManager) intact(context.Context) (bool, error) { return n.isSet, nil }
 
 func (n *networkManager) flush(ctx context.Context) { n.sub.flush(ctx) }
 

@@ -8,10 +8,10 @@ import (
 	"log/slog"
 )
 
-// Linux on these processors is routers, with neither systemd nor
-// NetworkManager: D-Bus is left out, and its 0.3 MB of flash.
+// These processors are those of routers, which run neither systemd nor NetworkManager.
+// Without D-Bus the program is 0.3 MB smaller.
 
-var errNoBus = errors.New("this program is without D-Bus")
+var errNoBus = errors.New("this program has no D-Bus support")
 
 type bus struct{}
 

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Windows sends names to a resolver by rules of the name resolution policy
-// table, which are keys of the registry. Rules below the group policy's key
-// make Windows ignore those below the local one, so ours go where others' are.
+// Windows chooses resolvers by rules of the name resolution policy table, which are
+// registry keys. Rules below the group policy's key make Windows ignore those below the
+// local key, so our rules go where the others are.
 const (
 	nrptLocal  = `SYSTEM\CurrentControlSet\Services\Dnscache\Parameters\DnsPolicyConfig`
 	nrptPolicy = `SOFTWARE\Policies\Microsoft\Windows NT\DNSClient\DnsPolicyConfig`
@@ -18,9 +18,9 @@ const (
 	tcpip4 = `SYSTEM\CurrentControlSet\Services\Tcpip\Parameters\Interfaces\`
 	tcpip6 = `SYSTEM\CurrentControlSet\Services\Tcpip6\Parameters\Interfaces\`
 
-	// nrptMost is how many domains Windows takes in one rule.
+	// nrptMost is the number of domains that one rule can have.
 	nrptMost = 50
-	// nrptComment begins the comment of our rules.
+	// nrptComment starts the comment of our rules.
 	nrptComment = "weft: "
 )
 
@@ -33,13 +33,12 @@ type regValue struct {
 	Data any
 }
 
-// nrptRules are the rules for a Config, at most nrptMost domains each; base is
-// nrptLocal or nrptPolicy. Their keys are the same each time for the same
-// interface.
+// nrptRules are the rules for a Config, with at most nrptMost domains each; base is
+// nrptLocal or nrptPolicy. The keys for one interface are always the same.
 func nrptRules(base, iface string, c Config) []regValue {
 	domains := tidy(append(slices.Clone(c.Match), c.Search...))
 	for i, d := range domains {
-		domains[i] = "." + d // and all names below it
+		domains[i] = "." + d // the domain and all names below it
 	}
 	if c.Default {
 		domains = append(domains, ".")
@@ -60,7 +59,7 @@ func nrptRules(base, iface string, c Config) []regValue {
 	return out
 }
 
-// nrptKey is the name of an interface's nth rule, a GUID as they all are.
+// nrptKey is the name of an interface's nth rule, a GUID.
 func nrptKey(iface string, n int) string {
 	h := fnv.New64a()
 	h.Write([]byte(iface))
@@ -68,14 +67,14 @@ func nrptKey(iface string, n int) string {
 	return fmt.Sprintf("{57454654-%04X-4%03X-8%03X-%08X%04X}", sum>>48, sum>>36&0xfff, sum>>24&0xfff, sum&0xffffffff, n)
 }
 
-// nrptOwned returns the interface that a rule with this comment is for.
+// nrptOwned returns the interface of a rule with this comment.
 func nrptOwned(comment string) (iface string, ours bool) {
 	iface, ours = strings.CutPrefix(comment, nrptComment)
 	return iface, ours && validInterface(iface)
 }
 
-// nrptBase is the key that ours belong below. foreign are the names of the
-// rules below the group policy's that are not weft's.
+// nrptBase is the key for our rules. foreign are the names of other programs' rules
+// below the group policy's key.
 func nrptBase(foreign int) string {
 	if foreign > 0 {
 		return nrptPolicy
@@ -83,8 +82,8 @@ func nrptBase(foreign int) string {
 	return nrptLocal
 }
 
-// ifaceValues are the settings of the interface itself, whose GUID this is. It
-// is not to be registered in anybody's DNS.
+// ifaceValues are the settings of the interface with this GUID. The interface must not
+// register itself in DNS.
 func ifaceValues(guid string, c Config) []regValue {
 	var out []regValue
 	for _, key := range []string{tcpip4 + guid, tcpip6 + guid} {
@@ -103,14 +102,14 @@ func ifaceValues(guid string, c Config) []regValue {
 	return out
 }
 
-// adapter is a network interface of Windows and its resolvers.
+// adapter is a network interface of Windows with its resolvers.
 type adapter struct {
-	Name    string // friendly
+	Name    string // the friendly name
 	GUID    string
 	Servers []netip.Addr
 }
 
-// adapterServers are the resolvers of all interfaces but ours.
+// adapterServers are the resolvers of all interfaces except ours.
 func adapterServers(list []adapter, iface string, ours netip.Addr) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, a := range list {
@@ -119,7 +118,7 @@ func adapterServers(list []adapter, iface string, ours netip.Addr) []netip.AddrP
 		}
 		for _, s := range a.Servers {
 			s = s.Unmap()
-			// fec0:0:0:ffff::1 to 3 stand where there are none.
+			// Windows lists fec0:0:0:ffff::1 to 3 where there are no servers.
 			if !s.IsValid() || s.IsUnspecified() || s.IsMulticast() || s.WithZone("") == ours || siteLocal.Contains(s.WithZone("")) {
 				continue
 			}

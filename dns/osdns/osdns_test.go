@@ -23,7 +23,7 @@ type fakeSystem struct {
 	sets    int
 	unsets  int
 	flushes int
-	modes   []Mode // of the backends made
+	modes   []Mode // modes of the backends made
 	notify  func(event)
 }
 
@@ -47,7 +47,7 @@ func (f *fakeSystem) watch(tell func(event)) func() {
 
 func (f *fakeSystem) restore(context.Context, string) ([]string, error) { return nil, nil }
 
-// do changes the machine and tells.
+// do changes the machine and reports the event.
 func (f *fakeSystem) do(e event, change func()) {
 	f.mu.Lock()
 	change()
@@ -117,7 +117,7 @@ func (h *health) String() string {
 	return h.now
 }
 
-// pause lets time pass, and what follows from it happen.
+// pause lets time pass, and all work that becomes due.
 func pause(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -138,13 +138,13 @@ func TestManager(t *testing.T) {
 		f := &fakeSystem{mode: ModeResolved, servers: ports("192.168.1.1:53")}
 		m, h, changes := start(t, f)
 		if f.sets != 0 || m.Status().Mode != ModeOff {
-			t.Error("it does something before it was told to")
+			t.Error("it touches the system before Set")
 		}
-		// Refused as a whole.
+		// An invalid Config is rejected as a whole.
 		if err := m.Set(Config{Nameserver: testConfig.Nameserver, Match: []string{"weft.internal", "../../etc"}}); err == nil {
-			t.Error("a path is a domain")
+			t.Error("a path is accepted as a domain")
 		}
-		for range 3 { // repeating it costs nothing
+		for range 3 { // repeated calls set nothing again
 			if err := m.Set(testConfig); err != nil {
 				t.Fatal(err)
 			}
@@ -157,7 +157,7 @@ func TestManager(t *testing.T) {
 		if base, ok := m.Base(); !ok || !slices.Equal(base, f.servers) || *changes != 1 {
 			t.Errorf("base %v %v, %d changes", base, ok, *changes)
 		}
-		// Another network has other resolvers; a burst is one look.
+		// Another network has other resolvers; a burst of events causes one check.
 		for range 40 {
 			f.do(eventBase, func() { f.servers = ports("10.0.0.1:53") })
 		}
@@ -165,7 +165,7 @@ func TestManager(t *testing.T) {
 		if base, _ := m.Base(); !slices.Equal(base, ports("10.0.0.1:53")) || *changes != 2 || f.sets != 1 {
 			t.Errorf("base %v, %d changes", base, *changes)
 		}
-		// It has none yet: looked at again.
+		// The network has no resolver yet: the base is read again.
 		f.do(eventBase, func() { f.servers = nil })
 		pause(300 * time.Millisecond)
 		f.mu.Lock()
@@ -175,20 +175,20 @@ func TestManager(t *testing.T) {
 		if base, _ := m.Base(); !slices.Equal(base, ports("10.0.0.2:53")) {
 			t.Errorf("base %v", base)
 		}
-		// Told again after its restart.
+		// The service restarts, so the settings are applied again.
 		f.do(eventRestart, func() {})
 		pause(time.Second)
 		if f.sets != 2 || h.String() != "" || m.Status().Tramples != 0 {
 			t.Errorf("%d times, %q", f.sets, h)
 		}
-		// Names mean something else, and the system forgets.
+		// Flush clears the system's cache.
 		m.Flush()
 		m.Flush()
 		pause(time.Second)
 		if f.flushes != 1 || f.sets != 2 {
 			t.Errorf("flushed %d times, set %d times", f.flushes, f.sets)
 		}
-		// Nothing to be set.
+		// The zero Config undoes the settings.
 		if err := m.Set(Config{}); err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestManager(t *testing.T) {
 			t.Errorf("%d times, %+v", f.unsets, s)
 		}
 		if _, ok := m.Base(); ok {
-			t.Error("there are base resolvers, but nothing is set")
+			t.Error("there are base resolvers although nothing is set")
 		}
 		m.Set(testConfig)
 		synctest.Wait()
@@ -208,7 +208,7 @@ func TestManager(t *testing.T) {
 	})
 }
 
-// A failure is a warning, and is tried again, less and less often.
+// A failure is a warning and is retried at growing intervals.
 func TestManagerFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSystem{mode: ModeDirect, setErr: errors.New("exit status 99\nresolvconf: no"), servers: ports("1.1.1.1:53")}
@@ -237,7 +237,7 @@ func TestManagerFails(t *testing.T) {
 	})
 }
 
-// Who writes over us is written over, a bounded number of times.
+// Another writer is overwritten, a bounded number of times.
 func TestManagerTrampled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSystem{mode: ModeDirect, servers: ports("1.1.1.1:53")}
@@ -253,7 +253,7 @@ func TestManagerTrampled(t *testing.T) {
 			}
 		}
 		before := f.sets
-		for range 600 { // a program that insists, each second for ten minutes
+		for range 600 { // a program that writes every second for ten minutes
 			f.do(eventFile, func() { f.told = Config{} })
 			pause(time.Second)
 		}
@@ -263,7 +263,7 @@ func TestManagerTrampled(t *testing.T) {
 		if !strings.Contains(h.String(), "--os-dns=off") || m.Status().Err == nil {
 			t.Errorf("warning %q", h)
 		}
-		// It has given up.
+		// The Manager has given up.
 		pause(3 * trampleWindow)
 		if f.told.IsZero() || h.String() != "" {
 			t.Errorf("not set again: %q", h)
@@ -271,8 +271,8 @@ func TestManagerTrampled(t *testing.T) {
 	})
 }
 
-// Another program looks after DNS from now on: what the last one was told is
-// taken back first.
+// Another program manages DNS from now on: the settings are removed from the last one
+// first.
 func TestManagerModeChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSystem{mode: ModeDirect, servers: ports("1.1.1.1:53")}
@@ -285,7 +285,7 @@ func TestManagerModeChanges(t *testing.T) {
 		if s := m.Status(); s.Mode != ModeResolved || f.unsets != 1 || !slices.Equal(f.modes, []Mode{ModeDirect, ModeResolved}) {
 			t.Errorf("%+v, %v", s, f.modes)
 		}
-		// systemd-resolved pauses: no file is written for that.
+		// systemd-resolved pauses: no file is written.
 		f.do(eventRestart, func() { f.mode = ModeDirect })
 		pause(1500 * time.Millisecond)
 		if s := m.Status(); s.Mode != ModeResolved || s.Err == nil {
@@ -307,7 +307,7 @@ func TestManagerModeChanges(t *testing.T) {
 	})
 }
 
-// A backend that cannot do it here leaves it to the file.
+// If a backend cannot work here, the file is written instead.
 func TestManagerUsesDirect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeSystem{mode: ModeResolvconf, setErr: &useDirectError{"resolvconf puts 127.0.0.1 first"}, servers: ports("1.1.1.1:53")}
@@ -322,13 +322,13 @@ func TestManagerUsesDirect(t *testing.T) {
 		f.do(eventBase, func() {})
 		pause(time.Minute)
 		if f.sets != n {
-			t.Error("set again without need")
+			t.Error("set again without a reason")
 		}
 	})
 }
 
 func TestNewRefuses(t *testing.T) {
 	if _, err := New(Options{Interface: "../x"}); err == nil {
-		t.Error("a path is an interface")
+		t.Error("a path is accepted as an interface")
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// What is to be written on macOS, as its manual has it.
+// Settings for macOS, according to its manual.
 func TestMacFiles(t *testing.T) {
 	const head = "# Made by weft for the interface utun7. Taken away when the daemon ends, or by: weft dns restore\n"
 	want := map[string]string{
@@ -47,7 +47,7 @@ quit
 	}
 }
 
-// Files of others stay, files of ours that are not wanted any more go.
+// Files of other programs stay; our files that are no longer needed are removed.
 func TestMacApply(t *testing.T) {
 	ctx := context.Background()
 	root := t.TempDir()
@@ -88,7 +88,7 @@ func TestMacApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := m.set(ctx, testConfig); err == nil || !strings.Contains(err.Error(), "corp.example") {
-		t.Errorf("somebody's file: %v", err)
+		t.Errorf("another program's file: %v", err)
 	}
 	if err := m.unset(ctx); err != nil {
 		t.Fatal(err)
@@ -97,11 +97,11 @@ func TestMacApply(t *testing.T) {
 		t.Errorf("files %q", got)
 	}
 	if b, _ := os.ReadFile(filepath.Join(dir, "corp.example")); string(b) != "nameserver 10.0.0.1\n" {
-		t.Errorf("somebody's file is %q", b)
+		t.Errorf("another program's file is %q", b)
 	}
 }
 
-// In the form of scutil --dns, by hand.
+// The format of scutil --dns, written by hand.
 const scutilDNS = `DNS configuration
 
 resolver #1
@@ -140,7 +140,7 @@ func TestMacServers(t *testing.T) {
 	}
 	first := strings.Replace(scutilDNS, "resolver #1\n", "resolver #1\n  nameserver[0] : 100.100.100.100\n\nresolver #9\n", 1)
 	if got, want := macServers(first, ours), ports("192.168.178.1:53", "[fd00::1]:53"); !slices.Equal(got, want) {
-		t.Errorf("behind our own: %v, want %v", got, want)
+		t.Errorf("after our own: %v, want %v", got, want)
 	}
 	for _, s := range []string{"", "No DNS configuration available\n", "nameserver[0] : x\n"} {
 		if got := macServers(s, ours); got != nil {
@@ -149,7 +149,7 @@ func TestMacServers(t *testing.T) {
 	}
 }
 
-// What is to be written on Windows, as its manual has it.
+// Settings for Windows, according to its manual.
 func TestNRPT(t *testing.T) {
 	key := `SYSTEM\CurrentControlSet\Services\Dnscache\Parameters\DnsPolicyConfig\` + nrptKey("weft0", 0)
 	want := []regValue{
@@ -165,7 +165,8 @@ func TestNRPT(t *testing.T) {
 	if k := nrptKey("weft0", 0); len(k) != 38 || k == nrptKey("weft1", 0) || k == nrptKey("weft0", 1) || k != nrptKey("weft0", 0) {
 		t.Errorf("key %s", k)
 	}
-	// At most 50 domains a rule, beside those of a group policy if there are any.
+	// At most 50 domains per rule; beside the rules of a group policy, if there are
+	// any.
 	many := Config{Nameserver: testConfig.Nameserver, Match: ReverseZones(netip.MustParsePrefix("100.64.0.0/10")), Default: true}
 	rules := map[string]int{}
 	for _, v := range nrptRules(nrptBase(1), "weft0", many) {
@@ -173,7 +174,7 @@ func TestNRPT(t *testing.T) {
 			rules[v.Key] = len(l)
 		}
 		if !strings.HasPrefix(v.Key, nrptPolicy+`\{`) {
-			t.Errorf("below %s", v.Key)
+			t.Errorf("the rule is below %s", v.Key)
 		}
 	}
 	if rules[nrptPolicy+`\`+nrptKey("weft0", 0)] != 50 || rules[nrptPolicy+`\`+nrptKey("weft0", 1)] != 15 || len(rules) != 2 {
@@ -202,7 +203,7 @@ func TestAdapterServers(t *testing.T) {
 	}
 }
 
-// stands reports whether what b has set still stands.
+// stands reports whether the settings of b are in place.
 func stands(b backend) bool {
 	ok, _ := b.intact(context.Background())
 	return ok

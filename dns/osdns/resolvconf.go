@@ -15,14 +15,13 @@ import (
 	"strings"
 )
 
-// resolvconf tells Debian's resolvconf or openresolv, which make resolv.conf
-// of what each interface's record says. The record's name sorts it before
-// those of ordinary interfaces.
+// resolvconf uses Debian's resolvconf or openresolv, which build resolv.conf from one
+// record per interface. The name of our record sorts it before those of ordinary
+// interfaces.
 //
-// Names must not go to others when our answer is a failure, so no other
-// resolver may stand beside us: openresolv has a switch for that (-x). Debian's
-// cuts the list behind a loopback address, so our record ends with one that
-// nobody listens on.
+// A failure in our answer must not make a program ask another resolver, so resolv.conf
+// must list no other. openresolv has an option for that (-x). Debian's truncates the
+// list after a loopback address, so our record ends with one on which nothing listens.
 type resolvconf struct {
 	// Constant.
 	root  string
@@ -30,20 +29,20 @@ type resolvconf struct {
 	open  bool // openresolv
 	run   runner
 	also  func(path string)
-	// undone is told whether the last attempt to take the record back failed.
+	// undone gets whether the last attempt to remove the record failed.
 	undone func(bool)
 
 	c       Config
-	content []byte // of the record
+	content []byte // content of the record
 }
 
-// recordPrefix begins the names of our records: tun* sorts early for both.
+// recordPrefix starts the names of our records: both programs sort tun* early.
 const recordPrefix = "tun-weft."
 
-// recordDirs are where the records are kept, Debian's and openresolv's.
+// recordDirs are the directories of records, Debian's and openresolv's.
 var recordDirs = []string{"/run/resolvconf/interface", "/run/resolvconf/interfaces"}
 
-// nobody is the loopback address in Debian's record.
+// nobody is the unused loopback address in the record for Debian's.
 const nobody = "127.100.100.100"
 
 func (r *resolvconf) dir() string {
@@ -70,7 +69,7 @@ func (r *resolvconf) set(ctx context.Context, c Config) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, &useDirectError{"resolvconf puts " + who + " before weft, so /etc/resolv.conf is written without it"}
+		return nil, &useDirectError{"resolvconf puts " + who + " before weft, so weft writes /etc/resolv.conf itself"}
 	}
 	applied := []string{fmt.Sprintf("nameserver %s in resolvconf's record %s, for all names", c.Nameserver, recordPrefix+r.iface)}
 	if len(c.Search) > 0 {
@@ -79,7 +78,7 @@ func (r *resolvconf) set(ctx context.Context, c Config) ([]string, error) {
 	return applied, nil
 }
 
-// record is what resolvconf is told.
+// record is the content of our record.
 func record(c Config, debian bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "nameserver %s\n", c.Nameserver)
@@ -92,12 +91,12 @@ func record(c Config, debian bool) []byte {
 	return b.Bytes()
 }
 
-// ahead names the resolver that stands before or beside us in resolv.conf, ""
-// if we are alone.
+// ahead names the resolver before or beside ours in resolv.conf, "" if ours is the only
+// one.
 func (r *resolvconf) ahead() string {
 	b, err := readFile(at(r.root, resolvConfPath))
 	if err != nil {
-		return "something unreadable"
+		return "an unreadable nameserver"
 	}
 	f := parseResolvFile(b)
 	for _, s := range f.Servers {
@@ -118,8 +117,8 @@ func (r *resolvconf) unset(ctx context.Context) error {
 	return err
 }
 
-// dropRecord takes a record back. That removes it first and then makes
-// resolv.conf anew, so where it is gone the latter may still be to do.
+// dropRecord removes a record. resolvconf first removes it and then rebuilds
+// resolv.conf, so if the record is already gone, the rebuild may still be missing.
 func dropRecord(ctx context.Context, run runner, path string, open bool) error {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return remake(ctx, run)
@@ -132,14 +131,14 @@ func dropRecord(ctx context.Context, run runner, path string, open bool) error {
 	return err
 }
 
-// remake has resolv.conf made of the records that there are.
+// remake rebuilds resolv.conf from the existing records.
 func remake(ctx context.Context, run runner) error {
 	_, err := run(ctx, "", "resolvconf", "-u")
 	return err
 }
 
-// base reads the other records, in the order of their names; Debian's has a
-// file for what is always there, too.
+// base reads the other records in the order of their names; Debian's also has a file of
+// permanent settings.
 func (r *resolvconf) base(context.Context) ([]netip.AddrPort, error) {
 	names, _ := filepath.Glob(filepath.Join(r.dir(), "*"))
 	if !r.open {
@@ -171,7 +170,7 @@ func (r *resolvconf) intact(context.Context) (bool, error) {
 	return err == nil, nil
 }
 
-// flush has nothing to do: libc remembers nothing.
+// flush does nothing: libc has no cache.
 func (r *resolvconf) flush(context.Context) {}
 
 func (r *resolvconf) close() {}

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// systemd-resolved on D-Bus.
+// systemd-resolved's D-Bus names.
 const (
 	resolvedName    = "org.freedesktop.resolve1"
 	resolvedPath    = "/org/freedesktop/resolve1"
@@ -22,19 +22,19 @@ const (
 	resolvedLink    = "org.freedesktop.resolve1.Link"
 )
 
-// resolved tells systemd-resolved about our interface. What it was told goes
-// with the interface, so that a daemon that was killed leaves nothing.
+// resolved gives systemd-resolved the settings of our interface. They end with the
+// interface, so a killed daemon leaves nothing behind.
 type resolved struct {
 	// Constant.
 	bus   caller
 	iface string
 	log   *slog.Logger
-	index func(iface string) (int, error) // of an interface
+	index func(iface string) (int, error) // number of an interface
 
-	addr    netip.Addr // as set
+	addr    netip.Addr // address that was set
 	ifindex int
 	behind  bool     // Config.SearchLast
-	others  []string // search domains of other interfaces, as set before ours
+	others  []string // search domains of other interfaces, set before ours
 }
 
 func newResolved(bus caller, iface string, log *slog.Logger) *resolved {
@@ -55,7 +55,7 @@ type linkDNS struct {
 
 type linkDomain struct {
 	Domain string
-	Route  bool // names below it are asked here, but it is not searched
+	Route  bool // route names below it here, but do not search it
 }
 
 func dnsOf(a netip.Addr) linkDNS {
@@ -66,14 +66,14 @@ func dnsOf(a netip.Addr) linkDNS {
 	return linkDNS{family, a.AsSlice()}
 }
 
-// domainsOf makes resolved's list of a Config: search domains first.
+// domainsOf is resolved's domain list for a Config: search domains first.
 func domainsOf(c Config) []linkDomain {
 	var out []linkDomain
 	for _, d := range c.Search {
 		out = append(out, linkDomain{d, false})
 	}
 	for _, d := range c.Match {
-		if !slices.Contains(c.Search, d) { // what is searched is also routed
+		if !slices.Contains(c.Search, d) { // search domains are also routed
 			out = append(out, linkDomain{d, true})
 		}
 	}
@@ -90,8 +90,8 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 	}
 	r.ifindex, r.addr, r.behind, r.others = index, c.Nameserver, c.SearchLast, nil
 	if c.SearchLast {
-		// Each interface searches its own list at the same time: ours comes
-		// behind another's only within one list.
+		// resolved searches the lists of all interfaces at once, so ours come after
+		// another interface's only within one list.
 		if r.others, err = r.searched(ctx); err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 	err = r.tell(ctx, "SetLinkDomains", i, domains)
 	reverse := true
 	if tooMany(err) {
-		// Older ones take 32, and the reverse zones are what can be missed.
+		// Older versions accept 32; the reverse zones are the least important.
 		reverse = false
 		domains = slices.DeleteFunc(domains, func(d linkDomain) bool { return isReverse(d.Domain) })
 		err = r.tell(ctx, "SetLinkDomains", i, domains)
@@ -128,11 +128,11 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 	}
 	switch n := len(domains) - len(routes) - len(c.Search); {
 	case !reverse:
-		applied = append(applied, "no reverse lookups: systemd-resolved takes too few domains")
+		applied = append(applied, "no reverse lookups: systemd-resolved accepts too few domains")
 	case n > 0:
 		applied = append(applied, fmt.Sprintf("reverse lookups (%d zones)", n))
 	}
-	// What may be missing in older ones, or switched off when built.
+	// Settings that older versions lack, or that were disabled at build time.
 	for _, o := range []struct {
 		method string
 		value  any
@@ -147,7 +147,7 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			r.log.Info("systemd-resolved does not take a setting", "setting", o.method, "err", err)
+			r.log.Info("systemd-resolved does not accept a setting", "setting", o.method, "err", err)
 		}
 	}
 	r.flush(ctx)
@@ -156,11 +156,11 @@ func (r *resolved) set(ctx context.Context, c Config) ([]string, error) {
 
 func (r *resolved) flush(ctx context.Context) {
 	if err := r.tell(ctx, "FlushCaches"); err != nil {
-		r.log.Info("systemd-resolved keeps its cache", "err", err)
+		r.log.Info("systemd-resolved could not flush its cache", "err", err)
 	}
 }
 
-// searched are the search domains of the machine without us.
+// searched are the machine's own search domains.
 func (r *resolved) searched(ctx context.Context) ([]string, error) {
 	v, err := property(ctx, r.bus, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "Domains")
 	if err != nil {
@@ -187,17 +187,17 @@ func (r *resolved) tell(ctx context.Context, method string, args ...any) error {
 	return err
 }
 
-// refused says what it takes, when it is rights.
+// refused explains an error about missing permissions.
 func refused(err error) error {
 	for _, name := range []string{"AccessDenied", "InteractiveAuthorizationRequired", "AuthFailed"} {
 		if isBusError(err, "org.freedesktop.DBus.Error."+name) {
-			return fmt.Errorf("systemd-resolved refuses (%w): it takes root, or a rule of polkit that lets this user do org.freedesktop.resolve1.*; to leave the system's DNS alone use --os-dns=off", err)
+			return fmt.Errorf("systemd-resolved refuses (%w): run as root, or add a polkit rule that allows this user org.freedesktop.resolve1.*; to leave the system's DNS alone use --os-dns=off", err)
 		}
 	}
 	return err
 }
 
-// tooMany reports whether resolved found the list too long.
+// tooMany reports whether resolved rejected the list as too long.
 func tooMany(err error) bool {
 	return err != nil && (isBusError(err, "System.Error.E2BIG") || strings.Contains(err.Error(), "Argument list too long"))
 }
@@ -205,21 +205,21 @@ func tooMany(err error) bool {
 func (r *resolved) unset(ctx context.Context) error {
 	index, err := r.index(r.iface)
 	if err != nil || index != r.ifindex {
-		return nil // gone, and what it was told with it
+		return nil // the interface is gone, and its settings with it
 	}
 	err = r.tell(ctx, "RevertLink", int32(index))
 	if err == nil {
 		err = r.tell(ctx, "FlushCaches")
 	}
 	if err != nil {
-		// It does not run, and knows nothing of us, or it hangs, and forgets
-		// us with the interface.
-		r.log.Info("systemd-resolved cannot be told to forget", "interface", r.iface, "err", err)
+		// Either it does not run and has no settings of ours, or it hangs and drops
+		// them with the interface.
+		r.log.Info("systemd-resolved did not remove the settings", "interface", r.iface, "err", err)
 	}
 	return nil
 }
 
-// base returns the servers of all interfaces but ours, the machine's own first.
+// base returns the servers of all interfaces except ours, the global ones first.
 func (r *resolved) base(ctx context.Context) ([]netip.AddrPort, error) {
 	v, err := property(ctx, r.bus, resolvedName, resolvedPath, strings.TrimSuffix(resolvedManager, "."), "DNS")
 	if err != nil {
@@ -273,8 +273,8 @@ func (r *resolved) intact(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// errSearch says that the search list is another because the machine's is.
-var errSearch = errors.New("the machine searches other domains now")
+// errSearch says that the machine's search domains have changed.
+var errSearch = errors.New("the machine's search domains have changed")
 
 func (r *resolved) sameSearch(ctx context.Context) (bool, error) {
 	if !r.behind {

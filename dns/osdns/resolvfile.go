@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// maxFile bounds what is read of a resolv.conf, in bytes, and maxServers the
+// maxFile bounds how much of a resolv.conf is read, in bytes, and maxServers the
 // resolvers taken from it.
 const (
 	maxFile    = 64 << 10
 	maxServers = 8
 )
 
-// resolvFile is what a resolv.conf says.
+// resolvFile is a parsed resolv.conf.
 type resolvFile struct {
 	Servers []netip.AddrPort
 	Search  []string
 	Options []string // of all options lines
 }
 
-// parseResolvFile reads a resolv.conf. Comments may stand anywhere, also
-// behind a nameserver; lines that make no sense are passed over. Of several
-// search or domain lines the last counts, as for glibc.
+// parseResolvFile parses a resolv.conf. Comments may be anywhere, even after a
+// nameserver; invalid lines are ignored. If there are several search or domain lines,
+// the last one counts, as in glibc.
 func parseResolvFile(b []byte) resolvFile {
 	var f resolvFile
 	for line := range bytes.Lines(b[:min(len(b), maxFile)]) {
@@ -79,24 +79,23 @@ func parseServer(s string) (netip.AddrPort, bool) {
 	return ap, true
 }
 
-// zoneOK reports whether a's zone is an interface: "eth0]:53" passes for one
-// elsewhere.
+// zoneOK reports whether a's zone is a valid interface name: netip accepts "eth0]:53"
+// as a zone.
 func zoneOK(a netip.Addr) bool { return a.Zone() == "" || validInterface(a.Zone()) }
 
-// domainsIn are those words that are domains.
+// domainsIn returns the words that are domains.
 func domainsIn(words []string) []string {
 	return tidy(slices.DeleteFunc(slices.Clone(words), func(d string) bool { return CheckDomain(d) != nil }))
 }
 
-// The first line of a resolv.conf of ours, and the line that keeps what the
-// file said before, in case the backup gets lost.
+// The first line of our resolv.conf, and the prefix of lines with the original
+// settings, for the case that the backup is lost.
 const (
 	ownHeader = "# Made by weft for the interface "
 	wasPrefix = "# was: "
 )
 
-// ownFile is the resolv.conf that sends everything to us. before is what the
-// machine's own says.
+// ownFile is a resolv.conf that sends all names to us. before is the original one.
 func ownFile(iface string, c Config, before resolvFile) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%s. Put back when the daemon ends, or by: weft dns restore\n", ownHeader, iface)
@@ -119,10 +118,10 @@ func ownFile(iface string, c Config, before resolvFile) []byte {
 	return b.Bytes()
 }
 
-// serverText is a resolver as resolv.conf has it: without its port.
+// serverText is a resolver as written in resolv.conf, without its port.
 func serverText(s netip.AddrPort) string { return s.Addr().String() }
 
-// ownedBy returns the interface that a resolv.conf of ours was made for.
+// ownedBy returns the interface of a resolv.conf that we wrote.
 func ownedBy(b []byte) (iface string, ours bool) {
 	rest, ok := bytes.CutPrefix(b, []byte(ownHeader))
 	if !ok {
@@ -135,7 +134,7 @@ func ownedBy(b []byte) (iface string, ours bool) {
 	return string(name), true
 }
 
-// before is what a resolv.conf of ours remembers of the one before it.
+// before returns the original settings in a resolv.conf that we wrote.
 func before(b []byte) []byte {
 	var out []byte
 	for line := range bytes.Lines(b) {
@@ -146,8 +145,8 @@ func before(b []byte) []byte {
 	return out
 }
 
-// header names the program that says in a resolv.conf's leading comment that
-// it made it: "systemd-resolved", "resolvconf", "NetworkManager", "weft" or "".
+// header returns the author that the leading comment of a resolv.conf names:
+// "systemd-resolved", "resolvconf", "NetworkManager", "weft" or "".
 func header(b []byte) string {
 	if _, ours := ownedBy(b); ours {
 		return "weft"

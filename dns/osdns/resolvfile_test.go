@@ -16,7 +16,7 @@ func ports(s ...string) []netip.AddrPort {
 	return out
 }
 
-// Comments, also behind a nameserver, and what makes no sense.
+// Comments, also after a nameserver, and invalid lines.
 func TestParseResolvFile(t *testing.T) {
 	f := parseResolvFile(fixture(t, "hand-resolv.conf"))
 	if want := ports("192.168.1.1:53", "[fe80::1%eth0]:5353", "127.0.0.1:53"); !slices.Equal(f.Servers, want) {
@@ -29,7 +29,7 @@ func TestParseResolvFile(t *testing.T) {
 		t.Errorf("options %v, want %v", f.Options, want)
 	}
 	if f := parseResolvFile(nil); f.Servers != nil || f.Search != nil || f.Options != nil {
-		t.Errorf("of nothing: %v", f)
+		t.Errorf("an empty file has %v", f)
 	}
 }
 
@@ -44,7 +44,7 @@ func TestHeader(t *testing.T) {
 		}
 	}
 	if got := header([]byte("nameserver 1.1.1.1\n# resolvconf\n")); got != "" {
-		t.Errorf("a comment behind the header makes it %q's", got)
+		t.Errorf("a comment after the header makes %q the author", got)
 	}
 }
 
@@ -54,7 +54,7 @@ var testConfig = Config{
 	Match:      []string{"weft.internal", "corp.example", "64.100.in-addr.arpa", "65.100.in-addr.arpa"},
 }
 
-// Ours first or last, the machine's own kept, no duplicates.
+// Our domains first or last, the machine's own kept, no duplicates.
 func TestOwnFile(t *testing.T) {
 	was := parseResolvFile(fixture(t, "hand-resolv.conf"))
 	got := ownFile("weft0", testConfig, was)
@@ -75,18 +75,18 @@ options ndots:2 timeout:1 rotate
 		t.Errorf("owned by %q, %v", owner, ours)
 	}
 	if b := parseResolvFile(before(got)); !slices.Equal(b.Search, was.Search) || len(b.Servers) != 3 {
-		t.Errorf("it remembers %v", b)
+		t.Errorf("the original settings are %v", b)
 	}
-	// What another program made of our file is not ours.
+	// A file that another program made from ours is not ours.
 	for _, s := range []string{"# Made by weft for the interface a b. Put", "# Made by weft for the interface ../x. Put", "x" + string(got), ""} {
 		if _, ours := ownedBy([]byte(s)); ours {
-			t.Errorf("%q is taken for ours", s)
+			t.Errorf("%q counts as ours", s)
 		}
 	}
 	last := testConfig
 	last.SearchLast, last.Search = true, []string{"weft.internal", "example.net"}
 	if got := ownFile("weft0", last, was); !bytes.Contains(got, []byte("\nsearch fritz.box example.net weft.internal\n")) {
-		t.Errorf("ours are not last:\n%s", got)
+		t.Errorf("our domains are not last:\n%s", got)
 	}
 }
 
@@ -96,34 +96,34 @@ func TestCheckDomain(t *testing.T) {
 			t.Errorf("%q: %v", d, err)
 		}
 	}
-	// Nothing that is a path, a second line, or a shell's.
+	// No path, no second line, nothing with a meaning in a shell.
 	for _, d := range []string{"", ".", "..", "../../etc", "a/../b", "/etc/passwd", "a..b", ".a", "a\nnameserver 6.6.6.6", "a b", "a\x00b", `a\b`, "-d", "a.-b",
 		"$(x)", "a;b", "a#b", "~.", "bücher.example", "a\tb", "\n", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "abc"} {
 		if err := CheckDomain(d); err == nil {
-			t.Errorf("%q passes", d)
+			t.Errorf("%q is accepted", d)
 		}
 		for _, c := range []Config{{Nameserver: testConfig.Nameserver, Search: []string{d}}, {Nameserver: testConfig.Nameserver, Match: []string{"ok.example", d}}} {
 			if c.check() == nil {
-				t.Errorf("a configuration with %q passes", d)
+				t.Errorf("a configuration with %q is accepted", d)
 			}
 		}
 	}
 	for _, a := range []string{"0.0.0.0", "::", "224.0.0.1", "fe80::1%eth0"} {
 		if (Config{Nameserver: netip.MustParseAddr(a)}).check() == nil {
-			t.Errorf("the nameserver %s passes", a)
+			t.Errorf("the nameserver %s is accepted", a)
 		}
 	}
 	if (Config{Nameserver: testConfig.Nameserver, Match: make([]string, maxDomains+1)}).check() == nil {
-		t.Error("any number of domains passes")
+		t.Error("any number of domains is accepted")
 	}
 	for _, i := range []string{"", "..", "a/b", "a b", "-x", "a\nb", strings.Repeat("a", 64)} {
 		if validInterface(i) {
-			t.Errorf("the interface %q passes", i)
+			t.Errorf("the interface %q is accepted", i)
 		}
 	}
 }
 
-// Only the prefix's own zones.
+// Only the zones of the prefix.
 func TestReverseZones(t *testing.T) {
 	z := ReverseZones(netip.MustParsePrefix("100.64.0.0/10"))
 	if len(z) != 64 || z[0] != "64.100.in-addr.arpa" || z[63] != "127.100.in-addr.arpa" {
@@ -154,8 +154,7 @@ func TestReverseZones(t *testing.T) {
 	}
 }
 
-// Whatever a file says, what we write is a file of ours that names nobody but
-// us, and it is stable.
+// Whatever the input, the output is our file, names no other resolver, and is stable.
 func FuzzResolvFile(f *testing.F) {
 	for _, name := range []string{"hand-resolv.conf", "stub-resolv.conf", "docker-resolv.conf", "nm-resolv.conf"} {
 		f.Add(fixture(f, name))
@@ -176,7 +175,7 @@ func FuzzResolvFile(f *testing.F) {
 		}
 		b2 := parseResolvFile(before(out))
 		if !slices.Equal(b2.Search, file.Search) || !slices.Equal(b2.Options, file.Options) {
-			t.Fatalf("%v is remembered as %v", file, b2)
+			t.Fatalf("%v is saved as %v", file, b2)
 		}
 	})
 }

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// runProgram looks where root's programs are before it looks in PATH, and
-// makes what a program says when it fails the error. It ends with ctx and no
-// sooner: a program that is killed midway leaves half of its work.
+// runProgram looks for a program in root's directories before it looks in PATH. If the
+// program fails, its output is in the error. It ends with ctx and no sooner: a program
+// killed midway leaves its work half done.
 func runProgram(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	path := ""
 	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/bin/", "/bin/", "/usr/local/sbin/"} {

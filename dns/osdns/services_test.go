@@ -19,7 +19,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// fakeBus is a system bus that records what is asked and answers from a table.
+// fakeBus is a system bus that records calls and answers from a table.
 type fakeBus struct {
 	answers map[string][]any
 	errors  map[string]error
@@ -52,7 +52,7 @@ func fakeResolved(b *fakeBus) *resolved {
 	return r
 }
 
-// Every setting of the link, in order.
+// Every setting of the interface, in order.
 func TestResolvedSet(t *testing.T) {
 	b := &fakeBus{answers: map[string][]any{"FlushCaches": nil, "RevertLink": nil}}
 	r := fakeResolved(b)
@@ -89,11 +89,11 @@ func TestResolvedSet(t *testing.T) {
 		t.Errorf("%v: %q", err, b.calls)
 	}
 	if stands(r) {
-		t.Error("another interface is intact")
+		t.Error("intact is true for another interface")
 	}
 }
 
-// The LAN's names win, whatever LAN it is now.
+// The LAN's search domains come first, whichever LAN it is now.
 func TestResolvedSearchLast(t *testing.T) {
 	lan := "fritz.box"
 	b := &fakeBus{answers: map[string][]any{"FlushCaches": nil, "GetLink": {dbus.ObjectPath("/org/freedesktop/resolve1/link/_7")}, "DNS": {dbus.MakeVariant([][]any{{int32(2), []byte{100, 100, 100, 100}}})}}}
@@ -123,7 +123,7 @@ func TestResolvedSearchLast(t *testing.T) {
 	}
 }
 
-// ts#3188: a resolved that takes 32 domains does without the reverse zones.
+// A resolved that accepts 32 domains works without the reverse zones.
 func TestResolvedTooManyDomains(t *testing.T) {
 	for _, tooLong := range []error{
 		dbus.Error{Name: "System.Error.E2BIG", Body: []any{"Argument list too long"}},
@@ -139,7 +139,7 @@ func TestResolvedTooManyDomains(t *testing.T) {
 		if !slices.Contains(b.calls, "SetLinkDomains 7 [{weft.internal false} {corp.example true}]") {
 			t.Errorf("calls %q", b.calls)
 		}
-		if !slices.Contains(applied, "no reverse lookups: systemd-resolved takes too few domains") {
+		if !slices.Contains(applied, "no reverse lookups: systemd-resolved accepts too few domains") {
 			t.Errorf("applied %q", applied)
 		}
 	}
@@ -157,7 +157,7 @@ func (b *limitedBus) call(ctx context.Context, dest, path, method string, args .
 	return b.fakeBus.call(ctx, dest, path, method, args...)
 }
 
-// What an older resolved does not know is left out; what it must know is not.
+// Settings that an older resolved lacks are skipped, unless they are required.
 func TestResolvedOld(t *testing.T) {
 	unknown := dbus.Error{Name: "org.freedesktop.DBus.Error.UnknownMethod"}
 	b := &fakeBus{errors: map[string]error{"SetLinkDefaultRoute": unknown, "SetLinkDNSOverTLS": unknown, "FlushCaches": unknown}}
@@ -171,12 +171,12 @@ func TestResolvedOld(t *testing.T) {
 	for _, must := range []string{"SetLinkDNS", "SetLinkDomains"} {
 		b := &fakeBus{errors: map[string]error{must: unknown}}
 		if _, err := fakeResolved(b).set(context.Background(), testConfig); err == nil {
-			t.Errorf("%s fails without a word", must)
+			t.Errorf("%s fails without an error", must)
 		}
 	}
 }
 
-// Our own address, and resolved's, are no base resolvers.
+// Our own address and resolved's are not base resolvers.
 func TestResolvedBase(t *testing.T) {
 	b := &fakeBus{answers: map[string][]any{"DNS": {dbus.MakeVariant([][]any{
 		{int32(7), int32(2), []byte{100, 100, 100, 100}},
@@ -225,7 +225,7 @@ func TestNetworkManager(t *testing.T) {
 	if got := fmt.Sprint(v4["dns-search"].Value()); got != "[weft.internal ~corp.example ~64.100.in-addr.arpa ~65.100.in-addr.arpa]" {
 		t.Errorf("dns-search %s", got)
 	}
-	if got := v4["dns"].Value(); fmt.Sprint(got) != "[1684300900]" { // 100.100.100.100 either way round
+	if got := v4["dns"].Value(); fmt.Sprint(got) != "[1684300900]" { // 100.100.100.100 in either byte order
 		t.Errorf("dns %v", got)
 	}
 	if _, ok := v4["addresses"]; ok || v4["method"].Value() != "manual" || conn["ipv6"]["dns"].Value() != nil {
@@ -237,16 +237,16 @@ func TestNetworkManager(t *testing.T) {
 	}
 	withDNS(conn, Config{})
 	if _, ok := v4["dns"]; ok {
-		t.Errorf("not taken back: %v", v4)
+		t.Errorf("not removed: %v", v4)
 	}
 	b.answers["GetAppliedConnection"] = []any{"x", 1}
 	if _, err := n.set(context.Background(), testConfig); err == nil {
-		t.Error("a connection that is none is taken")
+		t.Error("an invalid connection is accepted")
 	}
 }
 
-// fakeResolvconf is a resolvconf that keeps records and makes resolv.conf as
-// Debian's does.
+// fakeResolvconf is a resolvconf that stores records and builds resolv.conf as Debian's
+// does.
 func fakeResolvconf(m machine, dir string, calls *[]string) runner {
 	return func(_ context.Context, stdin, name string, args ...string) (string, error) {
 		*calls = append(*calls, strings.Join(append([]string{name}, args...), " "))
@@ -309,7 +309,7 @@ func TestResolvconf(t *testing.T) {
 		if base, err := r.base(ctx); !open && !slices.Equal(base, ports("192.168.1.1:53")) || err != nil {
 			t.Errorf("base %v, %v", base, err)
 		}
-		// Killed: Restore finds the record.
+		// After a kill, Restore finds the record.
 		l := &linux{root: m.root, log: quiet(), bus: &fakeBus{}, run: r.run}
 		did, err := l.restore(ctx, "")
 		if err != nil || len(did) != 1 || m.read(dir+"/tun-weft.weft0") != "" {
@@ -318,8 +318,8 @@ func TestResolvconf(t *testing.T) {
 		if stands(r) {
 			t.Error("intact without its record")
 		}
-		// resolvconf was killed after the record had gone: who comes next has
-		// resolv.conf made anew, once, be it after a stop hook or the daemon.
+		// resolvconf was killed after it removed the record: the next process, be it a
+		// stop hook or the daemon, has resolv.conf rebuilt once.
 		l.run = func(context.Context, string, string, ...string) (string, error) { return "", errors.New("killed") }
 		b, err := l.backend(map[bool]Mode{false: ModeResolvconf, true: ModeOpenresolv}[open], "weft0")
 		if err != nil {
@@ -353,8 +353,8 @@ func TestResolvconf(t *testing.T) {
 	}
 }
 
-// A service's umask does not show in what resolvconf makes, and a program has
-// as long as whoever runs it says.
+// A service's umask does not affect the files that resolvconf makes, and a program may
+// run for as long as its caller's context.
 func TestRunProgram(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	if out, err := runProgram(t.Context(), "", "sh", "-c", "umask"); err != nil || out != "0022\n" {
@@ -376,8 +376,8 @@ func TestRunProgram(t *testing.T) {
 	}
 }
 
-// Where resolvconf puts somebody before us, names would go there: the file is
-// written then.
+// Where resolvconf puts another resolver before ours, names would go there: then the
+// file is written directly.
 func TestResolvconfBehind(t *testing.T) {
 	m := newMachine(t)
 	os.MkdirAll(m.path(recordDirs[0]), 0o755)
@@ -390,6 +390,6 @@ func TestResolvconfBehind(t *testing.T) {
 		t.Errorf("set: %v", err)
 	}
 	if m.read(recordDirs[0]+"/tun-weft.weft0") != "" {
-		t.Error("the record stays")
+		t.Error("the record was not removed")
 	}
 }

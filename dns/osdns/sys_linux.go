@@ -10,18 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nonblock keeps an open of something that is no file from hanging.
+// nonblock keeps the open of a special file from blocking.
 const nonblock = unix.O_NONBLOCK
 
 func isLoop(err error) bool { return errors.Is(err, unix.ELOOP) }
 
-// command is a program with the usual umask: resolvconf makes resolv.conf with
-// the one that it gets, and that of a service keeps others from its files.
+// command runs a program with the usual umask: resolvconf makes resolv.conf with the
+// umask that it inherits, and a service's hides files from others.
 func command(ctx context.Context, path string, args []string) *exec.Cmd {
 	return exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `umask 022; exec "$@"`, "sh", path}, args...)...)
 }
 
-// isImmutable reports whether chattr +i keeps everybody from path.
+// isImmutable reports whether path has the attribute of chattr +i.
 func isImmutable(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
 	if err != nil {
@@ -44,14 +44,14 @@ func copyLabel(from, to string) {
 	}
 }
 
-// lock keeps others from taking this process's settings back while it runs.
-// The kernel lets go of it with the process.
+// lock keeps other processes from removing this process's settings while it runs. The
+// kernel releases it when the process ends.
 type lock struct{ f *os.File }
 
 func lockPath(root, iface string) string { return at(root, "/run/weft-dns-"+iface+".lock") }
 
-// takeLock takes the lock of an interface; held says that somebody has it. A
-// machine where it cannot be made has none.
+// takeLock takes the lock of an interface; held says that another process has it. A
+// machine on which no lock can be made has none.
 func takeLock(root, iface string) (l *lock, held bool) {
 	f, err := os.OpenFile(lockPath(root, iface), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -74,13 +74,12 @@ func isHeld(root, iface string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// letsGo is how long a lock is waited for whose process may be gone: a program
-// that it was starting when it was killed has its files until that begins,
-// milliseconds later.
+// letsGo is how long to wait for the lock of a process that may be gone: a program that
+// it was starting when it was killed inherits its files until exec, some milliseconds.
 const letsGo = 2 * time.Second
 
-// awaitFree waits until no running process has the lock, at most until ctx is
-// done, and reports whether it is so.
+// awaitFree waits until no running process has the lock, at most until ctx is done, and
+// reports whether the lock is free.
 func awaitFree(ctx context.Context, root, iface string) bool {
 	for isHeld(root, iface) {
 		select {
@@ -92,8 +91,8 @@ func awaitFree(ctx context.Context, root, iface string) bool {
 	return true
 }
 
-// release lets go of it. Its file stays where there is more to put back, so that
-// restore sees that.
+// release releases the lock. Its file stays if there is more to restore, so that
+// Restore knows.
 func (l *lock) release(clean bool) {
 	if l == nil {
 		return

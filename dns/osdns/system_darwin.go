@@ -13,15 +13,15 @@ type darwin struct{ root string }
 func newSystem(root string, _ *slog.Logger) system { return darwin{root} }
 
 func (darwin) decide(context.Context) (Mode, string, error) {
-	return ModeMacOS, "macOS asks a resolver per domain: /etc/resolver", nil
+	return ModeMacOS, "macOS has resolvers per domain: /etc/resolver", nil
 }
 
 func (d darwin) backend(_ Mode, iface string) (backend, error) {
 	return &macos{root: d.root, iface: iface, run: runProgram}, nil
 }
 
-// watch looks at the network every half minute: the notifications of System
-// Configuration are not to be had without cgo.
+// watch checks the network every half minute: the notifications of System Configuration
+// need cgo.
 func (darwin) watch(tell func(event)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -49,5 +49,5 @@ func (d darwin) restore(ctx context.Context, iface string) ([]string, error) {
 	}
 	_, err = m.run(ctx, macScript(Config{}), "scutil")
 	m.flush(ctx)
-	return []string{fmt.Sprintf("took %d files away from %s", n, macDir)}, err
+	return []string{fmt.Sprintf("removed %d files from %s", n, macDir)}, err
 }

@@ -24,15 +24,15 @@ type linux struct {
 	root string
 	log  *slog.Logger
 	bus  caller
-	real *bus // the same, nil in tests
+	real *bus // the same as bus, nil in tests
 	run  runner
 
 	mu sync.Mutex
 	// mu guards the following.
-	asked   bool // systemd-resolved, once
+	asked   bool // systemd-resolved was asked once
 	watcher *watcher
 	locks   map[string]*lock
-	undone  bool // resolvconf was to take a record back and failed
+	undone  bool // resolvconf failed to remove a record
 }
 
 // caller makes D-Bus calls on the system bus.
@@ -55,8 +55,8 @@ func (l *linux) decide(ctx context.Context) (Mode, string, error) {
 	return mode, reason, nil
 }
 
-// collect gathers the evidence. systemd-resolved is asked first: the first time
-// that starts it, and it writes its files.
+// collect gathers the evidence. It asks systemd-resolved first: the first call starts
+// it, and then it writes its files.
 func (l *linux) collect(ctx context.Context) (e evidence, err error) {
 	l.mu.Lock()
 	first := !l.asked
@@ -103,7 +103,7 @@ func (l *linux) backend(mode Mode, iface string) (backend, error) {
 		lk, held := takeLock(l.root, iface)
 		if held {
 			l.mu.Unlock()
-			return nil, fmt.Errorf("another weft daemon has set the DNS of the interface %s", iface)
+			return nil, fmt.Errorf("another weft daemon manages the DNS of the interface %s", iface)
 		}
 		l.locks[iface] = lk
 	}
@@ -125,7 +125,7 @@ func (l *linux) setUndone(yes bool) {
 	l.undone = yes
 }
 
-// also watches a file or directory, too.
+// also watches a further file or directory.
 func (l *linux) also(path string) {
 	l.mu.Lock()
 	w := l.watcher
@@ -139,7 +139,7 @@ func (l *linux) also(path string) {
 func (l *linux) watch(tell func(event)) (stop func()) {
 	w, err := newWatcher(tell)
 	if err != nil {
-		l.log.Info("changes of the DNS settings are not seen", "err", err)
+		l.log.Info("cannot watch the DNS settings", "err", err)
 	} else {
 		l.mu.Lock()
 		l.watcher = w
@@ -147,7 +147,7 @@ func (l *linux) watch(tell func(event)) (stop func()) {
 	}
 	links, err := rtnl.Watch(unix.RTMGRP_LINK|unix.RTMGRP_IPV4_IFADDR|unix.RTMGRP_IPV6_IFADDR, func() { tell(eventBase) })
 	if err != nil {
-		l.log.Info("changes of the network are not seen", "err", err)
+		l.log.Info("cannot watch the network", "err", err)
 	}
 	if l.real != nil {
 		l.real.listen(tell)
@@ -169,19 +169,19 @@ func (l *linux) watch(tell func(event)) (stop func()) {
 	}
 }
 
-// restore implements system. What systemd-resolved and NetworkManager were
-// told goes with the interface, and needs nobody.
+// restore implements system. Settings in systemd-resolved and NetworkManager end with
+// the interface and need no restore.
 func (l *linux) restore(ctx context.Context, iface string) (did []string, err error) {
 	if l.real != nil {
 		defer l.real.close()
 	}
 	wait := letsGo
-	if iface != "" { // whoever asks has its lock, or is about to
+	if iface != "" { // the caller has this interface's lock, or is about to take it
 		wait = 0
 	}
 	patience, done := context.WithTimeout(ctx, wait)
 	defer done()
-	runs := map[string]bool{} // daemons, by their interface
+	runs := map[string]bool{} // running daemons, by interface
 	free := func(owner string) bool {
 		if _, asked := runs[owner]; !asked {
 			runs[owner] = !awaitFree(patience, l.root, owner)
@@ -194,7 +194,7 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 	defer func() {
 		for owner, yes := range runs {
 			if yes && iface == "" {
-				did = append(did, "left alone what the daemon of "+owner+" has set: it runs")
+				did = append(did, "left the settings of the daemon of "+owner+": it is running")
 			}
 		}
 	}()
@@ -207,10 +207,10 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 			}
 			derr := dropRecord(ctx, l.run, r, i == 1)
 			if errors.Is(derr, exec.ErrNotFound) {
-				derr = os.Remove(r) // resolvconf was removed meanwhile
+				derr = os.Remove(r) // resolvconf was uninstalled meanwhile
 			}
 			if derr == nil {
-				did = append(did, "took the record "+filepath.Base(r)+" back from resolvconf")
+				did = append(did, "removed the record "+filepath.Base(r)+" from resolvconf")
 			}
 			err = errors.Join(err, derr)
 		}
@@ -219,7 +219,7 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 	if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		return did, errors.Join(err, rerr)
 	}
-	var stale []string // locks of daemons that did not end orderly
+	var stale []string // locks of daemons that were killed
 	locks, _ := filepath.Glob(lockPath(l.root, "*"))
 	for _, p := range locks {
 		if free(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), "weft-dns-"), ".lock")) {
@@ -227,8 +227,8 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 		}
 	}
 	if len(stale) > 0 && len(did) == 0 && err == nil && header(cur) == "resolvconf" {
-		// The record may have been taken back by somebody who was ended before
-		// resolv.conf was made anew.
+		// Another process may have removed the record and ended before resolv.conf was
+		// rebuilt.
 		if err = remake(ctx, l.run); errors.Is(err, exec.ErrNotFound) {
 			err = nil
 		}
@@ -242,9 +242,9 @@ func (l *linux) restore(ctx context.Context, iface string) (did []string, err er
 		return did, errors.Join(err, explain(at(l.root, resolvConfPath), rerr))
 	}
 	if changed && ours {
-		did = append(did, "put "+resolvConfPath+" back")
+		did = append(did, "restored "+resolvConfPath)
 	}
-	if err == nil { // else the next time finds by them that there is more to do
+	if err == nil { // otherwise they tell the next Restore that there is more to do
 		for _, p := range stale {
 			os.Remove(p)
 		}

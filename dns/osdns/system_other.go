@@ -8,13 +8,13 @@ import (
 	"log/slog"
 )
 
-// unknown is a system that cannot be told anything.
+// unknown is a system whose DNS weft cannot set.
 type unknown struct{}
 
 func newSystem(string, *slog.Logger) system { return unknown{} }
 
 func (unknown) decide(context.Context) (Mode, string, error) {
-	return "", "", errors.New("the DNS settings of this operating system cannot be set by weft; point it to the service address, or run with --os-dns=off")
+	return "", "", errors.New("weft cannot set the DNS of this operating system; configure the service address yourself, or run with --os-dns=off")
 }
 
 func (unknown) backend(Mode, string) (backend, error) { return nil, errors.ErrUnsupported }

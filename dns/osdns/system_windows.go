@@ -19,12 +19,12 @@ type windowsSystem struct{}
 func newSystem(string, *slog.Logger) system { return windowsSystem{} }
 
 func (windowsSystem) decide(context.Context) (Mode, string, error) {
-	return ModeWindows, "Windows sends names to a resolver by its name resolution policy table", nil
+	return ModeWindows, "Windows chooses resolvers by its name resolution policy table", nil
 }
 
 func (windowsSystem) backend(_ Mode, iface string) (backend, error) { return &nrpt{iface: iface}, nil }
 
-// watch looks at the network every half minute.
+// watch checks the network every half minute.
 func (windowsSystem) watch(tell func(event)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -50,7 +50,7 @@ func (windowsSystem) restore(ctx context.Context, iface string) ([]string, error
 		return nil, err
 	}
 	flush(ctx)
-	return []string{fmt.Sprintf("took %d rules away from the name resolution policy table", n)}, nil
+	return []string{fmt.Sprintf("removed %d rules from the name resolution policy table", n)}, nil
 }
 
 // nrpt writes the rules.
@@ -63,7 +63,7 @@ type nrpt struct {
 func (n *nrpt) set(ctx context.Context, c Config) ([]string, error) {
 	base := nrptBase(foreignPolicies())
 	values := nrptRules(base, n.iface, c)
-	// Those of a longer list, or below the other key.
+	// Rules of an earlier, longer list, or below the other key.
 	if _, err := deleteRules(func(owner string) bool { return owner == n.iface }); err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (n *nrpt) set(ctx context.Context, c Config) ([]string, error) {
 	}
 	n.c, n.values = c, values
 	if base == nrptPolicy {
-		gp, cancel := context.WithTimeout(ctx, 5*time.Second) // it may wait for a domain that is away
+		gp, cancel := context.WithTimeout(ctx, 5*time.Second) // it may wait for an unreachable domain
 		runProgram(gp, "", "gpupdate", "/target:computer")
 		cancel()
 	}
@@ -136,7 +136,7 @@ func (v regValue) write() error {
 	return nil
 }
 
-// stands reports whether the value's key is still there.
+// stands reports whether the value's key still exists.
 func (v regValue) stands() bool {
 	k, err := registry.OpenKey(registry.LOCAL_MACHINE, v.Key, registry.QUERY_VALUE)
 	if err != nil {
@@ -146,8 +146,7 @@ func (v regValue) stands() bool {
 	return true
 }
 
-// rules calls f for each rule below base with the interface it is for, if it
-// is ours.
+// rules calls f for each rule below base, with its interface if the rule is ours.
 func rules(base string, f func(key, owner string, ours bool)) {
 	k, err := registry.OpenKey(registry.LOCAL_MACHINE, base, registry.ENUMERATE_SUB_KEYS)
 	if err != nil {

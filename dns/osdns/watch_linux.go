@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher tells when files that we look after are written (inotify). Nothing
-// runs in between.
+// watcher reports writes to the files that we manage (inotify). Nothing runs in
+// between.
 type watcher struct {
 	// Constant after newWatcher.
 	file *os.File
@@ -21,10 +21,10 @@ type watcher struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	names map[int32]string // by watch: the name that counts in a directory, "" for any
+	names map[int32]string // by watch: the relevant name in a directory, "" for any
 }
 
-// fileEvents is what happens to a file when somebody else writes it.
+// fileEvents are the events of another program writing a file.
 const fileEvents = unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 
 func newWatcher(tell func(event)) (*watcher, error) {
@@ -37,9 +37,8 @@ func newWatcher(tell func(event)) (*watcher, error) {
 	return w, nil
 }
 
-// add watches a directory, or a file: by its directory, since it may be
-// replaced, and itself, since it may be mounted there from elsewhere. Adding
-// twice does nothing.
+// add watches a directory or a file. It watches a file by its directory, since it may
+// be replaced, and itself, since it may be a mount point. Adding it twice does nothing.
 func (w *watcher) add(path string) {
 	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
 		w.addOne(path, "", fileEvents)
@@ -62,7 +61,7 @@ func (w *watcher) addOne(path, name string, mask uint32) {
 			return
 		}
 		if old, ok := w.names[int32(wd)]; ok && old != name {
-			name = "" // two names in one directory
+			name = "" // two relevant names in one directory
 		}
 		w.names[int32(wd)] = name
 	})
@@ -82,7 +81,7 @@ func (w *watcher) readLoop() {
 	}
 }
 
-// counts reports whether any of the events in b is about a file of ours.
+// counts reports whether an event in b is about one of our files.
 func (w *watcher) counts(b []byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

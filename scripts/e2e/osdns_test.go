@@ -538,7 +538,7 @@ func TestOSDNSDirect(t *testing.T) {
 				o.sys.WriteFile("/etc/resolv.conf", theirs)
 			}
 			for _, h := range o.laptop.Status().Health {
-				if h.Code == "os-dns" && strings.Contains(h.Message, "keeps writing") {
+				if h.Code == "os-dns" && strings.Contains(h.Message, "keeps overwriting") {
 					return true
 				}
 			}
