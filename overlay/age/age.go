@@ -1,6 +1,6 @@
-// Package age says how long ago something was, in the words that all of weft uses.
+// Package age formats how long ago something was, in the same way everywhere in weft.
 //
-// Not for embedders: a program has words of its own.
+// Embedders need not call it.
 package age
 
 import (
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Of is how long d is, in the largest unit that leaves at least two of it: "40 s",
-// "12 min", "3 h", "5 days". What is below zero is "0 s".
+// Of formats d in the largest unit of which it has at least two: "40 s", "12 min", "3
+// h", "5 days". A negative d is "0 s".
 func Of(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:
@@ -22,8 +22,8 @@ func Of(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
-// Ago is Of and "ago". What is not a matter of seconds yet is not counted in them:
-// nor is what a clock that is a little off puts in the future.
+// Ago is Of and "ago". A few seconds are "a moment ago", and so is a time slightly in
+// the future by an inaccurate clock.
 func Ago(d time.Duration) string {
 	if d < 2*time.Second {
 		return "a moment ago"

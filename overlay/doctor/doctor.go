@@ -1,9 +1,8 @@
-// Package doctor says what is wrong with a node, why, and which command cures
-// it. It is pure: Diagnose makes findings of facts that somebody else has
-// collected, so that every case can be told without having it.
+// Package doctor says what is wrong with a node, why, and which command fixes it. It is
+// pure: Diagnose turns collected facts into findings, so that tests can cover every
+// case.
 //
-// Not for embedders: it is for the command line; overlay.Node.Status says what
-// is wrong to programs.
+// Embedders need not call it: overlay.Node.Status tells programs what is wrong.
 package doctor
 
 import (
@@ -22,30 +21,29 @@ import (
 	"weft/overlay/status"
 )
 
-// Facts are what Diagnose goes by. What could not be found out is left zero.
+// Facts are the input of Diagnose. Unknown ones are zero.
 type Facts struct {
 	Now       time.Time
 	Version   string // of the command line
-	DaemonErr error  // why the daemon does not answer
-	Installed bool   // as a service of the system
+	DaemonErr error  // why the daemon does not answer, or nil
+	Installed bool   // whether it is installed as a system service
 
 	Status   *status.Status
 	Netcheck *netcheck.Report
 
-	// State is the state directory; Free its file system's free space in
-	// bytes, -1 when unknown.
+	// State is the state directory; Free is the free space of its file system in bytes,
+	// -1 if unknown.
 	State string
 	Free  int64
-	// ReadOnly says that nothing can be written there.
+	// ReadOnly is the error of writing there, or nil.
 	ReadOnly error
 
-	// Resolve says for each host of the server side what looking it up gave.
+	// Resolve has the result of looking up each host of the server side.
 	Resolve map[string]error
-	// Portal is where a plain HTTP request to the server's host was sent on to,
-	// "" if nowhere.
+	// Portal is where a plain HTTP request to the server's host was redirected, "" if
+	// nowhere.
 	Portal string
-	// MTU is the smallest of the interfaces with a default route, 0 when
-	// unknown.
+	// MTU is the smallest one of the interfaces with a default route, 0 if unknown.
 	MTU int
 }
 
@@ -55,13 +53,13 @@ const (
 	smallestMTU = 1280 // RFC 8200 section 5, and what weft's tunnels start with
 )
 
-// Diagnose returns everything that was looked at, the worst first.
+// Diagnose returns a finding for every check, the worst first.
 func Diagnose(f Facts) report.Findings {
 	var out report.Findings
 	add := out.Add
 	checkDaemon(f, add)
 	checkDisk(f, add)
-	// Nothing else matters to a device that was removed from its network.
+	// For a device that was removed from its network nothing else matters.
 	if f.Status == nil || !has(f, status.CodeRevoked) {
 		checkServer(f, add)
 		checkRelays(f, add)
@@ -82,14 +80,14 @@ func checkDaemon(f Facts, add adder) {
 	}
 	switch {
 	case status.KindOf(f.DaemonErr) == status.KindDenied:
-		// There is one, and it is well: this user may not ask it how it is.
+		// The daemon runs, but this user may not use its socket.
 		var e *status.Error
 		errors.As(f.DaemonErr, &e)
 		add("daemon", report.Error, cmp.Or(e.Hint, "run this as that user, or as root with sudo"), "%s", e.Message)
 		return
 	case f.DaemonErr != nil:
 		var e *status.Error
-		if errors.As(f.DaemonErr, &e) { // its hint is the cure
+		if errors.As(f.DaemonErr, &e) { // its hint is the fix
 			add("daemon", report.Error, start, "%s", e.Message)
 			return
 		}
@@ -121,12 +119,12 @@ func checkDisk(f Facts, add adder) {
 	case f.Free >= 0 && f.Free < freeWarning:
 		add("disk", report.Warning, "make room on the file system of "+f.State, "the disk is nearly full: %d MB free at %s", f.Free>>20, f.State)
 	case f.Free >= 0 && f.State != "":
-		add("disk", report.OK, "", "there is room for the state in %s", f.State)
+		add("disk", report.OK, "", "%s has enough free space", f.State)
 	}
 }
 
-// checkServer tells the ways apart in which a server is out of reach: its name
-// is not known, something else answers, nothing answers.
+// checkServer distinguishes the reasons why a server is out of reach: its name does not
+// resolve, something else answers, or nothing answers.
 func checkServer(f Facts, add adder) {
 	if f.Status == nil || f.Status.Server.URL == "" {
 		return
@@ -138,26 +136,26 @@ func checkServer(f Facts, add adder) {
 	failed := func(h string) bool { return f.Resolve[h] != nil }
 	link := f.link("server")
 	switch {
-	case has(f, status.CodeVersion): // it answers, and checkHealth says what
+	case has(f, status.CodeVersion): // it answers; checkHealth reports the reason
 	case f.Status.Server.Online, f.idle() && link != nil && link.RTTms != nil:
 		add("server", report.OK, "", "the server answers at %s", f.Status.Server.URL)
 	case net.ParseIP(host) == nil && failed(host):
-		add("dns", report.Error, "see /etc/resolv.conf; is the machine online?", "the server's name %s cannot be looked up: %v", host, f.Resolve[host])
+		add("dns", report.Error, "check /etc/resolv.conf and whether the machine is online", "the server's name %s does not resolve: %v", host, f.Resolve[host])
 	case f.Portal != "":
 		add("portal", report.Error, "open a browser on this network and sign in", "a captive portal at %s is in the way", f.Portal)
 	case has(f, status.CodeServerUntrusted):
-		add("server", report.Error, "see what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "something else than the server that this device trusts answers at %s: a portal, a proxy that opens TLS, or another machine", f.Status.Server.URL)
+		add("server", report.Error, "check what answers: openssl s_client -connect "+hostPort(f.Status.Server.URL), "the server that this device trusts does not answer at %s, but something else: a portal, a proxy that intercepts TLS, or another machine", f.Status.Server.URL)
 	case link != nil && link.RTTms == nil:
 		add("server", report.Error, "check it from here: curl -kI "+f.Status.Server.URL+"/healthz", "the server at %s does not answer: %s%s", f.Status.Server.URL, link.Error, f.since())
 	case f.idle():
-		// Nothing is asked of it until this device has joined or is up again.
+		// The node does not contact the server until it has joined or is up again.
 	default:
 		add("server", report.Error, "weft status", "the server at %s did not answer the last request%s", f.Status.Server.URL, f.since())
 	}
 }
 
-// idle reports whether the daemon has no reason to speak to the server, so that
-// how its last request went says nothing about now.
+// idle reports whether the daemon has no reason to contact the server, so that the
+// result of its last request says nothing about now.
 func (f Facts) idle() bool {
 	switch f.Status.State {
 	case status.StateUnjoined, status.StateDown:
@@ -166,13 +164,13 @@ func (f Facts) idle() bool {
 	return false
 }
 
-// since says since when the server is silent, as far as that is known.
+// since says when the server last answered, if that is known.
 func (f Facts) since() string {
 	at := f.Status.Server.LastSeen
 	if at == nil || f.idle() {
-		return "" // what a join that was refused heard is not news of the server
+		return "" // a refused join is no sign of the server's state
 	}
-	return fmt.Sprintf(", and was last heard of at %s, %s", at.UTC().Format(time.DateTime), age.Ago(f.Now.Sub(*at)))
+	return fmt.Sprintf("; it last answered at %s, %s", at.UTC().Format(time.DateTime), age.Ago(f.Now.Sub(*at)))
 }
 
 func (f Facts) link(kind string) *netcheck.LinkCheck {
@@ -194,7 +192,7 @@ func checkRelays(f Facts, add adder) {
 	if f.Status.Self.Online {
 		add("relay", report.OK, "", "connected to the relay %s", f.Status.Self.Relay)
 	} else {
-		add("relay", report.Error, "allow TCP to the addresses that weft netcheck lists", "not connected to a relay: peers reach this device only where a direct path stands")
+		add("relay", report.Error, "allow TCP to the addresses that weft netcheck lists", "not connected to a relay: peers reach this device only by an existing direct path")
 	}
 	for _, l := range f.Netcheck.Links {
 		if l.Kind == "relay" && l.RTTms == nil && !l.Current {
@@ -211,21 +209,21 @@ func checkUDP(f Facts, add adder) {
 		return
 	}
 	if f.Netcheck.UDP.Works {
-		add("udp", report.OK, "", "UDP works, from outside this is %s", f.Netcheck.UDP.Endpoint)
+		add("udp", report.OK, "", "UDP works; seen from outside this device is %s", f.Netcheck.UDP.Endpoint)
 		return
 	}
 	if !f.answersTCP() {
-		return // its silence by UDP proves nothing, and what is wrong is said already
+		return // no answer by UDP proves nothing, and the cause has a finding already
 	}
 	var ports []string
 	for _, s := range f.Netcheck.STUN {
 		ports = append(ports, s.Server)
 	}
-	add("udp", report.Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: everything goes through a relay over TCP, which works and is slower")
+	add("udp", report.Warning, "allow outgoing UDP to "+strings.Join(ports, ", ")+" and to any address for direct paths", "UDP is blocked here: all traffic goes through a relay over TCP, which works but is slower")
 }
 
-// answersTCP reports whether anybody of those who were asked by UDP is there: a
-// machine that answers by TCP, or one of which that was not tried.
+// answersTCP reports whether one of the servers asked by UDP is known to be up: it
+// answers by TCP, or TCP was not tried.
 func (f Facts) answersTCP() bool {
 	alive := map[string]bool{} // by host
 	for _, l := range f.Netcheck.Links {
@@ -240,8 +238,8 @@ func (f Facts) answersTCP() bool {
 	})
 }
 
-// checkIdentity leaves it to the daemon to say that the renewal is late: not all
-// certificates are equally long.
+// checkIdentity leaves a late renewal to the daemon's own warning: certificates have
+// different lifetimes.
 func checkIdentity(f Facts, add adder) {
 	if f.Status == nil || f.Status.Self.CertificateExpires == nil {
 		return
@@ -253,16 +251,16 @@ func checkIdentity(f Facts, add adder) {
 	}
 	switch {
 	case left <= 0:
-		add("certificate", report.Error, "nothing, once the server is reached: it is renewed then", "this device's certificate ended %s", age.Ago(-left))
+		add("certificate", report.Error, "check the connection to the server: it is renewed once the server answers", "this device's certificate ended %s", age.Ago(-left))
 	case has(f, status.CodeCertificate):
-		add("certificate", report.Warning, "see to it that the server is reached: it is renewed then", "this device's certificate ends in %s and has not been renewed", ends)
+		add("certificate", report.Warning, "check the connection to the server: it is renewed once the server answers", "this device's certificate ends in %s and has not been renewed", ends)
 	default:
-		add("certificate", report.OK, "", "the certificate is good for %s", ends)
+		add("certificate", report.OK, "", "the certificate is valid for another %s", ends)
 	}
 }
 
-// checkHealth passes on what the daemon complains about by itself, unless another
-// check explains it better. What that means is status.Meaning.
+// checkHealth adds the daemon's own warnings, unless another check explains them better
+// (status.Meaning).
 func checkHealth(f Facts, add adder) {
 	if f.Status == nil {
 		return

@@ -13,7 +13,7 @@ import (
 
 var now = time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)
 
-// well is a node with nothing wrong.
+// well is a node without problems.
 func well() Facts {
 	ms, expires := 12.0, now.Add(60*24*time.Hour)
 	return Facts{
@@ -38,7 +38,7 @@ func TestWell(t *testing.T) {
 	}
 }
 
-// What follows from something else is not told as a cause of its own.
+// A consequence of one problem is not reported as a cause of its own.
 func TestNoFalseCauses(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -73,7 +73,7 @@ func TestNoFalseCauses(t *testing.T) {
 			}
 		}
 	}
-	// One of two relays is down, the other says nothing by UDP: that is blocked.
+	// One of two relays is down, the other does not answer by UDP: UDP is blocked.
 	f := well()
 	f.Netcheck.UDP = netcheck.UDPCheck{}
 	f.Netcheck.Links = append(f.Netcheck.Links, netcheck.LinkCheck{Kind: "relay", Name: "far", URL: "https://far.example"})
@@ -118,7 +118,7 @@ func TestEachCauseHasItsCure(t *testing.T) {
 		{"read-only", func(f *Facts) { f.ReadOnly = errors.New("read-only file system") }, "disk", report.Error, "read-only", "writable"},
 		{"dns", func(f *Facts) { offline(f); f.Resolve = map[string]error{"weft.example": errors.New("no such host")} }, "dns", report.Error, "no such host", "resolv.conf"},
 		{"portal", func(f *Facts) { offline(f); f.Portal = "http://wifi.hotel/" }, "portal", report.Error, "wifi.hotel", "browser"},
-		{"stranger", func(f *Facts) { offline(f); f.Status.Health = []status.Health{{Code: "server-untrusted"}} }, "server", report.Error, "something else", "openssl"},
+		{"another server", func(f *Facts) { offline(f); f.Status.Health = []status.Health{{Code: "server-untrusted"}} }, "server", report.Error, "something else", "openssl"},
 		{"refused", func(f *Facts) {
 			offline(f)
 			f.Netcheck.Links[0].RTTms, f.Netcheck.Links[0].Error = nil, "connection refused"

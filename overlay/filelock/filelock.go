@@ -1,11 +1,11 @@
-// Package filelock says who owns a directory or a socket: a lock on an open
-// file, which the system drops with the process, however that ends.
+// Package filelock locks a directory or a socket by a lock on an open file. The system
+// releases the lock when the process ends, in whatever way.
 //
-// Not for embedders: nodes, servers and their command lines share it.
+// Embedders need not call it: nodes, servers and their command lines share it.
 package filelock
 
 import "errors"
 
-// ErrLocked is returned by Try when another process, or this one through
-// another open file, holds the lock.
+// ErrLocked is the error of Try if another process, or this one through another open
+// file, holds the lock.
 var ErrLocked = errors.New("locked by another process")

@@ -1,8 +1,7 @@
-// Package hostname reads the names of devices as people type them: with letters
-// beyond ASCII, and with mistakes.
+// Package hostname handles device names as people type them: with letters beyond ASCII,
+// and with typing errors.
 //
-// Not for embedders: nodes, servers and resolvers share it; overlay.Node takes
-// names as people type them.
+// Embedders need not call it: overlay.Node accepts names as people type them.
 package hostname
 
 import (
@@ -14,14 +13,13 @@ import (
 	"net/url"
 )
 
-// ASCII returns the form in which a name is stored and asked for: labels with
-// letters beyond ASCII become A-labels, by the rules of IDNA for what is looked
-// up (RFC 5891), which is what an owner's renaming does too. A name in ASCII is
-// returned as it is, whatever is in it.
+// ASCII returns the form in which a name is stored and looked up: labels with letters
+// beyond ASCII become A-labels, by the IDNA rules for lookups (RFC 5891), which also
+// apply when an owner renames a device. A name in ASCII is returned unchanged.
 //
-// net/http has IDNA and Unicode's tables within, for the hosts of URLs. A second
-// copy of them (golang.org/x/net/idna) would be 0.4 MB of a node, so net/http is
-// asked: whom would it connect to?
+// net/http contains IDNA and Unicode's tables, for the hosts of URLs. A second copy
+// (golang.org/x/net/idna) would add 0.4 MB to a node, so this function lets net/http
+// convert the name, by a request that is never sent.
 func ASCII(name string) (string, error) {
 	if isASCII(name) {
 		return name, nil
@@ -32,7 +30,7 @@ func ASCII(name string) (string, error) {
 		}
 	}
 	asked := make(chan string, 1)
-	no := errors.New("only asked")
+	no := errors.New("not a real dial")
 	t := &http.Transport{DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
 		asked <- addr
 		return nil, no
@@ -45,7 +43,7 @@ func ASCII(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// What IDNA refuses is left as it was.
+	// net/http leaves a host unchanged that IDNA rejects.
 	if !isASCII(host) {
 		return "", errors.New("these letters cannot be in a name")
 	}

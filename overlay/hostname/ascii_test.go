@@ -6,8 +6,8 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// net/http's answers are those of the library: names of every kind, and what
-// either refuses.
+// net/http converts names like the IDNA library: names of every kind, and names that
+// either rejects.
 func TestASCII(t *testing.T) {
 	for _, name := range []string{
 		"küche", "Küche", "KÜCHE.weft.internal", "ku\u0308che", "bücher.example.org", "厨房", "厨房。lan", "straße", "faß.de",

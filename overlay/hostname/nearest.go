@@ -2,13 +2,13 @@ package hostname
 
 import "strings"
 
-// maxNearest bounds the names that Nearest looks at: whoever has more devices
-// lists them.
+// maxNearest bounds the names that Nearest compares; with more devices there is no
+// suggestion.
 const maxNearest = 10_000
 
-// Nearest returns the name among known, in lower case, that typed was most
-// likely meant to be: one that differs by a letter or two, or a longer one that
-// begins so. It returns "" when none is near, or when two are equally so.
+// Nearest returns the name among known, in lower case, that typed most likely means:
+// one that differs by a letter or two, or a longer one that starts with typed. It
+// returns "" if no name is near, or if two are equally near.
 func Nearest(typed string, known []string) string {
 	typed = strings.ToLower(typed)
 	forms := [][]rune{[]rune(typed)}
@@ -16,7 +16,7 @@ func Nearest(typed string, known []string) string {
 		forms = append(forms, []rune(ascii))
 	}
 	best, tie := "", false
-	least := min(len(forms[0])/3+1, 3) // one more than may differ
+	least := min(len(forms[0])/3+1, 3) // the smallest distance that is too large
 	for _, name := range known[:min(len(known), maxNearest)] {
 		d := 3
 		for _, f := range forms {
@@ -40,9 +40,8 @@ func Nearest(typed string, known []string) string {
 	return best
 }
 
-// distance is how many letters have to be put in, taken out, changed or swapped
-// with their neighbour to make b of a; from 3 on it may be more than it is said
-// to be.
+// distance is the number of letters to insert, delete, change or swap with their
+// neighbour to turn a into b; from 3 on the result may be too low.
 func distance(a, b []rune) int {
 	if len(a)-len(b) > 2 || len(b)-len(a) > 2 {
 		return 3

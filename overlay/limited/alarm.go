@@ -7,33 +7,33 @@ import (
 )
 
 const (
-	// alarmEvery is how often a trouble that goes on is logged.
+	// alarmEvery is the interval at which a lasting problem is logged.
 	alarmEvery = time.Minute
-	// alarmQuiet is after how many of these without a raise it is over.
+	// alarmQuiet is the number of such intervals without a Raise that ends the problem.
 	alarmQuiet = 3
 )
 
-// Alarm tells the owner of the machine that a bound was reached: at once, then
-// once a minute while it goes on, and that it is over after three minutes
-// without. While nothing is wrong no timer runs. The zero Alarm, with its fields
-// set before the first Raise, is ready; they are constant from then on.
+// Alarm tells the owner of the machine that a bound was reached: at once, then once a
+// minute while it continues, and that it is over after three minutes without a Raise.
+// No timer runs while there is no problem. The zero Alarm is ready to use once its
+// fields are set, before the first Raise; they are constant from then on.
 type Alarm struct {
 	Log  *slog.Logger // required
 	Code string       // of the health warning
 
-	// Health sets the warning, or takes it back with an empty message. May be nil.
+	// Health sets the warning; an empty message clears it. May be nil.
 	Health func(code, message string)
 
-	// Describe says in a sentence what happened n times, n ≥ 1, since it was
-	// called last. It runs in a goroutine of its own, one call at a time.
+	// Describe says in a sentence what happened n times (n ≥ 1) since its last call. It
+	// runs in a goroutine of its own, one call at a time.
 	Describe func(n int) string
 
 	raised atomic.Int64
 	active atomic.Bool
 }
 
-// Raise counts one event. It neither blocks nor waits, so that it may be called
-// where packets pass.
+// Raise counts one event. It does not block, so that it may be called on the packet
+// path.
 func (a *Alarm) Raise() {
 	a.raised.Add(1)
 	if !a.active.Load() && a.active.CompareAndSwap(false, true) {
@@ -41,7 +41,7 @@ func (a *Alarm) Raise() {
 	}
 }
 
-// tick belongs to whoever has set active.
+// tick runs in the goroutine that has set active.
 func (a *Alarm) tick(quiet int) {
 	if n := int(a.raised.Swap(0)); n > 0 {
 		message := a.Describe(n)
@@ -55,7 +55,7 @@ func (a *Alarm) tick(quiet int) {
 			a.Health(a.Code, "")
 		}
 		a.active.Store(false)
-		if a.raised.Load() > 0 && a.active.CompareAndSwap(false, true) { // just now
+		if a.raised.Load() > 0 && a.active.CompareAndSwap(false, true) { // raised in this moment
 			quiet = 0
 		} else {
 			return

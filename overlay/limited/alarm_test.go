@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A bound that is reached is told at once, once a minute while it goes on, and
-// taken back when it has not been for three minutes.
+// A bound that is reached is reported at once and then once a minute while it lasts.
+// After three minutes without an event the warning is cleared.
 func TestAlarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex // the ticks run in goroutines of their own

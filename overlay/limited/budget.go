@@ -11,34 +11,32 @@ import (
 )
 
 const (
-	// stalledAfter is how long nothing may move at a place that others want. It
-	// is longer than the heartbeat of an event stream.
+	// stalledAfter is how long a place may make no progress while others want it. It is
+	// longer than the heartbeat of an event stream.
 	stalledAfter = 20 * time.Second
-	// tenure is for how long a place cannot be taken away while something moves
-	// there, unless its address holds more than its share.
+	// tenure is how long a place with progress cannot be taken away, unless its address
+	// holds more than its share.
 	tenure = 10 * time.Second
-	// candidates is among how many places one is chosen to be vacated.
+	// candidates is the number of places from which one is chosen to be evicted.
 	candidates = 64
 )
 
-// Why there was no place.
+// Why there is no place.
 var (
 	ErrAddress = errors.New("too much at once from this address")
 	ErrFull    = errors.New("too much at once")
 	ErrClosed  = errors.New("closed")
 )
 
-// Budget bounds how many places (of connections, of requests) strangers hold at
-// a time, in all and for each address, and shares them fairly: when there are
-// none left, an address that holds few takes one from the address that holds
-// most. An IPv6 /64 counts as one address.
+// Budget bounds the places (for connections or requests) that unauthenticated clients
+// hold at one time, in total and per address, and shares them fairly: when all are
+// taken, an address with few places gets one from the address with the most. An IPv6
+// /64 counts as one address.
 //
-// Who loses a place is the one that has been idle for longest, else the one at
-// which nothing moved for 20 s, else the oldest that is older than 10 s and not
-// kept (see Place.Keep). If there is none of these, only an address with at
-// least two places more than the newcomer's has to give one up; else the newcomer
-// is refused.
-//
+// The evicted place is the one that has been idle for longest, or else one without
+// progress for 20 s, or else the oldest one that is older than 10 s and not kept (see
+// Place.Keep). If there is none of these, an address loses a place only if it has at
+// least two more than the newcomer's; otherwise the newcomer is refused.
 // The methods may be called from any goroutine.
 type Budget struct {
 	// constant after NewBudget
@@ -48,19 +46,19 @@ type Budget struct {
 	mu sync.Mutex
 	// mu guards the following.
 	closed  bool
-	n       int // places taken
+	n       int // places in use
 	waiting int
 	waiters map[netip.Addr][]*waiter // by address, oldest first
-	freed   chan struct{}            // closed, and made anew, when a place was given back while somebody waited
+	freed   chan struct{}            // closed and replaced when a place is released while there are waiters
 	guests  map[netip.Addr]*guest
-	sizes   map[int]*list.List // of *guest, by how many places they hold
-	most    int                // the greatest key of sizes, 0 for none
+	sizes   map[int]*list.List // of *guest, by the number of their places
+	most    int                // the greatest key of sizes, 0 if there is none
 }
 
-// waiter is one who waits for a place.
+// waiter is a caller that waits for a place.
 type waiter struct {
 	addr netip.Addr
-	out  chan struct{} // closed when another waits in its stead
+	out  chan struct{} // closed when another waiter replaces this one
 }
 
 // guest is one address that holds places.
@@ -70,32 +68,31 @@ type guest struct {
 	elem   *list.Element // in the list of its size
 }
 
-// Place is one of a Budget's. A nil Place may be used as one that nobody wants.
+// Place is one place of a Budget. A nil Place works like one that nobody else wants.
 type Place struct {
 	b     *Budget
 	g     *guest
-	elem  *list.Element // in g.places; Budget.mu guards it; nil: given back
+	elem  *list.Element // in g.places; guarded by Budget.mu; nil: released
 	since int64         // nanoseconds since Budget.began
 	evict func()
 
 	moved atomic.Int64 // nanoseconds since Budget.began
 	idle  atomic.Bool
 	kept  atomic.Int32
-	gone  atomic.Bool // given to somebody else
+	gone  atomic.Bool // evicted
 }
 
-// NewBudget makes a Budget of so many places in all, and for each address; 0
-// for each: as many as there are.
+// NewBudget makes a Budget with so many places in total and per address; each 0 means
+// no bound per address.
 func NewBudget(total, each int) *Budget {
 	return &Budget{total: total, each: each, began: time.Now(), freed: make(chan struct{}), guests: map[netip.Addr]*guest{}, waiters: map[netip.Addr][]*waiter{}, sizes: map[int]*list.List{}}
 }
 
 func (b *Budget) now() int64 { return int64(time.Since(b.began)) }
 
-// Take takes a place for an address, or says why there is none (ErrAddress,
-// ErrFull, ErrClosed). evict is called, once at most and from any goroutine,
-// when the place was given to somebody else, and must not wait; then what was
-// done there should end.
+// Take takes a place for an address, or returns why there is none (ErrAddress, ErrFull,
+// ErrClosed). If the place is later evicted, evict is called, at most once and from any
+// goroutine; it must not block, and should end the work of that place.
 func (b *Budget) Take(addr netip.Addr, evict func()) (*Place, error) {
 	b.mu.Lock()
 	p, victim, err := b.takeLocked(addr, evict)
@@ -106,13 +103,13 @@ func (b *Budget) Take(addr netip.Addr, evict func()) (*Place, error) {
 	return p, err
 }
 
-// Wait is Take for one who can wait: for d, until done is closed. At most as
-// many wait as there are places; when they do, an address of which few wait has the
-// oldest of the address go of which most do.
+// Wait is Take for callers that can wait: for d, or until done is closed. There are at
+// most as many waiters as places; beyond that, a new waiter of an address with few
+// replaces the oldest waiter of the address with the most.
 func (b *Budget) Wait(done <-chan struct{}, d time.Duration, addr netip.Addr, evict func()) (*Place, error) {
 	end := time.NewTimer(d)
 	defer end.Stop()
-	// Somebody's 10 or 20 s may be over without a place having been given back.
+	// Another place may pass its 10 or 20 s without a release.
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	var w *waiter
@@ -150,7 +147,7 @@ func (b *Budget) Wait(done <-chan struct{}, d time.Duration, addr netip.Addr, ev
 	}
 }
 
-// queueLocked has one more of an address wait, or returns nil.
+// queueLocked adds a waiter for an address, or returns nil.
 func (b *Budget) queueLocked(addr netip.Addr) *waiter {
 	addr = counted(addr)
 	if b.waiting >= b.total {
@@ -172,7 +169,7 @@ func (b *Budget) queueLocked(addr netip.Addr) *waiter {
 	return w
 }
 
-// leaveLocked takes somebody off those who wait, if it still is there.
+// leaveLocked removes a waiter, if it is still queued.
 func (b *Budget) leaveLocked(w *waiter) {
 	if w == nil {
 		return
@@ -190,7 +187,7 @@ func (b *Budget) leaveLocked(w *waiter) {
 	}
 }
 
-// counted is what counts as one address.
+// counted maps an address to the one under which it counts.
 func counted(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap().WithZone(""); addr.Is6() {
 		net, _ := addr.Prefix(64) // no error for 64 bits of 128
@@ -225,7 +222,7 @@ func (b *Budget) takeLocked(addr netip.Addr, evict func()) (p, victim *Place, er
 	if err != nil {
 		return nil, nil, err
 	}
-	if g = b.guests[addr]; g == nil { // its last place may just have gone
+	if g = b.guests[addr]; g == nil { // its last place may just have been evicted
 		g = &guest{addr: addr}
 		b.guests[addr] = g
 	}
@@ -238,8 +235,8 @@ func (b *Budget) takeLocked(addr netip.Addr, evict func()) (p, victim *Place, er
 	return p, victim, nil
 }
 
-// choose returns who has to go among some of the places, or those of some guests:
-// nil for nobody. by force: somebody.
+// choose returns the place to evict among some of the places, or those of some guests;
+// nil for none. With force it always returns one.
 func choose(places, guests *list.List, now int64, force bool) (victim *Place) {
 	const never = 4
 	worst, since := never, int64(0)
@@ -295,7 +292,7 @@ func (b *Budget) enterSizeLocked(g *guest) {
 		g.elem = b.sizes[n].PushBack(g)
 	}
 	b.most = max(b.most, n)
-	for b.most > 0 && b.sizes[b.most] == nil { // one step: sizes change by one
+	for b.most > 0 && b.sizes[b.most] == nil { // sizes change by one, so this is at most one step
 		b.most--
 	}
 }
@@ -318,14 +315,14 @@ func (b *Budget) removeLocked(p *Place) {
 	}
 }
 
-// Len returns how many places are taken.
+// Len returns the number of places in use.
 func (b *Budget) Len() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.n
 }
 
-// Close ends the Budget: it evicts everybody and gives no more places.
+// Close closes the Budget: it evicts all places and gives no more.
 func (b *Budget) Close() {
 	b.mu.Lock()
 	b.closed = true
@@ -345,15 +342,15 @@ func (b *Budget) Close() {
 	}
 }
 
-// Moved notes that something moved: it is not stalled.
+// Moved records progress: the place is not stalled.
 func (p *Place) Moved() {
 	if p != nil {
 		p.moved.Store(p.b.now())
 	}
 }
 
-// Idle says whether nothing is under way at the place, so that it can be taken
-// away without harm. A new place is not idle.
+// Idle says whether the place has no work in progress, so that evicting it does no
+// harm. A new place is not idle.
 func (p *Place) Idle(idle bool) {
 	if p != nil {
 		p.moved.Store(p.b.now())
@@ -361,11 +358,11 @@ func (p *Place) Idle(idle bool) {
 	}
 }
 
-// Gone reports whether the place was given to somebody else.
+// Gone reports whether the place was evicted.
 func (p *Place) Gone() bool { return p != nil && p.gone.Load() }
 
-// Keep lets what is under way at the place go on for as long as something moves,
-// until the func that it returns is called.
+// Keep protects the work of the place for as long as it makes progress, until the
+// returned func is called.
 func (p *Place) Keep() (done func()) {
 	if p == nil {
 		return func() {}
@@ -374,8 +371,7 @@ func (p *Place) Keep() (done func()) {
 	return func() { p.kept.Add(-1) }
 }
 
-// Release gives the place back. It may be called again, and after the place was
-// taken away.
+// Release releases the place. It may be called again, and after an eviction.
 func (p *Place) Release() {
 	if p == nil {
 		return

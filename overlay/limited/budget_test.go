@@ -17,7 +17,7 @@ var (
 	person  = netip.MustParseAddr("192.0.2.2")
 )
 
-// crowd takes places and knows who lost theirs.
+// crowd takes places and records which were evicted.
 type crowd struct {
 	t   *testing.T
 	b   *Budget
@@ -36,13 +36,13 @@ func (c *crowd) take(name string, addr netip.Addr, want error) *Place {
 func (c *crowd) lost(want ...string) {
 	c.t.Helper()
 	if !slices.Equal(c.out, want) {
-		c.t.Errorf("%v lost their places, want %v", c.out, want)
+		c.t.Errorf("%v were evicted, want %v", c.out, want)
 	}
 	c.out = nil
 }
 
-// Who takes more than an address may gives up what is idle, what is stalled, what
-// is old, in this order, and else is refused.
+// An address with its maximum of places loses one that is idle, stalled or old, in this
+// order; otherwise its request is refused.
 func TestEachAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &crowd{t: t, b: NewBudget(100, 3)}
@@ -58,7 +58,7 @@ func TestEachAddress(t *testing.T) {
 		old.Moved()
 		c.take("second", flooder, nil)
 		c.lost("old")
-		old.Release() // lost it already
+		old.Release() // already evicted
 		c.take("third", flooder, nil)
 		c.lost("first")
 		c.take("fourth", flooder, ErrAddress)
@@ -68,13 +68,13 @@ func TestEachAddress(t *testing.T) {
 		c.take("fifth", flooder, nil)
 		c.lost("second")
 		if n := c.b.Len(); n != 4 {
-			t.Errorf("%d places are taken", n)
+			t.Errorf("%d places are in use", n)
 		}
 	})
 }
 
-// When there are no places left who holds most gives up one: at once to somebody
-// with two fewer, else only what is idle, stalled or old.
+// If no places are left, the address with the most loses one: at once to an address
+// with two fewer, otherwise only an idle, stalled or old one.
 func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &crowd{t: t, b: NewBudget(4, 0)}
@@ -95,13 +95,13 @@ func TestShares(t *testing.T) {
 		c.lost("person")
 		c.take("too late", netip.MustParseAddr("192.0.2.5"), nil)
 		if len(c.out) != 1 || c.b.Len() != 4 {
-			t.Errorf("lost %v, %d are taken", c.out, c.b.Len())
+			t.Errorf("evicted %v, %d are in use", c.out, c.b.Len())
 		}
 	})
 }
 
-// The addresses of one IPv6 /64 are one, and so are an IPv4 address and what it
-// is called in IPv6.
+// The addresses of one IPv6 /64 count as one, and so do an IPv4 address and its
+// IPv4-mapped form.
 func TestPrefix(t *testing.T) {
 	c := &crowd{t: t, b: NewBudget(100, 1)}
 	c.take("a", netip.MustParseAddr("2001:db8::1"), nil)
@@ -109,12 +109,12 @@ func TestPrefix(t *testing.T) {
 	c.take("c", netip.MustParseAddr("2001:db8:0:1::1"), nil)
 	c.take("d", netip.MustParseAddr("192.0.2.1"), nil)
 	c.take("e", netip.MustParseAddr("::ffff:192.0.2.1"), ErrAddress)
-	c.take("f", netip.Addr{}, nil) // of unknown address
+	c.take("f", netip.Addr{}, nil) // of an unknown address
 	c.take("g", netip.Addr{}, ErrAddress)
 }
 
-// Who waits has the place that becomes free, by itself or because somebody stalls;
-// not for longer than said; and only so many wait.
+// A waiter gets a place that is released or evicted, but waits no longer than its time;
+// the number of waiters is bounded.
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(2, 0)
@@ -138,7 +138,7 @@ func TestWait(t *testing.T) {
 		wg.Wait()
 		wait(time.Second, ErrFull, time.Second)
 		wait(time.Second, ErrFull, time.Second)
-		wait(time.Minute, ErrFull, 0) // two wait already
+		wait(time.Minute, ErrFull, 0) // two are waiting already
 		wg.Wait()
 		wait(time.Minute, nil, tenure-6*time.Second) // the second is old by then
 		wg.Wait()
@@ -146,13 +146,13 @@ func TestWait(t *testing.T) {
 		wait(time.Minute, ErrClosed, 0)
 		wg.Wait()
 		if b.waiting != 0 || b.Len() != 0 {
-			t.Errorf("%d wait, %d places are taken", b.waiting, b.Len())
+			t.Errorf("%d are waiting, %d places are in use", b.waiting, b.Len())
 		}
 	})
 }
 
-// Whatever happens, the bounds hold, nobody is counted who has gone, and all that
-// is remembered is of those who hold places.
+// Whatever happens, the bounds hold, released places are not counted, and no state is
+// kept for addresses without places.
 func TestBudgetHolds(t *testing.T) {
 	b := NewBudget(50, 8)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -195,7 +195,7 @@ func TestBudgetHolds(t *testing.T) {
 	}
 }
 
-// A nil Place is nobody's business.
+// A nil Place does nothing.
 func TestNoPlace(t *testing.T) {
 	var p *Place
 	p.Moved()
@@ -204,7 +204,7 @@ func TestNoPlace(t *testing.T) {
 	p.Release()
 }
 
-// Whoever has many wait does not keep others from waiting.
+// An address with many waiters does not keep others from waiting.
 func TestWaitIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(4, 1)
@@ -222,10 +222,10 @@ func TestWaitIsShared(t *testing.T) {
 		fleet.Release()
 		synctest.Wait()
 		if got != nil {
-			t.Errorf("no place for who waited: %v", got)
+			t.Errorf("no place for the waiter: %v", got)
 		}
 		if b.waiting > 4 || len(b.waiters) > 1 {
-			t.Errorf("%d wait, of %d addresses", b.waiting, len(b.waiters))
+			t.Errorf("%d are waiting, of %d addresses", b.waiting, len(b.waiters))
 		}
 		b.Close()
 		wg.Wait()

@@ -6,17 +6,16 @@ import (
 	"sync/atomic"
 )
 
-// The buffers of loops that copy streams. The large ones in use at a time take no more
-// than a sixteenth of the memory; whoever needs one beyond that gets a small one and
-// is slower. Nobody waits for a buffer: who holds one may be stuck for as long as it
-// likes.
+// Buffers of loops that copy streams. The large ones in use take at most a sixteenth of
+// the memory; beyond that a loop gets a small one and is slower. No loop waits for a
+// buffer, since another loop may hold one for any time.
 const (
 	LargeBuffer = 64 << 10
 	SmallBuffer = 8 << 10
 )
 
 type buffers struct {
-	most         atomic.Int64 // bytes of large buffers in use at a time; 0: not known yet
+	most         atomic.Int64 // bound on out, in bytes; 0: not set yet
 	out          atomic.Int64 // bytes of large buffers in use
 	large, small sync.Pool
 }
@@ -26,11 +25,11 @@ var pool = buffers{
 	small: sync.Pool{New: func() any { return new([SmallBuffer]byte) }},
 }
 
-// GetBuffer returns a buffer of LargeBuffer bytes, or one of SmallBuffer when
-// many are in use. PutBuffer gives it back, after which it must not be used.
+// GetBuffer returns a buffer of LargeBuffer bytes, or one of SmallBuffer if many are in
+// use. PutBuffer returns it to the pool, after which it must not be used.
 func GetBuffer() []byte { return pool.get() }
 
-// PutBuffer returns a buffer of GetBuffer.
+// PutBuffer takes back a buffer of GetBuffer.
 func PutBuffer(b []byte) { pool.put(b) }
 
 func (p *buffers) get() []byte {

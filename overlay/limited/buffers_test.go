@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Many who copy at the same time share a bound, and none waits for another.
+// Many copies at the same time share a bound, and none waits for another.
 func TestBuffers(t *testing.T) {
 	p := buffers{
 		large: sync.Pool{New: func() any { return new([LargeBuffer]byte) }},

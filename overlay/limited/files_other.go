@@ -2,5 +2,5 @@
 
 package limited
 
-// ToFiles bounds nothing where the number of files is not bounded.
+// ToFiles returns max: this system does not bound the number of files.
 func ToFiles(max int) int { return max }

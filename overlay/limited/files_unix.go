@@ -4,9 +4,9 @@ package limited
 
 import "syscall"
 
-// ToFiles bounds connections by the file descriptors that the process may have. Using
-// them up would also cut it off from its server: at most a third of them are for one
-// kind of connection.
+// ToFiles bounds a number of connections by the process's file descriptors. One kind of
+// connection gets at most a third: with none left, the process could not reach its
+// server either.
 func ToFiles(max int) int {
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {

@@ -11,28 +11,28 @@ import (
 )
 
 const (
-	// chunk is how much of a response has to leave before its deadline moves on:
-	// with 30 s a client needs 550 bytes a second.
+	// chunk is how much of a response must be sent before its deadline is extended:
+	// with 30 s a client needs 550 bytes per second.
 	chunk = 16 << 10
-	// retryAfter is what those who find no place are told, in seconds.
+	// retryAfter is the Retry-After of clients that get no place, in seconds.
 	retryAfter = 10
 )
 
-// errEvicted ends a response whose place was given to somebody else.
+// errEvicted ends a response whose place was evicted.
 var errEvicted = errors.New("the place was given to another client")
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 
-// Writer is w with a write deadline that moves on: there is one only while
-// something waits to be written, and it is d from when the last 16 KB left. The
-// place notes each of these. d 0: the deadlines are somebody else's. After the
-// handler the server may have something left to write, so it calls End.
+// Writer is w with a moving write deadline: there is one only while data waits to be
+// written, d after the last 16 KB were sent. Each of these counts as progress of the
+// place. With d 0 the deadlines are left alone. The server may have data left to write
+// after the handler, so it calls End.
 func Writer(w http.ResponseWriter, d time.Duration, p *Place) *ResponseWriter {
 	return &ResponseWriter{ResponseWriter: w, rc: http.NewResponseController(w), d: d, place: p}
 }
 
-// ResponseWriter is what Writer returns. http.ResponseController finds what it
-// does not have itself.
+// ResponseWriter is the result of Writer. http.ResponseController finds its other
+// methods through Unwrap.
 type ResponseWriter struct {
 	http.ResponseWriter
 	rc    *http.ResponseController
@@ -49,7 +49,7 @@ func (w *ResponseWriter) extend() {
 	}
 }
 
-// End sets the deadline for what is left when the handler has returned.
+// End sets the deadline for the data that is left after the handler.
 func (w *ResponseWriter) End() { w.extend() }
 
 // Write implements http.ResponseWriter.
@@ -67,8 +67,8 @@ func (w *ResponseWriter) Write(b []byte) (n int, err error) {
 	}
 }
 
-// ReadFrom is Write of all that r has; io.Copy would take a larger buffer of its
-// own for each response.
+// ReadFrom writes everything from r; io.Copy would allocate a larger buffer for each
+// response.
 func (w *ResponseWriter) ReadFrom(r io.Reader) (n int64, err error) {
 	buf := chunks.Get().(*[]byte)
 	defer chunks.Put(buf)
@@ -98,17 +98,17 @@ func (w *ResponseWriter) FlushError() error {
 	err := w.rc.Flush()
 	w.place.Moved()
 	if err == nil && w.d > 0 {
-		w.rc.SetWriteDeadline(time.Time{}) // nothing waits; HTTP/2 ends a stream whose time is over all the same
+		w.rc.SetWriteDeadline(time.Time{}) // nothing waits to be written, but HTTP/2 would still end the stream at the deadline
 	}
 	return err
 }
 
-// Serve serves a request of addr with h when there is a place in b, within wait,
-// and refuses it if not. Once the place was taken away, what h writes fails, and what
-// it waits to read, also from a connection that it has hijacked.
+// Serve serves a request of addr with h if there is a place in b within wait, and
+// refuses it otherwise. After the place was evicted, h's writes and reads fail, even on
+// a connection that it has hijacked.
 func (b *Budget) Serve(w http.ResponseWriter, r *http.Request, addr netip.Addr, wait time.Duration, h func(w http.ResponseWriter, p *Place)) {
 	var mu sync.Mutex
-	serving := true // mu guards it: afterwards w is not ours
+	serving := true // guarded by mu; w must not be used once it is false
 	p, err := b.Wait(r.Context().Done(), wait, addr, func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -131,19 +131,19 @@ func (b *Budget) Serve(w http.ResponseWriter, r *http.Request, addr netip.Addr, 
 	h(Writer(w, 0, p), p)
 }
 
-// Refuse answers a request for which there is no place: 429 when it is its own
-// address that holds too many, else 503.
+// Refuse answers a request that has no place: 429 if its own address holds too many,
+// otherwise 503.
 func Refuse(w http.ResponseWriter, r *http.Request, err error) {
-	status, text := http.StatusServiceUnavailable, "This server has too much to do at the moment. Try again in a few seconds.\n"
+	status, text := http.StatusServiceUnavailable, "This server is too busy at the moment. Try again in a few seconds.\n"
 	if errors.Is(err, ErrAddress) {
-		status, text = http.StatusTooManyRequests, "Too much is open from your address at the moment. Try again in a few seconds.\n"
+		status, text = http.StatusTooManyRequests, "Too many requests from your address at the moment. Try again in a few seconds.\n"
 	}
 	h := w.Header()
 	h.Set("Retry-After", strconv.Itoa(retryAfter))
 	h.Set("Cache-Control", "no-store")
 	if r.ProtoMajor > 1 {
-		// A body would wait for the client's flow control, and hold more than it
-		// is worth until then.
+		// Do not read the body: that would wait for the client, and occupy resources
+		// until then.
 		w.WriteHeader(status)
 		return
 	}

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// slowWriter notes under which deadlines what was written.
+// slowWriter records under which deadlines data was written.
 type slowWriter struct {
 	*httptest.ResponseRecorder
 	deadline time.Time
 	sizes    []int
-	bare     bool // something was written without a deadline
+	bare     bool // whether data was written without a deadline
 }
 
 func (w *slowWriter) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
@@ -52,7 +52,7 @@ func TestWriter(t *testing.T) {
 	}
 }
 
-// A request beyond the bound is told so; one that lost its place cannot go on
+// A request beyond the bound gets an error; one whose place was evicted cannot continue
 // writing.
 func TestServe(t *testing.T) {
 	b := NewBudget(2, 1)
@@ -60,14 +60,14 @@ func TestServe(t *testing.T) {
 	var patient atomic.Bool
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.Serve(w, r, netip.MustParseAddr(r.Header.Get("From")), 0, func(w http.ResponseWriter, p *Place) {
-			p.Idle(true) // the next one may have it
+			p.Idle(true) // the next request may evict it
 			if !patient.Load() {
 				p.Idle(false)
 			}
 			entered <- r.Header.Get("From")
 			var err error
 			for block := make([]byte, 1<<20); err == nil && r.URL.Path == "/long"; {
-				_, err = w.Write(block) // until nobody reads any more
+				_, err = w.Write(block) // until the client no longer reads
 			}
 			failed <- err
 		})
@@ -90,10 +90,10 @@ func TestServe(t *testing.T) {
 	get("/long", "192.0.2.1")
 	<-entered
 	patient.Store(false)
-	get("/long", "192.0.2.1") // and the first has to go
+	get("/long", "192.0.2.1") // the first one is evicted
 	<-entered
 	if err := <-failed; err == nil {
-		t.Error("it went on without its place")
+		t.Error("it continued after the eviction")
 	}
 	if res := get("/", "192.0.2.1"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
 		t.Errorf("%s %v", res.Status, res.Header)
@@ -103,7 +103,7 @@ func TestServe(t *testing.T) {
 	if res := get("/", "192.0.2.3"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Errorf("%s %v", res.Status, res.Header)
 	}
-	// Over HTTP/1 there are words, too.
+	// Over HTTP/1 there is also a text.
 	rec := httptest.NewRecorder()
 	if Refuse(rec, httptest.NewRequest("GET", "/", nil), ErrAddress); rec.Code != http.StatusTooManyRequests || !strings.Contains(rec.Body.String(), "your address") {
 		t.Errorf("%d %q", rec.Code, rec.Body)
@@ -115,12 +115,12 @@ func TestServe(t *testing.T) {
 		}
 	}
 	if n := b.Len(); n > 2 {
-		t.Errorf("%d places are taken", n)
+		t.Errorf("%d places are in use", n)
 	}
 }
 
-// One that waits to read, from its request or from a connection that it has
-// hijacked, ends when its place is taken away, too.
+// A handler that waits to read, from its request or from a hijacked connection, ends
+// when its place is evicted, too.
 func TestServeReader(t *testing.T) {
 	for name, read := range map[string]func(w http.ResponseWriter, r *http.Request) error{
 		"body": func(w http.ResponseWriter, r *http.Request) error {
@@ -138,7 +138,7 @@ func TestServeReader(t *testing.T) {
 			return err
 		},
 		"context": func(w http.ResponseWriter, r *http.Request) error {
-			io.Copy(io.Discard, io.LimitReader(r.Body, 1)) // so that the server looks after the connection
+			io.Copy(io.Discard, io.LimitReader(r.Body, 1)) // so that the server watches the connection
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
 			return r.Context().Err()
@@ -150,7 +150,7 @@ func TestServeReader(t *testing.T) {
 			entered, ended := make(chan struct{}), make(chan error, 1)
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				b.Serve(w, r, addr, 0, func(w http.ResponseWriter, p *Place) {
-					p.Idle(true) // the next one may have it
+					p.Idle(true) // the next request may evict it
 					close(entered)
 					ended <- read(w, r)
 				})

@@ -1,11 +1,10 @@
-// Package limited bounds what strangers can do to a process, so that they cannot
-// take all of its files and memory: how many connections a listener has
-// (Listener), who may have a place among many (Budget), for how long somebody who
-// does not read holds up a response (Writer), how much of a small machine's memory
-// there is for them (Memory, GetBuffer), and what a request that meets a mistake of
-// ours takes along (Survive).
+// Package limited bounds what clients can do to a process, so that they cannot take all
+// of its files and memory: the connections of a listener (Listener), the places that
+// clients share (Budget), how long a slow reader can hold up a response (Writer), how
+// much memory of a small machine they get (Memory, GetBuffer), and what a panic in one
+// request ends (Survive).
 //
-// Not for embedders: what listens in nodes and servers shares it.
+// Embedders need not call it: the listeners of nodes and servers share it.
 package limited
 
 import (
@@ -13,8 +12,8 @@ import (
 	"sync"
 )
 
-// Listener accepts at most n connections of l at a time. Those beyond are closed
-// at once, so that a client is told instead of left hanging.
+// Listener accepts at most n connections of l at a time. Further ones are closed at
+// once, so that the client gets an error and does not hang.
 func Listener(l net.Listener, n int) net.Listener {
 	return &listener{Listener: l, slots: make(chan struct{}, n)}
 }
@@ -39,8 +38,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Bare is the connection beneath one of a Listener's, which has the methods of its
-// own type; another connection it returns as it is. To close is c still.
+// Bare returns the connection inside a connection of a Listener, which has the methods
+// of its own type; any other connection is returned unchanged. Close c, not the result.
 func Bare(c net.Conn) net.Conn {
 	if l, ok := c.(*conn); ok {
 		return l.Conn
@@ -48,7 +47,7 @@ func Bare(c net.Conn) net.Conn {
 	return c
 }
 
-// conn gives its slot back when closed.
+// conn releases its slot when it is closed.
 type conn struct {
 	net.Conn
 	slots chan struct{}

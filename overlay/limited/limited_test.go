@@ -37,11 +37,11 @@ func TestListener(t *testing.T) {
 	first := <-accepted
 	dial()
 	second := <-accepted
-	// The third is closed, not kept waiting.
+	// The third connection is closed, not kept waiting.
 	if _, err := dial().Read(make([]byte, 1)); err == nil || isTimeout(err) {
 		t.Errorf("the third connection: %v", err)
 	}
-	// Closing one twice frees one place.
+	// Closing one twice frees one slot.
 	first.Close()
 	first.Close()
 	c := dial()

@@ -13,9 +13,9 @@ import (
 	"sync"
 )
 
-// Memory is how many bytes of memory this process may use: what the machine
-// has, or less where a control group or GOMEMLIMIT sets a limit. 0 where that is
-// not known. It is found out once.
+// Memory is how many bytes of memory this process may use: the machine's memory, or
+// less if a control group or GOMEMLIMIT sets a limit; 0 if unknown. It is determined
+// once.
 var Memory = sync.OnceValue(func() int64 {
 	n := memory(os.DirFS("/"))
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 && (n == 0 || limit < n) {
@@ -24,16 +24,15 @@ var Memory = sync.OnceValue(func() int64 {
 	return n
 })
 
-// Short reports whether so many bytes of memory, 0 if that is not known, are so
-// few that the sum of what is queued everywhere has to be bounded.
+// Short reports whether this much memory in bytes, 0 if unknown, is so little that
+// queues and buffers need a common bound.
 func Short(memory int64) bool { return memory > 0 && memory < 1<<30 }
 
-// Share returns most, or on a small machine that share of its memory: a bound
-// for one of the queues and tables whose sum has to fit. 0 < share < 1.
+// Share returns most, or on a small machine that share of its memory. It bounds one of
+// the queues and tables that must fit into memory together. 0 < share < 1.
 func Share(most int, share float64) int { return ShareOf(Memory(), most, share) }
 
-// ShareOf is Share for a machine with so many bytes of memory, 0 if that is not
-// known.
+// ShareOf is Share for a machine with this much memory in bytes, 0 if unknown.
 func ShareOf(memory int64, most int, share float64) int {
 	if memory <= 0 {
 		return most
@@ -41,7 +40,7 @@ func ShareOf(memory int64, most int, share float64) int {
 	return int(min(float64(most), float64(memory)*share))
 }
 
-// memory is Memory of a Linux machine whose files are those of root.
+// memory is Memory on a Linux machine with the files of root.
 func memory(root fs.FS) int64 {
 	least := int64(math.MaxInt64)
 	take := func(n int64) {
@@ -59,12 +58,12 @@ func memory(root fs.FS) int64 {
 	groups, _ := fs.ReadFile(root, "proc/self/cgroup")
 	mounts, _ := fs.ReadFile(root, "proc/self/mountinfo")
 	for _, g := range memoryGroups(string(groups), string(mounts)) {
-		// The limits of all groups above hold too.
+		// The limits of all parent groups apply, too.
 		for dir := g.dir; ; dir = path.Dir(dir) {
 			for _, file := range g.files {
 				b, err := fs.ReadFile(root, path.Join(dir, file)[1:])
 				if err == nil {
-					// "max", and what is beyond all memory, is no limit.
+					// "max", and a value beyond any memory, means no limit.
 					n, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 					take(n)
 				}
@@ -80,13 +79,13 @@ func memory(root fs.FS) int64 {
 	return least
 }
 
-// memoryGroup is where the limits of the process's control group are.
+// memoryGroup locates the limits of the process's control group.
 type memoryGroup struct {
 	dir, top string // the group's directory, at or below the mount point
 	files    []string
 }
 
-// memoryGroups reads /proc/self/cgroup and mountinfo, of both versions.
+// memoryGroups parses /proc/self/cgroup and mountinfo, for both versions.
 func memoryGroups(groups, mounts string) (found []memoryGroup) {
 	for line := range strings.Lines(groups) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -109,7 +108,7 @@ func memoryGroups(groups, mounts string) (found []memoryGroup) {
 			if !ok || len(m) < 5 || len(t) < 3 || t[0] != kind || kind == "cgroup" && !hasWord(t[2], "memory") {
 				continue
 			}
-			// In a container the mount may show only a part of the tree.
+			// In a container the mount may be only a part of the tree.
 			rel, inside := strings.CutPrefix(f[2], strings.TrimSuffix(m[3], "/"))
 			if !inside || strings.Contains(rel, "..") {
 				rel = ""
@@ -120,5 +119,5 @@ func memoryGroups(groups, mounts string) (found []memoryGroup) {
 	return found
 }
 
-// hasWord reports whether a list separated by commas has a word.
+// hasWord reports whether a comma-separated list contains a word.
 func hasWord(list, word string) bool { return slices.Contains(strings.Split(list, ","), word) }

@@ -7,21 +7,20 @@ import (
 	"runtime/debug"
 )
 
-// A mistake in the code that serves one request of a stranger, or of a program on
-// this machine, costs that request and not the process with everybody's tunnels.
-// So it is caught at the rim, where a goroutine takes a request on. It is not
-// caught where a goroutine owns state that others go on with: there it is safer
-// to end.
+// A panic in the code for one request, of a client or of a program on this machine,
+// must end that request and not the process with everybody's tunnels. So it is
+// recovered where a goroutine starts to serve a request. It is not recovered where a
+// goroutine owns state that others use: there, ending the process is safer.
 
-// Crash is a panic that was caught. It is an error for who waits for the request.
+// Crash is a recovered panic, as an error for the caller that waits for the request.
 type Crash struct {
 	Value any
-	Stack []byte // of the goroutine in which it happened
+	Stack []byte // of the goroutine that panicked
 }
 
 func (c *Crash) Error() string { return fmt.Sprintf("crashed: %v", c.Value) }
 
-// maxStack bounds what one crash writes to the log, in bytes.
+// maxStack bounds the stack that one crash logs, in bytes.
 const maxStack = 8 << 10
 
 func newCrash(v any) *Crash {
@@ -32,8 +31,8 @@ func newCrash(v any) *Crash {
 	return &Crash{Value: v, Stack: stack[:min(len(stack), maxStack)]}
 }
 
-// Survive is deferred by who serves a request: a panic ends the request, is
-// logged with its stack, and given to failed as a *Crash, unless that is nil.
+// Survive is deferred by code that serves a request: a panic ends the request, is
+// logged with its stack, and is passed to failed as a *Crash, unless failed is nil.
 func Survive(log *slog.Logger, request string, failed func(error)) {
 	v := recover()
 	if v == nil {
@@ -50,8 +49,8 @@ func logCrash(log *slog.Logger, request string, c *Crash) {
 	log.Error("a request crashed and was ended; please report this", "request", request, "panic", c.Value, "stack", string(c.Stack))
 }
 
-// Go runs f in a goroutine of a request. Whoever serves the request calls wait,
-// once: it returns when f has, and a panic of f is one of wait.
+// Go runs f in a further goroutine of a request. The goroutine that serves the request
+// calls wait once: it returns after f, and a panic of f is one of wait.
 func Go(f func()) (wait func()) {
 	done := make(chan *Crash, 1)
 	go func() {
@@ -71,8 +70,8 @@ func Go(f func()) (wait func()) {
 	}
 }
 
-// Handler is h whose panics are logged with their stack. They end the request's
-// connection, as those of any handler do.
+// Handler is h with its panics logged with their stack. As for any handler, they end
+// the request's connection.
 func Handler(log *slog.Logger, request string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

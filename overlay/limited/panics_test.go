@@ -17,22 +17,22 @@ func boom() { panic("boom") }
 func TestSurvive(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	var told error
+	var reported error
 	func() {
-		defer Survive(log, "test", func(err error) { told = err })
+		defer Survive(log, "test", func(err error) { reported = err })
 		wait := Go(boom)
 		wait()
 	}()
 	var crash *Crash
-	if !errors.As(told, &crash) || crash.Value != "boom" {
-		t.Errorf("told %v", told)
+	if !errors.As(reported, &crash) || crash.Value != "boom" {
+		t.Errorf("reported %v", reported)
 	}
 	if !strings.Contains(out.String(), "limited.boom") {
-		t.Errorf("no stack of where it happened in the log: %s", out.String())
+		t.Errorf("the log has no stack of the panic: %s", out.String())
 	}
 	out.Reset()
 	func() {
-		defer Survive(log, "test", func(error) { t.Error("told of nothing") })
+		defer Survive(log, "test", func(error) { t.Error("reported without a panic") })
 		Go(func() {})()
 	}()
 	if out.Len() > 0 {

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// A socket that was made smaller is as small as it counts, also one that a
-// listener accepts.
+// A shrunk socket is at most as large as it counts, even one that a listener accepts.
 func TestShrinkSocket(t *testing.T) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { shrinkSocket(c); return nil }}
 	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")

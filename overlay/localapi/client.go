@@ -29,8 +29,8 @@ func withTimeout(ctx context.Context, d time.Duration) (context.Context, context
 
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
-// Client speaks to the daemon. All methods may be used from many goroutines;
-// their errors are *Error, also for a daemon that is not there (KindNoDaemon).
+// Client calls the daemon. All methods may be used from many goroutines; their errors
+// are *Error, even if no daemon runs (KindNoDaemon).
 type Client struct {
 	path string
 	http *http.Client
@@ -69,29 +69,29 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 	for under := errors.Unwrap(cause); under != nil; under = errors.Unwrap(cause) {
 		cause = under
 	}
-	if errors.Is(err, syscall.EINVAL) { // what the system says of a path that does not fit
-		return nil, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("%s is no path of a socket: it has %d characters, more than the system takes", c.path, len(c.path)), Hint: "give a shorter one with --socket"}
+	if errors.Is(err, syscall.EINVAL) { // the system's error for a path that is too long
+		return nil, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("%s is too long for the path of a socket: %d characters", c.path, len(c.path)), Hint: "choose a shorter one with --socket"}
 	}
 	if ctx.Err() != nil {
 		return nil, err
 	}
-	return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("connect to the daemon at %s: %v", c.path, cause), Hint: "see that it runs: weft status"}
+	return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("connect to the daemon at %s: %v", c.path, cause), Hint: "check that it runs: weft status"}
 }
 
-// deniedHint says how this user may come to speak at a socket that does not let
-// it: by the group that it is open to, if there is one.
+// deniedHint says how this user can get access to the socket: through the group that
+// has access, if there is one.
 func deniedHint(path string) string {
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o060 == 0o060 {
 		if gid, ok := groupOf(fi); ok {
 			if g, err := user.LookupGroupId(gid); err == nil && g.Name != "root" {
-				return "let your user in with: sudo usermod -aG " + g.Name + " " + userName() + " (then log in again), or use sudo"
+				return "give your user access with: sudo usermod -aG " + g.Name + " " + userName() + " (then log in again), or use sudo"
 			}
 		}
 	}
 	return "run this as that user, or as root with sudo"
 }
 
-// userName is who runs this program.
+// userName is the user who runs this program.
 func userName() string {
 	if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil {
 		return u.Username
@@ -104,14 +104,14 @@ func (c *Client) Health(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, "/v1/health", nil, nil, nil)
 }
 
-// Status returns the daemon's status, with what it knows of its peers.
+// Status returns the daemon's status, with its peers.
 func (c *Client) Status(ctx context.Context) (status.Status, error) {
 	var s status.Status
 	return s, c.call(ctx, http.MethodGet, "/v1/status", url.Values{"ask": {"no"}}, nil, &s)
 }
 
-// Look returns the daemon's status, see Node.Look. A daemon of before shows what it
-// knows, and a peer that is asked for by name only if it shows it anyway.
+// Look returns the daemon's status, see Node.Look. A daemon of an older version returns
+// what it knows, and a peer named explicitly only if it returns that one anyway.
 func (c *Client) Look(ctx context.Context, name string) (status.Status, error) {
 	q := url.Values{}
 	if name != "" {
@@ -160,7 +160,7 @@ func (c *Client) Wait(ctx context.Context, name string, timeout time.Duration) e
 	return c.call(ctx, http.MethodPost, "/v1/wait", nil, WaitRequest{Name: name, Timeout: timeout}, nil)
 }
 
-// Netcheck measures the ways to the server side, see netcheck.Run.
+// Netcheck measures the connections to the server and relays, see netcheck.Run.
 func (c *Client) Netcheck(ctx context.Context) (netcheck.Report, error) {
 	var n netcheck.Report
 	return n, c.call(ctx, http.MethodGet, "/v1/netcheck", nil, nil, &n)
@@ -207,7 +207,7 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	return nil
 }
 
-// clientError takes the wrapping of net/http off.
+// clientError removes the wrapping of net/http.
 func clientError(err error) error {
 	var e *status.Error
 	if errors.As(err, &e) {
@@ -223,7 +223,7 @@ func clientError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &status.Error{Kind: status.KindTimeout, Message: "the daemon did not answer in time"}
 	}
-	return &status.Error{Kind: status.KindFailed, Message: "talk to the daemon: " + err.Error(), Hint: "it may just have stopped; see: weft status"}
+	return &status.Error{Kind: status.KindFailed, Message: "call the daemon: " + err.Error(), Hint: "it may just have stopped; see: weft status"}
 }
 
 // readError reads the Error of a failed request.
@@ -287,11 +287,11 @@ func (c *Client) upgrade(conn net.Conn, network, address string) (*bufio.Reader,
 	return r, nil
 }
 
-// StreamConn is a TCP connection over the overlay: a unix socket, with
-// CloseWrite, whose first bytes may have been read ahead.
+// StreamConn is a TCP connection over the overlay: a unix socket with CloseWrite, whose
+// first bytes may already have been read.
 type StreamConn struct {
 	*net.UnixConn
-	early *bufio.Reader // until empty
+	early *bufio.Reader // nil once empty
 }
 
 // Read implements net.Conn.
@@ -302,8 +302,8 @@ func (c *StreamConn) Read(p []byte) (int, error) {
 	return c.UnixConn.Read(p)
 }
 
-// Join copies between the connection and other until both have ended, like
-// pipe.Join but with the kernel doing the copying where it can.
+// Join copies between the connection and other until both directions have ended, like
+// pipe.Join, but lets the kernel copy where it can.
 func (c *StreamConn) Join(other net.Conn) error {
 	if n := c.early.Buffered(); n > 0 {
 		b, _ := c.early.Peek(n)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// words is a log that a test reads while others write.
+// words is a log that a test reads while others write to it.
 type words struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -36,8 +36,8 @@ type brokenConn struct{ net.Conn }
 
 func (brokenConn) Read([]byte) (int, error) { panic("crash in read") }
 
-// A request that meets a mistake of ours ends, with a stack in the log; the
-// daemon and its other requests go on.
+// A request whose handler panics ends, and its stack is in the log; the daemon and its
+// other requests continue.
 func TestCrashesAreSurvived(t *testing.T) {
 	to := echo(t)
 	node := &testNode{dial: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -74,7 +74,7 @@ func TestCrashesAreSurvived(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.SetDeadline(time.Now().Add(10 * time.Second))
-		io.ReadAll(c) // it ends, whatever it ends with
+		io.ReadAll(c) // it ends, with or without an error
 		c.Close()
 	}
 	for end := time.Now().Add(10 * time.Second); strings.Count(log.String(), "a request crashed") < 4 && time.Now().Before(end); {

@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// Who may not speak at a socket is told how to come to: through the group that
-// it is open to, if there is one.
+// A user without access to a socket learns how to get it: through the group that has
+// access, if there is one.
 func TestDeniedHint(t *testing.T) {
 	g, err := user.LookupGroupId(strconv.Itoa(os.Getgid()))
 	if os.Getuid() == 0 {
-		g, err = user.LookupGroup("nogroup") // root's own needs no hint
+		g, err = user.LookupGroup("nogroup") // there is no hint for root's group
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -8,10 +8,10 @@ import (
 	"weft/overlay/status"
 )
 
-// Resolver is what the daemon's resolver offers beside answers:
+// Resolver is the part of the daemon's resolver beyond answers:
 //
 //	POST /v1/dns/trace   DNSRequest -> DNSAnswer with Steps
-//	GET  /v1/dns/status             -> what Status returns
+//	GET  /v1/dns/status             -> the result of Status
 //	POST /v1/dns/flush   {}         -> DNSFlushed
 type Resolver struct {
 	Trace  func(ctx context.Context, name, qtype string) (DNSAnswer, error)
@@ -19,13 +19,13 @@ type Resolver struct {
 	Flush  func() int
 }
 
-// DNSStep is one decision on the way to an answer.
+// DNSStep is one decision about an answer.
 type DNSStep struct {
 	Stage string `json:"stage"`
 	Text  string `json:"text"`
 }
 
-// DNSFlushed says how many answers were forgotten.
+// DNSFlushed says how many answers were dropped.
 type DNSFlushed struct {
 	Answers int `json:"answers"`
 }
@@ -56,18 +56,18 @@ func (r *Resolver) handle(do routes, s *Server) {
 	}
 }
 
-// DNSTrace is DNS with the decisions that led to the answer.
+// DNSTrace is DNS with the decisions about the answer.
 func (c *Client) DNSTrace(ctx context.Context, name, qtype string) (DNSAnswer, error) {
 	var a DNSAnswer
 	return a, c.call(ctx, http.MethodPost, "/v1/dns/trace", nil, DNSRequest{Name: name, Type: qtype}, &a)
 }
 
-// DNSStatus decodes what the resolver is doing into v, a *dns.Status.
+// DNSStatus decodes the resolver's status into v, a *dns.Status.
 func (c *Client) DNSStatus(ctx context.Context, v any) error {
 	return c.call(ctx, http.MethodGet, "/v1/dns/status", nil, nil, v)
 }
 
-// DNSFlush has the resolver forget what it learnt from others.
+// DNSFlush makes the resolver drop what it learnt from other resolvers.
 func (c *Client) DNSFlush(ctx context.Context) (DNSFlushed, error) {
 	var f DNSFlushed
 	return f, c.call(ctx, http.MethodPost, "/v1/dns/flush", nil, struct{}{}, &f)

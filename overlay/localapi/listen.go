@@ -16,15 +16,15 @@ import (
 	"weft/overlay/peercred"
 )
 
-// ErrInUse is returned by Listen when another daemon serves the socket.
-var ErrInUse = errors.New("another daemon serves it")
+// ErrInUse is Listen's error if another daemon serves the socket.
+var ErrInUse = errors.New("another daemon uses this socket")
 
-// Listen makes the daemon's socket at path: mode 0600, in a directory that is
-// made with mode 0700 when it does not exist; for a group, 0660 and 0755, and
-// whoever may connect is in the group (Server.Group). A socket file left behind by a
-// killed daemon is replaced; whether its daemon lives is decided by a lock
-// (PATH.lock, flock), which the kernel drops with the process, never by
-// trying to connect. Closing the listener removes the socket and the lock.
+// Listen makes the daemon's socket at path: mode 0600, in a directory that is made with
+// mode 0700 if it does not exist. With group it is 0660 and 0755, and the group's
+// members may connect (Server.Group). The socket file of a killed daemon is replaced.
+// Whether a daemon lives is decided by a lock (PATH.lock, flock), which the kernel
+// releases with the process, and never by a connection attempt. Closing the listener
+// removes the socket and the lock.
 func Listen(path, group string) (net.Listener, error) {
 	if err := checkDir(filepath.Dir(path), group); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -33,8 +33,8 @@ func Listen(path, group string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	// With the lock held the file can only be a leftover. Anything but a
-	// socket is somebody's data and stays.
+	// We hold the lock, so a socket here is a leftover. Any other file is data and
+	// stays.
 	if fi, err := os.Lstat(path); err == nil {
 		if fi.Mode().Type() != os.ModeSocket {
 			lock.Close()
@@ -45,8 +45,8 @@ func Listen(path, group string) (net.Listener, error) {
 			return nil, fmt.Errorf("listen on %s: %w", path, err)
 		}
 	}
-	// The mode of the socket itself becomes the mode of its file, so there is
-	// no moment in which others could connect.
+	// The mode of the socket becomes the mode of its file, so others can never connect
+	// in between.
 	lc := net.ListenConfig{Control: peercred.Private}
 	l, err := lc.Listen(context.Background(), "unix", path)
 	if err == nil {
@@ -57,18 +57,18 @@ func Listen(path, group string) (net.Listener, error) {
 	}
 	if err != nil {
 		lock.Close()
-		if errors.Is(err, syscall.EINVAL) { // what the system says of a path that does not fit
-			return nil, fmt.Errorf("listen on %s: a path of %d characters is longer than the system takes for a socket; give a shorter one with --socket", path, len(path))
+		if errors.Is(err, syscall.EINVAL) { // the system's error for a path that is too long
+			return nil, fmt.Errorf("listen on %s: the path is too long for a socket: %d characters; choose a shorter one with --socket", path, len(path))
 		}
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return &listener{Listener: l, lock: lock}, nil
 }
 
-// open lets in who may speak: our own user, or the group too.
+// open grants access to the socket: to our own user, and to the group if there is one.
 func open(path, group string) error {
 	if group == "" {
-		return os.Chmod(path, 0o600) // where the system ignores the socket's mode
+		return os.Chmod(path, 0o600) // for systems that ignore the socket's mode
 	}
 	g, err := user.LookupGroup(group)
 	if err != nil {
@@ -84,7 +84,7 @@ func open(path, group string) error {
 	return os.Chmod(path, 0o660)
 }
 
-// checkDir makes dir, or makes sure that nobody else can swap files in it.
+// checkDir makes dir, or checks that no other user can replace files in it.
 func checkDir(dir, group string) error {
 	mode := os.FileMode(0o700)
 	if group != "" {
@@ -103,9 +103,8 @@ func checkDir(dir, group string) error {
 	return nil
 }
 
-// lockPatience is how long a lock may outlive its daemon: a child that the
-// daemon was forking when it was killed holds it until it has become another
-// program.
+// lockPatience is how long a lock may outlive its daemon: a child that the daemon was
+// forking when it was killed holds the lock until its exec.
 const lockPatience = 500 * time.Millisecond
 
 // lockSocket takes the lock or returns ErrInUse.
@@ -126,8 +125,8 @@ func lockSocket(path string) (*os.File, error) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		// The file may have been removed by its last owner between open and
-		// flock; then the lock is on a file that nobody else will ever open.
+		// The last owner may have removed the file between open and flock; then the
+		// lock is on a file that no other process opens.
 		have, err1 := f.Stat()
 		there, err2 := os.Stat(path)
 		if err1 == nil && err2 == nil && os.SameFile(have, there) {

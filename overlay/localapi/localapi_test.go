@@ -24,10 +24,10 @@ import (
 	"weft/overlay/stun"
 )
 
-// nobody is the user id that the helper process runs as.
+// nobody is the user id of the helper process.
 const nobody = 65534
 
-// TestMain also is the helper that connects to a socket as another user.
+// TestMain is also the helper that connects to a socket as another user.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("WEFT_TEST_AS_NOBODY"); path != "" {
 		c := NewClient(path)
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// testNode answers what the tests set.
+// testNode returns what a test sets.
 type testNode struct {
 	Node
 	status status.Status
@@ -97,7 +97,7 @@ func serve(t testing.TB, node Node) (*Client, *Server) {
 	return NewClient(filepath.Join(dir, "d", "s")), s
 }
 
-// echo answers with what it got once the client has sent all.
+// echo returns the received data once the client has sent everything.
 func echo(t testing.TB) func(ctx context.Context, network, address string) (net.Conn, error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,7 +141,7 @@ func echo(t testing.TB) func(ctx context.Context, network, address string) (net.
 	}
 }
 
-// TestExitCodes fixes the table that scripts rely on.
+// Scripts rely on this table of exit codes.
 func TestExitCodes(t *testing.T) {
 	for kind, want := range map[status.Kind]int{
 		status.KindFailed: 1, status.KindUsage: 2, status.KindNoDaemon: 3, status.KindNotJoined: 4, status.KindApproval: 4, status.KindUnknown: 5,
@@ -159,7 +159,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestSocketIsPrivate: modes, and other users even where modes fail.
+// The socket's mode is private, and other users are refused even where modes fail.
 func TestSocketIsPrivate(t *testing.T) {
 	node := &testNode{dial: echo(t)}
 	c, s := serve(t, node)
@@ -177,7 +177,7 @@ func TestSocketIsPrivate(t *testing.T) {
 	}
 
 	if os.Getuid() != 0 {
-		// Another user's daemon, then: the check is the same.
+		// The test runs without root: try another user's daemon, the check is the same.
 		s.uid++
 		c = NewClient(c.Path())
 		if k := status.KindOf(c.Down(t.Context())); k != status.KindDenied {
@@ -185,7 +185,7 @@ func TestSocketIsPrivate(t *testing.T) {
 		}
 		return
 	}
-	// The modes are opened on purpose; the helper's binary must be reachable.
+	// The modes are relaxed on purpose; the helper's binary must be reachable.
 	dir := filepath.Dir(filepath.Dir(c.Path()))
 	exe := filepath.Join(dir, "helper")
 	b, err := os.ReadFile(os.Args[0])
@@ -216,7 +216,7 @@ func TestSocketIsPrivate(t *testing.T) {
 	}
 }
 
-// TestListenRefuses are the paths on which no socket is made.
+// No socket is made at these paths.
 func TestListenRefuses(t *testing.T) {
 	dir, err := os.MkdirTemp("", "weft")
 	if err != nil {
@@ -250,7 +250,7 @@ func TestListenRefuses(t *testing.T) {
 	}
 }
 
-// TestListenReplacesLeftovers: the lock decides.
+// The lock decides whether a socket is a leftover.
 func TestListenReplacesLeftovers(t *testing.T) {
 	dir, err := os.MkdirTemp("", "weft")
 	if err != nil {
@@ -258,7 +258,7 @@ func TestListenReplacesLeftovers(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "s")
-	// What kill -9 leaves behind: the socket and the lock file, without lock.
+	// kill -9 leaves the socket and the lock file behind, without a lock.
 	left, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +287,7 @@ func TestListenReplacesLeftovers(t *testing.T) {
 	l.Close()
 }
 
-// raw sends one request as it is and returns status and headers.
+// raw sends one request unchanged and returns status and headers.
 func raw(t *testing.T, path, request string) *http.Response {
 	t.Helper()
 	c, err := net.Dial("unix", path)
@@ -307,7 +307,7 @@ func raw(t *testing.T, path, request string) *http.Response {
 	return resp
 }
 
-// TestForeignRequestsRefused: what a browser can be talked into.
+// These requests can come from a browser.
 func TestForeignRequestsRefused(t *testing.T) {
 	node := &testNode{}
 	c, _ := serve(t, node)
@@ -353,7 +353,7 @@ func TestForeignRequestsRefused(t *testing.T) {
 		t.Fatal("a foreign request stopped the daemon")
 	}
 	if resp := raw(t, c.Path(), "POST /v1/down HTTP/1.1\r\nHost: weft.local\r\n"+json); resp.StatusCode != http.StatusNoContent || node.downs != 1 {
-		t.Fatalf("the same without any of it: %s", resp.Status)
+		t.Fatalf("the same request from weft: %s", resp.Status)
 	}
 }
 
@@ -400,7 +400,7 @@ func TestErrorsCross(t *testing.T) {
 	}
 }
 
-// TestStatusHasAllFields: an empty node still has every field of status/1.
+// An empty node still has every field of status/1.
 func TestStatusHasAllFields(t *testing.T) {
 	c, _ := serve(t, &testNode{status: status.Status{State: status.StateUnjoined}})
 	resp := raw(t, c.Path(), "GET /v1/status HTTP/1.1\r\nHost: weft.local\r\nConnection: close\r\n\r\n")
@@ -436,8 +436,7 @@ func TestDialStream(t *testing.T) {
 	}
 }
 
-// TestDialEarly: a server that speaks first, so that its bytes may arrive
-// together with the 101.
+// The server sends first, so its bytes may arrive together with the 101.
 func TestDialEarly(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -496,7 +495,7 @@ func TestDialDatagrams(t *testing.T) {
 		}
 	}
 	if _, err := conn.Write(make([]byte, maxDatagram+1)); err == nil {
-		t.Error("a datagram larger than UDP carries was taken")
+		t.Error("a datagram too long for UDP was accepted")
 	}
 }
 
@@ -508,11 +507,11 @@ func TestDialRefuses(t *testing.T) {
 		}
 	}
 	if _, err := c.DialContext(t.Context(), "unix", "kitchen-pi:80"); status.KindOf(err) != status.KindUsage {
-		t.Error("network unix was taken")
+		t.Error("network unix was accepted")
 	}
 }
 
-// TestCloseEndsStreams: no stream outlives the server, and Close waits.
+// No stream outlives the server, and Close waits.
 func TestCloseEndsStreams(t *testing.T) {
 	c, s := serve(t, &testNode{dial: echo(t)})
 	conn, err := c.DialContext(t.Context(), "tcp", "kitchen-pi:80")
@@ -526,7 +525,7 @@ func TestCloseEndsStreams(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreBounded: a flood is cut off, and goes away again.
+// Connections beyond the bound are closed, and the daemon recovers.
 func TestConnectionsAreBounded(t *testing.T) {
 	c, _ := serve(t, &testNode{})
 	var open []net.Conn
@@ -604,14 +603,14 @@ func isTimeoutErr(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// Whoever asks for the status looks at the peers, unless they say that they do not:
-// what the program itself wants to know must not cost a question to the server.
+// A request for the status refreshes the presence of peers, unless it asks not to:
+// weft's own requests for the status must not cost a question to the server.
 func TestStatusLooks(t *testing.T) {
 	node := &testNode{status: status.Status{State: status.StateRunning}}
 	c, _ := serve(t, node)
 	st, err := c.Status(t.Context())
 	if err != nil || st.State != status.StateRunning || len(node.looked) != 0 {
-		t.Errorf("%+v, %v, looked at %q", st, err, node.looked)
+		t.Errorf("%+v, %v, looked up %q", st, err, node.looked)
 	}
 	for _, name := range []string{"", "Kitchen-Pi"} {
 		if st, err := c.Look(t.Context(), name); err != nil || st.Schema != status.Schema || st.Peers == nil {
@@ -619,17 +618,17 @@ func TestStatusLooks(t *testing.T) {
 		}
 	}
 	if got := strings.ToLower(strings.Join(node.looked, "|")); got != "|kitchen-pi" {
-		t.Errorf("looked at %q", node.looked)
+		t.Errorf("looked up %q", node.looked)
 	}
-	resp := raw(t, c.Path(), "GET /v1/status HTTP/1.1\r\nHost: weft.local\r\nConnection: close\r\n\r\n") // as daemons of before were asked
+	resp := raw(t, c.Path(), "GET /v1/status HTTP/1.1\r\nHost: weft.local\r\nConnection: close\r\n\r\n") // the request of older versions
 	if resp.StatusCode != http.StatusOK || len(node.looked) != 3 {
-		t.Errorf("%s, looked at %q", resp.Status, node.looked)
+		t.Errorf("%s, looked up %q", resp.Status, node.looked)
 	}
 	if _, err := c.Look(t.Context(), strings.Repeat("x", 5000)); status.KindOf(err) != status.KindUsage && status.KindOf(err) != status.KindUnknown {
-		t.Errorf("a name that is none: %v", err)
+		t.Errorf("an invalid name: %v", err)
 	}
 	node.err = &status.Error{Kind: status.KindUnknown, Message: "nobody"}
 	if _, err := c.Look(t.Context(), "nobody"); status.KindOf(err) != status.KindUnknown {
-		t.Errorf("nobody's name: %v", err)
+		t.Errorf("an unknown name: %v", err)
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"weft/overlay/status"
 )
 
-// host is the only Host that requests may name. A page that a browser was
-// talked into fetching names another one.
+// host is the only allowed Host. A web page that makes a browser send requests here
+// names another one.
 const host = "weft.local"
 
 // maxConns bounds the connections served at once, streams included.
@@ -34,33 +34,33 @@ type Server struct {
 	os    func() OSDNS
 	http  *http.Server
 	uid   uint32
-	group bool // whoever may connect may speak
+	group bool // every process that can connect is allowed
 
-	// streams are the hijacked connections, which http.Server.Close does not
-	// know: their goroutines are waited for in Close.
+	// streams are the hijacked connections, which http.Server.Close does not track:
+	// Close waits for their goroutines.
 	streams streamSet
 }
 
-// ServerConfig is constant after NewServer. All but Node may be nil.
+// ServerConfig is constant after NewServer. Every field except Node may be nil.
 type ServerConfig struct {
 	Node Node
-	// Health adds what the caller knows needs attention (a default port that
-	// was taken, say) to the node's own Status.
+	// Health returns the caller's own warnings, such as a default port that was taken;
+	// they are added to the node's Status.
 	Health func() []status.Health
 	// DNS asks the daemon's resolver; without it dns query fails.
 	DNS func(ctx context.Context, name, qtype string) (DNSAnswer, error)
-	// OSDNS is what was done about the system's DNS, nil for a daemon that
-	// does nothing about it.
+	// OSDNS returns the state of the system's DNS; nil for a daemon that does not set
+	// it.
 	OSDNS func() OSDNS
-	// Resolver is what else there is to say about names, or nil.
+	// Resolver is the rest of the resolver, or nil.
 	Resolver *Resolver
-	// Group says that the socket is open to a group: the kernel has checked
-	// who could connect.
+	// Group means that a group may use the socket: the kernel has checked who can
+	// connect.
 	Group bool
 	Log   *slog.Logger
 }
 
-// NewServer returns a server that does nothing until Serve.
+// NewServer returns a server that is idle until Serve.
 func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -86,7 +86,7 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	s.http = &http.Server{
 		Handler: limited.Handler(cfg.Log, "local API", s.guard(do)),
-		// OPTIONS * too is for the guard to refuse.
+		// The guard refuses OPTIONS *, too.
 		DisableGeneralOptionsHandler: true,
 
 		ReadHeaderTimeout: 10 * time.Second,
@@ -101,8 +101,8 @@ func NewServer(cfg ServerConfig) *Server {
 	return s
 }
 
-// routes are what answers, by method and path. That is all that is needed here of
-// net/http's mux, whose patterns weigh 40 KB.
+// routes are the handlers by method and path: the part of net/http's mux that is needed
+// here. Its patterns would add 40 KB.
 type routes map[string]http.HandlerFunc
 
 func (do routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +134,8 @@ func (s *Server) Close() error {
 
 type credKey struct{}
 
-// credential decides once per connection whether its other end may speak.
+// credential decides once per connection whether the process at its remote end is
+// allowed.
 func (s *Server) credential(c net.Conn) error {
 	uid, err := peercred.UID(limited.Bare(c))
 	if err != nil {
@@ -146,7 +147,7 @@ func (s *Server) credential(c net.Conn) error {
 	return nil
 }
 
-// guard is what every request passes first: who, addressed how, how much.
+// guard checks every request first: its sender, address and size.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err, _ := r.Context().Value(credKey{}).(error); err != nil {
@@ -189,8 +190,8 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	reply(w, s.complete(st))
 }
 
-// Status is the node's status with all empty fields present and the extra
-// health warnings added.
+// Status is the node's status, with all empty fields present and the caller's warnings
+// added.
 func (s *Server) Status() status.Status { return s.complete(s.node.Status()) }
 
 func (s *Server) complete(st status.Status) status.Status {
@@ -316,7 +317,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	reply(w, a)
 }
 
-// bounded returns d, or def when d is not positive, at most max.
+// bounded returns d, or def if d is not positive, but at most max.
 func bounded(d, def, max time.Duration) time.Duration {
 	if d <= 0 {
 		return def
@@ -324,7 +325,7 @@ func bounded(d, def, max time.Duration) time.Duration {
 	return min(d, max)
 }
 
-// read decodes the request's body into v, or answers and returns false.
+// read decodes the request's body into v, or sends an error and returns false.
 func read(w http.ResponseWriter, r *http.Request, v any) bool {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -346,7 +347,7 @@ func reply(w http.ResponseWriter, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// done answers a request that returns nothing.
+// done answers a request without a result.
 func (s *Server) done(w http.ResponseWriter, err error) {
 	if err != nil {
 		s.failed(w, err)

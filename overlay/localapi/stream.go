@@ -18,8 +18,8 @@ import (
 	"weft/overlay/status"
 )
 
-// POST /v1/dial asks for a connection over the overlay. On success the answer
-// is 101 and the socket becomes that connection:
+// POST /v1/dial opens a connection over the overlay. On success the answer is 101 and
+// the socket becomes that connection:
 //
 //	Upgrade: weft-stream     TCP: the bytes as they are; a half-close of the
 //	                         socket is a half-close of the connection, both ways
@@ -30,8 +30,8 @@ const (
 	upgradeDatagram = "weft-datagram"
 )
 
-// dialTimeout bounds one attempt to connect: lookup, introduction and the
-// peer's answer.
+// dialTimeout bounds one connection attempt: lookup, introduction and the peer's
+// answer.
 const dialTimeout = 30 * time.Second
 
 func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
@@ -73,9 +73,9 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	}
 	conn.SetDeadline(time.Time{})
 	_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+upgrade+"\r\n\r\n")
-	// The client may have sent more already. What the HTTP server has
-	// buffered goes first; after that the bare socket is used, so that bytes
-	// can be spliced. The slot is given back when the outer one is closed.
+	// The client may already have sent data. What the HTTP server has buffered goes
+	// first; after that the bare socket is used, so that the kernel can splice. Closing
+	// the outer connection releases the slot.
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	if err == nil && len(early) > 0 && upgrade == upgradeStream {
 		_, err = remote.Write(early)
@@ -96,9 +96,9 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 }
 
 // joinDatagrams copies datagrams between a framed stream and a connection that
-// keeps their borders, until the stream ends or either fails.
+// preserves datagram boundaries, until the stream ends or either fails.
 func joinDatagrams(r io.Reader, stream net.Conn, packets net.Conn) {
-	defer stream.Close() // whatever happens: the other direction ends with them
+	defer stream.Close() // in any case, so that the other direction ends
 	defer packets.Close()
 	wait := limited.Go(func() {
 		defer stream.Close()
@@ -106,8 +106,7 @@ func joinDatagrams(r io.Reader, stream net.Conn, packets net.Conn) {
 		for {
 			n, err := packets.Read(buf[2:])
 			if err != nil {
-				// "Port unreachable" says something about one datagram, not
-				// about the flow.
+				// "Port unreachable" is about one datagram, not about the flow.
 				if isRefused(err) {
 					continue
 				}
@@ -138,8 +137,7 @@ func joinDatagrams(r io.Reader, stream net.Conn, packets net.Conn) {
 // maxDatagram is the largest payload of a UDP datagram in bytes.
 const maxDatagram = 65535 - 8 - 20
 
-// readDatagram reads one framed datagram into buf, which holds maxDatagram
-// bytes.
+// readDatagram reads one framed datagram into buf, which has maxDatagram bytes.
 func readDatagram(r io.Reader, buf []byte) (int, error) {
 	var hdr [2]byte
 	if _, err := io.ReadFull(r, hdr[:]); err != nil {
@@ -147,7 +145,7 @@ func readDatagram(r io.Reader, buf []byte) (int, error) {
 	}
 	n := int(binary.BigEndian.Uint16(hdr[:]))
 	if n > len(buf) {
-		return 0, fmt.Errorf("read datagram: %d bytes are more than UDP carries", n)
+		return 0, fmt.Errorf("read datagram: %d bytes are too long for UDP", n)
 	}
 	if _, err := io.ReadFull(r, buf[:n]); err != nil {
 		return 0, io.ErrUnexpectedEOF
@@ -165,7 +163,7 @@ type datagramConn struct {
 	out []byte
 }
 
-// Read reads one datagram; what does not fit into p is lost.
+// Read reads one datagram; bytes that do not fit into p are lost.
 func (c *datagramConn) Read(p []byte) (int, error) {
 	if c.scratch == nil {
 		c.scratch = make([]byte, maxDatagram)
@@ -180,7 +178,7 @@ func (c *datagramConn) Read(p []byte) (int, error) {
 // Write sends p as one datagram.
 func (c *datagramConn) Write(p []byte) (int, error) {
 	if len(p) > maxDatagram {
-		return 0, fmt.Errorf("write datagram: %d bytes are more than UDP carries", len(p))
+		return 0, fmt.Errorf("write datagram: %d bytes are too long for UDP", len(p))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -202,7 +200,7 @@ type streamSet struct {
 
 func (s *streamSet) init() { s.open = map[net.Conn]net.Conn{} }
 
-// add returns false when the server is closed.
+// add returns false if the server is closed.
 func (s *streamSet) add(local, remote net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

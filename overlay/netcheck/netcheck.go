@@ -1,7 +1,7 @@
-// Package netcheck measures the ways from here to the server side, and says what
-// they mean for direct paths: what weft netcheck shows.
+// Package netcheck measures the connections from here to the server and relays, and
+// says what they mean for direct paths. It makes the report of weft netcheck.
 //
-// Not for embedders: it is for the command line.
+// Embedders need not call it.
 package netcheck
 
 import (
@@ -20,56 +20,56 @@ import (
 	"weft/overlay/status"
 )
 
-// Report is what weft netcheck shows: the ways from here to the server side.
+// Report is the result of weft netcheck.
 type Report struct {
 	Schema string      `json:"schema"` // "netcheck/1"
 	Links  []LinkCheck `json:"links"`  // one per URL of the server and of each relay
 	UDP    UDPCheck    `json:"udp"`
 	When   time.Time   `json:"when"`
-	STUN   []UDPReply  `json:"stun"` // one per STUN address, the quickest first
+	STUN   []UDPReply  `json:"stun"` // one per STUN address, the fastest first
 
 	IPv4        FamilyCheck      `json:"ipv4"`
 	IPv6        FamilyCheck      `json:"ipv6"`
 	PortMapping PortMapCheck     `json:"port_mapping"`
-	Candidates  []CandidateCheck `json:"candidates"` // what peers are told
-	Direct      string           `json:"direct"`     // what it means for direct paths, one sentence
+	Candidates  []CandidateCheck `json:"candidates"` // addresses that peers get
+	Direct      string           `json:"direct"`     // the meaning for direct paths, one sentence
 }
 
-// FamilyCheck is IPv4 or IPv6.
+// FamilyCheck is the result for IPv4 or IPv6.
 type FamilyCheck struct {
-	Address  bool   `json:"address"`  // this device has one beyond link-local
+	Address  bool   `json:"address"`  // this device has an address beyond link-local
 	UDP      bool   `json:"udp"`      // a STUN server answered
 	Endpoint string `json:"endpoint"` // our address as seen from outside
-	// Mapping is none, easy, hard, blocked or unknown; Text says it in words,
-	// and what could not be told.
+	// Mapping is none, easy, hard, blocked or unknown; Text explains it, or why it is
+	// unknown.
 	Mapping       string `json:"mapping"`
 	Text          string `json:"text"`
-	STUNAddresses int    `json:"stun_addresses"` // that Mapping comes from
+	STUNAddresses int    `json:"stun_addresses"` // number of STUN addresses behind Mapping
 }
 
-// PortMapCheck is what the gateway does for us.
+// PortMapCheck is the result of asking the gateway for a port mapping.
 type PortMapCheck struct {
-	Asked    bool   `json:"asked"`    // false: switched off, or the node is down
+	Asked    bool   `json:"asked"`    // false: disabled, or the node is down
 	Protocol string `json:"protocol"` // pcp, nat-pmp, upnp or ""
 	Gateway  string `json:"gateway"`
 	External string `json:"external"` // the mapped address and port
-	Useless  bool   `json:"useless"`  // the gateway is behind another NAT itself
+	Useless  bool   `json:"useless"`  // the gateway itself is behind another NAT
 	Text     string `json:"text"`
 }
 
-// CandidateCheck is an address that peers are told.
+// CandidateCheck is an address that peers get.
 type CandidateCheck struct {
 	Addr string `json:"addr"`
 	Type string `json:"type"` // manual, mapped, stun or host
 }
 
-// LinkCheck is one TCP connection tried.
+// LinkCheck is one TCP connection attempt.
 type LinkCheck struct {
 	Kind    string   `json:"kind"` // "server" or "relay"
 	Name    string   `json:"name"`
 	URL     string   `json:"url"`
 	Current bool     `json:"current"`
-	RTTms   *float64 `json:"rtt_ms"` // time of the TCP handshake, null when it failed
+	RTTms   *float64 `json:"rtt_ms"` // time of the TCP handshake, null if it failed
 	Error   string   `json:"error"`
 }
 
@@ -82,25 +82,25 @@ type UDPReply struct {
 	Error    string   `json:"error"`
 }
 
-// UDPCheck sums the STUN answers up.
+// UDPCheck summarizes the STUN answers.
 type UDPCheck struct {
 	Works bool `json:"works"`
-	// Endpoint is our public IPv4 or IPv6 address and port for one socket.
+	// Endpoint is our public IPv4 or IPv6 address and port of one socket.
 	Endpoint string `json:"endpoint"`
-	// Varies is set when two servers saw different endpoints of the same
-	// socket: the NAT here makes direct paths hard.
+	// Varies is set if two servers saw different endpoints of the same socket: this NAT
+	// makes direct paths hard.
 	Varies bool `json:"varies"`
 }
 
 // linkTimeout bounds one TCP handshake.
 const linkTimeout = 5 * time.Second
 
-// maxChecks bounds what a long relay list can make one netcheck do.
+// maxChecks bounds the checks of one netcheck, for a long list of relays.
 const maxChecks = 64
 
-// Run measures all of relays at once; it takes as long as the slowest
-// answer, at most 8 s. node, which may be nil, looks for what peers can reach.
-// Links come in the order of their round trips, the server's first.
+// Run checks all relays at once; it takes as long as the slowest answer, at most 8 s.
+// node, which may be nil, finds the addresses at which peers can reach it. Links are
+// sorted by round trip, the server's first.
 func Run(ctx context.Context, relays []status.Relay, node Gatherer) Report {
 	n := Report{Schema: "netcheck/1", When: time.Now().UTC().Truncate(time.Second), Links: []LinkCheck{}, STUN: []UDPReply{}}
 	var stun []string
@@ -124,7 +124,7 @@ func Run(ctx context.Context, relays []status.Relay, node Gatherer) Report {
 	for i := range n.Links {
 		checks = append(checks, limited.Go(func() { n.Links[i].run(ctx) }))
 	}
-	seen := look(ctx, stun, node)
+	seen := gatherAll(ctx, stun, node)
 	for _, wait := range checks {
 		wait()
 	}
@@ -151,7 +151,7 @@ func Run(ctx context.Context, relays []status.Relay, node Gatherer) Report {
 	return n
 }
 
-// byRTT puts what failed last.
+// byRTT sorts failures last.
 func byRTT(a, b *float64) int {
 	switch {
 	case a == nil && b == nil:
@@ -174,7 +174,7 @@ func (l *LinkCheck) run(ctx context.Context) {
 	if u.Port() == "" {
 		addr = net.JoinHostPort(u.Hostname(), "443")
 	}
-	// The name is looked up first, so that the figure is the round trip alone.
+	// Resolve the name first, so that the figure is only the round trip.
 	host, port, _ := net.SplitHostPort(addr)
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
@@ -201,8 +201,8 @@ func (l *LinkCheck) run(ctx context.Context) {
 	}
 }
 
-// reason is what is wrong with a connection, without what was dialled, which is
-// said beside it.
+// reason is the cause of a connection error, without the address, which is shown beside
+// it.
 func reason(err error) string {
 	var errno syscall.Errno
 	var lookup *net.DNSError

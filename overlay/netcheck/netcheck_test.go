@@ -54,7 +54,7 @@ func TestNetcheckOfTheNode(t *testing.T) {
 	if !slices.Equal(n.Candidates, []CandidateCheck{{Addr: outside4.String(), Type: "stun"}}) {
 		t.Errorf("candidates: %+v", n.Candidates)
 	}
-	// All fields are there, also empty ones.
+	// All fields exist, even empty ones.
 	b, err := json.Marshal(Run(t.Context(), nil, gatherer(func() (*gather.Snapshot, error) { return nil, errors.New("down") })))
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestNetcheckOfTheNode(t *testing.T) {
 	}
 }
 
-// Every view has one sentence each for what it is and what it means.
+// Each result has one sentence for what it is and one for what it means.
 func TestNetcheckWords(t *testing.T) {
 	fam := func(m path.Mapping, addresses int) gather.Family {
 		return gather.Family{Mapping: m, Local: true, UDP: m != path.MappingBlocked, Asked: 2, Seen: outside4, Addresses: addresses}
@@ -82,19 +82,19 @@ func TestNetcheckWords(t *testing.T) {
 		four, pm, direct string
 	}{
 		{"no NAT", gather.Snapshot{IPv4: fam(path.MappingNone, 1)}, "no NAT", "not asked for", "nearly every peer: this device has a public"},
-		{"easy", gather.Snapshot{IPv4: fam(path.MappingEasy, 2)}, "whatever the destination", "", "nearly every peer; with those behind a hard NAT"},
-		{"easy by ports", gather.Snapshot{IPv4: fam(path.MappingEasy, 1)}, "as far as two ports of one STUN address can tell", "", "nearly every peer"},
-		{"hard", gather.Snapshot{IPv4: fam(path.MappingHard, 2)}, "another port outside", "", "a port mapping (UPnP or NAT-PMP"},
+		{"easy", gather.Snapshot{IPv4: fam(path.MappingEasy, 2)}, "for every destination", "", "nearly every peer; with those behind a hard NAT"},
+		{"easy by ports", gather.Snapshot{IPv4: fam(path.MappingEasy, 1)}, "tested with two ports of one STUN address only", "", "nearly every peer"},
+		{"hard", gather.Snapshot{IPv4: fam(path.MappingHard, 2)}, "another outside port", "", "a port mapping (UPnP or NAT-PMP"},
 		{"hard, IPv6", gather.Snapshot{IPv4: fam(path.MappingHard, 2), IPv6: fam(path.MappingNone, 1)}, "hard NAT", "", "every peer that has IPv6, and by IPv4"},
-		{"hard, mapped", gather.Snapshot{IPv4: fam(path.MappingHard, 2), PortMap: portmap.Status{Gateway: gw, Kind: portmap.KindPCP, External: outside4, Tried: tried}}, "", "PCP by 192.168.1.1, from outside this is 198.51.100.7:41641", "at a mapped port"},
-		{"hard, double NAT", gather.Snapshot{IPv4: fam(path.MappingHard, 2), PortMap: portmap.Status{Gateway: gw, Kind: portmap.KindUPnP, External: outside4, Useless: true, Tried: tried}}, "", "UPnP by 192.168.1.1, but that is behind another NAT", "only with peers"},
+		{"hard, mapped", gather.Snapshot{IPv4: fam(path.MappingHard, 2), PortMap: portmap.Status{Gateway: gw, Kind: portmap.KindPCP, External: outside4, Tried: tried}}, "", "PCP by 192.168.1.1; seen from outside this device is 198.51.100.7:41641", "at a mapped port"},
+		{"hard, double NAT", gather.Snapshot{IPv4: fam(path.MappingHard, 2), PortMap: portmap.Status{Gateway: gw, Kind: portmap.KindUPnP, External: outside4, Useless: true, Tried: tried}}, "", "UPnP by 192.168.1.1, but that gateway is behind another NAT", "only with peers"},
 		{"no port mapping", gather.Snapshot{IPv4: fam(path.MappingEasy, 2), PortMap: portmap.Status{Err: "the gateway refuses", Tried: tried}}, "", "none: the gateway refuses", ""},
-		{"one address", gather.Snapshot{IPv4: fam(path.MappingUnknown, 1)}, "mapping kind unknown: only one STUN address", "", "one STUN address cannot tell"},
+		{"one address", gather.Snapshot{IPv4: fam(path.MappingUnknown, 1)}, "unknown kind: there is only one STUN address", "", "one STUN address cannot tell"},
 		{"one address, IPv6", gather.Snapshot{IPv4: fam(path.MappingUnknown, 1), IPv6: fam(path.MappingNone, 1)}, "", "", "every peer that has IPv6, and likely"},
-		{"blocked", gather.Snapshot{IPv4: fam(path.MappingBlocked, 0)}, "UDP is blocked", "", "no direct paths but with peers in the same network"},
+		{"blocked", gather.Snapshot{IPv4: fam(path.MappingBlocked, 0)}, "UDP is blocked", "", "no direct paths except with peers in the same network"},
 		{"blocked, mapped", gather.Snapshot{IPv4: fam(path.MappingBlocked, 0), PortMap: portmap.Status{External: outside4, Tried: tried}}, "", "", "unlikely"},
 		{"IPv6 only", gather.Snapshot{IPv6: fam(path.MappingNone, 1)}, "no IPv4 address", "", "with peers that have IPv6; others"},
-		{"no address asked", gather.Snapshot{IPv4: gather.Family{Local: true}}, "no STUN server can be asked over IPv4", "", ""},
+		{"no address asked", gather.Snapshot{IPv4: gather.Family{Local: true}}, "no STUN server is reachable over IPv4", "", ""},
 	} {
 		tt.s.Answers = []gather.Answer{{Server: "x"}}
 		if got := familyCheck("IPv4", tt.s.IPv4, true).Text; !strings.Contains(got, tt.four) || strings.Contains(got, "\n") {
@@ -115,7 +115,7 @@ func TestNetcheckWords(t *testing.T) {
 	}
 }
 
-// With the server down and no relay up, silence by UDP says nothing about UDP.
+// If the server and the relay are down, no answer by UDP says nothing about UDP.
 func TestSilenceOfADeadServer(t *testing.T) {
 	blocked := gather.Family{Local: true, Asked: 1, Mapping: path.MappingBlocked}
 	if c := familyCheck("IPv4", blocked, false); strings.Contains(c.Text, "blocked") || c.Mapping != "unknown" {
@@ -126,7 +126,7 @@ func TestSilenceOfADeadServer(t *testing.T) {
 	}
 }
 
-// What is wrong with a connection is said without what was dialled.
+// The reason of a connection error does not repeat the address.
 func TestReason(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	for want, err := range map[string]error{

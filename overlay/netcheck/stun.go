@@ -12,20 +12,19 @@ import (
 	"weft/overlay/limited"
 )
 
-// Gatherer is what a Node can be besides: one that looks, over its own UDP
-// sockets, where it can be reached, and says what it found. Without it, and
-// while the node is down, netcheck looks over sockets of its own, and asks no
-// gateway.
+// Gatherer is an optional interface of a Node that finds, over its own UDP sockets,
+// where it can be reached, and reports the result. Without it, or while the node is
+// down, netcheck uses sockets of its own and asks no gateway.
 type Gatherer interface {
 	Gather(ctx context.Context) (*gather.Snapshot, error)
 }
 
-// gatherTimeout bounds a look: a round of STUN, and a gateway that answers in
-// no protocol.
+// gatherTimeout bounds a gathering: a round of STUN, and a gateway that answers in no
+// protocol.
 const gatherTimeout = 8 * time.Second
 
-// look has the node look, or does so itself.
-func look(ctx context.Context, servers []string, node Gatherer) *gather.Snapshot {
+// gatherAll lets the node gather, or does it with own sockets.
+func gatherAll(ctx context.Context, servers []string, node Gatherer) *gather.Snapshot {
 	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
 	if node != nil {
@@ -47,8 +46,8 @@ func look(ctx context.Context, servers []string, node Gatherer) *gather.Snapshot
 	return s
 }
 
-// sockets are a UDP socket for each family that there is. They live only as
-// long as the check does, and what they take are answers to what was asked.
+// sockets are one UDP socket per available address family. They exist only during the
+// check, and receive only answers to it.
 type sockets struct {
 	v4, v6  *net.UDPConn
 	readers []func() // to wait for
@@ -62,7 +61,7 @@ func (s *sockets) open(g *gather.Gatherer) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if err == nil { // else an ICMP error about a question, for example
+			if err == nil { // an error may be, for example, an ICMP error about a request
 				g.STUN(buf[:n], from)
 			}
 		}
@@ -109,7 +108,7 @@ func (s *sockets) send(b []byte, to netip.AddrPort) error {
 	return err
 }
 
-// replies lists the STUN answers, the quickest first, then what failed.
+// replies lists the STUN answers, the fastest first, then the failures.
 func replies(s *gather.Snapshot) []UDPReply {
 	out := []UDPReply{} // never nil, so that JSON has a list
 	for _, a := range s.Answers {

@@ -8,8 +8,8 @@ import (
 	"weft/overlay/portmap"
 )
 
-// familyCheck puts one address family into words. up says that the server or a
-// relay answers by TCP: if none does, their silence by UDP proves nothing.
+// familyCheck describes one address family. up means that the server or a relay answers
+// by TCP: if none does, no answer by UDP proves nothing.
 func familyCheck(name string, f gather.Family, up bool) FamilyCheck {
 	c := FamilyCheck{Address: f.Local, UDP: f.UDP, Mapping: string(f.Mapping), STUNAddresses: f.Addresses}
 	if f.Mapping == path.MappingUnknown {
@@ -22,25 +22,25 @@ func familyCheck(name string, f gather.Family, up bool) FamilyCheck {
 	case path.MappingNone:
 		c.Text = "no NAT: the address seen from outside is this device's own"
 	case path.MappingEasy:
-		c.Text = "easy NAT: the same port outside, whatever the destination"
+		c.Text = "easy NAT: the same outside port for every destination"
 		if f.Addresses == 1 {
-			c.Text += ", as far as two ports of one STUN address can tell"
+			c.Text += "(tested with two ports of one STUN address only)"
 		}
 	case path.MappingHard:
-		c.Text = "hard NAT: another port outside for each destination"
+		c.Text = "hard NAT: another outside port for each destination"
 	case path.MappingBlocked:
 		c.Text = "UDP is blocked: no STUN server answered"
 		if !up {
-			c.Mapping, c.Text = "unknown", "not known: no STUN server answered, and nothing else of the server or a relay does"
+			c.Mapping, c.Text = "unknown", "not known: neither a STUN server nor the server or a relay answers"
 		}
 	default:
 		switch {
 		case f.UDP:
-			c.Text = "a NAT, mapping kind unknown: only one STUN address (a second relay would tell)"
+			c.Text = "a NAT of unknown kind: there is only one STUN address (a second relay would tell)"
 		case !f.Local:
 			c.Text = "no " + name + " address"
 		case f.Asked == 0:
-			c.Text = "not known: no STUN server can be asked over " + name
+			c.Text = "not known: no STUN server is reachable over " + name
 		default:
 			c.Text = "not known: no STUN server answered"
 		}
@@ -48,7 +48,7 @@ func familyCheck(name string, f gather.Family, up bool) FamilyCheck {
 	return c
 }
 
-// portMapCheck puts the gateway into words.
+// portMapCheck describes the port mapping.
 func portMapCheck(s portmap.Status) PortMapCheck {
 	c := PortMapCheck{Asked: !s.Tried.IsZero(), Protocol: string(s.Kind), Useless: s.Useless}
 	if s.Gateway.IsValid() {
@@ -58,10 +58,10 @@ func portMapCheck(s portmap.Status) PortMapCheck {
 	switch {
 	case s.External.IsValid() && s.Useless:
 		c.External = s.External.String()
-		c.Text = fmt.Sprintf("%s by %s, but that is behind another NAT itself (%s): of no use from outside", protocol, s.Gateway, s.External.Addr())
+		c.Text = fmt.Sprintf("%s by %s, but that gateway is behind another NAT (%s): no use from outside", protocol, s.Gateway, s.External.Addr())
 	case s.External.IsValid():
 		c.External = s.External.String()
-		c.Text = fmt.Sprintf("%s by %s, from outside this is %s", protocol, s.Gateway, s.External)
+		c.Text = fmt.Sprintf("%s by %s; seen from outside this device is %s", protocol, s.Gateway, s.External)
 	case s.Err != "":
 		c.Text = "none: " + s.Err
 	default:
@@ -70,7 +70,7 @@ func portMapCheck(s portmap.Status) PortMapCheck {
 	return c
 }
 
-// direct says in one sentence what all of it means.
+// direct describes the meaning of all checks in one sentence.
 func direct(s *gather.Snapshot, up bool) string {
 	four, six := s.IPv4, s.IPv6
 	mapped := s.PortMap.External.IsValid() && !s.PortMap.Useless
@@ -82,15 +82,15 @@ func direct(s *gather.Snapshot, up bool) string {
 	case !four.UDP && !six.UDP && !up:
 		return "nothing is known about direct paths: neither the server nor a relay answers"
 	case !four.UDP && !six.UDP && mapped:
-		return "direct paths are unlikely: UDP is answered by nobody, in spite of the port mapping; traffic goes through the relay over TCP"
+		return "direct paths are unlikely: there is no answer by UDP, in spite of the port mapping; traffic goes through the relay over TCP"
 	case !four.UDP && !six.UDP:
-		return "no direct paths but with peers in the same network: UDP is blocked here, or no STUN server is up; traffic goes through the relay over TCP"
+		return "no direct paths except with peers in the same network: UDP is blocked here, or no STUN server is up; traffic goes through the relay over TCP"
 	case four.Mapping == path.MappingNone:
 		return "direct paths with nearly every peer: this device has a public IPv4 address"
 	case mapped:
 		return "direct paths with nearly every peer: the router lets them in at a mapped port"
 	case four.Mapping == path.MappingEasy:
-		return "direct paths with nearly every peer; with those behind a hard NAT it takes some seconds to find one"
+		return "direct paths with nearly every peer; with those behind a hard NAT finding one takes some seconds"
 	case four.Mapping == path.MappingHard && open6:
 		return "direct paths with every peer that has IPv6, and by IPv4 with those that have an easy NAT or none; others go through the relay"
 	case four.Mapping == path.MappingHard:

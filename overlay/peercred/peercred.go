@@ -1,7 +1,7 @@
-// Package peercred says who speaks on a unix socket, and gives a socket's file
-// its mode before anybody can connect to it.
+// Package peercred identifies the process at the other end of a unix socket, and sets
+// the mode of a socket's file before anything can connect to it.
 //
-// Not for embedders: the sockets of nodes and servers share it.
+// Embedders need not call it: the sockets of nodes and servers share it.
 package peercred
 
 import (
@@ -29,9 +29,9 @@ func UID(c net.Conn) (uint32, error) {
 	return uid, cerr
 }
 
-// Private is for net.ListenConfig.Control: the socket's file is made with mode
-// 0600 where the system can do that. Where it cannot, set the mode after Listen
-// and check the UID of who connected in between.
+// Private is for net.ListenConfig.Control: the socket's file gets mode 0600 if the
+// system supports that. Otherwise set the mode after Listen and check the UID of
+// clients that connected in between.
 func Private(_, _ string, c syscall.RawConn) error {
 	var cerr error
 	if err := c.Control(func(fd uintptr) { cerr = chmodSocket(fd) }); err != nil {

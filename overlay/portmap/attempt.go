@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// sends are the times of the questions by UDP. giveUp is when the last is no
-// longer waited for, preferUPnP when an UPnP answer in hand is used although
-// PCP and NAT-PMP, which are simpler and quicker, have not been refused yet.
+// sends are the times of the requests by UDP. giveUp ends the wait for the last reply.
+// After preferUPnP a UPnP mapping is used even if PCP and NAT-PMP, which are simpler
+// and faster, have not been refused yet.
 var sends = [...]time.Duration{0, 250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond}
 
 const (
@@ -25,8 +25,7 @@ const (
 
 var errSilent = errors.New("the gateway answers neither PCP, NAT-PMP nor UPnP")
 
-// attempt is one try to get, renew or remove a mapping. It blocks; ctx bounds
-// it.
+// attempt is one attempt to get, renew or remove a mapping. It blocks; ctx bounds it.
 type attempt struct {
 	cfg     *Config
 	log     *slog.Logger
@@ -40,8 +39,8 @@ type attempt struct {
 	wanted netip.AddrPort // external address and port to ask for again
 }
 
-// run returns a mapping; old, if not nil, is renewed where possible, else
-// replaced.
+// run returns a mapping. It renews old, if not nil, where possible, and replaces it
+// otherwise.
 func (a *attempt) run(ctx context.Context, old *mapping) (*mapping, error) {
 	if err := a.open(ctx); err != nil {
 		return nil, err
@@ -62,31 +61,31 @@ func (a *attempt) run(ctx context.Context, old *mapping) (*mapping, error) {
 func (a *attempt) open(ctx context.Context) error {
 	conn, err := a.cfg.Listen(a.self)
 	if err != nil {
-		return fmt.Errorf("open a socket towards the gateway: %w", err)
+		return fmt.Errorf("open a socket to the gateway: %w", err)
 	}
 	a.conn = conn
 	context.AfterFunc(ctx, func() { conn.Close() })
 	return nil
 }
 
-// find asks in all three protocols and takes the best that gives a mapping.
+// find asks with all three protocols and returns the best mapping.
 func (a *attempt) find(ctx context.Context, old *mapping) (*mapping, error) {
 	var (
 		start     = time.Now()
 		sent      int
-		noPCP     bool // refused, or another version
+		noPCP     bool // refused, or an unsupported version
 		noNATPMP  bool
-		addr      netip.Addr // NAT-PMP tells it apart from the port
+		addr      netip.Addr // NAT-PMP sends it separately from the port
 		mapped    answer
 		locations []string
 		refused   error
 	)
-	if old != nil { // what was refused or silent then is not asked now
+	if old != nil { // do not ask with protocols that failed before
 		noPCP, noNATPMP = old.kind == KindNATPMP, old.kind == KindPCP
 	}
 	for {
 		since := time.Since(start)
-		// The other of the two is asked when the first was silent once.
+		// Ask with the other one of PCP and NAT-PMP after the first was silent once.
 		if sent < len(sends) && since >= sends[sent] {
 			a.ask(!noPCP, !noNATPMP && (noPCP || sent > 0), sent)
 			sent++
@@ -134,8 +133,8 @@ func (a *attempt) find(ctx context.Context, old *mapping) (*mapping, error) {
 		w, err := parseNATPMP(pkt, a.port)
 		switch {
 		case errors.Is(err, errVersion):
-			// PCP was asked of a NAT-PMP gateway; or the other way round,
-			// and PCP answers for itself.
+			// A NAT-PMP gateway was asked with PCP; or the reverse, and PCP sends a
+			// reply of its own.
 		case err != nil || noNATPMP:
 		case w.err != nil:
 			noPCP, noNATPMP, refused = true, true, w.err
@@ -169,7 +168,7 @@ func (a *attempt) find(ctx context.Context, old *mapping) (*mapping, error) {
 	return nil, refused
 }
 
-// ask sends one round of questions. That a send fails is as good as silence.
+// ask sends one round of requests. A failed send counts as no reply.
 func (a *attempt) ask(pcp, natpmp bool, nth int) {
 	var b [pcpMapLen]byte
 	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.gateway, pmpPort))
@@ -199,7 +198,7 @@ func (a *attempt) ask(pcp, natpmp bool, nth int) {
 	}
 }
 
-// read returns the next datagram of the gateway, until the time given.
+// read returns the gateway's next datagram, until the given time.
 func (a *attempt) read(ctx context.Context, until time.Time) (pkt []byte, from netip.AddrPort, ok bool) {
 	a.conn.SetReadDeadline(until)
 	for ctx.Err() == nil {
@@ -209,7 +208,7 @@ func (a *attempt) read(ctx context.Context, until time.Time) (pkt []byte, from n
 			if errors.As(err, &ne) && ne.Timeout() || errors.Is(err, net.ErrClosed) || !time.Now().Before(until) {
 				return nil, from, false
 			}
-			continue // an ICMP error about a question, for example
+			continue // for example an ICMP error about a request
 		}
 		u, isUDP := addr.(*net.UDPAddr)
 		if !isUDP || u.AddrPort().Addr().Unmap() != a.gateway {
@@ -220,7 +219,7 @@ func (a *attempt) read(ctx context.Context, until time.Time) (pkt []byte, from n
 	return nil, from, false
 }
 
-// made checks what a gateway says that it gave.
+// made checks the mapping that a gateway reports.
 func (a *attempt) made(kind Kind, external netip.AddrPort, life time.Duration) (*mapping, error) {
 	ip := external.Addr().Unmap()
 	if !ip.Is4() || !ip.IsGlobalUnicast() || external.Port() == 0 || life <= 0 {

@@ -78,7 +78,7 @@ func FuzzUPnP(f *testing.F) {
 	})
 }
 
-// A quarter of a megabyte of the worst XML costs no more than a few megabytes.
+// A quarter of a megabyte of the worst XML costs at most a few megabytes.
 func TestXMLIsBounded(t *testing.T) {
 	for name, xml := range map[string]string{
 		"deep":       strings.Repeat("<a>", maxBody/3),

@@ -7,7 +7,7 @@ import (
 
 var errNoGateway = errors.New("there is no IPv4 gateway")
 
-// askable says why a gateway is not asked.
+// askable returns an error if the gateway must not be asked.
 func askable(gw, self netip.Addr) error {
 	switch {
 	case !gw.Is4() || !self.Is4() || !gw.IsGlobalUnicast() || gw == self:

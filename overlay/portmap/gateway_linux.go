@@ -15,11 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultGateway reads the IPv4 default route with the lowest metric, and which
-// of this machine's addresses the kernel uses towards it. The error says that
-// there is none.
+// DefaultGateway returns the gateway of the IPv4 default route with the lowest metric,
+// and the address that the kernel uses towards it. An error means that there is none.
 func DefaultGateway() (gw, self netip.Addr, err error) {
-	f, err := os.Open("/proc/thread-self/net/route") // of the namespace that the thread is in
+	f, err := os.Open("/proc/thread-self/net/route") // the thread's network namespace
 	if err != nil {
 		return gw, self, fmt.Errorf("read routes: %w", err)
 	}
@@ -31,13 +30,13 @@ func DefaultGateway() (gw, self netip.Addr, err error) {
 	// Connecting a UDP socket sends nothing.
 	c, err := net.Dial("udp4", netip.AddrPortFrom(gw, pmpPort).String())
 	if err != nil {
-		return gw, self, fmt.Errorf("reach gateway %s: %w", gw, err)
+		return gw, self, fmt.Errorf("find the local address towards gateway %s: %w", gw, err)
 	}
 	defer c.Close()
 	return gw, c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
-// defaultRoute finds it in the format of /proc/net/route.
+// defaultRoute parses /proc/net/route.
 func defaultRoute(r io.Reader) (gw netip.Addr, ok bool) {
 	best := uint64(1 << 63)
 	for sc := bufio.NewScanner(r); sc.Scan(); {
@@ -53,7 +52,7 @@ func defaultRoute(r io.Reader) (gw netip.Addr, ok bool) {
 			flags&(unix.RTF_UP|unix.RTF_GATEWAY) != unix.RTF_UP|unix.RTF_GATEWAY || metric >= best {
 			continue
 		}
-		// The kernel prints the address as a number of this machine's order.
+		// The kernel prints the address as a number in the machine's byte order.
 		var b [4]byte
 		binary.NativeEndian.PutUint32(b[:], binary.BigEndian.Uint32(raw))
 		gw, ok, best = netip.AddrFrom4(b), true, metric

@@ -4,5 +4,5 @@ package portmap
 
 import "net/netip"
 
-// DefaultGateway is not known on this system.
+// DefaultGateway is not implemented on this system.
 func DefaultGateway() (gw, self netip.Addr, err error) { return gw, self, errNoGateway }

@@ -27,15 +27,15 @@ var (
 type router struct {
 	host              *overlaytest.Host
 	pcp, natpmp, upnp bool
-	onlyGroup         bool          // UPnP answers only when asked by multicast
+	onlyGroup         bool          // UPnP answers only multicast searches
 	refuse            byte          // result code of PCP and NAT-PMP
-	life              time.Duration // given, 0: as asked
+	life              time.Duration // granted lifetime; 0: as requested
 	answer            func(b []byte) []byte
 	location          string
 	description       func(w http.ResponseWriter)
-	conflicts         int // so many external ports are taken
+	conflicts         int // number of external ports that are taken
 	permanentOnly     bool
-	ssdpFrom          *overlaytest.Host // another machine answers searches
+	ssdpFrom          *overlaytest.Host // another machine that answers searches
 	mu                sync.Mutex
 	external          netip.Addr
 	mappings          map[uint16]entry // by external port
@@ -287,7 +287,7 @@ type home struct {
 	gateway func() (gw, self netip.Addr, err error)
 }
 
-// newHome is for use inside of a synctest bubble; end it with close.
+// newHome must be called inside a synctest bubble; end it with close.
 func newHome(t *testing.T, r *router) *home {
 	in := overlaytest.New(1)
 	nat := in.NAT("home", overlaytest.PortRestricted, wanAddr.String())

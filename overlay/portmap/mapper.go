@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	// lifetime is what is asked for; a gateway may give more or less.
+	// lifetime is the requested one; a gateway may grant more or less.
 	lifetime = time.Hour
-	// minLife and maxLife bound what a gateway can make of it.
+	// minLife and maxLife bound the granted lifetime.
 	minLife = 10 * time.Second
 	maxLife = 24 * time.Hour
-	// inUse is how long a Want counts.
+	// inUse is how long a Want is valid.
 	inUse = 10 * time.Minute
-	// lookAfter is the age at which a Want has the mapping confirmed: a
-	// gateway that restarted has forgotten it.
-	lookAfter = 5 * time.Minute
-	// retryAfter is when a gateway that gave no mapping is asked again, and
-	// lostAfter one that gave one before: it may be starting up.
+	// confirmAfter is the age at which a Want confirms the mapping: a gateway that
+	// restarted has lost it.
+	confirmAfter = 5 * time.Minute
+	// retryAfter is the delay before asking a gateway again that gave no mapping;
+	// lostAfter is the delay for one that gave one before, since it may be restarting.
 	retryAfter = 10 * time.Minute
 	lostAfter  = time.Minute
-	// maxAttempt bounds finding a mapping, maxRemove removing it.
+	// maxAttempt bounds an attempt to get a mapping, maxRemove its removal.
 	maxAttempt = 8 * time.Second
 	maxRemove  = time.Second
 )
 
-// Mapper keeps one mapping. Its methods may be called from any goroutine.
+// Mapper maintains one mapping. Its methods may be called from any goroutine.
 type Mapper struct {
 	cfg  Config
 	log  *slog.Logger
@@ -44,26 +44,26 @@ type Mapper struct {
 	// mu guards the following. It is never held while calling out.
 	started bool
 	status  Status
-	port    uint16    // wanted, 0: none
-	wanted  time.Time // when last
-	retry   time.Time // not asked again before, unless the network changes
-	look    bool      // an attempt is to be made: a Want said so, or a Wake
+	port    uint16    // wanted port, 0: none
+	wanted  time.Time // time of the last Want
+	retry   time.Time // no attempt before that, unless the network changes
+	due     bool      // an attempt is due, after a Want or a Wake
 
 	// Owned by the goroutine.
 	mapping *mapping // nil: none
 }
 
-// mapping is what a gateway gave.
+// mapping is a mapping that a gateway granted.
 type mapping struct {
 	kind     Kind
 	gateway  netip.Addr
 	self     netip.Addr
-	port     uint16 // of this node
+	port     uint16 // this node's port
 	external netip.AddrPort
-	nonce    [12]byte // PCP: whose mapping it is
+	nonce    [12]byte // PCP: identifies the owner of the mapping
 	service  *service // UPnP
 	life     time.Duration
-	made     time.Time // or renewed
+	made     time.Time // when it was made or renewed
 }
 
 // New makes a Mapper. It starts nothing.
@@ -100,9 +100,9 @@ func (m *Mapper) Start() {
 	}
 }
 
-// Want says that a mapping of this node's UDP port is of use for the next ten
-// minutes. It returns at once; the answer comes by Changed. With port 0, no
-// IPv4 socket, there is nothing to map.
+// Want says that a mapping of this node's UDP port is needed for the next ten minutes.
+// It returns at once; Changed reports the result. Port 0 means that there is no IPv4
+// socket, so nothing is mapped.
 func (m *Mapper) Want(port uint16) {
 	now := time.Now()
 	m.mu.Lock()
@@ -122,23 +122,23 @@ func (m *Mapper) Want(port uint16) {
 	default:
 		return
 	}
-	m.lookLocked()
+	m.dueLocked()
 }
 
-// Wake says that the network may have changed: the gateway is looked up
-// again, and a mapping made anew if one was wanted in the last ten minutes.
+// Wake says that the network may have changed: the gateway is looked up again, and a
+// new mapping is made if one was wanted in the last ten minutes.
 func (m *Mapper) Wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.wanted.IsZero() {
 		return
 	}
-	m.status.Tried = time.Time{} // so that the next Want asks
-	m.lookLocked()
+	m.status.Tried = time.Time{} // so that the next Want makes an attempt
+	m.dueLocked()
 }
 
-func (m *Mapper) lookLocked() {
-	m.look = true
+func (m *Mapper) dueLocked() {
+	m.due = true
 	m.status.Trying = m.started && m.port != 0 && time.Since(m.wanted) < inUse
 	select {
 	case m.kick <- struct{}{}:
@@ -146,15 +146,15 @@ func (m *Mapper) lookLocked() {
 	}
 }
 
-// Status returns what is known.
+// Status returns the current status.
 func (m *Mapper) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status
 }
 
-// Close removes the mapping and waits for that, at most a second. It may be
-// called more than once.
+// Close removes the mapping and waits for that, at most a second. It may be called more
+// than once.
 func (m *Mapper) Close() error {
 	m.mu.Lock()
 	m.stop()
@@ -179,30 +179,30 @@ func (m *Mapper) loop() {
 		case <-m.kick:
 		case <-fire:
 			m.mu.Lock()
-			m.look = true
+			m.due = true
 			m.mu.Unlock()
 		}
 		m.mu.Lock()
-		look, port := m.look, m.port
+		look, port := m.due, m.port
 		if time.Since(m.wanted) >= inUse {
 			port = 0
 		}
-		m.look = false
+		m.due = false
 		m.mu.Unlock()
 		if look {
-			m.lookAgain(port)
+			m.update(port)
 		}
 	}
 }
 
-// lookAgain makes, confirms, moves or removes the mapping.
-func (m *Mapper) lookAgain(port uint16) {
+// update makes, confirms, moves or removes the mapping.
+func (m *Mapper) update(port uint16) {
 	if port == 0 {
 		m.remove(m.ctx)
 		m.mu.Lock()
 		m.status.Trying, m.status.External, m.status.Useless, m.status.Expires = false, netip.AddrPort{}, false, time.Time{}
 		if m.port != 0 {
-			m.status.Tried = time.Time{} // the next Want asks at once
+			m.status.Tried = time.Time{} // the next Want makes an attempt at once
 		}
 		m.mu.Unlock()
 		m.changed()
@@ -215,7 +215,7 @@ func (m *Mapper) lookAgain(port uint16) {
 	}
 	old := m.mapping
 	if old != nil && (err != nil || old.gateway != gw || old.self != self) {
-		old, m.mapping = nil, nil // of a network that is gone; nobody there to tell
+		old, m.mapping = nil, nil // it belongs to a network that is gone
 	}
 	if old != nil && old.port != port {
 		m.remove(m.ctx)
@@ -228,7 +228,7 @@ func (m *Mapper) lookAgain(port uint16) {
 		got, err = a.run(ctx, old)
 		cancel()
 		if m.ctx.Err() != nil && got == nil {
-			return // Close; a mapping there was is removed by the loop's end
+			return // closed: the end of loop removes an existing mapping
 		}
 	}
 	now := time.Now()
@@ -239,7 +239,7 @@ func (m *Mapper) lookAgain(port uint16) {
 	switch {
 	case got != nil:
 		got.made = now
-		retry = lookAfter
+		retry = confirmAfter
 		s.Kind, s.External, s.Useless, s.Expires = got.kind, got.external, !public(got.external.Addr()), now.Add(got.life)
 		if old == nil || old.external != got.external {
 			m.log.Info("port mapping", "by", got.kind, "external", got.external, "behind_another_nat", s.Useless)
@@ -250,13 +250,13 @@ func (m *Mapper) lookAgain(port uint16) {
 	}
 	m.mapping = got
 	m.mu.Lock()
-	s.Trying = m.look && m.port != 0 // asked again meanwhile
+	s.Trying = m.due && m.port != 0 // due again meanwhile
 	m.status, m.retry = s, now.Add(retry)
 	m.mu.Unlock()
 	m.changed()
 }
 
-// remove ends the mapping, within maxRemove.
+// remove deletes the mapping, within maxRemove.
 func (m *Mapper) remove(ctx context.Context) {
 	old := m.mapping
 	if old == nil {

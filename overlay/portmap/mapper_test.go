@@ -13,8 +13,8 @@ import (
 
 const testPort = 41641
 
-// Each protocol: made, confirmed, renewed, removed when idle, made again,
-// removed at the end.
+// With each protocol a mapping is made, confirmed, renewed, removed when idle, made
+// again, and removed at the end.
 func TestLife(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -33,7 +33,7 @@ func TestLife(t *testing.T) {
 		{"sloppy XML", &router{upnp: true, description: func(w http.ResponseWriter) {
 			io.WriteString(w, `<?xml version="1.0" encoding="gb2312"?><root><br>AT&T &nope; </wrong>`+goodDescription[22:])
 		}}, KindUPnP},
-		// What was refused in one protocol is asked for in the next.
+		// After a refusal in one protocol the next one is tried.
 		{"pcp refused", &router{pcp: true, natpmp: true, upnp: true, refuse: 2}, KindUPnP},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestLife(t *testing.T) {
 				defer h.close()
 				time.Sleep(time.Hour)
 				if n := h.router.seen(""); n != 0 || h.m.Status() != (Status{}) {
-					t.Errorf("asked unwanted: %v", h.router.requests)
+					t.Errorf("asked without a Want: %v", h.router.requests)
 				}
 				h.m.Want(testPort)
 				if !h.m.Status().Trying {
@@ -65,7 +65,7 @@ func TestLife(t *testing.T) {
 				if tt.router.conflicts == 0 && tt.name != "port taken" && s.External.Port() != testPort {
 					t.Errorf("external %s", s.External)
 				}
-				// While wanted it stays, for hours.
+				// It lasts for hours while it is wanted.
 				for range 60 {
 					time.Sleep(4 * time.Minute)
 					h.m.Want(testPort)
@@ -75,7 +75,7 @@ func TestLife(t *testing.T) {
 					}
 					check()
 				}
-				// Then it goes, and nothing is sent any more.
+				// Then it is removed, and nothing more is sent.
 				time.Sleep(2 * time.Hour)
 				if table := h.router.table(); len(table) != 0 || h.m.Status().External.IsValid() {
 					t.Errorf("still there: %v, %+v", table, h.m.Status())
@@ -83,12 +83,12 @@ func TestLife(t *testing.T) {
 				n := h.router.seen("")
 				time.Sleep(24 * time.Hour)
 				if h.router.seen("") != n {
-					t.Errorf("asked unwanted: %v", h.router.requests[n:])
+					t.Errorf("asked without a Want: %v", h.router.requests[n:])
 				}
 				h.m.Want(testPort)
 				s = h.settle()
 				check()
-				// Another port takes the place of the first.
+				// A mapping for another port replaces the first.
 				h.m.Want(testPort + 1)
 				s = h.settle()
 				if table := h.router.table(); len(table) != 1 || table[s.External.Port()].port != testPort+1 {
@@ -116,7 +116,7 @@ func TestNoGatewayAnswers(t *testing.T) {
 		if s.Kind != KindNone || s.Err != errSilent.Error() || s.External.IsValid() || !s.Settled() {
 			t.Errorf("%+v", s)
 		}
-		// It is left alone for ten minutes, unless the network changes.
+		// The gateway is not asked again for ten minutes, unless the network changes.
 		h.m.Want(testPort)
 		if h.m.Status().Trying {
 			t.Error("asked again at once")
@@ -136,7 +136,7 @@ func TestNoGatewayAnswers(t *testing.T) {
 	})
 }
 
-// A router that restarted with another address, and has forgotten everything.
+// The router restarts with another address and without its mappings.
 func TestRouterRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHome(t, &router{pcp: true})
@@ -152,7 +152,7 @@ func TestRouterRestarts(t *testing.T) {
 		if s := h.settle(); s.External.Addr().String() != "198.51.100.99" || len(h.router.table()) != 1 {
 			t.Errorf("%+v", s)
 		}
-		// Gone for a while: asked again a minute later.
+		// The router is away for a while: it is asked again a minute later.
 		h.router.mu.Lock()
 		h.router.pcp = false
 		h.router.mu.Unlock()
@@ -226,7 +226,7 @@ func TestLifetimesAreBounded(t *testing.T) {
 	}
 }
 
-// A gateway that lies, and others that answer in its place.
+// A gateway that lies, and other machines that answer instead of it.
 func TestHostile(t *testing.T) {
 	describe := func(xml string) func(http.ResponseWriter) {
 		return func(w http.ResponseWriter) { io.WriteString(w, xml) }
@@ -297,7 +297,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// pcpLie answers a PCP request with one byte changed; -1 gives no port.
+// pcpLie is a PCP reply with one changed byte; -1 omits the port.
 func pcpLie(at int) func([]byte) []byte {
 	return func(b []byte) []byte {
 		if len(b) != pcpMapLen {
@@ -354,7 +354,7 @@ func TestNotAsked(t *testing.T) {
 	m.Close()
 }
 
-// Close while the gateway is being asked does not wait for it.
+// Close does not wait for a gateway that is being asked.
 func TestCloseMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHome(t, &router{})
@@ -369,7 +369,7 @@ func TestCloseMeanwhile(t *testing.T) {
 	})
 }
 
-// A gateway that vanished costs a second at the end.
+// A vanished gateway delays Close by a second.
 func TestCloseWithoutGateway(t *testing.T) {
 	for _, r := range []*router{{pcp: true}, {natpmp: true}, {upnp: true}} {
 		synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// pmpPort is where a gateway takes PCP and NAT-PMP.
+// pmpPort is the gateway's port for PCP and NAT-PMP.
 const pmpPort = 5351
 
 const (
@@ -23,20 +23,20 @@ const (
 	natpmpMap  = 1
 )
 
-// errVersion: the gateway speaks the other one of the two.
+// errVersion means that the gateway speaks the other one of the two protocols.
 var errVersion = errors.New("the gateway does not speak this version")
 
-// answer is what a gateway said to a PCP or NAT-PMP request.
+// answer is a gateway's reply to a PCP or NAT-PMP request.
 type answer struct {
 	kind     Kind
-	addr     bool // NAT-PMP: the external address alone
+	addr     bool // NAT-PMP: the reply has only the external address
 	external netip.AddrPort
 	life     time.Duration // 0: removed
-	err      error         // it refused
+	err      error         // the gateway refused
 }
 
-// appendPCPMap appends a MAP request; life 0 removes. want is the external
-// address and port to ask for, the zero value for any.
+// appendPCPMap appends a MAP request; life 0 removes the mapping. want is the requested
+// external address and port, zero for any.
 func appendPCPMap(b []byte, self netip.Addr, nonce [12]byte, port uint16, want netip.AddrPort, life time.Duration) []byte {
 	b = append(b, pcpVersion, pcpMap, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, uint32(life/time.Second))
@@ -53,8 +53,8 @@ func appendPCPMap(b []byte, self netip.Addr, nonce [12]byte, port uint16, want n
 	return append(b, any4[:]...)
 }
 
-// parsePCPMap takes the answer to a MAP request for port with this nonce. An
-// error says that it is none; that the gateway refused is in answer.err.
+// parsePCPMap parses the reply to a MAP request for port with this nonce. An error
+// means that it is not such a reply; a refusal is in answer.err.
 func parsePCPMap(b []byte, nonce [12]byte, port uint16) (answer, error) {
 	if len(b) >= 4 && b[0] == 0 && b[1]&pcpAnswer != 0 {
 		return answer{}, errVersion // a NAT-PMP gateway, RFC 6887 section 9
@@ -65,9 +65,9 @@ func parsePCPMap(b []byte, nonce [12]byte, port uint16) (answer, error) {
 	if b[3] == 1 { // UNSUPP_VERSION
 		return answer{}, errVersion
 	}
-	// A refusal holds the request, so that it is bound to it as well.
+	// A refusal repeats the request, so nonce and port are checked, too.
 	if len(b) < pcpMapLen || [12]byte(b[24:36]) != nonce || b[36] != protoUDP || binary.BigEndian.Uint16(b[40:]) != port {
-		return answer{}, errors.New("a PCP answer to something else")
+		return answer{}, errors.New("a PCP answer to another request")
 	}
 	a := answer{kind: KindPCP}
 	if b[3] != 0 {
@@ -90,17 +90,17 @@ func pcpResult(code byte) string {
 	case 10:
 		return "quota exceeded"
 	case 11:
-		return "that external port is taken"
+		return "the external port is taken"
 	case 12:
-		return "it sees us at another address: there is a NAT in between"
+		return "the request came from another address: there is a NAT in between"
 	}
 	return fmt.Sprintf("code %d", code)
 }
 
-// appendNATPMPAddr appends the question for the external address.
+// appendNATPMPAddr appends a request for the external address.
 func appendNATPMPAddr(b []byte) []byte { return append(b, 0, natpmpAddr) }
 
-// appendNATPMPMap appends a request for UDP; life 0 removes.
+// appendNATPMPMap appends a request for a UDP mapping; life 0 removes it.
 func appendNATPMPMap(b []byte, port, want uint16, life time.Duration) []byte {
 	b = append(b, 0, natpmpMap, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, port)
@@ -108,8 +108,8 @@ func appendNATPMPMap(b []byte, port, want uint16, life time.Duration) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(life/time.Second))
 }
 
-// parseNATPMP takes an answer to either; the one for a mapping of port has
-// only a port in external, the other only an address.
+// parseNATPMP parses a reply to either request. In external, the reply to a mapping of
+// port has only a port, the other one only an address.
 func parseNATPMP(b []byte, port uint16) (answer, error) {
 	if len(b) < 8 || len(b) > 16 || b[0] != 0 || b[1]&pcpAnswer == 0 {
 		return answer{}, errors.New("not a NAT-PMP answer")
@@ -120,7 +120,7 @@ func parseNATPMP(b []byte, port uint16) (answer, error) {
 	case 1:
 		return answer{}, errVersion
 	case 2:
-		a.err = errors.New("the gateway refuses (NAT-PMP: not authorized; port mapping is switched off there)")
+		a.err = errors.New("the gateway refuses (NAT-PMP: not authorized; port mapping is disabled there)")
 	case 3:
 		a.err = errors.New("the gateway has no external address (NAT-PMP)")
 	default:
@@ -135,7 +135,7 @@ func parseNATPMP(b []byte, port uint16) (answer, error) {
 		a.life = time.Duration(binary.BigEndian.Uint32(b[12:])) * time.Second
 		a.external = netip.AddrPortFrom(netip.Addr{}, binary.BigEndian.Uint16(b[10:]))
 	default:
-		return answer{}, errors.New("a NAT-PMP answer to something else")
+		return answer{}, errors.New("a NAT-PMP answer to another request")
 	}
 	return a, nil
 }

@@ -18,21 +18,21 @@ import (
 	"time"
 )
 
-// The UPnP of this package is what a port mapping needs and no more: a search
-// by SSDP, one description, and three SOAP calls.
+// This package implements only the part of UPnP that a port mapping needs: a search by
+// SSDP, one description, and three SOAP calls.
 
 const ssdpPort = 1900
 
 var ssdpGroup = netip.MustParseAddrPort("239.255.255.250:1900")
 
-// searches are what gateways answer to, for both versions of the device.
+// searches are the SSDP searches for both versions of the gateway device.
 var searches = [][]byte{search("urn:schemas-upnp-org:device:InternetGatewayDevice:1"), search("urn:schemas-upnp-org:device:InternetGatewayDevice:2")}
 
 func search(target string) []byte {
 	return []byte("M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nST: " + target + "\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\r\n")
 }
 
-// services are the types that make mappings, the best first.
+// services are the types that can map ports, the best first.
 var services = []string{
 	"urn:schemas-upnp-org:service:WANIPConnection:2",
 	"urn:schemas-upnp-org:service:WANIPConnection:1",
@@ -47,14 +47,13 @@ const (
 	httpTimeout = 3 * time.Second
 )
 
-// service is where SOAP calls go: on the gateway, whatever it says.
+// service is a target for SOAP calls; it is always on the gateway.
 type service struct {
 	typ     string
 	control *url.URL
 }
 
-// parseSSDP returns the address of the description out of an answer to a
-// search.
+// parseSSDP returns the URL of the description from a reply to a search.
 func parseSSDP(pkt []byte) (location string, ok bool) {
 	head, rest, _ := bytes.Cut(pkt, []byte("\n"))
 	if f := strings.Fields(string(head)); len(f) < 2 || !strings.HasPrefix(f[0], "HTTP/1.") || f[1] != "200" {
@@ -70,7 +69,7 @@ func parseSSDP(pkt []byte) (location string, ok bool) {
 	return "", false
 }
 
-// url takes an address only if it is on the gateway itself.
+// url accepts a URL only if it is on the gateway itself.
 func (a *attempt) url(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -87,8 +86,7 @@ func (a *attempt) onGateway(u *url.URL) error {
 	return nil
 }
 
-// viaUPnP gets a mapping from the first service of a description that makes
-// one.
+// viaUPnP gets a mapping from the first service of a description that grants one.
 func (a *attempt) viaUPnP(ctx context.Context, location string) (*mapping, error) {
 	list, err := a.describe(ctx, location)
 	if err != nil {
@@ -99,7 +97,7 @@ func (a *attempt) viaUPnP(ctx context.Context, location string) (*mapping, error
 		if merr == nil {
 			return m, nil
 		}
-		if err == nil { // of the best service
+		if err == nil { // keep the error of the best service
 			err = merr
 		}
 	}
@@ -109,7 +107,7 @@ func (a *attempt) viaUPnP(ctx context.Context, location string) (*mapping, error
 	return nil, err
 }
 
-// describe fetches a description and lists the services in it that matter.
+// describe fetches a description and returns its services for port mappings.
 func (a *attempt) describe(ctx context.Context, location string) ([]service, error) {
 	base, err := a.url(location)
 	if err != nil {
@@ -120,7 +118,7 @@ func (a *attempt) describe(ctx context.Context, location string) ([]service, err
 		return nil, err
 	}
 	if code != http.StatusOK {
-		return nil, fmt.Errorf("the gateway's UPnP description: HTTP status %d", code)
+		return nil, fmt.Errorf("fetch the gateway's UPnP description: HTTP status %d", code)
 	}
 	var found []service
 	for _, s := range parseServices(body) {
@@ -140,8 +138,8 @@ func (a *attempt) describe(ctx context.Context, location string) ([]service, err
 
 type described struct{ typ, control, base string }
 
-// parseServices reads the services of a description that make mappings, in
-// the order of preference.
+// parseServices returns the services of a description that can map ports, in the order
+// of preference.
 func parseServices(body []byte) (out []described) {
 	var cur described
 	var base string
@@ -172,8 +170,8 @@ func parseServices(body []byte) (out []described) {
 	return out
 }
 
-// walk calls f at the end of each element with the text right before it. XML
-// that goes wrong halfway is used as far as it went: gateways write sloppily.
+// walk calls f at the end of each element with the text before it. Invalid XML is used
+// up to the error: many gateways send it.
 func walk(body []byte, f func(name, text string)) {
 	d := xml.NewDecoder(bytes.NewReader(body))
 	d.Strict = false
@@ -196,10 +194,10 @@ func walk(body []byte, f func(name, text string)) {
 	}
 }
 
-// The errors of AddPortMapping that can be helped.
+// The errors of AddPortMapping after which another try can succeed.
 const (
-	upnpConflict      = 718 // somebody else has that external port
-	upnpSamePort      = 724 // external and internal must be equal
+	upnpConflict      = 718 // the external port is taken
+	upnpSamePort      = 724 // the external and internal ports must be equal
 	upnpPermanentOnly = 725
 )
 
@@ -217,7 +215,8 @@ func (a *attempt) mapUPnP(ctx context.Context, s *service) (*mapping, error) {
 	if external == 0 {
 		external = a.port
 	}
-	// Before it is asked for, so that an address of no use leaves nothing.
+	// Check it before the mapping is made: a useless address then leaves no mapping
+	// behind.
 	m, err := a.made(KindUPnP, netip.AddrPortFrom(ip, external), life)
 	if err != nil {
 		return nil, err
@@ -258,13 +257,13 @@ func (a *attempt) deleteUPnP(ctx context.Context, s *service, external uint16) e
 	return err
 }
 
-// soap calls an action. args are names and values in turn; result is the
-// element to return. A refusal comes with its UPnP error code.
+// soap calls an action. args are alternating names and values; result is the element to
+// return. code is the UPnP error code of a refusal.
 func (a *attempt) soap(ctx context.Context, s *service, action string, args []string, result string) (value string, code int, err error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:%s xmlns:u="%s">`, action, s.typ)
 	for i := 0; i+1 < len(args); i += 2 {
-		fmt.Fprintf(&b, "<%s>%s</%s>", args[i], args[i+1], args[i]) // all ours: nothing to escape
+		fmt.Fprintf(&b, "<%s>%s</%s>", args[i], args[i+1], args[i]) // our own values need no escaping
 	}
 	fmt.Fprintf(&b, "</u:%s></s:Body></s:Envelope>", action)
 	status, body, err := a.http(ctx, "POST", s.control, &b, http.Header{
@@ -281,8 +280,7 @@ func (a *attempt) soap(ctx context.Context, s *service, action string, args []st
 	return value, 0, nil
 }
 
-// parseSOAP returns the text of one element, and the error code if there is
-// one.
+// parseSOAP returns the text of one element, and the error code if there is one.
 func parseSOAP(body []byte, result string) (value string, code int) {
 	walk(body, func(name, text string) {
 		switch name {
@@ -297,8 +295,8 @@ func parseSOAP(body []byte, result string) (value string, code int) {
 	return value, code
 }
 
-// http asks the gateway, and nobody else: the address that is dialled is the
-// gateway's, whatever the URL says, and redirects are not followed.
+// http asks only the gateway: it always dials the gateway's address, whatever the URL
+// says, and follows no redirects.
 func (a *attempt) http(ctx context.Context, method string, u *url.URL, body io.Reader, head http.Header) (status int, answer []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, httpTimeout)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// words is a log that a test reads while others write.
+// words is a log that a test reads while others write to it.
 type words struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -37,8 +37,8 @@ func (w *words) take() string {
 	return w.b.String()
 }
 
-// brokenNode crashes when kitchen-pi's port 1 is dialled, and in the first read
-// of a connection to its port 2.
+// brokenNode panics when kitchen-pi's port 1 is dialled, and in the first read of a
+// connection to its port 2.
 type brokenNode struct{ fakeNode }
 
 type brokenConn struct{ net.Conn }
@@ -56,8 +56,8 @@ func (n *brokenNode) DialContext(ctx context.Context, network, address string) (
 	return c, err
 }
 
-// A request that meets a mistake of ours ends, with a stack in the log; the
-// daemon and its other requests go on.
+// A request whose handler panics ends, and its stack is in the log; the daemon and its
+// other requests continue.
 func TestCrashesAreSurvived(t *testing.T) {
 	web := site(t)
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")

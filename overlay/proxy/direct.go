@@ -11,9 +11,9 @@ import (
 	"weft/overlay/status"
 )
 
-// dialDirect dials as any program would, but refuses forbidden addresses at
-// the last moment, when the address that will be connected to is known: after
-// every spelling (0x7f.1, 2130706433) and name has been resolved.
+// dialDirect dials like any program, but refuses forbidden addresses. It checks the
+// address that is really connected to, after every name and spelling (0x7f.1,
+// 2130706433) has been resolved.
 func (p *Proxy) dialDirect(ctx context.Context, network, address string) (net.Conn, error) {
 	if p.cfg.offline {
 		return nil, refused("offline")
@@ -27,10 +27,10 @@ func (p *Proxy) dialDirect(ctx context.Context, network, address string) (net.Co
 			}
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil {
-				return refused("no address in " + address)
+				return refused("no IP address in " + address)
 			}
 			if names != nil && inNetwork(names, ap.Addr().Unmap()) {
-				return refused("a public name leads to the overlay address " + ap.Addr().Unmap().String())
+				return refused("a public name resolves to the overlay address " + ap.Addr().Unmap().String())
 			}
 			return p.checkDirect(names, ap)
 		},
@@ -38,8 +38,8 @@ func (p *Proxy) dialDirect(ctx context.Context, network, address string) (net.Co
 	return d.DialContext(ctx, network, address)
 }
 
-// forbidden are the addresses that are never dialled directly: they mean this
-// machine, this link, or the cloud's metadata service of this machine.
+// forbidden are the addresses that are never dialled directly: they belong to this
+// machine, this link, or the cloud's metadata service.
 var forbidden = []struct {
 	prefix netip.Prefix
 	why    string
@@ -60,8 +60,8 @@ var forbidden = []struct {
 	{netip.MustParsePrefix("ff00::/8"), "a multicast address"},
 }
 
-// embeds are the IPv6 prefixes that carry an IPv4 address, with the byte it
-// starts at: translators and tunnels turn these back into IPv4.
+// embeds are the IPv6 prefixes that contain an IPv4 address, with the byte where it
+// starts: translators and tunnels turn them back into IPv4.
 var embeds = []struct {
 	prefix netip.Prefix
 	at     int
@@ -81,8 +81,8 @@ func (p *Proxy) checkDirect(names *status.Names, to netip.AddrPort) error {
 	return checkAddr(names, to.Addr())
 }
 
-// checkAddr returns an error when ip must not be dialled directly. names, if
-// not nil, is the overlay: its addresses never leave by another way.
+// checkAddr returns an error if ip must not be dialled directly. names, if not nil, is
+// the overlay, whose addresses are never dialled directly.
 func checkAddr(names *status.Names, ip netip.Addr) error {
 	ip = ip.Unmap().WithZone("")
 	for _, f := range forbidden {
@@ -98,10 +98,10 @@ func checkAddr(names *status.Names, ip netip.Addr) error {
 		if e.prefix.Contains(ip) {
 			v4 := netip.AddrFrom4([4]byte(b[e.at : e.at+4]))
 			if err := checkAddr(nil, v4); err != nil {
-				return refused(ip.String() + " stands for " + v4.String())
+				return refused(ip.String() + " contains " + v4.String())
 			}
 			if names != nil && inNetwork(names, v4) {
-				return refused(ip.String() + " stands for " + v4.String() + ", an address of the overlay")
+				return refused(ip.String() + " contains " + v4.String() + ", an address of the overlay")
 			}
 		}
 	}

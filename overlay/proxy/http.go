@@ -33,7 +33,7 @@ func newHTTPSide(p *Proxy) *httpSide {
 	h := &httpSide{p: p, conns: &connQueue{ch: make(chan net.Conn), done: make(chan struct{})}}
 	h.srv = &http.Server{
 		Handler: limited.Handler(p.cfg.Log, "proxy", h),
-		// OPTIONS * is origin-form like any other, refused in ServeHTTP.
+		// Treat OPTIONS * like any origin-form request: ServeHTTP refuses it.
 		DisableGeneralOptionsHandler: true,
 
 		ReadHeaderTimeout: p.cfg.IdleTimeout,
@@ -42,7 +42,7 @@ func newHTTPSide(p *Proxy) *httpSide {
 		ErrorLog:          slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	h.tr = &http.Transport{
-		// It is called in a goroutine of the transport's.
+		// The transport calls this in a goroutine of its own.
 		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
 			defer limited.Survive(p.cfg.Log, "proxy", func(crash error) { c, err = nil, crash })
 			host, port, err := splitHostPort(addr)
@@ -58,8 +58,8 @@ func newHTTPSide(p *Proxy) *httpSide {
 		MaxResponseHeaderBytes: 256 << 10,
 	}
 	h.forward = &httputil.ReverseProxy{
-		// Rewrite takes the hop-by-hop headers off and adds nothing: neither
-		// Forwarded headers nor a User-Agent of our own.
+		// Rewrite removes the hop-by-hop headers and adds nothing: neither Forwarded
+		// headers nor a User-Agent.
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.Host = r.In.URL.Host
 			keepTarget(r.Out.URL, r.In.RequestURI)
@@ -93,30 +93,30 @@ func (h *httpSide) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			plain(w, http.StatusBadRequest, "user names in a URL are not supported")
 			return
 		}
-		// What an answer does not have the server is not to add.
+		// The server must not add headers that the answer does not have.
 		w.Header()["Date"], w.Header()["Content-Type"] = nil, nil
 		h.forward.ServeHTTP(w, r)
 	case r.URL.Scheme == "https":
-		plain(w, http.StatusBadRequest, "this proxy does not do TLS for you: use CONNECT for https URLs")
+		plain(w, http.StatusBadRequest, "this proxy does not make TLS connections itself: use CONNECT for https URLs")
 	default:
-		// What a browser sends that was pointed here, by a page or by hand.
+		// A browser sends this if the proxy's address is opened as a page.
 		plain(w, http.StatusBadRequest, "this is weft's proxy, not a web server: set it as the HTTP or SOCKS5 proxy, for example curl --proxy socks5h://"+h.addr(r)+" http://NAME/")
 	}
 }
 
-// keepTarget has u ask for path and query of an absolute-form request target
-// (RFC 9112 section 3.2.2) to the letter. Cameras, PLCs and old CGI programs are
-// asked with queries that nobody else would write: "?a=1;b=2", "?level=100%".
+// keepTarget makes u request path and query of an absolute-form target (RFC 9112
+// section 3.2.2) exactly as the client wrote them. Cameras, PLCs and old CGI programs
+// use unusual queries: "?a=1;b=2", "?level=100%".
 func keepTarget(u *url.URL, target string) {
 	_, rest, _ := strings.Cut(target, "://")
 	i := strings.IndexAny(rest, "/?")
 	if i < 0 {
-		return // a host alone
+		return // only a host
 	}
 	path, query, hasQuery := strings.Cut(rest[i:], "?")
 	u.RawQuery, u.ForceQuery = query, hasQuery && query == ""
-	// net/url writes an Opaque as it is, but for "//": that would begin with the
-	// scheme. It keeps the slashes of a path.
+	// net/url writes an Opaque unchanged, but puts the scheme before one that starts
+	// with "//". In that case Path keeps its slashes.
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
 		u.Opaque = path
 	}
@@ -147,7 +147,7 @@ func (h *httpSide) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer remote.Close()
-	defer c.Close() // also tells serve that the connection has ended
+	defer c.Close() // also ends serve
 	c.SetDeadline(time.Time{})
 	if _, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return
@@ -164,7 +164,7 @@ func (h *httpSide) connect(w http.ResponseWriter, r *http.Request) {
 	h.p.join(c, remote, destination(host, port))
 }
 
-// splitHostPort is strict: exactly one host, a decimal port.
+// splitHostPort is strict: exactly one host and a decimal port.
 func splitHostPort(s string) (string, uint16, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -180,7 +180,7 @@ func splitHostPort(s string) (string, uint16, error) {
 // fail answers with one clear line.
 func (h *httpSide) fail(w http.ResponseWriter, err error) {
 	if errors.Is(err, context.Canceled) {
-		panic(http.ErrAbortHandler) // the client has gone
+		panic(http.ErrAbortHandler) // the client is gone
 	}
 	var oe *net.OpError
 	var ue *url.Error
@@ -222,14 +222,14 @@ type bufferPool struct{}
 func (bufferPool) Get() []byte  { return limited.GetBuffer() }
 func (bufferPool) Put(b []byte) { limited.PutBuffer(b) }
 
-// connQueue is the listener that hands sniffed connections to http.Server.
+// connQueue is a listener that passes connections on to http.Server.
 type connQueue struct {
 	ch   chan net.Conn
 	done chan struct{}
 	once sync.Once
 }
 
-// put gives the server a connection and waits until it is closed.
+// put passes a connection to the server and waits until it is closed.
 func (q *connQueue) put(c net.Conn) {
 	qc := &queuedConn{Conn: c, closed: make(chan struct{})}
 	select {
@@ -251,7 +251,7 @@ func (q *connQueue) Accept() (net.Conn, error) {
 func (q *connQueue) Close() error   { q.once.Do(func() { close(q.done) }); return nil }
 func (q *connQueue) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
-// queuedConn says when it is closed.
+// queuedConn reports when it is closed.
 type queuedConn struct {
 	net.Conn
 	once   sync.Once

@@ -27,8 +27,8 @@ func TestSearchList(t *testing.T) {
 	}
 }
 
-// A short name that is no device's leaves the machine only as a name of this
-// network, never bare, and not below our own suffix again.
+// A short name that is not a device leaves the machine only as a name of this network:
+// never as a bare label, and never below our own suffix.
 func TestFindLocal(t *testing.T) {
 	var asked []string
 	find := func(label string, search ...string) string {
@@ -57,8 +57,8 @@ func TestFindLocal(t *testing.T) {
 	}
 }
 
-// What was typed leads to the overlay by the name that the device has there, or
-// comes to an end with the node's own words.
+// A typed name goes to the overlay under the device's name there, or ends with the
+// node's own error.
 func TestRoute(t *testing.T) {
 	node := &fakeNode{}
 	local := ""
@@ -82,6 +82,6 @@ func TestRoute(t *testing.T) {
 		t.Errorf("%q, %v, %v", to, overlay, err)
 	}
 	if _, overlay, err := p.route(t.Context(), "elsewhere", 80); overlay || status.KindOf(err) != status.KindUnavailable {
-		t.Errorf("nobody knows: %v, %v", overlay, err)
+		t.Errorf("the server is away: %v, %v", overlay, err)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// allPorts is a connection of package netstack: connected, but it hears from all
-// ports of that address.
+// allPorts is like a connection of package netstack: connected, but it receives from
+// all ports of its remote address.
 type allPorts struct {
 	*net.UDPConn
 	to netip.AddrPort
@@ -45,8 +45,8 @@ func (n *allPortsNode) DialContext(context.Context, string, string) (net.Conn, e
 	return &allPorts{c, n.to}, nil
 }
 
-// An answer from another port comes to the client with the port it came from, and
-// what the client sends there comes from where the question came from.
+// An answer from another port reaches the client with the port that it came from; what
+// the client sends to that port leaves from the same port as the question.
 func TestAssociateOtherPort(t *testing.T) {
 	listen := func() *net.UDPConn {
 		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

@@ -1,28 +1,28 @@
-// Package proxy is the way into the overlay for programs on this machine that
-// know nothing of it: SOCKS5 (RFC 1928: CONNECT and UDP ASSOCIATE, no
-// authentication) and HTTP (CONNECT and absolute-form) on one loopback port.
-// The first byte of a connection says which.
+// Package proxy connects local programs to the overlay that do not know it: SOCKS5 (RFC
+// 1928: CONNECT and UDP ASSOCIATE, no authentication) and HTTP (CONNECT and
+// absolute-form) on one loopback port. The first byte of a connection tells the
+// protocol.
 //
 // A request passes these files in order:
 //
-//	proxy.go   accept, bounds, the first byte     refuse.go  what those beyond a bound hear
+//	proxy.go   accept, bounds, the first byte     refuse.go  answers beyond a bound
 //	socks.go   SOCKS5 greeting and request      socks_udp.go  UDP ASSOCIATE
 //	http.go    HTTP requests
-//	route.go   where it goes: the overlay, out directly, or refused
+//	route.go   the destination: overlay, direct, or refused
 //	local.go   short names of this network
-//	direct.go  dialling out, with the check of the real address
+//	direct.go  direct dials, with a check of the real address
 //
-// Names are resolved by the node: short and full names of the overlay and its
-// addresses go through the overlay. Everything else is dialled directly, as if
-// the proxy were not there (a short name that is no device's: only where the hosts
-// file or the search list leads somewhere), except for loopback, link-local, metadata and
-// similar addresses: pages and redirects must not reach through the proxy what
-// they could not reach by themselves. That check is made on the address that
-// is really connected to, whatever spelling or name led there.
+// The node resolves names: short and full names of the overlay and its addresses go
+// through the overlay. All other destinations are dialled directly, as if there were no
+// proxy; a short name that is not a device only if the hosts file or the search list
+// has it. Loopback, link-local, metadata and similar addresses are refused: pages and
+// redirects must not reach through the proxy what they could not reach otherwise. The
+// check uses the address that is really connected to, whatever name or spelling was
+// given.
 //
-// The listener is loopback only. Connections that come in through the overlay
-// (127.64.0.0/10, see package loopback) are refused, so that a proxy or a forward is
-// never the target of another one and loops cannot form.
+// The listener is on loopback only. It refuses connections from the overlay
+// (127.64.0.0/10, see package loopback), so that a proxy or forward is never the target
+// of another one and loops cannot form.
 package proxy
 
 import (
@@ -41,8 +41,8 @@ import (
 	"weft/overlay/status"
 )
 
-// Node is what the proxy needs from the node; see localapi.Node for the
-// contract of each method.
+// Node is the part of the node that the proxy needs; localapi.Node documents each
+// method.
 type Node interface {
 	Names() *status.Names
 	Resolve(ctx context.Context, name string) (status.Peer, error)
@@ -54,30 +54,27 @@ type Config struct {
 	Node Node // required
 	Log  *slog.Logger
 
-	// Health is told what needs attention, by a stable code, and with an empty
-	// message that it does not any more: "connections" when some were refused.
-	// It must not block. May be nil.
+	// Health receives problems, each under a stable code: "connections" when some were
+	// refused. An empty message ends a problem. Health must not block. May be nil.
 	Health func(code, message string)
 
-	// MaxConns bounds the connections served at once; 0 is 2048, or 1024 on a
-	// machine with little memory, and a third of the files that the process may
-	// have. Those beyond are told so and closed. At most a third of them may wait
+	// MaxConns bounds the connections served at once; 0 means 2048, or 1024 on a
+	// machine with little memory, and at most a third of the files that the process may
+	// open. Further ones get an error and are closed. At most a third of them may wait
 	// for one destination to answer.
 	MaxConns int
-	// IdleTimeout is how long a client may take to say what it wants, 30 s if
-	// 0. A tunnel, once made, may idle forever.
+	// IdleTimeout is how long a client may take to send its request, 30 s if 0. An
+	// established tunnel may be idle forever.
 	IdleTimeout time.Duration
 	// DialTimeout bounds one attempt to connect, 30 s if 0.
 	DialTimeout time.Duration
 
-	// exempt, if not nil, names addresses that may be dialled directly
-	// although they are forbidden. Only tests set it, so that they have
-	// somebody to talk to on loopback.
+	// exempt, if not nil, selects addresses that may be dialled directly although they
+	// are forbidden. Only tests set it, to reach servers on loopback.
 	exempt func(netip.AddrPort) bool
-	// local is localName, but in tests.
+	// local is localName, except in tests.
 	local func(ctx context.Context, label, suffix string) string
-	// offline, if set, dials nothing directly: fuzzing must not ask the
-	// world about random names.
+	// offline, if set, dials nothing directly: fuzzing must not look up random names.
 	offline bool
 }
 
@@ -89,17 +86,17 @@ type Proxy struct {
 
 	wg sync.WaitGroup // one per connection
 
-	refusals limited.Alarm // connections beyond a bound
+	refusals limited.Alarm // connections refused by a bound
 
 	mu     sync.Mutex // guards the following
 	closed bool
 	l      net.Listener
-	open   map[net.Conn]struct{} // also those that are being refused
-	served int                   // those that are not
+	open   map[net.Conn]struct{} // including those being refused
+	served int                   // without those being refused
 	uses   map[string]*use       // by destination, HOST:PORT
 }
 
-// New returns a proxy that does nothing until Serve.
+// New returns a proxy that is idle until Serve.
 func New(cfg Config) *Proxy {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -125,9 +122,8 @@ func New(cfg Config) *Proxy {
 	return p
 }
 
-// defaultMaxConns is for a machine with so many bytes of memory, 0 if that is not
-// known. A connection costs some 25 KB while nothing moves, and 380 KB with all buffers
-// full, so that these fit.
+// defaultMaxConns is the default for a machine with this much memory in bytes, 0 if
+// unknown. A connection costs some 25 KB while idle and 380 KB with all buffers full.
 func defaultMaxConns(memory int64) int {
 	if limited.Short(memory) {
 		return limited.ToFiles(1024)
@@ -135,8 +131,8 @@ func defaultMaxConns(memory int64) int {
 	return limited.ToFiles(2048)
 }
 
-// Listen opens a loopback listener for Serve. addr is HOST:PORT, the host an
-// IP literal or "localhost"; any address that others could reach is refused.
+// Listen opens a loopback listener for Serve. addr is HOST:PORT, where HOST is an IP
+// literal or "localhost"; addresses that other machines can reach are refused.
 func Listen(addr string) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -147,13 +143,13 @@ func Listen(addr string) (net.Listener, error) {
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !ip.Unmap().IsLoopback() {
-		return nil, fmt.Errorf("listen on %q: only loopback addresses are allowed, the proxy has no password", addr)
+		return nil, fmt.Errorf("listen on %q: want a loopback address: the proxy has no password", addr)
 	}
 	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		limited.ShrinkSocket(c)
 		return loopback.Inline(c)
 	}}
-	l.SetMultipathTCP(false) // whose listeners pass options of this kind on to nobody
+	l.SetMultipathTCP(false) // MPTCP listeners do not pass the socket options on
 	return l.Listen(context.Background(), "tcp", net.JoinHostPort(ip.Unmap().String(), port))
 }
 
@@ -175,9 +171,10 @@ func (p *Proxy) Serve(l net.Listener) error {
 			if p.isClosed() {
 				return net.ErrClosed
 			}
-			// Out of file descriptors passes; a listener that is gone does not.
+			// Being out of file descriptors passes; a closed listener does not come
+			// back.
 			var ne net.Error
-			//lint:ignore SA1019 what is temporary about accepting, package net alone knows
+			//lint:ignore SA1019 only package net knows which accept errors are temporary
 			if errors.As(err, &ne) && ne.Temporary() {
 				time.Sleep(50 * time.Millisecond)
 				continue
@@ -205,7 +202,7 @@ func (p *Proxy) Serve(l net.Listener) error {
 	}
 }
 
-// Close ends the listener and all connections and waits for their goroutines.
+// Close closes the listener and all connections and waits for their goroutines.
 // It is idempotent.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
@@ -228,8 +225,8 @@ func (p *Proxy) isClosed() bool {
 	return p.closed
 }
 
-// add registers a connection to be served or, when there are too many, to be
-// refused; ok is false when there are too many even for that, and on Close.
+// add registers a connection to serve or, if there are too many, to refuse; ok is false
+// if there are too many even for that, and after Close.
 func (p *Proxy) add(c net.Conn) (serve, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -261,7 +258,7 @@ func (p *Proxy) remove(c net.Conn, served bool) {
 	p.wg.Done()
 }
 
-// serve reads the first byte and hands the connection on.
+// serve reads the first byte and passes the connection on.
 func (p *Proxy) serve(c net.Conn) {
 	c.SetReadDeadline(time.Now().Add(p.cfg.IdleTimeout))
 	var first [1]byte
@@ -272,7 +269,7 @@ func (p *Proxy) serve(c net.Conn) {
 	case b == socksVersion:
 		p.serveSOCKS(c)
 	case b == 4:
-		// SOCKS4 sends addresses, not names: "request rejected".
+		// SOCKS4 sends addresses, not names. Reply "request rejected".
 		c.Write([]byte{0, 91, 0, 0, 0, 0, 0, 0})
 	case b >= 'A' && b <= 'Z':
 		p.http.serve(&sniffed{Conn: c, first: first[:]})
@@ -284,12 +281,11 @@ func fromOverlay(a net.Addr) bool {
 	return err == nil && loopback.Peers.Contains(ap.Addr().Unmap())
 }
 
-// FromOverlay reports whether a connection or datagram from a was made by a
-// peer through the overlay rather than by a program on this machine. weft's
-// own listeners refuse those.
+// FromOverlay reports whether a connection or datagram from a came from a peer through
+// the overlay and not from a local program. weft's own listeners refuse those.
 func FromOverlay(a net.Addr) bool { return fromOverlay(a) }
 
-// sniffed gives the bytes read ahead back.
+// sniffed returns the bytes already read first.
 type sniffed struct {
 	net.Conn
 	first []byte

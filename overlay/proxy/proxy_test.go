@@ -24,10 +24,10 @@ import (
 	"weft/overlay/status"
 )
 
-// fakeNode has one device, kitchen-pi, whose ports are those of this machine.
+// fakeNode has one device, kitchen-pi, with the ports of this machine.
 type fakeNode struct {
 	mu     sync.Mutex
-	dialed []string // what came through the overlay
+	dialed []string // addresses dialled through the overlay
 	target map[string]string
 }
 
@@ -99,7 +99,7 @@ func start(t testing.TB, cfg Config) (*Proxy, string) {
 	return p, l.Addr().String()
 }
 
-// site is a web server that says how it was asked.
+// site is a web server that returns the request as it arrived.
 func site(t testing.TB) *httptest.Server {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/big" {
@@ -122,8 +122,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// TestCurl fetches a page by host name in each way that programs know, with
-// curl where there is one.
+// TestCurl fetches a page by host name with each kind of proxy setting that programs
+// have, with curl.
 func TestCurl(t *testing.T) {
 	s := site(t)
 	node := &fakeNode{target: map[string]string{"80": s.Listener.Addr().String(), "8080": s.Listener.Addr().String()}}
@@ -158,7 +158,7 @@ func TestCurl(t *testing.T) {
 	if err != nil || string(out) != "10485760" {
 		t.Errorf("10 MiB: %s, %v", out, err)
 	}
-	// What cannot be reached is said in words.
+	// The reason for an unreachable host is in the answer.
 	for host, want := range map[string]string{
 		"attic": "502 weft: attic is offline, last seen yesterday", "vault": "403 weft: vault does not let laptop in",
 		"slow": "504 weft: slow did not answer in time", "closed": "502 weft: closed refused the connection",
@@ -221,8 +221,8 @@ func TestSOCKSReplies(t *testing.T) {
 	}
 }
 
-// TestForbidden: what the proxy never dials, however it is
-// spelled. The listeners that must not be reached are real.
+// The proxy never dials these addresses, in whatever spelling. The listeners that must
+// not be reached are real.
 func TestForbidden(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -246,7 +246,7 @@ func TestForbidden(t *testing.T) {
 		"127.0.0.1", "127.1.2.3", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1",
 		"64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::7f00:1", "2002:7f00:1::", "2002:a9fe:a9fe::1",
 		"169.254.169.254", "169.254.1.1", "fe80::1", "fd00:ec2::254", "168.63.129.16", "224.0.0.1", "255.255.255.255", "ff02::1",
-		"64:ff9b::100.64.0.2", // the overlay by another way
+		"64:ff9b::100.64.0.2", // the overlay in another notation
 		"localhost", "LOCALHOST", "localhost.", "foo.localhost",
 		"0x7f.1", "0x7f000001", "2130706433", "127.1", "0177.0.0.1", "127.0.0.1.", "0", "017700000001",
 	} {
@@ -273,9 +273,9 @@ func TestForbidden(t *testing.T) {
 	}
 }
 
-// TestForbiddenByName: a name whose address is forbidden is caught when the
-// socket connects. The system's own host name resolves to loopback or not;
-// "ip6-localhost" and friends stand in /etc/hosts.
+// A name with a forbidden address is refused when the socket connects. The system's own
+// host name may resolve to loopback; "ip6-localhost" and similar names are in
+// /etc/hosts.
 func TestForbiddenByName(t *testing.T) {
 	p, _ := start(t, Config{})
 	for _, address := range []string{"localhost:80", "ip6-localhost:80", "127.0.0.1:80", "[::1]:80"} {
@@ -297,8 +297,8 @@ func TestForbiddenByName(t *testing.T) {
 	}
 }
 
-// TestForwardKeepsRequest: path and query reach the device to the letter, and an
-// answer comes back without headers that the device did not send.
+// Path and query reach the device unchanged, and the answer has no headers that the
+// device did not send.
 func TestForwardKeepsRequest(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -350,7 +350,7 @@ func TestForwardKeepsRequest(t *testing.T) {
 	}
 }
 
-// TestDirect: everything else is dialled as if the proxy were not there.
+// All other destinations are dialled as if there were no proxy.
 func TestDirect(t *testing.T) {
 	s := site(t)
 	ap := netip.MustParseAddrPort(s.Listener.Addr().String())
@@ -401,7 +401,7 @@ func ask(t testing.TB, addr, request string) *http.Response {
 	return resp
 }
 
-// TestOriginFormRefused: a web page can make a browser send these.
+// A web page can make a browser send these.
 func TestOriginFormRefused(t *testing.T) {
 	_, addr := start(t, Config{})
 	for _, req := range []string{
@@ -447,11 +447,11 @@ func TestListenLoopbackOnly(t *testing.T) {
 	}
 }
 
-// TestFromOverlayRefused: what comes in through the overlay does not go
-// out through the proxy, so no loop can form.
+// A connection that comes from the overlay does not leave through the proxy, so no loop
+// can form.
 func TestFromOverlayRefused(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		return // there the source address cannot be told
+		return // no source addresses of peers on this system
 	}
 	_, addr := start(t, Config{})
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 64, 0, 2)}}
@@ -469,7 +469,7 @@ func TestFromOverlayRefused(t *testing.T) {
 	}
 }
 
-// TestIdleClosed: who says nothing is closed, also in the middle of a request.
+// An idle client is closed, even in the middle of a request.
 func TestIdleClosed(t *testing.T) {
 	_, addr := start(t, Config{IdleTimeout: 100 * time.Millisecond})
 	for _, sent := range []string{"", "\x05", "\x05\x02\x00", "\x05\x01\x00\x05\x01\x00\x03\x09kit", "G", "GET http://kitchen-pi/ HTTP/1.1\r\nA: b"} {
@@ -486,8 +486,7 @@ func TestIdleClosed(t *testing.T) {
 	}
 }
 
-// TestConnsBounded: beyond the cap connections are closed at once, and the
-// slots come back.
+// Beyond the bound connections are closed at once, and slots are released.
 func TestConnsBounded(t *testing.T) {
 	s := site(t)
 	node := &fakeNode{target: map[string]string{"80": s.Listener.Addr().String()}}
@@ -526,12 +525,12 @@ func TestConnsBounded(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("the slots did not come back")
+			t.Fatal("the slots were not released")
 		}
 	}
 }
 
-// TestGarbage: thousands of malformed greetings leave nothing behind.
+// Thousands of malformed greetings leave nothing behind.
 func TestGarbage(t *testing.T) {
 	_, addr := start(t, Config{IdleTimeout: 2 * time.Second})
 	before := runtime.NumGoroutine()
@@ -595,7 +594,7 @@ func TestNoPasswordMethodRefused(t *testing.T) {
 	}
 }
 
-// TestHalfClose: "send, close, read the answer" through each kind of tunnel.
+// "Send, close, read the answer" works through each kind of tunnel.
 func TestHalfClose(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -628,7 +627,7 @@ func TestHalfClose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Early data behind the request must not get lost.
+		// Data that follows the request early must not get lost.
 		io.WriteString(c, "CONNECT kitchen-pi:7 HTTP/1.1\r\nHost: kitchen-pi:7\r\n\r\nearly")
 		c.SetDeadline(time.Now().Add(10 * time.Second))
 		const want = "HTTP/1.1 200 Connection established\r\n\r\n"
@@ -649,7 +648,7 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// TestCloseEndsTunnels: Close of the proxy ends what is open and waits.
+// Close of the proxy ends open tunnels and waits.
 func TestCloseEndsTunnels(t *testing.T) {
 	s := site(t)
 	p, addr := start(t, Config{Node: &fakeNode{target: map[string]string{"80": s.Listener.Addr().String()}}})
@@ -667,7 +666,7 @@ func TestCloseEndsTunnels(t *testing.T) {
 	}
 }
 
-// TestUDPAssociate sends datagrams through the overlay and out directly.
+// TestUDPAssociate sends datagrams through the overlay and directly.
 func TestUDPAssociate(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -725,8 +724,8 @@ func TestUDPAssociate(t *testing.T) {
 		t.Errorf("through the overlay: %q", node.last())
 	}
 
-	// Neither another socket nor a fragment nor junk nor a forbidden address
-	// gets an answer.
+	// Other sockets, fragments, invalid datagrams and forbidden addresses get no
+	// answer.
 	other, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(bound))
 	if err != nil {
 		t.Fatal(err)
@@ -756,7 +755,7 @@ func TestUDPAssociate(t *testing.T) {
 	}
 }
 
-// TestClientGoneCancelsDial: nobody waits for a dial that nobody wants.
+// A dial is canceled when its client is gone.
 func TestClientGoneCancelsDial(t *testing.T) {
 	gone := make(chan struct{})
 	p, addr := start(t, Config{Node: &hangingNode{ended: gone}})
@@ -823,7 +822,7 @@ func FuzzSOCKSDatagram(f *testing.F) {
 	})
 }
 
-// FuzzHTTP feeds whole connections: nothing may panic or reach loopback.
+// FuzzHTTP feeds whole connections: none may panic or reach loopback.
 func FuzzHTTP(f *testing.F) {
 	f.Add([]byte("CONNECT kitchen-pi:80 HTTP/1.1\r\nHost: kitchen-pi:80\r\n\r\nx"))
 	f.Add([]byte("GET http://kitchen-pi/ HTTP/1.1\r\nHost: a\r\n\r\n"))
@@ -842,7 +841,7 @@ func FuzzHTTP(f *testing.F) {
 	})
 }
 
-// refusingNode takes every name for its own and connects to nothing.
+// refusingNode claims every name and connects to nothing.
 type refusingNode struct{}
 
 func (*refusingNode) Names() *status.Names {

@@ -1,6 +1,6 @@
 package proxy
 
-// What is said to those beyond a bound, and to the owner of the machine.
+// Answers to connections beyond a bound, and the health message about them.
 
 import (
 	"errors"
@@ -15,27 +15,27 @@ import (
 )
 
 const (
-	// maxRefusing bounds the connections that are being refused, refuseTime how
-	// long that takes at most.
+	// maxRefusing bounds the connections that are being refused, refuseTime the time of
+	// one refusal.
 	maxRefusing = 64
 	refuseTime  = 2 * time.Second
 
-	// maxAsked bounds what of a request is read before it is refused.
+	// maxAsked bounds how much of a request is read before it is refused, in bytes.
 	maxAsked = 64 << 10
 )
 
-// use is what there is to one destination.
+// use counts the connections to one destination.
 type use struct{ waiting, open int }
 
-// errBusy is why a destination is not dialled.
-var errBusy = &status.Error{Kind: status.KindFailed, Message: "too many connections wait for this destination already; is its program stuck?"}
+// errBusy is the error of a dial to a destination with too many waiting dials.
+var errBusy = &status.Error{Kind: status.KindFailed, Message: "too many connections already wait for this destination; does its program hang?"}
 
-// errFull is what those hear who are beyond Config.MaxConns.
+// errFull is the error for clients beyond Config.MaxConns.
 func (p *Proxy) errFull() string {
 	return fmt.Sprintf("too many connections: this proxy serves %d at a time; close some, or try again later", p.cfg.MaxConns)
 }
 
-// wait counts a dial to a destination until done, or refuses it.
+// wait counts a dial to a destination until done is called, or refuses it.
 func (p *Proxy) wait(to string) (done func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +66,7 @@ func (p *Proxy) countLocked(to string, waiting, open int) {
 	}
 }
 
-// describeRefusals is what the owner is told when a bound was reached.
+// describeRefusals is the health message when a bound was reached.
 func (p *Proxy) describeRefusals(n int) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,7 +83,7 @@ func (p *Proxy) describeRefusals(n int) string {
 	return text
 }
 
-// refuse tells a client in its protocol that there are too many.
+// refuse tells a client in its protocol that there are too many connections.
 func (p *Proxy) refuse(c net.Conn) {
 	c.SetDeadline(time.Now().Add(refuseTime))
 	var first [1]byte
@@ -108,13 +108,13 @@ func (p *Proxy) refuse(c net.Conn) {
 		fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 			http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable), len(body), body)
 	}
-	// What was not read would turn the answer into a reset.
+	// Unread data would turn the answer into a reset.
 	if cw, ok := c.(interface{ CloseWrite() error }); ok && cw.CloseWrite() == nil {
 		io.CopyN(io.Discard, c, maxAsked)
 	}
 }
 
-// readHead reads to the end of the head of a request.
+// readHead reads up to the end of a request's head.
 func readHead(r io.Reader) {
 	buf := make([]byte, 0, 4<<10)
 	for n := 0; n < maxAsked; {
@@ -124,7 +124,7 @@ func readHead(r io.Reader) {
 		if err != nil || strings.Contains(string(buf), "\r\n\r\n") {
 			return
 		}
-		if len(buf) == cap(buf) { // its last bytes may be half of the end
+		if len(buf) == cap(buf) { // keep the last bytes: they may be part of the end
 			buf = append(buf[:0], buf[len(buf)-3:]...)
 		}
 	}

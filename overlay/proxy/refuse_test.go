@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Beyond MaxConns a client is told so in its protocol, and the owner too.
+// Beyond MaxConns a client gets an error in its protocol, and there is a health
+// warning.
 func TestTooManyAreTold(t *testing.T) {
 	health := make(chan string, 10)
 	p := New(Config{Node: nil, MaxConns: 1, Health: func(code, message string) { health <- code + " " + message }})
@@ -29,7 +30,7 @@ func TestTooManyAreTold(t *testing.T) {
 		c.SetDeadline(time.Now().Add(10 * time.Second))
 		return c
 	}
-	first := dial() // says nothing and keeps its place
+	first := dial() // sends nothing and keeps its slot
 	for served := 0; served == 0; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		served = p.served
@@ -58,7 +59,7 @@ func TestTooManyAreTold(t *testing.T) {
 	}
 }
 
-// One destination that does not answer leaves room for the others.
+// One destination that does not answer leaves room for others.
 func TestOneDestinationDoesNotTakeAll(t *testing.T) {
 	p := New(Config{MaxConns: 9})
 	for range 3 {

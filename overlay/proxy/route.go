@@ -33,14 +33,14 @@ func (p *Proxy) dial(ctx context.Context, network, host string, port uint16) (ne
 	return p.dialDirect(ctx, network, address)
 }
 
-// destination is how a host and port are called and counted.
+// destination is the text under which connections to a host and port are counted.
 func destination(host string, port uint16) string {
 	return net.JoinHostPort(strings.ToLower(host), strconv.Itoa(int(port)))
 }
 
-// route decides where host is, and by which name it is dialled there. It refuses
-// what can be refused without resolving anything; the rest is checked when it is
-// dialled (direct.go).
+// route decides whether host is in the overlay, and under which name it is dialled
+// there. It refuses what can be refused without resolving names; the rest is checked at
+// the dial (direct.go).
 func (p *Proxy) route(ctx context.Context, host string, port uint16) (to string, overlay bool, err error) {
 	to, err = status.CleanName(host)
 	if err != nil {
@@ -60,19 +60,19 @@ func (p *Proxy) route(ctx context.Context, host string, port uint16) (to string,
 	name := strings.ToLower(strings.TrimSuffix(to, "."))
 	switch {
 	case name == "localhost" || strings.HasSuffix(name, ".localhost"):
-		return "", false, refused(host + " is this machine itself")
+		return "", false, refused(host + " means this machine itself")
 	case names.Suffix != "" && (name == names.Suffix || strings.HasSuffix(name, "."+names.Suffix)):
 		return to, true, nil
 	case endsInNumber(name):
-		// 0x7f.1, 2130706433: no name ends so, and some resolvers take it for
+		// 0x7f.1, 2130706433: no name has such an end, but some resolvers take it for
 		// an address.
 		return "", false, refused(host + " is neither a name nor an address in its usual form")
 	case strings.Contains(name, "."):
 		return to, false, nil
 	}
-	// A single label is a device of the overlay if there is one of that name,
-	// else a name of the local network. When nobody can be asked it is neither:
-	// a device's name must not end up at whoever answers on this network.
+	// A single label is a device of the overlay if there is one with that name,
+	// otherwise a name of the local network. If nobody can tell, it is neither: a
+	// connection to a device must not end up at another host of this network.
 	_, err = p.cfg.Node.Resolve(ctx, name)
 	if status.KindOf(err) != status.KindUnknown {
 		return to, err == nil, err
@@ -80,7 +80,7 @@ func (p *Proxy) route(ctx context.Context, host string, port uint16) (to string,
 	if local := p.cfg.local(ctx, name, names.Suffix); local != "" {
 		return local, false, nil
 	}
-	return "", false, err // no device of that name, and which one may have been meant
+	return "", false, err // no such device; err may suggest one
 }
 
 // endsInNumber reports whether the last label is a number, decimal or
@@ -100,7 +100,7 @@ func refused(why string) error {
 	return &status.Error{Kind: status.KindDenied, Message: "refused: " + why}
 }
 
-// kindOf sorts an error of dial, including those of the net package.
+// kindOf classifies an error of dial, including those of the net package.
 func kindOf(err error) status.Kind {
 	var dns *net.DNSError
 	var ne net.Error

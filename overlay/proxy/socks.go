@@ -43,14 +43,14 @@ const (
 	socksNoAddressType   socksReply = 8
 )
 
-// socksRequest is what the client wants.
+// socksRequest is a client's request.
 type socksRequest struct {
 	command byte
 	host    string // a name or an address
 	port    uint16
 }
 
-// replyError is a request that is answered with code.
+// replyError is a request that gets a reply with code.
 type replyError struct {
 	code socksReply
 	text string
@@ -58,7 +58,7 @@ type replyError struct {
 
 func (e *replyError) Error() string { return e.text }
 
-// serveSOCKS is called with the version byte read and the read deadline set.
+// serveSOCKS is called after the version byte was read and the read deadline set.
 func (p *Proxy) serveSOCKS(c net.Conn) {
 	req, err := readSOCKS(c, c)
 	var re *replyError
@@ -75,8 +75,8 @@ func (p *Proxy) serveSOCKS(c net.Conn) {
 		return
 	}
 
-	// The client closing its end cancels the dial: nothing else can be read
-	// from it before the reply, except from a client that sends early.
+	// If the client closes its end, the dial is canceled. Nothing else can be read from
+	// it before the reply, unless it sends early.
 	ctx, cancel := context.WithCancel(context.Background())
 	watch := watchClose(c, cancel)
 	remote, err := p.dial(ctx, "tcp", req.host, req.port)
@@ -100,7 +100,7 @@ func (p *Proxy) serveSOCKS(c net.Conn) {
 	p.join(c, remote, destination(req.host, req.port))
 }
 
-// join copies until both have ended; Close of the proxy ends it early. to is
+// join copies until both directions have ended; Close of the proxy ends it early. to is
 // the destination of remote.
 func (p *Proxy) join(c, remote net.Conn, to string) {
 	p.count(to, 0, 1)
@@ -111,8 +111,8 @@ func (p *Proxy) join(c, remote net.Conn, to string) {
 	pipe.Join(c, remote)
 }
 
-// readSOCKS reads the greeting after its version byte, answers it, and reads
-// the request: at most 255 + 262 bytes. A *replyError is to be answered.
+// readSOCKS reads the greeting after its version byte, answers it, and reads the
+// request: at most 255 + 262 bytes. A *replyError must be answered.
 func readSOCKS(r io.Reader, w io.Writer) (socksRequest, error) {
 	var b [262]byte
 	if _, err := io.ReadFull(r, b[:1]); err != nil {
@@ -124,7 +124,7 @@ func readSOCKS(r io.Reader, w io.Writer) (socksRequest, error) {
 	}
 	if !bytes.Contains(methods, []byte{0}) {
 		w.Write([]byte{socksVersion, 0xff})
-		return socksRequest{}, errors.New("the client offers only methods with a password")
+		return socksRequest{}, errors.New("the client offers only authentication methods with a password")
 	}
 	if _, err := w.Write([]byte{socksVersion, 0}); err != nil {
 		return socksRequest{}, err
@@ -185,7 +185,8 @@ func writeReply(c net.Conn, code socksReply, bound net.Addr) error {
 	return err
 }
 
-// appendSOCKSAddr appends type, address and port; 0.0.0.0:0 for what is none.
+// appendSOCKSAddr appends type, address and port; 0.0.0.0:0 if a is neither TCP nor
+// UDP.
 func appendSOCKSAddr(b []byte, a net.Addr) []byte {
 	var ap netip.AddrPort
 	if a != nil {
@@ -205,7 +206,7 @@ func appendSOCKSAddr(b []byte, a net.Addr) []byte {
 	return binary.BigEndian.AppendUint16(b, ap.Port())
 }
 
-// replyFor is the reply that says most about err.
+// replyFor is the reply code that fits err best.
 func replyFor(err error) socksReply {
 	switch kindOf(err) {
 	case status.KindDenied:
@@ -223,7 +224,7 @@ func replyFor(err error) socksReply {
 	}
 }
 
-// closeWatch notices that a client has gone while a dial is under way.
+// closeWatch detects that a client closed during a dial.
 type closeWatch struct {
 	c     net.Conn
 	wait  func()
@@ -231,8 +232,8 @@ type closeWatch struct {
 	gone  bool
 }
 
-// watchClose reads from c in the background until stop; a failed read calls
-// cancel. Up to 4 KB that the client sends early are kept for stop to return.
+// watchClose reads from c in the background until stop; a failed read calls cancel. It
+// keeps up to 4 KB that the client sends early for stop to return.
 func watchClose(c net.Conn, cancel func()) *closeWatch {
 	w := &closeWatch{c: c}
 	w.wait = limited.Go(func() {
@@ -240,8 +241,8 @@ func watchClose(c net.Conn, cancel func()) *closeWatch {
 		n, err := c.Read(buf)
 		w.early = buf[:n]
 		if err != nil && !isTimeout(err) && n == 0 {
-			// An orderly end (half-close) before the reply is as good as
-			// gone: there is nothing to send through the tunnel.
+			// A half-close before the reply counts as closed: there is nothing to send
+			// through the tunnel.
 			w.gone = true
 			cancel()
 		}
@@ -249,7 +250,7 @@ func watchClose(c net.Conn, cancel func()) *closeWatch {
 	return w
 }
 
-// stop ends the watch and returns what the client sent meanwhile.
+// stop ends the watch and returns what the client sent in the meantime.
 func (w *closeWatch) stop() (early []byte, gone bool) {
 	w.c.SetReadDeadline(time.Unix(1, 0))
 	w.wait()

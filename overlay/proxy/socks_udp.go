@@ -17,14 +17,14 @@ import (
 
 // Bounds of one UDP association.
 const (
-	maxFlows  = 256              // destinations at once; the longest idle makes room
-	flowIdle  = 60 * time.Second // a flow without a datagram either way
+	maxFlows  = 256              // destinations at once; the longest idle one is evicted
+	flowIdle  = 60 * time.Second // a flow without a datagram in either direction
 	flowQueue = 16               // datagrams waiting for a destination's dial
 	maxUDP    = 65535
 )
 
-// association is one UDP ASSOCIATE: a UDP socket on loopback for one client,
-// which lives as long as the TCP connection that asked for it.
+// association is one UDP ASSOCIATE: a UDP socket on loopback for one client, which
+// lives as long as the TCP connection that requested it.
 type association struct {
 	p      *Proxy
 	ctx    context.Context
@@ -35,27 +35,27 @@ type association struct {
 	mu    sync.Mutex // guards the following
 	from  netip.AddrPort
 	flows map[string]*flow // by host:port as the client wrote it
-	// By other addresses that a flow has had datagrams from: what the client sends
-	// there leaves from the flow's own port, as from a socket of the client's.
+	// By other addresses from which a flow received datagrams: what the client sends
+	// there leaves from the flow's own port, as from one socket of the client.
 	others map[netip.AddrPort]*flow
 }
 
 // flow is one destination.
 type flow struct {
 	key  string
-	send chan datagram // owned by the flow once sent
+	send chan datagram // owned by the flow after the send
 	last time.Time     // guarded by association.mu
 	end  context.CancelFunc
 }
 
-// datagram is one of the client's, to the flow's destination if to is zero.
+// datagram is from the client; it goes to the flow's destination if to is zero.
 type datagram struct {
 	to      netip.AddrPort
 	payload []byte
 }
 
-// anyPort is a connection over the overlay that can hear from all ports of the
-// address it is connected to (package netstack). The kernel has none.
+// anyPort is a connection over the overlay that can receive from all ports of its
+// remote address (package netstack). A kernel socket cannot.
 type anyPort interface {
 	AcceptAllPorts()
 	ReadFromAddrPort([]byte) (int, netip.AddrPort, error)
@@ -81,14 +81,13 @@ func (p *Proxy) associate(c net.Conn, req socksRequest) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &association{p: p, ctx: ctx, conn: conn, client: remote.Addr().Unmap(), flows: map[string]*flow{}, others: map[netip.AddrPort]*flow{}}
-	// A client that knows its port says so; others are bound by their first
-	// datagram.
+	// A client that knows its port names it; for others the first datagram decides.
 	if ip, err := netip.ParseAddr(req.host); err == nil && req.port != 0 && (ip.IsUnspecified() || ip == a.client) {
 		a.from = netip.AddrPortFrom(a.client, req.port)
 	}
 	if writeReply(c, socksOK, conn.LocalAddr()) == nil {
 		a.wg.Go(func() {
-			defer c.Close() // there is no association without it
+			defer c.Close() // the association needs the connection
 			defer limited.Survive(p.cfg.Log, "proxy", nil)
 			a.read()
 		})
@@ -100,7 +99,7 @@ func (p *Proxy) associate(c net.Conn, req socksRequest) {
 	a.wg.Wait()
 }
 
-// read hands the client's datagrams to their flows.
+// read passes the client's datagrams to their flows.
 func (a *association) read() {
 	buf := make([]byte, maxUDP)
 	for {
@@ -109,7 +108,7 @@ func (a *association) read() {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // ICMP errors of what was sent to the client
+			continue // an ICMP error about a datagram to the client
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		if from.Addr() != a.client {
@@ -131,7 +130,7 @@ func (a *association) read() {
 	}
 }
 
-// parseUDP takes the header of RFC 1928 section 7 off. Fragments are refused.
+// parseUDP parses the header of RFC 1928 section 7. Fragments are refused.
 func parseUDP(b []byte) (host string, port uint16, payload []byte, ok bool) {
 	if len(b) < 4 || b[0] != 0 || b[1] != 0 || b[2] != 0 {
 		return "", 0, nil, false
@@ -144,7 +143,7 @@ func parseUDP(b []byte) (host string, port uint16, payload []byte, ok bool) {
 	return host, port, b[len(b)-r.Len():], true
 }
 
-// deliver queues a datagram for its destination, making the flow if need be.
+// deliver queues a datagram for its destination and makes the flow if there is none.
 func (a *association) deliver(host string, port uint16, payload []byte) {
 	key := host + "\x00" + string([]byte{byte(port >> 8), byte(port)})
 	a.mu.Lock()
@@ -172,7 +171,7 @@ func (a *association) deliver(host string, port uint16, payload []byte) {
 	f.last = time.Now()
 	select {
 	case f.send <- out:
-	default: // the destination is slower than the client: UDP loses
+	default: // the destination is slower than the client: drop it
 	}
 }
 
@@ -199,9 +198,8 @@ func (a *association) forgetLocked(f *flow) {
 	}
 }
 
-// heard notes where a datagram of a flow came from, and returns where the client
-// is.
-func (a *association) heard(f *flow, from netip.AddrPort) (client netip.AddrPort) {
+// received records the source of a flow's datagram and returns the client's address.
+func (a *association) received(f *flow, from netip.AddrPort) (client netip.AddrPort) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f.last = time.Now()
@@ -235,7 +233,7 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 	}
 	wait := limited.Go(func() {
 		defer f.end()
-		// The header says where the datagram came from.
+		// The header contains the datagram's source.
 		buf := appendSOCKSAddr([]byte{0, 0, 0}, remote.RemoteAddr())
 		head := len(buf)
 		buf = append(buf, make([]byte, maxUDP)...)
@@ -258,9 +256,9 @@ func (a *association) run(ctx context.Context, f *flow, host string, port uint16
 			if from != asked {
 				other = from
 			}
-			// The same address, so only the last two bytes of the header differ.
+			// The address is the same, so only the last two bytes of the header differ.
 			binary.BigEndian.PutUint16(buf[head-2:], from.Port())
-			a.conn.WriteToUDPAddrPort(buf[:head+n], a.heard(f, other))
+			a.conn.WriteToUDPAddrPort(buf[:head+n], a.received(f, other))
 		}
 	})
 	for {

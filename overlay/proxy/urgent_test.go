@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// A connection that Listen accepts keeps an urgent byte in its place.
+// A connection that Listen accepts keeps an urgent byte at its place.
 func TestListenKeepsUrgentByte(t *testing.T) {
 	l, err := Listen("127.0.0.1:0")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"os"
 )
 
-// LoadKey reads the private key of a network's owner (PKCS #8 in PEM, mode
-// 0600), or makes it the first time.
+// LoadKey reads the private key of a network's owner (PKCS #8 in PEM, mode 0600), and
+// makes it if the file does not exist.
 func LoadKey(path string) (key ed25519.PrivateKey, made bool, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -17,8 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "record what is not recorded yet")
 
-// A release that was signed then is good today. One of a later version is, as
-// long as it only adds; the signature covers what was added.
+// A release signed in the past is still valid. One of a later version is valid, too, as
+// long as it only adds fields; the signature covers them.
 func TestRecordedRelease(t *testing.T) {
 	const dir = "testdata/release-1"
 	key := ed25519.NewKeyFromSeed([]byte("a seed of exactly thirty-two by."))
@@ -55,6 +55,6 @@ func TestRecordedRelease(t *testing.T) {
 	}
 	sig, _ := d.Read(SignatureName)
 	if _, err := Verify(d.Key, later, sig); !errors.Is(err, ErrSignature) {
-		t.Errorf("fields added after it was signed: %v", err)
+		t.Errorf("fields added after the signature: %v", err)
 	}
 }

@@ -1,8 +1,7 @@
-// Package release says which files make up a release of weft, and proves it:
-// a manifest with the SHA-256 of every file, signed with the Ed25519 key of
-// who owns the network. The key never lives on the server. Its public half is
-// in the network's configuration and pinned by each node when it joins, so
-// that a stolen server can hand out no program of its own.
+// Package release lists and signs the files of a weft release: a manifest with the
+// SHA-256 of every file, signed with the Ed25519 key of the network's owner. The key is
+// never on the server. Its public half is in the network's configuration, and each node
+// pins it when it joins, so that a stolen server cannot hand out another program.
 //
 // The files of a release directory:
 //
@@ -11,7 +10,7 @@
 //	release.pub        the public key, 32 bytes in standard base64
 //	...                the files that the manifest names
 //
-// Not for embedders: weft installs and checks itself with it.
+// Embedders need not call it: weft uses it to install and check itself.
 package release
 
 import (
@@ -37,10 +36,10 @@ const (
 	KeyName       = "release.pub"
 )
 
-// Schema is the value of Manifest.Schema. Another one is refused.
+// Schema is the value of Manifest.Schema. Any other value is refused.
 const Schema = "weft-release/1"
 
-// MaxManifest bounds a manifest in bytes, maxFiles its list.
+// MaxManifest bounds a manifest in bytes, maxFiles the number of its files.
 const (
 	MaxManifest = 256 << 10
 	maxFiles    = 1000
@@ -49,8 +48,7 @@ const (
 // MaxFile bounds each file of a release in bytes.
 const MaxFile = 256 << 20
 
-// ErrSignature is returned when a manifest is not signed by the key that was
-// asked for.
+// ErrSignature means that a manifest is not signed by the given key.
 var ErrSignature = errors.New("the manifest is not signed by the release key")
 
 // Manifest lists the files of a release.
@@ -79,16 +77,16 @@ func Sign(key ed25519.PrivateKey, manifest []byte) []byte {
 	return encode(ed25519.Sign(key, signed(manifest)))
 }
 
-// signed is what the key signs: not the bare file, so that no other use of the
-// key can be mistaken for this one.
+// signed is the signed message. Its prefix makes sure that a signature by this key for
+// another purpose is not valid here.
 func signed(manifest []byte) []byte { return append([]byte("weft release manifest\n"), manifest...) }
 
-// EncodeKey returns the content of a public key's file.
+// EncodeKey returns the file content of a public key.
 func EncodeKey(pub ed25519.PublicKey) []byte { return encode(pub) }
 
 func encode(b []byte) []byte { return append([]byte(base64.StdEncoding.EncodeToString(b)), '\n') }
 
-// ParseKey reads the content of a public key's file.
+// ParseKey parses the file content of a public key.
 func ParseKey(b []byte) (ed25519.PublicKey, error) {
 	raw, err := decode(b, ed25519.PublicKeySize)
 	if err != nil {
@@ -114,7 +112,7 @@ func Verify(key ed25519.PublicKey, manifest, signature []byte) (*Manifest, error
 	return Parse(manifest)
 }
 
-// Parse reads a manifest without asking who signed it.
+// Parse parses a manifest without checking its signature.
 func Parse(b []byte) (*Manifest, error) {
 	if len(b) > MaxManifest {
 		return nil, fmt.Errorf("manifest of %d bytes is too long", len(b))
@@ -132,14 +130,13 @@ func Parse(b []byte) (*Manifest, error) {
 	for _, f := range m.Files {
 		sum, err := hex.DecodeString(f.SHA256)
 		if !filepath.IsLocal(f.Name) || strings.ContainsAny(f.Name, `/\`) || err != nil || len(sum) != sha256.Size || f.Size < 0 || f.Size > MaxFile {
-			return nil, fmt.Errorf("manifest: file %q is not described as it must be", f.Name)
+			return nil, fmt.Errorf("manifest: file %q has an invalid name, size or SHA-256", f.Name)
 		}
 	}
 	return &m, nil
 }
 
-// Names reports whether the manifest names a binary of a program with this
-// content.
+// Names reports whether the manifest lists a binary of a program with this content.
 func (m *Manifest) Names(program string, sha256sum string) bool {
 	for _, f := range m.Files {
 		if f.Program == program && f.Kind == "binary" && f.SHA256 == sha256sum {
@@ -161,12 +158,12 @@ func Sum(path string) (size int64, sum string, err error) {
 		return 0, "", err
 	}
 	if size > MaxFile {
-		return 0, "", fmt.Errorf("%s is longer than any file of a release", path)
+		return 0, "", fmt.Errorf("%s is too long for a file of a release", path)
 	}
 	return size, hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Dir is a release on disk whose signature was checked when it was opened.
+// Dir is a release on disk whose signature was checked by Open.
 type Dir struct {
 	*Manifest
 	Key ed25519.PublicKey
@@ -174,10 +171,9 @@ type Dir struct {
 	root *os.Root
 }
 
-// Open reads a release directory and checks its manifest against the key
-// beside it. Whether that is the right key is for the node to say that pinned
-// it. fs.ErrNotExist is wrapped when there is no release. The caller must Close
-// it.
+// Open reads a release directory and checks its manifest against the key beside it.
+// Only a node that pinned the key can tell whether it is the right one. The error wraps
+// fs.ErrNotExist if there is no release. The caller must Close the Dir.
 func Open(path string) (_ *Dir, err error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -213,7 +209,7 @@ func Open(path string) (_ *Dir, err error) {
 	return &Dir{Manifest: m, Key: key, root: root}, nil
 }
 
-// OpenFile opens a file that the manifest names.
+// OpenFile opens a file that the manifest lists.
 func (d *Dir) OpenFile(f File) (*os.File, error) { return d.root.Open(f.Name) }
 
 // Read returns one of the release's own files.

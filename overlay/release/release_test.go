@@ -74,7 +74,7 @@ func TestKeyIsMadeOnceAndPrivate(t *testing.T) {
 	}
 }
 
-// A bad signature, another key, a cut or changed manifest.
+// A bad signature, another key, a truncated or changed manifest.
 func TestForgeriesAreRefused(t *testing.T) {
 	dir, key := written(t)
 	m, _ := os.ReadFile(filepath.Join(dir, ManifestName))

@@ -1,7 +1,7 @@
-// Package report is what a doctor finds: of a node (overlay/doctor) and of a
-// server (coord/doctor) in the same words.
+// Package report is the result of a doctor, in the same form for a node
+// (overlay/doctor) and a server (coord/doctor).
 //
-// Not for embedders: it is what the command lines share.
+// Embedders need not call it.
 package report
 
 import (
@@ -16,27 +16,27 @@ type Level string
 // The levels, from bad to good.
 const (
 	Error   Level = "error"   // it does not work
-	Warning Level = "warning" // it works, and will not for long, or not well
-	OK      Level = "ok"      // looked at, nothing found
+	Warning Level = "warning" // it works, but not well or not for long
+	OK      Level = "ok"      // checked, no problem
 )
 
-// Finding is one thing that was looked at.
+// Finding is the result of one check.
 type Finding struct {
-	Code    string `json:"code"` // what was looked at, in one word
+	Code    string `json:"code"` // what was checked, in one word
 	Level   Level  `json:"level"`
 	Message string `json:"message"` // what, and why: one line
-	Cure    string `json:"cure"`    // the command or act that mends it, "" when all is well
+	Cure    string `json:"cure"`    // the command or action that fixes it, "" if there is no problem
 }
 
-// Findings are all that was looked at.
+// Findings are the results of all checks.
 type Findings []Finding
 
-// Add adds a finding, whose message is made as fmt.Sprintf does.
+// Add adds a finding; format and args are those of fmt.Sprintf.
 func (f *Findings) Add(code string, level Level, cure, format string, args ...any) {
 	*f = append(*f, Finding{Code: code, Level: level, Message: fmt.Sprintf(format, args...), Cure: cure})
 }
 
-// Sort brings the worst to the front; what is equally bad stays in its order.
+// Sort sorts by level, the worst first; the order within a level stays.
 func (f Findings) Sort() {
 	levels := []Level{Error, Warning, OK}
 	sort.SliceStable(f, func(i, j int) bool {

@@ -9,65 +9,65 @@ import (
 	"weft/overlay/internal/path"
 )
 
-// Facts are what a status is made of, as whoever knows them has them at Now.
+// Facts are the input of a status, as known at Now.
 type Facts struct {
 	Now     time.Time // by this machine's clock
-	WeftNow time.Time // by the server's, as far as it is known
+	WeftNow time.Time // by the server's clock, as far as it is known
 	State   State
 	Version string // of the daemon
-	// Network and ServerURL are of the identity, "" without one.
+	// Network and ServerURL belong to the identity, "" without one.
 	Network, ServerURL string
-	ServerSeen         *time.Time // when the server last answered; nil: not since the start
-	Health             []Health   // what was said; Of adds what follows from the facts
-	// Self is this node's certificate. Nil while it is in no network, and nothing of
-	// the following counts then.
+	ServerSeen         *time.Time // time of the server's last answer; nil: none since the start
+	Health             []Health   // the node's warnings; Of adds those that follow from the facts
+	// Self is this node's certificate. It is nil while the node is in no network; the
+	// fields below do not count then.
 	Self *cert.Node
-	// Up says that the node is not down; nothing of the following counts then.
+	// Up means that the node is not down; otherwise the fields below do not count.
 	Up            bool
 	Online        bool   // connected to its relay
 	Relay         string // its name
-	ServerOffline bool   // it did not answer
+	ServerOffline bool   // the server did not answer
 	Skew          time.Duration
-	Peers         []PeerFacts // the nodes known, in any order; Self may be one
+	Peers         []PeerFacts // the known nodes, in any order; Self may be one
 }
 
-// PeerFacts are what is known of a peer.
+// PeerFacts are the known facts about a peer.
 type PeerFacts struct {
 	Node *cert.Node
-	// Shown says that it is in the directory, or asked for: others are shown only
-	// with a tunnel.
+	// Shown means that the peer is in the directory, or was asked for by name: other
+	// peers are shown only if they have a tunnel.
 	Shown    bool
-	Told     Presence  // by the server or a relay
-	LastSeen time.Time // by the server, in its time; zero: never, or not known
+	Told     Presence  // as reported by the server or a relay
+	LastSeen time.Time // as the server reports, by its clock; zero: never, or unknown
 	Tunnel   *Tunnel   // nil: there is none
 }
 
-// Tunnel is what is known of the tunnel with a peer. Zero times are of what has not
-// happened.
+// Tunnel is the state of the tunnel with a peer. A zero time means that the event has
+// not happened.
 type Tunnel struct {
 	Made          time.Time
-	Gone          time.Time     // when a relay last said that the peer is not there
-	Via           string        // name of the relay, "" while it is looked for
+	Gone          time.Time     // when a relay last reported that the peer is not connected
+	Via           string        // name of the relay, "" while it is being looked up
 	Pinged        time.Duration // round trip of the last ping through it, 0 before
-	Path          *path.Path    // nil: there is no way but the relay
+	Path          *path.Path    // nil: there is no path but the relay
 	PathRTT       time.Duration // of Path, 0 before it is measured
 	Rx, Tx        uint64        // bytes
-	Heard         time.Time     // when it last brought anything
+	Heard         time.Time     // when a packet last arrived through it
 	LastHandshake time.Time
 }
 
-// The reasons of what is no path of an agent.
+// The reasons for paths that do not come from an agent.
 var (
 	relayReason   = path.Reason{Text: "this device has no UDP socket; one would make direct paths possible", Short: "no UDP here"}
 	idleReason    = path.Reason{Text: "no tunnel: nothing was sent lately"}
-	unknownReason = path.Reason{Text: "no tunnel; whether the peer is online is not known: the server has not said so since this daemon started"}
+	unknownReason = path.Reason{Text: "no tunnel; whether the peer is online is unknown: the server has not reported it since this daemon started"}
 	offlineReason = path.Reason{Text: "not connected to a relay"}
 )
 
-// clockOff is how far off this machine's clock may be without a warning.
+// clockOff is how wrong this machine's clock may be without a warning.
 const clockOff = 5 * time.Minute
 
-// Of makes the status of the facts. It keeps no reference to Health.
+// Of turns facts into a status. It keeps no reference to Health.
 func Of(f Facts) Status {
 	st := Status{
 		Schema: Schema, State: f.State, Network: f.Network, Version: f.Version,
@@ -90,7 +90,7 @@ func Of(f Facts) Status {
 		st.Health = append(st.Health, Health{Code: CodeCertificate, Message: late})
 	}
 	if f.Skew.Abs() > clockOff {
-		st.Health = append(st.Health, Health{Code: CodeClock, Message: "this machine's clock is off by " + age.Of(f.Skew.Abs()) + "; weft goes by the server's, other programs may not"})
+		st.Health = append(st.Health, Health{Code: CodeClock, Message: "this machine's clock is off by " + age.Of(f.Skew.Abs()) + "; weft uses the server's time, other programs may not"})
 	}
 	st.Time = utc(f.WeftNow)
 	for _, p := range f.Peers {
@@ -103,7 +103,7 @@ func Of(f Facts) Status {
 }
 
 func (p PeerFacts) status(f *Facts) PeerStatus {
-	// weftTime is when something was by the clock that the server's times go by.
+	// weftTime converts a time to the clock of the server's times.
 	weftTime := func(at time.Time) *time.Time { return utc(f.WeftNow.Add(-f.Now.Sub(at))) }
 	s := PeerStatus{
 		ID: p.Node.ID.String(), Name: p.Node.Name, FQDN: p.Node.FQDN,
@@ -137,8 +137,8 @@ func (p PeerFacts) status(f *Facts) PeerStatus {
 	return s
 }
 
-// Shown is the path of a tunnel, for people. A quiet one is idle: its next packet
-// takes the relay, and perhaps only that one. The endpoint is that of a direct path.
+// Shown is the path of a tunnel, for people. A quiet path counts as idle: its next
+// packet takes the relay, perhaps only that one. The endpoint is that of a direct path.
 func (t *Tunnel) Shown() (kind PathKind, why path.Reason, endpoint string) {
 	switch {
 	case t.Path == nil:
@@ -153,7 +153,7 @@ func (t *Tunnel) Shown() (kind PathKind, why path.Reason, endpoint string) {
 	return PathRelay, t.Path.Reason, ""
 }
 
-// roundTrip is that of the way in use, else that of the last ping.
+// roundTrip is that of the current path, or else that of the last ping.
 func (t *Tunnel) roundTrip() time.Duration {
 	if t.Path != nil && t.Path.Kind != path.Relay && t.PathRTT > 0 {
 		return t.PathRTT
@@ -161,18 +161,18 @@ func (t *Tunnel) roundTrip() time.Duration {
 	return t.Pinged
 }
 
-// Presence is whether a peer is there, as far as is known here.
+// Presence is whether a peer is online, as far as is known here.
 type Presence struct {
 	Online bool
-	At     time.Time // when that was known; zero: nobody has said
+	At     time.Time // when that was known; zero: unknown
 }
 
-// heardLately is how long who was heard through the tunnel is there, whatever
-// anybody says.
+// heardLately is how long a peer counts as online after a packet arrived through the
+// tunnel, whatever the server or a relay reports.
 const heardLately = 2 * time.Second
 
-// presence is what is known of a peer at now. What was said last counts, by the
-// server or a relay, or by the tunnel, if there is one.
+// presence is the presence of a peer at now. The latest report counts, from the server,
+// a relay, or the tunnel if there is one.
 func (p PeerFacts) presence(now time.Time) Presence {
 	is, t := p.Told, p.Tunnel
 	if t == nil {
@@ -189,21 +189,21 @@ func (p PeerFacts) presence(now time.Time) Presence {
 	return is
 }
 
-// LateRenewal returns a warning when the certificate should have been renewed long
-// ago: with 21 days left of 90, "" before. It is renewed with a third of its life
-// left, unless the server says otherwise. now is weft time.
+// LateRenewal returns a warning if the certificate is long due for renewal: with 21
+// days left of 90; otherwise "". It is renewed with a third of its life left, unless
+// the server decides otherwise. now is weft time.
 func LateRenewal(self *cert.Node, now time.Time) string {
 	left := self.NotAfter.Sub(now)
 	switch {
 	case left > self.NotAfter.Sub(self.NotBefore)*7/30:
 		return ""
 	case left <= 0:
-		return "this device's certificate ended " + age.Of(-left) + " ago: other devices do not believe it until it is renewed, which happens when the server is reached"
+		return "this device's certificate ended " + age.Of(-left) + " ago: other devices refuse it until it is renewed, which happens once the server answers"
 	}
-	return "this device's certificate ends in " + age.Of(left) + " and could not be renewed: see to it that the server is reached"
+	return "this device's certificate ends in " + age.Of(left) + " and could not be renewed: check the connection to the server"
 }
 
-// utc returns a time as the contract has it: in UTC, or null.
+// utc returns a time in the form of the contract: in UTC, or null.
 func utc(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

@@ -27,14 +27,14 @@ func TestPresenceAt(t *testing.T) {
 		want       Presence
 	}{
 		{"nothing is known", false, never, false, never, never, never, Presence{false, never}},
-		{"as it was told", true, at(700), false, never, never, never, Presence{true, at(700)}},
-		{"told, then gone", true, at(700), true, at(600), at(3), at(400), Presence{false, at(3)}},
+		{"as the server reports", true, at(700), false, never, never, never, Presence{true, at(700)}},
+		{"reported online, then gone", true, at(700), true, at(600), at(3), at(400), Presence{false, at(3)}},
 		{"a tunnel since", false, at(700), true, at(600), never, never, Presence{true, at(600)}},
-		{"a tunnel that brought something", false, at(700), true, at(600), never, at(50), Presence{true, at(50)}},
-		{"gone, and yet heard later", true, at(700), true, at(600), at(80), at(50), Presence{true, at(50)}},
-		{"the server says since that it is off", false, at(1), true, at(600), never, at(50), Presence{false, at(1)}},
-		{"heard a second ago, whatever the server says", false, at(0), true, at(600), never, at(1), Presence{true, at(1)}},
-		{"heard a second ago, whatever the relay says", true, at(9), true, at(600), at(0.5), at(1), Presence{true, at(1)}},
+		{"a tunnel with a received packet", false, at(700), true, at(600), never, at(50), Presence{true, at(50)}},
+		{"gone, but a packet came later", true, at(700), true, at(600), at(80), at(50), Presence{true, at(50)}},
+		{"the server has reported it offline since", false, at(1), true, at(600), never, at(50), Presence{false, at(1)}},
+		{"a packet a second ago, whatever the server reports", false, at(0), true, at(600), never, at(1), Presence{true, at(1)}},
+		{"a packet a second ago, whatever the relay reports", true, at(9), true, at(600), at(0.5), at(1), Presence{true, at(1)}},
 	} {
 		p := PeerFacts{Told: Presence{c.online, c.told}}
 		if c.tunnel {
@@ -46,7 +46,7 @@ func TestPresenceAt(t *testing.T) {
 	}
 }
 
-// The facts of a laptop that is up, in weft time noon; its clock is right.
+// facts are those of a laptop that is up, at noon in weft time; its clock is right.
 func facts() Facts {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.FixedZone("CET", 3600))
 	self := fakeNode(1, "laptop")
@@ -84,7 +84,7 @@ func TestStatusOfTheNode(t *testing.T) {
 		}},
 		{"no relay: whether the server answers is not known", func(f *Facts) { f.Online = false }, func(st *Status) bool { return !st.Self.Online && !st.Server.Online && st.Self.Relay == "near" }},
 		{"the server is away", func(f *Facts) { f.ServerOffline = true }, func(st *Status) bool { return st.Self.Online && !st.Server.Online }},
-		{"to be renewed long since", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-21 * 24 * time.Hour) }, func(st *Status) bool { return len(st.Health) == 1 && st.Health[0].Code == CodeCertificate }},
+		{"renewal is long due", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-21 * 24 * time.Hour) }, func(st *Status) bool { return len(st.Health) == 1 && st.Health[0].Code == CodeCertificate }},
 		{"a day before that", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-22 * 24 * time.Hour) }, func(st *Status) bool { return len(st.Health) == 0 }},
 		{"not renewed", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(-3 * 24 * time.Hour); f.Health = []Health{warned} }, func(st *Status) bool {
 			return len(st.Health) == 2 && st.Health[0] == warned && strings.Contains(st.Health[1].Message, "ends in 3 days and")

@@ -5,20 +5,20 @@ import (
 	"errors"
 )
 
-// Kind sorts errors by what the user can do about them. Each has one exit
-// code, see ExitCode.
+// Kind classifies errors by what the user can do about them. Each has one exit code,
+// see ExitCode.
 type Kind string
 
 // The kinds.
 const (
-	KindFailed      Kind = "failed"         // 1: all else
-	KindUsage       Kind = "usage"          // 2: the request makes no sense
-	KindNoDaemon    Kind = "no-daemon"      // 3: made by the client only
+	KindFailed      Kind = "failed"         // 1: all other errors
+	KindUsage       Kind = "usage"          // 2: the request is invalid
+	KindNoDaemon    Kind = "no-daemon"      // 3: only from the client
 	KindNotJoined   Kind = "not-joined"     // 4: run weft up TOKEN
 	KindApproval    Kind = "needs-approval" // 4
 	KindUnknown     Kind = "unknown-peer"   // 5: no such name or address
-	KindUnavailable Kind = "unavailable"    // 5: the server is away, so nobody knows
-	KindUnreachable Kind = "unreachable"    // 5: offline, or it does not answer
+	KindUnavailable Kind = "unavailable"    // 5: the server is away, so it is unknown
+	KindUnreachable Kind = "unreachable"    // 5: the peer is offline or does not answer
 	KindRefused     Kind = "refused"        // 5: the peer answers, the port is closed
 	KindDenied      Kind = "denied"         // 6: policy, here or there
 	KindTimeout     Kind = "timeout"        // 7
@@ -59,8 +59,8 @@ func (e *Error) Error() string {
 	return e.Message + "; " + e.Hint
 }
 
-// KindOf returns the kind of err: the one of the *Error in its chain,
-// KindTimeout for a context that ran out, else KindFailed. nil has kind "".
+// KindOf returns the kind of err: that of the *Error in its chain, KindTimeout for a
+// context's deadline, otherwise KindFailed. The kind of nil is "".
 func KindOf(err error) Kind {
 	var e *Error
 	switch {

@@ -2,17 +2,17 @@ package status
 
 import "strings"
 
-// Health is one thing that needs attention.
+// Health is one problem that needs attention.
 type Health struct {
 	Code    Code   `json:"code"`    // stable, for programs
 	Message string `json:"message"` // for people, with the next step
-	// Of is which of several things it is said of, a port or a device; "": of one that
-	// there is once, or a daemon of an earlier version does not say.
+	// Of is the port or device that the problem is about; "" if it is about the node as
+	// a whole, or from a daemon of an earlier version.
 	Of string `json:"of,omitempty"`
 }
 
-// Cure returns the command or act that mends it, "" when that is unknown or said in
-// the message.
+// Cure returns the command or action that fixes the problem, "" if there is none or the
+// message contains it.
 func (h Health) Cure() string {
 	cure, of := h.Code.Meaning().Cure, h.Of
 	if of == "" {
@@ -24,43 +24,43 @@ func (h Health) Cure() string {
 	return strings.ReplaceAll(cure, "PORT", of)
 }
 
-// Code says in a word what needs attention. The words are stable: programs go by
-// them. A daemon of another version may say others.
+// Code is a stable word for a problem: programs rely on it. A daemon of another version
+// may use other codes.
 type Code string
 
-// The codes, by who finds out. Each has a row in the table below; a new one is named
-// here, and set where it is noticed.
+// The codes, by the part that detects them. Each has a row in the table below; declare
+// a new one here, and set it where the problem is noticed.
 const (
-	// The node, of the network that it is in.
+	// The node, about its network.
 	CodeServerOffline     Code = "server-offline"      // the coordination server does not answer
-	CodeServerUntrusted   Code = "server-untrusted"    // something else answers in its place
+	CodeServerUntrusted   Code = "server-untrusted"    // something else answers at its address
 	CodeRelayOffline      Code = "relay-offline"       // no connection to the relay
-	CodeVersion           Code = "version"             // too far from the server in version
+	CodeVersion           Code = "version"             // version too different from the server's
 	CodeRevoked           Code = "revoked"             // this device was removed from the network
 	CodeCloned            Code = "cloned"              // another machine uses this device's identity
-	CodeIdentityChanged   Code = "identity-changed"    // a name is another device's than at first contact
+	CodeIdentityChanged   Code = "identity-changed"    // a name belongs to another device than at first contact
 	CodeReleaseKeyChanged Code = "release-key-changed" // the server names another release key than at the join
-	CodeRevocationList    Code = "revocation-list"     // not known to be current, though the server answers
-	CodeRenewal           Code = "renewal"             // the certificate, the same
-	CodeConfig            Code = "config"              // the configuration, the same
-	CodeDirectory         Code = "directory"           // the list of devices, the same
+	CodeRevocationList    Code = "revocation-list"     // perhaps not current, although the server answers
+	CodeRenewal           Code = "renewal"             // the same of the certificate
+	CodeConfig            Code = "config"              // the same of the configuration
+	CodeDirectory         Code = "directory"           // the same of the list of devices
 	CodeCertificate       Code = "certificate"         // it ends soon, or has ended, and was not renewed
 	CodeRoutes            Code = "routes"              // routes to the network cannot be set
-	CodeStateDirectory    Code = "state-directory"     // what the node learns is not written down
+	CodeStateDirectory    Code = "state-directory"     // the state cannot be written to disk
 
-	// The node, of itself and its machine.
+	// The node, about itself and its machine.
 	CodeJoinWaiting  Code = "join-waiting"   // the first join has not succeeded yet
-	CodeClock        Code = "clock"          // this machine's is off
+	CodeClock        Code = "clock"          // this machine's clock is wrong
 	CodeUDPPortTaken Code = "udp-port-taken" // no UDP socket: everything goes through relays
 
 	// The kernel interface (package tun).
 	CodeTun              Code = "tun"                // it cannot be configured
-	CodeTunDown          Code = "tun-down"           // somebody has set it down
+	CodeTunDown          Code = "tun-down"           // it was set down
 	CodeTunUnguarded     Code = "tun-unguarded"      // the overlay addresses can be reached from the LAN
-	CodeTunGuardRemoved  Code = "tun-guard-removed"  // another program removed what prevents that; it was set again
+	CodeTunGuardRemoved  Code = "tun-guard-removed"  // another program removed the rules against that; they were set again
 	CodeTunNoIPv6        Code = "tun-no-ipv6"        // it has no IPv6 address
 	CodeIPv4Blocked      Code = "ipv4-blocked"       // a firewall drops what peers send over IPv4
-	CodeRouteOverlap     Code = "route-overlap"      // of 4 or 6: a range of the overlay is routed elsewhere
+	CodeRouteOverlap     Code = "route-overlap"      // of 4 or 6: a range of the overlay has another route
 	CodeInboundPortTaken Code = "inbound-port-taken" // of a port: another program has it
 
 	// The program around it (cmd/weft).
@@ -68,33 +68,34 @@ const (
 	CodeProxyPortTaken   Code = "proxy-port-taken"  // the default port of the proxy
 	CodeDNSPortTaken     Code = "dns-port-taken"    // the default port of the resolver
 	CodeOSDNS            Code = "os-dns"            // this machine's DNS cannot be set
-	CodeOSDNSConfig      Code = "os-dns-config"     // the names in the configuration cannot be
-	CodeConnections      Code = "connections"       // too many: netstack says it, and the proxy of itself
-	CodeMemory           Code = "memory"            // too little for another connection: netstack says it
+	CodeOSDNSConfig      Code = "os-dns-config"     // the names of the configuration cannot be set there
+	CodeConnections      Code = "connections"       // too many; from netstack and from the proxy
+	CodeMemory           Code = "memory"            // too little for another connection; from netstack
 
-	// The resolver (package dns), which names them itself.
+	// The resolver (package dns), which declares them itself.
 	CodeDNSSettings Code = "dns-settings" // parts of the owner's settings are not used
-	CodeDNSPortal   Code = "dns-portal"   // the network wants somebody to sign in first
-	CodeDNSLoop     Code = "dns-loop"     // a resolver asks this one what it is asked
+	CodeDNSPortal   Code = "dns-portal"   // the network requires a sign-in first
+	CodeDNSLoop     Code = "dns-loop"     // a resolver forwards our questions back to us
 	CodeDNSUpstream Code = "dns-upstream" // a resolver does not answer
 )
 
-// Meaning is what follows from a code, beyond its message. The zero Meaning is that
-// of a code which a later version may say.
+// Meaning is the meaning of a code beyond its message. An unknown code of a later
+// version has the zero Meaning.
 type Meaning struct {
-	// OfNetwork says that it tells of the network that the node is in, and ends when
-	// the node leaves it.
+	// OfNetwork means that the problem is about the current network, and ends when the
+	// node leaves it.
 	OfNetwork bool
-	// Broken says that something does not work, rather than not well or not for long.
+	// Broken means that something does not work, as opposed to not well or not for
+	// long.
 	Broken bool
-	// Explained says that what doctor looks at itself explains it better.
+	// Explained means that a check of doctor explains it better.
 	Explained bool
-	// Cure is the command or act that mends it; "": what the message says. PORT stands
-	// for what the code is of: who shows it calls Health.Cure.
+	// Cure is the command or action that fixes it; "" if the message says it. PORT
+	// stands for what the code is about: use Health.Cure to show it.
 	Cure string
 }
 
-const tellOwner = "tell the owner of the server: what it sends is said above"
+const tellOwner = "tell the owner of the server what is said above"
 
 var meanings = map[Code]Meaning{
 	CodeServerOffline:     {OfNetwork: true, Explained: true},
@@ -113,7 +114,7 @@ var meanings = map[Code]Meaning{
 	CodeRoutes:            {OfNetwork: true, Cure: "ip route; remove what overlaps with the overlay's addresses"},
 	CodeStateDirectory:    {OfNetwork: true, Cure: "df and ls -ld on the state directory; make room or give it to weft's user"},
 
-	CodeJoinWaiting:  {Broken: true, Cure: "weft up TOKEN, with a new token if this one has ended"},
+	CodeJoinWaiting:  {Broken: true, Cure: "weft up TOKEN, with a new token if this one has expired"},
 	CodeClock:        {Cure: "timedatectl set-ntp true"},
 	CodeUDPPortTaken: {},
 
@@ -122,9 +123,9 @@ var meanings = map[Code]Meaning{
 	CodeTunUnguarded:     {},
 	CodeTunGuardRemoved:  {Cure: "nothing; to keep it from happening, do not flush all rules of nftables (list only your own tables in /etc/nftables.conf)"},
 	CodeTunNoIPv6:        {},
-	CodeIPv4Blocked:      {Cure: "the command at the end of the warning; the other program may take it away when it starts again"},
+	CodeIPv4Blocked:      {Cure: "the command at the end of the warning; the other program may remove the rule again when it restarts"},
 	CodeRouteOverlap:     {},
-	CodeInboundPortTaken: {Cure: "stop what listens on port PORT, see: ss -lntup"},
+	CodeInboundPortTaken: {Cure: "stop the program on port PORT, see: ss -lntup"},
 
 	CodeInboundLoopback6: {Cure: "have the program listen on 127.0.0.1, or: weft run --inbound all,PORT=[::1]:PORT"},
 	CodeProxyPortTaken:   {Cure: "choose another, such as: weft run --proxy 127.0.0.1:1065"},
@@ -140,17 +141,17 @@ var meanings = map[Code]Meaning{
 	CodeDNSUpstream: {},
 }
 
-// Of is the code for one of several things that it may be said of at a time: a port,
-// a device. List tells it apart again, as Health.Of.
+// Of is the code with what it is about, a port or a device, for problems that can occur
+// several times at once. List separates them again, as Health.Of.
 func (c Code) Of(what string) Code { return c + ":" + Code(what) }
 
-// Cut returns the code as it is in the table, and what it is of, if anything.
+// Cut splits a code into the code of the table and what it is about, if anything.
 func (c Code) Cut() (code Code, of string) {
 	word, of, _ := strings.Cut(string(c), ":")
 	return Code(word), of
 }
 
-// Meaning returns what follows from the code.
+// Meaning returns the meaning of the code.
 func (c Code) Meaning() Meaning {
 	code, _ := c.Cut()
 	return meanings[code]

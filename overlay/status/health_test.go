@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// Every code that has a name has a row, and every row a name: the word is stable,
-// and what follows from it was thought of.
+// Every named code has a row, and every row a name: the word is stable, and its meaning
+// was thought about.
 func TestCodesHaveMeanings(t *testing.T) {
 	f, err := parser.ParseFile(token.NewFileSet(), "health.go", nil, 0)
 	if err != nil {
@@ -64,8 +64,8 @@ func TestCodeOf(t *testing.T) {
 	}
 }
 
-// What says a health warning by its word, since it knows no package of overlay, says
-// one of the table; all else says it by its name, so that nobody makes a word up.
+// A package that sets a health warning by its word, because it imports no package of
+// overlay, uses a word of the table. All other code uses the name.
 func TestHealthCodesAreOfTheTable(t *testing.T) {
 	word := regexp.MustCompile(`(?:\bHealth\{|\bCode: +|const warnCode = )"([a-z0-9:-]+)"`)
 	call := regexp.MustCompile(`\b(?:health|node|Node|Load\(\)|cfg)\.(?:Set|Clear|Has|Warn)\("`)
@@ -84,14 +84,14 @@ func TestHealthCodesAreOfTheTable(t *testing.T) {
 				found++
 				code, _ := Code(m[1]).Cut()
 				if _, ok := meanings[code]; !ok {
-					t.Errorf("%s says %q, which is not in the table of health.go", path, m[1])
+					t.Errorf("%s uses %q, which is not in the table of health.go", path, m[1])
 				}
 				if !alone {
-					t.Errorf("%s says %q; say it by its name in health.go", path, m[1])
+					t.Errorf("%s uses %q; use its name in health.go", path, m[1])
 				}
 			}
 			for _, m := range call.FindAllString(string(src), -1) {
-				t.Errorf("%s: %s…: say it by its name in health.go", path, m)
+				t.Errorf("%s: %s…: use the name in health.go", path, m)
 			}
 			return nil
 		})
@@ -101,7 +101,7 @@ func TestHealthCodesAreOfTheTable(t *testing.T) {
 	}
 }
 
-// No cure of a warning that a daemon lists has a PORT to be filled in by hand.
+// No listed warning has a cure in which PORT is not filled in.
 func TestCuresOfListedWarnings(t *testing.T) {
 	var w Warnings
 	for code := range meanings {

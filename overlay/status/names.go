@@ -23,56 +23,55 @@ type Peer struct {
 	IPv6   netip.Addr `json:"ipv6"`
 	Online bool       `json:"online"`
 	Self   bool       `json:"self"`
-	// LookedUp says that it is not in the directory that the server gave:
-	// what is known of it may be old, and is to be asked for again.
+	// LookedUp means that the peer is not in the directory from the server: the data
+	// may be old and should be looked up again.
 	LookedUp bool `json:"looked_up"`
 }
 
-// PeerOf is how a node is found.
+// PeerOf returns a node's Peer.
 func PeerOf(n *cert.Node, online, self bool) Peer {
 	return Peer{ID: n.ID.String(), Name: n.Name, FQDN: n.FQDN, IPv4: n.IPv4, IPv6: n.IPv6, Online: online, Self: self}
 }
 
-// Names is an immutable snapshot of what this node knows about names.
+// Names is an immutable snapshot of the names known here.
 type Names struct {
-	// Ready is false until the node has a configuration: nothing is known
-	// about names then, not even which ones are ours.
+	// Ready is false until the node has a configuration: before that, it does not even
+	// know which names belong to the overlay.
 	Ready bool `json:"ready"`
-	// Serial moves with each change of the snapshot.
+	// Serial changes with each change of the snapshot.
 	Serial uint64 `json:"serial"`
 	// Suffix is "weft.internal": lower case, no dots at the ends.
 	Suffix string `json:"suffix"`
-	// IPv4 and IPv6 are the network's whole address ranges.
+	// IPv4 and IPv6 are the network's address ranges.
 	IPv4 netip.Prefix `json:"ipv4_prefix"`
 	IPv6 netip.Prefix `json:"ipv6_prefix"`
 	// Peers holds this node itself and every peer known here.
 	Peers []Peer `json:"peers"`
-	// Complete says that Peers is the whole directory and the server was
-	// reachable lately, so that a name not in it does not exist. Otherwise a
-	// miss is put to Resolve.
+	// Complete means that Peers is the whole directory and the server was reachable
+	// lately, so that a missing name does not exist. Otherwise Resolve looks it up.
 	Complete bool `json:"complete"`
-	// LookedUp moves when what Resolve said before counts no more: a name may
-	// have come to be, or be another's.
+	// LookedUp changes when earlier results of Resolve are no longer valid: a name may
+	// now exist, or belong to another device.
 	LookedUp uint64 `json:"looked_up"`
-	// Aliases are former names of Peers that still lead to them.
+	// Aliases are former names of Peers that still resolve.
 	Aliases []Alias `json:"aliases"`
-	// NoIPv4 says that a firewall of this machine drops what peers send over IPv4.
+	// NoIPv4 means that a firewall of this machine drops what peers send over IPv4.
 	NoIPv4 bool `json:"no_ipv4"`
 }
 
 // Alias is a former name of a peer.
 type Alias struct {
 	Name   string    `json:"name"`   // short
-	Target string    `json:"target"` // the peer's name now
+	Target string    `json:"target"` // the peer's current name
 	Until  time.Time `json:"until"`
 }
 
-// NameFacts are what Names are made of.
+// NameFacts are the input of Names.
 type NameFacts struct {
 	Serial uint64
 	NoIPv4 bool
-	// Self is this node's certificate. Nil while it is in no network, and nothing of
-	// the following counts then.
+	// Self is this node's certificate. It is nil while the node is in no network; the
+	// fields below do not count then.
 	Self       *cert.Node
 	Suffix     string
 	IPv4, IPv6 netip.Prefix
@@ -81,7 +80,7 @@ type NameFacts struct {
 	Known      []*directory.Known // in any order; Self may be one
 }
 
-// NamesOf makes the names of the facts, sorted. It keeps no reference to them.
+// NamesOf turns facts into names, sorted. It keeps no reference to the facts.
 func NamesOf(f NameFacts) *Names {
 	n := &Names{Serial: f.Serial, NoIPv4: f.NoIPv4}
 	if f.Self == nil {
@@ -97,7 +96,7 @@ func NamesOf(f NameFacts) *Names {
 		p.LookedUp = !k.Listed
 		n.Peers = append(n.Peers, p)
 		if !k.Listed {
-			continue // its former names are asked for each time
+			continue // its former names are looked up each time
 		}
 		for _, a := range k.Aliases {
 			n.Aliases = append(n.Aliases, Alias{Name: a.Name, Target: k.Node.Name, Until: a.Until})
@@ -108,7 +107,7 @@ func NamesOf(f NameFacts) *Names {
 	return n
 }
 
-// Pong is one answered Ping.
+// Pong is the result of one Ping.
 type Pong struct {
 	Peer     Peer          `json:"peer"`
 	Addr     netip.Addr    `json:"addr"` // the address that answered
@@ -119,22 +118,21 @@ type Pong struct {
 	Endpoint string        `json:"endpoint"`
 }
 
-// Relay is one relay (or the coordination server, when Server is set).
+// Relay is one relay, or the coordination server if Server is set.
 type Relay struct {
 	ID      string   `json:"id"`
 	Name    string   `json:"name"`
 	URLs    []string `json:"urls"` // https://HOST:PORT
 	STUN    []string `json:"stun"` // host:port, UDP
 	Server  bool     `json:"server"`
-	Current bool     `json:"current"` // this node's home
+	Current bool     `json:"current"` // this node's home relay
 }
 
-// CleanName makes of a name or an address as people write it the form in which
-// everything else takes it: letters beyond ASCII become A-labels ("Küche" is
-// xn--kche-0ra), an IPv6 address loses its brackets. It refuses what cannot be
-// either before it reaches anything that would act on it: empty, over 255 bytes,
-// a leading '-', or bytes other than letters, digits, '-', '_', '.', ':' and
-// '%'. The error has KindUsage.
+// CleanName converts a name or address as people write it to the form that all other
+// code expects: letters beyond ASCII become A-labels ("Küche" is xn--kche-0ra), an IPv6
+// address loses its brackets. It rejects text that can be neither before any other code
+// uses it: empty, over 255 bytes, a leading '-', or bytes other than letters, digits,
+// '-', '_', '.', ':' and '%'. The error has KindUsage.
 func CleanName(name string) (string, error) {
 	clean := strings.Trim(name, " ")
 	ok := len(clean) <= 255 && utf8.ValidString(clean)

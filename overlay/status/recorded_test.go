@@ -11,9 +11,9 @@ import (
 
 var update = flag.Bool("update", false, "record what is not recorded yet")
 
-// The contract status/1: users' scripts read it, so no field goes or changes
-// its type, and empty ones are there. An older weft shows what a later daemon
-// says.
+// The contract status/1: users' scripts read it, so no field is removed or changes its
+// type, and empty fields are present. An older weft can show the status of a later
+// daemon.
 func TestRecordedStatus(t *testing.T) {
 	at := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	ms := 1.9

@@ -1,8 +1,7 @@
-// Package status is what a node knows of itself, in its own words: what weft status
-// shows, what needs attention, who has which name, and why something failed. It
-// does nothing but say it: no I/O, no goroutine, and the time is an argument. Its
-// types are the JSON that the local API carries, which users' scripts read: fields
-// and words are added, never changed.
+// Package status is the state of a node for people and programs: what weft status
+// shows, what needs attention, names, and the kinds of errors. It is pure: no I/O, no
+// goroutine, and the time is an argument. Its types are the JSON of the local API,
+// which users' scripts read: fields and words are added, never changed.
 package status
 
 import "time"
@@ -17,33 +16,33 @@ type Status struct {
 	State   State  `json:"state"`
 	Network string `json:"network"` // network id, hex
 	Version string `json:"version"` // of the daemon
-	// Time is when this was said, by the server's clock as far as it is known: what
-	// the peers' times are to be compared with. Null when the node is not up.
+	// Time is when the status was made, by the server's clock as far as it is known:
+	// compare the peers' times with it. Null if the node is not up.
 	Time   *time.Time   `json:"time"`
 	Server ServerStatus `json:"server"`
 	Self   SelfStatus   `json:"self"`
 	Peers  []PeerStatus `json:"peers"`  // the directory, plus every peer with a live tunnel
-	Health []Health     `json:"health"` // what needs attention, empty when all is well
+	Health []Health     `json:"health"` // what needs attention, empty if nothing does
 }
 
-// State is what the node is doing as a whole.
+// State is the state of the whole node.
 type State string
 
 // The states.
 const (
 	StateUnjoined   State = "unjoined"   // no identity yet
-	StatePending    State = "pending"    // joined, waits for approval
+	StatePending    State = "pending"    // joined, waiting for approval
 	StateConnecting State = "connecting" // has an identity, no relay yet
 	StateRunning    State = "running"    // connected to its relay
 	StateDown       State = "down"       // stopped by weft down
 )
 
-// ServerStatus is the coordination server last talked to.
+// ServerStatus is the coordination server of the last request.
 type ServerStatus struct {
 	URL    string `json:"url"`
-	Online bool   `json:"online"` // it answered the last request made to it
-	// LastSeen is when it last answered, by this machine's clock; null: not since
-	// the daemon started.
+	Online bool   `json:"online"` // it answered the last request
+	// LastSeen is the time of its last answer, by this machine's clock; null if there
+	// was none since the daemon started.
 	LastSeen *time.Time `json:"last_seen"`
 }
 
@@ -56,11 +55,11 @@ type SelfStatus struct {
 	IPv6   string `json:"ipv6"`
 	Online bool   `json:"online"` // connected to a relay
 	Relay  string `json:"relay"`  // its name
-	// CertificateExpires is the end of the certificate's life, by weft time.
+	// CertificateExpires is when the certificate expires, by weft time.
 	CertificateExpires *time.Time `json:"certificate_expires"`
 }
 
-// PathKind says how packets reach a peer right now.
+// PathKind is how packets reach a peer right now.
 type PathKind string
 
 // The kinds of path.
@@ -68,7 +67,7 @@ const (
 	PathDirect  PathKind = "direct"
 	PathLane    PathKind = "lane"
 	PathRelay   PathKind = "relay"
-	PathIdle    PathKind = "idle"    // nothing sent lately: no tunnel, or one whose path was given up
+	PathIdle    PathKind = "idle"    // nothing sent lately: no tunnel, or one without a current path
 	PathOffline PathKind = "offline" // not connected to any relay
 )
 
@@ -80,20 +79,19 @@ type PeerStatus struct {
 	IPv4   string `json:"ipv4"`
 	IPv6   string `json:"ipv6"`
 	Online bool   `json:"online"`
-	// PresenceAt is when Online was known to be so, by Status.Time; null: it is not
-	// known.
+	// PresenceAt is when Online was known, by Status.Time; null if it is unknown.
 	PresenceAt    *time.Time `json:"presence_at"`
 	Path          PathKind   `json:"path"`
-	PathReason    string     `json:"path_reason"` // why not a better one
-	PathNote      string     `json:"path_note"`   // the same in a few words, or ""
+	PathReason    string     `json:"path_reason"` // why the path is not a better one
+	PathNote      string     `json:"path_note"`   // PathReason in a few words, or ""
 	Relay         string     `json:"relay"`
 	Endpoint      string     `json:"endpoint"` // IP:port of the direct path
 	RTTms         *float64   `json:"rtt_ms"`   // null until measured
 	RxBytes       uint64     `json:"rx_bytes"`
 	TxBytes       uint64     `json:"tx_bytes"`
 	LastHandshake *time.Time `json:"last_handshake"`
-	// LastSeen is when anything last came from it, by Status.Time: to the server, or
-	// here if that is later.
+	// LastSeen is when the peer last sent anything, by Status.Time: to the server, or
+	// to this node if that is later.
 	LastSeen    *time.Time `json:"last_seen"`
 	KeyExchange string     `json:"key_exchange"` // "X25519MLKEM768", "" without a tunnel
 }

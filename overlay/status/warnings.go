@@ -5,21 +5,22 @@ import (
 	"sync"
 )
 
-// maxWarnings bounds the warnings; codes of something could grow.
+// maxWarnings bounds the warnings; without it, codes with an Of could grow without
+// limit.
 const maxWarnings = 64
 
-// Warnings are what needs attention now, and wake who waits for a change of the
-// node's state. The zero Warnings are none. Any goroutine may use them; they call
-// nothing, so that any lock may be held.
+// Warnings are the current problems. Goroutines that wait for a change of the node's
+// state also wait on them. The zero Warnings are empty. Any goroutine may use them,
+// with any lock held, since they call nothing.
 type Warnings struct {
 	mu sync.Mutex
 	// mu guards the following.
 	messages map[Code]string
-	wake     chan struct{} // nil: nobody waits
+	wake     chan struct{} // nil: no waiters
 }
 
-// Set adds a warning, or gives one that stands another message. One for which there
-// is no room is left out.
+// Set adds a warning, or changes the message of an existing one. It drops a warning if
+// there is no room.
 func (w *Warnings) Set(code Code, message string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -32,7 +33,7 @@ func (w *Warnings) Set(code Code, message string) {
 	w.notifyLocked()
 }
 
-// Clear takes a warning back, if it stands.
+// Clear removes a warning, if it exists.
 func (w *Warnings) Clear(code Code) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -42,7 +43,7 @@ func (w *Warnings) Clear(code Code) {
 	}
 }
 
-// Left forgets what was said of the network that the node has left.
+// Left removes the warnings about the network that the node has left.
 func (w *Warnings) Left() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,7 +55,7 @@ func (w *Warnings) Left() {
 	w.notifyLocked()
 }
 
-// Has reports whether a warning stands.
+// Has reports whether a warning exists.
 func (w *Warnings) Has(code Code) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -62,8 +63,8 @@ func (w *Warnings) Has(code Code) bool {
 	return ok
 }
 
-// List returns the warnings, sorted by code and message. What a code is of stands
-// beside it.
+// List returns the warnings, sorted by code and message, with Of separated from the
+// code.
 func (w *Warnings) List() []Health {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -78,8 +79,8 @@ func (w *Warnings) List() []Health {
 	return out
 }
 
-// Notify wakes all who hold a channel of Changed: something else has changed that
-// they may wait for.
+// Notify wakes the goroutines that hold a channel of Changed: something else that they
+// may wait for has changed.
 func (w *Warnings) Notify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

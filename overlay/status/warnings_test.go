@@ -32,9 +32,9 @@ func TestWarnings(t *testing.T) {
 			w.Set(CodeInboundPortTaken.Of("80"), "b")
 			w.Set(CodeInboundPortTaken.Of("22"), "a")
 			w.Clear(CodeInboundPortTaken.Of("80"))
-			w.Clear(CodeInboundPortTaken) // is none of them
+			w.Clear(CodeInboundPortTaken) // matches none of them
 		}, is{{CodeInboundPortTaken, "a", "22"}}},
-		{"left: what is of the machine stays", func(w *Warnings) {
+		{"left: warnings about the machine stay", func(w *Warnings) {
 			for code := range meanings {
 				if code.Meaning().OfNetwork {
 					w.Set(code, "of the network")
@@ -45,7 +45,7 @@ func TestWarnings(t *testing.T) {
 			w.Set("of-a-later-version", "stays")
 			w.Left()
 		}, is{{CodeInboundPortTaken, "stays", "80"}, {"of-a-later-version", "stays", ""}}},
-		{"no more than fit, and those that stand change", func(w *Warnings) {
+		{"the number is bounded, and existing ones can change", func(w *Warnings) {
 			for i := range maxWarnings {
 				w.Set(name(i), "old")
 			}
@@ -62,10 +62,10 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// Who waits is woken by each change, and by nothing else.
+// Each change wakes the waiters, and nothing else does.
 func TestWarningsWake(t *testing.T) {
 	var w Warnings
-	w.Notify() // nobody waits
+	w.Notify() // no waiters
 	for _, c := range []struct {
 		name string
 		do   func()
@@ -73,7 +73,7 @@ func TestWarningsWake(t *testing.T) {
 	}{
 		{"set", func() { w.Set(CodeClock, "off") }, true},
 		{"has", func() { w.Has(CodeClock); w.List() }, false},
-		{"clear of what does not stand", func() { w.Clear(CodeVersion) }, false},
+		{"clear of a missing warning", func() { w.Clear(CodeVersion) }, false},
 		{"clear", func() { w.Clear(CodeClock) }, true},
 		{"left", w.Left, true},
 		{"notify", w.Notify, true},
@@ -95,7 +95,7 @@ func TestWarningsWake(t *testing.T) {
 	}
 }
 
-// A change that is made between asking for the channel and looking is not missed.
+// A change between the call of Changed and the check of the state is not missed.
 func TestWarningsWait(t *testing.T) {
 	var w Warnings
 	var waiting sync.WaitGroup

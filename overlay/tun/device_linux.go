@@ -16,19 +16,19 @@ const (
 	clonePath  = "/dev/net/tun"
 	headerSize = 10 // of struct virtio_net_hdr
 
-	// Without TUN_F_TSO_ECN and the offloads of UDP: such packets come cut.
+	// No TUN_F_TSO_ECN and no offloads of UDP: the kernel splits such packets itself.
 	offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
 )
 
-// kernelDevice is a file descriptor of /dev/net/tun. Every packet has a struct
-// virtio_net_hdr before it.
+// kernelDevice is a file descriptor of /dev/net/tun. Every packet starts with a struct
+// virtio_net_hdr.
 type kernelDevice struct {
 	// Constant after openDevice.
 	file *os.File
 	conn syscall.RawConn
-	get  func(fd uintptr) bool // of read, made once: a closure is garbage
+	get  func(fd uintptr) bool // for read, made once: a new closure would allocate
 
-	// Of the reading goroutine, between read and get.
+	// Used by the reading goroutine, between read and get.
 	head [headerSize]byte
 	iov  [3]unix.Iovec
 	wait bool
@@ -36,7 +36,7 @@ type kernelDevice struct {
 	err  error
 }
 
-// openDevice makes an interface, or attaches to one that is there.
+// openDevice makes an interface, or attaches to an existing one.
 func openDevice(name string) (*kernelDevice, error) {
 	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -106,7 +106,7 @@ func (d *kernelDevice) read(h *offload, buf, rest []byte, wait bool) (int, error
 	return d.n - headerSize, nil
 }
 
-// readv is called by the runtime, again when there may be a packet. It returns
+// readv is called by the runtime, again whenever there may be a packet. It returns
 // false to wait.
 func (d *kernelDevice) readv(fd uintptr) bool {
 	for {
@@ -126,10 +126,10 @@ func (d *kernelDevice) readv(fd uintptr) bool {
 	}
 }
 
-// wake sets a deadline that has passed; the read that meets it takes it away.
+// wake sets a deadline in the past; the read that fails with it removes it.
 func (d *kernelDevice) wake() { d.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// out is the state of a vector.
+// out is the state of one write.
 type out struct {
 	d    *kernelDevice
 	head [headerSize]byte
@@ -170,8 +170,8 @@ func (d *kernelDevice) write(w *vector) error {
 		v.SetLen(len(p))
 		o.iov = append(o.iov, v)
 	}
-	// Not conn.Write, which would have the peers' goroutines wait for each
-	// other: a TUN takes packets side by side, and never makes a writer wait.
+	// Not conn.Write, which would serialize the peers' goroutines: a TUN device accepts
+	// packets concurrently, and a write never blocks.
 	err := d.conn.Control(o.put)
 	clear(o.iov)
 	runtime.KeepAlive(w)

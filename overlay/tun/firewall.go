@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Another program's firewall may drop what comes from the overlay's addresses: VPNs
-// use the same range, and some drop all of it that comes by other interfaces than
-// theirs. Nothing of that is taken away here; it is found and named.
+// Another program's firewall may drop packets from the overlay's addresses: other VPNs
+// use the same range, and some drop all of it that arrives on other interfaces than
+// theirs. weft does not change those rules; it finds and names them.
 
 // blocker is a rule that drops what devices send to this machine.
 type blocker struct {
@@ -18,7 +18,7 @@ type blocker struct {
 	rule         string
 }
 
-// cure is a command that lets the interface's packets past the rule.
+// cure is a command that lets the interface's packets pass before the rule.
 func (b blocker) cure(name string) string {
 	return fmt.Sprintf("nft insert rule %s %s iifname %s accept", b.table, b.chain, name)
 }
@@ -30,9 +30,9 @@ var (
 	dropsIt  = regexp.MustCompile(`\b(drop|reject)\b`)
 )
 
-// findBlocker looks through a ruleset, as `nft list ruleset` prints it, for a rule
-// that drops packets from the network's range which come in by an interface of this
-// name, in a chain that packets for this machine go through.
+// findBlocker searches a ruleset, as printed by `nft list ruleset`, for a rule that
+// drops packets of the network's range arriving on the interface name, in a chain for
+// packets to this machine.
 func findBlocker(ruleset, name string, net4 netip.Prefix) (found blocker, ok bool) {
 	if !net4.IsValid() {
 		return blocker{}, false
@@ -41,7 +41,7 @@ func findBlocker(ruleset, name string, net4 netip.Prefix) (found blocker, ok boo
 	var here at
 	var blocks []blocker
 	passed := map[at]bool{}
-	hooked := map[at]bool{}    // chains of the hooks that matter
+	hooked := map[at]bool{}    // chains of the relevant hooks
 	jumps := map[at][]string{} // to chains of the same table
 	for line := range strings.Lines(ruleset) {
 		line = strings.TrimSpace(line)
@@ -62,21 +62,21 @@ func findBlocker(ruleset, name string, net4 netip.Prefix) (found blocker, ok boo
 		}
 		src := sourceIs.FindStringSubmatch(line)
 		if in := inputIs.FindStringSubmatch(line); src == nil && in != nil && in[1] == "" && in[2] == name && passesIt.MatchString(line) {
-			passed[here] = true // what follows in this chain is not for us
+			passed[here] = true // our packets do not reach later rules of this chain
 		}
 		if src == nil || !dropsIt.MatchString(line) || passed[here] {
 			continue
 		}
 		from, err := netip.ParsePrefix(src[1])
 		if err != nil || from.Bits() > net4.Bits() || !from.Contains(net4.Addr()) {
-			continue // a part of the range may be meant
+			continue // the rule may be about a part of the range only
 		}
 		if in := inputIs.FindStringSubmatch(line); in != nil && (in[2] == name) == (in[1] != "") {
 			continue
 		}
 		blocks = append(blocks, blocker{here.table, here.chain, line})
 	}
-	// Which chains are reached from the hooks.
+	// Follow the jumps from the hooks.
 	todo := make([]at, 0, len(hooked))
 	for c := range hooked {
 		todo = append(todo, c)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What Tailscale leaves in a machine, as nft shows it.
+// The rules of Tailscale, as nft prints them.
 const tailscaled = `table ip filter {
 	chain INPUT {
 		type filter hook input priority filter; policy accept;
@@ -27,7 +27,7 @@ func TestFindBlocker(t *testing.T) {
 		{"Tailscale's", tailscaled, "100.64.0.0/10", "ts-input"},
 		{"another range of ours", tailscaled, "10.7.0.0/16", ""},
 		{"a part of it", tailscaled, "100.80.0.0/12", "ts-input"},
-		{"a chain that nothing leads to", `table ip filter {
+		{"a chain without a jump to it", `table ip filter {
 	chain ts-input {
 		ip saddr 100.64.0.0/10 drop
 	}
@@ -39,13 +39,13 @@ func TestFindBlocker(t *testing.T) {
 		iifname != "weft0" ip saddr 100.64.0.0/10 drop
 	}
 }`, "100.64.0.0/10", ""},
-		{"for ours", `table inet f {
+		{"for our interface", `table inet f {
 	chain in {
 		type filter hook prerouting priority raw; policy accept;
 		iifname "weft0" ip saddr 100.0.0.0/8 reject with icmp host-unreachable
 	}
 }`, "100.64.0.0/10", "in"},
-		{"of all", `table inet f {
+		{"for all sources", `table inet f {
 	chain in {
 		type filter hook input priority filter; policy accept;
 		goto more
@@ -54,7 +54,7 @@ func TestFindBlocker(t *testing.T) {
 		ip saddr 100.64.0.0/10 drop
 	}
 }`, "100.64.0.0/10", "more"},
-		{"after it was let in", `table ip filter {
+		{"after an accept", `table ip filter {
 	chain INPUT {
 		type filter hook input priority filter; policy accept;
 		jump ts-input
@@ -64,14 +64,14 @@ func TestFindBlocker(t *testing.T) {
 		iifname != "tailscale0" ip saddr 100.64.0.0/10 drop
 	}
 }`, "100.64.0.0/10", ""},
-		{"of one device", `table inet f {
+		{"for one device", `table inet f {
 	chain in {
 		type filter hook input priority filter; policy accept;
 		ip saddr 100.64.0.7 drop
 		ip saddr 100.64.0.0/24 drop
 	}
 }`, "100.64.0.0/10", ""},
-		{"what goes out", `table inet f {
+		{"outgoing packets", `table inet f {
 	chain out {
 		type filter hook output priority filter; policy accept;
 		ip saddr 100.64.0.0/10 drop

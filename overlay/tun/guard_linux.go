@@ -13,23 +13,22 @@ import (
 // nftTimeout bounds a run of the nft program.
 const nftTimeout = 5 * time.Second
 
-// removedFor is how long, at the least, it is said that somebody has removed the
-// rules: until something is looked at after that.
+// removedFor is how long a warning says that another program has removed the rules, at
+// least: it ends with the next check after that.
 const removedFor = time.Hour
 
-// guarded is for which addresses guard was called last, and how it went.
+// guarded is the last call of guard and its result.
 type guarded struct {
 	v4, v6 netip.Addr
 	err    error
-	chain  string // how nft shows the chain; "" without addresses or after an error
+	chain  string // the chain as nft prints it; "" without addresses or after an error
 }
 
-// guard has the kernel drop what comes to the overlay addresses by another
-// interface, and replaces what an earlier process has left. Without addresses it
-// removes the table. A failure is tried again when the addresses change. Rules
-// that another program has removed or changed are set again: each reload of
-// Debian's nftables.service flushes those of everybody. touched says that rules
-// have changed, perhaps these. l.mu is held.
+// guard makes the kernel drop what arrives for the overlay addresses on another
+// interface, and replaces the rules of an earlier process. Without addresses it removes
+// the table. A failure is retried when the addresses change. touched means that some
+// rules have changed: if another program removed or changed ours, they are set again,
+// since each reload of Debian's nftables.service flushes all rules. l.mu is held.
 func (l *kernelLink) guard(v4, v6 netip.Addr, touched bool) error {
 	g := l.guarded
 	if g != nil && g.v4 == v4 && g.v6 == v6 {
@@ -50,30 +49,30 @@ func (l *kernelLink) guard(v4, v6 netip.Addr, touched bool) error {
 	return g.err
 }
 
-// blocked looks, when rules have changed, for one of another program that drops
-// what devices send to this machine. l.mu is held.
+// blocked searches, if rules have changed, for another program's rule that drops what
+// devices send to this machine. l.mu is held.
 func (l *kernelLink) blocked(net4 netip.Prefix, touched bool) (blocker, bool) {
 	if b := l.block; b != nil && !touched && b.net4 == net4 {
 		return b.found, b.ok
 	}
 	rules, err := nft("list ruleset", "")
 	if err != nil {
-		return blocker{}, false // the guard says so
+		return blocker{}, false // guard reports the error
 	}
 	found, ok := findBlocker(rules, l.name, net4)
 	l.block = &blockedBy{net4, found, ok}
 	return found, ok
 }
 
-// blockedBy is what blocked found last.
+// blockedBy is the last result of blocked.
 type blockedBy struct {
 	net4  netip.Prefix
 	found blocker
 	ok    bool
 }
 
-// guardRemoved is when another program last removed the rules, the zero Time
-// when that is long ago. l.mu is held.
+// guardRemoved is when another program last removed the rules, the zero Time if that is
+// longer ago than removedFor. l.mu is held.
 func (l *kernelLink) guardRemoved() time.Time {
 	if time.Since(l.removed) > removedFor {
 		return time.Time{}
@@ -83,7 +82,7 @@ func (l *kernelLink) guardRemoved() time.Time {
 
 func chainName(name string) string { return "inet weft-" + name + " guard" }
 
-// guardRules makes the table, as a transaction that replaces it.
+// guardRules returns a transaction that replaces the table.
 func guardRules(name string, v4, v6 netip.Addr, more []netip.Addr) string {
 	table := "inet weft-" + name
 	var b strings.Builder
@@ -91,7 +90,7 @@ func guardRules(name string, v4, v6 netip.Addr, more []netip.Addr) string {
 	if !v4.IsValid() && !v6.IsValid() {
 		return b.String()
 	}
-	// Before connection tracking, and before any port is forwarded (DNAT).
+	// Before connection tracking and before port forwarding (DNAT).
 	fmt.Fprintf(&b, "table %s {\n\tchain guard {\n\t\ttype filter hook prerouting priority raw - 10; policy accept;\n", table)
 	for _, ip := range append([]netip.Addr{v4, v6}, more...) {
 		if !ip.IsValid() {
@@ -107,12 +106,12 @@ func guardRules(name string, v4, v6 netip.Addr, more []netip.Addr) string {
 	return b.String()
 }
 
-// nft runs the program with a command, or with rules on its standard input, and
-// returns what it prints.
+// nft runs the nft program with a command, or with rules on its standard input, and
+// returns its output.
 func nft(command, rules string) (string, error) {
 	path, err := exec.LookPath("nft")
 	if err != nil {
-		path = "/usr/sbin/nft" // not in the PATH of everybody
+		path = "/usr/sbin/nft" // not in every user's PATH
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), nftTimeout)
 	defer cancel()

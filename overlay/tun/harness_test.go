@@ -20,21 +20,21 @@ var (
 	self6, peer6 = netip.MustParseAddr("fd00:1:2::1"), netip.MustParseAddr("fd00:1:2::2")
 )
 
-// kernelPacket is a packet on its way out of a fakeDevice.
+// kernelPacket is a packet to or from a fakeDevice.
 type kernelPacket struct {
 	off offload
 	pkt []byte
 }
 
-// fakeDevice is a kernel that the test plays.
+// fakeDevice plays the kernel.
 type fakeDevice struct {
 	out   chan kernelPacket
 	woken chan struct{}
 
 	mu  sync.Mutex
-	in  []kernelPacket // what was written, guarded by mu
+	in  []kernelPacket // written packets, guarded by mu
 	err error
-	mut bool // do not keep what is written
+	mut bool // do not keep written packets
 }
 
 func newFakeDevice() *fakeDevice {
@@ -87,7 +87,7 @@ func (d *fakeDevice) written() []kernelPacket {
 	return in
 }
 
-// fakeLink notes what it is asked for.
+// fakeLink records the requested state.
 type fakeLink struct {
 	mu     sync.Mutex
 	want   hostState
@@ -176,7 +176,7 @@ func slowPseudo(head []byte, proto uint8, length int) uint32 {
 	return uint32(slowSum(addrs, uint32(proto)+uint32(length)))
 }
 
-// slowSum is the checksum as RFC 1071 writes it down.
+// slowSum is the checksum as defined in RFC 1071.
 func slowSum(b []byte, acc uint32) uint16 {
 	s := uint64(acc)
 	for i, c := range b {
@@ -192,7 +192,7 @@ func slowSum(b []byte, acc uint32) uint16 {
 	return uint16(s)
 }
 
-// valid fails unless the packet's checksums and lengths are right.
+// valid fails unless the packet's checksums and lengths are correct.
 func valid(t testing.TB, pkt []byte) {
 	t.Helper()
 	proto, l4, _, ok := transport(pkt)
@@ -215,8 +215,8 @@ func valid(t testing.TB, pkt []byte) {
 	}
 }
 
-// partial makes of a packet what the kernel hands to an interface that
-// completes checksums itself.
+// partial turns a packet into what the kernel passes to an interface that completes
+// checksums itself.
 func partial(pkt []byte, segment int) kernelPacket {
 	pkt = bytes.Clone(pkt)
 	proto, l4, _, _ := transport(pkt)

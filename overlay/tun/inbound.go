@@ -20,38 +20,38 @@ import (
 )
 
 const (
-	maxMapped    = 1024 // connections, and flows, of all maps; a third for one address
+	maxMapped    = 1024 // connections, and separately flows, of all maps; one address gets a third
 	mapTimeout   = 10 * time.Second
 	mapIdle      = 60 * time.Second // of a UDP flow
 	maxDatagram  = 64 << 10
-	answerWithin = 120 // seconds in which an answer may come to a UDP port that has sent
+	answerWithin = 120 // seconds for which a UDP port that has sent may receive answers
 )
 
-// Inbound says what peers that the filter lets in reach on this machine.
+// Inbound says what peers admitted by the filter may reach on this machine.
 type Inbound struct {
-	// Limited closes every TCP and UDP port but Ports and those of Maps, and
-	// all other protocols but ICMP. What this machine has begun is answered.
+	// Limited closes every TCP and UDP port except Ports and those of Maps, and all
+	// other protocols except ICMP. Answers to connections from this machine still pass.
 	Limited bool
 	Ports   []uint16
 
-	// Maps lead a port of the overlay address, TCP and UDP, to another
-	// "HOST:PORT", by a listener of this package, as loopback.Dial has it.
+	// Maps forward a port of the overlay address, TCP and UDP, to another "HOST:PORT"
+	// in the form of loopback.Target, by a listener of this package.
 	Maps map[uint16]string
 
-	// Watch is told what targets refused and what they took. May be nil.
+	// Watch is told which targets refuse and which answer. May be nil.
 	Watch *loopback.Watch
 }
 
-// gate drops what comes for a closed port. It keeps no flows: an answer over
-// TCP is no bare SYN, and one over UDP comes to a port that has sent lately.
-// Whether it is an answer of that peer the filter has judged before.
+// gate drops packets for closed ports. It keeps no flow table: a TCP answer is not a
+// bare SYN, and a UDP answer goes to a port that has sent lately. The filter has
+// already decided whether the packet is an answer of that peer.
 type gate struct {
 	open [1 << 16 / 64]uint64 // constant
 	zero time.Time            // constant
 	sent [1 << 16]atomic.Uint32
 }
 
-// newGate returns nil if nothing is closed.
+// newGate returns nil if no port is closed.
 func newGate(in Inbound) *gate {
 	if !in.Limited {
 		return nil
@@ -70,8 +70,8 @@ func (g *gate) isOpen(port uint16) bool { return g.open[port/64]&(1<<(port%64)) 
 
 func (g *gate) now() uint32 { return uint32(time.Since(g.zero) / time.Second) }
 
-// transport finds the header after the IP header. later is true for a fragment
-// without one.
+// transport finds the header after the IP header. later is true for a fragment without
+// one.
 func transport(pkt []byte) (proto uint8, l4 []byte, later, ok bool) {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:
@@ -89,7 +89,7 @@ func transport(pkt []byte) (proto uint8, l4 []byte, later, ok bool) {
 	return 0, nil, false, false
 }
 
-// noteOut remembers a UDP port that sends.
+// noteOut records a UDP port that sends.
 func (g *gate) noteOut(pkt []byte) {
 	proto, l4, later, ok := transport(pkt)
 	if ok && !later && proto == protoUDP && len(l4) >= 8 {
@@ -97,14 +97,14 @@ func (g *gate) noteOut(pkt []byte) {
 	}
 }
 
-// admits judges a packet of a peer.
+// admits decides about a packet of a peer.
 func (g *gate) admits(pkt []byte) bool {
 	proto, l4, later, ok := transport(pkt)
 	switch {
 	case !ok:
 		return false
 	case later, proto == protoICMP, proto == protoICMPv6:
-		return true // of a fragmented datagram the start decides
+		return true // the first fragment of a datagram decides
 	case proto == protoTCP && len(l4) >= 20:
 		return l4[13]&(tcpSYN|tcpACK) != tcpSYN || g.isOpen(binary.BigEndian.Uint16(l4[2:]))
 	case proto == protoUDP && len(l4) >= 8:
@@ -115,12 +115,12 @@ func (g *gate) admits(pkt []byte) bool {
 	return false
 }
 
-// listeners are those of Inbound.Maps.
+// listeners are the listeners for Inbound.Maps.
 type listeners struct {
 	for4, for6 netip.Addr // the addresses that they listen on
 	open       []io.Closer
 	cancel     context.CancelFunc
-	wg         sync.WaitGroup // ends after close
+	wg         sync.WaitGroup // done after close
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -128,7 +128,7 @@ type listeners struct {
 	byPeer map[netip.Addr]int
 }
 
-// mapLocked makes the listeners for the present addresses. n.mu is held.
+// mapLocked opens the listeners on the current addresses. n.mu is held.
 func (n *Net) mapLocked() {
 	m := &n.maps
 	if len(n.cfg.Inbound.Maps) == 0 || m.cancel != nil && m.for4 == n.want.v4 && m.for6 == n.want.v6 {
@@ -152,7 +152,7 @@ func (n *Net) mapLocked() {
 			if err == nil || ip.Is6() && errors.Is(err, syscall.EADDRNOTAVAIL) { // IPv6 may be off
 				continue
 			}
-			msg := fmt.Sprintf("--inbound %d=%s: %v; peers reach what listens there", port, target, err)
+			msg := fmt.Sprintf("--inbound %d=%s: %v; peers reach the program that listens there instead", port, target, err)
 			n.log.Warn(msg)
 			if n.cfg.Warn != nil {
 				n.cfg.Warn(status.CodeInboundPortTaken.Of(strconv.Itoa(int(port))), msg)
@@ -173,7 +173,7 @@ func (m *listeners) close() {
 
 func (m *listeners) wait() { m.wg.Wait() }
 
-// acquire counts a connection or a flow of a peer.
+// acquire counts a connection or flow of a peer.
 func (m *listeners) acquire(peer netip.Addr) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -208,7 +208,7 @@ func (n *Net) mapTCP(ctx context.Context, at netip.AddrPort, target string) erro
 			if errors.Is(err, net.ErrClosed) {
 				return
 			} else if err != nil {
-				if !pause(ctx, 50*time.Millisecond) { // out of descriptors
+				if !pause(ctx, 50*time.Millisecond) { // out of file descriptors
 					return
 				}
 				continue
@@ -228,7 +228,7 @@ func (n *Net) mapTCP(ctx context.Context, at netip.AddrPort, target string) erro
 	return nil
 }
 
-// carry joins a peer's connection with the service.
+// carry forwards a peer's connection to the target.
 func (n *Net) carry(ctx context.Context, c *net.TCPConn, peer netip.Addr, port uint16, target string) {
 	local, err := loopback.Dial(ctx, "tcp", target, port, peer, mapTimeout)
 	if err != nil {
@@ -236,7 +236,7 @@ func (n *Net) carry(ctx context.Context, c *net.TCPConn, peer netip.Addr, port u
 			n.cfg.Inbound.Watch.Refused("tcp", target, port)
 		}
 		n.log.Debug("connection refused", "peer", peer, "target", target, "err", err)
-		c.SetLinger(0) // a reset, as from a port where nobody listens
+		c.SetLinger(0) // a reset, as from a port without a listener
 		c.Close()
 		return
 	}
@@ -291,8 +291,8 @@ func (n *Net) mapUDP(ctx context.Context, at netip.AddrPort, target string) erro
 	return nil
 }
 
-// answers carries a service's datagrams back until the flow is idle. It reports
-// whether nobody listens there.
+// answers carries a target's datagrams back until the flow is idle. It reports whether
+// the target refused.
 func answers(pc *net.UDPConn, c net.Conn, to netip.AddrPort) (refused bool) {
 	c.SetReadDeadline(time.Now().Add(mapIdle))
 	buf := make([]byte, maxDatagram)
@@ -339,7 +339,7 @@ func (f *udpFlows) close() {
 	}
 }
 
-// pause waits and reports whether ctx let it.
+// pause waits and reports false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -17,7 +17,7 @@ import (
 const (
 	// protocol marks our routes in the kernel's table.
 	protocol = 119
-	// metric lets every other route for the same range win.
+	// metric is high, so that any other route for the same range wins.
 	metric = 5000
 )
 
@@ -39,15 +39,15 @@ type kernelLink struct {
 	name  string
 	more  []netip.Addr // Config.Guard
 	index int
-	kept  bool // it was there before us and stays
+	kept  bool // it existed before us and stays
 
-	rulesTouched atomic.Bool // somebody, perhaps we, has changed rules of nftables
+	rulesTouched atomic.Bool // nftables rules have changed, perhaps by us
 
 	mu sync.Mutex
 	// mu guards the following.
-	up      bool      // we have set it up, what follows is others' doing
+	up      bool      // we have set it up; later changes are others'
 	guarded *guarded  // what guard has set last
-	removed time.Time // when it last had to be set again
+	removed time.Time // when the guard last had to be set again
 	block   *blockedBy
 }
 
@@ -72,11 +72,11 @@ func open(cfg Config) (device, link, error) {
 func (l *kernelLink) open(cfg Config) (device, error) {
 	if old, err := l.nl.LinkByName(cfg.Name); err == nil {
 		if old.Kind != "tun" || old.Alias != Alias {
-			return nil, fmt.Errorf("an interface %s exists already and is not weft's: choose another name, or remove it with: ip link delete %s", cfg.Name, cfg.Name)
+			return nil, fmt.Errorf("an interface %s already exists and is not weft's: choose another name, or remove it with: ip link delete %s", cfg.Name, cfg.Name)
 		}
 		l.kept = true
 	} else if !errors.Is(err, unix.ENODEV) {
-		return nil, fmt.Errorf("look for %s: %w", cfg.Name, err)
+		return nil, fmt.Errorf("look up %s: %w", cfg.Name, err)
 	}
 	dev, err := openDevice(cfg.Name)
 	switch {
@@ -87,7 +87,7 @@ func (l *kernelLink) open(cfg Config) (device, error) {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return nil, &PermissionError{err}
 	case err != nil:
-		return nil, fmt.Errorf("make %s: %w", cfg.Name, err)
+		return nil, fmt.Errorf("create %s: %w", cfg.Name, err)
 	}
 	if err := l.setUp(cfg.MTU); err != nil {
 		dev.close()
@@ -99,7 +99,7 @@ func (l *kernelLink) open(cfg Config) (device, error) {
 	return dev, nil
 }
 
-// setUp is what is configured once.
+// setUp sets what does not change later.
 func (l *kernelLink) setUp(mtu int) error {
 	ln, err := l.nl.LinkByName(l.name)
 	if err != nil {
@@ -112,9 +112,9 @@ func (l *kernelLink) setUp(mtu int) error {
 	if err := l.nl.SetAlias(l.index, Alias); err != nil {
 		return err
 	}
-	// Old kernels make packets up to 64 KB: those are cut when read.
+	// Old kernels make packets up to 64 KB; those are split when read.
 	l.nl.SetGSOMaxSize(l.index, MaxPacket)
-	// Nobody to solicit. Where there is no IPv6 it fails.
+	// No router solicitation. This fails where there is no IPv6.
 	l.nl.SetNoLinkLocal(l.index)
 	return nil
 }
@@ -139,7 +139,7 @@ func (l *kernelLink) apply(want hostState) (r report, err error) {
 	}
 	l.up = true
 	touched := l.rulesTouched.Swap(false)
-	r.unguarded = l.guard(want.v4, want.v6, touched) // before the kernel has them
+	r.unguarded = l.guard(want.v4, want.v6, touched) // before the kernel gets the addresses
 	r.removed = l.guardRemoved()
 	if want.v4.IsValid() {
 		r.blocker, r.blocked = l.blocked(want.net4, touched)
@@ -157,7 +157,7 @@ func (l *kernelLink) apply(want hostState) (r report, err error) {
 	return r, err
 }
 
-// setAddr makes want the only address of the family, but for link-local ones.
+// setAddr makes want the only address of the family, except link-local ones.
 func (l *kernelLink) setAddr(family int, want netip.Addr) error {
 	have, err := l.nl.Addrs(l.index, family)
 	if err != nil {
@@ -186,8 +186,8 @@ func (l *kernelLink) setAddr(family int, want netip.Addr) error {
 	return nil
 }
 
-// setRoute routes the range to the interface, if that takes nothing away from
-// others, and removes other routes that we have set.
+// setRoute routes the range to the interface unless other routes cover it, and removes
+// other routes that we have set.
 func (l *kernelLink) setRoute(family int, src netip.Addr, want netip.Prefix) (d decision, err error) {
 	if !src.IsValid() {
 		want = netip.Prefix{}
@@ -238,7 +238,7 @@ func (l *kernelLink) setRoute(family int, src netip.Addr, want netip.Prefix) (d 
 	return d, nil
 }
 
-// nameOf names the interface of a route, "" for one that leads nowhere.
+// nameOf names the interface of a route, "" for an unreachable or blackhole route.
 func (l *kernelLink) nameOf(r rtnl.Route, names map[int]string) string {
 	if r.Link == 0 || r.Type != unix.RTN_UNICAST {
 		return ""
@@ -254,8 +254,8 @@ func (l *kernelLink) nameOf(r rtnl.Route, names map[int]string) string {
 	return name
 }
 
-// clean leaves an interface that outlives us as bare as it was. One of our own
-// goes with its file.
+// clean removes our settings from an interface that outlives us. An interface of our
+// own goes with its file.
 func (l *kernelLink) clean() {
 	if l.kept {
 		l.apply(hostState{})
@@ -267,8 +267,8 @@ func (l *kernelLink) clean() {
 	l.nl.Close()
 }
 
-// bind is for net.Dialer.Control: whatever the routes say, weft's own
-// connections into the overlay use the interface.
+// bind is for net.Dialer.Control: weft's own connections into the overlay use the
+// interface, whatever the routes are.
 func (l *kernelLink) bind(fd uintptr) error {
 	return os.NewSyscallError("SO_BINDTODEVICE", unix.BindToDevice(int(fd), l.name))
 }

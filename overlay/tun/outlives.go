@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// Outlives implements overlay.Net: sockets of other programs, and the
-// connections over them, do not end with this one. They end with the machine's
-// boot.
+// Outlives implements overlay.Net: other programs' sockets and connections survive this
+// process. They end with the machine's boot.
 func (n *Net) Outlives() (epoch string, first, last uint16) {
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		epoch = strings.TrimSpace(string(b))
@@ -18,7 +17,8 @@ func (n *Net) Outlives() (epoch string, first, last uint16) {
 	return epoch, first, last
 }
 
-// portRange reads two ports in order, the kernel's own where text has none.
+// portRange parses two ports in order; it returns the kernel's defaults if text has
+// none.
 func portRange(text string) (first, last uint16) {
 	if f := strings.Fields(text); len(f) == 2 {
 		from, err := strconv.ParseUint(f[0], 10, 16)

@@ -2,8 +2,7 @@ package tun
 
 import "testing"
 
-// TestPortRange: what the kernel says, and what it has by itself where it says
-// nothing that makes sense.
+// TestPortRange covers the kernel's text, and the defaults for invalid text.
 func TestPortRange(t *testing.T) {
 	for text, want := range map[string][2]uint16{
 		"32768\t60999\n": {32768, 60999},

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	maxPings  = 256 // under way at the same time
-	pingBytes = 16  // random: a reply proves that the other end has seen them
+	maxPings  = 256 // pings in progress
+	pingBytes = 16  // random: a reply proves that the peer has seen them
 )
 
-// pings are the echo requests of Ping. They are not the kernel's: its sockets
-// for them need rights that a process with CAP_NET_ADMIN may lack.
+// pings are the echo requests of Ping. They do not use the kernel's ping sockets: those
+// need permissions that a process with CAP_NET_ADMIN may lack.
 type pings struct {
 	waiting atomic.Int32 // len(by)
 
@@ -36,7 +36,7 @@ type pingKey struct {
 
 type ping struct {
 	data [pingBytes]byte
-	done chan pong // holds one
+	done chan pong // capacity 1
 }
 
 type pong struct {
@@ -46,10 +46,10 @@ type pong struct {
 
 func (p *pings) init() { p.by = map[pingKey]*ping{} }
 
-// Ping sends one ICMP echo request to addr through the tunnel and returns the
-// time until its reply. It fails with syscall.EACCES or EHOSTUNREACH when an
-// ICMP unreachable comes instead, and with ctx's error when that ends first.
-// Pinging an address of this node returns at once.
+// Ping sends one ICMP echo request to addr through the tunnel and returns the time
+// until its reply. If an ICMP unreachable comes instead, it fails with syscall.EACCES
+// or EHOSTUNREACH; if ctx ends first, with ctx's error. Pinging an address of this node
+// returns at once.
 func (n *Net) Ping(ctx context.Context, addr netip.Addr) (time.Duration, error) {
 	addr = addr.Unmap().WithZone("")
 	rtt, err := n.ping(ctx, addr)
@@ -123,9 +123,9 @@ func (p *pings) remove(key pingKey) {
 	p.waiting.Store(int32(len(p.by)))
 }
 
-// echo makes the request.
+// echo builds the request.
 func echo(src netip.Addr, key pingKey, p *ping) []byte {
-	from := make([]byte, 40) // as a packet that came from the remote
+	from := make([]byte, 40) // an IP header as of a packet from the remote
 	proto, typ := uint8(protoICMP), byte(8)
 	if src.Is4() {
 		from[0] = 0x45
@@ -150,8 +150,8 @@ func echo(src netip.Addr, key pingKey, p *ping) []byte {
 	return b
 }
 
-// take looks at a packet that came in while pings are under way. It returns
-// true for a reply to one, which the kernel need not see.
+// take inspects an incoming packet while there are pings. It returns true for a reply
+// to one, which the kernel need not see.
 func (p *pings) take(pkt []byte) bool {
 	proto, icmp, later, ok := transport(pkt)
 	if !ok || later || len(icmp) < 8 || proto != protoICMP && proto != protoICMPv6 {
@@ -168,7 +168,7 @@ func (p *pings) take(pkt []byte) bool {
 		}
 		return p.finish(pingKey{from, binary.BigEndian.Uint16(icmp[4:]), binary.BigEndian.Uint16(icmp[6:])}, icmp[8:], nil)
 	case v4 && icmp[0] == 3, !v4 && icmp[0] == 1:
-		q := icmp[8:] // what we sent
+		q := icmp[8:] // our quoted request
 		proto, echo, later, ok := transport(q)
 		if !ok || later || len(echo) < 8 || proto != protoICMP && proto != protoICMPv6 {
 			return false
@@ -191,7 +191,7 @@ func (p *pings) take(pkt []byte) bool {
 	return false
 }
 
-// finish ends a ping, with what came back or with an error.
+// finish ends a ping with the received data or an error.
 func (p *pings) finish(key pingKey, data []byte, err error) bool {
 	p.mu.Lock()
 	q := p.by[key]

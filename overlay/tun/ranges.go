@@ -9,7 +9,7 @@ import (
 	"weft/overlay/status"
 )
 
-// private are the addresses of which an overlay may have some.
+// private are the address ranges that an overlay may use.
 var private = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("10.0.0.0/8"),
@@ -19,8 +19,8 @@ var private = []netip.Prefix{
 	netip.MustParsePrefix("fc00::/7"),
 }
 
-// checkRange refuses a range that a server has no business to route through
-// this machine: what belongs to others, or all of the Internet.
+// checkRange rejects ranges that a server must not route through this machine: public
+// addresses, or the whole Internet.
 func checkRange(p netip.Prefix, v4 bool) error {
 	if p == (netip.Prefix{}) {
 		return nil
@@ -35,10 +35,10 @@ func checkRange(p netip.Prefix, v4 bool) error {
 	return fmt.Errorf("the network's range %s is not one of private addresses", p)
 }
 
-// route is one of the machine's, of another interface than ours.
+// route is a route of another interface.
 type route struct {
 	dst  netip.Prefix
-	dev  string // "" for a route that leads nowhere
+	dev  string // "" for an unreachable or blackhole route
 	main bool   // in the main table
 }
 
@@ -49,19 +49,19 @@ func (r route) String() string {
 	return r.dst.String() + " (" + r.dev + ")"
 }
 
-// decision is what to do about a range.
+// decision is the result of decide.
 type decision struct {
 	set     bool    // route the range to our interface
-	covered []route // these have all of it: none is set beside them
-	within  []route // these keep a part of it
+	covered []route // routes that cover the whole range: ours is not set
+	within  []route // routes that cover a part of the range
 }
 
-// A route this wide is the default route by another name, as VPNs use them.
+// A route this wide is a disguised default route, as VPNs use them.
 const defaultBits = 7
 
-// decide says whether a range may be routed to us beside the routes that are
-// there. Nothing is taken over: who has a route for all of it keeps it, and a
-// narrower one wins by itself.
+// decide reports whether a range may be routed to us beside the existing routes.
+// Existing routes keep precedence: if one covers the whole range, none of ours is set,
+// and a narrower one wins by itself.
 func decide(want netip.Prefix, routes []route) decision {
 	d := decision{set: want.IsValid()}
 	if !d.set {
@@ -80,32 +80,32 @@ func decide(want netip.Prefix, routes []route) decision {
 	return d
 }
 
-// report is what apply could not do.
+// report lists what apply could not do.
 type report struct {
-	down           bool      // somebody has set the interface down
-	noIPv6         error     // the address was refused
-	unguarded      error     // the overlay addresses can be reached from the LAN
-	removed        time.Time // when another program last removed what prevents that; it was set again
-	blocker        blocker   // drops what devices send, if blocked
+	down           bool      // the interface was set down
+	noIPv6         error     // why the address was refused
+	unguarded      error     // why the overlay addresses can be reached from the LAN
+	removed        time.Time // when another program last removed the guard; it was set again
+	blocker        blocker   // the rule that drops what devices send, if blocked
 	blocked        bool
 	range4, range6 decision
 }
 
-// warnings says it in words, by code.
+// warnings are the health messages of the report, by code.
 func (r report) warnings(name string, want hostState) map[status.Code]string {
 	w := map[status.Code]string{}
 	if r.down {
-		w[status.CodeTunDown] = fmt.Sprintf("%s was set down, so other programs reach no device by it; run: ip link set %s up", name, name)
+		w[status.CodeTunDown] = fmt.Sprintf("%s was set down, so other programs cannot reach devices through it; run: ip link set %s up", name, name)
 		return w
 	}
 	if r.unguarded != nil {
-		w[status.CodeTunUnguarded] = fmt.Sprintf("neighbours on the LAN can send to the overlay address past %s, since nftables cannot be set (%v): a service that trusts whoever reaches that address should not", name, r.unguarded)
+		w[status.CodeTunUnguarded] = fmt.Sprintf("neighbours on the LAN can reach the overlay address past %s, since nftables rules cannot be set (%v): services must not trust clients because they use that address", name, r.unguarded)
 	}
 	if r.unguarded == nil && !r.removed.IsZero() {
-		w[status.CodeTunGuardRemoved] = fmt.Sprintf("another program removed, at %s, the rules that keep neighbours on the LAN away from the overlay addresses (`nft flush ruleset` does, and each reload of nftables.service); weft has set them again", r.removed.Format(time.TimeOnly))
+		w[status.CodeTunGuardRemoved] = fmt.Sprintf("another program removed, at %s, the nftables rules that keep neighbours on the LAN away from the overlay addresses (`nft flush ruleset` does, and each reload of nftables.service); weft has set them again", r.removed.Format(time.TimeOnly))
 	}
 	if r.blocked {
-		w[status.CodeIPv4Blocked] = fmt.Sprintf("a firewall rule of another program drops what devices send to this machine over IPv4 (%s in chain %s of table %s); weft's names lead to IPv6 addresses meanwhile; to let it in, run: %s",
+		w[status.CodeIPv4Blocked] = fmt.Sprintf("a firewall rule of another program drops what devices send to this machine over IPv4 (%s in chain %s of table %s); meanwhile weft's names resolve to IPv6 addresses; to let it in, run: %s",
 			r.blocker.rule, r.blocker.chain, r.blocker.table, r.blocker.cure(name))
 	}
 	if r.noIPv6 != nil {
@@ -118,17 +118,17 @@ func (r report) warnings(name string, want hostState) map[status.Code]string {
 	}{{status.CodeRouteOverlap.Of("4"), r.range4, want.net4}, {status.CodeRouteOverlap.Of("6"), r.range6, want.net6}} {
 		switch {
 		case len(f.d.covered) > 0:
-			w[f.code] = fmt.Sprintf("%s is routed elsewhere already: %s; that stays, so other programs reach no device at %s by %s (weft's proxy does)",
+			w[f.code] = fmt.Sprintf("%s already has another route: %s; weft leaves it alone, so other programs cannot reach devices at %s through %s (weft's proxy can)",
 				f.prefix, list(f.d.covered), f.prefix, name)
 		case len(f.d.within) > 0:
-			w[f.code] = fmt.Sprintf("a part of %s is routed past %s: %s; that stays, so what other programs send there goes past weft, and not encrypted by it",
+			w[f.code] = fmt.Sprintf("a part of %s is routed past %s: %s; weft leaves that alone, so other programs' traffic to it bypasses weft and its encryption",
 				f.prefix, name, list(f.d.within))
 		}
 	}
 	return w
 }
 
-// list names a few.
+// list formats the first routes.
 func list(routes []route) string {
 	var s []string
 	for i, r := range routes {

@@ -22,12 +22,12 @@ func TestDecide(t *testing.T) {
 		set             bool
 		covered, within int
 	}{
-		{"nothing there", v4, nil, true, 0, 0},
+		{"no other routes", v4, nil, true, 0, 0},
 		{"no range", netip.Prefix{}, []route{{v4, "eth0", true}}, false, 0, 0},
 		{"an ordinary LAN", v4, []route{{p("192.168.1.0/24"), "eth0", true}, {p("0.0.0.0/0"), "eth0", true}}, true, 0, 0},
-		{"a VPN's halves of everything", v4, []route{{p("0.0.0.0/1"), "vpn", true}, {p("128.0.0.0/1"), "vpn", true}}, true, 0, 0},
+		{"a VPN's two halves of the Internet", v4, []route{{p("0.0.0.0/1"), "vpn", true}, {p("128.0.0.0/1"), "vpn", true}}, true, 0, 0},
 		{"the same range", v4, []route{{v4, "eth0", true}}, false, 1, 0},
-		{"the same range, nowhere", v4, []route{{v4, "", true}}, false, 1, 0},
+		{"the same range, unreachable", v4, []route{{v4, "", true}}, false, 1, 0},
 		{"a LAN around it", v4, []route{{p("100.0.0.0/8"), "eth0", true}}, false, 1, 0},
 		{"a carrier's NAT", v4, []route{{p("100.72.3.0/24"), "wan", true}}, true, 0, 1},
 		{"one host (TunnelVision)", v4, []route{{p("100.64.3.7/32"), "eth0", true}}, true, 0, 1},
@@ -67,7 +67,7 @@ func TestCheckRange(t *testing.T) {
 	}
 }
 
-// Warnings come once, change, and go; a bad range changes nothing.
+// Each warning is sent once, changes, and is cleared; an invalid range changes nothing.
 func TestWarnings(t *testing.T) {
 	var mu sync.Mutex
 	now := map[status.Code]string{}
@@ -85,7 +85,7 @@ func TestWarnings(t *testing.T) {
 	expect()
 	lan := []route{{netip.MustParsePrefix("100.64.0.0/10"), "eth0", true}}
 	l.report = report{range4: decision{covered: lan}, range6: decision{within: lan}, noIPv6: errors.New("off")}
-	n.look()
+	n.restore()
 	expect("route-overlap:4", "route-overlap:6", "tun-no-ipv6")
 	for _, msg := range now {
 		if strings.Contains(msg, "\n") || len(msg) > 400 {
@@ -93,15 +93,15 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 	before := told
-	n.look()
+	n.restore()
 	if told != before {
-		t.Error("told again what was told")
+		t.Error("the same warning was sent again")
 	}
 	l.report = report{down: true}
-	n.look()
+	n.restore()
 	expect("tun-down")
 	l.report = report{}
-	n.look()
+	n.restore()
 	expect()
 
 	if err := n.SetRanges(netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("fd00:1:2::/48")); err != nil {
@@ -113,13 +113,13 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// The owner of the Net hears once that the interface is gone.
+// Gone is called once when the interface is removed.
 func TestGone(t *testing.T) {
 	gone := make(chan error, 2)
 	n, d, l := newTestNet(t, Config{Gone: func(err error) { gone <- err }})
 	l.err = errGone
-	n.look()
-	n.look()
+	n.restore()
+	n.restore()
 	d.err = errGone
 	n.Write([][]byte{udp(peer4, self4, 1, 2, nil)}, 0)
 	if err := <-gone; !errors.Is(err, errGone) || len(gone) != 0 {

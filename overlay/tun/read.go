@@ -8,50 +8,47 @@ import (
 )
 
 const (
-	// readBytes ends a batch: what is read at once has to fit between Read
-	// and Send (the backlog of package dataplane).
+	// readBytes ends a batch: all packets of one Read must fit between Read and Send
+	// (the backlog of package dataplane).
 	readBytes = 256 << 10
-	// inPlace is how much of a packet is read into the caller's buffer at once.
-	// wireguard-go keeps thousands of buffers of 64 KB, which cost what was
-	// ever touched of them: a large packet that is then cut must not go there.
+	// inPlace is how much of a packet is read into the caller's buffer directly.
+	// wireguard-go keeps thousands of buffers of 64 KB, and each costs the memory that
+	// was ever touched: a large packet that is then split must not go there.
 	inPlace = 2 << 10
-	// minPayload is that of a segment, whatever the limit.
+	// minPayload is the minimum payload of a segment, even if the limit is lower.
 	minPayload = 64
-	// maxInjected bounds the packets of our own that wait for Read.
+	// maxInjected bounds our own packets that wait for Read.
 	maxInjected = 64
 )
 
-// offload is what the kernel says about a packet, or we to it
-// (linux/virtio_net.h).
+// offload is the metadata of a packet from or to the kernel (linux/virtio_net.h).
 type offload struct {
-	partial bool // the checksum at start+offset is the pseudo header's only
+	partial bool // the checksum at start+offset covers only the pseudo header
 	start   int
 	offset  int
-	segment int // payload bytes of a TCP segment; 0: one packet
+	segment int // payload bytes of a TCP segment; 0: a single packet
 	v6      bool
 }
 
-// reader is what Read keeps between calls. It belongs to the reading goroutine.
+// reader is the state of Read between calls. Only the reading goroutine uses it.
 type reader struct {
 	off   offload
 	split splitter
-	large [inPlace + maxWhole]byte // a packet longer than inPlace, while it is read and cut
+	large [inPlace + maxWhole]byte // a packet longer than inPlace, while it is read and split
 }
 
-// alwaysFits is the length of packets that every way carries.
+// alwaysFits is the length of packets that every path carries.
 const alwaysFits = 576
 
-// SetLimit has TCP packets cut that are longer, in bytes, than limit says when
-// asked with the packet. limit is called on the packet path, for TCP packets
-// longer than 576 bytes. Before SetLimit, and for a limit of 0, packets stay
-// whole. It implements overlay.Net.
+// SetLimit splits TCP packets that are longer than limit returns, in bytes. limit is
+// called on the packet path with each TCP packet longer than 576 bytes. Before
+// SetLimit, and for a limit of 0, packets stay whole. It implements overlay.Net.
 func (n *Net) SetLimit(limit func(pkt []byte) int) { n.limit.Store(&limit) }
 
-// Read waits for packets of the kernel, fills bufs[i][offset:] with one IP
-// packet each, checksums complete, and sets sizes[i]. It returns how many, at
-// least one unless WakeRead was called, or os.ErrClosed after Close. TCP packets
-// have up to MaxPacket bytes (see SetLimit), others up to the MTU. One goroutine
-// may call it.
+// Read waits for packets of the kernel, writes one IP packet with complete checksums
+// into each bufs[i][offset:] and sets sizes[i]. It returns their number, at least one
+// unless WakeRead was called, or os.ErrClosed after Close. TCP packets have up to
+// MaxPacket bytes (see SetLimit), others up to the MTU. Only one goroutine may call it.
 func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	r := &n.reader
 	count, bytes := 0, 0
@@ -79,14 +76,14 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 				n.lost(err)
 			}
 			if count > 0 {
-				return count, nil // the next call finds it again
+				return count, nil // the next call gets the same error
 			}
 			return 0, os.ErrClosed
 		}
 		pkt := buf[:min(size, len(buf), inPlace)]
 		if size > len(pkt) {
 			if len(pkt) < inPlace {
-				continue // no room
+				continue // too little room
 			}
 			copy(r.large[:], pkt)
 			pkt = r.large[:size]
@@ -105,7 +102,7 @@ func (n *Net) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	return count, nil
 }
 
-// ours reports whether a packet is from one of our addresses.
+// ours reports whether a packet has one of our addresses as its source.
 func (n *Net) ours(pkt []byte) bool {
 	a := n.addrs.Load()
 	switch {
@@ -114,7 +111,7 @@ func (n *Net) ours(pkt []byte) bool {
 			return true
 		}
 		if pkt[16]&0xf0 == 0xe0 || pkt[16] == 255 {
-			return false // multicast goes to every interface: nobody's fault
+			return false // not counted: multicast goes to every interface
 		}
 	case len(pkt) >= 40 && pkt[0]>>4 == 6:
 		if a.has6 && [16]byte(pkt[8:24]) == a.v6 {
@@ -128,10 +125,9 @@ func (n *Net) ours(pkt []byte) bool {
 	return false
 }
 
-// segments puts a packet that was read into the buffers: whole into the first,
-// where a short one is already, or cut into as many as there are; the rest is
-// left in the reader. It returns the number of buffers filled, 0 for a packet
-// that is not usable.
+// segments puts a packet into the buffers: whole into the first buffer, which already
+// contains a short one, or split into as many as fit; the reader keeps the rest. It
+// returns the number of buffers filled, 0 for an unusable packet.
 func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 	r := &n.reader
 	if len(pkt) > alwaysFits {
@@ -140,7 +136,8 @@ func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 			return 0
 		}
 		if size := n.cut(pkt, shape, ok); size > 0 {
-			// What is cut is read again while it is: not from a buffer.
+			// The packet is read again during the split, so it must not be in a buffer
+			// that is written to.
 			if len(pkt) <= inPlace {
 				pkt = r.large[:copy(r.large[:], pkt)]
 			}
@@ -165,7 +162,7 @@ func (n *Net) segments(pkt []byte, bufs [][]byte, sizes []int, offset int) int {
 	return 1
 }
 
-// cut returns the payload that segments of the packet may have, 0 for all of it.
+// cut returns the payload size for splitting the packet, 0 to leave it whole.
 func (n *Net) cut(pkt []byte, shape tcpShape, isTCP bool) int {
 	if !isTCP || pkt[shape.ip+13]&(tcpSYN|tcpRST|tcpURG) != 0 {
 		return 0
@@ -181,15 +178,15 @@ func (n *Net) cut(pkt []byte, shape tcpShape, isTCP bool) int {
 	}
 	size := max(most-shape.head, minPayload)
 	if segment := n.reader.off.segment; segment > 0 && most <= n.cfg.MTU {
-		size = min(size, segment) // the connection's own segments, where they fit
+		size = min(size, segment) // the connection's own segment size, if it fits
 	}
 	return size
 }
 
-// WakeRead makes a Read that waits, or else the next one, return at once.
+// WakeRead makes a waiting Read, or else the next one, return at once.
 func (n *Net) WakeRead() { n.dev.wake() }
 
-// injected are packets of our own on their way to Read.
+// injected are our own packets that wait for Read.
 type injected struct {
 	waiting atomic.Int32 // len(packets)
 
@@ -197,7 +194,7 @@ type injected struct {
 	packets [][]byte // guarded by mu
 }
 
-// put reports whether there was room.
+// put queues a packet and reports whether there was room.
 func (q *injected) put(pkt []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -209,7 +206,7 @@ func (q *injected) put(pkt []byte) bool {
 	return true
 }
 
-// take copies the oldest into buf and returns its length, 0 for none.
+// take copies the oldest packet into buf and returns its length, 0 for none.
 func (q *injected) take(buf []byte) int {
 	if q.waiting.Load() == 0 {
 		return 0
@@ -228,7 +225,7 @@ func (q *injected) take(buf []byte) int {
 	return k
 }
 
-// send has Read return a packet of our own.
+// send makes Read return a packet of our own.
 func (n *Net) send(pkt []byte) bool {
 	if !n.inject.put(pkt) {
 		return false

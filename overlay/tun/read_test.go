@@ -34,7 +34,7 @@ func TestSum(t *testing.T) {
 	}
 }
 
-// A large TCP packet comes whole, whatever the MTU, with its checksum.
+// A large TCP packet arrives whole, whatever the MTU, with its checksum.
 func TestReadWhole(t *testing.T) {
 	n, d, _ := newTestNet(t, Config{})
 	bufs, sizes := buffers(4)
@@ -57,8 +57,8 @@ func TestReadWhole(t *testing.T) {
 	}
 }
 
-// Where the way does not carry it, it comes in segments that make up the whole,
-// also when there are more of them than buffers.
+// Where the path cannot carry it, it arrives in segments, even if there are more of
+// them than buffers.
 func TestReadCut(t *testing.T) {
 	n, d, _ := newTestNet(t, Config{})
 	limit := 1420
@@ -71,7 +71,7 @@ func TestReadCut(t *testing.T) {
 		data := payload(50001)
 		whole := tcp(c.from, c.to, 5, 6, 1<<32-1000, tcpACK|tcpPSH|tcpFIN, 12, data)
 		d.out <- partial(whole, 1368)
-		if c.limit < 1420 { // one of the connection's own segments is too long
+		if c.limit < 1420 { // the connection's own segment size is too large
 			d.out <- partial(tcp(c.from, c.to, 5, 6, 50001-1000, tcpACK|tcpPSH|tcpFIN, 12, data[:1368]), 0)
 			data = append(data, data[:1368]...)
 		}
@@ -113,7 +113,7 @@ func TestReadCut(t *testing.T) {
 	}
 }
 
-// A packet with a source that is not ours is dropped and counted.
+// A packet with a foreign source is dropped and counted.
 func TestReadDropsForeignSource(t *testing.T) {
 	n, d, _ := newTestNet(t, Config{})
 	foreign := []netip.Addr{peer4, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("127.0.0.1"),
@@ -125,7 +125,7 @@ func TestReadDropsForeignSource(t *testing.T) {
 		d.out <- kernelPacket{pkt: udp(from, peer6, 1, 2, []byte("x"))}
 		foreign = append(foreign, from)
 	}
-	d.out <- kernelPacket{pkt: []byte{0x45}} // no packet
+	d.out <- kernelPacket{pkt: []byte{0x45}} // an invalid packet
 	foreign = append(foreign, netip.Addr{})
 	d.out <- kernelPacket{pkt: udp(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::2"), 1, 2, nil)}
 	want := udp(self4, peer4, 1, 2, []byte("ours"))
@@ -149,7 +149,7 @@ func TestWakeRead(t *testing.T) {
 	}
 }
 
-// answer reads one packet that Net sends and has the peer answer.
+// answer reads one packet that Net sends and returns the peer's answer.
 func answer(n *Net, f func(pkt []byte) []byte) {
 	bufs, sizes := buffers(1)
 	for {

@@ -2,9 +2,9 @@ package tun
 
 import "encoding/binary"
 
-// refuse answers a packet for a closed port as if nobody listened there: a
-// reset, or an ICMP port unreachable. The answers leave by Read; when there are
-// too many they are lost.
+// refuse answers a packet for a closed port as if nothing listened there: with a reset,
+// or an ICMP port unreachable. The answers leave through Read; if there are too many,
+// they are dropped.
 func (n *Net) refuse(pkt []byte) {
 	proto, l4, later, ok := transport(pkt)
 	if !ok || later {
@@ -18,8 +18,7 @@ func (n *Net) refuse(pkt []byte) {
 	}
 }
 
-// answerHead is an IP header, and room for size bytes, that goes back to where
-// pkt came from.
+// answerHead is an IP header back to the sender of pkt, with room for size bytes.
 func answerHead(pkt []byte, proto uint8, size int) (answer, l4 []byte) {
 	if pkt[0]>>4 == 4 {
 		b := make([]byte, 20+size)
@@ -38,7 +37,7 @@ func answerHead(pkt []byte, proto uint8, size int) (answer, l4 []byte) {
 	return b, b[40:]
 }
 
-// pseudoOf is the sum of the pseudo header of a packet of answerHead.
+// pseudoOf is the sum of the pseudo header of such a packet.
 func pseudoOf(pkt []byte, proto uint8, size int) uint64 {
 	addresses := pkt[12:20]
 	if pkt[0]>>4 == 6 {
@@ -47,7 +46,7 @@ func pseudoOf(pkt []byte, proto uint8, size int) uint64 {
 	return sum([]byte{0, proto, byte(size >> 8), byte(size)}, sum(addresses, 0))
 }
 
-// resetTo refuses a SYN.
+// resetTo answers a SYN with a reset.
 func resetTo(pkt, syn []byte) []byte {
 	b, tcp := answerHead(pkt, protoTCP, 20)
 	copy(tcp[0:2], syn[2:4])
@@ -58,7 +57,7 @@ func resetTo(pkt, syn []byte) []byte {
 	return b
 }
 
-// unreachableTo refuses a datagram.
+// unreachableTo answers a datagram with a port unreachable.
 func unreachableTo(pkt []byte) []byte {
 	quoted := pkt[:min(len(pkt), 512)]
 	if pkt[0]>>4 == 4 {

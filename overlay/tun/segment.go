@@ -21,15 +21,15 @@ const (
 	maxHeader = 60 + 60 // of IPv4 and TCP, with all options
 )
 
-// tcpShape is where things are in a TCP packet.
+// tcpShape is the layout of a TCP packet.
 type tcpShape struct {
 	ip   int // length of the IP header
 	head int // length of both headers
 	v6   bool
 }
 
-// shapeOf parses a TCP packet that is exactly as long as it says, is no
-// fragment and has no IPv6 extension header.
+// shapeOf parses a TCP packet of exactly its stated length that is not a fragment and
+// has no IPv6 extension header.
 func shapeOf(pkt []byte) (s tcpShape, ok bool) {
 	switch {
 	case len(pkt) >= 40 && pkt[0]>>4 == 4:
@@ -54,7 +54,7 @@ func shapeOf(pkt []byte) (s tcpShape, ok bool) {
 	return s, tcp >= 20 && len(pkt) >= s.head
 }
 
-// addresses are source and destination, one after the other.
+// addresses are the bytes of source and destination.
 func (s tcpShape) addresses(pkt []byte) []byte {
 	if s.v6 {
 		return pkt[8:40]
@@ -62,8 +62,7 @@ func (s tcpShape) addresses(pkt []byte) []byte {
 	return pkt[12:20]
 }
 
-// setLength writes the length of a whole packet into its IP header, and that
-// header's checksum.
+// setLength writes the length of a whole packet and the checksum into its IP header.
 func (s tcpShape) setLength(head []byte, length int) {
 	if s.v6 {
 		binary.BigEndian.PutUint16(head[4:], uint16(length-40))
@@ -80,18 +79,18 @@ func (s tcpShape) pseudo(head []byte, length int) uint64 {
 	return sum([]byte{0, protoTCP, byte(l >> 8), byte(l)}, sum(s.addresses(head), 0))
 }
 
-// splitter cuts a TCP packet into segments.
+// splitter splits a TCP packet into segments.
 type splitter struct {
 	shape tcpShape
 	size  int // payload of a segment
 	head  [maxHeader]byte
-	rest  []byte // payload that is left
+	rest  []byte // remaining payload
 	index int
 	seq   uint32
 }
 
-// begin takes a packet apart whose segments are to have up to size bytes of
-// payload. The packet is read until the last segment is taken.
+// begin starts to split a packet into segments with up to size bytes of payload. It
+// uses the packet until the last segment.
 func (s *splitter) begin(pkt []byte, shape tcpShape, size int) {
 	s.shape, s.size, s.index = shape, size, 0
 	copy(s.head[:], pkt[:shape.head])
@@ -102,7 +101,7 @@ func (s *splitter) begin(pkt []byte, shape tcpShape, size int) {
 // more reports whether there is another segment.
 func (s *splitter) more() bool { return len(s.rest) > 0 }
 
-// next makes the next segment in out and returns its length.
+// next writes the next segment into out and returns its length.
 func (s *splitter) next(out []byte) int {
 	payload := s.rest[:min(s.size, len(s.rest))]
 	s.rest = s.rest[len(payload):]
@@ -125,9 +124,8 @@ func (s *splitter) next(out []byte) int {
 	return n
 }
 
-// complete finishes a checksum that the kernel has left to the interface: it
-// covers the packet from start on, and what is written at start+offset so far
-// is the pseudo header's part of it.
+// complete finishes a checksum that the kernel has left to the interface: it covers the
+// packet from start on, and start+offset contains the sum of the pseudo header.
 func complete(pkt []byte, start, offset int) bool {
 	if start+offset+2 > len(pkt) {
 		return false
@@ -140,8 +138,8 @@ func complete(pkt []byte, start, offset int) bool {
 	return true
 }
 
-// sum adds b, which begins at an even place of what is summed, to a ones'
-// complement sum of native words.
+// sum adds b to a ones' complement sum of native words; b must start at an even offset
+// of the summed data.
 func sum(b []byte, acc uint64) uint64 {
 	var c uint64
 	for len(b) >= 64 {
@@ -172,7 +170,7 @@ func sum(b []byte, acc uint64) uint64 {
 	return acc
 }
 
-// fold makes 16 bits, in native order, of a sum.
+// fold reduces a sum to 16 bits in native order.
 func fold(acc uint64) uint16 {
 	acc = acc>>32 + acc&0xffffffff
 	acc = acc>>16 + acc&0xffff

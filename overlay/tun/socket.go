@@ -13,10 +13,10 @@ import (
 	"weft/netstack/loopback"
 )
 
-// DialContext connects to an overlay "address:port" over the kernel's network:
-// from the overlay address and through the interface, whatever the routes say.
-// It resolves nothing. Errors are the kernel's: an ICMP unreachable of package
-// wg is syscall.EHOSTUNREACH.
+// DialContext connects to an overlay "address:port" through the kernel: from the
+// overlay address and through the interface, whatever the routes are. It resolves no
+// names. Errors are the kernel's: an ICMP unreachable of package wg is
+// syscall.EHOSTUNREACH.
 func (n *Net) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -46,13 +46,12 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	return d.DialContext(ctx, network, to.String())
 }
 
-// keepalive of connections through the tunnel is as that of package netstack: a
-// peer that vanished without a word is found out within a quarter of an hour.
+// keepalive is that of package netstack: it detects within a quarter of an hour that a
+// peer has vanished.
 var keepalive = net.KeepAliveConfig{Enable: true, Idle: 9 * time.Minute, Interval: 45 * time.Second, Count: 8}
 
-// bind makes a socket of ours use the interface alone: what a neighbour on the
-// LAN sends to the overlay address does not reach it, nor does this machine
-// itself.
+// bind restricts one of our sockets to the interface: neither a neighbour on the LAN
+// nor this machine itself reaches it at the overlay address.
 func (n *Net) bind(_, _ string, c syscall.RawConn) (err error) {
 	if cerr := c.Control(func(fd uintptr) { err = n.link.bind(fd) }); cerr != nil {
 		return cerr
@@ -60,14 +59,14 @@ func (n *Net) bind(_, _ string, c syscall.RawConn) (err error) {
 	return errors.Join(err, loopback.Inline(c))
 }
 
-// ListenTCP listens on an address of the interface for what comes through the
-// tunnel; port 0 chooses one.
+// ListenTCP listens on an address of the interface for connections through the tunnel;
+// port 0 picks a port.
 func (n *Net) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 	if err := n.checkListen(addr); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	l := net.ListenConfig{KeepAliveConfig: keepalive, Control: n.bind}
-	l.SetMultipathTCP(false) // whose listeners do not pass on what bind sets
+	l.SetMultipathTCP(false) // MPTCP listeners do not pass on what bind sets
 	return l.Listen(n.ctx, "tcp", addr.String())
 }
 
@@ -80,7 +79,7 @@ func (n *Net) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
 	return l.ListenPacket(n.ctx, "udp", addr.String())
 }
 
-// checkListen lets nothing of ours listen on the device's own network.
+// checkListen rejects addresses that are not the interface's.
 func (n *Net) checkListen(addr netip.AddrPort) error {
 	if n.ctx.Err() != nil {
 		return net.ErrClosed

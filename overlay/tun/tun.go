@@ -1,63 +1,59 @@
-// Package tun is the kernel's side of the tunnel: an overlay.Net over a TUN
-// interface, for machines on which every program is to reach the overlay, and
-// whose services are to be reached on the overlay address.
+// Package tun is an overlay.Net over a kernel TUN interface, for machines on which
+// every program reaches the overlay, and whose services are reached on the overlay
+// address.
 //
 //	tun.go         New, Net, its addresses, its end
 //	read.go        packets from the kernel to WireGuard
 //	write.go       packets from WireGuard to the kernel
 //	segment.go     TCP packets: parse, sum, split; pure
-//	ranges.go      which route may be set beside those that are there; pure
-//	firewall.go    whether another program's firewall is in the way; pure
-//	inbound.go     --inbound: ports that are closed, ports that lead elsewhere
-//	refuse.go      answers to what is closed
+//	ranges.go      which route may be set beside existing ones; pure
+//	firewall.go    whether another program's firewall drops our packets; pure
+//	inbound.go     --inbound: closed ports, forwarded ports
+//	refuse.go      answers for closed ports
 //	socket.go      DialContext, ListenTCP, ListenUDP
 //	ping.go        Ping
-//	outlives.go    until when other programs' connections last
+//	outlives.go    how long other programs' connections last
 //	device_linux.go, link_linux.go, guard_linux.go, watch_linux.go  the interface itself
 //
 // # Packets
 //
-// Not wireguard-go's tun package, though with the same offloads: that one cuts
-// every large TCP packet of the kernel into packets of MTU size. Here a packet
-// stays whole, up to MaxPacket bytes with complete checksums, as package
-// netstack sends it: through a relay that moved 1.6 times as much, for two thirds
-// of the processor time. Where a way cannot carry it, SetLimit has it cut while
-// it is read. Inwards,
-// consecutive segments of a TCP flow are handed to the kernel in one writev
-// without being copied together, their checksum marked as known: WireGuard has
-// authenticated them. Nothing polls; while nothing is sent nothing runs.
+// This package does not use wireguard-go's tun package, which has the same offloads but
+// splits every large TCP packet of the kernel to MTU size. Here a packet stays whole,
+// up to MaxPacket bytes with complete checksums, as in package netstack: through a
+// relay that moved 1.6 times as much, for two thirds of the processor time. Where a
+// path cannot carry such a packet, SetLimit splits it while it is read. Incoming
+// consecutive segments of a TCP flow go to the kernel in one writev without being
+// copied together, with their checksum marked as valid: WireGuard has authenticated
+// them. Nothing polls, and nothing runs while nothing is sent.
 //
-// A packet that leaves with a source other than the interface's addresses is
-// dropped and counted (Stats).
+// An outgoing packet whose source is not an address of the interface is dropped and
+// counted (Stats).
 //
 // # Addresses and routes
 //
-// The interface has the node's addresses as /32 and /128, and one route for
-// each of the network's ranges, of protocol 119 and with a metric that lets any
-// other route for the same range win. What others have routed is theirs: where
-// a route of another interface covers the range none is set, and a narrower one
-// keeps its part; Config.Warn says so. DialContext binds to the interface, so
-// weft itself goes through the tunnel even then. When somebody sets the
-// interface down and up again, or flushes it, addresses and routes come back
-// within about a second. All of it stays while the node is down: what programs
-// send is refused then (package overlay), and does not go out in the clear by the
-// default route. It goes with the interface, and that goes with
-// the process, however it ends. A persistent interface (ip tuntap) with the
-// alias "weft" is taken over, cleaned, and left behind clean.
+// The interface has the node's addresses as /32 and /128, and one route for each of the
+// network's ranges, of protocol 119 and with a metric that lets any other route for the
+// same range win. Routes of other programs are left alone: if a route of another
+// interface covers the range, none is set, and a narrower one keeps its part;
+// Config.Warn reports it. DialContext binds to the interface, so weft itself uses the
+// tunnel even then. If the interface is set down and up again, or flushed, addresses
+// and routes come back within about a second. They stay while the node is down, so that
+// packets of programs are refused (package overlay) and do not leave unencrypted
+// through the default route. They go with the interface, and the interface goes with
+// the process, however it ends. A persistent interface (ip tuntap) with the alias
+// "weft" is taken over, cleaned, and left clean at the end.
 //
-// The kernel takes a packet for the overlay address from any interface: a
-// neighbour on the LAN could send there past tunnel and filter. An nftables
-// table of our own, set by the nft program, drops what does not come from the
-// interface or from this machine; without nft Config.Warn says so. A firewall that
-// is reloaded by flushing everything takes the table along, until the next start
-// or change of address. Sockets of this package are bound to the interface in any
-// case.
+// The kernel accepts packets for the overlay address from any interface, so a neighbour
+// on the LAN could bypass tunnel and filter. An nftables table of our own, set by the
+// nft program, drops packets that come neither from the interface nor from this
+// machine; without nft, Config.Warn reports it. If another program flushes the table,
+// it is set again. Sockets of this package are bound to the interface in any case.
 //
 // # Inbound
 //
-// What the filter (overlay/internal/dataplane) lets in, the kernel delivers: to services on the
-// overlay address or on any address. A service that listens on loopback only is
-// not reached unless Inbound.Maps names it.
+// The kernel delivers what the filter (overlay/internal/dataplane) admits to services
+// that listen on the overlay address or on any address. A service that listens on
+// loopback only is reached only if Inbound.Maps names it.
 package tun
 
 import (
@@ -76,16 +72,16 @@ import (
 )
 
 const (
-	// DefaultMTU is the interface's when Config.MTU is zero. Ways that carry
-	// less are the business of package dataplane.
+	// DefaultMTU is the interface's MTU when Config.MTU is zero. Package dataplane
+	// handles paths with a smaller one.
 	DefaultMTU = 1420
 
-	// MaxPacket is the longest packet in bytes that Read returns and that the
-	// kernel is asked to make. A WireGuard message carries it with all headers.
+	// MaxPacket is the length in bytes of the longest packet that Read returns and that
+	// the kernel may make. A WireGuard message carries it with all headers.
 	MaxPacket = 60 << 10
 
-	// batchSize is how many packets Read and Write take at once: one packet
-	// of MaxPacket cut to the MTU.
+	// batchSize is the number of packets that Read and Write take at once: one packet
+	// of MaxPacket, split to the MTU.
 	batchSize = 64
 
 	// Alias marks an interface as weft's.
@@ -100,52 +96,51 @@ type Config struct {
 	// MTU in bytes, 1280 to 65535; 0 means DefaultMTU.
 	MTU int
 
-	// Inbound says what peers reach; the zero value is everything that the
-	// kernel delivers.
+	// Inbound says what peers may reach; the zero value is everything that the kernel
+	// delivers.
 	Inbound Inbound
 
-	// Guard are further addresses of this machine that are for itself and for
-	// what comes from the interface only, as the overlay addresses are.
+	// Guard are further addresses of this machine that only the interface and this
+	// machine itself may reach, like the overlay addresses.
 	Guard []netip.Addr
 
-	// Warn and Clear say what needs the owner's attention, and when it has
-	// passed. They are called from SetAddrs, SetRanges and a goroutine of the
-	// Net. Either may be nil.
+	// Warn sets a health warning and Clear removes it. They are called from SetAddrs,
+	// SetRanges and a goroutine of the Net. Either may be nil.
 	Warn  func(code status.Code, message string)
 	Clear func(code status.Code)
 
-	// Gone is called once if somebody else removes the interface. The Net is
-	// of no use then. May be nil.
+	// Gone is called once if another program removes the interface. The Net is unusable
+	// then. May be nil.
 	Gone func(error)
 
-	// Log gets what happens; nil discards.
+	// Log gets events; nil discards them.
 	Log *slog.Logger
 }
 
-// ErrName is returned by New for a name that no interface can have.
+// ErrName is New's error for an invalid interface name.
 var ErrName = errors.New("want 1 to 15 letters, digits, dots, dashes")
 
-// ErrUnsupported is returned by New on systems where it is not built yet.
-var ErrUnsupported = errors.New("kernel interfaces are not built for this system yet")
+// ErrUnsupported is New's error on systems without support for kernel interfaces.
+var ErrUnsupported = errors.New("kernel interfaces are not supported on this system yet")
 
-// PermissionError is returned by New when the process may not make interfaces.
+// PermissionError is New's error if the process may not make interfaces.
 type PermissionError struct{ Err error }
 
 func (e *PermissionError) Error() string {
-	return fmt.Sprintf("making a network interface is not permitted (%v)", e.Err)
+	return fmt.Sprintf("no permission to create a network interface (%v)", e.Err)
 }
 
 func (e *PermissionError) Unwrap() error { return e.Err }
 
-// device is one end of a kernel interface.
+// device reads from and writes to a kernel interface.
 type device interface {
-	// read puts one packet into buf and, what does not fit there, rest, and
-	// returns the length of all of it. Unless wait is set it returns errNothing
-	// when none is there. After wake, or the next time, it returns errWoken.
-	// One goroutine reads.
+	// read puts one packet into buf and, what does not fit, into rest, and returns its
+	// whole length. If there is none it waits, or without wait returns errNothing.
+	// After wake, this read or the next one returns errWoken. Only one goroutine may
+	// read.
 	read(h *offload, buf, rest []byte, wait bool) (int, error)
 	wake()
-	// write hands one packet to the kernel, in parts.
+	// write passes one packet to the kernel, in parts.
 	write(w *vector) error
 	close() error
 }
@@ -156,28 +151,28 @@ var (
 	errGone    = errors.New("the interface was removed")
 )
 
-// link is the interface as the kernel's configuration sees it.
+// link configures the interface in the kernel.
 type link interface {
-	// apply makes want so, as far as nothing of anybody else's is touched,
-	// and says what could not be.
+	// apply sets want without touching settings of other programs, and reports what it
+	// could not do.
 	apply(want hostState) (report, error)
-	// watch calls changed when something about links, addresses or routes has,
-	// until ctx ends.
+	// watch calls changed after changes of interfaces, addresses or routes, until ctx
+	// ends.
 	watch(ctx context.Context, changed func())
-	// bind makes a socket use the interface only.
+	// bind restricts a socket to the interface.
 	bind(fd uintptr) error
-	// clean removes what apply has set from an interface that outlives us.
+	// clean removes our settings from an interface that outlives us.
 	clean()
 }
 
-// hostState is what the interface is to have. Zero means none.
+// hostState is the desired state of the interface. Zero means none.
 type hostState struct {
 	v4, v6     netip.Addr
 	net4, net6 netip.Prefix
 }
 
-// Net is a kernel interface. Its methods may be called from any goroutine, but
-// Read from one.
+// Net is a kernel interface. Its methods may be called from any goroutine, except Read,
+// which belongs to one.
 type Net struct {
 	// Constant after New.
 	cfg    Config
@@ -185,7 +180,7 @@ type Net struct {
 	dev    device
 	link   link
 	events chan tun.Event
-	ctx    context.Context // ends with Close
+	ctx    context.Context // canceled by Close
 	cancel context.CancelFunc
 
 	addrs   atomic.Pointer[addrs]
@@ -202,7 +197,7 @@ type Net struct {
 	mu      sync.Mutex
 	want    hostState
 	set     bool                   // SetAddrs was called
-	warned  map[status.Code]string // what Config.Warn was told last
+	warned  map[status.Code]string // last warnings given to Config.Warn
 	maps    listeners
 	closed  bool
 	wg      sync.WaitGroup
@@ -231,11 +226,11 @@ func addrsOf(v4, v6 netip.Addr) *addrs {
 
 func (a *addrs) has(ip netip.Addr) bool { return ip.IsValid() && (ip == a.ip4 || ip == a.ip6) }
 
-// Stats counts what the Net has refused since New.
+// Stats counts dropped packets since New.
 type Stats struct {
-	ForeignSource uint64 // left with a source that is not ours
-	Closed        uint64 // came for a port that Inbound closes
-	NotTaken      uint64 // the kernel would not have it: interface down, or no packet
+	ForeignSource uint64 // outgoing, with a source that is not ours
+	Closed        uint64 // incoming, for a port that Inbound closes
+	NotTaken      uint64 // not accepted by the kernel: interface down, or invalid packet
 }
 
 type counters struct{ foreign, closed, notTaken atomic.Uint64 }
@@ -247,8 +242,8 @@ func (n *Net) Stats() Stats {
 
 var _ tun.Device = (*Net)(nil)
 
-// New makes the interface, without addresses, and starts to watch it. The
-// caller must Close it. A *PermissionError says that the process may not.
+// New makes the interface without addresses and starts to watch it. The caller must
+// Close it. A *PermissionError means that the process lacks the permission.
 func New(cfg Config) (*Net, error) {
 	if cfg.MTU == 0 {
 		cfg.MTU = DefaultMTU
@@ -273,15 +268,15 @@ func newNet(cfg Config, dev device, l link) *Net {
 	n.pings.init()
 	n.gate = newGate(cfg.Inbound)
 	n.writers.New = func() any { return newWriter(n) }
-	n.wg.Go(func() { n.link.watch(n.ctx, n.look) })
+	n.wg.Go(func() { n.link.watch(n.ctx, n.restore) })
 	n.events <- tun.EventUp
 	return n
 }
 
-// SetRanges names the network's whole address ranges, which are routed to the
-// interface: the full desired state, repeatably. A range that no overlay may
-// have, such as one of public addresses, is refused with an error; the zero
-// Prefix is none. It implements overlay.Net.
+// SetRanges sets the network's address ranges, which are routed to the interface. It
+// takes the full desired state and may be repeated. A range that an overlay must not
+// use, such as public addresses, is an error; the zero Prefix means none. It implements
+// overlay.Net.
 func (n *Net) SetRanges(v4, v6 netip.Prefix) error {
 	v4, v6 = v4.Masked(), v6.Masked()
 	if err := errors.Join(checkRange(v4, true), checkRange(v6, false)); err != nil {
@@ -294,13 +289,13 @@ func (n *Net) SetRanges(v4, v6 netip.Prefix) error {
 	}
 	n.want.net4, n.want.net6 = v4, v6
 	if !n.set {
-		return nil // SetAddrs comes
+		return nil // SetAddrs will follow
 	}
 	return n.applyLocked()
 }
 
-// SetAddrs gives the interface its addresses and sets it up: the full desired
-// state, repeatably. A zero Addr means none of that family.
+// SetAddrs sets the interface's addresses and sets it up. It takes the full desired
+// state and may be repeated. A zero Addr means no address of that family.
 func (n *Net) SetAddrs(v4, v6 netip.Addr) error {
 	v4, v6 = v4.Unmap(), v6.WithZone("")
 	if v4.IsValid() && !v4.Is4() {
@@ -323,8 +318,8 @@ func (n *Net) SetAddrs(v4, v6 netip.Addr) error {
 	return nil
 }
 
-// look makes the interface as it was set, after something has changed.
-func (n *Net) look() {
+// restore applies the desired state again after a change.
+func (n *Net) restore() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed || !n.set {
@@ -345,7 +340,7 @@ func (n *Net) applyLocked() error {
 	return err
 }
 
-// warnLocked tells what has changed about the warnings.
+// warnLocked reports changes of the warnings.
 func (n *Net) warnLocked(now map[status.Code]string) {
 	for code := range n.warned {
 		if _, still := now[code]; !still {
@@ -367,7 +362,7 @@ func (n *Net) warnLocked(now map[status.Code]string) {
 	}
 }
 
-// lost tells, once, that the interface is no more.
+// lost reports, once, that the interface was removed.
 func (n *Net) lost(err error) {
 	n.gone.Do(func() {
 		if n.cfg.Gone != nil {
@@ -376,8 +371,8 @@ func (n *Net) lost(err error) {
 	})
 }
 
-// Close removes the interface with its addresses and routes and ends what
-// listens and reads on it. It returns when no goroutine is left.
+// Close removes the interface with its addresses and routes and ends all listeners and
+// reads on it. It returns when no goroutine is left.
 func (n *Net) Close() error {
 	n.closing.Do(func() {
 		n.mu.Lock()
@@ -386,7 +381,7 @@ func (n *Net) Close() error {
 		n.mu.Unlock()
 		n.cancel()
 		n.dev.close()
-		n.link.clean() // after it: there is no moment without guard
+		n.link.clean() // before the guard is removed, so that there is no moment without it
 		n.wg.Wait()
 		n.maps.wait()
 		close(n.events)
@@ -397,7 +392,7 @@ func (n *Net) Close() error {
 	return nil
 }
 
-// File returns nil: reading and writing is this package's.
+// File returns nil: only this package reads and writes.
 func (n *Net) File() *os.File { return nil }
 
 // MTU returns the MTU that the interface was made with.
@@ -406,8 +401,8 @@ func (n *Net) MTU() (int, error) { return n.cfg.MTU, nil }
 // Name returns the interface's name.
 func (n *Net) Name() (string, error) { return n.cfg.Name, nil }
 
-// Events returns a channel with one EventUp, closed by Close. An interface
-// that is set down by somebody is a warning, not the end of all tunnels.
+// Events returns a channel with one EventUp, closed by Close. If the interface is set
+// down, that is a warning and does not end the tunnels.
 func (n *Net) Events() <-chan tun.Event { return n.events }
 
 // BatchSize is the number of buffers that Read can fill, 64.

@@ -12,16 +12,15 @@ import (
 )
 
 const (
-	// settle is how long after a first change the others are waited for.
+	// settle is how long after a first change further changes are collected.
 	settle = 100 * time.Millisecond
-	// lookEvery bounds how often routes are listed, however many changes
-	// there are; a listing that takes long makes it longer.
+	// lookEvery is the minimum interval between listings of routes, however many
+	// changes there are; a slow listing makes it longer.
 	lookEvery = time.Second
 )
 
-// watch listens to the kernel's announcements: of links, addresses and routes,
-// and of firewall rules. It does not read them: each only says that it is time
-// to look.
+// watch listens to the kernel's notifications about interfaces, addresses, routes and
+// firewall rules. It does not parse them: each one only triggers a check.
 func (l *kernelLink) watch(ctx context.Context, changed func()) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -36,8 +35,8 @@ func (l *kernelLink) watch(ctx context.Context, changed func()) {
 	keepListening(ctx, unix.NETLINK_ROUTE, groups, changed)
 }
 
-// keepListening listens again after errors; where that is not permitted it
-// looks now and then.
+// keepListening listens again after errors; without the permission to listen it checks
+// periodically.
 func keepListening(ctx context.Context, family int, groups uint32, changed func()) {
 	for again := 10 * time.Second; ctx.Err() == nil; again = min(2*again, 10*time.Minute) {
 		if err := listen(ctx, family, groups, changed); err != nil {
@@ -59,7 +58,7 @@ func listen(ctx context.Context, family int, groups uint32, changed func()) erro
 	defer stop()
 	buf := make([]byte, 32<<10)
 	for {
-		// More announcements than fit (ENOBUFS) are announcements, too.
+		// A buffer overflow (ENOBUFS) also means that there were notifications.
 		if _, err := f.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
@@ -74,7 +73,7 @@ func listen(ctx context.Context, family int, groups uint32, changed func()) erro
 		f.SetReadDeadline(time.Time{})
 		start := time.Now()
 		changed()
-		// After the deadline was taken away: an end that came meanwhile.
+		// Check after the deadline was removed: ctx may have ended in between.
 		if !pause(ctx, max(lookEvery, 20*time.Since(start))) {
 			return nil
 		}

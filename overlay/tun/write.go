@@ -7,31 +7,32 @@ import (
 )
 
 const (
-	// runs is how many TCP flows of one batch are put together at once.
+	// runs is the number of TCP flows of one batch that are merged at once.
 	runs = 8
-	// maxWhole is the longest packet that the kernel takes.
+	// maxWhole is the longest packet that the kernel accepts.
 	maxWhole = 65535
 )
 
-// vector is one packet for the kernel: what it should know, and its parts.
+// vector is one packet for the kernel: its metadata and its parts.
 type vector struct {
 	off   offload
 	parts [][]byte
-	state any // of the device
+	state any // the device's own
 }
 
-// run is a TCP packet that grows as the segments that follow it are found.
+// run is a TCP packet that grows by the segments that follow it.
 type run struct {
 	shape tcpShape
 	head  []byte // the first segment
 	size  int    // payload of a full segment
-	next  uint32 // sequence number that may follow
-	total int    // bytes of the whole packet so far
-	full  bool   // nothing may follow
+	next  uint32 // next sequence number
+	total int    // current length of the whole packet
+	full  bool   // no segment may follow
 	parts [][]byte
 }
 
-// writer is what one Write needs. They are pooled: peers write at once.
+// writer is the state of one Write. Writers are pooled, since several peers write at
+// once.
 type writer struct {
 	n    *Net
 	vec  vector
@@ -48,11 +49,10 @@ func newWriter(n *Net) *writer {
 	return w
 }
 
-// Write gives the kernel one IP packet from a peer in each bufs[i][offset:],
-// whose headers it may change. What the kernel does not take is dropped and
-// counted. Calls may run at the same time; the packets of a flow have to come
-// in order from one goroutine at a time. It returns len(bufs), or os.ErrClosed
-// after Close.
+// Write gives the kernel one IP packet from a peer in each bufs[i][offset:], and may
+// change the headers. Packets that the kernel does not accept are dropped and counted.
+// Calls may run at the same time, but the packets of one flow must come in order from
+// one goroutine at a time. It returns len(bufs), or os.ErrClosed after Close.
 func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
 	if n.ctx.Err() != nil {
 		return 0, os.ErrClosed
@@ -77,7 +77,7 @@ func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
 	return len(bufs), nil
 }
 
-// add sends a packet, or keeps it as a part of one that grows.
+// add sends a packet, or appends it to a run.
 func (w *writer) add(pkt []byte) {
 	shape, ok := shapeOf(pkt)
 	if !ok {
@@ -94,7 +94,7 @@ func (w *writer) add(pkt []byte) {
 		if r.take(pkt, shape) {
 			return
 		}
-		w.flush(i) // in order
+		w.flush(i) // to keep the order
 		break
 	}
 	if w.open == runs {
@@ -122,8 +122,8 @@ func (r *run) sameFlow(pkt []byte, shape tcpShape) bool {
 		string(shape.addresses(pkt)) == string(r.shape.addresses(r.head))
 }
 
-// take appends a segment that continues the run in every respect: what the
-// kernel makes of the whole is what it would have made of the parts.
+// take appends a segment that continues the run exactly: the kernel treats the whole as
+// it would treat the parts.
 func (r *run) take(pkt []byte, shape tcpShape) bool {
 	size := len(pkt) - shape.head
 	if r.full || shape != r.shape || size == 0 || size > r.size || r.total+size > maxWhole || len(r.parts) == cap(r.parts) {
@@ -145,8 +145,8 @@ func (r *run) take(pkt []byte, shape tcpShape) bool {
 	return true
 }
 
-// sameService compares what is left of the IP headers: traffic class, hop
-// limit, "don't fragment".
+// sameService compares the rest of the IP headers: traffic class, hop limit, "don't
+// fragment".
 func sameService(a, b []byte, v6 bool) bool {
 	if v6 {
 		return binary.NativeEndian.Uint32(a) == binary.NativeEndian.Uint32(b) && a[7] == b[7]
@@ -160,8 +160,8 @@ func (w *writer) flush(i int) {
 	shape := r.shape
 	segment := r.size
 	if len(r.parts) == 0 {
-		// Alone: a packet that its sender did not cut, or a small one. The
-		// kernel counts segments, and cuts again what it forwards.
+		// A single packet: one that its sender did not segment, or a small one. The
+		// kernel counts segments, and splits again what it forwards.
 		segment = w.n.cfg.MTU - shape.head
 	}
 	w.vec.off = offload{}
@@ -175,7 +175,7 @@ func (w *writer) flush(i int) {
 	w.vec.parts = append(append(w.vec.parts[:0], r.head), r.parts...)
 	w.send()
 
-	// The storage of its parts goes to the end with it.
+	// The storage of its parts moves to the end with it.
 	done := w.runs[i]
 	clear(done.parts)
 	done.head, done.parts = nil, done.parts[:0]

@@ -20,12 +20,12 @@ func cut(from, to netip.Addr, sport uint16, seq uint32, flags byte, data []byte,
 	return pkts
 }
 
-// whole gives a merged packet the checksum that the kernel takes for granted.
+// whole gives a merged packet the checksum that the kernel does not verify.
 func whole(t testing.TB, p kernelPacket) []byte {
 	t.Helper()
 	pkt := bytes.Clone(p.pkt)
 	if p.off.partial && !complete(pkt, p.off.start, p.off.offset) {
-		t.Fatal("offsets are wrong")
+		t.Fatal("the offsets are wrong")
 	}
 	valid(t, pkt)
 	return pkt
@@ -77,8 +77,8 @@ func TestWriteMerges(t *testing.T) {
 	}
 }
 
-// What does not follow in every respect is not merged, and nothing changes its
-// place in its flow.
+// A segment that does not continue the run exactly is not merged, and the order within
+// a flow is kept.
 func TestWriteKeepsApart(t *testing.T) {
 	base := func(seq uint32, flags byte, size int) []byte {
 		return tcp(peer4, self4, 1000, 80, seq, flags, 12, bytes.Repeat([]byte{byte(seq)}, size))
@@ -129,7 +129,7 @@ func TestWriteKeepsApart(t *testing.T) {
 	}
 }
 
-// A packet that its sender has not cut is handed over as segments of the MTU.
+// A packet that its sender did not segment is passed on as segments of the MTU.
 func TestWriteWhole(t *testing.T) {
 	n, d, _ := newTestNet(t, Config{})
 	pkt := tcp(peer4, self4, 1, 2, 3, tcpACK, 12, payload(50000))
@@ -150,7 +150,7 @@ func TestWriteMakesNoGarbage(t *testing.T) {
 		copy(pkts[0], head)
 		pkts[0][33] = tcpACK
 		n.Write(pkts, 0)
-	}); got != 0 && !raceEnabled { // under the race detector a sync.Pool forgets at random
+	}); got != 0 && !raceEnabled { // under the race detector a sync.Pool drops items at random
 		t.Errorf("%v allocations", got)
 	}
 	if got := n.Stats().NotTaken; got != 0 {
@@ -158,7 +158,7 @@ func TestWriteMakesNoGarbage(t *testing.T) {
 	}
 }
 
-// What a peer may send, and what the kernel hands over, breaks nothing.
+// No input from a peer or from the kernel causes a failure.
 func FuzzPackets(f *testing.F) {
 	f.Add(tcp(peer4, self4, 1, 2, 3, tcpACK, 12, []byte("hello")), tcp(peer4, self4, 1, 2, 8, tcpACK, 12, []byte("world")), uint16(20), uint16(16), uint16(2))
 	f.Add(tcp(peer6, self6, 1, 2, 3, tcpSYN, 0, nil), udp(peer6, self6, 1, 2, nil), uint16(40), uint16(6), uint16(0))
@@ -200,7 +200,7 @@ func TestGate(t *testing.T) {
 	bufs, sizes := buffers(4)
 	out := func(pkt []byte) {
 		d.out <- kernelPacket{pkt: pkt}
-		for k := 0; k == 0; { // a wake may be left
+		for k := 0; k == 0; { // an earlier wake may still be pending
 			k, _ = n.Read(bufs, sizes, 0)
 		}
 	}
@@ -239,7 +239,7 @@ func TestGate(t *testing.T) {
 	if got := n.Stats().Closed; got != 6 {
 		t.Errorf("counted %d", got)
 	}
-	// The answer has the reset's numbers right.
+	// The answer has the correct sequence numbers.
 	rst := resetTo(tcp(peer4, self4, 1234, 80, 99, tcpSYN, 0, nil), tcp(peer4, self4, 1234, 80, 99, tcpSYN, 0, nil)[20:])
 	if binary.BigEndian.Uint16(rst[22:]) != 1234 || binary.BigEndian.Uint32(rst[28:]) != 100 {
 		t.Errorf("reset %x", rst)

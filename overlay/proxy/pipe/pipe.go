@@ -1,19 +1,19 @@
-// Package pipe joins two stream connections and copies between them until
-// both directions have ended: what the proxy, the port forwards and the local
+// Package pipe joins two stream connections and copies between them until both
+// directions have ended. The proxy, the port forwards and the local API's streams use
+// it.
 // API's streams have in common.
 //
-// End of stream in one direction is passed on as a half-close, so that
-// "send, close, read the answer" works through any number of hops. An error in
-// either direction closes both connections at once: a reset must not look like
-// an orderly end, as far as the sockets can say so.
+// The end of a stream is passed on as a half-close, so that "send, close, read the
+// answer" works through any number of hops. An error in either direction closes both
+// connections at once, with a reset where the sockets can: it must not look like an
+// orderly end.
 //
-// From a unix socket to TCP the bytes never leave the kernel (splice). An
-// idle connection holds no large buffer: kernel sockets are read only when
-// they are readable, others through a small buffer that grows to limited.LargeBuffer
-// while data flows. Those come from package limited: with many in use they are
-// smaller.
+// From a unix socket to TCP the kernel copies the bytes (splice). An idle connection
+// holds no large buffer: kernel sockets are read only when they are readable, others
+// through a small buffer that grows to limited.LargeBuffer while data flows. Large
+// buffers come from package limited and are smaller while many are in use.
 //
-// Not for embedders: what copies between connections shares it.
+// Embedders need not call it.
 package pipe
 
 import (
@@ -26,25 +26,23 @@ import (
 	"weft/overlay/limited"
 )
 
-// idleBuffer is what a direction holds while nothing much happens on it.
+// idleBuffer is the buffer of a direction with little traffic, in bytes.
 const idleBuffer = 2 << 10
 
-// Join copies between a and b until both directions have ended or one has
-// failed, then closes both. It returns the bytes copied each way and the first
-// error; an orderly end of both directions is nil. It blocks; to stop it
-// early, close a or b.
+// Join copies between a and b until both directions have ended or one has failed, then
+// closes both. It returns the bytes copied each way and the first error, nil if both
+// directions ended orderly. It blocks; to stop it early, close a or b.
 func Join(a, b net.Conn) (aToB, bToA int64, err error) {
 	var once sync.Once
 	end := func(e error) {
 		if e != nil {
 			once.Do(func() { err = e })
-			// The other direction may be blocked in a read that would never
-			// end: nobody is left to talk to.
+			// The other direction may be blocked in a read that would never end.
 			reset(a)
 			reset(b)
 		}
 	}
-	defer b.Close() // whatever happens: the other direction ends with them
+	defer b.Close() // in any case, so that the other direction ends
 	defer a.Close()
 	wait := limited.Go(func() {
 		e := errCrashed
@@ -60,7 +58,7 @@ func Join(a, b net.Conn) (aToB, bToA int64, err error) {
 
 var errCrashed = errors.New("the other direction crashed")
 
-// oneWay copies src to dst and passes the end of the stream on.
+// oneWay copies src to dst and passes on the end of the stream.
 func oneWay(dst, src net.Conn) (int64, error) {
 	n, err := Copy(dst, src)
 	if err != nil {
@@ -69,14 +67,14 @@ func oneWay(dst, src net.Conn) (int64, error) {
 	if cw, ok := dst.(interface{ CloseWrite() error }); ok {
 		err = cw.CloseWrite()
 		if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, net.ErrClosed) {
-			err = nil // the other side has gone in the meantime, nothing is lost
+			err = nil // the other side closed in the meantime; nothing is lost
 		}
 	}
 	return n, err
 }
 
-// reset closes a connection so that the other end sees a reset rather than an
-// orderly end, where the connection can do that.
+// reset closes a connection so that the remote end sees a reset, if the connection can
+// do that.
 func reset(c net.Conn) {
 	if l, ok := c.(interface{ SetLinger(int) error }); ok {
 		l.SetLinger(0)
@@ -88,8 +86,8 @@ func reset(c net.Conn) {
 func Copy(dst io.Writer, src io.Reader) (int64, error) {
 	switch s := src.(type) {
 	case *net.TCPConn:
-		// Not by splice: it stops for good at an urgent byte, wherever that is
-		// kept. Between TCP sockets it is slower, too.
+		// Do not use splice: it stops for good at an urgent byte, even with
+		// SO_OOBINLINE. Between TCP sockets it is slower, too.
 		return copySocket(dst, s)
 	case *net.UnixConn:
 		if d, ok := dst.(*net.TCPConn); ok {
@@ -107,8 +105,8 @@ func Copy(dst io.Writer, src io.Reader) (int64, error) {
 	return copyAdaptive(dst, src)
 }
 
-// copyAdaptive copies from anything else than a kernel socket. A read that fills the small buffer
-// switches to a large one, a short read switches back.
+// copyAdaptive copies from anything but a kernel socket. A read that fills the small
+// buffer switches to a large one, a short read switches back.
 func copyAdaptive(dst io.Writer, src io.Reader) (total int64, err error) {
 	small := make([]byte, idleBuffer)
 	var big []byte

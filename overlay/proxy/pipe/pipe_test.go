@@ -37,7 +37,7 @@ func pair(t testing.TB, network string) (net.Conn, net.Conn) {
 	return c, s
 }
 
-// opaque hides what kind of connection it is, as a netstack connection would.
+// opaque hides the type of a connection, like a netstack connection.
 type opaque struct{ net.Conn }
 
 func (o opaque) CloseWrite() error {
@@ -65,8 +65,8 @@ func TestJoinBothWaysWithHalfClose(t *testing.T) {
 					up, down, err = Join(a, b)
 					joined <- err
 				}()
-				// The server answers only after it has seen the client's end
-				// of stream: a hash of what it got, then everything back.
+				// The server answers only after the client's end of stream: with a hash
+				// of what it got, then all data.
 				go func() {
 					got, _ := io.ReadAll(server)
 					sum := sha256.Sum256(got)
@@ -83,10 +83,10 @@ func TestJoinBothWaysWithHalfClose(t *testing.T) {
 					t.Fatal(err)
 				}
 				if len(answer) < 32 || !bytes.Equal(answer[:32], want[:]) {
-					t.Fatal("the server got something else than was sent")
+					t.Fatal("the server got other data than was sent")
 				}
 				if !bytes.Equal(answer[32:], data) {
-					t.Fatal("the client got something else than was sent")
+					t.Fatal("the client got other data than was sent")
 				}
 				if err := <-joined; err != nil {
 					t.Fatal(err)

@@ -7,6 +7,6 @@ import (
 	"net"
 )
 
-// copySocket copies from a kernel socket. Here it cannot be asked whether it is
-// readable without a buffer being held for it.
+// copySocket copies from a kernel socket. This system cannot report readiness, so a
+// buffer is held while waiting.
 func copySocket(dst io.Writer, src net.Conn) (int64, error) { return copyAdaptive(dst, src) }

@@ -9,8 +9,8 @@ import (
 	"weft/overlay/limited"
 )
 
-// copySocket copies from a kernel socket; a buffer is held only while there is
-// data in it.
+// copySocket copies from a kernel socket and holds a buffer only while there is data to
+// read.
 func copySocket(dst io.Writer, src syscall.Conn) (total int64, err error) {
 	raw, err := src.SyscallConn()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"weft/netstack/loopback"
 )
 
-// All bytes come through, in order, past one that was sent as urgent.
+// All bytes arrive in order, even after one that was sent as urgent.
 func TestUrgentByte(t *testing.T) {
 	kinds := map[string]func() (net.Conn, net.Conn){
 		"tcp":    func() (net.Conn, net.Conn) { return pair(t, "tcp") },
