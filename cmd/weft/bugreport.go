@@ -29,11 +29,11 @@ func bugreportCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "bugreport",
-		Short: "Write what somebody needs to understand a problem into a local file",
-		Long: `Write what somebody needs to understand a problem into a local file: status,
-netcheck, the doctor's findings, interfaces. Nothing is uploaded, ever: look at
-the file, then decide whom to give it to. Keys and tokens are never in it, and
-names and public addresses are replaced unless --names is given.`,
+		Short: "Write a local file with the information needed to understand a problem",
+		Long: `Write a local file with the information needed to understand a problem: status,
+netcheck, the doctor's findings, interfaces. Nothing is ever uploaded: read the
+file, then decide who gets it. It never contains keys or tokens; names and public
+addresses are replaced unless --names is given.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,7 +54,7 @@ names and public addresses are replaced unless --names is given.`,
 			} else {
 				fmt.Fprintln(cmd.OutOrStdout(), out)
 			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "weft: nothing was sent anywhere; look at it with: tar -xzOf "+out)
+			fmt.Fprintln(cmd.ErrOrStderr(), "weft: nothing was sent anywhere; read it with: tar -xzOf "+out)
 			return nil
 		},
 	}
@@ -62,7 +62,7 @@ names and public addresses are replaced unless --names is given.`,
 	f := cmd.Flags()
 	f.StringVarP(&out, "output", "o", "", "file to write (default weft-bugreport-TIME.tar.gz)")
 	f.StringVar(&state, "state", defaultState(), "the daemon's state directory")
-	f.BoolVar(&names, "names", false, "leave names and public addresses as they are")
+	f.BoolVar(&names, "names", false, "keep names and public addresses")
 	return cmd
 }
 
@@ -72,7 +72,7 @@ type part struct {
 	content []byte
 }
 
-// report collects the parts. What cannot be had is a part that says so.
+// report collects the parts. A part that cannot be read contains the reason.
 func report(cmd *cobra.Command, state string) []part {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 	defer cancel()
@@ -85,7 +85,7 @@ func report(cmd *cobra.Command, state string) []part {
 			err = jerr
 		}
 		if err != nil {
-			b = []byte("not there: " + err.Error())
+			b = []byte("not available: " + err.Error())
 		}
 		parts = append(parts, part{name, append(b, '\n')})
 	}
@@ -112,14 +112,14 @@ func interfaces() []byte {
 	return b.Bytes()
 }
 
-// secret matches what must be in no bundle, however it came there.
+// secret matches text that must not be in any bundle.
 var secret = regexp.MustCompile(`weft1[0-9A-Za-z]{20,}|-----BEGIN [^-]*PRIVATE KEY-----[^-]*-----END [^-]*PRIVATE KEY-----`)
 
-// address matches what could be an IP address; net.ParseIP decides.
+// address matches text that may be an IP address; net.ParseIP decides.
 var address = regexp.MustCompile(`[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}`)
 
-// redact takes secrets out, and names and public addresses, each of which is
-// replaced by the same word everywhere, so that the report still makes sense.
+// redact removes secrets, and replaces each name and public address by the same word
+// everywhere, so that the report still makes sense.
 func redact(parts []part) {
 	words := map[string]string{}
 	alias := func(kind, s string) string {
@@ -150,8 +150,8 @@ func redact(parts []part) {
 	}
 }
 
-// namesIn returns the names in a status, the longest first, so that a name
-// within another does not spoil it.
+// namesIn returns the names in a status, the longest first, so that a name inside
+// another is not replaced first.
 func namesIn(status []byte) []string {
 	var st struct {
 		Server struct{ URL string }
@@ -190,7 +190,7 @@ func writeBundle(path string, parts []part) error {
 		if err := t.WriteHeader(&h); err != nil {
 			return fmt.Errorf("pack %s: %w", p.name, err)
 		}
-		t.Write(p.content) // into memory, and Close says what went wrong
+		t.Write(p.content) // into memory; Close returns errors
 	}
 	if err := errors.Join(t.Close(), z.Close()); err != nil {
 		return fmt.Errorf("pack the report: %w", err)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Nothing secret is in a report, and names and public addresses only when
-// asked for.
+// A report never contains secrets, and contains names and public addresses only on
+// request.
 func TestRedact(t *testing.T) {
 	token := "weft1" + strings.Repeat("aB3", 30)
 	parts := []part{
@@ -33,7 +33,7 @@ func TestRedact(t *testing.T) {
 	}
 	for _, there := range []string{"10.0.0.7", "fe80::1", "12:30:05", ":4000"} {
 		if !strings.Contains(got, there) {
-			t.Errorf("%q has gone from %s", there, got)
+			t.Errorf("%q is missing from %s", there, got)
 		}
 	}
 	at, _, _ := strings.Cut(strings.SplitN(got, " at ", 3)[1], ":")
@@ -42,7 +42,7 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// TestWriteBundle reads the archive back.
+// TestWriteBundle reads the archive again.
 func TestWriteBundle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.tar.gz")
 	parts := []part{{"version.txt", []byte("1\n")}, {"empty", nil}, {"block", bytes.Repeat([]byte("x"), 512)}, {"large", bytes.Repeat([]byte("y"), 100_001)}}
@@ -73,6 +73,6 @@ func TestWriteBundle(t *testing.T) {
 		t.Errorf("after the last file: %v", err)
 	}
 	if err := writeBundle(path, parts); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("a file that is there: %v", err)
+		t.Errorf("an existing file: %v", err)
 	}
 }

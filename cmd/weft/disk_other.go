@@ -2,5 +2,5 @@
 
 package main
 
-// diskFree is how many bytes can be written in dir, -1 when that is unknown.
+// diskFree is the number of bytes that can be written in dir, -1 if unknown.
 func diskFree(string) int64 { return -1 }

@@ -4,7 +4,7 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// diskFree is how many bytes can be written in dir, -1 when that is unknown.
+// diskFree is the number of bytes that can be written in dir, -1 if unknown.
 func diskFree(dir string) int64 {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {

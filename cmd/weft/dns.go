@@ -15,7 +15,7 @@ import (
 func dnsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
-		Short: "Ask the daemon's resolver, see and restore this machine's DNS",
+		Short: "Query the daemon's resolver; show and restore this machine's DNS",
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if len(a) > 0 {
@@ -34,11 +34,11 @@ func dnsQueryCmd() *cobra.Command {
 	var trace bool
 	cmd := &cobra.Command{
 		Use:   "query NAME [TYPE]",
-		Short: "Print what the daemon's resolver answers (A and AAAA unless TYPE is given)",
-		Long: `Print what the daemon's resolver answers, without going through this machine's
+		Short: "Print the daemon's resolver's answer (A and AAAA unless TYPE is given)",
+		Long: `Print the answer of the daemon's resolver, independent of this machine's
 own DNS settings. Exit code 5 when the name does not exist.
 
-With --trace also print, to standard error, how the answer was decided.`,
+With --trace, standard error lists the decisions that led to the answer.`,
 		Args:              args(cobra.RangeArgs(1, 2)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -52,7 +52,7 @@ With --trace also print, to standard error, how the answer was decided.`,
 		},
 	}
 	cmd.Flags().StringVarP(&qtype, "type", "t", "", "record type, such as AAAA, TXT or TYPE65")
-	cmd.Flags().BoolVar(&trace, "trace", false, "print how the answer was decided")
+	cmd.Flags().BoolVar(&trace, "trace", false, "print the decisions that led to the answer")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
@@ -61,8 +61,8 @@ func dnsTraceCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "trace NAME [TYPE]",
-		Short:             "Print what the daemon's resolver answers and how that was decided",
-		Long:              "Print what the daemon's resolver answers and, to standard error, how that was\ndecided: weft dns query --trace.",
+		Short:             "Print the daemon's resolver's answer and how it was decided",
+		Long:              "Print the answer of the daemon's resolver and, to standard error, the decisions\nthat led to it: weft dns query --trace.",
 		Args:              args(cobra.RangeArgs(1, 2)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -77,7 +77,7 @@ func dnsTraceCmd() *cobra.Command {
 	return cmd
 }
 
-// dnsQuery asks and prints.
+// dnsQuery sends the query and prints the answer.
 func dnsQuery(cmd *cobra.Command, name, qtype string, trace, asJSON bool) error {
 	ascii, err := dns.ASCIIName(name)
 	if err != nil {
@@ -106,7 +106,7 @@ func dnsQuery(cmd *cobra.Command, name, qtype string, trace, asJSON bool) error 
 	return dnsExit(name, ans)
 }
 
-// dnsExit makes the outcome an exit code.
+// dnsExit turns the result into an exit code.
 func dnsExit(name string, a localapi.DNSAnswer) error {
 	why := ""
 	if a.Note != "" {

@@ -14,7 +14,7 @@ import (
 	"weft/overlay/localapi"
 )
 
-// dnsStatus is what weft dns status --json prints.
+// dnsStatus is the output of weft dns status --json.
 type dnsStatus struct {
 	Schema   string         `json:"schema"` // "dns-status/1"
 	Resolver dns.Status     `json:"resolver"`
@@ -25,10 +25,10 @@ func dnsStatusCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what the daemon's resolver does, and what was set on this machine and why",
-		Long: `Show what the daemon's resolver does: which zones it answers, whom it asks for
-other names and how they are, what it remembers, its counters since the start;
-then what was found and set on this machine, and why.`,
+		Short: "Show the daemon's resolver, and how this machine's DNS is set and why",
+		Long: `Show the daemon's resolver: the zones it answers, the upstreams for other names
+and their state, its cache, its counters since the start; then what was found and
+set in this machine's DNS, and why.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +52,7 @@ then what was found and set on this machine, and why.`,
 	return cmd
 }
 
-// printResolver prints what the resolver does, one fact per line.
+// printResolver prints the resolver's state, one fact per line.
 func printResolver(out io.Writer, s dns.Status) {
 	line := func(key, format string, args ...any) {
 		fmt.Fprintf(out, "%-10s %s\n", key, cli.Plain(fmt.Sprintf(format, args...)))
@@ -71,7 +71,7 @@ func printResolver(out io.Writer, s dns.Status) {
 		line("records", "%d beside the devices, %d former names", s.Records, s.Aliases)
 	}
 	if s.Portal {
-		line("portal", "this network wants you to sign in first: the machine's own resolvers are asked")
+		line("portal", "this network requires a sign-in first: the machine's own resolvers are used")
 	}
 	upstreams := func(key string, l []dns.UpstreamStatus) {
 		for _, u := range l {
@@ -95,13 +95,13 @@ func printResolver(out io.Writer, s dns.Status) {
 		}
 	}
 	slices.Sort(counts)
-	line("counters", "%s", cmp.Or(strings.Join(counts, ", "), "nothing was asked yet"))
+	line("counters", "%s", cmp.Or(strings.Join(counts, ", "), "no queries yet"))
 	for _, p := range s.Problems {
 		line("problem", "%s is not used: %s", p.Part, p.Text)
 	}
 }
 
-// upstreamLine is one resolver on one line.
+// upstreamLine describes one resolver on one line.
 func upstreamLine(u dns.UpstreamStatus) string {
 	b := u.Address + " " + u.State
 	if u.RTTms > 0 {
@@ -123,7 +123,7 @@ func dnsFlushCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "flush",
-		Short:             "Have the daemon's resolver forget what it learnt from others",
+		Short:             "Clear the daemon's resolver's cache",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

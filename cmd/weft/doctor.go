@@ -18,7 +18,7 @@ import (
 	"weft/overlay/localapi"
 )
 
-// lookTime bounds each thing that the doctor looks at.
+// lookTime bounds each check of the doctor.
 const lookTime = 5 * time.Second
 
 func doctorCmd() *cobra.Command {
@@ -26,10 +26,10 @@ func doctorCmd() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find what is wrong, why, and the command that cures it",
-		Long: `Find what is wrong, why, and the command that cures it. Exit code 1 when
-something does not work. Nothing is changed, and nobody is asked but your own
-server, its relays and this machine's resolver.`,
+		Short: "Find problems, their causes, and the commands that fix them",
+		Long: `Find problems, their causes, and the commands that fix them. Exit code 1 if
+something does not work. Nothing is changed, and only your own server, its relays
+and this machine's resolver are contacted.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +52,7 @@ server, its relays and this machine's resolver.`,
 	return cmd
 }
 
-// collect gathers the facts. What cannot be found out stays unknown.
+// collect gathers the facts. A fact that cannot be determined stays unknown.
 func collect(ctx context.Context, c *localapi.Client, state string) doctor.Facts {
 	f := doctor.Facts{Now: time.Now(), Version: cli.Version(), State: state, Free: -1, Resolve: map[string]error{}, MTU: routeMTU(), Installed: serviceInstalled()}
 	st, err := c.Status(ctx)
@@ -91,8 +91,8 @@ func collect(ctx context.Context, c *localapi.Client, state string) doctor.Facts
 	return f
 }
 
-// portal asks the server's host by plain HTTP. A captive portal answers in its
-// place, with an address of its own.
+// portal requests the server's host by plain HTTP. A captive portal answers instead,
+// with a redirect to its own address.
 func portal(ctx context.Context, host string) string {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -112,8 +112,7 @@ func portal(ctx context.Context, host string) string {
 	return ""
 }
 
-// writable finds out whether files can be made in dir, unless it belongs to
-// somebody else.
+// writable checks whether files can be made in dir, unless it belongs to another user.
 func writable(dir string) error {
 	f, err := os.CreateTemp(dir, ".doctor.*.tmp")
 	if err != nil {
@@ -126,7 +125,7 @@ func writable(dir string) error {
 	return os.Remove(f.Name())
 }
 
-// serviceInstalled reports whether weft install has been here.
+// serviceInstalled reports whether weft install has installed a service.
 func serviceInstalled() bool {
 	for _, path := range []string{"/etc/systemd/system/weft.service", "/usr/lib/systemd/system/weft.service", "/lib/systemd/system/weft.service"} {
 		if _, err := os.Stat(filepath.Clean(path)); err == nil {
@@ -136,7 +135,7 @@ func serviceInstalled() bool {
 	return false
 }
 
-// routeMTU is the smallest MTU of the interfaces that could lead out, 0 when
+// routeMTU is the smallest MTU of the interfaces that may have a default route, 0 if
 // there is none.
 func routeMTU() int {
 	list, err := net.Interfaces()

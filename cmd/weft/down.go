@@ -15,9 +15,9 @@ func downCmd() *cobra.Command {
 		Short: "Stop all traffic, keep the identity (weft up starts again)",
 		Long: `Stop all traffic and keep the identity; weft up starts again.
 
-The daemon goes on. A network interface (--tun) and its routes stay, so that
-programs that send into the network fail at once instead of sending it in the
-clear to whoever has the default route; the system has its own DNS back.`,
+The daemon keeps running. A network interface (--tun) and its routes stay, so that
+programs that send into the network fail at once and their traffic does not leave
+unencrypted through the default route; the system gets its own DNS back.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

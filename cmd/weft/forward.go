@@ -24,7 +24,7 @@ import (
 // Bounds of one forward.
 const (
 	maxForwardConns = 1024
-	maxForwardFlows = 256 // UDP sources at once
+	maxForwardFlows = 256 // UDP senders at once
 	forwardFlowIdle = 60 * time.Second
 )
 
@@ -33,9 +33,9 @@ func forwardCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "forward [LOCAL:]NAME:PORT...",
-		Short: "Make a port of a device a port of this machine, until interrupted",
-		Long: `Make a port of a device a port of this machine, on loopback only, until
-interrupted. LOCALPORT 0 takes a free one; --json prints which, once all listen.
+		Short: "Forward a local port to a port of a device, until interrupted",
+		Long: `Forward a port of this machine, on loopback only, to a port of a device, until
+interrupted. LOCALPORT 0 picks a free port; --json prints it, once all listen.
 
   weft forward 8080:kitchen-pi:80
   weft forward --udp 5353:kitchen-pi:53`,
@@ -76,8 +76,7 @@ func (f forwardSpec) target() string {
 	return net.JoinHostPort(f.name, strconv.Itoa(int(f.port)))
 }
 
-// parseForward reads LOCALPORT:NAME:PORT; an IPv6 address as the name stands
-// in brackets.
+// parseForward parses LOCALPORT:NAME:PORT; an IPv6 address as the name is in brackets.
 func parseForward(s string) (forwardSpec, error) {
 	bad := usagef("%q is not LOCALPORT:NAME:PORT, for example 8080:kitchen-pi:80", cli.Plain(s))
 	local, rest, ok := strings.Cut(s, ":")
@@ -109,8 +108,8 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// forward opens all listeners, then serves until interrupted. What is already
-// wrong (no daemon, no such device) is said before anything listens.
+// forward opens all listeners, then serves until interrupted. Known errors (no daemon,
+// no such device) are reported before anything listens.
 func forward(cmd *cobra.Command, all []forwardSpec, udp, asJSON bool) error {
 	c := client(cmd)
 	for _, f := range all {
@@ -196,7 +195,7 @@ func forwardTCP(ctx context.Context, l *net.TCPListener, c *localapi.Client, f f
 			}
 			continue
 		}
-		// Somebody comes in through the overlay: a forward is not a target.
+		// A peer connects through the overlay: a forward is not a target.
 		if proxy.FromOverlay(conn.RemoteAddr()) {
 			conn.Close()
 			continue
@@ -215,7 +214,7 @@ func forwardTCP(ctx context.Context, l *net.TCPListener, c *localapi.Client, f f
 				if ctx.Err() == nil {
 					warn(err)
 				}
-				conn.SetLinger(0) // a reset: nobody is there
+				conn.SetLinger(0) // a reset, as from a port without a listener
 				return
 			}
 			stop := context.AfterFunc(ctx, func() { conn.Close(); remote.Close() })
@@ -236,8 +235,8 @@ type udpFlow struct {
 	end  context.CancelFunc
 }
 
-// forwardUDP serves pc until ctx ends: one connection over the overlay per
-// local sender, dropped after forwardFlowIdle.
+// forwardUDP serves pc until ctx ends, with one connection over the overlay per local
+// sender, which is dropped after forwardFlowIdle.
 func forwardUDP(ctx context.Context, pc *net.UDPConn, c *localapi.Client, f forwardSpec, warn func(error)) error {
 	stop := context.AfterFunc(ctx, func() { pc.Close() })
 	defer stop()
@@ -302,14 +301,14 @@ func forwardUDP(ctx context.Context, pc *net.UDPConn, c *localapi.Client, f forw
 			fl.last = time.Now()
 			select {
 			case fl.send <- append([]byte(nil), buf[:n]...):
-			default: // faster than the tunnel: UDP loses
+			default: // faster than the tunnel: drop it
 			}
 		}
 		mu.Unlock()
 	}
 }
 
-// runUDPFlow copies datagrams both ways until ctx ends or the tunnel does.
+// runUDPFlow copies datagrams both ways until ctx or the tunnel ends.
 func runUDPFlow(ctx context.Context, pc *net.UDPConn, from netip.AddrPort, c *localapi.Client, f forwardSpec, fl *udpFlow, used func()) error {
 	remote, err := c.DialContext(ctx, "udp", f.target())
 	if err != nil {

@@ -23,13 +23,13 @@ import (
 	"weft/overlay/status"
 )
 
-// Where an installed node lives, on a system that has no other custom.
+// Where an installed node is, unless the system has another convention.
 const (
 	installedProgram = "/usr/local/bin/weft"
 	installedState   = "/var/lib/weft"
 	firstBootToken   = "/etc/weft/token"
 	socketGroup      = "weft"
-	unitUser         = "weft-node" // not the group's name: systemd takes a user of that name for granted then
+	unitUser         = "weft-node" // not the group's name: otherwise systemd assumes a user of that name
 )
 
 type installOptions struct {
@@ -44,15 +44,15 @@ func installCmd() *cobra.Command {
 	var o installOptions
 	cmd := &cobra.Command{
 		Use:   "install",
-		Short: "Make weft a service of this machine, and join",
-		Long: `Make weft a service of this machine that starts at every boot, and join the
-network if a token is given. Doing it again repairs or upgrades.
+		Short: "Install weft as a service of this machine, and join",
+		Long: `Install weft as a service of this machine that starts at every boot, and join the
+network if a token is given. Run it again to repair or upgrade.
 
 For a golden image: weft install --first-boot --token-file FILE (a reusable
 token) starts nothing now; each copy of the image joins as a device of its own
 when it boots for the first time.
 
-Without root: weft install --user makes a service of this user.`,
+Without root: weft install --user makes a service for this user only.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,13 +63,13 @@ Without root: weft install --user makes a service of this user.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.token, "token", "", "join with this token (seen by all in the process list)")
+	f.StringVar(&o.token, "token", "", "join with this token (visible to all users in the process list)")
 	f.StringVar(&o.tokenFile, "token-file", "", "join with the token in this file; - is standard input")
-	f.StringVar(&o.hostname, "hostname", "", "name to ask for when joining (default: this machine's)")
-	f.StringVar(&o.tun, "tun", "", "make a network interface of this name (default: none, user space)")
-	f.BoolVar(&o.user, "user", false, "a service of this user, without root")
+	f.StringVar(&o.hostname, "hostname", "", "requested device name when joining (default: this machine's)")
+	f.StringVar(&o.tun, "tun", "", "create a network interface with this name (default: none, user space)")
+	f.BoolVar(&o.user, "user", false, "a service for this user only, without root")
 	f.BoolVar(&o.firstBoot, "first-boot", false, "join when the machine boots for the first time, not now")
-	f.StringVar(&o.release, "release", "", "directory with manifest.json, its signature and release.pub: refuse to install a program that it does not name")
+	f.StringVar(&o.release, "release", "", "directory with manifest.json, its signature and release.pub: refuse to install a program that the manifest does not list")
 	o.asJSON = cli.JSONFlag(cmd)
 	f.StringVar(&o.print, "print", "", "only print the service file for systemd, systemd-user, procd, openrc or launchd")
 	return cmd
@@ -80,21 +80,21 @@ func uninstallCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Take the service off this machine again",
-		Long: `Take the service and the program off this machine. The identity stays, so that
-installing again makes it the same device, unless --purge is given: then it is
-given up here and on the server, and nothing is left.`,
+		Short: "Remove the service from this machine",
+		Long: `Remove the service and the program from this machine. The identity stays, so that
+installing again makes it the same device. With --purge the identity is given up,
+here and on the server, and nothing is left.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstall(cmd, ofUser, purge, *asJSON) },
 	}
 	asJSON = cli.JSONFlag(cmd)
-	cmd.Flags().BoolVar(&purge, "purge", false, "give the identity up and remove the state too")
+	cmd.Flags().BoolVar(&purge, "purge", false, "give up the identity and remove the state, too")
 	cmd.Flags().BoolVar(&ofUser, "user", false, "the service of this user")
 	return cmd
 }
 
-// nodeService describes the daemon to a service manager.
+// nodeService describes the daemon for a service manager.
 func nodeService(kind service.Kind, o installOptions) (service.Service, service.Place) {
 	s := service.Service{
 		Name: "weft", Description: "weft: reach this device by its name", Program: installedProgram,
@@ -117,7 +117,7 @@ func nodeService(kind service.Kind, o installOptions) (service.Service, service.
 		s.Environment = []string{"WEFT_SOCKET_GROUP=" + socketGroup}
 	case service.Procd:
 		s.Program = "/usr/bin/weft"
-		s.Args = []string{"run", "--state", "/etc/weft/state", "--socket", systemSocket} // /var is in memory there
+		s.Args = []string{"run", "--state", "/etc/weft/state", "--socket", systemSocket} // /var is in memory on that system
 	case service.Windows:
 		data := os.Getenv("ProgramData")
 		s.Program = filepath.Join(os.Getenv("ProgramFiles"), "weft", "weft.exe")
@@ -126,13 +126,13 @@ func nodeService(kind service.Kind, o installOptions) (service.Service, service.
 	if o.hostname != "" {
 		s.Args = append(s.Args, "--hostname", o.hostname)
 	}
-	if o.tun != "" && kind != service.Systemd { // there it is a drop-in
+	if o.tun != "" && kind != service.Systemd { // systemd gets it by a drop-in
 		s.Args = append(s.Args, "--tun", o.tun)
 	}
 	return s, place
 }
 
-// stateOf and socketOf are those of an installed node.
+// stateOf and socketOf are the paths of an installed node.
 func stateOf(s service.Service) string  { return argument(s, "--state", userState()) }
 func socketOf(s service.Service) string { return argument(s, "--socket", userSocket()) }
 
@@ -161,10 +161,10 @@ func printService(cmd *cobra.Command, o installOptions) error {
 func (o *installOptions) install(cmd *cobra.Command) error {
 	ctx := cmd.Context()
 	if o.user && (o.tun != "" || o.firstBoot) {
-		return usagef("--user cannot go with --tun or --first-boot: both take root")
+		return usagef("--user cannot be combined with --tun or --first-boot: both need root")
 	}
 	if o.firstBoot && o.token == "" && o.tokenFile == "" {
-		return usagef("--first-boot wants a token: --token-file FILE, with a reusable one from weft-server keys create --reusable")
+		return usagef("--first-boot needs a token: --token-file FILE, with a reusable one from weft-server keys create --reusable")
 	}
 	if err := rights(o.user, "install"); err != nil {
 		return err
@@ -189,7 +189,7 @@ func (o *installOptions) install(cmd *cobra.Command) error {
 		}
 	}
 	if o.firstBoot && fileExists(filepath.Join(stateOf(s), "node.json")) {
-		return &status.Error{Kind: status.KindFailed, Message: "this machine has joined already, and every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
+		return &status.Error{Kind: status.KindFailed, Message: "this machine has already joined, so every copy of it would be the same device", Hint: "weft uninstall --purge, then again"}
 	}
 	if err := service.PlaceProgram(s.Program); err != nil {
 		return err
@@ -226,19 +226,19 @@ func (o *installOptions) readToken(cmd *cobra.Command) (string, error) {
 	return "", nil
 }
 
-// installed is what weft install --json prints. Name and addresses are "" until the
+// installed is the output of weft install --json. Name and addresses are "" until the
 // device has joined.
 type installed struct {
 	State     string `json:"state"`
 	Socket    string `json:"socket"`
-	FirstBoot bool   `json:"first_boot"` // joins when the machine boots
+	FirstBoot bool   `json:"first_boot"` // whether it joins at the first boot
 	Name      string `json:"name"`
 	FQDN      string `json:"fqdn"`
 	IPv4      string `json:"ipv4"`
 	IPv6      string `json:"ipv6"`
 }
 
-// joinInstalled waits for the service, joins, and says what there is now.
+// joinInstalled waits for the service, joins, and prints the result.
 func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, token string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 60*time.Second)
 	defer cancel()
@@ -272,8 +272,8 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 		return err
 	}
 	if o.release != "" {
-		// Pinned with the identity, so that another release has to be of the
-		// same owner.
+		// Pinned with the identity, so that another release must come from the same
+		// owner.
 		if err := pinRelease(o.release, stateOf(s)); err != nil {
 			return err
 		}
@@ -286,38 +286,38 @@ func (o *installOptions) joinInstalled(cmd *cobra.Command, s service.Service, to
 	return nil
 }
 
-// prepareFirstBoot leaves the token where only root finds it, and what joins
-// with it at the next boot.
+// prepareFirstBoot saves the token where only root can read it, and installs the
+// service that joins with it at the next boot.
 func (o *installOptions) prepareFirstBoot(ctx context.Context, kind service.Kind, s service.Service, token string) error {
 	if err := os.MkdirAll(filepath.Dir(firstBootToken), 0o755); err != nil {
 		return err
 	}
 	if err := service.WriteFile(firstBootToken, []byte(token+"\n"), 0o600); err != nil {
-		return fmt.Errorf("keep the token for the first boot: %w", err)
+		return fmt.Errorf("save the token for the first boot: %w", err)
 	}
 	if kind != service.Systemd {
-		// The daemon is root there and reads the file itself; it needs it no
-		// more once it has joined.
+		// There the daemon is root and reads the file itself; it does not need the file
+		// after it has joined.
 		s.Args = append(s.Args, "--token-file", firstBootToken)
 		return service.Apply(ctx, s.Install(kind, service.Place{}, o.tun, false))
 	}
 	return service.Apply(ctx, service.FirstBoot(s.Program, socketOf(s), firstBootToken))
 }
 
-// rights refuses what cannot work before anything has been changed.
+// rights reports missing permissions before anything has been changed.
 func rights(ofUser bool, verb string) error {
 	root := os.Geteuid() == 0 || runtime.GOOS == "windows"
 	switch {
 	case !ofUser && !root:
-		return &status.Error{Kind: status.KindFailed, Message: "this takes root", Hint: "sudo weft " + verb + ", or for a service of your own: weft " + verb + " --user"}
+		return &status.Error{Kind: status.KindFailed, Message: "this needs root", Hint: "sudo weft " + verb + ", or for a service of your own: weft " + verb + " --user"}
 	case ofUser && root:
-		return usagef("--user as root would be a service of root's; leave --user away")
+		return usagef("--user as root would make a service for root only; omit --user")
 	}
 	return nil
 }
 
-// makeGroup makes the group whose members may use the socket, and reports
-// whether it is there.
+// makeGroup makes the group whose members may use the socket, and reports whether it
+// exists.
 func makeGroup(ctx context.Context, name string) bool {
 	if _, err := user.LookupGroup(name); err == nil {
 		return true
@@ -333,9 +333,9 @@ func makeGroup(ctx context.Context, name string) bool {
 // pinnedKey is the release key that this device trusts, in its state directory.
 const pinnedKey = "release.pub"
 
-// checkRelease makes sure that this program is named by a manifest that the
-// owner of the network has signed: with the key pinned at the last install, or,
-// the first time, with the one that came along.
+// checkRelease checks that this program is listed in a manifest signed by the owner of
+// the network: with the key pinned at the last install or, the first time, with the key
+// that came with the release.
 func checkRelease(dir, state string) error {
 	d, err := release.Open(dir)
 	if err != nil {
@@ -349,7 +349,7 @@ func checkRelease(dir, state string) error {
 		}
 		if !key.Equal(d.Key) {
 			return &status.Error{Kind: status.KindDenied, Message: "this release is signed with another key than the one that this device has trusted since it joined",
-				Hint: "if the owner of the network did that, remove " + filepath.Join(state, pinnedKey) + "; if not, the server is in wrong hands"}
+				Hint: "if the owner of the network did that, remove " + filepath.Join(state, pinnedKey) + "; if not, somebody else controls the server"}
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the pinned release key: %w", err)
@@ -363,12 +363,12 @@ func checkRelease(dir, state string) error {
 		return err
 	}
 	if !d.Names("weft", sum) {
-		return &status.Error{Kind: status.KindDenied, Message: "this program is not part of the release that the owner of the network has signed", Hint: "download it again from your server's /install"}
+		return &status.Error{Kind: status.KindDenied, Message: "this program is not part of the release signed by the owner of the network", Hint: "download it again from your server's /install"}
 	}
 	return nil
 }
 
-// pinRelease keeps the key for the next time.
+// pinRelease saves the key for the next time.
 func pinRelease(dir, state string) error {
 	path := filepath.Join(state, pinnedKey)
 	if fileExists(path) {
@@ -407,7 +407,7 @@ func uninstall(cmd *cobra.Command, ofUser, purge, asJSON bool) error {
 		c := localapi.NewClient(socketOf(s))
 		if c.Health(ctx) == nil {
 			if err := c.Logout(ctx); err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), "weft: the server could not be told, delete the device in the console: "+oneLine(err.Error()))
+				fmt.Fprintln(cmd.ErrOrStderr(), "weft: the server could not be reached; delete the device in the console: "+oneLine(err.Error()))
 			}
 		}
 	}
@@ -425,15 +425,15 @@ func uninstall(cmd *cobra.Command, ofUser, purge, asJSON bool) error {
 			return fmt.Errorf("uninstall: %w", err)
 		}
 	}
-	os.Remove(socketOf(s)) // of a daemon that was killed
+	os.Remove(socketOf(s)) // left by a killed daemon
 	os.Remove(filepath.Dir(socketOf(s)))
 	if !purge {
-		os.Remove(filepath.Dir(firstBootToken)) // if nothing else is in it
-		return said(stateOf(s), "uninstalled; the identity stays in "+stateOf(s)+" (--purge removes it too)")
+		os.Remove(filepath.Dir(firstBootToken)) // only if it is empty
+		return said(stateOf(s), "uninstalled; the identity stays in "+stateOf(s)+" (--purge removes it, too)")
 	}
 	dirs := []string{stateOf(s)}
 	if kind == service.Systemd {
-		// With DynamicUser the directory is a link into private.
+		// With DynamicUser the directory is a symbolic link into private.
 		dirs = append(dirs, strings.Replace(stateOf(s), "/var/lib/", "/var/lib/private/", 1))
 	}
 	for _, dir := range dirs {

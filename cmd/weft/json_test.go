@@ -21,8 +21,8 @@ import (
 	"weft/overlay/status"
 )
 
-// TestJSONEverywhere asks every verb for JSON: an object that says its schema. A new
-// verb belongs in here.
+// TestJSONEverywhere asks every verb for JSON: an object that names its schema. Add new
+// verbs here.
 func TestJSONEverywhere(t *testing.T) {
 	dir, err := os.MkdirTemp("", "weft") // a socket path must be short
 	if err != nil {
@@ -44,8 +44,8 @@ func TestJSONEverywhere(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", dir)
 
 	const (
-		elsewhere = "elsewhere" // it takes a machine of its own, or a test below
-		stream    = "stream"    // its output is the device's: there is no room for ours
+		elsewhere = "elsewhere" // needs a machine of its own, or is tested below
+		stream    = "stream"    // its output is the device's, with no room for ours
 	)
 	runs := []struct{ verb, args, schema string }{
 		{"up", "weft1abc", "status/1"},
@@ -61,18 +61,18 @@ func TestJSONEverywhere(t *testing.T) {
 		{"dns status", "", "dns-status/1"},
 		{"dns flush", "", "dns-flush/1"},
 		{"dns restore", "", elsewhere},
-		{"netcheck", "", elsewhere}, // the made up node measures nothing
+		{"netcheck", "", elsewhere}, // fakeNode measures nothing
 		{"doctor", "--state " + dir, "doctor/1"},
 		{"bugreport", "-o " + filepath.Join(dir, "report"), "bugreport/1"},
 		{"install", "--print systemd", "service-file/1"},
 		{"uninstall", "", elsewhere},
-		{"forward", "", elsewhere}, // below
-		{"run", "", elsewhere},     // likewise
+		{"forward", "", elsewhere}, // tested below
+		{"run", "", elsewhere},     // tested below
 		{"nc", "", stream},
 		{"ssh", "", stream},
 		{"version", "", "version/1"},
 		{"logout", "", "status/1"},
-		{"logout", "", "status/1"}, // from nothing
+		{"logout", "", "status/1"}, // of a device that has not joined
 	}
 	verbs := clitest.Verbs(newRoot())
 	for _, r := range runs {
@@ -99,10 +99,10 @@ func TestJSONEverywhere(t *testing.T) {
 		delete(verbs, r.verb)
 	}
 	if len(verbs) > 0 {
-		t.Errorf("not asked for JSON: %q", slices.Sorted(maps.Keys(verbs)))
+		t.Errorf("verbs not tested for JSON: %q", slices.Sorted(maps.Keys(verbs)))
 	}
 
-	// Those that go on until they are told to stop say one object once they serve.
+	// Verbs that run until interrupted print one object once they serve.
 	node.state = status.StateRunning
 	for _, args := range [][]string{
 		{"forward", "0:kitchen-pi:80", "0:kitchen-pi:81"},

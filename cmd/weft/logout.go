@@ -15,8 +15,8 @@ func logoutCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logout",
 		Short: "Give up this device's identity, here and on the server",
-		Long: `Give up this device's identity, here and on the server: to come back it needs
-another token, and gets other addresses. Asks first on a terminal.`,
+		Long: `Give up this device's identity, here and on the server. To join again it needs
+another token, and it gets other addresses. On a terminal it asks first.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -1,16 +1,16 @@
-// Command weft is the node: the daemon (weft run) and the command line that
-// speaks to it, in one binary. One file is one verb; what they share:
+// Command weft is the node: the daemon (weft run) and the command line that controls
+// it, in one binary. Each verb has its own file; they share:
 //
 //	main.go     the root command, exit codes, errors on one line
-//	socket.go   which daemon to speak to
-//	print.go    --json and the little there is of layout
+//	socket.go   which daemon to use
+//	print.go    --json and layout
 //	names.go    completion of device names
 //
-// The verbs hold no logic of their own: they ask the daemon over its unix
-// socket (package overlay/localapi). Data goes to stdout, everything else to
-// stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 no daemon, 4 needs approval
-// or a token, 5 peer unknown or unreachable, 6 denied, 7 timeout, 130
-// interrupted; ssh passes the remote's.
+// The verbs have no logic of their own: they call the daemon over its unix socket
+// (package overlay/localapi). Data goes to stdout, everything else to stderr. Exit
+// codes: 0 ok, 1 failed, 2 usage, 3 no daemon, 4 needs approval or a token, 5 peer
+// unknown or unreachable, 6 denied, 7 timeout, 130 interrupted; ssh passes on the
+// remote's.
 package main
 
 import (
@@ -31,11 +31,11 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// run is main with its surroundings named; it returns the exit code.
+// run is main with explicit inputs and outputs; it returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second Ctrl-C ends at once, whatever hangs.
+	// A second Ctrl-C ends the program at once, even if something hangs.
 	context.AfterFunc(ctx, stop)
 
 	root := newRoot()
@@ -61,17 +61,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if errors.Is(err, syscall.EPIPE) {
-		return 0 // whoever read our output has seen enough
+		return 0 // the reader of our output has closed it
 	}
 	return status.KindOf(err).ExitCode()
 }
 
-// exitCode ends the program without another word.
+// exitCode ends the program without a further message.
 type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
-// usageError is a mistake in how the program was called.
+// usageError is an error in the command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -83,7 +83,7 @@ func isUsage(err error) bool {
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// oneLine keeps an error on one line, whatever is in it.
+// oneLine puts an error on one line.
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
@@ -117,7 +117,7 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// args makes cobra's argument checks usage errors that show the usage line.
+// args turns cobra's argument errors into usage errors with the usage line.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, a []string) error {
 		if err := check(cmd, a); err != nil {

@@ -29,13 +29,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"weft":      main,
 		"weft-fake": fakeDaemon, // a daemon whose node is fakeNode
-		"tcp-echo":  tcpEcho,    // FILE: one server, its address in FILE
-		"send":      send,       // tcp|udp ADDR: stdin there, the answer to stdout
+		"tcp-echo":  tcpEcho,    // FILE: a server that writes its address to FILE
+		"send":      send,       // tcp|udp ADDR: sends stdin to ADDR, prints the answer
 	})
 }
 
-// TestScripts runs the command line as users do, against a daemon with a made
-// up node: testdata/script/*.txtar.
+// TestScripts runs the command line as users do, against a daemon with fakeNode:
+// testdata/script/*.txtar.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// code N CMD ARGS...: runs a program and wants exactly this exit code.
+			// code N CMD ARGS...: runs a program and expects exactly this exit code.
 			"code": func(ts *testscript.TestScript, neg bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)
 				got := 0
@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %s", got, args[0])
 				}
 			},
-			// waitfor FILE: until it exists.
+			// waitfor FILE: waits until it exists.
 			"waitfor": func(ts *testscript.TestScript, neg bool, args []string) {
 				end := time.Now().Add(10 * time.Second)
 				for {
@@ -83,7 +83,7 @@ func TestScripts(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 			},
-			// setfrom VAR FILE: the file's content, waiting for it.
+			// setfrom VAR FILE: sets VAR to the file's content, after waiting for it.
 			"setfrom": func(ts *testscript.TestScript, neg bool, args []string) {
 				end := time.Now().Add(10 * time.Second)
 				for {
@@ -97,7 +97,7 @@ func TestScripts(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 			},
-			// retry CMD ARGS...: until it succeeds.
+			// retry CMD ARGS...: repeats it until it succeeds.
 			"retry": func(ts *testscript.TestScript, neg bool, args []string) {
 				end := time.Now().Add(10 * time.Second)
 				for ts.Exec(args[0], args[1:]...) != nil {
@@ -107,14 +107,14 @@ func TestScripts(t *testing.T) {
 					time.Sleep(50 * time.Millisecond)
 				}
 			},
-			// freeport VAR: a port that is free on loopback.
+			// freeport VAR: sets VAR to a free port on loopback.
 			"freeport": func(ts *testscript.TestScript, neg bool, args []string) {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				ts.Check(err)
 				defer l.Close()
 				ts.Setenv(args[0], fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 			},
-			// waitport PORT: until somebody accepts there.
+			// waitport PORT: waits until a program accepts there.
 			"waitport": func(ts *testscript.TestScript, neg bool, args []string) {
 				end := time.Now().Add(10 * time.Second)
 				for {
@@ -133,12 +133,12 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// fakeNode knows a handful of devices. Its "overlay" is this machine: every
-// port of kitchen-pi is the echo server at $ECHO.
+// fakeNode knows a handful of devices. Its "overlay" is this machine: every port of
+// kitchen-pi is the echo server at $ECHO.
 type fakeNode struct {
 	state  status.State
 	token  string
-	pinged atomic.Int32 // how often fd00:77::2 was
+	pinged atomic.Int32 // number of pings of fd00:77::2
 }
 
 var fakePeers = []status.Peer{
@@ -279,7 +279,7 @@ func (n *fakeNode) Ping(ctx context.Context, name string) (status.Pong, error) {
 		return status.Pong{}, err
 	}
 	if name == "fd00:77::2" && n.pinged.Add(1) == 2 {
-		os.WriteFile("pinged", nil, 0o600) // the first is answered and said
+		os.WriteFile("pinged", nil, 0o600) // the first reply has been printed
 	}
 	return status.Pong{Peer: p, Addr: p.IPv4, RTT: 1234 * time.Microsecond, Path: status.PathRelay, Relay: "home"}, nil
 }
@@ -331,8 +331,8 @@ func fakeDaemon() {
 	resolver.Close()
 }
 
-// tcpEcho serves TCP and UDP on one port: it answers with what it got, in
-// capitals, once the client has sent all (TCP), or at once (UDP).
+// tcpEcho serves TCP and UDP on one port: it answers with the received data in
+// capitals, once the client has sent everything (TCP), or at once (UDP).
 func tcpEcho() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -9,27 +9,26 @@ import (
 	"weft/overlay/limited"
 )
 
-// releaseAfter is how long after its start the daemon gives back what it took.
+// releaseAfter is how long after its start the daemon returns unused memory.
 const releaseAfter = 10 * time.Second
 
-// memoryShare is the part of the memory that the heap may take before the garbage
-// collector works as hard as it has to; the rest is for the program itself and
-// for what the system keeps for it.
+// memoryShare is the heap's share of the memory: the garbage collector keeps the heap
+// below it. The rest is for the program itself and for the system's buffers.
 const memoryShare = 0.6
 
-// limitMemory has the garbage collector keep within what the process may use, so
-// that it is not killed for garbage. A limit of the user's own, GOMEMLIMIT, goes
-// before.
+// limitMemory makes the garbage collector keep the process within its memory, so that
+// it is not killed because of garbage. The user's own limit, GOMEMLIMIT, takes
+// precedence.
 func limitMemory() {
 	if memory := limited.Memory(); memory > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(float64(memory) * memoryShare))
 	}
 }
 
-// releaseMemory gives the memory of the buffers back to the system once traffic has
-// stopped. The Go runtime would keep most of it for as long as the daemon idles. It
-// collects twice: a sync.Pool lets go of what it holds in the second collection after
-// its last use.
+// releaseMemory returns the memory of buffers to the system once traffic has stopped.
+// Otherwise the Go runtime would keep most of it while the daemon idles. It collects
+// twice, since a sync.Pool frees its items in the second collection after their last
+// use.
 func releaseMemory() {
 	runtime.GC()
 	debug.FreeOSMemory()

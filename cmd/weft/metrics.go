@@ -19,7 +19,7 @@ import (
 	"weft/overlay/status"
 )
 
-// listenMetrics opens the port for Prometheus, on loopback only: it has no
+// listenMetrics opens the port for Prometheus, on loopback only, since it has no
 // password.
 func listenMetrics(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
@@ -27,7 +27,7 @@ func listenMetrics(addr string) (net.Listener, error) {
 		return nil, usagef("%q: want ADDR:PORT, such as 127.0.0.1:9274", addr)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return nil, usagef("%s: it has no password and must be on loopback, such as 127.0.0.1:9274", addr)
+		return nil, usagef("%s: want a loopback address, such as 127.0.0.1:9274, since there is no password", addr)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -54,7 +54,7 @@ func (d *services) serveMetrics(status func() status.Status, log *slog.Logger) {
 	}()
 }
 
-// writeMetrics writes Prometheus' text format. Peers are counted, not named.
+// writeMetrics writes Prometheus' text format. It counts peers and does not name them.
 func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
 	write := func(name, kind, help string) { fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
 	yes := func(b bool) int {
@@ -88,7 +88,7 @@ func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
 		rx += p.RxBytes
 		tx += p.TxBytes
 	}
-	write("weft_peers", "gauge", "Peers that this node knows, by the path that is used.")
+	write("weft_peers", "gauge", "Peers that this node knows, by their current path.")
 	kinds := slices.Collect(maps.Keys(peers))
 	sort.Slice(kinds, func(i, j int) bool { return slices.Compare(kinds[i][:], kinds[j][:]) < 0 })
 	for _, k := range kinds {
@@ -103,17 +103,17 @@ func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
 	for _, h := range st.Health {
 		warnings[h.Code]++
 	}
-	write("weft_health_warnings", "gauge", "What weft status complains about.")
+	write("weft_health_warnings", "gauge", "The warnings of weft status.")
 	for _, code := range slices.Sorted(maps.Keys(warnings)) {
 		fmt.Fprintf(w, "weft_health_warnings{code=%s} %d\n", labelValue(string(code)), warnings[code])
 	}
-	write("weft_dns_queries_total", "counter", "Queries to the resolver, by what became of them.")
+	write("weft_dns_queries_total", "counter", "Queries to the resolver, by result.")
 	for _, outcome := range slices.Sorted(maps.Keys(queries)) {
 		fmt.Fprintf(w, "weft_dns_queries_total{outcome=%s} %s\n", labelValue(outcome), strconv.FormatUint(queries[outcome], 10))
 	}
 }
 
-// labelValue quotes one as the format wants it.
+// labelValue quotes a label value.
 func labelValue(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
 }

@@ -34,7 +34,7 @@ func TestMetricsOnLoopbackOnly(t *testing.T) {
 	for _, addr := range []string{":9274", "0.0.0.0:9274", "192.0.2.1:1", "9274"} {
 		if l, err := listenMetrics(addr); err == nil {
 			l.Close()
-			t.Errorf("%s is taken", addr)
+			t.Errorf("%s is accepted", addr)
 		}
 	}
 	l, err := listenMetrics("127.0.0.1:0")

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// completeNames completes the first argument to a device's name. When the
-// daemon does not answer at once there is nothing to offer.
+// completeNames completes the first argument to a device name. If the daemon does not
+// answer at once, there are no suggestions.
 func completeNames(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -30,7 +30,7 @@ func completeUserNames(cmd *cobra.Command, args []string, typed string) ([]strin
 	return deviceNames(cmd, user+"@", name), cobra.ShellCompDirectiveNoFileComp
 }
 
-// deviceNames returns prefix + each device's name that starts with typed.
+// deviceNames returns prefix + the name of each device that starts with typed.
 func deviceNames(cmd *cobra.Command, prefix, typed string) []string {
 	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
 	defer cancel()

@@ -49,15 +49,15 @@ the device closes the connection. Made for ssh:
 	return cmd
 }
 
-// netcat copies both ways until the remote has closed. Reading in cannot be
-// interrupted, so that goroutine may outlive it; the program ends next.
+// netcat copies both ways until the remote has closed. A read of in cannot be
+// interrupted, so its goroutine may outlive netcat; the program ends next.
 func netcat(ctx context.Context, conn net.Conn, in io.Reader, out io.Writer) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	go func() {
-		// Without io.WriterTo, so that the large buffers are used.
+		// Hide io.WriterTo, so that the large buffers are used.
 		if _, err := pipe.Copy(conn, struct{ io.Reader }{in}); err != nil {
-			return // the remote is gone, which the other direction reports
+			return // the remote is gone; the other direction reports it
 		}
 		if cw, ok := conn.(interface{ CloseWrite() error }); ok {
 			cw.CloseWrite()

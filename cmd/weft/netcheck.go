@@ -15,7 +15,7 @@ func netcheckCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "netcheck",
-		Short:             "Measure the ways from here to the server and the relays, and what stands in the way of direct paths",
+		Short:             "Measure the connections to the server and the relays, and check what hinders direct paths",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,8 +34,8 @@ func netcheckCmd() *cobra.Command {
 	return cmd
 }
 
-// noAnswer says why nobody has answered, once: the daemon may be of another
-// version and have said so itself.
+// noAnswer says once why there was no answer: a daemon of another version may have
+// included these words itself.
 func noAnswer(why string) string {
 	return "no answer: " + cli.Plain(strings.TrimPrefix(why, "no answer: "))
 }
@@ -71,7 +71,7 @@ func printNetcheck(w io.Writer, n netcheck.Report) {
 	}{{"IPv4", n.IPv4}, {"IPv6", n.IPv6}} {
 		text := cli.Plain(f.c.Text)
 		if f.c.UDP {
-			text = "UDP works, from outside this is " + cli.Plain(f.c.Endpoint) + "; " + text
+			text = "UDP works; seen from outside this device is " + cli.Plain(f.c.Endpoint) + "; " + text
 		}
 		fmt.Fprintf(t, "%s\t%s\n", f.name, text)
 	}

@@ -32,7 +32,7 @@ func TestPrintNetcheck(t *testing.T) {
 		"relay https://near.example:8443 1.0 ms (home)",
 		"relay https://far.example:8443 no answer: timeout",
 		"udp near.example:3478 1.2 ms, seen as 198.51.100.7:41641",
-		"IPv4 UDP works, from outside this is 198.51.100.7:41641; easy NAT",
+		"IPv4 UDP works; seen from outside this device is 198.51.100.7:41641; easy NAT",
 		"IPv6 no IPv6 address",
 		"port mapping PCP by 192.168.1.1",
 		"direct paths with nearly every peer",

@@ -22,9 +22,9 @@ import (
 	"weft/overlay/status"
 )
 
-// osDNS makes the resolver part of the operating system while the node runs
-// with an interface of its own, and keeps it in step with the configuration.
-// A nil *osDNS is that of user space: it does nothing.
+// osDNS makes the resolver part of the operating system while the node runs with a
+// network interface, and updates it after changes of the configuration. A nil *osDNS,
+// in user space, does nothing.
 type osDNS struct {
 	// Constant after serve.
 	iface string
@@ -32,17 +32,16 @@ type osDNS struct {
 	log   *slog.Logger
 	node  *overlay.Node
 
-	names   dns.Config // Zone and Settings: the same pointers while nothing changes
+	names   dns.Config // Zone and Settings return the same pointers until something changes
 	service *serviceAddr
 	manager *osdns.Manager // nil: serve was not called
 
-	changed chan struct{} // the configuration may be another
+	changed chan struct{} // the configuration may have changed
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
 
-// configuredNet is a kernel interface that tells when the node has brought it
-// up.
+// configuredNet is a kernel interface that reports when the node has set it up.
 type configuredNet struct {
 	overlay.Net
 	changed func()
@@ -55,9 +54,8 @@ func (n configuredNet) SetAddrs(v4, v6 netip.Addr) error {
 	return err
 }
 
-// newOSDNS puts what an earlier daemon has left back first: until then nothing
-// resolves on this machine, the server's name included. The Net that it
-// returns is to be used in place of n.
+// newOSDNS first restores DNS settings of a killed daemon: until then no name resolves
+// on this machine, not even the server's. Use the returned Net instead of n.
 func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.Net) {
 	if o.tun == "" {
 		return nil, n
@@ -66,10 +64,10 @@ func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.N
 	defer cancel()
 	did, err := osdns.Restore(ctx, "", o.tun)
 	for _, d := range did {
-		log.Info("an earlier daemon has ended without this", "done", d)
+		log.Info("restored DNS settings of a killed daemon", "done", d)
 	}
 	if err != nil {
-		log.Warn("DNS settings of an earlier daemon cannot be put back", "err", err)
+		log.Warn("cannot restore DNS settings of a killed daemon", "err", err)
 	}
 	d := &osDNS{
 		iface: o.tun, off: o.osDNS == "off", log: log,
@@ -78,7 +76,7 @@ func newOSDNS(o *runOptions, n overlay.Net, log *slog.Logger) (*osDNS, overlay.N
 	return d, configuredNet{n, d.kick}
 }
 
-// serve starts it. Nothing of the system changes before the node has a
+// serve starts it. It changes nothing in the system before the node has a
 // configuration.
 func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server, names dns.Config) {
 	if d == nil {
@@ -107,8 +105,7 @@ func (d *osDNS) serve(node *overlay.Node, resolver *dns.Server, names dns.Config
 	d.kick()
 }
 
-// kick has the configuration looked at. It is called by the node, which may
-// hold locks.
+// kick triggers a check of the configuration. The node calls it and may hold locks.
 func (d *osDNS) kick() {
 	if d == nil {
 		return
@@ -137,7 +134,7 @@ func (d *osDNS) syncLoop() {
 	}
 }
 
-// sync tells the manager what the configuration says now.
+// sync applies the current configuration to the manager.
 func (d *osDNS) sync() {
 	c := osdns.Config{}
 	switch d.node.State() {
@@ -150,15 +147,14 @@ func (d *osDNS) sync() {
 		return
 	}
 	if err := d.manager.Set(c); err != nil {
-		d.log.Warn("the configuration's names cannot be set", "err", err)
-		d.node.Warn(status.CodeOSDNSConfig, "the names in the network's configuration cannot be set: "+err.Error())
+		d.log.Warn("cannot set the names of the configuration", "err", err)
+		d.node.Warn(status.CodeOSDNSConfig, "cannot set the names of the network's configuration: "+err.Error())
 		return
 	}
 	d.node.Clear(status.CodeOSDNSConfig)
 }
 
-// answer has the service address answer without anything of the system's DNS
-// being set.
+// answer makes the service address answer without setting the system's DNS.
 func (d *osDNS) answer(c osdns.Config) {
 	if c.IsZero() {
 		return
@@ -168,7 +164,7 @@ func (d *osDNS) answer(c osdns.Config) {
 	}
 }
 
-// base are the resolvers of the machine without us, if they are known.
+// base are the machine's own resolvers, if they are known.
 func (d *osDNS) base() ([]netip.AddrPort, bool) {
 	if d == nil {
 		return nil, false
@@ -179,7 +175,7 @@ func (d *osDNS) base() ([]netip.AddrPort, bool) {
 	return d.manager.Base()
 }
 
-// close puts the system back as it was.
+// close restores the system's DNS.
 func (d *osDNS) close() {
 	if d == nil || d.manager == nil {
 		return
@@ -187,12 +183,12 @@ func (d *osDNS) close() {
 	close(d.stop)
 	d.done.Wait()
 	if err := d.manager.Close(); err != nil {
-		d.log.Warn("the system's DNS is not as it was", "err", err)
+		d.log.Warn("cannot restore the system's DNS", "err", err)
 	}
 	d.service.close()
 }
 
-// wantedDNS is what a configuration asks of the system.
+// wantedDNS is the desired state of the system's DNS for a configuration.
 func wantedDNS(n *status.Names, s *dns.Settings) osdns.Config {
 	if n == nil || !n.Ready || osdns.CheckDomain(n.Suffix) != nil {
 		return osdns.Config{}
@@ -229,39 +225,39 @@ func wantedDNS(n *status.Names, s *dns.Settings) osdns.Config {
 	return c
 }
 
-// syncedNode is the node as the local API sees it: what the user does to it
-// shows in the system's DNS.
+// syncedNode is the node for the local API: it updates the system's DNS after the
+// user's commands.
 type syncedNode struct {
 	*overlay.Node
 	dns *osDNS
 }
 
-// Without Gather, which the local API does not insist on, netcheck would look over
-// sockets of its own.
+// Without Gather, which the local API does not require, netcheck would use sockets of
+// its own.
 var _ interface {
 	localapi.Node
 	netcheck.Gatherer
 } = syncedNode{}
 
-// Up is Node's.
+// Up implements localapi.Node.
 func (n syncedNode) Up(ctx context.Context, token string) error {
 	defer n.dns.kick()
 	return n.Node.Up(ctx, token)
 }
 
-// Down is Node's.
+// Down implements localapi.Node.
 func (n syncedNode) Down(ctx context.Context) error {
 	defer n.dns.kick()
 	return n.Node.Down(ctx)
 }
 
-// Logout is Node's.
+// Logout implements localapi.Node.
 func (n syncedNode) Logout(ctx context.Context) error {
 	defer n.dns.kick()
 	return n.Node.Logout(ctx)
 }
 
-// status is what was found, set and why; nil in user space.
+// status is what was found and set, and why; nil in user space.
 func (d *osDNS) status() func() localapi.OSDNS {
 	if d == nil {
 		return nil
@@ -289,7 +285,7 @@ func (d *osDNS) status() func() localapi.OSDNS {
 	}
 }
 
-// printOSDNS prints the section of weft dns status about the system.
+// printOSDNS prints the system's section of weft dns status.
 func printOSDNS(cmd *cobra.Command, s localapi.OSDNS) {
 	out := cmd.OutOrStdout()
 	line := func(key string, values ...string) {
@@ -304,7 +300,7 @@ func printOSDNS(cmd *cobra.Command, s localapi.OSDNS) {
 	}
 	line("set", s.Applied...)
 	if s.Nameserver != "" {
-		line("others", cmp.Or(strings.Join(s.Base, ", "), "no resolver of this machine is known"))
+		line("others", cmp.Or(strings.Join(s.Base, ", "), "no other resolver of this machine is known"))
 	}
 	if s.Tramples > 0 {
 		line("overwritten", fmt.Sprintf("%d times by other programs", s.Tramples))
@@ -318,15 +314,15 @@ func dnsRestoreCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "restore",
-		Short: "Put this machine's DNS settings back after a daemon that was killed",
-		Long: `Put this machine's DNS settings back as they were before the daemon. No daemon
-has to run; one that does keeps its settings. For the stop hook of a service:
+		Short: "Restore this machine's DNS settings after a daemon was killed",
+		Long: `Restore this machine's DNS settings from before the daemon. No daemon has to run;
+the settings of a running one stay. For the stop hook of a service:
 ExecStopPost=weft dns restore`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// On a machine with more work than it can do, resolvconf takes long,
-			// and without it no name resolves here.
+			// On an overloaded machine resolvconf takes long, and without it no name
+			// resolves here.
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
 			did, err := osdns.Restore(ctx, "", "")
@@ -337,7 +333,7 @@ ExecStopPost=weft dns restore`,
 				fmt.Fprintln(cmd.ErrOrStderr(), d)
 			}
 			if err != nil {
-				return fmt.Errorf("put this machine's DNS settings back: %w", err)
+				return fmt.Errorf("restore this machine's DNS settings: %w", err)
 			}
 			return nil
 		},

@@ -16,14 +16,13 @@ import (
 	"weft/overlay/rtnl"
 )
 
-// serviceProtocol marks our route in the kernel's table; that of overlay/tun
-// looks after its own only.
+// serviceProtocol marks our route in the kernel's table; overlay/tun only manages
+// routes with its own mark.
 const serviceProtocol = 120
 
-// serviceAddr makes the resolver answer at the service address. The address is
-// no interface's, or the kernel would take it for the source of connections: a
-// local route at our interface makes it this machine's, and goes with the
-// interface.
+// serviceAddr makes the resolver answer at the service address. The address must not
+// belong to an interface, or the kernel would use it as a source address: a local route
+// at our interface makes it this machine's, and ends with the interface.
 type serviceAddr struct {
 	// Constant.
 	iface string
@@ -38,13 +37,13 @@ func newServiceAddr(iface string, serve func(net.PacketConn, net.Listener), log 
 	return &serviceAddr{iface: iface, serve: serve, log: log}
 }
 
-// ready makes the address answer, repeatably: the route is gone after the
-// interface was down.
+// ready makes the address answer; it may be repeated, since setting the interface down
+// removes the route.
 func (s *serviceAddr) ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.route((*rtnl.Conn).ReplaceRoute); err != nil {
-		return fmt.Errorf("make %s an address of %s: %w", dns.ServiceAddr, s.iface, err)
+		return fmt.Errorf("add the address %s to %s: %w", dns.ServiceAddr, s.iface, err)
 	}
 	if s.opened {
 		return nil
@@ -54,7 +53,7 @@ func (s *serviceAddr) ready() error {
 		return err
 	}
 	if l == nil {
-		s.log.Warn("another program listens on TCP port 53 of all addresses, so the resolver answers by UDP only", "addr", dns.ServiceAddr)
+		s.log.Warn("another program listens on TCP port 53 of all addresses, so the resolver answers only UDP", "addr", dns.ServiceAddr)
 		s.serve(pc, nil)
 	} else {
 		s.serve(pc, l)
@@ -63,7 +62,7 @@ func (s *serviceAddr) ready() error {
 	return nil
 }
 
-// route does something to the route.
+// route calls do with the route.
 func (s *serviceAddr) route(do func(*rtnl.Conn, rtnl.Route) error) error {
 	c, err := rtnl.Open()
 	if err != nil {
@@ -81,8 +80,8 @@ func (s *serviceAddr) route(do func(*rtnl.Conn, rtnl.Route) error) error {
 	})
 }
 
-// listenService listens where a program that listens on all addresses may be
-// in the way: more specific is more right for UDP, and TCP is done without.
+// listenService listens on addr even if another program listens on all addresses: for
+// UDP the more specific socket wins, and TCP is omitted.
 func listenService(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 	ctx := context.Background()
 	var lc net.ListenConfig
@@ -96,9 +95,9 @@ func listenService(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 	}
 	switch {
 	case errors.Is(err, syscall.EACCES):
-		return nil, nil, fmt.Errorf("listen on %s: %w; it takes root or CAP_NET_BIND_SERVICE", addr, err)
+		return nil, nil, fmt.Errorf("listen on %s: %w; run as root or with CAP_NET_BIND_SERVICE", addr, err)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, nil, fmt.Errorf("another program listens on port 53 of all addresses, so %s cannot answer; have it listen on its own address only", addr)
+		return nil, nil, fmt.Errorf("another program listens on port 53 of all addresses, so %s cannot answer; configure it to listen on its own address only", addr)
 	case err != nil:
 		return nil, nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
@@ -113,7 +112,7 @@ func listenService(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 	return pc, l, nil
 }
 
-// close takes the route back, from an interface that stays.
+// close removes the route, for an interface that stays.
 func (s *serviceAddr) close() {
 	s.route((*rtnl.Conn).DelRoute)
 }

@@ -9,7 +9,7 @@ import (
 	"weft/overlay/tun"
 )
 
-// serviceAddr is for systems that have kernel interfaces.
+// serviceAddr is only needed on systems with kernel interfaces.
 type serviceAddr struct{}
 
 func newServiceAddr(string, func(net.PacketConn, net.Listener), *slog.Logger) *serviceAddr {

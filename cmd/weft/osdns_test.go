@@ -10,8 +10,7 @@ import (
 	"weft/overlay/status"
 )
 
-// What a configuration asks of the system; what a server may say wrong is
-// left out.
+// The desired DNS of a configuration; invalid names from a server are left out.
 func TestWantedDNS(t *testing.T) {
 	names := &status.Names{Ready: true, Suffix: "weft.internal", IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd12:3456:789a::/48")}
 	c := wantedDNS(names, &dns.Settings{})
@@ -41,9 +40,9 @@ func TestWantedDNS(t *testing.T) {
 		}
 	}
 	if !wantedDNS(nil, nil).IsZero() || !wantedDNS(&status.Names{}, nil).IsZero() {
-		t.Error("something is wanted before there is a configuration")
+		t.Error("settings are wanted before there is a configuration")
 	}
-	// What a server can send at most is taken.
+	// The most that a server can send is accepted.
 	many := dns.Settings{}
 	for i := range 1000 {
 		many.Records = append(many.Records, dns.Record{Name: strings.Repeat("a", i%50+1) + "." + strings.Repeat("b", i/50+1)})
@@ -53,13 +52,13 @@ func TestWantedDNS(t *testing.T) {
 	}
 }
 
-// In user space nothing is done about the system, and it is said.
+// In user space the system's DNS is not set, and the status says so.
 func TestNoOSDNS(t *testing.T) {
 	d, _ := newOSDNS(&runOptions{}, nil, nil)
 	d.serve(nil, nil, dns.Config{})
 	d.kick()
 	if _, known := d.base(); known || d.status() != nil {
-		t.Error("it does something")
+		t.Error("it sets something")
 	}
 	d.close()
 }

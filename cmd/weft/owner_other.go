@@ -4,8 +4,8 @@ package main
 
 import "os"
 
-// ownFile reports whether there is anything at path: what a user's programs look
-// for lies below directories that are the user's alone.
+// ownFile reports whether path exists: users' sockets are below directories that belong
+// to the user alone.
 func ownFile(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownFile reports whether what is at path belongs to this user.
+// ownFile reports whether the file at path belongs to this user.
 func ownFile(path string) bool {
 	fi, err := os.Stat(path)
 	if err != nil {

@@ -19,18 +19,19 @@ func pingCmd() *cobra.Command {
 	var timeout, interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "ping NAME",
-		Short: "Send echoes through the tunnel: round trip time and path",
-		Long: `Send echoes through the tunnel and print the round trip time and the path of each.
+		Short: "Ping a device through the tunnel: round trip time and path",
+		Long: `Send echo requests through the tunnel and print the round trip time and the path
+of each.
 
-At the end, also after Ctrl-C, a line on standard error sums them up. Exit code 0
-when one of them (with --until-direct: the last) was answered.`,
+At the end, and after Ctrl-C, standard error gets a summary. Exit code 0 if one of
+them (with --until-direct: the last) was answered.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if count < 0 || timeout <= 0 || interval < 0 {
 				return usagef("-c and --interval must not be negative, --timeout must be positive")
 			}
-			// Waiting for a direct path has its own end; -c can bound it too.
+			// --until-direct has its own end; -c can bound it, too.
 			if untilDirect && !cmd.Flags().Changed("count") {
 				count = 30
 			}
@@ -43,7 +44,7 @@ when one of them (with --until-direct: the last) was answered.`,
 				return err
 			}
 			var last error
-			why := "" // the path is not direct
+			why := "" // why the path is not direct
 			for i := 0; i < count || count == 0; i++ {
 				if i > 0 && sleep(cmd.Context(), interval) != nil {
 					return done(context.Canceled)
@@ -63,7 +64,7 @@ when one of them (with --until-direct: the last) was answered.`,
 						return done(nil)
 					}
 				case status.KindTimeout, status.KindUnreachable:
-					// It may come up while we look: go on.
+					// The node may come up in the meantime: continue.
 					sum.sent++
 					fmt.Fprintln(cmd.ErrOrStderr(), oneLine(err.Error()))
 					last = err
@@ -77,22 +78,22 @@ when one of them (with --until-direct: the last) was answered.`,
 				if why != "" {
 					message += ": " + why
 				}
-				return done(&status.Error{Kind: status.KindTimeout, Message: message, Hint: "it stays reachable through the relay; see: weft netcheck"})
+				return done(&status.Error{Kind: status.KindTimeout, Message: message, Hint: "it is still reachable through the relay; see: weft netcheck"})
 			case sum.received == 0 && last != nil:
-				return done(exitCode(status.KindOf(last).ExitCode())) // said already
+				return done(exitCode(status.KindOf(last).ExitCode())) // already printed
 			}
 			return done(nil)
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
-	cmd.Flags().IntVarP(&count, "count", "c", 4, "how many echoes, 0 is until interrupted")
-	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop once the path is direct; exit 7 if it does not become so")
-	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for each answer")
-	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between echoes")
+	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of echo requests; 0 means until interrupted")
+	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop once the path is direct; exit 7 if it does not become direct")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for each reply")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between echo requests")
 	return cmd
 }
 
-// pingSum is what a series of echoes came to.
+// pingSum is the summary of several echo requests.
 type pingSum struct {
 	sent, received int
 	least, most    time.Duration
@@ -109,8 +110,8 @@ func (s *pingSum) answered(rtt time.Duration) {
 	}
 }
 
-// String is the last line of ping(8), without the name: who counts the lines
-// with a name counts echoes.
+// String is the last line of ping(8), without the name: scripts count the lines with a
+// name as replies.
 func (s *pingSum) String() string {
 	text := fmt.Sprintf("%d sent, %d received, %d%% lost", s.sent, s.received, 100*(s.sent-s.received)/s.sent)
 	if s.received == 0 {

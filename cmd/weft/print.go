@@ -15,7 +15,7 @@ func printLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
-// ago says how long before now t was.
+// ago formats how long before now t was.
 func ago(t *time.Time, now time.Time) string {
 	if t == nil {
 		return "-"
@@ -23,7 +23,7 @@ func ago(t *time.Time, now time.Time) string {
 	return age.Ago(now.Sub(*t))
 }
 
-// size prints bytes for people.
+// size formats bytes for people.
 func size(n uint64) string {
 	switch {
 	case n < 1000:

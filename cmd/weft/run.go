@@ -31,8 +31,8 @@ import (
 	"weft/overlay/status"
 )
 
-// The default addresses; a port that is taken there is a warning, not an
-// error, so that two daemons fit on one machine.
+// The default addresses. A port of theirs that is taken is a warning and not an error,
+// so that two daemons fit on one machine.
 const (
 	defaultProxy = "127.0.0.1:1055"
 	defaultDNS   = "127.0.0.1:5335"
@@ -63,19 +63,19 @@ func runCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon, in the foreground",
-		Long: `Run the daemon, in the foreground, without root: programs reach the overlay
-through the proxy, peers reach services on this machine's 127.0.0.1: not those
-on [::1] only, to which they would look like local users. For one that may take
-them so: --inbound all,8080=[::1]:8080.
+		Long: `Run the daemon in the foreground, without root. Programs reach the overlay through
+the proxy. Peers reach services on this machine's 127.0.0.1, but not those on
+[::1] only, to which they would look like local users; to allow that for a port:
+--inbound all,8080=[::1]:8080.
 
-With --tun it makes a network interface, which takes root or CAP_NET_ADMIN:
-every program reaches the overlay, and peers reach what listens on the overlay
-address or on any address. For a service that listens on localhost only, say
-where: --inbound 80=localhost:80.
+With --tun it creates a network interface, which needs root or CAP_NET_ADMIN:
+every program reaches the overlay, and peers reach services that listen on the
+overlay address or on any address. For a service that listens on localhost only,
+add: --inbound 80=localhost:80.
 
 Each flag is also an environment variable: --token-file is WEFT_TOKEN_FILE.
-With --json it prints one object once it runs: where the socket, the proxy and
-the resolver are.`,
+With --json it prints one object once it runs, with the addresses of the socket,
+the proxy and the resolver.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -86,19 +86,19 @@ the resolver are.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.token, "token", "", "join with this token, unless joined already (seen by all in the process list)")
-	f.StringVar(&o.tokenFile, "token-file", "", "join with the token in this file, unless joined already; - is standard input")
+	f.StringVar(&o.token, "token", "", "join with this token, unless already joined (visible to all users in the process list)")
+	f.StringVar(&o.tokenFile, "token-file", "", "join with the token in this file, unless already joined; - is standard input")
 	f.StringVar(&o.state, "state", "", "state directory (default "+defaultState()+")")
-	f.StringVar(&o.hostname, "hostname", "", "name to ask for when joining (default: this machine's)")
-	f.StringVar(&o.tun, "tun", "", "make a network interface of this name, such as weft0 (default: none, user space)")
-	f.StringVar(&o.inbound, "inbound", "all", "what peers that policy lets in reach on this machine: all, none or PORT[=HOST:PORT],...; all may be in the list")
+	f.StringVar(&o.hostname, "hostname", "", "requested device name when joining (default: this machine's)")
+	f.StringVar(&o.tun, "tun", "", "create a network interface with this name, such as weft0 (default: none, user space)")
+	f.StringVar(&o.inbound, "inbound", "all", "what peers allowed by policy reach on this machine: all, none or PORT[=HOST:PORT],...; the list may contain all")
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
-	f.StringVar(&o.osDNS, "os-dns", "auto", "with --tun: make the resolver part of this machine's DNS (auto) or leave that alone (off)")
-	f.StringVar(&o.endpoint, "endpoint", "", "ADDRESS:PORT,... at which a router forwards UDP to the same port of this machine")
+	f.StringVar(&o.osDNS, "os-dns", "auto", "with --tun: make the resolver part of this machine's DNS (auto), or do not change it (off)")
+	f.StringVar(&o.endpoint, "endpoint", "", "public ADDRESS:PORT,... from which a router forwards UDP to the same port of this machine")
 	f.StringVar(&o.portmap, "portmap", "auto", "ask the router to forward a UDP port, by PCP, NAT-PMP or UPnP (auto), or do not (off)")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens in detail")
-	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket too")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log details")
+	f.StringVar(&o.socketGroup, "socket-group", "", "group whose members may use the socket, too")
 	f.StringVar(&o.metrics, "metrics", "", "address for Prometheus, loopback only, such as 127.0.0.1:9274 (default: none)")
 	f.StringVar(&o.logFormat, "log-format", "text", "how to log: text or json")
 	o.asJSON = cli.JSONFlag(cmd)
@@ -106,8 +106,8 @@ the resolver are.`,
 	return cmd
 }
 
-// fromEnv fills the flags that were not given from WEFT_...; set but empty is
-// not the same as unset.
+// fromEnv sets flags that were not given from WEFT_...; an empty variable is not the
+// same as an unset one.
 func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 	o.explicit = map[string]bool{}
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -122,7 +122,7 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 		}
 		o.explicit[f.Name] = true
 		if serr := f.Value.Set(v); serr != nil {
-			// Never the value: it may be a secret.
+			// Do not print the value: it may be a secret.
 			err = usagef("%s is not usable for --%s", name, f.Name)
 		}
 	})
@@ -145,7 +145,7 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 			return usagef("--%s %q: want ADDRESS:PORT on loopback, such as 127.0.0.1:1055, or off", a.flag, cli.Plain(a.addr))
 		}
 		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
-			return usagef("--%s %q: only loopback addresses are allowed, such as 127.0.0.1:%s: there is no password", a.flag, cli.Plain(a.addr), port)
+			return usagef("--%s %q: want a loopback address, such as 127.0.0.1:%s, since there is no password", a.flag, cli.Plain(a.addr), port)
 		}
 	}
 	if o.state == "" {
@@ -155,7 +155,7 @@ func (o *runOptions) fromEnv(fs *pflag.FlagSet) (err error) {
 		o.socket = defaultSocket()
 	}
 	if o.state == "" || o.socket == "" {
-		return usagef("there is no home directory here: say where with --state DIR and --socket PATH")
+		return usagef("there is no home directory: choose paths with --state DIR and --socket PATH")
 	}
 	return nil
 }
@@ -174,11 +174,11 @@ func defaultSocket() string {
 	return userSocket()
 }
 
-// off reports whether a listener is switched off.
+// off reports whether a listener is disabled.
 func off(addr string) bool { return addr == "" || addr == "off" || addr == "none" }
 
-// daemon runs the node until ctx ends. Everything that can be wrong with how
-// it was called is found before anything is joined or listens.
+// daemon runs the node until ctx ends. It checks the whole command line before it joins
+// a network or listens.
 func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr io.Writer) (err error) {
 	level := slog.LevelInfo
 	if o.verbose {
@@ -204,12 +204,12 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 	if err != nil {
 		return err
 	}
-	// The state directory comes first: two daemons on one of them would be
-	// one identity twice, and its lock says so best (in Start). Its parents
-	// hold the default socket too.
+	// Start the state directory first: two daemons on one directory would be one
+	// identity twice, and its lock reports that best (in Start). Its parent directories
+	// also contain the default socket.
 	sock, err := localapi.Listen(o.socket, o.socketGroup)
 	if errors.Is(err, localapi.ErrInUse) {
-		return &status.Error{Kind: status.KindFailed, Message: "a daemon runs already at " + o.socket,
+		return &status.Error{Kind: status.KindFailed, Message: "a daemon is already running at " + o.socket,
 			Hint: "see: weft status; for a second one choose --state and --socket"}
 	}
 	if err != nil {
@@ -246,7 +246,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 			}
 		},
 		Lull: releaseMemory,
-		// The server is found also when no resolver answers.
+		// The server is reached even if no resolver answers.
 		NetDial: bootstrap.DialContext,
 	})
 	if err != nil {
@@ -255,7 +255,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 	}
 	d.node.Store(node)
 	defer node.Close()
-	defer d.osDNS.close() // before the interface goes
+	defer d.osDNS.close() // before the interface is removed
 	for _, h := range d.warnings {
 		node.Warn(h.Code, h.Message)
 	}
@@ -270,7 +270,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 			return err
 		}
 	}
-	// What it took to get here is not needed any more.
+	// Free the memory that only the start needed.
 	settled := time.AfterFunc(releaseAfter, releaseMemory)
 	defer settled.Stop()
 	defer service.Notify(ctx)()
@@ -283,8 +283,8 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 	}
 }
 
-// network makes the host's side of the tunnel: in user space, unless --tun
-// asks for the kernel's.
+// network makes the host's side of the tunnel: in user space, or with --tun in the
+// kernel.
 func (o *runOptions) network(d *services, inbound inboundRules, log *slog.Logger) (overlay.Net, error) {
 	if o.tun != "" {
 		return d.makeTUN(o.tun, inbound, log)
@@ -304,8 +304,8 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 	switch {
 	case o.tokenFile != "":
 		token, err := readTokenFile(o.tokenFile, stdin)
-		// A device that has joined does not need the file any more, and it is
-		// wise to delete it.
+		// A device that has joined no longer needs the file, and users are advised to
+		// delete it.
 		if _, serr := os.Stat(filepath.Join(o.state, "node.json")); err != nil && serr == nil {
 			return "", nil
 		}
@@ -320,7 +320,7 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 type services struct {
 	warnings []status.Health
 
-	node atomic.Pointer[overlay.Node] // for warnings of what was made before it
+	node atomic.Pointer[overlay.Node] // nil until the node exists; earlier warnings wait for it
 
 	proxyListener net.Listener
 	dnsPacket     net.PacketConn
@@ -331,15 +331,15 @@ type services struct {
 
 	proxy *proxy.Proxy
 	dns   *dns.Server
-	// resolver is dns, for the node, which runs before there is one.
+	// resolver is dns, for the node, which starts before it.
 	resolver atomic.Pointer[dns.Server]
 	osDNS    *osDNS // nil in user space
 	api      *localapi.Server
-	group    bool // the socket is open to a group
+	group    bool // whether a group may use the socket
 	failed   chan error
 }
 
-// listen opens the proxy's and the resolver's ports.
+// listen opens the ports of the proxy and the resolver.
 func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 	if !off(o.proxy) {
 		d.proxyListener, err = proxy.Listen(o.proxy)
@@ -361,8 +361,7 @@ func (d *services) listen(o *runOptions, log *slog.Logger) (err error) {
 	return nil
 }
 
-// taken makes a port that somebody else has a warning, unless it was asked
-// for.
+// taken downgrades the listen error of a taken port to a warning for default ports.
 func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, code status.Code, err error) error {
 	if err == nil {
 		return nil
@@ -380,10 +379,10 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, cod
 	return nil
 }
 
-// health sets a warning of the node's, or takes it back when message is empty.
+// health sets a warning of the node; an empty message clears it.
 func (d *services) health(code, message string) {
 	switch node := d.node.Load(); {
-	case node == nil: // nothing has reached it yet
+	case node == nil: // there is no node yet
 	case message == "":
 		node.Clear(status.Code(code))
 	default:
@@ -416,14 +415,13 @@ func (d *services) dnsAddr() string {
 	return d.dnsListener.Addr().String()
 }
 
-// serve starts everything. The resolver answers weft dns query even without a
-// port of its own.
+// serve starts everything. The resolver answers weft dns query even without a port.
 func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger) {
 	names := dnsConfig(node, log)
 	names.System = d.osDNS.base
 	d.dns = dns.New(names)
 	d.resolver.Store(d.dns)
-	d.osDNS.serve(node, d.dns, names) // it knows the machine's own resolvers
+	d.osDNS.serve(node, d.dns, names) // first, since it knows the machine's own resolvers
 	if d.dnsListener != nil {
 		d.dns.Serve(d.dnsPacket, d.dnsListener)
 	}
@@ -449,7 +447,7 @@ func (d *services) serve(node *overlay.Node, sock net.Listener, log *slog.Logger
 	}()
 }
 
-// close ends what was opened, in the order that lets requests under way end.
+// close closes everything, in an order that lets requests in progress end.
 func (d *services) close() {
 	if d.api != nil {
 		d.api.Close()
@@ -472,8 +470,8 @@ func (d *services) close() {
 	}
 }
 
-// buildTime is the floor of weft time: no certificate is older than the
-// program that reads it.
+// buildTime is the lower bound of weft time: no valid certificate is older than the
+// program.
 func buildTime() time.Time {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {

@@ -18,7 +18,7 @@ import (
 	"weft/overlay/status"
 )
 
-// nameSource is what the resolver needs of the node.
+// nameSource is the part of the node that the resolver needs.
 type nameSource interface {
 	Names() *status.Names
 	Resolve(ctx context.Context, name string) (status.Peer, error)
@@ -27,9 +27,9 @@ type nameSource interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// dnsConfig lets the resolver read the node's names and settings. The resolver
-// takes another pointer for a change and makes ready what it points to, so each
-// of them stays until there is one.
+// dnsConfig gives the resolver access to the node's names and settings. The resolver
+// compiles the data behind each new pointer, so each pointer stays the same until its
+// data changes.
 func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 	zone := &follower[status.Names, dns.Zone]{make: zoneOf, same: sameZone}
 	settings := &follower[api.DNS, dns.Settings]{make: settingsOf, same: func(a, b *dns.Settings) bool { return reflect.DeepEqual(a, b) }}
@@ -57,15 +57,15 @@ func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 			}
 			h := hostOf(p, suffix)
 			if _, err := netip.ParseAddr(name); err != nil && !strings.EqualFold(h.Name, name) {
-				h.Former = name // the node has checked that it is
+				h.Former = name // the node has checked that it is a former name
 			}
 			return h, nil
 		},
 	}
 }
 
-// follower turns snapshots of one kind into another, and returns the same
-// pointer as long as what is in it is the same.
+// follower converts snapshots of one type to another, and returns the same pointer as
+// long as the content is the same.
 type follower[From, To any] struct {
 	make func(*From) *To
 	same func(a, b *To) bool
@@ -90,8 +90,8 @@ func (f *follower[From, To]) get(from *From) *To {
 	return next.to
 }
 
-// aliases adds the former names of peers to the settings, and returns the same
-// pointer as long as both are the same.
+// aliases adds the former names of peers to the settings, and returns the same pointer
+// as long as both are the same.
 type aliases struct{ last atomic.Pointer[withAliases] }
 
 type withAliases struct {
@@ -124,7 +124,7 @@ func (f *aliases) with(base *dns.Settings, n *status.Names) *dns.Settings {
 	return next.all
 }
 
-// zoneOf makes the resolver's zone of the node's names.
+// zoneOf turns the node's names into the resolver's zone.
 func zoneOf(n *status.Names) *dns.Zone {
 	if n == nil {
 		return &dns.Zone{}
@@ -136,15 +136,15 @@ func zoneOf(n *status.Names) *dns.Zone {
 	}
 	for _, p := range n.Peers {
 		if p.LookedUp {
-			continue // looked up again, which the node does from memory for a while
+			continue // looked up again; the node answers from its cache for a while
 		}
 		z.Hosts = append(z.Hosts, hostOf(p, n.Suffix))
 	}
 	return z
 }
 
-// sameZone is equality but for the serial: who is online is no matter of
-// names.
+// sameZone compares everything except the serial, which also changes with presence.
+// Presence does not affect names.
 func sameZone(a, b *dns.Zone) bool {
 	return a.Ready == b.Ready && a.Suffix == b.Suffix && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.NoIPv4 == b.NoIPv4 &&
 		a.Complete == b.Complete && a.LookedUp == b.LookedUp && slices.Equal(a.Hosts, b.Hosts)
@@ -158,8 +158,7 @@ func hostOf(p status.Peer, suffix string) dns.Host {
 	return dns.Host{Name: name, IPv4: p.IPv4, IPv6: p.IPv6}
 }
 
-// settingsOf makes the resolver's settings of what the server sent; nil of
-// nil.
+// settingsOf converts the server's settings to the resolver's; nil to nil.
 func settingsOf(d *api.DNS) *dns.Settings {
 	if d == nil {
 		return nil
@@ -212,7 +211,7 @@ func bootstrapNames(l []status.Relay) []string {
 	return out
 }
 
-// answerOf is the resolver's answer as the local API sends it.
+// answerOf converts the resolver's answer for the local API.
 func answerOf(a dns.Answer, err error) (localapi.DNSAnswer, error) {
 	if err != nil {
 		return localapi.DNSAnswer{}, &status.Error{Kind: status.KindUsage, Message: fmt.Sprintf("dns query: %v", err)}
@@ -227,7 +226,7 @@ func answerOf(a dns.Answer, err error) (localapi.DNSAnswer, error) {
 	return out, nil
 }
 
-// queryDNS is the resolver as the local API sees it.
+// queryDNS is the resolver for the local API.
 func queryDNS(s *dns.Server) func(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error) {
 	return func(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error) {
 		return answerOf(s.Query(ctx, name, qtype))
@@ -245,7 +244,7 @@ func resolverAPI(s *dns.Server) *localapi.Resolver {
 	}
 }
 
-// resolverHealth is what needs attention about names.
+// resolverHealth are the resolver's problems.
 func resolverHealth(s *dns.Server) []status.Health {
 	var out []status.Health
 	for _, h := range s.Health() {

@@ -14,15 +14,14 @@ import (
 	"weft/overlay/status"
 )
 
-// inboundRules are --inbound: which ports peers reach on this machine, and
-// where those lead. What policy lets in is decided elsewhere (overlay/internal/filter).
+// inboundRules are --inbound: the ports that peers reach on this machine, and their
+// targets. Policy is applied elsewhere (overlay/internal/filter).
 type inboundRules struct {
 	all   bool
-	ports map[uint16]string // port to HOST:PORT, "" is the same port here
+	ports map[uint16]string // port to HOST:PORT; "" is the same port on this machine
 }
 
-// parseInbound reads all, none or a list of PORT[=HOST:PORT], of which all may be
-// one.
+// parseInbound parses all, none or a list of PORT[=HOST:PORT], which may contain all.
 func parseInbound(s string) (inboundRules, error) {
 	r := inboundRules{ports: map[uint16]string{}}
 	switch s {
@@ -40,7 +39,7 @@ func parseInbound(s string) (inboundRules, error) {
 			return r, usagef("--inbound: %q is not PORT or PORT=HOST:PORT", cli.Plain(item))
 		}
 		if _, twice := r.ports[port]; twice {
-			return r, usagef("--inbound: port %d is there twice", port)
+			return r, usagef("--inbound: port %d is listed twice", port)
 		}
 		if mapped {
 			if target, err = parseInboundTarget(target); err != nil {
@@ -70,8 +69,8 @@ func parseInboundTarget(s string) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
-// policy makes the rules what netstack asks. own are ports of ours on
-// loopback, which are never a target, whatever the rules say.
+// policy converts the rules for netstack. own are our own ports on loopback, which are
+// never a target, whatever the rules are.
 func (r inboundRules) policy(own map[uint16]bool) netstack.Inbound {
 	decide := func(_, dst netip.AddrPort) (string, bool) {
 		target, ok := r.ports[dst.Port()]
@@ -80,8 +79,8 @@ func (r inboundRules) policy(own map[uint16]bool) netstack.Inbound {
 	return netstack.Inbound{TCP: decide, UDP: decide}
 }
 
-// watch tells the owner of programs that listen on ::1 only, where peers would pass
-// for programs of this machine, and how to let them in all the same.
+// watch warns of programs that listen on ::1 only, where peers would look like local
+// users, and says how to allow peers.
 func (r inboundRules) watch(d *services, log *slog.Logger) *loopback.Watch {
 	return &loopback.Watch{Tell: func(port, target uint16, only6 bool) {
 		node := d.node.Load()
@@ -104,7 +103,7 @@ func (r inboundRules) only6(port, target uint16) string {
 	if r.all {
 		open = fmt.Sprintf("with --inbound all,%d=[::1]:%d", port, target)
 	}
-	return fmt.Sprintf("peers do not reach port %d: its program listens on [::1]:%d and not on 127.0.0.1. Have it listen on 127.0.0.1, or let peers in %s; to the program they are then local users, whom it may trust", port, target, open)
+	return fmt.Sprintf("peers cannot reach port %d: its program listens on [::1]:%d and not on 127.0.0.1. Make it listen on 127.0.0.1, or allow peers %s; they then look like local users, whom the program may trust", port, target, open)
 }
 
 // isOwn reports whether the target is one of our own listeners.

@@ -39,8 +39,7 @@ func TestInboundPolicy(t *testing.T) {
 	}
 }
 
-// Who is told that a program is out of reach is told how to open it, and what
-// that means.
+// The warning about an unreachable program says how to open it, and what that means.
 func TestInboundLoopback6Says(t *testing.T) {
 	for flag, want := range map[string]string{"all": "--inbound all,81=[::1]:8001;", "81=8001": "81=[::1]:8001 in --inbound;"} {
 		rules, err := parseInbound(flag)

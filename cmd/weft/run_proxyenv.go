@@ -9,25 +9,25 @@ import (
 	"strings"
 )
 
-// ignoreOwnProxy takes this daemon's own proxy out of its environment, where its
-// owner has put it for curl and git: it is the way to the devices, and the daemon
-// must not look for its server behind itself. proxy is --proxy. To be called
-// before anything asks for the environment's proxy, which is then remembered.
+// ignoreOwnProxy removes this daemon's own proxy from its environment. Its owner set it
+// there for curl and git, to reach devices, but the daemon must not connect to its
+// server through itself. proxy is --proxy. Call it before any code reads the
+// environment's proxy, which is then cached.
 func ignoreOwnProxy(proxy string, log *slog.Logger) {
 	_, port, err := net.SplitHostPort(proxy)
 	if err != nil {
-		return // off
+		return // disabled
 	}
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"} {
 		if v := os.Getenv(name); v != "" && isLoopbackPort(v, port) {
 			os.Unsetenv(name)
-			log.Info("not looking for the server by way of our own proxy", "variable", name)
+			log.Info("not connecting to the server through our own proxy", "variable", name)
 		}
 	}
 }
 
-// isLoopbackPort reports whether a proxy as variables name it, with or without
-// a scheme, is a port of this machine.
+// isLoopbackPort reports whether a proxy variable, with or without a scheme, names this
+// port on loopback.
 func isLoopbackPort(proxy, port string) bool {
 	if !strings.Contains(proxy, "://") {
 		proxy = "http://" + proxy

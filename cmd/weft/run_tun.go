@@ -15,14 +15,14 @@ import (
 	"weft/overlay/tun"
 )
 
-// makeTUN makes the kernel interface of --tun.
+// makeTUN creates the kernel interface of --tun.
 func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (overlay.Net, error) {
 	inbound, err := rules.kernel(d.ownPorts())
 	if err != nil {
 		return nil, err
 	}
 	inbound.Watch = rules.watch(d, log)
-	// What it reports comes from SetAddrs on: when there is a node.
+	// It reports nothing before SetAddrs, when there is a node.
 	n, err := tun.New(tun.Config{
 		Name:    name,
 		Inbound: inbound,
@@ -37,17 +37,18 @@ func (d *services) makeTUN(name string, rules inboundRules, log *slog.Logger) (o
 		return nil, usagef("--tun %q: %w", name, tun.ErrName)
 	case tunHint(err) != "":
 		return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err),
-			Hint: tunHint(err) + ", or leave --tun away: user space needs neither"}
+			Hint: tunHint(err) + ", or omit --tun: user space needs neither"}
 	case errors.Is(err, tun.ErrUnsupported):
-		return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err), Hint: "leave --tun away: user space works here"}
+		return nil, &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--tun %s: %v", name, err), Hint: "omit --tun: user space works here"}
 	case err != nil:
 		return nil, fmt.Errorf("--tun %s: %w", name, err)
 	}
 	return n, nil
 }
 
-// tunHint is what to do where an interface cannot be made, "" for other errors.
-// Who opens /dev/net/tun needs CAP_NET_ADMIN still: its mode protects nothing.
+// tunHint says what to do if an interface cannot be created, "" for other errors. Even
+// with access to /dev/net/tun a process needs CAP_NET_ADMIN, so its mode protects
+// nothing.
 func tunHint(err error) string {
 	var denied *tun.PermissionError
 	switch {
@@ -56,13 +57,13 @@ func tunHint(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "load the driver as root with `modprobe tun`, or give a container --device /dev/net/tun and --cap-add NET_ADMIN"
 	case errors.Is(err, syscall.EACCES):
-		return "only root may open /dev/net/tun here: run as root, or let others open it with `chmod 666 /dev/net/tun`; they need CAP_NET_ADMIN all the same"
+		return "only root may open /dev/net/tun here: run as root, or allow others with `chmod 666 /dev/net/tun`; they also need CAP_NET_ADMIN"
 	}
 	return "run as root or with CAP_NET_ADMIN (setcap cap_net_admin+ep WEFT, or AmbientCapabilities=CAP_NET_ADMIN in the unit)"
 }
 
-// kernel makes the rules what the kernel interface is given. own are ports of
-// ours on loopback, which no peer is led to.
+// kernel converts the rules for the kernel interface. own are our own ports on
+// loopback, which are never a target.
 func (r inboundRules) kernel(own map[uint16]bool) (tun.Inbound, error) {
 	in := tun.Inbound{Limited: !r.all, Maps: map[uint16]string{}}
 	for port, target := range r.ports {
@@ -70,7 +71,7 @@ func (r inboundRules) kernel(own map[uint16]bool) (tun.Inbound, error) {
 		case target == "":
 			in.Ports = append(in.Ports, port)
 		case r.isOwn(target, port, own):
-			return in, usagef("--inbound %d=%s: that is weft's own port", port, target)
+			return in, usagef("--inbound %d=%s: that is one of weft's own ports", port, target)
 		default:
 			in.Maps[port] = target
 		}

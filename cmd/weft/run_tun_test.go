@@ -21,7 +21,7 @@ func TestInboundOfKernel(t *testing.T) {
 		{"all,80=[::1]:81", false, nil, map[uint16]string{80: "[::1]:81"}, false},
 		{"8080=192.168.1.9:80", true, nil, map[uint16]string{8080: "192.168.1.9:80"}, false},
 		{"80=localhost:1055", true, nil, nil, true},
-		{"1055", true, []uint16{1055}, nil, false}, // nothing of ours listens there beyond loopback
+		{"1055", true, []uint16{1055}, nil, false}, // ours listens there on loopback only
 	} {
 		rules, err := parseInbound(c.flag)
 		if err != nil {

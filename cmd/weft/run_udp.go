@@ -7,12 +7,11 @@ import (
 	"weft/overlay"
 )
 
-// maxEndpoints is how many --endpoint takes.
+// maxEndpoints is how many endpoints --endpoint accepts.
 const maxEndpoints = 4
 
-// udp makes the way to direct paths out of --endpoint and --portmap. The node
-// listens on the first endpoint's port: a router forwards a port to one that
-// does not change.
+// udp converts --endpoint and --portmap. The node listens on the first endpoint's port,
+// since a router forwards to a port that must not change.
 func (o *runOptions) udp() (overlay.UDP, error) {
 	var u overlay.UDP
 	switch o.portmap {
@@ -28,7 +27,7 @@ func (o *runOptions) udp() (overlay.UDP, error) {
 	for text := range strings.SplitSeq(o.endpoint, ",") {
 		a, err := netip.ParseAddrPort(strings.TrimSpace(text))
 		if err != nil || a.Port() == 0 || !a.Addr().Unmap().IsGlobalUnicast() || a.Addr().Zone() != "" {
-			return u, usagef("%q is no endpoint: want the ADDRESS:PORT at which this device is reached from outside, such as 203.0.113.7:41641", text)
+			return u, usagef("%q is not an endpoint: want the ADDRESS:PORT at which this device is reachable from outside, such as 203.0.113.7:41641", text)
 		}
 		u.Endpoints = append(u.Endpoints, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
 	}

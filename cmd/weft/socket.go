@@ -16,11 +16,11 @@ import (
 	"weft/overlay/peercred"
 )
 
-// systemSocket is where a daemon that runs as root is found.
+// systemSocket is the socket of a daemon that runs as root.
 const systemSocket = "/run/weft/weft.sock"
 
-// userSocket is where a user's own daemon listens: in the runtime directory,
-// which the system empties at logout, or with the state where there is none.
+// userSocket is the socket of a user's own daemon: in the runtime directory, which the
+// system empties at logout, or with the state if there is none.
 func userSocket() string {
 	if dir := runtimeDir(); dir != "" {
 		return filepath.Join(dir, "weft", "weft.sock")
@@ -31,8 +31,8 @@ func userSocket() string {
 	return ""
 }
 
-// runtimeDir is the session's runtime directory, if it is this user's: su leaves
-// that of whoever called it.
+// runtimeDir is the session's runtime directory if it belongs to this user: su keeps
+// that of the calling user.
 func runtimeDir() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && ownFile(dir) {
 		return dir
@@ -40,9 +40,9 @@ func runtimeDir() string {
 	return ""
 }
 
-// userSockets are the places where a user's own daemon may listen. cron, su and
-// sudo start programs without the session's variables, so that it may have been
-// started with them and be looked for without, or the other way round.
+// userSockets are the places where a user's own daemon may listen. cron, su and sudo
+// start programs without the session's variables, so a daemon may have been started
+// with them and be searched without them, or the reverse.
 func userSockets() []string {
 	var list []string
 	if dir := runtimeDir(); dir != "" {
@@ -63,12 +63,12 @@ func userSockets() []string {
 	return list
 }
 
-// socketNote is the file in a user's state directory that says where the daemon
-// listens which a session has started.
+// socketNote is a file in a user's state directory with the socket path of a daemon
+// started in a session.
 const socketNote = "socket"
 
-// noteSocket leaves the note for a daemon that listens at path, and returns what
-// takes it away again. Without it the daemon is found by fewer.
+// noteSocket writes the note for a daemon that listens at path, and returns a function
+// that removes it. Without the note some programs do not find the daemon.
 func noteSocket(path string) (remove func()) {
 	dir := userState()
 	if dir == "" || path != userSocket() || filepath.Dir(path) == dir {
@@ -79,13 +79,13 @@ func noteSocket(path string) (remove func()) {
 		return func() {}
 	}
 	return func() {
-		if notedSocket(dir) == path { // nobody else's meanwhile
+		if notedSocket(dir) == path { // another daemon may have replaced it
 			os.Remove(note)
 		}
 	}
 }
 
-// notedSocket reads the note, "" when there is none to go by.
+// notedSocket reads the note; "" if there is none.
 func notedSocket(dir string) string {
 	note := filepath.Join(dir, socketNote)
 	b, err := os.ReadFile(note)
@@ -96,8 +96,8 @@ func notedSocket(dir string) string {
 	return path
 }
 
-// userState is the state directory of a user's own daemon, "" when there is no
-// home directory.
+// userState is the state directory of a user's own daemon, "" if there is no home
+// directory.
 func userState() string {
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "weft")
@@ -109,8 +109,8 @@ func userState() string {
 	return filepath.Join(home, ".local", "state", "weft")
 }
 
-// client returns a client for the daemon that cmd is to speak to: --socket,
-// WEFT_SOCKET, else the user's own daemon if it answers, else the system's.
+// client returns a client for the daemon that cmd uses: --socket, WEFT_SOCKET, or else
+// the user's own daemon if it answers, or else the system's.
 func client(cmd *cobra.Command) *localapi.Client {
 	return localapi.NewClient(socketPath(cmd))
 }
@@ -133,8 +133,8 @@ func socketPath(cmd *cobra.Command) string {
 	return systemSocket
 }
 
-// answersUs reports whether a daemon of this user listens at path. Another
-// user's that waits there is not told anything.
+// answersUs reports whether a daemon of this user listens at path. It sends nothing to
+// a program of another user that listens there.
 func answersUs(path string) bool {
 	if !ownFile(path) {
 		return false
@@ -148,7 +148,7 @@ func answersUs(path string) bool {
 	return err == nil && int(uid) == os.Getuid() || runtime.GOOS == "windows"
 }
 
-// answers reports whether somebody listens there, whoever may speak to it.
+// answers reports whether any program listens there, with access or not.
 func answers(path string) bool {
 	c, err := net.Dial("unix", path)
 	if err == nil {

@@ -9,9 +9,9 @@ import (
 	"weft/overlay/localapi"
 )
 
-// TestUserSockets: a daemon that a session has started is found without the
-// session's variables, one started without them is found with, and another
-// user's is never taken for one's own.
+// A daemon started in a session is found without the session's variables, one started
+// without them is found with them, and another user's daemon is never used as one's
+// own.
 func TestUserSockets(t *testing.T) {
 	dir, err := os.MkdirTemp("", "weft") // a socket's path must be short
 	if err != nil {
@@ -63,16 +63,15 @@ func TestUserSockets(t *testing.T) {
 	}
 	stop()
 
-	// A second daemon with a socket of its own does not take the first one's
-	// place.
+	// A second daemon with another socket does not replace the first.
 	stop = listen(filepath.Join(dir, "other.sock"))
 	if slices.Contains(userSockets(), filepath.Join(dir, "other.sock")) {
-		t.Error("a daemon at a place of its own is taken for the user's")
+		t.Error("a daemon with another socket counts as the user's own")
 	}
 	stop()
 
 	if os.Getuid() != 0 {
-		return // only root can make what another user has planted
+		return // only root can make files of another user
 	}
 	const other = 65534
 	stop = listen(inSession)
@@ -81,7 +80,7 @@ func TestUserSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := found(); got == inSession {
-		t.Error("another user's socket is spoken to")
+		t.Error("another user's socket is used")
 	}
 	if err := os.Chown(session, other, other); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ configuration are ssh's own, and so are all options but --socket.
   weft ssh pi@kitchen-pi
   weft ssh -L 5900:localhost:5900 pi@kitchen-pi
   weft ssh pi@kitchen-pi uptime`,
-		DisableFlagParsing: true, // they are ssh's; parseSSH tells them apart
+		DisableFlagParsing: true, // they are ssh's; parseSSH separates them
 		ValidArgsFunction:  completeUserNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			call, err := parseSSH(a)
@@ -48,16 +48,16 @@ configuration are ssh's own, and so are all options but --socket.
 					return err
 				}
 			}
-			// ssh takes this process's place, so that the terminal, signals
-			// and the exit code are its own.
+			// ssh replaces this process, so that the terminal, signals and the exit
+			// code are ssh's own.
 			return fmt.Errorf("run ssh: %w", syscall.Exec(ssh, argv, os.Environ()))
 		},
 	}
 }
 
-// connectingSSH returns the argument vector of an ssh that connects through the
-// daemon, once the daemon knows the device: ssh would wrap the reason in three
-// lines of its own and exit 255.
+// connectingSSH returns the argument vector of an ssh that connects through the daemon,
+// once the daemon knows the device: otherwise ssh would hide the reason in three lines
+// of its own and exit 255.
 func connectingSSH(cmd *cobra.Command, call sshCall) ([]string, error) {
 	socket := socketPath(cmd)
 	p, err := localapi.NewClient(socket).Resolve(cmd.Context(), call.name)
@@ -74,26 +74,25 @@ func connectingSSH(cmd *cobra.Command, call sshCall) ([]string, error) {
 	return append([]string{"ssh"}, sshArgs(self, socket, call)...), nil
 }
 
-// sshCall is what was asked of ssh. Without a name ssh itself is asked (-V).
+// sshCall is a parsed command line of ssh. It has no name if ssh itself is asked (-V).
 type sshCall struct {
-	socket     string // of the daemon, "" when not given
+	socket     string // of the daemon, "" if not given
 	help       bool
-	options    []string // that came before the name
+	options    []string // options before the name
 	user, name string   // user may be ""
 	rest       []string // after the name: more options, the command
 }
 
-// Options of ssh(1), OpenSSH 10: those that take an argument, and those that do
-// not.
+// Options of ssh(1), OpenSSH 10: those with an argument, and those without.
 const (
 	sshWithArgument = "BbcDEeFIiJLlmOoPpQRSWw"
 	sshSwitches     = "46AaCfGgKkMNnqsTtVvXxYy"
 )
 
-// parseSSH reads a command line as ssh does: options, the destination, and what
-// comes after it, which is left to ssh.
+// parseSSH parses a command line as ssh does: options, the destination, and the rest,
+// which is left to ssh.
 func parseSSH(args []string) (call sshCall, err error) {
-	alone := false // ssh says something about itself, and connects nowhere
+	alone := false // ssh prints something and does not connect
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -116,8 +115,8 @@ func parseSSH(args []string) (call sshCall, err error) {
 		case strings.HasPrefix(arg, "--"):
 			return call, usagef("unknown flag: %s; see: weft ssh --help", cli.Plain(arg))
 		case strings.HasPrefix(arg, "-") && arg != "-":
-			// Switches in one word, the last of which may take an argument: the
-			// rest of the word, or the next one.
+			// Switches in one word; the last one may take an argument: the rest of the
+			// word, or the next word.
 			call.options = append(call.options, arg)
 			for i, c := range arg[1:] {
 				alone = alone || c == 'V' || c == 'Q'
@@ -146,8 +145,8 @@ func parseSSH(args []string) (call sshCall, err error) {
 	return call, nil
 }
 
-// parseSSHTarget splits [USER@]NAME and refuses what ssh or the shell that
-// runs the ProxyCommand could take for something else.
+// parseSSHTarget splits [USER@]NAME and rejects text that ssh, or the shell that runs
+// the ProxyCommand, could misread.
 func parseSSHTarget(s string) (user, name string, err error) {
 	name = s
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
@@ -159,16 +158,16 @@ func parseSSHTarget(s string) (user, name string, err error) {
 	if name, err = status.CleanName(name); err != nil {
 		return "", "", err
 	}
-	// '%' would be expanded by ssh, and no numeric name is a device.
+	// ssh would expand '%', and a number is not a device name.
 	if strings.Contains(name, "%") || strings.Trim(name, "0123456789") == "" {
 		return "", "", usagef("%q is not a device name", cli.Plain(name))
 	}
 	return user, name, nil
 }
 
-// validUser is what useradd calls a name, or a directory service (CORP\alice,
-// alice@corp.example): no leading '-', not a number (which would be taken for a
-// user id), nothing that needs quotes but a backslash within.
+// validUser accepts names as useradd or a directory service make them (CORP\alice,
+// alice@corp.example): no leading '-', not a number (which could be a user id), nothing
+// that needs quotes except a backslash inside.
 func validUser(s string) bool {
 	if s == "" || len(s) > 64 || s[0] == '-' || s[len(s)-1] == '\\' || strings.Trim(s, "0123456789") == "" {
 		return false
@@ -185,8 +184,8 @@ func validUser(s string) bool {
 
 // sshArgs are the arguments of ssh.
 func sshArgs(self, socket string, call sshCall) []string {
-	// Without "exec": ssh puts one there itself, and dash knows no second.
-	// First of all options, since ssh takes the first of each kind.
+	// No "exec": ssh adds one itself, and dash accepts only one. Put our option first,
+	// since ssh uses the first of each kind.
 	proxy := shellQuote(self) + " nc --socket " + shellQuote(socket) + " -- %h %p"
 	out := append([]string{"-o", "ProxyCommand=" + proxy}, call.options...)
 	if call.user != "" {
@@ -195,8 +194,8 @@ func sshArgs(self, socket string, call sshCall) []string {
 	return append(append(out, call.name), call.rest...)
 }
 
-// shellQuote makes one word for the shell that ssh starts, after ssh has
-// expanded its own '%' sequences.
+// shellQuote makes one word for the shell that ssh starts, after ssh has expanded its
+// own '%' sequences.
 func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "'", `'\''`), "%", "%%") + "'"
 }

@@ -22,10 +22,10 @@ func statusCmd() *cobra.Command {
 		Short: "Show this node, its peers and what needs attention",
 		Long: `Show this node, its peers and what needs attention.
 
-PATH says which way packets go to a peer, and why in a few words; with a NAME all
-that is known of that peer is shown. SEEN says "now" of who was heard a few seconds
-ago; the server is asked for that, and when it does not answer "as of" says how old
-its last word is.`,
+PATH is how packets reach a peer, with a short reason; with a NAME everything known
+about that peer is shown. SEEN is "now" if the peer was online a few seconds ago.
+The server is asked for that; if it does not answer, "as of" says how old its last
+report is.`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -56,8 +56,7 @@ its last word is.`,
 	return cmd
 }
 
-// statusJSON prints what weft status --json does: what there is after a verb that
-// changed it.
+// statusJSON prints the output of weft status --json, for verbs that have changed it.
 func statusJSON(cmd *cobra.Command, c *localapi.Client) error {
 	st, err := c.Status(cmd.Context())
 	if err != nil {
@@ -75,8 +74,8 @@ func onlyPeer(peers []status.PeerStatus, p status.Peer) []status.PeerStatus {
 	return []status.PeerStatus{}
 }
 
-// printStatus prints a status that came at now, by this machine's clock: of the peers
-// a list, or all that is known of each.
+// printStatus prints a status received at now, by this machine's clock: a list of the
+// peers, or with whole everything about each.
 func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 	server := "no server"
 	if st.Server.URL != "" {
@@ -104,7 +103,7 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 		}
 		fmt.Fprintf(w, "%s, %s, %s\n", st.State, relay, server)
 	}
-	said := now // by the clock of the peers' times
+	said := now // now, by the clock of the peers' times
 	if st.Time != nil {
 		said = *st.Time
 	}
@@ -131,7 +130,8 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 	}
 }
 
-// printPeer prints all that is known of a peer. said is the peer's times' now.
+// printPeer prints everything about a peer. said is now by the clock of the peer's
+// times.
 func printPeer(w io.Writer, p status.PeerStatus, said, now time.Time) {
 	t := table(w)
 	defer t.Flush()
@@ -149,7 +149,7 @@ func printPeer(w io.Writer, p status.PeerStatus, said, now time.Time) {
 	line("endpoint", cli.Plain(p.Endpoint))
 	line("relay", cli.Plain(p.Relay))
 	if p.KeyExchange == "" {
-		return // no tunnel: there is nothing else to say
+		return // no tunnel: there is nothing else to print
 	}
 	line("round trip", roundTrip(p))
 	line("received", size(p.RxBytes))
@@ -167,7 +167,7 @@ func roundTrip(p status.PeerStatus) string {
 	return fmt.Sprintf("%.1f ms", *p.RTTms)
 }
 
-// pathOf is which way packets go to a peer and, in a few words, why.
+// pathOf is how packets reach a peer, with a short reason.
 func pathOf(p status.PeerStatus) string {
 	if p.PathNote == "" {
 		return cli.Dash(string(p.Path))
@@ -175,11 +175,11 @@ func pathOf(p status.PeerStatus) string {
 	return cli.Plain(string(p.Path) + ": " + p.PathNote)
 }
 
-// freshFor is how old the word about a peer may be to be of now.
+// freshFor is how old the presence of a peer may be to count as current.
 const freshFor = 10 * time.Second
 
-// seen says whether a peer is there. What nobody could be asked for is not said to be
-// of now: with it stands how old it is.
+// seen says whether a peer is online. If the server could not be asked, the age of the
+// report stands beside it.
 func seen(p status.PeerStatus, now time.Time) string {
 	asOf := ""
 	if p.PresenceAt != nil && now.Sub(*p.PresenceAt) >= freshFor {
@@ -187,11 +187,11 @@ func seen(p status.PeerStatus, now time.Time) string {
 	}
 	heard := p.LastSeen != nil && now.Sub(*p.LastSeen) >= freshFor
 	switch {
-	case p.Online && p.PresenceAt == nil: // as a daemon of before says it
+	case p.Online && p.PresenceAt == nil: // from a daemon of an older version
 		return "online"
 	case p.Online && asOf != "":
 		return "online, " + asOf
-	case p.Online && heard: // and might have lost its power since
+	case p.Online && heard: // it might have lost power since
 		return "online, heard " + ago(p.LastSeen, now)
 	case p.Online:
 		return "now"

@@ -18,7 +18,7 @@ func TestSeen(t *testing.T) {
 	}{
 		{true, at(0), at(0), "now"},
 		{true, at(4 * time.Second), at(9 * time.Second), "now"},
-		{true, at(-time.Second), nil, "now"}, // a clock that is a little off
+		{true, at(-time.Second), nil, "now"}, // a clock that is slightly wrong
 		{true, at(time.Second), at(52 * time.Second), "online, heard 52 s ago"},
 		{true, at(21 * time.Minute), at(21 * time.Minute), "online, as of 21 min ago"},
 		{true, at(12 * time.Second), nil, "online, as of 12 s ago"},
@@ -38,11 +38,12 @@ func TestSeen(t *testing.T) {
 	}
 }
 
-// The list has one line for each peer, and says why; the server that is away says
-// since when; times of peers are by the server's clock, whatever this machine's is.
+// The list has one line per peer with a short reason; for an unreachable server it says
+// since when; times of peers use the server's clock, whatever this machine's clock
+// shows.
 func TestPrintStatus(t *testing.T) {
 	said := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	here := said.AddDate(-50, 0, 0) // no battery behind the clock
+	here := said.AddDate(-50, 0, 0) // a clock without a battery
 	answered, off := here.Add(-12*time.Minute), said.Add(-21*time.Minute)
 	st := status.Status{
 		State: status.StateRunning, Time: &said,

@@ -21,9 +21,9 @@ func upCmd() *cobra.Command {
 		Short: "Join the network with a token, or start again after weft down",
 		Long: `Join the network with a token, or start again after weft down.
 
-The token may be given as an argument, on standard input (-) or in a file.
-Arguments can be seen by everybody on this machine while the command runs:
-that is fine for a one-time token, not for a reusable one.`,
+The token is an argument, on standard input (-) or in a file. Every user of this
+machine can see arguments while the command runs: that is fine for a one-time
+token, but not for a reusable one.`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -50,7 +50,7 @@ that is fine for a one-time token, not for a reusable one.`,
 	return cmd
 }
 
-// readUpToken returns "" when none was given.
+// readUpToken returns "" if no token was given.
 func readUpToken(cmd *cobra.Command, a []string, file string) (string, error) {
 	switch {
 	case len(a) > 0 && file != "":
@@ -82,7 +82,7 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 	return readToken(f, path)
 }
 
-// readToken reads one token, whatever an editor has made of it.
+// readToken reads one token and tolerates what editors add.
 func readToken(r io.Reader, from string) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(r, cli.MaxToken))
 	if err != nil {
@@ -91,8 +91,8 @@ func readToken(r io.Reader, from string) (string, error) {
 	return checkToken(b, from)
 }
 
-// checkToken catches what is plainly no token before it is sent anywhere. It
-// never prints what it was given.
+// checkToken rejects text that is clearly not a token before it is sent. It never
+// prints the text.
 func checkToken(b []byte, from string) (string, error) {
 	token, err := cli.CleanToken(b)
 	switch {

@@ -24,8 +24,7 @@ func versionCmd() *cobra.Command {
 	return cmd
 }
 
-// printVersion prints the version of this program, and of the daemon that
-// answers, if one does.
+// printVersion prints the version of this program, and of the daemon if one answers.
 func printVersion(cmd *cobra.Command, asJSON bool) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
 	defer cancel()
@@ -37,7 +36,7 @@ func printVersion(cmd *cobra.Command, asJSON bool) error {
 		return cli.PrintJSON(cmd.OutOrStdout(), struct {
 			Schema  string `json:"schema"`
 			Version string `json:"version"`
-			Daemon  string `json:"daemon"` // "" when none answers
+			Daemon  string `json:"daemon"` // "" if none answers
 			OS      string `json:"os"`
 			Go      string `json:"go"`
 		}{"version/1", cli.Version(), daemon, runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()})
@@ -47,12 +46,12 @@ func printVersion(cmd *cobra.Command, asJSON bool) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "daemon %s\n", cli.Plain(daemon))
 	}
 	if daemon != "" && daemon != cli.Version() {
-		fmt.Fprintf(cmd.ErrOrStderr(), "weft: the daemon is of another version than this program; restart it: %s\n", restartDaemon())
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft: the daemon has another version than this program; restart it: %s\n", restartDaemon())
 	}
 	return nil
 }
 
-// restartDaemon is how people restart theirs.
+// restartDaemon is the command that restarts the daemon.
 func restartDaemon() string {
 	if serviceInstalled() {
 		return "systemctl restart weft"

@@ -10,8 +10,7 @@ import (
 	"weft/overlay/localapi"
 )
 
-// daemonGrace is how long a daemon that was started a moment ago may take to
-// open its socket.
+// daemonGrace is how long a daemon that was just started may take to open its socket.
 const daemonGrace = 5 * time.Second
 
 func waitCmd() *cobra.Command {
@@ -21,7 +20,7 @@ func waitCmd() *cobra.Command {
 		Use:   "wait [NAME]",
 		Short: "Wait until this node is connected, or until a peer answers",
 		Long: `Wait until this node runs and is connected to its relay and, with NAME, until
-that peer answers. Exit code 7 when the time is up.`,
+that peer answers. Exit code 7 after the timeout.`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -38,7 +37,7 @@ that peer answers. Exit code 7 when the time is up.`,
 				return err
 			}
 			left := max(timeout-time.Since(start), 100*time.Millisecond)
-			// The daemon keeps the time; this is for one that hangs.
+			// The daemon enforces the timeout; this one is for a daemon that hangs.
 			ctx, cancel := context.WithTimeout(cmd.Context(), left+time.Second)
 			defer cancel()
 			if err := c.Wait(ctx, name, left); err != nil || !*asJSON {
@@ -52,12 +51,12 @@ that peer answers. Exit code 7 when the time is up.`,
 	return cmd
 }
 
-// startedClient returns a client for a daemon that listens, waiting for it up
-// to grace: "weft run & weft wait" is how scripts start.
+// startedClient returns a client for a daemon that listens, and waits for it up to
+// grace: scripts start with "weft run & weft wait".
 func startedClient(cmd *cobra.Command, grace time.Duration) (*localapi.Client, error) {
 	end := time.Now().Add(grace)
 	for {
-		c := client(cmd) // again each time: which daemon it is may change
+		c := client(cmd) // again each time: another daemon may have started
 		if answers(c.Path()) {
 			return c, nil
 		}

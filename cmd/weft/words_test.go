@@ -14,8 +14,8 @@ import (
 	"weft/cmd/internal/cli/clitest"
 )
 
-// Whatever a newcomer gives to whichever verb: what is wrong is said in one line, not
-// in the words of Go's own errors and not twice, with an exit code of the contract.
+// Whatever wrong input a verb gets, it prints one line, without Go's own error texts
+// and without repetition, and returns an exit code of the contract.
 func TestWordsOfMistakes(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -55,7 +55,7 @@ func TestWordsOfMistakes(t *testing.T) {
 		case "install", "uninstall", "dns restore": // would change this machine
 			return
 		}
-		var never []string // that keep the daemon from starting, or a verb from waiting
+		var never []string // flags that keep the daemon from starting, or a verb from waiting
 		switch {
 		case cmd.Name() == "run":
 			never = []string{"--state", "file/x"}

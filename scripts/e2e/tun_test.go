@@ -333,7 +333,7 @@ func TestTUNInterface(t *testing.T) {
 		r := dev.Host.Run(lab.Root, withDevice(kind.machine, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
 			"weft", "run", "--state", dev.State, "--socket", dev.Sock, "--tun", "weft0", "--os-dns", "off")...)
 		oneLine(t, r)
-		if r.Code != 1 || !strings.Contains(r.Err, kind.want) || !strings.Contains(r.Err, "leave --tun away") {
+		if r.Code != 1 || !strings.Contains(r.Err, kind.want) || !strings.Contains(r.Err, "omit --tun") {
 			t.Errorf("without the right to, %s: %v", kind.machine, r)
 		}
 	}
