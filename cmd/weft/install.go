@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +16,6 @@ import (
 	"weft/cmd/internal/service"
 	"weft/overlay/cert"
 	"weft/overlay/localapi"
-	"weft/overlay/release"
 	"weft/overlay/status"
 )
 
@@ -72,25 +68,6 @@ Without root: weft install --user makes a service for this user only.`,
 	f.StringVar(&o.release, "release", "", "directory with manifest.json, its signature and release.pub: refuse to install a program that the manifest does not list")
 	o.asJSON = cli.JSONFlag(cmd)
 	f.StringVar(&o.print, "print", "", "only print the service file for systemd, systemd-user, procd, openrc or launchd")
-	return cmd
-}
-
-func uninstallCmd() *cobra.Command {
-	var purge, ofUser bool
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "uninstall",
-		Short: "Remove the service from this machine",
-		Long: `Remove the service and the program from this machine. The identity stays, so that
-installing again makes it the same device. With --purge the identity is given up,
-here and on the server, and nothing is left.`,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstall(cmd, ofUser, purge, *asJSON) },
-	}
-	asJSON = cli.JSONFlag(cmd)
-	cmd.Flags().BoolVar(&purge, "purge", false, "give up the identity and remove the state, too")
-	cmd.Flags().BoolVar(&ofUser, "user", false, "the service of this user")
 	return cmd
 }
 
@@ -330,122 +307,4 @@ func makeGroup(ctx context.Context, name string) bool {
 	return false
 }
 
-// pinnedKey is the release key that this device trusts, in its state directory.
-const pinnedKey = "release.pub"
-
-// checkRelease checks that this program is listed in a manifest signed by the owner of
-// the network: with the key pinned at the last install or, the first time, with the key
-// that came with the release.
-func checkRelease(dir, state string) error {
-	d, err := release.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if b, err := os.ReadFile(filepath.Join(state, pinnedKey)); err == nil {
-		key, err := release.ParseKey(b)
-		if err != nil {
-			return fmt.Errorf("the release key pinned in %s: %w", state, err)
-		}
-		if !key.Equal(d.Key) {
-			return &status.Error{Kind: status.KindDenied, Message: "this release is signed with another key than the one that this device has trusted since it joined",
-				Hint: "if the owner of the network did that, remove " + filepath.Join(state, pinnedKey) + "; if not, somebody else controls the server"}
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the pinned release key: %w", err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	_, sum, err := release.Sum(self)
-	if err != nil {
-		return err
-	}
-	if !d.Names("weft", sum) {
-		return &status.Error{Kind: status.KindDenied, Message: "this program is not part of the release signed by the owner of the network", Hint: "download it again from your server's /install"}
-	}
-	return nil
-}
-
-// pinRelease saves the key for the next time.
-func pinRelease(dir, state string) error {
-	path := filepath.Join(state, pinnedKey)
-	if fileExists(path) {
-		return nil
-	}
-	b, err := os.ReadFile(filepath.Join(dir, release.KeyName))
-	if err != nil {
-		return err
-	}
-	if err := service.WriteFile(path, b, 0o644); err != nil {
-		return fmt.Errorf("pin the release key: %w", err)
-	}
-	return nil
-}
-
 func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
-
-func uninstall(cmd *cobra.Command, ofUser, purge, asJSON bool) error {
-	if err := rights(ofUser, "uninstall"); err != nil {
-		return err
-	}
-	said := func(kept, text string) error {
-		if asJSON {
-			return cli.PrintObject(cmd.OutOrStdout(), "uninstall/1", map[string]string{"kept": kept})
-		}
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
-		return err
-	}
-	ctx := cmd.Context()
-	kind, err := service.Detect(runtime.GOOS, "/", ofUser)
-	if err != nil {
-		return err
-	}
-	s, place := nodeService(kind, installOptions{})
-	if purge {
-		c := localapi.NewClient(socketOf(s))
-		if c.Health(ctx) == nil {
-			if err := c.Logout(ctx); err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), "weft: the server could not be reached; delete the device in the console: "+oneLine(err.Error()))
-			}
-		}
-	}
-	if err := service.Apply(ctx, s.Uninstall(kind, place)); err != nil {
-		return fmt.Errorf("uninstall the service: %w", err)
-	}
-	remove := []string{s.Program, firstBootToken}
-	if kind == service.Systemd {
-		if err := service.Apply(ctx, service.NoFirstBoot()); err != nil {
-			return err
-		}
-	}
-	for _, path := range remove {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && runtime.GOOS != "windows" {
-			return fmt.Errorf("uninstall: %w", err)
-		}
-	}
-	os.Remove(socketOf(s)) // left by a killed daemon
-	os.Remove(filepath.Dir(socketOf(s)))
-	if !purge {
-		os.Remove(filepath.Dir(firstBootToken)) // only if it is empty
-		return said(stateOf(s), "uninstalled; the identity stays in "+stateOf(s)+" (--purge removes it, too)")
-	}
-	dirs := []string{stateOf(s)}
-	if kind == service.Systemd {
-		// With DynamicUser the directory is a symbolic link into private.
-		dirs = append(dirs, strings.Replace(stateOf(s), "/var/lib/", "/var/lib/private/", 1))
-	}
-	for _, dir := range dirs {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove the state: %w", err)
-		}
-	}
-	os.Remove(filepath.Dir(firstBootToken))
-	for _, c := range [][]string{{"groupdel", socketGroup}, {"delgroup", socketGroup}} {
-		if kind != service.SystemdUser && exec.CommandContext(ctx, c[0], c[1:]...).Run() == nil {
-			break
-		}
-	}
-	return said("", "uninstalled; nothing is left")
-}

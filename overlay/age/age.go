@@ -1,6 +1,6 @@
 // Package age formats how long ago something was, in the same way everywhere in weft.
 //
-// Embedders need not call it.
+// Not for embedders: it formats weft's own output.
 package age
 
 import (

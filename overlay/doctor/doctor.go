@@ -2,7 +2,7 @@
 // pure: Diagnose turns collected facts into findings, so that tests can cover every
 // case.
 //
-// Embedders need not call it: overlay.Node.Status tells programs what is wrong.
+// Not for embedders: overlay.Node.Status tells programs what is wrong.
 package doctor
 
 import (

@@ -1,7 +1,7 @@
 // Package filelock locks a directory or a socket by a lock on an open file. The system
 // releases the lock when the process ends, in whatever way.
 //
-// Embedders need not call it: nodes, servers and their command lines share it.
+// Not for embedders: nodes, servers and their command lines share it.
 package filelock
 
 import "errors"

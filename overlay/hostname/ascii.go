@@ -1,7 +1,7 @@
 // Package hostname handles device names as people type them: with letters beyond ASCII,
 // and with typing errors.
 //
-// Embedders need not call it: overlay.Node accepts names as people type them.
+// Not for embedders: overlay.Node accepts names as people type them.
 package hostname
 
 import (

@@ -4,7 +4,7 @@
 // much memory of a small machine they get (Memory, GetBuffer), and what a panic in one
 // request ends (Survive).
 //
-// Embedders need not call it: the listeners of nodes and servers share it.
+// Not for embedders: the listeners of nodes and servers share it.
 package limited
 
 import (

@@ -1,7 +1,7 @@
 // Package netcheck measures the connections from here to the server and relays, and
 // says what they mean for direct paths. It makes the report of weft netcheck.
 //
-// Embedders need not call it.
+// Not for embedders: it is for the command line.
 package netcheck
 
 import (

@@ -1,7 +1,7 @@
 // Package peercred identifies the process at the other end of a unix socket, and sets
 // the mode of a socket's file before anything can connect to it.
 //
-// Embedders need not call it: the sockets of nodes and servers share it.
+// Not for embedders: the sockets of nodes and servers share it.
 package peercred
 
 import (

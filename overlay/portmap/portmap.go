@@ -26,7 +26,7 @@
 //   - upnp.go     UPnP: finding the service, SOAP
 //   - gateway*.go the default gateway
 //
-// Embedders need not call it: a node maps its port by itself; see package overlay.
+// Not for embedders: a node maps its port by itself; see package overlay.
 package portmap
 
 import (

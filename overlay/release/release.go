@@ -10,7 +10,7 @@
 //	release.pub        the public key, 32 bytes in standard base64
 //	...                the files that the manifest names
 //
-// Embedders need not call it: weft uses it to install and check itself.
+// Not for embedders: weft uses it to install and check itself.
 package release
 
 import (

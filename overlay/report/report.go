@@ -1,7 +1,7 @@
 // Package report is the result of a doctor, in the same form for a node
 // (overlay/doctor) and a server (coord/doctor).
 //
-// Embedders need not call it.
+// Not for embedders: the command lines share it.
 package report
 
 import (
