@@ -13,7 +13,7 @@
 // through a small buffer that grows to limited.LargeBuffer while data flows. Large
 // buffers come from package limited and are smaller while many are in use.
 //
-// Embedders need not call it.
+// Not for embedders: the code that copies between connections shares it.
 package pipe
 
 import (
