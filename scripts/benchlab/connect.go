@@ -21,7 +21,7 @@ func connect(b *bench) {
 	var up []float64
 	for i := range b.runs {
 		n := m.Node(m.LaptopHome.Namespace, fmt.Sprint("fresh-", i))
-		m.Laptop.Stop() // the ports are the new one's
+		m.Laptop.Stop() // frees the ports for the new daemon
 		n.Run()
 		token := m.Server.NewKey().Token
 		start := time.Now()
@@ -86,7 +86,7 @@ func connect(b *bench) {
 	resume(b, m, "kill -9", func() { m.Server.Kill() })
 }
 
-// page fetches the device's page as soon as it comes.
+// page fetches the device's page as soon as possible.
 func page(b *bench, n *lab.Node, start time.Time) {
 	for {
 		if _, err := n.Get("http://kitchen-pi/", 3*time.Second); err == nil {
@@ -98,8 +98,8 @@ func page(b *bench, n *lab.Node, start time.Time) {
 	}
 }
 
-// resume measures from the server being ready again to the next echo of a
-// connection that was open.
+// resume measures the time from the ready server to the next echo of an open
+// connection.
 func resume(b *bench, m *lab.Mesh, how string, end func()) {
 	var times []float64
 	stuck := 0
@@ -125,7 +125,7 @@ func resume(b *bench, m *lab.Mesh, how string, end func()) {
 	}
 	b.row("relay back after "+how+" to the next echo of an open connection", "ms", times, "500 ms")
 	if stuck > 0 {
-		b.Errorf("%s: %d of %d connections never went on (15 s)", how, stuck, b.runs)
+		b.Errorf("%s: %d of %d connections did not continue within 15 s", how, stuck, b.runs)
 	}
 }
 

@@ -15,11 +15,11 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// direct compares the real programs, on a direct path and on the others, with
-// plain wireguard-go, built from its module: pairs of machines on one bridge,
-// turn by turn, one TCP flow and four, offloads of the links on and off. The
-// processor time is that of the two daemons, of what else is between (the
-// forward, the server), and not of iperf3.
+// direct compares the real programs, on a direct path and on others, with plain
+// wireguard-go, built from its module: pairs of machines on one bridge, in turns, with
+// one and four TCP flows, and with the interfaces' offloads on and off. The processor
+// time covers the two daemons and everything between them (the forward, the server),
+// but not iperf3.
 func direct(b *bench) {
 	l := lab.New(b, b.bin)
 	host := l.Host("server")
@@ -42,8 +42,8 @@ func direct(b *bench) {
 		{"weft user space - TUN, forward", "5312", false, true, false, "direct"},
 		{"weft user space - user space, forward", "5313", false, false, false, "direct"},
 		{"weft user space - user space, --proxy", "5314", false, false, true, "direct"},
-		{"weft TUN - TUN by a lane", "5315", true, true, false, "lane"},
-		{"weft TUN - TUN by the TLS relay", "5316", true, true, false, "relay"},
+		{"weft TUN - TUN, relayed UDP", "5315", true, true, false, "lane"},
+		{"weft TUN - TUN, relay connection", "5316", true, true, false, "relay"},
 	} {
 		x, y := pair("p" + c.port)
 		switch c.path {
@@ -93,7 +93,7 @@ func direct(b *bench) {
 	}
 }
 
-// compare runs all tunnels turn by turn.
+// compare runs all tunnels in turns.
 func compare(b *bench, all []*tunnel, flows int, word string) {
 	rates, cpus := map[*tunnel][]float64{}, map[*tunnel][]float64{}
 	for range b.runs {
@@ -109,7 +109,7 @@ func compare(b *bench, all []*tunnel, flows int, word string) {
 	}
 }
 
-// weftPair is two nodes, joined and on a direct path.
+// weftPair is two joined nodes on a path of the given kind.
 func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, name, port string, tunX, tunY, socks bool, path string) *tunnel {
 	t := &tunnel{name: name, from: x, port: port}
 	var nodes []*lab.Node
@@ -138,7 +138,7 @@ func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, nam
 		return false
 	})
 	serveIperf(b, y, port)
-	ready(b, y, "127.0.0.1:"+port) // a forward takes a connection whether it does or not
+	ready(b, y, "127.0.0.1:"+port) // a forward accepts connections in any case
 	y.EchoTCP(":7")
 	switch {
 	case tunX:
@@ -160,7 +160,7 @@ func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, nam
 	return t
 }
 
-// send moves TCP through the tunnel for flowTime and returns Mbit/s.
+// send sends TCP through the tunnel for flowTime and returns Mbit/s.
 func (t *tunnel) send(b *bench, flows int) float64 {
 	if t.socks == "" {
 		return iperf(b, t.from, t.to, t.port, append(slices.Clone(t.flags), "-P", strconv.Itoa(flows))...)
@@ -209,7 +209,7 @@ func (t *tunnel) pingPong(b *bench, word string, base *tunnel) {
 	b.row(fmt.Sprintf("round trip p50 over TCP, %s, offloads %s", t.name, word), "us", []float64{t.rtt}, fmt.Sprintf("%.2f x, p99 %.0f us", t.rtt/base.rtt, took[len(took)*99/100]))
 }
 
-// peak is the most memory that a process had resident, in MB.
+// peak is the peak resident memory of a process in MB.
 func peak(p *lab.Proc) float64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	_, rest, _ := strings.Cut(string(status), "VmHWM:")

@@ -25,14 +25,14 @@ import (
 	"weft/dns"
 )
 
-// dnsNames is how many names are asked for, of the overlay and of others.
+// dnsNames is the number of names queried, both of the overlay and of others.
 const (
 	dnsNames = 10_000
 	dnsTime  = "4" // seconds of one run of dnsperf
 )
 
-// resolvers holds weft's resolver against unbound with the same records as
-// local-data, in turns, by dnsperf on the same machine.
+// resolvers compares weft's resolver with unbound, which has the same records as
+// local-data, in turns, with dnsperf on the same machine.
 func resolvers(b *bench) {
 	dir, err := os.MkdirTemp("", "weft-bench-dns")
 	if err != nil {
@@ -71,7 +71,7 @@ func resolvers(b *bench) {
 	them := b.daemon("unbound", "-p", "-c", confFile)
 	for _, port := range []string{weft, unbound} {
 		waitDNS(b, port)
-		// Everything is in the caches.
+		// First fill the caches.
 		b.dnsperf(port, otherFile, "-n", "1", "-c", "4", "-q", "50")
 		b.dnsperf(port, ownFile, "-n", "1", "-c", "4", "-q", "50")
 	}
@@ -135,7 +135,7 @@ func resolvers(b *bench) {
 	b.row("memory of the process after that", "MB", []float64{rss(us)}, "")
 }
 
-// processor is the processor time that a process has used.
+// processor is the processor time of a process so far.
 func processor(pid int) time.Duration {
 	f, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	_, rest, _ := strings.Cut(string(f), ") ")
@@ -197,7 +197,7 @@ var perSecond = regexp.MustCompile(`Queries per second:\s+([0-9.]+)`)
 var lost = regexp.MustCompile(`Queries lost:\s+(\d+)`)
 var noerror = regexp.MustCompile(`NOERROR (\d+)`)
 
-// dnsperf runs it and returns queries per second.
+// dnsperf runs dnsperf and returns queries per second.
 func (b *bench) dnsperf(port, file string, args ...string) float64 {
 	out, err := exec.Command("dnsperf", append([]string{"-s", "127.0.0.1", "-p", port, "-d", file}, args...)...).CombinedOutput()
 	m := perSecond.FindSubmatch(out)
@@ -211,7 +211,7 @@ func (b *bench) dnsperf(port, file string, args ...string) float64 {
 	return v
 }
 
-// paced asks at a steady rate and returns the 99th percentile in ms.
+// paced queries at a steady rate and returns the 99th percentile in ms.
 func paced(b *bench, port string, rate float64, d time.Duration) float64 {
 	conn, err := net.Dial("udp", "127.0.0.1:"+port)
 	if err != nil {
@@ -260,8 +260,8 @@ func paced(b *bench, port string, rate float64, d time.Duration) float64 {
 	return ms(lat[len(lat)*99/100])
 }
 
-// flood sends n queries, a tenth of them malformed, and counts the answers of
-// the others.
+// flood sends n queries, a tenth of them malformed, and counts the answers to the valid
+// ones.
 func flood(b *bench, port string, n int) (answered, sent float64) {
 	conn, err := net.Dial("udp", "127.0.0.1:"+port)
 	if err != nil {
@@ -302,7 +302,7 @@ func flood(b *bench, port string, n int) (answered, sent float64) {
 		select {
 		case window <- struct{}{}:
 		case <-time.After(2 * time.Second):
-			// One that was lost on the way is not waited for.
+			// Do not wait for a lost query.
 		}
 		valid++
 		conn.Write(m)
@@ -313,8 +313,8 @@ func flood(b *bench, port string, n int) (answered, sent float64) {
 	return float64(got), float64(valid)
 }
 
-// serveDNS is weft's resolver in a process of its own, as dns.Listen and Serve
-// run it in the daemon.
+// serveDNS is weft's resolver in a process of its own, as the daemon runs it with
+// dns.Listen and Serve.
 func serveDNS(addr, resolv string) {
 	z := &dns.Zone{
 		Ready: true, Serial: 1, Suffix: "weft.internal", Complete: true,
@@ -345,8 +345,8 @@ func serveUpstream(addr string) {
 	untilTold()
 }
 
-// serveEcho sends each question back: what the machine, the kernel and whoever
-// asks take by themselves.
+// serveEcho sends each query back. It measures the cost of the machine, the kernel and
+// the client.
 func serveEcho(addr string) {
 	pc, err := net.ListenPacket("udp", addr)
 	if err != nil {

@@ -20,9 +20,9 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// ends compares the data path alone (see end) with plain wireguard-go, built
-// from its module: two machines on one bridge, one TCP flow and four, offloads
-// of the links on and off, turn by turn.
+// ends compares the data path alone (see end) with plain wireguard-go, built from its
+// module: two machines on one bridge, one and four TCP flows, the interfaces' offloads
+// on and off, in turns.
 func ends(b *bench) {
 	l := lab.New(b, b.bin)
 	a, z := l.Host("a"), l.Host("z")
@@ -60,15 +60,15 @@ func ends(b *bench) {
 	}
 }
 
-// tunnel is one way between two machines that iperf3 can be sent through.
+// tunnel is one connection between two machines that iperf3 can use.
 type tunnel struct {
 	name     string
 	procs    []*lab.Proc
 	from     *lab.Namespace
-	to, port string // of an iperf3 server
+	to, port string // address of an iperf3 server
 	flags    []string
-	socks    string // by the proxy to this name's discard server instead
-	echo     string // of an echo server
+	socks    string // if set, use the proxy to this name's discard server instead
+	echo     string // address of an echo server
 	rtt      float64
 }
 
@@ -128,7 +128,7 @@ func plainWireGuard(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
 	return t
 }
 
-// twoEnds starts the ends of a tunnel.
+// twoEnds starts both ends of a tunnel.
 func twoEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, t *tunnel, forA, forZ []string) {
 	dir := filepath.Join(l.Dir, "ends-"+t.port)
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -167,8 +167,8 @@ func userEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {
 	return t
 }
 
-// setOffloads turns segmentation and receive offloads of a link on or off, as
-// ethtool -K does.
+// setOffloads switches segmentation and receive offloads of an interface on or off,
+// like ethtool -K.
 func setOffloads(b *bench, n *lab.Namespace, dev string, on bool) {
 	type value struct{ cmd, data uint32 }
 	type ifreq struct {

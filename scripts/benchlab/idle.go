@@ -9,7 +9,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// idle measures what a joined node costs that nobody uses.
+// idle measures the cost of a joined node that is not used.
 func idle(b *bench) {
 	d, err := time.ParseDuration(os.Getenv("BENCH_IDLE"))
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// introNodes call each other once: each pair is one introduction, of whole
-// nodes, through one relay and one server. A node may call 100 others at once
-// before the relay slows it down.
+// introNodes is the number of nodes that call each other once: each pair is one
+// introduction between whole nodes, through one relay and one server. A node may call
+// 100 others at once before the relay slows it down.
 const introNodes = 100
 
 func introductions(b *bench) {

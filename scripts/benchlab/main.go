@@ -1,13 +1,12 @@
 //go:build e2e
 
-// Command benchlab measures the real programs in network namespaces, for
-// scripts/bench, which builds it and says what the parts are.
+// Command benchlab measures the real programs in network namespaces. scripts/bench
+// builds it and explains the parts.
 //
 //	benchlab DIRECTORY-OF-BINARIES PART…
 //
-// Processor time is user and system time of the processes named, from
-// /proc/PID/stat; memory is resident; wake-ups are voluntary context switches
-// over all threads.
+// Processor time is user and system time of the named processes, from /proc/PID/stat;
+// memory is resident memory; wake-ups are voluntary context switches over all threads.
 package main
 
 import (
@@ -59,7 +58,7 @@ func main() {
 	}
 }
 
-// bench is the lab's TB.
+// bench is the TB of the lab.
 type bench struct {
 	bin  string
 	runs int
@@ -72,7 +71,7 @@ type bench struct {
 
 type abort struct{}
 
-// part runs f and cleans up after it, also after Fatalf.
+// part runs f and cleans up afterwards, even after Fatalf.
 func (b *bench) part(f func(*bench)) {
 	defer func() {
 		for len(b.cleanup) > 0 {

@@ -13,9 +13,9 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// memory moves many bytes in one piece, one TCP flow over a direct path, and
-// looks at the most that each daemon had resident and at what it has a minute
-// later. Each pair is fresh, one after the other.
+// memory sends many bytes in one TCP flow over a direct path, and measures the peak
+// memory of each daemon and its memory a minute later. Each pair is new, one after the
+// other.
 func memory(b *bench) {
 	gb := 10.0
 	if n, err := strconv.ParseFloat(os.Getenv("BENCH_GB"), 64); err == nil && n > 0 {
@@ -51,8 +51,8 @@ func memory(b *bench) {
 	}
 }
 
-// moveAll sends so many bytes through the tunnel in one TCP flow and returns how
-// many arrived.
+// moveAll sends so many bytes through the tunnel in one TCP flow and returns how many
+// arrived.
 func (t *tunnel) moveAll(b *bench, bytes int64) int64 {
 	if t.socks == "" {
 		r := t.from.RunInput(lab.Nobody, "", time.Hour, "iperf3", "-J", "-c", t.to, "-p", t.port, "-n", fmt.Sprint(bytes))
@@ -62,7 +62,7 @@ func (t *tunnel) moveAll(b *bench, bytes int64) int64 {
 			}
 			Error string
 		}
-		if err := json.Unmarshal([]byte(r.Out), &v); err != nil || v.Error != "" || v.End.Received.Bytes < bytes*9/10 { // the rest is still under way
+		if err := json.Unmarshal([]byte(r.Out), &v); err != nil || v.Error != "" || v.End.Received.Bytes < bytes*9/10 { // the rest is still in transit
 			b.Fatalf("iperf3: %v %s, %d bytes, %v", err, v.Error, v.End.Received.Bytes, r.Err)
 		}
 		return v.End.Received.Bytes

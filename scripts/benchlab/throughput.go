@@ -15,8 +15,8 @@ import (
 
 const flowTime = 4 * time.Second
 
-// throughput sends one TCP flow node - relay - node, all on this machine, and
-// the same bytes without weft for comparison.
+// throughput sends one TCP flow node - relay - node, all on this machine, and for
+// comparison the same bytes without weft.
 func throughput(b *bench) {
 	m := lab.NewMesh(b, b.bin)
 	m.DeviceHome.Start(lab.Nobody, "iperf3", "-s", "-B", "127.0.0.1")
@@ -62,13 +62,13 @@ func throughput(b *bench) {
 	}
 }
 
-// ready waits until somebody listens there.
+// ready waits until a program listens there.
 func ready(b *bench, n *lab.Namespace, addr string) {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		c, err := n.Dial(context.Background(), "tcp", addr)
 		if err == nil {
 			c.Close()
-			time.Sleep(200 * time.Millisecond) // iperf3 looks at one client at a time
+			time.Sleep(200 * time.Millisecond) // iperf3 serves one client at a time
 			return
 		}
 		if time.Now().After(end) {
@@ -79,8 +79,8 @@ func ready(b *bench, n *lab.Namespace, addr string) {
 
 type measured struct{ rates, cpu []float64 }
 
-// measure runs f, which returns Mbit/s over about flowTime, and reads what
-// procs used meanwhile.
+// measure runs f, which returns Mbit/s over about flowTime, and measures the processor
+// time of procs.
 func measure(b *bench, procs []*lab.Proc, f func() float64) (m measured) {
 	for range b.runs {
 		before := used(procs)
@@ -116,7 +116,7 @@ func iperf(b *bench, from *lab.Namespace, to, port string, flags ...string) floa
 	return v.End.Received.Rate / 1e6
 }
 
-// discard reads to the end and says how many bytes that was.
+// discard reads to the end and reports the number of bytes.
 func discard(c net.Conn) {
 	n, _ := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 256<<10))
 	fmt.Fprintf(c, "%d\n", n)
@@ -127,7 +127,7 @@ func upload(b *bench, from *lab.Namespace, to string) float64 {
 	return bulkFrom(b, from, to, false)
 }
 
-// bulk moves bytes through the laptop's proxy for flowTime.
+// bulk sends bytes through the laptop's proxy for flowTime.
 func bulk(b *bench, m *lab.Mesh, to string, download bool) float64 {
 	return bulkFrom(b, m.Laptop.Host, to, download)
 }
@@ -154,7 +154,7 @@ func bulkFrom(b *bench, from *lab.Namespace, to string, download bool) float64 {
 			b.Fatalf("%s: %v", to, err)
 		}
 	}
-	if !download { // until all has arrived
+	if !download { // until everything has arrived
 		c.CloseWrite()
 		if _, err := fmt.Fscan(c, &n); err != nil {
 			b.Fatalf("%s: %v", to, err)

@@ -13,10 +13,9 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// tunRelay compares two kernel interfaces whose nodes reach each other through
-// the TLS relay only (two homes that let no UDP out) with plain wireguard-go's
-// on a bridge. The processor time is that of both nodes and of the server,
-// which is the relay.
+// tunRelay compares two kernel interfaces whose nodes reach each other only through the
+// relay connection (two homes that block UDP) with plain wireguard-go on a bridge. The
+// processor time covers both nodes and the server, which is the relay.
 func tunRelay(b *bench) {
 	m := lab.NewMeshNoNodes(b, b.bin)
 	m.Device.As, m.Laptop.As = lab.Root, lab.Root
@@ -26,7 +25,7 @@ func tunRelay(b *bench) {
 		m.Laptop, m.Device, m.LaptopHome.Namespace, m.DeviceHome.Namespace, m.Server.Proc)
 }
 
-// tunDirect is tunRelay on one bridge: whole nodes, not the data path alone.
+// tunDirect is tunRelay on one bridge, with whole nodes and not only the data path.
 func tunDirect(b *bench) {
 	l := lab.New(b, b.bin)
 	host, a, z := l.Host("server"), l.Host("wa"), l.Host("wz")
@@ -38,12 +37,12 @@ func tunDirect(b *bench) {
 	l.Until(30*time.Second, "a direct path", func() bool {
 		return strings.Contains(from.Weft("ping", "-c", "1", "z").Out, "direct")
 	})
-	// wireguard-go has hosts of its own: between a and z its interfaces would be
-	// another direct path, which weft might take.
+	// wireguard-go gets separate hosts: between a and z its interfaces would be another
+	// direct path that weft might use.
 	compareTUN(b, l, l.Host("a"), l.Host("z"), "weft, TUN - TUN, direct", "0.95 / 1.1 x", from, to, a, z)
 }
 
-// compareTUN measures one and four flows, both ways, turn by turn with plain
+// compareTUN measures one and four flows, in both directions, in turns with plain
 // wireguard-go between the hosts a and z.
 func compareTUN(b *bench, l *lab.Lab, a, z *lab.Namespace, name, held string, from, to *lab.Node, fromHost, toHost *lab.Namespace, more ...*lab.Proc) {
 	plain := plainWireGuard(b, l, a, z)
@@ -80,8 +79,8 @@ func compareTUN(b *bench, l *lab.Lab, a, z *lab.Namespace, name, held string, fr
 	}
 }
 
-// roundTrips connects by TCP to a port where nobody listens: the refusal is one
-// round trip of the tunnel, and of both kernels.
+// roundTrips connects by TCP to a port without a listener: the refusal takes one round
+// trip of the tunnel and of both kernels.
 func roundTrips(b *bench, from *lab.Namespace, to string) (ms []float64) {
 	for range 200 {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -1,11 +1,11 @@
-// Command checksecrets holds the source to one rule: secrets are compared in
-// constant time (crypto/subtle) or looked up by their hash, never with == or
-// bytes.Equal, whose duration tells how many bytes were right.
+// Command checksecrets checks one rule in the source: secrets are compared in constant
+// time (crypto/subtle) or looked up by their hash, never with == or bytes.Equal, whose
+// duration tells how many bytes were right.
 //
 //	go run ./scripts/checksecrets      (scripts/test static)
 //
-// It goes by names: a comparison of two expressions, neither of them a
-// constant, of which one is called secret, token, password, cookie, mac or psk.
+// It works by names: it reports a comparison of two expressions, neither of them
+// constant, one of which is called secret, token, password, cookie, mac or psk.
 package main
 
 import (
@@ -56,7 +56,7 @@ func main() {
 	}
 }
 
-// compares reports whether n tells two secrets apart byte by byte.
+// compares reports whether n compares two secrets byte by byte.
 func compares(n ast.Node) bool {
 	var x, y ast.Expr
 	switch n := n.(type) {
@@ -80,8 +80,8 @@ func compares(n ast.Node) bool {
 	return !constant(x) && !constant(y) && (secret.MatchString(name(x)) || secret.MatchString(name(y)))
 }
 
-// constant: a literal, nil, a length, or what is written as a constant of the
-// language of the package (tokenPrefix, true).
+// constant reports whether e is a literal, nil, a length, or an identifier that is a
+// constant by its form (tokenPrefix, true).
 func constant(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.BasicLit, *ast.CompositeLit:
@@ -97,7 +97,7 @@ func constant(e ast.Expr) bool {
 	return false
 }
 
-// name is what an expression is called.
+// name is the name of an expression.
 func name(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.Ident:

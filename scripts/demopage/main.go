@@ -1,5 +1,5 @@
-// Command demopage is the web page that scripts/demo puts on its device, and
-// the browser that opens it where there is no curl.
+// Command demopage is the web page that scripts/demo serves on its device, and the
+// client that fetches it if there is no curl.
 //
 //	demopage serve ADDRESS           serve the page
 //	demopage get PROXY URL           fetch URL through an HTTP proxy and print it

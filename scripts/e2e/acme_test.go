@@ -20,8 +20,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// A server with a name of its own gets a certificate from an ACME CA, Pebble,
-// by the challenge on its one TLS port, while nodes go on using the same port.
+// A server with a domain name gets a certificate from an ACME CA (Pebble), with the
+// challenge on its one TLS port, while nodes keep using the same port.
 func TestACME(t *testing.T) {
 	t.Parallel()
 	const domain = "weft.example.test"
@@ -76,11 +76,12 @@ func TestACME(t *testing.T) {
 	if !strings.Contains(s.Err(), "the console has a certificate") {
 		t.Errorf("the log does not say so:\n%s", s.Err())
 	}
-	// By its address it is the one of its own making.
+	// At its IP address it serves its self-signed certificate.
 	if c := leaf(""); issued(c) || c.Subject.CommonName != "weft console" {
 		t.Errorf("by address: %v", c.Subject)
 	}
-	// The line pins what answers at the name, since browsers do not know this CA.
+	// The install line pins the certificate at the name, since browsers do not know
+	// this CA.
 	l.Release(filepath.Join(s.Dir, "releases"), filepath.Join(l.Dir, "release.key"), "1.0.0", nil)
 	client := &http.Client{Transport: &http.Transport{DialContext: host.Dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: domain}, DisableKeepAlives: true}}
 	for base, want := range map[string]string{"https://" + host.Addr: install.Pin(leaf(""))} {
@@ -96,8 +97,7 @@ func TestACME(t *testing.T) {
 		t.Error(out)
 	}
 
-	// What is in the data directory is used at once, and renewed when its time
-	// comes.
+	// A certificate in the data directory is used at once, and renewed when it is due.
 	first := leaf(domain)
 	l.Until(60*time.Second, "the time to renew", func() bool { return time.Until(first.NotAfter) < first.NotAfter.Sub(first.NotBefore)/4 })
 	s.Stop()
@@ -107,7 +107,7 @@ func TestACME(t *testing.T) {
 		return issued(c) && c.SerialNumber.Cmp(first.SerialNumber) != 0
 	})
 
-	// While the CA is away, the server goes on.
+	// While the CA is away, the server keeps working.
 	pebble.Kill()
 	s.Stop()
 	s.Start()

@@ -9,13 +9,13 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// withoutProofs is the last commit whose nodes did not prove in introductions that
-// the WireGuard key that they name is their own.
+// withoutProofs is the last commit whose nodes do not prove in introductions that the
+// WireGuard key they name is their own.
 const withoutProofs = "edd3c3e"
 
-// TestCompatKeys has a node that proves its WireGuard key and one that does not
-// introduce themselves to each other, each calling the other, with traffic both
-// ways; then both start anew, with other keys.
+// A node that proves its WireGuard key and one that does not introduce themselves to
+// each other, each of them once as the caller, with traffic both ways; then both
+// restart with new keys.
 func TestCompatKeys(t *testing.T) {
 	then := oldPrograms(t, withoutProofs)
 	if then == "" {
@@ -38,7 +38,7 @@ func TestCompatKeys(t *testing.T) {
 					n.Env = []string{"PATH=" + then + ":/usr/sbin:/usr/bin:/sbin:/bin"}
 				}
 			}
-			// Of one user, each reaches the other.
+			// The nodes belong to one user, so each may reach the other.
 			m.LaptopHome.Serve("127.0.0.1:80", lab.Page)
 			m.Device.Up(s.NewKey().Token)
 			m.Laptop.Up(s.NewKey().Token)

@@ -20,13 +20,13 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// beforeRenewal is the last commit whose server signed a certificate for every
+// beforeRenewal is the last commit whose server signs a new certificate for every
 // renewal.
 const beforeRenewal = "edd3c3e"
 
-// TestCompatRenew has nodes of then renew at a server of now and the other way
-// round: a certificate that is due, once and not again and again, and after a
-// rename; then the device is deleted, and the other node refuses it.
+// Old nodes renew at a new server, and new nodes at an old server: a certificate that
+// is due, once and not repeatedly, and after a rename. Then the device is deleted, and
+// the other node refuses it.
 func TestCompatRenew(t *testing.T) {
 	then := oldPrograms(t, beforeRenewal)
 	if then == "" {
@@ -111,7 +111,7 @@ func TestCompatRenew(t *testing.T) {
 	}
 }
 
-// certs looks into the files of a server and a device.
+// certs reads the files of a server and a device.
 type certs struct {
 	t      *testing.T
 	server *lab.Server
@@ -142,7 +142,7 @@ func (w certs) roots() *cert.NetworkRoots {
 	return roots
 }
 
-// identity returns the device's state, and where it is.
+// identity returns the device's state and its path.
 func (w certs) identity() (path string, id map[string]json.RawMessage) {
 	w.t.Helper()
 	path = filepath.Join(w.device.State, "node.json")
@@ -152,7 +152,7 @@ func (w certs) identity() (path string, id map[string]json.RawMessage) {
 	return path, id
 }
 
-// held is the device's certificate.
+// held returns the device's certificate.
 func (w certs) held() *cert.Node {
 	w.t.Helper()
 	_, id := w.identity()
@@ -163,8 +163,8 @@ func (w certs) held() *cert.Node {
 	return node
 }
 
-// age puts a certificate that is due for renewal in the place of the device's,
-// here and at the server, while neither runs.
+// age replaces the device's certificate, on the device and on the server, by one that
+// is due for renewal, while neither runs.
 func (w certs) age() {
 	w.t.Helper()
 	old, now := w.held(), time.Now()
@@ -199,7 +199,7 @@ func (w certs) sql(f func(*sql.DB) error) {
 	w.must(err)
 }
 
-// given counts the certificates of the device.
+// given counts the certificates issued to the device.
 func (w certs) given() (n int) {
 	w.t.Helper()
 	id := w.held().ID
@@ -209,7 +209,7 @@ func (w certs) given() (n int) {
 	return n
 }
 
-// renewals wants that many renewals since the server was started.
+// renewals waits for this number of renewals since the start of the server.
 func (w certs) renewals(want int) {
 	w.t.Helper()
 	res, err := w.server.Host.HTTP("").Get("http://127.0.0.1:9273/metrics")

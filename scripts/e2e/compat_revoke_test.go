@@ -16,14 +16,13 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// beforeSince is the last commit whose revocation list did not say what it leaves
-// out, and whose nodes took any relay of the network for any other.
+// beforeSince is the last commit whose revocation list does not say which entries it
+// omits, and whose nodes accept any relay of the network in place of any other.
 const beforeSince = "edd3c3e"
 
-// TestCompatRevoke has nodes of then take the list of a server of now, and nodes of
-// now that of a server of then, with a relay that runs alone; the deleted device
-// stays out, and when the server goes the others meet over the relay, also after
-// their daemons and the relay were started anew.
+// Old nodes use the list of a new server, and new nodes that of an old server, with a
+// separate relay. The deleted device stays out. When the server is away, the others
+// connect through the relay, even after their daemons and the relay restarted.
 func TestCompatRevoke(t *testing.T) {
 	then := oldPrograms(t, beforeSince)
 	if then == "" {
@@ -59,7 +58,7 @@ func TestCompatRevoke(t *testing.T) {
 			lost.Join(s.NewKey("--tag", "device").Token)
 			fetch(t, m.Laptop, "http://kitchen-pi/", 10*time.Second)
 
-			// Something has left the list of the server of now.
+			// An entry has left the list of the new server.
 			dropped := time.Now().Add(-24 * time.Hour).Truncate(time.Second)
 			if c.server == bin {
 				s.Stop()
@@ -124,7 +123,7 @@ func TestCompatRevoke(t *testing.T) {
 	}
 }
 
-// revocations reads a list of a server.
+// revocations reads a server's revocation list.
 func revocations(t *testing.T, s *lab.Server, der []byte) *cert.CRL {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(s.Dir, "ca", "network-ca.pem"))

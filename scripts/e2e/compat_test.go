@@ -12,14 +12,13 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// compatible is the oldest commit whose programs today's have to get on with:
-// the first one of protocol 1 that could install itself. It moves to a release
-// once there are two.
+// compatible is the oldest commit that must work with today's programs: the first one
+// of protocol 1 that could install itself. Replace it by a release once there are two.
 const compatible = "691bab8d"
 
-// TestCompat joins nodes of then to a server of now and the other way round, and
-// has nodes of both times talk with each other, over relays of both times; then
-// the server is upgraded, and a device.
+// Old nodes join a new server, and new nodes an old server; nodes of both versions talk
+// to each other through relays of both versions. Then the server and a device are
+// upgraded.
 func TestCompat(t *testing.T) {
 	then := oldPrograms(t, compatible)
 	if then == "" {
@@ -61,7 +60,7 @@ func TestCompat(t *testing.T) {
 			if c.server != then {
 				return
 			}
-			// The same data directory and state directory, by the programs of now.
+			// The new programs use the same data directory and state directory.
 			s.Stop()
 			s.Start()
 			m.Until(30*time.Second, "the device is back at the new server", func() bool { d, _ := s.Device("kitchen-pi"); return d.Online })
@@ -75,8 +74,8 @@ func TestCompat(t *testing.T) {
 	}
 }
 
-// oldPrograms builds weft and weft-server of a commit. A clone without history has
-// no such commit: then the recorded fixtures of the packages are all there is.
+// oldPrograms builds weft and weft-server of a commit. A clone without history does not
+// have that commit; then only the recorded fixtures of the packages are tested.
 func oldPrograms(t *testing.T, commit string) string {
 	t.Helper()
 	if exec.Command("git", "cat-file", "-e", commit+"^{commit}").Run() != nil {

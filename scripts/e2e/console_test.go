@@ -14,8 +14,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestConsole: the site is reachable where the contract says, its one-time
-// link works, and the node's API is not there. Browser tests do the rest.
+// The site is reachable where the contract says, its one-time link works, and the node
+// API is not there. Browser tests cover the rest.
 func TestConsole(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -53,7 +53,7 @@ func TestConsole(t *testing.T) {
 			}
 		}
 	}
-	// Plain HTTP on the TLS port is not answered with anything of use.
+	// Plain HTTP on the TLS port gets no useful answer.
 	if res, err := m.LaptopHome.HTTP("").Get("http://" + strings.TrimPrefix(m.Server.URL, "https://") + "/"); err == nil {
 		res.Body.Close()
 		if res.StatusCode < 300 {
@@ -61,7 +61,7 @@ func TestConsole(t *testing.T) {
 		}
 	}
 
-	// The one-time link as printed, by whatever address the browser comes.
+	// The printed one-time link works at every address of the server.
 	link, err := url.Parse(m.Server.ConsoleURL)
 	if err != nil {
 		t.Fatal(err)

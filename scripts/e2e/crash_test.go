@@ -15,11 +15,11 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestCrash kills server, device and laptop with SIGKILL at random moments
-// while keys are made, devices join and are deleted. What was acknowledged is
-// still there afterwards, and everybody comes back.
+// Server, device and laptop are killed with SIGKILL at random moments while keys are
+// created and devices join and are deleted. Acknowledged changes survive, and every
+// node reconnects.
 //
-// WEFT_CRASH_ROUNDS (default 5) is how often, WEFT_CRASH_SEED repeats a run.
+// WEFT_CRASH_ROUNDS (default 5) is the number of rounds; WEFT_CRASH_SEED repeats a run.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	rounds, _ := strconv.Atoi(os.Getenv("WEFT_CRASH_ROUNDS"))
@@ -64,7 +64,7 @@ func TestCrash(t *testing.T) {
 					r := m.Server.Admin("devices", "delete", old.Name)
 					acked <- func() {
 						old.Kill()
-						// Not acknowledged, it may be there or not.
+						// Without an acknowledgement the change may exist or not.
 						if r.Code == 0 {
 							deleted[joined[old.Name]] = true
 						}
@@ -102,7 +102,7 @@ func TestCrash(t *testing.T) {
 			fresh.RunNoWait("--token-file", token, "--proxy", "off", "--dns", "off")
 		}
 
-		// Everybody comes back, the one that was joining too, once.
+		// Every node reconnects, including the one that was joining, once.
 		m.Until(40*time.Second, fmt.Sprintf("%s joined and connected (%s killed after %v)", name, victim, delay), func() bool {
 			select {
 			case <-fresh.Done():
@@ -145,7 +145,8 @@ func TestCrash(t *testing.T) {
 			t.FailNow()
 		}
 	}
-	// A key list that was never asked for its bounds is no proof.
+	// If the list of keys was never long enough to reach its bounds, this proves
+	// nothing.
 	if len(keys) == 0 {
 		t.Error("no key was ever acknowledged")
 	}

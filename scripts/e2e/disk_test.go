@@ -15,10 +15,9 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestServerDiskFull fills the file system of the server's data directory:
-// joins and verbs that change something are refused with a line that says why,
-// what is there is read and goes on, and all works again once there is room,
-// without a restart.
+// The file system of the server's data directory is full. Joins and verbs that change
+// something are refused with a line that says why, existing data can be read, and
+// everything works again once there is space, without a restart.
 func TestServerDiskFull(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -55,7 +54,7 @@ func TestServerDiskFull(t *testing.T) {
 		t.Fatal(r)
 	}
 
-	// Fill it to the last byte, and then with what the log had room for.
+	// Fill it to the last byte, and again after the log has released space.
 	ballast := filepath.Join(dir, "ballast")
 	fill(t, ballast)
 	var refused lab.Result
@@ -90,8 +89,8 @@ func TestServerDiskFull(t *testing.T) {
 	m.Until(20*time.Second, "the daemon runs", func() bool { return third.Weft("status").Code == 0 })
 	oneLine(third.WeftInput(unused.Token+"\n", "up", "-"), "server's disk is full")
 
-	// Devices go on: also those that start anew and ask for their config, and
-	// one that is met for the first time.
+	// Devices keep working, even those that restart and fetch their configuration, and
+	// one that is contacted for the first time.
 	get()
 	m.Device.Kill()
 	m.Device.Run()
@@ -122,7 +121,7 @@ func TestServerDiskFull(t *testing.T) {
 	})
 }
 
-// fill appends to a file until there is no room.
+// fill appends to a file until the disk is full.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -137,9 +136,9 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// TestReadOnlyDevice: the card of a device that has joined is mounted read-only,
-// as it is on purpose in some and becomes when it wears out in others. The daemon
-// starts and works with what is there, says so, and joins nothing.
+// The card of a joined device is mounted read-only, which is intended in some devices
+// and happens when the card wears out in others. The daemon starts, works with the
+// saved state, reports the problem, and does not join.
 func TestReadOnlyDevice(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMesh(t, bin)
@@ -163,19 +162,19 @@ func TestReadOnlyDevice(t *testing.T) {
 	if out := m.Device.Must("status"); !strings.Contains(out, "read-only") {
 		t.Errorf("no word of it: %s", out)
 	}
-	// What changes counts all the same.
+	// Changes of the network still take effect.
 	if r := m.Server.Admin("devices", "rename", "kitchen-pi", "attic-pi"); r.Code != 0 {
 		t.Fatal(r)
 	}
 	fetch(t, m.Laptop, "http://attic-pi/", 20*time.Second)
 	m.Until(20*time.Second, "the device knows its new name", func() bool { return m.Device.Status().Self.Name == "attic-pi" })
-	// One daemon each, still.
+	// A second daemon is still refused.
 	r := m.DeviceHome.Run(m.Device.As, "weft", "run", "--state", card, "--socket", m.Device.Sock+"2", "--proxy", "off", "--dns", "off")
 	if r.Code != 1 || !strings.Contains(r.Err, "another weft runs on it") {
 		t.Errorf("a second daemon: %v", r)
 	}
 	m.Device.Stop()
-	// A device that has not joined does not use its token up for nothing.
+	// A device that has not joined does not waste its token.
 	empty := m.Mkdir("empty")
 	readOnly(empty)
 	key := m.Server.NewKey()

@@ -21,8 +21,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// signedZone answers for signed.test, with signatures for who wants them, for
-// lan.test and for whatever else is asked.
+// signedZone answers for signed.test, with signatures for clients that want them, for
+// lan.test, and for all other names.
 type signedZone struct {
 	key  *mdns.DNSKEY
 	priv crypto.Signer
@@ -84,8 +84,8 @@ func (z *signedZone) ServeDNS(w mdns.ResponseWriter, r *mdns.Msg) {
 	w.WriteMsg(m)
 }
 
-// TestDNSPrograms has the programs that people use ask the resolver: dig,
-// drill, kdig, delv, getent, dnsperf and Go's own.
+// The programs that people use query the resolver: dig, drill, kdig, delv, getent,
+// dnsperf and Go's own resolver.
 func TestDNSPrograms(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"drill", "kdig", "delv", "dnsperf"} {
@@ -143,7 +143,7 @@ func TestDNSPrograms(t *testing.T) {
 		line string
 		want []string // regular expressions; "!" before one that must not match
 	}{
-		// 1 to 10
+		// Names and types that do not exist.
 		{"dig nobody.weft.internal", []string{"status: NXDOMAIN", "flags: qr aa rd ra;", soa}},
 		{"drill @127.0.0.1 nobody.weft.internal", []string{"rcode: NXDOMAIN", `SOA\s`}},
 		{"dig AAAA v4only.weft.internal", []string{"status: NOERROR", "ANSWER: 0", soa}},
@@ -159,7 +159,7 @@ func TestDNSPrograms(t *testing.T) {
 		{"drill -x @127.0.0.1 100.64.0.2", []string{`PTR\s+kitchen-pi\.weft\.internal\.`}},
 		{"dig -x 100.64.9.9", []string{"status: NXDOMAIN", soa}},
 		{"dig x.0.64.100.in-addr.arpa PTR", []string{"status: NXDOMAIN"}},
-		// 12 to 16
+		// EDNS options and TCP.
 		{"dig kitchen-pi.weft.internal +ednsopt=65001:00", []string{"udp: 1232", "100.64.0.2", "!COOKIE"}},
 		{"dig kitchen-pi.weft.internal +noedns", []string{"!EDNS", "100.64.0.2"}},
 		{"dig kitchen-pi.weft.internal +edns=1 +noednsnegotiation", []string{"status: BADVERS"}},
@@ -170,14 +170,14 @@ func TestDNSPrograms(t *testing.T) {
 		{"dig +tcp +keepopen kitchen-pi.weft.internal +short v4only.weft.internal +short", []string{`^100\.64\.0\.2\n100\.64\.0\.3\n$`}},
 		{"kdig @127.0.0.1 +tcp +keepopen kitchen-pi.weft.internal v4only.weft.internal +short", []string{"100.64.0.2", "100.64.0.3"}},
 		{"dig +tcp big.test", []string{"ANSWER: 60", "!flags:[a-z ]* tc"}},
-		// 18, 23 to 28
+		// Former names, IDN, other classes and operations.
 		{"dig old-pi.weft.internal +short", []string{`^kitchen-pi\.weft\.internal\.\n100\.64\.0\.2\n$`}},
 		{"dig +idnin müsli.weft.internal", []string{`192\.0\.2\.5`}},
 		{"dig CH TXT version.bind", []string{"status: REFUSED"}},
 		{"dig AXFR weft.internal", []string{"Transfer failed"}},
 		{"dig +opcode=STATUS weft.internal", []string{"status: NOTIMP"}},
 		{"dig +nosearch kitchen-pi", []string{"status: NXDOMAIN"}},
-		// 34, 39, 40, 42
+		// Extended errors, DNSSEC and service bindings.
 		{"kdig @127.0.0.1 +edns blocked.test", []string{"SERVFAIL", "EDE: 15"}},
 		{"delv @127.0.0.1 -a " + anchor + " +root=signed.test www.signed.test A", []string{"fully validated", `192\.0\.2\.1`}},
 		{"delv @127.0.0.1 -a " + wrong + " +root=signed.test www.signed.test A", []string{"!fully validated"}},
@@ -189,7 +189,7 @@ func TestDNSPrograms(t *testing.T) {
 		{"kdig @127.0.0.1 HTTPS www.test", []string{`HTTPS\s+1 \. alpn=h3`}},
 		{"dig TYPE64 _dns.resolver.arpa", []string{"status: NOERROR", "ANSWER: 0"}},
 		{"dig use-application-dns.net", []string{"status: NXDOMAIN"}},
-		// 50 to 54
+		// Special names and extra records.
 		{"dig printer.local", []string{"status: NXDOMAIN"}},
 		{"dig PTR b._dns-sd._udp.test", []string{"status: NXDOMAIN"}},
 		{"dig localhost +short", []string{`^127\.0\.0\.1\n$`}},
@@ -197,7 +197,7 @@ func TestDNSPrograms(t *testing.T) {
 		{"dig www.weft.internal +short", []string{`^web\.test\.\n192\.0\.2\.1\n$`}},
 		{"dig SRV _http._tcp.weft.internal +short", []string{`^0 5 80 kitchen-pi\.weft\.internal\.\n$`}},
 		{"dig a.b.kitchen-pi.weft.internal +short", []string{`^100\.64\.0\.2\n$`}},
-		// 2, 53: the system's own resolver
+		// The system's own resolver.
 		{"getent ahosts kitchen-pi.weft.internal", []string{`100\.64\.0\.2\s+STREAM`}},
 		{"getent hosts kitchen-pi.weft.internal", []string{`fd00:77::2`}},
 		{"getent ahostsv4 v4only.weft.internal", []string{`100\.64\.0\.3`}},
@@ -218,8 +218,8 @@ func TestDNSPrograms(t *testing.T) {
 		}
 	}
 
-	// Short names, by a search list with the overlay's suffix first, or last
-	// because the LAN's names are to win.
+	// Short names by a search list, with the overlay's suffix first, or last if the
+	// LAN's names take precedence.
 	for _, c := range []struct {
 		lanWins      bool
 		search, want string
@@ -244,7 +244,7 @@ func TestDNSPrograms(t *testing.T) {
 		t.Errorf("Go, over TCP: %d %v", len(txt), err)
 	}
 
-	// 14, 35: many at once, nothing lost.
+	// Many queries at once, without losses.
 	queries := l.WriteFile("queries", strings.Repeat("kitchen-pi.weft.internal A\nnobody.weft.internal AAAA\nwww.test A\n", 1000))
 	os.Chmod(queries, 0o644)
 	for _, mode := range []string{"udp", "tcp"} {

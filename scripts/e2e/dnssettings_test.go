@@ -10,8 +10,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestDNSSettings: what the owner decides with weft-server is what a laptop's
-// resolver answers within seconds, and a rename leaves nobody behind.
+// A laptop's resolver answers with the owner's settings from weft-server within
+// seconds, and nothing breaks after a rename.
 func TestDNSSettings(t *testing.T) {
 	m := lab.NewMesh(t, bin)
 	device := m.Device.Status().Self.IPv4
@@ -21,7 +21,7 @@ func TestDNSSettings(t *testing.T) {
 			t.Fatalf("%v", r)
 		}
 	}
-	// answers waits until dig says all of want and says how long that took.
+	// answers waits until dig returns all of want, and returns how long that took.
 	answers := func(what string, query []string, want ...string) {
 		t.Helper()
 		took := m.Until(20*time.Second, what, func() bool {
@@ -52,7 +52,7 @@ func TestDNSSettings(t *testing.T) {
 	admin("dns", "routes", "remove", "example.test")
 	answers("without the route", []string{"www.example.test", "A"}, "203.0.113.1\n")
 
-	// The old name works on, and nobody asks for it in vain meanwhile.
+	// The old name still works, without a failed query in between.
 	admin("devices", "rename", "kitchen-pi", "hall")
 	answers("the new name", []string{"hall.weft.internal", "A"}, "status: NOERROR", device+"\n")
 	answers("the old name", []string{"kitchen-pi.weft.internal", "A"}, "status: NOERROR", "hall.weft.internal.\n", device+"\n")
@@ -63,7 +63,7 @@ func TestDNSSettings(t *testing.T) {
 	admin("dns", "aliases", "remove", "kitchen-pi")
 	answers("the old name, ended", []string{"kitchen-pi.weft.internal", "A"}, "status: NXDOMAIN")
 
-	// What cannot be is refused in one line, also while no server runs.
+	// Invalid settings are refused in one line, even while no server runs.
 	if r := m.Server.Admin("dns", "records", "add", "hall", "A", "192.0.2.1"); r.Code != 1 || !strings.Contains(r.Err, "is the name of a device") {
 		t.Errorf("%v", r)
 	}

@@ -10,7 +10,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestEmbedded: a Go program dials and listens with a node of its own.
+// A Go program dials and listens with a node of its own.
 func TestEmbedded(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMesh(t, bin)

@@ -15,12 +15,12 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestIdle prints what an idle, joined device costs: memory, processor,
-// wake-ups and bytes on its network. WEFT_IDLE (default 60s) is how long. In a
-// minute the bounds are wide; from ten minutes on a device is held to 0.5 MB a
-// day, and from an hour on to memory that grows by less than 1 MB a day in the
-// second half. In the first half hour the heap, which has just been given back
-// to the system, takes about 1 MB: until each size of object has its pages.
+// TestIdle prints the cost of an idle, joined device: memory, processor, wake-ups and
+// bytes on its network. WEFT_IDLE (default 60s) is the duration. For a minute the
+// bounds are wide; from ten minutes on a device may use 0.5 MB a day, and from an hour
+// on its memory may grow by less than 1 MB a day in the second half. In the first half
+// hour the heap, which was just returned to the system, grows by about 1 MB until each
+// size of object has its pages.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	d, err := time.ParseDuration(os.Getenv("WEFT_IDLE"))
@@ -80,14 +80,14 @@ func TestIdle(t *testing.T) {
 
 const samples = 60
 
-// sample is what a process had in memory after some time.
+// sample is the memory of a process after some time.
 type sample struct {
 	at    time.Duration
 	bytes float64
 }
 
-// slope is the median of the slopes between any two samples, in bytes per
-// nanosecond: one that a single garbage collection does not move.
+// slope is the median of the slopes between any two samples, in bytes per nanosecond; a
+// single garbage collection does not change it.
 func slope(list []sample) float64 {
 	var all []float64
 	for i, a := range list {
@@ -99,9 +99,8 @@ func slope(list []sample) float64 {
 	return all[len(all)/2]
 }
 
-// TestIdleForgetfulRouter: a router forgets TCP connections that are silent for
-// 45 s and drops what it does not know. An idle device finds out, and is reached
-// at once from then on.
+// A router forgets TCP connections that are silent for 45 s and drops their packets. An
+// idle device detects this, and is reachable at once from then on.
 func TestIdleForgetfulRouter(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -120,8 +119,8 @@ func TestIdleForgetfulRouter(t *testing.T) {
 	}
 }
 
-// TestIdleRouterAdvertisements: a router that advertises every second announces
-// nothing new; an idle device does not stir for it.
+// A router that advertises every second announces nothing new; an idle device does not
+// react.
 func TestIdleRouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)

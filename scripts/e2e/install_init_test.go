@@ -10,8 +10,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// Everything that can be in the way of an installation is said in one line with
-// what to do, and leaves nothing.
+// Every obstacle to an installation is reported in one line with a remedy, and leaves
+// nothing behind.
 func TestInstallFailures(t *testing.T) {
 	t.Parallel()
 	i := newInstallLab(t, true)
@@ -63,7 +63,7 @@ func TestInstallFailures(t *testing.T) {
 			if c.after != "" {
 				s.Must("sh", "-c", c.after)
 			}
-			// What curl says comes before.
+			// curl's own messages come first.
 			said := strings.Split(strings.TrimSpace(r.Err), "\n")
 			last := said[len(said)-1]
 			for _, l := range said[:len(said)-1] {
@@ -81,8 +81,8 @@ func TestInstallFailures(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 
-	// A token that was used is refused by the server, after the service runs:
-	// the next line with a good token continues from there.
+	// The server refuses a used token after the service was started: running the line
+	// again with a new token continues from there.
 	r := i.paste(s, used)
 	if r.Code == 0 || !strings.Contains(r.Err, "token") || strings.Count(r.Err, "\n") > 2 {
 		t.Errorf("used token: %v", r)
@@ -91,8 +91,7 @@ func TestInstallFailures(t *testing.T) {
 	i.fetch("kitchen-pi", 30*time.Second)
 }
 
-// rcCommon is the part of OpenWrt's /etc/rc.common and procd that start a
-// daemon.
+// rcCommon is the part of OpenWrt's /etc/rc.common and procd that starts a daemon.
 const rcCommon = `#!/bin/sh
 initscript=$1 action=$2 name=${1##*/}
 procd_open_instance() { cmd= env=; }
@@ -133,8 +132,8 @@ restart) stop; start ;;
 esac
 `
 
-// Systems of nothing but busybox: its shell and its wget run the script, and
-// the files for procd and OpenRC start the daemon.
+// Systems with nothing but busybox: its shell and its wget run the script, and the
+// service files for procd and OpenRC start the daemon.
 func TestInstallBusybox(t *testing.T) {
 	t.Parallel()
 	i := newInstallLab(t, false)

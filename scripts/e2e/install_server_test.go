@@ -23,7 +23,7 @@ func newServerLab(t *testing.T) (l *lab.Lab, s *lab.System, install func(args ..
 	}
 }
 
-// word is the value of a line of what install prints.
+// word is the value of a line that install prints.
 func word(t *testing.T, out, key string) string {
 	t.Helper()
 	for line := range strings.Lines(out) {
@@ -35,7 +35,7 @@ func word(t *testing.T, out, key string) string {
 	return ""
 }
 
-// The server as a service: from a program to a network with a device.
+// The server as a service: from the program to a network with a device.
 func TestInstallServer(t *testing.T) {
 	t.Parallel()
 	l, s, install := newServerLab(t)
@@ -43,7 +43,7 @@ func TestInstallServer(t *testing.T) {
 	base := "https://" + s.Host.Addr
 	flags := []string{"--listen", ":443", "--url", base}
 
-	// What is wrong is said before or instead of a service that cannot start.
+	// Errors are reported before, or instead of, starting a service that cannot run.
 	r := install("--ipv4", "nonsense")
 	oneLine(t, r)
 	taken := s.Host.Listen("0.0.0.0:443")
@@ -81,8 +81,8 @@ func TestInstallServer(t *testing.T) {
 	device := l.Node(home.Namespace, "kitchen-pi")
 	device.Up(token)
 
-	// The verbs work for root beside it; the doctor is content but for what a
-	// new server lacks.
+	// Root's verbs work beside the service; the doctor only reports what a new server
+	// lacks.
 	findings := func() (found []struct{ Code, Level, Message string }) {
 		r := s.Run("weft-server", "doctor", "--listen", ":443", "--json")
 		var d struct {
@@ -103,7 +103,7 @@ func TestInstallServer(t *testing.T) {
 		t.Error(found)
 	}
 
-	// Changed flags, and an upgrade, keep the network.
+	// Changed flags and an upgrade keep the network.
 	r = install(append(flags, "--stun", ":3479")...)
 	if r.Code != 0 || !strings.Contains(r.Out, "installed and running") {
 		t.Errorf("again: %v", r)
@@ -138,8 +138,8 @@ func TestInstallServer(t *testing.T) {
 	}
 }
 
-// A relay of its own as a service: joined by a token that stays nowhere, back
-// after a reboot, and gone again.
+// A separate relay as a service: it joins with a token that is not stored, returns
+// after a reboot, and can be uninstalled.
 func TestInstallRelay(t *testing.T) {
 	t.Parallel()
 	l, at, _ := newServerLab(t)

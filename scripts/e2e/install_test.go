@@ -12,11 +12,11 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// The installation, in Debian systems with a real systemd: what a user pastes,
-// what is there then, what survives, what is left afterwards.
+// The installation, in Debian systems with a real systemd: what a user pastes, the
+// result, what survives, and what is left afterwards.
 
-// installPackages are what the systems have beside the base: what the line on
-// the console needs.
+// installPackages are the packages beside the base system: those that the console's
+// line needs.
 var installPackages = []string{"busybox-static", "curl", "openssl"}
 
 // installLab is a server with a release, a laptop, and a machine without weft.
@@ -59,8 +59,7 @@ func (i *installLab) system(n *lab.Namespace, boot bool) *lab.System {
 	return s
 }
 
-// release puts a release on the server. The programs for other systems do not
-// run here.
+// release puts a release on the server. The programs for other systems do not run here.
 func (i *installLab) release(version, key string) string {
 	return i.Release(filepath.Join(i.server.Dir, "releases"), key, version, map[string][]byte{
 		"weft-linux-riscv64": []byte("#!/bin/no-such-interpreter\n"),
@@ -76,7 +75,7 @@ func (i *installLab) paste(s *lab.System, token string, args ...string) lab.Resu
 	return s.Run("sh", "-c", line)
 }
 
-// works pastes and wants it to have worked.
+// works pastes the line and requires it to succeed.
 func (i *installLab) works(s *lab.System, token string, args ...string) lab.Result {
 	i.t.Helper()
 	r := i.paste(s, token, args...)
@@ -86,13 +85,13 @@ func (i *installLab) works(s *lab.System, token string, args ...string) lab.Resu
 	return r
 }
 
-// files are all of a system's, but what changes by itself.
+// files are all files of a system, except those that change by themselves.
 func files(s *lab.System) string {
 	return s.Must("sh", "-c", `find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/lib/systemd -o -path '/etc/*-' \) -prune -o -print | sort; cat /etc/group /etc/passwd; systemctl list-unit-files --no-legend 'weft*' || true`)
 }
 
-// active wants the service to run, and returns its process id. With an
-// interface it is root, with few of its rights.
+// active requires the service to run, and returns its process id. With an interface it
+// runs as root, with few capabilities.
 func (i *installLab) active(s *lab.System, tun bool) string {
 	i.t.Helper()
 	out := s.Must("systemctl", "show", "weft", "-p", "ActiveState,SubState,Type,MainPID,NRestarts,WatchdogUSec,DynamicUser,Result")
@@ -110,7 +109,7 @@ func (i *installLab) active(s *lab.System, tun bool) string {
 	return pid
 }
 
-// fetch wants the machine's page by its name, from the laptop.
+// fetch requires the machine's page by its name, from the laptop.
 func (i *installLab) fetch(name string, limit time.Duration) {
 	i.t.Helper()
 	start := time.Now()
@@ -292,7 +291,7 @@ func TestInstall(t *testing.T) {
 	})
 }
 
-// added are the lines of b that a has not.
+// added are the lines of b that are not in a.
 func added(a, b string) (more []string) {
 	have := map[string]bool{}
 	for line := range strings.Lines(a) {

@@ -20,8 +20,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestMainJob is everything a user does with a server at a bare address, a
-// device and a laptop, each against real programs.
+// TestMainJob is everything that a user does with a server at a bare address, a device
+// and a laptop, each step with real programs.
 func TestMainJob(t *testing.T) {
 	m := lab.NewMeshNoNodes(t, bin)
 	dev, lap := m.Device, m.Laptop
@@ -217,14 +217,14 @@ func testCurl(t *testing.T, m *lab.Mesh) {
 			t.Errorf("%s: %v", c.name, r)
 			continue
 		}
-		// The device can tell peers apart, and localhost from peers.
+		// The device can distinguish peers from each other and from localhost.
 		from := strings.TrimSpace(r.Out[strings.LastIndex(r.Out, " "):])
 		src, err := netip.ParseAddrPort(from)
 		if err != nil || !netip.MustParsePrefix("127.64.0.0/10").Contains(src.Addr()) {
 			t.Errorf("%s: the page saw %s, want a source in 127.64.0.0/10", c.name, from)
 		}
 	}
-	// What is not ours goes out directly.
+	// Other destinations are dialled directly.
 	m.Internet.Serve(lab.InternetAddr+":80", lab.Page)
 	for _, p := range []string{lab.SOCKSURL, http} {
 		if r := curl(lap, "--proxy", p, "http://www.example.test/b"); r.Code != 0 || !strings.Contains(r.Out, "from "+m.LaptopHome.Router.Addr) {
@@ -315,7 +315,7 @@ var (
 	healthShape = shape{"code": "string", "message": "string"}
 )
 
-// check wants every field there with its type. Further fields may come.
+// check requires every field with its type. Further fields are allowed.
 func (s shape) check(t *testing.T, where string, v any) {
 	t.Helper()
 	obj, ok := v.(map[string]any)
@@ -436,7 +436,7 @@ func testAdmin(t *testing.T, m *lab.Mesh) {
 	if r := m.Server.Admin("devices", "show", "kitchen-pi", "--json"); r.Code != 0 || !strings.Contains(r.Out, d.ID) {
 		t.Errorf("devices show: %v", r)
 	}
-	// A new name is there within a second, for those who run already.
+	// Running programs see a new name within a second.
 	if r := m.Server.Admin("devices", "rename", "kitchen-pi", "bath-pi"); r.Code != 0 {
 		t.Fatalf("devices rename: %v", r)
 	}
@@ -453,9 +453,9 @@ func testAdmin(t *testing.T, m *lab.Mesh) {
 	}
 }
 
-// testSockets looks at every socket that weft has: on the household's network
-// nothing listens, and nothing speaks UDP but the one socket of direct paths
-// (TestPathSilent holds that to its silence).
+// testSockets checks every socket of weft: on the household's network nothing listens,
+// and nothing uses UDP except the one socket for direct paths (TestPathSilent checks
+// that it stays silent).
 func testSockets(t *testing.T, m *lab.Mesh) {
 	for _, n := range []*lab.Node{m.Device, m.Laptop} {
 		for _, c := range []struct {
@@ -513,7 +513,7 @@ func testSocketFile(t *testing.T, n *lab.Node) {
 			t.Errorf("%s has mode %v", f.Name(), fi.Mode())
 		}
 	}
-	// Even where the file lets somebody in, the daemon does not.
+	// Even if the file's mode lets a user connect, the daemon refuses.
 	os.Chmod(n.Sock, 0o666)
 	os.Chmod(filepath.Dir(n.Sock), 0o755)
 	defer os.Chmod(n.Sock, 0o600)
@@ -548,7 +548,7 @@ func testProxyRefuses(t *testing.T, m *lab.Mesh) {
 	if !strings.HasPrefix(r.Out, "4") {
 		t.Errorf("origin form: %v", r)
 	}
-	// weft's own listeners on the device are no targets.
+	// weft's own listeners on the device are not targets.
 	r = lap.Weft("nc", "kitchen-pi", "1055")
 	if r.Code == 0 {
 		t.Errorf("the device's proxy can be reached from afar: %v", r)
@@ -601,7 +601,7 @@ func testForward(t *testing.T, m *lab.Mesh) {
 	}
 }
 
-// received is the rate at the receiver in bits a second.
+// received is the rate at the receiver in bits per second.
 func received(t *testing.T, iperf string) float64 {
 	t.Helper()
 	var v struct {

@@ -1,16 +1,15 @@
 //go:build e2e
 
-// Package e2e tests the programs as users run them: weft-server on an
-// internet made of network namespaces, a device and a laptop in two homes
-// behind NAT routers that drop all UDP, and OpenSSH, curl, dig, iperf3, nginx
-// and Python against them. weft runs as nobody, without capabilities.
+// Package e2e tests the programs as users run them: weft-server on an internet of
+// network namespaces, a device and a laptop in two homes behind NAT routers that drop
+// all UDP, and OpenSSH, curl, dig, iperf3, nginx and Python as clients. weft runs as
+// nobody, without capabilities.
 //
 //	go test -tags e2e -count=1 ./scripts/e2e/...        (root, Linux)
 //
-// What has to be measured undisturbed runs first and one by one; what mostly
-// waits comes after, in parallel. WEFT_CRASH_ROUNDS and WEFT_IDLE make two of
-// them longer, WEFT_E2E_KEEP keeps the logs, WEFT_E2E_BIN is a directory with
-// programs built before.
+// Tests that measure run first, one by one; tests that mostly wait run afterwards, in
+// parallel. WEFT_CRASH_ROUNDS and WEFT_IDLE make two of them longer, WEFT_E2E_KEEP
+// keeps the logs, WEFT_E2E_BIN is a directory with prebuilt programs.
 //
 //	job_test.go        the main job: everything a user does
 //	names_test.go      dig
@@ -39,7 +38,7 @@
 //	compat_test.go     programs of another version
 //	compat_renew_test.go  their renewals
 //
-// Not here: a wrong clock at boot. Namespaces have no clock of their own, and
+// A wrong clock at boot is not tested here. Namespaces have no clock of their own, and
 // static Go programs ask the kernel; the package tests cover 1970 and 2040.
 package e2e
 
@@ -76,7 +75,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	lab.Sweep()
-	// Waiting costs no core: more at once than there are cores.
+	// Waiting costs no processor: run more tests at once than there are cores.
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		f.Value.Set("4")
 	}
@@ -99,7 +98,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// oneLine fails unless what a command said on stderr is one short line.
+// oneLine fails unless the command's stderr is one short line.
 func oneLine(t *testing.T, r lab.Result) {
 	t.Helper()
 	s := strings.TrimSuffix(r.Err, "\n")
@@ -108,8 +107,8 @@ func oneLine(t *testing.T, r lab.Result) {
 	}
 }
 
-// flow is a connection through the tunnel that carries a numbered line every
-// 20 ms and gets it echoed.
+// flow is a connection through the tunnel that sends a numbered line every 20 ms and
+// receives its echo.
 type flow struct {
 	t    *testing.T
 	from *lab.Node
@@ -214,8 +213,8 @@ func (f *flow) echoes(n int, limit time.Duration) time.Duration {
 	}
 }
 
-// quiet waits until the connection has ended, or no echo came for a second,
-// and returns how long ago the last one was after the call.
+// quiet waits until the connection has ended, or no echo came for a second, and returns
+// when the last echo came, counted from the call.
 func (f *flow) quiet(limit time.Duration) time.Duration {
 	f.t.Helper()
 	start := time.Now()
@@ -236,7 +235,7 @@ func (f *flow) quiet(limit time.Duration) time.Duration {
 	}
 }
 
-// end closes it and returns the longest gap and what went wrong.
+// end closes it and returns the longest gap and any error.
 func (f *flow) end() (time.Duration, error) {
 	f.mu.Lock()
 	f.stop = true
@@ -251,7 +250,7 @@ func (f *flow) end() (time.Duration, error) {
 	return f.gap, f.err
 }
 
-// fetch wants the device's page within limit.
+// fetch requires the device's page within limit.
 func fetch(t *testing.T, from *lab.Node, url string, limit time.Duration) time.Duration {
 	t.Helper()
 	start := time.Now()

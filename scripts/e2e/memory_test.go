@@ -22,12 +22,12 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// smallMemory is what the device of TestLittleMemory may use, in bytes.
+// smallMemory is the memory of the device in TestLittleMemory, in bytes.
 const smallMemory = 64 << 20
 
-// TestLittleMemory: a device with 64 MB serves 20 downloads and 20 uploads at a
-// time. All arrive as they were sent, the device lives and says that it is memory
-// that makes them slow. Not in parallel: it needs what processors there are.
+// A device with 64 MB serves 20 downloads and 20 uploads at a time. All data arrives,
+// the device survives, and it reports that it is short of memory. The test is not
+// parallel: it needs all processors.
 func TestLittleMemory(t *testing.T) {
 	const transfers, size = 20, 16 << 20
 	group := newMemoryGroup(t) // its end comes after the lab's
@@ -40,7 +40,7 @@ func TestLittleMemory(t *testing.T) {
 	group.contains(t, pid)
 	fetch(t, m.Laptop, "http://kitchen-pi/", 20*time.Second)
 
-	// The programs on the device are outside of the group.
+	// The programs on the device are outside the group.
 	data := make([]byte, size)
 	rand.NewChaCha8([32]byte{1}).Read(data)
 	want := sha256.Sum256(data)
@@ -131,9 +131,9 @@ func TestLittleMemory(t *testing.T) {
 	}
 }
 
-// memoryGroup is a control group that kills what takes more than smallMemory.
-// Where the machine has no memory controller to offer, the device only reads in
-// /proc/meminfo that there is no more, and nothing kills it.
+// memoryGroup is a control group that kills processes that use more than smallMemory.
+// If the machine has no memory controller, the device only reads a small /proc/meminfo,
+// and nothing kills it.
 type memoryGroup struct {
 	dir     string // "" for none
 	inside  string // the same where its hierarchy is mounted anew, below the mount point
@@ -157,7 +157,7 @@ func newMemoryGroup(t *testing.T) (g memoryGroup) {
 		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "memory"):
 			g.version, files = 1, [][2]string{{"memory.limit_in_bytes", strconv.Itoa(smallMemory)}}
 		case kind[0] == "cgroup2":
-			// It fails where the group of the root is not the root of all.
+			// This fails if the group of the root is not the root of all groups.
 			os.WriteFile(filepath.Join(m[4], "cgroup.subtree_control"), []byte("+memory"), 0)
 			g.version, files = 2, [][2]string{{"memory.max", strconv.Itoa(smallMemory)}, {"memory.swap.max", "0"}}
 		default:
@@ -174,7 +174,7 @@ func newMemoryGroup(t *testing.T) (g memoryGroup) {
 			continue
 		}
 		t.Cleanup(func() {
-			// The kernel may still be busy with the end of what was inside.
+			// The kernel may still be removing the processes of the group.
 			var err error
 			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 				if err = os.Remove(dir); err == nil {
@@ -198,8 +198,8 @@ func newMemoryGroup(t *testing.T) (g memoryGroup) {
 	return memoryGroup{}
 }
 
-// wrap is for lab.Node.Wrap. ip netns exec hides the control groups, which the
-// device has to see, as it would without it.
+// wrap is for lab.Node.Wrap. ip netns exec hides the control groups; the device has to
+// see them, as it would on a real machine.
 func (g memoryGroup) wrap(l *lab.Lab) []string {
 	script, at := "", "/sys/fs/cgroup"
 	switch {
@@ -230,7 +230,7 @@ func (g memoryGroup) contains(t *testing.T, pid int) {
 	}
 }
 
-// usage says how much the group has used.
+// usage returns the memory that the group has used.
 func (g memoryGroup) usage() string {
 	for _, name := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
 		if b, err := os.ReadFile(filepath.Join(g.dir, name)); err == nil && g.dir != "" {
@@ -240,7 +240,7 @@ func (g memoryGroup) usage() string {
 	return "no figure of a control group"
 }
 
-// highWater is the most that a process had resident, in bytes.
+// highWater is the peak resident memory of a process, in bytes.
 func highWater(t *testing.T, pid int) int64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

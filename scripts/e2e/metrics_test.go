@@ -14,8 +14,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// Debian's Prometheus scrapes a server and a node, and finds nothing to object
-// to in what they say.
+// Debian's Prometheus scrapes a server and a node, and accepts their metrics.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -73,7 +72,7 @@ scrape_configs:
 		var got string
 		l.Until(60*time.Second, fmt.Sprintf("%s is %s", q, want), func() bool { got = query(q); return strings.Contains(got, want) })
 	}
-	// Nothing of it on the public listener.
+	// There are no metrics on the public listener.
 	c := host.HTTP("")
 	res, err := c.Get("http://127.0.0.1:8080/metrics")
 	if err != nil {

@@ -10,9 +10,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestMoveServer goes through the README's steps: a server moves to another
-// machine at another address, one device being off for a while, and everybody
-// finds it there.
+// The steps of the README: a server moves to another machine with another address while
+// one device is off, and every device finds it there.
 func TestMoveServer(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -62,7 +61,7 @@ func TestMoveServer(t *testing.T) {
 	})
 	t.Logf("everybody was there after %v, the page came after %v more", took.Round(time.Millisecond), fetch(t, m.Laptop, "http://kitchen-pi/", 20*time.Second).Round(time.Millisecond))
 	m.Until(10*time.Second, "they know no other address", func() bool { return m.Laptop.Status().Server.URL == newURL })
-	// A device that comes later is told the same.
+	// A device that comes back later learns the new address, too.
 	den := l.Node(l.Home("den").Namespace, "den-pi")
 	den.Join(there.NewKey("--tag", "device").Token)
 }

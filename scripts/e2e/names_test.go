@@ -11,7 +11,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// dig asks the node's own resolver.
+// dig queries the node's own resolver.
 func dig(n *lab.Node, args ...string) lab.Result {
 	return n.Host.Run(lab.Nobody, append([]string{"dig", "+tries=1", "+time=3", "@127.0.0.1", "-p", "5335"}, args...)...)
 }
@@ -60,7 +60,7 @@ func testDNS(t *testing.T, m *lab.Mesh) {
 			t.Errorf("%s: %q is there: %v", c.name, c.not, r)
 		}
 	}
-	// From the household's network the resolver is silent.
+	// The resolver does not answer the household's network.
 	r := m.LaptopHome.Router.Run(lab.Nobody, "dig", "+tries=1", "+time=1", "@192.168.1.2", "-p", "5335", "kitchen-pi.weft.internal")
 	if r.Code == 0 {
 		t.Errorf("the resolver answers the neighbours: %v", r)

@@ -15,7 +15,7 @@ import (
 
 var since = regexp.MustCompile(`(?i)last seen|since|ago`)
 
-// offline wants the error of an offline peer within limit, by nc and by the
+// offline requires the error about an offline peer within limit, from nc and from the
 // proxy.
 func offline(t *testing.T, m *lab.Mesh, what string, limit time.Duration) {
 	t.Helper()
@@ -34,7 +34,7 @@ func offline(t *testing.T, m *lab.Mesh, what string, limit time.Duration) {
 	}
 }
 
-// rowOf is a peer's line of the laptop's weft status.
+// rowOf is a peer's line in the laptop's weft status.
 func rowOf(m *lab.Mesh, name string) string {
 	for line := range strings.Lines(m.Laptop.Must("status")) {
 		if strings.HasPrefix(line, name+" ") {
@@ -44,8 +44,8 @@ func rowOf(m *lab.Mesh, name string) string {
 	return ""
 }
 
-// TestOffline: a peer that is off is an error at once, and one that vanished
-// without a word after five seconds, and a little: its uplink might just be full.
+// A peer that is off is an error at once. One that vanished is an error after a little
+// more than five seconds, since its uplink might only be full.
 func TestOffline(t *testing.T) {
 	m := lab.NewMesh(t, bin)
 	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
@@ -101,8 +101,8 @@ func TestOffline(t *testing.T) {
 	}
 }
 
-// TestDelete: a deleted device talks to nobody within five seconds; who was
-// offline drops it before its first packet.
+// A deleted device is cut off within five seconds; a peer that was offline drops it
+// before its first packet.
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -116,7 +116,7 @@ func TestDelete(t *testing.T) {
 	lap2.Up(m.Server.NewKey().Token)
 	fetch(t, lap2, "http://kitchen-pi/", 5*time.Second)
 
-	// The laptop is deleted under a live connection to a device that is there.
+	// The laptop is deleted during a connection to a running device.
 	f := newFlow(t, m.Laptop, "kitchen-pi:7")
 	f.echoes(5, 5*time.Second)
 	if r := m.Server.Admin("devices", "delete", "laptop"); r.Code != 0 {
@@ -134,7 +134,7 @@ func TestDelete(t *testing.T) {
 		t.Errorf("a deleted laptop gets after a restart: %s", body)
 	}
 
-	// Its user is told, whatever they ask.
+	// Every verb tells its user.
 	m.Until(10*time.Second, "the laptop is told", func() bool {
 		return strings.Contains(m.Laptop.Weft("status").Out, "was removed from this network; to join again, run: weft logout, then weft up TOKEN")
 	})
@@ -174,7 +174,7 @@ func TestDelete(t *testing.T) {
 		t.Errorf("a device deleted while its peer was offline got %d requests through", n)
 	}
 
-	// And the other way: it was offline itself, with the peer in its cache.
+	// The reverse: the node was offline itself, with the peer in its cache.
 	third := m.Home("lap3")
 	lap3 := m.Node(third.Namespace, "third")
 	lap3.Up(m.Server.NewKey().Token)

@@ -20,12 +20,12 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// The operating system's DNS, against the real programs that look after it,
-// each in a Debian of its own with the service that weft install makes. The LAN's
-// resolver is dnsmasq, whose log tells what leaks.
+// The operating system's DNS with the real programs that manage it, each in a Debian of
+// its own with the service that weft install makes. The LAN's resolver is dnsmasq,
+// whose log shows leaks.
 
-// osdnsLab is a device kitchen-pi, a laptop in a Debian of its own, and the
-// resolver of its LAN.
+// osdnsLab is a device kitchen-pi, a laptop in a Debian of its own, and the resolver of
+// its LAN.
 type osdnsLab struct {
 	*lab.Lab
 	t      *testing.T
@@ -63,7 +63,7 @@ func newOSDNSLab(t *testing.T, boot bool, packages ...string) *osdnsLab {
 
 	lan := l.Host("lan")
 	o.lanDNS = lan.Addr
-	// The laptop's server is only known by a name of the LAN's resolver.
+	// Only the LAN's resolver knows the name of the laptop's server.
 	o.lan = lan.Start(lab.Root, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--log-queries", "--log-facility=-",
 		"--user=root", "--pid-file=", "--listen-address="+lan.Addr, "--bind-interfaces", "--address=/www.example.test/203.0.113.1", "--local=/#/")
 	o.host = l.Host("laptop")
@@ -73,7 +73,7 @@ func newOSDNSLab(t *testing.T, boot bool, packages ...string) *osdnsLab {
 	return o
 }
 
-// part is a subtest; what comes after it needs what it leaves.
+// part is a subtest whose result later subtests need.
 func (o *osdnsLab) part(name string, f func()) {
 	o.t.Helper()
 	outer := o.t
@@ -94,7 +94,7 @@ func (o *osdnsLab) run(flags ...string) {
 	o.laptop.Run(append([]string{"--tun", "weft0", "-v"}, flags...)...)
 }
 
-// start has systemd start it, by the unit that weft install writes.
+// start lets systemd start it, with the unit that weft install writes.
 func (o *osdnsLab) start() {
 	o.t.Helper()
 	o.service = true
@@ -108,7 +108,7 @@ func (o *osdnsLab) start() {
 	o.installed = true
 }
 
-// restarts says whether systemd starts a daemon that was killed.
+// restarts reports whether systemd restarts a killed daemon.
 func (o *osdnsLab) restarts(yes bool) {
 	o.t.Helper()
 	const dropIn = "/run/systemd/system/weft.service.d"
@@ -124,7 +124,7 @@ func (o *osdnsLab) show(property string) string {
 	return strings.TrimSpace(o.sys.Run("systemctl", "show", "weft", "--property="+property, "--value").Out)
 }
 
-// log is what the daemon has said.
+// log is the daemon's log.
 func (o *osdnsLab) log() string {
 	if o.service {
 		o.sys.Run("journalctl", "--sync")
@@ -133,7 +133,7 @@ func (o *osdnsLab) log() string {
 	return o.laptop.Err()
 }
 
-// getent asks as programs do, those that are not root's.
+// getent resolves a name like an ordinary user's program.
 func (o *osdnsLab) getent(database, key string) string {
 	return o.sys.Run("timeout", "1.5", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "getent", database, key).Out
 }
@@ -160,8 +160,7 @@ func (o *osdnsLab) status() osStatus {
 	return s.System
 }
 
-// works waits until names of the overlay and of the LAN resolve in ordinary
-// programs.
+// works waits until names of the overlay and of the LAN resolve in ordinary programs.
 func (o *osdnsLab) works(limit time.Duration, what string) time.Duration {
 	o.t.Helper()
 	start := time.Now()
@@ -187,7 +186,7 @@ func (o *osdnsLab) works(limit time.Duration, what string) time.Duration {
 	}
 }
 
-// mode waits until the daemon has set what it sets in a mode.
+// mode waits until the daemon has applied its settings in a mode.
 func (o *osdnsLab) mode(mode string) {
 	o.t.Helper()
 	start := time.Now()
@@ -206,12 +205,12 @@ func (o *osdnsLab) mode(mode string) {
 	}
 }
 
-// etc is what counts of the system's files.
+// etc is the relevant part of the system's files.
 func (o *osdnsLab) etc() string {
 	return o.sys.Must("sh", "-c", `ls -A /etc | grep -E 'resolv|weft'; ls -l /etc/resolv.conf | sed 's/.*resolv.conf/resolv.conf/'; stat -Lc %A /etc/resolv.conf; cat /etc/resolv.conf; ls -A /run | grep weft-; ls -A /run/resolvconf/interface /run/resolvconf/interfaces 2>/dev/null; ip -4 route show table local proto 120; true`)
 }
 
-// kill ends the daemon as a crash does.
+// kill ends the daemon like a crash.
 func (o *osdnsLab) kill() {
 	o.t.Helper()
 	o.leaks()
@@ -224,9 +223,9 @@ func (o *osdnsLab) kill() {
 	o.laptop.Kill() // it was us
 }
 
-// backIn holds a daemon that was killed to 5 s from its next start until all
-// names resolve. again kills it, has it started and returns when that was. A
-// loaded machine may take longer, twice.
+// backIn requires that all names resolve within 5 s of the next start after a kill.
+// again kills the daemon, has it started and returns the time of the start. A loaded
+// machine may exceed the limit twice.
 func (o *osdnsLab) backIn(again func() time.Time) {
 	o.t.Helper()
 	for round := 1; ; round++ {
@@ -244,8 +243,8 @@ func (o *osdnsLab) backIn(again func() time.Time) {
 	}
 }
 
-// restarted kills the daemon, waits until systemd has started another and
-// returns when it did.
+// restarted kills the daemon, waits until systemd has started another and returns the
+// time of that.
 func (o *osdnsLab) restarted() time.Time {
 	o.t.Helper()
 	pid := o.show("MainPID")
@@ -262,9 +261,9 @@ func (o *osdnsLab) restarted() time.Time {
 	return time.Now().Add(time.Duration(at)*time.Microsecond - time.Duration(now.Nano()))
 }
 
-// life is what every mode has to stand: names resolve in all programs; what was
-// set goes with the daemon, however it ends. The daemon is the service that
-// weft install makes; more is done while it runs.
+// life is tested in every mode: names resolve in all programs, and the settings go with
+// the daemon, however it ends. The daemon is the service of weft install; during runs
+// while it is up.
 func (o *osdnsLab) life(mode string, more func()) {
 	o.t.Helper()
 	if !o.resolves("www.example.test", "203.0.113.1") {
@@ -307,7 +306,7 @@ func (o *osdnsLab) life(mode string, more func()) {
 		o.backIn(o.restarted)
 	})
 	o.part("the server is away", func() {
-		// What nobody knows is a failure, and not asked of others.
+		// An unknown name of the overlay is a failure, and no other resolver is asked.
 		o.server.Stop()
 		if out := o.getent("ahosts", "new-pi.weft.internal"); out != "" {
 			o.t.Errorf("new-pi resolves: %s", out)
@@ -326,7 +325,7 @@ func (o *osdnsLab) life(mode string, more func()) {
 	o.end(was)
 }
 
-// end stops the daemon orderly and looks at what is left and what has leaked.
+// end stops the daemon orderly and checks what is left and what has leaked.
 func (o *osdnsLab) end(was string) {
 	o.t.Helper()
 	o.leaks()
@@ -343,8 +342,8 @@ func (o *osdnsLab) end(was string) {
 	}
 }
 
-// leaks looks for names of the overlay in what the LAN's resolver was asked
-// since names worked. It comes before whatever takes them back.
+// leaks searches the queries to the LAN's resolver, since names worked, for names of
+// the overlay. Call it before the settings are removed.
 func (o *osdnsLab) leaks() {
 	o.t.Helper()
 	if o.since == 0 {
@@ -424,8 +423,8 @@ func TestOSDNSResolvconf(t *testing.T) {
 	o.sys.Must("sh", "-c", "ln -sf ../run/resolvconf/resolv.conf /etc/resolv.conf && printf 'nameserver "+o.lanDNS+"\nsearch lan.example\n' | resolvconf -a eth0.dhcp")
 	o.life("resolvconf", nil)
 
-	// A local dnsmasq stands before everybody in resolvconf's order: names
-	// would go to it, so the file is written.
+	// A local dnsmasq comes first in resolvconf's order: names would go to it, so the
+	// file is written directly.
 	o.sys.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--user=root", "--pid-file=", "--listen-address=127.0.0.1", "--bind-interfaces", "--server="+o.lanDNS)
 	o.sys.Must("sh", "-c", "echo nameserver 127.0.0.1 | resolvconf -a lo.dnsmasq")
 	was := o.etc()
@@ -445,13 +444,12 @@ func TestOSDNSOpenresolv(t *testing.T) {
 	o.life("openresolv", nil)
 }
 
-// NetworkManager makes /etc/resolv.conf itself, or leaves names to
-// systemd-resolved.
+// NetworkManager writes /etc/resolv.conf itself, or leaves names to systemd-resolved.
 func TestOSDNSNetworkManager(t *testing.T) {
 	t.Parallel()
 	o := newOSDNSLab(t, true, "network-manager", "systemd-resolved")
 	nm := func(args ...string) string { return o.sys.Must(append([]string{"nmcli", "--wait", "20"}, args...)...) }
-	// At first there is no systemd-resolved, and so nothing that calls itself
+	// At first there is no systemd-resolved, and so no program that calls itself
 	// resolvconf.
 	o.sys.Must("sh", "-c", "systemctl mask --now systemd-resolved && rm -f /etc/resolv.conf /usr/sbin/resolvconf /sbin/resolvconf && systemctl restart NetworkManager")
 	nm("connection", "add", "type", "ethernet", "con-name", "lan", "ifname", "eth0", "ipv6.method", "ignore", "ipv4.method", "manual",
@@ -476,8 +474,8 @@ func TestOSDNSNetworkManager(t *testing.T) {
 		})
 		o.part("its restart", func() {
 			o.sys.Must("systemctl", "restart", "NetworkManager")
-			// It writes the file several times while it starts, and for a moment
-			// each time names go where it says.
+			// NetworkManager writes the file several times while it starts, and each
+			// time names go to its resolvers for a moment.
 			last, since := "", time.Now()
 			o.Until(20*time.Second, "NetworkManager has done with resolv.conf", func() bool {
 				if now := o.sys.Must("stat", "-Lc", "%i %y", "/etc/resolv.conf"); now != last {
@@ -489,7 +487,7 @@ func TestOSDNSNetworkManager(t *testing.T) {
 		})
 	})
 
-	// It hands names to systemd-resolved.
+	// It delegates names to systemd-resolved.
 	o.sys.Must("sh", "-c", "systemctl unmask systemd-resolved && systemctl start systemd-resolved && ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf && systemctl restart NetworkManager")
 	o.Until(20*time.Second, "systemd-resolved knows the LAN's resolver", func() bool {
 		return strings.Contains(o.sys.Run("resolvectl", "dns", "eth0").Out, o.lanDNS) && o.resolves("www.example.test", "203.0.113.1")
@@ -522,16 +520,15 @@ func TestOSDNSDirect(t *testing.T) {
 	o.part("others write it", func() {
 		o.run()
 		o.works(20*time.Second, "after the start")
-		// Another LAN: a DHCP client replaces the file, or a program writes
-		// into it.
+		// Another LAN: a DHCP client replaces the file, or a program writes to it.
 		o.sys.Must("sh", "-c", "printf 'nameserver "+o.lanDNS+"\nnameserver 203.0.113.98\n' > /etc/new && mv /etc/new /etc/resolv.conf")
 		o.Until(10*time.Second, "the new base resolvers are known", func() bool { s := o.status(); return len(s.Base) == 2 && len(s.Applied) > 0 })
 		o.sys.WriteFile("/etc/resolv.conf", hand)
 		o.Until(10*time.Second, "the old base resolver is known", func() bool { s := o.status(); return len(s.Base) == 1 && len(s.Applied) > 0 })
 		o.works(10*time.Second, "after others wrote it")
 		o.leaks()
-		// One that insists has won, for a while; it is said, and the tunnel
-		// stands.
+		// A program that keeps writing wins for a while; there is a warning, and the
+		// tunnel still works.
 		theirs := "nameserver " + o.lanDNS + "\n"
 		o.Until(30*time.Second, "it is said that somebody insists", func() bool {
 			if o.sys.ReadFile("/etc/resolv.conf") != theirs {
@@ -553,7 +550,7 @@ func TestOSDNSDirect(t *testing.T) {
 			o.t.Errorf("after the end: %q", got)
 		}
 	})
-	// Whatever it was, it comes back.
+	// Whatever the file was, it is restored.
 	for _, c := range [][2]string{
 		{"a dangling link", "ln -sf ../run/nowhere /etc/resolv.conf"},
 		{"nothing", "rm -f /etc/resolv.conf"},
@@ -609,9 +606,8 @@ func TestOSDNSDirect(t *testing.T) {
 	})
 }
 
-// Killed at any moment, what is left is a file that is whole, and the
-// stop hook puts back what was before. WEFT_CRASH_ROUNDS (default 5) is how
-// often.
+// After a kill at any moment the file is complete, and the stop hook restores the
+// original. WEFT_CRASH_ROUNDS (default 5) is the number of rounds.
 func TestCrashOSDNS(t *testing.T) {
 	t.Parallel()
 	rounds, _ := strconv.Atoi(os.Getenv("WEFT_CRASH_ROUNDS"))

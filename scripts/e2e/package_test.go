@@ -14,8 +14,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// released makes a release of the commit that is checked out, for this machine
-// and for others whose programs qemu runs. WEFT_E2E_RELEASE is one made before.
+// released makes a release of the current commit, for this machine and for others whose
+// programs run in qemu. WEFT_E2E_RELEASE is a prebuilt one.
 func released(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv("WEFT_E2E_RELEASE"); dir != "" {
@@ -23,8 +23,8 @@ func released(t *testing.T) string {
 	}
 	work := t.TempDir()
 	out := filepath.Join(work, "releases")
-	// A clone: the work tree may differ from the commit, and scripts/release
-	// refuses that.
+	// Use a clone: the work tree may differ from the commit, which scripts/release
+	// refuses.
 	for _, args := range [][]string{
 		{"git", "clone", "--quiet", "../..", filepath.Join(work, "weft")},
 		{filepath.Join(work, "weft", "scripts", "release"), "--key", filepath.Join(work, "key"), "--out", out, "linux/amd64", "linux/armv7", "linux/mipsle", "linux/riscv64"},
@@ -37,8 +37,8 @@ func released(t *testing.T) string {
 	return out
 }
 
-// What scripts/release makes: packages that their own tools understand, and
-// programs that run on the machines they are for.
+// The results of scripts/release: packages that their own tools accept, and programs
+// that run on their systems.
 func TestRelease(t *testing.T) {
 	t.Parallel()
 	dir := released(t)

@@ -23,8 +23,8 @@ import (
 // pairChunk every 100 ms is 1 Mbit/s.
 const pairChunk = 12500
 
-// pair is a TCP connection between two nodes inside this process, through the
-// real server's relay, that carries 1 Mbit/s one way.
+// pair is a TCP connection between two nodes inside this process, through the real
+// server's relay, that carries 1 Mbit/s one way.
 type pair struct {
 	laptop, pi *overlay.Node
 
@@ -37,7 +37,7 @@ type pair struct {
 	err  error
 }
 
-// startNode joins a node that lives on a host of the lab and uses relays only.
+// startNode joins a node on a host of the lab; it uses relays only.
 func startNode(l *lab.Lab, at *lab.Namespace, name, token string) (*overlay.Node, error) {
 	stack, err := netstack.New(netstack.Config{})
 	if err != nil {
@@ -143,18 +143,18 @@ func (p *pair) fail(err error) {
 	}
 }
 
-// begin forgets what was measured.
+// begin resets the measurements.
 func (p *pair) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.n, p.gap, p.back, p.mark = 0, 0, time.Time{}, time.Now()
 }
 
-// TestManyPairs: pairs of nodes with 1 Mbit/s each through one relay. It is
-// killed, and comes back after 5 s: half of the connections go on within 15 s. Then
-// it is killed for good, and another one takes over: half of the nodes are there
-// within 10 s. No connection breaks. WEFT_PAIRS is how many; scripts/test long many
-// has 200.
+// Pairs of nodes send 1 Mbit/s each through one relay. The relay is killed and returns
+// after 5 s: half of the connections continue within 15 s. Then it is killed for good
+// and another one takes over: half of the nodes are connected within 10 s. No
+// connection breaks. WEFT_PAIRS is the number of pairs; scripts/test long many uses
+// 200.
 func TestManyPairs(t *testing.T) {
 	num, _ := strconv.Atoi(os.Getenv("WEFT_PAIRS"))
 	if num < 1 {
@@ -193,8 +193,8 @@ func TestManyPairs(t *testing.T) {
 	}
 	t.Logf("%d connections in %v", num, time.Since(start).Round(time.Millisecond))
 
-	// goOn waits until something has arrived in each connection that was not on its
-	// way at begin, and returns when that was for each, in order, counted from then.
+	// goOn waits until each connection has received new data, sent after begin, and
+	// returns when that was for each, in order, counted from begin.
 	goOn := func(what string, from time.Time) (after []time.Duration) {
 		t.Helper()
 		l.Until(2*time.Minute, what, func() bool {
@@ -263,7 +263,7 @@ func TestManyPairs(t *testing.T) {
 			}
 		}
 		for _, p := range pairs {
-			// The server, its relay, and that one.
+			// The server, its relay, and the other relay.
 			if len(p.laptop.Relays()) < 3 || len(p.pi.Relays()) < 3 {
 				return false
 			}
@@ -290,17 +290,17 @@ func TestManyPairs(t *testing.T) {
 		return len(waiting) == 0
 	})
 	t.Logf("at the other relay after the first had died: %v in the median, %v all", moved[len(moved)/2].Round(10*time.Millisecond), moved[len(moved)-1].Round(10*time.Millisecond))
-	// With hundreds of nodes in this process its processors decide.
+	// With hundreds of nodes in this process, its processors are the limit.
 	if num <= 5 && moved[len(moved)/2] > 10*time.Second {
 		t.Errorf("half of the nodes were without a relay for more than 10 s: %v", moved)
 	}
-	// TCP sends again after 6.2 s and 12.6 s.
+	// TCP retransmits after 6.2 s and 12.6 s.
 	if after := goOn("by the other relay after the first had died", killed); after[len(after)/2] > 15*time.Second {
 		t.Errorf("half of the connections stood still for more than 15 s: %v", after)
 	}
 }
 
-// inParallel calls f for 0 to n-1, a few at once, and returns the first error.
+// inParallel calls f for 0 to n-1, a few at a time, and returns the first error.
 func inParallel(n int, f func(int) error) error {
 	todo := make(chan int)
 	errs := make(chan error, n)

@@ -10,8 +10,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestPathCarrier: a home router behind a carrier's, on one side, on both, and
-// both behind the same one, which leads nothing back into its own network.
+// A home router behind a carrier's: on one side, on both, and both behind the same
+// carrier, which does not route back into its own network.
 func TestPathCarrier(t *testing.T) {
 	for _, c := range []struct {
 		name         string
@@ -50,8 +50,8 @@ func TestPathCarrier(t *testing.T) {
 	}
 }
 
-// TestPathHairpin: two LANs of one house, whose router passes packets from one to
-// the other and does no hairpins: the peers meet at their local addresses.
+// Two LANs of one house, whose router forwards between them but does no hairpinning:
+// the peers connect by their local addresses.
 func TestPathHairpin(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -71,8 +71,7 @@ func TestPathHairpin(t *testing.T) {
 	f.echoes(5, 10*time.Second)
 }
 
-// TestPathIPv6: both ends have IPv6 behind firewalls without NAT, while their
-// IPv4 NATs are both hard.
+// Both sides have IPv6 behind firewalls without NAT, while both IPv4 NATs are hard.
 func TestPathIPv6(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -89,7 +88,7 @@ func TestPathIPv6(t *testing.T) {
 	f.echoes(5, 10*time.Second)
 }
 
-// TestPathIPv6Only: no IPv4 anywhere, the server is reached by its IPv6 address.
+// There is no IPv4; the server is reached by its IPv6 address.
 func TestPathIPv6Only(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -114,8 +113,8 @@ func TestPathIPv6Only(t *testing.T) {
 	f.echoes(5, 10*time.Second)
 }
 
-// TestPathTwoRelays: device and laptop have different relays at home and no
-// direct path: they share a lane.
+// Device and laptop have different home relays and no direct path: they use relayed
+// UDP.
 func TestPathTwoRelays(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)

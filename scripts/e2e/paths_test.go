@@ -14,7 +14,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// The kinds of router, as nftables makes them.
+// The kinds of routers, as nftables rules.
 const (
 	easy    = "masquerade"
 	cone    = "masquerade; dnat of every port"
@@ -22,8 +22,7 @@ const (
 	blocked = "UDP dropped"
 )
 
-// nat makes the router of a house one of a kind. Like a real one it drops what
-// nobody has asked for.
+// nat configures the router of a house. Like a real one it drops unsolicited packets.
 func nat(h *lab.Home, kind string) {
 	rules := `flush ruleset
 table ip home {
@@ -105,7 +104,7 @@ func wantPath(t *testing.T, m *lab.Mesh, kind string, limit time.Duration) pathS
 	return p
 }
 
-// behind is a mesh whose routers are of these kinds, with a flow from laptop to
+// behind is a mesh with routers of these kinds and a flow from the laptop to the
 // device.
 func behind(t *testing.T, device, laptop string) (*lab.Mesh, *flow) {
 	t.Helper()
@@ -161,7 +160,7 @@ func tenMB(t *testing.T, m *lab.Mesh) {
 	t.Logf("10 MB in %v", time.Since(begun).Round(time.Millisecond))
 }
 
-// TestPathKinds: which path there is between two kinds of router.
+// The path between two kinds of routers.
 func TestPathKinds(t *testing.T) {
 	for _, c := range []struct{ device, laptop, want string }{
 		{easy, easy, "direct"},
@@ -202,8 +201,8 @@ func TestPathKinds(t *testing.T) {
 	}
 }
 
-// TestPathCut: the direct path is cut in mid-flow, then the relay, then the
-// laptop takes another address.
+// During a flow the direct path is cut, then the relay, and then the laptop changes its
+// address.
 func TestPathCut(t *testing.T) {
 	t.Parallel()
 	m, f := behind(t, easy, easy)
@@ -250,8 +249,7 @@ func TestPathCut(t *testing.T) {
 	}
 }
 
-// TestPathLAN: two machines in one house, whose router does no hairpins, and
-// then drops all UDP.
+// Two machines in one house, whose router does no hairpinning, and then drops all UDP.
 func TestPathLAN(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -260,7 +258,7 @@ func TestPathLAN(t *testing.T) {
 	pi := m.Host("neighbour")
 	pi.IP("link del eth0", "link add eth0 type veth peer name lan2 netns "+r.Name, "addr add 192.168.1.3/24 dev eth0", "link set eth0 up", "route add default via 192.168.1.1")
 	r.IP("link add house type bridge forward_delay 0", "addr del 192.168.1.1/24 dev lan", "link set lan master house", "link set lan2 master house up", "addr add 192.168.1.1/24 dev house", "link set house up")
-	// Where the kernel filters what it bridges, too.
+	// The same where the kernel filters bridged packets.
 	r.NFT(`insert rule ip home forward iifname "house" oifname "house" accept
 add rule ip home forward iifname "house" accept
 `)
@@ -274,8 +272,8 @@ add rule ip home forward iifname "house" accept
 	f.echoes(5, 10*time.Second)
 }
 
-// TestPathSmallMTU: a link in the middle that carries little and says nothing:
-// 1,280 bytes, and 576, where only what goes through the relay arrives.
+// A link in the middle has a small MTU and sends no ICMP: 1,280 bytes, and 576, where
+// only relayed packets arrive.
 func TestPathSmallMTU(t *testing.T) {
 	for mtu, want := range map[int]string{1280: "direct", 576: "relay"} {
 		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
@@ -307,7 +305,7 @@ func TestPathSmallMTU(t *testing.T) {
 	}
 }
 
-// TestPathSilent: the UDP socket answers nothing that is not authenticated.
+// The UDP socket answers only authenticated packets.
 func TestPathSilent(t *testing.T) {
 	t.Parallel()
 	m, _ := behind(t, easy, easy)
@@ -341,8 +339,8 @@ func TestPathSilent(t *testing.T) {
 	}
 }
 
-// TestPathRestart: the device is killed and comes back on another port; then
-// nothing is sent for longer than the routers remember.
+// The device is killed and returns on another port; then nothing is sent for longer
+// than the routers keep their state.
 func TestPathRestart(t *testing.T) {
 	t.Parallel()
 	m, f := behind(t, easy, easy)
@@ -363,7 +361,7 @@ func TestPathRestart(t *testing.T) {
 	wantPath(t, m, "direct", 20*time.Second)
 	f.end()
 
-	// 25 s without traffic; what the tunnel itself still had to say may come in between.
+	// 25 s without traffic; the tunnel itself may still send packets in between.
 	m.Until(90*time.Second, "the path that is not used is given up", func() bool {
 		return pathTo(t, m.Laptop, "kitchen-pi").Path != "direct"
 	})

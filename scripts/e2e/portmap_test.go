@@ -17,12 +17,11 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// outside is what miniupnpd says its router's address is. It refuses to map
-// on an address that is not public, and 203.0.113.0/24 is not.
+// outside is the address that miniupnpd takes for its router's. It maps no ports on an
+// address that is not public, and 203.0.113.0/24 is not.
 const outside = "5.5.5.5"
 
-// gatewayHome is a household whose router makes port mappings, by Debian's
-// miniupnpd.
+// gatewayHome is a household whose router maps ports, with Debian's miniupnpd.
 func gatewayHome(t *testing.T, l *lab.Lab, name string, options ...string) *lab.Home {
 	t.Helper()
 	if _, err := exec.LookPath("miniupnpd"); err != nil {
@@ -70,7 +69,7 @@ table inet upnp {
 	return h
 }
 
-// mapper runs as if on the machine of a house.
+// mapper runs a port mapper on the machine of a house.
 func mapper(t *testing.T, h *lab.Home) *portmap.Mapper {
 	m := portmap.New(portmap.Config{
 		Gateway: func() (gw, self netip.Addr, err error) {
@@ -88,7 +87,7 @@ func mapper(t *testing.T, h *lab.Home) *portmap.Mapper {
 	return m
 }
 
-// mappings are the DNAT rules of the router.
+// mappings are the router's DNAT rules.
 func mappings(h *lab.Home) string {
 	return strings.TrimSpace(h.Router.Run(lab.Root, "sh", "-c", "nft list chain inet upnp prerouting_miniupnpd | grep dnat").Out)
 }
@@ -162,7 +161,7 @@ func TestPortMapping(t *testing.T) {
 	}
 }
 
-// Two hard NATs, one of which makes port mappings: direct, without a scan.
+// Two hard NATs, one of which maps ports: a direct path, without a port scan.
 func TestPortMappingMakesDirect(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -200,7 +199,7 @@ func TestPortMappingMakesDirect(t *testing.T) {
 			t.Errorf("status: %+v", peer)
 		}
 	}
-	// What netcheck says of it.
+	// The report of netcheck.
 	if out := device.Must("netcheck"); !strings.Contains(out, "PCP by 192.168.1.1, from outside this is "+outside) || !strings.Contains(out, "nearly every peer: the router lets them in") {
 		t.Errorf("netcheck at the device:\n%s", out)
 	}
@@ -219,12 +218,12 @@ func TestPortMappingMakesDirect(t *testing.T) {
 		t.Errorf("netcheck at the device: %s", out)
 	}
 	t.Logf("netcheck at the laptop:\n%s", laptop.Must("netcheck"))
-	// It goes with the daemon.
+	// The mapping ends with the daemon.
 	device.Stop()
 	if rules := mappings(pi); rules != "" {
 		t.Errorf("left behind: %s", rules)
 	}
-	// And is not asked for when switched off.
+	// With --portmap off none is requested.
 	device.Run("--portmap", "off")
 	device.Must("wait", "--timeout", "20s")
 	if r := laptop.Weft("ping", "kitchen-pi", "-c", "10"); r.Code != 0 {

@@ -11,7 +11,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// startRelay joins a relay of its own to a server and waits until it serves.
+// startRelay joins a separate relay to a server and waits until it serves.
 func startRelay(l *lab.Lab, s *lab.Server, at *lab.Namespace) (relay *lab.Proc, again func() *lab.Proc) {
 	l.Helper()
 	dir, url := l.Mkdir("relay"), "https://"+at.Addr+":8443"
@@ -55,10 +55,9 @@ func relays(t *testing.T, s *lab.Server) map[string]struct {
 	return m
 }
 
-// TestServerAway: with a relay of its own on another machine, the coordination
-// server and the relay in it may vanish: what runs goes on, nodes that know
-// each other connect anew, daemons and the relay restart, and all is well when
-// the server is back.
+// With a separate relay on another machine, the coordination server and its built-in
+// relay may be away: traffic continues, nodes that know each other reconnect, daemons
+// and the relay restart, and everything works when the server returns.
 func TestServerAway(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -67,7 +66,7 @@ func TestServerAway(t *testing.T) {
 	rl, startAgain := startRelay(l, s, at)
 	m := lab.NewMeshOn(l, s)
 	m.DeviceHome.EchoTCP("127.0.0.1:7")
-	// A second device, which the laptop has never talked to.
+	// A second device, to which the laptop has never connected.
 	other := l.Home("den")
 	other.Serve("127.0.0.1:80", lab.Page)
 	den := l.Node(other.Namespace, "den-pi")
@@ -103,14 +102,14 @@ func TestServerAway(t *testing.T) {
 		st := m.Laptop.Status()
 		return !st.Server.Online && len(st.Health) > 0
 	})
-	// What is not known cannot be denied.
+	// An unknown name must not be answered with "does not exist".
 	if r := dig(m.Laptop, "never-seen.weft.internal", "A"); !strings.Contains(r.Out, "status: SERVFAIL") || !strings.Contains(r.Out, "EDE") {
 		t.Errorf("an unknown name with the server away: want SERVFAIL and an extended error: %v", r)
 	}
 	if r := dig(m.Laptop, "kitchen-pi.weft.internal", "A"); !strings.Contains(r.Out, "status: NOERROR") {
 		t.Errorf("a known name with the server away: %v", r)
 	}
-	// The relay needs no server to start either.
+	// The relay can start without the server, too.
 	rl.Kill()
 	rl = startAgain()
 	l.Until(60*time.Second, "the page comes over the relay that was started anew", func() bool {
@@ -138,8 +137,7 @@ func TestServerAway(t *testing.T) {
 	})
 }
 
-// TestRelayTokens: a token of the wrong kind is refused in words that help, and
-// a relay that was removed ends.
+// A token of the wrong kind is refused with a helpful error, and a removed relay ends.
 func TestRelayTokens(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -193,8 +191,7 @@ func TestRelayTokens(t *testing.T) {
 	}
 }
 
-// oneLineAtTheEnd wants the last line on stderr to be the error, after what
-// was logged.
+// oneLineAtTheEnd requires the last line on stderr, after the log, to be the error.
 func oneLineAtTheEnd(t *testing.T, r lab.Result) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(r.Err), "\n")

@@ -10,8 +10,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestServerRestart: server and relay are one process here. While it is away
-// packets wait; when it is back every connection goes on, without a reset.
+// Server and relay are one process here. While it is away packets wait; when it returns
+// every connection continues, without a reset.
 func TestServerRestart(t *testing.T) {
 	m := lab.NewMeshNoNodes(t, bin)
 	m.DeviceHome.EchoTCP("127.0.0.1:7")
@@ -30,7 +30,7 @@ func TestServerRestart(t *testing.T) {
 		f.echoes(10, 20*time.Second)
 		c.end()
 		if c.away > time.Second {
-			// What is known here is answered here, at once.
+			// The node answers from its own data, at once.
 			if r := dig(m.Laptop, "kitchen-pi.weft.internal", "A"); !strings.Contains(r.Out, "status: NOERROR") || r.Took > 2*time.Second {
 				t.Errorf("%s: a known name while the server is away: %v", c.name, r)
 			}
@@ -60,7 +60,7 @@ func TestServerRestart(t *testing.T) {
 	})
 }
 
-// TestUnderLoad: relay and nodes restart while iperf3 and scp fill the tunnel.
+// Relay and nodes restart while iperf3 and scp fill the tunnel.
 func TestUnderLoad(t *testing.T) {
 	m := lab.NewMesh(t, bin)
 	m.DeviceHome.EchoTCP("127.0.0.1:7")
@@ -134,13 +134,12 @@ func TestUnderLoad(t *testing.T) {
 	}
 }
 
-// TestSleep: a laptop that was suspended comes back by itself.
+// A laptop reconnects by itself after a suspend.
 func TestSleep(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMesh(t, bin)
 	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
-	// Its network is elsewhere when it wakes: the old connection is dead, and
-	// nobody says so.
+	// It wakes in another network: the old connection is dead, without a notification.
 	m.LaptopHome.Cut()
 	time.Sleep(2 * time.Second)
 	m.LaptopHome.Router.NFT("flush ruleset\n")

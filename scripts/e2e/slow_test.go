@@ -16,9 +16,9 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestSlowUplink: pages of a device come whose uplink of 256 kbit/s is full of its
-// own uploads, with up to three seconds of them in its modem's queue. None is refused,
-// however long it takes; how long plain HTTPS takes is said beside it.
+// A device's uplink of 256 kbit/s is full of its own uploads, with up to three seconds
+// of them in the modem's queue. Its pages still arrive, and none is refused, however
+// long it takes; the time of plain HTTPS is printed for comparison.
 func TestSlowUplink(t *testing.T) {
 	m := lab.NewMesh(t, bin)
 	page := strings.Repeat("kitchen ", 2500) // 20 kB

@@ -14,8 +14,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// sshServer runs OpenSSH on the device's loopback and returns the options of a
-// client that trusts it and is let in, as root.
+// sshServer runs OpenSSH on the device's loopback and returns the options of a client
+// that trusts it and may log in as root.
 func sshServer(t *testing.T, m *lab.Mesh) []string {
 	t.Helper()
 	dir := m.Mkdir("ssh")
@@ -29,7 +29,7 @@ func sshServer(t *testing.T, m *lab.Mesh) []string {
 		t.Fatal(err)
 	}
 	known := m.WriteFile("known_hosts", "kitchen-pi "+string(pub))
-	// sshd insists on its own host key being root's, and on this directory.
+	// sshd requires its host key to belong to root, and this directory.
 	os.Chown(dir+"/host", 0, 0)
 	os.MkdirAll("/run/sshd", 0o755)
 	config := m.WriteFile("sshd_config", fmt.Sprintf(`ListenAddress 127.0.0.1:22
@@ -73,7 +73,7 @@ func testSSH(t *testing.T, m *lab.Mesh) {
 	if r.Code != 7 || r.Out != "over\n0\n" {
 		t.Fatalf("ssh: want the remote's output and exit code 7: %v", r)
 	}
-	// As people type it: options first, in upper case, addresses.
+	// Names as people type them: options first, in upper case, addresses.
 	st := m.Device.Status().Self
 	alias := append([]string{"-o", "HostKeyAlias=kitchen-pi"}, opts...)
 	for _, target := range []string{"root@kitchen-pi", "root@KITCHEN-PI", "root@kitchen-pi.", "root@kitchen-pi.weft.internal", "root@" + st.IPv4, "root@" + st.IPv6, "root@[" + st.IPv6 + "]"} {

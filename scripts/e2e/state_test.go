@@ -12,8 +12,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestState: a damaged state directory is said so and never silently becomes a
-// new identity; two daemons cannot share one.
+// A damaged state directory is reported and never silently becomes a new identity; two
+// daemons cannot share one.
 func TestState(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMesh(t, bin)
@@ -42,7 +42,7 @@ func TestState(t *testing.T) {
 	})
 
 	t.Run("taken port", func(t *testing.T) {
-		// For a default it is a warning, for a flag an error.
+		// For a default port it is a warning, for a flag an error.
 		n := m.Node(m.DeviceHome.Namespace, "second")
 		n.Join(m.Server.NewKey().Token)
 		if st := n.Status(); len(st.Health) == 0 {
@@ -57,7 +57,7 @@ func TestState(t *testing.T) {
 		}
 	})
 
-	// Keep the good state, and try what a bad disk may leave.
+	// Save the good state, and try what a bad disk may leave.
 	dev.Stop()
 	whole, err := os.ReadFile(dev.State + "/node.json")
 	if err != nil {
@@ -87,7 +87,7 @@ func TestState(t *testing.T) {
 		})
 	}
 	os.WriteFile(dev.State+"/node.json", whole, 0o600)
-	// The other files are caches: damaged, they are fetched again.
+	// The other files are caches: damaged ones are fetched again.
 	files, _ := os.ReadDir(dev.State)
 	for _, f := range files {
 		if f.Name() != "node.json" && f.Name() != "lock" {
@@ -120,7 +120,7 @@ func TestState(t *testing.T) {
 	})
 }
 
-// TestInbound: what peers reach on a device is the device's choice.
+// The device decides what peers reach on it.
 func TestInbound(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -131,7 +131,7 @@ func TestInbound(t *testing.T) {
 	m.Laptop.Up(m.Server.NewKey().Token)
 	fetch(t, m.Laptop, "http://kitchen-pi:81/", 5*time.Second)
 	fetch(t, m.Laptop, "http://kitchen-pi:8002/", 5*time.Second) // as asked for
-	// On ::1 a peer would pass for a local user: the owner has to say so.
+	// On ::1 a peer would look like a local user: the owner has to allow it.
 	if r := m.Laptop.Weft("nc", "kitchen-pi", "8001"); r.Code != 5 && r.Code != 6 {
 		t.Errorf("a program on ::1 only: %v", r)
 	}

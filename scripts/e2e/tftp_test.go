@@ -21,8 +21,8 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestTFTP: the server answers each reader from a port of its own, and hears the
-// acknowledgements there. No rule opens that port.
+// The server answers each reader from a new port, and receives the acknowledgements
+// there. No rule opens that port.
 func TestTFTP(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, device, laptop, listen string }{
@@ -112,8 +112,7 @@ func serveTFTP(n *lab.Namespace, host string, file []byte) {
 	}()
 }
 
-// readTFTP reads the file. It wants answers from another port than 69, all from
-// the same.
+// readTFTP reads the file. It requires all answers to come from one port other than 69.
 func readTFTP(pc net.PacketConn, to netip.AddrPort) (file []byte, err error) {
 	var server net.Addr = net.UDPAddrFromAddrPort(to)
 	out := []byte("\x00\x01fw.bin\x00octet\x00")
@@ -142,7 +141,7 @@ func readTFTP(pc net.PacketConn, to netip.AddrPort) (file []byte, err error) {
 	}
 }
 
-// again sends out until what comes back is what is wanted.
+// again sends out until the expected reply comes back.
 func again(pc net.PacketConn, to net.Addr, out []byte, wanted func([]byte, net.Addr) bool) error {
 	b := make([]byte, 2000)
 	for range 10 {
@@ -165,13 +164,13 @@ func again(pc net.PacketConn, to net.Addr, out []byte, wanted func([]byte, net.A
 	return errors.New("no answer")
 }
 
-// socksPackets is a UDP association: what a client of SOCKS5 makes of its socket.
+// socksPackets is a UDP association, as a packet socket of a SOCKS5 client.
 type socksPackets struct {
 	net.PacketConn
 	relay net.Addr
 }
 
-// associate asks the proxy inside n for an association that lives as long as the
+// associate requests an association from the proxy inside n; it lives as long as the
 // connection.
 func associate(n *lab.Namespace, pc net.PacketConn) (net.PacketConn, net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -218,7 +217,7 @@ func (s *socksPackets) ReadFrom(b []byte) (int, net.Addr, error) {
 	return copy(b, in[head:n]), net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, binary.BigEndian.Uint16(in[head-2:]))), nil
 }
 
-// TestUrgent: TCP's urgent byte stays in its place, by SOCKS and by a forward.
+// TCP's urgent byte stays in its place, through SOCKS and through a forward.
 func TestUrgent(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMesh(t, bin)

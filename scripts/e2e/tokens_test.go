@@ -13,8 +13,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestTokens: tokens that are no good are refused with one line that says why,
-// and change nothing.
+// Invalid tokens are refused with one line that says why, and change nothing.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -69,7 +68,7 @@ func TestTokens(t *testing.T) {
 			if c.token == "" {
 				return
 			}
-			// The daemon given the same token says the same and ends.
+			// The daemon with the same token prints the same and ends.
 			n := m.Node(m.LaptopHome.Namespace, "other")
 			n.RunNoWait("--token-file", m.WriteFile("bad-token", c.token+"\n"), "--proxy", "off", "--dns", "off")
 			if code := n.Wait(10 * time.Second); code == 0 || !regexp.MustCompile("(?i)"+c.says).MatchString(n.Err()) {
@@ -88,7 +87,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("the same join repeated: %v", r)
 	}
 
-	// A one-time token in many hands makes one device.
+	// A one-time token used by many joins one device.
 	one := m.WriteFile("one-time", m.Server.NewKey().Token)
 	nodes := make([]*lab.Node, 6)
 	for i := range nodes {
@@ -141,8 +140,8 @@ func swap(s string) string {
 	return s
 }
 
-// TestOtherServer: another server at the address of the one that made the
-// token gets nothing, not even the secret.
+// Another server at the address of the token's server learns nothing, not even the
+// secret.
 func TestOtherServer(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -161,8 +160,8 @@ func TestOtherServer(t *testing.T) {
 	if strings.Contains(thief.Err(), "/v1/join") || strings.Contains(thief.Err(), "token_unknown") {
 		t.Errorf("the other server got the request:\n%s", thief.Err())
 	}
-	// A node that has joined already does not talk to it either, and comes
-	// back when the real one does.
+	// A joined node does not talk to it either, and reconnects when the real one
+	// returns.
 	thief.Stop()
 	m.Server.Start()
 	m.Device.Join(token)
@@ -177,8 +176,7 @@ func TestOtherServer(t *testing.T) {
 	m.Device.Must("wait", "--timeout", "30s")
 }
 
-// TestHostnames: whatever a device calls itself, its name is a DNS label and
-// its own.
+// Whatever a device calls itself, its name is a DNS label and unique.
 func TestHostnames(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)

@@ -23,14 +23,14 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestTUNAndUserSpace: the device has a kernel interface, the laptop has none.
+// The device has a kernel interface, the laptop has none.
 func TestTUNAndUserSpace(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
 	dev, lap := m.Device, m.Laptop
 	dev.As = lab.Root
-	// Peers reach 22, 80 and 443 by way of the interface's own listeners, since
-	// there they listen on loopback only; 8000 and 7 are the kernel's.
+	// Peers reach 22, 80 and 443 through the interface's own listeners, since the
+	// programs listen on loopback only; the kernel serves 8000 and 7.
 	m.DeviceHome.Resolver("127.0.0.1")
 	dev.Join(m.Server.NewKey().Token, "--tun", "weft0", "--dns", "127.0.0.1:53", "--os-dns", "off", "--inbound", "22=localhost:22,80=localhost:80,9=127.0.0.1:9,8000,7")
 	lap.Up(m.Server.NewKey().Token)
@@ -62,7 +62,7 @@ func TestTUNAndUserSpace(t *testing.T) {
 		}
 	})
 	t.Run("not from the LAN", func(t *testing.T) {
-		// A neighbour that sends to the overlay address by way of the LAN.
+		// A neighbour sends to the overlay address through the LAN.
 		m.DeviceHome.Router.IP("route add "+d.IPv4+"/32 via 192.168.1.2", "route add 100.100.100.100/32 via 192.168.1.2", "addr add "+l.IPv4+"/32 dev lo")
 		reaches := func(to string) bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -81,7 +81,7 @@ func TestTUNAndUserSpace(t *testing.T) {
 		if !reaches("192.168.1.2:8000") {
 			t.Error("the device's own address is not reached from the LAN")
 		}
-		// As each reload of Debian's nftables.service does it, and by hand.
+		// Flush the rules as a reload of Debian's nftables.service does, and by hand.
 		for _, command := range []string{"flush ruleset", "flush chain inet weft-weft0 guard"} {
 			m.DeviceHome.NFT(command + "\n")
 			m.Until(10*time.Second, "the guard is back after nft "+command, func() bool { return !reaches(d.IPv4 + ":8000") })
@@ -118,14 +118,14 @@ func TestTUNAndUserSpace(t *testing.T) {
 		dev.Must("ping", "-c", "1", "laptop")
 		dev.Must("ping", "-c", "1", l.IPv6)
 		fetch(t, dev, "http://laptop/", 10*time.Second) // its proxy runs, too
-		// Nobody has this address: programs hear of it.
+		// No device has this address: programs get an error.
 		if r := dev.Host.Run(lab.Nobody, "curl", "-sS", "--max-time", "20", "http://100.127.255.1/"); r.Code != 7 {
 			t.Errorf("an address that nobody has: %v", r)
 		}
 	})
 }
 
-// TestTUNBoth: two kernels, and what the filter lets through between them.
+// Two kernels, and what the filter admits between them.
 func TestTUNBoth(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -154,7 +154,8 @@ func TestTUNBoth(t *testing.T) {
 	if err := echoSize(m.LaptopHome.Namespace, d.IPv4+":7", 20000); err != nil {
 		t.Errorf("a large datagram: %v", err)
 	}
-	// The device's answers came; of itself it gets nowhere, tunnel or not.
+	// The device's answers arrived; it may not open connections itself, with or without
+	// a tunnel.
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if c, err := m.DeviceHome.Dial(ctx, "tcp", l.IPv4+":8000"); err == nil {
@@ -165,7 +166,7 @@ func TestTUNBoth(t *testing.T) {
 		t.Error(err)
 	}
 
-	// What leaves with another's address is dropped and counted.
+	// A packet with a foreign source is dropped and counted.
 	for _, from := range []string{"192.168.1.2", d.IPv4[:strings.LastIndex(d.IPv4, ".")] + ".250", "127.0.0.1", "8.8.8.8"} {
 		if err := rawUDP(m.LaptopHome.Namespace, from, d.IPv4, 9, "spoofed"); err != nil {
 			t.Fatal(err)
@@ -184,8 +185,8 @@ func TestTUNBoth(t *testing.T) {
 	}
 }
 
-// TestTUNRestart: a connection of the kernel that this machine began goes on when
-// its daemon ends, in order or not, and another one starts.
+// A kernel connection opened by this machine survives the end of the daemon, orderly or
+// not, and the start of another one.
 func TestTUNRestart(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
@@ -230,9 +231,8 @@ func TestTUNRestart(t *testing.T) {
 	say("after a kill")
 }
 
-// TestTUNDown: after weft down programs fail at once, and nothing of theirs takes
-// the way of other packets, in the clear. weft up starts it again; weft logout
-// leaves a bare interface.
+// After weft down programs fail at once, and their packets do not leave unencrypted on
+// another route. weft up starts it again; weft logout leaves a bare interface.
 func TestTUNDown(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMesh(t, bin)
@@ -277,8 +277,8 @@ func TestTUNDown(t *testing.T) {
 	works("as another device")
 }
 
-// TestTUNDirect: the data moves from the relay to a direct path, large TCP
-// packets of the kernel to ones that a datagram carries.
+// Traffic moves from the relay to a direct path, and the kernel's large TCP packets
+// become ones that fit into a datagram.
 func TestTUNDirect(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -311,20 +311,20 @@ func TestTUNDirect(t *testing.T) {
 	}
 }
 
-// withDevice is a command line that runs args on a machine whose /dev/net is made
-// by a command: how it is on this one differs.
+// withDevice is a command line that runs args on a machine whose /dev/net is made by a
+// command, since it differs between machines.
 func withDevice(command string, args ...string) []string {
 	return append([]string{"unshare", "-m", "sh", "-c", "mkdir -p /dev/net && mount -t tmpfs tmpfs /dev/net && " + command + ` && exec "$@"`, "sh"}, args...)
 }
 
-// TestTUNInterface: what becomes of interface and routes.
+// The life of interface and routes.
 func TestTUNInterface(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
 	dev, lap := m.Device, m.Laptop
 	m.DeviceHome.Serve(":8000", lab.Page)
 
-	// Without the right to, on machines of three kinds.
+	// Without the permission, on three kinds of machines.
 	for _, kind := range []struct{ machine, want string }{
 		{"mknod -m 666 /dev/net/tun c 10 200", "CAP_NET_ADMIN (setcap"},
 		{"mknod -m 600 /dev/net/tun c 10 200", "chmod 666 /dev/net/tun"},
@@ -393,7 +393,7 @@ func TestTUNInterface(t *testing.T) {
 		t.Errorf("health: %v", h)
 	}
 
-	// Others change it.
+	// Other programs change the interface.
 	m.DeviceHome.IP("link set weft0 down")
 	m.Until(10*time.Second, "a warning that the interface is down", func() bool { return slices.Contains(health(), "tun-down") })
 	m.DeviceHome.IP("link set weft0 up")
@@ -402,8 +402,8 @@ func TestTUNInterface(t *testing.T) {
 	m.Until(10*time.Second, "addresses and routes are back", complete)
 	works()
 
-	// A route of the LAN into the overlay's range stays, with a warning; one
-	// around it keeps all of it.
+	// A LAN route inside the overlay's range stays, with a warning; one that covers the
+	// range keeps all of it.
 	m.DeviceHome.IP("route add 100.64.200.0/24 dev eth0")
 	m.Until(10*time.Second, "a warning of the overlap", func() bool { return slices.Contains(health(), "route-overlap") })
 	if s := ip(t, m.DeviceHome.Namespace, "route get 100.64.200.9"); !strings.Contains(s, "eth0") {
@@ -420,8 +420,8 @@ func TestTUNInterface(t *testing.T) {
 	m.Until(10*time.Second, "the overlay's route is back", func() bool { return complete() && len(health()) == 0 })
 	works()
 
-	// It goes with the process, however that ends; but for the rules that keep
-	// the LAN away, which the next start replaces.
+	// The interface ends with the process, however that ends. Only the rules that keep
+	// the LAN away stay; the next start replaces them.
 	tables := func() string { return m.DeviceHome.Run(lab.Root, "nft", "list", "ruleset").Out }
 	gone := func(how string) {
 		t.Helper()
@@ -448,7 +448,7 @@ func TestTUNInterface(t *testing.T) {
 	dev.Must("wait", "--timeout", "20s")
 	works()
 
-	// Somebody removes it: the daemon says so and ends.
+	// Another program removes it: the daemon says so and ends.
 	m.DeviceHome.IP("link del weft0")
 	if code := dev.Wait(10 * time.Second); code != 1 || !strings.Contains(dev.Err(), "weft0: the interface was removed") {
 		t.Errorf("exit %d:\n%s", code, dev.Err())
@@ -469,8 +469,8 @@ func TestTUNInterface(t *testing.T) {
 		t.Errorf("left: %s", s)
 	}
 
-	// A persistent one with our mark is taken over, cleaned and left behind; on
-	// a host without IPv6.
+	// A persistent interface with our mark is taken over, cleaned and left clean; on a
+	// host without IPv6.
 	m.DeviceHome.Sysctl("ipv6/conf/weft9/disable_ipv6", "1")
 	dev.Env = []string{"WEFT_TUN=weft9", "WEFT_OS_DNS=off"}
 	dev.Run()
@@ -488,7 +488,7 @@ func TestTUNInterface(t *testing.T) {
 	}
 }
 
-// ip runs one ip command that only shows something.
+// ip runs an ip command that only prints.
 func ip(t *testing.T, n *lab.Namespace, line string) string {
 	t.Helper()
 	out, err := exec.Command("ip", append([]string{"-n", n.Name}, strings.Fields(line)...)...).CombinedOutput()
@@ -498,7 +498,7 @@ func ip(t *testing.T, n *lab.Namespace, line string) string {
 	return string(out)
 }
 
-// blob serves 8 MB, and answers with the sum of what it is sent.
+// blob serves 8 MB, and answers with the checksum of received data.
 var blob = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	h := sha256.New()
 	if r.Method == "POST" {
@@ -543,7 +543,7 @@ func push(n *lab.Namespace, url string) error {
 	return nil
 }
 
-// echo sends datagrams until one comes back, for ten seconds.
+// echo sends datagrams for ten seconds until one comes back.
 func echo(n *lab.Namespace, addr string) error { return echoSize(n, addr, 100) }
 
 func echoSize(n *lab.Namespace, addr string, size int) error {
@@ -578,7 +578,7 @@ func send(n *lab.Namespace, addr, text string) error {
 	return err
 }
 
-// listenAll collects what comes to a UDP port of either machine.
+// listenAll collects the datagrams to a UDP port of either machine.
 func listenAll(m *lab.Mesh, addr string) func() string {
 	got := make(chan string, 100)
 	for _, h := range []*lab.Home{m.DeviceHome, m.LaptopHome} {
@@ -603,7 +603,7 @@ func listenAll(m *lab.Mesh, addr string) func() string {
 	}
 }
 
-// rawUDP sends a datagram whose IP header is the test's own.
+// rawUDP sends a datagram with an IP header made by the test.
 func rawUDP(n *lab.Namespace, from, to string, port uint16, text string) (err error) {
 	pkt := make([]byte, 28+len(text))
 	pkt[0], pkt[8], pkt[9] = 0x45, 64, 17
@@ -652,9 +652,9 @@ func kernelPing(n *lab.Namespace, from, to string) (err error) {
 	return fmt.Errorf("no reply: %w", err)
 }
 
-// TestTUNBesideTailscale: the rules that Tailscale leaves in a machine drop all
-// IPv4 of the range that does not come by its interface. weft finds the rule and
-// names it, leads programs to IPv6, and goes back when it is gone.
+// Tailscale's rules drop all IPv4 of the range that does not arrive on its interface.
+// weft finds and names the rule, answers names with IPv6 addresses, and returns to IPv4
+// when the rule is gone.
 func TestTUNBesideTailscale(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)

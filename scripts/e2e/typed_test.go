@@ -15,7 +15,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestTyped is what people type and paste, as they do it.
+// TestTyped covers what people type and paste.
 func TestTyped(t *testing.T) {
 	m := lab.NewMesh(t, bin)
 	m.DeviceHome.EchoTCP("127.0.0.1:7")
@@ -25,7 +25,7 @@ func TestTyped(t *testing.T) {
 	t.Run("sign-in", func(t *testing.T) { testSignInLinks(t, m) })
 }
 
-// A token file is what an editor, a mail program or a shell has made of it.
+// A token file as editors, mail programs and shells leave it.
 func testTokenFiles(t *testing.T, m *lab.Mesh) {
 	for i, c := range []struct {
 		name string
@@ -53,8 +53,8 @@ func testTokenFiles(t *testing.T, m *lab.Mesh) {
 	}
 }
 
-// A name that an owner may give is one that everything takes, and a mistyped one
-// is answered with the name that may have been meant.
+// Every program accepts a name that an owner may give, and the error for a mistyped one
+// suggests a name.
 func testTypedNames(t *testing.T, m *lab.Mesh) {
 	lap := m.Laptop
 	if r := m.Server.Admin("devices", "rename", "kitchen-pi", "Küche"); r.Code != 0 || !strings.Contains(r.Err, "renamed kitchen-pi to xn--kche-0ra (küche)") {
@@ -78,7 +78,7 @@ func testTypedNames(t *testing.T, m *lab.Mesh) {
 			t.Errorf("search: %v", r)
 		}
 	}
-	// Programs send the letters as they are, through the proxy and to the resolver.
+	// Programs send the letters as typed, through the proxy and to the resolver.
 	if r := lap.Host.Run(lab.Nobody, "python3", "-c", `
 import socket, sys
 name = "Küche".encode()
@@ -110,8 +110,8 @@ print("dns", a[3] & 15, a[7], a[12:12+len(q)-12] == q[12:])
 	}
 }
 
-// A daemon that a login session has started is found by what has none of the
-// session's variables, and what another user has planted is not.
+// Programs without the session's variables find a daemon that a login session started,
+// and do not use a file that another user has planted.
 func testSession(t *testing.T, m *lab.Mesh) {
 	at := m.LaptopHome.Namespace
 	home, session := m.Mkdir("home"), m.Mkdir("session")
@@ -131,7 +131,7 @@ func testSession(t *testing.T, m *lab.Mesh) {
 			t.Errorf("without the session's variables: %v", r)
 		}
 	}
-	// Whoever took the place of the socket is not spoken to.
+	// A program that replaced the socket gets no request.
 	if err := os.Chown(session+"/weft/weft.sock", 0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +140,8 @@ func testSession(t *testing.T, m *lab.Mesh) {
 	}
 	daemon.Stop()
 
-	// Root's daemon: who may not speak to it is told what lets in, and no other
-	// daemon is asked for.
+	// Root's daemon: a user without access learns how to get it, and no other daemon is
+	// used instead.
 	root := m.Node(at, "")
 	root.As = lab.Root
 	root.Run("--proxy", "off", "--dns", "off")
@@ -152,8 +152,8 @@ func testSession(t *testing.T, m *lab.Mesh) {
 	root.Stop()
 }
 
-// The first link works by the server's own address too, which is where a person
-// at home opens it.
+// The first link also works at the server's own address, where a person at home opens
+// it.
 func testSignInLinks(t *testing.T, m *lab.Mesh) {
 	var lines []string
 	for line := range strings.Lines(m.Server.Out()) {
@@ -181,7 +181,7 @@ func testSignInLinks(t *testing.T, m *lab.Mesh) {
 	}
 }
 
-// between is what stands between two words.
+// between is the whitespace between two words.
 func between(s, before, after string) string {
 	_, s, _ = strings.Cut(s, before)
 	s, _, _ = strings.Cut(s, after)

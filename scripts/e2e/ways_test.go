@@ -16,7 +16,7 @@ import (
 	"weft/scripts/e2e/lab"
 )
 
-// TestOnly443: nothing but TCP 443 reaches the server.
+// Only TCP 443 reaches the server.
 func TestOnly443(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -29,9 +29,8 @@ func TestOnly443(t *testing.T) {
 	}
 }
 
-// TestSilentNameserver: the first of two nameservers says nothing, so that each
-// look-up takes 5 s. A device joins all the same, and after a restart it knows
-// where the server was.
+// The first of two nameservers does not answer, so each look-up takes 5 s. A device
+// still joins, and after a restart it knows the server's address.
 func TestSilentNameserver(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -88,8 +87,8 @@ http {
 	return n.Start(lab.Nobody, "nginx", "-e", "stderr", "-c", config)
 }
 
-// TestBehindNginx: a reverse proxy ends TLS; the nodes' own TLS goes on inside
-// of a WebSocket and trusts nothing of the outer one.
+// A reverse proxy ends TLS; the nodes' own TLS runs inside a WebSocket and does not
+// trust the outer one.
 func TestBehindNginx(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -102,7 +101,7 @@ func TestBehindNginx(t *testing.T) {
 	if r.Out != "200" {
 		t.Errorf("the site behind nginx: %v", r)
 	}
-	// The reverse proxy reloads its configuration or dies: all come back.
+	// The reverse proxy reloads its configuration or dies: all nodes reconnect.
 	proxy.Kill()
 	nginx(l, host)
 	l.Until(20*time.Second, "the page comes after nginx was restarted", func() bool {
@@ -111,7 +110,7 @@ func TestBehindNginx(t *testing.T) {
 	})
 }
 
-// TestHTTPProxy: the only way out of the house is an HTTP proxy.
+// An HTTP proxy is the only way out of the house.
 func TestHTTPProxy(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)

@@ -1,11 +1,11 @@
-// Command mknotices writes the notices that the licences of others ask for: of
-// Go, and of every module that was linked into the given programs.
+// Command mknotices writes the notices required by other licences: of Go, and of every
+// module linked into the given programs.
 //
 //	mknotices PROGRAM… >NOTICES
 //
-// It goes by what the linker wrote into the programs, and takes the texts from
-// the modules themselves; so it has to run in the module that they were built
-// from. Nothing in the output depends on when or where it is made.
+// It uses the modules that the linker recorded in the programs, and takes the texts
+// from the modules themselves; so it has to run in the module of the programs. The
+// output does not depend on the time or place of the build.
 package main
 
 import (
@@ -48,7 +48,7 @@ func run(programs []string, to io.Writer) error {
 		return err
 	}
 	var b bytes.Buffer
-	b.WriteString("weft contains the work of others, under the terms that follow.\n")
+	b.WriteString("weft contains the work of others, under the following terms.\n")
 	if err := add(&b, "Go", goroot); err != nil {
 		return err
 	}
@@ -65,11 +65,11 @@ func run(programs []string, to io.Writer) error {
 	return err
 }
 
-// licence is what files with terms are called.
+// licence matches the names of files with terms.
 var licence = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-._].*)?$`)
 
-// add appends the terms in the root of a module. A module without is an error:
-// somebody has to look what holds for it.
+// add appends the terms in the root of a module. A module without any is an error:
+// somebody has to find out its terms.
 func add(b *bytes.Buffer, name, dir string) error {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {

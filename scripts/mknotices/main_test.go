@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestEveryModuleIsNamed: of each module that a package of weft or weft-server
-// comes from, there are the terms.
+// TestEveryModuleIsNamed requires the terms of each module that a package of weft or
+// weft-server comes from.
 func TestEveryModuleIsNamed(t *testing.T) {
 	for _, program := range []string{"weft", "weft-server"} {
 		file := filepath.Join(t.TempDir(), program)

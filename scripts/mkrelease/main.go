@@ -1,10 +1,10 @@
-// Command mkrelease describes and signs what scripts/release has built: the
-// SBOM, the checksums, the manifest and its signature.
+// Command mkrelease describes and signs the files built by scripts/release: the SBOM,
+// the checksums, the manifest and its signature.
 //
 //	mkrelease -key FILE -version V -commit HASH -time RFC3339 DIR
 //
 // The files in DIR are named PROGRAM-OS-ARCH (binaries) or PROGRAM-OS-ARCH.KIND
-// (packages). Nothing in the output depends on when or where it is made.
+// (packages). The output does not depend on the time or place of the build.
 package main
 
 import (
@@ -23,9 +23,9 @@ import (
 )
 
 func main() {
-	keyFile := flag.String("key", "", "file of the release key; made when it does not exist")
+	keyFile := flag.String("key", "", "file of the release key; created if it does not exist")
 	version := flag.String("version", "", "version of the release")
-	commit := flag.String("commit", "", "commit that it was built from")
+	commit := flag.String("commit", "", "commit of the build")
 	when := flag.String("time", "", "time of that commit (RFC 3339)")
 	flag.Parse()
 	if err := run(*keyFile, *version, *commit, *when, flag.Arg(0)); err != nil {
@@ -44,7 +44,7 @@ func run(keyFile, version, commit, when, dir string) error {
 		return err
 	}
 	if made {
-		fmt.Fprintf(os.Stderr, "made a release key: %s. Keep it, and keep it off the server: nodes pin it when they join.\n", keyFile)
+		fmt.Fprintf(os.Stderr, "created a release key: %s. Keep it, and never put it on the server: nodes pin it when they join.\n", keyFile)
 	}
 	m := release.Manifest{Schema: release.Schema, Version: version, Commit: commit, Time: at.UTC()}
 	if err := writeSBOM(dir, m); err != nil {
@@ -73,16 +73,16 @@ func run(keyFile, version, commit, when, dir string) error {
 	return nil
 }
 
-// sbomName is the file with the modules of every program.
+// sbomName is the list of the modules of every program.
 const sbomName = "weft.cdx.json"
 
-// noticesName is the file with their terms.
+// noticesName is the file with the terms of those modules.
 const noticesName = "NOTICES.txt"
 
 // own are the files that describe the others.
 var own = []string{"SHA256SUMS", release.ManifestName, release.SignatureName, release.KeyName}
 
-// files describes everything in dir, in the order of names.
+// files describes every file in dir, in the order of names.
 func files(dir string) ([]release.File, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
@@ -105,7 +105,7 @@ func files(dir string) ([]release.File, error) {
 	return out, nil
 }
 
-// describe reads a file's name.
+// describe parses a file's name.
 func describe(name string) (release.File, error) {
 	f := release.File{Name: name}
 	switch name {
@@ -139,8 +139,7 @@ type component struct {
 	PURL    string `json:"purl"`
 }
 
-// writeSBOM lists the modules that were linked into the programs, from what the
-// linker wrote into each of them.
+// writeSBOM lists the modules linked into the programs, as the linker recorded them.
 func writeSBOM(dir string, m release.Manifest) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

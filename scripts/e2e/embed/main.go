@@ -1,8 +1,8 @@
 //go:build e2e
 
-// Command embed is a program with a node of its own inside: it joins with the
-// token in WEFT_TOKEN, serves a page on port 80 of its overlay address, says
-// "ready", and fetches the page at the URL given as its second argument.
+// Command embed is a program with its own node: it joins with the token in WEFT_TOKEN,
+// serves a page on port 80 of its overlay address, prints "ready", and fetches the page
+// at the URL in its second argument.
 //
 //	embed STATE-DIRECTORY URL
 package main
@@ -64,6 +64,6 @@ func run(state, url string) error {
 	if _, err := io.Copy(os.Stdout, res.Body); err != nil {
 		return err
 	}
-	io.Copy(io.Discard, os.Stdin) // stay until told to go
+	io.Copy(io.Discard, os.Stdin) // stay until stdin is closed
 	return nil
 }

@@ -1,8 +1,8 @@
 //go:build e2e
 
-// Package lab builds a small internet out of network namespaces and runs the
-// real programs in it: the end-to-end tests and scripts/bench share it. It
-// needs Linux, root, iproute2, nftables and util-linux.
+// Package lab builds a small internet of network namespaces and runs the real programs
+// in it, for the end-to-end tests and scripts/bench. It needs Linux, root, iproute2,
+// nftables and util-linux.
 //
 //	internet   a bridge, 203.0.113.0/24; its own address is .1
 //	host       a machine on it (the server is .10)
@@ -10,18 +10,18 @@
 //	           forwarded UDP packet, and one machine behind it, 192.168.1.2;
 //	           the router answers DNS on 192.168.1.1
 //
-// Every namespace is named weft-e2e-PID-…, each program dies with the test
-// process, and Close removes what was made, also after a failure. Leftovers of
-// a run that was killed go at the start of the next one (Sweep).
+// Every namespace is named weft-e2e-PID-…, each program ends with the test process, and
+// Close removes everything, even after a failure. The next run removes the leftovers of
+// a killed one (Sweep).
 //
 //	lab.go        the Lab, its directory, its end
-//	netns.go      namespaces, and doing things inside of them
+//	netns.go      namespaces, and operations inside them
 //	topology.go   bridge, hosts, homes
-//	proc.go       programs: start, stop, what they used
+//	proc.go       programs: start, stop, resource usage
 //	weft.go       weft-server and weft
 //	slow.go       an uplink with a rate and a queue
-//	services.go   what devices serve
-//	root.go       Debian systems of the tests' own
+//	services.go   services on devices
+//	root.go       separate Debian systems
 //	release.go    releases that a server hands out
 package lab
 
@@ -37,7 +37,8 @@ import (
 	"syscall"
 )
 
-// TB is what the lab needs of testing.TB, so that scripts/bench can use it too.
+// TB is the part of testing.TB that the lab needs, so that scripts/bench can use it,
+// too.
 type TB interface {
 	Helper()
 	Logf(format string, args ...any)
@@ -47,8 +48,7 @@ type TB interface {
 	Failed() bool
 }
 
-// Unprivileged is the user that weft and weft-server run as: nobody, without
-// any capability.
+// Unprivileged is the user of weft and weft-server: nobody, without capabilities.
 const Unprivileged = 65534
 
 const prefix = "weft-e2e-"
@@ -59,7 +59,7 @@ var serial atomic.Int64
 type Lab struct {
 	TB
 	Bin string // directory with the binaries
-	Dir string // everybody may enter it
+	Dir string // every user may enter it
 	id  string // of the namespaces
 
 	Internet *Namespace
@@ -72,8 +72,8 @@ type Lab struct {
 	hosts   int
 }
 
-// New makes an internet with nobody on it. bin holds weft and weft-server (see
-// Build). It ends with the test.
+// New makes an internet without hosts. bin holds weft and weft-server (see Build). It
+// ends with the test.
 func New(tb TB, bin string) *Lab {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", prefix)
@@ -87,8 +87,7 @@ func New(tb TB, bin string) *Lab {
 	return l
 }
 
-// Secret registers a word that must never appear in what a program prints to
-// stderr.
+// Secret registers a word that must never appear in a program's stderr.
 func (l *Lab) Secret(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,7 +133,7 @@ func (l *Lab) close() {
 	}
 }
 
-// Sweep removes the namespaces of runs that are no longer alive.
+// Sweep removes the namespaces of dead runs.
 func Sweep() {
 	names, _ := filepath.Glob("/run/netns/" + prefix + "*")
 	for _, path := range names {
@@ -149,8 +148,8 @@ func Sweep() {
 	os.Remove("/etc/netns") // if it is empty
 }
 
-// Build builds weft and weft-server into dir as releases have them, and the
-// tests' own programs in the given packages of this module.
+// Build builds weft and weft-server into dir like a release, and the tests' own
+// programs in the given packages of this module.
 func Build(dir string, packages ...string) error {
 	root, err := output("go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
@@ -165,7 +164,7 @@ func Build(dir string, packages ...string) error {
 	return err
 }
 
-// output runs a command of this machine, without cgo.
+// output runs a command without cgo in its environment.
 func output(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -21,11 +21,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is one machine: a network namespace of its own.
+// Namespace is one machine: a separate network namespace.
 type Namespace struct {
 	lab  *Lab
-	Name string // as ip netns knows it
-	Addr string // its address, "" for routers' and bridges' sake
+	Name string // name for ip netns
+	Addr string // its address, "" for routers and bridges
 
 	Addr6 string // "" without IPv6
 }
@@ -59,7 +59,7 @@ func (n *Namespace) IP(lines ...string) {
 	}
 }
 
-// NFT loads rules inside n.
+// NFT loads nftables rules inside n.
 func (n *Namespace) NFT(rules string) {
 	n.lab.Helper()
 	cmd := exec.Command("ip", "netns", "exec", n.Name, "nft", "-f", "-")
@@ -79,8 +79,7 @@ func (n *Namespace) Sysctl(key, value string) {
 	})
 }
 
-// Resolver makes addrs the name servers in the /etc/resolv.conf that programs
-// inside n see.
+// Resolver sets the name servers in /etc/resolv.conf for programs inside n.
 func (n *Namespace) Resolver(addrs ...string) {
 	n.lab.Helper()
 	dir := "/etc/netns/" + n.Name
@@ -93,7 +92,7 @@ func (n *Namespace) Resolver(addrs ...string) {
 	}
 }
 
-// Do runs f on a thread inside n. Sockets made there stay there.
+// Do runs f on a thread inside n. Sockets opened there stay there.
 func (n *Namespace) Do(f func()) {
 	n.lab.Helper()
 	if err := n.do(f); err != nil {
@@ -119,7 +118,7 @@ func (n *Namespace) do(f func()) error {
 	}
 	defer func() {
 		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-			panic(err) // a thread in the wrong network would confuse everything
+			panic(err) // a thread in the wrong network would break other tests
 		}
 	}()
 	f()
@@ -169,8 +168,8 @@ func (n *Namespace) Serve(addr string, h http.Handler) {
 	n.lab.Cleanup(func() { srv.Close() })
 }
 
-// HTTP is a client inside n, by way of a proxy unless it is "". Connections
-// are not kept.
+// HTTP is a client inside n, through a proxy unless proxyURL is "". It does not keep
+// connections.
 func (n *Namespace) HTTP(proxyURL string) *http.Client {
 	t := &http.Transport{DialContext: n.Dial, DisableKeepAlives: true}
 	if proxyURL != "" {
@@ -183,8 +182,8 @@ func (n *Namespace) HTTP(proxyURL string) *http.Client {
 	return &http.Client{Transport: t, Timeout: 15 * time.Second}
 }
 
-// SOCKS connects from inside n to addr by way of a SOCKS5 proxy, which
-// resolves the name. The connection can be half-closed.
+// SOCKS connects from inside n to addr through a SOCKS5 proxy, which resolves the name.
+// The connection can be half-closed.
 func (n *Namespace) SOCKS(ctx context.Context, proxyAddr, addr string) (*net.TCPConn, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -220,8 +219,7 @@ func (n *Namespace) SOCKS(ctx context.Context, proxyAddr, addr string) (*net.TCP
 	return c.(*net.TCPConn), nil
 }
 
-// Bytes is what an interface of n has sent and received so far, all headers
-// counted.
+// Bytes is the traffic of an interface of n so far, including all headers.
 func (n *Namespace) Bytes(dev string) (rx, tx uint64) {
 	n.lab.Helper()
 	out, err := exec.Command("ip", "netns", "exec", n.Name, "cat", "/proc/net/dev").Output()

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// User says who a program runs as.
+// User is the user that runs a program.
 type User int
 
 // The users: nobody without capabilities, and root.
@@ -27,7 +27,7 @@ const (
 	Root   User = 0
 )
 
-// setpriv begins a command that runs as u and ends with this process.
+// setpriv starts a command that runs as u and ends with this process.
 func (u User) setpriv() []string {
 	cmd := []string{"setpriv", "--pdeathsig=KILL"}
 	if u != Root {
@@ -39,8 +39,8 @@ func (u User) setpriv() []string {
 
 var files atomic.Int64
 
-// Command is a program inside n. It keeps its process id through all of the
-// wrapping and dies with this process.
+// Command is a program inside n. Its process id stays the same through all wrappers,
+// and it ends with this process.
 func (n *Namespace) Command(ctx context.Context, as User, args ...string) *exec.Cmd {
 	wrap := append([]string{"netns", "exec", n.Name}, as.setpriv()...)
 	cmd := exec.CommandContext(ctx, "ip", append(wrap, args...)...)
@@ -50,26 +50,26 @@ func (n *Namespace) Command(ctx context.Context, as User, args ...string) *exec.
 	return cmd
 }
 
-// Result is a program that has ended.
+// Result is the result of a program.
 type Result struct {
 	Args []string
 	Out  string
 	Err  string
-	Code int // -1: killed, or it could not be started
+	Code int // -1: killed, or not started
 	Took time.Duration
 }
 
-// String shows all of it.
+// String shows the whole result.
 func (r Result) String() string {
 	return fmt.Sprintf("%s: exit %d after %v\n%s%s", strings.Join(r.Args, " "), r.Code, r.Took.Round(time.Millisecond), r.Out, r.Err)
 }
 
-// Run runs a program inside n to its end, at most a minute.
+// Run runs a program inside n until it ends, at most a minute.
 func (n *Namespace) Run(as User, args ...string) Result {
 	return n.RunInput(as, "", time.Minute, args...)
 }
 
-// RunInput is Run with something on standard input and another limit.
+// RunInput is Run with standard input and another limit.
 func (n *Namespace) RunInput(as User, stdin string, limit time.Duration, args ...string) Result {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -95,12 +95,12 @@ func run(cmd *exec.Cmd, stdin string, args []string) Result {
 	return r
 }
 
-// Proc is a program that runs.
+// Proc is a running program.
 type Proc struct {
 	lab      *Lab
 	name     string
 	cmd      *exec.Cmd
-	out, err string // files
+	out, err string // paths of the output files
 	done     chan struct{}
 	code     int // valid after done
 	killed   atomic.Bool
@@ -109,7 +109,7 @@ type Proc struct {
 // Start starts a program inside n; it is killed at the end of the test.
 func (n *Namespace) Start(as User, args ...string) *Proc { return n.StartEnv(as, nil, args...) }
 
-// StartEnv is Start with additions to the environment.
+// StartEnv is Start with additional environment variables.
 func (n *Namespace) StartEnv(as User, env []string, args ...string) *Proc {
 	n.lab.Helper()
 	cmd := n.Command(context.Background(), as, args...)
@@ -117,7 +117,7 @@ func (n *Namespace) StartEnv(as User, env []string, args ...string) *Proc {
 	return n.lab.start(cmd, n, args[0])
 }
 
-// start starts a command and looks after it.
+// start starts a command and watches it.
 func (l *Lab) start(cmd *exec.Cmd, n *Namespace, name string) *Proc {
 	l.Helper()
 	p := &Proc{lab: l, name: filepath.Base(name), cmd: cmd, done: make(chan struct{})}
@@ -154,16 +154,16 @@ func (p *Proc) PID() int { return p.cmd.Process.Pid }
 // Done is closed once the program has ended.
 func (p *Proc) Done() <-chan struct{} { return p.done }
 
-// Out is what it has printed to stdout so far.
+// Out is its stdout so far.
 func (p *Proc) Out() string { b, _ := os.ReadFile(p.out); return string(b) }
 
-// Err is what it has printed to stderr so far.
+// Err is its stderr so far.
 func (p *Proc) Err() string { b, _ := os.ReadFile(p.err); return string(b) }
 
 // Signal sends sig.
 func (p *Proc) Signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
 
-// Wait waits for the end and returns the exit code, -1 for a signal.
+// Wait waits for its end and returns the exit code, -1 for a signal.
 func (p *Proc) Wait(limit time.Duration) int {
 	p.lab.Helper()
 	select {
@@ -175,7 +175,7 @@ func (p *Proc) Wait(limit time.Duration) int {
 	}
 }
 
-// Stop ends it with SIGTERM; more than five seconds are a failure.
+// Stop ends it with SIGTERM; it fails after five seconds.
 func (p *Proc) Stop() int {
 	p.lab.Helper()
 	p.Signal(syscall.SIGTERM)
@@ -205,7 +205,7 @@ func (p *Proc) end() {
 
 var crash = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE|goroutine \d+ \[)`)
 
-// judge looks through what the program has said: no crash, no secret.
+// judge checks the program's output: no crash, no secret.
 func (p *Proc) judge(secrets []string) {
 	text := p.Err()
 	if loc := crash.FindStringIndex(text); loc != nil {
@@ -226,7 +226,7 @@ func tail(s string) string {
 	return strings.Join(lines[max(0, len(lines)-25):], "")
 }
 
-// Usage is what a running program has used so far.
+// Usage is the resource usage of a running program so far.
 type Usage struct {
 	RSS      int64         // resident, bytes
 	CPU      time.Duration // user and system, in steps of 10 ms
@@ -250,7 +250,7 @@ func usage(pid int) (u Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	// The name, in parentheses, may hold anything.
+	// The name, in parentheses, may contain any character.
 	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	user, _ := strconv.ParseInt(f[11], 10, 64)
 	system, _ := strconv.ParseInt(f[12], 10, 64)

@@ -21,10 +21,10 @@ import (
 	"weft/overlay/release"
 )
 
-// Release puts a release of the lab's own weft into dir (DATA/releases) as
-// scripts/release does, signed with the key in keyFile, which is made the
-// first time. The programs of two versions differ. files are further ones by
-// their names. It returns the SHA-256 of weft.
+// Release puts a release of the lab's own weft into dir (DATA/releases) like
+// scripts/release, signed with the key in keyFile, which is made if missing. The
+// programs of two versions differ. files are additional files by name. It returns the
+// SHA-256 of weft.
 func (l *Lab) Release(dir, keyFile, version string, files map[string][]byte) string {
 	l.Helper()
 	key, _, err := release.LoadKey(keyFile)
@@ -36,7 +36,7 @@ func (l *Lab) Release(dir, keyFile, version string, files map[string][]byte) str
 		l.Fatalf("%v", err)
 	}
 	m := release.Manifest{Schema: release.Schema, Version: version, Commit: strings.Repeat("0", 40), Time: time.Unix(1_750_000_000, 0).UTC()}
-	all := map[string][]byte{"weft-linux-" + runtime.GOARCH: append(program, version...)} // what follows an ELF file does not matter to it
+	all := map[string][]byte{"weft-linux-" + runtime.GOARCH: append(program, version...)} // bytes after the end of an ELF file have no effect
 	for name, b := range files {
 		all[name] = b
 	}
@@ -59,7 +59,7 @@ func (l *Lab) Release(dir, keyFile, version string, files map[string][]byte) str
 	}
 	l.replace(filepath.Join(dir, release.KeyName), release.EncodeKey(key.Public().(ed25519.PublicKey)))
 	l.replace(filepath.Join(dir, release.SignatureName), release.Sign(key, b))
-	l.replace(filepath.Join(dir, release.ManifestName), b) // last: the server looks at this one
+	l.replace(filepath.Join(dir, release.ManifestName), b) // last: the server watches this file
 	return first
 }
 
@@ -73,8 +73,8 @@ func (l *Lab) replace(path string, b []byte) {
 	}
 }
 
-// InstallLine is what the console shows for a token; without one, what to add
-// arguments to.
+// InstallLine is the console's install line for a token; without a token, the line to
+// which arguments are added.
 func (s *Server) InstallLine(token string) string {
 	return strings.TrimSpace(install.Line(s.URL, s.Pin(), token))
 }
@@ -94,19 +94,18 @@ func (s *Server) Pin() string {
 	return install.Pin(leaf)
 }
 
-// Reboot ends the system and starts it again, as power that comes back does
-// after an orderly end.
+// Reboot ends the system orderly and starts it again.
 func (r *System) Reboot() {
 	r.lab.Helper()
 	r.stop()
 	r.start()
 }
 
-// PowerOff ends it. What it has written stays until the test ends.
+// PowerOff ends it. Its files stay until the test ends.
 func (r *System) PowerOff() { r.stop() }
 
-// Copy boots a copy of a system that has been powered off, on another machine:
-// an image that was written to two cards. packages are those of the first.
+// Copy boots a copy of a powered-off system on another machine, like an image written
+// to two cards. packages are those of the original.
 func (r *System) Copy(n *Namespace, packages ...string) *System {
 	l := r.lab
 	l.Helper()
@@ -121,7 +120,7 @@ func (r *System) Copy(n *Namespace, packages ...string) *System {
 			l.Fatalf("%v", err)
 		}
 	}
-	unix.Unmount(r.Dir, unix.MNT_DETACH) // no two may write to one layer
+	unix.Unmount(r.Dir, unix.MNT_DETACH) // two mounts must not write to one layer
 	if err := unix.Mount("overlay", c.Dir, "overlay", 0, "lowerdir="+strings.Join(lower, ":")+",upperdir="+work+"/upper,workdir="+work+"/work"); err != nil {
 		l.Fatalf("mount a copy: %v", err)
 	}

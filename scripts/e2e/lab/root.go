@@ -21,25 +21,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Debian systems of the tests' own, for what needs another /etc, another init
-// or a package manager. They are made by debootstrap once and kept in
-// $WEFT_TEST_ROOT (default /var/cache/weft-test):
+// Debian systems for tests that need another /etc, another init or a package manager.
+// debootstrap makes them once; they are kept in $WEFT_TEST_ROOT (default
+// /var/cache/weft-test):
 //
 //	CODENAME/base          the system: systemd, D-Bus, iproute2
-//	CODENAME/SET           what a set of packages adds to it (an overlayfs layer)
-//	CODENAME/run/…         what running systems write, gone with the test
+//	CODENAME/SET           an overlayfs layer with a set of packages
+//	CODENAME/run/…         written by running systems, removed after the test
 //
-// Remove the directory to have them made anew. It needs debootstrap and
+// Remove the directory to make them again. They need debootstrap and
 // systemd-container, and a file system that overlayfs can write to.
 
-// suite is what the machine runs itself, so that its archive is at hand.
+// suite is this machine's own, so that its archive is available.
 const suiteDefault = "bookworm"
 
 // basePackages are in every root.
 const basePackages = "systemd,systemd-sysv,dbus,iproute2"
 
-// System is a Debian system that runs on a machine of the lab. What is written
-// in it goes with the test.
+// System is a Debian system that runs on a machine of the lab. Files written in it are
+// removed after the test.
 type System struct {
 	lab  *Lab
 	Host *Namespace
@@ -50,12 +50,12 @@ type System struct {
 	boot bool
 }
 
-// path is a file of the system as it is reached from outside.
+// path is a file of the system, as seen from outside.
 func (r *System) path(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(r.init), "root", name)
 }
 
-// rootCache is where roots are kept.
+// rootCache is the directory of the roots.
 func rootCache() string {
 	dir := os.Getenv("WEFT_TEST_ROOT")
 	if dir == "" {
@@ -85,10 +85,9 @@ func mirror() string {
 	return "http://deb.debian.org/debian"
 }
 
-// DebianRoot runs a Debian with these packages on n until the test ends. With
-// boot its PID 1 is systemd, and the call returns once that is up; without,
-// nothing runs in it but what Run and Start start. /usr/local/bin holds the
-// lab's binaries, /dev/net/tun is there.
+// DebianRoot runs a Debian with these packages on n until the test ends. With boot, PID
+// 1 is systemd and the call returns once that is up; without, only programs of Run and
+// Start run in it. /usr/local/bin contains the lab's binaries, and /dev/net/tun exists.
 func (l *Lab) DebianRoot(n *Namespace, boot bool, packages ...string) *System {
 	l.Helper()
 	lower := l.rootLayers(packages)
@@ -114,15 +113,16 @@ func (l *Lab) DebianRoot(n *Namespace, boot bool, packages ...string) *System {
 	return r
 }
 
-// rootName is a name that no other root has.
+// rootName is a unique name.
 func (l *Lab) rootName() string { return fmt.Sprintf("%s-root%d", l.id, files.Add(1)) }
 
-// start has systemd-nspawn run it. It is no machine of a systemd outside:
+// start runs it with systemd-nspawn, without registering it with a systemd outside:
 // there may be none.
 func (r *System) start() {
 	l := r.lab
 	l.Helper()
-	// A node of its own: what boots in there sets the mode of /dev/net/tun.
+	// Use a separate device node: the system that boots in there sets the mode of
+	// /dev/net/tun.
 	tun := filepath.Join(filepath.Dir(r.Dir), "tun")
 	if err := unix.Mknod(tun, unix.S_IFCHR, int(unix.Mkdev(10, 200))); err != nil && !errors.Is(err, os.ErrExist) {
 		l.Fatalf("make a node for /dev/net/tun: %v", err)
@@ -139,8 +139,8 @@ func (r *System) start() {
 	} else {
 		args = append(args, "--as-pid2", "sleep", "infinity")
 	}
-	// Control groups of its own: two systemds in the same one take each other's
-	// away, and what they start ends with status 219.
+	// Use separate control groups: two systemds in one group remove each other's, and
+	// their services end with status 219.
 	groups := controlGroups(r.name)
 	args = append(append([]string{"-c", `while [ "$1" != run ]; do echo $$ >"$1/cgroup.procs" && shift || exit; done; shift; exec setpriv "$@"`, "sh"}, groups...), append([]string{"run"}, args...)...)
 	cmd := exec.Command("sh", args...)
@@ -161,8 +161,8 @@ func (r *System) start() {
 	})
 }
 
-// controlGroups makes groups of that name below this process's, in the
-// hierarchies that systemd uses.
+// controlGroups makes groups with that name below this process's, in the hierarchies
+// that systemd uses.
 func controlGroups(name string) (dirs []string) {
 	b, _ := os.ReadFile("/proc/self/cgroup")
 	for line := range strings.Lines(string(b)) {
@@ -188,7 +188,7 @@ func controlGroups(name string) (dirs []string) {
 	return dirs
 }
 
-// removeGroups removes control groups, the innermost first. One that is still in
+// removeGroups removes control groups, the innermost first. A group that is still in
 // use stays.
 func removeGroups(dirs []string) {
 	for _, dir := range dirs {
@@ -205,18 +205,18 @@ func removeGroups(dirs []string) {
 	}
 }
 
-// ready reports whether what DebianRoot promises is there.
+// ready reports whether DebianRoot's promises hold.
 func (r *System) ready() bool {
-	if !r.boot { // what it was told to run comes last
+	if !r.boot { // its command runs last
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", childOf(r.init)))
 		return string(comm) == "sleep\n"
 	}
-	// degraded: a unit of no interest does not work in a container.
+	// degraded: some irrelevant unit does not work in a container.
 	out := strings.TrimSpace(r.Run("systemctl", "is-system-running").Out)
 	return out == "running" || out == "degraded"
 }
 
-// childOf is the process that systemd-nspawn has started, 0 if none yet.
+// childOf is the process that systemd-nspawn has started, 0 if there is none yet.
 func childOf(pid int) int {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	f := strings.Fields(string(b))
@@ -227,8 +227,8 @@ func childOf(pid int) int {
 	return n
 }
 
-// isInit reports whether a process is the first of its namespace: what
-// systemd-nspawn starts before that one goes away again.
+// isInit reports whether a process is the first of its namespace: systemd-nspawn starts
+// others before that, which end again.
 func isInit(pid int) bool {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(b)) {
@@ -239,31 +239,31 @@ func isInit(pid int) bool {
 	return false
 }
 
-// inside is the way into the root for what keeps running: its process id
-// stays, so it is not in the root's process namespace.
+// inside enters the root for programs that keep running: their process id stays, so
+// they are not in the root's process namespace.
 func (r *System) inside(args []string) []string {
 	return append([]string{"nsenter", "-t", strconv.Itoa(r.init), "-m", "-u", "-i", "--"}, args...)
 }
 
-// whole is the way in for what ends by itself: systemd speaks to nobody whom
-// it does not see.
+// whole enters the root for programs that end by themselves, with its process
+// namespace: systemd only talks to processes that it can see.
 func (r *System) whole(args []string) []string {
 	return append([]string{"nsenter", "-t", strconv.Itoa(r.init), "-m", "-u", "-i", "-p", "--"}, args...)
 }
 
-// Run runs a program in the root to its end, as root, at most a minute.
+// Run runs a program in the root until it ends, as root, at most a minute.
 func (r *System) Run(args ...string) Result {
 	return r.RunInput("", args...)
 }
 
-// RunInput is Run with something on standard input.
+// RunInput is Run with standard input.
 func (r *System) RunInput(stdin string, args ...string) Result {
 	res := r.Host.RunInput(Root, stdin, time.Minute, r.whole(args)...)
 	res.Args = args
 	return res
 }
 
-// Must is Run where anything but exit code 0 ends the test.
+// Must is Run that fails the test unless the exit code is 0.
 func (r *System) Must(args ...string) string {
 	r.lab.Helper()
 	res := r.Run(args...)
@@ -285,10 +285,10 @@ func (r *System) Node(name string) *Node {
 	return &Node{Host: r.Host, Name: name, State: "/var/lib/weft", Sock: "/run/weft/weft.sock", As: Root, In: r}
 }
 
-// ReadFile reads a file of the root, as programs in it see it.
+// ReadFile reads a file of the root as its programs see it.
 func (r *System) ReadFile(path string) string { return r.Run("cat", path).Out }
 
-// WriteFile writes one.
+// WriteFile writes a file of the root.
 func (r *System) WriteFile(path, content string) {
 	r.lab.Helper()
 	if res := r.RunInput(content, "sh", "-c", `cat > "$1"`, "sh", path); res.Code != 0 {
@@ -296,8 +296,7 @@ func (r *System) WriteFile(path, content string) {
 	}
 }
 
-// stop ends it as a container is ended: SIGRTMIN+4 asks a systemd to power
-// off.
+// stop ends it like a container: SIGRTMIN+4 asks systemd to power off.
 func (r *System) stop() {
 	if r.init != 0 {
 		if r.boot {
@@ -315,13 +314,13 @@ func (r *System) stop() {
 	os.RemoveAll("/run/systemd/nspawn/propagate/" + r.name)
 }
 
-// sweepRoot removes what a root has written.
+// sweepRoot removes the files of a root.
 func sweepRoot(work string) {
 	unix.Unmount(filepath.Join(work, "root"), unix.MNT_DETACH)
 	os.RemoveAll(work)
 }
 
-// sweepRoots removes those of runs that are no longer alive.
+// sweepRoots removes those of dead runs.
 func sweepRoots() {
 	list, _ := filepath.Glob(filepath.Join(rootCache(), "run", prefix+"*"))
 	for _, work := range list {
@@ -332,8 +331,8 @@ func sweepRoots() {
 	}
 }
 
-// rootLayers returns the layers of a root with these packages, topmost first,
-// making what is missing.
+// rootLayers returns the layers of a root with these packages, topmost first, and makes
+// missing ones.
 func (l *Lab) rootLayers(packages []string) []string {
 	l.Helper()
 	dir := rootCache()
@@ -363,7 +362,7 @@ func (l *Lab) rootLayers(packages []string) []string {
 	return []string{layer, base}
 }
 
-// lockDir keeps other test processes waiting.
+// lockDir makes other test processes wait.
 func lockDir(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -376,13 +375,13 @@ func lockDir(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// makeOnce makes a directory that is there only once it is complete.
+// makeOnce makes a directory that exists only once it is complete.
 func makeOnce(dir string, make func(to string) error) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	tmp := dir + ".part"
-	os.RemoveAll(tmp) // of one that was killed
+	os.RemoveAll(tmp) // left by a killed process
 	if err := os.Mkdir(tmp, 0o755); err != nil {
 		return err
 	}
@@ -397,14 +396,14 @@ func makeBase(to string) error {
 	if out, err := command("debootstrap", "--variant=minbase", "--include="+basePackages, suite(), to, mirror()); err != nil {
 		return fmt.Errorf("debootstrap: %w\n%s", err, tail(out))
 	}
-	// The lists, so that layers are made without fetching them.
+	// Keep the package lists, so that layers need not fetch them.
 	if out, err := command("chroot", to, "apt-get", "-o", "Acquire::Check-Valid-Until=false", "update", "-qq"); err != nil {
 		return fmt.Errorf("apt-get update in a root: %w\n%s", err, tail(out))
 	}
 	return nil
 }
 
-// makeLayer installs packages over base. They do not start anything.
+// makeLayer installs packages over base, without starting services.
 func makeLayer(base, to string, packages []string) error {
 	work, root := to+".work", to+".root"
 	for _, d := range []string{work, root} {

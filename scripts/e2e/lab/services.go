@@ -32,8 +32,7 @@ func get(ctx context.Context, c *http.Client, url string) (string, error) {
 	return string(b), err
 }
 
-// EchoTCP answers every connection with what it sends, and its half-close with
-// one of its own.
+// EchoTCP echoes the data of every connection, and answers a half-close with its own.
 func (n *Namespace) EchoTCP(addr string) {
 	n.lab.Helper()
 	ln := n.Listen(addr)
@@ -52,7 +51,7 @@ func (n *Namespace) EchoTCP(addr string) {
 	}()
 }
 
-// EchoUDP answers every datagram with itself.
+// EchoUDP echoes every datagram.
 func (n *Namespace) EchoUDP(addr string) {
 	n.lab.Helper()
 	pc := n.ListenPacket(addr)

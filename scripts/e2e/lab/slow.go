@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SlowUplink has all that the house sends pass a modem with a rate in bits per
-// second and a queue that holds what it sends in that time. What finds the queue
-// full is lost. What comes in is not slowed down. The house is also reached from
-// outside, at TCP port 8443 of its router.
+// SlowUplink sends all outgoing packets of the house through a modem with a rate in
+// bits per second and a queue that holds what it sends in the given time. Packets that
+// find the queue full are lost. Incoming packets are not slowed down. The house is
+// reachable from outside at TCP port 8443 of its router.
 //
-// The func that it returns says for how long what is sent now would wait.
+// The returned func says how long a packet sent now would wait.
 //
-// There is no such thing in every kernel, so the modem is a program: the router
-// routes what comes from the house into a TUN interface, and what comes back from
-// there to the internet.
+// Not every kernel can do this, so the modem is a program: the router routes packets
+// from the house into a TUN interface, and packets that come back from there to the
+// internet.
 func (h *Home) SlowUplink(bitsPerSecond int, holds time.Duration) (queued func() time.Duration) {
 	h.lab.Helper()
 	r := h.Router
@@ -31,12 +31,12 @@ func (h *Home) SlowUplink(bitsPerSecond int, holds time.Duration) (queued func()
 	if err != nil {
 		h.lab.Fatalf("make a modem in %s: %v", r.Name, err)
 	}
-	tun := os.NewFile(uintptr(fd), "modem") // nonblocking, so that Close ends what waits
+	tun := os.NewFile(uintptr(fd), "modem") // nonblocking, so that Close ends pending reads
 	r.IP("link set modem mtu 1500 txqueuelen 1000 up", "route add default dev modem table 100", "rule add iif lan lookup 100")
 	r.Sysctl("ipv4/conf/all/rp_filter", "0")
 	r.Sysctl("ipv4/conf/modem/rp_filter", "0")
-	// What goes into the modem is tracked, and its address translated, when it
-	// comes out.
+	// Packets are tracked, and their addresses translated, when they leave the modem,
+	// not when they enter it.
 	r.NFT(`table ip modem {
 	chain raw {
 		type filter hook prerouting priority raw
@@ -56,7 +56,7 @@ add rule ip home forward ct status dnat accept
 	}
 	queue := make(chan packet, 4096)
 	var wg sync.WaitGroup
-	var full atomic.Int64 // until when it has something to send, since begun
+	var full atomic.Int64 // until when it has packets to send, since begun
 	begun := time.Now()
 	wg.Go(func() {
 		defer close(queue)
@@ -92,7 +92,7 @@ add rule ip home forward ct status dnat accept
 	})
 	h.lab.Cleanup(func() {
 		tun.Close()
-		for range queue { // nobody writes any more
+		for range queue { // no more writers
 		}
 		wg.Wait()
 	})

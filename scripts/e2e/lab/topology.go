@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// InternetAddr is the bridge's own address: a host out there.
+// InternetAddr is the bridge's own address, used as a host on the internet.
 const InternetAddr = "203.0.113.1"
 
 func (l *Lab) makeInternet() {
@@ -23,7 +23,7 @@ func (l *Lab) makeInternet() {
 		"link set br0 up")
 }
 
-// plug connects n to the bridge as eth0.
+// plug connects n to the bridge as dev.
 func (l *Lab) plug(n *Namespace, dev, port, addr string) {
 	l.Helper()
 	n.IP("link add "+dev+" type veth peer name "+port+" netns "+l.Internet.Name,
@@ -41,7 +41,7 @@ func (l *Lab) Host(name string) *Namespace {
 	n.Addr = fmt.Sprintf("203.0.113.%d", 9+l.hosts)
 	l.plug(n, "eth0", fmt.Sprintf("h%d", l.hosts), n.Addr)
 	n.IP("route add default via " + InternetAddr)
-	// So that an unprivileged server can have 443 and a device 22 and 80.
+	// This lets an unprivileged server use 443, and a device 22 and 80.
 	n.Sysctl("ipv4/ip_unprivileged_port_start", "0")
 	return n
 }
@@ -86,14 +86,14 @@ func (l *Lab) Home(name string) *Home {
 	return h
 }
 
-// Carrier is an internet provider that has one address for many households.
+// Carrier is an internet provider with one address for many households.
 type Carrier struct {
 	*Namespace // eth0 is the internet, lan the households
 	homes      int
 }
 
-// Carrier adds a provider. Like most it gives its households addresses of
-// 100.64.0.0/10, where the overlay's are, too.
+// Carrier adds a provider. Like most, it gives its households addresses of
+// 100.64.0.0/10, the range of the overlay.
 func (l *Lab) Carrier(name string) *Carrier {
 	l.Helper()
 	l.homes++
@@ -131,7 +131,7 @@ func (c *Carrier) Connect(h *Home) {
 	c.IP("link set "+port+" master lan", "link set "+port+" up")
 }
 
-// IPv6 gives the internet IPv6, and each host its address.
+// IPv6 adds IPv6 to the internet, with an address for each host.
 func (l *Lab) IPv6(hosts ...*Namespace) {
 	l.Helper()
 	l.Internet.Sysctl("ipv6/conf/all/forwarding", "1")
@@ -143,8 +143,8 @@ func (l *Lab) IPv6(hosts ...*Namespace) {
 	}
 }
 
-// IPv6 gives the household a /64, 2001:db8:N::/64, behind a firewall that lets
-// out what is asked for and nothing else in. IPv6 has no NAT.
+// IPv6 gives the household a /64, 2001:db8:N::/64, behind a firewall that admits only
+// answers. IPv6 has no NAT.
 func (h *Home) IPv6(n int) {
 	h.lab.Helper()
 	net := fmt.Sprintf("2001:db8:%d::", n)
@@ -167,8 +167,7 @@ func (h *Home) IPv6(n int) {
 `)
 }
 
-// Cut loses every packet between the house and the internet, without a word,
-// until Mend.
+// Cut silently drops every packet between the house and the internet, until Mend.
 func (h *Home) Cut() {
 	h.lab.Helper()
 	h.Router.NFT(`table ip cut {
@@ -183,7 +182,7 @@ func (h *Home) Cut() {
 // Mend ends Cut.
 func (h *Home) Mend() { h.lab.Helper(); h.Router.NFT("delete table ip cut\n") }
 
-// OnlyTCP lets nothing in to n but TCP to the given port.
+// OnlyTCP blocks everything into n except TCP to the given port.
 func (n *Namespace) OnlyTCP(port int) {
 	n.lab.Helper()
 	n.NFT(fmt.Sprintf(`table inet only {
@@ -197,8 +196,8 @@ func (n *Namespace) OnlyTCP(port int) {
 `, port))
 }
 
-// nameServer answers on addr as a household's router does: www.example.test
-// is InternetAddr, the rest does not exist.
+// nameServer answers on addr like a household's router: www.example.test is
+// InternetAddr, other names do not exist.
 func (n *Namespace) nameServer(addr string) {
 	n.lab.Helper()
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) {

@@ -21,7 +21,7 @@ func (l *Lab) Until(limit time.Duration, what string, f func() bool) time.Durati
 	start := time.Now()
 	for !f() {
 		if time.Since(start) > limit {
-			l.Fatalf("not within %v: %s", limit, what)
+			l.Fatalf("did not happen within %v: %s", limit, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -30,19 +30,19 @@ func (l *Lab) Until(limit time.Duration, what string, f func() bool) time.Durati
 
 // Server is a weft-server.
 type Server struct {
-	*Proc              // the running one
-	Host    *Namespace // where
+	*Proc              // the running process
+	Host    *Namespace // where it runs
 	Dir     string     // --data
 	URL     string
-	Console string   // address of the plain listener, on its loopback
-	Args    []string // of serve
+	Console string   // address of the plain HTTP listener, on its loopback
+	Args    []string // arguments of serve
 
 	ConsoleURL string // the first sign-in link
 	Token      string // the first token
 }
 
-// Serve starts a server on n at url, listening at listen (":8443"), and waits
-// until it is ready. extra are further flags.
+// Serve starts a server on n at url, listening at listen (":8443"), and waits until it
+// is ready. extra are further flags.
 func (l *Lab) Serve(n *Namespace, listen, url string, extra ...string) *Server {
 	l.Helper()
 	s := &Server{Host: n, Dir: l.Mkdir("server-" + strings.TrimPrefix(n.Name, l.id)), URL: url, Console: "127.0.0.1:8080"}
@@ -63,14 +63,14 @@ func (l *Lab) Serve(n *Namespace, listen, url string, extra ...string) *Server {
 	return s
 }
 
-// Start starts it (again) and waits until /healthz answers.
+// Start starts it, or starts it again, and waits until /healthz answers.
 func (s *Server) Start() {
 	s.Host.lab.Helper()
 	s.StartNoWait()
 	s.Ready()
 }
 
-// StartNoWait starts it (again).
+// StartNoWait starts it, or starts it again.
 func (s *Server) StartNoWait() {
 	s.Host.lab.Helper()
 	s.Proc = s.Host.Start(Nobody, s.Args...)
@@ -101,7 +101,7 @@ func (s *Server) Admin(args ...string) Result {
 	return s.Host.Run(Nobody, append(args, "--data", s.Dir)...)
 }
 
-// Key is what keys create --json prints.
+// Key is the output of keys create --json.
 type Key struct {
 	ID      string    `json:"id"`
 	Token   string    `json:"token"`
@@ -120,7 +120,7 @@ func (s *Server) NewKey(flags ...string) Key {
 	return k
 }
 
-// Device is one of devices list --json.
+// Device is an element of devices list --json.
 type Device struct {
 	ID       string   `json:"id"`
 	Name     string   `json:"name"`
@@ -160,23 +160,23 @@ func (s *Server) Device(name string) (Device, bool) {
 // InsecureTLS is for the self-signed public site.
 var InsecureTLS = &tls.Config{InsecureSkipVerify: true}
 
-// Node is a weft daemon and its command line.
+// Node is a weft daemon with its command line.
 type Node struct {
 	*Proc            // the running daemon
-	Host  *Namespace // where
+	Host  *Namespace // where it runs
 	Name  string     // --hostname
 	State string     // --state
 	Sock  string     // --socket
 	As    User
 	Env   []string
-	In    *System // a Debian of its own, nil for this one's files
+	In    *System // its Debian system; nil: this machine's files
 
-	// Wrap, if not empty, is a program that root runs and that executes its
-	// arguments, which run the daemon as As.
+	// Wrap, if not empty, is a program that root runs and that executes its arguments,
+	// which run the daemon as As.
 	Wrap []string
 }
 
-// sock is the socket as it is reached from outside.
+// sock is the socket, as seen from outside.
 func (n *Node) sock() string {
 	if n.In != nil {
 		return n.In.path(n.Sock)
@@ -184,7 +184,7 @@ func (n *Node) sock() string {
 	return n.Sock
 }
 
-// args are args to run where the node is.
+// args are args, wrapped to run where the node is.
 func (n *Node) args(args []string) []string {
 	if n.In != nil {
 		return n.In.inside(args)
@@ -192,7 +192,7 @@ func (n *Node) args(args []string) []string {
 	return args
 }
 
-// Proxy and DNS are where every daemon listens, each on its own loopback.
+// Proxy and DNS are the daemon's listeners, on each machine's own loopback.
 const (
 	Proxy    = "127.0.0.1:1055"
 	SOCKSURL = "socks5h://" + Proxy
@@ -223,7 +223,7 @@ func (n *Node) Run(flags ...string) {
 // RunNoWait starts the daemon.
 func (n *Node) RunNoWait(flags ...string) {
 	n.Host.lab.Helper()
-	os.Remove(n.sock()) // of one that was killed, so that Run sees the new one
+	os.Remove(n.sock()) // left by a killed daemon; Run has to see the new one
 	args := []string{"weft", "run", "--state", n.State, "--socket", n.Sock}
 	if n.Name != "" {
 		args = append(args, "--hostname", n.Name)
@@ -240,13 +240,13 @@ func (n *Node) RunNoWait(flags ...string) {
 // Weft runs a verb against the daemon, at most a minute.
 func (n *Node) Weft(args ...string) Result { return n.WeftInput("", args...) }
 
-// WeftInput is Weft with something on standard input.
+// WeftInput is Weft with standard input.
 func (n *Node) WeftInput(stdin string, args ...string) Result {
 	full := append([]string{"weft", args[0], "--socket", n.Sock}, args[1:]...)
 	return n.Host.RunInput(n.As, stdin, time.Minute, n.args(full)...)
 }
 
-// Must is Weft where anything but exit code 0 ends the test.
+// Must is Weft that fails the test unless the exit code is 0.
 func (n *Node) Must(args ...string) string {
 	n.Host.lab.Helper()
 	r := n.Weft(args...)
@@ -273,7 +273,7 @@ func (n *Node) Up(token string, flags ...string) {
 	n.Must("wait", "--timeout", "20s")
 }
 
-// Status is the part of status --json that tests look at.
+// Status is the part of status --json that tests use.
 type Status struct {
 	State  string `json:"state"`
 	Server struct {
@@ -291,7 +291,7 @@ type Status struct {
 	Health []struct{ Code, Message string } `json:"health"`
 }
 
-// Status asks the daemon.
+// Status returns the daemon's status.
 func (n *Node) Status() (st Status) {
 	n.Host.lab.Helper()
 	out := n.Must("status", "--json")
@@ -308,8 +308,8 @@ func (n *Node) Get(url string, limit time.Duration) (string, error) {
 	return get(ctx, n.Host.HTTP(SOCKSURL), url)
 }
 
-// Mesh is the usual cast: a server at a bare address, a device and a laptop in
-// two homes.
+// Mesh is the usual setup: a server at a bare address, a device and a laptop in two
+// homes.
 type Mesh struct {
 	*Lab
 	Server         *Server
@@ -318,8 +318,8 @@ type Mesh struct {
 	LaptopHome     *Home
 }
 
-// NewMesh makes a Mesh. The device is kitchen-pi and joined with the first
-// token; its :80 answers "kitchen" from its loopback.
+// NewMesh makes a Mesh. The device is kitchen-pi and joins with the first token; its
+// :80 answers "kitchen" on its loopback.
 func NewMesh(tb TB, bin string) *Mesh {
 	tb.Helper()
 	m := NewMeshNoNodes(tb, bin)
@@ -328,7 +328,7 @@ func NewMesh(tb TB, bin string) *Mesh {
 	return m
 }
 
-// NewMeshNoNodes is NewMesh before anybody has joined.
+// NewMeshNoNodes is NewMesh before the nodes have joined.
 func NewMeshNoNodes(tb TB, bin string) *Mesh {
 	tb.Helper()
 	l := New(tb, bin)
@@ -336,7 +336,7 @@ func NewMeshNoNodes(tb TB, bin string) *Mesh {
 	return MeshOf(l, l.Serve(host, ":8443", "https://"+host.Addr+":8443"))
 }
 
-// MeshOf is NewMeshNoNodes with a server of the caller's.
+// MeshOf is NewMeshNoNodes with the caller's server.
 func MeshOf(l *Lab, s *Server) *Mesh {
 	l.Helper()
 	m := &Mesh{Lab: l, Server: s}
@@ -344,7 +344,7 @@ func MeshOf(l *Lab, s *Server) *Mesh {
 	return m
 }
 
-// NewMeshOn is NewMesh with a server of the caller's.
+// NewMeshOn is NewMesh with the caller's server.
 func NewMeshOn(l *Lab, s *Server) *Mesh {
 	l.Helper()
 	m := MeshOf(l, s)
