@@ -16,6 +16,10 @@
 // owner. But a tagged node acts as its tags, not as its owner: it is not
 // selected by "user:" or "self" as an initiator, so the starting policy lets
 // it initiate nothing.
+//
+// Questions are answered from the policy turned round: from the selectors that
+// select a subject to the rules that name them (compile.go), and on to the
+// subjects that those rules' other side selects (classes.go).
 package policy
 
 import (
@@ -46,11 +50,14 @@ type Subject struct {
 	Tags   []string
 }
 
+// acts reports whether the node acts as its owner.
+func (s Subject) acts() bool { return len(s.Tags) == 0 && s.User != "" }
+
 // Policy is an immutable list of rules.
 type Policy struct {
 	Rules []Rule `json:"rules"`
 
-	ports [][]api.PortRange // of Rules
+	compiled compiled
 }
 
 // Rule lets From reach To at Ports.
@@ -98,7 +105,7 @@ func (p *Policy) check() error {
 	if len(p.Rules) > maxRules {
 		return fmt.Errorf("%d rules, at most %d", len(p.Rules), maxRules)
 	}
-	p.ports = make([][]api.PortRange, len(p.Rules))
+	ports := make([][]api.PortRange, len(p.Rules))
 	for i, r := range p.Rules {
 		if len(r.From) == 0 || len(r.To) == 0 || len(r.Ports) == 0 {
 			return fmt.Errorf("rule %d: from, to and ports must each name something", i+1)
@@ -124,9 +131,10 @@ func (p *Policy) check() error {
 			if err != nil {
 				return fmt.Errorf("rule %d: %w", i+1, err)
 			}
-			p.ports[i] = append(p.ports[i], pr)
+			ports[i] = append(ports[i], pr)
 		}
 	}
+	p.compiled = compile(p.Rules, ports)
 	return nil
 }
 
@@ -162,81 +170,61 @@ func parsePorts(s string) (api.PortRange, error) {
 	return api.PortRange{Proto: proto, First: uint16(first), Last: uint16(last)}, nil
 }
 
-// selects reports whether the selector s names the node n.
-func selects(s string, n Subject) bool {
-	if s == "*" {
-		return true
-	}
-	kind, name, _ := strings.Cut(s, ":")
-	switch kind {
-	case "user":
-		return len(n.Tags) == 0 && n.User != "" && (name == "*" || name == n.User)
-	case "group":
-		return len(n.Tags) == 0 && slices.Contains(n.Groups, name)
-	case "tag":
-		return slices.Contains(n.Tags, name)
-	}
-	return false
-}
-
-// reaches reports whether the rule lets src reach dst at any port.
-func (r Rule) reaches(src, dst Subject) bool {
-	if !slices.ContainsFunc(r.From, func(s string) bool { return selects(s, src) }) {
-		return false
-	}
-	return slices.ContainsFunc(r.To, func(s string) bool {
-		if s == "self" {
-			return len(src.Tags) == 0 && src.User != "" && src.User == dst.User
-		}
-		return selects(s, dst)
-	})
-}
-
 // Reaches reports whether src may reach dst at any port: then src may also
 // see dst in the directory.
 func (p *Policy) Reaches(src, dst Subject) bool {
-	return slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.reaches(src, dst) })
+	from := p.compiled.rulesFrom(p.compiled.selectorsOf(src))
+	if src.acts() && src.User == dst.User && from.meets(p.compiled.self) {
+		return true
+	}
+	return from.meets(p.compiled.rulesTo(p.compiled.selectorsOf(dst)))
 }
 
 // Initiates reports whether src may reach anybody, if only there were the
 // right node: then it makes sense for src to hold the directory.
 func (p *Policy) Initiates(src Subject) bool {
-	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
-		return slices.ContainsFunc(r.From, func(s string) bool { return selects(s, src) }) &&
-			(len(src.Tags) == 0 || slices.ContainsFunc(r.To, func(s string) bool { return s != "self" }))
-	})
+	from := p.compiled.rulesFrom(p.compiled.selectorsOf(src))
+	return len(src.Tags) == 0 && !from.empty() || from.meets(p.compiled.direct)
 }
 
 // RulesFor returns the rules as dst enforces them: who may reach it, where.
-// The result's size depends on the policy, never on the number of nodes.
+// The result's size depends on the policy, never on the number of nodes. Rules
+// share what they hold with the policy: it must not be changed.
 func (p *Policy) RulesFor(dst Subject) []api.Rule {
 	rules := []api.Rule{}
-	for i, r := range p.Rules {
-		var from []string
-		add := func(s string) {
-			if !slices.Contains(from, s) {
-				from = append(from, s)
-			}
-		}
-		direct, self := false, false
-		for _, s := range r.To {
-			if s == "self" {
-				self = dst.User != ""
-			} else if selects(s, dst) {
-				direct = true
-			}
-		}
-		for _, s := range r.From {
-			if direct {
-				add(s)
-			}
-			if own := "user:" + dst.User; self && (s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])) {
-				add(own)
-			}
+	direct := p.compiled.rulesTo(p.compiled.selectorsOf(dst))
+	for i, r := range p.compiled.rules {
+		self := r.self && dst.User != ""
+		from := r.words
+		switch {
+		case self:
+			from = selfFrom(r.words, dst, direct.Has(i))
+		case !direct.Has(i):
+			continue
 		}
 		if len(from) > 0 {
-			rules = append(rules, api.Rule{From: from, Ports: slices.Clone(p.ports[i])})
+			rules = append(rules, api.Rule{From: from, Ports: r.ports})
 		}
 	}
 	return rules
+}
+
+// selfFrom returns who of from reaches dst by a rule to "self": its owner; and
+// everybody else too if the rule names dst besides.
+func selfFrom(from []string, dst Subject, direct bool) (list []string) {
+	add := func(s string) {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	own := "user:" + dst.User
+	for _, s := range from {
+		if direct {
+			add(s)
+		}
+		if s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):]) {
+			add(own)
+		}
+	}
+	return list
 }
