@@ -64,7 +64,7 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 			IPv4Prefix: s.ipv4.String(), IPv6Prefix: s.ipv6.String(), Ephemeral: node.Ephemeral,
 		},
 		ServerURLs: n.URLs, ServerCAs: s.auth.ServerCAs(), NetworkCAs: s.auth.NetworkCAs(), Relays: relays,
-		Rules: v.rules, Directory: v.initiates, Lookup: v.lookup,
+		Rules: v.rules(), Directory: v.initiates, Lookup: v.lookup,
 		ReleaseKey: s.releaseKey(),
 		DNS:        s.dnsOf(node), RenewAfter: renewAfter,
 	}, nil

@@ -22,8 +22,12 @@ const (
 // index is what the server keeps in memory so that a relay with many clients
 // can ask for versions at no cost: a few words per node, and one class per
 // distinct pair of owner and tags. Policy looks at classes only, so who sees
-// whom is decided once per pair of classes, and a change touches the classes
-// that see it instead of a list of nodes.
+// whom is a question about classes, and a change touches the classes that see
+// it instead of a list of nodes.
+//
+// All methods may be called from many goroutines, but setPolicy from one at a
+// time. Changes come in the order of their numbers (store.Tx.After). A new
+// policy is worked out without the lock: nobody waits for it.
 type index struct {
 	mu      sync.RWMutex // guards the following
 	network store.Network
@@ -31,6 +35,8 @@ type index struct {
 	users   map[string]string // id -> name
 	nodes   map[cert.NodeID]entry
 	classes map[string]*class
+	list    []*class               // by number; only appended to
+	related *policy.Classes        // list, as policy relates it
 	relays  []store.Relay          // replaced as a whole
 	told    map[cert.NodeID]uint64 // what is to be stored of entry.told
 	// Former names by the node that they lead to, and the devices that answer
@@ -49,24 +55,33 @@ type entry struct {
 }
 
 type class struct {
-	key       string
-	userID    string
-	subject   policy.Subject
-	count     int
-	changed   uint64 // last change in it
-	initiates bool
-	rules     []api.Rule
-	sees      []*class
-	seenBy    []*class
+	// constant
+	key     string
+	userID  string
+	subject policy.Subject
+	number  int
 
-	visible  int    // nodes in sees
-	dirN     uint64 // last change that it sees
+	classState
+	sight
 	lookup   bool
 	switched uint64 // change at which lookup flipped
 }
 
+// classState is what there is of a class.
+type classState struct {
+	count   int
+	changed uint64 // last change in it
+}
+
+// sight is what a class may see.
+type sight struct {
+	initiates bool
+	visible   int    // nodes that it sees
+	dirN      uint64 // last change that it sees
+}
+
 func newIndex(n store.Network, p *policy.Policy) *index {
-	return &index{network: n, policy: p, users: map[string]string{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
+	return &index{network: n, policy: p, related: p.Relate(nil), users: map[string]string{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
 		aliases: map[cert.NodeID][]api.Alias{}, wildcards: map[cert.NodeID]string{}}
 }
 
@@ -103,64 +118,118 @@ func (x *index) load(r *store.Reader) error {
 		return err
 	}
 	err = r.EachBrief(x.network.ID, func(b store.Brief) error {
-		c := x.classLocked(b.Class)
+		c := x.makeClassLocked(b.Class)
 		c.count++
 		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
 		return nil
 	})
-	for key, n := range versions {
-		x.classLocked(key).changed = n
+	if err != nil {
+		return err
 	}
-	x.relateLocked(0)
-	return err
+	for key, n := range versions {
+		x.makeClassLocked(key).changed = n
+	}
+	o := x.outlookLocked()
+	o.decide(x.policy)
+	x.adoptLocked(o, 0)
+	return nil
 }
 
-// classLocked returns the class of this key, related to all others.
-func (x *index) classLocked(key string) *class {
+// makeClassLocked returns the class of this key, which is not related to any
+// if it is new.
+func (x *index) makeClassLocked(key string) *class {
 	if c := x.classes[key]; c != nil {
 		return c
 	}
 	userID, tags := store.ClassOf(key)
-	c := &class{key: key, userID: userID, subject: policy.Subject{User: x.users[userID], Tags: tags}}
+	c := &class{key: key, userID: userID, subject: policy.Subject{User: x.users[userID], Tags: tags}, number: len(x.list)}
 	x.classes[key] = c
-	x.decideLocked(c)
-	for _, o := range x.classes {
-		x.pairLocked(c, o)
-		if o != c {
-			x.pairLocked(o, c)
-		}
-	}
+	x.list = append(x.list, c)
 	return c
 }
 
-func (x *index) decideLocked(c *class) {
-	c.initiates = x.policy.Initiates(c.subject)
-	c.rules = x.policy.RulesFor(c.subject)
-	c.sees, c.seenBy = nil, nil
-	c.visible, c.dirN = 0, max(1, x.network.FullAfter)
+// classLocked returns the class of this key, related to all others.
+func (x *index) classLocked(key string) *class {
+	c := x.makeClassLocked(key)
+	x.relateLocked()
+	return c
 }
 
-func (x *index) pairLocked(from, to *class) {
-	if from.initiates && x.policy.Reaches(from.subject, to.subject) {
-		from.sees = append(from.sees, to)
-		to.seenBy = append(to.seenBy, from)
-		from.visible += to.count
-		from.dirN = max(from.dirN, to.changed)
-	}
-}
-
-// relateLocked decides anew who sees whom, as of change n.
-func (x *index) relateLocked(n uint64) {
-	for _, c := range x.classes {
-		x.decideLocked(c)
-		c.dirN = max(c.dirN, n)
-	}
-	for _, a := range x.classes {
-		for _, b := range x.classes {
-			x.pairLocked(a, b)
+// relateLocked relates the classes that are not yet.
+func (x *index) relateLocked() {
+	for i := x.related.Len(); i < len(x.list); i++ {
+		c := x.list[i]
+		x.related.Add(c.subject)
+		c.sight = sight{initiates: x.policy.Initiates(c.subject), dirN: max(1, x.network.FullAfter)}
+		for o := range x.related.Reached(i).All() {
+			c.sight.add(x.list[o].classState)
+		}
+		for o := range x.related.Reaching(i).All() {
+			if o != i {
+				x.list[o].sight.add(c.classState)
+			}
 		}
 	}
-	for _, c := range x.classes {
+}
+
+// add notes a class that is seen, or what came to it.
+func (s *sight) add(c classState) {
+	s.visible += c.count
+	s.dirN = max(s.dirN, c.changed)
+}
+
+// outlook is what a policy makes of the classes that there were at some time.
+type outlook struct {
+	policy  *policy.Policy
+	list    []*class
+	states  []classState // of list, at that time
+	related *policy.Classes
+	sights  []sight
+}
+
+// outlookLocked returns one of the classes that there are, to be decided.
+func (x *index) outlookLocked() *outlook {
+	o := &outlook{list: slices.Clip(x.list), states: make([]classState, len(x.list))}
+	for i, c := range x.list {
+		o.states[i] = c.classState
+	}
+	return o
+}
+
+// decide works out who sees whom. It needs no lock.
+func (o *outlook) decide(p *policy.Policy) {
+	subjects := make([]policy.Subject, len(o.list))
+	for i, c := range o.list {
+		subjects[i] = c.subject
+	}
+	o.policy, o.related, o.sights = p, p.Relate(subjects), make([]sight, len(subjects))
+	for i := range o.sights {
+		s := &o.sights[i]
+		s.initiates = p.Initiates(subjects[i])
+		for seen := range o.related.Reached(i).All() {
+			s.add(o.states[seen])
+		}
+	}
+}
+
+// adoptLocked puts a decided outlook into force as of change n. What has
+// changed in the classes since it was made is added.
+func (x *index) adoptLocked(o *outlook, n uint64) {
+	x.policy, x.related = o.policy, o.related
+	for i, c := range o.list {
+		c.sight = o.sights[i]
+		c.dirN = max(1, x.network.FullAfter, n, c.dirN)
+	}
+	for i, c := range o.list {
+		if was := o.states[i]; c.classState != was {
+			for by := range x.related.Reaching(i).All() {
+				x.list[by].sight.add(classState{c.count - was.count, c.changed})
+			}
+		}
+	}
+	x.relateLocked()
+	for _, c := range x.list {
+		c.dirN = max(c.dirN, n)
 		x.sizeLocked(c, n)
 	}
 }
@@ -177,9 +246,9 @@ func (x *index) touchLocked(c *class, n uint64, delta int) {
 	x.network.N = max(x.network.N, n)
 	c.changed = max(c.changed, n)
 	c.count += delta
-	for _, o := range c.seenBy {
-		o.visible += delta
-		o.dirN = max(o.dirN, n)
+	for i := range x.related.Reaching(c.number).All() {
+		o := x.list[i]
+		o.sight.add(classState{delta, n})
 		x.sizeLocked(o, n)
 	}
 }
@@ -227,13 +296,18 @@ func (x *index) setUser(id, name string) {
 	x.users[id] = name
 }
 
-// setPolicy puts a policy into force as of change n.
+// setPolicy puts a policy into force as of change n: everybody fetches anew.
+// Until it is worked out readers find the one before.
 func (x *index) setPolicy(p *policy.Policy, text string, n uint64) {
+	x.mu.RLock()
+	o := x.outlookLocked()
+	x.mu.RUnlock()
+	o.decide(p)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.policy = p
-	x.network.Policy, x.network.N, x.network.ConfigN, x.network.FullAfter = text, n, n, n
-	x.relateLocked(n)
+	x.network.Policy = text
+	x.network.N, x.network.ConfigN, x.network.FullAfter = max(x.network.N, n), max(x.network.ConfigN, n), max(x.network.FullAfter, n)
+	x.adoptLocked(o, n)
 }
 
 // setRelays notes the relays as of change n of everybody's config.
@@ -301,8 +375,9 @@ func (x *index) visibleWildcards(id cert.NodeID, limit int) []string {
 	if !ok || len(x.wildcards) == 0 {
 		return list
 	}
+	sees := x.related.Reached(me.class.number)
 	for other, name := range x.wildcards {
-		if other == id || slices.Contains(me.class.sees, x.nodes[other].class) {
+		if e, ok := x.nodes[other]; ok && (other == id || sees.Has(e.class.number)) {
 			list = append(list, name)
 		}
 	}
@@ -370,8 +445,9 @@ func (x *index) createdBefore(id cert.NodeID, at time.Time) bool {
 // view is what a node of some class may see.
 type view struct {
 	class     string // its own
+	policy    *policy.Policy
+	subject   policy.Subject
 	versions  api.Versions
-	rules     []api.Rule
 	classes   []string
 	initiates bool
 	lookup    bool
@@ -387,12 +463,15 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 		return view{}, false
 	}
 	c := e.class
-	v := view{class: c.key, versions: x.versionsLocked(e), rules: c.rules, initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
-	for _, o := range c.sees {
-		v.classes = append(v.classes, o.key)
+	v := view{class: c.key, policy: x.policy, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
+	for o := range x.related.Reached(c.number).All() {
+		v.classes = append(v.classes, x.list[o].key)
 	}
 	return v, true
 }
+
+// rules returns what the node lets in. They are not to be changed.
+func (v *view) rules() []api.Rule { return v.policy.RulesFor(v.subject) }
 
 // namesVersion returns the version of all names of the network.
 func (x *index) namesVersion() api.Version {
@@ -475,7 +554,8 @@ func (x *index) reaches(from cert.NodeID, to string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	e, ok := x.nodes[from]
-	return ok && slices.ContainsFunc(e.class.sees, func(c *class) bool { return c.key == to })
+	c := x.classes[to]
+	return ok && c != nil && x.policy.Reaches(e.class.subject, c.subject)
 }
 
 // counts returns how many nodes there are: of a user, and in all.

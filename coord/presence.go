@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/coord/console"
+	"weft/coord/policy"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -89,17 +90,15 @@ type sighted struct {
 func (x *index) reached(from cert.NodeID, ids []cert.NodeID) []sighted {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	sees := map[*class]bool{}
+	var sees policy.Set
 	if e, ok := x.nodes[from]; ok {
-		for _, c := range e.class.sees {
-			sees[c] = true
-		}
+		sees = x.related.Reached(e.class.number)
 	}
 	out := make([]sighted, 0, len(ids))
 	had := make(map[cert.NodeID]bool, len(ids))
 	for _, id := range ids {
 		e, ok := x.nodes[id]
-		if !ok || !sees[e.class] || had[id] {
+		if !ok || !sees.Has(e.class.number) || had[id] {
 			continue
 		}
 		had[id] = true
