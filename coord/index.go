@@ -266,6 +266,7 @@ func (x *index) put(node store.Node) {
 	e.configN = node.ConfigN
 	x.nodes[node.ID] = e
 	x.touchLocked(e.class, node.N, delta)
+	x.sizeLocked(e.class, node.N) // a new class may see many, and not itself
 }
 
 // remove notes a node that was deleted at change n.

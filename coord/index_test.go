@@ -99,6 +99,7 @@ func (x *naiveIndex) put(node store.Node) {
 	e := x.nodes[node.ID]
 	e.configN = node.ConfigN
 	x.touch(e.class, node.N, delta)
+	x.size(e.class, node.N)
 }
 
 func (x *naiveIndex) remove(id cert.NodeID, n uint64) {
@@ -439,5 +440,31 @@ func TestVersionsAllocateNothing(t *testing.T) {
 	x.put(node)
 	if n := testing.AllocsPerRun(100, func() { x.versions(node.ID) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// Who joins in a class of its own looks names up from the start if it sees too
+// many, as a server that starts anew would say.
+func TestNewClassSeesMany(t *testing.T) {
+	p, err := policy.Parse(`{"rules":[{"from":["user:name-a"],"to":["tag:x"],"ports":["*"]}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := smallIndex(p)
+	n := uint64(1)
+	join := func(class string) cert.NodeID {
+		n++
+		node := store.Node{Class: class, N: n, ConfigN: n}
+		binary.BigEndian.PutUint64(node.ID[:], n)
+		x.put(node)
+		return node.ID
+	}
+	for range lookupAbove + 1 {
+		join(store.Class("b", store.JoinTags([]string{"x"})))
+	}
+	laptop := join(store.Class("a", ""))
+	v, _ := x.view(laptop)
+	if !v.lookup || v.versions.Config.N != n || !v.versions.Directory.IsZero() {
+		t.Errorf("among %d that it sees: %+v", lookupAbove+1, v)
 	}
 }
