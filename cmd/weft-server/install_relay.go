@@ -30,7 +30,7 @@ func relayService(flags *pflag.FlagSet, o *relayOptions) (service.Service, error
 	}
 	s.LowPorts = lowPort(o.listen) || lowPort(o.stun)
 	if f := flags.Lookup("data"); f != nil && f.Changed && f.Value.String() != installedRelayData {
-		return s, usagef("--data: an installed relay keeps its data in %s", installedRelayData)
+		return s, usagef("--data: an installed relay stores its data in %s", installedRelayData)
 	}
 	return s, nil
 }
@@ -51,7 +51,7 @@ func installRelay(cmd *cobra.Command, o *relayOptions) error {
 		return err
 	}
 	if kind != service.Systemd {
-		return fmt.Errorf("relay --install: it takes systemd; start it by other means: weft-server relay --data DIR")
+		return fmt.Errorf("relay --install needs systemd; start the relay by other means: weft-server relay --data DIR")
 	}
 	so.Data = installedRelayData
 	if _, err := os.Stat(filepath.Join(so.Data, "relay.json")); errors.Is(err, fs.ErrNotExist) || so.Token != "" && !relayRuns(s) {
@@ -106,7 +106,7 @@ func uninstallRelay(cmd *cobra.Command, purge, asJSON bool) error {
 		}
 	}
 	if !purge {
-		return uninstalled(cmd, asJSON, installedRelayData, "uninstalled; the relay's identity stays in "+installedRelayData+" (--purge removes it too)")
+		return uninstalled(cmd, asJSON, installedRelayData, "uninstalled; the relay's identity stays in "+installedRelayData+" (--purge removes it, too)")
 	}
 	for _, dir := range []string{installedRelayData, "/var/lib/private/" + s.Name} {
 		if err := os.RemoveAll(dir); err != nil {

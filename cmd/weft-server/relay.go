@@ -23,21 +23,21 @@ func relayCmd() *cobra.Command {
 	var install, uninstall, purge bool
 	cmd := &cobra.Command{
 		Use:   "relay --data DIR --token T [--server https://HOST:8443] [--url https://HOST:8443]...",
-		Short: "Run a relay of its own in the foreground, beside the server's",
+		Short: "Run a separate relay in the foreground",
 		Long: `Run a relay in the foreground, on another machine than the server.
 
 Make its token on the server with: weft-server keys create --relay. The token is
-needed at the first start only. Devices choose the relay that is nearest to
-them; those that are connected to it go on talking, and find each other, while
-the server is away. --install makes it a service of this machine, with the flags
-given beside it and a user of its own, and starts it. Every flag can be given as a variable too: --stun as
-WEFT_STUN, lists separated by commas.`,
+needed at the first start only. Devices choose the nearest relay; while the server
+is away, devices connected to this relay stay connected and can reach each other.
+--install installs it as a service of this machine, with the given flags and a user
+of its own, and starts it. Each flag is also an environment variable: --stun is
+WEFT_STUN; lists are separated by commas.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case install && uninstall, purge && !uninstall:
-				return usagef("want --install, or --uninstall [--purge]")
+				return usagef("use --install, or --uninstall [--purge]")
 			case install:
 				return installRelay(cmd, &o)
 			case uninstall:
@@ -47,17 +47,17 @@ WEFT_STUN, lists separated by commas.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.server, "server", "", "address of the server, such as https://HOST:8443 (default: as the token says)")
-	f.StringVar(&o.token, "token", "", "token of `weft-server keys create --relay`, for the first start (better as WEFT_TOKEN: the command line shows in ps)")
-	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the token; - is standard input")
+	f.StringVar(&o.server, "server", "", "address of the server, such as https://HOST:8443 (default: from the token)")
+	f.StringVar(&o.token, "token", "", "token of `weft-server keys create --relay`, for the first start (better in WEFT_TOKEN: ps shows the command line)")
+	f.StringVar(&o.tokenFile, "token-file", "", "file with the token; - is standard input")
 	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices (TLS)")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of STUN, or off")
-	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this relay, such as https://HOST:8443 (repeatable)")
+	f.StringSliceVar(&o.urls, "url", nil, "address at which devices reach this relay, such as https://HOST:8443 (repeatable)")
 	f.StringVar(&o.metrics, "metrics", "", "TCP address on loopback for Prometheus, such as 127.0.0.1:9273 (default: none)")
 	logFlags(f, &o.logLevel, &o.logFormat)
-	f.BoolVar(&install, "install", false, "make it a service of this machine instead of running it here")
-	f.BoolVar(&uninstall, "uninstall", false, "take that service off this machine again")
-	f.BoolVar(&purge, "purge", false, "with --uninstall: remove its identity too")
+	f.BoolVar(&install, "install", false, "install it as a service of this machine instead of running it")
+	f.BoolVar(&uninstall, "uninstall", false, "remove the service from this machine")
+	f.BoolVar(&purge, "purge", false, "with --uninstall: remove its identity, too")
 	o.asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
@@ -133,7 +133,7 @@ func (o *relayOptions) parse(cmd *cobra.Command) (so standalone.Options, err err
 		}
 	}
 	if o.listen == "off" {
-		return so, usagef("--listen: a relay has to listen somewhere")
+		return so, usagef("--listen: a relay needs an address to listen on")
 	}
 	so.Software, so.URLs = cli.Version(), trimURLs(o.urls)
 	so.Server = strings.TrimSuffix(strings.TrimSpace(o.server), "/")

@@ -48,7 +48,7 @@ const (
 var ErrNotJoined = errors.New("this relay has not joined a server yet; make a token with `weft-server keys create --relay` on the server and start with --token TOKEN")
 
 // errNoList refuses everybody: who was revoked cannot be told.
-var errNoList = errors.New("there is no revocation list yet; the server has to be asked first")
+var errNoList = errors.New("there is no revocation list yet; the server has to send it first")
 
 // Options configure Start.
 type Options struct {
@@ -164,7 +164,7 @@ func (r *Relay) open(ctx context.Context) (err error) {
 	}
 	if len(o.URLs) == 0 {
 		o.URLs = []string{listen.DefaultURL(r.tcp.Addr())}
-		r.log.Warn("no --url given: devices will look for this relay at " + o.URLs[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
+		r.log.Warn("no --url given: devices will connect to this relay at " + o.URLs[0] + "; if they cannot reach that address, start with --url https://HOST:PORT")
 	}
 	for _, u := range o.URLs {
 		if err := cert.CheckURL(u); err != nil {
@@ -194,7 +194,7 @@ func (r *Relay) open(ctx context.Context) (err error) {
 			}
 		}
 		if r.crl.Load() == nil {
-			r.log.Warn("the revocation list on disk cannot be used; nobody is admitted before the server answers", "file", filepath.Join(o.Data, crlFile))
+			r.log.Warn("the revocation list on disk is not usable; no device is admitted until the server answers", "file", filepath.Join(o.Data, crlFile))
 		}
 	}
 	if r.site, err = ca.Site(o.Data, o.URLs, o.Now()); err != nil {
@@ -233,7 +233,7 @@ func (r *Relay) identityFor(id *identity) (*identity, error) {
 		return nil, err
 	}
 	if id != nil && id.Network != tok.Network.NetworkID() {
-		return nil, fmt.Errorf("the relay in %s belongs to another network than the token; give it a data directory of its own with --data DIR", r.o.Data)
+		return nil, fmt.Errorf("the relay in %s belongs to another network than the token; choose another data directory with --data DIR", r.o.Data)
 	}
 	urls := merge(first, tok.URLs)
 	if id == nil {
@@ -279,7 +279,7 @@ func (r *Relay) join(ctx context.Context) error {
 		if refused(err) {
 			return joinError(err, id)
 		}
-		r.log.Warn("join: the server does not answer; trying again", "servers", id.URLs, "err", err)
+		r.log.Warn("join: the server does not answer; retrying", "servers", id.URLs, "err", err)
 		if !sleep(ctx, wait) {
 			return ctx.Err()
 		}

@@ -89,7 +89,7 @@ func (id *identity) complete() (err error) {
 		return err
 	}
 	if !id.key.PublicKey.Equal(leaf.PublicKey) {
-		return errors.New("key and certificate do not belong together")
+		return errors.New("the key does not match the certificate")
 	}
 	chain := []*x509.Certificate{leaf}
 	id.leaf = &tls.Certificate{Certificate: [][]byte{id.Certificate}, PrivateKey: id.key, Leaf: leaf}

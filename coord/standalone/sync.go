@@ -61,7 +61,7 @@ func (r *Relay) syncLoop(ctx context.Context) {
 				return
 			}
 			if !lost {
-				r.log.Warn("the server does not answer; going on without it", "err", err)
+				r.log.Warn("the server does not answer; the relay continues without it", "err", err)
 			}
 			lost = true
 			r.setAway(true)
