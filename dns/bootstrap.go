@@ -120,22 +120,22 @@ func (b *Bootstrap) DialContext(ctx context.Context, network, address string) (n
 		c, err := b.dialAny(ctx, network, port, addrs)
 		named <- dialed{c, err}
 	}()
-	kept := make(chan dialed, 1)
+	saved := make(chan dialed, 1)
 	go func() {
-		kept <- b.dialSaved(ctx, network, host, port)
+		saved <- b.dialSaved(ctx, network, host, port)
 	}()
 	var d dialed
-	pending := kept
+	pending := saved
 	select {
 	case d = <-named:
 		var unresolved *net.DNSError
 		if errors.As(d.err, &unresolved) {
 			pending = nil
-			if k := <-kept; k.c != nil {
+			if k := <-saved; k.c != nil {
 				d = k
 			}
 		}
-	case d = <-kept:
+	case d = <-saved:
 		pending = named
 		if d.c == nil {
 			pending = nil

@@ -111,7 +111,7 @@ func TestInboundLoopback6(t *testing.T) {
 		reported := make(chan bool, 10)
 		for _, target := range []string{"", fmt.Sprintf("localhost:%d", port)} {
 			in := toLocal(target)
-			in.Watch = &loopback.Watch{Tell: func(p, target uint16, only6 bool) { reported <- p == port && only6 }}
+			in.Watch = &loopback.Watch{Report: func(p, target uint16, only6 bool) { reported <- p == port && only6 }}
 			p.b.SetInbound(in)
 			if err := dial(network); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("%s to %q: %v", network, target, err)

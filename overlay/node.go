@@ -339,7 +339,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	n.filters.Forgotten()
 	n.held.Leave()
 	n.dir.Reset()
-	n.health.Left()
+	n.health.LeaveNetwork()
 	return nil
 }
 

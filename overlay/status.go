@@ -95,12 +95,12 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	for _, k := range n.dir.All() {
 		p := status.PeerFacts{
 			Node: k.Node, Shown: k.Listed || k.Node.ID == also,
-			Told: status.Presence{Online: k.Online, At: k.Told}, LastSeen: k.LastSeen,
+			Reported: status.Presence{Online: k.Online, At: k.Told}, LastSeen: k.LastSeen,
 		}
 		if v, ok := tunnels[k.Node.ID]; ok {
 			p.Tunnel = v.Tunnel()
 			if st, ok := r.stats(k.Node.ID); ok {
-				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.Heard, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
+				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.LastReceived, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
 		}
 		f.Peers = append(f.Peers, p)

@@ -82,7 +82,7 @@ func (r inboundRules) policy(own map[uint16]bool) netstack.Inbound {
 // watch warns of programs that listen on ::1 only, where peers would look like local
 // users, and says how to allow peers.
 func (r inboundRules) watch(d *services, log *slog.Logger) *loopback.Watch {
-	return &loopback.Watch{Tell: func(port, target uint16, only6 bool) {
+	return &loopback.Watch{Report: func(port, target uint16, only6 bool) {
 		node := d.node.Load()
 		if node == nil {
 			return

@@ -34,7 +34,7 @@ type evidence struct {
 func decide(e evidence) (Mode, string) {
 	resolves, why := e.usesResolved()
 	if resolves && e.Resolved {
-		if e.NM != "" && e.NMMode == "systemd-resolved" && nmMustBeTold(e.NM) {
+		if e.NM != "" && e.NMMode == "systemd-resolved" && nmNeedsSettings(e.NM) {
 			return ModeNM, fmt.Sprintf("NetworkManager %s overwrites the settings of systemd-resolved, so it gets them itself", e.NM)
 		}
 		return ModeResolved, why
@@ -49,7 +49,7 @@ func decide(e evidence) (Mode, string) {
 		}
 		return ModeDirect, "/etc/resolv.conf names resolvconf as its author, but there is no resolvconf"
 	case "NetworkManager":
-		if e.NM != "" && nmMustBeTold(e.NM) {
+		if e.NM != "" && nmNeedsSettings(e.NM) {
 			return ModeNM, fmt.Sprintf("/etc/resolv.conf is written by NetworkManager %s", e.NM)
 		}
 		return ModeDirect, "/etc/resolv.conf is written by NetworkManager, which accepts no settings for another interface"
@@ -112,10 +112,10 @@ func nssResolve(line string) bool {
 	return false
 }
 
-// nmMustBeTold reports whether this version of NetworkManager needs the settings
+// nmNeedsSettings reports whether this version of NetworkManager needs the settings
 // itself: 1.26.0 to 1.26.5 remove settings that others give systemd-resolved for an
 // interface. Older and newer versions leave them alone.
-func nmMustBeTold(version string) bool {
+func nmNeedsSettings(version string) bool {
 	p := strings.SplitN(version, ".", 3)
 	if len(p) != 3 || p[0] != "1" || p[1] != "26" {
 		return false

@@ -19,7 +19,7 @@ type fakeSystem struct {
 	decided error
 	setErr  error
 	servers []netip.AddrPort
-	told    Config
+	active  Config
 	sets    int
 	unsets  int
 	flushes int
@@ -67,7 +67,7 @@ func (b *fakeBackend) set(_ context.Context, c Config) ([]string, error) {
 	if b.f.setErr != nil && (b.mode != ModeDirect || b.f.mode == ModeDirect) {
 		return nil, b.f.setErr
 	}
-	b.f.told = c
+	b.f.active = c
 	return []string{"all of it"}, nil
 }
 
@@ -75,7 +75,7 @@ func (b *fakeBackend) unset(context.Context) error {
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
 	b.f.unsets++
-	b.f.told = Config{}
+	b.f.active = Config{}
 	return nil
 }
 
@@ -88,7 +88,7 @@ func (b *fakeBackend) base(context.Context) ([]netip.AddrPort, error) {
 func (b *fakeBackend) intact(context.Context) (bool, error) {
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
-	return !b.f.told.IsZero(), nil
+	return !b.f.active.IsZero(), nil
 }
 
 func (b *fakeBackend) flush(context.Context) {
@@ -201,7 +201,7 @@ func TestManager(t *testing.T) {
 		}
 		m.Set(testConfig)
 		synctest.Wait()
-		if err := m.Close(); err != nil || f.unsets != 2 || !f.told.IsZero() {
+		if err := m.Close(); err != nil || f.unsets != 2 || !f.active.IsZero() {
 			t.Errorf("close: %v, %d times", err, f.unsets)
 		}
 		m.Close()
@@ -246,15 +246,15 @@ func TestManagerTrampled(t *testing.T) {
 		m.Set(testConfig)
 		synctest.Wait()
 		for range 3 { // a DHCP client now and then is fine
-			f.do(eventFile, func() { f.told = Config{} })
+			f.do(eventFile, func() { f.active = Config{} })
 			pause(time.Minute)
-			if f.told.IsZero() || h.String() != "" {
+			if f.active.IsZero() || h.String() != "" {
 				t.Fatalf("not set again: %q", h)
 			}
 		}
 		before := f.sets
 		for range 600 { // a program that writes every second for ten minutes
-			f.do(eventFile, func() { f.told = Config{} })
+			f.do(eventFile, func() { f.active = Config{} })
 			pause(time.Second)
 		}
 		if n := f.sets - before; n < trampleMost || n > 12*trampleMost {
@@ -265,7 +265,7 @@ func TestManagerTrampled(t *testing.T) {
 		}
 		// The Manager has given up.
 		pause(3 * trampleWindow)
-		if f.told.IsZero() || h.String() != "" {
+		if f.active.IsZero() || h.String() != "" {
 			t.Errorf("not set again: %q", h)
 		}
 	})
@@ -280,7 +280,7 @@ func TestManagerModeChanges(t *testing.T) {
 		defer m.Close()
 		m.Set(testConfig)
 		synctest.Wait()
-		f.do(eventFile, func() { f.mode, f.told = ModeResolved, Config{} })
+		f.do(eventFile, func() { f.mode, f.active = ModeResolved, Config{} })
 		pause(time.Second)
 		if s := m.Status(); s.Mode != ModeResolved || f.unsets != 1 || !slices.Equal(f.modes, []Mode{ModeDirect, ModeResolved}) {
 			t.Errorf("%+v, %v", s, f.modes)

@@ -103,10 +103,10 @@ func judge(ip netip.Addr, isName bool) error {
 // Watch detects programs that listen on ::1 only. Peers used to reach them; now nothing
 // answers on 127.0.0.1, and the owner has to know why.
 type Watch struct {
-	// Tell is called with the port that peers ask for and the target's port. only6 is
+	// Report is called with the port that peers ask for and the target's port. only6 is
 	// true when a program was found to listen on ::1 only, and false when that ended.
-	// Tell must not block.
-	Tell func(port, target uint16, only6 bool)
+	// Report must not block.
+	Report func(port, target uint16, only6 bool)
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -121,7 +121,7 @@ const (
 
 // Refused is called when the target of a port refused a connection. It may read a file.
 func (w *Watch) Refused(network, target string, port uint16) {
-	if w == nil || w.Tell == nil {
+	if w == nil || w.Report == nil {
 		return
 	}
 	address, err := Target(target, port)
@@ -145,18 +145,18 @@ func (w *Watch) Refused(network, target string, port uint16) {
 		w.reported = map[uint16]bool{}
 	}
 	w.reported[port] = true
-	w.Tell(port, to.Port(), true)
+	w.Report(port, to.Port(), true)
 }
 
 // Reached is called when the target of a port accepted a connection or answered.
 func (w *Watch) Reached(port uint16) {
-	if w == nil || w.Tell == nil {
+	if w == nil || w.Report == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.reported[port] {
 		delete(w.reported, port)
-		w.Tell(port, 0, false)
+		w.Report(port, 0, false)
 	}
 }

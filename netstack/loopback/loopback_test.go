@@ -194,7 +194,7 @@ func TestWatch(t *testing.T) {
 	}
 	for _, network := range []string{"tcp", "udp"} {
 		var got []report
-		w := Watch{Tell: func(port, target uint16, only6 bool) { got = append(got, report{port, target, only6}) }}
+		w := Watch{Report: func(port, target uint16, only6 bool) { got = append(got, report{port, target, only6}) }}
 		refused := func(target string, port uint16) {
 			w.lastLook = time.Time{}
 			w.Refused(network, target, port)

@@ -12,7 +12,7 @@ import (
 
 // Beyond MaxConns a client gets an error in its protocol, and there is a health
 // warning.
-func TestTooManyAreTold(t *testing.T) {
+func TestTooManyConnections(t *testing.T) {
 	health := make(chan string, 10)
 	p := New(Config{Node: nil, MaxConns: 1, Health: func(code, message string) { health <- code + " " + message }})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

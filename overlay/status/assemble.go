@@ -37,7 +37,7 @@ type PeerFacts struct {
 	// Shown means that the peer is in the directory, or was asked for by name: other
 	// peers are shown only if they have a tunnel.
 	Shown    bool
-	Told     Presence  // as reported by the server or a relay
+	Reported Presence  // as reported by the server or a relay
 	LastSeen time.Time // as the server reports, by its clock; zero: never, or unknown
 	Tunnel   *Tunnel   // nil: there is none
 }
@@ -47,12 +47,12 @@ type PeerFacts struct {
 type Tunnel struct {
 	Made          time.Time
 	Gone          time.Time     // when a relay last reported that the peer is not connected
-	Via           string        // name of the relay, "" while it is being looked up
+	Relay         string        // name of the relay, "" while it is being looked up
 	Pinged        time.Duration // round trip of the last ping through it, 0 before
 	Path          *path.Path    // nil: there is no path but the relay
 	PathRTT       time.Duration // of Path, 0 before it is measured
 	Rx, Tx        uint64        // bytes
-	Heard         time.Time     // when a packet last arrived through it
+	LastReceived  time.Time     // when a packet last arrived through it
 	LastHandshake time.Time
 }
 
@@ -116,13 +116,13 @@ func (p PeerFacts) status(f *Facts) PeerStatus {
 	}
 	if t := p.Tunnel; t != nil {
 		s.Path, why, s.Endpoint = t.Shown()
-		s.Relay, s.RxBytes, s.TxBytes, s.LastHandshake = t.Via, t.Rx, t.Tx, utc(t.LastHandshake)
+		s.Relay, s.RxBytes, s.TxBytes, s.LastHandshake = t.Relay, t.Rx, t.Tx, utc(t.LastHandshake)
 		if rtt := t.roundTrip(); rtt > 0 {
 			ms := float64(rtt.Microseconds()) / 1000
 			s.RTTms = &ms
 		}
 		s.KeyExchange = "X25519MLKEM768"
-		if at := weftTime(t.Heard); !t.Heard.IsZero() && (s.LastSeen == nil || at.After(*s.LastSeen)) {
+		if at := weftTime(t.LastReceived); !t.LastReceived.IsZero() && (s.LastSeen == nil || at.After(*s.LastSeen)) {
 			s.LastSeen = at
 		}
 	}
@@ -167,24 +167,24 @@ type Presence struct {
 	At     time.Time // when that was known; zero: unknown
 }
 
-// heardLately is how long a peer counts as online after a packet arrived through the
+// receivedLately is how long a peer counts as online after a packet arrived through the
 // tunnel, whatever the server or a relay reports.
-const heardLately = 2 * time.Second
+const receivedLately = 2 * time.Second
 
 // presence is the presence of a peer at now. The latest report counts, from the server,
 // a relay, or the tunnel if there is one.
 func (p PeerFacts) presence(now time.Time) Presence {
-	is, t := p.Told, p.Tunnel
+	is, t := p.Reported, p.Tunnel
 	if t == nil {
 		return is
 	}
-	for _, e := range [...]Presence{{true, t.Made}, {false, t.Gone}, {true, t.Heard}} {
+	for _, e := range [...]Presence{{true, t.Made}, {false, t.Gone}, {true, t.LastReceived}} {
 		if e.At.After(is.At) {
 			is = e
 		}
 	}
-	if !t.Heard.IsZero() && now.Sub(t.Heard) < heardLately {
-		is = Presence{true, t.Heard}
+	if !t.LastReceived.IsZero() && now.Sub(t.LastReceived) < receivedLately {
+		is = Presence{true, t.LastReceived}
 	}
 	return is
 }

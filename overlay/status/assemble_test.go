@@ -20,10 +20,10 @@ func TestPresenceAt(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		online     bool
-		told       time.Time
+		reported   time.Time
 		tunnel     bool
 		made, gone time.Time
-		heard      time.Time
+		received   time.Time
 		want       Presence
 	}{
 		{"nothing is known", false, never, false, never, never, never, Presence{false, never}},
@@ -36,9 +36,9 @@ func TestPresenceAt(t *testing.T) {
 		{"a packet a second ago, whatever the server reports", false, at(0), true, at(600), never, at(1), Presence{true, at(1)}},
 		{"a packet a second ago, whatever the relay reports", true, at(9), true, at(600), at(0.5), at(1), Presence{true, at(1)}},
 	} {
-		p := PeerFacts{Told: Presence{c.online, c.told}}
+		p := PeerFacts{Reported: Presence{c.online, c.reported}}
 		if c.tunnel {
-			p.Tunnel = &Tunnel{Made: c.made, Gone: c.gone, Heard: c.heard}
+			p.Tunnel = &Tunnel{Made: c.made, Gone: c.gone, LastReceived: c.received}
 		}
 		if got := p.presence(now); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
@@ -121,7 +121,7 @@ func TestStatusOfAPeer(t *testing.T) {
 	tcp := path.Path{Kind: path.Relay, Reason: path.Reason{Text: "UDP is blocked"}}
 	quiet := path.Path{Kind: path.Relay, Quiet: true, Reason: path.Reason{Text: "nothing was sent lately"}}
 	tunnel := func(p *path.Path) *Tunnel {
-		return &Tunnel{Made: ago(time.Hour), Via: "far", Pinged: 9 * time.Millisecond, Path: p, PathRTT: 1900 * time.Microsecond, Rx: 1, Tx: 2, Heard: ago(time.Minute), LastHandshake: ago(3 * time.Minute)}
+		return &Tunnel{Made: ago(time.Hour), Relay: "far", Pinged: 9 * time.Millisecond, Path: p, PathRTT: 1900 * time.Microsecond, Rx: 1, Tx: 2, LastReceived: ago(time.Minute), LastHandshake: ago(3 * time.Minute)}
 	}
 	for _, c := range []struct {
 		name string
@@ -130,11 +130,11 @@ func TestStatusOfAPeer(t *testing.T) {
 		want *PeerStatus   // nil: not shown
 	}{
 		{"listed, nothing known", PeerFacts{Shown: true}, 0, &PeerStatus{Path: PathIdle, PathReason: unknownReason.Text}},
-		{"listed and online", PeerFacts{Shown: true, Told: Presence{true, ago(time.Minute)}, LastSeen: ago(time.Minute)}, 0,
+		{"listed and online", PeerFacts{Shown: true, Reported: Presence{true, ago(time.Minute)}, LastSeen: ago(time.Minute)}, 0,
 			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathIdle, PathReason: idleReason.Text}},
-		{"listed and offline", PeerFacts{Shown: true, Told: Presence{false, ago(time.Minute)}}, 0,
+		{"listed and offline", PeerFacts{Shown: true, Reported: Presence{false, ago(time.Minute)}}, 0,
 			&PeerStatus{PresenceAt: at(time.Minute), Path: PathOffline, PathReason: offlineReason.Text}},
-		{"looked up once, no tunnel", PeerFacts{Told: Presence{true, ago(0)}}, 0, nil},
+		{"looked up once, no tunnel", PeerFacts{Reported: Presence{true, ago(0)}}, 0, nil},
 		{"direct", PeerFacts{Tunnel: tunnel(&direct)}, 0,
 			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathDirect, PathNote: "same network", Endpoint: "198.51.100.4:41641", RTTms: ms(1.9)}},
 		{"a lane", PeerFacts{Tunnel: tunnel(&lane)}, 0,
@@ -147,7 +147,7 @@ func TestStatusOfAPeer(t *testing.T) {
 			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Minute), Path: PathRelay, PathReason: relayReason.Text, PathNote: relayReason.Short, RTTms: ms(9)}},
 		{"not measured yet", PeerFacts{Tunnel: &Tunnel{Made: ago(time.Second), Path: &direct}}, 0,
 			&PeerStatus{Online: true, PresenceAt: at(time.Second), Path: PathDirect, PathNote: "same network", Endpoint: "198.51.100.4:41641"}},
-		{"direct, and gone since", PeerFacts{Tunnel: &Tunnel{Made: ago(time.Hour), Gone: ago(time.Second), Via: "far", Path: &direct}}, 0,
+		{"direct, and gone since", PeerFacts{Tunnel: &Tunnel{Made: ago(time.Hour), Gone: ago(time.Second), Relay: "far", Path: &direct}}, 0,
 			&PeerStatus{PresenceAt: at(time.Second), Path: PathOffline, PathReason: offlineReason.Text}},
 		{"the server saw it later than the tunnel", PeerFacts{LastSeen: ago(time.Second), Tunnel: tunnel(&tcp)}, 0,
 			&PeerStatus{Online: true, PresenceAt: at(time.Minute), LastSeen: at(time.Second), Path: PathRelay, PathReason: "UDP is blocked", RTTms: ms(9)}},
@@ -168,7 +168,7 @@ func TestStatusOfAPeer(t *testing.T) {
 		w := *c.want
 		w.ID, w.Name, w.FQDN, w.IPv4, w.IPv6 = c.fact.Node.ID.String(), "pi", "pi.weft.internal", "100.64.0.2", "fd00::2"
 		if t := c.fact.Tunnel; t != nil {
-			w.Relay, w.RxBytes, w.TxBytes, w.KeyExchange = t.Via, t.Rx, t.Tx, "X25519MLKEM768"
+			w.Relay, w.RxBytes, w.TxBytes, w.KeyExchange = t.Relay, t.Rx, t.Tx, "X25519MLKEM768"
 			w.LastHandshake = utc(t.LastHandshake)
 		}
 		if len(got) != 1 || !reflect.DeepEqual(got[0], w) {

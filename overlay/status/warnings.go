@@ -43,8 +43,8 @@ func (w *Warnings) Clear(code Code) {
 	}
 }
 
-// Left removes the warnings about the network that the node has left.
-func (w *Warnings) Left() {
+// LeaveNetwork removes the warnings about the network that the node has left.
+func (w *Warnings) LeaveNetwork() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for code := range w.messages {

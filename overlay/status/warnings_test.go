@@ -43,7 +43,7 @@ func TestWarnings(t *testing.T) {
 			w.Set(name(1), "of the network")
 			w.Set(CodeInboundPortTaken.Of("80"), "stays")
 			w.Set("of-a-later-version", "stays")
-			w.Left()
+			w.LeaveNetwork()
 		}, is{{CodeInboundPortTaken, "stays", "80"}, {"of-a-later-version", "stays", ""}}},
 		{"the number is bounded, and existing ones can change", func(w *Warnings) {
 			for i := range maxWarnings {
@@ -75,7 +75,7 @@ func TestWarningsWake(t *testing.T) {
 		{"has", func() { w.Has(CodeClock); w.List() }, false},
 		{"clear of a missing warning", func() { w.Clear(CodeVersion) }, false},
 		{"clear", func() { w.Clear(CodeClock) }, true},
-		{"left", w.Left, true},
+		{"left", w.LeaveNetwork, true},
 		{"notify", w.Notify, true},
 	} {
 		one, other := w.Changed(), w.Changed()

@@ -35,11 +35,11 @@ func goodName(s string) bool {
 // kernelLink configures one interface by netlink.
 type kernelLink struct {
 	// Constant after openLink.
-	nl    *rtnl.Conn
-	name  string
-	more  []netip.Addr // Config.Guard
-	index int
-	kept  bool // it existed before us and stays
+	nl      *rtnl.Conn
+	name    string
+	more    []netip.Addr // Config.Guard
+	index   int
+	existed bool // it existed before us and stays
 
 	rulesTouched atomic.Bool // nftables rules have changed, perhaps by us
 
@@ -74,7 +74,7 @@ func (l *kernelLink) open(cfg Config) (device, error) {
 		if old.Kind != "tun" || old.Alias != Alias {
 			return nil, fmt.Errorf("an interface %s already exists and is not weft's: choose another name, or remove it with: ip link delete %s", cfg.Name, cfg.Name)
 		}
-		l.kept = true
+		l.existed = true
 	} else if !errors.Is(err, unix.ENODEV) {
 		return nil, fmt.Errorf("look up %s: %w", cfg.Name, err)
 	}
@@ -257,7 +257,7 @@ func (l *kernelLink) nameOf(r rtnl.Route, names map[int]string) string {
 // clean removes our settings from an interface that outlives us. An interface of our
 // own goes with its file.
 func (l *kernelLink) clean() {
-	if l.kept {
+	if l.existed {
 		l.apply(hostState{})
 		l.nl.SetUp(l.index, false)
 	}

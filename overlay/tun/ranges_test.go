@@ -71,9 +71,9 @@ func TestCheckRange(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	var mu sync.Mutex
 	now := map[status.Code]string{}
-	told := 0
+	sent := 0
 	n, _, l := newTestNet(t, Config{
-		Warn:  func(code status.Code, msg string) { mu.Lock(); now[code] = msg; told++; mu.Unlock() },
+		Warn:  func(code status.Code, msg string) { mu.Lock(); now[code] = msg; sent++; mu.Unlock() },
 		Clear: func(code status.Code) { mu.Lock(); delete(now, code); mu.Unlock() },
 	})
 	expect := func(codes ...status.Code) {
@@ -92,9 +92,9 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("%q", msg)
 		}
 	}
-	before := told
+	before := sent
 	n.restore()
-	if told != before {
+	if sent != before {
 		t.Error("the same warning was sent again")
 	}
 	l.report = report{down: true}

@@ -21,7 +21,7 @@ type View struct {
 
 // Tunnel is what the status says of it, but for what only the data plane knows.
 func (v View) Tunnel() *status.Tunnel {
-	t := &status.Tunnel{Made: v.made, Gone: v.gone, Via: v.via, Pinged: v.rtt}
+	t := &status.Tunnel{Made: v.made, Gone: v.gone, Relay: v.via, Pinged: v.rtt}
 	if v.trip != nil {
 		t.Path, t.PathRTT = &v.path, time.Duration(v.trip.Load())
 	}
