@@ -31,16 +31,16 @@ type cacheKey struct {
 
 // entry is a cached answer. It is immutable.
 type entry struct {
-	key     cacheKey
-	msg     []byte // packed, without OPT
-	ede     []dns.EDNS0_EDE
-	source  string
-	stored  time.Time
-	expires time.Time
-	failure bool // SERVFAIL or similar, or, without msg, no answer
-	final   bool // of a failure: it is intentional (blocked, bogus)
-	nobody  bool // of a failure: there was no upstream to ask
-	cost    int
+	key        cacheKey
+	msg        []byte // packed, without OPT
+	ede        []dns.EDNS0_EDE
+	source     string
+	stored     time.Time
+	expires    time.Time
+	failure    bool // SERVFAIL or similar, or, without msg, no answer
+	final      bool // of a failure: it is intentional (blocked, bogus)
+	noUpstream bool // of a failure: there was no upstream to ask
+	cost       int
 }
 
 // cache holds the most recently used answers, within a number of entries and of bytes.

@@ -142,8 +142,8 @@ func (s *Server) fail(q *query, r *route, e, old *entry) *answer {
 			}
 		}
 	}
-	if e.nobody {
-		return nobody(q, r, s.cfg.ResolvConf)
+	if e.noUpstream {
+		return noResolver(q, r, s.cfg.ResolvConf)
 	}
 	var a *answer
 	if e.msg != nil {
@@ -272,7 +272,7 @@ func (f *forwarder) answerOf(ctx context.Context, m *dns.Msg, r *route, key cach
 	defer limited.Survive(f.s.cfg.Log, "dns", func(error) { e = failed() })
 	ups := f.upstreams(r, now)
 	if len(ups) == 0 {
-		e.nobody, e.expires = true, now // not cached: the next query looks again
+		e.noUpstream, e.expires = true, now // not cached: the next query looks again
 		return e
 	}
 	msg, from, err := f.exchange(ctx, m, r, ups)

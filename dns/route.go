@@ -75,7 +75,7 @@ func listOf(servers []serverAddr) string {
 		l = append(l, a.String())
 	}
 	if len(l) == 0 {
-		return "nobody (see: weft dns status)"
+		return "no resolver (see: weft dns status)"
 	}
 	return strings.Join(l, ", ")
 }
@@ -114,8 +114,8 @@ func privateReverse(name string) bool {
 	return false
 }
 
-// nobody is the answer if a route has no upstream.
-func nobody(q *query, r *route, resolvConf string) *answer {
+// noResolver is the answer if a route has no upstream.
+func noResolver(q *query, r *route, resolvConf string) *answer {
 	if r == privateRoute {
 		// RFC 6303: answer NXDOMAIN ourselves instead of asking a public resolver.
 		q.note("forward", "no resolver on a private network is known")

@@ -42,8 +42,8 @@ const recordPrefix = "tun-weft."
 // recordDirs are the directories of records, Debian's and openresolv's.
 var recordDirs = []string{"/run/resolvconf/interface", "/run/resolvconf/interfaces"}
 
-// nobody is the unused loopback address in the record for Debian's.
-const nobody = "127.100.100.100"
+// unusedLoopback is the unused loopback address in the record for Debian's.
+const unusedLoopback = "127.100.100.100"
 
 func (r *resolvconf) dir() string {
 	if r.open {
@@ -83,7 +83,7 @@ func record(c Config, debian bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "nameserver %s\n", c.Nameserver)
 	if debian {
-		fmt.Fprintf(&b, "nameserver %s\n", nobody)
+		fmt.Fprintf(&b, "nameserver %s\n", unusedLoopback)
 	}
 	if len(c.Search) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(c.Search, " "))
@@ -100,7 +100,7 @@ func (r *resolvconf) ahead() string {
 	}
 	f := parseResolvFile(b)
 	for _, s := range f.Servers {
-		if s.Addr() != r.c.Nameserver && s.Addr().String() != nobody {
+		if s.Addr() != r.c.Nameserver && s.Addr().String() != unusedLoopback {
 			return serverText(s)
 		}
 	}

@@ -82,8 +82,8 @@ type Place struct {
 	gone  atomic.Bool // evicted
 }
 
-// NewBudget makes a Budget with so many places in total and per address; each 0 means
-// no bound per address.
+// NewBudget makes a Budget with total places, of which one address gets at most each;
+// each 0 means no bound per address.
 func NewBudget(total, each int) *Budget {
 	return &Budget{total: total, each: each, began: time.Now(), freed: make(chan struct{}), guests: map[netip.Addr]*guest{}, waiters: map[netip.Addr][]*waiter{}, sizes: map[int]*list.List{}}
 }
