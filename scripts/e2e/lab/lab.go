@@ -22,6 +22,7 @@
 //	slow.go       an uplink with a rate and a queue
 //	services.go   services on devices
 //	root.go       separate Debian systems
+//	layers.go     their file systems, made by debootstrap
 //	release.go    releases that a server hands out
 package lab
 
