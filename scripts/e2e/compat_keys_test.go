@@ -23,7 +23,7 @@ func TestCompatKeys(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name           string
-		device, laptop bool // of then
+		device, laptop bool // of the old version
 	}{
 		{"old device, new laptop", true, false},
 		{"new device, old laptop", false, true},
@@ -49,7 +49,7 @@ func TestCompatKeys(t *testing.T) {
 				t.Logf("page of %s: %v", name, fetch(t, from, "http://"+name+"/", 10*time.Second).Round(time.Millisecond))
 				from.Must("ping", "-c", "1", name)
 			}
-			for range 2 { // the second time with other keys
+			for range 2 { // the second time with new keys
 				page(m.Laptop, m.Device, "kitchen-pi")
 				m.Laptop.Stop()
 				m.Device.Stop()
@@ -57,7 +57,7 @@ func TestCompatKeys(t *testing.T) {
 				m.Laptop.Run()
 				page(m.Device, m.Laptop, "laptop")
 				m.Device.Stop()
-				m.Device.Run() // the tunnel of before is the laptop's to renew
+				m.Device.Run() // the laptop has to renew the earlier tunnel
 			}
 		})
 	}

@@ -35,8 +35,8 @@ func TestCompatRenew(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		server         string
-		device, laptop bool // of then
-		certificates   int  // that the device has been given in the end
+		device, laptop bool // of the old version
+		certificates   int  // that the device has received in the end
 	}{
 		{"old device, new laptop, new server", bin, true, false, 4},
 		{"new device, old laptop, new server", bin, false, true, 4},

@@ -31,7 +31,7 @@ func TestCompatRevoke(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		server, relay  string
-		device, laptop bool // of then
+		device, laptop bool // of the old version
 	}{
 		{"old nodes, new server, new relay", bin, bin, true, true},
 		{"old device, new laptop, new server, old relay", bin, then, true, false},

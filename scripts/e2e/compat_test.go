@@ -33,7 +33,7 @@ func TestCompat(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		server         string
-		device, laptop bool // of then
+		device, laptop bool // of the old version
 	}{
 		{"old device, new laptop, new server", bin, true, false},
 		{"new device, old laptop, new server", bin, false, true},
@@ -84,7 +84,7 @@ func oldPrograms(t *testing.T, commit string) string {
 	}
 	dir := t.TempDir()
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		os.Chmod(d, 0o755) // nobody runs them
+		os.Chmod(d, 0o755) // they are not run
 	}
 	src, programs := filepath.Join(dir, "src"), filepath.Join(dir, "bin")
 	build := exec.Command("sh", "-ec", `mkdir "$1" "$2"; git -C "$(git rev-parse --show-toplevel)" archive `+commit+` | tar -x -C "$1"; cd "$1"; CGO_ENABLED=0 go build -o "$2/" ./cmd/weft ./cmd/weft-server; rm -r "$1"`, "sh", src, programs)

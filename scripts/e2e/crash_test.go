@@ -49,7 +49,7 @@ func TestCrash(t *testing.T) {
 		fresh.RunNoWait("--token-file", token, "--proxy", "off", "--dns", "off")
 
 		acked := make(chan func(), 64)
-		go func() { // what goes on meanwhile; it ends with the first failure
+		go func() { // work in the meantime; it ends with the first failure
 			defer close(acked)
 			for range 8 {
 				r := m.Server.Admin("keys", "create", "--json")
@@ -88,7 +88,7 @@ func TestCrash(t *testing.T) {
 		for ack := range acked {
 			acks = append(acks, ack)
 		}
-		for _, ack := range acks { // now that nobody else looks at the maps
+		for _, ack := range acks { // now that no other goroutine uses the maps
 			ack()
 		}
 		switch victim {

@@ -26,7 +26,7 @@ func TestServerDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	l.Mkdir("small") // its root belongs to the server's user too
+	l.Mkdir("small") // its root belongs to the server's user, too
 	host := l.Host("server")
 	server := l.Serve(host, ":8443", "https://"+host.Addr+":8443", "--data", dir)
 	server.Dir = dir

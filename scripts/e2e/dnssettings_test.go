@@ -47,7 +47,7 @@ func TestDNSSettings(t *testing.T) {
 	answers("a name below a device", []string{"grafana.kitchen-pi.weft.internal", "A"}, "status: NOERROR", device+"\n")
 	admin("dns", "set", "ttl=30", "keep-browsers=on")
 	answers("the browsers' canary", []string{"use-application-dns.net", "A"}, "status: NXDOMAIN")
-	admin("dns", "routes", "add", "example.test", "192.0.2.53") // nobody is there
+	admin("dns", "routes", "add", "example.test", "192.0.2.53") // no host has that address
 	answers("a route to nobody", []string{"www.example.test", "A"}, "status: SERVFAIL")
 	admin("dns", "routes", "remove", "example.test")
 	answers("without the route", []string{"www.example.test", "A"}, "203.0.113.1\n")

@@ -29,7 +29,7 @@ func TestIdle(t *testing.T) {
 	}
 	m := lab.NewMesh(t, bin)
 	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
-	time.Sleep(10 * time.Second) // what joining stirred up settles
+	time.Sleep(10 * time.Second) // wait until the traffic of the join has ended
 	nodes := map[string]*lab.Node{"device (had a tunnel)": m.Device, "laptop": m.Laptop}
 	home := m.Home("idle")
 	fresh := m.Node(home.Namespace, "fresh")
@@ -112,7 +112,7 @@ func TestIdleForgetfulRouter(t *testing.T) {
 	m.Laptop.Up(m.Server.NewKey().Token)
 	m.Until(3*time.Minute, "the device notices", func() bool { return strings.Contains(m.Device.Err(), "forgot the connection") })
 	m.Until(10*time.Second, "it is back", func() bool { return m.Device.Status().Self.Online })
-	time.Sleep(70 * time.Second) // what the router does not bear
+	time.Sleep(70 * time.Second) // longer than the router keeps a silent connection
 	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
 	if n := strings.Count(m.Device.Err(), "forgot the connection"); n != 1 {
 		t.Errorf("the device lost its connection %d times", n)
@@ -159,7 +159,7 @@ func TestIdleRouterAdvertisements(t *testing.T) {
 		advertise()
 		return strings.Contains(ip(t, home.Namespace, "-6 addr show dev eth0"), "2001:db8:77:")
 	})
-	for range 10 { // what that stirred up settles
+	for range 10 { // wait until the traffic of that has ended
 		advertise()
 		time.Sleep(time.Second)
 	}

@@ -171,7 +171,7 @@ func TestInstallRelay(t *testing.T) {
 	if state := at.Must("systemctl", "show", "weft-relay", "-p", "ActiveState,Type,DynamicUser"); !strings.Contains(state, "ActiveState=active") || !strings.Contains(state, "DynamicUser=yes") {
 		t.Error(state)
 	}
-	if r := at.Run(flags...); r.Code != 0 { // an upgrade takes no token
+	if r := at.Run(flags...); r.Code != 0 { // an upgrade needs no token
 		t.Errorf("again: %v", r)
 	}
 	at.Reboot()

@@ -242,7 +242,7 @@ func TestInstall(t *testing.T) {
 			}
 		}()
 		i.fetch("kitchen-pi:8090", 30*time.Second)
-		i.works(s, "") // and back: it says what it is to be
+		i.works(s, "") // and back to user space: it has no --tun
 		if r := s.Run("ip", "link", "show", "dev", "weft0"); r.Code == 0 {
 			t.Errorf("the interface is still there: %v", r)
 		}

@@ -116,8 +116,8 @@ type flow struct {
 	done chan struct{}
 
 	mu   sync.Mutex
-	last time.Time     // of the last echo
-	gap  time.Duration // the longest between two echoes
+	last time.Time     // time of the last echo
+	gap  time.Duration // longest time between two echoes
 	n    int           // echoes
 	err  error
 	stop bool

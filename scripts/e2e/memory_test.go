@@ -30,7 +30,7 @@ const smallMemory = 64 << 20
 // parallel: it needs all processors.
 func TestLittleMemory(t *testing.T) {
 	const transfers, size = 20, 16 << 20
-	group := newMemoryGroup(t) // its end comes after the lab's
+	group := newMemoryGroup(t) // it is removed after the lab
 	m := lab.NewMeshNoNodes(t, bin)
 	dev := m.Device
 	dev.Wrap = group.wrap(m.Lab)
@@ -136,7 +136,7 @@ func TestLittleMemory(t *testing.T) {
 // and nothing kills it.
 type memoryGroup struct {
 	dir     string // "" for none
-	inside  string // the same where its hierarchy is mounted anew, below the mount point
+	inside  string // the same below the mount point of a second mount of the hierarchy
 	version int
 }
 
@@ -164,9 +164,9 @@ func newMemoryGroup(t *testing.T) (g memoryGroup) {
 			continue
 		}
 		const name = "weft-e2e-memory-"
-		left, _ := filepath.Glob(filepath.Join(m[4], name+"*")) // by a run that was killed
+		left, _ := filepath.Glob(filepath.Join(m[4], name+"*")) // left by a killed run
 		for _, dir := range left {
-			os.Remove(dir) // not if it is in use
+			os.Remove(dir) // fails if it is in use
 		}
 		dir := filepath.Join(m[4], name+strconv.Itoa(os.Getpid()))
 		if err := os.Mkdir(dir, 0o755); err != nil {

@@ -37,7 +37,7 @@ func TestMoveServer(t *testing.T) {
 	}
 	m.Device.Run()
 	m.Until(30*time.Second, "everybody knows the new address", said(""))
-	s.Kill() // it is remembered
+	s.Kill() // the addresses are saved
 	s.Start()
 	m.Until(10*time.Second, "everybody still does", said(""))
 

@@ -39,9 +39,9 @@ type osdnsLab struct {
 	pi     string    // kitchen-pi's IPv4 address
 	pi6    string
 	token  string
-	since  int // what of the LAN resolver's log belongs to names that are set; 0 is none
+	since  int // where the LAN resolver's log starts to count, since names are set; 0: not at all
 
-	service   bool // the daemon is systemd's
+	service   bool // systemd runs the daemon
 	installed bool
 }
 
@@ -220,7 +220,7 @@ func (o *osdnsLab) kill() {
 	}
 	syscall.Kill(o.laptop.PID(), syscall.SIGKILL)
 	<-o.laptop.Done()
-	o.laptop.Kill() // it was us
+	o.laptop.Kill() // killed by this test
 }
 
 // backIn requires that all names resolve within 5 s of the next start after a kill.
@@ -463,7 +463,7 @@ func TestOSDNSNetworkManager(t *testing.T) {
 		if s := o.status(); !strings.Contains(s.Reason, "NetworkManager") {
 			o.t.Errorf("reason %q", s.Reason)
 		}
-		o.part("another LAN", func() { // it writes the file anew, as at its restart
+		o.part("another LAN", func() { // it rewrites the file, as at its restart
 			nm("connection", "modify", "lan", "ipv4.dns", o.lanDNS+",203.0.113.98")
 			nm("device", "reapply", "eth0")
 			o.Until(10*time.Second, "the new base resolvers are known", func() bool { s := o.status(); return len(s.Base) == 2 && len(s.Applied) > 0 })

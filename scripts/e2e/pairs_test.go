@@ -30,9 +30,9 @@ type pair struct {
 
 	mu   sync.Mutex
 	n    int           // chunks arrived since mark
-	last time.Time     // when the last one did
-	gap  time.Duration // the longest since mark
-	back time.Time     // when something arrived more than a second after mark
+	last time.Time     // time of the last chunk
+	gap  time.Duration // longest gap since mark
+	back time.Time     // first arrival more than a second after mark
 	mark time.Time
 	err  error
 }

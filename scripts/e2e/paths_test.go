@@ -299,7 +299,7 @@ func TestPathSmallMTU(t *testing.T) {
 				wantPath(t, m, "direct", 20*time.Second)
 			}
 			tenMB(t, m)
-			wantPath(t, m, want, 20*time.Second) // one just found is in use while its size is measured
+			wantPath(t, m, want, 20*time.Second) // a new path is in use while its size is measured
 			f.echoes(5, 10*time.Second)
 		})
 	}

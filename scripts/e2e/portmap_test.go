@@ -138,7 +138,7 @@ func TestPortMapping(t *testing.T) {
 			if !reaches(l, h, s.External.Port(), 10*time.Second) {
 				t.Errorf("%s does not get through", s.External)
 			}
-			if name == "pcp" { // it gives 12 s: renewed every 6
+			if name == "pcp" { // it grants 12 s: renewed every 6 s
 				first := s.Expires
 				l.Until(30*time.Second, "two renewals", func() bool { return m.Status().Expires.After(first.Add(11 * time.Second)) })
 				if rules := mappings(h); strings.Count(rules, "dnat") != 1 {
@@ -200,7 +200,7 @@ func TestPortMappingMakesDirect(t *testing.T) {
 		}
 	}
 	// The report of netcheck.
-	if out := device.Must("netcheck"); !strings.Contains(out, "PCP by 192.168.1.1, from outside this is "+outside) || !strings.Contains(out, "nearly every peer: the router lets them in") {
+	if out := device.Must("netcheck"); !strings.Contains(out, "PCP by 192.168.1.1; seen from outside this device is "+outside) || !strings.Contains(out, "nearly every peer: the router lets them in") {
 		t.Errorf("netcheck at the device:\n%s", out)
 	}
 	var n struct {

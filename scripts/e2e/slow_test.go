@@ -66,12 +66,12 @@ func TestSlowUplink(t *testing.T) {
 	}
 	direct := "https://" + m.DeviceHome.Router.Addr + ":8443/"
 	ours := m.LaptopHome.HTTP(lab.SOCKSURL)
-	ours.Timeout = 0 // get has one
+	ours.Timeout = 0 // get has a timeout
 	t.Logf("an idle uplink: plain %v", get(plain, direct).Round(time.Millisecond))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	for range 2 { // one alone has too little under way to fill the queue
+	for range 2 { // a single one has too little data in transit to fill the queue
 		c, err := m.DeviceHome.Dial(ctx, "tcp", out.Addr+":80")
 		if err != nil {
 			t.Fatal(err)

@@ -130,7 +130,7 @@ func TestInbound(t *testing.T) {
 	m.Device.Join(m.Server.Token, "--inbound", "81=127.0.0.1:8000,8001,8002=[::1]:8002")
 	m.Laptop.Up(m.Server.NewKey().Token)
 	fetch(t, m.Laptop, "http://kitchen-pi:81/", 5*time.Second)
-	fetch(t, m.Laptop, "http://kitchen-pi:8002/", 5*time.Second) // as asked for
+	fetch(t, m.Laptop, "http://kitchen-pi:8002/", 5*time.Second) // as requested
 	// On ::1 a peer would look like a local user: the owner has to allow it.
 	if r := m.Laptop.Weft("nc", "kitchen-pi", "8001"); r.Code != 5 && r.Code != 6 {
 		t.Errorf("a program on ::1 only: %v", r)

@@ -18,7 +18,7 @@ func TestTokens(t *testing.T) {
 	t.Parallel()
 	m := lab.NewMeshNoNodes(t, bin)
 	m.Device.Join(m.Server.Token)
-	expired := m.Server.NewKey("--expires", "1m") // the shortest there is
+	expired := m.Server.NewKey("--expires", "1m") // the shortest possible
 	revoked := m.Server.NewKey()
 	if r := m.Server.Admin("keys", "revoke", revoked.ID); r.Code != 0 {
 		t.Fatal(r)

@@ -131,7 +131,7 @@ func TestTUNBoth(t *testing.T) {
 	m := lab.NewMeshNoNodes(t, bin)
 	dev, lap := m.Device, m.Laptop
 	dev.As, lap.As = lab.Root, lab.Root
-	dev.Join(m.Server.Token, "--tun", "weft0", "--os-dns", "off") // tagged: it may reach nobody
+	dev.Join(m.Server.Token, "--tun", "weft0", "--os-dns", "off") // tagged: it may not reach any device
 	lap.Up(m.Server.NewKey().Token, "--tun", "weft0", "--os-dns", "off")
 	d, l := dev.Status().Self, lap.Status().Self
 	m.DeviceHome.Serve(":8000", blob)
@@ -415,7 +415,7 @@ func TestTUNInterface(t *testing.T) {
 	m.Until(10*time.Second, "the overlay's route gives way", func() bool {
 		return slices.Contains(health(), "route-overlap") && !strings.Contains(have(), "100.64.0.0/10")
 	})
-	dev.Must("ping", "-c", "1", "laptop") // weft itself does not ask the routes
+	dev.Must("ping", "-c", "1", "laptop") // weft itself does not depend on the routes
 	m.DeviceHome.IP("route del 100.64.0.0/10 dev eth0")
 	m.Until(10*time.Second, "the overlay's route is back", func() bool { return complete() && len(health()) == 0 })
 	works()
