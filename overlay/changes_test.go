@@ -13,6 +13,7 @@ import (
 // A rename, a new device and a removal come with the nudge: who reads the
 // directory asks the server nothing.
 func TestChangesComeWithTheNudge(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	laptop := w.node("laptop")
 	pi := w.node("kitchen-pi", "device")
@@ -55,6 +56,7 @@ func TestChangesComeWithTheNudge(t *testing.T) {
 // Only the coordination server is believed about the directory: a relay that
 // runs alone may say what it likes.
 func TestChangesOfAForeignRelay(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	laptop := w.node("laptop")
 	leaf, err := w.auth.Leaf(time.Now())

@@ -43,8 +43,10 @@ func (c carried) member(i int, nth uint64) carried {
 // Members that open introductions and never go on keep nobody out, neither one
 // that was here before nor one that comes for the first time.
 func TestMembersThatNeverGoOn(t *testing.T) {
+	t.Parallel()
 	for _, members := range []int{8, 64} {
 		t.Run(fmt.Sprint(members), func(t *testing.T) {
+			t.Parallel()
 			w := newFarWorld(t, setup{evil: true})
 			pi := w.node("kitchen-pi", "198.51.100.2", "device")
 			pi.echo()
@@ -80,6 +82,7 @@ func TestMembersThatNeverGoOn(t *testing.T) {
 // WireGuard messages that came ahead of introductions which came to nothing
 // leave room for those of others.
 func TestEarlyMessagesLeaveRoom(t *testing.T) {
+	t.Parallel()
 	w := newFarWorld(t, setup{evil: true})
 	pi, laptop := w.node("kitchen-pi", "198.51.100.2", "device"), w.node("laptop", "198.51.100.1")
 	pi.echo()

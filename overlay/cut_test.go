@@ -197,12 +197,14 @@ const onlyWeb = `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp:80"]}]
 // nothing comes in there any more. What this machine began to the same peers
 // goes on.
 func TestCutStaysCut(t *testing.T) {
+	t.Parallel()
 	for name, kernel := range map[string]bool{"user space": false, "kernel": true} {
 		t.Run(name, func(t *testing.T) { testCutStaysCut(t, kernel) })
 	}
 }
 
 func testCutStaysCut(t *testing.T, kernel bool) {
+	t.Parallel()
 	w := newNATWorld(t)
 	pi, _, _ := w.home("kitchen-pi", overlaytest.FullCone, "198.51.100.1", "192.168.1.10")
 	laptop, _, _ := w.home("laptop", overlaytest.FullCone, "198.51.100.2", "192.168.1.10")

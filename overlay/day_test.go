@@ -338,6 +338,7 @@ const dayChild = "WEFT_TEST_DAY"
 // TestDay: something is cut for a day, which has 2 hours unless WEFT_DAY
 // says otherwise.
 func TestDay(t *testing.T) {
+	t.Parallel()
 	day := 2 * time.Hour
 	if s := os.Getenv("WEFT_DAY"); s != "" {
 		var err error

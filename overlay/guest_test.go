@@ -89,7 +89,7 @@ func (n *node) peer(name string) status.PeerStatus {
 // ticking says a word a moment after the other until stop is called, which
 // returns the longest silence.
 func ticking(t *testing.T, c net.Conn) (stop func() time.Duration) {
-	end, done := make(chan struct{}), make(chan time.Duration)
+	end, done := make(chan struct{}), make(chan time.Duration, 1)
 	go func() {
 		var worst time.Duration
 		defer func() { done <- worst }()
@@ -119,6 +119,7 @@ func ticking(t *testing.T, c net.Conn) (stop func() time.Duration) {
 // A peer on another relay is reached through that one, both ways, and the
 // connection there goes when nothing uses it any more.
 func TestGuest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.another("far")
 	laptop := w.node("laptop")
@@ -158,6 +159,7 @@ func TestGuest(t *testing.T) {
 
 // The home of both ends dies: they move, and the flow between them goes on.
 func TestHomeDies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	far := w.another("far")
 	laptop, pi := w.node("laptop"), w.node("pi", "device")
@@ -179,6 +181,7 @@ func TestHomeDies(t *testing.T) {
 // found where it went, and the flow goes on. Then it comes back there and
 // both are at one relay again.
 func TestGuestsRelayDies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	far := w.another("far")
 	laptop, pi := w.node("laptop"), w.node("pi", "device")
@@ -201,6 +204,7 @@ func TestGuestsRelayDies(t *testing.T) {
 // talking, those at the server's move there, everybody finds everybody by what
 // they know, and a node that restarts comes back. Then the server returns.
 func TestServerAwayOtherRelay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	far := w.another("far")
 	laptop, pi, cam, phone := w.node("laptop"), w.node("pi", "device"), w.node("cam", "device"), w.node("phone")
@@ -258,6 +262,7 @@ func TestServerAwayOtherRelay(t *testing.T) {
 // A device that is nowhere is said to be offline, and soon, however many
 // relays there are; and one that was removed from the list is left.
 func TestNowhere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.another("far")
 	laptop, pi := w.node("laptop"), w.node("pi", "device")

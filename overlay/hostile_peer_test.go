@@ -94,6 +94,7 @@ func udp(src, dst netip.Addr, payload string) []byte {
 // A peer sends under any address but its own: nothing of it comes out of the
 // tunnel.
 func TestForgedInnerSource(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	tap := func(n *node) *tapped {
 		tp := &tapped{out: make(chan []byte, 1)}
@@ -199,6 +200,7 @@ func (r *rogue) SetWriteDeadline(time.Time) error { return nil }
 // a revoked one, or without ML-KEM, is not let in, even by a relay that lets
 // everything through.
 func TestRogueCallers(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()

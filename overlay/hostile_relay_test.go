@@ -74,6 +74,7 @@ func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds in
 // revocation lists) a flow lives on, and nodes do not do the work that a relay
 // would like them to do.
 func TestForgedHints(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -154,6 +155,7 @@ func TestForgedHints(t *testing.T) {
 // A relay that reorders, repeats, loses, damages, reflects and cross-delivers
 // brings nobody together with the wrong node, and when it stops everything works.
 func TestHostileDelivery(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	nodes := []*node{w.node("a"), w.node("b"), w.node("c")}
 	ids := []cert.NodeID{}
@@ -275,6 +277,7 @@ func TestHostileDelivery(t *testing.T) {
 // A relay that keeps all it carries finds neither what was said in it nor
 // what those who said it are called.
 func TestRelayCannotReadAlong(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -314,6 +317,7 @@ func TestRelayCannotReadAlong(t *testing.T) {
 
 // A relay that sends a node's own ClientHello back to it makes no session.
 func TestReflectedIntroduction(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()

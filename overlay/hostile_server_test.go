@@ -73,6 +73,7 @@ func startingPolicy(n int64) string {
 // Whatever a coordination server says in its configuration, a node keeps to what
 // it may say, and to what it knew.
 func TestHostileConfig(t *testing.T) {
+	t.Parallel()
 	var l lies
 	w := newWorldOf(t, setup{api: l.api})
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")

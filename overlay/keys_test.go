@@ -133,6 +133,7 @@ func (th *thief) insist(t *testing.T, to cert.NodeID) (stop func()) {
 // gets its tunnel, at once when it proves that the key is its own, and keeps it
 // while the thief goes on.
 func TestStolenKeyOfACaller(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		owner func(*overlay.Node)
@@ -141,6 +142,7 @@ func TestStolenKeyOfACaller(t *testing.T) {
 		{"owner proves nothing", (*overlay.Node).ProveNothing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := newFarWorld(t, setup{evil: true})
 			pi := w.node("kitchen-pi", "198.51.100.2", "device")
 			pi.echo()
@@ -188,11 +190,13 @@ func denied(err error, reason string) bool {
 // The same when the thief is called: what it names is its own for as long as
 // nobody shows better, and no longer.
 func TestStolenKeyOfACallee(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		first string // who calls whom first
 	}{{"thief first", "thief"}, {"owner first", "owner"}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := newFarWorld(t, setup{evil: true})
 			hub := w.node("hub", "198.51.100.2")
 			laptop := w.node("laptop", "198.51.100.1")
@@ -246,6 +250,7 @@ func TestStolenKeyOfACallee(t *testing.T) {
 
 // A wrong proof is worse than none; so is a key that is the other's own.
 func TestFalseProofOfAKey(t *testing.T) {
+	t.Parallel()
 	w := newFarWorld(t, setup{evil: true})
 	hub, laptop := w.node("hub", "198.51.100.2"), w.node("laptop", "198.51.100.1")
 	hub.echo()
@@ -271,6 +276,7 @@ func TestFalseProofOfAKey(t *testing.T) {
 // Nodes that know of no proofs and those that do get on with each other, whoever
 // calls.
 func TestNodesWithoutProofs(t *testing.T) {
+	t.Parallel()
 	w := newFarWorld(t, setup{evil: true})
 	before, now := w.node("before", "198.51.100.2"), w.node("now", "198.51.100.1")
 	before.prepare = (*overlay.Node).ProveNothing

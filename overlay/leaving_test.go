@@ -47,6 +47,7 @@ func (l *heldLookups) api(h http.Handler) http.Handler {
 // network when the answer comes: whoever asked is told so, and nothing of the
 // answer is kept, in memory or on disk.
 func TestLogoutDuringLookup(t *testing.T) {
+	t.Parallel()
 	for what, ask := range map[string]func(context.Context, *node) error{
 		"resolve": func(ctx context.Context, n *node) error { _, err := n.Resolve(ctx, "kitchen-pi"); return err },
 		"ping":    func(ctx context.Context, n *node) error { _, err := n.Ping(ctx, "kitchen-pi"); return err },
@@ -59,6 +60,7 @@ func TestLogoutDuringLookup(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			l := &heldLookups{asked: make(chan struct{}, 1), hold: make(chan struct{})}
 			w := newWorldOf(t, setup{api: l.api, look: true})
 			w.node("kitchen-pi", "device").echo()
@@ -88,6 +90,7 @@ func TestLogoutDuringLookup(t *testing.T) {
 // Whatever is asked of a node while it goes down, leaves its network, joins
 // again and is closed gets an answer, and nothing crashes.
 func TestLeaveWhileUsed(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{look: true})
 	pi := w.node("kitchen-pi", "device")
 	pi.echo()

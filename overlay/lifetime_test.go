@@ -63,6 +63,7 @@ func (s *watched) reset(e *evilRelay) {
 // Loss of the session costs the tunnel nothing, and the side with traffic
 // introduces itself anew.
 func TestLostSession(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	seen := w.watchSessions()
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
@@ -88,6 +89,7 @@ func TestLostSession(t *testing.T) {
 // "I have no tunnel with you" from nobody knows whom: the preshared key is
 // replaced in place and the flow goes on.
 func TestForgedStrangerReset(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	seen := w.watchSessions()
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
@@ -111,6 +113,7 @@ func TestForgedStrangerReset(t *testing.T) {
 // Both sides drop an idle tunnel with a bye, at about the same time, and make it
 // again for the next packet of a connection that lives on.
 func TestIdleTunnelEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	short := func(n *node) *node {
 		n.prepare = func(n *overlay.Node) { n.SetIdle(1500 * time.Millisecond) }
@@ -134,6 +137,7 @@ func TestIdleTunnelEnds(t *testing.T) {
 // Certificates are renewed at two thirds of their life, without a break in what
 // flows, and end tunnels when they cannot be.
 func TestCertificateEnds(t *testing.T) {
+	t.Parallel()
 	// Longer than a busy machine may take for a renewal.
 	const life = 6 * time.Second
 	var renewals atomic.Int64
@@ -185,6 +189,7 @@ func TestCertificateEnds(t *testing.T) {
 // itself to its peer anew. Whoever waits for that gets it, unless this node has
 // dropped the peer; and the next introduction is not in the way of the former.
 func TestIntroductionOutlivesTunnel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -205,6 +210,7 @@ func TestIntroductionOutlivesTunnel(t *testing.T) {
 // TestAnswerAfterSilence: a device that may begin nothing answers after its tunnel
 // has ended for want of data: a long build over ssh, a query, an event stream.
 func TestAnswerAfterSilence(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	prepare := func(n *overlay.Node) { n.SetIdle(1500 * time.Millisecond) }
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")

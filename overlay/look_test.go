@@ -62,6 +62,7 @@ func counted(n *atomic.Int64, path string, gone bool) func(http.Handler) http.Ha
 // is told all the same, in one call, and the server is asked once for all peers and
 // however often somebody looks; a server of before is asked for a few.
 func TestStatusTellsWhoIsGone(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		path string
@@ -72,6 +73,7 @@ func TestStatusTellsWhoIsGone(t *testing.T) {
 		{"a server of before", "/v1/lookup", true, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			var asked atomic.Int64
 			w := newWorldOf(t, setup{api: counted(&asked, c.path, c.old)})
 			pi, cam := w.node("kitchen-pi", "device"), w.node("cam", "device")
@@ -116,6 +118,7 @@ func TestStatusTellsWhoIsGone(t *testing.T) {
 // When the server is away, who looks is shown what is known, with its age; when
 // nothing is known, nothing is said to be so.
 func TestStatusWithoutServer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.knows(w.node("kitchen-pi", "device"), true)
 	laptop := w.node("laptop")
@@ -138,6 +141,7 @@ func TestStatusWithoutServer(t *testing.T) {
 
 // A peer that is asked for by name is shown, though it is in no directory.
 func TestStatusOfOne(t *testing.T) {
+	t.Parallel()
 	var lookups atomic.Int64
 	w := newWorldOf(t, setup{look: true, api: lookUp(&lookups)})
 	w.knows(w.node("kitchen-pi", "device"), true)
@@ -156,6 +160,7 @@ func TestStatusOfOne(t *testing.T) {
 // A tunnel that ended with a bye leaves nothing of "online" behind, and one that has
 // just brought something says more than the server.
 func TestStatusAfterTunnel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()

@@ -61,6 +61,7 @@ func lookUp(lookups *atomic.Int64) func(http.Handler) http.Handler {
 // remembers, at once, and asks for each again when it is used; one that remembers
 // none hears nothing.
 func TestLookedUpNames(t *testing.T) {
+	t.Parallel()
 	var lookups, told atomic.Int64
 	w := newWorldOf(t, setup{look: true, api: lookUp(&lookups)})
 	pi := w.node("kitchen-pi", "device")
@@ -131,6 +132,7 @@ func TestLookedUpNames(t *testing.T) {
 // more of them; the figures are in the log. All ask at once, and each has a
 // connection to make for that.
 func TestLookedUpNamesOfMany(t *testing.T) {
+	t.Parallel()
 	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
 	nodes = max(nodes, 10)
 	var lookups atomic.Int64

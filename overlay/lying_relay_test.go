@@ -209,6 +209,7 @@ func (n *node) inStep() {
 // server is away, a peer restarts, and the only relay there is says that it is then.
 // The device does not get in again; others do.
 func TestLyingRelayBringsNobodyBack(t *testing.T) {
+	t.Parallel()
 	const life, then = 10 * oneDay, -20 * oneDay
 	past := -56 * 365 * oneDay // 1970
 	for name, c := range map[string]struct {
@@ -220,6 +221,7 @@ func TestLyingRelayBringsNobodyBack(t *testing.T) {
 		"the list alone": {wall: &past, forget: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newLiarWorld(t, then, setup{life: life})
 			pi, cam := w.on("pi", "192.0.2.11", "device"), w.on("cam", "192.0.2.12")
 			thief, other := w.on("thief", "192.0.2.13"), w.on("other", "192.0.2.14")
@@ -299,6 +301,7 @@ func (n *node) setServerTime(at time.Time) {
 // from the server in this boot, and not of those that come up in 1970 with nothing
 // else in reach.
 func TestRelayYearsAhead(t *testing.T) {
+	t.Parallel()
 	w := newLiarWorld(t, 0, setup{})
 	pi, laptop := w.on("pi", "192.0.2.11", "device"), w.on("laptop", "192.0.2.12")
 	pi.echo()
@@ -330,6 +333,7 @@ func TestRelayYearsAhead(t *testing.T) {
 // A relay is who the config says: another one at its address is refused before it
 // learns who called, one that was removed too, and however old its certificate is.
 func TestRelayInPlaceOfAnother(t *testing.T) {
+	t.Parallel()
 	w := newLiarWorld(t, 0, setup{})
 	another, removed := w.joinRelay("another", "192.0.2.3"), w.joinRelay("removed", "192.0.2.4")
 	laptop := w.on("laptop", "192.0.2.12")
@@ -361,6 +365,7 @@ func TestRelayInPlaceOfAnother(t *testing.T) {
 // A relay that is removed is left by those who are its guests, too, whether it
 // goes or not.
 func TestGuestOfRemovedRelay(t *testing.T) {
+	t.Parallel()
 	w := newLiarWorld(t, 0, setup{})
 	pi, laptop := w.on("pi", "192.0.2.11", "device"), w.on("laptop", "192.0.2.12")
 	pi.moveTo("far")
@@ -378,6 +383,7 @@ func TestGuestOfRemovedRelay(t *testing.T) {
 // A device that comes up in 1970 after its certificate has ended, at a relay that
 // refuses it for that by the list, renews it at the server and gets in.
 func TestRefusedForEndedCertificate(t *testing.T) {
+	t.Parallel()
 	const life, then = 10 * oneDay, -20 * oneDay
 	var off atomic.Int64
 	off.Store(int64(then))
@@ -416,6 +422,7 @@ func TestRefusedForEndedCertificate(t *testing.T) {
 // A node whose certificate the list leaves out, whatever the time is, renews it at
 // once, and once: not again and again when the new one is left out as well.
 func TestOmittedCertificateIsRenewed(t *testing.T) {
+	t.Parallel()
 	var renewals atomic.Int64
 	w := newWorldOf(t, setup{api: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

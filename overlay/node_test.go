@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -125,21 +124,6 @@ func (w *world) listen() (net.Listener, error) {
 		return w.setup.host.Listen("tcp", ":443")
 	}
 	return net.Listen("tcp", w.addr)
-}
-
-// checkLeaks compares the goroutines at the very end of the test with those of
-// now.
-func checkLeaks(t *testing.T) {
-	before := runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				stacks := make([]byte, 1<<20)
-				t.Errorf("%d goroutines, %d before the test:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
-				return
-			}
-		}
-	})
 }
 
 func (w *world) startRelay(l net.Listener) {
@@ -390,6 +374,7 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 }
 
 func TestReachByName(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -415,6 +400,7 @@ func TestReachByName(t *testing.T) {
 }
 
 func TestBothDialAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a, b := w.node("a"), w.node("b")
 	a.echo()
@@ -457,6 +443,7 @@ func TestBothDialAtOnce(t *testing.T) {
 
 // Nodes that know each other need the coordination server for nothing.
 func TestServerAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -480,6 +467,7 @@ func TestServerAway(t *testing.T) {
 }
 
 func TestRestartOfEitherSide(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -496,6 +484,7 @@ func TestRestartOfEitherSide(t *testing.T) {
 }
 
 func TestRelayRestartUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -536,6 +525,7 @@ func TestRelayRestartUnderLoad(t *testing.T) {
 
 // A deleted device is told: whatever its user asks, at once, and after a restart.
 func TestDeletedDeviceIsTold(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi := w.node("kitchen-pi", "device")
 	node, err := w.svc.FindDevice(t.Context(), "kitchen-pi")
@@ -578,6 +568,7 @@ func TestDeletedDeviceIsTold(t *testing.T) {
 }
 
 func TestDeletedDeviceIsCutOff(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop, asleep := w.node("kitchen-pi", "device"), w.node("laptop"), w.node("asleep")
 	pi.echo()
@@ -625,6 +616,7 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 
 // What is known of a peer is said although the time is up meanwhile.
 func TestReasonAtTheLastMoment(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.stop()
@@ -639,6 +631,7 @@ func TestReasonAtTheLastMoment(t *testing.T) {
 }
 
 func TestOfflinePeerSaysSinceWhen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -671,6 +664,7 @@ func TestOfflinePeerSaysSinceWhen(t *testing.T) {
 }
 
 func TestDownUpLogout(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -717,6 +711,7 @@ func TestDownUpLogout(t *testing.T) {
 }
 
 func TestTokensThatDoNotWork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	used := w.token(coord.NewKey{})
 	n := w.node("first")
@@ -777,6 +772,7 @@ func TestTokensThatDoNotWork(t *testing.T) {
 
 // A device whose clock stands in 1970, or in 2040, joins and is reached.
 func TestWrongClock(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	laptop := w.node("laptop")
 	for name, at := range map[string]time.Time{"past": time.Unix(1000, 0), "future": time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)} {
@@ -795,6 +791,7 @@ func TestWrongClock(t *testing.T) {
 }
 
 func TestLostConfigIsFetchedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -809,6 +806,7 @@ func TestLostConfigIsFetchedAgain(t *testing.T) {
 }
 
 func TestRenamedDevice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -826,6 +824,7 @@ func TestRenamedDevice(t *testing.T) {
 }
 
 func TestPolicyChangeCutsLiveFlows(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	pi.echo()
@@ -851,6 +850,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 
 // All of many connections carry the address of the node that made them.
 func TestManyConnections(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	const n = 200

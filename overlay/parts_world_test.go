@@ -103,6 +103,7 @@ func (w *world) deletes(name string) {
 // that denies everything nor from its renewal; it is fetched once only, and health
 // says that and since when it is missing. The next one is taken, and all is well.
 func TestRefusedListHoldsNothingUp(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		former bool
 		list   []byte
@@ -113,6 +114,7 @@ func TestRefusedListHoldsNothingUp(t *testing.T) {
 		"not genuine, former": {true, bytes.Repeat([]byte{0x30}, 100<<10)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var l lists
 			l.former.Store(c.former)
 			w := newWorldOf(t, setup{evil: true, api: l.api})
@@ -175,8 +177,10 @@ func TestRefusedListHoldsNothingUp(t *testing.T) {
 // less and less often, whether the list that the server has is of use or not; and
 // what the node knows of it is not sent again.
 func TestRelayAnnouncesListsThatAreNotThere(t *testing.T) {
+	t.Parallel()
 	for _, former := range []bool{false, true} {
 		t.Run(fmt.Sprintf("former=%v", former), func(t *testing.T) {
+			t.Parallel()
 			var l lists
 			l.former.Store(former)
 			w := newWorldOf(t, setup{evil: true, api: l.api})
@@ -211,6 +215,7 @@ func TestRelayAnnouncesListsThatAreNotThere(t *testing.T) {
 // A disk that hangs or is full puts nothing off: whoever is revoked is dropped at
 // once, and so is a right that is withdrawn. When the disk works again, all is on it.
 func TestDiskPutsNothingOff(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var fault atomic.Pointer[error]
 	hang := make(chan struct{})
@@ -280,6 +285,7 @@ func TestDiskPutsNothingOff(t *testing.T) {
 // To join once more with the token that a node has joined with forgets nobody who
 // was deleted.
 func TestJoinAgainKeepsTheList(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	pi := w.node("kitchen-pi", "device")
 	w.node("first", "device").stop()
@@ -298,6 +304,7 @@ func TestJoinAgainKeepsTheList(t *testing.T) {
 // The configuration on disk is a cache: one that does not fit the identity is as
 // good as none.
 func TestConfigOfAnotherTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi := w.node("kitchen-pi", "device")
 	pi.stop()

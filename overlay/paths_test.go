@@ -226,6 +226,7 @@ func (n *node) tenMB(to *node) {
 // node does not know it yet, having a configuration of before, and uses the lane as
 // soon as it does.
 func TestLaneBeforeSTUN(t *testing.T) {
+	t.Parallel()
 	checkLeaks(t)
 	in := overlaytest.New(1)
 	t.Cleanup(in.Close)
@@ -268,6 +269,7 @@ func TestLaneBeforeSTUN(t *testing.T) {
 
 // TestPaths: one pair of NATs of each outcome, with 10 MB over it.
 func TestPaths(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		ka, kb overlaytest.Kind
@@ -279,6 +281,7 @@ func TestPaths(t *testing.T) {
 		{"no UDP", overlaytest.UDPBlocked, overlaytest.PortRestricted, status.PathRelay},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := newNATWorld(t)
 			a, _, _ := w.home("a", c.ka, "198.51.100.1", "192.168.1.2")
 			b, _, _ := w.home("b", c.kb, "203.0.113.1", "192.168.7.2")
@@ -331,6 +334,7 @@ func (w *natWorld) direct(a, b *node) {
 // TestPathCut: the direct path is cut in mid-flow, and comes back; then the
 // relay is, and the flow goes on.
 func TestPathCut(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	a, b, ha, hb, _, stop := w.pair()
 	time.Sleep(time.Second)
@@ -364,6 +368,7 @@ func TestPathCut(t *testing.T) {
 // is not heard. The peer says so when asked after two seconds, and the two
 // introduce themselves anew.
 func TestKeysThatDoNotFit(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	a, b, _, _, _, stop := w.pair()
 	time.Sleep(time.Second)
@@ -386,6 +391,7 @@ func TestKeysThatDoNotFit(t *testing.T) {
 // TestOneWay: a stream to which nobody answers, over a direct path. The peer says
 // that it arrives, and the tunnel stays as it is.
 func TestOneWay(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	a, b, _, _, _, stop := w.pair()
 	l, err := b.cfg.Net.(*netstack.Net).ListenUDP(netip.AddrPortFrom(netip.MustParseAddr(b.Status().Self.IPv4), 514))
@@ -423,6 +429,7 @@ func TestOneWay(t *testing.T) {
 
 // TestPathMoves: the NAT forgets, then the host takes another network.
 func TestPathMoves(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	a, b, ha, _, na, stop := w.pair()
 	na.Reboot()
@@ -447,6 +454,7 @@ func TestPathMoves(t *testing.T) {
 // TestPathLAN: neighbours talk to each other directly, and have IPv6 where IPv4
 // is hopeless.
 func TestPathLAN(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	home := w.in.NAT("home", overlaytest.Symmetric, "198.51.100.1")
 	a := w.at("a", home.Host("a", "192.168.1.2"))
@@ -462,6 +470,7 @@ func TestPathLAN(t *testing.T) {
 
 // TestPathIPv6: firewalls without NAT, where IPv4 is hopeless.
 func TestPathIPv6(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	na := w.in.NAT("na", overlaytest.Symmetric, "198.51.100.1")
 	nb := w.in.NAT("nb", overlaytest.Symmetric, "203.0.113.1")
@@ -479,6 +488,7 @@ func TestPathIPv6(t *testing.T) {
 // TestPathIdle: nothing is sent by UDP while nothing is sent by anybody. (Package
 // path tests what comes after.)
 func TestPathIdle(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	_, _, _, _, _, stop := w.pair()
 	stop()
@@ -499,6 +509,7 @@ func TestPathIdle(t *testing.T) {
 // is, moves nothing and gets no more bytes than he sends; nor does who makes up
 // probes, STUN answers and WireGuard messages.
 func TestPathReplay(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	evil := w.in.Host("evil", "192.0.2.66")
 	ec, err := evil.ListenPacket("udp", ":666")

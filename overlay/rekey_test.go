@@ -30,6 +30,7 @@ func (n *node) knows(m *node) {
 // and tells those with whom it talks at once and the others soon; what goes on in
 // the tunnels goes on, whoever speaks first.
 func TestClockSetBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi, attic := w.node("kitchen-pi", "device"), w.node("attic-pi", "device")
 	pi.echo()
@@ -69,6 +70,7 @@ func TestClockSetBack(t *testing.T) {
 
 // Nobody says that the clock was set: the next handshake finds out.
 func TestClockSetBackUnseen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pi := w.node("kitchen-pi", "device")
 	pi.echo()
@@ -90,6 +92,7 @@ func TestClockSetBackUnseen(t *testing.T) {
 // The clock goes back again and again, in the middle of introductions either way
 // too.
 func TestClockSetBackDuringIntroductions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	laptop := w.node("laptop")
 	clock := laptop.wrongClock()
@@ -128,6 +131,7 @@ func TestClockSetBackDuringIntroductions(t *testing.T) {
 // Both ends find their direct path anew: to the other one the node has started
 // anew, and forgets what it had verified.
 func TestClockSetBackOnDirectPath(t *testing.T) {
+	t.Parallel()
 	w := newNATWorld(t)
 	laptop := w.at("laptop", w.in.Host("laptop", "192.0.2.10"))
 	pi := w.at("kitchen-pi", w.in.Host("pi", "192.0.2.11"))

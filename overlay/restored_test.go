@@ -24,6 +24,7 @@ func (s snapshots) Snapshot(ctx context.Context) (string, error) { return s.svc.
 // The only node that holds the newer revocation list joined after the
 // backup was made. The restored server does not know it, and takes the list.
 func TestStrangerBringsRevocations(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	stolen := w.node("stolen")
 	id := stolen.Status().Self.ID
@@ -77,6 +78,7 @@ func TestStrangerBringsRevocations(t *testing.T) {
 // A node that the restored server knows brings the list as well, again if it was
 // not taken the first time.
 func TestMemberBringsRevocations(t *testing.T) {
+	t.Parallel()
 	var brought atomic.Int32
 	w := newWorldOf(t, setup{api: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -366,6 +366,7 @@ func inSimulatedTime(t *testing.T, f func(t *testing.T)) {
 // Pages come as through any other connection over an uplink that is full, and the
 // tunnel stays what it is.
 func TestSlowUplink(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		direct  bool
@@ -446,6 +447,7 @@ func TestSlowUplink(t *testing.T) {
 // so does a laptop with such an uplink that starts, looks a name up and fetches a
 // page.
 func TestSlowUplinkStart(t *testing.T) {
+	t.Parallel()
 	for _, who := range []string{"pi", "laptop"} {
 		t.Run(who, func(t *testing.T) {
 			inSimulatedTime(t, func(t *testing.T) {
@@ -482,6 +484,7 @@ func TestSlowUplinkStart(t *testing.T) {
 // A device that was switched off is said to be offline soon, whether it was spoken
 // to before or not.
 func TestSlowUplinkOffline(t *testing.T) {
+	t.Parallel()
 	for _, before := range []bool{false, true} {
 		t.Run(fmt.Sprint("tunnel before: ", before), func(t *testing.T) {
 			inSimulatedTime(t, func(t *testing.T) {

@@ -109,6 +109,7 @@ func (r *restarting) lookedFor(n *node, address string) func() net.Conn {
 // one yet, reaches a device there, of which the server has not heard either since it
 // started a moment ago.
 func TestServerStartedAMomentAgo(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	laptop.stop()
@@ -134,6 +135,7 @@ func TestServerStartedAMomentAgo(t *testing.T) {
 
 // The same with a laptop that looks on: nobody says that the device is offline.
 func TestNobodyKnowsYet(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	w.another("far")
@@ -152,6 +154,7 @@ func TestNobodyKnowsYet(t *testing.T) {
 // A device that was at the server's own relay is on its way back when somebody else
 // is back already and wants to reach it.
 func TestServerStartedDeviceComesBack(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
 	w.down()
@@ -168,6 +171,7 @@ func TestServerStartedDeviceComesBack(t *testing.T) {
 // Server and relay start anew, the server first, and the device comes back to the
 // relay last of all.
 func TestServerAndRelayStarted(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	far := w.another("far")
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
@@ -188,6 +192,7 @@ func TestServerAndRelayStarted(t *testing.T) {
 
 // The relay starts anew; the server is told so before the device is back.
 func TestRelayStartedAMomentAgo(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	far := w.another("far")
 	pi, cam, laptop := w.node("kitchen-pi", "device"), w.node("cam", "device"), w.node("laptop")
@@ -224,6 +229,7 @@ func (w *world) homeOf(name string) string {
 
 // The device goes from one relay to another while it is being looked for.
 func TestMovesDuringDial(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	w.another("far")
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
@@ -243,6 +249,7 @@ func TestMovesDuringDial(t *testing.T) {
 // server started is looked for in vain: whoever waits is told so, and not that it is
 // offline, and when the server could know better it is.
 func TestRelayIsNeverHeardOf(t *testing.T) {
+	t.Parallel()
 	w := newRestarting(t)
 	far := w.another("far")
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")

@@ -18,6 +18,7 @@ import (
 // of every answer, and rules in words that it does not know. Nodes join, know
 // each other and talk; what they cannot read opens nothing.
 func TestLaterServer(t *testing.T) {
+	t.Parallel()
 	later := func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			rec := httptest.NewRecorder()
@@ -50,6 +51,7 @@ func TestLaterServer(t *testing.T) {
 // which of the two has to be updated, goes on with those it knows, and is well
 // again once it is understood.
 func TestTooOld(t *testing.T) {
+	t.Parallel()
 	var tooOld atomic.Bool
 	w := newWorldOf(t, setup{api: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
