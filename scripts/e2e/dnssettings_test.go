@@ -13,6 +13,7 @@ import (
 // A laptop's resolver answers with the owner's settings from weft-server within
 // seconds, and nothing breaks after a rename.
 func TestDNSSettings(t *testing.T) {
+	t.Parallel()
 	m := lab.NewMesh(t, bin)
 	device := m.Device.Status().Self.IPv4
 	admin := func(args ...string) {

@@ -77,7 +77,7 @@ func TestMain(m *testing.M) {
 	lab.Sweep()
 	// Waiting costs no processor: run more tests at once than there are cores.
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		f.Value.Set("4")
+		f.Value.Set("6")
 	}
 	os.Exit(func() int {
 		if bin = os.Getenv("WEFT_E2E_BIN"); bin != "" {

@@ -20,6 +20,7 @@ import (
 // of them in the modem's queue. Its pages still arrive, and none is refused, however
 // long it takes; the time of plain HTTPS is printed for comparison.
 func TestSlowUplink(t *testing.T) {
+	t.Parallel()
 	m := lab.NewMesh(t, bin)
 	page := strings.Repeat("kitchen ", 2500) // 20 kB
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, page) })
