@@ -191,7 +191,7 @@ func TestHostileDirectory(t *testing.T) {
 	}
 	l.stop()
 	laptop.touchDirectory()
-	eventually(t, 20*time.Second, "the truth again", func() bool {
+	eventually(t, 60*time.Second, "the truth again", func() bool {
 		st := laptop.Status()
 		truth, err := w.svc.FindDevice(t.Context(), attic.ID)
 		return err == nil && len(st.Health) == 0 && len(st.Peers) == 2 && slices.ContainsFunc(st.Peers, func(p status.PeerStatus) bool { return p.Name == truth.Name })
