@@ -46,7 +46,7 @@ type Inbound struct {
 	TCP func(src, dst netip.AddrPort) (target string, ok bool)
 	UDP func(src, dst netip.AddrPort) (target string, ok bool)
 
-	// Watch is told which targets refuse and which answer. May be nil.
+	// Watch receives which targets refuse and which answer. May be nil.
 	Watch *loopback.Watch
 }
 

@@ -90,7 +90,7 @@ func TestInboundTCP(t *testing.T) {
 }
 
 // A program that listens on ::1 only would take a peer for a local program. A peer
-// reaches it only if the target is [::1], and its owner is told.
+// reaches it only if the target is [::1], and its owner gets a warning.
 func TestInboundLoopback6(t *testing.T) {
 	l := localServer(t, "[::1]:0", echoTCP)
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()

@@ -50,17 +50,17 @@ func TestDialUDP(t *testing.T) {
 		}
 	}
 
-	stranger, err := net.ListenPacket("udp4", "127.0.0.2:0")
+	unknown, err := net.ListenPacket("udp4", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
+	defer unknown.Close()
 	other, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	send(stranger, "stranger")
+	send(unknown, "unknown")
 	send(target, "target")
 	if n, port, err := receive(); string(buf[:n]) != "target" || port != 0 || err != nil {
 		t.Errorf("%q from port %d, %v", buf[:n], port, err)

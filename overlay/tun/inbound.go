@@ -38,7 +38,7 @@ type Inbound struct {
 	// in the form of loopback.Target, by a listener of this package.
 	Maps map[uint16]string
 
-	// Watch is told which targets refuse and which answer. May be nil.
+	// Watch receives which targets refuse and which answer. May be nil.
 	Watch *loopback.Watch
 }
 

@@ -25,7 +25,7 @@
 //	console_test.go    the console's first page
 //	osdns_test.go      names in every program: systemd-resolved, resolvconf, files
 //	portmap_test.go    port mappings, by miniupnpd
-//	paths_test.go      direct paths through routers of each kind, cuts, lanes
+//	paths_test.go      direct paths through routers of each kind, cuts, relayed UDP
 //	install_test.go    the console's line on Debian: systemd, reboot, upgrade, removal
 //	install_init_test.go    what stops it; OpenWrt's and Alpine's files
 //	install_server_test.go  the server as a service, its doctor

@@ -135,7 +135,7 @@ func TestDelete(t *testing.T) {
 	}
 
 	// Every verb tells its user.
-	m.Until(10*time.Second, "the laptop is told", func() bool {
+	m.Until(10*time.Second, "the laptop receives it", func() bool {
 		return strings.Contains(m.Laptop.Weft("status").Out, "was removed from this network; to join again, run: weft logout, then weft up TOKEN")
 	})
 	for _, verb := range [][]string{{"up"}, {"wait", "--timeout", "60s"}} {

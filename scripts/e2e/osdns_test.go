@@ -386,7 +386,7 @@ func TestOSDNSResolved(t *testing.T) {
 				o.t.Errorf("%v", r)
 			}
 		})
-		o.part("it forgets and is told again", func() {
+		o.part("it loses the settings and gets them again", func() {
 			o.sys.Must("sh", "-c", "systemctl stop systemd-resolved && rm -f /run/systemd/resolve/netif/* && systemctl start systemd-resolved")
 			lan()
 			o.t.Logf("after its restart names resolve again in %v", o.works(15*time.Second, "after its restart").Round(time.Millisecond))
