@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// caLife is how long a CA lives. A successor takes over long before.
+// caLife is how long a CA certificate is valid. A successor takes over long before its
+// end.
 const caLife = 30 * 365 * 24 * time.Hour
 
 // CA is a certificate authority with its key: secret.
@@ -35,8 +36,8 @@ func NewCA(commonName string, now time.Time) (*CA, error) {
 	return makeCA(commonName, now, key, nil)
 }
 
-// Successor makes a CA whose certificate is signed by ca, so that whoever
-// trusts ca learns to trust it. The network id stays the founder's.
+// Successor makes a CA whose certificate is signed by ca, so that whoever trusts ca
+// learns to trust it. The network keeps the id of the CA that founded it.
 func (ca *CA) Successor(commonName string, now time.Time) (*CA, error) {
 	key, err := NewKey()
 	if err != nil {
@@ -74,7 +75,7 @@ func makeCA(commonName string, now time.Time, key *ecdsa.PrivateKey, parent *CA)
 func (ca *CA) MarshalPEM() ([]byte, error) {
 	key, ok := ca.Key.(*ecdsa.PrivateKey)
 	if !ok {
-		return nil, errors.New("marshal CA: the key lives outside this process")
+		return nil, errors.New("marshal CA: its key is not in this process")
 	}
 	b, err := MarshalKey(key)
 	if err != nil {
@@ -103,20 +104,20 @@ func ParseCA(b []byte) (*CA, error) {
 	return &CA{Cert: crt, Key: key}, nil
 }
 
-// Role is what a server certificate is good for.
+// Role is what a server certificate permits.
 type Role string
 
 const (
-	RoleServer Role = "server" // a coordination server, which is a relay too
-	RoleRelay  Role = "relay"  // a relay alone
+	RoleServer Role = "server" // a coordination server; also valid for its relay
+	RoleRelay  Role = "relay"  // a relay that runs alone
 )
 
 const uriScheme = "weft"
 
 func roleURI(r Role) *url.URL { return &url.URL{Scheme: uriScheme, Opaque: "role:" + string(r)} }
 
-// SignServer certifies a coordination server or relay. The certificate names
-// no host: nodes go by pin and role, so a server may move freely.
+// SignServer certifies a coordination server or relay. The certificate names no host:
+// nodes check pin and role, so a server may change its address.
 func (ca *CA) SignServer(pub *ecdsa.PublicKey, role Role, now time.Time, life time.Duration) ([]byte, error) {
 	if role != RoleServer && role != RoleRelay {
 		return nil, fmt.Errorf("sign server certificate: unknown role %q", role)
@@ -133,19 +134,19 @@ func (ca *CA) SignServer(pub *ecdsa.PublicKey, role Role, now time.Time, life ti
 	}, ca.Cert, pub, ca.Key)
 }
 
-// Attributes are what the network CA states about a node.
+// Attributes are what a node certificate says about its node.
 type Attributes struct {
 	Name   string // one DNS label, lower case
 	FQDN   string // Name.SUFFIX
 	IPv4   netip.Addr
 	IPv6   netip.Addr
-	User   string   // the owner: who made the token
+	User   string   // the owner: the user who made the token
 	Groups []string // of the owner
-	Tags   []string // a node with tags acts as those, not as its owner
+	Tags   []string // a node with tags acts as its tags, not as its owner
 }
 
-// SignNode certifies a node. It refuses attributes that ParseNode would not
-// read back the same.
+// SignNode certifies a node. It refuses attributes that ParseNode would not return
+// unchanged.
 func (ca *CA) SignNode(pub *ecdsa.PublicKey, a Attributes, serial *big.Int, notBefore, notAfter time.Time) ([]byte, error) {
 	uris := []*url.URL{}
 	add := func(kind string, words ...string) error {
@@ -180,15 +181,15 @@ func (ca *CA) SignNode(pub *ecdsa.PublicKey, a Attributes, serial *big.Int, notB
 	}, ca.Cert, pub, ca.Key)
 }
 
-// NewSerial returns a random serial number of nine bytes: positive, never the
-// same twice, and with 70 random bits beyond guessing (the CA/Browser Forum asks
-// for 64). Nine bytes make entries of a revocation list 28 bytes long; those of
-// certificates from before 2026-11-29 have 16, and entries of 35.
+// NewSerial returns a random serial number of nine bytes: positive and with 70 random
+// bits, so none is issued twice or can be guessed (the CA/Browser Forum asks for 64
+// bits). With nine bytes an entry of the revocation list takes 28 bytes. Certificates
+// issued before 2026-11-29 have serial numbers of 16 bytes and entries of 35.
 func NewSerial() *big.Int {
 	b := make([]byte, 9)
 	rand.Read(b)
 	b[0] &= 0x7f // positive in DER without a padding byte
-	b[0] |= 0x40 // and never short or zero
+	b[0] |= 0x40 // never short, never zero
 	return new(big.Int).SetBytes(b)
 }
 

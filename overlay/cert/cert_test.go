@@ -157,7 +157,7 @@ func TestSuccessorCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	third, _ := next.Successor("network 3", testNow)
-	// Order on the wire does not matter.
+	// The order of the certificates does not matter.
 	roots, err := NewNetworkRoots(network, [][]byte{third.Cert.Raw, next.Cert.Raw, founder.Cert.Raw})
 	if err != nil {
 		t.Fatal(err)
@@ -208,8 +208,8 @@ func TestVerifyServer(t *testing.T) {
 	}
 }
 
-// A relay passes as itself: by its key, at any date, and as nobody else. Without
-// an id only a coordination server passes.
+// A relay is accepted under its own id, at any date, and under no other. Without an id
+// only a coordination server is accepted.
 func TestVerifyRelay(t *testing.T) {
 	ca, other := testCA(t, "server"), testCA(t, "another server")
 	pins, _ := NewServerRoots([]Pin{PinOf(ca.Cert)}, nil)
@@ -301,7 +301,7 @@ func TestClock(t *testing.T) {
 		if got := clock.Now(); !got.Equal(server.Add(time.Hour)) {
 			t.Errorf("%s, an hour after contact: %v, want %v", name, got, server.Add(time.Hour))
 		}
-		clock.Contact(server.Add(-24 * time.Hour)) // a server may have been wrong before
+		clock.Contact(server.Add(-24 * time.Hour)) // the server's earlier time may have been wrong
 		if got := clock.Now(); !got.Equal(server.Add(-24 * time.Hour)) {
 			t.Errorf("%s: weft time does not follow the server back: %v", name, got)
 		}
@@ -395,8 +395,8 @@ func FuzzVerifyCRL(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { roots.VerifyCRL(b) })
 }
 
-// Serial numbers are short, since each revoked one is an entry of a list that all
-// nodes hold, positive, and never the same.
+// Serial numbers are positive, never repeat, and are short, because all nodes hold a list
+// of the revoked ones.
 func TestSerials(t *testing.T) {
 	ca, err := NewCA("test", testNow)
 	if err != nil {

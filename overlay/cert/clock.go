@@ -6,30 +6,31 @@ import (
 )
 
 const (
-	// trustWindow is how far past its floor a clock without contact is believed.
+	// trustWindow is how far past the floor the machine's clock and relays are believed
+	// before contact with the server.
 	trustWindow = 90 * 24 * time.Hour
-	// relaySlack is how far a relay's clock may be off that of the server.
+	// relaySlack is how much a relay's clock may differ from the server's.
 	relaySlack = 5 * time.Minute
 )
 
-// Clock is weft time, by which nodes judge certificates. Devices come up in
-// 1970 without a battery, and in 2040 with a bad one; certificates must work
-// all the same.
+// Clock keeps weft time, the time at which nodes check certificates. The clock of a
+// device may say 1970 when it has no battery, or 2040 when the battery is bad;
+// certificates must work all the same.
 //
-//   - After contact with the coordination server in this boot: its last time plus
-//     the monotonic time since. Only the server itself takes that back.
-//   - Without: the latest of the floor, the machine's clock and what a relay said
-//     last, the latter two as far as they lie within 90 days after the floor.
+//   - After contact with the coordination server in this boot: the server's last time
+//     plus the monotonic time since then. Only the server can set it back.
+//   - Before contact: the latest of the floor, the machine's clock and the last time from
+//     a relay. The clock and the relay count only up to 90 days after the floor.
 //
-// The floor is the later of the build time and the last server time on disk, and
-// goes on with the monotonic clock. So a relay that lies about the time brings no
-// certificate back that had ended by what this node knows, and a node that has
-// heard from the server in this boot does not listen to it at all; a restarted one
-// that it leads up to 90 days ahead comes back as soon as the server answers.
+// The floor is the later of the build time and the last server time on disk, and advances
+// with the monotonic clock. So a relay that lies about the time cannot revive a
+// certificate that this node knows has expired. A node that has had contact with the
+// server in this boot ignores relays; one that a relay has led up to 90 days ahead
+// returns to the right time as soon as the server answers.
 //
-// A server restored from a backup, or put right, may go back: that is no
-// rollback. The numbers of CRL and config protect against that, and the CRL's own
-// date (CRL.Since) against certificates that ended long ago.
+// The server's time may go back, after a restore or a correction. Protection against
+// rollback does not depend on time: it comes from the numbers of CRL and config, and, for
+// certificates that expired long ago, from the date in the CRL (CRL.Since).
 //
 // A Clock may be used from any goroutine.
 type Clock struct {
@@ -38,18 +39,18 @@ type Clock struct {
 	mu sync.Mutex
 	// mu guards the following.
 	floor  reading
-	server reading // zero before the first contact
-	relay  reading // what a relay said last, while there was no contact
+	server reading // zero before the first contact in this boot
+	relay  reading // last time from a relay before contact with the server
 }
 
-// moment is what the machine's clocks show: its wall clock, which may be wrong and
-// be set, and its monotonic clock, which stands still while the machine sleeps.
+// moment holds the machine's clocks: the wall clock, which may be wrong or be set, and
+// the monotonic clock, which stops while the machine sleeps.
 type moment struct {
 	wall time.Time
-	mono time.Duration // of any origin
+	mono time.Duration // since any fixed moment
 }
 
-// reading is what time it was at a moment, for sure.
+// reading is a time that somebody stated, with the moment at which it arrived.
 type reading struct {
 	time time.Time
 	at   moment
@@ -57,14 +58,14 @@ type reading struct {
 
 func (r reading) known() bool { return !r.time.IsZero() }
 
-// now returns what time it is by a reading and the monotonic clock.
+// now returns the time now, counted from the reading with the monotonic clock.
 func (r reading) now(m moment) time.Time { return r.time.Add(m.mono - r.at.mono) }
 
-// byWall is now by the machine's wall clock, which goes on while it sleeps.
+// byWall is now counted with the wall clock, which goes on while the machine sleeps.
 func (r reading) byWall(m moment) time.Time { return r.time.Add(m.wall.Sub(r.at.wall)) }
 
-// NewClock returns a Clock with the given floor. wall is time.Now but for
-// tests of a wrong machine clock; its results carry monotonic readings.
+// NewClock returns a Clock with the given floor. wall is time.Now, or in tests a wrong
+// clock; its results must carry monotonic readings.
 func NewClock(floor time.Time, wall func() time.Time) *Clock {
 	start := wall()
 	return newClock(floor, func() moment {
@@ -98,17 +99,17 @@ func (c *Clock) now(m moment) time.Time {
 	return now
 }
 
-// Contact notes the time of the coordination server, authenticated as such. It
-// may go down.
+// Contact records a time from the authenticated coordination server. It may be earlier
+// than the last one.
 func (c *Clock) Contact(server time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.server, c.relay = reading{server.Round(0), c.machine()}, reading{}
 }
 
-// Server returns weft time if the coordination server was heard in this boot: what
-// the next boot may go by.
-func (c *Clock) Server() (now time.Time, heard bool) {
+// Server returns weft time for the next boot to start from; ok is false if there was no
+// contact with the coordination server in this boot.
+func (c *Clock) Server() (now time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.server.known() {
@@ -117,10 +118,10 @@ func (c *Clock) Server() (now time.Time, heard bool) {
 	return c.server.now(c.machine()), true
 }
 
-// Relay notes what time it is by an authenticated relay, and reports whether that
-// may be so. After contact with the server it moves nothing, but for a machine
-// that slept: when the relay says what the machine's wall clock has counted since
-// the contact, that count is right.
+// Relay records a time from an authenticated relay and reports whether it is plausible.
+// After contact with the server it changes weft time only when the machine slept: if the
+// relay's time agrees with what the wall clock has counted since the contact, that count
+// is taken.
 func (c *Clock) Relay(said time.Time) (plausible bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,12 +143,12 @@ func (c *Clock) Relay(said time.Time) (plausible bool) {
 	if slept.Before(now) || said.Sub(slept).Abs() > relaySlack {
 		return false
 	}
-	c.server = reading{slept, m} // not what the relay said: it would gain the slack each time
+	c.server = reading{slept, m} // not the relay's time, which could gain relaySlack with each call
 	return true
 }
 
-// Skew returns how far the machine's clock is ahead of weft time, and whether
-// the server, or at least a relay, said anything to know it by.
+// Skew returns how far the machine's clock is ahead of weft time. The second result is
+// false while neither the server nor a relay has stated a time.
 func (c *Clock) Skew() (time.Duration, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,7 +159,7 @@ func (c *Clock) Skew() (time.Duration, bool) {
 	return m.wall.Sub(c.now(m)), true
 }
 
-// Floor raises the floor: a server time found on disk.
+// Floor raises the floor to t, the server time saved on disk, if that is later.
 func (c *Clock) Floor(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

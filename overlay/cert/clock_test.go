@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// stagedClock is a Clock on a machine whose clocks tests move.
+// stagedClock is a Clock on a machine whose clocks the test sets.
 type stagedClock struct {
 	*Clock
 	m moment
@@ -20,8 +20,8 @@ func newStagedClock(floor, wall time.Time) *stagedClock {
 func (s *stagedClock) run(d time.Duration)   { s.m.wall, s.m.mono = s.m.wall.Add(d), s.m.mono+d }
 func (s *stagedClock) sleep(d time.Duration) { s.m.wall = s.m.wall.Add(d) }
 
-// Who has heard from the server in this boot does not listen to relays; who has
-// not believes the latest of floor, machine and relay, within 90 days.
+// After contact with the server relays do not move the time. Before it the latest of
+// floor, machine and relay counts, up to 90 days after the floor.
 func TestRelayTime(t *testing.T) {
 	const day = 24 * time.Hour
 	floor := testNow
@@ -70,16 +70,16 @@ func TestRelayTime(t *testing.T) {
 		if !clock.Now().Equal(server) {
 			t.Errorf("%s: relays have moved the time to %v", name, clock.Now())
 		}
-		clock.Contact(server.Add(-365 * day)) // only the server takes it back
+		clock.Contact(server.Add(-365 * day)) // only the server can set it back
 		if !clock.Now().Equal(server.Add(-365 * day)) {
 			t.Errorf("%s: the server is not followed back: %v", name, clock.Now())
 		}
 	}
 }
 
-// A machine that slept has a monotonic clock that stood still. A relay that says
-// how long it was, as the machine's own clock does, is right; one that says
-// something else is not, and none moves the time by small steps.
+// The monotonic clock of a machine that slept stood still. A relay that agrees with the
+// machine's wall clock on how long is believed; one that disagrees is not, and no relay
+// can move the time in small steps.
 func TestRelayAfterSleep(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, wall := range map[string]time.Time{"right": testNow, "1970": time.Unix(1000, 0), "2040": testNow.AddDate(14, 0, 0)} {

@@ -12,37 +12,35 @@ import (
 	"time"
 )
 
-// MaxCRL bounds a revocation list in bytes (DER): about 37,000 entries (see
-// NewSerial). It stays
-// below that because certificates that have ended leave the list: see Since.
+// MaxCRL bounds a revocation list in bytes (DER): about 37,000 entries (see NewSerial).
+// The list stays shorter because expired certificates leave it: see CRL.Since.
 const MaxCRL = 1 << 20
 
 // oidExpiredCerts marks the extension expiredCertsOnCRL of ITU-T X.509: a
-// GeneralizedTime, never critical. The list is complete for certificates that
-// ended at that time or later, and says nothing of those that ended before.
+// GeneralizedTime, never critical. The list is complete for certificates that expired at
+// that time or later, and says nothing of those that expired before.
 var oidExpiredCerts = asn1.ObjectIdentifier{2, 5, 29, 60}
 
 // CRL is a verified revocation list (RFC 5280 section 5) of one network. It is
 // immutable.
 type CRL struct {
-	// Number only ever grows: max(last + 1, unix seconds). A server that may have
-	// been restored from a backup stays just above its last one for a while, so
-	// that those who hold a higher one bring it.
+	// Number only ever grows: max(last + 1, unix seconds). A server that may have been
+	// restored from a backup stays just above its last number for a while, so that nodes
+	// with a higher number send it their list.
 	Number uint64
 	Raw    []byte // DER
-	// Since is the end of certificates from which on the list is complete: who
-	// ended before may have been dropped from it. Zero: the list does not say
-	// (it is of a server from before 2026-11-29, or nothing was dropped yet).
-	// It may be earlier than in a list with a lower number: see SignCRL.
+	// The list is complete for certificates that expire at Since or later. Revoked ones
+	// that expired before may have been dropped from it. Zero: nothing was dropped yet,
+	// or the server is older than 2026-11-29 and does not say. It may be earlier than in
+	// a list with a lower number: see SignCRL.
 	Since time.Time
 
 	revoked map[string]struct{} // serial numbers, big-endian bytes
 }
 
-// Revoked reports whether the certificate with this serial number is revoked.
-// Revocation goes by serial number, never by a hash over the certificate:
-// an ECDSA signature can be altered without becoming invalid. The nil CRL
-// revokes nothing.
+// Revoked reports whether the certificate with this serial number is revoked. It compares
+// serial numbers, never a hash of the certificate, because an ECDSA signature can be
+// altered and stay valid. The nil CRL revokes nothing.
 func (c *CRL) Revoked(serial *big.Int) bool {
 	if c == nil {
 		return false
@@ -51,20 +49,20 @@ func (c *CRL) Revoked(serial *big.Int) bool {
 	return ok
 }
 
-// Omits reports whether the list may have dropped a revoked certificate that
-// ended at notAfter. Such a certificate is refused whatever the time is: who
-// lies about that must not bring back who was deleted long ago. The nil CRL
-// omits nothing.
+// Omits reports whether the list may have dropped a revoked certificate that expired at
+// notAfter. Such a certificate is refused whatever this node believes the time is, so
+// that a false time cannot bring back a node that was deleted long ago. The nil CRL omits
+// nothing.
 func (c *CRL) Omits(notAfter time.Time) bool { return c != nil && notAfter.Before(c.Since) }
 
-// Check says why a certificate is not to be believed by this list, whatever the
-// time is: an error that wraps ErrRevoked or ErrExpired, nil for none.
+// Check returns why this list refuses a certificate, independent of the current time: an
+// error that wraps ErrRevoked or ErrExpired, or nil.
 func (c *CRL) Check(n *Node) error {
 	switch {
 	case c.Revoked(n.Serial):
 		return fmt.Errorf("certificate of %s: %w", n.Name, ErrRevoked)
 	case c.Omits(n.NotAfter):
-		return fmt.Errorf("certificate of %s: %w (it ended %s, and the revocation list leaves out what ended before %s)", n.Name, ErrExpired,
+		return fmt.Errorf("certificate of %s: %w (it expired %s; the revocation list no longer covers certificates that expired before %s)", n.Name, ErrExpired,
 			n.NotAfter.UTC().Format(time.RFC3339), c.Since.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -78,11 +76,11 @@ func (c *CRL) Len() int {
 	return len(c.revoked)
 }
 
-// SignCRL makes the signed list with the given number. Serials may come in
-// any order. since is CRL.Since, in whole seconds, zero for none. Every node that
-// takes the list refuses certificates that ended before, so it is no later than
-// what was really dropped, nor than now; a server whose clock stood in 2040 may
-// take an earlier one back later.
+// SignCRL makes the signed list with the given number. Serials may come in any order.
+// since is CRL.Since, in whole seconds, zero for none. Every node that takes the list
+// refuses certificates that expired before since, so it must be no later than the
+// certificates that were dropped require, and no later than now. A server whose clock
+// once said 2040 may go back to an earlier since.
 func (ca *CA) SignCRL(number uint64, revoked []*big.Int, since, now time.Time) ([]byte, error) {
 	var extensions []pkix.Extension
 	if !since.IsZero() {
@@ -100,7 +98,7 @@ func (ca *CA) SignCRL(number uint64, revoked []*big.Int, since, now time.Time) (
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number:                    new(big.Int).SetUint64(number),
 		ThisUpdate:                now,
-		NextUpdate:                now.Add(caLife), // an old list warns, it never cuts
+		NextUpdate:                now.Add(caLife), // an old list causes a warning; it never cuts nodes off
 		RevokedCertificateEntries: entries,
 		ExtraExtensions:           extensions,
 	}, ca.Cert, ca.Key)
@@ -119,8 +117,9 @@ func (c *CRL) Serials() []*big.Int {
 	return out
 }
 
-// VerifyCRL checks the signature of a DER revocation list and indexes it. The
-// dates in it do not matter: the number decides which of two lists is newer.
+// VerifyCRL checks the signature of a DER revocation list and indexes it. The dates in it
+// are ignored: of two lists the one with the higher number is newer. Errors wrap
+// ErrUntrusted if the signature is not of a CA of the network.
 func (r *NetworkRoots) VerifyCRL(der []byte) (*CRL, error) {
 	if len(der) > MaxCRL {
 		return nil, fmt.Errorf("parse CRL: %d bytes, at most %d", len(der), MaxCRL)
@@ -133,7 +132,7 @@ func (r *NetworkRoots) VerifyCRL(der []byte) (*CRL, error) {
 		return nil, fmt.Errorf("verify CRL: %w", ErrUntrusted)
 	}
 	if list.Number == nil || !list.Number.IsUint64() {
-		return nil, fmt.Errorf("verify CRL: no usable number")
+		return nil, fmt.Errorf("verify CRL: its number is missing or out of range")
 	}
 	since, err := sinceOf(list)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 )
 
 // NetworkID names one network: the first 16 bytes of SHA-256 over the
-// SubjectPublicKeyInfo of the network CA that founded it. It never changes,
-// also when a successor CA takes over.
+// SubjectPublicKeyInfo of the network CA that founded it. It never changes, not even when
+// a successor CA takes over.
 type NetworkID [16]byte
 
 // NodeID is a node's address at the relay: the first 16 bytes of
@@ -17,14 +17,14 @@ type NetworkID [16]byte
 // identity key, so it survives renewal and rename.
 type NodeID [16]byte
 
-// Pin is the SHA-256 of a CA's SubjectPublicKeyInfo (as in RFC 7469), carried
-// by every join token so that a node trusts nothing it was not told to trust.
+// Pin is the SHA-256 of a CA's SubjectPublicKeyInfo (as in RFC 7469), carried by every
+// join token, so that a joining node trusts only what the token names.
 type Pin [32]byte
 
 // PinOf returns the pin of a CA certificate.
 func PinOf(ca *x509.Certificate) Pin { return sha256.Sum256(ca.RawSubjectPublicKeyInfo) }
 
-// NetworkID returns the id of the network that the pinned network CA founds.
+// NetworkID returns the id of the network that the pinned network CA founded.
 func (p Pin) NetworkID() NetworkID { return NetworkID(p[:16]) }
 
 // NodeIDOf returns the id of the node that holds the key of spki (a DER
@@ -56,8 +56,8 @@ func (id NodeID) IsZero() bool { return id == NodeID{} }
 // IsZero reports whether the id is unset.
 func (id NetworkID) IsZero() bool { return id == NetworkID{} }
 
-// Less orders ids as byte strings; of two nodes that introduce themselves to
-// each other at once, the handshake whose client has the lower id wins.
+// Less orders ids as byte strings. When two nodes introduce themselves to each other at
+// once, the handshake whose client has the lower id wins.
 func (id NodeID) Less(other NodeID) bool { return string(id[:]) < string(other[:]) }
 
 // MarshalText implements encoding.TextMarshaler.

@@ -45,12 +45,12 @@ func ParseKey(b []byte) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// SPKI returns the DER SubjectPublicKeyInfo of a public key: what NodeIDs and
-// pins are the hash of.
+// SPKI returns the DER SubjectPublicKeyInfo of a public key. NodeIDs and pins are hashes
+// of it.
 func SPKI(pub *ecdsa.PublicKey) ([]byte, error) { return x509.MarshalPKIXPublicKey(pub) }
 
-// SelfSigned returns a certificate that proves possession of key and nothing
-// else: what a node shows while it has no certificate yet.
+// SelfSigned returns a certificate that proves possession of key and nothing else. A node
+// presents it until it has a node certificate.
 func SelfSigned(key *ecdsa.PrivateKey) (tls.Certificate, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
@@ -67,9 +67,8 @@ func SelfSigned(key *ecdsa.PrivateKey) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// NewCSR returns a certificate request (PKCS #10, RFC 2986, DER) that proves
-// possession of key. Name and addresses are the server's to give, so the
-// request names none.
+// NewCSR returns a certificate request (PKCS #10, RFC 2986, DER) that proves possession
+// of key. It has no name or addresses, because the server assigns them.
 func NewCSR(key crypto.Signer) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 }

@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// MaxNodeCert bounds a node certificate in bytes (DER). Ordinary ones have
-// about 500.
+// MaxNodeCert bounds a node certificate in bytes (DER). They usually have about 500.
 const MaxNodeCert = 4096
 
 // Node is what a node certificate says. It is immutable once made.
@@ -36,9 +35,8 @@ func (n *Node) Tagged() bool { return len(n.Tags) > 0 }
 // Has reports whether a is one of the node's overlay addresses.
 func (n *Node) Has(a netip.Addr) bool { return a == n.IPv4 || a == n.IPv6 }
 
-// ParseNode reads a node certificate's contents. It checks the shape and
-// nothing else: no signature, no dates. Use NetworkRoots.VerifyNode before
-// believing any of it.
+// ParseNode parses a node certificate. It checks the form only, neither signature nor
+// dates: call NetworkRoots.VerifyNode before trusting what it says.
 func ParseNode(network NetworkID, der []byte) (*Node, error) {
 	if len(der) > MaxNodeCert {
 		return nil, fmt.Errorf("parse node certificate: %d bytes, at most %d", len(der), MaxNodeCert)
@@ -56,7 +54,7 @@ func nodeOf(network NetworkID, crt *x509.Certificate) (*Node, error) {
 	case !ok || pub.Curve != elliptic.P256():
 		return nil, errors.New("node certificate: key is not ECDSA P-256")
 	case crt.IsCA:
-		return nil, errors.New("node certificate: it is a CA")
+		return nil, errors.New("node certificate: it is a CA certificate")
 	case len(crt.DNSNames) != 1 || len(crt.IPAddresses) != 2:
 		return nil, errors.New("node certificate: want one DNS name and two addresses")
 	case crt.SerialNumber.Sign() <= 0:
@@ -108,8 +106,8 @@ func nodeOf(network NetworkID, crt *x509.Certificate) (*Node, error) {
 	return n, nil
 }
 
-// usable refuses addresses that a hostile CA could use to reach into the
-// host itself or its links.
+// usable refuses addresses with which a hostile CA could reach the host itself or its
+// LAN.
 func usable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
 }

@@ -10,8 +10,7 @@ import (
 
 var update = flag.Bool("update", false, "record what is not recorded yet")
 
-// A token that somebody wrote down last year is read today, and today's are
-// read by last year's weft.
+// An old token can still be parsed, and old versions of weft can parse today's.
 func TestRecordedToken(t *testing.T) {
 	const file = "testdata/token-1"
 	want := Token{URLs: []string{"https://weft.example:8443", "https://[2001:db8::1]"}, Secret: []byte("0123456789abcdef")}

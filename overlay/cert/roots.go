@@ -25,10 +25,10 @@ type NetworkRoots struct {
 	cas     []*x509.Certificate
 }
 
-// NewNetworkRoots builds the set from DER certificates. The founder is the CA
-// whose key hashes to the network id; every other one must be signed,
-// directly or in steps, by one already in the set. Certificates for which
-// that does not hold are an error: a server that sends such is not believed.
+// NewNetworkRoots builds the set from DER certificates. The founder is the CA whose key
+// hashes to the network id; every other one must be signed, directly or in steps, by one
+// already in the set. Any other certificate is an error, because then the server that
+// sent the set cannot be trusted.
 func NewNetworkRoots(network NetworkID, ders [][]byte) (*NetworkRoots, error) {
 	cas, err := chainOfCAs(ders, func(ca *x509.Certificate) bool { return PinOf(ca).NetworkID() == network })
 	if err != nil {
@@ -43,7 +43,7 @@ func (r *NetworkRoots) Network() NetworkID { return r.network }
 // chainOfCAs orders the CAs so that each is a root or signed by an earlier one.
 func chainOfCAs(ders [][]byte, isRoot func(*x509.Certificate) bool) ([]*x509.Certificate, error) {
 	if len(ders) > maxCAs {
-		return nil, fmt.Errorf("%d of them, at most %d", len(ders), maxCAs)
+		return nil, fmt.Errorf("%d certificates, at most %d", len(ders), maxCAs)
 	}
 	var open, trusted []*x509.Certificate
 	for _, der := range ders {
@@ -70,7 +70,7 @@ func chainOfCAs(ders [][]byte, isRoot func(*x509.Certificate) bool) ([]*x509.Cer
 		return nil, fmt.Errorf("%q: %w", open[0].Subject.CommonName, ErrUntrusted)
 	}
 	if len(trusted) == 0 {
-		return nil, errors.New("none of them is pinned")
+		return nil, errors.New("none has a pinned key")
 	}
 	return trusted, nil
 }
@@ -94,8 +94,8 @@ func (r *NetworkRoots) VerifyNode(der []byte, now time.Time, crl *CRL) (*Node, e
 	return n, nil
 }
 
-// VerifyNodeAnyTime is VerifyNode without dates and revocation: for renewal,
-// where the server's database decides.
+// VerifyNodeAnyTime is VerifyNode without dates and revocation. It is for renewal, where
+// the server's database decides.
 func (r *NetworkRoots) VerifyNodeAnyTime(der []byte) (*Node, error) {
 	n, err := ParseNode(r.network, der)
 	if err != nil {
@@ -121,7 +121,7 @@ func signedByAny(leaf *x509.Certificate, cas []*x509.Certificate) bool {
 // relays. It is immutable.
 type ServerRoots struct {
 	pins []Pin
-	cas  []*x509.Certificate // known certificates; more may come in a handshake
+	cas  []*x509.Certificate // a handshake may present more
 }
 
 // NewServerRoots builds the set from pins (of a token) and, once known, DER
@@ -144,11 +144,11 @@ func NewServerRoots(pins []Pin, ders [][]byte) (*ServerRoots, error) {
 
 func (r *ServerRoots) pinned(ca *x509.Certificate) bool { return slices.Contains(r.pins, PinOf(ca)) }
 
-// VerifyRelay checks the chain that a relay showed in its handshake, leaf first:
-// it must hold the key that id, of the node's config, is the RelayID of, so that
-// a relay that was removed there is believed no more, however long its
-// certificate was made for, and none can pass for another one. Where the config
-// has no id only a coordination server will do. Errors wrap ErrUntrusted.
+// VerifyRelay checks the chain that a relay presented in its handshake, leaf first. The
+// leaf's key must have id, from the node's config, as its RelayID. So a relay that was
+// removed from the config is no longer trusted, however long its certificate is valid,
+// and no relay can pass for another. With an empty id only a coordination server is
+// accepted. Errors wrap ErrUntrusted.
 func (r *ServerRoots) VerifyRelay(chain []*x509.Certificate, id string) error {
 	if id == "" {
 		return r.VerifyServer(chain, RoleServer)
@@ -157,23 +157,23 @@ func (r *ServerRoots) VerifyRelay(chain []*x509.Certificate, id string) error {
 		return err
 	}
 	if shown := RelayID(chain[0].RawSubjectPublicKeyInfo); shown != id {
-		return fmt.Errorf("server certificate: it is that of relay %s, not %s: %w", shown, id, ErrUntrusted)
+		return fmt.Errorf("server certificate: it belongs to relay %s, not %s: %w", shown, id, ErrUntrusted)
 	}
 	return nil
 }
 
-// VerifyServer checks the chain that a server showed in its handshake, leaf
-// first. Dates are ignored on purpose: the link's trust is the pin, and a
-// device that woke up in 1970 or 2040 learns the time over it. So who has been
-// certified once stays so for as long as the CA: of a relay VerifyRelay asks
-// more, and the coordination server's key lies beside the CA's own. A leaf for
-// RoleServer is good for RoleRelay too. Errors wrap ErrUntrusted.
+// VerifyServer checks the chain that a server presented in its handshake, leaf first. It
+// ignores dates on purpose: the pin is what makes the link trusted, and a device whose
+// clock says 1970 or 2040 learns the time over it. So a certificate, once issued, stays
+// valid for as long as its CA. For relays VerifyRelay therefore asks for more; the
+// coordination server's key is stored beside the CA's own. A leaf for RoleServer is valid
+// for RoleRelay too. Errors wrap ErrUntrusted.
 func (r *ServerRoots) VerifyServer(chain []*x509.Certificate, role Role) error {
 	if len(chain) == 0 {
-		return fmt.Errorf("server certificate: none shown: %w", ErrUntrusted)
+		return fmt.Errorf("server certificate: none presented: %w", ErrUntrusted)
 	}
 	if len(chain) > maxCAs+1 {
-		return fmt.Errorf("server certificate: chain of %d: %w", len(chain), ErrUntrusted)
+		return fmt.Errorf("server certificate: chain of %d certificates: %w", len(chain), ErrUntrusted)
 	}
 	cas := slices.Clone(r.cas)
 	for _, crt := range chain[1:] {
@@ -186,12 +186,12 @@ func (r *ServerRoots) VerifyServer(chain []*x509.Certificate, role Role) error {
 		return fmt.Errorf("server certificate: %w", ErrUntrusted)
 	}
 	if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
-		return fmt.Errorf("server certificate: not for servers: %w", ErrUntrusted)
+		return fmt.Errorf("server certificate: not issued for servers: %w", ErrUntrusted)
 	}
 	for _, u := range leaf.URIs {
 		if u.String() == roleURI(role).String() || role == RoleRelay && u.String() == roleURI(RoleServer).String() {
 			return nil
 		}
 	}
-	return fmt.Errorf("server certificate: not for role %s: %w", role, ErrUntrusted)
+	return fmt.Errorf("server certificate: not issued for role %s: %w", role, ErrUntrusted)
 }

@@ -16,14 +16,14 @@ const (
 	tokenPrefix = "weft1"
 	maxToken    = 2048 // characters
 	maxURLs     = 8
-	secretSize  = 16 // bytes of a new secret
+	secretSize  = 16 // length of a new secret, in bytes
 	maxSecret   = 64
 	sumSize     = 4
 )
 
-// Token is the word that lets a device join: where the server is, which two
-// CAs to believe, and the secret of a key. It is shown once and stored
-// nowhere but as the hash of its secret.
+// Token is the text with which a device joins: where the server is, which two CAs to
+// trust, and the secret of a key. It is shown once; the server stores only a hash of the
+// secret.
 //
 // As a string it is "weft1" and then, in base 62 so that a double click
 // selects it whole: a byte 1, server pin, network pin, one length byte and the
@@ -64,9 +64,8 @@ func (t Token) LogValue() slog.Value {
 	return slog.StringValue("token for " + strings.Join(t.URLs, ","))
 }
 
-// ParseToken parses the form that String returns. White space around and
-// inside it (a wrapped line in a terminal or mail) does not matter. Its errors
-// never repeat the token.
+// ParseToken parses the form that String returns. It ignores white space around and
+// inside it (a wrapped line in a terminal or mail). Its errors never contain the token.
 func ParseToken(s string) (Token, error) {
 	s = strings.Join(strings.Fields(s), "")
 	if len(s) > maxToken {
@@ -141,7 +140,7 @@ func CheckURL(s string) error {
 	case err != nil || u.Scheme != "https" || u.Hostname() == "" || !isPort(u.Port()):
 		return fmt.Errorf("server address %q: want https://HOST:PORT", s)
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return fmt.Errorf("server address %q: want https://HOST:PORT and nothing behind it", s)
+		return fmt.Errorf("server address %q: want https://HOST:PORT and nothing after it", s)
 	case len(s) > 255:
 		return fmt.Errorf("server address of %d characters: at most 255", len(s))
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open opens a socket that puts datagrams together.
+// open opens a socket that joins datagrams.
 func open(t *testing.T, addr string) (netip.AddrPort, syscall.RawConn) {
 	c, err := net.ListenPacket("udp", addr)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestSendReceive(t *testing.T) {
 						t.Errorf("%d bytes, truncated %v", len(b), m.Truncated())
 					case len(said) < 3:
 						said = append(said, string(b[:min(len(b), 9)]))
-					default: // three, or put together again
+					default: // three, or joined again
 						if s := m.Segment(); s != 0 && s != 100 || s == 0 && len(b) > 100 || !bytes.HasPrefix(large[split:], b) {
 							t.Errorf("%d bytes of segments of %d at %d", len(b), s, split)
 						}
@@ -123,7 +123,7 @@ func TestSendReceive(t *testing.T) {
 	}
 }
 
-// TestErrors: what the kernel says is handed on.
+// TestErrors: the caller gets the kernel's errno.
 func TestErrors(t *testing.T) {
 	_, raw := open(t, "127.0.0.1:0")
 	raw.Control(func(fd uintptr) {
@@ -143,15 +143,15 @@ func TestErrors(t *testing.T) {
 	if a := new(Name).AddrPort(); a.IsValid() {
 		t.Errorf("no address is %v", a)
 	}
-	// As a socket of both families has it.
+	// As for a socket of both families.
 	var a Name
 	if want := netip.MustParseAddrPort("192.0.2.1:53"); a.Set(want, false) != unix.SizeofSockaddrInet6 || a.AddrPort() != want {
 		t.Errorf("%v, want %v", a.AddrPort(), want)
 	}
 }
 
-// FuzzControl: what PutControl has written is found, behind anything at all, and
-// nothing is read beyond the end.
+// FuzzControl: what PutControl wrote is found behind arbitrary bytes, and nothing is read
+// beyond the end.
 func FuzzControl(f *testing.F) {
 	var b [64]byte
 	n := PutControl(b[:], unix.SOL_IP, unix.IP_PKTINFO, make([]byte, 12))

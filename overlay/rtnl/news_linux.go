@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxNews bounds what is remembered of what the kernel has announced: beyond it
-// everything is news.
+// maxNews bounds how many announcements of the kernel are remembered. When the table is
+// full it is cleared, so repetitions count as news once more.
 const maxNews = 4096
 
-// news tells announcements of rtnetlink that change something from those that
-// repeat what is known: each router advertisement, every few seconds in some
-// homes, announces the same addresses and routes with other lifetimes. An
-// announcement that is not understood is news. It belongs to one goroutine.
-type news map[string]string // by what it is about
+// news tells announcements of rtnetlink that change something from those that repeat a
+// known state: each router advertisement, every few seconds in some homes, announces the
+// same addresses and routes with other lifetimes. An announcement that cannot be parsed
+// counts as news. It belongs to one goroutine.
+type news map[string]string // state by subject, as subjectOf returns them
 
-// changed takes what was read from the socket in one call.
+// changed reports whether b, the result of one read of the socket, has news.
 func (n news) changed(b []byte) bool {
 	msgs, err := syscall.ParseNetlinkMessage(b)
 	if err != nil || len(msgs) == 0 {
@@ -26,7 +26,7 @@ func (n news) changed(b []byte) bool {
 	}
 	changed := false
 	for _, m := range msgs {
-		key, value, ok := about(m)
+		key, value, ok := subjectOf(m)
 		old, known := n[key]
 		switch {
 		case !ok:
@@ -45,9 +45,9 @@ func (n news) changed(b []byte) bool {
 	return changed
 }
 
-// about returns what an announcement is about, and what it says of that besides
-// lifetimes and counters.
-func about(m syscall.NetlinkMessage) (key, value string, ok bool) {
+// subjectOf returns the subject of an announcement (an interface, address or route), and
+// its state without lifetimes and counters.
+func subjectOf(m syscall.NetlinkMessage) (key, value string, ok bool) {
 	size := 0
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:

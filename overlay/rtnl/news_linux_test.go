@@ -27,7 +27,7 @@ func attribute(typ uint16, value []byte) []byte {
 	return append(b, make([]byte, (4-len(b)%4)%4)...)
 }
 
-// TestNews: what repeats what is known, with other lifetimes, is no news.
+// TestNews: an announcement that differs in its lifetimes only is no news.
 func TestNews(t *testing.T) {
 	ip := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
 	lifetimes := func(n byte) []byte {

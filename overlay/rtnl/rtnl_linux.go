@@ -1,7 +1,7 @@
-// Package rtnl speaks the little of Linux's netlink that is needed: to find and
-// set up a kernel interface, its addresses, its routes (rtnetlink(7)), and to hear
-// of changes. Errors of the kernel are its errno: unix.ENODEV where there is no
-// such interface, unix.EEXIST, unix.ESRCH, unix.EPERM.
+// Package rtnl is the small part of Linux's netlink that weft needs: it finds and sets up
+// network interfaces, their addresses and routes (rtnetlink(7)), and reports changes.
+// Errors of the kernel are its errno: unix.ENODEV when there is no such interface,
+// unix.EEXIST, unix.ESRCH, unix.EPERM.
 //
 // Not for embedders: the node, overlay/tun, dns/osdns and the command line share it.
 package rtnl
@@ -43,7 +43,7 @@ type Link struct {
 	Index int
 	Name  string
 	Kind  string // "tun", "veth", …
-	Alias string // what ip link set alias has noted
+	Alias string // as set by ip link set alias
 	Up    bool
 }
 
@@ -93,12 +93,13 @@ func (c *Conn) SetAlias(index int, alias string) error {
 	return c.setLink(index, unix.IFLA_IFALIAS, []byte(alias))
 }
 
-// SetGSOMaxSize bounds the packets that the kernel leaves to the interface to cut.
+// SetGSOMaxSize bounds the packets, in bytes, that the kernel leaves to the interface to
+// segment.
 func (c *Conn) SetGSOMaxSize(index, size int) error {
 	return c.setLink(index, unix.IFLA_GSO_MAX_SIZE, u32(size))
 }
 
-// SetNoLinkLocal has the kernel make no IPv6 address of its own.
+// SetNoLinkLocal stops the kernel from making a link-local IPv6 address.
 func (c *Conn) SetNoLinkLocal(index int) error {
 	const none = 1 // IN6_ADDR_GEN_MODE_NONE
 	mode := appendAttr(nil, unix.IFLA_INET6_ADDR_GEN_MODE, []byte{none})
@@ -112,8 +113,8 @@ func (c *Conn) setLink(index int, typ uint16, value []byte) error {
 // Addr is an address of an interface.
 type Addr struct {
 	IP   netip.Addr
-	Peer netip.Addr // the other end's, on a link between two; else IP
-	Bits int        // how much of Peer is the network
+	Peer netip.Addr // the other end's on a point-to-point interface; else IP
+	Bits int        // prefix length of Peer
 }
 
 // Addrs lists the addresses of an interface, of unix.AF_INET or AF_INET6.
@@ -132,7 +133,7 @@ func (c *Conn) Addrs(index, family int) (addrs []Addr, err error) {
 				a.IP, _ = netip.AddrFromSlice(v)
 			}
 		}
-		if !a.IP.IsValid() { // IPv6 says it only of links between two
+		if !a.IP.IsValid() { // IPv6 has IFA_LOCAL on point-to-point interfaces only
 			a.IP = a.Peer
 		}
 		addrs = append(addrs, a)
@@ -140,8 +141,8 @@ func (c *Conn) Addrs(index, family int) (addrs []Addr, err error) {
 	return addrs, err
 }
 
-// AddAddr gives an interface ip and nothing around it. An IPv6 address is not
-// looked for among the neighbours first.
+// AddAddr gives an interface the single address ip. There is no duplicate address
+// detection for IPv6.
 func (c *Conn) AddAddr(index int, ip netip.Addr) error {
 	body := addrBody(index, Addr{ip, ip, ip.BitLen()})
 	if ip.Is6() {
@@ -163,16 +164,16 @@ func addrBody(index int, a Addr) []byte {
 // Route is an entry of a routing table.
 type Route struct {
 	Dst      netip.Prefix // never the zero Prefix; the default route is 0.0.0.0/0 or ::/0
-	Src      netip.Addr   // of what this machine sends, or invalid
-	Link     int          // of the first way, if there are several; 0 for one that leads nowhere
+	Src      netip.Addr   // source address of what this machine sends, or invalid
+	Link     int          // index of the interface, of the first if there are several; 0 if none
 	Table    int          // unix.RT_TABLE_MAIN, …
 	Metric   int
 	Type     uint8 // unix.RTN_UNICAST, …
 	Scope    uint8 // unix.RT_SCOPE_LINK, …
-	Protocol uint8 // who has set it
+	Protocol uint8 // unix.RTPROT_…: which program set it
 }
 
-// Routes lists the routes of all tables, of unix.AF_INET or AF_INET6. One that
+// Routes lists the routes of all tables, of unix.AF_INET or AF_INET6. A route that
 // changes meanwhile may be listed twice or not at all.
 func (c *Conn) Routes(family int) (routes []Route, err error) {
 	body := make([]byte, unix.SizeofRtMsg)
@@ -187,7 +188,7 @@ func (c *Conn) Routes(family int) (routes []Route, err error) {
 
 func parseRoute(m syscall.NetlinkMessage, family int) (r Route, ok bool) {
 	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg || int(m.Data[0]) != family ||
-		binary.NativeEndian.Uint32(m.Data[8:])&unix.RTM_F_CLONED != 0 { // a cache's
+		binary.NativeEndian.Uint32(m.Data[8:])&unix.RTM_F_CLONED != 0 { // an entry of the route cache
 		return r, false
 	}
 	dst := netip.IPv6Unspecified()
@@ -205,7 +206,7 @@ func parseRoute(m syscall.NetlinkMessage, family int) (r Route, ok bool) {
 			r.Link = int(binary.NativeEndian.Uint32(v))
 		case typ == unix.RTA_PRIORITY && len(v) == 4:
 			r.Metric = int(binary.NativeEndian.Uint32(v))
-		case typ == unix.RTA_TABLE && len(v) == 4: // numbers that a byte does not hold
+		case typ == unix.RTA_TABLE && len(v) == 4: // table numbers above 255
 			r.Table = int(binary.NativeEndian.Uint32(v))
 		case typ == unix.RTA_MULTIPATH && len(v) >= unix.SizeofRtNexthop:
 			r.Link = int(binary.NativeEndian.Uint32(v[4:]))
@@ -215,12 +216,12 @@ func parseRoute(m syscall.NetlinkMessage, family int) (r Route, ok bool) {
 	return r, r.Dst.IsValid() && dst.Is4() == (family == unix.AF_INET) && (!r.Src.IsValid() || r.Src.Is4() == dst.Is4())
 }
 
-// AddRoute adds a route beside those that are there.
+// AddRoute adds a route. It fails with unix.EEXIST if the kernel has one that is equal.
 func (c *Conn) AddRoute(r Route) error {
 	return c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, routeBody(r), nil)
 }
 
-// ReplaceRoute adds a route in place of the one to the same destination.
+// ReplaceRoute adds a route, or replaces the one to the same destination.
 func (c *Conn) ReplaceRoute(r Route) error {
 	return c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, routeBody(r), nil)
 }
@@ -239,8 +240,8 @@ func routeBody(r Route) []byte {
 	return appendAttr(b, unix.RTA_OIF, u32(r.Link))
 }
 
-// do asks one thing of the kernel, hands its answers to each, and says how it
-// went.
+// do makes one request to the kernel, passes each answer to each, and returns the
+// kernel's error.
 func (c *Conn) do(typ, flags uint16, body []byte, each func(syscall.NetlinkMessage)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -257,7 +258,7 @@ func (c *Conn) do(typ, flags uint16, body []byte, each func(syscall.NetlinkMessa
 	if err := unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("send", err)
 	}
-	buf := make([]byte, 32<<10) // the kernel makes none larger
+	buf := make([]byte, 32<<10) // the kernel sends no longer message
 	for {
 		n, from, err := unix.Recvfrom(c.fd, buf, unix.MSG_TRUNC)
 		switch k, ok := from.(*unix.SockaddrNetlink); {
@@ -267,7 +268,7 @@ func (c *Conn) do(typ, flags uint16, body []byte, each func(syscall.NetlinkMessa
 			return os.NewSyscallError("receive", err)
 		case n > len(buf):
 			return fmt.Errorf("an answer of %d bytes", n)
-		case !ok || k.Pid != 0: // not the kernel
+		case !ok || k.Pid != 0: // not from the kernel
 			continue
 		}
 		msgs, err := syscall.ParseNetlinkMessage(buf[:n])
@@ -276,7 +277,7 @@ func (c *Conn) do(typ, flags uint16, body []byte, each func(syscall.NetlinkMessa
 		}
 		for _, m := range msgs {
 			switch {
-			case m.Header.Seq != c.seq: // of a request that was given up
+			case m.Header.Seq != c.seq: // the answer to an earlier request that was given up
 			case (m.Header.Type == unix.NLMSG_ERROR || m.Header.Type == unix.NLMSG_DONE) && len(m.Data) >= 4:
 				if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
 					return unix.Errno(-code)

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What only root may change is tested with a kernel interface in scripts/e2e
-// (TestTUNInterface).
+// What needs root is tested in scripts/e2e (TestTUNInterface), with a kernel interface.
 func TestLoopback(t *testing.T) {
 	c, err := Open()
 	if err != nil {

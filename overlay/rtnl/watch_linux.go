@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open returns a socket that hears of groups, 0 for none.
+// open returns a netlink socket that receives announcements to groups, 0 for none.
 func open(flags, family int, groups uint32) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|flags, family)
 	if err != nil {
@@ -20,9 +20,9 @@ func open(flags, family int, groups uint32) (fd int, err error) {
 	return fd, nil
 }
 
-// Subscribe opens a socket to read what the kernel announces to groups of a
-// family: unix.NETLINK_ROUTE and unix.RTMGRP_…, or unix.NETLINK_NETFILTER. A read
-// ends with ENOBUFS when more was announced than fitted, and may have a deadline.
+// Subscribe opens a socket to read what the kernel announces to groups of a family:
+// unix.NETLINK_ROUTE and unix.RTMGRP_…, or unix.NETLINK_NETFILTER. A read fails with
+// ENOBUFS when announcements were lost because the buffer was full. Deadlines work.
 func Subscribe(family int, groups uint32) (*os.File, error) {
 	fd, err := open(unix.SOCK_NONBLOCK, family, groups)
 	if err != nil {
@@ -31,9 +31,9 @@ func Subscribe(family int, groups uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netlink"), nil
 }
 
-// Watch calls changed, from a goroutine of its own, whenever the kernel announces
-// to groups (unix.RTMGRP_…) what is not known from an earlier announcement.
-// Nothing runs in between. stop ends it and waits; it is never nil.
+// Watch calls changed, from a goroutine of its own, whenever the kernel announces news to
+// groups (unix.RTMGRP_…): what an earlier announcement did not say already. It uses no
+// timer. stop ends the goroutine and waits for it; it is never nil.
 func Watch(groups uint32, changed func()) (stop func(), err error) {
 	f, err := Subscribe(unix.NETLINK_ROUTE, groups)
 	if err != nil {

@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWatch: an address that comes is told of, and so is its end; nothing after stop.
+// TestWatch: it reports an address that is added and one that is removed, and nothing
+// after stop.
 func TestWatch(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs a network namespace")
 	}
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	runtime.LockOSThread() // not unlocked: the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skip(err)
 	}

@@ -27,7 +27,7 @@ func TestEstimate(t *testing.T) {
 			t.Errorf("%s: waits for %v, want %v to %v", c.name, got, c.from, c.to)
 		}
 	}
-	// What was slow is fast again.
+	// A slow link that becomes fast again is believed.
 	var e Estimate
 	e.Add(3 * time.Second)
 	for range 40 {

@@ -11,12 +11,12 @@ const (
 	buckets   = 1 << 14
 )
 
-// Limiter limits datagrams to addresses that may not have asked for them, for
-// a source can be anybody's: 20 a second to an IPv4 address or an IPv6 /64.
-// One goroutine uses it.
+// Limiter allows 20 datagrams a second to an IPv4 address or an IPv6 /64. A source
+// address can be forged, so its owner may not have asked for them. One goroutine uses a
+// Limiter.
 type Limiter struct {
-	// Addresses share buckets by hash under a random seed, so the table cannot
-	// grow and nobody can choose whom to share with.
+	// An address is hashed to a bucket with a random seed, so the table has a fixed size
+	// and nobody can choose with whom to share a bucket.
 	seed  maphash.Seed
 	table []bucket
 }

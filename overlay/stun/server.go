@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Server answers Binding requests that somebody else receives: package
-// relayserver has the socket. One goroutine uses a Server.
+// Server answers Binding requests. It has no socket: package relayserver receives and
+// sends. One goroutine uses a Server.
 type Server struct {
 	log   *slog.Logger
 	limit *Limiter

@@ -1,10 +1,10 @@
 // Package stun is the part of RFC 8489 that tells a node its address as seen
 // from outside: Binding requests and responses, and a server for them.
 //
-// The server answers a Binding request with XOR-MAPPED-ADDRESS and nothing
-// else, at most 20 a second and source (an IPv4 address or an IPv6 /64),
-// never with more than twice the bytes of the request, and not at all to
-// anything that is not a well-formed request: it is of no use as a reflector.
+// The server answers a Binding request with XOR-MAPPED-ADDRESS and nothing else, at most
+// 20 a second and source (an IPv4 address or an IPv6 /64), never with more than twice the
+// bytes of the request, and never to anything but a well-formed request. So nobody can
+// use it as a reflector.
 //
 // Not for embedders: nodes and relays share it.
 package stun
@@ -34,15 +34,15 @@ const (
 	maxMessage = 1280
 )
 
-// TxID is a transaction id. It must be random: it is all that binds a
-// response to a request.
+// TxID is a transaction id. It must be random: nothing else ties a response to its
+// request.
 type TxID [12]byte
 
-// ErrNotSTUN is wrapped by the errors of the parsers.
-var ErrNotSTUN = errors.New("not such a STUN message")
+// ErrNotSTUN is wrapped by all errors of the parsers.
+var ErrNotSTUN = errors.New("not a valid STUN message")
 
-// AppendRequest appends a Binding request. It is long enough that a server
-// may answer with an IPv6 address in at most twice its size.
+// AppendRequest appends a Binding request. It is padded so that an answer with an IPv6
+// address is at most twice as long.
 func AppendRequest(dst []byte, tx TxID) []byte {
 	dst = appendHead(dst, typeRequest, 8, tx)
 	return append(dst, attrSoftware>>8, attrSoftware&0xff, 0, 4, 'w', 'e', 'f', 't')
@@ -79,9 +79,9 @@ func xorKey(tx TxID) (key [16]byte) {
 	return key
 }
 
-// ParseRequest returns the transaction of a Binding request. It refuses
-// anything that is not one in every detail, including requests with
-// attributes that a server must understand and this one does not.
+// ParseRequest returns the transaction of a Binding request. It refuses malformed
+// requests, and requests with attributes that a server must understand and this one does
+// not. Errors wrap ErrNotSTUN.
 func ParseRequest(b []byte) (TxID, error) {
 	tx, err := parse(b, typeRequest, func(typ uint16, _ []byte) error {
 		if typ < 0x8000 {
@@ -92,8 +92,8 @@ func ParseRequest(b []byte) (TxID, error) {
 	return tx, err
 }
 
-// ParseResponse returns the transaction of a Binding response and the address
-// it tells.
+// ParseResponse returns the transaction of a Binding response and the address in it.
+// Errors wrap ErrNotSTUN.
 func ParseResponse(b []byte) (TxID, netip.AddrPort, error) {
 	var mapped, xored netip.AddrPort
 	var key [16]byte

@@ -37,7 +37,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// What is no request of ours gets no answer.
+// Only a request such as ours is answered.
 func TestNoAnswerToJunk(t *testing.T) {
 	from := netip.MustParseAddrPort("192.0.2.1:1000")
 	req := AppendRequest(nil, tx)

@@ -1,7 +1,7 @@
-// Command end is one end of a tunnel and nothing else: package wg over package
-// bind's socket, with a network in user space or of the kernel. The two ends find
-// each other by files in a directory. It is what the data path costs without a
-// node around it; scripts/bench (part "ends") builds and starts it.
+// Command end is one end of a tunnel without a node: package wg over the socket of
+// package bind, with a network in user space or of the kernel. The two ends find each
+// other through files in a directory. scripts/bench (part "ends") starts two to measure
+// what the data path costs alone.
 package main
 
 import (
@@ -32,21 +32,21 @@ import (
 )
 
 func main() {
-	name := flag.String("name", "a", "a, or b which begins")
-	peerAddr := flag.String("peer", "", "the other end's IP address")
-	dir := flag.String("dir", "", "directory of both")
-	kernel := flag.String("tun", "", "kernel interface; none: user space")
-	subnet := flag.Int("subnet", 64, "of 100.0.0.0/8: the ends are 100.N.0.1 and 100.N.0.2")
-	mtu := flag.Int("mtu", 1420, "of the inner network")
-	limit := flag.Int("limit", 1472, "UDP payload of the path")
-	forward := flag.Int("forward", 0, "loopback port that leads to the same one of the other end")
-	pprof := flag.String("pprof", "", "address of pprof")
+	name := flag.String("name", "a", "a, or b: b starts the handshake")
+	peerAddr := flag.String("peer", "", "IP address of the other end")
+	dir := flag.String("dir", "", "directory through which the ends find each other")
+	kernel := flag.String("tun", "", "kernel interface; default: user space")
+	subnet := flag.Int("subnet", 64, "N in 100.N.0.0/16: the ends are 100.N.0.1 and 100.N.0.2")
+	mtu := flag.Int("mtu", 1420, "MTU of the inner network, in bytes")
+	limit := flag.Int("limit", 1472, "longest UDP payload that the path carries, in bytes")
+	forward := flag.Int("forward", 0, "loopback port to forward to the same port of the other end")
+	pprof := flag.String("pprof", "", "address at which to serve pprof")
 	flag.Parse()
 	fmt.Fprintln(os.Stderr, run(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof))
 	os.Exit(1)
 }
 
-// run is one end until the process is killed, and otherwise returns why not.
+// run runs one end until the process is killed. It returns only when it fails.
 func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pprof string) error {
 	if pprof != "" {
 		go http.ListenAndServe(pprof, nil)
@@ -83,7 +83,7 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 		network = n
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	b := bind.New(bind.Config{Listen: bind.Listen, Trouble: func(_ *bind.Endpoint, w bind.Way, err error) { log.Warn("trouble", "way", w, "err", err) }})
+	b := bind.New(bind.Config{Listen: bind.Listen, Trouble: func(_ *bind.Endpoint, w bind.Way, err error) { log.Warn("send failed", "path", w, "err", err) }})
 	dev, err := wg.New(wg.Config{Forwarder: dataplane.New(dataplane.Config{Net: network}), Bind: b, Log: log})
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package hosttest is a host's network for tests of data planes: the test sends
-// into it and sees what comes out.
+// Package hosttest is a host network for tests of data planes: the test puts packets in
+// and reads what comes out.
 package hosttest
 
 import (
@@ -15,14 +15,14 @@ import (
 	"weft/overlay/internal/bind"
 )
 
-// Net implements dataplane.Net. Its fields do not change once it is used, but for
-// Feed and Sink, which are set while nothing moves.
+// Net implements dataplane.Net. Its fields are constant once it is used, except Feed and
+// Sink, which may be set while no packets flow.
 type Net struct {
 	Out   chan []byte                     // packets for Read
-	In    chan []byte                     // packets from Write; what has no room is lost
+	In    chan []byte                     // packets from Write; dropped when full
 	Sink  func(bufs [][]byte, offset int) // instead of In, if set
-	Feed  func(buf []byte) int            // instead of Out, if set; 0 is no packet now
-	Limit func(pkt []byte) int            // what SetLimit was called with
+	Feed  func(buf []byte) int            // instead of Out, if set; 0 means no packet now
+	Limit func(pkt []byte) int            // the last argument of SetLimit
 
 	wakes  chan struct{}
 	events chan tun.Event
@@ -38,7 +38,7 @@ func NewNet() *Net {
 	}
 }
 
-// Recv waits for a packet that comes out.
+// Recv waits for a packet from Write, for at most ten seconds.
 func (n *Net) Recv(t testing.TB) []byte {
 	t.Helper()
 	select {
@@ -50,7 +50,7 @@ func (n *Net) Recv(t testing.TB) []byte {
 	}
 }
 
-// Silent fails if a packet has come out or does within a short while.
+// Silent fails if Write has delivered a packet or delivers one within d.
 func (n *Net) Silent(t testing.TB, d time.Duration) {
 	t.Helper()
 	select {
@@ -159,7 +159,7 @@ func (n *Net) Name() (string, error)    { return "test", nil }
 func (n *Net) Events() <-chan tun.Event { return n.events }
 func (n *Net) BatchSize() int           { return bind.BatchSize }
 
-// UDP makes a packet from port 7 to port 9 with a number in it.
+// UDP makes a UDP packet from port 7 to port 9 that carries num.
 func UDP(src, dst netip.Addr, num uint32) []byte {
 	p := make([]byte, 8, 12)
 	binary.BigEndian.PutUint16(p, 7)
@@ -168,10 +168,10 @@ func UDP(src, dst netip.Addr, num uint32) []byte {
 	return IP(src, dst, 17, binary.BigEndian.AppendUint32(p, num))
 }
 
-// Number returns the number in a packet of UDP.
+// Number returns the num of a packet that UDP made.
 func Number(pkt []byte) uint32 { return binary.BigEndian.Uint32(pkt[len(pkt)-4:]) }
 
-// IP makes a packet, without checksum; of IPv6 if an address is.
+// IP makes a packet without checksum, IPv4 if both addresses are, else IPv6.
 func IP(src, dst netip.Addr, proto byte, payload []byte) []byte {
 	if src.Is4() && dst.Is4() {
 		b := make([]byte, 20, 20+len(payload))

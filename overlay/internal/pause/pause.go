@@ -1,5 +1,5 @@
-// Package pause waits as long as somebody lets it, and never as long as all the
-// others.
+// Package pause sleeps until a context ends, and spreads waiting times so that nodes do
+// not act in step.
 package pause
 
 import (
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Sleep waits for d and reports whether ctx let it.
+// Sleep waits for d. It returns false at once when ctx ends first.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -20,7 +20,7 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Jitter returns d give or take a quarter, 0 for what is not positive.
+// Jitter returns a random duration between 3/4 d and 5/4 d, or 0 if d is not positive.
 func Jitter(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
