@@ -1,6 +1,5 @@
-// Package api holds the requests and responses that nodes and the
-// coordination server exchange: the leaf that both sides import, standard
-// library only.
+// Package api holds the requests and responses that nodes and the coordination server
+// exchange. Both sides import it, so it imports the standard library only.
 //
 // Transport: HTTP/1.1 with JSON bodies inside a TLS 1.3 connection that was
 // negotiated with ALPN "weft-api/1" (package overlay/link). The caller is the
@@ -16,19 +15,19 @@
 //	POST /v1/crl        application/pkix-crl, DER -> 204: a list newer than the server's own
 //	POST /v1/logout     {} -> 204: the node is deleted and its certificates are revoked
 //
-// What a relay that runs alone asks is in relay.go.
+// The requests of a relay that runs alone are in relay.go.
 //
-// Every answer carries the header Weft-Time (RFC 3339, UTC). Errors are Error
-// as JSON. Every request carries the header Weft-Protocol, the version of who
-// asks; those before 2026-11-27 name it in join and renew only.
+// Every answer carries the header Weft-Time (RFC 3339, UTC). Errors are Error as JSON.
+// Every request carries the header Weft-Protocol, the sender's version. Nodes before
+// 2026-11-27 send it in join and renew only.
 //
-// Unknown fields are ignored on both sides, unknown words of an enum are
-// refused: a selector or protocol of a Rule that a node does not know opens
-// nothing. So what narrows a right has to come as a word, never as a field.
+// Both sides ignore unknown fields and refuse unknown words of an enum: a selector or
+// protocol of a Rule that a node does not know opens nothing. So a new restriction must
+// be a word, never a field, which old nodes would ignore.
 //
-// Versions whose numbers differ by one get on with each other, both ways. An
-// older or newer one is refused with CodeProtocol, on every route but /v1/crl:
-// who was revoked is for all to know.
+// Versions whose numbers differ by at most one work together, in both directions. An
+// older or newer one is refused with CodeProtocol, on every path but /v1/crl: everybody
+// must be able to learn who was revoked.
 package api
 
 import (
@@ -38,7 +37,7 @@ import (
 	"time"
 )
 
-// Protocol is the version of this API. Each change of the wire is a dated line.
+// Protocol is the version of this API. Each line is a change of the wire with its date.
 //
 //	1  2026-11-22  first version
 //	1  2026-11-22  Peer.Aliases
@@ -48,28 +47,28 @@ import (
 //	1  2026-11-29  Peer.Unknown, Presence.Unknown, RelayReport.All
 const Protocol = 1
 
-// Oldest and Newest are the versions that this one gets on with.
+// Oldest and Newest bound the versions that this one works with.
 const (
 	Oldest = max(1, Protocol-1)
 	Newest = Protocol + 1
 )
 
-// ProtocolHeader is the request header with the version of who asks.
+// ProtocolHeader is the request header with the sender's version.
 const ProtocolHeader = "Weft-Protocol"
 
 // TimeHeader is the response header with the server's time (RFC 3339 with
 // nanoseconds, UTC).
 const TimeHeader = "Weft-Time"
 
-// CRLTag names the revocation list with this number: in ETag where it is sent,
-// and in If-None-Match by who knows it. Servers and nodes of before do neither.
+// CRLTag names the revocation list with this number, in the header ETag of an answer and
+// in If-None-Match of a request. Servers and nodes before 2026-11-29 send neither.
 func CRLTag(number uint64) string { return fmt.Sprintf("\"crl-%d\"", number) }
 
 // MaxBody bounds a request body in bytes; longer ones are answered with 413.
 const MaxBody = 64 << 10
 
-// Version says which state of the server a node holds. The epoch is new after
-// a restore, so versions are compared for equality only: any difference means
+// Version is the version of a part of the server's state that a node has. The epoch is
+// new after a restore, so versions are compared for equality only: any difference means
 // "fetch".
 type Version struct {
 	Epoch uint64 `json:"epoch"`
@@ -79,7 +78,7 @@ type Version struct {
 // String returns "EPOCH.N", the form of the since parameter.
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Epoch, v.N) }
 
-// IsZero reports whether no version is held yet.
+// IsZero reports whether v is unset: the node has no version yet.
 func (v Version) IsZero() bool { return v == Version{} }
 
 // ParseVersion parses the form that String prints; "" is the zero version.
@@ -96,15 +95,14 @@ func ParseVersion(s string) (Version, error) {
 	return Version{Epoch: epoch, N: num}, nil
 }
 
-// Versions are the three things a node keeps in step with the server. CRL is
-// the CRL's own number, which never goes back, not even after a restore.
+// Versions are the versions of what a node keeps in step with the server. CRL is the
+// CRL's own number, which never goes back, not even after a restore.
 type Versions struct {
 	Config    Version `json:"config"`
 	Directory Version `json:"directory"`
 	CRL       uint64  `json:"crl"`
-	// Names moves with every change that anybody in the network may see. It is
-	// for a node that looks names up, as long as it remembers some; one that
-	// says none is not told of it.
+	// Names changes with every change that anybody in the network may see. A node sends
+	// it while it remembers names that it looked up. A node that sends none gets none.
 	Names Version `json:"names,omitzero"`
 }
 
@@ -119,16 +117,16 @@ type JoinRequest struct {
 	Software string `json:"software"` // weft's version
 }
 
-// JoinResponse is what a node needs to live.
+// JoinResponse is what a node needs to take part in the network.
 type JoinResponse struct {
 	Certificate []byte `json:"certificate"` // DER
 	Config      Config `json:"config"`
 }
 
-// RenewRequest asks for the certificate in force over the same identity key: a
-// new one when a third of the life of the last is left, when it has expired, or
-// when something in it has changed, else the last one. It is accepted with an
-// expired certificate as long as the node exists.
+// RenewRequest asks for the certificate in force over the same identity key: a new one
+// when less than a third of the last one's life is left, when it has expired, or when
+// something in it has changed; else the last one. The server accepts it with an expired
+// certificate too, as long as the node exists.
 type RenewRequest struct {
 	Protocol int    `json:"protocol"`
 	CSR      []byte `json:"csr"`
@@ -145,7 +143,7 @@ type RenewResponse struct {
 // number of nodes in the network.
 type Config struct {
 	Version    Version   `json:"version"`
-	Versions   Versions  `json:"versions"` // current numbers of everything, to save a nudge
+	Versions   Versions  `json:"versions"` // current versions of everything, to save a nudge
 	ServerTime time.Time `json:"server_time"`
 	Network    string    `json:"network"` // NetworkID, hex
 	Suffix     string    `json:"suffix"`  // "weft.internal", no dots at the ends
@@ -158,22 +156,22 @@ type Config struct {
 
 	// Rules say who may reach this node. Everything else is denied.
 	Rules []Rule `json:"rules"`
-	// Directory says whether this node may initiate to anybody, so that
-	// reading the directory makes sense. Lookup says that the directory is
-	// too large to hold: ask by name instead.
+	// Directory says whether this node may reach anybody, so that it should fetch the
+	// directory. Lookup says that the directory is too large to fetch: ask by name
+	// instead.
 	Directory bool `json:"directory"`
 	Lookup    bool `json:"lookup"`
 
 	DNS DNS `json:"dns"`
-	// ReleaseKey is the public half (Ed25519) of the key with which the
-	// network's owner signs releases. A node pins the first one that it sees.
+	// ReleaseKey is the public half (Ed25519) of the key with which the network's owner
+	// signs releases. A node pins the first one that it receives.
 	ReleaseKey []byte `json:"release_key"`
 	// RenewAfter is the share of a certificate's life after which it is
 	// renewed, in percent (66).
 	RenewAfter int `json:"renew_after"`
 }
 
-// Self is the node as the server knows it.
+// Self describes this node.
 type Self struct {
 	ID   string   `json:"id"` // NodeID, hex
 	Name string   `json:"name"`
@@ -194,7 +192,7 @@ type Relay struct {
 	ID   string   `json:"id"`   // hex of the first 16 bytes of SHA-256 over the relay's SPKI
 	Name string   `json:"name"` // for people
 	URLs []string `json:"urls"` // https://HOST:PORT
-	STUN []string `json:"stun"` // host:port, UDP; those that carry lanes too come first
+	STUN []string `json:"stun"` // host:port, UDP; those that offer relayed UDP too come first
 }
 
 // Rule lets the sources in From reach this node at Ports.
@@ -214,8 +212,8 @@ type PortRange struct {
 	Last  uint16 `json:"last"`
 }
 
-// DNS is what the node's resolver needs beyond the directory: the fields of
-// dns.Settings, which says what each one means and how names are written.
+// DNS is what the node's resolver needs besides the directory. The fields are those of
+// dns.Settings, where their meaning and the form of names are documented.
 type DNS struct {
 	Search           []string     `json:"search"`
 	LANNamesWin      bool         `json:"lan_names_win"`
@@ -233,21 +231,21 @@ type DNS struct {
 	QueryLog         bool         `json:"query_log"`
 }
 
-// Nameserver is a resolver: IP, IP:PORT, tls://HOST or https://HOST/PATH, and
-// where HOST is.
+// Nameserver is a resolver: IP, IP:PORT, tls://HOST or https://HOST/PATH, with the
+// addresses of HOST.
 type Nameserver struct {
 	Address   string   `json:"address"`
-	Bootstrap []string `json:"bootstrap"` // IP addresses
+	Bootstrap []string `json:"bootstrap"` // IP addresses of HOST
 }
 
-// DNSRoute sends a suffix to resolvers of its own; without any to those that
-// the machine has.
+// DNSRoute sends the names below a suffix to their own resolvers; if there are none, to
+// the machine's.
 type DNSRoute struct {
 	Suffix      string       `json:"suffix"`
 	Nameservers []Nameserver `json:"nameservers"`
 }
 
-// DNSRecord is a record beside the devices' own names.
+// DNSRecord is a record that the owner adds to the devices' names.
 type DNSRecord struct {
 	Name  string `json:"name"`
 	Type  string `json:"type"`  // A, AAAA, CNAME, TXT, SRV, MX or PTR
@@ -255,16 +253,15 @@ type DNSRecord struct {
 	TTL   int    `json:"ttl"`   // seconds, 0 is 300
 }
 
-// DNSAlias is a former name of a device. The server sends a node its own here;
-// those of others come with Peer.
+// DNSAlias is a former name of this node. Those of other nodes are in Peer.Aliases.
 type DNSAlias struct {
 	Name   string    `json:"name"`
 	Target string    `json:"target"`
 	Until  time.Time `json:"until"`
 }
 
-// Directory lists the nodes that the caller may reach. With Full unset it is
-// a delta on the version asked for.
+// Directory lists the nodes that the caller may reach. Without Full it is a delta on the
+// version in the request.
 type Directory struct {
 	Version Version  `json:"version"`
 	Full    bool     `json:"full"`
@@ -272,57 +269,56 @@ type Directory struct {
 	Removed []string `json:"removed"` // NodeIDs, hex
 }
 
-// Changes leads from the directory at Since to a newer one. The coordination
-// server sends it unasked over a relay connection that ends at itself, where
-// it is as good as an answer to a question. It is never Full, and short: of
-// more a node is told only that there is something to fetch.
+// Changes is a delta from the directory at version Since to a newer one. The coordination
+// server sends it unasked over a relay connection to its own relay, where it is as
+// trustworthy as an answer of the API. It is never Full, and always short: when more has
+// changed, the node is only nudged to fetch.
 type Changes struct {
 	Since Version `json:"since"`
 	Directory
 }
 
-// Peer is another node: its certificate says who it is, the rest is presence
-// and only a hint.
+// Peer is another node. Its certificate says who it is; the rest is presence and only a
+// hint.
 type Peer struct {
 	Certificate []byte     `json:"certificate"` // DER
 	Relay       string     `json:"relay"`       // Relay.ID of its home, "" when unknown
 	Online      bool       `json:"online"`
 	LastSeen    *time.Time `json:"last_seen"`
-	// Unknown says that Online is false only because the server does not know:
-	// it has started a moment ago, or the peer's relay has, or the peer may be on
-	// its way to another one. Servers before 2026-11-29 never say so.
+	// Unknown says that Online is false only because the server does not know yet: the
+	// server or the peer's relay has just started, or the peer may be moving to another
+	// relay. Servers before 2026-11-29 never set it.
 	Unknown bool `json:"unknown,omitempty"`
-	// Aliases are the node's former names, which still lead to it. They are
-	// the server's word only, as the name in the certificate is.
+	// Aliases are the node's former names, by which it can still be reached. The server
+	// assigns them, as it does the name in the certificate.
 	Aliases []Alias `json:"aliases,omitempty"`
 }
 
-// Alias is a former name of the device that it stands beside.
+// Alias is a former name of a device.
 type Alias struct {
 	Name  string    `json:"name"` // short
 	Until time.Time `json:"until"`
 }
 
-// MaxAliases bounds the former names of one device; of more the oldest go.
+// MaxAliases bounds the former names of one device; the oldest are dropped.
 const MaxAliases = 8
 
-// MaxPresence bounds how many nodes can be asked for at a time.
+// MaxPresence bounds the nodes in one PresenceRequest.
 const MaxPresence = 1000
 
-// PresenceRequest asks for the presence of nodes. Presence raises no version: it is
-// asked for when somebody looks at it.
+// PresenceRequest asks for the presence of nodes. A change of presence raises no version:
+// a node asks when a user wants to see it.
 type PresenceRequest struct {
 	IDs []string `json:"ids"` // NodeIDs, hex, at most MaxPresence
 }
 
-// PresenceResponse has those of the nodes asked for that the caller may reach, in
-// any order.
+// PresenceResponse has the nodes of the request that the caller may reach, in any order.
 type PresenceResponse struct {
 	Peers []Presence `json:"peers"`
 }
 
-// Presence says whether a node is connected to a relay, and when anything last came
-// from it, null for never. It is a hint, as in Peer.
+// Presence says whether a node is connected to a relay, and when anything was last
+// received from it, null for never. It is a hint, as in Peer.
 type Presence struct {
 	ID       string     `json:"id"`
 	Online   bool       `json:"online"`
@@ -335,7 +331,7 @@ type Error struct {
 	Status  int    `json:"-"`
 	Code    string `json:"code"`    // one of the Code constants
 	Message string `json:"message"` // what and why, one line, for people
-	Hint    string `json:"hint"`    // what to do next, may be empty
+	Hint    string `json:"hint"`    // what to do next; may be empty
 }
 
 // Error implements error.
@@ -353,8 +349,8 @@ const (
 	CodeTokenExpired = "token-expired"
 	CodeTokenUsed    = "token-used"
 	CodeTokenRevoked = "token-revoked"
-	CodeTokenKind    = "token-kind"   // of a relay, shown by a device, or the other way round
-	CodeUnauthorized = "unauthorized" // no such node, or not this key's
+	CodeTokenKind    = "token-kind"   // a relay's token used by a device, or the other way round
+	CodeUnauthorized = "unauthorized" // no such node, or another key's
 	CodeRevoked      = "revoked"      // the node was deleted
 	CodeNotFound     = "not-found"
 	CodeConflict     = "conflict"

@@ -2,8 +2,8 @@ package api
 
 import "time"
 
-// What a relay that runs alone and the coordination server say to each other,
-// over the same transport as a node:
+// Requests of a relay that runs alone to the coordination server, over the same transport
+// as a node's:
 //
 //	POST /v1/relay/join    RelayJoinRequest  -> RelayJoinResponse   self-signed certificate over its key
 //	POST /v1/relay/renew   RelayRenewRequest -> RelayRenewResponse
@@ -11,8 +11,8 @@ import "time"
 //	POST /v1/relay/report  RelayReport -> RelayReported
 //	POST /v1/relay/crl     application/pkix-crl, DER -> 204: a list newer than the server's own
 //
-// The relay asks (sync) again as soon as it has an answer, so that it learns
-// of a revocation at once, and reports who came and went (report) beside.
+// The relay repeats sync as soon as it has an answer, so that it learns of a revocation
+// at once. Beside that it reports who connected and disconnected (report).
 
 // MaxRelayEvents bounds the events of one report.
 const MaxRelayEvents = 300
@@ -23,13 +23,13 @@ type RelayJoinRequest struct {
 	Protocol int      `json:"protocol"`
 	Secret   []byte   `json:"secret"` // the token's secret
 	CSR      []byte   `json:"csr"`    // PKCS #10, DER, signed by the relay's key
-	Name     string   `json:"name"`   // to ask for
+	Name     string   `json:"name"`   // the name to ask for
 	URLs     []string `json:"urls"`   // https://HOST:PORT, 1 to 8
 	STUN     []string `json:"stun"`   // host:port, at most 8
 	Software string   `json:"software"`
 }
 
-// RelayJoinResponse is what a relay needs to live.
+// RelayJoinResponse is what a relay needs to start.
 type RelayJoinResponse struct {
 	Name        string     `json:"name"`
 	Certificate []byte     `json:"certificate"` // DER, under the first of Trust.ServerCAs
@@ -37,7 +37,7 @@ type RelayJoinResponse struct {
 	CRL         []byte     `json:"crl"` // DER
 }
 
-// RelayTrust is whom a relay believes.
+// RelayTrust lists the CAs that a relay trusts.
 type RelayTrust struct {
 	Network    string   `json:"network"` // NetworkID, hex
 	ServerURLs []string `json:"server_urls"`
@@ -51,56 +51,58 @@ type RelayRenewRequest struct {
 	CSR      []byte `json:"csr"`
 }
 
-// RelayRenewResponse carries it.
+// RelayRenewResponse carries the new certificate.
 type RelayRenewResponse struct {
 	Certificate []byte     `json:"certificate"`
 	Trust       RelayTrust `json:"trust"`
 }
 
-// RelaySync says what the relay holds and asks for what is new.
+// RelaySync says what the relay has and asks for what is new.
 type RelaySync struct {
 	Protocol int      `json:"protocol"`
 	Instance string   `json:"instance"` // of the last answer, "" for none
 	Ack      uint64   `json:"ack"`      // Seq of the last answer
-	CRL      uint64   `json:"crl"`      // number of the CRL held
+	CRL      uint64   `json:"crl"`      // number of the relay's CRL
 	URLs     []string `json:"urls"`
 	STUN     []string `json:"stun"`
 	Software string   `json:"software"`
 }
 
-// RelayState is what is new. When Instance is another than before, the server
-// has forgotten who is connected: the relay reports all of them.
+// RelayState is what is new. When Instance differs from that of the last answer, the
+// server has restarted and forgotten who is connected: the relay reports all of them.
 type RelayState struct {
 	Instance string `json:"instance"`
 	Seq      uint64 `json:"seq"`
-	CRL      []byte `json:"crl,omitempty"` // DER, when it is not the one held
-	// WantCRL says that the relay holds a newer list than the server, which was
-	// restored from a backup and asks for it.
+	CRL      []byte `json:"crl,omitempty"` // DER, when it is not the relay's
+	// WantCRL asks for the relay's list, which is newer than the server's, because the
+	// server was restored from a backup.
 	WantCRL bool        `json:"want_crl,omitempty"`
-	Nodes   []RelayNode `json:"nodes,omitempty"` // of those reported: current versions
-	Gone    []string    `json:"gone,omitempty"`  // of those reported: NodeIDs that exist no more
+	Nodes   []RelayNode `json:"nodes,omitempty"` // current versions for the nodes that the relay has reported
+	Gone    []string    `json:"gone,omitempty"`  // NodeIDs of reported nodes that no longer exist
 	Names   Version     `json:"names,omitzero"`  // Versions.Names, the same for all nodes
 	Trust   *RelayTrust `json:"trust,omitempty"` // with a new Instance
 }
 
-// RelayNode is what a node should hold.
+// RelayNode holds the versions that a node should have.
 type RelayNode struct {
 	ID       string   `json:"id"` // NodeID, hex
 	Versions Versions `json:"versions"`
 }
 
-// RelayReport says who came and went. With a Run other than the last one all
-// that was reported before holds no more.
+// RelayReport says who connected and disconnected. A new Run cancels all earlier reports
+// of the relay.
 type RelayReport struct {
 	Run    string       `json:"run"` // random per start of the relay
 	Events []RelayEvent `json:"events"`
-	// All is the Instance that with this report has been told of everybody who is
-	// connected, "" if there is more to come. Relays before 2026-11-29 never say so.
+	// All is set once the reports since a new Instance have covered everybody who is
+	// connected: it is that Instance. "" means that more reports follow. Relays before
+	// 2026-11-29 never set it.
 	All string `json:"all,omitempty"`
 }
 
-// RelayEvent is one home connection that came or went. Conn grows with each
-// connection of a run: an event with a lower one than seen before is late.
+// RelayEvent is one home connection that was made or ended. Conn grows with each
+// connection of a run: an event with a lower number than the last one of its node is
+// late.
 type RelayEvent struct {
 	Node   string    `json:"node"` // NodeID, hex
 	Conn   uint64    `json:"conn"`

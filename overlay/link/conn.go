@@ -9,19 +9,18 @@
 //	anything else the public site, with its public certificate; no client
 //	              certificate is asked for and no node API is reachable
 //
-// The client believes a server only if its chain ends in a pinned CA; names
-// and validity dates are ignored, so a device whose clock says 1970 learns
-// the time. The server asks for any client certificate: what it is worth is
-// decided by the API handler and by the relay, which know the networks. At
-// join it is a self-signed one over the identity key.
+// The client believes a server only if its chain ends in a pinned CA; names and validity
+// dates are ignored, so a device whose clock says 1970 learns the time. The server
+// accepts any client certificate: the API handler and the relay, which know the networks,
+// decide what it permits. At join it is a self-signed one over the identity key.
 //
-// Where the direct way is closed (a reverse proxy in front, inspection in the
-// middle), the same TLS session runs inside a WebSocket at /weft, and the TLS
-// around the WebSocket is trusted for nothing. Both ends' sockets have TCP
-// keepalive off; liveness is the business of the protocols above.
+// Where a direct TLS connection is not possible (a reverse proxy in front, inspection in
+// the middle), the same TLS session runs inside a WebSocket at /weft, and the TLS around
+// the WebSocket is not trusted at all. Both ends turn TCP keepalive off; the protocols
+// above detect dead connections.
 //
-// Conn, under TLS, makes few large system calls out of many TLS records and
-// costs nothing while idle.
+// Conn, below TLS, moves many TLS records with few large system calls and holds no buffer
+// while idle.
 //
 // Not for embedders: nodes, relays and servers share it; see package overlay.
 package link
@@ -43,7 +42,7 @@ const (
 	ProtoRelay = "weft-relay/1"
 )
 
-// Path is where the WebSocket lives on the public site.
+// Path is the URL path of the WebSocket on the public site.
 const Path = "/weft"
 
 // Curves are the only key exchanges a link uses.
@@ -51,7 +50,7 @@ func curves() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768, tls.SecP2
 
 const (
 	readChunk  = 128 << 10 // one system call reads at most this much
-	smallChunk = 4 << 10   // before Tune: of strangers there may be many, and they may stop anywhere
+	smallChunk = 4 << 10   // before Tune: there may be many unauthenticated clients, each in the middle of a record
 	writeChunk = 128 << 10 // corked writes are flushed when this much waits
 	recordHead = 5
 	// maxRecord is the longest TLS record including its header.
@@ -66,10 +65,10 @@ var (
 
 // Conn is the byte stream under a link's TLS session.
 //
-// Reading: a large pooled buffer is held only while it has bytes in it, never
-// while waiting, and each Read ends at the end of a TLS record, so crypto/tls
-// keeps no more than one record. Writing: between Cork and Uncork records are
-// gathered and leave in one system call.
+// Reading: a large pooled buffer is held only while it has bytes in it, never while
+// waiting. Each Read ends at the end of a TLS record, so crypto/tls buffers one record at
+// most. Writing: records between Cork and Uncork are gathered and sent in one system
+// call.
 //
 // Reads come from one goroutine at a time, writes from any.
 type Conn struct {
@@ -81,12 +80,12 @@ type Conn struct {
 	plain    bool  // no TLS above
 	slot     *slot // server side, until the handshake is done
 	tuned    bool
-	outer    *Conn         // server side: the stream that a WebSocket came over, nil when it is not ours
+	outer    *Conn         // server side: the stream under a WebSocket, nil when another server accepted it
 	trip     time.Duration // how long the handshake took
 
 	// Constant once an HTTP server has it (place.go).
-	place   *limited.Place // nil: it needs none
-	refused error          // why it got none; it is told so
+	place   *limited.Place // nil: the connection needs none
+	refused error          // why it got no place; the client is told so
 
 	// Only the reading goroutine uses the following.
 	in      *[]byte // nil when nothing is buffered
@@ -94,7 +93,7 @@ type Conn struct {
 	readErr error
 	head    [recordHead]byte // header of the record being read
 	headN   int
-	left    int // bytes of the record that are still to come
+	left    int // bytes of the record not yet read
 
 	wmu sync.Mutex
 	// wmu guards the following.
@@ -111,22 +110,22 @@ func newConn(nc net.Conn) *Conn {
 	return c
 }
 
-// Of returns the stream under a link's TLS session, or nil when tc is not one.
+// Of returns the stream under a link's TLS session, or nil when tc is not a link's.
 func Of(tc *tls.Conn) *Conn {
 	c, _ := tc.NetConn().(*Conn)
 	return c
 }
 
-// Trip returns how long the link's handshake took, which is about a round trip, or
-// more at a server that is busy; 0 of streams that did not come through one.
+// Trip returns how long the link's handshake took: about one round trip, or more if the
+// server is busy. It is 0 for streams without a handshake.
 func (c *Conn) Trip() time.Duration { return c.trip }
 
-// WebSocket reports whether the stream runs inside a WebSocket, so that
-// somebody in the middle will close it when it is silent for long.
+// WebSocket reports whether the stream runs inside a WebSocket, so that a proxy may close
+// it after a long silence.
 func (c *Conn) WebSocket() bool { return c.ws }
 
-// RemoteAddr returns the peer's address; behind a trusted reverse proxy the
-// one that the proxy reports.
+// RemoteAddr returns the address of the other end; behind a trusted reverse proxy the one
+// that the proxy reports.
 func (c *Conn) RemoteAddr() net.Addr {
 	if c.remote != nil {
 		return c.remote
@@ -179,11 +178,11 @@ func pool(size int) *sync.Pool {
 	return &readPool
 }
 
-// betweenRecords reports whether all that was handed out are whole records.
+// betweenRecords reports whether the bytes returned so far end at the end of a record.
 func (c *Conn) betweenRecords() bool { return c.left == 0 && c.headN == 0 }
 
-// Ready reports whether a complete record is buffered, so that the next Read
-// of the TLS session will not wait. The reading goroutine asks.
+// Ready reports whether a complete record is buffered, so that the next Read of the TLS
+// session will not wait. Only the reading goroutine may call it.
 func (c *Conn) Ready() bool {
 	if c.in == nil || c.left > 0 || c.headN > 0 {
 		return false
@@ -192,8 +191,8 @@ func (c *Conn) Ready() bool {
 	return len(avail) >= recordHead && len(avail) >= c.limit(avail)
 }
 
-// limit returns how many bytes may be handed out without passing the end of
-// the current record, as far as avail tells.
+// limit returns how many bytes of avail may be returned without passing the end of the
+// current record.
 func (c *Conn) limit(avail []byte) int {
 	switch {
 	case c.left > 0:
@@ -206,7 +205,7 @@ func (c *Conn) limit(avail []byte) int {
 	return recordHead
 }
 
-// advance notes that p was handed out.
+// advance records that p was returned to the reader.
 func (c *Conn) advance(p []byte) {
 	if c.left > 0 {
 		c.left -= len(p)
@@ -246,8 +245,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Cork starts gathering writes. One goroutine brackets its writes with Cork
-// and Uncork.
+// Cork starts gathering writes. One goroutine at a time calls Cork, writes and calls
+// Uncork.
 func (c *Conn) Cork() {
 	c.wmu.Lock()
 	c.corked = true
@@ -270,8 +269,8 @@ func (c *Conn) Uncork() error {
 	return err
 }
 
-// WriteAll writes bufs to c, in one piece if c is a link, which lc is then; else
-// lc is nil. Like Cork it is for one goroutine.
+// WriteAll writes bufs to c. If c is a link, lc is its stream and all leave in one system
+// call; else lc is nil. Like Cork it is for one goroutine at a time.
 func WriteAll(c net.Conn, lc *Conn, bufs ...[]byte) error {
 	if lc != nil {
 		lc.Cork()
@@ -308,10 +307,10 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Tune prepares for a long-lived, mostly silent stream of one who is known:
-// large reads, keepalive off, and no more than unsent bytes waiting in the
-// kernel, so that the queue above is the queue. Of the last it does nothing where
-// the system cannot. It is called before the stream is read.
+// Tune prepares for a long-lived, mostly silent stream of an authenticated client: large
+// reads, keepalive off, and at most unsent bytes waiting in the kernel, so that packets
+// wait in the caller's queue instead. The limit is ignored on systems that have none.
+// Call it before the first read.
 func (c *Conn) Tune(unsent int) {
 	c.tuned = true
 	if c.outer != nil {
@@ -328,8 +327,8 @@ func (c *Conn) limitUnsent(unsent int) {
 	}
 }
 
-// CloseNow closes the stream under a TLS session at once, without the
-// close-notify that would wait for a peer that does not read.
+// CloseNow closes the stream under a TLS session at once, without a close-notify, which
+// would block when the other end does not read.
 func CloseNow(tc net.Conn) error {
 	if t, ok := tc.(*tls.Conn); ok {
 		return t.NetConn().Close()

@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// Elsewhere the stream is read through net.Conn.
+// On other systems the stream is read through net.Conn.
 func (c *Conn) initRaw(syscall.Conn) {}
 
 func (c *Conn) fill() error { return errors.ErrUnsupported }
 
-// abandoned: there is no way to ask.
+// abandoned reports false: these systems cannot tell.
 func (c *Conn) abandoned() bool { return false }

@@ -17,7 +17,7 @@ func (c *Conn) initRaw(sc syscall.Conn) {
 	}
 }
 
-// fill waits until the socket has bytes and takes a buffer only then.
+// fill waits until the socket has bytes, and takes a buffer only then.
 func (c *Conn) fill() error {
 	if err := c.raw.Read(c.readFn); err != nil {
 		return err
@@ -25,7 +25,7 @@ func (c *Conn) fill() error {
 	return c.readErr
 }
 
-// tryRead runs in the poller: true means done, false means wait for input.
+// tryRead is a callback of the poller: true means done, false means wait for input.
 func (c *Conn) tryRead(fd uintptr) bool {
 	from := pool(smallChunk)
 	if c.tuned {

@@ -23,12 +23,12 @@ import (
 
 const (
 	connectTimeout = 8 * time.Second // TCP, and a proxy's CONNECT
-	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried; more where TCP's took long
-	patientTimeout = 9 * time.Second // the same where it worked before; a server gives it 10 s
-	patience       = 2               // times in a row
-	innerTimeout   = 8 * time.Second // upgrade and handshake inside
+	directTimeout  = 4 * time.Second // the direct TLS handshake, before the WebSocket is tried; longer if the TCP handshake was slow
+	patientTimeout = 9 * time.Second // the same if a direct handshake worked before; the server allows 10 s
+	patience       = 2               // how many times in a row patientTimeout is used
+	innerTimeout   = 8 * time.Second // WebSocket upgrade and the handshake inside
 	retryDirect    = 24 * time.Hour
-	retrySlow      = 15 * time.Minute // where the direct handshake got no answer in time
+	retrySlow      = 15 * time.Minute // how long to prefer the WebSocket after the direct handshake got no answer in time
 )
 
 // Dialer makes links. The zero value of each optional field works; fields are
@@ -56,14 +56,14 @@ type Dialer struct {
 	last string          // base URL that last answered a request
 }
 
-// past is what became of earlier attempts to reach a server.
+// past is the outcome of earlier attempts to reach a server.
 type past struct {
 	wsUntil time.Time // the WebSocket is tried first until then
-	trust   int       // the direct way worked: so often may it give no answer
+	trust   int       // after a direct handshake worked: how often it may get no answer before the WebSocket is tried
 }
 
-// UnreachableError says that no TCP connection to a server, or to the proxy
-// before it, could be made.
+// UnreachableError says that no TCP connection to a server, or to the proxy in front of
+// it, could be made.
 type UnreachableError struct {
 	URL string
 	Err error
@@ -71,8 +71,8 @@ type UnreachableError struct {
 
 func (e *UnreachableError) Error() string { return fmt.Sprintf("dial %s: %s", e.URL, e.reason()) }
 
-// reason is the cause in one word or two, with the address only where the URL
-// does not say it.
+// reason returns the cause in a few words, with the address only if the URL does not
+// contain it.
 func (e *UnreachableError) reason() string {
 	var op *net.OpError
 	var errno syscall.Errno
@@ -87,30 +87,29 @@ func (e *UnreachableError) reason() string {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Dial makes a link to the coordination server at base, for its API. The server
-// must hold a certificate for its role under a pinned CA; if it does not the
-// error wraps cert.ErrUntrusted, and nothing but the handshake was sent, least of
-// all who this node is. The connection's TLS handshake is complete.
+// Dial makes a link to the coordination server at base, for its API. The server must have
+// a certificate for its role under a pinned CA; otherwise the error wraps
+// cert.ErrUntrusted, and nothing but the handshake was sent, which does not reveal who
+// this node is. The TLS handshake of the returned connection is complete.
 //
-// The direct way is tried first; when it fails in any way but a weft server
-// under a CA that is not pinned, the same session is tried inside a
-// WebSocket. What worked is remembered per base for a day; for a quarter of an
-// hour when the direct handshake took too long, since a busy server looks like a
-// network that swallows handshakes, and a fleet that comes back to it all at once
-// must not pay for two handshakes a day long. For the same reason a direct way
-// that worked is waited for longer, and alone, the next two times that it gets no
-// answer.
+// A direct handshake is tried first. If it fails, the same session is tried inside a
+// WebSocket, unless a weft server answered under a CA that is not pinned. The WebSocket,
+// if it works, is tried first for a day. After a direct handshake that only took too long
+// it is for a quarter of an hour: a busy server looks like a network that drops
+// handshakes, and a fleet that returns at once should not pay for two handshakes for a
+// whole day. For the same reason, where a direct handshake worked before, the next two
+// that get no answer are given more time and no WebSocket is tried.
 func (d *Dialer) Dial(ctx context.Context, base string) (*tls.Conn, error) {
 	return d.dial(ctx, base, theAPI)
 }
 
-// DialRelay is Dial for the frames of a relay: the one with this id (api.Relay.ID),
-// or, with none, that of a coordination server. See cert's VerifyRelay.
+// DialRelay is Dial for relay frames. The relay must have this id (api.Relay.ID); if id
+// is empty, it must be a coordination server. See cert.ServerRoots.VerifyRelay.
 func (d *Dialer) DialRelay(ctx context.Context, id, base string) (*tls.Conn, error) {
 	return d.dial(ctx, base, aRelay(id))
 }
 
-// want is what is dialled: a protocol, and who may speak it.
+// want is what to dial: a protocol, and a check of the server's certificate.
 type want struct {
 	proto  string
 	verify func(*cert.ServerRoots, []*x509.Certificate) error
@@ -149,7 +148,7 @@ func (d *Dialer) dial(ctx context.Context, base string, to want) (*tls.Conn, err
 	for i, way := range ways {
 		tc, err := way(ctx, u, to)
 		if err == nil {
-			if !wsFirst || i > 0 { // the time runs from when the direct way failed
+			if !wsFirst || i > 0 { // its time starts when the direct handshake has failed
 				d.remember(base, Of(tc).ws, errors.Is(errors.Join(errs...), context.DeadlineExceeded))
 			}
 			return tc, nil
@@ -165,17 +164,16 @@ func (d *Dialer) dial(ctx context.Context, base string, to want) (*tls.Conn, err
 		}
 	}
 	if unreachable := (*UnreachableError)(nil); len(errs) == 1 && errors.As(errs[0], &unreachable) {
-		return nil, errs[0] // it says what was dialled
+		return nil, errs[0] // its text has the URL already
 	}
 	return nil, fmt.Errorf("dial %s: %w", base, errors.Join(errs...))
 }
 
-// errOtherCA marks the answer of a weft server under a CA that is not pinned, or
-// of another relay than the one dialled. Inside a WebSocket the same server would
-// say the same.
+// errOtherCA marks the answer of a weft server under a CA that is not pinned, or of
+// another relay than the one dialled. A WebSocket would lead to the same server.
 var errOtherCA = errors.New("the server is not the one pinned")
 
-// errNoIdentity: the node has none, or gave it up meanwhile.
+// errNoIdentity: the node has no identity, or has given it up during the dial.
 var errNoIdentity = errors.New("this node has no identity")
 
 func (d *Dialer) pastOf(base string) past {
@@ -184,8 +182,8 @@ func (d *Dialer) pastOf(base string) past {
 	return d.past[base]
 }
 
-// remember notes which way led to base; slow: the direct one was given up for
-// want of an answer.
+// remember records how base was reached: ws is through a WebSocket, slow is that the
+// direct handshake got no answer in time.
 func (d *Dialer) remember(base string, ws, slow bool) {
 	p := past{trust: patience}
 	if ws {
@@ -202,7 +200,7 @@ func (d *Dialer) remember(base string, ws, slow bool) {
 	d.past[base] = p
 }
 
-// distrust notes that a direct way that worked got no answer.
+// distrust records that a direct handshake got no answer, though one worked before.
 func (d *Dialer) distrust(base string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -212,32 +210,31 @@ func (d *Dialer) distrust(base string) {
 	}
 }
 
-// Forget drops what was learned about ways through, after the device moved
-// to another network.
+// Forget drops what earlier attempts have shown, after the device has moved to another
+// network.
 func (d *Dialer) Forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.past)
 }
 
-// direct is TLS over TCP.
+// direct dials TLS over TCP.
 func (d *Dialer) direct(ctx context.Context, u *url.URL, to want, timeout time.Duration) (*tls.Conn, error) {
 	begun := time.Now()
 	nc, err := d.connect(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	// Behind an uplink that is full each round trip takes seconds. What an answer
-	// takes now has just been seen, and that it comes late is no sign of a network
-	// that swallows handshakes.
+	// Behind a full uplink each round trip takes seconds. The TCP handshake has just
+	// shown how long; a slow answer does not mean that the network drops TLS handshakes.
 	timeout = max(timeout, min(directTimeout+2*time.Since(begun), patientTimeout))
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return d.handshake(ctx, newConn(nc), u, to)
 }
 
-// inWebSocket is the same TLS session inside a WebSocket; the TLS around it
-// is trusted for nothing.
+// inWebSocket dials the same TLS session inside a WebSocket. The TLS around it is not
+// trusted at all.
 func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, to want) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout+innerTimeout)
 	defer cancel()
@@ -246,7 +243,7 @@ func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, to want) (*tls.Con
 		DialContext:       dial,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()},
 		DisableKeepAlives: true,
-		// The body of the answer is the connection; nothing is kept here.
+		// The body of the answer is the connection, so the transport must not reuse it.
 	}
 	ws, resp, err := websocket.Dial(ctx, u.JoinPath(Path).String(), &websocket.DialOptions{
 		HTTPClient:      &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
@@ -283,14 +280,14 @@ func (d *Dialer) config(host string, to want) *tls.Config {
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			// crypto/tls takes nil for a certificate. An HTTP client finishes a
-			// handshake that nobody waits for any more, after a logout too.
+			// crypto/tls would use a nil certificate. It can get here after a logout: an
+			// HTTP client finishes a handshake even if nobody waits for it.
 			if c := d.Identity(); c != nil {
 				return c, nil
 			}
 			return nil, errNoIdentity
 		},
-		// Pinned CAs take the place of the usual check.
+		// VerifyConnection checks the pinned CAs instead.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			roots := d.Roots()
@@ -300,7 +297,7 @@ func (d *Dialer) config(host string, to want) *tls.Config {
 			err := to.verify(roots, cs.PeerCertificates)
 			switch {
 			case cs.NegotiatedProtocol != to.proto:
-				return fmt.Errorf("this is not a weft server, or one that does not speak %s", to.proto)
+				return fmt.Errorf("this is not a weft server, or it does not offer %s", to.proto)
 			case err != nil:
 				return fmt.Errorf("%w: %w", errOtherCA, err)
 			}
@@ -309,11 +306,10 @@ func (d *Dialer) config(host string, to want) *tls.Config {
 	}
 }
 
-// Transport returns an HTTP client transport over weft-api/1. Scheme and host
-// of a request's URL are ignored: the servers of URLs are asked in turn,
-// beginning with the one that last answered, until one does. A request with
-// a body needs GetBody (http.NewRequest sets it). One connection per server
-// stays open for 3 s after its last answer.
+// Transport returns an HTTP client transport over weft-api/1. It ignores scheme and host
+// of a request's URL and asks the servers of URLs in turn until one answers, beginning
+// with the one that answered last. A request with a body needs GetBody (http.NewRequest
+// sets it). One connection per server stays open for 3 s after its last answer.
 func (d *Dialer) Transport() http.RoundTripper {
 	t := &transport{d: d, bases: map[string]string{}}
 	t.http = &http.Transport{
@@ -369,8 +365,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.Join(errs...)
 }
 
-// once asks one server. The routes of the API are idempotent, so a request
-// whose answer was lost may be asked of the next.
+// once asks one server. All requests of the API are idempotent, so a request whose answer
+// was lost can be repeated at the next server.
 func (t *transport) once(req *http.Request, base string) (*http.Response, error) {
 	u, err := url.Parse(base)
 	if err != nil {
@@ -390,7 +386,7 @@ func (t *transport) once(req *http.Request, base string) (*http.Response, error)
 	return t.http.RoundTrip(r)
 }
 
-// ordered returns the servers, that of the last success first.
+// ordered returns the servers, the one that answered last first.
 func (d *Dialer) ordered() []string {
 	urls := d.URLs()
 	d.mu.Lock()

@@ -26,15 +26,15 @@ import (
 	"weft/overlay/cert"
 )
 
-// site is a server side on loopback: API that names the caller, relay that
-// echoes, public site.
+// site is a server on loopback: an API that names the caller, a relay that echoes, and a
+// public site.
 type site struct {
 	t    testing.TB
 	ca   *cert.CA
 	srv  *Server
 	addr string
 	url  string
-	reqs atomic.Int64 // requests that reached the API
+	reqs atomic.Int64 // requests received by the API
 }
 
 func newCA(t testing.TB, name string) *cert.CA {
@@ -179,7 +179,7 @@ func get(t testing.TB, d *Dialer) (string, error) {
 
 func TestDirect(t *testing.T) {
 	s := newSite(t, nil)
-	d := dialer(t, s.ca, "https://127.0.0.1:1", s.url) // the first is dead
+	d := dialer(t, s.ca, "https://127.0.0.1:1", s.url) // nothing listens at the first
 	tc, err := d.DialRelay(t.Context(), "", s.url)
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func TestWrongPin(t *testing.T) {
 	if s.reqs.Load() != 0 || ws.Load() != 0 {
 		t.Errorf("%d requests and %d websockets reached a server that is not pinned", s.reqs.Load(), ws.Load())
 	}
-	// Inside a WebSocket the pin holds as well.
+	// The pin is checked inside a WebSocket too.
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.srv.webSocket(w, r, nil) }))
 	defer plain.Close()
 	if _, err := dialer(t, newCA(t, "another CA")).Dial(t.Context(), plain.URL); !errors.Is(err, cert.ErrUntrusted) {
@@ -245,8 +245,8 @@ func TestWrongPin(t *testing.T) {
 	}
 }
 
-// A relay's certificate is no good for the API, nor for a relay with another key,
-// and validity dates do not matter: a device in 1970 or 2040 gets in. Who is
+// A relay's certificate is accepted neither for the API nor for a relay with another key.
+// Validity dates are ignored: a device whose clock says 1970 or 2040 can connect. Who is
 // refused does not learn who called.
 func TestRolesAndDates(t *testing.T) {
 	ca := newCA(t, "server CA")
@@ -333,8 +333,8 @@ func TestWeakClientsRefused(t *testing.T) {
 	}
 }
 
-// TestReverseProxy runs everything through a TLS-terminating reverse proxy,
-// whose certificate nobody knows.
+// TestReverseProxy runs everything through a TLS-terminating reverse proxy whose
+// certificate nobody trusts.
 func TestReverseProxy(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) {
 		c.RemoteAddr = func(r *http.Request) net.Addr {
@@ -406,10 +406,10 @@ func TestPlainHTTP(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// Somebody who cuts the direct handshake does not keep the WebSocket away.
+// Whoever cuts the direct handshake does not prevent the WebSocket.
 func TestDirectIsCut(t *testing.T) {
 	for name, c := range map[string]struct {
-		swallowed bool // the handshake gets no answer, as from a server that is too busy
+		swallowed bool // the handshake gets no answer, as when the server is too busy
 		retry     time.Duration
 	}{"cut": {false, retryDirect}, "swallowed": {true, retrySlow}} {
 		t.Run(name, func(t *testing.T) { testDirectIsCut(t, c.swallowed, c.retry) })
@@ -426,7 +426,7 @@ func testDirectIsCut(t *testing.T, swallowed bool, retry time.Duration) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer l.Close()
-	wg.Go(func() { // passes TLS to the server unless it smells of weft
+	wg.Go(func() { // passes TLS on to the server unless it offers weft's ALPN
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -550,9 +550,8 @@ type endless struct{ n *atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) { e.n.Add(int64(len(p))); return len(p), nil }
 
-// Thousands who say nothing, or junk, keep nobody out: a good
-// client gets in within a second, and there are never more strangers than
-// allowed.
+// Thousands of clients that send nothing, or junk, keep nobody out: a good client gets in
+// within a second, and there are never more unauthenticated connections than allowed.
 func TestStrangers(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) { c.MaxHandshakes = 200 })
 	var conns []net.Conn
@@ -574,7 +573,7 @@ func TestStrangers(t *testing.T) {
 		case 2:
 			io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
 		case 3:
-			c.Write(hello) // a real one, and then nothing
+			c.Write(hello) // a valid ClientHello, and then nothing
 		case 4:
 			c.Write(append([]byte{0x16, 3, 1, 0x40, 0}, make([]byte, 5000)...))
 		}
@@ -592,8 +591,8 @@ func TestStrangers(t *testing.T) {
 		CloseNow(tc)
 	}
 	t.Logf("a good client waited %v at most", worst.Round(time.Millisecond))
-	if n := s.srv.strangers.Len(); n > 200 {
-		t.Errorf("%d strangers", n)
+	if n := s.srv.handshakes.Len(); n > 200 {
+		t.Errorf("%d unauthenticated connections", n)
 	}
 }
 
@@ -611,7 +610,7 @@ func clientHello(t testing.TB) []byte {
 	return b[:n]
 }
 
-// A drip of bytes does not keep a stranger alive beyond 10 s.
+// A client that sends a byte now and then is cut off after 10 s.
 func TestSlowLoris(t *testing.T) {
 	s := newSite(t, nil)
 	hello := clientHello(t)
@@ -653,7 +652,7 @@ func TestRecordBoundaries(t *testing.T) {
 			far.Write(r)
 		}
 		br := bufio.NewWriterSize(far, 1)
-		for _, r := range recs { // and once more byte by byte
+		for _, r := range recs { // and again byte by byte
 			for _, b := range r[:min(len(r), 40)] {
 				br.WriteByte(b)
 				br.Flush()
@@ -705,7 +704,7 @@ func tcpPair(t testing.TB) (a, b net.Conn) {
 	return a, b
 }
 
-// A connection to a server under a leaf that cannot be made fails, no panic.
+// A connection to a server that has no certificate yet fails without a panic.
 func TestNoCertificateYet(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) { c.Certificate = func() *tls.Certificate { return nil } })
 	if _, err := dialer(t, s.ca).Dial(t.Context(), s.url); err == nil {
@@ -713,8 +712,8 @@ func TestNoCertificateYet(t *testing.T) {
 	}
 }
 
-// A node that gives its identity up in the middle of a handshake gets an error,
-// whichever it is asked for first.
+// A node that gives its identity up during a handshake gets an error, whether roots or
+// identity are asked for first.
 func TestNoIdentityAnyMore(t *testing.T) {
 	s := newSite(t, nil)
 	for what, lose := range map[string]func(*Dialer){
@@ -729,7 +728,7 @@ func TestNoIdentityAnyMore(t *testing.T) {
 	}
 }
 
-// Shutdown ends relay connections and strangers and is quick.
+// Shutdown ends relay connections and unauthenticated connections, and is quick.
 func TestShutdown(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) {
 		c.Relay = func(ctx context.Context, tc *tls.Conn) { <-ctx.Done() }
@@ -740,11 +739,11 @@ func TestShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer CloseNow(tc)
-	stranger, err := net.Dial("tcp", s.addr)
+	place, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
+	defer place.Close()
 	time.Sleep(50 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()

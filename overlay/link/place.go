@@ -12,37 +12,38 @@ import (
 	"weft/overlay/limited"
 )
 
-// Anybody may open connections to the API and to the public site, so both have
-// bounds, each its own. How much memory strangers can take is the number of
-// connections times what one can hold: at the site 8 requests with at most 32 KB
-// of headers each, and about as much again in buffers and stacks.
+// Anybody can open connections to the API and to the public site, so each has its own
+// bounds. The memory that they can take is the number of connections times what one can
+// use: at the site 8 requests with at most 32 KB of headers each, and about as much again
+// in buffers and stacks.
 
 const (
 	apiConns = 4096
-	// siteConns is what may be open at the site.
+	// siteConns bounds the connections open at the site.
 	siteConns     = 512
 	siteConnsEach = 32
-	// siteStreams is how many requests one HTTP/2 connection may have open, which
-	// is a few more than browsers open connections where there is no HTTP/2.
+	// siteStreams is how many requests one HTTP/2 connection may have open: a few more
+	// than the connections that browsers open with HTTP/1.
 	siteStreams  = 8
 	writeTimeout = 30 * time.Second
-	// placeWait is how long somebody waits for a place at the site before being
-	// refused: a fleet that comes through one address with WebSockets passes
-	// through its places within that time.
+	// placeWait is how long a connection waits for a place at the site before it is
+	// refused. It is long enough for a fleet behind one address to pass, a few at a time,
+	// to its WebSockets.
 	placeWait = 5 * time.Second
-	// refusals bounds the connections beyond siteConns that are told so; the
-	// others are closed. refusalTime is how long one may take to hear it.
+	// refusals bounds the connections that get an answer with the reason when the site is
+	// full; the others are closed without one. refusalTime is how long a client may take
+	// to read it.
 	refusals     = 64
 	refusalsEach = 4
 	refusalTime  = 5 * time.Second
-	// siteUnsent is how much of its responses waits in the kernel for a client
-	// that does not read.
+	// siteUnsent is how many bytes of responses may wait in the kernel for a client that
+	// does not read.
 	siteUnsent = 64 << 10
 )
 
 type connKey struct{}
 
-// under returns the stream beneath what an http.Server serves.
+// under returns the stream below a connection of an http.Server.
 func under(c net.Conn) *Conn {
 	switch c := c.(type) {
 	case *Conn:
@@ -59,14 +60,15 @@ func siteContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, under(c))
 }
 
-// connOf returns the stream that a request to the site came over, nil when it was
-// not accepted by a Server.
+// connOf returns the stream of a request to the site, nil when another server accepted
+// it.
 func connOf(r *http.Request) *Conn {
 	c, _ := r.Context().Value(connKey{}).(*Conn)
 	return c
 }
 
-// connState keeps the places informed.
+// connState tells a connection's place whether the connection is idle, so that it can be
+// taken.
 func connState(c net.Conn, state http.ConnState) {
 	if u := under(c); u != nil {
 		u.place.Idle(state == http.StateNew || state == http.StateIdle)
@@ -88,7 +90,7 @@ func addrOf(a net.Addr) netip.Addr {
 
 func (s *Server) trusts(a netip.Addr) bool { return s.cfg.Trusts != nil && s.cfg.Trusts(a) }
 
-// toAPI hands a connection to the API if there is a place.
+// toAPI hands a connection to the API if there is a place for it, and else closes it.
 func (s *Server) toAPI(tc *tls.Conn, c *Conn) {
 	p, err := s.apis.Take(addrOf(c.RemoteAddr()), func() { c.Conn.Close() })
 	if err != nil {
@@ -101,9 +103,9 @@ func (s *Server) toAPI(tc *tls.Conn, c *Conn) {
 	s.apiIn.put(apiConn{tc, tc}, tc)
 }
 
-// toSite hands nc, which c is beneath, to the site if there is a place, or comes
-// to be one within placeWait. The connections of a trusted reverse proxy need
-// none: their requests do (siteHandler).
+// toSite hands nc, whose stream is c, to the site once there is a place for it. If there
+// is none within placeWait, the client is refused. Connections of a trusted reverse proxy
+// need no place: each of their requests does (siteHandler).
 func (s *Server) toSite(nc net.Conn, c *Conn) {
 	addr, close := addrOf(c.RemoteAddr()), func() { c.Conn.Close() }
 	if !s.trusts(addr) {
@@ -123,7 +125,7 @@ func (s *Server) toSite(nc net.Conn, c *Conn) {
 	s.siteIn.put(nc, nc)
 }
 
-// unhurried gives responses of h as long as they are read.
+// unhurried lets responses of h take as long as the client keeps reading.
 func (s *Server) unhurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rw := limited.Writer(w, s.cfg.WriteTimeout, nil)
@@ -132,8 +134,8 @@ func (s *Server) unhurried(h http.Handler) http.Handler {
 	})
 }
 
-// siteHandler is the public site, with bounds on bodies. There is no read
-// timeout for requests without one: an event stream stays open.
+// siteHandler serves the public site and bounds request bodies. A request without a body
+// has no read timeout, so that an event stream stays open.
 func (s *Server) siteHandler() http.Handler {
 	site := s.cfg.Site
 	if site == nil {
@@ -168,7 +170,7 @@ func (s *Server) siteHandler() http.Handler {
 	})
 }
 
-// clientAddr is whose request r is.
+// clientAddr returns the address of the client that sent r.
 func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	if s.cfg.RemoteAddr != nil {
 		if a := s.cfg.RemoteAddr(r); a != nil {
@@ -179,8 +181,8 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// body is a request's, whose deadline ends with it: with HTTP/1 the server goes
-// on reading to notice that the client is gone.
+// body is a request body that lifts the read deadline at its end: with HTTP/1 the server
+// goes on reading to notice when the client disconnects.
 type body struct {
 	io.ReadCloser
 	rc *http.ResponseController
@@ -194,9 +196,8 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Keep says that the response to r may go on for as long as it is read, though
-// others of the same address want the place of its connection, until the func
-// that it returns is called.
+// Keep protects the connection of r until done is called: its place is not given to
+// another connection of the same address.
 func Keep(r *http.Request) (done func()) {
 	if c := connOf(r); c != nil {
 		return c.place.Keep()

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// servePlain serves the site without TLS as well and returns where.
+// servePlain also serves the site without TLS and returns its address.
 func (s *site) servePlain() string {
 	s.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,8 +57,8 @@ func ask(c net.Conn, request string) string {
 
 const getRoot = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
-// One address that holds all that it may is told so when it wants more; another
-// does not notice; and nodes and their relay connections least of all.
+// An address that has all the places that it may have is refused more. Other addresses,
+// nodes and relay connections are not affected.
 func TestPlaces(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		t.Run(fmt.Sprintf("plain=%v", plain), func(t *testing.T) {
@@ -94,7 +94,8 @@ func TestPlaces(t *testing.T) {
 			}
 			take("127.0.0.3")
 			take("127.0.0.3")
-			// It is full now, and the next takes from who has most.
+			// All places are taken; the next connection takes one from the address that
+			// has most.
 			take("127.0.0.4")
 			if n := s.srv.sites.Len(); n != 6 {
 				t.Errorf("%d places are taken", n)
@@ -113,9 +114,9 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// A fleet that comes through one address with WebSockets gets in, though it is
-// more than the address may have open at the site at a time; afterwards it has
-// nothing of the site.
+// A fleet behind one address gets in with WebSockets though it needs more connections
+// than the address may have open at the site at a time. Afterwards it has no place at the
+// site.
 func TestFleetBehindOneAddress(t *testing.T) {
 	const fleet = 300
 	for name, base := range map[string]func(s *site) string{
@@ -173,7 +174,7 @@ func TestFleetBehindOneAddress(t *testing.T) {
 	}
 }
 
-// proxied is a reverse proxy at 127.0.0.7 before the site.
+// proxied starts a reverse proxy at 127.0.0.7 in front of the site.
 func proxied(t *testing.T, s *site) string {
 	up, _ := url.Parse("http://" + s.servePlain())
 	rp := httputil.NewSingleHostReverseProxy(up)
@@ -190,7 +191,8 @@ func proxied(t *testing.T, s *site) string {
 	return "http://" + l.Addr().String()
 }
 
-// What a trusted reverse proxy hands on counts for the address that it states.
+// A request that a trusted reverse proxy hands on counts for the address that the proxy
+// states.
 func TestPlacesBehindProxy(t *testing.T) {
 	busy := make(chan struct{})
 	s := newSite(t, func(c *ServerConfig) {
@@ -216,8 +218,8 @@ func TestPlacesBehindProxy(t *testing.T) {
 	}
 }
 
-// Who says nothing, or says it a byte at a time, is cut off: after the TLS
-// handshake, in the head of a request, and in its body; on every listener.
+// A client that sends nothing, or a byte at a time, is cut off after the TLS handshake,
+// in the head of a request and in its body, on every listener.
 func TestSlowRequests(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) {
 		c.Site = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -282,7 +284,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// The API has places of its own, of which whoever has most gives one up.
+// The API has places of its own; the address that has most gives one up.
 func TestAPIPlaces(t *testing.T) {
 	s := newSite(t, nil)
 	d := dialer(t, s.ca, s.url)
@@ -299,7 +301,7 @@ func TestAPIPlaces(t *testing.T) {
 	}
 }
 
-// Responses that nobody reads end, at the API too.
+// A response that nobody reads is ended, at the API too.
 func TestUnreadAnswers(t *testing.T) {
 	ended := make(chan error, 2)
 	endless := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

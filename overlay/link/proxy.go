@@ -34,15 +34,15 @@ func (d *Dialer) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 		}
 		return nc, nil
 	}
-	nc, err := d.viaProxy(ctx, proxy, hostPort(u))
+	nc, err := d.throughProxy(ctx, proxy, hostPort(u))
 	if err != nil {
 		return nil, &UnreachableError{u.String(), fmt.Errorf("proxy %s: %w", proxy.Host, err)}
 	}
 	return nc, nil
 }
 
-// proxyFromEnvironment is net/http's: golang.org/x/net has the same function,
-// and would bring its own copy of the Unicode tables for it.
+// proxyFromEnvironment calls net/http's function. golang.org/x/net has the same one, but
+// would add a second copy of the Unicode tables to the binary.
 func proxyFromEnvironment(u *url.URL) (*url.URL, error) {
 	return http.ProxyFromEnvironment(&http.Request{URL: u})
 }
@@ -55,7 +55,7 @@ func (d *Dialer) tcp(ctx context.Context, addr string) (net.Conn, error) {
 	return nd.DialContext(ctx, "tcp", addr)
 }
 
-func (d *Dialer) viaProxy(ctx context.Context, proxy *url.URL, target string) (net.Conn, error) {
+func (d *Dialer) throughProxy(ctx context.Context, proxy *url.URL, target string) (net.Conn, error) {
 	if proxy.Scheme != "http" && proxy.Scheme != "https" {
 		return nil, fmt.Errorf("scheme %q is not supported, use http or https", proxy.Scheme)
 	}
@@ -83,8 +83,8 @@ func (d *Dialer) viaProxy(ctx context.Context, proxy *url.URL, target string) (n
 	return conn, nil
 }
 
-// httpConnect asks for a tunnel. The client of the tunnelled protocol speaks
-// first, so bytes after the answer's head are an error.
+// httpConnect asks the proxy for a tunnel. In TLS the client sends first, so bytes after
+// the head of the answer are an error.
 func httpConnect(c net.Conn, proxy *url.URL, target string) error {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: target}, Host: target, Header: http.Header{}}
 	if user := proxy.User; user != nil {
@@ -102,7 +102,7 @@ func httpConnect(c net.Conn, proxy *url.URL, target string) error {
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("CONNECT %s: %s", target, resp.Status)
 	case br.Buffered() > 0:
-		return errors.New("CONNECT: the proxy spoke first")
+		return errors.New("CONNECT: the proxy sent data before the client did")
 	}
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// keyShareOf finds where a ClientHello says of which group its only key share is.
+// keyShareOf returns the bytes of a ClientHello that name the group of its only key
+// share.
 func keyShareOf(t testing.TB, hello []byte) []byte {
 	t.Helper()
 	// Extension key_share (51), its length, that of the shares, X25519MLKEM768.
@@ -36,16 +37,16 @@ func oneShareHello(t testing.TB) []byte {
 	return b[:n]
 }
 
-// All that costs after a HelloRetryRequest waits for a slot as well, and who sends
-// half of the second ClientHello holds none.
+// The expensive work after a HelloRetryRequest waits for a slot too, and a client that
+// sends half of the second ClientHello has none.
 func TestHelloRetryWaits(t *testing.T) {
 	s, hold, begun := slowSite(t)
 	release := sync.OnceFunc(func() { close(hold) })
 	defer release()
 	second := oneShareHello(t)
 	first := bytes.Clone(second)
-	copy(keyShareOf(t, first), []byte{0x12, 0x34}) // of a group that nobody knows
-	second[2] = 3                                  // of the record: only the first may say TLS 1.0
+	copy(keyShareOf(t, first), []byte{0x12, 0x34}) // an unknown group
+	second[2] = 3                                  // version of the record: only the first may say TLS 1.0
 	s.srv.cpu.mu.Lock()
 	slots := s.srv.cpu.free
 	s.srv.cpu.mu.Unlock()
@@ -60,7 +61,7 @@ func TestHelloRetryWaits(t *testing.T) {
 		if _, err := c.Write(first); err != nil {
 			t.Fatal(err)
 		}
-		// The HelloRetryRequest, and the record for middleboxes that follows.
+		// The HelloRetryRequest and the record for middleboxes after it.
 		var got []byte
 		for buf := make([]byte, 1024); !bytes.HasSuffix(got, []byte{20, 3, 3, 0, 1, 1}); {
 			n, err := c.Read(buf)
@@ -77,7 +78,7 @@ func TestHelloRetryWaits(t *testing.T) {
 	for i := range conns {
 		conns[i] = retry()
 	}
-	// In two records, of which the second does not come.
+	// In two records, the second of which is never sent.
 	for range 2 * slots {
 		c := retry()
 		half := len(second) / 2
@@ -89,7 +90,7 @@ func TestHelloRetryWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Of the halves some may have come when the slots were taken, and wait as well.
+	// Some halves may have arrived when all slots were taken, and wait too.
 	until(t, "the others wait", func() bool { return s.waiting() >= flood-slots })
 	until(t, "those with a slot sign", func() bool { return int(begun.Load()) >= slots })
 	if n := int(begun.Load()); n != slots {
@@ -106,7 +107,7 @@ func TestHelloRetryWaits(t *testing.T) {
 	}
 }
 
-// A client that has to be asked again gets in.
+// A client that gets a HelloRetryRequest can connect.
 func TestHelloRetry(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) { c.Public.CurvePreferences = []tls.CurveID{tls.CurveP384} })
 	tc, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})

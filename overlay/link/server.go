@@ -19,9 +19,9 @@ import (
 	"weft/overlay/limited"
 )
 
-// The stages of a connection: Serve or webSocket -> enter (bound
-// on strangers) -> handshake -> pick (ALPN) -> relay, API or site (place.go:
-// bounds of API and site).
+// The stages of a connection: Serve or webSocket -> enter (bounds unauthenticated
+// connections) -> handshake -> pick (by ALPN) -> relay, API or site (place.go bounds the
+// latter two).
 
 const (
 	defaultHandshakes = 8192
@@ -30,65 +30,62 @@ const (
 	bodyTimeout       = 10 * time.Second
 )
 
-// ServerConfig says what stands behind the port.
+// ServerConfig says what the port serves.
 type ServerConfig struct {
 	// Certificate returns the leaf under the server CA, its chain included.
 	Certificate func() *tls.Certificate
 	// Public is the configuration of the public site's certificate; nil when
 	// there is no public site.
 	Public *tls.Config
-	// API answers weft-api/1; the caller's identity is the leaf in
-	// r.TLS.PeerCertificates[0], of which nothing was verified but that the
-	// caller holds its key. nil: the protocol is not offered.
+	// API answers weft-api/1; the caller's certificate is r.TLS.PeerCertificates[0].
+	// Nothing of it was verified, except that the caller has its key. nil: the protocol
+	// is not offered.
 	API http.Handler
 	// Relay serves one weft-relay/1 connection until it ends or ctx does. It
 	// runs in a goroutine of its own; the connection is closed when it
 	// returns. nil: the protocol is not offered.
 	Relay func(ctx context.Context, c *tls.Conn)
-	// Site answers the public site; /weft is taken before it is asked.
+	// Site serves the public site, except /weft.
 	Site http.Handler
-	// RemoteAddr returns the client's address of a request that a trusted
-	// reverse proxy hands on; nil: the address of the connection.
+	// RemoteAddr returns the client's address for a request that came through a trusted
+	// reverse proxy. nil: the address of the connection is used.
 	RemoteAddr func(*http.Request) net.Addr
-	// Trusts reports whether a reverse proxy that may say so is at an address.
-	// nil: none is.
+	// Trusts reports whether a trusted reverse proxy has this address. nil: there is
+	// none.
 	Trusts func(netip.Addr) bool
-	// Log gets what an operator may want to know; strangers' failures are
-	// Debug. nil: nothing is logged.
+	// Log gets what an operator may want to know; failures of unauthenticated clients are
+	// at level Debug. nil: nothing is logged.
 	Log *slog.Logger
-	// MaxHandshakes bounds connections that are not authenticated yet; when
-	// there are more, the oldest one of the address that has most is closed. 0:
-	// 8,192.
+	// MaxHandshakes bounds connections that are not authenticated yet. When there would
+	// be more, the oldest one of the address that has most is closed. 0: 8,192.
 	MaxHandshakes int
-	// MaxSite bounds what is open at the site, in all (0: 512) and for one
-	// address (MaxSiteEach, 0: 32): connections, and requests that a trusted
-	// reverse proxy hands on.
+	// MaxSite bounds the connections to the site and the requests that come through a
+	// trusted reverse proxy, together; MaxSiteEach those of one address. 0: 512 and 32.
 	MaxSite, MaxSiteEach int
 	// WriteTimeout is how long a client may take 16 KB of a response to read. 0:
 	// 30 s.
 	WriteTimeout time.Duration
 }
 
-// Server is the listening half. A stranger has 10 s for the handshake, and
-// then 10 s for a request's head and 10 s for its body of at most 1 MiB. A
-// response may take as long as it wants if it is read: WriteTimeout is for each
-// 16 KB.
+// Server is the listening half. A client has 10 s for the handshake, and then 10 s for a
+// request's head and 10 s for its body of at most 1 MiB. A response may take any time
+// while the client keeps reading: WriteTimeout applies to each 16 KB.
 //
-// Handshakes, API and site have bounds of their own, so that nobody who fills one
-// keeps others from the rest; relay connections leave all of them.
+// Handshakes, API and site have bounds of their own, so that filling one does not block
+// the others. Relay connections count in none of them.
 type Server struct {
 	// constant after NewServer
 	cfg    ServerConfig
 	weft   *tls.Config
-	entry  *tls.Config // picks among weft and public
+	entry  *tls.Config // chooses weft or public
 	inner  *tls.Config // inside a WebSocket: weft only
 	api    *http.Server
 	site   *http.Server
 	apiIn  *listener
 	siteIn *listener
-	cpu    *slots // one per handshake that computes
+	cpu    *slots // bounds the handshakes that compute at a time
 
-	strangers, apis, sites, refusals *limited.Budget
+	handshakes, apis, sites, refusals *limited.Budget
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -118,15 +115,15 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.WriteTimeout = writeTimeout
 	}
 	s := &Server{
-		cfg:       cfg,
-		cpu:       &slots{free: max(2, runtime.GOMAXPROCS(0))},
-		listeners: map[net.Listener]struct{}{},
-		strangers: limited.NewBudget(cfg.MaxHandshakes, 0),
-		apis:      limited.NewBudget(apiConns, 0),
-		sites:     limited.NewBudget(cfg.MaxSite, cfg.MaxSiteEach),
-		refusals:  limited.NewBudget(refusals, refusalsEach),
-		apiIn:     newListener(),
-		siteIn:    newListener(),
+		cfg:        cfg,
+		cpu:        &slots{free: max(2, runtime.GOMAXPROCS(0))},
+		listeners:  map[net.Listener]struct{}{},
+		handshakes: limited.NewBudget(cfg.MaxHandshakes, 0),
+		apis:       limited.NewBudget(apiConns, 0),
+		sites:      limited.NewBudget(cfg.MaxSite, cfg.MaxSiteEach),
+		refusals:   limited.NewBudget(refusals, refusalsEach),
+		apiIn:      newListener(),
+		siteIn:     newListener(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.weft = s.weftConfig()
@@ -169,8 +166,8 @@ func NewServer(cfg ServerConfig) *Server {
 	return s
 }
 
-// apiConn hides the TLS connection from net/http, which serves HTTP/1 only over
-// ALPN names that it knows.
+// apiConn hides the TLS connection from net/http, which would refuse to serve HTTP/1 with
+// an ALPN name that it does not know.
 type apiConn struct {
 	net.Conn
 	tls *tls.Conn
@@ -183,7 +180,7 @@ func apiContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, stateKey{}, &state)
 }
 
-// withTLS gives a handler the identity of its caller in the usual place.
+// withTLS sets r.TLS, which apiConn has hidden, for a handler.
 func withTLS(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.TLS, _ = r.Context().Value(stateKey{}).(*tls.ConnectionState)
@@ -268,7 +265,7 @@ func (s *Server) accept(l net.Listener, serve func(*Conn)) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return err
-		default: // out of descriptors, or the client is gone already
+		default: // out of file descriptors, or the client has disconnected already
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.cfg.Log.Warn("accept", "err", err, "retry", pause)
 			select {
@@ -285,9 +282,8 @@ func (s *Server) accept(l net.Listener, serve func(*Conn)) error {
 	}
 }
 
-// webSocket takes the WebSocket at /weft. The place that it has at the site is
-// given back once the handshake inside stands: a whole fleet may come through one
-// address.
+// webSocket accepts the WebSocket at /weft. Its place at the site is given back once the
+// handshake inside is complete, because a whole fleet may be behind one address.
 func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limited.Place) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")
@@ -303,13 +299,14 @@ func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limite
 			remote = ap
 		}
 	}
-	// Any origin: the session inside authenticates itself, no cookie counts.
+	// Any origin will do: the TLS session inside authenticates itself and cookies are not
+	// used.
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
 		s.cfg.Log.Debug("websocket", "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	if place.Gone() { // Accept has lifted the deadline that would have ended it
+	if place.Gone() { // Accept has lifted the deadline that would have ended the connection
 		ws.CloseNow()
 		return
 	}
@@ -318,27 +315,26 @@ func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limite
 	<-s.start(c, s.inner)
 }
 
-// start runs the handshake in a goroutine, so that what it needed of stack
-// is given back before the connection falls idle. The channel is closed when it
-// is over.
+// start runs the handshake in a goroutine of its own, so that its large stack is freed
+// before the connection becomes idle. The channel is closed when the handshake is over.
 func (s *Server) start(c *Conn, cfg *tls.Config) <-chan struct{} {
 	over := make(chan struct{})
-	stranger := s.enter(c)
-	if stranger == nil {
+	place := s.enter(c)
+	if place == nil {
 		c.Close()
 		close(over)
 		return over
 	}
 	go func() {
 		defer s.wg.Done()
-		s.handshake(c, tls.Server(c, cfg), stranger)
+		s.handshake(c, tls.Server(c, cfg), place)
 		close(over)
 	}()
 	return over
 }
 
-// enter counts a stranger; when there are too many the oldest goes, of the
-// address that has most. nil after Shutdown.
+// enter counts an unauthenticated connection. When there are too many, the oldest of the
+// address that has most is closed. It returns nil after Shutdown.
 func (s *Server) enter(c *Conn) *limited.Place {
 	s.mu.Lock()
 	if s.closed {
@@ -347,35 +343,35 @@ func (s *Server) enter(c *Conn) *limited.Place {
 	}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	stranger, err := s.strangers.Take(addrOf(c.RemoteAddr()), func() { c.Conn.Close() })
-	if err != nil { // by Shutdown
+	place, err := s.handshakes.Take(addrOf(c.RemoteAddr()), func() { c.Conn.Close() })
+	if err != nil { // after Shutdown
 		s.wg.Done()
 		return nil
 	}
-	stranger.Idle(true) // anybody may go at any time
+	place.Idle(true) // it may be closed for another at any time
 	c.slot = &slot{cpu: s.cpu, done: s.ctx.Done()}
-	return stranger
+	return place
 }
 
-func (s *Server) handshake(c *Conn, tc *tls.Conn, stranger *limited.Place) {
+func (s *Server) handshake(c *Conn, tc *tls.Conn, place *limited.Place) {
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	begun := time.Now()
 	err := tc.Handshake()
 	c.trip = time.Since(begun)
 	c.slot.release()
 	c.slot = nil
-	stranger.Release()
+	place.Release()
 	if err != nil {
 		s.cfg.Log.Debug("handshake", "remote", c.RemoteAddr(), "err", err)
 		c.Close()
 		return
 	}
-	c.place.Release() // a WebSocket's, at the site
+	c.place.Release() // the place of a WebSocket at the site
 	c.place = nil
 	c.SetDeadline(time.Time{})
 	switch tc.ConnectionState().NegotiatedProtocol {
 	case ProtoRelay:
-		s.wg.Add(1) // safe: this goroutine still holds a count
+		s.wg.Add(1) // safe: this goroutine still counts in wg
 		go s.relay(tc)
 	case ProtoAPI:
 		s.toAPI(tc, c)
@@ -384,7 +380,7 @@ func (s *Server) handshake(c *Conn, tc *tls.Conn, stranger *limited.Place) {
 	}
 }
 
-// pick chooses by ALPN who answers a ClientHello.
+// pick chooses the TLS configuration for a ClientHello by its ALPN names.
 func (s *Server) pick(h *tls.ClientHelloInfo) (*tls.Config, error) {
 	if !offersWeft(h) {
 		if s.cfg.Public == nil {
@@ -402,7 +398,7 @@ func (s *Server) pick(h *tls.ClientHelloInfo) (*tls.Config, error) {
 	return s.weft, s.take(h)
 }
 
-// pickInner does the same inside a WebSocket, where there is no public site.
+// pickInner is pick inside a WebSocket, where there is no public site.
 func (s *Server) pickInner(h *tls.ClientHelloInfo) (*tls.Config, error) {
 	if !offersWeft(h) {
 		return nil, errors.New("no weft protocol offered")
@@ -425,10 +421,9 @@ func (s *Server) relay(tc *tls.Conn) {
 	s.cfg.Relay(s.ctx, tc)
 }
 
-// Shutdown closes the listeners and every connection that is not
-// authenticated yet, lets requests finish until ctx ends, ends the relay
-// connections' context at once, and waits for all goroutines. Whoever wants
-// relay connections to end gently shuts the relay down first.
+// Shutdown closes the listeners and every unauthenticated connection, ends the context of
+// relay connections at once, lets requests finish until ctx ends, and waits for all
+// goroutines. To end relay connections gently, shut the relay down first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -437,7 +432,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.Close()
 	}
 	s.mu.Unlock()
-	s.strangers.Close()
+	s.handshakes.Close()
 	var errs []error
 	for _, srv := range []*http.Server{s.api, s.site} {
 		if srv == nil {
@@ -454,8 +449,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// listener hands connections that are through the handshake to an
-// http.Server.
+// listener hands connections whose handshake is complete to an http.Server.
 type listener struct {
 	in   chan net.Conn
 	done chan struct{}
@@ -466,7 +460,7 @@ func newListener() *listener {
 	return &listener{in: make(chan net.Conn), done: make(chan struct{})}
 }
 
-// put hands over c, which is tc or wraps it.
+// put hands over c, which is tc or a wrapper of it.
 func (l *listener) put(c, tc net.Conn) {
 	select {
 	case l.in <- c:

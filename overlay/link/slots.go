@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// lateAfter is how long a handshake waits for its turn before those that came
-// later have theirs first. It is well below the time after which clients give up
+// lateAfter is how long a handshake waits for a slot in order of arrival. After that,
+// later arrivals go first. It is well below the time after which clients give up
 // (directTimeout).
 const lateAfter = time.Second
 
-// slots bounds how many handshakes compute at once, and says who is next. As
-// long as everybody has their turn soon, that is who came first. When a whole
-// fleet comes at once, first come first served would have each wait for as long
-// as clients do, and the work would be spent on those who give up just then:
-// beyond lateAfter the latest comer is next, and those who wait long already get
-// what is left.
+// slots bounds how many handshakes compute at once and decides which is next. While waits
+// are short the first to arrive is next. When a whole fleet connects at once, that order
+// would make every client wait until it gives up, and the work would be wasted. So once
+// the first has waited for lateAfter, the last to arrive is next, and those that have
+// waited long get the slots that are left.
 type slots struct {
 	mu      sync.Mutex
 	free    int
@@ -28,12 +27,12 @@ type slots struct {
 
 type turn struct {
 	since time.Time
-	mine  chan struct{} // closed, by who holds mu, when it was taken off the list
+	mine  chan struct{} // closed, with mu held, when the turn is taken off the list
 }
 
 var errTooMany = errors.New("too many handshakes")
 
-// take waits for a slot: an error when there was none for handshakeTimeout, or
+// take waits for a slot. It returns an error when there was none for handshakeTimeout, or
 // done is closed.
 func (s *slots) take(done <-chan struct{}) error {
 	s.mu.Lock()
@@ -59,7 +58,7 @@ func (s *slots) take(done <-chan struct{}) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
-	case <-t.mine: // just now
+	case <-t.mine: // it came at the same moment
 		s.nextLocked()
 	default:
 		s.waiting.Remove(elem)
@@ -73,7 +72,7 @@ func (s *slots) release() {
 	s.mu.Unlock()
 }
 
-// nextLocked hands a slot on.
+// nextLocked gives a free slot to the next handshake.
 func (s *slots) nextLocked() {
 	next := s.waiting.Front()
 	if next == nil {
@@ -86,28 +85,27 @@ func (s *slots) nextLocked() {
 	close(s.waiting.Remove(next).(*turn).mine)
 }
 
-// helloLimit is how many bytes of a client the handshake takes, in all.
+// helloLimit bounds the bytes that a client sends in a handshake, in all.
 const helloLimit = 32 << 10
 
-var errLongHandshake = errors.New("the client's half of the handshake is too long")
+var errLongHandshake = errors.New("the client sent too many bytes in the handshake")
 
-// slot is a place among the handshakes that compute. It is taken when the
-// ClientHello is there and given back when the answer leaves, so strangers
-// who say nothing hold none, and a flood of real ClientHellos cannot take the
-// CPU from live connections. Nothing is computed for who gave up waiting.
+// slot is the right of one handshake to compute. It is taken when the ClientHello has
+// arrived and given back when the answer is sent. So clients that send nothing have none,
+// and a flood of valid ClientHellos cannot take the CPU from live connections. Nothing is
+// computed for a client that has given up waiting.
 //
-// When the answer is a HelloRetryRequest, everything that costs comes after the
-// second ClientHello. crypto/tls tells nobody of that one, so the stream watches
-// for it: a record that came after a HelloRetryRequest is handed up with a slot.
-// If it was not the whole ClientHello, the slot is given back while the rest is
-// waited for.
+// When the answer is a HelloRetryRequest, the expensive part follows the second
+// ClientHello. crypto/tls has no callback for that one, so the stream watches for it: it
+// takes a slot before it returns a record that follows a HelloRetryRequest. If the record
+// is not the whole ClientHello, the slot is given back until the rest arrives.
 type slot struct {
 	cpu  *slots
 	done <-chan struct{}
 
 	// The handshake's goroutine uses the following.
 	held  bool
-	retry bool // a HelloRetryRequest left last
+	retry bool // the last message sent was a HelloRetryRequest
 	n     int  // bytes read
 }
 
@@ -152,7 +150,7 @@ func (s *slot) read(c *Conn, p []byte) (int, error) {
 	return n, nil
 }
 
-// wrote notes what leaves to the client in one piece.
+// wrote looks at what is sent to the client in one call.
 func (s *slot) wrote(p []byte) {
 	s.release()
 	if len(p) > 0 && p[0] == recordHandshake {
@@ -165,8 +163,8 @@ const (
 	messageServerHello = 2
 )
 
-// retryRandom is what a ServerHello that is a HelloRetryRequest has for its random
-// value: SHA-256 of "HelloRetryRequest" (RFC 8446, 4.1.3).
+// retryRandom is the random value of a ServerHello that is a HelloRetryRequest: SHA-256
+// of "HelloRetryRequest" (RFC 8446, 4.1.3).
 var retryRandom = []byte{
 	0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
 	0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// Who came first is first, until somebody waits for long: then it is the latest.
-// Nobody waits for longer than a handshake may take.
+// The first to arrive is next, until the wait is long: then the last is. Nobody waits for
+// longer than a handshake may take.
 func TestSlots(t *testing.T) {
 	for name, c := range map[string]struct {
-		every time.Duration // one comes
+		every time.Duration // between arrivals
 		want  []int
 	}{
 		"soon":     {lateAfter / 10, []int{0, 1, 2, 3}},
@@ -69,8 +69,8 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// slowSite is a site whose handshakes wait in Certificate, which holds their
-// slots, until hold is closed.
+// slowSite is a site whose handshakes wait in Certificate, with their slots, until hold
+// is closed.
 func slowSite(t *testing.T) (s *site, hold chan struct{}, begun *atomic.Int64) {
 	hold, begun = make(chan struct{}), new(atomic.Int64)
 	s = newSite(t, func(c *ServerConfig) {
@@ -99,8 +99,8 @@ func (s *site) waiting() int {
 	return s.srv.cpu.waiting.Len()
 }
 
-// Nothing is computed for clients that gave up while they waited for a turn.
-func TestNothingForWhoGaveUp(t *testing.T) {
+// Nothing is computed for clients that gave up while they waited for a slot.
+func TestNothingIsComputedForClientsThatGaveUp(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Log("there is no way to know here")
 		return
@@ -128,7 +128,7 @@ func TestNothingForWhoGaveUp(t *testing.T) {
 	}
 	until(t, "the others wait", func() bool { return s.waiting() == 20 })
 	cancel()
-	gone.Wait() // their sockets are closed, which is known at once on loopback
+	gone.Wait() // their sockets are closed, which the server sees at once on loopback
 	close(hold)
 	served.Wait()
 	until(t, "nobody waits", func() bool { return s.waiting() == 0 })
@@ -137,10 +137,10 @@ func TestNothingForWhoGaveUp(t *testing.T) {
 	}
 }
 
-// A direct way that worked is waited for, and alone, twice: a server that
-// restarts under a fleet would else be asked three handshakes of each. After that
-// the network may have become another.
-func TestDirectWayIsTrusted(t *testing.T) {
+// Where a direct handshake worked, the next two that get no answer get more time and no
+// WebSocket is tried: else a server that restarts under a fleet would compute three
+// handshakes for each node. After that the network may have changed.
+func TestDirectHandshakeIsTrusted(t *testing.T) {
 	s := newSite(t, nil)
 	d := dialer(t, s.ca)
 	var answers atomic.Bool
@@ -172,7 +172,7 @@ func TestDirectWayIsTrusted(t *testing.T) {
 	}
 }
 
-// eof is a connection whose other end takes all and hangs up.
+// eof is a connection whose other end reads everything and closes.
 type eof struct{ net.Conn }
 
 func (eof) Read([]byte) (int, error)        { return 0, io.EOF }

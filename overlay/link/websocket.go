@@ -16,7 +16,7 @@ type wsConn struct {
 }
 
 func newWSConn(ws *websocket.Conn) *wsConn {
-	// Not the request's or the dial's context: the stream outlives both.
+	// The stream outlives the contexts of request and dial.
 	ctx, cancel := context.WithCancel(context.Background())
 	return &wsConn{Conn: websocket.NetConn(ctx, ws, websocket.MessageBinary), ws: ws, cancel: cancel}
 }

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// What could not be reached is said once, and the address only where the URL
-// does not say it.
+// The error names what could not be reached once, and the address only if the URL does
+// not contain it.
 func TestUnreachableInWords(t *testing.T) {
 	to := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("203.0.113.7:8443"))
 	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: to, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}

@@ -1,11 +1,10 @@
-// Package client is a node's half of the coordination server's API
-// (package api). It runs over any http.RoundTripper, in practice the one of
-// link.Dialer, which brings the identity, the pinned server, and the choice
-// among the server's addresses.
+// Package client is a node's half of the coordination server's API (package api). It runs
+// over any http.RoundTripper. In practice that is the one of link.Dialer, which
+// authenticates both ends and chooses among the server's addresses.
 //
-// Every method makes one request and returns the server's refusal as
-// *api.Error. Answers are bounded in size. Nothing is cached or retried.
-// Lookups for the same thing at the same time share one request.
+// Every method makes one request and returns a refusal of the server as *api.Error.
+// Answers are bounded in size. Nothing is cached or retried. Concurrent lookups for the
+// same node share one request.
 //
 // Not for embedders: a node makes its own requests; see package overlay.
 package client
@@ -47,8 +46,8 @@ type Client struct {
 	lookups singleflight.Group
 }
 
-// New returns a client. contact, if not nil, is called with the server's time
-// at each answer, also of a refusal; it is authenticated like the answer.
+// New returns a client. contact, if not nil, is called with the server's time of each
+// answer, refusals included. The time is as authentic as the answer.
 func New(rt http.RoundTripper, contact func(serverTime time.Time)) *Client {
 	return &Client{rt: rt, contact: contact}
 }
@@ -61,7 +60,7 @@ func (c *Client) Join(ctx context.Context, req api.JoinRequest) (*api.JoinRespon
 	return &res, c.call(ctx, http.MethodPost, "/v1/join", nil, req, &res, maxSmall)
 }
 
-// Renew asks for a new certificate over the same key.
+// Renew asks for the certificate in force over the same key (api.RenewRequest).
 func (c *Client) Renew(ctx context.Context, req api.RenewRequest) (*api.RenewResponse, error) {
 	var res api.RenewResponse
 	return &res, c.call(ctx, http.MethodPost, "/v1/renew", nil, req, &res, maxSmall)
@@ -89,7 +88,7 @@ func (c *Client) Directory(ctx context.Context, have api.Version) (*api.Director
 func (c *Client) Lookup(ctx context.Context, kind, key string) (*api.Peer, error) {
 	// The request must outlive a caller who gives up while others wait for it.
 	ch := c.lookups.DoChan(kind+"="+key, func() (v any, err error) {
-		// It runs in nobody's goroutine, where a panic would end the program.
+		// This goroutine belongs to no request, so a panic would end the program.
 		defer limited.Survive(slog.New(slog.DiscardHandler), "", func(crash error) { err = crash })
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
@@ -100,31 +99,31 @@ func (c *Client) Lookup(ctx context.Context, kind, key string) (*api.Peer, error
 	select {
 	case r := <-ch:
 		if crash, ok := r.Err.(*limited.Crash); ok {
-			panic(crash) // for who serves the request to survive
+			panic(crash) // the handler of the caller's request recovers
 		}
 		if r.Err != nil {
 			return nil, r.Err
 		}
-		p := *r.Val.(*api.Peer) // each caller may do with it what it likes
+		p := *r.Val.(*api.Peer) // each caller gets a copy of its own
 		return &p, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// Presence asks which of these nodes (NodeIDs, hex, at most api.MaxPresence) are
-// online. Those that may not be reached are not in the answer. A server that does
-// not know the question answers with CodeNotFound.
+// Presence asks which of these nodes (NodeIDs, hex, at most api.MaxPresence) are online.
+// The answer leaves out nodes that the caller may not reach. A server before 2026-11-29
+// answers with CodeNotFound.
 func (c *Client) Presence(ctx context.Context, ids []string) ([]api.Presence, error) {
 	var res api.PresenceResponse
 	err := c.call(ctx, http.MethodPost, "/v1/presence", nil, api.PresenceRequest{IDs: ids}, &res, maxSmall)
 	return res.Peers, err
 }
 
-// CRL returns the current revocation list (DER), which is for the caller to
-// verify, and what the server calls it, "" if it does not say. The list is nil
-// when the server has one that is known to the caller, by what the server called
-// it then or by api.CRLTag of its number.
+// CRL returns the current revocation list (DER), which the caller must verify, and its
+// ETag, "" if the server sends none. known are the tags of lists that the caller has: an
+// earlier ETag, or api.CRLTag of a number. When the server's list is one of these, der is
+// nil.
 func (c *Client) CRL(ctx context.Context, known ...string) (der []byte, tag string, err error) {
 	l := list{known: slices.DeleteFunc(known, func(tag string) bool { return tag == "" })}
 	err = c.call(ctx, http.MethodGet, "/v1/crl", nil, nil, &l, cert.MaxCRL)
@@ -134,19 +133,19 @@ func (c *Client) CRL(ctx context.Context, known ...string) (der []byte, tag stri
 	return l.der, l.tag, err
 }
 
-// list is a body that is not JSON, and has a name.
+// list is a body that is not JSON, with its ETag.
 type list struct {
 	known []string
 	tag   string
 	der   []byte
 }
 
-// AnswerError is an answer that came but is of no use.
+// AnswerError is an answer that arrived but cannot be used.
 type AnswerError struct {
 	Path string
-	Came []byte // of it
-	// Broke says that it broke off: the next one may be whole. Otherwise it is
-	// too long or cannot be read, and will be so again.
+	Came []byte // the part of the answer that was read
+	// Broke says that the answer broke off, so that another attempt may succeed.
+	// Otherwise it is too long or cannot be parsed, and another attempt will fail too.
 	Broke bool
 	Err   error
 }
@@ -154,14 +153,13 @@ type AnswerError struct {
 func (e *AnswerError) Error() string { return fmt.Sprintf("read answer of %s: %v", e.Path, e.Err) }
 func (e *AnswerError) Unwrap() error { return e.Err }
 
-// SendCRL gives the server a revocation list that is newer than its own: it was
+// SendCRL sends the server a revocation list that is newer than its own, because it was
 // restored from a backup.
 func (c *Client) SendCRL(ctx context.Context, der []byte) error {
 	return c.call(ctx, http.MethodPost, "/v1/crl", nil, raw(der), nil, maxSmall)
 }
 
-// Logout deletes the node on the server. A node that is gone already is no
-// error.
+// Logout deletes the node on the server. It returns nil if the node was deleted already.
 func (c *Client) Logout(ctx context.Context) error {
 	err := c.call(ctx, http.MethodPost, "/v1/logout", nil, struct{}{}, nil, maxSmall)
 	var refused *api.Error
@@ -184,13 +182,13 @@ func (c *Client) RenewRelay(ctx context.Context, req api.RelayRenewRequest) (*ap
 	return &res, c.call(ctx, http.MethodPost, "/v1/relay/renew", nil, req, &res, maxSmall)
 }
 
-// SyncRelay asks what is new for a relay. The answer may take 20 s.
+// SyncRelay asks what is new for a relay. The server may take 20 s to answer.
 func (c *Client) SyncRelay(ctx context.Context, req api.RelaySync) (*api.RelayState, error) {
 	var res api.RelayState
 	return &res, c.call(ctx, http.MethodPost, "/v1/relay/sync", nil, req, &res, maxSync)
 }
 
-// ReportRelay says who came and went at a relay.
+// ReportRelay reports who connected to and disconnected from a relay.
 func (c *Client) ReportRelay(ctx context.Context, req api.RelayReport) (*api.RelayReported, error) {
 	var res api.RelayReported
 	return &res, c.call(ctx, http.MethodPost, "/v1/relay/report", nil, req, &res, maxSmall)
@@ -220,8 +218,9 @@ func since(v api.Version) url.Values {
 // raw is a body that is not JSON.
 type raw []byte
 
-// call makes one request. out is decoded from JSON, or, if a *list, is the body
-// as it is. Of an answer that says that it is too long nothing is read.
+// call makes one request. out is decoded from JSON; if it is a *list it gets the body
+// unchanged. limit bounds the answer in bytes; an answer that announces more is not read
+// at all.
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any, limit int64) error {
 	var body io.Reader
 	if b, ok := in.(raw); ok {
@@ -233,7 +232,7 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 		}
 		body = bytes.NewReader(b)
 	}
-	// Scheme and host are the transport's to choose.
+	// The transport replaces scheme and host.
 	u := url.URL{Scheme: "https", Host: "weft-server", Path: path, RawQuery: q.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
@@ -284,8 +283,8 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	return nil
 }
 
-// refusal reads the error that the server sent. Whatever comes instead of one
-// becomes one.
+// refusal returns the error that the server sent, or one made from the status if the body
+// is something else.
 func refusal(res *http.Response) error {
 	e := &api.Error{Status: res.StatusCode, Code: api.CodeUnavailable}
 	b, err := readBounded(res.Body, 64<<10)
@@ -307,12 +306,12 @@ func readBounded(r io.Reader, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// tooLong is the error for an answer of more bytes than this.
+// tooLong is the error for an answer that is longer than this many bytes.
 type tooLong int64
 
 func (limit tooLong) Error() string { return fmt.Sprintf("longer than %d bytes", int64(limit)) }
 
-// oneLine keeps what a server says fit for a terminal.
+// oneLine makes a server's text safe to print on a terminal.
 func oneLine(s string) string {
 	if len(s) > 500 {
 		s = s[:500]
@@ -325,8 +324,8 @@ func oneLine(s string) string {
 	}, strings.ToValidUTF8(s, ""))
 }
 
-// clean makes a hostname that is not UTF-8 fit for JSON; what is left of it
-// becomes a name on the server.
+// clean removes from a hostname what is not UTF-8, so that it can be sent as JSON. The
+// server makes a name of the rest.
 func clean(hostname string) string {
 	if len(hostname) > 1024 {
 		hostname = hostname[:1024]

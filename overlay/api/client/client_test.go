@@ -13,7 +13,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// server answers everything with the same, and counts what is read of it.
+// server gives every request the same answer and counts how much of it is read.
 type server struct {
 	res  http.Response
 	body io.Reader
@@ -37,9 +37,9 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// What is too long is not read when the server says so beforehand, and no further
-// than the limit when it does not. Such an answer, and one that cannot be read, is
-// told from one that broke off.
+// An answer that announces too many bytes is not read; one that announces nothing is read
+// up to the limit only. The error distinguishes these, and answers that cannot be parsed,
+// from one that broke off.
 func TestAnswersOfNoUse(t *testing.T) {
 	for name, c := range map[string]struct {
 		length int64
@@ -69,7 +69,7 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// A list that the caller knows is not sent.
+// The server does not send a list that the caller has.
 func TestKnownList(t *testing.T) {
 	tag := api.CRLTag(7)
 	s := &server{res: http.Response{StatusCode: 304, Header: http.Header{"Etag": {tag}}}, body: endless{}}

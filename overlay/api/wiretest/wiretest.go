@@ -1,6 +1,6 @@
-// Package wiretest is for tests that hold today's program to what was recorded
-// of another version: the protocol's rule is that fields are added and never
-// removed or changed, and that unknown ones are passed over.
+// Package wiretest helps tests to compare today's program with recordings of other
+// versions. The protocol's rule is that fields are added and never removed or changed,
+// and that unknown ones are ignored.
 //
 // Not for embedders: it is for the tests of weft.
 package wiretest
@@ -16,9 +16,9 @@ import (
 	"testing"
 )
 
-// Lost returns what recorded has and today has not: fields that are gone, or
-// that are of another type. With values set, what has another value too. Fields
-// that were added are none of it.
+// Lost returns the differences that break the rule: fields of recorded that today lacks
+// or has with another type, and, with values set, those with another value. Added fields
+// are allowed.
 func Lost(t testing.TB, recorded, today []byte, values bool) []string {
 	t.Helper()
 	lost := diff(nil, "", parse(t, recorded), parse(t, today), values)
@@ -26,7 +26,7 @@ func Lost(t testing.TB, recorded, today []byte, values bool) []string {
 	return lost
 }
 
-// parse keeps numbers as they are written: not all fit a float.
+// parse keeps numbers as they are written, because not all fit a float.
 func parse(t testing.TB, doc []byte) (v any) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(doc))
@@ -67,7 +67,7 @@ func diff(out []string, path string, a, b any, values bool) []string {
 				out = diff(out, at, a[i], l[i], true)
 				continue
 			}
-			// Lists of nodes come in any order: one like it is enough.
+			// The order of a list does not matter: one matching element is enough.
 			var least []string
 			for j := range l {
 				if d := diff(nil, at, a[i], l[j], false); j == 0 || len(d) < len(least) {
@@ -110,9 +110,9 @@ func later(v any) any {
 	return v
 }
 
-// Golden compares doc with the recorded file: nothing of what it says may be
-// lost. With update set, a file that is not there yet is written; one that is
-// there is a promise, and stays as it is.
+// Golden compares doc with the recorded file: nothing in the file may be lost. With
+// update set it writes a file that does not exist yet. It never changes an existing one,
+// because a recording is a promise.
 func Golden(t testing.TB, file string, doc []byte, update bool) {
 	t.Helper()
 	want, err := os.ReadFile(file)
@@ -137,8 +137,8 @@ func Golden(t testing.TB, file string, doc []byte, update bool) {
 	}
 }
 
-// GoldenBytes compares bytes, named, with the recorded file, where they are in hex:
-// they are laid out as then, to the last one.
+// GoldenBytes compares named byte strings with the recorded file, where they are in hex.
+// They must be equal.
 func GoldenBytes(t testing.TB, file string, today map[string][]byte, update bool) {
 	t.Helper()
 	doc := map[string]string{}
