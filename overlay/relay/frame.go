@@ -1,5 +1,5 @@
-// Package relay is a node's half of the relay connection, and the frames that
-// both halves speak (package relayserver is the other).
+// Package relay is a node's half of the relay connection, and the frames that both halves
+// exchange. Package relayserver is the other half.
 //
 // Inside a weft-relay/1 link (package overlay/link) each side sends frames:
 //
@@ -18,22 +18,22 @@
 //	crl      11  DER                             from the relay
 //	welcome  12  JSON Welcome                    from the relay, the first frame
 //	refused  13  reason 1 B                      from the relay, the last frame
-//	lane     14  peer 16 B                       from the node: a lane with peer, please
+//	lane     14  peer 16 B                       from the node: asks for a lane with peer
 //	             peer 16 B, lane.Info 82 B       from the relay, to both nodes
-//	lanegone 15  peer 16 B, reason 1 B           from the relay: no lane, or no more
+//	lanegone 15  peer 16 B, reason 1 B           from the relay: no lane, or it has ended
 //	rebind   16  peer 16 B                       from the relay: see package lane
 //
-// Lanes (package lane) forward UDP datagrams. A node asks for them only at a
-// relay whose welcome offers them: an older one would close the connection.
+// Lanes (package lane) are for relayed UDP. A node asks only a relay whose welcome offers
+// them, because an older one would close the connection.
 //
-// peer is the destination on the way to the relay and the sender on the way
-// from it. The relay takes the sender from the TLS session's certificate and
-// the network too, so no frame can name a sender or another network.
+// peer is the destination in frames to the relay and the sender in frames from it. The
+// relay takes sender and network from the certificate of the link, so no frame can name
+// another sender or network.
 //
-// What a relay says is a hint: it may start a fetch or an introduction, it
-// never ends anything. A node ignores types it does not know, bodies ≤ 64 KB,
-// and what follows the fields above; a relay closes the connection on any frame
-// that is not as above, so a node sends nothing new that welcome did not offer.
+// What a relay says is a hint: it may start a fetch or an introduction, but never ends
+// anything. A node ignores frames of unknown types with bodies up to 64 KB, and bytes
+// after the fields above. A relay closes the connection on any frame that is not as
+// above, so a node sends new frames only if welcome has offered them.
 //
 // Not for embedders: a node keeps its own connections to relays; see package
 // overlay.
@@ -85,14 +85,13 @@ const (
 	MaxSession = 16 << 10
 	MaxCRL     = 1 << 20
 	MaxJSON    = 4 << 10
-	maxShort   = 256 // room for what a later relay adds
+	maxShort   = 256 // room for fields that later relays add
 	maxUnknown = 64 << 10
 	// MaxFrame is the longest frame a relay takes.
 	MaxFrame = HeadLen + PeerLen + MaxPacket
 )
 
-// ErrFrame is wrapped by every error about a frame that is not as it should
-// be.
+// ErrFrame is wrapped by every error about a malformed frame.
 var ErrFrame = errors.New("bad relay frame")
 
 // GoneReason says why a relay believes that it cannot deliver.
@@ -101,7 +100,7 @@ type GoneReason uint8
 // The reasons of gone frames.
 const (
 	GoneAbsent GoneReason = 1 // not connected here
-	GoneSilent GoneReason = 2 // connected, but it did not answer a ping within 2 s, or somewhat longer: its uplink may be full
+	GoneSilent GoneReason = 2 // connected, but it did not answer a ping within 2 s, or longer if its answers are known to be slow
 )
 
 func (r GoneReason) String() string {
@@ -114,13 +113,13 @@ func (r GoneReason) String() string {
 	return fmt.Sprintf("reason %d", uint8(r))
 }
 
-// LaneReason says why there is no lane, or no more.
+// LaneReason says why there is no lane, or why it has ended.
 type LaneReason uint8
 
 // The reasons of lanegone frames.
 const (
-	LaneAbsent LaneReason = 1 // the peer is not connected here, or not any more
-	LaneFull   LaneReason = 2 // this node, or all together, have as many as they may
+	LaneAbsent LaneReason = 1 // the peer is not connected here, or no longer
+	LaneFull   LaneReason = 2 // this node, or all nodes together, have as many as they may
 	LaneOff    LaneReason = 3 // the relay has no UDP port
 	LaneIdle   LaneReason = 4 // nobody sent anything for lane.Info's Idle
 )
@@ -130,7 +129,7 @@ func (r LaneReason) String() string {
 	case LaneAbsent:
 		return "the peer is not connected to this relay"
 	case LaneFull:
-		return "the relay has no room for another lane"
+		return "the relay has no room for more relayed UDP"
 	case LaneOff:
 		return "the relay has no UDP port"
 	case LaneIdle:
@@ -139,17 +138,17 @@ func (r LaneReason) String() string {
 	return fmt.Sprintf("reason %d", uint8(r))
 }
 
-// RefusedReason says why a relay closes a connection for good.
+// RefusedReason says why a relay refuses a connection.
 type RefusedReason uint8
 
 // The reasons of refused frames.
 const (
-	RefusedUnknown  RefusedReason = 1 // no such node, or it was revoked, or this cannot be checked now
-	RefusedProtocol RefusedReason = 2 // what was sent was not relay frames
-	RefusedFull     RefusedReason = 3 // no room for another client
+	RefusedUnknown  RefusedReason = 1 // the node is unknown or revoked, or the relay cannot check that now
+	RefusedProtocol RefusedReason = 2 // the node sent something else than relay frames
+	RefusedFull     RefusedReason = 3 // the relay has no room for another client
 )
 
-// RefusedError is returned by Run when the relay said no.
+// RefusedError is returned by Run when the relay has refused the connection.
 type RefusedError struct{ Reason RefusedReason }
 
 func (e *RefusedError) Error() string {
@@ -164,10 +163,10 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("the relay refused this device: reason %d", e.Reason)
 }
 
-// Welcome is the relay's first word.
+// Welcome is the body of the relay's first frame.
 type Welcome struct {
 	ServerTime time.Time    `json:"server_time"`
-	Versions   api.Versions `json:"versions"` // current ones, for this node
+	Versions   api.Versions `json:"versions"` // the current ones for this node
 	// SpreadMS is over how many milliseconds idle nodes should spread their
 	// attempts when this relay is lost.
 	SpreadMS int `json:"spread_ms"`
@@ -177,34 +176,35 @@ type Welcome struct {
 	Away bool `json:"server_away,omitempty"`
 }
 
-// Holds says which versions the node holds and, since it is the node's first word at
-// its home, which process this is.
+// Holds says which versions the node has. It is a node's first frame to its home relay,
+// so it also says which process this is.
 type Holds struct {
 	api.Versions
-	// Process is a random value of the running process for this relay, "" of an earlier
-	// version. No one else is told it: so a connection that takes another's place and
-	// states the same value is the same machine's, come by another network, and no clone's.
+	// Process is a random value of the running process for this relay; earlier versions
+	// send none. The node sends it to this relay only. So a connection that replaces
+	// another and has the same value comes from the same machine through another network,
+	// not from a clone.
 	Process string `json:"process,omitempty"`
 }
 
-// Nudge says that the node's versions are not the current ones, or that the
-// server went or came back.
+// Nudge says that the node's versions are not the current ones, or that the server has
+// become unreachable or reachable.
 type Nudge struct {
 	Versions api.Versions `json:"versions"`
-	SpreadMS int          `json:"spread_ms"` // fetch at a random time within
+	SpreadMS int          `json:"spread_ms"` // fetch after a random time of at most this many milliseconds
 	Away     bool         `json:"server_away,omitempty"`
-	// Changes brings the directory that the node holds up to date. Only a
-	// relay that is the coordination server itself is believed.
+	// Changes brings the node's directory up to date. A node takes it only from a relay
+	// that is the coordination server itself.
 	Changes *api.Changes `json:"changes,omitempty"`
 }
 
-// Draining says that the relay is about to stop.
+// Draining says that the relay is about to shut down.
 type Draining struct {
-	SpreadMS int `json:"spread_ms"` // idle nodes come back at a random time within
+	SpreadMS int `json:"spread_ms"` // idle nodes reconnect after a random time of at most this many milliseconds
 }
 
-// AppendFrame appends a frame whose body is the concatenation of parts. The
-// caller keeps to the bounds of the type.
+// AppendFrame appends a frame whose body is the concatenation of parts. The caller must
+// respect the bounds of the type.
 func AppendFrame(dst []byte, t Type, parts ...[]byte) []byte {
 	n := 0
 	for _, p := range parts {
@@ -232,10 +232,10 @@ func FrameLen(b []byte) int { return HeadLen + int(binary.BigEndian.Uint32(b)&0x
 // Peer returns the peer of a frame that begins with one.
 func Peer(frame []byte) cert.NodeID { return cert.NodeID(frame[HeadLen:]) }
 
-// SetPeer overwrites it.
+// SetPeer overwrites the peer of a frame.
 func SetPeer(frame []byte, id cert.NodeID) { copy(frame[HeadLen:HeadLen+PeerLen], id[:]) }
 
-// Side is who reads.
+// Side says which side reads.
 type Side bool
 
 // The sides.
@@ -244,9 +244,9 @@ const (
 	AtNode  Side = true
 )
 
-// CheckHead says whether a frame with type t and a body of n bytes may be
-// sent to a side. Everything that a length can get wrong is found here, before
-// a byte of the body is kept.
+// CheckHead returns an error unless a frame of type t with a body of n bytes may be sent
+// to a side. It finds every wrong length before a byte of the body is buffered. Errors
+// wrap ErrFrame.
 func CheckHead(side Side, t Type, n int) error {
 	lo, hi := 0, 0
 	switch t {

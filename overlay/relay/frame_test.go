@@ -37,7 +37,7 @@ func TestCheckHead(t *testing.T) {
 	}
 }
 
-// bytesConn gives out bytes in chunks of n.
+// bytesConn returns its bytes in chunks of n.
 type bytesConn struct {
 	net.Conn
 	b []byte
@@ -70,7 +70,7 @@ func TestReader(t *testing.T) {
 		for _, ready := range []bool{false, true} {
 			c := &bytesConn{b: in, n: chunk}
 			r := NewReader(c, AtNode)
-			if ready { // Ready means that Read does not wait
+			if ready { // then Read must not wait
 				r.ready = func() bool { return len(c.b) > 0 }
 			}
 			var got int
@@ -97,7 +97,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// Frames before a bad one are delivered, then the error.
+// The frames before a malformed one are delivered, then the error.
 func TestReaderStopsAtJunk(t *testing.T) {
 	good := AppendFrame(nil, TypePing, make([]byte, 8))
 	for name, bad := range map[string][]byte{

@@ -8,20 +8,20 @@ import (
 	"weft/overlay/cert"
 )
 
-// What is sent while the connection is lost, and until a moment after the next
-// one stands, is kept and sent again: a flow then goes on as soon as both nodes
-// are back, and not when TCP inside the tunnel tries again, which by then it
-// does seldom. WireGuard drops what arrives twice.
+// Packets that are sent while the connection is lost, and for a moment after the next one
+// is made, are held and sent again. So a flow continues as soon as both nodes are
+// connected, not when TCP inside the tunnel retransmits, which it does more and more
+// seldom. WireGuard drops packets that arrive twice.
 const (
-	gapBytes = 64 << 10 // the latest are kept
+	gapBytes = 64 << 10 // of the latest packets
 	gapAge   = 2 * time.Second
-	// recentFlush is what is also kept of what was written last: of a flow
-	// that sends little. One that sends much notices a loss by itself.
+	// recentFlush bounds the writes of which a copy is held too: the last packets of a
+	// flow that sends little. A flow that sends much notices a loss by itself.
 	recentFlush = 4 << 10
 	recentBytes = 16 << 10
 	recentAge   = 500 * time.Millisecond
-	// gapAgain is when it is sent once more: the other node may need a little
-	// longer to come back, and what is for it is lost until then.
+	// gapAgain is when the packets are sent a second time: the other node may need a
+	// little longer to reconnect, and until then packets to it are lost.
 	gapAgain = 250 * time.Millisecond
 )
 
@@ -40,8 +40,8 @@ type gapPacket struct {
 	at time.Time
 }
 
-// keep copies messages, and lets the oldest go for them.
-func (g *gap) keep(to cert.NodeID, bufs [][]byte) {
+// hold copies messages. If there is no room, it drops the oldest.
+func (g *gap) hold(to cert.NodeID, bufs [][]byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, b := range bufs {
@@ -61,9 +61,8 @@ func (g *gap) keep(to cert.NodeID, bufs [][]byte) {
 	}
 }
 
-// recent are the packets that were written last, for they may have been written
-// into a connection that was dead already. It belongs to the writer and makes
-// no garbage.
+// recent holds copies of the packets that were written last, because the connection may
+// have been dead already. It belongs to the writer and allocates nothing.
 type recent struct {
 	cur, prev     []byte // packet frames
 	begun, before int64  // Conn.now of the first in cur and in prev
@@ -78,7 +77,7 @@ func (r *recent) note(b []byte, now int64) {
 	r.cur = append(r.cur, b...)
 }
 
-// take returns what was written lately, the oldest first.
+// take returns the packets that were written lately, the oldest first.
 func (r *recent) take(now int64) (out []gapPacket) {
 	for _, half := range []struct {
 		b     []byte
@@ -94,7 +93,7 @@ func (r *recent) take(now int64) (out []gapPacket) {
 	return out
 }
 
-// add puts packets before those that are kept.
+// add inserts packets before those that are held.
 func (g *gap) add(packets []gapPacket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -104,7 +103,7 @@ func (g *gap) add(packets []gapPacket) {
 	g.packets = append(packets, g.packets...)
 }
 
-// take returns what is kept and not too old, the oldest first.
+// take removes and returns the held packets that are not too old, the oldest first.
 func (g *gap) take() []gapPacket {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -116,8 +115,8 @@ func (g *gap) take() []gapPacket {
 	return all
 }
 
-// sendKept sends packets over a connection, in order.
-func (c *Conn) sendKept(packets []gapPacket) {
+// resend sends held packets over a connection, in order.
+func (c *Conn) resend(packets []gapPacket) {
 	for _, p := range packets {
 		if c.SendPackets(p.to, [][]byte{p.b}) != nil {
 			return

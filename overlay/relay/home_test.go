@@ -18,11 +18,11 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// fakeRelay is the other end of connections, driven by a test.
+// fakeRelay is the relay's end of connections, controlled by a test.
 type fakeRelay struct {
 	mu    sync.Mutex
 	down  bool
-	mute  bool // reads and says nothing
+	mute  bool // reads and sends nothing
 	delay time.Duration
 	conns []net.Conn
 	dials int
@@ -178,7 +178,7 @@ func (st *homeStage) within(max time.Duration, at string) time.Duration {
 	return 0
 }
 
-// All connections of a home state one process, and no other home states it.
+// All connections of a Home send the same process value, and no other Home sends it.
 func TestHomeStatesItsProcess(t *testing.T) {
 	all := map[string]bool{}
 	for range 3 {
@@ -216,7 +216,7 @@ func TestHomeComesBack(t *testing.T) {
 		if r.count(relay.TypeVersions) != 1 {
 			t.Error("versions were not sent at connect")
 		}
-		// With active peers: as soon as the relay is back, plus jitter.
+		// With active peers it reconnects as soon as the relay is back, plus jitter.
 		st.mu.Lock()
 		st.active = true
 		st.mu.Unlock()
@@ -225,7 +225,8 @@ func TestHomeComesBack(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		r.set(false, false)
 		st.within(350*time.Millisecond, "r")
-		// Idle: spread over what the relay said, and patient after that.
+		// Without, at a random time within the relay's spread, and after that less and
+		// less often.
 		st.mu.Lock()
 		st.active = false
 		st.mu.Unlock()
@@ -281,7 +282,7 @@ func TestHomeRefused(t *testing.T) {
 func TestHomeMoves(t *testing.T) {
 	names := []string{"r1", "r2", "r3"}
 	withHome(t, "r2", names, func(st *homeStage) {
-		st.within(0, "r2") // sticky, no race
+		st.within(0, "r2") // the last home, without a race
 		if st.relays["r1"].dialled()+st.relays["r3"].dialled() != 0 {
 			t.Error("others were dialled though the home works")
 		}
@@ -307,11 +308,11 @@ func TestHomeMoves(t *testing.T) {
 		if moved == "r2" || !slices.ContainsFunc(order, func(r api.Relay) bool { return r.ID == moved }) {
 			t.Errorf("moved to %q", moved)
 		}
-		// It stays there when the old one is back.
+		// It stays there when the old home is back.
 		st.relays["r2"].set(false, false)
 		st.relays[moved].last().Close()
 		st.within(time.Second, moved)
-		// A draining relay is left at once.
+		// It leaves a draining relay at once.
 		st.relays[moved].last().Write(relay.AppendFrame(nil, relay.TypeDraining, []byte(`{"spread_ms":300}`)))
 		time.Sleep(time.Second)
 		if s := st.State(); !s.Online || s.Relay.ID == moved {
@@ -350,8 +351,8 @@ func TestHomeNearest(t *testing.T) {
 	})
 }
 
-// The link that wins the race becomes the connection: a relay that heard of two
-// would take the one that was closed for the newer.
+// The link that wins the race becomes the connection: a second link would replace it at
+// the relay.
 func TestHomeRacesOnce(t *testing.T) {
 	withHome(t, "", []string{"a", "b", "c"}, func(st *homeStage) {
 		time.Sleep(time.Second)
@@ -366,8 +367,8 @@ func TestHomeRacesOnce(t *testing.T) {
 	})
 }
 
-// A relay that drains is left; when there is no other that works, it is tried
-// again all the same.
+// A node leaves a draining relay. If no other relay works, it tries the draining one
+// again.
 func TestHomeDrainsAlone(t *testing.T) {
 	withHome(t, "a", []string{"a", "b"}, func(st *homeStage) {
 		st.within(time.Second, "a")
@@ -377,8 +378,8 @@ func TestHomeDrainsAlone(t *testing.T) {
 	})
 }
 
-// All relays are away for long, then one is back: it is found in one round,
-// however patient the node has become.
+// All relays are unreachable for long, then one is back: the node finds it within one
+// round, however long its waits have become.
 func TestHomeTriesAllInARound(t *testing.T) {
 	withHome(t, "a", []string{"a", "b", "c"}, func(st *homeStage) {
 		st.within(time.Second, "a")
@@ -392,8 +393,8 @@ func TestHomeTriesAllInARound(t *testing.T) {
 	})
 }
 
-// A relay that stops answering is noticed: at once on Wake, in 15 s while
-// something is being sent, in less than 3 minutes otherwise.
+// A node notices a relay that stops answering: at once on Wake, within 15 s while it
+// sends, within 3 minutes otherwise.
 func TestDeadRelay(t *testing.T) {
 	for name, c := range map[string]struct {
 		do  func(*homeStage)
@@ -407,7 +408,7 @@ func TestDeadRelay(t *testing.T) {
 			withHome(t, "", []string{"r"}, func(st *homeStage) {
 				r := st.relays["r"]
 				st.within(0, "r")
-				time.Sleep(20 * time.Minute) // deep in idleness
+				time.Sleep(20 * time.Minute) // long idle
 				if r.dialled() != 1 {
 					t.Fatalf("%d connections while idle", r.dialled())
 				}
@@ -445,7 +446,7 @@ func TestNoWelcome(t *testing.T) {
 	})
 }
 
-// Senders wait when the relay does not read, and are let go by Close.
+// Senders block when the relay does not read, and return after Close.
 func TestSendBackpressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -475,9 +476,9 @@ func TestSendBackpressure(t *testing.T) {
 	})
 }
 
-// Two that tell what the node holds at once, and the one with the older word is slow:
-// the relay is told last what is so.
-func TestVersionsToldLast(t *testing.T) {
+// Two goroutines send versions at once and the one with the older ones is slow: the relay
+// receives the current ones last.
+func TestCurrentVersionsAreSentLast(t *testing.T) {
 	var held atomic.Uint64
 	var slow atomic.Pointer[chan struct{}]
 	asked := make(chan struct{})
@@ -523,7 +524,7 @@ func TestVersionsToldLast(t *testing.T) {
 	<-asked
 	held.Store(2)
 	go func() { h.SendVersions(); close(second) }()
-	select { // it waits for the first one, or has overtaken it
+	select { // it waits for the first, or has overtaken it
 	case <-second:
 	case <-time.After(50 * time.Millisecond):
 	}

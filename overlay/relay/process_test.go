@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A relay, or two that work together, cannot tell what a process states at another.
+// No relay, nor two that collude, can tell the value that a process sends to another
+// relay.
 func TestProcessDiffersByRelay(t *testing.T) {
 	one, other := []*x509.Certificate{{RawSubjectPublicKeyInfo: []byte("one")}}, []*x509.Certificate{{RawSubjectPublicKeyInfo: []byte("other")}}
 	at := processAt("word", one)

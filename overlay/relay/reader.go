@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// readSize holds the longest frame and, beside the part of it that is
-	// there already, at least one TLS record.
+	// readSize is the size of the buffer, in bytes. It has room for the longest frame and
+	// at least one more TLS record.
 	readSize = 160 << 10
 	maxPlain = 16 << 10 // of one TLS record
 )
 
 var readPool = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
 
-// Reader cuts a connection's bytes into frames. While nothing comes it holds
-// no buffer. One goroutine uses it:
+// Reader cuts a connection's bytes into frames. It holds no buffer while it waits. One
+// goroutine uses it:
 //
 //	for r.Fill() == nil {
 //		for frame := r.Next(); frame != nil; frame = r.Next() { … }
@@ -32,12 +32,12 @@ type Reader struct {
 	ready func() bool
 	side  Side
 
-	head [32]byte // what is read into while nothing comes
+	head [32]byte // read into this while no buffer is held
 	pool *[]byte  // the pooled buffer behind buf
 	buf  []byte
 	r, w int   // unread bytes of buf
 	end  int   // end of the complete frames in buf
-	err  error // to be reported after them
+	err  error // to be returned after these frames
 }
 
 // NewReader reads c, preferably a link, as side.
@@ -51,10 +51,9 @@ func NewReader(c net.Conn, side Side) *Reader {
 	return r
 }
 
-// Fill waits until at least one complete frame is buffered and then takes
-// what else there is without waiting. All frames of the last Fill must have
-// been taken by Next. A frame against the rules is reported once the frames
-// before it were taken; the error then wraps ErrFrame.
+// Fill waits until at least one complete frame is buffered, and then reads what else has
+// arrived. Call Next until it returns nil before the next Fill. A malformed frame is an
+// error after the frames before it were returned; it wraps ErrFrame.
 func (r *Reader) Fill() error {
 	if r.err != nil {
 		return r.err
@@ -92,9 +91,8 @@ func (r *Reader) Fill() error {
 	}
 }
 
-// Next returns the next buffered frame, head included, or nil. The bytes are
-// the caller's, also to change, until the next Fill. Frames that follow each
-// other lie next to each other in memory.
+// Next returns the next buffered frame, head included, or nil. The caller may use and
+// change the bytes until the next Fill. Consecutive frames are adjacent in memory.
 func (r *Reader) Next() []byte {
 	if r.r >= r.end {
 		return nil
@@ -105,14 +103,13 @@ func (r *Reader) Next() []byte {
 	return f
 }
 
-// More reports whether more input is there that can be had without waiting.
+// More reports whether more input has arrived.
 func (r *Reader) More() bool { return r.err == nil && r.ready() }
 
-// Release gives the buffer back when the reader is not used any more.
+// Release returns the buffer to its pool. The Reader must not be used after it.
 func (r *Reader) Release() { r.release() }
 
-// scan moves end over frames that have become complete, checking each head as
-// soon as it is there.
+// scan advances end over complete frames. It checks each head as soon as it has arrived.
 func (r *Reader) scan() error {
 	pos := max(r.end, r.r)
 	for r.w-pos >= HeadLen {
@@ -133,8 +130,8 @@ func (r *Reader) scan() error {
 	return nil
 }
 
-// reserve makes room for a frame of n bytes at pos. Only frames that a relay
-// sends (a CRL) can be longer than the pooled buffer; they come alone.
+// reserve makes room for a frame of n bytes at pos. Only frames of a relay (a CRL) can be
+// longer than the pooled buffer; such a frame gets a buffer of its own.
 func (r *Reader) reserve(pos, n int) {
 	if pos+n <= len(r.buf) || r.end > r.r {
 		return // fits, or will after the next compact

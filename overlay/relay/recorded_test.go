@@ -26,14 +26,14 @@ func body(t *testing.T, v any) []byte {
 	return b
 }
 
-// Every type of frame as protocol 1 has it.
+// Every type of frame of protocol 1.
 func TestRecordedFrames(t *testing.T) {
 	peer := cert.NodeID{0: 1, 15: 16}
 	at := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	versions := api.Versions{Config: api.Version{Epoch: 1, N: 2}, Directory: api.Version{Epoch: 1, N: 3}, CRL: 4}
 	info := lane.Info{Send: lane.ID{0: 1}, Recv: lane.ID{0: 2}, Key: lane.Key{0: 3}, Idle: time.Minute}
 	documents := map[string]any{
-		"versions": versions, // of an earlier version
+		"versions": versions, // from an earlier version
 		"holds":    Holds{versions, "process"},
 		"welcome":  Welcome{ServerTime: at, Versions: versions, SpreadMS: 5, Lanes: true, Away: true},
 		"nudge":    Nudge{Versions: versions, SpreadMS: 5, Away: true},
@@ -69,14 +69,14 @@ func TestRecordedFrames(t *testing.T) {
 	}
 	wiretest.GoldenBytes(t, "testdata/frames-1.json", all, *update)
 
-	// A later relay: types that are not known here, more fields, and bytes
-	// behind those that are. A node reads all that it knows.
+	// A later relay sends unknown types, more fields and more bytes after them. A node
+	// still reads what it knows.
 	var in []byte
 	var want []Type
 	for _, f := range toNode {
 		typ := Type(f[0])
 		f = slices.Clone(f)
-		if typ != TypeCRL { // DER has its own length
+		if typ != TypeCRL { // DER contains its length
 			f = AppendFrame(nil, typ, f[HeadLen:], []byte("later"))
 		}
 		in = AppendFrame(append(in, f...), 200, []byte("of a later relay"))
@@ -87,7 +87,7 @@ func TestRecordedFrames(t *testing.T) {
 		want = append(want, typ)
 	}
 	r := NewReader(&bytesConn{b: in, n: 1000}, AtNode)
-	h := &heard{}
+	h := &received{}
 	c := &Conn{h: h}
 	var got []Type
 	for {
@@ -111,8 +111,8 @@ func TestRecordedFrames(t *testing.T) {
 	}
 }
 
-// heard keeps what a node's handler is told.
-type heard struct {
+// received is a node's handler that records its calls.
+type received struct {
 	Handler
 	gone     GoneReason
 	lane     lane.Info
@@ -123,13 +123,13 @@ type heard struct {
 	crl      []byte
 }
 
-func (h *heard) Gone(_ cert.NodeID, r GoneReason)     { h.gone = r }
-func (h *heard) Busy(cert.NodeID)                     {}
-func (h *heard) Replaced()                            {}
-func (h *heard) CRL(der []byte)                       { h.crl = bytes.Clone(der) }
-func (h *heard) Lane(_ cert.NodeID, i lane.Info)      { h.lane = i }
-func (h *heard) LaneGone(_ cert.NodeID, r LaneReason) { h.laneGone = r }
-func (h *heard) LaneRebind(cert.NodeID)               {}
-func (h *heard) Welcome(w Welcome)                    { h.welcome = w }
-func (h *heard) Nudge(n Nudge)                        { h.nudge = n }
-func (h *heard) Draining(d Draining)                  { h.draining = d }
+func (h *received) Gone(_ cert.NodeID, r GoneReason)     { h.gone = r }
+func (h *received) Busy(cert.NodeID)                     {}
+func (h *received) Replaced()                            {}
+func (h *received) CRL(der []byte)                       { h.crl = bytes.Clone(der) }
+func (h *received) Lane(_ cert.NodeID, i lane.Info)      { h.lane = i }
+func (h *received) LaneGone(_ cert.NodeID, r LaneReason) { h.laneGone = r }
+func (h *received) LaneRebind(cert.NodeID)               {}
+func (h *received) Welcome(w Welcome)                    { h.welcome = w }
+func (h *received) Nudge(n Nudge)                        { h.nudge = n }
+func (h *received) Draining(d Draining)                  { h.draining = d }

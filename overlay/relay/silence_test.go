@@ -12,8 +12,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// forgetful is a network whose router forgets connections that are silent for
-// longer than memory, and then drops what belongs to them.
+// forgetful is a network whose router forgets connections that are silent for longer than
+// memory, and then drops their packets.
 type forgetful struct {
 	mu     sync.Mutex
 	memory time.Duration // 0: it does not forget
@@ -25,7 +25,7 @@ type forgetful struct {
 type forgetfulConn struct {
 	net.Conn
 	n    *forgetful
-	last time.Time // of the last byte either way; n.mu guards it
+	last time.Time // of the last byte in either direction; n.mu guards it
 	gone bool
 }
 
@@ -38,7 +38,7 @@ func (f *forgetful) dial(context.Context, string) (net.Conn, error) {
 	go func() {
 		defer far.Close()
 		far.Write(AppendFrame(nil, TypeWelcome, []byte(`{"spread_ms":30000}`)))
-		// Like a real relay it asks after 120 s of silence.
+		// Like a real relay it pings after 120 s of silence.
 		const asks = 120 * time.Second
 		var ask *time.Timer
 		ask = time.AfterFunc(asks, func() {
@@ -61,8 +61,8 @@ func (f *forgetful) dial(context.Context, string) (net.Conn, error) {
 	return c, nil
 }
 
-// forgotten notes that something is sent over the connection, either way, and
-// reports whether it is dropped.
+// forgotten records that something is sent in either direction, and reports whether the
+// router drops it.
 func (c *forgetfulConn) forgotten() bool {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
@@ -74,7 +74,7 @@ func (c *forgetfulConn) forgotten() bool {
 	return c.gone
 }
 
-// Write swallows what belongs to a connection that was forgotten.
+// Write drops the data of a forgotten connection.
 func (c *forgetfulConn) Write(b []byte) (int, error) {
 	if Type(b[0]) == TypePing {
 		c.n.mu.Lock()
@@ -87,8 +87,8 @@ func (c *forgetfulConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// TestSilence: an idle node finds out what its network bears, is away for a
-// moment at most while it does, and costs nothing where nothing is wrong.
+// TestSilence: an idle node finds out how much silence its network tolerates, is offline
+// for a moment at most meanwhile, and sends nothing extra where nothing is wrong.
 func TestSilence(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -139,8 +139,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestSilenceMoved: what the network bears is found out anew in another one, also
-// where the connection goes on.
+// TestSilenceMoved: the tolerance is found out anew in another network, even if the
+// connection survives.
 func TestSilenceMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &forgetful{}
@@ -173,7 +173,7 @@ func TestSilenceMoved(t *testing.T) {
 	})
 }
 
-// TestSilenceTable: what a step, a loss, an outage and time do.
+// TestSilenceTable: the effect of steps, losses, outages and time.
 func TestSilenceTable(t *testing.T) {
 	t0 := time.Unix(1e9, 0)
 	var s silence
@@ -184,30 +184,30 @@ func TestSilenceTable(t *testing.T) {
 		}
 	}
 	want(t0, 30*time.Second)
-	s.held(31 * time.Second)
+	s.survived(31 * time.Second)
 	want(t0, 60*time.Second)
-	// An outage: no connection for a while. It says nothing.
+	// An outage, without a connection for a while, proves nothing.
 	s.failed(t0, 61*time.Second)
 	s.back(t0.Add(time.Minute))
 	want(t0, 60*time.Second)
 	s.failed(t0, 61*time.Second)
 	s.back(t0.Add(time.Second))
 	want(t0, 30*time.Second)
-	s.held(30 * time.Second)
+	s.survived(30 * time.Second)
 	want(t0, 30*time.Second)
 	// Shorter still.
 	s.failed(t0, 30*time.Second)
 	s.back(t0)
 	want(t0, 15*time.Second)
-	s.held(15 * time.Second)
-	// A day later it is tried again.
+	s.survived(15 * time.Second)
+	// A day later the step is tried again.
 	t1 := t0.Add(25 * time.Hour)
 	want(t1, 30*time.Second)
-	s.held(30 * time.Second)
+	s.survived(30 * time.Second)
 	want(t1, 60*time.Second)
-	s.held(3 * time.Minute)
+	s.survived(3 * time.Minute)
 	want(t1, 0)
-	// A reconnection for other reasons changes nothing.
+	// A reconnection for another reason changes nothing.
 	s.back(t1)
 	want(t1, 0)
 }

@@ -1,0 +1,137 @@
+package relay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"weft/overlay/api"
+	"weft/overlay/cert"
+	"weft/overlay/link"
+)
+
+// What a node sends over one connection. One goroutine (write) does all writing.
+
+// ErrNoLanes is returned by RequestLane when the relay offers no lanes.
+var ErrNoLanes = errors.New("the relay offers no relayed UDP")
+
+// pendingPool has the buffers that SendPackets fills and the writer empties.
+var pendingPool = sync.Pool{New: func() any { b := make([]byte, 0, maxPending+MaxFrame); return &b }}
+
+// SendPackets queues WireGuard messages for a node. The bytes are copied. It blocks while
+// more than 256 KB are queued, so that the sender is slowed down instead of packets being
+// lost.
+func (c *Conn) SendPackets(to cert.NodeID, bufs [][]byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range bufs {
+		if len(b) == 0 || len(b) > MaxPacket {
+			continue // not a WireGuard message; the relay would close the connection
+		}
+		for c.pending != nil && len(*c.pending)+len(b) > maxPending && !c.closed {
+			c.room.Wait()
+		}
+		if c.closed {
+			return c.endedLocked()
+		}
+		if c.pending == nil {
+			c.pending = pendingPool.Get().(*[]byte)
+			c.work.Signal()
+		}
+		*c.pending = AppendPeerFrame(*c.pending, TypePacket, to, b)
+	}
+	return nil
+}
+
+// SendSession queues an introduction frame of 1 to 16,384 bytes, before all
+// packets. The bytes are copied. It never waits.
+func (c *Conn) SendSession(to cert.NodeID, frame []byte) error {
+	if len(frame) == 0 || len(frame) > MaxSession {
+		return fmt.Errorf("introduction frame of %d bytes: %w", len(frame), ErrFrame)
+	}
+	return c.sendControl(maxPending, func(b []byte) []byte {
+		c.expect = true // mu is held
+		return AppendPeerFrame(b, TypeSession, to, frame)
+	})
+}
+
+// SendVersions sends the versions that this node has. It makes the connection the node's
+// home connection; guest connections do not send them.
+func (c *Conn) SendVersions(v api.Versions) error {
+	body, err := json.Marshal(Holds{v, c.process})
+	if err != nil {
+		return err
+	}
+	return c.sendControl(maxControl, func(b []byte) []byte { return AppendFrame(b, TypeVersions, body) })
+}
+
+// Lanes reports whether the relay offers lanes (relayed UDP); false before its welcome.
+func (c *Conn) Lanes() bool { return c.lanes.Load() }
+
+// RequestLane asks for a lane with a node that is connected to this relay. The answer is
+// Handler.Lane or LaneGone, or Busy when this node has reached too many new nodes. The
+// peer's Handler.Lane is called too. For a lane that exists the relay repeats the same
+// one, also to the peer until both have bound it. RequestLane does not block.
+func (c *Conn) RequestLane(peer cert.NodeID) error {
+	if !c.Lanes() {
+		return ErrNoLanes
+	}
+	return c.sendControl(maxControl, func(b []byte) []byte { return AppendPeerFrame(b, TypeLane, peer, nil) })
+}
+
+func (c *Conn) sendControl(limit int, appendTo func([]byte) []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.endedLocked()
+	}
+	if len(c.control) > limit {
+		return fmt.Errorf("send to relay: %d bytes are queued already", len(c.control))
+	}
+	c.control = appendTo(c.control)
+	c.work.Signal()
+	return nil
+}
+
+// write sends queued frames, all that there are in one call, until the connection ends.
+func (c *Conn) write() {
+	for {
+		c.mu.Lock()
+		for len(c.control) == 0 && c.pending == nil && !c.closed {
+			c.work.Wait()
+		}
+		if c.closed {
+			c.mu.Unlock()
+			return
+		}
+		control, pending, expect := c.control, c.pending, c.expect || c.pending != nil
+		c.control, c.pending, c.expect = nil, nil, false
+		c.room.Broadcast()
+		c.mu.Unlock()
+
+		if expect && c.awaiting.CompareAndSwap(0, c.now()) && c.dozing.Load() {
+			select {
+			case c.rouse <- struct{}{}:
+			default:
+			}
+		}
+		var packets []byte
+		if pending != nil {
+			packets = *pending
+		}
+		if len(packets) > 0 && len(packets) <= recentFlush {
+			c.recent.note(packets, c.now())
+		}
+		err := link.WriteAll(c.c, c.lc, control, packets)
+		c.lastTx.Store(c.now())
+		if pending != nil {
+			*pending = (*pending)[:0]
+			pendingPool.Put(pending)
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
