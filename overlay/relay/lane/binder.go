@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// retries are the waits after each bind that was not answered. The last one is
-// how long the last bind is given.
+// retries are the waits after each bind. The last one is how long to wait for an answer
+// to the last bind.
 var retries = [...]time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 2 * time.Second}
 
-// State is what a Binder knows.
+// State is the state of a Binder.
 type State uint8
 
 // The states.
 const (
 	Binding State = iota // not bound yet
-	IsBound              // the relay said so
-	Blocked              // no answer: UDP to this relay does not work
+	IsBound              // confirmed by the relay
+	Blocked              // no answer: UDP to this relay is blocked
 )
 
 // Binder binds a side of a lane to the address of one socket. It has no clock
@@ -32,22 +32,22 @@ type Binder struct {
 	state State
 	try   int
 	next  time.Time
-	// sent holds the cookies sent since Restart: on a way of more than 250 ms
-	// the answers to several attempts overlap.
+	// sent holds the cookies sent since Restart: when the round trip is longer than 250
+	// ms, the answers to several attempts overlap.
 	sent []Cookie
 }
 
-// NewBinder makes a Binder that wants to bind now.
+// NewBinder makes a Binder in the state Binding, whose first Poll returns a bind.
 func NewBinder(info Info) *Binder { return &Binder{info: info} }
 
-// Restart binds anew: the socket, the address or the network is another one,
-// or the relay asked for it.
+// Restart binds again, after a change of socket, address or network, or when the relay
+// asks for it.
 func (b *Binder) Restart() { *b = Binder{info: b.info, sent: b.sent[:0]} }
 
 // State returns the current state.
 func (b *Binder) State() State { return b.state }
 
-// Poll returns what to send now, nil for nothing, and when to call again, zero
+// Poll returns the datagram to send now, nil for none, and when to call Poll again, zero
 // for never.
 func (b *Binder) Poll(now time.Time) (out []byte, wake time.Time) {
 	if b.state != Binding {
@@ -65,10 +65,9 @@ func (b *Binder) Poll(now time.Time) (out []byte, wake time.Time) {
 	return AppendControl(nil, Bind, b.info.Send, Cookie{}, b.info.Key), b.next
 }
 
-// Handle takes a datagram that came from the relay's UDP address with a kind
-// other than Data, and returns what to send there at once, nil for nothing.
-// Datagrams that are not for this side or not from the relay change nothing.
-// The state may be another one afterwards.
+// Handle takes a datagram with a kind other than Data from the relay's UDP address, and
+// returns the datagram to send there at once, nil for none. It ignores datagrams of
+// another side or not made by the relay. It may change the state.
 func (b *Binder) Handle(datagram []byte) (out []byte) {
 	k, cookie, err := OpenControl(datagram, b.info.Send, b.info.Key)
 	if err != nil || b.state == IsBound {
@@ -77,7 +76,7 @@ func (b *Binder) Handle(datagram []byte) (out []byte) {
 	switch k {
 	case Challenge:
 		if cookie == (Cookie{}) || slices.Contains(b.sent, cookie) || len(b.sent) == len(retries) {
-			return nil // answered already, or more than were asked for
+			return nil // answered already, or more challenges than binds
 		}
 		b.sent = append(b.sent, cookie)
 		return AppendControl(nil, Bind, b.info.Send, cookie, b.info.Key)

@@ -1,54 +1,51 @@
-// Package lane is the datagrams of relay lanes: a lane is a relay's promise to
-// forward UDP datagrams between two nodes that are both connected to it. The
-// package is pure: no socket, no clock, no goroutine.
+// Package lane has the datagrams of relayed UDP. A lane lets two nodes that are connected
+// to a relay exchange UDP datagrams through it. The package is pure: no socket, no clock,
+// no goroutine.
 //
-// A node asks for a lane over its TLS connection to the relay (relay.Conn,
-// RequestLane); both nodes get an Info over theirs (relay.Handler, Lane). The
-// nodes and the relay then speak over UDP, at the relay's STUN address:
+// A node asks for a lane over its relay connection (relay.Conn.RequestLane); both nodes
+// get an Info over theirs (relay.Handler.Lane). The nodes and the relay then exchange
+// datagrams at the relay's STUN address:
 //
 //	data       0xF6, 0, 0, 0 | id 16 B | payload
 //	bind       0xF6, 1, 0, 0 | id 16 B | cookie 24 B, zeros at first | MAC 16 B
 //	challenge  0xF6, 2, 0, 0 | id 16 B | cookie 24 B                 | MAC 16 B
 //	bound      0xF6, 3, 0, 0 | id 16 B | cookie 24 B                 | MAC 16 B
 //
-// id is always that of the side that sends through the relay: a node sends
-// data and bind with Info.Send, it gets challenge and bound with Info.Send and
-// data with Info.Recv, which is the other node's Send. The relay forwards a
-// data datagram byte for byte, if it comes from the address that its side has
-// bound and the other side has bound one too; everything else it drops without
-// an answer. The payload (a WireGuard message or a probe) is sealed by the
-// nodes; an id proves nothing about it, and whoever sees an id on the wire can
-// do no more with it than lose datagrams of its own.
+// id always belongs to the side that sends through the relay: a node sends data and bind
+// with Info.Send, receives challenge and bound with Info.Send, and receives data with
+// Info.Recv, which is the other node's Send. The relay forwards a data datagram unchanged
+// if it comes from the address that its side has bound and the other side has bound one
+// too. It drops everything else without an answer. The nodes encrypt the payload (a
+// WireGuard message or a probe); an id proves nothing about it. Whoever sees an id on the
+// wire gains nothing: datagrams from another address are dropped.
 //
 // The MAC is BLAKE2s-128 under Info.Key over all bytes before it. Each side
 // has a key of its own, which never leaves the TLS connections.
 //
 // # What a node must do
 //
-// Bind only for a peer that it has an introduction with: any node of the
-// network may ask for a lane with any other, the relay knows no policy.
+// Bind only for a peer with which it has an introduction: any node of the network can ask
+// for a lane with any other, because the relay does not know the policy.
 //
-// Bind: send bind with a zero cookie from the socket that will carry the lane,
-// again after 250 ms, 500 ms, 1 s and 2 s; answer each challenge at once with
-// bind and its cookie; stop at bound with a cookie that was sent. Binder does
-// exactly this. It takes two round trips and proves to the relay that the node
-// receives what is sent to that address, so neither a replayed nor a spoofed
-// datagram moves a side or makes the relay send to a third party. No answer
-// after all attempts: UDP to this relay is blocked.
+// Bind: send bind with a zero cookie from the socket that will carry the data, again
+// after 250 ms, 500 ms, 1 s and 2 s; answer each challenge at once with bind and its
+// cookie; stop at a bound with a cookie that was sent. Binder does exactly this. It takes
+// two round trips and proves to the relay that the node receives at that address, so that
+// neither a replayed nor a spoofed datagram can rebind a side or make the relay send to a
+// third party. If no attempt is answered, UDP to this relay is blocked.
 //
-// Bind again, which is possible at any time and as often as 5 times a second:
-// when the node sends from another socket or address, after a wake, and when
-// relay.Handler.LaneRebind says that datagrams of this side come from an
-// address that is not bound (a NAT chose another port). The old address stays
-// bound until the new one is.
+// Bind again when the node sends from another socket or address, after it slept, and when
+// relay.Handler.LaneRebind says that datagrams of this side come from an address that is
+// not bound (a NAT chose another port). It may do so at any time, up to 5 times a second.
+// The old address stays bound until the new one is.
 //
-// Take data only from the relay's UDP address and only with Info.Recv.
+// Accept data only from the relay's UDP address and only with Info.Recv.
 //
-// A lane ends with either side's connection to the relay, and when neither
-// side sent anything for Info.Idle; LaneGone tells whoever is still connected.
-// Then ask anew, when there is something to send. Asking is cheap and changes
-// nothing while the lane exists: the same Info comes again. A lane that came
-// anew has other ids and keys and takes the place of the old one.
+// Ask again after the lane has ended, when there is something to send. A lane ends with
+// either side's relay connection, or when neither side has sent anything for Info.Idle.
+// The relay sends LaneGone to the nodes that are still connected. Asking is cheap and
+// changes nothing while the lane exists: the relay repeats the same Info. A new lane has
+// other ids and keys and replaces the old one.
 //
 // Not for embedders: nodes and relays share it.
 package lane
@@ -71,10 +68,10 @@ const (
 	KeyLen    = 32
 	CookieLen = 24
 	macLen    = 16
-	// HeaderLen is what goes before the payload of a data datagram.
+	// HeaderLen is the length of the header before the payload of a data datagram.
 	HeaderLen = 4 + IDLen
-	// ControlLen is the length of bind, challenge and bound: all the same, so
-	// that the relay never sends more than it was sent.
+	// ControlLen is the length of bind, challenge and bound. It is the same for all, so
+	// that the relay never sends more than it received.
 	ControlLen = HeaderLen + CookieLen + macLen
 )
 
@@ -84,16 +81,16 @@ type ID [IDLen]byte
 // Key authenticates the control datagrams of one side.
 type Key [KeyLen]byte
 
-// Cookie is what a challenge asks to be sent back.
+// Cookie is the value of a challenge, which the node sends back.
 type Cookie [CookieLen]byte
 
-// Info is a node's side of a lane. Whoever holds Key can move the side.
+// Info is a node's side of a lane. Whoever has Key can bind the side to an address.
 type Info struct {
-	Send ID // of what this node sends, and of its control datagrams
-	Recv ID // of what it receives
+	Send ID // id of data that this node sends, and of its control datagrams
+	Recv ID // id of data that it receives
 	Key  Key
-	// Idle is after how long without datagrams, give or take 30 s, the relay
-	// forgets the lane; in whole seconds up to 65,535.
+	// Idle is after how long without datagrams the relay ends the lane, give or take 30
+	// s. Whole seconds, up to 65,535.
 	Idle time.Duration
 }
 
@@ -109,8 +106,8 @@ func AppendInfo(dst []byte, i Info) []byte {
 	return append(dst, byte(s>>8), byte(s))
 }
 
-// ParseInfo decodes an Info; bytes after it are ignored. ok is false when it
-// is cut, an id is zero or both are the same.
+// ParseInfo decodes an Info; bytes after it are ignored. ok is false when b is too short,
+// an id is zero or both ids are equal.
 func ParseInfo(b []byte) (i Info, ok bool) {
 	if len(b) < InfoLen {
 		return Info{}, false
@@ -148,22 +145,22 @@ const (
 	Bound     Kind = 3 // from the relay
 )
 
-// AppendHeader appends what goes before the payload of a data datagram.
+// AppendHeader appends the header of a data datagram.
 func AppendHeader(dst []byte, id ID) []byte {
 	dst = append(dst, First, byte(Data), 0, 0)
 	return append(dst, id[:]...)
 }
 
-// PutHeader writes it to the first HeaderLen bytes of b.
+// PutHeader writes that header to the first HeaderLen bytes of b.
 func PutHeader(b []byte, id ID) {
 	b[0], b[1], b[2], b[3] = First, byte(Data), 0, 0
 	copy(b[4:HeaderLen], id[:])
 }
 
-// Parse returns the kind and the ID of a lane datagram. ok is false for
-// anything else: too short, another first byte, bytes that are not zero, a
-// kind that is not known, data without a payload, or a control datagram that
-// has not exactly ControlLen bytes. Nothing is authenticated.
+// Parse returns the kind and the ID of a lane datagram. ok is false for anything else:
+// too short, another first byte, bytes that are not zero, an unknown kind, data without a
+// payload, or a control datagram of another length than ControlLen. It authenticates
+// nothing.
 func Parse(b []byte) (k Kind, id ID, ok bool) {
 	if len(b) <= HeaderLen || b[0] != First || b[2]|b[3] != 0 {
 		return 0, ID{}, false
@@ -185,8 +182,7 @@ func ParseData(b []byte) (id ID, payload []byte, ok bool) {
 	return id, b[HeaderLen:], true
 }
 
-// ErrControl is returned for a control datagram that is not one, or whose MAC
-// is wrong.
+// ErrControl is returned for a malformed control datagram or one with a wrong MAC.
 var ErrControl = errors.New("bad lane control datagram")
 
 // AppendControl appends a control datagram.
@@ -199,8 +195,8 @@ func AppendControl(dst []byte, k Kind, id ID, cookie Cookie, key Key) []byte {
 	return append(dst, m[:]...)
 }
 
-// OpenControl returns the kind and the cookie of a control datagram that was
-// made with id and key.
+// OpenControl checks that a control datagram was made with id and key, and returns its
+// kind and cookie. The error is ErrControl.
 func OpenControl(b []byte, id ID, key Key) (Kind, Cookie, error) {
 	k, got, ok := Parse(b)
 	if !ok || k == Data || got != id {

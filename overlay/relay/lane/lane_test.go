@@ -56,7 +56,7 @@ func TestOpenControl(t *testing.T) {
 	if err != nil || k != Challenge || cookie != (Cookie{7}) {
 		t.Fatalf("got %d %x %v", k, cookie, err)
 	}
-	for i := range b { // every byte counts
+	for i := range b { // each byte is authenticated
 		bad := bytes.Clone(b)
 		bad[i] ^= 1
 		if _, _, err := OpenControl(bad, testID, testKey); err == nil {
@@ -140,15 +140,15 @@ func TestBinder(t *testing.T) {
 	}
 }
 
-// TestBinderOnALongWay binds over a round trip longer than the waits.
-func TestBinderOnALongWay(t *testing.T) {
+// TestBinderWithLongRoundTrip binds over a round trip that is longer than the waits.
+func TestBinderWithLongRoundTrip(t *testing.T) {
 	b := NewBinder(Info{Send: testID, Recv: ID{9}, Key: testKey})
 	now := time.Unix(1000, 0)
 	type late struct {
 		at time.Time
 		b  []byte
 	}
-	var way []late // what is on its way to the node
+	var flying []late // datagrams on their flying to the node
 	answer := func(d []byte) {
 		if d == nil {
 			return
@@ -159,15 +159,15 @@ func TestBinderOnALongWay(t *testing.T) {
 		}
 		kind := Bound
 		if cookie == (Cookie{}) {
-			kind, cookie = Challenge, Cookie{byte(len(way) + 1)}
+			kind, cookie = Challenge, Cookie{byte(len(flying) + 1)}
 		}
-		way = append(way, late{now.Add(900 * time.Millisecond), AppendControl(nil, kind, testID, cookie, testKey)})
+		flying = append(flying, late{now.Add(900 * time.Millisecond), AppendControl(nil, kind, testID, cookie, testKey)})
 	}
 	for i := 0; b.State() == Binding; {
 		out, _ := b.Poll(now)
 		answer(out)
-		for ; len(way) > i && !way[i].at.After(now); i++ {
-			answer(b.Handle(way[i].b))
+		for ; len(flying) > i && !flying[i].at.After(now); i++ {
+			answer(b.Handle(flying[i].b))
 		}
 		now = now.Add(time.Millisecond)
 	}

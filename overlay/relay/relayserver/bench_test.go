@@ -22,7 +22,7 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// counter counts what arrives.
+// counter counts the packets that arrive.
 type counter struct {
 	bytes, frames atomic.Int64
 }
@@ -48,8 +48,8 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkThroughput is one sender and one receiver through the relay over
-// loopback TCP, all in this process: both nodes' halves and the relay.
+// BenchmarkThroughput sends from one node to another through the relay over loopback TCP.
+// Relay and both nodes run in this process.
 func BenchmarkThroughput(b *testing.B) {
 	for _, size := range []int{1380, 16 << 10, 60 << 10} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
@@ -117,9 +117,9 @@ func BenchmarkIdleClients(b *testing.B) {
 	}
 }
 
-// TestBenchClients is the other process of BenchmarkIdleClients: it connects
-// clients, which say which versions they hold as real ones do, and keeps them
-// until its standard input ends. Otherwise it does nothing.
+// TestBenchClients is the other process of BenchmarkIdleClients: it connects clients,
+// which send their versions as real ones do, and keeps them connected until its standard
+// input ends. In other runs it does nothing.
 func TestBenchClients(t *testing.T) {
 	url := os.Getenv("WEFT_BENCH_URL")
 	if url == "" {

@@ -18,12 +18,12 @@ import (
 	"weft/overlay/rtt"
 )
 
-// A client's connection: what comes in (read, run, frame), and its end.
-// contacts.go says who it may send to, deliver.go queues for another client,
-// write.go sends what is queued, silence.go finds out who vanished.
+// A client's connection: its input (read, run, frame) and its end. contacts.go limits to
+// whom it may send, deliver.go queues for another client, write.go sends what is queued,
+// silence.go detects dead clients.
 
-// recently is how long ago somebody may have sent to a client to be told
-// when it goes; contacts are noted once a minute.
+// recently bounds how long ago a node may have exchanged frames with a client to get a
+// gone frame when the client leaves. contact.seen is updated once a minute only.
 const recently = 2 * time.Minute
 
 // client is one connection.
@@ -39,59 +39,59 @@ type client struct {
 	wg     sync.WaitGroup
 
 	lastRx  atomic.Int64 // Server.now of the last input
-	writing atomic.Int64 // when the write under way began, 0: none
-	gone    atomic.Bool  // closed: senders should look again
-	silent  atomic.Bool  // closed because it did not answer
+	writing atomic.Int64 // when the write in progress began, 0: none
+	gone    atomic.Bool  // closed: senders must look the node up again
+	silent  atomic.Bool  // closed because it did not answer a ping
 
 	laneRate rateLimit
 	// Server.lanes.mu guards the following.
 	lanes      map[cert.NodeID]*laneSide // by peer
-	asked      int                       // lanes that it asked for
-	lanesEnded bool                      // it gets no more
+	asked      int                       // how many lanes it has asked for
+	lanesEnded bool                      // it gets no new lanes
 
 	// Server.mu guards the following.
-	process string // of its first relay.Holds; "": not said
-	after   string // that of the connection whose place it took, if it did
-	flipped int64  // when; it is in flips.at
+	process string // from its first relay.Holds; "": not stated
+	after   string // process of the connection that it replaced, if any
+	flipped int64  // when it replaced that one; an element of flips.at
 
 	// Only the reading goroutine uses the following.
-	identified bool // Server.identify was told
+	identified bool // Server.identify was called
 
-	last    *contact // of the last run
+	last    *contact // destination of the last run
 	lastID  cert.NodeID
-	noted   int64 // when last was last marked as seen
-	refused int64 // when a new destination was last hinted at
-	mixed   int64 // until when this sender counts as sending to many
+	noted   int64 // when last.seen was last updated
+	refused int64 // when a busy frame for a new destination was last sent
+	mixed   int64 // until when this sender counts as sending to several nodes
 	buckets float64
 	filled  int64
 
-	// comparing is held from when the current versions are asked for to when the
-	// client is told, so that it is told last what was so last: before mu.
+	// comparing is held from the call of Config.Versions until the client's nudge is
+	// queued, so that the client gets the newest versions last. Taken before mu.
 	comparing sync.Mutex
 
 	mu sync.Mutex
 	// mu guards the following.
-	closed   bool
-	last1    bool // finishing: nothing more is queued
-	writer   bool // a goroutine is in write
-	control  []byte
-	crl      []byte // shared, not to be changed
-	nudge    []byte // the latest
-	sessions sched
-	packets  sched
-	room     chan struct{} // closed when the writer took something; nil: nobody waits
-	contacts map[cert.NodeID]*contact
-	held     api.Versions
-	changed  int64        // when a nudge last brought new changes along
-	told     *api.Changes // those; shared, not to be changed
-	home     bool         // it said which versions it holds
-	online   bool         // Presence was told
-	pingAt   int64
-	trip     rtt.Estimate // of pings, and of the link's handshake
-	timer    *time.Timer  // pings after silence
-	probe    *probe
-	unheard  int64                     // when the last probe began that nobody answered, 0: none
-	measures map[[8]byte]chan struct{} // by Ping
+	closed      bool
+	finishing   bool // the last frame is queued: nothing follows
+	writer      bool // a goroutine is in write
+	control     []byte
+	crl         []byte // shared, immutable
+	nudge       []byte // the latest one
+	sessions    sched
+	packets     sched
+	room        chan struct{} // closed when the writer takes something; nil: nobody waits
+	contacts    map[cert.NodeID]*contact
+	held        api.Versions
+	changed     int64        // when a nudge last carried new changes
+	lastChanges *api.Changes // those; shared, immutable
+	home        bool         // it has sent versions
+	online      bool         // last reported to Config.Presence
+	pingAt      int64
+	trip        rtt.Estimate // of pings, and of the link's handshake
+	timer       *time.Timer  // pings after silence
+	probe       *probe
+	unanswered  int64                     // when the last unanswered probe began, 0: none
+	measures    map[[8]byte]chan struct{} // of Ping, by nonce
 }
 
 func newClient(s *Server, nc net.Conn, id cert.NodeID, tagged bool) *client {
@@ -108,20 +108,20 @@ func newClient(s *Server, nc net.Conn, id cert.NodeID, tagged bool) *client {
 	return c
 }
 
-// read takes frames until the end.
+// read handles frames until the connection ends.
 func (c *client) read() error {
 	r := relay.NewReader(c.c, relay.AtRelay)
 	defer r.Release()
 	for {
 		if err := r.Fill(); err != nil {
 			if errors.Is(err, relay.ErrFrame) {
-				c.s.cfg.Log.Info("client sent junk", "network", c.net.id, "node", c.id, "remote", c.c.RemoteAddr(), "err", err)
+				c.s.cfg.Log.Info("client sent malformed frames", "network", c.net.id, "node", c.id, "remote", c.c.RemoteAddr(), "err", err)
 				c.finish(relay.TypeRefused, []byte{byte(relay.RefusedProtocol)})
 				drain(c.c)
 			}
 			return err
 		}
-		if c.gone.Load() { // finishing: what it still says counts no more
+		if c.gone.Load() { // finishing: its input is ignored
 			drain(c.c)
 			return net.ErrClosed
 		}
@@ -140,8 +140,8 @@ func (c *client) read() error {
 	}
 }
 
-// run forwards f and the packets behind it that go to the same node, and
-// returns the first frame that does not.
+// run forwards f and the packets after it for the same node, and returns the first frame
+// that is none of these.
 func (c *client) run(r *relay.Reader, f []byte, now int64) (next []byte) {
 	to := relay.Peer(f)
 	n := len(f)
@@ -163,7 +163,7 @@ func (c *client) run(r *relay.Reader, f []byte, now int64) (next []byte) {
 	return next
 }
 
-// frame handles what is not a packet.
+// frame handles a frame that is not a packet.
 func (c *client) frame(f []byte, now int64) error {
 	body := f[relay.HeadLen:]
 	switch relay.Type(f[0]) {
@@ -194,17 +194,17 @@ func (c *client) frame(f []byte, now int64) error {
 	return nil
 }
 
-// finish queues a last frame, after which the client has a second to close.
+// finish queues the last frame. The client then has a second to close the connection.
 func (c *client) finish(t relay.Type, body []byte) {
 	f := relay.AppendFrame(nil, t, body)
 	c.gone.Store(true)
 	c.s.lanes.end(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.last1 {
+	if c.closed || c.finishing {
 		return
 	}
-	c.last1 = true
+	c.finishing = true
 	c.packets.clear()
 	c.sessions.clear()
 	c.crl, c.nudge = nil, nil
@@ -215,7 +215,7 @@ func (c *client) finish(t relay.Type, body []byte) {
 	c.c.SetReadDeadline(time.Now().Add(lastWords))
 }
 
-// close ends the connection at once. It waits for nothing.
+// close ends the connection at once, without blocking.
 func (c *client) close() {
 	c.gone.Store(true)
 	c.mu.Lock()
@@ -234,7 +234,7 @@ func (c *client) close() {
 	c.sessions.clear()
 	c.control, c.crl, c.nudge = nil, nil, nil
 	for _, done := range c.measures {
-		close(done) // gone is set
+		close(done) // Ping sees that gone is set
 	}
 	c.measures = nil
 	c.roomLocked()
@@ -242,7 +242,7 @@ func (c *client) close() {
 	link.CloseNow(c.c)
 	c.s.lanes.end(c)
 	if cur := c.s.find(c.net, c.id); cur != nil && cur != c || c.s.ctx.Err() != nil {
-		return // it is back already, or everybody has to look for another relay
+		return // it has reconnected already, or the relay is shutting down
 	}
 	for _, id := range tell {
 		if from := c.s.find(c.net, id); from != nil {
@@ -251,8 +251,8 @@ func (c *client) close() {
 	}
 }
 
-// leftBehindLocked returns the nodes that may be waiting for this one's
-// answer: they asked for it, or exchanged frames with it lately.
+// leftBehindLocked returns the nodes that may be waiting for an answer of this one: they
+// have asked for it, or exchanged frames with it lately.
 func (c *client) leftBehindLocked() []cert.NodeID {
 	var ids []cert.NodeID
 	if c.probe != nil {
@@ -270,7 +270,7 @@ func (c *client) leftBehindLocked() []cert.NodeID {
 	return ids
 }
 
-// presence tells Config.Presence, once each way.
+// presence reports a change to Config.Presence.
 func (c *client) presence(online bool) {
 	c.mu.Lock()
 	tell := c.online != online

@@ -7,8 +7,8 @@ import (
 	"weft/overlay/relay"
 )
 
-// Whom a client exchanges frames with. New destinations are limited, and who
-// goes is told to those who may be waiting for it.
+// With whom a client exchanges frames. New destinations are limited. When a node leaves,
+// those that may be waiting for it get a gone frame.
 
 const (
 	contactFor  = 15 * time.Minute
@@ -16,15 +16,15 @@ const (
 	hintEvery   = time.Second
 )
 
-// contact is another node that this client exchanged frames with.
+// contact is another node with which this client has exchanged frames.
 type contact struct {
-	peer           *client // its connection when last looked up, may be nil
+	peer           *client // its connection at the last lookup; may be nil
 	seen           int64
-	goneAt, busyAt int64 // when this client was last told so
+	goneAt, busyAt int64 // when this client was last sent gone and busy for it
 }
 
-// destination returns the connection of a node, or nil after telling this
-// client why there is none. New destinations are limited.
+// destination returns the connection of a node, or nil after it has sent this client the
+// reason. New destinations are limited.
 func (c *client) destination(to cert.NodeID, now int64, session bool) *client {
 	if to != c.lastID || c.last == nil {
 		if c.last != nil {
@@ -45,8 +45,8 @@ func (c *client) destination(to cert.NodeID, now int64, session bool) *client {
 	if ct.peer == nil || ct.peer.gone.Load() {
 		ct.peer = c.s.find(c.net, to)
 		if ct.peer == nil {
-			// Packets come by the thousand; who sends a session frame waits for
-			// an answer to it.
+			// Packets arrive by the thousand, so their gone frames are limited. The
+			// sender of a session frame waits for an answer.
 			if session || ct.goneAt == 0 || now-ct.goneAt >= int64(hintEvery) {
 				ct.goneAt = now
 				c.sendPeer(relay.TypeGone, to, byte(relay.GoneAbsent))
@@ -58,8 +58,8 @@ func (c *client) destination(to cert.NodeID, now int64, session bool) *client {
 	return ct.peer
 }
 
-// contact returns this client's record of a node. Only the reading goroutine
-// changes records; the map is shared.
+// contact returns this client's record of a node. Only the reading goroutine changes a
+// record; mu guards the map.
 func (c *client) contact(to cert.NodeID, now int64) *contact {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +85,8 @@ func (c *client) burst() int {
 	return c.s.cfg.Limits.NewBurst
 }
 
-// allowNew is the bucket of new destinations.
+// allowNew takes a token from the bucket for new destinations and reports whether there
+// was one.
 func (c *client) allowNew(now int64) bool {
 	rate := c.s.cfg.Limits.NewPerMinute
 	if c.tagged {
@@ -114,7 +115,7 @@ func (c *client) addContactLocked(id cert.NodeID, now int64) *contact {
 			if len(c.contacts) < maxContacts {
 				break
 			}
-			delete(c.contacts, k) // any
+			delete(c.contacts, k) // an arbitrary one
 		}
 	}
 	ct := &contact{seen: now}
@@ -122,8 +123,7 @@ func (c *client) addContactLocked(id cert.NodeID, now int64) *contact {
 	return ct
 }
 
-// met notes that another node sent something here: answering it needs no
-// permit.
+// met records that another node has sent to this one: an answer is not a new destination.
 func (c *client) met(id cert.NodeID, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,7 +134,7 @@ func (c *client) met(id cert.NodeID, now int64) {
 	}
 }
 
-// knows reports whether this client exchanged frames with any of the nodes.
+// knows reports whether this client has exchanged frames with any of the nodes.
 func (c *client) knows(ids []cert.NodeID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

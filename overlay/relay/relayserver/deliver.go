@@ -7,31 +7,31 @@ import (
 	"weft/overlay/relay"
 )
 
-// From one client into another's queue. All of this runs in the goroutine that
-// reads the sender, which is how TCP slows a sender down.
+// From one client to another's queue. All of this runs in the goroutine that reads the
+// sender: when it waits, TCP slows the sender down.
 
 const (
 	packetRoom  = 192 << 10
 	sessionRoom = 64 << 10
 
-	// patience is how long the reader of a sender waits for a destination
-	// that is taking data, and how long that may have been in one write to
-	// still count as such. A sender that sent to more than one node within
-	// mixedFor has less of it: one of them must not hold up the others.
+	// patience is how long the reader of a sender waits for a destination that is taking
+	// data. A destination counts as taking data while its current write is no older than
+	// that. A sender that has sent to more than one node within mixedFor gets less,
+	// because one destination must not delay the others.
 	patience      = 100 * time.Millisecond
 	patienceMixed = 5 * time.Millisecond
 	mixedFor      = time.Second
 )
 
-// deliver queues packets from another client, called by the goroutine that
-// reads that one.
+// deliver queues packets from another client. The goroutine that reads that client calls
+// it.
 func (c *client) deliver(from *client, run []byte, now int64) {
 	wait := patience
 	if now < from.mixed {
 		wait = patienceMixed
 	}
 	c.mu.Lock()
-	for c.packets.bytes+len(run) > c.packets.limit && !c.closed && !c.last1 && c.taking(wait) {
+	for c.packets.bytes+len(run) > c.packets.limit && !c.closed && !c.finishing && c.taking(wait) {
 		if n := c.packets.fits(run); n > 0 {
 			c.packets.put(from.id, run[:n])
 			run = run[n:]
@@ -41,7 +41,7 @@ func (c *client) deliver(from *client, run []byte, now int64) {
 			break
 		}
 	}
-	if c.closed || c.last1 || len(run) == 0 {
+	if c.closed || c.finishing || len(run) == 0 {
 		c.mu.Unlock()
 		return
 	}
@@ -54,14 +54,14 @@ func (c *client) deliver(from *client, run []byte, now int64) {
 	}
 }
 
-// taking reports whether the client's socket took data within the last while.
+// taking reports whether the client's socket has taken data within the last while.
 func (c *client) taking(while time.Duration) bool {
 	began := c.writing.Load()
 	return began == 0 || time.Duration(c.s.now()-began) < while
 }
 
-// waitRoom waits for the writer to take something, mu held before and after,
-// not between. It reports false when that took too long.
+// waitRoom waits until the writer takes something, at most for atMost, and reports
+// whether it did. mu is held before and after, not while it waits.
 func (c *client) waitRoom(atMost time.Duration) bool {
 	if c.room == nil {
 		c.room = make(chan struct{})
@@ -79,17 +79,17 @@ func (c *client) waitRoom(atMost time.Duration) bool {
 	}
 }
 
-// introduce queues one introduction frame. A client that was silent for long
-// is asked whether it is still there.
+// introduce queues one introduction frame. It pings a client that has been silent for
+// long.
 func (c *client) introduce(from *client, f []byte, now int64) {
 	c.mu.Lock()
-	if c.closed || c.last1 {
+	if c.closed || c.finishing {
 		c.mu.Unlock()
 		return
 	}
 	dropped := c.sessions.put(from.id, f)
-	// One that did not answer the last time is not given another two seconds.
-	silent := c.unheard != 0 && c.lastRx.Load() < c.unheard
+	// A client that did not answer the last probe does not get two more seconds.
+	silent := c.unanswered != 0 && c.lastRx.Load() < c.unanswered
 	c.probeLocked(from.id, now)
 	c.wakeLocked()
 	c.mu.Unlock()
@@ -102,7 +102,7 @@ func (c *client) introduce(from *client, f []byte, now int64) {
 	}
 }
 
-// busy hints, once a second per destination, that packets were lost. The
+// busy sends a busy frame, at most once a second per destination: packets were lost. The
 // goroutine that reads c calls it.
 func (c *client) busy(peer cert.NodeID, now int64) {
 	if ct := c.last; ct != nil && c.lastID == peer && (ct.busyAt == 0 || now-ct.busyAt >= int64(hintEvery)) {

@@ -16,8 +16,8 @@ import (
 	"weft/overlay/relay"
 )
 
-// checker verifies what arrives: each packet ends in its checksum and starts
-// with a number that grows.
+// checker verifies the packets that arrive: each ends with its checksum and starts with a
+// number that grows.
 type checker struct {
 	counter
 	mu      sync.Mutex
@@ -108,9 +108,9 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
-// A node without a certificate of the network, or unknown, or while the
-// check cannot be made, is refused over a real link too.
-func TestStrangersAtTheRelay(t *testing.T) {
+// The relay refuses, over a real link, a node without a certificate of the network, an
+// unknown node, and any node while it cannot check.
+func TestRelayRefusesUnknownNodes(t *testing.T) {
 	w := newWorld(t, Config{})
 	foreign := newWorld(t, Config{})
 	stranger, known := foreign.node("x"), w.node("y")
@@ -133,8 +133,8 @@ func TestStrangersAtTheRelay(t *testing.T) {
 	}
 }
 
-// A relay that is killed and started again gets its nodes back, and their
-// packets flow within half a second of it being back.
+// When a relay is killed and started again, its nodes reconnect, and their packets flow
+// within half a second.
 func TestRestart(t *testing.T) {
 	w := newWorld(t, Config{})
 	a, b := w.node("a"), w.node("b")

@@ -10,9 +10,9 @@ import (
 	"weft/overlay/relay"
 )
 
-// Two machines with one identity fight for its connection and do not wait, as a
-// client of ours would: the one that is there stays for minutes at a time, and
-// people are told now and then.
+// Two machines with one identity replace each other's connection without waiting, unlike
+// our client: the present connection stays for minutes at a time, and alerts come now and
+// then.
 func TestCloneFlood(t *testing.T) {
 	onStage(t, func(st *stage) {
 		other := st.join(9)
@@ -45,15 +45,15 @@ func TestCloneFlood(t *testing.T) {
 	})
 }
 
-// A device that comes back by another network gets in at once, and after many
-// times as soon as its old connection is found dead.
+// A device that reconnects through another network gets in at once; after many flips, as
+// soon as its old connection is found dead.
 func TestDeviceComesBack(t *testing.T) {
 	onStage(t, func(st *stage) {
 		peer := st.join(9)
 		last := st.join(1)
 		for i := range 10 {
 			last.mu.Lock()
-			last.mute = true // its network is gone, and nobody has said so
+			last.mute = true // its network has failed without closing the connection
 			last.mu.Unlock()
 			next := st.join(1)
 			if i >= flipAlert {
@@ -67,7 +67,7 @@ func TestDeviceComesBack(t *testing.T) {
 			last = next
 			time.Sleep(time.Second)
 		}
-		// One that was closed properly is not in the way at all.
+		// A connection that was closed properly does not delay it.
 		last.c.Close()
 		synctest.Wait()
 		next := st.join(1)
@@ -78,7 +78,7 @@ func TestDeviceComesBack(t *testing.T) {
 	})
 }
 
-// What is remembered about flips goes.
+// Records of flips are removed.
 func TestFlipsAreForgotten(t *testing.T) {
 	onStage(t, func(st *stage) {
 		for i := range 200 {
@@ -96,9 +96,9 @@ func TestFlipsAreForgotten(t *testing.T) {
 	})
 }
 
-// A device that hops between two networks, both of which work, takes the place of
-// its own connection each time: one process, so nobody has to wait and nobody is
-// told. Without saying so, or when another says something else, it is as with a clone.
+// A device that hops between two working networks replaces its own connection each time.
+// It is one process, so it never has to wait and raises no alert. Without a process
+// value, or with another one, it is treated as a clone.
 func TestSameProcessIsNoClone(t *testing.T) {
 	for name, c := range map[string]struct {
 		process func(i int) string // of the connection i

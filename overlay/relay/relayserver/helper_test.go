@@ -141,7 +141,7 @@ func (n *node) dialer() *link.Dialer {
 	}
 }
 
-// dial returns a raw link.
+// dial returns a link without a relay.Conn on it.
 func (n *node) dial() *tls.Conn {
 	n.w.t.Helper()
 	tc, err := n.dialer().DialRelay(context.Background(), n.w.id, n.w.url)

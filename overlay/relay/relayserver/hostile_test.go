@@ -21,8 +21,8 @@ import (
 	"weft/overlay/stun"
 )
 
-// junkFrame makes a frame, or the beginning of one, that no node sends; end
-// says that the connection is closed behind it, for it is only cut.
+// junkFrame makes a frame, or the beginning of one, that no node sends. end says to close
+// the connection after it, because the frame is only incomplete.
 func junkFrame(r *rand.Rand) (f []byte, end bool) {
 	peer := cert.NodeID{1: byte(r.Uint32()), 2: 1}
 	body := make([]byte, r.IntN(3000))
@@ -31,7 +31,7 @@ func junkFrame(r *rand.Rand) (f []byte, end bool) {
 	}
 	head := func(t relay.Type, n int) []byte { return []byte{byte(t), byte(n >> 16), byte(n >> 8), byte(n)} }
 	switch r.IntN(10) {
-	case 0: // nothing in it
+	case 0: // an empty body
 		return head(relay.TypePacket+relay.Type(r.IntN(2)), r.IntN(relay.PeerLen+1)), false
 	case 1: // too long
 		return append(head(relay.TypePacket, relay.PeerLen+relay.MaxPacket+1+r.IntN(1<<20)), body...), false
@@ -41,14 +41,14 @@ func junkFrame(r *rand.Rand) (f []byte, end bool) {
 		return append(head(relay.Type(r.IntN(17)), 1<<24-1), body...), false
 	case 4:
 		return append([]byte{255, 255, 255, 255}, body...), false
-	case 5: // not known, or not for a relay
+	case 5: // an unknown type, or not for a relay
 		for {
 			t := relay.Type(r.IntN(256))
 			if relay.CheckHead(relay.AtRelay, t, len(body)) != nil {
 				return append(head(t, len(body)), body...), false
 			}
 		}
-	case 6: // nobody
+	case 6: // no peer
 		return relay.AppendPeerFrame(nil, relay.Type([]int{1, 2, 14}[r.IntN(3)]), cert.NodeID{}, body[:0]), false
 	case 7:
 		return relay.AppendPeerFrame(nil, relay.TypeSession, cert.NodeID{}, []byte{1}), false
@@ -59,8 +59,8 @@ func junkFrame(r *rand.Rand) (f []byte, end bool) {
 	return f[:1+r.IntN(len(f)-1)], true
 }
 
-// Ten thousand members that send one bad frame each are all closed; two others
-// lose nothing, and nothing is left of it.
+// Ten thousand members send one malformed frame each and are all disconnected. Two others
+// lose nothing, and no goroutine or client remains.
 func TestTenThousandJunkFrames(t *testing.T) {
 	onStage(t, func(st *stage) {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -75,7 +75,7 @@ func TestTenThousandJunkFrames(t *testing.T) {
 		peak := heap
 		rounds, each := 100, 100
 		if raceEnabled {
-			rounds = 20 // enough for it, and it takes ten times as long
+			rounds = 20 // enough here: the race detector takes ten times as long
 		}
 		for i := range rounds {
 			var all []*peer
@@ -119,8 +119,8 @@ func TestTenThousandJunkFrames(t *testing.T) {
 	})
 }
 
-// Strangers without a certificate, and members that send what is no frame, over
-// TCP: two others lose nothing meanwhile.
+// Clients without a certificate, and members that send junk, over TCP: two others lose
+// nothing meanwhile.
 func TestJunkOverTCP(t *testing.T) {
 	w := newWorld(t, Config{})
 	a, b := w.node("a"), w.node("b")
@@ -173,7 +173,7 @@ type echo struct {
 	counter
 	c       atomic.Pointer[relay.Conn]
 	welcome chan struct{}
-	back    chan struct{} // the other side: an answer came
+	back    chan struct{} // the other side: signals that an answer came
 }
 
 func (e *echo) Welcome(relay.Welcome) { close(e.welcome) }
@@ -185,9 +185,9 @@ func (e *echo) Packet(from cert.NodeID, p []byte) {
 	}
 }
 
-// One sends all it can to a node that does not read. No more than 256 KB wait
-// for that one, and the packets of two others go their way: p99 is logged, for
-// it depends on the machine.
+// One node sends all it can to a node that does not read. At most 256 KB are queued for
+// that one, and the packets of two others still flow. p99 is only logged, because it
+// depends on the machine.
 func TestFloodToTheDeaf(t *testing.T) {
 	w := newWorld(t, Config{})
 	flooder, deaf, a, b := w.node("flooder"), w.node("deaf"), w.node("a"), w.node("b")
@@ -259,8 +259,9 @@ func TestFloodToTheDeaf(t *testing.T) {
 	<-flooded
 }
 
-// STUN on the shared port: 20 a second to one address, however many ask and
-// in how few system calls; never more than twice the bytes; others are served.
+// STUN on the shared port: at most 20 answers a second to one address, however many
+// requests come in however few system calls; never more than twice the bytes; others are
+// still served.
 func TestSTUNFlood(t *testing.T) {
 	w := newWorld(t, Config{})
 	udp := serveUDP(t, w.relay, "udp4", "127.0.0.1:0")
@@ -299,8 +300,7 @@ func TestSTUNFlood(t *testing.T) {
 	}
 }
 
-// No datagram is answered with more than it is allowed, and none disturbs a
-// lane.
+// No datagram gets a longer answer than allowed, and none disturbs a lane.
 func FuzzDatagram(f *testing.F) {
 	key := lane.Key{7}
 	f.Add(stun.AppendRequest(nil, stun.TxID{1}))
@@ -324,7 +324,7 @@ func FuzzDatagram(f *testing.F) {
 		if id, _, ok := lane.ParseData(b); ok && u.to(id, stranger).IsValid() {
 			t.Fatal("forwarded")
 		}
-		if out := u.answer(b, stranger, udpWay{}, s.now()); len(out) > 2*len(b) || len(b) > 0 && b[0] == lane.First && len(out) > len(b) {
+		if out := u.answer(b, stranger, sourceInfo{}, s.now()); len(out) > 2*len(b) || len(b) > 0 && b[0] == lane.First && len(out) > len(b) {
 			t.Fatalf("%d bytes for %d", len(out), len(b))
 		}
 		if u.to(x.id, here) != there || u.to(x.other.id, there) != here {

@@ -11,12 +11,13 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// Lanes: who has one, and when it ends. Package lane has what goes over UDP,
-// udp.go forwards it.
+// Lanes: who has one, and when it ends. Package lane has the datagrams; udp.go forwards
+// them.
 
 const (
-	laneSweep = 30 * time.Second // how often idle lanes are looked for
-	// laneRepeat is how often the peer of a node that asks again is told again.
+	laneSweep = 30 * time.Second // how often to look for idle lanes
+	// laneRepeat is how often a lane frame is repeated to the peer of a node that asks
+	// again.
 	laneRepeat = time.Second
 )
 
@@ -24,20 +25,20 @@ const (
 type lanes struct {
 	// constant after New
 	s      *Server
-	secret [32]byte // of cookies
+	secret [32]byte // key of cookies
 
-	serving atomic.Int32 // sockets
+	serving atomic.Int32 // how many sockets are served
 	table   laneTable    // read without a lock
 
 	// Counters, for Stats.
 	bytes, dropped atomic.Uint64
 
 	mu sync.Mutex
-	// mu guards the following, writes to table, and in clients lanes, asked
-	// and lanesEnded. It is taken while no other is held, and none is taken
-	// under it.
+	// mu guards the following, writes to table, and the fields lanes, asked and
+	// lanesEnded of clients. Neither is it taken while another lock is held, nor another
+	// while it is.
 	sides int
-	timer *time.Timer // sweeps while there are lanes
+	timer *time.Timer // runs sweep while there are lanes
 }
 
 // laneSide is one node's side of a lane.
@@ -47,13 +48,13 @@ type laneSide struct {
 	key   lane.Key
 	owner *client
 	other *laneSide
-	asker bool // counts against owner's limit
+	asker bool // it counts against the owner's limit
 
 	at    atomic.Pointer[binding] // nil: not bound yet
 	used  atomic.Int64            // Server.now of the last datagram from it, within a second
-	stray atomic.Int64            // when owner was last told to bind again
+	stray atomic.Int64            // when the owner was last sent a rebind
 
-	told int64 // when owner last got it for the other's asking; lanes.mu guards it
+	lastSent int64 // when the owner last got a lane frame because the other asked; lanes.mu guards it
 }
 
 func (x *laneSide) info(idle time.Duration) []byte {
@@ -64,7 +65,7 @@ func (x *laneSide) info(idle time.Duration) []byte {
 // calls it.
 func (c *client) lane(to cert.NodeID, now int64) {
 	if c.contact(to, now) == nil {
-		return // new destinations are limited, and c was told
+		return // the limit of new destinations; c was sent busy
 	}
 	l := &c.s.lanes
 	if l.serving.Load() == 0 {
@@ -89,8 +90,8 @@ func (c *client) lane(to cert.NodeID, now int64) {
 	}
 }
 
-// get returns c's side of its lane with dst, a new one if there is none, and
-// whether dst has to be told too.
+// get returns c's side of its lane with dst, a new one if there is none, and whether dst
+// must be sent its side too.
 func (l *lanes) get(c, dst *client, now int64) (mine *laneSide, both bool, reason relay.LaneReason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,19 +103,19 @@ func (l *lanes) get(c, dst *client, now int64) (mine *laneSide, both bool, reaso
 	case mine != nil && mine.other.owner == dst:
 		mine.used.Store(now)
 		o := mine.other
-		if both = (mine.at.Load() == nil || o.at.Load() == nil) && now-o.told >= int64(laneRepeat); both {
-			o.told = now
+		if both = (mine.at.Load() == nil || o.at.Load() == nil) && now-o.lastSent >= int64(laneRepeat); both {
+			o.lastSent = now
 		}
 		return mine, both, 0
 	}
 	if mine != nil {
-		l.removeLocked(mine) // with a connection that was just replaced
+		l.removeLocked(mine) // its peer's connection was just replaced
 	}
 	if c.asked >= limits.LanesPerClient || l.sides >= 2*limits.Lanes {
 		return nil, false, relay.LaneFull
 	}
 	mine = &laneSide{id: lane.NewID(), key: lane.NewKey(), owner: c, asker: true}
-	o := &laneSide{id: lane.NewID(), key: lane.NewKey(), owner: dst, other: mine, told: now}
+	o := &laneSide{id: lane.NewID(), key: lane.NewKey(), owner: dst, other: mine, lastSent: now}
 	mine.other = o
 	c.asked++
 	for _, x := range [2]*laneSide{mine, o} {
@@ -132,7 +133,7 @@ func (l *lanes) get(c, dst *client, now int64) (mine *laneSide, both bool, reaso
 	return mine, true, 0
 }
 
-// removeLocked forgets a lane.
+// removeLocked removes both sides of a lane.
 func (l *lanes) removeLocked(x *laneSide) {
 	for _, x := range [2]*laneSide{x, x.other} {
 		l.table.remove(x)
@@ -144,8 +145,8 @@ func (l *lanes) removeLocked(x *laneSide) {
 	}
 }
 
-// end ends all lanes of a connection that goes, and sees to it that it gets
-// no more. The other sides are told. No lock is held.
+// end ends all lanes of a connection and makes sure that it gets no new ones. The other
+// nodes are sent lanegone. The caller holds no lock.
 func (l *lanes) end(c *client) {
 	l.mu.Lock()
 	c.lanesEnded = true
@@ -156,15 +157,15 @@ func (l *lanes) end(c *client) {
 	}
 	l.mu.Unlock()
 	if l.s.ctx.Err() != nil {
-		return // everybody has to go
+		return // the relay is shutting down
 	}
 	for _, o := range left {
 		o.sendPeer(relay.TypeLaneGone, c.id, byte(relay.LaneAbsent))
 	}
 }
 
-// sweep forgets idle lanes. Both nodes are told: a lane that one believes in
-// and that is not there costs it the way to the other.
+// sweep ends idle lanes. Both nodes are sent lanegone, because packets to a lane that no
+// longer exists are lost.
 func (l *lanes) sweep() {
 	now, idle := l.s.now(), int64(l.s.cfg.Limits.LaneIdle)
 	var old []*laneSide
@@ -188,7 +189,7 @@ func (l *lanes) sweep() {
 	}
 }
 
-// stop ends the sweeping.
+// stop stops the timer.
 func (l *lanes) stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -197,11 +198,11 @@ func (l *lanes) stop() {
 	}
 }
 
-// laneTable finds sides by ID. Its readers take no lock: each bucket is a list
-// that is never changed, only replaced. IDs are ours and random, so nobody can
-// fill one bucket.
+// laneTable finds sides by ID. Readers take no lock: each bucket is an immutable list
+// that is replaced as a whole. The relay chooses IDs at random, so nobody can fill one
+// bucket.
 type laneTable struct {
-	buckets atomic.Pointer[[]atomic.Pointer[laneNode]] // a power of two of them; nil at first
+	buckets atomic.Pointer[[]atomic.Pointer[laneNode]] // their number is a power of two; nil at first
 }
 
 type laneNode struct {
@@ -229,7 +230,7 @@ func bucketOf(b []atomic.Pointer[laneNode], id lane.ID) *atomic.Pointer[laneNode
 	return &b[binary.LittleEndian.Uint64(id[:])&uint64(len(b)-1)]
 }
 
-// add puts a side in, of which there are then count.
+// add inserts a side. count is the number of sides with it.
 func (t *laneTable) add(x *laneSide, count int) {
 	b := t.buckets.Load()
 	switch {

@@ -15,8 +15,8 @@ import (
 	"weft/overlay/stun"
 )
 
-// onLanes is onStage with a relay that serves a socket that is not there: datagrams
-// are handed to the core.
+// onLanes is onStage with a relay that serves a stand-in for a socket: the test hands
+// datagrams to the core.
 func onLanes(t *testing.T, f func(st *stage, u *udpCore)) {
 	onStage(t, func(st *stage) {
 		st.s.lanes.serving.Add(1)
@@ -30,7 +30,7 @@ func (p *peer) ask(for_ cert.NodeID) {
 	synctest.Wait()
 }
 
-// info takes the one lane frame that came.
+// info takes the one lane frame received and returns its Info.
 func (p *peer) info(peer cert.NodeID) lane.Info {
 	p.st.t.Helper()
 	frames := p.take(relay.TypeLane)
@@ -48,17 +48,17 @@ func addr(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), 1000)
 }
 
-// bind binds a side, and returns the two datagrams that did.
+// bind binds a side and returns the two datagrams that it sent.
 func (u *udpCore) bind(t *testing.T, i lane.Info, from netip.AddrPort) (first, second []byte) {
 	t.Helper()
 	b := lane.NewBinder(i)
 	first, _ = b.Poll(time.Now())
-	challenge := u.answer(first, from, udpWay{}, u.s.now())
+	challenge := u.answer(first, from, sourceInfo{}, u.s.now())
 	if challenge == nil {
 		t.Fatal("no challenge")
 	}
 	second = b.Handle(challenge)
-	b.Handle(u.answer(second, from, udpWay{}, u.s.now()))
+	b.Handle(u.answer(second, from, sourceInfo{}, u.s.now()))
 	if b.State() != lane.IsBound {
 		t.Fatal("not bound")
 	}
@@ -67,7 +67,7 @@ func (u *udpCore) bind(t *testing.T, i lane.Info, from netip.AddrPort) (first, s
 
 // to returns where a datagram of a side goes, the zero address for nowhere.
 func (u *udpCore) to(id lane.ID, from netip.AddrPort) netip.AddrPort {
-	if to := u.s.route(id, from, 100, u.s.now()); to != nil {
+	if to := u.s.laneDestination(id, from, 100, u.s.now()); to != nil {
 		return to.remote
 	}
 	return netip.AddrPort{}
@@ -81,7 +81,7 @@ func TestLaneMade(t *testing.T) {
 		if ia.Send != ib.Recv || ia.Recv != ib.Send || ia.Key == ib.Key || ia.Idle != 2*time.Minute {
 			t.Fatalf("sides do not match: %+v %+v", ia, ib)
 		}
-		// Asking again brings the same, to the other too while it is not bound.
+		// Asking again repeats the lane, also to the other node while it is not bound.
 		time.Sleep(2 * time.Second)
 		b.ask(a.id)
 		if again := b.info(a.id); again != ib {
@@ -94,7 +94,7 @@ func TestLaneMade(t *testing.T) {
 			b.ask(a.id)
 		}
 		if n := len(a.take(relay.TypeLane)); n != 0 {
-			t.Fatalf("told %d times within a second", n)
+			t.Fatalf("sent %d lane frames within a second", n)
 		}
 		b.take(relay.TypeLane)
 		u.bind(t, ia, addr(1))
@@ -114,7 +114,7 @@ func TestLaneMade(t *testing.T) {
 			t.Fatal("another lane")
 		}
 		if n := len(b.take(relay.TypeLane)); n != 0 {
-			t.Fatal("the other side is told although all is well")
+			t.Fatal("the other side gets a lane frame though it is bound")
 		}
 		if n := st.s.Stats().Lanes; n != 1 {
 			t.Fatalf("%d lanes", n)
@@ -145,7 +145,7 @@ func TestNoLane(t *testing.T) {
 		a.info(b.id)
 		a.ask(c.id)
 		gone(c.id, relay.LaneFull)
-		c.ask(a.id) // what others ask for does not count
+		c.ask(a.id) // lanes that others ask for do not count
 		c.info(a.id)
 		a.info(c.id)
 		st.s.cfg.Limits.Lanes = 2
@@ -195,7 +195,7 @@ func TestLaneEnds(t *testing.T) {
 				if u.to(ia.Send, addr(1)).IsValid() || u.to(ib.Send, addr(2)).IsValid() {
 					t.Error("still forwards")
 				}
-				if u.answer(bind, addr(1), udpWay{}, st.s.now()) != nil {
+				if u.answer(bind, addr(1), sourceInfo{}, st.s.now()) != nil {
 					t.Error("still binds")
 				}
 				if n := st.s.Stats().Lanes; n != 0 {
@@ -205,7 +205,7 @@ func TestLaneEnds(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				a.c.Close()
 				synctest.Wait()
-				a2 := st.join(1) // and may have one again
+				a2 := st.join(1) // which may have a lane again
 				b.take(relay.TypeLaneGone)
 				b.ask(a2.id)
 				if again := b.info(a2.id); again.Send == ib.Send || again.Key == ib.Key {
@@ -222,7 +222,7 @@ func TestLaneWithTheReplaced(t *testing.T) {
 	defer s.lanes.stop()
 	c, old, dst := newClient(s, nil, id(1), false), newClient(s, nil, id(2), false), newClient(s, nil, id(2), false)
 	for _, x := range []*client{c, old, dst} {
-		x.closed = true // they have no connection to write to
+		x.closed = true // so that nothing is written to a connection that does not exist
 	}
 	first, _, _ := s.lanes.get(c, old, 1)
 	second, both, _ := s.lanes.get(c, dst, 2)
@@ -255,10 +255,10 @@ func TestLaneIdles(t *testing.T) {
 				t.Fatal("forgotten while in use")
 			}
 		}
-		for range 20 { // strangers do not keep it
+		for range 20 { // unauthenticated datagrams do not keep it alive
 			time.Sleep(10 * time.Second)
 			u.to(ia.Send, addr(7))
-			u.answer(lane.AppendControl(nil, lane.Bind, ia.Send, lane.Cookie{}, lane.Key{}), addr(7), udpWay{}, st.s.now())
+			u.answer(lane.AppendControl(nil, lane.Bind, ia.Send, lane.Cookie{}, lane.Key{}), addr(7), sourceInfo{}, st.s.now())
 		}
 		if n := st.s.Stats().Lanes; n != 0 {
 			t.Fatal("an idle lane is kept")
@@ -271,14 +271,14 @@ func TestLaneIdles(t *testing.T) {
 	})
 }
 
-// What a stranger can do who sees all datagrams and sends from any address.
-func TestLaneStrangers(t *testing.T) {
+// What an attacker can do who sees all datagrams and sends from any address.
+func TestLaneAttacks(t *testing.T) {
 	onLanes(t, func(st *stage, u *udpCore) {
 		a, b := st.join(1), st.join(2)
 		a.ask(b.id)
 		ia, ib := a.info(b.id), b.info(a.id)
 		victim := addr(66)
-		answer := func(d []byte, from netip.AddrPort) []byte { return u.answer(d, from, udpWay{}, st.s.now()) }
+		answer := func(d []byte, from netip.AddrPort) []byte { return u.answer(d, from, sourceInfo{}, st.s.now()) }
 
 		first, second := u.bind(t, ia, addr(1))
 		u.bind(t, ib, addr(2))
@@ -326,8 +326,8 @@ func TestLaneStrangers(t *testing.T) {
 			}
 			inPlace(name)
 		}
-		// The binds that were seen, from another address: at most a challenge,
-		// not longer than what was sent, and it is of no use.
+		// Replays of the binds from another address get a challenge at most, no longer
+		// than the request, and gain nothing.
 		out := answer(first, victim)
 		if len(out) > len(first) {
 			t.Errorf("%d bytes for %d", len(out), len(first))
@@ -337,7 +337,7 @@ func TestLaneStrangers(t *testing.T) {
 			t.Errorf("another's cookie: answered %x", out)
 		}
 		inPlace("repeated cookie")
-		// To one address no more than 20 a second of them.
+		// One address gets no more than 20 challenges a second.
 		n := 0
 		for range 1000 {
 			if answer(first, victim) != nil {
@@ -347,8 +347,8 @@ func TestLaneStrangers(t *testing.T) {
 		if n > 20 {
 			t.Errorf("%d challenges to one address in a second", n)
 		}
-		// And the node itself is not kept from binding by that, or by STUN
-		// requests in its name.
+		// Neither this nor STUN requests with the node's source address prevent the node
+		// from binding.
 		for range 1000 {
 			answer(stun.AppendRequest(nil, stun.TxID{1}), addr(3))
 		}
@@ -357,14 +357,14 @@ func TestLaneStrangers(t *testing.T) {
 		if u.to(ia.Send, addr(3)) != addr(2) || u.to(ib.Send, addr(2)) != addr(3) {
 			t.Fatal("did not move")
 		}
-		// Old binds, from the old address, do not move it back.
+		// Old binds from the old address do not bind it again.
 		if out := answer(second, addr(1)); out != nil {
 			t.Errorf("an old bind is answered with %x", out)
 		}
 		if u.to(ia.Send, addr(1)).IsValid() || u.to(ib.Send, addr(2)) != addr(3) {
 			t.Fatal("an old bind moved the side back")
 		}
-		// A cookie gets old.
+		// A cookie expires.
 		late := lane.AppendControl(nil, lane.Bind, ia.Send, st.s.lanes.cookie(ia.Send, victim, st.s.now()), ia.Key)
 		time.Sleep(cookieLife + time.Second)
 		if answer(late, victim) != nil || u.to(ib.Send, addr(2)) != addr(3) {
@@ -373,15 +373,15 @@ func TestLaneStrangers(t *testing.T) {
 	})
 }
 
-// The NAT in front of a node chose another port: its datagrams are dropped
-// without an answer, and the node hears of it over TLS.
+// The NAT in front of a node chose another port: the relay drops its datagrams without an
+// answer and sends the node a rebind over TLS.
 func TestLaneRebind(t *testing.T) {
 	onLanes(t, func(st *stage, u *udpCore) {
 		a, b := st.join(1), st.join(2)
 		a.ask(b.id)
 		ia, ib := a.info(b.id), b.info(a.id)
 		for range 10 {
-			u.to(ia.Send, addr(1)) // not bound yet: it is at it
+			u.to(ia.Send, addr(1)) // not bound yet, so it is binding anyway
 		}
 		u.bind(t, ia, addr(1))
 		u.bind(t, ib, addr(2))
@@ -400,7 +400,7 @@ func TestLaneRebind(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := len(a.take(relay.TypeRebind)); n < 4 || n > 6 {
-			t.Errorf("told %d times in 5 s", n)
+			t.Errorf("sent %d rebinds in 5 s", n)
 		}
 	})
 }
@@ -423,7 +423,7 @@ func TestLaneRate(t *testing.T) {
 		for i := range 5000 { // 40 MB/s for 5 s, over two lanes
 			time.Sleep(time.Millisecond)
 			for range 10 {
-				if st.s.route(to[i%2].Send, addr(1), 4<<10, st.s.now()) != nil {
+				if st.s.laneDestination(to[i%2].Send, addr(1), 4<<10, st.s.now()) != nil {
 					sent += 4 << 10
 				}
 			}
@@ -437,7 +437,7 @@ func TestLaneRate(t *testing.T) {
 	})
 }
 
-// Readers see every side that is there while others come and go.
+// Readers find every side that exists while others are added and removed.
 func TestLaneTable(t *testing.T) {
 	var table laneTable
 	side := func() *laneSide { return &laneSide{id: lane.NewID()} }
@@ -489,7 +489,7 @@ func TestLaneTable(t *testing.T) {
 	}
 }
 
-// BenchmarkLaneMemory is what an idle, bound lane costs.
+// BenchmarkLaneMemory measures the memory of an idle, bound lane.
 func BenchmarkLaneMemory(b *testing.B) {
 	s := New(Config{Limits: Limits{Lanes: 1 << 30, LanesPerClient: 1 << 30}})
 	const clients = 500

@@ -11,18 +11,18 @@ import (
 	"weft/overlay/relay"
 )
 
-// maxMeasures bounds the measurements of one client that go on at once.
+// maxMeasures bounds the concurrent measurements of one client.
 const maxMeasures = 16
 
 // ErrAbsent is returned by Ping for a node that is not connected here.
 var ErrAbsent = errors.New("not connected to this relay")
 
-// errBusy is returned by Ping when enough others are measuring.
+// errBusy is returned by Ping when maxMeasures others are measuring.
 var errBusy = errors.New("too many measurements of this device at once")
 
-// Ping measures the round trip between the relay and a connected node, for
-// people who look at a device. It returns ErrAbsent when the node is not
-// here or goes, and the error of ctx when no answer comes.
+// Ping measures the round trip between the relay and a connected node, for a user who
+// looks at a device. It returns ErrAbsent when the node is not connected or disconnects,
+// and the error of ctx when no answer comes.
 func (s *Server) Ping(ctx context.Context, id cert.NetworkID, node cert.NodeID) (time.Duration, error) {
 	s.mu.RLock()
 	var c *client
@@ -36,8 +36,8 @@ func (s *Server) Ping(ctx context.Context, id cert.NetworkID, node cert.NodeID) 
 	return c.ask(ctx)
 }
 
-// answers reports whether the other end of a connection is there: it has flipAsk
-// to say so, more where answers are known to take long.
+// answers pings the client and reports whether it answers within flipAsk, or longer if
+// its answers are known to be slow.
 func (c *client) answers(ctx context.Context) bool {
 	c.mu.Lock()
 	wait := c.trip.Wait(flipAsk, probeMost)
@@ -52,7 +52,7 @@ func (c *client) answers(ctx context.Context) bool {
 func (c *client) ask(ctx context.Context) (time.Duration, error) {
 	var nonce [8]byte
 	rand.Read(nonce[:])
-	nonce[0] |= 1 // unlike that of the pings after silence, which is zero
+	nonce[0] |= 1 // pings after silence have a nonce of zero
 	done := make(chan struct{})
 	c.mu.Lock()
 	switch {
@@ -85,10 +85,10 @@ func (c *client) ask(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// Look asks those of nodes that are connected here and have been silent for a while
-// whether they are there, for people who look at a list of them, and waits until all
-// have answered or ctx ends. Who does not answer is given up like anybody who was
-// pinged after silence; until then it is not asked again.
+// Look pings those of nodes that are connected here and have been silent for a while, for
+// a user who looks at a list of them. It waits until all have answered or ctx ends. A
+// node that does not answer is disconnected as after a ping of the relay's own; until
+// then it is not pinged again.
 func (s *Server) Look(ctx context.Context, id cert.NetworkID, nodes []cert.NodeID) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -105,8 +105,8 @@ func (s *Server) Look(ctx context.Context, id cert.NetworkID, nodes []cert.NodeI
 	}
 }
 
-// doubt begins the wait for a sign of life of a client that has been silent, if
-// nobody waits for one yet, and reports whether it did. A ping has to follow.
+// doubt starts to wait for input of a client that has been silent, unless somebody is
+// waiting already, and reports whether it did. The caller must then send a ping.
 func (c *client) doubt() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,7 +119,8 @@ func (c *client) doubt() bool {
 	return true
 }
 
-// Heard returns when anything last came from a connected node, by Config.Now.
+// Heard returns when anything was last received from a connected node, by Config.Now. ok
+// is false if the node is not connected.
 func (s *Server) Heard(id cert.NetworkID, node cert.NodeID) (time.Time, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -131,7 +132,7 @@ func (s *Server) Heard(id cert.NetworkID, node cert.NodeID) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// measured takes a pong.
+// measured handles a pong.
 func (c *client) measured(nonce []byte, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,9 +33,9 @@ func TestPingMeasures(t *testing.T) {
 	})
 }
 
-// TestLookAsksTheSilent: who is looked at after a silence is heard again, or given
-// up as after a ping of the relay's own, however often people look.
-func TestLookAsksTheSilent(t *testing.T) {
+// TestLookPingsSilentNodes: Look hears from a silent node again, or disconnects it as a
+// ping of the relay's own does, however often it is called.
+func TestLookPingsSilentNodes(t *testing.T) {
 	onStage(t, func(st *stage) {
 		well, dead := st.join(1), st.join(2)
 		time.Sleep(probeAfter + time.Second)

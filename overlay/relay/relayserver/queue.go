@@ -7,19 +7,18 @@ import (
 	"weft/overlay/relay"
 )
 
-// sched holds frames on their way to one client, one flow per sender, and
-// gives them out round robin by bytes. It keeps no time and takes no lock;
-// the client's mutex guards it.
+// sched is a client's queue: frames in one flow per sender, taken round robin by bytes.
+// It has no clock and takes no lock; the client's mutex guards it.
 type sched struct {
 	limit int // bytes over all flows
 	bytes int
-	flows []*flow // those with frames, in the order they are served
+	flows []*flow // those with frames, in the order in which they are served
 	next  int     // index in flows
 }
 
 type flow struct {
 	from    cert.NodeID
-	buf     *[]byte // pooled; whole frames from off on
+	buf     *[]byte // pooled; whole frames, from off
 	off     int
 	deficit int
 }
@@ -27,17 +26,16 @@ type flow struct {
 const (
 	// maxFlows bounds senders with frames in one queue.
 	maxFlows = 256
-	// quantum is how many bytes a flow may send in its turn. Frames may be
-	// longer; then it saves up.
+	// quantum is how many bytes a flow may send in its turn. For a longer frame it saves
+	// up over several turns.
 	quantum = 16 << 10
 )
 
 func (f *flow) len() int { return len(*f.buf) - f.off }
 
-// put queues a run of whole frames of one sender and returns how many bytes
-// found no room. When the queue is full a sender who holds more than its
-// share loses what it sends, otherwise the one who holds most loses its
-// oldest frames.
+// put queues a run of whole frames of one sender and returns how many bytes were dropped.
+// When the queue is full, a sender with more than its share loses the new frames;
+// otherwise the sender with most loses its oldest.
 func (s *sched) put(from cert.NodeID, run []byte) (dropped int) {
 	f := s.flow(from)
 	if f == nil {
@@ -70,7 +68,7 @@ func (s *sched) put(from cert.NodeID, run []byte) (dropped int) {
 	return dropped
 }
 
-// fits returns how many leading bytes of run, whole frames, have room.
+// fits returns how many bytes of the leading whole frames of run have room.
 func (s *sched) fits(run []byte) int {
 	room := s.limit - s.bytes
 	if len(run) <= room {
@@ -92,8 +90,7 @@ func prefix(run []byte, n int) int {
 	return pos
 }
 
-// makeRoom frees n bytes for f at the cost of flows that hold more than f
-// would.
+// makeRoom frees n bytes for f by dropping from flows that have more than f would have.
 func (s *sched) makeRoom(f *flow, n int) bool {
 	for s.bytes+n > s.limit {
 		longest := s.flows[0]
@@ -142,9 +139,8 @@ func (s *sched) remove(f *flow) {
 	}
 }
 
-// take moves whole frames to the end of dst, as many as its capacity holds,
-// and returns it. It takes at least one when there are any: dst holds the
-// longest frame.
+// take moves as many whole frames as fit to the end of dst and returns it. dst must have
+// room for the longest frame, so that at least one is taken when there are any.
 func (s *sched) take(dst []byte) []byte {
 	for len(s.flows) > 0 {
 		if s.next >= len(s.flows) {
@@ -164,13 +160,13 @@ func (s *sched) take(dst []byte) []byte {
 		f.off += n
 		s.bytes -= n
 		if f.len() == 0 {
-			s.remove(f) // the next one moves to this index
+			s.remove(f) // the next flow moves to this index
 			continue
 		}
 		full := cap(dst)-len(dst) < relay.FrameLen((*f.buf)[f.off:])
 		if len(s.flows) > 1 {
 			f.deficit -= n
-			if full { // the turn goes on with the next take
+			if full { // the flow's turn continues with the next take
 				f.deficit -= quantum
 			}
 		}
@@ -189,7 +185,7 @@ func (s *sched) clear() {
 	s.flows, s.next, s.bytes = nil, 0, 0
 }
 
-// append adds frames, moving to a larger buffer when it has to.
+// append adds frames, and moves to a larger buffer if necessary.
 func (f *flow) append(run []byte) {
 	b := *f.buf
 	if len(b)+len(run) > cap(b) {
@@ -206,7 +202,7 @@ func (f *flow) append(run []byte) {
 	*f.buf = append(*f.buf, run...)
 }
 
-// Buffers come in a few sizes, so that many small queues stay small.
+// Buffers have a few sizes, so that many small queues stay small.
 var bufSizes = [...]int{2 << 10, 16 << 10, 80 << 10, 320 << 10}
 
 var bufPools [len(bufSizes)]sync.Pool

@@ -15,8 +15,8 @@ func frames(n, size int) (run []byte) {
 	return run
 }
 
-// Of one sender with much and one with little, both get the same share, by
-// bytes and not by frames.
+// A sender of long frames and a sender of short ones get the same share, counted in
+// bytes.
 func TestSchedFair(t *testing.T) {
 	s := sched{limit: 1 << 20}
 	a, b := cert.NodeID{1}, cert.NodeID{2}
@@ -38,7 +38,7 @@ func TestSchedFair(t *testing.T) {
 	}
 }
 
-// When the queue is full, who fills it loses.
+// When the queue is full, the sender that fills it loses frames.
 func TestSchedFull(t *testing.T) {
 	s := sched{limit: 100_000}
 	a, b := cert.NodeID{1}, cert.NodeID{2}
@@ -57,8 +57,8 @@ func TestSchedFull(t *testing.T) {
 	}
 }
 
-// Random puts and takes: the count of bytes is right, frames stay whole and
-// in order for each sender.
+// After random puts and takes the count of bytes is right, and the frames of each sender
+// are whole and in order.
 func TestSchedModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	s := sched{limit: packetRoom}

@@ -38,7 +38,7 @@ type stage struct {
 	slow     time.Duration // of Verify
 }
 
-// onStage runs f in a bubble with a relay. Goroutines left behind fail it.
+// onStage runs f in a bubble with a relay. It fails if goroutines are left.
 func onStage(t *testing.T, f func(st *stage)) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &stage{t: t}
@@ -71,19 +71,19 @@ func (st *stage) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bo
 
 func id(n int) cert.NodeID { return cert.NodeID{0xff, byte(n >> 8), byte(n)} }
 
-// peer is a client that keeps every frame it gets.
+// peer is a client that records every frame it receives.
 type peer struct {
 	st   *stage
 	id   cert.NodeID
 	c    net.Conn
-	over chan struct{} // closed when the relay closed the connection
+	over chan struct{} // closed when the relay closes the connection
 
 	mu     sync.Mutex
 	frames [][]byte
 	mute   bool // does not answer pings
 }
 
-// join connects a node; deaf ones never read.
+// join connects a node. A deaf one (joinAs) never reads.
 func (st *stage) join(n int) *peer { return st.joinAs(netA, id(n), false, false) }
 
 func (st *stage) joinAs(network cert.NetworkID, id cert.NodeID, tagged, deaf bool) *peer {
@@ -144,7 +144,7 @@ func (p *peer) holds(h relay.Holds) {
 	p.send(relay.AppendFrame(nil, relay.TypeVersions, b))
 }
 
-// take returns and forgets the frames of a type.
+// take removes and returns the recorded frames of a type.
 func (p *peer) take(t relay.Type) (out [][]byte) {
 	synctest.Wait()
 	p.mu.Lock()
@@ -177,8 +177,8 @@ func (p *peer) wantOne(t relay.Type, peer cert.NodeID, rest string) {
 	}
 }
 
-// A packet comes under the name of the session that sent it, and only within
-// a network.
+// A packet carries the id of the node that sent it, and is forwarded within its network
+// only.
 func TestForward(t *testing.T) {
 	onStage(t, func(st *stage) {
 		a, b := st.join(1), st.join(2)
@@ -186,10 +186,10 @@ func TestForward(t *testing.T) {
 			t.Fatalf("first frame %q, want welcome", first)
 		}
 		a.packet(b.id, "hello")
-		b.wantOne(relay.TypePacket, a.id, "hello") // the sender is the session's
+		b.wantOne(relay.TypePacket, a.id, "hello") // the sender is the connection's
 		b.session(a.id, "intro")
 		a.wantOne(relay.TypeSession, b.id, "intro")
-		// The same id in another network is somebody else.
+		// The same id in another network is another node.
 		other := st.joinAs(netB, b.id, false, false)
 		a.packet(b.id, "again")
 		b.wantOne(relay.TypePacket, a.id, "again")
@@ -233,7 +233,7 @@ func TestKick(t *testing.T) {
 		if got := a.take(relay.TypeRefused); len(got) != 1 {
 			t.Fatal("not told")
 		}
-		a.packet(b.id, "2") // in its last second it forwards nothing
+		a.packet(b.id, "2") // nothing is forwarded in its last second
 		if got := b.take(relay.TypePacket); len(got) != 1 {
 			t.Fatalf("%d packets, want 1", len(got))
 		}
@@ -243,7 +243,7 @@ func TestKick(t *testing.T) {
 		if !a.closed() {
 			t.Fatal("still open")
 		}
-		// A node kicked while it is being verified stays out.
+		// A node kicked while it is being verified is refused.
 		st.slow = time.Second
 		go func() { time.Sleep(time.Second / 2); st.s.Kick(netA, id(3)) }()
 		c := st.join(3)
@@ -251,7 +251,7 @@ func TestKick(t *testing.T) {
 		if got := c.take(relay.TypeRefused); len(got) != 1 || st.s.Stats().Clients != 1 {
 			t.Fatal("kicked during its check, and in")
 		}
-		// Afterwards it may come back if Verify says so.
+		// Afterwards it may connect again if Verify allows it.
 		d := st.join(3)
 		time.Sleep(2 * time.Second)
 		if got := d.take(relay.TypeWelcome); len(got) != 1 {
@@ -283,7 +283,7 @@ func TestJunkCloses(t *testing.T) {
 			a.packet(b.id, fmt.Sprint(i))
 			b.wantOne(relay.TypePacket, a.id, fmt.Sprint(i))
 		}
-		cut := st.join(200) // half a frame, then gone
+		cut := st.join(200) // half a frame, then closed
 		cut.send([]byte{1, 0, 0, 20, 1, 2})
 		cut.c.Close()
 		synctest.Wait()
@@ -312,7 +312,7 @@ func TestNewestWins(t *testing.T) {
 		if st.alerts != 1 {
 			t.Errorf("%d alerts for three flips in a minute, want 1", st.alerts)
 		}
-		// Whatever order events came in, the highest number tells the truth.
+		// Whatever the order of events, the one with the highest number is right.
 		var newest Event
 		for _, e := range st.events {
 			if e.Conn >= newest.Conn {
@@ -343,7 +343,7 @@ func TestSlowFlipsAreNoAlert(t *testing.T) {
 	})
 }
 
-// A guest connection, which names no versions, says nothing about presence.
+// A guest connection, which sends no versions, does not affect presence.
 func TestGuestHasNoPresence(t *testing.T) {
 	onStage(t, func(st *stage) {
 		p := st.join(1)
@@ -355,7 +355,7 @@ func TestGuestHasNoPresence(t *testing.T) {
 	})
 }
 
-// Who does not answer a ping is gone after 141 s at the latest.
+// A client that does not answer a ping is disconnected after 141 s at the latest.
 func TestSilence(t *testing.T) {
 	onStage(t, func(st *stage) {
 		alive, dead := st.join(1), st.join(2)
@@ -396,7 +396,7 @@ func TestProbe(t *testing.T) {
 			t.Fatal("not asked, though it had nothing to say to the frame")
 		}
 		b.mu.Lock()
-		b.mute = true // it vanishes a moment after it was heard
+		b.mute = true // it dies a moment after its last frame
 		b.mu.Unlock()
 		time.Sleep(time.Second)
 		a.session(b.id, "anybody there?")
@@ -480,7 +480,7 @@ func TestNewDestinations(t *testing.T) {
 			if got := reached(2000, 50); got != c.perMins {
 				t.Errorf("tagged %v: %d after a minute, want %d", c.tagged, got, c.perMins)
 			}
-			// Known ones cost nothing, nor does answering.
+			// Contacts do not count, nor do answers.
 			time.Sleep(2 * time.Second)
 			if got := reached(1000, 10); got != 10 {
 				t.Errorf("tagged %v: %d known ones, want 10", c.tagged, got)
@@ -531,7 +531,7 @@ func TestNudge(t *testing.T) {
 		if len(q.take(relay.TypeNudge)) != 0 || len(st.s.behind) != 0 || st.s.nudgeTimer != nil && len(st.s.behind) > 0 {
 			t.Error("nudged on")
 		}
-		// Any difference counts: a restored server's versions are lower.
+		// Any difference counts, because a restored server has lower versions.
 		st.mu.Lock()
 		st.versions = v1
 		st.mu.Unlock()
@@ -540,7 +540,7 @@ func TestNudge(t *testing.T) {
 		if len(q.take(relay.TypeNudge)) != 1 || len(p.take(relay.TypeNudge)) != 0 {
 			t.Error("Notify of one node")
 		}
-		// Names are for who remembers some.
+		// Names count only for a node that remembers some.
 		p.versions(v1)
 		renamed, held := v1, v1
 		held.Names, renamed.Names = api.Version{Epoch: 7, N: 1}, api.Version{Epoch: 7, N: 2}
@@ -566,7 +566,7 @@ func TestPushCRL(t *testing.T) {
 			ps[i] = st.join(i + 1)
 		}
 		bad := st.join(4000)
-		bad.packet(ps[150].id, "x") // 150 heard from it
+		bad.packet(ps[150].id, "x") // 150 received from it
 		ps[20].packet(bad.id, "x")  // 20 sent to it
 		st.s.Kick(netA, bad.id)
 		st.s.PushCRL(netA, []byte("crl"), []cert.NodeID{bad.id})
@@ -612,8 +612,8 @@ func TestCRLForStragglers(t *testing.T) {
 	})
 }
 
-// A receiver that does not read loses its own packets and costs a bounded
-// queue; others do not notice.
+// A receiver that does not read loses its own packets and has a bounded queue; others are
+// not affected.
 func TestSlowReader(t *testing.T) {
 	onStage(t, func(st *stage) {
 		a, b := st.join(1), st.join(2)
@@ -643,7 +643,7 @@ func TestSlowReader(t *testing.T) {
 		if n := len(a.take(relay.TypeBusy)); n < 1 {
 			t.Error("no busy hint")
 		}
-		// Session frames overtake: they come before the queued packets.
+		// Session frames are sent before queued packets.
 		time.Sleep(time.Second)
 		b.session(deaf.id, "first")
 		go deaf.read()

@@ -7,31 +7,30 @@ import (
 	"weft/overlay/relay"
 )
 
-// Who vanished without a word: clients are pinged after silence, and when
-// somebody waits for their answer.
+// Detection of dead clients: they are pinged after silence, and when another node waits
+// for their answer.
 
 const (
 	maxWaiters = 64
-	// stuck is how long a write may take before the client is given up.
+	// stuck is how long a write may take before the client is disconnected.
 	stuck = 60 * time.Second
 )
 
-// probe is a ping to a client not heard from, on behalf of senders of
-// introduction frames.
+// probe is a ping to a silent client, for nodes that have sent it introduction frames.
 type probe struct {
 	at      int64
-	asked   bool // a ping is on its way
+	asked   bool // the ping was sent
 	waiters []cert.NodeID
 	timer   *time.Timer
 }
 
-// probeLocked tells from if nothing comes from this client in probeAnswer, or in
-// the time that its answers are known to take, up to probeMost. One
-// that has been silent for long is asked at once, another when it has had time
-// to answer the frame itself: it may have vanished a moment ago.
+// probeLocked sends from a gone frame if nothing is received from this client within
+// probeAnswer, or within the time that its answers are known to take, up to probeMost. A
+// client that has been silent for long is pinged at once. Another gets time to answer the
+// frame itself first: it may have died a moment ago.
 func (c *client) probeLocked(from cert.NodeID, now int64) {
 	if c.probe != nil && c.lastRx.Load() >= c.probe.at {
-		c.probe.timer.Stop() // answered; the new sender wants to know anew
+		c.probe.timer.Stop() // that one was answered; the new sender starts another
 		c.probe = nil
 	}
 	if c.probe == nil {
@@ -70,7 +69,7 @@ func (c *client) probed(p *probe) {
 	}
 	c.probe = nil
 	if !answered {
-		c.unheard = p.at
+		c.unanswered = p.at
 	}
 	c.mu.Unlock()
 	if answered {
@@ -83,7 +82,7 @@ func (c *client) probed(p *probe) {
 	}
 }
 
-// tick pings after silence and gives up a client that does not answer.
+// tick pings after silence and disconnects a client that does not answer.
 func (c *client) tick() {
 	now := c.s.now()
 	c.mu.Lock()
@@ -118,7 +117,7 @@ func (c *client) tick() {
 }
 
 func (c *client) pingLocked(now int64) {
-	var nonce [8]byte // any input is an answer
+	var nonce [8]byte // zero, because any input counts as an answer
 	c.controlLocked(relay.AppendFrame(nil, relay.TypePing, nonce[:]))
 	c.pingAt = now
 	c.timer.Reset(pingAnswer)

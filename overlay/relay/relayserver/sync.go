@@ -9,12 +9,11 @@ import (
 	"weft/overlay/relay"
 )
 
-// Keeping nodes' versions in step: a client that says it holds others than
-// the current ones is nudged, and again every 30 s until it says it holds
-// them. One timer serves all clients. A nudge brings a short change of the
-// directory along, so that a rename costs nobody a question.
+// Keeping nodes' versions in step: a client whose versions are not the current ones is
+// nudged, and again every 30 s until they are. One timer serves all clients. A nudge
+// carries a short delta of the directory, so that a rename costs no request.
 
-// versions takes what a client says it holds. The first time makes it a home
+// versions takes the versions that a client says it has. The first call makes it a home
 // connection.
 func (c *client) versions(v api.Versions) {
 	c.mu.Lock()
@@ -33,11 +32,11 @@ func (c *client) versions(v api.Versions) {
 	}
 }
 
-// inlineCRL is the longest CRL that a node gets without having to fetch it
-// when it comes with an old one.
+// inlineCRL is the longest CRL, in bytes, that is sent to a node that connects with an
+// older one. A longer one it must fetch.
 const inlineCRL = 64 << 10
 
-// compare nudges c if it is behind and remembers it until it is not. It
+// compare nudges c if its versions are not current, and remembers it until they are. It
 // returns the current versions.
 func (s *Server) compare(c *client, spread int) api.Versions {
 	c.comparing.Lock()
@@ -48,7 +47,7 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 		current.Directory = changes.Version
 	}
 	c.mu.Lock()
-	behind := c.home && !s.cfg.unversioned && differ(c.held, current) && !c.closed && !c.last1
+	behind := c.home && !s.cfg.unversioned && differ(c.held, current) && !c.closed && !c.finishing
 	if behind {
 		nudge := relay.Nudge{Versions: current, SpreadMS: spread, Away: s.cfg.Away(), Changes: changes}
 		body := mustJSON(nudge)
@@ -71,15 +70,15 @@ func (s *Server) compare(c *client, spread int) api.Versions {
 	return current
 }
 
-// changes returns what a nudge may bring along for c: something new once a
-// second, and the same again with a nudge that takes the place of the one before.
+// changes returns the delta that a nudge to c may carry: a new one at most once a second,
+// and the same again in a nudge that replaces the one before.
 func (s *Server) changes(c *client, current api.Versions) *api.Changes {
 	if s.cfg.Changes == nil {
 		return nil
 	}
 	now := s.now()
 	c.mu.Lock()
-	held, told := c.held.Directory, c.told
+	held, delta := c.held.Directory, c.lastChanges
 	behind := c.home && !held.IsZero() && held != current.Directory
 	due := behind && (c.changed == 0 || now-c.changed >= int64(changesEvery))
 	if due {
@@ -88,20 +87,20 @@ func (s *Server) changes(c *client, current api.Versions) *api.Changes {
 	c.mu.Unlock()
 	switch {
 	case due:
-		told = s.cfg.Changes(c.net.id, c.id, held)
+		delta = s.cfg.Changes(c.net.id, c.id, held)
 		c.mu.Lock()
-		c.told = told
+		c.lastChanges = delta
 		c.mu.Unlock()
-		return told
-	case behind && told != nil && told.Since == held && told.Version == current.Directory:
-		return told
+		return delta
+	case behind && delta != nil && delta.Since == held && delta.Version == current.Directory:
+		return delta
 	}
 	return nil
 }
 
-// differ reports whether a node does not hold what it should. A relay that was
-// not told of a node's config yet knows only the revocation list. Names are
-// compared for who says that it remembers some.
+// differ reports whether a node's versions are not the current ones. A relay that does
+// not have a node's versions yet compares the CRL only. Names count only for a node that
+// remembers some.
 func differ(held, current api.Versions) bool {
 	if current.Config.IsZero() {
 		return held.CRL != current.CRL
@@ -129,7 +128,7 @@ func (s *Server) armLocked(in time.Duration) {
 	}
 }
 
-// again nudges those whose last nudge was 30 s ago.
+// again nudges the clients whose last nudge was 30 s ago.
 func (s *Server) again() {
 	now := s.now()
 	var due []*client
@@ -174,14 +173,14 @@ func (s *Server) Notify(id cert.NetworkID, node *cert.NodeID) {
 	}
 }
 
-// NotifyAway says that what Config.Away returns has changed. Home connections
-// are told.
+// NotifyAway says that the result of Config.Away has changed. It nudges all home
+// connections.
 func (s *Server) NotifyAway(id cert.NetworkID) {
 	for _, c := range s.all(id) {
 		c.comparing.Lock()
 		current, away := s.cfg.Versions(id, c.id), s.cfg.Away()
 		c.mu.Lock()
-		if c.home && !c.closed && !c.last1 {
+		if c.home && !c.closed && !c.finishing {
 			c.nudge = relay.AppendFrame(nil, relay.TypeNudge, mustJSON(relay.Nudge{Versions: current, SpreadMS: s.spread(id), Away: away}))
 			c.wakeLocked()
 		}
@@ -190,10 +189,10 @@ func (s *Server) NotifyAway(id cert.NetworkID) {
 	}
 }
 
-// PushCRL sends a network's new CRL to its clients: at once to those that
-// exchanged frames with a revoked node in the last quarter of an hour, to the
-// others at 500 a second. A later push takes the place of one under way. A
-// CRL too long for a frame is left to nudges.
+// PushCRL sends a network's new CRL to its clients: at once to those that exchanged
+// frames with a revoked node in the last quarter of an hour, to the others at 500 a
+// second. A later push replaces one in progress. A CRL that is too long for a frame is
+// not pushed: nudged nodes fetch it.
 func (s *Server) PushCRL(id cert.NetworkID, der []byte, revoked []cert.NodeID) {
 	if len(der) == 0 || len(der) > relay.MaxCRL {
 		return
@@ -246,7 +245,7 @@ func (s *Server) pushSlowly(ctx context.Context, frame []byte, to []*client) {
 func (c *client) pushCRL(frame []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.closed && !c.last1 {
+	if !c.closed && !c.finishing {
 		c.crl = frame
 		c.wakeLocked()
 	}

@@ -10,9 +10,9 @@ import (
 	"weft/overlay/relay"
 )
 
-// nudged notes the last nudge.
+// nudged records the last nudge.
 type nudged struct {
-	relay.Handler // nothing else comes
+	relay.Handler // nil: nothing else is received
 	crl           atomic.Uint64
 }
 
@@ -21,9 +21,9 @@ func (n *nudged) Drained()                {}
 func (n *nudged) Draining(relay.Draining) {}
 func (n *nudged) Nudge(nd relay.Nudge)    { n.crl.Store(nd.Versions.CRL) }
 
-// Two that tell of changes at once, and the one with the older is slow: the node is
-// told last what is so.
-func TestNudgedOfTheLastVersion(t *testing.T) {
+// Two goroutines notify of changes at once and the one with the older versions is slow:
+// the node gets the newest last.
+func TestNewestVersionIsNudgedLast(t *testing.T) {
 	var current atomic.Uint64
 	var slow atomic.Pointer[chan struct{}]
 	asked := make(chan struct{})
@@ -57,7 +57,7 @@ func TestNudgedOfTheLastVersion(t *testing.T) {
 	<-asked
 	current.Store(3)
 	go func() { w.relay.Notify(w.network, nil); close(second) }()
-	select { // it waits for the first one, or has overtaken it
+	select { // it waits for the first, or has overtaken it
 	case <-second:
 		until(3)
 	case <-time.After(50 * time.Millisecond):

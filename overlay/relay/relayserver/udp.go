@@ -16,26 +16,27 @@ import (
 	"weft/overlay/stun"
 )
 
-// The UDP port: STUN and lanes.
+// The UDP port: STUN and relayed UDP.
 //
-// The way of a datagram on Linux: udpLoop (udp_linux.go) takes a batch from the
-// socket, cuts it into runs of one lane and asks route where each goes; what is
-// not lane data is given to answer. One goroutine per socket does all this. It
-// takes no lock, makes no garbage per datagram, never waits for a receiver, and
-// what does not fit in the socket's buffer is lost, as in any router. Elsewhere
-// plainLoop (udp_plain.go) does the same datagram by datagram.
+// How a datagram travels on Linux: udpLoop (udp_linux.go) takes a batch from the socket,
+// cuts it into runs of one lane and looks up the destination of each; answer handles what
+// is not lane data. One goroutine per socket does all this. It takes no lock, allocates
+// nothing per datagram and never waits for a receiver. What does not fit in the socket's
+// buffer is lost, as in any router. On other systems plainLoop (udp_plain.go) does the
+// same one datagram at a time.
 
 const (
-	// cookieLife is how old a challenge may be that is answered.
+	// cookieLife is how long the cookie of a challenge is valid.
 	cookieLife = 10 * time.Second
-	// laneBurst is how much a client with a limited rate may send at once.
+	// laneBurst is how much a client with a limited rate may send at once, as time at
+	// that rate.
 	laneBurst    = 200 * time.Millisecond
 	laneBurstMin = 128 << 10
-	// udpBuffer is what the kernel holds for us each way: with its defaults a
-	// burst of a few milliseconds is lost.
+	// udpBuffer is the size of the kernel's buffer in each direction, in bytes. With the
+	// default size a burst of a few milliseconds is lost.
 	udpBuffer = 7 << 20
 	maxUDP    = 64 << 10
-	maxErrors = 1000 // of a socket in a row
+	maxErrors = 1000 // consecutive errors of a socket
 )
 
 // UDPConn is a UDP socket as ServeUDP uses it. *net.UDPConn is one.
@@ -45,21 +46,20 @@ type UDPConn interface {
 	SetReadDeadline(time.Time) error
 }
 
-// binding is where a side is: the address that proved that it receives.
+// binding is the address of a side, which has proved that it receives there.
 type binding struct {
 	remote netip.AddrPort // unmapped
-	since  int64          // of the challenge, Server.now
-	via    *udpSocket
-	wire   udpWay
+	since  int64          // time of the challenge, by Server.now
+	sock   *udpSocket
+	wire   sourceInfo
 }
 
-// ServeUDP answers STUN requests (as package stun says) and forwards lane
-// datagrams (package lane) on c until ctx ends, then returns nil; before, only
-// an error of the socket ends it. It does not close c. It may serve several
-// sockets, an IPv4 one and an IPv6 one for example, each called once. Lanes are
-// made while at least one is served. A *net.UDPConn is served with all that the
-// system has for speed, any other socket (of a test's own internet) datagram by
-// datagram.
+// ServeUDP answers STUN requests (package stun) and forwards lane datagrams (package
+// lane) on c until ctx ends, and then returns nil. It returns earlier only when the
+// socket fails. It does not close c. It may be called once for each of several sockets,
+// such as IPv4 and IPv6. The relay makes lanes while at least one is served. A
+// *net.UDPConn is served in batches where the system can; any other socket (of tests) one
+// datagram at a time.
 func (s *Server) ServeUDP(ctx context.Context, c UDPConn) error {
 	sock, err := newUDPSocket(c)
 	if err != nil {
@@ -75,13 +75,13 @@ func (s *Server) ServeUDP(ctx context.Context, c UDPConn) error {
 	return nil
 }
 
-// udpCore is what both loops share.
+// udpCore is the part that both loops share.
 type udpCore struct {
 	s    *Server
 	sock *udpSocket
 	stun *stun.Server
-	// limit is of challenges alone, so that a flood of STUN requests in a
-	// node's name does not keep it from binding.
+	// limit is for challenges only, so that a flood of STUN requests with a node's source
+	// address does not prevent it from binding.
 	limit *stun.Limiter
 	out   [lane.ControlLen]byte
 }
@@ -90,9 +90,9 @@ func newUDPCore(s *Server, sock *udpSocket) udpCore {
 	return udpCore{s: s, sock: sock, stun: stun.NewServer(s.cfg.Log), limit: stun.NewLimiter()}
 }
 
-// route returns where n bytes of data datagrams with an ID go that came from
-// an address, nil for nowhere.
-func (s *Server) route(id lane.ID, from netip.AddrPort, n int, now int64) *binding {
+// laneDestination returns where to forward n bytes of data datagrams with this ID from this
+// address, nil for nowhere.
+func (s *Server) laneDestination(id lane.ID, from netip.AddrPort, n int, now int64) *binding {
 	x := s.lanes.table.find(id)
 	if x == nil {
 		return nil
@@ -119,8 +119,8 @@ func (s *Server) route(id lane.ID, from netip.AddrPort, n int, now int64) *bindi
 	return to
 }
 
-// strayed tells a side's node over its TLS connection that its datagrams come
-// from elsewhere. Nothing is answered over UDP.
+// strayed sends a side's node a rebind over its relay connection, because its datagrams
+// come from an unbound address. It answers nothing over UDP.
 func (x *laneSide) strayed(now int64) {
 	last := x.stray.Load()
 	if last != 0 && now-last < int64(hintEvery) || !x.stray.CompareAndSwap(last, now) {
@@ -129,9 +129,9 @@ func (x *laneSide) strayed(now int64) {
 	x.owner.sendPeer(relay.TypeRebind, x.other.owner.id)
 }
 
-// answer returns the answer to a datagram that is not lane data, nil for none.
-// It is valid until the next call.
-func (u *udpCore) answer(b []byte, from netip.AddrPort, wire udpWay, now int64) []byte {
+// answer returns the answer to a datagram that is not lane data, nil for none. The answer
+// is valid until the next call.
+func (u *udpCore) answer(b []byte, from netip.AddrPort, wire sourceInfo, now int64) []byte {
 	if len(b) == 0 || b[0] != lane.First {
 		return u.stun.Handle(b, from, time.Now())
 	}
@@ -148,8 +148,8 @@ func (u *udpCore) answer(b []byte, from netip.AddrPort, wire udpWay, now int64) 
 		return nil
 	}
 	if cookie == (lane.Cookie{}) {
-		// Who saw a bind can repeat it from anybody's address, so this is
-		// limited by address, not by side.
+		// Whoever has seen a bind can repeat it with any source address, so the limit is
+		// per address, not per side.
 		if !u.limit.Allow(from.Addr(), time.Now()) {
 			return nil
 		}
@@ -162,12 +162,12 @@ func (u *udpCore) answer(b []byte, from netip.AddrPort, wire udpWay, now int64) 
 	for {
 		old := x.at.Load()
 		if old != nil && made == old.since && from == old.remote {
-			break // bound was lost, or somebody repeats it; it changes nothing
+			break // the bound was lost, or this is a replay: it changes nothing
 		}
 		if old != nil && made <= old.since {
-			return nil // repeated by somebody
+			return nil // a replay
 		}
-		if x.at.CompareAndSwap(old, &binding{remote: from, since: made, via: u.sock, wire: wire}) {
+		if x.at.CompareAndSwap(old, &binding{remote: from, since: made, sock: u.sock, wire: wire}) {
 			x.used.Store(now)
 			break
 		}
@@ -175,8 +175,8 @@ func (u *udpCore) answer(b []byte, from netip.AddrPort, wire udpWay, now int64) 
 	return lane.AppendControl(u.out[:0], lane.Bound, id, cookie, x.key)
 }
 
-// cookie proves, when it comes back, that who sends it receives at an address:
-// the time 8 B, a MAC over it, the side and the address 16 B.
+// cookie returns the cookie for a side and an address: the time 8 B, a MAC over time,
+// side and address 16 B. Whoever sends it back receives at the address.
 func (l *lanes) cookie(id lane.ID, from netip.AddrPort, now int64) (c lane.Cookie) {
 	binary.BigEndian.PutUint64(c[:], uint64(now))
 	m := l.cookieMAC(c[:8], id, from)
@@ -184,8 +184,8 @@ func (l *lanes) cookie(id lane.ID, from netip.AddrPort, now int64) (c lane.Cooki
 	return c
 }
 
-// open returns when a cookie was made. ok is false if it was not, for this
-// side and address.
+// open returns when a cookie was made. ok is false if it was not made for this side and
+// address.
 func (l *lanes) open(c lane.Cookie, id lane.ID, from netip.AddrPort) (made int64, ok bool) {
 	m := l.cookieMAC(c[:8], id, from)
 	return int64(binary.BigEndian.Uint64(c[:])), subtle.ConstantTimeCompare(m[:], c[8:]) == 1
@@ -210,8 +210,8 @@ func newSecret() (k [32]byte) {
 	return k
 }
 
-// rateLimit limits bytes per second without a lock: it holds the time at
-// which all that was let through would have been sent at the limited rate.
+// rateLimit limits bytes per second without a lock. busyUntil is when everything allowed
+// so far would have been sent at the limited rate.
 type rateLimit struct{ busyUntil atomic.Int64 }
 
 func (r *rateLimit) allow(n, perSecond int, now int64) bool {

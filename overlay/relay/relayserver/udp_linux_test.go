@@ -16,7 +16,7 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// gsoSender sends datagrams as nodes do: those of equal length in one call.
+// gsoSender sends datagrams as nodes do: consecutive ones of equal length in one call.
 type gsoSender struct {
 	t   testing.TB
 	raw syscall.RawConn
@@ -71,8 +71,8 @@ func (s *gsoSender) flush() {
 	s.n, s.buf, s.end = 0, s.buf[:0], false
 }
 
-// Datagrams of many lanes and sizes, in one burst from few sockets, arrive
-// each where it should, unchanged and in order.
+// Datagrams of many lanes and sizes, in one burst from few sockets, all arrive at the
+// right node, unchanged and in order.
 func TestLanesInOneBurst(t *testing.T) {
 	w := newWorld(t, Config{})
 	udp := serveUDP(t, w.relay, "udp4", "127.0.0.1:0")
@@ -104,7 +104,7 @@ func TestLanesInOneBurst(t *testing.T) {
 		if i%50 == 49 {
 			out.flush()
 			for since := time.Now(); w.relay.Stats().LaneBytes < sent && time.Since(since) < patient; {
-				time.Sleep(time.Millisecond / 10) // more than buffers may hold
+				time.Sleep(time.Millisecond / 10) // more than the buffers hold
 			}
 		}
 	}
@@ -125,7 +125,8 @@ func TestLanesInOneBurst(t *testing.T) {
 	}
 }
 
-// served is a relay's loop with a lane between two sockets, run by hand.
+// served returns a relay's loop with a lane between two sockets. The test calls its
+// steps.
 func served(t testing.TB) (u *udpLoop, relay netip.AddrPort, a, b *net.UDPConn, from *laneSide) {
 	s := New(Config{})
 	open := func() *net.UDPConn {
@@ -148,7 +149,7 @@ func served(t testing.TB) (u *udpLoop, relay netip.AddrPort, a, b *net.UDPConn, 
 	a, b = open(), open()
 	b.SetReadBuffer(4 << 20)
 	for side, conn := range map[*laneSide]*net.UDPConn{x: a, x.other: b} {
-		// Bound as a datagram would: its way back is what counts.
+		// Bind as a datagram would, for the sake of its source information.
 		conn.WriteToUDPAddrPort(lane.AppendControl(nil, lane.Bind, side.id, lane.Cookie{}, side.key), relay)
 		if err := u.step(); err != nil {
 			t.Fatal(err)
@@ -157,7 +158,7 @@ func served(t testing.TB) (u *udpLoop, relay netip.AddrPort, a, b *net.UDPConn, 
 		if u.rx.n != 1 || from != conn.LocalAddr().(*net.UDPAddr).AddrPort() {
 			t.Fatalf("%d messages from %v", u.rx.n, from)
 		}
-		side.at.Store(&binding{remote: from, via: sock, wire: u.way(0)})
+		side.at.Store(&binding{remote: from, sock: sock, wire: u.source(0)})
 		var challenge [lane.ControlLen + 1]byte
 		if n, _ := conn.Read(challenge[:]); n != lane.ControlLen {
 			t.Fatalf("challenge of %d bytes", n)
@@ -183,8 +184,7 @@ func TestForwardingMakesNoGarbage(t *testing.T) {
 	}
 }
 
-// Where the kernel does not cut, because it cannot at all or because an
-// interface cannot, each datagram leaves by itself.
+// Where the kernel or the interface cannot segment, each datagram is sent by itself.
 func TestWithoutGSO(t *testing.T) {
 	for name, f := range map[string]func(u *udpLoop, to *binding, run []byte, seg int){
 		"kernel": func(u *udpLoop, to *binding, run []byte, seg int) {
@@ -200,7 +200,7 @@ func TestWithoutGSO(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, _, _, b, from := served(t)
-			const seg, segs = 500, 150 // the last is shorter, and more than the kernel cuts at once
+			const seg, segs = 500, 150 // the last one shorter, and more than the kernel segments at once
 			run := packet(1, seg*segs-100)
 			if name == "interface" {
 				run = run[:seg*50-100]
@@ -219,8 +219,8 @@ func TestWithoutGSO(t *testing.T) {
 	}
 }
 
-// Datagrams that were received one by one leave in one call when they go to
-// one address.
+// Datagrams that were received one by one are sent in one call if they have one
+// destination.
 func TestGather(t *testing.T) {
 	u, _, a, b, from := served(t)
 	to, back := from.other.at.Load(), from.at.Load()
@@ -250,7 +250,7 @@ func TestGather(t *testing.T) {
 	}
 }
 
-// stepBlind is step without a look at what is forwarded.
+// stepBlind is step without parsing what it forwards.
 func (u *udpLoop) stepBlind(to *binding) error {
 	if err := u.receive(); err != nil {
 		return err
@@ -267,10 +267,9 @@ func (u *udpLoop) stepBlind(to *binding) error {
 	return nil
 }
 
-// BenchmarkLane is one sender and one receiver over loopback UDP: without a
-// relay, through a forwarder that moves datagrams like this one but does not
-// look at them, and through a lane. gso: the sender hands 44 datagrams to the
-// kernel at once, as nodes do with much to send.
+// BenchmarkLane sends over loopback UDP: without a relay, through a forwarder that moves
+// datagrams as this one does but does not parse them, and through a lane. gso: the sender
+// gives the kernel 44 datagrams at once, as busy nodes do.
 func BenchmarkLane(b *testing.B) {
 	const size = 1452
 	for _, how := range []string{"direct", "forwarder", "lane"} {
@@ -329,7 +328,7 @@ func BenchmarkLane(b *testing.B) {
 				for i := range int64(b.N) {
 					if out.add(d); i%int64(gso) == int64(gso)-1 {
 						out.flush()
-						// As many on the way as the buffers hold.
+						// Keep as many in flight as the buffers hold.
 						for i-got.Load()-lost > 1500 {
 							late.Reset(time.Second)
 							select {

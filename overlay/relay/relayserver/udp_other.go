@@ -7,11 +7,11 @@ import (
 	"net"
 )
 
-// udpSocket is a socket that is served.
+// udpSocket is a socket that ServeUDP serves.
 type udpSocket struct{ c UDPConn }
 
-// udpWay is what a platform adds to an address.
-type udpWay struct{}
+// sourceInfo is what a platform adds to an address.
+type sourceInfo struct{}
 
 func newUDPSocket(c UDPConn) (*udpSocket, error) {
 	if k, ok := c.(*net.UDPConn); ok {

@@ -10,8 +10,8 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// plainLoop serves a socket datagram by datagram: where there is no other way,
-// and for sockets that are not the kernel's. One goroutine uses it.
+// plainLoop serves a socket one datagram at a time: on systems without batches, and for
+// sockets that are not the kernel's. One goroutine uses it.
 type plainLoop struct{ udpCore }
 
 func (u *plainLoop) run(ctx context.Context) error {
@@ -28,20 +28,20 @@ func (u *plainLoop) run(ctx context.Context) error {
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		now := u.s.now()
 		if id, _, ok := lane.ParseData(buf[:n]); ok {
-			if to := u.s.route(id, from, n, now); to != nil {
+			if to := u.s.laneDestination(id, from, n, now); to != nil {
 				u.s.lanes.one(to, buf[:n])
 			}
 			continue
 		}
-		if out := u.answer(buf[:n], from, udpWay{}, now); out != nil {
+		if out := u.answer(buf[:n], from, sourceInfo{}, now); out != nil {
 			u.sock.c.WriteToUDPAddrPort(out, from)
 		}
 	}
 }
 
-// one sends a single datagram on.
+// one forwards a single datagram.
 func (l *lanes) one(to *binding, b []byte) {
-	if _, err := to.via.c.WriteToUDPAddrPort(b, to.remote); err != nil {
+	if _, err := to.sock.c.WriteToUDPAddrPort(b, to.remote); err != nil {
 		l.dropped.Add(uint64(len(b)))
 	} else {
 		l.bytes.Add(uint64(len(b)))

@@ -14,7 +14,7 @@ import (
 	"weft/overlay/stun"
 )
 
-// patient is how long tests wait for what must come.
+// patient is how long tests wait for something that must arrive.
 const patient = 20 * time.Second
 
 // laneEnd is a node with a UDP socket that has asked for lanes.
@@ -24,7 +24,7 @@ type laneEnd struct {
 	node  *node
 	conn  *relay.Conn
 	udp   *net.UDPConn
-	relay netip.AddrPort // where it sends
+	relay netip.AddrPort // where it sends to
 
 	welcome chan struct{}
 	lanes   chan lane.Info
@@ -76,7 +76,7 @@ func serveOn(t testing.TB, s *Server, network, address string, as func(*net.UDPC
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// end connects a node, with a UDP socket that reaches the relay at to.
+// end connects a node with a UDP socket. The relay's UDP address is to.
 func (w *world) end(name string, to netip.AddrPort) *laneEnd {
 	w.t.Helper()
 	e := &laneEnd{t: w.t, node: w.node(name), relay: to, welcome: make(chan struct{}), lanes: make(chan lane.Info, 8), gone: make(chan relay.LaneReason, 8), rebind: make(chan struct{}, 8)}
@@ -141,7 +141,8 @@ func (e *laneEnd) want(payload string) {
 	}
 }
 
-// nothing sends STUN and expects its answer to be the next datagram.
+// nothing checks that no datagram arrives: it sends STUN and expects the answer to be the
+// next one.
 func (e *laneEnd) nothing() {
 	e.t.Helper()
 	var tx stun.TxID
@@ -182,7 +183,7 @@ func (w *world) ask(a, b *laneEnd) {
 	}
 }
 
-// at is a socket address as a node with an address family sees it.
+// at returns the address of a served socket as nodes with the family of ip see it.
 func at(served netip.AddrPort, ip string) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(ip), served.Port())
 }
@@ -199,8 +200,8 @@ func TestLaneOverUDP(t *testing.T) {
 			udp := serveUDP(t, w.relay, c.network, c.listen)
 			a, b := w.end("a", at(udp, c.a)), w.end("b", at(udp, c.b))
 			w.pair(a, b)
-			// Sockets are connected: what comes from another address of the
-			// relay than the one sent to would not arrive.
+			// The sockets are connected: a datagram from another address of the relay
+			// would not arrive.
 			for _, size := range []int{1, 100, 1200, 1472, 9000, 60000} {
 				p := string(packet(uint32(size), size+8))
 				a.send(p)
@@ -217,7 +218,7 @@ func TestLaneOverUDP(t *testing.T) {
 	}
 }
 
-// plainConn hides what a kernel's socket is.
+// plainConn hides that a socket is the kernel's.
 type plainConn struct{ UDPConn }
 
 func TestLaneDatagramByDatagram(t *testing.T) {
@@ -253,8 +254,8 @@ func TestLaneOverTwoSockets(t *testing.T) {
 	a.want("from six")
 }
 
-// A side moves to another socket; what comes from there before it is bound is
-// dropped, and the node is told over TLS.
+// A side moves to another socket. The relay drops datagrams from there until it is bound,
+// and sends the node a rebind over TLS.
 func TestLaneMoves(t *testing.T) {
 	w := newWorld(t, Config{})
 	udp := serveUDP(t, w.relay, "udp4", "127.0.0.1:0")
@@ -269,7 +270,7 @@ func TestLaneMoves(t *testing.T) {
 	select {
 	case <-a.rebind:
 	case <-time.After(patient):
-		t.Fatal("not told to bind again")
+		t.Fatal("no rebind")
 	}
 	a.bind()
 	a.send("two")
@@ -291,7 +292,7 @@ func TestLaneNotForOlderRelays(t *testing.T) {
 	far.Write(relay.AppendFrame(nil, relay.TypeWelcome, []byte(`{"server_time":"2026-01-01T00:00:00Z"}`)))
 	far.Write(relay.AppendFrame(nil, relay.TypePing, make([]byte, 8)))
 	var buf [relay.HeadLen + 8]byte
-	far.Read(buf[:]) // the welcome was read
+	far.Read(buf[:]) // the welcome has arrived
 	if err := c.RequestLane(id(1)); err != relay.ErrNoLanes {
 		t.Errorf("after it: %v", err)
 	}
@@ -299,7 +300,7 @@ func TestLaneNotForOlderRelays(t *testing.T) {
 	<-done
 }
 
-// A side whose socket is not read, or gone, loses its own datagrams only.
+// A side whose socket is closed or not read loses its own datagrams only.
 func TestLaneToTheDead(t *testing.T) {
 	w := newWorld(t, Config{})
 	udp := serveUDP(t, w.relay, "udp4", "127.0.0.1:0")
@@ -325,8 +326,8 @@ func TestLaneToTheDead(t *testing.T) {
 	}
 }
 
-// What a stranger's socket sends is not answered, and does not disturb.
-func TestStrangersAtTheUDPPort(t *testing.T) {
+// Datagrams of other sockets get no answer and disturb nothing.
+func TestUnknownSendersAtTheUDPPort(t *testing.T) {
 	w := newWorld(t, Config{})
 	udp := serveUDP(t, w.relay, "udp4", "127.0.0.1:0")
 	a, b := w.end("a", udp), w.end("b", udp)

@@ -8,22 +8,21 @@ import (
 	"weft/overlay/relay"
 )
 
-// What leaves to a client: control frames are queued here, packets and
-// introduction frames in deliver.go. A goroutine writes only while there is
-// something to write.
+// Output to a client: control frames are queued here, packets and introduction frames in
+// deliver.go. A goroutine writes only while there is something to write.
 
 const (
 	controlRoom = 16 << 10
-	// batch is what one write takes: introduction frames up to their share,
-	// and at least the longest packet frame.
+	// batch is how many bytes one write takes. It has room for introduction frames up to
+	// their share, and for the longest packet frame.
 	batch        = 128 << 10
 	sessionShare = 48 << 10
 )
 
 var outPool = sync.Pool{New: func() any { b := make([]byte, 0, batch); return &b }}
 
-// send queues a control frame. It never waits; when 16 KB of them wait it is
-// lost, for they are all hints.
+// send queues a control frame. It never blocks. When 16 KB of them are queued it drops
+// the frame, because all of them are hints.
 func (c *client) send(t relay.Type, body []byte) {
 	f := relay.AppendFrame(nil, t, body)
 	c.mu.Lock()
@@ -39,7 +38,7 @@ func (c *client) sendPeer(t relay.Type, peer cert.NodeID, rest ...byte) {
 }
 
 func (c *client) controlLocked(f []byte) {
-	if c.closed || c.last1 || len(c.control)+len(f) > controlRoom {
+	if c.closed || c.finishing || len(c.control)+len(f) > controlRoom {
 		return
 	}
 	c.control = append(c.control, f...)
@@ -53,7 +52,7 @@ func (c *client) roomLocked() {
 	}
 }
 
-// wakeLocked sees to it that somebody writes what is queued.
+// wakeLocked makes sure that a goroutine writes what is queued.
 func (c *client) wakeLocked() {
 	if c.writer || c.closed {
 		return
@@ -62,7 +61,7 @@ func (c *client) wakeLocked() {
 	c.wg.Go(c.write)
 }
 
-// write sends what is queued until nothing is.
+// write sends until nothing is queued.
 func (c *client) write() {
 	out := outPool.Get().(*[]byte)
 	defer outPool.Put(out)
