@@ -3,16 +3,15 @@
 //
 // # Endpoints
 //
-// An Endpoint is a peer, not an address: it is named by the peer's NodeID, and
-// where its messages go is decided underneath, by SetWay: by its Sender (the
-// relay connection), by UDP to an address, or by UDP through a relay's lane.
-// WireGuard never learns of it, and no packet can move it.
+// An Endpoint is a peer, not an address: the peer's NodeID names it. SetWay selects the
+// path of its messages, invisibly for WireGuard: its Sender (the relay connection), UDP
+// to an address, or relayed UDP. No received packet can change it.
 //
 // # Sockets
 //
-// Open opens one UDP socket for both address families (Config.Listen), whose
-// port is Port; AddSocket opens more for the NATs that need it. A datagram is,
-// by its first bytes,
+// Open opens one UDP socket for both address families (Config.Listen), whose port is
+// Port; AddSocket opens more for the NATs that need it. The first bytes of a datagram
+// tell what it is:
 //
 //	01..04 00 00 00                a WireGuard message: taken only from a way in
 //	                               the table of Verify, as that Endpoint's
@@ -22,11 +21,10 @@
 //	F6 01..03 00 00                about a lane: Config.Lane
 //	00 or 01, and STUN's cookie    STUN: Config.STUN
 //
-// and is dropped otherwise. Nothing here ever answers. The callbacks run on the
-// goroutine that reads the socket, with borrowed bytes: they must not block, and
-// must not close a socket. What they are given is not authenticated, but for a
-// probe by a lane, which has at least come from the lane. They answer by SendTo,
-// with the Way that they were given.
+// Any other datagram is dropped. This package never answers. The callbacks run on the
+// goroutine that reads the socket. They must not block, close a socket or keep the bytes.
+// Their datagrams are not authenticated, except that a relayed probe has come from a
+// known lane. They answer with SendTo and the Way that they were given.
 //
 // # Inwards
 //
@@ -36,38 +34,36 @@
 //	  -> queue of chunks, bounded
 //	wireguard-go's other receive goroutine: receive -> wireguard's buffers
 //
-// A Source belongs to the goroutine that reads one relay connection. It fills
-// pooled chunks of 64 KB and hands them over whole, when full or when Flush says
-// that no more input is waiting, so that a batch costs one wake-up. At most
-// QueueChunks chunks wait for the receive goroutine; then Flush waits too, and
-// after 50 ms drops. Messages of a node without Endpoint go to Config.Stranger.
+// A Source belongs to the goroutine that reads one relay connection. It fills pooled
+// chunks of 64 KB and hands them over as a whole, when full or when Flush says that no
+// more input is waiting, so that a batch costs one wake-up. At most QueueChunks chunks
+// wait for the receive goroutine; then Flush waits too, and after 50 ms drops. Messages
+// of a node without an Endpoint go to Config.Stranger.
 //
 // At most MaxInFlight bytes of data messages of one peer are between arrival and
-// Endpoint.Done. Of those that a relay brings more are dropped at once, so that
-// one peer does not hold up the others; the reader of the main socket waits up to
-// 500 ms first, since the socket's own buffer goes on taking.
+// Endpoint.Done. More from a relay are dropped at once, so that one peer does not delay
+// the others. The reader of the main socket waits up to 500 ms before it drops, while the
+// kernel's buffer still takes datagrams.
 //
 // # Outwards
 //
-// Send sends a batch by the endpoint's way. A socket may block it, and so may
-// the Sender, which copies (backpressure). Messages that are longer than the
-// limit of the way, or that the system refuses, go by the Sender. Without one,
-// or when it fails, they are dropped: to WireGuard and to what it carries that is
-// packet loss, which both can deal with, so Send returns no error.
-// Config.Trouble is told of what the system refuses.
+// Send sends a batch on the endpoint's path. The socket may block it, and so may the
+// Sender, which copies (backpressure). Messages that are longer than the limit of the
+// path, or that the system refuses, go to the Sender. Without a Sender, or when it fails,
+// they are dropped. WireGuard and the protocols inside treat that as packet loss, so Send
+// returns no error. Config.Trouble is called with errors of the system.
 //
 // Neither direction takes a lock or allocates in the steady state.
 //
 // # The Linux kernel's sockets
 //
-// They are read by recvmmsg and written by sendmmsg, with UDP_GRO and
-// UDP_SEGMENT where the kernel has them and by scatter and gather, so that
-// nothing is copied to be split or put together; with buffers of 7 MB, if the
-// process may have them; and with the don't-fragment bit on every datagram,
-// whatever the kernel believes to know about the path: finding out which size
-// passes is left to whoever sets the limit of a way. On other systems, and for
-// what Config.Listen opens that is no *net.UDPConn, one datagram is read or
-// written at a time.
+// They are read with recvmmsg and written with sendmmsg, with UDP_GRO and UDP_SEGMENT
+// where the kernel has them, and with scatter and gather, so that nothing is copied to be
+// split or joined. They have buffers of 7 MB, if the process may have them. Every
+// datagram has the don't-fragment bit, and the kernel's idea of the path MTU is ignored:
+// whoever sets the limit of a path finds out which sizes pass. On other systems, and for
+// a result of Config.Listen that is not a *net.UDPConn, datagrams are read and written
+// one at a time.
 package bind
 
 import (
@@ -87,9 +83,9 @@ import (
 )
 
 const (
-	// BatchSize is how many messages WireGuard takes at once where there are
-	// sockets and 512 MB of memory, and RelayBatchSize where there are none. It keeps a buffer of
-	// 64 KB for each, of which the pages become resident that are used.
+	// BatchSize is how many messages WireGuard takes at once with sockets and at least
+	// 512 MB of memory, RelayBatchSize without sockets. It has a buffer of 64 KB for
+	// each, of which only the used pages become resident.
 	BatchSize      = 128
 	RelayBatchSize = 8
 
@@ -97,24 +93,24 @@ const (
 	// goroutine, over all sources.
 	QueueChunks = 32
 
-	// MaxInFlight bounds the data messages of one peer between arrival and
-	// Done, in bytes, with 4 KB more for each; a machine with less than 1 GB
-	// has room for less.
+	// MaxInFlight bounds the data messages of one peer between arrival and Done, in
+	// bytes, counting 4 KB more for each. It is less on a machine with less than 1 GB.
 	MaxInFlight = 16 << 20
 
 	// MaxMessage is the longest WireGuard message in bytes.
 	MaxMessage = 65535
 )
 
-// backpressure is how long Flush waits for WireGuard, socketBackpressure how long
-// the reader of the main socket does: its messages are in nobody's way.
+// backpressure is how long Flush waits for WireGuard. socketBackpressure is how long the
+// reader of the main socket waits; it is longer because it does not delay a relay
+// connection.
 const (
 	backpressure       = 50 * time.Millisecond
 	socketBackpressure = 500 * time.Millisecond
 )
 
-// stalled is how long Done has to be silent before the messages that were
-// counted as in flight are given up: they were not data for this node.
+// stalled is how long after the last Done the messages counted as in flight are given up:
+// WireGuard has refused them.
 const stalled = 200 * time.Millisecond
 
 // A Sender carries WireGuard messages to nodes. A relay connection is one.
@@ -127,34 +123,32 @@ type Sender interface {
 
 // Config configures New.
 type Config struct {
-	// Stranger is handed each message from a node that has no Endpoint. pkt
-	// is borrowed until it returns. It is called from the goroutine of the
-	// Source and must not block. nil drops.
+	// Stranger is called with each message of an unknown sender: a node without an
+	// Endpoint. pkt is valid until it returns. It runs on the goroutine of the Source and
+	// must not block. nil: the message is dropped.
 	Stranger func(from cert.NodeID, pkt []byte)
 
-	// Listen opens the UDP sockets: Listen of this package, or ListenPacket
-	// of an overlaytest.Host. network is "udp" or "udp4", address ":PORT".
-	// What it returns needs the methods ReadFromUDPAddrPort and
-	// WriteToUDPAddrPort. nil: no sockets.
+	// Listen opens the UDP sockets: Listen of this package, or ListenPacket of an
+	// overlaytest.Host. network is "udp" or "udp4", address ":PORT". Its result must have
+	// the methods ReadFromUDPAddrPort and WriteToUDPAddrPort. nil: there are no sockets.
 	Listen func(network, address string) (net.PacketConn, error)
 
 	// Port is the local port of the main socket; 0 is a random one.
 	Port uint16
 
-	// STUN and Probe are handed the datagrams of their kind; see the package
-	// comment. from is Direct, or Lane for a probe that came by one. pkt is
-	// borrowed until they return. nil drops.
+	// STUN and Probe are called with the datagrams of their kind; see the package
+	// comment. from is Direct, or Lane for a relayed probe. pkt is valid until they
+	// return. nil: the datagram is dropped.
 	STUN  func(pkt []byte, from Way)
 	Probe func(pkt []byte, from Way)
 
-	// Lane is handed what a relay says about a lane, in the same way.
+	// Lane is called in the same way with control datagrams about a lane.
 	Lane func(pkt []byte, from Way)
 
-	// Trouble is told, at most ten times a second for each SetWay, why what
-	// ep sends could not go by its way w: syscall.EMSGSIZE when a datagram
-	// is too long for the interface that it should leave by, ENETUNREACH,
-	// EHOSTUNREACH, EPERM, ErrNoSocket, and so on. It runs on the goroutine
-	// that sends and must not block. nil ignores.
+	// Trouble is called, at most ten times a second for each SetWay, with the error of
+	// sending on ep's path w: syscall.EMSGSIZE when a datagram is too long for the
+	// interface, ENETUNREACH, EHOSTUNREACH, EPERM, ErrNoSocket, and so on. It runs on the
+	// goroutine that sends and must not block. May be nil.
 	Trouble func(ep *Endpoint, w Way, err error)
 }
 
@@ -172,11 +166,11 @@ type Bind struct {
 	pool       sync.Pool // of *chunk
 
 	main   atomic.Pointer[Socket] // nil while there is none
-	inlets atomic.Pointer[inlets] // replaced under mu, never changed
+	inlets atomic.Pointer[inlets] // immutable; replaced with mu held
 
-	endpoints atomic.Pointer[map[cert.NodeID]*Endpoint] // replaced under mu, never changed
+	endpoints atomic.Pointer[map[cert.NodeID]*Endpoint] // immutable; replaced with mu held
 	dropped   atomic.Uint64
-	lagging   atomic.Bool // a source waited for WireGuard in vain
+	lagging   atomic.Bool // a source has waited for WireGuard in vain
 
 	// mu guards the following.
 	mu        sync.Mutex
@@ -222,18 +216,17 @@ func New(cfg Config) *Bind {
 	return b
 }
 
-// NewEndpoint makes the endpoint of a node: a way to send to it. ip is the
-// node's overlay address, by which WireGuard limits the rate of handshakes.
-// What comes from the node goes to Config.Stranger until Admit.
+// NewEndpoint makes the endpoint of a node, for sending to it. ip is the node's overlay
+// address, by which WireGuard limits the rate of handshakes. Messages from the node go to
+// Config.Stranger until Admit.
 func NewEndpoint(id cert.NodeID, ip netip.Addr) *Endpoint {
 	ep := &Endpoint{id: id, name: id.String(), ip: ip, moved: make(chan struct{}, 1)}
 	ep.most, ep.page = inFlightBounds(limited.Memory())
 	return ep
 }
 
-// Admit lets what comes from ep's node in. WireGuard has to know the node by
-// then: it drops what comes from strangers, and who sent it waits and tries
-// again.
+// Admit lets messages from ep's node in. WireGuard must have the peer by then: it drops
+// messages of unknown peers, whose sender would have to wait and try again.
 func (b *Bind) Admit(ep *Endpoint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -250,8 +243,8 @@ func (b *Bind) Admit(ep *Endpoint) {
 // Find returns the endpoint of a node, or nil.
 func (b *Bind) Find(id cert.NodeID) *Endpoint { return (*b.endpoints.Load())[id] }
 
-// Drop forgets the endpoint of a node and its verified ways: its messages are a
-// stranger's from now on, and what is sent to it is lost.
+// Drop removes the endpoint of a node and its verified paths. From now on the node is an
+// unknown sender, and messages to it are lost.
 func (b *Bind) Drop(id cert.NodeID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -268,8 +261,8 @@ func (b *Bind) Drop(id cert.NodeID) {
 	ep.SetSender(nil)
 }
 
-// Open implements conn.Bind. It is called by wireguard-go. If the main socket
-// cannot be opened there is none until the next Open: see ListenError.
+// Open implements conn.Bind. wireguard-go calls it. If the main socket cannot be opened,
+// there is none until the next Open: see ListenError.
 func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -299,9 +292,9 @@ func (b *Bind) ListenError() error {
 	return b.listenErr
 }
 
-// Close implements conn.Bind. It is called by wireguard-go, also before Open. It
-// closes all sockets and waits for the goroutines that read the extra ones. The
-// receive functions return net.ErrClosed from then on.
+// Close implements conn.Bind. wireguard-go calls it, also before Open. It closes all
+// sockets and waits for the goroutines that read the extra ones. The receive functions
+// return net.ErrClosed afterwards.
 func (b *Bind) Close() error {
 	b.mu.Lock()
 	if b.done != nil {
@@ -320,7 +313,7 @@ func (b *Bind) Close() error {
 	return nil
 }
 
-// SetMark implements conn.Bind: nobody asks for a mark.
+// SetMark implements conn.Bind. It does nothing: weft sets no mark.
 func (b *Bind) SetMark(uint32) error { return nil }
 
 // BatchSize implements conn.Bind.
@@ -331,8 +324,8 @@ func (b *Bind) BatchSize() int {
 	return batchSize(limited.Memory())
 }
 
-// batchSize is BatchSize with so many bytes of memory. WireGuard keeps two batches
-// of 64 KB each.
+// batchSize returns the batch size for a machine with this many bytes of memory.
+// WireGuard has two batches of buffers of 64 KB.
 func batchSize(memory int64) int {
 	return max(limited.ShareOf(memory, BatchSize<<20, 1./4)>>20, RelayBatchSize)
 }

@@ -90,7 +90,7 @@ func TestMessagesArriveInOrderWithTheirEndpoint(t *testing.T) {
 	}
 }
 
-func TestStrangersAndJunk(t *testing.T) {
+func TestUnknownSendersAndJunk(t *testing.T) {
 	var strangers []int
 	b, _ := opened(t, Config{Stranger: func(from cert.NodeID, pkt []byte) { strangers = append(strangers, len(pkt)) }})
 	src := b.NewSource()
@@ -146,13 +146,13 @@ func TestCloseEndsReceive(t *testing.T) {
 	}
 }
 
-// Nobody receives: memory stays bounded, for small and large messages, for one
-// peer and for many.
+// Memory stays bounded while nobody receives, for small and large messages, for one peer
+// and for many.
 func TestDeliverIsBounded(t *testing.T) {
 	b, fn := opened(t, Config{})
 	src := b.NewSource()
 	ep := endpoint(b, alice, addr)
-	ep.Done(0, 0, mono.Now()+int64(time.Hour)) // progress, so no correction
+	ep.Done(0, 0, mono.Now()+int64(time.Hour)) // progress, so the count is not corrected
 	for range 10_000 {
 		src.Deliver(alice, data(100, 0))
 	}
@@ -186,7 +186,7 @@ func TestDeliverIsBounded(t *testing.T) {
 	}
 }
 
-// Messages that WireGuard refuses never come out. The count gets over it.
+// Messages that WireGuard refuses never reach Done. The count corrects itself.
 func TestInFlightCorrectsItself(t *testing.T) {
 	b, _ := opened(t, Config{})
 	src := b.NewSource()
@@ -294,7 +294,7 @@ func TestConcurrentSources(t *testing.T) {
 	}
 }
 
-// The way inwards takes no lock of this package and makes no garbage.
+// Receiving takes no lock of this package and allocates nothing.
 func TestNoLockAndNoGarbage(t *testing.T) {
 	b, fn := opened(t, Config{})
 	ep := endpoint(b, alice, addr)
@@ -317,7 +317,7 @@ func TestNoLockAndNoGarbage(t *testing.T) {
 		n, _ := fn(bufs, sizes, eps)
 		ep.Done(n, n*len(msg), 1)
 		b.Send(bufs[:n], ep)
-	}); n > 0 && !raceEnabled { // under the race detector a sync.Pool forgets at random
+	}); n > 0 && !raceEnabled { // under the race detector a sync.Pool drops items at random
 		t.Errorf("%v allocations per batch", n)
 	}
 }
@@ -351,9 +351,9 @@ func BenchmarkDeliverReceive(b *testing.B) {
 	}
 }
 
-// Where memory is short a peer has a sixteenth of it in flight, by whole buffers,
-// and WireGuard's batches take no more than half. With 1 GB and more, or where it
-// is not known, nothing is less.
+// On a machine with little memory a peer has a sixteenth of it in flight, in whole
+// buffers, and WireGuard's batches take half of it at most. With 1 GB and more, or if its
+// size is unknown, all bounds are the normal ones.
 func TestBoundsOfMemory(t *testing.T) {
 	for _, c := range []struct {
 		memory, most, page int64

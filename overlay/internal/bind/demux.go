@@ -6,12 +6,12 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// The first bytes of what is no WireGuard message.
+// The first bytes of datagrams that are not WireGuard messages.
 const (
 	firstProbe = 0xF5
 )
 
-// sort is what a datagram claims to be by its first bytes.
+// sort is what a datagram claims to be.
 type sort uint8
 
 const (
@@ -28,8 +28,7 @@ const (
 	stunHeader = 20
 )
 
-// sortOf looks at the first bytes of a datagram. Nothing in it has been
-// authenticated.
+// sortOf returns the sort of a datagram by its first bytes, which are not authenticated.
 func sortOf(b []byte) sort {
 	if len(b) < stunHeader {
 		return sortJunk

@@ -19,20 +19,20 @@ type Endpoint struct {
 	id   cert.NodeID
 	name string
 	ip   netip.Addr
-	most int64 // of inFlight; see MaxInFlight
-	page int64 // what a message counts beyond its bytes
+	most int64 // bounds inFlight; see MaxInFlight
+	page int64 // what a message costs besides its bytes
 
 	sender atomic.Pointer[Sender]
-	route  atomic.Pointer[route] // nil: by the sender
+	route  atomic.Pointer[route] // nil: through the sender
 
-	kept    atomic.Int64  // when the last keepalive came, by mono.Now
-	relayed atomic.Int64  // the same of the last message by a relay
-	lost    atomic.Uint64 // messages not sent for want of a working way
+	kept    atomic.Int64  // when the last keepalive arrived, by mono.Now
+	relayed atomic.Int64  // when the last message arrived through a relay, by mono.Now
+	lost    atomic.Uint64 // messages not sent for want of a working path
 
-	inFlight atomic.Int64 // what data messages between arrival and Done cost
-	progress atomic.Int64 // of the last Done, by mono.Now
+	inFlight atomic.Int64 // cost of the data messages between arrival and Done
+	progress atomic.Int64 // when Done was last called, by mono.Now
 	waiting  atomic.Bool  // a socket's reader waits for Done
-	stuck    atomic.Bool  // it has waited in vain: not again before the next Done
+	stuck    atomic.Bool  // it has waited in vain: it does not wait again before the next Done
 	moved    chan struct{}
 }
 
@@ -41,8 +41,8 @@ var _ conn.Endpoint = (*Endpoint)(nil)
 // ID returns the node that the endpoint stands for.
 func (e *Endpoint) ID() cert.NodeID { return e.id }
 
-// SetSender decides what carries messages to the peer from now on; nil drops
-// them. A SendPackets that is running goes on.
+// SetSender sets what carries messages to the peer from now on; nil drops them. It does
+// not stop a SendPackets that is running.
 func (e *Endpoint) SetSender(s Sender) {
 	if s == nil {
 		e.sender.Store(nil)
@@ -51,19 +51,19 @@ func (e *Endpoint) SetSender(s Sender) {
 	e.sender.Store(&s)
 }
 
-// Kept returns when the last keepalive of the peer arrived, authentic or not; the
-// zero Time if none did. WireGuard answers with one where nothing else does, and
-// alone says nothing of it to anybody.
+// Kept returns when the last keepalive of the peer arrived, authentic or not; the zero
+// Time if none did. WireGuard answers with a keepalive when the peer has nothing else to
+// send, but does not report them.
 func (e *Endpoint) Kept() time.Time {
 	return mono.Time(e.kept.Load())
 }
 
-// SetWay decides which way messages to the peer go from now on. For Direct and
-// Lane, limit is the longest datagram that the way carries, in bytes of UDP
-// payload (with a lane's header), between MinLimit and MaxLimit; longer messages
-// go by the Sender, and so do those that the system refuses to send. With the
-// zero Way everything goes by the Sender. A Send that is running goes on. ep need
-// not be admitted, and w need not be verified.
+// SetWay sets the path of messages to the peer from now on. For Direct and Lane, limit is
+// the longest datagram that the path carries, in bytes of UDP payload (with a lane's
+// header), between MinLimit and MaxLimit. Longer messages go through the Sender, and so
+// do those that the system refuses to send. With the zero Way everything goes through the
+// Sender. It does not stop a Send that is running. The endpoint need not be admitted, and
+// w need not be verified.
 func (e *Endpoint) SetWay(w Way, limit int) error {
 	if w.Kind == Relay {
 		e.route.Store(nil)
@@ -71,7 +71,7 @@ func (e *Endpoint) SetWay(w Way, limit int) error {
 	}
 	r, err := newRoute(w, limit)
 	if err != nil {
-		return fmt.Errorf("send by %s: %w", w, err)
+		return fmt.Errorf("send on path %s: %w", w, err)
 	}
 	if old := e.route.Load(); old != nil && old.way == r.way && old.max == r.max {
 		return nil
@@ -80,8 +80,8 @@ func (e *Endpoint) SetWay(w Way, limit int) error {
 	return nil
 }
 
-// Way returns what SetWay has set, and the longest WireGuard message that goes
-// that way: MaxMessage for Relay.
+// Way returns the path that SetWay has set, and the longest WireGuard message that it
+// carries: MaxMessage for Relay.
 func (e *Endpoint) Way() (w Way, longest int) {
 	if r := e.route.Load(); r != nil {
 		return r.way, r.max
@@ -89,7 +89,7 @@ func (e *Endpoint) Way() (w Way, longest int) {
 	return Way{}, MaxMessage
 }
 
-// WaySince returns when SetWay has set what Way returns; the zero Time for Relay.
+// WaySince returns when SetWay has set the present path; the zero Time for Relay.
 func (e *Endpoint) WaySince() time.Time {
 	if r := e.route.Load(); r != nil {
 		return r.since
@@ -97,14 +97,14 @@ func (e *Endpoint) WaySince() time.Time {
 	return time.Time{}
 }
 
-// RelayHeard returns when the last message came by a relay; the zero Time if
-// none did. For other ways see Bind.Heard.
+// RelayHeard returns when the last message arrived through a relay; the zero Time if none
+// did. For other paths see Bind.Heard.
 func (e *Endpoint) RelayHeard() time.Time {
 	return mono.Time(e.relayed.Load())
 }
 
-// send sends messages by the way there is, and by the sender what does not fit
-// or cannot go that way.
+// send sends messages on the present path, and through the sender those that do not fit
+// or that the system refuses.
 func (e *Endpoint) send(b *Bind, bufs [][]byte) {
 	r := e.route.Load()
 	if r == nil {
@@ -136,8 +136,8 @@ func (e *Endpoint) send(b *Bind, bufs [][]byte) {
 		}
 		n, err := s.io.send(bufs[:fit], r)
 		if err != nil {
-			// What remains of this batch goes by the relay. It is for whoever
-			// chose the way to choose another.
+			// The rest of this batch goes through the relay. Whoever chose the path
+			// should choose another.
 			b.trouble(e, r, err)
 			e.relay(bufs[n:])
 			return
@@ -153,17 +153,18 @@ func (e *Endpoint) relay(bufs [][]byte) {
 	}
 }
 
-// Cost of a message that is inside wireguard-go: its bytes, and the page of
-// 4 KB that the first of them make resident. The buffer it is in has 64 KB, which
-// all become resident once the garbage collector has used them again: where
-// memory is short, that is what counts.
+// The cost of a message inside wireguard-go is its bytes and the page of 4 KB that the
+// first of them make resident. Its buffer has 64 KB, all of which become resident once
+// the garbage collector has reused them. On a machine with little memory the whole buffer
+// is counted.
 const (
 	pageCost   = 4 << 10
 	bufferCost = 64 << 10
 	shortShare = 1. / 16 // of the memory, for what one peer has in flight
 )
 
-// inFlightBounds are Endpoint.most and page with so many bytes of memory.
+// inFlightBounds returns Endpoint.most and page for a machine with this many bytes of
+// memory.
 func inFlightBounds(memory int64) (most, page int64) {
 	if limited.Short(memory) {
 		return int64(limited.ShareOf(memory, 4*MaxInFlight, shortShare)), bufferCost
@@ -171,12 +172,12 @@ func inFlightBounds(memory int64) (most, page int64) {
 	return MaxInFlight, pageCost
 }
 
-// costOf is the cost of a data message, counted down by the bytes that it may
-// hold in padding, so that Done never takes off less than was put on.
+// costOf returns the cost of a data message, without the bytes that may be padding, so
+// that Done never subtracts less than was added.
 func (e *Endpoint) costOf(msg []byte) int64 { return e.page + int64(max(len(msg)-32-15, 0)) }
 
-// admit reports whether one more message of the peer may enter WireGuard, and
-// counts it if it carries data.
+// admit reports whether a message of the peer may enter WireGuard, and counts it if it
+// carries data.
 func (e *Endpoint) admit(msg []byte) bool {
 	if !isData(msg) {
 		return true
@@ -191,8 +192,8 @@ func (e *Endpoint) admit(msg []byte) bool {
 	return true
 }
 
-// admitWaiting is admit for the reader of a socket: it waits a little first, for
-// meanwhile the socket's buffer takes what comes.
+// admitWaiting is admit for the reader of a socket: it may wait, because meanwhile the
+// kernel's buffer takes datagrams.
 func (e *Endpoint) admitWaiting(msg []byte) bool {
 	if e.inFlight.Load() >= e.most && isData(msg) && !e.stuck.Load() {
 		e.wait()
@@ -219,11 +220,10 @@ func (e *Endpoint) wait() {
 	}
 }
 
-// Done says that n data messages of the peer have left WireGuard, with bytes of
-// inner packets in them altogether. now is mono.Now.
-// The owner of the WireGuard device calls it where decrypted packets come out.
-// Messages that WireGuard refuses never come out; a count that has become too
-// high for that reason corrects itself.
+// Done says that n data messages of the peer have left WireGuard, with this many bytes of
+// inner packets altogether. now is mono.Now. The owner of the WireGuard device calls it
+// for decrypted packets. Messages that WireGuard refuses never get there; the count of
+// messages in flight corrects itself.
 func (e *Endpoint) Done(n, bytes int, now int64) {
 	e.progress.Store(now)
 	if e.inFlight.Add(-int64(n)*e.page-int64(bytes)) < 0 {

@@ -6,7 +6,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// endpoint returns the admitted endpoint of a node, made if need be.
+// endpoint returns the admitted endpoint of a node, and makes it if necessary.
 func endpoint(b *Bind, id cert.NodeID, ip netip.Addr) *Endpoint {
 	if ep := b.Find(id); ep != nil {
 		return ep

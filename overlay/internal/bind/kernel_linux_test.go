@@ -17,8 +17,8 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// opened2 opens a Bind with a socket of the kernel and returns the socket's
-// receive function; nobody else calls it.
+// opened2 opens a Bind with a kernel socket and returns the socket's receive function,
+// which only the test calls.
 func opened2(t testing.TB) (*Bind, conn.ReceiveFunc, netip.AddrPort) {
 	t.Helper()
 	b := New(Config{Listen: Listen})
@@ -30,7 +30,7 @@ func opened2(t testing.TB) (*Bind, conn.ReceiveFunc, netip.AddrPort) {
 	return b, fns[1], netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), b.Port())
 }
 
-// Both families go through one socket, and an IPv4 socket says what it cannot do.
+// One socket carries both families; an IPv4 socket returns an error for IPv6.
 func TestFamilies(t *testing.T) {
 	a, _, from := opened2(t)
 	b, fn, to := opened2(t)
@@ -76,9 +76,8 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// Datagrams of all sizes, in runs that the kernel puts together and in others,
-// come out as they went in and in order, however many buffers there are to read
-// them into.
+// Datagrams of all sizes, in runs that the kernel joins and in others, arrive unchanged
+// and in order, however many buffers the reader has.
 func TestKernelDatagrams(t *testing.T) {
 	for _, batch := range []int{1, 3, 64, BatchSize} {
 		a, _, from := opened2(t)
@@ -117,8 +116,7 @@ func TestKernelDatagrams(t *testing.T) {
 			for i := 0; i < len(sent); i += BatchSize {
 				a.Send(sent[i:min(i+BatchSize, len(sent))], toB)
 			}
-			// The same socket's timeout would hide in the kernel: a datagram
-			// on loopback is there when it was sent.
+			// No timeout: on loopback a datagram has arrived once it was sent.
 			for len(sent) > 0 {
 				n, err := fn(bufs, sizes, eps)
 				if err != nil {
@@ -142,7 +140,7 @@ func TestKernelDatagrams(t *testing.T) {
 	}
 }
 
-// Neither way through a socket takes a lock of this package or makes garbage.
+// Sending and receiving take no lock of this package and allocate nothing.
 func TestSocketNoLockAndNoGarbage(t *testing.T) {
 	for name, kind := range map[string]Kind{"direct": Direct, "lane": Lane} {
 		t.Run(name, func(t *testing.T) {
@@ -178,7 +176,7 @@ func TestSocketNoLockAndNoGarbage(t *testing.T) {
 					}
 				}
 			}
-			for range 10 { // until the sizes are known
+			for range 10 { // until the reader has adapted to the sizes
 				batch()
 			}
 			a.mu.Lock()

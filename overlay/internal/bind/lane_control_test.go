@@ -8,8 +8,8 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// TestLaneControl: what a relay says about a lane is handed on, from anywhere
-// and whatever it says; lane data of a lane that nobody has verified are not.
+// TestLaneControl: control datagrams about a lane are passed on, whatever their source
+// and content; data of a lane that is not verified are dropped.
 func TestLaneControl(t *testing.T) {
 	got := make(chan string, 8)
 	b := New(Config{Listen: Listen, Lane: func(pkt []byte, from Way) {

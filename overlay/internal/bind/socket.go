@@ -24,51 +24,48 @@ var (
 	ErrNoSocket = errors.New("no UDP socket")
 
 	errTooManySockets = errors.New("too many sockets")
-	errTooLong        = errors.New("datagram does not fit its way")
+	errTooLong        = errors.New("datagram is longer than its path carries")
 )
 
-// packetConn is what a socket must be able to do: *net.UDPConn does.
+// packetConn is what a socket must implement, as *net.UDPConn does.
 type packetConn interface {
 	net.PacketConn
 	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
 	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
 }
 
-// transport reads and writes datagrams in batches. There are two: of the Linux
-// kernel (kernel_linux.go), and of a packetConn (plain below).
+// transport reads and writes datagrams in batches. There are two: for kernel sockets on
+// Linux (kernel_linux.go) and for any packetConn (plain below).
 type transport interface {
-	// newReader makes what reads the socket into up to batch buffers, for one
-	// goroutine. large says that they are of MaxMessage bytes: then datagrams
-	// that the kernel has put together are read, and split.
+	// newReader makes a reader of up to batch datagrams at a time, for one goroutine.
+	// large says that the buffers have MaxMessage bytes: then joined datagrams are read,
+	// and split.
 	newReader(batch int, large bool) reader
-	// send sends each of bufs as one datagram of the route. It may wait for
-	// space. It returns how many of the first it has sent or given up
-	// silently, and why not the next.
+	// send sends each of bufs as one datagram on the route. It may block. It returns how
+	// many it has sent or dropped silently, and the error of the next one.
 	send(bufs [][]byte, r *route) (int, error)
-	// sendNow sends one datagram, or loses it if it would have to wait.
+	// sendNow sends one datagram, or drops it if it would block.
 	sendNow(b []byte, to netip.AddrPort) error
 }
 
-// reader fills buffers with datagrams. from[i] is the sender of the i-th; an
-// entry of size 0 is none. The error is net.ErrClosed once the socket is
-// closed.
+// reader fills buffers with datagrams. from[i] is the sender of the i-th; an entry of
+// size 0 is empty. The error is net.ErrClosed once the socket is closed.
 type reader interface {
 	read(bufs [][]byte, sizes []int, from []netip.AddrPort) (int, error)
 }
 
-// Socket is a UDP socket beside the main one, for a NAT that has to be got
-// through by many. Both address families go through it where the system can do
-// that.
+// Socket is a UDP socket besides the main one, for a NAT that can be traversed only with
+// many sockets. It carries both address families where the system can.
 type Socket struct {
 	// Constant after listen.
 	bind *Bind
 	conn packetConn
 	io   transport
 	port uint16
-	self *Socket // in Ways: nil for the main socket
+	self *Socket // as in Way.Socket: nil for the main socket
 
 	closed atomic.Bool
-	wg     sync.WaitGroup // the goroutine that reads, of an extra socket
+	wg     sync.WaitGroup // the goroutine that reads an extra socket
 }
 
 // listen opens a socket for both families, or for IPv4 where there is one only.
@@ -106,9 +103,9 @@ func (b *Bind) Port() uint16 {
 	return 0
 }
 
-// AddSocket opens another socket, on a random port. What comes in by it has
-// its Socket in the Way. It is slower than the main one: it reads datagrams of
-// up to 2,048 bytes, and copies them once more.
+// AddSocket opens another socket, on a random port. The Way of its datagrams names it. It
+// is slower than the main one: it reads datagrams of up to 2,048 bytes and copies them
+// once more.
 func (b *Bind) AddSocket() (*Socket, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,9 +124,9 @@ func (b *Bind) AddSocket() (*Socket, error) {
 	return s, nil
 }
 
-// Close closes a socket of AddSocket: ways by it are not verified any more, and
-// what is sent by them is lost. It must not be called from a callback of the
-// Bind. Further calls do nothing.
+// Close closes a socket of AddSocket. Its paths are no longer verified, and datagrams
+// sent on them are lost. It must not be called from a callback of the Bind. Further calls
+// do nothing.
 func (s *Socket) Close() error {
 	if s.self == nil || !s.closed.CompareAndSwap(false, true) {
 		return nil
@@ -148,8 +145,9 @@ const (
 	extraSize  = 2048
 )
 
-// run reads an extra socket. Its messages take the way of those of a relay. Of
-// hundreds of sockets one at most will carry messages: it gets buffers then.
+// run reads an extra socket and passes its messages to a Source, like a relay connection.
+// Of hundreds of sockets at most one will carry messages, so a socket gets large buffers
+// only then.
 func (s *Socket) run() {
 	if !s.read(1) {
 		return
@@ -157,8 +155,8 @@ func (s *Socket) run() {
 	s.read(extraBatch)
 }
 
-// read reads batch datagrams at a time: one at a time until there is a WireGuard
-// message among them. It reports false when the socket is closed.
+// read reads datagrams, batch at a time, until the socket is closed, and then returns
+// false. With a batch of one it returns true at the first WireGuard message.
 func (s *Socket) read(batch int) bool {
 	bufs := make([][]byte, batch)
 	space := make([]byte, batch*extraSize)
@@ -186,9 +184,8 @@ func (s *Socket) read(batch int) bool {
 	}
 }
 
-// SendTo sends one datagram, a STUN request or a probe, by a way that is not
-// Relay, at once or never: it does not wait. For Lane it puts the lane's header
-// in front.
+// SendTo sends one datagram, a STUN request or a probe, on a path that is not Relay. It
+// drops the datagram rather than block. For Lane it prepends the lane's header.
 func (b *Bind) SendTo(pkt []byte, w Way) error {
 	s := w.Socket
 	if s == nil {
@@ -206,21 +203,20 @@ func (b *Bind) SendTo(pkt []byte, w Way) error {
 	return s.io.sendNow(pkt, w.Addr)
 }
 
-// demux sorts what comes in by one socket. It belongs to one goroutine.
+// demux sorts the datagrams of one socket. It belongs to one goroutine.
 type demux struct {
 	sock   *Socket
 	reader reader
 	from   []netip.AddrPort
 
-	// The inlet of the last direct message, valid while the table is the
-	// same.
+	// The inlet of the last direct message, valid while the table has not changed.
 	table *inlets
 	addr  netip.AddrPort
 	last  *inlet
 }
 
-// receive reads until there are WireGuard messages: those it returns, with
-// their Endpoints and with gaps of size 0. All else goes to the callbacks.
+// receive reads until there are WireGuard messages and returns them with their Endpoints.
+// Entries of size 0 are gaps. Other datagrams go to the callbacks.
 func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	if len(d.from) < len(bufs) {
 		d.from = make([]netip.AddrPort, len(bufs))
@@ -249,8 +245,8 @@ func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 	}
 }
 
-// take returns the Endpoint of a WireGuard message that may enter, moved to the
-// beginning of b, and its size.
+// take returns the Endpoint and size of a WireGuard message that may enter. The message
+// is moved to the beginning of b.
 func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) {
 	bind := d.sock.bind
 	switch sortOf(b) {
@@ -259,7 +255,7 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		if in == nil {
 			return nil, 0
 		}
-		in.heard.Store(now)
+		in.received.Store(now)
 		return d.admit(in.ep, b, now)
 	case sortLane:
 		in := bind.inlets.Load().lanes[lane.ID(b[4:])]
@@ -269,7 +265,7 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		inner := b[lane.HeaderLen:]
 		switch sortOf(inner) {
 		case sortWireGuard:
-			in.heard.Store(now)
+			in.received.Store(now)
 			ep, n := d.admit(in.ep, inner, now)
 			copy(b, inner)
 			return ep, n
@@ -295,8 +291,8 @@ func (d *demux) lookup(from netip.AddrPort) *inlet {
 }
 
 func (d *demux) admit(ep *Endpoint, msg []byte, now int64) (*Endpoint, int) {
-	// The main socket lets WireGuard catch up; an extra one hands over to a
-	// Source, which counts.
+	// The main socket waits until WireGuard catches up. An extra one passes messages to a
+	// Source, which counts them.
 	if d.sock.self == nil && !ep.admitWaiting(msg) {
 		d.sock.bind.dropped.Add(1)
 		return nil, 0
@@ -307,7 +303,7 @@ func (d *demux) admit(ep *Endpoint, msg []byte, now int64) (*Endpoint, int) {
 	return ep, len(msg)
 }
 
-// newTransport picks how a socket is read and written.
+// newTransport chooses how a socket is read and written.
 func newTransport(c packetConn, main bool) transport {
 	if u, ok := c.(*net.UDPConn); ok {
 		if t := kernelTransport(u, main); t != nil {
@@ -332,13 +328,13 @@ func (p plain) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (int, err
 		if errors.Is(err, net.ErrClosed) {
 			return 0, net.ErrClosed
 		}
-		// An ICMP error about something that was sent, say. Not so fast,
-		// should it be for good.
+		// For example an ICMP error about an earlier send. Pause, in case it is
+		// permanent.
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// laneBuffers hold a message with its lane's header.
+// laneBuffers hold a message with the header of its lane.
 var laneBuffers = sync.Pool{New: func() any { return new([MaxLimit]byte) }}
 
 func (p plain) send(bufs [][]byte, r *route) (int, error) {

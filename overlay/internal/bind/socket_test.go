@@ -31,7 +31,7 @@ type got struct {
 	way Way
 }
 
-// take waits for one of them.
+// take waits for one datagram.
 func take(t *testing.T, c chan got) got {
 	t.Helper()
 	select {
@@ -89,8 +89,7 @@ func newSide(t *testing.T, cfg Config) *side {
 	return s
 }
 
-// networks are the systems that the tests run over: this machine's, and one in
-// memory.
+// networks runs a test over this machine's network and over one in memory.
 func networks(t *testing.T, test func(t *testing.T, open func(*testing.T, Config) *side, at func(*side) netip.AddrPort)) {
 	t.Run("kernel", func(t *testing.T) {
 		test(t, func(t *testing.T, cfg Config) *side {
@@ -123,7 +122,8 @@ func TestDirect(t *testing.T) {
 		if err := toB.SetWay(Way{Kind: Direct, Addr: at(b)}, 1400); err != nil {
 			t.Fatal(err)
 		}
-		// Not verified: dropped. The probe behind it arrives.
+		// The path is not verified, so the message is dropped. The probe after it
+		// arrives.
 		a.Send([][]byte{data(100, 1)}, toB)
 		probe := append([]byte{firstProbe}, make([]byte, 60)...)
 		if err := a.SendTo(probe, Way{Kind: Direct, Addr: at(b)}); err != nil {
@@ -163,7 +163,8 @@ func TestDirect(t *testing.T) {
 	})
 }
 
-// What does not fit the way, or cannot go by it, goes by the relay.
+// Messages that are too long for the path, or that the system refuses, go through the
+// relay.
 func TestLongMessagesGoByTheRelay(t *testing.T) {
 	networks(t, func(t *testing.T, open func(*testing.T, Config) *side, at func(*side) netip.AddrPort) {
 		var troubles []error
@@ -232,14 +233,14 @@ func TestLane(t *testing.T) {
 		}
 		probe := append([]byte{firstProbe}, bytes.Repeat([]byte{7}, 60)...)
 		back := Way{Kind: Lane, Addr: at(a), Lane: id}
-		a.SendTo(probe, lane) // nobody knows the lane yet
+		a.SendTo(probe, lane) // the lane is not verified yet
 		a.Send([][]byte{data(100, 1)}, toB)
 		a.SendTo(probe, Way{Kind: Direct, Addr: at(b)})
 		if g := take(t, b.ctl); g.way.Kind != Direct {
 			t.Fatalf("probe by %v", g.way)
 		}
 		b.Verify(toA, back)
-		relay.SendTo(probe, lane) // not from the lane's relay
+		relay.SendTo(probe, lane) // from another address than the lane's relay
 		relay.SendTo(probe, Way{Kind: Direct, Addr: at(b)})
 		if g := take(t, b.ctl); g.way.Kind != Direct {
 			t.Fatalf("probe by %v", g.way)
@@ -283,7 +284,7 @@ func TestExtraSockets(t *testing.T) {
 		if want := (Way{Kind: Direct, Socket: extra, Addr: at(a)}); g.way != want {
 			t.Fatalf("probe by %v", g.way)
 		}
-		// The answer leaves by the socket that was asked.
+		// The answer is sent from the socket that received the request.
 		b.SendTo(probe, g.way)
 		if back := take(t, a.ctl); back.way.Addr != to {
 			t.Errorf("answer from %v, want %v", back.way.Addr, to)
@@ -333,7 +334,8 @@ func TestExtraSockets(t *testing.T) {
 	})
 }
 
-// The ways of a peer are bounded; who was silent for longest goes.
+// The verified paths of a peer are bounded; the one that was silent for longest is
+// dropped.
 func TestVerifiedIsBounded(t *testing.T) {
 	b := New(Config{})
 	ep := endpoint(b, alice, addr)
@@ -341,7 +343,7 @@ func TestVerifiedIsBounded(t *testing.T) {
 		return Way{Kind: Direct, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)}
 	}
 	b.Verify(ep, way(0))
-	b.inlets.Load().find(way(0)).heard.Store(1)
+	b.inlets.Load().find(way(0)).received.Store(1)
 	for i := range 1000 {
 		b.Verify(ep, way(i))
 	}

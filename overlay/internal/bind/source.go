@@ -19,9 +19,9 @@ const (
 
 // chunk carries messages from a source to the receive goroutine.
 type chunk struct {
-	buf  []byte // messages, one after the other
+	buf  []byte // messages, without gaps
 	msgs []message
-	next int // first message that was not received yet
+	next int // index of the first message not yet received
 	udp  bool
 }
 
@@ -35,23 +35,23 @@ func (c *chunk) reset() {
 	c.buf, c.msgs, c.next, c.udp = c.buf[:0], c.msgs[:0], 0, false
 }
 
-// Source is the inward end of one relay connection. Its methods belong to the
+// Source takes the WireGuard messages of one relay connection. Its methods belong to the
 // goroutine that reads the connection.
 type Source struct {
 	bind *Bind
-	cur  *chunk // being filled; nil while nothing waits
-	udp  bool   // its messages come by a socket
+	cur  *chunk // the chunk being filled; nil if none
+	udp  bool   // its messages come from a socket
 
-	// The endpoint of the last message, valid while the table is the same.
+	// The endpoint of the last message, valid while the table has not changed.
 	last  *Endpoint
 	table *map[cert.NodeID]*Endpoint
 }
 
-// NewSource makes the inward end of a relay connection. It needs no closing.
+// NewSource makes a Source for a relay connection. It needs no closing.
 func (b *Bind) NewSource() *Source { return &Source{bind: b} }
 
-// Deliver takes one WireGuard message from a node. It copies msg, which may be
-// anything of any length.
+// Deliver takes one WireGuard message from a node. It copies msg, whose content and
+// length need not be valid.
 func (s *Source) Deliver(from cert.NodeID, msg []byte) {
 	table := s.bind.endpoints.Load()
 	if s.last == nil || s.table != table || s.last.id != from {
@@ -85,11 +85,10 @@ func (s *Source) put(from *Endpoint, msg []byte) {
 	c.buf = append(c.buf, msg...)
 }
 
-// Flush hands over what was delivered. The reader calls it whenever it has no
-// more input at hand. When the queue is full it waits for WireGuard, 50 ms at
-// most; the waiting reader is felt by the relay as backpressure, so that a
-// stream loses nothing. If that was in vain messages are dropped until WireGuard
-// moves again.
+// Flush hands over the delivered messages. The reader calls it whenever no more input has
+// arrived. When the queue is full, it waits up to 50 ms for WireGuard. Then the reader
+// does not read, TCP slows the relay down, and nothing is lost. If WireGuard takes
+// nothing in that time, messages are dropped until it does.
 func (s *Source) Flush() {
 	c := s.cur
 	if c == nil {
@@ -124,7 +123,7 @@ func (b *Bind) push(c *chunk) {
 }
 
 // Deliver takes one message and hands it over at once. It is for messages that
-// were held back (Config.Stranger); a relay connection uses a Source.
+// Config.Stranger has held; a relay connection uses a Source.
 func (b *Bind) Deliver(from cert.NodeID, msg []byte) {
 	s := Source{bind: b}
 	s.Deliver(from, msg)
@@ -136,8 +135,8 @@ func (b *Bind) recycle(c *chunk) {
 	b.pool.Put(c)
 }
 
-// relayBatch is at how many bytes a batch from relays ends: of large messages a
-// longer one gains nothing, but makes as many buffers of wireguard-go resident.
+// relayBatch bounds the bytes of a batch from relays. With large messages a longer batch
+// gains nothing, but makes more buffers of wireguard-go resident.
 const relayBatch = 8 * (60 << 10)
 
 // receiver is the state of the receive function of one Open. It belongs to
@@ -148,8 +147,8 @@ type receiver struct {
 	cur  *chunk // partly received
 }
 
-// receiveRelay is a conn.ReceiveFunc: it waits for messages and copies as many
-// as are at hand.
+// receiveRelay is a conn.ReceiveFunc: it waits for messages and copies as many as have
+// arrived.
 func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	if r.cur == nil {
 		select {

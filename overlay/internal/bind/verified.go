@@ -10,24 +10,24 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// MaxVerified bounds the ways that are verified for one Endpoint. One more
-// takes the place of the one that was silent for longest.
+// MaxVerified bounds the verified paths of one Endpoint. One more replaces the one that
+// was silent for longest.
 const MaxVerified = 16
 
-// inlet is a way on which WireGuard messages of a peer are taken.
+// inlet is a verified path: WireGuard messages that arrive on it are the peer's.
 type inlet struct {
-	ep    *Endpoint
-	way   Way          // canonical
-	heard atomic.Int64 // when the last message came, by mono.Now; 0: never
+	ep       *Endpoint
+	way      Way          // canonical
+	received atomic.Int64 // when the last message arrived, by mono.Now; 0: never
 }
 
-// origin is what a direct datagram is known by.
+// origin is the key of a direct path in the table.
 type origin struct {
 	sock *Socket // nil: the main socket
 	addr netip.AddrPort
 }
 
-// inlets is the table of verified ways. It is immutable.
+// inlets is the table of verified paths. It is immutable.
 type inlets struct {
 	direct map[origin]*inlet
 	lanes  map[lane.ID]*inlet
@@ -73,12 +73,12 @@ func (t *inlets) each(f func(*inlet)) {
 	}
 }
 
-// Verify lets WireGuard messages of ep's node in that come by w: for Direct from
-// that address to that socket, when a probe under the peer's key has shown that
-// the address is the peer's; for Lane with that id from that address of the
-// relay, when both have been told over a relay connection (probes come in by
-// the lane from then on, too). It reports false, and does nothing, if ep is not
-// admitted. Of two Endpoints that claim the same way the later one has it.
+// Verify accepts WireGuard messages that arrive on w as those of ep's node. For Direct:
+// from that address at that socket, once a probe under the peer's key has shown that the
+// address is the peer's. For Lane: with that id from that address of the relay, once the
+// relay has sent both over the relay connection; probes through the lane are accepted
+// from then on, too. It returns false and does nothing if ep is not admitted. If two
+// Endpoints claim the same path, the later one gets it.
 func (b *Bind) Verify(ep *Endpoint, w Way) bool {
 	r, err := newRoute(w, MaxLimit)
 	if err != nil {
@@ -100,7 +100,7 @@ func (b *Bind) Verify(ep *Endpoint, w Way) bool {
 			return
 		}
 		count++
-		if silent == nil || in.heard.Load() < silent.heard.Load() {
+		if silent == nil || in.received.Load() < silent.received.Load() {
 			silent = in
 		}
 	})
@@ -113,18 +113,18 @@ func (b *Bind) Verify(ep *Endpoint, w Way) bool {
 	return true
 }
 
-// Unverify takes back a Verify. What ep sends by w it goes on to send.
+// Unverify undoes Verify. It does not stop sending on w.
 func (b *Bind) Unverify(w Way) {
 	w = w.canonical()
 	b.dropInlets(func(in *inlet) bool { return in.way == w })
 }
 
-// Heard returns when the last WireGuard message came in by a way that is
-// verified; the zero Time if none did. Its sender was not authenticated beyond
-// its address: it is a sign of life only while pongs come, too.
+// Heard returns when the last WireGuard message arrived on a verified path; the zero Time
+// if none did. Only the address of the sender was checked: it proves that the path works
+// only while pongs arrive, too.
 func (b *Bind) Heard(w Way) time.Time {
 	if in := b.inlets.Load().find(w.canonical()); in != nil {
-		return mono.Time(in.heard.Load())
+		return mono.Time(in.received.Load())
 	}
 	return time.Time{}
 }

@@ -14,13 +14,13 @@ import (
 // Kind says what carries messages.
 type Kind uint8
 
-// The kinds of ways, the zero value being the one that there is at first.
+// The kinds of paths. The zero value is the path at first.
 const (
 	// Relay is the relay connection: the Endpoint's Sender.
 	Relay Kind = iota
 	// Direct is UDP to an address of the peer.
 	Direct
-	// Lane is UDP through a relay, which forwards by the lane's id.
+	// Lane is relayed UDP: the relay forwards by the lane's id.
 	Lane
 )
 
@@ -35,8 +35,8 @@ func (k Kind) String() string {
 	return "relay"
 }
 
-// Way is where a datagram came from, or where one is to go. The zero Way is
-// the relay connection. Ways can be compared.
+// Way is a path: where a datagram came from, or where to send one. The zero Way is the
+// relay connection. Ways are comparable.
 type Way struct {
 	Kind   Kind
 	Socket *Socket        // nil: the main socket
@@ -61,7 +61,7 @@ func (w Way) canonical() Way {
 	return w
 }
 
-// header is what precedes a message on the way.
+// header is the length of what precedes a message on the path.
 func (w Way) header() int {
 	if w.Kind == Lane {
 		return lane.HeaderLen
@@ -70,27 +70,27 @@ func (w Way) header() int {
 }
 
 const (
-	// MinLimit and MaxLimit bound the limit of a way in bytes of UDP payload.
+	// MinLimit and MaxLimit bound the limit of a path, in bytes of UDP payload.
 	MinLimit = 512
 	MaxLimit = 65507
 )
 
-// route is a Way that an Endpoint sends by. It is immutable but for trouble.
+// route is a path on which an Endpoint sends. It is immutable, except troubled.
 type route struct {
 	way    Way
 	max    int                  // longest WireGuard message in bytes
-	prefix [lane.HeaderLen]byte // of a lane
+	prefix [lane.HeaderLen]byte // the header of a lane
 	since  time.Time
 
 	troubled atomic.Int64 // when Config.Trouble was called, by mono.Now
 }
 
-var errNoAddress = errors.New("way without an address")
+var errNoAddress = errors.New("path without a usable address")
 
 func newRoute(w Way, limit int) (*route, error) {
 	w = w.canonical()
 	if w.Kind != Direct && w.Kind != Lane {
-		return nil, fmt.Errorf("way of kind %d", w.Kind)
+		return nil, fmt.Errorf("path of kind %d", w.Kind)
 	}
 	if a := w.Addr.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || w.Addr.Port() == 0 {
 		return nil, errNoAddress
@@ -106,7 +106,7 @@ func newRoute(w Way, limit int) (*route, error) {
 // route.
 const troublePause = 100 * time.Millisecond
 
-// trouble passes an error on, now and then.
+// trouble passes an error to Config.Trouble, at most once in troublePause.
 func (b *Bind) trouble(ep *Endpoint, r *route, err error) {
 	now := mono.Now()
 	last := r.troubled.Load()

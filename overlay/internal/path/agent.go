@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// MaxCandidates bounds the candidates kept of a peer.
+	// MaxCandidates bounds the candidates of a peer.
 	MaxCandidates = 32
-	maxSeen       = 8 // addresses beside them from which the peer was heard
+	maxSeen       = 8 // other addresses from which the peer has sent probes
 
-	// activeFor is how long after data were sent they count as flowing.
+	// activeFor is how long after data were last sent they count as flowing.
 	activeFor = time.Second
-	// QuietAfter is how long a path is believed without any traffic. Carrier
-	// NATs forget after 30 s.
+	// QuietAfter is how long a path counts as working without any traffic. Carrier NATs
+	// forget mappings after 30 s.
 	QuietAfter = 25 * time.Second
 
-	openPings = 16 // of a link, that may still be answered
+	openPings = 16 // pings of a link that may still be answered
 
 	pongsPerSec = 64
 	pongsBurst  = 256
@@ -29,7 +29,8 @@ const (
 // instant is a time as nanoseconds since the Agent was made, 0 for never.
 type instant int64
 
-func (t instant) add(d time.Duration) instant       { return t + instant(d) }
+func (t instant) add(d time.Duration) instant { return t + instant(d) }
+
 func (t instant) sub(earlier instant) time.Duration { return time.Duration(t - earlier) }
 
 // Agent decides for one peer. It belongs to one goroutine.
@@ -40,63 +41,30 @@ type Agent struct {
 	local  Local
 	remote Remote
 	links  []link // at most MaxCandidates+maxSeen+1
-	lane   bool   // there is one
-	cur    Via    // the way in use
-	best   Via    // the direct one that was last in use
+	lane   bool   // whether there is one
+	cur    Via    // the path in use
+	best   Via    // the direct path that was last in use
 	quiet  bool
 
-	lastTx, lastUse instant // data sent; anything sent or heard
+	lastTx, lastUse instant // data were last sent; anything was last sent or received
 	active          bool
 
 	roundAt    instant // when the last round began, 0 before the first
-	roundBy    instant // when the last was asked for by the peer
+	roundBy    instant // when the peer last asked for a round
 	nextRound  instant // 0: none is due
-	failed     int     // rounds in a row that found no direct path
+	failed     int     // how many rounds in a row found no direct path
 	directAt   instant // since when cur is direct
-	gathered   instant // since when candidates were last asked for
-	without    instant // since when data flow and it is not
+	gathered   instant // when candidates were last asked for
+	without    instant // since when data flow without a direct path
 	now        instant // of the last step
-	relayed    instant // data came in through the relay
-	told       bool    // the peer has said something about itself
+	relayed    instant // when data last arrived through the relay
+	hasRemote  bool    // SetRemote was called
 	unverified bucket
 	pongs      bucket
 	scan       scan
 
 	out   Output
-	shown Path // when Output.Changed was last given
-}
-
-// link is one way to the peer, or a candidate for one.
-type link struct {
-	via    Via
-	typ    Type
-	listed bool // among the peer's candidates
-	lan    bool
-
-	heard    instant // the last authentic probe from there
-	verified instant // the last pong; 0: it does not count as working
-	received instant // data came in here
-	answered instant // when the newest small ping that was answered had been sent
-	rtt, dev time.Duration
-
-	tries uint8   // pings of this round
-	next  instant // the next of them, or of the pings that keep it known; 0: none
-	from  instant // budget: since when …
-	spent uint8   // … so many pings went to it unanswered
-
-	open     [openPings]ping // pings that are not answered
-	oldest   instant         // when the first of those that count was sent
-	misses   uint8           // how many count
-	pinged   instant         // the last small one
-	followed instant         // the last beyond the budget, because the peer pinged
-
-	size size
-}
-
-type ping struct {
-	tx   probe.Tx
-	at   instant
-	size uint16 // 0: a small one
+	shown Path // the path when Output.Changed was last set
 }
 
 // New makes an Agent at the time of the peer's introduction.
@@ -120,11 +88,11 @@ func (a *Agent) time(t instant) time.Time {
 	return a.epoch.Add(time.Duration(t))
 }
 
-// Open says that a tunnel was made: somebody is about to send.
+// Open says that a tunnel was made, so that data are about to flow.
 func (a *Agent) Open(now time.Time) { a.Data(now, now) }
 
-// Data says when data last went out to the peer. The owner calls it when data
-// begin to flow after a pause of a second or more, and before each Tick.
+// Data says when data were last sent to the peer. The owner calls it when data begin to
+// flow after a pause of a second or more, and before each Tick.
 func (a *Agent) Data(now, lastTx time.Time) {
 	t, tx := a.at(now), a.at(lastTx)
 	if tx <= a.lastTx || t.sub(tx) >= activeFor {
@@ -144,8 +112,7 @@ func (a *Agent) Data(now, lastTx time.Time) {
 	a.step(t)
 }
 
-// wake looks for a path when data begin to flow, unless that was in vain just
-// lately.
+// wake looks for a path when data begin to flow, unless a search has just failed.
 func (a *Agent) wake(t instant) {
 	a.quiet = false
 	failing := a.roundAt != 0 && a.directAt < a.roundAt
@@ -158,10 +125,10 @@ func (a *Agent) wake(t instant) {
 	a.startRound(t, true)
 }
 
-// Relayed says when data last came in through the relay's TLS connection.
+// Relayed says when data last arrived through the relay connection.
 func (a *Agent) Relayed(at time.Time) { a.relayed = max(a.relayed, a.at(at)) }
 
-// Received says when data last came in from the peer by a way.
+// Received says when data from the peer last arrived on a path.
 func (a *Agent) Received(via Via, at time.Time) {
 	t := a.at(at)
 	if l := a.find(via); l != nil && t > l.received {
@@ -170,8 +137,8 @@ func (a *Agent) Received(via Via, at time.Time) {
 	}
 }
 
-// Trouble says that the system refuses to send by a way: a datagram is too long
-// for the interface, or there is no way at all.
+// Trouble says that the system refuses to send on a path: a datagram is too long for the
+// interface (tooLong), or the address is unreachable.
 func (a *Agent) Trouble(now time.Time, via Via, tooLong bool) {
 	t := a.at(now)
 	l := a.find(via)
@@ -186,7 +153,7 @@ func (a *Agent) Trouble(now time.Time, via Via, tooLong bool) {
 	a.step(t)
 }
 
-// SetLocal says what this node has learnt about itself. It keeps the slices.
+// SetLocal sets what this node has found out about itself. The Agent keeps the slices.
 func (a *Agent) SetLocal(now time.Time, local Local) {
 	a.local = local
 	for i := range a.links {
@@ -195,14 +162,14 @@ func (a *Agent) SetLocal(now time.Time, local Local) {
 	a.step(a.at(now))
 }
 
-// SetRemote says what the peer told about itself; it is there and probes. What
-// is too much or makes no sense is left out. It keeps nothing of remote but
-// copies.
+// SetRemote sets what the peer has sent about itself. The peer is online and probes.
+// SetRemote ignores invalid candidates and those beyond MaxCandidates, and copies what it
+// keeps.
 func (a *Agent) SetRemote(now time.Time, remote Remote) {
 	t := a.at(now)
-	news := !a.told || a.remote.NAT != remote.NAT
+	news := !a.hasRemote || a.remote.NAT != remote.NAT
 	had := len(a.remote.Candidates)
-	a.told = true
+	a.hasRemote = true
 	a.remote.NAT = remote.NAT
 	a.remote.Candidates = a.remote.Candidates[:0]
 	for _, c := range remote.Candidates {
@@ -224,7 +191,7 @@ func (a *Agent) SetRemote(now time.Time, remote Remote) {
 			if l = a.addLink(via, c.Type, t); l == nil {
 				continue
 			}
-			// It joins the round that is under way.
+			// It joins the round in progress.
 			l.next, news = t, true
 		}
 		l.listed, l.typ = true, c.Type
@@ -239,12 +206,12 @@ func (a *Agent) SetRemote(now time.Time, remote Remote) {
 // CallMe says that the peer probes now and wants to be probed.
 func (a *Agent) CallMe(now time.Time) { a.asked(a.at(now)) }
 
-// asked begins a round because the peer wants one.
+// asked starts a round because the peer wants one.
 func (a *Agent) asked(t instant) {
 	if a.roundBy == 0 || t.sub(a.roundBy) >= askedSpacing {
 		a.roundBy = t
 		if a.gathered == 0 || t.sub(a.gathered) >= gatherSpacing {
-			// What the peer knows of this side may have been forgotten by a NAT.
+			// A NAT may have dropped the mappings that the peer knows.
 			a.gathered = t
 			a.out.Gather = true
 		}
@@ -257,8 +224,8 @@ func (a *Agent) asked(t instant) {
 	a.step(t)
 }
 
-// SetLane says whether there is a lane. A new one has to be told as no lane
-// first.
+// SetLane says whether there is a lane. When a new lane replaces another, call it with
+// false first.
 func (a *Agent) SetLane(now time.Time, ready bool) {
 	t := a.at(now)
 	via := Via{Lane: true}
@@ -279,8 +246,8 @@ func (a *Agent) SetLane(now time.Time, ready bool) {
 	a.step(t)
 }
 
-// NetworkChanged says that this node's network is another one: nothing that was
-// known about paths holds.
+// NetworkChanged says that this node has moved to another network: nothing known about
+// paths is valid.
 func (a *Agent) NetworkChanged(now time.Time) {
 	t := a.at(now)
 	a.cur, a.best = Via{}, Via{}
@@ -300,7 +267,7 @@ func (a *Agent) NetworkChanged(now time.Time) {
 	a.step(t)
 }
 
-// Ping says that an authentic ping of size bytes came. It may be a replay.
+// Ping says that an authentic ping of size bytes has arrived. It may be a replay.
 func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
 	t := a.at(now)
 	if !a.pongs.take(t, pongsPerSec, pongsBurst) {
@@ -313,10 +280,10 @@ func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
 	if l != nil {
 		a.hear(l, t)
 		if l.verified == 0 && via != a.cur && t.sub(l.pinged) >= minFollow {
-			// The ping goes ahead of the pong: who has both answers knows that
-			// it is known here.
+			// Send the ping before the pong: when the peer has both, it knows that its
+			// address is verified here.
 			if !a.pingUnverified(l, t) && t.sub(l.followed) >= followAlways {
-				// It is there, so it may have one more now and then.
+				// The peer answers there, so it may get one more now and then.
 				l.followed = t
 				a.ping(l, t, 0)
 			}
@@ -326,8 +293,8 @@ func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
 	a.step(t)
 }
 
-// Pong says that an authentic pong came, and reports whether it was the answer
-// to an open ping.
+// Pong says that an authentic pong has arrived, and reports whether it answers an open
+// ping.
 func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 	t := a.at(now)
 	l := a.find(via)
@@ -353,7 +320,7 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 		}
 	}
 	if l.verified == 0 {
-		l.next = 0 // of the round
+		l.next = 0 // no more pings of the round
 		a.out.Admit = append(a.out.Admit, Admission{Via: l.via, Proven: true})
 	}
 	l.verified = t
@@ -365,7 +332,7 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 	return true
 }
 
-// hear notes a sign of the peer by a way.
+// hear records that the peer has sent something on a path.
 func (a *Agent) hear(l *link, t instant) {
 	if l.heard == 0 {
 		a.out.Admit = append(a.out.Admit, Admission{Via: l.via})
@@ -376,10 +343,10 @@ func (a *Agent) hear(l *link, t instant) {
 	}
 }
 
-// Tick does what is due.
+// Tick does what is due at now.
 func (a *Agent) Tick(now time.Time) { a.step(a.at(now)) }
 
-// Take returns what is to be done and forgets it.
+// Take returns what the owner has to do since the last call.
 func (a *Agent) Take() Output {
 	out := a.out
 	out.Lane = a.wantLane()
@@ -392,7 +359,7 @@ func (a *Agent) Take() Output {
 	return out
 }
 
-// Path returns the way to use now.
+// Path returns the path to use now.
 func (a *Agent) Path() Path {
 	p := Path{Via: a.cur, Quiet: a.quiet, Reason: a.reason()}
 	if l := a.find(a.cur); l != nil {
@@ -418,7 +385,7 @@ func (a *Agent) Uses(socket uint16) bool {
 	return false
 }
 
-// Next returns when Tick is due; the zero Time if nothing is.
+// Next returns when to call Tick; the zero Time for never.
 func (a *Agent) Next() time.Time {
 	var next instant
 	due := func(t instant) {
@@ -463,7 +430,7 @@ func (a *Agent) step(t instant) {
 
 func (a *Agent) isActive(t instant) bool { return a.lastTx != 0 && t.sub(a.lastTx) < activeFor }
 
-// goQuiet gives the path up when it was not used for long.
+// goQuiet gives the path up when it was not used for QuietAfter.
 func (a *Agent) goQuiet(t instant) {
 	if a.quiet || a.active || t.sub(a.lastUse) < QuietAfter {
 		return
@@ -478,74 +445,10 @@ func (a *Agent) goQuiet(t instant) {
 	a.dropLinks(func(l *link) bool { return l.via.Socket != 0 })
 }
 
-// find returns the link of a way, or nil.
-func (a *Agent) find(via Via) *link {
-	for i := range a.links {
-		if a.links[i].via == via {
-			return &a.links[i]
-		}
-	}
-	return nil
-}
-
-// addLink makes a link. Addresses that were only seen make room for others; nil
-// if there is none.
-func (a *Agent) addLink(via Via, typ Type, t instant) *link {
-	if typ == TypeSeen {
-		n, worst := 0, -1
-		for i := range a.links {
-			l := &a.links[i]
-			if l.listed || l.via.Lane {
-				continue
-			}
-			n++
-			if l.via != a.cur && (worst < 0 || l.heard < a.links[worst].heard) {
-				worst = i
-			}
-		}
-		if n >= maxSeen {
-			if worst < 0 {
-				return nil
-			}
-			w := a.links[worst].via
-			a.dropLinks(func(l *link) bool { return l.via == w })
-		}
-	}
-	a.links = append(a.links, link{via: via, typ: typ, from: t})
-	l := &a.links[len(a.links)-1]
-	a.classify(l)
-	return l
-}
-
-func (a *Agent) dropLinks(drop func(*link) bool) {
-	a.links = slices.DeleteFunc(a.links, func(l link) bool {
-		if !drop(&l) {
-			return false
-		}
-		if l.heard != 0 {
-			a.out.Forget = append(a.out.Forget, l.via)
-		}
-		return true
-	})
-}
-
-// classify notes whether a link stays in the own network.
-func (a *Agent) classify(l *link) {
-	ip := l.via.Addr.Addr()
-	l.lan = !l.via.Lane && ip.IsPrivate() && slices.ContainsFunc(a.local.Nets, func(p netip.Prefix) bool { return p.Contains(ip) })
-}
-
 var (
 	thisNet  = netip.MustParsePrefix("0.0.0.0/8")
 	reserved = netip.MustParsePrefix("240.0.0.0/4")
 )
-
-// admissible reports whether an address can be a peer's.
-func (a *Agent) admissible(addr netip.AddrPort) bool {
-	ip := addr.Addr()
-	return addr.Port() != 0 && ip.IsGlobalUnicast() && !ip.Is4In6() && ip.Zone() == "" &&
-		!thisNet.Contains(ip) && !reserved.Contains(ip) && (a.cfg.Refuse == nil || !a.cfg.Refuse(ip))
-}
 
 func (a *Agent) newTx() (tx probe.Tx) {
 	binary.BigEndian.PutUint64(tx[:], a.cfg.Rand())

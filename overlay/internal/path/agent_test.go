@@ -12,7 +12,7 @@ import (
 
 var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// bench is an agent with a clock and nothing else.
+// bench is an agent with a simulated clock.
 type bench struct {
 	t   *testing.T
 	a   *Agent
@@ -27,8 +27,8 @@ func newBench(t *testing.T) *bench {
 	})}
 }
 
-// run lets time pass, data flowing if flow is set, and hands each probe to f,
-// which may be nil.
+// run lets time pass, with data flowing if flow is set, and passes each probe to f, which
+// may be nil.
 func (b *bench) run(d time.Duration, flow bool, f func(Send)) (n int) {
 	end, late := b.now.Add(d), 0
 	for b.now.Before(end) {
@@ -77,7 +77,7 @@ func remote(addrs ...string) (r Remote) {
 	return r
 }
 
-// TestRefusedCandidates: addresses that nobody has any business to have us ping.
+// TestRefusedCandidates: addresses that a peer must not make this node ping.
 func TestRefusedCandidates(t *testing.T) {
 	for _, c := range []struct {
 		addr string
@@ -89,7 +89,7 @@ func TestRefusedCandidates(t *testing.T) {
 		{"224.0.0.1:7", false}, {"[ff02::1]:7", false}, {"255.255.255.255:7", false}, {"240.0.0.1:7", false},
 		{"169.254.169.254:7", false}, {"[fe80::1]:7", false}, {"[fe80::1%eth0]:7", false}, {"[::ffff:127.0.0.1]:7", false},
 		{"100.64.0.9:7", false},                              // overlay
-		{"192.168.1.255:7", false}, {"192.168.1.0:7", false}, // broadcast here
+		{"192.168.1.255:7", false}, {"192.168.1.0:7", false}, // broadcast addresses of this LAN
 	} {
 		b := newBench(t)
 		b.a.SetLocal(b.now, Local{Nets: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}})
@@ -101,8 +101,8 @@ func TestRefusedCandidates(t *testing.T) {
 	}
 }
 
-// TestNoAmplification: whatever an introduced peer tells, third parties get
-// little of it, and a bounded number of them.
+// TestNoAmplification: whatever candidates a peer sends, a bounded number of third
+// parties get little traffic.
 func TestNoAmplification(t *testing.T) {
 	b := newBench(t)
 	perAddr := map[netip.AddrPort]int{}
@@ -131,7 +131,7 @@ func TestNoAmplification(t *testing.T) {
 			t.Errorf("%v got %d pings in 30 s", a, n)
 		}
 	}
-	// Always other ones.
+	// Different addresses every time.
 	clear(perAddr)
 	bytes = 0
 	for i := range 600 {
@@ -151,8 +151,8 @@ func TestNoAmplification(t *testing.T) {
 	}
 }
 
-// TestPingFlood: a peer's pings, from anywhere, are answered at a bounded rate,
-// never with more than came, and nothing moves.
+// TestPingFlood: pings of a peer, from any address, are answered at a bounded rate, never
+// with more bytes than received, and do not change the path.
 func TestPingFlood(t *testing.T) {
 	b := newBench(t)
 	pongs, pings := 0, 0
@@ -179,8 +179,8 @@ func TestPingFlood(t *testing.T) {
 	}
 }
 
-// TestPongs: only one that is outstanding counts, once, and only from where its
-// ping went.
+// TestPongs: a pong counts only for an open ping, once, and only from the address of the
+// ping.
 func TestPongs(t *testing.T) {
 	b := newBench(t)
 	b.a.SetRemote(b.now, remote("192.0.2.1:7", "192.0.2.2:7"))
@@ -201,7 +201,7 @@ func TestPongs(t *testing.T) {
 	if p := b.a.Path(); p.Kind != Direct || p.Via != pings[0].Via {
 		t.Fatalf("not moved: %+v", p)
 	}
-	// The path dies; the pong once more changes nothing.
+	// The path dies; a replay of the pong changes nothing.
 	b.run(2*time.Second, true, nil)
 	b.a.Pong(b.now, pings[0].Via, pings[0].Tx)
 	if p := b.a.Path(); p.Kind != Relay {
@@ -209,7 +209,7 @@ func TestPongs(t *testing.T) {
 	}
 }
 
-// TestHysteresis: two addresses that work, at round trips of one and the other.
+// TestHysteresis: two working addresses with different round trips.
 func TestHysteresis(t *testing.T) {
 	for _, c := range []struct {
 		first, second time.Duration
@@ -231,7 +231,7 @@ func TestHysteresis(t *testing.T) {
 		note := func(s Send) {
 			d, late := c.first, time.Duration(0)
 			if s.Via.Addr.Addr().Is6() {
-				// It begins to answer when the other is in use.
+				// It begins to answer when the other one is in use.
 				if d, late = c.second, time.Second; b.now.Before(epoch.Add(late)) {
 					return
 				}
@@ -297,7 +297,7 @@ func TestScanBudget(t *testing.T) {
 	}
 }
 
-// TestReasons in plain words.
+// TestReasons: the text of each reason.
 func TestReasons(t *testing.T) {
 	some := []Candidate{{addr("192.0.2.1:7"), TypeSTUN}}
 	six := []Candidate{{addr("[2001:db8::1]:7"), TypeHost}}
@@ -367,7 +367,7 @@ func TestNoGarbage(t *testing.T) {
 	}
 }
 
-// FuzzAgent: nothing that happens makes an agent panic, spin, or grow.
+// FuzzAgent: no sequence of calls makes an agent panic, loop or grow.
 func FuzzAgent(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 	f.Add([]byte("the quick brown fox jumps over the lazy dog"))
@@ -410,7 +410,7 @@ func FuzzAgent(f *testing.F) {
 				})
 			}
 			if next := b.a.Next(); !next.IsZero() && next.Before(b.now) {
-				// Due already: one Tick has to settle it.
+				// Due already: one Tick must be enough.
 				b.a.Tick(b.now)
 				if next := b.a.Next(); !next.IsZero() && next.Before(b.now) {
 					t.Fatalf("due %v ago, again and again", b.now.Sub(next))

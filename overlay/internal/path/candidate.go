@@ -2,8 +2,8 @@ package path
 
 import "net/netip"
 
-// Type says how a candidate was learnt; it is what travels in the session's
-// "candidates" message.
+// Type says how a candidate was found. It is part of the message "candidates" of a
+// session.
 type Type string
 
 // The types of candidates.
@@ -15,22 +15,22 @@ const (
 	TypeSeen   Type = "seen"   // the source of a probe that was authenticated
 )
 
-// Candidate is an address at which a node can perhaps be reached directly.
-// Addr is unmapped (never IPv4 in IPv6) and without a zone.
+// Candidate is an address at which a node may be reached directly. Addr is unmapped
+// (never IPv4 in IPv6) and without a zone.
 type Candidate struct {
 	Addr netip.AddrPort
 	Type Type
 }
 
-// Mapping is what stands between a node's UDP socket of one address family
-// and the internet. It travels as its string.
+// Mapping is the kind of NAT between a node's UDP socket of one address family and the
+// internet. It is sent as its string.
 type Mapping string
 
 // The kinds of mapping. The zero value is MappingUnknown.
 const (
-	// MappingUnknown: nobody could be asked, or only one address answered, so
-	// that easy and hard cannot be told apart (Candidates of the type stun
-	// tell whether anybody answered).
+	// MappingUnknown: no STUN server could be asked, or only one address answered, so
+	// that easy and hard cannot be distinguished (if there are candidates of the type
+	// stun, one answered).
 	MappingUnknown Mapping = ""
 	// MappingNone: the address seen from outside is one of the node's own.
 	// There may still be a firewall.
@@ -39,13 +39,12 @@ const (
 	MappingEasy Mapping = "easy"
 	// MappingHard: another port, or address, outside for each destination.
 	MappingHard Mapping = "hard"
-	// MappingBlocked: the node has addresses of the family and somebody to
-	// ask, but nobody answered. Where there is no address of the family at
-	// all, it is MappingUnknown.
+	// MappingBlocked: the node has addresses of the family and has asked STUN servers,
+	// but none answered. Without any address of the family it is MappingUnknown.
 	MappingBlocked Mapping = "blocked"
 )
 
-// NAT is a node's view of what is in front of it, one's own or as a peer told.
+// NAT is the kind of NAT in front of a node, as the node itself has found out.
 type NAT struct {
 	IPv4, IPv6 Mapping
 }

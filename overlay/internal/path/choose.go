@@ -6,21 +6,21 @@ const (
 	pingEvery   = 250 * time.Millisecond // while data flow
 	suspectPing = 100 * time.Millisecond // while an answer is missing
 	suspectTime = 50 * time.Millisecond  // beyond 1.5 round trips
-	deadTime    = 300 * time.Millisecond // or 2.5 round trips without a sign of life, or more where they vary
-	deafTime    = 2 * time.Second        // the same when data come in
+	deadTime    = 300 * time.Millisecond // without anything received: or 2.5 round trips, or more where they vary
+	deafTime    = 2 * time.Second        // the same while data arrive
 	deadMisses  = 3
-	stallTime   = 300 * time.Millisecond // that a step comes after a ping was due
+	stallTime   = 300 * time.Millisecond // delay of a step beyond which this machine was busy
 	unknownRTT  = 100 * time.Millisecond
 
 	betterBy = 5 * time.Millisecond // and a fifth
 
 	laneAfter = time.Second     // without a direct path
-	laneKeep  = 5 * time.Second // after one was found
+	laneKeep  = 5 * time.Second // after a direct path was found
 )
 
 func (a *Agent) isDirect() bool { return a.cur != (Via{}) && !a.cur.Lane }
 
-// watch pings the way in use and gives it up when it is dead.
+// watch pings the path in use and gives it up when it is dead.
 func (a *Agent) watch(t instant) {
 	before := a.now
 	a.now = t
@@ -30,8 +30,7 @@ func (a *Agent) watch(t instant) {
 	}
 	stalled := t.sub(max(before, a.nextPing(l)))
 	if stalled > stallTime && l.oldest != 0 {
-		// This machine was busy with something else: answers may be waiting
-		// to be read.
+		// This machine was busy: answers may be waiting to be read.
 		l.oldest = min(l.oldest.add(stalled), t)
 	}
 	if d := a.deadAt(l); d != 0 && t >= d {
@@ -50,14 +49,14 @@ func (l *link) trip() time.Duration {
 	return l.rtt
 }
 
-// patience is how long the way in use may give no sign of life. Behind an uplink
-// that fills up each answer takes longer than the one before.
+// patience returns how long the path in use may receive nothing. Behind an uplink that
+// fills up, each answer takes longer than the one before.
 func (l *link) patience() time.Duration {
 	return max(deadTime, l.trip()*5/2, l.rtt+4*l.dev)
 }
 
-// nextPing is when the way in use is to be pinged. The longer answers take the
-// fewer are asked for, so that those asked for are still known when they come.
+// nextPing returns when to ping the path in use. The longer answers take, the fewer pings
+// are sent, so that each is still in the table when its answer arrives.
 func (a *Agent) nextPing(l *link) instant {
 	if l.misses == 0 {
 		return l.pinged.add(pingEvery)
@@ -67,12 +66,12 @@ func (a *Agent) nextPing(l *link) instant {
 	return min(l.pinged.add(max(pingEvery, late)), suspect)
 }
 
-// deadAt is when the way in use is dead if nothing comes until then; 0 while it
+// deadAt returns when the path in use is dead if nothing arrives until then; 0 while it
 // is too early to say.
 func (a *Agent) deadAt(l *link) instant {
 	wait := l.patience()
 	if l.misses >= 2 && a.relayed > l.oldest {
-		// The peer has given it up.
+		// The peer has given this path up.
 		late := min(l.trip()*3/2+suspectTime, wait)
 		return max(a.relayed, l.oldest.add(late), l.verified.add(late))
 	}
@@ -83,11 +82,11 @@ func (a *Agent) deadAt(l *link) instant {
 	if l.received > l.oldest {
 		at = min(max(at, l.received.add(wait)), l.oldest.add(max(deafTime, wait)))
 	}
-	// An answer that comes is one, however old the question.
+	// An answer counts, however old its ping.
 	return max(at, l.verified.add(wait))
 }
 
-// lose takes traffic off a dead way and looks for another one.
+// lose takes traffic off a dead path and looks for another one.
 func (a *Agent) lose(l *link, t instant) {
 	l.verified, l.next = 0, 0
 	a.forgive(l)
@@ -101,7 +100,7 @@ func (a *Agent) lose(l *link, t instant) {
 	a.startRound(t, true)
 }
 
-// choose puts traffic on the best way that works.
+// choose selects the best path that works.
 func (a *Agent) choose(t instant) {
 	cur := a.find(a.cur)
 	if cur == nil || cur.verified == 0 {
@@ -130,8 +129,8 @@ func (a *Agent) choose(t instant) {
 	}
 }
 
-// beats reports whether l is a better way than o; used says that o is in use,
-// so that the difference has to be worth it.
+// beats reports whether l is a better path than o. used says that o is in use, so that
+// the difference must be worth a switch.
 func (l *link) beats(o *link, used bool) bool {
 	if l.via.Lane != o.via.Lane {
 		return o.via.Lane
@@ -150,7 +149,7 @@ func (a *Agent) take(l, old *link, t instant) {
 	a.quiet = false
 	l.next = 0
 	a.forgive(l)
-	l.pinged = t // its answer came just now
+	l.pinged = t // its answer has just arrived
 	l.size.begin(t)
 	if old != nil {
 		a.forgive(old)
@@ -164,13 +163,13 @@ func (a *Agent) take(l, old *link, t instant) {
 	a.lastUse = max(a.lastUse, t)
 }
 
-// wantLane reports whether a lane is of use: there is no direct path, nor will
-// there be one in a moment.
+// wantLane reports whether a lane is needed: there is no direct path, and probably will
+// be none in a moment.
 func (a *Agent) wantLane() bool {
 	switch {
 	case a.isDirect():
 		return a.lane && a.now.sub(a.directAt) < laneKeep
-	case a.quiet || !a.told || a.local.NAT.blocked() || a.remote.NAT.blocked():
+	case a.quiet || !a.hasRemote || a.local.NAT.blocked() || a.remote.NAT.blocked():
 		return false
 	case a.lane:
 		return true
@@ -178,7 +177,7 @@ func (a *Agent) wantLane() bool {
 	return a.without != 0 && (a.bothHard() || a.now >= a.without.add(laneAfter))
 }
 
-// waitsUntil is when a lane will be wanted.
+// waitsUntil returns when a lane will be wanted.
 func (a *Agent) waitsUntil() instant {
 	if a.lane || a.without == 0 || a.now >= a.without.add(laneAfter) {
 		return 0
@@ -190,7 +189,7 @@ func (a *Agent) bothHard() bool {
 	return a.local.NAT.IPv4 == MappingHard && a.remote.NAT.IPv4 == MappingHard
 }
 
-// blocked reports whether UDP does not leave a node's network at all.
+// blocked reports whether a node's network blocks all outgoing UDP.
 func (n NAT) blocked() bool {
 	works := func(m Mapping) bool { return m != MappingBlocked && m != MappingUnknown }
 	return !works(n.IPv4) && !works(n.IPv6) && (n.IPv4 == MappingBlocked || n.IPv6 == MappingBlocked)

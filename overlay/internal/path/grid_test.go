@@ -9,9 +9,8 @@ import (
 	"weft/overlay/internal/overlaytest"
 )
 
-// TestGrid: every kind of NAT against every other reaches the best kind of path
-// there is within 5 s, in the case of easy ones within 300 ms, and nothing that
-// was sent gets lost on the way there.
+// TestGrid: for every pair of NATs the nodes reach the best possible kind of path within
+// 5 s, easy ones within 300 ms, and lose no data until then.
 func TestGrid(t *testing.T) {
 	for _, ka := range overlaytest.Kinds {
 		for _, kb := range overlaytest.Kinds {
@@ -48,7 +47,8 @@ func grid(t *testing.T, ka, kb overlaytest.Kind, double, oneSTUN bool) {
 			n := in.NAT(name+"-nat", k, outside)
 			inner := n.Net
 			if double && k != overlaytest.NoNAT && k != overlaytest.UDPBlocked {
-				// The kind is the carrier's; at home it is the usual one.
+				// The NAT of this kind is the carrier's; the home router has the usual
+				// one.
 				inner = n.NAT(name+"-home", overlaytest.PortRestricted, "100.64.0.2").Net
 			}
 			if k == overlaytest.NoNAT {
@@ -78,7 +78,7 @@ func grid(t *testing.T, ka, kb overlaytest.Kind, double, oneSTUN bool) {
 		} else {
 			t.Logf("%s", pa.Reason)
 		}
-		// Stop sending, and let what is under way arrive.
+		// Stop sending, and let packets in flight arrive.
 		a.do(func() { a.sending = false })
 		b.do(func() { b.sending = false })
 		time.Sleep(500 * time.Millisecond)

@@ -1,9 +1,9 @@
-// Package path decides which way packets go to one peer: straight to one of its
-// addresses, through a relay's lane, or through the relay's TLS connection.
+// Package path selects the path of packets to one peer: direct to one of its addresses,
+// relayed UDP, or the relay connection.
 //
-// An Agent is a pure state machine, one for each peer. It has no clock, no
-// socket and no goroutine: its owner tells it what happens and when, sends what
-// it puts out (Take), and calls Tick at Next.
+// An Agent is a pure state machine, one for each peer. It has no clock, no socket and no
+// goroutine: its owner reports what happens and when, does what Take returns, and calls
+// Tick at Next.
 //
 //	introduction, gathering -> SetLocal, SetRemote, CallMe, SetLane, NetworkChanged
 //	authentic probes        -> Ping, Pong
@@ -12,59 +12,59 @@
 //
 // # Life
 //
-// A path is looked for while data flow (Data) or the peer asks for it (CallMe).
-// In a round each candidate gets up to 7 pings in 1.6 s, both sides at the same
-// time, which opens NATs and firewalls; an authentic ping from anywhere is
-// answered, and followed back. The first address that answers is used at once,
-// a better one when it answers: one in the same network before all others, then
-// by round trip, where a switch needs a fifth and 5 ms. When nothing answers
-// there are other rounds, ever more seldom, while data flow: after 5 minutes in the
-// end, or after one if they have flowed without a pause of a second.
+// An Agent looks for a path while data flow (Data) or when the peer asks for it (CallMe).
+// In a round each candidate gets up to 7 pings in 1.6 s. Both sides do this at the same
+// time, which opens NATs and firewalls. An authentic ping from any address is answered
+// with a pong and a ping. The first address that answers is used at once, and a better
+// one as soon as it answers: an address in the same LAN is best, then the shorter round
+// trip, if it is shorter by a fifth and by 5 ms. If nothing answers, rounds follow while
+// data flow, at growing intervals of up to 5 minutes, or 1 minute if the data flow
+// without a pause of a second.
 //
-// While this side sends data it pings the chosen address every 250 ms, faster
-// when an answer is missing. After three lost pings and 300 ms without any sign
-// of life, or two and a half round trips or more where those are long or vary
-// (sooner if the peer sends through the relay), the path is dead: traffic goes to
-// lane or relay at once and a new round begins. Data that come in on the path are
-// a sign of life too, for two seconds.
+// While this side sends data it pings the selected address every 250 ms, more often when
+// an answer is missing. The path is dead after three lost pings if nothing was received
+// on it for 300 ms, or for two and a half round trips or more where these are long or
+// vary (sooner if the peer sends through the relay). Traffic then moves to relayed UDP or
+// the relay connection at once and a new round starts. Data received on the path keep it
+// alive too, for two seconds.
 //
-// After a second without data nothing is sent at all. After 25 s the path is
-// given up silently, because NATs forget: the next packet goes through the
-// relay while the old address is pinged first.
+// After a second without data nothing is sent. After 25 s the path is given up, because
+// NATs forget: the next packet goes through the relay, and the old address is the first
+// to be pinged.
 //
 // # Hard NATs
 //
-// A NAT that gives each destination another port cannot be told an address. If
-// only one side has such a NAT, and the other a stricter one than usual hole
-// punching can deal with, the hard side sends from 256 sockets to the other's
-// address and the other pings 1,536 ports of the hard side's address, about 500 a
-// second: the chance to meet is over 99 %. That costs a side at most 150 KB and
-// as many entries in its router for 30 s, so it happens once in 5 minutes at most,
-// and only while data flow. Where a side does not know what its NAT is, for want
-// of a second STUN address, both halves are tried. Two hard NATs get a lane.
+// A node behind a NAT that uses another port for each destination (a hard NAT) cannot
+// name its address. If only one side has a hard NAT, and the other's NAT is too strict
+// for simple hole punching, the hard side sends from 256 sockets to the other's address
+// and the other pings 1,536 ports of the hard side's address, about 500 a second. They
+// meet with a probability of over 99 %. That costs a side at most 150 KB and as many
+// entries in its router for 30 s, so it happens at most once in 5 minutes, and only while
+// data flow. A side that does not know the kind of its NAT, for want of a second STUN
+// address, does both halves. Two hard NATs get relayed UDP.
 //
 // # Sizes
 //
-// A path starts with datagrams that every IPv6 link carries. Padded pings find
-// out whether these pass, and which longer ones; while data flow a ping every two
-// seconds has the full length, and if these alone get lost the path goes back to
-// the safe length. A path that does not carry that is not used.
+// A path starts with the size of datagram that every IPv6 link carries, the safe size.
+// Padded pings find out whether it passes, and which longer ones do. While data flow, a
+// ping every two seconds has the full length. If only these are lost, the path goes back
+// to the safe size. A path that does not carry the safe size is not used.
 //
 // # Bounds
 //
-// 32 candidates of the peer and 8 addresses from which it was heard. To
-// addresses that have not answered: 14 pings of 54 bytes in 30 s each, and 8 a
-// second, 256 at once, in all; one a second more while the peer pings from there.
-// Pings of the peer are answered 64 a second, 256 at once, never with more bytes
-// than came. Loopback, multicast, broadcast and refused addresses are never
-// pinged. An Agent allocates nothing once its tables have grown.
+// There are at most 32 candidates of the peer and 8 other addresses from which it has
+// sent. An address that has not answered gets at most 14 pings of 54 bytes in 30 s, and
+// one more a second while the peer pings from there; all such addresses together get 8 a
+// second, 256 at once. At most 64 pings of the peer are answered a second, 256 at once,
+// never with more bytes than received. Loopback, multicast, broadcast and refused
+// addresses are never pinged. An Agent allocates nothing once its tables have grown.
 //
-//   - agent.go   what an Agent is told
+//   - agent.go the methods of an Agent
 //   - round.go   pings to candidates
-//   - choose.go  which way is best, and whether it lives
+//   - choose.go which path is best, and whether it works
 //   - size.go    which datagrams pass
 //   - scan.go    hard NATs
-//   - reason.go  why, in plain words
+//   - reason.go why there is no better path, for users
 package path
 
 import (
@@ -74,47 +74,47 @@ import (
 	"weft/overlay/internal/probe"
 )
 
-// Kind is how packets reach a peer. A greater one is better.
+// Kind is the kind of a path. A greater one is better.
 type Kind uint8
 
 // The kinds.
 const (
-	Relay  Kind = iota // through the relay's TLS connection
-	Lane               // UDP datagrams forwarded by the relay
-	Direct             // straight to an address of the peer
+	Relay  Kind = iota // the relay connection
+	Lane               // relayed UDP
+	Direct             // UDP to an address of the peer
 )
 
 // String returns the word that weft status shows.
 func (k Kind) String() string { return [...]string{"relay", "lane", "direct"}[min(k, Direct)] }
 
-// Via is a way that a datagram can take to or from the peer. The zero Via is
-// the relay's TLS connection.
+// Via is a path on which datagrams travel to or from the peer. The zero Via is the relay
+// connection.
 type Via struct {
-	// Addr is the peer's address; invalid for a lane.
+	// Addr is the peer's address; invalid for relayed UDP.
 	Addr netip.AddrPort
-	// Socket is 0 for the node's own socket of the address family, else the
-	// extra socket of that number: one for IPv4 on any port, opened when it is
-	// first sent from and closed when Uses says so.
+	// Socket is 0 for the node's main socket, else the number of an extra socket for IPv4
+	// on any port. The owner opens it at its first Send and closes it once Uses returns
+	// false.
 	Socket uint16
-	// Lane says that it is the relay's lane.
+	// Lane says that it is relayed UDP.
 	Lane bool
 }
 
-// Path is the way to use.
+// Path is the selected path.
 type Path struct {
 	Kind Kind
 	Via  Via
-	// LAN says that the peer is in the same network.
+	// LAN says that the peer is in the same LAN.
 	LAN bool
-	// Limit is the length in bytes of the longest WireGuard message to send
-	// this way (the UDP payload; the lane's header is taken off already), 0
-	// for the relay, which carries all.
+	// Limit is the length in bytes of the longest WireGuard message to send on this path
+	// (the UDP payload, without the lane's header); 0 for the relay connection, which
+	// carries all.
 	Limit int
-	// RTT is the measured round trip, 0 before.
+	// RTT is the measured round trip, 0 if there is none yet.
 	RTT time.Duration
-	// Quiet says that the way was given up because nothing was sent.
+	// Quiet says that the direct path was given up because nothing was sent.
 	Quiet bool
-	// Reason says in plain words why it is no better one.
+	// Reason says why there is no better path.
 	Reason Reason
 }
 
@@ -123,60 +123,60 @@ type Send struct {
 	Via  Via
 	Kind probe.Kind
 	Tx   probe.Tx
-	Size int // of a ping in bytes
+	Size int // length of a ping in bytes
 	To   netip.AddrPort
 }
 
 // Output is what an Agent wants done. Its slices are valid until the next call
 // of the Agent.
 type Output struct {
-	// Send are probes to send in this order. To is what a pong tells the
-	// peer: the address from which its ping came (invalid through a lane).
+	// Send are probes to send, in this order. To of a pong is the address from which its
+	// ping came (invalid for relayed UDP), which the pong reports to the peer.
 	Send []Send
-	// Admit are ways from which WireGuard messages are the peer's from now on.
-	// Forget are ways that are no longer. A way in both was forgotten last.
+	// Admit are paths on which WireGuard messages are the peer's from now on; on those in
+	// Forget they no longer are. Do Admit first: a path in both is to be forgotten.
 	Admit  []Admission
 	Forget []Via
-	// Gather asks for fresh candidates of this node (SetLocal), CallMe for a
-	// message to the peer that it should probe now. Doubt says that a path
-	// was lost: what was gathered lately may hold no more.
+	// Gather asks for fresh candidates of this node (SetLocal), CallMe for a message that
+	// asks the peer to probe now. Doubt says that a path was lost, so that candidates
+	// gathered lately may be outdated.
 	Gather, CallMe, Doubt bool
 	// Lane says whether a lane is wanted now.
 	Lane bool
-	// Changed says that Path returns something else than before, its RTT and
-	// small changes apart.
+	// Changed says that the result of Path has changed in more than its RTT.
 	Changed bool
 }
 
-// Admission is a way that is the peer's. Proven says that the peer has answered
-// there; otherwise an authentic ping came from there, which may be a replay and
-// must not take a way from another peer.
+// Admission is a path that is the peer's. Proven says that the peer has answered a ping
+// on it. Otherwise only an authentic ping has arrived, which may be a replay and must not
+// take the path from another peer.
 type Admission struct {
 	Via    Via
 	Proven bool
 }
 
-// Config says who an Agent works for.
+// Config configures New.
 type Config struct {
-	// Refuse reports addresses that are no candidates, such as those of the
-	// overlay. May be nil.
+	// Refuse reports addresses that cannot be candidates, such as those of the overlay.
+	// May be nil.
 	Refuse func(netip.Addr) bool
 	// Rand is a source of unpredictable numbers. Required.
 	Rand func() uint64
 }
 
-// Local is what this node knows about itself.
+// Local is what this node has found out about itself.
 type Local struct {
-	// Candidates are what the peer was told.
+	// Candidates are those sent to the peer.
 	Candidates []Candidate
 	NAT        NAT
 	// Nets are the networks of the interfaces.
 	Nets []netip.Prefix
-	// MTU is the largest of the links that datagrams leave by, 0 for 1500.
+	// MTU is the largest MTU of the interfaces that datagrams leave by, in bytes; 0 means
+	// 1500.
 	MTU int
 }
 
-// Remote is what the peer said about itself.
+// Remote is what the peer has sent about itself.
 type Remote struct {
 	Candidates []Candidate
 	NAT        NAT

@@ -2,9 +2,9 @@ package path
 
 import "slices"
 
-// Reason is why a path is what it is, for people.
+// Reason says to users why a path is not a better one.
 type Reason struct {
-	Text string // in a sentence, with what would make it better
+	Text string // a sentence that says what would make it better
 	// Short is the same in a few words, for a list of many peers; "" where there is
 	// nothing to explain.
 	Short string
@@ -15,9 +15,9 @@ func (r Reason) String() string { return r.Text }
 // The reasons of Path.
 var (
 	reasonLAN      = Reason{"both devices are in the same network", "same network"}
-	reasonDirect   = Reason{"straight to the peer's address", ""}
-	reasonQuiet    = Reason{"nothing was sent lately; the next packet takes the relay while a direct path is looked for", ""}
-	reasonUntold   = Reason{"looking for a direct path; the peer has not said yet where it can be reached", "looking for a direct path"}
+	reasonDirect   = Reason{"UDP goes directly to the peer's address", ""}
+	reasonQuiet    = Reason{"nothing was sent lately; the next packet goes through the relay while weft looks for a direct path", ""}
+	reasonUntold   = Reason{"looking for a direct path; the peer has not sent its addresses yet", "looking for a direct path"}
 	reasonLooking  = Reason{"looking for a direct path", "looking for a direct path"}
 	reasonOwnUDP   = Reason{"UDP does not leave this device's network; outgoing UDP allowed there would make it direct", "UDP is blocked here"}
 	reasonPeerUDP  = Reason{"UDP does not leave the peer's network; outgoing UDP allowed there would make it direct", "UDP is blocked there"}
@@ -39,7 +39,7 @@ func (a *Agent) reason() Reason {
 		return reasonDirect
 	case a.quiet:
 		return reasonQuiet
-	case !a.told:
+	case !a.hasRemote:
 		return reasonUntold
 	case slices.ContainsFunc(a.links, func(l link) bool { return l.size.small && l.verified != 0 && !l.via.Lane }):
 		return reasonSmall
@@ -61,8 +61,8 @@ func (a *Agent) reason() Reason {
 	return reasonSilent
 }
 
-// common reports whether the peer has a candidate of an address family that
-// this node has, too.
+// common reports whether the peer has a candidate of an address family that this node
+// has.
 func (a *Agent) common() bool {
 	var mine, theirs [2]bool
 	of := func(c Candidate) int {

@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	roundTime     = 2500 * time.Millisecond // a round is over, answers included
+	roundTime     = 2500 * time.Millisecond // length of a round with all answers
 	askedSpacing  = time.Second             // between rounds that the peer asked for
 	gatherSpacing = 10 * time.Second        // between gatherings because the peer asked
 	minFollow     = 20 * time.Millisecond   // between pings that follow the peer's
 	followAlways  = time.Second             // between such pings beyond the budget
-	keepSocket    = time.Minute             // an extra socket by which the peer was heard
-	keepKnown     = 10 * time.Second        // between pings to working addresses that are not used
+	keepSocket    = time.Minute             // for an extra socket on which the peer has sent
+	keepKnown     = 10 * time.Second        // between pings to working addresses that are not in use
 
 	unverifiedPerSec = 8
 	unverifiedBurst  = 256
@@ -32,12 +32,12 @@ var tryAfter = [...]time.Duration{
 // roundAfter are the waits between rounds that fail.
 var roundAfter = [...]time.Duration{8 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute}
 
-// flowRound is the longest wait while data flow without a pause. They are many
-// times what a round is, and nobody says when what was in the way has gone.
+// flowRound is the longest wait while data flow without a pause. The data are many times
+// the traffic of a round, and nothing signals when an obstacle has gone.
 const flowRound = time.Minute
 
-// startRound has every candidate pinged that does not work already. With ask
-// the peer is to do the same.
+// startRound schedules pings to every candidate that does not work already. With ask it
+// also asks the peer to do the same.
 func (a *Agent) startRound(t instant, ask bool) {
 	a.roundAt = t
 	a.nextRound = t.add(roundAfter[min(a.failed, len(roundAfter)-1)])
@@ -53,8 +53,8 @@ func (a *Agent) startRound(t instant, ask bool) {
 	}
 }
 
-// keepRound sends the pings that are due to addresses not in use, and begins
-// another round when the last one was in vain.
+// keepRound sends due pings to addresses not in use, and starts another round when the
+// last one has failed.
 func (a *Agent) keepRound(t instant) {
 	if l := a.find(a.best); l != nil && l.via != a.cur {
 		a.keepLink(l, t)
@@ -84,7 +84,7 @@ func (a *Agent) keepRound(t instant) {
 	}
 }
 
-// roundDue is when another round begins if data still flow; 0 for never.
+// roundDue returns when to start another round if data still flow; 0 for never.
 func (a *Agent) roundDue() instant {
 	if a.nextRound == 0 || a.without == 0 {
 		return a.nextRound
@@ -126,8 +126,8 @@ func (a *Agent) keepLink(l *link, t instant) {
 	}
 }
 
-// pingUnverified pings an address that has not proved yet to be the peer's, as
-// far as the budget goes. It reports whether it did.
+// pingUnverified pings an address that is not verified as the peer's, if the budget
+// allows it, and reports whether it did.
 func (a *Agent) pingUnverified(l *link, t instant) bool {
 	if t.sub(l.from) >= perAddressTime {
 		l.from, l.spent = t, 0
@@ -158,13 +158,13 @@ func (a *Agent) ping(l *link, t instant, size uint16) {
 	a.out.Send = append(a.out.Send, Send{Via: l.via, Kind: probe.Ping, Tx: l.open[slot].tx, Size: max(int(size), probe.Len)})
 }
 
-// forgive forgets what was not answered.
+// forgive clears the missed pings.
 func (a *Agent) forgive(l *link) {
 	clear(l.open[:])
 	l.oldest, l.misses, l.size.asked = 0, 0, 0
 }
 
-// forgiveUntil forgets small pings up to one that was answered.
+// forgiveUntil clears missed small pings up to the time at of an answered one.
 func (a *Agent) forgiveUntil(l *link, at instant) {
 	l.oldest, l.misses = 0, 0
 	for i := range l.open {
@@ -181,7 +181,8 @@ func (a *Agent) forgiveUntil(l *link, at instant) {
 	}
 }
 
-// isBroadcast reports whether an address means all of a network of ours.
+// isBroadcast reports whether an address is the broadcast address of one of this node's
+// LANs.
 func (a *Agent) isBroadcast(ip netip.Addr) bool {
 	return ip.Is4() && slices.ContainsFunc(a.local.Nets, func(p netip.Prefix) bool {
 		if !p.Addr().Is4() || p.Bits() >= 31 || !p.Contains(ip) {

@@ -8,32 +8,32 @@ import (
 )
 
 const (
-	// Sockets is how many extra sockets the hard side opens at most.
+	// Sockets bounds the extra sockets that the hard side opens.
 	Sockets = 256
 
 	scanAfter  = 500 * time.Millisecond // without a direct path
-	scanUnsure = time.Second            // the same when it is not known whether a NAT is hard
-	scanLead   = 100 * time.Millisecond // the hard side's mappings come first
+	scanUnsure = time.Second            // the same if it is unknown whether a NAT is hard
+	scanLead   = 100 * time.Millisecond // head start for the hard side's mappings
 	scanEvery  = 5 * time.Minute
 	scanBatch  = 10
 	scanTick   = 20 * time.Millisecond
 	scanPorts  = 1536
-	scanNear   = 128             // of them next to the port that was seen: some NATs count
-	scanSecond = 2 * time.Second // the hard side sends a second time, in case the first was lost
-	scanTime   = 5 * time.Second // the hard side waits for the other this long
+	scanNear   = 128             // of them next to the port that was seen, since some NATs count upwards
+	scanSecond = 2 * time.Second // when the hard side sends again, in case the first was lost
+	scanTime   = 5 * time.Second // how long the hard side waits for the other
 	firstPort  = 1024
 	allPorts   = 1<<16 - firstPort
 )
 
-// scan is the search for a way through one hard NAT. A side that does not know
-// what its NAT is does both halves.
+// scan is the search for a path through one hard NAT. A side that does not know the kind
+// of its NAT does both halves.
 type scan struct {
 	sockets, ports bool           // the halves that this side does
-	target         netip.AddrPort // of the peer; its port is a hint when the peer is the hard side
-	begun          instant        // 0: none is under way
-	at             instant        // of the next batch
-	sent, tried    int            // from sockets, to ports
-	port           uint32         // where the walk through the ports is
+	target         netip.AddrPort // the peer's address; its port is only a hint when the peer is the hard side
+	begun          instant        // 0: no search is in progress
+	at             instant        // when the next batch is due
+	sent, tried    int            // sockets sent from, ports tried
+	port           uint32         // position in the walk through the ports
 	stride         uint32
 	open           int     // sockets in use
 	next           instant // not before
@@ -46,7 +46,7 @@ func (s *scan) due() instant {
 	return s.at
 }
 
-// keepScan begins, goes on with and ends the search.
+// keepScan starts, continues and ends the search.
 func (a *Agent) keepScan(t instant) {
 	s := &a.scan
 	switch {
@@ -59,8 +59,8 @@ func (a *Agent) keepScan(t instant) {
 	}
 }
 
-// halves returns what this side does about a hard NAT: send from many sockets,
-// if it may be the hard side, or to many ports, if the peer may be.
+// halves returns what this side does: send from many sockets, if it may be the hard side,
+// and to many ports, if the peer may be.
 func (a *Agent) halves() (sockets, ports bool) {
 	mine, theirs := a.local.NAT.IPv4, a.remote.NAT.IPv4
 	if mine == MappingBlocked || theirs == MappingBlocked || mine == MappingHard && theirs == MappingHard {
@@ -70,9 +70,9 @@ func (a *Agent) halves() (sockets, ports bool) {
 	return maybe(mine) && theirs != MappingHard, maybe(theirs) && mine != MappingHard
 }
 
-// scanStart is when a search begins, 0 if it would be of no use.
+// scanStart returns when to start a search, 0 if it would be useless.
 func (a *Agent) scanStart() instant {
-	if !a.active || a.without == 0 || !a.told || a.isDirect() || a.scan.begun != 0 {
+	if !a.active || a.without == 0 || !a.hasRemote || a.isDirect() || a.scan.begun != 0 {
 		return 0
 	}
 	sockets, ports := a.halves()
@@ -145,8 +145,8 @@ func (a *Agent) scanBatch(t instant) {
 	}
 }
 
-// nextPort returns the port to try: the first ones next to the one that was
-// seen, the others in no order.
+// nextPort returns the next port to try: first those next to the one that was seen, then
+// all others in an unordered walk.
 func (s *scan) nextPort() uint16 {
 	if port := int(s.target.Port()) + s.tried; s.tried <= scanNear && port < 1<<16 {
 		return uint16(port)
@@ -155,8 +155,8 @@ func (s *scan) nextPort() uint16 {
 	return uint16(firstPort + s.port)
 }
 
-// scanPing sends a ping whose answer nobody waits for: what gets through is a
-// ping too, and is followed back.
+// scanPing sends a ping without waiting for its answer: if it arrives, the peer pings
+// back.
 func (a *Agent) scanPing(via Via) {
 	a.out.Send = append(a.out.Send, Send{Via: via, Kind: probe.Ping, Tx: a.newTx(), Size: probe.Len})
 }

@@ -16,8 +16,8 @@ type scene struct {
 	a, b *node
 }
 
-// play runs f with two nodes at home behind usual routers, 20 ms apart, once
-// they have a direct path; build may make other ones.
+// play runs f with two nodes behind usual home routers, 20 ms apart, once they have a
+// direct path. build may make other nodes.
 func play(t *testing.T, build func(*scene), f func(*scene)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -61,7 +61,7 @@ func (s *scene) eventually(what string, within time.Duration, ok func() bool) ti
 	return time.Since(begun)
 }
 
-// outage is how long n gets nothing, from now on.
+// outage returns how long n receives nothing from now on.
 func (n *node) outage(within time.Duration) time.Duration {
 	worst := time.Duration(0)
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -70,8 +70,8 @@ func (n *node) outage(within time.Duration) time.Duration {
 	return worst
 }
 
-// TestCut: the direct path dies in the middle of a flow, goes over to the relay,
-// and comes back.
+// TestCut: the direct path dies in the middle of a flow; traffic moves to the relay and
+// later back.
 func TestCut(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		s.in.Partition(s.a.host, s.b.host)
@@ -89,8 +89,8 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// TestLongCut: the direct path comes back soon after what was in its way has gone,
-// however long that was there.
+// TestLongCut: the direct path is found soon after an obstacle is gone, however long that
+// was there.
 func TestLongCut(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		s.in.Partition(s.a.host, s.b.host)
@@ -101,7 +101,7 @@ func TestLongCut(t *testing.T) {
 	})
 }
 
-// TestOneWayCut: what the other side sends still comes in.
+// TestOneWayCut: data still arrive from the other side.
 func TestOneWayCut(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		// b's socket is deaf for a: as if a's datagrams were dropped.
@@ -117,7 +117,7 @@ func TestOneWayCut(t *testing.T) {
 	})
 }
 
-// TestLoss: a lossy path is a path.
+// TestLoss: a lossy path stays in use.
 func TestLoss(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		s.a.host.Link.SetLoss(0.1)
@@ -134,8 +134,8 @@ func TestLoss(t *testing.T) {
 	})
 }
 
-// TestQuiet: after a pause longer than a NAT's memory the first packet takes the
-// relay, and the direct path is back soon.
+// TestQuiet: after a pause longer than a NAT's memory the first packet goes through the
+// relay, and the direct path is found again soon.
 func TestQuiet(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		for _, n := range []*node{s.a, s.b} {
@@ -161,7 +161,7 @@ func TestQuiet(t *testing.T) {
 	})
 }
 
-// TestShortPause: nothing is lost by a pause that NATs remember.
+// TestShortPause: a pause within a NAT's memory loses nothing.
 func TestShortPause(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		for range 5 {
@@ -191,7 +191,7 @@ func TestReboot(t *testing.T) {
 	})
 }
 
-// TestMove: a host takes another network.
+// TestMove: a host moves to another network.
 func TestMove(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		cafe := s.in.NAT("cafe", overlaytest.PortRestricted, "198.51.100.99")
@@ -206,8 +206,8 @@ func TestMove(t *testing.T) {
 	})
 }
 
-// TestLAN: neighbours talk to each other, not by way of the router, also where
-// that does hairpins.
+// TestLAN: nodes in one LAN use their LAN addresses, even if the router supports
+// hairpins.
 func TestLAN(t *testing.T) {
 	for _, hairpin := range []bool{true, false} {
 		play(t, func(s *scene) {
@@ -227,7 +227,7 @@ func TestLAN(t *testing.T) {
 	}
 }
 
-// TestIPv6 behind stateful firewalls, IPv4 being hopeless.
+// TestIPv6: IPv6 through stateful firewalls where IPv4 cannot work.
 func TestIPv6(t *testing.T) {
 	play(t, func(s *scene) {
 		na := s.in.NAT("a-nat", overlaytest.Symmetric, "198.51.100.1")
@@ -241,7 +241,7 @@ func TestIPv6(t *testing.T) {
 	})
 }
 
-// TestSizes: what passes is found, and found again when it changes.
+// TestSizes: the largest size that passes is found, and found again when it changes.
 func TestSizes(t *testing.T) {
 	for _, c := range []struct{ link, own, want int }{
 		{1500, 0, 1472}, {1500, 9000, 1472}, {0, 9000, 8972}, {1492, 0, 1464}, {1450, 0, 1372}, {1280, 0, 1232}, {1420, 1420, 1392},
@@ -264,8 +264,8 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestTooSmall: a path that carries probes but no data of the safe size, from the
-// beginning or from some time on, is left within seconds, and taken when it does.
+// TestTooSmall: a path that does not carry the safe size, from the beginning or from some
+// time on, is left within seconds, and used again once it does.
 func TestTooSmall(t *testing.T) {
 	for _, from := range []int{576, 1500} {
 		play(t, func(s *scene) {
@@ -285,7 +285,8 @@ func TestTooSmall(t *testing.T) {
 	}
 }
 
-// TestLaneLost: a lane that dies leaves the relay, and comes back.
+// TestLaneLost: when relayed UDP fails, traffic moves to the relay connection, and later
+// back.
 func TestLaneLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -308,7 +309,7 @@ func TestLaneLost(t *testing.T) {
 		}
 		s.a.do(func() { s.a.agent.SetLane(time.Now(), true) })
 		s.eventually("a lane again", time.Second, func() bool { return s.a.path().Kind == Lane })
-		// The relay's UDP port goes silent.
+		// The relay's UDP port stops answering.
 		s.w.relay.Close()
 		if worst := s.b.outage(3 * time.Second); worst > 750*time.Millisecond {
 			t.Errorf("nothing arrived for %v", worst)
@@ -319,8 +320,8 @@ func TestLaneLost(t *testing.T) {
 	})
 }
 
-// TestHardBack: a path through a hard NAT that was lost for a moment is found
-// again by the socket that it had, without another search.
+// TestHardBack: a path through a hard NAT that was lost for a moment is found again with
+// the same socket, without another search.
 func TestHardBack(t *testing.T) {
 	play(t, func(s *scene) {
 		na := s.in.NAT("a-nat", overlaytest.Symmetric, "198.51.100.1")
@@ -348,8 +349,8 @@ func TestHardBack(t *testing.T) {
 	})
 }
 
-// TestBusy: a machine that does nothing for a second, and then finds all answers
-// waiting, has not lost its path.
+// TestBusy: a machine that is stopped for a second, and then finds all answers waiting,
+// does not lose its path.
 func TestBusy(t *testing.T) {
 	play(t, nil, func(s *scene) {
 		for range 5 {

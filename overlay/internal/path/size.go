@@ -7,34 +7,34 @@ import (
 )
 
 const (
-	// safeMTU is carried by every IPv6 link, and by nearly all IPv4 links. A way
-	// that does not carry it is of no use.
+	// safeMTU is carried by every IPv6 link, and by nearly all IPv4 links. A path that
+	// does not carry it is useless.
 	safeMTU   = 1280
 	headIPv4  = 20 + 8
 	headIPv6  = 40 + 8
 	headLane  = 20
 	sizeTries = 3
-	safeTries = 6                      // of the safe size, before the way is given up
+	safeTries = 6                      // pings of the safe size before the path is given up
 	sizeWait  = 300 * time.Millisecond // for answers to padded pings, or 2 round trips
 	sizeAgain = 10 * time.Minute       // between searches
-	sizeFell  = 10 * time.Second       // before a search after a black hole
+	sizeFell  = 10 * time.Second       // before a search after full pings were lost
 	fullEvery = 2 * time.Second        // between pings of full length
-	fullLost  = 3                      // so many lost in a row are a black hole
+	fullLost  = 3                      // this many lost in a row mean that the full length no longer passes
 )
 
-// linkMTUs are the sizes of IP packets that are tried: other people's tunnels,
-// PPPoE, Ethernet. The MTU of the node's own link comes in addition.
+// linkMTUs are the sizes of IP packets to try: tunnels of others, PPPoE, Ethernet. The
+// MTU of the node's own interface is tried too.
 var linkMTUs = [...]int{1400, 1492, 1500}
 
-// size is what is known about the datagrams that pass a link. Sizes are those of
-// WireGuard messages and probes.
+// size is what is known about the datagrams that a link carries. Sizes are lengths of
+// WireGuard messages and probes in bytes.
 type size struct {
 	small  bool   // not even the safe size passes
-	proven uint16 // 0: the safe size is believed
+	proven uint16 // largest that has passed; 0: the safe size is assumed
 	tries  uint8
-	next   instant // of the search
-	full   instant // when to ping with full length, or to look for the answer
-	asked  instant // the last ping of full length without an answer, 0: none
+	next   instant // when the search continues
+	full   instant // when to send a ping of full length, or to check for its answer
+	asked  instant // when the last ping of full length without an answer was sent, 0: none
 	lost   uint8
 }
 
@@ -53,7 +53,7 @@ func (s *size) due() instant {
 	return s.next
 }
 
-// answered notes the answer to a ping.
+// answered records the answer to a ping.
 func (s *size) answered(p ping, t instant) {
 	if p.size == 0 || p.size < s.proven {
 		return
@@ -62,7 +62,7 @@ func (s *size) answered(p ping, t instant) {
 	s.full = t.add(fullEvery)
 }
 
-// payload is the longest message in an IP packet of mtu bytes.
+// payload returns the longest message in an IP packet of mtu bytes.
 func (l *link) payload(mtu int) uint16 {
 	head := headIPv6
 	switch {
@@ -74,11 +74,10 @@ func (l *link) payload(mtu int) uint16 {
 	return uint16(min(mtu-head, probe.MaxLen))
 }
 
-// limit is the longest message that may be sent.
+// limit returns the longest message that may be sent.
 func (l *link) limit() int { return int(max(l.size.proven, l.payload(safeMTU))) }
 
-// keepSize finds out which sizes pass on the way in use, and whether they still
-// do.
+// keepSize finds out which sizes pass on the path in use, and whether they still do.
 func (a *Agent) keepSize(t instant) {
 	l := a.find(a.cur)
 	if l == nil || !a.active {
@@ -115,11 +114,11 @@ func (a *Agent) keepSize(t instant) {
 	if s.proven == 0 || t < s.full {
 		return
 	}
-	if s.asked != 0 && l.answered > s.asked { // the answers of both go the same way
+	if s.asked != 0 && l.answered > s.asked { // the answers to both are equally long
 		s.lost++
 	}
 	if s.lost >= fullLost {
-		// Small ones pass, full ones do not.
+		// Small pings pass, full ones do not.
 		safe := l.payload(safeMTU)
 		if s.proven <= safe {
 			a.tooSmall(l, t)
@@ -132,8 +131,8 @@ func (a *Agent) keepSize(t instant) {
 	s.full = t.add(wait)
 }
 
-// tooSmall takes traffic off a way that does not carry the safe size, until it
-// does (see keepLink).
+// tooSmall takes traffic off a path that does not carry the safe size, until it does (see
+// keepLink).
 func (a *Agent) tooSmall(l *link, t instant) {
 	l.size = size{small: true}
 	l.next = t.add(keepKnown)

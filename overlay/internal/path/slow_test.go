@@ -7,8 +7,8 @@ import (
 	"weft/overlay/internal/probe"
 )
 
-// A path behind an uplink that fills up is not given up, however long its answers
-// take in the end, nor is its size doubted; one that is cut is, and soon where
+// A path behind an uplink that fills up is not given up, however long its answers take in
+// the end, and its size is not reduced. A path that is cut is given up, and soon if its
 // answers came soon.
 func TestFillingUplink(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -59,7 +59,7 @@ func TestFillingUplink(t *testing.T) {
 				}
 				return 0
 			}
-			for range 100 { // until it is found
+			for range 100 { // until the direct path is found
 				flow(10 * time.Millisecond)
 			}
 			if b.a.Path().Kind != Direct {

@@ -12,16 +12,16 @@ import (
 	"weft/overlay/stun"
 )
 
-// world is two nodes of a test on an internet in memory: sockets, probes and
-// agents, but neither WireGuard nor TLS. Messages through the relay take
-// relayDelay; a relay's lane is a host that forwards what has its id.
+// world is two nodes on an internet in memory: sockets, probes and agents, but neither
+// WireGuard nor TLS. Messages through the relay take relayDelay. The lane is a host that
+// forwards datagrams with its id.
 type world struct {
 	t       *testing.T
 	in      *overlaytest.Internet
 	stuns   []netip.AddrPort
 	relay   *overlaytest.PacketConn
 	lane    netip.AddrPort
-	oneSTUN bool // nobody can tell a hard NAT from an easy one
+	oneSTUN bool // one STUN address: hard and easy NATs cannot be distinguished
 }
 
 const relayDelay = 40 * time.Millisecond
@@ -66,7 +66,7 @@ func (w *world) serveSTUN(c *overlaytest.PacketConn) {
 	}()
 }
 
-// forward is the lane: 0xF6, side, message.
+// forward is the lane. Its datagrams are 0xF6, side, message.
 func (w *world) forward() {
 	b := make([]byte, 10000)
 	var sides [2]netip.AddrPort
@@ -85,7 +85,7 @@ func (w *world) forward() {
 	}
 }
 
-// node is one end.
+// node is one of the two nodes.
 type node struct {
 	w     *world
 	name  string
@@ -105,19 +105,19 @@ type node struct {
 	recv  *probe.Key
 
 	admitted map[Via]bool
-	deaf     bool // drops what comes in by UDP
+	deaf     bool // drops all UDP that it receives
 	wantLane bool
-	lanes    bool // the relay can do lanes
+	lanes    bool // the relay offers lanes
 	sending  bool
 	counts
 }
 
-// counts are what happened to a node.
+// counts are the counters of a node.
 type counts struct {
 	sent     int
 	got      [Direct + 1]int
-	late     int // data from a way that was not admitted
-	probes   int // sent, pings and pongs
+	late     int // data on a path that was not admitted
+	probes   int // pings and pongs sent
 	lastGot  time.Time
 	directAt time.Time
 }
@@ -190,7 +190,7 @@ func (n *node) data(kind Kind) {
 	n.lastGot = time.Now()
 }
 
-// gather asks the STUN servers and tells the peer.
+// gather asks the STUN servers and sends the result to the peer.
 func (n *node) gather(callMe bool) {
 	n.seen = [4]netip.AddrPort{}
 	for i, to := range n.w.stuns {
@@ -212,7 +212,7 @@ func (n *node) tell(callMe bool) {
 	local.NAT.IPv4 = n.mapping(n.seen[0], n.seen[2], &local)
 	local.NAT.IPv6 = n.mapping(n.seen[1], n.seen[3], &local)
 	if local.NAT.IPv6 == MappingBlocked {
-		local.NAT.IPv6 = MappingUnknown // none, or as good as
+		local.NAT.IPv6 = MappingUnknown // no IPv6
 	}
 	n.agent.SetLocal(time.Now(), local)
 	remote := Remote{Candidates: local.Candidates, NAT: local.NAT}
@@ -243,12 +243,12 @@ func (n *node) mapping(one, two netip.AddrPort, local *Local) Mapping {
 	return MappingEasy
 }
 
-// signal hands something to the peer through the relay.
+// signal runs f at the peer, as if sent through the relay.
 func (n *node) signal(f func(*node)) {
 	time.AfterFunc(relayDelay, func() { n.peer.calls <- func() { f(n.peer); n.peer.act() } })
 }
 
-// act does what the agent wants.
+// act does what the agent's Output asks for.
 func (n *node) act() {
 	out := n.agent.Take()
 	for _, v := range out.Admit {
@@ -318,7 +318,7 @@ func (n *node) write(via Via, b []byte) {
 	c.WriteToUDPAddrPort(b, via.Addr)
 }
 
-// sendData sends one message over the way in use.
+// sendData sends one message on the path in use.
 func (n *node) sendData() {
 	n.sent++
 	n.agent.Data(time.Now(), time.Now())

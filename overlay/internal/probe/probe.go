@@ -1,6 +1,5 @@
-// Package probe is the codec of path probes: the authenticated ping and pong by
-// which two introduced nodes find out whether datagrams pass between two
-// addresses.
+// Package probe encodes and decodes probes: the authenticated pings and pongs with which
+// two introduced nodes find out whether datagrams pass between two addresses.
 //
 //	0      1      2        4            12           20
 //	+------+------+--------+------------+------------+--- - -+---------------+
@@ -8,18 +7,17 @@
 //	+------+------+--------+------------+------------+--- - -+---------------+
 //	  1      1      2        8            8            >= 18   16     bytes, big endian
 //
-// length counts the whole datagram. The tag names the pair's keys at the
-// receiver; it comes from the key and looks random. tx is chosen at random by
-// who pings. The body of a pong is the address from which the ping came (16
-// bytes, IPv4 mapped into IPv6, and the port); that of a ping is padding, by
-// which the sender also finds out which sizes pass. The MAC is BLAKE2s-128,
-// keyed with the exporter key of the introduction for this direction, over
-// everything before it.
+// length is that of the whole datagram. The pair tag tells the receiver which key to use;
+// it is derived from the key and looks random. The sender of a ping chooses tx at random.
+// The body of a pong is the address from which the ping came (16 bytes, IPv4 mapped into
+// IPv6, and the port). The body of a ping is padding, with which the sender also finds
+// out which sizes pass. The MAC is BLAKE2s-128 over everything before it, keyed with the
+// exporter key of the introduction for this direction.
 //
-// A ping is at least as long as the pong that answers it, so nobody gets more
-// bytes sent to an address than he sends. A pong counts only while its tx is
-// outstanding. A replayed ping is answered, to where it came from, and proves
-// only that the peer pinged once: nothing may move because of it.
+// A ping is at least as long as its pong, so pings with forged sources do not amplify. A
+// pong counts only for a tx that was sent and not answered yet. A replayed ping is
+// answered, to the address that it came from. It proves only that the peer has sent it
+// once, so it must not change a path.
 //
 // The package is pure: no socket, no clock, no state but hash buffers. Nothing
 // here allocates after NewKey.
@@ -59,10 +57,10 @@ const (
 	Pong Kind = 2
 )
 
-// Tag names a pair's keys at the receiver.
+// Tag tells the receiver which key to use.
 type Tag [8]byte
 
-// Tx binds a pong to its ping.
+// Tx ties a pong to its ping.
 type Tx [8]byte
 
 // Key authenticates the probes of one direction between two nodes. It belongs
@@ -73,8 +71,8 @@ type Key struct {
 	sum [macLen]byte
 }
 
-// NewKey makes a Key from the exporter key of a direction
-// (intro.Session.ProbeSend or ProbeRecv).
+// NewKey makes a Key from the exporter key of one direction (intro.Session.ProbeSend or
+// ProbeRecv).
 func NewKey(secret [32]byte) *Key {
 	k := &Key{}
 	k.mac, _ = blake2s.New128(secret[:]) // fails for keys above 32 bytes only
@@ -83,11 +81,11 @@ func NewKey(secret [32]byte) *Key {
 	return k
 }
 
-// Tag returns the tag of the datagrams that are made with k, and that k opens.
+// Tag returns the tag of the datagrams that k makes and opens.
 func (k *Key) Tag() Tag { return k.tag }
 
-// AppendPing appends a ping of size bytes, or as near to that as Len and MaxLen
-// allow.
+// AppendPing appends a ping of size bytes, which is first limited to between Len and
+// MaxLen.
 func (k *Key) AppendPing(dst []byte, tx Tx, size int) []byte {
 	size = min(max(size, Len), MaxLen)
 	dst = k.appendHead(dst, Ping, size, tx)
@@ -127,12 +125,12 @@ func (k *Key) macOf(b []byte) []byte {
 type Message struct {
 	Kind     Kind
 	Tx       Tx
-	Size     int            // of the datagram in bytes
+	Size     int            // length of the datagram in bytes
 	Observed netip.AddrPort // of a pong: from where the ping came
 }
 
-// Peek returns the tag of a datagram that has the form of a probe. Nothing of
-// it is authenticated yet.
+// Peek returns the tag of a datagram that has the form of a probe. It authenticates
+// nothing.
 func Peek(b []byte) (Tag, bool) {
 	if len(b) < Len || len(b) > MaxLen || b[0] != First ||
 		Kind(b[1]) != Ping && (Kind(b[1]) != Pong || len(b) != Len) ||
@@ -142,8 +140,8 @@ func Peek(b []byte) (Tag, bool) {
 	return Tag(b[4:12]), true
 }
 
-// Open authenticates a datagram and returns what it says; ok is false for
-// everything that was not made with the same key.
+// Open authenticates and parses a datagram. ok is false unless it was made with the same
+// key.
 func (k *Key) Open(b []byte) (m Message, ok bool) {
 	if tag, ok := Peek(b); !ok || tag != k.tag {
 		return Message{}, false

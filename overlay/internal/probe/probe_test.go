@@ -19,7 +19,7 @@ func TestPingPong(t *testing.T) {
 	send, recv := NewKey(secret(1)), NewKey(secret(1))
 	tx := Tx{1, 2, 3, 4, 5, 6, 7, 8}
 	for _, c := range []struct{ ask, size int }{{0, Len}, {Len, Len}, {1232, 1232}, {MaxLen, MaxLen}, {1 << 20, MaxLen}} {
-		// Behind other bytes: only its own count.
+		// After other bytes: only those of the ping count.
 		b := send.AppendPing([]byte("before"), tx, c.ask)[len("before"):]
 		if len(b) != c.size {
 			t.Fatalf("a ping of %d bytes, asked for %d", len(b), c.ask)
@@ -53,7 +53,7 @@ func TestNoAmplification(t *testing.T) {
 	}
 }
 
-// TestForged: any change, another key, another length.
+// TestForged: a changed byte, another key and another length are refused.
 func TestForged(t *testing.T) {
 	k := NewKey(secret(1))
 	for _, b := range [][]byte{k.AppendPing(nil, Tx{9}, 100), k.AppendPong(nil, Tx{9}, observed)} {
@@ -73,8 +73,7 @@ func TestForged(t *testing.T) {
 	}
 }
 
-// TestTagsDiffer: the tag must not be the same in both directions, nor show the
-// key.
+// TestTagsDiffer: the tag differs between directions and does not reveal the key.
 func TestTagsDiffer(t *testing.T) {
 	a, b := NewKey(secret(1)), NewKey(secret(2))
 	if a.Tag() == b.Tag() || a.Tag() == (Tag{}) || a.Tag() != NewKey(secret(1)).Tag() {
@@ -113,8 +112,8 @@ func FuzzOpen(f *testing.F) {
 		if !ok {
 			return
 		}
-		// Whatever opens is exactly what this package writes, but for the
-		// padding, which the MAC holds.
+		// Whatever opens is exactly what this package writes, except for the padding,
+		// which the MAC covers.
 		if m.Kind == Pong && !bytes.Equal(k.AppendPong(nil, m.Tx, m.Observed), b) {
 			t.Errorf("%x opened as %+v", b, m)
 		}
