@@ -21,8 +21,8 @@
 //   - key.go    identity keys, CSRs, the self-signed certificate used to join
 //   - ca.go     making CAs, signing server and node certificates
 //   - node.go   what a node certificate says
-//   - roots.go which certificate to believe, and when
-//   - crl.go the revocation list, and what it leaves out
+//   - roots.go  which certificate to believe, and when
+//   - crl.go    the revocation list, and what it leaves out
 //   - token.go  the join token
 //   - clock.go  weft time
 //

@@ -1,75 +1,72 @@
-// Package directory answers "who is that name or address?" from memory. A Directory is
-// filled from the list that the server gives, from lookups and from the certificates
-// that peers showed in introductions; what was looked up is bounded and grows old.
+// Package directory finds nodes by name, address or id, in memory. A Directory is filled
+// from the server's directory, from lookups and from the certificates that peers present
+// in introductions. Entries from lookups are bounded and become stale.
 package directory
 
 import (
-	"maps"
 	"math/big"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/hostname"
 )
 
 const (
-	// maxLookedUp bounds the peers known by lookup rather than from the
-	// directory; the one not used for longest goes first.
+	// maxLookedUp bounds the nodes that come from lookups and not from the server's
+	// directory. The least recently used one is dropped first.
 	maxLookedUp = 1000
-	// lookedUpTTL is how long what the server said of a node is believed, as
-	// long as it can be asked again: the node may have got another name.
+	// lookedUpTTL is after how long a node is looked up again, because its name may have
+	// changed. If the server cannot be asked, the entry stays valid.
 	lookedUpTTL = 30 * time.Second
-	// negativeTTL is how long "no such name" is believed.
+	// negativeTTL is how long the answer "no such name" is cached.
 	negativeTTL = 5 * time.Second
-	// maxListed bounds the peers from the directory: a server with more than
-	// 1,000 tells its nodes to look up instead.
+	// maxListed bounds the nodes from the server's directory: a server with more than
+	// 1,000 makes its nodes use lookups.
 	maxListed   = 10_000
 	maxNegative = 1000
 )
 
-// Known is what this node knows about another one. Its certificate is verified; the
-// rest is hearsay. Once it is in a Directory it is not changed any more, but for what
-// the Directory keeps of its own: news of the node make another Known.
+// Known is what this node knows about another one. The certificate is verified; the rest
+// is only reported. Once it is in a Directory it is immutable, except for used and
+// learned: news about the node make another Known.
 type Known struct {
-	// Node is the node's certificate. Never nil.
+	// Node is the node's certificate; never nil.
 	Node *cert.Node
-	// Relay is the id of the relay that is its home, "" when unknown.
+	// Relay is the id of its home relay, "" if unknown.
 	Relay string
-	// Online says that it was connected to a relay when that was last said.
+	// Online says that it was connected to a relay at the time Told.
 	Online bool
-	// Unsaid says that whoever told of it did not say whether it is online: what was
-	// said last still holds then.
+	// Unsaid says that Online was not reported with this entry. Directory then keeps the
+	// last report.
 	Unsaid bool
-	// Told is when Online was said, by the Directory's clock; zero: never, since it
-	// was read from disk.
+	// Told is when Online was reported, by the Directory's clock; zero if it was not,
+	// because the entry was read from disk.
 	Told time.Time
-	// LastSeen is when the server last heard of it, by the server's clock; zero when
-	// never, or not known.
+	// LastSeen is when anything was last received from it, by the server's clock; zero if
+	// never or unknown.
 	LastSeen time.Time
-	// Listed says that it is in the directory that the server gave, not only looked
-	// up.
+	// Listed says that it is in the server's directory, not only from a lookup.
 	Listed bool
-	// Stranger says that it is known only because it called: policy may not let us
-	// call it.
+	// Stranger says that it is known only because it has introduced itself: policy may
+	// not allow this node to reach it.
 	Stranger bool
-	// Round is that of Looks when it was asked for; 0: it is its own word, just now.
+	// Round is the result of Looks when it was looked up; 0 if the node has just
+	// introduced itself.
 	Round uint64
-	// Aliases are former names that still lead to it, by the server's word. They
-	// never take a name that a certificate holds.
+	// Aliases are former names by which it can still be found, as the server reports. A
+	// name in a certificate always wins over an alias.
 	Aliases []api.Alias
 
-	used    time.Time // Directory.mu guards it
-	learned time.Time // when it was told; Directory.mu guards it
+	used    time.Time // when it was last found; guarded by Directory.mu
+	learned time.Time // when it was last reported; guarded by Directory.mu
 }
 
-// Directory is what is known of all of them. Any goroutine may use it. It does no I/O
-// and calls nothing but its clock, and what verifies certificates before its lock is
-// taken: so any other lock may be held.
+// Directory holds the nodes that this node knows. Any goroutine may use it, with any
+// other lock held: it does no I/O, and calls only its clock and, before it takes its
+// lock, the functions that verify certificates.
 type Directory struct {
 	now func() time.Time // constant after New
 
@@ -80,18 +77,18 @@ type Directory struct {
 	byName   map[string]*Known // short name
 	byAlias  map[string]cert.NodeID
 	byAddr   map[netip.Addr]*Known
-	negative map[string]time.Time   // key of a lookup that found nothing -> until when
-	changes  uint64                 // moves with each change of names or addresses
-	pinned   map[string]cert.NodeID // name -> who had it at first contact
-	// Of what was looked up: names is the version of all names that a relay
-	// said last, looked that somebody was asked since it moved. What was asked
-	// for in an earlier round is asked for again.
+	negative map[string]time.Time   // keys of lookups that found nothing, and until when that counts
+	changes  uint64                 // incremented at each change of a name, address or presence
+	pinned   map[string]cert.NodeID // name -> node that had it at first contact
+	// names is the version of all names that a relay last reported. looked says that
+	// there was a lookup since it changed. Entries of an earlier round are looked up
+	// again.
 	names  api.Version
 	looked bool
 	round  uint64
 }
 
-// New returns a Directory that knows nobody. now is its clock, and is called with its
+// New returns an empty Directory. now is its clock; it is called with the Directory's
 // lock held.
 func New(now func() time.Time) *Directory {
 	d := &Directory{now: now, round: 1}
@@ -99,7 +96,7 @@ func New(now func() time.Time) *Directory {
 	return d
 }
 
-// Reset forgets everything: this node is another one now.
+// Reset removes everything. It is for when this node gets another identity.
 func (d *Directory) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,63 +111,14 @@ func (d *Directory) Reset() {
 	d.changes++
 }
 
-// Looks notes that what was or is about to be looked up is of use: the relay is
-// to say when names change. It returns the round that the answer belongs to,
-// and whether the relay does not know that yet.
-func (d *Directory) Looks() (round uint64, tell bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	tell = !d.looked
-	d.looked = true
-	return d.round, tell
-}
-
-// NamesAre takes a relay's word for which version of all names is the current
-// one. It reports whether what was looked up before is to be looked up again;
-// that is done when somebody wants it, and until then nothing is waited for.
-func (d *Directory) NamesAre(v api.Version) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if v.IsZero() || v == d.names {
-		return false
-	}
-	d.names = v
-	if !d.looked {
-		return false
-	}
-	d.looked = false
-	d.round++
-	clear(d.negative)
-	d.changes++
-	return true
-}
-
-// NamesHeld returns the version of names that what was looked up is of: zero
-// when there is nothing that a change would matter to.
-func (d *Directory) NamesHeld() api.Version {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.looked {
-		return api.Version{}
-	}
-	return d.names
-}
-
-// Round moves when what was looked up is to be looked up again.
-func (d *Directory) Round() uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.round
-}
-
-// Update takes a directory or a delta on one that the server sent now. verify turns
-// a certificate into the node it is of; those that it refuses are left out and
-// counted, so that one bad row never hides the others.
+// Update takes a directory or delta that the server has just sent. verify checks a
+// certificate and returns its node. Entries that it refuses are left out and counted, so
+// that one bad entry does not hide the others.
 func (d *Directory) Update(dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
 	return d.updateAsOf(d.now(), dir, verify)
 }
 
-// Restore takes the directory that was kept on disk, which says nothing of presence.
+// Restore takes the directory that was saved on disk, which has no presence.
 func (d *Directory) Restore(saved Saved, verify func(der []byte) (*cert.Node, error)) {
 	d.updateAsOf(time.Time{}, &api.Directory{Version: saved.Version, Full: true, Peers: saved.Peers}, verify)
 }
@@ -220,8 +168,8 @@ func (d *Directory) updateAsOf(told time.Time, dir *api.Directory, verify func(d
 	return refused
 }
 
-// KnownOf makes of what the server says of a node what is known of it. verify turns
-// the certificate into the node it is of, and its errors are KnownOf's.
+// KnownOf makes an entry of the server's answer about a node. verify checks the
+// certificate and returns its node; KnownOf returns its errors.
 func KnownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*Known, error) {
 	n, err := verify(p.Certificate)
 	if err != nil {
@@ -239,20 +187,20 @@ func KnownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*Known, e
 	return k, nil
 }
 
-// Learn notes a node that was looked up or that introduced itself, just now. It
-// takes k over, and adds what is known of the node already.
+// Learn adds a node that was just looked up or has just introduced itself. It owns k from
+// now on, and adds to it what is known of the node already.
 func (d *Directory) Learn(k *Known) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k.Told = d.now()
 	if k.Round == 0 {
-		k.Round = d.round // its own word, just now
+		k.Round = d.round // the node itself has just reported it
 	}
 	if old := d.byID[k.Node.ID]; old != nil {
 		k.Listed = k.Listed || old.Listed
 		k.Stranger = k.Stranger && old.Stranger
 		if k.Aliases == nil && k.Node.Name == old.Node.Name {
-			k.Aliases = old.Aliases // a peer that introduces itself does not say them
+			k.Aliases = old.Aliases // an introduction does not report them
 		}
 		if k.Relay == "" {
 			k.Relay = old.Relay
@@ -279,74 +227,17 @@ func (d *Directory) Learn(k *Known) {
 	}
 }
 
-// Sighting is what was said of a node's presence just now.
-type Sighting struct {
-	ID       cert.NodeID
-	Online   bool
-	LastSeen time.Time // zero: not said
-}
-
-// SetPresence notes whether peers are connected to a relay, as far as we were
-// told.
-func (d *Directory) SetPresence(all ...Sighting) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.now()
-	for _, s := range all {
-		old := d.byID[s.ID]
-		if old == nil {
-			continue
-		}
-		k := *old
-		k.Online, k.Told = s.Online, now
-		if !s.LastSeen.IsZero() {
-			k.LastSeen = s.LastSeen
-		}
-		d.replaceLocked(old, &k)
-		if k.Online != old.Online {
-			d.changes++
-		}
-	}
-}
-
-// SetRelay notes where a peer was found.
-func (d *Directory) SetRelay(id cert.NodeID, relay string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	old := d.byID[id]
-	if old == nil || old.Relay == relay {
-		return
-	}
-	k := *old
-	k.Relay = relay
-	d.replaceLocked(old, &k)
-}
-
-// replaceLocked puts k, the same node with the same names and addresses, where old
-// is found: what leads there no more since the server knows no such name stays so.
-func (d *Directory) replaceLocked(old, k *Known) {
-	d.byID[k.Node.ID] = k
-	if d.byName[k.Node.Name] == old {
-		d.byName[k.Node.Name] = k
-	}
-	for _, a := range []netip.Addr{k.Node.IPv4, k.Node.IPv6} {
-		if d.byAddr[a] == old {
-			d.byAddr[a] = k
-		}
-	}
-}
-
 func (d *Directory) putLocked(k *Known) {
 	id := k.Node.ID
-	if k.Unsaid { // what was said last still holds
+	if k.Unsaid { // the last report still counts
 		k.Told = time.Time{}
 		if old := d.byID[id]; old != nil {
 			k.Online, k.Told = old.Online, old.Told
 		}
 	}
 	d.removeLocked(id)
-	// A renamed node's old name or a reused address never stays with the
-	// former holder.
+	// The old name of a renamed node and a reused address must not stay with their former
+	// owner.
 	for _, other := range []*Known{d.byName[k.Node.Name], d.byAddr[k.Node.IPv4], d.byAddr[k.Node.IPv6]} {
 		if other != nil {
 			d.removeLocked(other.Node.ID)
@@ -384,8 +275,8 @@ func (d *Directory) removeLocked(id cert.NodeID) {
 	d.changes++
 }
 
-// ForgetListed forgets what the server listed: policy lets this node reach nobody
-// any more.
+// ForgetListed removes the nodes of the server's directory. It is for when policy no
+// longer allows this node to reach anybody.
 func (d *Directory) ForgetListed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -397,8 +288,8 @@ func (d *Directory) ForgetListed() {
 	d.version = api.Version{}
 }
 
-// Forget forgets the nodes whose certificates have these serial numbers: they were
-// revoked. revoked is not to use the Directory.
+// Forget removes the nodes for whose certificates revoked returns true. revoked must not
+// use the Directory.
 func (d *Directory) Forget(revoked func(serial *big.Int) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -409,126 +300,27 @@ func (d *Directory) Forget(revoked func(serial *big.Int) bool) {
 	}
 }
 
-// Get finds a node by id.
-func (d *Directory) Get(id cert.NodeID) *Known {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.usedLocked(d.byID[id])
-}
-
-// Peek is Get for who does not want to reach the node: it does not count as use.
-func (d *Directory) Peek(id cert.NodeID) *Known {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.byID[id]
-}
-
-// Find looks a short name or an address up. missing says that the server was
-// asked a moment ago and knew no such node.
-func (d *Directory) Find(key string) (k *Known, missing bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if addr, err := netip.ParseAddr(key); err == nil {
-		k = d.byAddr[addr]
-	} else if k = d.byName[key]; k == nil {
-		if former := d.byID[d.byAlias[key]]; former != nil && former.HasAlias(key, d.now()) {
-			k = former
-		}
-	}
-	if until, ok := d.negative[key]; ok && d.now().Before(until) && (k == nil || !k.Listed) {
-		return nil, true
-	}
-	return d.usedLocked(k), false
-}
-
-// Old reports whether the server should be asked again about a node that is not
-// in its directory.
-func (d *Directory) Old(k *Known) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return !k.Listed && (k.Round != d.round || d.now().Sub(k.learned) > lookedUpTTL)
-}
-
-// HasAlias reports whether name is a former name of the node that still leads
-// to it.
-func (k *Known) HasAlias(name string, now time.Time) bool {
-	return slices.ContainsFunc(k.Aliases, func(a api.Alias) bool { return a.Name == name && now.Before(a.Until) })
-}
-
-func (d *Directory) usedLocked(k *Known) *Known {
-	if k != nil {
-		k.used = d.now()
-	}
-	return k
-}
-
-// SetMissing notes that the server knows no such name or address.
-func (d *Directory) SetMissing(key string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.negative) >= maxNegative {
-		clear(d.negative) // they live five seconds anyway
-	}
-	d.negative[key] = d.now().Add(negativeTTL)
-	// Whoever had that name or address has it no more. A tunnel to it stays.
-	if addr, err := netip.ParseAddr(key); err == nil {
-		if k := d.byAddr[addr]; k != nil && !k.Listed {
-			delete(d.byAddr, addr)
-			d.changes++
-		}
-	} else if k := d.byName[key]; k != nil && !k.Listed {
-		delete(d.byName, key)
-		d.changes++
-	} else if k := d.byID[d.byAlias[key]]; k != nil && !k.Listed {
-		delete(d.byAlias, key)
-	}
-}
-
-// All returns the nodes known, in no order.
-func (d *Directory) All() []*Known {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	peers := make([]*Known, 0, len(d.byID))
-	for _, k := range d.byID {
-		peers = append(peers, k)
-	}
-	return peers
-}
-
-// ShortNames returns the names of the nodes that may be called, in no order.
-func (d *Directory) ShortNames() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	names := make([]string, 0, len(d.byName))
-	for name, k := range d.byName {
-		if !k.Stranger {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// Changes moves with each change of a name, an address or presence.
+// Changes returns a number that grows with each change of a name, an address or presence.
 func (d *Directory) Changes() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.changes
 }
 
-// Version returns the version of the server's directory that is held.
+// Version returns the version of the server's directory.
 func (d *Directory) Version() api.Version {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.version
 }
 
-// Saved is what of a Directory is kept on disk: certificates, without presence.
+// Saved is the part of a Directory that is saved on disk: certificates, without presence.
 type Saved struct {
 	Version api.Version `json:"version"`
 	Peers   []api.Peer  `json:"peers"`
 }
 
-// Saved returns what is written to disk: certificates, without presence.
+// Saved returns what to save on disk.
 func (d *Directory) Saved() Saved {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -537,60 +329,4 @@ func (d *Directory) Saved() Saved {
 		s.Peers = append(s.Peers, api.Peer{Certificate: k.Node.Raw, Relay: k.Relay, Aliases: k.Aliases})
 	}
 	return s
-}
-
-// Pin notes who had these names at first contact.
-func (d *Directory) Pin(names map[string]cert.NodeID) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	maps.Copy(d.pinned, names)
-}
-
-// Pins returns who had a name at first contact.
-func (d *Directory) Pins() map[string]cert.NodeID {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return maps.Clone(d.pinned)
-}
-
-// Taken is a name that another node had at first contact.
-type Taken struct {
-	Name     string
-	Now, Was cert.NodeID
-}
-
-// PinNew pins the names that are new, as far as there is room, and returns those
-// that have come to mean another node.
-func (d *Directory) PinNew() (others []Taken, pinned bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, k := range d.byID {
-		was, ok := d.pinned[k.Node.Name]
-		switch {
-		case ok && was != id:
-			others = append(others, Taken{k.Node.Name, id, was})
-		case !ok && len(d.pinned) < 10*maxLookedUp:
-			d.pinned[k.Node.Name], pinned = id, true
-		}
-	}
-	return others, pinned
-}
-
-// Key turns what a user typed into the key of Find: a short name in lower
-// case, or an address. ok is false for a name that cannot be in this network.
-func Key(name, suffix string) (key string, ok bool) {
-	if ascii, err := hostname.ASCII(strings.TrimSpace(name)); err == nil {
-		name = ascii // "Küche" is xn--kche-0ra
-	}
-	name = strings.ToLower(strings.TrimSuffix(strings.TrimSpace(name), "."))
-	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		return addr.Unmap().WithZone("").String(), true
-	}
-	if suffix != "" {
-		name = strings.TrimSuffix(name, "."+suffix)
-	}
-	if name == "" || len(name) > 63 || strings.ContainsAny(name, ". \t\n\r\"'/\\:") {
-		return "", false
-	}
-	return name, true
 }

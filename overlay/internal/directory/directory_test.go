@@ -11,7 +11,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// fakeNode is a node as a verified certificate would say.
+// fakeNode returns a node as from a verified certificate.
 func fakeNode(i int, name string) *cert.Node {
 	n := &cert.Node{ID: cert.NodeID{byte(i), byte(i >> 8), 1}, Raw: []byte(fmt.Sprintf("%d:%s", i, name))}
 	n.Name, n.FQDN, n.Serial = name, name+".weft.internal", big.NewInt(int64(i))
@@ -20,7 +20,7 @@ func fakeNode(i int, name string) *cert.Node {
 	return n
 }
 
-// fakeVerify believes "INDEX:NAME" certificates.
+// fakeVerify accepts certificates of the form "INDEX:NAME".
 func fakeVerify(der []byte) (*cert.Node, error) {
 	var i int
 	var name string
@@ -65,7 +65,7 @@ func TestDirectoryBadRowHidesNobody(t *testing.T) {
 	}
 }
 
-// An address that is given to another is never found under the old name.
+// An address that now belongs to another node is not found under the old name.
 func TestReusedAddressLeavesOldName(t *testing.T) {
 	d := New(time.Now)
 	old, fresh := fakeNode(1, "old"), fakeNode(1, "new")
@@ -130,8 +130,8 @@ func TestNameKey(t *testing.T) {
 	}
 }
 
-// TestRenamedNodeLeavesLookedUpName: what was looked up is asked for again
-// after a while, and a name that is gone leads nowhere.
+// TestRenamedNodeLeavesLookedUpName: a lookup becomes stale after a while, and a name
+// that no longer exists finds nobody.
 func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 	now := time.Unix(1000, 0)
 	d := New(func() time.Time { return now })
@@ -170,8 +170,8 @@ func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 	}
 }
 
-// A former name leads to its device until it ends, and never takes a name that
-// another device's certificate holds.
+// A former name finds its device until it expires, and never wins over a name in another
+// device's certificate.
 func TestFormerNameInDirectory(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	d := New(func() time.Time { return now })
@@ -192,7 +192,7 @@ func TestFormerNameInDirectory(t *testing.T) {
 	d.SetPresence(Sighting{fakeNode(1, "hall").ID, false, now})
 	d.SetRelay(fakeNode(1, "hall").ID, "r")
 	want("kitchen-pi", "hall")
-	// What it says by introducing itself has no aliases in it.
+	// An introduction does not report aliases.
 	d.Learn(&Known{Node: fakeNode(1, "hall")})
 	want("kitchen-pi", "hall")
 	if s := d.Saved(); len(s.Peers) != 2 || len(s.Peers[0].Aliases)+len(s.Peers[1].Aliases) == 0 {
@@ -201,7 +201,7 @@ func TestFormerNameInDirectory(t *testing.T) {
 	now = now.Add(2 * time.Hour)
 	want("kitchen-pi", "")
 	now = now.Add(-2 * time.Hour)
-	d.Update(&api.Directory{Peers: listed(fakeNode(1, "hall"))}, fakeVerify) // ended by the owner
+	d.Update(&api.Directory{Peers: listed(fakeNode(1, "hall"))}, fakeVerify) // removed by the owner
 	want("kitchen-pi", "")
 	peers[0].Aliases = make([]api.Alias, 100)
 	for i := range peers[0].Aliases {
@@ -217,8 +217,8 @@ func TestFormerNameInDirectory(t *testing.T) {
 	}
 }
 
-// TestLookedUpNamesFollowChanges: what was looked up before names changed is
-// asked for again, and only then; an answer that was on its way counts as old.
+// TestLookedUpNamesFollowChanges: lookups from before a change of names become stale, and
+// only these; an answer that was in flight counts as older.
 func TestLookedUpNamesFollowChanges(t *testing.T) {
 	d := New(time.Now)
 	v := func(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
@@ -256,9 +256,9 @@ func TestLookedUpNamesFollowChanges(t *testing.T) {
 	}
 }
 
-// Being told of a peer's presence moves the count of changes only where it changes,
-// and brings no name back that leads nowhere any more.
-func TestSightings(t *testing.T) {
+// A report of presence counts as a change only if something changes, and does not bring
+// back a name that SetMissing has removed.
+func TestPresenceReports(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	d := New(func() time.Time { return now })
 	a := fakeNode(1, "a")
@@ -280,9 +280,8 @@ func TestSightings(t *testing.T) {
 	}
 }
 
-// A server that does not know whether a peer is online changes nothing of what was
-// said last.
-func TestPresenceUnsaid(t *testing.T) {
+// When the server does not know whether a peer is online, the last report still counts.
+func TestPresenceNotReported(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	d := New(func() time.Time { return now })
 	a := fakeNode(1, "a")

@@ -1,33 +1,32 @@
-// Package gather finds out where its own node can perhaps be reached by UDP
-// and what stands between the node and the internet: addresses of interfaces,
-// the node's socket as STUN servers see it (RFC 8489), a port mapping by the
-// gateway, and what the user said.
+// Package gather finds the candidates of its own node and the kind of NAT in front of it.
+// Candidates are addresses of interfaces, the node's socket as STUN servers see it (RFC
+// 8489), a port mapping of the gateway, and addresses that the user gave.
 //
-// A round of gathering asks all STUN servers at once over the node's own UDP
-// sockets, at most four times each, and ends after 5 s at the latest. Rounds
-// are made when a path is wanted (Want) and the last one is older than 20 s,
-// and when the network has changed (Wake). Nothing is sent in between: an
-// idle node gathers nothing.
+// A round asks all STUN servers at once from the node's own UDP sockets, at most four
+// times each, and ends after 5 s at the latest. A round starts when a path is wanted
+// (Want) and the last round is older than 20 s, and when the network has changed (Wake).
+// Nothing is sent in between: an idle node gathers nothing.
 //
-// The kind of NAT is told by comparing what two STUN servers saw. One answer
-// tells none from some; two ports of one address miss the rare NAT whose
-// mapping depends on the address only (Family.Addresses is 1 then). A peer that
-// was reached can be the second witness (Observed). Answers of servers in
-// private networks count only where no other server answers.
+// The kind of NAT follows from the addresses that two STUN servers saw. One answer only
+// shows whether there is a NAT. Two ports of one address do not reveal the rare NAT whose
+// mapping depends on the address only (Family.Addresses is 1 then). A peer can take the
+// place of the second server (Observed). Answers of servers in private networks count
+// only if no other server answers.
 //
-//   - gather.go      Gatherer: the goroutine and its timers
+//   - gather.go      Gatherer, its methods
+//   - loop.go        what the goroutine does in a round
+//   - snapshot.go    the result
 //   - resolve.go     names of STUN servers
 //   - round.go       the pure core: one round of STUN requests
 //   - verdict.go     from answers to a Mapping and candidates
-//   - interfaces.go  which addresses of this machine are worth telling
+//   - interfaces.go  which addresses of this machine can be candidates
 //
-// A STUN answer counts when its transaction is one of ours that is open and
-// it comes from the address that was asked; anything else changes nothing.
+// A STUN answer counts only if its transaction is open and it comes from the address that
+// was asked.
 package gather
 
 import (
 	"context"
-	"crypto/rand"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -38,42 +37,36 @@ import (
 
 	"weft/overlay/internal/path"
 	"weft/overlay/portmap"
-	"weft/overlay/stun"
 )
 
-// MaxCandidates bounds Snapshot.Candidates.
-const MaxCandidates = 32
-
-// Config is what a Gatherer works with.
+// Config configures New.
 type Config struct {
-	// Send sends a datagram from the node's UDP socket of the family of to.
-	// It is called from one goroutine at a time and must not keep b. An
-	// error means that there is no way there; nothing is retried for it but
-	// the request's own tries. Required.
+	// Send sends a datagram from the node's UDP socket of the family of to. It is called
+	// from one goroutine at a time and must not keep b. An error means that to is
+	// unreachable; it causes no extra tries. Required.
 	Send func(b []byte, to netip.AddrPort) error
-	// Ports returns the ports of the node's UDP sockets, 0 where there is no
-	// socket of that family. It is read at the start of each round. Required.
+	// Ports returns the ports of the node's UDP sockets, 0 where there is no socket of
+	// that family. It is called at the start of each round. Required.
 	Ports func() (v4, v6 uint16)
-	// Changed is called from the Gatherer's goroutine with each new snapshot
-	// that differs from the one before in its candidates or mappings, and
-	// when a round ends. It must return soon and must not call Close. May be
+	// Changed is called from the Gatherer's goroutine when candidates or mappings have
+	// changed, and when a round ends. It must return soon and must not call Close. May be
 	// nil.
 	Changed func(*Snapshot)
 	// Refuse reports overlay addresses, which are never candidates. May be
 	// nil.
 	Refuse func(netip.Addr) bool
-	// Manual are candidates that the user gave (weft run --endpoint); at most
-	// 4 are used. The user's router must forward that port to the node's
-	// socket, so the node has to listen on a port that does not change.
+	// Manual are candidates that the user gave (weft run --endpoint); at most 4 are used.
+	// The user's router must forward their port to the node's socket, so the node must
+	// listen on a fixed port.
 	Manual []netip.AddrPort
-	// PortMap makes a port mapping of the IPv4 port while paths are wanted;
-	// nil never asks the gateway, and a network whose STUN servers are all on
-	// this machine's loopback does not either. The Gatherer sets its Changed.
+	// PortMap requests a mapping of the IPv4 port from the gateway while paths are
+	// wanted. nil requests none; nor does a network whose STUN servers are all on this
+	// machine's loopback. The Gatherer sets its Changed.
 	PortMap *portmap.Config
 	// Interfaces lists the machine's addresses; nil asks the kernel.
 	Interfaces func() ([]Local, error)
-	// Resolve looks the name of a STUN server up; nil is
-	// net.DefaultResolver.LookupNetIP. It may be called for several at once.
+	// Resolve looks up the name of a STUN server; nil is net.DefaultResolver.LookupNetIP.
+	// It may be called concurrently.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Log gets what happens; nil discards it.
 	Log *slog.Logger
@@ -84,59 +77,12 @@ type Local struct {
 	Name       string // of the interface
 	Addr       netip.Addr
 	Temporary  bool // IPv6 privacy address (RFC 8981)
-	Deprecated bool // IPv6 address not to be used for anything new, or not yet usable
-}
-
-// Snapshot is what is known; it is immutable.
-type Snapshot struct {
-	// Candidates are at most MaxCandidates, without doubles: manual, mapped,
-	// STUN, then host addresses in the order of their worth.
-	Candidates []path.Candidate
-	IPv4, IPv6 Family
-	// PortMap is the zero value when the gateway is not asked.
-	PortMap portmap.Status
-	// Answers are the STUN requests of the last round, for netcheck.
-	Answers []Answer
-	// Started is when the last round was begun, zero before the first.
-	// Complete is set once it has ended.
-	Started  time.Time
-	Complete bool
-
-	round uint64 // which one
-}
-
-// Family is the view of one address family.
-type Family struct {
-	Mapping path.Mapping
-	// Local: this machine has an address of the family beyond link-local.
-	Local bool
-	// UDP: a STUN server answered.
-	UDP bool
-	// Seen is the node's socket as seen from outside, invalid if unknown.
-	Seen netip.AddrPort
-	// Asked and Answered count STUN destinations, Addresses the different IP
-	// addresses among those whose answers Mapping comes from. A Mapping that
-	// is unknown with Addresses = 1 says: only one STUN address.
-	Asked, Answered, Addresses int
-}
-
-// Answer is one STUN destination.
-type Answer struct {
-	Server string         // as configured
-	Addr   netip.AddrPort // invalid when the name was not found
-	Seen   netip.AddrPort // invalid when there was no answer
-	RTT    time.Duration  // of the try that was answered
-	Err    string         // in plain words, "" when answered or still open
-}
-
-// NAT is what peers are told.
-func (s *Snapshot) NAT() path.NAT {
-	return path.NAT{IPv4: s.IPv4.Mapping, IPv6: s.IPv6.Mapping}
+	Deprecated bool // IPv6 address that new flows should not use, or cannot use yet
 }
 
 const (
-	// fresh is how long a round is good for: shorter than the 30 s after
-	// which the most forgetful NATs drop an idle mapping.
+	// fresh is how long the result of a round counts. It is shorter than the 30 s after
+	// which many NATs drop an idle mapping.
 	fresh = 20 * time.Second
 	// inUse is how long a Want or a Keep counts.
 	inUse = 10 * time.Minute
@@ -156,34 +102,34 @@ type Gatherer struct {
 	want   chan struct{} // each of capacity 1
 	wake   chan struct{}
 	force  chan struct{}
-	kick   chan struct{} // an answer, a name, servers, a mapping: look again
+	kick   chan struct{} // something changed (answer, name, servers, mapping): run step
 
 	ctx  context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
 	mu sync.Mutex
-	// mu guards the following. It is never held while calling out.
+	// mu guards the following. It is not held during calls of Config's functions.
 	started bool
 	servers []string
-	unasked bool // some of servers are newer than the round
+	unasked bool // servers has some that the round has not asked
 	names   names
 	round   *round // nil before the first
 	updated chan struct{}
-	v4, v6  uint16    // written by the goroutine
+	v4, v6  uint16    // ports; set by the goroutine
 	wanted  time.Time // last Want or Keep
 
 	// Owned by the goroutine.
-	begun      time.Time // of the last round, zero: none in this network
+	begun      time.Time // when the last round started; zero: none in this network
 	locals     []netip.Addr
 	last4      Family // of the last complete round in this network
 	last6      Family
 	lastSeen4  []netip.AddrPort
 	lastSeen6  []netip.AddrPort
-	lastFailed bool // to list interfaces: said once
+	lastFailed bool // listing interfaces failed; logged once
 }
 
-// New makes a Gatherer. It does no I/O and starts nothing.
+// New makes a Gatherer. It does no I/O and starts no goroutine.
 func New(cfg Config) *Gatherer {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -205,7 +151,7 @@ func New(cfg Config) *Gatherer {
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	if cfg.PortMap != nil {
 		pm := *cfg.PortMap
-		pm.Changed = func(portmap.Status) { tell(g.kick) }
+		pm.Changed = func(portmap.Status) { signal(g.kick) }
 		if pm.Log == nil {
 			pm.Log = cfg.Log
 		}
@@ -228,8 +174,8 @@ func (g *Gatherer) Start() {
 	g.wg.Go(g.loop)
 }
 
-// Close removes the port mapping, ends the goroutine and waits, at most about
-// a second. It may be called more than once.
+// Close removes the port mapping, ends the goroutine and waits for both, for about a
+// second at most. It may be called more than once.
 func (g *Gatherer) Close() error {
 	g.mu.Lock()
 	g.stop()
@@ -241,9 +187,9 @@ func (g *Gatherer) Close() error {
 	return nil
 }
 
-// SetServers gives the STUN servers as "host:port", those of all relays in the
-// order of preference; at most 16 are used. It is cheap when nothing changed.
-// They are asked in the next round.
+// SetServers sets the STUN servers of all relays as "host:port", the preferred first; at
+// most 16 are used. They are asked in the next round. It is cheap when nothing has
+// changed.
 func (g *Gatherer) SetServers(list []string) {
 	list = list[:min(len(list), maxServers)]
 	g.mu.Lock()
@@ -255,13 +201,13 @@ func (g *Gatherer) SetServers(list []string) {
 	}
 }
 
-// Want says that a path is wanted: it starts a round if the last one is old,
-// and keeps the port mapping. It is cheap.
-func (g *Gatherer) Want() { tell(g.want) }
+// Want says that a path is wanted: it starts a round if the last one is old, and prolongs
+// the port mapping. It is cheap.
+func (g *Gatherer) Want() { signal(g.want) }
 
-// Keep says that a direct path is in use: it keeps the port mapping, which
-// else goes after ten minutes or more, and makes no round. It is cheap; call
-// it at least every five minutes.
+// Keep says that a direct path is in use: it prolongs the port mapping, which otherwise
+// ends after ten minutes or more, and starts no round. It is cheap; call it at least
+// every five minutes.
 func (g *Gatherer) Keep() {
 	g.mu.Lock()
 	g.wanted = time.Now()
@@ -272,8 +218,8 @@ func (g *Gatherer) Keep() {
 	}
 }
 
-// loopbackLocked reports that all STUN servers are on this machine: a trial,
-// of which no router has to know.
+// loopbackLocked reports whether all STUN servers are on this machine. Then this is a
+// trial and the router need not be asked.
 func (g *Gatherer) loopbackLocked() bool {
 	for _, s := range g.servers {
 		if a, err := netip.ParseAddrPort(s); err != nil || !a.Addr().IsLoopback() {
@@ -283,36 +229,34 @@ func (g *Gatherer) loopbackLocked() bool {
 	return len(g.servers) > 0
 }
 
-// Wake says that the network may have changed: what is known is doubtful, and
-// is gathered anew if a path was wanted or in use in the last ten minutes,
-// else forgotten until one is.
-func (g *Gatherer) Wake() { tell(g.wake) }
+// Wake says that the network may have changed. If a path was wanted or in use within ten
+// minutes, it starts a round; otherwise it drops what was found.
+func (g *Gatherer) Wake() { signal(g.wake) }
 
-// STUN takes a datagram that looks like a STUN response, and reports whether
-// it was the answer to one of our requests. pkt is only read during the call.
+// STUN takes a datagram that looks like a STUN response, and reports whether it answers
+// one of our requests. It does not keep pkt.
 func (g *Gatherer) STUN(pkt []byte, from netip.AddrPort) bool {
 	g.mu.Lock()
 	ok := g.round != nil && g.round.answer(time.Now(), pkt, from)
 	g.mu.Unlock()
 	if ok {
-		tell(g.kick)
+		signal(g.kick)
 	}
 	return ok
 }
 
-// Observed takes what an authenticated peer at from says that our socket's
-// address is (a pong's Observed). Where only one STUN address answered it tells
-// easy from hard: the first peer that is reached spares the others the search.
-// What is not asked for now, from private networks, or without news is left
-// out.
+// Observed takes the address of our socket as an authenticated peer at from has seen it
+// (Observed of a pong). If only one STUN address has answered, it distinguishes an easy
+// NAT from a hard one, so that later peers need no search. It is ignored if from is in a
+// private network or adds nothing new.
 func (g *Gatherer) Observed(from, seen netip.AddrPort) {
 	clean := func(a netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 	}
 	from, seen = clean(from), clean(seen)
 	for _, c := range g.Snapshot().Candidates {
-		// What came in at a forwarded port goes out from there, too: that is
-		// not the NAT's doing.
+		// An answer to what arrived at a forwarded port leaves from that port, too. It
+		// shows nothing about the NAT.
 		if c.Addr == seen && (c.Type == path.TypeMapped || c.Type == path.TypeManual) {
 			return
 		}
@@ -321,18 +265,18 @@ func (g *Gatherer) Observed(from, seen netip.AddrPort) {
 	ok := g.round != nil && g.round.observe(time.Now(), from, seen)
 	g.mu.Unlock()
 	if ok {
-		tell(g.kick)
+		signal(g.kick)
 	}
 }
 
-// Snapshot returns what is known. It never blocks and is never nil.
+// Snapshot returns the latest result, never nil. It does not block.
 func (g *Gatherer) Snapshot() *Snapshot { return g.snap.Load() }
 
-// Check makes a round now and returns what it found, the port mapping
-// included, or ctx's error.
+// Check makes a round now and returns the result, port mapping included, or the error of
+// ctx.
 func (g *Gatherer) Check(ctx context.Context) (*Snapshot, error) {
 	before := g.rounds.Load()
-	tell(g.force)
+	signal(g.force)
 	for {
 		g.mu.Lock()
 		updated := g.updated
@@ -352,179 +296,9 @@ func (g *Gatherer) Check(ctx context.Context) (*Snapshot, error) {
 	}
 }
 
-func tell(ch chan struct{}) {
+func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
-	}
-}
-
-// loop owns the rounds.
-func (g *Gatherer) loop() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var next time.Time
-	for {
-		var fire <-chan time.Time
-		if !next.IsZero() {
-			timer.Reset(time.Until(next))
-			fire = timer.C
-		}
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-g.want:
-			g.mu.Lock()
-			unasked := g.unasked
-			g.mu.Unlock()
-			if unasked || g.begun.IsZero() || time.Since(g.begun) > fresh {
-				g.begin()
-			}
-			g.Keep()
-		case <-g.force:
-			g.begin()
-			g.Keep()
-		case <-g.wake:
-			g.last4, g.last6, g.lastSeen4, g.lastSeen6 = Family{}, Family{}, nil, nil
-			g.mu.Lock()
-			g.names.expire()
-			inUse := !g.wanted.IsZero() && time.Since(g.wanted) < inUse
-			g.mu.Unlock()
-			if g.mapper != nil {
-				g.mapper.Wake()
-			}
-			if inUse {
-				g.begin()
-			} else {
-				g.forget()
-			}
-		case <-g.kick:
-		case <-fire:
-		}
-		next = g.step()
-	}
-}
-
-// begin starts a round: what names are known are asked at once, others as
-// they are found.
-func (g *Gatherer) begin() {
-	now := time.Now()
-	g.begun = now
-	g.rounds.Add(1)
-	v4, v6 := g.cfg.Ports()
-	all, err := g.cfg.Interfaces()
-	if err != nil && !g.lastFailed {
-		g.log.Warn("the addresses of this machine are not known", "err", err)
-	}
-	g.lastFailed = err != nil
-	g.locals = usable(all, g.cfg.Refuse)
-
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.v4, g.v6, g.unasked = v4, v6, false
-	g.round = newRound(func() (tx stun.TxID) {
-		rand.Read(tx[:])
-		return tx
-	})
-	for _, s := range g.servers {
-		g.askLocked(now, s)
-	}
-}
-
-// forget goes back to before the first round.
-func (g *Gatherer) forget() {
-	g.begun, g.locals = time.Time{}, nil
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.round = nil
-}
-
-// step sends what is due, publishes what is known, and returns when to be
-// called again; zero is not before something happens.
-func (g *Gatherer) step() (next time.Time) {
-	now := time.Now()
-	if g.begun.IsZero() {
-		g.publish(g.view(now, false))
-		return time.Time{}
-	}
-	g.mu.Lock()
-	out, next := g.round.due(now)
-	over := next.IsZero() && g.names.pending == 0
-	g.mu.Unlock()
-
-	var b [64]byte
-	for _, q := range out {
-		err := g.cfg.Send(stun.AppendRequest(b[:0], q.tx), q.to)
-		if err != nil {
-			g.log.Debug("send STUN request", "to", q.to, "err", err)
-			continue
-		}
-		g.mu.Lock()
-		g.round.sent(q)
-		g.mu.Unlock()
-	}
-	g.publish(g.view(now, over))
-	return next
-}
-
-// view makes a snapshot.
-func (g *Gatherer) view(now time.Time, over bool) *Snapshot {
-	s := &Snapshot{Started: g.begun, Complete: over, round: g.rounds.Load()}
-	if g.mapper != nil {
-		s.PortMap = g.mapper.Status()
-	}
-	var seen4, seen6 []netip.AddrPort
-	g.mu.Lock()
-	if g.round != nil {
-		s.IPv4, seen4 = g.round.family(true, over, g.locals, g.v4)
-		s.IPv6, seen6 = g.round.family(false, over, g.locals, g.v6)
-		s.Answers = g.round.answers(now)
-	}
-	g.mu.Unlock()
-	// Until the round is over, what the one before found in this network
-	// stays: a peer is not told of a change that is none.
-	if !over {
-		s.IPv4, seen4 = carryOver(s.IPv4, seen4, g.last4, g.lastSeen4)
-		s.IPv6, seen6 = carryOver(s.IPv6, seen6, g.last6, g.lastSeen6)
-	} else {
-		g.last4, g.lastSeen4, g.last6, g.lastSeen6 = s.IPv4, seen4, s.IPv6, seen6
-	}
-	var hosts []netip.AddrPort
-	for _, a := range g.locals {
-		port := g.v6
-		if a.Is4() {
-			port = g.v4
-		}
-		hosts = append(hosts, netip.AddrPortFrom(a, port))
-	}
-	s.Candidates = candidates(g.cfg.Manual, s.PortMap, append(seen4, seen6...), hosts, g.cfg.Refuse)
-	return s
-}
-
-func carryOver(f Family, seen []netip.AddrPort, last Family, lastSeen []netip.AddrPort) (Family, []netip.AddrPort) {
-	switch {
-	case !f.UDP:
-		asked := f.Asked
-		f, seen = last, lastSeen
-		f.Asked = max(asked, last.Asked)
-	case f.Mapping == path.MappingUnknown && f.Seen.Addr() == last.Seen.Addr():
-		f.Mapping, f.Addresses = last.Mapping, last.Addresses
-	}
-	return f, slices.Clip(seen)
-}
-
-// publish tells who waits, and Changed if it matters.
-func (g *Gatherer) publish(s *Snapshot) {
-	old := g.snap.Swap(s)
-	g.mu.Lock()
-	close(g.updated)
-	g.updated = make(chan struct{})
-	g.mu.Unlock()
-	if g.cfg.Changed == nil {
-		return
-	}
-	if s.Complete && (!old.Complete || old.round != s.round) || s.NAT() != old.NAT() ||
-		s.PortMap.Kind != old.PortMap.Kind || !slices.Equal(s.Candidates, old.Candidates) {
-		g.cfg.Changed(s)
 	}
 }

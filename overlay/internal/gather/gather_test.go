@@ -104,7 +104,7 @@ func check(n *node) (*Snapshot, error) {
 	return n.Check(context.Background())
 }
 
-// rest sleeps and lets what happens at that moment happen.
+// rest sleeps for d and lets everything due at that moment happen.
 func rest(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -136,7 +136,7 @@ func TestMappings(t *testing.T) {
 		{overlaytest.Symmetric, two, path.MappingHard},
 		{overlaytest.Symmetric, ports, path.MappingHard},
 		{overlaytest.Symmetric, one, path.MappingUnknown},
-		// The socket's own port is free: for a peer this is an easy one.
+		// The socket's port is free outside: for one peer this looks like an easy NAT.
 		{overlaytest.SymmetricPreserving, two, path.MappingEasy},
 		{overlaytest.UDPBlocked, two, path.MappingBlocked},
 	} {
@@ -195,7 +195,7 @@ func itoa(p uint16) string {
 	return port
 }
 
-// Answers count only with an open transaction and from who was asked.
+// An answer counts only with an open transaction and from the server that was asked.
 func TestForgedAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -251,7 +251,7 @@ func TestForgedAnswers(t *testing.T) {
 				t.Errorf("%s: taken", name)
 			}
 		}
-		// As IPv4 in IPv6, as a dual-stack socket may have it.
+		// As IPv4 in IPv6, as a dual-stack socket may report it.
 		if !n.STUN(good, netip.AddrPortFrom(netip.AddrFrom16(server.Addr().As16()), server.Port())) {
 			t.Error("the answer was not taken")
 		}
@@ -275,7 +275,7 @@ func TestForgedAnswers(t *testing.T) {
 	})
 }
 
-// A server that says we are at an address where nobody can be: no candidate.
+// An impossible address from a server is not a candidate.
 func TestAnswersOfNoUse(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:53", "169.254.1.1:53", "100.64.9.9:53", "255.255.255.255:53"} {
 		r := newRound(func() stun.TxID { return stun.TxID{1} })
@@ -303,7 +303,7 @@ func TestQuiet(t *testing.T) {
 		defer n.Close()
 		defer n.conn.Close()
 		n.SetServers([]string{"192.0.2.1:3478"})
-		n.Wake() // nobody talks
+		n.Wake() // no path is wanted
 		rest(time.Hour)
 		if n.sends != 0 || len(n.snaps) != 0 {
 			t.Errorf("%d sent, %d snapshots", n.sends, len(n.snaps))
@@ -332,7 +332,8 @@ func TestQuiet(t *testing.T) {
 		if n.sends != 3 {
 			t.Errorf("%d sent after a change", n.sends)
 		}
-		// And when it no longer is: forgotten, and found again when wanted.
+		// When it no longer is, the result is dropped, and found again when a path is
+		// wanted.
 		rest(11 * time.Minute)
 		n.Wake()
 		rest(time.Second)
@@ -347,7 +348,7 @@ func TestQuiet(t *testing.T) {
 	})
 }
 
-// From one network to another: nothing of the first stays.
+// After a move to another network nothing of the first remains.
 func TestMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -366,7 +367,7 @@ func TestMove(t *testing.T) {
 		if m := n.Snapshot().NAT().IPv4; m != path.MappingEasy {
 			t.Errorf("at home: %q", m)
 		}
-		// Another round in the same network says nothing new.
+		// Another round in the same network finds nothing new.
 		snaps := len(n.snaps)
 		rest(30 * time.Second)
 		n.Want()
@@ -397,7 +398,7 @@ func TestMove(t *testing.T) {
 	})
 }
 
-// One STUN address and a peer tell what two STUN addresses tell.
+// One STUN address and a peer show as much as two STUN addresses.
 func TestPeerAsWitness(t *testing.T) {
 	peer := netip.MustParseAddrPort("203.0.113.9:41641")
 	for _, kind := range []overlaytest.Kind{overlaytest.PortRestricted, overlaytest.Symmetric} {
@@ -409,7 +410,7 @@ func TestPeerAsWitness(t *testing.T) {
 			n := newNode(t, home.Host("pi", "192.168.1.10"), nil)
 			defer n.Close()
 			defer n.conn.Close()
-			n.Observed(peer, peer) // before anything is known
+			n.Observed(peer, peer) // before there is a result
 			n.SetServers([]string{"192.0.2.1:3478"})
 			s, _ := check(n)
 			if s.NAT().IPv4 != path.MappingUnknown {
@@ -442,7 +443,7 @@ func TestPeerAsWitness(t *testing.T) {
 			if last := n.snaps[len(n.snaps)-1]; last.NAT().IPv4 != want {
 				t.Errorf("told %+v", last)
 			}
-			// A crowd costs no memory, and another word changes nothing.
+			// Many peers cost no memory, and later reports change nothing.
 			for i := range 1000 {
 				n.Observed(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 1), seen)
 			}
@@ -450,7 +451,7 @@ func TestPeerAsWitness(t *testing.T) {
 			if n.Snapshot().NAT().IPv4 != want || len(n.round.asks) > maxDests {
 				t.Errorf("%+v, %d asks", n.Snapshot().IPv4, len(n.round.asks))
 			}
-			// What was seen long after says nothing: the mapping is another.
+			// Reports much later show nothing: the mapping has changed.
 			check(n)
 			rest(time.Minute)
 			n.Observed(peer, netip.MustParseAddrPort("198.51.100.7:1"))
@@ -462,14 +463,14 @@ func TestPeerAsWitness(t *testing.T) {
 	}
 }
 
-// Two servers that agree are not outvoted by a peer.
+// A peer does not overrule two servers that agree.
 func TestPeerIsNotBelievedAgainstServers(t *testing.T) {
 	r := newRound(func() stun.TxID { return stun.TxID{1} })
 	now := time.Unix(0, 0)
 	seen := netip.MustParseAddrPort("198.51.100.7:9")
 	for _, to := range []string{"192.0.2.1:1", "192.0.2.2:1"} {
 		r.add(now, "x", netip.MustParseAddrPort(to))
-		r.asks[len(r.asks)-1].seen, r.asks[len(r.asks)-1].went = seen, true
+		r.asks[len(r.asks)-1].seen, r.asks[len(r.asks)-1].reachable = seen, true
 	}
 	r.observe(now, netip.MustParseAddrPort("203.0.113.9:1"), netip.MustParseAddrPort("198.51.100.7:10"))
 	if f, _ := r.family(true, true, nil, 7); f.Mapping != path.MappingEasy {
@@ -477,7 +478,7 @@ func TestPeerIsNotBelievedAgainstServers(t *testing.T) {
 	}
 }
 
-// A relay in the own network does not make a NAT look hard.
+// A relay in the node's LAN does not make a NAT look hard.
 func TestRelayAtHome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -493,7 +494,7 @@ func TestRelayAtHome(t *testing.T) {
 		if err != nil || s.NAT().IPv4 != path.MappingEasy || s.IPv4.Answered != 3 || s.IPv4.Addresses != 1 || s.IPv4.Seen.Addr().String() != "198.51.100.7" {
 			t.Errorf("%+v, %v", s, err)
 		}
-		// Only the one at home: no NAT as far as that goes.
+		// Only the relay in the LAN: no NAT in front of it.
 		n.SetServers([]string{"192.168.1.2:3478"})
 		if s, err = check(n); err != nil || s.NAT().IPv4 != path.MappingNone {
 			t.Errorf("%+v, %v", s, err)
@@ -501,7 +502,7 @@ func TestRelayAtHome(t *testing.T) {
 	})
 }
 
-// Both families, names, names that are not found, and what is no server.
+// Both families, names, names that are not found, and addresses without a server.
 func TestServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -543,9 +544,9 @@ func TestServers(t *testing.T) {
 		if failed != 5 || lookups.Load() != 2 {
 			t.Errorf("%d lookups, answers %+v", lookups.Load(), s.Answers)
 		}
-		// Names are kept, also when DNS fails later.
+		// Resolved names stay in use even if DNS fails later.
 		check(n)
-		if lookups.Load() != 3 { // of the one that was not found
+		if lookups.Load() != 3 { // the name that was not found is looked up again
 			t.Errorf("%d lookups", lookups.Load())
 		}
 		fail = true
@@ -564,7 +565,7 @@ func TestServers(t *testing.T) {
 	})
 }
 
-// A server that cannot be sent to is not the same as UDP being blocked.
+// An unreachable server does not mean that UDP is blocked.
 func TestNoRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -576,13 +577,13 @@ func TestNoRoute(t *testing.T) {
 		defer n.conn.Close()
 		n.SetServers([]string{"[2001:db8::1]:3478"})
 		s, err := check(n)
-		if err != nil || s.IPv6.Mapping != path.MappingUnknown || s.IPv6.Asked != 0 || s.Answers[0].Err != "no way there from here" {
+		if err != nil || s.IPv6.Mapping != path.MappingUnknown || s.IPv6.Asked != 0 || s.Answers[0].Err != "it is unreachable from this network" {
 			t.Errorf("%+v, %v", s, err)
 		}
 	})
 }
 
-// A server on this machine is a trial: the router is left alone.
+// With all servers on this machine the router is not asked.
 func TestLoopbackAsksNoGateway(t *testing.T) {
 	asked := false
 	g := New(Config{
@@ -619,7 +620,7 @@ func TestCheckEnds(t *testing.T) {
 	n.Close()
 }
 
-// What the gateway gives is a candidate.
+// A mapping of the gateway is a candidate.
 func TestPortMapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := overlaytest.New(1)
@@ -677,7 +678,7 @@ func TestPortMapping(t *testing.T) {
 		if last := n.snaps[len(n.snaps)-1]; !slices.Equal(last.Candidates, want) {
 			t.Errorf("told %v", last.Candidates)
 		}
-		// What a peer sees of the mapping says nothing about the NAT.
+		// A peer that sees the mapping shows nothing about the NAT.
 		n.SetServers([]string{"192.0.2.1:3478"})
 		check(n)
 		n.Observed(netip.MustParseAddrPort("203.0.113.9:1"), want[1].Addr)
@@ -697,7 +698,7 @@ func TestPortMapping(t *testing.T) {
 		if s := n.Snapshot(); !slices.Equal(s.Candidates, want) || n.sends != sends || removed.Load() != 0 {
 			t.Errorf("%v, %d sent, removed %d times", s.Candidates, n.sends-sends, removed.Load())
 		}
-		// Then it goes.
+		// Then it ends.
 		rest(2 * time.Hour)
 		if s := n.Snapshot(); len(s.Candidates) != 2 || n.sends != sends || removed.Load() != 1 {
 			t.Errorf("%v, %d sent, removed %d times", s.Candidates, n.sends-sends, removed.Load())
@@ -710,7 +711,7 @@ func TestPortMapping(t *testing.T) {
 	})
 }
 
-// The answers of a stranger cost no memory.
+// Forged answers cost no memory.
 func TestFloodAllocates(t *testing.T) {
 	n := New(Config{Send: func([]byte, netip.AddrPort) error { return nil }, Ports: func() (uint16, uint16) { return 1, 1 }})
 	n.round = newRound(func() stun.TxID { return stun.TxID{1} })

@@ -8,29 +8,28 @@ import (
 	"strings"
 )
 
-// perNet bounds the IPv6 addresses told of one /64 on one interface: one
-// temporary, which is what the kernel sends from by default, and one stable.
+// perNet bounds the candidates of one IPv6 /64 on one interface: one temporary address,
+// from which the kernel sends by default, and one stable address.
 const perNet = 2
 
-// virtual are the beginnings of names of interfaces that seldom lead to a
-// peer: bridges of containers and virtual machines, and other people's
-// tunnels. They come last.
+// virtual are prefixes of names of interfaces that seldom lead to a peer: bridges of
+// containers and virtual machines, and other VPNs. Their addresses come last.
 var virtual = []string{
 	"docker", "br-", "veth", "virbr", "vnet", "lxc", "lxdbr", "cni", "podman", "cali", "flannel", "vmnet", "vboxnet",
 	"tun", "tap", "wg", "tailscale", "zt", "utun", "nebula",
 }
 
 func isVirtual(name string) bool {
-	if name == "br-lan" { // a router's own network
+	if name == "br-lan" { // the LAN bridge of a router
 		return false
 	}
 	return slices.ContainsFunc(virtual, func(v string) bool { return strings.HasPrefix(name, v) })
 }
 
-// usable returns the addresses that can be candidates, in the order of their
-// worth: real interfaces before virtual ones, IPv4 before IPv6, temporary
-// IPv6 addresses before stable ones, else as the kernel lists them. Loopback,
-// link-local, multicast, deprecated and refused addresses are left out.
+// usable returns the addresses that can be candidates, the best first: real interfaces
+// before virtual ones, IPv4 before IPv6, temporary IPv6 addresses before stable ones,
+// else in the order of the kernel's list. Loopback, link-local, multicast, deprecated and
+// refused addresses are left out.
 func usable(all []Local, refuse func(netip.Addr) bool) []netip.Addr {
 	var list []Local
 	for _, l := range all {
@@ -90,7 +89,7 @@ func interfaces() ([]Local, error) {
 		}
 		addrs, err := i.Addrs()
 		if err != nil {
-			continue // it went away meanwhile
+			continue // it was removed meanwhile
 		}
 		for _, a := range addrs {
 			n, ok := a.(*net.IPNet)

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addrFlags reads which IPv6 addresses are temporary and which are not to be
-// used (now, or any more).
+// addrFlags returns which IPv6 addresses are temporary and which are deprecated or not
+// usable yet.
 func addrFlags() map[netip.Addr]Local {
 	f, err := os.Open("/proc/thread-self/net/if_inet6")
 	if err != nil {

@@ -4,5 +4,5 @@ package gather
 
 import "net/netip"
 
-// addrFlags is not known here: all addresses are alike.
+// addrFlags returns nil: this system does not report the flags.
 func addrFlags() map[netip.Addr]Local { return nil }

@@ -57,7 +57,7 @@ func TestCandidatesAreBounded(t *testing.T) {
 	}
 }
 
-// The kernel's list holds nothing that cannot be a candidate.
+// The result for the kernel's list has only possible candidates.
 func TestInterfaces(t *testing.T) {
 	all, err := interfaces()
 	if err != nil {

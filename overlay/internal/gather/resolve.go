@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// maxServers bounds the STUN servers, maxPerName the addresses taken of
-	// one name, per family.
+	// maxServers bounds the STUN servers, maxPerName the addresses of one name per
+	// family.
 	maxServers = 16
 	maxPerName = 2
-	// nameTTL is how long a name is not looked up again. What was found
-	// before is asked even so: looking up is not waited for.
+	// nameTTL is after how long a name is looked up again. Meanwhile its old addresses
+	// are asked: a round does not wait for the lookup.
 	nameTTL = 10 * time.Minute
 	// maxResolve bounds one lookup.
 	maxResolve = 3 * time.Second
 )
 
-// names are the STUN servers that were found, at most maxServers.
+// names are the resolved STUN servers, at most maxServers.
 type names struct {
 	found   map[string]found // by host
 	busy    map[string]bool
@@ -30,10 +30,10 @@ type names struct {
 
 type found struct {
 	addrs []netip.Addr
-	at    time.Time // zero: look again
+	at    time.Time // when it was looked up; zero: look it up again
 }
 
-// keep forgets the names that are no longer used.
+// keep drops all names but those of servers.
 func (n *names) keep(servers []string) {
 	for host := range n.found {
 		if !slices.ContainsFunc(servers, func(s string) bool {
@@ -45,7 +45,7 @@ func (n *names) keep(servers []string) {
 	}
 }
 
-// expire has all names looked up anew.
+// expire makes all names be looked up again.
 func (n *names) expire() {
 	for host, f := range n.found {
 		f.at = time.Time{}
@@ -53,13 +53,13 @@ func (n *names) expire() {
 	}
 }
 
-// askLocked adds a server to the round, as far as its name is known, and
-// looks the name up if need be.
+// askLocked adds the known addresses of a server to the round, and looks its name up if
+// necessary.
 func (g *Gatherer) askLocked(now time.Time, server string) {
 	host, service, err := net.SplitHostPort(server)
 	port, perr := strconv.ParseUint(service, 10, 16)
 	if err != nil || perr != nil || port == 0 || host == "" {
-		g.round.failed = append(g.round.failed, Answer{Server: server, Err: "not an address and a port"})
+		g.round.failed = append(g.round.failed, Answer{Server: server, Err: "it is not HOST:PORT"})
 		return
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
@@ -79,7 +79,7 @@ func (g *Gatherer) askLocked(now time.Time, server string) {
 	g.wg.Go(func() { g.resolve(server, host, uint16(port)) })
 }
 
-// resolve looks one name up and has it asked in the round that runs.
+// resolve looks one name up and adds its addresses to the present round.
 func (g *Gatherer) resolve(server, host string, port uint16) {
 	ctx, cancel := context.WithTimeout(g.ctx, maxResolve)
 	defer cancel()
@@ -89,7 +89,7 @@ func (g *Gatherer) resolve(server, host string, port uint16) {
 	defer g.mu.Unlock()
 	g.names.pending--
 	delete(g.names.busy, server)
-	defer tell(g.kick)
+	defer signal(g.kick)
 	if g.round == nil || !slices.Contains(g.servers, server) {
 		return
 	}
@@ -104,7 +104,7 @@ func (g *Gatherer) resolve(server, host string, port uint16) {
 	g.addLocked(now, server, addrs, port)
 }
 
-// some takes the first addresses of each family.
+// some returns the first maxPerName addresses of each family.
 func some(addrs []netip.Addr) (out []netip.Addr) {
 	var n4, n6 int
 	for _, a := range addrs {
@@ -120,8 +120,8 @@ func some(addrs []netip.Addr) (out []netip.Addr) {
 	return out
 }
 
-// addLocked asks addresses that a STUN server can have. Loopback is one: a
-// server on the same machine.
+// addLocked adds those of addrs that a STUN server can have to the round. They include
+// loopback: the server may be on this machine.
 func (g *Gatherer) addLocked(now time.Time, server string, addrs []netip.Addr, port uint16) {
 	for _, a := range addrs {
 		a = a.Unmap().WithZone("")

@@ -10,43 +10,42 @@ import (
 const (
 	// maxDests bounds the STUN destinations of one round, per family.
 	maxDests = 8
-	// maxPeers bounds the peers that are heard in one round.
+	// maxPeers bounds the peers whose reports count in one round.
 	maxPeers = 2
-	// maxRound bounds a round from the last destination added. An uplink that is
-	// full of uploads delays answers by seconds, and does not block them.
+	// maxRound is when a round ends, counted from the last destination that was added. A
+	// full uplink delays answers by seconds, but does not block them.
 	maxRound = 5 * time.Second
 )
 
-// tries are the times of the requests to one destination. The first are
-// closer together than RFC 8489 has it: a path is waited for, and 28 bytes
-// are cheap.
+// tries are the times of the requests to one destination. The first are closer together
+// than RFC 8489 recommends, because somebody waits for a path and 28 bytes are cheap.
 var tries = [...]time.Duration{0, 250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond}
 
 // request is a datagram to send.
 type request struct {
 	to  netip.AddrPort
 	tx  stun.TxID
-	ask int // of round.asks
+	ask int // index in round.asks
 }
 
-// round is one gathering: no clock, no socket, no goroutine.
+// round is one round of gathering. It has no clock, no socket and no goroutine.
 type round struct {
 	asks   []ask
 	open   map[stun.TxID]openTry
 	newTx  func() stun.TxID
-	failed []Answer // names that were not found
+	failed []Answer // servers that could not be asked
 }
 
 // ask is one STUN destination.
 type ask struct {
-	server string
-	to     netip.AddrPort
-	start  time.Time
-	sent   int  // tries
-	went   bool // at least one could be sent
-	seen   netip.AddrPort
-	rtt    time.Duration
-	peer   bool // no STUN server: a peer said so
+	server    string
+	to        netip.AddrPort
+	start     time.Time
+	sent      int  // how many tries were sent
+	reachable bool // at least one try could be sent
+	seen      netip.AddrPort
+	rtt       time.Duration
+	peer      bool // a peer that reported, not a STUN server
 }
 
 type openTry struct {
@@ -58,8 +57,8 @@ func newRound(newTx func() stun.TxID) *round {
 	return &round{open: map[stun.TxID]openTry{}, newTx: newTx}
 }
 
-// add asks one more destination; doubles, and more than maxDests of a family,
-// are left out.
+// add adds a destination. It ignores one that is listed already, and those beyond
+// maxDests of a family.
 func (r *round) add(now time.Time, server string, to netip.AddrPort) {
 	same := 0
 	for i := range r.asks {
@@ -75,8 +74,8 @@ func (r *round) add(now time.Time, server string, to netip.AddrPort) {
 	}
 }
 
-// due returns the requests to send now, and when to ask again: zero once all
-// have been answered or given up.
+// due returns the requests to send now, and when to call it again: zero once all are
+// answered or given up.
 func (r *round) due(now time.Time) (out []request, next time.Time) {
 	for i := range r.asks {
 		a := &r.asks[i]
@@ -100,12 +99,12 @@ func (r *round) due(now time.Time) (out []request, next time.Time) {
 	return out, next
 }
 
-// sent notes that a request went out. A destination to which none did counts
-// as not asked: there is no way there, which is not the same as blocked.
-func (r *round) sent(q request) { r.asks[q.ask].went = true }
+// sent records that a request was sent. A destination to which none could be sent counts
+// as not asked: it is unreachable, which does not mean that UDP is blocked.
+func (r *round) sent(q request) { r.asks[q.ask].reachable = true }
 
-// answer takes a datagram and reports whether it changed anything. The
-// transaction must be one that is open, and from the address that was asked.
+// answer takes a datagram and reports whether it changed anything. Its transaction must
+// be open, and it must come from the address that was asked.
 func (r *round) answer(now time.Time, pkt []byte, from netip.AddrPort) bool {
 	tx, seen, err := stun.ParseResponse(pkt)
 	if err != nil {
@@ -131,9 +130,8 @@ func (r *round) answer(now time.Time, pkt []byte, from netip.AddrPort) bool {
 	return true
 }
 
-// observe takes what a peer at from saw as our address. It is a witness for
-// the kind of NAT only while the mapping that the STUN servers saw is sure to
-// be the same one, and only one for each address.
+// observe takes our address as a peer at from has seen it. It counts only while the
+// mapping is certainly the one that the STUN servers saw, and once for each address.
 func (r *round) observe(now time.Time, from, seen netip.AddrPort) bool {
 	if !public(from.Addr()) || !public(seen.Addr()) || !plausible(seen, from) {
 		return false
@@ -157,24 +155,23 @@ func (r *round) observe(now time.Time, from, seen netip.AddrPort) bool {
 		return false
 	}
 	a := &r.asks[n]
-	a.seen, a.went, a.sent, a.peer = seen, true, len(tries), true
+	a.seen, a.reachable, a.sent, a.peer = seen, true, len(tries), true
 	return true
 }
 
-// over reports that nothing more is waited for.
+// over reports whether no more answer can come.
 func (a *ask) over(now time.Time) bool {
 	return a.seen.IsValid() || !now.Before(a.start.Add(maxRound))
 }
 
-// plausible: an address of another family than the one we asked from (a
-// translator in between that rewrites nothing inside), or that no packet
-// comes from, is no answer.
+// plausible refuses an address of another family than the one we asked from (a translator
+// in between did not rewrite the payload), and one from which no packet can come.
 func plausible(seen, to netip.AddrPort) bool {
 	a := seen.Addr()
 	return seen.Port() != 0 && a.Is4() == to.Addr().Is4() && !a.IsUnspecified() && !a.IsMulticast()
 }
 
-// answers lists what became of each destination.
+// answers returns the outcome for each destination.
 func (r *round) answers(now time.Time) []Answer {
 	out := make([]Answer, 0, len(r.asks)+len(r.failed))
 	for i := range r.asks {
@@ -185,8 +182,8 @@ func (r *round) answers(now time.Time) []Answer {
 		w := Answer{Server: a.server, Addr: a.to, Seen: a.seen, RTT: a.rtt}
 		switch {
 		case a.seen.IsValid() || !a.over(now):
-		case !a.went:
-			w.Err = "no way there from here"
+		case !a.reachable:
+			w.Err = "it is unreachable from this network"
 		default:
 			w.Err = "UDP is blocked, or it is down"
 		}

@@ -12,15 +12,14 @@ import (
 // addresses shows several.
 const perFamily = 2
 
-// family makes the view of one address family out of the answers of a round.
-// own are the machine's addresses, port is the socket's. over says that
-// nothing more is waited for.
+// family makes the result for one address family of the answers of a round. own are the
+// machine's addresses, port is the socket's. over says that no more answers are expected.
 func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, seen []netip.AddrPort) {
 	f.Local = port != 0 && slices.ContainsFunc(own, func(a netip.Addr) bool { return a.Is4() == v4 })
 	best := -1
 	for i := range r.asks {
 		a := &r.asks[i]
-		if a.to.Addr().Is4() != v4 || !a.went || a.peer {
+		if a.to.Addr().Is4() != v4 || !a.reachable || a.peer {
 			continue
 		}
 		f.Asked++
@@ -31,12 +30,12 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 	}
 	f.UDP = f.Answered > 0
 
-	// Only the best kind of answer counts: what a relay in the own network
-	// saw, and what one outside saw, differ behind any NAT. A peer is heard
-	// where servers at two addresses did not say.
+	// Only the best kind of answer counts, because a relay in the LAN and one outside see
+	// different addresses behind any NAT. A peer's report counts if servers at two
+	// addresses did not answer.
 	var from []netip.Addr
 	var among int
-	var others bool // a peer saw something else
+	var others bool // a peer saw another address
 	for _, peers := range []bool{false, true} {
 		for i := range r.asks {
 			a := &r.asks[i]
@@ -61,7 +60,7 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 	switch {
 	case len(seen) > 1 || others:
 		f.Mapping = path.MappingHard
-		// The ports will be other ones for a peer; the addresses count.
+		// A peer will see other ports, so only the addresses count.
 		seen = oneOfEach(seen)
 	case len(seen) == 1 && seen[0].Port() == port && slices.Contains(own, seen[0].Addr()):
 		f.Mapping = path.MappingNone
@@ -73,7 +72,7 @@ func (r *round) family(v4, over bool, own []netip.Addr, port uint16) (f Family, 
 	return f, seen[:min(len(seen), perFamily)]
 }
 
-// oneOfEach keeps the first of each IP address.
+// oneOfEach returns the first entry of each IP address.
 func oneOfEach(all []netip.AddrPort) (out []netip.AddrPort) {
 	for _, a := range all {
 		if !slices.ContainsFunc(out, func(b netip.AddrPort) bool { return a.Addr() == b.Addr() }) {
@@ -83,7 +82,7 @@ func oneOfEach(all []netip.AddrPort) (out []netip.AddrPort) {
 	return out
 }
 
-// weight orders answers by how much they say about the way to the internet.
+// weight orders answers by how much they show about the path to the internet.
 func (a *ask) weight() int {
 	switch {
 	case !public(a.to.Addr()):
@@ -94,14 +93,14 @@ func (a *ask) weight() int {
 	return 2
 }
 
-// carrier is the space between a provider's NAT and its customers (RFC 6598).
+// carrier is the address range between a provider's NAT and its customers (RFC 6598).
 var carrier = netip.MustParsePrefix("100.64.0.0/10")
 
 func public(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !carrier.Contains(a)
 }
 
-// candidates puts together what peers are told: most specific first, at most
+// candidates returns the candidates to send to peers: the most specific first, at most
 // MaxCandidates.
 func candidates(manual []netip.AddrPort, mapped portmap.Status, seen []netip.AddrPort, hosts []netip.AddrPort, refuse func(netip.Addr) bool) []path.Candidate {
 	var out []path.Candidate
@@ -120,7 +119,7 @@ func candidates(manual []netip.AddrPort, mapped portmap.Status, seen []netip.Add
 	}
 	add(mapped.External, path.TypeMapped)
 	for _, a := range seen {
-		// Without a NAT this is an interface's, and better told as that.
+		// Without a NAT this is the address of an interface, and listed as such.
 		if !slices.Contains(hosts, a) {
 			add(a, path.TypeSTUN)
 		}

@@ -10,56 +10,56 @@ import (
 	"weft/overlay/relay"
 )
 
-// Where a peer is, when there is more than one relay: at the relay that the
-// directory named; if that says no, or cannot be reached, where the server
-// says now; else at ours, or at the others in the order in which the peer
-// itself moves when it loses its home (relay.Order). So nodes find each other
-// while the server is away.
+// Where to look for a peer when there is more than one relay: first at the relay that the
+// directory names; if the peer is not there or the relay is unreachable, where the server
+// says now; then at our own relay, and at the others in the order in which the peer moves
+// when it loses its home (relay.Order). So nodes find each other while the server is
+// unreachable.
 const (
-	maxAsked     = 8 // relays, for one introduction
-	maxQuestions = 2 // to the server, for the same
+	maxAsked     = 8 // relays to try for one introduction
+	maxQuestions = 2 // requests to the server for one introduction
 )
 
-// FinderConfig is what a Finder knows of the rest.
+// FinderConfig configures NewFinder.
 type FinderConfig struct {
-	// Relays returns the relays that there are now.
+	// Relays returns the relays of the current config.
 	Relays func() []api.Relay
-	// Home is the Relay.ID of this node's, and Hint of the peer's as far as is known;
-	// "" when it is not.
+	// Home returns the Relay.ID of this node's home, Hint that of the peer's if it is
+	// known; "" if not.
 	Home, Hint func() string
-	// Shuns reports whether a relay could not be reached a moment ago.
+	// Shuns reports whether a relay was unreachable a moment ago.
 	Shuns func(relayID string) bool
-	// Behind reports whether there may be a newer list of relays than this node's.
+	// Behind reports whether this node's list of relays may be out of date.
 	Behind func() bool
-	// Where asks the server where the peer is. It does not wait: the answer, one in
-	// any case, comes after patience at the latest.
+	// Where asks the server where the peer is. It does not block: the channel delivers
+	// exactly one answer, after patience at the latest.
 	Where func(patience time.Duration) <-chan Whereabouts
-	// Away: the server did not answer when it was last asked for something.
+	// Away says that the server did not answer the last request.
 	Away bool
-	// AskTime is how long the server has to answer, GoneTime the same when there is
-	// nothing else to try.
+	// AskTime is how long to wait for the server's answer, GoneTime the same when there
+	// is nothing else to try.
 	AskTime, GoneTime time.Duration
 }
 
-// Whereabouts is what the server says of a peer.
+// Whereabouts is the presence of a peer as the server reports it.
 type Whereabouts struct {
 	Online  bool
 	Relay   string // Relay.ID
-	Unknown bool   // not online, as far as the server knows yet
+	Unknown bool   // Online is false only because the server does not know yet
 }
 
-// Finder names the relays where a peer may be, the likeliest first. It belongs to one
-// goroutine. Only Next waits, for an answer of Where.
+// Finder returns the relays where a peer may be, the likeliest first. It belongs to one
+// goroutine. Only Next blocks, for an answer of Where.
 type Finder struct {
 	cfg    FinderConfig
 	relays []api.Relay
 	queue  []api.Relay
-	tries  int                // relays named so far
-	again  bool               // a relay that said gone was asked once more
-	asked  int                // questions to the server
-	answer <-chan Whereabouts // to the last of them; nil when there is none to come
-	last   Whereabouts        // the last answer that came
-	silent bool               // the peer did not answer a relay
+	tries  int                // how many relays Next has returned
+	again  bool               // a relay that answered gone is being tried once more
+	asked  int                // how many requests were sent to the server
+	answer <-chan Whereabouts // to the last request; nil if none is expected
+	last   Whereabouts        // the last answer
+	silent bool               // a relay reported that the peer did not answer
 }
 
 // NewFinder makes the finder of one introduction to a peer.
@@ -69,18 +69,18 @@ func NewFinder(peer cert.NodeID, cfg FinderConfig) *Finder {
 	return f
 }
 
-// Again has it begin anew with the relays that there are now, and ask the server.
+// Again starts over with the current relays, and asks the server.
 func (f *Finder) Again(peer cert.NodeID, patience time.Duration) {
 	f.fill(peer)
 	f.askFor(patience)
 }
 
-// fill begins with the relays that there are now.
+// fill starts over with the current relays.
 func (f *Finder) fill(peer cert.NodeID) {
 	f.tries, f.asked = 0, 0
 	f.relays = f.cfg.Relays()
 	if f.alone() {
-		f.queue = []api.Relay{{}} // home, wherever that is
+		f.queue = []api.Relay{{}} // the home relay, whichever that is
 		return
 	}
 	home, hint := f.cfg.Home(), f.cfg.Hint()
@@ -92,7 +92,7 @@ func (f *Finder) fill(peer cert.NodeID) {
 	sort.SliceStable(first, func(i, j int) bool { return first[i].ID == hint && first[j].ID != hint })
 	rest := slices.DeleteFunc(order, func(r api.Relay) bool { return r.ID == hint || r.ID == home })
 	f.queue = append(first, rest...)
-	// Those that were out of reach a moment ago come last.
+	// Relays that were unreachable a moment ago come last.
 	sort.SliceStable(f.queue, func(i, j int) bool {
 		return !f.cfg.Shuns(f.queue[i].ID) && f.cfg.Shuns(f.queue[j].ID)
 	})
@@ -101,18 +101,18 @@ func (f *Finder) fill(peer cert.NodeID) {
 // alone reports whether the network has but one relay.
 func (f *Finder) alone() bool { return len(f.relays) <= 1 }
 
-// Gone takes a relay's word that the peer is not there, or silent. The former may
-// be of before the peer came back: when a connection is cleared away, the relay
-// says so to whoever may wait for it. Who is really gone is said to be so again at
-// once; and nobody is called offline whom the server sees online, unless they
-// are silent.
+// Gone says that a relay has reported the peer as not connected, or as silent. A report
+// of the first kind may be from before the peer reconnected, because a relay sends it
+// when an old connection ends. So the relay is tried once more, which gives the same
+// answer at once if the peer is really gone. The server is asked too: a peer that it
+// reports online does not count as offline, unless it is silent.
 func (f *Finder) Gone(rl api.Relay, silent bool) {
 	f.silent = silent
 	if !f.again && !silent {
 		f.again = true
 		f.queue = append([]api.Relay{rl}, f.queue...)
 	} else if f.alone() && !silent && !f.cfg.Away {
-		f.askFor(f.cfg.GoneTime) // somebody waits, and there is nothing else to try
+		f.askFor(f.cfg.GoneTime) // the caller waits, and there is nothing else to try
 	}
 	f.Ask()
 }
@@ -131,8 +131,8 @@ func (f *Finder) askFor(patience time.Duration) {
 	}
 }
 
-// Next returns the relay to try, and whether there are more. What the server
-// says goes first, and is waited for when there is nothing else.
+// Next returns the relay to try, and whether there are more. The relay that the server
+// names comes first. Next waits for the server's answer only when it has no other relay.
 func (f *Finder) Next() (rl api.Relay, more, ok bool) {
 	if f.answer != nil {
 		if len(f.queue) == 0 {
@@ -153,9 +153,9 @@ func (f *Finder) Next() (rl api.Relay, more, ok bool) {
 	return rl, len(f.queue) > 0, true
 }
 
-// Unsure reports whether a peer that was found nowhere may yet be somewhere: the
-// server does not know, or it is online at a relay that does not know of it yet, or
-// is not known here.
+// Unsure reports whether a peer that was found at no relay may still be online: the
+// server does not know, or it names a relay that does not have the peer yet, or one that
+// this node does not know.
 func (f *Finder) Unsure() bool {
 	switch {
 	case f.silent:
@@ -166,14 +166,14 @@ func (f *Finder) Unsure() bool {
 	return f.last.Unknown || f.cfg.Behind()
 }
 
-// take puts the relay that the server named first, also when it was tried
-// before: the server's word is newer.
+// take puts the relay that the server named first, even if it was tried before: the
+// server's answer is newer.
 func (f *Finder) take(w Whereabouts) {
 	f.answer, f.last = nil, w
 	if !w.Online {
 		return
 	}
-	at := api.Relay{} // home
+	at := api.Relay{} // the home relay
 	if !f.alone() {
 		i := slices.IndexFunc(f.relays, func(r api.Relay) bool { return r.ID == w.Relay })
 		if i < 0 {

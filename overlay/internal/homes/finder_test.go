@@ -7,8 +7,8 @@ import (
 	"weft/overlay/api"
 )
 
-// TestFinder: which relays are asked for a peer, in which order, and when the
-// server is.
+// TestFinder: which relays are tried for a peer, in which order, and when the server is
+// asked.
 func TestFinder(t *testing.T) {
 	a, b, c := api.Relay{ID: "a"}, api.Relay{ID: "b"}, api.Relay{ID: "c"}
 	const absent, silent, unreachable = "absent", "silent", "unreachable"
@@ -18,8 +18,8 @@ func TestFinder(t *testing.T) {
 		queue  []api.Relay
 		away   bool
 		server []Whereabouts // its answers, in order
-		relay  string        // what every relay says
-		want   string        // relays tried; "?" is a question to the server
+		relay  string        // the answer of every relay
+		want   string        // relays tried; "?" is a request to the server
 	}{
 		{"one relay, the server agrees that it is offline", nil, []api.Relay{{}}, false, []Whereabouts{{}}, absent, "..?"},
 		{"one relay, the server sees it online", nil, []api.Relay{{}}, false, []Whereabouts{{Online: true}, {Online: true}}, absent, "..?.?."},
@@ -62,7 +62,7 @@ func TestFinder(t *testing.T) {
 	}
 }
 
-// Who was found nowhere is looked for again only if that may change soon.
+// A peer that was found nowhere is looked for again only if that may change soon.
 func TestFinderUnsure(t *testing.T) {
 	a, b := api.Relay{ID: "a"}, api.Relay{ID: "b"}
 	one, two := []api.Relay{a}, []api.Relay{a, b}

@@ -13,91 +13,52 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
-	"weft/overlay/internal/intro"
 	"weft/overlay/relay"
 )
 
-// Guest connections: a peer whose home is another relay than this node's is
-// reached through that one. The node calls there as a guest, which is a
-// connection that does not count as its presence, and the peer answers over
-// its home connection, where the call came in. So each side needs to know only
-// where the one that it calls lives (see finder.go).
+// Guest connections: a peer with another home relay than this node's is reached through
+// that relay. The node connects there as a guest, which does not change its presence, and
+// the peer answers over its home connection, on which the introduction arrived. So the
+// caller needs to know only the home of the peer (see finder.go).
 const (
-	maxGuests     = 64              // the one not used for longest goes
+	maxGuests     = 64              // beyond, the least recently used one ends
 	guestIdle     = 2 * time.Minute // without a tunnel through it
-	guestDialing  = 9 * time.Second // TCP, and then as much as a handshake has at least
+	guestDialing  = 9 * time.Second // for TCP, and the least for the handshake after it
 	guestFlush    = flushWait
-	shunned       = 10 * time.Second // a relay that could not be reached is asked after the others
-	notedSessions = 256              // per relay connection: more than introductions can be under way
+	shunned       = 10 * time.Second // how long an unreachable relay is tried after all others
+	notedSessions = 256              // per relay connection; more than introductions can be in progress
 )
 
-// ErrClosed is returned once Guests were closed.
-var ErrClosed = errors.New("no connections to relays any more")
+// ErrClosed is returned after Guests.Close.
+var ErrClosed = errors.New("the connections to relays are closed")
 
-// Guests holds the node's guest connections and knows over which connection
-// each introduction goes: an answer goes back where the call came from. Its
-// methods may be called from any goroutine; none waits but Connect and Close.
+// Guests holds the node's guest connections and knows the connection of each
+// introduction: an answer is sent over the connection on which the introduction arrived.
+// Its methods may be called from any goroutine. Only Connect and Close block.
 type Guests struct {
 	// constant after newGuests
 	log     *slog.Logger
 	home    Way
 	dial    func(ctx context.Context, id, url string) (net.Conn, error)
 	handler func(*Guest) relay.Handler
-	lost    func(*Guest) // it ended, however that came
+	lost    func(*Guest) // Config.Lost
 	idle    time.Duration
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // one per guest
 
 	mu sync.Mutex
-	// mu guards the following, and the fields of Guest that say so.
+	// mu guards the following, and some fields of Guest.
 	open     map[string]*Guest // by Relay.ID
-	homeAt   string            // where the home connection is, or is being made
+	homeAt   string            // relay of the home connection, or of an attempt to make it
 	failed   map[string]time.Time
 	calls    map[cert.NodeID]Way // introductions that this node is making
 	peers    map[cert.NodeID]Way // tunnels
-	sessions map[sessionKey]Way  // introductions, as far as noted
+	sessions map[sessionKey]Way  // introductions of others, up to notedSessions per connection
 	atHome   notes
 }
 
-type sessionKey struct {
-	peer cert.NodeID
-	id   uint64
-}
-
-// notes bounds what is noted of one connection, so that a relay that makes up
-// introductions crowds out none of another's; and that a peer that opens many
-// crowds out its own.
-type notes struct {
-	keys []sessionKey // oldest first
-	of   map[cert.NodeID]int
-}
-
-// add notes one more and returns the one that is forgotten for it: the oldest of
-// the peer that has most.
-func (n *notes) add(key sessionKey) (old sessionKey) {
-	if n.of == nil {
-		n.of = map[cert.NodeID]int{}
-	}
-	if len(n.keys) >= notedSessions {
-		out, most := 0, 0
-		for i, k := range n.keys {
-			if c := n.of[k.peer]; c > most {
-				out, most = i, c
-			}
-		}
-		old = n.keys[out]
-		n.keys = slices.Delete(n.keys, out, out+1)
-		if n.of[old.peer]--; n.of[old.peer] == 0 {
-			delete(n.of, old.peer)
-		}
-	}
-	n.keys = append(n.keys, key)
-	n.of[key.peer]++
-	return old
-}
-
-// Guest is one connection.
+// Guest is one guest connection.
 type Guest struct {
 	// constant after Connect
 	g      *Guests
@@ -105,13 +66,13 @@ type Guest struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ready  chan struct{} // closed once the following two are constant
-	conn   *relay.Conn   // nil when err is not
+	conn   *relay.Conn   // nil when err is not nil
 	err    error
 
 	// Guarded by Guests.mu.
-	users int // tunnels through it
+	users int // how many tunnels go through it
 	used  time.Time
-	timer *time.Timer // looks whether it is idle
+	timer *time.Timer // runs endIdle
 	notes notes
 }
 
@@ -139,9 +100,9 @@ func newGuests(home Way, dial func(ctx context.Context, id, url string) (net.Con
 	return g
 }
 
-// Connect returns the connection to a relay, made if need be: the home
-// connection when that is there, or when no relay is named. It waits for the
-// link, not for the relay's welcome.
+// Connect returns the connection to a relay, and makes it if necessary. It is the home
+// connection if that is at the relay, or if rl is zero. Connect waits for the link, not
+// for the relay's welcome.
 func (g *Guests) Connect(ctx context.Context, rl api.Relay) (Way, error) {
 	atHome := rl.ID == "" || rl.ID == g.home.Relay().ID
 	g.mu.Lock()
@@ -158,7 +119,7 @@ func (g *Guests) Connect(ctx context.Context, rl api.Relay) (Way, error) {
 		g.makeRoomLocked()
 		c = &Guest{g: g, rl: rl, ready: make(chan struct{})}
 		c.ctx, c.cancel = context.WithCancel(g.ctx)
-		c.timer = time.AfterFunc(g.idle, c.lookIdle)
+		c.timer = time.AfterFunc(g.idle, c.endIdle)
 		g.open[rl.ID] = c
 		g.wg.Go(c.run)
 	}
@@ -175,8 +136,7 @@ func (g *Guests) Connect(ctx context.Context, rl api.Relay) (Way, error) {
 	return c, nil
 }
 
-// makeRoomLocked ends the guest that was not used for longest, one without
-// tunnels if there is one.
+// makeRoomLocked ends the least recently used guest, one without tunnels if there is one.
 func (g *Guests) makeRoomLocked() {
 	if len(g.open) < maxGuests {
 		return
@@ -190,7 +150,7 @@ func (g *Guests) makeRoomLocked() {
 	g.endLocked(out)
 }
 
-// endLocked takes a guest off the table; its goroutine does the rest.
+// endLocked removes a guest from the table and cancels it. Its goroutine does the rest.
 func (g *Guests) endLocked(c *Guest) {
 	if g.open[c.rl.ID] == c {
 		delete(g.open, c.rl.ID)
@@ -199,7 +159,7 @@ func (g *Guests) endLocked(c *Guest) {
 	c.cancel()
 }
 
-// run makes the connection and runs it to its end.
+// run makes the connection and runs it until it ends.
 func (c *Guest) run() {
 	g := c.g
 	nc, err := c.link()
@@ -250,17 +210,17 @@ func (c *Guest) link() (net.Conn, error) {
 		}
 	}
 	if len(errs) == 0 {
-		return nil, errors.New("it has no address")
+		return nil, errors.New("the relay has no address")
 	}
 	return nil, errors.Join(errs...)
 }
 
-// lookIdle ends a guest that no tunnel has used for long.
-func (c *Guest) lookIdle() {
+// endIdle ends a guest that no tunnel uses and that was idle for long.
+func (c *Guest) endIdle() {
 	c.g.mu.Lock()
 	defer c.g.mu.Unlock()
 	if c.users > 0 || c.ctx.Err() != nil {
-		return // Route arms it again
+		return // Route starts the timer again
 	}
 	if left := c.g.idle - time.Since(c.used); left > 0 {
 		c.timer.Reset(left)
@@ -269,8 +229,8 @@ func (c *Guest) lookIdle() {
 	c.g.endLocked(c)
 }
 
-// homeMoves is told before the home connection is made at a relay: a node is
-// connected to a relay once, and the home connection is the one that counts.
+// homeMoves is called before a home connection to a relay is made. It ends a guest
+// connection to the same relay, because a relay accepts one connection of a node.
 func (g *Guests) homeMoves(to api.Relay) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -280,7 +240,7 @@ func (g *Guests) homeMoves(to api.Relay) {
 	}
 }
 
-// Shuns reports whether a relay could not be reached a moment ago.
+// Shuns reports whether a relay was unreachable a moment ago.
 func (g *Guests) Shuns(relayID string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -288,122 +248,15 @@ func (g *Guests) Shuns(relayID string) bool {
 	return ok && time.Since(at) < shunned
 }
 
-// Calling notes over which connection the node introduces itself to a peer,
-// until done is called.
-func (g *Guests) Calling(peer cert.NodeID, w Way) (done func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.calls[peer] = w
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.calls, peer)
-	}
-}
-
-// heard notes over which connection a peer introduces itself.
-func (g *Guests) heard(w Way, from cert.NodeID, frame []byte) {
-	id, opens := intro.FrameSession(frame)
-	if !opens {
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.noteLocked(sessionKey{from, id}, w)
-}
-
-// stray notes over which connection a node without a tunnel sends WireGuard
-// messages, so that it can be told.
-func (g *Guests) stray(w Way, from cert.NodeID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if key := (sessionKey{from, 0}); g.sessions[key] != w {
-		g.noteLocked(key, w)
-	}
-}
-
-func (g *Guests) noteLocked(key sessionKey, w Way) {
-	noted := &g.atHome
-	if c, ok := w.(*Guest); ok {
-		if c.ctx.Err() != nil {
-			return
-		}
-		noted = &c.notes
-	}
-	if old := noted.add(key); g.sessions[old] == w {
-		delete(g.sessions, old)
-	}
-	g.sessions[key] = w
-}
-
-// SendSession sends an introduction frame over the connection that its
-// introduction belongs to.
-func (g *Guests) SendSession(to cert.NodeID, frame []byte) error {
-	id, opens := intro.FrameSession(frame)
-	key := sessionKey{to, id}
-	g.mu.Lock()
-	w := g.sessions[key]
-	if w == nil {
-		w = g.calls[to]
-		if w == nil {
-			w = g.peers[to]
-		}
-		if w == nil {
-			w = g.home
-		}
-		if opens {
-			g.noteLocked(key, w)
-		}
-	}
-	g.mu.Unlock()
-	return w.SendSession(to, frame)
-}
-
-// Of returns the connection that an introduction belongs to.
-func (g *Guests) Of(peer cert.NodeID, session uint64) Way {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if w := g.sessions[sessionKey{peer, session}]; w != nil {
-		return w
-	}
-	return g.home
-}
-
-// Route notes over which connection the tunnel with a peer goes; nil when it
-// ended. It reports whether that connection stands.
-func (g *Guests) Route(peer cert.NodeID, w Way) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if old, ok := g.peers[peer].(*Guest); ok {
-		old.users--
-		old.used = time.Now()
-		if old.users == 0 && old.ctx.Err() == nil {
-			old.timer.Reset(g.idle)
-		}
-	}
-	delete(g.peers, peer)
-	if w == nil {
-		return false
-	}
-	if c, ok := w.(*Guest); ok {
-		if c.ctx.Err() != nil {
-			return false
-		}
-		c.users++
-	}
-	g.peers[peer] = w
-	return true
-}
-
-// IsHome reports whether the home connection is, or is being made, where a
-// guest was.
+// IsHome reports whether the home connection, or an attempt to make it, is at the guest's
+// relay.
 func (g *Guests) IsHome(c *Guest) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.homeAt == c.rl.ID
 }
 
-// Len returns how many there are.
+// Len returns the number of guest connections.
 func (g *Guests) Len() int { return len(g.all()) }
 
 func (g *Guests) all() []*Guest {
@@ -420,7 +273,7 @@ func (g *Guests) all() []*Guest {
 	return out
 }
 
-// KeepOnly drops the Guests whose relay is not one of these any more.
+// KeepOnly ends the guests whose relay is not one of relays.
 func (g *Guests) KeepOnly(relays []api.Relay) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -431,8 +284,8 @@ func (g *Guests) KeepOnly(relays []api.Relay) {
 	}
 }
 
-// Check drops the Guests whose relay does not answer in time: the machine may have
-// slept, or be in another network.
+// Check pings the relays of all guests and ends those that do not answer in time. It is
+// for when the machine may have slept or changed its network.
 func (g *Guests) Check() {
 	for _, c := range g.all() {
 		g.wg.Go(func() {
@@ -441,8 +294,8 @@ func (g *Guests) Check() {
 	}
 }
 
-// Close gives what was sent last a moment to leave, ends all Guests and waits
-// for them.
+// Close waits a moment for the last frames to be sent, ends all guests and waits for
+// their goroutines.
 func (g *Guests) Close() {
 	ctx, cancel := context.WithTimeout(g.ctx, guestFlush)
 	defer cancel()

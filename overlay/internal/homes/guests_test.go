@@ -17,7 +17,7 @@ import (
 	"weft/overlay/relay"
 )
 
-// deaf is a home that takes whatever is sent.
+// deaf is a home that accepts everything sent.
 type deaf struct {
 	mu   sync.Mutex
 	sent int
@@ -33,7 +33,7 @@ func (d *deaf) SendSession(cert.NodeID, []byte) error {
 	return nil
 }
 
-// testGuests are guests whose relays are pipes.
+// testGuests returns Guests whose relays are pipes.
 func testGuests(t *testing.T) (*Guests, *deaf) {
 	home := &deaf{}
 	dial := func(ctx context.Context, _, url string) (net.Conn, error) {
@@ -75,7 +75,8 @@ func (g *Guests) must(t *testing.T, id string) Way {
 	return w
 }
 
-// However many relays there are, there are 64 guests; those with tunnels stay.
+// However many relays there are, there are at most 64 guests, and those with tunnels
+// stay.
 func TestGuestsAreBounded(t *testing.T) {
 	g, home := testGuests(t)
 	used := g.must(t, "used")
@@ -106,23 +107,23 @@ func opening(id uint64) []byte {
 	return append(b, 0, 0, 0, 0, 1)
 }
 
-// A peer that opens introductions without end has the node forget none of
-// another peer's, nor where its own calls go.
-func TestPeerCrowdsOutOnlyItsOwnNotes(t *testing.T) {
+// A peer that opens endless introductions does not make the node forget those of another
+// peer, nor the connections of its own calls.
+func TestPeerPushesOutOnlyItsOwnNotes(t *testing.T) {
 	g, home := testGuests(t)
 	there := g.must(t, "there")
 	peer, called := cert.NodeID{1}, cert.NodeID{3}
-	g.heard(there, peer, opening(7))
+	g.called(there, peer, opening(7))
 	defer g.Calling(called, home)()
 	g.SendSession(called, opening(8))
 	for i := range uint64(10 * notedSessions) {
-		g.heard(there, cert.NodeID{2}, opening(i+1))
-		g.heard(home, cert.NodeID{2}, opening(i+1))
+		g.called(there, cert.NodeID{2}, opening(i+1))
+		g.called(home, cert.NodeID{2}, opening(i+1))
 	}
 	if g.Of(peer, 7) != there {
 		t.Error("an introduction was forgotten for those of another peer")
 	}
-	g.Route(called, there) // a tunnel of before
+	g.Route(called, there) // an earlier tunnel
 	before := home.sent
 	if g.SendSession(called, opening(9)[:12]); home.sent != before+1 {
 		t.Error("what is of the call went elsewhere")
@@ -130,16 +131,16 @@ func TestPeerCrowdsOutOnlyItsOwnNotes(t *testing.T) {
 	g.Route(called, nil)
 }
 
-// A relay that makes up introductions does not make those at another relay, or
-// of a tunnel, go astray, and costs no more than so much memory.
+// A relay that invents introductions does not misdirect those at another relay or of a
+// tunnel, and costs a bounded amount of memory.
 func TestGuestsNotesAreBounded(t *testing.T) {
 	g, home := testGuests(t)
 	good, evil := g.must(t, "good"), g.must(t, "evil")
 	peer := cert.NodeID{1}
-	g.heard(good, peer, opening(7))
+	g.called(good, peer, opening(7))
 	for i := range uint64(100_000) {
-		g.heard(evil, cert.NodeID{2, byte(i), byte(i >> 8), byte(i >> 16)}, opening(i+1))
-		g.heard(evil, peer, []byte{1})
+		g.called(evil, cert.NodeID{2, byte(i), byte(i >> 8), byte(i >> 16)}, opening(i+1))
+		g.called(evil, peer, []byte{1})
 	}
 	if g.Of(peer, 7) != good {
 		t.Error("an introduction was forgotten for those of another relay")
@@ -150,7 +151,8 @@ func TestGuestsNotesAreBounded(t *testing.T) {
 	if n > 3*notedSessions {
 		t.Errorf("%d introductions noted", n)
 	}
-	// What is not noted goes where the tunnel goes, or home.
+	// An introduction that is not recorded uses the tunnel's connection, or the home
+	// connection.
 	g.Route(peer, good)
 	g.SendSession(cert.NodeID{9}, opening(1)[:13])
 	if home.sent != 1 {

@@ -1,14 +1,15 @@
-// Package homes holds a node's connections to relays: the one to its home, and guest
-// connections to the homes of its peers. It hands on what they bring, knows over which
-// of them each introduction and each tunnel goes, and where a peer may be found.
+// Package homes holds a node's relay connections: one to its home relay, and guest
+// connections to the home relays of its peers. It passes on what they receive, knows the
+// connection of each introduction and each tunnel, and finds the relay of a peer.
 //
-//   - home.go    the home connection
-//   - guests.go  the others
-//   - inbound.go what comes in
-//   - finder.go  at which relay is a peer?
+//   - home.go     the home connection
+//   - guests.go   guest connections
+//   - sessions.go which connection an introduction or a tunnel uses
+//   - inbound.go  what relay connections receive
+//   - finder.go   at which relay is a peer?
 //
-// Everything a relay says is a hint: at most it starts a fetch or an introduction. What
-// follows from a hint is not decided here: Events are functions.
+// Everything that a relay says is a hint, which at most starts a fetch or an
+// introduction. The functions in Events decide what a hint causes.
 package homes
 
 import (
@@ -25,56 +26,57 @@ import (
 	"weft/overlay/relay"
 )
 
-// flushWait bounds how long going down waits for the last bye to leave.
+// flushWait bounds how long a shutdown waits until the last bye is sent.
 const flushWait = 300 * time.Millisecond
 
-// Way is a relay connection through which peers are reached: the home, or a
-// guest. Any goroutine may use it; none of it waits.
+// Way is a relay connection: the home connection or a guest. Any goroutine may use it;
+// its methods do not block.
 type Way interface {
 	Sender() bind.Sender
 	SendSession(to cert.NodeID, frame []byte) error
 	// RequestLane asks the relay for a lane with a peer.
 	RequestLane(peer cert.NodeID) error
-	// Relay is the relay at its other end, as configured.
+	// Relay returns the relay at the other end, as configured.
 	Relay() api.Relay
 }
 
-// Config is what Home and Guests are made of.
+// Config configures New.
 type Config struct {
 	Self cert.NodeID
-	// Dial makes a link to a URL of the relay with an id (relay.DialWith).
+	// Dial makes a link to a URL of the relay with this id (relay.DialWith).
 	Dial func(ctx context.Context, id, url string) (net.Conn, error)
 	// Relays returns the relays that there are now.
 	Relays func() []api.Relay
-	// Sticky is the ID of the last home, "" when there was none.
+	// Sticky is the ID of the last home relay, "" when there was none.
 	Sticky string
-	// Idle is how long a guest connection lives without a tunnel through it; 0 is 2
+	// Idle is how long a guest connection lives without a tunnel through it; 0 means 2
 	// minutes.
 	Idle time.Duration
-	// Bind takes the messages of the data plane that come in.
+	// Bind takes the data plane's messages that arrive.
 	Bind *bind.Bind
-	// IsServer reports whether a chain is of a coordination server, which has a relay
-	// in it, and not of a relay that runs alone.
+	// IsServer reports whether a certificate chain belongs to a coordination server,
+	// which has a relay of its own, and not to a relay that runs alone.
 	IsServer func(chain []*x509.Certificate) bool
-	// Versions returns what this node holds, for the relay. It is not to call Home.
+	// Versions returns the versions that this node has, for the relay. It must not call
+	// Home.
 	Versions func() api.Versions
-	// Active reports whether there are tunnels: then a lost connection is made again at
-	// once.
+	// Active reports whether there are tunnels. If so, Home reconnects at once.
 	Active func() bool
-	// State is told of each change of the home connection, in the goroutine of Home.Run.
-	// It is not to wait.
+	// State is called at each change of the home connection, from the goroutine of
+	// Home.Run. It must not block.
 	State func(relay.State)
-	// Lost is told that a guest connection has ended, however that came, in the
-	// goroutine of that.
+	// Lost is called when a guest connection has ended, for whatever reason, from its
+	// goroutine.
 	Lost   func(*Guest)
 	Events Events
 	Log    *slog.Logger
 }
 
-// Home is the node's one connection to its relay.
+// Home is the node's home connection.
 type Home struct{ *relay.Home }
 
-// New makes both. Home.Run connects; guests connect when they are asked for.
+// New makes both. Home.Run makes the home connection, Guests.Connect the guest
+// connections.
 func New(cfg Config) (*Home, *Guests) {
 	if cfg.Idle == 0 {
 		cfg.Idle = guestIdle
@@ -82,21 +84,21 @@ func New(cfg Config) (*Home, *Guests) {
 	h := &Home{}
 	g := newGuests(h, cfg.Dial, cfg.Idle, cfg.Log)
 	g.handler = func(c *Guest) relay.Handler {
-		return &guestInbound{inbound{events: cfg.Events, guests: g, via: c, source: cfg.Bind.NewSource()}, cfg.Bind}
+		return &guestInbound{inbound{events: cfg.Events, guests: g, conn: c, source: cfg.Bind.NewSource()}, cfg.Bind}
 	}
 	g.lost = cfg.Lost
 	h.Home = relay.NewHome(relay.HomeConfig{
 		Self: cfg.Self, Dial: cfg.Dial, Relays: cfg.Relays, Sticky: cfg.Sticky,
 		Handler: func(c *relay.Conn) relay.Handler {
-			return &inbound{events: cfg.Events, guests: g, via: h, source: cfg.Bind.NewSource(), server: cfg.IsServer(c.Certificates())}
+			return &inbound{events: cfg.Events, guests: g, conn: h, source: cfg.Bind.NewSource(), server: cfg.IsServer(c.Certificates())}
 		},
 		Trying: g.homeMoves, Versions: cfg.Versions, Active: cfg.Active, OnState: cfg.State, Log: cfg.Log,
 	})
 	return h, g
 }
 
-// Flush gives what was sent last a moment to leave: a ping is answered after
-// it. It waits for that.
+// Flush waits until the relay has received what was sent last, by the answer to a ping,
+// for at most flushWait.
 func (h *Home) Flush() {
 	c := h.Current()
 	if c == nil || !h.Connected() {
@@ -110,7 +112,7 @@ func (h *Home) Flush() {
 // Connected reports whether the relay has welcomed this node.
 func (h *Home) Connected() bool { return h.State().Online }
 
-// Trip is a round trip to the relay, 0 while there is no connection.
+// Trip returns the round trip to the relay, 0 while there is no connection.
 func (h *Home) Trip() time.Duration {
 	if c := h.Current(); c != nil {
 		return c.Trip()
@@ -128,7 +130,7 @@ func (h *Home) Sender() bind.Sender { return h.Home }
 func (h *Home) SendSession(to cert.NodeID, frame []byte) error {
 	err := h.Home.SendSession(to, frame)
 	if errors.Is(err, relay.ErrOffline) {
-		h.Wake() // it may be patient by now
+		h.Wake() // it may be in a long wait
 	}
 	return err
 }

@@ -10,37 +10,39 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// Events is what relay connections bring. The functions are called in the goroutine
-// that reads the connection, so none of them waits; w is the connection. All are
-// required. What is said of this node itself comes from its home only.
+// Events are the callbacks for what relay connections receive. They run on the goroutine
+// that reads the connection, so they must not block. w is the connection. All are
+// required. What concerns this node itself is taken from the home connection only.
 type Events struct {
-	// Message sees a message of the data plane before Bind gets it. It is borrowed.
+	// Message is called with a message of the data plane before Bind gets it. payload is
+	// valid until it returns.
 	Message func(from cert.NodeID, payload []byte)
-	// Session takes a frame of an introduction. It is borrowed.
+	// Session is called with an introduction frame. frame is valid until it returns.
 	Session func(from cert.NodeID, frame []byte)
-	// Gone is a hint that a peer is not there.
+	// Gone is a hint that a peer is not connected or does not answer.
 	Gone func(w Way, peer cert.NodeID, reason relay.GoneReason)
-	// Lane, LaneGone and LaneMoved are of lanes with a peer (relay.Handler).
+	// Lane, LaneGone and LaneMoved concern lanes with a peer (relay.Handler).
 	Lane      func(w Way, peer cert.NodeID, info lane.Info)
 	LaneGone  func(w Way, peer cert.NodeID)
 	LaneMoved func(w Way, peer cert.NodeID)
-	// Time is what a relay says what time it is; server says that the relay is the
+	// Time is called with the time that a relay states; server says that the relay is the
 	// coordination server itself.
 	Time func(t time.Time, server bool)
-	// Welcome and Nudge say what is current.
+	// Welcome and Nudge are called with the current versions.
 	Welcome func(w relay.Welcome)
 	Nudge   func(nd relay.Nudge, server bool)
-	// CRL is a list whose signature nobody has checked. The callee keeps it.
+	// CRL is called with a revocation list whose signature has not been checked. The
+	// callee owns it.
 	CRL func(der []byte)
 	// Replaced says that another machine uses this identity.
 	Replaced func()
 }
 
-// inbound hands on what one relay connection brings.
+// inbound passes on what one relay connection receives.
 type inbound struct {
 	events Events
 	guests *Guests
-	via    Way // this connection
+	conn   Way // this connection
 	source *bind.Source
 	server bool // the relay is the coordination server itself
 }
@@ -51,11 +53,11 @@ func (in *inbound) Packet(from cert.NodeID, payload []byte) {
 }
 func (in *inbound) Drained() { in.source.Flush() }
 func (in *inbound) Session(from cert.NodeID, frame []byte) {
-	in.guests.heard(in.via, from, frame)
+	in.guests.called(in.conn, from, frame)
 	in.events.Session(from, frame)
 }
 func (in *inbound) Gone(peer cert.NodeID, reason relay.GoneReason) {
-	in.events.Gone(in.via, peer, reason)
+	in.events.Gone(in.conn, peer, reason)
 }
 
 // Busy needs no answer: TCP inside the tunnel slows down by itself.
@@ -69,16 +71,16 @@ func (in *inbound) Nudge(nd relay.Nudge)        { in.events.Nudge(nd, in.server)
 func (in *inbound) CRL(der []byte)              { in.events.CRL(bytes.Clone(der)) }
 func (in *inbound) Replaced()                   { in.events.Replaced() }
 func (in *inbound) Draining(relay.Draining)     {}
-func (in *inbound) LaneRebind(peer cert.NodeID) { in.events.LaneMoved(in.via, peer) }
+func (in *inbound) LaneRebind(peer cert.NodeID) { in.events.LaneMoved(in.conn, peer) }
 func (in *inbound) Lane(peer cert.NodeID, info lane.Info) {
-	in.events.Lane(in.via, peer, info)
+	in.events.Lane(in.conn, peer, info)
 }
 func (in *inbound) LaneGone(peer cert.NodeID, _ relay.LaneReason) {
-	in.events.LaneGone(in.via, peer)
+	in.events.LaneGone(in.conn, peer)
 }
 
-// guestInbound hands on what a guest connection brings. What the relay says
-// about this node itself is for the home to say.
+// guestInbound passes on what a guest connection receives, except what concerns this node
+// itself: only the home connection may say that.
 type guestInbound struct {
 	inbound
 	bind *bind.Bind
@@ -86,7 +88,7 @@ type guestInbound struct {
 
 func (in *guestInbound) Packet(from cert.NodeID, payload []byte) {
 	if in.bind.Find(from) == nil {
-		in.guests.stray(in.via, from)
+		in.guests.stray(in.conn, from)
 	}
 	in.inbound.Packet(from, payload)
 }
@@ -94,8 +96,9 @@ func (in *guestInbound) Packet(from cert.NodeID, payload []byte) {
 func (in *guestInbound) Welcome(w relay.Welcome) { in.events.Time(w.ServerTime, false) }
 func (in *guestInbound) Nudge(relay.Nudge)       {}
 
-// Replaced ends the connection: this node's home is here now, or another guest.
+// Replaced does nothing; the connection ends, because this node now has its home
+// connection or another guest connection here.
 func (in *guestInbound) Replaced() {}
 
-// Draining lets go of the relay; its peers move too.
-func (in *guestInbound) Draining(relay.Draining) { in.via.(*Guest).cancel() }
+// Draining ends the connection: the peers of this relay move too.
+func (in *guestInbound) Draining(relay.Draining) { in.conn.(*Guest).cancel() }

@@ -12,8 +12,8 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// What is said of this node itself, and what is current, is for its home to say. What
-// is said of peers, any relay may say.
+// Only the home relay may say something about this node itself and about current
+// versions. Any relay may say something about peers.
 func TestWhoMaySayWhat(t *testing.T) {
 	var told []string
 	note := func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) }
@@ -32,12 +32,12 @@ func TestWhoMaySayWhat(t *testing.T) {
 	}
 	g, home := testGuests(t)
 	b := bind.New(bind.Config{})
-	of := func(w Way) inbound { return inbound{events: events, guests: g, via: w, source: b.NewSource()} }
+	of := func(w Way) inbound { return inbound{events: events, guests: g, conn: w, source: b.NewSource()} }
 	say := func(h relay.Handler) []string {
 		told = nil
 		der := []byte("signed")
 		h.CRL(der)
-		der[0] = 'X' // it was borrowed
+		der[0] = 'X' // the buffer is reused
 		h.Welcome(relay.Welcome{})
 		h.Nudge(relay.Nudge{})
 		h.Replaced()
@@ -66,7 +66,7 @@ func TestWhoMaySayWhat(t *testing.T) {
 	if got := say(&guestInbound{of(far), b}); !slices.Equal(got, want) {
 		t.Errorf("the relay of a guest said %q, want %q", got, want)
 	}
-	// An answer goes back where the call came from.
+	// An answer goes over the connection on which the introduction arrived.
 	if g.Of(cert.NodeID{1}, 1) != far || g.Of(cert.NodeID{2}, 1) != Way(home) {
 		t.Error("an introduction went another way than it came")
 	}

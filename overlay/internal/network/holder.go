@@ -9,21 +9,21 @@ import (
 	"weft/overlay/cert"
 )
 
-// Holder has a node's identity and, exactly while it is in a network, what it holds
-// of that. Any goroutine may use it; reading takes no lock.
+// Holder holds a node's identity and, exactly while the node is in a network, its
+// Network. Any goroutine may use it; reading takes no lock.
 type Holder struct {
-	mu  sync.Mutex // held while either changes: they change together
+	mu  sync.Mutex // held while either changes, so that they change together
 	id  atomic.Pointer[Identity]
 	now atomic.Pointer[Network]
 }
 
-// Get returns what is held, and whether the node is in a network at all.
+// Get returns the current Network. ok is false if the node is in no network.
 func (h *Holder) Get() (n *Network, ok bool) {
 	n = h.now.Load()
 	return n, n != nil
 }
 
-// Relays are those that there are now.
+// Relays returns the relays of the current config, nil if the node is in no network.
 func (h *Holder) Relays() []api.Relay {
 	if n, ok := h.Get(); ok {
 		return n.Config.Relays
@@ -31,27 +31,27 @@ func (h *Holder) Relays() []api.Relay {
 	return nil
 }
 
-// IsServer reports whether a chain is of a coordination server, which has a relay in it,
-// and not of a relay that runs alone.
+// IsServer reports whether a certificate chain belongs to a coordination server, which
+// has a relay of its own, and not to a relay that runs alone.
 func (h *Holder) IsServer(chain []*x509.Certificate) bool {
 	n, ok := h.Get()
 	return ok && n.ServerRoots.VerifyServer(chain, cert.RoleServer) == nil
 }
 
-// Identity returns who this node is, nil while it is nobody. One that is not Joined
-// is in no network yet.
+// Identity returns the node's identity, nil if it has none. With an identity that is not
+// Joined the node is in no network yet.
 func (h *Holder) Identity() *Identity { return h.id.Load() }
 
-// Is makes the node somebody who has yet to join.
+// Is sets the identity of a node that has yet to join.
 func (h *Holder) Is(id *Identity) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.id.Store(id)
 }
 
-// Join puts the node into a network. What is held already of the same one is
-// replaced, but for the revocation list: a join that is repeated forgets nobody who
-// was deleted.
+// Join puts the node into a network. If it is in the same network already, everything is
+// replaced except the revocation list, so that a repeated join does not forget deleted
+// nodes.
 func (h *Holder) Join(id *Identity, n *Network) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -64,7 +64,7 @@ func (h *Holder) Join(id *Identity, n *Network) {
 	h.now.Store(n)
 }
 
-// Leave makes the node nobody, in no network.
+// Leave removes identity and network.
 func (h *Holder) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,9 +72,9 @@ func (h *Holder) Leave() {
 	h.now.Store(nil)
 }
 
-// Update changes identity and network together: change gets copies of what is held.
-// It reports false, and calls nothing, when the node is in no network. change is not
-// to wait, and not to use the Holder.
+// Update changes identity and network together: change gets copies of both and may modify
+// them. If the node is in no network, Update does not call change and returns false.
+// change must not block or use the Holder.
 func (h *Holder) Update(change func(*Identity, *Network)) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,9 +89,9 @@ func (h *Holder) Update(change func(*Identity, *Network)) bool {
 	return true
 }
 
-// UpdateIdentity changes the identity alone: change gets a copy, and reports whether
-// it has changed it, as UpdateIdentity then does. It is not called while the node is
-// in no network, and is not to wait, and not to use the Holder.
+// UpdateIdentity changes the identity alone: change gets a copy and returns whether it
+// has modified it, which UpdateIdentity returns, too. If the node is in no network,
+// change is not called. change must not block or use the Holder.
 func (h *Holder) UpdateIdentity(change func(*Identity) bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -106,11 +106,10 @@ func (h *Holder) UpdateIdentity(change func(*Identity) bool) bool {
 	return true
 }
 
-// While runs f, with what is held now, if the node is still in the network that of
-// is: it may have left it, and joined another one, while somebody was asked. What f
-// does is done before the node leaves. f is not to wait, and not to use the Holder;
-// what it returns takes the place of what is held, unless it is nil. While reports
-// whether f was run.
+// While calls f with the current Network if the node is still in the network of the
+// Network of: it may have left or joined another one since of was read. The node cannot
+// leave while f runs. If f returns a Network, it replaces the current one. f must not
+// block or use the Holder. While reports whether it called f.
 func (h *Holder) While(of *Network, f func(now *Network) *Network) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -14,8 +14,8 @@ func at(id byte) (*Identity, *Network) {
 		&Network{Self: &cert.Node{ID: cert.NodeID{id}}, Config: &api.Config{Version: api.Version{N: 1}}}
 }
 
-// A network is there exactly between Join and Leave, and nothing changes what is not
-// there, or what somebody believes to be there who asked in another one.
+// There is a Network exactly between Join and Leave. Outside, and for a caller that
+// started in another network, nothing can be changed.
 func TestHolder(t *testing.T) {
 	var h Holder
 	id, n := at(1)
@@ -42,7 +42,7 @@ func TestHolder(t *testing.T) {
 	if got, _ := h.Get(); got.CRL != list || n.CRL != nil {
 		t.Error("a list was not taken, or into what others hold")
 	}
-	h.Join(at(1)) // once more
+	h.Join(at(1)) // repeated
 	if got, _ := h.Get(); got.CRL != list {
 		t.Error("a join that was repeated forgot who was deleted")
 	}
@@ -63,7 +63,7 @@ func TestHolder(t *testing.T) {
 	}
 }
 
-// noting is a Sink that notes what it is told.
+// noting is a Sink that records its calls.
 type noting struct {
 	name string
 	to   *[]string
@@ -79,8 +79,7 @@ func (s noting) Apply(old, new *Network) {
 	*s.to = append(*s.to, s.name+version(old)+version(new))
 }
 
-// Every Sink is told of each change once, in order, and of the end the other way
-// round.
+// Every Sink is called once for each change, in order, and at the end in reverse order.
 func TestSinks(t *testing.T) {
 	var h Holder
 	var told []string
@@ -114,13 +113,13 @@ func TestSinks(t *testing.T) {
 	expect("after the end")
 }
 
-// called is a function as a Sink.
+// called makes a Sink of a function.
 type called func(old, new *Network)
 
 func (f called) Apply(old, new *Network) { f(old, new) }
 
-// Whoever has called Apply goes on when what it changed is applied, whoever did that;
-// and the last word is that of what is held.
+// Apply returns once the caller's change is applied, by whichever goroutine; and what is
+// applied last is the current Network.
 func TestSinksFromManyGoroutines(t *testing.T) {
 	var h Holder
 	h.Join(at(1))

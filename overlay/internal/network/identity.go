@@ -12,25 +12,25 @@ import (
 	"weft/overlay/cert"
 )
 
-// Identity is who this node is and whom it trusts: what the file node.json holds.
-// One that is in use is not changed any more.
+// Identity says who this node is and whom it trusts. It is the content of the file
+// node.json. An Identity in use is immutable.
 type Identity struct {
 	Schema      string         `json:"schema"`
-	PEM         string         `json:"key"` // of Key: secret
+	PEM         string         `json:"key"` // Key as PEM: secret
 	Network     cert.NetworkID `json:"network"`
 	ServerPins  []cert.Pin     `json:"server_pins"`
 	URLs        []string       `json:"server_urls"`
 	Certificate []byte         `json:"certificate,omitempty"` // DER; absent until joined
 	NetworkCAs  [][]byte       `json:"network_cas,omitempty"` // DER
-	ServerTime  time.Time      `json:"server_time"`           // when the server was heard last, to the hour: floor of weft time
+	ServerTime  time.Time      `json:"server_time"`           // last time received from the server, to the hour: floor of weft time
 
 	Key *ecdsa.PrivateKey `json:"-"`
 }
 
 const identitySchema = "node/1"
 
-// NewIdentity makes the identity of a device that is to join a network, with a key of
-// its own, by a server that has the pin and is at one of urls.
+// NewIdentity makes the identity, with a new key, of a device that is to join a network
+// through the server with this pin at one of urls.
 func NewIdentity(network cert.NetworkID, server cert.Pin, urls []string) (*Identity, error) {
 	key, err := cert.NewKey()
 	if err != nil {
@@ -43,15 +43,16 @@ func NewIdentity(network cert.NetworkID, server cert.Pin, urls []string) (*Ident
 	return &Identity{Schema: identitySchema, PEM: string(pem), Network: network, ServerPins: []cert.Pin{server}, URLs: urls, Key: key}, nil
 }
 
-// SchemaError says that an identity was written by another version.
+// SchemaError says that another version has written an identity in a format that this one
+// does not know.
 type SchemaError struct{ Schema string }
 
 func (e *SchemaError) Error() string {
-	return fmt.Sprintf("schema %q, this weft knows %q: use the weft that wrote it, or a newer one", e.Schema, identitySchema)
+	return fmt.Sprintf("schema %q, but this weft knows %q: use the weft that wrote it, or a newer one", e.Schema, identitySchema)
 }
 
-// ParseIdentity reads what json.Marshal wrote of an Identity, and checks that all of
-// it belongs together. The error is a *SchemaError for what another version wrote.
+// ParseIdentity parses an Identity in the form of json.Marshal and checks that its parts
+// belong together. The error is a *SchemaError for an unknown format.
 func ParseIdentity(b []byte) (*Identity, error) {
 	var id Identity
 	if err := json.Unmarshal(b, &id); err != nil {
@@ -79,11 +80,11 @@ func ParseIdentity(b []byte) (*Identity, error) {
 	return &id, nil
 }
 
-// Joined reports whether the server has certified this identity. nil is none.
+// Joined reports whether the server has certified this identity. It is false for nil.
 func (id *Identity) Joined() bool { return id != nil && len(id.Certificate) > 0 }
 
-// TLS is what the node shows: its node certificate, or, before it has joined, a
-// self-signed one over the same key.
+// TLS returns the certificate that the node presents: its node certificate, or, before it
+// has joined, a self-signed one over the same key.
 func (id *Identity) TLS() (*tls.Certificate, error) {
 	if !id.Joined() {
 		c, err := cert.SelfSigned(id.Key)
@@ -92,8 +93,8 @@ func (id *Identity) TLS() (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{id.Certificate}, PrivateKey: id.Key}, nil
 }
 
-// BareConfig is enough to reach the server and fetch the real configuration, and made
-// of the identity alone.
+// BareConfig returns a config made of the identity alone. It suffices to reach the server
+// and fetch the real one.
 func (id *Identity) BareConfig() *api.Config {
 	return &api.Config{
 		Network: id.Network.String(), ServerURLs: id.URLs, NetworkCAs: id.NetworkCAs,

@@ -1,10 +1,10 @@
-// Package network is what a node holds of its network, and how it changes.
+// Package network holds what a node knows of its network, and says how it changes.
 //
-// A Network is one moment of that: this node's certificate, the configuration, whom
-// to trust and whom no more, checked and fit for one another. It is immutable. A
-// Holder has the current one, which exists exactly while the node is in a network, and
-// whoever needs it gets it once and hands it down: a logout may come between two
-// readings. What has to follow when it changes is an ordered list of Sinks.
+// A Network is an immutable snapshot: this node's certificate, the configuration, the CAs
+// to trust and the revocation list, all checked and consistent with each other. A Holder
+// has the current one, which exists exactly while the node is in a network. A caller gets
+// it once and passes it on, because a logout may come between two calls of Get. Sinks are
+// called in order when it changes.
 //
 // The package does no I/O, starts no goroutine and reads no clock.
 package network
@@ -22,18 +22,18 @@ import (
 	"weft/overlay/cert"
 )
 
-// Network is what a node holds of its network: immutable, replaced as a whole.
+// Network is what a node knows of its network. It is immutable and replaced as a whole.
 type Network struct {
 	Self        *cert.Node
 	Config      *api.Config
 	Roots       *cert.NetworkRoots
 	ServerRoots *cert.ServerRoots
-	CRL         *cert.CRL // nil: nothing revoked yet
+	CRL         *cert.CRL // nil: there is none, so nothing is revoked
 }
 
-// New checks everything that a config and a certificate say about trust before any
-// of it is used. The certificate is id's, crl (DER) may be absent or damaged: then
-// none is held, and it is fetched again.
+// New checks everything in the config and in id's certificate that concerns trust, and
+// makes a Network of them. crl (DER) may be absent or damaged: then the Network has none,
+// and it is fetched again.
 func New(id *Identity, config *api.Config, crl []byte) (*Network, error) {
 	roots, err := cert.NewNetworkRoots(id.Network, config.NetworkCAs)
 	if err != nil {
@@ -51,8 +51,8 @@ func New(id *Identity, config *api.Config, crl []byte) (*Network, error) {
 	if len(crl) > 0 {
 		n.CRL, _ = roots.VerifyCRL(crl)
 	}
-	// A config is used without the addresses that are of no use, so that one
-	// bad row on the server costs no more than itself.
+	// Unusable addresses in a config are left out, so that one bad entry on the server
+	// affects nothing else.
 	usable := *config
 	usable.ServerURLs = id.GoodURLs(config.ServerURLs)
 	usable.Relays = nil
@@ -71,15 +71,15 @@ func New(id *Identity, config *api.Config, crl []byte) (*Network, error) {
 	return n, nil
 }
 
-// Bounds of what a server may tell a node.
+// Bounds of what a server may send to a node.
 const (
 	maxURLs   = 8 // of the server, and of each relay
 	maxRelays = 64
 )
 
-// GoodURLs returns the addresses that a node may be sent to: https, and not the
-// machine itself or its link, unless it joined by such an address. A server
-// must not be able to make its nodes knock at what is private to them.
+// GoodURLs returns the addresses that a server may give to its nodes: https, and not on
+// the machine itself or link-local, unless the node has joined through such an address. A
+// server must not make its nodes connect to their own private services.
 func (id *Identity) GoodURLs(urls []string) []string {
 	local := slices.ContainsFunc(id.URLs, isLocal)
 	var out []string
@@ -91,8 +91,8 @@ func (id *Identity) GoodURLs(urls []string) []string {
 	return out
 }
 
-// isLocal reports whether a URL leads to the machine itself or no farther than
-// its link (where clouds keep their metadata).
+// isLocal reports whether a URL leads to the machine itself or to a link-local address
+// (where clouds have their metadata).
 func isLocal(s string) bool {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -107,8 +107,8 @@ func isLocal(s string) bool {
 	return err == nil && (ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast())
 }
 
-// MergeURLs keeps every address ever learned, the current ones first, so that
-// a server can move by adding its new address before it goes.
+// MergeURLs returns all addresses ever received, the current ones first, so that a server
+// can move by adding its new address first.
 func MergeURLs(current, old []string) []string {
 	out := slices.Clone(current)
 	for _, u := range old {
@@ -119,8 +119,8 @@ func MergeURLs(current, old []string) []string {
 	return out
 }
 
-// checkPrefixes refuses address ranges that are no network's: what is in them
-// goes to the overlay.
+// checkPrefixes refuses address ranges that cannot be a network's, because packets to
+// them go to the overlay.
 func checkPrefixes(config *api.Config, self *cert.Node) error {
 	for _, p := range []struct {
 		text string
@@ -132,13 +132,13 @@ func checkPrefixes(config *api.Config, self *cert.Node) error {
 		}
 		prefix, err := netip.ParsePrefix(p.text)
 		if err != nil || prefix.Bits() < p.bits || !prefix.Contains(p.addr) {
-			return fmt.Errorf("address range %q is none that %s can be in", p.text, p.addr)
+			return fmt.Errorf("address range %q cannot contain this node's address %s", p.text, p.addr)
 		}
 	}
 	return nil
 }
 
-// Ranges are the network's addresses; the zero Prefix is none.
+// Ranges returns the network's address ranges; the zero Prefix for none.
 func (n *Network) Ranges() (v4, v6 netip.Prefix) {
 	v4, _ = netip.ParsePrefix(n.Config.Self.IPv4Prefix)
 	v6, _ = netip.ParsePrefix(n.Config.Self.IPv6Prefix)
@@ -151,12 +151,12 @@ func (n *Network) Contains(a netip.Addr) bool {
 	return v4.Contains(a) || v6.Contains(a) || n.Self.Has(a)
 }
 
-// ReadsDirectory reports whether the node holds the list of the nodes it may
-// reach: not when it may reach none, and not when there are too many.
+// ReadsDirectory reports whether the node fetches the directory: not if it may reach
+// nobody, and not if there are too many nodes.
 func (n *Network) ReadsDirectory() bool { return n.Config.Directory && !n.Config.Lookup }
 
-// STUN returns the STUN servers of all relays as "host:port", first those of the relay
-// with the id home.
+// STUN returns the STUN servers of all relays as "host:port", those of the relay home (a
+// Relay.ID) first.
 func (n *Network) STUN(home string) []string {
 	var list []string
 	for _, first := range []bool{true, false} {
@@ -169,11 +169,12 @@ func (n *Network) STUN(home string) []string {
 	return list
 }
 
-// OneRelay reports whether there is but one: who is not there is offline.
+// OneRelay reports whether the network has only one relay, so that a peer that is not
+// connected to it is offline.
 func (n *Network) OneRelay() bool { return len(n.Config.Relays) <= 1 }
 
-// VerifyShown is how a certificate is checked that a node shows in an introduction,
-// at weft time now. Its errors wrap those of package cert.
+// VerifyShown checks a certificate that a node presents in an introduction, at weft time
+// now. Its errors wrap those of package cert.
 func (n *Network) VerifyShown(der []byte, now time.Time) (*cert.Node, error) {
 	node, err := n.Roots.VerifyNode(der, now, n.CRL)
 	if err != nil {
@@ -182,8 +183,8 @@ func (n *Network) VerifyShown(der []byte, now time.Time) (*cert.Node, error) {
 	return node, n.belongs(node)
 }
 
-// VerifyListed is how certificates from the server are checked: signed by our
-// network's CA and not revoked. Dates are judged when a peer shows its own.
+// VerifyListed checks a certificate from the server: it must be signed by this network's
+// CA and not revoked. Dates are checked when a peer presents its own.
 func (n *Network) VerifyListed(der []byte) (*cert.Node, error) {
 	node, err := n.Roots.VerifyNodeAnyTime(der)
 	switch {
@@ -195,8 +196,8 @@ func (n *Network) VerifyListed(der []byte) (*cert.Node, error) {
 	return node, n.belongs(node)
 }
 
-// belongs refuses a node whose addresses cannot be its own: ours, or outside of
-// the network's range.
+// belongs refuses a node with addresses that cannot be its own: this node's, or outside
+// the network's ranges.
 func (n *Network) belongs(node *cert.Node) error {
 	if node.ID == n.Self.ID {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// What a node takes of a configuration, and what makes it refuse the whole.
+// Which parts of a configuration a node ignores, and what makes it refuse the whole.
 func TestConfigIsChecked(t *testing.T) {
 	now := time.Now()
 	ca, err := cert.NewCA("network", now)
@@ -79,8 +79,8 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// Whose addresses cannot be its own is believed by nobody: ours, and those outside
-// of the network.
+// A node with addresses that cannot be its own is refused: ours, and those outside the
+// network's ranges.
 func TestBelongs(t *testing.T) {
 	ip := netip.MustParseAddr
 	n := &Network{
@@ -93,7 +93,7 @@ func TestBelongs(t *testing.T) {
 		ok     bool
 	}{
 		{2, "100.64.0.2", "fd00::2", true},
-		{1, "100.64.0.1", "fd00::1", true}, // we ourselves
+		{1, "100.64.0.1", "fd00::1", true}, // this node itself
 		{2, "100.64.0.1", "fd00::2", false},
 		{2, "100.64.0.2", "fd00::1", false},
 		{2, "8.8.8.8", "fd00::2", false},

@@ -5,41 +5,41 @@ import (
 	"sync"
 )
 
-// Sink makes something of the node what the network says that it should be: routes,
-// what is open to whom, names. It is handed the whole state that is wanted.
+// Sink adapts a part of the node to the network's state: routes, filters, names. It is
+// given the whole desired state.
 type Sink interface {
-	// Apply is told what is held now, and what was held at the last call. old is
-	// nil at the first call after the node has come up; new is nil at the last,
-	// when the node goes down or leaves: what must not stay then is undone.
+	// Apply gets the current Network and the one of the last call. old is nil at the
+	// first call after the node has come up. new is nil at the last call, when the node
+	// goes down or leaves: the Sink must then undo what must not remain.
 	//
-	// Calls come one at a time, in the order in which things changed, from any
-	// goroutine; several changes may come as one. A Sink compares what it is about
-	// (old.Config != new.Config says that there is another configuration; pointers
-	// that are equal are of the same content) and does nothing when that did not
-	// change. It must not wait for the network, a peer or a disk: all other Sinks
-	// wait for it. What takes long goes to a goroutine of its own, and what fails is
-	// said to health, since there is nobody to return it to.
+	// Calls come one at a time, in the order of the changes, from any goroutine; one call
+	// may cover several changes. A Sink compares the parts that concern it (equal
+	// pointers mean equal content, so old.Config != new.Config means another
+	// configuration) and does nothing if they have not changed. It must not wait for the
+	// network, a peer or a disk, because all other Sinks wait for it: slow work belongs
+	// in a goroutine of its own. Failures are reported to health, because nobody takes an
+	// error.
 	Apply(old, new *Network)
 }
 
-// Sinks is an ordered list of them, for the time from up to down. Any goroutine may
-// use it.
+// Sinks is an ordered list of Sinks, for the time from up to down. Any goroutine may use
+// it.
 type Sinks struct {
 	holder *Holder
 	list   []Sink
 
-	mu sync.Mutex // held while Sinks are called
+	mu sync.Mutex // held during calls of Sinks
 	// mu guards the following.
 	last  *Network
 	ended bool
 }
 
-// NewSinks makes the list. Apply is the first to call any of it.
+// NewSinks makes the list. It calls no Sink.
 func NewSinks(h *Holder, list ...Sink) *Sinks { return &Sinks{holder: h, list: list} }
 
-// Apply has every Sink follow what is held now. It returns when all have, also when
-// another goroutine was faster; and at once when nothing has changed, or the node is
-// in no network.
+// Apply calls every Sink with the current Network. It returns when all have applied it,
+// in whichever goroutine, and at once when nothing has changed or the node is in no
+// network.
 func (s *Sinks) Apply() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,8 +53,8 @@ func (s *Sinks) Apply() {
 	s.last = now
 }
 
-// End has every Sink undo what must not stay, the last one first. No Sink is called
-// after it.
+// End calls every Sink with a nil Network, the last one first. No Sink is called after
+// it.
 func (s *Sinks) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,12 +59,14 @@
 // never with more bytes than received. Loopback, multicast, broadcast and refused
 // addresses are never pinged. An Agent allocates nothing once its tables have grown.
 //
-//   - agent.go the methods of an Agent
+//   - agent.go   what an Agent is told
+//   - step.go    what it does when time passes, and what its owner has to do
+//   - link.go    the paths that it knows, candidates included
 //   - round.go   pings to candidates
-//   - choose.go which path is best, and whether it works
+//   - choose.go  which path is best, and whether it works
 //   - size.go    which datagrams pass
 //   - scan.go    hard NATs
-//   - reason.go why there is no better path, for users
+//   - reason.go  why there is no better path, for users
 package path
 
 import (

@@ -1,9 +1,9 @@
-// Package state is the state directory of a node: files that survive the process, and
-// a Keeper that writes them.
+// Package state is the state directory of a node: files that survive the process, and a
+// Keeper that saves them.
 //
-// A Dir reads and replaces files as a whole; a Keeper is told which of them are to be
-// written, in a goroutine of its own, and what each is to hold is asked for then.
-// Neither knows anything of nodes or networks, but for what node.json is.
+// A Dir reads and replaces whole files. A Keeper saves files in a goroutine of its own:
+// it is told which files have changed, and asks for their content when it writes them.
+// Neither knows anything of nodes or networks, except the format of node.json.
 package state
 
 import (
@@ -55,10 +55,11 @@ type Dir struct {
 	readOnly bool
 }
 
-// ErrLocked is wrapped by Open when another daemon holds the directory.
+// ErrLocked is wrapped by errors of Open when another daemon uses the directory.
 var ErrLocked = errors.New("another weft runs on it; see: weft status; for a second one choose another with --state")
 
-// Open makes the directory when needed and takes its lock.
+// Open makes the directory if necessary and takes its lock. The error wraps ErrLocked if
+// another daemon has it.
 func Open(path string) (*Dir, error) {
 	if path == "" {
 		return nil, errors.New("no state directory given")
@@ -70,8 +71,8 @@ func Open(path string) (*Dir, error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
 	readOnly := errors.Is(err, syscall.EROFS)
 	if readOnly {
-		// A card that is mounted read-only, or has become so: what is there
-		// will do, and one daemon each all the same.
+		// The file system is read-only: use what is there, but still lock, for one daemon
+		// at a time.
 		if f, err = os.Open(file); errors.Is(err, fs.ErrNotExist) {
 			f, err = os.Open(path)
 		}
@@ -86,7 +87,7 @@ func Open(path string) (*Dir, error) {
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", path, err)
 	}
-	// What a crash left half written; the lock says that nobody is at it.
+	// Temporary files left by a crash. We have the lock, so nobody is writing them.
 	if left, err := filepath.Glob(filepath.Join(path, ".*.tmp")); err == nil {
 		for _, name := range left {
 			os.Remove(name)
@@ -95,20 +96,20 @@ func Open(path string) (*Dir, error) {
 	return &Dir{path: path, lock: f, readOnly: readOnly}, nil
 }
 
-// Path is where it is.
+// Path returns the path of the directory.
 func (d *Dir) Path() string { return d.path }
 
-// File is where one of its files is.
+// File returns the path of one of its files.
 func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
 
-// ReadOnly reports whether it could not be written to when it was opened.
+// ReadOnly reports whether the directory was not writable when it was opened.
 func (d *Dir) ReadOnly() bool { return d.readOnly }
 
-// Close gives the lock up.
+// Close releases the lock.
 func (d *Dir) Close() error { return d.lock.Close() }
 
-// LoadIdentity returns nil without error when there is none yet. A damaged
-// file is an error, never a reason to become somebody else.
+// LoadIdentity returns nil without an error if there is none yet. A damaged file is an
+// error, so that the node never replaces its identity.
 func (d *Dir) LoadIdentity() (*network.Identity, error) {
 	file := d.File(IdentityFile)
 	b, err := os.ReadFile(file)
@@ -131,20 +132,20 @@ func (d *Dir) LoadIdentity() (*network.Identity, error) {
 // SaveIdentity is SaveJSON of node.json.
 func (d *Dir) SaveIdentity(id *network.Identity) error { return d.SaveJSON(IdentityFile, id) }
 
-// Load returns what a file holds, nil when that cannot be read.
+// Load returns the content of a file, nil if it cannot be read.
 func (d *Dir) Load(name string) []byte {
 	b, _ := os.ReadFile(d.File(name))
 	return b
 }
 
-// LoadCache reads a JSON cache file into v and reports whether it was there
-// and whole. A damaged cache is as good as none.
+// LoadCache reads a JSON cache file into v and reports whether it could. A damaged cache
+// is the same as none.
 func (d *Dir) LoadCache(name string, v any) bool {
 	b, err := os.ReadFile(d.File(name))
 	return err == nil && json.Unmarshal(b, v) == nil
 }
 
-// LoadHome returns the Relay.ID of the last home, "" when there is none.
+// LoadHome returns the Relay.ID of the last home relay, "" if there is none.
 func (d *Dir) LoadHome() (relayID string) {
 	d.LoadCache(HomeFile, &relayID)
 	return relayID
@@ -185,7 +186,7 @@ func (d *Dir) Save(name string, b []byte) (err error) {
 		return err
 	}
 	if runtime.GOOS == "windows" {
-		return nil // directories cannot be flushed there, and need not be
+		return nil // Windows cannot flush directories, and need not
 	}
 	dir, err := os.Open(d.path)
 	if err != nil {

@@ -63,8 +63,8 @@ func TestIdentityIsPrivateAndWhole(t *testing.T) {
 	}
 }
 
-// A damaged identity file is an error that says what to do, at every length
-// it can be cut to, and the file stays as it is.
+// A damaged identity file, cut to any length, is an error that says what to do, and the
+// file is not changed.
 func TestDamagedIdentityIsNeverReplaced(t *testing.T) {
 	s, err := Open(t.TempDir())
 	if err != nil {
@@ -98,7 +98,7 @@ func TestDamagedIdentityIsNeverReplaced(t *testing.T) {
 func TestSaveLeavesNoHalves(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := Open(dir)
-	left := filepath.Join(dir, ".node.json.123.tmp") // of a kill -9 in the middle
+	left := filepath.Join(dir, ".node.json.123.tmp") // left by a kill -9
 	os.WriteFile(left, []byte("half"), 0o600)
 	if err := s.Save("x.json", []byte("{}")); err != nil {
 		t.Fatal(err)

@@ -12,25 +12,23 @@ import (
 	"weft/overlay/status"
 )
 
-// What a node learns holds at once, and is written to the state directory after
-// that, by a goroutine of its own: a disk that is slow, full or read-only must not
-// put off that a deleted device is dropped or a right is withdrawn, nor hold up
-// the tunnels. A power cut in between costs another fetch. Only a join is the
-// other way round: its key and certificate are on disk before anybody goes by them.
+// What a node receives takes effect at once and is saved afterwards, by a goroutine of
+// its own: a disk that is slow, full or read-only must not delay the removal of a deleted
+// device or of a right, nor the tunnels. A power cut in between costs another fetch. Only
+// a join is different: key and certificate are on disk before they are used.
 
-// Kept is a file that a Keeper writes.
+// Kept is a file that a Keeper saves.
 type Kept struct {
 	File string
-	// What is what people call its content.
+	// What names its content for users.
 	What string
-	// Content is what it is to hold now; nil without error has it left as it is.
-	// It is called in the goroutine that writes, with nothing of the Keeper's
-	// locked but what Pause holds.
+	// Content returns the content to save; nil without an error leaves the file
+	// unchanged. It is called in the goroutine that writes, with no lock of the Keeper
+	// held but the one that Pause takes.
 	Content func() ([]byte, error)
 }
 
-// Keeper writes files of a state directory. Its methods may be called from any
-// goroutine.
+// Keeper saves files of a state directory. Its methods may be called from any goroutine.
 type Keeper struct {
 	// constant after NewKeeper
 	files  []Kept
@@ -39,20 +37,20 @@ type Keeper struct {
 	log    *slog.Logger
 	wake   chan struct{} // capacity 1
 
-	disk sync.Mutex // held while files are written or removed; taken first
+	disk sync.Mutex // held while files are written or removed; taken before mu
 
 	mu sync.Mutex
 	// mu guards the following.
-	due map[string]bool // files that are to be written
+	due map[string]bool // files that must be written
 }
 
-// NewKeeper makes a Keeper of files, which are written in this order by write. What
-// cannot be written is said to health.
+// NewKeeper makes a Keeper of files. It writes them in this order with write, and reports
+// failures to health.
 func NewKeeper(files []Kept, write func(file string, b []byte) error, health *status.Warnings, log *slog.Logger) *Keeper {
 	return &Keeper{files: files, write: write, health: health, log: log, wake: make(chan struct{}, 1), due: map[string]bool{}}
 }
 
-// Keep has a file written with what it is to hold by then. It does not wait.
+// Keep schedules a file to be written, with its content at that time. It does not block.
 func (k *Keeper) Keep(file string) {
 	k.mu.Lock()
 	k.due[file] = true
@@ -63,23 +61,23 @@ func (k *Keeper) Keep(file string) {
 	}
 }
 
-// Pause waits for what is being written, and has nothing written until resume is
+// Pause waits until no file is being written, and prevents writing until resume is
 // called.
 func (k *Keeper) Pause() (resume func()) {
 	k.disk.Lock()
 	return k.disk.Unlock
 }
 
-// Forget forgets what was to be written: nobody wants it any more. It is for who has
-// removed the files, before resume.
+// Forget cancels all scheduled writing. A caller that has removed the files calls it
+// before resume.
 func (k *Keeper) Forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.due)
 }
 
-// Run is the goroutine that writes, until ctx ends. What is left then is
-// for Now.
+// Run writes scheduled files until ctx ends. It does not write what is scheduled then:
+// call Now.
 func (k *Keeper) Run(ctx context.Context) {
 	var wait time.Duration
 	for {
@@ -101,7 +99,8 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// Now writes what is due. What fails stays due, and health says so.
+// Now writes the scheduled files. Those that fail stay scheduled and are reported to
+// health.
 func (k *Keeper) Now() error {
 	var failed error
 	var lost []string
@@ -124,19 +123,19 @@ func (k *Keeper) Now() error {
 		}
 	}
 	if failed == nil {
-		if written { // else nothing is known of the disk
+		if written { // else nothing was found out about the disk
 			k.health.Clear(status.CodeStateDirectory)
 		}
 		return nil
 	}
-	if !k.health.Has(status.CodeStateDirectory) { // it is tried again and again
-		k.log.Error("keep what was learnt", "err", failed)
+	if !k.health.Has(status.CodeStateDirectory) { // log once; it is tried again and again
+		k.log.Error("save state", "err", failed)
 	}
-	k.health.Set(status.CodeStateDirectory, fmt.Sprintf("%v; until that is mended, a restart goes back to an older state of %s", failed, strings.Join(lost, ", ")))
+	k.health.Set(status.CodeStateDirectory, fmt.Sprintf("%v; until that is fixed, a restart goes back to an older state of %s", failed, strings.Join(lost, ", ")))
 	return failed
 }
 
-// writeOne writes a file, unless it is to be left as it is.
+// writeOne writes a file unless its content is nil.
 func (k *Keeper) writeOne(f Kept) (written bool, err error) {
 	defer k.Pause()()
 	b, err := f.Content()

@@ -15,7 +15,7 @@ import (
 	"weft/overlay/status"
 )
 
-// disk is a disk that can be broken.
+// disk is a disk that can fail.
 type disk struct {
 	mu sync.Mutex
 	// mu guards the following.
@@ -54,8 +54,8 @@ func kept(file string, content func() string) Kept {
 	}}
 }
 
-// Files are written in their order, with what they are to hold by then, and those
-// only that are due and have something to hold.
+// Scheduled files are written in order, with their content at that time; files without
+// content are not.
 func TestKeeperWrites(t *testing.T) {
 	d, health, now := &disk{}, &status.Warnings{}, "early"
 	k := NewKeeper([]Kept{
@@ -71,7 +71,7 @@ func TestKeeperWrites(t *testing.T) {
 	if err := k.Now(); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Now(); err != nil { // nothing is due
+	if err := k.Now(); err != nil { // nothing is scheduled
 		t.Fatal(err)
 	}
 	if got := d.all(); !slices.Equal(got, []string{"a=late", "d=late"}) {
@@ -79,8 +79,8 @@ func TestKeeperWrites(t *testing.T) {
 	}
 }
 
-// What cannot be written is tried again until it can, by itself, and health says so
-// for as long; what is due at the end is for Now.
+// A file that cannot be written is tried again until it can, and reported to health
+// meanwhile; what is scheduled at the end is left to Now.
 func TestKeeperTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, health := &disk{broken: errors.New("disk is full")}, &status.Warnings{}
@@ -120,7 +120,7 @@ func TestKeeperPauses(t *testing.T) {
 	k.Keep("a")
 	done := make(chan error, 1)
 	go func() { done <- k.Now() }()
-	runtime.Gosched() // it may try
+	runtime.Gosched() // let Run try
 	resumed.Store(true)
 	resume()
 	if err := <-done; err != nil {
@@ -128,8 +128,7 @@ func TestKeeperPauses(t *testing.T) {
 	}
 }
 
-// A disk that is known to be read-only is not forgotten to be because there was
-// nothing to write.
+// The report of a read-only disk does not end because there was nothing to write.
 func TestKeeperHadNothingToWrite(t *testing.T) {
 	var d disk
 	var health status.Warnings
