@@ -17,31 +17,31 @@ import (
 	"weft/overlay/internal/pause"
 )
 
-// What a Follower asks the server, in goroutines of their own: each comes to a result,
-// whose use is left to Run's. See plan.go for what is asked when.
+// Requests to the server, each in a goroutine of its own. Each ends with a result, which
+// Run's goroutine uses. plan.go decides what is asked and when.
 
-// result is what came of asking for a part.
+// result is the outcome of a request for a part.
 type result struct {
 	part part
-	word string // the version that was wanted
+	word string // the version that was requested
 	err  error
-	cost int64  // bytes that came
+	cost int64  // bytes received
 	body []byte // of a revocation list
-	tag  string // what the server calls it
-	// restored: the server knows an older revocation list than this node.
+	tag  string // the server's ETag of the list
+	// restored: the server has an older revocation list than this node.
 	restored bool
-	// use makes what came what the node goes by, in Run's goroutine; nil if the
-	// server has nothing new. It reports whether anything is new.
+	// use applies the answer, in Run's goroutine; nil if the server has nothing new. It
+	// reports whether anything is new.
 	use func() (news bool, err error)
 }
 
-// How long an answer may take to come, and the longer ones to be there.
+// How long requests may take, by the length of their answers.
 const (
 	fetchTimeout = 30 * time.Second
 	longTimeout  = 2 * time.Minute
 )
 
-// ask asks the server for a part. It runs beside Run and touches nothing of its.
+// ask asks the server for a part. It runs beside Run and uses none of its fields.
 func (c *Follower) ask(ctx context.Context, s *network.Network, q question) (res result) {
 	limit := fetchTimeout
 	if q.part == partList || q.part == partDirectory {
@@ -64,7 +64,7 @@ func (c *Follower) ask(ctx context.Context, s *network.Network, q question) (res
 		res.err = err
 		res.use = func() (bool, error) {
 			if c.cfg.Directory.Version() != have {
-				return true, nil // a nudge brought a change along: it is asked for again
+				return true, nil // a nudge has brought a change meanwhile: ask again
 			}
 			now, ok := c.cfg.Held.Get()
 			if !ok {
@@ -98,7 +98,7 @@ func (c *Follower) askConfig(ctx context.Context, s *network.Network, cl *client
 	if res.err = err; err != nil || config == nil {
 		return
 	}
-	res.cost = costly + 1 // how long it was is not known
+	res.cost = costly + 1 // its length is unknown
 	res.use = func() (bool, error) {
 		if err := c.TakeConfig(config); err != nil {
 			return false, err
@@ -111,9 +111,9 @@ func (c *Follower) askConfig(ctx context.Context, s *network.Network, cl *client
 	res.restored = s.CRL != nil && config.Versions.CRL < s.CRL.Number
 }
 
-// give gives a server that was restored from a backup the revocation list held
-// here: it does not know who was deleted since. It is tried until it has arrived,
-// or a newer list has come: nobody else may hold this one.
+// give sends this node's revocation list to a server that was restored from a backup and
+// so does not know who was deleted since. It tries until the list has arrived, or this
+// node gets a newer one, because perhaps no other node has this list.
 func (c *Follower) give(ctx context.Context) {
 	s, ok := c.cfg.Held.Get()
 	if !ok || s.CRL == nil || !c.giving.CompareAndSwap(false, true) {
@@ -129,7 +129,7 @@ func (c *Follower) give(ctx context.Context) {
 			if err == nil || ctx.Err() != nil {
 				return
 			}
-			c.cfg.Log.Warn("give the server the revocation list", "err", err)
+			c.cfg.Log.Warn("send the server the revocation list", "err", err)
 			if alone(err) || forAll(err) || !pause.Sleep(ctx, pause.Jitter(wait)) {
 				return
 			}
@@ -155,15 +155,14 @@ func (c *Follower) askCertificate(ctx context.Context, s *network.Network, cl *c
 	res.use = func() (bool, error) { return true, c.renew(s, answer.Certificate) }
 }
 
-// bring gives the server the revocation list held here, once: this node may be
-// strange to it because it was restored from a backup of before the node joined,
-// and then it does not know either who was deleted since. Or the node is strange
-// to a relay that holds a newer list, which leaves out what ended when this node's
-// certificate did: then the node needs that list, and another certificate.
+// checkRefusal finds out why a relay does not know this node. First it sends this node's
+// revocation list to the server, once: perhaps the server was restored from a backup made
+// before the node joined, and then it does not know who was deleted since, either. Then
+// it fetches the list: perhaps the relay has a newer list, which no longer covers this
+// node's expired certificate. Then the node needs that list and a new certificate.
 //
-// Most of all the node may have been removed. Then the server says so to whatever
-// it is asked.
-func (c *Follower) bring(ctx context.Context) {
+// Most probably the node was deleted. Then the server answers every request with that.
+func (c *Follower) checkRefusal(ctx context.Context) {
 	s, ok := c.cfg.Held.Get()
 	if !ok || !c.bringing.CompareAndSwap(false, true) {
 		return
@@ -175,14 +174,14 @@ func (c *Follower) bring(ctx context.Context) {
 		if _, err := c.cfg.Client.Config(ctx, s.Config.Version); RefusedForGood(err) {
 			c.refused(err)
 		}
-		if s.CRL == nil || s.CRL.Number <= c.brought.Load() {
+		if s.CRL == nil || s.CRL.Number <= c.sent.Load() {
 			return
 		}
 		if err := c.cfg.Client.SendCRL(ctx, s.CRL.Raw); err != nil {
-			c.cfg.Log.Info("give the server the revocation list", "err", err)
+			c.cfg.Log.Info("send the server the revocation list", "err", err)
 			return
 		}
-		c.brought.Store(s.CRL.Number)
+		c.sent.Store(s.CRL.Number)
 		der, _, err := c.cfg.Client.CRL(ctx, api.CRLTag(s.CRL.Number))
 		if err != nil {
 			c.cfg.Log.Info("fetch the revocation list", "err", err)
@@ -192,7 +191,7 @@ func (c *Follower) bring(ctx context.Context) {
 	})
 }
 
-// alone reports whether it is one request that failed, at a server that answers.
+// alone reports whether only this request failed, and the server answers others.
 func alone(err error) bool {
 	var e *api.Error
 	var came *client.AnswerError
@@ -200,13 +199,13 @@ func alone(err error) bool {
 		e.Status != http.StatusServiceUnavailable && e.Status != http.StatusGatewayTimeout
 }
 
-// forAll reports whether the server refuses this node, whatever it asks for.
+// forAll reports whether the server refuses every request of this node.
 func forAll(err error) bool {
 	var e *api.Error
 	return errors.As(err, &e) && (e.Code == api.CodeProtocol || e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized)
 }
 
-// RefusedForGood reports whether trying the same again is useless.
+// RefusedForGood reports whether another attempt at the same request is useless.
 func RefusedForGood(err error) bool {
 	var e *api.Error
 	if errors.As(err, &e) {

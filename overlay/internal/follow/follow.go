@@ -2,26 +2,26 @@
 // revocation list and the node's own certificate.
 //
 // There is no stream of changes: the relay says which versions are current (nudge,
-// welcome), and whatever differs from what is held is fetched as a whole, each part by
-// itself. A nudge of the server's own relay may bring a short change of the directory
-// along, which spares the fetch; lost ones cost nothing, versions are compared anyway.
+// welcome), and the node fetches each part whose version differs, as a whole. A nudge of
+// the server's own relay may carry a short change of the directory, which saves the
+// fetch. A lost nudge does no harm, because versions are compared.
 //
-//   - follow.go  the goroutine between them, and what others tell it
-//   - plan.go    what is asked of the server, and when
-//   - fetch.go   asking it
-//   - parts.go   what is remembered of each thing that is fetched
-//   - take.go    what it sent is verified, and then what the node goes by
+//   - follow.go  the goroutine, and the methods for others
+//   - report.go  what it reports to health and to the relay
+//   - plan.go    what to ask the server, and when
+//   - fetch.go   the requests
+//   - parts.go   the state of each part that is fetched
+//   - take.go    verifies what the server sent, and applies it
 //
-// What was taken is in the network.Holder and the directory at once; what follows from
-// it is told by Config.Changed and done elsewhere. The package writes no file, and asks
-// nobody but Config.Client.
+// What was fetched is in the network.Holder and the directory at once. Config.Changed
+// makes others follow. The package writes no files, and sends requests only through
+// Config.Client.
 package follow
 
 import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -36,26 +36,27 @@ import (
 	"weft/overlay/status"
 )
 
-// crlSpacing is how long no pushed list is looked at after one that was not newer, or
-// not genuine.
+// crlSpacing is how long pushed lists are ignored after one that was not newer or not
+// authentic.
 const crlSpacing = time.Second
 
-// behindFor is how long a configuration that was announced is about to be fetched,
-// and behindAgain how long after that another one counts while none has come: a relay
-// may announce a new one each second that does not exist, and as long as this node
-// is behind it gives no peer up that is nowhere.
+// behindFor is for how long after the announcement of a configuration this node counts as
+// behind. behindAgain is for how long after that further announcements do not count
+// unless one was fetched. While it is behind, the node does not give up a peer that it
+// cannot find, and a relay could announce a configuration each second that does not
+// exist.
 const (
 	behindFor   = 5 * time.Second
 	behindAgain = time.Minute
 )
 
-// Config is what a Follower is made of. All of it is required. The functions are called
-// from Follower's goroutines and from those that call TakeCRL, and may wait for a lock
-// but not for the network or a disk.
+// Config configures New. All fields are required. The functions are called from the
+// Follower's goroutines and from callers of TakeCRL. They may wait for a lock, but not
+// for the network or a disk.
 type Config struct {
 	// Client is the server's.
 	Client *client.Client
-	// Held and Directory are what is kept in step.
+	// Held and Directory are kept in step with the server.
 	Held      *network.Holder
 	Directory *directory.Directory
 	// Clock is weft time.
@@ -65,79 +66,79 @@ type Config struct {
 	// Software is the version of the program, for the server's list of devices.
 	Software string
 
-	// Keep has a file of the state directory written again.
+	// Keep schedules a file of the state directory to be written.
 	Keep func(file string)
-	// Changed is called after something of Held has changed, and returns when what
-	// follows from it holds.
+	// Changed is called after Held has changed, and returns once the change is applied
+	// everywhere.
 	Changed func()
-	// NamesChanged is called after something of Directory has.
+	// NamesChanged is called after Directory has changed.
 	NamesChanged func()
-	// Tell has the relay told which versions are held now.
+	// Tell makes the node send its current versions to the relay.
 	Tell func()
-	// Current is called when all that says who may come in is held, as far as
-	// anybody knows.
+	// Current is called when everything that decides who may come in is current, as far
+	// as is known.
 	Current func()
-	// Removed is called when the server says that this node is no member any more.
+	// Removed is called when the server says that this node is no longer a member.
 	Removed func()
 }
 
-// Follower keeps a node in step, for as long as Run runs. Its fields belong to the
-// goroutine in Run, but for the channels and what is atomic. Its other methods may be
-// called from any goroutine, and do not wait unless they say so.
+// Follower keeps a node in step while Run runs. Its fields belong to Run's goroutine,
+// except channels and atomics. Its other methods may be called from any goroutine, and do
+// not block unless they say so.
 type Follower struct {
 	cfg  Config
 	wake chan wanted  // capacity 1, holds the latest
-	crls chan []byte  // capacity 1, the latest that a relay pushed
+	crls chan []byte  // capacity 1, holds the latest list that a relay pushed
 	done chan result  // capacity of all parts
-	have api.Versions // as the relay was last told
+	have api.Versions // as last sent to the relay
 
-	strange  chan struct{} // capacity 1: a relay does not know this node
+	unknown  chan struct{} // capacity 1: a relay does not know this node
 	giving   atomic.Bool
 	bringing atomic.Bool
-	brought  atomic.Uint64 // number of the last list that bring gave away
+	sent     atomic.Uint64 // number of the last list that checkRefusal sent
 	newest   atomic.Pointer[announced]
 
-	tasks    sync.WaitGroup // what was asked and not answered yet
+	tasks    sync.WaitGroup // requests in progress
 	plan     plan
-	answered bool // by the server, since nothing was under way
+	answered bool // the server has answered since requests were last all done
 
-	warned  time.Time         // of a certificate that is not renewed
-	useless time.Time         // when a pushed list was of no use
-	spurned [sha256.Size]byte // over a pushed list that was refused
+	warned     time.Time         // when it last warned of a certificate that is not renewed
+	useless    time.Time         // when the last useless list was pushed
+	refusedSum [sha256.Size]byte // of the last pushed list that was refused
 }
 
-// announced is the newest configuration that somebody spoke of, and since when one is
-// spoken of that this node does not hold.
+// announced is the newest configuration that was announced, and since when one is
+// announced that this node does not have.
 type announced struct {
 	config api.Version
 	at     time.Time
 }
 
-// Behind reports whether this node heard a moment ago of a configuration that it has
-// not fetched yet. Any goroutine may ask.
+// Behind reports whether a configuration was announced a moment ago that this node has
+// not fetched yet. Any goroutine may call it.
 func (c *Follower) Behind() bool {
 	a := c.newest.Load()
 	return a != nil && time.Since(a.at) < behindFor && a.config != c.versions().Config
 }
 
-// New makes a Follower. It starts nothing.
+// New makes a Follower. It starts no goroutine.
 func New(cfg Config) *Follower {
 	c := &Follower{
 		cfg: cfg, wake: make(chan wanted, 1), crls: make(chan []byte, 1), done: make(chan result, parts),
-		strange: make(chan struct{}, 1),
+		unknown: make(chan struct{}, 1),
 	}
 	c.have = c.versions()
 	c.plan = newPlan(c.have)
 	return c
 }
 
-// Versions is what a node holds, as told to the relay.
+// Versions returns the versions that a node has, to send to its relay.
 func Versions(h *network.Holder, dir *directory.Directory) api.Versions {
 	var v api.Versions
 	if s, ok := h.Get(); ok {
 		v.Config = s.Config.Version
 		if s.ReadsDirectory() {
-			v.Directory = dir.Version() // else zero: not wanted, so never nudged for
+			v.Directory = dir.Version() // else zero: the node does not fetch it, so it needs no nudges
 		}
 		if s.Config.Lookup {
 			v.Names = dir.NamesHeld()
@@ -151,20 +152,20 @@ func Versions(h *network.Holder, dir *directory.Directory) api.Versions {
 
 func (c *Follower) versions() api.Versions { return Versions(c.cfg.Held, c.cfg.Directory) }
 
-// Hear takes a relay's word for what is current, as it welcomes the node.
+// Hear takes the current versions from a relay's welcome.
 func (c *Follower) Hear(v api.Versions) { c.want(wanted{Versions: v}) }
 
-// Nudge is Hear of a relay that tells many nodes at once. spread is the server's wish
-// to have them ask one after another; changes is what came along, nil unless it is of
-// the server itself.
+// Nudge takes the current versions from a nudge, which many nodes may get at once. spread
+// is the time over which the server wants them to fetch. changes is the change of the
+// directory in the nudge, nil unless it is from the server itself.
 func (c *Follower) Nudge(v api.Versions, spread time.Duration, changes *api.Changes) {
 	c.want(wanted{Versions: v, spread: spread, nudged: true, changes: changes})
 }
 
-// Renew asks for another certificate now.
+// Renew requests another certificate now.
 func (c *Follower) Renew() { c.want(wanted{renew: true}) }
 
-// want asks the loop to bring the node to these versions. Never blocks.
+// want asks the loop to bring the node to these versions. It does not block.
 func (c *Follower) want(w wanted) {
 	if a := c.newest.Load(); !w.Config.IsZero() && (a == nil || a.config != w.Config) {
 		at := time.Now()
@@ -187,8 +188,8 @@ func (c *Follower) want(w wanted) {
 	}
 }
 
-// WantCRL hands over a revocation list that a relay pushed. Never blocks: a
-// list that finds no room is fetched at the next nudge.
+// WantCRL passes on a revocation list that a relay pushed. It does not block: if there is
+// no room, the list is fetched at the next nudge.
 func (c *Follower) WantCRL(der []byte) {
 	select {
 	case c.crls <- der:
@@ -196,17 +197,17 @@ func (c *Follower) WantCRL(der []byte) {
 	}
 }
 
-// IsStrange takes a relay's word that it does not know this node. Never blocks.
+// IsStrange says that a relay does not know this node. It does not block.
 func (c *Follower) IsStrange() {
 	select {
-	case c.strange <- struct{}{}:
+	case c.unknown <- struct{}{}:
 	default:
 	}
 }
 
-// Run is the goroutine. It ends with ctx. When the next fetch is due is decided
-// once and not again with each nudge, so that a relay that nudges without end
-// neither makes the node fetch more often nor keeps it from fetching.
+// Run fetches until ctx ends. The time of the next fetch is set once and not again with
+// each nudge, so that a relay that nudges endlessly makes the node fetch neither more
+// often nor never.
 func (c *Follower) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer c.tasks.Wait()
@@ -216,7 +217,7 @@ func (c *Follower) Run(ctx context.Context) {
 	for {
 		s, ok := c.cfg.Held.Get()
 		if !ok {
-			return // not before this goroutine was told to end
+			return // only when ctx ends
 		}
 		timer.Reset(c.begin(ctx, c.at(s, time.Now())))
 		select {
@@ -226,8 +227,8 @@ func (c *Follower) Run(ctx context.Context) {
 			c.hear(s, w, time.Now())
 		case der := <-c.crls:
 			c.pushed(der, time.Now())
-		case <-c.strange:
-			c.bring(ctx)
+		case <-c.unknown:
+			c.checkRefusal(ctx)
 		case res := <-c.done:
 			c.finish(ctx, res, time.Now())
 		case <-timer.C:
@@ -235,14 +236,14 @@ func (c *Follower) Run(ctx context.Context) {
 	}
 }
 
-// at is what the plan is judged by.
+// at returns the moment for the plan.
 func (c *Follower) at(s *network.Network, now time.Time) moment {
 	return moment{Network: s, held: c.versions(), now: now, weft: c.cfg.Clock.Now()}
 }
 
-// hear takes somebody's word for what is current.
+// hear takes reported current versions.
 func (c *Follower) hear(s *network.Network, w wanted, now time.Time) {
-	waited := c.plan.waiting(c.at(s, now)) // before what comes along is taken
+	waited := c.plan.waiting(c.at(s, now)) // before the change in w is applied
 	w = c.plan.complete(w)
 	if w.changes != nil && w.changes.Version == w.Directory && c.takeChanges(w.changes) {
 		c.tell()
@@ -250,8 +251,8 @@ func (c *Follower) hear(s *network.Network, w wanted, now time.Time) {
 	c.plan.hear(c.at(s, now), w, waited)
 }
 
-// begin asks for what is wanted and due, and returns how long until it is to be
-// called again, should nothing happen before.
+// begin sends the requests that are due, and returns after how long to call it again if
+// nothing happens before.
 func (c *Follower) begin(ctx context.Context, m moment) time.Duration {
 	ask, well, wait := c.plan.next(m)
 	for _, p := range well {
@@ -263,7 +264,7 @@ func (c *Follower) begin(ctx context.Context, m moment) time.Duration {
 	return wait
 }
 
-// finish takes what came of asking for a part.
+// finish takes the result of a request.
 func (c *Follower) finish(ctx context.Context, res result, now time.Time) {
 	if ctx.Err() != nil {
 		return
@@ -297,7 +298,7 @@ func (c *Follower) finish(ctx context.Context, res result, now time.Time) {
 		st.idle(now, res.cost)
 		c.plan.forget(m.held, res.part, res.word)
 	case refused && res.part != partCertificate:
-		c.cfg.Log.Warn("refused what the server sent", "what", partWords[res.part].name, "err", err)
+		c.cfg.Log.Warn("refused an answer of the server", "what", partWords[res.part].name, "err", err)
 		st.refuse(now, weftNow, res.word, have, res.tag, res.body, res.cost, err)
 	default:
 		c.cfg.Log.Info("fetch from the server", "what", partWords[res.part].name, "err", err)
@@ -318,8 +319,8 @@ func (c *Follower) finish(ctx context.Context, res result, now time.Time) {
 	}
 }
 
-// renew takes a new certificate, which was asked for when asked was held. A list that
-// has come since then may leave it out too.
+// renew takes a new certificate that was requested while asked was the current Network. A
+// list received since then may no longer cover it, either.
 func (c *Follower) renew(asked *network.Network, der []byte) error {
 	s, ok := c.cfg.Held.Get()
 	if !ok {
@@ -332,7 +333,7 @@ func (c *Follower) renew(asked *network.Network, der []byte) error {
 	now := c.cfg.Clock.Now()
 	switch {
 	case node.ID != s.Self.ID:
-		return errors.New("the server certified another key than ours")
+		return errors.New("the server certified another key than this device's")
 	case !node.NotAfter.After(now):
 		return errors.New("the server sent a certificate that has expired")
 	}
@@ -344,83 +345,6 @@ func (c *Follower) renew(asked *network.Network, der []byte) error {
 		return net.ErrClosed
 	}
 	c.cfg.Changed()
-	c.plan.mayFit(partConfig) // the addresses in it
+	c.plan.mayFit(partConfig) // its addresses may have been the problem
 	return nil
-}
-
-// report keeps health up to date. The server is away only when it answered
-// nothing of all that was asked at a time.
-func (c *Follower) report(st *step, res result, err error, refused bool) {
-	h := c.cfg.Health
-	if err == nil || refused || alone(err) || forAll(err) {
-		c.answered = true
-		h.Clear(status.CodeServerOffline)
-		h.Clear(status.CodeServerUntrusted)
-	}
-	if err == nil {
-		h.Clear(status.CodeVersion)
-		h.Clear(status.CodeRevoked)
-	}
-	switch {
-	case err != nil && forAll(err):
-		c.refused(err)
-		h.Clear(partWords[res.part].code)
-		return
-	case err != nil && !c.answered:
-		why := fmt.Sprintf("the coordination server does not answer (%v); known devices stay reachable", err)
-		if what := lacking(&c.plan.steps); what != "" {
-			why += "; not known to be current: " + what
-		}
-		h.Set(status.CodeServerOffline, why)
-		if errors.Is(err, cert.ErrUntrusted) {
-			h.Set(status.CodeServerUntrusted, "something else than the server that this device trusts answers in its place")
-		}
-	}
-	if why := st.warning(res.part); why != "" {
-		h.Set(partWords[res.part].code, why)
-	} else {
-		h.Clear(partWords[res.part].code)
-	}
-}
-
-// tell tells the relay what this node holds now, if that is something else than
-// before.
-func (c *Follower) tell() {
-	if have := c.versions(); have != c.have {
-		c.have = have
-		c.cfg.Tell()
-	}
-}
-
-// pushed takes a revocation list that a relay sent unasked. One that is of no use
-// is not looked at again.
-func (c *Follower) pushed(der []byte, now time.Time) {
-	if now.Sub(c.useless) <= crlSpacing {
-		return
-	}
-	sum := sha256.Sum256(der)
-	if sum == c.spurned || sum == c.plan.steps[partList].sum {
-		return
-	}
-	newer, err := c.TakeCRL(der)
-	if err != nil {
-		c.cfg.Log.Warn("refused a revocation list that a relay sent", "err", err)
-		c.spurned = sum
-	}
-	if !newer {
-		c.useless = now
-	}
-}
-
-// refused handles a server that says that this node exists no more, or is too
-// old. The node keeps its state: the owner decides, and a mistake on the server
-// must not cost the device its identity.
-func (c *Follower) refused(err error) {
-	var e *api.Error
-	if errors.As(err, &e) && e.Code == api.CodeProtocol {
-		c.cfg.Health.Set(status.CodeVersion, "this weft and the server are too far apart in version; known devices stay reachable as long as the certificates last: "+e.Error())
-	}
-	if errors.As(err, &e) && (e.Code == api.CodeRevoked || e.Code == api.CodeUnauthorized) {
-		c.cfg.Removed()
-	}
 }

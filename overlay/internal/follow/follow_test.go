@@ -24,7 +24,7 @@ import (
 	"weft/overlay/status"
 )
 
-// fakeServer answers a Follower's questions, as its HTTP transport.
+// fakeServer is the HTTP transport of a Follower and answers its requests.
 type fakeServer struct {
 	mu sync.Mutex
 	// mu guards the following.
@@ -52,8 +52,7 @@ func (s *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), Request: req}, nil
 }
 
-// member makes a network and a device that is in it. sign makes another certificate for
-// the device.
+// member makes a network with one device. sign makes another certificate for the device.
 func member(t *testing.T) (ca *cert.CA, id *network.Identity, sign func() []byte) {
 	t.Helper()
 	ca, err := cert.NewCA("network", time.Now())
@@ -78,9 +77,9 @@ func member(t *testing.T) (ca *cert.CA, id *network.Identity, sign func() []byte
 	return ca, id, sign
 }
 
-// A Follower runs without a node: a word about what is current has it ask for that,
-// take it, have what depends on it follow, and say so, in this order. What is of
-// another network changes nothing.
+// A Follower works without a node. When new versions are reported it fetches them,
+// applies them, makes others follow and sends its versions, in this order. Answers of
+// another network change nothing.
 func TestFollowsWithoutANode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, id, _ := member(t)
@@ -104,7 +103,7 @@ func TestFollowsWithoutANode(t *testing.T) {
 		server := &fakeServer{config: config(2), list: list}
 		var health status.Warnings
 		var current, told atomic.Int64
-		var seen api.Versions // when Changed was last called; of the goroutine in Run
+		var seen api.Versions // at the last call of Changed; owned by Run's goroutine
 		dir := directory.New(time.Now)
 		f := New(Config{
 			Client: client.New(server, func(time.Time) {}),
@@ -164,8 +163,8 @@ func TestFollowsWithoutANode(t *testing.T) {
 	})
 }
 
-// A relay that announces configuration after configuration, none of which the server
-// has, has the node wait for one for a few seconds of each minute, and not always.
+// A relay that keeps announcing configurations that the server does not have makes the
+// node count as behind for a few seconds of each minute only.
 func TestBehindAtTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := directory.New(time.Now)
@@ -187,12 +186,12 @@ func TestBehindAtTimes(t *testing.T) {
 	})
 }
 
-// A certificate that the revocation list leaves out is renewed once for each list, also
-// when the second one comes while the first is answered.
+// A certificate that the revocation list no longer covers is renewed once for each list,
+// even if the second list comes while the first renewal is in progress.
 func TestRenewsForEachListThatOmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, id, sign := member(t)
-		list := func(number uint64) []byte { // that leaves out whatever ends within five years
+		list := func(number uint64) []byte { // that does not cover certificates that expire within five years
 			der, err := ca.SignCRL(number, []*big.Int{}, time.Now().AddDate(5, 0, 0).Truncate(time.Second), time.Now())
 			if err != nil {
 				t.Error(err)

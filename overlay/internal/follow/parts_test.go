@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A version that was refused is not asked for again, another one is, and the less
-// often the more it has cost; whatever is said meanwhile.
+// A refused version is not requested again. Another one is, the less often the more it
+// has cost, whatever is reported meanwhile.
 func TestStepRefusals(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	why := errors.New("too long")
@@ -35,7 +35,7 @@ func TestStepRefusals(t *testing.T) {
 	if d := holds(1, func(int) []byte { return list }); d != firstHold {
 		t.Errorf("the first time: %v", d)
 	}
-	// A relay that announces another number each time, and always the same list.
+	// A relay that announces another number each time, with always the same list.
 	if d := holds(20, func(int) []byte { return list }); d != maxHold {
 		t.Errorf("always the same: %v", d)
 	}
@@ -43,14 +43,14 @@ func TestStepRefusals(t *testing.T) {
 	if d := holds(20, func(i int) []byte { return append([]byte{byte(i)}, list...) }); d != maxCheapHold {
 		t.Errorf("always another one: %v", d)
 	}
-	// A server that says beforehand how long it is: nothing is read.
+	// A server that announces the length: nothing is read.
 	if d := holds(20, func(int) []byte { return nil }); d != maxCheapHold {
 		t.Errorf("nothing was read: %v", d)
 	}
 	if w := st.warning(partList); !strings.Contains(w, "too long") || !strings.Contains(w, "since 2026-01-02T") {
 		t.Errorf("the warning: %s", w)
 	}
-	if st.mended("have") || !st.mended("another") {
+	if st.outdated("have") || !st.outdated("another") {
 		t.Error("what mends it")
 	}
 	st.succeed()
@@ -59,8 +59,8 @@ func TestStepRefusals(t *testing.T) {
 	}
 }
 
-// What fails on its way is tried again after at most a minute, and only what has
-// cost much is held back whatever is said.
+// A request without an answer is repeated after at most a minute. Only costly answers
+// delay it further, whatever is reported.
 func TestStepFailures(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	why := errors.New("broke off")

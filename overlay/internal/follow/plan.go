@@ -14,43 +14,43 @@ import (
 const (
 	jitterDirectory = 300 * time.Millisecond
 	jitterConfig    = 2 * time.Second
-	pushTime        = time.Second     // for a pushed revocation list to come
-	nudgeSpacing    = 2 * time.Second // at most one nudged fetch in this time
+	pushTime        = time.Second     // for a pushed revocation list to arrive
+	nudgeSpacing    = 2 * time.Second // least time between fetches because of nudges
 	maxSpread       = 10 * time.Minute
 	renewSpacing    = time.Second
 )
 
-// wanted is what somebody said is current.
+// wanted holds reported current versions.
 type wanted struct {
 	api.Versions
-	spread time.Duration // the server's wish to space a large network out
+	spread time.Duration // over which the server wants the nodes to fetch
 	nudged bool
 	renew  bool
-	// changes is what came with the nudge, if who sent it is believed.
+	// changes is the change of the directory in the nudge, if its sender is trusted.
 	changes *api.Changes
 }
 
-// moment is what a plan is judged by: what the node holds, and when.
+// moment is the input of a plan: what the node has, and the time.
 type moment struct {
 	*network.Network
 	held      api.Versions
 	now, weft time.Time
 }
 
-// plan decides what is asked of the server, and when: it remembers what was said to
-// be current and how far each part is. Its methods take the moment and do nothing
-// else, but that who was nudged with many others draws when to ask.
+// plan decides what to ask the server, and when. It has the reported versions and the
+// state of each part. Its methods are pure, except that the time of a fetch after a nudge
+// is random.
 type plan struct {
 	target  wanted
 	steps   [parts]step
-	due     time.Time          // of what was nudged for
-	last    map[bool]time.Time // by nudged: when something was last asked for
+	due     time.Time          // when to fetch because of a nudge
+	last    map[bool]time.Time // when something was last requested; key: because of a nudge
 	renewed time.Time          // weft time of the last renewal in this run
-	omitted uint64             // number of the list that the certificate was last asked for
+	omitted uint64             // number of the list because of which the certificate was last requested
 }
 
-// question is a part to ask for: the version that is wanted, and what the server
-// called the content that was refused last.
+// question is a part to request: the wanted version, and the ETag of the content that was
+// last refused.
 type question struct {
 	part      part
 	word, tag string
@@ -60,7 +60,7 @@ func newPlan(held api.Versions) plan {
 	return plan{target: wanted{Versions: held}, last: map[bool]time.Time{}}
 }
 
-// complete adds to what somebody said what was said before.
+// complete fills in what a report leaves out from earlier reports.
 func (l *plan) complete(w wanted) wanted {
 	if w.Config.IsZero() { // the relay does not know
 		w.Config, w.Directory = l.target.Config, l.target.Directory
@@ -72,8 +72,8 @@ func (l *plan) complete(w wanted) wanted {
 	return w
 }
 
-// hear takes somebody's word, completed, for what is current. waited says that
-// something was wanted before: it stays due when it was.
+// hear takes a completed report of current versions. waited says that something was
+// wanted before, so that its time does not change.
 func (l *plan) hear(m moment, w wanted, waited bool) {
 	w.changes = nil
 	l.target = w
@@ -84,26 +84,26 @@ func (l *plan) hear(m moment, w wanted, waited bool) {
 	if !waited || !l.due.After(m.now) {
 		l.due = soonest
 	}
-	for p := range parts { // the relay has heard from the server: no need to be patient
+	for p := range parts { // the relay has received it from the server, which is therefore reachable
 		if st := &l.steps[p]; st.retry.After(soonest) {
 			st.retry = soonest
 		}
 	}
 }
 
-// next returns what is to be asked for now, which is under way from then on, which
-// parts are well without, and how long until next is to be called again, should
-// nothing happen before.
+// next returns what to request now, which counts as in progress from then on; which parts
+// have become current otherwise; and after how long to call next again if nothing happens
+// before.
 func (l *plan) next(m moment) (ask []question, well []part, wait time.Duration) {
 	var next time.Time
 	for p := range parts {
 		st := &l.steps[p]
 		word, have, from := l.wants(m, p)
-		if st.mended(have) || p == partDirectory && !m.ReadsDirectory() {
+		if st.outdated(have) || p == partDirectory && !m.ReadsDirectory() {
 			*st = step{busy: st.busy}
 			well = append(well, p)
 		}
-		if st.refused == "" && !st.since.IsZero() && (word == "" || from.After(m.now)) { // it came another way
+		if st.refused == "" && !st.since.IsZero() && (word == "" || from.After(m.now)) { // it came from elsewhere
 			st.since, st.reason, st.alone = time.Time{}, "", false
 			well = append(well, p)
 		}
@@ -125,8 +125,8 @@ func (l *plan) next(m moment) (ask []question, well []part, wait time.Duration) 
 	return ask, well, next.Sub(m.now)
 }
 
-// wants returns which version of a part is wanted, "" if none, what the node has,
-// and, where time alone makes it due, from when.
+// wants returns the wanted version of a part, "" if none, the version that the node has,
+// and from when it is due if that depends on time only.
 func (l *plan) wants(m moment, p part) (word, have string, from time.Time) {
 	switch p {
 	case partList:
@@ -151,7 +151,7 @@ func (l *plan) wants(m moment, p part) (word, have string, from time.Time) {
 	return word, have, from
 }
 
-// waiting reports whether something is to be asked for and was not yet.
+// waiting reports whether something is wanted and was not requested yet.
 func (l *plan) waiting(m moment) bool {
 	for p := range parts {
 		word, _, from := l.wants(m, p)
@@ -162,7 +162,7 @@ func (l *plan) waiting(m moment) bool {
 	return false
 }
 
-// busy reports whether anything is under way.
+// busy reports whether any request is in progress.
 func (l *plan) busy() bool {
 	for p := range parts {
 		if l.steps[p].busy {
@@ -172,8 +172,8 @@ func (l *plan) busy() bool {
 	return false
 }
 
-// lets reports whether the node knows all that says who may come in, as far as
-// anybody has told and it can be used.
+// lets reports whether the node has everything that decides who may come in, as far as it
+// was reported and can be used.
 func (l *plan) lets(m moment) bool {
 	for _, p := range []part{partList, partConfig} {
 		if word, _, _ := l.wants(m, p); word != "" && word != l.steps[p].refused {
@@ -183,7 +183,7 @@ func (l *plan) lets(m moment) bool {
 	return true
 }
 
-// forget lets go of what was announced, if it is what was asked for, as word: the
+// forget drops the announced version of a part if it is word, which was requested: the
 // server does not have it. It may be announced again.
 func (l *plan) forget(held api.Versions, p part, word string) {
 	t := &l.target
@@ -205,18 +205,17 @@ func (l *plan) forget(held api.Versions, p part, word string) {
 	}
 }
 
-// mayFit has what was refused asked for once more: what it was judged by is
-// something else now.
+// mayFit makes refused versions be requested once more, because what they were checked
+// against has changed.
 func (l *plan) mayFit(others ...part) {
 	for _, p := range others {
 		l.steps[p].refused = ""
 	}
 }
 
-// renewIn is how long until the certificate must be renewed. A certificate
-// that is due for renewal as soon as it is there, because its life is short or
-// the server wants to keep us busy, is not renewed without end: its life is
-// counted from when it came.
+// renewIn returns how long until the certificate must be renewed. A certificate that
+// would be due at once, because its life is short or the server is hostile, is not
+// renewed endlessly: its life is counted from when it was received.
 func (l *plan) renewIn(m moment) time.Duration {
 	percent := m.Config.RenewAfter
 	if percent <= 0 || percent >= 100 {
@@ -230,15 +229,14 @@ func (l *plan) renewIn(m moment) time.Duration {
 		due = later(due, later(share(l.renewed), l.renewed.Add(renewSpacing)))
 	}
 	if m.CRL.Omits(m.Self.NotAfter) && m.CRL.Number != l.omitted {
-		return 0 // nobody who holds the list believes this certificate, whatever the time is
+		return 0 // no node with this list accepts the certificate, whatever the time is
 	}
 	return due.Sub(m.weft)
 }
 
-// jitterOf spreads the fetches of many nodes that were nudged at once. When only
-// the revocation list is new, the relay is about to push it, at 500 nodes a
-// second and first to who knows the revoked device: fetching is for those whom
-// that does not reach.
+// jitterOf spreads the fetches of many nodes that were nudged at once. When only the
+// revocation list is new, the relay will push it, at 500 nodes a second and first to
+// those that know the revoked device: only nodes that get no push need to fetch.
 func jitterOf(m moment, w wanted) time.Duration {
 	span, least := jitterDirectory, time.Duration(0)
 	spread := min(w.spread, maxSpread)
@@ -259,7 +257,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// soonest returns the earlier of two times, of which zero means never.
+// soonest returns the earlier of two times; zero means never.
 func soonest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -14,8 +14,8 @@ import (
 
 func version(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
 
-// planned is a laptop's moment, in the first day of its certificate: it holds the
-// first version of everything.
+// planned returns the plan and moment of a laptop in the first day of its certificate,
+// with the first version of everything.
 func planned() (plan, moment) {
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	self := &cert.Node{Serial: big.NewInt(1), NotBefore: now, NotAfter: now.Add(90 * 24 * time.Hour)}
@@ -29,7 +29,7 @@ func (m moment) after(d time.Duration) moment {
 	return m
 }
 
-// asked is which parts are asked for at a moment.
+// asked returns the parts that are requested at a moment.
 func (l *plan) asked(m moment) []part {
 	ask, _, _ := l.next(m)
 	var parts []part
@@ -39,14 +39,14 @@ func (l *plan) asked(m moment) []part {
 	return parts
 }
 
-// What is asked for, and between when and when, after one word about what is current.
+// What is requested, and in which interval, after one report of current versions.
 func TestPlanAsks(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		w           wanted
 		change      func(l *plan, m *moment)
 		want        []part
-		least, most time.Duration // until it is asked
+		least, most time.Duration // until the request
 	}{
 		{"nothing new: the certificate alone is due, in two thirds of its life", wanted{Versions: api.Versions{Config: version(1), Directory: version(1), CRL: 1}}, nil,
 			[]part{partCertificate}, 59 * 24 * time.Hour, 60 * 24 * time.Hour},
@@ -100,8 +100,7 @@ func TestPlanAsks(t *testing.T) {
 	}
 }
 
-// A relay that nudges without end neither makes the node fetch more often nor keeps
-// it from fetching.
+// A relay that nudges endlessly makes the node fetch neither more often nor never.
 func TestPlanNudgedWithoutEnd(t *testing.T) {
 	l, m := planned()
 	asked := 0
@@ -121,7 +120,7 @@ func TestPlanNudgedWithoutEnd(t *testing.T) {
 	}
 }
 
-// next says when it is to be called again: no earlier is there anything to do.
+// next says when to call it again: there is nothing to do before.
 func TestPlanWaits(t *testing.T) {
 	l, m := planned()
 	l.hear(m, l.complete(wanted{Versions: api.Versions{CRL: 2}, nudged: true}), false)
@@ -137,8 +136,8 @@ func TestPlanWaits(t *testing.T) {
 	}
 }
 
-// What the server turns out not to have is not asked for again, and what came another
-// way is well.
+// What the server does not have is not requested again, and what came from elsewhere
+// counts as current.
 func TestPlanForgets(t *testing.T) {
 	l, m := planned()
 	l.hear(m, l.complete(wanted{Versions: api.Versions{Config: version(2), Directory: version(2), CRL: 2}, renew: true}), false)

@@ -11,11 +11,11 @@ import (
 	"weft/overlay/status"
 )
 
-// What the server sent becomes what this node goes by: verified, then at once in
-// one new network.Network, and then what follows from it.
+// What the server sent is verified, applied in one new network.Network, and then followed
+// by everything that depends on it.
 
-// update changes identity and network together. It reports false when the node
-// is in no network any more.
+// update changes identity and network together. It returns false when the node is no
+// longer in a network.
 func (c *Follower) update(change func(*network.Identity, *network.Network)) bool {
 	if !c.cfg.Held.Update(func(id *network.Identity, s *network.Network) {
 		change(id, s)
@@ -40,7 +40,7 @@ func (c *Follower) TakeConfig(config *api.Config) error {
 		return err
 	}
 	if config.Network != "" && config.Network != id.Network.String() {
-		return fmt.Errorf("it is of another network, %s", config.Network)
+		return fmt.Errorf("it belongs to another network, %s", config.Network)
 	}
 	if !c.update(func(id *network.Identity, s *network.Network) {
 		id.URLs, id.NetworkCAs = network.MergeURLs(fresh.Config.ServerURLs, id.URLs), config.NetworkCAs
@@ -52,9 +52,10 @@ func (c *Follower) TakeConfig(config *api.Config) error {
 	return nil
 }
 
-// TakeCRL verifies a revocation list that is newer than the one held, from
-// wherever it came, and ends all dealings with whom it revokes. It reports whether it was newer. Of several at once the one with the
-// highest number is what is left, in memory and on disk.
+// TakeCRL verifies a revocation list from any source, and if it is newer than this
+// node's, applies it: sessions and tunnels of revoked nodes end. It reports whether the
+// list was newer. Of several concurrent lists the one with the highest number remains, in
+// memory and on disk.
 func (c *Follower) TakeCRL(der []byte) (newer bool, err error) {
 	s, ok := c.cfg.Held.Get()
 	if !ok {
@@ -82,9 +83,9 @@ func (c *Follower) TakeCRL(der []byte) (newer bool, err error) {
 	return true, nil
 }
 
-// takeChanges takes a short change of the directory that the server's own relay
-// sent unasked, if it fits what the node holds. One that begins further back
-// than that fits too: it holds all that came since.
+// takeChanges applies a change of the directory from a nudge of the server's own relay,
+// if it fits the node's version, and reports whether it did. A change from an older
+// version fits too: it contains all later ones.
 func (c *Follower) takeChanges(ch *api.Changes) bool {
 	have := c.cfg.Directory.Version()
 	s, ok := c.cfg.Held.Get()
@@ -98,9 +99,9 @@ func (c *Follower) takeChanges(ch *api.Changes) bool {
 
 func (c *Follower) takeDirectory(s *network.Network, dir *api.Directory) {
 	if refused := c.cfg.Directory.Update(dir, s.VerifyListed); refused > 0 {
-		c.cfg.Log.Warn("the directory holds certificates that do not verify", "count", refused)
+		c.cfg.Log.Warn("the directory has certificates that cannot be verified", "count", refused)
 	}
-	if now, ok := c.cfg.Held.Get(); ok && now.CRL != s.CRL { // a list came meanwhile
+	if now, ok := c.cfg.Held.Get(); ok && now.CRL != s.CRL { // a revocation list came meanwhile
 		c.cfg.Directory.Forget(now.CRL.Revoked)
 	}
 	c.cfg.NamesChanged()
@@ -108,9 +109,9 @@ func (c *Follower) takeDirectory(s *network.Network, dir *api.Directory) {
 	c.cfg.Keep(state.DirectoryFile)
 }
 
-// PinNames pins name -> NodeID at first contact and warns when a name has
-// come to mean another key: while the network CA lives on the server, whoever
-// owns the server could do that.
+// PinNames pins the NodeID of each name at first contact and warns when a name belongs to
+// another key: while the network CA is on the server, whoever controls the server could
+// do that.
 func PinNames(dir *directory.Directory, health *status.Warnings, keep func(file string)) {
 	others, pinned := dir.PinNew()
 	for _, o := range others {

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// glareHold bounds how long an introduction by a peer waits for our own to the
-// same peer, unless it takes longer for two answers to come.
+// glareHold bounds how long an introduction by a peer waits for our own to the same peer,
+// unless two answers take longer.
 const glareHold = 2500 * time.Millisecond
 
-// answer is the callee's side of an introduction, and then the session's first
-// worker.
+// answer runs the callee's side of an introduction, and then the session's worker for the
+// first time.
 func (s *Session) answer() {
 	deny, err := s.receive()
 	switch {
@@ -28,7 +28,7 @@ func (s *Session) answer() {
 	}
 }
 
-// receive runs the introduction up to and with accept.
+// receive runs the introduction up to the sending of accept.
 func (s *Session) receive() (*Deny, error) {
 	if err := s.secure(); err != nil {
 		return nil, err
@@ -66,19 +66,20 @@ func (s *Session) receive() (*Deny, error) {
 	return s.decide()
 }
 
-// hold settles glare: both nodes have dialled each other. The introduction
-// whose caller has the lower NodeID wins once its callee has sent accept; until
-// then the other waits here.
+// hold resolves glare: both nodes have dialled each other. The introduction whose caller
+// has the lower NodeID wins once its callee has sent accept; until then the other one
+// waits here.
 //
-//   - The peer is lower: this one wins, decide ends ours.
-//   - We are lower, and the peer's hello says that it has seen our attempt:
-//     wait for the outcome. Lost if ours is accepted, else go on.
-//   - We are lower, our attempt was under way before this introduction came,
-//     and the peer has not seen it: it was lost on the way (the peer was not
-//     connected yet). Give it up and go on.
+//   - The peer is lower: its introduction wins, and decide ends ours.
+//   - We are lower, and the peer's hello says that it has received our attempt: wait for
+//     the outcome. The peer's introduction fails if ours is accepted, and otherwise
+//     continues.
+//   - We are lower, our attempt began before this introduction arrived, and the peer has
+//     not received it: it was lost (the peer was not connected yet). Give ours up and
+//     continue.
 //
-// A peer that keeps us waiting, or a relay that lets only one of the two
-// through, delays by glareHold at most.
+// A peer that does not answer, or a relay that delivers only one of the two, causes a
+// delay of glareHold at most.
 func (s *Session) hold(seen uint64) error {
 	sw := s.sw
 	var late <-chan time.Time
@@ -99,7 +100,7 @@ func (s *Session) hold(seen uint64) error {
 			return nil
 		case ours.sid == s.sawAttempt && ours.sid != seen:
 			s.held = false
-			sw.failLocked(ours, errUnheard)
+			sw.failLocked(ours, errNotReceived)
 			sw.mu.Unlock()
 			return nil
 		}
@@ -116,7 +117,7 @@ func (s *Session) hold(seen uint64) error {
 			sw.mu.Lock()
 			s.held = false
 			if s.peer.dial != nil && s.peer.dial.attempt == ours {
-				sw.failLocked(ours, errUnheard)
+				sw.failLocked(ours, errNotReceived)
 			}
 			sw.mu.Unlock()
 			return nil
@@ -126,8 +127,8 @@ func (s *Session) hold(seen uint64) error {
 	}
 }
 
-// decide asks the policy and makes an accepted introduction the peer's
-// session. Our own Dial to the peer, if one runs, is won by it.
+// decide asks Config.Accept, and makes an accepted introduction the peer's session. Our
+// own Dial to the peer, if one is running, returns that session.
 func (s *Session) decide() (*Deny, error) {
 	s.peer.cb.Lock()
 	defer s.peer.cb.Unlock()
@@ -146,12 +147,12 @@ func (s *Session) decide() (*Deny, error) {
 func (sw *Switch) accepted(s *Session) error {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	s.told = true // the peer is installed: from here on Closed is due
+	s.told = true // the peer is installed: from now on the end must be reported to Closed
 	if s.err != nil {
 		return s.err
 	}
-	// Older attempts of the peer are abandoned; a relay that delivers the rest
-	// of one now must not bring its keys back.
+	// The peer has abandoned its older attempts; a relay that delivers the rest of one
+	// later must not bring its keys back.
 	for _, o := range slices.Clone(s.peer.sessions) {
 		if o == s {
 			break
@@ -170,7 +171,7 @@ func (sw *Switch) accepted(s *Session) error {
 	return nil
 }
 
-// run is the first turn of a live session's worker.
+// run handles what has arrived when a session becomes live.
 func (s *Session) run() {
 	s.cancel()
 	if s.sw.cfg.Live != nil {

@@ -7,11 +7,10 @@ import (
 	"testing"
 )
 
-// BenchmarkIntroduction counts the processor time of both ends for a whole
-// introduction, hello to accept and bye, and its bytes each way.
+// BenchmarkIntroduction measures the CPU time of both ends for a whole introduction, from
+// hello to accept and bye, and the bytes in each direction.
 //
-// The second one is of nodes that prove nothing of their WireGuard keys, as they
-// did before.
+// The second case has nodes of earlier versions, which do not prove their WireGuard keys.
 func BenchmarkIntroduction(b *testing.B) {
 	b.Run("proven", func(b *testing.B) { benchmarkIntroduction(b, true) })
 	b.Run("unproven", func(b *testing.B) { benchmarkIntroduction(b, false) })
@@ -43,8 +42,8 @@ func benchmarkIntroduction(b *testing.B, prove bool) {
 	b.ReportMetric(float64(bytes[hi.id])/float64(b.N), "B-back/op")
 }
 
-// processorTime returns the process's in nanoseconds: other programs on the
-// machine do not show in it.
+// processorTime returns the CPU time of the process in nanoseconds, which other programs
+// do not affect.
 func processorTime() int64 {
 	var u syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)

@@ -8,12 +8,12 @@ import (
 
 // conn is a session as the net.Conn under its tls.Conn.
 //
-// Writes are corked: they gather in the session's out buffer until the session
-// flushes them or a Read has to wait, so a whole flight is one frame.
+// Writes are corked: they gather in the session's out buffer until the session flushes
+// them or a Read must wait, so that a whole flight is one frame.
 //
-// While the introduction is in progress Read waits. Once the session is live it
-// does not: it answers errWouldBlock, which crypto/tls takes as temporary and
-// resumes from, so that an idle session needs no goroutine.
+// Read blocks while the introduction is in progress. Once the session is live it returns
+// errWouldBlock instead, which crypto/tls treats as temporary, so that an idle session
+// needs no goroutine.
 type conn struct{ s *Session }
 
 var _ net.Conn = conn{}
@@ -72,8 +72,8 @@ func (c conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close does nothing: sessions end by Session.finish, which alone knows
-// whether the peer is to be told.
+// Close does nothing: sessions end in Session.finish, which decides whether to send the
+// peer anything.
 func (conn) Close() error { return nil }
 
 type sessionAddr string
@@ -84,7 +84,8 @@ func (a sessionAddr) String() string { return string(a) }
 func (c conn) LocalAddr() net.Addr  { return sessionAddr(c.s.sw.cfg.ID.String()) }
 func (c conn) RemoteAddr() net.Addr { return sessionAddr(c.s.id.String()) }
 
-// Deadlines are the session's context, and nothing written here can block.
+// There are no deadlines: the session's context takes their place, and writes never
+// block.
 func (conn) SetDeadline(time.Time) error      { return nil }
 func (conn) SetReadDeadline(time.Time) error  { return nil }
 func (conn) SetWriteDeadline(time.Time) error { return nil }

@@ -8,19 +8,19 @@ import (
 	"weft/overlay/cert"
 )
 
-// Whoever holds the newer revocation list sends it, right after the
-// introduction, in chunks: a burst at a time, the next burst when the receiver
-// asks for it, so that the receiver's queue bounds what is under way. A burst
-// may reach a caller that has not read accept yet: it fits maxHandshakeBytes.
+// The side with the newer revocation list sends it right after the introduction, in
+// chunks: one burst at a time, and the next when the receiver asks for it, so that the
+// receiver's queue bounds what is in flight. A burst may reach a caller that has not read
+// accept yet, so it fits in maxHandshakeBytes.
 const (
 	crlChunk = 10 << 10 // 13.7 KB as JSON
 	crlBurst = 4
 )
 
-// crlTransfer is what a session's worker knows of lists on their way.
+// crlTransfer is what a session's worker knows of list transfers.
 type crlTransfer struct {
-	sent int  // bytes of our list, to bound what the peer may ask for
-	junk bool // the peer's did not verify
+	sent int  // bytes of our list that were sent, to bound what the peer may request
+	junk bool // the peer's list did not verify
 }
 
 // offerCRL starts sending our list if it is newer than the peer's.
@@ -35,9 +35,8 @@ func (s *Session) offerCRL() error {
 	return s.sendCRL(number, 0)
 }
 
-// sendCRL sends one burst from offset on, or from the start if the list has
-// changed since. What one session may ask for is bounded: a few times the
-// list.
+// sendCRL sends one burst from offset on, or from the start if the list has changed
+// since. One session may request a few times the length of the list in all.
 func (s *Session) sendCRL(number uint64, offset int) error {
 	if s.sw.cfg.CRL == nil {
 		return nil
@@ -64,8 +63,8 @@ func (s *Session) sendCRL(number uint64, offset int) error {
 	return nil
 }
 
-// takeCRL gathers the peer's list. A list that is not newer is ignored; one for
-// which there is no place now is asked for when there is.
+// takeCRL collects the peer's list. It ignores a list that is not newer, and requests one
+// later for which there is no place now.
 func (s *Session) takeCRL(m Message) error {
 	sw := s.sw
 	if sw.cfg.CRL == nil || sw.cfg.OnCRL == nil || s.crl.junk {
@@ -86,7 +85,7 @@ func (s *Session) takeCRL(m Message) error {
 	case der != nil:
 		sw.cfg.OnCRL(der)
 		own, _ := sw.cfg.CRL()
-		s.crl.junk = own < m.Number // it did not verify: once is enough
+		s.crl.junk = own < m.Number // it did not verify: do not take it again
 		sw.moot(own)
 	case more && m.Pause:
 		return s.write(Message{Type: TypeCRLNext, Number: m.Number, Offset: m.Offset + len(m.Data)})
@@ -94,31 +93,30 @@ func (s *Session) takeCRL(m Message) error {
 	return nil
 }
 
-// Lists arrive at listPlaces places. A peer that begins one and never goes on
-// must not keep a list from coming that says whom not to trust: when others
-// wait, the slowest gives up its place after listTurn, and is asked anew when its
-// turn comes. So the list that comes fastest is not interrupted, and everybody
-// has a turn.
+// At most listPlaces lists are received at a time. A peer that starts a list and never
+// continues must not block another list, which says whom not to trust: when others wait,
+// the slowest loses its place after listTurn, and is requested again when its turn comes.
+// So the fastest list is not interrupted, and every list gets a turn.
 const (
 	listPlaces = 4
 	listTurn   = 2 * time.Second
 )
 
-// list is a list in the middle of arriving.
+// list is a revocation list that is being received.
 type list struct {
 	number uint64
 	total  int
 	buf    []byte
-	since  time.Time // when it got its place; to begin anew does not change it
+	since  time.Time // when it got its place; starting over does not change it
 }
 
-// rate is in bytes per second.
+// rate returns the speed of the transfer in bytes per second.
 func (l *list) rate(now time.Time) float64 {
 	return float64(len(l.buf)) / max(now.Sub(l.since), time.Second).Seconds()
 }
 
-// beginList makes a place for the list of which m is the first piece. If there
-// is none the session is noted.
+// beginList finds a place for the list of which m is the first piece, and reports whether
+// there is one. If not, the session waits for one.
 func (sw *Switch) beginList(s *Session, m Message) bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -146,8 +144,8 @@ func (sw *Switch) placeListLocked(s *Session) {
 	s.list = &list{since: time.Now()}
 }
 
-// growList adds a piece, if it is the next one of a list that has a place. It
-// returns the list when that is complete, and gives up its place.
+// growList adds a piece, if it is the next one of a list that has a place. When the list
+// is complete it returns it and frees its place.
 func (sw *Switch) growList(s *Session, m Message) (der []byte, more bool) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -163,7 +161,7 @@ func (sw *Switch) growList(s *Session, m Message) (der []byte, more bool) {
 	return l.buf, false
 }
 
-// endList gives up the place of a session.
+// endList frees the place of a session.
 func (sw *Switch) endList(s *Session) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -178,14 +176,14 @@ func (sw *Switch) dropListLocked(s *Session) {
 	sw.turnLocked(time.Now())
 }
 
-// moot forgets lists that are not newer than what is held.
+// moot drops lists that are not newer than number own, which this node has now.
 func (sw *Switch) moot(own uint64) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	sw.listless = slices.DeleteFunc(sw.listless, func(s *Session) bool { return s.offered <= own })
 	sw.lists = slices.DeleteFunc(sw.lists, func(s *Session) bool {
 		if s.list.total == 0 || s.list.number > own {
-			return false // total is 0 of one that was asked for
+			return false // total is 0 for a list that was requested and has not started
 		}
 		s.list = nil
 		return true
@@ -193,8 +191,8 @@ func (sw *Switch) moot(own uint64) {
 	sw.turnLocked(time.Now())
 }
 
-// turnLocked gives places to sessions that wait for one, and comes again as long
-// as some do.
+// turnLocked gives places to sessions that wait for one, and runs again while some still
+// wait.
 func (sw *Switch) turnLocked(now time.Time) {
 	for len(sw.listless) > 0 && !sw.closed {
 		if len(sw.lists) >= listPlaces {

@@ -11,8 +11,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// However many peers begin to send a list and never go on, or do so at a crawl,
-// or send what is no list, that of an honest peer arrives.
+// The list of an honest peer arrives, however many peers start a list and never continue,
+// send slowly, or send junk.
 func TestListComesThrough(t *testing.T) {
 	first := func(s *Session, n int) {
 		s.Send(Message{Type: TypeCRL, Number: 1 << 40, Total: cert.MaxCRL, Data: make([]byte, n)})

@@ -13,33 +13,32 @@ import (
 	"weft/overlay/cert"
 )
 
-// retryPause is the mean pause before a second attempt. An introduction that
-// the peer itself has begun may win in the meantime.
+// retryPause is the mean pause before a second attempt. Meanwhile an introduction by the
+// peer may win.
 const retryPause = 75 * time.Millisecond
 
-// errLostGlare ends our introduction when the peer's own has won, errGaveWay
-// the peer's when ours has. In the first case the peer knows, from our accept.
+// errLostGlare ends our introduction when the peer's has won, errGaveWay the peer's when
+// ours has. In the first case our accept tells the peer.
 var (
-	errLostGlare = errors.New("introduction gave way to the peer's own")
-	errGaveWay   = errors.New("introduction gave way to our own")
+	errLostGlare = errors.New("the peer's own introduction was used instead")
+	errGaveWay   = errors.New("our own introduction was used instead")
 )
 
-// errUnheard ends an attempt that the peer has evidently never received.
-var errUnheard = fmt.Errorf("%w: the peer has not heard of it", ErrTimeout)
+// errNotReceived ends an attempt that the peer has evidently never received.
+var errNotReceived = fmt.Errorf("%w: the peer has not received it", ErrTimeout)
 
 // dial is one Dial in progress.
 type dial struct {
-	done  chan struct{} // closed once decided by something else than an attempt
+	done  chan struct{} // closed once something else than an attempt has decided the dial
 	ended chan struct{} // closed when the Dial returns
 
 	// Guarded by Switch.mu.
 	attempt *Session // in progress
 	decided bool
-	winner  *Session // an introduction by the peer that was accepted here; nil with decided: closed
+	winner  *Session // an introduction by the peer that was accepted here; nil with decided: the Switch was closed
 }
 
-// finishLocked decides the dial from outside: by the peer's introduction, or
-// by nil for Close.
+// finishLocked decides the dial: winner is an introduction by the peer, nil for Close.
 func (d *dial) finishLocked(winner *Session) {
 	if !d.decided {
 		d.decided, d.winner = true, winner
@@ -47,24 +46,23 @@ func (d *dial) finishLocked(winner *Session) {
 	}
 }
 
-// Dial introduces this node to a peer and returns the session once the peer
-// has accepted. established, if not nil, is called once the peer is verified
-// and our hello is on its way, with all keys of the session set: the caller
-// installs the WireGuard peer and starts its handshake then. It may be called
-// for a second attempt too; the latest keys count.
+// Dial introduces this node to a peer and returns the session once the peer has accepted.
+// established, if not nil, is called once the peer is verified and our hello is sent,
+// with all keys of the session set: the caller then installs the WireGuard peer and
+// starts its handshake. It may be called again for a second attempt; the latest keys
+// count.
 //
-// When both sides dial at once, both Dials return the same session: the one
-// whose caller has the lower NodeID (the keys of the other, handed to
-// established, are replaced through Config.Accept). When that one comes to
-// nothing the other is used.
+// When both sides dial at once, both Dials return the same session: the one whose caller
+// has the lower NodeID (Config.Accept replaces the keys that the other passed to
+// established). If that one fails, the other is used.
 //
-// A Dial that is called while another to the same peer runs, such as one whose
-// context has just ended, begins when that one has returned.
+// While another Dial to the same peer runs, such as one whose context has just ended,
+// Dial waits until it has returned.
 //
-// Errors: *DenyError; ErrClosed; the cause of ctx; an error of Verify or
-// ErrIdentity when another than the peer answered; ErrKey when the peer names a
-// WireGuard key that is not its own; else ErrTimeout, ErrReset, ErrBroken or an
-// error of Send after two attempts.
+// Errors: *DenyError; ErrClosed; the cause of ctx; an error of Verify, or ErrIdentity
+// when another node answered; ErrKey when the peer names a WireGuard key that is not its
+// own; otherwise, after two attempts, ErrTimeout, ErrReset, ErrBroken or an error of
+// Send.
 func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*Session)) (*Session, error) {
 	if peer == sw.cfg.ID {
 		return nil, fmt.Errorf("introduce to %v: that is this node: %w", peer, ErrIdentity)
@@ -82,7 +80,7 @@ func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*
 	return s, nil
 }
 
-// beginDial registers a dial to a node, once there is no other.
+// beginDial registers a dial to a node, and first waits until there is no other.
 func (sw *Switch) beginDial(ctx context.Context, id cert.NodeID) (*peer, *dial, error) {
 	for {
 		sw.mu.Lock()
@@ -124,7 +122,7 @@ func (sw *Switch) dial(ctx context.Context, p *peer, d *dial, established func(*
 			return s, nil
 		}
 		if try == 1 && d.undecided(sw) && retry(ctx, err) {
-			sw.log.Debug("introduction failed, once more", "peer", p.id, "err", err)
+			sw.log.Debug("introduction failed, trying once more", "peer", p.id, "err", err)
 			pause := time.NewTimer(retryPause/2 + rand.N(retryPause))
 			select {
 			case <-pause.C:
@@ -157,7 +155,7 @@ func (d *dial) undecided(sw *Switch) bool {
 	return !d.decided
 }
 
-// retry reports whether a failed attempt may have been bad luck.
+// retry reports whether an attempt that failed with err is worth another one.
 func retry(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false
@@ -173,8 +171,8 @@ func retry(ctx context.Context, err error) bool {
 	return true
 }
 
-// attempt runs one introduction as caller, who waits that long for the callee's
-// first flight.
+// attempt runs one introduction as caller. It waits at most wait for the callee's first
+// flight.
 func (sw *Switch) attempt(ctx context.Context, p *peer, d *dial, wait time.Duration, established func(*Session)) (*Session, error) {
 	s := sw.begin(ctx, p, d, wait)
 	if s == nil {
@@ -197,9 +195,9 @@ func (sw *Switch) attempt(ctx context.Context, p *peer, d *dial, wait time.Durat
 	return nil, err
 }
 
-// begin makes the session of an attempt, or nil when the dial is decided. It
-// waits while an introduction by the peer is being decided here, so that our
-// first frame never overtakes its accept.
+// begin makes the session of an attempt, or returns nil when the dial is decided. It
+// waits while an introduction by the peer is being decided here, so that our first frame
+// never overtakes its accept.
 func (sw *Switch) begin(ctx context.Context, p *peer, d *dial, wait time.Duration) *Session {
 	p.cb.Lock()
 	defer p.cb.Unlock()
@@ -216,7 +214,7 @@ func (sw *Switch) begin(ctx context.Context, p *peer, d *dial, wait time.Duratio
 	return s
 }
 
-// call is the caller's side, up to the callee's verdict.
+// call runs the caller's side, up to the callee's verdict.
 func (s *Session) call(established func(*Session)) error {
 	if err := s.secure(); err != nil {
 		return err
@@ -239,7 +237,7 @@ func (s *Session) call(established func(*Session)) error {
 		return err
 	}
 	own := s.Own.message()
-	own.Glare, own.Proof = s.heard(), s.proof
+	own.Glare, own.Proof = s.lastOpened(), s.proof
 	if err := s.write(own); err != nil {
 		return err
 	}
@@ -249,7 +247,8 @@ func (s *Session) call(established func(*Session)) error {
 	m, err := s.read()
 	switch {
 	case certificateAlert(err):
-		// Inside the session, so it is the peer that does not believe us.
+		// The alert came inside the TLS session, so it is the peer that refuses our
+		// certificate.
 		return &DenyError{Deny{Reason: DenyCertificate, Text: err.Error()}}
 	case err != nil:
 		return err
@@ -260,7 +259,7 @@ func (s *Session) call(established func(*Session)) error {
 	return s.checkProof(m.Proof)
 }
 
-// verdict is nil for accept alone, whatever else a callee may say.
+// verdict returns nil for accept only, and an error for any other message of a callee.
 func verdict(m Message) error {
 	switch m.Type {
 	case TypeAccept:
@@ -271,8 +270,7 @@ func verdict(m Message) error {
 	return fmt.Errorf("%w: %.20q in place of a verdict", ErrBroken, m.Type)
 }
 
-// establish hands the keys over, unless an introduction by the peer has won in
-// the meantime.
+// establish calls established, unless an introduction by the peer has won meanwhile.
 func (s *Session) establish(established func(*Session)) error {
 	s.peer.cb.Lock()
 	defer s.peer.cb.Unlock()
@@ -285,17 +283,17 @@ func (s *Session) establish(established func(*Session)) error {
 	return nil
 }
 
-// heard returns the id of the last introduction that the peer opened. The peer
-// learns from it whether its own has arrived.
-func (s *Session) heard() uint64 {
+// lastOpened returns the id of the last introduction that the peer opened. It tells the
+// peer whether its own has arrived.
+func (s *Session) lastOpened() uint64 {
 	s.sw.mu.Lock()
 	defer s.sw.mu.Unlock()
-	return s.peer.heard
+	return s.peer.opened
 }
 
-// won makes an accepted attempt the peer's session, and ends what it has
-// beaten: the peer has given up every introduction of its own that was under
-// way when it sent accept.
+// won makes an accepted attempt the peer's session, and ends the peer's introductions
+// that it has beaten: the peer has given up all that were in progress when it sent
+// accept.
 func (sw *Switch) won(s *Session, d *dial) bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -304,7 +302,7 @@ func (sw *Switch) won(s *Session, d *dial) bool {
 	}
 	d.attempt = nil
 	for _, o := range slices.Clone(s.peer.sessions) {
-		if o.halfOpen && o.opened < s.heardAt {
+		if o.halfOpen && o.opened < s.receivedAt {
 			sw.failLocked(o, errGaveWay)
 		}
 	}
@@ -312,7 +310,7 @@ func (sw *Switch) won(s *Session, d *dial) bool {
 	return true
 }
 
-// clip makes a peer's words fit for a line of text.
+// clip shortens a peer's text to n characters and makes it safe to print.
 func clip(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

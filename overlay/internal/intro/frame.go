@@ -36,8 +36,8 @@ func appendFrame(b []byte, f frame) []byte {
 	return append(b, f.payload...)
 }
 
-// FrameSession returns the id of the introduction that a frame belongs to, 0
-// for none, and whether the frame opens it.
+// FrameSession returns the session id of a frame, 0 for none, and whether the frame opens
+// the session.
 func FrameSession(b []byte) (id uint64, opens bool) {
 	if len(b) < headerLen {
 		return 0, false

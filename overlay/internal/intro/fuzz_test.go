@@ -54,7 +54,7 @@ func FuzzMessage(f *testing.F) {
 		m.hello()
 		again, err := appendMessage(nil, m)
 		if err != nil {
-			return // longer in our spelling
+			return // longer when we encode it
 		}
 		if m2, _, err := cutMessage(again); err != nil || !reflect.DeepEqual(canonical(m), canonical(m2)) {
 			t.Errorf("%+v written and parsed again is %+v, %v", m, m2, err)
@@ -62,7 +62,7 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// canonical maps empty and absent to the same.
+// canonical makes empty fields absent.
 func canonical(m Message) Message {
 	if len(m.Candidates) == 0 {
 		m.Candidates = nil
@@ -79,8 +79,8 @@ func canonical(m Message) Message {
 	return m
 }
 
-// FuzzDeliver feeds a switch raw frames: it must neither panic nor block, and
-// what it keeps stays within its bounds.
+// FuzzDeliver passes raw frames to a Switch: it must neither panic nor block, and its
+// tables stay within their bounds.
 func FuzzDeliver(f *testing.F) {
 	f.Add(byte(1), appendFrame(nil, frame{id: 1, kind: kindOpen, payload: []byte{22, 3, 1, 0, 5, 1, 0, 0, 1, 0}}))
 	f.Add(byte(2), appendFrame(nil, frame{id: 1, seq: 1, kind: kindData, payload: []byte("x")}))

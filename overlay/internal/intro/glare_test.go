@@ -11,22 +11,21 @@ import (
 	"weft/overlay/cert"
 )
 
-// TestGlare: both nodes dial, from the same moment to one and a half round
-// trips apart in either order. Both Dials succeed with the same session, both
-// ends hold its keys last, and a Dial that gives way takes one round trip more
-// at most.
+// TestGlare: both nodes dial, up to one and a half round trips apart in either order.
+// Both Dials return the same session, both ends finally have its keys, and the Dial that
+// loses takes at most one round trip more.
 func TestGlare(t *testing.T) {
 	for _, lead := range []time.Duration{-300, -250, -200, -150, -110, -100, -90, -60, -50, -40, -10, -1, 0, 1, 10, 40, 50, 60, 90, 100, 110, 150, 200, 250, 300} {
 		lead *= time.Millisecond
 		t.Run(fmt.Sprint(lead), func(t *testing.T) {
-			for range 3 { // ties are broken by the scheduler
+			for range 3 { // the scheduler decides ties
 				synctest.Test(t, func(t *testing.T) { glare(t, lead) })
 			}
 		})
 	}
 }
 
-// glare lets the lower node dial lead before the higher one.
+// glare makes the lower node dial a time lead before the higher one.
 func glare(t *testing.T, lead time.Duration) {
 	w := newNetwork(t)
 	lo, hi := w.pair()
@@ -53,7 +52,8 @@ func glare(t *testing.T, lead time.Duration) {
 	}
 	time.Sleep(time.Second)
 	synctest.Wait()
-	// Up to a round trip apart they meet; later the second replaces the first.
+	// Up to a round trip apart the introductions collide; later, the second replaces the
+	// first.
 	if max(lead, -lead) < 2*oneWay && ra.s.sid != rb.s.sid {
 		t.Errorf("two sessions, led by %v", lead)
 	}
@@ -77,8 +77,8 @@ func glare(t *testing.T, lead time.Duration) {
 	}
 }
 
-// TestGlareWithDeafPeer: the lower node dials a peer that is not connected yet.
-// When that one comes and dials back, it need not wait for the lost attempt.
+// TestGlareWithDeafPeer: the lower node dials a peer that is not connected yet. When the
+// peer connects and dials back, it does not wait for the lost attempt.
 func TestGlareWithDeafPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -114,8 +114,8 @@ func TestGlareWithDeafPeer(t *testing.T) {
 	})
 }
 
-// TestGlareOneWayRelay: the relay loses every frame of the lower node's attempt
-// after the first, so it has been heard of but never comes to an end.
+// TestGlareOneWayRelay: the relay loses every frame of the lower node's attempt after the
+// first, so that the peer has received it but it never completes.
 func TestGlareOneWayRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -156,8 +156,8 @@ func TestGlareOneWayRelay(t *testing.T) {
 	})
 }
 
-// TestGlareDenied: the lower node may not reach the higher one, but the other
-// way round is fine; and the reverse.
+// TestGlareDenied: one node may not reach the other, which may reach it; for both orders
+// of NodeIDs.
 func TestGlareDenied(t *testing.T) {
 	for _, lower := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -184,9 +184,9 @@ func TestGlareDenied(t *testing.T) {
 	}
 }
 
-// TestOldAttemptComesToNothing: a relay keeps back the end of an abandoned
-// attempt and delivers it after a newer one was accepted.
-func TestOldAttemptComesToNothing(t *testing.T) {
+// TestOldAttemptFails: a relay holds back the end of an abandoned attempt and delivers it
+// after a newer one was accepted.
+func TestOldAttemptFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
 		a, b := w.pair()
@@ -195,7 +195,7 @@ func TestOldAttemptComesToNothing(t *testing.T) {
 		w.wire.setTamper(func(h hop) []hop {
 			if n++; n == 3 { // Finished and hello of the first attempt
 				h.after = 0
-				kept = append(kept, h, hop{}) // and a reset in its place
+				kept = append(kept, h, hop{}) // and deliver a reset in its place
 				return []hop{{from: b.id, to: a.id, frame: append(append([]byte(nil), h.frame[:12]...), byte(kindReset))}}
 			}
 			if h.from == a.id && kindOf(h.frame) == kindReset {
@@ -213,8 +213,8 @@ func TestOldAttemptComesToNothing(t *testing.T) {
 	})
 }
 
-// TestDialTwice: one Dial at a time per peer, the next when the former has
-// returned, also one that was given up; none to oneself.
+// TestDialTwice: there is one Dial at a time per peer; the next waits until it has
+// returned, even if it was given up. A node cannot dial itself.
 func TestDialTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)

@@ -15,7 +15,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// TestRetry: one lost, doubled or damaged frame costs one attempt.
+// TestRetry: one lost, repeated or damaged frame costs one attempt.
 func TestRetry(t *testing.T) {
 	tampers := map[string]func(h hop) []hop{
 		"dropped":   func(h hop) []hop { return nil },
@@ -66,9 +66,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestHostileRelay: whatever a relay does to frames at random, no session
-// joins wrong ends, none has different keys, nothing leaks, and afterwards
-// everything works again.
+// TestHostileRelay: whatever a relay does to frames at random, no session connects wrong
+// ends or has different keys, nothing leaks, and afterwards everything works again.
 func TestHostileRelay(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -90,7 +89,7 @@ func TestHostileRelay(t *testing.T) {
 						return nil
 					case 1: // repeat an old frame
 						return []hop{h, clone(old[r.IntN(len(old))])}
-					case 2: // late
+					case 2: // delay
 						h.after = time.Duration(r.IntN(100)) * time.Millisecond
 					case 3: // cross-deliver
 						h.to = any()
@@ -166,13 +165,12 @@ func TestHostileRelay(t *testing.T) {
 	}
 }
 
-// TestHalfOpenBounds: 4 per sender and 16 of nodes that are not known, over after
-// five seconds.
+// TestHalfOpenBounds: at most 4 per sender and 16 of unknown nodes, for five seconds.
 func TestHalfOpenBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
 		a, b := w.pair()
-		// A ClientHello that nobody follows up.
+		// A ClientHello and nothing after it.
 		w.wire.setTamper(func(hop) []hop { return nil })
 		ctx, cancel := context.WithCancel(t.Context())
 		go a.Dial(ctx, b.id, nil)
@@ -203,7 +201,7 @@ func TestHalfOpenBounds(t *testing.T) {
 		if n, half := b.table(); half != 0 || n != 0 {
 			t.Errorf("%d half open, %d sessions after the timeout", half, n)
 		}
-		// Junk that completes no introduction is paid for with the sender's tokens.
+		// Junk that completes no introduction costs tokens of its sender.
 		before := len(w.wire.frames())
 		for range 100 {
 			flood(a.id, 4)
@@ -215,7 +213,7 @@ func TestHalfOpenBounds(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.wire.setTamper(nil)
 		introduce(t, a, b)
-		// The table of senders does not grow for ever either.
+		// The table of senders is bounded too.
 		for i := range 3 * maxPeers {
 			b.Deliver(cert.NodeID{0: 2, 1: byte(i), 2: byte(i >> 8)}, appendFrame(nil, frame{id: 1, kind: kindData}))
 		}
@@ -229,7 +227,7 @@ func TestHalfOpenBounds(t *testing.T) {
 	})
 }
 
-// TestReceiveQueueIsBounded: what arrives while nobody reads is bounded.
+// TestReceiveQueueIsBounded: what arrives is bounded while nobody reads.
 func TestReceiveQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -253,7 +251,7 @@ func TestReceiveQueueIsBounded(t *testing.T) {
 	})
 }
 
-func TestStrangerReset(t *testing.T) {
+func TestResetOfUnknownSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
 		a, b := w.pair()
@@ -272,8 +270,8 @@ func TestStrangerReset(t *testing.T) {
 	})
 }
 
-// TestUnknownSessionAnswersOncePerSecond: no reset storm, and none answers a
-// reset.
+// TestUnknownSessionAnswersOncePerSecond: there are no storms of resets, and no reset
+// answers a reset.
 func TestUnknownSessionAnswersOncePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -291,7 +289,8 @@ func TestUnknownSessionAnswersOncePerSecond(t *testing.T) {
 	})
 }
 
-// TestCRLTravels both ways, in one piece and in many, and takes effect.
+// TestCRLTravels: a list is sent in either direction, in one piece or many, and takes
+// effect.
 func TestCRLTravels(t *testing.T) {
 	for _, entries := range []int{1, 20_000} {
 		for _, newer := range []string{"caller", "callee"} {
@@ -355,8 +354,7 @@ func TestCRLTravels(t *testing.T) {
 	}
 }
 
-// TestHostileCRL: pieces that do not fit hold nothing and cost at most the
-// session.
+// TestHostileCRL: pieces that do not fit take no memory and cost at most the session.
 func TestHostileCRL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)

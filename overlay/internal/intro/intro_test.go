@@ -18,8 +18,8 @@ import (
 
 const oneWay = 50 * time.Millisecond
 
-// TestTwoRoundTrips counts them: established after one, Dial after two, with
-// four frames in all, and equal keys at both ends.
+// TestTwoRoundTrips: established is called after one round trip and Dial returns after
+// two, with four frames in all and equal keys at both ends.
 func TestTwoRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -61,7 +61,7 @@ func TestTwoRoundTrips(t *testing.T) {
 		if s.Peer.ID != b.id || callee.Peer.ID != a.id || !s.Initiator || callee.Initiator {
 			t.Error("wrong peer or role")
 		}
-		// Two introductions never share keys.
+		// Two introductions never have the same keys.
 		again, err := b.Dial(t.Context(), a.id, nil)
 		if err != nil || again.PSK == s.PSK {
 			t.Errorf("second introduction: %v, same key %v", err, again.PSK == s.PSK)
@@ -87,7 +87,7 @@ func TestMessagesBothWays(t *testing.T) {
 		if err := s.Send(Message{Type: "x", Text: strings.Repeat("x", MaxMessage)}); err == nil {
 			t.Error("an oversized message was sent")
 		}
-		// The peer says, too, when data last came out of the tunnel.
+		// The peer also says when it last received data through the tunnel.
 		if pong, err := s.Ping(t.Context()); err != nil || pong.RTT != 2*oneWay || pong.HeardWithin(time.Hour) {
 			t.Errorf("ping of who was never heard: %+v, %v", pong, err)
 		}
@@ -101,7 +101,7 @@ func TestMessagesBothWays(t *testing.T) {
 		if len(b.messages) != 101 || !slices.Equal(b.messages[99].Candidates, want.Candidates) {
 			t.Errorf("%d messages arrived", len(b.messages))
 		}
-		// Nobody answers: the ping ends with its context, the session stays.
+		// Without an answer the ping ends with its context; the session stays.
 		w.wire.setTamper(func(hop) []hop { return nil })
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -111,12 +111,12 @@ func TestMessagesBothWays(t *testing.T) {
 	})
 }
 
-// TestEnds: what each side learns from each way to end a session.
+// TestEnds: what each side gets for each way to end a session.
 func TestEnds(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		end  func(w *network, a, b *node, s *Session)
-		want error // what b's Closed gets; nil: nothing
+		want error // of b's Closed; nil: Closed is not called
 	}{
 		{"bye", func(w *network, a, b *node, s *Session) { s.Bye() }, ErrBye},
 		{"close", func(w *network, a, b *node, s *Session) { s.Close() }, ErrEnded},
@@ -184,7 +184,7 @@ func TestEnds(t *testing.T) {
 				case test.want != nil && (len(ends) != 1 || !errors.Is(ends[0], test.want)):
 					t.Errorf("Closed was called with %v, want %v", ends, test.want)
 				}
-				// However a session ends: a new one can be had at once.
+				// However a session ends, a new one can be made at once.
 				w.wire.setTamper(nil)
 				if test.want != nil {
 					introduce(t, a, b)
@@ -194,8 +194,8 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestNothingSaidTwice: ends made locally call back to nobody.
-func TestNothingSaidTwice(t *testing.T) {
+// TestLocalEndsAreNotReported: Closed is not called for ends made locally.
+func TestLocalEndsAreNotReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
 		a, b := w.pair()
@@ -223,8 +223,8 @@ func TestNothingSaidTwice(t *testing.T) {
 	})
 }
 
-// TestCertificates: who may not be introduced, at which side it is noticed, and
-// that nobody else is told keys.
+// TestCertificates: which certificates are refused, by which side, and that nobody else
+// gets keys.
 func TestCertificates(t *testing.T) {
 	type world struct {
 		*network
@@ -336,7 +336,7 @@ func TestCertificates(t *testing.T) {
 						t.Errorf("%d sessions, %d half open left", n, half)
 					}
 				}
-				// The caller hands out keys only for the peer that it dialled.
+				// The caller gets keys only for the peer that it dialled.
 				if !wantDeny && len(w.a.installed) > 0 {
 					t.Error("the caller installed a peer")
 				}
@@ -345,7 +345,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestDeny: the reason arrives, and is fit to print.
+// TestDeny: the reason arrives and is safe to print.
 func TestDeny(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -366,8 +366,8 @@ func TestDeny(t *testing.T) {
 	})
 }
 
-// TestOldCryptography: peers that cannot do hybrid key exchange, TLS 1.3 or
-// this protocol get nothing.
+// TestOldCryptography: peers without hybrid key exchange, TLS 1.3 or this protocol are
+// refused.
 func TestOldCryptography(t *testing.T) {
 	for name, change := range map[string]func(*tls.Config){
 		"no ML-KEM":            func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256} },
@@ -406,8 +406,7 @@ func TestOldCryptography(t *testing.T) {
 	}
 }
 
-// TestIdleSessionIsSmall: an idle session costs memory in the few kilobytes
-// and no goroutine.
+// TestIdleSessionIsSmall: an idle session costs a few kilobytes and no goroutine.
 func TestIdleSessionIsSmall(t *testing.T) {
 	w := newNetwork(t)
 	hub := w.node("hub")
@@ -467,8 +466,8 @@ func introduce(t testing.TB, from, to *node) *Session {
 	return s
 }
 
-// TestCloseAtAnyTime: whatever is under way, Close returns, Dial returns, and
-// nothing is left (synctest reports goroutines that stay).
+// TestCloseAtAnyTime: whatever is in progress, Close and Dial return and nothing is left
+// (synctest reports remaining goroutines).
 func TestCloseAtAnyTime(t *testing.T) {
 	for step := range 10 {
 		for _, who := range []string{"caller", "callee", "context", "recheck"} {
@@ -510,7 +509,7 @@ func TestCloseAtAnyTime(t *testing.T) {
 				r := <-done
 				switch {
 				case who == "recheck" && r.err != nil,
-					who == "callee" && step != 6 && (r.err == nil) != (step > 6), // accept leaves at 6
+					who == "callee" && step != 6 && (r.err == nil) != (step > 6), // accept is sent in step 6
 					finished && r.err != nil,
 					who == "caller" && !finished && !errors.Is(r.err, ErrClosed) && r.err != nil,
 					who == "context" && !finished && !errors.Is(r.err, cause) && r.err != nil:
@@ -529,7 +528,7 @@ func TestCloseAtAnyTime(t *testing.T) {
 	}
 }
 
-// TestCallbacksMayEndTheSession: from within, at both ends.
+// TestCallbacksMayEndTheSession: a callback at either end may end its session.
 func TestCallbacksMayEndTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)

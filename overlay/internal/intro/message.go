@@ -11,7 +11,7 @@ import (
 // MaxMessage bounds a message in bytes, without its length prefix.
 const MaxMessage = 16 << 10
 
-// MaxCandidates bounds the candidates kept of one message.
+// MaxCandidates bounds the candidates taken from one message.
 const MaxCandidates = 32
 
 // The types of Message.
@@ -19,13 +19,13 @@ const (
 	TypeHello      = "hello"
 	TypeAccept     = "accept"
 	TypeDeny       = "deny"
-	TypeCandidates = "candidates" // the sender can perhaps be reached at these addresses
+	TypeCandidates = "candidates" // the sender may be reachable at these addresses
 	TypeCallMe     = "call-me"    // the sender probes now; probe back
 	TypePing       = "ping"
 	TypePong       = "pong"
 	TypeBye        = "bye"      // the sender has dropped its WireGuard peer
 	TypeCRL        = "crl"      // a piece of the sender's revocation list
-	TypeCRLNext    = "crl-next" // go on with the list at Offset
+	TypeCRLNext    = "crl-next" // continue the list at Offset
 )
 
 // Message is one message of a session. Only the fields of its type are set.
@@ -41,10 +41,10 @@ type Message struct {
 	Boot  uint64 `json:"boot,omitempty"`
 	Key   []byte `json:"key,omitempty"`
 	CRL   uint64 `json:"crl,omitempty"`
-	Glare uint64 `json:"glare,omitempty"` // id of the callee's own introduction to the sender, as far as seen
+	Glare uint64 `json:"glare,omitempty"` // id of the callee's last introduction to the sender that the sender has received
 
 	// hello of a caller, accept
-	Proof []byte `json:"proof,omitempty"` // that the sender holds its WireGuard key; none from nodes of before
+	Proof []byte `json:"proof,omitempty"` // that the WireGuard key is the sender's own; absent before 2026-11-29
 
 	// deny
 	Reason string `json:"reason,omitempty"`
@@ -52,7 +52,7 @@ type Message struct {
 
 	// ping, pong
 	Nonce uint64 `json:"nonce,omitempty"`
-	Heard int64  `json:"heard,omitempty"` // of a pong: milliseconds since data of the asker last came, and one; -1: never
+	Heard int64  `json:"heard,omitempty"` // of a pong: 1 + milliseconds since data of the pinging node were last received; -1: never
 
 	// crl, crl-next
 	Number uint64 `json:"number,omitempty"`
@@ -62,7 +62,7 @@ type Message struct {
 	Pause  bool   `json:"pause,omitempty"` // the sender waits for crl-next
 }
 
-// Candidate is an address at which a node can perhaps be reached directly.
+// Candidate is an address at which a node may be reached directly.
 type Candidate struct {
 	Addr netip.AddrPort `json:"addr"`
 	Kind string         `json:"kind,omitempty"` // path.Type
@@ -86,8 +86,8 @@ var (
 	errUnsendable = errors.New("marshal message")
 )
 
-// cutMessage takes the first message off b. It returns errMoreBytes when b
-// holds only part of it.
+// cutMessage splits the first message off b. It returns errMoreBytes when b has only part
+// of it.
 func cutMessage(b []byte) (m Message, rest []byte, err error) {
 	if len(b) < 2 {
 		return Message{}, b, errMoreBytes
@@ -123,10 +123,10 @@ func (h Hello) message() Message {
 
 func (m Message) hello() (Hello, error) {
 	if m.Type != TypeHello {
-		return Hello{}, fmt.Errorf("parse hello: it is a %.20q", m.Type)
+		return Hello{}, fmt.Errorf("parse hello: the message is a %.20q", m.Type)
 	}
 	if len(m.Key) != 32 || [32]byte(m.Key) == ([32]byte{}) {
-		return Hello{}, fmt.Errorf("parse hello: WireGuard key of %d bytes, or zero", len(m.Key))
+		return Hello{}, fmt.Errorf("parse hello: the WireGuard key has %d bytes or is zero", len(m.Key))
 	}
 	return Hello{Boot: m.Boot, Key: [32]byte(m.Key), CRL: m.CRL}, nil
 }

@@ -7,34 +7,34 @@ import (
 	"time"
 )
 
-// How many introductions are answered at a time, and whose. Any member of the
-// network can open some and never go on: each holds its place for
-// HandshakeTimeout, or twice that. So half of the places are for nodes that are known (see
-// Config.Known), who come into the other half only when theirs are taken. In that
-// one there is always a place for one more: the sender that is the greatest
-// burden, by the introductions that it has open there and by those that came to
-// nothing of late, loses its oldest. Who comes for the first time is no burden
-// yet, however many others are.
+// Which introductions are answered when there are too many. Any member of the network can
+// open some and never continue; each takes a place for HandshakeTimeout, or twice that.
+// So half of the places are for known nodes (see Config.Known), which use the other half
+// only when theirs are taken. The other half always has a place for one more: the sender
+// that is the greatest burden loses its oldest introduction. The burden of a sender
+// counts the introductions that it has open there and those that failed lately, so a node
+// that comes for the first time is no burden.
 //
-// Whoever has shown a certificate and said hello gives the place up, if there is
-// room for waiting for the verdict: that may take two seconds after a start.
+// An introduction whose caller has presented a certificate and sent hello frees its place
+// and waits for the verdict elsewhere, if there is room: a verdict may take two seconds
+// after a start.
 
-// pool is where an introduction by another node has its place.
+// pool is a group of places for introductions by other nodes.
 type pool uint8
 
 const (
-	poolNone     pool = iota // decided, or by this node
-	poolKnown                // of nodes that are known
-	poolOpen                 // of any
-	poolDeciding             // the caller has said hello
+	poolNone     pool = iota // none: decided, or by this node
+	poolKnown                // for known nodes
+	poolOpen                 // for any node
+	poolDeciding             // after the caller's hello
 	pools
 )
 
-// poolSize is how many introductions by other nodes there are at a time.
+// poolSize is the number of places of each pool.
 var poolSize = [pools]int{poolKnown: maxHalfOpen / 2, poolOpen: maxHalfOpen / 2, poolDeciding: maxDeciding}
 
-// errCrowded ends an introduction whose place is given to that of another node.
-var errCrowded = errors.New("introduction made room for that of another node")
+// errCrowded ends an introduction whose place is needed for another node's.
+var errCrowded = errors.New("too many introductions at once: another node's took its place")
 
 // placeLocked finds a place for one more introduction by a node, or returns
 // poolNone.
@@ -84,7 +84,7 @@ func (sw *Switch) burdenLocked(newcomer *peer, now time.Time) *Session {
 	return nil
 }
 
-// moveLocked gives an introduction another place.
+// moveLocked moves an introduction to another pool.
 func (sw *Switch) moveLocked(s *Session, to pool) {
 	if s.place == poolOpen {
 		sw.crowd = slices.DeleteFunc(sw.crowd, func(o *Session) bool { return o == s })
@@ -97,7 +97,8 @@ func (sw *Switch) moveLocked(s *Session, to pool) {
 	s.place = to
 }
 
-// deciding gives up the place of an introduction whose caller has said hello.
+// deciding moves an introduction whose caller has sent hello to poolDeciding, if that has
+// room.
 func (sw *Switch) deciding(s *Session) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -106,8 +107,7 @@ func (sw *Switch) deciding(s *Session) {
 	}
 }
 
-// wasteAt returns how many introductions of a sender have come to nothing of
-// late.
+// wasteAt returns the count of a sender's failed introductions, which decays over time.
 func (p *peer) wasteAt(now time.Time) float64 {
 	if p.waste == 0 {
 		return 0
@@ -115,7 +115,7 @@ func (p *peer) wasteAt(now time.Time) float64 {
 	return p.waste * math.Exp2(-float64(now.Sub(p.wastedAt))/float64(wasteHalf))
 }
 
-// wastes counts one more.
+// wastes counts one more failed introduction.
 func (p *peer) wastes(now time.Time) {
 	p.waste, p.wastedAt = p.wasteAt(now)+1, now
 }

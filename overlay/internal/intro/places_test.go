@@ -12,11 +12,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// members opens introductions with to from n members of the network that never
-// go on, from each as many as are let in, until stop is called.
+// members opens introductions to a node from n members of the network that never
+// continue, as many from each as are allowed, until stop is called.
 func (w *network) members(to *node, n int) (stop func()) {
 	w.t.Helper()
-	// The first frame of an introduction to to.
+	// The first frame of an introduction to this node.
 	w.wire.setTamper(func(hop) []hop { return nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	go w.node("opener").Dial(ctx, to.id, nil)
@@ -53,10 +53,9 @@ func (w *network) members(to *node, n int) (stop func()) {
 	return func() { close(done); wg.Wait() }
 }
 
-// However many members open introductions and never go on, whoever may come in
-// does, at the first attempt: one that is known, one that has a session, and one
-// that comes for the first time.
-func TestMembersThatNeverGoOn(t *testing.T) {
+// However many members open introductions and never continue, other nodes succeed at the
+// first attempt: a known one, one with a session, and one that comes for the first time.
+func TestMembersThatNeverContinue(t *testing.T) {
 	for _, n := range []int{1, 8, 64} {
 		for _, after := range []time.Duration{0, 300 * time.Millisecond, 3 * time.Second} {
 			t.Run(fmt.Sprintf("%d members, %v", n, after), func(t *testing.T) {
@@ -91,9 +90,9 @@ func TestMembersThatNeverGoOn(t *testing.T) {
 	}
 }
 
-// Known nodes that never go on hold no more than the places of known ones and
-// what is their share of the others.
-func TestKnownThatNeverGoOn(t *testing.T) {
+// Known nodes that never continue take at most the places for known nodes and their share
+// of the others.
+func TestKnownNodesThatNeverContinue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
 		b, known, fresh := w.node("b"), w.node("known"), w.node("new")
@@ -110,7 +109,7 @@ func TestKnownThatNeverGoOn(t *testing.T) {
 	})
 }
 
-// A verdict that takes its time holds up nobody's introduction.
+// A slow verdict delays no other introduction.
 func TestSlowVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)
@@ -140,8 +139,8 @@ func TestSlowVerdicts(t *testing.T) {
 	})
 }
 
-// A node whose tables others have filled introduces itself all the same, and a
-// known one can still come in.
+// A node whose tables others have filled can still introduce itself, and a known node can
+// still introduce itself to it.
 func TestOwnIntroductionsHaveRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newNetwork(t)

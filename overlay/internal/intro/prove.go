@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// That a WireGuard key is the sender's own is proven by an HMAC under the pair
-// key of both nodes' WireGuard keys (Config.PairKey), which takes one of the two
-// private keys. It is over the session, by the TLS exporter, so that it says
-// nothing in another one, and over the sender's role, so that a proof that comes
-// back to its sender is none. The caller has the callee's key when it sends hello,
-// the callee the caller's when it sends accept: no round trip is added.
+// A node proves that a WireGuard key is its own with an HMAC under the pair key of both
+// nodes' WireGuard keys (Config.PairKey), which takes one of the two private keys to
+// compute. The HMAC covers a value of the TLS exporter, so that it is not valid in
+// another session, and the sender's role, so that a reflected proof is not valid either.
+// The caller has the callee's key when it sends hello, the callee the caller's when it
+// sends accept, so no round trip is added.
 
 const labelKeys = "EXPORTER-weft-wgkey/1"
 
@@ -21,15 +21,14 @@ const (
 	roleCallee = 2
 )
 
-// agree works out what both sides have to show for their WireGuard keys, once
-// both hellos are known. A peer that names this node's own key, or one of which
-// nobody holds the private key alone, is refused.
+// agree computes the proofs of both sides, once both hellos are known. It refuses a peer
+// that names this node's own key, or a key whose private key anybody can know.
 func (s *Session) agree() error {
 	if s.sw.cfg.PairKey == nil {
 		return nil
 	}
 	if s.Remote.Key == s.Own.Key {
-		return fmt.Errorf("%w: it is this node's", ErrKey)
+		return fmt.Errorf("%w: it is this node's own", ErrKey)
 	}
 	key, err := s.sw.cfg.PairKey(s.Own.Key, s.Remote.Key)
 	if err != nil {
@@ -54,8 +53,7 @@ func (s *Session) agree() error {
 	return nil
 }
 
-// checkProof takes what the peer shows for its WireGuard key. None is none, a
-// wrong one is an error.
+// checkProof checks the peer's proof. An absent proof is no error, a wrong one is.
 func (s *Session) checkProof(proof []byte) error {
 	if len(proof) == 0 || s.wantProof == nil {
 		return nil
@@ -69,9 +67,8 @@ func (s *Session) checkProof(proof []byte) error {
 	return nil
 }
 
-// Proven reports whether the peer has proven that it holds the private key of
-// Remote.Key. Of a callee it is known once Dial has returned, of a caller from the
-// start.
+// Proven reports whether the peer has proven that it has the private key of Remote.Key.
+// For a callee this is known once Dial has returned, for a caller from the start.
 func (s *Session) Proven() bool {
 	s.sw.mu.Lock()
 	defer s.sw.mu.Unlock()

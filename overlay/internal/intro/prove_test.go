@@ -6,17 +6,17 @@ import (
 	"testing/synctest"
 )
 
-// What a callee knows of its caller's WireGuard key, and the other way round,
-// when both are as they are now, of before, or lie.
+// What callee and caller know of each other's WireGuard key, when each is a present node,
+// an earlier version, or a liar.
 func TestProofOfKeys(t *testing.T) {
 	type ends struct{ a, b *node } // a calls b
 	noProofs := func(n *node) { n.cfg.PairKey = nil }
-	// steal has a node name the key of another.
+	// steal makes a node name the key of another.
 	steal := func(n *node, key [32]byte) { n.hello.Key = key }
 	lie := func(n *node) {
 		n.cfg.PairKey = func(_, _ [32]byte) ([32]byte, error) { return [32]byte{1}, nil }
 	}
-	// show has a callee show something else in its accept.
+	// show makes a callee send another proof in its accept.
 	show := func(n *node, proof func(*Session) []byte) {
 		n.onAccept = func(s *Session) { s.proof = proof(s) }
 	}
@@ -28,7 +28,7 @@ func TestProofOfKeys(t *testing.T) {
 	for _, test := range []struct {
 		name           string
 		setup          func(w *network, e ends)
-		caller, callee int // what is known of them
+		caller, callee int // what each knows of the other's key
 		want           error
 	}{
 		{"both prove", func(*network, ends) {}, proven, proven, nil},

@@ -13,9 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "record what is not recorded yet")
 
-// Every message, and every session frame, as protocol 1 has them: today's code
-// writes them with all fields, reads them, and passes over what a later version
-// adds.
+// Every message and session frame of protocol 1: today's code writes them with all
+// fields, reads them, and ignores what a later version adds.
 func TestRecordedMessages(t *testing.T) {
 	key := [32]byte{31: 7}
 	messages := map[string]Message{
@@ -66,8 +65,7 @@ func TestRecordedMessages(t *testing.T) {
 	wiretest.GoldenBytes(t, "testdata/frames-1.json", frames, *update)
 }
 
-// A verdict in a word that this version does not know is no accept; a kind of
-// frame that it does not know is none at all.
+// An unknown verdict does not count as accept; a frame of an unknown kind is refused.
 func TestUnknownWords(t *testing.T) {
 	if err := verdict(Message{Type: "accept-with-care"}); err == nil || !strings.Contains(err.Error(), "accept-with-care") {
 		t.Errorf("got %v", err)

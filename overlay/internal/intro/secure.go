@@ -17,8 +17,8 @@ import (
 //	1  2026-11-22  first version
 const alpn = "weft-intro/1"
 
-// hybrids are the only key exchanges: whoever stores an introduction today
-// cannot read it with a quantum computer later.
+// hybrids are the only key exchanges: a recorded introduction must stay secret even if
+// there are quantum computers one day.
 var hybrids = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768}
 
 // Exporter labels, one per purpose and direction.
@@ -28,7 +28,7 @@ const (
 	labelProbeS2C = "EXPORTER-weft-probe-s2c/1"
 )
 
-// secure puts TLS on the session.
+// secure starts TLS on the session.
 func (s *Session) secure() error {
 	id := s.sw.cfg.Identity()
 	if id == nil || len(id.Certificate) == 0 {
@@ -40,7 +40,7 @@ func (s *Session) secure() error {
 		MinVersion:       tls.VersionTLS13,
 		CurvePreferences: hybrids,
 		NextProtos:       []string{alpn},
-		// Names mean nothing here; verify decides, on both sides.
+		// Names have no meaning here: verify decides, on both sides.
 		InsecureSkipVerify:          true,
 		ClientAuth:                  tls.RequireAnyClientCert,
 		VerifyConnection:            s.verify,
@@ -71,27 +71,27 @@ func (s *Session) alter(config *tls.Config) {
 	}
 }
 
-// verify decides whether the other end is the node that it has to be.
+// verify checks that the other end is the node that it should be.
 func (s *Session) verify(cs tls.ConnectionState) error {
 	sw := s.sw
 	switch {
 	case cs.Version != tls.VersionTLS13 || !slices.Contains(hybrids, cs.CurveID):
 		return fmt.Errorf("introduction: %s with %v is not allowed", tls.VersionName(cs.Version), cs.CurveID)
 	case cs.NegotiatedProtocol != alpn:
-		return fmt.Errorf("introduction: peer speaks %q, not %s", cs.NegotiatedProtocol, alpn)
+		return fmt.Errorf("introduction: the peer speaks %q, not %s", cs.NegotiatedProtocol, alpn)
 	case cs.DidResume || len(cs.PeerCertificates) == 0:
-		return errors.New("introduction: peer showed no certificate")
+		return errors.New("introduction: the peer presented no certificate")
 	}
 	node, err := sw.cfg.Verify(cs.PeerCertificates[0].Raw)
 	switch {
 	case err != nil:
 		return fmt.Errorf("introduction: %w", err)
 	case node.Network != sw.cfg.Network:
-		return fmt.Errorf("introduction: certificate of network %v: %w", node.Network, cert.ErrUntrusted)
+		return fmt.Errorf("introduction: the certificate is of network %v: %w", node.Network, cert.ErrUntrusted)
 	case node.ID == sw.cfg.ID:
-		return fmt.Errorf("introduction: our own, reflected: %w", ErrIdentity)
+		return fmt.Errorf("introduction: our own certificate, reflected: %w", ErrIdentity)
 	case node.ID != s.id:
-		return fmt.Errorf("introduction: node %v in place of %v: %w", node.ID, s.id, ErrIdentity)
+		return fmt.Errorf("introduction: node %v answered instead of %v: %w", node.ID, s.id, ErrIdentity)
 	}
 	sw.mu.Lock()
 	s.Peer = node
@@ -122,11 +122,11 @@ func (s *Session) takeKeys() error {
 	return nil
 }
 
-// calleeHello reads what the callee put into its certificate message.
+// calleeHello returns the hello in the callee's certificate message.
 func (s *Session) calleeHello() (Hello, error) {
 	scts := s.tls.ConnectionState().SignedCertificateTimestamps
 	if len(scts) != 1 {
-		return Hello{}, errors.New("introduction: callee sent no hello")
+		return Hello{}, errors.New("introduction: the callee sent no hello")
 	}
 	m, err := parseMessage(scts[0])
 	if err != nil {
@@ -135,9 +135,9 @@ func (s *Session) calleeHello() (Hello, error) {
 	return m.hello()
 }
 
-// certificateAlert reports whether err is an alert by which the peer refuses
-// our certificate. crypto/tls keeps the type of alerts to itself; all of these,
-// and no other, have the word in their text.
+// certificateAlert reports whether err is an alert with which the peer refuses our
+// certificate. crypto/tls does not export the type of alerts; the texts of these, and of
+// no others, contain the word.
 func certificateAlert(err error) bool {
 	return remoteAlert(err) && strings.Contains(err.Error(), "certificate")
 }

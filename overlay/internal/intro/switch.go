@@ -14,64 +14,58 @@ import (
 	"weft/overlay/cert"
 )
 
-// Switch holds a node's introduction sessions, both roles.
+// Switch holds a node's sessions, as caller and as callee.
 type Switch struct {
 	// Constant after New.
 	cfg Config
 	log *slog.Logger
 	wg  sync.WaitGroup // every goroutine of the package, and Dials
 
-	alter func(*Session, *tls.Config) // for tests of peers that are not like us; nil
+	alter func(*Session, *tls.Config) // for tests of other implementations; else nil
 
 	mu sync.Mutex
-	// mu guards the following, and the fields of peers and Sessions that say
-	// so. It is held for moments only: never across a callback, Send, or TLS.
-	// Lock order: peer.cb, mu. Session.wmu is never taken with mu held.
+	// mu guards the following, and the fields of peers and Sessions that say so. It is
+	// held for moments only: never during a callback (but Known), Send, or TLS. Lock
+	// order: peer.cb, mu. Session.wmu is never taken with mu held.
 	peers     map[cert.NodeID]*peer
 	sessions  int
-	halfOpen  int        // in any pool
-	places    [pools]int // taken
+	halfOpen  int        // half-open sessions in any pool
+	places    [pools]int // taken places of each pool
 	crowd     []*Session // with a place in poolOpen, oldest first
-	frames    uint64     // delivered so far
+	frames    uint64     // frames delivered so far
 	queued    int        // bytes received and not yet read, all sessions
-	lists     []*Session // with a revocation list in the middle of arriving
-	listless  []*Session // with one for which there is no place yet, oldest first
-	turning   bool       // a timer looks at the two
+	lists     []*Session // those receiving a revocation list
+	listless  []*Session // those whose list waits for a place, oldest first
+	turning   bool       // a timer is set for turnLocked
 	resets    []reset
 	resetting bool // a goroutine is sending resets
 	swept     time.Time
 	closed    bool
 }
 
-// peer is what the Switch keeps per other node, while there is a session or a
-// rate to be limited.
+// peer is the table entry of another node. It exists while there is a session or a rate
+// to limit.
 type peer struct {
 	id cert.NodeID
 
-	// cb is held across established and Accept: keys are handed over in one
-	// order.
+	// cb is held during established and Accept, so that keys are passed on in order.
 	cb sync.Mutex
 
 	// Guarded by Switch.mu.
-	sessions []*Session // a handful
+	sessions []*Session // a few
 	current  *Session   // the newest accepted one
 	dial     *dial      // in progress
 	halfOpen int
-	heard    uint64  // id of the last introduction that the peer opened
-	opens    float64 // tokens
+	opened   uint64  // id of the last introduction that the peer opened
+	opens    float64 // tokens for opening introductions
 	opensAt  time.Time
-	waste    float64   // introductions of the peer that came to nothing …
-	wastedAt time.Time // … as of then
-	resetAt  time.Time // last session reset sent without a session
-	strayAt  time.Time // last stranger reset sent
+	waste    float64   // count of the peer's failed introductions …
+	wastedAt time.Time // … at this time
+	resetAt  time.Time // when a reset for an unknown session was last sent
+	strayAt  time.Time // when a reset with id 0 was last sent
 }
 
-type reset struct {
-	to  cert.NodeID
-	sid uint64
-}
-
-// New returns a Switch. It starts nothing.
+// New returns a Switch. It starts no goroutine.
 func New(cfg Config) *Switch {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -79,12 +73,12 @@ func New(cfg Config) *Switch {
 	return &Switch{cfg: cfg, log: cfg.Log, peers: map[cert.NodeID]*peer{}}
 }
 
-// Deliver takes one session frame that the relay says comes from a node. The
-// frame is borrowed until Deliver returns. It never blocks: what does not fit
-// into a bounded queue ends the session. Junk is dropped.
+// Deliver takes one session frame; from is its sender as the relay says. It copies b and
+// does not block: a frame that does not fit in the session's bounded queue ends the
+// session. Malformed frames are dropped.
 func (sw *Switch) Deliver(from cert.NodeID, b []byte) {
 	if from == sw.cfg.ID {
-		return // reflected: we have no sessions with ourselves
+		return // reflected: a node has no session with itself
 	}
 	f, err := parseFrame(b)
 	if err != nil {
@@ -110,8 +104,8 @@ func (sw *Switch) Deliver(from cert.NodeID, b []byte) {
 	case f.kind == kindOpen:
 		sw.openLocked(from, f)
 	case f.kind == kindData:
-		// A session that we lost or gave up: say so, that the other side
-		// need not find out by waiting.
+		// We have lost or given up this session: send a reset, so that the other side
+		// need not wait for a timeout.
 		if p := sw.peerLocked(from, maxPeers); p != nil && time.Since(p.resetAt) >= time.Second {
 			p.resetAt = time.Now()
 			sw.resetLocked(from, f.id)
@@ -131,7 +125,7 @@ func (sw *Switch) deliverLocked(s *Session, f frame) {
 	sw.takeLocked(s, f)
 }
 
-// takeLocked queues a frame that is the next of its session.
+// takeLocked queues the next frame of a session.
 func (sw *Switch) takeLocked(s *Session, f frame) {
 	n := len(f.payload)
 	s.handshakeBytes += n
@@ -147,14 +141,14 @@ func (sw *Switch) takeLocked(s *Session, f frame) {
 		return
 	}
 	s.inSeq++
-	s.heardAt = sw.frames
+	s.receivedAt = sw.frames
 	s.in = append(s.in, f.payload...)
 	sw.queued += n
 	s.eof = f.kind == kindBye
 	sw.rouseLocked(s)
 }
 
-// rouseLocked makes the session's worker look at its state.
+// rouseLocked wakes the session's worker.
 func (sw *Switch) rouseLocked(s *Session) {
 	select {
 	case s.wake <- struct{}{}:
@@ -166,7 +160,7 @@ func (sw *Switch) rouseLocked(s *Session) {
 	}
 }
 
-// openLocked begins an introduction as callee, within the bounds.
+// openLocked starts an introduction as callee, within the bounds.
 func (sw *Switch) openLocked(from cert.NodeID, f frame) {
 	limit := maxPeers
 	if len(sw.peers) >= limit && sw.cfg.Known != nil && sw.cfg.Known(from) {
@@ -192,7 +186,7 @@ func (sw *Switch) openLocked(from cert.NodeID, f frame) {
 		return
 	}
 	p.opens--
-	p.heard = f.id
+	p.opened = f.id
 	s := sw.newSessionLocked(p, f.id)
 	s.halfOpen = true
 	sw.moveLocked(s, place)
@@ -218,8 +212,8 @@ func (sw *Switch) newSessionLocked(p *peer, sid uint64) *Session {
 	return s
 }
 
-// failLocked ends a session because of err; its worker does the rest. Frames
-// for it are unknown from here on.
+// failLocked ends a session because of err; its worker does the rest. Later frames for it
+// count as frames of an unknown session.
 func (sw *Switch) failLocked(s *Session, err error) {
 	if s.err != nil {
 		return
@@ -229,7 +223,7 @@ func (sw *Switch) failLocked(s *Session, err error) {
 	sw.rouseLocked(s)
 }
 
-// unlinkLocked takes a session off the table.
+// unlinkLocked removes a session from the table.
 func (sw *Switch) unlinkLocked(s *Session) {
 	p := s.peer
 	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
@@ -250,7 +244,7 @@ func (sw *Switch) unlinkLocked(s *Session) {
 	s.pings = nil
 }
 
-// settleLocked ends a session's state of being half open.
+// settleLocked says that a session is no longer half open, and frees its place.
 func (sw *Switch) settleLocked(s *Session) {
 	if s.halfOpen {
 		s.halfOpen = false
@@ -271,7 +265,7 @@ func (sw *Switch) findLocked(from cert.NodeID, sid uint64) *Session {
 	return nil
 }
 
-// peerLocked returns the entry of a node, made if need be; nil when the table
+// peerLocked returns the entry of a node, and makes it if necessary; nil when the table
 // has limit entries.
 func (sw *Switch) peerLocked(id cert.NodeID, limit int) *peer {
 	if p := sw.peers[id]; p != nil {
@@ -282,7 +276,7 @@ func (sw *Switch) peerLocked(id cert.NodeID, limit int) *peer {
 		sw.swept = now
 		for id, p := range sw.peers {
 			used := slices.MaxFunc([]time.Time{p.opensAt, p.resetAt, p.strayAt}, time.Time.Compare)
-			// What wasted attention is forgotten last, but makes room as well.
+			// Entries with failed introductions are dropped last.
 			if p.wasteAt(now) > 0.5 && len(sw.peers) < maxPeers {
 				continue
 			}
@@ -299,57 +293,9 @@ func (sw *Switch) peerLocked(id cert.NodeID, limit int) *peer {
 	return p
 }
 
-// Reset tells a node that there is no WireGuard peer for it here (the stranger
-// reset), at most once a second per node. It does not block and may be called
-// where packets arrive.
-func (sw *Switch) Reset(to cert.NodeID) {
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	if sw.closed || to == sw.cfg.ID {
-		return
-	}
-	if p := sw.peerLocked(to, maxPeers); p != nil && time.Since(p.strayAt) >= time.Second {
-		p.strayAt = time.Now()
-		sw.resetLocked(to, 0)
-	}
-}
-
-// resetLocked queues a reset to be sent from a goroutine, as Send may block.
-func (sw *Switch) resetLocked(to cert.NodeID, sid uint64) {
-	if len(sw.resets) >= maxResets {
-		return
-	}
-	sw.resets = append(sw.resets, reset{to, sid})
-	if !sw.resetting {
-		sw.resetting = true
-		sw.wg.Go(sw.sendResets)
-	}
-}
-
-func (sw *Switch) sendResets() {
-	for {
-		sw.mu.Lock()
-		if len(sw.resets) == 0 || sw.closed {
-			sw.resets, sw.resetting = nil, false
-			sw.mu.Unlock()
-			return
-		}
-		r := sw.resets[0]
-		sw.resets = sw.resets[1:]
-		sw.mu.Unlock()
-		sw.sendReset(r.to, r.sid)
-	}
-}
-
-func (sw *Switch) sendReset(to cert.NodeID, sid uint64) {
-	if err := sw.cfg.Send(to, appendFrame(nil, frame{id: sid, kind: kindReset})); err != nil {
-		sw.log.Debug("send reset", "to", to, "err", err)
-	}
-}
-
-// Recheck verifies the certificate behind every session again: call it after
-// a newer revocation list, changed CAs, and now and then for certificates that
-// run out. Sessions that fail are ended; Closed gets the error of Verify.
+// Recheck verifies the certificates of all sessions again. Call it after a newer
+// revocation list or a change of CAs, and now and then for certificates that expire. It
+// ends sessions that fail; Closed gets the error of Verify.
 func (sw *Switch) Recheck() {
 	type open struct {
 		s    *Session
@@ -378,8 +324,8 @@ func (sw *Switch) fail(s *Session, err error) {
 	sw.failLocked(s, err)
 }
 
-// Close ends all sessions without a word to the peers (say Bye before, to
-// those whose WireGuard peers end too) and waits for every goroutine and Dial.
+// Close ends all sessions without sending anything and waits for every goroutine and
+// Dial. Call Bye before for sessions whose WireGuard peer ends too.
 func (sw *Switch) Close() {
 	sw.mu.Lock()
 	sw.closed = true
@@ -395,7 +341,7 @@ func (sw *Switch) Close() {
 	sw.wg.Wait()
 }
 
-// silent reports whether a session that ends by err ends without a last frame.
+// silent reports whether a session that ends with err sends no last frame.
 func silent(err error) bool {
 	for _, e := range []error{ErrClosed, ErrReplaced, ErrReset, ErrEnded, ErrBye, errLostGlare} {
 		if errors.Is(err, e) {
@@ -405,13 +351,12 @@ func silent(err error) bool {
 	return false
 }
 
-// newSessionID returns a random id that is not 0. It is no secret and need
-// not be unguessable: every relay on the way sees it.
+// newSessionID returns a random id that is not 0. It is not secret and may be guessable,
+// because relays see it anyway.
 func newSessionID() uint64 { return max(rand.Uint64(), 1) }
 
-// InProgress reports whether the peer has an introduction to this node under
-// way that has not been decided: WireGuard messages from it may then be early
-// rather than stray.
+// InProgress reports whether an introduction by the peer is pending here: its WireGuard
+// messages may then be early, and need no reset.
 func (sw *Switch) InProgress(id cert.NodeID) bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()

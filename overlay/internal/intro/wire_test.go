@@ -17,8 +17,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// network is a network CA with its nodes and, between them, a relay that may
-// be hostile.
+// network is a network CA with its nodes and a relay between them that may be hostile.
 type network struct {
 	t     testing.TB
 	ca    *cert.CA
@@ -43,7 +42,8 @@ func newNetwork(t testing.TB) *network {
 	return w
 }
 
-// node is one end: a Switch, what it is told, and what it would have installed.
+// node is one end: a Switch, its recorded callbacks, and the peers that it would have
+// installed.
 type node struct {
 	*Switch
 	id     cert.NodeID
@@ -55,7 +55,7 @@ type node struct {
 	mu        sync.Mutex
 	identity  tls.Certificate
 	crl       *cert.CRL
-	installed map[cert.NodeID][32]byte // PSK, as a manager would hold it
+	installed map[cert.NodeID][32]byte // preshared keys of installed peers
 	accepts   int
 	deny      *Deny
 	onAccept  func(*Session)
@@ -63,7 +63,7 @@ type node struct {
 	messages  []Message
 	resets    []cert.NodeID
 	offline   bool
-	heard     time.Time // data of whoever pings
+	heard     time.Time // when data were received, for answers to pings
 }
 
 func (n *node) setHeard(t time.Time) {
@@ -227,7 +227,7 @@ func (n *node) start(w *network) {
 	w.wire.attach(n)
 }
 
-// pairKey is what a WireGuard device does, without the derivation of a key.
+// pairKey does what a WireGuard device does, without key derivation.
 func (n *node) pairKey(own, peer [32]byte) (key [32]byte, err error) {
 	if own != [32]byte(n.wg.PublicKey().Bytes()) {
 		return key, errors.New("another key by now")
@@ -243,7 +243,7 @@ func (n *node) pairKey(own, peer [32]byte) (key [32]byte, err error) {
 	return [32]byte(shared), nil
 }
 
-// direct joins nodes without queues, latency or goroutines.
+// direct connects nodes without queues, latency or goroutines.
 func direct(nodes ...*node) (bytes map[cert.NodeID]int) {
 	byID := map[cert.NodeID]*node{}
 	bytes = map[cert.NodeID]int{}
@@ -261,7 +261,7 @@ func direct(nodes ...*node) (bytes map[cert.NodeID]int) {
 	return bytes
 }
 
-// install is what a manager does in established.
+// install does what the owner does in established.
 func (n *node) install(s *Session) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -297,7 +297,7 @@ func (n *node) table() (sessions, halfOpen int) {
 type hop struct {
 	from, to cert.NodeID
 	frame    []byte
-	after    time.Duration // on top of the latency
+	after    time.Duration // added to the latency
 }
 
 type lane struct {
@@ -365,7 +365,7 @@ func (w *wire) put(h hop) {
 }
 
 func (w *wire) putLocked(h hop) {
-	key := lane{h.from, h.to, h.after} // what comes late does not hold up the rest
+	key := lane{h.from, h.to, h.after} // delayed frames do not delay the rest
 	pipe := w.pipes[key]
 	if pipe == nil {
 		pipe = make(chan hop, 4096)
@@ -400,7 +400,7 @@ func (w *wire) carry(pipe chan hop) {
 				continue
 			}
 			n.Deliver(h.from, h.frame)
-			clear(h.frame) // it was borrowed
+			clear(h.frame) // the buffer is reused
 		case <-w.quit:
 			return
 		}
