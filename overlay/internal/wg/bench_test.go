@@ -10,8 +10,8 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
-// Device to device in memory: the cost of everything but the network stacks and
-// the relay. CPU-s/GB counts both ends.
+// Two devices in memory: the cost of everything except the network stacks and the relay.
+// CPU-s/GB counts both ends.
 func benchmarkDevices(b *testing.B, size int) {
 	w := newWire()
 	x, y := newNode(b, w, 1), newNode(b, w, 2)
@@ -23,7 +23,7 @@ func benchmarkDevices(b *testing.B, size int) {
 	y.net.Sink = func(bufs [][]byte, offset int) { got.Add(int64(len(bufs))) }
 	pkt := ipPacket(x.v4, y.v4, 17, make([]byte, size-20))
 	binary.BigEndian.PutUint16(pkt[24:], uint16(size-20))
-	window := int64(min(64, dataplane.MaxBacklog/2/size)) // as a transport would have it: nothing is dropped
+	window := int64(min(64, dataplane.MaxBacklog/2/size)) // like a transport protocol's, so that nothing is dropped
 	left := int64(b.N)
 	var cpu0, cpu1 syscall.Rusage
 	b.SetBytes(int64(size))

@@ -10,9 +10,9 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
-// firm reports whether it is known that the node of a tunnel holds its key. A
-// tunnel sends data in a session only after the peer has answered a handshake
-// under the key, or confirmed one. The caller holds Device.mu.
+// firm reports whether the node of a tunnel is known to have its key's private key. A
+// tunnel sends data only after the peer has answered a handshake under the key, or
+// confirmed one. The caller holds Device.mu.
 func (t *tunnel) firm() bool { return t.proven || t.session.Load() != 0 }
 
 // tunnelOf returns the tunnel of a peer under a key, or nil. The caller holds
@@ -53,9 +53,9 @@ func (d *Device) KeyOf(id cert.NodeID) (key [32]byte) {
 	return key
 }
 
-// PairKey implements dataplane.Keys. The secret is derived from the Diffie-Hellman
-// secret of the two keys for this purpose alone. A key of low order, with which
-// everybody would know it, is an error.
+// PairKey implements dataplane.Keys. The secret is derived from the Diffie-Hellman secret
+// of the two keys, for this purpose only. A key of low order, with which everybody could
+// compute it, is an error.
 func (d *Device) PairKey(own, peer [32]byte) (key [32]byte, err error) {
 	pair := d.key.Load()
 	if own != pair.Public {

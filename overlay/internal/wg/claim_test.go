@@ -7,12 +7,12 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
-// Who has a WireGuard key that two nodes name.
+// Which node gets a WireGuard key that two nodes name.
 func TestClaims(t *testing.T) {
 	for _, test := range []struct {
 		name        string
 		holder      dataplane.Claim
-		handshake   bool // of the holder under the key has succeeded
+		handshake   bool // the holder has completed a handshake under the key
 		newcomer    dataplane.Claim
 		yields, mix bool // mix: the holder names the key next to its own
 	}{
@@ -76,12 +76,12 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// A called side has shown that its peer holds the key once the peer's data or
-// its own show that the handshake was confirmed.
+// For the callee, the peer's key is proven once data in either direction show that the
+// handshake was confirmed.
 func TestHandshakeProvesKeyOfCaller(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
-	b.introduce(a, 1) // b calls
+	b.introduce(a, 1) // b is the caller
 	b.ping(a, 1)
 	a.ping(b, 2)
 	p := a.peerOf(c, 2, false)
@@ -106,7 +106,7 @@ func TestPairKey(t *testing.T) {
 	if ab != pair(b, a) || ab == pair(a, c) || ab == pair(b, c) || ab == [32]byte{} {
 		t.Error("pair keys are not of a pair")
 	}
-	// Points of low order, in both spellings (RFC 7748, 6.1).
+	// Points of low order, in both encodings (RFC 7748, 6.1).
 	for _, low := range [][32]byte{{}, {1},
 		{0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00},
 		{0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57},

@@ -21,10 +21,10 @@ import (
 	"weft/overlay/internal/hosttest"
 )
 
-// testNet is an inner network: the test sends into it and sees what comes out.
+// testNet is an inner network: the test puts packets in and reads what comes out.
 type testNet = hosttest.Net
 
-// pumped hides the WakeRead of a network, so that it has to be pumped.
+// pumped hides the WakeRead of a network, so that it needs a Pump.
 func pumped(n *testNet) dataplane.Net {
 	return pumpedNet{dataplane.NewPump(struct{ tun.Device }{n}), n}
 }
@@ -40,9 +40,9 @@ func (n pumpedNet) SetLimit(limit func([]byte) int) { n.net.SetLimit(limit) }
 type wire struct {
 	mu    sync.Mutex
 	binds map[cert.NodeID]*bind.Bind
-	// listen gives the nodes UDP sockets beside the wire, if set.
+	// listen, if set, opens UDP sockets for the nodes, besides the wire.
 	listen func(network, address string) (net.PacketConn, error)
-	// drop says that a message is lost.
+	// drop reports whether to lose a message.
 	drop atomic.Pointer[func(from, to cert.NodeID, msg []byte) bool]
 }
 
@@ -111,8 +111,8 @@ func (n *node) ips() []netip.Addr { return []netip.Addr{n.v4, n.v6} }
 
 var testLog = slog.New(slog.DiscardHandler)
 
-// newNode makes node number i and attaches it to the wire in place of an
-// earlier one with that number.
+// newNode makes node number i and attaches it to the wire. It replaces an earlier one
+// with that number.
 func newNode(t testing.TB, w *wire, i byte, wrap ...func(*testNet) dataplane.Net) *node {
 	t.Helper()
 	return newNodeOf(t, w, i, nil, wrap...)
@@ -156,7 +156,7 @@ func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(
 
 var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{})
 
-// peerOf describes m as n's peer.
+// peerOf returns m as a peer of n.
 func (n *node) peerOf(m *node, psk byte, initiate bool) dataplane.Peer {
 	ep := endpoint(n.bind, m.id, m.v4)
 	ep.SetSender(n.port)
@@ -180,7 +180,7 @@ func (n *node) introduce(m *node, psk byte) {
 	n.set(n.peerOf(m, psk, true))
 }
 
-// udp makes a packet with a number in it.
+// udp makes a UDP packet that carries num.
 func (n *node) udp(m *node, num uint32) []byte { return udpPacket(n.v4, m.v4, num) }
 
 var udpPacket, ipPacket, number, waitFor = hosttest.UDP, hosttest.IP, hosttest.Number, hosttest.WaitFor
@@ -188,7 +188,7 @@ var udpPacket, ipPacket, number, waitFor = hosttest.UDP, hosttest.IP, hosttest.N
 // recv waits for one inner packet.
 func (n *node) recv() []byte { n.t.Helper(); return n.net.Recv(n.t) }
 
-// silent fails if an inner packet is there or comes within a short while.
+// silent fails if there is an inner packet or one comes within d.
 func (n *node) silent(d time.Duration) { n.t.Helper(); n.net.Silent(n.t, d) }
 
 // ping sends a packet from n to m and waits until it arrives.
@@ -200,7 +200,7 @@ func (n *node) ping(m *node, num uint32) {
 	}
 }
 
-// checkLeaks fails if goroutines of the packages under test are left.
+// checkLeaks fails if goroutines of the packages under test remain.
 func checkLeaks(t *testing.T) {
 	t.Helper()
 	var dump string
@@ -214,7 +214,7 @@ func checkLeaks(t *testing.T) {
 	t.Errorf("goroutines left:\n%s", dump)
 }
 
-// endpoint returns the admitted endpoint of a node, made if need be.
+// endpoint returns the admitted endpoint of a node, and makes it if necessary.
 func endpoint(b *bind.Bind, id cert.NodeID, ip netip.Addr) *bind.Endpoint {
 	if ep := b.Find(id); ep != nil {
 		return ep

@@ -14,8 +14,8 @@ const (
 	messageHeader = 32 // header and tag
 )
 
-// inner is the tun.Device that wireguard-go sees: the forwarder, whose Read, Write
-// and Close these are.
+// inner is the tun.Device that wireguard-go sees. Read, Write and Close are the
+// forwarder's.
 type inner struct {
 	*dataplane.Forwarder
 	mtu int

@@ -14,14 +14,14 @@ import (
 	"weft/overlay/internal/mono"
 )
 
-// outer is the conn.Bind that wireguard-go sees: the bind with tunnels for
-// endpoints, which watch the handshakes go out.
+// outer is the conn.Bind that wireguard-go sees: the bind, with tunnels as endpoints,
+// which observe outgoing handshakes.
 type outer struct {
 	*bind.Bind
 	d *Device
 }
 
-// ParseEndpoint returns the tunnel that configure is making.
+// ParseEndpoint returns the tunnel that makeTunnel is making.
 func (o outer) ParseEndpoint(string) (conn.Endpoint, error) {
 	if o.d.parsing == nil {
 		return nil, conn.ErrWrongEndpointType
@@ -36,8 +36,8 @@ const (
 	messageData       = 4
 )
 
-// Begins implements dataplane.Plane: a handshake initiation (WireGuard paper,
-// section 5.4.2) does.
+// Begins implements dataplane.Plane: it is true for a handshake initiation (WireGuard
+// paper, section 5.4.2).
 func (d *Device) Begins(msg []byte) bool { return len(msg) == 148 && msg[0] == messageInitiation }
 
 // Send is called with one handshake message, or with data messages of one
@@ -45,7 +45,7 @@ func (d *Device) Begins(msg []byte) bool { return len(msg) == 148 && msg[0] == m
 func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 	t, ok := endpoint.(*tunnel)
 	if !ok {
-		return o.Bind.Send(bufs, endpoint) // a cookie reply goes to where it came from
+		return o.Bind.Send(bufs, endpoint) // a cookie reply, to the sender of the message
 	}
 	if len(bufs) == 0 || len(bufs[0]) < messageHeader {
 		return nil
@@ -63,7 +63,7 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 		}
 		err := t.peer.Send(o.Bind, bufs)
 		if isNew {
-			t.stand()
+			t.established()
 		}
 		return err
 	case messageResponse:
@@ -83,7 +83,7 @@ func (o outer) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 	return o.Bind.Send(bufs, t.Endpoint)
 }
 
-// tunnel is one WireGuard peer: a key of a node. It is the conn.Endpoint of that
+// tunnel is a WireGuard peer: one key of a node. It is also the conn.Endpoint of that
 // WireGuard peer.
 type tunnel struct {
 	*bind.Endpoint // constant
@@ -92,29 +92,28 @@ type tunnel struct {
 	d    *Device
 	peer *peer
 	key  [32]byte
-	gate dataplane.Gate // known by its address: what is sent to the peer waits for this tunnel
+	gate dataplane.Gate // where packets to the peer wait for this tunnel
 
-	session   atomic.Uint32 // receiver index of the last data sent: a new one is a new handshake
-	waiting   atomic.Bool   // no new session since SetPeer asked for one
-	responded atomic.Bool   // has answered an initiation since then
-	answered  atomic.Int64  // by mono.Now, of the last response to an initiation
-	pending   atomic.Bool   // has no addresses yet: waits to take over from peer.cur
+	session   atomic.Uint32 // receiver index of the last data sent; it changes with each handshake
+	waiting   atomic.Bool   // waits for the new session that SetPeer has requested
+	responded atomic.Bool   // has answered an initiation since SetPeer
+	answered  atomic.Int64  // when it last answered an initiation, by mono.Now
+	pending   atomic.Bool   // has no addresses yet: waits to replace peer.cur
 
 	// Device.mu guards the following.
-	trip   time.Duration // of Peer
-	proven bool          // the node holds the key: it has shown so in an introduction
-	want   []netip.Addr  // the addresses to take over
-	begun  time.Time     // when the handshake was asked for
-	tries  int           // initiations sent since
-	probed bool          // a keepalive was sent since, to see whether a session stands
-	timer  *time.Timer   // armed while waiting
-	armed  uint64        // tells the timer that counts from earlier ones
+	trip   time.Duration // dataplane.Peer.Trip
+	proven bool          // the node has proven the key in an introduction
+	want   []netip.Addr  // the addresses to get from peer.cur
+	begun  time.Time     // when the handshake was requested
+	tries  int           // initiations sent since then
+	probed bool          // a keepalive was sent since then, to see whether there is a session
+	timer  *time.Timer   // set while waiting
+	armed  uint64        // number of the current timer, to recognise earlier ones that fire late
 }
 
-// promote is called when the first message that needs a working handshake is
-// about to go out. If the tunnel is pending it takes the message, which is sent
-// when the tunnel has taken over: the peer's data, which follow that message,
-// would be dropped until then.
+// promote is called when the first message that needs a working handshake is about to be
+// sent. If the tunnel is pending, it holds the message until the tunnel has replaced the
+// old one: the peer answers that message with data, which would be dropped before.
 func (t *tunnel) promote(bufs [][]byte) (taken bool) {
 	if !t.pending.Load() || !t.pending.CompareAndSwap(true, false) {
 		return false
@@ -126,7 +125,7 @@ func (t *tunnel) promote(bufs [][]byte) (taken bool) {
 	for i, b := range bufs {
 		held[i] = slices.Clone(b)
 	}
-	// Not here: wireguard-go holds locks that taking over needs.
+	// Not in this goroutine: wireguard-go holds locks here that takeOver needs.
 	go func() {
 		defer t.d.wg.Done()
 		t.d.takeOver(t, held)
@@ -134,15 +133,16 @@ func (t *tunnel) promote(bufs [][]byte) (taken bool) {
 	return true
 }
 
-// stand notes that the tunnel has a new session, and lets out what waited for it.
-func (t *tunnel) stand() {
+// established records that the tunnel has a new session, and releases packets that waited
+// for it.
+func (t *tunnel) established() {
 	t.waiting.Store(false)
 	t.open()
 }
 
-// open lets out what waits for this tunnel: it may wait in WireGuard now. After
-// a response WireGuard begins no handshake of its own for a while, so that none
-// crosses the one that is going on.
+// open releases packets that wait for this tunnel: from now on they may wait in
+// WireGuard. After a response WireGuard starts no handshake of its own for a while, so
+// that none crosses the one in progress.
 func (t *tunnel) open() {
 	t.peer.ReleaseAt(&t.gate)
 }

@@ -22,12 +22,11 @@ type peer struct {
 
 	// Device.mu guards the following.
 	cur  *tunnel // has the addresses
-	next *tunnel // is to replace cur once its handshake succeeds, or nil
+	next *tunnel // replaces cur once its handshake succeeds; or nil
 }
 
-// The pace of the first handshake, until wireguard-go's own 5 s take over. The
-// side that does not begin waits firstTurn in case the other's initiation was
-// lost.
+// The pace of the first handshake, until wireguard-go's own of 5 s. The side that does
+// not begin waits firstTurn, and begins then because the other's initiation may be lost.
 const (
 	firstRetry    = 500 * time.Millisecond
 	firstTurn     = time.Second
@@ -36,11 +35,11 @@ const (
 	probeWait     = 200 * time.Millisecond
 	maxTries      = 3
 	tripMost      = 4 * time.Second
-	giveUp        = 4 * time.Second // of a pending tunnel, and longer after a long trip; what is held for it lives longer
+	giveUp        = 4 * time.Second // for a pending tunnel, longer after a long round trip; packets held for it live longer
 )
 
-// slowly returns wait, or one and a half trips where that is more: another
-// initiation before the answer to the last one makes that worthless.
+// slowly returns wait, or one and a half round trips if that is longer: a second
+// initiation before the answer to the first makes that answer useless.
 func (t *tunnel) slowly(wait time.Duration) time.Duration {
 	return max(wait, min(t.trip*3/2, tripMost))
 }
@@ -106,7 +105,7 @@ func (d *Device) addLocked(cfg dataplane.Peer, ips []netip.Addr) error {
 	p.SetAddrs(ips)
 	d.begin(t, cfg.Initiate, firstTurn)
 	if cfg.Initiate {
-		// The handshake is on its way, so packets may wait in WireGuard.
+		// The handshake has started, so packets may wait in WireGuard.
 		p.Release()
 	}
 	return nil
@@ -128,10 +127,10 @@ func (d *Device) updateLocked(p *peer, cfg dataplane.Peer, ips []netip.Addr) err
 		return err
 	}
 	p.SetFilter(cfg.Filter)
-	// The caller's initiation may have overtaken its introduction. Then it was
-	// answered under the old preshared key, in vain. If no other comes soon it is
-	// faster to begin from here than to wait for the caller to try again.
-	// Data since then say that it was not in vain, and must not be cut off.
+	// The caller's initiation may have overtaken its introduction. Then it was answered
+	// under the old preshared key, which is useless. If no other comes soon, it is faster
+	// to begin here than to wait for the caller to try again. If data have arrived since,
+	// the answer was right, and the session must not be cut off.
 	answered := p.cur.answered.Load()
 	overtaken := mono.Now()-answered < int64(time.Second) && p.LastRx() < answered
 	switch {
@@ -140,15 +139,15 @@ func (d *Device) updateLocked(p *peer, cfg dataplane.Peer, ips []netip.Addr) err
 	case overtaken:
 		d.begin(p.cur, false, overtakenTurn)
 	default:
-		// The caller's initiations may be ignored here, when its clock was set
-		// back since the last one.
+		// WireGuard may ignore the caller's initiations, if its clock was set back since
+		// the last one.
 		d.begin(p.cur, false, firstTurn)
 	}
 	return nil
 }
 
-// replaceLocked makes a tunnel for a new key. If the old one works it stays
-// until the new one does.
+// replaceLocked makes a tunnel for a new key. If the old tunnel works, it stays until the
+// new one does.
 func (d *Device) replaceLocked(p *peer, cfg dataplane.Peer, ips []netip.Addr) error {
 	p.SetFilter(cfg.Filter)
 	if t := p.next; t != nil && t.key == cfg.Key {
@@ -167,7 +166,7 @@ func (d *Device) replaceLocked(p *peer, cfg dataplane.Peer, ips []netip.Addr) er
 		p.next = nil
 	}
 	if p.cur.session.Load() == 0 {
-		// Nothing ever went through the old tunnel: there is nothing to keep.
+		// The old tunnel never carried anything: there is no flow to preserve.
 		d.removeLocked(p)
 		return d.addLocked(cfg, ips)
 	}
@@ -184,8 +183,8 @@ func (d *Device) replaceLocked(p *peer, cfg dataplane.Peer, ips []netip.Addr) er
 	return nil
 }
 
-// takeOver moves a peer's addresses to its pending tunnel t, then sends the
-// messages that were held back for it, and ends the old tunnel.
+// takeOver moves a peer's addresses to its pending tunnel t, then sends the messages that
+// were held for it, and ends the old tunnel.
 func (d *Device) takeOver(t *tunnel, held [][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -218,8 +217,8 @@ func (d *Device) takeOver(t *tunnel, held [][]byte) {
 	p.Release()
 }
 
-// moveLocked gives a peer other addresses, and says so to WireGuard by lines of
-// configuration added to b if it is not nil.
+// moveLocked gives a peer other addresses. If b is not nil, it adds the lines of
+// configuration that tell WireGuard.
 func (d *Device) moveLocked(p *peer, ips []netip.Addr, b *strings.Builder) {
 	had := p.Addrs()
 	if slices.Equal(had, ips) {
@@ -259,8 +258,8 @@ func (d *Device) removeLocked(p *peer) {
 	d.endTunnel(p.cur)
 }
 
-// makeTunnel makes a WireGuard peer. With endpoint= in the same operation
-// wireguard-go never lets a packet change the endpoint.
+// makeTunnel makes a WireGuard peer. With endpoint= in the same operation, wireguard-go
+// never lets a packet change the endpoint.
 func (d *Device) makeTunnel(p *peer, cfg dataplane.Peer, ips []netip.Addr) (*tunnel, error) {
 	t := &tunnel{Endpoint: p.Endpoint(), d: d, peer: p, key: cfg.Key, proven: cfg.Claim == dataplane.Proven, trip: cfg.Trip}
 	var b strings.Builder
@@ -285,7 +284,7 @@ func (d *Device) endTunnel(t *tunnel) {
 	d.dev.RemovePeer(device.NoisePublicKey(t.key))
 }
 
-// ipcSet configures wireguard-go. Its errors never hold key material.
+// ipcSet configures wireguard-go. Its errors never contain keys.
 func (d *Device) ipcSet(s string) error {
 	if err := d.dev.IpcSet(s); err != nil {
 		return fmt.Errorf("configure WireGuard: %w", err)
@@ -293,8 +292,8 @@ func (d *Device) ipcSet(s string) error {
 	return nil
 }
 
-// begin asks for a handshake: by this side now, or by the other, with this side
-// taking its turn later. The caller holds Device.mu.
+// begin requests a handshake. This side sends an initiation now (initiate), or else after
+// turn unless the other side has. The caller holds Device.mu.
 func (d *Device) begin(t *tunnel, initiate bool, turn time.Duration) {
 	t.stopTimer()
 	t.tries, t.begun = 0, time.Now()
@@ -309,9 +308,9 @@ func (d *Device) begin(t *tunnel, initiate bool, turn time.Duration) {
 	}
 }
 
-// initiate sends a handshake initiation now. wireguard-go refuses a second one
-// within 5 s unless the keys are expired, which holds back what is sent for the
-// round trip of the handshake but receives on. The caller holds Device.mu.
+// initiate sends a handshake initiation now. wireguard-go refuses a second one within 5 s
+// unless the keys are expired, so initiate expires them: sending then waits for the round
+// trip of the handshake, but receiving continues. The caller holds Device.mu.
 func (d *Device) initiate(t *tunnel) {
 	wp := d.dev.LookupPeer(device.NoisePublicKey(t.key))
 	if wp == nil {
@@ -322,13 +321,12 @@ func (d *Device) initiate(t *tunnel) {
 	wp.SendHandshakeInitiation(false)
 }
 
-// startTimer arms the timer of the handshake. The caller holds Device.mu.
+// startTimer sets the timer of the handshake. The caller holds Device.mu.
 func (t *tunnel) startTimer(wait time.Duration) {
 	if !t.d.hire() {
 		return
 	}
-	// Two sides that both wait for the other must not begin at the same time
-	// again and again.
+	// Two sides that wait for each other must not keep beginning at the same time.
 	wait = max(wait, time.Millisecond)
 	wait += rand.N(wait / 3)
 	t.armed++
@@ -339,16 +337,17 @@ func (t *tunnel) startTimer(wait time.Duration) {
 	})
 }
 
-// stopTimer disarms the timer. The caller holds Device.mu.
+// stopTimer stops the timer. The caller holds Device.mu.
 func (t *tunnel) stopTimer() {
 	if t.timer != nil && t.timer.Stop() {
 		t.d.wg.Done()
 	}
 	t.timer = nil
-	t.armed++ // for one that has fired but waits for the lock
+	t.armed++ // so that one that has fired and waits for the lock does nothing
 }
 
-// tick runs while a tunnel waits for its handshake.
+// tick is the timer's function while a tunnel waits for its handshake. nth is the number
+// of the timer.
 func (d *Device) tick(t *tunnel, nth uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -360,8 +359,8 @@ func (d *Device) tick(t *tunnel, nth uint64) {
 	switch {
 	case !t.waiting.Load():
 	case t.responded.Load() && !t.probed:
-		// Our answer may have brought up a session in which we had nothing to
-		// say yet. If so, a keepalive goes out in it.
+		// Our answer may have completed a session in which we have sent nothing yet. If
+		// so, a keepalive is sent in it.
 		t.probed = true
 		if wp := d.dev.LookupPeer(device.NoisePublicKey(t.key)); wp != nil {
 			wp.SendKeepalive()
@@ -378,7 +377,7 @@ func (d *Device) tick(t *tunnel, nth uint64) {
 			t.startTimer(max(time.Until(t.begun.Add(giveUp)), t.slowly(0)))
 		}
 	case p.next == t && t.pending.Load():
-		d.log.Info("new tunnel does not answer, the old one stays", "peer", p.ID())
+		d.log.Info("the new tunnel does not answer; the old one stays", "peer", p.ID())
 		d.endTunnel(t)
 		p.next = nil
 		p.Release()

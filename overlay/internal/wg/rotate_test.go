@@ -15,20 +15,19 @@ const (
 	numFlows = 100
 	flowPace = 20 * time.Millisecond // from an answer to the next packet
 
-	// maxStall is how long flows may stand still while keys change.
+	// maxStall is how long flows may stall while keys change.
 	maxStall = time.Second
 
-	// How often keys change: the least, and the most while flows stand still for
-	// longer, which shows how busy the machine is.
+	// How often keys change: at least minChanges times, and up to maxChanges while flows
+	// stall for longer, which only shows that the machine is busy.
 	minChanges, maxChanges = 3, 10
 )
 
-// flows are connections from one node to another. Each has one packet on the
-// way, so that there is never more than the queues between have room for: on a
-// machine that stands still for a moment as well.
+// flows are connections from one node to another. Each has one packet in flight, so that
+// all fit in the queues between the nodes even if the machine stalls for a moment.
 type flows struct {
 	from *node
-	rto  time.Duration // until a packet without an answer is sent again, and twice that until the next; 0: never is
+	rto  time.Duration // after which a packet without an answer is sent again; it doubles each time; 0: never
 	quit chan struct{}
 	done sync.WaitGroup
 
@@ -36,19 +35,19 @@ type flows struct {
 	// mu guards the following.
 	flow  [numFlows]flow
 	worst time.Duration // the longest wait for an answer
-	again int           // packets sent again
+	again int           // how many packets were sent again
 }
 
-// flow is owned by flows.run, but for rounds.
+// flow is owned by flows.run, except rounds.
 type flow struct {
-	rounds uint32    // answered
-	first  time.Time // when the packet on the way was first sent
-	due    time.Time // when one is to be sent
-	idle   bool      // none is on the way
-	tries  int       // of the packet on the way
+	rounds uint32    // answered packets
+	first  time.Time // when the packet in flight was first sent
+	due    time.Time // when to send the next
+	idle   bool      // none is in flight
+	tries  int       // of the packet in flight
 }
 
-// startFlows has from talk to to, which answers.
+// startFlows starts flows from one node to another, which answers.
 func startFlows(from, to *node, rto time.Duration) *flows {
 	f := &flows{from: from, rto: rto, quit: make(chan struct{})}
 	for i := range f.flow {
@@ -60,7 +59,7 @@ func startFlows(from, to *node, rto time.Duration) *flows {
 	return f
 }
 
-// answer has a node send back what arrives.
+// answer makes a node send back what arrives.
 func (f *flows) answer(n *node) {
 	f.done.Go(func() {
 		for {
@@ -91,13 +90,13 @@ func (f *flows) run(to *node) {
 	}
 }
 
-// answered takes the answer to the packet num = flow<<16 | round.
+// answered handles the answer to the packet num = flow<<16 | round.
 func (f *flows) answered(num uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fl := &f.flow[num>>16]
 	if fl.idle || num&0xffff != fl.rounds {
-		return // to one that was sent again
+		return // a repeated answer to a packet that was sent again
 	}
 	now := time.Now()
 	f.worst = max(f.worst, now.Sub(fl.first))
@@ -105,7 +104,7 @@ func (f *flows) answered(num uint32) {
 	fl.idle, fl.due = true, now.Add(flowPace)
 }
 
-// next returns the packets to be sent now.
+// next returns the packets to send now.
 func (f *flows) next(now time.Time) (nums []uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,7 +145,7 @@ func (f *flows) goOn() {
 	})
 }
 
-// since returns what was measured since it was called last.
+// since returns the measurements since its last call.
 func (f *flows) since() (worst time.Duration, again int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,7 +163,7 @@ func (f *flows) stop() {
 	f.done.Wait()
 }
 
-// checkStalls changes keys until flows stood still for a short time only.
+// checkStalls changes keys until flows have stalled for a short time only.
 func checkStalls(t *testing.T, change func() time.Duration) {
 	t.Helper()
 	var stalls []time.Duration
@@ -177,8 +176,8 @@ func checkStalls(t *testing.T, change func() time.Duration) {
 	}
 }
 
-// The preshared key changes under a hundred flows, and not one packet is
-// lost: a flow that lost one would stand still for good.
+// The preshared key changes under a hundred flows, and no packet is lost: a flow that
+// lost one would stall for ever.
 func TestPSKReplacedInPlaceUnderTraffic(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -202,9 +201,9 @@ func TestPSKReplacedInPlaceUnderTraffic(t *testing.T) {
 	})
 }
 
-// A node restarts. Its new key takes over under a hundred flows, and the old
-// one is dead. What was on the way through the old tunnel may be lost, and is
-// sent again as TCP would.
+// A node restarts. Its new key replaces the old one, which is dead, under a hundred
+// flows. Packets in flight in the old tunnel may be lost, and are sent again as TCP
+// would.
 func TestNewKeyMakeBeforeBreak(t *testing.T) {
 	for _, caller := range []string{"old side calls", "new side calls"} {
 		t.Run(caller, func(t *testing.T) {
@@ -213,8 +212,8 @@ func TestNewKeyMakeBeforeBreak(t *testing.T) {
 	}
 }
 
-// newKeyUnderFlows has the called side of some flows restart, and returns how
-// long they stood still.
+// newKeyUnderFlows restarts the callee of some flows, and returns for how long they
+// stalled.
 func newKeyUnderFlows(t *testing.T, oldSideCalls bool) time.Duration {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -225,7 +224,7 @@ func newKeyUnderFlows(t *testing.T, oldSideCalls bool) time.Duration {
 	b2 := newNode(t, w, 2)
 	f.answer(b2)
 	var fromB atomic.Int64 // messages
-	// The wire delivers to both, as during a real change-over.
+	// The wire delivers to both, as during a real replacement.
 	w.lose(func(from, _ cert.NodeID, msg []byte) bool {
 		if from == a.id {
 			b.bind.Deliver(a.id, msg)
@@ -254,7 +253,7 @@ func newKeyUnderFlows(t *testing.T, oldSideCalls bool) time.Duration {
 	t.Logf("%d packets sent again", again)
 	f.stop()
 
-	// What the old key says now is heard by nobody.
+	// Nobody accepts messages under the old key now.
 	waitFor(t, "the last answers", func() bool {
 		n := fromB.Load()
 		time.Sleep(20 * time.Millisecond)

@@ -19,9 +19,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// initiation makes a handshake initiation of from to to that is stamped with any
-// time, as WireGuard paper section 5.4.2 has it: what from would send if its
-// clock said so.
+// initiation makes a handshake initiation from one node to another with any time stamp
+// (WireGuard paper, section 5.4.2), as the sender would with its clock at that time.
 func initiation(t *testing.T, from, to *node, at time.Time) []byte {
 	t.Helper()
 	config, err := from.dev.dev.IpcGet()
@@ -97,8 +96,8 @@ func initiation(t *testing.T, from, to *node, at time.Time) []byte {
 	return append(mac.Sum(msg), make([]byte, 16)...)
 }
 
-// setBack leaves m as if n's clock had been set back by an hour since n's last
-// handshake: m has had an initiation of n with the time of then.
+// setBack makes it look to m as if n's clock had been set back by an hour since n's last
+// handshake: m receives an initiation of n with a time in the future.
 func setBack(t *testing.T, n, m *node) {
 	t.Helper()
 	var answered atomic.Bool
@@ -120,8 +119,8 @@ func handshakes(n, m *node) time.Time {
 	return s.LastHandshake
 }
 
-// A caller's clock was set back, and it does not know: the callee ignores its
-// initiations. So the callee begins by itself.
+// A caller's clock was set back unnoticed, and the callee ignores its initiations. So the
+// callee begins by itself.
 func TestCalleeBeginsWhenCallerIsIgnored(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -138,8 +137,8 @@ func TestCalleeBeginsWhenCallerIsIgnored(t *testing.T) {
 	b.ping(a, 4)
 }
 
-// A caller whose clock was set back takes another key: the callee listens to it
-// at once, and what goes on in the tunnel goes on.
+// A caller whose clock was set back takes another key: the callee accepts it at once, and
+// flows in the tunnel continue.
 func TestRekeyAfterClockSetBack(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -169,8 +168,8 @@ func TestRekeyAfterClockSetBack(t *testing.T) {
 	b.dev.mu.Unlock()
 }
 
-// Only a step back since an initiation went out under the present key counts, and
-// only one that peers would feel.
+// Only a step back since an initiation under the present key counts, and only one that
+// affects peers.
 func TestSetBack(t *testing.T) {
 	w := newWire()
 	var offset atomic.Int64
@@ -226,8 +225,8 @@ func TestSetBack(t *testing.T) {
 	}
 }
 
-// Another key in the middle of handshakes, whoever has begun them, does not lock
-// the device up.
+// A new key in the middle of handshakes, whichever side has started them, does not
+// deadlock the device.
 func TestRekeyDuringHandshakes(t *testing.T) {
 	w := newWire()
 	a := newNode(t, w, 1)
@@ -251,7 +250,7 @@ func TestRekeyDuringHandshakes(t *testing.T) {
 			if (int(round)+i)%2 == 0 {
 				from, to = to, from
 			}
-			// The key may have changed since: then one side refuses, or waits.
+			// The key may have changed meanwhile: then one side refuses, or waits.
 			to.dev.SetPeer(to.peerOf(from, max(round, 1), false))
 			from.dev.SetPeer(from.peerOf(to, max(round, 1), true))
 		}

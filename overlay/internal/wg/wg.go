@@ -1,7 +1,7 @@
-// Package wg runs WireGuard: it is the only importer of wireguard-go's device
-// package, and makes it a data plane of introduced peers (package dataplane).
+// Package wg runs WireGuard. It is the only importer of wireguard-go's device package,
+// and makes it a data plane (package dataplane) for introduced peers.
 //
-// # The way of a packet
+// # How a packet travels
 //
 //	dataplane.Forwarder.Read -> inner.Read -> wireguard-go: encryption
 //	  -> outer.Send: handshakes watched -> dataplane.Entry.Send -> bind.Bind
@@ -11,28 +11,26 @@
 //
 // # Peers
 //
-// A peer is made by SetPeer when it has been introduced and ends with
-// RemovePeer. A WireGuard key and an overlay address belong to one NodeID only;
-// of two that name the same key the one has it that holds it (see
-// dataplane.Claim). SetPeer with the key that the peer has replaces the preshared
-// key in place, which is the secret of the introduction; with another key the new
-// tunnel is made first, and takes over the addresses in the moment in which its
-// handshake succeeds. Until then what arrives through the old tunnel is accepted,
-// and what is sent is held. When the handshake does not succeed in about 4 s the
-// old tunnel stays.
+// SetPeer makes a peer after its introduction, and RemovePeer ends it. A WireGuard key
+// and an overlay address belong to one NodeID only. If two nodes name the same key, the
+// one that has proven it gets it (see dataplane.Claim). SetPeer with the peer's present
+// key replaces the preshared key in place. With another key it first makes a new tunnel,
+// which gets the addresses at the moment when its handshake succeeds. Until then packets
+// from the old tunnel are accepted, and packets to the peer are held. If the handshake
+// does not succeed within about 4 s, the old tunnel stays.
 //
-// WireGuard tries a handshake every 5 s. At the start of a tunnel this package
-// tries faster (about 0.5 and 1.5 s after the first), and only one side begins: of two
-// initiations that cross, both are lost. The side with Initiate unset waits for
-// the other, 1 s at most, and holds what it wants to send. Where answers are
-// known to take long (dataplane.Peer.Trip) it waits longer: another initiation before
-// the answer to the last one makes that worthless.
+// WireGuard tries a handshake every 5 s. At the start of a tunnel this package tries more
+// often (about 0.5 and 1.5 s after the first), and only one side begins, because two
+// initiations that cross are both lost. The side with Initiate unset waits for the other,
+// 1 s at most, and holds its packets. If answers are known to be slow
+// (dataplane.Peer.Trip) it waits longer: a second initiation before the answer to the
+// first makes that answer useless.
 //
 // # Goroutines
 //
-// Those of wireguard-go (three for each processor, two for each peer, a few
-// more). They sleep while nothing happens: no timer runs for an idle peer. The
-// packet path of this package takes no lock and makes no garbage.
+// The goroutines are wireguard-go's: three for each processor, two for each peer, and a
+// few more. They sleep while nothing happens: an idle peer has no timer. The packet path
+// of this package takes no lock and allocates nothing.
 package wg
 
 import (
@@ -59,26 +57,26 @@ import (
 
 // Config configures New.
 type Config struct {
-	// Forwarder is where packets of the host come from and go to. The Device
-	// reads from it, and closes it.
+	// Forwarder connects the Device to the host's network. The Device reads from it and
+	// closes it.
 	Forwarder *dataplane.Forwarder
 
 	// Bind carries the messages.
 	Bind *bind.Bind
 
-	// MTU of the inner network in bytes, for WireGuard's padding; 0 asks its Net.
+	// MTU of the inner network in bytes, for WireGuard's padding; 0: ask the Forwarder's
+	// Net.
 	MTU int
 
-	// SetBack is called when a handshake initiation went out that peers may
-	// ignore, because the machine's clock was set back (see Device.SetBack). It
-	// is called like dataplane.Config.Stir, again with each further one, and may be nil.
+	// SetBack is called for each handshake initiation that peers may ignore because the
+	// machine's clock was set back (see Device.SetBack). It runs on the packet path, like
+	// dataplane.Config.Stir. May be nil.
 	SetBack func()
 
-	// Wall is the clock that WireGuard stamps initiations with: time.Now, which
-	// nil stands for, but in tests.
+	// Wall is the clock of WireGuard's time stamps; nil is time.Now. Tests set it.
 	Wall func() time.Time
 
-	// Log receives what WireGuard reports; nil discards.
+	// Log gets the messages of WireGuard; nil discards them.
 	Log *slog.Logger
 }
 
@@ -93,17 +91,17 @@ type Device struct {
 	dev     *device.Device
 	bind    *bind.Bind
 
-	key   atomic.Pointer[keyPair] // replaced under mu, never changed
-	ahead atomic.Int64            // see SetBack; never when there was no initiation
+	key   atomic.Pointer[keyPair] // immutable; replaced with mu held
+	ahead atomic.Int64            // aheadNow at the last initiation; never if there was none
 
-	// spawn guards closing and the counting up of wg. It is taken last.
+	// spawn guards closing and calls of wg.Add. It is taken last.
 	spawn   sync.Mutex
 	closing bool
-	wg      sync.WaitGroup // timers that are armed, goroutines that promote
+	wg      sync.WaitGroup // timers that are set, goroutines of promote
 
-	// mu guards the following and all that is said to be guarded by it in
-	// peer and tunnel. It is taken before the locks of package dataplane and
-	// wireguard-go's, and never on the packet path.
+	// mu guards the following and the fields of peer and tunnel that say so. It is taken
+	// before the locks of package dataplane and wireguard-go's, and never on the packet
+	// path.
 	mu      sync.Mutex
 	closed  bool
 	peers   map[cert.NodeID]*peer
@@ -154,7 +152,7 @@ func New(cfg Config) (*Device, error) {
 	return d, nil
 }
 
-// keyPair is a key with its secret. It is never changed.
+// keyPair is a public key with its private key. It is immutable.
 type keyPair struct {
 	dataplane.Key
 	private *ecdh.PrivateKey
@@ -180,17 +178,17 @@ func (d *Device) NewKey() error {
 	return d.newKeyLocked()
 }
 
-// Rekey gives the device another key pair and keeps its peers, without what was
-// agreed upon under the old one. They have to be told the key, and then SetPeer has
-// to be called; what is sent to them until then waits, as far as WireGuard has room.
+// Rekey gives the device another key pair. It keeps its peers, but without sessions. The
+// new key must be sent to each peer, and then SetPeer called for it. Until then packets
+// to the peer wait, as far as WireGuard has room.
 func (d *Device) Rekey() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return dataplane.ErrClosed
 	}
-	// WireGuard's peers are made anew: with some there, it can lock up for ever
-	// when it changes its key in the middle of a handshake.
+	// All WireGuard peers are removed and made again, because wireguard-go can deadlock
+	// when it has peers and changes its key in the middle of a handshake.
 	for _, p := range d.peers {
 		if p.next != nil {
 			d.endTunnel(p.next)
@@ -202,7 +200,7 @@ func (d *Device) Rekey() error {
 	err := d.newKeyLocked()
 	for _, p := range d.peers {
 		again := dataplane.Peer{Key: p.cur.key}
-		rand.Read(again.Secret[:]) // until SetPeer says which
+		rand.Read(again.Secret[:]) // until SetPeer sets it
 		if p.cur.firm() {
 			again.Claim = dataplane.Proven
 		}
@@ -214,7 +212,7 @@ func (d *Device) Rekey() error {
 		}
 		p.cur = t
 		if p.Gated() {
-			p.Release() // to wait with the others
+			p.Release() // these wait in WireGuard, like later ones
 		}
 	}
 	return err
@@ -235,9 +233,9 @@ func (d *Device) newKeyLocked() error {
 	return nil
 }
 
-// Close ends all tunnels, closes the Forwarder and returns when no goroutine of
-// the device is left. A SendPackets that blocks delays it: close relay
-// connections first. Further calls return at once.
+// Close ends all tunnels, closes the Forwarder and waits for all goroutines of the
+// device. A SendPackets that blocks delays it, so close relay connections first. Further
+// calls return at once.
 func (d *Device) Close() error {
 	d.mu.Lock()
 	if d.closed {
@@ -261,7 +259,7 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// hire counts one more goroutine or timer, unless the device is closing.
+// hire counts one more goroutine or timer, and returns false if the device is closing.
 func (d *Device) hire() bool {
 	d.spawn.Lock()
 	defer d.spawn.Unlock()
@@ -272,8 +270,8 @@ func (d *Device) hire() bool {
 	return true
 }
 
-// logger passes wireguard-go's two levels to slog. A line is formatted only
-// when somebody listens.
+// logger passes wireguard-go's two levels to slog. It formats a message only if its level
+// is enabled.
 func logger(log *slog.Logger) *device.Logger {
 	return &device.Logger{
 		Verbosef: func(format string, args ...any) {

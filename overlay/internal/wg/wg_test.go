@@ -71,7 +71,7 @@ func TestFilterAppliesToWrite(t *testing.T) {
 	a.ping(b, 1)
 	a.ping(c, 2)
 
-	// A sends as B, as the receiver, as nobody, as everybody.
+	// A sends with the address of B, of the receiver, of nobody and of everybody.
 	for _, src := range []string{"100.64.0.3", "100.64.0.2", "0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1",
 		"::ffff:100.64.0.3", "::ffff:100.64.0.1", "fe80::1", "fd00::3", "fd00::2", "::", "::1", "ff02::1"} {
 		ip := netip.MustParseAddr(src)
@@ -86,7 +86,7 @@ func TestFilterAppliesToWrite(t *testing.T) {
 	if got := number(b.recv()); got != 100 {
 		t.Fatalf("packet %d came through", got)
 	}
-	// Policy closes: refused and counted.
+	// Policy no longer allows it: refused and counted.
 	before := b.fwd.Verdicts()
 	p := b.peerOf(a, 1, false)
 	p.Filter = filter.NewPeer(b.ips(), a.ips(), nil)
@@ -96,7 +96,7 @@ func TestFilterAppliesToWrite(t *testing.T) {
 	if s, _ := b.fwd.Stats(a.id); s.Refused != 1 {
 		t.Errorf("refused %d", s.Refused)
 	}
-	// What b begins is answered still.
+	// Answers to what b begins still pass.
 	b.net.Out <- udpPacket(b.v4, a.v4, 5)
 	a.recv()
 	answer := udpPacket(a.v4, b.v4, 6)
@@ -139,14 +139,14 @@ func TestSegmentsOf64KB(t *testing.T) {
 	a.ping(b, 1)
 }
 
-// Packets under the name of another node move nothing.
+// Packets that claim to be from another node change no endpoint.
 func TestForeignEndpointMovesNothing(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
 	a.introduce(b, 1)
 	a.introduce(c, 2)
 	a.ping(b, 1)
-	// C hands over everything that B sends, handshakes and data, as its own.
+	// C forwards everything that B sends, handshakes and data, as its own.
 	w.lose(func(from, to cert.NodeID, msg []byte) bool {
 		if from == b.id && to == a.id {
 			a.bind.Deliver(c.id, msg)
@@ -174,16 +174,15 @@ func TestForeignEndpointMovesNothing(t *testing.T) {
 	if n := toC.Load(); n != 0 {
 		t.Errorf("%d messages for b went to c", n)
 	}
-	// A node without endpoint is a stranger.
+	// A node without an endpoint is an unknown sender.
 	a.bind.Deliver(cert.NodeID{7}, make([]byte, 148))
 	if got := <-a.alien; got != (cert.NodeID{7}) {
 		t.Errorf("stranger %v", got)
 	}
 }
 
-// An introduced node floods another with initiations that are made up but
-// for their first MAC. It gets fewer bytes than it sends, and a third still
-// comes through.
+// An introduced node floods another with forged initiations, of which only the first MAC
+// is valid. It gets fewer bytes than it sends, and a third node can still connect.
 func TestInitiationFlood(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
@@ -233,7 +232,7 @@ func TestInitiationFlood(t *testing.T) {
 	a.ping(b, 8)
 }
 
-// A key or an address that another has, or that nobody may have.
+// Keys and addresses that another node has, or that no node may have.
 func TestKeyOrAddressOfAnotherNode(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
@@ -273,7 +272,7 @@ func TestKeyOrAddressOfAnotherNode(t *testing.T) {
 	a.ping(b, 1)
 	a.introduce(c, 2)
 	a.ping(c, 2)
-	// Freed, the key and the address may be another's.
+	// Once freed, key and address may become another's.
 	a.dev.RemovePeer(c.id)
 	p := a.peerOf(b, 3, false)
 	p.IPs = append(p.IPs, c.v4)
@@ -289,7 +288,7 @@ func TestPSKMismatchCarriesNothing(t *testing.T) {
 	a.set(a.peerOf(b, 2, true))
 	a.net.Out <- a.udp(b, 1)
 	b.net.Out <- b.udp(a, 2)
-	b.silent(1200 * time.Millisecond) // past a retry of either side
+	b.silent(1200 * time.Millisecond) // longer than a retry of either side
 	a.silent(0)
 	if s, _ := a.fwd.Stats(b.id); !s.LastHandshake.IsZero() {
 		t.Error("handshake without a common key")
@@ -304,8 +303,8 @@ func TestPSKMismatchCarriesNothing(t *testing.T) {
 	}
 }
 
-// stream sends numbered packets from n to m until stop is called, which returns
-// how many were sent.
+// stream sends numbered packets from n to m until stop is called. stop returns how many
+// were sent.
 func (n *node) stream(m *node, every time.Duration) (stop func() uint32) {
 	quit, done := make(chan struct{}), make(chan uint32)
 	go func() {
@@ -334,8 +333,8 @@ func drain(nodes ...*node) map[uint32]bool {
 	return got
 }
 
-// A new key that never answers leaves the old tunnel as it is, and what was held
-// meanwhile goes through it.
+// A new key that never answers leaves the old tunnel unchanged, and packets held
+// meanwhile go through it.
 func TestNewKeyThatDoesNotAnswer(t *testing.T) {
 	w := newWire()
 	a, b, ghost := newNode(t, w, 1), newNode(t, w, 2), newNode(t, newWire(), 9)
@@ -345,7 +344,7 @@ func TestNewKeyThatDoesNotAnswer(t *testing.T) {
 	p.Key = ghost.dev.PublicKey()
 	a.set(p)
 	a.net.Out <- a.udp(b, 1)
-	b.ping(a, 2) // inwards the old tunnel works all the time
+	b.ping(a, 2) // receiving through the old tunnel works all the time
 	b.silent(100 * time.Millisecond)
 	if got := number(b.recv()); got != 1 {
 		t.Errorf("packet %d", got)
@@ -401,7 +400,7 @@ func TestInitiationOvertakesIntroduction(t *testing.T) {
 	}
 }
 
-// Both sides begin at once, and both initiations are lost for it.
+// Both sides begin at once, and so both initiations are lost.
 func TestCrossingInitiations(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -419,7 +418,7 @@ func TestCrossingInitiations(t *testing.T) {
 	}
 }
 
-// A callee without anything to say does not begin a second handshake.
+// A callee that has nothing to send does not begin a second handshake.
 func TestSilentCalleeDoesNotBegin(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -463,8 +462,8 @@ func TestCalleeBeginsAfterAll(t *testing.T) {
 	}
 }
 
-// A sender that blocks stops its own peer's packets only, and holds a bounded
-// number of them.
+// A Sender that blocks stops the packets of its own peer only, and a bounded number of
+// them is queued.
 func TestBlockedSender(t *testing.T) {
 	w := newWire()
 	a, b, c := newNode(t, w, 1), newNode(t, w, 2), newNode(t, w, 3)
@@ -502,8 +501,8 @@ type blocker struct{ free chan struct{} }
 
 func (s blocker) SendPackets(cert.NodeID, [][]byte) error { <-s.free; return nil }
 
-// The packet path needs none of this package's locks, nor of package dataplane: it
-// works while they are all held.
+// The packet path needs no lock of this package or of package dataplane: it works while
+// all are held.
 func TestPacketPathTakesNoLock(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -527,7 +526,7 @@ func TestPacketPathTakesNoLock(t *testing.T) {
 	}
 }
 
-// Read and Write are package dataplane's.
+// Read and Write belong to package dataplane.
 func TestSendMakesNoGarbage(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -549,8 +548,8 @@ type nowhere struct{}
 
 func (nowhere) SendPackets(cert.NodeID, [][]byte) error { return nil }
 
-// Peers come and go a thousand times under load, and then the device closes in
-// the middle of it.
+// Peers are added and removed a thousand times under load, and then the device is closed
+// in the middle of it.
 func TestChurnUnderLoadAndClose(t *testing.T) {
 	w := newWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -601,7 +600,7 @@ func TestChurnUnderLoadAndClose(t *testing.T) {
 		t.Errorf("left: %d peers, %d entries, %d keys, %d addresses", len(a.dev.peers), len(a.fwd.Each()), len(a.dev.byKey), a.fwd.Addrs())
 	}
 	a.dev.mu.Unlock()
-	// Close with packets on the way in both directions.
+	// Close with packets in flight in both directions.
 	for i := range uint32(500) {
 		a.net.Out <- a.udp(b, i)
 		b.net.Out <- b.udp(a, i)

@@ -15,7 +15,7 @@ import (
 	"weft/overlay/internal/bind"
 )
 
-// direct gives n a way to m by UDP, and m one for what comes by it.
+// direct gives n a direct path to m, and verifies it at m.
 func (n *node) direct(m *node, limit int) {
 	n.t.Helper()
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -35,8 +35,8 @@ func udpWire() *wire {
 	return w
 }
 
-// Traffic moves from the relay to UDP and back without a packet lost.
-func TestWayChangesUnderTraffic(t *testing.T) {
+// Traffic moves from the relay to UDP and back without losing a packet.
+func TestPathChangesUnderTraffic(t *testing.T) {
 	w := udpWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	a.introduce(b, 1)
@@ -69,7 +69,7 @@ func TestWayChangesUnderTraffic(t *testing.T) {
 	}
 }
 
-// A whole tunnel may begin on UDP: the handshake, too, goes by the way there is.
+// A tunnel may start on UDP: the handshake uses the selected path, too.
 func TestHandshakeByUDP(t *testing.T) {
 	w := udpWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
@@ -83,8 +83,8 @@ func TestHandshakeByUDP(t *testing.T) {
 	b.ping(a, 2)
 }
 
-// The limit follows the way of the peer that a packet is for; what is longer all
-// the same goes by the relay, and after a while is told to be too long.
+// The limit follows the path of the packet's peer. A longer packet goes through the
+// relay, and after a while is answered with "packet too big".
 func TestLongPackets(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestLongPackets(t *testing.T) {
 }
 
 func testLongPackets(t *testing.T, v6 bool) {
-	const settles = 3 * time.Second // a way, before anybody is told
+	const settles = 3 * time.Second // how long a path is the same before "packet too big" is sent
 	w := udpWire()
 	a, b := newNode(t, w, 1), newNode(t, w, 2)
 	s := a.net
