@@ -9,28 +9,28 @@ import (
 	"weft/overlay/limited"
 )
 
-// The backlog of a peer is what is between Read and Entry.Send: in the plane's
-// queues, encrypted or not. Each packet occupies 64 KB in wireguard-go's, of which
-// those are resident that were ever used, and its own bounds allow 131,072 of them
-// a peer. By UDP packets are small and leave fast.
+// The backlog of a peer is what is between Read and Entry.Send, in the plane's queues,
+// encrypted or not. In wireguard-go each packet has a buffer of 64 KB, of which only the
+// used pages are resident, and wireguard-go itself would allow 131,072 packets for each
+// peer. On UDP paths packets are small and are sent fast.
 const (
 	MaxBacklog    = 1 << 20
 	maxBacklogUDP = 4 << 20
-	packetCost    = 4 << 10 // what a packet counts beyond its bytes
+	packetCost    = 4 << 10 // what a packet counts besides its bytes
 
-	// With less than 1 GB of memory a packet counts as all of its buffer (see
-	// package bind), of which a peer then has some share of the memory.
+	// With less than 1 GB of memory a packet counts with its whole buffer (see package
+	// bind), and a peer may have this share of the memory.
 	shortShare   = 1. / 16
 	packetBuffer = 64 << 10
 	backpressure = 50 * time.Millisecond
-	// With UDP there is no slow reader at the other end: when nothing leaves
-	// for a while a processor is missing, and what is dropped is work lost.
+	// On UDP paths there is no slow reader at the other end: if nothing is sent for a
+	// while, the CPU is busy, and dropping would waste the work done.
 	backpressureUDP = 500 * time.Millisecond
 	backlogStale    = 5 * time.Second
 )
 
-// backlogBounds are the bounds of a peer's backlog, and the cost of a packet beyond
-// its bytes, with so many bytes of memory.
+// backlogBounds returns the bounds of a peer's backlog, and the cost of a packet besides
+// its bytes, for a machine with this many bytes of memory.
 func backlogBounds(memory int64) (most, mostUDP, packet int64) {
 	if limited.Short(memory) {
 		most := int64(float64(memory) * shortShare)
@@ -43,20 +43,20 @@ type backlog struct {
 	cost    atomic.Int64
 	waiting atomic.Bool  // Read waits for space
 	stuck   atomic.Bool  // Read has waited in vain: do not wait again until something is sent
-	sentAt  atomic.Int64 // by mono.Now, of the last change for the better, kept while full
+	sentAt  atomic.Int64 // when the backlog last shrank, by mono.Now; maintained while it is full
 	space   chan struct{}
 }
 
 func (b *backlog) init() { b.space = make(chan struct{}, 1) }
 
-// reset forgets what is in queues that end.
+// reset clears the count when the plane's queues end.
 func (b *backlog) reset() { b.cost.Store(0) }
 
 func (f *Forwarder) costOf(padded int) int64 { return int64(padded) + f.packetCost }
 
-// admit reports whether a packet of size bytes may enter the backlog, and counts
-// it. It belongs to the goroutine of Read, and may block it for 50 ms, or 500 ms if the peer's packets
-// go by UDP.
+// admit reports whether a packet of size bytes may enter the backlog, and counts it. It
+// belongs to the goroutine of Read, and may block it for 50 ms, or 500 ms if the peer's
+// packets go over UDP.
 func (r *run) admit(f *Forwarder, size int) bool {
 	b := &r.entry.backlog
 	if b.cost.Load()+r.cost >= r.max {
@@ -72,9 +72,8 @@ func (r *run) admit(f *Forwarder, size int) bool {
 
 func (b *backlog) wait(f *Forwarder, e *Entry, most int64, patience time.Duration) bool {
 	if b.stuck.Load() {
-		// A plane throws packets away when a handshake fails for long. What
-		// was not sent in a long time is not counted any more, unless a Send
-		// is blocked.
+		// A plane drops packets when a handshake fails for long. So packets that were not
+		// sent for a long time are no longer counted, unless a Send is blocked.
 		if e.sending.Load() == 0 && mono.Now()-b.sentAt.Load() > int64(backlogStale) {
 			b.cost.Store(0)
 			b.stuck.Store(false)
@@ -103,8 +102,8 @@ func (b *backlog) wait(f *Forwarder, e *Entry, most int64, patience time.Duratio
 	}
 }
 
-// Send sends data messages of the peer by the bind, and takes them out of the
-// backlog. It belongs to the plane's sender of the peer.
+// Send sends data messages to the peer through the bind, and removes them from the
+// backlog. Only the plane's sender for the peer calls it.
 func (e *Entry) Send(b *bind.Bind, bufs [][]byte) error {
 	e.sending.Add(1)
 	err := b.Send(bufs, e.ep)
@@ -113,7 +112,7 @@ func (e *Entry) Send(b *bind.Bind, bufs [][]byte) error {
 	return err
 }
 
-// sent takes messages out of the backlog.
+// sent removes messages from the backlog.
 func (e *Entry) sent(bufs [][]byte) {
 	var cost int64
 	for _, b := range bufs {

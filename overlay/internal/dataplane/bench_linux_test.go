@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// What this package costs a packet, in batches to one peer: out as far as the plane
-// that reads, and in from it to the host. CPU-ns/packet is the thread's own time,
-// whatever else the machine does.
+// BenchmarkPacketPath measures what this package costs for each packet, in batches for
+// one peer: outwards to the plane that reads, and inwards from it to the host.
+// CPU-ns/packet is the thread's own time, so other load does not matter.
 func BenchmarkPacketPath(b *testing.B) {
 	w := world{}
 	x, y := w.node(b, 1), w.node(b, 2)

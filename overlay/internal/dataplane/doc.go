@@ -1,8 +1,8 @@
-// Package dataplane is what every data plane of a node has in common: how packets
-// get from the host's network to the plane of the peer that they are for, and
-// back. A plane is what seals packets for a peer and opens them: package wg
-// (WireGuard) is one. Several may stand beside each other, over one host and one
-// bind.Bind; which of them a pair of nodes has is agreed upon in its introduction.
+// Package dataplane is what all data planes of a node have in common: how packets get
+// from the host's network to the plane of their peer, and back. A plane encrypts and
+// decrypts the packets of a peer: package wg (WireGuard) is one. A node may have several,
+// over one host network and one bind.Bind; two nodes agree on one of them in their
+// introduction.
 //
 // # Outwards
 //
@@ -26,41 +26,42 @@
 //
 // # What a plane is
 //
-// To who makes tunnels it is a Plane: SetPeer with what an introduction has
-// yielded, RemovePeer. One that names a public key of this node to peers is
-// Keys as well. To this package it is what makes an Entry for each peer:
+// For the owner of tunnels it is a Plane: SetPeer with the result of an introduction, and
+// RemovePeer. A plane that has a public key to send to peers implements Keys, too. For
+// this package a plane makes an Entry for each peer:
 //
-//   - SetPeer checks what it is given (Peer.Check, Free), then NewEntry, Hold
-//     while nothing can be sent, SetAddrs, Release
-//   - RemovePeer: Remove, DropHeld
-//   - what it seals leaves by Entry.Send, what it opens comes in by Entry.Write, at
-//     most MaxPacket bytes long; it says how long its messages are (Framing)
-//   - Keyed when there are new session keys, ResetBacklog when queues end
+//   - SetPeer checks its argument (Peer.Check, Free), then calls NewEntry, Hold while
+//     nothing can be sent, SetAddrs, Release
+//   - RemovePeer calls Remove and DropHeld
+//   - it sends encrypted packets with Entry.Send, and passes decrypted ones, of at most
+//     MaxPacket bytes, to Entry.Write; Framing says how long its messages are
+//   - it calls Keyed when there are new session keys, and ResetBacklog when its queues
+//     end
 //
-// One plane reads, with buffers of its own, since wireguard-go does that: packets
-// are neither copied nor queued on their way to it. To the others packets are
-// handed in those buffers, one peer's run of them at a time. So is the order of
-// packets to a peer kept.
+// One plane calls Read with buffers of its own, as wireguard-go does: packets are neither
+// copied nor queued on their way to it. Packets for the other planes are passed to them
+// in the same buffers, a run for one peer at a time, so that the order of packets to a
+// peer is kept.
 //
 // # Bounds
 //
-// Hold queue: 32 packets or 64 KB for each of 256 destinations, 5 s. Backlog
-// between Read and Send: 1 MB a peer by relay, 4 MB by UDP; when it is full Read
-// waits up to 50 ms, or 500 ms, which is felt as backpressure by the Net, and
-// then drops. Inwards see package bind. An inner packet is at most MaxPacket bytes
+// Hold queue: 32 packets or 64 KB for each of 256 destinations, for 5 s. Backlog between
+// Read and Send: 1 MB for each peer through a relay, 4 MB over UDP. When it is full, Read
+// waits up to 50 ms, or 500 ms, which slows the Net down (backpressure), and then drops.
+// For the inward direction see package bind. An inner packet is at most MaxPacket bytes
 // long.
 //
 // # Packet sizes
 //
-// How long a message may be depends on the peer's way out at the moment (package
-// bind) and changes with it. Large TCP packets are split to what it carries by the
-// Net. Whatever else is longer goes by the relay, and once the way has been the
-// same for 3 s it is answered, every 10 s at most, with "packet too big", so that
-// its sender learns what would go directly.
+// How long a message may be depends on the present path to the peer (package bind). The
+// Net splits large TCP packets to a size that the path carries. Any other packet that is
+// too long goes through the relay. Once the path has been the same for 3 s, such a packet
+// is answered with "packet too big", at most every 10 s, so that its sender learns the
+// size that the path carries.
 //
 // # Goroutines
 //
-// None, but for a Pump's, and timers while packets are held and after traffic. The
-// packet path takes no lock and makes no garbage. Locks are taken in this order: a
-// plane's own, Forwarder.mu, hold.mu.
+// The package has no goroutines, except a Pump's, and timers while packets are held and
+// after traffic. The packet path takes no lock and allocates nothing. Locks are taken in
+// this order: a plane's own, Forwarder.mu, hold.mu.
 package dataplane

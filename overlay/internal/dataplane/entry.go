@@ -12,10 +12,9 @@ import (
 	"weft/overlay/internal/mono"
 )
 
-// Entry is one peer in the forwarding table. The plane that carries what is for
-// the peer makes it and changes it; everything that is counted is counted here.
-// Its methods may be called from any goroutine, SetAddrs, Hold and Remove from
-// one at a time.
+// Entry is one peer in the forwarding table, with its counters. The plane of the peer
+// makes and changes it. Its methods may be called from any goroutine; SetAddrs, Hold and
+// Remove from one at a time.
 type Entry struct {
 	// Constant.
 	f       *Forwarder
@@ -25,33 +24,32 @@ type Entry struct {
 	carrier Carrier // nil: the plane that reads
 
 	filter atomic.Pointer[filter.Peer]
-	gate   atomic.Pointer[Gate] // what is sent waits at this; changes under hold.mu
+	gate   atomic.Pointer[Gate] // where packets to the peer wait; changes with hold.mu held
 
 	backlog backlog
-	sending atomic.Int32 // calls of Bind.Send that run
+	sending atomic.Int32 // how many calls of Bind.Send are running
 
 	rxBytes, txBytes     atomic.Uint64
 	rxPackets, txPackets atomic.Uint64
 	refused              atomic.Uint64 // packets that the filter dropped
 	lastRx, lastTx       atomic.Int64  // by mono.Now; 0: never
 	lastIn, stirred      atomic.Int64
-	keyed                atomic.Int64 // wall clock, unix nanoseconds: for people
-	tooLongAt            atomic.Int64 // when a packet was last answered for being too long
+	keyed                atomic.Int64 // when Keyed was last called: wall clock in Unix nanoseconds, for users
+	tooLongAt            atomic.Int64 // when a packet was last answered with "too big"
 
 	ips []netip.Addr // sorted; guarded by Forwarder.mu
 }
 
-// Gate is where packets to a peer wait, in the hold queue, until the plane can
-// take them. It is known by its address.
+// Gate is where packets to a peer wait, in the hold queue, until the plane can take them.
+// Gates are compared by address.
 type Gate struct{ _ byte }
 
-// Carrier is a plane to which packets are handed, as it does not read them.
+// Carrier is a plane that does not call Read: packets are passed to it.
 type Carrier interface {
-	// Carry takes packets to one peer, bufs[i][offset:offset+sizes[i]], but for
-	// those of size 0. The buffers are the caller's again when it returns; until
-	// then it may write to all of them. It is called by the goroutine that reads,
-	// on the packet path: it does not wait and makes no garbage. Each packet
-	// leaves by Entry.Send.
+	// Carry takes packets to one peer, bufs[i][offset:offset+sizes[i]], except those of
+	// size 0. It may overwrite the buffers until it returns, but not keep them. The
+	// goroutine of Read calls it on the packet path: it must not block or allocate. It
+	// sends each packet with Entry.Send.
 	Carry(e *Entry, bufs [][]byte, sizes []int, offset int)
 }
 
@@ -67,7 +65,7 @@ func (f *Forwarder) NewEntry(ep *bind.Endpoint, judge *filter.Peer, framing Fram
 // ID returns the peer's NodeID.
 func (e *Entry) ID() cert.NodeID { return e.id }
 
-// Endpoint returns where what is sent to the peer goes.
+// Endpoint returns the peer's endpoint, to which packets are sent.
 func (e *Entry) Endpoint() *bind.Endpoint { return e.ep }
 
 // SetFilter replaces the filter that judges what the peer sends.
@@ -80,9 +78,9 @@ func (e *Entry) Addrs() []netip.Addr {
 	return slices.Clone(e.ips)
 }
 
-// SetAddrs gives a peer its addresses, sorted, in place of those that it has. An
-// earlier entry of the same peer loses them. What is held for them is released,
-// unless the entry is gated. The addresses must not be another peer's (see Free).
+// SetAddrs replaces the peer's addresses; ips must be sorted. An earlier entry of the
+// same peer loses them. Packets held for them are released, unless the entry is gated.
+// The addresses must not belong to another peer (see Free).
 func (e *Entry) SetAddrs(ips []netip.Addr) {
 	f := e.f
 	f.mu.Lock()
@@ -102,8 +100,8 @@ func (e *Entry) SetAddrs(ips []netip.Addr) {
 	}
 }
 
-// Remove takes a peer out of the table. Packets to its addresses miss from then
-// on; what is held for them stays.
+// Remove removes a peer from the table. Later packets to its addresses are misses;
+// packets held for them stay.
 func (e *Entry) Remove() {
 	f := e.f
 	f.mu.Lock()
@@ -123,26 +121,25 @@ func (e *Entry) leaveLocked() {
 	}
 }
 
-// Hold makes what is sent to the peer wait at a gate.
+// Hold makes packets to the peer wait at a gate.
 func (e *Entry) Hold(g *Gate) { e.f.hold.gate(e, g) }
 
-// Release lets what is sent to the peer go.
+// Release ends the waiting of packets to the peer.
 func (e *Entry) Release() { e.f.hold.release(e, nil) }
 
-// ReleaseAt is Release if what is sent waits at g. It takes no lock if it does
-// not.
+// ReleaseAt is Release if packets to the peer wait at g. Otherwise it takes no lock.
 func (e *Entry) ReleaseAt(g *Gate) {
 	if e.gate.Load() == g {
 		e.f.hold.release(e, g)
 	}
 }
 
-// Gated reports whether what is sent to the peer waits.
+// Gated reports whether packets to the peer wait at a gate.
 func (e *Entry) Gated() bool { return e.gated() }
 
 func (e *Entry) gated() bool { return e.gate.Load() != nil }
 
-// DropHeld forgets what is held for the peer if it is gated.
+// DropHeld drops the packets held for the peer if it is gated.
 func (e *Entry) DropHeld() {
 	if !e.gated() {
 		return
@@ -152,17 +149,17 @@ func (e *Entry) DropHeld() {
 	}
 }
 
-// ResetBacklog forgets what is in the plane's queues: they end.
+// ResetBacklog clears the backlog, when the plane's queues end.
 func (e *Entry) ResetBacklog() { e.backlog.reset() }
 
-// Backlog returns what is between Read and Send, in bytes, with some more for each
-// packet.
+// Backlog returns the cost of the packets between Read and Send: their bytes, and some
+// more for each packet.
 func (e *Entry) Backlog() int64 { return e.backlog.cost.Load() }
 
-// Keyed says that the first message goes out under new session keys.
+// Keyed says that the first message under new session keys is sent.
 func (e *Entry) Keyed() { e.keyed.Store(time.Now().UnixNano()) }
 
-// LastRx is when data last came in, by mono.Now; 0 is never.
+// LastRx returns when data were last received, by mono.Now; 0: never.
 func (e *Entry) LastRx() int64 { return e.lastRx.Load() }
 
 // Stats are the counters of one peer. Bytes and packets are inner ones.
@@ -173,10 +170,11 @@ type Stats struct {
 	RxPackets, TxPackets uint64
 	Refused              uint64 // packets of the peer that the filter dropped
 
-	// Zero if it never happened; see mono.Time. LastHandshake is when the first message
-	// went out under new session keys, by the wall clock of then. LastIn is LastRx with what the filter
-	// dropped. Stirred is when data began to go out that have not paused since, or
-	// not for long and without an answer.
+	// These are zero if they never happened; see mono.Time. LastHandshake is when the
+	// first message under new session keys was sent, by the wall clock at that time.
+	// LastIn is LastRx, including what the filter dropped. Stirred is when the present
+	// flow of sent data began: it has not paused since, or not for long and without an
+	// answer.
 	LastHandshake, LastRx, LastTx, LastIn, Stirred time.Time
 }
 
@@ -186,7 +184,7 @@ func (e *Entry) statsLocked() Stats {
 	if ns := e.keyed.Load(); ns != 0 {
 		handshake = time.Unix(0, ns)
 	}
-	// lastTx is read before stirred, so that no burst looks older than it is.
+	// Read lastTx before stirred, so that no burst looks older than it is.
 	return Stats{
 		ID: e.id, IPs: slices.Clone(e.ips),
 		RxBytes: e.rxBytes.Load(), TxBytes: e.txBytes.Load(),

@@ -8,12 +8,12 @@ import (
 	"weft/overlay/internal/mono"
 )
 
-// Pause is how long nothing goes out to a peer before Config.Stir is called
-// again for it.
+// Pause is how long nothing must be sent to a peer before Config.Stir is called for it
+// again.
 const Pause = time.Second
 
-// Read is tun.Device.Read for the plane that reads, from one goroutine: packets
-// of the host, and such as were held. A packet that is not this plane's, or not to
+// Read is tun.Device.Read for the plane that reads, from one goroutine. It returns
+// packets of the host, and released ones. A packet of another plane, or one that cannot
 // be sent now, gets the size 0.
 func (f *Forwarder) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	for {
@@ -30,8 +30,8 @@ func (f *Forwarder) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 }
 
-// outbound decides about packets on their way out and reports whether any is
-// left for the plane that reads.
+// outbound processes outgoing packets and reports whether any is left for the plane that
+// reads.
 func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) {
 	table := f.table.Load()
 	now := f.Now()
@@ -52,7 +52,7 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 			if !f.hold.put(pkt) {
 				continue
 			}
-			// A peer has come up in the meantime.
+			// A peer was added meanwhile.
 			if e, _ = f.table.Load().byDestination(pkt); e == nil {
 				continue
 			}
@@ -77,17 +77,16 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 	return any
 }
 
-// run is a run of packets to one peer: what they have in common is looked up
-// once, and what they are counted by is added up first.
+// run is a run of packets to one peer, for which lookups and counting are done once.
 type run struct {
 	entry  *Entry
 	first  int // index of its first packet
 	filter *filter.Peer
-	limit  int   // longest packet that goes by UDP; all go by a relay
-	max    int64 // of the backlog
-	cost   int64 // not added to the backlog yet
+	limit  int   // longest packet that the UDP path carries; a relay connection carries all
+	max    int64 // bound of the backlog
+	cost   int64 // cost not yet added to the backlog
 
-	patience time.Duration // with a full backlog
+	patience time.Duration // how long to wait while the backlog is full
 
 	bytes, packets int
 }
@@ -100,7 +99,7 @@ func (r *run) begin(f *Forwarder, e *Entry, first int) {
 	moment := mono.Now()
 	stirs := moment-e.lastTx.Load() > int64(Pause)
 	if stirs { // before lastTx: see statsLocked
-		// What is sent again and again pauses for longer each time.
+		// Retransmissions pause for longer each time.
 		if s := e.stirred.Load(); e.lastIn.Load() >= s || moment-s > int64(5*Pause) {
 			e.stirred.Store(moment)
 		}
@@ -111,8 +110,8 @@ func (r *run) begin(f *Forwarder, e *Entry, first int) {
 	}
 }
 
-// end counts the run, whose packets are the last in bufs, and hands it to its
-// plane. It reports whether there are packets left for the plane that reads.
+// end counts the run, whose packets are the last in bufs, and passes it to its plane. It
+// reports whether there are packets left for the plane that reads.
 func (r *run) end(bufs [][]byte, sizes []int, offset int) (left bool) {
 	e := r.entry
 	if e == nil {
@@ -129,8 +128,8 @@ func (r *run) end(bufs [][]byte, sizes []int, offset int) (left bool) {
 	return false
 }
 
-// limit tells the Net how long a TCP packet may be: 0 for as long as it likes.
-// It runs on the packet path.
+// limit tells the Net how long a TCP packet may be, in bytes; 0: any length. It runs on
+// the packet path.
 func (f *Forwarder) limit(pkt []byte) int {
 	e, _ := f.table.Load().byDestination(pkt)
 	if e == nil {
@@ -143,10 +142,10 @@ func (f *Forwarder) limit(pkt []byte) int {
 	return e.framing.limit(longest)
 }
 
-// Write is called by a plane with packets of the peer that it has opened, by one
-// goroutine for each peer. It drops what the filter refuses, sources that are not
-// the peer's among it, by closing the gap in bufs, which belong to it for the call.
-// What is left goes to the host as one batch, which it may put together.
+// Write takes decrypted packets of the peer from its plane, from one goroutine for each
+// peer. It drops packets that the filter refuses, including those with a source address
+// that is not the peer's, and closes the gaps in bufs, which it may change during the
+// call. The rest goes to the host as one batch.
 func (e *Entry) Write(bufs [][]byte, offset int) (int, error) {
 	now, judge := e.f.Now(), e.filter.Load()
 	bytes, all := 0, 0
@@ -162,13 +161,12 @@ func (e *Entry) Write(bufs [][]byte, offset int) (int, error) {
 		bytes += len(pkt)
 		keep = append(keep, b)
 	}
-	e.came(len(bufs), all, len(keep), bytes)
+	e.countIn(len(bufs), all, len(keep), bytes)
 	return e.f.inbound(len(bufs), keep, offset)
 }
 
-// Write is Entry.Write for a plane that does not say whose the packets are but
-// has made sure that their source is an address of that peer, as wireguard-go
-// does.
+// Write is Entry.Write for a plane that does not say from which peer the packets are, but
+// has checked that their source is an address of that peer, as wireguard-go does.
 func (f *Forwarder) Write(bufs [][]byte, offset int) (int, error) {
 	table := f.table.Load()
 	now := f.Now()
@@ -179,8 +177,8 @@ func (f *Forwarder) Write(bufs [][]byte, offset int) (int, error) {
 	for _, b := range bufs {
 		pkt := b[offset:]
 		all += len(pkt)
-		// wireguard-go has matched the source with the key, but the length may be
-		// wrong: it adds 40 to IPv6's payload length in 16 bits.
+		// wireguard-go has checked the source against the key, but the length may be
+		// wrong: it adds 40 to the payload length of IPv6 in 16 bits.
 		from := table.bySource(pkt)
 		if from == nil {
 			f.verdicts[filter.Malformed].Add(1)
@@ -199,14 +197,14 @@ func (f *Forwarder) Write(bufs [][]byte, offset int) (int, error) {
 		keep = append(keep, b)
 	}
 	if e != nil {
-		e.came(len(bufs), all, len(keep), bytes)
+		e.countIn(len(bufs), all, len(keep), bytes)
 	}
 	return f.inbound(len(bufs), keep, offset)
 }
 
-// came counts a batch of messages, with all bytes of packets in them, of which
-// packets passed the filter, with bytes in those.
-func (e *Entry) came(messages, all, packets, bytes int) {
+// countIn counts a batch of messages with all bytes of packets, of which this number of
+// packets with this many bytes passed the filter.
+func (e *Entry) countIn(messages, all, packets, bytes int) {
 	moment := mono.Now()
 	e.ep.Done(messages, all, moment)
 	e.lastIn.Store(moment)
@@ -218,7 +216,7 @@ func (e *Entry) came(messages, all, packets, bytes int) {
 	}
 }
 
-// inbound hands the host what is left of a batch of so many packets.
+// inbound passes the host the rest of a batch of so many packets.
 func (f *Forwarder) inbound(packets int, keep [][]byte, offset int) (int, error) {
 	if len(keep) > 0 {
 		if _, err := f.net.Write(keep, offset); err != nil {

@@ -17,25 +17,25 @@ type Config struct {
 	// Net is the host's network. The Forwarder closes it.
 	Net Net
 
-	// Miss is called once when the first packet for an address without a peer
-	// is held, and again every 5 s while packets for it keep coming. It has
-	// to end in Entry.SetAddrs or Fail. It runs on the packet path: it must not
-	// block and not call the Forwarder, nor a plane. nil ignores.
+	// Miss is called when the first packet for an address without a peer is held, and
+	// again every 5 s while packets for it keep coming. It must lead to Entry.SetAddrs or
+	// Fail. It runs on the packet path: it must not block, or call the Forwarder or a
+	// plane. May be nil.
 	Miss func(dst netip.Addr)
 
-	// Stir is called when a packet goes out to a peer after nothing did for
-	// Pause: whoever looks after tunnels need not look at quiet ones. It runs
-	// on the packet path, like Miss. May be nil.
+	// Stir is called when a packet is sent to a peer after a pause of at least Pause, so
+	// that the owner of tunnels need not check quiet ones. It runs on the packet path,
+	// like Miss. May be nil.
 	Stir func()
 
-	// Lull is called, on a goroutine of its own, once traffic that was worth
-	// mentioning, 4 MB, has stopped for 10 s: what it took can be given back. Not
-	// after Close. May be nil.
+	// Lull is called, on a goroutine of its own, once traffic of at least 4 MB has
+	// stopped for 10 s, so that memory can be given back. It is not called after Close.
+	// May be nil.
 	Lull func()
 }
 
-// Forwarder is where the planes of a node meet the host's network. Its methods
-// may be called from any goroutine, but not from Config.Miss.
+// Forwarder connects the planes of a node with the host's network. Its methods may be
+// called from any goroutine, but not from Config.Miss.
 type Forwarder struct {
 	// Constant after New.
 	net   Net
@@ -46,7 +46,7 @@ type Forwarder struct {
 
 	maxBacklog, maxBacklogUDP, packetCost int64
 
-	table    atomic.Pointer[table] // replaced under mu, never changed
+	table    atomic.Pointer[table] // immutable; replaced with mu held
 	verdicts [filter.NumVerdicts]atomic.Uint64
 	hold     hold
 	lull     lull
@@ -59,7 +59,7 @@ type Forwarder struct {
 	byIP  map[netip.Addr]*Entry
 }
 
-// New makes a Forwarder without peers. Until Close a plane has to Read.
+// New makes a Forwarder without peers. A plane must call Read until Close.
 func New(cfg Config) *Forwarder {
 	f := &Forwarder{
 		net:   cfg.Net,
@@ -92,8 +92,8 @@ func New(cfg Config) *Forwarder {
 // Net returns the host's network.
 func (f *Forwarder) Net() Net { return f.net }
 
-// Close closes the Net, which ends Read, and lets go of what is held. Planes close
-// before it, or it ends their reading. Further calls return nil.
+// Close closes the Net, which ends Read, and drops held packets. Close the planes before,
+// or their Read fails. Further calls return nil.
 func (f *Forwarder) Close() (err error) {
 	f.closing.Do(func() {
 		close(f.done)
@@ -112,7 +112,7 @@ func (f *Forwarder) closed() bool {
 	}
 }
 
-// Now is the time of the filters: nanoseconds since New.
+// Now returns the time for filters: nanoseconds since New.
 func (f *Forwarder) Now() int64 { return int64(time.Since(f.epoch)) }
 
 // Free returns a *TakenError if one of the addresses belongs to another node.
@@ -150,8 +150,8 @@ func (f *Forwarder) Each() []Stats {
 	return all
 }
 
-// Verdicts returns how often each verdict refused a packet; Malformed also
-// counts those whose source no peer holds.
+// Verdicts returns how often each verdict refused a packet; Malformed also counts packets
+// whose source belongs to no peer.
 func (f *Forwarder) Verdicts() (n [filter.NumVerdicts]uint64) {
 	for i := range n {
 		n[i] = f.verdicts[i].Load()

@@ -1,14 +1,14 @@
 package dataplane
 
-// Framing says how much longer than its packet a plane's message is.
+// Framing says how much longer a plane's message is than its packet.
 type Framing struct {
 	Overhead int // header and tag, in bytes
-	// A packet is padded to a multiple of Unit, a power of two, of at least 1,
-	// but a last part of a packet not beyond MTU, if that is not 0.
+	// A packet is padded to a multiple of Unit, which is a power of two and at least 1.
+	// If MTU is not 0, the last part of a packet is not padded beyond MTU.
 	Unit, MTU int
 }
 
-// padded is the length to which a packet is padded.
+// padded returns the length of a packet after padding.
 func (f *Framing) padded(size int) int {
 	last := size
 	if f.MTU > 0 && last > f.MTU {
@@ -21,7 +21,7 @@ func (f *Framing) padded(size int) int {
 	return size + pad - last
 }
 
-// limit is the longest packet whose message is not longer than longest.
+// limit returns the longest packet whose message is not longer than longest.
 func (f *Framing) limit(longest int) int {
 	content := longest - f.Overhead
 	if f.MTU <= 0 {

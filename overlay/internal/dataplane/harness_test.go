@@ -16,9 +16,8 @@ var udpPacket, ipPacket, number, waitFor = hosttest.UDP, hosttest.IP, hosttest.N
 
 var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{})
 
-// kind says by which of a node's two planes a pair talks. Both carry packets as
-// they are, behind a header that says which: one reads them, the other is handed
-// them.
+// kind says which of a node's two planes a pair uses. Both carry packets unencrypted,
+// after a header with the kind. One plane calls Read, the other is a Carrier.
 type kind byte
 
 const (
@@ -26,9 +25,9 @@ const (
 	isHanded
 )
 
-const testHeader = 4 // the kind first
+const testHeader = 4 // starts with the kind
 
-// world is nodes, whose messages arrive at once.
+// world holds nodes whose messages arrive at once.
 type world map[cert.NodeID]*node
 
 type node struct {
@@ -48,7 +47,7 @@ func (w world) node(t testing.TB, i byte) *node {
 	return w.nodeOf(t, i, Config{Net: hosttest.NewNet()})
 }
 
-// nodeOf makes a node with a hosttest.Net, and its own Miss.
+// nodeOf makes a node with a hosttest.Net and its own Miss.
 func (w world) nodeOf(t testing.TB, i byte, cfg Config) *node {
 	n := &node{
 		t: t, world: w, id: cert.NodeID{i}, net: cfg.Net.(*hosttest.Net), bind: bind.New(bind.Config{}),
@@ -86,7 +85,7 @@ func (n *node) read(bufs [][]byte, sizes []int) {
 			if sizes[i] == 0 {
 				continue
 			}
-			// As wireguard-go does, it finds the peer by itself.
+			// It finds the peer by itself, as wireguard-go does.
 			e := n.fwd.entryOf(destination(bufs[i][testHeader:]))
 			if e == nil || e.carrier != nil {
 				n.t.Error("the plane that reads got a packet that is not its own")
@@ -97,7 +96,7 @@ func (n *node) read(bufs [][]byte, sizes []int) {
 	}
 }
 
-// Carry is the plane that is handed packets.
+// Carry implements Carrier, for the plane that does not call Read.
 func (n *node) Carry(e *Entry, bufs [][]byte, sizes []int, offset int) {
 	for i, b := range bufs {
 		if sizes[i] > 0 {
@@ -112,7 +111,7 @@ func (n *node) seal(e *Entry, k kind, buf []byte, size int) {
 	e.Send(n.bind, one[:])
 }
 
-// SendPackets is the relay.
+// SendPackets implements bind.Sender, for the relay.
 func (n *node) SendPackets(to cert.NodeID, bufs [][]byte) error {
 	m := n.world[to]
 	for _, b := range bufs {
@@ -136,7 +135,7 @@ func (f *Forwarder) peer(id cert.NodeID) *Entry {
 
 func (n *node) ips() []netip.Addr { return []netip.Addr{n.v4, n.v6} }
 
-// entry makes m a peer that has no addresses yet.
+// entry makes m a peer without addresses.
 func (n *node) entry(m *node, k kind, ports *filter.Ports) *Entry {
 	ep := bind.NewEndpoint(m.id, m.v4)
 	ep.SetSender(n)
@@ -160,7 +159,7 @@ func (n *node) udp(m *node, num uint32) []byte { return udpPacket(n.v4, m.v4, nu
 
 func (n *node) recv() []byte { n.t.Helper(); return n.net.Recv(n.t) }
 
-// silent fails if an inner packet is there or comes within a short while.
+// silent fails if there is an inner packet or one comes within d.
 func (n *node) silent(d time.Duration) { n.t.Helper(); n.net.Silent(n.t, d) }
 
 // ping sends a packet from n to m and waits until it arrives.

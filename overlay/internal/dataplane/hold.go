@@ -17,8 +17,8 @@ const (
 	holdDestinations = 256
 	holdTime         = 5 * time.Second
 
-	// A destination whose tunnel is being made or replaced had traffic
-	// already, so it gets more.
+	// A destination whose tunnel is being made or replaced has traffic already, so it
+	// gets more.
 	holdGatedPackets = 256
 	holdGatedBytes   = 1 << 20
 
@@ -26,21 +26,20 @@ const (
 	holdShare    = 1. / 32
 )
 
-// hold keeps packets that cannot be sent yet: to destinations without a peer,
+// hold is the queue of packets that cannot be sent yet: to destinations without a peer,
 // or whose peer is gated.
 type hold struct {
 	// Constant.
 	f    *Forwarder
-	most int // bytes over all destinations
+	most int // bounds the bytes over all destinations
 
 	ready atomic.Int32 // len(released)
 
-	// mu guards the following and the closing and opening of Entry.gate. It
-	// is taken after Forwarder.mu.
+	// mu guards the following and changes of Entry.gate. It is taken after Forwarder.mu.
 	mu       sync.Mutex
 	closed   bool
 	dests    map[netip.Addr]*held
-	bytes    int         // held, over all dests
+	bytes    int         // held bytes over all dests
 	released [][]byte    // returned by the next Read
 	timer    *time.Timer // runs while dests is not empty
 	armed    bool
@@ -50,7 +49,7 @@ type hold struct {
 type held struct {
 	packets []heldPacket
 	bytes   int
-	missed  time.Time // when Config.Miss was called last; zero for a gated peer
+	missed  time.Time // when Config.Miss was last called; zero for a gated peer
 }
 
 type heldPacket struct {
@@ -63,9 +62,8 @@ func (h *hold) init(f *Forwarder) {
 	h.dests = make(map[netip.Addr]*held)
 }
 
-// put keeps a copy of a packet, or drops it if there is no room or no node can
-// have its destination. It returns true, and keeps nothing, if the packet may
-// be sent after all.
+// put holds a copy of a packet, or drops it if there is no room or no node can have its
+// destination. It returns true, and holds nothing, if the packet can be sent after all.
 func (h *hold) put(pkt []byte) (pass bool) {
 	dst := destination(pkt)
 	if !isUnicast(dst) {
@@ -78,8 +76,8 @@ func (h *hold) put(pkt []byte) (pass bool) {
 	return pass
 }
 
-// isUnicast reports whether a node of an overlay may have the address. A kernel
-// sends multicast to every interface it has.
+// isUnicast reports whether a node of an overlay can have the address. A kernel sends
+// multicast to all its interfaces.
 func isUnicast(a netip.Addr) bool {
 	return !a.IsMulticast() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.Is4In6() &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -88,8 +86,8 @@ func isUnicast(a netip.Addr) bool {
 func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// Look again: SetAddrs makes an entry first and releases its packets then,
-	// so what is kept from here on is released.
+	// Look again: SetAddrs first makes an entry and then releases its packets, so a
+	// packet that is held from here on will be released.
 	e, _ := h.f.table.Load().byDestination(pkt)
 	if e != nil && !e.gated() {
 		return true, false
@@ -114,7 +112,7 @@ func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 	if e == nil && now.Sub(q.missed) >= holdTime {
 		q.missed, miss = now, true
 	}
-	// Of a flood the beginning is kept: it is what opens connections.
+	// The first packets of a flood are held, because they open connections.
 	if len(q.packets) < maxPackets && q.bytes+len(pkt) <= maxBytes && h.bytes+len(pkt) <= h.most {
 		q.packets = append(q.packets, heldPacket{slices.Clone(pkt), now})
 		q.bytes += len(pkt)
@@ -123,7 +121,7 @@ func (h *hold) keep(dst netip.Addr, pkt []byte) (pass, miss bool) {
 	return false, miss
 }
 
-// arm makes expire run after wait. The caller holds mu.
+// arm sets the timer of expire. The caller holds mu.
 func (h *hold) arm(wait time.Duration) {
 	switch {
 	case h.armed || h.closed:
@@ -136,7 +134,7 @@ func (h *hold) arm(wait time.Duration) {
 	}
 }
 
-// expire drops packets that nobody waits for any more.
+// expire drops packets that were held for too long.
 func (h *hold) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -168,9 +166,8 @@ func (h *hold) gate(e *Entry, g *Gate) {
 	e.gate.Store(g)
 }
 
-// release lets packets to a peer go, those held and those to come, if they wait
-// at g, or in any case if g is nil. The caller has made the entry visible in the
-// table.
+// release opens the gate of a peer if it is g, or any gate if g is nil, and releases the
+// held packets. The entry must be in the table already.
 func (h *hold) release(e *Entry, g *Gate) {
 	h.mu.Lock()
 	if g != nil && e.gate.Load() != g {
@@ -196,7 +193,7 @@ func (h *hold) release(e *Entry, g *Gate) {
 	}
 }
 
-// take gives released packets to Read.
+// take returns released packets to Read.
 func (h *hold) take(bufs [][]byte, sizes []int, offset int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -213,7 +210,7 @@ func (h *hold) take(bufs [][]byte, sizes []int, offset int) int {
 	return n
 }
 
-// drop forgets the packets for a destination and returns them.
+// drop removes and returns the packets for a destination.
 func (h *hold) drop(dst netip.Addr) []heldPacket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -225,7 +222,7 @@ func (h *hold) drop(dst netip.Addr) []heldPacket {
 	return q.packets
 }
 
-// remove forgets a destination. The caller holds mu.
+// remove removes a destination. The caller holds mu.
 func (h *hold) remove(dst netip.Addr, q *held) {
 	delete(h.dests, dst)
 	h.bytes -= q.bytes
@@ -252,15 +249,15 @@ func (f *Forwarder) entryOf(dst netip.Addr) *Entry {
 // Reason says why nothing can be sent to an address.
 type Reason uint8
 
-// The reasons, and what programs see of them.
+// The reasons, and the errors that programs get.
 const (
-	Unreachable Reason = iota // unknown or not answering: EHOSTUNREACH
-	Prohibited                // policy denies it: EACCES
+	Unreachable Reason = iota // unknown or no answer: EHOSTUNREACH
+	Prohibited                // denied by policy: EACCES
 )
 
-// Fail answers the packets that are held for dst with ICMP unreachable, and TCP
-// with a reset after it, so that programs fail at once. A later packet for dst
-// is a new miss. While dst has a peer it does nothing.
+// Fail answers the packets held for dst with ICMP unreachable, and TCP with a reset too,
+// so that programs fail at once. A later packet for dst is a new miss. Fail does nothing
+// while dst has a peer.
 func (f *Forwarder) Fail(dst netip.Addr, reason Reason) {
 	dst = dst.Unmap()
 	if f.entryOf(dst) != nil {

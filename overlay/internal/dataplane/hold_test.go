@@ -65,7 +65,7 @@ func TestHoldQueueBounds(t *testing.T) {
 	b.silent(10 * time.Millisecond)
 }
 
-// Time is simulated: the hold queue needs no plane.
+// Time is simulated, since the hold queue needs no plane.
 func TestHoldQueueExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var misses []time.Time
@@ -98,8 +98,7 @@ func TestHoldQueueExpires(t *testing.T) {
 	})
 }
 
-// Programs learn at once that nobody is there, and what comes later is a new
-// miss.
+// Programs fail at once, and a later packet is a new miss.
 func TestFailAnswersHeldPackets(t *testing.T) {
 	w := world{}
 	a, b := w.node(t, 1), w.node(t, 2)

@@ -6,19 +6,19 @@ import (
 )
 
 const (
-	// lullAfter is how long nothing much has to have moved before there is a
-	// lull; fewer bytes than lullLittle are not much.
+	// lullAfter is how long traffic must have stopped before there is a lull. Fewer bytes
+	// than lullLittle in that time count as stopped.
 	lullAfter  = 10 * time.Second
 	lullLittle = 256 << 10
-	// lullWorth is how many bytes have to have moved for it to be worth it.
+	// lullWorth is how many bytes must have been sent and received before a lull counts.
 	lullWorth = 4 << 20
 )
 
-// lull tells when traffic has stopped. While nothing moves no timer runs.
+// lull detects when traffic has stopped. Without traffic there is no timer.
 type lull struct {
 	tell func() // constant
 
-	moved   atomic.Int64 // bytes, both ways, since the last lull
+	moved   atomic.Int64 // bytes in both directions since the last lull
 	waiting atomic.Bool  // a timer runs
 	before  atomic.Int64 // moved when the timer was set
 }
@@ -30,7 +30,7 @@ func (l *lull) count(n int) {
 	}
 }
 
-// wait looks again after lullAfter. It belongs to who has set waiting.
+// wait calls check after lullAfter. Only the goroutine that has set waiting calls it.
 func (l *lull) wait() {
 	l.before.Store(l.moved.Load())
 	time.AfterFunc(lullAfter, l.check)

@@ -9,7 +9,7 @@ import (
 	"weft/overlay/internal/hosttest"
 )
 
-// A lull comes once after traffic, not during it and not for a trickle.
+// Lull is called once after traffic, not during it and not after a trickle.
 func TestLull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := 0
@@ -36,7 +36,7 @@ func TestLull(t *testing.T) {
 	})
 }
 
-// Traffic either way counts.
+// Traffic in either direction counts.
 func TestLullAfterTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, out := range []bool{false, true} {
@@ -63,7 +63,7 @@ func TestLullAfterTraffic(t *testing.T) {
 			if n := told.Load(); n != 1 {
 				t.Errorf("outwards %v: told %d times", out, n)
 			}
-			// Nobody is told after Close.
+			// Lull is not called after Close.
 			for range lullWorth/len(payload) + 1 {
 				from.net.Out <- ipPacket(from.v4, to.v4, 47, payload)
 				<-to.net.In

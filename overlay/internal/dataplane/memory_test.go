@@ -6,9 +6,9 @@ import (
 	"weft/overlay/limited"
 )
 
-// Where memory is short a peer has a sixteenth of it on the way out, by whole
-// buffers, and packets that are held a thirty-second. With 1 GB and more, or where
-// it is not known, nothing is less.
+// On a machine with little memory a peer's backlog has a sixteenth of it, in whole
+// buffers, and held packets a thirty-second. With 1 GB and more, or if its size is
+// unknown, all bounds are the normal ones.
 func TestBoundsOfMemory(t *testing.T) {
 	for _, c := range []struct {
 		memory, most, mostUDP, packet int64

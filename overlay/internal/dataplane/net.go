@@ -10,8 +10,7 @@ import (
 // and padding it fills a message of bind.MaxMessage bytes.
 const MaxPacket = bind.MaxMessage - 32 - 15
 
-// Net is the host's network as a data plane sees it: what overlay.Net says of
-// these methods.
+// Net is the host's network as a data plane sees it. overlay.Net documents its methods.
 type Net interface {
 	tun.Device
 	WakeRead()

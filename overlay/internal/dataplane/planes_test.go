@@ -9,12 +9,12 @@ import (
 	"weft/overlay/internal/filter"
 )
 
-// Two planes stand beside each other: a packet goes to the plane of its peer,
-// whatever was read with it, and all else is common to both.
+// With two planes, a packet goes to the plane of its peer, whatever was read with it, and
+// everything else is common to both.
 func TestTwoPlanes(t *testing.T) {
 	w := world{}
 	a, b, c := w.node(t, 1), w.node(t, 2), w.node(t, 3)
-	// Misses of both are held by one queue.
+	// Packets without a peer are held in one queue.
 	a.net.Out <- a.udp(b, 1)
 	a.net.Out <- a.udp(c, 2)
 	for _, want := range []netip.Addr{b.v4, c.v4} {
@@ -54,7 +54,7 @@ func TestTwoPlanes(t *testing.T) {
 		}
 		waitFor(t, "an empty backlog", func() bool { return a.fwd.peer(m.id).Backlog() == 0 })
 	}
-	// Nobody sends as somebody else.
+	// No node can send with the address of another.
 	c.net.Out <- udpPacket(b.v4, a.v4, 6)
 	waitFor(t, "a refusal", func() bool { return a.fwd.Verdicts()[filter.BadSource] == 1 })
 	if s, _ := a.fwd.Stats(c.id); s.Refused != 1 {
@@ -69,7 +69,7 @@ func TestTwoPlanes(t *testing.T) {
 	if err := a.fwd.Free(b.id, b.ips()); err != nil {
 		t.Errorf("own address: %v", err)
 	}
-	// One filter judges both. What is closed is refused, and counted.
+	// The same filter applies to both. Denied packets are dropped and counted.
 	for _, n := range []*node{b, c} {
 		n.fwd.peer(a.id).SetFilter(filter.NewPeer(n.ips(), a.ips(), nil))
 	}
@@ -79,8 +79,8 @@ func TestTwoPlanes(t *testing.T) {
 		waitFor(t, "a refusal", func() bool { return n.fwd.Verdicts()[filter.Denied] == 1 })
 		n.silent(0)
 	}
-	// A pair changes its plane: its addresses go over to the new entry, and what
-	// was held for it goes that way.
+	// A pair changes its plane: its addresses move to the new entry, and packets held for
+	// it use the new plane.
 	var gate Gate
 	next := a.entry(c, reads, everything)
 	next.Hold(&gate)
@@ -112,8 +112,7 @@ func TestTwoPlanes(t *testing.T) {
 	}
 }
 
-// The packet path needs none of this package's locks: it works while they are all
-// held.
+// The packet path needs no lock of this package: it works while all are held.
 func TestPacketPathTakesNoLock(t *testing.T) {
 	w := world{}
 	a, b, c := w.node(t, 1), w.node(t, 2), w.node(t, 3)
@@ -134,7 +133,7 @@ func TestPacketPathTakesNoLock(t *testing.T) {
 	}
 }
 
-// nowhere is a plane that is handed packets, and loses them.
+// nowhere is a Carrier that drops packets.
 type nowhere struct{ packets int }
 
 func (p *nowhere) Carry(e *Entry, bufs [][]byte, sizes []int, offset int) {

@@ -8,9 +8,8 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// Pump is a device that can be woken, made of one that cannot: a goroutine reads
-// that into buffers of its own, which costs a copy and a switch of goroutines for
-// each batch.
+// Pump adds WakeRead to a device: a goroutine reads the device into buffers of its own,
+// which costs a copy and a switch of goroutines for each batch.
 type Pump struct {
 	tun.Device // constant
 
@@ -29,8 +28,8 @@ type Pump struct {
 	err   error
 }
 
-// NewPump begins to read dev, which belongs to the Pump from then on. The caller
-// must Close it.
+// NewPump starts to read dev, which the Pump owns from then on. The caller must Close the
+// Pump.
 func NewPump(dev tun.Device) *Pump {
 	n := dev.BatchSize()
 	p := &Pump{
@@ -65,7 +64,7 @@ func (p *Pump) run() {
 		case <-p.stop:
 			return
 		}
-		if err != nil && !errors.Is(err, tun.ErrTooManySegments) { // its last word
+		if err != nil && !errors.Is(err, tun.ErrTooManySegments) { // the device is closed or broken
 			return
 		}
 	}
@@ -99,7 +98,7 @@ func (p *Pump) WakeRead() {
 	}
 }
 
-// Close closes the device and returns when no goroutine is left.
+// Close closes the device and waits for the goroutine.
 func (p *Pump) Close() error {
 	err := p.Device.Close()
 	p.once.Do(func() { close(p.stop) })

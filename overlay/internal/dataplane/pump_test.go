@@ -45,11 +45,11 @@ func TestPump(t *testing.T) {
 		}
 	}
 	p.WakeRead()
-	p.WakeRead() // two before a Read are one
+	p.WakeRead() // two before a Read count as one
 	if got, err := read(); got != "" || err != nil {
 		t.Fatalf("woken: %q, %v", got, err)
 	}
-	// Nothing is lost by a wake.
+	// A wake loses no packet.
 	go func() {
 		p.WakeRead()
 		s.packets <- "three"

@@ -36,9 +36,9 @@ const (
 	tcpFIN, tcpSYN, tcpRST, tcpACK = 1, 2, 4, 16
 )
 
-// tooLong answers a packet that no way carries but a relay, so that its sender
-// makes shorter ones: now and then, once the way has been found out about. limit
-// is the longest packet that would go.
+// tooLong answers a packet that only the relay connection carries, so that its sender
+// makes shorter ones. It does so now and then, once the path has settled. limit is the
+// longest packet that the path carries.
 func (f *Forwarder) tooLong(e *Entry, pkt []byte, limit int) {
 	now := mono.Now()
 	last := e.tooLongAt.Load()
@@ -56,8 +56,8 @@ const (
 	tooLongWait  = 3 * time.Second
 )
 
-// packetTooBig makes the ICMP error of a router whose next link has that MTU; nil
-// for a packet that would be fragmented, or is one that nobody has to shorten.
+// packetTooBig makes the ICMP error of a router whose next link has this MTU. It returns
+// nil for a packet that may be fragmented, and for one that needs no answer.
 func packetTooBig(pkt []byte, mtu int) []byte {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:
@@ -78,7 +78,7 @@ func refusals4(pkt []byte, reason Reason) [][]byte {
 		return nil // a later fragment is not answered
 	}
 	proto, payload := pkt[9], pkt[hlen:]
-	// No error about an error: of ICMP only the echo request is answered.
+	// No error about an error: of ICMP only echo requests are answered.
 	if proto == 1 && (len(payload) < 8 || payload[0] != 8) {
 		return nil
 	}
@@ -98,7 +98,7 @@ func refusals4(pkt []byte, reason Reason) [][]byte {
 	return answers
 }
 
-// error4 makes the ICMP error about pkt, of which it quotes as much as may be.
+// error4 makes the ICMP error about pkt, and quotes as much of it as allowed.
 func error4(pkt []byte, typ, code byte, mtu uint16) []byte {
 	quoted := pkt[:min(len(pkt), icmp4Max-28)]
 	icmp := make([]byte, 28+len(quoted))
@@ -200,13 +200,13 @@ func reset(seg []byte) []byte {
 	return r
 }
 
-// pseudo sums the pseudo header of a transport: source and destination one
-// after the other, protocol and length.
+// pseudo returns the sum of the pseudo header of a transport protocol. addrs is source
+// and destination.
 func pseudo(addrs []byte, proto byte, length int) uint32 {
 	return uint32(sum(addrs, uint32(proto)+uint32(length)))
 }
 
-// sum is the ones' complement sum of b, begun with start.
+// sum returns the ones' complement sum of b, starting with start.
 func sum(b []byte, start uint32) uint16 {
 	s := uint64(start)
 	for ; len(b) >= 2; b = b[2:] {

@@ -60,7 +60,7 @@ func TestRefusalBytes(t *testing.T) {
 	}
 }
 
-// Checksums and lengths as another implementation sees them, for odd sizes too.
+// Checksums and lengths are right for another implementation, for odd sizes too.
 func TestRefusalsAreValid(t *testing.T) {
 	for _, pair := range [][2]string{{"100.64.0.1", "100.64.0.2"}, {"fd00::1", "fd00::2"}} {
 		src, dst := netip.MustParseAddr(pair[0]), netip.MustParseAddr(pair[1])

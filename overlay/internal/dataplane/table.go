@@ -20,7 +20,7 @@ func newTable(byIP map[netip.Addr]*Entry) *table {
 	return t
 }
 
-// bySource returns the entry of the peer that holds the source address of a packet.
+// bySource returns the entry of the peer that has the source address of a packet.
 func (t *table) bySource(pkt []byte) *Entry {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:
@@ -31,8 +31,8 @@ func (t *table) bySource(pkt []byte) *Entry {
 	return nil
 }
 
-// byDestination returns the entry of the peer that holds the destination address of a
-// packet; ok is false if it is no packet.
+// byDestination returns the entry of the peer that has the destination address of a
+// packet. ok is false if pkt is not an IP packet.
 func (t *table) byDestination(pkt []byte) (e *Entry, ok bool) {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:

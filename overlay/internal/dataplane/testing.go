@@ -1,7 +1,6 @@
 package dataplane
 
-// Freeze takes the locks of this package, for tests to show that the packet path
-// needs none of them.
+// Freeze takes all locks of this package, for tests that the packet path needs none.
 func (f *Forwarder) Freeze() (thaw func()) {
 	f.mu.Lock()
 	f.hold.mu.Lock()
@@ -11,8 +10,7 @@ func (f *Forwarder) Freeze() (thaw func()) {
 	}
 }
 
-// Addrs returns how many addresses lead to peers, for tests to see that none is
-// left behind.
+// Addrs returns how many addresses are in the table, for tests that none remains.
 func (f *Forwarder) Addrs() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

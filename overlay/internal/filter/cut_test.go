@@ -10,9 +10,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// What policy has cut stays cut. Each test is one way by which it once came
-// back: something made the filter forget who had begun, and the next packet of
-// ours made the peer's packets answers.
+// What policy has cut stays cut. Each test is a case in which it once came back: the
+// filter lost who had begun a flow, and the next packet of ours turned the peer's packets
+// into answers.
 
 func compiled(rules ...api.Rule) *Ports { return Compile(rules, &cert.Node{}) }
 
@@ -35,7 +35,7 @@ func TestCutAfterFlood(t *testing.T) {
 		p.CheckIn(ip(them4, us4, protoUDP, udp(port, 53)), sec)
 		p.CheckIn(ip(them6, us6, protoTCP, tcp(port, 80, tcpSYN)), sec)
 	}
-	// What we have begun made no room for what the peer sent.
+	// The peer's packets did not push out our flows.
 	wantVerdict(t, p, "our connection", ip(them4, us4, protoTCP, tcp(443, 50000, tcpSYN|tcpACK)), sec, Reply)
 	p.SetPorts(compiled(open("tcp", 80, 80)))
 	for _, flags := range []uint8{tcpACK, tcpACK | 8, tcpACK | tcpFIN, tcpRST | tcpACK, tcpSYN | tcpACK} {
@@ -46,7 +46,7 @@ func TestCutAfterFlood(t *testing.T) {
 	wantVerdict(t, p, "dns after the cut", dns, sec, Denied)
 }
 
-// A flow that is silent for longer than its entry would live.
+// A flow that is silent for longer than an entry lives.
 func TestCutAfterSilence(t *testing.T) {
 	for _, port := range []uint16{53, 5353, 50000} {
 		p := newPeer(open("udp", port, port))
@@ -58,7 +58,7 @@ func TestCutAfterSilence(t *testing.T) {
 		p.NoteOut(ip(us6, them6, protoUDP, udp(port, 4000)), late)
 		wantVerdict(t, p, "after the cut", flow, late, Denied)
 	}
-	// Neither the port alone nor a range around it opens it again.
+	// Neither a rule for the port nor one for a range around it revives the flow.
 	p := newPeer(open("*", 0, 65535))
 	for _, proto := range []uint8{47, 132, 50} {
 		flow := ip(them4, us4, proto, make([]byte, 8))
@@ -75,8 +75,8 @@ func TestCutAfterSilence(t *testing.T) {
 	wantVerdict(t, p, "a high port under a wide rule, after the cut", flow, 200*sec, Denied)
 }
 
-// Clients go on where a rule for every port was narrowed, or where one for other
-// ports is.
+// Clients keep working after a rule for every port was narrowed, and beside a rule for
+// other ports.
 func TestClientsAfterNarrowing(t *testing.T) {
 	for name, before := range map[string]*Ports{
 		"nothing was open": nil, "everything was open": compiled(open("*", 0, 65535)), "a service was open": compiled(open("udp", 53, 53), open("udp", 50000, 50000)),
@@ -99,8 +99,8 @@ func TestClientsAfterNarrowing(t *testing.T) {
 	}
 }
 
-// An answer from another port than the one that was asked comes in while the
-// flow lives, and nowhere that the peer has been before.
+// An answer from another port than the one that was asked is let in while the flow lives,
+// but not to a port that was open to the peer before.
 func TestAnswerFromAnotherPort(t *testing.T) {
 	ask := func(p *Peer, ours uint16, now int64) { p.NoteOut(ip(us6, them6, protoUDP, udp(ours, 69)), now) }
 	answer := func(ours uint16) []byte { return ip(them6, us6, protoUDP, udp(3000, ours)) }
@@ -120,7 +120,7 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 	ask(p, 40000, 350*sec) // within the flow
 	wantVerdict(t, p, "asked on", answer(40000), 405*sec, Reply)
 
-	// A flow that only the peer kept alive, until we ask again.
+	// A flow that only the peer keeps alive, until we send again.
 	for now := 400 * sec; now < 600*sec; now += 20 * sec {
 		wantVerdict(t, p, "from where it was asked", ip(them6, us6, protoUDP, udp(69, 40000)), now, Reply)
 	}
@@ -132,7 +132,7 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 	ask(p, 9999, 0)
 	wantVerdict(t, p, "a port that no client has", answer(9999), 0, Denied)
 
-	// The peer was let in there before we asked, or meanwhile.
+	// The peer was let in there before we sent, or meanwhile.
 	for _, rule := range []api.Rule{open("udp", 40000, 40000), open("udp", 16000, 65535)} {
 		p = newPeer(rule)
 		wantVerdict(t, p, "by a rule", answer(40000), 0, Allowed)
@@ -157,8 +157,8 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 	wantVerdict(t, p, "cut unused", answer(40000), sec, Denied)
 }
 
-// The filter after this one, of a tunnel that came back when there had been no
-// room for its filter, or of the next process.
+// The filter after this one: of a tunnel that was made again when there had been no room
+// for its filter, or of the next process.
 func TestCutAfterAnotherFilter(t *testing.T) {
 	next := func(p *Peer) *Peer {
 		b, err := json.Marshal(p.Past())
@@ -193,11 +193,11 @@ func TestCutAfterAnotherFilter(t *testing.T) {
 			q.NoteOut(ip(us4, them4, protoUDP, udp(port, 4000)), 0)
 			wantVerdict(t, q, "udp, next filter", ip(them4, us4, protoUDP, udp(4000, port)), 0, Denied)
 		}
-		// A client of ours on a port that the peer did not use.
+		// A client of ours on a port that the peer has not used.
 		q.NoteOut(ip(us4, them4, protoUDP, udp(42000, 53)), 0)
 		wantVerdict(t, q, "our question", ip(them4, us4, protoUDP, udp(53, 42000)), 0, Reply)
 	}
-	// In user space nothing is told, and no connection is left.
+	// In user space there is no history, and no connection survives.
 	q := newPeer()
 	for _, port := range []uint16{22, 5000, 50000} {
 		for _, flags := range []uint8{tcpACK, tcpACK | 8, tcpACK | tcpFIN, tcpSYN | tcpACK, tcpRST, 0} {
@@ -207,7 +207,7 @@ func TestCutAfterAnotherFilter(t *testing.T) {
 	}
 }
 
-// A connection of the kernel that this node began goes on over a restart.
+// A kernel connection that this node began survives a restart.
 func TestAdopt(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -240,7 +240,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// The peer opens a connection over one that this node had: from now on it is
+// The peer opens a connection with the ports of one that this node had: from now on it is
 // the peer's.
 func TestOpenedOverOurs(t *testing.T) {
 	p := newPeer(open("tcp", 50000, 50000))
@@ -253,8 +253,8 @@ func TestOpenedOverOurs(t *testing.T) {
 	wantVerdict(t, p, "after the cut", ip(them4, us4, protoTCP, tcp(443, 50000, tcpACK)), 0, Denied)
 }
 
-// A datagram whose start came in before the cut does not come to its end after
-// it, however long its fragments go on.
+// A datagram whose start was let in before the cut is not completed after it, however
+// long its fragments keep coming.
 func TestCutWithinADatagram(t *testing.T) {
 	body := make([]byte, 24)
 	first := frag4(ip(them4, us4, protoUDP, with(udp(9, 80, body...), 4, 0, 200)), 0, true, 77)
@@ -270,8 +270,7 @@ func TestCutWithinADatagram(t *testing.T) {
 	wantVerdict(t, p, "later than 15 s", later, 20*sec, NoFirst)
 }
 
-// A flow of ours that lasts is not pushed out by many that end, or that nobody
-// answers.
+// A long flow of ours is not pushed out by many that have ended or have no answer.
 func TestLongConnectionOutlastsShortOnes(t *testing.T) {
 	p := newPeer()
 	ssh := ip(them4, us4, protoTCP, tcp(22, 40000, tcpACK))
@@ -291,7 +290,7 @@ func TestLongConnectionOutlastsShortOnes(t *testing.T) {
 	wantVerdict(t, p, "the long one", ssh, now, Reply)
 }
 
-// Half a connection goes on when one end has ended, and a minute after both.
+// A connection stays known when one end has ended it, and for a minute after both have.
 func TestEndOfConnection(t *testing.T) {
 	for name, end := range map[string][2]uint8{"both ends": {tcpFIN, tcpFIN}, "our reset": {tcpRST, 0}, "the peer's": {0, tcpRST}, "ours only": {tcpFIN, 0}, "the peer's only": {0, tcpFIN}} {
 		p := newPeer()
@@ -308,7 +307,7 @@ func TestEndOfConnection(t *testing.T) {
 	}
 }
 
-// Which flows share a set is another thing in every process.
+// Which flows share a set differs in every process.
 func TestPlacesAreKeyed(t *testing.T) {
 	before := keys
 	defer func() { keys = before }()
@@ -328,7 +327,7 @@ func TestPlacesAreKeyed(t *testing.T) {
 	}
 }
 
-// A Past holds all that was open in few ranges, and is never too little.
+// A Past covers everything that was open, in few ranges.
 func TestPastIsBounded(t *testing.T) {
 	p := newPeer()
 	for i := range uint16(500) {

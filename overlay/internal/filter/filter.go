@@ -1,63 +1,60 @@
 // Package filter decides which packets of a peer enter this node.
 //
-// A Peer holds what is known about one remote node: its certified addresses,
-// the ports that policy opens to it (Ports, compiled from the rules and the
-// peer's certificate) and the flows between it and us. CheckIn judges a
-// decrypted packet on its way in, NoteOut remembers a packet on its way out so
-// that the answers to it may come back.
+// A Peer is the filter of one remote node. It has the node's certified addresses, the
+// ports that policy opens to it (Ports, compiled from the rules and the peer's
+// certificate) and the flows between it and us. CheckIn judges a decrypted packet from
+// the peer. NoteOut records a packet to the peer, so that its answers are let in.
 //
-// A packet comes in when all of this holds:
+// A packet is let in if all of this is true:
 //
 //   - it is a well-formed IP packet, exactly as long as its header says, with
 //     whole transport headers and no source routing;
 //   - its source is an address of the peer and its destination one of ours;
-//   - Ports allows its protocol and destination port, or it answers something
-//     that this node began. A flow that the peer began is judged by Ports anew
-//     for every packet. So a change of policy (SetPorts) cuts live flows that
-//     are no longer allowed.
+//   - Ports allows its protocol and destination port, or it answers something that this
+//     node began. Every packet of a flow that the peer began is checked against Ports, so
+//     a change of policy (SetPorts) cuts live flows that are no longer allowed.
 //
 // Everything else is refused, and the Verdict says why.
 //
 // # Who began it
 //
-// The flow table (flows.go) holds what this node began, and nothing else: no
-// packet of the peer makes an entry or takes the place of one. An entry is made
-// by a packet of ours that begins something: a TCP SYN, an echo request, and of
-// protocols that do not say so a packet that cannot be an answer, since the peer
-// was never let in on the port that it leaves from (past.go). So our services may
-// go on to answer what policy has cut, for as long as they like, and nothing of
-// it comes back. An entry lives for a minute after the last packet either way,
-// for two hours that of a TCP connection, a minute once both ends have ended it.
+// The flow table (flows.go) has only flows that this node began: a packet of the peer
+// neither makes an entry nor replaces one. A packet of ours makes an entry if it begins
+// something: a TCP SYN, an echo request, and for protocols that do not mark beginnings a
+// packet that cannot be an answer, because the peer was never let in on its source port
+// (past.go). So our services may keep answering what policy has cut, but the peer's
+// packets are not let in by that. An entry lives for a minute after the last packet in
+// either direction; a TCP connection for two hours, or for a minute once both ends have
+// ended it.
 //
-// Some answer from another port than they were asked at: TFTP, RTP. So a UDP flow
-// that we begin from a port for clients makes a second entry, for our port alone:
-// while it lives, UDP comes in to it from any port of the peer's. Not so if the
-// peer was ever let in there (past.go): what policy has cut does not come back by
-// it. A service of ours that is closed to the peer is reached by this only if it
-// began to talk to the peer itself, from a port from 16000 on.
+// Some protocols, such as TFTP and RTP, answer from another port than the one that was
+// asked. So a UDP flow that we begin from a client port makes a second entry, for our
+// port alone: while it lives, UDP from any port of the peer is let in to our port. This
+// is not done if the peer was ever let in there (past.go), so that it does not revive
+// what policy has cut. It makes a closed service of ours reachable only if the service
+// itself has sent to the peer first, from a port of 16000 or above.
 //
-// The filter has to be as old as the program, or to know what its predecessor
-// did (Past, Recall): the peer's tunnels may end and come back as they like. Where
-// connections outlive the program, in the kernel, those are adopted that cannot be
-// the peer's (Adopt).
+// The filter must exist as long as the program, or know what its predecessor has let in
+// (Past, Recall), because the peer's tunnels may end and be made again. Where connections
+// outlive the program, in the kernel, those are adopted that cannot be the peer's
+// (Adopt).
 //
 // # What else passes
 //
-// ICMP errors pass if the packet that they quote belongs to a flow of ours or
-// comes from an open port. Echo requests need a rule, echo replies a request; no
-// other ICMP passes. The fragments of a datagram pass if its first one did
-// within the last 15 s, and policy has not changed since. Protocols without ports
-// need a rule for every protocol ("*", 0 to 65535).
+// ICMP errors pass if the packet that they quote belongs to a flow of ours or was sent
+// from an open port. Echo requests need a rule, echo replies a request; no other ICMP
+// passes. The fragments of a datagram pass if its first one did within the last 15 s, and
+// policy has not changed since. Protocols without ports need a rule for every protocol
+// ("*", 0 to 65535).
 //
-// The filter has to find the transport header where the receiving stack does.
-// What stacks read in different ways is refused (packet.go).
+// The filter must find the transport header where the receiving stack finds it. Packets
+// that stacks parse in different ways are refused (packet.go).
 //
-// The package is pure: no I/O, no goroutine, and no clock. The time is given in
-// nanoseconds since any fixed moment and must not go back. CheckIn and NoteOut
-// take no lock and may run at the same time on many goroutines. They allocate
-// nothing but sets of the flow table, at most 512 of 128 bytes in a Peer's life,
-// the same again for fragments after each change of policy, and once 8 KB of
-// ports.
+// The package is pure: no I/O, no goroutine, and no clock. Times are in nanoseconds since
+// any fixed moment and must not go back. CheckIn and NoteOut take no lock and may run on
+// many goroutines at once. They allocate only the sets of the flow table, at most 512 of
+// 128 bytes in a Peer's life, the same again for fragments after each change of policy,
+// and once 8 KB for ports.
 package filter
 
 import (
@@ -65,19 +62,18 @@ import (
 	"sync/atomic"
 )
 
-// Verdict is what CheckIn thinks of a packet. The zero value refuses.
+// Verdict is the result of CheckIn. The zero value refuses the packet.
 type Verdict uint8
 
-// The verdicts, in the order in which a packet is judged. Those from Allowed
-// on let it in.
+// The verdicts, in the order of the checks. Allowed and later ones let the packet in.
 const (
-	Malformed      Verdict = iota // not a packet that any stack should see
+	Malformed      Verdict = iota // malformed, or parsed differently by different stacks
 	BadSource                     // inner source is not an address of the peer
 	BadDestination                // inner destination is not an address of ours
-	NoFirst                       // fragment of a datagram whose start did not pass
+	NoFirst                       // fragment of a datagram whose first fragment was not let in
 	Denied                        // no rule and no flow lets it in
 	Allowed                       // a rule lets it in
-	Reply                         // it belongs to something this node began, or answers it from another UDP port
+	Reply                         // it belongs to a flow that this node began, or answers one from another UDP port
 	NumVerdicts    = int(Reply) + 1
 )
 
@@ -101,8 +97,8 @@ type Peer struct {
 	adoptUntil int64
 
 	ports atomic.Pointer[Ports]   // open now
-	once  atomic.Pointer[Ports]   // open at any time; nil is none
-	used  atomic.Pointer[portSet] // UDP ports of clients on which the peer was let in
+	once  atomic.Pointer[Ports]   // everything that was ever open; nil: nothing
+	used  atomic.Pointer[portSet] // UDP client ports on which the peer was let in
 	flows table
 	frags atomic.Pointer[table] // made with the first fragment
 }
@@ -113,7 +109,7 @@ type addrs struct{ v4, v6 netip.Addr }
 func (a *addrs) has(ip netip.Addr) bool { return ip == a.v4 || ip == a.v6 }
 
 func addrsOf(list []netip.Addr) addrs {
-	var a addrs // a zero Addr equals the address of no packet
+	var a addrs // a zero Addr equals no packet's address
 	for _, ip := range list {
 		switch ip = ip.Unmap(); {
 		case ip.Is4():
@@ -125,10 +121,9 @@ func addrsOf(list []netip.Addr) addrs {
 	return a
 }
 
-// NewPeer makes the filter of a peer. Of local (this node's addresses) and
-// remote (the peer's certified ones) the last of each family counts. An address
-// that both have belongs to this node, never to the peer. nil ports deny
-// everything that this node did not begin.
+// NewPeer makes the filter of a peer. local are this node's addresses, remote the peer's
+// certified ones; the last of each family counts. An address in both belongs to this
+// node. With nil ports everything is denied that this node did not begin.
 func NewPeer(local, remote []netip.Addr, ports *Ports) *Peer {
 	p := &Peer{local: addrsOf(local), remote: addrsOf(remote)}
 	if p.local.has(p.remote.v4) {
@@ -141,20 +136,19 @@ func NewPeer(local, remote []netip.Addr, ports *Ports) *Peer {
 	return p
 }
 
-// SetPorts replaces what policy opens to the peer, for live flows too. The rest
-// of a datagram under way is lost.
+// SetPorts replaces what policy opens to the peer, for live flows too. The remaining
+// fragments of datagrams in flight are lost.
 func (p *Peer) SetPorts(ports *Ports) {
 	p.Remember(ports)
 	p.ports.Store(ports)
 	p.frags.Store(nil) // last: see CheckIn
 }
 
-// Adopt has the filter take the middle of an unknown TCP connection for one that
-// this node began, until the time given, if its packet leaves from one of the
-// ports first to last, which the system gives to programs that ask for none, and
-// if that port was never open to the peer. From ports below 16000 nothing is
-// adopted. It is for a network whose connections outlive the program, and comes
-// before the first packet.
+// Adopt makes the filter treat an unknown TCP connection as one that this node began,
+// until the time until, if we send a packet in it from one of the ports first to last,
+// which the system gives to programs that ask for none, and if that port was never open
+// to the peer. Ports below 16000 are never adopted. It is for a network whose connections
+// outlive the program. Call it before the first packet.
 func (p *Peer) Adopt(first, last uint16, until int64) {
 	p.adopt, p.adoptUntil = span{max(first, clients.first), last}, until
 }
@@ -162,12 +156,12 @@ func (p *Peer) Adopt(first, last uint16, until int64) {
 // Ports returns what policy opens to the peer now; it may be nil.
 func (p *Peer) Ports() *Ports { return p.ports.Load() }
 
-// Began reports whether a flow that this node began is alive at now. It is not
-// meant for the packet path: it looks at the whole table.
+// Began reports whether a flow that this node began is alive at now. It reads the whole
+// table, so it is not for the packet path.
 func (p *Peer) Began(now int64) bool { return p.flows.any(now) }
 
-// CheckIn judges a packet that came from the peer: a whole IP packet without
-// trailing bytes, which is only read. now is in nanoseconds.
+// CheckIn judges a packet from the peer: a whole IP packet without trailing bytes. It
+// does not change or keep pkt. now is in nanoseconds.
 func (p *Peer) CheckIn(pkt []byte, now int64) Verdict {
 	var h header
 	if !h.parse(pkt) {
@@ -179,8 +173,8 @@ func (p *Peer) CheckIn(pkt []byte, now int64) Verdict {
 	if !p.local.has(h.dst) {
 		return BadDestination
 	}
-	// Taken before the rules are: if SetPorts comes in between, what this packet
-	// notes is lost with the old table.
+	// Load frags before the rules: if SetPorts runs in between, what this packet records
+	// is lost with the old table.
 	frags := p.frags.Load()
 	if h.frag == fragLater {
 		if frags == nil || !frags.look(h.fragKey(), now) {
@@ -215,7 +209,7 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 		return Denied
 
 	case kindICMPError:
-		// The quoted packet is one of ours: its source port is our port.
+		// The quoted packet was sent by us: its source port is our port.
 		q := &h.quoted
 		if p.flows.look(flowKey(h.v6, q.proto, q.srcPort, q.dstPort), now) {
 			return Reply
@@ -230,7 +224,7 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 	}
 
 	key := flowKey(h.v6, h.proto, h.dstPort, h.srcPort)
-	// A bare SYN opens a connection, so it is no answer to anything.
+	// A bare SYN opens a connection, so it cannot be an answer.
 	if !h.opens() && p.flows.renew(key, now, lifeOf(h.proto), h.marks(endPeers)) {
 		return Reply
 	}
@@ -242,15 +236,15 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 	}
 	switch {
 	case h.opens():
-		p.flows.forget(key) // what we had begun there is over
+		p.flows.forget(key) // our own flow with these ports is over
 	case h.proto == protoUDP && clients.has(h.dstPort):
 		p.use(h.dstPort)
 	}
 	return Allowed
 }
 
-// NoteOut remembers a packet that this node sends to the peer. now is in
-// nanoseconds. What it cannot parse it ignores.
+// NoteOut records a packet that this node sends to the peer. It ignores packets that it
+// cannot parse. now is in nanoseconds.
 func (p *Peer) NoteOut(pkt []byte, now int64) {
 	var h header
 	if !h.parse(pkt) || h.frag == fragLater || !p.local.has(h.src) || !p.remote.has(h.dst) {
@@ -273,15 +267,15 @@ func (p *Peer) NoteOut(pkt []byte, now int64) {
 		p.asks(&h, now)
 	case p.begins(&h, now):
 		p.flows.put(key, now, life)
-		if h.proto == protoTCP { // in the middle of it
+		if h.proto == protoTCP { // in the middle of a connection
 			p.flows.renew(key, now, life, h.marks(endOurs))
 		}
 		p.asks(&h, now)
 	}
 }
 
-// asks notes, for a packet of a flow that we began, that the peer may answer it
-// from another port.
+// asks records, for a packet of a flow that we began, that the peer may answer from
+// another port.
 func (p *Peer) asks(h *header, now int64) {
 	if h.proto != protoUDP || !clients.has(h.srcPort) {
 		return

@@ -226,7 +226,7 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// A peer owns its certified addresses and no others.
+// A peer may use its certified addresses only.
 func TestSpoofedAddresses(t *testing.T) {
 	for _, src := range []string{"100.64.0.3", "100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1",
 		"::ffff:100.64.0.3", "::ffff:100.64.0.2", "fe80::1", "fd00::3", "fd00::1", "::", "::1", "ff02::1"} {
@@ -266,7 +266,7 @@ func TestRepliesByState(t *testing.T) {
 		name       string
 		out, in    []byte
 		after      int64
-		want, late Verdict // within the life, and one second past it
+		want, late Verdict // within the life of the flow, and one second after it
 		life       int64
 	}{
 		{"tcp", out(protoTCP, tcp(5000, 80, tcpSYN)), in(protoTCP, tcp(80, 5000, tcpSYN|tcpACK)), 0, Reply, Denied, tcpLife},
@@ -298,15 +298,15 @@ func TestRepliesByState(t *testing.T) {
 		if got := p.CheckIn(tc.in, (5+tc.life)*sec); got != tc.want {
 			t.Errorf("%s, at the end of its life: %v, want %v", tc.name, got, tc.want)
 		}
-		// The last answer refreshed the flow (errors do not).
+		// The last answer has prolonged the flow (errors do not).
 		if got := p.CheckIn(tc.in, (6+2*tc.life)*sec); got != tc.late {
 			t.Errorf("%s, late: %v, want %v", tc.name, got, tc.late)
 		}
 	}
 }
 
-// What the peer began ends with the permission, whatever we sent meanwhile;
-// what we began goes on.
+// A flow of the peer ends with its permission, whatever we have sent; a flow of ours
+// continues.
 func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	ssh := Compile([]api.Rule{open("tcp", 22, 22), open("udp", 53, 53)}, &cert.Node{})
 	p := newPeer()
@@ -349,7 +349,8 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	}
 }
 
-// A connection the table forgot while the peer may still open it is the peer's.
+// A connection that left the table while the port is open to the peer counts as the
+// peer's.
 func TestForgottenFlowIsThePeers(t *testing.T) {
 	p := newPeer(open("tcp", 22, 22))
 	p.NoteOut(ip(us4, them4, protoTCP, tcp(22, 4000, tcpACK)), 0)
@@ -400,8 +401,8 @@ func TestFragments(t *testing.T) {
 	}
 }
 
-// A flood of first fragments fills its peer's table and no more; what comes
-// soon after its first fragment still passes, and from other peers all.
+// A flood of first fragments fills the table of its own peer only. Fragments soon after
+// their first one still pass, and those of other peers all do.
 func TestFragmentFlood(t *testing.T) {
 	body := make([]byte, 24)
 	first := func(id uint32) []byte {
@@ -481,8 +482,7 @@ func TestPortsAreTheUnion(t *testing.T) {
 	}
 }
 
-// Property: the place of a key is unique, so a table never takes one flow for
-// another.
+// Property: the place of a key is unique, so a table never confuses two flows.
 func TestPlaceIsOneToOne(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	seen := make(map[uint64]uint64)
@@ -503,8 +503,8 @@ func TestPlaceIsOneToOne(t *testing.T) {
 	}
 }
 
-// Property: the table agrees with a map as long as sets do not overflow, and
-// holds at most MaxFlows whatever comes.
+// Property: the table agrees with a map while no set overflows, and never has more than
+// MaxFlows entries.
 func TestTableAgainstModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	model := make(map[uint64]int64) // second in which it ends
@@ -638,7 +638,7 @@ func BenchmarkNoteOut(b *testing.B) {
 	}
 }
 
-// An answer of a service, which the peer has asked.
+// An answer of a service of ours to the peer.
 func BenchmarkNoteOutAnswer(b *testing.B) {
 	p := newPeer(open("tcp", 80, 80))
 	p.CheckIn(ip(them4, us4, protoTCP, tcp(9, 80, tcpSYN)), 0)
@@ -649,9 +649,8 @@ func BenchmarkNoteOutAnswer(b *testing.B) {
 	}
 }
 
-// FuzzCheckIn: whatever comes, what passes without a rule was asked for, what
-// passes at all is whole and between the right addresses, and no byte of the
-// packet changes.
+// FuzzCheckIn: a packet that passes without a rule answers something; one that passes at
+// all is whole and has the right addresses; and CheckIn changes no byte.
 func FuzzCheckIn(f *testing.F) {
 	fixKeys(f)
 	for _, b := range [][]byte{

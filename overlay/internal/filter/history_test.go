@@ -11,10 +11,10 @@ import (
 	"weft/overlay/cert"
 )
 
-// history is a model of this machine, its programs and the peer around the
-// filter, step by step as choose says. It knows who began what; the filter does
-// not. Whatever happens, nothing may come in through a port that is closed but
-// what belongs to something that this machine began.
+// history is a model of this machine, its programs and the peer around the filter. choose
+// selects each step. The model knows who began what; the filter does not. Whatever
+// happens, a closed port may only let in what belongs to something that this machine
+// began.
 type history struct {
 	t      *testing.T
 	choose func(n int) int // 0 to n-1
@@ -25,19 +25,19 @@ type history struct {
 	now    int64
 	ports  *Ports
 	disk   []byte // Past
-	noted  uint32 // Used, when that was written
+	noted  uint32 // Used at the time of that
 
 	began     map[tuple]bool      // by this machine; false: by the peer
-	asked     map[port]int64      // when a UDP flow that this machine began from there was last in use
+	asked     map[port]int64      // when a UDP flow that this machine began from there was last used
 	letIn     map[uint16]bool     // UDP ports on which the peer was let in by a rule
-	narrow    map[uint16]bool     // UDP ports that a rule has opened by themselves
-	wide      bool                // one has opened all UDP ports for clients
-	conns     []conn              // that programs of this machine hold
-	frags     map[[2]uint32]tuple // of datagrams whose first fragment came in
+	narrow    map[uint16]bool     // UDP ports that a narrow rule has opened
+	wide      bool                // a rule has opened all UDP client ports
+	conns     []conn              // connections of programs on this machine
+	frags     map[[2]uint32]tuple // datagrams whose first fragment was let in
 	fragID    uint32
 	passed    int
 	answers   int
-	elsewhere int // of them from another port
+	elsewhere int // answers from another port
 }
 
 type tuple struct {
@@ -46,7 +46,7 @@ type tuple struct {
 	ours, theirs uint16
 }
 
-// port is one of this machine's, for UDP.
+// port is a UDP port of this machine.
 type port struct {
 	v6   bool
 	ours uint16
@@ -55,7 +55,7 @@ type port struct {
 // conn is a socket of a program here.
 type conn struct {
 	tuple
-	ours bool // began by us
+	ours bool // begun by us
 }
 
 var (
@@ -100,7 +100,7 @@ func (h *history) policy() {
 	if h.p == nil {
 		return
 	}
-	// As package overlay does it: on disk before it is open.
+	// As package filters does: on disk before it is open.
 	if h.p.Remember(h.ports) {
 		h.save()
 	}
@@ -135,8 +135,8 @@ func (h *history) fresh(past []byte, adopts bool) {
 	h.p.SetPorts(h.ports)
 }
 
-// restart ends the process, orderly or not, and starts another one. What the
-// peer has begun to use is written within seconds; the model has no crash before.
+// restart ends the process, orderly or not, and starts another one. Ports that the peer
+// has begun to use are written within seconds; the model has no crash before that.
 func (h *history) restart() {
 	if h.p != nil && (h.choose(2) == 0 || h.noted != h.p.Used()) {
 		h.save()
@@ -189,28 +189,28 @@ func (h *history) fail(format string, args ...any) {
 	h.t.Fatalf(format, args...)
 }
 
-// allowed says whether something may pass on c, by what policy says now and by
-// who began.
+// allowed reports whether a packet on c may pass, by the present policy and by who began
+// c.
 func (h *history) allowed(c tuple) bool {
 	return h.ports.allows(c.proto, c.ours) || h.began[c] || h.answersFromElsewhere(c)
 }
 
-// answersFromElsewhere says whether c may be an answer from another port than
-// the one that was asked: to a UDP port that this machine has asked from within a
-// minute, and that the peer was never let in on.
+// answersFromElsewhere reports whether c may be an answer from another port than the one
+// that was asked: it goes to a UDP port from which this machine has asked within a
+// minute, and on which the peer was never let in.
 func (h *history) answersFromElsewhere(c tuple) bool {
 	at, asked := h.asked[port{c.v6, c.ours}]
 	return c.proto == protoUDP && asked && h.now-at <= (shortLife+1)*sec && !h.letIn[c.ours] && (h.wide || !h.narrow[c.ours])
 }
 
-// inUse notes a packet of a flow, either way.
+// inUse records a packet of a flow, in either direction.
 func (h *history) inUse(c tuple) {
 	if c.proto == protoUDP && (h.began[c] || h.answersFromElsewhere(c)) {
 		h.asked[port{c.v6, c.ours}] = h.now
 	}
 }
 
-// someTuple is one that is known, or one at random.
+// someTuple returns a known tuple or a random one.
 func (h *history) someTuple() tuple {
 	if len(h.conns) > 0 && h.choose(3) > 0 {
 		return pick(h, h.conns).tuple
@@ -222,7 +222,7 @@ func (h *history) someTuple() tuple {
 	return c
 }
 
-// comesIn is a packet of the peer: anything.
+// comesIn is any packet of the peer.
 func (h *history) comesIn(c tuple) {
 	flags := uint8(0)
 	if c.proto == protoTCP {
@@ -236,7 +236,7 @@ func (h *history) comesIn(c tuple) {
 	h.passed++
 	opens := c.proto != protoTCP || flags&(tcpSYN|tcpACK|tcpRST) == tcpSYN
 	if opens && v == Allowed {
-		// The peer has begun it, and a service here has it.
+		// The peer has begun it with a service here.
 		delete(h.began, c)
 		h.letIn[c.ours] = h.letIn[c.ours] || c.proto == protoUDP
 		h.hold(conn{tuple: c})
@@ -321,8 +321,8 @@ func (h *history) fragmentsIn(c tuple) {
 	}
 }
 
-// goesOut is a packet of ours on something that a program here holds, whoever
-// began it: data, a retransmission, the end, an answer, an error.
+// goesOut is a packet of ours on a connection of a program here, whoever began it: data,
+// a retransmission, the end, an answer, an error.
 func (h *history) goesOut(i int) {
 	c := &h.conns[i]
 	if h.choose(8) == 0 {
@@ -357,13 +357,13 @@ func (h *history) goesOut(i int) {
 	}
 }
 
-// begins is a program here that begins something from a port of its own, and
-// the answer to it, which has to come in.
+// begins is a program here that begins something from a port of its own, and the answer
+// to it, which must be let in.
 func (h *history) begins() {
 	c := tuple{h.choose(2) == 0, pick(h, []uint8{protoTCP, protoUDP}), pick(h, clientPorts), pick(h, theirPorts)}
 	for _, k := range h.conns {
 		if k.tuple == c && !k.ours {
-			return // the kernel does not give a port that is in use
+			return // the kernel does not give out a port in use
 		}
 	}
 	if mine, known := h.began[c]; known && !mine {
@@ -375,7 +375,7 @@ func (h *history) begins() {
 	h.inUse(c)
 	h.hold(conn{tuple: c, ours: true})
 	if c.proto == protoUDP && h.p.used.Load().has(c.ours) {
-		return // the peer was let in there: it could be an answer
+		return // the peer was let in there: this could be an answer
 	}
 	if v := h.p.CheckIn(h.packet(false, c, tcpSYN|tcpACK), h.now); !v.OK() {
 		if s, opened := find(h.once(), c.ours); c.proto == protoTCP || !opened || int(s.last)-int(s.first) >= wideRule {
@@ -403,8 +403,8 @@ func (h *history) once() []span {
 	return nil
 }
 
-// outlived checks that a connection that we began and that goes on is known again
-// after a restart, with the first packet of ours.
+// outlived checks that after a restart a continuing connection of ours is known again
+// with our first packet.
 func (h *history) outlived() {
 	for _, c := range h.conns {
 		if !c.ours || c.proto != protoTCP || !h.kernel || h.now >= h.p.adoptUntil || h.p.once.Load().allows(protoTCP, c.tuple.ours) {
@@ -440,12 +440,12 @@ func (h *history) step() {
 			if h.choose(2) == 0 {
 				h.outlived()
 			}
-		case 1: // too many others: the filter of a peer without a tunnel went
+		case 1: // too many others: the filter of a peer without a tunnel was dropped
 			h.note("the filter is dropped")
 			past, _ := json.Marshal(h.p.Past())
 			h.frags = map[[2]uint32]tuple{}
 			h.fresh(past, false)
-		case 2: // the tunnel ends and comes back
+		case 2: // the tunnel ends and is made again
 			h.note("bye")
 			h.p.SetPorts(nil)
 			h.p.SetPorts(h.ports)
@@ -456,7 +456,7 @@ func (h *history) step() {
 				h.p.CheckIn(ip(them4, us4, protoUDP, udp(i+20000, 53)), h.now)
 			}
 		}
-	case 10: // our services answer what they hold, all at once
+	case 10: // our services answer on all their connections at once
 		for i := range len(h.conns) {
 			if c := h.conns[i]; !c.ours {
 				h.p.NoteOut(h.packet(true, c.tuple, tcpACK), h.now)
@@ -468,9 +468,9 @@ func (h *history) step() {
 	}
 }
 
-// Property: whatever the peer sends and our programs answer, through changes of
-// policy, ends of the tunnel and restarts, nothing comes in through a closed port
-// but what this machine began; and what it began is answered.
+// Property: whatever the peer sends and our programs answer, through changes of policy,
+// ends of the tunnel and restarts, a closed port lets in only answers to what this
+// machine began, and these are let in.
 func TestHistories(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -513,8 +513,8 @@ func FuzzHistory(f *testing.F) {
 	})
 }
 
-// fixKeys makes the places of entries the same in every run, for inputs to do
-// the same again.
+// fixKeys makes the places of entries the same in every run, so that inputs are
+// reproducible.
 func fixKeys(t testing.TB) {
 	before := keys
 	keys.flip, keys.mul1, keys.mul2 = 1, 0x9e3779b97f4a7c15, 0xd1b54a32d192ed03

@@ -29,8 +29,8 @@ const (
 	tcpACK = 0x10
 )
 
-// maxExtensions bounds the IPv6 extension headers of one packet; real ones have
-// none to three.
+// maxExtensions bounds the IPv6 extension headers of one packet. Real packets have at
+// most three.
 const maxExtensions = 8
 
 type kind uint8
@@ -51,7 +51,7 @@ const (
 	fragLater
 )
 
-// header is what the filter wants to know of a packet.
+// header is what the filter needs of a packet.
 type header struct {
 	src, dst         netip.Addr
 	v6               bool
@@ -59,7 +59,7 @@ type header struct {
 	kind             kind
 	frag             fragment
 	tcpFlags         uint8
-	srcPort, dstPort uint16 // 0 without ports; both the identifier for echo
+	srcPort, dstPort uint16 // 0 without ports; for echo both are the identifier
 	fragID           uint32
 
 	// quoted is the packet that an ICMP error is about.
@@ -74,11 +74,11 @@ func (h *header) opens() bool {
 	return h.proto == protoTCP && h.tcpFlags&(tcpSYN|tcpACK|tcpRST) == tcpSYN
 }
 
-// marks are what a TCP packet says about the end of its connection. end is the
-// mark of who sends it.
+// marks returns the marks of a TCP packet about the end of its connection. end is the
+// mark of its sender.
 func (h *header) marks(end uint64) uint64 {
 	switch {
-	case h.tcpFlags&(tcpRST|tcpFIN) == 0: // or no TCP
+	case h.tcpFlags&(tcpRST|tcpFIN) == 0: // or not TCP
 		return 0
 	case h.tcpFlags&tcpRST != 0:
 		return over
@@ -86,7 +86,7 @@ func (h *header) marks(end uint64) uint64 {
 	return end
 }
 
-// parse reads a whole IP packet and reports whether it is well formed.
+// parse parses a whole IP packet and reports whether it is well formed.
 func (h *header) parse(pkt []byte) bool {
 	if len(pkt) == 0 {
 		return false
@@ -116,9 +116,9 @@ func (h *header) parse(pkt []byte) bool {
 	switch {
 	case offset > 0:
 		h.frag = fragLater
-		// A fragment that would write over the ports and flags of the first
-		// one, or past the longest datagram, has no honest use. Which protocol
-		// that is the first one says, whatever this one does.
+		// A fragment that would overwrite the ports and flags of the first one, or extend
+		// past the longest datagram, has no honest use. The first fragment decides the
+		// protocol, whatever this one says.
 		if offset < 20 || offset+len(payload) > 65535 || len(payload) == 0 {
 			return false
 		}
@@ -132,8 +132,7 @@ func (h *header) parse(pkt []byte) bool {
 	return h.transport(payload, h.frag == fragFirst)
 }
 
-// parse4 reads an IPv4 header and returns what follows it. It does not look at
-// the total length.
+// parse4 parses an IPv4 header and returns what follows it. It ignores the total length.
 func (h *header) parse4(pkt []byte) (payload []byte, ok bool) {
 	if len(pkt) < 20 {
 		return nil, false
@@ -169,15 +168,14 @@ func options4(opt []byte) bool {
 	return true
 }
 
-// parse6 reads an IPv6 header and its extension headers, at most up to a
-// fragment that is not the first, and returns what follows. It does not look at
-// the payload length.
+// parse6 parses an IPv6 header and its extension headers, up to a fragment header that is
+// not of the first fragment, and returns what follows. It ignores the payload length.
 //
-// It takes the headers that every stack reads in the same way: hop-by-hop
-// options as the first, destination options, one fragment header as the last.
-// Authentication, mobility and the like one stack skips, another takes for the
-// transport, and a third for an extension header of another length: behind them
-// would stand a port that the filter has not judged.
+// It accepts the headers that all stacks parse in the same way: hop-by-hop options as the
+// first, destination options, one fragment header as the last. Headers such as
+// authentication and mobility are skipped by one stack, taken for the transport by
+// another, and parsed with another length by a third: after them there could be a port
+// that the filter has not checked.
 func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) {
 	if len(pkt) < 40 {
 		return nil, 0, false, false
@@ -226,17 +224,16 @@ func (h *header) parse6(pkt []byte) (payload []byte, offset int, more, ok bool) 
 		}
 		next, rest = rest[0], rest[size:]
 		if offset > 0 {
-			// The rest of a later fragment is data.
+			// What follows in a later fragment is data.
 			h.proto = next
 			return rest, offset, more, true
 		}
 	}
 }
 
-// options6 reports whether the options of an IPv6 extension header are padding.
-// Others mean something to those who know them, and not all do: another length
-// of the packet (jumbo payload), another source (home address). Between two nodes
-// none is needed.
+// options6 reports whether the options of an IPv6 extension header are padding. Stacks
+// that know other options may take another length (jumbo payload) or another source (home
+// address) from them. Two nodes need none.
 func options6(opt []byte) bool {
 	for len(opt) > 0 {
 		switch {
@@ -251,8 +248,8 @@ func options6(opt []byte) bool {
 	return true
 }
 
-// transport reads the header above IP. first says that payload is the first
-// fragment of a longer datagram, so lengths inside may point past its end.
+// transport parses the header above IP. first says that p is the first fragment of a
+// longer datagram, so lengths inside may point past its end.
 func (h *header) transport(p []byte, first bool) bool {
 	switch h.proto {
 	case protoTCP:
@@ -315,9 +312,8 @@ func (h *header) icmp(p []byte, first bool) bool {
 	return !first && h.quote(p[8:])
 }
 
-// quote reads the packet that an ICMP error returns. It has to be one that went
-// the other way, from the error's destination to its source, and is usually cut
-// short, so its lengths mean nothing here.
+// quote parses the packet that an ICMP error quotes. It must have been sent from the
+// error's destination to its source. It is usually cut short, so its lengths are ignored.
 func (h *header) quote(p []byte) bool {
 	var q header
 	var rest []byte

@@ -6,45 +6,44 @@ import (
 	"sync/atomic"
 )
 
-// What a filter remembers of the ports that were open. A flow that the peer
-// began is known by them for as long as its connection may last, and no table
-// that others can fill is needed for it.
+// The record of the ports that were open. It identifies flows that the peer began for as
+// long as they may last, without a table that others could fill.
 //
-// That a port was open is enough to say that a packet which leaves it begins
-// nothing. Two exceptions keep our own programs going once a rule for nearly
-// all ports has been narrowed. TCP says by itself what begins. And of UDP ports
-// that the system may have given to a client it is noted which ones the peer
-// has used: from the others, if nothing narrower than wideRule opened them, we
-// may begin.
+// If a port was ever open, a packet from it begins nothing. Two exceptions keep our own
+// programs working after a rule for nearly all ports was narrowed. First, TCP marks
+// beginnings itself. Second, for UDP client ports it is recorded which ones the peer has
+// used: from the others we may begin, if only rules for more than wideRule ports have
+// opened them.
 
-// clients are the ports that one system or another gives to programs that ask for
-// none: gVisor from 16000 on, Linux 32768 to 60999, BSD and Windows from 49152 on.
+// clients are the client ports: those that some system gives to programs that ask for
+// none. gVisor uses 16000 and above, Linux 32768 to 60999, BSD and Windows 49152 and
+// above.
 var clients = span{16000, 65535}
 
 const (
-	// A range of more ports than that is not there for the sake of a service.
+	// A range of more ports than this is not meant for one service.
 	wideRule = 4096
-	// Ranges of one kind that a Past has at most.
+	// The most ranges of one kind in a Past.
 	maxSpans = 64
 )
 
-// Past is what was ever open to a peer, for the filter that comes after this
-// one. More than 64 ranges of a kind are joined where the gaps are smallest, so
-// it is never too little. The zero Past is nothing.
+// Past records what was ever open to a peer, for the next filter of the peer. If there
+// are more than 64 ranges of a kind, those with the smallest gaps are joined, so it may
+// have too much but never too little. The zero Past is empty.
 type Past struct {
 	Every bool        `json:"every,omitempty"` // protocols without ports
-	TCP   [][2]uint16 `json:"tcp,omitempty"`   // first and last; of ports for clients only
+	TCP   [][2]uint16 `json:"tcp,omitempty"`   // first and last; client ports only
 	UDP   [][2]uint16 `json:"udp,omitempty"`
-	Used  [][2]uint16 `json:"used,omitempty"` // UDP ports for clients that the peer was let in on
+	Used  [][2]uint16 `json:"used,omitempty"` // UDP client ports on which the peer was let in
 }
 
-// With returns what was open in either.
+// With returns the union of p and q.
 func (p Past) With(q Past) Past {
 	join := func(a, b [][2]uint16) [][2]uint16 { return fromSpans(append(toSpans(a), toSpans(b)...)) }
 	return Past{p.Every || q.Every, join(p.TCP, q.TCP), join(p.UDP, q.UDP), join(p.Used, q.Used)}
 }
 
-// Covers reports whether all that was open in q was so in p.
+// Covers reports whether p contains everything in q.
 func (p Past) Covers(q Past) bool {
 	in := func(a, b [][2]uint16) bool { return covers(merge(toSpans(a)), merge(toSpans(b))) }
 	return (p.Every || !q.Every) && in(p.TCP, q.TCP) && in(p.UDP, q.UDP) && in(p.Used, q.Used)
@@ -68,8 +67,8 @@ func fromSpans(spans []span) [][2]uint16 {
 	return out
 }
 
-// fewer joins merged spans over their smallest gaps until at most limit are
-// left, or fewer where gaps are alike.
+// fewer joins merged spans across their smallest gaps until at most limit are left. Equal
+// gaps are joined together.
 func fewer(spans []span, limit int) []span {
 	if len(spans) <= limit {
 		return spans
@@ -91,7 +90,7 @@ func fewer(spans []span, limit int) []span {
 	return out
 }
 
-// covers reports whether each of b lies in one of a. Both are merged.
+// covers reports whether each span of b lies in one of a. Both must be merged.
 func covers(a, b []span) bool {
 	for _, s := range b {
 		if in, ok := find(a, s.first); !ok || in.last < s.last {
@@ -101,7 +100,7 @@ func covers(a, b []span) bool {
 	return true
 }
 
-// clip returns the part of merged spans that lies in s.
+// clip returns the parts of merged spans that lie in s.
 func clip(spans []span, s span) (out []span) {
 	for _, r := range spans {
 		if r.last >= s.first && r.first <= s.last {
@@ -140,8 +139,8 @@ func (s *portSet) spans() (out []span) {
 	return merge(out)
 }
 
-// Remember has the filter know that ports may have been open to the peer, as
-// SetPorts does, and reports whether that is news. It opens nothing.
+// Remember records that ports may have been open to the peer, as SetPorts does, and
+// reports whether that was new. It opens nothing.
 func (p *Peer) Remember(ports *Ports) (news bool) {
 	if ports == nil || !ports.every && len(ports.tcp) == 0 && len(ports.udp) == 0 {
 		return false
@@ -163,7 +162,7 @@ func (p *Peer) Remember(ports *Ports) (news bool) {
 	}
 }
 
-// Past returns what was open to the peer so far.
+// Past returns what was ever open to the peer.
 func (p *Peer) Past() Past {
 	past := Past{Used: fromSpans(p.used.Load().spans())}
 	if once := p.once.Load(); once != nil {
@@ -173,7 +172,7 @@ func (p *Peer) Past() Past {
 	return past
 }
 
-// Recall has the filter know what was open to the peer before it was made.
+// Recall adds what was open to the peer before the filter was made.
 func (p *Peer) Recall(past Past) {
 	p.Remember(&Ports{every: past.Every, tcp: merge(toSpans(past.TCP)), udp: merge(toSpans(past.UDP))})
 	for _, s := range toSpans(past.Used) {
@@ -183,7 +182,7 @@ func (p *Peer) Recall(past Past) {
 	}
 }
 
-// Used counts the UDP ports that Past().Used has grown by.
+// Used returns how many UDP ports were added to Past().Used.
 func (p *Peer) Used() uint32 {
 	if used := p.used.Load(); used != nil {
 		return used.n.Load()
@@ -191,7 +190,7 @@ func (p *Peer) Used() uint32 {
 	return 0
 }
 
-// use notes that the peer was let in on a UDP port that a client may have.
+// use records that the peer was let in on a UDP client port.
 func (p *Peer) use(port uint16) {
 	used := p.used.Load()
 	if used == nil {
@@ -201,14 +200,14 @@ func (p *Peer) use(port uint16) {
 	used.add(port)
 }
 
-// begins reports whether a packet of ours that belongs to no known flow begins
-// one, so that answers may come in. TCP says what begins; the middle of a
-// connection is taken for ours only by a filter that adopts.
+// begins reports whether a packet of ours that belongs to no known flow begins one, so
+// that its answers are let in. TCP marks beginnings; a packet in the middle of a
+// connection begins one only in a filter that adopts.
 func (p *Peer) begins(h *header, now int64) bool {
 	once := p.once.Load()
 	switch h.proto {
 	case protoTCP:
-		// A packet with SYN or RST in it is an answer to something that came in.
+		// A packet with SYN or RST answers a packet of the peer.
 		return now < p.adoptUntil && h.tcpFlags&(tcpSYN|tcpRST) == 0 &&
 			p.adopt.has(h.srcPort) && !once.allows(protoTCP, h.srcPort)
 	case protoUDP:
@@ -217,7 +216,7 @@ func (p *Peer) begins(h *header, now int64) bool {
 	return !once.allows(h.proto, 0)
 }
 
-// visited reports whether the peer was let in on a UDP port, or may have been.
+// visited reports whether the peer was, or may have been, let in on a UDP port.
 func (p *Peer) visited(port uint16) bool {
 	if once := p.once.Load(); once != nil {
 		s, opened := find(once.udp, port)

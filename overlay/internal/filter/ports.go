@@ -22,10 +22,10 @@ type span struct{ first, last uint16 }
 
 func (s span) has(port uint16) bool { return s.first <= port && port <= s.last }
 
-// Compile works out what rules open to the node of a certificate. The sources
-// of a rule are "*", "user:NAME" and "group:NAME" (nodes that act as that user
-// or as a member of that group, so not those with tags) and "tag:NAME". A
-// source, protocol or range that it does not know grants nothing.
+// Compile returns what rules open to the node of a certificate. The sources of a rule are
+// "*", "user:NAME" and "group:NAME" (nodes that act as that user or as a member of that
+// group, so not those with tags) and "tag:NAME". Unknown sources, protocols and ranges
+// grant nothing.
 func Compile(rules []api.Rule, peer *cert.Node) *Ports {
 	p := &Ports{}
 	for _, rule := range rules {
@@ -119,9 +119,9 @@ func (p *Ports) allows(proto uint8, port uint16) bool {
 	return ok
 }
 
-// find returns the one of merged spans that port is in.
+// find returns the one of merged spans that contains port.
 func find(spans []span, port uint16) (s span, ok bool) {
-	// The last span that starts at or before port.
+	// Find the last span that starts at or before port.
 	lo, hi := 0, len(spans)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)

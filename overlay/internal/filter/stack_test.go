@@ -19,12 +19,11 @@ import (
 	stackudp "gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
-// receiver is the stack behind the filter, which says what it takes a packet
-// for.
+// receiver is the stack behind the filter. It reports as what it delivers a packet.
 type receiver struct {
 	stack *stack.Stack
 	link  *channel.Endpoint
-	took  []tuple // delivered to TCP and UDP since it was last asked
+	took  []tuple // delivered to TCP and UDP since the last take
 }
 
 func newReceiver(t testing.TB) *receiver {
@@ -64,7 +63,7 @@ func (r *receiver) close() {
 	}
 }
 
-// take gives a packet to the stack and returns what it has delivered.
+// take passes a packet to the stack and returns what it delivers.
 func (r *receiver) take(b []byte) []tuple {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(append([]byte(nil), b...))})
 	proto := stackheader.IPv4ProtocolNumber
@@ -78,8 +77,8 @@ func (r *receiver) take(b []byte) []tuple {
 	return r.took
 }
 
-// door is a filter in front of a stack. Open are port 80 and two flows of ours,
-// and of another filter everything.
+// door is a filter in front of a stack. Port 80 and two flows of ours are open; a second
+// filter opens everything.
 type door struct {
 	p, wide *Peer
 	r       *receiver
@@ -94,8 +93,8 @@ func newDoor(t testing.TB) *door {
 	return d
 }
 
-// try returns an error if the packet passes the filter and reaches something in
-// the stack that is not open, or if both take it for different things.
+// try returns an error if the packet passes the filter and reaches something in the stack
+// that is not open, or if both parse it differently.
 func (d *door) try(pkt []byte) error {
 	v := d.p.CheckIn(pkt, 0)
 	if v.OK() {
@@ -106,7 +105,7 @@ func (d *door) try(pkt []byte) error {
 	var h header
 	h.parse(pkt)
 	if !v.OK() && h.frag != fragNone {
-		return nil // it would stay in the stack, for others to be put together with
+		return nil // it would stay in the stack and be reassembled with others
 	}
 	took := d.r.take(pkt)
 	d.taken += len(took)
@@ -125,7 +124,7 @@ func (d *door) try(pkt []byte) error {
 		want = []tuple{{h.v6, h.proto, h.dstPort, h.srcPort}}
 	}
 	if len(took) == 0 && pkt[0] > 0x45 && pkt[0]>>4 == 4 {
-		return nil // an IPv4 option was not to the stack's liking
+		return nil // the stack refused an IPv4 option
 	}
 	if !slices.Equal(took, want) {
 		return fmt.Errorf("the filter reads %+v, the stack %+v", want, took)
@@ -133,8 +132,8 @@ func (d *door) try(pkt []byte) error {
 	return nil
 }
 
-// wire makes a packet of the peer from bytes that say what follows the header,
-// with an address and a length that are right.
+// wire makes a packet of the peer from what follows the IP header, with the right
+// addresses and length.
 func wire(v6 bool, proto uint8, ident uint16, frag uint16, payload []byte) []byte {
 	if v6 {
 		return ip(them6, us6, proto, payload)
@@ -163,7 +162,7 @@ func chain(r *rand.Rand) (proto uint8, b []byte) {
 		case protoAH:
 			h := make([]byte, 8+4*r.IntN(5))
 			h[0], h[1] = next, uint8(len(h)/4-2)
-			if r.IntN(2) == 0 { // as long as an extension header would be
+			if r.IntN(2) == 0 { // with the length of an extension header
 				h = append(make([]byte, 0, 64), make([]byte, 24)...)
 				h[0], h[1] = next, 4
 			}
@@ -181,8 +180,8 @@ func chain(r *rand.Rand) (proto uint8, b []byte) {
 	return proto, b
 }
 
-// Property: what passes the filter the stack takes for the same thing, whatever
-// headers and fragments it comes in.
+// Property: filter and stack parse every packet that passes in the same way, whatever its
+// headers and fragments.
 func TestStackReadsTheSame(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

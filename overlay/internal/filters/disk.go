@@ -8,24 +8,23 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// diskPatience is how long opening something to a peer waits for the disk. One
-// that hangs must not put off for longer that a right is withdrawn or a deleted
-// device is dropped. What is open then is not noted; that is safe for as long as
-// this process lives, and it cannot be ended while it hangs in the disk, but
-// together with the connections.
+// diskPatience is how long opening something to a peer waits for the disk. A disk that
+// hangs must not delay the removal of a right or of a deleted device for longer. What is
+// open is then not on disk. That is safe while this process lives, and a process that
+// hangs in disk I/O can end only together with its connections.
 const diskPatience = 2 * time.Second
 
 var errDiskHangs = errors.New("the disk does not answer")
 
-// disk writes filters.json. Nobody waits for it for long.
+// disk writes filters.json. Callers wait for diskPatience at most.
 type disk struct {
 	write  func([]byte) error
 	remove func() error
 
 	mu sync.Mutex
 	// mu guards the following.
-	next []byte // what is to be written
-	busy bool   // a goroutine writes
+	next []byte // what to write next
+	busy bool   // a goroutine is writing
 }
 
 func newDisk(d *state.Dir) *disk {
@@ -35,9 +34,9 @@ func newDisk(d *state.Dir) *disk {
 	}
 }
 
-// put writes b in place of what is there, and removes that when it cannot. When the
-// disk hangs it returns errDiskHangs, after diskPatience for the first time and then
-// at once, and the latest b is written when the disk works again.
+// put replaces the file with b, and removes the file if it cannot. When the disk hangs it
+// returns errDiskHangs, the first time after diskPatience and then at once. When the disk
+// works again, the latest b is written.
 func (d *disk) put(b []byte) error {
 	d.mu.Lock()
 	d.next = b
@@ -64,7 +63,7 @@ func (d *disk) put(b []byte) error {
 			d.mu.Unlock()
 			select {
 			case done <- err:
-			default: // that was for the first
+			default: // only the first call waits
 			}
 			if !again {
 				return

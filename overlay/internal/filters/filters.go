@@ -1,17 +1,18 @@
-// Package filters keeps the packet filters of all peers of a node. That of a peer
-// outlives its tunnel, however that ends: a flow that pauses for longer still belongs
-// to who began it when the tunnel is back. The filters of peers without a tunnel are
-// bounded. Of one that has to go stays what was open to the peer (filter.Past), so that
-// the one that comes after it takes no answer of a service for something that this node
-// began. Past is kept by the peer's addresses, as flows are, and bounded too: what has
-// no room is remembered as if it had been open to everybody.
+// Package filters holds the packet filters of all peers of a node. A filter outlives its
+// tunnel, however the tunnel ends: when it is made again, a flow that has paused still
+// belongs to the side that began it. The number of filters without a tunnel is bounded.
+// Of a filter that is dropped, the record of what was open to the peer remains
+// (filter.Past), so that the peer's next filter does not mistake an answer of a service
+// for something that this node began. Records are kept by the peer's addresses, as flows
+// are, and bounded too: one that has no room is added to a record that counts for
+// everybody.
 //
-// In user space connections end with the process. Those of the kernel go on, so
-// what was open is on disk there before it opens, and the next daemon knows
-// which connections are not its own.
+// In user space connections end with the process. Kernel connections continue, so there
+// the record is on disk before a port is opened, and the next daemon knows which
+// connections it did not begin.
 //
-// Nobody waits for the disk for longer than a moment (disk.go). The package knows no
-// tunnels: it is told when one begins and ends.
+// Calls wait for the disk for a moment only (disk.go). The owner of tunnels tells the
+// package when one begins and ends.
 package filters
 
 import (
@@ -31,38 +32,38 @@ import (
 
 const (
 	maxKept    = 256              // filters without a tunnel
-	maxPasts   = 128              // peers in filters.json, and without a filter in memory
-	useSpacing = 10 * time.Second // between writes because of a port that a peer has begun to use
+	maxPasts   = 128              // records in filters.json, and in memory for peers without a filter
+	useSpacing = 10 * time.Second // between writes because a peer has begun to use a port
 )
 
-// Table has the packet filters of all peers, from the first tunnel to the end
-// of the process. Methods may be called from any goroutine.
+// Table holds the packet filters of all peers, from the first tunnel to the end of the
+// process. Its methods may be called from any goroutine.
 type Table struct {
 	log *slog.Logger
 
 	mu sync.Mutex
 	// mu guards the following.
 	peers map[cert.NodeID]*keptFilter
-	pasts []savedPast // of peers without a filter, the oldest first
-	all   filter.Past // of those for whom there was no room
-	turns int         // releases so far
+	pasts []savedPast // records of peers without a filter, the oldest first
+	all   filter.Past // the records for which there was no room
+	turns int         // how often Release was called
 
-	// Of a Net whose connections outlive the process; zero otherwise.
+	// For a Net whose connections outlive the process; else zero.
 	outlives    bool
 	epoch       string
 	first, last uint16
-	adoptUntil  int64 // on the clock of the filters
+	adoptUntil  int64 // by the clock of the filters
 	disk        *disk
-	written     []byte    // what is there; nil if it cannot be relied on
-	nextUse     time.Time // no write before because of a port that a peer has begun to use
+	written     []byte    // content of the file; nil if unknown
+	nextUse     time.Time // earliest write because a peer has begun to use a port
 }
 
-// keptFilter is a filter with what it was made from.
+// keptFilter is a filter with what it was made of.
 type keptFilter struct {
 	*filter.Peer
 	local, remote []netip.Addr
-	released      int    // at which turn; 0: in use
-	noted         uint32 // Used of what is on disk
+	released      int    // value of turns at its Release; 0: in use
+	noted         uint32 // Used at the time of the last write
 }
 
 // savedFilters is filters.json.
@@ -72,7 +73,7 @@ type savedFilters struct {
 	Peers []savedPast `json:"peers"`
 }
 
-// savedPast is what was open to the node that has, or had, these addresses.
+// savedPast is the record of the node that has, or had, these addresses.
 type savedPast struct {
 	IPv4 netip.Addr  `json:"ipv4"`
 	IPv6 netip.Addr  `json:"ipv6"`
@@ -88,10 +89,10 @@ func New(log *slog.Logger) *Table {
 	return &Table{log: log, peers: map[cert.NodeID]*keptFilter{}}
 }
 
-// Open reads what the daemon before this one has left, if its connections may
-// still be there: they are while epoch is the same. first to last are the ports that
-// the host gives to programs that ask for none; last is 0 where connections end with
-// the process. now is the filters' time. Open comes before the first tunnel.
+// Open reads the records of the previous daemon if its connections may still exist, which
+// is while epoch is the same. first to last are the ports that the host gives to programs
+// that ask for none; last is 0 if connections end with the process. now is the filters'
+// time. Call Open before the first tunnel.
 func (f *Table) Open(dir *state.Dir, epoch string, first, last uint16, now int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -109,12 +110,12 @@ func (f *Table) Open(dir *state.Dir, epoch string, first, last uint16, now int64
 		f.adoptUntil = now + filter.ConnLife
 	}
 	if f.saveLocked(); f.written == nil {
-		f.adoptUntil = 0 // the daemon before could neither write what it opened later, nor remove this
+		f.adoptUntil = 0 // the previous daemon could neither write what it opened later nor remove this file
 	}
 }
 
-// Of returns the filter of a peer for a tunnel between these addresses, with
-// ports open to it, until Release.
+// Of returns the filter of a peer for a tunnel between these addresses, with ports open
+// to it. Call Release when the tunnel ends.
 func (f *Table) Of(id cert.NodeID, local, remote []netip.Addr, ports *filter.Ports) *filter.Peer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -136,13 +137,14 @@ func (f *Table) Of(id cert.NodeID, local, remote []netip.Addr, ports *filter.Por
 	return k.Peer
 }
 
-// Opening is what is to be open to a peer.
+// Opening says what to open to a peer.
 type Opening struct {
 	Filter *filter.Peer
 	Ports  *filter.Ports
 }
 
-// Set opens to peers that have a tunnel what is said, and closes all else.
+// Set opens what list says to its peers, which have a tunnel, and closes everything else
+// to them.
 func (f *Table) Set(list []Opening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,8 +168,8 @@ func (f *Table) setLocked(list []Opening) {
 	}
 }
 
-// Began reports whether a flow with a peer that this node began is alive, also
-// when the tunnel in which it was has ended.
+// Began reports whether a flow with a peer that this node began is alive, even if its
+// tunnel has ended.
 func (f *Table) Began(id cert.NodeID, now int64) bool {
 	f.mu.Lock()
 	k := f.peers[id]
@@ -199,7 +201,7 @@ func (f *Table) Release(id cert.NodeID, now int64) {
 	if released <= maxKept {
 		return
 	}
-	// Who has no flow of ours going loses nothing.
+	// First drop one without a live flow of ours, which loses nothing.
 	for id, k := range f.peers {
 		if o := f.peers[idlest]; k.released > 0 && (o == nil || k.released < o.released) && !k.Began(now) {
 			idlest = id
@@ -211,8 +213,8 @@ func (f *Table) Release(id cert.NodeID, now int64) {
 	f.endLocked(oldest)
 }
 
-// endLocked gives up a filter but for what was open. No filter made after that
-// adopts anything: it may come after this one.
+// endLocked drops a filter and keeps its record. No later filter adopts anything, because
+// it may be this peer's.
 func (f *Table) endLocked(id cert.NodeID) {
 	k := f.peers[id]
 	delete(f.peers, id)
@@ -246,7 +248,7 @@ func pastOf(k *keptFilter) savedPast {
 	return s
 }
 
-// pastLocked is what was open to whoever had one of these addresses.
+// pastLocked returns what was open to any node with one of these addresses.
 func (f *Table) pastLocked(addrs []netip.Addr) filter.Past {
 	past := f.all
 	for i := range f.pasts {
@@ -262,16 +264,15 @@ func (f *Table) pastLocked(addrs []netip.Addr) filter.Past {
 	return past
 }
 
-// Note writes what peers have begun to use, and what could not be written before,
-// if there is such and it is time. It returns when to ask again, the zero time
-// for any time.
+// Note writes ports that peers have begun to use, and what could not be written before,
+// if it is time. It returns when to call it again; the zero time means any time.
 func (f *Table) Note(now time.Time) (again time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.outlives {
 		return time.Time{}
 	}
-	news := f.written == nil // it did not work the last time
+	news := f.written == nil // the last write failed
 	for _, k := range f.peers {
 		news = news || k.Used() != k.noted
 	}
@@ -292,15 +293,15 @@ func (f *Table) Save() {
 	f.saveLocked()
 }
 
-// saveLocked writes what was open so far, if that is not what is on disk. What
-// nobody may rely on is removed: the next daemon adopts nothing then.
+// saveLocked writes the records if they differ from the file. If it cannot, the file is
+// removed, so that the next daemon adopts nothing.
 func (f *Table) saveLocked() {
 	if !f.outlives {
 		return
 	}
 	list := slices.Clone(f.pasts)
 	for _, k := range f.peers {
-		k.noted = k.Used() // counted first: what comes meanwhile is news the next time
+		k.noted = k.Used() // read it first: what is added meanwhile is written the next time
 		list = append(list, pastOf(k))
 	}
 	list = slices.DeleteFunc(list, func(s savedPast) bool { return f.all.Covers(s.Past) })
@@ -324,13 +325,13 @@ func (f *Table) saveLocked() {
 		err = f.disk.put(b)
 	}
 	if err != nil {
-		f.log.Warn("what is open to peers cannot be noted, connections will not outlive this daemon", "err", err)
+		f.log.Warn("cannot save what is open to peers; connections will not outlive this daemon", "err", err)
 		return
 	}
 	f.written = b
 }
 
-// Forgotten is told that the state directory was wiped.
+// Forgotten says that the state directory was wiped.
 func (f *Table) Forgotten() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -57,13 +57,12 @@ const (
 	flagACK = 0x10
 )
 
-// answers reports whether the peer's packets come in that answer a connection
-// from our port.
+// answers reports whether the peer's answers to a connection from our port are let in.
 func answers(p *filter.Peer, peer int, port uint16) bool {
 	return p.CheckIn(segment(addrsOfPeer(peer)[0], usHere[0], 443, port, flagACK), 0).OK()
 }
 
-// goesOn sends from a port in the middle of a connection.
+// goesOn sends, from a port, a packet in the middle of a connection.
 func goesOn(p *filter.Peer, peer int, port uint16) bool {
 	p.NoteOut(segment(usHere[0], addrsOfPeer(peer)[0], port, 443, flagACK), 0)
 	return answers(p, peer, port)
@@ -88,8 +87,8 @@ func stamp(t *testing.T, s *state.Dir) os.FileInfo {
 	return fi
 }
 
-// Of filters without a tunnel so many are kept, those first that have a
-// connection of ours, and what was open to the others is not forgotten.
+// A bounded number of filters without a tunnel is kept, preferably those with a
+// connection of ours, and the records of the others remain.
 func TestKeptFilters(t *testing.T) {
 	f := New(slog.New(slog.DiscardHandler))
 	f.Open(nil, "", 0, 0, 0)
@@ -117,7 +116,7 @@ func TestKeptFilters(t *testing.T) {
 			t.Fatalf("what was open to peer %d is forgotten", i)
 		}
 	}
-	// Another node under the same address, and the same one under another.
+	// Another node with the same address, and the same node with another.
 	if p := f.Of(filterID(5000), usHere, addrsOfPeer(0), nil); p == again || answers(p, 0, 40000) {
 		t.Error("a node got what belongs to the one that had its address before")
 	}
@@ -126,8 +125,8 @@ func TestKeptFilters(t *testing.T) {
 	}
 }
 
-// What opens is on disk before it is open, so the daemon after this one takes no
-// connection of a peer for its own; and nothing is written when nothing is new.
+// A record is on disk before a port is opened, so the next daemon does not take a peer's
+// connection for its own. Nothing is written when nothing is new.
 func TestFiltersOnDisk(t *testing.T) {
 	s := testState(t)
 	next := func(epoch string) *Table {
@@ -166,7 +165,7 @@ func TestFiltersOnDisk(t *testing.T) {
 		t.Error("written though nothing was new")
 	}
 
-	// The daemon ends without a word. Whoever has the address now is asked.
+	// The daemon is killed. Any node that has the address now is checked.
 	f = next("boot 1")
 	for _, id := range []int{1, 77} {
 		p = f.Of(filterID(id), usHere, addrsOfPeer(1), nil)
@@ -174,7 +173,7 @@ func TestFiltersOnDisk(t *testing.T) {
 			t.Error("a connection to a port that was open is adopted, or one that is ours is not")
 		}
 	}
-	// After too many others nobody knows which connections are from before.
+	// After too many other peers nobody knows which connections are old.
 	for i := range maxKept + 1 {
 		f.Of(filterID(100+i), usHere, addrsOfPeer(100+i), nil)
 		f.Release(filterID(100+i), 0)
@@ -183,7 +182,7 @@ func TestFiltersOnDisk(t *testing.T) {
 		t.Error("adopted after a filter was given up")
 	}
 
-	// Connections end with the boot; who cannot tell takes none for his.
+	// Connections end with the boot. A daemon that does not know the boot adopts none.
 	for _, epoch := range []string{"boot 2", "", "", "boot 1"} {
 		f = next(epoch)
 		if p := f.Of(filterID(1), usHere, addrsOfPeer(1), nil); goesOn(p, 1, 40000) {
@@ -201,7 +200,7 @@ func TestFiltersOnDisk(t *testing.T) {
 	}
 }
 
-// A peer that begins to use ports has them written, now and then.
+// Ports that a peer has begun to use are written now and then.
 func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 	s := testState(t)
 	f := New(slog.New(slog.DiscardHandler))
@@ -234,8 +233,7 @@ func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 	}
 }
 
-// However many peers there are, the file is small, and soon nothing is written
-// any more.
+// However many peers there are, the file is small, and soon nothing more is written.
 func TestFiltersFileIsBounded(t *testing.T) {
 	s := testState(t)
 	f := New(slog.New(slog.DiscardHandler))
@@ -260,7 +258,7 @@ func TestFiltersFileIsBounded(t *testing.T) {
 	}
 }
 
-// What cannot be written is not relied on.
+// A record that cannot be written does not count.
 func TestFiltersThatCannotBeWritten(t *testing.T) {
 	s := testState(t)
 	f := New(slog.New(slog.DiscardHandler))
@@ -285,8 +283,8 @@ func TestFiltersThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// What is on a card that has become read-only may be old: ports were opened since.
-// Nothing is adopted by it.
+// The records on a disk that has become read-only may be outdated, because ports were
+// opened since. Nothing is adopted because of them.
 func TestFiltersOnReadOnlyDisk(t *testing.T) {
 	s := testState(t)
 	start := func(d *disk) *Table {
@@ -307,8 +305,8 @@ func TestFiltersOnReadOnlyDisk(t *testing.T) {
 	}
 }
 
-// A disk that hangs puts off for a moment only what policy decides, and for nobody
-// a second time. When it works again the latest is on it.
+// A disk that hangs delays a change of policy for a moment only, and only once. When it
+// works again, the latest records are written.
 func TestFiltersDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(slog.New(slog.DiscardHandler))
