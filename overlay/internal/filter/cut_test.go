@@ -149,7 +149,7 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 		wantVerdict(t, p, "asked on after the cut", answer(40000), sec, Denied)
 		wantVerdict(t, p, "asked on, from where it was asked", ip(them6, us6, protoUDP, udp(69, 40000)), sec, Reply)
 	}
-	// Open by itself, but never used.
+	// Opened by a rule of its own, but never used.
 	p = newPeer()
 	ask(p, 40000, 0)
 	p.SetPorts(compiled(open("udp", 40000, 40000)))

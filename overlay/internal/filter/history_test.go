@@ -384,7 +384,7 @@ func (h *history) begins() {
 	}
 	h.answers++
 	if c.proto == protoUDP && h.choose(2) == 0 {
-		// As TFTP does it.
+		// As TFTP does.
 		c.theirs = 2000 + uint16(h.choose(3))
 		if v := h.p.CheckIn(h.packet(false, c, 0), h.now); v == Allowed {
 			h.letIn[c.ours] = true

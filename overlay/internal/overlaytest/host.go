@@ -57,8 +57,8 @@ func (h *Host) Addrs() []netip.Addr {
 	return slices.Clone(h.addrs)
 }
 
-// Move takes the host to another network, or gives it other addresses. Sockets
-// bound to no particular address go on; streams stall for good, at both ends.
+// Move moves the host to another network, or gives it other addresses. Sockets that are
+// bound to no particular address keep working. Streams stall for ever, at both ends.
 func (h *Host) Move(to *Net, addrs ...string) {
 	h.in.mu.Lock()
 	defer h.in.mu.Unlock()
@@ -77,9 +77,9 @@ func (h *Host) Kill() {
 	h.dropSocketsLocked(errPoweredOff, errReset)
 }
 
-// PowerOff makes the host vanish: the link goes down and the sockets are gone,
-// with no word to anybody. After Link.SetUp(true) the host is there again, and
-// answers what is left of streams from before with a reset.
+// PowerOff takes the host away without notice: its link goes down and its sockets are
+// gone. After Link.SetUp(true) the host is back, and answers packets of earlier streams
+// with a reset.
 func (h *Host) PowerOff() {
 	h.in.mu.Lock()
 	defer h.in.mu.Unlock()
@@ -87,8 +87,8 @@ func (h *Host) PowerOff() {
 	h.dropSocketsLocked(errPoweredOff, nil)
 }
 
-// dropSocketsLocked ends all sockets with err, and tells peers of streams if
-// there is something to tell.
+// dropSocketsLocked ends all sockets with err. The peers of streams get the error tell,
+// unless it is nil.
 func (h *Host) dropSocketsLocked(err, tell error) {
 	for _, l := range h.listeners {
 		l.endLocked(err)
@@ -103,7 +103,7 @@ func (h *Host) dropSocketsLocked(err, tell error) {
 	}
 }
 
-// sourceLocked picks the address to reach dst from; invalid if there is none.
+// sourceLocked returns the source address to use for dst, the zero Addr if there is none.
 func (h *Host) sourceLocked(dst netip.Addr) netip.Addr {
 	if dst.IsLoopback() {
 		return dst
@@ -211,8 +211,8 @@ func pickPort[T any](h *Host, used map[uint16]T, at netip.AddrPort) (uint16, err
 	return port, nil
 }
 
-// DialContext opens a stream to "ADDR:PORT" or "NAME:PORT", trying the
-// addresses in order. It is what a net.Dialer's DialContext is.
+// DialContext opens a stream to "ADDR:PORT" or "NAME:PORT", trying the addresses in
+// order. It has the signature of net.Dialer's DialContext.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	targets, err := h.resolve(network, address)
 	if err != nil {
@@ -235,8 +235,8 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	return nil, first
 }
 
-// dial asks for a stream, again after 1, 2, 4 … 32 s, and gives up 64 s after
-// the last time: 127 s.
+// dial asks for a stream, again after 1, 2, 4, 8, 16 and 32 s, and gives up 64 s later,
+// after 127 s in all.
 func (h *Host) dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(ctx)
@@ -265,7 +265,7 @@ func (h *Host) dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	return nil, errTimedOut
 }
 
-// dialError is what net.Dialer makes of a context that ended.
+// dialError returns the error that net.Dialer returns for a context that ended.
 func dialError(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return os.ErrDeadlineExceeded
@@ -273,7 +273,7 @@ func dialError(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// signal wakes everybody who waits for a change. Guarded by Internet.mu.
+// signal wakes all goroutines that wait for a change. Guarded by Internet.mu.
 type signal struct{ ch chan struct{} }
 
 func newSignal() signal { return signal{make(chan struct{})} }
@@ -283,7 +283,7 @@ func (s *signal) tell() {
 	s.ch = make(chan struct{})
 }
 
-// waitLocked lets go of the lock until the signal or the deadline.
+// waitLocked releases the lock until the signal or the deadline.
 func (in *Internet) waitLocked(s *signal, deadline time.Time) {
 	ch := s.ch
 	in.mu.Unlock()

@@ -1,7 +1,7 @@
-// Package overlaytest is the internet in memory: hosts with addresses, links
-// with latency and loss, NAT routers of every kind, streams and datagrams. Whole
-// meshes (nodes, relays, coordination) run on it inside one test, without root
-// and, under testing/synctest, in no time and with exact clocks.
+// Package overlaytest simulates the internet in memory: hosts with addresses, links with
+// latency and loss, NAT routers of every kind, streams and datagrams. Whole meshes
+// (nodes, relays, servers) run on it inside one test, without root and, under
+// testing/synctest, in no time and with exact clocks.
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		in := overlaytest.New(1)
@@ -19,44 +19,41 @@
 //
 // # Topology
 //
-// An Internet is a network (Net) of hosts and NAT routers; behind each router
-// is a Net of its own, and so on for carrier-grade NAT. Every host and router
-// has one Link to the network outside of it, with a latency each way, a loss
-// probability, an MTU, and a switch. A packet crosses the links on its way: what
-// a NAT lets in is decided when it gets there. IPv6 is not translated: hosts
-// behind a router keep their addresses, and the router lets in what belongs to
-// something that went out.
+// An Internet is a network (Net) of hosts and NAT routers; behind each router is a Net of
+// its own, and so on for carrier-grade NAT. Every host and router has one Link to the
+// network outside of it, with a latency each way, a loss probability, an MTU, and a
+// switch. A packet crosses one link after the other: a NAT decides about it when it
+// arrives there. IPv6 is not translated: hosts behind a router keep their addresses, and
+// the router lets in packets of flows that began inside.
 //
 // # Streams
 //
-// Streams are reliable and ordered, as TCP is: loss turns into delay, a link
-// that is down stalls them (and they go on when it is back), and only after 15
-// minutes without progress they fail. They end as TCP does: CloseWrite and
-// Close give the peer EOF after the data under way, Host.Kill and
-// Internet.Reset give it ECONNRESET, Host.PowerOff tells it nothing. Dialling:
-// ECONNREFUSED after a round trip when nobody listens or a NAT is in the way,
-// ETIMEDOUT after 127 s (with retries like Linux's) when there is no answer,
-// ENETUNREACH at once without an address of that family. At most Window bytes
-// are under way or unread per direction, then Write waits. What leaves by a link
-// with a rate is sent in segments and with a congestion window (see uplink.go).
+// Streams are reliable and ordered, like TCP: loss becomes delay, a link that is down
+// stalls them (they continue when it is back), and they fail only after 15 minutes
+// without progress. They end like TCP: CloseWrite and Close give the peer EOF after the
+// data in flight, Host.Kill and Internet.Reset give it ECONNRESET, Host.PowerOff gives it
+// nothing. Errors of dialling are ECONNREFUSED after a round trip when nobody listens or
+// a NAT refuses, ETIMEDOUT after 127 s (with retries like Linux's) when there is no
+// answer, and ENETUNREACH at once without an address of that family. At most Window bytes
+// are in flight or unread in each direction; then Write blocks. On a link with a rate,
+// streams are sent in segments with a congestion window (see uplink.go).
 //
 // # Datagrams
 //
-// Datagrams are lost by Loss, by a link that is down, by the queue of a link with a
-// rate, when larger than the MTU (a black hole: nobody is told), and when the
-// receiver's buffer is full. They keep their order on one path unless latencies
-// change.
+// Datagrams are lost by Loss, by a link that is down, by the queue of a link with a rate,
+// when larger than the MTU (without an error to anybody), and when the receiver's buffer
+// is full. They keep their order on one path unless latencies change.
 //
 // # Determinism
 //
-// One goroutine moves everything, in order of time and, at equal times, of
-// sending. Random choices (loss, NAT ports) come from generators seeded with
-// the seed and the name of the link or router, so they depend only on the
-// packets that pass there. What goroutines of the test do at the same instant
-// is up to the scheduler. Without synctest everything works in real time.
+// One goroutine moves everything, in order of time and, at equal times, of sending.
+// Random choices (loss, NAT ports) come from generators seeded with the seed and the name
+// of the link or router, so they depend only on the packets that pass there. The
+// scheduler decides the order of what goroutines of the test do at the same instant.
+// Without synctest everything works in real time.
 //
-// Names and addresses that make no sense panic: they are mistakes in the test.
-// All methods may be used from any goroutine.
+// Invalid names and addresses panic, because they are mistakes in the test. All methods
+// may be used from any goroutine.
 package overlaytest
 
 import (
@@ -79,8 +76,8 @@ type Internet struct {
 	wg   sync.WaitGroup
 
 	mu sync.Mutex
-	// mu guards the following and every field of Nets, NATs, Links, Hosts and
-	// their sockets that can change.
+	// mu guards the following and all variable fields of Nets, NATs, Links, Hosts and
+	// their sockets.
 	events   events
 	seq      uint64
 	names    map[string]*Host
@@ -91,8 +88,7 @@ type Internet struct {
 	onPacket func(Packet)
 }
 
-// Packet is one datagram or piece of a stream as its sender sends it, for
-// OnPacket.
+// Packet is a datagram or a piece of a stream as its sender sends it, for OnPacket.
 type Packet struct {
 	From     *Host
 	Network  string // "udp" or "tcp"
@@ -164,7 +160,7 @@ func (in *Internet) Reset(a, b *Host) {
 	}
 }
 
-// event is something that happens at a time.
+// event is an action at a time.
 type event struct {
 	due time.Time
 	seq uint64
@@ -206,7 +202,7 @@ func (in *Internet) atLocked(due time.Time, do func()) {
 
 func (in *Internet) afterLocked(d time.Duration, do func()) { in.atLocked(time.Now().Add(d), do) }
 
-// run makes events happen.
+// run runs events at their time.
 func (in *Internet) run() {
 	for {
 		in.mu.Lock()
@@ -284,8 +280,8 @@ func (l *Link) SetMTU(n int) {
 	l.mtu = n
 }
 
-// SetUp switches the link on or off. While it is off everything sent across it
-// vanishes without a word, and streams stall.
+// SetUp switches the link on or off. While it is off, datagrams on it are lost silently
+// and streams stall.
 func (l *Link) SetUp(up bool) {
 	l.in.mu.Lock()
 	defer l.in.mu.Unlock()
@@ -295,12 +291,12 @@ func (l *Link) SetUp(up bool) {
 	}
 }
 
-// losesLocked decides the fate of a packet of size bytes.
+// losesLocked reports whether a packet of size bytes is lost.
 func (l *Link) losesLocked(size int) bool {
 	return l.down || l.mtu > 0 && size > l.mtu || l.loss > 0 && l.rand.Float64() < l.loss
 }
 
-// Net is one network: the public one, or what is behind a NAT router.
+// Net is one network: the public one, or the one behind a NAT router.
 type Net struct {
 	in      *Internet
 	name    string

@@ -82,7 +82,7 @@ func (m *mesh) serve() (stop func()) {
 
 // node is a host with a home connection and a switch.
 type node struct {
-	relay.Handler // nil: what a test does not expect panics
+	relay.Handler // nil: an unexpected call panics
 	id            cert.NodeID
 	intro         *intro.Switch
 	home          *relay.Home
@@ -147,10 +147,9 @@ func (m *mesh) node(h *overlaytest.Host, last byte) *node {
 	return n
 }
 
-// TestMesh runs real nodes' links, a real relay and real introductions on the
-// simulated internet, 50 ms from either node to the relay: an introduction costs
-// two round trips, a vanished peer is reported within 3 s, and a relay that was
-// away is found again.
+// TestMesh runs real links, a real relay and real introductions on the simulated
+// internet, with 50 ms from either node to the relay: an introduction takes two round
+// trips, a dead peer is reported within 3 s, and nodes reconnect to a relay that was off.
 func TestMesh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMesh(t)
@@ -173,7 +172,8 @@ func TestMesh(t *testing.T) {
 			t.Errorf("established after %v, accepted after %v, want one and two round trips of 200 ms", established, took)
 		}
 
-		// The relay restarts: the same session goes on, as it is bound to none.
+		// The relay restarts. The session continues, because it is not bound to a relay
+		// connection.
 		oldA, oldB := a.home.Current(), b.home.Current()
 		stop()
 		start = time.Now()
@@ -191,7 +191,7 @@ func TestMesh(t *testing.T) {
 			t.Errorf("ping after the relay's restart: %v", err)
 		}
 
-		// The peer vanishes without a word.
+		// The peer dies without notice.
 		hostB.PowerOff()
 		time.Sleep(20 * time.Second)
 		for len(a.gone) > 0 {

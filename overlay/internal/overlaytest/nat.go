@@ -11,16 +11,16 @@ import (
 type Kind int
 
 const (
-	// NoNAT routes: hosts behind it have addresses of the network outside, and
+	// NoNAT only routes: hosts behind it have addresses of the network outside, and
 	// everything passes.
 	NoNAT Kind = iota
-	// FullCone maps a socket to one port and lets anybody in at it.
+	// FullCone maps a socket to one port and lets everybody in there.
 	FullCone
 	// AddressRestricted maps a socket to one port and lets in the addresses
 	// that the socket has sent to.
 	AddressRestricted
-	// PortRestricted maps a socket to one port and lets in the addresses with
-	// ports that the socket has sent to. Most home routers.
+	// PortRestricted maps a socket to one port and lets in the addresses with ports that
+	// the socket has sent to. Most home routers are of this kind.
 	PortRestricted
 	// Symmetric maps a socket to another random port for each destination.
 	Symmetric
@@ -43,8 +43,8 @@ func (k Kind) String() string {
 	return names[k]
 }
 
-// mappingTimeout is how long an idle mapping lives unless SetMappingTimeout
-// says otherwise.
+// mappingTimeout is how long an idle mapping lives, unless SetMappingTimeout sets another
+// time.
 const mappingTimeout = 30 * time.Second
 
 // NAT is a router between two networks. It embeds the network behind it.
@@ -107,16 +107,16 @@ func (r *NAT) SetMappingTimeout(d time.Duration) {
 	r.timeout = d
 }
 
-// SetHairpin says whether hosts behind the router reach each other by the
-// router's outside address. At first they do not.
+// SetHairpin sets whether hosts behind the router can reach each other through the
+// router's outside address. At first they cannot.
 func (r *NAT) SetHairpin(on bool) {
 	r.in.mu.Lock()
 	defer r.in.mu.Unlock()
 	r.hairpin = on
 }
 
-// SetOnlyTCP lets out streams to these ports only; others time out. No ports,
-// as at first: all.
+// SetOnlyTCP lets out streams to these ports only; others time out. No ports, as at
+// first, means all.
 func (r *NAT) SetOnlyTCP(ports ...uint16) {
 	r.in.mu.Lock()
 	defer r.in.mu.Unlock()
@@ -126,7 +126,7 @@ func (r *NAT) SetOnlyTCP(ports ...uint16) {
 	}
 }
 
-// Reboot forgets all mappings. Streams through the router stall for good.
+// Reboot drops all mappings. Streams through the router stall for ever.
 func (r *NAT) Reboot() {
 	r.in.mu.Lock()
 	defer r.in.mu.Unlock()
@@ -142,8 +142,8 @@ func (r *NAT) forgetLocked() {
 // speak from a.
 func (r *NAT) translates(a netip.Addr) bool { return a.Is4() && r.kind != NoNAT }
 
-// leaveLocked lets a datagram from inside out: it returns its source as seen
-// outside.
+// leaveLocked handles a datagram from inside and returns its source as seen outside;
+// false drops it.
 func (r *NAT) leaveLocked(src, dst netip.AddrPort) (netip.AddrPort, bool) {
 	switch {
 	case r.kind == UDPBlocked:
@@ -172,8 +172,8 @@ func (r *NAT) leaveLocked(src, dst netip.AddrPort) (netip.AddrPort, bool) {
 	return r.ext(m.outside), true
 }
 
-// enterLocked lets a datagram from outside in: it returns its destination
-// inside.
+// enterLocked handles a datagram from outside and returns its destination inside; false
+// drops it.
 func (r *NAT) enterLocked(src, dst netip.AddrPort) (netip.AddrPort, bool) {
 	switch {
 	case r.kind == UDPBlocked:

@@ -50,7 +50,7 @@ func send(t *testing.T, c *PacketConn, to netip.AddrPort, s string) {
 	}
 }
 
-// empty throws away what waits to be read, and counts it.
+// empty discards waiting datagrams and returns their number.
 func empty(c *PacketConn) int {
 	c.host.in.mu.Lock()
 	defer c.host.in.mu.Unlock()
@@ -123,7 +123,7 @@ func TestNATKinds(t *testing.T) {
 				if have != want[kind] {
 					t.Errorf("got %+v, want %+v", have, want[kind])
 				}
-				// The mapping is stable while in use, and gone some time after.
+				// The mapping is stable while in use, and ends some time later.
 				for range 10 {
 					time.Sleep(20 * time.Second)
 					send(t, c, addr("192.0.2.1:1000"), "again")
@@ -148,8 +148,8 @@ func TestNATKinds(t *testing.T) {
 	}
 }
 
-// TestTwoSocketsBehindPreservingNAT: the second socket with the same port does
-// not get the first one's.
+// TestTwoSocketsBehindPreservingNAT: a second socket with the same port does not get the
+// first one's port outside.
 func TestTwoSocketsBehindPreservingNAT(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
 		s := udp(t, in.Host("s", "192.0.2.1"), ":1000")
@@ -169,8 +169,8 @@ func TestTwoSocketsBehindPreservingNAT(t *testing.T) {
 	})
 }
 
-// punch is what two peers do that know, from STUN, how a server sees the other:
-// both send, a few times. It reports whether each hears the other.
+// punch does what two peers do that know each other's address from STUN: both send, a few
+// times. It reports whether each receives something from the other.
 func punch(t *testing.T, in *Internet, a, b *Host) bool {
 	t.Helper()
 	stun := udp(t, in.Host("stun", "192.0.2.1"), ":3478")
@@ -189,7 +189,7 @@ func punch(t *testing.T, in *Internet, a, b *Host) bool {
 	for range 5 {
 		send(t, ca, toB, "punch")
 		send(t, cb, toA, "punch")
-		// Answers go to where a datagram came from, as with any probe.
+		// Answers go to the source of a datagram, as with probes.
 		if got, from := recv(t, ca); got != "" {
 			heardA, toB = true, from
 		}
@@ -200,7 +200,7 @@ func punch(t *testing.T, in *Internet, a, b *Host) bool {
 	return heardA && heardB
 }
 
-// TestHolePunchingGrid: every kind against every kind, as theory says.
+// TestHolePunchingGrid: hole punching between every pair of kinds works as in theory.
 func TestHolePunchingGrid(t *testing.T) {
 	possible := func(a, b Kind) bool {
 		if a == UDPBlocked || b == UDPBlocked {
@@ -208,8 +208,8 @@ func TestHolePunchingGrid(t *testing.T) {
 		}
 		hard := func(k Kind) bool { return k == Symmetric }
 		strict := func(k Kind) bool { return k == PortRestricted || k == Symmetric || k == SymmetricPreserving }
-		// A random port per destination cannot be guessed, and a strict filter
-		// waits for just that port.
+		// A random port for each destination cannot be guessed, and a strict filter lets
+		// in that port only.
 		return !(hard(a) && strict(b) || hard(b) && strict(a))
 	}
 	for _, ka := range Kinds {
@@ -265,7 +265,7 @@ func TestLAN(t *testing.T) {
 	})
 }
 
-// TestIPv6BehindRouter: not translated, and open only to what went out.
+// TestIPv6BehindRouter: IPv6 is not translated, and only answers are let in.
 func TestIPv6BehindRouter(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
 		s := in.Host("s", "2001:db8::1")
@@ -336,7 +336,7 @@ func TestDatagrams(t *testing.T) {
 		time.Sleep(time.Second)
 		in.Heal(a, b)
 		send(t, ca, to, "x")
-		time.Sleep(40 * time.Millisecond) // it is on b's link when that goes down
+		time.Sleep(40 * time.Millisecond) // the datagram is on b's link when that goes down
 		b.Link.SetUp(false)
 		time.Sleep(time.Second)
 		b.Link.SetUp(true)

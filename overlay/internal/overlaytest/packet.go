@@ -14,7 +14,7 @@ const packetBuffer = 208 << 10
 // MaxDatagram is the largest payload of a datagram.
 const MaxDatagram = 65507
 
-// datagram is a UDP packet on its way.
+// datagram is a UDP packet in flight.
 type datagram struct {
 	from     *Host
 	src, dst netip.AddrPort
@@ -48,8 +48,8 @@ func (in *Internet) sendLocked(h *Host, d *datagram) {
 	in.afterLocked(queued+h.Link.latency, func() { in.forwardLocked(at, d, nil) })
 }
 
-// forwardLocked takes a datagram that is in n one step further. left is the
-// router that it came out of, if it did.
+// forwardLocked moves a datagram in n one step further. left is the router from which it
+// came, if any.
 func (in *Internet) forwardLocked(n *Net, d *datagram, left *NAT) {
 	dst := d.dst.Addr()
 	if h := n.hosts[dst]; h != nil {
@@ -87,7 +87,7 @@ func (in *Internet) forwardLocked(n *Net, d *datagram, left *NAT) {
 	}
 }
 
-// takeLocked gives a datagram to the socket that it is for.
+// takeLocked delivers a datagram to its socket.
 func (h *Host) takeLocked(d *datagram) {
 	c := h.packets[d.dst.Port()]
 	if h.Link.down && d.from != h || c == nil || c.queued+len(d.payload) > packetBuffer {
@@ -101,8 +101,8 @@ func (h *Host) takeLocked(d *datagram) {
 	c.changed.tell()
 }
 
-// PacketConn is a UDP socket. Beside net.PacketConn it has the AddrPort methods
-// of net.UDPConn.
+// PacketConn is a UDP socket. Besides net.PacketConn it has the AddrPort methods of
+// net.UDPConn.
 type PacketConn struct {
 	host  *Host
 	local netip.AddrPort
@@ -180,7 +180,7 @@ func (c *PacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	return c.WriteToUDPAddrPort(b, u.AddrPort())
 }
 
-// Close closes the socket. Reads under way return net.ErrClosed.
+// Close closes the socket. Reads in progress return net.ErrClosed.
 func (c *PacketConn) Close() error {
 	c.host.in.mu.Lock()
 	defer c.host.in.mu.Unlock()
@@ -201,7 +201,7 @@ func (c *PacketConn) endLocked(err error) {
 // LocalAddr returns the address that the socket was bound to, with its port.
 func (c *PacketConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.local) }
 
-// SetDeadline is SetReadDeadline: writes do not wait.
+// SetDeadline is SetReadDeadline, because writes do not block.
 func (c *PacketConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
 // SetReadDeadline implements net.PacketConn.
@@ -213,7 +213,7 @@ func (c *PacketConn) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// SetWriteDeadline does nothing: writes do not wait.
+// SetWriteDeadline does nothing, because writes do not block.
 func (c *PacketConn) SetWriteDeadline(time.Time) error { return nil }
 
 func (c *PacketConn) opError(op string, err error) error {

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Window bounds what is under way or unread in one direction of a stream, in
-// bytes.
+// Window bounds what is in flight or unread in one direction of a stream, in bytes.
 const Window = 1 << 20
 
 const (
@@ -28,7 +27,7 @@ type dialing struct {
 	conn  *Conn
 	err   error
 	over  bool // decided, or given up by the caller
-	taken bool // owned by the dialler
+	taken bool // the dialler has taken the result
 	local uint16
 }
 
@@ -39,7 +38,8 @@ func (d *dialing) decideLocked(c *Conn, err error) {
 	}
 }
 
-// cancel ends a dial whose caller has gone. A stream made for nobody is reset.
+// cancel ends a dial whose caller no longer waits. A stream that was made for it is
+// reset.
 func (in *Internet) cancel(d *dialing) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -49,10 +49,10 @@ func (in *Internet) cancel(d *dialing) {
 	}
 }
 
-// path is the way of a stream, the same in both directions.
+// path is the path of a stream, the same in both directions.
 type path struct {
 	in       *Internet
-	from, to *Host // to: nil when it ends at a router
+	from, to *Host // to is nil when the path ends at a router
 	links    []*Link
 	src, dst netip.AddrPort // as the destination sees them
 	refused  bool           // a router refuses it
@@ -62,12 +62,12 @@ type path struct {
 	epochs  []int
 	moves   [2]int
 
-	// The links that what from and to send leaves by: those before it comes to
-	// the network that both are in or behind.
+	// The links by which packets of from and of to leave, up to the network that both are
+	// in or behind.
 	leaves [2][]*Link
 }
 
-// routeLocked finds the way to dst; nil when what is sent there vanishes.
+// routeLocked returns the path to dst; nil when packets to dst are lost.
 func (in *Internet) routeLocked(h *Host, src, dst netip.AddrPort) *path {
 	p := &path{in: in, from: h, src: src, dst: dst}
 	p.moves[0] = h.moves
@@ -84,14 +84,14 @@ func (in *Internet) routeLocked(h *Host, src, dst netip.AddrPort) *path {
 			p.leaves[1] = append(p.leaves[1], to.Link)
 			return p
 		}
-		if r := n.routers[dst.Addr()]; r != nil { // no stream is forwarded inside
+		if r := n.routers[dst.Addr()]; r != nil { // streams from outside are not forwarded
 			p.links = append(p.links, r.Link)
 			p.refused = true
 			return p
 		}
 		if r := n.behindLocked(dst.Addr()); r != nil {
 			if r.kind != NoNAT {
-				return nil // its firewall knows of nothing that went out
+				return nil // its firewall has no flow that began inside
 			}
 			p.throughLocked(r)
 			p.leaves[1] = append(p.leaves[1], r.Link)
@@ -137,7 +137,7 @@ func (p *path) latencyLocked() (d time.Duration) {
 	return d
 }
 
-// delayLocked is the latency and the time that retransmissions cost.
+// delayLocked returns the latency plus the time for retransmissions.
 func (p *path) delayLocked() time.Duration {
 	latency := p.latencyLocked()
 	delay, rto := latency, max(minRTO, 3*latency)
@@ -218,7 +218,7 @@ func (in *Internet) synArrivedLocked(p *path, local netip.AddrPort, d *dialing) 
 			client.id, server.id = in.seq-1, in.seq
 			in.streams[client], in.streams[server] = struct{}{}, struct{}{}
 			d.decideLocked(client, nil)
-			queued, _ := p.enterLocked(0, synSize) // if it is lost, what follows says the same
+			queued, _ := p.enterLocked(0, synSize) // if it is lost, what follows has the same effect
 			in.afterLocked(queued+p.latencyLocked(), func() { l.offerLocked(server) })
 		}
 	})
@@ -231,7 +231,7 @@ type Listener struct {
 
 	// Guarded by Internet.mu.
 	queue   []*Conn
-	coming  int // handshakes not finished
+	coming  int // unfinished handshakes
 	err     error
 	changed signal
 }
@@ -289,13 +289,13 @@ func (l *Listener) endLocked(err error) {
 // Addr returns the address that the listener was bound to, with its port.
 func (l *Listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.local) }
 
-// segment is a piece of a stream on its way.
+// segment is a piece of a stream in flight.
 type segment struct {
 	data []byte
 	fin  bool
 	rst  bool
 
-	// Of streams that leave by a link with a rate.
+	// For streams over a link with a rate.
 	sent, arrived bool
 	resent        int
 }
@@ -313,9 +313,9 @@ type Conn struct {
 	eof       bool
 	unread    int        // sent, not read by the peer
 	pending   []*segment // sent, not arrived
-	round     int        // counts stalls: what was under way in an earlier one is lost
+	round     int        // counts stalls: segments of an earlier round are lost
 	stalled   bool
-	lastDue   time.Time // of what was sent last: nothing overtakes it
+	lastDue   time.Time // when the last segment arrives: nothing overtakes it
 	pace      pace
 	finSent   bool
 	closed    bool
@@ -409,8 +409,8 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close ends the stream: EOF for the peer, or ECONNRESET if there was something
-// left to read or the peer goes on writing.
+// Close ends the stream. The peer gets EOF, or ECONNRESET if there was unread data or it
+// keeps writing.
 func (c *Conn) Close() error {
 	c.host.in.mu.Lock()
 	defer c.host.in.mu.Unlock()
@@ -444,7 +444,7 @@ func (c *Conn) sendLocked(s *segment) {
 	}
 }
 
-// launchLocked puts the last segment of pending on its way, or stalls.
+// launchLocked sends the last segment of pending, or stalls.
 func (c *Conn) launchLocked(s *segment) {
 	if !c.path.openLocked() {
 		c.stallLocked()
@@ -470,10 +470,10 @@ func (c *Conn) launchLocked(s *segment) {
 	})
 }
 
-// stallLocked keeps what is pending until the path is open again.
+// stallLocked holds pending segments until the path is open again.
 func (c *Conn) stallLocked() {
 	c.stalled = true
-	c.host.in.streams[c] = struct{}{} // resumeLocked has to find it
+	c.host.in.streams[c] = struct{}{} // so that resumeLocked finds it
 	c.round++
 	round := c.round
 	c.host.in.afterLocked(stallLimit, func() {
@@ -483,7 +483,7 @@ func (c *Conn) stallLocked() {
 	})
 }
 
-// resumeLocked sets stalled streams going again whose paths are open.
+// resumeLocked continues stalled streams whose paths are open again.
 func (in *Internet) resumeLocked() {
 	for _, c := range in.streamsLocked() {
 		if !c.stalled || !c.path.openLocked() {
@@ -519,7 +519,7 @@ func (c *Conn) arriveLocked(s *segment) {
 		c.failLocked(errReset)
 		return
 	case c.closed || c.err != nil:
-		if len(s.data) > 0 { // for nobody
+		if len(s.data) > 0 { // nobody will read it
 			c.sendLocked(&segment{rst: true})
 		}
 		return
@@ -542,8 +542,8 @@ func (c *Conn) failLocked(err error) {
 	c.retireLocked()
 }
 
-// abortLocked ends the stream here with err; if tell is set the peer gets a
-// reset after what is under way.
+// abortLocked ends the stream here with err. If tell is not nil, the peer gets it after
+// the data in flight.
 func (c *Conn) abortLocked(err, tell error) {
 	over := c.err != nil || c.closed
 	if c.err == nil {
@@ -560,7 +560,7 @@ func (c *Conn) abortLocked(err, tell error) {
 	c.retireLocked()
 }
 
-// retireLocked forgets an end that has nothing to say any more.
+// retireLocked drops an end that has nothing left to send.
 func (c *Conn) retireLocked() {
 	if (c.closed || c.err != nil) && len(c.pending) == 0 {
 		delete(c.host.in.streams, c)

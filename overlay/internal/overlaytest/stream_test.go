@@ -85,7 +85,7 @@ func TestRoundTrips(t *testing.T) {
 		if at := <-accepted; at != 150*time.Millisecond {
 			t.Errorf("accepted after %v", at)
 		}
-		// Half-close: all of it comes back, then EOF.
+		// Half-close: all data come back, then EOF.
 		want := make([]byte, 3*Window)
 		rand.New(rand.NewSource(1)).Read(want)
 		go func() { c.Write(want); c.(*Conn).CloseWrite() }()
@@ -139,7 +139,7 @@ func TestDialFails(t *testing.T) {
 		if _, err := a.DialContext(ctx, "tcp", "dark:80"); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
 			t.Errorf("dial with a timeout: %v after %v", err, time.Since(start))
 		}
-		// A host that comes back in time is reached by a retry.
+		// A retry reaches a host that is back in time.
 		time.AfterFunc(4*time.Second, func() { dark.Link.SetUp(true) })
 		l, err := dark.Listen("tcp", "192.0.2.3:80")
 		if err != nil {
@@ -156,12 +156,12 @@ func TestDialFails(t *testing.T) {
 	})
 }
 
-// TestStreamEnds: what the other side learns, from its next read and write.
+// TestStreamEnds: what the other side gets from its next read and write.
 func TestStreamEnds(t *testing.T) {
 	for _, test := range []struct {
 		name        string
 		do          func(in *Internet, a, b *Host, c *Conn)
-		read, write error // at the other side, nil: no answer, or no error
+		read, write error // at the other side; nil: no answer, or no error
 	}{
 		{"close", func(in *Internet, a, b *Host, c *Conn) { c.Close() }, io.EOF, nil},
 		{"close with unread data", func(in *Internet, a, b *Host, c *Conn) { c.peer.Write([]byte("x")); time.Sleep(1e9); c.Close() }, syscall.ECONNRESET, syscall.ECONNRESET},
@@ -186,7 +186,7 @@ func TestStreamEnds(t *testing.T) {
 				if _, err := s.Write([]byte("x")); !errors.Is(err, test.write) {
 					t.Errorf("write: %v, want %v", err, test.write)
 				}
-				// After a write that goes nowhere the stream fails sooner or later.
+				// After a write that is lost the stream fails sooner or later.
 				s.SetReadDeadline(time.Now().Add(time.Hour))
 				for range 3 {
 					time.Sleep(time.Second)
@@ -200,9 +200,9 @@ func TestStreamEnds(t *testing.T) {
 	}
 }
 
-// TestStallAndGoOn: an outage delays a stream and harms nothing, with data and
-// the end of the stream under way in both directions.
-func TestStallAndGoOn(t *testing.T) {
+// TestStallAndResume: an outage only delays a stream, with data and the end of the stream
+// in flight in both directions.
+func TestStallAndResume(t *testing.T) {
 	for _, kind := range []Kind{NoNAT, Symmetric, UDPBlocked} {
 		bubble(t, func(t *testing.T, in *Internet) {
 			home := in.NAT("home", kind, "198.51.100.1")
@@ -250,7 +250,7 @@ func TestStallAndGoOn(t *testing.T) {
 	}
 }
 
-// TestRouterReboot: the router forgets, the stream never goes on.
+// TestRouterReboot: the router has lost its mappings, so the stream never continues.
 func TestRouterReboot(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
 		home := in.NAT("home", PortRestricted, "198.51.100.1")
@@ -287,7 +287,7 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// TestHTTP: real programs work on it.
+// TestHTTP: HTTP works on simulated streams.
 func TestHTTP(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
 		server := in.Host("server", "192.0.2.1", "2001:db8::1")
@@ -318,7 +318,7 @@ func TestHTTP(t *testing.T) {
 	})
 }
 
-// TestCloseEndsEverything: whoever waits is told.
+// TestCloseEndsEverything: all blocked calls return.
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := New(1)

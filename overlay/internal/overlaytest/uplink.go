@@ -2,8 +2,7 @@ package overlaytest
 
 import "time"
 
-// Links with a rate: an uplink at home, whose modem has a long queue that uploads
-// keep full.
+// Links with a rate: a home uplink whose modem has a long queue that uploads keep full.
 
 const (
 	maxPayload = 1448
@@ -12,25 +11,24 @@ const (
 	firstRTO   = time.Second     // RFC 6298
 )
 
-// queue is before a link with a rate. Guarded by Internet.mu.
+// queue is the queue in front of a link with a rate. Guarded by Internet.mu.
 type queue struct {
 	perSecond float64       // bytes; 0: no rate
-	limit     time.Duration // of what waits
-	busy      time.Time     // until when the link has something to send
+	limit     time.Duration // capacity, as time at the rate
+	busy      time.Time     // when everything queued will have been sent
 }
 
-// SetUplink gives the link a rate, in bits per second, for what leaves the host or
-// router by it, and a queue before it that holds what the link sends in that time.
-// What finds the queue full is lost. What comes in is not slowed down by it, and
-// neither are answers of TCP that carry nothing. To be called before streams are
-// made. A rate of 0 takes it away.
+// SetUplink gives the link a rate, in bits per second, for packets that leave the host or
+// router, and a queue that has room for what the link sends in the time holds. Packets
+// that find the queue full are lost. Incoming packets and TCP acknowledgements without
+// data are not delayed. Call it before streams are made. A rate of 0 removes the limit.
 func (l *Link) SetUplink(bitsPerSecond int, holds time.Duration) {
 	l.in.mu.Lock()
 	defer l.in.mu.Unlock()
 	l.out = queue{perSecond: float64(bitsPerSecond) / 8, limit: holds}
 }
 
-// Queued returns how long what is sent now would wait to leave.
+// Queued returns how long a packet that is sent now would wait in the queue.
 func (l *Link) Queued() time.Duration {
 	l.in.mu.Lock()
 	defer l.in.mu.Unlock()
@@ -39,8 +37,8 @@ func (l *Link) Queued() time.Duration {
 
 func (q *queue) waitLocked(now time.Time) time.Duration { return max(q.busy.Sub(now), 0) }
 
-// enterLocked queues a packet of size bytes, and returns how long it takes until it
-// has left. It reports false when there is no room.
+// enterLocked queues a packet of size bytes and returns how long it takes until it is
+// sent. It returns false when there is no room.
 func (l *Link) enterLocked(size int) (time.Duration, bool) {
 	q := &l.out
 	if q.perSecond == 0 {
@@ -69,13 +67,13 @@ func (p *path) enterLocked(end, size int) (wait time.Duration, ok bool) {
 	return wait, true
 }
 
-// pace is what an end of a stream that leaves by a link with a rate knows of its
-// way: TCP's congestion control as of RFC 5681, with selective acknowledgements.
+// pace is the congestion control of one end of a stream over a link with a rate: TCP's,
+// as in RFC 5681, with selective acknowledgements.
 type pace struct {
 	window, threshold float64 // bytes
-	flying            int     // bytes sent of which nobody said that they arrived
+	flying            int     // bytes sent and not acknowledged
 	trip              time.Duration
-	lostAt            time.Time // until then what is lost was sent before the window was last halved
+	lostAt            time.Time // losses before this time were sent before the window was last halved
 }
 
 func (c *Conn) end() int {
@@ -85,7 +83,7 @@ func (c *Conn) end() int {
 	return 1
 }
 
-// leavesLocked reports whether there is a link with a rate on this end's way out.
+// leavesLocked reports whether this end sends over a link with a rate.
 func (c *Conn) leavesLocked() bool {
 	for _, l := range c.path.leaves[c.end()] {
 		if l.out.perSecond > 0 {
@@ -108,8 +106,8 @@ func (c *Conn) sendSlowlyLocked(s *segment) {
 	c.paceLocked()
 }
 
-// restartLocked sends everything again that has not arrived: the way was
-// interrupted.
+// restartLocked sends again everything that has not arrived, after an interruption of the
+// path.
 func (c *Conn) restartLocked() {
 	c.pace = pace{window: firstFlood, threshold: Window, trip: firstRTO}
 	for _, s := range c.pending {
@@ -135,7 +133,7 @@ func (c *Conn) paceLocked() {
 	}
 }
 
-// flyLocked sends one segment, once more if it is lost.
+// flyLocked sends one segment, and sends it again if it is lost.
 func (c *Conn) flyLocked(s *segment) {
 	in, round, size := c.host.in, c.round, len(s.data)+headers
 	s.sent = true
@@ -143,7 +141,7 @@ func (c *Conn) flyLocked(s *segment) {
 	sent := time.Now()
 	queued, ok := c.path.enterLocked(c.end(), size)
 	if !ok {
-		// What follows it says so, or else a timer.
+		// The sender notices by later segments, or else by a timer.
 		wait := c.pace.trip
 		if c.pace.flying == size {
 			wait = max(firstRTO, wait*3/2) << min(s.resent, 6)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A link with a rate sends what is queued one after the other, and loses what finds
+// A link with a rate sends queued packets one after the other, and loses those that find
 // the queue full.
 func TestUplinkDatagrams(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
@@ -29,7 +29,7 @@ func TestUplinkDatagrams(t *testing.T) {
 		if m, _ := recv(t, to); m != "" {
 			t.Error("one more than there is room for")
 		}
-		// The other direction is as fast as ever.
+		// The other direction is not slowed down.
 		begun = time.Now()
 		send(t, to, netip.MustParseAddrPort("192.0.2.1:1"), "back")
 		if m, _ := recv(t, from); m != "back" || time.Since(begun) != 0 {
@@ -44,8 +44,8 @@ func TestUplinkDatagrams(t *testing.T) {
 	})
 }
 
-// A stream fills a link with a rate and the better part of its queue, loses nothing,
-// and shares with others.
+// A stream fills a link with a rate and most of its queue, loses nothing, and shares with
+// others.
 func TestUplinkStreams(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
 		a, b := in.Host("a", "192.0.2.1"), in.Host("b", "192.0.2.2")
@@ -105,7 +105,7 @@ func TestUplinkStreams(t *testing.T) {
 		for range streams {
 			last = max(last, <-done)
 		}
-		// 32,000 bytes per second, of which headers take a thirtieth.
+		// 32,000 bytes per second, a thirtieth of them for headers.
 		ideal := time.Duration(streams * size * 1500 / 1448 / 32000 * int(time.Second))
 		if last < ideal || last > ideal*5/4 {
 			t.Errorf("the last stream took %v, want %v to a quarter more", last, ideal)
@@ -113,7 +113,7 @@ func TestUplinkStreams(t *testing.T) {
 	})
 }
 
-// A stream goes on after its link was off.
+// A stream continues after its link was off.
 func TestUplinkOff(t *testing.T) {
 	bubble(t, func(t *testing.T, in *Internet) {
 		a, b := in.Host("a", "192.0.2.1"), in.Host("b", "192.0.2.2")
