@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A list that states since when it is complete refuses who ended before, whatever
-// the time is: a device that was deleted so long ago that it has left the list.
+// A list with a date refuses certificates that expired before it, whatever the time is:
+// those of devices that were deleted so long ago that they have left the list.
 func TestListThatOmits(t *testing.T) {
 	ca := testCA(t, "network")
 	roots, _ := NewNetworkRoots(PinOf(ca.Cert).NetworkID(), [][]byte{ca.Cert.Raw})
@@ -43,7 +43,7 @@ func TestListThatOmits(t *testing.T) {
 		"complete since a year later":     {list(node.NotAfter.AddDate(1, 0, 0)), ErrExpired},
 		"of 2060, beyond what UTCTime is": {list(time.Date(2060, 1, 1, 0, 0, 0, 0, time.UTC)), ErrExpired},
 	} {
-		// By a clock that was led back to when the certificate was good.
+		// With a clock that was set back to when the certificate was valid.
 		if _, err := roots.VerifyNode(der, testNow, c.crl); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
@@ -53,8 +53,8 @@ func TestListThatOmits(t *testing.T) {
 	}
 }
 
-// What others read of the list: the extension of ITU-T X.509, which is none that
-// they would have to know.
+// The date is in the extension of ITU-T X.509, which is not critical, so other programs
+// need not know it.
 func TestSinceOnTheWire(t *testing.T) {
 	ca := testCA(t, "network")
 	since := time.Date(2026, 11, 29, 12, 0, 1, 0, time.UTC)
