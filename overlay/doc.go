@@ -117,7 +117,7 @@
 // made of facts), and what servers and relays know too: api, api/client, relay, link, cert.
 //
 // Lock order: Node.turn, that of network.Sinks, what holds the keeper off
-// (Keeper.Pause), Node.mu, that of network.Holder, and last that of the directory, which
+// (Writer.Pause), Node.mu, that of network.Holder, and last that of the directory, which
 // calls nothing. The tunnels are owned by one goroutine (package tunnels) and have no
 // lock; it calls nobody who waits for it with one of these.
 package overlay

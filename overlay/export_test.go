@@ -35,7 +35,7 @@ func (n *Node) SetGuestIdle(d time.Duration) { n.tuning.guestIdle = d }
 // IgnoreWorld has the node not ask the kernel for changes of the network, before
 // Start: who waits for the kernel stops simulated time.
 func (n *Node) IgnoreWorld() {
-	n.tuning.notifyWorld = func(func()) (func(), error) { return func() {}, nil }
+	n.tuning.watchMachine = func(func()) (func(), error) { return func() {}, nil }
 }
 
 // Guests returns how many guest connections there are.
@@ -87,7 +87,7 @@ func (n *Node) WorldChanged() {
 	if r := n.active.Load(); r != nil {
 		r.dialer.Forget()
 		r.home.Wake()
-		r.peers.WorldChanged()
+		r.peers.NetworkChanged()
 	}
 }
 

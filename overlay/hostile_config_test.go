@@ -21,8 +21,8 @@ func TestReleaseKeyIsPinned(t *testing.T) {
 		warn bool
 	}{{nil, false}, {[]byte("short"), false}, {first, false}, {first, false}, {other, true}, {nil, true}, {first, false}} {
 		n.held.Update(func(_ *network.Identity, s *network.Network) { s.Config = &api.Config{ReleaseKey: c.key} })
-		n.keeper.Keep(state.ReleaseFile)
-		if err := n.keeper.Now(); err != nil {
+		n.keeper.Mark(state.ReleaseFile)
+		if err := n.keeper.Flush(); err != nil {
 			t.Fatal(err)
 		}
 		if n.health.Has(status.CodeReleaseKeyChanged) != c.warn {

@@ -86,7 +86,7 @@ func (n *Node) identityFor(tok cert.Token) (*network.Identity, error) {
 	if err := dir.SaveIdentity(id); err != nil {
 		return nil, err
 	}
-	n.held.Is(id)
+	n.held.SetIdentity(id)
 	return id, nil
 }
 

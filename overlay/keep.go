@@ -34,7 +34,7 @@ type disk struct {
 
 // kept are the files that the keeper writes, in this order. There is nothing to keep
 // while the node is in no network.
-func (d *disk) kept() []state.Kept {
+func (d *disk) files() []state.File {
 	in := func(content func(*network.Network) ([]byte, error)) func() ([]byte, error) {
 		return func() ([]byte, error) {
 			if s, ok := d.held.Get(); ok {
@@ -46,26 +46,26 @@ func (d *disk) kept() []state.Kept {
 	asJSON := func(v func(*network.Network) any) func() ([]byte, error) {
 		return in(func(s *network.Network) ([]byte, error) { return json.Marshal(v(s)) })
 	}
-	return []state.Kept{
-		{File: state.CRLFile, What: "the revocation list", Content: in(func(s *network.Network) ([]byte, error) {
+	return []state.File{
+		{Name: state.CRLFile, What: "the revocation list", Content: in(func(s *network.Network) ([]byte, error) {
 			if s.CRL == nil {
 				return nil, nil
 			}
 			return s.CRL.Raw, nil
 		})},
-		{File: state.IdentityFile, What: "the certificate", Content: asJSON(func(*network.Network) any { return d.held.Identity() })},
-		{File: state.ConfigFile, What: "the configuration", Content: asJSON(func(s *network.Network) any { return s.Config })},
-		{File: state.ReleaseFile, What: "the key of releases", Content: in(func(s *network.Network) ([]byte, error) {
+		{Name: state.IdentityFile, What: "the certificate", Content: asJSON(func(*network.Network) any { return d.held.Identity() })},
+		{Name: state.ConfigFile, What: "the configuration", Content: asJSON(func(s *network.Network) any { return s.Config })},
+		{Name: state.ReleaseFile, What: "the key of releases", Content: in(func(s *network.Network) ([]byte, error) {
 			return releaseKey(d.open().File(state.ReleaseFile), s.Config.ReleaseKey, d.health)
 		})},
-		{File: state.DirectoryFile, What: "the list of devices", Content: asJSON(func(*network.Network) any { return d.dir.Saved() })},
-		{File: state.NamesFile, What: "the names", Content: asJSON(func(*network.Network) any { return d.dir.Pins() })},
-		{File: state.HomeFile, What: "the home relay", Content: asJSON(func(*network.Network) any { return *d.home.Load() })},
+		{Name: state.DirectoryFile, What: "the list of devices", Content: asJSON(func(*network.Network) any { return d.dir.Saved() })},
+		{Name: state.NamesFile, What: "the names", Content: asJSON(func(*network.Network) any { return d.dir.Pins() })},
+		{Name: state.HomeFile, What: "the home relay", Content: asJSON(func(*network.Network) any { return *d.home.Load() })},
 	}
 }
 
-// homeIs notes which relay is the home, by its Relay.ID, for the next write.
-func (d *disk) homeIs(relayID string) { d.home.Store(&relayID) }
+// setHome notes which relay is the home, by its Relay.ID, for the next write.
+func (d *disk) setHome(relayID string) { d.home.Store(&relayID) }
 
 // write is what the keeper writes with.
 func (d *disk) write(file string, b []byte) error { return d.save(d.open(), file, b) }

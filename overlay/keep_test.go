@@ -42,14 +42,14 @@ func listNode(t *testing.T) (n *Node, f *follow.Follower, list func(number uint6
 	}
 	n = &Node{log: slog.New(slog.DiscardHandler), state: dir, dir: directory.New(time.Now)}
 	n.disk = disk{held: &n.held, dir: n.dir, health: &n.health, open: n.stateDir, save: (*state.Dir).Save}
-	n.keeper = state.NewKeeper(n.disk.kept(), n.disk.write, &n.health, n.log)
+	n.keeper = state.NewWriter(n.disk.files(), n.disk.write, &n.health, n.log)
 	n.held.Join(&network.Identity{Network: of, Key: key}, &network.Network{Self: &cert.Node{Network: of, Serial: big.NewInt(1 << 60)}, Roots: roots, Config: &api.Config{}})
 	n.clock = cert.NewClock(time.Time{}, time.Now)
-	sinks := network.NewSinks(&n.held, files{keep: n.keeper.Keep})
+	sinks := network.NewSinks(&n.held, files{keep: n.keeper.Mark})
 	sinks.Apply()
 	f = follow.New(follow.Config{
 		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
-		Keep: n.keeper.Keep, Changed: sinks.Apply, NamesChanged: func() {},
+		Keep: n.keeper.Mark, Changed: sinks.Apply, NamesChanged: func() {},
 	})
 	return n, f, func(number uint64) []byte {
 		der, err := ca.SignCRL(number, []*big.Int{big.NewInt(int64(number))}, time.Time{}, time.Now())
@@ -71,7 +71,7 @@ func TestListsAtOnce(t *testing.T) {
 			if _, err := f.TakeCRL(der); err != nil {
 				t.Error(err)
 			}
-			if err := n.keeper.Now(); err != nil {
+			if err := n.keeper.Flush(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -103,12 +103,12 @@ func TestKeepLater(t *testing.T) {
 	broken := errors.New("disk is full")
 	n.disk.save = func(*state.Dir, string, []byte) error { return broken }
 	f.TakeCRL(list(1))
-	if err := n.keeper.Now(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
+	if err := n.keeper.Flush(); !errors.Is(err, broken) || !n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
 	f.TakeCRL(list(2))
 	n.disk.save = (*state.Dir).Save
-	if err := n.keeper.Now(); err != nil || n.health.Has(status.CodeStateDirectory) {
+	if err := n.keeper.Flush(); err != nil || n.health.Has(status.CodeStateDirectory) {
 		t.Fatalf("%v, %v", err, n.health.List())
 	}
 	file := n.state.File(state.CRLFile)
@@ -120,19 +120,19 @@ func TestKeepLater(t *testing.T) {
 	if crl, err := s.Roots.VerifyCRL(b); err != nil || crl.Number != 2 {
 		t.Errorf("on disk: %+v, %v", crl, err)
 	}
-	for _, f := range n.disk.kept() {
-		n.keeper.Keep(f.File)
+	for _, f := range n.disk.files() {
+		n.keeper.Mark(f.Name)
 	}
 	if err := n.state.Wipe(); err != nil {
 		t.Fatal(err)
 	}
 	n.held.Leave()
-	if err := n.keeper.Now(); err != nil {
+	if err := n.keeper.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range n.disk.kept() {
-		if _, err := os.Stat(n.state.File(f.File)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v", f.File, err)
+	for _, f := range n.disk.files() {
+		if _, err := os.Stat(n.state.File(f.Name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", f.Name, err)
 		}
 	}
 }
@@ -141,11 +141,11 @@ func TestKeepLater(t *testing.T) {
 // joined another by then.
 func TestLeftForgetsWhatWasDue(t *testing.T) {
 	n, _, _ := listNode(t)
-	n.disk.homeIs("relay-of-before")
-	n.keeper.Keep(state.HomeFile)
-	n.keeper.Keep(state.ConfigFile)
-	n.keeper.Forget()
-	if err := n.keeper.Now(); err != nil {
+	n.disk.setHome("relay-of-before")
+	n.keeper.Mark(state.HomeFile)
+	n.keeper.Mark(state.ConfigFile)
+	n.keeper.Discard()
+	if err := n.keeper.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range []string{state.HomeFile, state.ConfigFile} {

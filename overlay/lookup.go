@@ -32,7 +32,7 @@ func (n *Node) newLookup() *lookup.Resolver {
 			}
 		},
 		NamesChanged: n.cfg.NamesChanged,
-		Keep:         n.keeper.Keep,
+		Keep:         n.keeper.Mark,
 	})
 }
 

@@ -80,7 +80,7 @@ type Node struct {
 	server  serverSide
 	removal removal
 	disk    disk
-	keeper  *state.Keeper
+	keeper  *state.Writer
 
 	// turn is held while the running half is begun or ended, so that a logout
 	// ends in a node that is in no network whatever is asked of it meanwhile.
@@ -103,10 +103,10 @@ type tuning struct {
 	idle      time.Duration // how long a tunnel lives without data; 0: as package tunnels has it
 	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
 	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before
-	// notifyWorld is that function, and stamps the clock by which WireGuard goes, nil for
+	// watchMachine is that function, and stamps the clock by which WireGuard goes, nil for
 	// time.Now: not Config.Wall.
-	notifyWorld func(tell func()) (stop func(), err error)
-	stamps      func() time.Time
+	watchMachine func(tell func()) (stop func(), err error)
+	stamps       func() time.Time
 }
 
 // New makes a Node. It starts nothing and touches no file.
@@ -129,13 +129,13 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{notifyWorld: notifyWorld}}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{watchMachine: watchMachine}}
 	n.dir = directory.New(time.Now)
 	n.filters = filters.New(cfg.Log)
 	n.disk = disk{held: &n.held, dir: n.dir, health: &n.health, open: n.stateDir, save: (*state.Dir).Save}
-	n.keeper = state.NewKeeper(n.disk.kept(), n.disk.write, &n.health, cfg.Log)
+	n.keeper = state.NewWriter(n.disk.files(), n.disk.write, &n.health, cfg.Log)
 	n.server = serverSide{held: &n.held, netDial: cfg.NetDial, log: cfg.Log}
-	n.times = timekeeper{clock: n.clock, held: &n.held, keep: n.keeper.Keep, log: cfg.Log}
+	n.times = timekeeper{clock: n.clock, held: &n.held, keep: n.keeper.Mark, log: cfg.Log}
 	n.removal = removal{health: &n.health, now: n.clock.Now, log: cfg.Log}
 	n.lookup = n.newLookup()
 	n.names = n.lookup.NewNames(func() bool { r := n.active.Load(); return r != nil && r.home.Connected() })
@@ -176,7 +176,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err := n.makePlane(); err != nil {
 		return err
 	}
-	n.held.Is(id)
+	n.held.SetIdentity(id)
 	epoch, first, last := n.cfg.Net.Outlives()
 	n.filters.Open(dir, epoch, first, last, n.plane.now())
 	switch {
@@ -276,7 +276,7 @@ func (n *Node) Logout(ctx context.Context) error {
 	if err := n.state.Wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
-	n.keeper.Forget()
+	n.keeper.Discard()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.plane.newKey(); err != nil {
@@ -309,7 +309,7 @@ func (n *Node) Close() error {
 	if closed {
 		return nil
 	}
-	n.keeper.Now() // it has said what is wrong, if anything is
+	n.keeper.Flush() // it has said what is wrong, if anything is
 	if plane != nil {
 		plane.close()
 	} else {

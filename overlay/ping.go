@@ -46,7 +46,7 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 	r.peers.Measured(k.Node.ID, rtt)
 	pong := status.Pong{
 		Peer: status.PeerOf(k.Node, true, false), Addr: addr, RTT: rtt,
-		Relay: r.peers.ViaOf(k.Node.ID),
+		Relay: r.peers.RelayOf(k.Node.ID),
 	}
 	var why path.Reason
 	pong.Path, why, pong.Endpoint = r.peers.Views()[k.Node.ID].Tunnel().Shown()

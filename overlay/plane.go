@@ -86,9 +86,9 @@ func (n *Node) makePlane() error {
 				refused.ask(dst)
 			}
 		},
-		Stir: func() {
+		Resumed: func() {
 			if p := n.tunnels(); p != nil {
-				p.Stirred()
+				p.Resumed()
 			}
 		},
 	})
@@ -110,9 +110,9 @@ func (n *Node) makePlane() error {
 
 // bindConfig is the bind's, with or without sockets.
 func (n *Node) bindConfig() bind.Config {
-	c := bind.Config{Stranger: func(from cert.NodeID, pkt []byte) {
+	c := bind.Config{UnknownSender: func(from cert.NodeID, pkt []byte) {
 		if p := n.tunnels(); p != nil {
-			p.Stranger(from, pkt)
+			p.UnknownSender(from, pkt)
 		}
 	}}
 	if n.cfg.UDP.Off {
@@ -122,17 +122,17 @@ func (n *Node) bindConfig() bind.Config {
 	if c.Listen == nil {
 		c.Listen = bind.Listen
 	}
-	to := func(f func(p *tunnels.Table, pkt []byte, from bind.Way)) func(pkt []byte, from bind.Way) {
-		return func(pkt []byte, from bind.Way) {
+	to := func(f func(p *tunnels.Table, pkt []byte, from bind.Path)) func(pkt []byte, from bind.Path) {
+		return func(pkt []byte, from bind.Path) {
 			if p := n.tunnels(); p != nil {
 				f(p, pkt, from)
 			}
 		}
 	}
-	c.Probe, c.STUN, c.Lane = to((*tunnels.Table).Probed), to((*tunnels.Table).STUN), to((*tunnels.Table).LaneSaid)
-	c.Trouble = func(ep *bind.Endpoint, w bind.Way, err error) {
+	c.Probe, c.STUN, c.LaneControl = to((*tunnels.Table).Probed), to((*tunnels.Table).STUN), to((*tunnels.Table).LaneControl)
+	c.SendFailed = func(ep *bind.Endpoint, w bind.Path, err error) {
 		if p := n.tunnels(); p != nil {
-			p.Trouble(ep, w, err)
+			p.SendFailed(ep, w, err)
 		}
 	}
 	return c

@@ -24,36 +24,36 @@ func (n *Node) makeHomes(r *running, self cert.NodeID) (*homes.Home, *homes.Gues
 	p := func() *tunnels.Table { return r.peers } // made after this, and so is r.follower
 	versions := func() api.Versions { return follow.Versions(&n.held, n.dir) }
 	h := &homeState{
-		health: &n.health, last: n.state.LoadHome(), versions: versions, namesAre: n.lookup.NamesAre,
+		health: &n.health, last: n.state.LoadHome(), versions: versions, namesVersion: n.lookup.SetNamesVersion,
 		moved: func(relayID string) {
-			n.disk.homeIs(relayID)
-			n.keeper.Keep(state.HomeFile)
+			n.disk.setHome(relayID)
+			n.keeper.Mark(state.HomeFile)
 		},
-		strange:     func() { r.follower.IsStrange() },
-		hear:        func(v api.Versions) { r.follower.Hear(v) },
+		unknown:     func() { r.follower.Unknown() },
+		announced:   func(v api.Versions) { r.follower.Announce(v) },
 		nudged:      func(v api.Versions, spread time.Duration, c *api.Changes) { r.follower.Nudge(v, spread, c) },
 		reconnected: func() { p().Reconnected() },
 		lost:        func() { p().HomeMoved() },
 		current:     func() { p().UpToDate() },
 	}
 	return homes.New(homes.Config{
-		Self: self, Dial: relay.DialWith(r.dialer), Relays: n.held.Relays, Sticky: h.last, Idle: n.tuning.guestIdle, Bind: n.plane.bind,
+		Self: self, Dial: relay.DialWith(r.dialer), Relays: n.held.Relays, LastHome: h.last, Idle: n.tuning.guestIdle, Bind: n.plane.bind,
 		IsServer: n.held.IsServer, Versions: versions, Log: n.log,
-		Active: func() bool { return len(p().Views()) > 0 },
-		State:  h.changed,
-		Lost:   func(c *homes.Guest) { p().GuestLost(c) },
+		Active:     func() bool { return len(p().Views()) > 0 },
+		State:      h.changed,
+		GuestEnded: func(c *homes.Guest) { p().GuestLost(c) },
 		Events: homes.Events{
-			Message:   func(from cert.NodeID, pkt []byte) { p().Early(from, pkt) },
-			Session:   func(from cert.NodeID, frame []byte) { p().Session(from, frame) },
-			Gone:      func(w homes.Way, id cert.NodeID, why relay.GoneReason) { p().Gone(w, id, why) },
-			Lane:      func(w homes.Way, id cert.NodeID, info lane.Info) { p().LaneCame(w, id, info) },
-			LaneGone:  func(w homes.Way, id cert.NodeID) { p().LaneWent(w, id) },
-			LaneMoved: func(w homes.Way, id cert.NodeID) { p().LaneMoved(w, id) },
-			Time:      n.times.relay,
-			Welcome:   h.welcome,
-			Nudge:     h.nudge,
-			CRL:       func(der []byte) { r.follower.WantCRL(der) },
-			Replaced:  h.replaced,
+			Message:    func(from cert.NodeID, pkt []byte) { p().Early(from, pkt) },
+			Session:    func(from cert.NodeID, frame []byte) { p().Session(from, frame) },
+			Gone:       func(w homes.RelayConn, id cert.NodeID, why relay.GoneReason) { p().Gone(w, id, why) },
+			Lane:       func(w homes.RelayConn, id cert.NodeID, info lane.Info) { p().LaneOpened(w, id, info) },
+			LaneGone:   func(w homes.RelayConn, id cert.NodeID) { p().LaneEnded(w, id) },
+			LaneRebind: func(w homes.RelayConn, id cert.NodeID) { p().LaneRebind(w, id) },
+			Time:       n.times.relay,
+			Welcome:    h.welcome,
+			Nudge:      h.nudge,
+			CRL:        func(der []byte) { r.follower.WantCRL(der) },
+			Replaced:   h.replaced,
 		},
 	})
 }
@@ -64,13 +64,13 @@ type homeState struct {
 	health   *status.Warnings
 	versions func() api.Versions // what this node holds
 
-	strange     func()               // the relay does not know this node
-	reconnected func()               // it has let the node in
-	lost        func()               // it is another relay than the last one
-	moved       func(relayID string) // the same, or it is the first
-	namesAre    func(api.Version)    // the version of all names that is current
-	hear        func(api.Versions)   // what is current, as the node was let in
-	current     func()               // this node holds the revocation list that is current
+	unknown      func()               // the relay does not know this node
+	reconnected  func()               // it has let the node in
+	lost         func()               // it is another relay than the last one
+	moved        func(relayID string) // the same, or it is the first
+	namesVersion func(api.Version)    // the version of all names that is current
+	announced    func(api.Versions)   // what is current, as the node was let in
+	current      func()               // this node holds the revocation list that is current
 	// nudged is hear while the node is connected: spread is how long nodes may take to
 	// ask, changes what came along, nil unless it is of the server itself.
 	nudged func(v api.Versions, spread time.Duration, changes *api.Changes)
@@ -79,8 +79,8 @@ type homeState struct {
 	away atomic.Bool // the relay said that the server is
 }
 
-// inWords is an error for people: Go's name for the end of a stream is none.
-func inWords(err error) string {
+// plainError is an error for people: Go's name for the end of a stream is none.
+func plainError(err error) string {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return "the connection was closed"
 	}
@@ -92,10 +92,10 @@ func (h *homeState) changed(st relay.State) {
 	if st.Online || st.Err == nil {
 		h.health.Clear(status.CodeRelayOffline)
 	} else {
-		h.health.Set(status.CodeRelayOffline, "not connected to the relay: "+inWords(st.Err)+"; trying again by itself")
+		h.health.Set(status.CodeRelayOffline, "not connected to the relay: "+plainError(st.Err)+"; trying again by itself")
 	}
 	if refused := (*relay.RefusedError)(nil); errors.As(st.Err, &refused) && refused.Reason == relay.RefusedUnknown {
-		h.strange()
+		h.unknown()
 	}
 	if st.Online {
 		h.reconnected()
@@ -122,8 +122,8 @@ func (h *homeState) serverAway(away bool) {
 
 func (h *homeState) welcome(w relay.Welcome) {
 	h.serverAway(w.Away)
-	h.namesAre(w.Versions.Names)
-	h.hear(w.Versions)
+	h.namesVersion(w.Versions.Names)
+	h.announced(w.Versions)
 	if h.versions().CRL >= w.Versions.CRL {
 		h.current()
 	}
@@ -133,7 +133,7 @@ func (h *homeState) welcome(w relay.Welcome) {
 // server's own.
 func (h *homeState) nudge(nd relay.Nudge, server bool) {
 	h.serverAway(nd.Away)
-	h.namesAre(nd.Versions.Names)
+	h.namesVersion(nd.Versions.Names)
 	var changes *api.Changes
 	if server {
 		changes = nd.Changes

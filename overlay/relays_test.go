@@ -21,10 +21,10 @@ func TestHomeState(t *testing.T) {
 	h := &homeState{
 		health: &health, last: "kept",
 		versions: func() api.Versions { return held },
-		strange:  do("strange"), reconnected: do("reconnected"), lost: do("lost"), current: do("current"),
-		moved:    func(id string) { did = append(did, "moved to "+id) },
-		namesAre: func(api.Version) { did = append(did, "names") },
-		hear:     func(api.Versions) { did = append(did, "hear") },
+		unknown:  do("strange"), reconnected: do("reconnected"), lost: do("lost"), current: do("current"),
+		moved:        func(id string) { did = append(did, "moved to "+id) },
+		namesVersion: func(api.Version) { did = append(did, "names") },
+		announced:    func(api.Versions) { did = append(did, "hear") },
 		nudged: func(_ api.Versions, spread time.Duration, c *api.Changes) {
 			did = append(did, "nudged over "+spread.String())
 			if c != nil {

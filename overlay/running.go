@@ -101,7 +101,7 @@ func (n *Node) run() error {
 	r.tunnels.Go(r.peers.Run)
 	r.rest.Go(func() { r.follower.Run(ctx) })
 	r.rest.Go(func() { r.home.Run(ctx) })
-	r.rest.Go(func() { n.world(r).watch(ctx) })
+	r.rest.Go(func() { n.machine(r).watch(ctx) })
 	n.health.Notify()
 	return nil
 }
@@ -124,7 +124,7 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 func (n *Node) makeFollower(r *running) *follow.Follower {
 	return follow.New(follow.Config{
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
-		Keep: n.keeper.Keep, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
+		Keep: n.keeper.Mark, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
 		Tell: r.home.SendVersions, Current: r.peers.UpToDate, Removed: n.removal.noticed,
 	})
 }

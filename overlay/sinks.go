@@ -22,9 +22,9 @@ import (
 // withdraws a right comes before what gives notice of it.
 func (n *Node) sinks(r *running) *network.Sinks {
 	return network.NewSinks(&n.held,
-		files{keep: n.keeper.Keep},
+		files{keep: n.keeper.Mark},
 		routes{set: n.cfg.Net.SetRanges, health: &n.health, log: n.log},
-		known{dir: n.dir},
+		nodes{dir: n.dir},
 		live{revoked: r.peers.CRLChanged, decided: r.peers.ConfigChanged},
 		candidates{home: func() string { return r.home.Relay().ID }, ask: r.peers.AskServers},
 		relays{connected: r.home.Connected, wake: r.home.Wake, tell: r.home.SendVersions},
@@ -76,9 +76,9 @@ func (r routes) Apply(old, new *network.Network) {
 
 // known forgets whom the node may not reach any more, or who is in the network no
 // more.
-type known struct{ dir *directory.Directory }
+type nodes struct{ dir *directory.Directory }
 
-func (k known) Apply(old, new *network.Network) {
+func (k nodes) Apply(old, new *network.Network) {
 	if old == nil || new == nil {
 		return
 	}

@@ -177,7 +177,7 @@ func TestKnown(t *testing.T) {
 	}
 	dir := directory.New(time.Now)
 	learn := func(serial int64, name string) {
-		dir.Learn(&directory.Known{Node: &cert.Node{
+		dir.Learn(&directory.Entry{Node: &cert.Node{
 			ID: cert.NodeID{byte(serial)}, Serial: big.NewInt(serial), Attributes: cert.Attributes{Name: name, FQDN: name + ".weft.internal"},
 		}})
 	}
@@ -185,7 +185,7 @@ func TestKnown(t *testing.T) {
 	learn(8, "pi")
 	m := networkMoments(func(c *api.Config) { c.Directory = false })
 	m.crl.CRL = list
-	k := known{dir}
+	k := nodes{dir}
 	k.Apply(nil, m.first)
 	k.Apply(m.first, m.config)
 	if len(dir.All()) != 0 {

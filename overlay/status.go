@@ -95,7 +95,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	for _, k := range n.dir.All() {
 		p := status.PeerFacts{
 			Node: k.Node, Shown: k.Listed || k.Node.ID == also,
-			Reported: status.Presence{Online: k.Online, At: k.Told}, LastSeen: k.LastSeen,
+			Reported: status.Presence{Online: k.Online, At: k.PresenceAt}, LastSeen: k.LastSeen,
 		}
 		if v, ok := tunnels[k.Node.ID]; ok {
 			p.Tunnel = v.Tunnel()

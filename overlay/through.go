@@ -94,7 +94,7 @@ func (r *running) watchTunnel(ctx context.Context, id cert.NodeID, settled <-cha
 		// once, and one answer lost, or two WireGuard handshakes, of which
 		// wireguard-go may keep one under the index of the other.
 		st, ok := r.stats(id)
-		if ok && st.LastRx.After(begun) && r.peers.IsHeard(ctx, id, begun) {
+		if ok && st.LastRx.After(begun) && r.peers.Receives(ctx, id, begun) {
 			continue
 		}
 		if err := r.peers.CallAnew(ctx, id); err != nil && ctx.Err() == nil {

@@ -13,30 +13,30 @@ import (
 const changeSettles = 300 * time.Millisecond
 
 // world is what this node has to do with changes of its machine and its links.
-type world struct {
+type machine struct {
 	notify func(tell func()) (stop func(), err error) // has tell called at each change; tell does not wait
-	stirs  func()                                     // at once: the clock may have been set
+	atOnce func()                                     // at once: the clock may have been set
 	moved  func()                                     // once the network has settled
 	log    *slog.Logger
 }
 
 // world is what r has to do with them: the relay connection may be dead when the machine
 // has slept, its clock jumped, or its links changed, without anybody having said so.
-func (n *Node) world(r *running) world {
-	return world{
-		notify: n.tuning.notifyWorld, log: n.log,
-		stirs: r.peers.ClockSet,
+func (n *Node) machine(r *running) machine {
+	return machine{
+		notify: n.tuning.watchMachine, log: n.log,
+		atOnce: r.peers.ClockSet,
 		moved: func() {
 			n.cfg.NetworkChanged()
 			r.dialer.Forget()
 			r.home.Moved()
-			r.peers.WorldChanged()
+			r.peers.NetworkChanged()
 		},
 	}
 }
 
 // watch does it, until ctx ends.
-func (w world) watch(ctx context.Context) {
+func (w machine) watch(ctx context.Context) {
 	changes := make(chan struct{}, 1)
 	tell := func() {
 		select {
@@ -55,7 +55,7 @@ func (w world) watch(ctx context.Context) {
 			return
 		case <-changes:
 		}
-		w.stirs()
+		w.atOnce()
 		if !pause.Sleep(ctx, changeSettles) {
 			return
 		}

@@ -12,11 +12,11 @@ import (
 	"weft/overlay/rtnl"
 )
 
-// notifyWorld calls tell when the kernel says that a link, an address or a
+// watchMachine calls tell when the kernel says that a link, an address or a
 // default route changed (rtnetlink), or that the clock was set, which it also
 // says after a sleep (timerfd with TFD_TIMER_CANCEL_ON_SET). Nothing runs in
 // between. stop ends it and waits; it is never nil.
-func notifyWorld(tell func()) (stop func(), err error) {
+func watchMachine(tell func()) (stop func(), err error) {
 	stopLinks, err := rtnl.Watch(unix.RTMGRP_LINK|unix.RTMGRP_IPV4_IFADDR|unix.RTMGRP_IPV6_IFADDR|unix.RTMGRP_IPV4_ROUTE|unix.RTMGRP_IPV6_ROUTE, tell)
 	clock, clockErr := openClock()
 	if clockErr != nil {

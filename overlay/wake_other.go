@@ -11,9 +11,9 @@ import (
 // say by itself that it slept.
 const sleepCheck = 30 * time.Second
 
-// notifyWorld calls tell when the wall clock ran ahead of the monotonic one:
+// watchMachine calls tell when the wall clock ran ahead of the monotonic one:
 // the machine slept, or its clock was set. stop ends it and waits.
-func notifyWorld(tell func()) (stop func(), err error) {
+func watchMachine(tell func()) (stop func(), err error) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -11,7 +11,7 @@ import (
 
 // The kernel's notices can be had, and watching them ends when told.
 func TestNotifyWorldStops(t *testing.T) {
-	stop, err := notifyWorld(func() {})
+	stop, err := watchMachine(func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,9 +31,9 @@ func TestWorldSettles(t *testing.T) {
 		var tell func()
 		var stirs, moved atomic.Int32
 		stopped := false
-		w := world{
+		w := machine{
 			notify: func(f func()) (func(), error) { tell = f; return func() { stopped = true }, nil },
-			stirs:  func() { stirs.Add(1) }, moved: func() { moved.Add(1) }, log: slog.New(slog.DiscardHandler),
+			atOnce: func() { stirs.Add(1) }, moved: func() { moved.Add(1) }, log: slog.New(slog.DiscardHandler),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})

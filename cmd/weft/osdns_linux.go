@@ -69,12 +69,12 @@ func (s *serviceAddr) route(do func(*rtnl.Conn, rtnl.Route) error) error {
 		return err
 	}
 	defer c.Close()
-	ln, err := c.LinkByName(s.iface)
+	ln, err := c.InterfaceByName(s.iface)
 	if err != nil {
 		return err
 	}
 	return do(c, rtnl.Route{
-		Link: ln.Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL,
+		Interface: ln.Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL,
 		Dst: netip.PrefixFrom(dns.ServiceAddr, dns.ServiceAddr.BitLen()), Src: dns.ServiceAddr,
 		Protocol: serviceProtocol, Scope: unix.RT_SCOPE_HOST,
 	})

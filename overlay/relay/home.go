@@ -42,8 +42,8 @@ type HomeConfig struct {
 	Dial func(ctx context.Context, id, url string) (net.Conn, error)
 	// Relays returns the relays of the current config.
 	Relays func() []api.Relay
-	// Sticky is the ID of the last home relay, from State.Relay; "" at first.
-	Sticky string
+	// LastHome is the ID of the last home relay, from State.Relay; "" at first.
+	LastHome string
 	// Handler makes the handler of a new connection. It gets everything that the relay
 	// sends; Home only observes.
 	Handler func(*Conn) Handler
@@ -101,7 +101,7 @@ func NewHome(cfg HomeConfig) *Home {
 	if cfg.Active == nil {
 		cfg.Active = func() bool { return false }
 	}
-	return &Home{cfg: cfg, process: crand.Text(), wake: make(chan struct{}, 1), held: make(chan []gapPacket, 1), home: cfg.Sticky, spread: idleSpread, state: State{Since: time.Now()}}
+	return &Home{cfg: cfg, process: crand.Text(), wake: make(chan struct{}, 1), held: make(chan []gapPacket, 1), home: cfg.LastHome, spread: idleSpread, state: State{Since: time.Now()}}
 }
 
 // DialWith adapts a link.Dialer to HomeConfig.Dial.

@@ -142,7 +142,7 @@ func withHome(t *testing.T, sticky string, names []string, f func(*homeStage)) {
 			Self:     cert.NodeID{1},
 			Dial:     func(ctx context.Context, _, url string) (net.Conn, error) { return st.relays[url].dial(ctx, url) },
 			Relays:   func() []api.Relay { return list },
-			Sticky:   sticky,
+			LastHome: sticky,
 			Handler:  func(*relay.Conn) relay.Handler { return silent{} },
 			Versions: func() api.Versions { return api.Versions{} },
 			Active:   func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.active },

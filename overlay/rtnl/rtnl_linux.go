@@ -38,8 +38,8 @@ func Open() (*Conn, error) {
 
 func (c *Conn) Close() { unix.Close(c.fd) }
 
-// Link is a network interface.
-type Link struct {
+// Interface is a network interface.
+type Interface struct {
 	Index int
 	Name  string
 	Kind  string // "tun", "veth", …
@@ -47,13 +47,13 @@ type Link struct {
 	Up    bool
 }
 
-func (c *Conn) LinkByName(name string) (Link, error) {
+func (c *Conn) InterfaceByName(name string) (Interface, error) {
 	return c.link(0, appendAttr(nil, unix.IFLA_IFNAME, append([]byte(name), 0)))
 }
 
-func (c *Conn) LinkByIndex(index int) (Link, error) { return c.link(index, nil) }
+func (c *Conn) InterfaceByIndex(index int) (Interface, error) { return c.link(index, nil) }
 
-func (c *Conn) link(index int, attrs []byte) (l Link, err error) {
+func (c *Conn) link(index int, attrs []byte) (l Interface, err error) {
 	err = c.do(unix.RTM_GETLINK, 0, append(ifInfo(index, 0, 0), attrs...), func(m syscall.NetlinkMessage) {
 		if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
 			return
@@ -163,14 +163,14 @@ func addrBody(index int, a Addr) []byte {
 
 // Route is an entry of a routing table.
 type Route struct {
-	Dst      netip.Prefix // never the zero Prefix; the default route is 0.0.0.0/0 or ::/0
-	Src      netip.Addr   // source address of what this machine sends, or invalid
-	Link     int          // index of the interface, of the first if there are several; 0 if none
-	Table    int          // unix.RT_TABLE_MAIN, …
-	Metric   int
-	Type     uint8 // unix.RTN_UNICAST, …
-	Scope    uint8 // unix.RT_SCOPE_LINK, …
-	Protocol uint8 // unix.RTPROT_…: which program set it
+	Dst       netip.Prefix // never the zero Prefix; the default route is 0.0.0.0/0 or ::/0
+	Src       netip.Addr   // source address of what this machine sends, or invalid
+	Interface int          // index of the interface, of the first if there are several; 0 if none
+	Table     int          // unix.RT_TABLE_MAIN, …
+	Metric    int
+	Type      uint8 // unix.RTN_UNICAST, …
+	Scope     uint8 // unix.RT_SCOPE_LINK, …
+	Protocol  uint8 // unix.RTPROT_…: which program set it
 }
 
 // Routes lists the routes of all tables, of unix.AF_INET or AF_INET6. A route that
@@ -203,13 +203,13 @@ func parseRoute(m syscall.NetlinkMessage, family int) (r Route, ok bool) {
 		case typ == unix.RTA_PREFSRC:
 			r.Src, _ = netip.AddrFromSlice(v)
 		case typ == unix.RTA_OIF && len(v) == 4:
-			r.Link = int(binary.NativeEndian.Uint32(v))
+			r.Interface = int(binary.NativeEndian.Uint32(v))
 		case typ == unix.RTA_PRIORITY && len(v) == 4:
 			r.Metric = int(binary.NativeEndian.Uint32(v))
 		case typ == unix.RTA_TABLE && len(v) == 4: // table numbers above 255
 			r.Table = int(binary.NativeEndian.Uint32(v))
 		case typ == unix.RTA_MULTIPATH && len(v) >= unix.SizeofRtNexthop:
-			r.Link = int(binary.NativeEndian.Uint32(v[4:]))
+			r.Interface = int(binary.NativeEndian.Uint32(v[4:]))
 		}
 	}
 	r.Dst = netip.PrefixFrom(dst, int(m.Data[1]))
@@ -237,7 +237,7 @@ func routeBody(r Route) []byte {
 		b = appendAttr(b, unix.RTA_PREFSRC, r.Src.AsSlice())
 	}
 	b = appendAttr(b, unix.RTA_PRIORITY, u32(r.Metric))
-	return appendAttr(b, unix.RTA_OIF, u32(r.Link))
+	return appendAttr(b, unix.RTA_OIF, u32(r.Interface))
 }
 
 // do makes one request to the kernel, passes each answer to each, and returns the

@@ -17,14 +17,14 @@ func TestLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	lo, err := c.LinkByName("lo")
+	lo, err := c.InterfaceByName("lo")
 	if err != nil || lo.Index == 0 || lo.Name != "lo" || !lo.Up || lo.Kind != "" {
 		t.Fatalf("%+v, %v", lo, err)
 	}
-	if again, err := c.LinkByIndex(lo.Index); err != nil || again != lo {
+	if again, err := c.InterfaceByIndex(lo.Index); err != nil || again != lo {
 		t.Errorf("by index: %+v, %v", again, err)
 	}
-	if _, err := c.LinkByName("no-such"); !errors.Is(err, unix.ENODEV) {
+	if _, err := c.InterfaceByName("no-such"); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("no such interface: %v", err)
 	}
 	self := netip.MustParseAddr("127.0.0.1")
@@ -33,7 +33,7 @@ func TestLoopback(t *testing.T) {
 		t.Errorf("addresses %v, %v", addrs, err)
 	}
 	routes, err := c.Routes(unix.AF_INET)
-	want := Route{Dst: netip.PrefixFrom(self, 32), Src: self, Link: lo.Index, Table: unix.RT_TABLE_LOCAL,
+	want := Route{Dst: netip.PrefixFrom(self, 32), Src: self, Interface: lo.Index, Table: unix.RT_TABLE_LOCAL,
 		Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: unix.RTPROT_KERNEL}
 	if err != nil || !slices.Contains(routes, want) {
 		t.Errorf("routes %+v, %v; want %+v among them", routes, err, want)
@@ -44,8 +44,8 @@ func TestLoopback(t *testing.T) {
 }
 
 func FuzzRoute(f *testing.F) {
-	f.Add(routeBody(Route{Dst: netip.MustParsePrefix("10.0.0.0/8"), Src: netip.MustParseAddr("10.1.2.3"), Link: 3, Table: 1000, Metric: 5}))
-	f.Add(routeBody(Route{Dst: netip.MustParsePrefix("::/0"), Link: 3}))
+	f.Add(routeBody(Route{Dst: netip.MustParsePrefix("10.0.0.0/8"), Src: netip.MustParseAddr("10.1.2.3"), Interface: 3, Table: 1000, Metric: 5}))
+	f.Add(routeBody(Route{Dst: netip.MustParsePrefix("::/0"), Interface: 3}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m syscall.NetlinkMessage
 		m.Header.Type, m.Data = unix.RTM_NEWROUTE, b

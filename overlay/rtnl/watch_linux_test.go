@@ -25,7 +25,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	lo, err := c.LinkByName("lo")
+	lo, err := c.InterfaceByName("lo")
 	if err != nil {
 		t.Fatal(err)
 	}

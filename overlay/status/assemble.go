@@ -49,7 +49,7 @@ type Tunnel struct {
 	Gone          time.Time     // when a relay last reported that the peer is not connected
 	Relay         string        // name of the relay, "" while it is being looked up
 	Pinged        time.Duration // round trip of the last ping through it, 0 before
-	Path          *path.Path    // nil: there is no path but the relay
+	Path          *path.Selection    // nil: there is no path but the relay
 	PathRTT       time.Duration // of Path, 0 before it is measured
 	Rx, Tx        uint64        // bytes
 	LastReceived  time.Time     // when a packet last arrived through it
@@ -144,8 +144,8 @@ func (t *Tunnel) Shown() (kind PathKind, why path.Reason, endpoint string) {
 	case t.Path == nil:
 		return PathRelay, relayReason, ""
 	case t.Path.Kind == path.Direct:
-		return PathDirect, t.Path.Reason, t.Path.Via.Addr.String()
-	case t.Path.Kind == path.Lane:
+		return PathDirect, t.Path.Reason, t.Path.Path.Addr.String()
+	case t.Path.Kind == path.RelayedUDP:
 		return PathLane, t.Path.Reason, ""
 	case t.Path.Quiet:
 		return PathIdle, t.Path.Reason, ""

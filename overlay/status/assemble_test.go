@@ -116,11 +116,11 @@ func TestStatusOfAPeer(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return f.Now.Add(-d) }
 	at := func(d time.Duration) *time.Time { t := ago(d).UTC(); return &t }
 	ms := func(v float64) *float64 { return &v }
-	direct := path.Path{Kind: path.Direct, Via: path.Via{Addr: netip.MustParseAddrPort("198.51.100.4:41641")}, Reason: path.Reason{Short: "same network"}}
-	lane := path.Path{Kind: path.Lane, Reason: path.Reason{Text: "a hard NAT"}}
-	tcp := path.Path{Kind: path.Relay, Reason: path.Reason{Text: "UDP is blocked"}}
-	quiet := path.Path{Kind: path.Relay, Quiet: true, Reason: path.Reason{Text: "nothing was sent lately"}}
-	tunnel := func(p *path.Path) *Tunnel {
+	direct := path.Selection{Kind: path.Direct, Path: path.Path{Addr: netip.MustParseAddrPort("198.51.100.4:41641")}, Reason: path.Reason{Short: "same network"}}
+	lane := path.Selection{Kind: path.RelayedUDP, Reason: path.Reason{Text: "a hard NAT"}}
+	tcp := path.Selection{Kind: path.Relay, Reason: path.Reason{Text: "UDP is blocked"}}
+	quiet := path.Selection{Kind: path.Relay, Quiet: true, Reason: path.Reason{Text: "nothing was sent lately"}}
+	tunnel := func(p *path.Selection) *Tunnel {
 		return &Tunnel{Made: ago(time.Hour), Relay: "far", Pinged: 9 * time.Millisecond, Path: p, PathRTT: 1900 * time.Microsecond, Rx: 1, Tx: 2, LastReceived: ago(time.Minute), LastHandshake: ago(3 * time.Minute)}
 	}
 	for _, c := range []struct {

@@ -46,7 +46,7 @@ func TestNamesOf(t *testing.T) {
 		{"alone", NameFacts{Serial: 1, Self: self, Suffix: "weft.internal", IPv4: four, IPv6: six}, Names{
 			Ready: true, Serial: 1, Suffix: "weft.internal", IPv4: four, IPv6: six, Peers: []Peer{PeerOf(self, true, true)},
 		}},
-		{"in order, without itself twice, with former names of who is listed", NameFacts{Self: self, Complete: true, LookedUp: 7, Known: []*directory.Known{
+		{"in order, without itself twice, with former names of who is listed", NameFacts{Self: self, Complete: true, LookedUp: 7, Known: []*directory.Entry{
 			{Node: pi, Listed: true, Aliases: former("kitchen-pi", "attic-pi")}, {Node: self, Listed: true}, {Node: guest, Aliases: former("old-guest")}, {Node: cam, Listed: true, Online: true},
 		}}, Names{
 			Ready: true, Complete: true, LookedUp: 7,

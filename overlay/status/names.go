@@ -77,7 +77,7 @@ type NameFacts struct {
 	IPv4, IPv6 netip.Prefix
 	Complete   bool
 	LookedUp   uint64
-	Known      []*directory.Known // in any order; Self may be one
+	Known      []*directory.Entry // in any order; Self may be one
 }
 
 // NamesOf turns facts into names, sorted. It keeps no reference to the facts.

@@ -70,7 +70,7 @@ func open(cfg Config) (device, link, error) {
 }
 
 func (l *kernelLink) open(cfg Config) (device, error) {
-	if old, err := l.nl.LinkByName(cfg.Name); err == nil {
+	if old, err := l.nl.InterfaceByName(cfg.Name); err == nil {
 		if old.Kind != "tun" || old.Alias != Alias {
 			return nil, fmt.Errorf("an interface %s already exists and is not weft's: choose another name, or remove it with: ip link delete %s", cfg.Name, cfg.Name)
 		}
@@ -101,7 +101,7 @@ func (l *kernelLink) open(cfg Config) (device, error) {
 
 // setUp sets what does not change later.
 func (l *kernelLink) setUp(mtu int) error {
-	ln, err := l.nl.LinkByName(l.name)
+	ln, err := l.nl.InterfaceByName(l.name)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (l *kernelLink) setUp(mtu int) error {
 func (l *kernelLink) apply(want hostState) (r report, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln, err := l.nl.LinkByIndex(l.index)
+	ln, err := l.nl.InterfaceByIndex(l.index)
 	if errors.Is(err, unix.ENODEV) {
 		return r, errGone
 	} else if err != nil {
@@ -204,9 +204,9 @@ func (l *kernelLink) setRoute(family int, src netip.Addr, want netip.Prefix) (d 
 	names := map[int]string{}
 	for _, r := range all {
 		switch {
-		case r.Link == l.index && r.Protocol == protocol:
+		case r.Interface == l.index && r.Protocol == protocol:
 			ours = append(ours, r)
-		case r.Link == l.index, r.Table == unix.RT_TABLE_LOCAL, !want.IsValid() || !r.Dst.Overlaps(want):
+		case r.Interface == l.index, r.Table == unix.RT_TABLE_LOCAL, !want.IsValid() || !r.Dst.Overlaps(want):
 		default:
 			others = append(others, route{dst: r.Dst, dev: l.nameOf(r, names), main: r.Table == unix.RT_TABLE_MAIN})
 		}
@@ -226,7 +226,7 @@ func (l *kernelLink) setRoute(family int, src netip.Addr, want netip.Prefix) (d 
 		return d, nil
 	}
 	r := rtnl.Route{
-		Link: l.index, Dst: want, Src: src, Scope: unix.RT_SCOPE_LINK,
+		Interface: l.index, Dst: want, Src: src, Scope: unix.RT_SCOPE_LINK,
 		Protocol: protocol, Metric: metric, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST,
 	}
 	if src.Is6() {
@@ -240,16 +240,16 @@ func (l *kernelLink) setRoute(family int, src netip.Addr, want netip.Prefix) (d 
 
 // nameOf names the interface of a route, "" for an unreachable or blackhole route.
 func (l *kernelLink) nameOf(r rtnl.Route, names map[int]string) string {
-	if r.Link == 0 || r.Type != unix.RTN_UNICAST {
+	if r.Interface == 0 || r.Type != unix.RTN_UNICAST {
 		return ""
 	}
-	name, ok := names[r.Link]
+	name, ok := names[r.Interface]
 	if !ok {
-		name = fmt.Sprint("interface ", r.Link)
-		if ln, err := l.nl.LinkByIndex(r.Link); err == nil {
+		name = fmt.Sprint("interface ", r.Interface)
+		if ln, err := l.nl.InterfaceByIndex(r.Interface); err == nil {
 			name = ln.Name
 		}
-		names[r.Link] = name
+		names[r.Interface] = name
 	}
 	return name
 }

@@ -3,7 +3,7 @@
 //
 // # Endpoints
 //
-// An Endpoint is a peer, not an address: the peer's NodeID names it. SetWay selects the
+// An Endpoint is a peer, not an address: the peer's NodeID names it. SetPath selects the
 // path of its messages, invisibly for WireGuard: its Sender (the relay connection), UDP
 // to an address, or relayed UDP. No received packet can change it.
 //
@@ -18,13 +18,13 @@
 //	F5                             a probe: Config.Probe
 //	F6 00 00 00, lane id (16 B)    one of the two above, taken only if Verify has
 //	                               the lane, and from its address at the relay
-//	F6 01..03 00 00                about a lane: Config.Lane
+//	F6 01..03 00 00                about a lane: Config.LaneControl
 //	00 or 01, and STUN's cookie    STUN: Config.STUN
 //
 // Any other datagram is dropped. This package never answers. The callbacks run on the
 // goroutine that reads the socket. They must not block, close a socket or keep the bytes.
 // Their datagrams are not authenticated, except that a relayed probe has come from a
-// known lane. They answer with SendTo and the Way that they were given.
+// known lane. They answer with SendTo and the Path that they were given.
 //
 // # Inwards
 //
@@ -38,7 +38,7 @@
 // chunks of 64 KB and hands them over as a whole, when full or when Flush says that no
 // more input is waiting, so that a batch costs one wake-up. At most QueueChunks chunks
 // wait for the receive goroutine; then Flush waits too, and after 50 ms drops. Messages
-// of a node without an Endpoint go to Config.Stranger.
+// of a node without an Endpoint go to Config.UnknownSender.
 //
 // At most MaxInFlight bytes of data messages of one peer are between arrival and
 // Endpoint.Done. More from a relay are dropped at once, so that one peer does not delay
@@ -51,7 +51,7 @@
 // Sender, which copies (backpressure). Messages that are longer than the limit of the
 // path, or that the system refuses, go to the Sender. Without a Sender, or when it fails,
 // they are dropped. WireGuard and the protocols inside treat that as packet loss, so Send
-// returns no error. Config.Trouble is called with errors of the system.
+// returns no error. Config.SendFailed is called with errors of the system.
 //
 // Neither direction takes a lock or allocates in the steady state.
 //
@@ -123,10 +123,10 @@ type Sender interface {
 
 // Config configures New.
 type Config struct {
-	// Stranger is called with each message of an unknown sender: a node without an
+	// UnknownSender is called with each message of an unknown sender: a node without an
 	// Endpoint. pkt is valid until it returns. It runs on the goroutine of the Source and
 	// must not block. nil: the message is dropped.
-	Stranger func(from cert.NodeID, pkt []byte)
+	UnknownSender func(from cert.NodeID, pkt []byte)
 
 	// Listen opens the UDP sockets: Listen of this package, or ListenPacket of an
 	// overlaytest.Host. network is "udp" or "udp4", address ":PORT". Its result must have
@@ -137,33 +137,33 @@ type Config struct {
 	Port uint16
 
 	// STUN and Probe are called with the datagrams of their kind; see the package
-	// comment. from is Direct, or Lane for a relayed probe. pkt is valid until they
+	// comment. from is Direct, or RelayedUDP for a relayed probe. pkt is valid until they
 	// return. nil: the datagram is dropped.
-	STUN  func(pkt []byte, from Way)
-	Probe func(pkt []byte, from Way)
+	STUN  func(pkt []byte, from Path)
+	Probe func(pkt []byte, from Path)
 
-	// Lane is called in the same way with control datagrams about a lane.
-	Lane func(pkt []byte, from Way)
+	// LaneControl is called in the same way with control datagrams about a lane.
+	LaneControl func(pkt []byte, from Path)
 
-	// Trouble is called, at most ten times a second for each SetWay, with the error of
+	// SendFailed is called, at most ten times a second for each SetPath, with the error of
 	// sending on ep's path w: syscall.EMSGSIZE when a datagram is too long for the
 	// interface, ENETUNREACH, EHOSTUNREACH, EPERM, ErrNoSocket, and so on. It runs on the
 	// goroutine that sends and must not block. May be nil.
-	Trouble func(ep *Endpoint, w Way, err error)
+	SendFailed func(ep *Endpoint, w Path, err error)
 }
 
 // Bind implements conn.Bind. Its methods may be called from any goroutine.
 type Bind struct {
 	// Constant after New.
-	stranger   func(cert.NodeID, []byte)
-	openSocket func(network, address string) (net.PacketConn, error) // nil: none
-	wantPort   uint16
-	onSTUN     func([]byte, Way)
-	onProbe    func([]byte, Way)
-	onLane     func([]byte, Way)
-	onTrouble  func(*Endpoint, Way, error)
-	ready      chan *chunk
-	pool       sync.Pool // of *chunk
+	unknownSender func(cert.NodeID, []byte)
+	openSocket    func(network, address string) (net.PacketConn, error) // nil: none
+	wantPort      uint16
+	onSTUN        func([]byte, Path)
+	onProbe       func([]byte, Path)
+	onLane        func([]byte, Path)
+	onSendFailed  func(*Endpoint, Path, error)
+	ready         chan *chunk
+	pool          sync.Pool // of *chunk
 
 	main   atomic.Pointer[Socket] // nil while there is none
 	inlets atomic.Pointer[inlets] // immutable; replaced with mu held
@@ -184,31 +184,31 @@ var _ conn.Bind = (*Bind)(nil)
 // New makes a Bind without endpoints.
 func New(cfg Config) *Bind {
 	b := &Bind{
-		stranger:   cfg.Stranger,
-		openSocket: cfg.Listen,
-		wantPort:   cfg.Port,
-		onSTUN:     cfg.STUN,
-		onProbe:    cfg.Probe,
-		onLane:     cfg.Lane,
-		onTrouble:  cfg.Trouble,
-		ready:      make(chan *chunk, QueueChunks),
-		extra:      make(map[*Socket]bool),
-		listenErr:  ErrNoSocket,
+		unknownSender: cfg.UnknownSender,
+		openSocket:    cfg.Listen,
+		wantPort:      cfg.Port,
+		onSTUN:        cfg.STUN,
+		onProbe:       cfg.Probe,
+		onLane:        cfg.LaneControl,
+		onSendFailed:  cfg.SendFailed,
+		ready:         make(chan *chunk, QueueChunks),
+		extra:         make(map[*Socket]bool),
+		listenErr:     ErrNoSocket,
 	}
-	if b.stranger == nil {
-		b.stranger = func(cert.NodeID, []byte) {}
+	if b.unknownSender == nil {
+		b.unknownSender = func(cert.NodeID, []byte) {}
 	}
 	if b.onSTUN == nil {
-		b.onSTUN = func([]byte, Way) {}
+		b.onSTUN = func([]byte, Path) {}
 	}
 	if b.onLane == nil {
-		b.onLane = func([]byte, Way) {}
+		b.onLane = func([]byte, Path) {}
 	}
 	if b.onProbe == nil {
-		b.onProbe = func([]byte, Way) {}
+		b.onProbe = func([]byte, Path) {}
 	}
-	if b.onTrouble == nil {
-		b.onTrouble = func(*Endpoint, Way, error) {}
+	if b.onSendFailed == nil {
+		b.onSendFailed = func(*Endpoint, Path, error) {}
 	}
 	b.inlets.Store(&inlets{direct: map[origin]*inlet{}, lanes: map[lane.ID]*inlet{}})
 	b.pool.New = func() any { return &chunk{buf: make([]byte, 0, chunkSize)} }
@@ -218,7 +218,7 @@ func New(cfg Config) *Bind {
 
 // NewEndpoint makes the endpoint of a node, for sending to it. ip is the node's overlay
 // address, by which WireGuard limits the rate of handshakes. Messages from the node go to
-// Config.Stranger until Admit.
+// Config.UnknownSender until Admit.
 func NewEndpoint(id cert.NodeID, ip netip.Addr) *Endpoint {
 	ep := &Endpoint{id: id, name: id.String(), ip: ip, moved: make(chan struct{}, 1)}
 	ep.most, ep.page = inFlightBounds(limited.Memory())
@@ -257,7 +257,7 @@ func (b *Bind) Drop(id cert.NodeID) {
 	delete(next, id)
 	b.endpoints.Store(&next)
 	b.dropInletsLocked(func(in *inlet) bool { return in.ep == ep })
-	ep.route.Store(nil)
+	ep.path.Store(nil)
 	ep.SetSender(nil)
 }
 

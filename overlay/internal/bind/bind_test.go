@@ -85,14 +85,14 @@ func TestMessagesArriveInOrderWithTheirEndpoint(t *testing.T) {
 		}
 		want, from = want[len(got):], from[len(got):]
 	}
-	if time.Since(a.Kept()) > time.Minute || b.Dropped() != 0 {
-		t.Errorf("received %v, dropped %d", a.Kept(), b.Dropped())
+	if time.Since(a.LastKeepalive()) > time.Minute || b.Dropped() != 0 {
+		t.Errorf("received %v, dropped %d", a.LastKeepalive(), b.Dropped())
 	}
 }
 
 func TestUnknownSendersAndJunk(t *testing.T) {
 	var strangers []int
-	b, _ := opened(t, Config{Stranger: func(from cert.NodeID, pkt []byte) { strangers = append(strangers, len(pkt)) }})
+	b, _ := opened(t, Config{UnknownSender: func(from cert.NodeID, pkt []byte) { strangers = append(strangers, len(pkt)) }})
 	src := b.NewSource()
 	src.Deliver(alice, data(148, 1))
 	endpoint(b, alice, addr)

@@ -23,7 +23,7 @@ type Endpoint struct {
 	page int64 // what a message costs besides its bytes
 
 	sender atomic.Pointer[Sender]
-	route  atomic.Pointer[route] // nil: through the sender
+	path   atomic.Pointer[sendPath] // nil: through the sender
 
 	kept    atomic.Int64  // when the last keepalive arrived, by mono.Now
 	relayed atomic.Int64  // when the last message arrived through a relay, by mono.Now
@@ -51,72 +51,72 @@ func (e *Endpoint) SetSender(s Sender) {
 	e.sender.Store(&s)
 }
 
-// Kept returns when the last keepalive of the peer arrived, authentic or not; the zero
+// LastKeepalive returns when the last keepalive of the peer arrived, authentic or not; the zero
 // Time if none did. WireGuard answers with a keepalive when the peer has nothing else to
 // send, but does not report them.
-func (e *Endpoint) Kept() time.Time {
+func (e *Endpoint) LastKeepalive() time.Time {
 	return mono.Time(e.kept.Load())
 }
 
-// SetWay sets the path of messages to the peer from now on. For Direct and Lane, limit is
+// SetPath sets the path of messages to the peer from now on. For Direct and RelayedUDP, limit is
 // the longest datagram that the path carries, in bytes of UDP payload (with a lane's
 // header), between MinLimit and MaxLimit. Longer messages go through the Sender, and so
-// do those that the system refuses to send. With the zero Way everything goes through the
+// do those that the system refuses to send. With the zero Path everything goes through the
 // Sender. It does not stop a Send that is running. The endpoint need not be admitted, and
 // w need not be verified.
-func (e *Endpoint) SetWay(w Way, limit int) error {
+func (e *Endpoint) SetPath(w Path, limit int) error {
 	if w.Kind == Relay {
-		e.route.Store(nil)
+		e.path.Store(nil)
 		return nil
 	}
-	r, err := newRoute(w, limit)
+	r, err := newSendPath(w, limit)
 	if err != nil {
 		return fmt.Errorf("send on path %s: %w", w, err)
 	}
-	if old := e.route.Load(); old != nil && old.way == r.way && old.max == r.max {
+	if old := e.path.Load(); old != nil && old.path == r.path && old.max == r.max {
 		return nil
 	}
-	e.route.Store(r)
+	e.path.Store(r)
 	return nil
 }
 
-// Way returns the path that SetWay has set, and the longest WireGuard message that it
+// Path returns the path that SetPath has set, and the longest WireGuard message that it
 // carries: MaxMessage for Relay.
-func (e *Endpoint) Way() (w Way, longest int) {
-	if r := e.route.Load(); r != nil {
-		return r.way, r.max
+func (e *Endpoint) Path() (w Path, longest int) {
+	if r := e.path.Load(); r != nil {
+		return r.path, r.max
 	}
-	return Way{}, MaxMessage
+	return Path{}, MaxMessage
 }
 
-// WaySince returns when SetWay has set the present path; the zero Time for Relay.
-func (e *Endpoint) WaySince() time.Time {
-	if r := e.route.Load(); r != nil {
+// PathSince returns when SetPath has set the present path; the zero Time for Relay.
+func (e *Endpoint) PathSince() time.Time {
+	if r := e.path.Load(); r != nil {
 		return r.since
 	}
 	return time.Time{}
 }
 
-// RelayHeard returns when the last message arrived through a relay; the zero Time if none
-// did. For other paths see Bind.Heard.
-func (e *Endpoint) RelayHeard() time.Time {
+// LastRelayed returns when the last message arrived through a relay; the zero Time if none
+// did. For other paths see Bind.LastReceived.
+func (e *Endpoint) LastRelayed() time.Time {
 	return mono.Time(e.relayed.Load())
 }
 
 // send sends messages on the present path, and through the sender those that do not fit
 // or that the system refuses.
 func (e *Endpoint) send(b *Bind, bufs [][]byte) {
-	r := e.route.Load()
+	r := e.path.Load()
 	if r == nil {
 		e.relay(bufs)
 		return
 	}
-	s := r.way.Socket
+	s := r.path.Socket
 	if s == nil {
 		s = b.main.Load()
 	}
 	if s == nil || s.closed.Load() {
-		b.trouble(e, r, ErrNoSocket)
+		b.sendFailed(e, r, ErrNoSocket)
 		e.relay(bufs)
 		return
 	}
@@ -138,7 +138,7 @@ func (e *Endpoint) send(b *Bind, bufs [][]byte) {
 		if err != nil {
 			// The rest of this batch goes through the relay. Whoever chose the path
 			// should choose another.
-			b.trouble(e, r, err)
+			b.sendFailed(e, r, err)
 			e.relay(bufs[n:])
 			return
 		}

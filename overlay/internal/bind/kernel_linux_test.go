@@ -42,8 +42,8 @@ func TestFamilies(t *testing.T) {
 	bufs, sizes, eps := [][]byte{make([]byte, MaxMessage)}, make([]int, 1), make([]conn.Endpoint, 1)
 	for i, ip := range loopbacks {
 		toB, toA := NewEndpoint(bob, addr), endpoint(b, cert.NodeID{9, byte(i)}, addr)
-		toB.SetWay(Way{Kind: Direct, Addr: netip.AddrPortFrom(ip, to.Port())}, 1400)
-		b.Verify(toA, Way{Kind: Direct, Addr: netip.AddrPortFrom(ip, from.Port())})
+		toB.SetPath(Path{Kind: Direct, Addr: netip.AddrPortFrom(ip, to.Port())}, 1400)
+		b.Verify(toA, Path{Kind: Direct, Addr: netip.AddrPortFrom(ip, from.Port())})
 		a.Send([][]byte{data(100, 1)}, toB)
 		if n, err := fn(bufs, sizes, eps); n != 1 || err != nil || eps[0] != toA || sizes[0] != 100 {
 			t.Fatalf("%v: %d, %v, %v", ip, n, err, eps[0])
@@ -52,8 +52,8 @@ func TestFamilies(t *testing.T) {
 
 	var troubles []error
 	only4 := New(Config{
-		Listen:  func(network, address string) (net.PacketConn, error) { return Listen("udp4", address) },
-		Trouble: func(_ *Endpoint, _ Way, err error) { troubles = append(troubles, err) },
+		Listen:     func(network, address string) (net.PacketConn, error) { return Listen("udp4", address) },
+		SendFailed: func(_ *Endpoint, _ Path, err error) { troubles = append(troubles, err) },
 	})
 	if _, _, err := only4.Open(0); err != nil {
 		t.Fatal(err)
@@ -62,14 +62,14 @@ func TestFamilies(t *testing.T) {
 	relay := &counter{}
 	ep := endpoint(only4, bob, addr)
 	ep.SetSender(relay)
-	six := Way{Kind: Direct, Addr: netip.AddrPortFrom(netip.IPv6Loopback(), to.Port())}
-	ep.SetWay(six, 1400)
+	six := Path{Kind: Direct, Addr: netip.AddrPortFrom(netip.IPv6Loopback(), to.Port())}
+	ep.SetPath(six, 1400)
 	only4.Send([][]byte{data(100, 1)}, ep)
 	if relay.n != 1 || len(troubles) != 1 || !errors.Is(troubles[0], unix.EAFNOSUPPORT) || !errors.Is(only4.SendTo(data(40, 1), six), unix.EAFNOSUPPORT) {
 		t.Errorf("%d by the relay, %v", relay.n, troubles)
 	}
-	b.Verify(endpoint(b, cert.NodeID{8}, addr), Way{Kind: Direct, Addr: netip.AddrPortFrom(from.Addr(), only4.Port())})
-	ep.SetWay(Way{Kind: Direct, Addr: to}, 1400)
+	b.Verify(endpoint(b, cert.NodeID{8}, addr), Path{Kind: Direct, Addr: netip.AddrPortFrom(from.Addr(), only4.Port())})
+	ep.SetPath(Path{Kind: Direct, Addr: to}, 1400)
 	only4.Send([][]byte{data(100, 1)}, ep)
 	if n, err := fn(bufs, sizes, eps); n != 1 || err != nil || sizes[0] != 100 {
 		t.Fatalf("from an IPv4 socket: %d, %v", n, err)
@@ -83,8 +83,8 @@ func TestKernelDatagrams(t *testing.T) {
 		a, _, from := opened2(t)
 		b, fn, to := opened2(t)
 		toB, toA := endpoint(a, bob, addr), endpoint(b, alice, addr)
-		toB.SetWay(Way{Kind: Direct, Addr: to}, MaxLimit)
-		b.Verify(toA, Way{Kind: Direct, Addr: from})
+		toB.SetPath(Path{Kind: Direct, Addr: to}, MaxLimit)
+		b.Verify(toA, Path{Kind: Direct, Addr: from})
 		rng := rand.New(rand.NewPCG(7, uint64(batch)))
 		bufs, sizes, eps := make([][]byte, batch), make([]int, batch), make([]conn.Endpoint, batch)
 		for i := range bufs {
@@ -142,17 +142,17 @@ func TestKernelDatagrams(t *testing.T) {
 
 // Sending and receiving take no lock of this package and allocate nothing.
 func TestSocketNoLockAndNoGarbage(t *testing.T) {
-	for name, kind := range map[string]Kind{"direct": Direct, "lane": Lane} {
+	for name, kind := range map[string]Kind{"direct": Direct, "lane": RelayedUDP} {
 		t.Run(name, func(t *testing.T) {
 			a, _, from := opened2(t)
 			b, fn, to := opened2(t)
 			toB, toA := endpoint(a, bob, addr), endpoint(b, alice, addr)
 			lane := lane.ID{}
-			if kind == Lane {
+			if kind == RelayedUDP {
 				lane[0] = 1
 			}
-			toB.SetWay(Way{Kind: kind, Addr: to, Lane: lane}, 1472)
-			b.Verify(toA, Way{Kind: kind, Addr: from, Lane: lane})
+			toB.SetPath(Path{Kind: kind, Addr: to, Lane: lane}, 1472)
+			b.Verify(toA, Path{Kind: kind, Addr: from, Lane: lane})
 			bufs, sizes, eps := make([][]byte, BatchSize), make([]int, BatchSize), make([]conn.Endpoint, BatchSize)
 			for i := range bufs {
 				bufs[i] = make([]byte, MaxMessage)
@@ -197,8 +197,8 @@ func BenchmarkSocket(bm *testing.B) {
 	a, _, from := opened2(bm)
 	b, fn, to := opened2(bm)
 	toB, toA := endpoint(a, bob, addr), endpoint(b, alice, addr)
-	toB.SetWay(Way{Kind: Direct, Addr: to}, 1472)
-	b.Verify(toA, Way{Kind: Direct, Addr: from})
+	toB.SetPath(Path{Kind: Direct, Addr: to}, 1472)
+	b.Verify(toA, Path{Kind: Direct, Addr: from})
 	bufs, sizes, eps := make([][]byte, BatchSize), make([]int, BatchSize), make([]conn.Endpoint, BatchSize)
 	for i := range bufs {
 		bufs[i] = make([]byte, MaxMessage)

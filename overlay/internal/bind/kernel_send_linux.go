@@ -35,20 +35,20 @@ func (k *kernel) sendNow(b []byte, to netip.AddrPort) error {
 }
 
 // send implements transport.
-func (k *kernel) send(bufs [][]byte, r *route) (int, error) {
-	if k.is4 && !r.way.Addr.Addr().Is4() {
+func (k *kernel) send(bufs [][]byte, r *sendPath) (int, error) {
+	if k.is4 && !r.path.Addr.Addr().Is4() {
 		return 0, errFamily
 	}
 	w := writers.Get().(*writer)
 	defer w.release()
 	sent, together := 0, true
 	var prefix []byte
-	if r.way.Kind == Lane {
+	if r.path.Kind == RelayedUDP {
 		prefix = r.prefix[:]
 	}
 	var failed error
 	for sent < len(bufs) {
-		w.begin(k, r.way.Addr)
+		w.begin(k, r.path.Addr)
 		w.gather(bufs[sent:], prefix, together && !k.noGSO.Load())
 		n, err := w.flush()
 		sent += n

@@ -12,7 +12,7 @@ import (
 // and content; data of a lane that is not verified are dropped.
 func TestLaneControl(t *testing.T) {
 	got := make(chan string, 8)
-	b := New(Config{Listen: Listen, Lane: func(pkt []byte, from Way) {
+	b := New(Config{Listen: Listen, LaneControl: func(pkt []byte, from Path) {
 		if from.Kind != Direct || from.Socket != nil || !from.Addr.IsValid() {
 			t.Errorf("from %+v", from)
 		}

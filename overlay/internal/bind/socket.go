@@ -43,7 +43,7 @@ type transport interface {
 	newReader(batch int, large bool) reader
 	// send sends each of bufs as one datagram on the route. It may block. It returns how
 	// many it has sent or dropped silently, and the error of the next one.
-	send(bufs [][]byte, r *route) (int, error)
+	send(bufs [][]byte, r *sendPath) (int, error)
 	// sendNow sends one datagram, or drops it if it would block.
 	sendNow(b []byte, to netip.AddrPort) error
 }
@@ -62,7 +62,7 @@ type Socket struct {
 	conn packetConn
 	io   transport
 	port uint16
-	self *Socket // as in Way.Socket: nil for the main socket
+	self *Socket // as in Path.Socket: nil for the main socket
 
 	closed atomic.Bool
 	wg     sync.WaitGroup // the goroutine that reads an extra socket
@@ -103,7 +103,7 @@ func (b *Bind) Port() uint16 {
 	return 0
 }
 
-// AddSocket opens another socket, on a random port. The Way of its datagrams names it. It
+// AddSocket opens another socket, on a random port. The Path of its datagrams names it. It
 // is slower than the main one: it reads datagrams of up to 2,048 bytes and copies them
 // once more.
 func (b *Bind) AddSocket() (*Socket, error) {
@@ -134,7 +134,7 @@ func (s *Socket) Close() error {
 	err := s.conn.Close()
 	s.bind.mu.Lock()
 	delete(s.bind.extra, s)
-	s.bind.dropInletsLocked(func(in *inlet) bool { return in.way.Socket == s })
+	s.bind.dropInletsLocked(func(in *inlet) bool { return in.path.Socket == s })
 	s.bind.mu.Unlock()
 	s.wg.Wait()
 	return err
@@ -185,8 +185,8 @@ func (s *Socket) read(batch int) bool {
 }
 
 // SendTo sends one datagram, a STUN request or a probe, on a path that is not Relay. It
-// drops the datagram rather than block. For Lane it prepends the lane's header.
-func (b *Bind) SendTo(pkt []byte, w Way) error {
+// drops the datagram rather than block. For RelayedUDP it prepends the lane's header.
+func (b *Bind) SendTo(pkt []byte, w Path) error {
 	s := w.Socket
 	if s == nil {
 		s = b.main.Load()
@@ -194,7 +194,7 @@ func (b *Bind) SendTo(pkt []byte, w Way) error {
 	if s == nil || w.Kind == Relay {
 		return ErrNoSocket
 	}
-	if w.Kind == Lane {
+	if w.Kind == RelayedUDP {
 		if len(pkt) > MaxLimit-lane.HeaderLen {
 			return errTooLong
 		}
@@ -259,7 +259,7 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		return d.admit(in.ep, b, now)
 	case sortLane:
 		in := bind.inlets.Load().lanes[lane.ID(b[4:])]
-		if in == nil || in.way.Addr != from || in.way.Socket != d.sock.self {
+		if in == nil || in.path.Addr != from || in.path.Socket != d.sock.self {
 			return nil, 0
 		}
 		inner := b[lane.HeaderLen:]
@@ -270,14 +270,14 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 			copy(b, inner)
 			return ep, n
 		case sortProbe:
-			bind.onProbe(inner, in.way)
+			bind.onProbe(inner, in.path)
 		}
 	case sortProbe:
-		bind.onProbe(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+		bind.onProbe(b, Path{Kind: Direct, Socket: d.sock.self, Addr: from})
 	case sortLaneControl:
-		bind.onLane(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+		bind.onLane(b, Path{Kind: Direct, Socket: d.sock.self, Addr: from})
 	case sortSTUN:
-		bind.onSTUN(b, Way{Kind: Direct, Socket: d.sock.self, Addr: from})
+		bind.onSTUN(b, Path{Kind: Direct, Socket: d.sock.self, Addr: from})
 	}
 	return nil, 0
 }
@@ -337,9 +337,9 @@ func (p plain) read(bufs [][]byte, sizes []int, from []netip.AddrPort) (int, err
 // laneBuffers hold a message with the header of its lane.
 var laneBuffers = sync.Pool{New: func() any { return new([MaxLimit]byte) }}
 
-func (p plain) send(bufs [][]byte, r *route) (int, error) {
+func (p plain) send(bufs [][]byte, r *sendPath) (int, error) {
 	var space *[MaxLimit]byte
-	if r.way.Kind == Lane {
+	if r.path.Kind == RelayedUDP {
 		space = laneBuffers.Get().(*[MaxLimit]byte)
 		defer laneBuffers.Put(space)
 	}
@@ -348,7 +348,7 @@ func (p plain) send(bufs [][]byte, r *route) (int, error) {
 			n := copy(space[:], r.prefix[:])
 			b = space[:n+copy(space[n:], b)]
 		}
-		if _, err := p.conn.WriteToUDPAddrPort(b, r.way.Addr); err != nil {
+		if _, err := p.conn.WriteToUDPAddrPort(b, r.path.Addr); err != nil {
 			return i, err
 		}
 	}

@@ -28,7 +28,7 @@ type side struct {
 type got struct {
 	pkt []byte
 	ep  *Endpoint
-	way Way
+	way Path
 }
 
 // take waits for one datagram.
@@ -46,7 +46,7 @@ func take(t *testing.T, c chan got) got {
 func newSide(t *testing.T, cfg Config) *side {
 	t.Helper()
 	s := &side{got: make(chan got, 4096), ctl: make(chan got, 64)}
-	keep := func(pkt []byte, w Way) {
+	keep := func(pkt []byte, w Path) {
 		select {
 		case s.ctl <- got{bytes.Clone(pkt), nil, w}:
 		default:
@@ -119,22 +119,22 @@ func TestDirect(t *testing.T) {
 	networks(t, func(t *testing.T, open func(*testing.T, Config) *side, at func(*side) netip.AddrPort) {
 		a, b := open(t, Config{}), open(t, Config{})
 		toB, toA := endpoint(a.Bind, bob, addr), endpoint(b.Bind, alice, addr)
-		if err := toB.SetWay(Way{Kind: Direct, Addr: at(b)}, 1400); err != nil {
+		if err := toB.SetPath(Path{Kind: Direct, Addr: at(b)}, 1400); err != nil {
 			t.Fatal(err)
 		}
 		// The path is not verified, so the message is dropped. The probe after it
 		// arrives.
 		a.Send([][]byte{data(100, 1)}, toB)
 		probe := append([]byte{firstProbe}, make([]byte, 60)...)
-		if err := a.SendTo(probe, Way{Kind: Direct, Addr: at(b)}); err != nil {
+		if err := a.SendTo(probe, Path{Kind: Direct, Addr: at(b)}); err != nil {
 			t.Fatal(err)
 		}
 		p := take(t, b.ctl)
-		want := Way{Kind: Direct, Addr: at(a)}
+		want := Path{Kind: Direct, Addr: at(a)}
 		if !bytes.Equal(p.pkt, probe) || p.way != want {
 			t.Fatalf("%x from %v, want %v", p.pkt, p.way, want)
 		}
-		if !b.Heard(p.way).IsZero() || !b.Verify(toA, p.way) || !b.Heard(p.way).IsZero() || b.Verify(NewEndpoint(alice, addr), p.way) {
+		if !b.LastReceived(p.way).IsZero() || !b.Verify(toA, p.way) || !b.LastReceived(p.way).IsZero() || b.Verify(NewEndpoint(alice, addr), p.way) {
 			t.Error("verified wrongly")
 		}
 		var sent [][]byte
@@ -150,12 +150,12 @@ func TestDirect(t *testing.T) {
 				}
 			}
 		}
-		if time.Since(b.Heard(p.way)) > time.Minute || time.Since(toA.Kept()) > time.Minute || !toA.RelayHeard().IsZero() || toB.Lost() != 0 {
+		if time.Since(b.LastReceived(p.way)) > time.Minute || time.Since(toA.LastKeepalive()) > time.Minute || !toA.LastRelayed().IsZero() || toB.Lost() != 0 {
 			t.Error("counters are wrong")
 		}
 		b.Unverify(p.way)
 		a.Send(sent[:1], toB)
-		a.SendTo(probe, Way{Kind: Direct, Addr: at(b)})
+		a.SendTo(probe, Path{Kind: Direct, Addr: at(b)})
 		take(t, b.ctl)
 		if len(b.got) != 0 {
 			t.Error("taken after Unverify")
@@ -168,14 +168,14 @@ func TestDirect(t *testing.T) {
 func TestLongMessagesGoByTheRelay(t *testing.T) {
 	networks(t, func(t *testing.T, open func(*testing.T, Config) *side, at func(*side) netip.AddrPort) {
 		var troubles []error
-		a := open(t, Config{Trouble: func(ep *Endpoint, w Way, err error) { troubles = append(troubles, err) }})
+		a := open(t, Config{SendFailed: func(ep *Endpoint, w Path, err error) { troubles = append(troubles, err) }})
 		b := open(t, Config{})
 		toB, toA := endpoint(a.Bind, bob, addr), endpoint(b.Bind, alice, addr)
 		relay := &counter{}
 		toB.SetSender(relay)
-		b.Verify(toA, Way{Kind: Direct, Addr: at(a)})
-		toB.SetWay(Way{Kind: Direct, Addr: at(b)}, 1000)
-		if w, longest := toB.Way(); longest != 1000 || w.Addr != at(b) {
+		b.Verify(toA, Path{Kind: Direct, Addr: at(a)})
+		toB.SetPath(Path{Kind: Direct, Addr: at(b)}, 1000)
+		if w, longest := toB.Path(); longest != 1000 || w.Addr != at(b) {
 			t.Errorf("%v, %d", w, longest)
 		}
 		a.Send([][]byte{data(1001, 1), data(1000, 2), data(60000, 3), data(40000, 3), data(900, 4)}, toB)
@@ -187,7 +187,7 @@ func TestLongMessagesGoByTheRelay(t *testing.T) {
 				t.Errorf("%d bytes, want %d", len(g.pkt), size)
 			}
 		}
-		toB.SetWay(Way{}, 0)
+		toB.SetPath(Path{}, 0)
 		a.Send([][]byte{data(900, 4)}, toB)
 		if relay.n != 4 {
 			t.Error("not by the relay after the zero Way")
@@ -196,14 +196,14 @@ func TestLongMessagesGoByTheRelay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		toB.SetWay(Way{Kind: Direct, Socket: extra, Addr: at(b)}, 1000)
+		toB.SetPath(Path{Kind: Direct, Socket: extra, Addr: at(b)}, 1000)
 		extra.Close()
 		a.Send([][]byte{data(900, 4)}, toB)
 		if relay.n != 5 || len(troubles) != 1 || !errors.Is(troubles[0], ErrNoSocket) {
 			t.Errorf("%d by the relay, troubles %v", relay.n, troubles)
 		}
-		for _, w := range []Way{{Kind: Direct}, {Kind: Direct, Addr: netip.MustParseAddrPort("0.0.0.0:1")}, {Kind: Lane, Addr: netip.MustParseAddrPort("1.2.3.4:0")}, {Kind: 7, Addr: at(b)}} {
-			if toB.SetWay(w, 1000) == nil {
+		for _, w := range []Path{{Kind: Direct}, {Kind: Direct, Addr: netip.MustParseAddrPort("0.0.0.0:1")}, {Kind: RelayedUDP, Addr: netip.MustParseAddrPort("1.2.3.4:0")}, {Kind: 7, Addr: at(b)}} {
+			if toB.SetPath(w, 1000) == nil {
 				t.Errorf("way %v set", w)
 			}
 		}
@@ -226,22 +226,22 @@ func TestLane(t *testing.T) {
 		id := lane.ID{1, 2, 3}
 		toB, toA := endpoint(a.Bind, bob, addr), endpoint(b.Bind, alice, addr)
 		// a stands in for the relay as b sees it: the header is the same.
-		lane := Way{Kind: Lane, Addr: at(b), Lane: id}
-		toB.SetWay(lane, 1400)
-		if _, longest := toB.Way(); longest != 1380 {
+		lane := Path{Kind: RelayedUDP, Addr: at(b), Lane: id}
+		toB.SetPath(lane, 1400)
+		if _, longest := toB.Path(); longest != 1380 {
 			t.Errorf("longest %d", longest)
 		}
 		probe := append([]byte{firstProbe}, bytes.Repeat([]byte{7}, 60)...)
-		back := Way{Kind: Lane, Addr: at(a), Lane: id}
+		back := Path{Kind: RelayedUDP, Addr: at(a), Lane: id}
 		a.SendTo(probe, lane) // the lane is not verified yet
 		a.Send([][]byte{data(100, 1)}, toB)
-		a.SendTo(probe, Way{Kind: Direct, Addr: at(b)})
+		a.SendTo(probe, Path{Kind: Direct, Addr: at(b)})
 		if g := take(t, b.ctl); g.way.Kind != Direct {
 			t.Fatalf("probe by %v", g.way)
 		}
 		b.Verify(toA, back)
 		relay.SendTo(probe, lane) // from another address than the lane's relay
-		relay.SendTo(probe, Way{Kind: Direct, Addr: at(b)})
+		relay.SendTo(probe, Path{Kind: Direct, Addr: at(b)})
 		if g := take(t, b.ctl); g.way.Kind != Direct {
 			t.Fatalf("probe by %v", g.way)
 		}
@@ -259,7 +259,7 @@ func TestLane(t *testing.T) {
 				t.Fatalf("message %d: %d bytes, want %d", i, len(g.pkt), len(sent[i]))
 			}
 		}
-		if b.Heard(back).IsZero() {
+		if b.LastReceived(back).IsZero() {
 			t.Error("not heard")
 		}
 		b.Drop(alice)
@@ -279,9 +279,9 @@ func TestExtraSockets(t *testing.T) {
 		}
 		to := netip.AddrPortFrom(at(b).Addr(), extra.Port())
 		probe := append([]byte{firstProbe}, make([]byte, 60)...)
-		a.SendTo(probe, Way{Kind: Direct, Addr: to})
+		a.SendTo(probe, Path{Kind: Direct, Addr: to})
 		g := take(t, b.ctl)
-		if want := (Way{Kind: Direct, Socket: extra, Addr: at(a)}); g.way != want {
+		if want := (Path{Kind: Direct, Socket: extra, Addr: at(a)}); g.way != want {
 			t.Fatalf("probe by %v", g.way)
 		}
 		// The answer is sent from the socket that received the request.
@@ -291,7 +291,7 @@ func TestExtraSockets(t *testing.T) {
 		}
 		b.Verify(toA, g.way)
 		toB := endpoint(a.Bind, bob, addr)
-		toB.SetWay(Way{Kind: Direct, Addr: to}, 1400)
+		toB.SetPath(Path{Kind: Direct, Addr: to}, 1400)
 		var sent [][]byte
 		for i := range 50 {
 			sent = append(sent, data(1400-i, byte(i)))
@@ -302,7 +302,7 @@ func TestExtraSockets(t *testing.T) {
 				t.Fatalf("message %d: %d bytes, want %d", i, len(g.pkt), len(sent[i]))
 			}
 		}
-		if !toA.RelayHeard().IsZero() || b.Heard(g.way).IsZero() {
+		if !toA.LastRelayed().IsZero() || b.LastReceived(g.way).IsZero() {
 			t.Error("heard by the wrong way")
 		}
 		var all []*Socket
@@ -328,7 +328,7 @@ func TestExtraSockets(t *testing.T) {
 		if _, err := b.AddSocket(); !errors.Is(err, ErrNoSocket) {
 			t.Errorf("socket after Close: %v", err)
 		}
-		if err := b.SendTo(probe, Way{Kind: Direct, Addr: at(a)}); !errors.Is(err, ErrNoSocket) {
+		if err := b.SendTo(probe, Path{Kind: Direct, Addr: at(a)}); !errors.Is(err, ErrNoSocket) {
 			t.Errorf("send after Close: %v", err)
 		}
 	})
@@ -339,16 +339,16 @@ func TestExtraSockets(t *testing.T) {
 func TestVerifiedIsBounded(t *testing.T) {
 	b := New(Config{})
 	ep := endpoint(b, alice, addr)
-	way := func(i int) Way {
-		return Way{Kind: Direct, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)}
+	way := func(i int) Path {
+		return Path{Kind: Direct, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)}
 	}
 	b.Verify(ep, way(0))
 	b.inlets.Load().find(way(0)).received.Store(1)
 	for i := range 1000 {
 		b.Verify(ep, way(i))
 	}
-	if n := len(b.inlets.Load().direct); n != MaxVerified || b.Heard(way(0)).IsZero() {
-		t.Errorf("%d ways, first %v", n, b.Heard(way(0)))
+	if n := len(b.inlets.Load().direct); n != MaxVerified || b.LastReceived(way(0)).IsZero() {
+		t.Errorf("%d ways, first %v", n, b.LastReceived(way(0)))
 	}
 	other := endpoint(b, bob, addr)
 	b.Verify(other, way(0))
@@ -366,7 +366,7 @@ func TestNoSocket(t *testing.T) {
 	relay := &counter{}
 	ep := endpoint(b, alice, addr)
 	ep.SetSender(relay)
-	ep.SetWay(Way{Kind: Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1400)
+	ep.SetPath(Path{Kind: Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1400)
 	b.Send([][]byte{data(100, 1)}, ep)
 	if relay.n != 1 {
 		t.Error("not by the relay")
@@ -390,9 +390,9 @@ func FuzzSort(f *testing.F) {
 		if got, _ := d.take(bytes.Clone(b), from, 1); got != nil {
 			t.Fatal("taken from a way that is not verified")
 		}
-		bd.Verify(ep, Way{Kind: Direct, Addr: from})
+		bd.Verify(ep, Path{Kind: Direct, Addr: from})
 		if len(b) >= lane.HeaderLen {
-			bd.Verify(ep, Way{Kind: Lane, Addr: from, Lane: lane.ID(b[4:])})
+			bd.Verify(ep, Path{Kind: RelayedUDP, Addr: from, Lane: lane.ID(b[4:])})
 		}
 		buf := bytes.Clone(b)
 		got, n := d.take(buf, from, 1)

@@ -57,7 +57,7 @@ func (s *Source) Deliver(from cert.NodeID, msg []byte) {
 	if s.last == nil || s.table != table || s.last.id != from {
 		s.table, s.last = table, (*table)[from]
 		if s.last == nil {
-			s.bind.stranger(from, msg)
+			s.bind.unknownSender(from, msg)
 			return
 		}
 	}
@@ -123,7 +123,7 @@ func (b *Bind) push(c *chunk) {
 }
 
 // Deliver takes one message and hands it over at once. It is for messages that
-// Config.Stranger has held; a relay connection uses a Source.
+// Config.UnknownSender has held; a relay connection uses a Source.
 func (b *Bind) Deliver(from cert.NodeID, msg []byte) {
 	s := Source{bind: b}
 	s.Deliver(from, msg)

@@ -17,7 +17,7 @@ const MaxVerified = 16
 // inlet is a verified path: WireGuard messages that arrive on it are the peer's.
 type inlet struct {
 	ep       *Endpoint
-	way      Way          // canonical
+	path     Path         // canonical
 	received atomic.Int64 // when the last message arrived, by mono.Now; 0: never
 }
 
@@ -37,9 +37,9 @@ func (t *inlets) clone() *inlets {
 	return &inlets{direct: maps.Clone(t.direct), lanes: maps.Clone(t.lanes)}
 }
 
-func (t *inlets) find(w Way) *inlet {
-	if w.Kind == Lane {
-		if in := t.lanes[w.Lane]; in != nil && in.way == w {
+func (t *inlets) find(w Path) *inlet {
+	if w.Kind == RelayedUDP {
+		if in := t.lanes[w.Lane]; in != nil && in.path == w {
 			return in
 		}
 		return nil
@@ -48,18 +48,18 @@ func (t *inlets) find(w Way) *inlet {
 }
 
 func (t *inlets) put(in *inlet) {
-	if in.way.Kind == Lane {
-		t.lanes[in.way.Lane] = in
+	if in.path.Kind == RelayedUDP {
+		t.lanes[in.path.Lane] = in
 	} else {
-		t.direct[origin{in.way.Socket, in.way.Addr}] = in
+		t.direct[origin{in.path.Socket, in.path.Addr}] = in
 	}
 }
 
 func (t *inlets) remove(in *inlet) {
-	if in.way.Kind == Lane {
-		delete(t.lanes, in.way.Lane)
+	if in.path.Kind == RelayedUDP {
+		delete(t.lanes, in.path.Lane)
 	} else {
-		delete(t.direct, origin{in.way.Socket, in.way.Addr})
+		delete(t.direct, origin{in.path.Socket, in.path.Addr})
 	}
 }
 
@@ -75,12 +75,12 @@ func (t *inlets) each(f func(*inlet)) {
 
 // Verify accepts WireGuard messages that arrive on w as those of ep's node. For Direct:
 // from that address at that socket, once a probe under the peer's key has shown that the
-// address is the peer's. For Lane: with that id from that address of the relay, once the
+// address is the peer's. For RelayedUDP: with that id from that address of the relay, once the
 // relay has sent both over the relay connection; probes through the lane are accepted
 // from then on, too. It returns false and does nothing if ep is not admitted. If two
 // Endpoints claim the same path, the later one gets it.
-func (b *Bind) Verify(ep *Endpoint, w Way) bool {
-	r, err := newRoute(w, MaxLimit)
+func (b *Bind) Verify(ep *Endpoint, w Path) bool {
+	r, err := newSendPath(w, MaxLimit)
 	if err != nil {
 		return false
 	}
@@ -90,7 +90,7 @@ func (b *Bind) Verify(ep *Endpoint, w Way) bool {
 		return false
 	}
 	old := b.inlets.Load()
-	if in := old.find(r.way); in != nil && in.ep == ep {
+	if in := old.find(r.path); in != nil && in.ep == ep {
 		return true
 	}
 	next := old.clone()
@@ -107,22 +107,22 @@ func (b *Bind) Verify(ep *Endpoint, w Way) bool {
 	if count >= MaxVerified {
 		next.remove(silent)
 	}
-	in := &inlet{ep: ep, way: r.way}
+	in := &inlet{ep: ep, path: r.path}
 	next.put(in)
 	b.inlets.Store(next)
 	return true
 }
 
 // Unverify undoes Verify. It does not stop sending on w.
-func (b *Bind) Unverify(w Way) {
+func (b *Bind) Unverify(w Path) {
 	w = w.canonical()
-	b.dropInlets(func(in *inlet) bool { return in.way == w })
+	b.dropInlets(func(in *inlet) bool { return in.path == w })
 }
 
-// Heard returns when the last WireGuard message arrived on a verified path; the zero Time
+// LastReceived returns when the last WireGuard message arrived on a verified path; the zero Time
 // if none did. Only the address of the sender was checked: it proves that the path works
 // only while pongs arrive, too.
-func (b *Bind) Heard(w Way) time.Time {
+func (b *Bind) LastReceived(w Path) time.Time {
 	if in := b.inlets.Load().find(w.canonical()); in != nil {
 		return mono.Time(in.received.Load())
 	}

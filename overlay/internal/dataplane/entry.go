@@ -33,7 +33,7 @@ type Entry struct {
 	rxPackets, txPackets atomic.Uint64
 	refused              atomic.Uint64 // packets that the filter dropped
 	lastRx, lastTx       atomic.Int64  // by mono.Now; 0: never
-	lastIn, stirred      atomic.Int64
+	lastIn, resumed      atomic.Int64
 	keyed                atomic.Int64 // when Keyed was last called: wall clock in Unix nanoseconds, for users
 	tooLongAt            atomic.Int64 // when a packet was last answered with "too big"
 
@@ -172,10 +172,10 @@ type Stats struct {
 
 	// These are zero if they never happened; see mono.Time. LastHandshake is when the
 	// first message under new session keys was sent, by the wall clock at that time.
-	// LastIn is LastRx, including what the filter dropped. Stirred is when the present
+	// LastIn is LastRx, including what the filter dropped. Resumed is when the present
 	// flow of sent data began: it has not paused since, or not for long and without an
 	// answer.
-	LastHandshake, LastRx, LastTx, LastIn, Stirred time.Time
+	LastHandshake, LastRx, LastTx, LastIn, Resumed time.Time
 }
 
 // statsLocked needs Forwarder.mu.
@@ -184,13 +184,13 @@ func (e *Entry) statsLocked() Stats {
 	if ns := e.keyed.Load(); ns != 0 {
 		handshake = time.Unix(0, ns)
 	}
-	// Read lastTx before stirred, so that no burst looks older than it is.
+	// Read lastTx before resumed, so that no burst looks older than it is.
 	return Stats{
 		ID: e.id, IPs: slices.Clone(e.ips),
 		RxBytes: e.rxBytes.Load(), TxBytes: e.txBytes.Load(),
 		RxPackets: e.rxPackets.Load(), TxPackets: e.txPackets.Load(),
 		Refused:       e.refused.Load(),
 		LastHandshake: handshake, LastRx: mono.Time(e.lastRx.Load()), LastTx: mono.Time(e.lastTx.Load()),
-		LastIn: mono.Time(e.lastIn.Load()), Stirred: mono.Time(e.stirred.Load()),
+		LastIn: mono.Time(e.lastIn.Load()), Resumed: mono.Time(e.resumed.Load()),
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"weft/overlay/internal/mono"
 )
 
-// Pause is how long nothing must be sent to a peer before Config.Stir is called for it
+// ResumeAfter is how long nothing must be sent to a peer before Config.Resumed is called for it
 // again.
-const Pause = time.Second
+const ResumeAfter = time.Second
 
 // Read is tun.Device.Read for the plane that reads, from one goroutine. It returns
 // packets of the host, and released ones. A packet of another plane, or one that cannot
@@ -93,15 +93,15 @@ type run struct {
 
 func (r *run) begin(f *Forwarder, e *Entry, first int) {
 	*r = run{entry: e, first: first, filter: e.filter.Load(), limit: MaxPacket, max: f.maxBacklog, patience: backpressure}
-	if w, longest := e.ep.Way(); w.Kind != bind.Relay {
+	if w, longest := e.ep.Path(); w.Kind != bind.Relay {
 		r.limit, r.max, r.patience = e.framing.limit(longest), f.maxBacklogUDP, backpressureUDP
 	}
 	moment := mono.Now()
-	stirs := moment-e.lastTx.Load() > int64(Pause)
+	stirs := moment-e.lastTx.Load() > int64(ResumeAfter)
 	if stirs { // before lastTx: see statsLocked
 		// Retransmissions pause for longer each time.
-		if s := e.stirred.Load(); e.lastIn.Load() >= s || moment-s > int64(5*Pause) {
-			e.stirred.Store(moment)
+		if s := e.resumed.Load(); e.lastIn.Load() >= s || moment-s > int64(5*ResumeAfter) {
+			e.resumed.Store(moment)
 		}
 	}
 	e.lastTx.Store(moment)
@@ -135,7 +135,7 @@ func (f *Forwarder) limit(pkt []byte) int {
 	if e == nil {
 		return 0
 	}
-	w, longest := e.ep.Way()
+	w, longest := e.ep.Path()
 	if w.Kind == bind.Relay {
 		return 0
 	}

@@ -23,10 +23,10 @@ type Config struct {
 	// plane. May be nil.
 	Miss func(dst netip.Addr)
 
-	// Stir is called when a packet is sent to a peer after a pause of at least Pause, so
+	// Resumed is called when a packet is sent to a peer after a pause of at least Pause, so
 	// that the owner of tunnels need not check quiet ones. It runs on the packet path,
 	// like Miss. May be nil.
-	Stir func()
+	Resumed func()
 
 	// Lull is called, on a goroutine of its own, once traffic of at least 4 MB has
 	// stopped for 10 s, so that memory can be given back. It is not called after Close.
@@ -64,7 +64,7 @@ func New(cfg Config) *Forwarder {
 	f := &Forwarder{
 		net:   cfg.Net,
 		miss:  cfg.Miss,
-		stir:  cfg.Stir,
+		stir:  cfg.Resumed,
 		epoch: time.Now(),
 		done:  make(chan struct{}),
 

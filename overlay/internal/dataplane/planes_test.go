@@ -171,7 +171,7 @@ func TestPacketPathMakesNoGarbage(t *testing.T) {
 	if lost.packets != runs+1 {
 		t.Errorf("%d packets were handed to their plane", lost.packets)
 	}
-	ab.ep.SetWay(bind.Way{Kind: bind.Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1472)
+	ab.ep.SetPath(bind.Path{Kind: bind.Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}, 1472)
 	if n := testing.AllocsPerRun(1000, func() { a.fwd.limit(pkts[0]) }); n != 0 || a.fwd.limit(pkts[0]) != 1472-testHeader {
 		t.Errorf("%v allocations for a limit, which is %d", n, a.fwd.limit(pkts[0]))
 	}

@@ -42,7 +42,7 @@ const (
 func (f *Forwarder) tooLong(e *Entry, pkt []byte, limit int) {
 	now := mono.Now()
 	last := e.tooLongAt.Load()
-	if now-last < int64(tooLongPause) || time.Since(e.ep.WaySince()) < tooLongWait {
+	if now-last < int64(tooLongPause) || time.Since(e.ep.PathSince()) < tooLongWait {
 		return
 	}
 	if answer := packetTooBig(pkt, limit); answer != nil {

@@ -29,31 +29,31 @@ const (
 	maxNegative = 1000
 )
 
-// Known is what this node knows about another one. The certificate is verified; the rest
+// Entry is what this node knows about another one. The certificate is verified; the rest
 // is only reported. Once it is in a Directory it is immutable, except for used and
 // learned: news about the node make another Known.
-type Known struct {
+type Entry struct {
 	// Node is the node's certificate; never nil.
 	Node *cert.Node
 	// Relay is the id of its home relay, "" if unknown.
 	Relay string
-	// Online says that it was connected to a relay at the time Told.
+	// Online says that it was connected to a relay at the time PresenceAt.
 	Online bool
-	// Unsaid says that Online was not reported with this entry. Directory then keeps the
+	// NoPresence says that Online was not reported with this entry. Directory then keeps the
 	// last report.
-	Unsaid bool
-	// Told is when Online was reported, by the Directory's clock; zero if it was not,
+	NoPresence bool
+	// PresenceAt is when Online was reported, by the Directory's clock; zero if it was not,
 	// because the entry was read from disk.
-	Told time.Time
+	PresenceAt time.Time
 	// LastSeen is when anything was last received from it, by the server's clock; zero if
 	// never or unknown.
 	LastSeen time.Time
 	// Listed says that it is in the server's directory, not only from a lookup.
 	Listed bool
-	// Stranger says that it is known only because it has introduced itself: policy may
+	// CallerOnly says that it is known only because it has introduced itself: policy may
 	// not allow this node to reach it.
-	Stranger bool
-	// Round is the result of Looks when it was looked up; 0 if the node has just
+	CallerOnly bool
+	// Round is the result of MarkUsed when it was looked up; 0 if the node has just
 	// introduced itself.
 	Round uint64
 	// Aliases are former names by which it can still be found, as the server reports. A
@@ -73,10 +73,10 @@ type Directory struct {
 	mu sync.Mutex
 	// mu guards the following.
 	version  api.Version
-	byID     map[cert.NodeID]*Known
-	byName   map[string]*Known // short name
+	byID     map[cert.NodeID]*Entry
+	byName   map[string]*Entry // short name
 	byAlias  map[string]cert.NodeID
-	byAddr   map[netip.Addr]*Known
+	byAddr   map[netip.Addr]*Entry
 	negative map[string]time.Time   // keys of lookups that found nothing, and until when that counts
 	changes  uint64                 // incremented at each change of a name, address or presence
 	pinned   map[string]cert.NodeID // name -> node that had it at first contact
@@ -101,10 +101,10 @@ func (d *Directory) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.version = api.Version{}
-	d.byID = map[cert.NodeID]*Known{}
-	d.byName = map[string]*Known{}
+	d.byID = map[cert.NodeID]*Entry{}
+	d.byName = map[string]*Entry{}
 	d.byAlias = map[string]cert.NodeID{}
-	d.byAddr = map[netip.Addr]*Known{}
+	d.byAddr = map[netip.Addr]*Entry{}
 	d.negative = map[string]time.Time{}
 	d.pinned = map[string]cert.NodeID{}
 	d.names, d.looked = api.Version{}, false
@@ -128,14 +128,14 @@ func (d *Directory) updateAsOf(told time.Time, dir *api.Directory, verify func(d
 	if len(list) > maxListed {
 		refused, list = len(list)-maxListed, list[:maxListed]
 	}
-	fresh := make([]*Known, 0, len(list))
+	fresh := make([]*Entry, 0, len(list))
 	for _, p := range list {
-		k, err := KnownOf(p, verify)
+		k, err := NewEntry(p, verify)
 		if err != nil {
 			refused++
 			continue
 		}
-		k.Listed, k.Told = true, told
+		k.Listed, k.PresenceAt = true, told
 		fresh = append(fresh, k)
 	}
 	d.mu.Lock()
@@ -168,14 +168,14 @@ func (d *Directory) updateAsOf(told time.Time, dir *api.Directory, verify func(d
 	return refused
 }
 
-// KnownOf makes an entry of the server's answer about a node. verify checks the
-// certificate and returns its node; KnownOf returns its errors.
-func KnownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*Known, error) {
+// NewEntry makes an entry of the server's answer about a node. verify checks the
+// certificate and returns its node; NewEntry returns its errors.
+func NewEntry(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*Entry, error) {
 	n, err := verify(p.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	k := &Known{Node: n, Relay: p.Relay, Online: p.Online, Unsaid: p.Unknown && !p.Online}
+	k := &Entry{Node: n, Relay: p.Relay, Online: p.Online, NoPresence: p.Unknown && !p.Online}
 	if p.LastSeen != nil {
 		k.LastSeen = *p.LastSeen
 	}
@@ -189,16 +189,16 @@ func KnownOf(p api.Peer, verify func(der []byte) (*cert.Node, error)) (*Known, e
 
 // Learn adds a node that was just looked up or has just introduced itself. It owns k from
 // now on, and adds to it what is known of the node already.
-func (d *Directory) Learn(k *Known) {
+func (d *Directory) Learn(k *Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k.Told = d.now()
+	k.PresenceAt = d.now()
 	if k.Round == 0 {
 		k.Round = d.round // the node itself has just reported it
 	}
 	if old := d.byID[k.Node.ID]; old != nil {
 		k.Listed = k.Listed || old.Listed
-		k.Stranger = k.Stranger && old.Stranger
+		k.CallerOnly = k.CallerOnly && old.CallerOnly
 		if k.Aliases == nil && k.Node.Name == old.Node.Name {
 			k.Aliases = old.Aliases // an introduction does not report them
 		}
@@ -209,7 +209,7 @@ func (d *Directory) Learn(k *Known) {
 	d.putLocked(k)
 	delete(d.negative, k.Node.Name)
 	for len(d.byID) > maxLookedUp {
-		var oldest *Known
+		var oldest *Entry
 		n := 0
 		for _, k := range d.byID {
 			if k.Listed {
@@ -227,18 +227,18 @@ func (d *Directory) Learn(k *Known) {
 	}
 }
 
-func (d *Directory) putLocked(k *Known) {
+func (d *Directory) putLocked(k *Entry) {
 	id := k.Node.ID
-	if k.Unsaid { // the last report still counts
-		k.Told = time.Time{}
+	if k.NoPresence { // the last report still counts
+		k.PresenceAt = time.Time{}
 		if old := d.byID[id]; old != nil {
-			k.Online, k.Told = old.Online, old.Told
+			k.Online, k.PresenceAt = old.Online, old.PresenceAt
 		}
 	}
 	d.removeLocked(id)
 	// The old name of a renamed node and a reused address must not stay with their former
 	// owner.
-	for _, other := range []*Known{d.byName[k.Node.Name], d.byAddr[k.Node.IPv4], d.byAddr[k.Node.IPv6]} {
+	for _, other := range []*Entry{d.byName[k.Node.Name], d.byAddr[k.Node.IPv4], d.byAddr[k.Node.IPv6]} {
 		if other != nil {
 			d.removeLocked(other.Node.ID)
 		}
@@ -281,7 +281,7 @@ func (d *Directory) ForgetListed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, k := range d.byID {
-		if !k.Stranger {
+		if !k.CallerOnly {
 			d.removeLocked(id)
 		}
 	}

@@ -70,8 +70,8 @@ func TestReusedAddressLeavesOldName(t *testing.T) {
 	d := New(time.Now)
 	old, fresh := fakeNode(1, "old"), fakeNode(1, "new")
 	fresh.ID = cert.NodeID{9}
-	d.Learn(&Known{Node: old})
-	d.Learn(&Known{Node: fresh})
+	d.Learn(&Entry{Node: old})
+	d.Learn(&Entry{Node: fresh})
 	if k, _ := d.Find("old"); k != nil {
 		t.Error("the old name answers with an address that is another's now")
 	}
@@ -85,7 +85,7 @@ func TestLookedUpNodesAreBounded(t *testing.T) {
 	d := New(func() time.Time { now = now.Add(time.Second); return now })
 	d.Update(&api.Directory{Full: true, Peers: listed(fakeNode(60000, "listed"))}, fakeVerify)
 	for i := range maxLookedUp + 50 {
-		d.Learn(&Known{Node: fakeNode(i, fmt.Sprintf("n%d", i))})
+		d.Learn(&Entry{Node: fakeNode(i, fmt.Sprintf("n%d", i))})
 		d.Find("n0") // in use, so it stays
 	}
 	all := d.All()
@@ -136,14 +136,14 @@ func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 	now := time.Unix(1000, 0)
 	d := New(func() time.Time { return now })
 	d.Update(&api.Directory{Full: true, Peers: listed(fakeNode(1, "listed"))}, fakeVerify)
-	d.Learn(&Known{Node: fakeNode(2, "old")})
+	d.Learn(&Entry{Node: fakeNode(2, "old")})
 	l, _ := d.Find("listed")
 	k, _ := d.Find("old")
-	if k == nil || d.Old(k) || d.Old(l) {
+	if k == nil || d.Stale(k) || d.Stale(l) {
 		t.Fatal("old at once")
 	}
 	now = now.Add(lookedUpTTL + time.Second)
-	if !d.Old(k) || d.Old(l) {
+	if !d.Stale(k) || d.Stale(l) {
 		t.Error("believed for longer, or the directory is not")
 	}
 	d.SetMissing("old") // the server says so
@@ -161,7 +161,7 @@ func TestRenamedNodeLeavesLookedUpName(t *testing.T) {
 	if d.Get(k.Node.ID) == nil {
 		t.Error("the node itself is forgotten, which may have a tunnel")
 	}
-	d.Learn(&Known{Node: fakeNode(2, "new")})
+	d.Learn(&Entry{Node: fakeNode(2, "new")})
 	if got, _ := d.Find("new"); got == nil {
 		t.Error("the new name is not known")
 	}
@@ -189,11 +189,11 @@ func TestFormerNameInDirectory(t *testing.T) {
 	want("cam", "cam")
 	want("a.b", "")
 	want("ended", "")
-	d.SetPresence(Sighting{fakeNode(1, "hall").ID, false, now})
+	d.SetPresence(Presence{fakeNode(1, "hall").ID, false, now})
 	d.SetRelay(fakeNode(1, "hall").ID, "r")
 	want("kitchen-pi", "hall")
 	// An introduction does not report aliases.
-	d.Learn(&Known{Node: fakeNode(1, "hall")})
+	d.Learn(&Entry{Node: fakeNode(1, "hall")})
 	want("kitchen-pi", "hall")
 	if s := d.Saved(); len(s.Peers) != 2 || len(s.Peers[0].Aliases)+len(s.Peers[1].Aliases) == 0 {
 		t.Errorf("saved without former names: %+v", s.Peers)
@@ -222,36 +222,36 @@ func TestFormerNameInDirectory(t *testing.T) {
 func TestLookedUpNamesFollowChanges(t *testing.T) {
 	d := New(time.Now)
 	v := func(n uint64) api.Version { return api.Version{Epoch: 7, N: n} }
-	if d.NamesAre(v(1)) || !d.NamesHeld().IsZero() {
+	if d.SetNamesVersion(v(1)) || !d.NamesVersion().IsZero() {
 		t.Error("a node that looked nothing up follows names")
 	}
-	round, tell := d.Looks()
-	if !tell || d.NamesHeld() != v(1) {
-		t.Errorf("held %v, tell %v", d.NamesHeld(), tell)
+	round, tell := d.MarkUsed()
+	if !tell || d.NamesVersion() != v(1) {
+		t.Errorf("held %v, tell %v", d.NamesVersion(), tell)
 	}
-	d.Learn(&Known{Node: fakeNode(1, "a"), Round: round})
+	d.Learn(&Entry{Node: fakeNode(1, "a"), Round: round})
 	d.SetMissing("ghost")
-	late, tell := d.Looks()
-	if tell || d.NamesAre(v(1)) || d.NamesAre(api.Version{}) {
+	late, tell := d.MarkUsed()
+	if tell || d.SetNamesVersion(v(1)) || d.SetNamesVersion(api.Version{}) {
 		t.Error("told twice, or of no change")
 	}
 	before := d.Changes()
-	if !d.NamesAre(v(2)) || d.Changes() == before || !d.NamesHeld().IsZero() {
-		t.Errorf("a change is not taken; held %v", d.NamesHeld())
+	if !d.SetNamesVersion(v(2)) || d.Changes() == before || !d.NamesVersion().IsZero() {
+		t.Errorf("a change is not taken; held %v", d.NamesVersion())
 	}
-	if k, _ := d.Find("a"); k == nil || !d.Old(k) {
+	if k, _ := d.Find("a"); k == nil || !d.Stale(k) {
 		t.Error("what was looked up before is not asked for again")
 	}
 	if _, missing := d.Find("ghost"); missing {
 		t.Error("a name that may have come to be is still missing")
 	}
-	d.Learn(&Known{Node: fakeNode(2, "b"), Round: late})
-	if k, _ := d.Find("b"); !d.Old(k) {
+	d.Learn(&Entry{Node: fakeNode(2, "b"), Round: late})
+	if k, _ := d.Find("b"); !d.Stale(k) {
 		t.Error("an answer from before the change is believed")
 	}
-	round, tell = d.Looks()
-	d.Learn(&Known{Node: fakeNode(1, "c"), Round: round})
-	if k, _ := d.Find("c"); !tell || d.Old(k) || d.NamesHeld() != v(2) {
+	round, tell = d.MarkUsed()
+	d.Learn(&Entry{Node: fakeNode(1, "c"), Round: round})
+	if k, _ := d.Find("c"); !tell || d.Stale(k) || d.NamesVersion() != v(2) {
 		t.Error("what is looked up after the change is not believed")
 	}
 }
@@ -262,16 +262,16 @@ func TestPresenceReports(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	d := New(func() time.Time { return now })
 	a := fakeNode(1, "a")
-	d.Learn(&Known{Node: a, Online: true})
+	d.Learn(&Entry{Node: a, Online: true})
 	count := d.Changes()
 	now = now.Add(time.Minute)
-	d.SetPresence(Sighting{a.ID, true, now}, Sighting{fakeNode(2, "b").ID, true, now})
-	if k := d.Peek(a.ID); d.Changes() != count || !k.Told.Equal(now) || !k.LastSeen.Equal(now) || d.Peek(fakeNode(2, "b").ID) != nil {
+	d.SetPresence(Presence{a.ID, true, now}, Presence{fakeNode(2, "b").ID, true, now})
+	if k := d.Peek(a.ID); d.Changes() != count || !k.PresenceAt.Equal(now) || !k.LastSeen.Equal(now) || d.Peek(fakeNode(2, "b").ID) != nil {
 		t.Errorf("online still: %+v, %d changes", k, d.Changes()-count)
 	}
 	d.SetMissing("a")
 	count = d.Changes()
-	d.SetPresence(Sighting{ID: a.ID})
+	d.SetPresence(Presence{ID: a.ID})
 	if k := d.Peek(a.ID); k.Online || !k.LastSeen.Equal(now) || d.Changes() == count {
 		t.Errorf("gone: %+v", k)
 	}
@@ -285,15 +285,15 @@ func TestPresenceNotReported(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	d := New(func() time.Time { return now })
 	a := fakeNode(1, "a")
-	d.Learn(&Known{Node: a, Unsaid: true})
-	if k := d.Peek(a.ID); k.Online || !k.Told.IsZero() {
+	d.Learn(&Entry{Node: a, NoPresence: true})
+	if k := d.Peek(a.ID); k.Online || !k.PresenceAt.IsZero() {
 		t.Errorf("nobody has said anything: %+v", k)
 	}
-	d.Learn(&Known{Node: a, Online: true})
+	d.Learn(&Entry{Node: a, Online: true})
 	was := now
 	now = now.Add(time.Minute)
-	d.Learn(&Known{Node: a, Unsaid: true})
-	if k := d.Peek(a.ID); !k.Online || !k.Told.Equal(was) {
+	d.Learn(&Entry{Node: a, NoPresence: true})
+	if k := d.Peek(a.ID); !k.Online || !k.PresenceAt.Equal(was) {
 		t.Errorf("it was said to be online: %+v", k)
 	}
 }

@@ -34,7 +34,7 @@ func Key(name, suffix string) (key string, ok bool) {
 
 // Find finds a node by short name or address (see Key). missing says that the server has
 // answered a moment ago that there is no such node.
-func (d *Directory) Find(key string) (k *Known, missing bool) {
+func (d *Directory) Find(key string) (k *Entry, missing bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if addr, err := netip.ParseAddr(key); err == nil {
@@ -51,7 +51,7 @@ func (d *Directory) Find(key string) (k *Known, missing bool) {
 }
 
 // Get finds a node by id, nil if unknown. It counts as use.
-func (d *Directory) Get(id cert.NodeID) *Known {
+func (d *Directory) Get(id cert.NodeID) *Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.usedLocked(d.byID[id])
@@ -59,13 +59,13 @@ func (d *Directory) Get(id cert.NodeID) *Known {
 
 // Peek is Get for a caller that does not want to reach the node: it does not count as
 // use.
-func (d *Directory) Peek(id cert.NodeID) *Known {
+func (d *Directory) Peek(id cert.NodeID) *Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.byID[id]
 }
 
-func (d *Directory) usedLocked(k *Known) *Known {
+func (d *Directory) usedLocked(k *Entry) *Entry {
 	if k != nil {
 		k.used = d.now()
 	}
@@ -73,10 +73,10 @@ func (d *Directory) usedLocked(k *Known) *Known {
 }
 
 // All returns all nodes, unordered.
-func (d *Directory) All() []*Known {
+func (d *Directory) All() []*Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	peers := make([]*Known, 0, len(d.byID))
+	peers := make([]*Entry, 0, len(d.byID))
 	for _, k := range d.byID {
 		peers = append(peers, k)
 	}
@@ -89,7 +89,7 @@ func (d *Directory) ShortNames() []string {
 	defer d.mu.Unlock()
 	names := make([]string, 0, len(d.byName))
 	for name, k := range d.byName {
-		if !k.Stranger {
+		if !k.CallerOnly {
 			names = append(names, name)
 		}
 	}
@@ -97,6 +97,6 @@ func (d *Directory) ShortNames() []string {
 }
 
 // HasAlias reports whether name is a former name by which the node can still be found.
-func (k *Known) HasAlias(name string, now time.Time) bool {
+func (k *Entry) HasAlias(name string, now time.Time) bool {
 	return slices.ContainsFunc(k.Aliases, func(a api.Alias) bool { return a.Name == name && now.Before(a.Until) })
 }

@@ -8,10 +8,10 @@ import (
 
 // When what was looked up is looked up again.
 
-// Looks says that a lookup is about to be made or that its result is in use, so that the
+// MarkUsed says that a lookup is about to be made or that its result is in use, so that the
 // relay must report changes of names. It returns the round for the answer, and tell if
 // the relay must be sent this node's versions for that.
-func (d *Directory) Looks() (round uint64, tell bool) {
+func (d *Directory) MarkUsed() (round uint64, tell bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	tell = !d.looked
@@ -19,10 +19,10 @@ func (d *Directory) Looks() (round uint64, tell bool) {
 	return d.round, tell
 }
 
-// NamesAre takes the current version of all names from a relay. It reports whether
+// SetNamesVersion takes the current version of all names from a relay. It reports whether
 // earlier lookups have become stale. They are repeated only when somebody asks for the
 // node.
-func (d *Directory) NamesAre(v api.Version) bool {
+func (d *Directory) SetNamesVersion(v api.Version) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if v.IsZero() || v == d.names {
@@ -39,9 +39,9 @@ func (d *Directory) NamesAre(v api.Version) bool {
 	return true
 }
 
-// NamesHeld returns the version of names to which the lookups belong, zero if there are
+// NamesVersion returns the version of names to which the lookups belong, zero if there are
 // none to which a change would matter.
-func (d *Directory) NamesHeld() api.Version {
+func (d *Directory) NamesVersion() api.Version {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.looked {
@@ -57,9 +57,9 @@ func (d *Directory) Round() uint64 {
 	return d.round
 }
 
-// Old reports whether a node that is not in the server's directory should be looked up
+// Stale reports whether a node that is not in the server's directory should be looked up
 // again.
-func (d *Directory) Old(k *Known) bool {
+func (d *Directory) Stale(k *Entry) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !k.Listed && (k.Round != d.round || d.now().Sub(k.learned) > lookedUpTTL)

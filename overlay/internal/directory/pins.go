@@ -23,22 +23,22 @@ func (d *Directory) Pins() map[string]cert.NodeID {
 	return maps.Clone(d.pinned)
 }
 
-// Taken is a name that now belongs to another node than at first contact.
-type Taken struct {
+// NameChange is a name that now belongs to another node than at first contact.
+type NameChange struct {
 	Name     string
 	Now, Was cert.NodeID
 }
 
 // PinNew pins the names that are new, as far as there is room, and returns those that now
 // belong to another node. pinned says that it has added any.
-func (d *Directory) PinNew() (others []Taken, pinned bool) {
+func (d *Directory) PinNew() (others []NameChange, pinned bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, k := range d.byID {
 		was, ok := d.pinned[k.Node.Name]
 		switch {
 		case ok && was != id:
-			others = append(others, Taken{k.Node.Name, id, was})
+			others = append(others, NameChange{k.Node.Name, id, was})
 		case !ok && len(d.pinned) < 10*maxLookedUp:
 			d.pinned[k.Node.Name], pinned = id, true
 		}

@@ -9,15 +9,15 @@ import (
 
 // Reports of which nodes are online, and where.
 
-// Sighting is a new report of a node's presence.
-type Sighting struct {
+// Presence is a new report of a node's presence.
+type Presence struct {
 	ID       cert.NodeID
 	Online   bool
 	LastSeen time.Time // zero: not reported
 }
 
 // SetPresence sets the presence of nodes as reported.
-func (d *Directory) SetPresence(all ...Sighting) {
+func (d *Directory) SetPresence(all ...Presence) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
@@ -27,7 +27,7 @@ func (d *Directory) SetPresence(all ...Sighting) {
 			continue
 		}
 		k := *old
-		k.Online, k.Told = s.Online, now
+		k.Online, k.PresenceAt = s.Online, now
 		if !s.LastSeen.IsZero() {
 			k.LastSeen = s.LastSeen
 		}
@@ -53,7 +53,7 @@ func (d *Directory) SetRelay(id cert.NodeID, relay string) {
 
 // replaceLocked replaces old with k, the same node with the same names and addresses, in
 // all indexes that have old. A name or address that SetMissing has removed stays removed.
-func (d *Directory) replaceLocked(old, k *Known) {
+func (d *Directory) replaceLocked(old, k *Entry) {
 	d.byID[k.Node.ID] = k
 	if d.byName[k.Node.Name] == old {
 		d.byName[k.Node.Name] = k

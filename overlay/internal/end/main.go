@@ -83,7 +83,7 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 		network = n
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	b := bind.New(bind.Config{Listen: bind.Listen, Trouble: func(_ *bind.Endpoint, w bind.Way, err error) { log.Warn("send failed", "path", w, "err", err) }})
+	b := bind.New(bind.Config{Listen: bind.Listen, SendFailed: func(_ *bind.Endpoint, w bind.Path, err error) { log.Warn("send failed", "path", w, "err", err) }})
 	dev, err := wg.New(wg.Config{Forwarder: dataplane.New(dataplane.Config{Net: network}), Bind: b, Log: log})
 	if err != nil {
 		return err
@@ -112,8 +112,8 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 	}
 	id := cert.NodeID{peer[0]}
 	ep := bind.NewEndpoint(id, other)
-	way := bind.Way{Kind: bind.Direct, Addr: netip.AddrPortFrom(netip.MustParseAddr(peerAddr), port)}
-	if err := ep.SetWay(way, limit); err != nil {
+	way := bind.Path{Kind: bind.Direct, Addr: netip.AddrPortFrom(netip.MustParseAddr(peerAddr), port)}
+	if err := ep.SetPath(way, limit); err != nil {
 		return err
 	}
 	rules := []api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}

@@ -161,17 +161,17 @@ func TestAnswerFromAnotherPort(t *testing.T) {
 // for its filter, or of the next process.
 func TestCutAfterAnotherFilter(t *testing.T) {
 	next := func(p *Peer) *Peer {
-		b, err := json.Marshal(p.Past())
+		b, err := json.Marshal(p.History())
 		if err != nil {
 			t.Fatal(err)
 		}
-		var past Past
+		var past History
 		if err := json.Unmarshal(b, &past); err != nil {
 			t.Fatal(err)
 		}
 		q := newPeer()
 		q.Adopt(32768, 60999, ConnLife)
-		q.Recall(past)
+		q.AddHistory(past)
 		return q
 	}
 	p := newPeer(open("tcp", 22, 22), open("tcp", 50000, 50000), open("udp", 53, 53), open("udp", 20000, 65535))
@@ -327,35 +327,35 @@ func TestPlacesAreKeyed(t *testing.T) {
 	}
 }
 
-// A Past covers everything that was open, in few ranges.
+// A History covers everything that was open, in few ranges.
 func TestPastIsBounded(t *testing.T) {
 	p := newPeer()
 	for i := range uint16(500) {
 		p.SetPorts(compiled(open("tcp", 20000+i*40, 20000+i*40), open("udp", i*100, i*100+uint16(i%7)), open("udp", 60000, 65535)))
 		p.CheckIn(ip(them4, us4, protoUDP, udp(1, 60000+i*3)), 0)
 	}
-	past := p.Past()
+	past := p.History()
 	if len(past.TCP) > maxSpans || len(past.UDP) > maxSpans || len(past.Used) > maxSpans {
 		t.Errorf("%d, %d, %d ranges", len(past.TCP), len(past.UDP), len(past.Used))
 	}
 	for i := range uint16(500) {
-		for _, q := range []Past{
+		for _, q := range []History{
 			{TCP: [][2]uint16{{20000 + i*40, 20000 + i*40}}}, {UDP: [][2]uint16{{i * 100, i*100 + uint16(i%7)}}}, {Used: [][2]uint16{{60000 + i*3, 60000 + i*3}}},
 		} {
-			if !past.Covers(q) || !past.With(Past{Every: true}).Covers(q) {
+			if !past.Covers(q) || !past.With(History{Every: true}).Covers(q) {
 				t.Fatalf("%v is not in it", q)
 			}
 		}
 	}
-	if past.Covers(Past{Every: true}) || past.Covers(Past{TCP: [][2]uint16{{16000, 16001}}}) {
+	if past.Covers(History{Every: true}) || past.Covers(History{TCP: [][2]uint16{{16000, 16001}}}) {
 		t.Error("too much is in it")
 	}
-	if (Past{}).Covers(past) || !past.Covers(Past{}) {
+	if (History{}).Covers(past) || !past.Covers(History{}) {
 		t.Error("the zero Past is something")
 	}
 	q := NewPeer([]netip.Addr{us4}, []netip.Addr{them4}, nil)
-	q.Recall(past)
-	if again := q.Past(); !again.Covers(past) || !slices.Equal(again.Used, past.Used) {
+	q.AddHistory(past)
+	if again := q.History(); !again.Covers(past) || !slices.Equal(again.Used, past.Used) {
 		t.Error("a Past is not what was recalled")
 	}
 }

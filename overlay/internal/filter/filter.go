@@ -22,7 +22,7 @@
 // neither makes an entry nor replaces one. A packet of ours makes an entry if it begins
 // something: a TCP SYN, an echo request, and for protocols that do not mark beginnings a
 // packet that cannot be an answer, because the peer was never let in on its source port
-// (past.go). So our services may keep answering what policy has cut, but the peer's
+// (history.go). So our services may keep answering what policy has cut, but the peer's
 // packets are not let in by that. An entry lives for a minute after the last packet in
 // either direction; a TCP connection for two hours, or for a minute once both ends have
 // ended it.
@@ -30,12 +30,12 @@
 // Some protocols, such as TFTP and RTP, answer from another port than the one that was
 // asked. So a UDP flow that we begin from a client port makes a second entry, for our
 // port alone: while it lives, UDP from any port of the peer is let in to our port. This
-// is not done if the peer was ever let in there (past.go), so that it does not revive
+// is not done if the peer was ever let in there (history.go), so that it does not revive
 // what policy has cut. It makes a closed service of ours reachable only if the service
 // itself has sent to the peer first, from a port of 16000 or above.
 //
 // The filter must exist as long as the program, or know what its predecessor has let in
-// (Past, Recall), because the peer's tunnels may end and be made again. Where connections
+// (History, AddHistory), because the peer's tunnels may end and be made again. Where connections
 // outlive the program, in the kernel, those are adopted that cannot be the peer's
 // (Adopt).
 //
@@ -139,7 +139,7 @@ func NewPeer(local, remote []netip.Addr, ports *Ports) *Peer {
 // SetPorts replaces what policy opens to the peer, for live flows too. The remaining
 // fragments of datagrams in flight are lost.
 func (p *Peer) SetPorts(ports *Ports) {
-	p.Remember(ports)
+	p.AddPorts(ports)
 	p.ports.Store(ports)
 	p.frags.Store(nil) // last: see CheckIn
 }
@@ -156,9 +156,9 @@ func (p *Peer) Adopt(first, last uint16, until int64) {
 // Ports returns what policy opens to the peer now; it may be nil.
 func (p *Peer) Ports() *Ports { return p.ports.Load() }
 
-// Began reports whether a flow that this node began is alive at now. It reads the whole
+// HasOwnFlow reports whether a flow that this node began is alive at now. It reads the whole
 // table, so it is not for the packet path.
-func (p *Peer) Began(now int64) bool { return p.flows.any(now) }
+func (p *Peer) HasOwnFlow(now int64) bool { return p.flows.any(now) }
 
 // CheckIn judges a packet from the peer: a whole IP packet without trailing bytes. It
 // does not change or keep pkt. now is in nanoseconds.

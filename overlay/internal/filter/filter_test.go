@@ -344,7 +344,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 
 	p.SetPorts(ssh)
 	check("ssh allowed again", theirSSH, Allowed)
-	if !p.Began(sec) || p.Began((tcpLife+2)*sec) {
+	if !p.HasOwnFlow(sec) || p.HasOwnFlow((tcpLife+2)*sec) {
 		t.Error("Began does not follow the web flow")
 	}
 }

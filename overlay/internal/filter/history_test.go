@@ -101,7 +101,7 @@ func (h *history) policy() {
 		return
 	}
 	// As package filters does: on disk before it is open.
-	if h.p.Remember(h.ports) {
+	if h.p.AddPorts(h.ports) {
 		h.save()
 	}
 	h.p.SetPorts(h.ports)
@@ -109,7 +109,7 @@ func (h *history) policy() {
 
 func (h *history) save() {
 	h.noted = h.p.Used()
-	h.disk, _ = json.Marshal(h.p.Past())
+	h.disk, _ = json.Marshal(h.p.History())
 }
 
 // fresh makes another filter for the peer.
@@ -123,13 +123,13 @@ func (h *history) fresh(past []byte, adopts bool) {
 		h.p.Adopt(32768, 60999, until)
 	}
 	if past != nil {
-		var q Past
+		var q History
 		if err := json.Unmarshal(past, &q); err != nil {
 			h.t.Fatal(err)
 		}
-		h.p.Recall(q)
+		h.p.AddHistory(q)
 	}
-	if h.p.Remember(h.ports) {
+	if h.p.AddPorts(h.ports) {
 		h.save()
 	}
 	h.p.SetPorts(h.ports)
@@ -442,7 +442,7 @@ func (h *history) step() {
 			}
 		case 1: // too many others: the filter of a peer without a tunnel was dropped
 			h.note("the filter is dropped")
-			past, _ := json.Marshal(h.p.Past())
+			past, _ := json.Marshal(h.p.History())
 			h.frags = map[[2]uint32]tuple{}
 			h.fresh(past, false)
 		case 2: // the tunnel ends and is made again

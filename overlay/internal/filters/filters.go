@@ -2,7 +2,7 @@
 // tunnel, however the tunnel ends: when it is made again, a flow that has paused still
 // belongs to the side that began it. The number of filters without a tunnel is bounded.
 // Of a filter that is dropped, the record of what was open to the peer remains
-// (filter.Past), so that the peer's next filter does not mistake an answer of a service
+// (filter.History), so that the peer's next filter does not mistake an answer of a service
 // for something that this node began. Records are kept by the peer's addresses, as flows
 // are, and bounded too: one that has no room is added to a record that counts for
 // everybody.
@@ -44,9 +44,9 @@ type Table struct {
 	mu sync.Mutex
 	// mu guards the following.
 	peers map[cert.NodeID]*keptFilter
-	pasts []savedPast // records of peers without a filter, the oldest first
-	all   filter.Past // the records for which there was no room
-	turns int         // how often Release was called
+	pasts []savedPast    // records of peers without a filter, the oldest first
+	all   filter.History // the records for which there was no room
+	turns int            // how often Release was called
 
 	// For a Net whose connections outlive the process; else zero.
 	outlives    bool
@@ -68,16 +68,16 @@ type keptFilter struct {
 
 // savedFilters is filters.json.
 type savedFilters struct {
-	Epoch string      `json:"epoch"`
-	All   filter.Past `json:"all"`
-	Peers []savedPast `json:"peers"`
+	Epoch string         `json:"epoch"`
+	All   filter.History `json:"all"`
+	Peers []savedPast    `json:"peers"`
 }
 
 // savedPast is the record of the node that has, or had, these addresses.
 type savedPast struct {
-	IPv4 netip.Addr  `json:"ipv4"`
-	IPv6 netip.Addr  `json:"ipv6"`
-	Past filter.Past `json:"past"`
+	IPv4 netip.Addr     `json:"ipv4"`
+	IPv6 netip.Addr     `json:"ipv6"`
+	Past filter.History `json:"past"`
 }
 
 // share reports whether two nodes have an address in common.
@@ -129,7 +129,7 @@ func (f *Table) Of(id cert.NodeID, local, remote []netip.Addr, ports *filter.Por
 		if f.outlives {
 			k.Adopt(f.first, f.last, f.adoptUntil)
 		}
-		k.Recall(f.pastLocked(remote))
+		k.AddHistory(f.pastLocked(remote))
 		f.peers[id] = k
 	}
 	k.released = 0
@@ -154,7 +154,7 @@ func (f *Table) Set(list []Opening) {
 func (f *Table) setLocked(list []Opening) {
 	var news []Opening
 	for _, o := range list {
-		if o.Filter.Remember(o.Ports) && f.outlives && !f.all.Covers(o.Filter.Past()) {
+		if o.Filter.AddPorts(o.Ports) && f.outlives && !f.all.Covers(o.Filter.History()) {
 			news = append(news, o)
 		} else {
 			o.Filter.SetPorts(o.Ports)
@@ -168,13 +168,13 @@ func (f *Table) setLocked(list []Opening) {
 	}
 }
 
-// Began reports whether a flow with a peer that this node began is alive, even if its
+// HasOwnFlow reports whether a flow with a peer that this node began is alive, even if its
 // tunnel has ended.
-func (f *Table) Began(id cert.NodeID, now int64) bool {
+func (f *Table) HasOwnFlow(id cert.NodeID, now int64) bool {
 	f.mu.Lock()
 	k := f.peers[id]
 	f.mu.Unlock()
-	return k != nil && k.Began(now)
+	return k != nil && k.HasOwnFlow(now)
 }
 
 // Release says that the tunnel of a peer has ended.
@@ -203,7 +203,7 @@ func (f *Table) Release(id cert.NodeID, now int64) {
 	}
 	// First drop one without a live flow of ours, which loses nothing.
 	for id, k := range f.peers {
-		if o := f.peers[idlest]; k.released > 0 && (o == nil || k.released < o.released) && !k.Began(now) {
+		if o := f.peers[idlest]; k.released > 0 && (o == nil || k.released < o.released) && !k.HasOwnFlow(now) {
 			idlest = id
 		}
 	}
@@ -237,7 +237,7 @@ func (f *Table) endLocked(id cert.NodeID) {
 }
 
 func pastOf(k *keptFilter) savedPast {
-	s := savedPast{Past: k.Past()}
+	s := savedPast{Past: k.History()}
 	for _, ip := range k.remote {
 		if ip.Is4() {
 			s.IPv4 = ip
@@ -249,7 +249,7 @@ func pastOf(k *keptFilter) savedPast {
 }
 
 // pastLocked returns what was open to any node with one of these addresses.
-func (f *Table) pastLocked(addrs []netip.Addr) filter.Past {
+func (f *Table) pastLocked(addrs []netip.Addr) filter.History {
 	past := f.all
 	for i := range f.pasts {
 		if s := &f.pasts[i]; share(addrs, []netip.Addr{s.IPv4, s.IPv6}) {
@@ -258,7 +258,7 @@ func (f *Table) pastLocked(addrs []netip.Addr) filter.Past {
 	}
 	for _, k := range f.peers {
 		if share(addrs, k.remote) {
-			past = past.With(k.Past())
+			past = past.With(k.History())
 		}
 	}
 	return past

@@ -112,7 +112,7 @@ func TestKeptFilters(t *testing.T) {
 	}
 	for i := 1; i <= 3*maxKept; i++ {
 		p := f.Of(filterID(i), usHere, addrsOfPeer(i), nil)
-		if want := uint16(50000 + i%5); !p.Past().Covers(filter.Past{UDP: [][2]uint16{{want, want}}}) {
+		if want := uint16(50000 + i%5); !p.History().Covers(filter.History{UDP: [][2]uint16{{want, want}}}) {
 			t.Fatalf("what was open to peer %d is forgotten", i)
 		}
 	}
@@ -228,7 +228,7 @@ func TestUsedPortsAreWrittenNowAndThen(t *testing.T) {
 	}
 	f = New(slog.New(slog.DiscardHandler))
 	kernelLike{epoch: "boot 1"}.open(f, s, 0)
-	if past := f.Of(filterID(1), usHere, addrsOfPeer(1), nil).Past(); !past.Covers(filter.Past{Used: [][2]uint16{{40000, 40001}}}) {
+	if past := f.Of(filterID(1), usHere, addrsOfPeer(1), nil).History(); !past.Covers(filter.History{Used: [][2]uint16{{40000, 40001}}}) {
 		t.Errorf("the next daemon knows %v", past)
 	}
 }

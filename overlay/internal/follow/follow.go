@@ -141,7 +141,7 @@ func Versions(h *network.Holder, dir *directory.Directory) api.Versions {
 			v.Directory = dir.Version() // else zero: the node does not fetch it, so it needs no nudges
 		}
 		if s.Config.Lookup {
-			v.Names = dir.NamesHeld()
+			v.Names = dir.NamesVersion()
 		}
 		if s.CRL != nil {
 			v.CRL = s.CRL.Number
@@ -152,8 +152,8 @@ func Versions(h *network.Holder, dir *directory.Directory) api.Versions {
 
 func (c *Follower) versions() api.Versions { return Versions(c.cfg.Held, c.cfg.Directory) }
 
-// Hear takes the current versions from a relay's welcome.
-func (c *Follower) Hear(v api.Versions) { c.want(wanted{Versions: v}) }
+// Announce takes the current versions from a relay's welcome.
+func (c *Follower) Announce(v api.Versions) { c.want(wanted{Versions: v}) }
 
 // Nudge takes the current versions from a nudge, which many nodes may get at once. spread
 // is the time over which the server wants them to fetch. changes is the change of the
@@ -197,8 +197,8 @@ func (c *Follower) WantCRL(der []byte) {
 	}
 }
 
-// IsStrange says that a relay does not know this node. It does not block.
-func (c *Follower) IsStrange() {
+// Unknown says that a relay does not know this node. It does not block.
+func (c *Follower) Unknown() {
 	select {
 	case c.unknown <- struct{}{}:
 	default:

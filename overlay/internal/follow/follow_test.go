@@ -122,7 +122,7 @@ func TestFollowsWithoutANode(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { f.Run(ctx) })
-		f.Hear(api.Versions{Config: api.Version{Epoch: 1, N: 2}, CRL: 2})
+		f.Announce(api.Versions{Config: api.Version{Epoch: 1, N: 2}, CRL: 2})
 		time.Sleep(10 * time.Second)
 		now, _ := held.Get()
 		if now.Config.Version.N != 2 || now.CRL == nil || now.CRL.Number != 2 || told.Load() == 0 || current.Load() == 0 {
@@ -171,7 +171,7 @@ func TestBehindAtTimes(t *testing.T) {
 		f := New(Config{Held: &network.Holder{}, Directory: dir})
 		behind := 0
 		for n := range uint64(600) { // seconds
-			f.Hear(api.Versions{Config: api.Version{Epoch: 1, N: n + 1}})
+			f.Announce(api.Versions{Config: api.Version{Epoch: 1, N: n + 1}})
 			if n == 0 && !f.Behind() {
 				t.Error("not behind what was announced just now")
 			}

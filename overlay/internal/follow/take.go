@@ -66,7 +66,7 @@ func (c *Follower) TakeCRL(der []byte) (newer bool, err error) {
 		return false, err
 	}
 	var cur *network.Network
-	c.cfg.Held.While(s, func(now *network.Network) *network.Network {
+	c.cfg.Held.UpdateIn(s, func(now *network.Network) *network.Network {
 		if now.CRL != nil && crl.Number <= now.CRL.Number {
 			return nil
 		}

@@ -27,39 +27,39 @@ type FinderConfig struct {
 	// Home returns the Relay.ID of this node's home, Hint that of the peer's if it is
 	// known; "" if not.
 	Home, Hint func() string
-	// Shuns reports whether a relay was unreachable a moment ago.
-	Shuns func(relayID string) bool
+	// FailedLately reports whether a relay was unreachable a moment ago.
+	FailedLately func(relayID string) bool
 	// Behind reports whether this node's list of relays may be out of date.
 	Behind func() bool
-	// Where asks the server where the peer is. It does not block: the channel delivers
+	// AskServer asks the server where the peer is. It does not block: the channel delivers
 	// exactly one answer, after patience at the latest.
-	Where func(patience time.Duration) <-chan Whereabouts
-	// Away says that the server did not answer the last request.
-	Away bool
+	AskServer func(patience time.Duration) <-chan Presence
+	// ServerAway says that the server did not answer the last request.
+	ServerAway bool
 	// AskTime is how long to wait for the server's answer, GoneTime the same when there
 	// is nothing else to try.
 	AskTime, GoneTime time.Duration
 }
 
-// Whereabouts is the presence of a peer as the server reports it.
-type Whereabouts struct {
+// Presence is the presence of a peer as the server reports it.
+type Presence struct {
 	Online  bool
 	Relay   string // Relay.ID
 	Unknown bool   // Online is false only because the server does not know yet
 }
 
 // Finder returns the relays where a peer may be, the likeliest first. It belongs to one
-// goroutine. Only Next blocks, for an answer of Where.
+// goroutine. Only Next blocks, for an answer of AskServer.
 type Finder struct {
 	cfg    FinderConfig
 	relays []api.Relay
 	queue  []api.Relay
-	tries  int                // how many relays Next has returned
-	again  bool               // a relay that answered gone is being tried once more
-	asked  int                // how many requests were sent to the server
-	answer <-chan Whereabouts // to the last request; nil if none is expected
-	last   Whereabouts        // the last answer
-	silent bool               // a relay reported that the peer did not answer
+	tries  int             // how many relays Next has returned
+	again  bool            // a relay that answered gone is being tried once more
+	asked  int             // how many requests were sent to the server
+	answer <-chan Presence // to the last request; nil if none is expected
+	last   Presence        // the last answer
+	silent bool            // a relay reported that the peer did not answer
 }
 
 // NewFinder makes the finder of one introduction to a peer.
@@ -94,7 +94,7 @@ func (f *Finder) fill(peer cert.NodeID) {
 	f.queue = append(first, rest...)
 	// Relays that were unreachable a moment ago come last.
 	sort.SliceStable(f.queue, func(i, j int) bool {
-		return !f.cfg.Shuns(f.queue[i].ID) && f.cfg.Shuns(f.queue[j].ID)
+		return !f.cfg.FailedLately(f.queue[i].ID) && f.cfg.FailedLately(f.queue[j].ID)
 	})
 }
 
@@ -111,7 +111,7 @@ func (f *Finder) Gone(rl api.Relay, silent bool) {
 	if !f.again && !silent {
 		f.again = true
 		f.queue = append([]api.Relay{rl}, f.queue...)
-	} else if f.alone() && !silent && !f.cfg.Away {
+	} else if f.alone() && !silent && !f.cfg.ServerAway {
 		f.askFor(f.cfg.GoneTime) // the caller waits, and there is nothing else to try
 	}
 	f.Ask()
@@ -127,7 +127,7 @@ func (f *Finder) Ask() {
 func (f *Finder) askFor(patience time.Duration) {
 	if f.answer == nil && f.asked < maxQuestions {
 		f.asked++
-		f.answer = f.cfg.Where(patience)
+		f.answer = f.cfg.AskServer(patience)
 	}
 }
 
@@ -168,7 +168,7 @@ func (f *Finder) Unsure() bool {
 
 // take puts the relay that the server named first, even if it was tried before: the
 // server's answer is newer.
-func (f *Finder) take(w Whereabouts) {
+func (f *Finder) take(w Presence) {
 	f.answer, f.last = nil, w
 	if !w.Online {
 		return

@@ -17,26 +17,26 @@ func TestFinder(t *testing.T) {
 		relays []api.Relay
 		queue  []api.Relay
 		away   bool
-		server []Whereabouts // its answers, in order
-		relay  string        // the answer of every relay
-		want   string        // relays tried; "?" is a request to the server
+		server []Presence // its answers, in order
+		relay  string     // the answer of every relay
+		want   string     // relays tried; "?" is a request to the server
 	}{
-		{"one relay, the server agrees that it is offline", nil, []api.Relay{{}}, false, []Whereabouts{{}}, absent, "..?"},
-		{"one relay, the server sees it online", nil, []api.Relay{{}}, false, []Whereabouts{{Online: true}, {Online: true}}, absent, "..?.?."},
-		{"one relay, online at first", nil, []api.Relay{{}}, false, []Whereabouts{{Online: true}, {}}, absent, "..?.?"},
+		{"one relay, the server agrees that it is offline", nil, []api.Relay{{}}, false, []Presence{{}}, absent, "..?"},
+		{"one relay, the server sees it online", nil, []api.Relay{{}}, false, []Presence{{Online: true}, {Online: true}}, absent, "..?.?."},
+		{"one relay, online at first", nil, []api.Relay{{}}, false, []Presence{{Online: true}, {}}, absent, "..?.?"},
 		{"one relay, no server", nil, []api.Relay{{}}, true, nil, absent, ".."},
 		{"one relay, the peer is silent", nil, []api.Relay{{}}, false, nil, silent, "."},
 		{"one relay, not reached", nil, []api.Relay{{}}, false, nil, unreachable, "."},
-		{"three relays", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []Whereabouts{{}, {}}, absent, "a?a?bc"},
-		{"the server knows where", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []Whereabouts{{Online: true, Relay: "c"}, {Online: true, Relay: "b"}}, absent, "a?c?ba"},
-		{"a relay that we do not know", []api.Relay{a, b}, []api.Relay{a, b}, true, []Whereabouts{{Online: true, Relay: "x"}, {Online: true, Relay: "x"}}, unreachable, "a?b?"},
+		{"three relays", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []Presence{{}, {}}, absent, "a?a?bc"},
+		{"the server knows where", []api.Relay{a, b, c}, []api.Relay{a, b, c}, false, []Presence{{Online: true, Relay: "c"}, {Online: true, Relay: "b"}}, absent, "a?c?ba"},
+		{"a relay that we do not know", []api.Relay{a, b}, []api.Relay{a, b}, true, []Presence{{Online: true, Relay: "x"}, {Online: true, Relay: "x"}}, unreachable, "a?b?"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := ""
-			f := &Finder{relays: tc.relays, queue: tc.queue, cfg: FinderConfig{Away: tc.away}}
-			f.cfg.Where = func(time.Duration) <-chan Whereabouts {
+			f := &Finder{relays: tc.relays, queue: tc.queue, cfg: FinderConfig{ServerAway: tc.away}}
+			f.cfg.AskServer = func(time.Duration) <-chan Presence {
 				got += "?"
-				answer := make(chan Whereabouts, 1)
+				answer := make(chan Presence, 1)
 				answer <- tc.server[0]
 				tc.server = tc.server[1:]
 				return answer
@@ -69,18 +69,18 @@ func TestFinderUnsure(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		relays         []api.Relay
-		last           Whereabouts
+		last           Presence
 		silent, behind bool
 		want           bool
 	}{
-		{"nobody was asked", two, Whereabouts{}, false, false, false},
-		{"the server does not know", one, Whereabouts{Unknown: true}, false, false, true},
-		{"the server does not know, but the relay does", one, Whereabouts{Unknown: true}, true, false, false},
-		{"online at a relay that is not known here", one, Whereabouts{Online: true, Relay: "b"}, false, false, true},
-		{"online at the only relay, which says no", one, Whereabouts{Online: true, Relay: "a"}, false, false, false},
-		{"online at one of two, which says no yet", two, Whereabouts{Online: true, Relay: "b"}, false, false, true},
-		{"online at one of two, and silent", two, Whereabouts{Online: true, Relay: "b"}, true, false, false},
-		{"there may be more relays", one, Whereabouts{}, false, true, true},
+		{"nobody was asked", two, Presence{}, false, false, false},
+		{"the server does not know", one, Presence{Unknown: true}, false, false, true},
+		{"the server does not know, but the relay does", one, Presence{Unknown: true}, true, false, false},
+		{"online at a relay that is not known here", one, Presence{Online: true, Relay: "b"}, false, false, true},
+		{"online at the only relay, which says no", one, Presence{Online: true, Relay: "a"}, false, false, false},
+		{"online at one of two, which says no yet", two, Presence{Online: true, Relay: "b"}, false, false, true},
+		{"online at one of two, and silent", two, Presence{Online: true, Relay: "b"}, true, false, false},
+		{"there may be more relays", one, Presence{}, false, true, true},
 	} {
 		f := &Finder{relays: c.relays, last: c.last, silent: c.silent, cfg: FinderConfig{Behind: func() bool { return c.behind }}}
 		if got := f.Unsure(); got != c.want {

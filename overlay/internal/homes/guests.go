@@ -37,24 +37,24 @@ var ErrClosed = errors.New("the connections to relays are closed")
 // Its methods may be called from any goroutine. Only Connect and Close block.
 type Guests struct {
 	// constant after newGuests
-	log     *slog.Logger
-	home    Way
-	dial    func(ctx context.Context, id, url string) (net.Conn, error)
-	handler func(*Guest) relay.Handler
-	lost    func(*Guest) // Config.Lost
-	idle    time.Duration
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup // one per guest
+	log        *slog.Logger
+	home       RelayConn
+	dial       func(ctx context.Context, id, url string) (net.Conn, error)
+	handler    func(*Guest) relay.Handler
+	guestEnded func(*Guest) // Config.GuestEnded
+	idle       time.Duration
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup // one per guest
 
 	mu sync.Mutex
 	// mu guards the following, and some fields of Guest.
 	open     map[string]*Guest // by Relay.ID
 	homeAt   string            // relay of the home connection, or of an attempt to make it
 	failed   map[string]time.Time
-	calls    map[cert.NodeID]Way // introductions that this node is making
-	peers    map[cert.NodeID]Way // tunnels
-	sessions map[sessionKey]Way  // introductions of others, up to notedSessions per connection
+	calls    map[cert.NodeID]RelayConn // introductions that this node is making
+	peers    map[cert.NodeID]RelayConn // tunnels
+	sessions map[sessionKey]RelayConn  // introductions of others, up to notedSessions per connection
 	atHome   notes
 }
 
@@ -76,25 +76,25 @@ type Guest struct {
 	notes notes
 }
 
-// Relay implements Way.
+// Relay implements RelayConn.
 func (c *Guest) Relay() api.Relay { return c.rl }
 
-// Sender implements Way.
+// Sender implements RelayConn.
 func (c *Guest) Sender() bind.Sender { return c.conn }
 
-// RequestLane implements Way.
+// RequestLane implements RelayConn.
 func (c *Guest) RequestLane(peer cert.NodeID) error { return c.conn.RequestLane(peer) }
 
-// SendSession implements Way.
+// SendSession implements RelayConn.
 func (c *Guest) SendSession(to cert.NodeID, frame []byte) error {
 	return c.conn.SendSession(to, frame)
 }
 
-func newGuests(home Way, dial func(ctx context.Context, id, url string) (net.Conn, error), idle time.Duration, log *slog.Logger) *Guests {
+func newGuests(home RelayConn, dial func(ctx context.Context, id, url string) (net.Conn, error), idle time.Duration, log *slog.Logger) *Guests {
 	g := &Guests{
 		log: log, home: home, dial: dial, idle: idle,
 		open: map[string]*Guest{}, failed: map[string]time.Time{},
-		calls: map[cert.NodeID]Way{}, peers: map[cert.NodeID]Way{}, sessions: map[sessionKey]Way{},
+		calls: map[cert.NodeID]RelayConn{}, peers: map[cert.NodeID]RelayConn{}, sessions: map[sessionKey]RelayConn{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g
@@ -103,7 +103,7 @@ func newGuests(home Way, dial func(ctx context.Context, id, url string) (net.Con
 // Connect returns the connection to a relay, and makes it if necessary. It is the home
 // connection if that is at the relay, or if rl is zero. Connect waits for the link, not
 // for the relay's welcome.
-func (g *Guests) Connect(ctx context.Context, rl api.Relay) (Way, error) {
+func (g *Guests) Connect(ctx context.Context, rl api.Relay) (RelayConn, error) {
 	atHome := rl.ID == "" || rl.ID == g.home.Relay().ID
 	g.mu.Lock()
 	if g.ctx.Err() != nil {
@@ -187,12 +187,12 @@ func (c *Guest) run() {
 	}
 	g.endLocked(c)
 	for key, w := range g.sessions {
-		if w == Way(c) {
+		if w == RelayConn(c) {
 			delete(g.sessions, key)
 		}
 	}
 	g.mu.Unlock()
-	g.lost(c)
+	g.guestEnded(c)
 }
 
 func (c *Guest) link() (net.Conn, error) {
@@ -220,7 +220,7 @@ func (c *Guest) endIdle() {
 	c.g.mu.Lock()
 	defer c.g.mu.Unlock()
 	if c.users > 0 || c.ctx.Err() != nil {
-		return // Route starts the timer again
+		return // SetTunnel starts the timer again
 	}
 	if left := c.g.idle - time.Since(c.used); left > 0 {
 		c.timer.Reset(left)
@@ -240,8 +240,8 @@ func (g *Guests) homeMoves(to api.Relay) {
 	}
 }
 
-// Shuns reports whether a relay was unreachable a moment ago.
-func (g *Guests) Shuns(relayID string) bool {
+// FailedLately reports whether a relay was unreachable a moment ago.
+func (g *Guests) FailedLately(relayID string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at, ok := g.failed[relayID]

@@ -59,14 +59,14 @@ func testGuests(t *testing.T) (*Guests, *deaf) {
 	g.handler = func(*Guest) relay.Handler {
 		return &guestInbound{inbound: inbound{source: bind.New(bind.Config{}).NewSource()}}
 	}
-	g.lost = func(*Guest) {}
+	g.guestEnded = func(*Guest) {}
 	t.Cleanup(g.Close)
 	return g, home
 }
 
 func relayAt(id string) api.Relay { return api.Relay{ID: id, Name: id, URLs: []string{id}} }
 
-func (g *Guests) must(t *testing.T, id string) Way {
+func (g *Guests) must(t *testing.T, id string) RelayConn {
 	t.Helper()
 	w, err := g.Connect(t.Context(), relayAt(id))
 	if err != nil {
@@ -80,7 +80,7 @@ func (g *Guests) must(t *testing.T, id string) Way {
 func TestGuestsAreBounded(t *testing.T) {
 	g, home := testGuests(t)
 	used := g.must(t, "used")
-	g.Route(cert.NodeID{1}, used)
+	g.SetTunnel(cert.NodeID{1}, used)
 	for i := range 3 * maxGuests {
 		g.must(t, fmt.Sprint("relay-", i))
 	}
@@ -90,14 +90,14 @@ func TestGuestsAreBounded(t *testing.T) {
 	if n != maxGuests || !kept {
 		t.Errorf("%d guests, the one that is used kept: %v", n, kept)
 	}
-	if w := g.must(t, "home"); w != Way(home) {
+	if w := g.must(t, "home"); w != RelayConn(home) {
 		t.Error("a guest connection to our own home")
 	}
-	if _, err := g.Connect(t.Context(), relayAt("dead")); err == nil || !g.Shuns("dead") || g.Shuns("used") {
+	if _, err := g.Connect(t.Context(), relayAt("dead")); err == nil || !g.FailedLately("dead") || g.FailedLately("used") {
 		t.Errorf("dead relay: %v", err)
 	}
 	g.homeMoves(relayAt("used"))
-	if w := g.must(t, "used"); w != Way(home) {
+	if w := g.must(t, "used"); w != RelayConn(home) {
 		t.Error("a guest connection to where the home is about to be")
 	}
 }
@@ -123,12 +123,12 @@ func TestPeerPushesOutOnlyItsOwnNotes(t *testing.T) {
 	if g.Of(peer, 7) != there {
 		t.Error("an introduction was forgotten for those of another peer")
 	}
-	g.Route(called, there) // an earlier tunnel
+	g.SetTunnel(called, there) // an earlier tunnel
 	before := home.sent
 	if g.SendSession(called, opening(9)[:12]); home.sent != before+1 {
 		t.Error("what is of the call went elsewhere")
 	}
-	g.Route(called, nil)
+	g.SetTunnel(called, nil)
 }
 
 // A relay that invents introductions does not misdirect those at another relay or of a
@@ -153,12 +153,12 @@ func TestGuestsNotesAreBounded(t *testing.T) {
 	}
 	// An introduction that is not recorded uses the tunnel's connection, or the home
 	// connection.
-	g.Route(peer, good)
+	g.SetTunnel(peer, good)
 	g.SendSession(cert.NodeID{9}, opening(1)[:13])
 	if home.sent != 1 {
 		t.Errorf("%d frames went home", home.sent)
 	}
-	if !g.Route(peer, nil) && g.Of(peer, 8) != Way(home) {
+	if !g.SetTunnel(peer, nil) && g.Of(peer, 8) != RelayConn(home) {
 		t.Error("an unknown introduction does not go home")
 	}
 }

@@ -29,9 +29,9 @@ import (
 // flushWait bounds how long a shutdown waits until the last bye is sent.
 const flushWait = 300 * time.Millisecond
 
-// Way is a relay connection: the home connection or a guest. Any goroutine may use it;
+// RelayConn is a relay connection: the home connection or a guest. Any goroutine may use it;
 // its methods do not block.
-type Way interface {
+type RelayConn interface {
 	Sender() bind.Sender
 	SendSession(to cert.NodeID, frame []byte) error
 	// RequestLane asks the relay for a lane with a peer.
@@ -47,8 +47,8 @@ type Config struct {
 	Dial func(ctx context.Context, id, url string) (net.Conn, error)
 	// Relays returns the relays that there are now.
 	Relays func() []api.Relay
-	// Sticky is the ID of the last home relay, "" when there was none.
-	Sticky string
+	// LastHome is the ID of the last home relay, "" when there was none.
+	LastHome string
 	// Idle is how long a guest connection lives without a tunnel through it; 0 means 2
 	// minutes.
 	Idle time.Duration
@@ -65,11 +65,11 @@ type Config struct {
 	// State is called at each change of the home connection, from the goroutine of
 	// Home.Run. It must not block.
 	State func(relay.State)
-	// Lost is called when a guest connection has ended, for whatever reason, from its
+	// GuestEnded is called when a guest connection has ended, for whatever reason, from its
 	// goroutine.
-	Lost   func(*Guest)
-	Events Events
-	Log    *slog.Logger
+	GuestEnded func(*Guest)
+	Events     Events
+	Log        *slog.Logger
 }
 
 // Home is the node's home connection.
@@ -86,9 +86,9 @@ func New(cfg Config) (*Home, *Guests) {
 	g.handler = func(c *Guest) relay.Handler {
 		return &guestInbound{inbound{events: cfg.Events, guests: g, conn: c, source: cfg.Bind.NewSource()}, cfg.Bind}
 	}
-	g.lost = cfg.Lost
+	g.guestEnded = cfg.GuestEnded
 	h.Home = relay.NewHome(relay.HomeConfig{
-		Self: cfg.Self, Dial: cfg.Dial, Relays: cfg.Relays, Sticky: cfg.Sticky,
+		Self: cfg.Self, Dial: cfg.Dial, Relays: cfg.Relays, LastHome: cfg.LastHome,
 		Handler: func(c *relay.Conn) relay.Handler {
 			return &inbound{events: cfg.Events, guests: g, conn: h, source: cfg.Bind.NewSource(), server: cfg.IsServer(c.Certificates())}
 		},
@@ -120,13 +120,13 @@ func (h *Home) Trip() time.Duration {
 	return 0
 }
 
-// Relay implements Way.
+// Relay implements RelayConn.
 func (h *Home) Relay() api.Relay { return h.State().Relay }
 
-// Sender implements Way.
+// Sender implements RelayConn.
 func (h *Home) Sender() bind.Sender { return h.Home }
 
-// SendSession implements Way.
+// SendSession implements RelayConn.
 func (h *Home) SendSession(to cert.NodeID, frame []byte) error {
 	err := h.Home.SendSession(to, frame)
 	if errors.Is(err, relay.ErrOffline) {

@@ -20,11 +20,11 @@ type Events struct {
 	// Session is called with an introduction frame. frame is valid until it returns.
 	Session func(from cert.NodeID, frame []byte)
 	// Gone is a hint that a peer is not connected or does not answer.
-	Gone func(w Way, peer cert.NodeID, reason relay.GoneReason)
+	Gone func(w RelayConn, peer cert.NodeID, reason relay.GoneReason)
 	// Lane, LaneGone and LaneMoved concern lanes with a peer (relay.Handler).
-	Lane      func(w Way, peer cert.NodeID, info lane.Info)
-	LaneGone  func(w Way, peer cert.NodeID)
-	LaneMoved func(w Way, peer cert.NodeID)
+	Lane       func(w RelayConn, peer cert.NodeID, info lane.Info)
+	LaneGone   func(w RelayConn, peer cert.NodeID)
+	LaneRebind func(w RelayConn, peer cert.NodeID)
 	// Time is called with the time that a relay states; server says that the relay is the
 	// coordination server itself.
 	Time func(t time.Time, server bool)
@@ -42,7 +42,7 @@ type Events struct {
 type inbound struct {
 	events Events
 	guests *Guests
-	conn   Way // this connection
+	conn   RelayConn // this connection
 	source *bind.Source
 	server bool // the relay is the coordination server itself
 }
@@ -71,7 +71,7 @@ func (in *inbound) Nudge(nd relay.Nudge)        { in.events.Nudge(nd, in.server)
 func (in *inbound) CRL(der []byte)              { in.events.CRL(bytes.Clone(der)) }
 func (in *inbound) Replaced()                   { in.events.Replaced() }
 func (in *inbound) Draining(relay.Draining)     {}
-func (in *inbound) LaneRebind(peer cert.NodeID) { in.events.LaneMoved(in.conn, peer) }
+func (in *inbound) LaneRebind(peer cert.NodeID) { in.events.LaneRebind(in.conn, peer) }
 func (in *inbound) Lane(peer cert.NodeID, info lane.Info) {
 	in.events.Lane(in.conn, peer, info)
 }

@@ -18,21 +18,21 @@ func TestWhoMaySayWhat(t *testing.T) {
 	var told []string
 	note := func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) }
 	events := Events{
-		Message:   func(cert.NodeID, []byte) { note("message") },
-		Session:   func(cert.NodeID, []byte) { note("session") },
-		Gone:      func(w Way, _ cert.NodeID, _ relay.GoneReason) { note("gone from %s", w.Relay().Name) },
-		Lane:      func(w Way, _ cert.NodeID, _ lane.Info) { note("lane at %s", w.Relay().Name) },
-		LaneGone:  func(w Way, _ cert.NodeID) { note("no lane at %s", w.Relay().Name) },
-		LaneMoved: func(w Way, _ cert.NodeID) { note("lane moved at %s", w.Relay().Name) },
-		Time:      func(_ time.Time, server bool) { note("time, server %v", server) },
-		Welcome:   func(relay.Welcome) { note("welcome") },
-		Nudge:     func(_ relay.Nudge, server bool) { note("nudge, server %v", server) },
-		CRL:       func(der []byte) { note("list %s", der) },
-		Replaced:  func() { note("replaced") },
+		Message:    func(cert.NodeID, []byte) { note("message") },
+		Session:    func(cert.NodeID, []byte) { note("session") },
+		Gone:       func(w RelayConn, _ cert.NodeID, _ relay.GoneReason) { note("gone from %s", w.Relay().Name) },
+		Lane:       func(w RelayConn, _ cert.NodeID, _ lane.Info) { note("lane at %s", w.Relay().Name) },
+		LaneGone:   func(w RelayConn, _ cert.NodeID) { note("no lane at %s", w.Relay().Name) },
+		LaneRebind: func(w RelayConn, _ cert.NodeID) { note("lane moved at %s", w.Relay().Name) },
+		Time:       func(_ time.Time, server bool) { note("time, server %v", server) },
+		Welcome:    func(relay.Welcome) { note("welcome") },
+		Nudge:      func(_ relay.Nudge, server bool) { note("nudge, server %v", server) },
+		CRL:        func(der []byte) { note("list %s", der) },
+		Replaced:   func() { note("replaced") },
 	}
 	g, home := testGuests(t)
 	b := bind.New(bind.Config{})
-	of := func(w Way) inbound { return inbound{events: events, guests: g, conn: w, source: b.NewSource()} }
+	of := func(w RelayConn) inbound { return inbound{events: events, guests: g, conn: w, source: b.NewSource()} }
 	say := func(h relay.Handler) []string {
 		told = nil
 		der := []byte("signed")
@@ -67,7 +67,7 @@ func TestWhoMaySayWhat(t *testing.T) {
 		t.Errorf("the relay of a guest said %q, want %q", got, want)
 	}
 	// An answer goes over the connection on which the introduction arrived.
-	if g.Of(cert.NodeID{1}, 1) != far || g.Of(cert.NodeID{2}, 1) != Way(home) {
+	if g.Of(cert.NodeID{1}, 1) != far || g.Of(cert.NodeID{2}, 1) != RelayConn(home) {
 		t.Error("an introduction went another way than it came")
 	}
 }

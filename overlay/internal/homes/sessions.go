@@ -49,7 +49,7 @@ func (n *notes) add(key sessionKey) (old sessionKey) {
 
 // Calling records over which connection this node introduces itself to a peer, until done
 // is called.
-func (g *Guests) Calling(peer cert.NodeID, w Way) (done func()) {
+func (g *Guests) Calling(peer cert.NodeID, w RelayConn) (done func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.calls[peer] = w
@@ -61,7 +61,7 @@ func (g *Guests) Calling(peer cert.NodeID, w Way) (done func()) {
 }
 
 // called records over which connection a peer introduces itself.
-func (g *Guests) called(w Way, from cert.NodeID, frame []byte) {
+func (g *Guests) called(w RelayConn, from cert.NodeID, frame []byte) {
 	id, opens := intro.FrameSession(frame)
 	if !opens {
 		return
@@ -73,7 +73,7 @@ func (g *Guests) called(w Way, from cert.NodeID, frame []byte) {
 
 // stray records over which connection a node without a tunnel sends WireGuard messages,
 // so that it can be sent a reset.
-func (g *Guests) stray(w Way, from cert.NodeID) {
+func (g *Guests) stray(w RelayConn, from cert.NodeID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if key := (sessionKey{from, 0}); g.sessions[key] != w {
@@ -81,7 +81,7 @@ func (g *Guests) stray(w Way, from cert.NodeID) {
 	}
 }
 
-func (g *Guests) noteLocked(key sessionKey, w Way) {
+func (g *Guests) noteLocked(key sessionKey, w RelayConn) {
 	noted := &g.atHome
 	if c, ok := w.(*Guest); ok {
 		if c.ctx.Err() != nil {
@@ -95,9 +95,9 @@ func (g *Guests) noteLocked(key sessionKey, w Way) {
 	g.sessions[key] = w
 }
 
-// Route sets the connection of the tunnel with a peer; nil when the tunnel has ended. It
+// SetTunnel sets the connection of the tunnel with a peer; nil when the tunnel has ended. It
 // reports whether that connection exists.
-func (g *Guests) Route(peer cert.NodeID, w Way) bool {
+func (g *Guests) SetTunnel(peer cert.NodeID, w RelayConn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if old, ok := g.peers[peer].(*Guest); ok {
@@ -122,7 +122,7 @@ func (g *Guests) Route(peer cert.NodeID, w Way) bool {
 }
 
 // Of returns the connection of an introduction.
-func (g *Guests) Of(peer cert.NodeID, session uint64) Way {
+func (g *Guests) Of(peer cert.NodeID, session uint64) RelayConn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if w := g.sessions[sessionKey{peer, session}]; w != nil {

@@ -162,10 +162,10 @@ type Config struct {
 	// that the node has no WireGuard peer for us. It is called from Deliver and must not
 	// block.
 	OnReset func(from cert.NodeID)
-	// Heard returns when data of a node were last received through its tunnel, the zero
+	// LastReceived returns when data of a node were last received through its tunnel, the zero
 	// Time if none were. The answer to a ping says it. It must not block. May be nil.
-	Heard func(cert.NodeID) time.Time
-	Log   *slog.Logger
+	LastReceived func(cert.NodeID) time.Time
+	Log          *slog.Logger
 }
 
 // Deny is the reason why an introduction was refused: one of the Deny constants, and a

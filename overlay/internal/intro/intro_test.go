@@ -88,13 +88,13 @@ func TestMessagesBothWays(t *testing.T) {
 			t.Error("an oversized message was sent")
 		}
 		// The peer also says when it last received data through the tunnel.
-		if pong, err := s.Ping(t.Context()); err != nil || pong.RTT != 2*oneWay || pong.HeardWithin(time.Hour) {
+		if pong, err := s.Ping(t.Context()); err != nil || pong.RTT != 2*oneWay || pong.ReceivedWithin(time.Hour) {
 			t.Errorf("ping of who was never heard: %+v, %v", pong, err)
 		}
 		b.setHeard(time.Now())
 		time.Sleep(time.Minute)
 		pong, err := s.Ping(t.Context())
-		if err != nil || pong.HeardWithin(time.Minute) || !pong.HeardWithin(time.Minute+time.Second) {
+		if err != nil || pong.ReceivedWithin(time.Minute) || !pong.ReceivedWithin(time.Minute+time.Second) {
 			t.Errorf("ping of who was heard a minute ago: %+v, %v", pong, err)
 		}
 		synctest.Wait()

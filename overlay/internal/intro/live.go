@@ -12,21 +12,21 @@ import (
 // Pong is the answer to a ping.
 type Pong struct {
 	RTT time.Duration
-	// Heard is how long ago the peer last received data of this node through the tunnel;
+	// LastReceived is how long ago the peer last received data of this node through the tunnel;
 	// negative: never; zero: the peer does not say.
-	Heard time.Duration
+	LastReceived time.Duration
 }
 
-// HeardWithin reports whether the peer has received data of this node within d, or does
+// ReceivedWithin reports whether the peer has received data of this node within d, or does
 // not say.
-func (p Pong) HeardWithin(d time.Duration) bool { return p.Heard >= 0 && p.Heard <= d }
+func (p Pong) ReceivedWithin(d time.Duration) bool { return p.LastReceived >= 0 && p.LastReceived <= d }
 
 // pong makes the answer to a ping.
 func (s *Session) pong(nonce uint64) Message {
 	m := Message{Type: TypePong, Nonce: nonce}
-	if s.sw.cfg.Heard != nil {
+	if s.sw.cfg.LastReceived != nil {
 		m.Heard = -1
-		if at := s.sw.cfg.Heard(s.id); !at.IsZero() {
+		if at := s.sw.cfg.LastReceived(s.id); !at.IsZero() {
 			m.Heard = max(time.Since(at), 0).Milliseconds() + 1
 		}
 	}
@@ -144,7 +144,7 @@ func (s *Session) handle(m Message) error {
 		s.sw.mu.Lock()
 		if ch := s.pings[m.Nonce]; ch != nil {
 			delete(s.pings, m.Nonce)
-			ch <- Pong{Heard: time.Duration(m.Heard) * time.Millisecond}
+			ch <- Pong{LastReceived: time.Duration(m.Heard) * time.Millisecond}
 		}
 		s.sw.mu.Unlock()
 	case TypeBye:

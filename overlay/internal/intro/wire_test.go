@@ -190,7 +190,7 @@ func (n *node) start(w *network) {
 			n.Recheck()
 		},
 		Send: func(to cert.NodeID, frame []byte) error { return w.wire.send(n.id, to, frame) },
-		Heard: func(cert.NodeID) time.Time {
+		LastReceived: func(cert.NodeID) time.Time {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			return n.heard

@@ -13,10 +13,10 @@ import (
 	"weft/overlay/status"
 )
 
-// seenWait bounds the question "since when is it offline?".
+// seenWait bounds the request to the server for since when a peer is offline.
 const seenWait = 700 * time.Millisecond
 
-// unknown is the answer when there is no such node, as far as this one may know.
+// unknown returns the error for a name without a node, as far as this node may know.
 func (r *Resolver) unknown(name string, s *network.Network) error {
 	hint := "list them with: weft status"
 	if near := hostname.Nearest(name, r.cfg.Directory.ShortNames()); near != "" {
@@ -26,15 +26,15 @@ func (r *Resolver) unknown(name string, s *network.Network) error {
 		Message: fmt.Sprintf("no device %q in this network that %s may reach", name, s.Self.Name), Hint: hint}
 }
 
-// unavailable is the answer when nobody could be asked.
+// unavailable returns the error when the server could not be asked.
 func unavailable(what string, err error) error {
 	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("%s: the server does not answer: %v", what, err), Hint: "see: weft status"}
 }
 
-// SinceWhen adds to an error that says that a peer is offline when it was last seen,
-// which the server knows best. It waits for that at most seenWait. Other errors are
-// returned as they are.
-func (r *Resolver) SinceWhen(ctx context.Context, k *directory.Known, err error) error {
+// SinceWhen adds to an error that says that a peer is offline when the peer was last
+// seen. It asks the server and waits for seenWait at most. Other errors are returned
+// unchanged.
+func (r *Resolver) SinceWhen(ctx context.Context, k *directory.Entry, err error) error {
 	var e *status.Error
 	if !errors.As(err, &e) || e.Kind != status.KindUnreachable {
 		return err
@@ -45,7 +45,7 @@ func (r *Resolver) SinceWhen(ctx context.Context, k *directory.Known, err error)
 	if p, err := r.cfg.Server().Lookup(ctx, "id", k.Node.ID.String()); err == nil && p.LastSeen != nil {
 		seen = *p.LastSeen
 		if p.Online || !p.Unknown {
-			r.cfg.Directory.SetPresence(directory.Sighting{ID: k.Node.ID, Online: p.Online, LastSeen: seen})
+			r.cfg.Directory.SetPresence(directory.Presence{ID: k.Node.ID, Online: p.Online, LastSeen: seen})
 		}
 	}
 	if seen.IsZero() {

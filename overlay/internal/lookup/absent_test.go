@@ -31,7 +31,7 @@ func TestSinceWhen(t *testing.T) {
 		{"a server that does not know", nil, &api.Peer{Certificate: p.Certificate}, "kitchen-pi is offline"},
 		{"nobody", nil, nil, "kitchen-pi is offline"},
 	} {
-		k := &directory.Known{Node: pi, Online: true}
+		k := &directory.Entry{Node: pi, Online: true}
 		if c.held != nil {
 			k.LastSeen = *c.held
 		}
@@ -58,7 +58,7 @@ func TestSinceWhen(t *testing.T) {
 	}
 	w.questions()
 	for _, other := range []error{errAway, &status.Error{Kind: status.KindDenied, Message: "denied"}} {
-		if err := w.r.SinceWhen(t.Context(), &directory.Known{Node: pi, LastSeen: now}, other); err != other {
+		if err := w.r.SinceWhen(t.Context(), &directory.Entry{Node: pi, LastSeen: now}, other); err != other {
 			t.Errorf("%v became %v", other, err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestServerThatHangs(t *testing.T) {
 		w := newWorld(t)
 		_, pi := w.device("kitchen-pi", 2)
 		w.r.cfg.Server = func() Server { return hung{} }
-		k := &directory.Known{Node: pi, Listed: true, Online: true}
+		k := &directory.Entry{Node: pi, Listed: true, Online: true}
 		took := func(what string, want time.Duration, ask func()) {
 			t.Helper()
 			begun := time.Now()

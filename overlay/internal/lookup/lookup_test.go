@@ -238,15 +238,15 @@ func TestServerThatLies(t *testing.T) {
 func TestAskedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.device("kitchen-pi", 2)
-	w.r.NamesAre(api.Version{Epoch: 1, N: 1})
+	w.r.SetNamesVersion(api.Version{Epoch: 1, N: 1})
 	if w.told != 0 || w.changed != 0 {
 		t.Errorf("nobody uses names, and the relay was told %d times, the resolver %d", w.told, w.changed)
 	}
 	w.resolve("kitchen-pi", "name kitchen-pi")
 	w.told = 0
-	w.r.NamesAre(api.Version{Epoch: 1, N: 1})
-	w.r.NamesAre(api.Version{Epoch: 1, N: 2})
-	w.r.NamesAre(api.Version{Epoch: 1, N: 3})
+	w.r.SetNamesVersion(api.Version{Epoch: 1, N: 1})
+	w.r.SetNamesVersion(api.Version{Epoch: 1, N: 2})
+	w.r.SetNamesVersion(api.Version{Epoch: 1, N: 3})
 	if w.told != 1 || w.changed != 1 {
 		t.Errorf("the relay was told %d times, the resolver %d, want once each", w.told, w.changed)
 	}
@@ -303,7 +303,7 @@ func TestMeanwhile(t *testing.T) {
 			c.while(w)
 			return w.find(kind, key)
 		}
-		if at := w.r.Where(t.Context(), pi.ID); at != (homes.Whereabouts{}) {
+		if at := w.r.Where(t.Context(), pi.ID); at != (homes.Presence{}) {
 			t.Errorf("%s: it is at %+v", c.what, at)
 		}
 	}
@@ -317,7 +317,7 @@ func TestNotJoined(t *testing.T) {
 	if _, err := w.r.Find(t.Context(), "kitchen-pi"); err != error(ErrNotJoined) {
 		t.Error(err)
 	}
-	if at := w.r.Where(t.Context(), pi.ID); at != (homes.Whereabouts{}) {
+	if at := w.r.Where(t.Context(), pi.ID); at != (homes.Presence{}) {
 		t.Errorf("%+v", at)
 	}
 	if asked := w.questions(); asked != nil {
@@ -333,17 +333,17 @@ func TestWhere(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		lookup func(kind, key string) (*api.Peer, error)
-		want   homes.Whereabouts
+		want   homes.Presence
 	}{
-		{"online", w.find, homes.Whereabouts{Online: true, Relay: "r"}},
-		{"offline", func(string, string) (*api.Peer, error) { return &api.Peer{Certificate: p.Certificate, Relay: "r"}, nil }, homes.Whereabouts{Relay: "r"}},
+		{"online", w.find, homes.Presence{Online: true, Relay: "r"}},
+		{"offline", func(string, string) (*api.Peer, error) { return &api.Peer{Certificate: p.Certificate, Relay: "r"}, nil }, homes.Presence{Relay: "r"}},
 		{"not known yet", func(string, string) (*api.Peer, error) {
 			return &api.Peer{Certificate: p.Certificate, Unknown: true}, nil
-		}, homes.Whereabouts{Unknown: true}},
-		{"of another", func(string, string) (*api.Peer, error) { return w.find("id", cam.ID.String()) }, homes.Whereabouts{}},
-		{"unusable", func(string, string) (*api.Peer, error) { return &api.Peer{Certificate: []byte("x"), Online: true}, nil }, homes.Whereabouts{}},
-		{"gone", func(string, string) (*api.Peer, error) { return nil, errGone }, homes.Whereabouts{}},
-		{"away", func(string, string) (*api.Peer, error) { return nil, errAway }, homes.Whereabouts{}},
+		}, homes.Presence{Unknown: true}},
+		{"of another", func(string, string) (*api.Peer, error) { return w.find("id", cam.ID.String()) }, homes.Presence{}},
+		{"unusable", func(string, string) (*api.Peer, error) { return &api.Peer{Certificate: []byte("x"), Online: true}, nil }, homes.Presence{}},
+		{"gone", func(string, string) (*api.Peer, error) { return nil, errGone }, homes.Presence{}},
+		{"away", func(string, string) (*api.Peer, error) { return nil, errAway }, homes.Presence{}},
 	} {
 		w.lookup = c.lookup
 		if at := w.r.Where(t.Context(), pi.ID); at != c.want {

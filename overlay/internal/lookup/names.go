@@ -7,7 +7,7 @@ import (
 	"weft/overlay/status"
 )
 
-// Names makes the snapshot of all names that the resolver answers from, and keeps it
+// Names makes the snapshot of all names from which the resolver answers, and caches it
 // until something changes. Any goroutine may use it.
 type Names struct {
 	r         *Resolver
@@ -21,13 +21,13 @@ type Names struct {
 	online  bool
 }
 
-// NewNames makes a Names of what r knows. connected reports whether the node is connected
-// to a relay, which tells of changes.
+// NewNames makes a Names from r. connected reports whether the node is connected to a
+// relay, which reports changes.
 func (r *Resolver) NewNames(connected func() bool) *Names {
 	return &Names{r: r, connected: connected}
 }
 
-// Snapshot returns the names as they are now: the same as before when nothing changed.
+// Snapshot returns the current names: the same value as before if nothing has changed.
 func (n *Names) Snapshot() *status.Names {
 	cfg := &n.r.cfg
 	s, ok := cfg.Held.Get()

@@ -12,35 +12,35 @@ import (
 	"weft/overlay/internal/network"
 )
 
-// Presence raises no version: nobody is told who comes and goes, and what is known
-// of it here is as old as the last word about the peer. So the server is asked when
-// somebody looks.
+// A change of presence raises no version: nodes are not notified, and what is known here
+// is as old as the last report about the peer. So the server is asked when a user wants
+// to see it.
 const (
-	presenceWait    = 2 * time.Second // bounds the question; what is known is shown then, with its age
-	presenceSpacing = 5 * time.Second // at most one in this time, answered or not
-	// maxLookups is how many peers a server that cannot be asked for all at once is
-	// asked for.
+	presenceWait    = 2 * time.Second // bounds the request; after that the last report is shown, with its age
+	presenceSpacing = 5 * time.Second // least time between requests, answered or not
+	// maxLookups is how many peers are looked up one by one at a server that does not
+	// answer for all at once.
 	maxLookups = 4
 )
 
-// Presence asks who is online. Any goroutine may use it; one at a time asks.
+// Presence asks which nodes are online. Any goroutine may use it; one at a time asks.
 type Presence struct {
 	r      *Resolver
 	server Server
 	tunnel func(id cert.NodeID) bool
-	turn   chan struct{} // capacity 1: who holds its place asks
-	asked  time.Time     // when that was last done; theirs
+	turn   chan struct{} // capacity 1: whoever has put a value in it asks
+	asked  time.Time     // when the server was last asked; guarded by turn
 }
 
-// NewPresence makes what asks a server who is online, and has r's Directory know. tunnel
-// reports whether there is a tunnel with a peer.
+// NewPresence makes a Presence that asks server and records the answers in r's Directory.
+// tunnel reports whether there is a tunnel with a peer.
 func (r *Resolver) NewPresence(server Server, tunnel func(id cert.NodeID) bool) *Presence {
 	return &Presence{r: r, server: server, tunnel: tunnel, turn: make(chan struct{}, 1)}
 }
 
-// Ask asks the server which of the peers in the status are online, and also one that
-// may not be; the zero NodeID is none. It waits a moment at most. Who asks while
-// somebody else does waits for that answer.
+// Ask asks the server which of the peers in the status are online, and also about the
+// peer also, unless that is zero. It waits for presenceWait at most. A call while another
+// one asks waits for that one's answer.
 func (p *Presence) Ask(ctx context.Context, also cert.NodeID) {
 	cfg := &p.r.cfg
 	s, ok := cfg.Held.Get()
@@ -65,16 +65,16 @@ func (p *Presence) Ask(ctx context.Context, also cert.NodeID) {
 	p.asked = time.Now()
 	seen, err := p.of(ctx, ids)
 	if err != nil {
-		cfg.Log.Debug("ask who is online", "err", err)
+		cfg.Log.Debug("ask which peers are online", "err", err)
 	}
 	p.r.whileIn(s, func(*network.Network) { cfg.Directory.SetPresence(seen...) })
 }
 
-// whom returns which of the nodes known to ask for, at most api.MaxPresence: first those
-// of whom it matters most.
-func whom(known []*directory.Known, self, also cert.NodeID, tunnel func(id cert.NodeID) bool) []cert.NodeID {
+// whom returns the nodes of known to ask about, at most api.MaxPresence, the most
+// important ones first.
+func whom(known []*directory.Entry, self, also cert.NodeID, tunnel func(id cert.NodeID) bool) []cert.NodeID {
 	type asked struct {
-		*directory.Known
+		*directory.Entry
 		rank int
 	}
 	var list []*asked
@@ -88,7 +88,7 @@ func whom(known []*directory.Known, self, also cert.NodeID, tunnel func(id cert.
 		case k.Online:
 			a.rank = 2
 		}
-		if k.Node.ID != self && !k.Stranger && (k.Listed || a.rank <= 1) {
+		if k.Node.ID != self && !k.CallerOnly && (k.Listed || a.rank <= 1) {
 			list = append(list, a)
 		}
 	}
@@ -102,20 +102,20 @@ func whom(known []*directory.Known, self, also cert.NodeID, tunnel func(id cert.
 	return ids
 }
 
-// of asks for the presence of nodes. Of a server that does not know the question the
-// first few are looked up. What it returns counts also when there is an error.
-func (p *Presence) of(ctx context.Context, ids []cert.NodeID) ([]directory.Sighting, error) {
+// of asks for the presence of nodes. At a server that does not support that, it looks the
+// first few up. Its result is valid even if there is an error.
+func (p *Presence) of(ctx context.Context, ids []cert.NodeID) ([]directory.Presence, error) {
 	of := make(map[string]cert.NodeID, len(ids))
 	names := make([]string, 0, len(ids))
 	for _, id := range ids {
 		names = append(names, id.String())
 		of[id.String()] = id
 	}
-	var seen []directory.Sighting
+	var seen []directory.Presence
 	note := func(name string, online bool, at *time.Time) {
 		if id, ok := of[name]; ok {
 			delete(of, name)
-			seen = append(seen, directory.Sighting{ID: id, Online: online})
+			seen = append(seen, directory.Presence{ID: id, Online: online})
 			if at != nil {
 				seen[len(seen)-1].LastSeen = *at
 			}

@@ -20,7 +20,7 @@ func nobody(cert.NodeID) bool { return false }
 func (w *world) present(names ...string) (ids []cert.NodeID) {
 	for i, name := range names {
 		_, node := w.device(name, byte(10+i))
-		w.cfg.Directory.Learn(&directory.Known{Node: node, Listed: true, Unsaid: true})
+		w.cfg.Directory.Learn(&directory.Entry{Node: node, Listed: true, NoPresence: true})
 		ids = append(ids, node.ID)
 	}
 	return ids
@@ -28,28 +28,28 @@ func (w *world) present(names ...string) (ids []cert.NodeID) {
 
 // Of whom it matters most is asked first, and no more than one question holds.
 func TestWhom(t *testing.T) {
-	var known []*directory.Known
-	node := func(i int, name string, with directory.Known) cert.NodeID {
+	var known []*directory.Entry
+	node := func(i int, name string, with directory.Entry) cert.NodeID {
 		k := with
 		k.Node = &cert.Node{ID: cert.NodeID{byte(i), byte(i >> 8), 1}, Attributes: cert.Attributes{Name: name}}
 		known = append(known, &k)
 		return k.Node.ID
 	}
-	self := node(1, "self", directory.Known{Listed: true, Online: true})
-	b := node(2, "b", directory.Known{Listed: true})
-	a := node(3, "a", directory.Known{Listed: true})
-	z := node(4, "z", directory.Known{Listed: true, Online: true})
-	y := node(5, "y", directory.Known{})
-	x := node(6, "x", directory.Known{})
-	node(7, "w", directory.Known{})
-	node(8, "v", directory.Known{Online: true})
-	s := node(9, "s", directory.Known{Stranger: true})
+	self := node(1, "self", directory.Entry{Listed: true, Online: true})
+	b := node(2, "b", directory.Entry{Listed: true})
+	a := node(3, "a", directory.Entry{Listed: true})
+	z := node(4, "z", directory.Entry{Listed: true, Online: true})
+	y := node(5, "y", directory.Entry{})
+	x := node(6, "x", directory.Entry{})
+	node(7, "w", directory.Entry{})
+	node(8, "v", directory.Entry{Online: true})
+	s := node(9, "s", directory.Entry{CallerOnly: true})
 	tunnel := func(id cert.NodeID) bool { return id == y || id == s }
 	if got, want := whom(known, self, x, tunnel), []cert.NodeID{x, y, z, a, b}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	for i := range 2 * api.MaxPresence {
-		node(100+i, fmt.Sprintf("many-%05d", i), directory.Known{Listed: true})
+		node(100+i, fmt.Sprintf("many-%05d", i), directory.Entry{Listed: true})
 	}
 	got := whom(known, self, x, tunnel)
 	if len(got) != api.MaxPresence || got[0] != x || got[1] != y || got[2] != z {
@@ -77,7 +77,7 @@ func TestPresence(t *testing.T) {
 		}
 		p := w.r.NewPresence(w, nobody)
 		p.Ask(t.Context(), cert.NodeID{})
-		told := func(i int) time.Time { return w.cfg.Directory.Peek(ids[i]).Told }
+		told := func(i int) time.Time { return w.cfg.Directory.Peek(ids[i]).PresenceAt }
 		if k := w.cfg.Directory.Peek(ids[0]); !k.Online || told(0).IsZero() {
 			t.Errorf("who is online: %+v", k)
 		}
@@ -132,7 +132,7 @@ func TestPresenceOfAServerOfBefore(t *testing.T) {
 		return w.find(kind, key)
 	}
 	w.r.NewPresence(w, nobody).Ask(t.Context(), cert.NodeID{})
-	if a, b := w.cfg.Directory.Peek(ids[0]), w.cfg.Directory.Peek(ids[1]); !a.Online || !b.Told.IsZero() {
+	if a, b := w.cfg.Directory.Peek(ids[0]), w.cfg.Directory.Peek(ids[1]); !a.Online || !b.PresenceAt.IsZero() {
 		t.Errorf("%+v, %+v", a, b)
 	}
 }

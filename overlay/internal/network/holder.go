@@ -42,8 +42,8 @@ func (h *Holder) IsServer(chain []*x509.Certificate) bool {
 // Joined the node is in no network yet.
 func (h *Holder) Identity() *Identity { return h.id.Load() }
 
-// Is sets the identity of a node that has yet to join.
-func (h *Holder) Is(id *Identity) {
+// SetIdentity sets the identity of a node that has yet to join.
+func (h *Holder) SetIdentity(id *Identity) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.id.Store(id)
@@ -106,11 +106,11 @@ func (h *Holder) UpdateIdentity(change func(*Identity) bool) bool {
 	return true
 }
 
-// While calls f with the current Network if the node is still in the network of the
+// UpdateIn calls f with the current Network if the node is still in the network of the
 // Network of: it may have left or joined another one since of was read. The node cannot
 // leave while f runs. If f returns a Network, it replaces the current one. f must not
 // block or use the Holder. While reports whether it called f.
-func (h *Holder) While(of *Network, f func(now *Network) *Network) bool {
+func (h *Holder) UpdateIn(of *Network, f func(now *Network) *Network) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now.Load()

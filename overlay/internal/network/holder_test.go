@@ -26,19 +26,19 @@ func TestHolder(t *testing.T) {
 		}
 		if h.Update(func(*Identity, *Network) { t.Errorf("%s: it is changed", when) }) ||
 			h.UpdateIdentity(func(*Identity) bool { t.Errorf("%s: its identity is changed", when); return true }) ||
-			h.While(n, func(*Network) *Network { t.Errorf("%s: somebody is in it", when); return nil }) {
+			h.UpdateIn(n, func(*Network) *Network { t.Errorf("%s: somebody is in it", when); return nil }) {
 			t.Errorf("%s: something was changed", when)
 		}
 	}
 	no("at first")
-	h.Is(&Identity{Network: id.Network})
+	h.SetIdentity(&Identity{Network: id.Network})
 	no("before it has joined")
 	h.Join(id, n)
 	if got, ok := h.Get(); !ok || got != n || h.Identity() != id {
 		t.Fatalf("%v, %v", got, ok)
 	}
 	list := &cert.CRL{Number: 7}
-	h.While(n, func(now *Network) *Network { with := *now; with.CRL = list; return &with })
+	h.UpdateIn(n, func(now *Network) *Network { with := *now; with.CRL = list; return &with })
 	if got, _ := h.Get(); got.CRL != list || n.CRL != nil {
 		t.Error("a list was not taken, or into what others hold")
 	}
@@ -55,7 +55,7 @@ func TestHolder(t *testing.T) {
 	h.Leave()
 	no("after it was left")
 	h.Join(at(2))
-	if h.While(n, func(*Network) *Network { return nil }) {
+	if h.UpdateIn(n, func(*Network) *Network { return nil }) {
 		t.Error("who asked in one network is believed in another")
 	}
 	if got, _ := h.Get(); got.CRL != nil {

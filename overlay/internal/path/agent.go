@@ -41,8 +41,8 @@ type Agent struct {
 	remote Remote
 	links  []link // at most MaxCandidates+maxSeen+1
 	lane   bool   // whether there is one
-	cur    Via    // the path in use
-	best   Via    // the direct path that was last in use
+	cur    Path   // the path in use
+	best   Path   // the direct path that was last in use
 	quiet  bool
 
 	lastTx, lastUse instant // data were last sent; anything was last sent or received
@@ -63,7 +63,7 @@ type Agent struct {
 	scan       scan
 
 	out   Output
-	shown Path // the path when Output.Changed was last set
+	shown Selection // the path when Output.Changed was last set
 }
 
 // New makes an Agent at the time of the peer's introduction.
@@ -128,7 +128,7 @@ func (a *Agent) wake(t instant) {
 func (a *Agent) Relayed(at time.Time) { a.relayed = max(a.relayed, a.at(at)) }
 
 // Received says when data from the peer last arrived on a path.
-func (a *Agent) Received(via Via, at time.Time) {
+func (a *Agent) Received(via Path, at time.Time) {
 	t := a.at(at)
 	if l := a.find(via); l != nil && t > l.received {
 		l.received = t
@@ -136,9 +136,9 @@ func (a *Agent) Received(via Via, at time.Time) {
 	}
 }
 
-// Trouble says that the system refuses to send on a path: a datagram is too long for the
+// SendFailed says that the system refuses to send on a path: a datagram is too long for the
 // interface (tooLong), or the address is unreachable.
-func (a *Agent) Trouble(now time.Time, via Via, tooLong bool) {
+func (a *Agent) SendFailed(now time.Time, via Path, tooLong bool) {
 	t := a.at(now)
 	l := a.find(via)
 	switch {
@@ -184,7 +184,7 @@ func (a *Agent) SetRemote(now time.Time, remote Remote) {
 		a.links[i].listed = false
 	}
 	for _, c := range a.remote.Candidates {
-		via := Via{Addr: c.Addr}
+		via := Path{Addr: c.Addr}
 		l := a.find(via)
 		if l == nil {
 			if l = a.addLink(via, c.Type, t); l == nil {
@@ -195,7 +195,7 @@ func (a *Agent) SetRemote(now time.Time, remote Remote) {
 		}
 		l.listed, l.typ = true, c.Type
 	}
-	a.dropLinks(func(l *link) bool { return !l.listed && l.typ != TypeSeen && !l.via.Lane && l.via != a.cur })
+	a.dropLinks(func(l *link) bool { return !l.listed && l.typ != TypeSeen && !l.path.Relayed && l.path != a.cur })
 	if news || had != len(a.remote.Candidates) {
 		a.asked(t)
 	}
@@ -227,7 +227,7 @@ func (a *Agent) asked(t instant) {
 // false first.
 func (a *Agent) SetLane(now time.Time, ready bool) {
 	t := a.at(now)
-	via := Via{Lane: true}
+	via := Path{Relayed: true}
 	switch {
 	case ready == a.lane:
 	case ready:
@@ -237,9 +237,9 @@ func (a *Agent) SetLane(now time.Time, ready bool) {
 		}
 	default:
 		a.lane = false
-		a.dropLinks(func(l *link) bool { return l.via.Lane })
-		if a.cur.Lane {
-			a.cur = Via{}
+		a.dropLinks(func(l *link) bool { return l.path.Relayed })
+		if a.cur.Relayed {
+			a.cur = Path{}
 		}
 	}
 	a.step(t)
@@ -249,14 +249,14 @@ func (a *Agent) SetLane(now time.Time, ready bool) {
 // paths is valid.
 func (a *Agent) NetworkChanged(now time.Time) {
 	t := a.at(now)
-	a.cur, a.best = Via{}, Via{}
+	a.cur, a.best = Path{}, Path{}
 	a.scan = scan{next: a.scan.next}
 	for i := range a.links {
 		l := &a.links[i]
 		l.verified, l.received, l.answered, l.rtt, l.dev, l.next, l.size = 0, 0, 0, 0, 0, 0, size{}
 		a.forgive(l)
 	}
-	a.dropLinks(func(l *link) bool { return !l.listed && !l.via.Lane })
+	a.dropLinks(func(l *link) bool { return !l.listed && !l.path.Relayed })
 	a.failed, a.roundAt, a.nextRound, a.directAt = 0, 0, 0, 0
 	if a.isActive(t) {
 		a.startRound(t, true)
@@ -267,17 +267,17 @@ func (a *Agent) NetworkChanged(now time.Time) {
 }
 
 // Ping says that an authentic ping of size bytes has arrived. It may be a replay.
-func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
+func (a *Agent) Ping(now time.Time, via Path, tx probe.Tx, size int) {
 	t := a.at(now)
 	if !a.pongs.take(t, pongsPerSec, pongsBurst) {
 		return
 	}
 	l := a.find(via)
-	if l == nil && !via.Lane && a.admissible(via.Addr) {
+	if l == nil && !via.Relayed && a.admissible(via.Addr) {
 		l = a.addLink(via, TypeSeen, t)
 	}
 	if l != nil {
-		a.hear(l, t)
+		a.sawPeer(l, t)
 		if l.verified == 0 && via != a.cur && t.sub(l.pinged) >= minFollow {
 			// Send the ping before the pong: when the peer has both, it knows that its
 			// address is verified here.
@@ -288,13 +288,13 @@ func (a *Agent) Ping(now time.Time, via Via, tx probe.Tx, size int) {
 			}
 		}
 	}
-	a.out.Send = append(a.out.Send, Send{Via: via, Kind: probe.Pong, Tx: tx, Size: probe.Len, To: via.Addr})
+	a.out.Send = append(a.out.Send, Send{Path: via, Kind: probe.Pong, Tx: tx, Size: probe.Len, To: via.Addr})
 	a.step(t)
 }
 
 // Pong says that an authentic pong has arrived, and reports whether it answers an open
 // ping.
-func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
+func (a *Agent) Pong(now time.Time, via Path, tx probe.Tx) bool {
 	t := a.at(now)
 	l := a.find(via)
 	if l == nil {
@@ -306,7 +306,7 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 	}
 	p := l.open[i]
 	l.open[i] = ping{}
-	a.hear(l, t)
+	a.sawPeer(l, t)
 	l.size.answered(p, t)
 	if p.size == 0 {
 		rtt := max(t.sub(p.at), time.Microsecond)
@@ -320,7 +320,7 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 	}
 	if l.verified == 0 {
 		l.next = 0 // no more pings of the round
-		a.out.Admit = append(a.out.Admit, Admission{Via: l.via, Proven: true})
+		a.out.Admit = append(a.out.Admit, Admission{Path: l.path, Proven: true})
 	}
 	l.verified = t
 	l.spent = 0
@@ -332,12 +332,12 @@ func (a *Agent) Pong(now time.Time, via Via, tx probe.Tx) bool {
 }
 
 // hear records that the peer has sent something on a path.
-func (a *Agent) hear(l *link, t instant) {
-	if l.heard == 0 {
-		a.out.Admit = append(a.out.Admit, Admission{Via: l.via})
+func (a *Agent) sawPeer(l *link, t instant) {
+	if l.probed == 0 {
+		a.out.Admit = append(a.out.Admit, Admission{Path: l.path})
 	}
-	l.heard = t
-	if l.via == a.cur {
+	l.probed = t
+	if l.path == a.cur {
 		a.lastUse = max(a.lastUse, t)
 	}
 }

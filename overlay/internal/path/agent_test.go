@@ -108,7 +108,7 @@ func TestNoAmplification(t *testing.T) {
 	perAddr := map[netip.AddrPort]int{}
 	bytes := 0
 	count := func(s Send) {
-		perAddr[s.Via.Addr]++
+		perAddr[s.Path.Addr]++
 		bytes += s.Size
 	}
 	// The same 40 every 100 ms, with call-me in between.
@@ -167,15 +167,15 @@ func TestPingFlood(t *testing.T) {
 		}
 	}
 	for i := range 10_000 {
-		b.a.Ping(b.now, Via{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 7)}, probe.Tx{1}, probe.Len)
+		b.a.Ping(b.now, Path{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 7)}, probe.Tx{1}, probe.Len)
 		b.take(count)
 		b.run(time.Millisecond, false, count)
 	}
 	if pongs > 10*pongsPerSec+pongsBurst+1 || pings > pongs {
 		t.Errorf("%d pongs and %d pings for 10,000 pings in 10 s", pongs, pings)
 	}
-	if len(b.a.links) > maxSeen+1 || b.a.Path().Kind != Relay {
-		t.Errorf("%d links, path %v", len(b.a.links), b.a.Path().Kind)
+	if len(b.a.links) > maxSeen+1 || b.a.Selected().Kind != Relay {
+		t.Errorf("%d links, path %v", len(b.a.links), b.a.Selected().Kind)
 	}
 }
 
@@ -188,23 +188,23 @@ func TestPongs(t *testing.T) {
 	var pings []Send
 	b.take(func(s Send) { pings = append(pings, s) })
 	b.run(10*time.Millisecond, false, func(s Send) { pings = append(pings, s) })
-	if len(pings) < 2 || pings[0].Via == pings[1].Via {
+	if len(pings) < 2 || pings[0].Path == pings[1].Path {
 		t.Fatalf("sent %+v", pings)
 	}
-	b.a.Pong(b.now, pings[0].Via, probe.Tx{})
-	b.a.Pong(b.now, pings[0].Via, pings[1].Tx)
-	b.a.Pong(b.now, Via{Addr: addr("192.0.2.3:7")}, pings[0].Tx)
-	if p := b.a.Path(); p.Kind != Relay {
+	b.a.Pong(b.now, pings[0].Path, probe.Tx{})
+	b.a.Pong(b.now, pings[0].Path, pings[1].Tx)
+	b.a.Pong(b.now, Path{Addr: addr("192.0.2.3:7")}, pings[0].Tx)
+	if p := b.a.Selected(); p.Kind != Relay {
 		t.Fatalf("moved to %+v", p)
 	}
-	b.a.Pong(b.now, pings[0].Via, pings[0].Tx)
-	if p := b.a.Path(); p.Kind != Direct || p.Via != pings[0].Via {
+	b.a.Pong(b.now, pings[0].Path, pings[0].Tx)
+	if p := b.a.Selected(); p.Kind != Direct || p.Path != pings[0].Path {
 		t.Fatalf("not moved: %+v", p)
 	}
 	// The path dies; a replay of the pong changes nothing.
 	b.run(2*time.Second, true, nil)
-	b.a.Pong(b.now, pings[0].Via, pings[0].Tx)
-	if p := b.a.Path(); p.Kind != Relay {
+	b.a.Pong(b.now, pings[0].Path, pings[0].Tx)
+	if p := b.a.Selected(); p.Kind != Relay {
 		t.Errorf("an old pong moved to %+v", p)
 	}
 }
@@ -230,7 +230,7 @@ func TestHysteresis(t *testing.T) {
 		var due []answer
 		note := func(s Send) {
 			d, late := c.first, time.Duration(0)
-			if s.Via.Addr.Addr().Is6() {
+			if s.Path.Addr.Addr().Is6() {
 				// It begins to answer when the other one is in use.
 				if d, late = c.second, time.Second; b.now.Before(epoch.Add(late)) {
 					return
@@ -245,13 +245,13 @@ func TestHysteresis(t *testing.T) {
 				if d.due.After(b.now) {
 					keep = append(keep, d)
 				} else {
-					b.a.Pong(b.now, d.s.Via, d.s.Tx)
+					b.a.Pong(b.now, d.s.Path, d.s.Tx)
 				}
 			}
 			due = keep
 			b.take(note)
 		}
-		if p := b.a.Path(); p.Kind != Direct || p.Via.Addr.Addr().Is6() != c.moves {
+		if p := b.a.Selected(); p.Kind != Direct || p.Path.Addr.Addr().Is6() != c.moves {
 			t.Errorf("%v, then %v: %+v", c.first, c.second, p)
 		}
 	}
@@ -272,8 +272,8 @@ func TestScanBudget(t *testing.T) {
 		sockets, ports := map[uint16]bool{}, map[uint16]bool{}
 		for range 100 {
 			second = b.run(time.Second, true, func(s Send) {
-				sockets[s.Via.Socket] = true
-				ports[s.Via.Addr.Port()] = true
+				sockets[s.Path.Socket] = true
+				ports[s.Path.Addr.Port()] = true
 			})
 			total += second
 			worst = max(worst, second)
@@ -315,17 +315,17 @@ func TestReasons(t *testing.T) {
 		{NAT{IPv4: MappingEasy}, NAT{IPv6: MappingNone}, some, six, reasonNone},
 	} {
 		b := newBench(t)
-		if got := b.a.Path().Reason; got != reasonQuiet {
+		if got := b.a.Selected().Reason; got != reasonQuiet {
 			t.Errorf("at first: %s", got)
 		}
 		b.a.Open(b.now)
-		if got := b.a.Path().Reason; got != reasonUntold {
+		if got := b.a.Selected().Reason; got != reasonUntold {
 			t.Errorf("then: %s", got)
 		}
 		b.a.SetLocal(b.now, Local{NAT: c.local, Candidates: c.mine})
 		b.a.SetRemote(b.now, Remote{NAT: c.remote, Candidates: c.theirs})
 		b.run(15*time.Second, true, nil)
-		if got := b.a.Path().Reason; got != c.want || got.Short == "" || len(got.Short) > 30 {
+		if got := b.a.Selected().Reason; got != c.want || got.Short == "" || len(got.Short) > 30 {
 			t.Errorf("%v and %v: %q, want %q", c.local, c.remote, got, c.want)
 		}
 	}
@@ -338,8 +338,8 @@ func TestNoGarbage(t *testing.T) {
 	b.a.SetRemote(b.now, remote("192.0.2.1:7", "192.168.1.9:7", "[2001:db8::1]:7"))
 	b.a.Open(b.now)
 	answer := func(s Send) {
-		if s.Kind == probe.Ping && s.Via.Addr.Addr().Is6() {
-			b.a.Pong(b.now.Add(time.Millisecond), s.Via, s.Tx)
+		if s.Kind == probe.Ping && s.Path.Addr.Addr().Is6() {
+			b.a.Pong(b.now.Add(time.Millisecond), s.Path, s.Tx)
 		}
 	}
 	var sent []Send
@@ -352,14 +352,14 @@ func TestNoGarbage(t *testing.T) {
 			for _, s := range sent {
 				answer(s)
 			}
-			b.a.Received(b.a.Path().Via, b.now)
+			b.a.Received(b.a.Selected().Path, b.now)
 			b.a.Next()
 		}
 	}
 	for range 30 {
 		second()
 	}
-	if p := b.a.Path(); p.Kind != Direct || p.Limit != 1452 {
+	if p := b.a.Selected(); p.Kind != Direct || p.Limit != 1452 {
 		t.Fatalf("path %+v", p)
 	}
 	if n := testing.AllocsPerRun(20, second); n != 0 {
@@ -374,7 +374,7 @@ func FuzzAgent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		b := newBench(t)
 		var pings []Send
-		ways := []Via{{Addr: addr("192.0.2.1:7")}, {Addr: addr("192.168.1.1:7")}, {Lane: true}, {Addr: addr("192.0.2.1:7"), Socket: 3}, {}}
+		ways := []Path{{Addr: addr("192.0.2.1:7")}, {Addr: addr("192.168.1.1:7")}, {Relayed: true}, {Addr: addr("192.0.2.1:7"), Socket: 3}, {}}
 		nats := []Mapping{MappingUnknown, MappingNone, MappingEasy, MappingHard, MappingBlocked}
 		ops = ops[:min(len(ops), 200)]
 		for i := 0; i+1 < len(ops); i += 2 {
@@ -388,7 +388,7 @@ func FuzzAgent(f *testing.F) {
 			case 2:
 				if len(pings) > 0 {
 					s := pings[int(arg)%len(pings)]
-					b.a.Pong(b.now, s.Via, s.Tx)
+					b.a.Pong(b.now, s.Path, s.Tx)
 				}
 			case 3:
 				b.a.SetRemote(b.now, Remote{NAT: NAT{IPv4: nats[int(arg)%5]}, Candidates: []Candidate{{ways[int(arg)%2].Addr, TypeSTUN}}})

@@ -18,7 +18,7 @@ const (
 	laneKeep  = 5 * time.Second // after a direct path was found
 )
 
-func (a *Agent) isDirect() bool { return a.cur != (Via{}) && !a.cur.Lane }
+func (a *Agent) isDirect() bool { return a.cur != (Path{}) && !a.cur.Relayed }
 
 // watch pings the path in use and gives it up when it is dead.
 func (a *Agent) watch(t instant) {
@@ -90,8 +90,8 @@ func (a *Agent) deadAt(l *link) instant {
 func (a *Agent) lose(l *link, t instant) {
 	l.verified, l.next = 0, 0
 	a.forgive(l)
-	a.cur = Via{}
-	if l.via.Lane {
+	a.cur = Path{}
+	if l.path.Relayed {
 		l.tries, l.next = 0, t
 		return
 	}
@@ -104,7 +104,7 @@ func (a *Agent) lose(l *link, t instant) {
 func (a *Agent) choose(t instant) {
 	cur := a.find(a.cur)
 	if cur == nil || cur.verified == 0 {
-		a.cur, cur = Via{}, nil
+		a.cur, cur = Path{}, nil
 	}
 	best := cur
 	for i := range a.links {
@@ -132,8 +132,8 @@ func (a *Agent) choose(t instant) {
 // beats reports whether l is a better path than o. used says that o is in use, so that
 // the difference must be worth a switch.
 func (l *link) beats(o *link, used bool) bool {
-	if l.via.Lane != o.via.Lane {
-		return o.via.Lane
+	if l.path.Relayed != o.path.Relayed {
+		return o.path.Relayed
 	}
 	if l.lan != o.lan {
 		return l.lan
@@ -145,7 +145,7 @@ func (l *link) beats(o *link, used bool) bool {
 }
 
 func (a *Agent) take(l, old *link, t instant) {
-	a.cur = l.via
+	a.cur = l.path
 	a.quiet = false
 	l.next = 0
 	a.forgive(l)
@@ -155,10 +155,10 @@ func (a *Agent) take(l, old *link, t instant) {
 		a.forgive(old)
 		old.next = t.add(keepKnown)
 	}
-	if l.via.Lane {
+	if l.path.Relayed {
 		return
 	}
-	a.best, a.directAt = l.via, t
+	a.best, a.directAt = l.path, t
 	a.failed, a.nextRound = 0, 0
 	a.lastUse = max(a.lastUse, t)
 }

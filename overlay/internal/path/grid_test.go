@@ -34,7 +34,7 @@ func grid(t *testing.T, ka, kb overlaytest.Kind, double, oneSTUN bool) {
 	case ka == overlaytest.UDPBlocked || kb == overlaytest.UDPBlocked:
 		want = Relay
 	case hard(ka) && hard(kb):
-		want, within = Lane, 5*time.Second
+		want, within = RelayedUDP, 5*time.Second
 	case hard(ka) && strict(kb) || hard(kb) && strict(ka):
 		within = 5 * time.Second
 	}
@@ -84,7 +84,7 @@ func grid(t *testing.T, ka, kb overlaytest.Kind, double, oneSTUN bool) {
 		time.Sleep(500 * time.Millisecond)
 		for _, n := range []*node{a, b} {
 			st, peer := n.stats(), n.peer.stats()
-			if got := st.got[Direct] + st.got[Lane] + st.got[Relay]; got != peer.sent || st.late != 0 {
+			if got := st.got[Direct] + st.got[RelayedUDP] + st.got[Relay]; got != peer.sent || st.late != 0 {
 				t.Errorf("%s got %d of %d (%v), %d from where nothing was admitted", n.name, got, peer.sent, st.got, st.late)
 			}
 		}

@@ -10,12 +10,12 @@ import (
 
 // link is a path to the peer, or a candidate for one.
 type link struct {
-	via    Via
+	path   Path
 	typ    Type
 	listed bool // it is one of the peer's candidates
 	lan    bool
 
-	heard    instant // when the last authentic probe arrived from there
+	probed   instant // when the last authentic probe arrived from there
 	verified instant // when the last pong arrived; 0: it does not count as working
 	received instant // when data last arrived on it
 	answered instant // when the newest answered small ping was sent
@@ -42,9 +42,9 @@ type ping struct {
 }
 
 // find returns the link of a path, or nil.
-func (a *Agent) find(via Via) *link {
+func (a *Agent) find(via Path) *link {
 	for i := range a.links {
-		if a.links[i].via == via {
+		if a.links[i].path == via {
 			return &a.links[i]
 		}
 	}
@@ -53,16 +53,16 @@ func (a *Agent) find(via Via) *link {
 
 // addLink makes a link. If there is no room, it drops an address that is not a candidate
 // of the peer; if there is none, it returns nil.
-func (a *Agent) addLink(via Via, typ Type, t instant) *link {
+func (a *Agent) addLink(via Path, typ Type, t instant) *link {
 	if typ == TypeSeen {
 		n, worst := 0, -1
 		for i := range a.links {
 			l := &a.links[i]
-			if l.listed || l.via.Lane {
+			if l.listed || l.path.Relayed {
 				continue
 			}
 			n++
-			if l.via != a.cur && (worst < 0 || l.heard < a.links[worst].heard) {
+			if l.path != a.cur && (worst < 0 || l.probed < a.links[worst].probed) {
 				worst = i
 			}
 		}
@@ -70,11 +70,11 @@ func (a *Agent) addLink(via Via, typ Type, t instant) *link {
 			if worst < 0 {
 				return nil
 			}
-			w := a.links[worst].via
-			a.dropLinks(func(l *link) bool { return l.via == w })
+			w := a.links[worst].path
+			a.dropLinks(func(l *link) bool { return l.path == w })
 		}
 	}
-	a.links = append(a.links, link{via: via, typ: typ, from: t})
+	a.links = append(a.links, link{path: via, typ: typ, from: t})
 	l := &a.links[len(a.links)-1]
 	a.classify(l)
 	return l
@@ -85,8 +85,8 @@ func (a *Agent) dropLinks(drop func(*link) bool) {
 		if !drop(&l) {
 			return false
 		}
-		if l.heard != 0 {
-			a.out.Forget = append(a.out.Forget, l.via)
+		if l.probed != 0 {
+			a.out.Forget = append(a.out.Forget, l.path)
 		}
 		return true
 	})
@@ -94,8 +94,8 @@ func (a *Agent) dropLinks(drop func(*link) bool) {
 
 // classify sets whether a link stays in this node's LAN.
 func (a *Agent) classify(l *link) {
-	ip := l.via.Addr.Addr()
-	l.lan = !l.via.Lane && ip.IsPrivate() && slices.ContainsFunc(a.local.Nets, func(p netip.Prefix) bool { return p.Contains(ip) })
+	ip := l.path.Addr.Addr()
+	l.lan = !l.path.Relayed && ip.IsPrivate() && slices.ContainsFunc(a.local.Nets, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // admissible reports whether an address can be a peer's.

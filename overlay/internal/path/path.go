@@ -81,31 +81,31 @@ type Kind uint8
 
 // The kinds.
 const (
-	Relay  Kind = iota // the relay connection
-	Lane               // relayed UDP
-	Direct             // UDP to an address of the peer
+	Relay      Kind = iota // the relay connection
+	RelayedUDP             // relayed UDP
+	Direct                 // UDP to an address of the peer
 )
 
 // String returns the word that weft status shows.
 func (k Kind) String() string { return [...]string{"relay", "lane", "direct"}[min(k, Direct)] }
 
-// Via is a path on which datagrams travel to or from the peer. The zero Via is the relay
+// Path is a path on which datagrams travel to or from the peer. The zero Path is the relay
 // connection.
-type Via struct {
+type Path struct {
 	// Addr is the peer's address; invalid for relayed UDP.
 	Addr netip.AddrPort
 	// Socket is 0 for the node's main socket, else the number of an extra socket for IPv4
 	// on any port. The owner opens it at its first Send and closes it once Uses returns
 	// false.
 	Socket uint16
-	// Lane says that it is relayed UDP.
-	Lane bool
+	// Relayed says that it is relayed UDP.
+	Relayed bool
 }
 
-// Path is the selected path.
-type Path struct {
+// Selection is the selected path.
+type Selection struct {
 	Kind Kind
-	Via  Via
+	Path Path
 	// LAN says that the peer is in the same LAN.
 	LAN bool
 	// Limit is the length in bytes of the longest WireGuard message to send on this path
@@ -122,7 +122,7 @@ type Path struct {
 
 // Send is a probe to send.
 type Send struct {
-	Via  Via
+	Path Path
 	Kind probe.Kind
 	Tx   probe.Tx
 	Size int // length of a ping in bytes
@@ -138,14 +138,14 @@ type Output struct {
 	// Admit are paths on which WireGuard messages are the peer's from now on; on those in
 	// Forget they no longer are. Do Admit first: a path in both is to be forgotten.
 	Admit  []Admission
-	Forget []Via
+	Forget []Path
 	// Gather asks for fresh candidates of this node (SetLocal), CallMe for a message that
 	// asks the peer to probe now. Doubt says that a path was lost, so that candidates
 	// gathered lately may be outdated.
 	Gather, CallMe, Doubt bool
 	// Lane says whether a lane is wanted now.
 	Lane bool
-	// Changed says that the result of Path has changed in more than its RTT.
+	// Changed says that the result of Selected has changed in more than its RTT.
 	Changed bool
 }
 
@@ -153,7 +153,7 @@ type Output struct {
 // on it. Otherwise only an authentic ping has arrived, which may be a replay and must not
 // take the path from another peer.
 type Admission struct {
-	Via    Via
+	Path   Path
 	Proven bool
 }
 

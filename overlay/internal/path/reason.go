@@ -41,7 +41,7 @@ func (a *Agent) reason() Reason {
 		return reasonQuiet
 	case !a.hasRemote:
 		return reasonUntold
-	case slices.ContainsFunc(a.links, func(l link) bool { return l.size.small && l.verified != 0 && !l.via.Lane }):
+	case slices.ContainsFunc(a.links, func(l link) bool { return l.size.small && l.verified != 0 && !l.path.Relayed }):
 		return reasonSmall
 	case mine.blocked():
 		return reasonOwnUDP

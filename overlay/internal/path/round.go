@@ -43,7 +43,7 @@ func (a *Agent) startRound(t instant, ask bool) {
 	a.nextRound = t.add(roundAfter[min(a.failed, len(roundAfter)-1)])
 	for i := range a.links {
 		l := &a.links[i]
-		if l.verified == 0 || l.via != a.cur {
+		if l.verified == 0 || l.path != a.cur {
 			l.tries, l.next = 0, t
 		}
 	}
@@ -56,20 +56,20 @@ func (a *Agent) startRound(t instant, ask bool) {
 // keepRound sends due pings to addresses not in use, and starts another round when the
 // last one has failed.
 func (a *Agent) keepRound(t instant) {
-	if l := a.find(a.best); l != nil && l.via != a.cur {
+	if l := a.find(a.best); l != nil && l.path != a.cur {
 		a.keepLink(l, t)
 	}
 	for _, lan := range [...]bool{true, false} {
 		for i := range a.links {
-			if l := &a.links[i]; l.lan == lan && l.via != a.cur {
+			if l := &a.links[i]; l.lan == lan && l.path != a.cur {
 				a.keepLink(l, t)
 			}
 		}
 	}
 	for i := range a.links {
-		if l := &a.links[i]; l.via.Socket != 0 && l.via != a.cur && t.sub(l.heard) >= keepSocket {
-			via := l.via
-			a.dropLinks(func(l *link) bool { return l.via == via })
+		if l := &a.links[i]; l.path.Socket != 0 && l.path != a.cur && t.sub(l.probed) >= keepSocket {
+			via := l.path
+			a.dropLinks(func(l *link) bool { return l.path == via })
 			break
 		}
 	}
@@ -132,7 +132,7 @@ func (a *Agent) pingUnverified(l *link, t instant) bool {
 	if t.sub(l.from) >= perAddressTime {
 		l.from, l.spent = t, 0
 	}
-	if l.spent >= perAddress || a.isBroadcast(l.via.Addr.Addr()) || !a.unverified.take(t, unverifiedPerSec, unverifiedBurst) {
+	if l.spent >= perAddress || a.isBroadcast(l.path.Addr.Addr()) || !a.unverified.take(t, unverifiedPerSec, unverifiedBurst) {
 		return false
 	}
 	l.spent++
@@ -155,7 +155,7 @@ func (a *Agent) ping(l *link, t instant, size uint16) {
 			l.oldest = t
 		}
 	}
-	a.out.Send = append(a.out.Send, Send{Via: l.via, Kind: probe.Ping, Tx: l.open[slot].tx, Size: max(int(size), probe.Len)})
+	a.out.Send = append(a.out.Send, Send{Path: l.path, Kind: probe.Ping, Tx: l.open[slot].tx, Size: max(int(size), probe.Len)})
 }
 
 // forgive clears the missed pings.

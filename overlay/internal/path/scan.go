@@ -126,7 +126,7 @@ func (a *Agent) scanBatch(t instant) {
 					k := s.sent%Sockets + 1
 					s.open = max(s.open, k)
 					s.sent++
-					a.scanPing(Via{Addr: s.target, Socket: uint16(k)})
+					a.scanPing(Path{Addr: s.target, Socket: uint16(k)})
 				}
 			}
 			s.at = t.add(scanTick)
@@ -138,7 +138,7 @@ func (a *Agent) scanBatch(t instant) {
 		for range scanBatch {
 			if s.tried < scanPorts {
 				s.tried++
-				a.scanPing(Via{Addr: netip.AddrPortFrom(s.target.Addr(), s.nextPort())})
+				a.scanPing(Path{Addr: netip.AddrPortFrom(s.target.Addr(), s.nextPort())})
 			}
 		}
 		s.at = t.add(scanTick)
@@ -157,6 +157,6 @@ func (s *scan) nextPort() uint16 {
 
 // scanPing sends a ping without waiting for its answer: if it arrives, the peer pings
 // back.
-func (a *Agent) scanPing(via Via) {
-	a.out.Send = append(a.out.Send, Send{Via: via, Kind: probe.Ping, Tx: a.newTx(), Size: probe.Len})
+func (a *Agent) scanPing(via Path) {
+	a.out.Send = append(a.out.Send, Send{Path: via, Kind: probe.Ping, Tx: a.newTx(), Size: probe.Len})
 }

@@ -219,7 +219,7 @@ func TestLAN(t *testing.T) {
 			s.a.host.Link.SetLatency(2 * time.Millisecond)
 		}, func(s *scene) {
 			for _, n := range []*node{s.a, s.b} {
-				if p := n.path(); !p.LAN || p.Via.Addr.Addr() != n.peer.host.Addrs()[0] {
+				if p := n.path(); !p.LAN || p.Path.Addr.Addr() != n.peer.host.Addrs()[0] {
 					t.Errorf("hairpin %v: %v takes %+v", hairpin, n.name, p)
 				}
 			}
@@ -235,7 +235,7 @@ func TestIPv6(t *testing.T) {
 		s.a = s.w.node("a", 0, na.Host("a", "192.168.1.2", "2001:db8:a::2"))
 		s.b = s.w.node("b", 1, nb.Host("b", "192.168.7.2", "2001:db8:b::2"))
 	}, func(s *scene) {
-		if p := s.a.path(); !p.Via.Addr.Addr().Is6() || p.Limit != 1452 {
+		if p := s.a.path(); !p.Path.Addr.Addr().Is6() || p.Limit != 1452 {
 			t.Errorf("takes %+v", p)
 		}
 	})
@@ -298,7 +298,7 @@ func TestLaneLost(t *testing.T) {
 		s.b = s.w.node("b", 1, nb.Host("b", "192.168.7.2"))
 		s.a.sending, s.b.sending = true, true
 		defer start(s.w, s.a, s.b)()
-		took := s.eventually("a lane", 2*time.Second, func() bool { return s.a.path().Kind == Lane && s.b.path().Kind == Lane })
+		took := s.eventually("a lane", 2*time.Second, func() bool { return s.a.path().Kind == RelayedUDP && s.b.path().Kind == RelayedUDP })
 		t.Logf("lane after %v", took)
 		if p := s.a.path(); p.Reason != reasonBothHard {
 			t.Errorf("reason: %s", p.Reason)
@@ -308,7 +308,7 @@ func TestLaneLost(t *testing.T) {
 			t.Errorf("without lane: %v", p.Kind)
 		}
 		s.a.do(func() { s.a.agent.SetLane(time.Now(), true) })
-		s.eventually("a lane again", time.Second, func() bool { return s.a.path().Kind == Lane })
+		s.eventually("a lane again", time.Second, func() bool { return s.a.path().Kind == RelayedUDP })
 		// The relay's UDP port stops answering.
 		s.w.relay.Close()
 		if worst := s.b.outage(3 * time.Second); worst > 750*time.Millisecond {
@@ -329,14 +329,14 @@ func TestHardBack(t *testing.T) {
 		s.a = s.w.node("a", 0, na.Host("a", "192.168.1.2"))
 		s.b = s.w.node("b", 1, nb.Host("b", "192.168.7.2"))
 	}, func(s *scene) {
-		was := s.a.path().Via
+		was := s.a.path().Path
 		if was.Socket == 0 {
 			t.Fatalf("by the node's own socket: %+v", was)
 		}
 		s.in.Partition(s.a.host, s.b.host)
 		s.eventually("another path", 5*time.Second, func() bool { return s.a.path().Kind != Direct && s.b.path().Kind != Direct })
 		s.in.Heal(s.a.host, s.b.host)
-		s.eventually("the path again", 30*time.Second, func() bool { return s.a.path().Via == was })
+		s.eventually("the path again", 30*time.Second, func() bool { return s.a.path().Path == was })
 		for _, n := range []*node{s.a, s.b} {
 			n.do(func() { n.sending = false })
 		}

@@ -66,9 +66,9 @@ func (s *size) answered(p ping, t instant) {
 func (l *link) payload(mtu int) uint16 {
 	head := headIPv6
 	switch {
-	case l.via.Lane:
+	case l.path.Relayed:
 		head += headLane
-	case l.via.Addr.Addr().Is4() && mtu > safeMTU:
+	case l.path.Addr.Addr().Is4() && mtu > safeMTU:
 		head = headIPv4
 	}
 	return uint16(min(mtu-head, probe.MaxLen))
@@ -137,7 +137,7 @@ func (a *Agent) tooSmall(l *link, t instant) {
 	l.size = size{small: true}
 	l.next = t.add(keepKnown)
 	a.forgive(l)
-	a.cur = Via{}
+	a.cur = Path{}
 	a.choose(t)
 }
 

@@ -24,7 +24,7 @@ func TestFillingUplink(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			via := Via{Addr: addr("192.0.2.1:7")}
+			via := Path{Addr: addr("192.0.2.1:7")}
 			b.a.Open(b.now)
 			b.a.SetRemote(b.now, remote("192.0.2.1:7"))
 			type answer struct {
@@ -49,11 +49,11 @@ func TestFillingUplink(t *testing.T) {
 						b.a.Tick(b.now)
 					}
 					b.take(func(s Send) {
-						if s.Kind == probe.Ping && s.Via == via && !cut {
+						if s.Kind == probe.Ping && s.Path == via && !cut {
 							way = append(way, answer{b.now.Add(delay), s.Tx})
 						}
 					})
-					if b.a.Path().Kind != Direct {
+					if b.a.Selected().Kind != Direct {
 						return b.now.Sub(begun)
 					}
 				}
@@ -62,15 +62,15 @@ func TestFillingUplink(t *testing.T) {
 			for range 100 { // until the direct path is found
 				flow(10 * time.Millisecond)
 			}
-			if b.a.Path().Kind != Direct {
+			if b.a.Selected().Kind != Direct {
 				t.Fatal("no direct path")
 			}
 			flow(5 * time.Second)
 			uploading = true
 			if lost := flow(2 * time.Minute); lost != 0 {
-				t.Fatalf("given up after %v, %v behind: %v", lost, delay, b.a.Path().Reason)
+				t.Fatalf("given up after %v, %v behind: %v", lost, delay, b.a.Selected().Reason)
 			}
-			if limit := b.a.Path().Limit; limit < 1400 {
+			if limit := b.a.Selected().Limit; limit < 1400 {
 				t.Errorf("messages of %d bytes are believed to pass", limit)
 			}
 			cut, way = true, nil

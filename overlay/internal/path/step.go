@@ -27,13 +27,13 @@ func (a *Agent) goQuiet(t instant) {
 		return
 	}
 	a.quiet = true
-	a.cur = Via{}
+	a.cur = Path{}
 	for i := range a.links {
 		l := &a.links[i]
 		l.verified, l.next = 0, 0
 		a.forgive(l)
 	}
-	a.dropLinks(func(l *link) bool { return l.via.Socket != 0 })
+	a.dropLinks(func(l *link) bool { return l.path.Socket != 0 })
 }
 
 func (a *Agent) isActive(t instant) bool { return a.lastTx != 0 && t.sub(a.lastTx) < activeFor }
@@ -42,8 +42,8 @@ func (a *Agent) isActive(t instant) bool { return a.lastTx != 0 && t.sub(a.lastT
 func (a *Agent) Take() Output {
 	out := a.out
 	out.Lane = a.wantLane()
-	p := a.Path()
-	if q := a.shown; p.Kind != q.Kind || p.Via != q.Via || p.Limit != q.Limit || p.Quiet != q.Quiet || p.Reason != q.Reason || p.LAN != q.LAN {
+	p := a.Selected()
+	if q := a.shown; p.Kind != q.Kind || p.Path != q.Path || p.Limit != q.Limit || p.Quiet != q.Quiet || p.Reason != q.Reason || p.LAN != q.LAN {
 		out.Changed = true
 		a.shown = p
 	}
@@ -51,13 +51,13 @@ func (a *Agent) Take() Output {
 	return out
 }
 
-// Path returns the path to use now.
-func (a *Agent) Path() Path {
-	p := Path{Via: a.cur, Quiet: a.quiet, Reason: a.reason()}
+// Selected returns the path to use now.
+func (a *Agent) Selected() Selection {
+	p := Selection{Path: a.cur, Quiet: a.quiet, Reason: a.reason()}
 	if l := a.find(a.cur); l != nil {
 		p.Kind = Direct
-		if l.via.Lane {
-			p.Kind = Lane
+		if l.path.Relayed {
+			p.Kind = RelayedUDP
 		}
 		p.LAN, p.RTT, p.Limit = l.lan, l.rtt, l.limit()
 	}
@@ -70,7 +70,7 @@ func (a *Agent) Uses(socket uint16) bool {
 		return true
 	}
 	for i := range a.links {
-		if a.links[i].via.Socket == socket {
+		if a.links[i].path.Socket == socket {
 			return true
 		}
 	}
@@ -89,7 +89,7 @@ func (a *Agent) Next() time.Time {
 		due(a.lastTx.add(activeFor))
 		due(a.roundDue())
 		due(a.scanStart())
-		if a.cur == (Via{}) || a.cur.Lane {
+		if a.cur == (Path{}) || a.cur.Relayed {
 			due(a.waitsUntil())
 		}
 	}
@@ -100,7 +100,7 @@ func (a *Agent) Next() time.Time {
 	for i := range a.links {
 		l := &a.links[i]
 		due(l.next)
-		if l.via == a.cur && a.active {
+		if l.path == a.cur && a.active {
 			due(a.nextPing(l))
 			due(a.deadAt(l))
 			due(l.size.due())

@@ -104,7 +104,7 @@ type node struct {
 	send  *probe.Key
 	recv  *probe.Key
 
-	admitted map[Via]bool
+	admitted map[Path]bool
 	deaf     bool // drops all UDP that it receives
 	wantLane bool
 	lanes    bool // the relay offers lanes
@@ -124,7 +124,7 @@ type counts struct {
 
 func (w *world) node(name string, side byte, h *overlaytest.Host, nets ...string) *node {
 	n := &node{w: w, name: name, side: side, host: h, calls: make(chan func(), 4096), extra: map[uint16]*overlaytest.PacketConn{},
-		admitted: map[Via]bool{}, lanes: true}
+		admitted: map[Path]bool{}, lanes: true}
 	for _, p := range nets {
 		n.nets = append(n.nets, netip.MustParsePrefix(p))
 	}
@@ -148,9 +148,9 @@ func (n *node) datagram(b []byte, from netip.AddrPort, socket uint16) {
 	if n.deaf {
 		return
 	}
-	via := Via{Addr: from, Socket: socket}
+	via := Path{Addr: from, Socket: socket}
 	if from == n.w.lane && len(b) > 2 && b[0] == 0xF6 && b[1] == 1-n.side {
-		b, via = b[2:], Via{Lane: true}
+		b, via = b[2:], Path{Relayed: true}
 	}
 	switch {
 	case b[0] == probe.First:
@@ -169,8 +169,8 @@ func (n *node) datagram(b []byte, from netip.AddrPort, socket uint16) {
 			break
 		}
 		kind := Direct
-		if via.Lane {
-			kind = Lane
+		if via.Relayed {
+			kind = RelayedUDP
 		}
 		n.data(kind)
 		n.agent.Received(via, time.Now())
@@ -252,7 +252,7 @@ func (n *node) signal(f func(*node)) {
 func (n *node) act() {
 	out := n.agent.Take()
 	for _, v := range out.Admit {
-		n.admitted[v.Via] = true
+		n.admitted[v.Path] = true
 	}
 	for _, v := range out.Forget {
 		delete(n.admitted, v)
@@ -265,7 +265,7 @@ func (n *node) act() {
 		} else {
 			b = n.send.AppendPong(nil, s.Tx, s.To)
 		}
-		n.write(s.Via, b)
+		n.write(s.Path, b)
 	}
 	for k, c := range n.extra {
 		if !n.agent.Uses(k) {
@@ -284,9 +284,9 @@ func (n *node) act() {
 		}
 	}
 	if out.Changed {
-		p := n.agent.Path()
+		p := n.agent.Selected()
 		if testing.Verbose() {
-			n.w.t.Logf("%v %s: %v %v limit %d rtt %v: %s", time.Now().Format("05.000"), n.name, p.Kind, p.Via, p.Limit, p.RTT, p.Reason)
+			n.w.t.Logf("%v %s: %v %v limit %d rtt %v: %s", time.Now().Format("05.000"), n.name, p.Kind, p.Path, p.Limit, p.RTT, p.Reason)
 		}
 		if p.Kind == Direct && n.directAt.IsZero() {
 			n.directAt = time.Now()
@@ -302,10 +302,10 @@ func (n *node) act() {
 	}
 }
 
-func (n *node) write(via Via, b []byte) {
+func (n *node) write(via Path, b []byte) {
 	c := n.sock
 	switch {
-	case via.Lane:
+	case via.Relayed:
 		c.WriteToUDPAddrPort(append([]byte{0xF6, n.side}, b...), n.w.lane)
 		return
 	case via.Socket != 0:
@@ -322,12 +322,12 @@ func (n *node) write(via Via, b []byte) {
 func (n *node) sendData() {
 	n.sent++
 	n.agent.Data(time.Now(), time.Now())
-	p := n.agent.Path()
+	p := n.agent.Selected()
 	if p.Kind == Relay {
 		n.signal(func(p *node) { p.data(Relay); p.agent.Relayed(time.Now()) })
 		return
 	}
-	n.write(p.Via, append([]byte{4}, make([]byte, 99)...))
+	n.write(p.Path, append([]byte{4}, make([]byte, 99)...))
 }
 
 // start runs both nodes until stop is called.
@@ -382,8 +382,8 @@ func (n *node) do(f func()) {
 	<-done
 }
 
-func (n *node) path() (p Path) {
-	n.do(func() { p = n.agent.Path() })
+func (n *node) path() (p Selection) {
+	n.do(func() { p = n.agent.Selected() })
 	return p
 }
 

@@ -9,59 +9,59 @@ import (
 	"weft/overlay/internal/path"
 )
 
-// Peers tell each other in their session at which addresses they may be reached.
+// Peers send each other their candidates in their session.
 
-// changed hands every agent what this node has learnt about itself. moved
-// says that its addresses are other ones.
+// changed gives every agent what this node has found out about itself. moved says that
+// its addresses have changed.
 func (ps *Paths) changed(moved bool) {
 	now, local := time.Now(), ps.local()
 	for _, o := range ps.peers {
 		o.agent.SetLocal(now, local)
-		ps.laneHeard(o)
+		ps.relayUDPAnswered(o)
 		if moved {
 			ps.endLane(o)
 			o.agent.NetworkChanged(now)
 		} else if !o.shown.Quiet {
-			ps.tell(o, o.againCalls)
+			ps.sendCandidates(o, o.againCalls)
 		}
 		ps.act(o, now)
 	}
 }
 
-// tell sends a peer this node's candidates; with callMe it is to probe now.
-// What changes while a message is on its way is sent after it.
-func (ps *Paths) tell(o *peer, callMe bool) {
+// sendCandidates sends a peer this node's candidates; with callMe it also asks the peer
+// to probe now. Changes while a message is being sent are sent after it.
+func (ps *Paths) sendCandidates(o *peer, callMe bool) {
 	s := ps.cfg.Session(o.id)
-	if s == nil || !o.live || o.told || ps.gatherer.Snapshot().Started.IsZero() {
+	if s == nil || !o.live || o.sending || ps.gatherer.Snapshot().Started.IsZero() {
 		o.again, o.againCalls = true, o.againCalls || callMe
 		return
 	}
 	m := ps.message(callMe)
-	if !callMe && m.NAT4 == o.said.NAT4 && m.NAT6 == o.said.NAT6 && slices.Equal(m.Candidates, o.said.Candidates) {
+	if !callMe && m.NAT4 == o.lastSent.NAT4 && m.NAT6 == o.lastSent.NAT6 && slices.Equal(m.Candidates, o.lastSent.Candidates) {
 		o.again = false
 		return
 	}
-	o.said = m
-	o.told, o.again, o.againCalls = true, false, false
+	o.lastSent = m
+	o.sending, o.again, o.againCalls = true, false, false
 	ps.cfg.Go(func() {
 		err := s.Send(m)
 		if err != nil {
-			ps.cfg.Log.Debug("tell candidates", "peer", o.id, "err", err)
+			ps.cfg.Log.Debug("send candidates", "peer", o.id, "err", err)
 		}
 		ps.cfg.Do(func() {
-			o.told = false
-			if err != nil { // the next session has to say it
+			o.sending = false
+			if err != nil { // the next session must send them
 				o.again, o.againCalls = true, o.againCalls || callMe
 				return
 			}
 			if o.again && ps.peers[o.id] == o {
-				ps.tell(o, o.againCalls)
+				ps.sendCandidates(o, o.againCalls)
 			}
 		})
 	})
 }
 
-// message is what peers are told.
+// message returns the message with this node's candidates.
 func (ps *Paths) message(callMe bool) intro.Message {
 	snap := ps.gatherer.Snapshot()
 	m := intro.Message{Type: intro.TypeCandidates, NAT4: string(snap.IPv4.Mapping), NAT6: string(snap.IPv6.Mapping)}
@@ -74,24 +74,25 @@ func (ps *Paths) message(callMe bool) intro.Message {
 	return m
 }
 
-// RelayBack is called when the home relay is there again. What was said through it
-// meanwhile may be lost, and its lanes are.
+// RelayBack is called when the home connection is back. Messages through it may have been
+// lost meanwhile, and its lanes have ended.
 func (ps *Paths) RelayBack() {
 	now := time.Now()
 	for _, o := range ps.peers {
-		if ps.cfg.Way(o.id) != homes.Way(ps.cfg.Home) {
+		if ps.cfg.RelayConn(o.id) != homes.RelayConn(ps.cfg.Home) {
 			continue
 		}
 		ps.endLane(o)
 		o.lane.ask = time.Time{}
 		if o.shown.Kind != path.Direct && !o.shown.Quiet {
-			ps.tell(o, true)
+			ps.sendCandidates(o, true)
 		}
 		ps.act(o, now)
 	}
 }
 
-// Live is told by intro that the other side is ready for messages, by any goroutine.
+// Live is called by package intro when the other side is ready for messages. Any
+// goroutine may call it.
 func (ps *Paths) Live(s *intro.Session) {
 	ps.cfg.Do(func() {
 		o := ps.peers[s.Peer.ID]
@@ -100,12 +101,12 @@ func (ps *Paths) Live(s *intro.Session) {
 		}
 		o.live = true
 		if o.again {
-			ps.tell(o, o.againCalls)
+			ps.sendCandidates(o, o.againCalls)
 		}
 	})
 }
 
-// Message is told by intro what a peer says beyond introductions, by any goroutine.
+// Message is called by package intro with a message of a peer. Any goroutine may call it.
 func (ps *Paths) Message(s *intro.Session, m intro.Message) {
 	if m.Type != intro.TypeCandidates && m.Type != intro.TypeCallMe {
 		return
@@ -128,7 +129,7 @@ func (ps *Paths) Message(s *intro.Session, m intro.Message) {
 	})
 }
 
-// mapping takes a word of a peer.
+// mapping parses a Mapping of a peer; unknown values become MappingUnknown.
 func mapping(s string) path.Mapping {
 	m := path.Mapping(s)
 	if slices.Contains([]path.Mapping{path.MappingNone, path.MappingEasy, path.MappingHard, path.MappingBlocked}, m) {

@@ -12,33 +12,33 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// Lanes: a relay forwards datagrams between two nodes that cannot reach each
-// other directly. Who needs one asks the relay through which the tunnel goes;
-// both then bind their side to the UDP address that their datagrams have there.
+// Lanes, for relayed UDP: a relay forwards datagrams between two nodes that cannot reach
+// each other directly. A node that needs a lane asks the relay of the tunnel. Both nodes
+// then bind their side to the UDP address from which the relay receives them.
 
 const (
-	laneRetry = 30 * time.Second // after a relay that gave none, or whose UDP does not answer
+	laneRetry = 30 * time.Second // after a relay that gave no lane, or whose UDP does not answer
 	laneWait  = 5 * time.Second  // for the relay's answer
 )
 
 // laneOf is a peer's lane.
 type laneOf struct {
-	binder *lane.Binder // nil: there is none
-	way    homes.Way    // whose relay it is
+	binder *lane.Binder    // nil: there is none
+	conn   homes.RelayConn // connection to its relay
 	info   lane.Info
 	addr   netip.AddrPort // of the relay
 	bound  bool
-	next   time.Time // when something is due; zero for never
-	ask    time.Time // not before
-	// unheard says that there is a lane, and the relay's UDP has not answered this
-	// node yet.
-	unheard bool
+	next   time.Time // when to bind again; zero for never
+	ask    time.Time // earliest next request
+	// unconfirmed says that there is a lane, but the relay's UDP address has not answered
+	// this node yet.
+	unconfirmed bool
 }
 
-// keepLane asks for a lane when one is wanted, and goes on with binding it.
+// keepLane requests a lane when one is wanted, and continues to bind it.
 func (ps *Paths) keepLane(o *peer, want bool, now time.Time) {
-	l, way := &o.lane, ps.cfg.Way(o.id)
-	if l.binder != nil && l.way != way {
+	l, way := &o.lane, ps.cfg.RelayConn(o.id)
+	if l.binder != nil && l.conn != way {
 		ps.endLane(o)
 	}
 	switch {
@@ -60,34 +60,34 @@ func (ps *Paths) keepLane(o *peer, want bool, now time.Time) {
 	}
 }
 
-// LaneCame is told by a relay connection that there is a lane. It and those that follow
-// may be called by any goroutine.
-func (ps *Paths) LaneCame(w homes.Way, id cert.NodeID, info lane.Info) {
+// LaneOpened is called by a relay connection when there is a lane. Any goroutine may call
+// it and the next two.
+func (ps *Paths) LaneOpened(w homes.RelayConn, id cert.NodeID, info lane.Info) {
 	ps.cfg.Hint(func() {
 		o := ps.peers[id]
-		if o == nil || ps.cfg.Way(o.id) != w || o.lane.binder != nil && o.lane.info == info {
+		if o == nil || ps.cfg.RelayConn(o.id) != w || o.lane.binder != nil && o.lane.info == info {
 			return
 		}
 		addr := ps.udpOf(w)
 		if !addr.IsValid() {
-			o.lane.ask, o.lane.unheard = time.Now().Add(laneRetry), true
+			o.lane.ask, o.lane.unconfirmed = time.Now().Add(laneRetry), true
 			ps.servers()
 			ps.gatherer.Want()
 			return
 		}
 		ps.endLane(o)
 		l := &o.lane
-		l.way, l.info, l.addr, l.binder = w, info, addr, lane.NewBinder(info)
+		l.conn, l.info, l.addr, l.binder = w, info, addr, lane.NewBinder(info)
 		ps.bindLane(o, time.Now())
 		ps.due(o, l.next)
 	})
 }
 
-// LaneWent is told that there is no lane, or no more.
-func (ps *Paths) LaneWent(w homes.Way, id cert.NodeID) {
+// LaneEnded is called when there is no lane, or when it has ended.
+func (ps *Paths) LaneEnded(w homes.RelayConn, id cert.NodeID) {
 	ps.cfg.Hint(func() {
 		o := ps.peers[id]
-		if o == nil || ps.cfg.Way(o.id) != w {
+		if o == nil || ps.cfg.RelayConn(o.id) != w {
 			return
 		}
 		now := time.Now()
@@ -97,12 +97,12 @@ func (ps *Paths) LaneWent(w homes.Way, id cert.NodeID) {
 	})
 }
 
-// LaneMoved is told that the relay gets our datagrams from another address than
-// the one that is bound.
-func (ps *Paths) LaneMoved(w homes.Way, id cert.NodeID) {
+// LaneRebind is called when the relay gets our datagrams from another address than the
+// bound one.
+func (ps *Paths) LaneRebind(w homes.RelayConn, id cert.NodeID) {
 	ps.cfg.Hint(func() {
 		o := ps.peers[id]
-		if o == nil || ps.cfg.Way(o.id) != w || o.lane.binder == nil {
+		if o == nil || ps.cfg.RelayConn(o.id) != w || o.lane.binder == nil {
 			return
 		}
 		o.lane.bound = false
@@ -112,25 +112,26 @@ func (ps *Paths) LaneMoved(w homes.Way, id cert.NodeID) {
 	})
 }
 
-// laneHeard asks once more for a lane that came before the relay's UDP had answered
-// this node: the peer may have been faster, or the list of relays was not known yet.
-func (ps *Paths) laneHeard(o *peer) {
+// relayUDPAnswered requests again a lane that came before the relay's UDP address had
+// answered this node: the peer was faster, or this node did not have the list of relays
+// yet.
+func (ps *Paths) relayUDPAnswered(o *peer) {
 	l := &o.lane
-	if !l.unheard {
+	if !l.unconfirmed {
 		return
 	}
-	if w := ps.cfg.Way(o.id); w != nil && ps.udpOf(w).IsValid() {
-		l.unheard, l.ask = false, time.Time{}
+	if w := ps.cfg.RelayConn(o.id); w != nil && ps.udpOf(w).IsValid() {
+		l.unconfirmed, l.ask = false, time.Time{}
 	}
 }
 
-// bindLane sends what is due to bind a lane.
+// bindLane sends the datagrams that are due to bind a lane.
 func (ps *Paths) bindLane(o *peer, now time.Time) {
 	l := &o.lane
 	out, wake := l.binder.Poll(now)
 	l.next = wake
 	if out != nil {
-		ps.cfg.Bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: l.addr})
+		ps.cfg.Bind.SendTo(out, bind.Path{Kind: bind.Direct, Addr: l.addr})
 	}
 	if l.binder.State() == lane.Blocked {
 		ps.endLane(o)
@@ -138,19 +139,19 @@ func (ps *Paths) bindLane(o *peer, now time.Time) {
 	}
 }
 
-// endLane forgets a lane.
+// endLane drops a lane.
 func (ps *Paths) endLane(o *peer) {
 	l := &o.lane
 	if l.binder == nil {
 		return
 	}
-	ps.cfg.Bind.Unverify(bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
+	ps.cfg.Bind.Unverify(bind.Path{Kind: bind.RelayedUDP, Addr: l.addr, Lane: l.info.Recv})
 	*l = laneOf{ask: l.ask}
 	o.agent.SetLane(time.Now(), false)
 }
 
-// LaneSaid takes what a relay says about a lane, on a socket's goroutine.
-func (ps *Paths) LaneSaid(pkt []byte, from bind.Way) {
+// LaneControl takes a control datagram about a lane, on a socket's goroutine.
+func (ps *Paths) LaneControl(pkt []byte, from bind.Path) {
 	_, id, ok := lane.Parse(pkt)
 	if !ok || from.Socket != nil {
 		return
@@ -159,7 +160,7 @@ func (ps *Paths) LaneSaid(pkt []byte, from bind.Way) {
 	ps.cfg.Hint(func() { ps.laneControl(id, b, from.Addr) })
 }
 
-// laneControl goes on with binding a lane.
+// laneControl continues to bind a lane.
 func (ps *Paths) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
 	for _, o := range ps.peers {
 		l := &o.lane
@@ -167,12 +168,12 @@ func (ps *Paths) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
 			continue
 		}
 		if out := l.binder.Handle(b); out != nil {
-			ps.cfg.Bind.SendTo(out, bind.Way{Kind: bind.Direct, Addr: from})
+			ps.cfg.Bind.SendTo(out, bind.Path{Kind: bind.Direct, Addr: from})
 		}
 		if l.binder.State() == lane.IsBound {
 			now := time.Now()
 			l.bound, l.next = true, time.Time{}
-			ps.cfg.Bind.Verify(o.endpoint, bind.Way{Kind: bind.Lane, Addr: l.addr, Lane: l.info.Recv})
+			ps.cfg.Bind.Verify(o.endpoint, bind.Path{Kind: bind.RelayedUDP, Addr: l.addr, Lane: l.info.Recv})
 			o.agent.SetLane(now, true)
 			ps.act(o, now)
 		}
@@ -180,11 +181,11 @@ func (ps *Paths) laneControl(id lane.ID, b []byte, from netip.AddrPort) {
 	}
 }
 
-// udpOf is the UDP address of the relay at the other end of w, as far as STUN
-// has found it to answer.
-func (ps *Paths) udpOf(w homes.Way) netip.AddrPort {
+// udpOf returns the UDP address of the relay at the other end of w, if it has answered
+// STUN.
+func (ps *Paths) udpOf(w homes.RelayConn) netip.AddrPort {
 	answers := ps.gatherer.Snapshot().Answers
-	for _, server := range w.Relay().STUN { // those with lanes come first
+	for _, server := range w.Relay().STUN { // those that offer relayed UDP come first
 		for _, a := range answers {
 			if a.Seen.IsValid() && a.Server == server {
 				return a.Addr

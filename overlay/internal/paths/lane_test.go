@@ -55,8 +55,8 @@ func TestLane(t *testing.T) {
 		b.want(a, "lane")
 
 		r.set(func(r *laneRelay) { clear(r.sides) })
-		a.LaneWent(a.way, b.id)
-		b.LaneWent(b.way, a.id)
+		a.LaneEnded(a.way, b.id)
+		b.LaneEnded(b.way, a.id)
 		a.want(b, "relay")
 		asked := r.requests()
 		time.Sleep(laneRetry - time.Second)
@@ -131,7 +131,7 @@ func TestLaneOfAnotherRelay(t *testing.T) {
 		a.in(func() { a.way = nil })
 		a.want(b, "relay")
 		info := lane.Info{Send: lane.NewID(), Recv: lane.NewID(), Key: lane.NewKey(), Idle: time.Minute}
-		a.LaneCame(&laneWay{r: r, a: a, b: b}, b.id, info) // by a connection that it goes by no more
+		a.LaneOpened(&laneWay{r: r, a: a, b: b}, b.id, info) // by a connection that it goes by no more
 		time.Sleep(time.Second)
 		if a.to(b) != "relay" {
 			t.Errorf("the path is %s", a.to(b))

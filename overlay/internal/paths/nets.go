@@ -20,10 +20,10 @@ import (
 	"weft/overlay/status"
 )
 
-// UDP says how direct paths are made.
+// UDP configures direct paths.
 type UDP struct {
-	Off        bool                        // not at all: everything goes through relays
-	Endpoints  []netip.AddrPort            // where else the node can be reached, by its owner's word; at most 4
+	Off        bool                        // no direct paths: everything goes through relays
+	Endpoints  []netip.AddrPort            // addresses that the owner gave, at which the node can be reached; at most 4
 	NoPortMap  bool                        // never ask the gateway for a port mapping
 	Interfaces func() ([]Interface, error) // the machine's addresses with their networks; nil asks the system
 }
@@ -35,17 +35,17 @@ type Interface struct {
 	MTU  int
 }
 
-// netsOf are the networks of this machine, and the largest MTU.
+// netsOf holds the networks of this machine and the largest MTU.
 type netsOf struct {
 	list []netip.Prefix
 	mtu  int
 }
 
-// New makes the ways of all tunnels. Without a UDP socket there are none but the relay;
-// if that was not asked for, the health says so.
+// New makes Paths. Without a UDP socket there are only relay connections; if the user has
+// not asked for that, health reports it.
 func New(cfg Config) *Paths {
 	ps := &Paths{
-		cfg: cfg, peers: map[cert.NodeID]*peer{}, claims: map[bind.Way]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, probe.MaxLen),
+		cfg: cfg, peers: map[cert.NodeID]*peer{}, claims: map[bind.Path]cert.NodeID{}, tags: map[probe.Tag]*prober{}, buf: make([]byte, 0, probe.MaxLen),
 	}
 	ps.byTag.Store(&proberMap{})
 	switch err := cfg.Bind.ListenError(); {
@@ -59,12 +59,12 @@ func New(cfg Config) *Paths {
 	return ps
 }
 
-// newGatherer makes what finds out where this node can be reached.
+// newGatherer makes the gatherer of this node's candidates.
 func (ps *Paths) newGatherer() *gather.Gatherer {
 	u, b := ps.cfg.UDP, ps.cfg.Bind
 	cfg := gather.Config{
 		Send: func(pkt []byte, to netip.AddrPort) error {
-			return b.SendTo(pkt, bind.Way{Kind: bind.Direct, Addr: to})
+			return b.SendTo(pkt, bind.Path{Kind: bind.Direct, Addr: to})
 		},
 		Ports:   func() (v4, v6 uint16) { return b.Port(), b.Port() },
 		Changed: func(*gather.Snapshot) { ps.cfg.Do(func() { ps.changed(false) }) },
@@ -88,8 +88,8 @@ func (ps *Paths) newGatherer() *gather.Gatherer {
 	return gather.New(cfg)
 }
 
-// Gather looks where this node can be reached, over its own sockets, and waits for
-// that. It is an error where there are none. Any goroutine may call it.
+// Gather gathers candidates over the node's own sockets, and waits for that. It is an
+// error if there are no sockets. Any goroutine may call it.
 func (ps *Paths) Gather(ctx context.Context) (*gather.Snapshot, error) {
 	if ps.gatherer == nil {
 		return nil, errors.New("this node has no UDP socket now")
@@ -98,15 +98,15 @@ func (ps *Paths) Gather(ctx context.Context) (*gather.Snapshot, error) {
 	return ps.gatherer.Check(ctx)
 }
 
-// servers has the relays of the configuration asked by STUN, the home first.
+// servers makes the gatherer ask the relays of the configuration, the home relay first.
 func (ps *Paths) servers() {
 	if s, ok := ps.cfg.Held.Get(); ok && ps.gatherer != nil {
 		ps.gatherer.SetServers(s.STUN(ps.cfg.Home.Relay().ID))
 	}
 }
 
-// AskServers has other STUN servers asked when a path is next wanted, and at once if
-// there is a lane whose relay was not among those of before. Any goroutine may call it.
+// AskServers sets the STUN servers to ask when a path is next wanted, or at once if there
+// is a lane of a relay that was not asked before. Any goroutine may call it.
 func (ps *Paths) AskServers(stun []string) {
 	if ps.gatherer == nil {
 		return
@@ -114,21 +114,21 @@ func (ps *Paths) AskServers(stun []string) {
 	ps.gatherer.SetServers(stun)
 	ps.cfg.Do(func() {
 		for _, o := range ps.peers {
-			if o.lane.unheard {
+			if o.lane.unconfirmed {
 				ps.gatherer.Want()
 			}
 		}
 	})
 }
 
-// local is what agents are told about this node.
+// local returns what agents need to know about this node.
 func (ps *Paths) local() path.Local {
 	snap := ps.gatherer.Snapshot()
 	return path.Local{Candidates: snap.Candidates, NAT: snap.NAT(), Nets: ps.nets.list, MTU: ps.nets.mtu}
 }
 
-// isOverlay reports whether an address belongs to the overlay: it cannot be
-// where a packet goes underneath.
+// isOverlay reports whether an address belongs to the overlay, and so cannot be the
+// address of a path.
 func (ps *Paths) isOverlay(a netip.Addr) bool {
 	s, ok := ps.cfg.Held.Get()
 	return ok && s.Contains(a)
@@ -166,7 +166,7 @@ func interfaces() ([]Interface, error) {
 		}
 		addrs, err := i.Addrs()
 		if err != nil {
-			continue // it has just gone
+			continue // it was just removed
 		}
 		for _, a := range addrs {
 			if p, err := netip.ParsePrefix(a.String()); err == nil {
@@ -177,9 +177,9 @@ func interfaces() ([]Interface, error) {
 	return out, nil
 }
 
-// WorldChanged looks whether the machine's addresses are other ones. A router may
-// be, in any case. Any goroutine may call it.
-func (ps *Paths) WorldChanged() {
+// NetworkChanged checks whether the machine's addresses have changed; its router may have
+// in any case. Any goroutine may call it.
+func (ps *Paths) NetworkChanged() {
 	if ps.gatherer == nil {
 		return
 	}
@@ -192,7 +192,7 @@ func (ps *Paths) WorldChanged() {
 			ps.changed(true)
 			return
 		}
-		ps.Stir(time.Now())
+		ps.Resume(time.Now())
 	})
 }
 

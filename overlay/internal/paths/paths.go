@@ -18,10 +18,10 @@ import (
 	"weft/overlay/status"
 )
 
-// doubtPause is between gatherings because a path was lost.
-const doubtPause = 10 * time.Second
+// gatherPause is the least time between gatherings because a path was lost.
+const gatherPause = 10 * time.Second
 
-// Config is what Paths are made of.
+// Config configures New.
 type Config struct {
 	UDP    UDP
 	Bind   *bind.Bind
@@ -30,56 +30,55 @@ type Config struct {
 	Health *status.Warnings
 	Log    *slog.Logger
 
-	// Stats are the counters of a tunnel, not ok without one.
+	// Stats returns the counters of a tunnel; ok is false if there is none.
 	Stats func(id cert.NodeID) (st dataplane.Stats, ok bool)
-	// Session is the introduction session with a peer, and Way the relay connection
-	// that carries what goes there; nil while there is none.
-	Session func(id cert.NodeID) *intro.Session
-	Way     func(id cert.NodeID) homes.Way
-	// Changed is told that traffic goes another way (Shown).
+	// Session returns the session with a peer, RelayConn its relay connection; nil while
+	// there is none.
+	Session   func(id cert.NodeID) *intro.Session
+	RelayConn func(id cert.NodeID) homes.RelayConn
+	// Changed is called when a selected path has changed (Shown).
 	Changed func()
-	// Name is what people call a node.
+	// Name returns the name of a node for users.
 	Name func(id cert.NodeID) string
 
-	// Do has the owner call a function; it waits for room, not for the call. Hint does
-	// the same, or drops the function. Go runs one on a goroutine that the owner waits
-	// for in the end.
+	// Do makes the owner call a function; it waits for room in the queue, not for the
+	// call. Hint does the same, or drops the function if there is no room. Go runs a
+	// function on a goroutine for which the owner waits at the end.
 	Do, Hint, Go func(f func())
 }
 
-// Paths are the ways of all tunnels.
+// Paths holds the paths of all tunnels.
 type Paths struct {
 	cfg      Config
 	gatherer *gather.Gatherer // nil: no direct paths
 	nets     netsOf
 
-	peers   map[cert.NodeID]*peer     // tunnels; none without a gatherer
-	next    time.Time                 // when an agent is due, zero for never
-	claims  map[bind.Way]cert.NodeID  // ways on which messages of the data plane are taken
-	buf     []byte                    // for a probe
-	tags    map[probe.Tag]*prober     // as published below
-	doubted time.Time                 // when a path was last lost
-	byTag   atomic.Pointer[proberMap] // what the sockets' goroutines read
+	peers        map[cert.NodeID]*peer     // one for each tunnel; empty without a gatherer
+	next         time.Time                 // when an agent is due, zero for never
+	claims       map[bind.Path]cert.NodeID // paths on which messages of the data plane are accepted
+	buf          []byte                    // buffer for a probe
+	tags         map[probe.Tag]*prober     // as published in byTag
+	gatheredAnew time.Time                 // when a path was last lost
+	byTag        atomic.Pointer[proberMap] // for the sockets' goroutines
 }
 
-// Start begins gathering, Close ends it and takes the port mapping back. Close may be
-// called without Start, by any goroutine once there is no owner any more.
+// Start starts gathering. Close ends it and removes the port mapping. Close may be called
+// without Start, and by any goroutine once there is no owner.
 func (ps *Paths) Start() {
 	if ps.gatherer != nil {
 		ps.gatherer.Start()
 	}
 }
 
-// Close is the end of Start.
+// Close ends what Start has started.
 func (ps *Paths) Close() {
 	if ps.gatherer != nil {
 		ps.gatherer.Close()
 	}
 }
 
-// Begin gives a new tunnel its agent, and one that goes on new keys: those of the session
-// in which it was introduced. A peer that has restarted is one that knows nothing of the
-// paths of before.
+// Begin gives a new tunnel an agent, and a continuing one the keys of its new session s.
+// restarted says that the peer has restarted and so knows no earlier paths.
 func (ps *Paths) Begin(ep *bind.Endpoint, s *intro.Session, restarted bool) {
 	if ps.gatherer == nil {
 		return
@@ -94,15 +93,15 @@ func (ps *Paths) Begin(ep *bind.Endpoint, s *intro.Session, restarted bool) {
 	}
 	o.boot = s.Remote.Boot
 	o.send = probe.NewKey(s.ProbeSend)
-	o.live = s.Initiator // who called may speak at once
+	o.live = s.Initiator // the caller may send at once
 	ps.keys(o, newProber(o.id, s.ProbeRecv))
-	o.said = intro.Message{} // it may have a new agent, too
+	o.lastSent = intro.Message{} // the peer may have a new agent, too
 	o.agent.Open(now)
 	ps.act(o, now)
-	ps.tell(o, o.againCalls)
+	ps.sendCandidates(o, o.againCalls)
 }
 
-// End forgets what a tunnel had of paths, which goes by the relay again.
+// End drops the paths of a tunnel, which then uses the relay connection.
 func (ps *Paths) End(id cert.NodeID) {
 	o := ps.peers[id]
 	if o == nil {
@@ -118,25 +117,25 @@ func (ps *Paths) End(id cert.NodeID) {
 	for _, s := range o.sockets {
 		s.Close()
 	}
-	o.endpoint.SetWay(bind.Way{}, 0)
+	o.endpoint.SetPath(bind.Path{}, 0)
 	ps.keys(o, nil)
 	delete(ps.peers, id)
 }
 
-// Shown is the path of a tunnel and its round trip, in nanoseconds, which goes on being
-// stored there; the relay and nil where it has no agent.
-func (ps *Paths) Shown(id cert.NodeID) (path.Path, *atomic.Int64) {
+// Shown returns the selected path of a tunnel, and where its round trip is stored and
+// updated, in nanoseconds. Without an agent they are the relay connection and nil.
+func (ps *Paths) Shown(id cert.NodeID) (path.Selection, *atomic.Int64) {
 	if o := ps.peers[id]; o != nil {
 		return o.shown, o.rtt
 	}
-	return path.Path{}, nil
+	return path.Selection{}, nil
 }
 
-// Next is when Look is due, zero for never.
+// Next returns when Check is due; zero for never.
 func (ps *Paths) Next() time.Time { return ps.next }
 
-// Look steps the agents that are due.
-func (ps *Paths) Look(now time.Time) {
+// Check steps the agents that are due.
+func (ps *Paths) Check(now time.Time) {
 	ps.next = time.Time{}
 	for _, o := range ps.peers {
 		if !o.due.IsZero() && !now.Before(o.due) {
@@ -147,23 +146,22 @@ func (ps *Paths) Look(now time.Time) {
 	}
 }
 
-// at has the agents looked at, at t at the latest.
+// at schedules a Check at t, or earlier.
 func (ps *Paths) at(t time.Time) {
 	if !t.IsZero() && (ps.next.IsZero() || t.Before(ps.next)) {
 		ps.next = t
 	}
 }
 
-// Stir has the agents look whether data flow again.
-func (ps *Paths) Stir(now time.Time) {
+// Resume makes the agents check whether data flow again.
+func (ps *Paths) Resume(now time.Time) {
 	for _, o := range ps.peers {
 		o.due = now
 		ps.at(now)
 	}
 }
 
-// step tells an agent what has happened to its tunnel, and does what it
-// wants.
+// step reports to an agent what has happened to its tunnel, and does what it wants.
 func (ps *Paths) step(o *peer, now time.Time) {
 	a := o.agent
 	st, ok := ps.cfg.Stats(o.id)
@@ -171,19 +169,19 @@ func (ps *Paths) step(o *peer, now time.Time) {
 		return
 	}
 	a.Data(now, st.LastTx)
-	if via := o.shown.Via; via != (path.Via{}) {
-		if heard := ps.cfg.Bind.Heard(o.inward(via)); !heard.IsZero() {
+	if via := o.shown.Path; via != (path.Path{}) {
+		if heard := ps.cfg.Bind.LastReceived(o.inward(via)); !heard.IsZero() {
 			a.Received(via, heard)
 		}
 	}
-	if heard := o.endpoint.RelayHeard(); !heard.IsZero() {
+	if heard := o.endpoint.LastRelayed(); !heard.IsZero() {
 		a.Relayed(heard)
 	}
 	a.Tick(now)
 	ps.act(o, now)
 }
 
-// due has a peer's agent stepped then at the latest.
+// due schedules a step of a peer's agent at this time, or earlier.
 func (ps *Paths) due(o *peer, at time.Time) {
 	if !at.IsZero() && (o.due.IsZero() || at.Before(o.due)) {
 		o.due = at
@@ -205,15 +203,15 @@ func (ps *Paths) act(o *peer, now time.Time) {
 		ps.forget(o, via)
 	}
 	if out.Changed {
-		ps.changePath(o, a.Path())
+		ps.changePath(o, a.Selected())
 	}
-	o.rtt.Store(int64(a.Path().RTT))
+	o.rtt.Store(int64(a.Selected().RTT))
 	o.closeSockets(a.Uses)
-	if a.Path().Kind == path.Direct {
+	if a.Selected().Kind == path.Direct {
 		ps.gatherer.Keep()
 	}
-	if out.Doubt && now.Sub(ps.doubted) > doubtPause {
-		ps.doubted = now
+	if out.Doubt && now.Sub(ps.gatheredAnew) > gatherPause {
+		ps.gatheredAnew = now
 		ps.servers()
 		ps.gatherer.Wake()
 	}
@@ -222,7 +220,7 @@ func (ps *Paths) act(o *peer, now time.Time) {
 		ps.gatherer.Want()
 	}
 	if out.Gather && ps.gatherer.Snapshot().Complete || out.CallMe {
-		ps.tell(o, out.CallMe)
+		ps.sendCandidates(o, out.CallMe)
 	}
 	ps.keepLane(o, out.Lane, now)
 	o.due = time.Time{}
@@ -230,32 +228,32 @@ func (ps *Paths) act(o *peer, now time.Time) {
 	ps.due(o, o.lane.next)
 }
 
-// changePath has the tunnel's packets go another way.
-func (ps *Paths) changePath(o *peer, to path.Path) {
+// changePath makes the tunnel's packets use another path.
+func (ps *Paths) changePath(o *peer, to path.Selection) {
 	was := o.shown
 	o.shown = to
-	way, limit := o.outward(to.Via), to.Limit
-	if to.Kind == path.Lane {
+	way, limit := o.outward(to.Path), to.Limit
+	if to.Kind == path.RelayedUDP {
 		limit += lane.HeaderLen
 	}
-	if err := o.endpoint.SetWay(way, limit); err != nil {
+	if err := o.endpoint.SetPath(way, limit); err != nil {
 		ps.cfg.Log.Debug("set path", "peer", o.id, "way", way, "err", err)
 	}
-	if was.Via != to.Via {
-		ps.cfg.Log.Debug("path", "peer", ps.cfg.Name(o.id), "path", to.Kind, "endpoint", to.Via.Addr, "why", to.Reason)
+	if was.Path != to.Path {
+		ps.cfg.Log.Debug("path", "peer", ps.cfg.Name(o.id), "path", to.Kind, "endpoint", to.Path.Addr, "why", to.Reason)
 	}
 	ps.cfg.Changed()
 }
 
-// sendProbe sends a ping or pong. One that cannot be sent is lost.
+// sendProbe sends a ping or pong. If it cannot be sent, it is lost.
 func (ps *Paths) sendProbe(o *peer, s path.Send) {
-	way := o.outward(s.Via)
-	if s.Via.Socket != 0 && way.Socket == nil {
+	way := o.outward(s.Path)
+	if s.Path.Socket != 0 && way.Socket == nil {
 		sock, err := ps.cfg.Bind.AddSocket()
 		if err != nil {
 			return
 		}
-		o.addSocket(s.Via.Socket, sock)
+		o.addSocket(s.Path.Socket, sock)
 		way.Socket = sock
 	}
 	b := ps.buf[:0]
@@ -267,12 +265,12 @@ func (ps *Paths) sendProbe(o *peer, s path.Send) {
 	ps.cfg.Bind.SendTo(b, way)
 }
 
-// admit has messages of the data plane that come by a way taken as the peer's. A ping
-// alone, which may be a replay from a forged address, takes no way from another
-// peer.
+// admit makes messages of the data plane that arrive on a path count as the peer's. A
+// mere ping, which may be a replay from a forged address, does not take a path from
+// another peer.
 func (ps *Paths) admit(o *peer, ad path.Admission) {
-	w := o.inward(ad.Via)
-	if w == (bind.Way{}) || w.Kind == bind.Lane { // lanes are admitted when they are bound
+	w := o.inward(ad.Path)
+	if w == (bind.Path{}) || w.Kind == bind.RelayedUDP { // relayed UDP is admitted when the lane is bound
 		return
 	}
 	if other, ok := ps.claims[w]; ok && other != o.id && !ad.Proven {
@@ -283,8 +281,8 @@ func (ps *Paths) admit(o *peer, ad path.Admission) {
 	}
 }
 
-// forget takes back what admit has done.
-func (ps *Paths) forget(o *peer, via path.Via) {
+// forget undoes admit.
+func (ps *Paths) forget(o *peer, via path.Path) {
 	w := o.inward(via)
 	if ps.claims[w] == o.id {
 		delete(ps.claims, w)

@@ -82,14 +82,14 @@ func TestWaysTakenFromAnotherPeer(t *testing.T) {
 		a, b, c := newSide(t, in, 1), newSide(t, in, 2), newSide(t, in, 3)
 		begin(a, b)
 		begin(a, c)
-		via := path.Via{Addr: netip.MustParseAddrPort("192.0.2.9:1")}
-		way := bind.Way{Kind: bind.Direct, Addr: via.Addr}
+		via := path.Path{Addr: netip.MustParseAddrPort("192.0.2.9:1")}
+		way := bind.Path{Kind: bind.Direct, Addr: via.Addr}
 		holder := func() (id cert.NodeID) {
 			a.in(func() { id = a.claims[way] })
 			return id
 		}
 		admit := func(peer *side, proven bool) {
-			a.in(func() { a.admit(a.peers[peer.id], path.Admission{Via: via, Proven: proven}) })
+			a.in(func() { a.admit(a.peers[peer.id], path.Admission{Path: via, Proven: proven}) })
 		}
 		admit(b, false)
 		if holder() != b.id {

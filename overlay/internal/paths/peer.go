@@ -11,59 +11,59 @@ import (
 	"weft/overlay/internal/probe"
 )
 
-// peer is what a tunnel has of paths.
+// peer holds the paths of one tunnel.
 type peer struct {
 	id       cert.NodeID
 	endpoint *bind.Endpoint
-	boot     uint64 // that the peer was introduced with
+	boot     uint64 // boot id of the peer's introduction
 	agent    *path.Agent
 	send     *probe.Key
-	probers  [2]*prober // the session's, and the one before
-	due      time.Time  // of the agent; zero for never
-	shown    path.Path
-	rtt      *atomic.Int64 // of the way in use, for status
+	probers  [2]*prober // of the present session and the one before
+	due      time.Time  // when the agent is due; zero for never
+	shown    path.Selection
+	rtt      *atomic.Int64 // round trip of the path in use, for status
 
 	sockets map[uint16]*bind.Socket
 	numbers map[*bind.Socket]uint16
 
 	lane laneOf
 
-	told              bool          // candidates are on their way to the peer
-	again, againCalls bool          // … and newer ones have to follow
-	live              bool          // the session takes messages
-	said              intro.Message // the last one
+	sending           bool          // candidates are being sent to the peer
+	again, againCalls bool          // … and newer ones must follow
+	live              bool          // the session is ready for messages
+	lastSent          intro.Message // the last message sent
 }
 
-// inward is the way by which datagrams of via come in, outward that by which
-// they go. They differ for lanes only.
-func (o *peer) inward(via path.Via) bind.Way {
+// inward returns the bind's path for datagrams that arrive on via, outward the one for
+// sending. They differ only for relayed UDP.
+func (o *peer) inward(via path.Path) bind.Path {
 	w := o.outward(via)
-	if via.Lane {
+	if via.Relayed {
 		w.Lane = o.lane.info.Recv
 	}
 	return w
 }
 
-func (o *peer) outward(via path.Via) bind.Way {
+func (o *peer) outward(via path.Path) bind.Path {
 	switch {
-	case via.Lane && o.lane.addr.IsValid():
-		return bind.Way{Kind: bind.Lane, Addr: o.lane.addr, Lane: o.lane.info.Send}
+	case via.Relayed && o.lane.addr.IsValid():
+		return bind.Path{Kind: bind.RelayedUDP, Addr: o.lane.addr, Lane: o.lane.info.Send}
 	case via.Addr.IsValid():
-		return bind.Way{Kind: bind.Direct, Addr: via.Addr, Socket: o.sockets[via.Socket]}
+		return bind.Path{Kind: bind.Direct, Addr: via.Addr, Socket: o.sockets[via.Socket]}
 	}
-	return bind.Way{}
+	return bind.Path{}
 }
 
-// via is the agent's name for a way by which something came in.
-func (o *peer) via(w bind.Way) (path.Via, bool) {
+// pathOf returns the agent's path for the bind's path on which something has arrived.
+func (o *peer) pathOf(w bind.Path) (path.Path, bool) {
 	switch {
-	case w.Kind == bind.Lane:
-		return path.Via{Lane: true}, o.lane.addr == w.Addr && o.lane.bound
+	case w.Kind == bind.RelayedUDP:
+		return path.Path{Relayed: true}, o.lane.addr == w.Addr && o.lane.bound
 	case w.Socket == nil:
-		return path.Via{Addr: w.Addr}, true
+		return path.Path{Addr: w.Addr}, true
 	}
 	n, ok := o.numbers[w.Socket]
-	return path.Via{Addr: w.Addr, Socket: n}, ok
+	return path.Path{Addr: w.Addr, Socket: n}, ok
 }
 
 func (o *peer) addSocket(n uint16, s *bind.Socket) {
@@ -73,7 +73,7 @@ func (o *peer) addSocket(n uint16, s *bind.Socket) {
 	o.sockets[n], o.numbers[s] = s, n
 }
 
-// closeSockets closes the extra sockets that are not used.
+// closeSockets closes extra sockets that are not in use.
 func (o *peer) closeSockets(uses func(uint16) bool) {
 	for n, s := range o.sockets {
 		if !uses(n) {

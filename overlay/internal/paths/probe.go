@@ -12,11 +12,11 @@ import (
 	"weft/overlay/internal/probe"
 )
 
-// What comes in beside WireGuard. These functions run on the goroutines that
-// read the sockets: they authenticate and hand over, and never wait.
+// Datagrams besides WireGuard's. These functions run on the goroutines that read the
+// sockets: they authenticate, pass on to the owner, and never block.
 
-// Probes of one peer that are handed over, a second and at once: beyond what
-// any agent sends, and what a flood of replays may cost.
+// How many probes of one peer are passed on, in a second and at once. It is more than any
+// agent sends, and bounds the cost of a flood of replays.
 const (
 	probesPerSec = 400
 	probesBurst  = 800
@@ -39,7 +39,7 @@ func newProber(id cert.NodeID, secret [32]byte) *prober {
 	return &prober{id: id, key: probe.NewKey(secret), room: probesBurst, at: time.Now()}
 }
 
-// open authenticates a datagram, as far as there is room for what it says.
+// open authenticates a datagram, unless the peer has sent too many.
 func (r *prober) open(pkt []byte) (m probe.Message, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,8 +56,8 @@ func (r *prober) open(pkt []byte) (m probe.Message, ok bool) {
 	return m, true
 }
 
-// keys makes pr a peer's newest prober; the one before stays, since the peer may
-// still use it. nil takes both away.
+// keys makes pr a peer's newest prober. The one before stays, because the peer may still
+// use it. nil removes both.
 func (ps *Paths) keys(o *peer, pr *prober) {
 	next := maps.Clone(ps.tags)
 	if old := o.probers[1]; old != nil {
@@ -78,7 +78,7 @@ func (ps *Paths) keys(o *peer, pr *prober) {
 }
 
 // Probed takes a datagram that looks like a probe.
-func (ps *Paths) Probed(pkt []byte, from bind.Way) {
+func (ps *Paths) Probed(pkt []byte, from bind.Path) {
 	tag, ok := probe.Peek(pkt)
 	if !ok {
 		return
@@ -94,13 +94,13 @@ func (ps *Paths) Probed(pkt []byte, from bind.Way) {
 	ps.cfg.Hint(func() { ps.probe(pr.id, from, m) })
 }
 
-// probe hands an authentic probe to its agent.
-func (ps *Paths) probe(id cert.NodeID, from bind.Way, m probe.Message) {
+// probe passes an authentic probe to its agent.
+func (ps *Paths) probe(id cert.NodeID, from bind.Path, m probe.Message) {
 	o := ps.peers[id]
 	if o == nil {
 		return
 	}
-	via, ok := o.via(from)
+	via, ok := o.pathOf(from)
 	if !ok {
 		return
 	}
@@ -114,23 +114,23 @@ func (ps *Paths) probe(id cert.NodeID, from bind.Way, m probe.Message) {
 }
 
 // STUN takes a datagram that looks like STUN.
-func (ps *Paths) STUN(pkt []byte, from bind.Way) {
+func (ps *Paths) STUN(pkt []byte, from bind.Path) {
 	if from.Socket == nil && ps.gatherer != nil {
 		ps.gatherer.STUN(pkt, from.Addr)
 	}
 }
 
-// Trouble is told why messages could not be sent by the way that a peer's
-// agent has chosen.
-func (ps *Paths) Trouble(ep *bind.Endpoint, w bind.Way, err error) {
+// SendFailed is called with the error of sending on the path that a peer's agent has
+// selected.
+func (ps *Paths) SendFailed(ep *bind.Endpoint, w bind.Path, err error) {
 	id, tooLong := ep.ID(), errors.Is(err, syscall.EMSGSIZE)
 	ps.cfg.Hint(func() {
 		o := ps.peers[id]
-		if o == nil || o.endpoint != ep || o.outward(o.shown.Via) != w {
+		if o == nil || o.endpoint != ep || o.outward(o.shown.Path) != w {
 			return
 		}
-		ps.cfg.Log.Debug("cannot send by a path", "peer", id, "way", w, "err", err)
-		o.agent.Trouble(time.Now(), o.shown.Via, tooLong)
+		ps.cfg.Log.Debug("cannot send on a path", "peer", id, "way", w, "err", err)
+		o.agent.SendFailed(time.Now(), o.shown.Path, tooLong)
 		ps.act(o, time.Now())
 	})
 }

@@ -31,7 +31,7 @@ type side struct {
 	id    cert.NodeID
 	bind  *bind.Bind
 	calls chan func()
-	way   homes.Way // of all peers; the owner's
+	way   homes.RelayConn // of all peers; the owner's
 	host  *overlaytest.Host
 }
 
@@ -49,10 +49,10 @@ func newSide(t *testing.T, in *overlaytest.Internet, last byte) *side {
 	addr := netip.AddrFrom4([4]byte{192, 0, 2, last})
 	s := &side{t: t, id: cert.NodeID{last}, calls: make(chan func(), 256), host: in.Host(addr.String(), addr.String())}
 	s.bind = bind.New(bind.Config{
-		Listen: s.host.ListenPacket,
-		STUN:   func(pkt []byte, from bind.Way) { s.STUN(pkt, from) },
-		Probe:  func(pkt []byte, from bind.Way) { s.Probed(pkt, from) },
-		Lane:   func(pkt []byte, from bind.Way) { s.LaneSaid(pkt, from) },
+		Listen:      s.host.ListenPacket,
+		STUN:        func(pkt []byte, from bind.Path) { s.STUN(pkt, from) },
+		Probe:       func(pkt []byte, from bind.Path) { s.Probed(pkt, from) },
+		LaneControl: func(pkt []byte, from bind.Path) { s.LaneControl(pkt, from) },
 	})
 	fns, _, err := s.bind.Open(0)
 	if err != nil || s.bind.ListenError() != nil {
@@ -62,10 +62,10 @@ func newSide(t *testing.T, in *overlaytest.Internet, last byte) *side {
 	s.Paths = New(Config{
 		UDP:  UDP{NoPortMap: true, Interfaces: func() ([]Interface, error) { return local, nil }},
 		Bind: s.bind, Held: new(network.Holder), Health: new(status.Warnings), Log: slog.New(slog.DiscardHandler),
-		Stats:   func(cert.NodeID) (dataplane.Stats, bool) { return dataplane.Stats{LastTx: time.Now()}, true },
-		Session: func(cert.NodeID) *intro.Session { return nil },
-		Way:     func(cert.NodeID) homes.Way { return s.way },
-		Changed: func() {}, Name: cert.NodeID.String,
+		Stats:     func(cert.NodeID) (dataplane.Stats, bool) { return dataplane.Stats{LastTx: time.Now()}, true },
+		Session:   func(cert.NodeID) *intro.Session { return nil },
+		RelayConn: func(cert.NodeID) homes.RelayConn { return s.way },
+		Changed:   func() {}, Name: cert.NodeID.String,
 		Do: s.do, Hint: s.do, Go: func(func()) { t.Error("something is sent in a session, and there is none") },
 	})
 	s.Start()
@@ -112,7 +112,7 @@ func (s *side) own(done <-chan struct{}) {
 		case f := <-s.calls:
 			f()
 		case <-due:
-			s.Look(time.Now())
+			s.Check(time.Now())
 		}
 	}
 }
@@ -245,9 +245,9 @@ func (r *laneRelay) lane(kind lane.Kind, id lane.ID, pkt []byte, from netip.Addr
 // laneWay is the connection of two nodes to the relay. Who asks for a lane has both told
 // of it.
 type laneWay struct {
-	homes.Way // nil: nothing else is asked of it
-	r         *laneRelay
-	a, b      *side
+	homes.RelayConn // nil: nothing else is asked of it
+	r               *laneRelay
+	a, b            *side
 }
 
 func (w *laneWay) Relay() api.Relay { return api.Relay{STUN: []string{w.r.at.String()}} }
@@ -267,7 +267,7 @@ func (w *laneWay) RequestLane(cert.NodeID) error {
 		w.r.a.peer = w.r.b
 		w.r.sides[one], w.r.sides[two] = w.r.a, w.r.b
 	}
-	go w.a.LaneCame(w, w.b.id, w.r.a.info) // not the owner, who has called
-	go w.b.LaneCame(w, w.a.id, w.r.b.info)
+	go w.a.LaneOpened(w, w.b.id, w.r.a.info) // not the owner, who has called
+	go w.b.LaneOpened(w, w.a.id, w.r.b.info)
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package state is the state directory of a node: files that survive the process, and a
-// Keeper that saves them.
+// Writer that saves them.
 //
-// A Dir reads and replaces whole files. A Keeper saves files in a goroutine of its own:
+// A Dir reads and replaces whole files. A Writer saves files in a goroutine of its own:
 // it is told which files have changed, and asks for their content when it writes them.
 // Neither knows anything of nodes or networks, except the format of node.json.
 package state

@@ -11,13 +11,13 @@ import (
 	"weft/overlay/internal/intro"
 )
 
-// numbersWait is how long nobody is accepted before our CRL is current, after the first
-// who comes.
+// numbersWait is how long callers wait, from the first one on, until this node's CRL is
+// known to be current.
 const numbersWait = 2 * time.Second
 
-// knows reports whether a node is one to let in, as far as can be known before it
-// shows its certificate: it has a tunnel, or it has shown one before that policy
-// lets in, or the server has. It does not block.
+// knows reports whether a node will probably be let in, before it has presented its
+// certificate: it has a tunnel, or policy allows the certificate that it, or the server,
+// has presented before. It does not block.
 func (t *Table) knows(id cert.NodeID) bool {
 	if _, ok := t.Views()[id]; ok {
 		return true
@@ -27,7 +27,7 @@ func (t *Table) knows(id cert.NodeID) bool {
 	return ok && k != nil && filter.Compile(snap.Config.Rules, k.Node).Any()
 }
 
-// accept is asked by intro for each introduction by another node.
+// accept is called by package intro for each introduction by another node.
 func (t *Table) accept(s *intro.Session) *intro.Deny {
 	t.waitOnce.Do(func() { time.AfterFunc(numbersWait, t.UpToDate) })
 	select {
@@ -39,14 +39,14 @@ func (t *Table) accept(s *intro.Session) *intro.Deny {
 	err := t.inLoop(func() error {
 		snap, ok := t.cfg.Held.Get()
 		q := t.table[s.Peer.ID]
-		// A list that came while we waited may have revoked the caller.
+		// A revocation list received while we waited may have revoked the caller.
 		if !ok || snap.CRL.Check(s.Peer) != nil {
 			deny = &intro.Deny{Reason: intro.DenyCertificate, Text: "revoked"}
 			return nil
 		}
-		// Policy may let a device say nothing first, and yet it has the answer to
-		// what this node asked: after minutes, when the tunnel has ended.
-		known := q != nil && (q.installed() || q.dial != nil) || t.cfg.Filters.Began(s.Peer.ID, t.forwarder.Now())
+		// Policy may not allow a device to begin anything, but it may have an answer to
+		// something that this node began, even minutes later when the tunnel has ended.
+		known := q != nil && (q.installed() || q.dial != nil) || t.cfg.Filters.HasOwnFlow(s.Peer.ID, t.forwarder.Now())
 		if !known && !filter.Compile(snap.Config.Rules, s.Peer).Any() {
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.Self.Name, s.Peer.Name)}
 			return nil
@@ -55,7 +55,7 @@ func (t *Table) accept(s *intro.Session) *intro.Deny {
 			q = &peer{id: s.Peer.ID}
 			t.table[q.id] = q
 		}
-		q.spoke(s.Trip)
+		q.answeredIn(s.Trip)
 		if err := t.install(q, s, q.installed() && q.ours, claimOf(s)); err != nil {
 			if !q.installed() && q.dial == nil {
 				delete(t.table, q.id)

@@ -9,12 +9,12 @@ import (
 	"weft/overlay/internal/intro"
 )
 
-// Whether a peer is there, asked over the session.
+// Asking a peer for a sign of life, over the session.
 
-const askedAnswer = 2 * time.Second // no answer to a question where somebody waits: introduce anew as well
+const askedAnswer = 2 * time.Second // when somebody waits: without an answer after this time, introduce anew as well
 
-// ping asks over the session whether the peer is there and hears us, who last
-// sent data at sent.
+// ping asks the peer, over the session, for a sign of life and whether it receives our
+// data. sent is when we last sent data.
 func (t *Table) ping(q *peer, now, sent time.Time) {
 	q.pinging = now
 	q.asks(now)
@@ -25,7 +25,7 @@ func (t *Table) ping(q *peer, now, sent time.Time) {
 		pong, err := s.Ping(ctx)
 		t.do(func() {
 			if err == nil {
-				q.spoke(pong.RTT)
+				q.answeredIn(pong.RTT)
 			}
 			if q.pinging != now {
 				return
@@ -33,28 +33,27 @@ func (t *Table) ping(q *peer, now, sent time.Time) {
 			if err == nil {
 				q.answered(time.Now(), sent, pong)
 			}
-			t.lookAt(time.Now())
+			t.checkAt(time.Now())
 		})
 	})
 }
 
-// answered takes the answer to a ping. What was sent last may be lost by chance,
-// but not all of what was sent again. Whatever the answer, the next question is
-// for when data have come.
+// answered handles the answer to a ping. The last packet may be lost by chance, but not
+// all retransmissions. Whatever the answer, the next ping is sent only after data were
+// received.
 func (q *peer) answered(now, sent time.Time, pong intro.Pong) {
 	q.oneWay = now
 	again := sent.Sub(q.unanswered) >= insistAfter
-	if again && !pong.HeardWithin(q.pinging.Sub(sent)+pong.RTT/2+insistAfter) {
+	if again && !pong.ReceivedWithin(q.pinging.Sub(sent)+pong.RTT/2+insistAfter) {
 		q.pinging = now.Add(-answerMost) // as good as no answer
 		return
 	}
 	q.proved, q.pinging = now, time.Time{}
 }
 
-// Watch tells of what happens to a peer while somebody waits for its answer:
-// gone is closed when the relay says that it is not there, renewed when the
-// tunnel was made anew, so that what was sent into the old one is lost. stop
-// ends the watch.
+// Watch reports what happens to a peer while the caller waits for its answer: gone is
+// closed when the relay says that the peer is not connected, renewed when the tunnel was
+// made anew, so that packets sent in the old one are lost. Call stop at the end.
 func (t *Table) Watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func()) {
 	g, r := make(chan struct{}), make(chan struct{})
 	t.do(func() {
@@ -72,13 +71,12 @@ func (t *Table) Watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func(
 	}
 }
 
-// Prove finds out whether a peer with a tunnel is really there, for somebody
-// who waits for its answer: by a ping over the session, and when that is not
-// answered soon, or the relay has just said that the peer is gone, by introducing
-// anew as well. Whatever succeeds first says that it is there: behind an uplink
-// that has just filled up the answer takes longer than ever before. The frame also
-// makes the relay look for the peer, so that one that vanished is known to be gone
-// within silentFor.
+// Prove finds out whether a peer with a tunnel is alive, for a caller that waits for its
+// answer. It pings the peer over the session. If there is no answer soon, or the relay
+// has just said that the peer is gone, it introduces this node anew as well. Whichever
+// succeeds first proves that the peer is alive: behind an uplink that has just filled up,
+// the answer to the ping may be slower than ever. The ping also makes the relay check the
+// peer, so that a dead one is known to be gone within silentFor.
 func (t *Table) Prove(ctx context.Context, id cert.NodeID, gone <-chan struct{}) error {
 	s, answer := t.askOver(id)
 	if s == nil {
@@ -117,9 +115,9 @@ func (t *Table) Prove(ctx context.Context, id cert.NodeID, gone <-chan struct{})
 	}
 }
 
-// IsHeard reports whether a peer says that data of this node came out of its
-// tunnel since then. Who cannot be asked is believed.
-func (t *Table) IsHeard(ctx context.Context, id cert.NodeID, since time.Time) bool {
+// Receives reports whether a peer says that it has received data of this node through the
+// tunnel since a time. It returns true if the peer cannot be asked.
+func (t *Table) Receives(ctx context.Context, id cert.NodeID, since time.Time) bool {
 	s, answer := t.askOver(id)
 	if s == nil {
 		return true
@@ -127,11 +125,11 @@ func (t *Table) IsHeard(ctx context.Context, id cert.NodeID, since time.Time) bo
 	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()
 	pong, err := t.pinged(ctx, id, s)
-	return err != nil || pong.HeardWithin(time.Since(since))
+	return err != nil || pong.ReceivedWithin(time.Since(since))
 }
 
-// askOver returns the session with a peer, nil if there is none, for a question of
-// somebody who waits, and how long the answer may take.
+// askOver returns the session with a peer, nil if there is none, and how long an answer
+// may take.
 func (t *Table) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration) {
 	t.inLoop(func() error {
 		if q := t.table[id]; q != nil {
@@ -143,13 +141,13 @@ func (t *Table) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration)
 	return s, answer
 }
 
-// pinged pings a peer over the session, and notes what comes of it.
+// pinged pings a peer over the session and records the result.
 func (t *Table) pinged(ctx context.Context, id cert.NodeID, s *intro.Session) (intro.Pong, error) {
 	pong, err := s.Ping(ctx)
 	if err == nil {
 		t.do(func() {
 			if q := t.table[id]; q != nil {
-				q.spoke(pong.RTT)
+				q.answeredIn(pong.RTT)
 				delete(t.silent, id)
 			}
 		})
@@ -157,28 +155,29 @@ func (t *Table) pinged(ctx context.Context, id cert.NodeID, s *intro.Session) (i
 	return pong, err
 }
 
-// asks notes that the session asks a peer for an answer.
+// asks records that a peer was asked for an answer over the session.
 func (q *peer) asks(now time.Time) {
 	if q.asked.IsZero() {
 		q.asked = now
 	}
 }
 
-// spoke notes that a peer has answered over the session.
-func (q *peer) spoke(after time.Duration) {
+// answeredIn records that a peer has answered over the session, and how long that took.
+func (q *peer) answeredIn(after time.Duration) {
 	q.asked = time.Time{}
 	q.trip.Add(after)
 }
 
-// heardFrom is when data of a peer last came out of its tunnel, for its pings.
-func (t *Table) heardFrom(id cert.NodeID) time.Time {
+// receivedFrom returns when data of a peer were last received through its tunnel, for
+// answers to its pings.
+func (t *Table) receivedFrom(id cert.NodeID) time.Time {
 	st, _ := t.forwarder.Stats(id)
 	return st.LastIn
 }
 
-// Took notes that a peer has answered through the tunnel, and how long that took
-// with what had to be done before: no measurement, but what took longer once does so
-// no more.
+// Took records that a peer has answered through the tunnel, and how long that took
+// including everything before. That is not a measurement of the round trip, but bounds
+// it.
 func (t *Table) Took(id cert.NodeID, d time.Duration) {
 	t.do(func() {
 		if q := t.table[id]; q != nil && d < q.trip.Trip() {
@@ -187,7 +186,7 @@ func (t *Table) Took(id cert.NodeID, d time.Duration) {
 	})
 }
 
-// TripTo returns how long answers of a peer take, 0 if that is not known.
+// TripTo returns how long answers of a peer take, 0 if unknown.
 func (t *Table) TripTo(id cert.NodeID) (trip time.Duration) {
 	t.inLoop(func() error {
 		if q := t.table[id]; q != nil {
@@ -198,7 +197,7 @@ func (t *Table) TripTo(id cert.NodeID) (trip time.Duration) {
 	return min(trip, answerMost)
 }
 
-// Measured notes a round trip through the tunnel.
+// Measured records a round trip through the tunnel.
 func (t *Table) Measured(id cert.NodeID, rtt time.Duration) {
 	t.do(func() {
 		if q := t.table[id]; q != nil {

@@ -15,8 +15,8 @@ import (
 	"weft/overlay/status"
 )
 
-// How this node comes to call another: a packet finds no peer (Miss), or somebody dials
-// (Ensure). What the peer answers is taken in two steps, its keys (established) and that
+// How this node introduces itself to another: a packet has no peer (Miss), or a program
+// dials (Ensure). The peer answers in two steps: first its keys (established), then that
 // it has accepted (called).
 
 const (
@@ -24,14 +24,15 @@ const (
 	redialMax   = 30 * time.Second
 )
 
-// Miss has the node introduce itself to who has an address, for which packets are held.
+// Miss introduces this node to the node with an address for which packets are held.
 func (t *Table) Miss(dst netip.Addr) {
-	// The caller is the forwarder's reader: it must not wait for us, and we may
-	// be waiting for it.
+	// The caller is the goroutine that reads from the forwarder: it must not wait for the
+	// owner, which may be waiting for it.
 	t.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(t.ctx, dialTimeout)
 		defer cancel()
-		// Answers to whoever called us go there whatever the directory says.
+		// Answers to a peer that has called us are sent to it, whatever the directory
+		// says.
 		k, _ := t.cfg.Directory.Find(dst.String())
 		if k == nil {
 			var err error
@@ -53,8 +54,8 @@ func failReason(err error) dataplane.Reason {
 	return dataplane.Unreachable
 }
 
-// Ensure returns once there is a tunnel to the node, introducing it
-// if need be. A peer that exists already costs nothing.
+// Ensure returns once there is a tunnel with the node, and makes one if necessary. It is
+// cheap if there is one already.
 func (t *Table) Ensure(ctx context.Context, id cert.NodeID) error {
 	if _, ok := t.Views()[id]; ok {
 		return nil
@@ -85,8 +86,8 @@ func (t *Table) Ensure(ctx context.Context, id cert.NodeID) error {
 	}
 }
 
-// CallAnew introduces this node to a peer, whether there is a tunnel or not,
-// and returns the result. It does nothing for who waits no more.
+// CallAnew introduces this node to a peer, even if there is a tunnel, and returns the
+// result. It does nothing if ctx has ended.
 func (t *Table) CallAnew(ctx context.Context, id cert.NodeID) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -110,12 +111,12 @@ func (t *Table) CallAnew(ctx context.Context, id cert.NodeID) error {
 	}
 }
 
-// ErrDown is the answer of a node that is down.
+// ErrDown is returned while the node is down.
 var ErrDown = &status.Error{Kind: status.KindFailed, Message: "weft is down", Hint: "run: weft up"}
 
-// call starts an introduction as the caller, or joins the one in progress.
-// result, when not nil, gets what becomes of it. Packets flow one round trip
-// earlier, as soon as the keys are known (install).
+// call starts an introduction as the caller, or joins the one in progress. result, if not
+// nil, gets its outcome. Packets flow one round trip before that, as soon as the keys are
+// known (install).
 func (t *Table) call(q *peer, result chan<- error) {
 	if q.dial != nil {
 		if result != nil {
@@ -144,19 +145,19 @@ func (t *Table) call(q *peer, result chan<- error) {
 	})
 }
 
-// errEnded says that a tunnel was dropped while the introduction for it was under way.
-var errEnded = errors.New("the tunnel was ended meanwhile")
+// errEnded says that a tunnel was dropped while the introduction for it was in progress.
+var errEnded = errors.New("the tunnel has ended meanwhile")
 
-// established takes the keys of an introduction that this node started, before
-// the peer has accepted it. The tunnel may have been dropped since the session came about
-// (drop has ended the introduction, but not what waited for the owner): whoever was
-// dropped, a revoked peer for one, gets none in its place, which nobody would end.
+// established takes the keys of an introduction that this node started, before the peer
+// has accepted it. The tunnel may have been dropped since the session was made: drop ends
+// the introduction, but not this call that waited for the owner. A dropped peer, such as
+// a revoked one, must not get another tunnel, which nothing would end.
 func (t *Table) established(q *peer, d *dialing, s *intro.Session) error {
 	if t.table[q.id] != q {
 		return errEnded
 	}
-	d.heard = true
-	q.spoke(s.Trip)
+	d.answered = true
+	q.answeredIn(s.Trip)
 	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
 		return nil
 	}
@@ -181,7 +182,7 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 		if s.Initiator && !d.overtaken && s.Err() == nil {
 			ierr := t.acceptedBy(q, d, s)
 			if errors.Is(ierr, dataplane.ErrKeyGone) && q.dial == nil && t.ctx.Err() == nil {
-				// It was told the key that we had before: once more.
+				// It has our previous key: introduce once more.
 				s.Close()
 				t.table[q.id] = q
 				t.call(q, nil)
@@ -197,9 +198,9 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 			}
 		}
 		if s.Err() == nil {
-			q.session = s // installed before; it may have ended since
+			q.session = s // it was installed earlier and may have ended since
 		}
-		t.cfg.Directory.SetPresence(directory.Sighting{ID: q.id, Online: true})
+		t.cfg.Directory.SetPresence(directory.Presence{ID: q.id, Online: true})
 		t.publish()
 	case errors.As(err, &denied):
 		if q.installed() && q.ours {
@@ -208,25 +209,25 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 		err = t.deniedError(q, denied)
 	case errors.Is(err, intro.ErrKey):
 		if d.session != nil && q.installed() && q.hello.Key == d.session.Remote.Key {
-			t.drop(q, "its WireGuard key is another's", false)
+			t.drop(q, "its WireGuard key belongs to another device", false)
 		}
 		err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", t.cfg.Name(q.id), err)}
 	case errors.Is(err, intro.ErrReplaced):
-		// The peer called at the same time and its call counts.
+		// The peer called at the same time and its call won.
 		if q.installed() {
 			err = nil
 		}
 	}
 	if err != nil && !d.overtaken && q.session != nil && (d.late || q.session.Err() != nil) {
-		// The peer may have accepted all the same. Then it has newer keys, for
-		// the next handshake, and knows the old session no more.
+		// The peer may have accepted nevertheless. Then it has newer keys, for the next
+		// handshake, and has dropped the old session.
 		q.session.Close()
 		q.session, q.lost = nil, time.Now()
-		t.lookAt(q.lost.Add(time.Second))
+		t.checkAt(q.lost.Add(time.Second))
 	}
 	if err != nil {
 		if errors.Is(err, errGone) {
-			t.cfg.Directory.SetPresence(directory.Sighting{ID: q.id, Online: false})
+			t.cfg.Directory.SetPresence(directory.Presence{ID: q.id, Online: false})
 		}
 		q.failures++
 		q.nextRedial = time.Now().Add(min(time.Second<<min(q.failures, 5), redialMax))
@@ -238,9 +239,9 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 	waiters := d.waiters
 	d.waiters = nil
 	if err != nil && q.dial == nil && denied == nil && t.ctx.Err() == nil && (t.table[q.id] == q || t.table[q.id] == nil) {
-		// The peer may have come back after the last attempt began: once more
-		// for those who came since.
-		i := slices.IndexFunc(waiters, func(w waiter) bool { return w.came.After(d.tried) })
+		// The peer may have reconnected after the last attempt began: try once more for
+		// waiters that joined late.
+		i := slices.IndexFunc(waiters, func(w waiter) bool { return w.since.After(d.tried) })
 		if i >= 0 {
 			t.table[q.id] = q
 			t.call(q, nil)
@@ -249,7 +250,7 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 		}
 	}
 	if t.stale(q) {
-		t.lookAt(time.Now())
+		t.checkAt(time.Now())
 	}
 	for _, w := range waiters {
 		w.result <- err
@@ -259,8 +260,8 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 	}
 }
 
-// acceptedBy makes the tunnel of an introduction that this node started what it
-// should be once the peer has accepted.
+// acceptedBy completes the tunnel of an introduction that this node started, once the
+// peer has accepted.
 func (t *Table) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
 	if t.table[q.id] != q {
 		return errEnded
@@ -272,7 +273,7 @@ func (t *Table) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
 	return t.install(q, s, true, claim)
 }
 
-// claimOf says how good the claim of an introduced node to its key is.
+// claimOf returns how certain the key of an introduced node is.
 func claimOf(s *intro.Session) dataplane.Claim {
 	if s.Proven() {
 		return dataplane.Proven
@@ -282,13 +283,13 @@ func claimOf(s *intro.Session) dataplane.Claim {
 
 func (t *Table) deniedError(q *peer, e *intro.DenyError) error {
 	name := t.cfg.Name(q.id)
-	msg := fmt.Sprintf("%s does not let this device in: %s", name, e.Reason)
+	msg := fmt.Sprintf("%s does not accept this device: %s", name, e.Reason)
 	if e.Text != "" {
 		msg += ": " + e.Text
 	}
 	hint := "the network's policy decides; ask its owner"
 	if e.Reason == intro.DenyConflict {
-		hint = "restart weft here; it makes another WireGuard key then"
+		hint = "restart weft here; it then makes another WireGuard key"
 	}
 	return &status.Error{Kind: status.KindDenied, Message: msg, Hint: hint}
 }
@@ -297,7 +298,7 @@ func (t *Table) unreachable(q *peer, err error) error {
 	name := t.cfg.Name(q.id)
 	if errors.Is(err, errUnsure) {
 		return &status.Error{Kind: status.KindUnreachable,
-			Message: name + " is at none of the relays, and the server does not know yet where it is", Hint: "try again in half a minute"}
+			Message: name + "is connected to none of the relays, and the server does not know yet where it is", Hint: "try again in half a minute"}
 	}
 	if !q.gone.IsZero() {
 		return &status.Error{Kind: status.KindUnreachable, Message: name + " is offline"}

@@ -9,13 +9,13 @@ import (
 	"weft/overlay/internal/filters"
 )
 
-// What happens to all tunnels at once, because what is around them has changed.
+// Changes that affect all tunnels.
 
-// UpToDate lets introductions in: our numbers are current, or nobody can say.
+// UpToDate lets introductions in: this node's CRL is current, as far as is known.
 func (t *Table) UpToDate() { t.currentOnce.Do(func() { close(t.current) }) }
 
-// Reconnected is told when the relay has welcomed the node again. What the
-// relay said before about who is gone holds no more.
+// Reconnected is called when the relay has welcomed the node again. Earlier reports of
+// the relay about gone peers no longer count.
 func (t *Table) Reconnected() {
 	t.hint(func() {
 		for _, q := range t.table {
@@ -26,20 +26,20 @@ func (t *Table) Reconnected() {
 	})
 }
 
-// WorldChanged lets every peer be tried again at once: what failed before may
-// have been the old network's fault.
-func (t *Table) WorldChanged() {
+// NetworkChanged allows every peer to be tried again at once: earlier failures may have
+// been the old network's fault.
+func (t *Table) NetworkChanged() {
 	t.do(func() {
 		for _, q := range t.table {
 			q.nextRedial = time.Time{}
 		}
 	})
-	t.paths.WorldChanged()
+	t.paths.NetworkChanged()
 	t.guests.Check()
 }
 
-// ConfigChanged lets go of relays that the config names no more, and applies new
-// rules to every tunnel, live flows included.
+// ConfigChanged ends connections to relays that are no longer in the config, and applies
+// new rules to every tunnel, live flows included.
 func (t *Table) ConfigChanged() {
 	if s, ok := t.cfg.Held.Get(); ok {
 		t.guests.KeepOnly(s.Config.Relays)
@@ -57,15 +57,15 @@ func (t *Table) ConfigChanged() {
 		}
 		t.cfg.Filters.Set(list)
 		for _, q := range t.table {
-			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.Began(t.forwarder.Now()) {
+			if q.installed() && !q.filter.Ports().Any() && !q.ours && !q.filter.HasOwnFlow(t.forwarder.Now()) {
 				t.drop(q, "policy", true)
 			}
 		}
 	})
 }
 
-// CRLChanged drops every tunnel and session whose certificate the list does not
-// let stand.
+// CRLChanged drops every tunnel and session whose certificate the revocation list
+// refuses.
 func (t *Table) CRLChanged() {
 	t.intro.Recheck()
 	t.do(func() {

@@ -1,46 +1,45 @@
 // Package tunnels makes a node's tunnels and ends them: with whom it has one, under
 // which keys, over which relay connection, and until when.
 //
-// It is handed what it needs (Config): the data plane and its sockets, which outlive
-// it, the relay connections, what the node holds of its network, and functions for what
-// only the node knows. It sees the data plane as dataplane.Plane and dataplane.Keys. Who
-// wants a tunnel asks for it (Miss, Ensure); what becomes of tunnels it tells nobody, but
-// for Views, which status reads. Better ways than the relay are package paths' business,
-// introductions themselves package intro's.
+// Config passes in what it needs: the data plane and its sockets, which outlive it, the
+// relay connections, the node's network, and functions for the rest. It uses the data
+// plane as dataplane.Plane and dataplane.Keys. Others request tunnels (Miss, Ensure). It
+// reports their state only in Views, which status reads. Package paths finds better paths
+// than the relay connection; package intro makes introductions.
 //
-// One goroutine, Run's, owns the table and all that hangs on it, paths too. Everybody else
-// hands it functions, through a queue of 256. What must not be lost waits for room there
-// (do); what a relay or a socket says is a hint, and dropped when there is none. The
-// owner waits for nobody: what takes time (introductions, pings, messages in a session)
-// runs on goroutines of its own, which Run waits for before it returns, and comes back as
-// a function. Views are a copy that is exchanged as a whole.
+// One goroutine, Run's, owns the table and everything in it, paths too. Others pass
+// functions to it through a queue of 256. What must not be lost waits for room there
+// (do). What a relay or a socket reports is a hint, and dropped when there is no room.
+// The owner never blocks: slow work (introductions, pings, messages in a session) runs on
+// goroutines of its own, whose results come back as functions; Run waits for them before
+// it returns. Views are a copy that is replaced as a whole.
 //
-// There is one lock, early.mu, over the messages that came too early. It is held for
-// moments, and nothing is called meanwhile but intro.Switch.InProgress.
+// There is one lock, early.mu, for messages that arrive before their introduction is
+// complete. It is held for moments, and only intro.Switch.InProgress is called meanwhile.
 //
-// Exported methods may be called from any goroutine but the owner's. Those that take a
-// context wait, until it ends at the latest, and TripTo waits for the owner; all others
-// hand over and return. What sockets, relay connections and the forwarder call (Stranger,
-// Early, Session, Gone, Stirred, SetBack, Miss, and ways.go) drops a hint rather than wait
-// for room.
+// Exported methods may be called from any goroutine but the owner's. Those with a context
+// wait until it ends at the latest, and TripTo waits for the owner; all others return at
+// once. The callbacks of sockets, relay connections and the forwarder (UnknownSender,
+// Early, Session, Gone, Resumed, SetBack, Miss, and those in paths.go) drop a hint rather
+// than wait for room.
 //
 //	table.go     the table, its owner, and how others hand it functions
 //	peer.go      what the table holds of one peer
-//	call.go      this node calls another: asked for, under way, and what came of it
+//	call.go      this node introduces itself: request, attempt and outcome
 //	reach.go     the same, at the relay where the peer is
-//	accept.go    another node calls
+//	accept.go    another node introduces itself
 //	install.go   the tunnel is made or gets new keys
-//	early.go     messages that came ahead of that
-//	route.go     which relay connection carries what goes to a peer
-//	ways.go      what package paths is told, and what others have to say to it
-//	lifetime.go  when a tunnel is looked at, and what it needs then
+//	early.go     messages that arrive before that
+//	conn.go      which relay connection carries packets to a peer
+//	paths.go     between package paths and others
+//	lifetime.go  when a tunnel is checked, and what it needs then
 //	judge.go     that decision
-//	ask.go       whether a peer is there, asked over the session
-//	hearsay.go   what others say: the peer's bye, resets, the relay's "gone"
-//	silent.go    when a relay's word that a peer is silent counts
-//	rekey.go     what a clock that is set back makes necessary
-//	changes.go   what a change of network, relay, rules or revocation list means for all
+//	ask.go       asking a peer for a sign of life, over the session
+//	hearsay.go   what others report: the peer's bye, resets, the relay's "gone"
+//	silent.go    when a relay's report that a peer is silent counts
+//	rekey.go     a new key after the clock was set back
+//	changes.go   changes that affect all tunnels
 //	end.go       the end of a tunnel
-//	view.go      what others may read
-//	testing.go   what tests of whole nodes do to tunnels
+//	view.go      copies for others to read
+//	testing.go   methods for tests of whole nodes
 package tunnels

@@ -8,19 +8,18 @@ import (
 	"weft/overlay/cert"
 )
 
-// Messages of the data plane that come ahead of the introduction that says what to do
-// with them.
+// Messages of the data plane that arrive before their introduction is complete.
 
 const (
-	heldStrangers  = 128 // senders whose messages are held during their introduction
-	heldPerSender  = 4
-	heldPacketSize = 2048 // handshakes and small data; larger ones are not held
+	maxEarlySenders = 128 // senders whose messages are held during their introduction
+	heldPerSender   = 4
+	heldPacketSize  = 2048 // bytes: handshakes and small data; larger messages are dropped
 )
 
-// Stranger is called by the bind for a message of the data plane from a node that has
-// no endpoint: held while that node is being introduced, answered with a
-// reset otherwise.
-func (t *Table) Stranger(from cert.NodeID, pkt []byte) {
+// UnknownSender is called by the bind for a message of the data plane from a node without
+// an endpoint. The message is held while an introduction of that node is pending, and
+// otherwise answered with a reset.
+func (t *Table) UnknownSender(from cert.NodeID, pkt []byte) {
 	if !t.intro.InProgress(from) {
 		t.intro.Reset(from)
 		return
@@ -31,11 +30,11 @@ func (t *Table) Stranger(from cert.NodeID, pkt []byte) {
 	}
 }
 
-// Early is called for each message of the data plane from a node that has a tunnel.
-// The node may have started anew and be introducing itself with another key:
-// then its first handshake message may be ahead of our answer, and the plane
-// will know it only once that was given. What the plane does know already it
-// refuses the second time, as a replay.
+// Early is called for each message of the data plane from a node that has a tunnel. The
+// node may have restarted and be introducing itself with another key. Then its first
+// handshake message may arrive before our answer is given, when the plane does not know
+// the key yet: it is delivered again later. If the plane did know the key, it refuses the
+// second delivery as a replay.
 func (t *Table) Early(from cert.NodeID, pkt []byte) {
 	if t.plane.Begins(pkt) && t.bind.Find(from) != nil && t.intro.InProgress(from) {
 		t.early.hold(from, pkt)
@@ -45,10 +44,11 @@ func (t *Table) Early(from cert.NodeID, pkt []byte) {
 	}
 }
 
-// early holds them. Its methods may be called from any goroutine.
+// early holds such messages. Its methods may be called from any goroutine.
 type early struct {
-	// underWay reports whether a node is being introduced. It takes no lock of early.
-	underWay func(id cert.NodeID) bool
+	// pending reports whether an introduction of a node is pending. It must not use
+	// early.
+	pending func(id cert.NodeID) bool
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -63,16 +63,16 @@ func (e *early) hold(from cert.NodeID, pkt []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	q := e.from[from]
-	if q == nil && len(e.from) >= heldStrangers {
-		// Introductions that came to nothing leave theirs behind.
-		maps.DeleteFunc(e.from, func(id cert.NodeID, _ [][]byte) bool { return !e.underWay(id) })
+	if q == nil && len(e.from) >= maxEarlySenders {
+		// Failed introductions leave their messages behind.
+		maps.DeleteFunc(e.from, func(id cert.NodeID, _ [][]byte) bool { return !e.pending(id) })
 	}
-	if len(q) < heldPerSender && (q != nil || len(e.from) < heldStrangers) {
+	if len(q) < heldPerSender && (q != nil || len(e.from) < maxEarlySenders) {
 		e.from[from] = append(q, bytes.Clone(pkt))
 	}
 }
 
-// take returns what is held of a node, in the order in which it came, and forgets it.
+// take removes and returns the messages held of a node, in the order of arrival.
 func (e *early) take(id cert.NodeID) [][]byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -81,7 +81,7 @@ func (e *early) take(id cert.NodeID) [][]byte {
 	return pkts
 }
 
-// deliverEarly hands the messages that came too early to the data plane.
+// deliverEarly delivers the held messages of a node to the data plane.
 func (t *Table) deliverEarly(id cert.NodeID) {
 	for _, pkt := range t.early.take(id) {
 		t.bind.Deliver(id, pkt)

@@ -16,7 +16,7 @@ func nodeID(n int) (id cert.NodeID) {
 // Messages that came ahead of an introduction are kept in their order, a few of each
 // sender, and only for a moment.
 func TestEarly(t *testing.T) {
-	e := early{underWay: func(cert.NodeID) bool { return true }, from: map[cert.NodeID][][]byte{}}
+	e := early{pending: func(cert.NodeID) bool { return true }, from: map[cert.NodeID][][]byte{}}
 	pkt := []byte{0}
 	for n := range byte(heldPerSender + 2) {
 		pkt[0] = n
@@ -39,11 +39,11 @@ func TestEarly(t *testing.T) {
 // room for others, and nobody else does.
 func TestEarlyOfManyStrangers(t *testing.T) {
 	over := map[cert.NodeID]bool{}
-	e := early{underWay: func(id cert.NodeID) bool { return !over[id] }, from: map[cert.NodeID][][]byte{}}
-	for n := range 3 * heldStrangers {
+	e := early{pending: func(id cert.NodeID) bool { return !over[id] }, from: map[cert.NodeID][][]byte{}}
+	for n := range 3 * maxEarlySenders {
 		e.hold(nodeID(n), []byte{1})
 	}
-	if len(e.from) != heldStrangers || e.from[nodeID(0)] == nil {
+	if len(e.from) != maxEarlySenders || e.from[nodeID(0)] == nil {
 		t.Fatalf("messages of %d nodes are held, the first's: %v", len(e.from), e.from[nodeID(0)] != nil)
 	}
 	e.hold(nodeID(0), []byte{2})
@@ -53,8 +53,8 @@ func TestEarlyOfManyStrangers(t *testing.T) {
 	for n := range 10 {
 		over[nodeID(n)] = true
 	}
-	e.hold(nodeID(heldStrangers), []byte{1})
-	if len(e.from) != heldStrangers-10+1 || e.from[nodeID(0)] != nil || e.from[nodeID(heldStrangers)] == nil {
-		t.Errorf("messages of %d nodes are held; of one whose introduction is over: %v, of the new one: %v", len(e.from), e.from[nodeID(0)] != nil, e.from[nodeID(heldStrangers)] != nil)
+	e.hold(nodeID(maxEarlySenders), []byte{1})
+	if len(e.from) != maxEarlySenders-10+1 || e.from[nodeID(0)] != nil || e.from[nodeID(maxEarlySenders)] == nil {
+		t.Errorf("messages of %d nodes are held; of one whose introduction is over: %v, of the new one: %v", len(e.from), e.from[nodeID(0)] != nil, e.from[nodeID(maxEarlySenders)] != nil)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// drop ends the tunnel with a peer, and an introduction to it that is under way.
-// bye tells the peer so.
+// drop ends the tunnel with a peer, and an introduction to it that is in progress. With
+// bye it also sends the peer a bye.
 func (t *Table) drop(q *peer, why string, bye bool) {
 	if q.dial != nil {
 		q.dial.cancel(fmt.Errorf("tunnel dropped: %s", why))
@@ -18,9 +18,9 @@ func (t *Table) drop(q *peer, why string, bye bool) {
 	t.publish()
 }
 
-// endAndRedial ends a tunnel that the peer, or time, has ended. Who still has
-// traffic for the peer is introduced anew. An introduction that is under way is
-// about the next tunnel and goes on.
+// endAndRedial ends a tunnel that the peer has ended or whose time is over. If there is
+// traffic, this node introduces itself anew. An introduction in progress makes the next
+// tunnel and continues.
 func (t *Table) endAndRedial(q *peer, why string, bye bool) {
 	redial := t.hasTraffic(q, time.Now())
 	t.endTunnel(q, why, bye)
@@ -50,7 +50,7 @@ func (t *Table) endTunnel(q *peer, why string, bye bool) {
 		t.plane.RemovePeer(q.id)
 		t.cfg.Filters.Release(q.id, t.forwarder.Now())
 		t.bind.Drop(q.id)
-		t.guests.Route(q.id, nil)
+		t.guests.SetTunnel(q.id, nil)
 	}
 	*q = peer{
 		id: q.id, node: q.node, filter: q.filter, dial: q.dial, ours: q.ours,

@@ -12,8 +12,7 @@ import (
 	"weft/overlay/relay"
 )
 
-// What others say about a tunnel: the peer's bye, resets, and the relay's word that a
-// peer is gone.
+// What others report about a tunnel: the peer's bye, resets, and the relay's "gone".
 
 const (
 	resetSpacing  = 5 * time.Second // introductions made because of resets or lost sessions, per peer
@@ -21,17 +20,17 @@ const (
 	recently      = 2 * time.Second // data sent this short ago is traffic
 )
 
-// What a relay says of a peer that it cannot deliver to. errSilent is an errGone.
+// What a relay reports of a peer to which it cannot deliver. errSilent wraps errGone.
 var (
 	errGone   = errors.New("not connected to the relay")
 	errSilent = fmt.Errorf("%w: it did not answer the relay", errGone)
 )
 
-// Session takes what a relay brings of an introduction. It keeps no part of frame.
+// Session takes an introduction frame from a relay. It does not keep frame.
 func (t *Table) Session(from cert.NodeID, frame []byte) { t.intro.Deliver(from, frame) }
 
-// sessionClosed is told by intro that a session ended. Only a proven bye and
-// a certificate that no longer holds end the tunnel.
+// sessionClosed is called by package intro when a session has ended. Only an authentic
+// bye and an invalid certificate end the tunnel.
 func (t *Table) sessionClosed(s *intro.Session, err error) {
 	t.do(func() {
 		q := t.table[s.Peer.ID]
@@ -39,7 +38,7 @@ func (t *Table) sessionClosed(s *intro.Session, err error) {
 			return
 		}
 		q.session, q.lost = nil, time.Now()
-		t.lookAt(q.lost.Add(time.Second))
+		t.checkAt(q.lost.Add(time.Second))
 		switch {
 		case errors.Is(err, intro.ErrBye):
 			t.endAndRedial(q, "bye", false)
@@ -49,7 +48,8 @@ func (t *Table) sessionClosed(s *intro.Session, err error) {
 	})
 }
 
-// onReset: the peer, or only the relay, says that it has no tunnel with us.
+// onReset is called for a reset: the peer, or perhaps only the relay, says that the peer
+// has no tunnel with us.
 func (t *Table) onReset(from cert.NodeID) {
 	t.hint(func() {
 		q := t.table[from]
@@ -68,30 +68,30 @@ func (t *Table) onReset(from cert.NodeID) {
 	})
 }
 
-// goneHint: a relay says that a peer is not connected to it, or silent.
-func (t *Table) Gone(w homes.Way, id cert.NodeID, reason relay.GoneReason) {
+// Gone takes a relay's report that a peer is not connected to it, or silent.
+func (t *Table) Gone(w homes.RelayConn, id cert.NodeID, reason relay.GoneReason) {
 	t.hint(func() {
 		if reason == relay.GoneSilent {
-			t.doubt(w, id)
+			t.reportedSilent(w, id)
 		} else {
 			t.goneAt(w, id, errGone)
 		}
 	})
 }
 
-// goneAt takes a relay's word that a peer is not there. It is of interest where
-// the peer was believed to be.
-func (t *Table) goneAt(w homes.Way, id cert.NodeID, why error) {
+// goneAt takes a relay's report that a peer is gone. It counts only if this node reaches
+// the peer through that relay connection.
+func (t *Table) goneAt(w homes.RelayConn, id cert.NodeID, why error) {
 	alone := t.alone()
 	q := t.table[id]
-	if alone && (q == nil || q.dial == nil) { // else what comes of that says more
-		t.cfg.Directory.SetPresence(directory.Sighting{ID: id, Online: false})
+	if alone && (q == nil || q.dial == nil) { // otherwise the outcome of the introduction says more
+		t.cfg.Directory.SetPresence(directory.Presence{ID: id, Online: false})
 	}
-	if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
+	if q == nil || q.dial != nil && q.dial.conn != w || q.dial == nil && q.conn != w {
 		return
 	}
 	q.gone = time.Now()
-	t.lookAt(q.gone.Add(time.Second)) // is it, when data still come?
+	t.checkAt(q.gone.Add(time.Second)) // check then whether data still arrive
 	for _, w := range q.watchers {
 		close(w)
 	}
@@ -104,14 +104,14 @@ func (t *Table) goneAt(w homes.Way, id cert.NodeID, why error) {
 	t.publish()
 }
 
-// alone reports whether the network has but one relay: who is not there is
-// offline.
+// alone reports whether the network has only one relay, so that a peer that is not
+// connected to it is offline.
 func (t *Table) alone() bool {
 	s, ok := t.cfg.Held.Get()
 	return !ok || len(s.Config.Relays) <= 1
 }
 
-// findAgain introduces the node anew to a peer that is no longer where it was.
+// findAgain introduces this node anew to a peer that is no longer at its relay.
 func (t *Table) findAgain(q *peer) {
 	now := time.Now()
 	if q.dial != nil || now.Before(latest(q.nextHint, q.nextRedial)) || !t.hasTraffic(q, now) {
@@ -121,7 +121,7 @@ func (t *Table) findAgain(q *peer) {
 	t.call(q, nil)
 }
 
-// hasTraffic reports whether data went either way a moment ago.
+// hasTraffic reports whether data were sent or received a moment ago.
 func (t *Table) hasTraffic(q *peer, now time.Time) bool {
 	st, ok := t.forwarder.Stats(q.id)
 	return ok && now.Sub(st.LastTx) < recently

@@ -14,16 +14,15 @@ import (
 	"weft/overlay/internal/intro"
 )
 
-// install makes or refreshes the tunnel with a session's keys: before
-// accept goes out on the called side, as soon as the keys are known on the
-// calling side.
+// install makes or updates the tunnel with a session's keys. The callee calls it before
+// it sends accept, the caller as soon as it has the keys.
 func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Claim) error {
 	snap, ok := t.cfg.Held.Get()
 	if !ok {
 		return ErrDown
 	}
 	if s.Own.Key != t.keys.Key().Public {
-		return dataplane.ErrKeyGone // the peer was told the one before
+		return dataplane.ErrKeyGone // the peer was sent the previous key
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
@@ -39,7 +38,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	})
 	if err != nil {
 		if !q.installed() {
-			t.setWay(q, nil)
+			t.setConn(q, nil)
 			t.cfg.Filters.Release(q.id, t.forwarder.Now())
 		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
@@ -47,33 +46,33 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	t.bind.Admit(q.endpoint)
 	if !q.installed() || restarted {
 		t.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
-		q.nextHint = time.Time{} // whoever said that it started anew was right, and may say so again
+		q.nextHint = time.Time{} // the report that it had restarted was right, so the next one counts at once
 		for _, w := range q.renewed {
 			close(w)
 		}
 		q.renewed = nil
 	}
 	q.node, q.hello, q.local, q.ours, q.session = node, s.Remote, s.Own.Boot, ours, s
-	q.gone = time.Time{} // whatever the relay said
+	q.gone = time.Time{} // whatever the relay has reported
 	delete(t.silent, q.id)
 	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()
 	if !q.installed() {
 		q.made = time.Now()
-		t.lookAt(q.made.Add(min(silentAfter, t.cfg.Idle)))
+		t.checkAt(q.made.Add(min(silentAfter, t.cfg.Idle)))
 	}
-	t.lookAt(t.renewal(node))
+	t.checkAt(t.renewal(node))
 	if t.stale(q) {
-		t.lookAt(time.Now())
+		t.checkAt(time.Now())
 	}
 	t.paths.Begin(q.endpoint, s, restarted)
-	t.cfg.Directory.Learn(&directory.Known{Node: node, Online: true, LastSeen: t.cfg.Clock.Now(), Stranger: !ours})
+	t.cfg.Directory.Learn(&directory.Entry{Node: node, Online: true, LastSeen: t.cfg.Clock.Now(), CallerOnly: !ours})
 	t.publish()
 	t.deliverEarly(q.id)
 	return nil
 }
 
-// setPeer is Plane.SetPeer, for which a node has to give up a key that it has
-// never shown to hold.
+// setPeer is Plane.SetPeer, except that a node that has never proven the same key first
+// loses it.
 func (t *Table) setPeer(cfg dataplane.Peer) error {
 	err := t.plane.SetPeer(cfg)
 	if taken, ok := errors.AsType[*dataplane.TakenError](err); ok && taken.Yields {
@@ -83,9 +82,9 @@ func (t *Table) setPeer(cfg dataplane.Peer) error {
 	return err
 }
 
-// evict ends the tunnel of a node whose key is another's, as far as is
-// known. The node may introduce itself anew. An introduction to it that is under
-// way goes on, and makes a tunnel if the node accepts.
+// evict ends the tunnel of a node whose key most probably belongs to another node. The
+// node may introduce itself again. An introduction to it that is in progress continues,
+// and makes a tunnel if the node accepts.
 func (t *Table) evict(id cert.NodeID) {
 	q := t.table[id]
 	if q == nil || !q.installed() {
@@ -93,9 +92,9 @@ func (t *Table) evict(id cert.NodeID) {
 		return
 	}
 	if q.dial != nil && q.session == q.dial.session {
-		q.session = nil // of what is under way
+		q.session = nil // it belongs to the introduction in progress
 	}
-	t.endTunnel(q, "its WireGuard key is another's", true)
+	t.endTunnel(q, "its WireGuard key belongs to another device", true)
 	if q.dial == nil {
 		delete(t.table, id)
 	}

@@ -9,45 +9,44 @@ import (
 )
 
 const (
-	silentAfter    = 2 * time.Second  // data sent and sent again by UDP, nothing heard: ask over the session
-	insistAfter    = time.Second      // "again": this long after the first of them. The last word of a talk is said once
-	keptQuietAfter = 12 * time.Second // the same where nobody need answer: by now WireGuard's keepalive would have, after 10 s
-	pingAnswer     = 5 * time.Second  // no answer to that, or for longer where round trips do: introduce anew
-	answerMost     = 10 * time.Second // the most that any answer is waited for
-	calledTurn     = 3 * time.Second  // a lost session is redialled by the side that did not call after this
+	silentAfter         = 2 * time.Second  // data sent and sent again over UDP, nothing received: ping over the session
+	insistAfter         = time.Second      // what counts as "sent again": this long after the first. The last packet of an exchange is sent once
+	keepaliveQuietAfter = 12 * time.Second // the same if no answer is needed: WireGuard's keepalive would have arrived, after 10 s
+	pingAnswer          = 5 * time.Second  // without an answer after this time, or longer if round trips are slow: introduce anew
+	answerMost          = 10 * time.Second // longest wait for any answer
+	calledTurn          = 3 * time.Second  // when the former callee redials a lost session
 )
 
 type action int
 
 const (
 	actNothing action = iota
-	actDrop           // idle for long
-	actPing           // data unanswered: is the peer alive?
-	actCall           // no: introduce anew
+	actDrop           // it was idle for long
+	actPing           // data have no answer: is the peer alive?
+	actCall           // the peer does not answer: introduce anew
 )
 
-// patience is how long data may go unanswered that is sent again and again. A
-// relay says by itself when a peer is gone or has no tunnel, and its TLS
-// connection may well stand still for a while; nobody says so of UDP. What the
-// session cannot carry is not asked.
+// patience returns how long retransmitted data may have no answer. A relay reports by
+// itself when a peer is gone or has no tunnel, and its TLS connection may stall for a
+// while; with UDP nobody reports that. Without a session there is no question to ask.
 func (t *Table) patience(q *peer) time.Duration {
 	shown, trip := t.paths.Shown(q.id)
 	if shown.Kind == path.Relay || !t.home.Connected() {
-		return keptQuietAfter
+		return keepaliveQuietAfter
 	}
-	return min(max(q.trip.Wait(silentAfter, keptQuietAfter), 3*time.Duration(trip.Load())), keptQuietAfter)
+	return min(max(q.trip.Wait(silentAfter, keepaliveQuietAfter), 3*time.Duration(trip.Load())), keepaliveQuietAfter)
 }
 
-// judge decides what a tunnel needs, from its counters and from when a keepalive
-// of the peer last came in, and when to ask again. It changes only the
-// peer's notes about unanswered data and introductions.
+// judge decides what a tunnel needs, from its counters and from the time of the peer's
+// last keepalive, and when to call it again. It changes only the peer's fields about
+// unanswered data and introductions.
 //
-// Probes say within a second that a path is dead, but nothing of whether the
-// keys of both sides fit. What is unanswered for patience is therefore asked
-// about over the session. To ask costs bytes, so it is not done for the last
-// word of a talk, nor again and again for a flow to which nobody answers, such as
-// a log by UDP: once the peer has said that it arrives, or WireGuard's keepalive
-// has, only the keepalive is waited for until data come back.
+// Probes show within a second that a path is dead, but not whether the keys of both sides
+// match. So when data have had no answer for patience, this node pings the peer over the
+// session. A ping costs bytes. So none is sent for the last packet of an exchange, and
+// not repeatedly for a flow without answers, such as a log over UDP: once the peer has
+// said that data arrive, or WireGuard's keepalive has shown it, only keepalives are
+// awaited until data come back.
 func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience, idle time.Duration) (act action, again time.Time) {
 	active := latest(st.LastTx, st.LastRx, q.made)
 	end := active.Add(idle)
@@ -58,8 +57,8 @@ func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience
 	if q.dial != nil {
 		return actNothing, now.Add(answer)
 	}
-	if pause := st.LastTx.Add(dataplane.Pause); now.Before(pause) {
-		end = earliest(end, pause) // data that goes on does not stir
+	if pause := st.LastTx.Add(dataplane.ResumeAfter); now.Before(pause) {
+		end = earliest(end, pause) // a flow that continues does not call Resumed
 	}
 	heard := latest(st.LastIn, kept, q.proved)
 	if !st.LastTx.After(heard) {
@@ -70,11 +69,11 @@ func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience
 		if !q.unanswered.IsZero() && kept.After(q.unanswered) {
 			q.oneWay = kept
 		}
-		// Data have gone out since Stirred, without a pause to speak of.
-		q.unanswered, q.pinging = latest(heard, st.Stirred), time.Time{}
+		// Data were sent since Stats.Resumed without a long pause.
+		q.unanswered, q.pinging = latest(heard, st.Resumed), time.Time{}
 	}
 	if st.LastTx.Sub(q.unanswered) < insistAfter || q.oneWay.After(st.LastIn) {
-		patience = keptQuietAfter
+		patience = keepaliveQuietAfter
 	}
 	if due := q.unanswered.Add(patience); q.pinging.IsZero() && now.Before(due) {
 		act, again = q.judgeSession(now, st, end)
@@ -91,8 +90,8 @@ func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience
 	return actCall, now.Add(answer)
 }
 
-// judgeSession redials a lost session whose tunnel goes on: without it neither
-// side can say bye. The side with traffic does it, first the one that called.
+// judgeSession redials a lost session whose tunnel continues: without it neither side can
+// send bye. The side with traffic does it, the former caller first.
 func (q *peer) judgeSession(now time.Time, st dataplane.Stats, end time.Time) (act action, again time.Time) {
 	if q.session != nil || !st.LastTx.After(q.lost) {
 		return actNothing, end

@@ -65,7 +65,7 @@ func TestJudge(t *testing.T) {
 		"no session, nothing for ten minutes": {peer{ours: true, lost: ago(900)}, 601, 601, actDrop},
 	} {
 		q := c.q
-		got, again := q.judge(now, dataplane.Stats{LastTx: ago(c.tx), LastRx: ago(c.rx), LastIn: ago(c.rx), Stirred: ago(c.tx)}, time.Time{}, silentAfter, idleAfter)
+		got, again := q.judge(now, dataplane.Stats{LastTx: ago(c.tx), LastRx: ago(c.rx), LastIn: ago(c.rx), Resumed: ago(c.tx)}, time.Time{}, silentAfter, idleAfter)
 		if got != c.want {
 			t.Errorf("%s: action %d, want %d", name, got, c.want)
 		}
@@ -117,7 +117,7 @@ func TestJudgeOneWay(t *testing.T) {
 		calls    bool
 	}{
 		"a stream":                       {100 * time.Millisecond, silentAfter, false, 1, 2 * time.Second, false},
-		"a stream through the relay":     {100 * time.Millisecond, keptQuietAfter, false, 0, 0, false},
+		"a stream through the relay":     {100 * time.Millisecond, keepaliveQuietAfter, false, 0, 0, false},
 		"a reading every five seconds":   {5 * time.Second, silentAfter, false, 1, 7 * time.Second, false},
 		"a reading a minute":             {time.Minute, silentAfter, false, 0, 0, false},
 		"a stream that does not arrive":  {100 * time.Millisecond, silentAfter, true, 300, 2 * time.Second, true},
@@ -125,14 +125,14 @@ func TestJudgeOneWay(t *testing.T) {
 		"one a minute that does neither": {time.Minute, silentAfter, true, 60, 12 * time.Second, false},
 	} {
 		q := peer{session: new(intro.Session), made: start, proved: start.Add(-time.Millisecond)}
-		st := dataplane.Stats{LastTx: start, Stirred: start, LastIn: start.Add(-time.Second)}
+		st := dataplane.Stats{LastTx: start, Resumed: start, LastIn: start.Add(-time.Second)}
 		var keepalive, kept, first time.Time // the next keepalive, the last, the first ping
 		pings, calls := 0, 0
 		next, look := start, start
 		for now := start; now.Before(start.Add(time.Hour)); now = now.Add(50 * time.Millisecond) {
 			if !now.Before(next) {
-				if now.Sub(st.LastTx) > dataplane.Pause {
-					st.Stirred = now
+				if now.Sub(st.LastTx) > dataplane.ResumeAfter {
+					st.Resumed = now
 					look = earliest(look, now.Add(silentAfter))
 				}
 				st.LastTx, next = now, now.Add(c.every)
@@ -153,9 +153,9 @@ func TestJudgeOneWay(t *testing.T) {
 					first = now
 				}
 				q.pinging = now
-				pong := intro.Pong{Heard: now.Sub(st.LastTx) + time.Millisecond}
+				pong := intro.Pong{LastReceived: now.Sub(st.LastTx) + time.Millisecond}
 				if c.deaf {
-					pong.Heard = -1
+					pong.LastReceived = -1
 				}
 				q.answered(now, st.LastTx, pong)
 				look = now

@@ -15,28 +15,28 @@ import (
 	"weft/overlay/status"
 )
 
-// At which relay a peer is, homes.Finder says.
+// homes.Finder says at which relay a peer may be.
 //
-// Who is found nowhere is offline, unless nobody can know yet: the server or a
-// relay started a moment ago, the peer is on its way from one relay to another, or
-// this node has not fetched the list of relays that there is now. Then they are
-// asked again and again, but not for as long as an introduction may take.
+// A peer that is found at no relay is offline, unless nobody can know yet: the server or
+// a relay has just started, the peer is moving to another relay, or this node does not
+// have the current list of relays yet. Then they are tried again and again, for lookFor
+// at most.
 const (
-	askServer   = 3 * time.Second        // where it is
-	askAgain    = 200 * time.Millisecond // in the mean, for whom nobody knows yet; longer each time
+	askServer   = 3 * time.Second        // for the server's answer
+	askAgain    = 200 * time.Millisecond // mean pause before the relays are tried again; it grows each time
 	askAgainMax = time.Second
-	lookFor     = 12 * time.Second       // them again, in all
-	goneWait    = 700 * time.Millisecond // the server, when nothing else is to try
+	lookFor     = 12 * time.Second       // how long to try again, in all
+	goneWait    = 700 * time.Millisecond // for the server's answer, when there is nothing else to try
 )
 
 var (
-	// errNotThere is wrapped when a relay could not be reached.
-	errNotThere = errors.New("relay out of reach")
-	// errUnsure says that a peer was found nowhere and may be somewhere all the same.
-	errUnsure = errors.New("not known yet where it is")
+	// errNotThere is wrapped when a relay is unreachable.
+	errNotThere = errors.New("the relay is unreachable")
+	// errUnsure says that a peer was found at no relay but may still be online.
+	errUnsure = errors.New("it is not known yet where the peer is")
 )
 
-// reach introduces this node to a peer at the relay where that is found.
+// reach introduces this node to a peer at the relay where the peer is found.
 func (t *Table) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session, error) {
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
@@ -53,7 +53,7 @@ func (t *Table) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 				return nil, errUnsure
 			}
 			wait = min(2*wait, askAgainMax)
-			t.log.Debug("nobody knows yet where a peer is", "peer", d.id, "err", said)
+			t.log.Debug("it is not known yet where a peer is", "peer", d.id, "err", said)
 			f.Again(d.id, askServer)
 			continue
 		}
@@ -73,7 +73,7 @@ func (t *Table) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 			f.Ask()
 			t.log.Debug("not reached", "peer", d.id, "relay", rl.Name, "err", err)
 		default:
-			return nil, err // of the peer itself
+			return nil, err // from the peer itself
 		}
 		if said == nil || errors.Is(said, errNotThere) || errors.Is(said, errGone) && !errors.Is(err, errNotThere) {
 			said = err
@@ -81,10 +81,10 @@ func (t *Table) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 	}
 }
 
-// reachAt introduces this node to a peer through one relay. With more relays
-// to ask it takes no longer than one attempt, unless the peer answers.
+// reachAt introduces this node to a peer through one relay. If there are more relays to
+// try it takes no longer than one attempt, unless the peer answers.
 func (t *Table) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, more bool) (*intro.Session, error) {
-	if err := t.inLoop(func() error { d.tried, d.heard = time.Now(), false; return nil }); err != nil {
+	if err := t.inLoop(func() error { d.tried, d.answered = time.Now(), false; return nil }); err != nil {
 		return nil, err
 	}
 	w, err := t.guests.Connect(ctx, rl)
@@ -100,16 +100,16 @@ func (t *Table) reachAt(ctx context.Context, q *peer, d *dialing, rl api.Relay, 
 	})
 	defer enough.Stop()
 	defer t.guests.Calling(d.id, w)()
-	if err := t.inLoop(func() error { d.way, d.gone = w, gone; return nil }); err != nil {
+	if err := t.inLoop(func() error { d.conn, d.gone = w, gone; return nil }); err != nil {
 		return nil, err
 	}
 	return t.intro.Dial(ctx, d.id, func(s *intro.Session) {
-		enough.Stop() // it is there
+		enough.Stop() // the peer is at this relay
 		t.inLoop(func() error { return t.established(q, d, s) })
 	})
 }
 
-// newFinder makes the finder of an introduction. Its questions end with ctx.
+// newFinder makes the finder of an introduction. Its requests end with ctx.
 func (t *Table) newFinder(ctx context.Context, id cert.NodeID) *homes.Finder {
 	return homes.NewFinder(id, homes.FinderConfig{
 		Relays: t.cfg.Held.Relays,
@@ -120,9 +120,9 @@ func (t *Table) newFinder(ctx context.Context, id cert.NodeID) *homes.Finder {
 			}
 			return ""
 		},
-		Shuns: t.guests.Shuns, Behind: t.cfg.Behind,
-		Where: func(patience time.Duration) <-chan homes.Whereabouts {
-			answer := make(chan homes.Whereabouts, 1)
+		FailedLately: t.guests.FailedLately, Behind: t.cfg.Behind,
+		AskServer: func(patience time.Duration) <-chan homes.Presence {
+			answer := make(chan homes.Presence, 1)
 			t.wg.Go(func() {
 				ctx, cancel := context.WithTimeout(ctx, patience)
 				defer cancel()
@@ -130,6 +130,6 @@ func (t *Table) newFinder(ctx context.Context, id cert.NodeID) *homes.Finder {
 			})
 			return answer
 		},
-		Away: t.cfg.Health.Has(status.CodeServerOffline), AskTime: t.cfg.AskTime(askServer), GoneTime: goneWait,
+		ServerAway: t.cfg.Health.Has(status.CodeServerOffline), AskTime: t.cfg.AskTime(askServer), GoneTime: goneWait,
 	})
 }

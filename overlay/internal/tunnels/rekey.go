@@ -6,32 +6,31 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
-// When the machine's clock was set back, peers ignore WireGuard's handshakes
-// under the key that they know (package wg says why), and this node takes another,
-// with another boot id. To its peers it has then started anew. Until they have
-// been told, what is sent to them waits and what they send is lost: so the tunnels
-// in use are introduced anew at once, the others one after another or when they are
-// used.
+// After the machine's clock was set back, peers ignore WireGuard handshakes under the key
+// that they know (package wg says why). So this node takes another key, with another boot
+// id, as if it had restarted. Until a peer has the new key, packets to it wait and
+// packets from it are lost. So this node introduces itself at once to peers whose tunnels
+// are in use, and to the others one after another or when they are used.
 
-// rekeyPace is the time between introductions of tunnels that are not in use.
+// rekeyPace is the time between introductions for tunnels that are not in use.
 const rekeyPace = 100 * time.Millisecond
 
 // ClockSet is called when the kernel says that the clock was set.
 func (t *Table) ClockSet() { t.do(t.checkClock) }
 
-// SetBack is called by the data plane when it has begun a handshake that
-// peers may ignore.
+// SetBack is called by the data plane when it has started a handshake that peers may
+// ignore.
 func (t *Table) SetBack() { t.hint(t.checkClock) }
 
-// checkClock takes another WireGuard key if that is due. It is called when the
-// kernel says that the clock was set, where it does, and when WireGuard finds out
-// by itself.
+// checkClock takes another WireGuard key if the clock was set back. It is called when the
+// kernel reports that the clock was set, on systems that do, and when WireGuard finds
+// out.
 func (t *Table) checkClock() {
 	if !t.keys.SetBack() {
 		return
 	}
 	if err := t.keys.Rekey(); err != nil {
-		t.log.Warn("the clock was set back, and there is no new WireGuard key: tunnels may stand still until it has caught up", "err", err)
+		t.log.Warn("the clock was set back, and no new WireGuard key could be made: tunnels may stall until the clock has caught up", "err", err)
 		return
 	}
 	t.log.Info("the clock was set back: tunnels are made anew, under another WireGuard key")
@@ -47,15 +46,15 @@ func (t *Table) checkClock() {
 			q.rekey = later
 		}
 	}
-	t.lookAt(now)
+	t.checkAt(now)
 }
 
 // stale reports whether a tunnel is of an earlier key of this node.
 func (t *Table) stale(q *peer) bool { return q.installed() && q.local != t.keys.Key().Boot }
 
-// tellKey introduces this node anew to a peer that knows an earlier key of it.
-// A peer that was introduced while the key changed is told at once.
-func (t *Table) tellKey(q *peer, now time.Time, st dataplane.Stats) {
+// sendKey introduces this node anew to a peer that has an earlier key of it. A peer that
+// was introduced while the key changed gets the new key at once.
+func (t *Table) sendKey(q *peer, now time.Time, st dataplane.Stats) {
 	if !t.stale(q) {
 		return
 	}
@@ -65,9 +64,9 @@ func (t *Table) tellKey(q *peer, now time.Time, st dataplane.Stats) {
 		due = q.nextRedial
 	}
 	switch {
-	case q.dial != nil: // then it is looked at again
+	case q.dial != nil: // it is checked again after that
 	case now.Before(due):
-		t.lookAt(due)
+		t.checkAt(due)
 	default:
 		t.call(q, nil)
 	}

@@ -7,27 +7,27 @@ import (
 	"weft/overlay/internal/homes"
 )
 
-// A relay says that a peer is silent when that did not answer it for two seconds.
-// It may sit behind an uplink that its own uploads keep full, where each answer
-// waits for three. So a peer counts as silent only silentFor after it was asked,
-// and not at all if it has answered meanwhile, whatever the relay says.
+// A relay reports a peer as silent when it has not answered a ping for two seconds. But
+// the peer may be behind a full uplink, where each answer takes three. So a peer counts
+// as silent only silentFor after it was asked, and not at all if it has answered
+// meanwhile, whatever the relay reports.
 const (
-	silentFor   = 5 * time.Second
-	silentKnown = time.Minute // who was found silent is believed to be so at once, and has not been heard since
-	maxSilent   = 256
+	silentFor        = 5 * time.Second
+	silentRemembered = time.Minute // for this long after a peer counted as silent, a new report counts at once, if nothing was received from it since
+	maxSilent        = 256
 )
 
-// silence is a relay's word that a peer is silent: to which introduction, nil for
-// none, and over which relay connection.
+// silence is a relay's report that a peer is silent: the introduction that has no answer,
+// nil for none, and the relay connection.
 type silence struct {
 	dial *dialing
-	way  homes.Way
+	conn homes.RelayConn
 }
 
-// doubt takes a relay's word that a peer is silent.
-func (t *Table) doubt(w homes.Way, id cert.NodeID) {
+// reportedSilent takes a relay's report that a peer is silent.
+func (t *Table) reportedSilent(w homes.RelayConn, id cert.NodeID) {
 	q := t.table[id]
-	if q == nil || q.dial != nil && q.dial.way != w || q.dial == nil && q.way != w {
+	if q == nil || q.dial != nil && q.dial.conn != w || q.dial == nil && q.conn != w {
 		return
 	}
 	now, d := time.Now(), q.dial
@@ -39,14 +39,14 @@ func (t *Table) doubt(w homes.Way, id cert.NodeID) {
 		}
 	}
 	wait := silentFor - now.Sub(asked)
-	if now.Sub(t.silent[id]) < silentKnown {
+	if now.Sub(t.silent[id]) < silentRemembered {
 		wait = 0
 	}
 	decide := func() {
-		if t.table[id] != q || q.dial != d || d != nil && (d.heard || d.tried.After(now)) {
+		if t.table[id] != q || q.dial != d || d != nil && (d.answered || d.tried.After(now)) {
 			return // it has answered, or this is another introduction
 		}
-		if d == nil && (q.asked.IsZero() || q.way != w) || d != nil && d.way != w {
+		if d == nil && (q.asked.IsZero() || q.conn != w) || d != nil && d.conn != w {
 			return
 		}
 		if st, ok := t.forwarder.Stats(id); ok && st.LastIn.After(asked) {
@@ -74,8 +74,8 @@ func (t *Table) doubt(w homes.Way, id cert.NodeID) {
 	}
 }
 
-// await reports whether it is to be waited for whether said counts: once for each,
-// however often a relay says so.
+// await reports whether to wait until a report counts: once for each, however often the
+// relay repeats it.
 func (q *peer) await(said silence) bool {
 	if q.silence == said {
 		return false

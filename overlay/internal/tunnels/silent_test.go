@@ -55,7 +55,7 @@ func bare(t *testing.T) *Table {
 func TestSilentIsAwaitedOnce(t *testing.T) {
 	var q peer
 	first, second := &dialing{}, &dialing{}
-	way := homes.Way(&homes.Guest{})
+	way := homes.RelayConn(&homes.Guest{})
 	for i := range 1000 {
 		if got := q.await(silence{first, way}); got != (i == 0) {
 			t.Fatalf("word %d: waits %v", i, got)
@@ -68,21 +68,21 @@ func TestSilentIsAwaitedOnce(t *testing.T) {
 
 // When a relay's word that a peer is silent ends the introduction that goes by it.
 func TestSilent(t *testing.T) {
-	way, other := homes.Way(&homes.Guest{}), homes.Way(&homes.Guest{})
+	way, other := homes.RelayConn(&homes.Guest{}), homes.RelayConn(&homes.Guest{})
 	for name, c := range map[string]struct {
-		by    homes.Way // who says so, when the peer was asked a second ago
+		by    homes.RelayConn // who says so, when the peer was asked a second ago
 		first func(tb *Table, q *peer)
 		later func(tb *Table, q *peer, anew context.CancelCauseFunc) // two seconds after the word
 		after time.Duration                                          // the introduction ends so long after the word; 0: it does not
 	}{
 		"it is silent":           {by: way, after: silentFor - time.Second},
 		"another relay says so":  {by: other},
-		"it answers meanwhile":   {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.heard = true }},
+		"it answers meanwhile":   {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.answered = true }},
 		"it is tried once more":  {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.tried = time.Now() }},
-		"it is tried elsewhere":  {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.way = other }},
-		"it is called anew":      {by: way, later: func(_ *Table, q *peer, anew context.CancelCauseFunc) { q.dial = &dialing{way: way, gone: anew} }},
-		"it was found silent":    {by: way, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-silentKnown / 2) }, after: time.Nanosecond},
-		"that was long ago":      {by: way, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-2 * silentKnown) }, after: silentFor - time.Second},
+		"it is tried elsewhere":  {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.conn = other }},
+		"it is called anew":      {by: way, later: func(_ *Table, q *peer, anew context.CancelCauseFunc) { q.dial = &dialing{conn: way, gone: anew} }},
+		"it was found silent":    {by: way, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-silentRemembered / 2) }, after: time.Nanosecond},
+		"that was long ago":      {by: way, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-2 * silentRemembered) }, after: silentFor - time.Second},
 		"it has been asked long": {by: way, first: func(_ *Table, q *peer) { q.asked = time.Now().Add(-silentFor) }, after: time.Nanosecond},
 		"that was another time":  {by: way, first: func(_ *Table, q *peer) { q.asked = time.Now().Add(-2 * answerMost) }, after: silentFor - time.Second},
 		"the tunnel has ended":   {by: way, later: func(tb *Table, q *peer, _ context.CancelCauseFunc) { delete(tb.table, q.id) }},
@@ -93,7 +93,7 @@ func TestSilent(t *testing.T) {
 				var end error
 				var at time.Time
 				gone := func(err error) { end, at = err, time.Now() }
-				q := &peer{id: nodeID(1), dial: &dialing{id: nodeID(1), way: way, tried: time.Now(), gone: gone}}
+				q := &peer{id: nodeID(1), dial: &dialing{id: nodeID(1), conn: way, tried: time.Now(), gone: gone}}
 				tb.inLoop(func() error { tb.table[q.id] = q; return nil })
 				time.Sleep(time.Second)
 				tb.inLoop(func() error {

@@ -21,8 +21,8 @@ import (
 	"weft/overlay/status"
 )
 
-// Config is what a Table is made of. The functions are called from any goroutine, those
-// that say nothing else by the owner of the tunnels too: they do not wait for it.
+// Config configures New. The functions are called from any goroutine and, unless they say
+// otherwise, from the owner of the tunnels: they must not wait for it.
 type Config struct {
 	Held      *network.Holder
 	Directory *directory.Directory
@@ -40,29 +40,31 @@ type Config struct {
 
 	UDP  paths.UDP
 	Idle time.Duration // how long a tunnel lives without data; 0: idleAfter
-	// Unproven: prove no key and believe no proof, as nodes did before; for tests.
+	// Unproven makes the node prove no key and ignore proofs, like nodes before
+	// 2026-11-29; for tests.
 	Unproven bool
 
-	// Identity is what this node shows, nil while it is in no network.
+	// Identity returns the certificate that this node presents, nil while it is in no
+	// network.
 	Identity func() *tls.Certificate
-	// TakeCRL takes a revocation list that a peer sent. It may wait for the owner of
-	// the tunnels, who does not call it.
+	// TakeCRL takes a revocation list that a peer has sent. The owner of the tunnels does
+	// not call it, so it may wait for the owner.
 	TakeCRL func(der []byte) (newer bool, err error)
-	// Find and Where ask the directory, and the server if need be; they wait for that,
-	// and the owner of the tunnels calls neither.
-	Find  func(ctx context.Context, key string) (*directory.Known, error)
-	Where func(ctx context.Context, id cert.NodeID) homes.Whereabouts
-	// AskTime is how long a question to the server may take that takes least where
-	// answers come at once.
+	// Find and Where look a node up in the directory, and at the server if necessary.
+	// They block for that; the owner of the tunnels calls neither.
+	Find  func(ctx context.Context, key string) (*directory.Entry, error)
+	Where func(ctx context.Context, id cert.NodeID) homes.Presence
+	// AskTime returns how long a request to the server may take: least, or more if round
+	// trips are slow.
 	AskTime func(least time.Duration) time.Duration
-	// Behind reports whether there may be a newer configuration than the one held.
+	// Behind reports whether there may be a newer configuration than this node's.
 	Behind func() bool
-	// Name is what people call a node.
+	// Name returns the name of a node for users.
 	Name func(id cert.NodeID) string
 }
 
-// Table has all tunnels of a node that is up. One goroutine, Run's, owns it; everybody
-// else hands it functions.
+// Table holds all tunnels of a node that is up. One goroutine, Run's, owns it; others
+// pass functions to it.
 type Table struct {
 	cfg    Config
 	log    *slog.Logger
@@ -76,25 +78,25 @@ type Table struct {
 	plane     dataplane.Plane
 	keys      dataplane.Keys
 
-	calls chan func() // to run
+	calls chan func() // functions for the owner to run
 	ctx   context.Context
 	wg    sync.WaitGroup // introductions in progress
-	// current is closed once our numbers are known to be current, or after
-	// numbersWait; until then nobody is accepted.
+	// current is closed once this node's CRL is known to be current, or after
+	// numbersWait. Until then callers wait.
 	current     chan struct{}
 	currentOnce sync.Once
 	waitOnce    sync.Once // starts numbersWait
 
-	table    map[cert.NodeID]*peer                // run's
-	silent   map[cert.NodeID]time.Time            // run's: who was found silent, and when; see silent.go
-	nextLook time.Time                            // run's: when look is due, zero for never
-	rekeyed  bool                                 // run's: some tunnels are of an earlier key of this node
-	view     atomic.Pointer[map[cert.NodeID]View] // what others may read
-	early    early                                // messages of nodes being introduced
+	table     map[cert.NodeID]*peer                // owned by Run
+	silent    map[cert.NodeID]time.Time            // owned by Run: peers that counted as silent, and when; see silent.go
+	nextCheck time.Time                            // owned by Run: when check is due; zero for never
+	rekeyed   bool                                 // owned by Run: some tunnels have an earlier key of this node
+	view      atomic.Pointer[map[cert.NodeID]View] // what others may read
+	early     early                                // messages of nodes being introduced
 }
 
-// New makes the table of a node that is in network self. ctx ends its tunnels; nothing is
-// done for them before Run.
+// New makes the table of a node in network self. The tunnels end with ctx. Nothing is
+// done before Run.
 func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 	cfg.Idle = cmp.Or(cfg.Idle, idleAfter)
 	t := &Table{
@@ -105,7 +107,7 @@ func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 	t.view.Store(&map[cert.NodeID]View{})
 	t.paths = paths.New(paths.Config{
 		UDP: cfg.UDP, Bind: cfg.Bind, Held: cfg.Held, Home: cfg.Home, Health: cfg.Health, Log: cfg.Log,
-		Stats: cfg.Forwarder.Stats, Session: t.sessionWith, Way: t.wayTo, Changed: t.pathChanged, Name: cfg.Name,
+		Stats: cfg.Forwarder.Stats, Session: t.sessionWith, RelayConn: t.connTo, Changed: t.pathChanged, Name: cfg.Name,
 		Do: func(f func()) { t.do(f) }, Hint: t.hint, Go: t.wg.Go,
 	})
 	pairKey := t.keys.PairKey
@@ -132,24 +134,24 @@ func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 		CRL:     list,
 		OnCRL: func(der []byte) {
 			if _, err := cfg.TakeCRL(der); err != nil {
-				t.log.Warn("refused a revocation list that a peer sent", "err", err)
+				t.log.Warn("refused a revocation list from a peer", "err", err)
 			}
 		},
-		Send:    t.guests.SendSession,
-		Accept:  t.accept,
-		Known:   t.knows,
-		Live:    t.paths.Live,
-		Message: t.paths.Message,
-		Heard:   t.heardFrom,
-		Closed:  t.sessionClosed,
-		OnReset: t.onReset,
-		Log:     t.log,
+		Send:         t.guests.SendSession,
+		Accept:       t.accept,
+		Known:        t.knows,
+		Live:         t.paths.Live,
+		Message:      t.paths.Message,
+		LastReceived: t.receivedFrom,
+		Closed:       t.sessionClosed,
+		OnReset:      t.onReset,
+		Log:          t.log,
 	})
-	t.early = early{underWay: t.intro.InProgress, from: map[cert.NodeID][][]byte{}}
+	t.early = early{pending: t.intro.InProgress, from: map[cert.NodeID][][]byte{}}
 	return t
 }
 
-// verify is how a certificate shown in an introduction is checked.
+// verify checks a certificate that a peer presents in an introduction.
 func (t *Table) verify(der []byte) (*cert.Node, error) {
 	s, ok := t.cfg.Held.Get()
 	if !ok {
@@ -158,8 +160,8 @@ func (t *Table) verify(der []byte) (*cert.Node, error) {
 	return s.VerifyShown(der, t.cfg.Clock.Now())
 }
 
-// Run owns the table until the context of New ends, then takes every peer down. Between what
-// happens it sleeps until the first tunnel needs looking at (see lifetime.go).
+// Run owns the table until the context of New ends, and then ends every tunnel. Between
+// events it sleeps until a tunnel is due for a check (see lifetime.go).
 func (t *Table) Run() {
 	t.paths.Start()
 	defer t.paths.Close()
@@ -168,7 +170,7 @@ func (t *Table) Run() {
 	var armed time.Time
 	t.checkClock() // it may have been set while the node was down
 	for {
-		if next := soonest(t.nextLook, t.paths.Next()); next != armed {
+		if next := soonest(t.nextCheck, t.paths.Next()); next != armed {
 			armed = next
 			if armed.IsZero() {
 				timer.Stop()
@@ -185,11 +187,11 @@ func (t *Table) Run() {
 		case <-timer.C:
 			armed = time.Time{}
 			now := time.Now()
-			if due(t.nextLook, now) {
-				t.look(now)
+			if due(t.nextCheck, now) {
+				t.check(now)
 			}
 			if due(t.paths.Next(), now) {
-				t.paths.Look(now)
+				t.paths.Check(now)
 			}
 		}
 	}
@@ -202,7 +204,7 @@ func (t *Table) takeDown() {
 	t.intro.Close()
 	t.wg.Wait()
 	t.guests.Close()
-	// Introductions that were under way may have left calls behind.
+	// Introductions that were in progress may have left calls in the queue.
 	for {
 		select {
 		case f := <-t.calls:
@@ -217,8 +219,8 @@ func (t *Table) takeDown() {
 	}
 }
 
-// do runs f in the owning goroutine, without waiting. It reports whether the
-// node still runs.
+// do runs f in the owner's goroutine. It waits for room in the queue, not for f. It
+// reports whether the node is still running.
 func (t *Table) do(f func()) bool {
 	select {
 	case t.calls <- f:
@@ -228,7 +230,7 @@ func (t *Table) do(f func()) bool {
 	}
 }
 
-// hint is do for what a relay says: dropped when there is too much of it.
+// hint is do for hints: f is dropped when the queue is full.
 func (t *Table) hint(f func()) {
 	select {
 	case t.calls <- f:
@@ -236,7 +238,7 @@ func (t *Table) hint(f func()) {
 	}
 }
 
-// inLoop runs f in the owning goroutine and waits for its result.
+// inLoop runs f in the owner's goroutine and waits for its result.
 func (t *Table) inLoop(f func() error) error {
 	done := make(chan error, 1)
 	if !t.do(func() { done <- f() }) {
@@ -250,7 +252,7 @@ func (t *Table) inLoop(f func() error) error {
 	}
 }
 
-// soonest returns the earlier of two times, of which zero means never.
+// soonest returns the earlier of two times; zero means never.
 func soonest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -8,11 +8,10 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
-// What tests of whole nodes do to tunnels, and see of them, that nobody else may.
-// No program calls it, so none has it in it.
+// Methods for tests of whole nodes. No program calls them, so the linker leaves them out.
 
-// SpoilKeys gives the tunnel with a peer another preshared key and forgets what
-// was agreed upon with the old one, so that the two ends fit no more.
+// SpoilKeys gives the tunnel with a peer another preshared key and drops its WireGuard
+// sessions, so that the keys of the two ends no longer match.
 func (t *Table) SpoilKeys(name string) error {
 	return t.inLoop(func() error {
 		for _, q := range t.table {
@@ -28,9 +27,9 @@ func (t *Table) SpoilKeys(name string) error {
 	})
 }
 
-// EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours,
-// while this node introduces itself to it, and introduces it once more at once.
-// It returns what those who waited for the two introductions got.
+// EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours, while this
+// node introduces itself to it, and at once introduces it again. It returns the results
+// of the two introductions.
 func (t *Table) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 	one, two := make(chan error, 1), make(chan error, 1)
 	t.do(func() {
@@ -48,15 +47,15 @@ func (t *Table) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 	return <-one, <-two
 }
 
-// HeldEarly returns of how many nodes messages are held that came ahead of their
-// introduction, and whether the node is one.
+// HeldEarly returns from how many nodes early messages are held, and whether the node is
+// one of them.
 func (t *Table) HeldEarly(id cert.NodeID) (senders int, held bool) {
 	t.early.mu.Lock()
 	defer t.early.mu.Unlock()
 	return len(t.early.from), t.early.from[id] != nil
 }
 
-// BootOf returns the boot id that a peer has told, 0 if there is none.
+// BootOf returns the boot id that a peer has sent, 0 if there is none.
 func (t *Table) BootOf(id cert.NodeID) (boot uint64) {
 	t.inLoop(func() error {
 		if q := t.table[id]; q != nil {

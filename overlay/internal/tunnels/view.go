@@ -9,30 +9,30 @@ import (
 	"weft/overlay/status"
 )
 
-// View is what others may know of a tunnel: a copy. The zero View is of none.
+// View is a copy of a tunnel's state for others. The zero View means no tunnel.
 type View struct {
-	made time.Time
-	gone time.Time
-	rtt  time.Duration // of the last ping through the tunnel, 0 before
-	via  string        // name of the relay, "" while it is looked for
-	path path.Path
-	trip *atomic.Int64 // of path, in nanoseconds; nil without an agent
+	made  time.Time
+	gone  time.Time
+	rtt   time.Duration // of the last ping through the tunnel, 0 before
+	relay string        // name of the relay, "" while this node looks for the peer
+	path  path.Selection
+	trip  *atomic.Int64 // round trip of the path in nanoseconds; nil without an agent
 }
 
-// Tunnel is what the status says of it, but for what only the data plane knows.
+// Tunnel returns the tunnel for the status, without the data plane's counters.
 func (v View) Tunnel() *status.Tunnel {
-	t := &status.Tunnel{Made: v.made, Gone: v.gone, Relay: v.via, Pinged: v.rtt}
+	t := &status.Tunnel{Made: v.made, Gone: v.gone, Relay: v.relay, Pinged: v.rtt}
 	if v.trip != nil {
 		t.Path, t.PathRTT = &v.path, time.Duration(v.trip.Load())
 	}
 	return t
 }
 
-// Views returns the tunnels that there are. The map is not to be changed.
+// Views returns all tunnels. The map must not be changed.
 func (t *Table) Views() map[cert.NodeID]View { return *t.view.Load() }
 
-// ViaOf returns the name of the relay through which a peer is reached, "" for none.
-func (t *Table) ViaOf(id cert.NodeID) string { return t.Views()[id].via }
+// RelayOf returns the name of the relay through which a peer is reached, "" for none.
+func (t *Table) RelayOf(id cert.NodeID) string { return t.Views()[id].relay }
 
 // publish makes a fresh copy of the table for readers.
 func (t *Table) publish() {
@@ -40,15 +40,15 @@ func (t *Table) publish() {
 	for id, q := range t.table {
 		if q.installed() {
 			shown, trip := t.paths.Shown(id)
-			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, via: q.relayName(), path: shown, trip: trip}
+			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, relay: q.relayName(), path: shown, trip: trip}
 		}
 	}
 	t.view.Store(&v)
 }
 
 func (q *peer) relayName() string {
-	if q.way == nil {
+	if q.conn == nil {
 		return ""
 	}
-	return q.way.Relay().Name
+	return q.conn.Relay().Name
 }

@@ -127,7 +127,7 @@ func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(
 		miss: make(chan netip.Addr, 1024), alien: make(chan cert.NodeID, 1024),
 	}
 	n.port = &port{wire: w, from: n.id}
-	n.bind = bind.New(bind.Config{Listen: w.listen, Stranger: func(from cert.NodeID, _ []byte) {
+	n.bind = bind.New(bind.Config{Listen: w.listen, UnknownSender: func(from cert.NodeID, _ []byte) {
 		select {
 		case n.alien <- from:
 		default:

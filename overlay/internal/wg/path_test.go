@@ -19,12 +19,12 @@ import (
 func (n *node) direct(m *node, limit int) {
 	n.t.Helper()
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	to := bind.Way{Kind: bind.Direct, Addr: netip.AddrPortFrom(loopback, m.bind.Port())}
-	from := bind.Way{Kind: bind.Direct, Addr: netip.AddrPortFrom(loopback, n.bind.Port())}
+	to := bind.Path{Kind: bind.Direct, Addr: netip.AddrPortFrom(loopback, m.bind.Port())}
+	from := bind.Path{Kind: bind.Direct, Addr: netip.AddrPortFrom(loopback, n.bind.Port())}
 	if !m.bind.Verify(m.bind.Find(n.id), from) {
 		n.t.Fatal("not verified")
 	}
-	if err := n.bind.Find(m.id).SetWay(to, limit); err != nil {
+	if err := n.bind.Find(m.id).SetPath(to, limit); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -48,7 +48,7 @@ func TestPathChangesUnderTraffic(t *testing.T) {
 		if round%2 == 0 {
 			a.direct(b, 1472)
 		} else {
-			a.bind.Find(b.id).SetWay(bind.Way{}, 0)
+			a.bind.Find(b.id).SetPath(bind.Path{}, 0)
 		}
 		before := relayed.Load()
 		seen := map[uint32]bool{}

@@ -70,7 +70,7 @@ type Config struct {
 
 	// SetBack is called for each handshake initiation that peers may ignore because the
 	// machine's clock was set back (see Device.SetBack). It runs on the packet path, like
-	// dataplane.Config.Stir. May be nil.
+	// dataplane.Config.Resumed. May be nil.
 	SetBack func()
 
 	// Wall is the clock of WireGuard's time stamps; nil is time.Now. Tests set it.

@@ -17,21 +17,21 @@ import (
 // device or of a right, nor the tunnels. A power cut in between costs another fetch. Only
 // a join is different: key and certificate are on disk before they are used.
 
-// Kept is a file that a Keeper saves.
-type Kept struct {
-	File string
+// File is a file that a Writer saves.
+type File struct {
+	Name string
 	// What names its content for users.
 	What string
 	// Content returns the content to save; nil without an error leaves the file
-	// unchanged. It is called in the goroutine that writes, with no lock of the Keeper
+	// unchanged. It is called in the goroutine that writes, with no lock of the Writer
 	// held but the one that Pause takes.
 	Content func() ([]byte, error)
 }
 
-// Keeper saves files of a state directory. Its methods may be called from any goroutine.
-type Keeper struct {
-	// constant after NewKeeper
-	files  []Kept
+// Writer saves files of a state directory. Its methods may be called from any goroutine.
+type Writer struct {
+	// constant after NewWriter
+	files  []File
 	write  func(file string, b []byte) error
 	health *status.Warnings
 	log    *slog.Logger
@@ -44,14 +44,14 @@ type Keeper struct {
 	due map[string]bool // files that must be written
 }
 
-// NewKeeper makes a Keeper of files. It writes them in this order with write, and reports
+// NewWriter makes a Writer of files. It writes them in this order with write, and reports
 // failures to health.
-func NewKeeper(files []Kept, write func(file string, b []byte) error, health *status.Warnings, log *slog.Logger) *Keeper {
-	return &Keeper{files: files, write: write, health: health, log: log, wake: make(chan struct{}, 1), due: map[string]bool{}}
+func NewWriter(files []File, write func(file string, b []byte) error, health *status.Warnings, log *slog.Logger) *Writer {
+	return &Writer{files: files, write: write, health: health, log: log, wake: make(chan struct{}, 1), due: map[string]bool{}}
 }
 
-// Keep schedules a file to be written, with its content at that time. It does not block.
-func (k *Keeper) Keep(file string) {
+// Mark schedules a file to be written, with its content at that time. It does not block.
+func (k *Writer) Mark(file string) {
 	k.mu.Lock()
 	k.due[file] = true
 	k.mu.Unlock()
@@ -63,22 +63,22 @@ func (k *Keeper) Keep(file string) {
 
 // Pause waits until no file is being written, and prevents writing until resume is
 // called.
-func (k *Keeper) Pause() (resume func()) {
+func (k *Writer) Pause() (resume func()) {
 	k.disk.Lock()
 	return k.disk.Unlock
 }
 
-// Forget cancels all scheduled writing. A caller that has removed the files calls it
+// Discard cancels all scheduled writing. A caller that has removed the files calls it
 // before resume.
-func (k *Keeper) Forget() {
+func (k *Writer) Discard() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.due)
 }
 
 // Run writes scheduled files until ctx ends. It does not write what is scheduled then:
-// call Now.
-func (k *Keeper) Run(ctx context.Context) {
+// call Flush.
+func (k *Writer) Run(ctx context.Context) {
 	var wait time.Duration
 	for {
 		select {
@@ -89,7 +89,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		for k.Now() != nil {
+		for k.Flush() != nil {
 			wait = min(max(2*wait, time.Second), time.Minute)
 			if !pause.Sleep(ctx, pause.Jitter(wait)) {
 				return
@@ -99,16 +99,16 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// Now writes the scheduled files. Those that fail stay scheduled and are reported to
+// Flush writes the scheduled files. Those that fail stay scheduled and are reported to
 // health.
-func (k *Keeper) Now() error {
+func (k *Writer) Flush() error {
 	var failed error
 	var lost []string
 	written := false
 	for _, f := range k.files {
 		k.mu.Lock()
-		due := k.due[f.File]
-		delete(k.due, f.File)
+		due := k.due[f.Name]
+		delete(k.due, f.Name)
 		k.mu.Unlock()
 		if !due {
 			continue
@@ -117,7 +117,7 @@ func (k *Keeper) Now() error {
 		written = written || wrote
 		if err != nil {
 			k.mu.Lock()
-			k.due[f.File] = true
+			k.due[f.Name] = true
 			k.mu.Unlock()
 			failed, lost = err, append(lost, f.What)
 		}
@@ -136,15 +136,15 @@ func (k *Keeper) Now() error {
 }
 
 // writeOne writes a file unless its content is nil.
-func (k *Keeper) writeOne(f Kept) (written bool, err error) {
+func (k *Writer) writeOne(f File) (written bool, err error) {
 	defer k.Pause()()
 	b, err := f.Content()
 	if err != nil {
-		return false, fmt.Errorf("save %s: %w", f.File, err)
+		return false, fmt.Errorf("save %s: %w", f.Name, err)
 	}
 	if b == nil {
 		return false, nil
 	}
-	err = k.write(f.File, b)
+	err = k.write(f.Name, b)
 	return err == nil, err
 }

@@ -45,8 +45,8 @@ func (d *disk) all() []string {
 	return slices.Clone(d.written)
 }
 
-func kept(file string, content func() string) Kept {
-	return Kept{File: file, What: "the " + file, Content: func() ([]byte, error) {
+func kept(file string, content func() string) File {
+	return File{Name: file, What: "the " + file, Content: func() ([]byte, error) {
 		if s := content(); s != "" {
 			return []byte(s), nil
 		}
@@ -58,20 +58,20 @@ func kept(file string, content func() string) Kept {
 // content are not.
 func TestKeeperWrites(t *testing.T) {
 	d, health, now := &disk{}, &status.Warnings{}, "early"
-	k := NewKeeper([]Kept{
+	k := NewWriter([]File{
 		kept("a", func() string { return now }),
 		kept("b", func() string { return "b" }),
 		kept("c", func() string { return "" }),
 		kept("d", func() string { return now }),
 	}, d.write, health, slog.New(slog.DiscardHandler))
 	for _, file := range []string{"d", "c", "a", "d"} {
-		k.Keep(file)
+		k.Mark(file)
 	}
 	now = "late"
-	if err := k.Now(); err != nil {
+	if err := k.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Now(); err != nil { // nothing is scheduled
+	if err := k.Flush(); err != nil { // nothing is scheduled
 		t.Fatal(err)
 	}
 	if got := d.all(); !slices.Equal(got, []string{"a=late", "d=late"}) {
@@ -80,15 +80,15 @@ func TestKeeperWrites(t *testing.T) {
 }
 
 // A file that cannot be written is tried again until it can, and reported to health
-// meanwhile; what is scheduled at the end is left to Now.
+// meanwhile; what is scheduled at the end is left to Flush.
 func TestKeeperTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, health := &disk{broken: errors.New("disk is full")}, &status.Warnings{}
-		k := NewKeeper([]Kept{kept("a", func() string { return "x" })}, d.write, health, slog.New(slog.DiscardHandler))
+		k := NewWriter([]File{kept("a", func() string { return "x" })}, d.write, health, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { k.Run(ctx) })
-		k.Keep("a")
+		k.Mark("a")
 		time.Sleep(time.Hour)
 		if !health.Has(status.CodeStateDirectory) {
 			t.Error("nobody is told")
@@ -100,8 +100,8 @@ func TestKeeperTriesAgain(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
-		k.Keep("a")
-		if err := k.Now(); err != nil || len(d.all()) != 2 {
+		k.Mark("a")
+		if err := k.Flush(); err != nil || len(d.all()) != 2 {
 			t.Errorf("%v, %v", d.all(), err)
 		}
 	})
@@ -110,16 +110,16 @@ func TestKeeperTriesAgain(t *testing.T) {
 // Nothing is written while somebody removes files.
 func TestKeeperPauses(t *testing.T) {
 	var resumed atomic.Bool
-	k := NewKeeper([]Kept{kept("a", func() string { return "x" })}, func(string, []byte) error {
+	k := NewWriter([]File{kept("a", func() string { return "x" })}, func(string, []byte) error {
 		if !resumed.Load() {
 			t.Error("it was written")
 		}
 		return nil
 	}, &status.Warnings{}, slog.New(slog.DiscardHandler))
 	resume := k.Pause()
-	k.Keep("a")
+	k.Mark("a")
 	done := make(chan error, 1)
-	go func() { done <- k.Now() }()
+	go func() { done <- k.Flush() }()
 	runtime.Gosched() // let Run try
 	resumed.Store(true)
 	resume()
@@ -133,15 +133,15 @@ func TestKeeperHadNothingToWrite(t *testing.T) {
 	var d disk
 	var health status.Warnings
 	content := ""
-	k := NewKeeper([]Kept{kept("release", func() string { return content })}, d.write, &health, slog.New(slog.DiscardHandler))
+	k := NewWriter([]File{kept("release", func() string { return content })}, d.write, &health, slog.New(slog.DiscardHandler))
 	health.Set(status.CodeStateDirectory, "it is read-only")
-	k.Keep("release")
-	if err := k.Now(); err != nil || !health.Has(status.CodeStateDirectory) {
+	k.Mark("release")
+	if err := k.Flush(); err != nil || !health.Has(status.CodeStateDirectory) {
 		t.Errorf("after nothing was written: %v, warnings %v", err, health.List())
 	}
 	content = "key"
-	k.Keep("release")
-	if err := k.Now(); err != nil || health.Has(status.CodeStateDirectory) {
+	k.Mark("release")
+	if err := k.Flush(); err != nil || health.Has(status.CodeStateDirectory) {
 		t.Errorf("after something was written: %v, warnings %v", err, health.List())
 	}
 }

@@ -20,8 +20,8 @@ const (
 	Relay Kind = iota
 	// Direct is UDP to an address of the peer.
 	Direct
-	// Lane is relayed UDP: the relay forwards by the lane's id.
-	Lane
+	// RelayedUDP is relayed UDP: the relay forwards by the lane's id.
+	RelayedUDP
 )
 
 // String returns "relay", "direct" or "lane".
@@ -29,23 +29,23 @@ func (k Kind) String() string {
 	switch k {
 	case Direct:
 		return "direct"
-	case Lane:
+	case RelayedUDP:
 		return "lane"
 	}
 	return "relay"
 }
 
-// Way is a path: where a datagram came from, or where to send one. The zero Way is the
-// relay connection. Ways are comparable.
-type Way struct {
+// Path is a path: where a datagram came from, or where to send one. The zero Path is the
+// relay connection. Paths are comparable.
+type Path struct {
 	Kind   Kind
 	Socket *Socket        // nil: the main socket
-	Addr   netip.AddrPort // of the peer (Direct) or of the relay (Lane)
-	Lane   lane.ID        // zero unless Kind is Lane
+	Addr   netip.AddrPort // of the peer (Direct) or of the relay (RelayedUDP)
+	Lane   lane.ID        // zero unless Kind is RelayedUDP
 }
 
 // String returns the kind and the address.
-func (w Way) String() string {
+func (w Path) String() string {
 	if w.Kind == Relay {
 		return w.Kind.String()
 	}
@@ -53,17 +53,17 @@ func (w Way) String() string {
 }
 
 // canonical returns w with its address unmapped and without zone.
-func (w Way) canonical() Way {
+func (w Path) canonical() Path {
 	w.Addr = netip.AddrPortFrom(w.Addr.Addr().Unmap().WithZone(""), w.Addr.Port())
-	if w.Kind != Lane {
+	if w.Kind != RelayedUDP {
 		w.Lane = lane.ID{}
 	}
 	return w
 }
 
 // header is the length of what precedes a message on the path.
-func (w Way) header() int {
-	if w.Kind == Lane {
+func (w Path) header() int {
+	if w.Kind == RelayedUDP {
 		return lane.HeaderLen
 	}
 	return 0
@@ -75,43 +75,43 @@ const (
 	MaxLimit = 65507
 )
 
-// route is a path on which an Endpoint sends. It is immutable, except troubled.
-type route struct {
-	way    Way
+// sendPath is a path on which an Endpoint sends. It is immutable, except troubled.
+type sendPath struct {
+	path   Path
 	max    int                  // longest WireGuard message in bytes
 	prefix [lane.HeaderLen]byte // the header of a lane
 	since  time.Time
 
-	troubled atomic.Int64 // when Config.Trouble was called, by mono.Now
+	failedAt atomic.Int64 // when Config.SendFailed was called, by mono.Now
 }
 
 var errNoAddress = errors.New("path without a usable address")
 
-func newRoute(w Way, limit int) (*route, error) {
+func newSendPath(w Path, limit int) (*sendPath, error) {
 	w = w.canonical()
-	if w.Kind != Direct && w.Kind != Lane {
+	if w.Kind != Direct && w.Kind != RelayedUDP {
 		return nil, fmt.Errorf("path of kind %d", w.Kind)
 	}
 	if a := w.Addr.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || w.Addr.Port() == 0 {
 		return nil, errNoAddress
 	}
-	r := &route{way: w, max: min(max(limit, MinLimit), MaxLimit) - w.header(), since: time.Now()}
-	if w.Kind == Lane {
+	r := &sendPath{path: w, max: min(max(limit, MinLimit), MaxLimit) - w.header(), since: time.Now()}
+	if w.Kind == RelayedUDP {
 		lane.PutHeader(r.prefix[:], w.Lane)
 	}
 	return r, nil
 }
 
-// troublePause is the least time between two calls of Config.Trouble for one
+// sendFailedPause is the least time between two calls of Config.SendFailed for one
 // route.
-const troublePause = 100 * time.Millisecond
+const sendFailedPause = 100 * time.Millisecond
 
-// trouble passes an error to Config.Trouble, at most once in troublePause.
-func (b *Bind) trouble(ep *Endpoint, r *route, err error) {
+// sendFailed passes an error to Config.SendFailed, at most once in sendFailedPause.
+func (b *Bind) sendFailed(ep *Endpoint, r *sendPath, err error) {
 	now := mono.Now()
-	last := r.troubled.Load()
-	if now-last < int64(troublePause) || !r.troubled.CompareAndSwap(last, now) {
+	last := r.failedAt.Load()
+	if now-last < int64(sendFailedPause) || !r.failedAt.CompareAndSwap(last, now) {
 		return
 	}
-	b.onTrouble(ep, r.way, err)
+	b.onSendFailed(ep, r.path, err)
 }

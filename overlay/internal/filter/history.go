@@ -23,14 +23,14 @@ var clients = span{16000, 65535}
 const (
 	// A range of more ports than this is not meant for one service.
 	wideRule = 4096
-	// The most ranges of one kind in a Past.
+	// The most ranges of one kind in a History.
 	maxSpans = 64
 )
 
-// Past records what was ever open to a peer, for the next filter of the peer. If there
+// History records what was ever open to a peer, for the next filter of the peer. If there
 // are more than 64 ranges of a kind, those with the smallest gaps are joined, so it may
-// have too much but never too little. The zero Past is empty.
-type Past struct {
+// have too much but never too little. The zero History is empty.
+type History struct {
 	Every bool        `json:"every,omitempty"` // protocols without ports
 	TCP   [][2]uint16 `json:"tcp,omitempty"`   // first and last; client ports only
 	UDP   [][2]uint16 `json:"udp,omitempty"`
@@ -38,13 +38,13 @@ type Past struct {
 }
 
 // With returns the union of p and q.
-func (p Past) With(q Past) Past {
+func (p History) With(q History) History {
 	join := func(a, b [][2]uint16) [][2]uint16 { return fromSpans(append(toSpans(a), toSpans(b)...)) }
-	return Past{p.Every || q.Every, join(p.TCP, q.TCP), join(p.UDP, q.UDP), join(p.Used, q.Used)}
+	return History{p.Every || q.Every, join(p.TCP, q.TCP), join(p.UDP, q.UDP), join(p.Used, q.Used)}
 }
 
 // Covers reports whether p contains everything in q.
-func (p Past) Covers(q Past) bool {
+func (p History) Covers(q History) bool {
 	in := func(a, b [][2]uint16) bool { return covers(merge(toSpans(a)), merge(toSpans(b))) }
 	return (p.Every || !q.Every) && in(p.TCP, q.TCP) && in(p.UDP, q.UDP) && in(p.Used, q.Used)
 }
@@ -139,9 +139,9 @@ func (s *portSet) spans() (out []span) {
 	return merge(out)
 }
 
-// Remember records that ports may have been open to the peer, as SetPorts does, and
+// AddPorts records that ports may have been open to the peer, as SetPorts does, and
 // reports whether that was new. It opens nothing.
-func (p *Peer) Remember(ports *Ports) (news bool) {
+func (p *Peer) AddPorts(ports *Ports) (news bool) {
 	if ports == nil || !ports.every && len(ports.tcp) == 0 && len(ports.udp) == 0 {
 		return false
 	}
@@ -162,9 +162,9 @@ func (p *Peer) Remember(ports *Ports) (news bool) {
 	}
 }
 
-// Past returns what was ever open to the peer.
-func (p *Peer) Past() Past {
-	past := Past{Used: fromSpans(p.used.Load().spans())}
+// History returns what was ever open to the peer.
+func (p *Peer) History() History {
+	past := History{Used: fromSpans(p.used.Load().spans())}
 	if once := p.once.Load(); once != nil {
 		past.Every = once.every
 		past.TCP, past.UDP = fromSpans(clip(once.tcp, clients)), fromSpans(once.udp)
@@ -172,9 +172,9 @@ func (p *Peer) Past() Past {
 	return past
 }
 
-// Recall adds what was open to the peer before the filter was made.
-func (p *Peer) Recall(past Past) {
-	p.Remember(&Ports{every: past.Every, tcp: merge(toSpans(past.TCP)), udp: merge(toSpans(past.UDP))})
+// AddHistory adds what was open to the peer before the filter was made.
+func (p *Peer) AddHistory(past History) {
+	p.AddPorts(&Ports{every: past.Every, tcp: merge(toSpans(past.TCP)), udp: merge(toSpans(past.UDP))})
 	for _, s := range toSpans(past.Used) {
 		for port := int(s.first); port <= int(s.last); port++ {
 			p.use(uint16(port))
@@ -182,7 +182,7 @@ func (p *Peer) Recall(past Past) {
 	}
 }
 
-// Used returns how many UDP ports were added to Past().Used.
+// Used returns how many UDP ports were added to History().Used.
 func (p *Peer) Used() uint32 {
 	if used := p.used.Load(); used != nil {
 		return used.n.Load()
