@@ -10,11 +10,11 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// timeSaved is how old the server's time on disk may get while the server is heard.
+// timeSaved is how old the server's time on disk may become while the server answers.
 const timeSaved = time.Hour
 
-// timekeeper has the clock go by what the server and relays say, and the disk know it.
-// Any goroutine may use it.
+// timekeeper sets the clock by the times of the server and of relays, and saves the
+// server's time. Any goroutine may use it.
 type timekeeper struct {
 	clock      *cert.Clock
 	held       *network.Holder
@@ -23,8 +23,8 @@ type timekeeper struct {
 	answeredAt atomic.Pointer[time.Time] // when the server last answered, by the machine's clock
 }
 
-// save has the disk know the server's time, unless what is there is off by less than
-// slack: no relay leads a restarted node back behind it.
+// save saves the server's time unless the saved one differs by less than slack. After a
+// restart no relay can set the node's time back behind it.
 func (k *timekeeper) save(slack time.Duration) {
 	t, ok := k.clock.Server()
 	if ok && k.held.UpdateIdentity(func(id *network.Identity) bool {
@@ -36,7 +36,7 @@ func (k *timekeeper) save(slack time.Duration) {
 	}
 }
 
-// server takes the time that came with an answer of the server.
+// server takes the time in an answer of the server.
 func (k *timekeeper) server(t time.Time) {
 	k.clock.Contact(t)
 	k.save(timeSaved)
@@ -44,13 +44,13 @@ func (k *timekeeper) server(t time.Time) {
 	k.answeredAt.Store(&now)
 }
 
-// answered returns when the server last answered, by the machine's clock; nil: not since
-// New.
+// answered returns when the server last answered, by the machine's clock; nil if it has
+// not since New.
 func (k *timekeeper) answered() *time.Time { return k.answeredAt.Load() }
 
-// relay takes what a relay says what time it is. Only the coordination server, which has
-// a relay in it, is believed as such: a relay that runs alone must neither end tunnels by
-// making their certificates look expired, nor bring expired ones back (cert.Clock).
+// relay takes a time from a relay; server says that the relay is the coordination
+// server's own, which is trusted like the server. A relay that runs alone must neither
+// end tunnels by making certificates look expired, nor revive expired ones (cert.Clock).
 func (k *timekeeper) relay(t time.Time, server bool) {
 	if server {
 		k.clock.Contact(t)

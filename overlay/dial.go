@@ -19,9 +19,9 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return n.DialContext(ctx, network, address)
 }
 
-// DialContext implements localapi.Node: it resolves, introduces and connects,
-// the last two at once, so that the connection's first packet leaves as soon
-// as the keys are known.
+// DialContext implements localapi.Node. It resolves the name, and then introduces the
+// node and connects at the same time, so that the first packet is sent as soon as the
+// keys are known.
 func (n *Node) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -60,9 +60,9 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	err = r.through(ctx, k.Node.ID, func(ctx context.Context) (err error) {
 		c, err = n.cfg.Net.DialContext(ctx, network, target)
 		if errors.Is(err, syscall.EHOSTUNREACH) {
-			// The answer to an earlier introduction, which failed.
+			// This error is of an earlier introduction, which failed.
 			if err := r.peers.Ensure(ctx, k.Node.ID); err != nil {
-				return err // it says why
+				return err // it has the reason
 			}
 			c, err = n.cfg.Net.DialContext(ctx, network, target)
 		}
@@ -74,7 +74,7 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	return c, nil
 }
 
-// dialError sorts the errors of connecting through the tunnel.
+// dialError turns an error of connecting through the tunnel into one for users.
 func dialError(name, port string, err error) error {
 	var known *status.Error
 	switch {
@@ -92,8 +92,8 @@ func dialError(name, port string, err error) error {
 	return fmt.Errorf("connect to %s port %s: %w", name, port, err)
 }
 
-// Listen accepts connections that peers make to this node's port, as far as
-// policy lets them. network is tcp, tcp4 or tcp6; the address is ":port".
+// Listen accepts connections of peers to this node's port, as far as policy allows them.
+// network is tcp, tcp4 or tcp6; the address is ":port".
 func (n *Node) Listen(network, address string) (net.Listener, error) {
 	s, ok := n.held.Get()
 	if !ok {

@@ -12,16 +12,16 @@ import (
 	"weft/overlay/link"
 )
 
-// serverSide makes the one dialer for everything between this node and the server side,
-// and says what the node shows there of itself.
+// serverSide makes the dialer for all links to servers and relays, with the certificate
+// that the node presents there.
 type serverSide struct {
 	held    *network.Holder
 	netDial func(ctx context.Context, network, address string) (net.Conn, error)
 	log     *slog.Logger
 }
 
-// dialer returns the dialer of a node that is in a network. It reads what is current at
-// each use.
+// dialer returns the dialer of a node that is in a network. It uses the current config
+// and certificate each time.
 func (s *serverSide) dialer() *link.Dialer {
 	return &link.Dialer{
 		URLs: func() []string {
@@ -42,8 +42,8 @@ func (s *serverSide) dialer() *link.Dialer {
 	}
 }
 
-// dialerTo is dialer for a node that has yet to join: the server is at urls, has a chain
-// to roots, and is shown that certificate.
+// dialerTo returns the dialer of a node that has yet to join: the server is at urls and
+// must have a chain to roots; the node presents the certificate shown.
 func (s *serverSide) dialerTo(urls []string, roots *cert.ServerRoots, shown tls.Certificate) *link.Dialer {
 	return &link.Dialer{
 		URLs:     func() []string { return urls },
@@ -54,7 +54,8 @@ func (s *serverSide) dialerTo(urls []string, roots *cert.ServerRoots, shown tls.
 	}
 }
 
-// shown is what this node shows in every handshake, nil while it is nobody.
+// shown returns the certificate that this node presents in every handshake, nil while it
+// has no identity.
 func (s *serverSide) shown() *tls.Certificate {
 	id := s.held.Identity()
 	if id == nil {
@@ -68,7 +69,7 @@ func (s *serverSide) shown() *tls.Certificate {
 	return c
 }
 
-// client is the coordination server's client for this node.
+// client returns the API client for the coordination server.
 func (n *Node) client() *client.Client {
 	n.mu.Lock()
 	defer n.mu.Unlock()

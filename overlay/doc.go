@@ -14,9 +14,8 @@
 //
 // # Words
 //
-// Each word means one thing in code, in comments and in what users read. The
-// words of the wire, of state files and of JSON never change; where they are
-// older than this list, it says so.
+// Each word means one thing in code, in comments and in texts for users. Words on the
+// wire, in state files and in JSON never change; the list names those that differ.
 //
 // Who there is:
 //
@@ -53,7 +52,7 @@
 //     the two use it. Never a TCP, TLS or WireGuard session.
 //   - pending: asked for and not decided: a peer whose introduction is under way;
 //     for users, a join that somebody must approve.
-//   - held: packets that wait until there is a tunnel. What is on disk is saved.
+//   - held: packets that wait until there is a tunnel. Files on disk are saved.
 //   - tunnel: the encrypted exchange of packets with one peer, by whatever path.
 //   - proven: a node is known to hold the private key of the WireGuard key that it
 //     names, or to receive at an address.
@@ -87,37 +86,38 @@
 //
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network
-//   - plane.go      the data plane and its sockets, and to whom goes what they bring
+//   - plane.go      the data plane and its sockets, and where their packets go
 //   - running.go    what exists between Up and Down
 //   - join.go       token in, certificate out
-//   - sinks.go      what follows when what the node holds of its network changes
-//   - keep.go       what of that gets to disk, and from there
-//   - clock.go      what time it is, as the server and relays say
-//   - dialer.go     the one way to the server side
-//   - relays.go     what comes in from relays, and to whom it goes
+//   - sinks.go      what follows a change of configuration, certificate or revocation
+//     list
+//   - keep.go       what is saved on disk, and read from there
+//   - clock.go      the time, from the server and relays
+//   - dialer.go     links to servers and relays
+//   - relays.go     what relay connections receive, and where it goes
 //   - dial.go       Dial and Listen
-//   - through.go    is there a tunnel, and somebody at its other end, while one waits?
+//   - through.go    makes sure of a tunnel and a live peer while something is sent
 //   - ping.go       Ping and Wait
 //   - lookup.go     Resolve, Look, Names, DNS: what users ask of package lookup
-//   - status.go     what weft status is made of
-//   - removed.go    what a device is told that was deleted
+//   - status.go     the facts for weft status
+//   - removed.go    when this device was deleted
 //   - wake*.go      the machine slept, or its network changed
-//   - netcheck.go   what weft netcheck has the node find out
+//   - netcheck.go   gathering for weft netcheck
 //
-// and below: in internal, for this package alone, tunnels (with whom, how they are made,
-// and until when), paths (their better ways than the relay), network (what is held of
-// the network, and what follows when it changes), follow (keeping that in step with the
-// server), homes (connections to relays, and at which one a peer is), state (the state
-// directory), directory (what is known of other nodes), lookup (who is that name or
-// address, where, and is it online?), intro (introductions), path (which way), probe,
-// gather (candidates), dataplane (packets between the host and peers), wg (WireGuard),
-// bind (its messages over sockets and relays), filter (what a peer may do), filters
-// (those of all peers, which outlive their tunnels); beside them portmap, rtt (how long
-// answers take), tun (kernel interface), status (what a node says of itself, and how it is
-// made of facts), and what servers and relays know too: api, api/client, relay, link, cert.
+// Below, in internal and for this package alone: tunnels (with which peers, how they are
+// made, and until when), paths (better ones than the relay connection), network
+// (configuration, certificate and revocation list), follow (keeps these in step with the
+// server), homes (relay connections, and at which relay a peer is), state (the state
+// directory), directory (known nodes, in memory), lookup (finds nodes, asks the server),
+// intro (introductions), path (which path is best), probe (its pings), gather
+// (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind (its
+// messages over sockets and relays), filter (what a peer may send), filters (those of all
+// peers, which outlive their tunnels). Beside them: portmap, rtt (round trips), tun
+// (kernel interface), status (what a node reports to users), and what servers and relays
+// use too: api, api/client, relay, link, cert.
 //
-// Lock order: Node.turn, that of network.Sinks, what holds the keeper off
-// (Writer.Pause), Node.mu, that of network.Holder, and last that of the directory, which
-// calls nothing. The tunnels are owned by one goroutine (package tunnels) and have no
-// lock; it calls nobody who waits for it with one of these.
+// Lock order: Node.turn, the lock of network.Sinks, the one that state.Writer.Pause
+// takes, Node.mu, the lock of network.Holder, and last that of the directory, which calls
+// nothing. The tunnels are owned by one goroutine (package tunnels) and have no lock; it
+// must not call anything that waits for it while holding one of these.
 package overlay

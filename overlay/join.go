@@ -21,9 +21,9 @@ import (
 	"weft/overlay/status"
 )
 
-// join turns a token into a certificate. The identity key is on disk before
-// the server is asked, so that a join whose answer got lost is repeated by the
-// same device and not by a second one.
+// join gets a certificate for a token. The identity key is on disk before the server is
+// asked, so that a join whose answer was lost is repeated as the same device and does not
+// make a second one.
 func (n *Node) join(ctx context.Context, token string) error {
 	tok, err := cert.ParseToken(token)
 	if err != nil {
@@ -62,8 +62,8 @@ func (n *Node) join(ctx context.Context, token string) error {
 	return n.adopt(id, res)
 }
 
-// identityFor returns the identity to join with: the one on disk when it
-// belongs to the token's network, else a new one.
+// identityFor returns the identity to join with: the one on disk if it belongs to the
+// token's network, else a new one.
 func (n *Node) identityFor(tok cert.Token) (*network.Identity, error) {
 	defer n.keeper.Pause()()
 	dir := n.stateDir()
@@ -90,7 +90,7 @@ func (n *Node) identityFor(tok cert.Token) (*network.Identity, error) {
 	return id, nil
 }
 
-// adopt makes the server's answer this node's identity, on disk first.
+// adopt makes the server's answer this node's identity. It saves it first.
 func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	joined := *id
 	joined.Certificate = res.Certificate
@@ -102,7 +102,7 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 		return fmt.Errorf("join: the server's answer is not usable: %w", err)
 	}
 	if !id.Key.PublicKey.Equal(snap.Self.Leaf.PublicKey) {
-		return errors.New("join: the server certified another key than ours")
+		return errors.New("join: the server certified another key than this device's")
 	}
 	defer n.keeper.Pause()()
 	n.mu.Lock()
@@ -122,8 +122,8 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	return nil
 }
 
-// startJoining joins at Start. A refusal is final; a server out of reach is
-// tried again in the background, since a device may boot before its network.
+// startJoining joins at Start. A refusal is final; an unreachable server is tried again
+// in the background, because a device may boot before its network.
 func (n *Node) startJoining(ctx context.Context, token string) error {
 	err := n.Up(ctx, token)
 	if err == nil || follow.RefusedForGood(err) || status.KindOf(err) == status.KindUsage {
@@ -140,7 +140,7 @@ func (n *Node) startJoining(ctx context.Context, token string) error {
 			if !pause.Sleep(n.bgCtx, pause.Jitter(wait)) {
 				return
 			}
-			if n.held.Identity().Joined() { // by weft up, meanwhile
+			if n.held.Identity().Joined() { // weft up has joined meanwhile
 				break
 			}
 			err := n.Up(n.bgCtx, token)
@@ -158,8 +158,7 @@ func (n *Node) startJoining(ctx context.Context, token string) error {
 	return nil
 }
 
-// joinError says what went wrong in the words of the person who pasted the
-// token.
+// joinError turns an error of a join into one for the user who pasted the token.
 func joinError(err error, tok cert.Token) error {
 	var refused *api.Error
 	switch {
@@ -183,7 +182,7 @@ func joinError(err error, tok cert.Token) error {
 	}
 }
 
-// refusal keeps the cause beside what the user is told.
+// refusal is an error for the user that also wraps its cause.
 type refusal struct {
 	said  *status.Error
 	cause error

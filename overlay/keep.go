@@ -19,21 +19,21 @@ import (
 	"weft/overlay/status"
 )
 
-// disk is what a node keeps in its state directory beside its identity: it writes it, on
-// the keeper's goroutine, and reads it when the node comes up.
+// disk saves what a node keeps in its state directory besides its identity, on the
+// goroutine of the state.Writer, and reads it when the node comes up.
 type disk struct {
 	held   *network.Holder
 	dir    *directory.Directory
 	health *status.Warnings
 	// open returns the state directory, nil before Start.
 	open func() *state.Dir
-	// save is Dir.Save, unless a test says otherwise.
+	// save is Dir.Save; tests replace it.
 	save func(d *state.Dir, file string, b []byte) error
 	home atomic.Pointer[string] // Relay.ID of the home
 }
 
-// kept are the files that the keeper writes, in this order. There is nothing to keep
-// while the node is in no network.
+// files returns the files to write, in this order. They have no content while the node is
+// in no network.
 func (d *disk) files() []state.File {
 	in := func(content func(*network.Network) ([]byte, error)) func() ([]byte, error) {
 		return func() ([]byte, error) {
@@ -64,14 +64,14 @@ func (d *disk) files() []state.File {
 	}
 }
 
-// setHome notes which relay is the home, by its Relay.ID, for the next write.
+// setHome sets the Relay.ID of the home relay for the next write.
 func (d *disk) setHome(relayID string) { d.home.Store(&relayID) }
 
-// write is what the keeper writes with.
+// write writes a file for the state.Writer.
 func (d *disk) write(file string, b []byte) error { return d.save(d.open(), file, b) }
 
-// load fills what is held of the network and the directory from what was kept in from,
-// where they are not there already. clock is told what the server's time was.
+// load reads network and directory from the state directory from, unless they are loaded
+// already, and sets clock to the saved server time.
 func (d *disk) load(from *state.Dir, clock *cert.Clock) (*network.Network, error) {
 	id := d.held.Identity()
 	s, ok := d.held.Get()
@@ -82,7 +82,7 @@ func (d *disk) load(from *state.Dir, clock *cert.Clock) (*network.Network, error
 		if from.LoadCache(state.ConfigFile, &config) {
 			s, err = network.New(id, &config, crl)
 		}
-		if err != nil { // or one that is older or newer than the identity
+		if err != nil { // or it is older or newer than the identity
 			s, err = network.New(id, id.BareConfig(), crl)
 		}
 		if err != nil {
@@ -101,9 +101,9 @@ func (d *disk) load(from *state.Dir, clock *cert.Clock) (*network.Network, error
 	return s, nil
 }
 
-// releaseKey returns what is to be in the file at path, nil if it stays: the first key
-// of releases that the server names is kept, and another one warned of, since a server
-// in wrong hands must not be able to hand out programs.
+// releaseKey returns the content for the file at path, nil to leave it unchanged. The
+// first release key that the server names stays pinned, and another one causes a warning,
+// because a compromised server must not be able to distribute programs.
 func releaseKey(path string, key []byte, health *status.Warnings) ([]byte, error) {
 	if len(key) != ed25519.PublicKeySize {
 		return nil, nil

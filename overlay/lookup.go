@@ -10,11 +10,11 @@ import (
 	"weft/overlay/status"
 )
 
-// Who is that, where, and online? Package lookup answers; here is what it is given, and
-// what users of a node ask.
+// Finding nodes. Package lookup does it; this file configures it and has the methods for
+// users of a node.
 
-// newLookup makes what answers, for as long as the Node lives: what is held of the network
-// is asked about while the node is down, too.
+// newLookup makes the Resolver. It lives as long as the Node, because it answers while
+// the node is down, too.
 func (n *Node) newLookup() *lookup.Resolver {
 	return lookup.New(lookup.Config{
 		Held: &n.held, Directory: n.dir, Health: &n.health, Log: n.log,
@@ -72,8 +72,8 @@ func (n *Node) Look(ctx context.Context, name string) (status.Status, error) {
 // Names implements localapi.Node.
 func (n *Node) Names() *status.Names { return n.names.Snapshot() }
 
-// DNS returns what the network's owner decided about names, nil while there is
-// no configuration. It is not to be changed.
+// DNS returns the owner's settings for names, nil while there is no configuration. The
+// caller must not change it.
 func (n *Node) DNS() *api.DNS {
 	s, ok := n.held.Get()
 	if !ok {

@@ -11,35 +11,35 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
-// Net is the host's side of the tunnel. There are two: netstack.Net, a network
-// in user space, and tun.Net, the kernel's. Another one embeds PlainNet for what it
-// has no use for, and a device that cannot be woken by way of Wakeable. What wraps a
-// Net embeds this interface.
+// Net is the host's side of the tunnel. There are two: netstack.Net, a network in user
+// space, and tun.Net, the kernel's. Another implementation may embed PlainNet for methods
+// that it does not need, and Wakeable for a device without WakeRead. A wrapper of a Net
+// should embed this interface.
 type Net interface {
-	// Read, Write and the rest are wireguard-go's. One goroutine reads. Writes
-	// come from many. Close ends a Read.
+	// The methods of tun.Device, as wireguard-go defines them. One goroutine reads, many
+	// write. Close ends a Read.
 	tun.Device
 	// WakeRead makes a Read that is blocked, or else the next one, return 0
 	// packets and no error at once.
 	WakeRead()
-	// SetLimit gives a function that says how long a TCP packet may be, in
-	// bytes, that begins with the given IP header, or 0 for any length. Read
-	// splits longer ones. limit may be called by any goroutine that reads; it
-	// does not block and makes no garbage. A Net that splits no packets ignores
-	// it: long ones go by the relay then, and their senders are told.
+	// SetLimit sets a function that returns how long a TCP packet with this IP header may
+	// be, in bytes, or 0 for any length. Read splits longer packets. limit may be called
+	// by any goroutine that reads; it does not block or allocate. A Net that cannot split
+	// packets ignores it: long ones then go through the relay, and their senders get
+	// "packet too big".
 	SetLimit(limit func(pkt []byte) int)
 
-	// SetRanges says which addresses belong to the network as a whole, for a
-	// Net that has routes: the full desired state, repeatably. It comes before
-	// SetAddrs and whenever the server changes it; the zero Prefix is none. A
-	// range that is not to be routed here is an error, and changes nothing.
+	// SetRanges sets the address ranges of the network, for a Net that has routes. It is
+	// called before SetAddrs and whenever the server changes them, always with the full
+	// desired state. The zero Prefix means none. A range that must not be routed here is
+	// an error, and changes nothing.
 	SetRanges(v4, v6 netip.Prefix) error
-	// SetAddrs gives the host its overlay addresses, repeatably.
+	// SetAddrs sets the host's overlay addresses. It may be called repeatedly.
 	SetAddrs(v4, v6 netip.Addr) error
-	// Outlives says of a Net whose connections go on when this program ends
-	// which ports it gives to programs that ask for none: first to last. A last
-	// of 0 says that they end with the program. epoch changes when no connection
-	// of before is left; "" is an epoch of which nothing is known.
+	// Outlives is for a Net whose connections outlive this program: first to last are the
+	// ports that it gives to programs that ask for none. A last of 0 means that
+	// connections end with the program. epoch changes when all earlier connections have
+	// ended; "" means unknown.
 	Outlives() (epoch string, first, last uint16)
 
 	// DialContext connects to an overlay "address:port".
@@ -58,10 +58,10 @@ type PlainNet struct{}
 // SetLimit ignores the limit.
 func (PlainNet) SetLimit(func(pkt []byte) int) {}
 
-// SetRanges has nothing to do.
+// SetRanges does nothing.
 func (PlainNet) SetRanges(v4, v6 netip.Prefix) error { return nil }
 
-// Outlives says that no connection does.
+// Outlives says that connections end with the program.
 func (PlainNet) Outlives() (epoch string, first, last uint16) { return "", 0, 0 }
 
 // WakeableDevice is the part of a Net that is a device.
@@ -70,7 +70,7 @@ type WakeableDevice interface {
 	WakeRead()
 }
 
-// Wakeable makes a device whose Read cannot be woken one that has WakeRead, for
-// embedding in a Net. It costs a goroutine, a copy of each packet and a buffer of
-// 64 KB for each of the device's batch. The device belongs to what it returns.
+// Wakeable adds WakeRead to a device, for embedding in a Net. It costs a goroutine, a
+// copy of each packet and a buffer of 64 KB for each packet of the device's batch. The
+// result owns the device.
 func Wakeable(dev tun.Device) WakeableDevice { return dataplane.NewPump(dev) }

@@ -8,8 +8,8 @@ import (
 	"weft/overlay/netcheck"
 )
 
-// Gather looks where this node can be reached, over its own sockets, for weft
-// netcheck. It implements netcheck.Gatherer.
+// Gather gathers candidates over the node's own sockets, for weft netcheck. It implements
+// netcheck.Gatherer.
 func (n *Node) Gather(ctx context.Context) (*gather.Snapshot, error) {
 	r := n.active.Load()
 	if r == nil {

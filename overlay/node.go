@@ -21,7 +21,7 @@ import (
 	"weft/overlay/status"
 )
 
-// Config is what a Node is made of.
+// Config configures New.
 type Config struct {
 	// Net is required. The Node closes it.
 	Net Net
@@ -34,7 +34,7 @@ type Config struct {
 	// Hostname is the name to ask for when joining; the server makes it
 	// unique and usable. Default: the machine's.
 	Hostname string
-	// Version is the program's, for the server's list of devices.
+	// Version is the version of the program, for the server's list of devices.
 	Version string
 	// Log gets what happens; nil discards it.
 	Log *slog.Logger
@@ -44,16 +44,15 @@ type Config struct {
 	Wall func() time.Time
 	// UDP says how direct paths are made.
 	UDP UDP
-	// NamesChanged is called when names of the network or what is decided
-	// about them may have changed (Names, DNS). It must return at once and may
-	// be nil.
+	// NamesChanged is called when names of the network or the owner's settings for them
+	// may have changed (Names, DNS). It must return at once and may be nil.
 	NamesChanged func()
-	// NetworkChanged is called when the machine slept or its links changed. It
-	// must return at once and may be nil.
+	// NetworkChanged is called when the machine slept or its interfaces changed. It must
+	// return at once and may be nil.
 	NetworkChanged func()
-	// Lull is called, on a goroutine of its own, once traffic of at least 4 MB
-	// has stopped for 10 s: a program that is short of memory gives back then what
-	// the traffic took (debug.FreeOSMemory). Not after Close. It may be nil.
+	// Lull is called, on a goroutine of its own, once traffic of at least 4 MB has
+	// stopped for 10 s. A program that is short of memory can then give back what the
+	// traffic took (debug.FreeOSMemory). It is not called after Close and may be nil.
 	Lull func()
 	// BuildTime is the floor of weft time on a machine without a clock.
 	BuildTime time.Time
@@ -69,11 +68,11 @@ type Node struct {
 	tuning  tuning
 	filters *filters.Table
 
-	held   network.Holder          // who the node is, and what it holds of its network
+	held   network.Holder          // identity and network
 	active atomic.Pointer[running] // running, for the packet path
 	dir    *directory.Directory
 	health status.Warnings
-	// What outlives a running half, made of the above and of functions.
+	// What outlives a running half. It is made of the above and of functions.
 	lookup  *lookup.Resolver
 	names   *lookup.Names
 	times   timekeeper
@@ -82,9 +81,9 @@ type Node struct {
 	disk    disk
 	keeper  *state.Writer
 
-	// turn is held while the running half is begun or ended, so that a logout
-	// ends in a node that is in no network whatever is asked of it meanwhile.
-	// Taken before mu; nothing that the running half waits for takes it.
+	// turn is held while the running half is started or ended, so that after a logout the
+	// node is in no network, whatever is called meanwhile. Taken before mu. Nothing for
+	// which the running half waits may take it.
 	turn sync.Mutex
 
 	mu sync.Mutex
@@ -98,18 +97,18 @@ type Node struct {
 	bgCtx   context.Context
 }
 
-// tuning is what only tests set otherwise, before Start.
+// tuning holds settings that only tests change, before Start.
 type tuning struct {
 	idle      time.Duration // how long a tunnel lives without data; 0: as package tunnels has it
 	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
-	unproven  bool          // proves no WireGuard key and believes no proof, as nodes did before
-	// watchMachine is that function, and stamps the clock by which WireGuard goes, nil for
-	// time.Now: not Config.Wall.
+	unproven  bool          // proves no WireGuard key and ignores proofs, like nodes before 2026-11-29
+	// watchMachine watches for changes of interfaces and clock; tests replace it. stamps
+	// is the clock for WireGuard's time stamps, nil for time.Now; it is not Config.Wall.
 	watchMachine func(tell func()) (stop func(), err error)
 	stamps       func() time.Time
 }
 
-// New makes a Node. It starts nothing and touches no file.
+// New makes a Node. It starts no goroutine and opens no file.
 func New(cfg Config) (*Node, error) {
 	if cfg.Net == nil {
 		return nil, errors.New("overlay: no Net given; use netstack.New")
@@ -143,10 +142,10 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// Start opens the state directory and, when there is an identity or a token,
-// brings the node up. A server that cannot be reached is no error: the node
-// goes on trying (see Status). A token that the server refuses is. A failed
-// Start leaves nothing behind; the Node can then only be closed.
+// Start opens the state directory and, if there is an identity or a token, brings the
+// node up. An unreachable server is not an error: the node keeps trying (see Status). A
+// token that the server refuses is one. After a failed Start nothing is left running, and
+// the Node can only be closed.
 func (n *Node) Start(ctx context.Context) (err error) {
 	n.mu.Lock()
 	if n.state != nil || n.closed {
@@ -167,7 +166,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.state = dir
 	n.mu.Unlock()
 	if dir.ReadOnly() {
-		n.health.Set(status.CodeStateDirectory, fmt.Sprintf("the state directory %s is read-only: what this device learns, its renewed certificate among it, is lost with a restart", dir.Path()))
+		n.health.Set(status.CodeStateDirectory, fmt.Sprintf("the state directory %s is read-only: changes, such as a renewed certificate, are lost with a restart", dir.Path()))
 	}
 	id, err := dir.LoadIdentity()
 	if err != nil {
@@ -188,9 +187,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Up brings the node up, joining with the token first when one is given.
-// Repeating either is harmless. It fails when the device was removed from its
-// network. It implements localapi.Node.
+// Up brings the node up, and first joins with the token if there is one. Both may be
+// repeated. It fails if the device was removed from its network. It implements
+// localapi.Node.
 func (n *Node) Up(ctx context.Context, token string) error {
 	id := n.held.Identity()
 	if token != "" {
@@ -206,11 +205,11 @@ func (n *Node) Up(ctx context.Context, token string) error {
 	return n.settle(ctx)
 }
 
-// upWait is how long Up waits to learn whether the device is still a member.
+// upWait is how long Up waits to find out whether the device is still a member.
 const upWait = 2 * time.Second
 
-// settle waits, for a moment, until the relay has let this device in or it is
-// known to have been removed. A relay that is away is no error.
+// settle waits a moment until the relay has accepted this device or the device is known
+// to have been removed. An unreachable relay is not an error.
 func (n *Node) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, upWait)
 	defer cancel()
@@ -218,8 +217,8 @@ func (n *Node) settle(ctx context.Context) error {
 	return err
 }
 
-// Down stops all traffic and keeps the identity, and the addresses: what programs
-// send into the network is refused at once.
+// Down stops all traffic but keeps the identity and the addresses: packets of programs to
+// the network are refused at once.
 func (n *Node) Down(context.Context) error {
 	n.turn.Lock()
 	defer n.turn.Unlock()
@@ -227,7 +226,7 @@ func (n *Node) Down(context.Context) error {
 	return nil
 }
 
-// end ends the running half, if there is one, and waits for it. turn is held.
+// end ends the running half, if there is one, and waits for it. The caller holds turn.
 func (n *Node) end() {
 	n.mu.Lock()
 	r := n.running
@@ -237,27 +236,27 @@ func (n *Node) end() {
 	if r != nil {
 		r.close()
 		n.times.save(time.Second)
-		n.health.Clear(status.CodeRelayOffline) // it ended on purpose
+		n.health.Clear(status.CodeRelayOffline) // the connection was ended on purpose
 		n.health.Notify()
 	}
 }
 
-// stateDir is the open state directory, nil before Start.
+// stateDir returns the open state directory, nil before Start.
 func (n *Node) stateDir() *state.Dir {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.state
 }
 
-// Logout gives the identity up, here and on the server. When the server
-// cannot be told, nothing is given up here either.
+// Logout gives the identity up, here and on the server. If the server is unreachable, it
+// changes nothing.
 func (n *Node) Logout(ctx context.Context) error {
 	id := n.held.Identity()
 	if !id.Joined() {
 		return nil
 	}
 	if err := n.client().Logout(ctx); err != nil && !follow.RefusedForGood(err) {
-		return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("tell the server: %v", err), Hint: "try again when the server is there, or delete the device in the console and remove its state directory"}
+		return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("log out on the server: %v", err), Hint: "try again when the server is reachable, or delete the device in the console and remove its state directory"}
 	}
 	n.turn.Lock()
 	defer n.turn.Unlock()
@@ -269,10 +268,10 @@ func (n *Node) Logout(ctx context.Context) error {
 	case closed:
 		return net.ErrClosed
 	case now == nil || now.Key != id.Key:
-		return nil // another logout came first, and perhaps a join after it
+		return nil // another logout was faster, and perhaps a join followed
 	}
 	n.end()
-	defer n.keeper.Pause()() // nothing of this network is written after it is wiped
+	defer n.keeper.Pause()() // nothing of this network is written after the directory is wiped
 	if err := n.state.Wipe(); err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
@@ -309,7 +308,7 @@ func (n *Node) Close() error {
 	if closed {
 		return nil
 	}
-	n.keeper.Flush() // it has said what is wrong, if anything is
+	n.keeper.Flush() // it reports errors itself
 	if plane != nil {
 		plane.close()
 	} else {

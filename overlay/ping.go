@@ -28,7 +28,7 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 	if asked, err := netip.ParseAddr(name); err == nil && asked.Is6() || err != nil && k.Node.IPv6.IsValid() && n.health.Has(status.CodeIPv4Blocked) {
 		addr = k.Node.IPv6
 	}
-	// The tunnel first, so that the round trip is one of the tunnel alone.
+	// Make the tunnel first, so that only the round trip through it is measured.
 	err = r.peers.Ensure(ctx, k.Node.ID)
 	var rtt time.Duration
 	if err == nil {
@@ -75,7 +75,7 @@ func (n *Node) Wait(ctx context.Context, name string) error {
 			return err
 		}
 		if !pause.Sleep(ctx, 500*time.Millisecond) {
-			return &status.Error{Kind: status.KindTimeout, Message: fmt.Sprintf("waited for %s in vain: %v", name, err)}
+			return &status.Error{Kind: status.KindTimeout, Message: fmt.Sprintf("%s did not become reachable: %v", name, err)}
 		}
 	}
 	return nil

@@ -14,24 +14,21 @@ import (
 	"weft/overlay/internal/wg"
 )
 
-// The data plane and its sockets outlive a running half. What they bring goes to the
-// one that runs.
+// The data plane and its sockets outlive a running half. Their packets go to the present
+// one.
 
-// UDP says how a node uses UDP for direct paths. The zero value is the
-// machine's own sockets and interfaces, a random port, and a port mapping where
-// the gateway makes one.
+// UDP configures direct paths. The zero value means the machine's own sockets and
+// interfaces, a random port, and a port mapping if the gateway grants one.
 type UDP struct {
-	// Off has the node use relays only.
+	// Off makes the node use relays only.
 	Off bool
-	// Port is the local port; 0 is a random one. A port that is taken is no
-	// error: the node then uses relays only, and says so (Status, health
-	// "udp-port-taken").
+	// Port is the local port; 0 is a random one. If the port is taken, the node uses
+	// relays only and reports it (Status, health "udp-port-taken").
 	Port uint16
-	// Endpoints are addresses at which the node can be reached that it cannot
-	// find out about by itself: those of a router that forwards a port to it.
-	// At most 4 are used.
+	// Endpoints are addresses at which the node can be reached and which it cannot find
+	// out: those of a router that forwards a port to it. At most 4 are used.
 	Endpoints []netip.AddrPort
-	// NoPortMap never asks the gateway for a port mapping.
+	// NoPortMap disables requests to the gateway for a port mapping.
 	NoPortMap bool
 
 	// Listen opens sockets and Interfaces lists the machine's addresses with
@@ -45,7 +42,7 @@ type UDP struct {
 // with its network's length), MTU int.
 type Interface = paths.Interface
 
-// plane is the data plane, with what it stands on. Constant.
+// plane is the data plane with its parts. Constant.
 type plane struct {
 	forwarder *dataplane.Forwarder
 	bind      *bind.Bind
@@ -55,13 +52,13 @@ type plane struct {
 	}
 }
 
-// now is the time of the filters (dataplane.Forwarder.Now).
+// now returns the time for filters (dataplane.Forwarder.Now).
 func (p *plane) now() int64 { return p.forwarder.Now() }
 
-// stats are what the tunnel with a peer has carried; ok is false without one.
+// stats returns the counters of the tunnel with a peer; ok is false if there is none.
 func (p *plane) stats(id cert.NodeID) (s dataplane.Stats, ok bool) { return p.forwarder.Stats(id) }
 
-// newKey gives the node another key pair, and ends all tunnels (dataplane.Keys).
+// newKey gives the node another WireGuard key pair and ends all tunnels (dataplane.Keys).
 func (p *plane) newKey() error { return p.wg.NewKey() }
 
 // close closes the node's Net too.
@@ -70,9 +67,9 @@ func (p *plane) close() {
 	p.forwarder.Close()
 }
 
-// makePlane makes the data plane, WireGuard with a key pair of its own, which
-// lives until logout, the end of the process or a clock that is set back
-// (rekey.go), and is never stored.
+// makePlane makes the data plane, WireGuard with a new key pair. The key pair lives until
+// logout, the end of the process or a clock that is set back (package tunnels), and is
+// never saved.
 func (n *Node) makePlane() error {
 	b := bind.New(n.bindConfig())
 	refused := refusals{held: make(chan netip.Addr, 16), up: func() bool { return n.active.Load() != nil }}
@@ -108,7 +105,7 @@ func (n *Node) makePlane() error {
 	return nil
 }
 
-// bindConfig is the bind's, with or without sockets.
+// bindConfig returns the configuration of the bind, with or without sockets.
 func (n *Node) bindConfig() bind.Config {
 	c := bind.Config{UnknownSender: func(from cert.NodeID, pkt []byte) {
 		if p := n.tunnels(); p != nil {
@@ -138,7 +135,7 @@ func (n *Node) bindConfig() bind.Config {
 	return c
 }
 
-// tunnels are those of the running half, nil while there is none.
+// tunnels returns the tunnels of the running half, nil while there is none.
 func (n *Node) tunnels() *tunnels.Table {
 	if r := n.active.Load(); r != nil {
 		return r.peers
@@ -146,23 +143,23 @@ func (n *Node) tunnels() *tunnels.Table {
 	return nil
 }
 
-// refusals answer, while the node is down, what other programs send into the network: they
-// fail at once. The routes of a kernel interface stay for that. Without them such packets
-// would go the way of all others, out of the house and in the clear.
+// refusals answers packets of programs to the network while the node is down, so that the
+// programs fail at once. The routes of a kernel interface stay for that. Without them
+// such packets would leave by the default route, unencrypted.
 type refusals struct {
-	held chan netip.Addr // held packets are for there
+	held chan netip.Addr // destinations to refuse while down
 	up   func() bool     // whether the node is up
 }
 
-// ask has packets to dst refused. It does not wait.
+// ask makes packets to dst be refused. It does not block.
 func (r refusals) ask(dst netip.Addr) {
 	select {
 	case r.held <- dst:
-	default: // they are asked for again
+	default: // a later packet asks again
 	}
 }
 
-// run refuses what is asked for with fail, until ctx ends.
+// run calls fail for each destination until ctx ends.
 func (r refusals) run(ctx context.Context, fail func(dst netip.Addr)) {
 	for {
 		select {

@@ -17,11 +17,11 @@ import (
 	"weft/overlay/status"
 )
 
-// What comes in over relay connections (package homes), and to whom it goes.
+// What relay connections receive (package homes), and where it goes.
 
-// makeHomes makes the connections of a running half to relays.
+// makeHomes makes the relay connections of a running half.
 func (n *Node) makeHomes(r *running, self cert.NodeID) (*homes.Home, *homes.Guests) {
-	p := func() *tunnels.Table { return r.peers } // made after this, and so is r.follower
+	p := func() *tunnels.Table { return r.peers } // both it and r.follower are made later
 	versions := func() api.Versions { return follow.Versions(&n.held, n.dir) }
 	h := &homeState{
 		health: &n.health, last: n.state.LoadHome(), versions: versions, namesVersion: n.lookup.SetNamesVersion,
@@ -58,28 +58,29 @@ func (n *Node) makeHomes(r *running, self cert.NodeID) (*homes.Home, *homes.Gues
 	})
 }
 
-// homeState follows what the home connection does and what its relay says of the node
-// and of the server, and tells those who go by it. The functions do not wait.
+// homeState follows the state of the home connection and what its relay reports of the
+// node and the server, and calls those that depend on it. The functions do not block.
 type homeState struct {
 	health   *status.Warnings
-	versions func() api.Versions // what this node holds
+	versions func() api.Versions // the versions that this node has
 
 	unknown      func()               // the relay does not know this node
-	reconnected  func()               // it has let the node in
-	lost         func()               // it is another relay than the last one
-	moved        func(relayID string) // the same, or it is the first
-	namesVersion func(api.Version)    // the version of all names that is current
-	announced    func(api.Versions)   // what is current, as the node was let in
-	current      func()               // this node holds the revocation list that is current
-	// nudged is hear while the node is connected: spread is how long nodes may take to
-	// ask, changes what came along, nil unless it is of the server itself.
+	reconnected  func()               // the relay has accepted the node
+	lost         func()               // the home is another relay than the last one
+	moved        func(relayID string) // the same, or the first home
+	namesVersion func(api.Version)    // the current version of all names
+	announced    func(api.Versions)   // current versions, from the welcome
+	current      func()               // this node has the current revocation list
+	// nudged gets the current versions of a nudge: spread is how long nodes may take to
+	// fetch, changes the change of the directory in it, nil unless it is from the server
+	// itself.
 	nudged func(v api.Versions, spread time.Duration, changes *api.Changes)
 
-	last string      // Relay.ID of the last welcome; changed's
-	away atomic.Bool // the relay said that the server is
+	last string      // Relay.ID of the last welcome; owned by changed
+	away atomic.Bool // the relay has reported that the server is unreachable
 }
 
-// plainError is an error for people: Go's name for the end of a stream is none.
+// plainError returns the text of an error for users, without Go's "EOF".
 func plainError(err error) string {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return "the connection was closed"
@@ -87,7 +88,7 @@ func plainError(err error) string {
 	return err.Error()
 }
 
-// changed is told of each change of the home connection, by one goroutine at a time.
+// changed is called at each change of the home connection, by one goroutine at a time.
 func (h *homeState) changed(st relay.State) {
 	if st.Online || st.Err == nil {
 		h.health.Clear(status.CodeRelayOffline)
@@ -110,8 +111,8 @@ func (h *homeState) changed(st relay.State) {
 	h.health.Notify()
 }
 
-// serverAway takes the relay's word for whether it can reach the coordination
-// server: a node that has nothing to fetch would not notice.
+// serverAway takes the relay's report of whether it can reach the coordination server: a
+// node that has nothing to fetch would not notice.
 func (h *homeState) serverAway(away bool) {
 	if was := h.away.Swap(away); away {
 		h.health.Set(status.CodeServerOffline, "the coordination server does not answer the relay; known devices stay reachable")
@@ -129,7 +130,7 @@ func (h *homeState) welcome(w relay.Welcome) {
 	}
 }
 
-// nudge takes what the relay says is current. server says that the relay is the
+// nudge takes the current versions from a nudge. server says that the relay is the
 // server's own.
 func (h *homeState) nudge(nd relay.Nudge, server bool) {
 	h.serverAway(nd.Away)
@@ -141,7 +142,7 @@ func (h *homeState) nudge(nd relay.Nudge, server bool) {
 	h.nudged(nd.Versions, time.Duration(nd.SpreadMS)*time.Millisecond, changes)
 }
 
-// replaced is told when the relay gave this node's place to another connection.
+// replaced is called when another connection has replaced this node's at the relay.
 func (h *homeState) replaced() {
-	h.health.Set(status.CodeCloned, "another machine uses this device's identity: was its state directory copied? Remove it on one of them and join that one anew")
+	h.health.Set(status.CodeCloned, "another machine uses this device's identity; its state directory was probably copied. Remove the directory on one of the machines and join that one anew")
 }

@@ -8,24 +8,24 @@ import (
 	"weft/overlay/status"
 )
 
-// A device that its owner has deleted is told so: by the server, whatever it asks,
-// and by the revocation list, which says it also when the server is away. It keeps
-// its state, since a mistake on the server must not cost it its identity, and what
-// the server says later counts: the first answer of use takes it back.
+// A device that was deleted finds out from the server's refusals, and from the revocation
+// list even when the server is unreachable. It keeps its state, because a mistake on the
+// server must not cost it its identity. Later answers count: the first useful one ends
+// the removal.
 
 const (
 	removedMessage = "this device was removed from the network"
 	removedHint    = "to join again, run: weft logout, then weft up TOKEN"
 )
 
-// removal is what is noticed and said of that.
+// removal reports that this device was deleted.
 type removal struct {
 	health *status.Warnings
 	now    func() time.Time // weft time
 	log    *slog.Logger
 }
 
-// noticed notes that this device is no longer a member of its network.
+// noticed records that this device is no longer a member of its network.
 func (r removal) noticed() {
 	if r.health.Has(status.CodeRevoked) {
 		return
@@ -34,8 +34,8 @@ func (r removal) noticed() {
 	r.log.Error(removedMessage, "hint", removedHint)
 }
 
-// err is what a user gets who wants to use a network from which this device was removed;
-// nil if it was not.
+// err returns the error for a user of a network from which this device was removed; nil
+// if it was not removed.
 func (r removal) err() error {
 	if !r.health.Has(status.CodeRevoked) {
 		return nil

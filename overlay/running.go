@@ -17,8 +17,8 @@ import (
 	"weft/overlay/link"
 )
 
-// running is the part of a node that exists between up and down: the link to
-// the relay, the tunnels, and what keeps in step with the server.
+// running is the part of a node that exists between up and down: the relay connections,
+// the tunnels, and the follower of the server.
 type running struct {
 	client   *client.Client
 	dialer   *link.Dialer
@@ -28,17 +28,17 @@ type running struct {
 	follower *follow.Follower
 	sinks    *network.Sinks
 	presence *lookup.Presence
-	stats    func(id cert.NodeID) (dataplane.Stats, bool) // what its tunnel has carried
+	stats    func(id cert.NodeID) (dataplane.Stats, bool) // counters of a tunnel
 
-	// Close ends the tunnels first, while there still is a relay to say bye
-	// through, then the rest.
+	// close ends the tunnels first, while there still is a relay for sending bye, then
+	// the rest.
 	endPeers, endRest context.CancelFunc
 	tunnels, rest     sync.WaitGroup
 }
 
-// runs returns the running half of the node and what it holds of its network,
-// both of one moment, or why there is none. Whoever has them goes on with them
-// when the node goes down meanwhile, and is told so by the running half.
+// runs returns the running half of the node and its Network, both of one moment, or why
+// there is none. If the node goes down while the caller uses them, the running half
+// returns errors.
 func (n *Node) runs() (*running, *network.Network, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -52,8 +52,8 @@ func (n *Node) runs() (*running, *network.Network, error) {
 	return n.running, s, nil
 }
 
-// run makes the running half from what is on disk. Nil when it runs already.
-// What the node holds of its network is there for as long as it runs.
+// run makes the running half from the files on disk. It returns nil if there is one
+// already. The node has a Network for as long as it runs.
 func (n *Node) run() error {
 	n.turn.Lock()
 	defer n.turn.Unlock()
@@ -67,7 +67,7 @@ func (n *Node) run() error {
 		n.mu.Unlock()
 		sinks.Apply() // a join may have been repeated
 		return nil
-	case !n.held.Identity().Joined(): // a logout came first
+	case !n.held.Identity().Joined(): // a logout was faster
 		n.mu.Unlock()
 		return lookup.ErrNotJoined
 	}
@@ -86,7 +86,7 @@ func (n *Node) run() error {
 	r.presence = n.lookup.NewPresence(r.client, func(id cert.NodeID) bool { _, ok := r.peers.Views()[id]; return ok })
 	r.follower = n.makeFollower(r)
 	r.sinks = n.sinks(r)
-	r.sinks.Apply() // ranges come before addresses
+	r.sinks.Apply() // ranges must be set before addresses
 	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
 		r.sinks.End()
 		endPeers()
@@ -106,7 +106,7 @@ func (n *Node) run() error {
 	return nil
 }
 
-// tunnelsConfig is what the tunnels of r need of the node.
+// tunnelsConfig returns the configuration of r's tunnels.
 func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 	u, p := n.cfg.UDP, n.plane
 	return tunnels.Config{
@@ -120,7 +120,7 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 	}
 }
 
-// makeFollower makes what keeps r in step with the server.
+// makeFollower makes the follower that keeps r in step with the server.
 func (n *Node) makeFollower(r *running) *follow.Follower {
 	return follow.New(follow.Config{
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,

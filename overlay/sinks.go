@@ -10,16 +10,16 @@ import (
 	"weft/overlay/status"
 )
 
-// What follows when the node comes up, and when what it holds of its network changes,
-// wherever the news came from: an ordered list of sinks (network.Sink says how they
-// are called). Each is made of functions and values, knows nothing of the node or of
-// the others, and is tested alone (sinks_test.go).
+// What follows when the node comes up, and when its Network changes for whatever reason:
+// an ordered list of sinks (network.Sink says how they are called). Each is made of
+// functions and values, does not depend on the node or on other sinks, and is tested
+// alone (sinks_test.go).
 //
 // A new feature that follows the configuration is a type with an Apply, in a file or a
 // package of its own, and a line in sinks.
 
-// sinks is the list of a running half, in the order in which they are called: what
-// withdraws a right comes before what gives notice of it.
+// sinks returns the list for a running half, in the order of the calls: those that
+// withdraw rights come before those that notify.
 func (n *Node) sinks(r *running) *network.Sinks {
 	return network.NewSinks(&n.held,
 		files{keep: n.keeper.Mark},
@@ -35,7 +35,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 	)
 }
 
-// files has what is new written to the state directory.
+// files saves changes in the state directory.
 type files struct{ keep func(file string) }
 
 func (f files) Apply(old, new *network.Network) {
@@ -43,7 +43,7 @@ func (f files) Apply(old, new *network.Network) {
 		return
 	}
 	if old == nil || old.Config != new.Config {
-		f.keep(state.ReleaseFile) // or compared with what is there
+		f.keep(state.ReleaseFile) // this also compares it with the pinned one
 	}
 	if old != nil && old.Config != new.Config {
 		f.keep(state.ConfigFile)
@@ -53,9 +53,9 @@ func (f files) Apply(old, new *network.Network) {
 	}
 }
 
-// routes tells the host's network which addresses are the overlay's. What a server may
-// say wrong here costs routes, never the node. They stay while the node is down, so
-// that what programs send there does not go the way of all other packets.
+// routes tells the host's network which addresses are the overlay's. Wrong ranges of a
+// server cost routes, never the node. Routes stay while the node is down, so that packets
+// of programs to the overlay do not leave by the default route.
 type routes struct {
 	set    func(v4, v6 netip.Prefix) error
 	health *status.Warnings
@@ -74,8 +74,8 @@ func (r routes) Apply(old, new *network.Network) {
 	r.health.Clear(status.CodeRoutes)
 }
 
-// known forgets whom the node may not reach any more, or who is in the network no
-// more.
+// nodes drops nodes that this node may no longer reach or that are no longer in the
+// network.
 type nodes struct{ dir *directory.Directory }
 
 func (k nodes) Apply(old, new *network.Network) {
@@ -90,7 +90,7 @@ func (k nodes) Apply(old, new *network.Network) {
 	}
 }
 
-// live tunnels end, and their filters change.
+// live ends tunnels and changes their filters.
 type live struct {
 	revoked func() // there is another revocation list
 	decided func() // there are other rules, or relays
@@ -108,8 +108,8 @@ func (t live) Apply(old, new *network.Network) {
 	}
 }
 
-// candidates are gathered with the STUN servers of the relays that there are now. A node
-// that comes up wants none yet: whoever wants a path has them asked.
+// candidates sets the STUN servers to those of the current relays. It asks none: they are
+// asked when a path is wanted.
 type candidates struct {
 	home func() string // Relay.ID
 	ask  func(stun []string)
@@ -121,7 +121,8 @@ func (c candidates) Apply(old, new *network.Network) {
 	}
 }
 
-// relays are chosen anew, and told of a new list at once: it spares others the push.
+// relays makes the node choose its relay again, and sends the relay the new versions at
+// once, which saves it a push of the revocation list.
 type relays struct {
 	connected  func() bool
 	wake, tell func()
@@ -134,14 +135,14 @@ func (r relays) Apply(old, new *network.Network) {
 	if old.CRL != new.CRL {
 		r.tell()
 	}
-	// A relay may have refused the certificate of before.
+	// A relay may have refused the earlier certificate.
 	if old.Config != new.Config || old.Self != new.Self && !r.connected() {
 		r.wake()
 	}
 }
 
-// current lets introductions in: a list that is newer than the one held is the current
-// one as far as anybody can say.
+// current lets introductions in: a revocation list that is newer than the last one is the
+// current one, as far as is known.
 type current struct{ hear func() }
 
 func (c current) Apply(old, new *network.Network) {
@@ -150,7 +151,7 @@ func (c current) Apply(old, new *network.Network) {
 	}
 }
 
-// named tells the resolver of names that may have changed.
+// named tells the resolver that names may have changed.
 type named struct{ changed func() }
 
 func (d named) Apply(old, new *network.Network) {
@@ -159,7 +160,8 @@ func (d named) Apply(old, new *network.Network) {
 	}
 }
 
-// renewal asks for a certificate with the new name: it is only ours once one says so.
+// renewal asks for a certificate with a new name, because a name is this node's only once
+// a certificate has it.
 type renewal struct{ renew func() }
 
 func (r renewal) Apply(old, new *network.Network) {
@@ -171,7 +173,7 @@ func (r renewal) Apply(old, new *network.Network) {
 	}
 }
 
-// membership is lost when the revocation list has this device's own certificate.
+// membership reports that the revocation list has this device's own certificate.
 type membership struct{ lost func() }
 
 func (m membership) Apply(old, new *network.Network) {

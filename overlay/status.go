@@ -14,21 +14,21 @@ func (n *Node) Warn(code status.Code, message string) {
 	n.outsideChanged(code)
 }
 
-// outsideChanged: the warning of a Net that what peers send over IPv4 does not arrive
-// here changes what names lead to.
+// outsideChanged handles changes of warnings from outside: the warning of a Net that IPv4
+// from peers does not arrive changes the addresses of names.
 func (n *Node) outsideChanged(code status.Code) {
 	if code == status.CodeIPv4Blocked {
 		n.cfg.NamesChanged()
 	}
 }
 
-// Clear takes back what Warn has added.
+// Clear removes a warning that Warn has added.
 func (n *Node) Clear(code status.Code) {
 	n.health.Clear(code)
 	n.outsideChanged(code)
 }
 
-// State says what the node is doing as a whole.
+// State returns the state of the node as a whole.
 func (n *Node) State() status.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -44,8 +44,8 @@ func (n *Node) State() status.State {
 	return status.StateConnecting
 }
 
-// await waits until done says so of the state. It ends early, with that as the error, when
-// this device was removed from its network, and with ok false when ctx ends.
+// await waits until done returns true for the state. It returns an error early if this
+// device was removed from its network, and ok false when ctx ends.
 func (n *Node) await(ctx context.Context, done func(status.State) bool) (st status.State, ok bool, err error) {
 	for {
 		changed := n.health.Changed()
@@ -67,10 +67,10 @@ func (n *Node) await(ctx context.Context, done func(status.State) bool) (st stat
 // Status implements localapi.Node.
 func (n *Node) Status() status.Status { return n.statusOf(cert.NodeID{}) }
 
-// statusOf is Status with one more peer in it, if it is known.
+// statusOf is Status with one more peer, if it is known.
 func (n *Node) statusOf(also cert.NodeID) status.Status { return status.Of(n.facts(also)) }
 
-// facts collects what the status is made of.
+// facts collects the facts for the status.
 func (n *Node) facts(also cert.NodeID) status.Facts {
 	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.times.answered()}
 	n.mu.Lock()

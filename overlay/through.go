@@ -9,27 +9,26 @@ import (
 )
 
 const (
-	// proveAfter is how long a connection over an existing tunnel may take
-	// before the node asks whether the peer is still there, if one and a half
-	// round trips take no longer.
+	// proveAfter is how long a connection over an existing tunnel may take before the
+	// node checks that the peer is alive; it is longer if one and a half round trips are.
 	proveAfter = 500 * time.Millisecond
-	// deadAfter is how long after that a tunnel may bring nothing at all
-	// before the nodes introduce themselves anew, with the same condition.
+	// deadAfter is how long after that nothing may arrive through the tunnel before this
+	// node introduces itself anew; it is longer under the same condition.
 	deadAfter = time.Second
 )
 
-// errRenewed ends an attempt whose tunnel was made anew beneath it.
+// errRenewed ends an attempt whose tunnel was made anew meanwhile.
 var errRenewed = errors.New("the tunnel was made anew")
 
-// through runs try, which sends something to a node and waits for the answer,
-// and makes sure meanwhile that there is a tunnel and somebody at its other
-// end. When there is not, try's context ends and the reason is returned. When
-// the tunnel was made anew, what try had sent is lost: it is run once more.
+// through runs try, which sends something to a node and waits for the answer, and
+// meanwhile makes sure that there is a tunnel and the peer is alive. If not, try's
+// context ends and the reason is returned. If the tunnel was made anew, what try has sent
+// is lost, so try is run once more.
 func (r *running) through(ctx context.Context, id cert.NodeID, try func(context.Context) error) error {
 	for first := true; ; first = false {
 		tctx, cancel := context.WithCancelCause(ctx)
 		settled := make(chan struct{}) // closed when try has returned
-		watched := make(chan struct{}) // closed when the watcher has
+		watched := make(chan struct{}) // closed when watchTunnel has returned
 		go func() {
 			defer close(watched)
 			if err := r.watchTunnel(tctx, id, settled, first); err != nil {
@@ -50,13 +49,13 @@ func (r *running) through(ctx context.Context, id cert.NodeID, try func(context.
 			return err
 		case !errors.Is(cause, errRenewed):
 			return cause
-		case ctx.Err() != nil: // it ended when there was no time to begin again
+		case ctx.Err() != nil: // it ended, so there is no time for another attempt
 			return ctx.Err()
 		}
 	}
 }
 
-// watchTunnel is the watcher of through.
+// watchTunnel watches the tunnel for through.
 func (r *running) watchTunnel(ctx context.Context, id cert.NodeID, settled <-chan struct{}, again bool) error {
 	if err := r.peers.Ensure(ctx, id); err != nil {
 		return err
@@ -89,9 +88,9 @@ func (r *running) watchTunnel(ctx context.Context, id cert.NodeID, settled <-cha
 			t.Reset(max(deadAfter, r.peers.TripTo(id)*3/2))
 			continue
 		}
-		// The peer is there. If the tunnel brings nothing all the same, or
-		// nothing there, the two ends hold different keys: two introductions at
-		// once, and one answer lost, or two WireGuard handshakes, of which
+		// The peer is alive. If nevertheless nothing arrives through the tunnel, on this
+		// side or on the other, the two ends have different keys: after two introductions
+		// at once with one answer lost, or after two WireGuard handshakes, of which
 		// wireguard-go may keep one under the index of the other.
 		st, ok := r.stats(id)
 		if ok && st.LastRx.After(begun) && r.peers.Receives(ctx, id, begun) {

@@ -8,20 +8,20 @@ import (
 	"weft/overlay/internal/pause"
 )
 
-// changeSettles is how long the network is left alone after a change before
-// the relay is asked: a new Wi-Fi announces itself in several steps.
+// changeSettles is how long to wait after a change before the relay is pinged: a new
+// Wi-Fi causes several changes.
 const changeSettles = 300 * time.Millisecond
 
-// world is what this node has to do with changes of its machine and its links.
+// machine handles changes of the machine's clock and interfaces.
 type machine struct {
-	notify func(tell func()) (stop func(), err error) // has tell called at each change; tell does not wait
+	notify func(tell func()) (stop func(), err error) // calls tell at each change; tell does not block
 	atOnce func()                                     // at once: the clock may have been set
 	moved  func()                                     // once the network has settled
 	log    *slog.Logger
 }
 
-// world is what r has to do with them: the relay connection may be dead when the machine
-// has slept, its clock jumped, or its links changed, without anybody having said so.
+// machine returns the handling for r: relay connections may be dead without notice after
+// the machine has slept, its clock was set, or its interfaces have changed.
 func (n *Node) machine(r *running) machine {
 	return machine{
 		notify: n.tuning.watchMachine, log: n.log,
@@ -35,7 +35,7 @@ func (n *Node) machine(r *running) machine {
 	}
 }
 
-// watch does it, until ctx ends.
+// watch handles changes until ctx ends.
 func (w machine) watch(ctx context.Context) {
 	changes := make(chan struct{}, 1)
 	tell := func() {
@@ -46,7 +46,7 @@ func (w machine) watch(ctx context.Context) {
 	}
 	stop, err := w.notify(tell)
 	if err != nil {
-		w.log.Info("changes of the network are not seen", "err", err)
+		w.log.Info("cannot watch for changes of the network", "err", err)
 	}
 	defer stop()
 	for {
@@ -60,7 +60,7 @@ func (w machine) watch(ctx context.Context) {
 			return
 		}
 		select {
-		case <-changes: // of the same change
+		case <-changes: // another step of the same change
 		default:
 		}
 		w.log.Debug("the network may have changed")

@@ -12,10 +12,10 @@ import (
 	"weft/overlay/rtnl"
 )
 
-// watchMachine calls tell when the kernel says that a link, an address or a
-// default route changed (rtnetlink), or that the clock was set, which it also
-// says after a sleep (timerfd with TFD_TIMER_CANCEL_ON_SET). Nothing runs in
-// between. stop ends it and waits; it is never nil.
+// watchMachine calls tell when the kernel reports that an interface, an address or a
+// default route has changed (rtnetlink), or that the clock was set, which it also reports
+// after a sleep (timerfd with TFD_TIMER_CANCEL_ON_SET). It uses no timer. stop ends it
+// and waits; it is never nil.
 func watchMachine(tell func()) (stop func(), err error) {
 	stopLinks, err := rtnl.Watch(unix.RTMGRP_LINK|unix.RTMGRP_IPV4_IFADDR|unix.RTMGRP_IPV6_IFADDR|unix.RTMGRP_IPV4_ROUTE|unix.RTMGRP_IPV6_ROUTE, tell)
 	clock, clockErr := openClock()
@@ -51,15 +51,14 @@ func openClock() (*os.File, error) {
 	return f, nil
 }
 
-// armClock sets the timer to a time that does not come: only its cancellation
-// counts.
+// armClock sets the timer to a time that never comes: only its cancellation counts.
 func armClock(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var never unix.ItimerSpec
-	never.Value.Sec = math.MaxInt32 // a clock that stands after 2038 gives a call now and then
+	never.Value.Sec = math.MaxInt32 // a clock after 2038 only causes a call now and then
 	var setErr error
 	err = conn.Control(func(fd uintptr) {
 		setErr = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// sleepCheck is how often the clocks are compared where the system does not
-// say by itself that it slept.
+// sleepCheck is how often the clocks are compared on systems that do not report a sleep.
 const sleepCheck = 30 * time.Second
 
-// watchMachine calls tell when the wall clock ran ahead of the monotonic one:
+// watchMachine calls tell when the wall clock has advanced more than the monotonic one:
 // the machine slept, or its clock was set. stop ends it and waits.
 func watchMachine(tell func()) (stop func(), err error) {
 	done := make(chan struct{})
