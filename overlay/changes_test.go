@@ -10,8 +10,8 @@ import (
 	"weft/overlay/relay"
 )
 
-// A rename, a new device and a removal come with the nudge: who reads the
-// directory asks the server nothing.
+// A rename, a new device and a removal come with the nudge: nodes that fetch the
+// directory send no request.
 func TestChangesComeWithTheNudge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -45,16 +45,16 @@ func TestChangesComeWithTheNudge(t *testing.T) {
 	if n := w.requests.Load() - before; n != 0 {
 		t.Errorf("%d requests for what was pushed", n)
 	}
-	// What fits nothing that the node holds is not taken, and a fetch puts right
-	// what a nudge left out.
+	// A change that does not fit the node's version is ignored, and a fetch makes up for
+	// it.
 	if _, err := w.svc.RenameDevice(t.Context(), mustFind(t, w, "laptop"), "desk", nil); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the laptop knows its own name", func() bool { return laptop.Status().Self.Name == "desk" })
 }
 
-// Only the coordination server is believed about the directory: a relay that
-// runs alone may say what it likes.
+// Changes of the directory are taken from the coordination server only, not from a relay
+// that runs alone.
 func TestChangesOfAForeignRelay(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -86,9 +86,8 @@ func TestChangesOfAForeignRelay(t *testing.T) {
 	if laptop.IsServer(nil) {
 		t.Error("no certificate is believed")
 	}
-	// The evil one has the server's certificate, so it is believed: but not
-	// with what does not fit, nor with devices that the network's CA does not
-	// know.
+	// The evil relay has the server's certificate, so its changes are taken, but not if
+	// they do not fit, nor devices without a certificate of the network's CA.
 	held := w.svc.Versions(laptop.id())
 	next := api.Version{Epoch: held.Directory.Epoch, N: held.Directory.N + 1}
 	for i, ch := range []api.Changes{

@@ -14,11 +14,11 @@ import (
 	"weft/overlay"
 )
 
-// Peers that come and go leave nothing behind, neither at a device that
-// they all talk to nor at the relay and the server. The round of a peer is a
-// restart, with new keys, an introduction and a connection; WEFT_CHURN is how
-// many there are after those that warm up. In a network of 1,000 peers of which
-// 1 % restart in a minute, 600 make an hour, and an hour may cost 1 MiB.
+// Peers that come and go leave no memory behind, neither at a device that they all talk
+// to nor at the relay and the server. A round of a peer is a restart with new keys, an
+// introduction and a connection; WEFT_CHURN is the number of rounds after those for
+// warming up. In a network of 1,000 peers of which 1 % restart each minute, 600 rounds
+// are an hour, and an hour may cost 1 MiB.
 func TestChurn(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("WEFT_CHURN"))
 	rounds = max(rounds, 50)
@@ -45,7 +45,7 @@ func TestChurn(t *testing.T) {
 		if _, err := io.ReadFull(c, b); err != nil {
 			return err
 		}
-		// The orderly end: the other end's connection is gone, too.
+		// The orderly end: the other end's connection has ended, too.
 		if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			return err
 		}
@@ -58,7 +58,7 @@ func TestChurn(t *testing.T) {
 	churn := func(n int) {
 		for i := range n {
 			p := peers[i%len(peers)]
-			// A peer may be introduced four times a second.
+			// A peer may introduce itself four times a second.
 			time.Sleep(time.Until(begun[p].Add(300 * time.Millisecond)))
 			begun[p] = time.Now()
 			p.restart()
@@ -70,7 +70,7 @@ func TestChurn(t *testing.T) {
 	churn(2 * len(peers))
 	before := held()
 	churn(rounds)
-	// What ends with a delay is waited for.
+	// Wait for what ends with a delay.
 	after := held()
 	for end := time.Now().Add(30 * time.Second); !after.within(before, rounds) && time.Now().Before(end); after = held() {
 		time.Sleep(100 * time.Millisecond)
@@ -84,7 +84,7 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// holding is what a process has taken.
+// holding is the resources of a process.
 type holding struct {
 	goroutines, files int
 	heap              int64 // bytes in use after a collection
@@ -94,8 +94,8 @@ func (h holding) String() string {
 	return fmt.Sprintf("%d goroutines, %d files, heap %.2f MB", h.goroutines, h.files, float64(h.heap)/1e6)
 }
 
-// heapFor is what rounds restarts may add to the heap: 1 MiB for 600, and for a
-// short run what a heap differs by anyway.
+// heapFor returns how many bytes restarts may add to the heap: 1 MiB for 600, plus the
+// normal variation of a heap.
 func heapFor(rounds int) int64 { return 512<<10 + int64(rounds)<<20/600 }
 
 func (h holding) within(before holding, rounds int) bool {
@@ -105,7 +105,7 @@ func (h holding) within(before holding, rounds int) bool {
 
 func held() holding {
 	var m runtime.MemStats
-	for range 3 { // what finalizers and pools hold goes with the second and third
+	for range 3 { // the second and third free what finalizers and pools hold
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)

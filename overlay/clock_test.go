@@ -12,8 +12,8 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// The disk learns the server's time when what it has is old, or the node goes down; what
-// a relay says that runs alone is not the server's.
+// The server's time is saved when the saved one is old, and when the node goes down. The
+// time of a relay that runs alone is not saved.
 func TestTimekeeper(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	var held network.Holder

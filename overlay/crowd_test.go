@@ -12,8 +12,8 @@ import (
 	"weft/overlay/relay"
 )
 
-// opening returns a frame that opens an introduction with a node, as it went
-// through the relay.
+// opening returns a frame that opens an introduction with a node, as captured at the
+// relay.
 func (w *farWorld) opening(from *node, to *node) carried {
 	t := w.t
 	t.Helper()
@@ -33,16 +33,16 @@ func (w *farWorld) opening(from *node, to *node) carried {
 	return c
 }
 
-// member makes it a frame of member number i, of its nth introduction.
+// member turns the frame into one of member number i, of its nth introduction.
 func (c carried) member(i int, nth uint64) carried {
 	c.from = cert.NodeID{1, byte(i), byte(i >> 8), 15: 1}
 	c.payload = append(binary.BigEndian.AppendUint64(nil, nth+1), c.payload[8:]...)
 	return c
 }
 
-// Members that open introductions and never go on keep nobody out, neither one
+// Members that open introductions and never continue keep no other node out, neither one
 // that was here before nor one that comes for the first time.
-func TestMembersThatNeverGoOn(t *testing.T) {
+func TestMembersThatNeverContinue(t *testing.T) {
 	t.Parallel()
 	for _, members := range []int{8, 64} {
 		t.Run(fmt.Sprint(members), func(t *testing.T) {
@@ -79,8 +79,7 @@ func TestMembersThatNeverGoOn(t *testing.T) {
 	}
 }
 
-// WireGuard messages that came ahead of introductions which came to nothing
-// leave room for those of others.
+// Early WireGuard messages of failed introductions leave room for those of others.
 func TestEarlyMessagesLeaveRoom(t *testing.T) {
 	t.Parallel()
 	w := newFarWorld(t, setup{evil: true})
@@ -97,7 +96,7 @@ func TestEarlyMessagesLeaveRoom(t *testing.T) {
 	most := 0
 	for i := range members {
 		id := early(i)
-		// Each is held while its introduction is under way, whatever was before.
+		// Each is held while its introduction is pending, whatever was before.
 		eventually(t, 10*time.Second, fmt.Sprintf("the message of member %d is held", i), func() bool {
 			n, held := pi.HeldEarly(id)
 			most = max(most, n)

@@ -19,9 +19,9 @@ import (
 	"weft/overlay/internal/overlaytest"
 )
 
-// host is a machine's network as its programs know it. It counts what comes in
-// for a port, and sends the last packet of a port again when told to, as TCP
-// does by itself. A face of it is what one daemon has.
+// host is a machine's network as its programs see it. It counts packets received for a
+// port, and on request sends the last packet of a port again, as TCP would. Each daemon
+// has a face of it.
 type host struct {
 	*netstack.Net
 	again chan []byte // to send
@@ -69,7 +69,7 @@ func (h *host) on(n *node, kernel bool) {
 
 func (f *face) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if f.closed.Load() {
-		f.WakeRead() // for who comes next
+		f.WakeRead() // wake the next reader
 		return 0, os.ErrClosed
 	}
 	select {
@@ -142,7 +142,7 @@ func (h *host) in(port uint16) int {
 	return h.came[port]
 }
 
-// serve answers every word on TCP and UDP ports, and counts bytes.
+// serve echoes on TCP and UDP ports, and counts bytes.
 func (h *host) serve(t *testing.T, port uint16, got *atomic.Int64) {
 	t.Helper()
 	at := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
@@ -192,10 +192,9 @@ func (h *host) serve(t *testing.T, port uint16, got *atomic.Int64) {
 
 const onlyWeb = `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp:80"]}]}`
 
-// A peer has a connection to a port, and a flow to another; policy closes both.
-// Whatever happens to tunnels and daemons, and however both ends go on sending,
-// nothing comes in there any more. What this machine began to the same peers
-// goes on.
+// A peer has a connection to a port, and a flow to another; policy closes both. Whatever
+// happens to tunnels and daemons, and however both ends keep sending, nothing is let in
+// there any more. What this machine began with the same peers continues.
 func TestCutStaysCut(t *testing.T) {
 	t.Parallel()
 	for name, kernel := range map[string]bool{"user space": false, "kernel": true} {
@@ -224,7 +223,7 @@ func testCutStaysCut(t *testing.T, kernel bool) {
 	for _, port := range []string{":22", ":50022"} {
 		for _, network := range []string{"tcp4", "udp4"} {
 			if network == "udp4" && port == ":22" {
-				continue // the last packet of a port is one of either
+				continue // the last packet of the port may be of either
 			}
 			c := laptop.dial(network, "kitchen-pi"+port)
 			say(t, c, "hello")
@@ -238,14 +237,14 @@ func testCutStaysCut(t *testing.T, kernel bool) {
 	}
 	var base map[uint16]int
 	var bytes int64
-	// barrier has been through the tunnel after all that was sent before.
+	// barrier waits until everything sent before has passed through the tunnel.
 	barrier := func() {
 		t.Helper()
 		c := laptop.dial("tcp4", "kitchen-pi:80")
 		say(t, c, "there?")
 		c.Close()
 	}
-	// attempt has both ends send again, and wants nothing to come in.
+	// attempt makes both ends send again, and checks that nothing is let in.
 	attempt := func(when string) {
 		t.Helper()
 		for range 2 {
@@ -298,7 +297,7 @@ func testCutStaysCut(t *testing.T, kernel bool) {
 		pi.restart()
 		attempt("after a restart of this node")
 		say(t, ours, "still there after a restart")
-		// Of a connection that nothing is known of none is taken for ours.
+		// An unknown connection does not count as ours.
 		cut = cut[:1]
 		pi.stop()
 		if err := os.Remove(filepath.Join(pi.cfg.StateDir, "filters.json")); err != nil {

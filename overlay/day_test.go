@@ -24,8 +24,8 @@ import (
 	"weft/overlay/stun"
 )
 
-// dayNet is the host's side of a tunnel without a network stack, whose goroutines
-// know nothing of simulated time: packets are made and answered by hand.
+// dayNet is the host's side of a tunnel without a network stack, whose goroutines would
+// not follow simulated time: the test makes and answers packets itself.
 type dayNet struct {
 	overlay.PlainNet
 	out    chan []byte   // packets for Read
@@ -74,7 +74,7 @@ func (n *dayNet) Write(bufs [][]byte, offset int) (int, error) {
 	return len(bufs), nil
 }
 
-// question is a UDP packet with a number in it.
+// question makes a UDP packet that carries num.
 func question(from, to netip.Addr, fromPort, toPort uint16, num uint32) []byte {
 	b := make([]byte, 32)
 	b[0], b[8], b[9] = 0x45, 64, 17
@@ -130,7 +130,7 @@ type dayWorld struct {
 	laptop, pi *dayNode
 	num        uint32
 
-	// What ask has seen since seen was called last.
+	// What ask has measured since the last call of seen.
 	worst      time.Duration // the longest until an answer
 	oldest     time.Duration // age of a handshake
 	handshakes int
@@ -219,7 +219,7 @@ func (n *dayNode) start() {
 	}
 }
 
-// begin starts the node and waits for nothing.
+// begin starts the node without waiting.
 func (n *dayNode) begin() {
 	t := n.w.t
 	t.Helper()
@@ -232,7 +232,7 @@ func (n *dayNode) begin() {
 	if n.Node, err = overlay.New(n.cfg); err != nil {
 		t.Fatal(err)
 	}
-	n.IgnoreWorld()
+	n.IgnoreChanges()
 	running := n.Node
 	t.Cleanup(func() { running.Close() })
 	if err := n.Start(t.Context()); err != nil {
@@ -249,8 +249,8 @@ func (n *dayNode) peer(name string) status.PeerStatus {
 	return status.PeerStatus{}
 }
 
-// ask has the laptop ask the device until it answers, and returns how long that
-// took; ok is false if it did not within limit.
+// ask sends questions from the laptop to the device until it answers, and returns how
+// long that took; ok is false if there is no answer within limit.
 func (w *dayWorld) ask(limit time.Duration) (took time.Duration, ok bool) {
 	w.t.Helper()
 	begun := time.Now()
@@ -296,7 +296,7 @@ func (w *dayWorld) talk(d time.Duration) {
 	}
 }
 
-// seen reports what talk has seen since it was called last.
+// seen reports what talk has measured since its last call.
 func (w *dayWorld) seen() {
 	w.t.Logf("longest wait %v; %d handshakes, the oldest in use %v old", w.worst, w.handshakes, w.oldest)
 	if w.oldest > 3*time.Minute {
@@ -305,7 +305,7 @@ func (w *dayWorld) seen() {
 	w.worst, w.oldest, w.handshakes = 0, 0, 0
 }
 
-// direct talks until both ends have a direct path.
+// direct calls talk until both ends have a direct path.
 func (w *dayWorld) direct() {
 	w.t.Helper()
 	begun := time.Now()
@@ -330,13 +330,12 @@ func (w *dayWorld) path(want status.PathKind) {
 	}
 }
 
-// dayChild is set in the processes that TestDay starts: WireGuard's finalizers use
-// channels of the simulated time from outside it, which ends a process whose
-// collector runs.
+// dayChild is set in the processes that TestDay starts. WireGuard's finalizers use
+// channels of the synctest bubble from outside, which crashes the process when the
+// garbage collector runs.
 const dayChild = "WEFT_TEST_DAY"
 
-// TestDay: something is cut for a day, which has 2 hours unless WEFT_DAY
-// says otherwise.
+// TestDay: something is cut for a day, which has 2 hours unless WEFT_DAY is set.
 func TestDay(t *testing.T) {
 	t.Parallel()
 	day := 2 * time.Hour
@@ -373,7 +372,7 @@ func TestDay(t *testing.T) {
 	}
 }
 
-// Nothing direct: on the relay within 5 s, and back.
+// No direct path: traffic moves to the relay within 5 s, and later back.
 func dayWithoutDirect(w *dayWorld, day time.Duration) {
 	w.in.Partition(w.laptop.host, w.pi.host)
 	w.talk(day)
@@ -385,8 +384,8 @@ func dayWithoutDirect(w *dayWorld, day time.Duration) {
 	w.seen()
 }
 
-// No server, no relay: what is direct goes on. When they are back, and the direct
-// path is cut at once, the relay takes over.
+// No server, no relay: direct paths keep working. When both are back and the direct path
+// is cut at once, traffic moves to the relay.
 func dayWithoutRelay(w *dayWorld, day time.Duration) {
 	w.setup.host.Link.SetUp(false)
 	w.talk(day)
@@ -408,7 +407,7 @@ func dayWithoutRelay(w *dayWorld, day time.Duration) {
 	w.seen()
 }
 
-// No server, but the relay: nothing happens. Then both restart, by what they have
+// No server, but the relay: nothing changes. Then both nodes restart with what they have
 // on disk.
 func dayWithoutServer(w *dayWorld, day time.Duration) {
 	w.away.Store(true)
@@ -430,8 +429,8 @@ func dayWithoutServer(w *dayWorld, day time.Duration) {
 	w.online(2 * time.Minute)
 }
 
-// A certificate that falls due for renewal meanwhile is renewed when the server is
-// back, and no tunnel notices.
+// A certificate that becomes due for renewal meanwhile is renewed when the server is
+// back, and no tunnel is affected.
 func dayCertificateDue(w *dayWorld, day time.Duration) {
 	w.away.Store(true)
 	w.talk(day)
@@ -440,7 +439,7 @@ func dayCertificateDue(w *dayWorld, day time.Duration) {
 	w.seen()
 }
 
-// One that ends meanwhile ends the tunnels, and comes back by itself.
+// A certificate that expires meanwhile ends the tunnels, which come back by themselves.
 func dayCertificateEnds(w *dayWorld, day time.Duration) {
 	w.away.Store(true)
 	w.talk(day/2 - 5*time.Minute)
@@ -462,7 +461,7 @@ func dayCertificateEnds(w *dayWorld, day time.Duration) {
 	w.warns("")
 }
 
-// warns wants both nodes to say so of their certificates, nothing if "".
+// warns checks that both nodes have this warning about their certificates, none if "".
 func (w *dayWorld) warns(want string) {
 	w.t.Helper()
 	for _, n := range []*dayNode{w.laptop, w.pi} {

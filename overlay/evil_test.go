@@ -15,8 +15,8 @@ import (
 	"weft/overlay/relay"
 )
 
-// evilRelay is a relay that does to frames what a test wants. Without a tamper
-// function it is an honest one, as far as nodes can see.
+// evilRelay is a relay that does to frames what a test wants. Without a tamper function
+// it looks honest to nodes.
 type evilRelay struct {
 	mute atomic.Bool // no revocation lists are pushed
 	w    *world
@@ -36,14 +36,14 @@ type evilClient struct {
 	tc   *tls.Conn
 }
 
-// carried is one packet or session frame on its way.
+// carried is a packet or session frame that is being forwarded.
 type carried struct {
 	from, to cert.NodeID
 	t        relay.Type
 	payload  []byte
 }
 
-// The kinds of session frames, and where they are told: package intro.
+// The kinds of session frames, and their offset (package intro).
 const (
 	introKind  = 12
 	introOpen  = 1
@@ -60,8 +60,8 @@ func (c carried) reset() carried {
 	return c
 }
 
-// strangerReset says "I have no peer for you".
-func strangerReset(from, to cert.NodeID) carried {
+// zeroReset makes a reset with id 0: "I have no peer for you".
+func zeroReset(from, to cert.NodeID) carried {
 	return carried{from, to, relay.TypeSession, append(make([]byte, introKind), introReset)}
 }
 
@@ -81,7 +81,7 @@ func (e *evilRelay) watch(seen func(carried)) {
 	e.seen = seen
 }
 
-// serve is one client. Anybody may come.
+// serve serves one client. Every certificate is accepted.
 func (e *evilRelay) serve(ctx context.Context, tc *tls.Conn) {
 	leaf := tc.ConnectionState().PeerCertificates[0]
 	id := cert.NodeIDOf(e.w.auth.ID, leaf.RawSubjectPublicKeyInfo)
@@ -152,7 +152,7 @@ func (e *evilRelay) frame(from cert.NodeID, f []byte) {
 	}
 }
 
-// carry delivers frames as they say.
+// carry delivers frames.
 func (e *evilRelay) carry(cs ...carried) {
 	for _, c := range cs {
 		e.put(c.to, relay.AppendPeerFrame(nil, c.t, c.from, c.payload))
@@ -243,7 +243,7 @@ var _ interface {
 	Notify(cert.NetworkID, *cert.NodeID)
 } = (*evilRelay)(nil)
 
-// bogus are versions that nobody has.
+// bogus returns versions that do not exist.
 func bogus(n uint64) api.Versions {
 	return api.Versions{Config: api.Version{Epoch: 7, N: n}, Directory: api.Version{Epoch: 9, N: n}, CRL: 1<<62 + n}
 }

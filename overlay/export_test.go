@@ -32,9 +32,9 @@ func (n *Node) SetIdle(d time.Duration) { n.tuning.idle = d }
 // SetGuestIdle shortens the life of guest connections, before Start.
 func (n *Node) SetGuestIdle(d time.Duration) { n.tuning.guestIdle = d }
 
-// IgnoreWorld has the node not ask the kernel for changes of the network, before
-// Start: who waits for the kernel stops simulated time.
-func (n *Node) IgnoreWorld() {
+// IgnoreChanges makes the node not watch the kernel for changes of the network. Call it
+// before Start: a goroutine that waits for the kernel stops simulated time.
+func (n *Node) IgnoreChanges() {
 	n.tuning.watchMachine = func(func()) (func(), error) { return func() {}, nil }
 }
 
@@ -55,11 +55,11 @@ func (n *Node) RelayVia() string {
 	return ""
 }
 
-// Versions returns what the node holds.
+// Versions returns the versions that the node has.
 func (n *Node) Versions() api.Versions { return follow.Versions(&n.held, n.dir) }
 
-// BreakDisk has disk called before what the node learns is written, before Start.
-// An error of it is one of the disk.
+// BreakDisk makes the node call disk before it saves a file; an error of disk counts as
+// one of the disk. Call it before Start.
 func (n *Node) BreakDisk(disk func(file string) error) {
 	n.disk.save = func(s *state.Dir, name string, b []byte) error {
 		if err := disk(name); err != nil {
@@ -69,10 +69,10 @@ func (n *Node) BreakDisk(disk func(file string) error) {
 	}
 }
 
-// CRLNumber returns the number of the revocation list that the node holds.
+// CRLNumber returns the number of the node's revocation list.
 func (n *Node) CRLNumber() uint64 { return n.Versions().CRL }
 
-// SaveHome makes a relay the home that a node starts with.
+// SaveHome sets the home relay with which a node starts.
 func SaveHome(dir, relayID string) error {
 	s, err := state.Open(dir)
 	if err != nil {
@@ -82,7 +82,7 @@ func SaveHome(dir, relayID string) error {
 	return s.SaveJSON(state.HomeFile, relayID)
 }
 
-// WorldChanged tells a node that its network may have changed.
+// NetworkChanged tells a node that its network may have changed.
 func (n *Node) WorldChanged() {
 	if r := n.active.Load(); r != nil {
 		r.dialer.Forget()
@@ -91,46 +91,45 @@ func (n *Node) WorldChanged() {
 	}
 }
 
-// SpoilKeys gives the tunnel with a peer another preshared key and forgets what
-// was agreed upon with the old one, so that the two ends fit no more.
+// SpoilKeys gives the tunnel with a peer another preshared key and drops its WireGuard
+// sessions, so that the keys of the two ends no longer match.
 func (n *Node) SpoilKeys(name string) error { return n.tunnels().SpoilKeys(name) }
 
-// IsServer reports whether the node takes changes of the directory from a relay
-// that shows this chain.
+// IsServer reports whether the node takes changes of the directory from a relay with this
+// certificate chain.
 func (n *Node) IsServer(chain []*x509.Certificate) bool { return n.held.IsServer(chain) }
 
-// EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours,
-// while this node introduces itself to it, and introduces it once more at once.
-// It returns what those who waited for the two introductions got.
+// EndWhileCalling ends the tunnel with a peer, by the peer's bye or by ours, while this
+// node introduces itself to it, and at once introduces it again. It returns the results
+// of the two introductions.
 func (n *Node) EndWhileCalling(id cert.NodeID, bye bool) (first, next error) {
 	return n.tunnels().EndWhileCalling(id, bye)
 }
 
-// ProveNothing has the node introduce itself like those that knew of no proofs of
-// WireGuard keys, before Start.
+// ProveNothing makes the node introduce itself without proofs of WireGuard keys, like
+// earlier versions. Call it before Start.
 func (n *Node) ProveNothing() { n.tuning.unproven = true }
 
 // WireGuardKey returns the node's public key.
 func (n *Node) WireGuardKey() [32]byte { return n.plane.wg.Key().Public }
 
-// HeldEarly returns of how many nodes WireGuard messages are held that came ahead
-// of their introduction, and whether the node is one.
+// HeldEarly returns from how many nodes early WireGuard messages are held, and whether
+// the node is one of them.
 func (n *Node) HeldEarly(id cert.NodeID) (senders int, held bool) {
 	return n.tunnels().HeldEarly(id)
 }
 
-// SetStamps has the node believe that WireGuard goes by another clock, before
-// Start.
+// SetStamps sets the clock for WireGuard's time stamps. Call it before Start.
 func (n *Node) SetStamps(clock func() time.Time) { n.tuning.stamps = clock }
 
-// ClockSet tells the node what the kernel tells when the clock was set.
+// ClockSet does what happens when the kernel reports that the clock was set.
 func (n *Node) ClockSet() { n.tunnels().ClockSet() }
 
 // Key returns the node's WireGuard key.
 func (n *Node) Key() dataplane.Key { return n.plane.wg.Key() }
 
-// KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that
-// the peer told with it.
+// KeyOf returns the WireGuard key of a peer with a tunnel, and the boot id that the peer
+// has sent with it.
 func (n *Node) KeyOf(id cert.NodeID) dataplane.Key {
 	return dataplane.Key{Public: n.plane.wg.(*wg.Device).KeyOf(id), Boot: n.tunnels().BootOf(id)}
 }

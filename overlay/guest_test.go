@@ -45,7 +45,7 @@ func (l *lone) start() {
 	l.o.Token, l.o.URLs, l.o.Listen.Addr = "", l.r.URLs(), l.r.Addr().String()
 }
 
-// until waits for something to become so.
+// until waits until ok returns true.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
@@ -55,7 +55,7 @@ func (w *world) until(what string, ok func() bool) {
 	}
 }
 
-// moveTo has a node restart with its home at a relay.
+// moveTo restarts a node with its home at a relay.
 func (n *node) moveTo(name string) {
 	n.w.t.Helper()
 	id := ""
@@ -86,8 +86,8 @@ func (n *node) peer(name string) status.PeerStatus {
 	return status.PeerStatus{}
 }
 
-// ticking says a word a moment after the other until stop is called, which
-// returns the longest silence.
+// ticking sends words at short intervals until stop is called. stop returns the longest
+// silence.
 func ticking(t *testing.T, c net.Conn) (stop func() time.Duration) {
 	end, done := make(chan struct{}), make(chan time.Duration, 1)
 	go func() {
@@ -116,8 +116,8 @@ func ticking(t *testing.T, c net.Conn) (stop func() time.Duration) {
 	return func() time.Duration { close(end); return <-done }
 }
 
-// A peer on another relay is reached through that one, both ways, and the
-// connection there goes when nothing uses it any more.
+// A peer on another relay is reached through that relay, in both directions, and the
+// guest connection ends when nothing uses it any more.
 func TestGuest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -140,7 +140,7 @@ func TestGuest(t *testing.T) {
 	if st := laptop.Status().Self; st.Relay != "server" {
 		t.Errorf("laptop is at %q", st.Relay)
 	}
-	// The server knows where it is, though not through its own relay.
+	// The server knows where it is, although it is not at the server's own relay.
 	d, err := w.svc.FindDevice(t.Context(), "pi")
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestGuest(t *testing.T) {
 	}
 }
 
-// The home of both ends dies: they move, and the flow between them goes on.
+// The home relay of both ends dies: they move, and the flow between them continues.
 func TestHomeDies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -177,9 +177,8 @@ func TestHomeDies(t *testing.T) {
 	t.Logf("longest silence %v", stop())
 }
 
-// The relay through which a guest reaches its peer dies: the peer moves, is
-// found where it went, and the flow goes on. Then it comes back there and
-// both are at one relay again.
+// The relay of a guest connection dies: the peer moves, is found at its new relay, and
+// the flow continues. Then both are at one relay.
 func TestGuestsRelayDies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -200,9 +199,9 @@ func TestGuestsRelayDies(t *testing.T) {
 	}
 }
 
-// Server and its relay are away for good. Nodes at the other relay go on
-// talking, those at the server's move there, everybody finds everybody by what
-// they know, and a node that restarts comes back. Then the server returns.
+// Server and its relay stay unreachable. Nodes at the other relay keep communicating,
+// those at the server's move there, all find each other with what they have on disk, and
+// a node that restarts comes back. Then the server returns.
 func TestServerAwayOtherRelay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -259,8 +258,8 @@ func TestServerAwayOtherRelay(t *testing.T) {
 	say(t, fresh.dial("tcp", "pi:7"), "from a device that joined just now")
 }
 
-// A device that is nowhere is said to be offline, and soon, however many
-// relays there are; and one that was removed from the list is left.
+// A device that is at no relay is soon reported offline, however many relays there are;
+// and nodes leave a relay that was removed from the list.
 func TestNowhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -12,7 +12,7 @@ import (
 	"weft/overlay/status"
 )
 
-// The first release key is pinned; another one is told of and changes nothing.
+// The first release key is pinned. Another one causes a warning and changes nothing.
 func TestReleaseKeyIsPinned(t *testing.T) {
 	n, _, _ := listNode(t)
 	first, other := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)

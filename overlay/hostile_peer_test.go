@@ -21,8 +21,7 @@ import (
 	"weft/overlay/relay"
 )
 
-// tapped is a node's network into which a test puts packets, and where it sees
-// what comes in.
+// tapped is a node's network. The test puts packets in and sees what arrives.
 type tapped struct {
 	*netstack.Net
 	out chan []byte
@@ -55,7 +54,7 @@ func (n *tapped) Write(bufs [][]byte, offset int) (int, error) {
 	return n.Net.Write(bufs, offset)
 }
 
-// saw reports whether a packet with this UDP payload has come in.
+// saw reports whether a packet with this UDP payload has arrived.
 func (n *tapped) saw(payload string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -91,7 +90,7 @@ func udp(src, dst netip.Addr, payload string) []byte {
 	return append(h, u...)
 }
 
-// A peer sends under any address but its own: nothing of it comes out of the
+// A peer sends from addresses other than its own: nothing of that comes out of the
 // tunnel.
 func TestForgedInnerSource(t *testing.T) {
 	t.Parallel()
@@ -122,7 +121,7 @@ func TestForgedInnerSource(t *testing.T) {
 		out.send(udp(a, dst, "from "+src+"."))
 	}
 	out.send(udp(mapped, v6, "from mapped."))
-	// What it may say comes after all of that, in order.
+	// What it may send arrives after all of that, in order.
 	out.send(udp(netip.MustParseAddr(e.IPv6), v6, "honest six."))
 	out.send(udp(netip.MustParseAddr(e.IPv4), v4, "honest four."))
 	eventually(t, 20*time.Second, "honest packets", func() bool { return in.saw("honest six.") && in.saw("honest four.") })
@@ -133,7 +132,7 @@ func TestForgedInnerSource(t *testing.T) {
 	}
 }
 
-// rogue is a node made by hand: TLS over session frames, through the evil relay.
+// rogue is a node made by the test: TLS over session frames, through the evil relay.
 type rogue struct {
 	e    *evilRelay
 	id   cert.NodeID
@@ -145,7 +144,7 @@ type rogue struct {
 	bye  func()
 }
 
-// rogue connects a key to the relay that believes everybody.
+// rogue connects a node with this key to the evil relay, which accepts everybody.
 func (e *evilRelay) rogue(key *ecdsa.PrivateKey, to cert.NodeID) *rogue {
 	spki, err := cert.SPKI(&key.PublicKey)
 	if err != nil {
@@ -196,9 +195,8 @@ func (r *rogue) SetDeadline(time.Time) error      { return nil }
 func (r *rogue) SetReadDeadline(time.Time) error  { return nil }
 func (r *rogue) SetWriteDeadline(time.Time) error { return nil }
 
-// A caller with the certificate of another CA or another network, an expired or
-// a revoked one, or without ML-KEM, is not let in, even by a relay that lets
-// everything through.
+// A caller with a certificate of another CA or another network, an expired or revoked
+// one, or without ML-KEM is refused, even through a relay that forwards everything.
 func TestRogueCallers(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})

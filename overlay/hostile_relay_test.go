@@ -26,9 +26,9 @@ func (n *node) id() cert.NodeID {
 	return id
 }
 
-// flow goes to and fro over a connection until stop is called, which returns
-// the longest pause between two answers and how often it went round. It fails the
-// test when the connection does.
+// flow sends requests and answers over a connection until stop is called. stop returns
+// the longest pause between two answers and the number of rounds. The test fails if the
+// connection does.
 func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds int)) {
 	t.Helper()
 	var longest time.Duration
@@ -70,9 +70,8 @@ func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds in
 	}
 }
 
-// Whatever a relay says by itself (gone, busy, resets, nudges, welcomes,
-// revocation lists) a flow lives on, and nodes do not do the work that a relay
-// would like them to do.
+// Whatever frames a relay makes up (gone, busy, resets, nudges, welcomes, revocation
+// lists), a flow survives, and nodes do not do unbounded work.
 func TestForgedHints(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -83,7 +82,7 @@ func TestForgedHints(t *testing.T) {
 	say(t, c, "before")
 	var opens atomic.Int64
 	var mu sync.Mutex
-	var sessions []carried // a frame of each session seen, to be reset
+	var sessions []carried // a frame of each session seen, for making resets
 	w.evil.watch(func(c carried) {
 		if c.isOpen() {
 			opens.Add(1)
@@ -106,7 +105,7 @@ func TestForgedHints(t *testing.T) {
 			e := w.evil
 			e.put(to, relay.AppendPeerFrame(nil, relay.TypeGone, from, []byte{byte(relay.GoneAbsent)}))
 			e.put(to, relay.AppendPeerFrame(nil, relay.TypeBusy, from, nil))
-			e.carry(strangerReset(from, to))
+			e.carry(zeroReset(from, to))
 			e.say(to, relay.TypeNudge, relay.Nudge{Versions: bogus(n)})
 			e.say(to, relay.TypeWelcome, relay.Welcome{ServerTime: time.Now(), Versions: bogus(n)})
 			e.put(to, relay.AppendFrame(nil, relay.TypeCRL, []byte(fmt.Sprint("a list ", n))))
@@ -123,7 +122,7 @@ func TestForgedHints(t *testing.T) {
 	}
 	pause, rounds := stop()
 	asked := w.requests.Load() - requests
-	lasted := time.Since(start) // longer than meant on a busy machine
+	lasted := time.Since(start) // longer than intended on a busy machine
 	t.Logf("%d forged rounds: longest pause of the flow %v in %d rounds, %d introductions, %d requests", n, pause.Round(time.Millisecond), rounds, opens.Load(), asked)
 	if pause > 5*time.Second {
 		t.Errorf("the flow stood still for %v", pause)
@@ -156,8 +155,8 @@ func TestForgedHints(t *testing.T) {
 	})
 }
 
-// A relay that reorders, repeats, loses, damages, reflects and cross-delivers
-// brings nobody together with the wrong node, and when it stops everything works.
+// A relay that reorders, repeats, loses, damages, reflects and cross-delivers frames
+// cannot connect a node to the wrong one, and when it stops everything works.
 func TestHostileDelivery(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -201,20 +200,20 @@ func TestHostileDelivery(t *testing.T) {
 		case 3: // cross-delivered
 			other.to = ids[r.IntN(3)]
 			return []carried{c, other}
-		case 4: // under another name
+		case 4: // with another sender
 			other.from = ids[r.IntN(3)]
 			return []carried{other}
-		case 5: // reflected, as if the other had sent it
+		case 5: // reflected, with the other as the sender
 			other.from, other.to = c.to, c.from
 			return []carried{c, other}
-		case 6: // reflected as what it is
+		case 6: // reflected unchanged
 			other.to = c.from
 			return []carried{c, other}
 		case 7: // damaged
 			other.payload = append([]byte(nil), c.payload...)
 			other.payload[r.IntN(len(other.payload))] ^= 1 << r.IntN(8)
 			return []carried{other}
-		default: // an old frame of any pair, under any name
+		default: // an old frame of any pair, with any sender
 			other = old[r.IntN(len(old))]
 			other.from, other.to = ids[r.IntN(3)], ids[r.IntN(3)]
 			return []carried{c, other}
@@ -225,7 +224,7 @@ func TestHostileDelivery(t *testing.T) {
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	// For three seconds, and for longer if nothing has got through by then.
+	// For three seconds, or longer if nothing has arrived by then.
 	time.AfterFunc(3*time.Second, func() {
 		for reached.Load() == 0 && ctx.Err() == nil {
 			sleepCtx(ctx, 50*time.Millisecond)
@@ -278,8 +277,8 @@ func TestHostileDelivery(t *testing.T) {
 	t.Logf("everybody reached everybody %v after the attack", time.Since(start).Round(time.Millisecond))
 }
 
-// A relay that keeps all it carries finds neither what was said in it nor
-// what those who said it are called.
+// A relay that records everything finds neither the contents nor the names of the nodes
+// in it.
 func TestRelayCannotReadAlong(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -319,7 +318,7 @@ func TestRelayCannotReadAlong(t *testing.T) {
 	}
 }
 
-// A relay that sends a node's own ClientHello back to it makes no session.
+// A relay that reflects a node's own ClientHello makes no session.
 func TestReflectedIntroduction(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -368,7 +367,7 @@ func (n *node) named() {
 	}()
 }
 
-// whoIs asks who answers there.
+// whoIs returns the name that the node at an address serves.
 func (n *node) whoIs(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

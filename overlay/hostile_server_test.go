@@ -42,7 +42,7 @@ func (l *lies) api(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		r.URL.RawQuery = strings.ReplaceAll(r.URL.RawQuery, "since=", "x=") // always whole
+		r.URL.RawQuery = strings.ReplaceAll(r.URL.RawQuery, "since=", "x=") // so that the answer is always full
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, r)
 		w.Header().Set(api.TimeHeader, rec.Header().Get(api.TimeHeader))
@@ -70,8 +70,8 @@ func startingPolicy(n int64) string {
 	return fmt.Sprintf(`{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]},{"from":["user:nobody%d"],"to":["self"],"ports":["tcp:1"]}]}`, n)
 }
 
-// Whatever a coordination server says in its configuration, a node keeps to what
-// it may say, and to what it knew.
+// Whatever is in a server's configuration, a node uses only permitted parts, and
+// otherwise keeps its own.
 func TestHostileConfig(t *testing.T) {
 	t.Parallel()
 	var l lies
@@ -114,8 +114,8 @@ func TestHostileConfig(t *testing.T) {
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "after")
 }
 
-// A directory or a lookup cannot make a node take an address for its own or the
-// whole internet's, mistake one device for another, or use up its memory.
+// A directory or a lookup cannot make a node use its own or public addresses for a
+// device, mistake one device for another, or run out of memory.
 func TestHostileDirectory(t *testing.T) {
 	var l lies
 	w := newWorldOf(t, setup{api: l.api})
@@ -155,9 +155,10 @@ func TestHostileDirectory(t *testing.T) {
 			t.Errorf("%s at %s is in the directory", p.Name, p.IPv4)
 		}
 	}
-	// The device that came and went for the fetch may be there a moment longer.
+	// The device that was added and removed to cause the fetch may be listed a moment
+	// longer.
 	eventually(t, 20*time.Second, "only the two real ones are left", func() bool { return len(laptop.Status().Peers) == 2 })
-	// A million rows that mean nothing, and a body without end.
+	// A million meaningless entries, and an endless body.
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -198,8 +199,8 @@ func TestHostileDirectory(t *testing.T) {
 	})
 }
 
-// fetchesDirectory has the node fetch the directory. The first change in a second
-// comes along with the nudge, and is fetched only when it does not fit.
+// fetchesDirectory makes the node fetch the directory. The first change in a second comes
+// with the nudge, and causes a fetch only if it does not fit.
 func (n *node) fetchesDirectory(l *lies) {
 	n.w.t.Helper()
 	eventually(n.w.t, 60*time.Second, "the lie is told", func() bool {
@@ -211,8 +212,8 @@ func (n *node) fetchesDirectory(l *lies) {
 	})
 }
 
-// touchDirectory changes what the node has to fetch, twice: a device comes and
-// goes. A device can be renamed only so often in a day.
+// touchDirectory changes the directory twice: it adds and removes a device, since renames
+// are limited per day.
 func (n *node) touchDirectory() {
 	spare := n.w.node("spare-pi", "device")
 	id, err := cert.ParseNodeID(spare.Status().Self.ID)
@@ -235,7 +236,7 @@ func (r repeat) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// endless writes n bytes of JSON that never ends, as far as it is let.
+// endless writes n bytes of JSON that never ends, until a write fails.
 func endless(w io.Writer, n int) {
 	block := bytes.Repeat([]byte("["), 1<<16)
 	for ; n > 0; n -= len(block) {

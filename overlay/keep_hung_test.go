@@ -16,8 +16,8 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// A configuration is taken although the file with the release key cannot be read for
-// as long as the disk hangs: what it withdraws must not wait.
+// A configuration takes effect although the disk hangs and the file with the release key
+// cannot be read: the removal of rights must not wait.
 func TestConfigOnADiskThatHangs(t *testing.T) {
 	n, f, _ := listNode(t)
 	ca, err := cert.NewCA("network", time.Now())
@@ -45,7 +45,7 @@ func TestConfigOnADiskThatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.held.Join(id, s)
-	// Nobody writes into it: who reads it waits.
+	// Nobody writes to the pipe, so reading blocks.
 	pipe := n.state.File(state.ReleaseFile)
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestConfigOnADiskThatHangs(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("the configuration waits for the disk")
 	}
-	// Whoever reads it still gets an end.
+	// Let the blocked reader end.
 	if f, err := os.OpenFile(pipe, os.O_RDWR, 0); err == nil {
 		f.Close()
 	}

@@ -19,7 +19,8 @@ import (
 	"weft/overlay/status"
 )
 
-// listNode is a node that does not run, and makes revocation lists.
+// listNode returns a node that does not run, and a function that makes revocation lists
+// for it.
 func listNode(t *testing.T) (n *Node, f *follow.Follower, list func(number uint64) []byte) {
 	t.Helper()
 	ca, err := cert.NewCA("network", time.Now())
@@ -60,8 +61,8 @@ func listNode(t *testing.T) (n *Node, f *follow.Follower, list func(number uint6
 	}
 }
 
-// Of many lists that come at once, in any order, the one with the highest number
-// is left, in memory and on disk.
+// Of many lists that arrive at once, in any order, the one with the highest number
+// remains, in memory and on disk.
 func TestListsAtOnce(t *testing.T) {
 	n, f, list := listNode(t)
 	var wg sync.WaitGroup
@@ -96,8 +97,8 @@ func TestListsAtOnce(t *testing.T) {
 	}
 }
 
-// What could not be written is written later, with what it is to hold by then;
-// and after a logout nothing of the network that was left is written.
+// A file that could not be written is written later, with its content at that time. After
+// a logout nothing of the former network is written.
 func TestKeepLater(t *testing.T) {
 	n, f, list := listNode(t)
 	broken := errors.New("disk is full")
@@ -137,8 +138,8 @@ func TestKeepLater(t *testing.T) {
 	}
 }
 
-// A node that has left its network owes the disk nothing of it, also when it has
-// joined another by then.
+// After a node has left its network nothing of it is written, even if the node has joined
+// another one meanwhile.
 func TestLeftForgetsWhatWasDue(t *testing.T) {
 	n, _, _ := listNode(t)
 	n.disk.setHome("relay-of-before")

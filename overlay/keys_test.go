@@ -18,8 +18,8 @@ import (
 	"weft/overlay/status"
 )
 
-// thief is a member of the network that introduces itself with the WireGuard key
-// of another.
+// thief is a member of the network that introduces itself with the WireGuard key of
+// another node.
 type thief struct {
 	*intro.Switch
 	id   cert.NodeID
@@ -29,7 +29,7 @@ type thief struct {
 	stolen [32]byte // mu guards it
 }
 
-// thief has a node join, ends it, and goes on with its identity.
+// thief makes a node join, ends it, and uses its identity.
 func (w *farWorld) thief(name, addr string, pairKey func(own, peer [32]byte) ([32]byte, error), tags ...string) *thief {
 	t := w.t
 	t.Helper()
@@ -96,8 +96,8 @@ func (w *farWorld) thief(name, addr string, pairKey func(own, peer [32]byte) ([3
 	return th
 }
 
-// steal asks a node for its WireGuard key, as anybody may whom it lets in, and
-// names it as its own from now on.
+// steal gets a node's WireGuard key by an introduction, and names it as its own from now
+// on.
 func (th *thief) steal(t *testing.T, from cert.NodeID) {
 	t.Helper()
 	th.mu.Lock()
@@ -113,7 +113,7 @@ func (th *thief) steal(t *testing.T, from cert.NodeID) {
 	th.mu.Unlock()
 }
 
-// insist introduces the thief to a node again and again until stop is called.
+// insist introduces the thief to a node repeatedly until stop is called.
 func (th *thief) insist(t *testing.T, to cert.NodeID) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -129,9 +129,8 @@ func (th *thief) insist(t *testing.T, to cert.NodeID) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// Whoever names the WireGuard key of another keeps it out of nowhere: the other
-// gets its tunnel, at once when it proves that the key is its own, and keeps it
-// while the thief goes on.
+// A node that names another's WireGuard key does not shut it out: the owner of the key
+// gets its tunnel, at once if it proves the key, and keeps it while the thief continues.
 func TestStolenKeyOfACaller(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -187,13 +186,13 @@ func denied(err error, reason string) bool {
 	return ok && d.Reason == reason
 }
 
-// The same when the thief is called: what it names is its own for as long as
-// nobody shows better, and no longer.
+// The same when the thief is the callee: the key that it names is its own until another
+// node proves it.
 func TestStolenKeyOfACallee(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
-		first string // who calls whom first
+		first string // which node calls which first
 	}{{"thief first", "thief"}, {"owner first", "owner"}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -248,7 +247,7 @@ func TestStolenKeyOfACallee(t *testing.T) {
 	}
 }
 
-// A wrong proof is worse than none; so is a key that is the other's own.
+// A wrong proof is refused, and so is the other side's own key.
 func TestFalseProofOfAKey(t *testing.T) {
 	t.Parallel()
 	w := newFarWorld(t, setup{evil: true})
@@ -273,8 +272,7 @@ func TestFalseProofOfAKey(t *testing.T) {
 	say(t, laptop.dial("tcp", "hub:7"), "all the same")
 }
 
-// Nodes that know of no proofs and those that do get on with each other, whoever
-// calls.
+// Nodes with and without proofs work together, whichever calls.
 func TestNodesWithoutProofs(t *testing.T) {
 	t.Parallel()
 	w := newFarWorld(t, setup{evil: true})

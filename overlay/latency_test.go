@@ -13,8 +13,8 @@ import (
 	"weft/overlay/internal/overlaytest"
 )
 
-// The far world: a packet needs 50 ms from one node to the other, half of it to
-// the relay.
+// The far world: a packet takes 50 ms from one node to the other, half of it to the
+// relay.
 const (
 	hop    = 25 * time.Millisecond
 	rtt    = 4 * hop // between nodes
@@ -78,8 +78,7 @@ func (n *node) get(url string) time.Duration {
 	return took
 }
 
-// A page of a device never spoken to costs 5 round trips at most, the next one
-// 2.
+// The first page of a device takes at most 5 round trips, the next one 2.
 func TestTimeToFirstByte(t *testing.T) {
 	w := newFarWorld(t, setup{})
 	laptop := w.node("laptop", "198.51.100.1")
@@ -87,7 +86,7 @@ func TestTimeToFirstByte(t *testing.T) {
 	for i, name := range []string{"pi-a", "pi-b", "pi-c"} {
 		pi := w.node(name, []string{"198.51.100.2", "198.51.100.3", "198.51.100.4"}[i], "device")
 		pi.page()
-		// At once: the directory does not have it yet.
+		// At once, before the directory has it.
 		looked = append(looked, laptop.get("http://"+name+"/"))
 		again = append(again, laptop.get("http://"+name+"/"))
 	}
@@ -108,14 +107,14 @@ func TestTimeToFirstByte(t *testing.T) {
 	} {
 		best := slices.Min(c.took)
 		t.Logf("%s: best %v of %v = %.1f round trips; limit %v", c.what, best.Round(time.Millisecond), c.took, float64(best)/float64(rtt), c.limit)
-		// The best of three: the others show how busy the machine is.
+		// Take the best of three: the others only show how busy the machine is.
 		if best > c.limit+grace {
 			t.Errorf("%s took %v, want %v", c.what, best, c.limit)
 		}
 	}
 }
 
-// Flows go on soon after the relay is back.
+// Flows continue soon after the relay is back.
 func TestResumeAfterRelayRestart(t *testing.T) {
 	w := newFarWorld(t, setup{})
 	laptop, pi := w.node("laptop", "198.51.100.1"), w.node("kitchen-pi", "198.51.100.2", "device")

@@ -15,8 +15,8 @@ import (
 	"weft/overlay/status"
 )
 
-// heldLookups is a coordination server whose answers to lookups are held back
-// until a test lets go of them.
+// heldLookups is a coordination server that delays its answers to lookups until the test
+// releases them.
 type heldLookups struct {
 	asked chan struct{}
 	hold  chan struct{} // closed: no more
@@ -43,9 +43,8 @@ func (l *heldLookups) api(h http.Handler) http.Handler {
 	})
 }
 
-// A node that leaves its network while the server is asked for a name is in no
-// network when the answer comes: whoever asked is told so, and nothing of the
-// answer is kept, in memory or on disk.
+// A node leaves its network while it looks a name up: the lookup returns that the node is
+// in no network, and nothing of the answer remains, in memory or on disk.
 func TestLogoutDuringLookup(t *testing.T) {
 	t.Parallel()
 	for what, ask := range map[string]func(context.Context, *node) error{
@@ -87,8 +86,8 @@ func TestLogoutDuringLookup(t *testing.T) {
 	}
 }
 
-// Whatever is asked of a node while it goes down, leaves its network, joins
-// again and is closed gets an answer, and nothing crashes.
+// Whatever is called while a node goes down, leaves its network, joins again and is
+// closed returns, and nothing crashes.
 func TestLeaveWhileUsed(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{look: true})
@@ -122,7 +121,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 		func(context.Context) { laptop.Names(); laptop.DNS() },
 		func(context.Context) { laptop.WorldChanged() },
 		func(ctx context.Context) {
-			laptop.Up(ctx, "") // against a logout that is under way
+			laptop.Up(ctx, "") // during a logout
 			time.Sleep(5 * time.Millisecond)
 		},
 	} {
@@ -131,7 +130,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 				once, cancel := context.WithTimeout(ctx, 2*time.Second)
 				use(once)
 				cancel()
-				// Not to keep the others from their turn on a small machine.
+				// Let the other goroutines run on a small machine.
 				time.Sleep(time.Millisecond)
 			}
 		})
@@ -154,7 +153,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 		laptop.wait("")
-		// Something is under way when the next round begins.
+		// Some calls are still in progress when the next round begins.
 		soon, stop := context.WithTimeout(t.Context(), 10*time.Second)
 		laptop.Ping(soon, "kitchen-pi")
 		stop()

@@ -60,8 +60,8 @@ func (s *watched) reset(e *evilRelay) {
 	}
 }
 
-// Loss of the session costs the tunnel nothing, and the side with traffic
-// introduces itself anew.
+// Loss of the session does not affect the tunnel, and the side with traffic introduces
+// itself anew.
 func TestLostSession(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -81,14 +81,14 @@ func TestLostSession(t *testing.T) {
 	if pause > time.Second || seen.opens.Load() > 3 {
 		t.Errorf("pause %v, %d introductions", pause, seen.opens.Load())
 	}
-	// And the session serves: it carries the bye.
+	// The new session works: it carries the bye.
 	laptop.Down(t.Context())
 	eventually(t, 20*time.Second, "the bye", func() bool { return !pi.tunnel("laptop") })
 }
 
-// "I have no tunnel with you" from nobody knows whom: the preshared key is
-// replaced in place and the flow goes on.
-func TestForgedStrangerReset(t *testing.T) {
+// A reset "I have no tunnel with you" from an unknown sender: the preshared key is
+// replaced in place and the flow continues.
+func TestForgedZeroReset(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
 	seen := w.watchSessions()
@@ -99,7 +99,7 @@ func TestForgedStrangerReset(t *testing.T) {
 	stop := flow(t, c)
 	time.Sleep(100 * time.Millisecond)
 	for range 50 {
-		w.evil.carry(strangerReset(pi.id(), laptop.id()))
+		w.evil.carry(zeroReset(pi.id(), laptop.id()))
 	}
 	eventually(t, 20*time.Second, "an introduction", func() bool { return seen.opens.Load() == 2 })
 	time.Sleep(time.Second)
@@ -110,8 +110,8 @@ func TestForgedStrangerReset(t *testing.T) {
 	}
 }
 
-// Both sides drop an idle tunnel with a bye, at about the same time, and make it
-// again for the next packet of a connection that lives on.
+// Both sides drop an idle tunnel with a bye, at about the same time, and make it again
+// for the next packet of a continuing connection.
 func TestIdleTunnelEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -130,12 +130,12 @@ func TestIdleTunnelEnds(t *testing.T) {
 	eventually(t, 20*time.Second, "the tunnel is idle and ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
 	say(t, c, "ten minutes later")
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "another")
-	// Down says bye too; the other side has no traffic and does not call back.
+	// Down sends bye too; the other side has no traffic and does not redial.
 	eventually(t, 20*time.Second, "idle again", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
 }
 
-// Certificates are renewed at two thirds of their life, without a break in what
-// flows, and end tunnels when they cannot be.
+// Certificates are renewed at two thirds of their life without interrupting flows, and
+// tunnels end if that fails.
 func TestCertificateEnds(t *testing.T) {
 	t.Parallel()
 	// Longer than a busy machine may take for a renewal.
@@ -177,7 +177,7 @@ func TestCertificateEnds(t *testing.T) {
 	eventually(t, 2*life, "nobody believes an expired certificate", func() bool { return reach() != nil })
 	eventually(t, 2*life, "the tunnel ends", func() bool { return !laptop.tunnel("kitchen-pi") && !pi.tunnel("laptop") })
 	switch k := status.KindOf(reachIn(20 * time.Second)); k {
-	case status.KindUnreachable, status.KindDenied: // whoever noticed first
+	case status.KindUnreachable, status.KindDenied: // depends on which side noticed first
 	default:
 		t.Errorf("kind %q", k)
 	}
@@ -185,9 +185,9 @@ func TestCertificateEnds(t *testing.T) {
 	eventually(t, 20*time.Second, "both come back by themselves", func() bool { return reach() == nil })
 }
 
-// TestIntroductionOutlivesTunnel: a tunnel ends while this node introduces
-// itself to its peer anew. Whoever waits for that gets it, unless this node has
-// dropped the peer; and the next introduction is not in the way of the former.
+// TestIntroductionOutlivesTunnel: a tunnel ends while this node introduces itself to its
+// peer anew. The introduction still succeeds, unless this node has dropped the peer; and
+// the next introduction does not disturb it.
 func TestIntroductionOutlivesTunnel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -207,8 +207,8 @@ func TestIntroductionOutlivesTunnel(t *testing.T) {
 	}
 }
 
-// TestAnswerAfterSilence: a device that may begin nothing answers after its tunnel
-// has ended for want of data: a long build over ssh, a query, an event stream.
+// TestAnswerAfterSilence: a device that may begin nothing answers after its idle tunnel
+// has ended: a long build over ssh, a query, an event stream.
 func TestAnswerAfterSilence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -239,7 +239,8 @@ func TestAnswerAfterSilence(t *testing.T) {
 			t.Fatalf("%q, %v", b, err)
 		}
 	}
-	// It still may begin nothing. The tunnel is there, so nobody says so.
+	// It still may not begin anything. There is a tunnel, so its packets are dropped
+	// without an error.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if c, err := pi.Dial(ctx, "tcp", "laptop:7"); err == nil {

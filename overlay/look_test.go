@@ -10,7 +10,7 @@ import (
 	"weft/overlay/status"
 )
 
-// looked is what the laptop says of a peer to who looks: in one call.
+// looked returns the status of a peer from one call of Look.
 func looked(t *testing.T, n *node, name string) status.PeerStatus {
 	t.Helper()
 	st, err := n.Look(t.Context(), "")
@@ -26,7 +26,7 @@ func looked(t *testing.T, n *node, name string) status.PeerStatus {
 	return status.PeerStatus{}
 }
 
-// knows waits until the coordination server was told whether a node is online.
+// knows waits until the coordination server has the report of whether a node is online.
 func (w *world) knows(n *node, online bool) {
 	w.t.Helper()
 	w.knowsOf(n.Status().Self.ID, online)
@@ -40,8 +40,8 @@ func (w *world) knowsOf(id string, online bool) {
 	})
 }
 
-// counted counts the requests for a path, and answers those to gone as a server does
-// that does not know them.
+// counted counts the requests for a path. With gone it answers them like an earlier
+// server that does not support them.
 func counted(n *atomic.Int64, path string, gone bool) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,9 +58,9 @@ func counted(n *atomic.Int64, path string, gone bool) func(http.Handler) http.Ha
 	}
 }
 
-// Nobody tells a laptop that a device has gone that it has no tunnel with. Who looks
-// is told all the same, in one call, and the server is asked once for all peers and
-// however often somebody looks; a server of before is asked for a few.
+// A laptop is not notified when a device without a tunnel goes offline. Look shows it
+// nevertheless, in one call, with one request for all peers however often it is called.
+// An earlier server is asked for a few peers.
 func TestStatusTellsWhoIsGone(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -115,8 +115,8 @@ func TestStatusTellsWhoIsGone(t *testing.T) {
 	}
 }
 
-// When the server is away, who looks is shown what is known, with its age; when
-// nothing is known, nothing is said to be so.
+// Without the server, Look shows the last report with its age, and nothing if there was
+// none.
 func TestStatusWithoutServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -139,7 +139,7 @@ func TestStatusWithoutServer(t *testing.T) {
 	}
 }
 
-// A peer that is asked for by name is shown, though it is in no directory.
+// A peer that is asked for by name is shown even if it is in no directory.
 func TestStatusOfOne(t *testing.T) {
 	t.Parallel()
 	var lookups atomic.Int64
@@ -157,8 +157,8 @@ func TestStatusOfOne(t *testing.T) {
 	wantKind(t, err, status.KindUnknown)
 }
 
-// A tunnel that ended with a bye leaves nothing of "online" behind, and one that has
-// just brought something says more than the server.
+// A tunnel that ended with a bye leaves no "online" behind, and one that has just
+// received something counts more than the server's report.
 func TestStatusAfterTunnel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -20,8 +20,8 @@ import (
 	"weft/overlay/status"
 )
 
-// lookUp has the server tell nodes to look names up, as it does where there are
-// many, and counts the lookups.
+// lookUp makes the server tell nodes to use lookups, as with many nodes, and counts the
+// lookups.
 func lookUp(lookups *atomic.Int64) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,9 +57,8 @@ func lookUp(lookups *atomic.Int64) func(http.Handler) http.Handler {
 	}
 }
 
-// TestLookedUpNames: a node that looks names up hears of a change of those it
-// remembers, at once, and asks for each again when it is used; one that remembers
-// none hears nothing.
+// TestLookedUpNames: a node that has looked names up is nudged at once when names change,
+// and looks each up again when it is used. A node that remembers none gets no nudge.
 func TestLookedUpNames(t *testing.T) {
 	t.Parallel()
 	var lookups, told atomic.Int64
@@ -97,7 +96,7 @@ func TestLookedUpNames(t *testing.T) {
 	start := time.Now()
 	rename("attic-pi")
 	eventually(t, 5*time.Second, "the laptop hears of it", func() bool { return laptop.Names().LookedUp != round })
-	for asked, want := range map[string]string{"attic-pi": "attic-pi", "kitchen-pi": "attic-pi"} { // the latter is a former name now
+	for asked, want := range map[string]string{"attic-pi": "attic-pi", "kitchen-pi": "attic-pi"} { // the latter is now a former name
 		if got := name(asked); got != want {
 			t.Errorf("%s: %s, want %s", asked, got, want)
 		}
@@ -106,8 +105,8 @@ func TestLookedUpNames(t *testing.T) {
 	if told.Load() == heard {
 		t.Error("whoever remembers names is not told")
 	}
-	// Nothing is remembered from here on, until somebody asks: many changes
-	// are not heard of one by one.
+	// From now on the node remembers nothing until somebody asks, so many changes do not
+	// cause a nudge each.
 	rename("cellar-pi")
 	eventually(t, 5*time.Second, "the laptop hears of it", func() bool { return told.Load() == heard+2 })
 	asked := lookups.Load()
@@ -122,15 +121,13 @@ func TestLookedUpNames(t *testing.T) {
 	if got := name("shed-pi"); got != "shed-pi" {
 		t.Error(got)
 	}
-	// It subscribed with what it had heard last, and hears at once that there
-	// was more.
+	// It sends the last version that it knew, and is nudged at once.
 	eventually(t, 5*time.Second, "the laptop hears of what it missed", func() bool { return told.Load() == heard+3 })
 }
 
-// TestLookedUpNamesOfMany: nodes that look names up and remember one of them,
-// or that it does not exist, see a rename and a new device. WEFT_NODES makes it
-// more of them; the figures are in the log. All ask at once, and each has a
-// connection to make for that.
+// TestLookedUpNamesOfMany: many nodes that remember a name, or that it does not exist,
+// see a rename and a new device. WEFT_NODES sets their number; the figures are in the
+// log. All ask at once, and each needs a new connection for that.
 func TestLookedUpNamesOfMany(t *testing.T) {
 	t.Parallel()
 	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
@@ -144,7 +141,7 @@ func TestLookedUpNamesOfMany(t *testing.T) {
 	}
 	type reader struct {
 		*node
-		changed chan struct{} // what was looked up counts no more
+		changed chan struct{} // lookups have become stale
 	}
 	var readers []reader
 	for range nodes {
@@ -163,7 +160,7 @@ func TestLookedUpNamesOfMany(t *testing.T) {
 		}
 		return p.Name
 	}
-	// all has each node do something, some at a time.
+	// all makes each node do something, some at a time.
 	all := func(atOnce int, do func(r reader, i int)) {
 		var wg sync.WaitGroup
 		slots := make(chan struct{}, atOnce)
@@ -197,7 +194,7 @@ func TestLookedUpNamesOfMany(t *testing.T) {
 				for name(r, n) != want {
 					select {
 					case <-r.changed:
-					case <-time.After(time.Second): // as a user does whose question has failed
+					case <-time.After(time.Second): // as a user would after a failure
 					case <-limit:
 						t.Errorf("node %d never saw %s", i, n)
 						return

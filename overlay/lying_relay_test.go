@@ -27,9 +27,8 @@ import (
 
 const oneDay = 24 * time.Hour
 
-// liarWorld is a network in an internet in memory, with a coordination server whose
-// clock moves, and relays beside it that admit everybody and say what they like
-// about the time.
+// liarWorld is a network on an internet in memory, with a coordination server whose clock
+// can be set, and relays that accept everybody and may lie about the time.
 type liarWorld struct {
 	*world
 	in  *overlaytest.Internet
@@ -37,7 +36,7 @@ type liarWorld struct {
 	far *liar
 }
 
-// liar is a relay of the network: its key and certificate are genuine.
+// liar is a relay of the network with a genuine key and certificate.
 type liar struct {
 	w       *liarWorld
 	host    *overlaytest.Host
@@ -46,7 +45,7 @@ type liar struct {
 	shown   tls.Certificate
 	says    atomic.Int64 // how far its time is ahead of the test's
 	began   atomic.Int64 // handshakes
-	clients atomic.Int64 // those that were completed
+	clients atomic.Int64 // completed handshakes
 	stop    func()
 }
 
@@ -162,8 +161,8 @@ func (w *liarWorld) on(name, addr string, tags ...string) *node {
 	return n
 }
 
-// startAt starts a stopped node with its home at a relay and a machine clock that
-// is off; nil is a right one.
+// startAt starts a stopped node with its home at a relay and a machine clock that is off;
+// nil: the right time.
 func (n *node) startAt(l *liar, off *time.Duration) {
 	n.w.t.Helper()
 	if err := overlay.SaveHome(n.cfg.StateDir, l.id); err != nil {
@@ -176,7 +175,7 @@ func (n *node) startAt(l *liar, off *time.Duration) {
 	n.start()
 }
 
-// reaches asks the echo of a device, which has 10 s to answer.
+// reaches uses the echo of a device, which has 10 s to answer.
 func (n *node) reaches(name string) error { return n.reachesIn(name, 10*time.Second) }
 
 func (n *node) reachesIn(name string, limit time.Duration) error {
@@ -191,8 +190,8 @@ func (n *node) reachesIn(name string, limit time.Duration) error {
 	return nil
 }
 
-// inStep waits until a node that is online at the server holds its list, and a
-// certificate that is good.
+// inStep waits until a node that is online at the server has its revocation list and a
+// valid certificate.
 func (n *node) inStep() {
 	n.w.t.Helper()
 	list, err := n.w.auth.Roots.VerifyCRL(n.w.svc.CRL())
@@ -205,16 +204,16 @@ func (n *node) inStep() {
 	})
 }
 
-// A device was deleted long ago: its certificate has ended and left the list. The
-// server is away, a peer restarts, and the only relay there is says that it is then.
-// The device does not get in again; others do.
+// A device was deleted long ago: its certificate has expired and left the list. The
+// server is unreachable, a peer restarts, and the only relay says that it is still that
+// time. The deleted device does not get in again; others do.
 func TestLyingRelayBringsNobodyBack(t *testing.T) {
 	t.Parallel()
 	const life, then = 10 * oneDay, -20 * oneDay
 	past := -56 * 365 * oneDay // 1970
 	for name, c := range map[string]struct {
 		wall   *time.Duration // the peer's machine clock
-		forget bool           // the peer's disk knows no later time than the relay says
+		forget bool           // the peer's saved server time is no later than the relay's
 	}{
 		"right clock":    {},
 		"1970":           {wall: &past},
@@ -240,7 +239,7 @@ func TestLyingRelayBringsNobodyBack(t *testing.T) {
 			if _, err := w.svc.DeleteDevice(t.Context(), mustFind(t, w.world, "other"), nil); err != nil {
 				t.Fatal(err)
 			}
-			pi.start() // the others are to know it
+			pi.start() // so that the others know it
 			for _, n := range []*node{pi, cam} {
 				if n != pi {
 					n.start()
@@ -257,7 +256,7 @@ func TestLyingRelayBringsNobodyBack(t *testing.T) {
 			}
 			pi.startAt(w.far, c.wall)
 			pi.echo()
-			w.far.says.Store(0) // only the one is lied to: who comes in knows better
+			w.far.says.Store(0) // only one node is lied to: callers get the right time
 			thief.startAt(w.far, nil)
 			if err := thief.reachesIn("pi", 4*time.Second); err == nil {
 				t.Error("a device that was deleted is back")
@@ -266,7 +265,7 @@ func TestLyingRelayBringsNobodyBack(t *testing.T) {
 				t.Errorf("it is a peer: %+v", p)
 			}
 			if c.forget {
-				return // where it is 20 days earlier, the others' certificates are not valid yet
+				return // at a time 20 days earlier the others' certificates are not valid yet
 			}
 			cam.startAt(w.far, nil)
 			if err := cam.reaches("pi"); err != nil {
@@ -297,9 +296,9 @@ func (n *node) setServerTime(at time.Time) {
 	}
 }
 
-// A relay that is ten years ahead ends no certificate: not of nodes that have heard
-// from the server in this boot, and not of those that come up in 1970 with nothing
-// else in reach.
+// A relay that is ten years ahead makes no certificate expire: neither for nodes that
+// have had contact with the server in this boot, nor for those that come up in 1970 and
+// reach only this relay.
 func TestRelayYearsAhead(t *testing.T) {
 	t.Parallel()
 	w := newLiarWorld(t, 0, setup{})
@@ -330,8 +329,9 @@ func TestRelayYearsAhead(t *testing.T) {
 	}
 }
 
-// A relay is who the config says: another one at its address is refused before it
-// learns who called, one that was removed too, and however old its certificate is.
+// A relay must have the key in the config: another relay at its address, or a removed
+// one, is refused before it learns who called, and the age of a certificate does not
+// matter.
 func TestRelayInPlaceOfAnother(t *testing.T) {
 	t.Parallel()
 	w := newLiarWorld(t, 0, setup{})
@@ -362,8 +362,7 @@ func TestRelayInPlaceOfAnother(t *testing.T) {
 	}
 }
 
-// A relay that is removed is left by those who are its guests, too, whether it
-// goes or not.
+// Guests leave a removed relay, too, whether it stops or not.
 func TestGuestOfRemovedRelay(t *testing.T) {
 	t.Parallel()
 	w := newLiarWorld(t, 0, setup{})
@@ -380,8 +379,8 @@ func TestGuestOfRemovedRelay(t *testing.T) {
 	}
 }
 
-// A device that comes up in 1970 after its certificate has ended, at a relay that
-// refuses it for that by the list, renews it at the server and gets in.
+// A device comes up in 1970 after its certificate has expired. The relay refuses it
+// because of the list. It renews the certificate at the server and gets in.
 func TestRefusedForEndedCertificate(t *testing.T) {
 	t.Parallel()
 	const life, then = 10 * oneDay, -20 * oneDay
@@ -394,7 +393,7 @@ func TestRefusedForEndedCertificate(t *testing.T) {
 	pi.stop()
 	other.stop()
 	off.Store(0)
-	for range 2 { // the second list says that the first device has left it
+	for range 2 { // the second list no longer covers the first device
 		if _, err := w.svc.DeleteDevice(t.Context(), mustFind(t, w, "other"), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -419,8 +418,8 @@ func TestRefusedForEndedCertificate(t *testing.T) {
 	t.Logf("back after %v", time.Since(began).Round(time.Millisecond))
 }
 
-// A node whose certificate the list leaves out, whatever the time is, renews it at
-// once, and once: not again and again when the new one is left out as well.
+// A node whose certificate the list no longer covers renews it at once, and only once,
+// even if the new one is not covered either.
 func TestOmittedCertificateIsRenewed(t *testing.T) {
 	t.Parallel()
 	var renewals atomic.Int64
@@ -439,7 +438,7 @@ func TestOmittedCertificateIsRenewed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.until("the list is taken", func() bool { // not within a second after another
+		w.until("the list is taken", func() bool { // not within a second of another
 			w.relay.PushCRL(w.auth.ID, der, nil)
 			return pi.CRLNumber() == number+uint64(i)
 		})

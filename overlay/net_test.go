@@ -12,7 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// deviceNet is a Net made of somebody's device.
+// deviceNet is a Net made of a device.
 type deviceNet struct {
 	PlainNet
 	WakeableDevice
@@ -40,7 +40,7 @@ func (d silentDevice) Read([][]byte, []int, int) (int, error) {
 	return 0, os.ErrClosed
 }
 
-// A device that knows nothing of this package makes a Net.
+// A Net can be made of a device that does not depend on this package.
 func TestNetOfDevice(t *testing.T) {
 	var n Net = deviceNet{WakeableDevice: Wakeable(silentDevice{closed: make(chan struct{})})}
 	n.SetLimit(func([]byte) int { return 1280 })

@@ -55,14 +55,14 @@ type world struct {
 	done  chan struct{}
 }
 
-// setup says what is special about a world.
+// setup configures a world.
 type setup struct {
 	life time.Duration                   // of node certificates; 0: as usual
 	host *overlaytest.Host               // where the server runs; nil: on loopback
 	evil bool                            // the relay is an evilRelay
 	look bool                            // nodes look names up rather than read the directory
 	stun []string                        // where the relay does STUN
-	api  func(http.Handler) http.Handler // around the coordination server's; may be nil
+	api  func(http.Handler) http.Handler // wraps the coordination server's API; may be nil
 	now  func() time.Time                // the coordination server's clock; may be nil
 }
 
@@ -213,7 +213,7 @@ func (w *world) token(k coord.NewKey) string {
 	return tok.String()
 }
 
-// node is a running node with the state directory it can be restarted from.
+// node is a running node with a state directory from which it can be restarted.
 type node struct {
 	*overlay.Node
 	w    *world
@@ -229,13 +229,13 @@ func (w *world) node(name string, tags ...string) *node {
 	return w.nodeOf(name, overlay.Config{}, tags...)
 }
 
-// nodeOf starts a node with whatever cfg says.
+// nodeOf starts a node with this configuration.
 func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 	w.t.Helper()
 	n := &node{w: w, cfg: cfg}
 	n.cfg.StateDir, n.cfg.Hostname, n.cfg.Version = filepath.Join(w.t.TempDir(), name), name, "test"
 	n.cfg.Token = w.token(coord.NewKey{Tags: tags})
-	// Most tests are about what goes through the relay.
+	// Most tests are about traffic through the relay.
 	n.cfg.UDP.Off = n.cfg.UDP.Listen == nil
 	if testing.Verbose() && n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
@@ -270,7 +270,7 @@ func (n *node) begin() {
 		n.prepare(n.Node)
 	}
 	running := n.Node
-	if n.stop == nil { // those before it were stopped
+	if n.stop == nil { // the ones before were stopped
 		t.Cleanup(func() { n.stop() })
 	}
 	n.stop = func() { running.Close() }
@@ -315,7 +315,7 @@ func (n *node) echo() {
 	}
 }
 
-// say sends words over a connection and wants them back.
+// say sends words over a connection and expects them back.
 func say(t *testing.T, c net.Conn, words string) {
 	t.Helper()
 	c.SetDeadline(time.Now().Add(10 * time.Second))
@@ -363,7 +363,7 @@ func wantKind(t *testing.T, err error, want status.Kind) {
 	}
 }
 
-// eventually waits for something that happens by itself.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(within); !ok(); time.Sleep(10 * time.Millisecond) {
@@ -394,7 +394,7 @@ func TestReachByName(t *testing.T) {
 	wantKind(t, err, status.KindRefused)
 	wantKind(t, laptop.dialFails("attic-pi:7", 2*time.Second), status.KindUnknown)
 	wantKind(t, laptop.dialFails("laptop:7", time.Second), status.KindUsage)
-	// A tagged device initiates nothing: for it the laptop does not exist.
+	// A tagged device may not begin anything: for it the laptop does not exist.
 	wantKind(t, pi.dialFails("laptop:7", 2*time.Second), status.KindUnknown)
 	wantKind(t, pi.dialFails(laptop.Status().Self.IPv4+":7", 2*time.Second), status.KindUnknown)
 }
@@ -441,7 +441,7 @@ func TestBothDialAtOnce(t *testing.T) {
 	}
 }
 
-// Nodes that know each other need the coordination server for nothing.
+// Nodes that know each other do not need the coordination server.
 func TestServerAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -449,7 +449,7 @@ func TestServerAway(t *testing.T) {
 	pi.echo()
 	eventually(t, 20*time.Second, "the directory", func() bool { return len(laptop.Status().Peers) == 1 })
 	w.away.Store(true)
-	laptop.restart() // nothing but the state directory
+	laptop.restart() // with nothing but the state directory
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "from the cache")
 	wantKind(t, laptop.dialFails("attic-pi:7", 6*time.Second), status.KindUnavailable)
 	attic := make(chan struct{})
@@ -523,8 +523,9 @@ func TestRelayRestartUnderLoad(t *testing.T) {
 	say(t, c, "after three restarts")
 }
 
-// A deleted device is told: whatever its user asks, at once, and after a restart.
-func TestDeletedDeviceIsTold(t *testing.T) {
+// A deleted device reports that to its user, whatever the user asks, at once and after a
+// restart.
+func TestDeletedDeviceReportsIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pi := w.node("kitchen-pi", "device")
@@ -555,7 +556,7 @@ func TestDeletedDeviceIsTold(t *testing.T) {
 	pi.begin()
 	eventually(t, 20*time.Second, "it is told after a restart", told)
 	check("after a restart")
-	// What its owner does then.
+	// Then the owner logs it out.
 	if err := pi.Logout(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -597,7 +598,7 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 		t.Errorf("a revoked device still answers: %d bytes", n)
 	}
 	wantKind(t, laptop.dialFails("kitchen-pi:7", 3*time.Second), status.KindUnknown)
-	// One that was offline hears of it before its first packet.
+	// A node that was offline gets the revocation list before its first packet.
 	asleep.start()
 	asleep.dialFails("kitchen-pi:7", 3*time.Second)
 	eventually(t, 20*time.Second, "the device is forgotten", func() bool {
@@ -614,7 +615,7 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 	})
 }
 
-// What is known of a peer is said although the time is up meanwhile.
+// The reason is returned even if the time is up meanwhile.
 func TestReasonAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -643,7 +644,7 @@ func TestOfflinePeerSaysSinceWhen(t *testing.T) {
 	if !strings.Contains(err.Error(), "last seen") {
 		t.Errorf("%v: does not say since when", err)
 	}
-	// And with a tunnel that still stands at this end.
+	// And with a tunnel that still exists at this end.
 	pi.start()
 	pi.echo()
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "again")
@@ -770,7 +771,7 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	}
 }
 
-// A device whose clock stands in 1970, or in 2040, joins and is reached.
+// A device whose clock says 1970 or 2040 can join and be reached.
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -848,7 +849,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	})
 }
 
-// All of many connections carry the address of the node that made them.
+// All of many connections have the address of the node that made them.
 func TestManyConnections(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -22,11 +22,11 @@ import (
 	"weft/overlay/status"
 )
 
-// lists is a coordination server whose revocation list is another one than the
-// real one, while list is set. It counts what it is asked and sends.
+// lists is a coordination server that sends list, if set, in place of the real revocation
+// list. It counts requests and bytes.
 type lists struct {
 	list   atomic.Pointer[[]byte]
-	former atomic.Bool // the server is of before it said what a list is called, and how long
+	former atomic.Bool // behave like earlier servers, without ETag and length of a list
 
 	asked, sent atomic.Int64
 
@@ -99,9 +99,9 @@ func (w *world) deletes(name string) {
 	}
 }
 
-// A revocation list that is of no use keeps a node neither from a configuration
-// that denies everything nor from its renewal; it is fetched once only, and health
-// says that and since when it is missing. The next one is taken, and all is well.
+// A useless revocation list prevents neither a configuration that denies everything nor
+// the renewal. It is fetched only once, and health reports it with the time. The next
+// list is taken, and the warning ends.
 func TestRefusedListHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -146,7 +146,7 @@ func TestRefusedListHoldsNothingUp(t *testing.T) {
 			wantKind(t, laptop.dialFails("pantry-pi:7", 3*time.Second), status.KindUnknown)
 			laptop.stop()
 
-			// It is announced again and again, and everything else goes on.
+			// It is announced again and again, and everything else keeps working.
 			eventually(t, 20*time.Second, "the first fetch ends", func() bool { n, _ := l.total(); return n > asked0 })
 			for range 3 {
 				w.nudgeAll()
@@ -173,9 +173,9 @@ func TestRefusedListHoldsNothingUp(t *testing.T) {
 	}
 }
 
-// A relay that announces a new number with each nudge has a node ask for the list
-// less and less often, whether the list that the server has is of use or not; and
-// what the node knows of it is not sent again.
+// A relay announces a new number with each nudge. The node requests the list less and
+// less often, whether the server's list is useful or not, and the server does not send
+// again what the node has.
 func TestRelayAnnouncesListsThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	for _, former := range []bool{false, true} {
@@ -212,8 +212,8 @@ func TestRelayAnnouncesListsThatAreNotThere(t *testing.T) {
 	}
 }
 
-// A disk that hangs or is full puts nothing off: whoever is revoked is dropped at
-// once, and so is a right that is withdrawn. When the disk works again, all is on it.
+// A disk that hangs or is full delays nothing: revoked nodes and removed rights are
+// dropped at once. When the disk works again, everything is saved.
 func TestDiskPutsNothingOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -282,8 +282,7 @@ func TestDiskPutsNothingOff(t *testing.T) {
 	w.startRelay(l)
 }
 
-// To join once more with the token that a node has joined with forgets nobody who
-// was deleted.
+// Joining again with the same token does not forget deleted nodes.
 func TestJoinAgainKeepsTheList(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, setup{evil: true})
@@ -301,8 +300,7 @@ func TestJoinAgainKeepsTheList(t *testing.T) {
 	}
 }
 
-// The configuration on disk is a cache: one that does not fit the identity is as
-// good as none.
+// The configuration on disk is a cache: one that does not fit the identity is ignored.
 func TestConfigOfAnotherTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

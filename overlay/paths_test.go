@@ -22,8 +22,8 @@ import (
 	"weft/overlay/stun"
 )
 
-// natWorld is a world whose nodes have UDP, behind NATs, and whose relay does
-// STUN on two ports and lanes.
+// natWorld is a world whose nodes have UDP, behind NATs, and whose relay offers STUN on
+// two ports and relayed UDP.
 type natWorld struct {
 	*world
 	in     *overlaytest.Internet
@@ -41,8 +41,8 @@ func newNATWorld(t *testing.T) *natWorld {
 	return w
 }
 
-// serveUDP answers STUN, and hands what belongs to lanes to the relay's socket,
-// which is one of the kernel's: each sender gets one of its own there.
+// serveUDP answers STUN, and forwards datagrams of lanes to the relay's kernel socket,
+// from a socket of its own for each sender.
 func (w *natWorld) serveUDP(at string) {
 	t := w.t
 	lane, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -135,7 +135,7 @@ func (w *natWorld) home(name string, k overlaytest.Kind, net, addr string, tags 
 	return w.at(name, h, tags...), h, nat
 }
 
-// pathTo is what status says about a peer.
+// pathTo returns the status of a peer.
 func (n *node) pathTo(name string) status.PeerStatus {
 	for _, p := range n.Status().Peers {
 		if p.Name == name {
@@ -145,8 +145,8 @@ func (n *node) pathTo(name string) status.PeerStatus {
 	return status.PeerStatus{}
 }
 
-// flow keeps words going over a connection, until stop is called; it returns the
-// longest time that an answer took.
+// flow sends words over a connection until stop is called. stop returns the longest time
+// until an answer.
 func (n *node) flow(c net.Conn) (stop func() time.Duration) {
 	quit, done := make(chan struct{}), make(chan time.Duration, 1)
 	t := n.w.t
@@ -222,9 +222,9 @@ func (n *node) tenMB(to *node) {
 	c.Close()
 }
 
-// TestLaneBeforeSTUN: the peer knows that the relay does UDP and has a lane made; this
-// node does not know it yet, having a configuration of before, and uses the lane as
-// soon as it does.
+// TestLaneBeforeSTUN: the peer knows that the relay offers relayed UDP and requests a
+// lane. This node has an older configuration and does not know it yet. It uses the lane
+// as soon as it does.
 func TestLaneBeforeSTUN(t *testing.T) {
 	t.Parallel()
 	checkLeaks(t)
@@ -331,8 +331,8 @@ func (w *natWorld) direct(a, b *node) {
 	w.t.Logf("direct after %v: %s", time.Since(begun), a.pathTo("b").Endpoint)
 }
 
-// TestPathCut: the direct path is cut in mid-flow, and comes back; then the
-// relay is, and the flow goes on.
+// TestPathCut: the direct path is cut in the middle of a flow, and comes back; then the
+// relay is cut off, and the flow continues.
 func TestPathCut(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
@@ -364,10 +364,10 @@ func TestPathCut(t *testing.T) {
 	w.startRelay(l)
 }
 
-// TestKeysThatDoNotFit: the direct path lives, probes say, and yet what is sent
-// is not heard. The peer says so when asked after two seconds, and the two
-// introduce themselves anew.
-func TestKeysThatDoNotFit(t *testing.T) {
+// TestKeysThatDoNotMatch: probes show that the direct path works, but data do not arrive.
+// After two seconds the peer is asked and says so, and the nodes introduce themselves
+// anew.
+func TestKeysThatDoNotMatch(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
 	a, b, _, _, _, stop := w.pair()
@@ -388,8 +388,8 @@ func TestKeysThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestOneWay: a stream to which nobody answers, over a direct path. The peer says
-// that it arrives, and the tunnel stays as it is.
+// TestOneWay: a stream without answers, over a direct path. The peer says that it
+// arrives, and the tunnel does not change.
 func TestOneWay(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
@@ -427,14 +427,14 @@ func TestOneWay(t *testing.T) {
 	}
 }
 
-// TestPathMoves: the NAT forgets, then the host takes another network.
+// TestPathMoves: the NAT forgets its mappings, then the host moves to another network.
 func TestPathMoves(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
 	a, b, ha, _, na, stop := w.pair()
 	na.Reboot()
-	// Streams through a router that has forgotten stall for good, the relay
-	// connection too: it notices when somebody says so.
+	// Streams through a router that has forgotten its mappings stall for ever, the relay
+	// connection too, which is checked when the network changes.
 	a.WorldChanged()
 	time.Sleep(3 * time.Second)
 	w.direct(a, b)
@@ -451,8 +451,7 @@ func TestPathMoves(t *testing.T) {
 	t.Logf("longest wait, new network: %v", stop())
 }
 
-// TestPathLAN: neighbours talk to each other directly, and have IPv6 where IPv4
-// is hopeless.
+// TestPathLAN: nodes in one LAN use a direct path, with IPv6 where IPv4 cannot work.
 func TestPathLAN(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
@@ -468,7 +467,7 @@ func TestPathLAN(t *testing.T) {
 	stop()
 }
 
-// TestPathIPv6: firewalls without NAT, where IPv4 is hopeless.
+// TestPathIPv6: firewalls without NAT, where IPv4 cannot work.
 func TestPathIPv6(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
@@ -485,8 +484,8 @@ func TestPathIPv6(t *testing.T) {
 	stop()
 }
 
-// TestPathIdle: nothing is sent by UDP while nothing is sent by anybody. (Package
-// path tests what comes after.)
+// TestPathIdle: no UDP is sent while there are no data. (Package path tests what
+// follows.)
 func TestPathIdle(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
@@ -499,15 +498,15 @@ func TestPathIdle(t *testing.T) {
 			last.Store(int64(time.Since(begun)))
 		}
 	})
-	// What was begun comes to its end first: a round of STUN takes up to 5 s.
+	// First let what was begun end: a round of STUN takes up to 5 s.
 	eventually(t, 40*time.Second, "nothing is sent for 6 s", func() bool {
 		return time.Since(begun)-time.Duration(last.Load()) > 6*time.Second
 	})
 }
 
-// TestPathReplay: who has captured everything and sends it again, from where he
-// is, moves nothing and gets no more bytes than he sends; nor does who makes up
-// probes, STUN answers and WireGuard messages.
+// TestPathReplay: an attacker that replays everything from its own address, or makes up
+// probes, STUN answers and WireGuard messages, changes no path and gets no more bytes
+// than it sends.
 func TestPathReplay(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)

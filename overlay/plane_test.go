@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 )
 
-// What programs send while the node is down is refused; what it held before it came up
-// is not, and what is too much is asked for again by whoever sends it.
+// Packets of programs are refused while the node is down. Packets held before it came up
+// are not. When there are too many, later packets of the same program cause the refusal.
 func TestRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool

@@ -15,9 +15,9 @@ import (
 	"weft/overlay/internal/state"
 )
 
-// testdata/state-N are state directories of laptops of their time (scripts/record
-// made them). Today's node is that laptop, and what it writes holds all that was
-// written then; it is so, too, where a later version has added fields.
+// testdata/state-N are state directories of laptops of earlier versions (made by
+// scripts/record). Today's node can use them, and what it writes contains everything that
+// was written then, also with fields that a later version has added.
 func TestRecordedState(t *testing.T) {
 	dirs, err := filepath.Glob("testdata/state-*")
 	if err != nil || len(dirs) < 4 {

@@ -26,9 +26,9 @@ func (n *node) knows(m *node) {
 	eventually(n.w.t, 20*time.Second, n.cfg.Hostname+" knows the new key", func() bool { return n.KeyOf(m.id()) == m.Key() })
 }
 
-// The clock of a node is set back under live tunnels. The node takes another key,
-// and tells those with whom it talks at once and the others soon; what goes on in
-// the tunnels goes on, whoever speaks first.
+// The clock of a node is set back under live tunnels. The node takes another key and
+// sends it to peers with traffic at once and to the others soon. Flows continue,
+// whichever side sends first.
 func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -40,7 +40,7 @@ func TestClockSetBack(t *testing.T) {
 	busy, idle := laptop.dial("tcp", "kitchen-pi:7"), laptop.dial("tcp", "attic-pi:7")
 	say(t, busy, "before")
 	say(t, idle, "before")
-	time.Sleep(2100 * time.Millisecond) // so that it is idle
+	time.Sleep(2100 * time.Millisecond) // so that the tunnel is idle
 	say(t, busy, "just before")
 
 	old := laptop.Key()
@@ -68,7 +68,7 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// Nobody says that the clock was set: the next handshake finds out.
+// The change of the clock is not reported: the next handshake finds out.
 func TestClockSetBackUnseen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -80,7 +80,7 @@ func TestClockSetBackUnseen(t *testing.T) {
 	say(t, c, "before")
 	old := laptop.Key()
 	clock.Store(-int64(time.Hour))
-	if err := laptop.SpoilKeys("kitchen-pi"); err != nil { // so that one is due
+	if err := laptop.SpoilKeys("kitchen-pi"); err != nil { // so that a handshake is due
 		t.Fatal(err)
 	}
 	say(t, c, "after")
@@ -89,8 +89,8 @@ func TestClockSetBackUnseen(t *testing.T) {
 	say(t, c, "after that")
 }
 
-// The clock goes back again and again, in the middle of introductions either way
-// too.
+// The clock is set back repeatedly, also in the middle of introductions in both
+// directions.
 func TestClockSetBackDuringIntroductions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -128,8 +128,8 @@ func TestClockSetBackDuringIntroductions(t *testing.T) {
 	}
 }
 
-// Both ends find their direct path anew: to the other one the node has started
-// anew, and forgets what it had verified.
+// Both ends find their direct path again: for its peer the node has restarted, and so the
+// peer drops the paths that it had verified.
 func TestClockSetBackOnDirectPath(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)

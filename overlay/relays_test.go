@@ -12,7 +12,7 @@ import (
 	"weft/overlay/status"
 )
 
-// What follows from what the home connection does, and from what its relay says.
+// What follows from changes of the home connection and from reports of its relay.
 func TestHomeState(t *testing.T) {
 	var did []string
 	do := func(what string) func() { return func() { did = append(did, what) } }
@@ -70,8 +70,8 @@ func TestHomeState(t *testing.T) {
 	if !slices.Equal(did, []string{"strange"}) {
 		t.Errorf("a relay that does not know the node: %q", did)
 	}
-	// Whoever else found the server away is not contradicted by a relay that never
-	// said that it was.
+	// A warning from elsewhere that the server is unreachable is not ended by a relay
+	// that has never reported it so.
 	health.Set(status.CodeServerOffline, "asked it")
 	h.nudge(relay.Nudge{}, true)
 	if !health.Has(status.CodeServerOffline) {
@@ -81,7 +81,7 @@ func TestHomeState(t *testing.T) {
 	if !health.Has(status.CodeCloned) {
 		t.Error("no warning of another machine")
 	}
-	// The first relay of all is none that others are looked for at.
+	// The first home is not a change of the home.
 	did, h.last = nil, ""
 	h.changed(on("a"))
 	if !slices.Equal(did, []string{"reconnected", "moved to a"}) {

@@ -13,7 +13,7 @@ import (
 	"weft/coord"
 )
 
-// snapshots is what a backup needs of a Service in this process.
+// snapshots implements what a backup needs of a Service in this process.
 type snapshots struct {
 	coord.Admin
 	svc *coord.Service
@@ -21,9 +21,9 @@ type snapshots struct {
 
 func (s snapshots) Snapshot(ctx context.Context) (string, error) { return s.svc.Snapshot(ctx) }
 
-// The only node that holds the newer revocation list joined after the
-// backup was made. The restored server does not know it, and takes the list.
-func TestStrangerBringsRevocations(t *testing.T) {
+// The only node with the newer revocation list has joined after the backup was made. The
+// restored server does not know the node, but takes the list.
+func TestUnknownNodeSendsRevocations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	stolen := w.node("stolen")
@@ -75,9 +75,9 @@ func TestStrangerBringsRevocations(t *testing.T) {
 	}
 }
 
-// A node that the restored server knows brings the list as well, again if it was
-// not taken the first time.
-func TestMemberBringsRevocations(t *testing.T) {
+// A node that the restored server knows sends the list too, and repeats it if it was not
+// taken the first time.
+func TestMemberSendsRevocations(t *testing.T) {
 	t.Parallel()
 	var brought atomic.Int32
 	w := newWorldOf(t, setup{api: func(h http.Handler) http.Handler {

@@ -17,8 +17,8 @@ import (
 	"weft/overlay/status"
 )
 
-// moments are what a node holds one after another: at first, after another
-// configuration, after another revocation list, and after another certificate.
+// moments are the Networks of a node one after another: at first, after a new
+// configuration, after a new revocation list, and after a new certificate.
 type moments struct{ first, config, crl, self *network.Network }
 
 func networkMoments(change func(*api.Config)) (m moments) {
@@ -42,8 +42,8 @@ func networkMoments(change func(*api.Config)) (m moments) {
 	return m
 }
 
-// What each sink that only passes something on does when the node comes up, when
-// something changes, when nothing of its concern does, and when the node goes down.
+// What each simple sink does when the node comes up, when something changes, when only
+// something else changes, and when the node goes down.
 func TestSinksPassOn(t *testing.T) {
 	var did []string
 	do := func(what string) func() { return func() { did = append(did, what) } }
@@ -83,13 +83,13 @@ func TestSinksPassOn(t *testing.T) {
 			}
 		}
 	}
-	// Several changes at once, as when two goroutines bring news.
+	// Several changes at once, as when two goroutines make changes.
 	did = nil
 	live{do("revoked"), do("decided")}.Apply(m.first, m.self)
 	if !slices.Equal(did, []string{"revoked", "decided"}) {
 		t.Errorf("all at once: %v", did)
 	}
-	// Without another name there is nothing to ask for.
+	// Without another name there is nothing to request.
 	did = nil
 	m = networkMoments(nil)
 	if (renewal{do("renew")}).Apply(m.first, m.config); did != nil {
@@ -97,8 +97,8 @@ func TestSinksPassOn(t *testing.T) {
 	}
 }
 
-// The relays of another configuration are asked by STUN, the home first; nobody is while
-// nothing is said of them.
+// The STUN servers are set to the relays of a new configuration, the home relay first;
+// without a new one they are not set.
 func TestCandidates(t *testing.T) {
 	home := "b"
 	var asked [][]string
@@ -157,7 +157,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// Whom the node may not reach any more is forgotten, and so is who was revoked.
+// Nodes that this node may no longer reach, and revoked ones, are dropped.
 func TestKnown(t *testing.T) {
 	ca, err := cert.NewCA("network", time.Now())
 	if err != nil {

@@ -24,9 +24,9 @@ import (
 	"weft/overlay/status"
 )
 
-// A device behind an uplink that its own uploads keep full: what it sends waits for
-// up to three seconds, or is lost. Time is simulated, so how long something takes
-// says nothing of the machine.
+// A device behind an uplink that its own uploads keep full: its packets wait for up to
+// three seconds or are lost. Time is simulated, so durations do not depend on the
+// machine.
 
 const (
 	slowRate  = 256_000
@@ -37,8 +37,8 @@ const (
 	firstSegs = 10 // RFC 6928
 )
 
-// What pageNets say to each other, by UDP from or to port 80: kind, number of the
-// connection, then the first segment and how many, or a segment's number and bytes.
+// The messages of pageNets, over UDP from or to port 80: kind, number of the connection,
+// then the first segment and the count, or a segment's number and bytes.
 const (
 	pageOpen = iota + 1
 	pageOpened
@@ -46,8 +46,8 @@ const (
 	pageData
 )
 
-// pageNet is the host's side of a tunnel that fetches and serves pages about as TCP
-// does it, in simulated time.
+// pageNet is the host's side of a tunnel. It fetches and serves pages roughly as TCP
+// does, in simulated time.
 type pageNet struct {
 	*dayNet
 
@@ -123,7 +123,7 @@ func (n *pageNet) take(from netip.Addr, port uint16, m []byte) {
 	}
 }
 
-// DialContext asks after 1, 3, 7 s … again.
+// DialContext repeats its request after 1, 3, 7 s and so on.
 func (n *pageNet) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	c := &pageConn{n: n, peer: netip.MustParseAddrPort(address).Addr(), in: make(chan []byte, 100), refuse: make(chan struct{}, 1)}
 	n.mu.Lock()
@@ -162,7 +162,7 @@ func (c *pageConn) Close() error {
 	return nil
 }
 
-// get fetches the page: a first flight, then the rest, and what was lost again.
+// get fetches the page: a first flight, then the rest, and lost segments again.
 func (c *pageConn) get(ctx context.Context) error {
 	var have [segments]bool
 	ask := func(first, count int) {
@@ -198,8 +198,8 @@ func (c *pageConn) get(ctx context.Context) error {
 	return nil
 }
 
-// heardLog counts what nodes say.
-type heardLog struct {
+// logCounts counts the log messages of nodes.
+type logCounts struct {
 	slog.Handler
 	mu sync.Mutex
 	// mu guards the following.
@@ -207,10 +207,10 @@ type heardLog struct {
 	lines  []string
 }
 
-func (h *heardLog) Enabled(context.Context, slog.Level) bool { return true }
-func (h *heardLog) WithAttrs([]slog.Attr) slog.Handler       { return h }
-func (h *heardLog) WithGroup(string) slog.Handler            { return h }
-func (h *heardLog) Handle(_ context.Context, r slog.Record) error {
+func (h *logCounts) Enabled(context.Context, slog.Level) bool { return true }
+func (h *logCounts) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *logCounts) WithGroup(string) slog.Handler            { return h }
+func (h *logCounts) Handle(_ context.Context, r slog.Record) error {
 	line := r.Message
 	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
 	h.mu.Lock()
@@ -220,7 +220,7 @@ func (h *heardLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func (h *heardLog) count(what string) int {
+func (h *logCounts) count(what string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.counts[what]
@@ -229,7 +229,7 @@ func (h *heardLog) count(what string) int {
 // slowWorld is a laptop and a device, whose uplink is slow.
 type slowWorld struct {
 	*dayWorld
-	logs map[string]*heardLog
+	logs map[string]*logCounts
 	sink *overlaytest.Host
 }
 
@@ -239,7 +239,7 @@ func newSlowWorld(t *testing.T, direct bool) *slowWorld {
 	server := in.Host("server", "192.0.2.1")
 	w := &slowWorld{
 		dayWorld: &dayWorld{in: in, world: newWorldOf(t, setup{host: server, stun: []string{"192.0.2.1:3478", "192.0.2.1:3479"}})},
-		logs:     map[string]*heardLog{}, sink: in.Host("sink", "192.0.2.9"),
+		logs:     map[string]*logCounts{}, sink: in.Host("sink", "192.0.2.9"),
 	}
 	t.Cleanup(in.Close) // before goroutines are counted
 	w.serveSTUN(server, ":3478")
@@ -267,7 +267,7 @@ func (w *slowWorld) slow(name, addr string, direct bool, tags ...string) *dayNod
 	h.Link.SetLatency(10 * time.Millisecond)
 	n := w.nodeAt(h, tags...)
 	n.cfg.UDP.Off = !direct
-	w.logs[name] = &heardLog{counts: map[string]int{}}
+	w.logs[name] = &logCounts{counts: map[string]int{}}
 	n.cfg.Log = slog.New(w.logs[name])
 	n.wrap = func(d *dayNet) overlay.Net { return &pageNet{dayNet: d, conns: map[uint32]*pageConn{}} }
 	n.start()
@@ -314,7 +314,7 @@ func (w *slowWorld) page() (time.Duration, error) {
 	return time.Since(begun), err
 }
 
-// plain fetches as much over the same uplink by plain TCP.
+// plain fetches as much over the same uplink with plain TCP.
 func (w *slowWorld) plain(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
 	c, err := w.laptop.host.DialContext(ctx, "tcp", "pi:8080")
@@ -363,8 +363,8 @@ func inSimulatedTime(t *testing.T, f func(t *testing.T)) {
 	}
 }
 
-// Pages come as through any other connection over an uplink that is full, and the
-// tunnel stays what it is.
+// Pages take as long as over any other connection through a full uplink, and the tunnel
+// does not change.
 func TestSlowUplink(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -412,7 +412,7 @@ func TestSlowUplink(t *testing.T) {
 					t.Logf("plain %v, ours %v", p, o)
 					plain, ours, worst = plain+p, ours+o, max(worst, o)
 					pages++
-					// While the uplink fills up traffic may go by the relay for a moment.
+					// While the uplink fills up, traffic may use the relay for a moment.
 					if got := w.laptop.peer("pi").Path; pages > 1 && got != want {
 						t.Errorf("path %s", got)
 					}
@@ -443,9 +443,8 @@ func TestSlowUplink(t *testing.T) {
 	}
 }
 
-// A device that starts while its uplink is full comes online by the direct way, and
-// so does a laptop with such an uplink that starts, looks a name up and fetches a
-// page.
+// A device that starts while its uplink is full connects without a WebSocket; so does a
+// laptop with such an uplink that starts, looks a name up and fetches a page.
 func TestSlowUplinkStart(t *testing.T) {
 	t.Parallel()
 	for _, who := range []string{"pi", "laptop"} {
@@ -481,8 +480,8 @@ func TestSlowUplinkStart(t *testing.T) {
 	}
 }
 
-// A device that was switched off is said to be offline soon, whether it was spoken
-// to before or not.
+// A device that was switched off is soon reported offline, whether there was a tunnel
+// before or not.
 func TestSlowUplinkOffline(t *testing.T) {
 	t.Parallel()
 	for _, before := range []bool{false, true} {

@@ -13,17 +13,15 @@ import (
 	"weft/overlay/status"
 )
 
-// restarting is a world whose server starts anew, and is then not told by relays
-// that run alone who is connected to them, until heard is set. Once freeze is called
-// the server's clock stands still: what it does not know yet it will not take for
-// known, however slow this machine is.
+// restarting is a world whose server restarts and then gets no reports of relays that run
+// alone until heard is set. After freeze the server's clock stands still, so that what is
+// unknown stays unknown however slow this machine is.
 type restarting struct {
 	*world
 	heard atomic.Bool
 	where atomic.Int64 // how often the server was asked where a node is
 	still atomic.Pointer[time.Time]
-	// config, if there is one, is closed once nodes are to be given their
-	// configuration.
+	// config, if set, is closed when nodes may get their configuration.
 	config atomic.Pointer[chan struct{}]
 }
 
@@ -71,7 +69,7 @@ func (r *restarting) up() {
 	r.startServer(l)
 }
 
-// dialing dials at once, and returns what gives the connection.
+// dialing dials at once. The function that it returns waits for the connection.
 func dialing(n *node, address string) func() net.Conn {
 	type result struct {
 		c   net.Conn
@@ -95,8 +93,7 @@ func dialing(n *node, address string) func() net.Conn {
 	}
 }
 
-// lookedFor dials, and waits until the server has said once where it believes the
-// device to be.
+// lookedFor dials, and waits until the server was asked once where the device is.
 func (r *restarting) lookedFor(n *node, address string) func() net.Conn {
 	r.t.Helper()
 	from := r.where.Load()
@@ -105,9 +102,9 @@ func (r *restarting) lookedFor(n *node, address string) func() net.Conn {
 	return reached
 }
 
-// Who just came back and knows of one relay only, having not been told of the other
-// one yet, reaches a device there, of which the server has not heard either since it
-// started a moment ago.
+// A node that has just reconnected, and does not have the new list of relays yet, reaches
+// a device at a relay that it does not know, and of which the server, which has just
+// started, knows nothing either.
 func TestServerStartedAMomentAgo(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
@@ -133,7 +130,7 @@ func TestServerStartedAMomentAgo(t *testing.T) {
 	}
 }
 
-// The same with a laptop that looks on: nobody says that the device is offline.
+// The same with a laptop that shows the status: the device is not reported offline.
 func TestNobodyKnowsYet(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
@@ -151,8 +148,8 @@ func TestNobodyKnowsYet(t *testing.T) {
 	eventually(t, 20*time.Second, "it is online once the relay has said so", func() bool { return looked(t, laptop, "kitchen-pi").Online })
 }
 
-// A device that was at the server's own relay is on its way back when somebody else
-// is back already and wants to reach it.
+// A device that was at the server's own relay is still reconnecting when another node is
+// back already and wants to reach it.
 func TestServerStartedDeviceComesBack(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
@@ -168,8 +165,8 @@ func TestServerStartedDeviceComesBack(t *testing.T) {
 	say(t, reached(), "back")
 }
 
-// Server and relay start anew, the server first, and the device comes back to the
-// relay last of all.
+// Server and relay restart, the server first, and the device reconnects to the relay last
+// of all.
 func TestServerAndRelayStarted(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
@@ -190,7 +187,7 @@ func TestServerAndRelayStarted(t *testing.T) {
 	say(t, reached(), "back")
 }
 
-// The relay starts anew; the server is told so before the device is back.
+// The relay restarts, and the server knows that before the device is back.
 func TestRelayStartedAMomentAgo(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
@@ -202,7 +199,7 @@ func TestRelayStartedAMomentAgo(t *testing.T) {
 	eventually(t, 20*time.Second, "the server knows where they are", func() bool {
 		return w.homeOf("kitchen-pi") == "far" && w.homeOf("cam") == "far"
 	})
-	// The relay ends with its machine, so that nobody tells the server.
+	// The relay's machine dies, so that the server gets no report.
 	w.heard.Store(false)
 	pi.stop()
 	cam.stop()
@@ -218,7 +215,7 @@ func TestRelayStartedAMomentAgo(t *testing.T) {
 	say(t, reached(), "back")
 }
 
-// homeOf is where the server believes a device to be.
+// homeOf returns the relay at which the server believes a device to be.
 func (w *world) homeOf(name string) string {
 	d, err := w.svc.FindDevice(w.t.Context(), name)
 	if err != nil {
@@ -227,7 +224,7 @@ func (w *world) homeOf(name string) string {
 	return w.svc.Home(d.ID)
 }
 
-// The device goes from one relay to another while it is being looked for.
+// The device moves to another relay while it is being looked for.
 func TestMovesDuringDial(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
@@ -245,10 +242,10 @@ func TestMovesDuringDial(t *testing.T) {
 	say(t, reached(), "moved")
 }
 
-// A relay is never heard of again, and a device that nobody has seen since the
-// server started is looked for in vain: whoever waits is told so, and not that it is
-// offline, and when the server could know better it is.
-func TestRelayIsNeverHeardOf(t *testing.T) {
+// A relay does not come back, and a device that was not seen since the server started is
+// not found. A caller gets that, not that the device is offline, until the server has had
+// time to know.
+func TestRelayDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	w := newRestarting(t)
 	far := w.another("far")

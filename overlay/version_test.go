@@ -14,9 +14,8 @@ import (
 	"weft/overlay/status"
 )
 
-// A later server sends fields that this version does not know, in every object
-// of every answer, and rules in words that it does not know. Nodes join, know
-// each other and talk; what they cannot read opens nothing.
+// A later server sends unknown fields in every object of every answer, and rules with
+// unknown words. Nodes join, find each other and communicate; unknown rules open nothing.
 func TestLaterServer(t *testing.T) {
 	t.Parallel()
 	later := func(h http.Handler) http.Handler {
@@ -47,9 +46,9 @@ func TestLaterServer(t *testing.T) {
 	}
 }
 
-// A server that no longer speaks with this version says so; the node says
-// which of the two has to be updated, goes on with those it knows, and is well
-// again once it is understood.
+// A server that no longer supports this version says so. The node reports which of the
+// two must be updated, keeps working with known devices, and recovers once the server
+// supports it.
 func TestTooOld(t *testing.T) {
 	t.Parallel()
 	var tooOld atomic.Bool

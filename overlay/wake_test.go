@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// The kernel's notices can be had, and watching them ends when told.
-func TestNotifyWorldStops(t *testing.T) {
+// The kernel can be watched for changes, and watching ends with stop.
+func TestWatchMachineStops(t *testing.T) {
 	stop, err := watchMachine(func() {})
 	if err != nil {
 		t.Fatal(err)
@@ -24,9 +24,9 @@ func TestNotifyWorldStops(t *testing.T) {
 	}
 }
 
-// One change of the network announces itself in several steps, and is one; the next one
-// is another.
-func TestWorldSettles(t *testing.T) {
+// The several steps of one change of the network count as one change; the next change
+// counts again.
+func TestChangesSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tell func()
 		var stirs, moved atomic.Int32

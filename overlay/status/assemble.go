@@ -46,13 +46,13 @@ type PeerFacts struct {
 // not happened.
 type Tunnel struct {
 	Made          time.Time
-	Gone          time.Time     // when a relay last reported that the peer is not connected
-	Relay         string        // name of the relay, "" while it is being looked up
-	Pinged        time.Duration // round trip of the last ping through it, 0 before
-	Path          *path.Selection    // nil: there is no path but the relay
-	PathRTT       time.Duration // of Path, 0 before it is measured
-	Rx, Tx        uint64        // bytes
-	LastReceived  time.Time     // when a packet last arrived through it
+	Gone          time.Time       // when a relay last reported that the peer is not connected
+	Relay         string          // name of the relay, "" while it is being looked up
+	Pinged        time.Duration   // round trip of the last ping through it, 0 before
+	Path          *path.Selection // nil: there is no path but the relay
+	PathRTT       time.Duration   // of Path, 0 before it is measured
+	Rx, Tx        uint64          // bytes
+	LastReceived  time.Time       // when a packet last arrived through it
 	LastHandshake time.Time
 }
 
