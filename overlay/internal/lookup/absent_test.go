@@ -12,7 +12,7 @@ import (
 	"weft/overlay/status"
 )
 
-// Who is offline was last seen at some time, which the server knows best.
+// The error for an offline peer has the time when it was last seen, from the server.
 func TestSinceWhen(t *testing.T) {
 	w := newWorld(t)
 	p, pi := w.device("kitchen-pi", 2)
@@ -67,7 +67,7 @@ func TestSinceWhen(t *testing.T) {
 	}
 }
 
-// hung is a server that answers nothing.
+// hung is a server that never answers.
 type hung struct{}
 
 func (hung) Lookup(ctx context.Context, kind, key string) (*api.Peer, error) {
@@ -80,7 +80,7 @@ func (hung) Presence(ctx context.Context, ids []string) ([]api.Presence, error) 
 	return nil, ctx.Err()
 }
 
-// A server that hangs is waited for no longer than each question is worth.
+// A server that hangs delays each request for a bounded time only.
 func TestServerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -20,7 +20,7 @@ import (
 	"weft/overlay/status"
 )
 
-// world is a network with this node in it, called laptop, and the server of it.
+// world is a network with its server and this node, called laptop.
 type world struct {
 	t   *testing.T
 	ca  *cert.CA
@@ -28,18 +28,18 @@ type world struct {
 	net *network.Network
 	r   *Resolver
 
-	asked          []string // of the server, and in what order
+	asked          []string // requests to the server, in order
 	lookup         func(kind, key string) (*api.Peer, error)
 	presence       func(ids []string) ([]api.Presence, error)
 	told, changed  int
 	kept           []string
 	trip           time.Duration
 	devices        map[string]*api.Peer // by name
-	addresses, ids map[string]string    // name of who has them
+	addresses, ids map[string]string    // name of the device that has them
 }
 
-// errGone is what a server answers that does not know what it is asked for, errAway
-// is one that does not answer.
+// errGone is the answer of a server that does not know the thing or the request, errAway
+// the error when it does not answer.
 var (
 	errGone = &api.Error{Status: http.StatusNotFound, Code: api.CodeNotFound, Message: "no such device"}
 	errAway = errors.New("connection refused")
@@ -135,15 +135,15 @@ func (w *world) Presence(ctx context.Context, ids []string) ([]api.Presence, err
 	return w.presence(ids)
 }
 
-// questions returns what the server was asked since the last call.
+// questions returns the requests to the server since the last call.
 func (w *world) questions() []string {
 	asked := w.asked
 	w.asked = nil
 	return asked
 }
 
-// resolve resolves a name, expects that the server was asked these questions for it, and
-// returns the name of what was found, or what went wrong and with which hint.
+// resolve resolves a name, checks that it causes these requests to the server, and
+// returns the name of the node, or the error and its hint.
 func (w *world) resolve(name string, questions ...string) string {
 	w.t.Helper()
 	s, ok := w.cfg.Held.Get()
@@ -171,8 +171,7 @@ func (w *world) expect(got, want string) {
 	}
 }
 
-// Who is that? This node itself and who is known is found without a question, others
-// with one.
+// This node itself and known nodes are found without a request, others with one.
 func TestResolve(t *testing.T) {
 	w := newWorld(t)
 	for _, self := range []string{"laptop", "Laptop.weft.internal.", "100.64.0.1", "[fd00::1]"} {
@@ -193,8 +192,8 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// Who is not there is said to be unknown, with the name that was meant if there is one
-// like it, and not asked for again at once.
+// A name without a node is an error, with a suggestion if there is a similar name, and is
+// not looked up again at once.
 func TestUnknown(t *testing.T) {
 	w := newWorld(t)
 	w.device("kitchen-pi", 2)
@@ -204,12 +203,12 @@ func TestUnknown(t *testing.T) {
 	w.expect(w.resolve("kitchen-pie"), `unknown-peer: no device "kitchen-pie"`+said+"did you mean kitchen-pi? list them with: weft status")
 	w.expect(w.resolve("100.64.9.9", "ip 100.64.9.9"), `unknown-peer: no device "100.64.9.9"`+said+"list them with: weft status")
 	w.expect(w.resolve("no name"), `unknown-peer: no device "no name"`+said+"list them with: weft status")
-	// Policy lets this node reach nobody.
+	// Policy allows this node to reach nobody.
 	w = newWorld(t, func(c *api.Config) { c.Directory = false })
 	w.expect(w.resolve("kitchen-pi"), `unknown-peer: no device "kitchen-pi"`+said+"list them with: weft status")
 }
 
-// A server that does not answer, or not to what it was asked, leads nobody astray.
+// A server that does not answer, or answers something else, does not mislead this node.
 func TestServerThatLies(t *testing.T) {
 	w := newWorld(t)
 	_, pi := w.device("kitchen-pi", 2)
@@ -226,15 +225,15 @@ func TestServerThatLies(t *testing.T) {
 	if len(w.cfg.Directory.All()) != 0 {
 		t.Error("something of that was noted")
 	}
-	// A former name leads to who has it, for as long as the server says.
+	// A former name finds its device until it expires.
 	p := *w.devices["kitchen-pi"]
 	p.Aliases = []api.Alias{{Name: "cellar-pi", Until: time.Now().Add(time.Hour)}}
 	w.lookup = func(string, string) (*api.Peer, error) { return &p, nil }
 	w.expect(w.resolve("cellar-pi", "name cellar-pi"), pi.Name)
 }
 
-// What was looked up is asked for again once a relay says that names have changed, and
-// stays what it was while nobody can be asked.
+// Lookups are repeated once a relay reports that names have changed. If the server cannot
+// be asked, the last answer stays valid.
 func TestAskedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.device("kitchen-pi", 2)
@@ -260,7 +259,7 @@ func TestAskedAgain(t *testing.T) {
 	w.expect(w.resolve("kitchen-pi"), "kitchen-pi")
 }
 
-// An answer counts no more when the node has left the network meanwhile, or who was found
+// An answer does not count if the node has left the network meanwhile, or the node in it
 // was revoked.
 func TestMeanwhile(t *testing.T) {
 	for _, c := range []struct {
@@ -309,7 +308,7 @@ func TestMeanwhile(t *testing.T) {
 	}
 }
 
-// In no network there is nobody, and nobody is asked.
+// Without a network nobody is found and nothing is asked.
 func TestNotJoined(t *testing.T) {
 	w := newWorld(t)
 	_, pi := w.device("kitchen-pi", 2)
@@ -325,7 +324,7 @@ func TestNotJoined(t *testing.T) {
 	}
 }
 
-// Where a peer is, the server says, if it says it of that peer.
+// The server says where a peer is; an answer about another peer is ignored.
 func TestWhere(t *testing.T) {
 	w := newWorld(t)
 	p, pi := w.device("kitchen-pi", 2)
@@ -357,7 +356,7 @@ func TestWhere(t *testing.T) {
 	w.expect(w.r.Name(cert.NodeID{1}), "node "+cert.NodeID{1}.String()[:8])
 }
 
-// A question may take longer where answers do, within bounds.
+// A request may take longer if round trips are slow, within bounds.
 func TestAskTime(t *testing.T) {
 	w := newWorld(t)
 	for trip, want := range map[time.Duration]time.Duration{0: 5 * time.Second, 500 * time.Millisecond: 7 * time.Second, time.Hour: 21 * time.Second} {

@@ -7,7 +7,7 @@ import (
 	"weft/overlay/status"
 )
 
-// The snapshot stays until something changes, and then has another serial.
+// The snapshot stays the same until something changes, and then has another serial.
 func TestNames(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.Lookup = false })
 	connected := true

@@ -13,10 +13,10 @@ import (
 	"weft/overlay/internal/directory"
 )
 
-// nobody has a tunnel.
+// nobody reports that no peer has a tunnel.
 func nobody(cert.NodeID) bool { return false }
 
-// present makes devices that are listed in the directory, all of them offline so far.
+// present makes devices that are listed in the directory, all offline.
 func (w *world) present(names ...string) (ids []cert.NodeID) {
 	for i, name := range names {
 		_, node := w.device(name, byte(10+i))
@@ -26,7 +26,7 @@ func (w *world) present(names ...string) (ids []cert.NodeID) {
 	return ids
 }
 
-// Of whom it matters most is asked first, and no more than one question holds.
+// The most important nodes come first, and no more than one request can hold.
 func TestWhom(t *testing.T) {
 	var known []*directory.Entry
 	node := func(i int, name string, with directory.Entry) cert.NodeID {
@@ -57,8 +57,8 @@ func TestWhom(t *testing.T) {
 	}
 }
 
-// Who looks has the server asked once in a while, and knows what it said; what it does
-// not know yet is left as it was.
+// Ask asks the server now and then and records the answers; where the server does not
+// know, the last report stays.
 func TestPresence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -72,7 +72,7 @@ func TestPresence(t *testing.T) {
 				{ID: ids[0].String(), Online: true},
 				{ID: ids[1].String(), LastSeen: &seen},
 				{ID: ids[2].String(), Unknown: true},
-				{ID: cert.NodeID{9}.String(), Online: true}, // nobody asked
+				{ID: cert.NodeID{9}.String(), Online: true}, // it was not asked for
 			}, nil
 		}
 		p := w.r.NewPresence(w, nobody)
@@ -103,8 +103,8 @@ func TestPresence(t *testing.T) {
 	})
 }
 
-// A server that does not know the question is asked for the first few, one by one.
-func TestPresenceOfAServerOfBefore(t *testing.T) {
+// At a server that does not support the request, the first few are looked up one by one.
+func TestPresenceAtAnEarlierServer(t *testing.T) {
 	w := newWorld(t)
 	ids := w.present("a", "b", "c", "d", "e", "f")
 	w.presence = func([]string) ([]api.Presence, error) { return nil, errGone }
@@ -121,7 +121,7 @@ func TestPresenceOfAServerOfBefore(t *testing.T) {
 			t.Errorf("%s: online %v", k.Node.Name, k.Online)
 		}
 	}
-	// One that fails in between is believed as far as it came.
+	// If it fails in between, the answers until then count.
 	w = newWorld(t)
 	ids = w.present("a", "b")
 	w.presence = func([]string) ([]api.Presence, error) { return nil, errGone }
@@ -137,7 +137,8 @@ func TestPresenceOfAServerOfBefore(t *testing.T) {
 	}
 }
 
-// Nobody is asked in no network, for nobody, or where policy lets this node reach nobody.
+// Nothing is asked without a network, without peers, or if policy allows this node to
+// reach nobody.
 func TestPresenceOfNobody(t *testing.T) {
 	w := newWorld(t)
 	w.r.NewPresence(w, nobody).Ask(t.Context(), cert.NodeID{})
@@ -152,7 +153,7 @@ func TestPresenceOfNobody(t *testing.T) {
 	}
 }
 
-// Who looks while somebody else asks waits for that answer.
+// A call while another one asks waits for that answer.
 func TestPresenceTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

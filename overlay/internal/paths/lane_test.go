@@ -8,12 +8,12 @@ import (
 	"weft/overlay/relay/lane"
 )
 
-// apart makes two nodes that cannot reach each other, introduced through a relay that
-// both can.
+// apart makes two nodes that cannot reach each other and have been introduced through a
+// relay.
 func apart(t *testing.T, in *overlaytest.Internet, r *laneRelay) (a, b *side) {
 	a, b = newSide(t, in, 1), newSide(t, in, 2)
 	in.Partition(a.host, b.host)
-	w := &laneWay{r: r, a: a, b: b}
+	w := &laneConn{r: r, a: a, b: b}
 	for _, s := range []*side{a, b} {
 		s.in(func() { s.way = w })
 	}
@@ -24,7 +24,8 @@ func apart(t *testing.T, in *overlaytest.Internet, r *laneRelay) (a, b *side) {
 	return a, b
 }
 
-// findsSTUN has nodes ask the relay's STUN, as they do once they know of it.
+// findsSTUN makes nodes ask the relay's STUN server, as they do once it is in their
+// config.
 func (r *laneRelay) findsSTUN(sides ...*side) {
 	for _, s := range sides {
 		s.in(func() {
@@ -45,7 +46,7 @@ func (r *laneRelay) requests() (n int) {
 	return n
 }
 
-// Two nodes that cannot reach each other get a lane, and another one when it is gone.
+// Two nodes that cannot reach each other get a lane, and another one when it has ended.
 func TestLane(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		r := newLaneRelay(t, in)
@@ -68,7 +69,7 @@ func TestLane(t *testing.T) {
 	})
 }
 
-// The lane is there before the relay's UDP has answered: it is used once that has.
+// The lane comes before the relay's UDP address has answered: it is used afterwards.
 func TestLaneBeforeSTUN(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		r := newLaneRelay(t, in)
@@ -87,7 +88,7 @@ func TestLaneBeforeSTUN(t *testing.T) {
 	})
 }
 
-// Who gets no lane asks again, but not at once.
+// A node that gets no lane asks again, but not at once.
 func TestNoLane(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		r := newLaneRelay(t, in)
@@ -104,7 +105,7 @@ func TestNoLane(t *testing.T) {
 	})
 }
 
-// A relay whose UDP does not answer binds is not asked again and again.
+// A relay whose UDP does not answer binds is not asked repeatedly.
 func TestLaneThatCannotBeBound(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		r := newLaneRelay(t, in)
@@ -121,7 +122,7 @@ func TestLaneThatCannotBeBound(t *testing.T) {
 	})
 }
 
-// The tunnel goes through another relay: a lane of the one before is none for it.
+// After the tunnel has moved to another relay, a lane of the earlier one is not used.
 func TestLaneOfAnotherRelay(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		r := newLaneRelay(t, in)
@@ -131,7 +132,7 @@ func TestLaneOfAnotherRelay(t *testing.T) {
 		a.in(func() { a.way = nil })
 		a.want(b, "relay")
 		info := lane.Info{Send: lane.NewID(), Recv: lane.NewID(), Key: lane.NewKey(), Idle: time.Minute}
-		a.LaneOpened(&laneWay{r: r, a: a, b: b}, b.id, info) // by a connection that it goes by no more
+		a.LaneOpened(&laneConn{r: r, a: a, b: b}, b.id, info) // from a connection that it no longer uses
 		time.Sleep(time.Second)
 		if a.to(b) != "relay" {
 			t.Errorf("the path is %s", a.to(b))

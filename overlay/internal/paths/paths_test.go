@@ -14,8 +14,8 @@ import (
 	"weft/overlay/internal/probe"
 )
 
-// Two nodes that have told each other where they are find a direct path. What a
-// tunnel had of paths goes with it, and the peer notices.
+// Two nodes that have sent each other their candidates find a direct path. The paths of a
+// tunnel end with it, and the peer notices.
 func TestDirect(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		a, b := newSide(t, in, 1), newSide(t, in, 2)
@@ -48,8 +48,8 @@ func TestDirect(t *testing.T) {
 	})
 }
 
-// What a peer said before it started anew is not where it is now.
-func TestWordOfAnotherBoot(t *testing.T) {
+// Candidates that a peer sent before its restart are dropped.
+func TestCandidatesOfAnotherBoot(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		var probes atomic.Int64
 		a, b := newSide(t, in, 1), newSide(t, in, 2)
@@ -76,8 +76,8 @@ func TestWordOfAnotherBoot(t *testing.T) {
 	})
 }
 
-// A way has one holder: who has proven to be there, or else who came first.
-func TestWaysTakenFromAnotherPeer(t *testing.T) {
+// A path belongs to one peer: the one that has proven it, or else the first.
+func TestPathsTakenFromAnotherPeer(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		a, b, c := newSide(t, in, 1), newSide(t, in, 2), newSide(t, in, 3)
 		begin(a, b)
@@ -110,7 +110,7 @@ func TestWaysTakenFromAnotherPeer(t *testing.T) {
 	})
 }
 
-// A flood of replays of one probe costs the owner so much a second and no more.
+// A flood of replays of one probe costs the owner a bounded amount each second.
 func TestProberRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr := newProber(cert.NodeID{1}, [32]byte{1})
@@ -143,7 +143,7 @@ func TestProberRoom(t *testing.T) {
 	})
 }
 
-// The keys of the session before go on being good, and those before no more.
+// The keys of the previous session stay valid, and earlier ones do not.
 func TestKeysOfTwoSessions(t *testing.T) {
 	bubble(t, func(t *testing.T, in *overlaytest.Internet) {
 		a, b := newSide(t, in, 1), newSide(t, in, 2)

@@ -23,8 +23,8 @@ import (
 	"weft/overlay/stun"
 )
 
-// side is a node's paths with an owner, over an internet in memory, in simulated
-// time. Data always flow.
+// side is the Paths of a node with an owner, on an internet in memory, in simulated time.
+// Data always flow.
 type side struct {
 	*Paths
 	t     *testing.T
@@ -44,7 +44,7 @@ func bubble(t *testing.T, f func(t *testing.T, in *overlaytest.Internet)) {
 	})
 }
 
-// newSide makes one at an address, with an owner that lives as long as the test.
+// newSide makes a side at an address. Its owner runs until the test ends.
 func newSide(t *testing.T, in *overlaytest.Internet, last byte) *side {
 	addr := netip.AddrFrom4([4]byte{192, 0, 2, last})
 	s := &side{t: t, id: cert.NodeID{last}, calls: make(chan func(), 256), host: in.Host(addr.String(), addr.String())}
@@ -84,7 +84,7 @@ func newSide(t *testing.T, in *overlaytest.Internet, last byte) *side {
 	return s
 }
 
-// receive does what WireGuard does, which reads the main socket.
+// receive reads the main socket, as WireGuard does.
 func receive(fn conn.ReceiveFunc) {
 	bufs, sizes, eps := make([][]byte, bind.BatchSize), make([]int, bind.BatchSize), make([]conn.Endpoint, bind.BatchSize)
 	for i := range bufs {
@@ -117,7 +117,7 @@ func (s *side) own(done <-chan struct{}) {
 	}
 }
 
-// in has the owner call f, and waits for it.
+// in makes the owner call f, and waits for it.
 func (s *side) in(f func()) {
 	done := make(chan struct{})
 	s.do(func() { f(); close(done) })
@@ -137,21 +137,21 @@ func begin(a, b *side) {
 	}
 }
 
-// session is one of which only what Begin reads is there.
+// session makes a session that has only what Begin needs.
 func (s *side) session(peer *side, send, recv [32]byte) *intro.Session {
 	return &intro.Session{
 		Peer: &cert.Node{ID: peer.id}, Remote: intro.Hello{Boot: uint64(peer.id[0])}, ProbeSend: send, ProbeRecv: recv, Initiator: s.id[0] < peer.id[0],
 	}
 }
 
-// tells has a peer hear what s would tell it.
+// tells delivers the candidates of s to a peer.
 func (s *side) tells(peer *side) {
 	var m intro.Message
 	s.in(func() { m = s.message(true) })
 	peer.Message(peer.session(s, [32]byte{}, [32]byte{}), m)
 }
 
-// to is the path to a peer.
+// to returns the kind of the path to a peer.
 func (s *side) to(peer *side) (k string) {
 	s.in(func() {
 		p, _ := s.Shown(peer.id)
@@ -177,11 +177,11 @@ type laneRelay struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	sides  map[lane.ID]*laneSide // of the one lane that there is, if any
-	a, b   *laneSide             // the same
-	asked  int                   // for lanes
-	none   bool                  // it gives none
-	silent bool                  // to binds
+	sides  map[lane.ID]*laneSide // of the one lane, if there is one
+	a, b   *laneSide             // its two sides
+	asked  int                   // how many lanes were requested
+	none   bool                  // it offers no lanes
+	silent bool                  // it does not answer binds
 }
 
 // laneSide is one end of a lane at the relay.
@@ -242,18 +242,18 @@ func (r *laneRelay) lane(kind lane.Kind, id lane.ID, pkt []byte, from netip.Addr
 	}
 }
 
-// laneWay is the connection of two nodes to the relay. Who asks for a lane has both told
-// of it.
-type laneWay struct {
-	homes.RelayConn // nil: nothing else is asked of it
+// laneConn is the connection of two nodes to the relay. A request for a lane reports it
+// to both.
+type laneConn struct {
+	homes.RelayConn // nil: nothing else is called
 	r               *laneRelay
 	a, b            *side
 }
 
-func (w *laneWay) Relay() api.Relay { return api.Relay{STUN: []string{w.r.at.String()}} }
+func (w *laneConn) Relay() api.Relay { return api.Relay{STUN: []string{w.r.at.String()}} }
 
-// RequestLane tells both sides of their lane: the same for as long as there is one.
-func (w *laneWay) RequestLane(cert.NodeID) error {
+// RequestLane reports the lane to both sides, the same one while it exists.
+func (w *laneConn) RequestLane(cert.NodeID) error {
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()
 	w.r.asked++

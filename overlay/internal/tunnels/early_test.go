@@ -13,14 +13,13 @@ func nodeID(n int) (id cert.NodeID) {
 	return id
 }
 
-// Messages that came ahead of an introduction are kept in their order, a few of each
-// sender, and only for a moment.
+// Early messages are held in order, a few of each sender, and only for a moment.
 func TestEarly(t *testing.T) {
 	e := early{pending: func(cert.NodeID) bool { return true }, from: map[cert.NodeID][][]byte{}}
 	pkt := []byte{0}
 	for n := range byte(heldPerSender + 2) {
 		pkt[0] = n
-		e.hold(nodeID(1), pkt) // which is borrowed
+		e.hold(nodeID(1), pkt) // which copies pkt
 	}
 	e.hold(nodeID(1), make([]byte, heldPacketSize+1))
 	e.hold(nodeID(2), make([]byte, heldPacketSize+1))
@@ -35,9 +34,9 @@ func TestEarly(t *testing.T) {
 	}
 }
 
-// Strangers hold so much and no more. Those whose introductions came to nothing make
-// room for others, and nobody else does.
-func TestEarlyOfManyStrangers(t *testing.T) {
+// The messages of unknown senders are bounded. Those of failed introductions make room
+// for others; no others do.
+func TestEarlyOfManySenders(t *testing.T) {
 	over := map[cert.NodeID]bool{}
 	e := early{pending: func(id cert.NodeID) bool { return !over[id] }, from: map[cert.NodeID][][]byte{}}
 	for n := range 3 * maxEarlySenders {

@@ -9,7 +9,7 @@ import (
 	"weft/overlay/rtt"
 )
 
-// What becomes of a tunnel, by its counters. Times are seconds ago.
+// What a tunnel needs, by its counters. Times are in seconds before now.
 func TestJudge(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	ago := func(seconds float64) time.Time {
@@ -75,7 +75,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// A lost session is redialled once in a while and not with every tick.
+// A lost session is redialled now and then, not with every check.
 func TestJudgeSpacing(t *testing.T) {
 	now := time.Now()
 	q := peer{ours: true, lost: now}
@@ -92,8 +92,8 @@ func TestJudgeSpacing(t *testing.T) {
 	}
 }
 
-// WireGuard's keepalive answers for data that nobody has to answer, and a
-// tunnel that is quiet is not looked at before its time is over.
+// WireGuard's keepalive counts as the answer to data that need none, and a quiet tunnel
+// is not checked before its time is over.
 func TestJudgeQuiet(t *testing.T) {
 	now := time.Now()
 	q := peer{session: new(intro.Session)}
@@ -104,8 +104,8 @@ func TestJudgeQuiet(t *testing.T) {
 	}
 }
 
-// What it costs to know that data arrive which nobody answers: one question at
-// the most, and none where WireGuard's keepalive says it first.
+// The cost of knowing that data without answers arrive: one ping at most, and none if
+// WireGuard's keepalive arrives first.
 func TestJudgeOneWay(t *testing.T) {
 	start := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {

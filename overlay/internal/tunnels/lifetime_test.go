@@ -8,8 +8,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// When a peer has to show another certificate, and when it is looked at again for that.
-// Nothing calls here: an introduction is under way, or was a moment ago.
+// When a peer must present another certificate, and when it is checked again for that. No
+// call is made here, because an introduction is in progress or was a moment ago.
 func TestRenewal(t *testing.T) {
 	const life = 6 * time.Hour
 	moment := time.Unix(1, 0) // stands for now

@@ -21,8 +21,8 @@ import (
 	"weft/overlay/status"
 )
 
-// bare is a table whose calls are run, and that has neither relays nor a plane, so that
-// nothing is introduced.
+// bare returns a Table whose calls are run, without relays and without a plane, so that
+// no introduction is made.
 func bare(t *testing.T) *Table {
 	cfg := Config{
 		Held: new(network.Holder), Directory: directory.New(time.Now), Health: new(status.Warnings), Log: slog.New(slog.DiscardHandler),
@@ -50,8 +50,8 @@ func bare(t *testing.T) *Table {
 	return tb
 }
 
-// A relay that says again and again that a peer is silent makes the node wait once,
-// not once more with each word.
+// A relay that repeats its report of a silent peer makes the node wait once, not once for
+// each report.
 func TestSilentIsAwaitedOnce(t *testing.T) {
 	var q peer
 	first, second := &dialing{}, &dialing{}
@@ -66,14 +66,14 @@ func TestSilentIsAwaitedOnce(t *testing.T) {
 	}
 }
 
-// When a relay's word that a peer is silent ends the introduction that goes by it.
+// When a relay's report of a silent peer ends the introduction through that relay.
 func TestSilent(t *testing.T) {
 	way, other := homes.RelayConn(&homes.Guest{}), homes.RelayConn(&homes.Guest{})
 	for name, c := range map[string]struct {
-		by    homes.RelayConn // who says so, when the peer was asked a second ago
+		by    homes.RelayConn // the relay connection of the report; the peer was asked a second before
 		first func(tb *Table, q *peer)
-		later func(tb *Table, q *peer, anew context.CancelCauseFunc) // two seconds after the word
-		after time.Duration                                          // the introduction ends so long after the word; 0: it does not
+		later func(tb *Table, q *peer, anew context.CancelCauseFunc) // two seconds after the report
+		after time.Duration                                          // how long after the report the introduction ends; 0: it does not
 	}{
 		"it is silent":           {by: way, after: silentFor - time.Second},
 		"another relay says so":  {by: other},
@@ -129,8 +129,8 @@ func TestSilent(t *testing.T) {
 	}
 }
 
-// A peer that was dropped while this node called it gets no tunnel from the answer that
-// comes all the same.
+// A peer that was dropped while this node introduced itself to it gets no tunnel from a
+// late answer.
 func TestAnswerAfterTheTunnelWasDropped(t *testing.T) {
 	tb := bare(t)
 	q := &peer{id: nodeID(1)}
