@@ -38,8 +38,8 @@
 // Who is where:
 //
 //   - directory: the nodes that the server names to this one, with certificates.
-//   - presence: whether a node is online and at which relay, as relays report it.
-//     It is hearsay and travels apart from the directory.
+//   - presence: whether a node is online and at which relay, as relays report it. It is
+//     only reported, and travels apart from the directory.
 //   - home relay: the relay to which a node stays connected.
 //   - unknown sender: a node that sends and has neither tunnel nor introduction
 //     here. Not one that the directory lacks.
@@ -50,8 +50,8 @@
 //     they then agree on.
 //   - session: the connection that an introduction has made; later messages of
 //     the two use it. Never a TCP, TLS or WireGuard session.
-//   - pending: asked for and not decided: a peer whose introduction is under way;
-//     for users, a join that somebody must approve.
+//   - pending: asked for and not decided: a peer whose introduction is in progress; for
+//     users, a join that somebody must approve.
 //   - held: packets that wait until there is a tunnel. Files on disk are saved.
 //   - tunnel: the encrypted exchange of packets with one peer, by whatever path.
 //   - proven: a node is known to hold the private key of the WireGuard key that it
@@ -63,8 +63,8 @@
 //     server or relay (package link). Not a network interface.
 //   - relay connection: the link over which frames of a relay travel: the home
 //     connection to the home relay, guest connections to others.
-//   - path: one of the ways by which packets get to a peer: direct, relayed UDP or
-//     the relay connection. A peer has one selected path at a time.
+//   - path: how packets get to a peer: direct, relayed UDP or the relay connection. A
+//     peer has one selected path at a time.
 //   - direct path: UDP between an address of ours and one of the peer's.
 //   - relayed UDP: UDP that a relay forwards by an id which it gave for the two
 //     nodes. The wire and JSON call it "lane", and so does package lane, which is
@@ -82,7 +82,7 @@
 //
 // # Where to read on
 //
-// How a packet finds its way, and where to read on:
+// The files of this package:
 //
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network

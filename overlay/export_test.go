@@ -46,11 +46,11 @@ func (n *Node) Guests() int {
 	return 0
 }
 
-// RelayVia returns how the node is connected to its relay: "direct", "websocket", or
+// RelayTransport returns how the node is connected to its relay: "direct", "websocket", or
 // "" while it is not.
-func (n *Node) RelayVia() string {
+func (n *Node) RelayTransport() string {
 	if r := n.active.Load(); r != nil {
-		return r.home.State().Via
+		return r.home.State().Transport
 	}
 	return ""
 }

@@ -468,8 +468,8 @@ func TestSlowUplinkStart(t *testing.T) {
 					online := time.Since(begun)
 					took, err := w.page()
 					t.Logf("online after %v, a page after %v", online, took)
-					if via := n.RelayVia(); err != nil || online > time.Minute || via != "direct" {
-						t.Errorf("online after %v by %s, then page: %v after %v", online, via, err, took)
+					if by := n.RelayTransport(); err != nil || online > time.Minute || by != "direct" {
+						t.Errorf("online after %v by %s, then page: %v after %v", online, by, err, took)
 					}
 				}
 				if l := w.logs[who].count("relay"); l > 0 {

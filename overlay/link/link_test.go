@@ -552,7 +552,7 @@ func (e *endless) Read(p []byte) (int, error) { e.n.Add(int64(len(p))); return l
 
 // Thousands of clients that send nothing, or junk, keep nobody out: a good client gets in
 // within a second, and there are never more unauthenticated connections than allowed.
-func TestStrangers(t *testing.T) {
+func TestUnauthenticatedFlood(t *testing.T) {
 	s := newSite(t, func(c *ServerConfig) { c.MaxHandshakes = 200 })
 	var conns []net.Conn
 	defer func() {

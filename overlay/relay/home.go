@@ -27,11 +27,11 @@ var (
 
 // State is the state of the home connection.
 type State struct {
-	Relay  api.Relay // the home relay; zero before the first connection
-	Online bool      // the relay's welcome was received
-	Err    error     // why it is offline; nil during the first attempt
-	Since  time.Time
-	Via    string // "direct" or "websocket", "" while offline
+	Relay     api.Relay // the home relay; zero before the first connection
+	Online    bool      // the relay's welcome was received
+	Err       error     // why it is offline; nil during the first attempt
+	Since     time.Time
+	Transport string // "direct" or "websocket", "" while offline
 }
 
 // HomeConfig configures NewHome.
@@ -197,9 +197,9 @@ func (h *Home) connect(ctx context.Context, rl api.Relay) error {
 	c.process = processAt(h.process, c.Certificates())
 	hh.conn = c
 	hh.Handler = h.cfg.Handler(c)
-	hh.via = "direct"
+	hh.transport = "direct"
 	if c.lc != nil && c.lc.WebSocket() {
-		hh.via = "websocket"
+		hh.transport = "websocket"
 	}
 	h.telling.Lock()
 	c.SendVersions(h.cfg.Versions())
@@ -253,10 +253,10 @@ func (h *Home) set(s State) {
 // homeHandler picks out what Home needs and passes everything on.
 type homeHandler struct {
 	Handler
-	home  *Home
-	conn  *Conn
-	relay api.Relay
-	via   string
+	home      *Home
+	conn      *Conn
+	relay     api.Relay
+	transport string
 }
 
 func (hh *homeHandler) Welcome(w Welcome) {
@@ -276,7 +276,7 @@ func (hh *homeHandler) Welcome(w Welcome) {
 		}
 	}
 	hh.Handler.Welcome(w)
-	h.set(State{Relay: hh.relay, Online: true, Via: hh.via})
+	h.set(State{Relay: hh.relay, Online: true, Transport: hh.transport})
 }
 
 // Draining makes a node that has other relays move at once; else it stays until the relay

@@ -112,8 +112,8 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 	}
 	id := cert.NodeID{peer[0]}
 	ep := bind.NewEndpoint(id, other)
-	way := bind.Path{Kind: bind.Direct, Addr: netip.AddrPortFrom(netip.MustParseAddr(peerAddr), port)}
-	if err := ep.SetPath(way, limit); err != nil {
+	path := bind.Path{Kind: bind.Direct, Addr: netip.AddrPortFrom(netip.MustParseAddr(peerAddr), port)}
+	if err := ep.SetPath(path, limit); err != nil {
 		return err
 	}
 	rules := []api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}
@@ -125,7 +125,7 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 		return err
 	}
 	b.Admit(ep)
-	b.Verify(ep, way)
+	b.Verify(ep, path)
 	fmt.Println("up")
 	select {}
 }

@@ -68,6 +68,6 @@ func TestWhoMaySayWhat(t *testing.T) {
 	}
 	// An answer goes over the connection on which the introduction arrived.
 	if g.Of(cert.NodeID{1}, 1) != far || g.Of(cert.NodeID{2}, 1) != RelayConn(home) {
-		t.Error("an introduction went another way than it came")
+		t.Error("an answer uses another connection than its introduction")
 	}
 }

@@ -128,9 +128,9 @@ func (a *Agent) wake(t instant) {
 func (a *Agent) Relayed(at time.Time) { a.relayed = max(a.relayed, a.at(at)) }
 
 // Received says when data from the peer last arrived on a path.
-func (a *Agent) Received(via Path, at time.Time) {
+func (a *Agent) Received(on Path, at time.Time) {
 	t := a.at(at)
-	if l := a.find(via); l != nil && t > l.received {
+	if l := a.find(on); l != nil && t > l.received {
 		l.received = t
 		a.lastUse = max(a.lastUse, t)
 	}
@@ -138,15 +138,15 @@ func (a *Agent) Received(via Path, at time.Time) {
 
 // SendFailed says that the system refuses to send on a path: a datagram is too long for the
 // interface (tooLong), or the address is unreachable.
-func (a *Agent) SendFailed(now time.Time, via Path, tooLong bool) {
+func (a *Agent) SendFailed(now time.Time, on Path, tooLong bool) {
 	t := a.at(now)
-	l := a.find(via)
+	l := a.find(on)
 	switch {
 	case l == nil:
 		return
 	case tooLong:
 		l.size = size{next: t.add(sizeFell)}
-	case via == a.cur:
+	case on == a.cur:
 		a.lose(l, t)
 	}
 	a.step(t)
@@ -184,10 +184,10 @@ func (a *Agent) SetRemote(now time.Time, remote Remote) {
 		a.links[i].listed = false
 	}
 	for _, c := range a.remote.Candidates {
-		via := Path{Addr: c.Addr}
-		l := a.find(via)
+		on := Path{Addr: c.Addr}
+		l := a.find(on)
 		if l == nil {
-			if l = a.addLink(via, c.Type, t); l == nil {
+			if l = a.addLink(on, c.Type, t); l == nil {
 				continue
 			}
 			// It joins the round in progress.
@@ -227,12 +227,12 @@ func (a *Agent) asked(t instant) {
 // false first.
 func (a *Agent) SetLane(now time.Time, ready bool) {
 	t := a.at(now)
-	via := Path{Relayed: true}
+	on := Path{Relayed: true}
 	switch {
 	case ready == a.lane:
 	case ready:
 		a.lane = true
-		if l := a.addLink(via, "", t); l != nil {
+		if l := a.addLink(on, "", t); l != nil {
 			l.next = t
 		}
 	default:
@@ -267,18 +267,18 @@ func (a *Agent) NetworkChanged(now time.Time) {
 }
 
 // Ping says that an authentic ping of size bytes has arrived. It may be a replay.
-func (a *Agent) Ping(now time.Time, via Path, tx probe.Tx, size int) {
+func (a *Agent) Ping(now time.Time, on Path, tx probe.Tx, size int) {
 	t := a.at(now)
 	if !a.pongs.take(t, pongsPerSec, pongsBurst) {
 		return
 	}
-	l := a.find(via)
-	if l == nil && !via.Relayed && a.admissible(via.Addr) {
-		l = a.addLink(via, TypeSeen, t)
+	l := a.find(on)
+	if l == nil && !on.Relayed && a.admissible(on.Addr) {
+		l = a.addLink(on, TypeSeen, t)
 	}
 	if l != nil {
 		a.sawPeer(l, t)
-		if l.verified == 0 && via != a.cur && t.sub(l.pinged) >= minFollow {
+		if l.verified == 0 && on != a.cur && t.sub(l.pinged) >= minFollow {
 			// Send the ping before the pong: when the peer has both, it knows that its
 			// address is verified here.
 			if !a.pingUnverified(l, t) && t.sub(l.followed) >= followAlways {
@@ -288,15 +288,15 @@ func (a *Agent) Ping(now time.Time, via Path, tx probe.Tx, size int) {
 			}
 		}
 	}
-	a.out.Send = append(a.out.Send, Send{Path: via, Kind: probe.Pong, Tx: tx, Size: probe.Len, To: via.Addr})
+	a.out.Send = append(a.out.Send, Send{Path: on, Kind: probe.Pong, Tx: tx, Size: probe.Len, To: on.Addr})
 	a.step(t)
 }
 
 // Pong says that an authentic pong has arrived, and reports whether it answers an open
 // ping.
-func (a *Agent) Pong(now time.Time, via Path, tx probe.Tx) bool {
+func (a *Agent) Pong(now time.Time, on Path, tx probe.Tx) bool {
 	t := a.at(now)
-	l := a.find(via)
+	l := a.find(on)
 	if l == nil {
 		return false
 	}

@@ -379,12 +379,12 @@ func FuzzAgent(f *testing.F) {
 		ops = ops[:min(len(ops), 200)]
 		for i := 0; i+1 < len(ops); i += 2 {
 			op, arg := ops[i], ops[i+1]
-			via := ways[int(arg)%len(ways)]
+			on := ways[int(arg)%len(ways)]
 			switch op % 11 {
 			case 0:
 				b.a.Data(b.now, b.now)
 			case 1:
-				b.a.Ping(b.now, via, probe.Tx{arg}, int(arg))
+				b.a.Ping(b.now, on, probe.Tx{arg}, int(arg))
 			case 2:
 				if len(pings) > 0 {
 					s := pings[int(arg)%len(pings)]
@@ -401,7 +401,7 @@ func FuzzAgent(f *testing.F) {
 			case 7:
 				b.a.CallMe(b.now)
 			case 8:
-				b.a.Received(via, b.now)
+				b.a.Received(on, b.now)
 			default:
 				b.run(time.Duration(arg)*20*time.Millisecond, op%2 == 0, func(s Send) {
 					if len(pings) < 1000 {

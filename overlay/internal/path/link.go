@@ -42,9 +42,9 @@ type ping struct {
 }
 
 // find returns the link of a path, or nil.
-func (a *Agent) find(via Path) *link {
+func (a *Agent) find(on Path) *link {
 	for i := range a.links {
-		if a.links[i].path == via {
+		if a.links[i].path == on {
 			return &a.links[i]
 		}
 	}
@@ -53,7 +53,7 @@ func (a *Agent) find(via Path) *link {
 
 // addLink makes a link. If there is no room, it drops an address that is not a candidate
 // of the peer; if there is none, it returns nil.
-func (a *Agent) addLink(via Path, typ Type, t instant) *link {
+func (a *Agent) addLink(on Path, typ Type, t instant) *link {
 	if typ == TypeSeen {
 		n, worst := 0, -1
 		for i := range a.links {
@@ -74,7 +74,7 @@ func (a *Agent) addLink(via Path, typ Type, t instant) *link {
 			a.dropLinks(func(l *link) bool { return l.path == w })
 		}
 	}
-	a.links = append(a.links, link{path: via, typ: typ, from: t})
+	a.links = append(a.links, link{path: on, typ: typ, from: t})
 	l := &a.links[len(a.links)-1]
 	a.classify(l)
 	return l

@@ -68,8 +68,8 @@ func (a *Agent) keepRound(t instant) {
 	}
 	for i := range a.links {
 		if l := &a.links[i]; l.path.Socket != 0 && l.path != a.cur && t.sub(l.probed) >= keepSocket {
-			via := l.path
-			a.dropLinks(func(l *link) bool { return l.path == via })
+			on := l.path
+			a.dropLinks(func(l *link) bool { return l.path == on })
 			break
 		}
 	}

@@ -157,6 +157,6 @@ func (s *scan) nextPort() uint16 {
 
 // scanPing sends a ping without waiting for its answer: if it arrives, the peer pings
 // back.
-func (a *Agent) scanPing(via Path) {
-	a.out.Send = append(a.out.Send, Send{Path: via, Kind: probe.Ping, Tx: a.newTx(), Size: probe.Len})
+func (a *Agent) scanPing(on Path) {
+	a.out.Send = append(a.out.Send, Send{Path: on, Kind: probe.Ping, Tx: a.newTx(), Size: probe.Len})
 }

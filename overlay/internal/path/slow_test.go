@@ -24,7 +24,7 @@ func TestFillingUplink(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			via := Path{Addr: addr("192.0.2.1:7")}
+			on := Path{Addr: addr("192.0.2.1:7")}
 			b.a.Open(b.now)
 			b.a.SetRemote(b.now, remote("192.0.2.1:7"))
 			type answer struct {
@@ -41,7 +41,7 @@ func TestFillingUplink(t *testing.T) {
 						delay = min(delay+time.Duration(c.per*float64(10*time.Millisecond)), max(c.full, delay))
 					}
 					for len(way) > 0 && !way[0].at.After(b.now) {
-						b.a.Pong(b.now, via, way[0].tx)
+						b.a.Pong(b.now, on, way[0].tx)
 						way = way[1:]
 					}
 					b.a.Data(b.now, b.now)
@@ -49,7 +49,7 @@ func TestFillingUplink(t *testing.T) {
 						b.a.Tick(b.now)
 					}
 					b.take(func(s Send) {
-						if s.Kind == probe.Ping && s.Path == via && !cut {
+						if s.Kind == probe.Ping && s.Path == on && !cut {
 							way = append(way, answer{b.now.Add(delay), s.Tx})
 						}
 					})

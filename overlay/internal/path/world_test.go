@@ -148,32 +148,32 @@ func (n *node) datagram(b []byte, from netip.AddrPort, socket uint16) {
 	if n.deaf {
 		return
 	}
-	via := Path{Addr: from, Socket: socket}
+	on := Path{Addr: from, Socket: socket}
 	if from == n.w.lane && len(b) > 2 && b[0] == 0xF6 && b[1] == 1-n.side {
-		b, via = b[2:], Path{Relayed: true}
+		b, on = b[2:], Path{Relayed: true}
 	}
 	switch {
 	case b[0] == probe.First:
 		m, ok := n.recv.Open(b)
 		switch {
 		case !ok:
-			n.w.t.Errorf("%s: a probe that does not open, from %v", n.name, via)
+			n.w.t.Errorf("%s: a probe that does not open, from %v", n.name, on)
 		case m.Kind == probe.Ping:
-			n.agent.Ping(time.Now(), via, m.Tx, m.Size)
+			n.agent.Ping(time.Now(), on, m.Tx, m.Size)
 		default:
-			n.agent.Pong(time.Now(), via, m.Tx)
+			n.agent.Pong(time.Now(), on, m.Tx)
 		}
 	case b[0] == 4:
-		if !n.admitted[via] {
+		if !n.admitted[on] {
 			n.late++
 			break
 		}
 		kind := Direct
-		if via.Relayed {
+		if on.Relayed {
 			kind = RelayedUDP
 		}
 		n.data(kind)
-		n.agent.Received(via, time.Now())
+		n.agent.Received(on, time.Now())
 	default:
 		if tx, seen, err := stun.ParseResponse(b); err == nil {
 			for i := range n.tx {
@@ -302,20 +302,20 @@ func (n *node) act() {
 	}
 }
 
-func (n *node) write(via Path, b []byte) {
+func (n *node) write(on Path, b []byte) {
 	c := n.sock
 	switch {
-	case via.Relayed:
+	case on.Relayed:
 		c.WriteToUDPAddrPort(append([]byte{0xF6, n.side}, b...), n.w.lane)
 		return
-	case via.Socket != 0:
-		if c = n.extra[via.Socket]; c == nil {
+	case on.Socket != 0:
+		if c = n.extra[on.Socket]; c == nil {
 			c = socket(n.w.t, n.host, ":0")
-			n.extra[via.Socket] = c
-			go n.read(c, via.Socket)
+			n.extra[on.Socket] = c
+			go n.read(c, on.Socket)
 		}
 	}
-	c.WriteToUDPAddrPort(b, via.Addr)
+	c.WriteToUDPAddrPort(b, on.Addr)
 }
 
 // sendData sends one message on the path in use.

@@ -12,10 +12,10 @@
 // prober's mutex is held for one datagram, and nothing is called meanwhile; the packet
 // path takes no lock.
 //
-//	paths.go       agents: made with a tunnel, stepped, obeyed
-//	peer.go        what one tunnel has: its agent, its sockets, its names for ways
-//	nets.go        this machine's networks, its relays' STUN, what it looks like from outside
-//	candidates.go  what this node tells its peers of that, and they it
-//	probe.go       datagrams in: probes, STUN, trouble with a way
+//	paths.go       agents: made with a tunnel, stepped, their output done
+//	peer.go        what one tunnel has: its agent, its sockets, its names for paths
+//	nets.go        this machine's networks, and gathering
+//	candidates.go  the candidates that nodes send each other
+//	probe.go       datagrams in: probes, STUN, errors of sending
 //	lane.go        lanes
 package paths

@@ -37,15 +37,15 @@ type laneOf struct {
 
 // keepLane requests a lane when one is wanted, and continues to bind it.
 func (ps *Paths) keepLane(o *peer, want bool, now time.Time) {
-	l, way := &o.lane, ps.cfg.RelayConn(o.id)
-	if l.binder != nil && l.conn != way {
+	l, conn := &o.lane, ps.cfg.RelayConn(o.id)
+	if l.binder != nil && l.conn != conn {
 		ps.endLane(o)
 	}
 	switch {
 	case l.binder == nil && want && !now.Before(l.ask):
 		l.ask = now.Add(laneWait)
 		l.next = l.ask
-		if way == nil || way.RequestLane(o.id) != nil {
+		if conn == nil || conn.RequestLane(o.id) != nil {
 			l.ask = now.Add(laneRetry)
 			l.next = l.ask
 		}

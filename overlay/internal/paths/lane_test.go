@@ -15,7 +15,7 @@ func apart(t *testing.T, in *overlaytest.Internet, r *laneRelay) (a, b *side) {
 	in.Partition(a.host, b.host)
 	w := &laneConn{r: r, a: a, b: b}
 	for _, s := range []*side{a, b} {
-		s.in(func() { s.way = w })
+		s.in(func() { s.conn = w })
 	}
 	begin(a, b)
 	time.Sleep(5 * time.Second) // they gather
@@ -56,8 +56,8 @@ func TestLane(t *testing.T) {
 		b.want(a, "lane")
 
 		r.set(func(r *laneRelay) { clear(r.sides) })
-		a.LaneEnded(a.way, b.id)
-		b.LaneEnded(b.way, a.id)
+		a.LaneEnded(a.conn, b.id)
+		b.LaneEnded(b.conn, a.id)
 		a.want(b, "relay")
 		asked := r.requests()
 		time.Sleep(laneRetry - time.Second)
@@ -129,7 +129,7 @@ func TestLaneOfAnotherRelay(t *testing.T) {
 		a, b := apart(t, in, r)
 		r.findsSTUN(a, b)
 		a.want(b, "lane")
-		a.in(func() { a.way = nil })
+		a.in(func() { a.conn = nil })
 		a.want(b, "relay")
 		info := lane.Info{Send: lane.NewID(), Recv: lane.NewID(), Key: lane.NewKey(), Idle: time.Minute}
 		a.LaneOpened(&laneConn{r: r, a: a, b: b}, b.id, info) // from a connection that it no longer uses

@@ -169,9 +169,9 @@ func (ps *Paths) step(o *peer, now time.Time) {
 		return
 	}
 	a.Data(now, st.LastTx)
-	if via := o.shown.Path; via != (path.Path{}) {
-		if heard := ps.cfg.Bind.LastReceived(o.inward(via)); !heard.IsZero() {
-			a.Received(via, heard)
+	if ap := o.shown.Path; ap != (path.Path{}) {
+		if heard := ps.cfg.Bind.LastReceived(o.inward(ap)); !heard.IsZero() {
+			a.Received(ap, heard)
 		}
 	}
 	if heard := o.endpoint.LastRelayed(); !heard.IsZero() {
@@ -199,8 +199,8 @@ func (ps *Paths) act(o *peer, now time.Time) {
 	for _, s := range out.Send {
 		ps.sendProbe(o, s)
 	}
-	for _, via := range out.Forget {
-		ps.forget(o, via)
+	for _, ap := range out.Forget {
+		ps.forget(o, ap)
 	}
 	if out.Changed {
 		ps.changePath(o, a.Selected())
@@ -232,12 +232,12 @@ func (ps *Paths) act(o *peer, now time.Time) {
 func (ps *Paths) changePath(o *peer, to path.Selection) {
 	was := o.shown
 	o.shown = to
-	way, limit := o.outward(to.Path), to.Limit
+	bp, limit := o.outward(to.Path), to.Limit
 	if to.Kind == path.RelayedUDP {
 		limit += lane.HeaderLen
 	}
-	if err := o.endpoint.SetPath(way, limit); err != nil {
-		ps.cfg.Log.Debug("set path", "peer", o.id, "way", way, "err", err)
+	if err := o.endpoint.SetPath(bp, limit); err != nil {
+		ps.cfg.Log.Debug("set path", "peer", o.id, "path", bp, "err", err)
 	}
 	if was.Path != to.Path {
 		ps.cfg.Log.Debug("path", "peer", ps.cfg.Name(o.id), "path", to.Kind, "endpoint", to.Path.Addr, "why", to.Reason)
@@ -247,14 +247,14 @@ func (ps *Paths) changePath(o *peer, to path.Selection) {
 
 // sendProbe sends a ping or pong. If it cannot be sent, it is lost.
 func (ps *Paths) sendProbe(o *peer, s path.Send) {
-	way := o.outward(s.Path)
-	if s.Path.Socket != 0 && way.Socket == nil {
+	bp := o.outward(s.Path)
+	if s.Path.Socket != 0 && bp.Socket == nil {
 		sock, err := ps.cfg.Bind.AddSocket()
 		if err != nil {
 			return
 		}
 		o.addSocket(s.Path.Socket, sock)
-		way.Socket = sock
+		bp.Socket = sock
 	}
 	b := ps.buf[:0]
 	if s.Kind == probe.Ping {
@@ -262,7 +262,7 @@ func (ps *Paths) sendProbe(o *peer, s path.Send) {
 	} else {
 		b = o.send.AppendPong(b, s.Tx, s.To)
 	}
-	ps.cfg.Bind.SendTo(b, way)
+	ps.cfg.Bind.SendTo(b, bp)
 }
 
 // admit makes messages of the data plane that arrive on a path count as the peer's. A
@@ -282,8 +282,8 @@ func (ps *Paths) admit(o *peer, ad path.Admission) {
 }
 
 // forget undoes admit.
-func (ps *Paths) forget(o *peer, via path.Path) {
-	w := o.inward(via)
+func (ps *Paths) forget(o *peer, ap path.Path) {
+	w := o.inward(ap)
 	if ps.claims[w] == o.id {
 		delete(ps.claims, w)
 		ps.cfg.Bind.Unverify(w)

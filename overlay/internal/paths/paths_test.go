@@ -36,7 +36,7 @@ func TestDirect(t *testing.T) {
 				t.Errorf("path of a tunnel that has ended: %+v", p)
 			}
 			if len(b.claims) != 0 || len(b.tags) != 0 || len(*b.byTag.Load()) != 0 {
-				t.Errorf("left behind: %d ways, %d probers", len(b.claims), len(b.tags))
+				t.Errorf("left behind: %d paths, %d probers", len(b.claims), len(b.tags))
 			}
 		})
 
@@ -82,30 +82,30 @@ func TestPathsTakenFromAnotherPeer(t *testing.T) {
 		a, b, c := newSide(t, in, 1), newSide(t, in, 2), newSide(t, in, 3)
 		begin(a, b)
 		begin(a, c)
-		via := path.Path{Addr: netip.MustParseAddrPort("192.0.2.9:1")}
-		way := bind.Path{Kind: bind.Direct, Addr: via.Addr}
+		at := path.Path{Addr: netip.MustParseAddrPort("192.0.2.9:1")}
+		bp := bind.Path{Kind: bind.Direct, Addr: at.Addr}
 		holder := func() (id cert.NodeID) {
-			a.in(func() { id = a.claims[way] })
+			a.in(func() { id = a.claims[bp] })
 			return id
 		}
 		admit := func(peer *side, proven bool) {
-			a.in(func() { a.admit(a.peers[peer.id], path.Admission{Path: via, Proven: proven}) })
+			a.in(func() { a.admit(a.peers[peer.id], path.Admission{Path: at, Proven: proven}) })
 		}
 		admit(b, false)
 		if holder() != b.id {
-			t.Fatal("a way that is nobody's is not taken")
+			t.Fatal("a path of no peer is not taken")
 		}
 		admit(c, false)
 		if holder() != b.id {
-			t.Error("a ping alone, which may be a replay, took a way from another peer")
+			t.Error("a mere ping, which may be a replay, took a path from another peer")
 		}
 		admit(c, true)
 		if holder() != c.id {
-			t.Error("a peer that has proven to be there does not have the way")
+			t.Error("a peer that has proven the path does not have it")
 		}
-		a.in(func() { a.forget(a.peers[b.id], via) })
+		a.in(func() { a.forget(a.peers[b.id], at) })
 		if holder() != c.id {
-			t.Error("who had a way before took it from who has it now")
+			t.Error("the former owner of a path took it from the present one")
 		}
 	})
 }

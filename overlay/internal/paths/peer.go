@@ -36,20 +36,20 @@ type peer struct {
 
 // inward returns the bind's path for datagrams that arrive on via, outward the one for
 // sending. They differ only for relayed UDP.
-func (o *peer) inward(via path.Path) bind.Path {
-	w := o.outward(via)
-	if via.Relayed {
+func (o *peer) inward(ap path.Path) bind.Path {
+	w := o.outward(ap)
+	if ap.Relayed {
 		w.Lane = o.lane.info.Recv
 	}
 	return w
 }
 
-func (o *peer) outward(via path.Path) bind.Path {
+func (o *peer) outward(ap path.Path) bind.Path {
 	switch {
-	case via.Relayed && o.lane.addr.IsValid():
+	case ap.Relayed && o.lane.addr.IsValid():
 		return bind.Path{Kind: bind.RelayedUDP, Addr: o.lane.addr, Lane: o.lane.info.Send}
-	case via.Addr.IsValid():
-		return bind.Path{Kind: bind.Direct, Addr: via.Addr, Socket: o.sockets[via.Socket]}
+	case ap.Addr.IsValid():
+		return bind.Path{Kind: bind.Direct, Addr: ap.Addr, Socket: o.sockets[ap.Socket]}
 	}
 	return bind.Path{}
 }

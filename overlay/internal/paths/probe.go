@@ -100,14 +100,14 @@ func (ps *Paths) probe(id cert.NodeID, from bind.Path, m probe.Message) {
 	if o == nil {
 		return
 	}
-	via, ok := o.pathOf(from)
+	ap, ok := o.pathOf(from)
 	if !ok {
 		return
 	}
 	now := time.Now()
 	if m.Kind == probe.Ping {
-		o.agent.Ping(now, via, m.Tx, m.Size)
-	} else if o.agent.Pong(now, via, m.Tx) && from.Kind == bind.Direct && from.Socket == nil {
+		o.agent.Ping(now, ap, m.Tx, m.Size)
+	} else if o.agent.Pong(now, ap, m.Tx) && from.Kind == bind.Direct && from.Socket == nil {
 		ps.gatherer.Observed(from.Addr, m.Observed)
 	}
 	ps.act(o, now)
@@ -129,7 +129,7 @@ func (ps *Paths) SendFailed(ep *bind.Endpoint, w bind.Path, err error) {
 		if o == nil || o.endpoint != ep || o.outward(o.shown.Path) != w {
 			return
 		}
-		ps.cfg.Log.Debug("cannot send on a path", "peer", id, "way", w, "err", err)
+		ps.cfg.Log.Debug("cannot send on a path", "peer", id, "path", w, "err", err)
 		o.agent.SendFailed(time.Now(), o.shown.Path, tooLong)
 		ps.act(o, time.Now())
 	})

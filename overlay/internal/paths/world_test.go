@@ -31,7 +31,7 @@ type side struct {
 	id    cert.NodeID
 	bind  *bind.Bind
 	calls chan func()
-	way   homes.RelayConn // of all peers; the owner's
+	conn  homes.RelayConn // of all peers; the owner's
 	host  *overlaytest.Host
 }
 
@@ -64,7 +64,7 @@ func newSide(t *testing.T, in *overlaytest.Internet, last byte) *side {
 		Bind: s.bind, Held: new(network.Holder), Health: new(status.Warnings), Log: slog.New(slog.DiscardHandler),
 		Stats:     func(cert.NodeID) (dataplane.Stats, bool) { return dataplane.Stats{LastTx: time.Now()}, true },
 		Session:   func(cert.NodeID) *intro.Session { return nil },
-		RelayConn: func(cert.NodeID) homes.RelayConn { return s.way },
+		RelayConn: func(cert.NodeID) homes.RelayConn { return s.conn },
 		Changed:   func() {}, Name: cert.NodeID.String,
 		Do: s.do, Hint: s.do, Go: func(func()) { t.Error("something is sent in a session, and there is none") },
 	})

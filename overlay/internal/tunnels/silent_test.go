@@ -55,37 +55,37 @@ func bare(t *testing.T) *Table {
 func TestSilentIsAwaitedOnce(t *testing.T) {
 	var q peer
 	first, second := &dialing{}, &dialing{}
-	way := homes.RelayConn(&homes.Guest{})
+	conn := homes.RelayConn(&homes.Guest{})
 	for i := range 1000 {
-		if got := q.await(silence{first, way}); got != (i == 0) {
+		if got := q.await(silence{first, conn}); got != (i == 0) {
 			t.Fatalf("word %d: waits %v", i, got)
 		}
 	}
-	if !q.await(silence{second, way}) {
+	if !q.await(silence{second, conn}) {
 		t.Error("the next introduction does not wait")
 	}
 }
 
 // When a relay's report of a silent peer ends the introduction through that relay.
 func TestSilent(t *testing.T) {
-	way, other := homes.RelayConn(&homes.Guest{}), homes.RelayConn(&homes.Guest{})
+	conn, other := homes.RelayConn(&homes.Guest{}), homes.RelayConn(&homes.Guest{})
 	for name, c := range map[string]struct {
 		by    homes.RelayConn // the relay connection of the report; the peer was asked a second before
 		first func(tb *Table, q *peer)
 		later func(tb *Table, q *peer, anew context.CancelCauseFunc) // two seconds after the report
 		after time.Duration                                          // how long after the report the introduction ends; 0: it does not
 	}{
-		"it is silent":           {by: way, after: silentFor - time.Second},
+		"it is silent":           {by: conn, after: silentFor - time.Second},
 		"another relay says so":  {by: other},
-		"it answers meanwhile":   {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.answered = true }},
-		"it is tried once more":  {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.tried = time.Now() }},
-		"it is tried elsewhere":  {by: way, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.conn = other }},
-		"it is called anew":      {by: way, later: func(_ *Table, q *peer, anew context.CancelCauseFunc) { q.dial = &dialing{conn: way, gone: anew} }},
-		"it was found silent":    {by: way, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-silentRemembered / 2) }, after: time.Nanosecond},
-		"that was long ago":      {by: way, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-2 * silentRemembered) }, after: silentFor - time.Second},
-		"it has been asked long": {by: way, first: func(_ *Table, q *peer) { q.asked = time.Now().Add(-silentFor) }, after: time.Nanosecond},
-		"that was another time":  {by: way, first: func(_ *Table, q *peer) { q.asked = time.Now().Add(-2 * answerMost) }, after: silentFor - time.Second},
-		"the tunnel has ended":   {by: way, later: func(tb *Table, q *peer, _ context.CancelCauseFunc) { delete(tb.table, q.id) }},
+		"it answers meanwhile":   {by: conn, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.answered = true }},
+		"it is tried once more":  {by: conn, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.tried = time.Now() }},
+		"it is tried elsewhere":  {by: conn, later: func(_ *Table, q *peer, _ context.CancelCauseFunc) { q.dial.conn = other }},
+		"it is called anew":      {by: conn, later: func(_ *Table, q *peer, anew context.CancelCauseFunc) { q.dial = &dialing{conn: conn, gone: anew} }},
+		"it was found silent":    {by: conn, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-silentRemembered / 2) }, after: time.Nanosecond},
+		"that was long ago":      {by: conn, first: func(tb *Table, q *peer) { tb.silent[q.id] = time.Now().Add(-2 * silentRemembered) }, after: silentFor - time.Second},
+		"it has been asked long": {by: conn, first: func(_ *Table, q *peer) { q.asked = time.Now().Add(-silentFor) }, after: time.Nanosecond},
+		"that was another time":  {by: conn, first: func(_ *Table, q *peer) { q.asked = time.Now().Add(-2 * answerMost) }, after: silentFor - time.Second},
+		"the tunnel has ended":   {by: conn, later: func(tb *Table, q *peer, _ context.CancelCauseFunc) { delete(tb.table, q.id) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestSilent(t *testing.T) {
 				var end error
 				var at time.Time
 				gone := func(err error) { end, at = err, time.Now() }
-				q := &peer{id: nodeID(1), dial: &dialing{id: nodeID(1), conn: way, tried: time.Now(), gone: gone}}
+				q := &peer{id: nodeID(1), dial: &dialing{id: nodeID(1), conn: conn, tried: time.Now(), gone: gone}}
 				tb.inLoop(func() error { tb.table[q.id] = q; return nil })
 				time.Sleep(time.Second)
 				tb.inLoop(func() error {

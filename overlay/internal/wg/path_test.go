@@ -103,7 +103,7 @@ func testLongPackets(t *testing.T, v6 bool) {
 	a.ping(b, 1)
 	short, foreign := a.udp(b, 1), udpPacket(a.v4, netip.MustParseAddr("100.64.0.9"), 1)
 	if s.Limit(short) != 0 || s.Limit(foreign) != 0 || s.Limit([]byte{1}) != 0 {
-		t.Error("a limit without a way by UDP")
+		t.Error("a limit without a UDP path")
 	}
 	begun := time.Now()
 	a.direct(b, 1332)
