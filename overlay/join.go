@@ -184,12 +184,12 @@ func joinError(err error, tok cert.Token) error {
 
 // refusal is an error for the user that also wraps its cause.
 type refusal struct {
-	said  *status.Error
+	shown *status.Error
 	cause error
 }
 
-func (r *refusal) Error() string   { return r.said.Error() }
-func (r *refusal) Unwrap() []error { return []error{r.said, r.cause} }
+func (r *refusal) Error() string   { return r.shown.Error() }
+func (r *refusal) Unwrap() []error { return []error{r.shown, r.cause} }
 
 func wrapRefusal(e *status.Error, cause error) error { return &refusal{e, cause} }
 

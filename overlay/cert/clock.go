@@ -122,25 +122,25 @@ func (c *Clock) Server() (now time.Time, ok bool) {
 // After contact with the server it changes weft time only when the machine slept: if the
 // relay's time agrees with what the wall clock has counted since the contact, that count
 // is taken.
-func (c *Clock) Relay(said time.Time) (plausible bool) {
+func (c *Clock) Relay(stated time.Time) (plausible bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.machine()
-	said = said.Round(0)
+	stated = stated.Round(0)
 	if !c.server.known() {
 		floor := c.floor.now(m)
-		if said.Before(floor.Add(-relaySlack)) || said.After(floor.Add(trustWindow)) {
+		if stated.Before(floor.Add(-relaySlack)) || stated.After(floor.Add(trustWindow)) {
 			return false
 		}
-		c.relay = reading{said, m}
+		c.relay = reading{stated, m}
 		return true
 	}
 	now := c.server.now(m)
-	if said.Sub(now).Abs() <= relaySlack {
+	if stated.Sub(now).Abs() <= relaySlack {
 		return true
 	}
 	slept := c.server.byWall(m)
-	if slept.Before(now) || said.Sub(slept).Abs() > relaySlack {
+	if slept.Before(now) || stated.Sub(slept).Abs() > relaySlack {
 		return false
 	}
 	c.server = reading{slept, m} // not the relay's time, which could gain relaySlack with each call

@@ -25,9 +25,9 @@ type Endpoint struct {
 	sender atomic.Pointer[Sender]
 	path   atomic.Pointer[sendPath] // nil: through the sender
 
-	kept    atomic.Int64  // when the last keepalive arrived, by mono.Now
-	relayed atomic.Int64  // when the last message arrived through a relay, by mono.Now
-	lost    atomic.Uint64 // messages not sent for want of a working path
+	keepalive atomic.Int64  // when the last keepalive arrived, by mono.Now
+	relayed   atomic.Int64  // when the last message arrived through a relay, by mono.Now
+	lost      atomic.Uint64 // messages not sent for want of a working path
 
 	inFlight atomic.Int64 // cost of the data messages between arrival and Done
 	progress atomic.Int64 // when Done was last called, by mono.Now
@@ -55,7 +55,7 @@ func (e *Endpoint) SetSender(s Sender) {
 // Time if none did. WireGuard answers with a keepalive when the peer has nothing else to
 // send, but does not report them.
 func (e *Endpoint) LastKeepalive() time.Time {
-	return mono.Time(e.kept.Load())
+	return mono.Time(e.keepalive.Load())
 }
 
 // SetPath sets the path of messages to the peer from now on. For Direct and RelayedUDP, limit is

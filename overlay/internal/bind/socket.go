@@ -227,7 +227,7 @@ func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 			return 0, err
 		}
 		now := mono.Now()
-		kept := 0
+		taken := 0
 		for i := range n {
 			if sizes[i] == 0 {
 				continue
@@ -236,10 +236,10 @@ func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 			sizes[i] = 0
 			if ep, size := d.take(b, d.from[i], now); ep != nil {
 				sizes[i], eps[i] = size, ep
-				kept++
+				taken++
 			}
 		}
-		if kept > 0 {
+		if taken > 0 {
 			return n, nil
 		}
 	}
@@ -298,7 +298,7 @@ func (d *demux) admit(ep *Endpoint, msg []byte, now int64) (*Endpoint, int) {
 		return nil, 0
 	}
 	if isKeepalive(msg) {
-		ep.kept.Store(now)
+		ep.keepalive.Store(now)
 	}
 	return ep, len(msg)
 }

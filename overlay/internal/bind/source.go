@@ -173,7 +173,7 @@ func (r *receiver) receiveRelay(bufs [][]byte, sizes []int, eps []conn.Endpoint)
 		sizes[n] = copy(bufs[n], c.buf[m.off:m.off+m.len])
 		eps[n] = m.from
 		if isKeepalive(bufs[n][:m.len]) {
-			m.from.kept.Store(now)
+			m.from.keepalive.Store(now)
 		}
 		if !c.udp {
 			m.from.relayed.Store(now)

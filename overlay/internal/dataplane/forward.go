@@ -106,7 +106,7 @@ func (r *run) begin(f *Forwarder, e *Entry, first int) {
 	}
 	e.lastTx.Store(moment)
 	if stirs {
-		f.stir()
+		f.resumedFunc()
 	}
 }
 

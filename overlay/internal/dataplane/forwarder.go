@@ -38,11 +38,11 @@ type Config struct {
 // called from any goroutine, but not from Config.Miss.
 type Forwarder struct {
 	// Constant after New.
-	net   Net
-	miss  func(netip.Addr)
-	stir  func()
-	epoch time.Time // zero of the filters' clock
-	done  chan struct{}
+	net         Net
+	miss        func(netip.Addr)
+	resumedFunc func()
+	epoch       time.Time // zero of the filters' clock
+	done        chan struct{}
 
 	maxBacklog, maxBacklogUDP, packetCost int64
 
@@ -62,11 +62,11 @@ type Forwarder struct {
 // New makes a Forwarder without peers. A plane must call Read until Close.
 func New(cfg Config) *Forwarder {
 	f := &Forwarder{
-		net:   cfg.Net,
-		miss:  cfg.Miss,
-		stir:  cfg.Resumed,
-		epoch: time.Now(),
-		done:  make(chan struct{}),
+		net:         cfg.Net,
+		miss:        cfg.Miss,
+		resumedFunc: cfg.Resumed,
+		epoch:       time.Now(),
+		done:        make(chan struct{}),
 
 		peers: make(map[cert.NodeID]*Entry),
 		byIP:  make(map[netip.Addr]*Entry),
@@ -75,8 +75,8 @@ func New(cfg Config) *Forwarder {
 	if f.miss == nil {
 		f.miss = func(netip.Addr) {}
 	}
-	if f.stir == nil {
-		f.stir = func() {}
+	if f.resumedFunc == nil {
+		f.resumedFunc = func() {}
 	}
 	f.lull.tell = func() {
 		if cfg.Lull != nil && !f.closed() {

@@ -83,9 +83,9 @@ type Directory struct {
 	// names is the version of all names that a relay last reported. looked says that
 	// there was a lookup since it changed. Entries of an earlier round are looked up
 	// again.
-	names  api.Version
-	looked bool
-	round  uint64
+	names    api.Version
+	lookedUp bool
+	round    uint64
 }
 
 // New returns an empty Directory. now is its clock; it is called with the Directory's
@@ -107,7 +107,7 @@ func (d *Directory) Reset() {
 	d.byAddr = map[netip.Addr]*Entry{}
 	d.negative = map[string]time.Time{}
 	d.pinned = map[string]cert.NodeID{}
-	d.names, d.looked = api.Version{}, false
+	d.names, d.lookedUp = api.Version{}, false
 	d.changes++
 }
 
@@ -123,7 +123,7 @@ func (d *Directory) Restore(saved Saved, verify func(der []byte) (*cert.Node, er
 	d.updateAsOf(time.Time{}, &api.Directory{Version: saved.Version, Full: true, Peers: saved.Peers}, verify)
 }
 
-func (d *Directory) updateAsOf(told time.Time, dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
+func (d *Directory) updateAsOf(at time.Time, dir *api.Directory, verify func(der []byte) (*cert.Node, error)) (refused int) {
 	list := dir.Peers
 	if len(list) > maxListed {
 		refused, list = len(list)-maxListed, list[:maxListed]
@@ -135,7 +135,7 @@ func (d *Directory) updateAsOf(told time.Time, dir *api.Directory, verify func(d
 			refused++
 			continue
 		}
-		k.Listed, k.PresenceAt = true, told
+		k.Listed, k.PresenceAt = true, at
 		fresh = append(fresh, k)
 	}
 	d.mu.Lock()

@@ -14,8 +14,8 @@ import (
 func (d *Directory) MarkUsed() (round uint64, tell bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	tell = !d.looked
-	d.looked = true
+	tell = !d.lookedUp
+	d.lookedUp = true
 	return d.round, tell
 }
 
@@ -29,10 +29,10 @@ func (d *Directory) SetNamesVersion(v api.Version) bool {
 		return false
 	}
 	d.names = v
-	if !d.looked {
+	if !d.lookedUp {
 		return false
 	}
-	d.looked = false
+	d.lookedUp = false
 	d.round++
 	clear(d.negative)
 	d.changes++
@@ -44,7 +44,7 @@ func (d *Directory) SetNamesVersion(v api.Version) bool {
 func (d *Directory) NamesVersion() api.Version {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.looked {
+	if !d.lookedUp {
 		return api.Version{}
 	}
 	return d.names

@@ -74,9 +74,9 @@ func (c *Follower) ask(ctx context.Context, s *network.Network, q question) (res
 			return dir.Version != have, nil
 		}
 	}
-	var came *client.AnswerError
-	if errors.As(res.err, &came) {
-		res.cost, res.body = int64(len(came.Came)), came.Came
+	var answer *client.AnswerError
+	if errors.As(res.err, &answer) {
+		res.cost, res.body = int64(len(answer.Came)), answer.Came
 	}
 	return res
 }
@@ -194,8 +194,8 @@ func (c *Follower) checkRefusal(ctx context.Context) {
 // alone reports whether only this request failed, and the server answers others.
 func alone(err error) bool {
 	var e *api.Error
-	var came *client.AnswerError
-	return errors.As(err, &came) || errors.As(err, &e) && !forAll(err) && e.Status != http.StatusBadGateway &&
+	var answer *client.AnswerError
+	return errors.As(err, &answer) || errors.As(err, &e) && !forAll(err) && e.Status != http.StatusBadGateway &&
 		e.Status != http.StatusServiceUnavailable && e.Status != http.StatusGatewayTimeout
 }
 

@@ -277,9 +277,9 @@ func (c *Follower) finish(ctx context.Context, res result, now time.Time) {
 		news, err = res.use()
 		refused = err != nil
 	}
-	var came *client.AnswerError
-	if errors.As(err, &came) {
-		refused = !came.Broke
+	var answer *client.AnswerError
+	if errors.As(err, &answer) {
+		refused = !answer.Broke
 	}
 	s, ok := c.cfg.Held.Get()
 	if !ok {

@@ -147,7 +147,7 @@ func (s *Session) decide() (*Deny, error) {
 func (sw *Switch) accepted(s *Session) error {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	s.told = true // the peer is installed: from now on the end must be reported to Closed
+	s.reported = true // the peer is installed: from now on the end must be reported to Closed
 	if s.err != nil {
 		return s.err
 	}

@@ -77,7 +77,7 @@ func (sw *Switch) goLiveLocked(s *Session) {
 		sw.failLocked(old, ErrReplaced)
 	}
 	p.current = s
-	s.live, s.told = true, true
+	s.live, s.reported = true, true
 }
 
 // pump is the worker of a live session: it reads what has arrived, handles it, and ends.

@@ -63,7 +63,7 @@ type Session struct {
 	place          pool
 	proven         bool                 // the peer has proven Remote.Key
 	held           bool                 // the worker waits for our own introduction to the same peer
-	told           bool                 // Config's callbacks have got the session: call Closed at its end
+	reported       bool                 // Config's callbacks have got the session: call Closed at its end
 	local          bool                 // ended by Bye or Close
 	list           *list                // the revocation list being received, if any
 	offered        uint64               // number of the list that waits for a place
@@ -215,7 +215,7 @@ func (s *Session) finish(err error) error {
 		sw.unlinkLocked(s)
 	}
 	err = s.err
-	live, told, local := s.live, s.told, s.local
+	live, reported, local := s.live, s.reported, s.local
 	sw.mu.Unlock()
 	if s.cancel != nil {
 		s.cancel()
@@ -229,7 +229,7 @@ func (s *Session) finish(err error) error {
 	case s.known():
 		sw.sendReset(s.id, s.sid)
 	}
-	if told && !local {
+	if reported && !local {
 		sw.log.Debug("session ended", "peer", s.id, "err", err)
 		if sw.cfg.Closed != nil {
 			sw.cfg.Closed(s, err)

@@ -122,21 +122,21 @@ func (p *Presence) of(ctx context.Context, ids []cert.NodeID) ([]directory.Prese
 		}
 	}
 	peers, err := p.server.Presence(ctx, names)
-	for _, said := range peers {
-		if said.Online || !said.Unknown {
-			note(said.ID, said.Online, said.LastSeen)
+	for _, got := range peers {
+		if got.Online || !got.Unknown {
+			note(got.ID, got.Online, got.LastSeen)
 		}
 	}
 	if !notFound(err) {
 		return seen, err
 	}
 	for _, name := range names[:min(len(names), maxLookups)] {
-		said, err := p.server.Lookup(ctx, "id", name)
+		got, err := p.server.Lookup(ctx, "id", name)
 		if err != nil {
 			return seen, err
 		}
-		if said.Online || !said.Unknown {
-			note(name, said.Online, said.LastSeen)
+		if got.Online || !got.Unknown {
+			note(name, got.Online, got.LastSeen)
 		}
 	}
 	return seen, nil

@@ -170,12 +170,12 @@ func (ps *Paths) step(o *peer, now time.Time) {
 	}
 	a.Data(now, st.LastTx)
 	if ap := o.shown.Path; ap != (path.Path{}) {
-		if heard := ps.cfg.Bind.LastReceived(o.inward(ap)); !heard.IsZero() {
-			a.Received(ap, heard)
+		if received := ps.cfg.Bind.LastReceived(o.inward(ap)); !received.IsZero() {
+			a.Received(ap, received)
 		}
 	}
-	if heard := o.endpoint.LastRelayed(); !heard.IsZero() {
-		a.Relayed(heard)
+	if received := o.endpoint.LastRelayed(); !received.IsZero() {
+		a.Relayed(received)
 	}
 	a.Tick(now)
 	ps.act(o, now)

@@ -47,7 +47,7 @@ func (t *Table) patience(q *peer) time.Duration {
 // not repeatedly for a flow without answers, such as a log over UDP: once the peer has
 // said that data arrive, or WireGuard's keepalive has shown it, only keepalives are
 // awaited until data come back.
-func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience, idle time.Duration) (act action, again time.Time) {
+func (q *peer) judge(now time.Time, st dataplane.Stats, keepalive time.Time, patience, idle time.Duration) (act action, again time.Time) {
 	active := latest(st.LastTx, st.LastRx, q.made)
 	end := active.Add(idle)
 	if !now.Before(end) {
@@ -60,17 +60,17 @@ func (q *peer) judge(now time.Time, st dataplane.Stats, kept time.Time, patience
 	if pause := st.LastTx.Add(dataplane.ResumeAfter); now.Before(pause) {
 		end = earliest(end, pause) // a flow that continues does not call Resumed
 	}
-	heard := latest(st.LastIn, kept, q.proved)
-	if !st.LastTx.After(heard) {
+	received := latest(st.LastIn, keepalive, q.proved)
+	if !st.LastTx.After(received) {
 		q.unanswered, q.pinging = time.Time{}, time.Time{}
 		return q.judgeSession(now, st, end)
 	}
-	if q.unanswered.IsZero() || heard.After(q.unanswered) {
-		if !q.unanswered.IsZero() && kept.After(q.unanswered) {
-			q.oneWay = kept
+	if q.unanswered.IsZero() || received.After(q.unanswered) {
+		if !q.unanswered.IsZero() && keepalive.After(q.unanswered) {
+			q.oneWay = keepalive
 		}
 		// Data were sent since Stats.Resumed without a long pause.
-		q.unanswered, q.pinging = latest(heard, st.Resumed), time.Time{}
+		q.unanswered, q.pinging = latest(received, st.Resumed), time.Time{}
 	}
 	if st.LastTx.Sub(q.unanswered) < insistAfter || q.oneWay.After(st.LastIn) {
 		patience = keepaliveQuietAfter

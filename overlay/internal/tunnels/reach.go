@@ -41,19 +41,19 @@ func (t *Table) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
 	f := t.newFinder(asking, d.id)
-	var said error
+	var failure error
 	unsure, begun := false, time.Now()
 	for wait := askAgain; ; {
 		rl, more, ok := f.Next()
 		if !ok {
 			if unsure = f.Unsure(); !unsure {
-				return nil, said
+				return nil, failure
 			}
 			if time.Since(begun) > lookFor || !pause.Sleep(ctx, pause.Jitter(wait)) {
 				return nil, errUnsure
 			}
 			wait = min(2*wait, askAgainMax)
-			t.log.Debug("it is not known yet where a peer is", "peer", d.id, "err", said)
+			t.log.Debug("it is not known yet where a peer is", "peer", d.id, "err", failure)
 			f.Again(d.id, askServer)
 			continue
 		}
@@ -75,8 +75,8 @@ func (t *Table) reach(ctx context.Context, q *peer, d *dialing) (*intro.Session,
 		default:
 			return nil, err // from the peer itself
 		}
-		if said == nil || errors.Is(said, errNotThere) || errors.Is(said, errGone) && !errors.Is(err, errNotThere) {
-			said = err
+		if failure == nil || errors.Is(failure, errNotThere) || errors.Is(failure, errGone) && !errors.Is(err, errNotThere) {
+			failure = err
 		}
 	}
 }

@@ -62,10 +62,10 @@ func (t *Table) reportedSilent(w homes.RelayConn, id cert.NodeID) {
 		decide()
 		return
 	}
-	if said := (silence{d, w}); q.await(said) {
+	if report := (silence{d, w}); q.await(report) {
 		time.AfterFunc(wait, func() {
 			t.do(func() {
-				if q.silence == said {
+				if q.silence == report {
 					q.silence = silence{}
 				}
 				decide()
@@ -76,10 +76,10 @@ func (t *Table) reportedSilent(w homes.RelayConn, id cert.NodeID) {
 
 // await reports whether to wait until a report counts: once for each, however often the
 // relay repeats it.
-func (q *peer) await(said silence) bool {
-	if q.silence == said {
+func (q *peer) await(report silence) bool {
+	if q.silence == report {
 		return false
 	}
-	q.silence = said
+	q.silence = report
 	return true
 }

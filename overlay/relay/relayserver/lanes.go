@@ -251,13 +251,13 @@ func push(to *atomic.Pointer[laneNode], x *laneSide) { to.Store(&laneNode{x, to.
 
 func (t *laneTable) remove(x *laneSide) {
 	bucket := bucketOf(*t.buckets.Load(), x.id)
-	var kept *laneNode
+	var rest *laneNode
 	for n := bucket.Load(); n != nil; n = n.next {
 		if n.side != x {
-			kept = &laneNode{n.side, kept}
+			rest = &laneNode{n.side, rest}
 		}
 	}
-	bucket.Store(kept)
+	bucket.Store(rest)
 }
 
 // each calls f for all sides.
