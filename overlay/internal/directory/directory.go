@@ -80,7 +80,7 @@ type Directory struct {
 	negative map[string]time.Time   // keys of lookups that found nothing, and until when that counts
 	changes  uint64                 // incremented at each change of a name, address or presence
 	pinned   map[string]cert.NodeID // name -> node that had it at first contact
-	// names is the version of all names that a relay last reported. looked says that
+	// names is the version of all names that a relay last reported. lookedUp says that
 	// there was a lookup since it changed. Entries of an earlier round are looked up
 	// again.
 	names    api.Version
