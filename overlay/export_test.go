@@ -83,7 +83,7 @@ func SaveHome(dir, relayID string) error {
 }
 
 // NetworkChanged tells a node that its network may have changed.
-func (n *Node) WorldChanged() {
+func (n *Node) NetworkChanged() {
 	if r := n.active.Load(); r != nil {
 		r.dialer.Forget()
 		r.home.Wake()

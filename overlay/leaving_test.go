@@ -119,7 +119,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 		func(context.Context) { laptop.Status(); laptop.State(); laptop.Relays() },
 		func(ctx context.Context) { laptop.Look(ctx, "") },
 		func(context.Context) { laptop.Names(); laptop.DNS() },
-		func(context.Context) { laptop.WorldChanged() },
+		func(context.Context) { laptop.NetworkChanged() },
 		func(ctx context.Context) {
 			laptop.Up(ctx, "") // during a logout
 			time.Sleep(5 * time.Millisecond)

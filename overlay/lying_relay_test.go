@@ -352,13 +352,13 @@ func TestRelayInPlaceOfAnother(t *testing.T) {
 		w.far.stop()
 		l.serve(w.far.host)
 		begun := l.began.Load()
-		w.until("the laptop tries it a few times", func() bool { laptop.WorldChanged(); return l.began.Load() > begun+3 })
+		w.until("the laptop tries it a few times", func() bool { laptop.NetworkChanged(); return l.began.Load() > begun+3 })
 		if l.clients.Load() > 0 || laptop.Status().Self.Online {
 			t.Errorf("%s: taken for the relay of the config", name)
 		}
 		l.stop()
 		w.far.serve(w.far.host)
-		w.until("the laptop is back at its own", func() bool { laptop.WorldChanged(); st := laptop.Status().Self; return st.Online && st.Relay == "far" })
+		w.until("the laptop is back at its own", func() bool { laptop.NetworkChanged(); st := laptop.Status().Self; return st.Online && st.Relay == "far" })
 	}
 }
 

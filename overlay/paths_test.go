@@ -435,7 +435,7 @@ func TestPathMoves(t *testing.T) {
 	na.Reboot()
 	// Streams through a router that has forgotten its mappings stall for ever, the relay
 	// connection too, which is checked when the network changes.
-	a.WorldChanged()
+	a.NetworkChanged()
 	time.Sleep(3 * time.Second)
 	w.direct(a, b)
 	t.Logf("longest wait, router forgot: %v", stop())
@@ -443,7 +443,7 @@ func TestPathMoves(t *testing.T) {
 	stop = a.flow(a.dial("tcp", "b:7"))
 	cafe := w.in.NAT("cafe", overlaytest.PortRestricted, "198.51.100.77")
 	ha.Move(cafe.Net, "10.9.8.7")
-	a.WorldChanged()
+	a.NetworkChanged()
 	eventually(t, 20*time.Second, "b sees the new address", func() bool {
 		return strings.HasPrefix(b.pathTo("a").Endpoint, "198.51.100.77:")
 	})
