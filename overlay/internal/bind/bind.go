@@ -13,7 +13,7 @@
 // Port; AddSocket opens more for the NATs that need it. The first bytes of a datagram
 // tell what it is:
 //
-//	01..04 00 00 00                a WireGuard message: taken only from a way in
+//	01..04 00 00 00                a WireGuard message: taken only from a path in
 //	                               the table of Verify, as that Endpoint's
 //	F5                             a probe: Config.Probe
 //	F6 00 00 00, lane id (16 B)    one of the two above, taken only if Verify has

@@ -7,21 +7,21 @@
 // # Outwards
 //
 //	Net -> Forwarder.Read: destination -> Entry, by an immutable table
-//	    no entry: hold queue, Config.Miss; returned by a later Read (SetAddrs)
-//	    or answered with an ICMP unreachable (Fail)
+//	    no entry: hold queue, Config.Miss; a later Read returns it (SetAddrs),
+//	    or it is answered with an ICMP unreachable (Fail)
 //	    entry gated: hold queue, until its plane can take packets (Release)
-//	    TCP is split by the Net to what the way to the peer carries
-//	  -> flow noted (package filter), counted, backlog bounded
+//	    the Net splits TCP to what the path to the peer carries
+//	  -> flow recorded (package filter), counted, backlog bounded
 //	  -> the plane of the entry:
-//	       that reads: it is its own call of Read that returns
+//	       that reads: its own call of Read returns
 //	       any other:  Carrier.Carry
-//	  -> Entry.Send: taken out of the backlog -> bind.Bind
+//	  -> Entry.Send: removed from the backlog -> bind.Bind
 //
 // # Inwards
 //
-//	bind.Bind -> the plane: opens
-//	  -> Entry.Write: package filter judges, the source too; counted
-//	     (wireguard-go has judged the source: Forwarder.Write, source -> Entry)
+//	bind.Bind -> the plane: decrypts
+//	  -> Entry.Write: package filter checks, the source too; counted
+//	     (wireguard-go has checked the source: Forwarder.Write, source -> Entry)
 //	  -> Net
 //
 // # What a plane is

@@ -8,7 +8,7 @@
 //	introduction, gathering -> SetLocal, SetRemote, CallMe, SetLane, NetworkChanged
 //	authentic probes        -> Ping, Pong
 //	data of the tunnel      -> Data
-//	                        <- Take: probes to send, requests; Path: the way to use
+//	                        <- Take: probes to send, requests; Selected: the path to use
 //
 // # Life
 //
