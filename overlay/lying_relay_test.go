@@ -358,7 +358,11 @@ func TestRelayInPlaceOfAnother(t *testing.T) {
 		}
 		l.stop()
 		w.far.serve(w.far.host)
-		w.until("the laptop is back at its own", func() bool { laptop.NetworkChanged(); st := laptop.Status().Self; return st.Online && st.Relay == "far" })
+		w.until("the laptop is back at its own", func() bool {
+			laptop.NetworkChanged()
+			st := laptop.Status().Self
+			return st.Online && st.Relay == "far"
+		})
 	}
 }
 

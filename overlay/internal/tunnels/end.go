@@ -34,8 +34,8 @@ func (t *Table) endAndRedial(q *peer, why string, bye bool) {
 	t.publish()
 }
 
-// endTunnel takes the tunnel and the session away, and leaves of q what
-// it was before the first introduction, but for the filter.
+// endTunnel removes the tunnel and the session. Except for the filter, q is then as
+// before its first introduction.
 func (t *Table) endTunnel(q *peer, why string, bye bool) {
 	if s := q.session; s != nil {
 		if bye {
