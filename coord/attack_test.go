@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -420,7 +421,7 @@ func openFiles(t testing.TB, name string) (n int) {
 // signIn makes a person's client signed in at base.
 func signIn(t testing.TB, s *Server, person *http.Client, base string) {
 	t.Helper()
-	raw, err := s.LoginLink(t.Context(), "")
+	raw, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateLink{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,7 +443,7 @@ func signIn(t testing.TB, s *Server, person *http.Client, base string) {
 // join makes a device.
 func join(t testing.TB, s *Server, name string) {
 	t.Helper()
-	_, tok, err := s.CreateKey(t.Context(), NewKey{Tags: []string{"device"}})
+	tok, err := newToken(t.Context(), s.Service, ops.CreateKey{Tags: []string{"device"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"weft/overlay/cert"
 	"weft/overlay/link"
@@ -23,7 +24,7 @@ func TestCloseWithManyNodes(t *testing.T) {
 	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
 	nodes = max(nodes, 100)
 	s := startServer(t)
-	_, tok, err := s.CreateKey(t.Context(), NewKey{Reusable: true, Tags: []string{"device"}})
+	tok, err := newToken(t.Context(), s.Service, ops.CreateKey{Reusable: true, Tags: []string{"device"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func TestCloseWithManyNodes(t *testing.T) {
 					Roots:    func() *cert.ServerRoots { return roots },
 					Identity: func() *tls.Certificate { return &shown },
 				}
-				c, err := dialer.DialRelay(t.Context(), s.auth.RelayID(), tok.URLs[0])
+				c, err := dialer.DialRelay(t.Context(), s.RelayID(), tok.URLs[0])
 				if err != nil {
 					t.Error(err)
 					return
@@ -64,9 +65,9 @@ func TestCloseWithManyNodes(t *testing.T) {
 		})
 	}
 	joining.Wait()
-	for end := time.Now().Add(time.Minute); len(s.presence.Connected()) < nodes; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(s.Online()) < nodes; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) || t.Failed() {
-			t.Fatalf("%d of %d nodes are online", len(s.presence.Connected()), nodes)
+			t.Fatalf("%d of %d nodes are online", len(s.Online()), nodes)
 		}
 	}
 	start := time.Now()

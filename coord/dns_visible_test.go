@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"weft/overlay/api"
 	"weft/overlay/api/client"
@@ -108,7 +109,7 @@ func TestRenameIsSeen(t *testing.T) {
 	nodes, _ := strconv.Atoi(os.Getenv("WEFT_NODES"))
 	nodes = max(nodes, 25)
 	s := startServer(t)
-	_, tok, err := s.CreateKey(t.Context(), NewKey{Reusable: true})
+	tok, err := newToken(t.Context(), s.Service, ops.CreateKey{Reusable: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,11 +118,15 @@ func TestRenameIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	pi := newDevice(t, s.Service)
-	_, piTok, err := s.CreateKey(t.Context(), NewKey{Tags: []string{"device"}})
+	piTok, err := newToken(t.Context(), s.Service, ops.CreateKey{Tags: []string{"device"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := pi.join(t, piTok, "kitchen-pi"); err != nil {
+		t.Fatal(err)
+	}
+	network, err := cert.NewNetworkRoots(s.Network().ID, pi.res.Config.NetworkCAs)
+	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -150,12 +155,12 @@ func TestRenameIsSeen(t *testing.T) {
 				Roots:    func() *cert.ServerRoots { return roots },
 				Identity: func() *tls.Certificate { return &shown },
 			}
-			c, err := relay.DialWith(dialer)(ctx, s.auth.RelayID(), tok.URLs[0])
+			c, err := relay.DialWith(dialer)(ctx, s.RelayID(), tok.URLs[0])
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			r := &reader{fetches: &fetches, nudged: make(chan relay.Nudge, 1), api: client.New(dialer.Transport(), nil), have: d.res.Config.Versions, roots: s.auth.Roots}
+			r := &reader{fetches: &fetches, nudged: make(chan relay.Nudge, 1), api: client.New(dialer.Transport(), nil), have: d.res.Config.Versions, roots: network}
 			r.have.Directory = api.Version{}
 			r.conn = relay.NewConn(c, r)
 			running.Go(func() { r.conn.Run(ctx) })
@@ -207,7 +212,7 @@ func TestRenameIsSeen(t *testing.T) {
 		}
 		before := fetches.Load()
 		start := time.Now()
-		if _, err := s.RenameDevice(t.Context(), pi.id, name, nil); err != nil {
+		if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.RenameDevice{ID: pi.id, Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		took := wait("was "+old, start)

@@ -1,43 +1,11 @@
-// Package coord is the coordination server: a plain HTTPS service over a
-// database. It makes join keys, issues certificates and addresses, answers
-// who is who, and revokes. It holds no connection to nodes; relays do: the one
-// in the same process, and those that run alone (package standalone). Ports and
-// the data directory, which both need, are in packages listen and datadir.
+// Package coord is the coordination server: listeners around the operations of
+// package ops. It serves nodes and relays, the public site and console, STUN, and
+// the socket of the verbs. It holds no connection to nodes; relays do: the one in
+// the same process, and those that run alone (package standalone).
 //
-//	service.go    Service: the operations, with or without a running server
-//	index.go      what is kept in memory: versions, classes, who sees whom
-//	api.go        the node API: routes, callers, errors
-//	join.go       POST /v1/join
-//	protocol.go   which versions of those who ask it gets on with
-//	renew.go      POST /v1/renew
-//	life.go       how long certificates live, and who may join, leave and rename
-//	config.go     GET /v1/config
-//	directory.go  GET /v1/directory
-//	lookup.go     GET /v1/lookup
-//	presence.go   POST /v1/presence
-//	crl.go        GET /v1/crl, and making the list, whatever is in it
-//	backup.go     everything that makes the network, in one encrypted file
-//	recall.go     a restored server takes the list that nodes hold
-//	relays.go     relays that run alone: join, sync, presence, removal
-//	devices.go    list, rename, replace, delete, logout
-//	hostname.go   what a device's name may be
-//	dns.go        records, routes, nameservers, options: checked and stored
-//	dns_alias.go  former names, which lead to their device for a while
-//	dns_device.go what one node's resolver is told
-//	dns_preview.go  what a name will answer, and why
-//	keys.go       join keys and their tokens
-//	users.go      sign-in links
-//	welcome.go    what the owner of a new network needs to begin
-//	policy.go     changing the policy
-//	upkeep.go     last seen, ephemeral nodes, pruning
-//	events.go     what open consoles are told
-//	server.go     Server: listeners around a Service
-//	site.go       the public site
-//	acme.go       its certificate from an ACME CA
-//	metrics.go    what the server counts
-//	admin.go      the socket for the verbs of weft-server
-//	backend.go    what the console sees; dns_console.go its DNS page
-//
-// The database is the truth. Memory changes only after a commit, in commit
-// order (store.Tx.After); a failed write changes nothing.
+//	server.go   Server: opens everything, closes everything
+//	site.go     the public site
+//	acme.go     its certificate from an ACME CA
+//	metrics.go  what the server counts
+//	welcome.go  what the owner of a new network needs to begin
 package coord

@@ -1,16 +1,10 @@
 package coord
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
-	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -18,127 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/store"
+	"weft/coord/ops"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
 )
-
-// clock is a server clock that tests move.
-type clock struct {
-	mu sync.Mutex
-	t  time.Time
-}
-
-func newClock() *clock { return &clock{t: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.t
-}
-
-func (c *clock) Add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t = c.t.Add(d)
-}
-
-// relayLog is a Relay that remembers what it was told.
-type relayLog struct {
-	mu       sync.Mutex
-	notified int
-	looks    int
-	kicked   []cert.NodeID
-	crls     [][]byte
-	revoked  [][]cert.NodeID
-}
-
-func (r *relayLog) Notify(cert.NetworkID, *cert.NodeID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.notified++
-}
-
-func (r *relayLog) Kick(_ cert.NetworkID, id cert.NodeID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.kicked = append(r.kicked, id)
-}
-
-func (r *relayLog) PushCRL(_ cert.NetworkID, der []byte, revoked []cert.NodeID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.crls = append(r.crls, der)
-	r.revoked = append(r.revoked, revoked)
-}
-
-func (r *relayLog) Look(context.Context, cert.NetworkID, []cert.NodeID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.looks++
-}
-
-func (r *relayLog) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
-
-func (r *relayLog) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
-	return 0, errors.New("no relay")
-}
-
-// site is a Service under test.
-type site struct {
-	*Service
-	t     testing.TB
-	clock *clock
-	told  *relayLog
-	log   *syncBuffer
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func openSite(t testing.TB, change ...func(*Options)) *site {
-	t.Helper()
-	s := &site{t: t, clock: newClock(), told: &relayLog{}, log: &syncBuffer{}}
-	o := Options{
-		Data: t.TempDir(), Create: true, URLs: []string{"https://127.0.0.1:8443"}, STUN: []string{"127.0.0.1:3478"}, Software: "test", Now: s.clock.Now,
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
-	for _, f := range change {
-		f(&o)
-	}
-	var err error
-	if s.Service, err = OpenService(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	s.SetRelay(s.told)
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
-// token makes a key and returns its token.
-func (s *site) token(nk NewKey) cert.Token {
-	s.t.Helper()
-	_, tok, err := s.CreateKey(context.Background(), nk)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return tok
-}
 
 // device is a node under test.
 type device struct {
@@ -152,7 +30,7 @@ type device struct {
 	times []time.Time // server times heard; mu guards it
 }
 
-func newDevice(t testing.TB, s *Service) *device {
+func newDevice(t testing.TB, s *ops.Service) *device {
 	t.Helper()
 	key, err := cert.NewKey()
 	if err != nil {
@@ -165,7 +43,7 @@ func newDevice(t testing.TB, s *Service) *device {
 	}
 	d.show(t, self.Certificate[0])
 	spki, _ := cert.SPKI(&key.PublicKey)
-	d.id = cert.NodeIDOf(s.network, spki)
+	d.id = cert.NodeIDOf(s.Network().ID, spki)
 	d.Client = client.New(&direct{api: s.API(), leaf: func() *x509.Certificate { return d.shown }}, func(at time.Time) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -203,20 +81,6 @@ func (d *device) join(t testing.TB, tok cert.Token, hostname string) error {
 	return nil
 }
 
-// joined makes a device that has joined.
-func (s *site) joined(nk NewKey, hostname string) *device {
-	s.t.Helper()
-	d := newDevice(s.t, s.Service)
-	if err := d.join(s.t, s.token(nk), hostname); err != nil {
-		s.t.Fatal(err)
-	}
-	return d
-}
-
-func (s *site) laptop(name string) *device { return s.joined(NewKey{}, name) }
-func (s *site) camera(name string) *device { return s.joined(NewKey{Tags: []string{"device"}}, name) }
-func (d *device) name() string             { return d.res.Config.Self.Name }
-
 // direct is a transport that calls the API with the state that package link
 // leaves: a TLS session whose client certificate is of the caller's key.
 type direct struct {
@@ -238,43 +102,18 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// raw sends one request and returns status and the error in the answer.
-func (d *device) raw(t testing.TB, s *Service, method, path string, body io.Reader) (int, *api.Error) {
-	t.Helper()
-	r := httptest.NewRequest(method, path, body)
-	res, err := (&direct{api: s.API(), leaf: func() *x509.Certificate { return d.shown }}).RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var e api.Error
-	json.NewDecoder(res.Body).Decode(&e)
-	return res.StatusCode, &e
-}
-
-func wantCode(t testing.TB, err error, status int, code string) {
-	t.Helper()
-	e, ok := err.(*api.Error)
-	if !ok || e.Status != status || e.Code != code {
-		t.Fatalf("got %v (%T), want %d %s", err, err, status, code)
-	}
-}
-
-func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
-
 func prefixes(list ...string) (p []netip.Prefix) {
 	for _, s := range list {
-		p = append(p, prefix(s))
+		p = append(p, netip.MustParsePrefix(s))
 	}
 	return p
 }
 
-func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
-
-func mustNode(t testing.TB, s *site, id cert.NodeID) store.Node {
-	t.Helper()
-	n, err := s.FindDevice(context.Background(), id.String())
+// newToken makes a key and returns its token.
+func newToken(ctx context.Context, s *ops.Service, c ops.CreateKey) (cert.Token, error) {
+	key, err := ops.Do(ctx, s, ops.Root(), c)
 	if err != nil {
-		t.Fatal(err)
+		return cert.Token{}, err
 	}
-	return n
+	return cert.ParseToken(key.Token)
 }

@@ -13,21 +13,12 @@ func (s *Server) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		s.requests, metrics.Relay(s.relay.Stats),
 		metrics.Gauge("weft_server_devices", "Devices of the network.", "state", func() map[string]float64 {
-			_, all := s.index.counts("")
-			online := min(s.presence.Online(), all)
+			all, online := s.CountDevices()
 			return map[string]float64{"online": float64(online), "offline": float64(all - online)}
 		}),
 		metrics.Gauge("weft_server_relays", "Relays that run alone.", "state", func() map[string]float64 {
-			m := map[string]float64{"online": 0, "offline": 0}
-			for _, r := range s.index.allRelays() {
-				heard, ok := s.RelayHeard(r.ID)
-				if ok && s.now().Sub(heard) < relaySilent {
-					m["online"]++
-				} else {
-					m["offline"]++
-				}
-			}
-			return m
+			all, online := s.CountRelays()
+			return map[string]float64{"online": float64(online), "offline": float64(all - online)}
 		}),
 		metrics.Gauge("weft_server_revocation_list_bytes", "Length of the revocation list.", "", func() map[string]float64 {
 			return map[string]float64{"": float64(s.Revocations().Bytes)}

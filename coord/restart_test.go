@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -69,7 +70,7 @@ func TestRestartWithManyNodes(t *testing.T) {
 	data := t.TempDir()
 	s := startServer(t, func(o *ServerOptions) { o.Data, o.STUN.Addr = data, "" })
 	addr := s.Addr().String()
-	_, tok, err := s.CreateKey(t.Context(), NewKey{Reusable: true, Tags: []string{"device"}})
+	tok, err := newToken(t.Context(), s.Service, ops.CreateKey{Reusable: true, Tags: []string{"device"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,11 +133,11 @@ func TestRestartWithManyNodes(t *testing.T) {
 					away++
 				}
 			}
-			if away == 0 && len(s.presence.Connected()) == nodes {
+			if away == 0 && len(s.Online()) == nodes {
 				return
 			}
 			if time.Now().After(end) {
-				t.Fatalf("%d of %d nodes are not back, %d are online", away, nodes, len(s.presence.Connected()))
+				t.Fatalf("%d of %d nodes are not back, %d are online", away, nodes, len(s.Online()))
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package coord
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"weft/coord/install"
 	"weft/coord/listen"
 	"weft/coord/metrics"
+	"weft/coord/ops"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
@@ -46,7 +46,7 @@ type Address = listen.Address
 
 // ServerOptions configure NewServer.
 type ServerOptions struct {
-	Options
+	ops.Options
 	Listen         Address // TCP, TLS: nodes, relay and site
 	Console        Address // TCP, plain HTTP on loopback: site
 	STUN           Address // UDP
@@ -61,8 +61,9 @@ type ServerOptions struct {
 // and the admin socket.
 type Server struct {
 	// constant after NewServer
-	*Service
+	*ops.Service
 	log     *slog.Logger
+	now     func() time.Time
 	trusted []netip.Prefix
 	timeout time.Duration // of writing to the site's clients; 0: link's
 	domain  string        // "" without ACME
@@ -98,7 +99,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{log: o.Log, trusted: o.TrustedProxies, timeout: o.siteTimeout, domain: o.ACME.Domain, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
+	s := &Server{log: o.Log, now: o.Now, trusted: o.TrustedProxies, timeout: o.siteTimeout, domain: o.ACME.Domain, failed: make(chan error, 1), cancel: func() {}, stopACME: func() {}, requests: metrics.NewRequests()}
 	defer func() {
 		if err != nil {
 			s.stopACME()
@@ -126,13 +127,13 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	}
 	o.Options.URLs = urls
 	o.Options.STUN = listen.STUNAddrs(urls, s.udp)
-	if s.Service, err = OpenService(ctx, o.Options); err != nil {
+	if s.Service, err = ops.OpenService(ctx, o.Options); err != nil {
 		return nil, err
 	}
 	if s.site, err = ca.Site(o.Data, urls, o.Now()); err != nil {
 		return nil, err
 	}
-	if s.admin, err = listenAdmin(o.Data); err != nil {
+	if s.admin, err = ops.ListenAdmin(o.Data); err != nil {
 		return nil, err
 	}
 	if o.Releases == "" {
@@ -147,7 +148,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		}
 		s.stopACME = func() { cancel(); s.acme.close() }
 	}
-	s.Service.releaseKey = s.release.Key
+	s.SetReleaseKey(s.release.Key)
 	s.build()
 	s.start()
 	return s, nil
@@ -181,19 +182,19 @@ func (s *Server) listen(o ServerOptions) (err error) {
 func checkConsoleAddr(addr string, proxied bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return invalid("--console %q: want ADDR:PORT, such as 127.0.0.1:8080", addr)
+		return ops.Invalid("--console %q: want ADDR:PORT, such as 127.0.0.1:8080", addr)
 	}
 	ip, err := netip.ParseAddr(host)
 	if host == "localhost" || err == nil && ip.IsLoopback() || proxied {
 		return nil
 	}
-	return invalid("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
+	return ops.Invalid("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
 }
 
 // build wires relay, link, console and admin around the service.
 func (s *Server) build() {
 	s.relay = relayserver.New(relayserver.Config{
-		Verify: s.verifyClient,
+		Verify: s.VerifyClient,
 		Versions: func(_ cert.NetworkID, node cert.NodeID) api.Versions {
 			return s.Versions(node)
 		},
@@ -201,7 +202,7 @@ func (s *Server) build() {
 			return s.Changes(context.Background(), node, held)
 		},
 		CRL:   func(cert.NetworkID) []byte { return s.CRL() },
-		Holds: func(_ cert.NetworkID, node cert.NodeID, v api.Versions) { s.index.tell(node, v.Config) },
+		Holds: func(_ cert.NetworkID, node cert.NodeID, v api.Versions) { s.Holds(node, v) },
 		Presence: func(e relayserver.Event) {
 			s.Presence(e.Node, e.Conn, e.Online, e.At, e.Addr.Addr())
 		},
@@ -212,7 +213,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Backend: &backend{s.Service}, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
+	s.console = console.New(console.Config{Backend: ops.NewBackend(s.Service), Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
 	if s.acme != nil {
@@ -220,7 +221,7 @@ func (s *Server) build() {
 	}
 	s.link = link.NewServer(link.ServerConfig{
 		Certificate: func() *tls.Certificate {
-			c, err := s.auth.Leaf(s.now())
+			c, err := s.Leaf()
 			if err != nil {
 				s.log.Error("make server certificate", "err", err)
 			}
@@ -237,23 +238,8 @@ func (s *Server) build() {
 		WriteTimeout: s.timeout,
 	})
 	quiet := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	s.adminH = &http.Server{Handler: adminHandler(s.Service), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: peerContext}
+	s.adminH = &http.Server{Handler: ops.AdminHandler(s.Service), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: ops.PeerContext}
 	s.SetConsoleURL(s.ConsoleURL())
-}
-
-// verifyClient says who wants to use the relay: a node of this network that
-// exists. Whether its certificate has expired by this server's clock does not
-// matter, for the same reason as in the API: peers judge that by weft time.
-func (s *Server) verifyClient(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
-	node, err := s.auth.Roots.VerifyNodeAnyTime(leaf.Raw)
-	if err != nil {
-		return cert.NetworkID{}, cert.NodeID{}, false, err
-	}
-	tagged, ok := s.index.has(node.ID)
-	if !ok {
-		return cert.NetworkID{}, cert.NodeID{}, false, fmt.Errorf("node %s: %w", node.ID, ErrNotFound)
-	}
-	return s.network, node.ID, tagged, nil
 }
 
 // start runs everything. Close waits for it.
@@ -316,8 +302,7 @@ func (s *Server) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
-	s.events.close() // streams of open consoles end
-	s.Service.relays.close()
+	s.CloseStreams()
 	s.stopACME()
 	// Last seen is written while the relay still knows who is online.
 	s.cancel()

@@ -1,6 +1,10 @@
 package coord
 
-import "context"
+import (
+	"context"
+
+	"weft/coord/ops"
+)
 
 // Welcome is what the owner of a new network needs to begin: both work once.
 type Welcome struct {
@@ -12,17 +16,17 @@ type Welcome struct {
 // is judged by the keys, so a server that was killed before it printed them
 // does so at its next start.
 func (s *Server) Welcome(ctx context.Context) (*Welcome, error) {
-	keys, err := s.Keys(ctx, "", 1)
+	keys, err := s.Keys(ctx, ops.Root(), 1)
 	if err != nil || len(keys) > 0 {
 		return nil, err
 	}
-	path, err := s.LoginLink(ctx, "")
+	path, err := ops.Do(ctx, s.Service, ops.System(), ops.CreateLink{})
 	if err != nil {
 		return nil, err
 	}
-	_, token, err := s.CreateKey(ctx, NewKey{Note: "first device", Tags: []string{"device"}})
+	key, err := ops.Do(ctx, s.Service, ops.System(), ops.CreateKey{Note: "first device", Tags: []string{"device"}})
 	if err != nil {
 		return nil, err
 	}
-	return &Welcome{ConsoleURL: s.ConsoleURL() + path, Token: token.String()}, nil
+	return &Welcome{ConsoleURL: s.ConsoleURL() + path, Token: key.Token}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -30,7 +31,7 @@ func TestChangesComeWithTheNudge(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond) // changes come at most once a second
 	before := w.requests.Load()
 	id := mustFind(t, w, "kitchen-pi")
-	if _, err := w.svc.RenameDevice(t.Context(), id, "hall", nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RenameDevice{ID: id, Name: "hall"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the laptop knows the new name", func() bool { return known("hall") })
@@ -38,7 +39,7 @@ func TestChangesComeWithTheNudge(t *testing.T) {
 		t.Errorf("%d requests for a new name that was pushed", n)
 	}
 	time.Sleep(1100 * time.Millisecond)
-	if _, err := w.svc.DeleteDevice(t.Context(), id, nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: id}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the device is gone", func() bool { return !known("hall") })
@@ -47,7 +48,7 @@ func TestChangesComeWithTheNudge(t *testing.T) {
 	}
 	// A change that does not fit the node's version is ignored, and a fetch makes up for
 	// it.
-	if _, err := w.svc.RenameDevice(t.Context(), mustFind(t, w, "laptop"), "desk", nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RenameDevice{ID: mustFind(t, w, "laptop"), Name: "desk"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the laptop knows its own name", func() bool { return laptop.Status().Self.Name == "desk" })

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"golang.zx2c4.com/wireguard/tun"
 
@@ -232,7 +233,7 @@ func testCutStaysCut(t *testing.T, kernel bool) {
 	ours := pi.dial("tcp4", "nas:80")
 	say(t, ours, "hello")
 
-	if err := w.svc.SetPolicy(t.Context(), onlyWeb); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.SetPolicy{Text: onlyWeb}); err != nil {
 		t.Fatal(err)
 	}
 	var base map[uint16]int

@@ -17,7 +17,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay"
 	"weft/overlay/internal/overlaytest"
 	"weft/overlay/status"
@@ -200,7 +200,7 @@ func (w *dayWorld) day(name, outside string, tags ...string) *dayNode {
 func (w *dayWorld) nodeAt(h *overlaytest.Host, tags ...string) *dayNode {
 	name := h.Name()
 	return &dayNode{w: w, host: h, cfg: overlay.Config{
-		StateDir: filepath.Join(w.t.TempDir(), name), Hostname: name, Token: w.token(coord.NewKey{Tags: tags}),
+		StateDir: filepath.Join(w.t.TempDir(), name), Hostname: name, Token: w.token(ops.CreateKey{Tags: tags}),
 		NetDial: h.DialContext,
 		UDP: overlay.UDP{NoPortMap: true, Listen: h.ListenPacket, Interfaces: func() ([]overlay.Interface, error) {
 			return []overlay.Interface{{Name: "eth0", Net: netip.PrefixFrom(h.Addrs()[0], 24), MTU: 1500}}, nil

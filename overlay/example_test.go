@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"weft/coord"
+	"weft/coord/ops"
 	"weft/netstack"
 	"weft/overlay"
 )
@@ -24,7 +25,7 @@ func Example() {
 	defer os.RemoveAll(dir)
 
 	server, err := coord.NewServer(ctx, coord.ServerOptions{
-		Options: coord.Options{Data: filepath.Join(dir, "server"), Create: true},
+		Options: ops.Options{Data: filepath.Join(dir, "server"), Create: true},
 		Listen:  coord.Address{Addr: "127.0.0.1:0"},
 	})
 	if err != nil {
@@ -32,8 +33,8 @@ func Example() {
 	}
 	defer server.Close()
 
-	start := func(name string, key coord.NewKey) *overlay.Node {
-		_, token, err := server.CreateKey(ctx, key)
+	start := func(name string, want ops.CreateKey) *overlay.Node {
+		key, err := ops.Do(ctx, server.Service, ops.Root(), want)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -42,7 +43,7 @@ func Example() {
 			log.Fatal(err)
 		}
 		node, err := overlay.New(overlay.Config{
-			Net: net, StateDir: filepath.Join(dir, name), Token: token.String(), Hostname: name,
+			Net: net, StateDir: filepath.Join(dir, name), Token: key.Token, Hostname: name,
 		})
 		if err != nil {
 			log.Fatal(err)
@@ -55,9 +56,9 @@ func Example() {
 		}
 		return node
 	}
-	pi := start("kitchen-pi", coord.NewKey{Tags: []string{"device"}})
+	pi := start("kitchen-pi", ops.CreateKey{Tags: []string{"device"}})
 	defer pi.Close()
-	laptop := start("laptop", coord.NewKey{})
+	laptop := start("laptop", ops.CreateKey{})
 	defer laptop.Close()
 
 	l, err := pi.Listen("tcp", ":80")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/coord"
+	"weft/coord/ops"
 	"weft/coord/standalone"
 	"weft/overlay"
 	"weft/overlay/status"
@@ -19,7 +20,7 @@ import (
 func (w *world) another(name string) *lone {
 	w.t.Helper()
 	l := &lone{w: w, o: standalone.Options{
-		Data: filepath.Join(w.t.TempDir(), name), Token: w.token(coord.NewKey{Relay: true}), Name: name, Software: "test",
+		Data: filepath.Join(w.t.TempDir(), name), Token: w.token(ops.CreateKey{Relay: true}), Name: name, Software: "test",
 		Listen: coord.Address{Addr: "127.0.0.1:0"},
 	}}
 	if testing.Verbose() {
@@ -274,7 +275,7 @@ func TestNowhere(t *testing.T) {
 	}
 	phone := w.node("phone")
 	phone.moveTo("far")
-	if _, err := w.svc.RemoveRelay(context.Background(), "far"); err != nil {
+	if _, err := ops.Do(context.Background(), w.svc, ops.Root(), ops.RemoveRelay{Name: "far"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the phone has left the relay that was removed", func() bool { return phone.Status().Self.Relay == "server" })

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -63,7 +64,9 @@ func lieJSON[T any](f func(*T)) func(io.Writer, []byte) {
 }
 
 // nudge makes a node fetch everything.
-func (w *world) nudgeAll() { w.svc.SetPolicy(w.t.Context(), startingPolicy(w.policies.Add(1))) }
+func (w *world) nudgeAll() {
+	ops.Do(w.t.Context(), w.svc, ops.Root(), ops.SetPolicy{Text: startingPolicy(w.policies.Add(1))})
+}
 
 // startingPolicy is the starting policy, different each time.
 func startingPolicy(n int64) string {
@@ -219,7 +222,7 @@ func (n *node) touchDirectory() {
 	id, err := cert.ParseNodeID(spare.Status().Self.ID)
 	spare.stop()
 	if err == nil {
-		_, err = n.w.svc.DeleteDevice(n.w.t.Context(), id, nil)
+		_, err = ops.Do(n.w.t.Context(), n.w.svc, ops.Root(), ops.DeleteDevice{ID: id})
 	}
 	if err != nil {
 		n.w.t.Fatal(err)

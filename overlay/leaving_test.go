@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/status"
 )
 
@@ -78,7 +78,7 @@ func TestLogoutDuringLookup(t *testing.T) {
 			if err != nil || len(left) != 1 || filepath.Base(left[0]) != "lock" {
 				t.Errorf("left in the state directory: %v, %v", left, err)
 			}
-			if err := laptop.Up(t.Context(), w.token(coord.NewKey{})); err != nil {
+			if err := laptop.Up(t.Context(), w.token(ops.CreateKey{})); err != nil {
 				t.Fatal(err)
 			}
 			laptop.wait("kitchen-pi")
@@ -146,7 +146,7 @@ func TestLeaveWhileUsed(t *testing.T) {
 			t.Fatalf("after a logout: %s", st)
 		} else if _, err := os.Stat(filepath.Join(laptop.cfg.StateDir, "node.json")); err == nil {
 			t.Fatal("an identity is on disk after a logout")
-		} else if err := laptop.Up(t.Context(), w.token(coord.NewKey{})); err != nil {
+		} else if err := laptop.Up(t.Context(), w.token(ops.CreateKey{})); err != nil {
 			t.Fatal(err)
 		}
 		if err := laptop.Up(t.Context(), ""); err != nil {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weft/coord/ops"
 
 	"weft/overlay"
 	"weft/overlay/api"
@@ -71,7 +72,7 @@ func TestLookedUpNames(t *testing.T) {
 	}
 	rename := func(to string) {
 		t.Helper()
-		if _, err := w.svc.RenameDevice(t.Context(), id, to, nil); err != nil {
+		if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RenameDevice{ID: id, Name: to}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -214,7 +215,7 @@ func TestLookedUpNamesOfMany(t *testing.T) {
 	old := "kitchen-pi"
 	for _, to := range []string{"attic-pi", "cellar-pi", "hall-pi"} {
 		seen(to, func() {
-			if _, err := w.svc.RenameDevice(t.Context(), id, to, nil); err != nil {
+			if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RenameDevice{ID: id, Name: to}); err != nil {
 				t.Error(err)
 			}
 		}, to, old, to)

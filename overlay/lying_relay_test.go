@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
@@ -72,7 +72,7 @@ func (w *liarWorld) joinRelay(name, addr string) *liar {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, err := cert.ParseToken(w.token(coord.NewKey{Relay: true}))
+	tok, err := cert.ParseToken(w.token(ops.CreateKey{Relay: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,11 +232,11 @@ func TestLyingRelayBringsNobodyBack(t *testing.T) {
 			for _, n := range []*node{thief, other, pi, cam} {
 				n.stop()
 			}
-			if _, err := w.svc.DeleteDevice(t.Context(), mustFind(t, w.world, "thief"), nil); err != nil {
+			if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: mustFind(t, w.world, "thief")}); err != nil {
 				t.Fatal(err)
 			}
 			w.off.Store(0) // 20 days go by
-			if _, err := w.svc.DeleteDevice(t.Context(), mustFind(t, w.world, "other"), nil); err != nil {
+			if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: mustFind(t, w.world, "other")}); err != nil {
 				t.Fatal(err)
 			}
 			pi.start() // so that the others know it
@@ -337,7 +337,7 @@ func TestRelayInPlaceOfAnother(t *testing.T) {
 	w := newLiarWorld(t, 0, setup{})
 	another, removed := w.joinRelay("another", "192.0.2.3"), w.joinRelay("removed", "192.0.2.4")
 	laptop := w.on("laptop", "192.0.2.12")
-	if _, err := w.svc.RemoveRelay(t.Context(), "removed"); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RemoveRelay{Name: "removed"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the laptop knows the relays", func() bool { return len(laptop.Relays()) == 4 }) // with the server twice
@@ -374,7 +374,7 @@ func TestGuestOfRemovedRelay(t *testing.T) {
 	pi.moveTo("far")
 	pi.echo()
 	w.until("the laptop reaches the device over the other relay", func() bool { return laptop.reaches("pi") == nil && laptop.Guests() == 1 })
-	if _, err := w.svc.RemoveRelay(t.Context(), "far"); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RemoveRelay{Name: "far"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the laptop is its guest no more", func() bool { return laptop.Guests() == 0 })
@@ -398,7 +398,7 @@ func TestRefusedForEndedCertificate(t *testing.T) {
 	other.stop()
 	off.Store(0)
 	for range 2 { // the second list no longer covers the first device
-		if _, err := w.svc.DeleteDevice(t.Context(), mustFind(t, w, "other"), nil); err != nil {
+		if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: mustFind(t, w, "other")}); err != nil {
 			t.Fatal(err)
 		}
 		other = w.node("other")

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
 	"weft/coord/ca"
+	"weft/coord/ops"
 	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/api"
@@ -38,7 +38,7 @@ import (
 type world struct {
 	t        *testing.T
 	setup    setup
-	svc      *coord.Service
+	svc      *ops.Service
 	auth     *ca.Authorities
 	data     string // the coordination server's directory
 	addr     string
@@ -98,7 +98,7 @@ func (w *world) startServer(l net.Listener) {
 	t, s := w.t, w.setup
 	t.Helper()
 	var err error
-	w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun, Now: s.now})
+	w.svc, err = ops.OpenService(t.Context(), ops.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun, Now: s.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,13 +204,13 @@ func (w *world) restartRelay() {
 	w.startRelay(l)
 }
 
-func (w *world) token(k coord.NewKey) string {
+func (w *world) token(k ops.CreateKey) string {
 	w.t.Helper()
-	_, tok, err := w.svc.CreateKey(w.t.Context(), k)
+	key, err := ops.Do(w.t.Context(), w.svc, ops.Root(), k)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return tok.String()
+	return key.Token
 }
 
 // node is a running node with a state directory from which it can be restarted.
@@ -234,7 +234,7 @@ func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 	w.t.Helper()
 	n := &node{w: w, cfg: cfg}
 	n.cfg.StateDir, n.cfg.Hostname, n.cfg.Version = filepath.Join(w.t.TempDir(), name), name, "test"
-	n.cfg.Token = w.token(coord.NewKey{Tags: tags})
+	n.cfg.Token = w.token(ops.CreateKey{Tags: tags})
 	// Most tests are about traffic through the relay.
 	n.cfg.UDP.Off = n.cfg.UDP.Listen == nil
 	if testing.Verbose() && n.cfg.Log == nil {
@@ -533,7 +533,7 @@ func TestDeletedDeviceReportsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.svc.DeleteDevice(t.Context(), node.ID, nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: node.ID}); err != nil {
 		t.Fatal(err)
 	}
 	told := func() bool {
@@ -560,7 +560,7 @@ func TestDeletedDeviceReportsIt(t *testing.T) {
 	if err := pi.Logout(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := pi.Up(t.Context(), w.token(coord.NewKey{Tags: []string{"device"}})); err != nil {
+	if err := pi.Up(t.Context(), w.token(ops.CreateKey{Tags: []string{"device"}})); err != nil {
 		t.Fatal(err)
 	}
 	if err := pi.Wait(t.Context(), ""); err != nil || told() {
@@ -581,7 +581,7 @@ func TestDeletedDeviceIsCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.svc.DeleteDevice(t.Context(), node.ID, nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: node.ID}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the tunnel ends", func() bool {
@@ -701,7 +701,7 @@ func TestDownUpLogout(t *testing.T) {
 		t.Error("the server still has the node")
 	}
 	wantKind(t, laptop.dialFails("kitchen-pi:7", time.Second), status.KindNotJoined)
-	if err := laptop.Up(t.Context(), w.token(coord.NewKey{})); err != nil {
+	if err := laptop.Up(t.Context(), w.token(ops.CreateKey{})); err != nil {
 		t.Fatal(err)
 	}
 	laptop.wait("")
@@ -714,7 +714,7 @@ func TestDownUpLogout(t *testing.T) {
 func TestTokensThatDoNotWork(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	used := w.token(coord.NewKey{})
+	used := w.token(ops.CreateKey{})
 	n := w.node("first")
 	n.stop()
 	try := func(token string) error {
@@ -739,7 +739,7 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	if err := try(used); err == nil || !strings.Contains(err.Error(), "used") {
 		t.Errorf("used token: %v", err)
 	}
-	good, err := cert.ParseToken(w.token(coord.NewKey{}))
+	good, err := cert.ParseToken(w.token(ops.CreateKey{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -756,14 +756,14 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	if err := try(unknown.String()); err == nil {
 		t.Error("unknown token was accepted")
 	}
-	key, tok, err := w.svc.CreateKey(t.Context(), coord.NewKey{})
+	key, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.CreateKey{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.svc.RevokeKey(t.Context(), "", key.ID); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RevokeKey{ID: key.ID}); err != nil {
 		t.Fatal(err)
 	}
-	if err := try(tok.String()); err == nil || !strings.Contains(err.Error(), "revoked") {
+	if err := try(key.Token); err == nil || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("revoked token: %v", err)
 	}
 	if err := try(used[:len(used)-3]); status.KindOf(err) != status.KindUsage {
@@ -779,7 +779,7 @@ func TestWrongClock(t *testing.T) {
 	for name, at := range map[string]time.Time{"past": time.Unix(1000, 0), "future": time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)} {
 		skew := time.Until(at)
 		pi := &node{w: w, cfg: overlay.Config{
-			StateDir: t.TempDir(), Hostname: name, Token: w.token(coord.NewKey{Tags: []string{"device"}}),
+			StateDir: t.TempDir(), Hostname: name, Token: w.token(ops.CreateKey{Tags: []string{"device"}}),
 			Wall: func() time.Time { return time.Now().Add(skew) }, BuildTime: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
 		}}
 		pi.start()
@@ -813,7 +813,7 @@ func TestRenamedDevice(t *testing.T) {
 	pi.echo()
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "before")
 	node, _ := w.svc.FindDevice(t.Context(), "kitchen-pi")
-	if _, err := w.svc.RenameDevice(t.Context(), node.ID, "pantry-pi", nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RenameDevice{ID: node.ID, Name: "pantry-pi"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the device knows its name", func() bool { return pi.Status().Self.Name == "pantry-pi" })
@@ -831,7 +831,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	pi.echo()
 	c := laptop.dial("tcp", "kitchen-pi:7")
 	say(t, c, "before")
-	if err := w.svc.SetPolicy(t.Context(), `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp:80"]}]}`); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.SetPolicy{Text: `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp:80"]}]}`}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the flow is cut", func() bool {
@@ -840,7 +840,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 		_, err := io.ReadFull(c, make([]byte, 1))
 		return err != nil
 	})
-	if err := w.svc.SetPolicy(t.Context(), `{"rules":[]}`); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.SetPolicy{Text: `{"rules":[]}`}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the laptop reaches nobody", func() bool {

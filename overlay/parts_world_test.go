@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay"
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -92,7 +92,7 @@ func (w *world) deletes(name string) {
 	w.t.Helper()
 	d, err := w.svc.FindDevice(w.t.Context(), name)
 	if err == nil {
-		_, err = w.svc.DeleteDevice(w.t.Context(), d.ID, nil)
+		_, err = ops.Do(w.t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: d.ID})
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -130,10 +130,10 @@ func TestRefusedListHoldsNothingUp(t *testing.T) {
 			l.list.Store(&c.list)
 
 			w.deletes("first")
-			if err := w.svc.SetPolicy(t.Context(), `{"rules":[]}`); err != nil {
+			if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.SetPolicy{Text: `{"rules":[]}`}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.svc.RenameDevice(t.Context(), pi.id(), "pantry-pi", nil); err != nil {
+			if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.RenameDevice{ID: pi.id(), Name: "pantry-pi"}); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, 20*time.Second, "the certificate is renewed", func() bool { return pi.Status().Self.Name == "pantry-pi" })
@@ -220,7 +220,7 @@ func TestDiskPutsNothingOff(t *testing.T) {
 	var fault atomic.Pointer[error]
 	hang := make(chan struct{})
 	var hangs atomic.Bool
-	pi := &node{w: w, cfg: overlay.Config{StateDir: filepath.Join(t.TempDir(), "pi"), Hostname: "kitchen-pi", Token: w.token(coord.NewKey{Tags: []string{"device"}})}}
+	pi := &node{w: w, cfg: overlay.Config{StateDir: filepath.Join(t.TempDir(), "pi"), Hostname: "kitchen-pi", Token: w.token(ops.CreateKey{Tags: []string{"device"}})}}
 	pi.cfg.UDP.Off = true
 	pi.prepare = func(n *overlay.Node) {
 		n.BreakDisk(func(string) error {

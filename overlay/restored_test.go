@@ -10,13 +10,13 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 // snapshots implements what a backup needs of a Service in this process.
 type snapshots struct {
-	coord.Admin
-	svc *coord.Service
+	ops.Admin
+	svc *ops.Service
 }
 
 func (s snapshots) Snapshot(ctx context.Context) (string, error) { return s.svc.Snapshot(ctx) }
@@ -31,7 +31,7 @@ func TestUnknownNodeSendsRevocations(t *testing.T) {
 	stolen.stop()
 	key := []byte("correct horse battery staple")
 	var backup bytes.Buffer
-	if err := coord.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
+	if err := ops.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
 		t.Fatal(err)
 	}
 	late := w.node("late")
@@ -40,7 +40,7 @@ func TestUnknownNodeSendsRevocations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.svc.DeleteDevice(t.Context(), d.ID, nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: d.ID}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := w.auth.Roots.VerifyCRL(w.svc.CRL())
@@ -52,10 +52,10 @@ func TestUnknownNodeSendsRevocations(t *testing.T) {
 	w.stopRelay()
 	w.svc.Close()
 	dir := filepath.Join(t.TempDir(), "restored")
-	if err := coord.Restore(t.Context(), &backup, key, dir, time.Now()); err != nil {
+	if err := ops.Restore(t.Context(), &backup, key, dir, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: dir}); err != nil {
+	if w.svc, err = ops.OpenService(t.Context(), ops.Options{Data: dir}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.svc.FindDevice(t.Context(), id); err != nil {
@@ -68,9 +68,9 @@ func TestUnknownNodeSendsRevocations(t *testing.T) {
 	w.startRelay(l)
 	eventually(t, time.Minute, "the stolen device is gone again", func() bool {
 		_, err := w.svc.FindDevice(t.Context(), id)
-		return errors.Is(err, coord.ErrNotFound)
+		return errors.Is(err, ops.ErrNotFound)
 	})
-	if _, err := w.svc.FindDevice(t.Context(), lateID); !errors.Is(err, coord.ErrNotFound) {
+	if _, err := w.svc.FindDevice(t.Context(), lateID); !errors.Is(err, ops.ErrNotFound) {
 		t.Errorf("the restored server knows who joined later: %v", err)
 	}
 }
@@ -96,14 +96,14 @@ func TestMemberSendsRevocations(t *testing.T) {
 	memberID := member.Status().Self.ID
 	key := []byte("correct horse battery staple")
 	var backup bytes.Buffer
-	if err := coord.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
+	if err := ops.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
 		t.Fatal(err)
 	}
 	d, err := w.svc.FindDevice(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.svc.DeleteDevice(t.Context(), d.ID, nil); err != nil {
+	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.DeleteDevice{ID: d.ID}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := w.auth.Roots.VerifyCRL(w.svc.CRL())
@@ -115,10 +115,10 @@ func TestMemberSendsRevocations(t *testing.T) {
 	w.stopRelay()
 	w.svc.Close()
 	dir := filepath.Join(t.TempDir(), "restored")
-	if err := coord.Restore(t.Context(), &backup, key, dir, time.Now()); err != nil {
+	if err := ops.Restore(t.Context(), &backup, key, dir, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if w.svc, err = coord.OpenService(t.Context(), coord.Options{Data: dir}); err != nil {
+	if w.svc, err = ops.OpenService(t.Context(), ops.Options{Data: dir}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := w.listen()
@@ -128,7 +128,7 @@ func TestMemberSendsRevocations(t *testing.T) {
 	w.startRelay(l)
 	eventually(t, time.Minute, "the stolen device is gone again", func() bool {
 		_, err := w.svc.FindDevice(t.Context(), id)
-		return errors.Is(err, coord.ErrNotFound)
+		return errors.Is(err, ops.ErrNotFound)
 	})
 	if _, err := w.svc.FindDevice(t.Context(), memberID); err != nil {
 		t.Errorf("the member: %v", err)

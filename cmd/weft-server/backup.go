@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/filelock"
 )
 
@@ -47,11 +47,11 @@ the server, and without the key a backup is of no use to anybody.`,
 			if out == "" {
 				out = "weft-backup-" + time.Now().UTC().Format("20060102-150405")
 			}
-			err = withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			err = withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				return writeWhole(out, func(f *os.File) error {
 					p := cli.NewProgress(cmd.ErrOrStderr(), "backing up")
 					defer p.End()
-					return coord.Backup(ctx, a, data, key, io.MultiWriter(f, p))
+					return ops.Backup(ctx, a, data, key, io.MultiWriter(f, p))
 				})
 			})
 			if err != nil {
@@ -100,7 +100,7 @@ others has connected.`,
 			}
 			defer f.Close()
 			p := cli.NewProgress(cmd.ErrOrStderr(), "restoring")
-			err = coord.Restore(cmd.Context(), io.TeeReader(f, p), key, data, time.Now())
+			err = ops.Restore(cmd.Context(), io.TeeReader(f, p), key, data, time.Now())
 			p.End()
 			if err != nil {
 				return err

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/age"
 )
 
@@ -29,7 +29,7 @@ func devicesListCmd() *cobra.Command {
 			if want.online && want.offline {
 				return usagef("--online and --offline: no device is both")
 			}
-			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				list, err := a.ListDevices(ctx)
 				if err != nil {
 					return err
@@ -40,7 +40,7 @@ func devicesListCmd() *cobra.Command {
 				}
 				rows := [][]string{{"NAME", "ADDRESS", "STATE", "USER", "TAGS", "OS", "VERSION"}}
 				for _, d := range list {
-					rows = append(rows, []string{d.Name, d.IPv4, state(d), d.User, strings.Join(d.Tags, ","), d.OS, d.Version})
+					rows = append(rows, []string{d.Name, d.IPv4.String(), state(d), d.User, strings.Join(d.Tags, ","), d.OS, d.Software})
 				}
 				if err := table(cmd.OutOrStdout(), rows); err != nil {
 					return err
@@ -58,7 +58,7 @@ func devicesListCmd() *cobra.Command {
 }
 
 // unaware counts the devices that have not been told where the server is.
-func unaware(list []coord.DeviceInfo) (n int) {
+func unaware(list []ops.Device) (n int) {
 	for _, d := range list {
 		if !d.KnowsURLs {
 			n++
@@ -71,7 +71,7 @@ func unaware(list []coord.DeviceInfo) (n int) {
 // it was asked a moment ago, and answers in less.
 const silentAfter = 10 * time.Second
 
-func state(d coord.DeviceInfo) string {
+func state(d ops.Device) string {
 	s := "never seen"
 	switch {
 	case d.Online && d.LastSeen != nil && time.Since(*d.LastSeen) >= silentAfter:
@@ -95,7 +95,7 @@ func devicesShowCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				d, err := adm.ShowDevice(ctx, a[0])
 				if err != nil {
 					return err
@@ -111,7 +111,7 @@ func devicesShowCmd() *cobra.Command {
 	return cmd
 }
 
-func showDevice(cmd *cobra.Command, d coord.DeviceInfo) error {
+func showDevice(cmd *cobra.Command, d ops.Device) error {
 	kind := "its owner's own"
 	if len(d.Tags) > 0 {
 		kind = strings.Join(d.Tags, ",")
@@ -124,9 +124,9 @@ func showDevice(cmd *cobra.Command, d coord.DeviceInfo) error {
 		name += " (" + d.Title + ")"
 	}
 	rows := [][]string{
-		{"name", name}, {"id", d.ID}, {"ipv4", d.IPv4}, {"ipv6", d.IPv6}, {"state", state(d)}, {"user", d.User}, {"kind", kind},
-		{"hostname", d.Hostname}, {"os", d.OS}, {"version", d.Version}, {"joined", when(&d.Joined)}, {"certificate", "until " + when(&d.Expires)}, {"key", d.Key},
-		{"wildcard", map[bool]string{true: "on", false: "off"}[d.Wildcard]}, {"lan names", d.LANNames},
+		{"name", name}, {"id", d.ID.String()}, {"ipv4", d.IPv4.String()}, {"ipv6", d.IPv6.String()}, {"state", state(d)}, {"user", d.User}, {"kind", kind},
+		{"hostname", d.Hostname}, {"os", d.OS}, {"version", d.Software}, {"joined", when(&d.Created)}, {"certificate", "until " + when(&d.Expires)}, {"key", d.KeyID},
+		{"wildcard", map[bool]string{true: "on", false: "off"}[d.Wildcard]}, {"lan names", d.LANNames.String()},
 	}
 	for _, a := range d.Aliases {
 		rows = append(rows, []string{"former name", a.Name + " until " + when(&a.Until)})
@@ -142,7 +142,7 @@ func devicesReplaceCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				d, err := adm.ReplaceDevice(ctx, a[0], a[1])
 				return report(cmd, *asJSON, d, err, "%s has taken the place of the device of that name, which is deleted", d.Name)
 			})
@@ -160,7 +160,7 @@ func devicesRenameCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				d, err := adm.RenameDevice(ctx, a[0], a[1])
 				return report(cmd, *asJSON, d, err, "renamed %s to %s", a[0], called(d))
 			})
@@ -178,7 +178,7 @@ func devicesDeleteCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				d, err := adm.DeleteDevice(ctx, a[0])
 				return report(cmd, *asJSON, d, err, "deleted %s and revoked its certificates", called(d))
 			})
@@ -190,7 +190,7 @@ func devicesDeleteCmd() *cobra.Command {
 
 // report prints the device that was worked on and, on standard error, what was
 // done.
-func report(cmd *cobra.Command, asJSON bool, d coord.DeviceInfo, err error, done string, args ...any) error {
+func report(cmd *cobra.Command, asJSON bool, d ops.Device, err error, done string, args ...any) error {
 	if err != nil {
 		return err
 	}
@@ -203,14 +203,14 @@ func report(cmd *cobra.Command, asJSON bool, d coord.DeviceInfo, err error, done
 }
 
 // called is a device's name, and how people write it where that differs.
-func called(d coord.DeviceInfo) string {
+func called(d ops.Device) string {
 	if d.Title == d.Name || d.Title == "" {
 		return d.Name
 	}
 	return d.Name + " (" + d.Title + ")"
 }
 
-func deviceNames(ctx context.Context, a coord.Admin) (words []string, err error) {
+func deviceNames(ctx context.Context, a ops.Admin) (words []string, err error) {
 	list, err := a.ListDevices(ctx)
 	for _, d := range list {
 		words = append(words, d.Name)

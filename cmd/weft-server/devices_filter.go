@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/hostname"
 )
 
@@ -34,29 +34,29 @@ func (w *deviceFilter) flags(f *pflag.FlagSet) {
 }
 
 // of returns the devices that fit. The list is empty rather than nil.
-func (w *deviceFilter) of(list []coord.DeviceInfo) []coord.DeviceInfo {
-	return slices.DeleteFunc(list, func(d coord.DeviceInfo) bool { return !w.fits(d) })
+func (w *deviceFilter) of(list []ops.Device) []ops.Device {
+	return slices.DeleteFunc(list, func(d ops.Device) bool { return !w.fits(d) })
 }
 
-func (w *deviceFilter) fits(d coord.DeviceInfo) bool {
+func (w *deviceFilter) fits(d ops.Device) bool {
 	switch {
 	case w.online && !d.Online, w.offline && d.Online, w.user != "" && w.user != d.User:
 		return false
 	case len(w.tags) > 0 && !slices.ContainsFunc(w.tags, func(t string) bool { return slices.Contains(d.Tags, strings.TrimPrefix(t, "tag:")) }):
 		return false
-	case w.below != "" && compareVersions(d.Version, w.below) >= 0:
+	case w.below != "" && compareVersions(d.Software, w.below) >= 0:
 		return false
 	}
 	return w.search == "" || found(d, w.search)
 }
 
 // found reports whether a word is in what a device is known by.
-func found(d coord.DeviceInfo, word string) bool {
+func found(d ops.Device, word string) bool {
 	words := []string{strings.TrimSuffix(strings.ToLower(strings.TrimSpace(word)), ".")}
 	if ascii, err := hostname.ASCII(words[0]); err == nil {
 		words = append(words, ascii)
 	}
-	known := []string{d.FQDN, d.Title, d.Hostname, d.IPv4, d.IPv6, d.ID}
+	known := []string{d.FQDN, d.Title, d.Hostname, d.IPv4.String(), d.IPv6.String(), d.ID.String()}
 	for _, a := range d.Aliases {
 		known = append(known, a.Name)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/api"
 )
 
@@ -41,7 +41,7 @@ func dnsShowCmd() *cobra.Command {
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				i, err := a.DNS(ctx)
 				if err != nil {
 					return err
@@ -57,7 +57,7 @@ func dnsShowCmd() *cobra.Command {
 	return cmd
 }
 
-func showDNS(w io.Writer, i coord.DNSInfo) error {
+func showDNS(w io.Writer, i ops.DNSInfo) error {
 	rows := [][]string{{"suffix", i.Suffix}, {"records", strconv.Itoa(len(i.Records))}}
 	for _, r := range i.Routes {
 		rows = append(rows, []string{"route", r.Suffix + " to " + serverText(r.Nameservers)})
@@ -67,7 +67,7 @@ func showDNS(w io.Writer, i coord.DNSInfo) error {
 		rows = append(rows, []string{"former name", a.Name + " of " + a.Device + " until " + when(&a.Until)})
 	}
 	rows = append(rows, []string{"wildcards", strings.Join(i.Wildcards, " ")})
-	for _, o := range coord.DNSOptions {
+	for _, o := range ops.DNSOptions {
 		rows = append(rows, []string{o.Name, o.Value(i)})
 	}
 	return table(w, rows)
@@ -93,7 +93,7 @@ func dnsSetCmd() *cobra.Command {
 	var asJSON *bool
 	var help strings.Builder
 	var keys []string
-	for _, o := range coord.DNSOptions {
+	for _, o := range ops.DNSOptions {
 		fmt.Fprintf(&help, "  %-18s %s\n", o.Name, o.Help)
 		keys = append(keys, o.Name+"=")
 	}
@@ -114,7 +114,7 @@ func dnsSetCmd() *cobra.Command {
 				}
 				options[k] = v
 			}
-			return editDNS(cmd, *asJSON, coord.DNSEdit{Options: options}, "set "+strings.Join(a, " "))
+			return editDNS(cmd, *asJSON, ops.DNSEdit{Options: options}, "set "+strings.Join(a, " "))
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
@@ -123,8 +123,8 @@ func dnsSetCmd() *cobra.Command {
 
 // editDNS makes a change and says so: done is what was done. As JSON it prints
 // all that is set now.
-func editDNS(cmd *cobra.Command, asJSON bool, e coord.DNSEdit, done string) error {
-	return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+func editDNS(cmd *cobra.Command, asJSON bool, e ops.DNSEdit, done string) error {
+	return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 		i, err := a.EditDNS(ctx, e)
 		switch {
 		case err != nil:
@@ -150,7 +150,7 @@ func dnsDeviceCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			d := coord.DeviceDNS{LANNames: lan}
+			d := ops.DeviceDNS{LANNames: lan}
 			switch wildcard {
 			case "on", "off":
 				on := wildcard == "on"
@@ -162,7 +162,7 @@ func dnsDeviceCmd() *cobra.Command {
 			default:
 				return usagef("--wildcard %q: want on or off", wildcard)
 			}
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				info, err := adm.SetDeviceDNS(ctx, a[0], d)
 				return report(cmd, *asJSON, info, err, "set for %s; it fetches it within seconds", called(info))
 			})
@@ -183,11 +183,11 @@ func dnsPreviewCmd() *cobra.Command {
 		Args:              args(cobra.RangeArgs(1, 2)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			q := coord.PreviewQuery{Name: a[0], From: from}
+			q := ops.PreviewQuery{Name: a[0], From: from}
 			if len(a) > 1 {
 				q.Type = a[1]
 			}
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				p, err := adm.PreviewName(ctx, q)
 				if err != nil {
 					return err

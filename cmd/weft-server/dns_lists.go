@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/api"
 )
 
 // listCmd shows one part of what is set; as JSON it is the field called name.
-func listCmd(name, short string, part func(coord.DNSInfo) any, show func(io.Writer, coord.DNSInfo) error) *cobra.Command {
+func listCmd(name, short string, part func(ops.DNSInfo) any, show func(io.Writer, ops.DNSInfo) error) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "list",
@@ -23,7 +23,7 @@ func listCmd(name, short string, part func(coord.DNSInfo) any, show func(io.Writ
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				i, err := a.DNS(ctx)
 				if err != nil {
 					return err
@@ -41,7 +41,7 @@ func listCmd(name, short string, part func(coord.DNSInfo) any, show func(io.Writ
 
 // editCmd is a verb that changes something and says so on standard error: what
 // was done, and with which arguments; on request it prints all of it as JSON.
-func editCmd(use, short, done string, check cobra.PositionalArgs, edit func(a []string) (coord.DNSEdit, error)) *cobra.Command {
+func editCmd(use, short, done string, check cobra.PositionalArgs, edit func(a []string) (ops.DNSEdit, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               use,
@@ -64,10 +64,10 @@ func editCmd(use, short, done string, check cobra.PositionalArgs, edit func(a []
 }
 
 func dnsRecordsCmd() *cobra.Command {
-	r := coord.NewRecord{}
-	add := editCmd("add NAME TYPE VALUE", "Add a record", "added the record", cobra.ExactArgs(3), func(a []string) (coord.DNSEdit, error) {
+	r := ops.NewRecord{}
+	add := editCmd("add NAME TYPE VALUE", "Add a record", "added the record", cobra.ExactArgs(3), func(a []string) (ops.DNSEdit, error) {
 		r.Name, r.Type, r.Value = a[0], a[1], a[2]
-		return coord.DNSEdit{AddRecord: &r}, nil
+		return ops.DNSEdit{AddRecord: &r}, nil
 	})
 	add.Long = `Adds a record beside the devices' own names. NAME is short (www), @ for the
 network's zone itself, or full (www.kitchen-pi.weft.internal). TYPE is A, AAAA,
@@ -80,20 +80,20 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 	add.Flags().BoolVar(&r.Outside, "outside", false, "the name is not in the network's zone, and that is meant")
 	add.Flags().BoolVar(&r.Shadow, "shadow", false, "a device has the name; the record is for the time when it has not")
 	var id string
-	remove := editCmd("remove NAME [TYPE [VALUE]]", "Remove records, by name, type and value, or by --id", "removed", cobra.RangeArgs(0, 3), func(a []string) (coord.DNSEdit, error) {
-		m := coord.RecordMatch{ID: id}
+	remove := editCmd("remove NAME [TYPE [VALUE]]", "Remove records, by name, type and value, or by --id", "removed", cobra.RangeArgs(0, 3), func(a []string) (ops.DNSEdit, error) {
+		m := ops.RecordMatch{ID: id}
 		for i, to := range []*string{&m.Name, &m.Type, &m.Value} {
 			if i < len(a) {
 				*to = a[i]
 			}
 		}
 		if (id == "") == (len(a) == 0) {
-			return coord.DNSEdit{}, usagef("say which record: NAME [TYPE [VALUE]], or --id ID")
+			return ops.DNSEdit{}, usagef("say which record: NAME [TYPE [VALUE]], or --id ID")
 		}
-		return coord.DNSEdit{RemoveRecord: &m}, nil
+		return ops.DNSEdit{RemoveRecord: &m}, nil
 	})
 	remove.Flags().StringVar(&id, "id", "", "the record's id")
-	list := listCmd("records", "List the records", func(i coord.DNSInfo) any { return i.Records }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("records", "List the records", func(i ops.DNSInfo) any { return i.Records }, func(w io.Writer, i ops.DNSInfo) error {
 		rows := [][]string{{"NAME", "TYPE", "VALUE", "TTL", "ID"}}
 		for _, r := range i.Records {
 			rows = append(rows, []string{r.Name, r.Type, r.Value, strconv.Itoa(cmp.Or(r.TTL, 300)), r.ID})
@@ -127,8 +127,8 @@ const bootstrapHelp = "addresses of the hosts in tls:// and https://, or devices
 
 func dnsRoutesCmd() *cobra.Command {
 	var bootstrap []string
-	add := editCmd("add SUFFIX [NAMESERVER...]", "Send names below a suffix to nameservers of their own", "added the route", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
-		return coord.DNSEdit{AddRoute: &api.DNSRoute{Suffix: a[0], Nameservers: nameservers(a[1:], bootstrap)}}, nil
+	add := editCmd("add SUFFIX [NAMESERVER...]", "Send names below a suffix to nameservers of their own", "added the route", cobra.MinimumNArgs(1), func(a []string) (ops.DNSEdit, error) {
+		return ops.DNSEdit{AddRoute: &api.DNSRoute{Suffix: a[0], Nameservers: nameservers(a[1:], bootstrap)}}, nil
 	})
 	add.Long = `Sends a suffix and everything below it to nameservers of its own (split DNS), in
 the place of a route that is there. The longest suffix wins; reverse zones work
@@ -136,10 +136,10 @@ like any other. Without a nameserver each device asks its own.
 
 A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 	add.Flags().StringSliceVar(&bootstrap, "bootstrap", nil, bootstrapHelp)
-	remove := editCmd("remove SUFFIX", "Remove a route", "removed the route", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
-		return coord.DNSEdit{RemoveRoute: &a[0]}, nil
+	remove := editCmd("remove SUFFIX", "Remove a route", "removed the route", cobra.ExactArgs(1), func(a []string) (ops.DNSEdit, error) {
+		return ops.DNSEdit{RemoveRoute: &a[0]}, nil
 	})
-	list := listCmd("routes", "List the routes", func(i coord.DNSInfo) any { return i.Routes }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("routes", "List the routes", func(i ops.DNSInfo) any { return i.Routes }, func(w io.Writer, i ops.DNSInfo) error {
 		rows := [][]string{{"SUFFIX", "NAMESERVERS"}}
 		for _, r := range i.Routes {
 			rows = append(rows, []string{r.Suffix, serverText(r.Nameservers)})
@@ -151,18 +151,18 @@ A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 
 func dnsNameserversCmd() *cobra.Command {
 	var bootstrap []string
-	set := editCmd("set NAMESERVER...", "Set the nameservers for all other names", "set the nameservers", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
+	set := editCmd("set NAMESERVER...", "Set the nameservers for all other names", "set the nameservers", cobra.MinimumNArgs(1), func(a []string) (ops.DNSEdit, error) {
 		l := nameservers(a, bootstrap)
-		return coord.DNSEdit{Nameservers: &l}, nil
+		return ops.DNSEdit{Nameservers: &l}, nil
 	})
 	set.Flags().StringSliceVar(&bootstrap, "bootstrap", nil, bootstrapHelp)
 	set.Long = `Sets the nameservers that answer for all names that are neither the network's nor
 a route's, the first before others. A NAMESERVER is IP, IP:PORT, tls://HOST or
 https://HOST/PATH.`
-	clear := editCmd("clear", "Let each device ask its own nameservers", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
-		return coord.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
+	clear := editCmd("clear", "Let each device ask its own nameservers", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
+		return ops.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
 	})
-	list := listCmd("nameservers", "List the nameservers", func(i coord.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("nameservers", "List the nameservers", func(i ops.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i ops.DNSInfo) error {
 		rows := [][]string{{"NAMESERVER", "BOOTSTRAP"}}
 		for _, n := range i.Nameservers {
 			rows = append(rows, []string{n.Address, strings.Join(n.Bootstrap, " ")})
@@ -173,13 +173,13 @@ https://HOST/PATH.`
 }
 
 func dnsSearchCmd() *cobra.Command {
-	set := editCmd("set DOMAIN...", "Set the domains to try for short names, beside the network's", "set the search domains", cobra.MinimumNArgs(1), func(a []string) (coord.DNSEdit, error) {
-		return coord.DNSEdit{Search: &a}, nil
+	set := editCmd("set DOMAIN...", "Set the domains to try for short names, beside the network's", "set the search domains", cobra.MinimumNArgs(1), func(a []string) (ops.DNSEdit, error) {
+		return ops.DNSEdit{Search: &a}, nil
 	})
-	clear := editCmd("clear", "Try only the network's own zone and what a machine has", "cleared the search domains", cobra.NoArgs, func([]string) (coord.DNSEdit, error) {
-		return coord.DNSEdit{Search: &[]string{}}, nil
+	clear := editCmd("clear", "Try only the network's own zone and what a machine has", "cleared the search domains", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
+		return ops.DNSEdit{Search: &[]string{}}, nil
 	})
-	list := listCmd("search", "List the search domains", func(i coord.DNSInfo) any { return i.Search }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("search", "List the search domains", func(i ops.DNSInfo) any { return i.Search }, func(w io.Writer, i ops.DNSInfo) error {
 		rows := [][]string{{"DOMAIN"}, {i.Suffix}}
 		for _, d := range i.Search {
 			rows = append(rows, []string{d})
@@ -190,10 +190,10 @@ func dnsSearchCmd() *cobra.Command {
 }
 
 func dnsAliasesCmd() *cobra.Command {
-	remove := editCmd("remove NAME", "End a former name before its time", "ended the former name", cobra.ExactArgs(1), func(a []string) (coord.DNSEdit, error) {
-		return coord.DNSEdit{RemoveAlias: &a[0]}, nil
+	remove := editCmd("remove NAME", "End a former name before its time", "ended the former name", cobra.ExactArgs(1), func(a []string) (ops.DNSEdit, error) {
+		return ops.DNSEdit{RemoveAlias: &a[0]}, nil
 	})
-	list := listCmd("aliases", "List former names that still lead to their devices", func(i coord.DNSInfo) any { return i.Aliases }, func(w io.Writer, i coord.DNSInfo) error {
+	list := listCmd("aliases", "List former names that still lead to their devices", func(i ops.DNSInfo) any { return i.Aliases }, func(w io.Writer, i ops.DNSInfo) error {
 		rows := [][]string{{"NAME", "DEVICE", "UNTIL"}}
 		for _, a := range i.Aliases {
 			rows = append(rows, []string{a.Name, a.Device, when(&a.Until)})

@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 func TestDNSVerbs(t *testing.T) {
 	t.Setenv("WEFT_DATA", newData(t))
-	show := func() (i coord.DNSInfo) {
+	show := func() (i ops.DNSInfo) {
 		t.Helper()
 		code, out, errs := verb(t, "dns", "show", "--json")
 		if err := json.Unmarshal([]byte(out), &i); code != 0 || err != nil {

@@ -26,6 +26,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/coord"
 	"weft/coord/doctor"
+	"weft/coord/ops"
 	"weft/coord/store"
 	"weft/dns"
 	"weft/overlay/release"
@@ -130,7 +131,7 @@ func answers(path string) bool {
 func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*lookTime)
 	defer cancel()
-	a, err := coord.OpenAdmin(ctx, coord.Options{Data: data, Software: cli.Version()})
+	a, err := ops.OpenAdmin(ctx, ops.Options{Data: data, Software: cli.Version()})
 	if err != nil {
 		f.AdminErr = err
 		return nil

@@ -19,7 +19,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 // Where an installed server lives.
@@ -165,7 +165,7 @@ func installServer(cmd *cobra.Command, o *serveOptions, s service.Service, asJSO
 		}
 		return fmt.Errorf("install: %w; see: journalctl -u %s -e", err, serviceName)
 	}
-	a, err := coord.OpenAdmin(ctx, coord.Options{Data: installedData})
+	a, err := ops.OpenAdmin(ctx, ops.Options{Data: installedData})
 	if err != nil {
 		return fmt.Errorf("install: the service does not answer: %w; see: journalctl -u %s -e", err, serviceName)
 	}
@@ -173,7 +173,7 @@ func installServer(cmd *cobra.Command, o *serveOptions, s service.Service, asJSO
 }
 
 // greetInstalled prints what serve prints at the first start of a new network.
-func greetInstalled(cmd *cobra.Command, a coord.Admin, asJSON bool) error {
+func greetInstalled(cmd *cobra.Command, a ops.Admin, asJSON bool) error {
 	ctx := cmd.Context()
 	out := cmd.OutOrStdout()
 	object := func(s signIn, token string) error {
@@ -196,7 +196,7 @@ func greetInstalled(cmd *cobra.Command, a coord.Admin, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	key, err := a.CreateKey(ctx, coord.NewKey{Note: "first device", Tags: []string{"device"}})
+	key, err := a.CreateKey(ctx, ops.CreateKey{Note: "first device", Tags: []string{"device"}})
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"weft/cmd/internal/cli/clitest"
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -27,7 +27,7 @@ import (
 func TestJSONEverywhere(t *testing.T) {
 	data, dir := newData(t), t.TempDir()
 	t.Setenv("WEFT_DATA", data)
-	token := func(flags ...string) (k coord.KeyCreated) {
+	token := func(flags ...string) (k ops.KeyCreated) {
 		_, out, _ := verb(t, append([]string{"keys", "create", "--json"}, flags...)...)
 		if err := json.Unmarshal([]byte(out), &k); err != nil {
 			t.Fatal(err)
@@ -108,7 +108,7 @@ func TestJSONEverywhere(t *testing.T) {
 			t.Errorf("%s --json: null where a list is:\n%s", r.verb, out)
 		}
 		if r.schema == "[]" {
-			if err := json.Unmarshal([]byte(out), &[]coord.DeviceInfo{}); err != nil {
+			if err := json.Unmarshal([]byte(out), &[]ops.Device{}); err != nil {
 				t.Errorf("%s --json: want an array: %v\n%s", r.verb, err, out)
 			}
 			continue
@@ -164,7 +164,7 @@ func TestServeJSON(t *testing.T) {
 		t.Errorf("at the first start: %+v", first)
 	}
 	_, out, _ := verb(t, "keys", "create", "--relay", "--data", data, "--json")
-	var k coord.KeyCreated
+	var k ops.KeyCreated
 	if err := json.Unmarshal([]byte(out), &k); err != nil {
 		t.Fatal(err)
 	}
@@ -189,13 +189,17 @@ func TestServeJSON(t *testing.T) {
 // addDevices has devices join the network in data, on which no server runs.
 func addDevices(t *testing.T, data string, names ...string) {
 	t.Helper()
-	s, err := coord.OpenService(t.Context(), coord.Options{Data: data})
+	s, err := ops.OpenService(t.Context(), ops.Options{Data: data})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	for _, name := range names {
-		_, tok, err := s.CreateKey(t.Context(), coord.NewKey{Tags: []string{"device"}})
+		made, err := ops.Do(t.Context(), s, ops.Root(), ops.CreateKey{Tags: []string{"device"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok, err := cert.ParseToken(made.Token)
 		if err != nil {
 			t.Fatal(err)
 		}

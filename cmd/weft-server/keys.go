@@ -6,11 +6,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"weft/coord/store"
 
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 func keysCmd() *cobra.Command {
@@ -18,7 +19,7 @@ func keysCmd() *cobra.Command {
 }
 
 func keysCreateCmd() *cobra.Command {
-	var nk coord.NewKey
+	var nk ops.CreateKey
 	var expires string
 	var asJSON *bool
 	cmd := &cobra.Command{
@@ -36,7 +37,7 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 			if nk.Life, err = parseLife(expires); err != nil {
 				return err
 			}
-			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				k, err := a.CreateKey(ctx, nk)
 				if err != nil {
 					return err
@@ -83,7 +84,7 @@ func keysListCmd() *cobra.Command {
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				keys, err := a.ListKeys(ctx)
 				if err != nil {
 					return err
@@ -103,7 +104,7 @@ func keysListCmd() *cobra.Command {
 	return cmd
 }
 
-func keyState(k coord.KeyInfo, now time.Time) string {
+func keyState(k store.Key, now time.Time) string {
 	switch {
 	case k.Revoked != nil:
 		return "revoked"
@@ -115,7 +116,7 @@ func keyState(k coord.KeyInfo, now time.Time) string {
 	return "good"
 }
 
-func keyKind(k coord.KeyInfo) string {
+func keyKind(k store.Key) string {
 	kind := "one-time"
 	if k.Reusable {
 		kind = "reusable"
@@ -135,7 +136,7 @@ func keysRevokeCmd() *cobra.Command {
 		Use:   "revoke ID",
 		Short: "Make a key useless; devices that joined with it stay",
 		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, a coord.Admin) (words []string, err error) {
+		ValidArgsFunction: complete(func(ctx context.Context, a ops.Admin) (words []string, err error) {
 			keys, err := a.ListKeys(ctx)
 			for _, k := range keys {
 				if keyState(k, time.Now()) == "good" {
@@ -145,7 +146,7 @@ func keysRevokeCmd() *cobra.Command {
 			return words, err
 		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				if err := adm.RevokeKey(ctx, a[0]); err != nil {
 					return err
 				}
@@ -162,14 +163,14 @@ func keysRevokeCmd() *cobra.Command {
 }
 
 // complete offers the words that list returns for the first argument.
-func complete(list func(context.Context, coord.Admin) ([]string, error)) cobra.CompletionFunc {
+func complete(list func(context.Context, ops.Admin) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(a) > 0 || fromEnv(cmd) != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		cmd.SetContext(context.WithoutCancel(cmd.Context()))
 		var words []string
-		withAdmin(cmd, func(ctx context.Context, adm coord.Admin) (err error) {
+		withAdmin(cmd, func(ctx context.Context, adm ops.Admin) (err error) {
 			words, err = list(ctx, adm)
 			return err
 		})

@@ -26,7 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 	"weft/overlay/api"
 )
 
@@ -62,9 +62,9 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return 2
-	case errors.Is(err, coord.ErrNotFound), errors.As(err, &refused) && refused.Code == api.CodeNotFound:
+	case errors.Is(err, ops.ErrNotFound), errors.As(err, &refused) && refused.Code == api.CodeNotFound:
 		return 5
-	case errors.Is(err, coord.ErrInvalid), errors.As(err, &refused) && refused.Code == api.CodeBadRequest:
+	case errors.Is(err, ops.ErrInvalid), errors.As(err, &refused) && refused.Code == api.CodeBadRequest:
 		return 2
 	}
 	return 1
@@ -197,13 +197,13 @@ func dataDir(cmd *cobra.Command) (string, error) {
 }
 
 // withAdmin runs f against the running server, or the data directory itself.
-func withAdmin(cmd *cobra.Command, f func(ctx context.Context, a coord.Admin) error) error {
+func withAdmin(cmd *cobra.Command, f func(ctx context.Context, a ops.Admin) error) error {
 	data, err := dataDir(cmd)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	a, err := coord.OpenAdmin(cmd.Context(), coord.Options{Data: data, Software: cli.Version(), Log: log})
+	a, err := ops.OpenAdmin(cmd.Context(), ops.Options{Data: data, Software: cli.Version(), Log: log})
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 // verb runs a verb and returns its exit code and output.
@@ -29,7 +29,7 @@ func verb(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func newData(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := coord.OpenService(context.Background(), coord.Options{Data: dir, Create: true, URLs: []string{"https://127.0.0.1:8443"}})
+	s, err := ops.OpenService(context.Background(), ops.Options{Data: dir, Create: true, URLs: []string{"https://127.0.0.1:8443"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestVerbs(t *testing.T) {
 	data := newData(t)
 	t.Setenv("WEFT_DATA", data)
 	code, out, _ := verb(t, "keys", "create", "--tag", "camera", "--reusable", "--expires", "7d", "--json")
-	var k coord.KeyCreated
+	var k ops.KeyCreated
 	if err := json.Unmarshal([]byte(out), &k); code != 0 || err != nil || !strings.HasPrefix(k.Token, "weft1") || time.Until(k.Expires) < 6*24*time.Hour {
 		t.Fatalf("%d %s", code, out)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 func relaysCmd() *cobra.Command {
@@ -24,7 +24,7 @@ func relaysListCmd() *cobra.Command {
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
 				list, err := a.ListRelays(ctx)
 				if err != nil {
 					return err
@@ -44,7 +44,7 @@ func relaysListCmd() *cobra.Command {
 	return cmd
 }
 
-func relayState(r coord.RelayInfo) string {
+func relayState(r ops.RelayInfo) string {
 	switch {
 	case r.Online:
 		return "online"
@@ -60,7 +60,7 @@ func relaysRemoveCmd() *cobra.Command {
 		Use:   "remove NAME",
 		Short: "Remove a relay, by name or id; devices move to another one",
 		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, a coord.Admin) (words []string, err error) {
+		ValidArgsFunction: complete(func(ctx context.Context, a ops.Admin) (words []string, err error) {
 			list, err := a.ListRelays(ctx)
 			for _, r := range list {
 				if !r.Builtin {
@@ -70,7 +70,7 @@ func relaysRemoveCmd() *cobra.Command {
 			return words, err
 		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm coord.Admin) error {
+			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
 				r, err := adm.RemoveRelay(ctx, a[0])
 				if err != nil {
 					return err

@@ -21,6 +21,7 @@ import (
 	"weft/cmd/internal/service"
 	"weft/coord"
 	"weft/coord/metrics"
+	"weft/coord/ops"
 )
 
 // stopWithin is the time from the signal to the end of the process, however
@@ -57,8 +58,8 @@ func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.console, "console", coord.DefaultConsole, "TCP address on loopback for the console and a reverse proxy (plain HTTP), or off")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of the relay's STUN, or off")
 	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this server, such as https://HOST:8443 (repeatable)")
-	f.StringVar(&o.ipv4, "ipv4", "", "range of the devices' IPv4 addresses (default "+coord.DefaultIPv4+")")
-	f.StringVar(&o.suffix, "suffix", "", "domain of the devices' names (default "+coord.DefaultSuffix+")")
+	f.StringVar(&o.ipv4, "ipv4", "", "range of the devices' IPv4 addresses (default "+ops.DefaultIPv4+")")
+	f.StringVar(&o.suffix, "suffix", "", "domain of the devices' names (default "+ops.DefaultSuffix+")")
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
 	f.StringVar(&o.releases, "releases", "", "directory of the release to hand out, made with scripts/release (default DATA/releases)")
 	f.StringVar(&o.acme.Domain, "domain", "", "name in DNS that leads here: get a certificate that browsers trust for it (ACME, TLS-ALPN-01 on --listen, which must be reached at port 443)")
@@ -172,7 +173,7 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	}
 	if o.ipv4 != "" {
 		if so.IPv4, err = netip.ParsePrefix(o.ipv4); err != nil {
-			return so, usagef("--ipv4 %q: want a range such as %s", o.ipv4, coord.DefaultIPv4)
+			return so, usagef("--ipv4 %q: want a range such as %s", o.ipv4, ops.DefaultIPv4)
 		}
 	}
 	for _, p := range o.proxies {

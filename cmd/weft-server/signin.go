@@ -11,6 +11,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/coord"
 	"weft/coord/ca"
+	"weft/coord/ops"
 )
 
 // signIn is a sign-in link, which works once, in the forms that people need.
@@ -54,7 +55,7 @@ func onlyHere(host string) bool {
 }
 
 // signInOf makes a signIn of a link that a server, running or not, has made.
-func signInOf(ctx context.Context, a coord.Admin, data, link string) (signIn, error) {
+func signInOf(ctx context.Context, a ops.Admin, data, link string) (signIn, error) {
 	list, err := a.ListRelays(ctx)
 	if err != nil {
 		return signIn{}, err

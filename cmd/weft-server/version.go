@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 func versionCmd() *cobra.Command {
@@ -57,7 +57,7 @@ func runningVersion(cmd *cobra.Command) string {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
 	defer cancel()
-	a, err := coord.OpenAdmin(ctx, coord.Options{Data: data, Software: cli.Version()})
+	a, err := ops.OpenAdmin(ctx, ops.Options{Data: data, Software: cli.Version()})
 	if err != nil {
 		return ""
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,9 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"weft/coord/store"
 
 	"weft/cmd/internal/cli/clitest"
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 // TestWordsOfMistakes: every mistake is one line in words of the command line.
@@ -75,7 +77,7 @@ func TestSilentVerbs(t *testing.T) {
 	data := newData(t)
 	t.Setenv("WEFT_DATA", data)
 	_, out, _ := verb(t, "keys", "create", "--json")
-	var k coord.KeyCreated
+	var k ops.KeyCreated
 	if err := json.Unmarshal([]byte(out), &k); err != nil {
 		t.Fatal(err)
 	}
@@ -108,10 +110,10 @@ func TestVersionFlag(t *testing.T) {
 
 func TestDeviceFilter(t *testing.T) {
 	seen := time.Now()
-	list := []coord.DeviceInfo{
-		{Name: "kitchen-pi", FQDN: "kitchen-pi.weft.internal", Title: "kitchen-pi", Hostname: "raspberrypi", IPv4: "100.64.0.1", User: "alice", Tags: []string{"device", "pi"}, Online: true, Version: "1.2.0"},
-		{Name: "xn--kche-0ra", FQDN: "xn--kche-0ra.weft.internal", Title: "küche", IPv4: "100.64.0.2", User: "bob", Tags: []string{"sensor"}, LastSeen: &seen, Version: "1.10.0"},
-		{Name: "laptop", FQDN: "laptop.weft.internal", Title: "laptop", IPv4: "100.64.0.12", User: "bob", Online: true, Version: "dev-0123", Aliases: []coord.AliasInfo{{Name: "old-mac"}}},
+	list := []ops.Device{
+		{Node: store.Node{Name: "kitchen-pi", Hostname: "raspberrypi", IPv4: netip.MustParseAddr("100.64.0.1"), User: "alice", Tags: []string{"device", "pi"}, Software: "1.2.0"}, FQDN: "kitchen-pi.weft.internal", Title: "kitchen-pi", Online: true},
+		{Node: store.Node{Name: "xn--kche-0ra", IPv4: netip.MustParseAddr("100.64.0.2"), User: "bob", Tags: []string{"sensor"}, Software: "1.10.0"}, FQDN: "xn--kche-0ra.weft.internal", Title: "küche", LastSeen: &seen},
+		{Node: store.Node{Name: "laptop", IPv4: netip.MustParseAddr("100.64.0.12"), User: "bob", Software: "dev-0123"}, FQDN: "laptop.weft.internal", Title: "laptop", Online: true, Aliases: []ops.AliasInfo{{Name: "old-mac"}}},
 	}
 	for _, c := range []struct {
 		w    deviceFilter

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord"
+	"weft/coord/ops"
 )
 
 // A relay that runs alone has a site as well. Strangers who hold all of it keep
 // neither nodes nor others from it.
 func TestCrowdedSite(t *testing.T) {
 	s := startServer(t)
-	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	r := start(t, options(t, s.token(ops.CreateKey{Relay: true})))
 	var open atomic.Int64
 	for i := range 80 {
 		d := &tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 5)}}, Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}}

@@ -21,6 +21,7 @@ import (
 
 	"weft/coord"
 	"weft/coord/listen"
+	"weft/coord/ops"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -46,7 +47,7 @@ type server struct {
 func startServer(t *testing.T) *server {
 	t.Helper()
 	s := &server{t: t, o: coord.ServerOptions{
-		Options: coord.Options{Data: t.TempDir(), Software: "test", Log: testLog(t, "server")},
+		Options: ops.Options{Data: t.TempDir(), Software: "test", Log: testLog(t, "server")},
 		Listen:  coord.Address{Addr: "127.0.0.1:0", Explicit: true},
 		STUN:    coord.Address{Addr: "127.0.0.1:0", Explicit: true},
 	}}
@@ -64,13 +65,13 @@ func (s *server) start() {
 	}
 }
 
-func (s *server) token(nk coord.NewKey) string {
+func (s *server) token(nk ops.CreateKey) string {
 	s.t.Helper()
-	_, tok, err := s.CreateKey(s.t.Context(), nk)
+	key, err := ops.Do(s.t.Context(), s.Service, ops.Root(), nk)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return tok.String()
+	return key.Token
 }
 
 func options(t *testing.T, token string) Options {
@@ -112,7 +113,7 @@ type node struct {
 func (s *server) node(name string, tags ...string) *node {
 	t := s.t
 	t.Helper()
-	tok, err := cert.ParseToken(s.token(coord.NewKey{Tags: tags}))
+	tok, err := cert.ParseToken(s.token(ops.CreateKey{Tags: tags}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +234,7 @@ func (n *node) refusedBy(r *Relay) {
 func TestRelay(t *testing.T) {
 	s := startServer(t)
 	laptop := s.node("laptop")
-	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	r := start(t, options(t, s.token(ops.CreateKey{Relay: true})))
 	cfg, err := laptop.Config(t.Context(), laptop.res.Config.Version)
 	if err != nil || cfg == nil || len(cfg.Relays) != 2 || cfg.Relays[1].Name != "far" || !slices.Equal(cfg.Relays[1].URLs, r.URLs()) || len(cfg.Relays[1].STUN) == 0 {
 		t.Fatalf("config: %+v, %v", cfg, err)
@@ -263,7 +264,7 @@ func TestRelay(t *testing.T) {
 	names := laptop.holds.Names
 	laptop.mu.Unlock()
 	laptop.connect(r)
-	if _, err := s.RenameDevice(t.Context(), pi.id, "hall-pi", nil); err != nil {
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.RenameDevice{ID: pi.id, Name: "hall-pi"}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "a nudge for the new name", func() bool {
@@ -274,7 +275,7 @@ func TestRelay(t *testing.T) {
 	})
 
 	// A revocation reaches relay and clients, and the device is out.
-	if _, err := s.DeleteDevice(t.Context(), pi.id, nil); err != nil {
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.DeleteDevice{ID: pi.id}); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -298,7 +299,7 @@ func TestRelay(t *testing.T) {
 	phone := s.node("phone")
 	phone.connect(r)
 	until(t, "the phone is there", func() bool { return s.Home(phone.id) == "far" })
-	if _, err := s.RemoveRelay(t.Context(), "far"); err != nil {
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.RemoveRelay{Name: "far"}); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -326,11 +327,11 @@ func TestRelay(t *testing.T) {
 // when the server is back it learns what it missed.
 func TestWithoutServer(t *testing.T) {
 	s := startServer(t)
-	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	r := start(t, options(t, s.token(ops.CreateKey{Relay: true})))
 	pi, cam := s.node("pi", "device"), s.node("cam", "device")
 	pi.connect(r)
 	until(t, "the device is there", func() bool { return s.Home(pi.id) == "far" })
-	if _, err := s.DeleteDevice(t.Context(), cam.id, nil); err != nil {
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.DeleteDevice{ID: cam.id}); err != nil {
 		t.Fatal(err)
 	}
 	number := s.Versions(pi.id).CRL
@@ -357,7 +358,7 @@ func TestWithoutServer(t *testing.T) {
 	until(t, "the relay has a list again", func() bool { return r.crl.Load() != nil })
 	pi.connect(r)
 	until(t, "the server knows again", func() bool { return s.Home(pi.id) == "far" })
-	if _, err := s.DeleteDevice(t.Context(), pi.id, nil); err != nil {
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.DeleteDevice{ID: pi.id}); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -371,7 +372,7 @@ func TestWithoutServer(t *testing.T) {
 // is connected.
 func TestServerRestarts(t *testing.T) {
 	s := startServer(t)
-	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	r := start(t, options(t, s.token(ops.CreateKey{Relay: true})))
 	pi := s.node("pi", "device")
 	pi.connect(r)
 	until(t, "the device is there", func() bool { return s.Home(pi.id) == "far" })
@@ -392,8 +393,8 @@ func TestServerRestarts(t *testing.T) {
 // who is connected to it, also one to which nobody is.
 func TestAllIsTold(t *testing.T) {
 	s := startServer(t)
-	start(t, options(t, s.token(coord.NewKey{Relay: true})))
-	other := options(t, s.token(coord.NewKey{Relay: true}))
+	start(t, options(t, s.token(ops.CreateKey{Relay: true})))
+	other := options(t, s.token(ops.CreateKey{Relay: true}))
 	other.Name = "other"
 	r := start(t, other)
 	laptop, pi := s.node("laptop"), s.node("kitchen-pi", "device")
@@ -427,36 +428,36 @@ func TestRestoredServer(t *testing.T) {
 func testRestoredServer(t *testing.T, late bool) {
 	s := startServer(t)
 	var r *Relay
-	join := func() { r = start(t, options(t, s.token(coord.NewKey{Relay: true}))) }
+	join := func() { r = start(t, options(t, s.token(ops.CreateKey{Relay: true}))) }
 	if !late {
 		join()
 	}
 	stolen, pi := s.node("stolen"), s.node("pi", "device")
 	key := []byte("correct horse battery staple")
-	a, err := coord.OpenAdmin(t.Context(), coord.Options{Data: s.o.Data})
+	a, err := ops.OpenAdmin(t.Context(), ops.Options{Data: s.o.Data})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var backup bytes.Buffer
-	if err := errors.Join(coord.Backup(t.Context(), a, s.o.Data, key, &backup), a.Close()); err != nil {
+	if err := errors.Join(ops.Backup(t.Context(), a, s.o.Data, key, &backup), a.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if late {
 		join()
 	}
-	if _, err := s.DeleteDevice(t.Context(), stolen.id, nil); err != nil {
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.DeleteDevice{ID: stolen.id}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the relay has the list", func() bool { return r.crl.Load().Len() > 0 })
 	s.Close()
 	s.o.Data = filepath.Join(t.TempDir(), "restored")
-	if err := coord.Restore(t.Context(), &backup, key, s.o.Data, time.Now()); err != nil {
+	if err := ops.Restore(t.Context(), &backup, key, s.o.Data, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	s.start()
 	until(t, "the stolen device is gone again", func() bool {
 		_, err := s.FindDevice(t.Context(), stolen.id.String())
-		return errors.Is(err, coord.ErrNotFound)
+		return errors.Is(err, ops.ErrNotFound)
 	})
 	if _, err := s.FindDevice(t.Context(), pi.id.String()); err != nil {
 		t.Errorf("an innocent device: %v", err)
@@ -476,16 +477,16 @@ func testRestoredServer(t *testing.T, late bool) {
 // What can be wrong with a first start, in words that help.
 func TestRefusals(t *testing.T) {
 	s := startServer(t)
-	relayToken, deviceToken := s.token(coord.NewKey{Relay: true}), s.token(coord.NewKey{})
+	relayToken, deviceToken := s.token(ops.CreateKey{Relay: true}), s.token(ops.CreateKey{})
 	start(t, options(t, relayToken))
 	other := startServer(t)
-	serverData := options(t, s.token(coord.NewKey{Relay: true}))
+	serverData := options(t, s.token(ops.CreateKey{Relay: true}))
 	serverData.Data = s.o.Data
-	wrongServer := options(t, s.token(coord.NewKey{Relay: true}))
+	wrongServer := options(t, s.token(ops.CreateKey{Relay: true}))
 	tok, _ := cert.ParseToken(wrongServer.Token)
 	tok.URLs = other.Network().URLs
 	wrongServer.Token = tok.String()
-	badURL := options(t, s.token(coord.NewKey{Relay: true}))
+	badURL := options(t, s.token(ops.CreateKey{Relay: true}))
 	badURL.URLs = []string{"relay:8443"}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -523,7 +524,7 @@ func TestRefusals(t *testing.T) {
 	}
 
 	// A UDP port that nobody asked for is no reason to stay away.
-	noSTUN := options(t, s.token(coord.NewKey{Relay: true}))
+	noSTUN := options(t, s.token(ops.CreateKey{Relay: true}))
 	noSTUN.STUN.Addr = udp.LocalAddr().String()
 	if r := start(t, noSTUN); len(r.udp) != 0 {
 		t.Errorf("%d UDP ports", len(r.udp))
@@ -535,7 +536,7 @@ func TestRefusals(t *testing.T) {
 	n.shown, _ = cert.SelfSigned(key)
 	csr, _ := cert.NewCSR(key)
 	n.CloseIdleConnections()
-	rtok, _ := cert.ParseToken(s.token(coord.NewKey{Relay: true}))
+	rtok, _ := cert.ParseToken(s.token(ops.CreateKey{Relay: true}))
 	_, err = n.Join(t.Context(), api.JoinRequest{Protocol: api.Protocol, Secret: rtok.Secret, CSR: csr, Hostname: "y"})
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.CodeTokenKind || !strings.Contains(e.Hint, "weft-server relay") {
@@ -546,7 +547,7 @@ func TestRefusals(t *testing.T) {
 // What a relay's certificate is good for, and what its port shows.
 func TestBounds(t *testing.T) {
 	s := startServer(t)
-	r := start(t, options(t, s.token(coord.NewKey{Relay: true})))
+	r := start(t, options(t, s.token(ops.CreateKey{Relay: true})))
 	n := s.node("n")
 	// No API there: a relay is no coordination server, whatever it says.
 	if tc, err := n.dialer(nil).Dial(t.Context(), r.URLs()[0]); err == nil {
@@ -579,7 +580,7 @@ func TestBounds(t *testing.T) {
 // reached at the first start is waited for.
 func TestRenewAndWait(t *testing.T) {
 	s := startServer(t)
-	o := options(t, s.token(coord.NewKey{Relay: true}))
+	o := options(t, s.token(ops.CreateKey{Relay: true}))
 	s.Close()
 	dialled := make(chan struct{}, 100)
 	o.NetDial = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -48,7 +48,7 @@ func JoinTags(tags []string) string {
 // SplitTags is the inverse of JoinTags.
 func SplitTags(s string) []string {
 	if s == "" {
-		return nil
+		return []string{}
 	}
 	return strings.Split(s, ",")
 }
@@ -70,4 +70,16 @@ func toUint32(a netip.Addr) uint32 {
 
 func fromUint32(v uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, v)))
+}
+
+// maybeTime scans a time that may be NULL; NULL is nil.
+type maybeTime struct{ t **time.Time }
+
+func (n maybeTime) Scan(v any) error {
+	*n.t = nil
+	if sec, ok := v.(int64); ok {
+		t := fromUnix(sec)
+		*n.t = &t
+	}
+	return nil
 }

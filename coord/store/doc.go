@@ -1,5 +1,6 @@
 // Package store is the coordination server's truth: one SQLite database that
-// holds the network, its users, keys, nodes, issued serials and sessions.
+// holds the network, its users, keys, nodes, issued serials, sessions and the
+// audit.
 //
 // # Writing
 //
@@ -20,10 +21,17 @@
 // transaction: it sees one consistent state, and never blocks or is blocked
 // by the writer.
 //
+// # Audit
+//
+// Records are appended in the transaction of what they tell of (Tx.AppendAudit),
+// and signed for once per batch: a batch whose last record has no signed head
+// (Tx.SetAuditHead, in Options.Seal) fails as a whole.
+//
 // # Conventions
 //
-// Every table has network_id. Times are unix seconds, NULL for "never"; the
-// zero time is never stored (CHECK constraints refuse it). The SQL is written
-// for SQLite and PostgreSQL alike ($1 parameters, ON CONFLICT, RETURNING);
-// what is SQLite's own stands in sqlite.go and in the migrations.
+// Every table has network_id. Times are unix seconds (milliseconds in the
+// audit), NULL for "never"; the zero time is never stored (CHECK constraints
+// refuse it). The SQL is written for SQLite and PostgreSQL alike ($1 parameters,
+// ON CONFLICT, RETURNING); what is SQLite's own stands in sqlite.go and in the
+// migrations.
 package store

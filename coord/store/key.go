@@ -10,20 +10,20 @@ import (
 
 // Key is a join key; of its token only the hash of the secret is kept.
 type Key struct {
-	ID         string
-	SecretHash [32]byte
-	UserID     string
-	User       string // name of the user
-	Note       string
-	Tags       []string // without "tag:"
-	Reusable   bool
-	Ephemeral  bool
-	Relay      bool // its token is for a relay
-	Created    time.Time
-	Expires    time.Time
-	Revoked    time.Time // zero: not
-	Uses       int
-	Used       time.Time // last; zero: never
+	ID         string     `json:"id"`
+	SecretHash [32]byte   `json:"-"`
+	UserID     string     `json:"-"`
+	User       string     `json:"user"` // name of the user
+	Note       string     `json:"note"`
+	Tags       []string   `json:"tags"` // without "tag:"; not nil
+	Reusable   bool       `json:"reusable"`
+	Ephemeral  bool       `json:"ephemeral"`
+	Relay      bool       `json:"relay"` // its token is for a relay
+	Created    time.Time  `json:"created"`
+	Expires    time.Time  `json:"expires"`
+	Revoked    *time.Time `json:"revoked"` // nil: not
+	Uses       int        `json:"uses"`
+	Used       *time.Time `json:"last_used"` // nil: never
 }
 
 const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.relay, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at
@@ -33,7 +33,7 @@ func scanKey(scan func(...any) error) (k Key, err error) {
 	var hash []byte
 	var tags string
 	err = scan(&k.ID, &hash, &k.UserID, &k.User, &k.Note, &tags, &k.Reusable, &k.Ephemeral, &k.Relay,
-		stored{&k.Created}, stored{&k.Expires}, nullTime{&k.Revoked}, &k.Uses, nullTime{&k.Used})
+		stored{&k.Created}, stored{&k.Expires}, maybeTime{&k.Revoked}, &k.Uses, maybeTime{&k.Used})
 	copy(k.SecretHash[:], hash)
 	k.Tags = SplitTags(tags)
 	return k, err

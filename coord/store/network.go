@@ -19,6 +19,7 @@ type Network struct {
 	ConfigN   uint64 // last change of everybody's config
 	FullAfter uint64 // the directory's deltas reach back to here
 	URLsN     uint64 // last change of URLs
+	NamesN    uint64 // last change of what names lead to
 
 	IPv4, IPv6 netip.Prefix
 	Suffix     string
@@ -38,8 +39,8 @@ func (r *Reader) Network() (Network, error) {
 	var created int64
 	var v4, v6, urls, stun string
 	err := r.row(`SELECT network_id, created_at, epoch, n, config_n, full_after, ipv4_prefix, ipv6_prefix,
-		suffix, urls, urls_n, stun, policy, crl_number, crl FROM networks`, nil,
-		&id, &created, &n.Epoch, &n.N, &n.ConfigN, &n.FullAfter, &v4, &v6, &n.Suffix, &urls, &n.URLsN, &stun, &n.Policy, &n.CRLNumber, &n.CRL)
+		suffix, urls, urls_n, names_n, stun, policy, crl_number, crl FROM networks`, nil,
+		&id, &created, &n.Epoch, &n.N, &n.ConfigN, &n.FullAfter, &v4, &v6, &n.Suffix, &urls, &n.URLsN, &n.NamesN, &stun, &n.Policy, &n.CRLNumber, &n.CRL)
 	if err != nil {
 		return Network{}, fmt.Errorf("read network: %w", err)
 	}

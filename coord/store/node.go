@@ -11,27 +11,62 @@ import (
 
 // Node is one device.
 type Node struct {
-	ID          cert.NodeID
-	SPKI        []byte // DER
-	Name        string // unique label
-	Hostname    string // as reported
-	UserID      string
-	User        string // name of the user; ignored by writes
-	Tags        []string
-	Class       string // Class(UserID, tags)
-	IPv4        netip.Addr
-	KeyID       string
-	Ephemeral   bool
-	OS          string
-	Software    string
-	Created     time.Time
-	Seen        time.Time // zero: never
-	Certificate []byte    // DER, the newest
-	Expires     time.Time // of Certificate
-	N           uint64    // last change that others see
-	ConfigN     uint64    // last change of its own config
-	Wildcard    bool      // it answers for every name below its own
-	LANNames    int       // 0: as the network says, 1: names of its LAN win, -1: the overlay's do
+	ID          cert.NodeID `json:"id"`
+	SPKI        []byte      `json:"-"`        // DER
+	Name        string      `json:"name"`     // unique label
+	Hostname    string      `json:"hostname"` // as reported
+	UserID      string      `json:"-"`
+	User        string      `json:"user"` // name of the user; ignored by writes
+	Tags        []string    `json:"tags"` // not nil
+	Class       string      `json:"-"`    // Class(UserID, tags)
+	IPv4        netip.Addr  `json:"ipv4"`
+	KeyID       string      `json:"key"`
+	Ephemeral   bool        `json:"ephemeral"`
+	OS          string      `json:"os"`
+	Software    string      `json:"version"`
+	Created     time.Time   `json:"joined"`
+	Seen        time.Time   `json:"-"`        // zero: never
+	Certificate []byte      `json:"-"`        // DER, the newest
+	Expires     time.Time   `json:"expires"`  // of Certificate
+	N           uint64      `json:"-"`        // last change that others see
+	ConfigN     uint64      `json:"-"`        // last change of its own config
+	Wildcard    bool        `json:"wildcard"` // it answers for every name below its own
+	LANNames    LANNames    `json:"lan_names"`
+}
+
+// LANNames says whether names of a device's LAN win over the network's.
+type LANNames int8
+
+// The values: as the network says, they do, they do not.
+const (
+	LANNamesDefault LANNames = 0
+	LANNamesOn      LANNames = 1
+	LANNamesOff     LANNames = -1
+)
+
+// String is "default", "on" or "off".
+func (l LANNames) String() string {
+	switch l {
+	case LANNamesOn:
+		return "on"
+	case LANNamesOff:
+		return "off"
+	}
+	return "default"
+}
+
+// MarshalText is String.
+func (l LANNames) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText takes what String returns.
+func (l *LANNames) UnmarshalText(b []byte) error {
+	for _, v := range []LANNames{LANNamesDefault, LANNamesOn, LANNamesOff} {
+		if v.String() == string(b) {
+			*l = v
+			return nil
+		}
+	}
+	return fmt.Errorf("%q: want default, on or off", b)
 }
 
 const nodeColumns = `SELECT d.node_id, d.spki, d.name, d.hostname, d.user_id, u.name, d.tags, d.class, d.ipv4, d.key_id, d.ephemeral, d.os, d.software,
@@ -311,7 +346,7 @@ func (tx *Tx) SetCRL(id cert.NetworkID, number uint64, der []byte, since time.Ti
 
 // Prune deletes what nobody needs any more: addresses out of quarantine,
 // expired certificates, removals older than keep (directories from before
-// those become full ones), expired links. It returns how far back directories
+// those become full ones), changes that everybody follows by now, expired links. It returns how far back directories
 // are deltas from then on, and how many revoked certificates had expired.
 func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullAfter uint64, ended int64, err error) {
 	defer func() {
@@ -335,6 +370,9 @@ func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullA
 		if err := tx.exec(`DELETE FROM removed WHERE network_id=$1 AND n <= $2`, id[:], *last); err != nil {
 			return 0, 0, err
 		}
+	}
+	if err := tx.exec(`DELETE FROM changes WHERE network_id=$1 AND at <= $2`, id[:], now.Add(-changesKeep).Unix()); err != nil {
+		return 0, 0, err
 	}
 	if err := tx.exec(`DELETE FROM former_names WHERE network_id=$1 AND left_at <= $2`, id[:], now.Add(-FormerKeep).Unix()); err != nil {
 		return 0, 0, err

@@ -10,13 +10,13 @@ import (
 
 // Relay is a relay that runs alone.
 type Relay struct {
-	ID       string // hex, as in api.Relay
-	Name     string
-	URLs     []string
-	STUN     []string // host:port
-	KeyID    string
-	Software string
-	Created  time.Time
+	ID       string    `json:"id"` // hex, as in api.Relay
+	Name     string    `json:"name"`
+	URLs     []string  `json:"urls"`
+	STUN     []string  `json:"stun"` // host:port
+	KeyID    string    `json:"key"`
+	Software string    `json:"version"`
+	Created  time.Time `json:"joined"`
 }
 
 // Relays lists the relays of a network, the oldest first.

@@ -23,6 +23,11 @@ type Options struct {
 	Log     *slog.Logger
 	Readers int // reading connections; 0 means 3
 
+	// Seal, when set, is called once at the end of each batch of writes in which
+	// something was noted, before the commit, with all that was (Tx.Note), in the
+	// order of the writes. Its error fails the batch.
+	Seal func(tx *Tx, notes []any) error
+
 	// BeforeCommit, when set, is asked before each commit; its error makes the
 	// commit fail. For fault injection.
 	BeforeCommit func() error
@@ -34,6 +39,7 @@ type Store struct {
 	db      *sql.DB
 	log     *slog.Logger
 	before  func() error
+	seal    func(*Tx, []any) error
 	ops     chan *op
 	readers chan *Reader
 	nread   int
@@ -57,7 +63,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		db: db, log: o.Log, before: o.BeforeCommit,
+		db: db, log: o.Log, before: o.BeforeCommit, seal: o.Seal,
 		ops:     make(chan *op, maxBatch),
 		readers: make(chan *Reader, o.Readers),
 		nread:   o.Readers,

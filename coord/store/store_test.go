@@ -154,13 +154,16 @@ func TestForeignKeys(t *testing.T) {
 func TestBatch(t *testing.T) {
 	var commits atomic.Int32
 	hold, holding := make(chan struct{}), make(chan struct{})
-	s, _ := fresh(t, Options{BeforeCommit: func() error { commits.Add(1); return nil }})
+	var sealed [][]any
+	s, _ := fresh(t, Options{
+		BeforeCommit: func() error { commits.Add(1); return nil },
+		Seal:         func(_ *Tx, notes []any) error { sealed = append(sealed, notes); return nil },
+	})
 	commits.Store(0)
 	go s.Write(context.Background(), func(*Tx) error { close(holding); <-hold; return nil })
 	<-holding // the next ones queue up behind it
 	boom := errors.New("boom")
 	var order []int
-	finals := 0
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
@@ -169,7 +172,7 @@ func TestBatch(t *testing.T) {
 					return err
 				}
 				tx.After(func() { order = append(order, i) })
-				tx.Final("once", func(*Tx) error { finals++; return nil })
+				tx.Note(i)
 				switch {
 				case i%10 == 3:
 					return boom
@@ -188,8 +191,20 @@ func TestBatch(t *testing.T) {
 	}
 	close(hold)
 	wg.Wait()
-	if n := commits.Load(); n > 3 || finals > 2 {
-		t.Errorf("%d commits, %d finals for 100 writes", n, finals)
+	if n := commits.Load(); n > 3 || len(sealed) > 2 {
+		t.Errorf("%d commits, %d of them sealed, for 100 writes", n, len(sealed))
+	}
+	var noted []any
+	for _, notes := range sealed {
+		noted = append(noted, notes...)
+	}
+	if len(noted) != len(order) {
+		t.Fatalf("%d notes of %d writes", len(noted), len(order))
+	}
+	for i, n := range order {
+		if noted[i] != n {
+			t.Fatalf("note %d is of write %v, want %d: those of the writes that were kept, in their order", i, noted[i], n)
+		}
 	}
 	var stored []string
 	s.Read(t.Context(), func(r *Reader) error {

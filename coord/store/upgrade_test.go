@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"database/sql"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -10,9 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
+	"weft/coord/audit"
 	"weft/overlay/api/wiretest"
 	"weft/overlay/cert"
 )
@@ -41,6 +44,8 @@ func meaning(t *testing.T, s *Store) []byte {
 		Records   []DNSRecord
 		Aliases   []Alias
 		Wildcards []Wildcard
+		Audit     []audit.Record `json:",omitempty"`
+		AuditHead *audit.Head    `json:",omitempty"`
 	}
 	err := s.Read(t.Context(), func(r *Reader) (err error) {
 		if m.Network, err = r.Network(); err != nil {
@@ -93,17 +98,75 @@ func meaning(t *testing.T, s *Store) []byte {
 		if m.Aliases, err = r.Aliases(id, nil); err != nil {
 			return err
 		}
-		m.Wildcards, err = r.Wildcards(id)
-		return err
+		if m.Wildcards, err = r.Wildcards(id); err != nil {
+			return err
+		}
+		if h, err := r.AuditHead(id); err == nil {
+			m.AuditHead = &h
+		} else if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return r.EachAudit(id, AuditFilter{Oldest: true}, func(rec audit.Record, _ audit.Hash) error {
+			m.Audit = append(m.Audit, rec)
+			return nil
+		})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(m)
+	b, err := json.Marshal(fields(reflect.ValueOf(m)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// fields is a value with its structs as maps by the names of their Go fields, as the
+// fixtures have them, whatever the fields are called in JSON. A time that is
+// not there is the zero time.
+func fields(v reflect.Value) any {
+	switch x := v.Interface().(type) {
+	case *time.Time:
+		if x == nil {
+			return time.Time{}
+		}
+		return *x
+	case LANNames:
+		return int(x)
+	case encoding.TextMarshaler, json.RawMessage, []byte:
+		return x
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return fields(v.Elem())
+	case reflect.Struct:
+		m := map[string]any{}
+		for f, value := range v.Fields() {
+			if f.Tag.Get("json") == ",omitempty" && value.IsZero() {
+				continue
+			}
+			m[f.Name] = fields(value)
+			if f.Name == "Tags" && value.Len() == 0 {
+				m[f.Name] = nil // as programs had it that wrote the fixtures
+			}
+		}
+		return m
+	case reflect.Slice:
+		if v.IsNil() {
+			return nil
+		}
+		fallthrough
+	case reflect.Array:
+		list := []any{}
+		for i := range v.Len() {
+			list = append(list, fields(v.Index(i)))
+		}
+		return list
+	}
+	return v.Interface()
 }
 
 // recorded makes a database file of a fixture.

@@ -2,8 +2,9 @@ package store
 
 // Writing, in the order in which a write meets it: Write hands an op to the
 // writer, writeLoop gathers a batch, runBatch makes one transaction of it,
-// runOp runs each under its savepoint, and after the commit the After
-// functions run and the callers are answered.
+// runOp runs each under its savepoint, Options.Seal completes the batch with what
+// they noted, and after the commit the After functions run and the callers are
+// answered.
 
 import (
 	"context"
@@ -19,22 +20,17 @@ const maxBatch = 256
 type Tx struct {
 	Reader
 	after []func()
-	final map[string]func(*Tx) error
+	notes []any
+	audit *audits // of the whole batch
 }
 
 // After registers f to run once the transaction is committed, in commit
 // order, on the writer's goroutine. f must not block or call the store.
 func (tx *Tx) After(f func()) { tx.after = append(tx.after, f) }
 
-// Final registers f to run once at the end of the whole batch, before the
-// commit, however many writes of the batch asked for it under the same name
-// (the last one's f runs). Its error fails the batch.
-func (tx *Tx) Final(name string, f func(*Tx) error) {
-	if tx.final == nil {
-		tx.final = map[string]func(*Tx) error{}
-	}
-	tx.final[name] = f
-}
+// Note hands v to Options.Seal, together with what the other writes of the batch
+// noted. What a write notes that fails is forgotten.
+func (tx *Tx) Note(v any) { tx.notes = append(tx.notes, v) }
 
 type op struct {
 	ctx  context.Context
@@ -126,26 +122,27 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 			}
 		}
 	}()
-	final := map[string]func(*Tx) error{}
+	var notes []any
+	var ends audits
 	for _, o := range batch {
-		tx, err := runOp(r, o)
+		tx, err := runOp(r, o, &ends)
 		if err != nil {
 			return nil, err
 		}
 		if tx == nil {
 			continue // it failed and undid itself
 		}
-		after = append(after, tx.after...)
-		for name, f := range tx.final {
-			final[name] = f
-		}
+		after, notes = append(after, tx.after...), append(notes, tx.notes...)
 	}
-	for name, f := range final {
-		tx := &Tx{Reader: *r}
-		if err := f(tx); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+	if s.seal != nil && len(notes) > 0 {
+		tx := &Tx{Reader: *r, audit: &ends}
+		if err := call(func(tx *Tx) error { return s.seal(tx, notes) }, tx); err != nil {
+			return nil, fmt.Errorf("complete the batch: %w", err)
 		}
 		after = append(after, tx.after...)
+	}
+	if err := ends.signed(); err != nil {
+		return nil, err
 	}
 	if s.before != nil {
 		if err := s.before(); err != nil {
@@ -160,7 +157,7 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 
 // runOp runs one write under a savepoint. An error of the write itself goes
 // to the op, and tx is nil; an error of the savepoint fails the batch.
-func runOp(r *Reader, o *op) (tx *Tx, err error) {
+func runOp(r *Reader, o *op, ends *audits) (tx *Tx, err error) {
 	if err := o.ctx.Err(); err != nil {
 		o.err = err
 		return nil, nil
@@ -168,14 +165,15 @@ func runOp(r *Reader, o *op) (tx *Tx, err error) {
 	if err := r.exec("SAVEPOINT op"); err != nil {
 		return nil, fmt.Errorf("savepoint: %w", err)
 	}
-	tx = &Tx{Reader: *r}
+	tx = &Tx{Reader: *r, audit: ends}
+	before := ends.clone()
 	if o.err = call(o.f, tx); o.err != nil {
 		if isDiskFull(o.err) {
 			// SQLite has given up the whole transaction, not only this write.
 			err, o.err = o.err, nil
 			return nil, err
 		}
-		tx = nil
+		tx, *ends = nil, before
 		if err := r.exec("ROLLBACK TO op"); err != nil {
 			return nil, fmt.Errorf("undo write: %w", err)
 		}

@@ -1,0 +1,352 @@
+package ops
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// access says who may call a route. The caller is always the holder of the
+// key of the TLS client certificate; no field of a request names one.
+type access int
+
+const (
+	anyKey      access = iota // whoever proves possession of a key: join only
+	anyTimeNode               // a node that exists, also with an expired certificate
+	anyRelay                  // a relay that runs alone and was not removed
+	anyMember                 // who was ever a node or a relay of this network, known here or not
+)
+
+// route is one entry of the node API.
+type route struct {
+	method, path string
+	access       access
+	handle       func(*Service, context.Context, *caller, *http.Request) (any, error)
+	forAll       bool // whatever version they speak
+}
+
+// ofRelays reports whether relays that run alone call the route.
+func (rt route) ofRelays() bool { return strings.HasPrefix(rt.path, "/v1/relay/") }
+
+// routes is the whole node API: what is not here is 404. Every route but join
+// and the recall of a revocation list wants a node that exists; whether its
+// certificate has expired by the server's clock does not matter, since the
+// database decides, and a clock that jumped must not cut everybody off (deleted
+// nodes do not exist).
+var routes = []route{
+	{"POST", "/v1/join", anyKey, (*Service).handleJoin, false},
+	{"POST", "/v1/renew", anyTimeNode, (*Service).handleRenew, false},
+	{"GET", "/v1/config", anyTimeNode, (*Service).handleConfig, false},
+	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory, false},
+	{"GET", "/v1/lookup", anyTimeNode, (*Service).handleLookup, false},
+	{"POST", "/v1/presence", anyTimeNode, (*Service).handlePresence, false},
+	{"GET", "/v1/crl", anyTimeNode, (*Service).handleCRL, true},
+	{"POST", "/v1/crl", anyMember, (*Service).handleRecall, true},
+	{"POST", "/v1/logout", anyTimeNode, (*Service).handleLogout, false},
+	{"POST", "/v1/relay/join", anyKey, (*Service).handleRelayJoin, false},
+	{"POST", "/v1/relay/renew", anyRelay, (*Service).handleRelayRenew, false},
+	{"POST", "/v1/relay/sync", anyRelay, (*Service).handleRelaySync, false},
+	{"POST", "/v1/relay/report", anyRelay, (*Service).handleRelayReport, false},
+	{"POST", "/v1/relay/crl", anyMember, (*Service).handleRecall, true},
+}
+
+// maxBody bounds a request in bytes.
+func (rt route) maxBody() int64 {
+	if strings.HasSuffix(rt.path, "/crl") {
+		return cert.MaxCRL
+	}
+	return api.MaxBody
+}
+
+// caller is who holds the key of the connection.
+type caller struct {
+	id   cert.NodeID
+	key  *ecdsa.PublicKey
+	spki []byte
+}
+
+// raw is an answer that is not JSON.
+type raw struct {
+	contentType string
+	tag         string // what it is called
+	known       bool   // by the caller: no need to send it
+	body        []byte
+}
+
+// statusOnly is an answer without a body.
+type statusOnly int
+
+// API returns the handler of the node API. It expects a TLS connection whose
+// client showed a certificate (package link sees to that).
+func (s *Service) API() http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range routes {
+		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) { s.serveRoute(rt, w, r) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, nil, fail(http.StatusNotFound, api.CodeNotFound, "no such resource", ""))
+	})
+	return mux
+}
+
+func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
+	c, err := s.identify(rt.access, r)
+	var res any
+	if err == nil {
+		err = rt.checkHeader(r)
+	}
+	if err == nil {
+		if rt.access == anyRelay {
+			// A relay's question may wait for its answer longer than strangers
+			// have for theirs.
+			http.NewResponseController(w).SetReadDeadline(time.Time{})
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
+		res, err = rt.handle(s, r.Context(), c, r)
+	}
+	s.answer(w, r, res, err)
+}
+
+// identify finds out who calls, and whether that may call the route.
+func (s *Service) identify(a access, r *http.Request) (*caller, error) {
+	refused := fail(http.StatusUnauthorized, api.CodeUnauthorized, "this key belongs to no device of this network", "join with a token: weft up TOKEN")
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, refused
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, refused
+	}
+	c := &caller{id: cert.NodeIDOf(s.network, leaf.RawSubjectPublicKeyInfo), key: key, spki: leaf.RawSubjectPublicKeyInfo}
+	switch a {
+	case anyKey:
+		return c, nil
+	case anyRelay:
+		// The key is the relay; its certificate is for those who connect to it.
+		if _, ok := s.index.relay(cert.RelayID(c.spki)); !ok {
+			return nil, noRelayHere()
+		}
+		return c, nil
+	case anyMember:
+		if _, ok := s.index.relay(cert.RelayID(c.spki)); !ok && !s.certified(r.TLS.PeerCertificates) {
+			return nil, refused
+		}
+		return c, nil
+	}
+	if _, ok := s.index.has(c.id); !ok {
+		var removed bool
+		err := s.store.Read(r.Context(), func(rd *store.Reader) (err error) { removed, err = rd.WasRemoved(s.network, c.id); return err })
+		if err != nil {
+			return nil, err
+		}
+		if removed {
+			return nil, fail(http.StatusUnauthorized, api.CodeRevoked, "this device was deleted from the network", "join again with a new token: weft logout, then weft up TOKEN")
+		}
+		return nil, refused
+	}
+	if _, err := s.auth.Roots.VerifyNodeAnyTime(leaf.Raw); err != nil {
+		return nil, fail(http.StatusUnauthorized, api.CodeUnauthorized, "the certificate shown is not one of this network", "repeat: weft up TOKEN")
+	}
+	return c, nil
+}
+
+// knows reports whether a caller is a relay of this network, or a node that
+// exists.
+func (s *Service) knows(c *caller) bool {
+	_, node := s.index.has(c.id)
+	_, relay := s.index.relay(cert.RelayID(c.spki))
+	return node || relay
+}
+
+// certified reports whether a chain is one that this network's CAs gave to a
+// node or a relay at any time.
+func (s *Service) certified(chain []*x509.Certificate) bool {
+	if _, err := s.auth.Roots.VerifyNodeAnyTime(chain[0].Raw); err == nil {
+		return true
+	}
+	return s.auth.ServerRoots.VerifyServer(chain, cert.RoleRelay) == nil
+}
+
+func (s *Service) answer(w http.ResponseWriter, r *http.Request, res any, err error) {
+	h := w.Header()
+	h.Set(api.TimeHeader, s.now().UTC().Format(time.RFC3339Nano))
+	h.Set("Cache-Control", "no-store")
+	if err != nil {
+		e := s.apiError(r, err)
+		if e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests {
+			h.Set("Retry-After", "5")
+		}
+		writeJSON(w, e.Status, e)
+		return
+	}
+	switch res := res.(type) {
+	case statusOnly:
+		w.WriteHeader(int(res))
+	case raw:
+		h.Set("ETag", res.tag)
+		if res.known {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		h.Set("Content-Type", res.contentType)
+		sayLength(w, res.body)
+		w.Write(res.body)
+	default:
+		writeJSON(w, http.StatusOK, res)
+	}
+}
+
+// sayLength says how long a long answer is, for who cannot use one that is too
+// long and would have to read it to find that out.
+func sayLength(w http.ResponseWriter, body []byte) {
+	if len(body) > 64<<10 {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		status, b = http.StatusInternalServerError, []byte(`{"code":"internal","message":"cannot encode the answer"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	sayLength(w, b)
+	w.WriteHeader(status)
+	w.Write(b)
+}
+
+// apiError turns any error into what the caller is told. What is not meant
+// for callers is logged here and nowhere else.
+func (s *Service) apiError(r *http.Request, err error) *api.Error {
+	var e *api.Error
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &tooLarge):
+		return fail(http.StatusRequestEntityTooLarge, api.CodeTooLarge, fmt.Sprintf("the request body is longer than %d bytes", tooLarge.Limit), "")
+	case errors.Is(err, store.ErrNotFound):
+		return fail(http.StatusNotFound, api.CodeNotFound, "not found", "")
+	case errors.Is(err, store.ErrFull):
+		s.log.Error("no address left", "pool", s.ipv4)
+		return fail(http.StatusServiceUnavailable, api.CodeFull, "no free address left in "+s.ipv4.String(), "delete devices that are gone, or wait an hour for freed addresses")
+	case errors.Is(err, store.ErrDiskFull): // the store has logged it
+		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server's disk is full: nothing can be changed there, and nobody can join", "tell its owner, then try again")
+	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server is stopping or overloaded", "try again")
+	}
+	s.log.Error("request failed", "route", r.Method+" "+r.URL.Path, "err", err)
+	return fail(http.StatusInternalServerError, api.CodeInternal, "the server could not do this; its log says why", "")
+}
+
+func fail(status int, code, message, hint string) *api.Error {
+	return &api.Error{Status: status, Code: code, Message: message, Hint: hint}
+}
+
+// readRequest decodes the body of a request into v.
+func readRequest(r *http.Request, v any) error {
+	b, err := io.ReadAll(r.Body) // bounded in serveRoute
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return err
+		}
+		return fail(http.StatusBadRequest, api.CodeBadRequest, "the request body broke off", "")
+	}
+	if err := decode(b, v); err != nil {
+		return fail(http.StatusBadRequest, api.CodeBadRequest, err.Error(), "")
+	}
+	return nil
+}
+
+// maxDepth bounds nesting in a request.
+const maxDepth = 16
+
+// decode is json.Unmarshal that refuses what two readers may understand
+// differently: duplicate keys (also in another case), text that is not
+// Unicode, more than one value. Its errors never repeat values: there are
+// secrets among them.
+func decode(b []byte, v any) error {
+	if !utf8.Valid(b) {
+		return errors.New("the request is not UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := walk(d, 0); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value in the request")
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		var t *json.UnmarshalTypeError
+		if errors.As(err, &t) && t.Field != "" {
+			return fmt.Errorf("field %q has the wrong type", strings.ToLower(t.Field))
+		}
+		return errors.New("the request has fields of a wrong form")
+	}
+	return nil
+}
+
+// walk reads one JSON value.
+func walk(d *json.Decoder, depth int) error {
+	if depth > maxDepth {
+		return errors.New("the request is nested too deep")
+	}
+	t, err := d.Token()
+	if err != nil {
+		return errors.New("the request is not JSON")
+	}
+	switch t := t.(type) {
+	case string:
+		return text(t)
+	case json.Delim:
+		keys := map[string]bool{}
+		for d.More() {
+			if t == '{' {
+				k, err := d.Token()
+				if err != nil {
+					return errors.New("the request is not JSON")
+				}
+				key, _ := k.(string)
+				if err := text(key); err != nil {
+					return err
+				}
+				if key = strings.ToLower(key); keys[key] {
+					return errors.New("the request has a key twice")
+				}
+				keys[key] = true
+			}
+			if err := walk(d, depth+1); err != nil {
+				return err
+			}
+		}
+		if _, err := d.Token(); err != nil { // the closing delimiter
+			return errors.New("the request is not JSON")
+		}
+	}
+	return nil
+}
+
+// text refuses the mark that decoding leaves where there was no Unicode, such
+// as half of a surrogate pair.
+func text(s string) error {
+	if strings.ContainsRune(s, utf8.RuneError) {
+		return errors.New("the request holds text that is not Unicode")
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package ops
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"weft/coord/ca"
+	"weft/coord/datadir"
+	"weft/coord/seal"
+	"weft/coord/store"
+	"weft/overlay/filelock"
+)
+
+// A backup is one encrypted file with everything that makes the network: the
+// database, as it was at one moment, and the CAs' keys. Restored on another
+// machine it is the same server: devices reconnect without being touched.
+
+const (
+	database  = "weft.db"
+	siteFile  = "site.pem"  // the console's own certificate
+	snapshots = "snapshots" // in the data directory, for backups that are being made
+
+	maxBackupFiles = 1000
+	maxBackupFile  = 64 << 30
+)
+
+// Snapshot writes a consistent copy of the database into the data directory
+// while everything goes on. The caller removes it.
+func (s *Service) Snapshot(ctx context.Context) (string, error) {
+	dir := filepath.Join(s.data, snapshots)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("back up: %w", err)
+	}
+	// What a backup that was killed has left.
+	if old, err := filepath.Glob(filepath.Join(dir, "*.db")); err == nil {
+		for _, path := range old {
+			if fi, err := os.Stat(path); err == nil && s.now().Sub(fi.ModTime()) > time.Hour {
+				os.Remove(path)
+			}
+		}
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	path := filepath.Join(dir, fmt.Sprintf("%x.db", b))
+	if err := s.store.Backup(ctx, path); err != nil {
+		os.Remove(path)
+		return "", err
+	}
+	return path, nil
+}
+
+// Backup writes an encrypted backup of the server with the data directory data
+// to w. a is that server's Admin.
+func Backup(ctx context.Context, a Admin, data string, passphrase []byte, w io.Writer) error {
+	snapshot, err := a.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(snapshot)
+	sealed, err := seal.NewWriter(w, passphrase)
+	if err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	t := tar.NewWriter(sealed)
+	if err := pack(t, snapshot, database); err != nil {
+		return fmt.Errorf("back up %s: %w", database, err)
+	}
+	keys, err := os.ReadDir(filepath.Join(data, "ca"))
+	if err != nil {
+		return fmt.Errorf("back up the CAs: %w", err)
+	}
+	for _, e := range keys {
+		if !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if err := pack(t, filepath.Join(data, "ca", e.Name()), "ca/"+e.Name()); err != nil {
+			return fmt.Errorf("back up %s: %w", e.Name(), err)
+		}
+	}
+	if err := pack(t, filepath.Join(data, siteFile), siteFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("back up %s: %w", siteFile, err)
+	}
+	if err := t.Close(); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	if err := sealed.Close(); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	return nil
+}
+
+func pack(t *tar.Writer, path, name string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: fi.Size(), ModTime: fi.ModTime()}); err != nil {
+		return err
+	}
+	_, err = io.Copy(t, f)
+	return err
+}
+
+// ErrNotEmpty refuses to restore over something.
+var ErrNotEmpty = errors.New("the data directory is not empty; restore into a new one, or move this one away first")
+
+// Restore makes the data directory of a server from a backup. dir must not
+// exist, or be empty. All of it or nothing is there afterwards, whenever the
+// process is killed.
+func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, now time.Time) (err error) {
+	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
+		return fmt.Errorf("restore into %s: %w", dir, ErrNotEmpty)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("restore into %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	sweepRestores(dir)
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), unfinishedRestore(dir)+"*")
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(tmp)
+		}
+	}()
+	lock, err := datadir.Lock(ctx, tmp, 0) // against a sweep, until it has its name
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer lock.Close()
+	opened, err := seal.NewReader(r, passphrase)
+	if err != nil {
+		return fmt.Errorf("read backup: %w", err)
+	}
+	if err := unpack(opened, tmp); err != nil {
+		return fmt.Errorf("read backup: %w", err)
+	}
+	if err := beginAgain(ctx, tmp, now); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("restore into %s: %w", dir, err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("restore into %s: %w", dir, err)
+	}
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer parent.Close()
+	return parent.Sync()
+}
+
+// unfinishedRestore is what directories that become dir are called before they
+// are whole, up to a random ending.
+func unfinishedRestore(dir string) string { return "." + filepath.Base(dir) + ".restore-" }
+
+// sweepRestores removes what a restore into dir that was killed has left beside
+// it: the CAs' keys among other things. One that runs holds the lock of its
+// directory.
+func sweepRestores(dir string) {
+	parent, err := os.OpenRoot(filepath.Dir(dir)) // links do not lead out of it
+	if err != nil {
+		return
+	}
+	defer parent.Close()
+	list, _ := fs.ReadDir(parent.FS(), ".")
+	for _, e := range list {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), unfinishedRestore(dir)) {
+			continue
+		}
+		lock, err := parent.OpenFile(filepath.Join(e.Name(), datadir.LockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			continue
+		}
+		if filelock.Try(lock) == nil {
+			parent.RemoveAll(e.Name())
+		}
+		lock.Close()
+	}
+}
+
+// unpack writes the files of a backup below dir, and nowhere else.
+func unpack(r io.Reader, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Mkdir("ca", 0o700); err != nil {
+		return err
+	}
+	t := tar.NewReader(r)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			// To the end of the stream: only there is it known to be whole.
+			_, err := io.Copy(io.Discard, r)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if n >= maxBackupFiles || h.Typeflag != tar.TypeReg || h.Size > maxBackupFile {
+			return fmt.Errorf("%q is not a file that a backup holds", h.Name)
+		}
+		f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, t)
+		if err == nil {
+			err = f.Sync()
+		}
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// beginAgain makes what was restored the network's next epoch.
+func beginAgain(ctx context.Context, dir string, now time.Time) error {
+	auth, err := ca.Open(filepath.Join(dir, "ca"), false, now)
+	if err != nil {
+		return err
+	}
+	restored := record{actor: System(), op: opNetworkRestore.Name, target: target{kind: "network", id: auth.ID.String()}, at: now}
+	st, err := store.Open(ctx, store.Options{
+		Path: filepath.Join(dir, database), Log: slog.New(slog.DiscardHandler),
+		Seal: func(tx *store.Tx, _ []any) error { return appendAudit(tx, auth.ID, auth, now, []record{restored}) },
+	})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	var b [8]byte
+	rand.Read(b[:])
+	err = st.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.Network()
+		if err != nil {
+			return err
+		}
+		if n.ID != auth.ID {
+			return errors.New("the database and the CAs in the backup are of two networks")
+		}
+		tx.Note(restored)
+		return tx.Restored(n.ID, binary.BigEndian.Uint64(b[:])>>1, now) // SQL integers are signed
+	})
+	if err != nil {
+		return err
+	}
+	return st.Close()
+}

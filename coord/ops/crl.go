@@ -1,0 +1,173 @@
+package ops
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strings"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// handleCRL sends the list, unless the caller knows it: it is long, and some who
+// cannot use it would ask again and again.
+func (s *Service) handleCRL(_ context.Context, _ *caller, r *http.Request) (any, error) {
+	network := s.index.info()
+	a := raw{contentType: "application/pkix-crl", tag: api.CRLTag(network.CRLNumber), body: network.CRL}
+	for known := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		a.known = a.known || strings.TrimSpace(known) == a.tag
+	}
+	return a, nil
+}
+
+// CRL returns the current signed revocation list.
+func (s *Service) CRL() []byte { return s.index.info().CRL }
+
+// listState is what is known of the signed revocation list.
+type listState struct {
+	entries int       // in it
+	left    int       // revoked certificates that found no room in it
+	ended   int       // entries that have expired since
+	signed  time.Time // zero: not since the start
+	early   bool      // signed while the server settled: see nextNumber
+}
+
+// Revocations is the revocation list in `weft-server doctor`.
+type Revocations struct {
+	Bytes   int `json:"bytes"`
+	Max     int `json:"max"` // a longer one would be of use to nobody
+	Entries int `json:"entries"`
+	// Left is how many revoked certificates found no room in it.
+	Left int `json:"left"`
+}
+
+// Revocations says how full the revocation list is.
+func (s *Service) Revocations() Revocations {
+	list := s.list.Load()
+	return Revocations{Bytes: len(s.CRL()), Max: cert.MaxCRL, Entries: list.entries, Left: list.left}
+}
+
+// openList finds out about the list that the database holds. One that is too
+// long, as servers signed it before 2026-11-29, is signed anew.
+func (s *Service) openList(ctx context.Context) error {
+	der, list := s.CRL(), listState{}
+	s.list.Store(&list)
+	crl, err := s.auth.Roots.VerifyCRL(der)
+	if err != nil {
+		s.log.Warn("the revocation list is signed anew", "bytes", len(der), "err", err)
+		return s.store.Write(ctx, func(tx *store.Tx) error { tx.Note(newList{}); return nil })
+	}
+	if raw, err := x509.ParseRevocationList(der); err == nil { // it was parsed above
+		list.early = crl.Number < uint64(max(0, raw.ThisUpdate.Unix()))
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		revoked, err := r.Revoked(s.network, s.now())
+		for _, v := range revoked {
+			if !crl.Revoked(v.Serial) {
+				list.left++
+			}
+		}
+		list.entries, list.ended = crl.Len(), crl.Len()-(len(revoked)-list.left)
+		return err
+	})
+	s.list.Store(&list)
+	return err
+}
+
+// newList is noted by whoever revokes certificates: the batch of writes ends with
+// a new revocation list, which many deletions share.
+type newList struct{}
+
+// signCRL signs the list of what is revoked as of now.
+func (s *Service) signCRL(tx *store.Tx) (store.Change, error) {
+	now := s.now()
+	since, err := tx.Since(s.network, now)
+	if err != nil {
+		return store.Change{}, err
+	}
+	revoked, err := tx.Revoked(s.network, now)
+	if err != nil {
+		return store.Change{}, err
+	}
+	n, err := tx.Network()
+	if err != nil {
+		return store.Change{}, err
+	}
+	number, early := s.nextNumber(n.CRLNumber, now)
+	der, listed, err := signList(revoked, func(serials []*big.Int) ([]byte, error) {
+		return s.auth.Network.SignCRL(number, serials, since, now)
+	})
+	if err != nil {
+		return store.Change{}, err
+	}
+	if err := tx.SetCRL(s.network, number, der, since); err != nil {
+		return store.Change{}, err
+	}
+	list := listState{entries: listed, left: len(revoked) - listed, signed: now, early: early}
+	tx.After(func() {
+		s.warnOfList(len(n.CRL), len(der), list)
+		s.list.Store(&list)
+	})
+	c, err := tx.Bump(s.network)
+	return store.Change{N: c, Kind: store.CRLChanged}, err
+}
+
+// reviseCRL signs the revocation list anew if the clock was wrong when that was
+// done.
+func (s *Service) reviseCRL(ctx context.Context) error {
+	var off bool
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { off, err = r.ListIsOff(s.network, s.now()); return err })
+	if err != nil || !off {
+		return err
+	}
+	return s.store.Write(ctx, func(tx *store.Tx) error { tx.Note(newList{}); return nil })
+}
+
+// signList signs a list that is not above cert.MaxCRL, whatever happens, and
+// returns how many certificates are in it. Where not all find room, those are
+// left out first that are beyond the share of their key, so that nobody pushes
+// others' devices out, then those that were revoked first: the last device that
+// was deleted is always in it. Relays refuse the others all the same, as the
+// server does not know them, and nobody is introduced without a relay.
+func signList(revoked []store.Revoked, sign func([]*big.Int) ([]byte, error)) (der []byte, listed int, err error) {
+	serials := make([]*big.Int, 0, len(revoked))
+	var over []*big.Int
+	byKey := map[string]int{}
+	for _, v := range revoked { // the latest first
+		if byKey[v.KeyID]++; v.KeyID != "" && byKey[v.KeyID] > mostGone {
+			over = append(over, v.Serial)
+		} else {
+			serials = append(serials, v.Serial)
+		}
+	}
+	serials = append(serials, over...)
+	for {
+		if der, err = sign(serials); err != nil || len(der) <= cert.MaxCRL {
+			return der, len(serials), err
+		}
+		fits := len(serials) * cert.MaxCRL / len(der)
+		if fits >= len(serials) {
+			return nil, 0, fmt.Errorf("revocation list of %d bytes without an entry that could go", len(der))
+		}
+		serials = serials[:fits]
+	}
+}
+
+// warnOfList logs when the list becomes half full, or less again, and each time
+// that not everything found room in it.
+func (s *Service) warnOfList(before, after int, list listState) {
+	switch {
+	case list.left > 0:
+		s.log.Error("the revocation list is full: deleted devices that are not in it are refused by relays only, while these reach the server; do not delete any more until some have ended, and see: weft-server doctor",
+			"left_out", list.left, "entries", list.entries, "bytes", after)
+	case before < halfList && after >= halfList:
+		s.log.Warn("the revocation list is half full: new certificates are shorter from now on, so that it empties; see: weft-server doctor", "entries", list.entries, "bytes", after, "max", cert.MaxCRL)
+	case before >= halfList && after < halfList:
+		s.log.Info("the revocation list is less than half full again", "entries", list.entries, "bytes", after)
+	}
+}

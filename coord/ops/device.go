@@ -1,0 +1,209 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/coord/console"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Device is a device as people and programs see it: its row, and what is known of it
+// just now.
+type Device struct {
+	store.Node
+	FQDN  string     `json:"fqdn"`
+	IPv6  netip.Addr `json:"ipv6"`
+	Title string     `json:"title"` // the name as people write it: of xn--kche-0ra it is küche
+	// Online is as of LastSeen: while it is so, that is when the device was last
+	// heard, else when it was last online; nil when that is not known.
+	Online   bool       `json:"online"`
+	LastSeen *time.Time `json:"last_seen"`
+	// Unknown says that it may be online: the server or a relay has just started and
+	// has not heard.
+	Unknown bool        `json:"unknown"`
+	Relay   string      `json:"relay"`   // name of the relay where it is, "" while not online
+	Address string      `json:"address"` // its public address as that relay sees it, "" for unknown
+	Aliases []AliasInfo `json:"aliases"` // former names that still lead here
+	// KnowsURLs says that it has been told all addresses that the server has now: the
+	// server may move to any of them.
+	KnowsURLs bool `json:"knows_urls"`
+	// Issued is when its certificate was made, nil while its end is far.
+	Issued *time.Time `json:"-"`
+}
+
+// View adds to a row what is known of the device just now.
+func (s *Service) View(n store.Node) Device {
+	st := s.stateOf(n.ID, n.Seen)
+	d := Device{
+		Node: n, FQDN: n.Name + "." + s.suffix, IPv6: store.IPv6Of(s.ipv6, n.IPv4), Title: console.UnicodeName(n.Name),
+		Online: st.Online, LastSeen: orNil(st.Since), Unknown: s.unsure(n.ID),
+		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID),
+	}
+	if st.Online {
+		d.Relay = s.relayLabel(st.Relay)
+	}
+	if st.Addr.IsValid() {
+		d.Address = st.Addr.Unmap().String()
+	}
+	if n.Expires.Sub(s.now()) < nodeLife/3 { // else nobody asks, and reading it takes a while
+		if c, err := cert.ParseNode(s.network, n.Certificate); err == nil {
+			d.Issued = &c.NotBefore
+		}
+	}
+	return d
+}
+
+// orNil is a time as JSON has it: to the second, nil for the zero time.
+func orNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}
+
+// DeviceQuery selects devices. The zero value selects all.
+type DeviceQuery struct {
+	Text   string // every space-separated word is part of the name, an address, a tag or the OS; no case; at most 100 bytes
+	State  string // "", "online" or "offline"
+	KeyID  string // joined with this key
+	After  string // name after which the page begins: the cursor
+	Offset int    // or how many to pass over
+	Limit  int    // 0: all
+}
+
+// DeviceList is one page.
+type DeviceList struct {
+	Devices []Device
+	Next    string // DeviceQuery.After of the next page, "" at the end
+	Total   int    // that the query selects, whatever the page
+	Online  int    // online among all that the actor may see
+	All     int    // that the actor may see
+	Unaware int    // of those: that do not know all addresses of the server
+}
+
+// Devices lists the devices that the actor may see, by name.
+func (s *Service) Devices(ctx context.Context, a Actor, q DeviceQuery) (DeviceList, error) {
+	var list DeviceList
+	if err := opDeviceRead.asks(a); err != nil {
+		return list, err
+	}
+	if len(q.Text) > 100 {
+		return list, Invalid("search for at most 100 bytes")
+	}
+	words := strings.Fields(strings.ToLower(q.Text))
+	owner := opDeviceRead.ownerSeen(a)
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		if len(words) == 0 && q.State == "" && q.KeyID == "" && len(a.Tags) == 0 && q.Limit > 0 && q.After == "" {
+			nodes, err := r.NodesPage(s.network, owner, q.Offset, q.Limit)
+			for _, n := range nodes {
+				list.Devices = append(list.Devices, s.View(n))
+			}
+			return err
+		}
+		return r.EachNode(s.network, owner, func(n store.Node) error {
+			if opDeviceRead.authorize(a, deviceTarget(n)) != nil {
+				return nil
+			}
+			if q.KeyID != "" && q.KeyID != n.KeyID || !s.matches(n, q.State, words) {
+				return nil
+			}
+			list.Total++
+			if list.Total <= q.Offset || n.Name <= q.After {
+				return nil
+			}
+			if q.Limit > 0 && len(list.Devices) == q.Limit {
+				list.Next = list.Devices[q.Limit-1].Name
+				return nil
+			}
+			list.Devices = append(list.Devices, s.View(n))
+			return nil
+		})
+	})
+	if err != nil {
+		return list, err
+	}
+	list.All, list.Online, list.Unaware = s.countFor(a)
+	if len(words) == 0 && q.State == "" && q.KeyID == "" {
+		list.Total = list.All
+		if q.Limit > 0 && q.After == "" && len(list.Devices) == q.Limit && q.Offset+q.Limit < list.Total {
+			list.Next = list.Devices[q.Limit-1].Name
+		}
+	}
+	s.lookAt(ctx, list.Devices)
+	return list, nil
+}
+
+// matches reports whether a device is selected.
+func (s *Service) matches(n store.Node, state string, words []string) bool {
+	if state != "" {
+		online := s.stateOf(n.ID, n.Seen).Online
+		if online != (state == "online") || !online && s.unsure(n.ID) {
+			return false
+		}
+	}
+	if len(words) == 0 {
+		return true
+	}
+	text := strings.ToLower(strings.Join(append([]string{n.Name + "." + s.suffix, n.IPv4.String(), store.IPv6Of(s.ipv6, n.IPv4).String(), n.OS}, n.Tags...), "\n"))
+	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
+}
+
+// countFor counts the devices that an actor may see, those of them that are online,
+// and those that do not know all addresses of the server.
+func (s *Service) countFor(a Actor) (all, online, unaware int) {
+	return s.index.countWhere(func(userID string, tags []string) bool {
+		return opDeviceRead.authorize(a, target{kind: "device", owner: userID, tags: tags}) == nil
+	}, s.presence.Connected())
+}
+
+// lookAt asks the silent ones of a list, and brings those up to date that were said to
+// be online.
+func (s *Service) lookAt(ctx context.Context, list []Device) {
+	var ids []cert.NodeID
+	var at []int
+	for i, d := range list {
+		if d.Online && len(ids) < maxLook {
+			ids, at = append(ids, d.ID), append(at, i)
+		}
+	}
+	s.look(ctx, ids)
+	for i, id := range ids {
+		st := s.stateOf(id, time.Time{})
+		list[at[i]].Online, list[at[i]].LastSeen = st.Online, orNil(st.Since)
+	}
+}
+
+// Device finds a device as a person names it: by name (short or full), overlay address
+// or id.
+func (s *Service) Device(ctx context.Context, a Actor, word string) (Device, error) {
+	n, err := s.FindDevice(ctx, word)
+	if err == nil {
+		if err = opDeviceRead.authorize(a, deviceTarget(n)); err != nil {
+			err = fmt.Errorf("device %q: %w", printable(word, 80), err)
+		}
+	}
+	if err != nil {
+		return Device{}, err
+	}
+	s.look(ctx, []cert.NodeID{n.ID})
+	return s.View(n), nil
+}
+
+// DeviceToChange is Device for what cannot be taken back: a former name will not do, it
+// might have been typed for another device.
+func (s *Service) DeviceToChange(ctx context.Context, a Actor, word string) (cert.NodeID, error) {
+	n, err := s.findToChange(ctx, word)
+	if err == nil {
+		if err = opDeviceRead.authorize(a, deviceTarget(n)); err != nil {
+			err = fmt.Errorf("device %q: %w", printable(word, 80), err)
+		}
+	}
+	return n.ID, err
+}

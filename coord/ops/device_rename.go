@@ -1,0 +1,99 @@
+package ops
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// RenameDevice gives a device another name. Its certificate is signed anew at once,
+// for others to see; the device fetches its own when its config says so. Its old name
+// leads to it for a while.
+type RenameDevice struct {
+	ID   cert.NodeID
+	Name string
+}
+
+func (RenameDevice) operation() *Operation { return opDeviceRename }
+
+func (c RenameDevice) run(tx *Tx) (store.Node, error) {
+	node, err := tx.device(c.ID)
+	if err != nil {
+		return node, err
+	}
+	label, err := newLabel(c.Name)
+	if err != nil || node.Name == label {
+		return node, err
+	}
+	old := node.Name
+	if err := tx.rename(&node, label); err != nil {
+		return node, err
+	}
+	tx.did(deviceTarget(node), named{old}, named{label})
+	return node, nil
+}
+
+// named is what a rename changes, for the audit.
+type named struct {
+	Name string `json:"name"`
+}
+
+func newLabel(name string) (string, error) {
+	label, ok := nameLabel(name)
+	if !ok {
+		return "", Invalid("name %q: want 1 to 56 letters, digits and single hyphens, not only digits", printable(name, 80))
+	}
+	return label, nil
+}
+
+// rename gives a node a name that nobody has, and keeps its old one as an
+// alias.
+func (tx *Tx) rename(node *store.Node, name string) (err error) {
+	s, now := tx.s, tx.now
+	if err := s.mayRename(&tx.Reader, *node, now); err != nil {
+		return err
+	}
+	if err := s.claimName(tx, node.ID, name); err != nil {
+		return err
+	}
+	old := node.Name
+	node.Name = name
+	if node.Wildcard {
+		node.N, err = tx.BumpConfig(s.network) // others' configs name it
+	} else {
+		node.N, err = tx.Bump(s.network)
+	}
+	if err != nil {
+		return err
+	}
+	node.ConfigN = node.N
+	pub, err := x509.ParsePKIXPublicKey(node.SPKI)
+	if err != nil {
+		return err
+	}
+	key, ok := pub.(*ecdsa.PublicKey)
+	if !ok {
+		return fmt.Errorf("rename %s: its key is not ECDSA", old)
+	}
+	if err := s.certify(tx, node, key, now, now); err != nil {
+		return err
+	}
+	if err := tx.UpdateNode(s.network, *node); err != nil {
+		if errors.Is(err, store.ErrTaken) {
+			err = fmt.Errorf("name %q: %w", name, ErrTaken)
+		}
+		return err
+	}
+	if err := s.keepName(tx, node.ID, old); err != nil {
+		return err
+	}
+	if node.Wildcard {
+		tx.changed(node.N, store.ConfigChanged, "")
+	}
+	tx.changed(node.N, store.DeviceRenamed, node.ID.String())
+	return nil
+}

@@ -1,0 +1,44 @@
+package ops
+
+import (
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// ReplaceDevice deletes a device and gives its name to another one: new hardware in
+// the old one's place.
+type ReplaceDevice struct {
+	Old cert.NodeID
+	By  cert.NodeID
+}
+
+func (ReplaceDevice) operation() *Operation { return opDeviceReplace }
+
+func (c ReplaceDevice) run(tx *Tx) (store.Node, error) {
+	gone, err := tx.device(c.Old)
+	if err != nil {
+		return store.Node{}, err
+	}
+	node, err := tx.device(c.By)
+	if err != nil {
+		return store.Node{}, err
+	}
+	if c.Old == c.By {
+		return store.Node{}, Invalid("a device cannot replace itself")
+	}
+	old := node.Name
+	if err := tx.delete(gone); err != nil {
+		return store.Node{}, err
+	}
+	if err := tx.rename(&node, gone.Name); err != nil {
+		return store.Node{}, err
+	}
+	tx.did(deviceTarget(node), replaced{old, ""}, replaced{node.Name, gone.ID.String()})
+	return node, nil
+}
+
+// replaced is what that changes, for the audit.
+type replaced struct {
+	Name     string `json:"name"`
+	Replaces string `json:"replaces,omitempty"` // id of the device that is gone
+}

@@ -1,0 +1,93 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Errors that the verbs and the console branch on.
+var (
+	ErrNotFound = store.ErrNotFound
+	ErrTaken    = store.ErrTaken
+	ErrInvalid  = errors.New("invalid")
+	ErrTooOften = errors.New("too often") // it may be done again later
+)
+
+// wordedError is an ErrInvalid or ErrTooOften that says what is wrong and nothing
+// else.
+type wordedError struct {
+	what string
+	kind error
+}
+
+func (e wordedError) Error() string { return e.what }
+func (e wordedError) Unwrap() error { return e.kind }
+
+// Invalid is an ErrInvalid that says what is wrong and nothing else.
+func Invalid(format string, args ...any) error {
+	return wordedError{fmt.Sprintf(format, args...), ErrInvalid}
+}
+
+func tooOften(format string, args ...any) error {
+	return wordedError{fmt.Sprintf(format, args...), ErrTooOften}
+}
+
+// FindDevice finds a device as a person names it: by name (short or full),
+// overlay address or id.
+func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, error) {
+	name, ip, id := word, "", ""
+	if _, err := netip.ParseAddr(word); err == nil {
+		name, ip = "", word
+	} else if _, err := cert.ParseNodeID(strings.ToLower(word)); err == nil {
+		name, id = "", strings.ToLower(word)
+	}
+	find, err := s.finder(name, ip, id)
+	if err != nil {
+		return store.Node{}, err
+	}
+	var node store.Node
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = find(r); return err })
+	if err != nil {
+		return node, fmt.Errorf("device %q: %w", word, err)
+	}
+	return node, nil
+}
+
+// findToChange is FindDevice for what cannot be taken back: a former name will
+// not do, it might have been typed for another device.
+func (s *Service) findToChange(ctx context.Context, word string) (store.Node, error) {
+	node, err := s.FindDevice(ctx, word)
+	if err != nil {
+		return node, err
+	}
+	if label, ok := s.label(word); ok && slices.ContainsFunc(s.aliasInfos(node.ID), func(a AliasInfo) bool { return a.Name == label }) {
+		return store.Node{}, fmt.Errorf("device %q: that was the name of %s before; say %s if you mean it: %w", printable(word, 80), node.Name, node.Name, ErrNotFound)
+	}
+	return node, nil
+}
+
+// device reads a device and asks whether the actor may do this to it.
+func (tx *Tx) device(id cert.NodeID) (store.Node, error) {
+	node, err := tx.Node(tx.s.network, id)
+	if err != nil {
+		tx.asked = true // there is nothing to be allowed
+		return node, err
+	}
+	return node, tx.may(deviceTarget(node))
+}
+
+func deviceTarget(n store.Node) target {
+	return target{kind: "device", id: n.ID.String(), name: n.Name, owner: n.UserID, tags: n.Tags}
+}
+
+// EachDevice calls f for every device of a user ("" for all), by name.
+func (s *Service) EachDevice(ctx context.Context, userID string, f func(store.Node) error) error {
+	return s.store.Read(ctx, func(r *store.Reader) error { return r.EachNode(s.network, userID, f) })
+}

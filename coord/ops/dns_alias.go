@@ -1,0 +1,158 @@
+package ops
+
+// A device that is renamed keeps its old name for a while: bookmarks and
+// scripts go on working. Until then nobody else gets it, and it dies with the
+// device. Others learn it with the device itself, in the same directory or
+// lookup, so that there is no moment at which neither name answers.
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"weft/coord/store"
+	"weft/dns"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// aliasBatch bounds the aliases that end in one write.
+const aliasBatch = 500
+
+// claimName makes sure that a node may have a name: it is not reserved, no other
+// node has it or had it lately, and no record answers for it. Its own former name it may have
+// back.
+func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
+	if dns.Reserved(name) {
+		return Invalid("name %q: programs look for it by themselves and would trust the device that has it; choose another, or have it answered on purpose: weft-server dns records add", name)
+	}
+	a, err := tx.Alias(s.network, name)
+	switch {
+	case err == nil && a.NodeID == id, err == nil && !s.now().Before(a.Until):
+		if err := tx.RemoveAlias(s.network, name, false); err != nil {
+			return err
+		}
+		if a.NodeID != id {
+			return s.aliasesChanged(tx, a.NodeID)
+		}
+	case err == nil:
+		node, err := tx.Node(s.network, a.NodeID)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%s was the name of %s and leads to it until %s; end that with: weft-server dns aliases remove %s: %w",
+			name, node.Name, a.Until.Format(time.DateOnly), name, ErrTaken)
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	record, err := tx.HasRecord(s.network, name)
+	if err == nil && record {
+		err = fmt.Errorf("a record answers for %s; remove it with: weft-server dns records remove %s: %w", name, name, ErrTaken)
+	}
+	return err
+}
+
+// keepName makes old an alias of the node, or frees it if there is no grace.
+func (s *Service) keepName(tx *Tx, id cert.NodeID, old string) error {
+	n, err := readNames(&tx.Reader, s.network)
+	if err != nil {
+		return err
+	}
+	list, err := tx.Aliases(s.network, &id)
+	if err != nil {
+		return err
+	}
+	for len(list) >= api.MaxAliases {
+		if err := tx.RemoveAlias(s.network, list[0].Name, true); err != nil {
+			return err
+		}
+		list = list[1:]
+	}
+	if days := n.owner.aliasDays(); days > 0 && !dns.Reserved(old) {
+		a := store.Alias{Name: old, NodeID: id, Until: s.now().UTC().Truncate(time.Second).AddDate(0, 0, days)}
+		if err := tx.AddAlias(s.network, a); err != nil {
+			return err
+		}
+	} else if err := tx.FreeName(s.network, old); err != nil {
+		return err
+	}
+	return nil
+}
+
+func wireAliases(list []store.Alias) []api.Alias {
+	var out []api.Alias
+	for _, a := range list {
+		out = append(out, api.Alias{Name: a.Name, Until: a.Until})
+	}
+	return out
+}
+
+// aliasesChanged has everybody who sees the node told about its aliases as they
+// are now.
+func (s *Service) aliasesChanged(tx *Tx, id cert.NodeID) error {
+	node, err := tx.Node(s.network, id)
+	if err != nil {
+		return err
+	}
+	if node.N, err = tx.Bump(s.network); err != nil {
+		return err
+	}
+	node.ConfigN = node.N // its own names are in its config
+	if err := tx.SetNodeN(s.network, node); err != nil {
+		return err
+	}
+	tx.changed(node.N, store.DeviceRenamed, id.String())
+	return nil
+}
+
+// removeAliasTx ends an alias before its time.
+func (s *Service) removeAliasTx(tx *Tx, name string) error {
+	label, ok := s.label(name)
+	a, err := tx.Alias(s.network, label)
+	if !ok || err != nil {
+		return fmt.Errorf("former name %q: %w", printable(name, 80), cmpErr(err, ErrNotFound))
+	}
+	if err := tx.RemoveAlias(s.network, label, true); err != nil {
+		return err
+	}
+	return s.aliasesChanged(tx, a.NodeID)
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// endAliases ends those whose time is over.
+type endAliases struct{}
+
+func (endAliases) operation() *Operation { return opNamesFree }
+
+func (endAliases) run(tx *Tx) (none struct{}, err error) {
+	if err := tx.may(target{}); err != nil {
+		return none, err
+	}
+	list, err := tx.ExpiredAliases(tx.s.network, tx.now, aliasBatch)
+	if err != nil {
+		return none, err
+	}
+	var nodes []cert.NodeID
+	for _, a := range list {
+		if err := tx.RemoveAlias(tx.s.network, a.Name, true); err != nil {
+			return none, err
+		}
+		tx.did(target{kind: "device", id: a.NodeID.String(), name: a.Name}, a, nil)
+		if !slices.Contains(nodes, a.NodeID) {
+			nodes = append(nodes, a.NodeID)
+		}
+	}
+	for _, id := range nodes {
+		if err := tx.s.aliasesChanged(tx, id); err != nil {
+			return none, err
+		}
+	}
+	return none, nil
+}

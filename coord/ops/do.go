@@ -1,0 +1,172 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"weft/coord/audit"
+	"weft/coord/ca"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Command is one mutation: a value that says what is asked for. Its kinds are the
+// types of this package with these methods, each in a file of its own.
+type Command[R any] interface {
+	// operation is its row of the authorization matrix.
+	operation() *Operation
+	// run makes the change. It finds what the command is about, has that authorized
+	// (Tx.may), changes the database, and says what it did (Tx.did) and who has to
+	// hear of it (Tx.changed). It runs on the store's writer goroutine: no I/O but the
+	// database's. It may run, and be undone, without being asked for again.
+	run(tx *Tx) (R, error)
+}
+
+// Do runs a command for an actor: in one transaction it is authorized, done, and
+// recorded. When Do returns nil the change is durable, and memory, relays and open
+// consoles of this process follow it. When it returns an error nothing has happened.
+func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error) {
+	var res R
+	o := c.operation()
+	err := s.store.Write(ctx, func(stx *store.Tx) (err error) {
+		tx := &Tx{Tx: stx, s: s, actor: a, op: o, now: s.now()}
+		if res, err = c.run(tx); err != nil {
+			return err
+		}
+		if !tx.asked {
+			return fmt.Errorf("%s was done without asking who may: this is a mistake in weft-server", o.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return res, nil
+}
+
+// Tx is the transaction of one command.
+type Tx struct {
+	*store.Tx
+	s     *Service
+	actor Actor
+	op    *Operation
+	now   time.Time
+	asked bool
+}
+
+// may says whether the actor may do this command to t.
+func (tx *Tx) may(t target) error {
+	tx.asked = true
+	return tx.op.authorize(tx.actor, t)
+}
+
+// did notes what was done: for the log at once, and for the audit. before and after
+// are what changed, as JSON has it; nil for nothing.
+func (tx *Tx) did(t target, before, after any) {
+	r := record{actor: tx.actor, op: tx.op.Name, target: t, at: tx.now, before: before, after: after}
+	tx.Note(r)
+	tx.After(func() {
+		tx.s.log.Info(r.op, "id", t.id, "name", t.name, "by", tx.actor.User, "via", string(tx.actor.Via))
+	})
+}
+
+// changed notes a change that memory follows. n is of Bump in this transaction.
+func (tx *Tx) changed(n uint64, kind store.ChangeKind, id string) {
+	tx.Note(store.Change{N: n, Kind: kind, ID: id})
+}
+
+// record is what a command did, on its way to the audit.
+type record struct {
+	actor         Actor
+	op            string
+	target        target
+	at            time.Time
+	before, after any
+	refused       string // why it was not done
+	count         uint32 // how many alike this is; 0 is 1
+}
+
+// seal completes a batch of commands, before its commit: one new revocation list
+// where certificates were revoked, then what memory has to follow, then the audit.
+func (s *Service) seal(tx *store.Tx, notes []any) error {
+	var changes []store.Change
+	var records []record
+	sign, now := false, s.now()
+	for _, n := range notes {
+		switch n := n.(type) {
+		case store.Change:
+			changes = append(changes, n)
+		case record:
+			records = append(records, n)
+		case newList:
+			sign = true
+		}
+	}
+	if sign {
+		c, err := s.signCRL(tx)
+		if err != nil {
+			return fmt.Errorf("sign revocation list: %w", err)
+		}
+		changes = append(changes, c)
+	}
+	if len(changes) > 0 {
+		if err := tx.AddChanges(s.network, changes, now); err != nil {
+			return err
+		}
+		if err := s.follow(tx); err != nil {
+			return err
+		}
+	}
+	return s.audit(tx, records)
+}
+
+// audit appends to the audit, and signs where it ends.
+func (s *Service) audit(tx *store.Tx, records []record) error {
+	return appendAudit(tx, s.network, s.auth, s.now(), records)
+}
+
+func appendAudit(tx *store.Tx, network cert.NetworkID, auth *ca.Authorities, now time.Time, records []record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	rows := make([]*audit.Record, len(records))
+	for i, r := range records {
+		var err error
+		if rows[i], err = r.row(); err != nil {
+			return fmt.Errorf("record %s: %w", r.op, err)
+		}
+	}
+	if err := tx.AppendAudit(network, rows...); err != nil {
+		return err
+	}
+	head, err := tx.AuditEnd(network)
+	if err == nil {
+		head, err = head.Sign(auth.Network.Key, now)
+	}
+	if err != nil {
+		return fmt.Errorf("sign the audit: %w", err)
+	}
+	return tx.SetAuditHead(head)
+}
+
+// row is a record as the audit has it.
+func (r record) row() (*audit.Record, error) {
+	before, err := audit.JSON(r.before)
+	if err != nil {
+		return nil, err
+	}
+	after, err := audit.JSON(r.after)
+	if err != nil {
+		return nil, err
+	}
+	row := &audit.Record{
+		At: r.at.UTC().Truncate(time.Millisecond), User: r.actor.User, UserID: r.actor.UserID, Role: string(r.actor.Role), Via: string(r.actor.Via),
+		Op: r.op, Kind: r.target.kind, ID: r.target.id, Name: r.target.name, Before: before, After: after, Refused: r.refused, Count: max(1, r.count),
+	}
+	if r.actor.From.IsValid() {
+		row.From = r.actor.From.String()
+	}
+	return row, nil
+}

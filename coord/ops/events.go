@@ -1,0 +1,127 @@
+package ops
+
+import (
+	"sync"
+
+	"weft/coord/store"
+)
+
+// EventKind says what happened to a device.
+type EventKind string
+
+// The kinds of Event.
+const (
+	EventJoined  EventKind = "joined"
+	EventOnline  EventKind = "online"
+	EventOffline EventKind = "offline"
+	EventRenamed EventKind = "renamed" // or something else that is seen of it changed
+	EventDeleted EventKind = "deleted"
+)
+
+// Event is one change. Device is the state after it; of a deleted one only ID and Name
+// are set.
+type Event struct {
+	Kind   EventKind `json:"kind"`
+	Device Device    `json:"device"`
+}
+
+// Subscribe reports what happens to the devices that the actor may see, in order, until
+// cancel is called, which may be done more than once. Who publishes never waits: the
+// channel of a reader that lags far behind is closed, and it reads the state anew.
+func (s *Service) Subscribe(a Actor) (events <-chan Event, cancel func()) {
+	in, end := s.events.subscribe(a)
+	out, done := make(chan Event, 64), make(chan struct{})
+	go func() { // ends with cancel, or when the hub drops the subscription
+		defer close(out)
+		for e := range in {
+			ev := Event{Kind: e.kind, Device: Device{Node: e.node}}
+			if e.kind != EventDeleted {
+				ev.Device = s.View(e.node)
+			}
+			select {
+			case out <- ev:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return out, sync.OnceFunc(func() { close(done); end() })
+}
+
+type event struct {
+	kind EventKind
+	node store.Node
+}
+
+// hub hands events to subscribers and never waits for one.
+type hub struct {
+	mu   sync.Mutex // guards the following
+	subs map[*subscription]struct{}
+}
+
+type subscription struct {
+	actor Actor // who hears of the devices that it may see
+	ch    chan event
+}
+
+func (sub *subscription) hears(t target) bool { return opDeviceRead.authorize(sub.actor, t) == nil }
+
+// lag is how many events a subscriber may be behind.
+const lag = 256
+
+func newHub() *hub { return &hub{subs: map[*subscription]struct{}{}} }
+
+func (h *hub) subscribe(a Actor) (<-chan event, func()) {
+	sub := &subscription{actor: a, ch: make(chan event, lag)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.subs[sub] = struct{}{}
+	return sub.ch, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.dropLocked(sub)
+	}
+}
+
+func (h *hub) dropLocked(sub *subscription) {
+	if _, ok := h.subs[sub]; ok {
+		delete(h.subs, sub)
+		close(sub.ch)
+	}
+}
+
+// listening reports whether anybody would hear of a device.
+func (h *hub) listening(t target) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for sub := range h.subs {
+		if sub.hears(t) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *hub) publish(kind EventKind, node store.Node) {
+	t := deviceTarget(node)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for sub := range h.subs {
+		if !sub.hears(t) {
+			continue
+		}
+		select {
+		case sub.ch <- event{kind, node}:
+		default:
+			h.dropLocked(sub)
+		}
+	}
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for sub := range h.subs {
+		h.dropLocked(sub)
+	}
+}

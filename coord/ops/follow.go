@@ -1,0 +1,162 @@
+package ops
+
+import (
+	"cmp"
+	"slices"
+
+	"weft/coord/policy"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// follow has memory follow the table of changes: it reads what changed since it last
+// did, on the store's writer goroutine and before the commit, and what comes of that
+// is done after it. Nothing else changes what memory holds of the database, nor tells
+// relays and open consoles. It needs the table and the rows only, so that a server on
+// another machine could do the same.
+func (s *Service) follow(tx *store.Tx) error {
+	changes, err := tx.ChangesSince(s.network, s.followed)
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	slices.SortStableFunc(changes, func(a, b store.Change) int { return cmp.Compare(a.N, b.N) })
+	steps := make([]func(), 0, len(changes))
+	for _, c := range changes {
+		step, err := s.followOne(&tx.Reader, c)
+		if err != nil {
+			return err
+		}
+		steps = append(steps, step)
+	}
+	last := changes[len(changes)-1].N
+	tx.After(func() {
+		s.followed = last
+		for _, step := range steps {
+			step()
+		}
+		s.changed()
+	})
+	return nil
+}
+
+// followOne reads what a change needs, and returns what to do after the commit.
+func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
+	nothing := func() {}
+	switch c.Kind {
+	case store.DeviceJoined, store.DeviceRenamed, store.DeviceRenewed, store.DeviceConfig:
+		id, err := cert.ParseNodeID(c.ID)
+		if err != nil {
+			return nil, err
+		}
+		node, err := r.Node(s.network, id)
+		if isNotFound(err) {
+			return nothing, nil // removed by a later change
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.followDevice(r, c, node)
+	case store.DeviceRemoved:
+		return s.followRemoved(r, c)
+	case store.ConfigChanged:
+		return func() { s.index.setConfigN(c.N) }, nil
+	case store.DNSChanged:
+		n, err := readNames(r, s.network)
+		return func() { s.names.Store(n); s.index.setConfigN(c.N); s.index.setNamesN(c.N) }, err
+	case store.RelaysChanged:
+		relays, err := r.Relays(s.network)
+		return func() { s.followRelays(relays, c.N) }, err
+	case store.PolicyChanged:
+		n, err := r.Network()
+		if err != nil {
+			return nil, err
+		}
+		p, err := policy.Parse(n.Policy)
+		return func() { s.index.setPolicy(p, n.Policy, c.N); s.index.setNamesN(c.N) }, err
+	case store.CRLChanged:
+		n, err := r.Network()
+		return func() {
+			s.index.setCRL(n.CRLNumber, n.CRL)
+			s.relay.get().PushCRL(s.network, n.CRL, s.revoked)
+			s.revoked = nil
+		}, err
+	case store.UserChanged:
+		u, err := r.User(s.network, c.ID)
+		if isNotFound(err) {
+			return nothing, nil
+		}
+		return func() { s.index.setUser(u.ID, u.Name) }, err
+	}
+	return nothing, nil // of a newer server
+}
+
+func (s *Service) followDevice(r *store.Reader, c store.Change, node store.Node) (func(), error) {
+	switch c.Kind {
+	case store.DeviceConfig:
+		return func() {
+			s.index.setNodeConfigN(node.ID, c.N)
+			s.index.setWildcard(node.ID, wildcardOf(node))
+			s.events.publish(EventRenamed, node)
+		}, nil
+	case store.DeviceRenewed:
+		return func() { s.index.put(node) }, nil
+	case store.DeviceJoined:
+		return func() {
+			s.index.put(node)
+			s.index.setNamesN(c.N)
+			s.events.publish(EventJoined, node)
+		}, nil
+	}
+	aliases, err := r.Aliases(s.network, &node.ID)
+	return func() {
+		s.index.setAliases(node.ID, wireAliases(aliases))
+		s.index.setWildcard(node.ID, wildcardOf(node))
+		s.index.put(node)
+		s.index.setNamesN(c.N)
+		s.events.publish(EventRenamed, node)
+	}, err
+}
+
+// wildcardOf is the name below which a node answers for every name, "" for none.
+func wildcardOf(node store.Node) string {
+	if node.Wildcard {
+		return node.Name
+	}
+	return ""
+}
+
+func (s *Service) followRemoved(r *store.Reader, c store.Change) (func(), error) {
+	id, err := cert.ParseNodeID(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	name, err := r.FormerName(s.network, id, s.now().Add(-store.FormerKeep))
+	if err != nil && !isNotFound(err) {
+		return nil, err
+	}
+	return func() {
+		t := s.index.targetOf(id)
+		s.revoked = append(s.revoked, id)
+		s.index.remove(id, c.N)
+		s.index.setNamesN(c.N)
+		s.presence.Forget(id)
+		s.relay.get().Kick(s.network, id)
+		s.events.publish(EventDeleted, store.Node{ID: id, Name: name, UserID: t.owner, Tags: t.tags})
+	}, nil
+}
+
+// followRelays takes who was at a relay that is gone for offline, and lets that
+// relay, if it waits for news, hear that it is.
+func (s *Service) followRelays(relays []store.Relay, n uint64) {
+	before := s.index.allRelays()
+	s.index.setRelays(relays, n)
+	for _, old := range before {
+		if slices.ContainsFunc(relays, func(r store.Relay) bool { return r.ID == old.ID }) {
+			continue
+		}
+		for _, node := range s.presence.Lose(old.ID, s.now().UTC()) {
+			s.notePresence(node)
+		}
+		s.relays.end(old.ID)
+	}
+}

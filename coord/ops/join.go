@@ -1,0 +1,225 @@
+package ops
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"time"
+
+	"weft/coord/store"
+	"weft/dns"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// clockSlack is how far before now a certificate is valid already: clocks
+// differ, also between a server before and after its own was set.
+const clockSlack = time.Hour
+
+// handleJoin makes a node. The token is checked and consumed in the write
+// transaction that makes the node's row, so a one-time token makes one node
+// however many ask at once.
+func (s *Service) handleJoin(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	var req api.JoinRequest
+	if err := readRequest(r, &req); err != nil {
+		return nil, err
+	}
+	node, err := s.join(ctx, c, &req)
+	if err != nil {
+		return nil, err
+	}
+	config, err := s.configOf(node)
+	if err != nil {
+		return nil, err
+	}
+	return &api.JoinResponse{Certificate: node.Certificate, Config: *config}, nil
+}
+
+func (s *Service) join(ctx context.Context, c *caller, req *api.JoinRequest) (store.Node, error) {
+	if err := checkProtocol(theDevice, req.Protocol); err != nil {
+		return store.Node{}, err
+	}
+	if len(req.Secret) < 16 || len(req.Secret) > 64 {
+		return store.Node{}, tokenUnknown()
+	}
+	hash := sha256.Sum256(req.Secret)
+	// Junk is turned away before it costs a write or a signature check.
+	var node store.Node
+	err := s.store.Read(ctx, func(rd *store.Reader) (err error) { node, err = s.checkToken(rd, c, hash); return err })
+	if _, known := s.index.has(c.id); err == nil && node.ID == c.id && known {
+		return node, nil // the answer to an earlier join got lost
+	}
+	// Between a commit and what follows it in memory the row is there and the
+	// index does not know it: the turn of this write comes after both.
+	if err == nil && node.ID != c.id {
+		err = checkKey(c, req.CSR)
+	}
+	if err != nil {
+		return store.Node{}, err
+	}
+	return Do(ctx, s, nodeActor(ctx, c.id.String()), join{c, req, hash})
+}
+
+// join makes a device: token, name, address, certificate, row.
+type join struct {
+	c    *caller
+	req  *api.JoinRequest
+	hash [32]byte
+}
+
+func (join) operation() *Operation { return opDeviceJoin }
+
+func (j join) run(tx *Tx) (store.Node, error) {
+	s, c, req, hash := tx.s, j.c, j.req, j.hash
+	if err := tx.may(target{}); err != nil {
+		return store.Node{}, err
+	}
+	// The answer may have changed while this write waited for its turn.
+	node, err := s.checkToken(&tx.Reader, c, hash)
+	if err != nil || node.ID == c.id {
+		return node, err
+	}
+	key, err := tx.KeyBySecret(s.network, hash)
+	if err != nil {
+		return node, err
+	}
+	now := tx.now
+	inHour, err := tx.UseKey(s.network, key.ID, now)
+	if err != nil {
+		return node, err
+	}
+	gone, err := s.mayJoin(&tx.Reader, key, inHour, now)
+	if err != nil {
+		return node, err
+	}
+	node = store.Node{
+		ID: c.id, SPKI: c.spki, UserID: key.UserID, User: key.User, Tags: key.Tags, KeyID: key.ID, Ephemeral: key.Ephemeral,
+		Hostname: printable(req.Hostname, 255), OS: printable(req.OS, 64), Software: printable(req.Software, 64), Created: now,
+	}
+	node.Class = store.Class(node.UserID, store.JoinTags(node.Tags))
+	if node.Name, err = s.nameFor(tx, c.id, req.Hostname, now); err != nil {
+		return node, err
+	}
+	if node.IPv4, err = tx.AllocIPv4(s.network, s.ipv4, now); err != nil {
+		return node, err
+	}
+	if node.N, err = tx.Bump(s.network); err != nil {
+		return node, err
+	}
+	node.ConfigN = node.N
+	life := lifeOf(s.life, situation{ephemeral: node.Ephemeral, joins: true, gone: gone, list: len(s.index.info().CRL)})
+	if err := s.sign(tx, &node, c.key, now, life, time.Time{}); err != nil {
+		return node, err
+	}
+	if err := tx.InsertNode(s.network, node); err != nil {
+		return node, err
+	}
+	tx.changed(node.N, store.DeviceJoined, node.ID.String())
+	tx.did(deviceTarget(node), nil, node)
+	return node, nil
+}
+
+// nameFor is the name of a device that joins: its own from before if it was
+// deleted and comes back with the same key, else one made of its hostname.
+func (s *Service) nameFor(tx *Tx, id cert.NodeID, hostname string, now time.Time) (string, error) {
+	former, err := tx.FormerName(s.network, id, now.Add(-store.FormerKeep))
+	if err == nil && !dns.Reserved(former) {
+		taken, err := tx.NameTaken(s.network, former)
+		if err != nil || !taken {
+			return former, err
+		}
+	} else if err != nil && !isNotFound(err) {
+		return "", err
+	}
+	for base := CleanName(hostname); ; {
+		// A reserved name is as good as taken: the next has a number.
+		if name, err := tx.AllocName(s.network, base); err != nil || !dns.Reserved(name) {
+			return name, err
+		}
+	}
+}
+
+// checkToken says whether the token may make a node for this key. If it did
+// already, that node is returned: a repeated join is answered alike.
+func (s *Service) checkToken(r *store.Reader, c *caller, hash [32]byte) (store.Node, error) {
+	key, err := r.KeyBySecret(s.network, hash)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Node{}, tokenUnknown()
+	}
+	if err != nil {
+		return store.Node{}, err
+	}
+	node, err := r.Node(s.network, c.id)
+	switch {
+	case err == nil && node.KeyID == key.ID:
+		return node, nil
+	case err == nil:
+		return store.Node{}, fail(http.StatusConflict, api.CodeConflict, "this device has joined already, as "+node.Name,
+			"to join anew with another token, run: weft logout")
+	case !errors.Is(err, store.ErrNotFound):
+		return store.Node{}, err
+	}
+	if key.Relay {
+		return store.Node{}, fail(http.StatusBadRequest, api.CodeTokenKind, "this token is for a relay, not for a device",
+			"make a device's with `weft-server keys create`; a relay joins with `weft-server relay --data DIR --token TOKEN`")
+	}
+	return store.Node{}, s.usable(key)
+}
+
+// usable says whether a key that was found may still be used.
+func (s *Service) usable(key store.Key) error {
+	again := "make a new one in the console, or with `weft-server keys create`"
+	if key.Relay {
+		again = "make a new one with `weft-server keys create --relay`"
+	}
+	switch {
+	case key.Revoked != nil:
+		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
+	case !key.Reusable && key.Uses > 0:
+		return fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
+	case !s.now().Before(key.Expires):
+		return fail(http.StatusUnauthorized, api.CodeTokenExpired, "this token expired on "+key.Expires.Format("2006-01-02 15:04 MST"), again)
+	}
+	return nil
+}
+
+func tokenUnknown() *api.Error {
+	return fail(http.StatusUnauthorized, api.CodeTokenUnknown, "this server does not know this token", "copy the whole token again, or make a new one with `weft-server keys create`")
+}
+
+// checkKey wants a request over the very key of the connection.
+func checkKey(c *caller, csr []byte) error {
+	pub, err := cert.CheckCSR(csr)
+	if err != nil {
+		return fail(http.StatusBadRequest, api.CodeBadRequest, err.Error(), "")
+	}
+	if !pub.Equal(c.key) {
+		return fail(http.StatusUnauthorized, api.CodeUnauthorized, "the certificate request is for another key than the connection's", "")
+	}
+	return nil
+}
+
+// certify gives a node that has a certificate a new one, for the node as it is
+// now; renamed is now when a rename asks for it, else zero.
+func (s *Service) certify(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now, renamed time.Time) error {
+	held, err := tx.Unexpired(s.network, node.ID, now)
+	if err != nil {
+		return err
+	}
+	life := lifeOf(s.life, situation{ephemeral: node.Ephemeral, held: held, list: len(s.index.info().CRL)})
+	return s.sign(tx, node, key, now, life, renamed)
+}
+
+// sign makes the node's certificate, and records it.
+func (s *Service) sign(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, life time.Duration, renamed time.Time) error {
+	serial := cert.NewSerial()
+	node.Expires = now.Add(life)
+	der, err := s.auth.Network.SignNode(key, s.attributes(*node), serial, now.Add(-clockSlack), node.Expires)
+	if err != nil {
+		return err
+	}
+	node.Certificate = der
+	return tx.Issued(s.network, node.ID, serial, node.Expires, renamed)
+}

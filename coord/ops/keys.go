@@ -1,0 +1,180 @@
+package ops
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Life of a key.
+const (
+	DefaultKeyLife = 24 * time.Hour
+	minKeyLife     = time.Minute
+	maxKeyLife     = 366 * 24 * time.Hour
+	maxKeyTags     = 16
+)
+
+// CreateKey makes a join key. The zero value is a one-time key for an untagged
+// device of whoever asks, or of the network's owner, good for 24 hours.
+type CreateKey struct {
+	User      string        `json:"user,omitempty"` // name of the owner of what joins
+	UserID    string        `json:"-"`              // instead of User
+	Note      string        `json:"note,omitempty"` // for people, at most 100 bytes
+	Tags      []string      `json:"tags,omitempty"` // with or without "tag:"
+	Reusable  bool          `json:"reusable,omitempty"`
+	Relay     bool          `json:"relay,omitempty"`     // a relay joins with it, and no device
+	Ephemeral bool          `json:"ephemeral,omitempty"` // its devices are deleted soon after they go offline
+	Life      time.Duration `json:"-"`                   // 1 minute to 366 days; 0 is 24 h
+}
+
+// KeyCreated is a new key with its token, which is returned this once and stored
+// nowhere.
+type KeyCreated struct {
+	ID      string    `json:"id"`
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+func (CreateKey) operation() *Operation { return opKeyCreate }
+
+func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
+	s := tx.s
+	u, err := tx.owner(c.UserID, c.User)
+	if err != nil {
+		return KeyCreated{}, err
+	}
+	tags, err := checkTags(c.Tags)
+	if err != nil {
+		return KeyCreated{}, err
+	}
+	k := store.Key{
+		ID: newID(), UserID: u.ID, User: u.Name, Note: printable(c.Note, 100), Tags: tags,
+		Reusable: c.Reusable, Ephemeral: c.Ephemeral, Relay: c.Relay, Created: tx.now.UTC().Truncate(time.Second),
+	}
+	if err := tx.may(keyTarget(k)); err != nil {
+		return KeyCreated{}, err
+	}
+	n := s.index.info()
+	if c.Life == 0 {
+		c.Life = DefaultKeyLife
+	}
+	switch {
+	case len(n.URLs) == 0:
+		return KeyCreated{}, Invalid("the server knows no address of its own; start it once with: weft-server serve --url https://HOST:PORT")
+	case c.Life < minKeyLife || c.Life > maxKeyLife:
+		return KeyCreated{}, Invalid("a key lives 1 minute to 366 days, not %s", c.Life)
+	case c.Relay && (c.Ephemeral || len(tags) > 0):
+		return KeyCreated{}, Invalid("a relay has no tags and is not ephemeral")
+	}
+	secret := cert.NewSecret()
+	k.SecretHash, k.Expires = sha256.Sum256(secret), tx.now.Add(c.Life).UTC().Truncate(time.Second)
+	if err := tx.CreateKey(s.network, k); err != nil {
+		return KeyCreated{}, err
+	}
+	tx.did(keyTarget(k), nil, k)
+	token := cert.Token{URLs: n.URLs, Server: cert.PinOf(s.auth.Server.Cert), Network: cert.PinOf(s.auth.Network.Cert), Secret: secret}
+	return KeyCreated{ID: k.ID, Token: token.String(), Expires: k.Expires}, nil
+}
+
+func keyTarget(k store.Key) target {
+	return target{kind: "key", id: k.ID, name: k.Note, owner: k.UserID, tags: k.Tags}
+}
+
+// owner finds a user by id or by name; without either it is the actor, or the
+// network's owner.
+func (tx *Tx) owner(id, name string) (store.User, error) {
+	switch {
+	case id != "":
+		return tx.User(tx.s.network, id)
+	case name != "":
+		u, err := tx.UserByName(tx.s.network, name)
+		if errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("user %q: %w", printable(name, 64), err)
+		}
+		return u, err
+	case tx.actor.UserID != "":
+		return tx.User(tx.s.network, tx.actor.UserID)
+	}
+	return tx.FirstUser(tx.s.network)
+}
+
+func checkTags(in []string) ([]string, error) {
+	var tags []string
+	for _, t := range in {
+		t = strings.TrimPrefix(t, "tag:")
+		if !cert.ValidWord(t) {
+			return nil, Invalid("tag %q: want letters, digits and ._@+-", printable(t, 64))
+		}
+		tags = append(tags, t)
+	}
+	slices.Sort(tags)
+	tags = slices.Compact(tags)
+	if len(tags) > maxKeyTags {
+		return nil, Invalid("%d tags, at most %d", len(tags), maxKeyTags)
+	}
+	return tags, nil
+}
+
+// RevokeKey makes a key useless for new devices; those that joined stay. A key that
+// was revoked before stays so.
+type RevokeKey struct{ ID string }
+
+func (RevokeKey) operation() *Operation { return opKeyRevoke }
+
+func (c RevokeKey) run(tx *Tx) (store.Key, error) {
+	k, err := tx.Key(tx.s.network, c.ID)
+	if err == nil {
+		err = tx.may(keyTarget(k))
+	}
+	if err != nil {
+		tx.asked = true
+		return k, fmt.Errorf("key %q: %w", printable(c.ID, 32), err)
+	}
+	if err := tx.RevokeKey(tx.s.network, c.ID, tx.now); err != nil {
+		return k, err
+	}
+	if k.Revoked == nil {
+		at := tx.now.UTC().Truncate(time.Second)
+		k.Revoked = &at
+		tx.did(keyTarget(k), nil, nil)
+	}
+	return k, nil
+}
+
+// Keys lists the keys that an actor may see, newest first: all of them if limit is 0,
+// else at most limit, those that can be used before the others.
+func (s *Service) Keys(ctx context.Context, a Actor, limit int) ([]store.Key, error) {
+	list := []store.Key{}
+	if err := opKeyRead.asks(a); err != nil {
+		return list, err
+	}
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		keys, err := r.Keys(s.network, opKeyRead.ownerSeen(a), limit, s.now())
+		for _, k := range keys {
+			if opKeyRead.authorize(a, keyTarget(k)) == nil {
+				list = append(list, k)
+			}
+		}
+		return err
+	})
+	return list, err
+}
+
+// Key returns one key.
+func (s *Service) Key(ctx context.Context, a Actor, id string) (k store.Key, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { k, err = r.Key(s.network, id); return err })
+	if err == nil {
+		err = opKeyRead.authorize(a, keyTarget(k))
+	}
+	if err != nil {
+		return store.Key{}, fmt.Errorf("key %q: %w", printable(id, 32), err)
+	}
+	return k, nil
+}

@@ -1,0 +1,159 @@
+package ops
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// A revoked certificate stands in the revocation list until it expires, and a
+// list above cert.MaxCRL is of use to nobody: nodes would go on with the one
+// they hold, and with whoever was deleted since. So what is bounded is how many
+// certificates can come to be revoked and not expired. A device has one in force
+// and few that it replaced. Where devices come and go, certificates are short,
+// so that their entries are gone soon: those of ephemeral devices, of devices
+// that join with a key whose devices were deleted by the hundred, the first ones
+// of all devices as the list fills, and those of everybody once it is half full. A
+// key that fills the list is refused before it gets in the way of others, and
+// joining is before deleting does.
+const (
+	ephemeralLife = 3 * 24 * time.Hour
+	briefLife     = 24 * time.Hour
+
+	// renewable is the share of a certificate's life, in percent, after which a
+	// new one is given. Nodes ask at renewAfter (66) by weft time; one whose
+	// clock is somewhat ahead of the server's must not ask in vain.
+	renewable = 65
+
+	maxRenames  = 20 // of a device in renameSpan
+	renameSpan  = 24 * time.Hour
+	fewHeld     = 4      // unexpired certificates that a device may have before its next ones are shorter
+	maxHourUses = 10_000 // joins with one key in an hour
+
+	// Revoked and unexpired certificates of devices that joined with one key.
+	manyGone = 100   // the next that joins gets ephemeralLife
+	moreGone = 2_500 // it gets briefLife
+	mostGone = 5_000 // none joins; none may leave of its own will while the list is half full
+
+	// Lengths of the list. From fewListed to halfList first certificates get shorter,
+	// from there to almostAll renewed ones, and then none joins: the rest is for
+	// deletions.
+	fewListed = cert.MaxCRL / 8
+	halfList  = cert.MaxCRL / 2
+	almostAll = cert.MaxCRL / 8 * 7
+)
+
+// situation is what the life of a new certificate depends on.
+type situation struct {
+	ephemeral bool
+	joins     bool // it is the device's first
+	held      int  // unexpired certificates that the device has already
+	gone      int  // at a join: revoked, unexpired ones of devices that joined with the same key
+	list      int  // length of the revocation list in bytes
+}
+
+// lifeOf returns how long a new certificate lives where base is the usual life.
+func lifeOf(base time.Duration, n situation) time.Duration {
+	short, brief := min(base, ephemeralLife), min(base, briefLife)
+	life := max(short, base/time.Duration(max(1, n.held-fewHeld+1)))
+	if n.ephemeral || n.gone >= manyGone {
+		life = short
+	}
+	if n.gone >= moreGone {
+		life = brief
+	}
+	if n.joins {
+		return min(life, fading(base, brief, n.list, fewListed, halfList))
+	}
+	return min(life, fading(base, short, n.list, halfList, almostAll))
+}
+
+// fading goes from long to short while list goes from one length to another, by
+// the same factor for each further byte.
+func fading(long, short time.Duration, list, from, to int) time.Duration {
+	rest := float64(to-min(max(list, from), to)) / float64(to-from)
+	return time.Duration(float64(short) * math.Pow(float64(long)/float64(short), rest))
+}
+
+// attributes are what a certificate of the node states.
+func (s *Service) attributes(node store.Node) cert.Attributes {
+	return cert.Attributes{
+		Name: node.Name, FQDN: node.Name + "." + s.suffix,
+		IPv4: node.IPv4, IPv6: store.IPv6Of(s.ipv6, node.IPv4),
+		User: node.User, Tags: node.Tags,
+	}
+}
+
+// inForce reports whether the node's newest certificate states what one made
+// now would, and is not due for renewal.
+func (s *Service) inForce(node store.Node, now time.Time) bool {
+	have, err := cert.ParseNode(s.network, node.Certificate)
+	if err != nil || !bytes.Equal(have.Leaf.AuthorityKeyId, s.auth.Network.Cert.SubjectKeyId) {
+		return false
+	}
+	want := s.attributes(node)
+	if have.Name != want.Name || have.FQDN != want.FQDN || have.IPv4 != want.IPv4 || have.IPv6 != want.IPv6 || have.User != want.User ||
+		!slices.Equal(have.Groups, want.Groups) || !slices.Equal(have.Tags, want.Tags) {
+		return false
+	}
+	age, life := now.Sub(have.NotBefore), have.NotAfter.Sub(have.NotBefore)
+	return age >= 0 && age < life*renewable/100
+}
+
+// mayJoin says whether one more device may join with a key that was used inHour
+// times in this hour, this one included. gone is what situation wants.
+func (s *Service) mayJoin(r *store.Reader, key store.Key, inHour int, now time.Time) (gone int, err error) {
+	gone, until, err := r.RevokedByKey(s.network, key.ID, now)
+	switch {
+	case err != nil:
+		return gone, err
+	case len(s.index.info().CRL) >= almostAll:
+		return gone, fail(http.StatusServiceUnavailable, api.CodeUnavailable, "so many devices were deleted from this network lately that none can join for now: every device has to remember them until their certificates end",
+			"tell the network's owner: `weft-server doctor` says more; then try again")
+	case gone >= mostGone:
+		return gone, fail(http.StatusTooManyRequests, api.CodeTooMany, fmt.Sprintf("%d devices that joined with this token were deleted lately, and every device has to remember them until their certificates end", gone),
+			fmt.Sprintf("join with another token, or from %s on with this one; devices that come and go are many only with several tokens, made with `weft-server keys create --reusable --ephemeral`", timeText(until)))
+	case inHour > maxHourUses:
+		return gone, fail(http.StatusTooManyRequests, api.CodeTooMany, fmt.Sprintf("%d devices have joined with this token within this hour, which is as many as can", maxHourUses),
+			"join with another token, or in the next hour with this one")
+	}
+	return gone, nil
+}
+
+// mayLeave refuses the deletion that a device, and not a person, asks for when
+// those that joined with the same key have filled their share of a list that is
+// half full already. Nobody is locked in: the owner can delete it at any time,
+// and so can the device once some of the others have expired.
+func (s *Service) mayLeave(r *store.Reader, node store.Node, now time.Time) error {
+	if len(s.index.info().CRL) < halfList {
+		return nil
+	}
+	gone, until, err := r.RevokedByKey(s.network, node.KeyID, now)
+	if err != nil || gone < mostGone {
+		return err
+	}
+	held, err := r.Unexpired(s.network, node.ID, now)
+	if err != nil || held == 0 {
+		return err // it adds nothing to the list
+	}
+	return tooOften("%s cannot leave by itself before %s: too many devices that joined with the same token left lately", node.Name, timeText(until))
+}
+
+func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+
+// mayRename refuses more than maxRenames within renameSpan: each makes a
+// certificate.
+func (s *Service) mayRename(r *store.Reader, node store.Node, now time.Time) error {
+	n, first, err := r.Renames(s.network, node.ID, now.Add(-renameSpan))
+	if err == nil && n >= maxRenames {
+		err = tooOften("%s was renamed %d times within a day, which is as often as it can be; try again after %s", node.Name, n, timeText(first.Add(renameSpan)))
+	}
+	return err
+}

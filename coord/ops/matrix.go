@@ -1,0 +1,150 @@
+package ops
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrForbidden is of an operation that the actor's role does not include, on
+// something that it may see. What it may not see is ErrNotFound, as if it did not
+// exist.
+var ErrForbidden = errors.New("not allowed")
+
+// reach is of how much a role may do an operation.
+type reach int
+
+const (
+	none reach = iota
+	own        // of what belongs to the actor's user
+	all
+)
+
+// Operation is one row of the authorization matrix: who may do it. Who is not in
+// it, such as a device that joins, is told by the key that it holds.
+type Operation struct {
+	Name string // as in the audit and the API: "device.rename"
+	// Writes says that it changes something and leaves a record.
+	Writes bool
+	may    map[Role]reach
+	via    []Via // beside people: ViaNode for itself, ViaSystem
+}
+
+// Operations is the authorization matrix.
+var Operations []*Operation
+
+// op enters an operation. The columns are owner, admin, operator, auditor, member.
+func op(name string, writes bool, columns [5]reach, via ...Via) *Operation {
+	o := &Operation{Name: name, Writes: writes, via: via, may: map[Role]reach{}}
+	for i, r := range []Role{RoleOwner, RoleAdmin, RoleOperator, RoleAuditor, RoleMember} {
+		o.may[r] = columns[i]
+	}
+	Operations = append(Operations, o)
+	return o
+}
+
+const (
+	reads  = false
+	writes = true
+)
+
+var (
+	everybody = [5]reach{all, all, all, all, own}
+	noAuditor = [5]reach{all, all, all, none, own}
+	seers     = [5]reach{all, all, all, all, none}
+	admins    = [5]reach{all, all, none, none, none}
+	nobody    = [5]reach{}
+	oneself   = [5]reach{own, own, own, own, own}
+)
+
+var (
+	opNetworkShow = op("network.show", reads, [5]reach{all, all, all, all, all})
+
+	opDeviceRead    = op("device.read", reads, everybody)
+	opDeviceTest    = op("device.test", reads, everybody)
+	opDeviceRename  = op("device.rename", writes, noAuditor)
+	opDeviceReplace = op("device.replace", writes, noAuditor)
+	opDeviceDelete  = op("device.delete", writes, noAuditor, ViaSystem)
+	opDeviceDNS     = op("device.dns", writes, noAuditor)
+	opDeviceJoin    = op("device.join", writes, nobody, ViaNode)
+	opDeviceRenew   = op("device.renew", writes, nobody, ViaNode)
+	opDeviceLeave   = op("device.leave", writes, nobody, ViaNode)
+
+	opKeyRead   = op("key.read", reads, everybody)
+	opKeyCreate = op("key.create", writes, noAuditor, ViaSystem)
+	opKeyRevoke = op("key.revoke", writes, noAuditor)
+
+	opDNSRead   = op("dns.read", reads, seers)
+	opDNSEdit   = op("dns.edit", writes, admins)
+	opNamesFree = op("dns.names_end", writes, nobody, ViaSystem)
+
+	opRelayRead   = op("relay.read", reads, seers)
+	opRelayRemove = op("relay.remove", writes, admins)
+	opRelayJoin   = op("relay.join", writes, nobody, ViaNode)
+	opRelayUpdate = op("relay.update", writes, nobody, ViaNode)
+
+	opPolicyRead = op("policy.read", reads, seers)
+	opPolicySet  = op("policy.set", writes, admins)
+
+	opCRLRecall = op("crl.recall", writes, nobody, ViaNode)
+
+	opUserCreate = op("user.create", writes, [5]reach{all})
+	opUserDelete = op("user.delete", writes, [5]reach{all})
+	opUserLink   = op("user.link", writes, [5]reach{all}, ViaSystem)
+
+	opSignIn   = op("session.create", writes, oneself)
+	opSessions = op("session.read", reads, oneself)
+	opSignOut  = op("session.end", writes, oneself)
+	opPassword = op("user.password", writes, oneself)
+
+	opBackup           = op("network.backup", reads, [5]reach{all})
+	opNetworkRestore   = op("network.restore", writes, nobody, ViaSystem)
+	opNetworkConfigure = op("network.configure", writes, nobody, ViaSystem)
+)
+
+// target is what an operation is about.
+type target struct {
+	kind, id, name string
+	owner          string   // id of the user that it belongs to, "" for the network's
+	tags           []string // that it carries
+}
+
+// authorize says whether an actor may do an operation to something.
+func (o *Operation) authorize(a Actor, t target) error {
+	switch a.Via {
+	case ViaNode, ViaSystem:
+		for _, v := range o.via {
+			if v == a.Via {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s: %w", o.Name, ErrForbidden)
+	}
+	r, refused := o.may[a.Role], fmt.Errorf("%s as %s: %w", o.Name, a.Role, ErrForbidden)
+	switch {
+	case t.owner == "" && (r != all || o.Writes && len(a.Tags) > 0): // the network's
+		return refused
+	case t.owner == "":
+		return nil
+	case !a.covers(t.tags), r == own && t.owner != a.UserID:
+		return ErrNotFound
+	case r == none:
+		return refused
+	}
+	return nil
+}
+
+// asks says whether an actor may do an operation to anything at all.
+func (o *Operation) asks(a Actor) error {
+	if o.may[a.Role] == none {
+		return fmt.Errorf("%s as %s: %w", o.Name, a.Role, ErrForbidden)
+	}
+	return nil
+}
+
+// ownerSeen is the user whose things alone an actor gets to see, "" for everybody's.
+func (o *Operation) ownerSeen(a Actor) string {
+	if o.may[a.Role] == own {
+		return a.UserID
+	}
+	return ""
+}

@@ -1,0 +1,201 @@
+package ops
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// A server that was restored from an older backup does not know who was
+// deleted since. The nodes do: they hold the revocation list of that time,
+// signed by the network's CA. A node that finds the server's number lower than
+// its own sends its list, and the server deletes again whom it names. It is the
+// CA's word, whoever brings it: so nodes and relays that joined after the backup,
+// and are not known here, may bring it too.
+
+// What the server signs before they do must not count as newer than their list:
+// they would take it, and forget. So for an hour after the start, and after each
+// list that was brought, lists are numbered just above the last one; later by the
+// clock, which is above every number that was given out before. An hour after the
+// start nobody is known to hold a higher one, and what was signed early is signed
+// anew, so that it reaches those too that did not bring theirs.
+
+// settling is how long a server may have been restored without its knowing.
+const settling = time.Hour
+
+// settles returns since when a list may be about to come, and whether it may still
+// at now. It is called by the store's writer goroutine.
+func (s *Service) settles(now time.Time) (since time.Duration, ok bool) {
+	since = now.Sub(s.settlesSince)
+	return since, since >= 0 && since < settling
+}
+
+// nextNumber returns the number of a list that is signed at now, where last was
+// the one before. While the server settles that goes on by the seconds, so that
+// two servers restored from one backup are not likely to use the same.
+func (s *Service) nextNumber(last uint64, now time.Time) (number uint64, early bool) {
+	last = max(last, s.brought)
+	byClock := uint64(max(0, now.Unix()))
+	since, early := s.settles(now)
+	if early {
+		number = last + 1 + uint64(since/time.Second)
+		return number, number < byClock
+	}
+	return max(last+1, byClock), false
+}
+
+// maxStrangers is how many of those who are not known here may bring a list at
+// once: each costs memory for a list, at most a megabyte.
+const maxStrangers = 64
+
+// strangers are those at it, one request each, so that one who was deleted and
+// wants to stay cannot take the others' places. The zero value is ready.
+type strangers struct {
+	mu       sync.Mutex
+	bringing map[cert.NodeID]struct{}
+	verify   sync.Mutex // held for one list: that takes tens of milliseconds
+}
+
+func (s *strangers) enter(id cert.NodeID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.bringing[id]; ok || len(s.bringing) >= maxStrangers {
+		return false
+	}
+	if s.bringing == nil {
+		s.bringing = map[cert.NodeID]struct{}{}
+	}
+	s.bringing[id] = struct{}{}
+	return true
+}
+
+func (s *strangers) leave(id cert.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bringing, id)
+}
+
+// handleRecall takes a revocation list that is newer than the server's.
+func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	stranger := !s.knows(c)
+	if stranger {
+		if !s.strangers.enter(c.id) {
+			return nil, fail(http.StatusServiceUnavailable, api.CodeUnavailable, "other revocation lists are being read", "try again")
+		}
+		defer s.strangers.leave(c.id)
+	}
+	der, err := io.ReadAll(r.Body) // bounded
+	if err != nil {
+		return nil, fail(http.StatusRequestEntityTooLarge, api.CodeTooLarge, "the revocation list is too long", "")
+	}
+	if stranger {
+		s.strangers.verify.Lock()
+		defer s.strangers.verify.Unlock()
+	}
+	if err := s.Recall(ctx, c.id.String(), der); err != nil {
+		return nil, err
+	}
+	return statusOnly(http.StatusNoContent), nil
+}
+
+// Recall deletes every node that a revocation list of this network names, and
+// keeps the serial numbers that are not known here, and the date up to which the
+// list may have dropped some. (A device that was deleted after the backup, and whose
+// certificate has left the list since, is not deleted again: nobody knows of it.
+// Others refuse what it holds, but it may renew here.) A list from before this
+// server was started changes nothing unless it is newer than the server's. by is who
+// brings it.
+func (s *Service) Recall(ctx context.Context, by string, der []byte) error {
+	crl, err := s.auth.Roots.VerifyCRL(der)
+	if err != nil {
+		return fail(http.StatusBadRequest, api.CodeBadRequest, "the revocation list is not one of this network", "")
+	}
+	held := s.index.info()
+	if crl.Number <= held.CRLNumber && (crl.Number <= s.found || bytes.Equal(der, held.CRL)) {
+		return nil
+	}
+	own, err := s.auth.Roots.VerifyCRL(held.CRL)
+	if err != nil {
+		return fmt.Errorf("read the revocation list held: %w", err)
+	}
+	news := slices.DeleteFunc(crl.Serials(), own.Revoked)
+	// Two nodes with different lists may have come at the same time.
+	if crl.Number <= held.CRLNumber && len(news) == 0 {
+		return nil
+	}
+	_, err = Do(ctx, s, nodeActor(ctx, by), recall{crl, news})
+	return err
+}
+
+// recall deletes whom a revocation list names that is newer than the server's, or
+// that has entries which are news.
+type recall struct {
+	crl  *cert.CRL
+	news []*big.Int
+}
+
+func (recall) operation() *Operation { return opCRLRecall }
+
+func (c recall) run(tx *Tx) (none struct{}, err error) {
+	s, now := tx.s, tx.now
+	if err := tx.may(target{}); err != nil {
+		return none, err
+	}
+	changed := c.crl.Number > s.index.info().CRLNumber
+	dropped, err := tx.Dropped(s.network)
+	if err != nil {
+		return none, err
+	}
+	for _, serial := range c.news {
+		id, revoked, err := tx.HolderOf(s.network, serial)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			if dropped[string(serial.Bytes())] {
+				continue
+			}
+			changed = true
+			if err := tx.AddRevoked(s.network, serial, now, now.Add(s.life)); err != nil {
+				return none, err
+			}
+			continue
+		case err != nil:
+			return none, err
+		case revoked:
+			continue
+		}
+		node, err := tx.Node(s.network, id)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // deleted a moment ago, in this list
+		}
+		if err != nil {
+			return none, err
+		}
+		changed = true
+		if err := tx.delete(node); err != nil {
+			return none, fmt.Errorf("delete %s again: %w", node.Name, err)
+		}
+		tx.did(deviceTarget(node), node, nil)
+		s.log.Warn("a device that was deleted after the backup is deleted again", "name", node.Name, "id", node.ID)
+	}
+	if !changed {
+		return none, nil
+	}
+	if err := tx.DroppedUntil(s.network, c.crl.Since); err != nil {
+		return none, err
+	}
+	// Just above this list: who holds a still newer one brings that too.
+	s.brought, s.settlesSince = max(s.brought, c.crl.Number), now
+	tx.Note(newList{})
+	return none, nil
+}

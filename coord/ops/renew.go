@@ -1,0 +1,88 @@
+package ops
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+)
+
+// handleRenew answers with the node's certificate in force: the newest one, until
+// a third of its life is left or something in it has changed; then with a new one
+// over the same key. An expired certificate will do: a device that was off for a
+// year comes back by itself.
+func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	var req api.RenewRequest
+	if err := readRequest(r, &req); err != nil {
+		return nil, err
+	}
+	if err := checkProtocol(theDevice, req.Protocol); err != nil {
+		return nil, err
+	}
+	if err := checkKey(c, req.CSR); err != nil {
+		return nil, err
+	}
+	node, err := s.renew(ctx, c, req)
+	if err != nil {
+		return nil, gone(err)
+	}
+	return &api.RenewResponse{Certificate: node.Certificate}, nil
+}
+
+// renew returns the node with its certificate in force, which it writes only
+// where there is none.
+func (s *Service) renew(ctx context.Context, c *caller, req api.RenewRequest) (node store.Node, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.Node(s.network, c.id); return err })
+	if err != nil || s.inForce(node, s.now()) {
+		return node, err
+	}
+	return Do(ctx, s, nodeActor(ctx, c.id.String()), renew{c, req})
+}
+
+// renew gives a device a new certificate, unless it has one in force by now.
+type renew struct {
+	c   *caller
+	req api.RenewRequest
+}
+
+func (renew) operation() *Operation { return opDeviceRenew }
+
+func (r renew) run(tx *Tx) (store.Node, error) {
+	s := tx.s
+	node, err := tx.device(r.c.id)
+	if err != nil || s.inForce(node, tx.now) {
+		return node, err
+	}
+	before := expiry{node.Software, node.Expires}
+	node.OS, node.Software = printable(r.req.OS, 64), printable(r.req.Software, 64)
+	if err := s.certify(tx, &node, r.c.key, tx.now, time.Time{}); err != nil {
+		return node, err
+	}
+	// Others get to see the new certificate, the node itself has it.
+	if node.N, err = tx.Bump(s.network); err != nil {
+		return node, err
+	}
+	if err := tx.UpdateNode(s.network, node); err != nil {
+		return node, err
+	}
+	tx.changed(node.N, store.DeviceRenewed, node.ID.String())
+	tx.did(deviceTarget(node), before, expiry{node.Software, node.Expires})
+	return node, nil
+}
+
+// expiry is what a renewal changes, for the audit.
+type expiry struct {
+	Version string    `json:"version"`
+	Expires time.Time `json:"expires"`
+}
+
+// gone turns "not found" of the caller itself into what it means: it was
+// deleted while the request was on its way.
+func gone(err error) error {
+	if isNotFound(err) {
+		return fail(http.StatusUnauthorized, api.CodeRevoked, "this device was deleted from the network", "join again with a new token: weft logout, then weft up TOKEN")
+	}
+	return err
+}

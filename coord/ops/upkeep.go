@@ -1,0 +1,249 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+const (
+	upkeepEvery    = time.Minute
+	notifyEvery    = 100 * time.Millisecond // between two rounds of the relay over its clients
+	ephemeralAfter = 10 * time.Minute       // offline
+	removedKeep    = 30 * 24 * time.Hour    // how far back directories are deltas
+	deleteBatch    = 100
+	manyEnded      = 1000           // expired entries of the revocation list: 28 KB
+	shortenEvery   = 24 * time.Hour // when there are fewer
+)
+
+// relayHolder is the relay, once there is one.
+type relayHolder struct{ p atomic.Pointer[Relay] }
+
+func (h *relayHolder) get() Relay {
+	if r := h.p.Load(); r != nil {
+		return *r
+	}
+	return noRelay{}
+}
+
+// noRelay stands in when the database is worked on without a server.
+type noRelay struct{}
+
+func (noRelay) Notify(cert.NetworkID, *cert.NodeID)                 {}
+func (noRelay) Kick(cert.NetworkID, cert.NodeID)                    {}
+func (noRelay) PushCRL(cert.NetworkID, []byte, []cert.NodeID)       {}
+func (noRelay) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
+func (noRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) {
+	return time.Time{}, false
+}
+func (noRelay) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
+	return 0, errors.New("no relay runs here")
+}
+
+// SetRelay tells the service about the relay in this process.
+func (s *Service) SetRelay(r Relay) { s.relay.p.Store(&r) }
+
+// changed notes that some version changed; Run tells the relay soon.
+func (s *Service) changed() {
+	select {
+	case s.notify <- struct{}{}:
+	default:
+	}
+}
+
+// Presence takes a report of the relay in this process. Reports of old connections change nothing.
+func (s *Service) Presence(node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
+	s.presenceAt(s.auth.RelayID(), node, conn, online, at, addr)
+}
+
+// presenceAt takes the report of any relay.
+func (s *Service) presenceAt(relay string, node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
+	if _, ok := s.index.has(node); !ok {
+		return // deleted meanwhile
+	}
+	if s.presence.Report(node, conn, online, at.UTC(), relay, addr) {
+		s.notePresence(node)
+	}
+}
+
+// notePresence has open consoles told that a node came or went.
+func (s *Service) notePresence(node cert.NodeID) {
+	if !s.events.listening(s.index.targetOf(node)) {
+		return
+	}
+	st, _ := s.presence.Get(node)
+	select {
+	case s.noted <- presenceNote{node, st.Online}:
+	default: // consoles read the state anew now and then
+	}
+}
+
+// presenceNote is a change that Run passes on to open consoles.
+type presenceNote struct {
+	node   cert.NodeID
+	online bool
+}
+
+func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
+	var row store.Node
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { row, err = r.Node(s.network, n.node); return err })
+	if err != nil {
+		return // deleted meanwhile
+	}
+	if n.online {
+		s.events.publish(EventOnline, row)
+	} else {
+		s.events.publish(EventOffline, row)
+	}
+}
+
+// Run does what has to be done again and again until ctx ends: it tells the
+// relay about changes, writes last seen, deletes ephemeral nodes that are
+// gone, and prunes.
+func (s *Service) Run(ctx context.Context) {
+	upkeep := time.NewTicker(upkeepEvery)
+	defer upkeep.Stop()
+	if err := s.reviseCRL(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Error("look at the revocation list", "err", err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			if err := s.flushSeen(true); err != nil {
+				s.log.Error("store last seen", "err", err)
+			}
+			return
+		case <-s.notify:
+			s.relay.get().Notify(s.network, nil)
+			s.relays.rouse()
+			select { // a thousand joins in a second are ten rounds over the clients
+			case <-ctx.Done():
+			case <-time.After(notifyEvery):
+			}
+		case n := <-s.noted:
+			s.publishPresence(ctx, n)
+		case <-upkeep.C:
+			if err := s.upkeep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				s.log.Error("upkeep", "err", err)
+			}
+		}
+	}
+}
+
+func (s *Service) upkeep(ctx context.Context) error {
+	s.checkRelays()
+	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
+}
+
+// flushSeen stores when nodes were last online and what config they hold, in one
+// transaction. It also runs while the server stops.
+func (s *Service) flushSeen(all bool) error {
+	now := s.now()
+	seen := s.presence.Flush(now, all)
+	told := s.index.takeTold()
+	if len(seen) == 0 && len(told) == 0 {
+		return nil
+	}
+	return s.store.Write(context.Background(), func(tx *store.Tx) error {
+		return errors.Join(tx.SetSeen(s.network, seen), tx.SetTold(s.network, told))
+	})
+}
+
+// deleteEphemeral deletes ephemeral nodes that have been offline for a while.
+// After a start everybody gets that while to come back.
+func (s *Service) deleteEphemeral(ctx context.Context) error {
+	now := s.now()
+	if now.Sub(s.started) < ephemeralAfter {
+		return nil
+	}
+	var gone []cert.NodeID
+	for id, last := range s.index.ephemeral() {
+		if s.started.After(last) {
+			last = s.started
+		}
+		st, ok := s.presence.Get(id)
+		if ok {
+			last = st.Since
+		}
+		if !st.Online && now.Sub(last) >= ephemeralAfter && len(gone) < deleteBatch {
+			gone = append(gone, id)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	_, err := Do(ctx, s, System(), expireDevices{gone})
+	return err
+}
+
+// expireDevices deletes ephemeral devices that are gone.
+type expireDevices struct{ gone []cert.NodeID }
+
+func (expireDevices) operation() *Operation { return opDeviceDelete }
+
+func (c expireDevices) run(tx *Tx) (none struct{}, err error) {
+	s, kept := tx.s, 0
+	if err := tx.may(target{}); err != nil {
+		return none, err
+	}
+	for _, id := range c.gone {
+		node, err := tx.Node(s.network, id)
+		if st, _ := s.presence.Get(id); isNotFound(err) || err == nil && st.Online {
+			continue
+		}
+		if err == nil {
+			err = s.mayLeave(&tx.Reader, node, tx.now)
+		}
+		if errors.Is(err, ErrTooOften) {
+			kept++
+			continue
+		}
+		if err == nil {
+			err = tx.delete(node)
+		}
+		if err != nil {
+			return none, err
+		}
+		tx.did(deviceTarget(node), node, nil)
+	}
+	if kept > 0 {
+		s.log.Info("ephemeral devices that are gone are kept until their certificates end: there are too many of their tokens in the revocation list", "devices", kept)
+	}
+	return none, nil
+}
+
+// endAliases ends former names whose time is over.
+func (s *Service) endAliases(ctx context.Context) error {
+	_, err := Do(ctx, s, System(), endAliases{})
+	return err
+}
+
+// prune deletes what nobody needs any more, and shortens the revocation list by
+// the certificates that have expired: once they are many, or a day after they
+// did. Each new list goes to every device. Nothing is shortened while a newer list
+// may be about to come (recall.go).
+func (s *Service) prune(ctx context.Context) error {
+	return s.store.Write(ctx, func(tx *store.Tx) error {
+		now := s.now()
+		full, ended, err := tx.Prune(s.network, now, removedKeep)
+		if err != nil {
+			return err
+		}
+		list := *s.list.Load()
+		list.ended += int(ended)
+		tx.After(func() {
+			s.index.setFullAfter(full)
+			s.list.Store(&list)
+		})
+		short := list.ended >= manyEnded || list.ended > 0 && now.Sub(list.signed).Abs() >= shortenEvery
+		if _, wait := s.settles(now); !wait && (short || list.early) {
+			tx.Note(newList{}) // which stores what is so then
+		}
+		return nil
+	})
+}

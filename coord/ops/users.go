@@ -1,0 +1,106 @@
+package ops
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"weft/coord/console"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// CreateLink makes a one-time sign-in link for a user ("" for the network's owner). It
+// is stored as a hash.
+type CreateLink struct{ User string }
+
+func (CreateLink) operation() *Operation { return opUserLink }
+
+// run returns the link's path and query.
+func (c CreateLink) run(tx *Tx) (string, error) {
+	u, err := tx.owner("", c.User)
+	if err == nil {
+		err = tx.may(userTarget(u))
+	}
+	if err != nil {
+		tx.asked = true
+		return "", err
+	}
+	token := console.NewToken()
+	if err := tx.CreateLink(tx.s.network, sha256.Sum256([]byte(token)), u.ID, tx.now, tx.now.Add(console.LinkLife)); err != nil {
+		return "", err
+	}
+	tx.did(userTarget(u), nil, nil)
+	return console.LinkPath(token), nil
+}
+
+func userTarget(u store.User) target {
+	return target{kind: "user", id: u.ID, name: u.Name, owner: u.ID}
+}
+
+// CreateUser makes a user.
+type CreateUser struct{ Name string }
+
+func (CreateUser) operation() *Operation { return opUserCreate }
+
+func (c CreateUser) run(tx *Tx) (store.User, error) {
+	u := store.User{ID: newID(), Name: c.Name, Created: tx.now.UTC().Truncate(time.Second)}
+	if err := tx.may(userTarget(u)); err != nil {
+		return u, err
+	}
+	if err := checkUserName(c.Name); err != nil {
+		return u, err
+	}
+	if err := tx.Tx.CreateUser(tx.s.network, u); err != nil {
+		return u, err
+	}
+	n, err := tx.Bump(tx.s.network)
+	if err != nil {
+		return u, err
+	}
+	tx.changed(n, store.UserChanged, u.ID)
+	tx.did(userTarget(u), nil, named{u.Name})
+	return u, nil
+}
+
+// DeleteUser deletes a user that owns no devices and no keys.
+type DeleteUser struct{ ID string }
+
+func (DeleteUser) operation() *Operation { return opUserDelete }
+
+func (c DeleteUser) run(tx *Tx) (store.User, error) {
+	u, err := tx.User(tx.s.network, c.ID)
+	if err == nil {
+		err = tx.may(userTarget(u))
+	}
+	if err == nil {
+		err = tx.Tx.DeleteUser(tx.s.network, c.ID)
+	}
+	if err != nil {
+		tx.asked = true
+		return u, err
+	}
+	tx.did(userTarget(u), named{u.Name}, nil)
+	return u, nil
+}
+
+// checkUserName wants a name that can stand in a certificate as it is.
+func checkUserName(name string) error {
+	if !cert.ValidWord(name) {
+		return Invalid("user name %q: want 1 to 64 letters, digits and ._@+-", printable(name, 64))
+	}
+	return nil
+}
+
+// SetConsoleURL tells the service where the console is, for sign-in links.
+func (s *Service) SetConsoleURL(base string) { s.consoleURL.Store(&base) }
+
+// consoleBase returns where the console is, as far as is known.
+func (s *Service) consoleBase() string {
+	if u := s.consoleURL.Load(); u != nil {
+		return *u
+	}
+	if urls := s.index.info().URLs; len(urls) > 0 {
+		return urls[0]
+	}
+	return ""
+}

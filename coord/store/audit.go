@@ -1,0 +1,309 @@
+package store
+
+import (
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"time"
+
+	"weft/coord/audit"
+	"weft/overlay/cert"
+)
+
+// The audit of a network: rows that are added at the end and hang together by
+// their hashes (coord/audit). Adding goes on from the stored head, not from the
+// last row: were rows taken away, the gap stays and is found.
+
+// ErrAudit is wrapped when a record cannot follow what is stored, because the
+// audit was tampered with or damaged.
+var ErrAudit = errors.New("the stored audit does not fit its head: run weft-server audit verify")
+
+// auditEnd is where the audit of a network ends for the running batch.
+type auditEnd struct {
+	seq    uint64
+	hash   audit.Hash
+	signed uint64 // the seq that the stored head speaks of
+}
+
+// audits are the ends of a batch, read when the first record comes. A write that
+// fails gets back what was before it.
+type audits struct{ of map[cert.NetworkID]auditEnd }
+
+func (a *audits) clone() audits { return audits{maps.Clone(a.of)} }
+
+func (a *audits) set(id cert.NetworkID, e auditEnd) {
+	if a.of == nil {
+		a.of = map[cert.NetworkID]auditEnd{}
+	}
+	a.of[id] = e
+}
+
+// signed refuses a batch that would leave records without a head.
+func (a *audits) signed() error {
+	for id, e := range a.of {
+		if e.seq != e.signed {
+			return fmt.Errorf("audit of network %s: no head was signed for record %d", id, e.seq)
+		}
+	}
+	return nil
+}
+
+// AuditEnd returns the last record of the audit as this transaction sees it, as a
+// head that is not signed. With it, SetAuditHead signs for a whole batch at once.
+func (tx *Tx) AuditEnd(id cert.NetworkID) (audit.Head, error) {
+	e, ok := tx.audit.of[id]
+	if !ok {
+		h, err := tx.AuditHead(id)
+		if errors.Is(err, ErrNotFound) {
+			h, err = audit.Head{Hash: audit.Genesis(id)}, nil
+		}
+		if err != nil {
+			return audit.Head{}, err
+		}
+		e = auditEnd{seq: h.Seq, hash: h.Hash, signed: h.Seq}
+		tx.audit.set(id, e)
+	}
+	return audit.Head{Network: id, Seq: e.seq, Hash: e.hash}, nil
+}
+
+// AppendAudit adds records at the end of the network's audit, cleaned, and sets
+// their Seq. Before the end of the batch SetAuditHead has to be called, or the
+// batch fails: see Options.Seal. ErrAudit is wrapped when they do not fit.
+func (tx *Tx) AppendAudit(id cert.NetworkID, records ...*audit.Record) error {
+	head, err := tx.AuditEnd(id)
+	if err != nil {
+		return err
+	}
+	e := tx.audit.of[id]
+	var buf []byte
+	for _, r := range records {
+		r.Clean()
+		e.seq++
+		r.Seq = e.seq
+		if buf, err = r.Encode(buf[:0]); err != nil {
+			return err
+		}
+		e.hash = e.hash.Next(buf)
+		err := tx.exec(`INSERT INTO audit (network_id, seq, at, op, user_id, user_name, target_id, target_name, hash, record) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`,
+			id[:], int64(r.Seq), r.At.UnixMilli(), r.Op, r.UserID, r.User, r.ID, r.Name, e.hash[:], buf)
+		if isUnique(err, "audit.") {
+			err = fmt.Errorf("record %d is there already, and the head says %d: %w", r.Seq, head.Seq, ErrAudit)
+		}
+		if err != nil {
+			return fmt.Errorf("append to the audit: %w", err)
+		}
+	}
+	tx.audit.set(id, e)
+	return nil
+}
+
+// SetAuditHead stores the signed head of what the audit ends with.
+func (tx *Tx) SetAuditHead(h audit.Head) error {
+	end, err := tx.AuditEnd(h.Network)
+	if err != nil {
+		return err
+	}
+	if h.Seq != end.Seq || h.Hash != end.Hash {
+		return fmt.Errorf("store the audit's head: it is of record %d, the last one is %d", h.Seq, end.Seq)
+	}
+	if err := tx.exec(`INSERT INTO audit_heads (network_id, seq, hash, signed_at, signature) VALUES ($1,$2,$3,$4,$5)
+		ON CONFLICT (network_id) DO UPDATE SET seq=excluded.seq, hash=excluded.hash, signed_at=excluded.signed_at, signature=excluded.signature`,
+		signed(h)...); err != nil {
+		return fmt.Errorf("store the audit's head: %w", err)
+	}
+	tx.audit.set(h.Network, auditEnd{seq: h.Seq, hash: h.Hash, signed: h.Seq})
+	return nil
+}
+
+func signed(h audit.Head) []any {
+	return []any{h.Network[:], int64(h.Seq), h.Hash[:], h.At.UnixMilli(), h.Signature}
+}
+
+// AuditHead returns the stored head of the network's audit, not verified;
+// ErrNotFound when nothing was ever recorded.
+func (r *Reader) AuditHead(id cert.NetworkID) (audit.Head, error) {
+	return r.auditSigned(`SELECT seq, hash, signed_at, signature FROM audit_heads WHERE network_id=$1`, id)
+}
+
+// AuditCheckpoint returns the checkpoint behind which the audit begins, not
+// verified; ErrNotFound when nothing was ever removed.
+func (r *Reader) AuditCheckpoint(id cert.NetworkID) (audit.Checkpoint, error) {
+	h, err := r.auditSigned(`SELECT seq, hash, signed_at, signature FROM audit_checkpoints WHERE network_id=$1`, id)
+	return audit.Checkpoint(h), err
+}
+
+func (r *Reader) auditSigned(query string, id cert.NetworkID) (audit.Head, error) {
+	h := audit.Head{Network: id}
+	var seq, at int64
+	var hash []byte
+	if err := r.row(query, []any{id[:]}, &seq, &hash, &at, &h.Signature); err != nil {
+		return audit.Head{}, fmt.Errorf("read what is signed of the audit: %w", err)
+	}
+	h.Seq, h.At = uint64(seq), time.UnixMilli(at).UTC()
+	copy(h.Hash[:], hash)
+	return h, nil
+}
+
+// AuditFilter says which records are wanted. The zero filter is all of them,
+// newest first.
+type AuditFilter struct {
+	Since, Until time.Time // at or after, before; zero for any
+	Op           string    // what op begins with
+	User         string    // id or name
+	Target       string    // id or name
+	Cursor       uint64    // go on behind the record with this number; 0 begins
+	Limit        int       // 0 for no limit
+	Oldest       bool      // oldest first
+}
+
+// EachAudit calls f with the records that the filter wants, and their hashes.
+// A record that cannot be decoded is an error that wraps ErrAudit.
+func (r *Reader) EachAudit(id cert.NetworkID, w AuditFilter, f func(audit.Record, audit.Hash) error) error {
+	// Few texts, so that each is prepared once. What no index is for is looked at
+	// row by row, from the wanted end on.
+	query := `SELECT seq, hash, record FROM audit WHERE network_id=$1 AND at >= $2 AND at < $3
+		AND ($4 = '' OR substr(op, 1, length($4)) = $4) AND ($5 = '' OR user_id = $5 OR user_name = $5)`
+	since, until, limit, cursor := int64(0), int64(1)<<62, int64(1)<<62, int64(w.Cursor)
+	if !w.Since.IsZero() {
+		since = w.Since.UnixMilli()
+	}
+	if !w.Until.IsZero() {
+		until = w.Until.UnixMilli()
+	}
+	if w.Limit > 0 {
+		limit = int64(w.Limit)
+	}
+	args := []any{id[:], since, until, w.Op, w.User, cursor, limit}
+	order := ` AND seq > $6 ORDER BY seq LIMIT $7`
+	if !w.Oldest {
+		order = ` AND seq < $6 ORDER BY seq DESC LIMIT $7`
+		if cursor == 0 {
+			args[5] = int64(1) << 62
+		}
+	}
+	if w.Target != "" {
+		query += ` AND (target_id = $8 OR target_name = $8)`
+		args = append(args, w.Target)
+	}
+	return r.each(query+order, args, func(scan func(...any) error) error {
+		var seq int64
+		var hash, b sql.RawBytes
+		if err := scan(&seq, &hash, &b); err != nil {
+			return err
+		}
+		record, err := audit.Decode(b)
+		if err != nil || len(hash) != len(audit.Hash{}) {
+			return fmt.Errorf("audit record %d: %w", seq, errors.Join(err, ErrAudit))
+		}
+		return f(record, audit.Hash(hash))
+	})
+}
+
+// VerifyAudit checks the whole audit of the network against its signed head and
+// checkpoint, and against a head that was kept outside when outside is not nil.
+// cas is the CA that founded the network, with the successors that are trusted.
+// What is wrong first is a *audit.Fault.
+func (r *Reader) VerifyAudit(id cert.NetworkID, cas []*x509.Certificate, outside *audit.Head) (audit.Report, error) {
+	claims := audit.Claims{Network: id, CAs: cas, Outside: outside}
+	if h, err := r.AuditHead(id); err == nil {
+		claims.Head = &h
+	} else if !errors.Is(err, ErrNotFound) {
+		return audit.Report{}, err
+	}
+	var err error
+	if claims.Checkpoint, err = r.auditStart(id); err != nil {
+		return audit.Report{}, err
+	}
+	return audit.Verify(r.auditRows(id, math.MaxInt64), claims)
+}
+
+func (r *Reader) auditRows(id cert.NetworkID, limit int) iter.Seq2[audit.Row, error] {
+	return func(yield func(audit.Row, error) bool) {
+		stop := errors.New("stop")
+		err := r.each(`SELECT seq, at, op, user_id, user_name, target_id, target_name, hash, record FROM audit WHERE network_id=$1 ORDER BY seq LIMIT $2`, []any{id[:], limit},
+			func(scan func(...any) error) error {
+				var row audit.Row
+				var seq int64
+				if err := scan(&seq, &row.At, raw(&row.Op), raw(&row.UserID), raw(&row.User), raw(&row.TargetID), raw(&row.Target), raw(&row.Hash), raw(&row.Record)); err != nil {
+					return err
+				}
+				row.Seq = uint64(seq)
+				if !yield(row, nil) {
+					return stop
+				}
+				return nil
+			})
+		if err != nil && !errors.Is(err, stop) {
+			yield(audit.Row{}, err)
+		}
+	}
+}
+
+// raw scans bytes that are good until the next row.
+func raw(b *[]byte) *sql.RawBytes { return (*sql.RawBytes)(b) }
+
+// AuditCut returns up to which record the audit can be trimmed when all before
+// that time is to go, as a checkpoint that is not signed: at most limit records at
+// once, so that nobody waits long. ErrNotFound when there is none. What is not
+// right is not to go: the error is then a *audit.Fault.
+func (r *Reader) AuditCut(id cert.NetworkID, before time.Time, limit int) (audit.Checkpoint, error) {
+	start, err := r.auditStart(id)
+	if err != nil {
+		return audit.Checkpoint{}, err
+	}
+	chain := audit.Follow(id, start)
+	old := false
+	for row, err := range r.auditRows(id, limit) {
+		// A clock that went back leaves older times behind newer ones: what goes
+		// ends before the first record that is to stay.
+		if err == nil && row.At >= before.UnixMilli() {
+			break
+		}
+		if err == nil {
+			err = chain.Step(row)
+		}
+		if err != nil {
+			return audit.Checkpoint{}, fmt.Errorf("look for old audit records: %w", err)
+		}
+		old = true
+	}
+	if !old {
+		return audit.Checkpoint{}, fmt.Errorf("old audit records: %w", ErrNotFound)
+	}
+	return audit.Checkpoint(chain.End()), nil
+}
+
+// auditStart is AuditCheckpoint with nil for none.
+func (r *Reader) auditStart(id cert.NetworkID) (*audit.Checkpoint, error) {
+	c, err := r.AuditCheckpoint(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return &c, err
+}
+
+// TrimAudit removes the records up to the signed checkpoint and stores it. It
+// refuses, with ErrAudit, one that does not say what is stored.
+func (tx *Tx) TrimAudit(c audit.Checkpoint) error {
+	var hash []byte
+	err := tx.row(`SELECT hash FROM audit WHERE network_id=$1 AND seq=$2`, []any{c.Network[:], int64(c.Seq)}, &hash)
+	if err == nil && string(hash) != string(c.Hash[:]) {
+		err = fmt.Errorf("record %d has another hash than the checkpoint: %w", c.Seq, ErrAudit)
+	}
+	if err != nil {
+		return fmt.Errorf("trim the audit: %w", err)
+	}
+	if err := tx.exec(`DELETE FROM audit WHERE network_id=$1 AND seq <= $2`, c.Network[:], int64(c.Seq)); err != nil {
+		return fmt.Errorf("trim the audit: %w", err)
+	}
+	if err := tx.exec(`INSERT INTO audit_checkpoints (network_id, seq, hash, signed_at, signature) VALUES ($1,$2,$3,$4,$5)
+		ON CONFLICT (network_id) DO UPDATE SET seq=excluded.seq, hash=excluded.hash, signed_at=excluded.signed_at, signature=excluded.signature`,
+		signed(audit.Head(c))...); err != nil {
+		return fmt.Errorf("trim the audit: %w", err)
+	}
+	return nil
+}
