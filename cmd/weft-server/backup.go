@@ -47,11 +47,13 @@ the server, and without the key a backup is of no use to anybody.`,
 			if out == "" {
 				out = "weft-backup-" + time.Now().UTC().Format("20060102-150405")
 			}
+			var m ops.Manifest
 			err = withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
-				return writeWhole(out, func(f *os.File) error {
+				return writeWhole(out, func(f *os.File) (err error) {
 					p := cli.NewProgress(cmd.ErrOrStderr(), "backing up")
 					defer p.End()
-					return ops.Backup(ctx, a, data, key, io.MultiWriter(f, p))
+					m, err = ops.Backup(ctx, a, data, key, io.MultiWriter(f, p))
+					return err
 				})
 			})
 			if err != nil {
@@ -61,7 +63,7 @@ the server, and without the key a backup is of no use to anybody.`,
 			os.WriteFile(filepath.Join(data, backupStamp), nil, 0o644)
 			os.Chtimes(filepath.Join(data, backupStamp), time.Time{}, time.Now())
 			if *asJSON {
-				return cli.PrintObject(cmd.OutOrStdout(), "backup/1", map[string]string{"file": out})
+				return cli.PrintObject(cmd.OutOrStdout(), "backup/1", map[string]any{"file": out, "audit_head": m.Audit})
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), out)
 			return err

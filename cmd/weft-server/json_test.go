@@ -77,6 +77,11 @@ func TestJSONEverywhere(t *testing.T) {
 		{"dns device", "pantry --wildcard on", "device/1"},
 		{"dns preview", "www", "dns-preview/1"},
 		{"login-link", "", "login-link/1"},
+		{"audit list", "", "audit-list/1"},
+		{"audit", "", "audit-list/1"},
+		{"audit verify", "", "audit-verify/1"},
+		{"audit head", "", "audit-head/1"},
+		{"audit export", "", elsewhere}, // TestAudit: one object a line
 		{"backup", "--key-file " + key + " --output " + backup, "backup/1"},
 		{"restore", "--key-file " + key + " --data " + filepath.Join(dir, "restored") + " " + backup, "restore/1"},
 		{"doctor", "--listen 127.0.0.1:0 --console off --stun off", "doctor/1"},

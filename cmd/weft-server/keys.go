@@ -62,18 +62,27 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 	return cmd
 }
 
-// parseLife is time.ParseDuration with days.
+// parseLife reads --expires.
 func parseLife(s string) (time.Duration, error) {
+	d, err := parseSpan(s)
+	if err != nil {
+		return 0, usagef("--expires %q: want a time such as 30m, 24h or 7d", s)
+	}
+	return d, nil
+}
+
+// parseSpan is time.ParseDuration with days. None is below or at zero, but "0d".
+func parseSpan(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
 			return time.Duration(n) * 24 * time.Hour, nil
 		}
 	}
 	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, usagef("--expires %q: want a time such as 30m, 24h or 7d", s)
+	if err == nil && d <= 0 {
+		err = fmt.Errorf("%s is not above zero", s)
 	}
-	return d, nil
+	return d, err
 }
 
 func keysListCmd() *cobra.Command {

@@ -42,10 +42,12 @@ type Claims struct {
 
 // Report is what Verify found to be right.
 type Report struct {
-	First, Last uint64 // numbers of the first and last record; Last is First-1 when there are none
+	// Numbers of the first and last record; Last is First-1 when there are none.
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
 	// Compared says that the head kept outside was compared: it cannot be when
 	// what it speaks of was removed.
-	Compared bool
+	Compared bool `json:"compared"`
 }
 
 // Kind says in which way an audit is wrong.
@@ -65,11 +67,11 @@ const (
 
 // Fault is the first thing that is wrong with an audit.
 type Fault struct {
-	Kind Kind
+	Kind Kind `json:"kind"`
 	// Seq is the row where it shows. A chain alone cannot tell a changed record
 	// from an unchanged one behind one that was changed together with its hash.
-	Seq uint64
-	Why string
+	Seq uint64 `json:"seq"`
+	Why string `json:"why"`
 }
 
 // Error implements error, in one plain line.
@@ -203,7 +205,7 @@ func (v *Chain) step(row Row) *Fault {
 // compare compares the chain so far with the head that was kept outside.
 func (v *Chain) compare() *Fault {
 	if o := v.outside; o != nil && o.Seq == v.seq && o.Hash != v.hash {
-		return fault(Rewritten, v.seq, "it is not what the head of %s says, which was kept outside: this record, or one before it, was replaced and the chain made anew", o.At.Format(timeFormat))
+		return fault(Rewritten, v.seq, "it is not what the head of %s says, which was kept outside: this record, or one before it, was replaced and the chain made anew, or an older backup was restored", o.At.Format(timeFormat))
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/coord/audit"
 	"weft/coord/datadir"
 	"weft/coord/listen"
 	"weft/coord/store"
@@ -67,6 +68,10 @@ type Admin interface {
 	ListRelays(ctx context.Context) ([]RelayInfo, error)
 	RemoveRelay(ctx context.Context, name string) (RelayInfo, error)
 	LoginLink(ctx context.Context, user string) (string, error)
+	// Audit, VerifyAudit and AuditHead are those of Service.
+	Audit(ctx context.Context, w store.AuditFilter) ([]audit.Line, error)
+	VerifyAudit(ctx context.Context, outside *audit.Head) (AuditReport, error)
+	AuditHead(ctx context.Context) (audit.Head, error)
 	// Snapshot writes a consistent copy of the database into the data directory
 	// while everything goes on, and returns its path; the caller removes it.
 	Snapshot(ctx context.Context) (string, error)
@@ -228,6 +233,18 @@ func (a *directAdmin) LoginLink(ctx context.Context, user string) (string, error
 	return a.s.consoleBase() + path, nil
 }
 
+func (a *directAdmin) Audit(ctx context.Context, w store.AuditFilter) ([]audit.Line, error) {
+	return a.s.Audit(ctx, Root(), w)
+}
+
+func (a *directAdmin) VerifyAudit(ctx context.Context, outside *audit.Head) (AuditReport, error) {
+	return a.s.VerifyAudit(ctx, Root(), outside)
+}
+
+func (a *directAdmin) AuditHead(ctx context.Context) (audit.Head, error) {
+	return a.s.AuditHead(ctx, Root())
+}
+
 func (a *directAdmin) Snapshot(ctx context.Context) (string, error) { return a.s.Snapshot(ctx) }
 
 // socketPath returns a path for the socket that fits into a sockaddr, however
@@ -291,6 +308,9 @@ type adminRequest struct {
 	DNS       DNSEdit      `json:"dns"`
 	DeviceDNS DeviceDNS    `json:"device_dns"`
 	Preview   PreviewQuery `json:"preview"`
+
+	Audit store.AuditFilter `json:"audit"`
+	Head  *audit.Head       `json:"head"`
 }
 
 func AdminHandler(s *Service) http.Handler {
@@ -316,6 +336,9 @@ func AdminHandler(s *Service) http.Handler {
 		"revocations":   func(ctx context.Context, r adminRequest) (any, error) { return a.Revocations(ctx) },
 		"relays/list":   func(ctx context.Context, r adminRequest) (any, error) { return a.ListRelays(ctx) },
 		"relays/remove": func(ctx context.Context, r adminRequest) (any, error) { return a.RemoveRelay(ctx, r.Name) },
+		"audit/list":    func(ctx context.Context, r adminRequest) (any, error) { return a.Audit(ctx, r.Audit) },
+		"audit/verify":  func(ctx context.Context, r adminRequest) (any, error) { return a.VerifyAudit(ctx, r.Head) },
+		"audit/head":    func(ctx context.Context, r adminRequest) (any, error) { return a.AuditHead(ctx) },
 		"snapshot":      func(ctx context.Context, r adminRequest) (any, error) { return a.Snapshot(ctx) },
 		"login-link":    func(ctx context.Context, r adminRequest) (any, error) { return a.LoginLink(ctx, r.Name) },
 	}
@@ -498,6 +521,21 @@ func (c *adminClient) RemoveRelay(ctx context.Context, name string) (r RelayInfo
 func (c *adminClient) LoginLink(ctx context.Context, user string) (link string, err error) {
 	err = c.call(ctx, "login-link", adminRequest{Name: user}, &link)
 	return link, err
+}
+
+func (c *adminClient) Audit(ctx context.Context, w store.AuditFilter) (page []audit.Line, err error) {
+	err = c.call(ctx, "audit/list", adminRequest{Audit: w}, &page)
+	return page, err
+}
+
+func (c *adminClient) VerifyAudit(ctx context.Context, outside *audit.Head) (r AuditReport, err error) {
+	err = c.call(ctx, "audit/verify", adminRequest{Head: outside}, &r)
+	return r, err
+}
+
+func (c *adminClient) AuditHead(ctx context.Context) (h audit.Head, err error) {
+	err = c.call(ctx, "audit/head", adminRequest{}, &h)
+	return h, err
 }
 
 func (c *adminClient) Snapshot(ctx context.Context) (path string, err error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +16,12 @@ import (
 	"strings"
 	"time"
 
+	"weft/coord/audit"
 	"weft/coord/ca"
 	"weft/coord/datadir"
 	"weft/coord/seal"
 	"weft/coord/store"
+	"weft/overlay/cert"
 	"weft/overlay/filelock"
 )
 
@@ -28,12 +31,26 @@ import (
 
 const (
 	database  = "weft.db"
+	manifest  = "manifest.json"
 	siteFile  = "site.pem"  // the console's own certificate
 	snapshots = "snapshots" // in the data directory, for backups that are being made
 
 	maxBackupFiles = 1000
 	maxBackupFile  = 64 << 30
 )
+
+// Manifest says of what a backup is. It is in the backup as manifest.json; those
+// from before 2026-11-30 have none.
+type Manifest struct {
+	Schema string    `json:"schema"` // "backup-manifest/1"
+	Made   time.Time `json:"made"`
+	// Audit is the head of the audit in the backup, nil when nothing was recorded.
+	// It is as good as what weft-server audit head prints: kept elsewhere, it shows
+	// later what was changed since.
+	Audit *audit.Head `json:"audit"`
+}
+
+const manifestSchema = "backup-manifest/1"
 
 // Snapshot writes a consistent copy of the database into the data directory
 // while everything goes on. The caller removes it.
@@ -61,18 +78,36 @@ func (s *Service) Snapshot(ctx context.Context) (string, error) {
 }
 
 // Backup writes an encrypted backup of the server with the data directory data
-// to w. a is that server's Admin.
-func Backup(ctx context.Context, a Admin, data string, passphrase []byte, w io.Writer) error {
+// to w, and returns its manifest. a is that server's Admin.
+func Backup(ctx context.Context, a Admin, data string, passphrase []byte, w io.Writer) (Manifest, error) {
+	m := Manifest{Schema: manifestSchema, Made: time.Now().UTC().Truncate(time.Second)}
 	snapshot, err := a.Snapshot(ctx)
 	if err != nil {
-		return err
+		return m, err
 	}
 	defer os.Remove(snapshot)
+	if m.Audit, err = store.AuditHeadIn(ctx, snapshot); err != nil {
+		return m, fmt.Errorf("back up %s: %w", database, err)
+	}
+	return m, writeBackup(m, snapshot, data, passphrase, w)
+}
+
+func writeBackup(m Manifest, snapshot, data string, passphrase []byte, w io.Writer) error {
 	sealed, err := seal.NewWriter(w, passphrase)
 	if err != nil {
 		return fmt.Errorf("write backup: %w", err)
 	}
 	t := tar.NewWriter(sealed)
+	b, err := json.Marshal(m)
+	if err == nil {
+		err = t.WriteHeader(&tar.Header{Name: manifest, Mode: 0o600, Size: int64(len(b)), ModTime: m.Made})
+	}
+	if err == nil {
+		_, err = t.Write(b)
+	}
+	if err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
 	if err := pack(t, snapshot, database); err != nil {
 		return fmt.Errorf("back up %s: %w", database, err)
 	}
@@ -154,7 +189,11 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 	if err := unpack(opened, tmp); err != nil {
 		return fmt.Errorf("read backup: %w", err)
 	}
-	if err := beginAgain(ctx, tmp, now); err != nil {
+	m, err := takeManifest(tmp)
+	if err != nil {
+		return fmt.Errorf("read backup: %w", err)
+	}
+	if err := beginAgain(ctx, tmp, m, now); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -241,8 +280,27 @@ func unpack(r io.Reader, dir string) error {
 	}
 }
 
-// beginAgain makes what was restored the network's next epoch.
-func beginAgain(ctx context.Context, dir string, now time.Time) error {
+// takeManifest reads the manifest of a backup that was unpacked into dir, and
+// removes it: it is the backup's, not the server's. The zero one is of a backup
+// that has none.
+func takeManifest(dir string) (m Manifest, err error) {
+	path := filepath.Join(dir, manifest)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err == nil && m.Schema != manifestSchema {
+		err = fmt.Errorf("%s is %q, known is %s; restore it with the version of weft-server that made it", manifest, m.Schema, manifestSchema)
+	}
+	return m, errors.Join(err, os.Remove(path))
+}
+
+// beginAgain makes what was restored the network's next epoch. Its audit goes on
+// from where the backup ends, with the record that it was restored.
+func beginAgain(ctx context.Context, dir string, m Manifest, now time.Time) error {
 	auth, err := ca.Open(filepath.Join(dir, "ca"), false, now)
 	if err != nil {
 		return err
@@ -266,6 +324,9 @@ func beginAgain(ctx context.Context, dir string, now time.Time) error {
 		if n.ID != auth.ID {
 			return errors.New("the database and the CAs in the backup are of two networks")
 		}
+		if restored.after, err = restoredFrom(tx, auth.ID, m); err != nil {
+			return err
+		}
 		tx.Note(restored)
 		return tx.Restored(n.ID, binary.BigEndian.Uint64(b[:])>>1, now) // SQL integers are signed
 	})
@@ -273,4 +334,21 @@ func beginAgain(ctx context.Context, dir string, now time.Time) error {
 		return err
 	}
 	return st.Close()
+}
+
+// restoredFrom is what the audit says of a restored backup. A head that was kept
+// elsewhere and is of later than the backup does not fit any more from here on, and
+// this record is why.
+func restoredFrom(tx *store.Tx, network cert.NetworkID, m Manifest) (any, error) {
+	end, err := tx.AuditEnd(network)
+	if err != nil {
+		return nil, err
+	}
+	if h := m.Audit; h != nil && (h.Seq != end.Seq || h.Hash != end.Hash) {
+		return nil, fmt.Errorf("the audit in the backup ends with record %d, and its manifest says %d: the backup was put together from two", end.Seq, h.Seq)
+	}
+	return struct {
+		Made *time.Time `json:"made"` // of the backup, nil when it does not say
+		Last uint64     `json:"last"` // record in it
+	}{orNil(m.Made), end.Seq}, nil
 }

@@ -153,7 +153,8 @@ func BenchmarkBackup(b *testing.B) {
 			b.Fatal(err)
 		}
 		start := time.Now()
-		if err := errors.Join(Backup(b.Context(), &directAdmin{s.Service}, s.data, passphrase, f), f.Sync()); err != nil {
+		_, err = Backup(b.Context(), &directAdmin{s.Service}, s.data, passphrase, f)
+		if err := errors.Join(err, f.Sync()); err != nil {
 			b.Fatal(err)
 		}
 		backup := time.Since(start)

@@ -16,6 +16,7 @@
 //	presence.go   POST /v1/presence
 //	crl.go        GET /v1/crl, and making the list, whatever is in it
 //	backup.go     everything that makes the network, in one encrypted file
+//	audit_read.go what was recorded of who did what
 //	recall.go     a restored server takes the list that nodes hold
 //	relays.go     relays that run alone: join, sync, presence, removal
 //	devices.go    list, rename, replace, delete, logout

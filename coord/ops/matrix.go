@@ -99,6 +99,8 @@ var (
 	opBackup           = op("network.backup", reads, [5]reach{all})
 	opNetworkRestore   = op("network.restore", writes, nobody, ViaSystem)
 	opNetworkConfigure = op("network.configure", writes, nobody, ViaSystem)
+
+	opAuditRead = op("audit.read", reads, [5]reach{all, all, none, all, none})
 )
 
 // target is what an operation is about.

@@ -439,7 +439,8 @@ func testRestoredServer(t *testing.T, late bool) {
 		t.Fatal(err)
 	}
 	var backup bytes.Buffer
-	if err := errors.Join(ops.Backup(t.Context(), a, s.o.Data, key, &backup), a.Close()); err != nil {
+	_, err = ops.Backup(t.Context(), a, s.o.Data, key, &backup)
+	if err := errors.Join(err, a.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if late {

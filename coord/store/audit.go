@@ -151,13 +151,14 @@ func (r *Reader) auditSigned(query string, id cert.NetworkID) (audit.Head, error
 // AuditFilter says which records are wanted. The zero filter is all of them,
 // newest first.
 type AuditFilter struct {
-	Since, Until time.Time // at or after, before; zero for any
-	Op           string    // what op begins with
-	User         string    // id or name
-	Target       string    // id or name
-	Cursor       uint64    // go on behind the record with this number; 0 begins
-	Limit        int       // 0 for no limit
-	Oldest       bool      // oldest first
+	Since  time.Time `json:"since"`  // at or after; zero for any
+	Until  time.Time `json:"until"`  // before; zero for any
+	Op     string    `json:"op"`     // what op begins with
+	User   string    `json:"user"`   // id or name
+	Target string    `json:"target"` // id or name
+	Cursor uint64    `json:"cursor"` // go on behind the record with this number; 0 begins
+	Limit  int       `json:"limit"`  // 0 for no limit
+	Oldest bool      `json:"oldest"` // oldest first
 }
 
 // EachAudit calls f with the records that the filter wants, and their hashes.

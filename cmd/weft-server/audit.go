@@ -1,0 +1,350 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/coord/audit"
+	"weft/coord/ops"
+	"weft/coord/store"
+)
+
+func auditCmd() *cobra.Command {
+	cmd := group("audit", "Show, check and export who did what", auditListCmd(), auditVerifyCmd(), auditExportCmd(), auditHeadCmd())
+	cmd.Long = `Show, check and export who did what: every change, sign-in, refusal and use of a
+token is one record. Nobody who can write to the database can change or remove
+one unseen; who has the keys of the server as well can do it unseen only as long
+as no head of the audit is kept elsewhere: see weft-server audit head.`
+	return cmd
+}
+
+// auditQuery adds the flags that say which records are wanted. of reads them once
+// they are parsed.
+func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (store.AuditFilter, error)) {
+	var since, until string
+	var w store.AuditFilter
+	f := cmd.Flags()
+	f.StringVar(&since, "since", "", "only what was done at or after: 24h, 7d, 2026-11-29 or 2026-11-29T18:00:00Z")
+	f.StringVar(&until, "until", "", "only what was done before")
+	f.StringVar(&w.Op, "op", "", "only what is called so, or begins so: device.rename, device.")
+	f.StringVar(&w.User, "user", "", "only what this user did: name or id")
+	f.StringVar(&w.Target, "device", "", "only what was done to it: name or id of a device, key, relay or user")
+	f.IntVar(&w.Limit, "limit", limit, limitHelp)
+	for _, name := range []string{"since", "until", "op", "user", "device", "limit"} {
+		f.SetAnnotation(name, noEnv, nil)
+	}
+	return func() (_ store.AuditFilter, err error) {
+		now := time.Now()
+		if w.Since, err = moment("--since", since, now); err != nil {
+			return w, err
+		}
+		if w.Until, err = moment("--until", until, now); err != nil {
+			return w, err
+		}
+		if w.Limit < 0 {
+			return w, usagef("--limit %d: want 0, for no limit, or more", w.Limit)
+		}
+		return w, nil
+	}
+}
+
+// moment reads a time: so long ago, a day where we are, or RFC 3339. "" is the
+// zero time.
+func moment(flag, s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.ParseInLocation(time.DateOnly, s, now.Location()); err == nil {
+		return t, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	if d, err := parseSpan(s); err == nil {
+		return now.Add(-d), nil
+	}
+	return time.Time{}, usagef("%s %q: want how long ago, such as 24h or 7d, a day, such as 2026-11-29, or a time, such as 2026-11-29T18:00:00Z", flag, s)
+}
+
+// auditPage is how many records are asked for at once.
+const auditPage = 1000
+
+// eachAudit calls f with the wanted records, page by page.
+func eachAudit(ctx context.Context, a ops.Admin, w store.AuditFilter, f func(audit.Line) error) error {
+	for left := w.Limit; ; {
+		w.Limit = auditPage
+		if left > 0 {
+			w.Limit = min(left, auditPage)
+		}
+		page, err := a.Audit(ctx, w)
+		if err != nil {
+			return err
+		}
+		for _, l := range page {
+			if err := f(l); err != nil {
+				return err
+			}
+			w.Cursor = l.Seq
+		}
+		if len(page) < w.Limit || left > 0 && left == len(page) {
+			return nil
+		}
+		left -= min(left, len(page))
+	}
+}
+
+func auditListCmd() *cobra.Command {
+	var asJSON *bool
+	var query func() (store.AuditFilter, error)
+	cmd := &cobra.Command{
+		Use:               "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--limit N]",
+		Short:             "List what was done, the latest first",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w, err := query()
+			if err != nil {
+				return err
+			}
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+				lines := []audit.Line{}
+				err := eachAudit(ctx, a, w, func(l audit.Line) error { lines = append(lines, l); return nil })
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "audit-list/1", map[string]any{"records": lines})
+				}
+				rows := [][]string{{"NO", "TIME", "WHO", "VIA", "FROM", "WHAT", "TO", "CHANGE"}}
+				for _, l := range lines {
+					rows = append(rows, []string{strconv.FormatUint(l.Seq, 10), auditTime(l.At), l.User, l.Via, l.From, l.Op, auditTarget(l), auditChange(l)})
+				}
+				return table(cmd.OutOrStdout(), rows)
+			})
+		},
+	}
+	query = auditQuery(cmd, 100, "at most so many; 0 for all")
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func auditTime(s string) string {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return s
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+func auditTarget(l audit.Line) string {
+	name := l.Name
+	if name == "" {
+		name = l.ID
+	}
+	return strings.TrimSpace(l.Kind + " " + name)
+}
+
+// auditChange says in a few words what came of it.
+func auditChange(l audit.Line) string {
+	s := ""
+	switch before, after := short(l.Before), short(l.After); {
+	case l.Refused != "":
+		s = "refused: " + l.Refused
+	case before != "" && after != "":
+		s = before + " -> " + after
+	default:
+		s = before + after
+	}
+	if l.Count > 1 {
+		s += fmt.Sprintf(" (%d times)", l.Count)
+	}
+	return s
+}
+
+// short is a value for a table; --json has all of it.
+func short(b []byte) string {
+	const most = 60
+	s := string(b)
+	if s == "null" {
+		return ""
+	}
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+func auditExportCmd() *cobra.Command {
+	var format string
+	var asJSON *bool
+	var query func() (store.AuditFilter, error)
+	cmd := &cobra.Command{
+		Use:   "export [--format ndjson|rfc5424] [--since T] [--until T] [--op OP] [--user U] [--device D] [--limit N]",
+		Short: "Write the records for other programs, the earliest first",
+		Long: `Write the records for other programs, one a line, the earliest first: as JSON
+(schema audit/1), or as syslog messages of RFC 5424.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w, err := query()
+			if err != nil {
+				return err
+			}
+			if *asJSON && format != "ndjson" {
+				return usagef("--json and --format %s: want one of them", format)
+			}
+			if format != "ndjson" && format != "rfc5424" {
+				return usagef("--format %q: want ndjson or rfc5424", format)
+			}
+			host, err := os.Hostname()
+			if err != nil {
+				host = "" // the message says "-"
+			}
+			w.Oldest = true
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+				out := bufio.NewWriter(cmd.OutOrStdout())
+				var b []byte
+				err := eachAudit(ctx, a, w, func(l audit.Line) error {
+					r, h, err := l.Record()
+					if err != nil {
+						return err
+					}
+					if format == "rfc5424" {
+						b = audit.AppendSyslog(b[:0], r, h, host)
+					} else if b, err = audit.AppendJSON(b[:0], r, h); err != nil {
+						return err
+					}
+					_, err = out.Write(b)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				return out.Flush()
+			})
+		},
+	}
+	query = auditQuery(cmd, 0, "at most so many (default all)")
+	cmd.Flags().StringVar(&format, "format", "ndjson", "ndjson or rfc5424")
+	cmd.Flags().SetAnnotation("format", noEnv, nil)
+	asJSON = cli.JSONFlag(cmd) // which it prints anyway
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"ndjson", "rfc5424"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func auditVerifyCmd() *cobra.Command {
+	var head string
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "verify [--head FILE|HEX]",
+		Short: "Check that no record was changed, removed or moved",
+		Long: `Check that no record was changed, removed, moved or added by somebody else, and
+that the network's CA signed for the last one. Exit 1, and a line that names the
+first record that is wrong, if one is.
+
+With --head, compare with what weft-server audit head printed earlier: this also
+finds records that were replaced by somebody who has the CA's key, and an end
+that was cut off.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			outside, err := readHead(head)
+			if err != nil {
+				return err
+			}
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+				r, err := a.VerifyAudit(ctx, outside)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					if err := cli.PrintObject(cmd.OutOrStdout(), "audit-verify/1", r); err != nil {
+						return err
+					}
+				}
+				if r.Fault != nil {
+					return r.Fault
+				}
+				if *asJSON {
+					return nil
+				}
+				said := fmt.Sprintf("records %d to %d are as they were written, and signed for", r.First, r.Last)
+				switch {
+				case r.Last == 0:
+					said = "there are no records yet"
+				case r.Last < r.First:
+					said = fmt.Sprintf("the records up to %d were removed for their age; there are none after them", r.Last)
+				}
+				switch {
+				case outside != nil && r.Compared:
+					said += "; they fit the head of " + outside.At.Local().Format("2006-01-02 15:04:05")
+				case outside != nil:
+					said += fmt.Sprintf("; the head is of record %d, which was removed for its age, so it could not be compared", outside.Seq)
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+				return err
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	cmd.Flags().StringVar(&head, "head", "", "head that was kept elsewhere: a file, or what audit head printed")
+	cmd.Flags().SetAnnotation("head", noEnv, nil)
+	return cmd
+}
+
+// readHead reads --head: what audit head printed, or a file that holds it.
+func readHead(s string) (*audit.Head, error) {
+	if s == "" {
+		return nil, nil
+	}
+	where := "--head"
+	if _, err := hex.DecodeString(s); err != nil || len(s) < 64 { // no file is called so
+		b, err := os.ReadFile(s)
+		if err != nil {
+			return nil, usagef("--head: read %s: %w", s, cli.Cause(err))
+		}
+		s, where = string(b), "--head "+s
+	}
+	h, err := audit.ParseHead(s)
+	if err != nil {
+		return nil, usagef("%s: %w", where, err)
+	}
+	return &h, nil
+}
+
+func auditHeadCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "head",
+		Short: "Print what proves later that nothing up to now was replaced",
+		Long: `Print the signed head of the audit as one line. Keep it elsewhere, where nobody
+who has this server can change it: weft-server audit verify --head then finds
+whatever was changed in the records up to now, whoever did it.`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+				h, err := a.AuditHead(ctx)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "audit-head/1", map[string]any{"seq": h.Seq, "at": h.At, "head": h.String()})
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), h)
+				return err
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}

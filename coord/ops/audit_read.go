@@ -1,0 +1,92 @@
+package ops
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"weft/coord/audit"
+	"weft/coord/store"
+)
+
+// maxAuditPage is how many records one question is answered with.
+const maxAuditPage = 1000
+
+// AuditReport is what checking the audit came to.
+type AuditReport struct {
+	audit.Report
+	Fault *audit.Fault `json:"fault"` // what is wrong first, nil for nothing
+}
+
+// readsAudit says whether an actor may read the audit. It is the whole network's: who
+// is narrowed to some tags sees none of it.
+func readsAudit(a Actor) error {
+	if len(a.Tags) > 0 {
+		return fmt.Errorf("%s for some tags only: %w", opAuditRead.Name, ErrForbidden)
+	}
+	return opAuditRead.asks(a)
+}
+
+// Audit returns the records that w wants, at most maxAuditPage of them; the next
+// page begins with the cursor of the last. Target may be whatever names a device:
+// it then stands for all that was ever done to that one.
+func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]audit.Line, error) {
+	if err := readsAudit(a); err != nil {
+		return nil, err
+	}
+	if w.Limit <= 0 || w.Limit > maxAuditPage {
+		w.Limit = maxAuditPage
+	}
+	if w.Target != "" {
+		if n, err := s.FindDevice(ctx, w.Target); err == nil {
+			w.Target = n.ID.String()
+		} else if !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+	}
+	page := []audit.Line{}
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		return r.EachAudit(s.network, w, func(rec audit.Record, h audit.Hash) error {
+			page = append(page, audit.LineOf(rec, h))
+			return ctx.Err()
+		})
+	})
+	return page, err
+}
+
+// VerifyAudit checks the whole audit, also against a head that was kept elsewhere
+// (nil for none). What is wrong with it is in the report.
+func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head) (AuditReport, error) {
+	if err := readsAudit(a); err != nil {
+		return AuditReport{}, err
+	}
+	if outside != nil && outside.Network != s.network {
+		return AuditReport{}, Invalid("that head is of network %s; this is %s", outside.Network, s.network)
+	}
+	var report AuditReport
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) {
+		report.Report, err = r.VerifyAudit(s.network, []*x509.Certificate{s.auth.Network.Cert}, outside)
+		return err
+	})
+	if errors.Is(err, audit.ErrUnsigned) {
+		err = Invalid("%v", err)
+	}
+	if errors.As(err, &report.Fault) {
+		err = nil
+	}
+	return report, err
+}
+
+// AuditHead returns the signed head of the audit. While nothing was recorded it says
+// that, signed now.
+func (s *Service) AuditHead(ctx context.Context, a Actor) (h audit.Head, err error) {
+	if err := readsAudit(a); err != nil {
+		return h, err
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) error { h, err = r.AuditHead(s.network); return err })
+	if isNotFound(err) {
+		return audit.Head{Network: s.network, Hash: audit.Genesis(s.network)}.Sign(s.auth.Network.Key, s.now())
+	}
+	return h, err
+}
