@@ -164,33 +164,8 @@ type AuditFilter struct {
 // EachAudit calls f with the records that the filter wants, and their hashes.
 // A record that cannot be decoded is an error that wraps ErrAudit.
 func (r *Reader) EachAudit(id cert.NetworkID, w AuditFilter, f func(audit.Record, audit.Hash) error) error {
-	// Few texts, so that each is prepared once. What no index is for is looked at
-	// row by row, from the wanted end on.
-	query := `SELECT seq, hash, record FROM audit WHERE network_id=$1 AND at >= $2 AND at < $3
-		AND ($4 = '' OR substr(op, 1, length($4)) = $4) AND ($5 = '' OR user_id = $5 OR user_name = $5)`
-	since, until, limit, cursor := int64(0), int64(1)<<62, int64(1)<<62, int64(w.Cursor)
-	if !w.Since.IsZero() {
-		since = w.Since.UnixMilli()
-	}
-	if !w.Until.IsZero() {
-		until = w.Until.UnixMilli()
-	}
-	if w.Limit > 0 {
-		limit = int64(w.Limit)
-	}
-	args := []any{id[:], since, until, w.Op, w.User, cursor, limit}
-	order := ` AND seq > $6 ORDER BY seq LIMIT $7`
-	if !w.Oldest {
-		order = ` AND seq < $6 ORDER BY seq DESC LIMIT $7`
-		if cursor == 0 {
-			args[5] = int64(1) << 62
-		}
-	}
-	if w.Target != "" {
-		query += ` AND (target_id = $8 OR target_name = $8)`
-		args = append(args, w.Target)
-	}
-	return r.each(query+order, args, func(scan func(...any) error) error {
+	query, args := w.query(id)
+	return r.each(query, args, func(scan func(...any) error) error {
 		var seq int64
 		var hash, b sql.RawBytes
 		if err := scan(&seq, &hash, &b); err != nil {
@@ -202,6 +177,38 @@ func (r *Reader) EachAudit(id cert.NetworkID, w AuditFilter, f func(audit.Record
 		}
 		return f(record, audit.Hash(hash))
 	})
+}
+
+// query makes few texts, so that each is prepared once. Where there is no target,
+// rows are looked at one by one from the wanted end on.
+func (w AuditFilter) query(id cert.NetworkID) (string, []any) {
+	const forever = int64(1) << 62
+	since, until, limit, cursor := int64(0), forever, forever, int64(w.Cursor)
+	if !w.Since.IsZero() {
+		since = w.Since.UnixMilli()
+	}
+	if !w.Until.IsZero() {
+		until = w.Until.UnixMilli()
+	}
+	if w.Limit > 0 {
+		limit = int64(w.Limit)
+	}
+	beyond, order := ` AND seq > $6`, ` ORDER BY seq LIMIT $7`
+	if !w.Oldest {
+		beyond, order = ` AND seq < $6`, ` ORDER BY seq DESC LIMIT $7`
+		if cursor == 0 {
+			cursor = forever
+		}
+	}
+	args := []any{id[:], since, until, w.Op, w.User, cursor, limit}
+	query := `SELECT seq, hash, record FROM audit WHERE network_id=$1 AND at >= $2 AND at < $3
+		AND ($4 = '' OR substr(op, 1, length($4)) = $4) AND ($5 = '' OR user_id = $5 OR user_name = $5)`
+	if w.Target == "" {
+		return query + beyond + order, args
+	}
+	// An OR would have all rows read; so each name has its index.
+	query += ` AND seq IN (SELECT seq FROM audit WHERE network_id=$1 AND target_id=$8` + beyond + ` UNION SELECT seq FROM audit WHERE network_id=$1 AND target_name=$8` + beyond + `)`
+	return query + order, append(args, w.Target)
 }
 
 // VerifyAudit checks the whole audit of the network against its signed head and

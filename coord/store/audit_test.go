@@ -304,6 +304,22 @@ func TestEachAudit(t *testing.T) {
 	if got := s.list(t, AuditFilter{}); strings.Count(got, " ") != 11 {
 		t.Error(got)
 	}
+	for _, w := range []AuditFilter{{Target: "x"}, {Target: "x", Oldest: true}} {
+		query, args := w.query(s.id)
+		plan := ""
+		err := s.Read(t.Context(), func(r *Reader) error {
+			return r.each("EXPLAIN QUERY PLAN "+query, args, func(scan func(...any) error) error {
+				var a, b, c int
+				var step string
+				err := scan(&a, &b, &c, &step)
+				plan += step + "\n"
+				return err
+			})
+		})
+		if err != nil || !strings.Contains(plan, "audit_target_id") || !strings.Contains(plan, "audit_target_name") || !strings.Contains(plan, "AND seq=?)") {
+			t.Errorf("what was done to one device is looked for in all rows: %s%v", plan, err)
+		}
+	}
 	stop := errors.New("stop")
 	err := s.Read(t.Context(), func(r *Reader) error {
 		return r.EachAudit(s.id, AuditFilter{}, func(audit.Record, audit.Hash) error { return stop })
