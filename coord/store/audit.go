@@ -229,7 +229,7 @@ func (r *Reader) VerifyAudit(id cert.NetworkID, cas []*x509.Certificate, outside
 	return audit.Verify(r.auditRows(id, math.MaxInt64), claims)
 }
 
-func (r *Reader) auditRows(id cert.NetworkID, limit int) iter.Seq2[audit.Row, error] {
+func (r *Reader) auditRows(id cert.NetworkID, limit int64) iter.Seq2[audit.Row, error] {
 	return func(yield func(audit.Row, error) bool) {
 		stop := errors.New("stop")
 		err := r.each(`SELECT seq, at, op, user_id, user_name, target_id, target_name, hash, record FROM audit WHERE network_id=$1 ORDER BY seq LIMIT $2`, []any{id[:], limit},
@@ -265,7 +265,7 @@ func (r *Reader) AuditCut(id cert.NetworkID, before time.Time, limit int) (audit
 	}
 	chain := audit.Follow(id, start)
 	old := false
-	for row, err := range r.auditRows(id, limit) {
+	for row, err := range r.auditRows(id, int64(limit)) {
 		// A clock that went back leaves older times behind newer ones: what goes
 		// ends before the first record that is to stay.
 		if err == nil && row.At >= before.UnixMilli() {
