@@ -18,17 +18,20 @@ type Row struct {
 	Record []byte // its encoding
 	Hash   []byte
 	Columns
+	// Odd names a column whose value is not of the column's type, "" for none: a
+	// database may compare such a value in another way than it looks.
+	Odd string
 }
 
 // Columns are what is stored beside a record so that it can be found.
 type Columns struct {
 	At                                 int64 // unix milliseconds
-	Op, User, UserID, TargetID, Target []byte
+	Op, User, UserID, TargetID, Target string
 }
 
 // Columns returns the columns of the record: nothing but what is in it.
 func (r *Record) Columns() Columns {
-	return Columns{At: r.At.UnixMilli(), Op: []byte(r.Op), User: []byte(r.User), UserID: []byte(r.UserID), TargetID: []byte(r.ID), Target: []byte(r.Name)}
+	return Columns{At: r.At.UnixMilli(), Op: r.Op, User: r.User, UserID: r.UserID, TargetID: r.ID, Target: r.Name}
 }
 
 // Claims are what rows are compared with.
@@ -159,6 +162,8 @@ func (v *Chain) Step(row Row) error {
 func (v *Chain) step(row Row) *Fault {
 	next := v.seq + 1
 	switch {
+	case row.Odd != "":
+		return fault(Changed, next, "its column %s was changed: the value is of another type", row.Odd)
 	case row.Seq > next+1:
 		return fault(Missing, next, "it is missing, and so are those up to %d", row.Seq-1)
 	case row.Seq > next:
@@ -188,13 +193,13 @@ func (v *Chain) step(row Row) *Fault {
 		return fault(Changed, next, "its column at was changed: it happened at %s", time.UnixMilli(r.at).UTC().Format(timeFormat))
 	}
 	for _, c := range [...]struct {
-		name         string
-		column, text []byte
+		name, column string
+		text         []byte
 	}{
 		{"op", row.Op, r.text[textOp]}, {"user_name", row.User, r.text[textUser]}, {"user_id", row.UserID, r.text[textUserID]},
 		{"target_id", row.TargetID, r.text[textID]}, {"target_name", row.Target, r.text[textName]},
 	} {
-		if string(c.column) != string(c.text) {
+		if c.column != string(c.text) {
 			return fault(Changed, next, "its column %s was changed: the record says %q", c.name, c.text)
 		}
 	}

@@ -308,11 +308,11 @@ func TestEveryByte(t *testing.T) {
 	}
 	for what, change := range map[string]func(*Columns){
 		"at":          func(c *Columns) { c.At++ },
-		"op":          func(c *Columns) { c.Op = []byte("device.delete") },
-		"user_name":   func(c *Columns) { c.User = []byte("bob") },
-		"user_id":     func(c *Columns) { c.UserID = nil },
-		"target_id":   func(c *Columns) { c.TargetID = []byte("x") },
-		"target_name": func(c *Columns) { c.Target = []byte("x") },
+		"op":          func(c *Columns) { c.Op = "device.delete" },
+		"user_name":   func(c *Columns) { c.User = "bob" },
+		"user_id":     func(c *Columns) { c.UserID = "" },
+		"target_id":   func(c *Columns) { c.TargetID = "x" },
+		"target_name": func(c *Columns) { c.Target = "x" },
 	} {
 		row := good
 		change(&row.Columns)

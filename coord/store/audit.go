@@ -232,11 +232,15 @@ func (r *Reader) VerifyAudit(id cert.NetworkID, cas []*x509.Certificate, outside
 func (r *Reader) auditRows(id cert.NetworkID, limit int64) iter.Seq2[audit.Row, error] {
 	return func(yield func(audit.Row, error) bool) {
 		stop := errors.New("stop")
+		var row audit.Row
+		var seq int64
+		strict := func(name string, to any) any { return &strictly{name, to, &row.Odd} }
+		dest := []any{strict("seq", &seq), strict("at", &row.At), strict("op", &row.Op), strict("user_id", &row.UserID), strict("user_name", &row.User),
+			strict("target_id", &row.TargetID), strict("target_name", &row.Target), strict("hash", &row.Hash), strict("record", &row.Record)}
 		err := r.each(`SELECT seq, at, op, user_id, user_name, target_id, target_name, hash, record FROM audit WHERE network_id=$1 ORDER BY seq LIMIT $2`, []any{id[:], limit},
 			func(scan func(...any) error) error {
-				var row audit.Row
-				var seq int64
-				if err := scan(&seq, &row.At, raw(&row.Op), raw(&row.UserID), raw(&row.User), raw(&row.TargetID), raw(&row.Target), raw(&row.Hash), raw(&row.Record)); err != nil {
+				row.Odd = ""
+				if err := scan(dest...); err != nil {
 					return err
 				}
 				row.Seq = uint64(seq)
@@ -251,8 +255,30 @@ func (r *Reader) auditRows(id cert.NetworkID, limit int64) iter.Seq2[audit.Row, 
 	}
 }
 
-// raw scans bytes that are good until the next row.
-func raw(b *[]byte) *sql.RawBytes { return (*sql.RawBytes)(b) }
+// strictly scans a value into an *int64, *string or *[]byte, as good as until the
+// next row, and notes the column when it is of another type. SQLite stores whatever
+// it is given in a column, and finds a blob by no text.
+type strictly struct {
+	column string
+	to     any
+	odd    *string
+}
+
+func (s *strictly) Scan(v any) error {
+	var ok bool
+	switch to := s.to.(type) {
+	case *int64:
+		*to, ok = v.(int64)
+	case *string:
+		*to, ok = v.(string)
+	case *[]byte:
+		*to, ok = v.([]byte)
+	}
+	if !ok {
+		*s.odd = s.column
+	}
+	return nil
+}
 
 // AuditCut returns up to which record the audit can be trimmed when all before
 // that time is to go, as a checkpoint that is not signed: at most limit records at
