@@ -13,13 +13,10 @@ import (
 	"weft/coord/ops"
 )
 
-// snapshots implements what a backup needs of a Service in this process.
-type snapshots struct {
-	ops.Admin
-	svc *ops.Service
+// snapshotOf is what a backup needs of a Service in this process.
+func snapshotOf(svc *ops.Service) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) { return svc.Snapshot(ctx, ops.Root()) }
 }
-
-func (s snapshots) Snapshot(ctx context.Context) (string, error) { return s.svc.Snapshot(ctx) }
 
 // The only node with the newer revocation list has joined after the backup was made. The
 // restored server does not know the node, but takes the list.
@@ -31,7 +28,7 @@ func TestUnknownNodeSendsRevocations(t *testing.T) {
 	stolen.stop()
 	key := []byte("correct horse battery staple")
 	var backup bytes.Buffer
-	if err := ops.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
+	if _, err := ops.Backup(t.Context(), snapshotOf(w.svc), w.data, key, &backup); err != nil {
 		t.Fatal(err)
 	}
 	late := w.node("late")
@@ -96,7 +93,7 @@ func TestMemberSendsRevocations(t *testing.T) {
 	memberID := member.Status().Self.ID
 	key := []byte("correct horse battery staple")
 	var backup bytes.Buffer
-	if err := ops.Backup(t.Context(), snapshots{svc: w.svc}, w.data, key, &backup); err != nil {
+	if _, err := ops.Backup(t.Context(), snapshotOf(w.svc), w.data, key, &backup); err != nil {
 		t.Fatal(err)
 	}
 	d, err := w.svc.FindDevice(t.Context(), id)

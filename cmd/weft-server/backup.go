@@ -52,7 +52,7 @@ the server, and without the key a backup is of no use to anybody.`,
 				return writeWhole(out, func(f *os.File) (err error) {
 					p := cli.NewProgress(cmd.ErrOrStderr(), "backing up")
 					defer p.End()
-					m, err = ops.Backup(ctx, a, data, key, io.MultiWriter(f, p))
+					m, err = ops.Backup(ctx, a.Snapshot, data, key, io.MultiWriter(f, p))
 					return err
 				})
 			})

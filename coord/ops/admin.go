@@ -33,22 +33,6 @@ import (
 
 const adminSocket = "admin.sock"
 
-// RelayInfo is one relay in `relays list --json`. The first one is part of the
-// server.
-type RelayInfo struct {
-	ID      string     `json:"id"`
-	Name    string     `json:"name"`
-	URLs    []string   `json:"urls"`
-	STUN    []string   `json:"stun"`
-	Builtin bool       `json:"builtin"`
-	Online  bool       `json:"online"`  // heard of within a minute
-	Clients int        `json:"clients"` // whose home it is
-	Heard   *time.Time `json:"heard"`   // since the server started
-	Version string     `json:"version"`
-	Joined  time.Time  `json:"joined"`
-	Key     string     `json:"key"`
-}
-
 // Admin is what the verbs of weft-server can do.
 type Admin interface {
 	CreateKey(ctx context.Context, c CreateKey) (KeyCreated, error)
@@ -161,11 +145,11 @@ func (a *directAdmin) DeleteDevice(ctx context.Context, name string) (Device, er
 }
 
 func (a *directAdmin) ReplaceDevice(ctx context.Context, name, by string) (Device, error) {
-	with, err := a.s.DeviceToChange(ctx, Root(), by)
+	old, err := a.s.DeviceToChange(ctx, Root(), name)
 	if err != nil {
 		return Device{}, err
 	}
-	return a.change(ctx, name, func(id cert.NodeID) Command[store.Node] { return ReplaceDevice{Old: id, By: with} })
+	return a.change(ctx, by, func(id cert.NodeID) Command[store.Node] { return ReplaceDevice{Old: old, By: id} })
 }
 
 func (a *directAdmin) SetDeviceDNS(ctx context.Context, name string, d DeviceDNS) (Device, error) {
@@ -197,24 +181,7 @@ func (a *directAdmin) Revocations(context.Context) (Revocations, error) {
 }
 
 func (a *directAdmin) ListRelays(context.Context) ([]RelayInfo, error) {
-	n := a.s.Network()
-	_, verb := a.s.relay.get().(noRelay) // no server runs
-	list := []RelayInfo{{
-		ID: a.s.auth.RelayID(), Name: relayName, URLs: n.URLs, STUN: append([]string{}, n.STUN...), Builtin: true,
-		Online: !verb, Clients: a.s.presence.At(a.s.auth.RelayID()), Version: a.s.software, Joined: n.Created,
-	}}
-	for _, r := range a.s.Relays() {
-		list = append(list, a.s.relayInfo(r))
-	}
-	return list, nil
-}
-
-func (s *Service) relayInfo(r store.Relay) RelayInfo {
-	heard, online := s.RelayHeard(r.ID)
-	return RelayInfo{
-		ID: r.ID, Name: r.Name, URLs: r.URLs, STUN: append([]string{}, r.STUN...), Online: online, Clients: s.presence.At(r.ID),
-		Heard: orNil(heard), Version: r.Software, Joined: r.Created, Key: r.KeyID,
-	}
+	return a.s.RelayList(Root())
 }
 
 func (a *directAdmin) RemoveRelay(ctx context.Context, name string) (RelayInfo, error) {
@@ -222,7 +189,7 @@ func (a *directAdmin) RemoveRelay(ctx context.Context, name string) (RelayInfo, 
 	if err != nil {
 		return RelayInfo{}, err
 	}
-	return a.s.relayInfo(r), nil
+	return a.s.ViewRelay(r), nil
 }
 
 func (a *directAdmin) LoginLink(ctx context.Context, user string) (string, error) {
@@ -245,7 +212,7 @@ func (a *directAdmin) AuditHead(ctx context.Context) (audit.Head, error) {
 	return a.s.AuditHead(ctx, Root())
 }
 
-func (a *directAdmin) Snapshot(ctx context.Context) (string, error) { return a.s.Snapshot(ctx) }
+func (a *directAdmin) Snapshot(ctx context.Context) (string, error) { return a.s.Snapshot(ctx, Root()) }
 
 // socketPath returns a path for the socket that fits into a sockaddr, however
 // long the data directory's is. done releases it after use.

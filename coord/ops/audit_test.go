@@ -127,7 +127,7 @@ func TestRestoreAudit(t *testing.T) {
 	s.record(&audit.Record{Op: "test.one"}, &audit.Record{Op: "test.two"})
 	before := s.auditHead()
 	var b bytes.Buffer
-	m, err := Backup(context.Background(), &directAdmin{s.Service}, s.data, []byte(recordedKey), &b)
+	m, err := Backup(context.Background(), snapshotOf(s.Service), s.data, []byte(recordedKey), &b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -229,7 +229,7 @@ func (b *backend) ReplaceDevice(ctx context.Context, userID, id, old string) (co
 	if err != nil {
 		return console.Device{}, err
 	}
-	n, err := Do(ctx, b.s, b.actor(ctx, userID), ReplaceDevice{oldID, nodeID})
+	n, err := Do(ctx, b.s, b.actor(ctx, userID), ReplaceDevice{Old: oldID, By: nodeID})
 	if err != nil {
 		return console.Device{}, consoleError(err)
 	}

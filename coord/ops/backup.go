@@ -53,8 +53,15 @@ type Manifest struct {
 const manifestSchema = "backup-manifest/1"
 
 // Snapshot writes a consistent copy of the database into the data directory
-// while everything goes on. The caller removes it.
-func (s *Service) Snapshot(ctx context.Context) (string, error) {
+// while everything goes on, for whoever has that directory anyway. The caller removes
+// it.
+func (s *Service) Snapshot(ctx context.Context, a Actor) (string, error) {
+	if err := opBackup.asks(a); err != nil {
+		return "", err
+	}
+	if a.Via != ViaCLI {
+		return "", fmt.Errorf("%s from elsewhere: %w", opBackup.Name, ErrForbidden)
+	}
 	dir := filepath.Join(s.data, snapshots)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("back up: %w", err)
@@ -78,18 +85,19 @@ func (s *Service) Snapshot(ctx context.Context) (string, error) {
 }
 
 // Backup writes an encrypted backup of the server with the data directory data
-// to w, and returns its manifest. a is that server's Admin.
-func Backup(ctx context.Context, a Admin, data string, passphrase []byte, w io.Writer) (Manifest, error) {
+// to w, and returns its manifest. snapshot is that
+// server's Service.Snapshot.
+func Backup(ctx context.Context, snapshot func(context.Context) (string, error), data string, passphrase []byte, w io.Writer) (Manifest, error) {
 	m := Manifest{Schema: manifestSchema, Made: time.Now().UTC().Truncate(time.Second)}
-	snapshot, err := a.Snapshot(ctx)
+	copied, err := snapshot(ctx)
 	if err != nil {
 		return m, err
 	}
-	defer os.Remove(snapshot)
-	if m.Audit, err = store.AuditHeadIn(ctx, snapshot); err != nil {
+	defer os.Remove(copied)
+	if m.Audit, err = store.AuditHeadIn(ctx, copied); err != nil {
 		return m, fmt.Errorf("back up %s: %w", database, err)
 	}
-	return m, writeBackup(m, snapshot, data, passphrase, w)
+	return m, writeBackup(m, copied, data, passphrase, w)
 }
 
 func writeBackup(m Manifest, snapshot, data string, passphrase []byte, w io.Writer) error {

@@ -153,7 +153,7 @@ func BenchmarkBackup(b *testing.B) {
 			b.Fatal(err)
 		}
 		start := time.Now()
-		_, err = Backup(b.Context(), &directAdmin{s.Service}, s.data, passphrase, f)
+		_, err = Backup(b.Context(), snapshotOf(s.Service), s.data, passphrase, f)
 		if err := errors.Join(err, f.Sync()); err != nil {
 			b.Fatal(err)
 		}

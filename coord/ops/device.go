@@ -33,6 +33,9 @@ type Device struct {
 	// KnowsURLs says that it has been told all addresses that the server has now: the
 	// server may move to any of them.
 	KnowsURLs bool `json:"knows_urls"`
+	// Revision changes whenever somebody changes something of the device: see
+	// EditDevice.Match.
+	Revision string `json:"revision"`
 	// Issued is when its certificate was made, nil while its end is far.
 	Issued *time.Time `json:"-"`
 }
@@ -43,7 +46,7 @@ func (s *Service) View(n store.Node) Device {
 	d := Device{
 		Node: n, FQDN: n.Name + "." + s.suffix, IPv6: store.IPv6Of(s.ipv6, n.IPv4), Title: console.UnicodeName(n.Name),
 		Online: st.Online, LastSeen: orNil(st.Since), Unknown: s.unsure(n.ID),
-		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID),
+		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID), Revision: revisionOf(n),
 	}
 	if st.Online {
 		d.Relay = s.relayLabel(st.Relay)
@@ -80,12 +83,12 @@ type DeviceQuery struct {
 
 // DeviceList is one page.
 type DeviceList struct {
-	Devices []Device
-	Next    string // DeviceQuery.After of the next page, "" at the end
-	Total   int    // that the query selects, whatever the page
-	Online  int    // online among all that the actor may see
-	All     int    // that the actor may see
-	Unaware int    // of those: that do not know all addresses of the server
+	Devices []Device `json:"devices"`
+	Next    string   `json:"next"`    // DeviceQuery.After of the next page, "" at the end
+	Total   int      `json:"total"`   // that the query selects, whatever the page
+	Online  int      `json:"online"`  // online among all that the actor may see
+	All     int      `json:"all"`     // that the actor may see
+	Unaware int      `json:"unaware"` // of those: that do not know all addresses of the server
 }
 
 // Devices lists the devices that the actor may see, by name.

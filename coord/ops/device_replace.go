@@ -1,6 +1,8 @@
 package ops
 
 import (
+	"fmt"
+
 	"weft/coord/store"
 	"weft/overlay/cert"
 )
@@ -10,6 +12,8 @@ import (
 type ReplaceDevice struct {
 	Old cert.NodeID
 	By  cert.NodeID
+	// Match are the revisions of the old one that it may delete; nil for any.
+	Match []string
 }
 
 func (ReplaceDevice) operation() *Operation { return opDeviceReplace }
@@ -18,6 +22,9 @@ func (c ReplaceDevice) run(tx *Tx) (store.Node, error) {
 	gone, err := tx.device(c.Old)
 	if err != nil {
 		return store.Node{}, err
+	}
+	if err := matches(c.Match, revisionOf(gone)); err != nil {
+		return store.Node{}, fmt.Errorf("device %q: %w", gone.Name, err)
 	}
 	node, err := tx.device(c.By)
 	if err != nil {

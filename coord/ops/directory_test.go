@@ -333,7 +333,7 @@ func TestRenew(t *testing.T) {
 	if err != nil || n.ID != d.id {
 		t.Fatalf("%v, %v", n, err)
 	}
-	info, err := (&directAdmin{s.Service}).ShowDevice(t.Context(), "laptop")
+	info, err := s.Device(t.Context(), Root(), "laptop")
 	if err != nil || info.OS != "plan9/386" || info.Software != "2.0" {
 		t.Errorf("%+v, %v", info, err)
 	}
@@ -430,7 +430,7 @@ func TestPresence(t *testing.T) {
 	if err := s.flushSeen(false); err != nil {
 		t.Fatal(err)
 	}
-	info, err := (&directAdmin{s.Service}).ShowDevice(t.Context(), "laptop")
+	info, err := s.Device(t.Context(), Root(), "laptop")
 	if err != nil || info.LastSeen == nil || !info.LastSeen.Equal(t0.Add(2*time.Second)) {
 		t.Errorf("%+v, %v", info, err)
 	}

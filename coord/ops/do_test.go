@@ -130,6 +130,7 @@ session.create   own   own   own   own   own
 session.read     own   own   own   own   own
 session.end      own   own   own   own   own
 user.password    own   own   own   own   own
+audit.read       all   all   -     all   -
 network.backup   all   -     -     -     -
 network.restore    -   -     -     -     -
 network.configure  -   -     -     -     -`

@@ -30,6 +30,9 @@
 //	policy.go     changing the policy
 //	upkeep.go     last seen, ephemeral nodes, pruning
 //	events.go     what open consoles are told
+//	device_edit.go  several changes of a device in one, if it is still as it was seen
+//	overview.go   relays, names, revocations: for who may see them
+//	decode.go     reading JSON that others sent
 //	admin.go      the socket for the verbs of weft-server
 //	backend.go    what the console sees; dns_console.go its DNS page
 //

@@ -140,6 +140,11 @@ func (s *site) token(c CreateKey) cert.Token {
 	return tok
 }
 
+// snapshotOf is what a backup asks for.
+func snapshotOf(s *Service) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) { return s.Snapshot(ctx, Root()) }
+}
+
 // The commands, as root runs them.
 
 func (s *site) CreateKey(ctx context.Context, c CreateKey) (store.Key, cert.Token, error) {
@@ -184,7 +189,7 @@ func (s *site) RevokeKey(ctx context.Context, id string) error {
 }
 
 func (s *site) SetPolicy(ctx context.Context, text string) error {
-	_, err := Do(ctx, s.Service, Root(), SetPolicy{text})
+	_, err := Do(ctx, s.Service, Root(), SetPolicy{Text: text})
 	return err
 }
 

@@ -117,9 +117,9 @@ func TestSameKeyInParallel(t *testing.T) {
 				t.Fatal("two certificates for one join")
 			}
 		}
-		list, err := (&directAdmin{s.Service}).ListDevices(t.Context())
-		if err != nil || len(list) != 1 {
-			t.Fatalf("%d devices, %v", len(list), err)
+		list, err := s.Devices(t.Context(), Root(), DeviceQuery{})
+		if err != nil || len(list.Devices) != 1 {
+			t.Fatalf("%d devices, %v", len(list.Devices), err)
 		}
 		keys, _ := s.Keys(t.Context(), Root(), 1)
 		if keys[0].Uses != 1 {

@@ -14,13 +14,12 @@ func TestWhoKnowsTheAddresses(t *testing.T) {
 	laptop, pi, off := s.laptop("laptop"), s.camera("pi"), s.camera("off")
 	unaware := func() string {
 		t.Helper()
-		a := &directAdmin{s.Service}
-		list, err := a.ListDevices(t.Context())
+		list, err := s.Devices(t.Context(), Root(), DeviceQuery{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var names []string
-		for _, d := range list {
+		for _, d := range list.Devices {
 			if !d.KnowsURLs {
 				names = append(names, d.Name)
 			}

@@ -21,7 +21,7 @@ import (
 func (s *site) backedUp(key string) []byte {
 	s.t.Helper()
 	var b bytes.Buffer
-	if _, err := Backup(context.Background(), &directAdmin{s.Service}, s.data, []byte(key), &b); err != nil {
+	if _, err := Backup(context.Background(), snapshotOf(s.Service), s.data, []byte(key), &b); err != nil {
 		s.t.Fatal(err)
 	}
 	return b.Bytes()

@@ -42,8 +42,7 @@ func TestManyKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &directAdmin{s.Service}
-	if keys, err := a.ListKeys(t.Context()); err != nil || len(keys) != more+1 || keys[more].ID != old.ID {
+	if keys, err := s.Keys(t.Context(), Root(), 0); err != nil || len(keys) != more+1 || keys[more].ID != old.ID {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
 	b := &backend{s.Service}

@@ -90,7 +90,7 @@ func Parse(text string) (*Policy, error) {
 	d.DisallowUnknownFields()
 	p := &Policy{}
 	if err := d.Decode(p); err != nil {
-		return nil, fmt.Errorf("parse policy: %w", err)
+		return nil, fmt.Errorf("parse policy: %s", words(err, text))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("parse policy: more text behind it")
@@ -99,6 +99,22 @@ func Parse(text string) (*Policy, error) {
 		return nil, fmt.Errorf("parse policy: %w", err)
 	}
 	return p, nil
+}
+
+// words say what is wrong with the JSON of a policy, and where.
+func words(err error, text string) string {
+	line := func(offset int64) int { return 1 + strings.Count(text[:min(max(int(offset), 0), len(text))], "\n") }
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("line %d: this is not JSON", line(syntax.Offset))
+	case errors.As(err, &kind):
+		return fmt.Sprintf("line %d: %s cannot stand here", line(kind.Offset), kind.Value)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends too early: a bracket is missing"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ") // of an unknown field
 }
 
 func (p *Policy) check() error {

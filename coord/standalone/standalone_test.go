@@ -439,7 +439,7 @@ func testRestoredServer(t *testing.T, late bool) {
 		t.Fatal(err)
 	}
 	var backup bytes.Buffer
-	_, err = ops.Backup(t.Context(), a, s.o.Data, key, &backup)
+	_, err = ops.Backup(t.Context(), a.Snapshot, s.o.Data, key, &backup)
 	if err := errors.Join(err, a.Close()); err != nil {
 		t.Fatal(err)
 	}

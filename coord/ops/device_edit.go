@@ -1,0 +1,69 @@
+package ops
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// ErrChanged is of a change of something that is not any more as the actor has seen
+// it.
+var ErrChanged = errors.New("it was changed since you read it; read it again, then repeat")
+
+// matches refuses to change what has another revision than the actor has seen: match
+// are those that will do, nil for any.
+func matches(match []string, revision string) error {
+	if match == nil || slices.Contains(match, revision) {
+		return nil
+	}
+	return ErrChanged
+}
+
+// EditDevice changes several things of a device, all of them or none.
+type EditDevice struct {
+	ID    cert.NodeID `json:"-"`
+	Match []string    `json:"-"` // the revisions that it may change (Device.Revision); nil for any
+	Name  *string     `json:"name,omitempty"`
+	DeviceDNS
+}
+
+// operation is that of the first thing that it changes; run asks for each.
+func (c EditDevice) operation() *Operation {
+	if c.Name == nil {
+		return opDeviceDNS
+	}
+	return opDeviceRename
+}
+
+func (c EditDevice) run(tx *Tx) (store.Node, error) {
+	node, err := tx.device(c.ID)
+	if err != nil {
+		return node, err
+	}
+	if err := matches(c.Match, revisionOf(node)); err != nil {
+		return node, fmt.Errorf("device %q: %w", node.Name, err)
+	}
+	if c.Name != nil {
+		if node, err = within(tx, RenameDevice{c.ID, *c.Name}); err != nil {
+			return node, err
+		}
+	}
+	if c.DeviceDNS != (DeviceDNS{}) {
+		node, err = within(tx, SetDeviceDNS{c.ID, c.DeviceDNS})
+	}
+	return node, err
+}
+
+// within runs a command as a part of another one.
+func within[R any](tx *Tx, c Command[R]) (R, error) {
+	part := *tx
+	part.op = c.operation()
+	return c.run(&part)
+}
+
+// revisionOf changes whenever somebody changes something of the device.
+func revisionOf(n store.Node) string { return strconv.FormatUint(max(n.N, n.ConfigN), 10) }

@@ -1,0 +1,87 @@
+package ops
+
+import (
+	"context"
+	"time"
+
+	"weft/coord/store"
+)
+
+// What an actor gets to see that is the whole network's.
+
+// RelayInfo is one relay in `relays list --json`. The first one is part of the
+// server.
+type RelayInfo struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name"`
+	URLs    []string   `json:"urls"`
+	STUN    []string   `json:"stun"`
+	Builtin bool       `json:"builtin"`
+	Online  bool       `json:"online"`  // heard of within a minute
+	Clients int        `json:"clients"` // whose home it is
+	Heard   *time.Time `json:"heard"`   // since the server started
+	Version string     `json:"version"`
+	Joined  time.Time  `json:"joined"`
+	Key     string     `json:"key"`
+}
+
+// RelayList lists the relays, the server's own first.
+func (s *Service) RelayList(a Actor) ([]RelayInfo, error) {
+	if err := opRelayRead.asks(a); err != nil {
+		return nil, err
+	}
+	n := s.Network()
+	_, verb := s.relay.get().(noRelay) // no server runs
+	list := []RelayInfo{{
+		ID: s.auth.RelayID(), Name: relayName, URLs: n.URLs, STUN: append([]string{}, n.STUN...), Builtin: true,
+		Online: !verb, Clients: s.presence.At(s.auth.RelayID()), Version: s.software, Joined: n.Created,
+	}}
+	for _, r := range s.Relays() {
+		list = append(list, s.ViewRelay(r))
+	}
+	return list, nil
+}
+
+// ViewRelay adds to a row what is known of the relay just now.
+func (s *Service) ViewRelay(r store.Relay) RelayInfo {
+	heard, online := s.RelayHeard(r.ID)
+	return RelayInfo{
+		ID: r.ID, Name: r.Name, URLs: r.URLs, STUN: append([]string{}, r.STUN...), Online: online, Clients: s.presence.At(r.ID),
+		Heard: orNil(heard), Version: r.Software, Joined: r.Created, Key: r.KeyID,
+	}
+}
+
+// ShowRevocations is Revocations for who may see it.
+func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
+	if err := opNetworkShow.asks(a); err != nil {
+		return Revocations{}, err
+	}
+	return s.Revocations(), nil
+}
+
+// ShowDNS is DNS for who may see it.
+func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {
+	if err := opDNSRead.asks(a); err != nil {
+		return DNSInfo{}, err
+	}
+	return s.DNS(ctx)
+}
+
+// Preview is PreviewName for who may see what is set about names. The asking device
+// is named as people name it.
+func (s *Service) Preview(ctx context.Context, a Actor, q PreviewQuery) (Preview, error) {
+	if err := opDNSRead.asks(a); err != nil {
+		return Preview{}, err
+	}
+	if q.From != "" {
+		d, err := s.Device(ctx, a, q.From)
+		if err != nil {
+			return Preview{}, err
+		}
+		q.From = d.ID.String()
+	}
+	return s.PreviewName(ctx, q)
+}
+
+// LinkURL is where a browser opens the path of CreateLink.
+func (s *Service) LinkURL(path string) string { return s.consoleBase() + path }
