@@ -1,0 +1,26 @@
+package webapi
+
+import (
+	"context"
+
+	"weft/coord/ops"
+)
+
+func (a *api) names() {
+	s := a.ops
+	add(a, operation{"GET", "/dns", "getDNS", "Show everything that is set about names", "dns.read", 0},
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (ops.DNSInfo, error) {
+			return s.ShowDNS(ctx, who)
+		})
+	addSent(a, operation{"PATCH", "/dns", "editDNS", "Change what is set about names: all parts that are given, or none", "dns.edit", 0},
+		func(ctx context.Context, who ops.Actor, _ *Sent, e ops.DNSEdit) (ops.DNSInfo, error) {
+			if _, err := ops.Do(ctx, s, who, ops.EditDNS{DNSEdit: e}); err != nil {
+				return ops.DNSInfo{}, err
+			}
+			return s.ShowDNS(ctx, who)
+		})
+	addAsked(a, operation{"GET", "/dns/preview", "previewName", "Say what a name will answer on a device, and why", "dns.read", 0}, "name type from",
+		func(ctx context.Context, who ops.Actor, in *Asked) (ops.Preview, error) {
+			return s.Preview(ctx, who, ops.PreviewQuery{Name: in.Name, Type: in.Type, From: in.From})
+		})
+}

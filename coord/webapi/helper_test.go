@@ -1,0 +1,178 @@
+package webapi_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"weft/coord/ops"
+	"weft/coord/webapi"
+	"weft/coord/webapi/client"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// site is a server without listeners, and its API.
+type site struct {
+	*ops.Service
+	t   testing.TB
+	api http.Handler
+}
+
+func openSite(t testing.TB, o ops.Options) *site {
+	t.Helper()
+	o.Data, o.Create, o.URLs, o.Software = t.TempDir(), true, []string{"https://127.0.0.1:8443"}, "test"
+	s, err := ops.OpenService(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return &site{s, t, webapi.New(s, slog.New(slog.DiscardHandler))}
+}
+
+// as is a transport for requests of an actor.
+func (s *site) as(who ops.Actor) http.RoundTripper {
+	return transport(func(r *http.Request) (*http.Response, error) {
+		r = r.WithContext(webapi.WithActor(r.Context(), who))
+		if r.Body == nil {
+			r.Body = http.NoBody
+		}
+		w := httptest.NewRecorder()
+		s.api.ServeHTTP(w, r)
+		return w.Result(), nil
+	})
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
+
+func (s *site) client() *client.Client { return client.New("http://weft-server", s.as(ops.Root())) }
+
+// ask sends a request as an actor and returns status, header and body.
+func (s *site) ask(who ops.Actor, method, path, body string, header ...string) (int, http.Header, []byte) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, "http://weft-server"+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	res, err := s.as(who).RoundTrip(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return res.StatusCode, res.Header, b
+}
+
+// join has a device join.
+func (s *site) join(name string) {
+	s.t.Helper()
+	s.joinAs(ops.CreateKey{Tags: []string{"device"}}, "/v1/join", func(secret, csr []byte) any {
+		return api.JoinRequest{Protocol: api.Protocol, Secret: secret, CSR: csr, Hostname: name}
+	})
+}
+
+// joinRelay has a relay join.
+func (s *site) joinRelay(name string) {
+	s.t.Helper()
+	s.joinAs(ops.CreateKey{Relay: true}, "/v1/relay/join", func(secret, csr []byte) any {
+		return api.RelayJoinRequest{Protocol: api.Protocol, Secret: secret, CSR: csr, Name: name, URLs: []string{"https://192.0.2.7:8443"}}
+	})
+}
+
+func (s *site) joinAs(c ops.CreateKey, path string, request func(secret, csr []byte) any) {
+	s.t.Helper()
+	made, err := ops.Do(s.t.Context(), s.Service, ops.Root(), c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tok, err := cert.ParseToken(made.Token)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	key, err := cert.NewKey()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	csr, err := cert.NewCSR(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	shown, err := cert.SelfSigned(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(shown.Certificate[0])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	body, err := json.Marshal(request(tok.Secret, csr))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
+	w := httptest.NewRecorder()
+	if s.API().ServeHTTP(w, r); w.Code != http.StatusOK {
+		s.t.Fatalf("%s: %d %s", path, w.Code, w.Body)
+	}
+}
+
+// documented is an operation in the document.
+type documented struct {
+	method, path string
+	ID           string   `json:"operationId"`
+	Rows         []string `json:"x-weft-operations"`
+	Parameters   []struct {
+		Name, In string
+		Schema   schema
+	}
+	RequestBody struct {
+		Content map[string]struct{ Schema schema }
+	} `json:"requestBody"`
+}
+
+type schema struct {
+	Ref        string            `json:"$ref"`
+	Type       any               `json:"type"` // a word or several
+	Enum       []any             `json:"enum"`
+	Properties map[string]schema `json:"properties"`
+	Items      *schema           `json:"items"`
+}
+
+// document reads what the API says of itself.
+func (s *site) document() (list []documented, types map[string]schema) {
+	s.t.Helper()
+	status, _, b := s.ask(ops.Root(), "GET", webapi.Document, "")
+	var doc struct {
+		OpenAPI    string
+		Paths      map[string]map[string]documented
+		Components struct{ Schemas map[string]schema }
+	}
+	if err := json.Unmarshal(b, &doc); status != 200 || err != nil || !strings.HasPrefix(doc.OpenAPI, "3.1.") {
+		s.t.Fatalf("%d, %v: %.200s", status, err, b)
+	}
+	for path, methods := range doc.Paths {
+		for method, d := range methods {
+			d.method, d.path = strings.ToUpper(method), path
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b documented) int { return strings.Compare(a.ID, b.ID) })
+	return list, doc.Components.Schemas
+}

@@ -1,0 +1,59 @@
+package webapi
+
+import (
+	"strings"
+	"time"
+
+	"weft/coord/ops"
+)
+
+// maxRecords is how many audit records an answer has at most.
+const maxRecords = 1000
+
+// Asked are the parameters of all lists and questions; which of them an operation has
+// is said where it is entered. A cursor is what the part before said is next, and means
+// nothing else to programs.
+type Asked struct {
+	Cursor string    `query:"cursor" maxLength:"200" doc:"next of the page before; none for the first one"`
+	Limit  int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; of audit records at most 1000"`
+	Text   string    `query:"text" doc:"only those where every word is part of the name, an address, a tag or the system"`
+	State  string    `query:"state" enum:"online,offline"`
+	Key    string    `query:"key" doc:"only those that joined with this key: its id"`
+	Name   string    `query:"name" doc:"a name, short or in full, or an address"`
+	Type   string    `query:"type" maxLength:"20" doc:"of a record: A, MX; A and AAAA if not given"`
+	From   string    `query:"from" doc:"the device that asks, by name, address or id; without it all devices are seen"`
+	Since  time.Time `query:"since" doc:"only what was done at or after"`
+	Until  time.Time `query:"until" doc:"only what was done before"`
+	Op     string    `query:"op" maxLength:"32" doc:"only what is called so, or begins so: device."`
+	User   string    `query:"user" doc:"only what this user did: name or id"`
+	Target string    `query:"target" doc:"only what was done to it: name or id"`
+	Oldest bool      `query:"oldest" doc:"the earliest first"`
+	Head   string    `query:"head" maxLength:"1000" doc:"a head that was kept elsewhere, to compare with"`
+}
+
+// Precondition is the header If-Match (RFC 9110).
+type Precondition struct {
+	IfMatch string `header:"If-Match" maxLength:"1000" doc:"the ETag that was read: the change is made only if it is still that one"`
+}
+
+// revisions are those that will do, nil for any.
+func (p Precondition) revisions() ([]string, error) {
+	if s := strings.TrimSpace(p.IfMatch); s == "" || s == "*" { // what there is not was not found before
+		return nil, nil
+	}
+	out := []string{}
+	for tag := range strings.SplitSeq(p.IfMatch, ",") {
+		v, ok := strings.CutPrefix(strings.TrimSpace(tag), `"`)
+		v, end := strings.CutSuffix(v, `"`)
+		if !ok || !end {
+			if strings.HasPrefix(strings.TrimSpace(tag), "W/") {
+				continue // a weak one never fits
+			}
+			return nil, ops.Invalid(`If-Match: want the ETag that was read, such as "12"`)
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func quoted(revision string) string { return `"` + revision + `"` }

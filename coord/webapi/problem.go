@@ -1,0 +1,147 @@
+package webapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"weft/coord/ops"
+	"weft/coord/store"
+	wire "weft/overlay/api"
+)
+
+const problemType = "application/problem+json"
+
+// Problem is the body of every answer that is no success (RFC 9457). Detail says what
+// and why, Hint what to do next: both are for people.
+type Problem struct {
+	Title  string `json:"title" doc:"what the status means"`
+	Status int    `json:"status" doc:"HTTP status"`
+	Code   string `json:"code" doc:"what programs go by: not_found, taken, invalid, forbidden, too_often, changed, unavailable, unauthorized, no_such_operation, internal"`
+	Detail string `json:"detail" doc:"what, and why, for people"`
+	Hint   string `json:"hint,omitempty" doc:"what to do next, for people"`
+}
+
+// The codes that stand for errors of coord/ops; codeUnavailable for
+// store.ErrDiskFull and the end of the server.
+const (
+	codeNotFound    = "not_found"
+	codeTaken       = "taken"
+	codeInvalid     = "invalid"
+	codeForbidden   = "forbidden"
+	codeTooOften    = "too_often"
+	codeChanged     = "changed"
+	codeUnavailable = "unavailable"
+	codeInternal    = "internal"
+)
+
+// Error is one line for people.
+func (p *Problem) Error() string {
+	if p.Hint != "" {
+		return p.Detail + ": " + p.Hint
+	}
+	return p.Detail
+}
+
+// Unwrap is the error of coord/ops that the problem was made from, as far as programs
+// go by it.
+func (p *Problem) Unwrap() error {
+	for _, k := range kinds {
+		if k.code == p.Code {
+			return k.err
+		}
+	}
+	return nil
+}
+
+// GetStatus and ContentType tell package huma how to send it.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is that of a problem.
+func (p *Problem) ContentType(string) string { return problemType }
+
+// kinds are the errors that an actor can do something about.
+var kinds = []struct {
+	err    error
+	status int
+	code   string
+}{
+	{ops.ErrNotFound, http.StatusNotFound, codeNotFound},
+	{ops.ErrTaken, http.StatusConflict, codeTaken},
+	{ops.ErrInvalid, http.StatusUnprocessableEntity, codeInvalid},
+	{ops.ErrForbidden, http.StatusForbidden, codeForbidden},
+	{ops.ErrTooOften, http.StatusTooManyRequests, codeTooOften},
+	{ops.ErrChanged, http.StatusPreconditionFailed, codeChanged},
+}
+
+// problem says an error of an operation. What is not meant for others is logged here
+// and nowhere else, but that whoever has the data directory is told it.
+func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error) *Problem {
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			return titled(&Problem{Status: k.status, Code: k.code, Detail: err.Error()})
+		}
+	}
+	var said *wire.Error // of what devices ask as well
+	switch {
+	case errors.As(err, &said):
+		return titled(&Problem{Status: said.Status, Code: codeInvalid, Detail: said.Message, Hint: said.Hint})
+	case errors.Is(err, store.ErrDiskFull): // the store has logged it
+		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: store.ErrDiskFull.Error() + ", nothing was changed",
+			Hint: "make room on the file system of --data, then repeat; the server need not be restarted"})
+	case errors.Is(err, store.ErrClosed), ctx.Err() != nil:
+		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: "the server is stopping", Hint: "try again"})
+	}
+	p := titled(&Problem{Status: http.StatusInternalServerError, Code: codeInternal, Detail: "the server could not do this; its log says why"})
+	if who.Via == ops.ViaCLI {
+		p.Detail = err.Error()
+	} else {
+		a.log.Error("request failed", "operation", o.id, "err", err)
+	}
+	return p
+}
+
+func titled(p *Problem) *Problem {
+	p.Title = http.StatusText(p.Status)
+	return p
+}
+
+// newProblem says what package huma has found wrong with a request. It never repeats
+// values: there are secrets among them.
+func newProblem(status int, msg string, errs ...error) huma.StatusError {
+	p := &Problem{Status: status, Code: codeInvalid, Detail: msg}
+	switch {
+	case status == http.StatusRequestEntityTooLarge:
+		p.Detail = fmt.Sprintf("the request body is longer than %d bytes", maxBody)
+	case status >= 500 && msg == "cannot read request body":
+		p.Status, p.Detail = http.StatusBadRequest, "the request body broke off"
+	case status >= 500:
+		p.Code, p.Detail = codeInternal, "the server could not do this; its log says why"
+	}
+	var said []string
+	for _, e := range errs {
+		var d huma.ErrorDetailer
+		if errors.As(e, &d) && p.Code == codeInvalid && p.Status == status {
+			said = append(said, strings.TrimPrefix(d.ErrorDetail().Location+": ", ": ")+d.ErrorDetail().Message)
+		}
+	}
+	if len(said) > 0 {
+		p.Detail, p.Hint = "the request does not fit: "+strings.Join(said[:min(len(said), 5)], "; "), "see "+Document
+	}
+	return titled(p)
+}
+
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	b, err := json.Marshal(titled(p))
+	if err != nil {
+		b = []byte("{}") // it consists of texts
+	}
+	w.Header().Set("Content-Type", problemType)
+	w.WriteHeader(p.Status)
+	w.Write(b)
+}

@@ -1,0 +1,79 @@
+package webapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"weft/coord/ops"
+	"weft/overlay/peercred"
+)
+
+const socketName = "admin.sock"
+
+// SocketPath returns a path for the socket in a data directory that fits into a
+// sockaddr, however long the directory's is. done releases it after use.
+func SocketPath(data string) (path string, done func(), err error) {
+	path = filepath.Join(data, socketName)
+	if len(path) < 100 {
+		return path, func() {}, nil
+	}
+	d, err := os.Open(data)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName), func() { d.Close() }, nil
+}
+
+// Listen makes the socket. The caller holds the data directory's lock, so a socket
+// that is there was left by a process that is gone.
+func Listen(data string) (net.Listener, error) {
+	path, done, err := SocketPath(data)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	defer done()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	// The directory is 0700; the mode of the socket itself is a second bolt.
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the path may be gone from under us by then
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	return l, nil
+}
+
+type peerKey struct{}
+
+// PeerContext notes whether the process at the other end of a connection runs as our
+// own user or root. It is the ConnContext of the server of OnSocket.
+func PeerContext(ctx context.Context, c net.Conn) context.Context {
+	ok := false
+	if uc, is := c.(*net.UnixConn); is {
+		uid, err := peercred.UID(uc)
+		ok = err == nil && (uid == 0 || int(uid) == os.Geteuid())
+	}
+	return context.WithValue(ctx, peerKey{}, ok)
+}
+
+// OnSocket serves the API to whoever may have the data directory, who is root there.
+func OnSocket(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ok, _ := r.Context().Value(peerKey{}).(bool); !ok || r.Header.Get("Origin") != "" {
+			writeProblem(w, &Problem{Status: http.StatusForbidden, Code: codeForbidden, Detail: "only the server's own user may do this"})
+			return
+		}
+		api.ServeHTTP(w, r.WithContext(WithActor(r.Context(), ops.Root())))
+	})
+}

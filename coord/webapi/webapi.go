@@ -1,0 +1,278 @@
+package webapi
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"weft/coord/ops"
+)
+
+// Document is where the API says what it is.
+const Document = "/api/openapi.json"
+
+// maxBody bounds a request's body, and maxQuery its path and query, in bytes.
+const (
+	maxBody  = 1 << 20
+	maxQuery = 8 << 10
+)
+
+// rows is the extension of an operation in the document that names the rows of
+// ops.Operations that it does.
+const rows = "x-weft-operations"
+
+// The settings that package huma has for all its users at once; there is no other.
+func init() {
+	huma.ValidateStrictCasing = true
+	huma.NewError = newProblem
+}
+
+type api struct {
+	huma huma.API
+	ops  *ops.Service
+	log  *slog.Logger
+}
+
+// New returns the API's handler. Each request comes with its actor: see WithActor.
+func New(s *ops.Service, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	format := huma.Format{Marshal: marshal, Unmarshal: ops.Decode}
+	config := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI:    "3.1.0",
+			Info:       &huma.Info{Title: "weft-server", Version: "1", Description: "The API of a weft coordination server."},
+			Components: &huma.Components{Schemas: registry},
+		},
+		Formats:                      map[string]huma.Format{"application/json": format, "json": format},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	}
+	config.FieldsOptionalByDefault = true
+	a := &api{huma: humago.New(mux, config), ops: s, log: log}
+	a.devices()
+	a.keys()
+	a.names()
+	a.network()
+	a.policy()
+	a.audit()
+	document, err := json.Marshal(a.huma.OpenAPI())
+	if err != nil {
+		panic(err) // it depends on the code alone: seen by the first test
+	}
+	mux.HandleFunc("GET "+Document, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(document)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, noOperation()) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if p := check(r); p != nil {
+			writeProblem(w, p)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func marshal(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// check refuses what two readers may understand differently, and who is nobody.
+func check(r *http.Request) *Problem {
+	bad := func(detail string) *Problem {
+		return &Problem{Status: http.StatusBadRequest, Code: codeInvalid, Detail: detail, Hint: "see " + Document}
+	}
+	if _, ok := r.Context().Value(actorKey{}).(ops.Actor); !ok {
+		return &Problem{Status: http.StatusUnauthorized, Code: "unauthorized", Detail: "the request does not say who asks"}
+	}
+	if len(r.URL.Path)+len(r.URL.RawQuery) > maxQuery {
+		return &Problem{Status: http.StatusRequestURITooLong, Code: codeInvalid, Detail: "the path and the query are too long"}
+	}
+	// Nobody is sent on to what a path comes to without its "." and "..".
+	if p := r.URL.EscapedPath(); path.Clean(p) != p {
+		return noOperation()
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return bad("the query is not in the form a=b&c=d")
+	}
+	for key, values := range query {
+		if len(values) > 1 {
+			return bad("the query has a parameter twice")
+		}
+		if !readable(key) || !readable(values[0]) {
+			return bad("the query holds text that is not Unicode, or a NUL")
+		}
+	}
+	if !readable(r.URL.Path) {
+		return bad("the path holds text that is not Unicode, or a NUL")
+	}
+	return nil
+}
+
+func noOperation() *Problem {
+	return &Problem{Status: http.StatusNotFound, Code: "no_such_operation", Detail: "this weft-server has no such operation", Hint: "see " + Document}
+}
+
+func readable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+type actorKey struct{}
+
+// WithActor says who asks with the requests of a context.
+func WithActor(ctx context.Context, a ops.Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
+
+// operation is one entry of the API.
+type operation struct {
+	method, path string
+	id, summary  string
+	does         string // its rows of ops.Operations, separated by spaces
+	status       int    // of success, 0 is 200
+}
+
+// result is every operation's. It is of one type, since package huma's code is there
+// once for each pair of types: the document has the type of the body from add.
+type result struct {
+	ETag string `header:"ETag" hidden:"true"`
+	Body any
+}
+
+// add enters an operation. f does it for an actor.
+func add[I, O any](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I) (O, error)) {
+	register(a, o, nil, "", f)
+}
+
+// addAsked is add for an operation with parameters, which are some of Asked.
+func addAsked[O any](a *api, o operation, parameters string, f func(ctx context.Context, who ops.Actor, in *Asked) (O, error)) {
+	register(a, o, nil, parameters, f)
+}
+
+// sender is a pointer to an input with a body.
+type sender[I any] interface {
+	*I
+	sent() json.RawMessage
+}
+
+// addSent is add for an operation with a body of type B. The inputs have it as it was
+// sent, so that few types will do.
+func addSent[I, B, O any, P sender[I]](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I, body B) (O, error)) {
+	register(a, o, reflect.TypeFor[B](), "", func(ctx context.Context, who ops.Actor, in *I) (O, error) {
+		var body B
+		if err := ops.Decode(P(in).sent(), &body); err != nil {
+			var none O
+			return none, ops.Invalid("%v", err)
+		}
+		return f(ctx, who, in, body)
+	})
+}
+
+// Sent is a request with a body.
+type Sent struct{ Body json.RawMessage }
+
+// SentFor is one about what may have changed since it was read.
+type SentFor struct {
+	Precondition
+	Sent
+}
+
+// SentTo is one about one thing of a list.
+type SentTo struct {
+	Word
+	Precondition
+	Sent
+}
+
+func (in *Sent) sent() json.RawMessage { return in.Body }
+
+func register[I, O any](a *api, o operation, body reflect.Type, parameters string, f func(ctx context.Context, who ops.Actor, in *I) (O, error)) {
+	d := a.describe(o, body, reflect.TypeFor[O]())
+	if parameters != "" {
+		d.Middlewares = huma.Middlewares{a.only(strings.Fields(parameters))}
+	}
+	huma.Register(a.huma, d, func(ctx context.Context, in *I) (*result, error) {
+		who := ctx.Value(actorKey{}).(ops.Actor) // check saw it
+		out, err := f(ctx, who, in)
+		if err != nil {
+			return nil, a.problem(ctx, who, o, err)
+		}
+		return &result{etag(out), out}, nil
+	})
+	if parameters != "" {
+		item := a.huma.OpenAPI().Paths[d.Path]
+		item.Get.Parameters = slices.DeleteFunc(item.Get.Parameters, func(p *huma.Param) bool { return !slices.Contains(strings.Fields(parameters), p.Name) })
+	}
+}
+
+// only refuses parameters that are another operation's.
+func (a *api) only(parameters []string) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		u := ctx.URL()
+		for name := range u.Query() {
+			if !slices.Contains(parameters, name) {
+				huma.WriteErr(a.huma, ctx, http.StatusUnprocessableEntity, "", &huma.ErrorDetail{Location: "query." + name, Message: "unknown query parameter"})
+				return
+			}
+		}
+		next(ctx)
+	}
+}
+
+// etag says which revision of a thing an answer has, "" for what has none.
+func etag(v any) string {
+	switch v := v.(type) {
+	case ops.Device:
+		return quoted(v.Revision)
+	case ops.PolicyText:
+		return quoted(v.Revision)
+	}
+	return ""
+}
+
+// describe is an operation in the document.
+func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
+	types := a.huma.OpenAPI().Components.Schemas
+	good := &huma.Response{Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(answer, true, "")}}}
+	if etag(reflect.Zero(answer).Interface()) != "" {
+		good.Headers = map[string]*huma.Param{"ETag": {Description: "which revision this is: see If-Match", Schema: &huma.Schema{Type: huma.TypeString}}}
+	}
+	status := cmp.Or(o.status, http.StatusOK)
+	d := huma.Operation{
+		Method: o.method, Path: "/api/v1" + o.path, OperationID: o.id, Summary: o.summary, DefaultStatus: status,
+		Tags: []string{strings.Split(o.path, "/")[1]}, MaxBodyBytes: maxBody, Extensions: map[string]any{rows: strings.Fields(o.does)},
+		Responses: map[string]*huma.Response{
+			strconv.Itoa(status): good,
+			"default": {
+				Description: "A problem: what, why, what to do next",
+				Content:     map[string]*huma.MediaType{problemType: {Schema: types.Schema(reflect.TypeFor[Problem](), true, "")}},
+			},
+		},
+	}
+	if body != nil {
+		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(body, true, "")}}}
+	}
+	return d
+}
+
+// Word names one thing of a list as people do.
+type Word struct {
+	ID string `path:"id" doc:"name or id; of a device its address too"`
+}

@@ -1,0 +1,520 @@
+package webapi_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
+	"weft/coord/webapi"
+	"weft/coord/webapi/client"
+)
+
+// calls do each operation of the document through the client. They are done in the
+// order of their names on a site with two devices, a, b, and a relay, far.
+var calls = map[string]func(t *testing.T, c *client.Client) error{
+	"checkPolicy": func(t *testing.T, c *client.Client) error { return c.CheckPolicy(t.Context(), `{"rules":[]}`) },
+	"createKey": func(t *testing.T, c *client.Client) error {
+		_, err := c.CreateKey(t.Context(), ops.CreateKey{})
+		return err
+	},
+	"createLoginLink": func(t *testing.T, c *client.Client) error { _, err := c.LoginLink(t.Context(), ""); return err },
+	"createSnapshot": func(t *testing.T, c *client.Client) error {
+		path, err := c.Snapshot(t.Context())
+		if err == nil {
+			err = os.Remove(path)
+		}
+		return err
+	},
+	"deleteDevice": func(t *testing.T, c *client.Client) error { _, err := c.DeleteDevice(t.Context(), "gone"); return err },
+	"deleteRelay":  func(t *testing.T, c *client.Client) error { _, err := c.DeleteRelay(t.Context(), "far"); return err },
+	"editDNS": func(t *testing.T, c *client.Client) error {
+		_, err := c.EditDNS(t.Context(), ops.DNSEdit{AddRecord: &ops.NewRecord{Name: "www", Type: "A", Value: "192.0.2.1"}})
+		return err
+	},
+	"editDevice": func(t *testing.T, c *client.Client) error {
+		name, on := "c", true
+		d, err := c.EditDevice(t.Context(), "a", ops.EditDevice{Name: &name, DeviceDNS: ops.DeviceDNS{Wildcard: &on}})
+		if d.Name != name || !d.Wildcard {
+			t.Errorf("%+v", d)
+		}
+		return err
+	},
+	"getAuditHead":   func(t *testing.T, c *client.Client) error { _, err := c.AuditHead(t.Context()); return err },
+	"getDNS":         func(t *testing.T, c *client.Client) error { _, err := c.DNS(t.Context()); return err },
+	"getDevice":      func(t *testing.T, c *client.Client) error { _, err := c.Device(t.Context(), "c"); return err },
+	"getKey":         func(t *testing.T, c *client.Client) error { _, err := c.Key(t.Context(), firstKey(t, c)); return err },
+	"getPolicy":      func(t *testing.T, c *client.Client) error { _, err := c.Policy(t.Context()); return err },
+	"getRevocations": func(t *testing.T, c *client.Client) error { _, err := c.Revocations(t.Context()); return err },
+	"listAudit": func(t *testing.T, c *client.Client) error {
+		_, err := c.Audit(t.Context(), store.AuditFilter{Limit: 10})
+		return err
+	},
+	"listDevices": func(t *testing.T, c *client.Client) error {
+		list, err := c.Devices(t.Context(), ops.DeviceQuery{Text: "C.weft", State: "offline"})
+		if len(list) != 1 || list[0].Name != "c" {
+			t.Errorf("%+v", list)
+		}
+		return err
+	},
+	"listKeys":   func(t *testing.T, c *client.Client) error { _, err := c.Keys(t.Context()); return err },
+	"listRelays": func(t *testing.T, c *client.Client) error { _, err := c.Relays(t.Context()); return err },
+	"previewName": func(t *testing.T, c *client.Client) error {
+		_, err := c.PreviewName(t.Context(), ops.PreviewQuery{Name: "www", Type: "A", From: "c"})
+		return err
+	},
+	"replaceDevice": func(t *testing.T, c *client.Client) error {
+		d, err := c.ReplaceDevice(t.Context(), "c", "b")
+		if d.Name != "c" {
+			t.Errorf("%+v", d)
+		}
+		return err
+	},
+	"revokeKey": func(t *testing.T, c *client.Client) error {
+		k, err := c.RevokeKey(t.Context(), firstKey(t, c))
+		if k.Revoked == nil {
+			t.Errorf("%+v", k)
+		}
+		return err
+	},
+	"setPolicy": func(t *testing.T, c *client.Client) error {
+		p, err := c.SetPolicy(t.Context(), `{"rules":[]}`, nil)
+		if p.Text != `{"rules":[]}` {
+			t.Errorf("%+v", p)
+		}
+		return err
+	},
+	"verifyAudit": func(t *testing.T, c *client.Client) error {
+		h, err := c.AuditHead(t.Context())
+		if err != nil {
+			return err
+		}
+		r, err := c.VerifyAudit(t.Context(), &h)
+		if r.Fault != nil || !r.Compared || r.Last != h.Seq {
+			t.Errorf("%+v", r)
+		}
+		return err
+	},
+}
+
+func firstKey(t *testing.T, c *client.Client) string {
+	t.Helper()
+	keys, err := c.Keys(t.Context())
+	if err != nil || len(keys) == 0 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	return keys[0].ID
+}
+
+// filled is a site for calls.
+func filled(t testing.TB, o ops.Options) *site {
+	s := openSite(t, o)
+	for _, name := range []string{"a", "b", "gone"} {
+		s.join(name)
+	}
+	s.joinRelay("far")
+	return s
+}
+
+// TestEveryOperation calls every documented operation through the client. Each names
+// its rows of the authorization matrix; what writes leaves a record of one of them,
+// and what reads leaves none.
+func TestEveryOperation(t *testing.T) {
+	s := filled(t, ops.Options{})
+	c := s.client()
+	matrix := map[string]*ops.Operation{}
+	for _, o := range ops.Operations {
+		matrix[o.Name] = o
+	}
+	list, _ := s.document()
+	for _, d := range list {
+		call := calls[d.ID]
+		if call == nil {
+			t.Errorf("%s is not called here", d.ID)
+			continue
+		}
+		writes := false
+		for _, row := range d.Rows {
+			if matrix[row] == nil {
+				t.Errorf("%s: %q has no row in ops.Operations", d.ID, row)
+				continue
+			}
+			writes = writes || matrix[row].Writes
+		}
+		if len(d.Rows) == 0 {
+			t.Errorf("%s names no row of ops.Operations", d.ID)
+		}
+		if d.ID == "listKeys" && (len(d.Parameters) != 2 || d.Parameters[0].Name != "cursor" || d.Parameters[1].Name != "limit") {
+			t.Errorf("the parameters of %s are documented as %+v", d.ID, d.Parameters)
+		}
+		before := lastRecord(t, c)
+		if err := call(t, c); err != nil {
+			t.Errorf("%s: %v", d.ID, err)
+		}
+		after, err := c.Audit(t.Context(), store.AuditFilter{Cursor: before, Limit: 100, Oldest: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if writes != (len(after) > 0) {
+			t.Errorf("%s left %d audit records", d.ID, len(after))
+		}
+		for _, r := range after {
+			if !slices.Contains(d.Rows, r.Op) || r.User != "root" || r.Via != "cli" {
+				t.Errorf("%s is recorded as %s by %s via %s", d.ID, r.Op, r.User, r.Via)
+			}
+		}
+	}
+	if len(list) != len(calls) {
+		t.Errorf("%d operations are documented, %d called", len(list), len(calls))
+	}
+}
+
+func lastRecord(t *testing.T, c *client.Client) uint64 {
+	t.Helper()
+	page, err := c.Audit(t.Context(), store.AuditFilter{Limit: 1})
+	if err != nil || len(page) != 1 {
+		t.Fatalf("%d records, %v", len(page), err)
+	}
+	return page[0].Seq
+}
+
+// TestWhoAsks: without an actor, or as one without a role, nothing is to be had; an
+// auditor changes nothing; and a copy of the database is for who has the directory.
+func TestWhoAsks(t *testing.T) {
+	s := filled(t, ops.Options{})
+	list, _ := s.document()
+	reads := map[string]bool{}
+	for _, o := range ops.Operations {
+		reads[o.Name] = !o.Writes
+	}
+	bodies := map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`}
+	before := lastRecord(t, s.client())
+	key := firstKey(t, s.client())
+	for _, d := range list {
+		path := strings.NewReplacer("devices/{id}", "devices/a", "relays/{id}", "relays/far", "keys/{id}", "keys/"+key).Replace(d.path)
+		if d.ID == "previewName" {
+			path += "?name=www"
+		}
+		body := ""
+		if len(d.RequestBody.Content) > 0 {
+			body = cmp.Or(bodies[d.ID], "{}")
+		}
+		w := httptest.NewRecorder()
+		s.api.ServeHTTP(w, httptest.NewRequest(d.method, path, strings.NewReader(body)))
+		if w.Code != http.StatusUnauthorized {
+			t.Errorf("%s without an actor: %d %s", d.ID, w.Code, w.Body)
+		}
+		for _, who := range []ops.Actor{{}, {User: "x", Via: ops.ViaAPI}, {User: "auditor", Role: ops.RoleAuditor, Via: ops.ViaAPI}} {
+			status, _, b := s.ask(who, d.method, path, body)
+			refused := status == http.StatusForbidden || status == http.StatusNotFound
+			if may := who.Role == ops.RoleAuditor && reads[d.Rows[0]] && d.ID != "createSnapshot"; refused == may || status >= 500 {
+				t.Errorf("%s as %q: %d %s", d.ID, who.Role, status, b)
+			}
+		}
+	}
+	if after := lastRecord(t, s.client()); after != before {
+		t.Errorf("%d records came of it", after-before)
+	}
+	as := func(who ops.Actor) *client.Client { return client.New("http://weft-server", s.as(who)) }
+	if _, err := as(ops.Actor{Role: ops.RoleOwner, Via: ops.ViaAPI}).Snapshot(t.Context()); !errors.Is(err, ops.ErrForbidden) {
+		t.Errorf("a copy of the database from elsewhere: %v", err)
+	}
+}
+
+// TestRefused: what two readers may understand differently, and what the document does
+// not have, changes nothing.
+func TestRefused(t *testing.T) {
+	s := filled(t, ops.Options{})
+	before := lastRecord(t, s.client())
+	long := strings.Repeat("x", 1<<20)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		says               string
+	}{
+		{"POST", "/api/v1/keys", `{"note":"` + long + `"}`, 413, "longer than 1048576 bytes"},
+		{"POST", "/api/v1/keys", strings.Repeat(`{"note":`, 5000), 400, "nested too deep"},
+		{"POST", "/api/v1/keys", `{"note":"a","note":"b"}`, 400, "a key twice"},
+		{"POST", "/api/v1/keys", `{"note":"a","NOTE":"b"}`, 400, "a key twice"},
+		{"POST", "/api/v1/keys", `{"Note":"a"}`, 422, "unexpected property"},
+		{"POST", "/api/v1/keys", `{"note":"a\u0000"}`, 400, "NUL"},
+		{"POST", "/api/v1/keys", "{\"note\":\"\xff\"}", 400, "not UTF-8"},
+		{"POST", "/api/v1/keys", `{"note":"\ud800"}`, 400, "not Unicode"},
+		{"POST", "/api/v1/keys", `{"nonsense":1}`, 422, "body.nonsense: unexpected property"},
+		{"POST", "/api/v1/keys", `{} {}`, 400, "more than one JSON value"},
+		{"POST", "/api/v1/keys", `{`, 400, "not JSON"},
+		{"POST", "/api/v1/keys", ``, 400, "body"},
+		{"POST", "/api/v1/keys", `null`, 422, ""},
+		{"POST", "/api/v1/keys", `{"life_seconds":1e300}`, 422, ""},
+		{"POST", "/api/v1/keys", `{"life_seconds":9223372036854775807}`, 422, "366 days"},
+		{"POST", "/api/v1/keys", `{"life_seconds":0}`, 422, "366 days"},
+		{"GET", "/api/v1/devices?limit=0", "", 422, "query.limit"},
+		{"GET", "/api/v1/devices?limit=5001", "", 422, "query.limit"},
+		{"GET", "/api/v1/devices?head=1", "", 422, "query.head: unknown query parameter"},
+		{"GET", "/api/v1/dns/preview", "", 422, "want a name"},
+		{"GET", "/api/v1/devices?nonsense=1", "", 422, "unknown query parameter"},
+		{"GET", "/api/v1/devices?state=online&state=offline", "", 400, "a parameter twice"},
+		{"GET", "/api/v1/devices?text=%ff", "", 400, "not Unicode"},
+		{"GET", "/api/v1/devices?text=%zz", "", 400, "the query"},
+		{"GET", "/api/v1/devices?text=" + strings.Repeat("x", 9000), "", 414, "too long"},
+		{"GET", "/api/v1/devices/a%00", "", 400, "NUL"},
+		{"GET", "/api/v1/devices/%ff", "", 400, "not Unicode"},
+		{"GET", "/api/v1/keys?cursor=x", "", 422, "cursor"},
+		{"GET", "/api/v1/audit?cursor=x", "", 422, "cursor"},
+		{"GET", "/api/v1/nonsense", "", 404, "no such operation"},
+		{"TRACE", "/api/v1/devices", "", 404, "no such operation"},
+		{"GET", "/", "", 404, "no such operation"},
+	} {
+		status, h, b := s.ask(ops.Root(), c.method, c.path, c.body)
+		var p webapi.Problem
+		err := json.Unmarshal(b, &p)
+		if status != c.status || err != nil || p.Status != status || !strings.Contains(p.Detail, c.says) || h.Get("Content-Type") != "application/problem+json" || p.Title == "" || p.Code == "" || strings.Contains(string(b), long[:100]) {
+			t.Errorf("%s %.60s %.60s: %d, want %d %q: %.300s", c.method, c.path, c.body, status, c.status, c.says, b)
+		}
+	}
+	if status, _, b := s.ask(ops.Root(), "POST", "/api/v1/keys", "note=1", "Content-Type", "application/x-www-form-urlencoded"); status != http.StatusUnsupportedMediaType {
+		t.Errorf("a form: %d %s", status, b)
+	}
+	if after := lastRecord(t, s.client()); after != before {
+		t.Errorf("%d records came of it", after-before)
+	}
+}
+
+// TestProblems: the words of the operations arrive as they are, and programs can go by
+// the error.
+func TestProblems(t *testing.T) {
+	full := atomic.Bool{}
+	s := filled(t, ops.Options{BeforeCommit: func() error {
+		if full.Load() {
+			return store.ErrDiskFull
+		}
+		return nil
+	}})
+	c := s.client()
+	rename := func(name, to string) error {
+		_, err := c.EditDevice(t.Context(), name, ops.EditDevice{Name: &to})
+		return err
+	}
+	for _, p := range []struct {
+		err  error
+		kind error
+		want string
+	}{
+		{rename("nobody", "x"), ops.ErrNotFound, `device "nobody": not found`},
+		{rename("..", "x"), ops.ErrNotFound, `device "..": not found`},
+		{rename("a/b?c#d e", "x"), ops.ErrNotFound, `device "a/b?c#d e": not found`},
+		{rename("", "x"), ops.ErrNotFound, `device "": not found`},
+		{rename("a", "b"), ops.ErrTaken, `name "b"`},
+		{rename("a", "127"), ops.ErrInvalid, `name "127": want 1 to 56 letters`},
+	} {
+		if !errors.Is(p.err, p.kind) || !strings.Contains(p.err.Error(), p.want) {
+			t.Errorf("%v, want %q", p.err, p.want)
+		}
+	}
+	full.Store(true)
+	var p *webapi.Problem
+	if err := rename("a", "x"); !errors.As(err, &p) || p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Hint, "make room") {
+		t.Errorf("%v", err)
+	}
+	full.Store(false)
+	if err := rename("a", "x"); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	// What is not meant for others stays here; whoever has the directory is told.
+	s.Close()
+	for _, who := range []ops.Actor{ops.Root(), {Role: ops.RoleOwner, Via: ops.ViaAPI}} {
+		if status, _, b := s.ask(who, "GET", "/api/v1/devices/a", ""); status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d %s", who.Via, status, b)
+		}
+	}
+}
+
+// TestMatch: of a hundred who have seen the same and change it, one does.
+func TestMatch(t *testing.T) {
+	s := filled(t, ops.Options{})
+	c := s.client()
+	race := func(what string, change func(int) error) {
+		t.Helper()
+		var won, lost atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				switch err := change(i); {
+				case err == nil:
+					won.Add(1)
+				case errors.Is(err, ops.ErrChanged):
+					lost.Add(1)
+				default:
+					t.Errorf("%s: %v", what, err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 || lost.Load() != 99 {
+			t.Errorf("%s: %d won, %d lost", what, won.Load(), lost.Load())
+		}
+	}
+	for range 3 {
+		p, err := c.Policy(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		race("policy", func(i int) error {
+			_, err := c.SetPolicy(t.Context(), fmt.Sprintf(`{"rules":[{"from":["tag:t%d"],"to":["*"],"ports":["*"]}]}`+strings.Repeat(" ", len(p.Text)%7), i), []string{p.Revision})
+			return err
+		})
+	}
+	d, err := c.Device(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	race("device", func(i int) error {
+		name := fmt.Sprint("name-", i)
+		_, err := c.EditDevice(t.Context(), d.ID.String(), ops.EditDevice{Name: &name, Match: []string{"0", d.Revision}})
+		return err
+	})
+	on := true
+	now, err := c.Device(t.Context(), d.ID.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.EditDevice(t.Context(), d.ID.String(), ops.EditDevice{DeviceDNS: ops.DeviceDNS{Wildcard: &on}, Match: []string{now.Revision}}); err != nil {
+		t.Errorf("nobody was in between: %v", err)
+	}
+	if _, err := c.EditDevice(t.Context(), d.ID.String(), ops.EditDevice{DeviceDNS: ops.DeviceDNS{Wildcard: &on}, Match: []string{now.Revision}}); !errors.Is(err, ops.ErrChanged) {
+		t.Errorf("somebody was in between: %v", err)
+	}
+	for header, want := range map[string]int{`*`: 200, `"` + now.Revision + `"`: 412, `W/"x"`: 412, `x`: 422, `"0", "1"`: 412} {
+		if status, _, b := s.ask(ops.Root(), "PATCH", "/api/v1/devices/"+d.ID.String(), `{"wildcard":true}`, "If-Match", header); status != want {
+			t.Errorf("If-Match %s: %d %s, want %d", header, status, b, want)
+		}
+	}
+	_, h, _ := s.ask(ops.Root(), "GET", "/api/v1/devices/"+d.ID.String(), "")
+	if got, err := c.Device(t.Context(), d.ID.String()); err != nil || h.Get("ETag") != `"`+got.Revision+`"` {
+		t.Errorf("ETag %s, %v", h.Get("ETag"), err)
+	}
+}
+
+// TestPages: going from page to page lists everything once and in order.
+func TestPages(t *testing.T) {
+	s := openSite(t, ops.Options{})
+	for i := range 7 {
+		s.join(fmt.Sprint("device-", i))
+	}
+	c := s.client()
+	devices, err := c.Devices(t.Context(), ops.DeviceQuery{})
+	if err != nil || len(devices) != 7 {
+		t.Fatalf("%d devices, %v", len(devices), err)
+	}
+	keys, err := c.Keys(t.Context())
+	if err != nil || len(keys) != 7 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	records, err := c.Audit(t.Context(), store.AuditFilter{Limit: 1000})
+	if err != nil || len(records) != 14 {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	for limit := 1; limit < 8; limit++ {
+		q := ops.DeviceQuery{Limit: limit}
+		for i := 0; ; {
+			page, err := c.DevicePage(t.Context(), q)
+			if err != nil || page.Total != 7 || len(page.Devices) > limit {
+				t.Fatalf("%+v, %v", page, err)
+			}
+			for _, d := range page.Devices {
+				if d.ID != devices[i].ID {
+					t.Errorf("device %d is %s, want %s", i, d.Name, devices[i].Name)
+				}
+				i++
+			}
+			if q.After = page.Next; q.After == "" {
+				if i != 7 {
+					t.Errorf("%d devices in pages of %d", i, limit)
+				}
+				break
+			}
+		}
+		for i, cursor := 0, ""; ; {
+			page, err := c.KeyPage(t.Context(), cursor, limit)
+			if err != nil || len(page.Keys) > limit {
+				t.Fatalf("%+v, %v", page, err)
+			}
+			for _, k := range page.Keys {
+				if k.ID != keys[i].ID {
+					t.Errorf("key %d is %s, want %s", i, k.ID, keys[i].ID)
+				}
+				i++
+			}
+			if cursor = page.Next; cursor == "" {
+				if i != 7 {
+					t.Errorf("%d keys in pages of %d", i, limit)
+				}
+				break
+			}
+		}
+		w := store.AuditFilter{Limit: limit}
+		for i := 0; ; {
+			page, err := c.Audit(t.Context(), w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range page {
+				if r.Seq != records[i].Seq {
+					t.Errorf("record %d is %d, want %d", i, r.Seq, records[i].Seq)
+				}
+				w.Cursor = r.Seq
+				i++
+			}
+			if len(page) < limit {
+				if i != len(records) {
+					t.Errorf("%d records in pages of %d", i, limit)
+				}
+				break
+			}
+		}
+	}
+}
+
+// TestOtherServer: one that runs and speaks something else is said to be of another
+// version.
+func TestOtherServer(t *testing.T) {
+	c := client.New("http://weft-server", transport(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{Status: "404 Not Found", StatusCode: 404, Body: http.NoBody, Header: http.Header{"Content-Type": {"application/json"}}, Request: r}, nil
+	}))
+	if _, err := c.DNS(t.Context()); err == nil || errors.Is(err, ops.ErrNotFound) || !strings.Contains(err.Error(), "systemctl restart weft-server") {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	cancel()
+	c = client.New("http://weft-server", transport(func(r *http.Request) (*http.Response, error) { return nil, r.Context().Err() }))
+	if _, err := c.DNS(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+// BenchmarkDevices lists 5,000 devices through the client.
+func BenchmarkDevices(b *testing.B) {
+	s := openSite(b, ops.Options{})
+	for i := range 5000 {
+		s.join(fmt.Sprint("device-", i))
+	}
+	c := s.client()
+	for b.Loop() {
+		list, err := c.Devices(b.Context(), ops.DeviceQuery{})
+		if err != nil || len(list) != 5000 {
+			b.Fatalf("%d devices, %v", len(list), err)
+		}
+	}
+}
