@@ -20,6 +20,7 @@ import (
 	"weft/coord/listen"
 	"weft/coord/metrics"
 	"weft/coord/ops"
+	"weft/coord/webapi"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
@@ -133,7 +134,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if s.site, err = ca.Site(o.Data, urls, o.Now()); err != nil {
 		return nil, err
 	}
-	if s.admin, err = ops.ListenAdmin(o.Data); err != nil {
+	if s.admin, err = webapi.Listen(o.Data); err != nil {
 		return nil, err
 	}
 	if o.Releases == "" {
@@ -238,7 +239,7 @@ func (s *Server) build() {
 		WriteTimeout: s.timeout,
 	})
 	quiet := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	s.adminH = &http.Server{Handler: ops.AdminHandler(s.Service), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: ops.PeerContext}
+	s.adminH = &http.Server{Handler: webapi.OnSocket(webapi.New(s.Service, s.log)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: webapi.PeerContext}
 	s.SetConsoleURL(s.ConsoleURL())
 }
 

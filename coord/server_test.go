@@ -3,7 +3,6 @@ package coord
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,9 +12,10 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"weft/coord/ops"
 
 	"weft/coord/datadir"
+	"weft/coord/ops"
+	webclient "weft/coord/webapi/client"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -119,27 +119,24 @@ func TestServer(t *testing.T) {
 	insecure.CloseIdleConnections()
 
 	// The verbs, through the socket.
-	a, err := ops.OpenAdmin(t.Context(), ops.Options{Data: s.Dir()})
+	a, err := webclient.Open(t.Context(), ops.Options{Data: s.Dir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	if text := fmt.Sprintf("%T", a); text != "*ops.adminClient" {
-		t.Errorf("%s beside a running server", text)
-	}
-	exerciseAdmin(t, a)
+	exerciseClient(t, a)
 
 	start := time.Now()
 	if err := s.Close(); err != nil || time.Since(start) > 5*time.Second {
 		t.Errorf("stopped after %s: %v", time.Since(start), err)
 	}
 	// Without a server the verbs open the directory themselves.
-	d, err := ops.OpenAdmin(t.Context(), ops.Options{Data: s.Dir()})
+	d, err := webclient.Open(t.Context(), ops.Options{Data: s.Dir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if list, err := d.ListDevices(t.Context()); err != nil || len(list) != 1 || list[0].Name != "hall" {
+	if list, err := d.Devices(t.Context(), ops.DeviceQuery{}); err != nil || len(list) != 1 || list[0].Name != "hall" {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if link, err := d.LoginLink(t.Context(), ""); err != nil || !strings.HasPrefix(link, s.Network().URLs[0]+"/") {
@@ -147,21 +144,21 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// exerciseAdmin is the same for both ways of administering: one device,
-// kitchen-pi, which it renames to hall.
-func exerciseAdmin(t *testing.T, a ops.Admin) {
+// exerciseClient does what verbs do to one device, kitchen-pi, which it renames to
+// hall.
+func exerciseClient(t *testing.T, a *webclient.Client) {
 	t.Helper()
 	k, err := a.CreateKey(t.Context(), ops.CreateKey{Tags: []string{"tag:camera"}, Life: time.Hour})
 	if err != nil || !strings.HasPrefix(k.Token, "weft1") || k.ID == "" {
 		t.Fatalf("%+v, %v", k, err)
 	}
-	if err := a.RevokeKey(t.Context(), k.ID); err != nil {
+	if _, err := a.RevokeKey(t.Context(), k.ID); err != nil {
 		t.Error(err)
 	}
-	if err := a.RevokeKey(t.Context(), "nope"); err == nil {
+	if _, err := a.RevokeKey(t.Context(), "nope"); err == nil {
 		t.Error("revoked a key that is not there")
 	}
-	keys, err := a.ListKeys(t.Context())
+	keys, err := a.Keys(t.Context())
 	if err != nil || len(keys) != 2 {
 		t.Errorf("%+v, %v", keys, err)
 	}
@@ -174,15 +171,16 @@ func exerciseAdmin(t *testing.T, a ops.Admin) {
 	if _, err := a.CreateKey(t.Context(), ops.CreateKey{User: "nobody"}); err == nil {
 		t.Error("a key of nobody")
 	}
-	if d, err := a.RenameDevice(t.Context(), "kitchen-pi", "hall"); err != nil || d.FQDN != "hall.weft.internal" {
+	hall := "hall"
+	if d, err := a.EditDevice(t.Context(), "kitchen-pi", ops.EditDevice{Name: &hall}); err != nil || d.FQDN != "hall.weft.internal" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	list, err := a.ListDevices(t.Context())
+	list, err := a.Devices(t.Context(), ops.DeviceQuery{})
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	for _, word := range []string{"hall", "hall.weft.internal", list[0].IPv4.String(), list[0].IPv6.String(), list[0].ID.String(), strings.ToUpper(list[0].ID.String())} {
-		if d, err := a.ShowDevice(t.Context(), word); err != nil || d.ID != list[0].ID {
+		if d, err := a.Device(t.Context(), word); err != nil || d.ID != list[0].ID {
 			t.Errorf("show %s: %+v, %v", word, d, err)
 		}
 	}

@@ -14,8 +14,8 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/audit"
-	"weft/coord/ops"
 	"weft/coord/store"
+	"weft/coord/webapi/client"
 )
 
 func auditCmd() *cobra.Command {
@@ -79,7 +79,7 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 const auditPage = 1000
 
 // eachAudit calls f with the wanted records, page by page.
-func eachAudit(ctx context.Context, a ops.Admin, w store.AuditFilter, f func(audit.Line) error) error {
+func eachAudit(ctx context.Context, a *client.Client, w store.AuditFilter, f func(audit.Line) error) error {
 	for left := w.Limit; ; {
 		w.Limit = auditPage
 		if left > 0 {
@@ -115,7 +115,7 @@ func auditListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				lines := []audit.Line{}
 				err := eachAudit(ctx, a, w, func(l audit.Line) error { lines = append(lines, l); return nil })
 				if err != nil {
@@ -210,7 +210,7 @@ func auditExportCmd() *cobra.Command {
 				host = "" // the message says "-"
 			}
 			w.Oldest = true
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				out := bufio.NewWriter(cmd.OutOrStdout())
 				var b []byte
 				err := eachAudit(ctx, a, w, func(l audit.Line) error {
@@ -261,7 +261,7 @@ that was cut off.`,
 			if err != nil {
 				return err
 			}
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				r, err := a.VerifyAudit(ctx, outside)
 				if err != nil {
 					return err
@@ -332,7 +332,7 @@ whatever was changed in the records up to now, whoever did it.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				h, err := a.AuditHead(ctx)
 				if err != nil {
 					return err

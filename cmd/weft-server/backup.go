@@ -19,6 +19,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 	"weft/overlay/filelock"
 )
 
@@ -48,7 +49,7 @@ the server, and without the key a backup is of no use to anybody.`,
 				out = "weft-backup-" + time.Now().UTC().Format("20060102-150405")
 			}
 			var m ops.Manifest
-			err = withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			err = withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				return writeWhole(out, func(f *os.File) (err error) {
 					p := cli.NewProgress(cmd.ErrOrStderr(), "backing up")
 					defer p.End()

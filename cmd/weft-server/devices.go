@@ -10,6 +10,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 	"weft/overlay/age"
 )
 
@@ -29,8 +30,8 @@ func devicesListCmd() *cobra.Command {
 			if want.online && want.offline {
 				return usagef("--online and --offline: no device is both")
 			}
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
-				list, err := a.ListDevices(ctx)
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
+				list, err := a.Devices(ctx, ops.DeviceQuery{})
 				if err != nil {
 					return err
 				}
@@ -95,8 +96,8 @@ func devicesShowCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
-				d, err := adm.ShowDevice(ctx, a[0])
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
+				d, err := adm.Device(ctx, a[0])
 				if err != nil {
 					return err
 				}
@@ -142,7 +143,7 @@ func devicesReplaceCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
 				d, err := adm.ReplaceDevice(ctx, a[0], a[1])
 				return report(cmd, *asJSON, d, err, "%s has taken the place of the device of that name, which is deleted", d.Name)
 			})
@@ -160,8 +161,8 @@ func devicesRenameCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
-				d, err := adm.RenameDevice(ctx, a[0], a[1])
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
+				d, err := adm.EditDevice(ctx, a[0], ops.EditDevice{Name: &a[1]})
 				return report(cmd, *asJSON, d, err, "renamed %s to %s", a[0], called(d))
 			})
 		},
@@ -178,7 +179,7 @@ func devicesDeleteCmd() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
 				d, err := adm.DeleteDevice(ctx, a[0])
 				return report(cmd, *asJSON, d, err, "deleted %s and revoked its certificates", called(d))
 			})
@@ -210,8 +211,8 @@ func called(d ops.Device) string {
 	return d.Name + " (" + d.Title + ")"
 }
 
-func deviceNames(ctx context.Context, a ops.Admin) (words []string, err error) {
-	list, err := a.ListDevices(ctx)
+func deviceNames(ctx context.Context, a *client.Client) (words []string, err error) {
+	list, err := a.Devices(ctx, ops.DeviceQuery{})
 	for _, d := range list {
 		words = append(words, d.Name)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 	"weft/overlay/api"
 )
 
@@ -41,7 +42,7 @@ func dnsShowCmd() *cobra.Command {
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				i, err := a.DNS(ctx)
 				if err != nil {
 					return err
@@ -124,7 +125,7 @@ func dnsSetCmd() *cobra.Command {
 // editDNS makes a change and says so: done is what was done. As JSON it prints
 // all that is set now.
 func editDNS(cmd *cobra.Command, asJSON bool, e ops.DNSEdit, done string) error {
-	return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+	return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 		i, err := a.EditDNS(ctx, e)
 		switch {
 		case err != nil:
@@ -162,8 +163,8 @@ func dnsDeviceCmd() *cobra.Command {
 			default:
 				return usagef("--wildcard %q: want on or off", wildcard)
 			}
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
-				info, err := adm.SetDeviceDNS(ctx, a[0], d)
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
+				info, err := adm.EditDevice(ctx, a[0], ops.EditDevice{DeviceDNS: d})
 				return report(cmd, *asJSON, info, err, "set for %s; it fetches it within seconds", called(info))
 			})
 		},
@@ -187,7 +188,7 @@ func dnsPreviewCmd() *cobra.Command {
 			if len(a) > 1 {
 				q.Type = a[1]
 			}
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
 				p, err := adm.PreviewName(ctx, q)
 				if err != nil {
 					return err

@@ -11,6 +11,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 	"weft/overlay/api"
 )
 
@@ -23,7 +24,7 @@ func listCmd(name, short string, part func(ops.DNSInfo) any, show func(io.Writer
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				i, err := a.DNS(ctx)
 				if err != nil {
 					return err

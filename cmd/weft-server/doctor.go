@@ -28,6 +28,7 @@ import (
 	"weft/coord/doctor"
 	"weft/coord/ops"
 	"weft/coord/store"
+	"weft/coord/webapi/client"
 	"weft/dns"
 	"weft/overlay/release"
 )
@@ -131,13 +132,13 @@ func answers(path string) bool {
 func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*lookTime)
 	defer cancel()
-	a, err := ops.OpenAdmin(ctx, ops.Options{Data: data, Software: cli.Version()})
+	a, err := client.Open(ctx, ops.Options{Data: data, Software: cli.Version()})
 	if err != nil {
 		f.AdminErr = err
 		return nil
 	}
 	defer a.Close()
-	devices, err := a.ListDevices(ctx)
+	devices, err := a.Devices(ctx, ops.DeviceQuery{})
 	if err != nil {
 		f.AdminErr = err
 		return nil
@@ -151,7 +152,7 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string
 			f.Misnamed = append(f.Misnamed, d.Name)
 		}
 	}
-	list, err := a.ListRelays(ctx)
+	list, err := a.Relays(ctx)
 	if err != nil {
 		f.AdminErr = err
 		return nil

@@ -20,6 +20,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/cmd/internal/service"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 )
 
 // Where an installed server lives.
@@ -165,7 +166,7 @@ func installServer(cmd *cobra.Command, o *serveOptions, s service.Service, asJSO
 		}
 		return fmt.Errorf("install: %w; see: journalctl -u %s -e", err, serviceName)
 	}
-	a, err := ops.OpenAdmin(ctx, ops.Options{Data: installedData})
+	a, err := client.Open(ctx, ops.Options{Data: installedData})
 	if err != nil {
 		return fmt.Errorf("install: the service does not answer: %w; see: journalctl -u %s -e", err, serviceName)
 	}
@@ -173,7 +174,7 @@ func installServer(cmd *cobra.Command, o *serveOptions, s service.Service, asJSO
 }
 
 // greetInstalled prints what serve prints at the first start of a new network.
-func greetInstalled(cmd *cobra.Command, a ops.Admin, asJSON bool) error {
+func greetInstalled(cmd *cobra.Command, a *client.Client, asJSON bool) error {
 	ctx := cmd.Context()
 	out := cmd.OutOrStdout()
 	object := func(s signIn, token string) error {
@@ -181,7 +182,7 @@ func greetInstalled(cmd *cobra.Command, a ops.Admin, asJSON bool) error {
 		v["token"], v["data"] = token, installedData
 		return cli.PrintObject(out, "server-install/1", v)
 	}
-	keys, err := a.ListKeys(ctx)
+	keys, err := a.Keys(ctx)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"testing"
 
 	"weft/cmd/internal/cli/clitest"
+	"weft/coord"
 	"weft/coord/ops"
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -25,8 +27,18 @@ import (
 // TestJSONEverywhere asks every verb for JSON: an object that says its schema, but
 // for the devices' list, which is an array by contract. A new verb belongs in here.
 func TestJSONEverywhere(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		t.Run(fmt.Sprintf("running=%v", running), func(t *testing.T) { testJSONEverywhere(t, running) })
+	}
+}
+
+func testJSONEverywhere(t *testing.T, running bool) {
 	data, dir := newData(t), t.TempDir()
 	t.Setenv("WEFT_DATA", data)
+	rules := filepath.Join(dir, "policy")
+	if err := os.WriteFile(rules, []byte(`{"rules":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	token := func(flags ...string) (k ops.KeyCreated) {
 		_, out, _ := verb(t, append([]string{"keys", "create", "--json"}, flags...)...)
 		if err := json.Unmarshal([]byte(out), &k); err != nil {
@@ -35,6 +47,9 @@ func TestJSONEverywhere(t *testing.T) {
 		return k
 	}
 	addDevices(t, data, "kitchen-pi", "attic", "hall")
+	if running {
+		startServer(t, data)
+	}
 	backup, key := filepath.Join(dir, "backup"), filepath.Join(dir, "key")
 	// What takes a machine of its own is looked at for the flag only: elsewhere.
 	const elsewhere = "elsewhere"
@@ -42,6 +57,7 @@ func TestJSONEverywhere(t *testing.T) {
 		{"keys create", "", "key/1"},
 		{"keys revoke", token().ID, "key-revoked/1"},
 		{"keys list", "", "keys/1"},
+		{"keys show", token().ID, "key-show/1"},
 		{"keys", "", "keys/1"},
 		{"devices list", "", "[]"},
 		{"devices", "", "[]"},
@@ -76,6 +92,9 @@ func TestJSONEverywhere(t *testing.T) {
 		{"dns aliases remove", "kitchen-pi", "dns-settings/1"},
 		{"dns device", "pantry --wildcard on", "device/1"},
 		{"dns preview", "www", "dns-preview/1"},
+		{"policy show", "", "policy/1"},
+		{"policy check", rules, "policy-check/1"},
+		{"policy apply", rules, "policy/1"},
 		{"login-link", "", "login-link/1"},
 		{"audit list", "", "audit-list/1"},
 		{"audit", "", "audit-list/1"},
@@ -189,6 +208,20 @@ func TestServeJSON(t *testing.T) {
 		t.Errorf("at the second start: %+v", second)
 	}
 	end(stop)
+}
+
+// startServer runs a server on a network that is there.
+func startServer(t *testing.T, data string) {
+	t.Helper()
+	s, err := coord.NewServer(t.Context(), coord.ServerOptions{Options: ops.Options{Data: data, URLs: []string{"https://127.0.0.1:8443"}}, Listen: coord.Address{Addr: "127.0.0.1:0", Explicit: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // addDevices has devices join the network in data, on which no server runs.

@@ -6,16 +6,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"weft/coord/store"
 
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/store"
+	"weft/coord/webapi/client"
 )
 
 func keysCmd() *cobra.Command {
-	return group("keys", "Make, list and revoke join keys", keysCreateCmd(), keysListCmd(), keysRevokeCmd())
+	return group("keys", "Make, list, show and revoke join keys", keysCreateCmd(), keysListCmd(), keysShowCmd(), keysRevokeCmd())
 }
 
 func keysCreateCmd() *cobra.Command {
@@ -37,7 +38,7 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 			if nk.Life, err = parseLife(expires); err != nil {
 				return err
 			}
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				k, err := a.CreateKey(ctx, nk)
 				if err != nil {
 					return err
@@ -93,8 +94,8 @@ func keysListCmd() *cobra.Command {
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
-				keys, err := a.ListKeys(ctx)
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
+				keys, err := a.Keys(ctx)
 				if err != nil {
 					return err
 				}
@@ -111,6 +112,46 @@ func keysListCmd() *cobra.Command {
 	}
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
+}
+
+func keysShowCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "show ID",
+		Short:             "Show one join key, without its token",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(keyIDs(func(store.Key) bool { return true })),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				k, err := c.Key(ctx, a[0])
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "key-show/1", k)
+				}
+				return table(cmd.OutOrStdout(), [][]string{
+					{"id", k.ID}, {"state", keyState(k, time.Now())}, {"kind", keyKind(k)}, {"user", k.User}, {"tags", strings.Join(k.Tags, ",")}, {"note", k.Note},
+					{"created", when(&k.Created)}, {"expires", when(&k.Expires)}, {"revoked", when(k.Revoked)}, {"used", strconv.Itoa(k.Uses)}, {"last used", when(k.Used)},
+				})
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// keyIDs are the ids of some keys, for completion.
+func keyIDs(which func(store.Key) bool) func(context.Context, *client.Client) ([]string, error) {
+	return func(ctx context.Context, c *client.Client) (words []string, err error) {
+		keys, err := c.Keys(ctx)
+		for _, k := range keys {
+			if which(k) {
+				words = append(words, k.ID)
+			}
+		}
+		return words, err
+	}
 }
 
 func keyState(k store.Key, now time.Time) string {
@@ -142,21 +183,13 @@ func keyKind(k store.Key) string {
 func keysRevokeCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
-		Use:   "revoke ID",
-		Short: "Make a key useless; devices that joined with it stay",
-		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, a ops.Admin) (words []string, err error) {
-			keys, err := a.ListKeys(ctx)
-			for _, k := range keys {
-				if keyState(k, time.Now()) == "good" {
-					words = append(words, k.ID)
-				}
-			}
-			return words, err
-		}),
+		Use:               "revoke ID",
+		Short:             "Make a key useless; devices that joined with it stay",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(keyIDs(func(k store.Key) bool { return keyState(k, time.Now()) == "good" })),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
-				if err := adm.RevokeKey(ctx, a[0]); err != nil {
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
+				if _, err := adm.RevokeKey(ctx, a[0]); err != nil {
 					return err
 				}
 				if *asJSON {
@@ -172,14 +205,14 @@ func keysRevokeCmd() *cobra.Command {
 }
 
 // complete offers the words that list returns for the first argument.
-func complete(list func(context.Context, ops.Admin) ([]string, error)) cobra.CompletionFunc {
+func complete(list func(context.Context, *client.Client) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(a) > 0 || fromEnv(cmd) != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		cmd.SetContext(context.WithoutCancel(cmd.Context()))
 		var words []string
-		withAdmin(cmd, func(ctx context.Context, adm ops.Admin) (err error) {
+		withServer(cmd, func(ctx context.Context, adm *client.Client) (err error) {
 			words, err = list(ctx, adm)
 			return err
 		})

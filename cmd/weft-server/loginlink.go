@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
-	"weft/coord/ops"
+	"weft/coord/webapi/client"
 )
 
 func loginLinkCmd() *cobra.Command {
@@ -22,7 +22,7 @@ standard error, for who sits elsewhere.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				link, err := a.LoginLink(ctx, user)
 				if err != nil {
 					return err

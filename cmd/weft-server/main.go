@@ -4,9 +4,9 @@
 //	main.go   the root command, flags from the environment, errors, exit codes
 //	print.go  --json and tables
 //
-// The verbs other than serve speak to the running server through a socket in
-// the data directory, or open the directory themselves when none runs
-// (package coord, admin.go). Data goes to stdout, everything else to stderr.
+// The verbs other than serve speak the server's API (package coord/webapi): to the
+// running server through a socket in the data directory, or in this process, on the
+// directory itself, when none runs. Data goes to stdout, everything else to stderr.
 // Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 130 interrupted.
 package main
 
@@ -27,7 +27,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
-	"weft/overlay/api"
+	"weft/coord/webapi/client"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -58,13 +58,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func exitCode(err error) int {
 	var usage usageError
-	var refused *api.Error
 	switch {
 	case errors.As(err, &usage):
 		return 2
-	case errors.Is(err, ops.ErrNotFound), errors.As(err, &refused) && refused.Code == api.CodeNotFound:
+	case errors.Is(err, ops.ErrNotFound):
 		return 5
-	case errors.Is(err, ops.ErrInvalid), errors.As(err, &refused) && refused.Code == api.CodeBadRequest:
+	case errors.Is(err, ops.ErrInvalid):
 		return 2
 	}
 	return 1
@@ -105,7 +104,7 @@ other, and has a web console.
 	cli.VersionFlag(root, func(cmd *cobra.Command) error { return printVersion(cmd, false) })
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), dnsCmd(), loginLinkCmd(), auditCmd(), backupCmd(), restoreCmd(), versionCmd())
+	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), loginLinkCmd(), auditCmd(), backupCmd(), restoreCmd(), versionCmd())
 	return root
 }
 
@@ -196,14 +195,14 @@ func dataDir(cmd *cobra.Command) (string, error) {
 	return dir, err
 }
 
-// withAdmin runs f against the running server, or the data directory itself.
-func withAdmin(cmd *cobra.Command, f func(ctx context.Context, a ops.Admin) error) error {
+// withServer runs f against the running server, or the data directory itself.
+func withServer(cmd *cobra.Command, f func(ctx context.Context, a *client.Client) error) error {
 	data, err := dataDir(cmd)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	a, err := ops.OpenAdmin(cmd.Context(), ops.Options{Data: data, Software: cli.Version(), Log: log})
+	a, err := client.Open(cmd.Context(), ops.Options{Data: data, Software: cli.Version(), Log: log})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 )
 
 func relaysCmd() *cobra.Command {
@@ -24,8 +25,8 @@ func relaysListCmd() *cobra.Command {
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, func(ctx context.Context, a ops.Admin) error {
-				list, err := a.ListRelays(ctx)
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
+				list, err := a.Relays(ctx)
 				if err != nil {
 					return err
 				}
@@ -60,8 +61,8 @@ func relaysRemoveCmd() *cobra.Command {
 		Use:   "remove NAME",
 		Short: "Remove a relay, by name or id; devices move to another one",
 		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, a ops.Admin) (words []string, err error) {
-			list, err := a.ListRelays(ctx)
+		ValidArgsFunction: complete(func(ctx context.Context, a *client.Client) (words []string, err error) {
+			list, err := a.Relays(ctx)
 			for _, r := range list {
 				if !r.Builtin {
 					words = append(words, r.Name)
@@ -70,8 +71,8 @@ func relaysRemoveCmd() *cobra.Command {
 			return words, err
 		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return withAdmin(cmd, func(ctx context.Context, adm ops.Admin) error {
-				r, err := adm.RemoveRelay(ctx, a[0])
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
+				r, err := adm.DeleteRelay(ctx, a[0])
 				if err != nil {
 					return err
 				}

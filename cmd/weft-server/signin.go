@@ -11,7 +11,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/coord"
 	"weft/coord/ca"
-	"weft/coord/ops"
+	"weft/coord/webapi/client"
 )
 
 // signIn is a sign-in link, which works once, in the forms that people need.
@@ -55,8 +55,8 @@ func onlyHere(host string) bool {
 }
 
 // signInOf makes a signIn of a link that a server, running or not, has made.
-func signInOf(ctx context.Context, a ops.Admin, data, link string) (signIn, error) {
-	list, err := a.ListRelays(ctx)
+func signInOf(ctx context.Context, a *client.Client, data, link string) (signIn, error) {
+	list, err := a.Relays(ctx)
 	if err != nil {
 		return signIn{}, err
 	}

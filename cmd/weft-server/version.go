@@ -11,6 +11,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
+	"weft/coord/webapi/client"
 )
 
 func versionCmd() *cobra.Command {
@@ -57,12 +58,12 @@ func runningVersion(cmd *cobra.Command) string {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
 	defer cancel()
-	a, err := ops.OpenAdmin(ctx, ops.Options{Data: data, Software: cli.Version()})
+	a, err := client.Open(ctx, ops.Options{Data: data, Software: cli.Version()})
 	if err != nil {
 		return ""
 	}
 	defer a.Close()
-	list, err := a.ListRelays(ctx)
+	list, err := a.Relays(ctx)
 	for _, r := range list {
 		if r.Builtin && err == nil {
 			return r.Version

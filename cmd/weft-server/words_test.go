@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"weft/coord/store"
 
 	"weft/cmd/internal/cli/clitest"
 	"weft/coord/ops"
+	"weft/coord/store"
 )
 
 // TestWordsOfMistakes: every mistake is one line in words of the command line.
@@ -29,6 +29,7 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"devcies", 2, `did you mean devices?`},
 		{"devices lst", 2, `unknown command "lst" for "weft-server devices"; did you mean list? see: weft-server devices --help`},
 		{"dns", 2, "say what to do: aliases, "},
+		{"keys show nosuch", 5, `key "nosuch": not found`},
 		{"keys revoke nosuch", 5, `key "nosuch": not found`},
 		{"keys create --expires x", 2, `--expires "x": want a time such as`},
 		{"keys create --reusable=x", 2, `--reusable "x": want true or false; see: weft-server keys create --help`},
@@ -37,6 +38,9 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"devices show nosuch", 5, `device "nosuch": not found`},
 		{"relays remove nosuch", 5, `relay "nosuch": not found`},
 		{"login-link --user nosuch", 5, `user "nosuch": not found`},
+		{"policy apply " + data + "/none", 1, "read the policy " + data + "/none: no such file"},
+		{"policy check /dev/null", 2, "there is nothing in it"},
+		{"policy check words_test.go", 2, "parse policy: line 1: this is not JSON"},
 		{"audit list --since x", 2, `--since "x": want how long ago, such as 24h or 7d`},
 		{"audit list --until 2026-13-01", 2, `--until "2026-13-01": want how long ago`},
 		{"audit list --limit -1", 2, "--limit -1: want 0"},
@@ -118,10 +122,14 @@ func TestVersionFlag(t *testing.T) {
 
 func TestDeviceFilter(t *testing.T) {
 	seen := time.Now()
+	addr := netip.MustParseAddr
 	list := []ops.Device{
-		{Node: store.Node{Name: "kitchen-pi", Hostname: "raspberrypi", IPv4: netip.MustParseAddr("100.64.0.1"), User: "alice", Tags: []string{"device", "pi"}, Software: "1.2.0"}, FQDN: "kitchen-pi.weft.internal", Title: "kitchen-pi", Online: true},
-		{Node: store.Node{Name: "xn--kche-0ra", IPv4: netip.MustParseAddr("100.64.0.2"), User: "bob", Tags: []string{"sensor"}, Software: "1.10.0"}, FQDN: "xn--kche-0ra.weft.internal", Title: "küche", LastSeen: &seen},
-		{Node: store.Node{Name: "laptop", IPv4: netip.MustParseAddr("100.64.0.12"), User: "bob", Software: "dev-0123"}, FQDN: "laptop.weft.internal", Title: "laptop", Online: true, Aliases: []ops.AliasInfo{{Name: "old-mac"}}},
+		{Node: store.Node{Name: "kitchen-pi", Hostname: "raspberrypi", IPv4: addr("100.64.0.1"), User: "alice", Tags: []string{"device", "pi"}, Software: "1.2.0"},
+			FQDN: "kitchen-pi.weft.internal", Title: "kitchen-pi", Online: true},
+		{Node: store.Node{Name: "xn--kche-0ra", IPv4: addr("100.64.0.2"), User: "bob", Tags: []string{"sensor"}, Software: "1.10.0"},
+			FQDN: "xn--kche-0ra.weft.internal", Title: "küche", LastSeen: &seen},
+		{Node: store.Node{Name: "laptop", IPv4: addr("100.64.0.12"), User: "bob", Software: "dev-0123"},
+			FQDN: "laptop.weft.internal", Title: "laptop", Online: true, Aliases: []ops.AliasInfo{{Name: "old-mac"}}},
 	}
 	for _, c := range []struct {
 		w    deviceFilter

@@ -33,7 +33,6 @@
 //	device_edit.go  several changes of a device in one, if it is still as it was seen
 //	overview.go   relays, names, revocations: for who may see them
 //	decode.go     reading JSON that others sent
-//	admin.go      the socket for the verbs of weft-server
 //	backend.go    what the console sees; dns_console.go its DNS page
 //
 // The database is the truth. Memory changes only after a commit, in commit

@@ -22,6 +22,7 @@ import (
 	"weft/coord"
 	"weft/coord/listen"
 	"weft/coord/ops"
+	webclient "weft/coord/webapi/client"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -434,7 +435,7 @@ func testRestoredServer(t *testing.T, late bool) {
 	}
 	stolen, pi := s.node("stolen"), s.node("pi", "device")
 	key := []byte("correct horse battery staple")
-	a, err := ops.OpenAdmin(t.Context(), ops.Options{Data: s.o.Data})
+	a, err := webclient.Open(t.Context(), ops.Options{Data: s.o.Data})
 	if err != nil {
 		t.Fatal(err)
 	}
