@@ -214,7 +214,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Backend: ops.NewBackend(s.Service), Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
+	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
 	if s.acme != nil {

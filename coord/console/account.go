@@ -4,6 +4,9 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strings"
+
+	"weft/coord/ops"
+	"weft/coord/store"
 )
 
 type sessionView struct {
@@ -24,19 +27,19 @@ type accountView struct {
 func (c *Console) account(v *visit) error { return c.accountPage(v, http.StatusOK, "") }
 
 func (c *Console) accountPage(v *visit, status int, problem string) error {
-	list, err := c.backend.Sessions(v.ctx(), v.user.ID)
+	list, err := c.ops.Sessions(v.ctx(), v.actor)
 	if err != nil {
 		return err
 	}
-	view := accountView{Problem: problem, URLs: cleanAll(c.backend.Network(v.ctx()).ServerURLs)}
+	view := accountView{Problem: problem, URLs: cleanAll(c.ops.Network().URLs)}
 	now := c.now()
 	for _, s := range list {
 		if !c.live(s, now) || len(view.Sessions) == 100 {
 			continue
 		}
 		sv := sessionView{
-			ID: sessionName(s.ID), Agent: agentText(s.Agent), Addr: addrText(s.Addr),
-			Created: c.stamp(s.Created), Seen: c.stamp(s.Seen), Here: s.ID == v.session.ID,
+			ID: sessionName(s.Hash), Agent: agentText(s.Agent), Addr: clean(s.Addr),
+			Created: c.stamp(s.Created), Seen: c.stamp(s.Seen), Here: s.Hash == v.session.Hash,
 		}
 		if sv.Here {
 			view.Sessions = append([]sessionView{sv}, view.Sessions...)
@@ -47,72 +50,72 @@ func (c *Console) accountPage(v *visit, status int, problem string) error {
 	return c.render(v, status, "account", view)
 }
 
-func sessionName(id Hash) string { return hex.EncodeToString(id[:16]) }
+func sessionName(hash [32]byte) string { return hex.EncodeToString(hash[:16]) }
 
 // changePassword asks for the old one: a borrowed browser must not become the
 // owner. The attempts count as sign-ins.
 func (c *Console) changePassword(v *visit) error {
 	f := v.r.PostForm
 	old, fresh := f.Get("current"), f.Get("password")
-	account := "account " + strings.ToLower(v.user.Name)
-	if problem := checkPassword(fresh, v.user.Name); problem != "" {
+	account := "account " + strings.ToLower(v.actor.User)
+	if problem := checkPassword(fresh, v.actor.User); problem != "" {
 		return c.accountPage(v, http.StatusUnprocessableEntity, problem)
 	}
 	if wait, ok := c.logins.take("change "+account, perAccount, c.now()); !ok {
+		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "too many attempts")
 		return c.accountPage(v, http.StatusTooManyRequests, "Too many attempts. Try again in "+plural(int(wait.Seconds())+1, "second")+".")
 	}
-	_, hash, err := c.backend.Login(v.ctx(), v.user.Name)
+	u, err := c.ops.Login(v.ctx(), v.actor.User)
 	if err != nil {
 		return err
 	}
-	ok, err := c.passwordIs(v.ctx(), cut(old, maxPassword), hash)
+	ok, err := c.passwordIs(v.ctx(), cut(old, maxPassword), u.Password)
 	if err != nil {
 		return err
 	}
 	if !ok {
+		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "wrong password")
 		return c.accountPage(v, http.StatusUnprocessableEntity, "The current password is not right.")
 	}
 	c.logins.refund("change " + account)
-	if hash, err = c.hashPassword(v.ctx(), fresh); err != nil {
+	hash, err := c.hashPassword(v.ctx(), fresh)
+	if err != nil {
 		return err
 	}
-	if err := c.backend.SetPassword(v.ctx(), v.user.ID, hash, v.session.ID); err != nil {
+	token, session := c.newSession(v)
+	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.ChangePassword{Checked: u.Password, Password: hash, Session: session}); err != nil {
 		return err
 	}
-	c.endStreams(func(s *stream) bool { return s.user == v.user.ID && s.session != v.session.ID })
-	// A new token for this browser too, in case the old one had got about.
-	if err := c.startSession(v, v.user); err != nil {
-		return err
-	}
-	c.log.Info("password changed", "user", v.user.Name)
+	c.endStreams(func(s *stream) bool { return s.user == v.actor.UserID })
+	c.setCookie(v, token)
 	return v.redirect("/account?done=password")
 }
 
 func (c *Console) endSession(v *visit) error {
-	list, err := c.backend.Sessions(v.ctx(), v.user.ID)
+	list, err := c.ops.Sessions(v.ctx(), v.actor)
 	if err != nil {
 		return err
 	}
 	for _, s := range list {
-		if sessionName(s.ID) != v.r.PathValue("id") {
+		if sessionName(s.Hash) != v.r.PathValue("id") {
 			continue
 		}
-		if err := c.backend.DeleteSession(v.ctx(), v.user.ID, s.ID); err != nil {
+		if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.EndSession{Hash: s.Hash}); err != nil {
 			return err
 		}
-		c.endStreams(func(st *stream) bool { return st.session == s.ID })
-		if s.ID == v.session.ID {
+		c.endStreams(func(st *stream) bool { return st.session == s.Hash })
+		if s.Hash == v.session.Hash {
 			return v.redirect("/sign-in")
 		}
 		return v.redirect("/account?done=ended")
 	}
-	return ErrNotFound
+	return ops.ErrNotFound
 }
 
 func (c *Console) endOtherSessions(v *visit) error {
-	if err := c.backend.DeleteOtherSessions(v.ctx(), v.user.ID, v.session.ID); err != nil {
+	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.EndOtherSessions{Keep: v.session.Hash}); err != nil {
 		return err
 	}
-	c.endStreams(func(s *stream) bool { return s.user == v.user.ID && s.session != v.session.ID })
+	c.endStreams(func(s *stream) bool { return s.user == v.actor.UserID && s.session != v.session.Hash })
 	return v.redirect("/account?done=others")
 }

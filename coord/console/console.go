@@ -10,11 +10,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
 )
 
-// Config is what New needs. Only Backend is required.
+// Config is what New needs. Only Service is required.
 type Config struct {
-	Backend Backend
+	Service *ops.Service
 	Log     *slog.Logger
 	Now     func() time.Time
 
@@ -40,7 +43,7 @@ const maxForm = 16 << 10
 // Console is the handler of the public site.
 type Console struct {
 	// constant after New
-	backend      Backend
+	ops          *ops.Service
 	log          *slog.Logger
 	now          func() time.Time
 	trusted      []netip.Prefix
@@ -63,7 +66,7 @@ type Console struct {
 // New makes a Console. It starts nothing.
 func New(cfg Config) *Console {
 	c := &Console{
-		backend: cfg.Backend,
+		ops:     cfg.Service,
 		log:     cfg.Log,
 		now:     cfg.Now,
 		trusted: cfg.TrustedProxies,
@@ -142,7 +145,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, localPath(to), probe.status)
 			return
 		}
-		c.fail(v, ErrNotFound)
+		c.fail(v, ops.ErrNotFound)
 		return
 	}
 	c.mux.ServeHTTP(w, r)
@@ -178,14 +181,14 @@ type visit struct {
 	*Console
 	w       http.ResponseWriter
 	r       *http.Request
-	session Session // zero on public pages
-	user    User
+	session store.Session // zero on public pages, as the actor is
+	actor   ops.Actor
 }
 
 // ctx is the request's context.
 func (v *visit) ctx() context.Context {
 	if v.r.Header.Get(passiveHeader) != "" {
-		return Passive(v.r.Context())
+		return ops.Passive(v.r.Context())
 	}
 	return v.r.Context()
 }
@@ -255,6 +258,7 @@ var (
 	errTooLarge    = &pageError{http.StatusRequestEntityTooLarge, "Too large", "That is more than this page accepts."}
 	errBusy        = &pageError{http.StatusServiceUnavailable, "Busy", "The server has too much to do at the moment. Try again in a few seconds."}
 	errDiskFull    = &pageError{http.StatusServiceUnavailable, "The disk is full", "Nothing was changed. Make room on the file system of the server's data directory and try again; devices go on meanwhile."}
+	errForbidden   = &pageError{http.StatusForbidden, "Not allowed", "This is for others in this network to see or to do. Nothing was changed."}
 	errNotFound    = &pageError{http.StatusNotFound, "Nothing here", "This page does not exist, or what it showed was deleted."}
 	errInternal    = &pageError{http.StatusInternalServerError, "Something went wrong", "The server could not do this. Its log says why."}
 )
@@ -268,9 +272,11 @@ func (c *Console) fail(v *visit, err error) {
 	pe, ok := errors.AsType[*pageError](err)
 	switch {
 	case ok:
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ops.ErrNotFound):
 		pe = errNotFound
-	case errors.Is(err, ErrDiskFull):
+	case errors.Is(err, ops.ErrForbidden):
+		pe = errForbidden
+	case errors.Is(err, store.ErrDiskFull):
 		pe = errDiskFull
 	default:
 		c.log.Error("console request failed", "path", v.r.URL.Path, "err", err)

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,30 +17,50 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"weft/coord/audit"
 	"weft/coord/console"
 	"weft/coord/console/consoletest"
+	"weft/coord/ops"
 )
 
 const password = "correct horse battery"
 
-// site is a console with its fake, its clock and its log.
+// site is a console with its network, its clock and its log.
 type site struct {
 	t       *testing.T
-	fake    *consoletest.Backend
+	net     *consoletest.Network
 	console *console.Console
 	server  *httptest.Server
 	log     *syncBuffer
 
-	mu  sync.Mutex
-	now time.Time
+	mu    sync.Mutex
+	now   time.Time
+	serve http.Handler // what the server serves
+}
+
+// use has the server serve another console.
+func (s *site) use(c *console.Console) {
+	s.t.Cleanup(c.Close)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.console, s.serve = c, c
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	h := s.serve
+	s.mu.Unlock()
+	h.ServeHTTP(w, r)
 }
 
 type syncBuffer struct {
@@ -72,22 +94,57 @@ func (s *site) advance(d time.Duration) {
 
 func newSite(t *testing.T, options ...func(*console.Config)) *site {
 	t.Helper()
-	s := &site{t: t, fake: consoletest.New(), log: &syncBuffer{}, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
-	s.fake.Now = s.Now
-	cfg := console.Config{
-		Backend: s.fake, Now: s.Now, Heartbeat: 20 * time.Millisecond,
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
+	return newSiteWith(t, consoletest.Options{}, options...)
+}
+
+func newSiteWith(t *testing.T, o consoletest.Options, options ...func(*console.Config)) *site {
+	t.Helper()
+	s := &site{t: t, log: &syncBuffer{}, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
+	o.Now, o.Log = s.Now, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.net = consoletest.New(t, o)
+	cfg := console.Config{Service: s.net.Service, Now: s.Now, Heartbeat: 20 * time.Millisecond, Log: o.Log}
 	for _, o := range options {
 		o(&cfg)
 	}
-	s.console = console.New(cfg)
-	s.server = httptest.NewServer(s.console)
-	t.Cleanup(func() {
-		s.console.Close()
-		s.server.Close()
-	})
+	s.server = httptest.NewServer(s)
+	t.Cleanup(s.server.Close)
+	s.use(console.New(cfg))
 	return s
+}
+
+// household is a small network.
+func (s *site) household() map[string]*consoletest.Device {
+	s.t.Helper()
+	devices := map[string]*consoletest.Device{}
+	for _, d := range []struct {
+		name, os string
+		tags     []string
+		online   bool
+	}{
+		{"kitchen-pi", "linux/arm64", []string{"device"}, true},
+		{"garage-door", "linux/arm", []string{"device", "sensor"}, true},
+		{"greenhouse", "linux/mipsle", []string{"device", "sensor"}, false},
+		{"nas", "linux/amd64", []string{"device"}, true},
+		{"anna-laptop", "darwin/arm64", nil, true},
+		{"workbench", "windows/amd64", nil, false},
+		{"weather-station", "linux/arm", []string{"device", "sensor"}, false},
+	} {
+		devices[d.name] = s.net.Add(d.name, d.os, d.tags...)
+		if d.online {
+			devices[d.name].Connect()
+		}
+	}
+	return devices
+}
+
+// token finds the token on a page that shows how to join.
+func (a answer) token(t *testing.T) string {
+	t.Helper()
+	token := regexp.MustCompile(`weft1[0-9A-Za-z_-]{40,}`).FindString(a.body)
+	if token == "" {
+		t.Fatalf("no token in\n%s", a.body)
+	}
+	return token
 }
 
 // browser is a client with cookies that does not follow redirects.
@@ -171,14 +228,16 @@ func (a answer) want(t *testing.T, status int, contains ...string) answer {
 }
 
 // enter signs in with a one-time link and sets the password.
-func (b *browser) enter() *browser {
+func (b *browser) enter() *browser { b.t.Helper(); return b.enterAs("admin") }
+
+func (b *browser) enterAs(user string) *browser {
 	b.t.Helper()
-	link := b.fake.NewLink()
+	link := b.net.Link(user)
 	u, err := url.Parse(link)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.get(link).want(b.t, 200, "Choose a password", `value="owner"`)
+	b.get(link).want(b.t, 200, "Choose a password", `value="`+user+`"`)
 	b.post("/welcome", "link", u.Query().Get("link"), "password", password).want(b.t, 303)
 	return b
 }
@@ -186,7 +245,7 @@ func (b *browser) enter() *browser {
 // signIn signs in with the password.
 func (b *browser) signIn() *browser {
 	b.t.Helper()
-	a := b.post("/sign-in", "name", "owner", "password", password).want(b.t, 303)
+	a := b.post("/sign-in", "name", "admin", "password", password).want(b.t, 303)
 	if got := a.Header.Get("Location"); got != "/devices" {
 		b.t.Fatalf("location %q", got)
 	}
@@ -214,10 +273,10 @@ func TestFirstRun(t *testing.T) {
 	b.get("/add/device").want(t, 200)
 	a := b.post("/keys", "kind", "device", "tags", "device", "life", "24h", "note", "kitchen").want(t, 303)
 	at := a.Header.Get("Location")
-	id := strings.Split(at, "/")[2]
-	token := s.fake.Token(id)
-	b.get(at).want(t, 200, "weft run --token "+token, "<svg", "Waiting for the device")
-	d, err := s.fake.Join(token, "kitchen-pi", "linux/arm64")
+	page := b.get(at).want(t, 200, "<svg", "Waiting for the device")
+	token := page.token(t)
+	page.want(t, 200, "weft run --token "+token)
+	d, err := s.net.Join(token, "kitchen-pi", "linux/arm64")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,47 +284,47 @@ func TestFirstRun(t *testing.T) {
 	if strings.Contains(joined.body, token) {
 		t.Error("a used token is still shown")
 	}
-	s.fake.SetOnline(d.ID, true)
-	b.get(at).want(t, 200, `hx-post="/devices/`+d.ID+`/test"`)
-	req := b.request("POST", "/devices/"+d.ID+"/test", url.Values{})
+	d.Connect()
+	test := "/devices/" + d.ID.String() + "/test"
+	b.get(at).want(t, 200, `hx-post="`+test+`"`)
+	req := b.request("POST", test, url.Values{})
 	req.Header.Set("HX-Request", "true")
-	part := b.do(req).want(t, 200, "8.4 ms", "relay")
+	part := b.do(req).want(t, 200, " ms</b>", "relay")
 	if strings.Contains(part.body, "<html") {
 		t.Error("htmx got a whole page")
 	}
-	b.post("/devices/"+d.ID+"/test").want(t, 200, "8.4 ms", "<html")
-	s.fake.SetOnline(d.ID, false)
-	b.post("/devices/"+d.ID+"/test").want(t, 200, "no connection to a relay")
+	b.post(test).want(t, 200, " ms</b>", "<html")
+	d.Disconnect()
+	b.post(test).want(t, 200, "no connection to a relay")
 
 	// A laptop is untagged and joins with "weft up".
 	a = b.post("/keys", "kind", "laptop", "life", "1h", "tags", "ignored").want(t, 303)
-	id = strings.Split(a.Header.Get("Location"), "/")[2]
-	if k, _ := s.fake.Key(context.Background(), "u1", id); len(k.Tags) != 0 || k.Reusable || k.Expires.Sub(k.Created) != time.Hour {
-		t.Errorf("laptop key %+v", k)
+	id := strings.Split(a.Header.Get("Location"), "/")[2]
+	if k, err := s.net.Key(t.Context(), ops.Root(), id); err != nil || len(k.Tags) != 0 || k.Reusable || k.Expires.Sub(k.Created) != time.Hour {
+		t.Errorf("laptop key %+v, %v", k, err)
 	}
-	b.get(a.Header.Get("Location")).want(t, 200, "weft up "+s.fake.Token(id))
+	page = b.get(a.Header.Get("Location"))
+	page.want(t, 200, "weft up "+page.token(t))
 }
 
 func TestRenameAndDelete(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	s.fake.Sample()
-	list, _ := s.fake.Devices(context.Background(), "u1", console.DeviceQuery{Text: "kitchen-pi", Limit: 1})
-	d := list.Devices[0]
-	at := "/devices/" + d.ID
-	b.get(at).want(t, 200, "weft ssh kitchen-pi", "100.64.0.7", "fd3c:91f0:22aa::7")
+	d := s.household()["kitchen-pi"].Show()
+	at := "/devices/" + d.ID.String()
+	b.get(at).want(t, 200, "weft ssh kitchen-pi", d.IPv4.String(), d.IPv6.String())
 
-	for _, bad := range []string{"", "-x", "x-", "a b", "a/b", "../x", "a\"\nProxyCommand x", "<script>", strings.Repeat("x", 64), "ki\u202etchen", "épi"} {
+	for _, bad := range []string{"", "-x", "x-", "a b", "a/b", "../x", "a\"\nProxyCommand x", "<script>", strings.Repeat("x", 64), "ki\u202etchen", "1234", "xn--épi"} {
 		b.post(at+"/rename", "name", bad).want(t, 422, "A name has")
 	}
 	b.post(at+"/rename", "name", "nas").want(t, 422, "Another device has this name")
 	b.post(at+"/rename", "name", " Larder-Pi ").want(t, 303)
 	b.get(at+"?done=renamed").want(t, 200, "larder-pi.weft.internal", "Renamed")
 
-	before := s.fake.State()
+	before := s.net.State()
 	b.post(at+"/delete", "name", "").want(t, 422, "not its name")
 	b.post(at+"/delete", "name", "kitchen-pi").want(t, 422, "not its name")
-	if s.fake.State() != before {
+	if s.net.State() != before {
 		t.Error("a refused delete changed something")
 	}
 	b.post(at+"/delete", "name", "larder-pi").want(t, 303)
@@ -276,35 +335,32 @@ func TestRenameAndDelete(t *testing.T) {
 func TestReplaceDevice(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	s.fake.Sample()
-	old, _ := s.fake.DeviceNamed(t.Context(), "u1", "kitchen-pi")
-	fresh := console.Device{ID: fmt.Sprintf("%032x", 0xfe), Name: "kitchen-pi-1", Hostname: "kitchen-pi"}
-	s.fake.Put(console.EventJoined, fresh)
-	at := "/devices/" + fresh.ID
+	old, fresh := s.household()["kitchen-pi"], s.net.Add("kitchen-pi", "linux/arm64", "device")
+	at := "/devices/" + fresh.ID.String()
 	b.get(at).want(t, 200, `id="old" name="old" value="kitchen-pi"`)
-	if page := b.get("/devices/"+old.ID).want(t, 200); strings.Contains(page.body, `value="kitchen-pi-1"`) {
+	if page := b.get("/devices/"+old.ID.String()).want(t, 200); strings.Contains(page.body, `value="kitchen-pi-1"`) {
 		t.Error("the old device offers to replace the new one")
 	}
-	before := s.fake.State()
+	before := s.net.State()
 	for typed, says := range map[string]string{"": "Name the device", "nobody": "No device has", "../x": "No device has", "kitchen-pi-1": "this device itself", "<b>x": "&lt;b&gt;x"} {
 		b.get(at+"/replace?old="+url.QueryEscape(typed)).want(t, 422, says)
 	}
-	b.get(at+"/replace?old=Kitchen-Pi").want(t, 200, "Replace <bdi>kitchen-pi</bdi>?", `name="old" value="`+old.ID+`"`, "online: whoever uses it", "It keeps its addresses")
+	b.get(at+"/replace?old=Kitchen-Pi").want(t, 200, "Replace <bdi>kitchen-pi</bdi>?", `name="old" value="`+old.ID.String()+`"`, "online: whoever uses it", "It keeps its addresses")
 	b.post(at+"/replace").want(t, 400)
-	b.post(at+"/replace", "old", fresh.ID).want(t, 400)
+	b.post(at+"/replace", "old", fresh.ID.String()).want(t, 400)
 	b.post(at+"/replace", "old", "nothing").want(t, 404)
-	if s.fake.State() != before {
+	if s.net.State() != before {
 		t.Error("asking changed something")
 	}
-	b.post(at+"/replace", "old", old.ID).want(t, 303)
+	b.post(at+"/replace", "old", old.ID.String()).want(t, 303)
 	b.get(at+"?done=replaced").want(t, 200, "kitchen-pi.weft.internal", "Replaced.")
-	b.get("/devices/"+old.ID).want(t, 404)
+	b.get("/devices/"+old.ID.String()).want(t, 404)
 }
 
 func TestDeviceList(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	s.fake.Sample()
+	s.household()
 	all := b.get("/devices").want(t, 200, "kitchen-pi", "workbench")
 	if n := strings.Count(all.body, `<tr role="row" id=`); n != 7 {
 		t.Errorf("%d rows", n)
@@ -318,9 +374,11 @@ func TestDeviceList(t *testing.T) {
 	}
 	b.get("/devices?q=%3Cb%3Enothing").want(t, 200, "Nothing matches", "&lt;b&gt;nothing")
 	b.get("/devices?from=99999999999999999999&state=x").want(t, 200, "kitchen-pi")
+	var units []string
 	for i := range 120 {
-		s.fake.Put(console.EventJoined, console.Device{ID: fmt.Sprintf("%032x", 0xcc00+i), Name: fmt.Sprintf("unit-%03d", i)})
+		units = append(units, fmt.Sprintf("unit-%03d", i))
 	}
+	s.net.AddMany(units, "linux/arm", "device")
 	b.get("/devices?q=unit").want(t, 200, "1–50 of 120 devices", `href="/devices?from=50&amp;q=unit" rel="next"`)
 	b.get("/devices?q=unit&from=100").want(t, 200, "101–120 of 120 devices", `rel="prev"`)
 }
@@ -329,7 +387,9 @@ func TestDeviceList(t *testing.T) {
 func TestCertificateIsLate(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	d := console.Device{ID: strings.Repeat("d1", 16), Name: "pi", FQDN: "pi.weft.internal", Online: true}
+	d := s.net.Add("pi", "linux/arm64", "device")
+	d.Connect()
+	at, joined := "/devices/"+d.ID.String(), s.Now()
 	for _, c := range []struct {
 		left      time.Duration
 		row, page string
@@ -338,48 +398,62 @@ func TestCertificateIsLate(t *testing.T) {
 		{20 * 24 * time.Hour, "certificate ends", "weft doctor"},
 		{-time.Hour, "certificate ended", "weft doctor"},
 	} {
-		d.Expires = s.Now().Add(c.left)
-		d.Issued = d.Expires.Add(-90 * 24 * time.Hour)
-		s.fake.Put(console.EventJoined, d)
+		s.advance(joined.Add(90*24*time.Hour - c.left).Sub(s.Now()))
+		b.signIn()
 		page := b.get("/devices").want(t, 200, c.row)
 		if c.row == "" && strings.Contains(page.body, "certificate") {
 			t.Errorf("%s: the list speaks of the certificate", c.left)
 		}
-		b.get("/devices/"+d.ID).want(t, 200, c.page)
+		b.get(at).want(t, 200, c.page)
 	}
-	d.Expires = s.Now().Add(2 * 24 * time.Hour) // one of three days
-	d.Issued = d.Expires.Add(-3 * 24 * time.Hour)
-	s.fake.Put(console.EventJoined, d)
-	if page := b.get("/devices").want(t, 200); strings.Contains(page.body, "certificate") {
+	// One of three days.
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.DeleteDevice{ID: d.ID}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.CreateKey{Ephemeral: true, Tags: []string{"device"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = s.net.Join(made.Token, "box", "linux/arm64"); err != nil {
+		t.Fatal(err)
+	}
+	s.advance(24 * time.Hour)
+	if page := b.get("/devices").want(t, 200, "box"); strings.Contains(page.body, "certificate") {
 		t.Error("a short certificate is taken for one that was not renewed")
 	}
-	b.get("/devices/"+d.ID).want(t, 200, "It is renewed by itself")
+	b.get("/devices/"+d.ID.String()).want(t, 200, "It is renewed by itself")
 }
 
-// The list of devices says when the revocation list is full, and a device's page
-// when it was renamed too often.
-func TestRevocationListAndRenames(t *testing.T) {
-	s := newSite(t)
-	b := s.browser().enter()
-	d := console.Device{ID: strings.Repeat("d1", 16), Name: "pi", FQDN: "pi.weft.internal"}
-	s.fake.Put(console.EventJoined, d)
+// The list of devices says when the revocation list is full.
+func TestRevocationList(t *testing.T) {
 	for _, c := range []struct {
 		full, left int
 		want       string
 	}{{49, 0, ""}, {50, 0, "The revocation list is 50 % full."}, {99, 3, "3 deleted certificates found no room"}} {
-		s.fake.Revocations, s.fake.NotListed = c.full, c.left
-		if page := b.get("/devices").want(t, 200, c.want); c.want == "" && strings.Contains(page.body, "revocation") {
-			t.Errorf("%d %%: the list speaks of it", c.full)
+		text := console.RevocationsText(ops.Revocations{Bytes: c.full * 10, Max: 1000, Left: c.left})
+		if c.want == "" && text != "" || !strings.Contains(text, c.want) {
+			t.Errorf("%d %%: %q, want %q", c.full, text, c.want)
 		}
 	}
-	s.fake.Err = func(method string) error {
-		if method == "RenameDevice" || method == "ReplaceDevice" {
-			return &console.Problem{Kind: console.ErrInvalid, Text: "pi was renamed too often; try again tomorrow"}
-		}
-		return nil
+}
+
+// A device's page says when it was renamed too often.
+func TestRenamedTooOften(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	d, old := s.net.Add("pi", "linux/arm64", "device"), s.net.Add("old", "linux/arm64", "device")
+	at := "/devices/" + d.ID.String()
+	for i := range 20 {
+		b.post(at+"/rename", "name", []string{"hall", "door"}[i%2]).want(t, 303)
 	}
-	b.post("/devices/"+d.ID+"/rename", "name", "door").want(t, 422, "Pi was renamed too often; try again tomorrow")
-	b.post("/devices/"+d.ID+"/replace", "old", strings.Repeat("d2", 16)).want(t, 422, "Pi was renamed too often; try again tomorrow")
+	before := s.net.State()
+	b.post(at+"/rename", "name", "hall").want(t, 422, "Door was renamed 20 times within a day, which is as often as it can be; try again after")
+	b.post(at+"/replace", "old", old.ID.String()).want(t, 422, "Door was renamed 20 times within a day")
+	if s.net.State() != before {
+		t.Error("what was refused changed something")
+	}
+	s.advance(25 * time.Hour)
+	b.post(at+"/rename", "name", "hall").want(t, 303)
 }
 
 // TestRoutes tries every route as everybody. A route that is
@@ -400,7 +474,7 @@ func TestRoutes(t *testing.T) {
 		"GET /devices/{id}":                 {401, 404},
 		"POST /devices/{id}/rename":         {401, 404},
 		"GET /devices/{id}/replace":         {401, 404},
-		"POST /devices/{id}/replace":        {401, 400},
+		"POST /devices/{id}/replace":        {401, 404},
 		"POST /devices/{id}/delete":         {401, 404},
 		"POST /devices/{id}/test":           {401, 404},
 		"POST /devices/{id}/dns":            {401, 400},
@@ -412,7 +486,7 @@ func TestRoutes(t *testing.T) {
 		"POST /dns/routes/remove":           {401, 422},
 		"POST /dns/nameservers":             {401, 303},
 		"POST /dns/search":                  {401, 303},
-		"POST /dns/options":                 {401, 303},
+		"POST /dns/options":                 {401, 422},
 		"POST /dns/aliases/remove":          {401, 422},
 		"GET /add/device":                   {401, 200},
 		"GET /add/laptop":                   {401, 200},
@@ -431,66 +505,68 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("route %q is not in the table of this test", pattern)
 		}
 	}
-	for _, pattern := range slices.Sorted(maps.Keys(table)) {
+	for pattern, w := range table {
 		needsSession, ok := console.Routes()[pattern]
 		if !ok {
 			t.Errorf("no route %q", pattern)
-			continue
 		}
-		w := table[pattern]
 		if needsSession != (w.none == 401) {
 			t.Errorf("%s: needs a session: %v", pattern, needsSession)
 		}
-		t.Run(pattern, func(t *testing.T) {
-			method, path, _ := strings.Cut(pattern, " ")
-			path = strings.NewReplacer("{id}", "0123456789abcdef", "{file}", "style.css", "{$}", "").Replace(path)
-			for _, who := range []string{"none", "forged", "signed in", "ended", "idle", "old"} {
-				s := newSite(t)
-				b := s.browser()
-				status := w.none
-				switch who {
-				case "none":
-				case "forged":
-					u, _ := url.Parse(s.server.URL)
-					b.Jar.SetCookies(u, []*http.Cookie{{Name: "weft-" + u.Port(), Value: console.NewToken()}})
-				case "signed in":
-					b.enter()
-					status = w.signedIn
-				case "ended":
-					b.enter()
-					s.fake.DropSessions()
-				case "idle":
-					b.enter()
-					s.advance(8 * 24 * time.Hour)
-				case "old":
-					b.enter()
-					for range 6 {
-						s.advance(6 * 24 * time.Hour)
-						if s.Now().Day() < 20 {
-							b.get("/devices")
-						}
-					}
+	}
+	for who, enter := range map[string]func(*site, *browser){
+		"none": func(*site, *browser) {},
+		"forged": func(s *site, b *browser) {
+			u, _ := url.Parse(s.server.URL)
+			b.Jar.SetCookies(u, []*http.Cookie{{Name: "weft-" + u.Port(), Value: ops.NewToken()}})
+		},
+		"signed in": func(s *site, b *browser) { b.signIn() },
+		"ended": func(s *site, b *browser) {
+			b.signIn()
+			s.net.EndSessions("admin")
+		},
+		"idle": func(s *site, b *browser) {
+			b.signIn()
+			s.advance(8 * 24 * time.Hour)
+		},
+		"old": func(s *site, b *browser) {
+			b.signIn()
+			for range 5 {
+				b.get("/devices").want(t, 200) // it is not idle
+				s.advance(6 * 24 * time.Hour)
+			}
+		},
+	} {
+		t.Run(who, func(t *testing.T) {
+			s := newSite(t)
+			s.browser().enter()
+			for _, pattern := range slices.Sorted(maps.Keys(table)) {
+				b, status := s.browser(), table[pattern].none
+				if who == "signed in" {
+					status = table[pattern].signedIn
 				}
-				before := s.fake.State()
+				enter(s, b)
+				before := s.net.State()
+				method, path, _ := strings.Cut(pattern, " ")
+				path = strings.NewReplacer("{id}", "0123456789abcdef", "{file}", "style.css", "{$}", "").Replace(path)
 				var f url.Values
 				if method == "POST" {
 					f = url.Values{}
 				}
-				req := b.request(method, path, f)
 				ctx, cancel := context.WithCancel(context.Background())
-				res, err := b.Client.Do(req.WithContext(ctx))
+				res, err := b.Client.Do(b.request(method, path, f).WithContext(ctx))
 				if err != nil {
 					cancel()
 					t.Fatal(err)
 				}
 				if res.StatusCode != status {
-					t.Errorf("%s: status %d, want %d", who, res.StatusCode, status)
+					t.Errorf("%s: status %d, want %d", pattern, res.StatusCode, status)
 				}
 				checkHeaders(t, res)
 				cancel()
 				res.Body.Close()
-				if after := s.fake.State(); status == 401 && after != before && who != "idle" && who != "old" {
-					t.Errorf("%s: state changed:\n%s\n---\n%s", who, before, after)
+				if after := s.net.State(); status == 401 && after != before && who != "idle" && who != "old" {
+					t.Errorf("%s: state changed:\n%s\n---\n%s", pattern, before, after)
 				}
 			}
 		})
@@ -526,22 +602,24 @@ func checkHeaders(t *testing.T, res *http.Response) {
 func TestCrossSite(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	s.fake.Sample()
-	list, _ := s.fake.Devices(context.Background(), "u1", console.DeviceQuery{Limit: 1})
-	id := list.Devices[0].ID
-	s.fake.PutKey(console.Key{ID: "k1", Expires: s.Now().Add(time.Hour)})
+	device := s.net.Add("kitchen-pi", "linux/arm64", "device")
+	id := device.ID.String()
+	keys, err := s.net.Keys(t.Context(), ops.Root(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	forms := map[string]url.Values{
 		"POST /devices/{id}/rename":         form("name", "taken-over"),
-		"POST /devices/{id}/delete":         form("name", list.Devices[0].Name),
+		"POST /devices/{id}/delete":         form("name", device.Name),
 		"POST /keys":                        form("kind", "device", "tags", "device", "life", "1h"),
 		"POST /keys/{id}/revoke":            {},
 		"POST /account/password":            form("current", password, "password", "another good one"),
 		"POST /account/sessions/end-others": {},
-		"POST /sign-in":                     form("name", "owner", "password", password),
+		"POST /sign-in":                     form("name", "admin", "password", password),
 		"POST /sign-out":                    {},
 	}
 	s.browser().signIn()
-	before := s.fake.State()
+	before := s.net.State()
 	for pattern := range console.Routes() {
 		method, path, _ := strings.Cut(pattern, " ")
 		if method != "POST" {
@@ -549,7 +627,7 @@ func TestCrossSite(t *testing.T) {
 		}
 		one := id
 		if strings.HasPrefix(path, "/keys/") {
-			one = "k1"
+			one = keys[0].ID
 		}
 		path = strings.ReplaceAll(path, "{id}", one)
 		f := forms[pattern]
@@ -581,7 +659,7 @@ func TestCrossSite(t *testing.T) {
 			if a.StatusCode != 403 && a.StatusCode != 405 && a.StatusCode != 415 {
 				t.Errorf("%s %s with %s: status %d", method, path, name, a.StatusCode)
 			}
-			if after := s.fake.State(); after != before {
+			if after := s.net.State(); after != before {
 				t.Fatalf("%s %s with %s changed something", method, path, name)
 			}
 		}
@@ -594,7 +672,7 @@ func TestCookies(t *testing.T) {
 	b := s.browser().enter()
 	first := b.cookie().Value
 
-	set := b.post("/sign-in", "name", "owner", "password", password).want(t, 303).Response.Cookies()
+	set := b.post("/sign-in", "name", "admin", "password", password).want(t, 303).Response.Cookies()
 	if len(set) != 1 {
 		t.Fatalf("cookies %v", set)
 	}
@@ -605,12 +683,12 @@ func TestCookies(t *testing.T) {
 	if !c.HttpOnly || c.Path != "/" || c.Domain != "" || c.SameSite != http.SameSiteLaxMode || !strings.HasPrefix(c.Name, "weft-") {
 		t.Errorf("cookie %v", c)
 	}
-	if s.fake.SessionCount() != 1 {
-		t.Errorf("%d sessions; the old one should have ended", s.fake.SessionCount())
+	if n := len(s.net.SessionsOf("admin")); n != 1 {
+		t.Errorf("%d sessions; the old one should have ended", n)
 	}
 
 	// Over TLS, or what a trusted proxy says is TLS.
-	req := b.request("POST", "/sign-in", form("name", "owner", "password", password))
+	req := b.request("POST", "/sign-in", form("name", "admin", "password", password))
 	req.Header.Set("X-Forwarded-Proto", "https")
 	req.Header.Set("Origin", strings.Replace(s.server.URL, "http", "https", 1))
 	c = b.do(req).want(t, 303).Response.Cookies()[0]
@@ -627,7 +705,7 @@ func TestCookies(t *testing.T) {
 	jar, _ := cookiejar.New(nil)
 	tls.Client().Jar = jar
 	tls.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	if res, err = tls.Client().PostForm(tls.URL+"/sign-in", form("name", "owner", "password", password)); err != nil {
+	if res, err = tls.Client().PostForm(tls.URL+"/sign-in", form("name", "admin", "password", password)); err != nil {
 		t.Fatal(err)
 	}
 	res.Body.Close()
@@ -652,7 +730,7 @@ func TestCookies(t *testing.T) {
 func TestUntrustedProxy(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	req := b.request("POST", "/sign-in", form("name", "owner", "password", password))
+	req := b.request("POST", "/sign-in", form("name", "admin", "password", password))
 	req.Header.Set("X-Forwarded-Proto", "https")
 	if c := b.do(req).want(t, 303).Response.Cookies()[0]; c.Secure {
 		t.Errorf("cookie %v", c)
@@ -696,11 +774,11 @@ func TestSessionsEnd(t *testing.T) {
 		t.Errorf("this session's old token after a password change: %d", got)
 	}
 	b.get("/account").want(t, 200, "This browser")
-	s.browser().post("/sign-in", "name", "owner", "password", password).want(t, 422, "do not match")
+	s.browser().post("/sign-in", "name", "admin", "password", password).want(t, 422, "do not match")
 
 	// End one, end the others.
 	other = s.browser()
-	other.post("/sign-in", "name", "owner", "password", "another good one").want(t, 303)
+	other.post("/sign-in", "name", "admin", "password", "another good one").want(t, 303)
 	page := b.get("/account").want(t, 200, "Sign out everywhere else")
 	_, rest, _ := strings.Cut(page.body, `action="/account/sessions/`)
 	at, _, _ := strings.Cut(rest, `"`)
@@ -711,7 +789,7 @@ func TestSessionsEnd(t *testing.T) {
 	if got := replay(other.cookie().Value); got != 401 {
 		t.Errorf("ended session: %d", got)
 	}
-	other.post("/sign-in", "name", "owner", "password", "another good one").want(t, 303)
+	other.post("/sign-in", "name", "admin", "password", "another good one").want(t, 303)
 	b.post("/account/sessions/end-others").want(t, 303)
 	if got := replay(other.cookie().Value); got != 401 {
 		t.Errorf("after end-others: %d", got)
@@ -741,52 +819,43 @@ func TestIdle(t *testing.T) {
 	t.Error("a page left open kept its session for 8 days")
 }
 
-// passives notes for which lists of devices nobody asked just now.
-type passives struct {
-	console.Backend
-	lists []bool
-}
-
-func (p *passives) Devices(ctx context.Context, userID string, q console.DeviceQuery) (console.DeviceList, error) {
-	p.lists = append(p.lists, console.IsPassive(ctx))
-	return p.Backend.Devices(ctx, userID, q)
-}
-
-// What a page asks for by itself is known to be so, and so is the list of names that
-// the DNS page offers.
+// What a page asks for by itself wakes no device, and neither does the list of names
+// that the DNS page offers.
 func TestPassive(t *testing.T) {
-	p := &passives{}
-	s := newSite(t, func(cfg *console.Config) { p.Backend, cfg.Backend = cfg.Backend, p })
+	s := newSite(t)
 	b := s.browser().enter()
+	d := s.net.Add("kitchen-pi", "linux/arm64", "device")
+	at := "/devices/" + d.ID.String()
 	for _, c := range []struct {
 		path    string
 		passive bool // the request says so
-		want    bool
-	}{{"/devices", false, false}, {"/devices", true, true}, {"/dns", false, true}} {
-		p.lists = nil
+		want    int  // how often devices are asked
+	}{
+		{"/devices", false, 1}, {"/devices", true, 0}, {at, false, 1}, {at, true, 0}, {"/dns", false, 0},
+		{"/dns?name=kitchen-pi&from=" + d.ID.String(), false, 0},
+	} {
+		before := s.net.Looks()
 		req := b.request("GET", c.path, nil)
 		if c.passive {
 			req.Header.Set("Weft-Passive", "1")
 		}
-		if a := b.do(req); a.StatusCode != 200 {
-			t.Fatalf("%s: %d", c.path, a.StatusCode)
-		}
-		if !slices.Equal(p.lists, []bool{c.want}) {
-			t.Errorf("%+v: lists of devices were passive: %v", c, p.lists)
+		b.do(req).want(t, 200)
+		if n := s.net.Looks() - before; n != c.want {
+			t.Errorf("%+v: devices were asked %d times", c, n)
 		}
 	}
 }
 
 func TestLinkWorksOnce(t *testing.T) {
 	s := newSite(t)
-	link := s.fake.NewLink()
+	link := s.net.Link("")
 	u, _ := url.Parse(link)
 	token := u.Query().Get("link")
 	for range 3 { // opening it uses nothing up
 		s.browser().get(link).want(t, 200)
 	}
 	s.browser().post("/welcome", "link", token, "password", "short").want(t, 422, "at least 10")
-	s.browser().post("/welcome", "link", token, "password", "owner").want(t, 422)
+	s.browser().post("/welcome", "link", token, "password", "admin").want(t, 422)
 	s.browser().post("/welcome", "link", token, "password", strings.Repeat("a", 12)).want(t, 422, "easy to guess")
 	s.browser().post("/welcome", "link", token, "password", strings.Repeat("ab", 129)).want(t, 422, "longer")
 
@@ -817,7 +886,7 @@ func TestSignInLimit(t *testing.T) {
 	tried := 0
 	for i := range 40 {
 		b := s.browser()
-		req := b.request("POST", "/sign-in", form("name", []string{"owner", "OWNER", " owner "}[i%3], "password", "wrong password"))
+		req := b.request("POST", "/sign-in", form("name", []string{"admin", "ADMIN", " admin "}[i%3], "password", "wrong password"))
 		req.Header.Set("X-Forwarded-For", fmt.Sprintf("198.51.100.%d", i))
 		a := b.do(req)
 		switch a.StatusCode {
@@ -837,7 +906,7 @@ func TestSignInLimit(t *testing.T) {
 	}
 	// Who is signed in stays so, and a link still works.
 	owner.get("/devices").want(t, 200)
-	s.browser().post("/sign-in", "name", "owner", "password", password).want(t, 429, "Too many attempts")
+	s.browser().post("/sign-in", "name", "admin", "password", password).want(t, 429, "Too many attempts")
 	s.browser().enter()
 	// After a while the password works again.
 	s.advance(time.Minute)
@@ -892,43 +961,48 @@ func TestUnknownName(t *testing.T) {
 	bodies := map[string]string{}
 	for range 7 {
 		s.advance(time.Minute)
-		for _, name := range []string{"owner", "nobody"} {
+		for _, name := range []string{"admin", "nobody"} {
 			start := cpuTime(t)
 			a := s.browser().post("/sign-in", "name", name, "password", "wrong password").want(t, 422)
 			times[name] = append(times[name], cpuTime(t)-start)
 			bodies[name] = strings.ReplaceAll(a.body, name, "NAME")
 		}
 	}
-	if bodies["owner"] != bodies["nobody"] {
+	if bodies["admin"] != bodies["nobody"] {
 		t.Error("the answers differ")
 	}
 	for _, l := range times {
 		slices.Sort(l)
 	}
 	// Both do one argon2id of the same cost; without it, 20 times less.
-	a, b := times["owner"][0], times["nobody"][0]
+	a, b := times["admin"][0], times["nobody"][0]
 	if a > 3*b || b > 3*a {
-		t.Errorf("known %v, unknown %v", times["owner"], times["nobody"])
+		t.Errorf("known %v, unknown %v", times["admin"], times["nobody"])
 	}
 }
 
 // TestSecretsStayOut: no secret in the log or in an address.
 func TestSecretsStayOut(t *testing.T) {
-	s := newSite(t)
+	var broken atomic.Bool
+	s := newSiteWith(t, consoletest.Options{BeforeCommit: func() error {
+		if broken.Load() {
+			return errors.New("disk on fire at sector 7")
+		}
+		return nil
+	}})
 	b := s.browser()
-	link := s.fake.NewLink()
+	link := s.net.Link("")
 	u, _ := url.Parse(link)
 	secret := u.Query().Get("link")
 	b.get(link)
 	b.post("/welcome", "link", secret, "password", password).want(t, 303)
 	a := b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303)
 	at := a.Header.Get("Location")
-	token := s.fake.Token(strings.Split(at, "/")[2])
-	b.get(at).want(t, 200, token)
+	token := b.get(at).want(t, 200).token(t)
 	b.post("/account/password", "current", "canary-wrong", "password", "canary-new-password").want(t, 422)
-	s.browser().post("/sign-in", "name", "owner", "password", "canary-guess").want(t, 422)
-	s.fake.Err = func(string) error { return fmt.Errorf("disk on fire at sector 7") }
-	failed := b.get("/devices").want(t, 500, "Something went wrong")
+	s.browser().post("/sign-in", "name", "admin", "password", "canary-guess").want(t, 422)
+	broken.Store(true)
+	failed := b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 500, "Something went wrong")
 	if strings.Contains(failed.body, "sector 7") {
 		t.Error("the page tells the server's error")
 	}
@@ -952,8 +1026,7 @@ func TestTokenIsShownToItsMaker(t *testing.T) {
 	b := s.browser().enter()
 	other := s.browser().signIn()
 	at := b.post("/keys", "kind", "device", "tags", "device", "reusable", "1", "life", "7d").want(t, 303).Header.Get("Location")
-	token := s.fake.Token(strings.Split(at, "/")[2])
-	b.get(at).want(t, 200, token, "weft run --token-file")
+	token := b.get(at).want(t, 200, "weft run --token-file").token(t)
 	if a := other.get(at).want(t, 200, "not shown any more"); strings.Contains(a.body, token) {
 		t.Error("another session sees the token")
 	}
@@ -964,7 +1037,7 @@ func TestTokenIsShownToItsMaker(t *testing.T) {
 	// Revoked: gone at once.
 	at = b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303).Header.Get("Location")
 	id := strings.Split(at, "/")[2]
-	token = s.fake.Token(id)
+	token = b.get(at).token(t)
 	b.get("/keys").want(t, 200, "/keys/"+id+"/revoke")
 	b.post("/keys/"+id+"/revoke").want(t, 303)
 	if a := b.get(at).want(t, 200, "revoked"); strings.Contains(a.body, token) {
@@ -976,9 +1049,9 @@ func TestTokenIsShownToItsMaker(t *testing.T) {
 		{"kind", "device", "tags", "a b c d e f g h i", "life", "1h"},
 		{"kind", "device", "tags", "device", "life", "10y"},
 	} {
-		before := s.fake.State()
+		before := s.net.State()
 		b.post("/keys", bad...).want(t, 422)
-		if s.fake.State() != before {
+		if s.net.State() != before {
 			t.Errorf("%v made a key", bad)
 		}
 	}
@@ -1003,7 +1076,7 @@ func TestNextStaysHere(t *testing.T) {
 		"https://evil.example/": "/devices", "//evil.example": "/devices", "/\\evil.example": "/devices", "javascript:alert(1)": "/devices",
 		"/\t/evil.example": "/devices", "http:evil": "/devices",
 	} {
-		if got := s.browser().post("/sign-in", "name", "owner", "password", password, "next", next).want(t, 303).Header.Get("Location"); got != want {
+		if got := s.browser().post("/sign-in", "name", "admin", "password", password, "next", next).want(t, 303).Header.Get("Location"); got != want {
 			t.Errorf("next %q leads to %q", next, got)
 		}
 	}
@@ -1040,4 +1113,79 @@ func TestVendored(t *testing.T) {
 	}
 	s.browser().get("/static/..%2fconsole.go").want(t, 404)
 	s.browser().get("/static/nothing.js").want(t, 404)
+}
+
+// TestSignInsAreRecorded: who came in and who did not is in the audit, by where it came
+// from, and nothing that opens anything is.
+func TestSignInsAreRecorded(t *testing.T) {
+	s := newSite(t, func(c *console.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
+	b := s.browser()
+	first := s.net.Link("")
+	u, _ := url.Parse(first)
+	try := func(path, from string, status int, kv ...string) {
+		t.Helper()
+		req := b.request("POST", path, form(kv...))
+		req.Header.Set("X-Forwarded-For", from)
+		b.do(req).want(t, status)
+	}
+	try("/welcome", "198.51.100.1", 303, "link", u.Query().Get("link"), "password", password)
+	try("/welcome", "198.51.100.2", 410, "link", u.Query().Get("link"), "password", password)
+	try("/sign-in", "198.51.100.3", 422, "name", "admin", "password", "canary-guess")
+	try("/sign-in", "198.51.100.3", 422, "name", "admin", "password", "canary-guess")
+	try("/sign-in", "198.51.100.3", 422, "name", "canary-name", "password", "canary-guess")
+	for range 8 {
+		req := b.request("POST", "/sign-in", form("name", "somebody", "password", "canary-guess"))
+		req.Header.Set("X-Forwarded-For", "198.51.100.4")
+		b.do(req)
+	}
+	try("/account/password", "198.51.100.1", 422, "current", "canary-guess", "password", "a good new one")
+	cookie := b.cookie().Value
+	try("/sign-in", "198.51.100.1", 303, "name", "admin", "password", password)
+	try("/account/password", "198.51.100.1", 303, "current", password, "password", "a good new one")
+	try("/sign-out", "198.51.100.1", 303)
+	s.console.Close()
+
+	var got []string
+	s.net.Restart(func(db *sql.DB) { // a service that ends writes what it has counted
+		rows, err := db.Query(`SELECT record FROM audit ORDER BY seq`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var raw []byte
+			if err := rows.Scan(&raw); err != nil {
+				t.Fatal(err)
+			}
+			for _, secret := range []string{"canary", "argon2", password, cookie, u.Query().Get("link")} {
+				if bytes.Contains(raw, []byte(secret)) {
+					t.Errorf("%q is in the audit", secret)
+				}
+			}
+			r, err := audit.Decode(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Via == string(ops.ViaConsole) {
+				got = append(got, fmt.Sprintf("%s %s by %q from %s %q %d", r.Op, r.Name, r.User, r.From, r.Refused, r.Count))
+			}
+		}
+	})
+	want := []string{
+		`session.create admin by "admin" from 198.51.100.1 "" 1`, // with the link
+		`session.end admin by "admin" from 198.51.100.1 "" 1`,    // that the browser had
+		`session.create admin by "admin" from 198.51.100.1 "" 1`, // with the password
+		`user.password admin by "admin" from 198.51.100.1 "" 1`,
+		`session.end admin by "admin" from 198.51.100.1 "" 1`,
+		`session.create  by "" from 198.51.100.2 "no such link" 1`,
+		`session.create  by "" from 198.51.100.3 "wrong name or password" 1`,
+		`session.create  by "" from 198.51.100.4 "too many attempts" 3`,
+		`session.create  by "" from 198.51.100.4 "wrong name or password" 5`,
+		`session.create admin by "" from 198.51.100.3 "wrong name or password" 2`,
+		`user.password  by "admin" from 198.51.100.1 "wrong password" 1`,
+	}
+	slices.Sort(got[min(5, len(got)):]) // what was refused, in one minute
+	if !slices.Equal(got, want) {
+		t.Errorf("recorded\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }

@@ -10,18 +10,20 @@ import (
 	"strings"
 	"time"
 
+	"weft/coord/ops"
 	"weft/overlay/age"
+	"weft/overlay/cert"
 )
 
 const devicesPerPage = 50
 
 // overdue reports whether the renewal of a certificate has failed for a while: it
 // is renewed with a third of its life left, and has 7/30 left, 21 days of 90.
-func overdue(d Device, now time.Time) bool {
-	return !d.Expires.IsZero() && !d.Issued.IsZero() && d.Expires.Sub(now) < d.Expires.Sub(d.Issued)*7/30
+func overdue(d ops.Device, now time.Time) bool {
+	return d.Issued != nil && d.Expires.Sub(now) < d.Expires.Sub(*d.Issued)*7/30
 }
 
-// deviceView is a Device with every string fit to show.
+// deviceView is an ops.Device with every string fit to show.
 type deviceView struct {
 	ID, Path   string
 	Name, FQDN string
@@ -54,11 +56,12 @@ type deviceView struct {
 // It was asked when the page was made, and answers in less.
 const silentAfter = 10 * time.Second
 
-func (c *Console) deviceView(d Device) deviceView {
+func (c *Console) deviceView(d ops.Device) deviceView {
+	seen := orZero(d.LastSeen)
 	view := deviceView{
-		ID:        clean(d.ID),
-		Path:      "/devices/" + url.PathEscape(d.ID),
-		Name:      clean(UnicodeName(d.Name)),
+		ID:        d.ID.String(),
+		Path:      "/devices/" + d.ID.String(),
+		Name:      clean(d.Title),
 		FQDN:      clean(d.FQDN),
 		IPv4:      addrText(d.IPv4),
 		IPv6:      addrText(d.IPv6),
@@ -66,26 +69,27 @@ func (c *Console) deviceView(d Device) deviceView {
 		Tags:      cleanAll(d.Tags),
 		Online:    d.Online,
 		Unknown:   d.Unknown && !d.Online,
-		Seen:      c.stamp(d.LastSeen),
-		Joined:    c.stamp(d.Joined),
+		Seen:      c.stamp(seen),
+		Joined:    c.stamp(d.Created),
 		Expires:   c.stamp(d.Expires),
-		Expired:   !d.Expires.IsZero() && d.Expires.Before(c.now()),
+		Expired:   d.Expires.Before(c.now()),
 		Relay:     clean(d.Relay),
-		Addr:      clean(d.Addr),
+		Addr:      clean(d.Address),
 		Hostname:  clean(d.Hostname),
 		OS:        osText(d.OS),
 		Software:  clean(d.Software),
 		Ephemeral: d.Ephemeral,
 		Target:    d.Name,
+		Wildcard:  d.Wildcard,
+		LANNames:  d.LANNames.String(),
+		Unaware:   !d.KnowsURLs,
 	}
-	if silent := c.now().Sub(d.LastSeen); d.Online && !d.LastSeen.IsZero() && silent >= silentAfter {
+	if silent := c.now().Sub(seen); d.Online && !seen.IsZero() && silent >= silentAfter {
 		view.Heard = age.Ago(silent)
 	}
 	view.Overdue = !view.Expired && overdue(d, c.now())
-	view.Unaware = d.Unaware
-	view.Wildcard, view.LANNames = d.Wildcard, d.LANNames
 	for _, a := range d.Aliases {
-		view.Aliases = append(view.Aliases, aliasView{Name: clean(UnicodeName(a.Name)), Until: c.stamp(a.Until)})
+		view.Aliases = append(view.Aliases, aliasView{Name: clean(ops.UnicodeName(a.Name)), Until: c.stamp(a.Until)})
 	}
 	if view.Name != clean(d.Name) {
 		view.ASCIIName = clean(d.Name)
@@ -126,14 +130,18 @@ type tab struct {
 // fetch: they take #device-list out of the same page.
 func (c *Console) devices(v *visit) error {
 	q := v.r.URL.Query()
-	query := DeviceQuery{Text: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 100), ""), Limit: devicesPerPage}
+	query := ops.DeviceQuery{Text: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 100), ""), Limit: devicesPerPage}
 	if s := q.Get("state"); s == "online" || s == "offline" {
 		query.State = s
 	}
 	if n, err := strconv.Atoi(q.Get("from")); err == nil && n > 0 && n <= 10_000_000 {
 		query.Offset = n
 	}
-	list, err := c.backend.Devices(v.ctx(), v.user.ID, query)
+	list, err := c.ops.Devices(v.ctx(), v.actor, query)
+	if err != nil {
+		return err
+	}
+	revocations, err := c.ops.ShowRevocations(v.actor)
 	if err != nil {
 		return err
 	}
@@ -142,24 +150,20 @@ func (c *Console) devices(v *visit) error {
 		Online: thousands(list.Online), All: thousands(list.All),
 		Empty: list.All == 0,
 		Self:  devicesPath(query),
+
+		Revocations: revocationsText(revocations),
 	}
 	if list.Unaware > 0 {
 		view.Unaware = thousands(list.Unaware)
 	}
-	switch {
-	case list.NotListed > 0:
-		view.Revocations = "The revocation list is full. " + plural(list.NotListed, "deleted certificate") + " found no room in it: relays refuse them, while they reach this server. Delete no more devices than need be until some of those have ended; weft-server doctor says more."
-	case list.Revocations >= 50:
-		view.Revocations = "The revocation list is " + strconv.Itoa(list.Revocations) + " % full. Certificates are shorter until it empties by itself; weft-server doctor says more."
-	}
-	if len(list.URLs) > 1 || list.Unaware > 0 {
-		view.URLs = cleanAll(list.URLs)
+	if urls := c.ops.Network().URLs; len(urls) > 1 || list.Unaware > 0 {
+		view.URLs = cleanAll(urls)
 	}
 	for _, d := range list.Devices {
 		view.List = append(view.List, c.deviceView(d))
 	}
 	for _, t := range []struct{ text, state string }{{"All", ""}, {"Online", "online"}, {"Offline", "offline"}} {
-		view.Tabs = append(view.Tabs, tab{t.text, devicesPath(DeviceQuery{Text: query.Text, State: t.state}), t.state == query.State})
+		view.Tabs = append(view.Tabs, tab{t.text, devicesPath(ops.DeviceQuery{Text: query.Text, State: t.state}), t.state == query.State})
 	}
 	if n := len(list.Devices); list.Total > n && n > 0 {
 		view.From, view.To = thousands(query.Offset+1), thousands(query.Offset+n)
@@ -177,10 +181,21 @@ func (c *Console) devices(v *visit) error {
 	return c.render(v, http.StatusOK, "devices", view)
 }
 
+// revocationsText is what is wrong with the revocation list, "" for nothing.
+func revocationsText(r ops.Revocations) string {
+	switch full := r.Bytes * 100 / r.Max; {
+	case r.Left > 0:
+		return "The revocation list is full. " + plural(r.Left, "deleted certificate") + " found no room in it: relays refuse them, while they reach this server. Delete no more devices than need be until some of those have ended; weft-server doctor says more."
+	case full >= 50:
+		return "The revocation list is " + strconv.Itoa(full) + " % full. Certificates are shorter until it empties by itself; weft-server doctor says more."
+	}
+	return ""
+}
+
 // TotalText is the number of matches in words.
 func (v devicesView) TotalText() string { return plural(v.Total, "device") }
 
-func devicesPath(q DeviceQuery) string {
+func devicesPath(q ops.DeviceQuery) string {
 	u := url.Values{}
 	if q.Text != "" {
 		u.Set("q", q.Text)
@@ -207,18 +222,18 @@ type devicePageView struct {
 }
 
 func (c *Console) device(v *visit) error {
-	id, err := v.pathID()
+	id, err := v.nodeID()
 	if err != nil {
 		return err
 	}
-	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	d, err := c.ops.Device(v.ctx(), v.actor, id.String())
 	if err != nil {
 		return err
 	}
 	return c.devicePage(v, http.StatusOK, d, devicePageView{})
 }
 
-func (c *Console) devicePage(v *visit, status int, d Device, view devicePageView) error {
+func (c *Console) devicePage(v *visit, status int, d ops.Device, view devicePageView) error {
 	view.Device = c.deviceView(d)
 	if view.NewName == "" {
 		view.NewName = view.Device.Name
@@ -233,34 +248,28 @@ func (c *Console) devicePage(v *visit, status int, d Device, view devicePageView
 }
 
 func (c *Console) renameDevice(v *visit) error {
-	id, err := v.pathID()
+	id, err := v.nodeID()
 	if err != nil {
 		return err
 	}
 	name := strings.ToLower(strings.TrimSpace(v.r.PostForm.Get("name")))
-	problem := ""
 	if name == "" || len(name) > 255 {
-		err = ErrInvalid
+		err = ops.ErrInvalid
 	} else {
-		_, err = c.backend.RenameDevice(v.ctx(), v.user.ID, id, name)
+		_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.RenameDevice{ID: id, Name: name})
 	}
+	problem := problemText(err)
 	switch {
-	case errors.Is(err, ErrInvalid):
-		problem = "A name has 1 to 56 letters, digits and hyphens, and no hyphen at its ends."
-		if p, ok := errors.AsType[*Problem](err); ok {
-			problem = problemText(p)
-		}
-	case errors.Is(err, ErrConflict):
-		problem = "Another device has this name."
-		if p, ok := errors.AsType[*Problem](err); ok {
-			problem = problemText(p)
-		}
-	case err != nil:
+	case err == nil:
+		return v.redirect("/devices/" + id.String() + "?done=renamed")
+	case problem == "":
 		return err
-	default:
-		return v.redirect("/devices/" + id + "?done=renamed")
+	case errors.Is(err, ops.ErrInvalid):
+		problem = "A name has 1 to 56 letters, digits and hyphens, and no hyphen at its ends."
+	case errors.Is(err, ops.ErrTaken) && strings.HasPrefix(err.Error(), "name "): // else it says whose it is
+		problem = "Another device has this name."
 	}
-	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	d, err := c.ops.Device(v.ctx(), v.actor, id.String())
 	if err != nil {
 		return err
 	}
@@ -269,15 +278,15 @@ func (c *Console) renameDevice(v *visit) error {
 
 // namesake is the device in whose place this one probably came: it asked for
 // the same name and got it with a number.
-func (c *Console) namesake(v *visit, d Device) string {
+func (c *Console) namesake(v *visit, d ops.Device) string {
 	m := numbered.FindStringSubmatch(d.Name)
 	if m == nil {
 		return ""
 	}
-	if _, err := c.backend.DeviceNamed(v.ctx(), v.user.ID, m[1]); err != nil {
+	if _, err := c.ops.DeviceToChange(v.ctx(), v.actor, m[1]); err != nil {
 		return ""
 	}
-	return clean(UnicodeName(m[1]))
+	return clean(ops.UnicodeName(m[1]))
 }
 
 var numbered = regexp.MustCompile(`^(.+)-[0-9]+$`)
@@ -288,11 +297,11 @@ type replaceView struct {
 
 // confirmReplace shows which device goes and which takes its name.
 func (c *Console) confirmReplace(v *visit) error {
-	id, err := v.pathID()
+	id, err := v.nodeID()
 	if err != nil {
 		return err
 	}
-	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	d, err := c.ops.Device(v.ctx(), v.actor, id.String())
 	if err != nil {
 		return err
 	}
@@ -303,14 +312,18 @@ func (c *Console) confirmReplace(v *visit) error {
 	if typed == "" || len(typed) > 255 {
 		return problem("Name the device that goes.")
 	}
-	old, err := c.backend.DeviceNamed(v.ctx(), v.user.ID, strings.ToLower(typed))
+	oldID, err := c.ops.DeviceToChange(v.ctx(), v.actor, strings.ToLower(typed))
 	switch {
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalid):
+	case errors.Is(err, ops.ErrNotFound), errors.Is(err, ops.ErrInvalid):
 		return problem("No device has this name.")
 	case err != nil:
 		return err
-	case old.ID == d.ID:
+	case oldID == id:
 		return problem("That is this device itself.")
+	}
+	old, err := c.ops.Device(ops.Passive(v.ctx()), v.actor, oldID.String())
+	if err != nil {
+		return err
 	}
 	return c.render(v, http.StatusOK, "replace", replaceView{Device: c.deviceView(d), Old: c.deviceView(old)})
 }
@@ -318,46 +331,48 @@ func (c *Console) confirmReplace(v *visit) error {
 // replaceDevice takes the old device by its id: what was confirmed goes, and
 // not what may have got the name since.
 func (c *Console) replaceDevice(v *visit) error {
-	id, err := v.pathID()
+	id, err := v.nodeID()
 	if err != nil {
 		return err
 	}
-	old := v.r.PostForm.Get("old")
-	if old == "" || old == id {
+	typed := v.r.PostForm.Get("old")
+	if typed == "" || typed == id.String() {
 		return errBadForm
 	}
-	_, err = c.backend.ReplaceDevice(v.ctx(), v.user.ID, id, old)
-	if p, ok := errors.AsType[*Problem](err); ok {
-		d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	old, err := cert.ParseNodeID(typed)
+	if err != nil {
+		return ops.ErrNotFound
+	}
+	_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.ReplaceDevice{Old: old, By: id})
+	if problem := problemText(err); problem != "" {
+		d, err := c.ops.Device(v.ctx(), v.actor, id.String())
 		if err != nil {
 			return err
 		}
-		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{OldProblem: problemText(p)})
+		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{OldProblem: problem})
 	}
 	if err != nil {
 		return err
 	}
-	c.log.Info("device replaced", "id", id, "old", clean(old), "user", v.user.Name)
-	return v.redirect("/devices/" + id + "?done=replaced")
+	return v.redirect("/devices/" + id.String() + "?done=replaced")
 }
 
 // deleteDevice wants the name typed, so that a slip cannot cut a device off.
 func (c *Console) deleteDevice(v *visit) error {
-	id, err := v.pathID()
+	id, err := v.nodeID()
 	if err != nil {
 		return err
 	}
-	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	d, err := c.ops.Device(v.ctx(), v.actor, id.String())
 	if err != nil {
 		return err
 	}
-	if typed := strings.TrimSpace(v.r.PostForm.Get("name")); !strings.EqualFold(typed, d.Name) && typed != clean(d.Name) && typed != clean(UnicodeName(d.Name)) {
+	if typed := strings.TrimSpace(v.r.PostForm.Get("name")); !strings.EqualFold(typed, d.Name) && typed != clean(d.Name) && typed != clean(d.Title) {
 		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{DeleteProblem: "That is not its name. Nothing was deleted."})
 	}
-	if err := c.backend.DeleteDevice(v.ctx(), v.user.ID, id); err != nil {
+	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.DeleteDevice{ID: id}); err != nil {
 		return err
 	}
-	c.log.Info("device deleted", "id", id, "user", v.user.Name)
 	return v.redirect("/devices?done=deleted")
 }
 
@@ -373,11 +388,11 @@ type testView struct {
 // testDevice measures the way between the relay and the device. The server is
 // no member of the overlay, so this is as far as it can see; the page says so.
 func (c *Console) testDevice(v *visit) error {
-	id, err := v.pathID()
+	id, err := v.nodeID()
 	if err != nil {
 		return err
 	}
-	d, err := c.backend.Device(v.ctx(), v.user.ID, id)
+	d, err := c.ops.Device(v.ctx(), v.actor, id.String())
 	if err != nil {
 		return err
 	}
@@ -390,11 +405,11 @@ func (c *Console) testDevice(v *visit) error {
 	case <-ctx.Done():
 		return errBusy
 	}
-	t, err := c.backend.TestConnection(ctx, v.user.ID, id)
+	t, err := c.ops.TestConnection(ctx, v.actor, id)
 	switch {
 	case err == nil:
 		view.Latency, view.Relay = latencyText(t.Latency), clean(t.Relay)
-	case errors.Is(err, ErrOffline):
+	case errors.Is(err, ops.ErrOffline):
 		view.Problem = "It has no connection to a relay at the moment."
 		switch {
 		case view.Device.Unknown:
@@ -402,7 +417,7 @@ func (c *Console) testDevice(v *visit) error {
 		case d.Online:
 			view.Problem = "It did not answer over its relay connection."
 		}
-	case errors.Is(err, ErrElsewhere):
+	case errors.Is(err, ops.ErrElsewhere):
 		view.Problem = "It is connected to the relay " + clean(d.Relay) + ", which only devices can measure: weft ping " + clean(d.Name)
 	case errors.Is(err, context.DeadlineExceeded):
 		view.Problem = "No answer within 5 seconds."

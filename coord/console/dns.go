@@ -3,78 +3,15 @@ package console
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+	"unicode"
+
+	"weft/coord/ops"
+	"weft/dns"
+	"weft/overlay/api"
 )
-
-// DNS is what is set about names in the whole network.
-type DNS struct {
-	Suffix      string
-	Records     []DNSRecord
-	Routes      []DNSRoute
-	Nameservers []string // address and, after spaces, where its host is
-	Search      []string
-	Aliases     []DNSAlias
-	Wildcards   []string
-	Options     map[string]string // by the names of dnsOptions
-}
-
-// DNSRecord is one record, its name in full.
-type DNSRecord struct {
-	ID, Name, Type, Value string
-	TTL                   int // seconds, 0 for 300
-}
-
-// DNSRoute sends a suffix to nameservers; none are each device's own.
-type DNSRoute struct {
-	Suffix      string
-	Nameservers []string // as in DNS
-}
-
-// DNSAlias is a former name that still leads to its device.
-type DNSAlias struct {
-	Name, Device string
-	Until        time.Time
-}
-
-// NewDNSRecord asks for a record.
-type NewDNSRecord struct {
-	DNSRecord
-	Outside bool // of another zone, and that is meant
-}
-
-// DNSEdit is one change; one field is set.
-type DNSEdit struct {
-	AddRecord    *NewDNSRecord
-	RemoveRecord string // id
-	AddRoute     *DNSRoute
-	RemoveRoute  string    // suffix
-	Nameservers  *[]string // all of them
-	Search       *[]string // all of them
-	Options      map[string]string
-	RemoveAlias  string // name
-}
-
-// NamePreview is what a name will answer, and why.
-type NamePreview struct {
-	Name    string
-	Rcode   string // "" when a nameserver is asked
-	Answers []string
-	Steps   []string
-}
-
-// Problem is an ErrInvalid, ErrConflict or ErrNotFound that says to people what
-// is wrong.
-type Problem struct {
-	Kind error
-	Text string
-}
-
-func (p *Problem) Error() string { return p.Text }
-func (p *Problem) Unwrap() error { return p.Kind }
 
 // dnsOption is one line of the options' form.
 type dnsOption struct {
@@ -95,8 +32,6 @@ var dnsOptions = []dnsOption{
 	{Name: "rebinding-allowed", Label: "Names that may answer with private addresses", Hint: "Separated by spaces."},
 	{Name: "portal-url", Label: "Address to notice captive portals with", Hint: "http://, answers 204 on an open network. Empty: nothing is asked."},
 }
-
-var recordTypes = []string{"A", "AAAA", "CNAME", "TXT", "SRV", "MX", "PTR"}
 
 type dnsView struct {
 	Suffix      string
@@ -151,16 +86,16 @@ func (c *Console) dns(v *visit) error { return c.dnsPage(v, http.StatusOK, dnsVi
 
 // dnsPage draws the page; view has the form that came back, if any.
 func (c *Console) dnsPage(v *visit, status int, view dnsView) error {
-	d, err := c.backend.DNS(v.ctx(), v.user.ID)
+	d, err := c.ops.ShowDNS(v.ctx(), v.actor)
 	if err != nil {
 		return err
 	}
-	view.Suffix, view.Types = clean(d.Suffix), recordTypes
+	view.Suffix, view.Types = clean(d.Suffix), dns.RecordTypes
 	for _, r := range d.Records {
-		view.Records = append(view.Records, recordView{clean(r.ID), clean(UnicodeDomain(r.Name)), clean(r.Type), clean(r.Value), r.TTL})
+		view.Records = append(view.Records, recordView{clean(r.ID), clean(ops.UnicodeDomain(r.Name)), clean(r.Type), clean(r.Value), r.TTL})
 	}
 	for _, r := range d.Routes {
-		servers := r.Nameservers
+		servers := serverLines(r.Nameservers)
 		if len(servers) == 0 {
 			servers = []string{"each device’s own nameservers"}
 		}
@@ -171,13 +106,15 @@ func (c *Console) dnsPage(v *visit, status int, view dnsView) error {
 	}
 	view.Wildcards = cleanAll(d.Wildcards)
 	if view.Form != "nameservers" {
-		view.Nameservers = strings.Join(d.Nameservers, "\n")
+		view.Nameservers = asTyped(serverLines(d.Nameservers))
 	}
 	if view.Form != "search" {
-		view.Search = strings.Join(d.Search, "\n")
+		view.Search = asTyped(d.Search)
 	}
 	for _, o := range dnsOptions {
-		o.Value = clean(d.Options[o.Name])
+		if i := slices.IndexFunc(ops.DNSOptions, func(set ops.Option) bool { return set.Name == o.Name }); i >= 0 {
+			o.Value = clean(ops.DNSOptions[i].Value(d))
+		}
 		if view.Form == "options" {
 			o.Value = clean(cut(v.r.PostForm.Get(o.Name), 2000))
 		}
@@ -211,12 +148,12 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	q := v.r.URL.Query()
 	p := previewView{
 		Name: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("name")), 255), ""),
-		Type: strings.ToUpper(q.Get("type")), From: q.Get("from"), Types: append(slices.Clone(recordTypes), "HTTPS"),
+		Type: strings.ToUpper(q.Get("type")), From: q.Get("from"), Types: append(slices.Clone(dns.RecordTypes), "HTTPS"),
 	}
 	if !slices.Contains(p.Types, p.Type) {
 		p.Type = ""
 	}
-	list, err := c.backend.Devices(Passive(v.ctx()), v.user.ID, DeviceQuery{Limit: 200})
+	list, err := c.ops.Devices(ops.Passive(v.ctx()), v.actor, ops.DeviceQuery{Limit: 200})
 	if err != nil {
 		return p, err
 	}
@@ -229,13 +166,13 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	if !idPattern.MatchString(p.From) {
 		p.From = ""
 	}
-	a, err := c.backend.PreviewName(v.ctx(), v.user.ID, p.From, p.Name, p.Type)
+	a, err := c.ops.Preview(ops.Passive(v.ctx()), v.actor, ops.PreviewQuery{Name: p.Name, Type: p.Type, From: p.From})
 	p.Name = clean(p.Name)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ops.ErrNotFound):
 		p.Problem = "That device is not there any more."
 		return p, nil
-	case errors.Is(err, ErrInvalid):
+	case errors.Is(err, ops.ErrInvalid):
 		p.Problem = problemText(err)
 		return p, nil
 	case err != nil:
@@ -244,7 +181,12 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	for _, rr := range a.Answers[:min(len(a.Answers), 12)] {
 		p.Answers = append(p.Answers, clean(strings.ReplaceAll(rr, "\t", " ")))
 	}
-	p.Asked, p.Steps = clean(a.Name), cleanAll(a.Steps)
+	p.Asked = clean(a.Name)
+	for _, step := range a.Steps[:min(len(a.Steps), 13)] {
+		if step.Stage != "question" {
+			p.Steps = append(p.Steps, clean(step.Text))
+		}
+	}
 	switch {
 	case a.Rcode == "":
 		p.Result = "It is asked elsewhere."
@@ -260,11 +202,17 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	return p, nil
 }
 
-// problemText is what a page says about an error of the backend.
+// problemText is what a form says of what cannot be done as it was asked for, "" for an
+// error of another kind.
 func problemText(err error) string {
-	text := err.Error()
-	if p, ok := errors.AsType[*Problem](err); ok {
-		text = p.Text
+	var text string
+	switch {
+	case errors.Is(err, ops.ErrInvalid), errors.Is(err, ops.ErrTooOften):
+		text = err.Error()
+	case errors.Is(err, ops.ErrTaken):
+		text = strings.TrimSuffix(err.Error(), ": "+ops.ErrTaken.Error())
+	default:
+		return ""
 	}
 	r := []rune(strings.ToValidUTF8(text, ""))
 	if len(r) > 0 {
@@ -279,22 +227,23 @@ func problemText(err error) string {
 }
 
 // editDNS makes a change and leads back, or shows the form again.
-func (c *Console) editDNS(v *visit, e DNSEdit, view dnsView) error {
-	err := c.backend.EditDNS(v.ctx(), v.user.ID, e)
-	if p, ok := errors.AsType[*Problem](err); ok {
-		view.Problem = problemText(p)
-		return c.dnsPage(v, http.StatusUnprocessableEntity, view)
+func (c *Console) editDNS(v *visit, e ops.DNSEdit, view dnsView) error {
+	_, err := ops.Do(v.ctx(), c.ops, v.actor, ops.EditDNS{DNSEdit: e})
+	if view.Problem = problemText(err); errors.Is(err, ops.ErrNotFound) {
+		view.Problem = "That is not there any more."
 	}
-	if err != nil {
+	switch {
+	case view.Problem != "":
+		return c.dnsPage(v, http.StatusUnprocessableEntity, view)
+	case err != nil:
 		return err
 	}
-	c.log.Info("dns settings changed", "form", view.Form, "user", v.user.Name)
 	return v.redirect("/dns?done=dns")
 }
 
 func (c *Console) addRecord(v *visit) error {
 	f := v.r.PostForm
-	r := NewDNSRecord{DNSRecord: DNSRecord{Name: strings.TrimSpace(f.Get("name")), Type: f.Get("type"), Value: f.Get("value")}, Outside: f.Get("outside") == "1"}
+	r := ops.NewRecord{Name: strings.TrimSpace(f.Get("name")), Type: f.Get("type"), Value: f.Get("value"), Outside: f.Get("outside") == "1"}
 	view := dnsView{Form: "record", Record: recordView{Name: clean(r.Name), Type: clean(r.Type), Value: clean(r.Value)}, Outside: r.Outside}
 	if text := strings.TrimSpace(f.Get("ttl")); text != "" {
 		n, err := strconv.Atoi(text)
@@ -304,7 +253,7 @@ func (c *Console) addRecord(v *visit) error {
 		}
 		r.TTL, view.Record.TTL = n, n
 	}
-	return c.editDNS(v, DNSEdit{AddRecord: &r}, view)
+	return c.editDNS(v, ops.DNSEdit{AddRecord: &r}, view)
 }
 
 func (c *Console) removeRecord(v *visit) error {
@@ -312,27 +261,28 @@ func (c *Console) removeRecord(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.editDNS(v, DNSEdit{RemoveRecord: id}, dnsView{Form: "records"})
+	return c.editDNS(v, ops.DNSEdit{RemoveRecord: &ops.RecordMatch{ID: id}}, dnsView{Form: "records"})
 }
 
 func (c *Console) addRoute(v *visit) error {
 	f := v.r.PostForm
-	r := DNSRoute{Suffix: strings.TrimSpace(f.Get("suffix")), Nameservers: lines(f.Get("nameservers"))}
-	return c.editDNS(v, DNSEdit{AddRoute: &r}, dnsView{Form: "route", RouteSuffix: clean(r.Suffix), RouteServers: cut(f.Get("nameservers"), 2000)})
+	r := api.DNSRoute{Suffix: strings.TrimSpace(f.Get("suffix")), Nameservers: parseServers(f.Get("nameservers"))}
+	return c.editDNS(v, ops.DNSEdit{AddRoute: &r}, dnsView{Form: "route", RouteSuffix: clean(r.Suffix), RouteServers: cut(f.Get("nameservers"), 2000)})
 }
 
 func (c *Console) removeRoute(v *visit) error {
-	return c.editDNS(v, DNSEdit{RemoveRoute: v.r.PostForm.Get("suffix")}, dnsView{Form: "routes"})
+	suffix := v.r.PostForm.Get("suffix")
+	return c.editDNS(v, ops.DNSEdit{RemoveRoute: &suffix}, dnsView{Form: "routes"})
 }
 
 func (c *Console) setNameservers(v *visit) error {
-	l := lines(v.r.PostForm.Get("nameservers"))
-	return c.editDNS(v, DNSEdit{Nameservers: &l}, dnsView{Form: "nameservers", Nameservers: strings.Join(l, "\n")})
+	l := parseServers(v.r.PostForm.Get("nameservers"))
+	return c.editDNS(v, ops.DNSEdit{Nameservers: &l}, dnsView{Form: "nameservers", Nameservers: strings.Join(serverLines(l), "\n")})
 }
 
 func (c *Console) setSearch(v *visit) error {
 	l := lines(v.r.PostForm.Get("search"))
-	return c.editDNS(v, DNSEdit{Search: &l}, dnsView{Form: "search", Search: strings.Join(l, "\n")})
+	return c.editDNS(v, ops.DNSEdit{Search: &l}, dnsView{Form: "search", Search: strings.Join(l, "\n")})
 }
 
 func (c *Console) setDNSOptions(v *visit) error {
@@ -344,11 +294,33 @@ func (c *Console) setDNSOptions(v *visit) error {
 			options[o.Name] = "off"
 		}
 	}
-	return c.editDNS(v, DNSEdit{Options: options}, dnsView{Form: "options"})
+	return c.editDNS(v, ops.DNSEdit{Options: options}, dnsView{Form: "options"})
 }
 
 func (c *Console) removeAlias(v *visit) error {
-	return c.editDNS(v, DNSEdit{RemoveAlias: v.r.PostForm.Get("name")}, dnsView{Form: "aliases"})
+	name := v.r.PostForm.Get("name")
+	return c.editDNS(v, ops.DNSEdit{RemoveAlias: &name}, dnsView{Form: "aliases"})
+}
+
+// serverLines are nameservers as the forms have them: the address and, after spaces,
+// where its host is.
+func serverLines(list []api.Nameserver) []string {
+	out := []string{}
+	for _, n := range list {
+		out = append(out, strings.Join(append([]string{n.Address}, n.Bootstrap...), " "))
+	}
+	return out
+}
+
+// parseServers reads a form's.
+func parseServers(text string) []api.Nameserver {
+	out := []api.Nameserver{}
+	for _, l := range lines(text) {
+		if f := strings.FieldsFunc(l, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }); len(f) > 0 {
+			out = append(out, api.Nameserver{Address: f[0], Bootstrap: f[1:]})
+		}
+	}
+	return out
 }
 
 // lines are the lines that are not empty.
@@ -364,17 +336,25 @@ func lines(text string) []string {
 
 // setDeviceDNS sets how one device answers and asks.
 func (c *Console) setDeviceDNS(v *visit) error {
-	id, err := v.pathID()
-	if err != nil {
-		return err
-	}
+	id, err := v.nodeID()
 	lan := v.r.PostForm.Get("lan-names")
 	if !slices.Contains([]string{"default", "on", "off"}, lan) {
 		return errBadForm
 	}
-	err = c.backend.SetDeviceDNS(v.ctx(), v.user.ID, id, v.r.PostForm.Get("wildcard") == "on", lan)
 	if err != nil {
 		return err
 	}
-	return v.redirect("/devices/" + url.PathEscape(id) + "?done=names")
+	wildcard := v.r.PostForm.Get("wildcard") == "on"
+	_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.SetDeviceDNS{ID: id, DeviceDNS: ops.DeviceDNS{Wildcard: &wildcard, LANNames: lan}})
+	if problem := problemText(err); problem != "" {
+		d, err := c.ops.Device(v.ctx(), v.actor, id.String())
+		if err != nil {
+			return err
+		}
+		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{RenameProblem: problem})
+	}
+	if err != nil {
+		return err
+	}
+	return v.redirect("/devices/" + id.String() + "?done=names")
 }

@@ -3,8 +3,15 @@
 // server-sent events.
 //
 // New makes an http.Handler for the whole public site except /weft and
-// /healthz. It talks to the network through Backend only; see there for who
-// stores and who checks what.
+// /healthz. What it shows are queries of package ops, and what it does commands, run
+// in this process as an ops.Actor: whoever is signed in. Who may see and do what is
+// decided there, not here: a page of what one may not see does not exist (404), and
+// what one may see and not do is refused (403).
+//
+// The console makes every secret of its own: the tokens of sessions and the hashes of
+// passwords (argon2id). It checks passwords, limits the rate of sign-ins and says which
+// session is still good; ops gets hashes only, and a word about each sign-in that was
+// refused.
 //
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"weft/coord/ops"
 )
 
 // The live stream. It carries names of things that changed, no content:
@@ -25,9 +27,12 @@ const (
 	streamsPerUser = 32
 )
 
+// maxStreams bounds the live streams (open pages) of all users together.
+const maxStreams = 256
+
 // stream is one open page.
 type stream struct {
-	session Hash
+	session [32]byte
 	user    string
 	once    sync.Once
 	done    chan struct{} // closed by end
@@ -36,10 +41,10 @@ type stream struct {
 func (s *stream) end() { s.once.Do(func() { close(s.done) }) }
 
 // openStream adds a stream if there is room.
-func (c *Console) openStream(session Hash, user string) (*stream, error) {
+func (c *Console) openStream(session [32]byte, user string) (*stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || len(c.streams) >= MaxStreams {
+	if c.closed || len(c.streams) >= maxStreams {
 		return nil, errBusy
 	}
 	n := 0
@@ -79,12 +84,12 @@ func (c *Console) events(v *visit) error {
 	if v.r.Method == http.MethodHead {
 		return errMethod // or it would stay open with nobody reading
 	}
-	s, err := c.openStream(v.session.ID, v.user.ID)
+	s, err := c.openStream(v.session.Hash, v.actor.UserID)
 	if err != nil {
 		return err
 	}
 	defer c.closeStream(s)
-	changes, cancel := c.backend.Subscribe(v.user.ID)
+	changes, cancel := c.ops.Subscribe(v.actor)
 	defer func() { cancel() }()
 
 	rc := http.NewResponseController(v.w)
@@ -135,13 +140,11 @@ func (c *Console) events(v *visit) error {
 		case e, ok := <-changes:
 			if !ok { // we were too slow
 				cancel()
-				changes, cancel = c.backend.Subscribe(v.user.ID)
+				changes, cancel = c.ops.Subscribe(v.actor)
 				pending["resync"] = true
 			} else if len(pending) <= maxPending {
 				pending["devices"] = true
-				if idPattern.MatchString(e.Device.ID) {
-					pending["device-"+e.Device.ID] = true
-				}
+				pending["device-"+e.Device.ID.String()] = true
 				if idPattern.MatchString(e.Device.KeyID) {
 					pending["key-"+e.Device.KeyID] = true
 				}
@@ -162,8 +165,8 @@ func (c *Console) events(v *visit) error {
 			}
 		case <-heartbeat.C:
 			// Ended elsewhere (another server, the admin verbs), or idle.
-			ss, _, err := c.backend.Session(v.ctx(), v.session.ID)
-			if errors.Is(err, ErrNotFound) || err == nil && !c.live(ss, c.now()) {
+			ss, _, err := c.ops.Session(v.ctx(), v.session.Hash)
+			if errors.Is(err, ops.ErrNotFound) || err == nil && !c.live(ss, c.now()) {
 				send(sse("signed-out"))
 				return nil
 			}

@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"weft/coord/console"
+	"weft/coord/ops"
 )
 
 // live is an open stream; its events arrive on a channel that is closed when
@@ -89,30 +91,44 @@ func (l *live) ended(t *testing.T) {
 func TestEvents(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	s.fake.PutKey(console.Key{ID: "k1", Expires: s.Now().Add(time.Hour)})
 	l := b.live()
 	if ct := l.res.Header.Get("Content-Type"); ct != "text/event-stream" {
 		t.Errorf("content type %q", ct)
 	}
 	l.until(t, "resync")
-	s.fake.Put(console.EventJoined, console.Device{ID: "d1", Name: "one", KeyID: "k1"})
+	d := s.net.Add("one", "linux/arm64", "device")
 	seen := strings.Join(append(l.until(t, "devices"), ""), " ")
 	seen += strings.Join(l.rest(t, 3-strings.Count(seen, " ")), " ")
-	for _, want := range []string{"devices", "device-d1", "key-k1"} {
+	for _, want := range []string{"devices", "device-" + d.ID.String(), "key-" + d.Show().KeyID} {
 		if !strings.Contains(seen, want) {
 			t.Errorf("no %s in %q", want, seen)
 		}
 	}
-	s.fake.SetOnline("d1", true)
-	l.until(t, "device-d1")
+	d.Connect()
+	l.until(t, "device-"+d.ID.String())
 	<-l.beats
+}
 
-	// An id is never more than a name: nothing of it gets into the stream.
-	s.fake.Put(console.EventJoined, console.Device{ID: "x\n\nevent: signed-out\ndata: 1", KeyID: "y\r\nevent: signed-out"})
-	s.fake.Put(console.EventOnline, console.Device{ID: "last"})
-	for _, e := range l.until(t, "device-last") {
-		if e == "signed-out" {
-			t.Error("an id wrote into the stream")
+// A member hears of its own devices, and of no others.
+func TestEventsOfMembers(t *testing.T) {
+	s := newSite(t)
+	bob := s.net.Member("bob")
+	b := s.browser().enterAs("bob")
+	l := b.live()
+	l.until(t, "resync")
+	others := s.net.Add("one", "linux/arm64", "device")
+	others.Rename("two")
+	made, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.CreateKey{UserID: bob.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := s.net.Join(made.Token, "mine", "linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range l.until(t, "device-"+mine.ID.String()) {
+		if e == "device-"+others.ID.String() {
+			t.Error("bob hears of another's device")
 		}
 	}
 }
@@ -138,17 +154,26 @@ func TestEventsInBulk(t *testing.T) {
 	b := s.browser().enter()
 	l := b.live()
 	l.until(t, "resync")
-	for i := range 5000 {
-		s.fake.Put(console.EventOnline, console.Device{ID: fmt.Sprint("d", i)})
+	var names []string
+	for i := range 100 {
+		names = append(names, fmt.Sprint("d", i))
 	}
-	s.fake.Put(console.EventOnline, console.Device{ID: "last"})
+	fleet := s.net.AddMany(names, "linux/arm64", "device")
+	for i := range 5000 {
+		s.net.Presence(fleet[i%100].ID, uint64(i), i/100%2 == 0, s.Now(), netip.MustParseAddr("192.0.2.1"))
+	}
+	last := s.net.Add("last", "linux/arm64", "device").ID.String()
 	timeout := time.After(10 * time.Second)
 	n := 0
 	for done := false; !done; {
 		select {
 		case e := <-l.events:
 			n++
-			done = e == "resync" || e == "device-last"
+			done = e == "device-"+last
+			if e == "resync" { // what is shown is fetched, and the last device is there
+				b.get("/devices?q=last").want(t, 200, last)
+				done = true
+			}
 		case <-timeout:
 			t.Fatal("neither the last change nor resync")
 		}
@@ -163,7 +188,7 @@ func TestEventsEndWithTheSession(t *testing.T) {
 	b := s.browser().enter()
 	for name, end := range map[string]func(){
 		"sign-out":  func() { b.post("/sign-out").want(t, 303) },
-		"elsewhere": func() { s.fake.DropSessions() },
+		"elsewhere": func() { s.net.EndSessions("admin") },
 		"idle":      func() { s.advance(7*24*time.Hour + time.Second) },
 		"new link":  func() { s.browser().enter() },
 	} {
@@ -215,14 +240,25 @@ func TestStreamsAreBounded(t *testing.T) {
 	if len(open) != 32 {
 		t.Errorf("%d streams of one user", len(open))
 	}
-	if n := s.fake.Subscribers(); n != len(open) {
+	if n := subscriptions(); n != len(open) {
 		t.Errorf("%d subscriptions", n)
 	}
 	s.console.Close()
 	for _, l := range open {
 		l.ended(t)
 	}
+	for end := time.Now().Add(10 * time.Second); subscriptions() > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d subscriptions are left", subscriptions())
+		}
+	}
 	if b.live().res.StatusCode != 503 {
 		t.Error("a closed console opens streams")
 	}
+}
+
+// subscriptions counts those of this process: each has a goroutine.
+func subscriptions() int {
+	b := make([]byte, 16<<20)
+	return strings.Count(string(b[:runtime.Stack(b, true)]), "created by weft/coord/ops.(*Service).Subscribe")
 }

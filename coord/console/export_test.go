@@ -10,6 +10,7 @@ func Routes() map[string]bool {
 }
 
 var (
-	Clean     = clean
-	LocalPath = localPath
+	Clean           = clean
+	LocalPath       = localPath
+	RevocationsText = revocationsText
 )

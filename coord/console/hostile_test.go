@@ -1,7 +1,9 @@
 package console_test
 
 import (
-	"context"
+	"cmp"
+	"database/sql"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/net/html"
 
 	"weft/coord/console"
+	"weft/coord/ops"
 )
 
 // payloads: what a device, a browser or a person may send
@@ -40,33 +43,67 @@ var payloads = []string{
 func TestHostileStrings(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
-	for i, p := range payloads {
-		s.fake.Put(console.EventJoined, console.Device{
-			ID: fmt.Sprintf("%032x", 0xbad00+i), Name: p, FQDN: p, Hostname: p + "x", OS: p, Software: p, Relay: p, Addr: p, User: p, Tags: []string{p, "ok"},
-			IPv4: netip.AddrFrom4([4]byte{100, 64, 9, byte(i)}), Online: i%2 == 0, Joined: s.Now(), LastSeen: s.Now(), KeyID: "k-all",
-		})
-		s.fake.PutKey(console.Key{ID: fmt.Sprint("k", i), Note: p, Tags: []string{p}, User: p, Created: s.Now(), Expires: s.Now().Add(time.Hour)})
-		req := b.request("GET", "/sign-in", nil)
-		if !strings.ContainsAny(p, "\x00\r\n\x1b") {
-			req.Header.Set("User-Agent", p)
+	var names []string
+	for i := range payloads {
+		names = append(names, fmt.Sprint("d", i))
+	}
+	fleet := s.net.AddMany(names, "linux/arm64", "device")
+	all, err := s.net.Keys(t.Context(), ops.Root(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := make([]string, len(payloads))
+	for i := range payloads {
+		made, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.CreateKey{Note: "x"})
+		if err != nil {
+			t.Fatal(err)
 		}
-		s.fake.CreateSession(context.Background(), console.Session{ID: console.HashToken(p), UserID: "u1", Agent: p, Created: s.Now(), Seen: s.Now()})
+		keys[i] = made.ID
 	}
-	s.fake.PutKey(console.Key{ID: "k-all", Note: "all", Reusable: true, Created: s.Now(), Expires: s.Now().Add(time.Hour)})
-	s.fake.Net.ServerURLs = payloads[:10]
-
-	var names console.DNS
-	for i, p := range payloads {
-		names.Records = append(names.Records, console.DNSRecord{ID: fmt.Sprint("r", i), Name: p, Type: p, Value: p})
-		names.Routes = append(names.Routes, console.DNSRoute{Suffix: p, Nameservers: []string{p}})
-		names.Aliases = append(names.Aliases, console.DNSAlias{Name: p, Device: p, Until: s.Now()})
+	// The service takes little of this, so it goes straight into the database: what a
+	// device, an older server or a restored backup left there.
+	s.console.Close()
+	s.net.Restart(func(db *sql.DB) {
+		set := func(query string, args ...any) {
+			t.Helper()
+			if _, err := db.Exec(query, args...); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+		}
+		for i, p := range payloads {
+			id, named, tag := fleet[i].ID[:], cmp.Or(p, "(none)"), strings.ReplaceAll(p, ",", "")
+			user := fmt.Sprint("u", i)
+			set(`INSERT INTO users (network_id, user_id, name, owner, created_at) SELECT network_id, $1, $2, 0, 1 FROM networks`, user, named)
+			set(`UPDATE nodes SET user_id=$1, name=$2, hostname=$3, os=$2, software=$2, tags=$4 WHERE node_id=$5`, user, p, p+"x", "ok,"+tag, id)
+			set(`UPDATE keys SET user_id=$1, note=$2, tags=$3 WHERE key_id=$4`, user, p, tag, keys[i])
+			set(`INSERT INTO aliases (network_id, name, node_id, until) SELECT network_id, $1, $2, $3 FROM networks`, named, id, s.Now().Add(time.Hour).Unix())
+			set(`INSERT INTO dns_records (network_id, record_id, name, type, value, ttl, created_at) SELECT network_id, $1, $2, $3, $3, 0, 1 FROM networks`, fmt.Sprint("r", i), named, p)
+			hash := ops.HashToken(p)
+			set(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) SELECT network_id, $1, user_id, $2, $2, $3, $3 FROM users WHERE owner=1`, hash[:], s.Now().Unix(), p)
+		}
+		set(`UPDATE nodes SET wildcard=1 WHERE name LIKE '%<%'`)
+		routes := []map[string]any{}
+		for _, p := range payloads {
+			routes = append(routes, map[string]any{"suffix": p, "nameservers": []map[string]any{{"address": p, "bootstrap": []string{p}}}})
+		}
+		settings, err := json.Marshal(map[string]any{"routes": routes, "nameservers": routes[0]["nameservers"], "search": payloads, "portal_url": payloads[0], "rebinding_allowed": payloads[1:2]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls, err := json.Marshal(payloads[:10])
+		if err != nil {
+			t.Fatal(err)
+		}
+		set(`UPDATE networks SET dns=$1, urls=$2`, string(settings), string(urls))
+	})
+	s.use(console.New(console.Config{Service: s.net.Service, Now: s.Now}))
+	for i, d := range fleet {
+		s.net.Presence(d.ID, uint64(i), i%2 == 0, s.Now(), netip.MustParseAddr("192.0.2.1"))
 	}
-	names.Options = map[string]string{"portal-url": payloads[0], "rebinding-allowed": payloads[1]}
-	s.fake.SetNames(names)
 
-	pages := []string{"/dns", "/devices", "/devices?from=50", "/keys", "/account", "/keys/k-all/join"}
+	pages := []string{"/dns", "/devices", "/devices?from=50", "/keys", "/account", "/keys/" + all[0].ID + "/join"}
 	for i, p := range payloads {
-		pages = append(pages, fmt.Sprintf("/devices/%032x", 0xbad00+i), fmt.Sprintf("/keys/k%d/join", i),
+		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/keys/"+keys[i]+"/join",
 			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
 	}
 	for _, at := range pages {
@@ -83,7 +120,7 @@ func TestHostileStrings(t *testing.T) {
 		checkMarkup(t, "/welcome", anonymous.get("/welcome?link="+url.QueryEscape(p)).want(t, 410).body)
 		checkMarkup(t, "/sign-in", anonymous.get("/sign-in?next="+url.QueryEscape(p)).want(t, 200).body)
 		checkMarkup(t, "404", b.get("/"+url.PathEscape(p)+"/x").body)
-		id := fmt.Sprintf("%032x", 0xbad00+i)
+		id := fleet[i].ID.String()
 		if a := b.post("/devices/"+id+"/rename", "name", p); a.StatusCode == 422 {
 			checkMarkup(t, "rename", a.body)
 		}

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"github.com/boombuler/barcode/qr"
+
+	"weft/coord/ops"
 )
 
 // A token is shown to the session that made it, for a while and until it is
@@ -20,12 +21,12 @@ const (
 )
 
 type shownToken struct {
-	session Hash
+	session [32]byte
 	token   string
 	until   time.Time
 }
 
-func (c *Console) holdToken(keyID string, session Hash, token string) {
+func (c *Console) holdToken(keyID string, session [32]byte, token string) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,7 +44,7 @@ func (c *Console) holdToken(keyID string, session Hash, token string) {
 	c.shown[keyID] = shownToken{session, token, now.Add(tokenShown)}
 }
 
-func (c *Console) heldToken(keyID string, session Hash) string {
+func (c *Console) heldToken(keyID string, session [32]byte) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t, ok := c.shown[keyID]
@@ -85,17 +86,17 @@ func (c *Console) join(v *visit) error {
 	if err != nil {
 		return err
 	}
-	k, err := c.backend.Key(v.ctx(), v.user.ID, id)
+	k, err := c.ops.Key(v.ctx(), v.actor, id)
 	if err != nil {
 		return err
 	}
-	list, err := c.backend.Devices(v.ctx(), v.user.ID, DeviceQuery{KeyID: id, Limit: 200})
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	list, err := c.ops.Devices(v.ctx(), v.actor, ops.DeviceQuery{KeyID: id, Limit: 200})
+	if err != nil {
 		return err
 	}
 	view := joinView{Key: c.keyView(k), Self: "/keys/" + id + "/join"}
 	if view.Key.Open {
-		if t := c.heldToken(id, v.session.ID); len(t) <= 2000 && tokenPattern.MatchString(t) {
+		if t := c.heldToken(id, v.session.Hash); len(t) <= 2000 && tokenPattern.MatchString(t) {
 			view.Token = t
 			if c.installLine != nil {
 				view.Line = c.installLine(t)
@@ -109,7 +110,7 @@ func (c *Console) join(v *visit) error {
 	}
 	newest := -1
 	for i, d := range list.Devices {
-		if newest < 0 || d.Joined.After(list.Devices[newest].Joined) {
+		if newest < 0 || d.Created.After(list.Devices[newest].Created) {
 			newest = i
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
 )
 
 type keyView struct {
@@ -22,23 +25,22 @@ type keyView struct {
 	Used      int
 	State     string // "open", "used", "expired", "revoked"
 	Open      bool
-	User      string
 }
 
-func (c *Console) keyView(k Key) keyView {
+func (c *Console) keyView(k store.Key) keyView {
 	view := keyView{
 		ID: clean(k.ID), Note: clean(k.Note), Kind: "device",
 		Reusable: k.Reusable, Ephemeral: k.Ephemeral, Tags: cleanAll(k.Tags),
-		Created: c.stamp(k.Created), Expires: c.stamp(k.Expires), LastUsed: c.stamp(k.LastUsed),
-		Used: k.Used, User: clean(k.User), State: "open",
+		Created: c.stamp(k.Created), Expires: c.stamp(k.Expires), LastUsed: c.stamp(orZero(k.Used)),
+		Used: k.Uses, State: "open",
 	}
 	if len(k.Tags) == 0 {
 		view.Kind = "laptop"
 	}
 	switch {
-	case !k.Revoked.IsZero():
+	case k.Revoked != nil:
 		view.State = "revoked"
-	case k.Used > 0 && !k.Reusable:
+	case k.Uses > 0 && !k.Reusable:
 		view.State = "used"
 	case !k.Expires.IsZero() && !k.Expires.After(c.now()):
 		view.State = "expired"
@@ -56,7 +58,7 @@ type keysView struct {
 const maxKeys = 200
 
 func (c *Console) keys(v *visit) error {
-	list, err := c.backend.Keys(v.ctx(), v.user.ID, maxKeys)
+	list, err := c.ops.Keys(v.ctx(), v.actor, maxKeys)
 	if err != nil {
 		return err
 	}
@@ -153,7 +155,7 @@ func (c *Console) createKey(v *visit) error {
 		view.Tags = clean(view.Tags)
 		return c.keyForm(v, http.StatusUnprocessableEntity, view)
 	}
-	nk := NewKey{Note: view.Note, Reusable: view.Reusable, Ephemeral: view.Epheme}
+	nk := ops.CreateKey{Note: view.Note, Reusable: view.Reusable, Ephemeral: view.Epheme}
 	for _, l := range lives {
 		if l.value == view.Life || view.Life == "" && l.value == "24h" {
 			nk.Life = l.life
@@ -176,15 +178,14 @@ func (c *Console) createKey(v *visit) error {
 			return bad("A device has between one and eight tags.")
 		}
 	}
-	k, token, err := c.backend.CreateKey(v.ctx(), v.user.ID, nk)
-	if errors.Is(err, ErrInvalid) {
+	k, err := ops.Do(v.ctx(), c.ops, v.actor, nk)
+	if errors.Is(err, ops.ErrInvalid) {
 		return bad("The server does not accept this combination.")
 	}
 	if err != nil {
 		return err
 	}
-	c.holdToken(k.ID, v.session.ID, token)
-	c.log.Info("key created", "id", k.ID, "user", v.user.Name)
+	c.holdToken(k.ID, v.session.Hash, k.Token)
 	return v.redirect("/keys/" + k.ID + "/join")
 }
 
@@ -193,10 +194,9 @@ func (c *Console) revokeKey(v *visit) error {
 	if err != nil {
 		return err
 	}
-	if err := c.backend.RevokeKey(v.ctx(), v.user.ID, id); err != nil {
+	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.RevokeKey{ID: id}); err != nil {
 		return err
 	}
 	c.dropToken(id)
-	c.log.Info("key revoked", "id", id, "user", v.user.Name)
 	return v.redirect("/keys?done=revoked")
 }

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -9,27 +8,18 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
 )
 
 // touchEvery bounds how often a session's last request is written down.
 const touchEvery = time.Minute
 
 // passiveHeader marks requests that a page makes by itself (console.js, hx-headers).
-// They do not keep a session alive, and wake no device (see Passive). Whoever leaves it out on purpose only does
-// what a click would do.
+// They do not keep a session alive, and wake no device (see ops.Passive). Whoever
+// leaves it out on purpose only does what a click would do.
 const passiveHeader = "Weft-Passive"
-
-type passiveKey struct{}
-
-// Passive marks what nobody asks for at this moment: a page left open asks again
-// every minute and at each change, which would have every idle phone on it wake its
-// radio as often. Such a request says what is known.
-func Passive(ctx context.Context) context.Context {
-	return context.WithValue(ctx, passiveKey{}, true)
-}
-
-// IsPassive reports whether ctx is of Passive.
-func IsPassive(ctx context.Context) bool { return ctx.Value(passiveKey{}) != nil }
 
 // authenticate finds the session of a request, or fails with errSignIn.
 func (c *Console) authenticate(v *visit) error {
@@ -37,8 +27,8 @@ func (c *Console) authenticate(v *visit) error {
 	if token == "" {
 		return errSignIn
 	}
-	s, u, err := c.backend.Session(v.ctx(), HashToken(token))
-	if errors.Is(err, ErrNotFound) {
+	s, u, err := c.ops.Session(v.ctx(), ops.HashToken(token))
+	if errors.Is(err, ops.ErrNotFound) {
 		return errSignIn
 	}
 	if err != nil {
@@ -46,52 +36,44 @@ func (c *Console) authenticate(v *visit) error {
 	}
 	now := c.now()
 	if !c.live(s, now) {
-		if err := c.backend.DeleteSession(v.ctx(), s.UserID, s.ID); err != nil && !errors.Is(err, ErrNotFound) {
+		if _, err := ops.Do(v.ctx(), c.ops, ops.System(), ops.EndSession{Hash: s.Hash}); err != nil && !errors.Is(err, ops.ErrNotFound) {
 			c.log.Warn("delete ended session", "err", err)
 		}
-		c.endStreams(func(st *stream) bool { return st.session == s.ID })
+		c.endStreams(func(st *stream) bool { return st.session == s.Hash })
 		return errSignIn
 	}
 	if now.Sub(s.Seen) >= touchEvery && v.r.Header.Get(passiveHeader) == "" && v.r.URL.Path != "/events" {
-		if err := c.backend.TouchSession(v.ctx(), s.ID, now); err != nil {
+		if err := c.ops.TouchSession(v.ctx(), s.Hash); err != nil {
 			c.log.Warn("touch session", "err", err)
 		}
 		s.Seen = now
 	}
-	v.session, v.user = s, u
+	v.session, v.actor = s, ops.ConsoleActor(u, c.clientAddr(v.r))
 	return nil
 }
 
 // live reports whether a stored session is still good.
-func (c *Console) live(s Session, now time.Time) bool {
+func (c *Console) live(s store.Session, now time.Time) bool {
 	return now.Sub(s.Seen) < c.idle && now.Sub(s.Created) < c.maxAge
 }
 
-// startSession gives the browser a new session; one it already had ends.
-func (c *Console) startSession(v *visit, u User) error {
-	if old := c.cookie(v.r); old != "" {
-		id := HashToken(old)
-		if s, _, err := c.backend.Session(v.ctx(), id); err == nil {
-			if err := c.backend.DeleteSession(v.ctx(), s.UserID, id); err != nil && !errors.Is(err, ErrNotFound) {
-				return err
-			}
-			c.endStreams(func(st *stream) bool { return st.session == id })
-		}
+// newSession makes the token of a session to begin in this browser.
+func (c *Console) newSession(v *visit) (token string, s ops.NewSession) {
+	token = ops.NewToken()
+	return token, ops.NewSession{Hash: ops.HashToken(token), Agent: strings.ToValidUTF8(cut(v.r.UserAgent(), 200), "")}
+}
+
+// formerSession is the hash of the session that the browser has, zero for none.
+func (c *Console) formerSession(v *visit) (hash [32]byte) {
+	if token := c.cookie(v.r); token != "" {
+		hash = ops.HashToken(token)
 	}
-	token, now := NewToken(), c.now()
-	s := Session{
-		ID:      HashToken(token),
-		UserID:  u.ID,
-		Created: now,
-		Seen:    now,
-		Agent:   strings.ToValidUTF8(cut(v.r.UserAgent(), 200), ""),
-		Addr:    c.clientAddr(v.r),
-	}
-	if err := c.backend.CreateSession(v.ctx(), s); err != nil {
-		return err
-	}
+	return hash
+}
+
+// setCookie gives the browser the token of its session.
+func (c *Console) setCookie(v *visit, token string) {
 	http.SetCookie(v.w, c.newCookie(v.r, token, int(c.maxAge/time.Second)))
-	return nil
 }
 
 // cookieName is __Host-weft over TLS: browsers keep that one to this host,

@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
 )
 
 type signInView struct {
@@ -22,7 +25,7 @@ type welcomeView struct {
 func (c *Console) welcome(v *visit) error {
 	link := v.r.URL.Query().Get("link")
 	u, err := c.linkUser(v, link)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ops.ErrNotFound) {
 		return c.render(v, http.StatusGone, "welcome", welcomeView{Gone: true})
 	}
 	if err != nil {
@@ -34,7 +37,10 @@ func (c *Console) welcome(v *visit) error {
 // choosePassword uses the link up and signs in.
 func (c *Console) choosePassword(v *visit) error {
 	link, password := v.r.PostForm.Get("link"), v.r.PostForm.Get("password")
+	stranger := ops.Actor{Via: ops.ViaConsole, From: c.clientAddr(v.r)}
 	u, err := c.linkUser(v, link)
+	former := c.formerSession(v)
+	token, session := c.newSession(v)
 	if err == nil {
 		if problem := checkPassword(password, u.Name); problem != "" {
 			return c.render(v, http.StatusUnprocessableEntity, "welcome", welcomeView{Link: link, Name: clean(u.Name), Problem: problem})
@@ -43,27 +49,25 @@ func (c *Console) choosePassword(v *visit) error {
 		if hash, err = c.hashPassword(v.ctx(), password); err != nil {
 			return err
 		}
-		u, err = c.backend.UseLink(v.ctx(), HashToken(link), hash)
+		u, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.UseLink{Link: ops.HashToken(link), Password: hash, Session: session, Ends: former})
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ops.ErrNotFound) {
+		c.ops.Refused(stranger, ops.UseLink{}, store.User{}, "no such link")
 		return c.render(v, http.StatusGone, "welcome", welcomeView{Gone: true})
 	}
 	if err != nil {
 		return err
 	}
-	c.endStreams(func(s *stream) bool { return s.user == u.ID })
-	if err := c.startSession(v, u); err != nil {
-		return err
-	}
-	c.log.Info("signed in with a one-time link", "user", u.Name, "addr", c.clientAddr(v.r))
+	c.endStreams(func(s *stream) bool { return s.user == u.ID || s.session == former })
+	c.setCookie(v, token)
 	return v.redirect("/devices")
 }
 
-func (c *Console) linkUser(v *visit, link string) (User, error) {
+func (c *Console) linkUser(v *visit, link string) (store.User, error) {
 	if len(link) < 20 || len(link) > 200 {
-		return User{}, ErrNotFound
+		return store.User{}, ops.ErrNotFound
 	}
-	return c.backend.Link(v.ctx(), HashToken(link))
+	return c.ops.Link(v.ctx(), ops.HashToken(link))
 }
 
 func (c *Console) signInPage(v *visit) error {
@@ -80,6 +84,7 @@ func (c *Console) signIn(v *visit) error {
 	name := strings.TrimSpace(v.r.PostForm.Get("name"))
 	password := v.r.PostForm.Get("password")
 	view := signInView{Name: clean(cut(name, 64)), Next: localPath(v.r.PostForm.Get("next"))}
+	stranger := ops.Actor{Via: ops.ViaConsole, From: c.clientAddr(v.r)}
 	wrong := func() error {
 		view.Problem = "That name and password do not match."
 		return c.render(v, http.StatusUnprocessableEntity, "signin", view)
@@ -92,37 +97,46 @@ func (c *Console) signIn(v *visit) error {
 	now := c.now()
 	// Behind a proxy that is not trusted to name its clients, all of them
 	// come from loopback: there only the limit per account holds.
-	if addr := c.clientAddr(v.r); addr.IsValid() && !addr.IsLoopback() {
+	if addr := stranger.From; addr.IsValid() && !addr.IsLoopback() {
 		if addr.Is6() {
 			if p, err := addr.Prefix(64); err == nil {
 				addr = p.Addr()
 			}
 		}
 		if wait, ok := c.logins.take("addr "+addr.String(), perAddr, now); !ok {
+			c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
 			return c.tooMany(v, view, wait)
 		}
 	}
 	if wait, ok := c.logins.take(account, perAccount, now); !ok {
+		c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
 		return c.tooMany(v, view, wait)
 	}
 
-	u, hash, err := c.backend.Login(v.ctx(), name)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	u, err := c.ops.Login(v.ctx(), name)
+	if err != nil && !errors.Is(err, ops.ErrNotFound) {
 		return err
 	}
-	ok, err := c.passwordIs(v.ctx(), password, hash)
+	ok, err := c.passwordIs(v.ctx(), password, u.Password)
 	if err != nil {
 		return err
 	}
-	if !ok || hash == "" {
-		c.log.Info("sign-in refused", "addr", c.clientAddr(v.r))
+	former := c.formerSession(v)
+	token, session := c.newSession(v)
+	if ok && u.Password != "" {
+		_, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.SignIn{Checked: u.Password, Session: session, Ends: former})
+	}
+	if !ok || u.Password == "" || errors.Is(err, ops.ErrNotFound) {
+		c.ops.Refused(stranger, ops.SignIn{}, u, "wrong name or password")
+		c.log.Info("sign-in refused", "addr", stranger.From)
 		return wrong()
 	}
-	c.logins.refund(account)
-	if err := c.startSession(v, u); err != nil {
+	if err != nil {
 		return err
 	}
-	c.log.Info("signed in", "user", u.Name, "addr", c.clientAddr(v.r))
+	c.logins.refund(account)
+	c.endStreams(func(s *stream) bool { return s.session == former })
+	c.setCookie(v, token)
 	return v.redirect(orHome(view.Next))
 }
 
@@ -134,10 +148,10 @@ func (c *Console) tooMany(v *visit, view signInView, wait time.Duration) error {
 }
 
 func (c *Console) signOut(v *visit) error {
-	if err := c.backend.DeleteSession(v.ctx(), v.user.ID, v.session.ID); err != nil && !errors.Is(err, ErrNotFound) {
+	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.EndSession{Hash: v.session.Hash}); err != nil && !errors.Is(err, ops.ErrNotFound) {
 		return err
 	}
-	c.endStreams(func(s *stream) bool { return s.session == v.session.ID })
+	c.endStreams(func(s *stream) bool { return s.session == v.session.Hash })
 	http.SetCookie(v.w, c.newCookie(v.r, "", -1))
 	return v.redirect("/sign-in")
 }

@@ -12,11 +12,15 @@ import (
 	"net/netip"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"weft/coord/ops"
+	"weft/overlay/cert"
 )
 
 //go:embed templates/*.html
@@ -30,12 +34,15 @@ type page struct {
 	Name  string // of the template
 	User  string // "" when not signed in
 	Flash string
-	Net   Network
+	Net   network
 	Data  any
 	Nav   string // "devices", "dns", "keys", "account"
 	Owner bool   // of the network
 	Here  string // the page's own address, when a form's answer shows it
 }
+
+// network is what the pages say of it.
+type network struct{ ID, Suffix, Version string }
 
 // flashes are the notes that a redirect may ask for: by name, so that an
 // address cannot put words into the console's mouth.
@@ -80,10 +87,11 @@ func parseTemplates() map[string]*template.Template {
 // render answers with a whole page.
 func (c *Console) render(v *visit, status int, name string, data any) error {
 	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")]}
-	if v.session.UserID != "" {
-		p.User, p.Owner = clean(v.user.Name), v.user.Owner
+	if v.actor.UserID != "" {
+		p.User, p.Owner = clean(v.actor.User), v.actor.Role == ops.RoleOwner
 	}
-	p.Net = c.backend.Network(v.ctx())
+	n := c.ops.Network()
+	p.Net = network{ID: n.ID.String(), Suffix: n.Suffix, Version: c.ops.Software()}
 	return c.execute(v, status, name, "layout", p)
 }
 
@@ -174,7 +182,7 @@ func (c *Console) asset(v *visit) error {
 	name := v.r.PathValue("file")
 	a, ok := assets[name]
 	if !ok {
-		return ErrNotFound
+		return ops.ErrNotFound
 	}
 	h := v.w.Header()
 	h.Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
@@ -235,6 +243,20 @@ func clean(s string) string {
 	return b.String()
 }
 
+// asTyped is lines in a form that sends them back: whole, but those that hide
+// something.
+func asTyped(lines []string) string {
+	out := slices.Clone(lines)
+	for i, l := range out {
+		if strings.ContainsFunc(l, func(r rune) bool {
+			return r == utf8.RuneError || r != ' ' && (!unicode.IsGraphic(r) || unicode.IsSpace(r))
+		}) {
+			out[i] = clean(l)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
 func cleanAll(in []string) []string {
 	var out []string
 	for i, s := range in {
@@ -253,7 +275,16 @@ var idPattern = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
 func (v *visit) pathID() (string, error) {
 	id := v.r.PathValue("id")
 	if !idPattern.MatchString(id) {
-		return "", ErrNotFound
+		return "", ops.ErrNotFound
+	}
+	return id, nil
+}
+
+// nodeID returns the {id} of a device in the address.
+func (v *visit) nodeID() (cert.NodeID, error) {
+	id, err := cert.ParseNodeID(v.r.PathValue("id"))
+	if err != nil {
+		return id, ops.ErrNotFound
 	}
 	return id, nil
 }
@@ -296,6 +327,14 @@ func until(d time.Duration) string {
 		return fmt.Sprintf("in %d h", int(d.Hours()+0.5))
 	}
 	return "in " + plural(int(d.Hours()/24+0.5), "day")
+}
+
+// orZero is a time that may be unknown: zero, then.
+func orZero(t *time.Time) (z time.Time) {
+	if t != nil {
+		return *t
+	}
+	return z
 }
 
 // stamp is a time with its exact value for hovering and machines.

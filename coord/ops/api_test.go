@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/console"
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -328,9 +327,8 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{s.Service}
-	if err := b.SetPassword(t.Context(), "nobody", "argon2-canary", [32]byte{}); err == nil {
-		t.Error("a password for nobody")
+	if _, err := Do(t.Context(), s.Service, s.owner(), ChangePassword{Checked: "argon2-canary", Password: "argon2-canary"}); err == nil {
+		t.Error("a password whose old one was not known")
 	}
 	d.raw(t, s.Service, "POST", "/v1/join", strings.NewReader(`{"secret":"`+tok.String()+`"`))
 	bad := d.request(t, tok, "pi")
@@ -411,7 +409,7 @@ func TestDiskFullIsSaid(t *testing.T) {
 		wantCode(t, err, 404, api.CodeNotFound)
 	}
 	_, err = s.RenameDevice(t.Context(), laptop.id, "x")
-	if err := consoleError(err); !errors.Is(err, console.ErrDiskFull) {
+	if !errors.Is(err, store.ErrDiskFull) {
 		t.Errorf("the console is told %v", err)
 	}
 	full = false

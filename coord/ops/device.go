@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"weft/coord/console"
 	"weft/coord/store"
 	"weft/overlay/cert"
 )
@@ -44,7 +43,7 @@ type Device struct {
 func (s *Service) View(n store.Node) Device {
 	st := s.stateOf(n.ID, n.Seen)
 	d := Device{
-		Node: n, FQDN: n.Name + "." + s.suffix, IPv6: store.IPv6Of(s.ipv6, n.IPv4), Title: console.UnicodeName(n.Name),
+		Node: n, FQDN: n.Name + "." + s.suffix, IPv6: store.IPv6Of(s.ipv6, n.IPv4), Title: UnicodeName(n.Name),
 		Online: st.Online, LastSeen: orNil(st.Since), Unknown: s.unsure(n.ID),
 		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID), Revision: revisionOf(n),
 	}
@@ -202,11 +201,15 @@ func (s *Service) Device(ctx context.Context, a Actor, word string) (Device, err
 // DeviceToChange is Device for what cannot be taken back: a former name will not do, it
 // might have been typed for another device.
 func (s *Service) DeviceToChange(ctx context.Context, a Actor, word string) (cert.NodeID, error) {
-	n, err := s.findToChange(ctx, word)
-	if err == nil {
-		if err = opDeviceRead.authorize(a, deviceTarget(n)); err != nil {
-			err = fmt.Errorf("device %q: %w", printable(word, 80), err)
-		}
+	n, err := s.FindDevice(ctx, word)
+	if err != nil {
+		return n.ID, err
 	}
-	return n.ID, err
+	if err := opDeviceRead.authorize(a, deviceTarget(n)); err != nil {
+		return cert.NodeID{}, fmt.Errorf("device %q: %w", printable(word, 80), err)
+	}
+	if label, ok := s.label(word); ok && slices.ContainsFunc(s.aliasInfos(n.ID), func(a AliasInfo) bool { return a.Name == label }) {
+		return cert.NodeID{}, fmt.Errorf("device %q: that was the name of %s before; say %s if you mean it: %w", printable(word, 80), n.Name, n.Name, ErrNotFound)
+	}
+	return n.ID, nil
 }

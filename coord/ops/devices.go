@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"weft/coord/store"
@@ -56,19 +55,6 @@ func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, erro
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = find(r); return err })
 	if err != nil {
 		return node, fmt.Errorf("device %q: %w", word, err)
-	}
-	return node, nil
-}
-
-// findToChange is FindDevice for what cannot be taken back: a former name will
-// not do, it might have been typed for another device.
-func (s *Service) findToChange(ctx context.Context, word string) (store.Node, error) {
-	node, err := s.FindDevice(ctx, word)
-	if err != nil {
-		return node, err
-	}
-	if label, ok := s.label(word); ok && slices.ContainsFunc(s.aliasInfos(node.ID), func(a AliasInfo) bool { return a.Name == label }) {
-		return store.Node{}, fmt.Errorf("device %q: that was the name of %s before; say %s if you mean it: %w", printable(word, 80), node.Name, node.Name, ErrNotFound)
 	}
 	return node, nil
 }

@@ -41,6 +41,9 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 		if err != nil {
 			return err
 		}
+		if opDeviceRead.authorize(tx.actor, deviceTarget(node)) != nil { // whose it is, is not for the actor to know
+			return fmt.Errorf("name %q: %w", name, ErrTaken)
+		}
 		return fmt.Errorf("%s was the name of %s and leads to it until %s; end that with: weft-server dns aliases remove %s: %w",
 			name, node.Name, a.Until.Format(time.DateOnly), name, ErrTaken)
 	case !errors.Is(err, store.ErrNotFound):

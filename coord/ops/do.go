@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,6 +42,9 @@ func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error
 	})
 	if err != nil {
 		var none R
+		if errors.Is(err, ErrForbidden) {
+			s.refusals.add(s.now(), a, o, target{}, "not allowed")
+		}
 		return none, err
 	}
 	return res, nil
@@ -64,8 +68,11 @@ func (tx *Tx) may(t target) error {
 
 // did notes what was done: for the log at once, and for the audit. before and after
 // are what changed, as JSON has it; nil for nothing.
-func (tx *Tx) did(t target, before, after any) {
-	r := record{actor: tx.actor, op: tx.op.Name, target: t, at: tx.now, before: before, after: after}
+func (tx *Tx) did(t target, before, after any) { tx.note(tx.op, t, before, after) }
+
+// note is did for what a command does besides.
+func (tx *Tx) note(o *Operation, t target, before, after any) {
+	r := record{actor: tx.actor, op: o.Name, target: t, at: tx.now, before: before, after: after}
 	tx.Note(r)
 	tx.After(func() {
 		tx.s.log.Info(r.op, "id", t.id, "name", t.name, "by", tx.actor.User, "via", string(tx.actor.Via))

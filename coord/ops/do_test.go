@@ -131,6 +131,7 @@ session.read     own   own   own   own   own
 session.end      own   own   own   own   own
 user.password    own   own   own   own   own
 audit.read       all   all   -     all   -
+audit.refusals   -     -     -     -     -
 network.backup   all   -     -     -     -
 network.restore    -   -     -     -     -
 network.configure  -   -     -     -     -`

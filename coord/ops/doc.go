@@ -26,14 +26,18 @@
 //	dns_device.go what one node's resolver is told
 //	dns_preview.go  what a name will answer, and why
 //	keys.go       join keys and their tokens
-//	users.go      sign-in links
+//	users.go      users and sign-in links
+//	signin.go     signing in, with a link or a password
+//	session.go    tokens, and the sessions of browsers
+//	password.go   changing a password
+//	refusals.go   counting what was refused, for the audit
+//	connection.go the way between the relay and a device, measured
+//	overview.go   relays, names, revocations: for who may see them
 //	policy.go     changing the policy
 //	upkeep.go     last seen, ephemeral nodes, pruning
 //	events.go     what open consoles are told
 //	device_edit.go  several changes of a device in one, if it is still as it was seen
-//	overview.go   relays, names, revocations: for who may see them
 //	decode.go     reading JSON that others sent
-//	backend.go    what the console sees; dns_console.go its DNS page
 //
 // The database is the truth. Memory changes only after a commit, in commit
 // order (store.Tx.After); a failed write changes nothing.

@@ -210,6 +210,26 @@ func (s *site) RemoveRelay(ctx context.Context, name string) (store.Relay, error
 	return Do(ctx, s.Service, Root(), RemoveRelay{name})
 }
 
+// owner is the network's owner in the console.
+func (s *site) owner() Actor {
+	s.t.Helper()
+	u, err := s.Login(context.Background(), firstUser)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return ConsoleActor(u, netip.MustParseAddr("192.0.2.50"))
+}
+
+// member is a new user in the console, who is not the owner.
+func (s *site) member(name string) Actor {
+	s.t.Helper()
+	u, err := s.CreateUser(context.Background(), name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return ConsoleActor(u, netip.MustParseAddr("192.0.2.51"))
+}
+
 // device is a node under test.
 type device struct {
 	*client.Client
@@ -332,13 +352,6 @@ func wantCode(t testing.TB, err error, status int, code string) {
 }
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
-
-func prefixes(list ...string) (p []netip.Prefix) {
-	for _, s := range list {
-		p = append(p, prefix(s))
-	}
-	return p
-}
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 

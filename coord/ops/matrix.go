@@ -93,8 +93,10 @@ var (
 
 	opSignIn   = op("session.create", writes, oneself)
 	opSessions = op("session.read", reads, oneself)
-	opSignOut  = op("session.end", writes, oneself)
+	opSignOut  = op("session.end", writes, oneself, ViaSystem)
 	opPassword = op("user.password", writes, oneself)
+
+	opRefusals = op("audit.refusals", writes, nobody, ViaSystem)
 
 	opBackup           = op("network.backup", reads, [5]reach{all})
 	opNetworkRestore   = op("network.restore", writes, nobody, ViaSystem)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"weft/coord/console"
 	"weft/coord/policy"
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -119,10 +118,21 @@ const (
 	maxLook  = 200         // how many of a list are asked
 )
 
+type passiveKey struct{}
+
+// Passive marks what nobody asks for at this moment: a page left open asks again
+// every minute and at each change, which would have every idle phone on it wake its
+// radio as often. Such a request says what is known.
+func Passive(ctx context.Context) context.Context {
+	return context.WithValue(ctx, passiveKey{}, true)
+}
+
+func isPassive(ctx context.Context) bool { return ctx.Value(passiveKey{}) != nil }
+
 // look asks the silent ones of ids whether they are there, unless nobody looks
-// (console.Passive). Those at a relay of its own cannot be asked from here.
+// (Passive). Those at a relay of its own cannot be asked from here.
 func (s *Service) look(ctx context.Context, ids []cert.NodeID) {
-	if console.IsPassive(ctx) {
+	if isPassive(ctx) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookWait)

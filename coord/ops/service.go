@@ -109,6 +109,7 @@ type Service struct {
 	noted    chan presenceNote
 
 	strangers strangers
+	refusals  refusals
 	list      atomic.Pointer[listState] // replaced by the store's writer goroutine
 
 	consoleURL atomic.Pointer[string]
@@ -355,6 +356,9 @@ func (s *Service) Close() error {
 
 // Network returns the network's row, as memory has it.
 func (s *Service) Network() store.Network { return s.index.info() }
+
+// Software is the version of weft-server.
+func (s *Service) Software() string { return s.software }
 
 // Created reports whether the network was made by this start.
 func (s *Service) Created() bool { return s.created }

@@ -45,8 +45,7 @@ func TestManyKeys(t *testing.T) {
 	if keys, err := s.Keys(t.Context(), Root(), 0); err != nil || len(keys) != more+1 || keys[more].ID != old.ID {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
-	b := &backend{s.Service}
-	if keys, err := b.Keys(t.Context(), old.UserID, 200); err != nil || len(keys) != 200 || keys[0].ID != old.ID {
+	if keys, err := s.Keys(t.Context(), s.owner(), 200); err != nil || len(keys) != 200 || keys[0].ID != old.ID {
 		t.Errorf("the page has %d keys, %v", len(keys), err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"weft/coord/console"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -31,13 +30,11 @@ func TestUnknown(t *testing.T) {
 		if err != nil || len(peers) != 1 || peers[0].Online != online || peers[0].Unknown != unknown {
 			t.Errorf("%s: asked for: %+v, %v", when, peers, err)
 		}
-		b := &backend{s.Service}
-		owner := s.index.targetOf(d.id).owner
-		shown, err := b.Device(t.Context(), owner, id)
+		shown, err := s.Device(t.Context(), s.owner(), id)
 		if err != nil || shown.Online != online || shown.Unknown != unknown {
 			t.Errorf("%s: shown: %+v, %v", when, shown, err)
 		}
-		off, err := b.Devices(t.Context(), owner, console.DeviceQuery{State: "offline", Text: d.name(), Limit: 1})
+		off, err := s.Devices(t.Context(), s.owner(), DeviceQuery{State: "offline", Text: d.name(), Limit: 1})
 		if err != nil || (off.Total == 1) != (!online && !unknown) {
 			t.Errorf("%s: %d listed as offline, %v", when, off.Total, err)
 		}

@@ -117,6 +117,9 @@ func (s *Service) Run(ctx context.Context) {
 			if err := s.flushSeen(true); err != nil {
 				s.log.Error("store last seen", "err", err)
 			}
+			if err := s.flushRefusals(context.Background(), true); err != nil {
+				s.log.Error("record refusals", "err", err)
+			}
 			return
 		case <-s.notify:
 			s.relay.get().Notify(s.network, nil)
@@ -137,7 +140,7 @@ func (s *Service) Run(ctx context.Context) {
 
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
-	return errors.Join(s.flushSeen(false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
+	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
 }
 
 // flushSeen stores when nodes were last online and what config they hold, in one

@@ -1,10 +1,8 @@
 package ops
 
 import (
-	"crypto/sha256"
 	"time"
 
-	"weft/coord/console"
 	"weft/coord/store"
 	"weft/overlay/cert"
 )
@@ -25,12 +23,12 @@ func (c CreateLink) run(tx *Tx) (string, error) {
 		tx.asked = true
 		return "", err
 	}
-	token := console.NewToken()
-	if err := tx.CreateLink(tx.s.network, sha256.Sum256([]byte(token)), u.ID, tx.now, tx.now.Add(console.LinkLife)); err != nil {
+	token := NewToken()
+	if err := tx.CreateLink(tx.s.network, HashToken(token), u.ID, tx.now, tx.now.Add(LinkLife)); err != nil {
 		return "", err
 	}
 	tx.did(userTarget(u), nil, nil)
-	return console.LinkPath(token), nil
+	return LinkPath(token), nil
 }
 
 func userTarget(u store.User) target {

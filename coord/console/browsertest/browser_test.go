@@ -1,7 +1,7 @@
 //go:build browser
 
-// Package browsertest drives the console in a real Chromium against the
-// backend in memory.
+// Package browsertest drives the console in a real Chromium over a service that runs in
+// the test's process.
 //
 // It needs Node.js and Chromium (WEFT_CHROMIUM, else /usr/bin/chromium), and
 // installs the pinned playwright-core beside itself. Screenshots go to
@@ -11,6 +11,7 @@
 package browsertest
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,13 +36,13 @@ func TestBrowser(t *testing.T) {
 			t.Fatalf("npm ci: %v\n%s", err, out)
 		}
 	}
-	fake := consoletest.New()
-	c := console.New(console.Config{Backend: fake, Heartbeat: time.Second, InstallLine: func(token string) string {
+	network := consoletest.New(t, consoletest.Options{})
+	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, InstallLine: func(token string) string {
 		return install.Line("https://weft.example:8443", "sha256//"+strings.Repeat("A", 43)+"=", token)
 	}})
 	site := httptest.NewServer(c)
 	t.Cleanup(func() { c.Close(); site.Close() })
-	control := httptest.NewServer(controls(fake))
+	control := httptest.NewServer(controls(network))
 	t.Cleanup(control.Close)
 
 	node := exec.Command("node", "console.mjs")
@@ -55,50 +57,102 @@ func TestBrowser(t *testing.T) {
 }
 
 // controls lets the script do what devices and the command line would do.
-func controls(fake *consoletest.Backend) http.Handler {
+func controls(network *consoletest.Network) http.Handler {
+	var mu sync.Mutex // guards the following
+	devices := map[string]*consoletest.Device{}
+	add := func(list ...*consoletest.Device) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range list {
+			devices[d.ID.String()] = d
+		}
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /link", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, fake.NewLink()) })
-	mux.HandleFunc("POST /sample", func(w http.ResponseWriter, r *http.Request) { fake.Sample() })
+	mux.HandleFunc("POST /link", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, network.Link("")) })
+	// A small household.
+	mux.HandleFunc("POST /sample", func(w http.ResponseWriter, r *http.Request) {
+		for _, d := range []struct {
+			name, os string
+			tags     []string
+			online   bool
+		}{
+			{"kitchen-pi", "linux/arm64", []string{"device"}, true},
+			{"garage-door", "linux/arm", []string{"device", "sensor"}, true},
+			{"greenhouse", "linux/mipsle", []string{"device", "sensor"}, false},
+			{"nas", "linux/amd64", []string{"device"}, true},
+			{"anna-laptop", "darwin/arm64", nil, true},
+			{"workbench", "windows/amd64", nil, false},
+			{"weather-station", "linux/arm", []string{"device", "sensor"}, false},
+		} {
+			made := network.Add(d.name, d.os, d.tags...)
+			if add(made); d.online {
+				made.Connect()
+			}
+		}
+	})
 	mux.HandleFunc("POST /online", func(w http.ResponseWriter, r *http.Request) {
-		fake.SetOnline(r.FormValue("id"), r.FormValue("on") == "true")
+		mu.Lock()
+		d := devices[r.FormValue("id")]
+		mu.Unlock()
+		if r.FormValue("on") == "true" {
+			d.Connect()
+		} else {
+			d.Disconnect()
+		}
 	})
 	mux.HandleFunc("POST /join", func(w http.ResponseWriter, r *http.Request) {
-		d, err := fake.Join(r.FormValue("token"), r.FormValue("name"), "linux/arm64")
+		d, err := network.Join(r.FormValue("token"), r.FormValue("name"), "linux/arm64")
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
 		}
+		add(d)
 		fmt.Fprint(w, d.ID)
 	})
-	mux.HandleFunc("POST /put", func(w http.ResponseWriter, r *http.Request) {
-		d := console.Device{ID: fmt.Sprintf("%032x", 0xfe), Name: r.FormValue("name"), Joined: time.Now(), OS: "linux/arm64", IPv4: netip.MustParseAddr("100.64.9.9")}
-		fake.Put(console.EventJoined, d)
+	mux.HandleFunc("POST /add", func(w http.ResponseWriter, r *http.Request) {
+		d := network.Add(r.FormValue("name"), "linux/arm64", "device")
+		add(d)
 		fmt.Fprint(w, d.ID)
 	})
-	mux.HandleFunc("POST /drop-sessions", func(w http.ResponseWriter, r *http.Request) { fake.DropSessions() })
-	// A device with every string as hostile as it likes.
+	mux.HandleFunc("POST /drop-sessions", func(w http.ResponseWriter, r *http.Request) { network.EndSessions("admin") })
+	// A device with every string as hostile as it likes; answers with their ids. The
+	// service would not take this, so it goes straight into the database.
 	mux.HandleFunc("POST /hostile", func(w http.ResponseWriter, r *http.Request) {
-		var texts []string
+		var texts, ids []string
 		if err := json.NewDecoder(r.Body).Decode(&texts); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		for i, s := range texts {
-			fake.Put(console.EventJoined, console.Device{
-				ID: fmt.Sprintf("%032x", 0xbad000+i), Name: s, FQDN: s, Hostname: s + " host", OS: s, Software: s, Tags: []string{s}, User: s, Relay: s, Addr: s,
-				IPv4: netip.AddrFrom4([4]byte{100, 66, byte(i >> 8), byte(i)}), Online: i%2 == 0, Joined: time.Now(), LastSeen: time.Now(),
+			d := network.Add("hostile", "linux/arm64", "hostile")
+			ids = append(ids, d.ID.String())
+			network.Presence(d.ID, uint64(i), i%2 == 0, time.Now(), netip.MustParseAddr("192.0.2.1"))
+			user, tag := fmt.Sprint("bad", i), strings.ReplaceAll(s, ",", "")
+			network.Change(func(db *sql.DB) {
+				for _, c := range []struct {
+					query string
+					args  []any
+				}{
+					{`INSERT INTO users (network_id, user_id, name, owner, created_at) SELECT network_id, $1, $2, 0, 1 FROM networks`, []any{user, s}},
+					{`UPDATE nodes SET user_id=$1, name=$2, hostname=$2 || ' host', os=$2, software=$2, tags='hostile,' || $3 WHERE node_id=$4`, []any{user, s, tag, d.ID[:]}},
+					{`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, relay, created_at, expires_at)
+						SELECT network_id, $1, randomblob(32), $1, $2, $3, 0, 0, 0, $4, $4 + 3600 FROM networks`, []any{user, s, tag, time.Now().Unix()}},
+				} {
+					if _, err := db.Exec(c.query, c.args...); err != nil {
+						http.Error(w, err.Error(), http.StatusInternalServerError)
+					}
+				}
 			})
-			fake.PutKey(console.Key{ID: fmt.Sprintf("bad%d", i), Note: s, Tags: []string{s}, User: s, Created: time.Now(), Expires: time.Now().Add(time.Hour)})
 		}
+		json.NewEncoder(w).Encode(ids)
 	})
 	mux.HandleFunc("POST /many", func(w http.ResponseWriter, r *http.Request) {
+		var names []string
 		for i := range 5000 {
-			name := fmt.Sprintf("unit-%04d", i)
-			fake.Put(console.EventJoined, console.Device{
-				ID: fmt.Sprintf("%032x", 0xf1ee70000+i), Name: name, FQDN: name + ".weft.internal", OS: "linux/arm",
-				IPv4: netip.AddrFrom4([4]byte{100, 70, byte(i >> 8), byte(i)}), Tags: []string{"device"}, Online: i%3 != 0,
-				LastSeen: time.Now().Add(-time.Duration(i) * time.Minute),
-			})
+			names = append(names, fmt.Sprintf("unit-%04d", i))
+		}
+		for i, d := range network.AddMany(names, "linux/arm", "device") {
+			network.Presence(d.ID, uint64(i), i%3 != 0, time.Now(), netip.MustParseAddr("192.0.2.1"))
 		}
 	})
 	return mux

@@ -1,0 +1,48 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Why the way to a device cannot be measured.
+var (
+	ErrOffline   = errors.New("offline")
+	ErrElsewhere = errors.New("connected to another relay") // which the server cannot ask
+)
+
+// Connection is one measured round trip between the server's relay and a device.
+type Connection struct {
+	Relay   string        `json:"relay"`
+	Latency time.Duration `json:"latency"`
+}
+
+// TestConnection measures the round trip to a device over its connection to the relay
+// in this process. ErrOffline when it has none or does not answer, until ctx ends.
+func (s *Service) TestConnection(ctx context.Context, a Actor, id cert.NodeID) (Connection, error) {
+	var n store.Node
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { n, err = r.Node(s.network, id); return err })
+	if err == nil {
+		err = opDeviceTest.authorize(a, deviceTarget(n))
+	}
+	if err != nil {
+		return Connection{}, fmt.Errorf("device %s: %w", id, err)
+	}
+	st, _ := s.presence.Get(n.ID)
+	switch {
+	case !st.Online:
+		return Connection{}, fmt.Errorf("%s: %w", n.Name, ErrOffline)
+	case st.Relay != s.auth.RelayID():
+		return Connection{}, fmt.Errorf("%s: %w: %s", n.Name, ErrElsewhere, s.relayLabel(st.Relay))
+	}
+	rtt, err := s.relay.get().Ping(ctx, s.network, n.ID)
+	if err != nil {
+		return Connection{}, fmt.Errorf("%s: %w: %w", n.Name, ErrOffline, err)
+	}
+	return Connection{Relay: relayName, Latency: rtt}, nil
+}

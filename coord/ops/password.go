@@ -1,0 +1,32 @@
+package ops
+
+import "fmt"
+
+// ChangePassword changes the password of the actor, who knew the old one. All sessions
+// and links of the user end, and the browser where it is done gets a new session, in
+// case that the token of the old one had got about.
+type ChangePassword struct {
+	Checked  string // hash that the old one was checked against; it has to be the user's still
+	Password string // hash of the new one
+	Session  NewSession
+}
+
+func (ChangePassword) operation() *Operation { return opPassword }
+
+func (c ChangePassword) run(tx *Tx) (none struct{}, err error) {
+	u, err := tx.self()
+	if err != nil {
+		return none, err
+	}
+	if u.Password != c.Checked {
+		return none, fmt.Errorf("the password of %s was changed meanwhile: %w", u.Name, ErrNotFound)
+	}
+	if err := tx.SetPassword(tx.s.network, u.ID, c.Password, [32]byte{}); err != nil {
+		return none, err
+	}
+	if _, err := tx.newSession(u, c.Session); err != nil {
+		return none, err
+	}
+	tx.did(userTarget(u), nil, nil)
+	return none, nil
+}

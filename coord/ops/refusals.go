@@ -1,0 +1,137 @@
+package ops
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"weft/coord/store"
+)
+
+// What was refused goes into the audit too, but not one by one: strangers can be
+// refused as often as they like. It is counted by the minute and by where it came
+// from, and written once the minute is over.
+
+// maxRefusals bounds how many counts there are at a time, and by that what strangers
+// can write into the audit in a minute. What comes from yet another place is counted
+// together, as from nowhere.
+const maxRefusals = 100
+
+// refusals counts what was refused.
+type refusals struct {
+	mu     sync.Mutex // guards the following
+	counts map[refusal]uint32
+}
+
+// refusal is what is counted together.
+type refusal struct {
+	minute int64 // since 1970
+	via    Via
+	from   netip.Addr
+	userID string // of the actor, "" for a stranger
+	user   string
+	role   Role
+	op     string
+	about  string // id of the user that it was about, "" for nobody that there is
+	name   string
+	why    string
+}
+
+// add counts one refusal. t is a user, or nothing.
+func (r *refusals) add(now time.Time, a Actor, o *Operation, t target, why string) {
+	k := refusal{
+		minute: now.Unix() / 60, via: a.Via, from: sourceOf(a.From), userID: a.UserID, user: a.User, role: a.Role,
+		op: o.Name, about: t.id, name: t.name, why: why,
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addLocked(k, 1)
+}
+
+func (r *refusals) addLocked(k refusal, n uint32) {
+	if r.counts == nil {
+		r.counts = map[refusal]uint32{}
+	}
+	if _, ok := r.counts[k]; !ok && len(r.counts) >= maxRefusals {
+		k = refusal{minute: k.minute, via: k.via, op: k.op, why: "of many, from many places"}
+		if len(r.counts) >= 2*maxRefusals { // nothing could be written for long
+			return
+		}
+	}
+	r.counts[k] += min(n, ^uint32(0)-r.counts[k])
+}
+
+// take removes the counts of the minutes before now's, or all.
+func (r *refusals) take(now time.Time, all bool) map[refusal]uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := map[refusal]uint32{}
+	for k, n := range r.counts {
+		if all || k.minute != now.Unix()/60 { // one after now is of a clock that was put back
+			taken[k] = n
+			delete(r.counts, k)
+		}
+	}
+	return taken
+}
+
+// sourceOf is the address that counts: of IPv6 the first of its /64, as whoever has
+// one has all of it.
+func sourceOf(a netip.Addr) netip.Addr {
+	if a.Is6() && !a.Is4In6() {
+		p, _ := a.WithZone("").Prefix(64) // 64 is in range
+		return p.Addr()
+	}
+	return a.Unmap()
+}
+
+// Refused counts what the console, which checks passwords, has refused: command c of
+// a, that was about u (the zero value for nobody that there is). why is in a few words
+// and has nothing in it that somebody typed.
+func (s *Service) Refused(a Actor, c interface{ operation() *Operation }, u store.User, why string) {
+	s.refusals.add(s.now(), a, c.operation(), userTarget(u), why)
+}
+
+// flushRefusals records the refusals of the minutes that are over, or all.
+func (s *Service) flushRefusals(ctx context.Context, all bool) error {
+	counts := s.refusals.take(s.now(), all)
+	if len(counts) == 0 {
+		return nil
+	}
+	_, err := Do(ctx, s, System(), noteRefusals{counts})
+	if err != nil { // the next time, then
+		s.refusals.mu.Lock()
+		defer s.refusals.mu.Unlock()
+		for k, n := range counts {
+			s.refusals.addLocked(k, n)
+		}
+	}
+	return err
+}
+
+// noteRefusals records what was refused.
+type noteRefusals struct{ counts map[refusal]uint32 }
+
+func (noteRefusals) operation() *Operation { return opRefusals }
+
+func (c noteRefusals) run(tx *Tx) (none struct{}, err error) {
+	if err := tx.may(target{}); err != nil {
+		return none, err
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(c.counts), func(a, b refusal) int { return cmp.Or(cmp.Compare(a.minute, b.minute), cmp.Compare(a.why, b.why)) }) {
+		n := c.counts[k]
+		r := record{
+			actor: Actor{UserID: k.userID, User: k.user, Role: k.role, Via: k.via, From: k.from}, op: k.op,
+			at: time.Unix(k.minute*60, 0), refused: k.why, count: n,
+		}
+		if k.about != "" {
+			r.target = target{kind: "user", id: k.about, name: k.name}
+		}
+		tx.Note(r)
+	}
+	return none, nil
+}
