@@ -104,7 +104,7 @@ other, and has a web console.
 	cli.VersionFlag(root, func(cmd *cobra.Command) error { return printVersion(cmd, false) })
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), loginLinkCmd(), auditCmd(), backupCmd(), restoreCmd(), versionCmd())
+	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), usersCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), loginLinkCmd(), auditCmd(), backupCmd(), restoreCmd(), versionCmd())
 	return root
 }
 

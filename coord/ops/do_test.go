@@ -123,6 +123,7 @@ relay.update     -     -     -     -     -
 policy.read      all   all   all   all   -
 policy.set       all   all   -     -     -
 crl.recall       -     -     -     -     -
+user.read        all   all   -     all   -
 user.create      all   -     -     -     -
 user.delete      all   -     -     -     -
 user.link        all   -     -     -     -

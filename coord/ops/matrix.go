@@ -87,6 +87,7 @@ var (
 
 	opCRLRecall = op("crl.recall", writes, nobody, ViaNode)
 
+	opUserRead   = op("user.read", reads, [5]reach{all, all, none, all, none})
 	opUserCreate = op("user.create", writes, [5]reach{all})
 	opUserDelete = op("user.delete", writes, [5]reach{all})
 	opUserLink   = op("user.link", writes, [5]reach{all}, ViaSystem)

@@ -1,6 +1,9 @@
 package ops
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"weft/coord/store"
@@ -35,8 +38,11 @@ func userTarget(u store.User) target {
 	return target{kind: "user", id: u.ID, name: u.Name, owner: u.ID}
 }
 
-// CreateUser makes a user.
-type CreateUser struct{ Name string }
+// CreateUser makes a user: a member, who sees and changes the devices and keys that
+// belong to it.
+type CreateUser struct {
+	Name string `json:"name"`
+}
 
 func (CreateUser) operation() *Operation { return opUserCreate }
 
@@ -48,7 +54,9 @@ func (c CreateUser) run(tx *Tx) (store.User, error) {
 	if err := checkUserName(c.Name); err != nil {
 		return u, err
 	}
-	if err := tx.Tx.CreateUser(tx.s.network, u); err != nil {
+	if err := tx.Tx.CreateUser(tx.s.network, u); errors.Is(err, ErrTaken) {
+		return u, fmt.Errorf("user %s: %w", u.Name, ErrTaken)
+	} else if err != nil {
 		return u, err
 	}
 	n, err := tx.Bump(tx.s.network)
@@ -60,25 +68,45 @@ func (c CreateUser) run(tx *Tx) (store.User, error) {
 	return u, nil
 }
 
-// DeleteUser deletes a user that owns no devices and no keys.
-type DeleteUser struct{ ID string }
+// DeleteUser deletes a user, by name or id, that owns no devices and no keys. It is
+// signed out everywhere.
+type DeleteUser struct{ Name string }
 
 func (DeleteUser) operation() *Operation { return opUserDelete }
 
 func (c DeleteUser) run(tx *Tx) (store.User, error) {
-	u, err := tx.User(tx.s.network, c.ID)
+	u, err := tx.UserByName(tx.s.network, c.Name)
+	if isNotFound(err) {
+		u, err = tx.User(tx.s.network, c.Name)
+	}
 	if err == nil {
 		err = tx.may(userTarget(u))
 	}
-	if err == nil {
-		err = tx.Tx.DeleteUser(tx.s.network, c.ID)
+	tx.asked = true
+	switch {
+	case err != nil:
+		return u, fmt.Errorf("user %q: %w", printable(c.Name, 64), err)
+	case u.Owner:
+		return u, Invalid("%s owns the network and cannot be deleted", u.Name)
+	}
+	err = tx.Tx.DeleteUser(tx.s.network, u.ID)
+	if errors.Is(err, ErrTaken) {
+		return u, fmt.Errorf("%s still owns devices or keys; delete those first: %w", u.Name, ErrTaken)
 	}
 	if err != nil {
-		tx.asked = true
 		return u, err
 	}
 	tx.did(userTarget(u), named{u.Name}, nil)
 	return u, nil
+}
+
+// Users lists the users by name.
+func (s *Service) Users(ctx context.Context, a Actor) (users []store.User, err error) {
+	if err := opUserRead.asks(a); err != nil {
+		return nil, err
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { users, err = r.Users(s.network); return err })
+	return users, err
 }
 
 // checkUserName wants a name that can stand in a certificate as it is.

@@ -9,11 +9,11 @@ import (
 
 // User owns nodes and signs in to the console.
 type User struct {
-	ID       string // opaque, without "/"
-	Name     string
-	Password string // argon2id, "" for none yet
-	Owner    bool   // the network's first user
-	Created  time.Time
+	ID       string    `json:"id"` // opaque, without "/"
+	Name     string    `json:"name"`
+	Password string    `json:"-"`     // argon2id, "" for none yet
+	Owner    bool      `json:"owner"` // the network's first user
+	Created  time.Time `json:"created"`
 }
 
 // Session is a signed-in browser; Hash is the SHA-256 of its token.

@@ -38,6 +38,15 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		}
 		return err
 	},
+	"createUser": func(t *testing.T, c *client.Client) error { _, err := c.CreateUser(t.Context(), "eve"); return err },
+	"deleteUser": func(t *testing.T, c *client.Client) error { _, err := c.DeleteUser(t.Context(), "eve"); return err },
+	"listUsers": func(t *testing.T, c *client.Client) error {
+		users, err := c.Users(t.Context())
+		if len(users) != 1 || !users[0].Owner {
+			t.Errorf("%+v", users)
+		}
+		return err
+	},
 	"deleteDevice": func(t *testing.T, c *client.Client) error { _, err := c.DeleteDevice(t.Context(), "gone"); return err },
 	"deleteRelay":  func(t *testing.T, c *client.Client) error { _, err := c.DeleteRelay(t.Context(), "far"); return err },
 	"editDNS": func(t *testing.T, c *client.Client) error {

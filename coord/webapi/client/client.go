@@ -243,6 +243,28 @@ func (c *Client) RevokeKey(ctx context.Context, id string) (k store.Key, err err
 	return k, err
 }
 
+// Users returns all users, by name.
+func (c *Client) Users(ctx context.Context) ([]store.User, error) {
+	var list webapi.UserList
+	err := c.call(ctx, "GET", "/users", nil, nil, &list)
+	return list.Users, err
+}
+
+// CreateUser makes a user.
+func (c *Client) CreateUser(ctx context.Context, name string) (u store.User, err error) {
+	err = c.call(ctx, "POST", "/users", nil, ops.CreateUser{Name: name}, &u)
+	return u, err
+}
+
+// DeleteUser deletes a user, by name or id, without devices and keys.
+func (c *Client) DeleteUser(ctx context.Context, name string) (u store.User, err error) {
+	if err := named("user", name); err != nil {
+		return u, err
+	}
+	err = c.call(ctx, "DELETE", "/users/"+segment(name), nil, nil, &u)
+	return u, err
+}
+
 // DNS returns everything that is set about names.
 func (c *Client) DNS(ctx context.Context) (i ops.DNSInfo, err error) {
 	err = c.call(ctx, "GET", "/dns", nil, nil, &i)
