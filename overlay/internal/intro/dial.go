@@ -18,7 +18,9 @@ import (
 const retryPause = 75 * time.Millisecond
 
 // errLostGlare ends our introduction when the peer's has won, errGaveWay the peer's when
-// ours has. In the first case our accept tells the peer.
+// ours has. In the first case a reset tells the peer, besides our accept: when the two
+// introductions go by different relays they may cross, so that the peer has given up its
+// own and accepted ours.
 var (
 	errLostGlare = errors.New("the peer's own introduction was used instead")
 	errGaveWay   = errors.New("our own introduction was used instead")

@@ -77,6 +77,54 @@ func glare(t *testing.T, lead time.Duration) {
 	}
 }
 
+// TestGlareCrosses: the two introductions go by different relays, and cross. The lower
+// node gives its own up for the peer's when the peer has just accepted it, and given up
+// its own. Each says so: neither keeps a session, and keys, that the other has not.
+func TestGlareCrosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		lo, hi := w.pair()
+		w.wire.latency = 10 * time.Millisecond
+		// An answer to what is unknown is bounded to one a second, and has been given.
+		w.wire.put(hop{from: lo.id, to: hi.id, frame: appendFrame(nil, frame{id: 1, kind: kindData})})
+		w.wire.put(hop{from: hi.id, to: lo.id, frame: appendFrame(nil, frame{id: 1, kind: kindData})})
+		time.Sleep(100 * time.Millisecond)
+		sent := map[cert.NodeID]int{}
+		w.wire.setTamper(func(h hop) []hop {
+			// The lower node's first frame and the other's hello take longer.
+			sent[h.from]++
+			f, err := parseFrame(h.frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.from == lo.id && sent[lo.id] == 1 || h.from == hi.id && f.seq == 1 && sent[hi.id] == 2 {
+				h.after = 15 * time.Millisecond
+			}
+			return []hop{h}
+		})
+		done := make(chan error, 2)
+		for _, n := range [][2]*node{{lo, hi}, {hi, lo}} {
+			go func() {
+				_, err := n[0].Dial(t.Context(), n[1].id, n[0].install)
+				done <- err
+			}()
+		}
+		if err := errors.Join(<-done, <-done); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if lo.psk(hi) == hi.psk(lo) {
+			t.Fatal("they have not crossed")
+		}
+		for name, n := range map[string]*node{"lower": lo, "higher": hi} {
+			if sessions, _ := n.table(); sessions != 0 {
+				t.Errorf("the %s node has a session, with keys that the other has not", name)
+			}
+		}
+	})
+}
+
 // TestGlareWithDeafPeer: the lower node dials a peer that is not connected yet. When the
 // peer connects and dials back, it does not wait for the lost attempt.
 func TestGlareWithDeafPeer(t *testing.T) {

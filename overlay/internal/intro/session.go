@@ -222,7 +222,7 @@ func (s *Session) finish(err error) error {
 	}
 	switch {
 	case silent(err):
-	case !live && s.tls != nil && s.pending():
+	case !live && !errors.Is(err, errLostGlare) && s.tls != nil && s.pending():
 		s.sendLast() // an alert or a deny with the reason
 	case live && !errors.Is(err, ErrBroken):
 		s.sendLast()

@@ -343,7 +343,7 @@ func (sw *Switch) Close() {
 
 // silent reports whether a session that ends with err sends no last frame.
 func silent(err error) bool {
-	for _, e := range []error{ErrClosed, ErrReplaced, ErrReset, ErrEnded, ErrBye, errLostGlare} {
+	for _, e := range []error{ErrClosed, ErrReplaced, ErrReset, ErrEnded, ErrBye} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -156,7 +156,9 @@ func (t *Table) established(q *peer, d *dialing, s *intro.Session) error {
 	if t.table[q.id] != q {
 		return errEnded
 	}
-	d.answered = true
+	// What was accepted of the peer's own introductions before is older: this attempt
+	// began after that, or would have ended with it. The peer takes this attempt's keys.
+	d.answered, d.overtaken = true, false
 	q.answeredIn(s.Trip)
 	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
 		return nil
@@ -196,9 +198,9 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", t.cfg.Name(q.id), ierr)}
 				}
 			}
-		}
-		if s.Err() == nil {
-			q.session = s // it was installed earlier and may have ended since
+			if s.Err() == nil {
+				q.session = s // it was installed earlier and may have ended since
+			}
 		}
 		t.cfg.Directory.SetPresence(directory.Presence{ID: q.id, Online: true})
 		t.publish()

@@ -74,5 +74,5 @@ type dialing struct {
 	// another node has the key, and may lose it when the peer has accepted.
 	late      bool
 	session   *intro.Session // session of the tunnel that was made before the peer accepted
-	overtaken bool           // the peer's own introduction was accepted meanwhile: its keys are newer
+	overtaken bool           // the peer's own introduction was accepted since it answered: its keys are newer
 }
