@@ -557,15 +557,19 @@ func TestPathReplay(t *testing.T) {
 		ec.WriteTo(append([]byte{1, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42}, make([]byte, 12)...), target)
 		time.Sleep(50 * time.Millisecond)
 	}
-	// On a busy machine a path may be lost meanwhile, and then it comes back.
-	eventually(t, 20*time.Second, "the same path", func() bool {
-		after := [2]string{a.pathTo("b").Endpoint, b.pathTo("a").Endpoint}
-		for i, e := range after {
-			if e != before[i] && e != "" {
+	// On a busy machine a path may be lost meanwhile, and then another comes: at
+	// another port if it was found by one of the sockets with which a node looks for
+	// one. Nobody but the peer is behind its NAT.
+	eventually(t, 20*time.Second, "a path to the peer", func() bool {
+		back := true
+		for i, e := range []string{a.pathTo("b").Endpoint, b.pathTo("a").Endpoint} {
+			if e == "" {
+				back = false
+			} else if netip.MustParseAddrPort(e).Addr() != netip.MustParseAddrPort(before[i]).Addr() {
 				t.Fatalf("moved from %s to %s", before[i], e)
 			}
 		}
-		return after == before
+		return back
 	})
 	mu.Lock()
 	t.Logf("%d bytes sent, %d answered", sent, answered)
