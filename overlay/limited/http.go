@@ -1,8 +1,10 @@
 package limited
 
 import (
+	"bufio"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -42,6 +44,16 @@ type ResponseWriter struct {
 
 // Unwrap is for http.ResponseController.
 func (w *ResponseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack is for http.ResponseController. Hijacking takes the deadlines off the connection,
+// and with them the end that an eviction had just set: it is set again.
+func (w *ResponseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := w.rc.Hijack()
+	if err == nil && w.place != nil && w.place.gone.Load() {
+		c.SetDeadline(time.Unix(1, 0))
+	}
+	return c, rw, err
+}
 
 func (w *ResponseWriter) extend() {
 	if w.d > 0 {

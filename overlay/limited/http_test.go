@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -131,6 +132,19 @@ func TestServeReader(t *testing.T) {
 			c, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
 				t.Error(err)
+				return err
+			}
+			defer c.Close()
+			_, err = io.Copy(io.Discard, c)
+			return err
+		},
+		"hijacked after": func(w http.ResponseWriter, r *http.Request) error {
+			for !w.(*ResponseWriter).place.Gone() {
+				runtime.Gosched()
+			}
+			time.Sleep(time.Millisecond) // the eviction has set its deadlines by then, or does so at once
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
 				return err
 			}
 			defer c.Close()
