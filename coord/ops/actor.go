@@ -56,6 +56,7 @@ func nodeActor(ctx context.Context, id string) Actor {
 	return Actor{User: id, Via: ViaNode, From: from}
 }
 
+// fromKey is the address that a request of the node API came from, in its context.
 type fromKey struct{}
 
 // covers reports whether an actor's tags include something that carries tags.

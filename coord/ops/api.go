@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -114,7 +115,11 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).SetReadDeadline(time.Time{})
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
-		res, err = rt.handle(s, r.Context(), c, r)
+		ctx := r.Context()
+		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			ctx = context.WithValue(ctx, fromKey{}, from.Addr().Unmap())
+		}
+		res, err = rt.handle(s, ctx, c, r)
 	}
 	s.answer(w, r, res, err)
 }

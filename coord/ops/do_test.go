@@ -23,6 +23,9 @@ func (s *site) records(after uint64) (lines []string, last uint64) {
 	err := s.store.Read(context.Background(), func(r *store.Reader) error {
 		return r.EachAudit(s.network, store.AuditFilter{Oldest: true}, func(rec audit.Record, _ audit.Hash) error {
 			if last = rec.Seq; rec.Seq > after {
+				if rec.Via == audit.Node && rec.From != "192.0.2.1" { // httptest's
+					s.t.Errorf("%s of a node came from %q", rec.Op, rec.From)
+				}
 				lines = append(lines, fmt.Sprintf("%s %s %s by %s via %s: %s -> %s", rec.Op, rec.Kind, rec.Name, rec.User, rec.Via, rec.Before, rec.After))
 			}
 			return nil

@@ -321,6 +321,7 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
+	r.RemoteAddr = "192.0.2.1:4711"
 	r.TLS = &tls.ConnectionState{HandshakeComplete: true, NegotiatedProtocol: "weft-api/1"}
 	if leaf := d.leaf(); leaf != nil {
 		r.TLS.PeerCertificates = []*x509.Certificate{leaf}
