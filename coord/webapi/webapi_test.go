@@ -375,13 +375,13 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%s: %d won, %d lost", what, won.Load(), lost.Load())
 		}
 	}
-	for range 3 {
+	for round := range 3 {
 		p, err := c.Policy(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		race("policy", func(i int) error {
-			_, err := c.SetPolicy(t.Context(), fmt.Sprintf(`{"rules":[{"from":["tag:t%d"],"to":["*"],"ports":["*"]}]}`+strings.Repeat(" ", len(p.Text)%7), i), []string{p.Revision})
+			_, err := c.SetPolicy(t.Context(), fmt.Sprintf(`{"rules":[{"from":["tag:round%d-%d"],"to":["*"],"ports":["*"]}]}`, round, i), []string{p.Revision})
 			return err
 		})
 	}
