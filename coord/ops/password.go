@@ -1,6 +1,9 @@
 package ops
 
-import "fmt"
+import (
+	"crypto/subtle"
+	"fmt"
+)
 
 // ChangePassword changes the password of the actor, who knew the old one. All sessions
 // and links of the user end, and the browser where it is done gets a new session, in
@@ -18,7 +21,7 @@ func (c ChangePassword) run(tx *Tx) (none struct{}, err error) {
 	if err != nil {
 		return none, err
 	}
-	if u.Password != c.Checked {
+	if !sameHash(u.Password, c.Checked) {
 		return none, fmt.Errorf("the password of %s was changed meanwhile: %w", u.Name, ErrNotFound)
 	}
 	if err := tx.SetPassword(tx.s.network, u.ID, c.Password, [32]byte{}); err != nil {
@@ -29,4 +32,10 @@ func (c ChangePassword) run(tx *Tx) (none struct{}, err error) {
 	}
 	tx.did(userTarget(u), nil, nil)
 	return none, nil
+}
+
+// sameHash reports whether a password's hash is still the one that was checked, in a
+// time that does not tell where they differ.
+func sameHash(now, checked string) bool {
+	return subtle.ConstantTimeCompare([]byte(now), []byte(checked)) == 1
 }

@@ -31,7 +31,7 @@ func (c SignIn) run(tx *Tx) (store.User, error) {
 	if err != nil {
 		return u, err
 	}
-	if c.Checked == "" || u.Password != c.Checked {
+	if c.Checked == "" || !sameHash(u.Password, c.Checked) {
 		return u, fmt.Errorf("the password of %s was changed meanwhile: %w", u.Name, ErrNotFound)
 	}
 	if err := tx.endFormer(c.Ends); err != nil {
