@@ -2,9 +2,16 @@
 // every operation on a network, over a database. It makes join keys, issues
 // certificates and addresses, answers who is who, and revokes.
 //
-//	service.go    Service: the operations, with or without a running server
-//	serving.go    what the server around them asks
+//	actor.go      who asks: role, tags, and by which way
+//	matrix.go     who may do which operation: one row each
+//	do.go         Do: a command, authorized, done and recorded in one transaction
+//	follow.go     what memory, relays and open consoles do after a change
+//	service.go    Service: opening a network, with or without a running server
+//	serving.go    what the server around it asks
 //	index.go      what is kept in memory: versions, classes, who sees whom
+//
+// Nodes and relays:
+//
 //	api.go        the node API: routes, callers, errors
 //	join.go       POST /v1/join
 //	protocol.go   which versions of those who ask it gets on with
@@ -19,12 +26,21 @@
 //	audit_read.go what was recorded of who did what
 //	recall.go     a restored server takes the list that nodes hold
 //	relays.go     relays that run alone: join, sync, presence, removal
-//	devices.go    list, rename, replace, delete, logout
+//
+// Devices and their names:
+//
+//	device.go     listing and showing devices
+//	devices.go    finding one as a person names it; errors
+//	device_rename.go, device_replace.go, device_delete.go  a command each; logout too
+//	device_edit.go  several changes of a device in one, if it is still as it was seen
 //	hostname.go   what a device's name may be
 //	dns.go        records, routes, nameservers, options: checked and stored
 //	dns_alias.go  former names, which lead to their device for a while
-//	dns_device.go what one node's resolver is told
+//	dns_device.go what one node's resolver is told, and its switches
 //	dns_preview.go  what a name will answer, and why
+//
+// Keys, users, and the rest:
+//
 //	keys.go       join keys and their tokens
 //	users.go      users and sign-in links
 //	signin.go     signing in, with a link or a password
@@ -36,9 +52,9 @@
 //	policy.go     changing the policy
 //	upkeep.go     last seen, ephemeral nodes, pruning
 //	events.go     what open consoles are told
-//	device_edit.go  several changes of a device in one, if it is still as it was seen
 //	decode.go     reading JSON that others sent
 //
-// The database is the truth. Memory changes only after a commit, in commit
-// order (store.Tx.After); a failed write changes nothing.
+// The database is the truth. Memory changes only after a commit, in commit order, and
+// only by following the table of changes; a failed write changes nothing. A new operation
+// is a command in a file of its own, and a row of the matrix.
 package ops
