@@ -6,9 +6,11 @@
 //	matrix.go     who may do which operation: one row each
 //	do.go         Do: a command, authorized, done and recorded in one transaction
 //	follow.go     what memory, relays and open consoles do after a change
-//	service.go    Service: opening a network, with or without a running server
+//	open.go       opening a network, with or without a running server; making one
+//	service.go    Service: what there is of an open one
 //	serving.go    what the server around it asks
-//	index.go      what is kept in memory: versions, classes, who sees whom
+//	index.go      what is kept in memory of nodes; index_classes.go who sees whom,
+//	              index_versions.go what each should hold, index_names.go what names lead to
 //
 // Nodes and relays:
 //
@@ -25,7 +27,9 @@
 //	backup.go     everything that makes the network, in one encrypted file
 //	audit_read.go what was recorded of who did what
 //	recall.go     a restored server takes the list that nodes hold
-//	relays.go     relays that run alone: join, sync, presence, removal
+//	relays.go     relays that run alone; a file each for relay_join.go, relay_sync.go (what
+//	              is new for them), relay_report.go (who is connected), relay_session.go
+//	              (what is remembered of one), relay_remove.go
 //
 // Devices and their names:
 //
@@ -34,7 +38,9 @@
 //	device_rename.go, device_replace.go, device_delete.go  a command each; logout too
 //	device_edit.go  several changes of a device in one, if it is still as it was seen
 //	hostname.go   what a device's name may be
-//	dns.go        records, routes, nameservers, options: checked and stored
+//	dns.go        records, routes, nameservers, options: what the owner decided
+//	dns_edit.go   changing it; dns_record.go a record, dns_options.go an option,
+//	              dns_check.go what is refused since it cannot work
 //	dns_alias.go  former names, which lead to their device for a while
 //	dns_device.go what one node's resolver is told, and its switches
 //	dns_preview.go  what a name will answer, and why

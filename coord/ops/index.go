@@ -1,7 +1,6 @@
 package ops
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -10,13 +9,6 @@ import (
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
-)
-
-// Above this many visible nodes a node asks by name instead of holding the
-// directory; below the lower bound it holds the directory again.
-const (
-	lookupAbove = 1000
-	lookupBelow = 800
 )
 
 // index is what the server keeps in memory so that a relay with many clients
@@ -52,32 +44,6 @@ type entry struct {
 	created   int64  // unix seconds
 	seen      int64  // as of the start of the server, 0 for never
 	ephemeral bool
-}
-
-type class struct {
-	// constant
-	key     string
-	userID  string
-	subject policy.Subject
-	number  int
-
-	classState
-	sight
-	lookup   bool
-	switched uint64 // change at which lookup flipped
-}
-
-// classState is what there is of a class.
-type classState struct {
-	count   int
-	changed uint64 // last change in it
-}
-
-// sight is what a class may see.
-type sight struct {
-	initiates bool
-	visible   int    // nodes that it sees
-	dirN      uint64 // last change that it sees
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
@@ -135,124 +101,6 @@ func (x *index) load(r *store.Reader) error {
 	return nil
 }
 
-// makeClassLocked returns the class of this key, which is not related to any
-// if it is new.
-func (x *index) makeClassLocked(key string) *class {
-	if c := x.classes[key]; c != nil {
-		return c
-	}
-	userID, tags := store.ClassOf(key)
-	c := &class{key: key, userID: userID, subject: policy.Subject{User: x.users[userID], Tags: tags}, number: len(x.list)}
-	x.classes[key] = c
-	x.list = append(x.list, c)
-	return c
-}
-
-// classLocked returns the class of this key, related to all others.
-func (x *index) classLocked(key string) *class {
-	c := x.makeClassLocked(key)
-	x.relateLocked()
-	return c
-}
-
-// relateLocked relates the classes that are not yet.
-func (x *index) relateLocked() {
-	for i := x.related.Len(); i < len(x.list); i++ {
-		c := x.list[i]
-		x.related.Add(c.subject)
-		c.sight = sight{initiates: x.policy.Initiates(c.subject), dirN: max(1, x.network.FullAfter)}
-		for o := range x.related.Reached(i).All() {
-			c.sight.add(x.list[o].classState)
-		}
-		for o := range x.related.Reaching(i).All() {
-			if o != i {
-				x.list[o].sight.add(c.classState)
-			}
-		}
-	}
-}
-
-// add notes a class that is seen, or what came to it.
-func (s *sight) add(c classState) {
-	s.visible += c.count
-	s.dirN = max(s.dirN, c.changed)
-}
-
-// outlook is what a policy makes of the classes that there were at some time.
-type outlook struct {
-	policy  *policy.Policy
-	list    []*class
-	states  []classState // of list, at that time
-	related *policy.Classes
-	sights  []sight
-}
-
-// outlookLocked returns one of the classes that there are, to be decided.
-func (x *index) outlookLocked() *outlook {
-	o := &outlook{list: slices.Clip(x.list), states: make([]classState, len(x.list))}
-	for i, c := range x.list {
-		o.states[i] = c.classState
-	}
-	return o
-}
-
-// decide works out who sees whom. It needs no lock.
-func (o *outlook) decide(p *policy.Policy) {
-	subjects := make([]policy.Subject, len(o.list))
-	for i, c := range o.list {
-		subjects[i] = c.subject
-	}
-	o.policy, o.related, o.sights = p, p.Relate(subjects), make([]sight, len(subjects))
-	for i := range o.sights {
-		s := &o.sights[i]
-		s.initiates = p.Initiates(subjects[i])
-		for seen := range o.related.Reached(i).All() {
-			s.add(o.states[seen])
-		}
-	}
-}
-
-// adoptLocked puts a decided outlook into force as of change n. What has
-// changed in the classes since it was made is added.
-func (x *index) adoptLocked(o *outlook, n uint64) {
-	x.policy, x.related = o.policy, o.related
-	for i, c := range o.list {
-		c.sight = o.sights[i]
-		c.dirN = max(1, x.network.FullAfter, n, c.dirN)
-	}
-	for i, c := range o.list {
-		if was := o.states[i]; c.classState != was {
-			for by := range x.related.Reaching(i).All() {
-				x.list[by].sight.add(classState{c.count - was.count, c.changed})
-			}
-		}
-	}
-	x.relateLocked()
-	for _, c := range x.list {
-		c.dirN = max(c.dirN, n)
-		x.sizeLocked(c, n)
-	}
-}
-
-// sizeLocked switches a class between holding the directory and looking up.
-func (x *index) sizeLocked(c *class, n uint64) {
-	if !c.lookup && c.visible > lookupAbove || c.lookup && c.visible < lookupBelow {
-		c.lookup, c.switched = !c.lookup, n
-	}
-}
-
-// touchLocked notes that something in c that others see changed.
-func (x *index) touchLocked(c *class, n uint64, delta int) {
-	x.network.N = max(x.network.N, n)
-	c.changed = max(c.changed, n)
-	c.count += delta
-	for i := range x.related.Reaching(c.number).All() {
-		o := x.list[i]
-		o.sight.add(classState{delta, n})
-		x.sizeLocked(o, n)
-	}
-}
-
 // put notes a node that was made or changed at change n.
 func (x *index) put(node store.Node) {
 	x.mu.Lock()
@@ -297,20 +145,6 @@ func (x *index) setUser(id, name string) {
 	x.users[id] = name
 }
 
-// setPolicy puts a policy into force as of change n: everybody fetches anew.
-// Until it is worked out readers find the one before.
-func (x *index) setPolicy(p *policy.Policy, text string, n uint64) {
-	x.mu.RLock()
-	o := x.outlookLocked()
-	x.mu.RUnlock()
-	o.decide(p)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.network.Policy = text
-	x.network.N, x.network.ConfigN, x.network.FullAfter = max(x.network.N, n), max(x.network.ConfigN, n), max(x.network.FullAfter, n)
-	x.adoptLocked(o, n)
-}
-
 // setRelays notes the relays as of change n of everybody's config.
 func (x *index) setRelays(relays []store.Relay, n uint64) {
 	x.mu.Lock()
@@ -324,84 +158,6 @@ func (x *index) setConfigN(n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.network.N, x.network.ConfigN = max(x.network.N, n), max(x.network.ConfigN, n)
-}
-
-// setNamesN notes a change of what names lead to.
-func (x *index) setNamesN(n uint64) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.network.NamesN = max(x.network.NamesN, n)
-}
-
-// setAliases notes the former names of a node; the list is not changed later.
-func (x *index) setAliases(id cert.NodeID, list []api.Alias) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if len(list) == 0 {
-		delete(x.aliases, id)
-		return
-	}
-	x.aliases[id] = list
-}
-
-// aliasesOf returns the former names of a node; they are not to be changed.
-func (x *index) aliasesOf(id cert.NodeID) []api.Alias {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.aliases[id]
-}
-
-// setWildcard notes whether a node answers for every name below its own; name
-// is "" when not.
-func (x *index) setWildcard(id cert.NodeID, name string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if name == "" {
-		delete(x.wildcards, id)
-		return
-	}
-	x.wildcards[id] = name
-}
-
-// setNodeConfigN notes a change of one node's config.
-func (x *index) setNodeConfigN(id cert.NodeID, n uint64) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if e, ok := x.nodes[id]; ok {
-		e.configN = max(e.configN, n)
-		x.nodes[id] = e
-	}
-}
-
-// visibleWildcards returns the names of those devices that a node sees and
-// that answer for every name below theirs, sorted, at most limit.
-func (x *index) visibleWildcards(id cert.NodeID, limit int) []string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	list := []string{}
-	me, ok := x.nodes[id]
-	if !ok || len(x.wildcards) == 0 {
-		return list
-	}
-	sees := x.related.Reached(me.class.number)
-	for other, name := range x.wildcards {
-		if e, ok := x.nodes[other]; ok && (other == id || sees.Has(e.class.number)) {
-			list = append(list, name)
-		}
-	}
-	slices.Sort(list)
-	return list[:min(len(list), limit)]
-}
-
-// wildcardNames is visibleWildcards, with those of all devices for the zero id.
-func (x *index) wildcardNames(id cert.NodeID, limit int) []string {
-	if !id.IsZero() {
-		return x.visibleWildcards(id, limit)
-	}
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	list := slices.Sorted(maps.Values(x.wildcards))
-	return list[:min(len(list), limit)]
 }
 
 // allRelays returns the relays that run alone; they are not to be changed.
@@ -448,101 +204,6 @@ func (x *index) createdBefore(id cert.NodeID, at time.Time) bool {
 	defer x.mu.RUnlock()
 	e, ok := x.nodes[id]
 	return ok && e.created <= at.Unix()
-}
-
-// view is what a node of some class may see.
-type view struct {
-	class     string // its own
-	policy    *policy.Policy
-	subject   policy.Subject
-	versions  api.Versions
-	classes   []string
-	initiates bool
-	lookup    bool
-	fullAfter uint64
-}
-
-// view returns what a node may see, as of now.
-func (x *index) view(id cert.NodeID) (view, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	e, ok := x.nodes[id]
-	if !ok {
-		return view{}, false
-	}
-	c := e.class
-	v := view{class: c.key, policy: x.policy, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
-	for o := range x.related.Reached(c.number).All() {
-		v.classes = append(v.classes, x.list[o].key)
-	}
-	return v, true
-}
-
-// rules returns what the node lets in. They are not to be changed.
-func (v *view) rules() []api.Rule { return v.policy.RulesFor(v.subject) }
-
-// namesVersion returns the version of what all names of the network lead to.
-func (x *index) namesVersion() api.Version {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return api.Version{Epoch: x.network.Epoch, N: x.network.NamesN}
-}
-
-// versions returns what a node should hold. It is called by the relay for
-// each client: no allocation.
-func (x *index) versions(id cert.NodeID) (api.Versions, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	e, ok := x.nodes[id]
-	if !ok {
-		return api.Versions{}, false
-	}
-	return x.versionsLocked(e), true
-}
-
-func (x *index) versionsLocked(e entry) api.Versions {
-	epoch := x.network.Epoch
-	v := api.Versions{
-		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched)},
-		CRL:    x.network.CRLNumber,
-	}
-	// Who holds no directory is never behind on it. Names, one number for all,
-	// is not in the versions of each: a relay that runs alone is told it once.
-	if e.class.initiates && !e.class.lookup {
-		v.Directory = api.Version{Epoch: epoch, N: e.class.dirN}
-	}
-	return v
-}
-
-// tell notes that a node holds this version of its config.
-func (x *index) tell(id cert.NodeID, v api.Version) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	e, ok := x.nodes[id]
-	if !ok || v.Epoch != x.network.Epoch {
-		return
-	}
-	if n := min(v.N, x.versionsLocked(e).Config.N); n > e.told {
-		e.told = n
-		x.nodes[id], x.told[id] = e, n
-	}
-}
-
-// takeTold returns what tell noted since the last call.
-func (x *index) takeTold() map[cert.NodeID]uint64 {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	told := x.told
-	x.told = map[cert.NodeID]uint64{}
-	return told
-}
-
-// knowsURLs reports whether a node has been told all addresses that the server
-// has now.
-func (x *index) knowsURLs(id cert.NodeID) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.nodes[id].told >= x.network.URLsN
 }
 
 // reaches reports whether policy lets a node of class from reach one of class to.

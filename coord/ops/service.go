@@ -3,57 +3,19 @@ package ops
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"weft/coord/ca"
-	"weft/coord/datadir"
-	"weft/coord/policy"
 	"weft/coord/presence"
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
-
-// Defaults of a new network.
-const (
-	DefaultIPv4   = "100.64.0.0/10"
-	DefaultSuffix = "weft.internal"
-	firstUser     = "admin"
-	nodeLife      = 90 * 24 * time.Hour
-	renewAfter    = 66 // percent of a certificate's life
-)
-
-// ErrNoNetwork means that the data directory holds no network yet.
-var ErrNoNetwork = errors.New("no network here yet; start it with: weft-server serve --data DIR")
-
-// Options configure OpenService. The zero value of a field keeps what the
-// network was made with.
-type Options struct {
-	Data     string // the data directory
-	Create   bool   // make the network if there is none
-	URLs     []string
-	STUN     []string // host:port
-	IPv4     netip.Prefix
-	Suffix   string
-	Software string // version of weft-server
-	NodeLife time.Duration
-	LockWait time.Duration // how long to wait for another process to leave the data directory
-	Log      *slog.Logger
-	Now      func() time.Time // the server's clock; nil is time.Now
-
-	// BeforeCommit is for fault injection, see store.Options.
-	BeforeCommit func() error
-}
 
 // Relay is what the service tells and asks the relay in this process. All
 // methods but Ping and Look return at once.
@@ -128,224 +90,9 @@ type Service struct {
 	settlesSince time.Time
 }
 
-var suffixPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-
-// OpenService locks the data directory and opens (or makes) the network in it.
-func OpenService(ctx context.Context, o Options) (s *Service, err error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	if !o.Create {
-		if _, err := os.Stat(filepath.Join(o.Data, "weft.db")); err != nil {
-			return nil, fmt.Errorf("open %s: %w", o.Data, ErrNoNetwork)
-		}
-	}
-	if err := os.MkdirAll(o.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
-	}
-	lock, err := datadir.Lock(ctx, o.Data, o.LockWait)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			lock.Close()
-		}
-	}()
-	if o.Create {
-		sweepRestores(o.Data)
-	}
-	st, err := store.Open(ctx, store.Options{Path: filepath.Join(o.Data, "weft.db"), Log: o.Log, BeforeCommit: o.BeforeCommit, Seal: func(tx *store.Tx, notes []any) error { return s.seal(tx, notes) }})
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			st.Close()
-		}
-	}()
-	var n store.Network
-	err = st.Read(ctx, func(r *store.Reader) (err error) { n, err = r.Network(); return err })
-	isNew := errors.Is(err, store.ErrNotFound)
-	if err != nil && !isNew || isNew && !o.Create {
-		if isNew {
-			err = fmt.Errorf("open %s: %w", o.Data, ErrNoNetwork)
-		}
-		return nil, err
-	}
-	auth, err := ca.Open(filepath.Join(o.Data, "ca"), isNew, o.Now())
-	if err != nil {
-		return nil, err
-	}
-	var configured *record // of what the server was started with, if that is new
-	if isNew {
-		n, err = makeNetwork(ctx, st, auth, o)
-	} else if n.ID != auth.ID {
-		err = fmt.Errorf("open %s: the network CA in it is of network %s, the database of %s; put the right ca directory back", o.Data, auth.ID, n.ID)
-	} else {
-		old := n
-		if n, err = updateNetwork(ctx, st, n, o); err == nil && n.ConfigN != old.ConfigN {
-			configured = &record{actor: System(), op: opNetworkConfigure.Name, target: target{kind: "network", id: n.ID.String()}, at: o.Now(), before: startedWith(old), after: startedWith(n)}
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	pol, err := policy.Parse(n.Policy)
-	if err != nil {
-		return nil, err
-	}
-	s = &Service{
-		releaseKey: func() []byte { return nil },
-
-		data: o.Data, software: o.Software, life: o.NodeLife, log: o.Log, now: o.Now,
-		lock: lock, auth: auth, store: st, network: n.ID, ipv4: n.IPv4, ipv6: n.IPv6, suffix: n.Suffix,
-		started: o.Now(), created: isNew, found: n.CRLNumber, settlesSince: o.Now(),
-		followed: n.N, index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
-	}
-	err = st.Read(ctx, func(r *store.Reader) error {
-		known, err := readNames(r, n.ID)
-		if err != nil {
-			return err
-		}
-		s.names.Store(known)
-		return s.index.load(r)
-	})
-	if err == nil && configured != nil {
-		err = s.store.Write(ctx, func(tx *store.Tx) error { tx.Note(*configured); return nil })
-	}
-	if err == nil {
-		err = s.openList(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-func (o *Options) check() error {
-	if o.Data == "" {
-		return errors.New("no data directory given")
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.NodeLife == 0 {
-		o.NodeLife = nodeLife
-	}
-	for _, u := range o.URLs {
-		if err := cert.CheckURL(u); err != nil {
-			return Invalid("%v", err)
-		}
-	}
-	if len(o.URLs) > 8 {
-		return Invalid("%d server addresses, at most 8", len(o.URLs))
-	}
-	if o.Suffix != "" && (len(o.Suffix) > 100 || !suffixPattern.MatchString(o.Suffix)) {
-		return Invalid("suffix %q: want a DNS name in lower case such as %s", o.Suffix, DefaultSuffix)
-	}
-	if o.IPv4.IsValid() && (!o.IPv4.Addr().Is4() || o.IPv4.Bits() < 8 || o.IPv4.Bits() > 30 || o.IPv4 != o.IPv4.Masked()) {
-		return Invalid("address range %s: want an IPv4 prefix of 8 to 30 bits, such as %s", o.IPv4, DefaultIPv4)
-	}
-	return nil
-}
-
-// checkOwnName refuses a zone that would hold the server's own name: a device
-// must find the server before it has the zone.
-func (o *Options) checkOwnName(suffix string, urls, stun []string) error {
-	if host := coveredHost(suffix, hostNames(urls, stun)); host != "" {
-		return fmt.Errorf("suffix %s: it covers the server's own name %s, which devices must find before they have a network; choose another, such as net.%s", suffix, host, suffix)
-	}
-	return nil
-}
-
-// makeNetwork is the first start.
-func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o Options) (store.Network, error) {
-	if !o.IPv4.IsValid() {
-		o.IPv4 = netip.MustParsePrefix(DefaultIPv4)
-	}
-	if o.Suffix == "" {
-		o.Suffix = DefaultSuffix
-	}
-	if err := o.checkOwnName(o.Suffix, o.URLs, o.STUN); err != nil {
-		return store.Network{}, err
-	}
-	now := o.Now()
-	n := store.Network{
-		ID: auth.ID, Created: now, Epoch: newEpoch(), N: 1, ConfigN: 1,
-		IPv4: o.IPv4, IPv6: newULA(), Suffix: o.Suffix, URLs: o.URLs, STUN: o.STUN,
-		CRLNumber: uint64(max(1, now.Unix())),
-	}
-	var err error
-	if n.CRL, err = auth.Network.SignCRL(n.CRLNumber, nil, time.Time{}, now); err != nil {
-		return n, err
-	}
-	return n, st.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.CreateNetwork(n); err != nil {
-			return err
-		}
-		return tx.CreateUser(n.ID, store.User{ID: newID(), Name: firstUser, Owner: true, Created: now})
-	})
-}
-
-// updateNetwork applies what the server was started with to a network that
-// exists.
-func updateNetwork(ctx context.Context, st *store.Store, n store.Network, o Options) (store.Network, error) {
-	old := n
-	if o.URLs != nil {
-		n.URLs = o.URLs
-	}
-	if o.STUN != nil {
-		n.STUN = o.STUN
-	}
-	if o.Suffix != "" {
-		n.Suffix = o.Suffix
-	}
-	if o.IPv4.IsValid() {
-		n.IPv4 = o.IPv4
-	}
-	if slices.Equal(n.URLs, old.URLs) && slices.Equal(n.STUN, old.STUN) && n.Suffix == old.Suffix && n.IPv4 == old.IPv4 {
-		return n, nil
-	}
-	if err := o.checkOwnName(n.Suffix, n.URLs, n.STUN); err != nil {
-		return n, err
-	}
-	err := st.Write(ctx, func(tx *store.Tx) error {
-		if n.IPv4 != old.IPv4 {
-			page, err := tx.NodesPage(n.ID, "", 0, 1)
-			if err != nil {
-				return err
-			}
-			if len(page) > 0 {
-				return fmt.Errorf("address range %s: this network has devices in %s already", n.IPv4, old.IPv4)
-			}
-		}
-		c, err := tx.SetNetwork(n)
-		n.N, n.ConfigN = c, c
-		if !slices.Equal(n.URLs, old.URLs) {
-			n.URLsN = c
-		}
-		return err
-	})
-	return n, err
-}
-
 // SetReleaseKey says how to find the key of the release that the server hands out.
 // Call it before anybody asks.
 func (s *Service) SetReleaseKey(key func() []byte) { s.releaseKey = key }
-
-// startedWith is what a network is started with, for the audit.
-func startedWith(n store.Network) any {
-	return struct {
-		URLs   []string     `json:"urls"`
-		STUN   []string     `json:"stun"`
-		Suffix string       `json:"suffix"`
-		IPv4   netip.Prefix `json:"ipv4"`
-	}{n.URLs, n.STUN, n.Suffix, n.IPv4}
-}
 
 // Close ends the service. Requests must have ended before.
 func (s *Service) Close() error {
@@ -371,19 +118,6 @@ func (s *Service) Versions(node cert.NodeID) api.Versions {
 		v.Names = s.index.namesVersion()
 	}
 	return v
-}
-
-func newEpoch() uint64 {
-	var b [8]byte
-	rand.Read(b[:])
-	return binary.BigEndian.Uint64(b[:])>>11 | 1 // exact as a JSON number everywhere
-}
-
-// newULA returns a random unique local prefix (RFC 4193).
-func newULA() netip.Prefix {
-	b := [16]byte{0: 0xfd}
-	rand.Read(b[1:6])
-	return netip.PrefixFrom(netip.AddrFrom16(b), 48)
 }
 
 // newID returns a short random id for keys and users: 60 bits, no letters

@@ -1,0 +1,129 @@
+package ops
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/coord/store"
+	"weft/dns"
+)
+
+// NewRecord asks for a record. Name is short ("www"), "@", or a full name
+// inside the network's zone; names of other zones need Outside.
+type NewRecord struct {
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	Value   string `json:"value"`
+	TTL     int    `json:"ttl"`
+	Outside bool   `json:"outside"` // the name is not in the network's zone, and that is meant
+	Shadow  bool   `json:"shadow"`  // a device has the name; it wins as long as it has it
+}
+
+// RecordMatch says which records to remove: the one with an ID, or those with
+// this name, and, unless empty, of this type and with this value.
+type RecordMatch struct {
+	ID    string `json:"id,omitempty"`
+	Name  string `json:"name,omitempty"`
+	Type  string `json:"type,omitempty"`
+	Value string `json:"value,omitempty"`
+}
+
+// newRecord is the record that was asked for, its name as it is stored.
+func (s *Service) newRecord(tx *Tx, nr NewRecord) (store.DNSRecord, error) {
+	r := store.DNSRecord{ID: newID(), Type: strings.ToUpper(strings.TrimSpace(nr.Type)), Value: strings.TrimSpace(nr.Value), TTL: nr.TTL, Created: s.now()}
+	if r.Type == "TXT" {
+		r.Value = nr.Value // spaces may be meant
+	}
+	if !slices.Contains(dns.RecordTypes, r.Type) {
+		return r, Invalid("type %q: want one of %s", printable(nr.Type, 20), strings.Join(dns.RecordTypes, ", "))
+	}
+	var err error
+	if r.Name, err = s.recordName(nr.Name, r.Type); err != nil {
+		return r, err
+	}
+	switch {
+	case r.Name == "@" || !strings.Contains(r.Name, "."):
+	case r.Type == "PTR" && (isAddr(r.Name) || strings.HasSuffix(r.Name, ".arpa")):
+	case strings.HasSuffix(r.Name, "."+s.suffix):
+	case !nr.Outside:
+		return r, Invalid("the name %s is not in %s; write %s.%s if that is meant, or allow names outside (--outside)", r.Name, s.suffix, r.Name, s.suffix)
+	}
+	if host := s.coversServer(r.Name); host != "" && s.fullName(r.Name) == host {
+		return r, Invalid("%s is the server's own name: devices could not find the server", host)
+	}
+	if nr.Shadow || !slices.Contains([]string{"A", "AAAA", "CNAME"}, r.Type) {
+		return r, nil
+	}
+	if node, err := tx.NodeByName(s.network, r.Name); err == nil {
+		return r, fmt.Errorf("%s is the name of a device (%s), which wins over a record; rename the device, or allow it for the time when it is gone (--shadow): %w", r.Name, node.IPv4, ErrTaken)
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return r, err
+	}
+	if a, err := tx.Alias(s.network, r.Name); err == nil {
+		return r, fmt.Errorf("%s still leads to a device that had this name, until %s; end that with: weft-server dns aliases remove %s: %w", r.Name, a.Until.Format(time.DateOnly), r.Name, ErrTaken)
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return r, err
+	}
+	return r, nil
+}
+
+func isAddr(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// recordName makes the stored form of a record's name: a label or "@" for what
+// is directly in the network's zone, else the full name.
+func (s *Service) recordName(name, typ string) (string, error) {
+	name = strings.TrimSpace(name)
+	if a, err := netip.ParseAddr(name); err == nil && typ == "PTR" {
+		return a.Unmap().WithZone("").String(), nil
+	}
+	if name == "@" {
+		return name, nil
+	}
+	full := strings.TrimSuffix(name, ".")
+	ascii, err := dns.ASCIIName(full)
+	if err != nil {
+		return "", Invalid("name %q: %v", printable(name, 80), err)
+	}
+	ascii = strings.ToLower(ascii)
+	if ascii == "" {
+		return "", Invalid("want a name, or @ for %s itself", s.suffix)
+	}
+	if ascii == s.suffix {
+		return "@", nil
+	}
+	if label, ok := strings.CutSuffix(ascii, "."+s.suffix); ok && !strings.Contains(label, ".") {
+		return label, nil
+	}
+	return ascii, nil
+}
+
+func (s *Service) removeRecords(n *names, m RecordMatch) error {
+	name, err := "", error(nil)
+	if m.ID == "" {
+		if name, err = s.recordName(m.Name, strings.ToUpper(m.Type)); err != nil {
+			return err
+		}
+		if a, err := netip.ParseAddr(m.Name); err == nil {
+			name = a.Unmap().WithZone("").String()
+		}
+	}
+	had := len(n.records)
+	n.records = slices.DeleteFunc(n.records, func(r store.DNSRecord) bool {
+		if m.ID != "" {
+			return r.ID == m.ID
+		}
+		return r.Name == name && (m.Type == "" || strings.EqualFold(m.Type, r.Type)) && (m.Value == "" || m.Value == r.Value)
+	})
+	if len(n.records) == had {
+		return fmt.Errorf("record %q: %w", printable(cmp.Or(m.ID, m.Name), 80), ErrNotFound)
+	}
+	return nil
+}

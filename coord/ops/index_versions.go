@@ -1,0 +1,105 @@
+package ops
+
+import (
+	"weft/coord/policy"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// view is what a node of some class may see.
+type view struct {
+	class     string // its own
+	policy    *policy.Policy
+	subject   policy.Subject
+	versions  api.Versions
+	classes   []string
+	initiates bool
+	lookup    bool
+	fullAfter uint64
+}
+
+// view returns what a node may see, as of now.
+func (x *index) view(id cert.NodeID) (view, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	if !ok {
+		return view{}, false
+	}
+	c := e.class
+	v := view{class: c.key, policy: x.policy, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
+	for o := range x.related.Reached(c.number).All() {
+		v.classes = append(v.classes, x.list[o].key)
+	}
+	return v, true
+}
+
+// rules returns what the node lets in. They are not to be changed.
+func (v *view) rules() []api.Rule { return v.policy.RulesFor(v.subject) }
+
+// versions returns what a node should hold. It is called by the relay for
+// each client: no allocation.
+func (x *index) versions(id cert.NodeID) (api.Versions, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	if !ok {
+		return api.Versions{}, false
+	}
+	return x.versionsLocked(e), true
+}
+
+func (x *index) versionsLocked(e entry) api.Versions {
+	epoch := x.network.Epoch
+	v := api.Versions{
+		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched)},
+		CRL:    x.network.CRLNumber,
+	}
+	// Who holds no directory is never behind on it. Names, one number for all,
+	// is not in the versions of each: a relay that runs alone is told it once.
+	if e.class.initiates && !e.class.lookup {
+		v.Directory = api.Version{Epoch: epoch, N: e.class.dirN}
+	}
+	return v
+}
+
+// setNodeConfigN notes a change of one node's config.
+func (x *index) setNodeConfigN(id cert.NodeID, n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.nodes[id]; ok {
+		e.configN = max(e.configN, n)
+		x.nodes[id] = e
+	}
+}
+
+// tell notes that a node holds this version of its config.
+func (x *index) tell(id cert.NodeID, v api.Version) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, ok := x.nodes[id]
+	if !ok || v.Epoch != x.network.Epoch {
+		return
+	}
+	if n := min(v.N, x.versionsLocked(e).Config.N); n > e.told {
+		e.told = n
+		x.nodes[id], x.told[id] = e, n
+	}
+}
+
+// takeTold returns what tell noted since the last call.
+func (x *index) takeTold() map[cert.NodeID]uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	told := x.told
+	x.told = map[cert.NodeID]uint64{}
+	return told
+}
+
+// knowsURLs reports whether a node has been told all addresses that the server
+// has now.
+func (x *index) knowsURLs(id cert.NodeID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.nodes[id].told >= x.network.URLsN
+}

@@ -1,0 +1,95 @@
+package ops
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// handleRelayReport takes who came and went at a relay.
+func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Request) (any, error) {
+	var req api.RelayReport
+	if err := readRequest(r, &req); err != nil {
+		return nil, err
+	}
+	if len(req.Events) > api.MaxRelayEvents || len(req.Run) > 64 {
+		return nil, fail(http.StatusBadRequest, api.CodeBadRequest, fmt.Sprintf("%d events in one report, at most %d", len(req.Events), api.MaxRelayEvents), "")
+	}
+	now := s.now().UTC()
+	id := cert.RelayID(c.spki)
+	rs := s.relays.of(id, now)
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.heard = now
+	if rs.run != req.Run {
+		rs.run = req.Run
+		s.loseRelay(id, rs, now)
+	}
+	res := &api.RelayReported{Instance: rs.instance}
+	for _, e := range req.Events {
+		node, err := cert.ParseNodeID(e.Node)
+		if err != nil {
+			return nil, fail(http.StatusBadRequest, api.CodeBadRequest, "a report about something that is no device", "")
+		}
+		if _, ok := s.index.has(node); !ok {
+			res.Unknown = append(res.Unknown, e.Node)
+			continue
+		}
+		if e.At.After(now) || now.Sub(e.At) > time.Hour {
+			e.At = now
+		}
+		addr, _ := netip.ParseAddr(e.Addr) // it is there for people
+		s.presenceAt(id, node, e.Conn, e.Online, e.At, addr)
+		if e.Online {
+			rs.members[node] = struct{}{}
+		} else if st, ok := s.presence.Get(node); !ok || !st.Online || st.Relay != id {
+			delete(rs.members, node)
+			delete(rs.sent, node)
+		}
+	}
+	rs.all = rs.all || req.All == rs.instance
+	rs.rouse()
+	return res, nil
+}
+
+// loseRelay forgets who is connected to a relay. rs.mu is held.
+func (s *Service) loseRelay(id string, rs *relaySession, now time.Time) {
+	rs.all = false
+	clear(rs.members)
+	clear(rs.sent)
+	for _, node := range s.presence.Lose(id, now) {
+		s.notePresence(node)
+	}
+}
+
+// checkRelays takes those for offline who were at a relay that is not heard of
+// any more.
+func (s *Service) checkRelays() {
+	now := s.now().UTC()
+	for id, rs := range s.relays.all() {
+		rs.mu.Lock()
+		if now.Sub(rs.heard) > relaySilent && len(rs.members) > 0 {
+			s.log.Warn("a relay is not heard of any more", "id", id, "since", rs.heard)
+			rs.instance = rand.Text()
+			s.loseRelay(id, rs, now)
+		}
+		rs.mu.Unlock()
+	}
+}
+
+// RelayHeard returns when a relay was last heard of since this start.
+func (s *Service) RelayHeard(id string) (time.Time, bool) {
+	rs := s.relays.all()[id]
+	if rs == nil {
+		return time.Time{}, false
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return rs.heard, s.now().Sub(rs.heard) < relaySilent
+}
