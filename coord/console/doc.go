@@ -15,13 +15,15 @@
 //
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session
-// (session.go), and then the page: devices.go, dns.go, join.go, keys.go,
-// account.go, signin.go. Live pages hold one stream (events.go) that only says what
-// changed; the page then fetches its own address again and takes the part it
-// shows, so there is one way to draw each thing and nothing to replay.
+// (session.go), and then the page: devices.go, device.go (its forms: device_edit.go;
+// its connection test: connection.go), dns.go, join.go, keys.go, account.go,
+// signin.go. view.go draws it, with what it refers to from assets.go. Live pages
+// hold one stream (events.go) that only says what changed; the page then fetches its
+// own address again and takes the part it shows, so there is one way to draw each
+// thing and nothing to replay.
 //
 // Reading works without JavaScript, and so does every form. Every string that
-// a device or a browser made up goes through clean (view.go) before it meets a
+// a device or a browser made up goes through clean (text.go) before it meets a
 // template, and html/template escapes it for its place.
 //
 // Sign-in is limited per account and per address, in the memory of this

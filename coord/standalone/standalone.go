@@ -1,18 +1,18 @@
 // Package standalone is a relay that runs alone: the other half of what package
 // coord does about relays, and what `weft-server relay` runs.
 //
-// It joins the server once with a token. Then it admits nodes by their
-// certificates and the revocation list alone, so it starts and serves while
-// the server is away. As long as the server is there it hears of revocations
-// at once and of the versions that the nodes connected to it should hold, and
-// reports who is connected (sync.go).
+// It joins the server once with a token (join.go; what it keeps of that: state.go).
+// Then it admits nodes by their certificates and the revocation list alone
+// (admit.go), so it starts and serves while the server is away. As long as the
+// server is there it hears of revocations at once and of the versions that the
+// nodes connected to it should hold (sync.go), and reports who is connected
+// (report.go).
 package standalone
 
 import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,13 +42,6 @@ const (
 	maxGone    = 10_000
 	slackNodes = 1024 // remembered beyond those connected
 )
-
-// ErrNotJoined means that the data directory holds no identity and no token
-// was given.
-var ErrNotJoined = errors.New("this relay has not joined a server yet; make a token with `weft-server keys create --relay` on the server and start with --token TOKEN")
-
-// errNoList refuses everybody: who was revoked cannot be told.
-var errNoList = errors.New("there is no revocation list yet; the server has to send it first")
 
 // Options configure Start.
 type Options struct {
@@ -210,131 +203,6 @@ func (r *Relay) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// identityFor returns the identity to go on with, made from the token when
-// there is none yet. A token is of no use to a relay that has joined.
-func (r *Relay) identityFor(id *identity) (*identity, error) {
-	var first []string
-	if r.o.Server != "" {
-		if err := cert.CheckURL(r.o.Server); err != nil {
-			return nil, fmt.Errorf("--server: %w", err)
-		}
-		first = []string{r.o.Server}
-	}
-	if r.o.Token == "" {
-		if !id.joined() {
-			return nil, ErrNotJoined
-		}
-		next := *id
-		next.URLs = merge(first, id.URLs)
-		return &next, nil
-	}
-	tok, err := cert.ParseToken(r.o.Token)
-	if err != nil {
-		return nil, err
-	}
-	if id != nil && id.Network != tok.Network.NetworkID() {
-		return nil, fmt.Errorf("the relay in %s belongs to another network than the token; choose another data directory with --data DIR", r.o.Data)
-	}
-	urls := merge(first, tok.URLs)
-	if id == nil {
-		if id, err = newIdentity(tok, urls); err != nil {
-			return nil, err
-		}
-		// On disk before the server is asked, so that a join whose answer got
-		// lost is repeated by the same relay and not by a second one.
-		return id, id.save(r.o.Data)
-	}
-	next := *id
-	next.URLs = merge(urls, id.URLs)
-	if !id.joined() {
-		next.ServerPins = []cert.Pin{tok.Server}
-	}
-	return &next, next.complete()
-}
-
-// join turns the token into a certificate.
-func (r *Relay) join(ctx context.Context) error {
-	id := r.id.Load()
-	tok, err := cert.ParseToken(r.o.Token)
-	if err != nil {
-		return err
-	}
-	csr, err := cert.NewCSR(id.key)
-	if err != nil {
-		return err
-	}
-	name := r.o.Name
-	if name == "" {
-		name, _ = os.Hostname()
-	}
-	req := api.RelayJoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Name: name, URLs: r.o.URLs, STUN: r.stun, Software: r.o.Software}
-	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		res, err := r.client.JoinRelay(ctx, req)
-		if err == nil {
-			return r.adopt(res)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if refused(err) {
-			return joinError(err, id)
-		}
-		r.log.Warn("join: the server does not answer; retrying", "servers", id.URLs, "err", err)
-		if !sleep(ctx, wait) {
-			return ctx.Err()
-		}
-	}
-}
-
-func (r *Relay) adopt(res *api.RelayJoinResponse) error {
-	id, err := r.id.Load().trusting(res.Trust, res.Certificate, r.clock.Now())
-	if err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	id.Name = res.Name
-	crl, err := id.roots.VerifyCRL(res.CRL)
-	if err != nil {
-		return fmt.Errorf("join: the server's revocation list: %w", err)
-	}
-	if err := ca.WriteFile(filepath.Join(r.o.Data, crlFile), crl.Raw); err != nil {
-		return err
-	}
-	if err := id.save(r.o.Data); err != nil {
-		return err
-	}
-	r.crl.Store(crl)
-	r.id.Store(id)
-	r.log.Info("joined", "network", id.Network, "name", id.Name)
-	return nil
-}
-
-// refused reports whether trying the same again is useless.
-func refused(err error) bool {
-	var e *api.Error
-	if errors.As(err, &e) {
-		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
-	}
-	return errors.Is(err, cert.ErrUntrusted)
-}
-
-func joinError(err error, id *identity) error {
-	if errors.Is(err, cert.ErrUntrusted) {
-		return fmt.Errorf("join: the server at %s is not the one that made this token; nothing was sent to it, ask its owner for a new token: %w", id.URLs[0], err)
-	}
-	return fmt.Errorf("join: %w", err)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 func (r *Relay) build() {
 	r.relay = relayserver.New(relayserver.Config{
 		Verify:   r.verify,
@@ -419,67 +287,6 @@ func (r *Relay) Synced() time.Time {
 
 // Stats returns the relay's counters.
 func (r *Relay) Stats() relayserver.Stats { return r.relay.Stats() }
-
-// verify says who wants to use the relay: the holder of a certificate of this
-// network that was not revoked. Its dates do not matter, for the reason that
-// they do not at the server: peers judge them by weft time. But one that ended so
-// long ago that the list may have dropped it is refused; a device that was off
-// for that long renews it at the server first.
-func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
-	node, err := r.id.Load().roots.VerifyNodeAnyTime(leaf.Raw)
-	if err != nil {
-		return cert.NetworkID{}, cert.NodeID{}, false, err
-	}
-	r.mu.Lock()
-	if at, ok := r.gone[node.ID]; ok && time.Since(at) < goneFor {
-		err = errors.New("the server knows no such device")
-	} else {
-		delete(r.gone, node.ID)
-		r.admitted[node.ID] = node.Serial
-	}
-	r.forgetAbsentLocked()
-	r.mu.Unlock()
-	// After the serial was noted: a list that comes now finds it there.
-	crl := r.crl.Load()
-	switch {
-	case err != nil:
-	case crl == nil:
-		err = errNoList
-	default:
-		err = crl.Check(node)
-	}
-	if err != nil {
-		return cert.NetworkID{}, cert.NodeID{}, false, fmt.Errorf("node %s: %w", node.ID, err)
-	}
-	return node.Network, node.ID, node.Tagged(), nil
-}
-
-// forgetAbsentLocked bounds what is remembered of nodes that left.
-func (r *Relay) forgetAbsentLocked() {
-	if len(r.admitted) <= 2*r.relay.Stats().Clients+slackNodes {
-		return
-	}
-	network := r.id.Load().Network
-	for id := range r.admitted {
-		if _, ok := r.relay.Online(network, id); !ok {
-			delete(r.admitted, id)
-			delete(r.versions, id)
-		}
-	}
-}
-
-// versionsOf returns what a node should hold; of a node that the server has
-// said nothing about yet only the revocation list is known.
-func (r *Relay) versionsOf(node cert.NodeID) api.Versions {
-	r.mu.RLock()
-	v := r.versions[node]
-	v.Names = r.names
-	r.mu.RUnlock()
-	if crl := r.crl.Load(); crl != nil {
-		v.CRL = crl.Number
-	}
-	return v
-}
 
 // Close tells the clients, stops serving and waits for everything. It may be
 // called more than once.

@@ -2,6 +2,10 @@
 // holds the network, its users, keys, nodes, issued serials, sessions and the
 // audit.
 //
+// A file for each kind of row: network.go, user.go, key.go, node.go with certificate.go
+// (of nodes) and name.go, addr.go, dns.go, relay.go, audit.go, change.go; prune.go and
+// dropped.go for what nobody needs any more.
+//
 // # Writing
 //
 // There is one writer: a goroutine that owns the only writing connection.

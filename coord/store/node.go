@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"math/big"
 	"net/netip"
 	"time"
 
@@ -289,111 +288,6 @@ func (tx *Tx) SetTold(id cert.NetworkID, told map[cert.NodeID]uint64) error {
 		}
 	}
 	return nil
-}
-
-// Issued records a certificate that was signed for a node; renamed is when a
-// rename asked for it, zero for a join or a renewal.
-func (tx *Tx) Issued(id cert.NetworkID, node cert.NodeID, serial *big.Int, expires, renamed time.Time) error {
-	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, renamed_at) VALUES ($1,$2,$3,$4,$5)`,
-		id[:], node[:], serial.Bytes(), expires.Unix(), orNull(renamed))
-}
-
-// Unexpired counts the certificates of a node that have not expired at now.
-func (r *Reader) Unexpired(id cert.NetworkID, node cert.NodeID, now time.Time) (n int, err error) {
-	err = r.row(`SELECT COUNT(*) FROM issued WHERE network_id=$1 AND node_id=$2 AND revoked_at IS NULL AND expires_at > $3`, []any{id[:], node[:], now.Unix()}, &n)
-	return n, err
-}
-
-// Renames counts the certificates that renames after since asked for, and says
-// when the first of them did: the zero time when there is none.
-func (r *Reader) Renames(id cert.NetworkID, node cert.NodeID, since time.Time) (n int, first time.Time, err error) {
-	err = r.row(`SELECT COUNT(*), MIN(renamed_at) FROM issued WHERE network_id=$1 AND node_id=$2 AND renamed_at > $3`, []any{id[:], node[:], since.Unix()}, &n, nullTime{&first})
-	return n, first, err
-}
-
-// Revoked is a revoked certificate.
-type Revoked struct {
-	Serial *big.Int
-	KeyID  string // of the key by which its device had joined, "" when unknown
-}
-
-// Revoked returns all revoked certificates that have not expired at now, the
-// latest that were revoked first.
-func (r *Reader) Revoked(id cert.NetworkID, now time.Time) (list []Revoked, err error) {
-	err = r.each(`SELECT serial, key_id FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND expires_at > $2 ORDER BY revoked_at DESC, expires_at DESC`, []any{id[:], now.Unix()},
-		func(scan func(...any) error) error {
-			var b []byte
-			var v Revoked
-			err := scan(&b, &v.KeyID)
-			v.Serial = new(big.Int).SetBytes(b)
-			list = append(list, v)
-			return err
-		})
-	return list, err
-}
-
-// RevokedByKey counts the revoked certificates, not expired at now, of devices
-// that had joined with a key; until is when the first of them expires.
-func (r *Reader) RevokedByKey(id cert.NetworkID, keyID string, now time.Time) (n int, until time.Time, err error) {
-	err = r.row(`SELECT COUNT(*), MIN(expires_at) FROM issued WHERE network_id=$1 AND key_id=$2 AND revoked_at IS NOT NULL AND expires_at > $3`, []any{id[:], keyID, now.Unix()}, &n, nullTime{&until})
-	return n, until, err
-}
-
-// SetCRL stores a new revocation list, and what it states of those that ended.
-func (tx *Tx) SetCRL(id cert.NetworkID, number uint64, der []byte, since time.Time) error {
-	return tx.changed(`UPDATE networks SET crl_number=$2, crl=$3, crl_since=$4 WHERE network_id=$1 AND crl_number < $2`, id[:], number, der, orNull(since))
-}
-
-// Prune deletes what nobody needs any more: addresses out of quarantine,
-// expired certificates, removals older than keep (directories from before
-// those become full ones), changes that everybody follows by now, expired links. It returns how far back directories
-// are deltas from then on, and how many revoked certificates had expired.
-func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullAfter uint64, ended int64, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("prune: %w", err)
-		}
-	}()
-	// First of all: what is deleted below must have been noted.
-	if err := tx.drop(id, now); err != nil {
-		return 0, 0, err
-	}
-	old := now.Add(-keep).Unix()
-	var last *uint64
-	if err := tx.row(`SELECT MAX(n) FROM removed WHERE network_id=$1 AND removed_at < $2`, []any{id[:], old}, &last); err != nil {
-		return 0, 0, err
-	}
-	if last != nil {
-		if err := tx.exec(`UPDATE networks SET full_after = CASE WHEN full_after < $2 THEN $2 ELSE full_after END WHERE network_id=$1`, id[:], *last); err != nil {
-			return 0, 0, err
-		}
-		if err := tx.exec(`DELETE FROM removed WHERE network_id=$1 AND n <= $2`, id[:], *last); err != nil {
-			return 0, 0, err
-		}
-	}
-	if err := tx.exec(`DELETE FROM changes WHERE network_id=$1 AND at <= $2`, id[:], now.Add(-changesKeep).Unix()); err != nil {
-		return 0, 0, err
-	}
-	if err := tx.exec(`DELETE FROM former_names WHERE network_id=$1 AND left_at <= $2`, id[:], now.Add(-FormerKeep).Unix()); err != nil {
-		return 0, 0, err
-	}
-	if ended, err = tx.execN(`DELETE FROM issued WHERE network_id=$1 AND expires_at <= $2 AND revoked_at IS NOT NULL`, id[:], now.Unix()); err != nil {
-		return 0, 0, err
-	}
-	for _, q := range []string{
-		`DELETE FROM freed WHERE network_id=$1 AND until <= $2`,
-		// The certificate that a node has stays: if it had not ended after all,
-		// because the clock was wrong, a deletion has to revoke it.
-		`DELETE FROM issued WHERE network_id=$1 AND expires_at <= $2 AND (revoked_at IS NOT NULL OR NOT EXISTS (
-			SELECT 1 FROM nodes d WHERE d.network_id = issued.network_id AND d.node_id = issued.node_id AND d.expires_at = issued.expires_at))`,
-		`DELETE FROM login_links WHERE network_id=$1 AND expires_at <= $2`,
-	} {
-		if err := tx.exec(q, id[:], now.Unix()); err != nil {
-			return 0, 0, err
-		}
-	}
-	err = tx.row(`SELECT full_after FROM networks WHERE network_id=$1`, []any{id[:]}, &fullAfter)
-	return fullAfter, ended, err
 }
 
 func nodeID(b []byte) (id cert.NodeID) {

@@ -1,0 +1,78 @@
+package console
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"mime"
+	"net/http"
+	"path"
+	"strconv"
+
+	"weft/coord/ops"
+)
+
+//go:embed static
+var staticFS embed.FS
+
+// assets maps "style.css" to its content and the hash in its address.
+var assets = loadAssets()
+
+type asset struct {
+	body []byte
+	tag  string
+}
+
+func loadAssets() map[string]asset {
+	m := make(map[string]asset)
+	files, err := staticFS.ReadDir("static")
+	if err != nil {
+		panic(err) // embedded
+	}
+	for _, f := range files {
+		b, err := staticFS.ReadFile("static/" + f.Name())
+		if err != nil {
+			panic(err)
+		}
+		sum := sha256.Sum256(b)
+		m[f.Name()] = asset{b, hex.EncodeToString(sum[:6])}
+	}
+	return m
+}
+
+func assetPath(name string) string {
+	a, ok := assets[name]
+	if !ok {
+		panic("no asset " + name) // a template's mistake; tests render them all
+	}
+	return "/static/" + name + "?v=" + a.tag
+}
+
+func (c *Console) asset(v *visit) error {
+	name := v.r.PathValue("file")
+	a, ok := assets[name]
+	if !ok {
+		return ops.ErrNotFound
+	}
+	h := v.w.Header()
+	h.Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
+	if v.r.URL.Query().Get("v") == a.tag {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	tag := `"` + a.tag + `"`
+	h.Set("ETag", tag)
+	if v.r.Header.Get("If-None-Match") == tag {
+		v.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	// Not by http.ServeContent: each of its answers has a buffer of its own for as
+	// long as the client does not read.
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	v.w.Write(a.body)
+	return nil
+}
+
+func (c *Console) favicon(v *visit) error {
+	http.Redirect(v.w, v.r, assetPath("favicon.svg"), http.StatusFound)
+	return nil
+}

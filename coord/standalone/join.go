@@ -1,0 +1,144 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"weft/coord/ca"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// ErrNotJoined means that the data directory holds no identity and no token
+// was given.
+var ErrNotJoined = errors.New("this relay has not joined a server yet; make a token with `weft-server keys create --relay` on the server and start with --token TOKEN")
+
+// identityFor returns the identity to go on with, made from the token when
+// there is none yet. A token is of no use to a relay that has joined.
+func (r *Relay) identityFor(id *identity) (*identity, error) {
+	var first []string
+	if r.o.Server != "" {
+		if err := cert.CheckURL(r.o.Server); err != nil {
+			return nil, fmt.Errorf("--server: %w", err)
+		}
+		first = []string{r.o.Server}
+	}
+	if r.o.Token == "" {
+		if !id.joined() {
+			return nil, ErrNotJoined
+		}
+		next := *id
+		next.URLs = merge(first, id.URLs)
+		return &next, nil
+	}
+	tok, err := cert.ParseToken(r.o.Token)
+	if err != nil {
+		return nil, err
+	}
+	if id != nil && id.Network != tok.Network.NetworkID() {
+		return nil, fmt.Errorf("the relay in %s belongs to another network than the token; choose another data directory with --data DIR", r.o.Data)
+	}
+	urls := merge(first, tok.URLs)
+	if id == nil {
+		if id, err = newIdentity(tok, urls); err != nil {
+			return nil, err
+		}
+		// On disk before the server is asked, so that a join whose answer got
+		// lost is repeated by the same relay and not by a second one.
+		return id, id.save(r.o.Data)
+	}
+	next := *id
+	next.URLs = merge(urls, id.URLs)
+	if !id.joined() {
+		next.ServerPins = []cert.Pin{tok.Server}
+	}
+	return &next, next.complete()
+}
+
+// join turns the token into a certificate.
+func (r *Relay) join(ctx context.Context) error {
+	id := r.id.Load()
+	tok, err := cert.ParseToken(r.o.Token)
+	if err != nil {
+		return err
+	}
+	csr, err := cert.NewCSR(id.key)
+	if err != nil {
+		return err
+	}
+	name := r.o.Name
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	req := api.RelayJoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Name: name, URLs: r.o.URLs, STUN: r.stun, Software: r.o.Software}
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		res, err := r.client.JoinRelay(ctx, req)
+		if err == nil {
+			return r.adopt(res)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if refused(err) {
+			return joinError(err, id)
+		}
+		r.log.Warn("join: the server does not answer; retrying", "servers", id.URLs, "err", err)
+		if !sleep(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Relay) adopt(res *api.RelayJoinResponse) error {
+	id, err := r.id.Load().trusting(res.Trust, res.Certificate, r.clock.Now())
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	id.Name = res.Name
+	crl, err := id.roots.VerifyCRL(res.CRL)
+	if err != nil {
+		return fmt.Errorf("join: the server's revocation list: %w", err)
+	}
+	if err := ca.WriteFile(filepath.Join(r.o.Data, crlFile), crl.Raw); err != nil {
+		return err
+	}
+	if err := id.save(r.o.Data); err != nil {
+		return err
+	}
+	r.crl.Store(crl)
+	r.id.Store(id)
+	r.log.Info("joined", "network", id.Network, "name", id.Name)
+	return nil
+}
+
+// refused reports whether trying the same again is useless.
+func refused(err error) bool {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
+	}
+	return errors.Is(err, cert.ErrUntrusted)
+}
+
+func joinError(err error, id *identity) error {
+	if errors.Is(err, cert.ErrUntrusted) {
+		return fmt.Errorf("join: the server at %s is not the one that made this token; nothing was sent to it, ask its owner for a new token: %w", id.URLs[0], err)
+	}
+	return fmt.Errorf("join: %w", err)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,142 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+
+	"weft/overlay/api"
+	"weft/overlay/cert"
+	"weft/overlay/relay/relayserver"
+)
+
+// presence takes word of a home connection from the relay.
+func (r *Relay) presence(e relayserver.Event) {
+	r.mu.Lock()
+	if old, ok := r.online[e.Node]; e.Online && (!ok || old.Conn < e.Conn) {
+		r.online[e.Node] = e
+	} else if ok && !e.Online && old.Conn == e.Conn {
+		delete(r.online, e.Node)
+	}
+	if old, ok := r.pending[e.Node]; !ok || old.Conn <= e.Conn {
+		r.pending[e.Node] = e
+	}
+	r.mu.Unlock()
+	r.rouse()
+}
+
+func (r *Relay) rouse() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
+// sawInstance reports everybody who is connected to a server that has
+// forgotten, or never heard.
+func (r *Relay) sawInstance(instance string) {
+	r.mu.Lock()
+	fresh := instance != r.instance
+	if fresh {
+		r.instance, r.owed = instance, instance
+		for id, e := range r.online {
+			if p, ok := r.pending[id]; !ok || p.Conn <= e.Conn && p.Online {
+				r.pending[id] = e
+			}
+		}
+	}
+	r.mu.Unlock()
+	if fresh {
+		r.rouse()
+	}
+}
+
+// reportLoop says who came and went until ctx ends.
+func (r *Relay) reportLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.news:
+		}
+		if !sleep(ctx, reportGather) {
+			return
+		}
+		for {
+			events, all := r.takePending()
+			if len(events) == 0 && all == "" {
+				break
+			}
+			if err := r.report(ctx, events, all); err != nil {
+				r.putBack(events, all)
+				if ctx.Err() != nil {
+					return
+				}
+				r.log.Debug("report", "err", err)
+				var e *api.Error
+				if errors.As(err, &e) && refused(err) {
+					break // sync says so too, and rouses when it is over
+				}
+				if !sleep(ctx, retryMin+rand.N(retryMax)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// takePending returns what to report next, and the instance of the server that has
+// been told of everybody with that, "" for none.
+func (r *Relay) takePending() (events []relayserver.Event, all string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events = make([]relayserver.Event, 0, min(len(r.pending), api.MaxRelayEvents))
+	for id, e := range r.pending {
+		if len(events) == api.MaxRelayEvents {
+			break
+		}
+		events = append(events, e)
+		delete(r.pending, id)
+	}
+	if len(r.pending) == 0 {
+		all, r.owed = r.owed, ""
+	}
+	return events, all
+}
+
+func (r *Relay) putBack(events []relayserver.Event, all string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if all == r.instance {
+		r.owed = all
+	}
+	for _, e := range events {
+		if now, ok := r.pending[e.Node]; !ok || now.Conn < e.Conn {
+			r.pending[e.Node] = e
+		}
+	}
+}
+
+func (r *Relay) report(ctx context.Context, events []relayserver.Event, all string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req := api.RelayReport{Run: r.run, Events: []api.RelayEvent{}, All: all}
+	for _, e := range events {
+		out := api.RelayEvent{Node: e.Node.String(), Conn: e.Conn, Online: e.Online, At: e.At}
+		if e.Addr.IsValid() {
+			out.Addr = e.Addr.Addr().String()
+		}
+		req.Events = append(req.Events, out)
+	}
+	res, err := r.client.ReportRelay(ctx, req)
+	if err != nil {
+		return err
+	}
+	for _, s := range res.Unknown {
+		if id, err := cert.ParseNodeID(s); err == nil {
+			r.deny(id)
+		}
+	}
+	r.sawInstance(res.Instance)
+	return nil
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"math/big"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// Issued records a certificate that was signed for a node; renamed is when a
+// rename asked for it, zero for a join or a renewal.
+func (tx *Tx) Issued(id cert.NetworkID, node cert.NodeID, serial *big.Int, expires, renamed time.Time) error {
+	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, renamed_at) VALUES ($1,$2,$3,$4,$5)`,
+		id[:], node[:], serial.Bytes(), expires.Unix(), orNull(renamed))
+}
+
+// Unexpired counts the certificates of a node that have not expired at now.
+func (r *Reader) Unexpired(id cert.NetworkID, node cert.NodeID, now time.Time) (n int, err error) {
+	err = r.row(`SELECT COUNT(*) FROM issued WHERE network_id=$1 AND node_id=$2 AND revoked_at IS NULL AND expires_at > $3`, []any{id[:], node[:], now.Unix()}, &n)
+	return n, err
+}
+
+// Renames counts the certificates that renames after since asked for, and says
+// when the first of them did: the zero time when there is none.
+func (r *Reader) Renames(id cert.NetworkID, node cert.NodeID, since time.Time) (n int, first time.Time, err error) {
+	err = r.row(`SELECT COUNT(*), MIN(renamed_at) FROM issued WHERE network_id=$1 AND node_id=$2 AND renamed_at > $3`, []any{id[:], node[:], since.Unix()}, &n, nullTime{&first})
+	return n, first, err
+}
+
+// Revoked is a revoked certificate.
+type Revoked struct {
+	Serial *big.Int
+	KeyID  string // of the key by which its device had joined, "" when unknown
+}
+
+// Revoked returns all revoked certificates that have not expired at now, the
+// latest that were revoked first.
+func (r *Reader) Revoked(id cert.NetworkID, now time.Time) (list []Revoked, err error) {
+	err = r.each(`SELECT serial, key_id FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND expires_at > $2 ORDER BY revoked_at DESC, expires_at DESC`, []any{id[:], now.Unix()},
+		func(scan func(...any) error) error {
+			var b []byte
+			var v Revoked
+			err := scan(&b, &v.KeyID)
+			v.Serial = new(big.Int).SetBytes(b)
+			list = append(list, v)
+			return err
+		})
+	return list, err
+}
+
+// RevokedByKey counts the revoked certificates, not expired at now, of devices
+// that had joined with a key; until is when the first of them expires.
+func (r *Reader) RevokedByKey(id cert.NetworkID, keyID string, now time.Time) (n int, until time.Time, err error) {
+	err = r.row(`SELECT COUNT(*), MIN(expires_at) FROM issued WHERE network_id=$1 AND key_id=$2 AND revoked_at IS NOT NULL AND expires_at > $3`, []any{id[:], keyID, now.Unix()}, &n, nullTime{&until})
+	return n, until, err
+}
+
+// SetCRL stores a new revocation list, and what it states of those that ended.
+func (tx *Tx) SetCRL(id cert.NetworkID, number uint64, der []byte, since time.Time) error {
+	return tx.changed(`UPDATE networks SET crl_number=$2, crl=$3, crl_since=$4 WHERE network_id=$1 AND crl_number < $2`, id[:], number, der, orNull(since))
+}
