@@ -508,18 +508,30 @@ func TestEncryptedUpstreams(t *testing.T) {
 		proto string
 		fails bool
 	}{
-		{"DoT", func(p string) Nameserver { return Nameserver{"tls://dns.test:" + p, []string{"127.0.0.1"}} }, func() string { return fakeDoT(t, ca.cert(t, "dns.test"), &conns, slow) }, "", false},
+		{"DoT", func(p string) Nameserver {
+			return Nameserver{Address: "tls://dns.test:" + p, Bootstrap: []string{"127.0.0.1"}}
+		}, func() string { return fakeDoT(t, ca.cert(t, "dns.test"), &conns, slow) }, "", false},
 		{"DoT by address", func(p string) Nameserver { return Nameserver{Address: "tls://127.0.0.1:" + p} }, func() string { return fakeDoT(t, ca.cert(t, "127.0.0.1"), &conns, slow) }, "", false},
 		{"DoT found by the system", func(p string) Nameserver { return Nameserver{Address: "tls://dns.test:" + p} }, func() string { return fakeDoT(t, ca.cert(t, "dns.test"), &conns, slow) }, "", false},
 		{"DoT second address", func(p string) Nameserver {
-			return Nameserver{"tls://dns.test:" + p, []string{"127.0.0.9", "127.0.0.1"}}
+			return Nameserver{Address: "tls://dns.test:" + p, Bootstrap: []string{"127.0.0.9", "127.0.0.1"}}
 		}, func() string { return fakeDoT(t, ca.cert(t, "dns.test"), &conns, slow) }, "", false},
-		{"DoT other name", func(p string) Nameserver { return Nameserver{"tls://dns.test:" + p, []string{"127.0.0.1"}} }, func() string { return fakeDoT(t, ca.cert(t, "evil.test"), &conns, slow) }, "", true},
-		{"DoT other CA", func(p string) Nameserver { return Nameserver{"tls://dns.test:" + p, []string{"127.0.0.1"}} }, func() string { return fakeDoT(t, other.cert(t, "dns.test"), &conns, slow) }, "", true},
-		{"DoH HTTP/1.1", func(p string) Nameserver { return Nameserver{"https://dns.test:" + p + "/q", []string{"127.0.0.1"}} }, func() string { return fakeDoH(t, ca.cert(t, "dns.test"), false, &conns, &proto, slow) }, "HTTP/1.1", false},
-		{"DoH HTTP/2", func(p string) Nameserver { return Nameserver{"https://dns.test:" + p + "/q", nil} }, func() string { return fakeDoH(t, ca.cert(t, "dns.test"), true, &conns, &proto, slow) }, "HTTP/", false},
-		{"DoH other name", func(p string) Nameserver { return Nameserver{"https://dns.test:" + p + "/q", []string{"127.0.0.1"}} }, func() string { return fakeDoH(t, ca.cert(t, "evil.test"), true, &conns, &proto, slow) }, "", true},
-		{"DoH other path", func(p string) Nameserver { return Nameserver{"https://dns.test:" + p + "/x", []string{"127.0.0.1"}} }, func() string { return fakeDoH(t, ca.cert(t, "dns.test"), true, &conns, &proto, slow) }, "", true},
+		{"DoT other name", func(p string) Nameserver {
+			return Nameserver{Address: "tls://dns.test:" + p, Bootstrap: []string{"127.0.0.1"}}
+		}, func() string { return fakeDoT(t, ca.cert(t, "evil.test"), &conns, slow) }, "", true},
+		{"DoT other CA", func(p string) Nameserver {
+			return Nameserver{Address: "tls://dns.test:" + p, Bootstrap: []string{"127.0.0.1"}}
+		}, func() string { return fakeDoT(t, other.cert(t, "dns.test"), &conns, slow) }, "", true},
+		{"DoH HTTP/1.1", func(p string) Nameserver {
+			return Nameserver{Address: "https://dns.test:" + p + "/q", Bootstrap: []string{"127.0.0.1"}}
+		}, func() string { return fakeDoH(t, ca.cert(t, "dns.test"), false, &conns, &proto, slow) }, "HTTP/1.1", false},
+		{"DoH HTTP/2", func(p string) Nameserver { return Nameserver{Address: "https://dns.test:" + p + "/q"} }, func() string { return fakeDoH(t, ca.cert(t, "dns.test"), true, &conns, &proto, slow) }, "HTTP/", false},
+		{"DoH other name", func(p string) Nameserver {
+			return Nameserver{Address: "https://dns.test:" + p + "/q", Bootstrap: []string{"127.0.0.1"}}
+		}, func() string { return fakeDoH(t, ca.cert(t, "evil.test"), true, &conns, &proto, slow) }, "", true},
+		{"DoH other path", func(p string) Nameserver {
+			return Nameserver{Address: "https://dns.test:" + p + "/x", Bootstrap: []string{"127.0.0.1"}}
+		}, func() string { return fakeDoH(t, ca.cert(t, "dns.test"), true, &conns, &proto, slow) }, "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conns.Store(0)

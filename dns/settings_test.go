@@ -1,54 +1,12 @@
 package dns
 
 import (
-	"encoding/json"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
-
-	"weft/overlay/api"
 )
-
-// The resolver reads what the server sends.
-func TestSettingsMatchAPI(t *testing.T) {
-	in := api.DNS{
-		Search: []string{"a.example"}, LANNamesWin: true,
-		Nameservers: []api.Nameserver{{Address: "tls://dns.example", Bootstrap: []string{"192.0.2.1"}}},
-		Routes:      []api.DNSRoute{{Suffix: "corp.example", Nameservers: []api.Nameserver{{Address: "192.0.2.2"}}}},
-		Records:     []api.DNSRecord{{Name: "www", Type: "A", Value: "192.0.2.3", TTL: 9}},
-		Aliases:     []api.DNSAlias{{Name: "old", Target: "new", Until: time.Unix(1e9, 0).UTC()}},
-		Wildcards:   []string{"new"}, TTL: 7, StopRebinding: true, RebindingAllowed: []string{"b.example"},
-		KeepBrowsers: true, PortalURL: "http://ok.example/204", NoStale: true, QueryLog: true,
-	}
-	b, err := json.Marshal(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s Settings
-	d := json.NewDecoder(strings.NewReader(string(b)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil {
-		t.Fatal(err)
-	}
-	back, _ := json.Marshal(s)
-	if string(back) != string(b) {
-		t.Errorf("api.DNS %s\nSettings %s", b, back)
-	}
-	if v := reflect.ValueOf(s); true {
-		for i := range v.NumField() {
-			if v.Field(i).IsZero() {
-				t.Errorf("%s is not tested", v.Type().Field(i).Name)
-			}
-		}
-	}
-	if p := s.Problems("weft.internal"); len(p) != 0 {
-		t.Errorf("problems: %v", p)
-	}
-}
 
 func TestSettingsProblems(t *testing.T) {
 	for _, c := range []struct {
@@ -92,7 +50,7 @@ func TestSettingsProblems(t *testing.T) {
 		{Settings{Nameservers: slices.Repeat([]Nameserver{{Address: "192.0.2.1"}}, 9)}, "nameservers[8]"},
 	} {
 		var got []string
-		for _, p := range c.s.Problems("weft.internal") {
+		for _, p := range Problems(&c.s, "weft.internal") {
 			got = append(got, p.Part)
 			if strings.ContainsAny(p.Text, "\n") || p.Text == "" {
 				t.Errorf("%s: %q", p.Part, p.Text)
@@ -115,7 +73,7 @@ func FuzzSettings(f *testing.F) {
 			Wildcards: []string{name},
 			Routes:    []Route{{Suffix: suffix, Nameservers: []Nameserver{{Address: server, Bootstrap: []string{value}}}}},
 		}
-		s.Problems("weft.internal")
+		Problems(&s, "weft.internal")
 		for _, set := range compile(&s, "weft.internal.").records {
 			for _, rr := range set.rrs {
 				if _, err := dns.PackRR(rr, make([]byte, 8192), 0, nil, false); err != nil {

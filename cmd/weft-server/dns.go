@@ -69,7 +69,7 @@ func showDNS(w io.Writer, i ops.DNSInfo) error {
 	}
 	rows = append(rows, []string{"wildcards", strings.Join(i.Wildcards, " ")})
 	for _, o := range ops.DNSOptions {
-		rows = append(rows, []string{o.Name, o.Value(i)})
+		rows = append(rows, []string{o.Name, o.Value(i.DNS)})
 	}
 	return table(w, rows)
 }

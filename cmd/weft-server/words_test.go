@@ -14,6 +14,7 @@ import (
 	"weft/cmd/internal/cli/clitest"
 	"weft/coord/ops"
 	"weft/coord/store"
+	"weft/overlay/api"
 )
 
 // TestWordsOfMistakes: every mistake is one line in words of the command line.
@@ -129,7 +130,7 @@ func TestDeviceFilter(t *testing.T) {
 		{Node: store.Node{Name: "xn--kche-0ra", IPv4: addr("100.64.0.2"), User: "bob", Tags: []string{"sensor"}, Software: "1.10.0"},
 			FQDN: "xn--kche-0ra.weft.internal", Title: "küche", LastSeen: &seen},
 		{Node: store.Node{Name: "laptop", IPv4: addr("100.64.0.12"), User: "bob", Software: "dev-0123"},
-			FQDN: "laptop.weft.internal", Title: "laptop", Online: true, Aliases: []ops.AliasInfo{{Name: "old-mac"}}},
+			FQDN: "laptop.weft.internal", Title: "laptop", Online: true, Aliases: []ops.AliasInfo{{Alias: api.Alias{Name: "old-mac"}}}},
 	}
 	for _, c := range []struct {
 		w    deviceFilter

@@ -32,7 +32,7 @@ type nameSource interface {
 // data changes.
 func dnsConfig(node nameSource, log *slog.Logger) dns.Config {
 	zone := &follower[status.Names, dns.Zone]{make: zoneOf, same: sameZone}
-	settings := &follower[api.DNS, dns.Settings]{make: settingsOf, same: func(a, b *dns.Settings) bool { return reflect.DeepEqual(a, b) }}
+	settings := &follower[api.DNS, dns.Settings]{make: func(d *api.DNS) *dns.Settings { return d }, same: func(a, b *dns.Settings) bool { return reflect.DeepEqual(a, b) }}
 	former := &aliases{}
 	return dns.Config{
 		Log:         log,
@@ -156,36 +156,6 @@ func hostOf(p status.Peer, suffix string) dns.Host {
 		name = rel
 	}
 	return dns.Host{Name: name, IPv4: p.IPv4, IPv6: p.IPv6}
-}
-
-// settingsOf converts the server's settings to the resolver's; nil to nil.
-func settingsOf(d *api.DNS) *dns.Settings {
-	if d == nil {
-		return nil
-	}
-	s := &dns.Settings{
-		Search: d.Search, LANNamesWin: d.LANNamesWin, Nameservers: nameserversOf(d.Nameservers),
-		Wildcards: d.Wildcards, TTL: d.TTL, StopRebinding: d.StopRebinding, RebindingAllowed: d.RebindingAllowed,
-		KeepBrowsers: d.KeepBrowsers, NoStale: d.NoStale, PortalURL: d.PortalURL, QueryLog: d.QueryLog,
-	}
-	for _, r := range d.Routes {
-		s.Routes = append(s.Routes, dns.Route{Suffix: r.Suffix, Nameservers: nameserversOf(r.Nameservers)})
-	}
-	for _, r := range d.Records {
-		s.Records = append(s.Records, dns.Record(r))
-	}
-	for _, a := range d.Aliases {
-		s.Aliases = append(s.Aliases, dns.Alias(a))
-	}
-	return s
-}
-
-func nameserversOf(l []api.Nameserver) []dns.Nameserver {
-	var out []dns.Nameserver
-	for _, n := range l {
-		out = append(out, dns.Nameserver(n))
-	}
-	return out
 }
 
 // bootstrapNames are the host names of the server and its relays.

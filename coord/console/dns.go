@@ -113,7 +113,7 @@ func (c *Console) dnsPage(v *visit, status int, view dnsView) error {
 	}
 	for _, o := range dnsOptions {
 		if i := slices.IndexFunc(ops.DNSOptions, func(set ops.Option) bool { return set.Name == o.Name }); i >= 0 {
-			o.Value = clean(ops.DNSOptions[i].Value(d))
+			o.Value = clean(ops.DNSOptions[i].Value(d.DNS))
 		}
 		if view.Form == "options" {
 			o.Value = clean(cut(v.r.PostForm.Get(o.Name), 2000))
@@ -243,7 +243,7 @@ func (c *Console) editDNS(v *visit, e ops.DNSEdit, view dnsView) error {
 
 func (c *Console) addRecord(v *visit) error {
 	f := v.r.PostForm
-	r := ops.NewRecord{Name: strings.TrimSpace(f.Get("name")), Type: f.Get("type"), Value: f.Get("value"), Outside: f.Get("outside") == "1"}
+	r := ops.NewRecord{DNSRecord: api.DNSRecord{Name: strings.TrimSpace(f.Get("name")), Type: f.Get("type"), Value: f.Get("value")}, Outside: f.Get("outside") == "1"}
 	view := dnsView{Form: "record", Record: recordView{Name: clean(r.Name), Type: clean(r.Type), Value: clean(r.Value)}, Outside: r.Outside}
 	if text := strings.TrimSpace(f.Get("ttl")); text != "" {
 		n, err := strconv.Atoi(text)

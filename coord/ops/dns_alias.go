@@ -58,7 +58,7 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 
 // keepName makes old an alias of the node, or frees it if there is no grace.
 func (s *Service) keepName(tx *Tx, id cert.NodeID, old string) error {
-	n, err := readNames(&tx.Reader, s.network)
+	n, err := tx.DNS(s.network)
 	if err != nil {
 		return err
 	}
@@ -72,8 +72,8 @@ func (s *Service) keepName(tx *Tx, id cert.NodeID, old string) error {
 		}
 		list = list[1:]
 	}
-	if days := n.owner.aliasDays(); days > 0 && !dns.Reserved(old) {
-		a := store.Alias{Name: old, NodeID: id, Until: s.now().UTC().Truncate(time.Second).AddDate(0, 0, days)}
+	if n.AliasDays > 0 && !dns.Reserved(old) {
+		a := store.Alias{NodeID: id, Alias: api.Alias{Name: old, Until: s.now().UTC().Truncate(time.Second).AddDate(0, 0, n.AliasDays)}}
 		if err := tx.AddAlias(s.network, a); err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func (s *Service) keepName(tx *Tx, id cert.NodeID, old string) error {
 func wireAliases(list []store.Alias) []api.Alias {
 	var out []api.Alias
 	for _, a := range list {
-		out = append(out, api.Alias{Name: a.Name, Until: a.Until})
+		out = append(out, a.Alias)
 	}
 	return out
 }

@@ -7,55 +7,56 @@ import (
 	"slices"
 	"strings"
 
+	"weft/coord/store"
 	"weft/dns"
 )
 
 // checkDNS refuses what the resolvers would leave out, and what would cut
 // devices off.
-func (s *Service) checkDNS(old, next *names) error {
+func (s *Service) checkDNS(old, next *store.DNS) error {
 	size := 0
-	for _, r := range next.records {
+	for _, r := range next.Records {
 		size += len(r.Name) + len(r.Value)
 	}
 	switch {
-	case len(next.records) > dns.MaxRecords && len(next.records) > len(old.records):
-		return Invalid("%d records, at most %d", len(next.records), dns.MaxRecords)
-	case size > maxRecordBytes && len(next.records) > len(old.records):
+	case len(next.Records) > dns.MaxRecords && len(next.Records) > len(old.Records):
+		return Invalid("%d records, at most %d", len(next.Records), dns.MaxRecords)
+	case size > maxRecordBytes && len(next.Records) > len(old.Records):
 		return Invalid("the records are %d bytes together, at most %d", size, maxRecordBytes)
 	}
 	// What was refused before does not stand in the way of something else: a
 	// network's suffix may have changed.
 	known := map[string]bool{}
-	for _, p := range old.settings().Problems(s.suffix) {
+	for _, p := range dns.Problems(&old.DNS, s.suffix) {
 		known[p.Text] = true
 	}
-	for _, p := range next.settings().Problems(s.suffix) {
+	for _, p := range dns.Problems(&next.DNS, s.suffix) {
 		if !known[p.Text] {
 			return Invalid("%s: %s", s.partName(next, p.Part), p.Text)
 		}
 	}
-	for _, r := range next.owner.Routes {
-		if host := s.coversServer(r.Suffix); host != "" && !slices.ContainsFunc(old.owner.Routes, func(o dns.Route) bool { return o.Suffix == r.Suffix }) {
+	for _, r := range next.Routes {
+		if host := s.coversServer(r.Suffix); host != "" && !slices.ContainsFunc(old.Routes, func(o dns.Route) bool { return o.Suffix == r.Suffix }) {
 			return Invalid("route %s: it covers the server's own name %s, which devices must find before they have a network", r.Suffix, host)
 		}
 		if err := checkServers(r.Nameservers); err != nil {
 			return Invalid("route %s: %v", r.Suffix, err)
 		}
 	}
-	if err := checkServers(next.owner.Nameservers); err != nil {
+	if err := checkServers(next.Nameservers); err != nil {
 		return err
 	}
 	return nil
 }
 
 // partName says what a problem's part is: records[3] means nothing to people.
-func (s *Service) partName(n *names, part string) string {
+func (s *Service) partName(n *store.DNS, part string) string {
 	var i int
-	if _, err := fmt.Sscanf(part, "records[%d]", &i); err == nil && i < len(n.records) {
-		return "record " + s.fullName(n.records[i].Name) + " " + n.records[i].Type
+	if _, err := fmt.Sscanf(part, "records[%d]", &i); err == nil && i < len(n.Records) {
+		return "record " + s.fullName(n.Records[i].Name) + " " + n.Records[i].Type
 	}
-	if _, err := fmt.Sscanf(part, "routes[%d]", &i); err == nil && i < len(n.owner.Routes) {
-		return "route " + n.owner.Routes[i].Suffix
+	if _, err := fmt.Sscanf(part, "routes[%d]", &i); err == nil && i < len(n.Routes) {
+		return "route " + n.Routes[i].Suffix
 	}
 	return strings.ReplaceAll(part, "_", "-")
 }

@@ -13,7 +13,7 @@ import (
 // node's LAN wins, its own former names, and which of the devices that it sees
 // answer for names below theirs.
 func (s *Service) dnsOf(node store.Node) api.DNS {
-	d := s.names.Load().wire // what it points to is not changed
+	d := s.names.Load().DNS // what it points to is not changed
 	if node.LANNames != 0 {
 		d.LANNamesWin = node.LANNames > 0
 	}
@@ -95,7 +95,7 @@ func (s *Service) aliasInfos(id cert.NodeID) []AliasInfo {
 	list := []AliasInfo{}
 	for _, a := range s.index.aliasesOf(id) {
 		if s.now().Before(a.Until) {
-			list = append(list, AliasInfo{Name: a.Name, Until: a.Until})
+			list = append(list, AliasInfo{Alias: a})
 		}
 	}
 	slices.SortFunc(list, func(a, b AliasInfo) int { return b.Until.Compare(a.Until) })

@@ -1,8 +1,8 @@
 package ops
 
 import (
-	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -35,27 +35,27 @@ func (c EditDNS) run(tx *Tx) (none struct{}, err error) {
 	if err := tx.may(target{}); err != nil {
 		return none, err
 	}
-	old, err := readNames(&tx.Reader, s.network)
+	old, err := tx.DNS(s.network)
 	if err != nil {
 		return none, err
 	}
-	next := &names{owner: old.owner, records: slices.Clone(old.records)}
-	if err := s.applyDNS(tx, next, c.DNSEdit); err != nil {
+	next := old.WithRecords(slices.Clone(old.Records))
+	if err := s.applyDNS(tx, &next, c.DNSEdit); err != nil {
 		return none, err
 	}
-	next.build()
-	if err := s.checkDNS(old, next); err != nil {
+	next = next.WithRecords(next.Records)
+	if err := s.checkDNS(&old, &next); err != nil {
 		return none, err
 	}
-	changed, err := s.storeDNS(tx, old, next)
+	changed, err := s.storeDNS(tx, &old, &next)
 	if err == nil && (changed || c.RemoveAlias != nil) {
 		tx.did(target{kind: "dns"}, nil, c.DNSEdit)
 	}
 	return none, err
 }
 
-// applyDNS makes the edit in memory; an alias is ended at once.
-func (s *Service) applyDNS(tx *Tx, n *names, e DNSEdit) error {
+// applyDNS makes the edit in n, where lists may be nil then; an alias is ended at once.
+func (s *Service) applyDNS(tx *Tx, n *store.DNS, e DNSEdit) error {
 	if e.RemoveRecord != nil {
 		if err := s.removeRecords(n, *e.RemoveRecord); err != nil {
 			return err
@@ -66,29 +66,29 @@ func (s *Service) applyDNS(tx *Tx, n *names, e DNSEdit) error {
 		if err != nil {
 			return err
 		}
-		n.records = append(n.records, r)
+		n.Records = append(n.Records, r)
 	}
 	if e.RemoveRoute != nil {
 		suffix := routeSuffix(*e.RemoveRoute)
-		had := len(n.owner.Routes)
-		n.owner.Routes = slices.DeleteFunc(slices.Clone(n.owner.Routes), func(r dns.Route) bool { return r.Suffix == suffix })
-		if len(n.owner.Routes) == had {
+		had := len(n.Routes)
+		n.Routes = slices.DeleteFunc(slices.Clone(n.Routes), func(r api.DNSRoute) bool { return r.Suffix == suffix })
+		if len(n.Routes) == had {
 			return fmt.Errorf("route %q: %w", printable(*e.RemoveRoute, 80), ErrNotFound)
 		}
 	}
 	if e.AddRoute != nil {
-		r := dns.Route{Suffix: routeSuffix(e.AddRoute.Suffix), Nameservers: servers(e.AddRoute.Nameservers)}
-		n.owner.Routes = append(slices.DeleteFunc(slices.Clone(n.owner.Routes), func(o dns.Route) bool { return o.Suffix == r.Suffix }), r)
-		slices.SortFunc(n.owner.Routes, func(a, b dns.Route) int { return strings.Compare(a.Suffix, b.Suffix) })
+		r := api.DNSRoute{Suffix: routeSuffix(e.AddRoute.Suffix), Nameservers: trimmed(e.AddRoute.Nameservers)}
+		n.Routes = append(slices.DeleteFunc(slices.Clone(n.Routes), func(o api.DNSRoute) bool { return o.Suffix == r.Suffix }), r)
+		slices.SortFunc(n.Routes, func(a, b api.DNSRoute) int { return strings.Compare(a.Suffix, b.Suffix) })
 	}
 	if e.Nameservers != nil {
-		n.owner.Nameservers = servers(*e.Nameservers)
+		n.Nameservers = trimmed(*e.Nameservers)
 	}
 	if e.Search != nil {
-		n.owner.Search = nil
+		n.Search = nil
 		for _, d := range *e.Search {
-			if d = routeSuffix(d); !slices.Contains(n.owner.Search, d) {
-				n.owner.Search = append(n.owner.Search, d)
+			if d = routeSuffix(d); !slices.Contains(n.Search, d) {
+				n.Search = append(n.Search, d)
 			}
 		}
 	}
@@ -97,7 +97,7 @@ func (s *Service) applyDNS(tx *Tx, n *names, e DNSEdit) error {
 		if i < 0 {
 			return Invalid("no option %q; the options are %s", printable(name, 40), optionNames())
 		}
-		if err := DNSOptions[i].set(&n.owner, value); err != nil {
+		if err := DNSOptions[i].set(n, value); err != nil {
 			return Invalid("%s: %v", name, err)
 		}
 	}
@@ -117,44 +117,35 @@ func routeSuffix(text string) string {
 	return strings.ToLower(text)
 }
 
-func servers(list []api.Nameserver) []dns.Nameserver {
-	var out []dns.Nameserver
-	for _, n := range list {
-		out = append(out, dns.Nameserver{Address: strings.TrimSpace(n.Address), Bootstrap: n.Bootstrap})
+func trimmed(list []api.Nameserver) []api.Nameserver {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Address = strings.TrimSpace(list[i].Address)
 	}
-	return out
+	return list
 }
 
 // storeDNS writes the difference, if there is one, and makes it a change of
 // everybody's config.
-func (s *Service) storeDNS(tx *Tx, old, next *names) (changed bool, err error) {
-	was, err := json.Marshal(&old.owner)
-	if err != nil {
-		return false, err
-	}
-	text, err := json.Marshal(&next.owner)
-	if err != nil {
-		return false, err
-	}
-	changed = string(was) != string(text)
-	if changed {
-		if err := tx.SetDNS(s.network, string(text)); err != nil {
+func (s *Service) storeDNS(tx *Tx, old, next *store.DNS) (changed bool, err error) {
+	if changed = !reflect.DeepEqual(old.WithRecords(nil), next.WithRecords(nil)); changed {
+		if err := tx.SetDNS(s.network, *next); err != nil {
 			return false, err
 		}
 	}
 	has := func(list []store.DNSRecord, id string) bool {
 		return slices.ContainsFunc(list, func(r store.DNSRecord) bool { return r.ID == id })
 	}
-	for _, r := range old.records {
-		if !has(next.records, r.ID) {
+	for _, r := range old.Records {
+		if !has(next.Records, r.ID) {
 			changed = true
 			if err := tx.DeleteDNSRecord(s.network, r); err != nil {
 				return false, err
 			}
 		}
 	}
-	for _, r := range next.records {
-		if !has(old.records, r.ID) {
+	for _, r := range next.Records {
+		if !has(old.Records, r.ID) {
 			changed = true
 			if err := tx.InsertDNSRecord(s.network, r); err != nil {
 				return false, err

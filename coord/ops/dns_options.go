@@ -6,56 +6,49 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"weft/coord/store"
 )
 
 // Option is one thing that `dns set` can set.
 type Option struct {
 	Name string
 	Help string
-	set  func(*ownerDNS, string) error
-	get  func(*ownerDNS) string
+	set  func(*store.DNS, string) error
+	get  func(*store.DNS) string
 }
 
 // DNSOptions are the options, in the order in which they are shown.
 var DNSOptions = []Option{
 	{"ttl", "TTL of the network's own answers in seconds, 1 to 60",
-		func(d *ownerDNS, v string) (err error) { d.TTL, err = number(v, 1, 60); return err },
-		func(d *ownerDNS) string { return strconv.Itoa(cmp.Or(d.TTL, 5)) }},
+		func(d *store.DNS, v string) (err error) { d.TTL, err = number(v, 1, 60); return err },
+		func(d *store.DNS) string { return strconv.Itoa(cmp.Or(d.TTL, 5)) }},
 	{"alias-days", "days for which a former name still leads to its device, 0 to 365",
-		func(d *ownerDNS, v string) error {
-			n, err := number(v, 0, maxAliasDays)
-			d.AliasDays = &n
-			return err
-		},
-		func(d *ownerDNS) string { return strconv.Itoa(d.aliasDays()) }},
-	flag("lan-names-win", "short names of a device's own LAN come before the network's", func(d *ownerDNS) *bool { return &d.LANNamesWin }),
-	flag("stop-rebinding", "take private addresses out of answers for public names", func(d *ownerDNS) *bool { return &d.StopRebinding }),
+		func(d *store.DNS, v string) (err error) { d.AliasDays, err = number(v, 0, maxAliasDays); return err },
+		func(d *store.DNS) string { return strconv.Itoa(d.AliasDays) }},
+	flag("lan-names-win", "short names of a device's own LAN come before the network's", func(d *store.DNS) *bool { return &d.LANNamesWin }),
+	flag("stop-rebinding", "take private addresses out of answers for public names", func(d *store.DNS) *bool { return &d.StopRebinding }),
 	{"rebinding-allowed", "names that may answer with private addresses all the same, separated by commas",
-		func(d *ownerDNS, v string) error { d.RebindingAllowed = words(v); return nil },
-		func(d *ownerDNS) string { return strings.Join(d.RebindingAllowed, ",") }},
-	flag("keep-browsers", "ask browsers to leave their own DNS over HTTPS off", func(d *ownerDNS) *bool { return &d.KeepBrowsers }),
+		func(d *store.DNS, v string) error { d.RebindingAllowed = words(v); return nil },
+		func(d *store.DNS) string { return strings.Join(d.RebindingAllowed, ",") }},
+	flag("keep-browsers", "ask browsers to leave their own DNS over HTTPS off", func(d *store.DNS) *bool { return &d.KeepBrowsers }),
 	{"serve-stale", "answer from expired data while all nameservers fail",
-		func(d *ownerDNS, v string) (err error) { on, err := onOff(v); d.NoStale = !on; return err },
-		func(d *ownerDNS) string { return onOffText(!d.NoStale) }},
+		func(d *store.DNS, v string) (err error) { on, err := onOff(v); d.NoStale = !on; return err },
+		func(d *store.DNS) string { return onOffText(!d.NoStale) }},
 	{"portal-url", "http:// address that answers 204 on an open network, to notice captive portals; empty for none",
-		func(d *ownerDNS, v string) error { d.PortalURL = strings.TrimSpace(v); return nil },
-		func(d *ownerDNS) string { return d.PortalURL }},
-	flag("query-log", "devices log each question, names hashed", func(d *ownerDNS) *bool { return &d.QueryLog }),
+		func(d *store.DNS, v string) error { d.PortalURL = strings.TrimSpace(v); return nil },
+		func(d *store.DNS) string { return d.PortalURL }},
+	flag("query-log", "devices log each question, names hashed", func(d *store.DNS) *bool { return &d.QueryLog }),
 }
 
-func flag(name, help string, at func(*ownerDNS) *bool) Option {
+func flag(name, help string, at func(*store.DNS) *bool) Option {
 	return Option{name, help,
-		func(d *ownerDNS, v string) (err error) { *at(d), err = onOff(v); return err },
-		func(d *ownerDNS) string { return onOffText(*at(d)) }}
+		func(d *store.DNS, v string) (err error) { *at(d), err = onOff(v); return err },
+		func(d *store.DNS) string { return onOffText(*at(d)) }}
 }
 
 // Value is the option's present value, as `dns set` takes it.
-func (o Option) Value(i DNSInfo) string {
-	d := ownerDNS{AliasDays: &i.AliasDays}
-	d.TTL, d.LANNamesWin, d.StopRebinding, d.RebindingAllowed = i.TTL, i.LANNamesWin, i.StopRebinding, i.RebindingAllowed
-	d.KeepBrowsers, d.NoStale, d.PortalURL, d.QueryLog = i.KeepBrowsers, i.NoStale, i.PortalURL, i.QueryLog
-	return o.get(&d)
-}
+func (o Option) Value(d store.DNS) string { return o.get(&d) }
 
 func optionNames() string {
 	var l []string

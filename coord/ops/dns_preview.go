@@ -47,7 +47,7 @@ func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, err
 		return Preview{}, Invalid("want a name of at most 253 letters")
 	}
 	var from cert.NodeID
-	settings := s.names.Load().settings()
+	settings := s.names.Load().DNS
 	if q.From != "" {
 		var err error
 		if from, err = cert.ParseNodeID(q.From); err != nil {
@@ -92,7 +92,7 @@ func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, err
 		case err == nil && sees(node):
 			zone.Hosts = append(zone.Hosts, s.hostOf(node))
 		case err == nil, isNotFound(err):
-			if err := s.aliasFor(ctx, label, settings, sees, zone); err != nil {
+			if err := s.aliasFor(ctx, label, &settings, sees, zone); err != nil {
 				return Preview{}, err
 			}
 		default:
@@ -100,7 +100,7 @@ func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, err
 		}
 	}
 	r := dns.New(dns.Config{
-		Zone: func() *dns.Zone { return zone }, Settings: func() *dns.Settings { return settings },
+		Zone: func() *dns.Zone { return zone }, Settings: func() *dns.Settings { return &settings },
 		Lookup: lookup, Log: s.log, Bootstrap: func() []string { return s.ownHosts() },
 		System: func() ([]netip.AddrPort, bool) { return nil, true },
 		Dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errPreview },

@@ -11,17 +11,15 @@ import (
 
 	"weft/coord/store"
 	"weft/dns"
+	"weft/overlay/api"
 )
 
 // NewRecord asks for a record. Name is short ("www"), "@", or a full name
 // inside the network's zone; names of other zones need Outside.
 type NewRecord struct {
-	Name    string `json:"name"`
-	Type    string `json:"type"`
-	Value   string `json:"value"`
-	TTL     int    `json:"ttl"`
-	Outside bool   `json:"outside"` // the name is not in the network's zone, and that is meant
-	Shadow  bool   `json:"shadow"`  // a device has the name; it wins as long as it has it
+	api.DNSRecord
+	Outside bool `json:"outside"` // the name is not in the network's zone, and that is meant
+	Shadow  bool `json:"shadow"`  // a device has the name; it wins as long as it has it
 }
 
 // RecordMatch says which records to remove: the one with an ID, or those with
@@ -35,9 +33,9 @@ type RecordMatch struct {
 
 // newRecord is the record that was asked for, its name as it is stored.
 func (s *Service) newRecord(tx *Tx, nr NewRecord) (store.DNSRecord, error) {
-	r := store.DNSRecord{ID: newID(), Type: strings.ToUpper(strings.TrimSpace(nr.Type)), Value: strings.TrimSpace(nr.Value), TTL: nr.TTL, Created: s.now()}
-	if r.Type == "TXT" {
-		r.Value = nr.Value // spaces may be meant
+	r := store.DNSRecord{ID: newID(), DNSRecord: nr.DNSRecord, Created: s.now()}
+	if r.Type = strings.ToUpper(strings.TrimSpace(nr.Type)); r.Type != "TXT" { // there spaces may be meant
+		r.Value = strings.TrimSpace(nr.Value)
 	}
 	if !slices.Contains(dns.RecordTypes, r.Type) {
 		return r, Invalid("type %q: want one of %s", printable(nr.Type, 20), strings.Join(dns.RecordTypes, ", "))
@@ -105,7 +103,7 @@ func (s *Service) recordName(name, typ string) (string, error) {
 	return ascii, nil
 }
 
-func (s *Service) removeRecords(n *names, m RecordMatch) error {
+func (s *Service) removeRecords(n *store.DNS, m RecordMatch) error {
 	name, err := "", error(nil)
 	if m.ID == "" {
 		if name, err = s.recordName(m.Name, strings.ToUpper(m.Type)); err != nil {
@@ -115,14 +113,14 @@ func (s *Service) removeRecords(n *names, m RecordMatch) error {
 			name = a.Unmap().WithZone("").String()
 		}
 	}
-	had := len(n.records)
-	n.records = slices.DeleteFunc(n.records, func(r store.DNSRecord) bool {
+	had := len(n.Records)
+	n.Records = slices.DeleteFunc(n.Records, func(r store.DNSRecord) bool {
 		if m.ID != "" {
 			return r.ID == m.ID
 		}
 		return r.Name == name && (m.Type == "" || strings.EqualFold(m.Type, r.Type)) && (m.Value == "" || m.Value == r.Value)
 	})
-	if len(n.records) == had {
+	if len(n.Records) == had {
 		return fmt.Errorf("record %q: %w", printable(cmp.Or(m.ID, m.Name), 80), ErrNotFound)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -23,7 +24,7 @@ func (s *site) edit(e DNSEdit) DNSInfo {
 }
 
 func (s *site) add(name, typ, value string) error {
-	_, err := s.EditDNS(context.Background(), DNSEdit{AddRecord: &NewRecord{Name: name, Type: typ, Value: value}})
+	_, err := s.EditDNS(context.Background(), DNSEdit{AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: name, Type: typ, Value: value}}})
 	return err
 }
 
@@ -48,35 +49,35 @@ func TestRecordsAreChecked(t *testing.T) {
 		text string // of the error
 		name string // as it is stored
 	}{
-		{NewRecord{Name: "www", Type: "a", Value: "192.0.2.1"}, nil, "", "www"},
-		{NewRecord{Name: "www", Type: "A", Value: "192.0.2.2", TTL: 60}, nil, "", "www"},
-		{NewRecord{Name: "www", Type: "A", Value: "192.0.2.1"}, ErrInvalid, "the same record twice", ""},
-		{NewRecord{Name: "WWW.weft.internal.", Type: "AAAA", Value: "2001:db8::1"}, nil, "", "www"},
-		{NewRecord{Name: "www", Type: "CNAME", Value: "kitchen-pi"}, ErrInvalid, "no other record", ""},
-		{NewRecord{Name: "app", Type: "CNAME", Value: "kitchen-pi"}, nil, "", "app"},
-		{NewRecord{Name: "app", Type: "TXT", Value: "x"}, ErrInvalid, "no other record", ""},
-		{NewRecord{Name: "@", Type: "MX", Value: "10 kitchen-pi"}, nil, "", "@"},
-		{NewRecord{Name: "weft.internal", Type: "CNAME", Value: "kitchen-pi"}, ErrInvalid, "CNAME", ""},
-		{NewRecord{Name: "_http._tcp.kitchen-pi.weft.internal", Type: "SRV", Value: "0 5 80 kitchen-pi"}, nil, "", "_http._tcp.kitchen-pi.weft.internal"},
-		{NewRecord{Name: "küche", Type: "TXT", Value: "  spaces stay "}, nil, "", "xn--kche-0ra"},
-		{NewRecord{Name: "100.64.9.9", Type: "PTR", Value: "www"}, nil, "", "100.64.9.9"},
-		{NewRecord{Name: "*.app2.weft.internal", Type: "A", Value: "192.0.2.3"}, nil, "", "*.app2.weft.internal"},
-		{NewRecord{Name: "*.weft.internal", Type: "A", Value: "192.0.2.3"}, ErrInvalid, "every name", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "a", Value: "192.0.2.1"}}, nil, "", "www"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.2", TTL: 60}}, nil, "", "www"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}, ErrInvalid, "the same record twice", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "WWW.weft.internal.", Type: "AAAA", Value: "2001:db8::1"}}, nil, "", "www"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "CNAME", Value: "kitchen-pi"}}, ErrInvalid, "no other record", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "app", Type: "CNAME", Value: "kitchen-pi"}}, nil, "", "app"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "app", Type: "TXT", Value: "x"}}, ErrInvalid, "no other record", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "@", Type: "MX", Value: "10 kitchen-pi"}}, nil, "", "@"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "weft.internal", Type: "CNAME", Value: "kitchen-pi"}}, ErrInvalid, "CNAME", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "_http._tcp.kitchen-pi.weft.internal", Type: "SRV", Value: "0 5 80 kitchen-pi"}}, nil, "", "_http._tcp.kitchen-pi.weft.internal"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "küche", Type: "TXT", Value: "  spaces stay "}}, nil, "", "xn--kche-0ra"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "100.64.9.9", Type: "PTR", Value: "www"}}, nil, "", "100.64.9.9"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "*.app2.weft.internal", Type: "A", Value: "192.0.2.3"}}, nil, "", "*.app2.weft.internal"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "*.weft.internal", Type: "A", Value: "192.0.2.3"}}, ErrInvalid, "every name", ""},
 		// A device wins over a record: nobody wants that by accident.
-		{NewRecord{Name: "kitchen-pi", Type: "A", Value: "192.0.2.1"}, ErrTaken, "is the name of a device", ""},
-		{NewRecord{Name: "kitchen-pi", Type: "A", Value: "192.0.2.1", Shadow: true}, nil, "", "kitchen-pi"},
-		{NewRecord{Name: "kitchen-pi", Type: "TXT", Value: "beside a device"}, nil, "", "kitchen-pi"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "kitchen-pi", Type: "A", Value: "192.0.2.1"}}, ErrTaken, "is the name of a device", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "kitchen-pi", Type: "A", Value: "192.0.2.1"}, Shadow: true}, nil, "", "kitchen-pi"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "kitchen-pi", Type: "TXT", Value: "beside a device"}}, nil, "", "kitchen-pi"},
 		// A full name by accident, and on purpose.
-		{NewRecord{Name: "www.kitchen-pi", Type: "A", Value: "192.0.2.1"}, ErrInvalid, "write www.kitchen-pi.weft.internal", ""},
-		{NewRecord{Name: "intranet.example.org", Type: "A", Value: "192.0.2.1", Outside: true}, nil, "", "intranet.example.org"},
-		{NewRecord{Name: "weft.example.com", Type: "A", Value: "192.0.2.1", Outside: true}, ErrInvalid, "the server's own name", ""},
-		{NewRecord{Name: "a b", Type: "A", Value: "192.0.2.1"}, ErrInvalid, "", ""},
-		{NewRecord{Name: "", Type: "A", Value: "192.0.2.1"}, ErrInvalid, "", ""},
-		{NewRecord{Name: strings.Repeat("a", 64), Type: "A", Value: "192.0.2.1"}, ErrInvalid, "", ""},
-		{NewRecord{Name: "x", Type: "A", Value: "2001:db8::1"}, ErrInvalid, "IPv4", ""},
-		{NewRecord{Name: "x", Type: "NS", Value: "y"}, ErrInvalid, "want one of", ""},
-		{NewRecord{Name: "x", Type: "A", Value: "192.0.2.1", TTL: 86401}, ErrInvalid, "ttl", ""},
-		{NewRecord{Name: "x", Type: "TXT", Value: strings.Repeat("x", 5000)}, ErrInvalid, "4096", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "www.kitchen-pi", Type: "A", Value: "192.0.2.1"}}, ErrInvalid, "write www.kitchen-pi.weft.internal", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "intranet.example.org", Type: "A", Value: "192.0.2.1"}, Outside: true}, nil, "", "intranet.example.org"},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "weft.example.com", Type: "A", Value: "192.0.2.1"}, Outside: true}, ErrInvalid, "the server's own name", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "a b", Type: "A", Value: "192.0.2.1"}}, ErrInvalid, "", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "", Type: "A", Value: "192.0.2.1"}}, ErrInvalid, "", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: strings.Repeat("a", 64), Type: "A", Value: "192.0.2.1"}}, ErrInvalid, "", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "x", Type: "A", Value: "2001:db8::1"}}, ErrInvalid, "IPv4", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "x", Type: "NS", Value: "y"}}, ErrInvalid, "want one of", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "x", Type: "A", Value: "192.0.2.1", TTL: 86401}}, ErrInvalid, "ttl", ""},
+		{NewRecord{DNSRecord: api.DNSRecord{Name: "x", Type: "TXT", Value: strings.Repeat("x", 5000)}}, ErrInvalid, "4096", ""},
 	} {
 		before := s.config(laptop)
 		_, err := s.EditDNS(t.Context(), DNSEdit{AddRecord: &c.r})
@@ -205,8 +206,8 @@ func TestRoutesAndOptions(t *testing.T) {
 	s.edit(DNSEdit{RemoveRoute: text("lan")})
 	i, _ := s.DNS(t.Context())
 	for _, o := range DNSOptions {
-		if o.Name == "serve-stale" && o.Value(i) != "off" || o.Name == "ttl" && o.Value(i) != "30" {
-			t.Errorf("%s is %q", o.Name, o.Value(i))
+		if o.Name == "serve-stale" && o.Value(i.DNS) != "off" || o.Name == "ttl" && o.Value(i.DNS) != "30" {
+			t.Errorf("%s is %q", o.Name, o.Value(i.DNS))
 		}
 	}
 }
@@ -373,7 +374,7 @@ func TestFormerName(t *testing.T) {
 		t.Errorf("after renaming back: %q", got)
 	}
 	// Its time ends: a delta says so, and the name is free.
-	s.clock.Add(defaultAliasDay*24*time.Hour + time.Second)
+	s.clock.Add(store.DefaultAliasDays*24*time.Hour + time.Second)
 	if _, err := laptop.Lookup(t.Context(), "name", "hall"); err == nil {
 		t.Error("an alias answers after its end")
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -68,7 +69,7 @@ func TestRecords(t *testing.T) {
 		{"wildcard", func() error { _, err := s.SetDeviceDNS(t.Context(), pi.id, DeviceDNS{Wildcard: &yes}); return err }, nil,
 			`device.dns device hall by root via cli: {"lan_names":"default","wildcard":false} -> {"lan_names":"default","wildcard":true}`},
 		{"record", func() error {
-			_, err := s.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{Name: "www", Type: "A", Value: "192.0.2.1"}})
+			_, err := s.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}})
 			return err
 		}, nil, `dns.edit dns  by root via cli:  -> {"add_record":{"name":"www","outside":false,"shadow":false,"ttl":0,"type":"A","value":"192.0.2.1"}}`},
 		{"edit by a member", func() error { _, err := Do(t.Context(), s.Service, member, EditDNS{}); return err }, ErrForbidden, ""},
@@ -267,7 +268,7 @@ func TestFollow(t *testing.T) {
 		func() error { _, err := s.SetDeviceDNS(t.Context(), laptop.id, DeviceDNS{Wildcard: &yes}); return err },
 		func() error { _, err := s.SetDeviceDNS(t.Context(), laptop.id, DeviceDNS{Wildcard: &no}); return err },
 		func() error {
-			_, err := s.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{Name: "www", Type: "A", Value: "192.0.2.1"}})
+			_, err := s.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}})
 			return err
 		},
 		func() error { gone := "pi"; _, err := s.EditDNS(t.Context(), DNSEdit{RemoveAlias: &gone}); return err },
@@ -278,12 +279,12 @@ func TestFollow(t *testing.T) {
 		}
 	}
 	fresh := newIndex(s.index.info(), s.index.policy)
-	var known *names
+	var known store.DNS
 	err = s.store.Read(t.Context(), func(r *store.Reader) (err error) {
 		if fresh.network, err = r.Network(); err != nil {
 			return err
 		}
-		if known, err = readNames(r, s.network); err != nil {
+		if known, err = r.DNS(s.network); err != nil {
 			return err
 		}
 		return fresh.load(r)
@@ -307,8 +308,8 @@ func TestFollow(t *testing.T) {
 			t.Errorf("former names: the database has %v, memory %v", a, b)
 		}
 	}
-	if len(known.records) != len(s.names.Load().records) || len(known.records) != 1 {
-		t.Errorf("%d records, in memory %d", len(known.records), len(s.names.Load().records))
+	if !reflect.DeepEqual(known, *s.names.Load()) || len(known.Records) != 1 {
+		t.Errorf("names: the database has %+v, memory %+v", known, *s.names.Load())
 	}
 	if fresh.users[bob.ID] != "bob" || s.index.users[bob.ID] != "bob" {
 		t.Error("bob is not known")

@@ -61,8 +61,8 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	case store.ConfigChanged:
 		return func() { s.index.setConfigN(c.N) }, nil
 	case store.DNSChanged:
-		n, err := readNames(r, s.network)
-		return func() { s.names.Store(n); s.index.setConfigN(c.N); s.index.setNamesN(c.N) }, err
+		n, err := r.DNS(s.network)
+		return func() { s.names.Store(&n); s.index.setConfigN(c.N); s.index.setNamesN(c.N) }, err
 	case store.RelaysChanged:
 		relays, err := r.Relays(s.network)
 		return func() { s.followRelays(relays, c.N) }, err

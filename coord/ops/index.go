@@ -70,7 +70,7 @@ func (x *index) load(r *store.Reader) error {
 		return err
 	}
 	for _, a := range aliases {
-		x.aliases[a.NodeID] = append(x.aliases[a.NodeID], api.Alias{Name: a.Name, Until: a.Until})
+		x.aliases[a.NodeID] = append(x.aliases[a.NodeID], a.Alias)
 	}
 	wildcards, err := r.Wildcards(x.network.ID)
 	if err != nil {

@@ -342,7 +342,7 @@ func TestNamesOfDevices(t *testing.T) {
 	}
 	want(join("cam"), "cam-1")
 	want(join("hall"), "hall-1")
-	s.clock.Add(defaultAliasDay*24*time.Hour + time.Second)
+	s.clock.Add(store.DefaultAliasDays*24*time.Hour + time.Second)
 	if err := s.endAliases(t.Context()); err != nil {
 		t.Fatal(err)
 	}

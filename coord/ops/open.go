@@ -129,11 +129,11 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		followed: n.N, index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
 	}
 	err = st.Read(ctx, func(r *store.Reader) error {
-		known, err := readNames(r, n.ID)
+		known, err := r.DNS(n.ID)
 		if err != nil {
 			return err
 		}
-		s.names.Store(known)
+		s.names.Store(&known)
 		return s.index.load(r)
 	})
 	if err == nil && configured != nil {

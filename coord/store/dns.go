@@ -1,28 +1,79 @@
 package store
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
+	"weft/overlay/api"
 	"weft/overlay/cert"
 )
 
-// DNSRecord is a record beside the devices' own names.
-type DNSRecord struct {
-	ID      string
-	Name    string // as in package dns: "www", "@", "www.example.com"
-	Type    string
-	Value   string
-	TTL     int // seconds, 0 for the resolvers' own
-	Created time.Time
+// DefaultAliasDays is for how long a former name leads to its device, in days, as long
+// as the owner has decided nothing else.
+const DefaultAliasDays = 14
+
+// DNS is what the owner decided about names: what every node gets, and what is for the
+// server alone. What is of single devices is not in it: Aliases and Wildcards are empty.
+// No list is nil. A value of Reader.DNS must not be changed: WithRecords makes another.
+type DNS struct {
+	api.DNS
+	// Records are the rows of DNS.Records, in the same order.
+	Records   []DNSRecord `json:"records"`
+	AliasDays int         `json:"alias_days"` // for how long a former name leads to its device
 }
 
-// DNS returns what the owner decided about names, JSON or "", and the records
-// in the order of their names.
-func (r *Reader) DNS(id cert.NetworkID) (settings string, records []DNSRecord, err error) {
-	if err := r.row(`SELECT dns FROM networks WHERE network_id=$1`, []any{id[:]}, &settings); err != nil {
-		return "", nil, fmt.Errorf("read dns settings: %w", err)
+// DNSRecord is a record beside the devices' own names.
+type DNSRecord struct {
+	ID string `json:"id"`
+	api.DNSRecord
+	Created time.Time `json:"-"`
+}
+
+// WithRecords returns the same with these records, and with empty lists in the place of
+// nil ones.
+func (d DNS) WithRecords(records []DNSRecord) DNS {
+	d.Records, d.DNS.Records = filled(records), []api.DNSRecord{}
+	for _, r := range records {
+		d.DNS.Records = append(d.DNS.Records, r.DNSRecord)
 	}
+	d.Search, d.RebindingAllowed = filled(d.Search), filled(d.RebindingAllowed)
+	d.Aliases, d.Wildcards = []api.DNSAlias{}, []string{}
+	d.Nameservers, d.Routes = filledServers(d.Nameservers), append([]api.DNSRoute{}, d.Routes...)
+	for i, r := range d.Routes {
+		d.Routes[i].Nameservers = filledServers(r.Nameservers)
+	}
+	return d
+}
+
+func filledServers(list []api.Nameserver) []api.Nameserver {
+	list = append([]api.Nameserver{}, list...)
+	for i, n := range list {
+		list[i].Bootstrap = filled(n.Bootstrap)
+	}
+	return list
+}
+
+func filled[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// DNS returns what the owner decided about names, the records in the order of their
+// names.
+func (r *Reader) DNS(id cert.NetworkID) (DNS, error) {
+	d := DNS{AliasDays: DefaultAliasDays}
+	var text string
+	err := r.row(`SELECT dns FROM networks WHERE network_id=$1`, []any{id[:]}, &text)
+	if err == nil && text != "" {
+		err = json.Unmarshal([]byte(text), &d)
+	}
+	if err != nil {
+		return DNS{}, fmt.Errorf("read dns settings: %w", err)
+	}
+	var records []DNSRecord
 	err = r.each(`SELECT record_id, name, type, value, ttl, created_at FROM dns_records WHERE network_id=$1 ORDER BY name, type, value`, []any{id[:]},
 		func(scan func(...any) error) error {
 			var rec DNSRecord
@@ -31,14 +82,18 @@ func (r *Reader) DNS(id cert.NetworkID) (settings string, records []DNSRecord, e
 			return err
 		})
 	if err != nil {
-		return "", nil, fmt.Errorf("read dns records: %w", err)
+		return DNS{}, fmt.Errorf("read dns records: %w", err)
 	}
-	return settings, records, nil
+	return d.WithRecords(records), nil
 }
 
-// SetDNS stores what the owner decided about names.
-func (tx *Tx) SetDNS(id cert.NetworkID, settings string) error {
-	return tx.changed(`UPDATE networks SET dns=$2 WHERE network_id=$1`, id[:], settings)
+// SetDNS stores what the owner decided about names, but for the records.
+func (tx *Tx) SetDNS(id cert.NetworkID, d DNS) error {
+	text, err := json.Marshal(d.WithRecords(nil))
+	if err != nil {
+		return fmt.Errorf("store dns settings: %w", err)
+	}
+	return tx.changed(`UPDATE networks SET dns=$2 WHERE network_id=$1`, id[:], string(text))
 }
 
 // InsertDNSRecord stores a new record. The caller has checked it.
@@ -61,9 +116,8 @@ func (tx *Tx) DeleteDNSRecord(id cert.NetworkID, r DNSRecord) error {
 
 // Alias is a former name of a device that still leads to it.
 type Alias struct {
-	Name   string
-	NodeID cert.NodeID
-	Until  time.Time
+	api.Alias
+	NodeID cert.NodeID `json:"id"`
 }
 
 // Aliases lists the former names of a node (all nodes for nil), the one that

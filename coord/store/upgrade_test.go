@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -92,8 +93,15 @@ func meaning(t *testing.T, s *Store) []byte {
 				return fmt.Errorf("holder of %v: revoked %v, %w", n, revoked, err)
 			}
 		}
-		if m.Settings, m.Records, err = r.DNS(id); err != nil {
+		if err := r.row(`SELECT dns FROM networks WHERE network_id=$1`, []any{id[:]}, &m.Settings); err != nil {
 			return err
+		}
+		d, err := r.DNS(id)
+		if err != nil {
+			return err
+		}
+		if len(d.Records) > 0 {
+			m.Records = d.Records
 		}
 		if m.Aliases, err = r.Aliases(id, nil); err != nil {
 			return err
@@ -149,6 +157,10 @@ func fields(v reflect.Value) any {
 				continue
 			}
 			m[f.Name] = fields(value)
+			if embedded, ok := m[f.Name].(map[string]any); ok && f.Anonymous {
+				delete(m, f.Name)
+				maps.Copy(m, embedded)
+			}
 			if f.Name == "Tags" && value.Len() == 0 {
 				m[f.Name] = nil // as programs had it that wrote the fixtures
 			}

@@ -20,6 +20,7 @@ import (
 	"weft/coord/store"
 	"weft/coord/webapi"
 	"weft/coord/webapi/client"
+	"weft/overlay/api"
 )
 
 // calls do each operation of the document through the client. They are done in the
@@ -50,7 +51,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	"deleteDevice": func(t *testing.T, c *client.Client) error { _, err := c.DeleteDevice(t.Context(), "gone"); return err },
 	"deleteRelay":  func(t *testing.T, c *client.Client) error { _, err := c.DeleteRelay(t.Context(), "far"); return err },
 	"editDNS": func(t *testing.T, c *client.Client) error {
-		_, err := c.EditDNS(t.Context(), ops.DNSEdit{AddRecord: &ops.NewRecord{Name: "www", Type: "A", Value: "192.0.2.1"}})
+		_, err := c.EditDNS(t.Context(), ops.DNSEdit{AddRecord: &ops.NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}})
 		return err
 	},
 	"editDevice": func(t *testing.T, c *client.Client) error {

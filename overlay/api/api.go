@@ -212,54 +212,6 @@ type PortRange struct {
 	Last  uint16 `json:"last"`
 }
 
-// DNS is what the node's resolver needs besides the directory. The fields are those of
-// dns.Settings, where their meaning and the form of names are documented.
-type DNS struct {
-	Search           []string     `json:"search"`
-	LANNamesWin      bool         `json:"lan_names_win"`
-	Nameservers      []Nameserver `json:"nameservers"`
-	Routes           []DNSRoute   `json:"routes"`
-	Records          []DNSRecord  `json:"records"`
-	Aliases          []DNSAlias   `json:"aliases"`
-	Wildcards        []string     `json:"wildcards"`
-	TTL              int          `json:"ttl"` // seconds
-	StopRebinding    bool         `json:"stop_rebinding"`
-	RebindingAllowed []string     `json:"rebinding_allowed"`
-	KeepBrowsers     bool         `json:"keep_browsers"`
-	NoStale          bool         `json:"no_stale"`
-	PortalURL        string       `json:"portal_url"` // http://, answers 204 on an open network
-	QueryLog         bool         `json:"query_log"`
-}
-
-// Nameserver is a resolver: IP, IP:PORT, tls://HOST or https://HOST/PATH, with the
-// addresses of HOST.
-type Nameserver struct {
-	Address   string   `json:"address"`
-	Bootstrap []string `json:"bootstrap"` // IP addresses of HOST
-}
-
-// DNSRoute sends the names below a suffix to their own resolvers; if there are none, to
-// the machine's.
-type DNSRoute struct {
-	Suffix      string       `json:"suffix"`
-	Nameservers []Nameserver `json:"nameservers"`
-}
-
-// DNSRecord is a record that the owner adds to the devices' names.
-type DNSRecord struct {
-	Name  string `json:"name"`
-	Type  string `json:"type"`  // A, AAAA, CNAME, TXT, SRV, MX or PTR
-	Value string `json:"value"` // as in a zone file
-	TTL   int    `json:"ttl"`   // seconds, 0 is 300
-}
-
-// DNSAlias is a former name of this node. Those of other nodes are in Peer.Aliases.
-type DNSAlias struct {
-	Name   string    `json:"name"`
-	Target string    `json:"target"`
-	Until  time.Time `json:"until"`
-}
-
 // Directory lists the nodes that the caller may reach. Without Full it is a delta on the
 // version in the request.
 type Directory struct {
