@@ -104,7 +104,7 @@ func keysListCmd() *cobra.Command {
 				}
 				rows := [][]string{{"ID", "STATE", "KIND", "TAGS", "USED", "EXPIRES", "NOTE"}}
 				for _, k := range keys {
-					rows = append(rows, []string{k.ID, keyState(k, time.Now()), keyKind(k), strings.Join(k.Tags, ","), strconv.Itoa(k.Uses), when(&k.Expires), k.Note})
+					rows = append(rows, []string{k.ID, k.State(time.Now()), keyKind(k), strings.Join(k.Tags, ","), strconv.Itoa(k.Uses), when(&k.Expires), k.Note})
 				}
 				return table(cmd.OutOrStdout(), rows)
 			})
@@ -131,7 +131,7 @@ func keysShowCmd() *cobra.Command {
 					return cli.PrintObject(cmd.OutOrStdout(), "key-show/1", k)
 				}
 				return table(cmd.OutOrStdout(), [][]string{
-					{"id", k.ID}, {"state", keyState(k, time.Now())}, {"kind", keyKind(k)}, {"user", k.User}, {"tags", strings.Join(k.Tags, ",")}, {"note", k.Note},
+					{"id", k.ID}, {"state", k.State(time.Now())}, {"kind", keyKind(k)}, {"user", k.User}, {"tags", strings.Join(k.Tags, ",")}, {"note", k.Note},
 					{"created", when(&k.Created)}, {"expires", when(&k.Expires)}, {"revoked", when(k.Revoked)}, {"used", strconv.Itoa(k.Uses)}, {"last used", when(k.Used)},
 				})
 			})
@@ -154,18 +154,6 @@ func keyIDs(which func(store.Key) bool) func(context.Context, *client.Client) ([
 	}
 }
 
-func keyState(k store.Key, now time.Time) string {
-	switch {
-	case k.Revoked != nil:
-		return "revoked"
-	case !k.Reusable && k.Uses > 0:
-		return "used"
-	case !now.Before(k.Expires):
-		return "expired"
-	}
-	return "good"
-}
-
 func keyKind(k store.Key) string {
 	kind := "one-time"
 	if k.Reusable {
@@ -186,7 +174,7 @@ func keysRevokeCmd() *cobra.Command {
 		Use:               "revoke ID",
 		Short:             "Make a key useless; devices that joined with it stay",
 		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(keyIDs(func(k store.Key) bool { return keyState(k, time.Now()) == "good" })),
+		ValidArgsFunction: complete(keyIDs(func(k store.Key) bool { return k.State(time.Now()) == store.KeyGood })),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
 				if _, err := adm.RevokeKey(ctx, a[0]); err != nil {

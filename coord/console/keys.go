@@ -15,7 +15,7 @@ import (
 type keyView struct {
 	ID        string
 	Note      string
-	Kind      string // "device", "laptop"
+	Kind      string // what joins with it: "device", "laptop", "relay"
 	Reusable  bool
 	Ephemeral bool
 	Tags      []string
@@ -23,8 +23,8 @@ type keyView struct {
 	Expires   stamp
 	LastUsed  stamp
 	Used      int
-	State     string // "open", "used", "expired", "revoked"
-	Open      bool
+	State     string // as store.Key.State says it
+	Open      bool   // it can be used
 }
 
 func (c *Console) keyView(k store.Key) keyView {
@@ -32,20 +32,15 @@ func (c *Console) keyView(k store.Key) keyView {
 		ID: clean(k.ID), Note: clean(k.Note), Kind: "device",
 		Reusable: k.Reusable, Ephemeral: k.Ephemeral, Tags: cleanAll(k.Tags),
 		Created: c.stamp(k.Created), Expires: c.stamp(k.Expires), LastUsed: c.stamp(orZero(k.Used)),
-		Used: k.Uses, State: "open",
-	}
-	if len(k.Tags) == 0 {
-		view.Kind = "laptop"
+		Used: k.Uses, State: k.State(c.now()),
 	}
 	switch {
-	case k.Revoked != nil:
-		view.State = "revoked"
-	case k.Uses > 0 && !k.Reusable:
-		view.State = "used"
-	case !k.Expires.IsZero() && !k.Expires.After(c.now()):
-		view.State = "expired"
+	case k.Relay:
+		view.Kind = "relay"
+	case len(k.Tags) == 0:
+		view.Kind = "laptop"
 	}
-	view.Open = view.State == "open"
+	view.Open = view.State == store.KeyGood
 	return view
 }
 

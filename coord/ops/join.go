@@ -174,12 +174,12 @@ func (s *Service) usable(key store.Key) error {
 	if key.Relay {
 		again = "make a new one with `weft-server keys create --relay`"
 	}
-	switch {
-	case key.Revoked != nil:
+	switch key.State(s.now()) {
+	case store.KeyRevoked:
 		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
-	case !key.Reusable && key.Uses > 0:
+	case store.KeyUsed:
 		return fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
-	case !s.now().Before(key.Expires):
+	case store.KeyExpired:
 		return fail(http.StatusUnauthorized, api.CodeTokenExpired, "this token expired on "+key.Expires.Format("2006-01-02 15:04 MST"), again)
 	}
 	return nil

@@ -26,6 +26,27 @@ type Key struct {
 	Used       *time.Time `json:"last_used"` // nil: never
 }
 
+// Whether a key can be used.
+const (
+	KeyGood    = "good"
+	KeyRevoked = "revoked"
+	KeyUsed    = "used" // the one time that it could be
+	KeyExpired = "expired"
+)
+
+// State says whether the key can be used at now: one of the words above.
+func (k Key) State(now time.Time) string {
+	switch {
+	case k.Revoked != nil:
+		return KeyRevoked
+	case !k.Reusable && k.Uses > 0:
+		return KeyUsed
+	case !now.Before(k.Expires):
+		return KeyExpired
+	}
+	return KeyGood
+}
+
 const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.relay, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at
 	FROM keys k JOIN users u ON u.network_id = k.network_id AND u.user_id = k.user_id WHERE k.network_id=$1 `
 
