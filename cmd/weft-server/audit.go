@@ -16,6 +16,7 @@ import (
 	"weft/coord/audit"
 	"weft/coord/store"
 	"weft/coord/webapi/client"
+	"weft/overlay/cause"
 )
 
 func auditCmd() *cobra.Command {
@@ -310,7 +311,7 @@ func readHead(s string) (*audit.Head, error) {
 	if _, err := hex.DecodeString(s); err != nil || len(s) < 64 { // no file is called so
 		b, err := os.ReadFile(s)
 		if err != nil {
-			return nil, usagef("--head: read %s: %w", s, cli.Cause(err))
+			return nil, usagef("--head: read %s: %w", s, cause.Of(err))
 		}
 		s, where = string(b), "--head "+s
 	}

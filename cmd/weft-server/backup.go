@@ -20,6 +20,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/webapi/client"
+	"weft/overlay/cause"
 	"weft/overlay/filelock"
 )
 
@@ -99,7 +100,7 @@ others has connected.`,
 			}
 			f, err := os.Open(a[0])
 			if err != nil {
-				return fmt.Errorf("read backup %s: %w", a[0], cli.Cause(err))
+				return fmt.Errorf("read backup %s: %w", a[0], cause.Of(err))
 			}
 			defer f.Close()
 			p := cli.NewProgress(cmd.ErrOrStderr(), "restoring")
@@ -140,7 +141,7 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the backup key %s: %w", path, cli.Cause(err))
+		return nil, fmt.Errorf("read the backup key %s: %w", path, cause.Of(err))
 	}
 	if b = bytes.TrimSpace(b); len(b) < minKey {
 		return nil, usagef("the key in %s is shorter than %d characters", path, minKey)
@@ -160,7 +161,7 @@ func writeWhole(path string, write func(*os.File) error) (err error) {
 	sweep(dir)
 	f, err := newUnfinished(dir)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, cli.Cause(err))
+		return fmt.Errorf("write %s: %w", path, cause.Of(err))
 	}
 	defer f.Close()           // and with it the lock, when the name is gone
 	defer os.Remove(f.Name()) // nothing, once it is renamed

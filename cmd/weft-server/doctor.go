@@ -30,6 +30,7 @@ import (
 	"weft/coord/store"
 	"weft/coord/webapi/client"
 	"weft/dns"
+	"weft/overlay/cause"
 	"weft/overlay/release"
 )
 
@@ -200,7 +201,7 @@ func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 		if err == nil {
 			c.Close()
 		}
-		return cli.Cause(err)
+		return cause.Of(err)
 	}
 	var l io.Closer
 	var err error
@@ -210,7 +211,7 @@ func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 		l, err = (&net.ListenConfig{}).Listen(ctx, network, p.Addr)
 	}
 	if err != nil {
-		return cli.Cause(err)
+		return cause.Of(err)
 	}
 	return l.Close()
 }
@@ -268,7 +269,7 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) docto
 	}
 	res, err := t.RoundTrip(req)
 	if err != nil {
-		s.Err = cli.Cause(err)
+		s.Err = cause.Of(err)
 		return s
 	}
 	defer res.Body.Close()

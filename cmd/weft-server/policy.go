@@ -13,6 +13,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/coord/policy"
 	"weft/coord/webapi/client"
+	"weft/overlay/cause"
 )
 
 func policyCmd() *cobra.Command {
@@ -122,14 +123,14 @@ func readPolicy(cmd *cobra.Command, file string) (string, error) {
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return "", fmt.Errorf("read the policy %s: %w", file, cli.Cause(err))
+			return "", fmt.Errorf("read the policy %s: %w", file, cause.Of(err))
 		}
 		defer f.Close()
 		in = f
 	}
 	b, err := io.ReadAll(io.LimitReader(in, policy.MaxText+1))
 	if err != nil {
-		return "", fmt.Errorf("read the policy %s: %w", file, cli.Cause(err))
+		return "", fmt.Errorf("read the policy %s: %w", file, cause.Of(err))
 	}
 	switch {
 	case len(b) > policy.MaxText:

@@ -16,6 +16,7 @@ import (
 	"weft/coord/metrics"
 	"weft/coord/standalone"
 	"weft/dns"
+	"weft/overlay/cause"
 )
 
 func relayCmd() *cobra.Command {
@@ -161,7 +162,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 			if _, serr := os.Stat(filepath.Join(data, "relay.json")); serr == nil {
 				return "", nil // it has joined, and needs the file no more
 			}
-			return "", fmt.Errorf("read token file %s: %w; make a token on the server with: weft-server keys create --relay", o.tokenFile, cli.Cause(err))
+			return "", fmt.Errorf("read token file %s: %w; make a token on the server with: weft-server keys create --relay", o.tokenFile, cause.Of(err))
 		}
 		defer f.Close()
 		stdin = f
@@ -169,7 +170,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 	if o.tokenFile != "" {
 		var err error
 		if b, err = io.ReadAll(io.LimitReader(stdin, cli.MaxToken)); err != nil {
-			return "", fmt.Errorf("read token from %s: %w; name a file with a token: weft-server keys create --relay", from, cli.Cause(err))
+			return "", fmt.Errorf("read token from %s: %w; name a file with a token: weft-server keys create --relay", from, cause.Of(err))
 		}
 	}
 	token, err := cli.CleanToken(b)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"weft/cmd/internal/cli"
+	"weft/overlay/cause"
 	"weft/overlay/status"
 )
 
@@ -31,7 +32,7 @@ func listenMetrics(addr string) (net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", addr, cli.Cause(err))
+		return nil, fmt.Errorf("%s: %w", addr, cause.Of(err))
 	}
 	return l, nil
 }

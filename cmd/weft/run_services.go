@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"weft/cmd/internal/cli"
 	"weft/dns"
 	"weft/overlay"
+	"weft/overlay/cause"
 	"weft/overlay/localapi"
 	"weft/overlay/proxy"
 	"weft/overlay/status"
@@ -72,7 +72,7 @@ func (d *services) taken(o *runOptions, log *slog.Logger, flag, addr string, cod
 			return &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("--%s %s: the port is taken", flag, addr),
 				Hint: "choose another one, or --" + flag + " off"}
 		}
-		return fmt.Errorf("--%s: %w", flag, cli.Cause(err))
+		return fmt.Errorf("--%s: %w", flag, cause.Of(err))
 	}
 	h := status.Health{Code: code, Message: fmt.Sprintf("%s is taken by another program, so this daemon has no %s; choose another port with --%s", addr, flag, flag)}
 	d.warnings = append(d.warnings, h)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/overlay/cause"
 	"weft/overlay/status"
 )
 
@@ -76,7 +77,7 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 		return "", &status.Error{Kind: status.KindFailed, Message: "read token file " + path + ": permission denied", Hint: "make it readable for the user that runs weft"}
 	}
 	if err != nil {
-		return "", &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cli.Cause(err)), Hint: "make a token with: weft-server keys create"}
+		return "", &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("read token file %s: %v", path, cause.Of(err)), Hint: "make a token with: weft-server keys create"}
 	}
 	defer f.Close()
 	return readToken(f, path)
@@ -86,7 +87,7 @@ func readTokenFile(path string, stdin io.Reader) (string, error) {
 func readToken(r io.Reader, from string) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(r, cli.MaxToken))
 	if err != nil {
-		return "", &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("read token from %s: %v", from, cli.Cause(err)), Hint: "name a file with a token; make one with: weft-server keys create"}
+		return "", &status.Error{Kind: status.KindFailed, Message: fmt.Sprintf("read token from %s: %v", from, cause.Of(err)), Hint: "name a file with a token; make one with: weft-server keys create"}
 	}
 	return checkToken(b, from)
 }

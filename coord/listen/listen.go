@@ -3,11 +3,12 @@
 package listen
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
+
+	"weft/overlay/cause"
 )
 
 // Address is where to listen. A port that is taken is an error when somebody
@@ -36,19 +37,7 @@ func TCP(a Address, flag string) (net.Listener, error) {
 }
 
 func (a Address) failed(flag string, err error) error {
-	return fmt.Errorf("listen on %s: %w; choose another with %s", a.Addr, Cause(err), flag)
-}
-
-// Cause strips what package net puts in front, such as "listen tcp :8443: bind:".
-func Cause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
-	}
-	if e := errors.Unwrap(err); e != nil {
-		err = e
-	}
-	return err
+	return fmt.Errorf("listen on %s: %w; choose another with %s", a.Addr, cause.Of(err), flag)
 }
 
 // DefaultURL is where a listener is reached at this machine's address on its

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"weft/coord/datadir"
-	"weft/coord/listen"
 	"weft/coord/ops"
 	"weft/coord/webapi"
+	"weft/overlay/cause"
 )
 
 // startupWait is how long Open waits for a process that has the data directory but
@@ -41,7 +41,7 @@ func Open(ctx context.Context, o ops.Options) (*Client, error) {
 			if errors.Is(err, syscall.ENOTDIR) {
 				return nil, fmt.Errorf("read the data directory %s: not a directory; name that of the server with --data DIR", o.Data)
 			}
-			return nil, fmt.Errorf("reach the running server: %w", listen.Cause(err))
+			return nil, fmt.Errorf("reach the running server: %w", cause.Of(err))
 		}
 		s, err := ops.OpenService(ctx, ops.Options{Data: o.Data, Software: o.Software, Log: o.Log, Now: o.Now})
 		if err == nil {
