@@ -55,6 +55,7 @@ type Console struct {
 	logins       *limiter      // by account, and by address
 	hashing      chan struct{} // slots of argon2id: memory and time are bounded
 	testing      chan struct{} // slots of connection tests
+	stopping     chan struct{} // closed by Close
 
 	// mu guards the following
 	mu      sync.Mutex
@@ -79,6 +80,7 @@ func New(cfg Config) *Console {
 		cross:       http.NewCrossOriginProtection(),
 		hashing:     make(chan struct{}, 2),
 		testing:     make(chan struct{}, 8),
+		stopping:    make(chan struct{}),
 		streams:     make(map[*stream]struct{}),
 		shown:       make(map[string]shownToken),
 	}
@@ -109,9 +111,9 @@ func New(cfg Config) *Console {
 func (c *Console) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
-	for s := range c.streams {
-		s.end()
+	if !c.closed {
+		c.closed = true
+		close(c.stopping)
 	}
 }
 

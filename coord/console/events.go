@@ -134,6 +134,8 @@ func (c *Console) events(v *visit) error {
 		select {
 		case <-v.ctx().Done():
 			return nil
+		case <-c.stopping: // the page comes back when the server does
+			return nil
 		case <-s.done:
 			send(sse("signed-out"))
 			return nil
