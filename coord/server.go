@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -137,10 +138,11 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if s.admin, err = webapi.Listen(o.Data); err != nil {
 		return nil, err
 	}
-	if o.Releases == "" {
-		o.Releases = filepath.Join(o.Data, "releases")
+	releases := cmp.Or(o.Releases, filepath.Join(o.Data, "releases"))
+	s.release = install.New(releases, o.Log)
+	if _, err := s.release.Current(); o.Releases != "" && errors.Is(err, install.ErrNone) { // else it is said there
+		o.Log.Warn("--releases: " + err.Error() + "; the console shows no line to install weft with until one is copied there: make it with scripts/release --key FILE")
 	}
-	s.release = install.New(o.Releases, o.Log)
 	if o.ACME.Domain != "" {
 		ctx, cancel := context.WithCancel(context.Background())
 		if s.acme, err = newACME(ctx, o.ACME, o.Data, s.tcp.Addr(), s.site, o.Log); err != nil {
@@ -303,6 +305,7 @@ func (s *Server) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
+	s.console.Close()
 	s.CloseStreams()
 	s.stopACME()
 	// Last seen is written while the relay still knows who is online.

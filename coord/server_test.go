@@ -4,10 +4,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -229,6 +231,46 @@ func TestCloseWithStreams(t *testing.T) {
 	}
 }
 
+// The live stream of an open page ends with the server and is not waited for: its end is
+// an orderly one, and not that of a connection that is cut off. Nor does it say that the
+// person was signed out, who is not.
+func TestCloseEndsLivePages(t *testing.T) {
+	for _, on := range []string{"plain", "tls"} {
+		s := startServer(t)
+		base := map[string]string{"plain": "http://" + s.plain.Addr().String(), "tls": "https://" + s.tcp.Addr().String()}[on]
+		w, err := s.Welcome(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := url.Parse(w.ConsoleURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		jar, _ := cookiejar.New(nil)
+		browser := &http.Client{Jar: jar, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
+		t.Cleanup(browser.CloseIdleConnections)
+		res, err := browser.PostForm(base+"/welcome", url.Values{"link": {link.Query().Get("link")}, "password": {"correct horse battery"}})
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatal(res, err)
+		}
+		res.Body.Close()
+		if res, err = browser.Get(base + "/events"); err != nil || res.StatusCode != http.StatusOK {
+			t.Fatal(res, err)
+		}
+		defer res.Body.Close()
+		first := make([]byte, len("event: resync"))
+		if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "event: resync" {
+			t.Fatalf("%s: %q, %v", on, first, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if rest, err := io.ReadAll(res.Body); err != nil || strings.Contains(string(rest), "signed-out") {
+			t.Errorf("%s: the stream ended with %v, after %q", on, err, rest)
+		}
+	}
+}
+
 func TestListen(t *testing.T) {
 	s := startServer(t)
 	options := func(change func(*ServerOptions)) ServerOptions {
@@ -291,6 +333,21 @@ func TestRemoteAddr(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%+v: got %q", c, got)
+		}
+	}
+}
+
+// A directory of releases that somebody named and that holds none is said to; the one
+// that is looked into by itself may be empty.
+func TestMissingReleases(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for dir, want := range map[string]int{none: 1, "": 0} {
+		var log strings.Builder
+		startServer(t, func(o *ServerOptions) {
+			o.Releases, o.Log = dir, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		}).Close()
+		if got := strings.Count(log.String(), "no release in "+none); got != want || strings.Contains(log.String(), "no release") && want == 0 {
+			t.Errorf("--releases %q: %s", dir, log.String())
 		}
 	}
 }

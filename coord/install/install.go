@@ -32,6 +32,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/overlay/cause"
 	"weft/overlay/limited"
 	"weft/overlay/link"
 	"weft/overlay/release"
@@ -45,6 +46,9 @@ const (
 	downloadsEach = 32
 	downloadWait  = 10 * time.Second
 )
+
+// ErrNone is of a directory without a manifest.
+var ErrNone = errors.New("no release")
 
 // Releases serves a release directory. Its methods may be called from any
 // goroutine.
@@ -76,7 +80,7 @@ func (r *Releases) Current() (*release.Dir, error) {
 	defer r.mu.Unlock()
 	fi, err := os.Stat(filepath.Join(r.dir, release.ManifestName))
 	if err != nil {
-		r.drop(fmt.Errorf("no release in %s: %w", r.dir, errors.Unwrap(err)))
+		r.drop(fmt.Errorf("%w in %s: %w", ErrNone, r.dir, cause.Of(err)))
 		return nil, r.err
 	}
 	if fi.ModTime().Equal(r.changed) {

@@ -34,7 +34,7 @@ func (s *Service) Holds(node cert.NodeID, v api.Versions) { s.index.tell(node, v
 // Leaf returns the certificate that nodes and relays are shown.
 func (s *Service) Leaf() (*tls.Certificate, error) { return s.auth.Leaf(s.now()) }
 
-// CloseStreams ends what waits for changes: open consoles and relays that run
+// CloseStreams ends what waits for changes: subscriptions and relays that run
 // alone. There are none from then on.
 func (s *Service) CloseStreams() {
 	s.events.close()
