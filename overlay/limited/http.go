@@ -30,7 +30,9 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 // place. With d 0 the deadlines are left alone. The server may have data left to write
 // after the handler, so it calls End.
 func Writer(w http.ResponseWriter, d time.Duration, p *Place) *ResponseWriter {
-	return &ResponseWriter{ResponseWriter: w, rc: http.NewResponseController(w), d: d, place: p}
+	rw := &ResponseWriter{ResponseWriter: w, rc: http.NewResponseController(w), d: d, place: p}
+	rw.rest()
+	return rw
 }
 
 // ResponseWriter is the result of Writer. http.ResponseController finds its other
@@ -58,6 +60,14 @@ func (w *ResponseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (w *ResponseWriter) extend() {
 	if w.d > 0 {
 		w.rc.SetWriteDeadline(time.Now().Add(w.d))
+	}
+}
+
+// rest takes the deadline off while nothing waits to be written: HTTP/2 would end the
+// stream at it, whatever the handler is doing.
+func (w *ResponseWriter) rest() {
+	if w.d > 0 {
+		w.rc.SetWriteDeadline(time.Time{})
 	}
 }
 
@@ -109,8 +119,8 @@ func (w *ResponseWriter) FlushError() error {
 	w.extend()
 	err := w.rc.Flush()
 	w.place.Moved()
-	if err == nil && w.d > 0 {
-		w.rc.SetWriteDeadline(time.Time{}) // nothing waits to be written, but HTTP/2 would still end the stream at the deadline
+	if err == nil {
+		w.rest()
 	}
 	return err
 }

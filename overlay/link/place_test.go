@@ -301,6 +301,32 @@ func TestAPIPlaces(t *testing.T) {
 	}
 }
 
+// A handler may think for longer than a client may leave a response unread, over HTTP/2
+// as over HTTP/1: hashing a password takes that long on a slow and busy machine.
+func TestSlowHandler(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	s := newSite(t, func(c *ServerConfig) {
+		c.WriteTimeout = timeout
+		c.Site = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			<-time.After(5 * timeout) // what would end it ends it within this
+			io.WriteString(w, r.Proto)
+		})
+	})
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: proto == "HTTP/2.0"}
+		defer tr.CloseIdleConnections()
+		res, err := (&http.Client{Transport: tr}).Get("https://" + s.addr + "/")
+		if err != nil {
+			t.Errorf("%s: %v", proto, err)
+			continue
+		}
+		defer res.Body.Close()
+		if b, err := io.ReadAll(res.Body); err != nil || string(b) != proto {
+			t.Errorf("%s: %q, %v", proto, b, err)
+		}
+	}
+}
+
 // A response that nobody reads is ended, at the API too.
 func TestUnreadAnswers(t *testing.T) {
 	ended := make(chan error, 2)
