@@ -81,10 +81,12 @@ func (s *Service) openList(ctx context.Context) error {
 
 // newList is noted by whoever revokes certificates: the batch of writes ends with
 // a new revocation list, which many deletions share.
-type newList struct{}
+type newList struct {
+	brought uint64 // number of a list that somebody brought, 0 for none
+}
 
-// signCRL signs the list of what is revoked as of now.
-func (s *Service) signCRL(tx *store.Tx) (store.Change, error) {
+// signCRL signs the list of what is revoked as of now; brought is as in newList.
+func (s *Service) signCRL(tx *store.Tx, brought uint64) (store.Change, error) {
 	now := s.now()
 	since, err := tx.Since(s.network, now)
 	if err != nil {
@@ -98,7 +100,7 @@ func (s *Service) signCRL(tx *store.Tx) (store.Change, error) {
 	if err != nil {
 		return store.Change{}, err
 	}
-	number, early := s.nextNumber(n.CRLNumber, now)
+	number, early := s.nextNumber(n.CRLNumber, brought, now)
 	der, listed, err := signList(revoked, func(serials []*big.Int) ([]byte, error) {
 		return s.auth.Network.SignCRL(number, serials, since, now)
 	})
@@ -112,6 +114,9 @@ func (s *Service) signCRL(tx *store.Tx) (store.Change, error) {
 	tx.After(func() {
 		s.warnOfList(len(n.CRL), len(der), list)
 		s.list.Store(&list)
+		if brought > 0 {
+			s.brought, s.settlesSince = max(s.brought, brought), now
+		}
 	})
 	c, err := tx.Bump(s.network)
 	return store.Change{N: c, Kind: store.CRLChanged}, err

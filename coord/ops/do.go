@@ -100,7 +100,7 @@ type record struct {
 func (s *Service) seal(tx *store.Tx, notes []any) error {
 	var changes []store.Change
 	var records []record
-	sign, now := false, s.now()
+	sign, brought, now := false, uint64(0), s.now()
 	for _, n := range notes {
 		switch n := n.(type) {
 		case store.Change:
@@ -108,11 +108,11 @@ func (s *Service) seal(tx *store.Tx, notes []any) error {
 		case record:
 			records = append(records, n)
 		case newList:
-			sign = true
+			sign, brought = true, max(brought, n.brought)
 		}
 	}
 	if sign {
-		c, err := s.signCRL(tx)
+		c, err := s.signCRL(tx, brought)
 		if err != nil {
 			return fmt.Errorf("sign revocation list: %w", err)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +12,6 @@ import (
 
 	"weft/coord/audit"
 	"weft/coord/store"
-	"weft/dns"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -278,41 +276,9 @@ func TestFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fresh := newIndex(s.index.info(), s.index.policy)
-	var known store.DNS
-	err = s.store.Read(t.Context(), func(r *store.Reader) (err error) {
-		if fresh.network, err = r.Network(); err != nil {
-			return err
-		}
-		if known, err = r.DNS(s.network); err != nil {
-			return err
-		}
-		return fresh.load(r)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a, b := fresh.info(), s.index.info(); a.NamesN != b.NamesN || a.ConfigN != b.ConfigN || a.N != b.N || a.CRLNumber != b.CRLNumber || a.Policy != b.Policy {
-		t.Errorf("the database has %+v, memory %+v", a, b)
-	}
-	for id := range fresh.nodes {
-		a, _ := fresh.versions(id)
-		b, _ := s.index.versions(id)
-		if a != b {
-			t.Errorf("node %s: the database has %+v, memory %+v", id, a, b)
-		}
-		if a, b := fresh.visibleWildcards(id, dns.MaxWildcards), s.index.visibleWildcards(id, dns.MaxWildcards); !slices.Equal(a, b) {
-			t.Errorf("wildcards: the database has %v, memory %v", a, b)
-		}
-		if a, b := fresh.aliasesOf(id), s.index.aliasesOf(id); len(a) != len(b) {
-			t.Errorf("former names: the database has %v, memory %v", a, b)
-		}
-	}
-	if !reflect.DeepEqual(known, *s.names.Load()) || len(known.Records) != 1 {
-		t.Errorf("names: the database has %+v, memory %+v", known, *s.names.Load())
-	}
-	if fresh.users[bob.ID] != "bob" || s.index.users[bob.ID] != "bob" {
-		t.Error("bob is not known")
+	s.agrees()
+	if s.index.users[bob.ID] != "bob" || len(s.names.Load().Records) != 1 {
+		t.Errorf("users %v, names %+v", s.index.users, s.names.Load())
 	}
 }
 

@@ -34,6 +34,7 @@ func (s *Service) follow(tx *store.Tx) error {
 		for _, step := range steps {
 			step()
 		}
+		s.index.setN(last)
 		s.changed()
 	})
 	return nil
@@ -83,7 +84,7 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	case store.UserChanged:
 		u, err := r.User(s.network, c.ID)
 		if isNotFound(err) {
-			return nothing, nil
+			return func() { s.index.setUser(c.ID, "") }, nil
 		}
 		return func() { s.index.setUser(u.ID, u.Name) }, err
 	}

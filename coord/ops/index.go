@@ -138,11 +138,22 @@ func (x *index) setCRL(number uint64, der []byte) {
 	x.network.CRLNumber, x.network.CRL = number, der
 }
 
-// setUser notes a new user.
+// setUser notes the name of a user, "" for one that was deleted.
 func (x *index) setUser(id, name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if name == "" {
+		delete(x.users, id)
+		return
+	}
 	x.users[id] = name
+}
+
+// setN notes the last change, of whatever it was.
+func (x *index) setN(n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.network.N = max(x.network.N, n)
 }
 
 // setRelays notes the relays as of change n of everybody's config.

@@ -49,8 +49,9 @@ type Options struct {
 	Log      *slog.Logger
 	Now      func() time.Time // the server's clock; nil is time.Now
 
-	// BeforeCommit is for fault injection, see store.Options.
-	BeforeCommit func() error
+	// For fault injection, see store.Options.
+	BeforeCommit    func() error
+	BeforeStatement func(query string) error
 }
 
 var suffixPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
@@ -80,7 +81,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if o.Create {
 		sweepRestores(o.Data)
 	}
-	st, err := store.Open(ctx, store.Options{Path: filepath.Join(o.Data, "weft.db"), Log: o.Log, BeforeCommit: o.BeforeCommit, Seal: func(tx *store.Tx, notes []any) error { return s.seal(tx, notes) }})
+	st, err := store.Open(ctx, store.Options{Path: filepath.Join(o.Data, "weft.db"), Log: o.Log, BeforeCommit: o.BeforeCommit, BeforeStatement: o.BeforeStatement, Seal: func(tx *store.Tx, notes []any) error { return s.seal(tx, notes) }})
 	if err != nil {
 		return nil, err
 	}
@@ -102,16 +103,12 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var configured *record // of what the server was started with, if that is new
 	if isNew {
 		n, err = makeNetwork(ctx, st, auth, o)
 	} else if n.ID != auth.ID {
 		err = fmt.Errorf("open %s: the network CA in it is of network %s, the database of %s; put the right ca directory back", o.Data, auth.ID, n.ID)
 	} else {
-		old := n
-		if n, err = updateNetwork(ctx, st, n, o); err == nil && n.ConfigN != old.ConfigN {
-			configured = &record{actor: System(), op: opNetworkConfigure.Name, target: target{kind: "network", id: n.ID.String()}, at: o.Now(), before: startedWith(old), after: startedWith(n)}
-		}
+		n, err = updateNetwork(ctx, st, auth, n, o)
 	}
 	if err != nil {
 		return nil, err
@@ -136,9 +133,6 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		s.names.Store(&known)
 		return s.index.load(r)
 	})
-	if err == nil && configured != nil {
-		err = s.store.Write(ctx, func(tx *store.Tx) error { tx.Note(*configured); return nil })
-	}
 	if err == nil {
 		err = s.openList(ctx)
 	}
@@ -217,8 +211,8 @@ func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o O
 }
 
 // updateNetwork applies what the server was started with to a network that
-// exists.
-func updateNetwork(ctx context.Context, st *store.Store, n store.Network, o Options) (store.Network, error) {
+// exists, and leaves a record of that.
+func updateNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, n store.Network, o Options) (store.Network, error) {
 	old := n
 	if o.URLs != nil {
 		n.URLs = o.URLs
@@ -253,7 +247,12 @@ func updateNetwork(ctx context.Context, st *store.Store, n store.Network, o Opti
 		if !slices.Equal(n.URLs, old.URLs) {
 			n.URLsN = c
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return appendAudit(tx, n.ID, auth, o.Now(), []record{{
+			actor: System(), op: opNetworkConfigure.Name, target: target{kind: "network", id: n.ID.String()}, at: o.Now(), before: startedWith(old), after: startedWith(n),
+		}})
 	})
 	return n, err
 }

@@ -42,12 +42,16 @@ func (s *Service) settles(now time.Time) (since time.Duration, ok bool) {
 }
 
 // nextNumber returns the number of a list that is signed at now, where last was
-// the one before. While the server settles that goes on by the seconds, so that
-// two servers restored from one backup are not likely to use the same.
-func (s *Service) nextNumber(last uint64, now time.Time) (number uint64, early bool) {
-	last = max(last, s.brought)
+// the one before, and brought the number of a list that this one answers, 0 for none.
+// While the server settles that goes on by the seconds, so that two servers restored
+// from one backup are not likely to use the same.
+func (s *Service) nextNumber(last, brought uint64, now time.Time) (number uint64, early bool) {
+	last = max(last, s.brought, brought)
 	byClock := uint64(max(0, now.Unix()))
 	since, early := s.settles(now)
+	if brought > 0 {
+		since, early = 0, true
+	}
 	if early {
 		number = last + 1 + uint64(since/time.Second)
 		return number, number < byClock
@@ -195,7 +199,6 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 		return none, err
 	}
 	// Just above this list: who holds a still newer one brings that too.
-	s.brought, s.settlesSince = max(s.brought, c.crl.Number), now
-	tx.Note(newList{})
+	tx.Note(newList{brought: c.crl.Number})
 	return none, nil
 }

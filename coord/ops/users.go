@@ -96,6 +96,11 @@ func (c DeleteUser) run(tx *Tx) (store.User, error) {
 	if err != nil {
 		return u, err
 	}
+	n, err := tx.Bump(tx.s.network)
+	if err != nil {
+		return u, err
+	}
+	tx.changed(n, store.UserChanged, u.ID)
 	tx.did(userTarget(u), named{u.Name}, nil)
 	return u, nil
 }

@@ -13,6 +13,8 @@ type Reader struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt // prepared once per connection; the set of texts is fixed by the program
 	ctx   context.Context      // of the running operation
+	// before is asked before each statement, nil for none.
+	before func(query string) error
 }
 
 // Read runs f on a reading connection inside a read transaction. f may be
@@ -51,6 +53,11 @@ func (s *Store) Read(ctx context.Context, f func(*Reader) error) (err error) {
 }
 
 func (r *Reader) prepare(query string) (*sql.Stmt, error) {
+	if r.before != nil {
+		if err := r.before(query); err != nil {
+			return nil, err
+		}
+	}
 	if st := r.stmts[query]; st != nil {
 		return st, nil
 	}

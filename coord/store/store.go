@@ -31,19 +31,23 @@ type Options struct {
 	// BeforeCommit, when set, is asked before each commit; its error makes the
 	// commit fail. For fault injection.
 	BeforeCommit func() error
+	// BeforeStatement, when set, is asked before each statement of the writer with its
+	// text; its error is the statement's. For fault injection.
+	BeforeStatement func(query string) error
 }
 
 // Store is an open database. All methods may be called from many goroutines.
 type Store struct {
 	// constant after Open
-	db      *sql.DB
-	log     *slog.Logger
-	before  func() error
-	seal    func(*Tx, []any) error
-	ops     chan *op
-	readers chan *Reader
-	nread   int
-	done    chan struct{} // closed when the writer has ended
+	db        *sql.DB
+	log       *slog.Logger
+	before    func() error
+	statement func(query string) error
+	seal      func(*Tx, []any) error
+	ops       chan *op
+	readers   chan *Reader
+	nread     int
+	done      chan struct{} // closed when the writer has ended
 
 	mu     sync.RWMutex // held for reading while an op is handed over
 	closed bool
@@ -63,7 +67,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		db: db, log: o.Log, before: o.BeforeCommit, seal: o.Seal,
+		db: db, log: o.Log, before: o.BeforeCommit, statement: o.BeforeStatement, seal: o.Seal,
 		ops:     make(chan *op, maxBatch),
 		readers: make(chan *Reader, o.Readers),
 		nread:   o.Readers,
@@ -96,7 +100,7 @@ func (s *Store) start(ctx context.Context) error {
 		}
 		s.readers <- &Reader{conn: c, stmts: map[string]*sql.Stmt{}}
 	}
-	go s.writeLoop(&Reader{conn: w, stmts: map[string]*sql.Stmt{}})
+	go s.writeLoop(&Reader{conn: w, stmts: map[string]*sql.Stmt{}, before: s.statement})
 	return nil
 }
 

@@ -1,0 +1,413 @@
+package ops
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/coord/store"
+	"weft/dns"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// faults makes one statement of the store's writer fail. It belongs to whoever waits
+// for the writer.
+type faults struct {
+	in    int    // the statement that fails is so many away; 0: none
+	query string // that failed, "" while none has
+}
+
+var errFault = errors.New("a fault of the disk")
+
+func (f *faults) statement(query string) error {
+	if f.in > 0 {
+		if f.in--; f.in == 0 {
+			f.query = query
+			return errFault
+		}
+	}
+	return nil
+}
+
+// faulty is a network with something of everything.
+type faulty struct {
+	*site
+	faults faults
+	events <-chan event
+
+	admin                  Actor
+	pi, cam, laptop, relay *device
+	newcomer               *device    // has not joined
+	one, relays            cert.Token // not used yet
+	key                    string     // id, not used yet
+	session, other         [32]byte   // of the admin
+	link                   [32]byte   // the admin's
+	newer                  []byte     // revocation list of a later time
+}
+
+const passwordHash = "hash"
+
+func newFaulty(t *testing.T) *faulty {
+	t.Helper()
+	f := &faulty{session: [32]byte{1}, other: [32]byte{2}}
+	f.site = openSite(t, func(o *Options) { o.BeforeStatement = f.faults.statement })
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.pi, f.cam, f.laptop = f.camera("pi"), f.camera("cam"), f.site.laptop("laptop")
+	must(f.DeleteDevice(t.Context(), f.camera("gone").id))
+	must(f.RenameDevice(t.Context(), f.cam.id, "hall"))
+	yes := true
+	must(f.SetDeviceDNS(t.Context(), f.cam.id, DeviceDNS{Wildcard: &yes}))
+	must(f.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}}))
+	must(f.CreateUser(t.Context(), "bob"))
+	k, tok, err := f.CreateKey(t.Context(), CreateKey{})
+	must(nil, err)
+	f.key, f.one, f.newcomer = k.ID, tok, newDevice(t, f.Service)
+	f.relay = newDevice(t, f.Service)
+	must(f.relay.JoinRelay(t.Context(), f.relayRequest(f.relay, f.token(CreateKey{Relay: true}))))
+	f.relays = f.token(CreateKey{Relay: true})
+	link := func() [32]byte {
+		path, err := f.LoginLink(t.Context(), firstUser)
+		must(nil, err)
+		return HashToken(strings.TrimPrefix(path, "/welcome?link="))
+	}
+	f.admin = f.owner()
+	must(Do(t.Context(), f.Service, f.admin, UseLink{Link: link(), Password: passwordHash, Session: NewSession{Hash: f.session}}))
+	must(Do(t.Context(), f.Service, f.admin, SignIn{Checked: passwordHash, Session: NewSession{Hash: f.other}}))
+	f.link = link()
+	leaf, err := x509.ParseCertificate(mustNode(t, f.site, f.pi.id).Certificate)
+	must(nil, err)
+	f.newer, err = f.auth.Network.SignCRL(f.index.info().CRLNumber+1000, []*big.Int{leaf.SerialNumber}, time.Time{}, f.clock.Now())
+	must(nil, err)
+	events, cancel := f.Service.events.subscribe(Root())
+	t.Cleanup(cancel)
+	f.events = events
+	return f
+}
+
+func (f *faulty) relayRequest(d *device, tok cert.Token) api.RelayJoinRequest {
+	f.t.Helper()
+	csr, err := cert.NewCSR(d.key)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return api.RelayJoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Name: "far", URLs: []string{"https://relay.example:8443"}}
+}
+
+// as runs a command.
+func as[R any](a func(*faulty) Actor, c func(*faulty) Command[R]) func(context.Context, *faulty) error {
+	return func(ctx context.Context, f *faulty) error {
+		_, err := Do(ctx, f.Service, a(f), c(f))
+		return err
+	}
+}
+
+func root(*faulty) Actor      { return Root() }
+func ofServer(*faulty) Actor  { return System() }
+func ofAdmin(f *faulty) Actor { return f.admin }
+func pointer[T any](v T) *T   { return &v }
+func later(d time.Duration) func(*faulty) {
+	return func(f *faulty) { f.clock.Add(d) }
+}
+
+// faultyCommand is a command, after what may have to be done before it.
+type faultyCommand struct {
+	op      *Operation
+	prepare func(*faulty)
+	do      func(context.Context, *faulty) error
+}
+
+// faultyCommands are all commands: at least one for each operation that changes
+// something.
+var faultyCommands = []faultyCommand{
+	{opDeviceRename, nil, as(root, func(f *faulty) Command[store.Node] { return RenameDevice{f.pi.id, "kitchen"} })},
+	{opDeviceRename, nil, as(root, func(f *faulty) Command[store.Node] {
+		return EditDevice{ID: f.pi.id, Name: pointer("kitchen"), DeviceDNS: DeviceDNS{Wildcard: pointer(true), LANNames: "on"}}
+	})},
+	{opDeviceReplace, nil, as(root, func(f *faulty) Command[store.Node] { return ReplaceDevice{Old: f.cam.id, By: f.pi.id} })},
+	{opDeviceDelete, nil, as(root, func(f *faulty) Command[store.Node] { return DeleteDevice{f.cam.id} })},
+	{opDeviceDelete, nil, as(ofServer, func(f *faulty) Command[struct{}] { return expireDevices{[]cert.NodeID{f.pi.id, f.cam.id}} })},
+	{opDeviceDNS, nil, as(root, func(f *faulty) Command[store.Node] {
+		return SetDeviceDNS{f.laptop.id, DeviceDNS{Wildcard: pointer(true)}}
+	})},
+	{opDeviceDNS, nil, as(root, func(f *faulty) Command[store.Node] { return SetDeviceDNS{f.laptop.id, DeviceDNS{LANNames: "off"}} })},
+	{opDeviceJoin, nil, func(ctx context.Context, f *faulty) error {
+		_, err := f.newcomer.Join(ctx, f.newcomer.request(f.t, f.one, "new"))
+		return err
+	}},
+	{opDeviceRenew, later(nodeLife * 70 / 100), func(ctx context.Context, f *faulty) error {
+		_, err := f.pi.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: f.pi.request(f.t, f.one, "").CSR})
+		return err
+	}},
+	{opDeviceLeave, nil, func(ctx context.Context, f *faulty) error { return f.laptop.Logout(ctx) }},
+
+	{opKeyCreate, nil, as(root, func(*faulty) Command[KeyCreated] { return CreateKey{Tags: []string{"device"}} })},
+	{opKeyRevoke, nil, as(root, func(f *faulty) Command[store.Key] { return RevokeKey{f.key} })},
+
+	{opDNSEdit, nil, as(root, func(*faulty) Command[struct{}] {
+		return EditDNS{DNSEdit{
+			RemoveRecord: &RecordMatch{Name: "www"}, AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "app", Type: "A", Value: "192.0.2.2"}},
+			AddRoute: &api.DNSRoute{Suffix: "corp.example", Nameservers: []api.Nameserver{{Address: "192.0.2.53"}}},
+			Options:  map[string]string{"ttl": "9"}, RemoveAlias: pointer("cam"),
+		}}
+	})},
+	{opNamesFree, later((store.DefaultAliasDays + 1) * 24 * time.Hour), as(ofServer, func(*faulty) Command[struct{}] { return endAliases{} })},
+
+	{opRelayRemove, nil, as(root, func(*faulty) Command[store.Relay] { return RemoveRelay{"far"} })},
+	{opRelayJoin, nil, func(ctx context.Context, f *faulty) error {
+		_, err := f.newcomer.JoinRelay(ctx, f.relayRequest(f.newcomer, f.relays))
+		return err
+	}},
+	{opRelayUpdate, nil, func(ctx context.Context, f *faulty) error {
+		_, err := f.relay.SyncRelay(ctx, api.RelaySync{Protocol: api.Protocol, URLs: []string{"https://moved.example:8443"}})
+		return err
+	}},
+
+	{opPolicySet, nil, as(root, func(*faulty) Command[PolicyText] {
+		return SetPolicy{Text: `{"rules":[{"from":["*"],"to":["*"],"ports":["*"]}]}`}
+	})},
+	{opCRLRecall, nil, func(ctx context.Context, f *faulty) error { return f.Recall(ctx, f.cam.id.String(), f.newer) }},
+
+	{opUserCreate, nil, as(root, func(*faulty) Command[store.User] { return CreateUser{"carol"} })},
+	{opUserDelete, nil, as(root, func(*faulty) Command[store.User] { return DeleteUser{"bob"} })},
+	{opUserLink, nil, as(root, func(*faulty) Command[string] { return CreateLink{"bob"} })},
+
+	{opSignIn, nil, as(ofAdmin, func(f *faulty) Command[store.User] {
+		return SignIn{Checked: passwordHash, Session: NewSession{Hash: [32]byte{3}}, Ends: f.other}
+	})},
+	{opSignIn, nil, as(ofAdmin, func(f *faulty) Command[store.User] {
+		return UseLink{Link: f.link, Password: "another", Session: NewSession{Hash: [32]byte{3}}}
+	})},
+	{opSignOut, nil, as(ofAdmin, func(f *faulty) Command[struct{}] { return EndSession{f.session} })},
+	{opSignOut, nil, as(ofAdmin, func(f *faulty) Command[struct{}] { return EndOtherSessions{f.session} })},
+	{opPassword, nil, as(ofAdmin, func(*faulty) Command[struct{}] {
+		return ChangePassword{Checked: passwordHash, Password: "another", Session: NewSession{Hash: [32]byte{3}}}
+	})},
+	{opRefusals, func(f *faulty) {
+		f.Refused(f.admin, SignIn{}, store.User{ID: f.admin.UserID, Name: firstUser}, "wrong password")
+	},
+		func(ctx context.Context, f *faulty) error { return f.flushRefusals(ctx, true) }},
+}
+
+// notWhileOpen are done by a server that starts, or before it does: TestConfigureFails,
+// TestRestore.
+var notWhileOpen = []*Operation{opNetworkConfigure, opNetworkRestore}
+
+// A command that fails at any statement, from the first to the commit, has done nothing:
+// not in the database, nor in the audit, nor in memory, and nobody has been told of it. Done then,
+// it is whole: memory is what memory is that reads the database anew, and the audit
+// verifies.
+func TestFaults(t *testing.T) {
+	for _, o := range Operations {
+		if o.Writes && !slices.ContainsFunc(faultyCommands, func(c faultyCommand) bool { return c.op == o }) && !slices.Contains(notWhileOpen, o) {
+			t.Errorf("no command does %s here", o.Name)
+		}
+	}
+	for i, c := range faultyCommands {
+		t.Run(fmt.Sprintf("%s/%d", c.op.Name, i), func(t *testing.T) {
+			t.Parallel()
+			f := newFaulty(t)
+			if c.prepare != nil {
+				c.prepare(f)
+			}
+			stored, memory := f.stored(), f.memory()
+			for n := 1; ; n++ {
+				f.faults = faults{in: n}
+				err := c.do(t.Context(), f)
+				fault := f.faults.query
+				f.faults = faults{}
+				if fault == "" {
+					if err != nil {
+						t.Fatalf("without a fault: %v", err)
+					}
+					if n < 6 {
+						t.Errorf("it took %d statements, which is no command", n-1)
+					}
+					break
+				}
+				if err == nil {
+					t.Errorf("it was done though statement %d failed: %s", n, fault)
+					break
+				}
+				if now := f.stored(); now != stored {
+					t.Fatalf("statement %d failed (%s), and the database changed:\n%s", n, fault, differ(stored, now))
+				}
+				if now := f.memory(); now != memory {
+					t.Fatalf("statement %d failed (%s), and memory changed:\n%s", n, fault, differ(memory, now))
+				}
+			}
+			if f.stored() == stored {
+				t.Error("nothing was done in the end")
+			}
+			f.agrees()
+		})
+	}
+}
+
+// What a server is started with changes together with the record of it, or not at all.
+func TestConfigureFails(t *testing.T) {
+	s := openSite(t)
+	dir := s.data
+	s.Close()
+	for n := 1; ; n++ {
+		fault := faults{in: n}
+		again, err := OpenService(t.Context(), Options{Data: dir, URLs: []string{"https://moved.example:8443"}, Now: s.clock.Now, BeforeStatement: fault.statement})
+		if err == nil {
+			again.Close()
+		}
+		at := openSite(t, func(o *Options) { o.Data, o.URLs = dir, nil })
+		records, _ := at.records(0)
+		recorded := slices.ContainsFunc(records, func(r string) bool { return strings.HasPrefix(r, "network.configure ") })
+		if moved := at.Network().URLs[0] == "https://moved.example:8443"; moved != recorded {
+			t.Errorf("statement %d failed (%s): moved %v, recorded %v", n, fault.query, moved, recorded)
+		}
+		at.agrees()
+		at.Close()
+		if fault.query == "" {
+			if err != nil || !recorded {
+				t.Errorf("without a fault: %v, recorded %v", err, recorded)
+			}
+			return
+		}
+	}
+}
+
+// agrees checks that memory is what the database says, and that the audit verifies.
+func (s *site) agrees() {
+	s.t.Helper()
+	fresh := newIndex(s.index.info(), s.index.policy)
+	var names store.DNS
+	err := s.store.Read(context.Background(), func(r *store.Reader) (err error) {
+		if _, err := r.VerifyAudit(s.network, []*x509.Certificate{s.auth.Network.Cert}, nil); err != nil {
+			return err
+		}
+		if fresh.network, err = r.Network(); err != nil {
+			return err
+		}
+		if names, err = r.DNS(s.network); err != nil {
+			return err
+		}
+		return fresh.load(r)
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	same := func(what string, stored, held any) {
+		s.t.Helper()
+		if !reflect.DeepEqual(stored, held) {
+			s.t.Errorf("%s: the database has %+v, memory %+v", what, stored, held)
+		}
+	}
+	same("network", fresh.info(), s.index.info())
+	same("names", names, *s.names.Load())
+	same("users", fresh.users, s.index.users)
+	same("relays", fresh.relays, s.index.allRelays())
+	same("former names", fresh.aliases, s.index.aliases)
+	same("wildcards", fresh.wildcards, s.index.wildcards)
+	same("devices", slices.SortedFunc(maps.Keys(fresh.nodes), byBytes), slices.SortedFunc(maps.Keys(s.index.nodes), byBytes))
+	for id := range fresh.nodes {
+		a, _ := fresh.versions(id)
+		b, _ := s.index.versions(id)
+		same("versions of "+id.String(), a, b)
+		same("wildcards that "+id.String()+" sees", fresh.visibleWildcards(id, dns.MaxWildcards), s.index.visibleWildcards(id, dns.MaxWildcards))
+		same("what authorization knows of "+id.String(), fresh.targetOf(id), s.index.targetOf(id))
+	}
+}
+
+func byBytes(a, b cert.NodeID) int { return bytes.Compare(a[:], b[:]) }
+
+// memory is all that a service holds of its database, and whom it has told of changes.
+func (f *faulty) memory() string {
+	x, b := f.index, &strings.Builder{}
+	for _, id := range slices.SortedFunc(maps.Keys(x.nodes), byBytes) {
+		e := x.nodes[id]
+		fmt.Fprintln(b, "device", id, e.class.key, e.configN, e.told, e.created, e.seen, e.ephemeral, x.aliases[id], x.wildcards[id])
+	}
+	for _, c := range x.list {
+		fmt.Fprintf(b, "class %s %+v %+v %v %d\n", c.key, c.classState, c.sight, c.lookup, c.switched)
+	}
+	for _, id := range slices.Sorted(maps.Keys(x.users)) {
+		fmt.Fprintln(b, "user", id, x.users[id])
+	}
+	fmt.Fprintf(b, "network %+v\nnames %+v\nrelays %+v\ntold %v\nlist %+v\n", x.network, *f.names.Load(), x.relays, x.told, *f.Service.list.Load())
+	fmt.Fprintln(b, "follows", f.followed, "brought", f.brought, "since", f.settlesSince, "revoked", f.revoked, "refusals", f.refusals.counts)
+	fmt.Fprintln(b, "said", len(f.events), len(f.notify), f.told.notified, len(f.told.kicked), len(f.told.crls))
+	return b.String()
+}
+
+// stored is all that is in the database.
+func (f *faulty) stored() string {
+	f.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(f.data, "weft.db")+"?mode=ro")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer db.Close()
+	query := func(q string, each func([]any)) {
+		rows, err := db.Query(q)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		defer rows.Close()
+		columns, _ := rows.Columns()
+		for rows.Next() {
+			row := make([]any, len(columns))
+			for i := range row {
+				row[i] = new(any)
+			}
+			if err := rows.Scan(row...); err != nil {
+				f.t.Fatal(err)
+			}
+			for i, v := range row {
+				row[i] = *v.(*any)
+			}
+			each(row)
+		}
+		if err := rows.Err(); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	var tables, lines []string
+	query(`SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name`, func(row []any) { tables = append(tables, row[0].(string)) })
+	for _, table := range tables {
+		query("SELECT * FROM "+table, func(row []any) { lines = append(lines, fmt.Sprintf("%s %q", table, row)) })
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// differ is what two texts have each alone, by lines.
+func differ(a, b string) string {
+	in := map[string]int{}
+	for l := range strings.Lines(a) {
+		in[l]--
+	}
+	for l := range strings.Lines(b) {
+		in[l]++
+	}
+	var out []string
+	for l, n := range in {
+		if n != 0 {
+			out = append(out, fmt.Sprintf("%+d %s", n, strings.TrimSpace(l)))
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(a[2:], b[2:]) })
+	return strings.Join(out, "\n")
+}
