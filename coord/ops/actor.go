@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+
+	"weft/coord/store"
 )
 
 // Role is what a person, or a service, may do in a network.
@@ -13,7 +15,7 @@ type Role string
 // its own.
 const (
 	RoleOwner    Role = "owner"
-	RoleAdmin    Role = "admin"    // everything but what makes people owners
+	RoleAdmin    Role = "admin"    // everything but what makes users owners
 	RoleOperator Role = "operator" // devices and keys of everybody
 	RoleAuditor  Role = "auditor"  // reads everything, changes nothing
 	RoleMember   Role = "member"   // its own devices and keys
@@ -31,7 +33,9 @@ const (
 	ViaSystem  Via = "system" // the server by itself
 )
 
-// Actor is who asks for an operation. The zero value may do nothing.
+// Actor is who asks for an operation. The zero value may do nothing. Role and Tags of
+// one with a UserID are what its user had when the request came: a command takes them
+// anew from the user's row, inside its transaction, and so ends what was taken away.
 type Actor struct {
 	UserID string // "" for none
 	User   string // its name, or that of the device
@@ -42,6 +46,11 @@ type Actor struct {
 	Via  Via
 	// From is the address that the request came from; invalid on this machine.
 	From netip.Addr
+}
+
+// actorOf is a user that came in by some way.
+func actorOf(u store.User, via Via, from netip.Addr) Actor {
+	return Actor{UserID: u.ID, User: u.Name, Role: Role(u.Role), Tags: u.Tags, Via: via, From: from}
 }
 
 // Root is whoever has the data directory. It may do what an owner may.
@@ -62,4 +71,14 @@ type fromKey struct{}
 // covers reports whether an actor's tags include something that carries tags.
 func (a Actor) covers(tags []string) bool {
 	return len(a.Tags) == 0 || slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(a.Tags, t) })
+}
+
+// includes reports whether an actor has everything that a role, narrowed to tags, has.
+func (a Actor) includes(role Role, tags []string) bool {
+	for _, o := range Operations {
+		if o.may[role] > o.may[a.Role] {
+			return false
+		}
+	}
+	return len(a.Tags) == 0 || len(tags) > 0 && !slices.ContainsFunc(tags, func(t string) bool { return !slices.Contains(a.Tags, t) })
 }

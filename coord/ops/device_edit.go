@@ -1,6 +1,8 @@
 package ops
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -67,3 +69,12 @@ func within[R any](tx *Tx, c Command[R]) (R, error) {
 
 // revisionOf changes whenever somebody changes something of the device.
 func revisionOf(n store.Node) string { return strconv.FormatUint(max(n.N, n.ConfigN), 10) }
+
+// revisionOfParts is the revision of something that has no number of its own.
+func revisionOfParts(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12])
+}

@@ -32,6 +32,10 @@ func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error
 	o := c.operation()
 	err := s.store.Write(ctx, func(stx *store.Tx) (err error) {
 		tx := &Tx{Tx: stx, s: s, actor: a, op: o, now: s.now()}
+		if err := tx.whoAsks(); err != nil {
+			return err
+		}
+		a = tx.actor
 		if res, err = c.run(tx); err != nil {
 			return err
 		}
@@ -58,6 +62,22 @@ type Tx struct {
 	op    *Operation
 	now   time.Time
 	asked bool
+}
+
+// whoAsks reads again what the actor is: it may do less than when the request came.
+func (tx *Tx) whoAsks() error {
+	if tx.actor.UserID == "" {
+		return nil
+	}
+	u, err := tx.User(tx.s.network, tx.actor.UserID)
+	if isNotFound(err) {
+		return fmt.Errorf("%s by %s, who is no user any more: %w", tx.op.Name, tx.actor.User, ErrForbidden)
+	}
+	if err != nil {
+		return err
+	}
+	tx.actor.User, tx.actor.Role, tx.actor.Tags = u.Name, Role(u.Role), u.Tags
+	return nil
 }
 
 // may says whether the actor may do this command to t.

@@ -125,9 +125,10 @@ relay.update     -     -     -     -     -
 policy.read      all   all   all   all   -
 policy.set       all   all   -     -     -
 crl.recall       -     -     -     -     -
-user.read        all   all   -     all   -
-user.create      all   -     -     -     -
-user.delete      all   -     -     -     -
+user.read        all   all   own   all   own
+user.create      all   all   -     -     -
+user.edit        all   all   -     -     -
+user.delete      all   all   -     -     -
 user.link        all   -     -     -     -
 session.create   own   own   own   own   own
 session.read     own   own   own   own   own

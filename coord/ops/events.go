@@ -90,6 +90,18 @@ func (h *hub) dropLocked(sub *subscription) {
 	}
 }
 
+// become has what is published from now on go to who of a user's subscribers may see
+// it now.
+func (h *hub) become(a Actor) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for sub := range h.subs {
+		if sub.actor.UserID == a.UserID {
+			sub.actor.Role, sub.actor.Tags = a.Role, a.Tags
+		}
+	}
+}
+
 // listening reports whether anybody would hear of a device.
 func (h *hub) listening(t target) bool {
 	h.mu.Lock()

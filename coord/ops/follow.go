@@ -2,6 +2,7 @@ package ops
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"weft/coord/policy"
@@ -84,9 +85,9 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	case store.UserChanged:
 		u, err := r.User(s.network, c.ID)
 		if isNotFound(err) {
-			return func() { s.index.setUser(c.ID, "") }, nil
+			return func() { s.index.setUser(c.ID, ""); s.events.become(Actor{UserID: c.ID}) }, nil
 		}
-		return func() { s.index.setUser(u.ID, u.Name) }, err
+		return func() { s.index.setUser(u.ID, u.Name); s.events.become(actorOf(u, "", netip.Addr{})) }, err
 	}
 	return nothing, nil // of a newer server
 }

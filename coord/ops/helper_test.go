@@ -194,7 +194,7 @@ func (s *site) SetPolicy(ctx context.Context, text string) error {
 }
 
 func (s *site) CreateUser(ctx context.Context, name string) (store.User, error) {
-	return Do(ctx, s.Service, Root(), CreateUser{name})
+	return Do(ctx, s.Service, Root(), CreateUser{Name: name})
 }
 
 func (s *site) DeleteUser(ctx context.Context, id string) error {

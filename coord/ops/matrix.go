@@ -87,9 +87,10 @@ var (
 
 	opCRLRecall = op("crl.recall", writes, nobody, ViaNode)
 
-	opUserRead   = op("user.read", reads, [5]reach{all, all, none, all, none})
-	opUserCreate = op("user.create", writes, [5]reach{all})
-	opUserDelete = op("user.delete", writes, [5]reach{all})
+	opUserRead   = op("user.read", reads, [5]reach{all, all, own, all, own})
+	opUserCreate = op("user.create", writes, admins) // and edit, delete: see Tx.mayGrant
+	opUserEdit   = op("user.edit", writes, admins)
+	opUserDelete = op("user.delete", writes, admins)
 	opUserLink   = op("user.link", writes, [5]reach{all}, ViaSystem)
 
 	opSignIn   = op("session.create", writes, oneself)
@@ -113,6 +114,12 @@ type target struct {
 	tags           []string // that it carries
 }
 
+// of reports whether something is an actor's account or part of it: tags do not narrow
+// that.
+func (t target) of(a Actor) bool {
+	return t.owner == a.UserID && (t.kind == "user" || t.kind == "token")
+}
+
 // authorize says whether an actor may do an operation to something.
 func (o *Operation) authorize(a Actor, t target) error {
 	switch a.Via {
@@ -130,7 +137,7 @@ func (o *Operation) authorize(a Actor, t target) error {
 		return refused
 	case t.owner == "":
 		return nil
-	case !a.covers(t.tags), r == own && t.owner != a.UserID:
+	case !a.covers(t.tags) && !t.of(a), r == own && t.owner != a.UserID:
 		return ErrNotFound
 	case r == none:
 		return refused

@@ -206,7 +206,7 @@ func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o O
 		if err := tx.CreateNetwork(n); err != nil {
 			return err
 		}
-		return tx.CreateUser(n.ID, store.User{ID: newID(), Name: firstUser, Owner: true, Created: now})
+		return tx.CreateUser(n.ID, store.User{ID: newID(), Name: firstUser, Owner: true, Kind: store.Person, Role: string(RoleOwner), Created: now})
 	})
 }
 

@@ -35,13 +35,7 @@ func HashToken(token string) [32]byte { return sha256.Sum256([]byte(token)) }
 func LinkPath(token string) string { return "/welcome?link=" + url.QueryEscape(token) }
 
 // ConsoleActor is a user in the console, at the address from.
-func ConsoleActor(u store.User, from netip.Addr) Actor {
-	a := Actor{UserID: u.ID, User: u.Name, Role: RoleMember, Via: ViaConsole, From: from}
-	if u.Owner {
-		a.Role = RoleOwner
-	}
-	return a
-}
+func ConsoleActor(u store.User, from netip.Addr) Actor { return actorOf(u, ViaConsole, from) }
 
 // Link returns the user that a one-time sign-in link is for, and does not use it up.
 // Unknown, used and expired links are ErrNotFound.

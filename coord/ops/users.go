@@ -1,9 +1,11 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"weft/coord/store"
@@ -26,6 +28,9 @@ func (c CreateLink) run(tx *Tx) (string, error) {
 		tx.asked = true
 		return "", err
 	}
+	if u.Kind == store.Service {
+		return "", Invalid("%s is a service and does not sign in to the console; give it a token: weft-server tokens create %[1]s", u.Name)
+	}
 	token := NewToken()
 	if err := tx.CreateLink(tx.s.network, HashToken(token), u.ID, tx.now, tx.now.Add(LinkLife)); err != nil {
 		return "", err
@@ -38,20 +43,28 @@ func userTarget(u store.User) target {
 	return target{kind: "user", id: u.ID, name: u.Name, owner: u.ID}
 }
 
-// CreateUser makes a user: a member, who sees and changes the devices and keys that
-// belong to it.
+// CreateUser makes a user: a person, or a service, that may do what its role says.
 type CreateUser struct {
-	Name string `json:"name"`
+	Name    string   `json:"name"`
+	Service bool     `json:"service,omitempty" doc:"it stands for a program, and uses the API with tokens; else it is a person"`
+	Role    Role     `json:"role,omitempty" enum:"admin,operator,auditor,member" doc:"what it may do: everything but what makes owners, devices and keys of everybody, read everything, or only what is its own; member if not given"`
+	Tags    []string `json:"tags,omitempty" doc:"if there are any, the role is for devices and keys with one of these tags only"`
 }
 
 func (CreateUser) operation() *Operation { return opUserCreate }
 
 func (c CreateUser) run(tx *Tx) (store.User, error) {
-	u := store.User{ID: newID(), Name: c.Name, Created: tx.now.UTC().Truncate(time.Second)}
+	u := store.User{ID: newID(), Name: c.Name, Kind: store.Person, Created: tx.now.UTC().Truncate(time.Second)}
+	if c.Service {
+		u.Kind = store.Service
+	}
 	if err := tx.may(userTarget(u)); err != nil {
 		return u, err
 	}
 	if err := checkUserName(c.Name); err != nil {
+		return u, err
+	}
+	if err := tx.grant(&u, cmp.Or(c.Role, RoleMember), c.Tags); err != nil {
 		return u, err
 	}
 	if err := tx.Tx.CreateUser(tx.s.network, u); errors.Is(err, ErrTaken) {
@@ -59,34 +72,132 @@ func (c CreateUser) run(tx *Tx) (store.User, error) {
 	} else if err != nil {
 		return u, err
 	}
-	n, err := tx.Bump(tx.s.network)
+	tx.did(userTarget(u), nil, userAs(u))
+	return u, tx.userChanged(u)
+}
+
+// EditUser changes what a user, by name or id, may do.
+type EditUser struct {
+	Name  string    `json:"-"`
+	Match []string  `json:"-"` // the revisions that it may change (UserRevision); nil for any
+	Role  *Role     `json:"role,omitempty" enum:"admin,operator,auditor,member"`
+	Tags  *[]string `json:"tags,omitempty" doc:"all of them: those that are not here go"`
+}
+
+func (EditUser) operation() *Operation { return opUserEdit }
+
+func (c EditUser) run(tx *Tx) (store.User, error) {
+	old, err := tx.userToChange(c.Name)
 	if err != nil {
-		return u, err
+		return old, err
 	}
-	tx.changed(n, store.UserChanged, u.ID)
-	tx.did(userTarget(u), nil, named{u.Name})
-	return u, nil
+	if err := matches(c.Match, UserRevision(old)); err != nil {
+		return old, fmt.Errorf("user %s: %w", old.Name, err)
+	}
+	if old.Owner {
+		return old, Invalid("%s owns the network and stays its owner", old.Name)
+	}
+	role, tags := Role(old.Role), old.Tags
+	if c.Role != nil {
+		role = *c.Role
+	}
+	if c.Tags != nil {
+		tags = *c.Tags
+	}
+	u := old
+	if err := tx.grant(&u, role, tags); err != nil {
+		return old, err
+	}
+	if u.Role == old.Role && slices.Equal(u.Tags, old.Tags) {
+		return u, nil
+	}
+	if err := tx.SetRole(tx.s.network, u.ID, u.Role, u.Tags); err != nil {
+		return old, err
+	}
+	tx.did(userTarget(u), userAs(old), userAs(u))
+	return u, tx.userChanged(u)
+}
+
+// userToChange finds a user by name or id, whom the actor may change: nobody changes
+// one who may do more.
+func (tx *Tx) userToChange(name string) (store.User, error) {
+	u, err := tx.UserByName(tx.s.network, name)
+	if isNotFound(err) {
+		u, err = tx.User(tx.s.network, name)
+	}
+	if err == nil {
+		err = tx.may(userTarget(u))
+	}
+	if err != nil {
+		tx.asked = true
+		return u, fmt.Errorf("user %q: %w", printable(name, 64), err)
+	}
+	return u, tx.mayGrant(Role(u.Role), u.Tags)
+}
+
+// grant gives a user a role, narrowed to tags.
+func (tx *Tx) grant(u *store.User, role Role, tags []string) error {
+	if _, ok := granted[role]; !ok {
+		return Invalid("role %q: want admin, operator, auditor or member", printable(string(role), 32))
+	}
+	tags, err := checkTags(tags)
+	if err != nil {
+		return err
+	}
+	if role == RoleAdmin && len(tags) > 0 {
+		return Invalid("an admin cannot be narrowed to tags, as people and settings have none; make it an operator")
+	}
+	u.Role, u.Tags = string(role), tags
+	return tx.mayGrant(role, tags)
+}
+
+// granted are the roles that a user can be given.
+var granted = map[Role]struct{}{RoleAdmin: {}, RoleOperator: {}, RoleAuditor: {}, RoleMember: {}}
+
+// mayGrant refuses to give, or to take, what the actor does not have itself.
+func (tx *Tx) mayGrant(role Role, tags []string) error {
+	if tx.actor.includes(role, tags) {
+		return nil
+	}
+	return fmt.Errorf("%s: you may do less than %s: %w", tx.op.Name, role, ErrForbidden)
+}
+
+// userChanged has memory follow.
+func (tx *Tx) userChanged(u store.User) error {
+	n, err := tx.Bump(tx.s.network)
+	if err == nil {
+		tx.changed(n, store.UserChanged, u.ID)
+	}
+	return err
+}
+
+// UserRevision changes whenever somebody changes what a user may do.
+func UserRevision(u store.User) string {
+	return revisionOfParts(u.Name, u.Role, store.JoinTags(u.Tags))
+}
+
+// userAs is a user in the audit.
+func userAs(u store.User) any {
+	return struct {
+		Name string         `json:"name"`
+		Kind store.UserKind `json:"kind"`
+		Role string         `json:"role"`
+		Tags []string       `json:"tags,omitempty"`
+	}{u.Name, u.Kind, u.Role, u.Tags}
 }
 
 // DeleteUser deletes a user, by name or id, that owns no devices and no keys. It is
-// signed out everywhere.
+// signed out everywhere, and its tokens end.
 type DeleteUser struct{ Name string }
 
 func (DeleteUser) operation() *Operation { return opUserDelete }
 
 func (c DeleteUser) run(tx *Tx) (store.User, error) {
-	u, err := tx.UserByName(tx.s.network, c.Name)
-	if isNotFound(err) {
-		u, err = tx.User(tx.s.network, c.Name)
+	u, err := tx.userToChange(c.Name)
+	if err != nil {
+		return u, err
 	}
-	if err == nil {
-		err = tx.may(userTarget(u))
-	}
-	tx.asked = true
-	switch {
-	case err != nil:
-		return u, fmt.Errorf("user %q: %w", printable(c.Name, 64), err)
-	case u.Owner:
+	if u.Owner {
 		return u, Invalid("%s owns the network and cannot be deleted", u.Name)
 	}
 	err = tx.Tx.DeleteUser(tx.s.network, u.ID)
@@ -96,22 +207,43 @@ func (c DeleteUser) run(tx *Tx) (store.User, error) {
 	if err != nil {
 		return u, err
 	}
-	n, err := tx.Bump(tx.s.network)
-	if err != nil {
-		return u, err
-	}
-	tx.changed(n, store.UserChanged, u.ID)
-	tx.did(userTarget(u), named{u.Name}, nil)
-	return u, nil
+	tx.did(userTarget(u), userAs(u), nil)
+	return u, tx.userChanged(u)
 }
 
-// Users lists the users by name.
-func (s *Service) Users(ctx context.Context, a Actor) (users []store.User, err error) {
+// Users lists the users that an actor may see, by name. The list is not nil.
+func (s *Service) Users(ctx context.Context, a Actor) ([]store.User, error) {
+	list := []store.User{}
 	if err := opUserRead.asks(a); err != nil {
-		return nil, err
+		return list, err
 	}
-	err = s.store.Read(ctx, func(r *store.Reader) (err error) { users, err = r.Users(s.network); return err })
-	return users, err
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		users, err := r.Users(s.network)
+		for _, u := range users {
+			if opUserRead.authorize(a, userTarget(u)) == nil {
+				list = append(list, u)
+			}
+		}
+		return err
+	})
+	return list, err
+}
+
+// User finds a user by name or id.
+func (s *Service) User(ctx context.Context, a Actor, name string) (u store.User, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
+		if u, err = r.UserByName(s.network, name); isNotFound(err) {
+			u, err = r.User(s.network, name)
+		}
+		return err
+	})
+	if err == nil {
+		err = opUserRead.authorize(a, userTarget(u))
+	}
+	if err != nil {
+		return store.User{}, fmt.Errorf("user %q: %w", printable(name, 64), err)
+	}
+	return u, nil
 }
 
 // checkUserName wants a name that can stand in a certificate as it is.

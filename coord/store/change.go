@@ -22,7 +22,7 @@ const (
 	RelaysChanged ChangeKind = "relays"        // no ID
 	PolicyChanged ChangeKind = "policy"        // no ID
 	CRLChanged    ChangeKind = "crl"           // no ID
-	UserChanged   ChangeKind = "user"          // ID of the user
+	UserChanged   ChangeKind = "user"          // ID of the user, who may be gone
 )
 
 // ofNames reports whether names lead elsewhere after such a change.

@@ -45,7 +45,7 @@ func fresh(t testing.TB, o Options) (*Store, string) {
 	err := s.Write(t.Context(), func(tx *Tx) error {
 		err := tx.CreateNetwork(Network{ID: network, Created: day, Epoch: 1, N: 1, ConfigN: 1, CRL: []byte{0},
 			IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd00::/48"), Suffix: "weft.internal"})
-		return errors.Join(err, tx.CreateUser(network, User{ID: "u", Name: "alice", Owner: true, Created: day}))
+		return errors.Join(err, tx.CreateUser(network, User{ID: "u", Name: "alice", Owner: true, Kind: Person, Role: "owner", Created: day}))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestEveryTableHasNetworkID(t *testing.T) {
 func TestZeroTime(t *testing.T) {
 	s, _ := fresh(t, Options{})
 	err := s.Write(t.Context(), func(tx *Tx) error {
-		return tx.CreateUser(network, User{ID: "z", Name: "zero"})
+		return tx.CreateUser(network, User{ID: "z", Name: "zero", Kind: Person, Role: "member"})
 	})
 	if err == nil {
 		t.Error("a user made at the zero time was stored")
@@ -243,7 +243,7 @@ func TestPowerCut(t *testing.T) {
 	s := open(t, path, Options{})
 	err := s.Write(t.Context(), func(tx *Tx) error {
 		err := tx.CreateNetwork(Network{ID: network, Created: day, N: 1, CRL: []byte{0}, IPv4: netip.MustParsePrefix("100.64.0.0/10"), IPv6: netip.MustParsePrefix("fd00::/48")})
-		return errors.Join(err, tx.CreateUser(network, User{ID: "u", Name: "alice", Owner: true, Created: day}))
+		return errors.Join(err, tx.CreateUser(network, User{ID: "u", Name: "alice", Owner: true, Kind: Person, Role: "owner", Created: day}))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -305,3 +305,37 @@ func TestUpgradedTimes(t *testing.T) {
 		}
 	}
 }
+
+// Whoever was a user before there were roles: the network's first user owns it, the
+// others are members, and all of them are people whom nothing narrows.
+func TestUpgradedUsers(t *testing.T) {
+	for schema := 1; schema < 9; schema++ {
+		path := recorded(t, schema)
+		script(t, path, `INSERT INTO users (network_id, user_id, name, owner, created_at) SELECT network_id, 'later', 'later', 0, 1 FROM networks`)
+		err := open(t, path, Options{}).Read(t.Context(), func(r *Reader) error {
+			n, err := r.Network()
+			if err != nil {
+				return err
+			}
+			users, err := r.Users(n.ID)
+			owners := 0
+			for _, u := range users {
+				want := "member"
+				if u.Owner {
+					want = "owner"
+					owners++
+				}
+				if u.Role != want || u.Kind != Person || len(u.Tags) > 0 {
+					t.Errorf("schema %d: %+v", schema, u)
+				}
+			}
+			if owners != 1 || len(users) < 2 {
+				t.Errorf("schema %d: %d users, %d owners", schema, len(users), owners)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -7,14 +7,27 @@ import (
 	"weft/overlay/cert"
 )
 
-// User owns nodes and signs in to the console.
+// User owns nodes. A person signs in to the console, a service uses the API with
+// tokens.
 type User struct {
 	ID       string    `json:"id"` // opaque, without "/"
 	Name     string    `json:"name"`
 	Password string    `json:"-"`     // argon2id, "" for none yet
 	Owner    bool      `json:"owner"` // the network's first user
+	Kind     UserKind  `json:"kind"`
+	Role     string    `json:"role"` // see coord/ops.Role
+	Tags     []string  `json:"tags"` // without "tag:", sorted; if there are any, they narrow the role
 	Created  time.Time `json:"created"`
 }
+
+// UserKind says what a user is. The words are stored.
+type UserKind string
+
+// The kinds of users.
+const (
+	Person  UserKind = "person"
+	Service UserKind = "service"
+)
 
 // Session is a signed-in browser; Hash is the SHA-256 of its token.
 type Session struct {
@@ -26,10 +39,23 @@ type Session struct {
 	Addr    string
 }
 
-const userColumns = `SELECT user_id, name, password, owner, created_at FROM users WHERE network_id=$1 `
+const userColumns = `SELECT user_id, name, password, owner, kind, role, tags, created_at FROM users WHERE network_id=$1 `
+
+func scanUser(scan func(...any) error) (u User, err error) {
+	var tags, kind string
+	err = scan(&u.ID, &u.Name, &u.Password, &u.Owner, &kind, &u.Role, &tags, stored{&u.Created})
+	u.Kind, u.Tags = UserKind(kind), SplitTags(tags)
+	return u, err
+}
 
 func (r *Reader) user(query string, args ...any) (u User, err error) {
-	err = r.row(query, args, &u.ID, &u.Name, &u.Password, &u.Owner, stored{&u.Created})
+	err = ErrNotFound
+	if e := r.each(query, args, func(scan func(...any) error) error {
+		u, err = scanUser(scan)
+		return err
+	}); e != nil {
+		err = e
+	}
 	return u, err
 }
 
@@ -51,8 +77,7 @@ func (r *Reader) FirstUser(id cert.NetworkID) (User, error) {
 // Users lists all users by name.
 func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
 	err = r.each(userColumns+`ORDER BY name`, []any{id[:]}, func(scan func(...any) error) error {
-		var u User
-		err := scan(&u.ID, &u.Name, &u.Password, &u.Owner, stored{&u.Created})
+		u, err := scanUser(scan)
 		users = append(users, u)
 		return err
 	})
@@ -61,8 +86,8 @@ func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
 
 // CreateUser stores a new user: ErrTaken when the name is.
 func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
-	err := tx.exec(`INSERT INTO users (network_id, user_id, name, password, owner, created_at) VALUES ($1,$2,$3,$4,$5,$6)`,
-		id[:], u.ID, u.Name, u.Password, u.Owner, u.Created.Unix())
+	err := tx.exec(`INSERT INTO users (network_id, user_id, name, password, owner, kind, role, tags, created_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)`,
+		id[:], u.ID, u.Name, u.Password, u.Owner, string(u.Kind), u.Role, JoinTags(u.Tags), u.Created.Unix())
 	if isUnique(err, "users.") {
 		err = ErrTaken
 	}
@@ -72,8 +97,13 @@ func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
 	return nil
 }
 
-// DeleteUser deletes a user without nodes and keys; sessions and links go
-// along. ErrTaken while nodes or keys of the user exist.
+// SetRole stores what a user may do, and for which tags.
+func (tx *Tx) SetRole(id cert.NetworkID, userID, role string, tags []string) error {
+	return tx.changed(`UPDATE users SET role=$3, tags=$4 WHERE network_id=$1 AND user_id=$2`, id[:], userID, role, JoinTags(tags))
+}
+
+// DeleteUser deletes a user without nodes and keys; sessions, links and
+// tokens go along. ErrTaken while nodes or keys of the user exist.
 func (tx *Tx) DeleteUser(id cert.NetworkID, userID string) error {
 	var used bool
 	if err := tx.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND user_id=$2) OR EXISTS (SELECT 1 FROM keys WHERE network_id=$1 AND user_id=$2)`,

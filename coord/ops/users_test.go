@@ -1,0 +1,138 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"weft/coord/store"
+)
+
+// user is a new user in the console, with a role.
+func (s *site) user(c CreateUser) (store.User, Actor) {
+	s.t.Helper()
+	u, err := Do(context.Background(), s.Service, Root(), c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return u, ConsoleActor(u, netip.MustParseAddr("192.0.2.52"))
+}
+
+// Nobody grants what he lacks, nor changes or deletes one who may do more; nobody is
+// made an owner.
+func TestGrant(t *testing.T) {
+	s := openSite(t)
+	actors := map[string]Actor{"owner": s.owner(), "root": Root()}
+	for _, role := range []Role{RoleAdmin, RoleOperator, RoleAuditor, RoleMember} {
+		_, actors[string(role)] = s.user(CreateUser{Name: "a-" + string(role), Role: role})
+	}
+	_, actors["narrow"] = s.user(CreateUser{Name: "a-narrow", Role: RoleOperator, Tags: []string{"tag:camera"}})
+	n := 0
+	for name, a := range actors {
+		for _, role := range []Role{RoleOwner, RoleAdmin, RoleOperator, RoleAuditor, RoleMember, "king", ""} {
+			n++
+			_, err := Do(t.Context(), s.Service, a, CreateUser{Name: fmt.Sprint("n", n), Service: n%2 == 0, Role: role})
+			makes := name == "owner" || name == "root" || name == "admin"
+			switch {
+			case makes && (role == RoleOwner || role == "king"):
+				if !errors.Is(err, ErrInvalid) {
+					t.Errorf("%s makes a %q: %v", name, role, err)
+				}
+			case makes != (err == nil), !makes && !errors.Is(err, ErrForbidden) && !errors.Is(err, ErrNotFound):
+				t.Errorf("%s makes a %q: %v", name, role, err)
+			}
+			u, _ := s.user(CreateUser{Name: fmt.Sprint("e", n)})
+			_, err = Do(t.Context(), s.Service, a, EditUser{Name: u.ID, Role: &role})
+			if want := makes && role != RoleOwner && role != "king" && role != ""; want != (err == nil) {
+				t.Errorf("%s makes a member a %q: %v", name, role, err)
+			}
+		}
+		for _, c := range []func() error{
+			func() error {
+				role := RoleMember
+				_, err := Do(t.Context(), s.Service, a, EditUser{Name: firstUser, Role: &role})
+				return err
+			},
+			func() error { _, err := Do(t.Context(), s.Service, a, DeleteUser{firstUser}); return err },
+		} {
+			if err := c(); err == nil || name == "admin" && !errors.Is(err, ErrForbidden) {
+				t.Errorf("%s and the owner: %v", name, err)
+			}
+		}
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), CreateUser{Name: "x", Role: RoleAdmin, Tags: []string{"camera"}}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an admin for some tags: %v", err)
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), CreateLink{User: "n2"}); err == nil {
+		t.Error("a link for a service")
+	}
+}
+
+// What an actor may do is what its user may do when a command runs, whatever it was
+// when the request came, and so are what it hears of and what it is called.
+func TestTakenAway(t *testing.T) {
+	s := openSite(t)
+	pi, door := s.camera("pi"), s.joined(CreateKey{Tags: []string{"door"}}, "door")
+	u, a := s.user(CreateUser{Name: "ops", Role: RoleOperator})
+	heard, cancel := s.Subscribe(a)
+	defer cancel()
+	rename := func(d *device, name string) error {
+		_, err := Do(t.Context(), s.Service, a, RenameDevice{d.id, name})
+		return err
+	}
+	set := func(role Role, tags ...string) {
+		t.Helper()
+		if _, err := Do(t.Context(), s.Service, Root(), EditUser{Name: "ops", Role: &role, Tags: &tags}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rename(pi, "pi-1"); err != nil {
+		t.Fatal(err)
+	}
+	set(RoleOperator, "door")
+	if err := rename(pi, "pi-2"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of a tag that was taken away: %v", err)
+	}
+	if err := rename(door, "door-1"); err != nil {
+		t.Error(err)
+	}
+	set(RoleAuditor)
+	if err := rename(door, "door-2"); !errors.Is(err, ErrForbidden) {
+		t.Errorf("as a role that was taken away: %v", err)
+	}
+	set(RoleMember)
+	if _, err := s.RenameDevice(t.Context(), door.id, "unheard"); err != nil {
+		t.Fatal(err)
+	}
+	set(RoleOperator)
+	if _, err := s.RenameDevice(t.Context(), door.id, "heard"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"pi-1", "door-1", "heard"} {
+		if e := <-heard; e.Device.Name != want {
+			t.Errorf("heard of %s, want %s", e.Device.Name, want)
+		}
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), DeleteUser{u.Name}); err != nil {
+		t.Fatal(err)
+	}
+	if err := rename(door, "door-3"); !errors.Is(err, ErrForbidden) {
+		t.Errorf("by who is no user any more: %v", err)
+	}
+}
+
+// Of many who have seen the same and change it, one does.
+func TestEditUserMatch(t *testing.T) {
+	s := openSite(t)
+	u, _ := s.user(CreateUser{Name: "ops"})
+	role := RoleOperator
+	match := []string{UserRevision(u)}
+	if _, err := Do(t.Context(), s.Service, Root(), EditUser{Name: "ops", Role: &role, Match: match}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), EditUser{Name: "ops", Role: &role, Match: match}); !errors.Is(err, ErrChanged) {
+		t.Errorf("somebody was in between: %v", err)
+	}
+}
