@@ -54,9 +54,48 @@ func (t Token) String() string {
 		b = append(b, byte(len(u)))
 		b = append(b, u...)
 	}
+	return tokenPrefix + encode62(b)
+}
+
+// encode62 is b, which does not begin with a zero, and a checksum of it, in base 62.
+func encode62(b []byte) string {
 	sum := sha256.Sum256(b)
-	b = append(b, sum[:sumSize]...)
-	return tokenPrefix + new(big.Int).SetBytes(b).Text(62)
+	return new(big.Int).SetBytes(append(b, sum[:sumSize]...)).Text(62)
+}
+
+var (
+	errOtherPrefix = errors.New("parse token: it begins otherwise")
+	errDamaged     = errors.New("parse token: damaged")
+)
+
+// decode62 is the inverse of encode62 behind a prefix, for a word of at most limit
+// characters: errOtherPrefix, errDamaged.
+func decode62(s, prefix string, limit int) ([]byte, error) {
+	if len(s) > limit {
+		return nil, fmt.Errorf("parse token: %d characters, at most %d", len(s), limit)
+	}
+	digits, ok := strings.CutPrefix(s, prefix)
+	if !ok {
+		return nil, errOtherPrefix
+	}
+	for _, c := range []byte(digits) {
+		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
+			return nil, errDamaged
+		}
+	}
+	n, ok := new(big.Int).SetString(digits, 62)
+	if !ok {
+		return nil, errDamaged
+	}
+	b := n.Bytes()
+	if len(b) < sumSize {
+		return nil, errDamaged
+	}
+	body, sum := b[:len(b)-sumSize], b[len(b)-sumSize:]
+	if want := sha256.Sum256(body); string(sum) != string(want[:sumSize]) {
+		return nil, errDamaged
+	}
+	return body, nil
 }
 
 // LogValue keeps the secret out of logs.
@@ -68,30 +107,16 @@ func (t Token) LogValue() slog.Value {
 // inside it (a wrapped line in a terminal or mail). Its errors never contain the token.
 func ParseToken(s string) (Token, error) {
 	s = strings.Join(strings.Fields(s), "")
-	if len(s) > maxToken {
-		return Token{}, fmt.Errorf("parse token: %d characters, at most %d", len(s), maxToken)
-	}
-	digits, ok := strings.CutPrefix(s, tokenPrefix)
-	if !ok {
+	body, err := decode62(s, tokenPrefix, maxToken)
+	switch {
+	case errors.Is(err, errOtherPrefix) && strings.HasPrefix(s, apiTokenPrefix):
+		return Token{}, errors.New("parse token: it is for programs that use the server's API; a device joins with one that starts with \"weft1\", of `weft-server keys create`")
+	case errors.Is(err, errOtherPrefix):
 		return Token{}, errors.New("parse token: it does not start with \"weft1\"; copy the whole word that the server printed")
-	}
-	damaged := errors.New("parse token: it is incomplete or mistyped; copy the whole word again, or make a new one with `weft-server keys create`")
-	for _, c := range []byte(digits) {
-		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
-			return Token{}, damaged
-		}
-	}
-	n, ok := new(big.Int).SetString(digits, 62)
-	if !ok {
-		return Token{}, damaged
-	}
-	b := n.Bytes()
-	if len(b) < 1+32+32+1+secretSize+sumSize {
-		return Token{}, damaged
-	}
-	body, sum := b[:len(b)-sumSize], b[len(b)-sumSize:]
-	if want := sha256.Sum256(body); string(sum) != string(want[:sumSize]) {
-		return Token{}, damaged
+	case errors.Is(err, errDamaged), err == nil && len(body) < 1+32+32+1+secretSize:
+		return Token{}, errors.New("parse token: it is incomplete or mistyped; copy the whole word again, or make a new one with `weft-server keys create`")
+	case err != nil:
+		return Token{}, err
 	}
 	if body[0] != 1 {
 		return Token{}, fmt.Errorf("parse token: version %d is unknown; this weft is too old for the server", body[0])
@@ -100,6 +125,7 @@ func ParseToken(s string) (Token, error) {
 	body = body[1:]
 	body = body[copy(t.Server[:], body):]
 	body = body[copy(t.Network[:], body):]
+	var ok bool
 	next := func() ([]byte, bool) {
 		if len(body) == 0 || int(body[0]) > len(body)-1 {
 			return nil, false
