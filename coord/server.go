@@ -79,6 +79,7 @@ type Server struct {
 	relay   *relayserver.Server
 	adminH  *http.Server
 	console *console.Console
+	api     http.Handler
 	release *install.Releases
 
 	requests *metrics.Requests
@@ -217,6 +218,7 @@ func (s *Server) build() {
 	})
 	s.SetRelay(s.relay)
 	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
+	s.api = webapi.New(s.Service, s.log)
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
 	if s.acme != nil {
@@ -241,7 +243,7 @@ func (s *Server) build() {
 		WriteTimeout: s.timeout,
 	})
 	quiet := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	s.adminH = &http.Server{Handler: webapi.OnSocket(webapi.New(s.Service, s.log)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: webapi.PeerContext}
+	s.adminH = &http.Server{Handler: webapi.OnSocket(s.api), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: webapi.PeerContext}
 	s.SetConsoleURL(s.ConsoleURL())
 }
 

@@ -10,9 +10,10 @@ import (
 	"strings"
 
 	"weft/coord/install"
+	"weft/coord/webapi"
 )
 
-// siteHandler is the public site: the console, and a word for whoever watches
+// siteHandler is the public site: the console, the API, and a word for whoever watches
 // over the process.
 func (s *Server) siteHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -29,6 +30,9 @@ func (s *Server) siteHandler() http.Handler {
 	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr)
 	mux.Handle("GET /install", handout)
 	mux.Handle("GET /install/", handout)
+	// Programs come by whatever name they know: a web page that a name was made to point
+	// here for has no token.
+	mux.Handle("/api/", webapi.OnSite(s.api, s.Service, webapi.Site{Addr: s.clientAddr, Now: s.now}))
 	mux.Handle("/", s.named(s.console))
 	return mux
 }

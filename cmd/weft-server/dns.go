@@ -126,7 +126,7 @@ func dnsSetCmd() *cobra.Command {
 // all that is set now.
 func editDNS(cmd *cobra.Command, asJSON bool, e ops.DNSEdit, done string) error {
 	return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-		i, err := a.EditDNS(ctx, e)
+		i, err := a.EditDNS(ctx, e, nil)
 		switch {
 		case err != nil:
 			return err

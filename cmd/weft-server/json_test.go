@@ -50,6 +50,11 @@ func testJSONEverywhere(t *testing.T, running bool) {
 	if running {
 		startServer(t, data)
 	}
+	verb(t, "users", "create", "deploy", "--service")
+	var apiToken ops.TokenCreated
+	if _, out, _ := verb(t, "tokens", "create", "deploy", "--json"); json.Unmarshal([]byte(out), &apiToken) != nil {
+		t.Fatal(out)
+	}
 	backup, key := filepath.Join(dir, "backup"), filepath.Join(dir, "key")
 	// What takes a machine of its own is looked at for the flag only: elsewhere.
 	const elsewhere = "elsewhere"
@@ -99,7 +104,12 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"users create", "alice", "user/1"},
 		{"users list", "", "users/1"},
 		{"users", "", "users/1"},
+		{"users edit", "alice --role auditor", "user/1"},
 		{"users delete", "alice", "user/1"},
+		{"tokens create", "deploy", "token/1"},
+		{"tokens list", "", "tokens/1"},
+		{"tokens", "", "tokens/1"},
+		{"tokens revoke", apiToken.ID, "token-revoked/1"},
 		{"audit list", "", "audit-list/1"},
 		{"audit", "", "audit-list/1"},
 		{"audit verify", "", "audit-verify/1"},

@@ -3,10 +3,11 @@
 //
 //	main.go   the root command, flags from the environment, errors, exit codes
 //	print.go  --json and tables
+//	remote.go  --server and --token-file
 //
 // The verbs other than serve speak the server's API (package coord/webapi): to the
 // running server through a socket in the data directory, or in this process, on the
-// directory itself, when none runs. Data goes to stdout, everything else to stderr.
+// directory itself, when none runs; or, as a service, to a server elsewhere. Data goes to stdout, everything else to stderr.
 // Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 130 interrupted.
 package main
 
@@ -104,7 +105,10 @@ other, and has a web console.
 	cli.VersionFlag(root, func(cmd *cobra.Command) error { return printVersion(cmd, false) })
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), keysCmd(), usersCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), loginLinkCmd(), auditCmd(), backupCmd(), restoreCmd(), versionCmd())
+	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), versionCmd())
+	root.AddCommand(elsewhere(keysCmd(), usersCmd(), tokensCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), auditCmd())...)
+	root.AddCommand(here("it makes a way in for whoever has the data directory", loginLinkCmd())...)
+	root.AddCommand(here("it works on the data directory itself", backupCmd(), restoreCmd())...)
 	return root
 }
 
@@ -133,6 +137,10 @@ func fromEnv(cmd *cobra.Command) (err error) {
 		if !ok || f.Changed || err != nil || notFromEnv(f) {
 			return
 		}
+		if f.Annotations == nil {
+			f.Annotations = map[string][]string{}
+		}
+		f.Annotations[byEnv] = nil
 		if e := cmd.Flags().Set(f.Name, v); e != nil {
 			err = usagef("%s=%q: %s", name, v, cli.Wanted(f)) // no secret is of a type that refuses anything
 		}
@@ -143,6 +151,19 @@ func fromEnv(cmd *cobra.Command) (err error) {
 // noEnv marks a flag that no variable sets: which devices a list shows must not
 // hang on what another verb's flag of that name was set to.
 const noEnv = "weft-no-env"
+
+// byEnv marks a flag that a variable has set.
+const byEnv = "weft-by-env"
+
+// typed reports whether a flag is on the command line.
+func typed(cmd *cobra.Command, name string) bool {
+	f := cmd.Flags().Lookup(name)
+	if f == nil {
+		return false
+	}
+	_, env := f.Annotations[byEnv]
+	return f.Changed && !env
+}
 
 func notFromEnv(f *pflag.Flag) bool {
 	_, marked := f.Annotations[noEnv]
@@ -195,14 +216,22 @@ func dataDir(cmd *cobra.Command) (string, error) {
 	return dir, err
 }
 
-// withServer runs f against the running server, or the data directory itself.
+// withServer runs f against the server that --server names, or the one that runs on the
+// data directory, or the directory itself.
 func withServer(cmd *cobra.Command, f func(ctx context.Context, a *client.Client) error) error {
+	a, err := remoteServer(cmd)
+	if err != nil {
+		return err
+	}
+	if a != nil {
+		return errors.Join(f(cmd.Context(), a), a.Close())
+	}
 	data, err := dataDir(cmd)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	a, err := client.Open(cmd.Context(), ops.Options{Data: data, Software: cli.Version(), Log: log})
+	a, err = client.Open(cmd.Context(), ops.Options{Data: data, Software: cli.Version(), Log: log})
 	if err != nil {
 		return err
 	}

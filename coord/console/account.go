@@ -61,9 +61,9 @@ func (c *Console) changePassword(v *visit) error {
 	if problem := checkPassword(fresh, v.actor.User); problem != "" {
 		return c.accountPage(v, http.StatusUnprocessableEntity, problem)
 	}
-	if wait, ok := c.logins.take("change "+account, perAccount, c.now()); !ok {
+	if left, ok := c.logins.Take("change "+account, perAccount, c.now()); !ok {
 		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "too many attempts")
-		return c.accountPage(v, http.StatusTooManyRequests, "Too many attempts. Try again in "+plural(int(wait.Seconds())+1, "second")+".")
+		return c.accountPage(v, http.StatusTooManyRequests, "Too many attempts. Try again in "+plural(int(left.Wait.Seconds())+1, "second")+".")
 	}
 	u, err := c.ops.Login(v.ctx(), v.actor.User)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Console) changePassword(v *visit) error {
 		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "wrong password")
 		return c.accountPage(v, http.StatusUnprocessableEntity, "The current password is not right.")
 	}
-	c.logins.refund("change " + account)
+	c.logins.Refund("change " + account)
 	hash, err := c.hashPassword(v.ctx(), fresh)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"weft/coord/ops"
+	"weft/coord/ratelimit"
 	"weft/coord/store"
 )
 
@@ -52,10 +53,10 @@ type Console struct {
 	heartbeat    time.Duration
 	mux          *http.ServeMux
 	cross        *http.CrossOriginProtection
-	logins       *limiter      // by account, and by address
-	hashing      chan struct{} // slots of argon2id: memory and time are bounded
-	testing      chan struct{} // slots of connection tests
-	stopping     chan struct{} // closed by Close
+	logins       *ratelimit.Limiter // by account, and by address
+	hashing      chan struct{}      // slots of argon2id: memory and time are bounded
+	testing      chan struct{}      // slots of connection tests
+	stopping     chan struct{}      // closed by Close
 
 	// mu guards the following
 	mu      sync.Mutex
@@ -99,7 +100,7 @@ func New(cfg Config) *Console {
 	if c.heartbeat == 0 {
 		c.heartbeat = 15 * time.Second
 	}
-	c.logins = newLimiter(10_000)
+	c.logins = ratelimit.New(10_000)
 	for _, rt := range routes {
 		c.mux.Handle(rt.pattern, c.handler(rt))
 	}

@@ -8,7 +8,15 @@ import (
 	"time"
 
 	"weft/coord/ops"
+	"weft/coord/ratelimit"
 	"weft/coord/store"
+)
+
+// Attempts to sign in. A window of a minute sees at most burst + refill, so the
+// bucket holds 5 and gains 5 a minute: at most 10 in any minute.
+var (
+	perAccount = ratelimit.Limit{Burst: 5, Per: time.Minute}
+	perAddr    = ratelimit.Limit{Burst: 30, Per: time.Minute}
 )
 
 type signInView struct {
@@ -103,14 +111,14 @@ func (c *Console) signIn(v *visit) error {
 				addr = p.Addr()
 			}
 		}
-		if wait, ok := c.logins.take("addr "+addr.String(), perAddr, now); !ok {
+		if left, ok := c.logins.Take("addr "+addr.String(), perAddr, now); !ok {
 			c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
-			return c.tooMany(v, view, wait)
+			return c.tooMany(v, view, left.Wait)
 		}
 	}
-	if wait, ok := c.logins.take(account, perAccount, now); !ok {
+	if left, ok := c.logins.Take(account, perAccount, now); !ok {
 		c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
-		return c.tooMany(v, view, wait)
+		return c.tooMany(v, view, left.Wait)
 	}
 
 	u, err := c.ops.Login(v.ctx(), name)
@@ -134,7 +142,7 @@ func (c *Console) signIn(v *visit) error {
 	if err != nil {
 		return err
 	}
-	c.logins.refund(account)
+	c.logins.Refund(account)
 	c.endStreams(func(s *stream) bool { return s.session == former })
 	c.setCookie(v, token)
 	return v.redirect(orHome(view.Next))

@@ -39,6 +39,7 @@ const (
 type Actor struct {
 	UserID string // "" for none
 	User   string // its name, or that of the device
+	Token  string // id of the token that it came with, "" for none
 	Role   Role
 	// Tags, if there are any, narrow the role to devices and keys that carry one of
 	// them.

@@ -9,6 +9,7 @@ package ops
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -30,6 +31,7 @@ type DNSInfo struct {
 	store.DNS
 	Aliases   []AliasInfo `json:"aliases"`
 	Wildcards []string    `json:"wildcards"` // devices that answer for every name below theirs
+	Revision  string      `json:"revision"`  // what EditDNS.Match takes
 }
 
 // AliasInfo is a former name that still leads to its device.
@@ -40,7 +42,8 @@ type AliasInfo struct {
 
 // DNS returns what the owner decided, and what devices add to it.
 func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
-	i := DNSInfo{Suffix: s.suffix, DNS: *s.names.Load(), Aliases: []AliasInfo{}, Wildcards: []string{}}
+	decided := s.names.Load()
+	i := DNSInfo{Suffix: s.suffix, Revision: dnsRevision(decided), DNS: *decided, Aliases: []AliasInfo{}, Wildcards: []string{}}
 	i.Records = slices.Clone(i.Records)
 	for at, r := range i.Records {
 		i.Records[at].Name = s.fullName(r.Name)
@@ -67,6 +70,15 @@ func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
 		return err
 	})
 	return i, err
+}
+
+// dnsRevision changes whenever the owner changes something about names.
+func dnsRevision(d *store.DNS) string {
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // it was read from JSON
+	}
+	return revisionOfParts(string(b))
 }
 
 // fullName is a stored name in full, without a final dot.

@@ -26,7 +26,10 @@ type DNSEdit struct {
 
 // EditDNS changes what the owner decided. What cannot work is refused as a whole with
 // ErrInvalid, ErrTaken or ErrNotFound.
-type EditDNS struct{ DNSEdit }
+type EditDNS struct {
+	DNSEdit
+	Match []string // the revisions that it may change (DNSInfo.Revision); nil for any
+}
 
 func (EditDNS) operation() *Operation { return opDNSEdit }
 
@@ -38,6 +41,9 @@ func (c EditDNS) run(tx *Tx) (none struct{}, err error) {
 	old, err := tx.DNS(s.network)
 	if err != nil {
 		return none, err
+	}
+	if err := matches(c.Match, dnsRevision(&old)); err != nil {
+		return none, fmt.Errorf("names: %w", err)
 	}
 	next := old.WithRecords(slices.Clone(old.Records))
 	if err := s.applyDNS(tx, &next, c.DNSEdit); err != nil {

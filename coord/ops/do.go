@@ -64,10 +64,23 @@ type Tx struct {
 	asked bool
 }
 
-// whoAsks reads again what the actor is: it may do less than when the request came.
+// whoAsks reads again what the actor is: it may do less than when the request came, or
+// its token may have ended.
 func (tx *Tx) whoAsks() error {
 	if tx.actor.UserID == "" {
 		return nil
+	}
+	if tx.actor.Token != "" {
+		t, err := tx.Token(tx.s.network, tx.actor.Token)
+		if isNotFound(err) {
+			err = fmt.Errorf("the token %s was deleted: %w", tx.actor.Token, ErrUnauthorized)
+		}
+		if err == nil {
+			err = ended(t, tx.now)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	u, err := tx.User(tx.s.network, tx.actor.UserID)
 	if isNotFound(err) {

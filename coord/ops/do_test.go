@@ -129,6 +129,10 @@ user.read        all   all   own   all   own
 user.create      all   all   -     -     -
 user.edit        all   all   -     -     -
 user.delete      all   all   -     -     -
+token.read       all   all   own   all   own
+token.create     all   all   -     -     -
+token.revoke     all   all   own   -     own
+token.use        -     -     -     -     -
 user.link        all   -     -     -     -
 session.create   own   own   own   own   own
 session.read     own   own   own   own   own

@@ -48,7 +48,9 @@
 // Keys, users, and the rest:
 //
 //	keys.go       join keys and their tokens
-//	users.go      users and sign-in links
+//	users.go      users, their roles, and sign-in links
+//	tokens.go, token_use.go  what services use the API with, and that they did
+//	once.go       requests that are repeated
 //	signin.go     signing in, with a link or a password
 //	session.go    tokens, and the sessions of browsers
 //	password.go   changing a password

@@ -162,7 +162,7 @@ var faultyCommands = []faultyCommand{
 	{opKeyRevoke, nil, as(root, func(f *faulty) Command[store.Key] { return RevokeKey{f.key} })},
 
 	{opDNSEdit, nil, as(root, func(*faulty) Command[struct{}] {
-		return EditDNS{DNSEdit{
+		return EditDNS{DNSEdit: DNSEdit{
 			RemoveRecord: &RecordMatch{Name: "www"}, AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "app", Type: "A", Value: "192.0.2.2"}},
 			AddRoute: &api.DNSRoute{Suffix: "corp.example", Nameservers: []api.Nameserver{{Address: "192.0.2.53"}}},
 			Options:  map[string]string{"ttl": "9"}, RemoveAlias: pointer("cam"),
@@ -185,7 +185,7 @@ var faultyCommands = []faultyCommand{
 	})},
 	{opCRLRecall, nil, func(ctx context.Context, f *faulty) error { return f.Recall(ctx, f.cam.id.String(), f.newer) }},
 
-	{opUserCreate, nil, as(root, func(*faulty) Command[store.User] { return CreateUser{"carol"} })},
+	{opUserCreate, nil, as(root, func(*faulty) Command[store.User] { return CreateUser{Name: "carol"} })},
 	{opUserDelete, nil, as(root, func(*faulty) Command[store.User] { return DeleteUser{"bob"} })},
 	{opUserLink, nil, as(root, func(*faulty) Command[string] { return CreateLink{"bob"} })},
 

@@ -177,7 +177,7 @@ func (s *site) SetDeviceDNS(ctx context.Context, id cert.NodeID, d DeviceDNS) (s
 }
 
 func (s *site) EditDNS(ctx context.Context, e DNSEdit) (DNSInfo, error) {
-	if _, err := Do(ctx, s.Service, Root(), EditDNS{e}); err != nil {
+	if _, err := Do(ctx, s.Service, Root(), EditDNS{DNSEdit: e}); err != nil {
 		return DNSInfo{}, err
 	}
 	return s.DNS(ctx)

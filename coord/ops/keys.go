@@ -34,6 +34,8 @@ type CreateKey struct {
 	Life      time.Duration `json:"-"`                   // 1 minute to 366 days; 0 is 24 h
 }
 
+func (k KeyCreated) Made() string { return "the key " + k.ID }
+
 // KeyCreated is a new key with its token, which is returned this once and stored
 // nowhere.
 type KeyCreated struct {
@@ -46,7 +48,7 @@ func (CreateKey) operation() *Operation { return opKeyCreate }
 
 func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	s := tx.s
-	u, err := tx.owner(c.UserID, c.User)
+	u, err := tx.ownerOfKey(c)
 	if err != nil {
 		return KeyCreated{}, err
 	}
@@ -85,6 +87,17 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 
 func keyTarget(k store.Key) target {
 	return target{kind: "key", id: k.ID, name: k.Note, owner: k.UserID, tags: k.Tags}
+}
+
+// ownerOfKey finds whose the devices are that join with a key: by default those of the
+// actor. A service that may make keys for everybody makes them for the network's owner,
+// as it reaches no devices.
+func (tx *Tx) ownerOfKey(c CreateKey) (store.User, error) {
+	u, err := tx.owner(c.UserID, c.User)
+	if err == nil && c.UserID == "" && c.User == "" && u.Kind == store.Service && opKeyCreate.may[Role(u.Role)] == all {
+		return tx.FirstUser(tx.s.network)
+	}
+	return u, err
 }
 
 // owner finds a user by id or by name; without either it is the actor, or the

@@ -87,11 +87,16 @@ var (
 
 	opCRLRecall = op("crl.recall", writes, nobody, ViaNode)
 
-	opUserRead   = op("user.read", reads, [5]reach{all, all, own, all, own})
-	opUserCreate = op("user.create", writes, admins) // and edit, delete: see Tx.mayGrant
-	opUserEdit   = op("user.edit", writes, admins)
-	opUserDelete = op("user.delete", writes, admins)
-	opUserLink   = op("user.link", writes, [5]reach{all}, ViaSystem)
+	opUserRead    = op("user.read", reads, [5]reach{all, all, own, all, own})
+	opUserCreate  = op("user.create", writes, admins) // and edit, delete: see Tx.mayGrant
+	opUserEdit    = op("user.edit", writes, admins)
+	opUserDelete  = op("user.delete", writes, admins)
+	opTokenRead   = op("token.read", reads, [5]reach{all, all, own, all, own})
+	opTokenCreate = op("token.create", writes, admins) // see Tx.mayGrant
+	opTokenRevoke = op("token.revoke", writes, [5]reach{all, all, own, none, own})
+	opTokenUse    = op("token.use", writes, nobody, ViaSystem)
+
+	opUserLink = op("user.link", writes, [5]reach{all}, ViaSystem)
 
 	opSignIn   = op("session.create", writes, oneself)
 	opSessions = op("session.read", reads, oneself)

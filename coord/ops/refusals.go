@@ -44,7 +44,7 @@ type refusal struct {
 // add counts one refusal. t is a user, or nothing.
 func (r *refusals) add(now time.Time, a Actor, o *Operation, t target, why string) {
 	k := refusal{
-		minute: now.Unix() / 60, via: a.Via, from: sourceOf(a.From), userID: a.UserID, user: a.User, role: a.Role,
+		minute: now.Unix() / 60, via: a.Via, from: SourceOf(a.From), userID: a.UserID, user: a.User, role: a.Role,
 		op: o.Name, about: t.id, name: t.name, why: why,
 	}
 	r.mu.Lock()
@@ -79,9 +79,9 @@ func (r *refusals) take(now time.Time, all bool) map[refusal]uint32 {
 	return taken
 }
 
-// sourceOf is the address that counts: of IPv6 the first of its /64, as whoever has
+// SourceOf is the address that counts: of IPv6 the first of its /64, as whoever has
 // one has all of it.
-func sourceOf(a netip.Addr) netip.Addr {
+func SourceOf(a netip.Addr) netip.Addr {
 	if a.Is6() && !a.Is4In6() {
 		p, _ := a.WithZone("").Prefix(64) // 64 is in range
 		return p.Addr()

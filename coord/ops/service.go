@@ -72,6 +72,7 @@ type Service struct {
 
 	strangers strangers
 	refusals  refusals
+	uses      tokenUses
 	list      atomic.Pointer[listState] // replaced by the store's writer goroutine
 
 	consoleURL atomic.Pointer[string]

@@ -120,6 +120,9 @@ func (s *Service) Run(ctx context.Context) {
 			if err := s.flushRefusals(context.Background(), true); err != nil {
 				s.log.Error("record refusals", "err", err)
 			}
+			if err := s.flushTokenUses(context.Background()); err != nil {
+				s.log.Error("record uses of tokens", "err", err)
+			}
 			return
 		case <-s.notify:
 			s.relay.get().Notify(s.network, nil)
@@ -140,7 +143,7 @@ func (s *Service) Run(ctx context.Context) {
 
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
-	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
+	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.flushTokenUses(ctx), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
 }
 
 // flushSeen stores when nodes were last online and what config they hold, in one
@@ -234,6 +237,7 @@ func (s *Service) prune(ctx context.Context) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error {
 		now := s.now()
 		full, ended, err := tx.Prune(s.network, now, removedKeep)
+		err = errors.Join(err, tx.PruneTokens(s.network, now.Add(-tokenKeep)), tx.PruneDone(s.network, now))
 		if err != nil {
 			return err
 		}

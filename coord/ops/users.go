@@ -58,7 +58,7 @@ func (c CreateUser) run(tx *Tx) (store.User, error) {
 	if c.Service {
 		u.Kind = store.Service
 	}
-	if err := tx.may(userTarget(u)); err != nil {
+	if err := tx.may(target{}); err != nil {
 		return u, err
 	}
 	if err := checkUserName(c.Name); err != nil {
@@ -121,10 +121,7 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 // userToChange finds a user by name or id, whom the actor may change: nobody changes
 // one who may do more.
 func (tx *Tx) userToChange(name string) (store.User, error) {
-	u, err := tx.UserByName(tx.s.network, name)
-	if isNotFound(err) {
-		u, err = tx.User(tx.s.network, name)
-	}
+	u, err := findUser(&tx.Reader, tx.s.network, tx.actor, name)
 	if err == nil {
 		err = tx.may(userTarget(u))
 	}
@@ -133,6 +130,18 @@ func (tx *Tx) userToChange(name string) (store.User, error) {
 		return u, fmt.Errorf("user %q: %w", printable(name, 64), err)
 	}
 	return u, tx.mayGrant(Role(u.Role), u.Tags)
+}
+
+// findUser finds a user whom an actor may see, by name or id.
+func findUser(r *store.Reader, network cert.NetworkID, a Actor, name string) (store.User, error) {
+	u, err := r.UserByName(network, name)
+	if isNotFound(err) {
+		u, err = r.User(network, name)
+	}
+	if err == nil && opUserRead.authorize(a, userTarget(u)) != nil {
+		err = ErrNotFound
+	}
+	return u, err
 }
 
 // grant gives a user a role, narrowed to tags.
@@ -231,15 +240,7 @@ func (s *Service) Users(ctx context.Context, a Actor) ([]store.User, error) {
 
 // User finds a user by name or id.
 func (s *Service) User(ctx context.Context, a Actor, name string) (u store.User, err error) {
-	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
-		if u, err = r.UserByName(s.network, name); isNotFound(err) {
-			u, err = r.User(s.network, name)
-		}
-		return err
-	})
-	if err == nil {
-		err = opUserRead.authorize(a, userTarget(u))
-	}
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = findUser(r, s.network, a, name); return err })
 	if err != nil {
 		return store.User{}, fmt.Errorf("user %q: %w", printable(name, 64), err)
 	}

@@ -60,9 +60,5 @@ func (a *api) change(ctx context.Context, who ops.Actor, name string, c func(cer
 	if err != nil {
 		return ops.Device{}, err
 	}
-	n, err := ops.Do(ctx, a.ops, who, c(id))
-	if err != nil {
-		return ops.Device{}, err
-	}
-	return a.ops.View(n), nil
+	return do(ctx, a, who, c(id), a.ops.View)
 }

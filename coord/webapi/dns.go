@@ -13,8 +13,12 @@ func (a *api) names() {
 			return s.ShowDNS(ctx, who)
 		})
 	addSent(a, operation{"PATCH", "/dns", "editDNS", "Change what is set about names: all parts that are given, or none", "dns.edit", 0},
-		func(ctx context.Context, who ops.Actor, _ *Sent, e ops.DNSEdit) (ops.DNSInfo, error) {
-			if _, err := ops.Do(ctx, s, who, ops.EditDNS{DNSEdit: e}); err != nil {
+		func(ctx context.Context, who ops.Actor, in *SentFor, e ops.DNSEdit) (ops.DNSInfo, error) {
+			match, err := in.revisions()
+			if err != nil {
+				return ops.DNSInfo{}, err
+			}
+			if _, err := ops.Do(ctx, s, who, ops.EditDNS{DNSEdit: e, Match: match}); err != nil {
 				return ops.DNSInfo{}, err
 			}
 			return s.ShowDNS(ctx, who)

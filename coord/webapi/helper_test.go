@@ -41,13 +41,23 @@ func openSite(t testing.TB, o ops.Options) *site {
 
 // as is a transport for requests of an actor.
 func (s *site) as(who ops.Actor) http.RoundTripper {
+	return direct(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.api.ServeHTTP(w, r.WithContext(webapi.WithActor(r.Context(), who)))
+	}))
+}
+
+// direct is a transport to a handler.
+func direct(h http.Handler) http.RoundTripper {
 	return transport(func(r *http.Request) (*http.Response, error) {
-		r = r.WithContext(webapi.WithActor(r.Context(), who))
+		r = r.Clone(r.Context())
 		if r.Body == nil {
 			r.Body = http.NoBody
 		}
+		if r.RemoteAddr == "" {
+			r.RemoteAddr = "192.0.2.1:1234"
+		}
 		w := httptest.NewRecorder()
-		s.api.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 		return w.Result(), nil
 	})
 }
@@ -61,6 +71,12 @@ func (s *site) client() *client.Client { return client.New("http://weft-server",
 // ask sends a request as an actor and returns status, header and body.
 func (s *site) ask(who ops.Actor, method, path, body string, header ...string) (int, http.Header, []byte) {
 	s.t.Helper()
+	return s.send(s.as(who), method, path, body, header...)
+}
+
+// send sends a request through a transport.
+func (s *site) send(through http.RoundTripper, method, path, body string, header ...string) (int, http.Header, []byte) {
+	s.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, "http://weft-server"+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
@@ -68,7 +84,7 @@ func (s *site) ask(who ops.Actor, method, path, body string, header ...string) (
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	res, err := s.as(who).RoundTrip(r)
+	res, err := through.RoundTrip(r)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -82,7 +98,13 @@ func (s *site) ask(who ops.Actor, method, path, body string, header ...string) (
 // join has a device join.
 func (s *site) join(name string) {
 	s.t.Helper()
-	s.joinAs(ops.CreateKey{Tags: []string{"device"}}, "/v1/join", func(secret, csr []byte) any {
+	s.joinKey(ops.CreateKey{Tags: []string{"device"}}, name)
+}
+
+// joinKey has a device join with a key.
+func (s *site) joinKey(c ops.CreateKey, name string) {
+	s.t.Helper()
+	s.joinAs(c, "/v1/join", func(secret, csr []byte) any {
 		return api.JoinRequest{Protocol: api.Protocol, Secret: secret, CSR: csr, Hostname: name}
 	})
 }

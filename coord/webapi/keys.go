@@ -1,12 +1,8 @@
 package webapi
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"net/http"
-	"slices"
-	"time"
 
 	"weft/coord/ops"
 	"weft/coord/store"
@@ -33,7 +29,8 @@ func (a *api) keys() {
 			if err != nil {
 				return KeyList{}, err
 			}
-			list, err := pageOfKeys(keys, in.Cursor, in.Limit)
+			list := KeyList{}
+			list.Keys, list.Next, err = page(keys, in, newestFirst, func(k store.Key) (int64, string) { return k.Created.Unix(), k.ID })
 			return list, err
 		})
 	add(a, operation{"GET", "/keys/{id}", "getKey", "Show a join key, without its token", "key.read", 0},
@@ -43,38 +40,11 @@ func (a *api) keys() {
 	addSent(a, operation{"POST", "/keys", "createKey", "Make a join key; its token is in the answer, this once", "key.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewKey) (ops.KeyCreated, error) {
 			c := body.CreateKey
-			if body.LifeSeconds != nil {
-				// What is far out of range stays so, and does not wrap around.
-				c.Life = cmp.Or(time.Duration(min(max(*body.LifeSeconds, -1), 1e9))*time.Second, -1)
-			}
-			return ops.Do(ctx, s, who, c)
+			c.Life = lifeOf(body.LifeSeconds)
+			return do(ctx, a, who, c, same)
 		})
 	add(a, operation{"POST", "/keys/{id}/revoke", "revokeKey", "Make a key useless; devices that joined with it stay", "key.revoke", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Key, error) {
-			return ops.Do(ctx, s, who, ops.RevokeKey{ID: in.ID})
+			return do(ctx, a, who, ops.RevokeKey{ID: in.ID}, same)
 		})
-}
-
-// pageOfKeys takes a page of keys that are in the order of the list. The cursor says
-// where the last key stood, so that it may be gone by now.
-func pageOfKeys(keys []store.Key, cursor string, limit int) (KeyList, error) {
-	if cursor != "" {
-		var at int64
-		var id string
-		if _, err := fmt.Sscanf(cursor, "%d.%s", &at, &id); err != nil {
-			return KeyList{}, ops.Invalid("cursor: want next of the page before")
-		}
-		i := slices.IndexFunc(keys, func(k store.Key) bool {
-			return cmp.Or(cmp.Compare(at, k.Created.Unix()), cmp.Compare(k.ID, id)) > 0
-		})
-		if i < 0 {
-			i = len(keys)
-		}
-		keys = keys[i:]
-	}
-	if len(keys) <= limit {
-		return KeyList{Keys: append([]store.Key{}, keys...)}, nil
-	}
-	last := keys[limit-1]
-	return KeyList{Keys: keys[:limit], Next: fmt.Sprintf("%d.%s", last.Created.Unix(), last.ID)}, nil
 }

@@ -7,9 +7,10 @@ import (
 	"weft/coord/ops"
 )
 
-// RelayList are all relays, the server's own first.
+// RelayList is one page of the relays, the server's own first.
 type RelayList struct {
 	Relays []ops.RelayInfo `json:"relays"`
+	Next   string          `json:"next"` // cursor of the next page, "" at the end
 }
 
 // NewLink asks for a sign-in link.
@@ -22,6 +23,9 @@ type Link struct {
 	URL string `json:"url"`
 }
 
+// Made says what there was, where the link itself is not kept.
+func (Link) Made() string { return "a sign-in link" }
+
 // Snapshot is a copy of the database in the data directory. Whoever asked for it
 // removes it.
 type Snapshot struct {
@@ -30,18 +34,24 @@ type Snapshot struct {
 
 func (a *api) network() {
 	s := a.ops
-	add(a, operation{"GET", "/relays", "listRelays", "List the relays, the server's own first", "relay.read", 0},
-		func(_ context.Context, who ops.Actor, _ *struct{}) (RelayList, error) {
-			list, err := s.RelayList(who)
-			return RelayList{list}, err
+	addAsked(a, operation{"GET", "/relays", "listRelays", "List the relays, the server's own first", "relay.read", 0}, "cursor limit",
+		func(_ context.Context, who ops.Actor, in *Asked) (RelayList, error) {
+			relays, err := s.RelayList(who)
+			if err != nil {
+				return RelayList{}, err
+			}
+			list := RelayList{}
+			list.Relays, list.Next, err = page(relays, in, oldestFirst, func(r ops.RelayInfo) (int64, string) {
+				if r.Builtin {
+					return 0, ""
+				}
+				return r.Joined.Unix(), r.ID
+			})
+			return list, err
 		})
 	add(a, operation{"DELETE", "/relays/{id}", "deleteRelay", "Remove a relay; devices move to another one", "relay.remove", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (ops.RelayInfo, error) {
-			r, err := ops.Do(ctx, s, who, ops.RemoveRelay{Name: in.ID})
-			if err != nil {
-				return ops.RelayInfo{}, err
-			}
-			return s.ViewRelay(r), nil
+			return do(ctx, a, who, ops.RemoveRelay{Name: in.ID}, s.ViewRelay)
 		})
 	add(a, operation{"GET", "/network/revocations", "getRevocations", "Say how full the revocation list is", "network.show", 0},
 		func(_ context.Context, who ops.Actor, _ *struct{}) (ops.Revocations, error) {
@@ -49,11 +59,7 @@ func (a *api) network() {
 		})
 	addSent(a, operation{"POST", "/login-links", "createLoginLink", "Make a sign-in link for the console that works once", "user.link", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewLink) (Link, error) {
-			path, err := ops.Do(ctx, s, who, ops.CreateLink{User: body.User})
-			if err != nil {
-				return Link{}, err
-			}
-			return Link{s.LinkURL(path)}, nil
+			return do(ctx, a, who, ops.CreateLink{User: body.User}, func(path string) Link { return Link{s.LinkURL(path)} })
 		})
 	add(a, operation{"POST", "/snapshots", "createSnapshot", "Write a consistent copy of the database into the data directory, for who has that directory", "network.backup", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (Snapshot, error) {

@@ -1,6 +1,9 @@
 package webapi
 
 import (
+	"cmp"
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,10 +28,56 @@ type Asked struct {
 	Since  time.Time `query:"since" doc:"only what was done at or after"`
 	Until  time.Time `query:"until" doc:"only what was done before"`
 	Op     string    `query:"op" maxLength:"32" doc:"only what is called so, or begins so: device."`
-	User   string    `query:"user" doc:"only what this user did: name or id"`
+	User   string    `query:"user" doc:"only what is, or was done by, this user: name or id"`
 	Target string    `query:"target" doc:"only what was done to it: name or id"`
 	Oldest bool      `query:"oldest" doc:"the earliest first"`
 	Head   string    `query:"head" maxLength:"1000" doc:"a head that was kept elsewhere, to compare with"`
+}
+
+// order is how a list is sorted.
+type order int
+
+const (
+	newestFirst order = iota // then by id
+	oldestFirst              // then by id
+	byName
+)
+
+// page takes a page of a list that is in an order of mark, which says by what a thing
+// stands where it does. The cursor says where the last thing of the page before stood,
+// so that it may be gone by now.
+func page[T any](list []T, in *Asked, o order, mark func(T) (int64, string)) (part []T, next string, err error) {
+	after := func(T) bool { return true }
+	if in.Cursor != "" {
+		head, word, ok := strings.Cut(in.Cursor, ".")
+		at, err := strconv.ParseInt(head, 10, 64)
+		if !ok || err != nil {
+			return nil, "", ops.Invalid("cursor: want next of the page before")
+		}
+		after = func(t T) bool {
+			n, w := mark(t)
+			switch o {
+			case newestFirst:
+				return cmp.Or(cmp.Compare(at, n), cmp.Compare(w, word)) > 0
+			case oldestFirst:
+				return cmp.Or(cmp.Compare(n, at), cmp.Compare(w, word)) > 0
+			}
+			return w > word
+		}
+	}
+	start := len(list)
+	for i, t := range list {
+		if after(t) {
+			start = i
+			break
+		}
+	}
+	part = append([]T{}, list[start:min(len(list), start+in.Limit)]...)
+	if end := start + len(part); end < len(list) {
+		n, w := mark(list[end-1])
+		next = fmt.Sprintf("%d.%s", n, w)
+	}
+	return part, next, nil
 }
 
 // Precondition is the header If-Match (RFC 9110).

@@ -22,7 +22,7 @@ const problemType = "application/problem+json"
 type Problem struct {
 	Title  string `json:"title" doc:"what the status means"`
 	Status int    `json:"status" doc:"HTTP status"`
-	Code   string `json:"code" doc:"what programs go by: not_found, taken, invalid, forbidden, too_often, changed, unavailable, unauthorized, no_such_operation, internal"`
+	Code   string `json:"code" doc:"what programs go by: not_found, taken, invalid, forbidden, too_often, changed, done_before, unavailable, unauthorized, no_such_operation, internal"`
 	Detail string `json:"detail" doc:"what, and why, for people"`
 	Hint   string `json:"hint,omitempty" doc:"what to do next, for people"`
 }
@@ -38,6 +38,9 @@ const (
 	codeChanged     = "changed"
 	codeUnavailable = "unavailable"
 	codeInternal    = "internal"
+
+	codeUnauthorized = "unauthorized"
+	codeDone         = "done_before"
 )
 
 // Error is one line for people.
@@ -77,6 +80,8 @@ var kinds = []struct {
 	{ops.ErrForbidden, http.StatusForbidden, codeForbidden},
 	{ops.ErrTooOften, http.StatusTooManyRequests, codeTooOften},
 	{ops.ErrChanged, http.StatusPreconditionFailed, codeChanged},
+	{ops.ErrDone, http.StatusConflict, codeDone},
+	{ops.ErrUnauthorized, http.StatusUnauthorized, codeUnauthorized},
 }
 
 // problem says an error of an operation. What is not meant for others is logged here
@@ -88,22 +93,30 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 		}
 	}
 	var said *wire.Error // of what devices ask as well
-	switch {
-	case errors.As(err, &said):
+	if errors.As(err, &said) {
 		return titled(&Problem{Status: said.Status, Code: codeInvalid, Detail: said.Message, Hint: said.Hint})
+	}
+	p := unavailable(ctx, err)
+	switch {
+	case p.Code != codeInternal:
+	case who.Via == ops.ViaCLI:
+		p.Detail = err.Error()
+	default:
+		a.log.Error("request failed", "operation", o.id, "err", err)
+	}
+	return p
+}
+
+// unavailable says an error that the asker can do nothing about.
+func unavailable(ctx context.Context, err error) *Problem {
+	switch {
 	case errors.Is(err, store.ErrDiskFull): // the store has logged it
 		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: store.ErrDiskFull.Error() + ", nothing was changed",
 			Hint: "make room on the file system of --data, then repeat; the server need not be restarted"})
 	case errors.Is(err, store.ErrClosed), ctx.Err() != nil:
 		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: "the server is stopping", Hint: "try again"})
 	}
-	p := titled(&Problem{Status: http.StatusInternalServerError, Code: codeInternal, Detail: "the server could not do this; its log says why"})
-	if who.Via == ops.ViaCLI {
-		p.Detail = err.Error()
-	} else {
-		a.log.Error("request failed", "operation", o.id, "err", err)
-	}
-	return p
+	return titled(&Problem{Status: http.StatusInternalServerError, Code: codeInternal, Detail: "the server could not do this; its log says why"})
 }
 
 func titled(p *Problem) *Problem {

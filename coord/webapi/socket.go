@@ -2,6 +2,7 @@ package webapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"weft/coord/ops"
 	"weft/overlay/peercred"
@@ -54,6 +56,15 @@ func Listen(data string) (net.Listener, error) {
 	return l, nil
 }
 
+// writeOld answers a weft-server that is older than the one that runs, in the form that
+// it reads.
+func writeOld(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotFound)
+	json.NewEncoder(w).Encode(map[string]string{"code": "no_such_operation",
+		"message": "the server that runs is newer than this weft-server", "hint": "use the weft-server that the server was started from"})
+}
+
 type peerKey struct{}
 
 // PeerContext notes whether the process at the other end of a connection runs as our
@@ -72,6 +83,10 @@ func OnSocket(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ok, _ := r.Context().Value(peerKey{}).(bool); !ok || r.Header.Get("Origin") != "" {
 			writeProblem(w, &Problem{Status: http.StatusForbidden, Code: codeForbidden, Detail: "only the server's own user may do this"})
+			return
+		}
+		if !strings.HasPrefix(r.URL.Path, "/api/") { // of a program from before there was the API
+			writeOld(w)
 			return
 		}
 		api.ServeHTTP(w, r.WithContext(WithActor(r.Context(), ops.Root())))

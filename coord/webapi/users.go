@@ -8,24 +8,55 @@ import (
 	"weft/coord/store"
 )
 
-// UserList is all users, by name.
+// User is a user with its revision.
+type User struct {
+	store.User
+	Revision string `json:"revision"` // what If-Match takes
+}
+
+func viewUser(u store.User) User { return User{u, ops.UserRevision(u)} }
+
+// UserList is one page of users, by name.
 type UserList struct {
-	Users []store.User `json:"users"`
+	Users []User `json:"users"`
+	Next  string `json:"next"` // cursor of the next page, "" at the end
 }
 
 func (a *api) users() {
 	s := a.ops
-	add(a, operation{"GET", "/users", "listUsers", "List users", "user.read", 0},
-		func(ctx context.Context, who ops.Actor, _ *struct{}) (UserList, error) {
+	addAsked(a, operation{"GET", "/users", "listUsers", "List users, by name: all, or yourself", "user.read", 0}, "cursor limit",
+		func(ctx context.Context, who ops.Actor, in *Asked) (UserList, error) {
 			users, err := s.Users(ctx, who)
-			return UserList{Users: append([]store.User{}, users...)}, err
+			if err != nil {
+				return UserList{}, err
+			}
+			users, next, err := page(users, in, byName, func(u store.User) (int64, string) { return 0, u.Name })
+			list := UserList{Users: []User{}, Next: next}
+			for _, u := range users {
+				list.Users = append(list.Users, viewUser(u))
+			}
+			return list, err
 		})
-	addSent(a, operation{"POST", "/users", "createUser", "Make a user, who sees the own devices only", "user.create", http.StatusCreated},
-		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateUser) (store.User, error) {
-			return ops.Do(ctx, s, who, body)
+	add(a, operation{"GET", "/users/{id}", "getUser", "Show a user", "user.read", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
+			u, err := s.User(ctx, who, in.ID)
+			return viewUser(u), err
 		})
-	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user without devices and keys", "user.delete", 0},
-		func(ctx context.Context, who ops.Actor, in *Word) (store.User, error) {
-			return ops.Do(ctx, s, who, ops.DeleteUser{Name: in.ID})
+	addSent(a, operation{"POST", "/users", "createUser", "Make a user, or a service", "user.create", http.StatusCreated},
+		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateUser) (User, error) {
+			return do(ctx, a, who, body, viewUser)
+		})
+	addSent(a, operation{"PATCH", "/users/{id}", "editUser", "Change what a user may do; it holds at once", "user.edit", 0},
+		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditUser) (User, error) {
+			match, err := in.revisions()
+			if err != nil {
+				return User{}, err
+			}
+			c.Name, c.Match = in.ID, match
+			return do(ctx, a, who, c, viewUser)
+		})
+	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user without devices and keys; its tokens end", "user.delete", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
+			return do(ctx, a, who, ops.DeleteUser{Name: in.ID}, viewUser)
 		})
 }

@@ -66,6 +66,7 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	a.devices()
 	a.keys()
 	a.users()
+	a.tokens()
 	a.names()
 	a.network()
 	a.policy()
@@ -82,7 +83,11 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if p := check(r); p != nil {
+		p := check(r)
+		if p == nil {
+			r, p = withOnce(r)
+		}
+		if p != nil {
 			writeProblem(w, p)
 			return
 		}
@@ -102,7 +107,7 @@ func check(r *http.Request) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: codeInvalid, Detail: detail, Hint: "see " + Document}
 	}
 	if _, ok := r.Context().Value(actorKey{}).(ops.Actor); !ok {
-		return &Problem{Status: http.StatusUnauthorized, Code: "unauthorized", Detail: "the request does not say who asks"}
+		return &Problem{Status: http.StatusUnauthorized, Code: codeUnauthorized, Detail: "the request does not say who asks"}
 	}
 	if len(r.URL.Path)+len(r.URL.RawQuery) > maxQuery {
 		return &Problem{Status: http.StatusRequestURITooLong, Code: codeInvalid, Detail: "the path and the query are too long"}
@@ -150,6 +155,13 @@ type operation struct {
 	status       int    // of success, 0 is 200
 }
 
+// writes reports whether an operation changes something.
+func (o operation) writes() bool {
+	return slices.ContainsFunc(ops.Operations, func(m *ops.Operation) bool {
+		return m.Writes && slices.Contains(strings.Fields(o.does), m.Name)
+	})
+}
+
 // result is every operation's. It is of one type, since package huma's code is there
 // once for each pair of types: the document has the type of the body from add.
 type result struct {
@@ -178,11 +190,12 @@ type sender[I any] interface {
 func addSent[I, B, O any, P sender[I]](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I, body B) (O, error)) {
 	register(a, o, reflect.TypeFor[B](), "", func(ctx context.Context, who ops.Actor, in *I) (O, error) {
 		var body B
-		if err := ops.Decode(P(in).sent(), &body); err != nil {
+		sent := P(in).sent()
+		if err := ops.Decode(sent, &body); err != nil {
 			var none O
 			return none, ops.Invalid("%v", err)
 		}
-		return f(ctx, who, in, body)
+		return f(withBody(ctx, sent), who, in, body)
 	})
 }
 
@@ -244,6 +257,10 @@ func etag(v any) string {
 		return quoted(v.Revision)
 	case ops.PolicyText:
 		return quoted(v.Revision)
+	case ops.DNSInfo:
+		return quoted(v.Revision)
+	case User:
+		return quoted(v.Revision)
 	}
 	return ""
 }
@@ -266,6 +283,10 @@ func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 				Content:     map[string]*huma.MediaType{problemType: {Schema: types.Schema(reflect.TypeFor[Problem](), true, "")}},
 			},
 		},
+	}
+	if o.method == http.MethodPost && o.writes() {
+		d.Parameters = append(d.Parameters, &huma.Param{Name: onceHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "one word for this request: if its answer is lost, it can be sent again with the same key and is done once; for a day, and the last 1,000 keys"})
 	}
 	if body != nil {
 		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(body, true, "")}}}

@@ -6,6 +6,8 @@
 //
 //	weft-api/1    HTTP/1.1 to the coordination server
 //	weft-relay/1  relay frames (package overlay/relay)
+//	weft-site/1   HTTP/1.1 to the public site, for programs that know the server
+//	              by a pinned CA; no client certificate is asked for
 //	anything else the public site, with its public certificate; no client
 //	              certificate is asked for and no node API is reachable
 //
@@ -40,6 +42,7 @@ import (
 const (
 	ProtoAPI   = "weft-api/1"
 	ProtoRelay = "weft-relay/1"
+	ProtoSite  = "weft-site/1"
 )
 
 // Path is the URL path of the WebSocket on the public site.

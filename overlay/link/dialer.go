@@ -306,6 +306,31 @@ func (d *Dialer) config(host string, to want) *tls.Config {
 	}
 }
 
+// SiteConfig is the TLS configuration of a client of the public site at host, which has
+// no identity: the server is known by a pinned CA, whatever its name and its public
+// certificate are, or, where something else answers in its place, such as a reverse
+// proxy, by a certificate for host that trusted has (nil: the system's CAs).
+func SiteConfig(host string, roots *cert.ServerRoots, trusted *x509.CertPool) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, // of a reverse proxy
+		NextProtos: []string{ProtoSite, "http/1.1"},
+		ServerName: host,
+		// VerifyConnection checks instead.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if cs.NegotiatedProtocol == ProtoSite {
+				return roots.VerifyServer(cs.PeerCertificates, cert.RoleServer)
+			}
+			between := x509.NewCertPool()
+			for _, c := range cs.PeerCertificates[1:] {
+				between.AddCert(c)
+			}
+			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: host, Roots: trusted, Intermediates: between})
+			return err
+		},
+	}
+}
+
 // Transport returns an HTTP client transport over weft-api/1. It ignores scheme and host
 // of a request's URL and asks the servers of URLs in turn until one answers, beginning
 // with the one that answered last. A request with a body needs GetBody (http.NewRequest

@@ -57,6 +57,9 @@ func under(c net.Conn) *Conn {
 }
 
 func siteContext(ctx context.Context, c net.Conn) context.Context {
+	if _, ok := c.(apiConn); ok {
+		ctx = apiContext(ctx, c)
+	}
 	return context.WithValue(ctx, connKey{}, under(c))
 }
 

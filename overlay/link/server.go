@@ -77,7 +77,8 @@ type Server struct {
 	// constant after NewServer
 	cfg    ServerConfig
 	weft   *tls.Config
-	entry  *tls.Config // chooses weft or public
+	named  *tls.Config // weft-site/1
+	entry  *tls.Config // chooses weft, named or public
 	inner  *tls.Config // inside a WebSocket: weft only
 	api    *http.Server
 	site   *http.Server
@@ -127,6 +128,8 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.weft = s.weftConfig()
+	s.named = s.weft.Clone()
+	s.named.NextProtos, s.named.ClientAuth = []string{ProtoSite}, tls.NoClientCert
 	s.entry = &tls.Config{GetConfigForClient: s.pick}
 	s.inner = &tls.Config{GetConfigForClient: s.pickInner}
 	quiet := slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
@@ -144,7 +147,7 @@ func NewServer(cfg ServerConfig) *Server {
 		}
 	}
 	s.site = &http.Server{
-		Handler:           s.siteHandler(),
+		Handler:           withTLS(s.siteHandler()),
 		ConnContext:       siteContext,
 		ConnState:         connState,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -167,7 +170,7 @@ func NewServer(cfg ServerConfig) *Server {
 }
 
 // apiConn hides the TLS connection from net/http, which would refuse to serve HTTP/1 with
-// an ALPN name that it does not know.
+// an ALPN name that it does not know: of the API, and of ProtoSite.
 type apiConn struct {
 	net.Conn
 	tls *tls.Conn
@@ -183,7 +186,9 @@ func apiContext(ctx context.Context, c net.Conn) context.Context {
 // withTLS sets r.TLS, which apiConn has hidden, for a handler.
 func withTLS(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.TLS, _ = r.Context().Value(stateKey{}).(*tls.ConnectionState)
+		if state, ok := r.Context().Value(stateKey{}).(*tls.ConnectionState); ok {
+			r.TLS = state
+		}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -375,6 +380,8 @@ func (s *Server) handshake(c *Conn, tc *tls.Conn, place *limited.Place) {
 		go s.relay(tc)
 	case ProtoAPI:
 		s.toAPI(tc, c)
+	case ProtoSite:
+		s.toSite(apiConn{tc, tc}, c)
 	default:
 		s.toSite(tc, c)
 	}
@@ -382,6 +389,9 @@ func (s *Server) handshake(c *Conn, tc *tls.Conn, place *limited.Place) {
 
 // pick chooses the TLS configuration for a ClientHello by its ALPN names.
 func (s *Server) pick(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	if slices.Contains(h.SupportedProtos, ProtoSite) && s.cfg.Public != nil {
+		return s.named, s.take(h)
+	}
 	if !offersWeft(h) {
 		if s.cfg.Public == nil {
 			return nil, errors.New("no public site here")

@@ -17,7 +17,12 @@ var ErrNoToken = errors.New("there is no token")
 // made of it: a byte order mark, UTF-16, quotes, blanks, and line breaks around
 // it and within (a token has no white space of its own). It never repeats what
 // it was given.
-func CleanToken(b []byte) (string, error) {
+func CleanToken(b []byte) (string, error) { return clean(b, tokenPrefix) }
+
+// CleanAPIToken is CleanToken for a token of the server's API.
+func CleanAPIToken(b []byte) (string, error) { return clean(b, apiTokenPrefix) }
+
+func clean(b []byte, prefix string) (string, error) {
 	s := strings.TrimSpace(decodeText(b))
 	for _, q := range []string{`""`, `''`, "``", "“”", "„“", "‘’"} {
 		open, end := q[:len(q)/2], q[len(q)/2:]
@@ -31,11 +36,11 @@ func CleanToken(b []byte) (string, error) {
 	switch {
 	case s == "":
 		return "", ErrNoToken
-	case !strings.HasPrefix(s, tokenPrefix):
+	case !strings.HasPrefix(s, prefix):
 		return "", errors.New("that is not a token")
 	}
 	for _, w := range words[1:] {
-		if strings.HasPrefix(w, tokenPrefix) {
+		if strings.HasPrefix(w, prefix) {
 			return "", errors.New("there is more than one token")
 		}
 	}
@@ -47,7 +52,10 @@ func CleanToken(b []byte) (string, error) {
 	return s, nil
 }
 
-const tokenPrefix = "weft1"
+const (
+	tokenPrefix    = "weft1"
+	apiTokenPrefix = "weftapi1"
+)
 
 // decodeText makes UTF-8 without a mark of what Windows' editors and PowerShell
 // write.

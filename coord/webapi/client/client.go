@@ -28,15 +28,16 @@ const maxAnswer = 256 << 20
 
 // Client calls a server. Its methods may be called from many goroutines.
 type Client struct {
-	base string // "http://weft-server", without a slash
-	http *http.Client
-	end  func() error
+	base   string // "http://weft-server", without a slash
+	http   *http.Client
+	end    func() error
+	remote bool // the server is elsewhere
 }
 
 // New returns a client that sends its requests through t to base, such as
 // "http://weft-server".
 func New(base string, t http.RoundTripper) *Client {
-	return &Client{base: base, http: &http.Client{Transport: t}, end: func() error { return nil }}
+	return &Client{base: base, http: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, end: func() error { return nil }}
 }
 
 // Close lets go of what Open has opened.
@@ -45,42 +46,81 @@ func (c *Client) Close() error {
 	return c.end()
 }
 
-// call sends in, nil for no body, and decodes the answer into out, nil for none.
+// How often, and how long in all, a request waits that there were too many of.
+const (
+	maxWaits = 5
+	maxWait  = 2 * time.Minute
+)
+
+// call sends in, nil for no body, and decodes the answer into out, nil for none. What
+// the server did not look at, as there were too many requests, is sent again when it
+// says.
 func (c *Client) call(ctx context.Context, method, path string, header http.Header, in, out any) error {
-	var body io.Reader
+	var body []byte
 	if in != nil {
-		b, err := json.Marshal(in)
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	waited := time.Duration(0)
+	for i := 0; ; i++ {
+		res, answer, err := c.send(ctx, method, path, header, body)
 		if err != nil {
 			return err
 		}
-		body = bytes.NewReader(b)
+		wait, err := strconv.Atoi(res.Header.Get("Retry-After"))
+		waited += time.Duration(wait) * time.Second
+		if res.StatusCode == http.StatusTooManyRequests && err == nil && wait >= 0 && i < maxWaits && waited <= maxWait {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Duration(wait) * time.Second):
+			}
+			continue
+		}
+		if res.StatusCode >= 300 {
+			return c.problem(res, answer)
+		}
+		return decode(answer, out)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, body)
+}
+
+// send sends a request and reads its answer.
+func (c *Client) send(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	if in != nil {
+	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if key, ok := ctx.Value(onceKey{}).(string); ok && method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", key)
+	}
 	res, err := c.http.Do(req)
-	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return fmt.Errorf("ask the server: %w", err)
+	var answer []byte
+	if err == nil {
+		defer res.Body.Close()
+		answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("ask the server: %w", err)
+	var u *url.Error
+	switch {
+	case errors.As(err, &u):
+		err = u.Err
+	case err == nil:
+		return res, answer, nil
 	}
-	if res.StatusCode >= 300 {
-		return problem(res, answer)
+	if c.remote && ctx.Err() == nil {
+		return nil, nil, unreached(c.base, err)
 	}
+	return nil, nil, fmt.Errorf("ask the server: %w", err)
+}
+
+func decode(answer []byte, out any) error {
 	if out == nil {
 		return nil
 	}
@@ -90,9 +130,12 @@ func (c *Client) call(ctx context.Context, method, path string, header http.Head
 	return nil
 }
 
-func problem(res *http.Response, answer []byte) error {
+func (c *Client) problem(res *http.Response, answer []byte) error {
 	p := &webapi.Problem{}
 	if ct, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); ct != "application/problem+json" || json.Unmarshal(answer, p) != nil || p.Detail == "" {
+		if c.remote {
+			return fmt.Errorf("ask the server at %s: it answered %s, and not as the API of a weft-server of this version does: update it, or check --server", c.base, res.Status)
+		}
 		return fmt.Errorf("ask the server: it answered %s: it is of another version; restart it with this one: systemctl restart weft-server", res.Status)
 	}
 	p.Status = res.StatusCode
@@ -201,17 +244,10 @@ func (c *Client) KeyPage(ctx context.Context, cursor string, limit int) (list we
 
 // Keys returns all keys, newest first. The list is not nil.
 func (c *Client) Keys(ctx context.Context) ([]store.Key, error) {
-	all := []store.Key{}
-	for cursor := ""; ; {
+	return pages(func(cursor string) ([]store.Key, string, error) {
 		page, err := c.KeyPage(ctx, cursor, 1000)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page.Keys...)
-		if cursor = page.Next; cursor == "" {
-			return all, nil
-		}
-	}
+		return page.Keys, page.Next, err
+	})
 }
 
 // Key returns one key.
@@ -225,12 +261,7 @@ func (c *Client) Key(ctx context.Context, id string) (k store.Key, err error) {
 
 // CreateKey makes a key. Its life is rounded up to whole seconds.
 func (c *Client) CreateKey(ctx context.Context, k ops.CreateKey) (made ops.KeyCreated, err error) {
-	in := webapi.NewKey{CreateKey: k}
-	if k.Life != 0 {
-		s := int64((k.Life + time.Second - 1) / time.Second)
-		in.LifeSeconds = &s
-	}
-	err = c.call(ctx, "POST", "/keys", nil, in, &made)
+	err = c.call(ctx, "POST", "/keys", nil, webapi.NewKey{CreateKey: k, LifeSeconds: wholeSeconds(k.Life)}, &made)
 	return made, err
 }
 
@@ -243,26 +274,95 @@ func (c *Client) RevokeKey(ctx context.Context, id string) (k store.Key, err err
 	return k, err
 }
 
-// Users returns all users, by name.
-func (c *Client) Users(ctx context.Context) ([]store.User, error) {
-	var list webapi.UserList
-	err := c.call(ctx, "GET", "/users", nil, nil, &list)
-	return list.Users, err
+// pages goes through a list that get returns a page of, and the cursor of the next one.
+// The list is not nil.
+func pages[T any](get func(cursor string) (part []T, next string, err error)) ([]T, error) {
+	all := []T{}
+	for cursor := ""; ; {
+		part, next, err := get(cursor)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, part...)
+		if cursor = next; cursor == "" {
+			return all, nil
+		}
+	}
+}
+
+// pageSize is how many of a list are asked for at once.
+const pageSize = "1000"
+
+// Users returns the users that the asker may see, by name.
+func (c *Client) Users(ctx context.Context) ([]webapi.User, error) {
+	return pages(func(cursor string) ([]webapi.User, string, error) {
+		var list webapi.UserList
+		err := c.call(ctx, "GET", "/users"+query("cursor", cursor, "limit", pageSize), nil, nil, &list)
+		return list.Users, list.Next, err
+	})
+}
+
+// User finds a user by name or id.
+func (c *Client) User(ctx context.Context, name string) (u webapi.User, err error) {
+	return u, c.ofUser(ctx, "GET", name, nil, nil, &u)
+}
+
+func (c *Client) ofUser(ctx context.Context, method, name string, header http.Header, in any, u *webapi.User) error {
+	if err := named("user", name); err != nil {
+		return err
+	}
+	return c.call(ctx, method, "/users/"+segment(name), header, in, u)
 }
 
 // CreateUser makes a user.
-func (c *Client) CreateUser(ctx context.Context, name string) (u store.User, err error) {
-	err = c.call(ctx, "POST", "/users", nil, ops.CreateUser{Name: name}, &u)
-	return u, err
+func (c *Client) CreateUser(ctx context.Context, u ops.CreateUser) (made webapi.User, err error) {
+	err = c.call(ctx, "POST", "/users", nil, u, &made)
+	return made, err
+}
+
+// EditUser changes what a user may do. With e.Match that is done only to one of these
+// revisions (webapi.User.Revision). e.Name is not used.
+func (c *Client) EditUser(ctx context.Context, name string, e ops.EditUser) (u webapi.User, err error) {
+	return u, c.ofUser(ctx, "PATCH", name, ifMatch(e.Match), e, &u)
+}
+
+// Tokens returns the tokens that the asker may see, newest first, of one service or ("")
+// of all.
+func (c *Client) Tokens(ctx context.Context, user string) ([]store.Token, error) {
+	return pages(func(cursor string) ([]store.Token, string, error) {
+		var list webapi.TokenList
+		err := c.call(ctx, "GET", "/tokens"+query("user", user, "cursor", cursor, "limit", pageSize), nil, nil, &list)
+		return list.Tokens, list.Next, err
+	})
+}
+
+// CreateToken makes a token of a service. Its life is rounded up to whole seconds.
+func (c *Client) CreateToken(ctx context.Context, t ops.CreateToken) (made ops.TokenCreated, err error) {
+	err = c.call(ctx, "POST", "/tokens", nil, webapi.NewToken{CreateToken: t, LifeSeconds: wholeSeconds(t.Life)}, &made)
+	return made, err
+}
+
+// RevokeToken makes a token useless at once.
+func (c *Client) RevokeToken(ctx context.Context, id string) (t store.Token, err error) {
+	if err := named("token", id); err != nil {
+		return t, err
+	}
+	err = c.call(ctx, "POST", "/tokens/"+segment(id)+"/revoke", nil, nil, &t)
+	return t, err
+}
+
+// wholeSeconds rounds a life up, nil for none.
+func wholeSeconds(d time.Duration) *int64 {
+	if d == 0 {
+		return nil
+	}
+	s := int64((d + time.Second - 1) / time.Second)
+	return &s
 }
 
 // DeleteUser deletes a user, by name or id, without devices and keys.
-func (c *Client) DeleteUser(ctx context.Context, name string) (u store.User, err error) {
-	if err := named("user", name); err != nil {
-		return u, err
-	}
-	err = c.call(ctx, "DELETE", "/users/"+segment(name), nil, nil, &u)
-	return u, err
+func (c *Client) DeleteUser(ctx context.Context, name string) (u webapi.User, err error) {
+	return u, c.ofUser(ctx, "DELETE", name, nil, nil, &u)
 }
 
 // DNS returns everything that is set about names.
@@ -271,9 +371,10 @@ func (c *Client) DNS(ctx context.Context) (i ops.DNSInfo, err error) {
 	return i, err
 }
 
-// EditDNS changes what is set about names, and returns all of it.
-func (c *Client) EditDNS(ctx context.Context, e ops.DNSEdit) (i ops.DNSInfo, err error) {
-	err = c.call(ctx, "PATCH", "/dns", nil, e, &i)
+// EditDNS changes what is set about names, and returns all of it: if match is not nil,
+// only one of these revisions (ops.DNSInfo.Revision).
+func (c *Client) EditDNS(ctx context.Context, e ops.DNSEdit, match []string) (i ops.DNSInfo, err error) {
+	err = c.call(ctx, "PATCH", "/dns", ifMatch(match), e, &i)
 	return i, err
 }
 
@@ -285,9 +386,11 @@ func (c *Client) PreviewName(ctx context.Context, q ops.PreviewQuery) (p ops.Pre
 
 // Relays returns all relays, the server's own first.
 func (c *Client) Relays(ctx context.Context) ([]ops.RelayInfo, error) {
-	var list webapi.RelayList
-	err := c.call(ctx, "GET", "/relays", nil, nil, &list)
-	return list.Relays, err
+	return pages(func(cursor string) ([]ops.RelayInfo, string, error) {
+		var list webapi.RelayList
+		err := c.call(ctx, "GET", "/relays"+query("cursor", cursor, "limit", pageSize), nil, nil, &list)
+		return list.Relays, list.Next, err
+	})
 }
 
 // DeleteRelay removes a relay, by name or id, and returns what it was.

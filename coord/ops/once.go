@@ -1,0 +1,90 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"weft/coord/store"
+)
+
+// ErrDone is of a command that was done before for the same request, whose answer had a
+// secret in it and is kept nowhere.
+var ErrDone = errors.New("done already")
+
+// Once makes a command be done once for all requests with the same key.
+type Once struct {
+	Key     string   // "" for no such thing
+	Request [32]byte // hash of all that was asked
+}
+
+// maker is implemented by answers with a secret in them: it says what was made, for
+// people.
+type maker interface{ Made() string }
+
+// DoOnce is Do, and makes the answer of what came of it with view, which is called
+// inside the transaction if there is a key. What was done, and the answer, is kept
+// together with the change for a day, and for the last 1,000 keys of each user: who asks
+// the same again with the same key gets the same answer, or ErrDone if it had a secret
+// in it, and who asks for something else ErrInvalid. What failed is not kept.
+func DoOnce[R, O any](ctx context.Context, s *Service, a Actor, once Once, c Command[R], view func(R) O) (O, error) {
+	if once.Key != "" {
+		return Do(ctx, s, a, onceCommand[R, O]{c, once, view})
+	}
+	r, err := Do(ctx, s, a, c)
+	if err != nil {
+		var none O
+		return none, err
+	}
+	return view(r), nil
+}
+
+// onceCommand is a command of a request with a key.
+type onceCommand[R, O any] struct {
+	c    Command[R]
+	once Once
+	view func(R) O
+}
+
+func (o onceCommand[R, O]) operation() *Operation { return o.c.operation() }
+
+func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
+	d, err := tx.DoneWith(tx.s.network, tx.actor.UserID, o.once.Key, tx.now)
+	if err == nil {
+		tx.asked = true
+		return out, o.again(tx, d, &out)
+	}
+	if !isNotFound(err) {
+		return out, err
+	}
+	r, err := o.c.run(tx)
+	if err != nil {
+		return out, err
+	}
+	out = o.view(r)
+	d = store.Done{UserID: tx.actor.UserID, Key: o.once.Key, Request: o.once.Request, At: tx.now}
+	if m, ok := any(out).(maker); ok {
+		d.Made = m.Made()
+	} else if b, err := json.Marshal(out); err == nil {
+		d.Answer = string(b)
+	} else {
+		return out, fmt.Errorf("keep the answer: %w", err)
+	}
+	return out, tx.AddDone(tx.s.network, d)
+}
+
+// again answers for what was done. The actor must still be one who does such things.
+func (o onceCommand[R, O]) again(tx *Tx, d store.Done, out *O) error {
+	if err := tx.op.asks(tx.actor); err != nil {
+		return err
+	}
+	switch {
+	case d.Request != o.once.Request:
+		return Invalid("the idempotency key was used for another request at %s; take a new one for each", d.At.Format(time.RFC3339))
+	case d.Made != "":
+		return fmt.Errorf("%w, at %s: it made %s, whose secret was shown then and is kept nowhere", ErrDone, d.At.Format(time.RFC3339), d.Made)
+	}
+	return json.Unmarshal([]byte(d.Answer), out)
+}

@@ -1,0 +1,191 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// Life of a token of the API.
+const (
+	DefaultTokenLife = 90 * 24 * time.Hour
+	maxTokenLife     = 366 * 24 * time.Hour
+	maxLiveTokens    = 50                  // of one service
+	tokenKeep        = 90 * 24 * time.Hour // how long one that ended is listed
+)
+
+// ErrUnauthorized is of a request with a token that is none, or none any more.
+var ErrUnauthorized = errors.New("not signed in")
+
+// CreateToken makes a token of a service. The zero value of Life is 90 days.
+type CreateToken struct {
+	User        string        `json:"user" required:"true" doc:"the service: name or id"`
+	Description string        `json:"description,omitempty" doc:"for people: what uses it, and where; at most 100 bytes"`
+	Life        time.Duration `json:"-"` // 1 minute to 366 days
+	Endless     bool          `json:"endless,omitempty" doc:"it does not expire; revoke it when it is not needed any more"`
+}
+
+// TokenCreated is a new token, which is returned this once and stored nowhere.
+type TokenCreated struct {
+	ID      string     `json:"id"`
+	User    string     `json:"user"`
+	Token   string     `json:"token"`
+	Expires *time.Time `json:"expires"` // nil: it does not
+}
+
+func (t TokenCreated) Made() string { return "the token " + t.ID }
+
+func (CreateToken) operation() *Operation { return opTokenCreate }
+
+func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
+	u, err := findUser(&tx.Reader, tx.s.network, tx.actor, c.User)
+	if err == nil {
+		err = tx.may(target{kind: "token", owner: u.ID})
+	}
+	if err != nil {
+		tx.asked = true
+		return none, fmt.Errorf("user %q: %w", printable(c.User, 64), err)
+	}
+	if err := tx.mayGrant(Role(u.Role), u.Tags); err != nil {
+		return none, err
+	}
+	if c.Life == 0 {
+		c.Life = DefaultTokenLife
+	}
+	switch {
+	case u.Kind != store.Service:
+		return none, Invalid("%s is a person; tokens are for services, which outlive people: weft-server users create NAME --service", u.Name)
+	case !c.Endless && (c.Life < minKeyLife || c.Life > maxTokenLife):
+		return none, Invalid("a token lives 1 minute to 366 days, not %s; ask for one without an end if you want that", c.Life)
+	}
+	others, err := tx.Tokens(tx.s.network, u.ID)
+	if err != nil {
+		return none, err
+	}
+	if live := len(slices.DeleteFunc(others, func(t store.Token) bool { return !t.Live(tx.now) })); live >= maxLiveTokens {
+		return none, Invalid("%s has %d tokens already; revoke one that is not needed any more: weft-server tokens list", u.Name, live)
+	}
+	word := cert.NewAPIToken(cert.PinOf(tx.s.auth.Server.Cert)).String()
+	t := store.Token{ID: newID(), Hash: HashToken(word), UserID: u.ID, User: u.Name, Description: printable(c.Description, 100), Created: tx.now.UTC().Truncate(time.Second), From: []string{}}
+	if !c.Endless {
+		at := tx.now.Add(c.Life).UTC().Truncate(time.Second)
+		t.Expires = &at
+	}
+	if err := tx.CreateToken(tx.s.network, t); err != nil {
+		return none, err
+	}
+	tx.did(tokenTarget(t), nil, t)
+	return TokenCreated{ID: t.ID, User: u.Name, Token: word, Expires: t.Expires}, nil
+}
+
+func tokenTarget(t store.Token) target {
+	return target{kind: "token", id: t.ID, name: t.Description, owner: t.UserID}
+}
+
+// RevokeToken makes a token useless at once. One that was revoked before stays so.
+type RevokeToken struct{ ID string }
+
+func (RevokeToken) operation() *Operation { return opTokenRevoke }
+
+func (c RevokeToken) run(tx *Tx) (store.Token, error) {
+	t, err := tx.Token(tx.s.network, c.ID)
+	if err == nil && opTokenRead.authorize(tx.actor, tokenTarget(t)) != nil {
+		err = ErrNotFound
+	}
+	if err == nil {
+		err = tx.may(tokenTarget(t))
+	}
+	if err != nil {
+		tx.asked = true
+		return t, fmt.Errorf("token %q: %w", printable(c.ID, 32), err)
+	}
+	if err := tx.RevokeToken(tx.s.network, c.ID, tx.now); err != nil {
+		return t, err
+	}
+	if t.Revoked == nil {
+		at := tx.now.UTC().Truncate(time.Second)
+		t.Revoked = &at
+		tx.did(tokenTarget(t), nil, nil)
+	}
+	return t, nil
+}
+
+// Tokens lists the tokens that an actor may see, newest first, of one service or ("")
+// of all. The list is not nil.
+func (s *Service) Tokens(ctx context.Context, a Actor, user string) ([]store.Token, error) {
+	list := []store.Token{}
+	if err := opTokenRead.asks(a); err != nil {
+		return list, err
+	}
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		id := ""
+		if user != "" {
+			u, err := findUser(r, s.network, a, user)
+			if err != nil {
+				return fmt.Errorf("user %q: %w", printable(user, 64), err)
+			}
+			id = u.ID
+		}
+		tokens, err := r.Tokens(s.network, id)
+		for _, t := range tokens {
+			if opTokenRead.authorize(a, tokenTarget(t)) == nil {
+				list = append(list, s.uses.with(t))
+			}
+		}
+		return err
+	})
+	return list, err
+}
+
+// Authenticate returns whoever uses the API with a token, at the address from:
+// ErrUnauthorized for what is no token, or none any more. Refusals are counted for the
+// audit, and what is used is noted.
+func (s *Service) Authenticate(ctx context.Context, token string, from netip.Addr) (Actor, error) {
+	var t store.Token
+	var u store.User
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) {
+		if t, err = r.TokenByHash(s.network, HashToken(token)); err == nil {
+			u, err = r.User(s.network, t.UserID)
+		}
+		return err
+	})
+	a, now := Actor{Via: ViaAPI, From: from}, s.now()
+	if isNotFound(err) {
+		s.refusals.add(now, a, opTokenUse, target{}, "no such token")
+		return Actor{}, fmt.Errorf("there is no such token: %w", ErrUnauthorized)
+	}
+	if err != nil {
+		return Actor{}, err
+	}
+	a = actorOf(u, ViaAPI, from)
+	a.Token = t.ID
+	if err := ended(t, now); err != nil {
+		s.refusals.add(now, a, opTokenUse, target{}, "a token that has ended")
+		return Actor{}, err
+	}
+	s.uses.add(t, now, from)
+	return a, nil
+}
+
+// RefusedToken counts a request to the API that was refused before anybody looked at its
+// token. why is in a few words and has nothing in it that somebody sent.
+func (s *Service) RefusedToken(from netip.Addr, why string) {
+	s.refusals.add(s.now(), Actor{Via: ViaAPI, From: from}, opTokenUse, target{}, why)
+}
+
+// ended says why a token is none any more.
+func ended(t store.Token, now time.Time) error {
+	switch {
+	case t.Revoked != nil:
+		return fmt.Errorf("the token %s was revoked: %w", t.ID, ErrUnauthorized)
+	case !t.Live(now):
+		return fmt.Errorf("the token %s expired on %s: %w", t.ID, t.Expires.Format(time.DateOnly), ErrUnauthorized)
+	}
+	return nil
+}

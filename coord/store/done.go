@@ -1,0 +1,54 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// How long, and how many for each user, requests with an idempotency key are known.
+const (
+	DoneKeep = 24 * time.Hour
+	doneMax  = 1000
+)
+
+// Done is what was done for a request with an idempotency key.
+type Done struct {
+	UserID  string // "" for whoever has the data directory
+	Key     string
+	Request [32]byte // hash of what was asked
+	Answer  string   // JSON, "" if there was a secret in it
+	Made    string   // what was made then, for people; "" if the answer says it
+	At      time.Time
+}
+
+// DoneWith finds what was done for a user's key, not longer than DoneKeep ago.
+func (r *Reader) DoneWith(id cert.NetworkID, userID, key string, now time.Time) (d Done, err error) {
+	var request []byte
+	err = r.row(`SELECT user_id, key, request, answer, made, at FROM done_requests WHERE network_id=$1 AND user_id=$2 AND key=$3 AND at > $4`,
+		[]any{id[:], userID, key, now.Add(-DoneKeep).Unix()}, &d.UserID, &d.Key, &request, &d.Answer, &d.Made, stored{&d.At})
+	copy(d.Request[:], request)
+	return d, err
+}
+
+// AddDone stores what was done, and forgets what the user did before his last 1,000.
+func (tx *Tx) AddDone(id cert.NetworkID, d Done) error {
+	err := tx.exec(`INSERT INTO done_requests (network_id, user_id, key, request, answer, made, at) VALUES ($1,$2,$3,$4,$5,$6,$7)
+		ON CONFLICT (network_id, user_id, key) DO UPDATE SET request=excluded.request, answer=excluded.answer, made=excluded.made, at=excluded.at`,
+		id[:], d.UserID, d.Key, d.Request[:], d.Answer, d.Made, d.At.Unix())
+	if err == nil {
+		err = tx.exec(`DELETE FROM done_requests WHERE network_id=$1 AND user_id=$2 AND key IN
+			(SELECT key FROM done_requests WHERE network_id=$1 AND user_id=$2 ORDER BY at DESC, key LIMIT 1000 OFFSET $3)`, id[:], d.UserID, doneMax)
+	}
+	if err != nil {
+		return fmt.Errorf("note what was done: %w", err)
+	}
+	return nil
+}
+
+// PruneDone forgets what was done longer ago than DoneKeep, and for users who are gone.
+func (tx *Tx) PruneDone(id cert.NetworkID, now time.Time) error {
+	return tx.exec(`DELETE FROM done_requests WHERE network_id=$1 AND (at <= $2 OR user_id <> '' AND NOT EXISTS
+		(SELECT 1 FROM users u WHERE u.network_id = done_requests.network_id AND u.user_id = done_requests.user_id))`, id[:], now.Add(-DoneKeep).Unix())
+}

@@ -1,0 +1,311 @@
+package webapi_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
+	"weft/coord/webapi"
+)
+
+// with is a transport for requests to the API as it is on the public site, with a token,
+// from an address.
+func (s *site) with(token string, from string) http.RoundTripper {
+	public := s.public(time.Now)
+	return transport(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.RemoteAddr = netip.AddrPortFrom(netip.MustParseAddr(from), 1234).String()
+		return public.RoundTrip(r)
+	})
+}
+
+// public is the API as it is on the public site.
+func (s *site) public(now func() time.Time) http.RoundTripper {
+	api := webapi.OnSite(s.api, s.Service, webapi.Site{
+		Addr: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
+		Now:  now,
+	})
+	return direct(api)
+}
+
+// service makes a service, and a token of it.
+func (s *site) service(name string, role ops.Role, tags ...string) (store.User, string) {
+	s.t.Helper()
+	u := must(s.t)(ops.Do(s.t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: name, Service: true, Role: role, Tags: tags}))
+	return u, s.token(name).Token
+}
+
+func (s *site) token(user string) ops.TokenCreated {
+	s.t.Helper()
+	made, err := ops.Do(s.t.Context(), s.Service, ops.Root(), ops.CreateToken{User: user})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return made
+}
+
+func must(t testing.TB) func(store.User, error) store.User {
+	return func(u store.User, err error) store.User {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+}
+
+// TestAuthorization: who may do what to what, by what the public API answers. Devices and
+// keys are the asker's own, without a tag or with the tag camera, or another user's, with
+// the tag camera or door; users and tokens are the asker's own or another one's; "-" is
+// the network's. The last three askers are narrowed to the tag camera. A dot is what
+// there is not: a service owns no network, and its owner has no tokens.
+func TestAuthorization(t *testing.T) {
+	const table = `
+                          owner admin operator auditor member  operator auditor member
+listDevices     -         ok    ok    ok       ok      ok      ok       ok      ok
+getDevice       own       ok    ok    ok       ok      ok      404      404     404
+getDevice       owncam    ok    ok    ok       ok      ok      ok       ok      ok
+getDevice       camera    ok    ok    ok       ok      404     ok       ok      404
+getDevice       door      ok    ok    ok       ok      404     404      404     404
+editDevice      own       ok    ok    ok       403     ok      404      404     404
+editDevice      owncam    ok    ok    ok       403     ok      ok       403     ok
+editDevice      camera    ok    ok    ok       403     404     ok       403     404
+editDevice      door      ok    ok    ok       403     404     404      404     404
+replaceDevice   own       ok    ok    ok       403     ok      404      404     404
+replaceDevice   owncam    ok    ok    ok       403     ok      ok       403     ok
+replaceDevice   camera    ok    ok    ok       403     404     ok       403     404
+replaceDevice   door      ok    ok    ok       403     404     404      404     404
+deleteDevice    own       ok    ok    ok       403     ok      404      404     404
+deleteDevice    owncam    ok    ok    ok       403     ok      ok       403     ok
+deleteDevice    camera    ok    ok    ok       403     404     ok       403     404
+deleteDevice    door      ok    ok    ok       403     404     404      404     404
+listKeys        -         ok    ok    ok       ok      ok      ok       ok      ok
+getKey          own       ok    ok    ok       ok      ok      404      404     404
+getKey          owncam    ok    ok    ok       ok      ok      ok       ok      ok
+getKey          camera    ok    ok    ok       ok      404     ok       ok      404
+getKey          door      ok    ok    ok       ok      404     404      404     404
+createKey       own       ok    ok    ok       403     ok      404      404     404
+createKey       owncam    ok    ok    ok       403     ok      ok       403     ok
+createKey       camera    ok    ok    ok       403     404     ok       403     404
+createKey       door      ok    ok    ok       403     404     404      404     404
+revokeKey       own       ok    ok    ok       403     ok      404      404     404
+revokeKey       owncam    ok    ok    ok       403     ok      ok       403     ok
+revokeKey       camera    ok    ok    ok       403     404     ok       403     404
+revokeKey       door      ok    ok    ok       403     404     404      404     404
+listUsers       -         ok    ok    ok       ok      ok      ok       ok      ok
+getUser         self      ok    ok    ok       ok      ok      ok       ok      ok
+getUser         another   ok    ok    404      ok      404     404      404     404
+createUser      -         ok    ok    403      403     403     403      403     403
+editUser        self      422   ok    403      403     403     403      403     403
+editUser        another   ok    ok    404      403     404     404      404     404
+deleteUser      another   ok    ok    404      403     404     404      404     404
+listTokens      -         ok    ok    ok       ok      ok      ok       ok      ok
+createToken     self      422   ok    403      403     403     403      403     403
+createToken     another   ok    ok    404      403     404     404      404     404
+revokeToken     self      .     ok    ok       403     ok      ok       403     ok
+revokeToken     another   ok    ok    404      403     404     404      404     404
+createLoginLink person    ok    403   403      403     403     404      404     404
+getDNS          -         ok    ok    ok       ok      403     ok       ok      403
+previewName     -         ok    ok    ok       ok      403     ok       ok      403
+editDNS         -         ok    ok    403      403     403     403      403     403
+listRelays      -         ok    ok    ok       ok      403     ok       ok      403
+deleteRelay     -         ok    ok    403      403     403     403      403     403
+getPolicy       -         ok    ok    ok       ok      403     ok       ok      403
+checkPolicy     -         ok    ok    ok       ok      403     ok       ok      403
+setPolicy       -         ok    ok    403      403     403     403      403     403
+getRevocations  -         ok    ok    ok       ok      ok      ok       ok      ok
+listAudit       -         ok    ok    403      ok      403     403      403     403
+getAuditHead    -         ok    ok    403      ok      403     403      403     403
+verifyAudit     -         ok    ok    403      ok      403     403      403     403
+createSnapshot  -         403   403   403      403     403     403      403     403`
+
+	s := openSite(t, ops.Options{})
+	n := 0
+	fresh := func(word string) string { n++; return fmt.Sprint(word, "-", n) }
+	type asker struct {
+		name, user, id string
+		http.RoundTripper
+	}
+	owner, err := s.Login(t.Context(), "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The owner is a person, and so has no token.
+	askers := []asker{{"owner", owner.Name, owner.ID, s.as(ops.Actor{UserID: owner.ID, User: owner.Name, Role: ops.RoleOwner, Via: ops.ViaAPI})}}
+	for _, c := range []struct {
+		name string
+		role ops.Role
+		tags []string
+	}{
+		{"admin", ops.RoleAdmin, nil}, {"operator", ops.RoleOperator, nil}, {"auditor", ops.RoleAuditor, nil}, {"member", ops.RoleMember, nil},
+		{"narrow-operator", ops.RoleOperator, []string{"camera"}}, {"narrow-auditor", ops.RoleAuditor, []string{"camera"}}, {"narrow-member", ops.RoleMember, []string{"camera"}},
+	} {
+		u, token := s.service("a-"+c.name, c.role, c.tags...)
+		askers = append(askers, asker{c.name, u.Name, u.ID, s.with(token, "127.0.0.1")})
+	}
+	person := must(t)(ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "person"}))
+	key := func(who asker, what string) ops.CreateKey {
+		switch what {
+		case "own":
+			return ops.CreateKey{UserID: who.id}
+		case "owncam":
+			return ops.CreateKey{UserID: who.id, Tags: []string{"camera", "hall"}}
+		}
+		return ops.CreateKey{UserID: person.ID, Tags: []string{what}}
+	}
+	makeKey := func(who asker, what string) string {
+		k, err := ops.Do(t.Context(), s.Service, ops.Root(), key(who, what))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.ID
+	}
+	device := func(who asker, what string) string {
+		name := fresh("d")
+		s.joinKey(key(who, what), name)
+		return name
+	}
+	user := func(who asker, what string) string {
+		switch what {
+		case "self":
+			return who.user
+		case "person":
+			return person.Name
+		}
+		u, _ := s.service(fresh("u"), ops.RoleMember)
+		return u.Name
+	}
+	body := func(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+	// requests make the path and the body of an operation.
+	requests := map[string]func(who asker, what string) (path, sent string){
+		"getDevice": func(who asker, what string) (string, string) { return device(who, what), "" },
+		"editDevice": func(who asker, what string) (string, string) {
+			return device(who, what), body(`{"name":%q}`, fresh("n"))
+		},
+		"deleteDevice": func(who asker, what string) (string, string) { return device(who, what), "" },
+		"replaceDevice": func(who asker, what string) (string, string) {
+			return device(who, what), body(`{"by":%q}`, device(who, what))
+		},
+		"getKey":    func(who asker, what string) (string, string) { return makeKey(who, what), "" },
+		"revokeKey": func(who asker, what string) (string, string) { return makeKey(who, what), "" },
+		"createKey": func(who asker, what string) (string, string) {
+			k := key(who, what)
+			name := person.Name
+			if k.UserID == who.id {
+				name = who.user
+			}
+			return "", body(`{"user":%q,"tags":[%s]}`, name, strings.Join(quotedAll(k.Tags), ","))
+		},
+		"getUser":    func(who asker, what string) (string, string) { return user(who, what), "" },
+		"createUser": func(asker, string) (string, string) { return "", body(`{"name":%q}`, fresh("u")) },
+		"editUser": func(who asker, what string) (string, string) {
+			role := "auditor"
+			if what == "self" && who.name == "admin" {
+				role = "admin" // or it could do nothing below
+			}
+			return user(who, what), body(`{"role":%q}`, role)
+		},
+		"deleteUser":  func(who asker, what string) (string, string) { return user(who, what), "" },
+		"createToken": func(who asker, what string) (string, string) { return "", body(`{"user":%q}`, user(who, what)) },
+		"revokeToken": func(who asker, what string) (string, string) { return s.token(user(who, what)).ID, "" },
+		"createLoginLink": func(who asker, what string) (string, string) {
+			return "", body(`{"user":%q}`, user(who, what))
+		},
+		"previewName": func(asker, string) (string, string) { return "?name=www", "" },
+		"editDNS": func(asker, string) (string, string) {
+			return "", body(`{"add_record":{"name":%q,"type":"A","value":"192.0.2.1"}}`, fresh("www"))
+		},
+		"deleteRelay": func(asker, string) (string, string) {
+			name := fresh("far")
+			s.joinRelay(name)
+			return name, ""
+		},
+		"checkPolicy": func(asker, string) (string, string) { return "", `{"text":"{\"rules\":[]}"}` },
+		"setPolicy":   func(asker, string) (string, string) { return "", `{"text":""}` },
+	}
+	documents := map[string]documented{}
+	list, _ := s.document()
+	for _, d := range list {
+		documents[d.ID] = d
+	}
+	seen := map[string]bool{}
+	lines := strings.Split(strings.Trim(table, "\n"), "\n")[1:]
+	for _, line := range lines {
+		f := strings.Fields(line)
+		id, what, cells := f[0], f[1], f[2:]
+		d, ok := documents[id]
+		if !ok || len(cells) != len(askers) {
+			t.Fatalf("%q: there is no such operation, or it has %d cells", line, len(cells))
+		}
+		seen[id] = true
+		for i, who := range askers {
+			if cells[i] == "." {
+				continue
+			}
+			path, sent := "", ""
+			if f := requests[id]; f != nil {
+				path, sent = f(who, what)
+			}
+			url := d.path + path
+			if strings.Contains(d.path, "{id}") {
+				url = strings.Replace(d.path, "{id}", path, 1)
+			}
+			status, _, b := s.send(who.RoundTripper, d.method, url, sent)
+			got := fmt.Sprint(status)
+			if status < 300 {
+				got = "ok"
+			}
+			if got != cells[i] {
+				t.Errorf("%s of %s by %s: %s, want %s: %s", id, what, who.name, got, cells[i], b)
+			}
+		}
+	}
+	for _, d := range list {
+		if !seen[d.ID] {
+			t.Errorf("%s is not in the table: say who may do it", d.ID)
+		}
+	}
+	// A list has what may be seen by itself, and nothing else.
+	for _, who := range askers {
+		for _, l := range []struct{ list, one string }{{"listDevices", "getDevice"}, {"listKeys", "getKey"}} {
+			var want, not []string
+			for _, line := range lines {
+				f := strings.Fields(line)
+				if f[0] != l.one {
+					continue
+				}
+				path, _ := requests[l.one](who, f[1])
+				if f[2+slices.IndexFunc(askers, func(a asker) bool { return a.name == who.name })] == "ok" {
+					want = append(want, path)
+				} else {
+					not = append(not, path)
+				}
+			}
+			_, _, b := s.send(who.RoundTripper, "GET", documents[l.list].path+"?limit=5000", "")
+			for _, word := range want {
+				if !strings.Contains(string(b), `"`+word+`"`) {
+					t.Errorf("%s by %s lacks %s", l.list, who.name, word)
+				}
+			}
+			for _, word := range not {
+				if strings.Contains(string(b), `"`+word+`"`) {
+					t.Errorf("%s by %s has %s", l.list, who.name, word)
+				}
+			}
+		}
+	}
+}
+
+func quotedAll(words []string) (out []string) {
+	for _, w := range words {
+		out = append(out, fmt.Sprintf("%q", w))
+	}
+	return out
+}

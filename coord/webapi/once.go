@@ -1,0 +1,58 @@
+package webapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+
+	"weft/coord/ops"
+)
+
+// Requests that are repeated because an answer was lost: a POST with a header
+// Idempotency-Key is done once for that key. See ops.DoOnce.
+
+const (
+	onceHeader = "Idempotency-Key"
+	maxOnce    = 100 // bytes
+)
+
+type onceKey struct{}
+
+// withOnce notes the key of a request, and what it asks for but its body.
+func withOnce(r *http.Request) (*http.Request, *Problem) {
+	keys := r.Header.Values(onceHeader)
+	if len(keys) == 0 || r.Method != http.MethodPost {
+		return r, nil
+	}
+	key := keys[0]
+	for _, c := range []byte(key) {
+		if c <= ' ' || c > '~' {
+			key = ""
+		}
+	}
+	if len(keys) > 1 || key == "" || len(key) > maxOnce {
+		return r, &Problem{Status: http.StatusBadRequest, Code: codeInvalid, Detail: fmt.Sprintf("%s: want one word of at most %d characters, such as a UUID", onceHeader, maxOnce)}
+	}
+	o := ops.Once{Key: key, Request: sha256.Sum256([]byte(r.URL.RequestURI()))}
+	return r.WithContext(context.WithValue(r.Context(), onceKey{}, o)), nil
+}
+
+// withBody adds the body to what a request with a key asks for.
+func withBody(ctx context.Context, body []byte) context.Context {
+	o, ok := ctx.Value(onceKey{}).(ops.Once)
+	if !ok {
+		return ctx
+	}
+	o.Request = sha256.Sum256(append(o.Request[:], body...))
+	return context.WithValue(ctx, onceKey{}, o)
+}
+
+// do runs a command for a request, once if it has a key. view makes its answer.
+func do[R, O any](ctx context.Context, a *api, who ops.Actor, c ops.Command[R], view func(R) O) (O, error) {
+	o, _ := ctx.Value(onceKey{}).(ops.Once)
+	return ops.DoOnce(ctx, a.ops, who, o, c, view)
+}
+
+// same is a view of what needs none.
+func same[R any](r R) R { return r }

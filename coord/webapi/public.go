@@ -1,0 +1,130 @@
+package webapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"weft/coord/ops"
+	"weft/coord/ratelimit"
+)
+
+// The limits of the API on the public site. They hold for a token, for an address
+// (of IPv6 a /64), and for what an address tries with tokens that are none. A bucket of
+// 600 that fills up in a minute lets 600 pass at once, and then 10 a second.
+var (
+	perToken  = ratelimit.Limit{Burst: 600, Per: time.Minute}
+	perAddr   = ratelimit.Limit{Burst: 1200, Per: time.Minute}
+	perGuess  = ratelimit.Limit{Burst: 20, Per: time.Minute}
+	maxLimits = 20_000 // names that are counted at a time: about 3 MB
+)
+
+// maxBearer bounds the header Authorization in bytes.
+const maxBearer = 256
+
+// Site says what the API needs to know of the site that it is on.
+type Site struct {
+	Addr func(*http.Request) netip.Addr // whose request it is, behind a trusted proxy too
+	Now  func() time.Time
+}
+
+// OnSite serves the API to whoever has a token. A request brings it in its header
+// Authorization and nowhere else; cookies are not looked at, so no web page can ask with
+// somebody's sign-in, and no page of another site is let read an answer.
+func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
+	limits := ratelimit.New(maxLimits)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if r.ContentLength > maxBody {
+			w.Header().Set("Connection", "close") // nobody reads the rest
+			writeProblem(w, newProblem(http.StatusRequestEntityTooLarge, "").(*Problem))
+			return
+		}
+		if r.Body != nil {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
+		from, now := site.Addr(r), site.Now()
+		// Behind a proxy that is not trusted to name its clients, all of them come from
+		// loopback: there only the limit per token holds.
+		stranger := from.IsValid() && !from.IsLoopback()
+		source := "addr " + ops.SourceOf(from).String()
+		guesses := "guess " + source
+		if stranger {
+			left, ok := limits.Take(source, perAddr, now)
+			if !ok {
+				s.RefusedToken(from, "too many requests")
+				tooMany(w, left, "address", perAddr)
+				return
+			}
+			if left := limits.Look(guesses, perGuess, now); left.Left < 1 {
+				s.RefusedToken(from, "too many tokens that are none")
+				tooMany(w, left, "address", perGuess)
+				return
+			}
+		}
+		who, err := authenticate(r.Context(), s, r.Header, from)
+		if errors.Is(err, ops.ErrUnauthorized) {
+			if stranger {
+				limits.Take(guesses, perGuess, now)
+			}
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			writeProblem(w, unauthorized(err))
+			return
+		}
+		if err != nil {
+			writeProblem(w, unavailable(r.Context(), err))
+			return
+		}
+		left, ok := limits.Take("token "+who.Token, perToken, now)
+		if !ok {
+			s.RefusedToken(from, "too many requests")
+			tooMany(w, left, "token", perToken)
+			return
+		}
+		rateHeaders(w, left, "token", perToken)
+		api.ServeHTTP(w, r.WithContext(WithActor(r.Context(), who)))
+	})
+}
+
+// authenticate finds who asks.
+func authenticate(ctx context.Context, s *ops.Service, h http.Header, from netip.Addr) (ops.Actor, error) {
+	values := h.Values("Authorization")
+	if len(values) == 0 {
+		return ops.Actor{}, fmt.Errorf("the request has no token: %w", ops.ErrUnauthorized)
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || len(values[0]) > maxBearer || !strings.EqualFold(scheme, "bearer") || token == "" {
+		s.RefusedToken(from, "no such token")
+		return ops.Actor{}, fmt.Errorf("the request's header Authorization is not of the form Bearer TOKEN: %w", ops.ErrUnauthorized)
+	}
+	return s.Authenticate(ctx, strings.TrimSpace(token), from)
+}
+
+func unauthorized(err error) *Problem {
+	return &Problem{Status: http.StatusUnauthorized, Code: codeUnauthorized, Detail: err.Error(),
+		Hint: "send the header Authorization: Bearer TOKEN, with a token of: weft-server tokens create USER"}
+}
+
+func tooMany(w http.ResponseWriter, left ratelimit.State, what string, l ratelimit.Limit) {
+	rateHeaders(w, left, what, l)
+	wait := seconds(left.Wait)
+	w.Header().Set("Retry-After", wait)
+	writeProblem(w, &Problem{Status: http.StatusTooManyRequests, Code: codeTooOften, Detail: "there were too many requests from this " + what, Hint: "try again in " + wait + " s"})
+}
+
+// rateHeaders says how many requests are left (draft-ietf-httpapi-ratelimit-headers).
+func rateHeaders(w http.ResponseWriter, left ratelimit.State, what string, l ratelimit.Limit) {
+	w.Header().Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%s", what, int(l.Burst), seconds(l.Per)))
+	w.Header().Set("RateLimit", fmt.Sprintf("%q;r=%d;t=%s", what, left.Left, seconds(left.Wait)))
+}
+
+// seconds rounds up.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
