@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"weft/coord/store"
@@ -54,7 +55,7 @@ func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
 	d, err := tx.DoneWith(tx.s.network, tx.actor.UserID, o.once.Key, tx.now)
 	if err == nil {
 		tx.asked = true
-		return out, o.again(tx, d, &out)
+		return out, again(tx.op, tx.actor, o.once, d, &out)
 	}
 	if !isNotFound(err) {
 		return out, err
@@ -75,13 +76,30 @@ func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
 	return out, tx.AddDone(tx.s.network, d)
 }
 
+// Again answers a request with a key for what was done before, into out: ErrNotFound if
+// nothing was. It is for requests that fail before they come to DoOnce, since what they
+// are about is gone by now. operation is a name in Operations.
+func (s *Service) Again(ctx context.Context, a Actor, operation string, once Once, out any) error {
+	i := slices.IndexFunc(Operations, func(o *Operation) bool { return o.Name == operation })
+	if i < 0 || once.Key == "" {
+		return ErrNotFound
+	}
+	return s.store.Read(ctx, func(r *store.Reader) error {
+		d, err := r.DoneWith(s.network, a.UserID, once.Key, s.now())
+		if err != nil {
+			return err
+		}
+		return again(Operations[i], a, once, d, out)
+	})
+}
+
 // again answers for what was done. The actor must still be one who does such things.
-func (o onceCommand[R, O]) again(tx *Tx, d store.Done, out *O) error {
-	if err := tx.op.asks(tx.actor); err != nil {
+func again(o *Operation, a Actor, once Once, d store.Done, out any) error {
+	if err := o.asks(a); err != nil {
 		return err
 	}
 	switch {
-	case d.Request != o.once.Request:
+	case d.Request != once.Request:
 		return Invalid("the idempotency key was used for another request at %s; take a new one for each", d.At.Format(time.RFC3339))
 	case d.Made != "":
 		return fmt.Errorf("%w, at %s: it made %s, whose secret was shown then and is kept nowhere", ErrDone, d.At.Format(time.RFC3339), d.Made)

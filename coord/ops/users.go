@@ -156,7 +156,7 @@ func (tx *Tx) grant(u *store.User, role Role, tags []string) error {
 	if role == RoleAdmin && len(tags) > 0 {
 		return Invalid("an admin cannot be narrowed to tags, as people and settings have none; make it an operator")
 	}
-	u.Role, u.Tags = string(role), tags
+	u.Role, u.Tags = string(role), append([]string{}, tags...)
 	return tx.mayGrant(role, tags)
 }
 

@@ -24,19 +24,40 @@ import (
 // site is a server without listeners, and its API.
 type site struct {
 	*ops.Service
-	t   testing.TB
-	api http.Handler
+	t    testing.TB
+	api  http.Handler
+	data string
 }
 
 func openSite(t testing.TB, o ops.Options) *site {
 	t.Helper()
 	o.Data, o.Create, o.URLs, o.Software = t.TempDir(), true, []string{"https://127.0.0.1:8443"}, "test"
-	s, err := ops.OpenService(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
+	s := &site{t: t, data: o.Data}
+	s.open(o)
+	return s
+}
+
+func (s *site) open(o ops.Options) {
+	s.t.Helper()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
-	t.Cleanup(func() { s.Close() })
-	return &site{s, t, webapi.New(s, slog.New(slog.DiscardHandler))}
+	opened, err := ops.OpenService(s.t.Context(), o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { opened.Close() })
+	s.Service, s.api = opened, webapi.New(opened, o.Log)
+}
+
+// reopen is a restart.
+func (s *site) reopen(o ops.Options) {
+	s.t.Helper()
+	if err := s.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	o.Data = s.data
+	s.open(o)
 }
 
 // as is a transport for requests of an actor.

@@ -3,8 +3,10 @@ package webapi
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"weft/coord/ops"
 )
@@ -52,6 +54,21 @@ func withBody(ctx context.Context, body []byte) context.Context {
 func do[R, O any](ctx context.Context, a *api, who ops.Actor, c ops.Command[R], view func(R) O) (O, error) {
 	o, _ := ctx.Value(onceKey{}).(ops.Once)
 	return ops.DoOnce(ctx, a.ops, who, o, c, view)
+}
+
+// again takes the answer of a request with a key that was done before, where the request
+// fails this time because it was: what it is about has another name now, or is gone.
+func again[O any](ctx context.Context, a *api, o operation, who ops.Actor, out O, err error) (O, error) {
+	once, ok := ctx.Value(onceKey{}).(ops.Once)
+	if err == nil || !ok {
+		return out, err
+	}
+	var before O
+	row, _, _ := strings.Cut(o.does, " ")
+	if e := a.ops.Again(ctx, who, row, once, &before); !errors.Is(e, ops.ErrNotFound) {
+		return before, e
+	}
+	return out, err
 }
 
 // same is a view of what needs none.

@@ -195,7 +195,9 @@ func addSent[I, B, O any, P sender[I]](a *api, o operation, f func(ctx context.C
 			var none O
 			return none, ops.Invalid("%v", err)
 		}
-		return f(withBody(ctx, sent), who, in, body)
+		ctx = withBody(ctx, sent)
+		out, err := f(ctx, who, in, body)
+		return again(ctx, a, o, who, out, err)
 	})
 }
 
@@ -225,6 +227,9 @@ func register[I, O any](a *api, o operation, body reflect.Type, parameters strin
 	huma.Register(a.huma, d, func(ctx context.Context, in *I) (*result, error) {
 		who := ctx.Value(actorKey{}).(ops.Actor) // check saw it
 		out, err := f(ctx, who, in)
+		if body == nil {
+			out, err = again(ctx, a, o, who, out, err)
+		}
 		if err != nil {
 			return nil, a.problem(ctx, who, o, err)
 		}
