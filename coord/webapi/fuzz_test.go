@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/coord/ops"
 	"weft/coord/webapi"
@@ -22,7 +23,13 @@ func FuzzAPI(f *testing.F) {
 	}
 	s := filled(f, ops.Options{})
 	list, types := s.document()
-	api := s.as(ops.Root())
+	_, token := s.service("fuzz", ops.RoleAdmin)
+	clock := newClock() // there are not too many requests
+	public := s.public(func() time.Time { clock.Add(time.Second); return clock.Now() })
+	ways := []http.RoundTripper{s.as(ops.Root()), transport(func(r *http.Request) (*http.Response, error) {
+		r.Header.Set("Authorization", "Bearer "+token)
+		return public.RoundTrip(r)
+	})}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		g := generator{rand.New(rand.NewPCG(seed, 1)), types}
 		for range 10 {
@@ -61,7 +68,10 @@ func FuzzAPI(f *testing.F) {
 				t.Fatal(err)
 			}
 			r.Header = header
-			res, err := api.RoundTrip(r)
+			if d.method == "POST" && g.IntN(4) == 0 {
+				r.Header.Set("Idempotency-Key", fmt.Sprint("key-", g.IntN(50)))
+			}
+			res, err := ways[g.IntN(len(ways))].RoundTrip(r)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -288,11 +289,20 @@ func TestRefused(t *testing.T) {
 	s := filled(t, ops.Options{})
 	before := lastRecord(t, s.client())
 	long := strings.Repeat("x", 1<<20)
+	_, token := s.service("boss", ops.RoleAdmin)
+	before = lastRecord(t, s.client())
 	for _, c := range []struct {
 		method, path, body string
 		status             int
 		says               string
 	}{
+		{"POST", "/api/v1/keys", `{"note":"` + strings.Repeat("x", 10<<20) + `"}`, 413, "longer than 1048576 bytes"},
+		{"POST", "/api/v1/tokens", `{"user":"boss","endless":true,"life_seconds":"x"}`, 422, ""},
+		{"POST", "/api/v1/users", `{"name":"a b"}`, 422, "user name"},
+		{"POST", "/api/v1/users", `{"name":"x","role":"owner"}`, 422, ""},
+		{"GET", "/api/v1/users?cursor=x", "", 422, "cursor"},
+		{"GET", "/api/v1/tokens?cursor=1", "", 422, "cursor"},
+		{"GET", "/api/v1/relays?cursor=.", "", 422, "cursor"},
 		{"POST", "/api/v1/keys", `{"note":"` + long + `"}`, 413, "longer than 1048576 bytes"},
 		{"POST", "/api/v1/keys", strings.Repeat(`{"note":`, 5000), 400, "nested too deep"},
 		{"POST", "/api/v1/keys", `{"note":"a","note":"b"}`, 400, "a key twice"},
@@ -326,12 +336,22 @@ func TestRefused(t *testing.T) {
 		{"TRACE", "/api/v1/devices", "", 404, "no such operation"},
 		{"GET", "/", "", 404, "no such operation"},
 	} {
-		status, h, b := s.ask(ops.Root(), c.method, c.path, c.body)
-		var p webapi.Problem
-		err := json.Unmarshal(b, &p)
-		if status != c.status || err != nil || p.Status != status || !strings.Contains(p.Detail, c.says) || h.Get("Content-Type") != "application/problem+json" || p.Title == "" || p.Code == "" || strings.Contains(string(b), long[:100]) {
-			t.Errorf("%s %.60s %.60s: %d, want %d %q: %.300s", c.method, c.path, c.body, status, c.status, c.says, b)
+		// From the socket, and from elsewhere.
+		for _, through := range []http.RoundTripper{s.as(ops.Root()), s.with(token, "127.0.0.1")} {
+			status, h, b := s.send(through, c.method, c.path, c.body)
+			var p webapi.Problem
+			err := json.Unmarshal(b, &p)
+			if status != c.status || err != nil || p.Status != status || !strings.Contains(p.Detail, c.says) || h.Get("Content-Type") != "application/problem+json" || p.Title == "" || p.Code == "" || strings.Contains(string(b), long[:100]) {
+				t.Errorf("%s %.60s %.60s: %d, want %d %q: %.300s", c.method, c.path, c.body, status, c.status, c.says, b)
+			}
 		}
+	}
+	// Nobody reads what a stranger sends.
+	read := &counted{}
+	r := httptest.NewRequest("POST", "/api/v1/keys", io.NopCloser(read))
+	r.ContentLength = 500 << 10
+	if res, err := s.public(time.Now).RoundTrip(r); err != nil || res.StatusCode != http.StatusUnauthorized || read.n > 0 {
+		t.Errorf("%d bytes of a stranger were read: %v, %v", read.n, res, err)
 	}
 	if status, _, b := s.ask(ops.Root(), "POST", "/api/v1/keys", "note=1", "Content-Type", "application/x-www-form-urlencoded"); status != http.StatusUnsupportedMediaType {
 		t.Errorf("a form: %d %s", status, b)
@@ -339,6 +359,14 @@ func TestRefused(t *testing.T) {
 	if after := lastRecord(t, s.client()); after != before {
 		t.Errorf("%d records came of it", after-before)
 	}
+}
+
+// counted is endless, and counts what is read of it.
+type counted struct{ n int }
+
+func (c *counted) Read(b []byte) (int, error) {
+	c.n += len(b)
+	return len(b), nil
 }
 
 // TestProblems: the words of the operations arrive as they are, and programs can go by
@@ -434,6 +462,24 @@ func TestMatch(t *testing.T) {
 		_, err := c.EditDevice(t.Context(), d.ID.String(), ops.EditDevice{Name: &name, Match: []string{"0", d.Revision}})
 		return err
 	})
+	for round := range 3 {
+		i, err := c.DNS(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		race("names", func(n int) error {
+			_, err := c.EditDNS(t.Context(), ops.DNSEdit{AddRecord: &ops.NewRecord{Name: fmt.Sprintf("www-%d-%d", round, n), Type: "A", Value: "192.0.2.1"}}, []string{i.Revision})
+			return err
+		})
+		u, err := c.User(t.Context(), "svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		race("user", func(n int) error {
+			_, err := c.EditUser(t.Context(), "svc", ops.EditUser{Tags: &[]string{fmt.Sprintf("round%d-%d", round, n)}, Match: []string{u.Revision}})
+			return err
+		})
+	}
 	on := true
 	now, err := c.Device(t.Context(), d.ID.String())
 	if err != nil {
@@ -475,6 +521,50 @@ func TestPages(t *testing.T) {
 	if err != nil || len(records) != 14 {
 		t.Fatalf("%d records, %v", len(records), err)
 	}
+	for i := range 5 {
+		name := fmt.Sprint("svc-", i)
+		s.joinRelay(fmt.Sprint("far-", i))
+		if _, err := c.CreateUser(t.Context(), ops.CreateUser{Name: name, Service: true}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.CreateToken(t.Context(), ops.CreateToken{User: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for limit := 1; limit < 8; limit++ {
+		for path, list := range map[string]struct {
+			in   string // where the things of the answer are
+			want int
+		}{"users": {"users", 6}, "tokens": {"tokens", 5}, "relays": {"relays", 6}, "keys": {"keys", 12}} {
+			seen := map[string]bool{}
+			for cursor := ""; ; {
+				_, _, b := s.ask(ops.Root(), "GET", fmt.Sprintf("/api/v1/%s?limit=%d&cursor=%s", path, limit, cursor), "")
+				var page map[string]json.RawMessage
+				var part []struct{ ID string }
+				if err := errors.Join(json.Unmarshal(b, &page), json.Unmarshal(page[list.in], &part), json.Unmarshal(page["next"], &cursor)); err != nil || len(part) > limit {
+					t.Fatalf("%s: %s, %v", path, b, err)
+				}
+				for _, one := range part {
+					if seen[one.ID] {
+						t.Errorf("%s in pages of %d: %s twice", path, limit, one.ID)
+					}
+					seen[one.ID] = true
+				}
+				if cursor == "" {
+					break
+				}
+			}
+			if len(seen) != list.want {
+				t.Errorf("%s: %d in pages of %d, want %d", path, len(seen), limit, list.want)
+			}
+		}
+	}
+	if keys, err = c.Keys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if records, err = c.Audit(t.Context(), store.AuditFilter{Limit: 1000}); err != nil {
+		t.Fatal(err)
+	}
 	for limit := 1; limit < 8; limit++ {
 		q := ops.DeviceQuery{Limit: limit}
 		for i := 0; ; {
@@ -507,7 +597,7 @@ func TestPages(t *testing.T) {
 				i++
 			}
 			if cursor = page.Next; cursor == "" {
-				if i != 7 {
+				if i != len(keys) {
 					t.Errorf("%d keys in pages of %d", i, limit)
 				}
 				break
