@@ -222,6 +222,46 @@ func TestPublicSite(t *testing.T) {
 	}
 }
 
+// A program that knows the server by a pinned CA reaches the public site without a
+// certificate of its own, and no node API; what answers in the server's place has to have
+// a certificate that is trusted for its name.
+func TestPinnedSite(t *testing.T) {
+	s := newSite(t, nil)
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "front") }))
+	defer front.Close()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(front.Certificate())
+	for _, c := range []struct {
+		name, url, host string
+		ca              *cert.CA
+		trusted         *x509.CertPool
+		want            string // "" for none
+	}{
+		{"the server", s.url, "127.0.0.1", s.ca, nil, "console over HTTP/1.1"},
+		{"by any name", s.url, "weft.example", s.ca, nil, "console over HTTP/1.1"},
+		{"another server", s.url, "127.0.0.1", newCA(t, "another CA"), trusted, ""},
+		{"a proxy", front.URL, "example.com", s.ca, trusted, "front"},
+		{"a proxy by another name", front.URL, "evil.example", s.ca, trusted, ""},
+		{"a proxy that nobody trusts", front.URL, "example.com", s.ca, x509.NewCertPool(), ""},
+	} {
+		tr := &http.Transport{TLSClientConfig: SiteConfig(c.host, rootsOf(t, c.ca), c.trusted)}
+		resp, err := (&http.Client{Transport: tr}).Get(c.url + "/v1/config")
+		got := ""
+		if err == nil {
+			b, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			got = string(b)
+		}
+		tr.CloseIdleConnections()
+		if got != c.want || c.name == "another server" && !errors.Is(err, cert.ErrUntrusted) {
+			t.Errorf("%s: %q, %v", c.name, got, err)
+		}
+	}
+	if s.reqs.Load() != 0 {
+		t.Error("the node API was reached without its protocol")
+	}
+}
+
 // A server under another CA is refused before any request is sent.
 func TestWrongPin(t *testing.T) {
 	var ws atomic.Int64
