@@ -50,12 +50,13 @@ type faulty struct {
 
 	admin                  Actor
 	pi, cam, laptop, relay *device
-	newcomer               *device    // has not joined
-	one, relays            cert.Token // not used yet
-	key                    string     // id, not used yet
-	session, other         [32]byte   // of the admin
-	link                   [32]byte   // the admin's
-	newer                  []byte     // revocation list of a later time
+	newcomer               *device      // has not joined
+	one, relays            cert.Token   // not used yet
+	key                    string       // id, not used yet
+	session, other         [32]byte     // of the admin
+	link                   [32]byte     // the admin's
+	service                TokenCreated // a token of the service "robot"
+	newer                  []byte       // revocation list of a later time
 }
 
 const passwordHash = "hash"
@@ -77,6 +78,10 @@ func newFaulty(t *testing.T) *faulty {
 	must(f.SetDeviceDNS(t.Context(), f.cam.id, DeviceDNS{Wildcard: &yes}))
 	must(f.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}}))
 	must(f.CreateUser(t.Context(), "bob"))
+	must(Do(t.Context(), f.Service, Root(), CreateUser{Name: "robot", Service: true}))
+	var err error
+	f.service, err = Do(t.Context(), f.Service, Root(), CreateToken{User: "robot"})
+	must(nil, err)
 	k, tok, err := f.CreateKey(t.Context(), CreateKey{})
 	must(nil, err)
 	f.key, f.one, f.newcomer = k.ID, tok, newDevice(t, f.Service)
@@ -186,6 +191,14 @@ var faultyCommands = []faultyCommand{
 	{opCRLRecall, nil, func(ctx context.Context, f *faulty) error { return f.Recall(ctx, f.cam.id.String(), f.newer) }},
 
 	{opUserCreate, nil, as(root, func(*faulty) Command[store.User] { return CreateUser{Name: "carol"} })},
+	{opUserEdit, nil, as(root, func(*faulty) Command[store.User] {
+		return EditUser{Name: "bob", Role: pointer(RoleOperator), Tags: &[]string{"site"}}
+	})},
+	{opTokenCreate, nil, as(root, func(*faulty) Command[TokenCreated] { return CreateToken{User: "robot"} })},
+	{opTokenRevoke, nil, as(root, func(f *faulty) Command[store.Token] { return RevokeToken{f.service.ID} })},
+	{opTokenUse, nil, as(ofServer, func(f *faulty) Command[struct{}] {
+		return noteTokenUses{map[string]tokenUse{f.service.ID: {f.clock.Now(), []string{"192.0.2.9"}}}}
+	})},
 	{opUserDelete, nil, as(root, func(*faulty) Command[store.User] { return DeleteUser{"bob"} })},
 	{opUserLink, nil, as(root, func(*faulty) Command[string] { return CreateLink{"bob"} })},
 

@@ -468,7 +468,7 @@ func TestMatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		race("names", func(n int) error {
-			_, err := c.EditDNS(t.Context(), ops.DNSEdit{AddRecord: &ops.NewRecord{Name: fmt.Sprintf("www-%d-%d", round, n), Type: "A", Value: "192.0.2.1"}}, []string{i.Revision})
+			_, err := c.EditDNS(t.Context(), ops.DNSEdit{AddRecord: &ops.NewRecord{DNSRecord: api.DNSRecord{Name: fmt.Sprintf("www-%d-%d", round, n), Type: "A", Value: "192.0.2.1"}}}, []string{i.Revision})
 			return err
 		})
 		u, err := c.User(t.Context(), "svc")
