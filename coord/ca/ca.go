@@ -7,6 +7,7 @@ package ca
 
 import (
 	"crypto/ecdsa"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -88,6 +89,20 @@ func (a *Authorities) RelayID() string {
 		panic(err) // a P-256 key that was parsed or made by us
 	}
 	return cert.RelayID(spki)
+}
+
+// Secret returns 32 bytes that nobody can know who does not have the server's key: for a
+// purpose, and other ones for each salt. So nothing of a secret that the server has to
+// have again need be stored, and a backup holds it.
+func (a *Authorities) Secret(purpose string, salt []byte) ([]byte, error) {
+	key, err := a.leafKey.Bytes()
+	if err == nil {
+		key, err = hkdf.Key(sha256.New, key, salt, purpose, sha256.Size)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make secret: %w", err)
+	}
+	return key, nil
 }
 
 // Leaf returns the server's certificate with its CA behind it, made anew when

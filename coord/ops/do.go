@@ -164,7 +164,13 @@ func (s *Service) seal(tx *store.Tx, notes []any) error {
 
 // audit appends to the audit, and signs where it ends.
 func (s *Service) audit(tx *store.Tx, records []record) error {
-	return appendAudit(tx, s.network, s.auth, s.now(), records)
+	if err := appendAudit(tx, s.network, s.auth, s.now(), records); err != nil {
+		return err
+	}
+	if len(records) > 0 && s.hooks.some.Load() {
+		tx.After(func() { s.hooks.recorded(records) })
+	}
+	return nil
 }
 
 func appendAudit(tx *store.Tx, network cert.NetworkID, auth *ca.Authorities, now time.Time, records []record) error {

@@ -138,6 +138,14 @@ session.create   own   own   own   own   own
 session.read     own   own   own   own   own
 session.end      own   own   own   own   own
 user.password    own   own   own   own   own
+webhook.read     all   all   -     all   -
+webhook.create   all   all   -     -     -
+webhook.edit     all   all   -     -     -
+webhook.delete   all   all   -     -     -
+webhook.rotate   all   all   -     -     -
+webhook.test     all   all   -     -     -
+webhook.allow    all   -     -     -     -
+webhook.pause    -     -     -     -     -
 audit.read       all   all   -     all   -
 audit.refusals   -     -     -     -     -
 network.backup   all   -     -     -     -

@@ -58,6 +58,9 @@
 //	connection.go the way between the relay and a device, measured
 //	overview.go   relays, names, revocations: for who may see them
 //	policy.go     changing the policy
+//	webhooks.go   webhooks: making and changing them, and what is shown of them
+//	webhook_run.go  sending them, from the audit and from presence
+//	webhook_presence.go  which devices came and went, as webhooks are told
 //	upkeep.go     last seen, ephemeral nodes, pruning
 //	events.go     what open consoles are told
 //	decode.go     reading JSON that others sent

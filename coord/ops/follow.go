@@ -88,6 +88,12 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 			return func() { s.index.setUser(c.ID, ""); s.events.become(Actor{UserID: c.ID}) }, nil
 		}
 		return func() { s.index.setUser(u.ID, u.Name); s.events.become(actorOf(u, "", netip.Addr{})) }, err
+	case store.HookChanged:
+		w, err := r.Webhook(s.network, c.ID)
+		if isNotFound(err) {
+			return func() { s.hooks.remove(c.ID) }, nil
+		}
+		return func() { s.hooks.put(w) }, err
 	}
 	return nothing, nil // of a newer server
 }

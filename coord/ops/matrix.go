@@ -109,6 +109,15 @@ var (
 	opNetworkRestore   = op("network.restore", writes, nobody, ViaSystem)
 	opNetworkConfigure = op("network.configure", writes, nobody, ViaSystem)
 
+	opHookRead   = op("webhook.read", reads, [5]reach{all, all, none, all, none})
+	opHookCreate = op("webhook.create", writes, admins)
+	opHookEdit   = op("webhook.edit", writes, admins)
+	opHookDelete = op("webhook.delete", writes, admins)
+	opHookRotate = op("webhook.rotate", writes, admins)
+	opHookTest   = op("webhook.test", writes, admins)
+	opHookAllow  = op("webhook.allow", writes, [5]reach{all}) // targets that are otherwise not dialled
+	opHookPause  = op("webhook.pause", writes, nobody, ViaSystem)
+
 	opAuditRead = op("audit.read", reads, [5]reach{all, all, none, all, none})
 )
 

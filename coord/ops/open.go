@@ -19,6 +19,7 @@ import (
 	"weft/coord/policy"
 	"weft/coord/presence"
 	"weft/coord/store"
+	"weft/coord/webhook"
 	"weft/overlay/cert"
 )
 
@@ -125,12 +126,18 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		started: o.Now(), created: isNew, found: n.CRLNumber, settlesSince: o.Now(),
 		followed: n.N, index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag),
 	}
+	s.hooks = newHooks(webhook.Sender{Agent: "weft-server/" + o.Software, Network: s.prefixes()})
 	err = st.Read(ctx, func(r *store.Reader) error {
 		known, err := r.DNS(n.ID)
 		if err != nil {
 			return err
 		}
 		s.names.Store(&known)
+		hooks, err := r.Webhooks(n.ID)
+		if err != nil {
+			return err
+		}
+		s.hooks.load(hooks)
 		return s.index.load(r)
 	})
 	if err == nil {

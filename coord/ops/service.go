@@ -68,6 +68,7 @@ type Service struct {
 	relays   *relaySessions // those that run alone
 	notify   chan struct{}  // capacity 1: some version changed
 	told     changesCache
+	hooks    *hooks
 	noted    chan presenceNote
 
 	strangers strangers

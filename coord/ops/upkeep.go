@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,8 +72,9 @@ func (s *Service) presenceAt(relay string, node cert.NodeID, conn uint64, online
 	}
 }
 
-// notePresence has open consoles told that a node came or went.
+// notePresence has open consoles and webhooks told that a node came or went.
 func (s *Service) notePresence(node cert.NodeID) {
+	s.hooks.moved(node, s.now())
 	if !s.events.listening(s.index.targetOf(node)) {
 		return
 	}
@@ -104,8 +106,11 @@ func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
 
 // Run does what has to be done again and again until ctx ends: it tells the
 // relay about changes, writes last seen, deletes ephemeral nodes that are
-// gone, and prunes.
+// gone, prunes, and sends webhooks.
 func (s *Service) Run(ctx context.Context) {
+	var hooks sync.WaitGroup
+	defer hooks.Wait()
+	hooks.Go(func() { s.runWebhooks(ctx) })
 	upkeep := time.NewTicker(upkeepEvery)
 	defer upkeep.Stop()
 	if err := s.reviseCRL(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -143,6 +148,7 @@ func (s *Service) Run(ctx context.Context) {
 
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
+	s.hooks.catchUp()
 	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.flushTokenUses(ctx), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
 }
 

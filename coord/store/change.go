@@ -23,6 +23,7 @@ const (
 	PolicyChanged ChangeKind = "policy"        // no ID
 	CRLChanged    ChangeKind = "crl"           // no ID
 	UserChanged   ChangeKind = "user"          // ID of the user, who may be gone
+	HookChanged   ChangeKind = "webhook"       // ID of the webhook
 )
 
 // ofNames reports whether names lead elsewhere after such a change.

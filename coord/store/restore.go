@@ -13,7 +13,8 @@ import (
 // those that were given out after the backup was made.
 //
 // What ended until now may have been revoked, and dropped again from a list that
-// is newer than the backup.
+// is newer than the backup. Who was online then says nothing about now. Webhooks go on
+// from where they were: what they were about to send, and no more, may come twice.
 func (tx *Tx) Restored(id cert.NetworkID, epoch uint64, now time.Time) error {
 	if err := tx.DroppedUntil(id, now); err != nil {
 		return err
@@ -24,6 +25,9 @@ func (tx *Tx) Restored(id cert.NetworkID, epoch uint64, now time.Time) error {
 	}
 	if err := tx.exec(`UPDATE networks SET epoch=$2, config_n=$3, full_after=$3 WHERE network_id=$1`, id[:], epoch, n); err != nil {
 		return fmt.Errorf("begin a new epoch: %w", err)
+	}
+	if err := tx.ForgetPresence(id); err != nil {
+		return err
 	}
 	// Links and sessions of people may have been used or ended since.
 	if err := tx.exec(`DELETE FROM login_links WHERE network_id=$1`, id[:]); err != nil {

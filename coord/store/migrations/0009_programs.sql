@@ -35,3 +35,56 @@ CREATE TABLE done_requests (
     PRIMARY KEY (network_id, user_id, key)
 ) WITHOUT ROWID;
 CREATE INDEX done_requests_at ON done_requests (network_id, user_id, at);
+-- Webhooks: who is sent what, and how far that is. The secret is none of these: it is
+-- made from the salt and a key that is not in the database.
+CREATE TABLE webhooks (
+    network_id    BLOB    NOT NULL REFERENCES networks,
+    webhook_id    TEXT    NOT NULL,
+    revision      INTEGER NOT NULL,           -- number of its last change, of the network's counter
+    url           TEXT    NOT NULL CHECK (url <> ''),
+    note          TEXT    NOT NULL,
+    events        TEXT    NOT NULL,           -- patterns, separated by commas
+    tags          TEXT    NOT NULL,           -- comma-separated, sorted, without "tag:"
+    allow         TEXT    NOT NULL,           -- ranges of addresses, separated by commas
+    enabled       INTEGER NOT NULL,
+    salt          BLOB    NOT NULL CHECK (length(salt) = 16),
+    old_salt      BLOB             CHECK (length(old_salt) = 16),
+    old_until     INTEGER          CHECK (old_until > 0),
+    created_at    INTEGER NOT NULL CHECK (created_at > 0),
+    audit_seq     INTEGER NOT NULL,           -- last record of the audit that is done with
+    presence_n    INTEGER NOT NULL,           -- the same of presence_events
+    attempts      INTEGER NOT NULL DEFAULT 0, -- of the event that comes next
+    failing_at    INTEGER          CHECK (failing_at > 0),   -- when the first of them failed
+    next_at       INTEGER          CHECK (next_at > 0),      -- when the next one is made
+    paused_at     INTEGER          CHECK (paused_at > 0),
+    delivered     INTEGER NOT NULL DEFAULT 0,
+    delivered_at  INTEGER          CHECK (delivered_at > 0), -- the last one
+    last_error    TEXT    NOT NULL DEFAULT '',
+    missed        INTEGER NOT NULL DEFAULT 0, -- records that were removed, or too old, before they were sent
+    missed_at     INTEGER          CHECK (missed_at > 0),
+    recent        TEXT    NOT NULL DEFAULT '[]', -- the last attempts, JSON
+    PRIMARY KEY (network_id, webhook_id)
+);
+
+-- Devices that came and went, for webhooks: the last ones, while some webhook is for them.
+CREATE TABLE presence_events (
+    network_id  BLOB    NOT NULL REFERENCES networks,
+    n           INTEGER NOT NULL,
+    event_id    TEXT    NOT NULL,
+    ms_at       INTEGER NOT NULL CHECK (ms_at > 0), -- unix milliseconds
+    node_id     BLOB    NOT NULL,
+    name        TEXT    NOT NULL,
+    tags        TEXT    NOT NULL,
+    online      INTEGER NOT NULL,
+    PRIMARY KEY (network_id, n)
+);
+
+-- The devices that were online according to the last of these events, and whether that
+-- is known at all.
+CREATE TABLE presence_told (
+    network_id BLOB NOT NULL,
+    node_id    BLOB NOT NULL,
+    PRIMARY KEY (network_id, node_id),
+    FOREIGN KEY (network_id, node_id) REFERENCES nodes (network_id, node_id) ON DELETE CASCADE
+);
+ALTER TABLE networks ADD COLUMN presence_known INTEGER NOT NULL DEFAULT 0;

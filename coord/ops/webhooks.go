@@ -1,0 +1,423 @@
+package ops
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"weft/coord/store"
+	"weft/coord/webhook"
+)
+
+// Bounds of webhooks.
+const (
+	maxWebhooks    = 32
+	maxHookEvents  = 32
+	maxHookTargets = 16
+	// DefaultKeepSecret is how long requests are signed with the old secret too.
+	DefaultKeepSecret = 24 * time.Hour
+	maxKeepSecret     = 7 * 24 * time.Hour
+)
+
+// secretPurpose is what secrets of webhooks are made for.
+const secretPurpose = "weft webhook secret v1"
+
+// Webhook is a webhook as people and programs see it.
+type Webhook struct {
+	store.Webhook
+	State    string `json:"state"`    // WebhookGood and so on
+	Revision string `json:"revision"` // changes whenever somebody changes something: see EditWebhook.Match
+}
+
+// The states of a webhook.
+const (
+	WebhookGood     = "good"
+	WebhookFailing  = "failing"  // and tried again
+	WebhookPaused   = "paused"   // it has failed for a day, and is not tried again
+	WebhookDisabled = "disabled" // by somebody
+)
+
+// viewWebhook is a webhook for an actor. Who may not change it does not see what is
+// behind the host of its URL: that may be a secret of the receiver's.
+func viewWebhook(a Actor, w store.Webhook, now time.Time) Webhook {
+	v := Webhook{Webhook: w, State: WebhookGood, Revision: strconv.FormatUint(w.Revision, 10)}
+	switch {
+	case !w.Enabled:
+		v.State = WebhookDisabled
+	case w.Paused != nil:
+		v.State = WebhookPaused
+	case w.Failing != nil:
+		v.State = WebhookFailing
+	}
+	if w.OldUntil != nil && !now.Before(*w.OldUntil) {
+		v.OldUntil = nil
+	}
+	if opHookEdit.authorize(a, target{}) != nil {
+		v.URL = webhook.Origin(w.URL) + "/…"
+	}
+	return v
+}
+
+func hookTarget(w store.Webhook) target {
+	return target{kind: "webhook", id: w.ID, name: printable(webhook.Origin(w.URL), 200)}
+}
+
+// hookRecord is a webhook in the audit: without its secret, and without what of its URL
+// may be one.
+type hookRecord struct {
+	Origin  string         `json:"origin"`
+	Note    string         `json:"note"`
+	Events  []string       `json:"events"`
+	Tags    []string       `json:"tags"`
+	Allow   []netip.Prefix `json:"allow_targets"`
+	Enabled bool           `json:"enabled"`
+}
+
+func recordOf(w store.Webhook) hookRecord {
+	return hookRecord{printable(webhook.Origin(w.URL), 200), w.Note, w.Events, w.Tags, w.Allow, w.Enabled}
+}
+
+// CreateWebhook makes a webhook: from now on what happens is sent to the URL.
+type CreateWebhook struct {
+	URL    string   `json:"url" required:"true" doc:"https://HOST/PATH"`
+	Events []string `json:"events,omitempty" doc:"which: *, device.*, device.rename, presence.offline, refused.*; all if not given"`
+	Tags   []string `json:"tags,omitempty" doc:"only about devices and keys that carry one of them"`
+	Allow  []string `json:"allow_targets,omitempty" doc:"addresses that are dialled though they are the server's own, link-local or of an overlay, and without TLS too"`
+	Note   string   `json:"note,omitempty" doc:"for people, at most 100 bytes"`
+}
+
+// WebhookCreated is a webhook with its new secret, which is returned this once.
+type WebhookCreated struct {
+	Webhook
+	Secret string `json:"secret"`
+}
+
+func (CreateWebhook) operation() *Operation { return opHookCreate }
+
+func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
+	s := tx.s
+	if err := tx.may(target{}); err != nil {
+		return none, err
+	}
+	list, err := tx.Webhooks(s.network)
+	if err != nil {
+		return none, err
+	}
+	if len(list) >= maxWebhooks {
+		return none, Invalid("there are %d webhooks, and no more can be made; delete one with: weft-server webhooks delete ID", maxWebhooks)
+	}
+	if len(c.Events) == 0 {
+		c.Events = []string{"*"}
+	}
+	w := store.Webhook{ID: newID(), Created: tx.now.UTC().Truncate(time.Second), Enabled: true, Salt: newSalt()}
+	if err := (EditWebhook{URL: &c.URL, Events: &c.Events, Tags: &c.Tags, Allow: &c.Allow, Note: &c.Note}).apply(tx, &w); err != nil {
+		return none, err
+	}
+	if w.Revision, err = tx.Bump(s.network); err != nil {
+		return none, err
+	}
+	if err := tx.toEnd(&w); err != nil {
+		return none, err
+	}
+	if err := tx.CreateWebhook(s.network, w); err != nil {
+		return none, err
+	}
+	tx.changed(w.Revision, store.HookChanged, w.ID)
+	tx.did(hookTarget(w), nil, recordOf(w))
+	secret, err := s.hookSecret(w.Salt)
+	return WebhookCreated{viewWebhook(tx.actor, w, tx.now), secret}, err
+}
+
+func newSalt() []byte {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return b
+}
+
+// hookSecret is the secret that is made from a salt.
+func (s *Service) hookSecret(salt []byte) (string, error) {
+	b, err := s.auth.Secret(secretPurpose, salt)
+	return webhook.Secret(b), err
+}
+
+// toEnd passes over all that has happened.
+func (tx *Tx) toEnd(w *store.Webhook) error {
+	end, err := tx.AuditEnd(tx.s.network)
+	if err != nil {
+		return err
+	}
+	w.Audit = end.Seq
+	w.Presence, err = tx.LastPresence(tx.s.network)
+	return err
+}
+
+// EditWebhook changes what is given of a webhook. One that was paused, or is about to be
+// tried again, is tried at once. One that was disabled hears nothing of what happened
+// meanwhile.
+type EditWebhook struct {
+	ID    string   `json:"-"`
+	Match []string `json:"-"` // the revisions that it may change (Webhook.Revision); nil for any
+
+	URL     *string   `json:"url,omitempty"`
+	Events  *[]string `json:"events,omitempty"`
+	Tags    *[]string `json:"tags,omitempty"`
+	Allow   *[]string `json:"allow_targets,omitempty"`
+	Note    *string   `json:"note,omitempty"`
+	Enabled *bool     `json:"enabled,omitempty"`
+}
+
+func (EditWebhook) operation() *Operation { return opHookEdit }
+
+func (c EditWebhook) run(tx *Tx) (none Webhook, err error) {
+	s := tx.s
+	w, err := tx.webhook(c.ID)
+	if err != nil {
+		return none, err
+	}
+	if err := matches(c.Match, strconv.FormatUint(w.Revision, 10)); err != nil {
+		return none, fmt.Errorf("webhook %s: %w", w.ID, err)
+	}
+	before := w
+	if err := c.apply(tx, &w); err != nil {
+		return none, err
+	}
+	if w.Enabled && !before.Enabled {
+		if err := tx.toEnd(&w); err != nil {
+			return none, err
+		}
+	}
+	if wantsPresence(w) && !wantsPresence(before) {
+		if w.Presence, err = tx.LastPresence(s.network); err != nil {
+			return none, err
+		}
+	}
+	w.Attempts, w.Failing, w.Next, w.Paused = 0, nil, nil, nil
+	if err := tx.saveWebhook(&w); err != nil {
+		return none, err
+	}
+	tx.did(hookTarget(w), recordOf(before), recordOf(w))
+	return viewWebhook(tx.actor, w, tx.now), nil
+}
+
+// apply checks what is given and puts it into w.
+func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
+	old := *w
+	if c.Allow != nil {
+		w.Allow = []netip.Prefix{}
+		for _, t := range *c.Allow {
+			p, err := webhook.ParseTarget(t)
+			if err != nil {
+				return Invalid("target %q: %v", printable(t, 64), err)
+			}
+			w.Allow = append(w.Allow, p)
+		}
+		slices.SortFunc(w.Allow, netip.Prefix.Compare)
+		w.Allow = slices.Compact(w.Allow)
+		if len(w.Allow) > maxHookTargets {
+			return Invalid("%d targets, at most %d", len(w.Allow), maxHookTargets)
+		}
+	}
+	if c.URL != nil {
+		w.URL = *c.URL
+	}
+	if w.URL != old.URL || !slices.Equal(w.Allow, old.Allow) {
+		if len(w.Allow) > 0 {
+			// What is dialled on this machine and beside it is the owner's to decide.
+			if err := opHookAllow.authorize(tx.actor, target{}); err != nil {
+				return err
+			}
+		}
+		if err := webhook.CheckURL(w.URL, webhook.Targets{Network: tx.s.prefixes(), Allow: w.Allow}); err != nil {
+			return Invalid("URL of the webhook: %s", printable(err.Error(), 300))
+		}
+	}
+	if c.Events != nil {
+		w.Events = slices.Compact(slices.Sorted(slices.Values(*c.Events)))
+		for _, p := range w.Events {
+			if err := webhook.CheckPattern(p, eventOps()); err != nil {
+				return Invalid("event %q: %v", printable(p, 64), err)
+			}
+		}
+		if len(w.Events) == 0 || len(w.Events) > maxHookEvents {
+			return Invalid("%d events, want 1 to %d", len(w.Events), maxHookEvents)
+		}
+	}
+	if c.Tags != nil {
+		tags, err := checkTags(*c.Tags)
+		if err != nil {
+			return err
+		}
+		w.Tags = append([]string{}, tags...)
+	}
+	if c.Note != nil {
+		w.Note = printable(*c.Note, 100)
+	}
+	if c.Enabled != nil {
+		w.Enabled = *c.Enabled
+	}
+	return nil
+}
+
+// eventOps are the names of what leaves records.
+func eventOps() (names []string) {
+	for _, o := range Operations {
+		if o.Writes {
+			names = append(names, o.Name)
+		}
+	}
+	return names
+}
+
+// prefixes are the network's own.
+func (s *Service) prefixes() []netip.Prefix { return []netip.Prefix{s.ipv4, s.ipv6} }
+
+// webhook reads a webhook and asks whether the actor may do this to it.
+func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
+	if err := tx.may(target{}); err != nil {
+		return w, err
+	}
+	if w, err = tx.Webhook(tx.s.network, id); err != nil {
+		err = fmt.Errorf("webhook %q: %w", printable(id, 32), err)
+	}
+	return w, err
+}
+
+// saveWebhook stores a change.
+func (tx *Tx) saveWebhook(w *store.Webhook) (err error) {
+	if w.Revision, err = tx.Bump(tx.s.network); err != nil {
+		return err
+	}
+	tx.changed(w.Revision, store.HookChanged, w.ID)
+	return tx.EditWebhook(tx.s.network, *w)
+}
+
+// RotateWebhook gives a webhook a new secret. For a while requests are signed with the
+// old one as well, so that the receiver can be told in between.
+type RotateWebhook struct {
+	ID   string        `json:"-"`
+	Keep time.Duration `json:"-"` // how long the old one goes on, 0 to 7 days
+}
+
+func (RotateWebhook) operation() *Operation { return opHookRotate }
+
+func (c RotateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
+	w, err := tx.webhook(c.ID)
+	if err != nil {
+		return none, err
+	}
+	if c.Keep < 0 || c.Keep > maxKeepSecret {
+		return none, Invalid("the old secret goes on for 0 to 7 days, not %s", c.Keep)
+	}
+	w.OldSalt, w.OldUntil = nil, nil
+	if c.Keep > 0 {
+		until := tx.now.Add(c.Keep).UTC().Truncate(time.Second)
+		w.OldSalt, w.OldUntil = w.Salt, &until
+	}
+	w.Salt = newSalt()
+	if err := tx.saveWebhook(&w); err != nil {
+		return none, err
+	}
+	tx.did(hookTarget(w), nil, struct {
+		OldUntil *time.Time `json:"old_secret_until"`
+	}{w.OldUntil})
+	secret, err := tx.s.hookSecret(w.Salt)
+	return WebhookCreated{viewWebhook(tx.actor, w, tx.now), secret}, err
+}
+
+// DeleteWebhook deletes a webhook. What is being sent to it is broken off.
+type DeleteWebhook struct{ ID string }
+
+func (DeleteWebhook) operation() *Operation { return opHookDelete }
+
+func (c DeleteWebhook) run(tx *Tx) (none Webhook, err error) {
+	w, err := tx.webhook(c.ID)
+	if err != nil {
+		return none, err
+	}
+	if err := tx.DeleteWebhook(tx.s.network, w.ID); err != nil {
+		return none, err
+	}
+	n, err := tx.Bump(tx.s.network)
+	if err != nil {
+		return none, err
+	}
+	tx.changed(n, store.HookChanged, w.ID)
+	tx.did(hookTarget(w), recordOf(w), nil)
+	return viewWebhook(tx.actor, w, tx.now), nil
+}
+
+// testWebhook asks whether a webhook may be tested, and notes that it was.
+type testWebhook struct{ ID string }
+
+func (testWebhook) operation() *Operation { return opHookTest }
+
+func (c testWebhook) run(tx *Tx) (store.Webhook, error) {
+	w, err := tx.webhook(c.ID)
+	if err == nil {
+		tx.did(hookTarget(w), nil, nil)
+	}
+	return w, err
+}
+
+// TestWebhook sends an event webhook.test to a webhook, also one that is disabled or
+// paused, and says what came of it: what the receiver did is no error of this.
+func (s *Service) TestWebhook(ctx context.Context, a Actor, id string) (store.Delivered, error) {
+	w, err := Do(ctx, s, a, testWebhook{id})
+	if err != nil {
+		return store.Delivered{}, err
+	}
+	to, err := s.hooks.sender.Receiver(w.URL, w.Allow)
+	if err != nil {
+		return failedAttempt(s.now(), opHookTest.Name, err), nil
+	}
+	defer to.Close()
+	by := webhook.Actor{User: a.User, UserID: a.UserID, Role: string(a.Role), Via: string(a.Via)}
+	e := webhook.OfTest(s.network.String(), opHookTest.Name, "t"+newID(), s.now(), by, webhook.Target{Kind: "webhook", ID: w.ID, Name: hookTarget(w).name})
+	d, _, err := s.post(ctx, to, w, e)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return d, err
+}
+
+// readsHooks says whether an actor may see webhooks, which are the whole network's.
+func readsHooks(a Actor) error {
+	if len(a.Tags) > 0 {
+		return fmt.Errorf("%s for some tags only: %w", opHookRead.Name, ErrForbidden)
+	}
+	return opHookRead.asks(a)
+}
+
+// Webhooks lists the webhooks, the oldest first.
+func (s *Service) Webhooks(ctx context.Context, a Actor) ([]Webhook, error) {
+	if err := readsHooks(a); err != nil {
+		return nil, err
+	}
+	list := []Webhook{}
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		hooks, err := r.Webhooks(s.network)
+		for _, w := range hooks {
+			w.Recent = []store.Delivered{}
+			list = append(list, viewWebhook(a, w, s.now()))
+		}
+		return err
+	})
+	return list, err
+}
+
+// Webhook returns one webhook with its last attempts.
+func (s *Service) Webhook(ctx context.Context, a Actor, id string) (Webhook, error) {
+	if err := readsHooks(a); err != nil {
+		return Webhook{}, err
+	}
+	var w store.Webhook
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { w, err = r.Webhook(s.network, id); return err })
+	if err != nil {
+		return Webhook{}, fmt.Errorf("webhook %q: %w", printable(id, 32), err)
+	}
+	return viewWebhook(a, w, s.now()), nil
+}

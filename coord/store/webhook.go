@@ -1,0 +1,296 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// Webhook is where events are sent: what somebody decided, and how far that is.
+type Webhook struct {
+	ID       string         `json:"id"`
+	URL      string         `json:"url"`
+	Note     string         `json:"note"`
+	Events   []string       `json:"events"`        // patterns; not nil
+	Tags     []string       `json:"tags"`          // only events of what carries one of them; not nil
+	Allow    []netip.Prefix `json:"allow_targets"` // dialled whatever they are; not nil
+	Enabled  bool           `json:"enabled"`
+	Created  time.Time      `json:"created"`
+	Revision uint64         `json:"-"` // another one after each change
+
+	Salt     []byte     `json:"-"` // what the secret is made from; so is the one before
+	OldSalt  []byte     `json:"-"`
+	OldUntil *time.Time `json:"old_secret_until"` // until when requests are signed with both; nil for one secret
+
+	WebhookState
+}
+
+// WebhookState is how far a webhook is.
+type WebhookState struct {
+	Audit    uint64 `json:"-"` // last audit record that is done with
+	Presence uint64 `json:"-"` // and presence event
+
+	Attempts int        `json:"attempts"`      // in vain, of the event that comes next
+	Failing  *time.Time `json:"failing_since"` // the first of them
+	Next     *time.Time `json:"next_attempt"`  // nil: as soon as there is something to send
+	Paused   *time.Time `json:"paused"`        // nothing is sent until it is enabled again; nil: not
+
+	Delivered uint64      `json:"delivered"`     // how many events were taken
+	Last      *time.Time  `json:"last_delivery"` // nil: never
+	LastError string      `json:"last_error"`    // of the last attempt that failed, "" for none
+	Missed    uint64      `json:"missed"`        // events that were removed, or became too old, before they could be sent
+	MissedAt  *time.Time  `json:"last_missed"`
+	Recent    []Delivered `json:"recent"` // the last attempts, the latest first; not nil
+}
+
+// Delivered is one attempt to send an event.
+type Delivered struct {
+	Event  string    `json:"event"` // its id
+	Op     string    `json:"op"`
+	At     time.Time `json:"at"`
+	TookMS int64     `json:"took_ms"`
+	Status int       `json:"status"` // of HTTP, 0 for none
+	Error  string    `json:"error"`  // "" for none: it was taken
+}
+
+const webhookColumns = `SELECT webhook_id, revision, url, note, events, tags, allow, enabled, salt, old_salt, old_until, created_at,
+	audit_seq, presence_n, attempts, failing_at, next_at, paused_at, delivered, delivered_at, last_error, missed, missed_at, recent
+	FROM webhooks WHERE network_id=$1 `
+
+func scanWebhook(scan func(...any) error) (w Webhook, err error) {
+	var events, tags, allow, recent string
+	err = scan(&w.ID, &w.Revision, &w.URL, &w.Note, &events, &tags, &allow, &w.Enabled, &w.Salt, &w.OldSalt, maybeTime{&w.OldUntil}, stored{&w.Created},
+		&w.Audit, &w.Presence, &w.Attempts, maybeTime{&w.Failing}, maybeTime{&w.Next}, maybeTime{&w.Paused}, &w.Delivered, maybeTime{&w.Last}, &w.LastError,
+		&w.Missed, maybeTime{&w.MissedAt}, &recent)
+	if err != nil {
+		return w, err
+	}
+	w.Events, w.Tags, w.Allow, w.Recent = SplitTags(events), SplitTags(tags), []netip.Prefix{}, []Delivered{}
+	for _, s := range SplitTags(allow) {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return w, fmt.Errorf("webhook %s: %w", w.ID, err)
+		}
+		w.Allow = append(w.Allow, p)
+	}
+	if err := json.Unmarshal([]byte(recent), &w.Recent); err != nil {
+		return w, fmt.Errorf("webhook %s: %w", w.ID, err)
+	}
+	return w, nil
+}
+
+// Webhooks lists the webhooks, the oldest first.
+func (r *Reader) Webhooks(id cert.NetworkID) (list []Webhook, err error) {
+	err = r.each(webhookColumns+`ORDER BY created_at, webhook_id`, []any{id[:]}, func(scan func(...any) error) error {
+		w, err := scanWebhook(scan)
+		list = append(list, w)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read webhooks: %w", err)
+	}
+	return list, nil
+}
+
+// Webhook finds a webhook by its id.
+func (r *Reader) Webhook(id cert.NetworkID, webhook string) (w Webhook, err error) {
+	err = ErrNotFound
+	if e := r.each(webhookColumns+`AND webhook_id=$2`, []any{id[:], webhook}, func(scan func(...any) error) error {
+		w, err = scanWebhook(scan)
+		return err
+	}); e != nil {
+		err = e
+	}
+	return w, err
+}
+
+// CreateWebhook stores a new webhook.
+func (tx *Tx) CreateWebhook(id cert.NetworkID, w Webhook) error {
+	err := tx.exec(`INSERT INTO webhooks (network_id, webhook_id, revision, url, note, events, tags, allow, enabled, salt, created_at, audit_seq, presence_n)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)`,
+		id[:], w.ID, w.Revision, w.URL, w.Note, strings.Join(w.Events, ","), JoinTags(w.Tags), joinAllow(w.Allow), w.Enabled, w.Salt, w.Created.Unix(), w.Audit, w.Presence)
+	if err != nil {
+		return fmt.Errorf("create webhook: %w", err)
+	}
+	return nil
+}
+
+func joinAllow(allow []netip.Prefix) string {
+	words := make([]string, len(allow))
+	for i, p := range allow {
+		words[i] = p.String()
+	}
+	return strings.Join(words, ",")
+}
+
+// EditWebhook stores all of a webhook that somebody decides about, and how far it is.
+func (tx *Tx) EditWebhook(id cert.NetworkID, w Webhook) error {
+	var oldSalt any
+	if len(w.OldSalt) > 0 {
+		oldSalt = w.OldSalt
+	}
+	err := tx.changed(`UPDATE webhooks SET revision=$3, url=$4, note=$5, events=$6, tags=$7, allow=$8, enabled=$9, salt=$10, old_salt=$11, old_until=$12 WHERE network_id=$1 AND webhook_id=$2`,
+		id[:], w.ID, w.Revision, w.URL, w.Note, strings.Join(w.Events, ","), JoinTags(w.Tags), joinAllow(w.Allow), w.Enabled, w.Salt, oldSalt, orNil(w.OldUntil))
+	if err == nil {
+		err = tx.SetWebhookState(id, w)
+	}
+	if err != nil {
+		return fmt.Errorf("edit webhook: %w", err)
+	}
+	return nil
+}
+
+// SetWebhookState stores how far a webhook is, if nobody has changed it since w was
+// read; else it is ErrNotFound.
+func (tx *Tx) SetWebhookState(id cert.NetworkID, w Webhook) error {
+	recent, err := json.Marshal(append([]Delivered{}, w.Recent...))
+	if err != nil {
+		return err
+	}
+	return tx.changed(`UPDATE webhooks SET audit_seq=$4, presence_n=$5, attempts=$6, failing_at=$7, next_at=$8, paused_at=$9, delivered=$10, delivered_at=$11, last_error=$12,
+		missed=$13, missed_at=$14, recent=$15 WHERE network_id=$1 AND webhook_id=$2 AND revision=$3`,
+		id[:], w.ID, w.Revision, w.Audit, w.Presence, w.Attempts, orNil(w.Failing), orNil(w.Next), orNil(w.Paused), w.Delivered, orNil(w.Last), w.LastError,
+		w.Missed, orNil(w.MissedAt), string(recent))
+}
+
+// orNil stores nil as NULL.
+func orNil(t *time.Time) any {
+	if t == nil {
+		return nil
+	}
+	return t.Unix()
+}
+
+// DeleteWebhook deletes a webhook.
+func (tx *Tx) DeleteWebhook(id cert.NetworkID, webhook string) error {
+	return tx.changed(`DELETE FROM webhooks WHERE network_id=$1 AND webhook_id=$2`, id[:], webhook)
+}
+
+// PresenceEvent is a device that came or went.
+type PresenceEvent struct {
+	N      uint64
+	ID     string // no other event's
+	At     time.Time
+	Node   cert.NodeID
+	Name   string
+	Tags   []string
+	Online bool
+}
+
+// presenceKeep is how many events there are at most: about two megabytes.
+const presenceKeep = 10_000
+
+// PresenceEvents returns the events after number n, limit at most, in their order, and
+// how many there were between n and the first one, which are not kept any more.
+func (r *Reader) PresenceEvents(id cert.NetworkID, n uint64, limit int) (events []PresenceEvent, gone uint64, err error) {
+	err = r.each(`SELECT n, event_id, ms_at, node_id, name, tags, online FROM presence_events WHERE network_id=$1 AND n > $2 ORDER BY n LIMIT $3`, []any{id[:], n, limit},
+		func(scan func(...any) error) error {
+			var e PresenceEvent
+			var at int64
+			var node []byte
+			var tags string
+			err := scan(&e.N, &e.ID, &at, &node, &e.Name, &tags, &e.Online)
+			copy(e.Node[:], node)
+			e.At, e.Tags = time.UnixMilli(at).UTC(), SplitTags(tags)
+			events = append(events, e)
+			return err
+		})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read presence events: %w", err)
+	}
+	if len(events) > 0 {
+		gone = events[0].N - n - 1
+	}
+	return events, gone, nil
+}
+
+// LastPresence is the number of the last presence event, 0 for none.
+func (r *Reader) LastPresence(id cert.NetworkID) (n uint64, err error) {
+	err = r.row(`SELECT COALESCE(MAX(n), 0) FROM presence_events WHERE network_id=$1`, []any{id[:]}, &n)
+	return n, err
+}
+
+// PresenceKnown reports whether there is a state from which devices come and go.
+func (r *Reader) PresenceKnown(id cert.NetworkID) (known bool, err error) {
+	err = r.row(`SELECT presence_known FROM networks WHERE network_id=$1`, []any{id[:]}, &known)
+	return known, err
+}
+
+// ToldOnline returns the devices that are online according to their last event.
+func (r *Reader) ToldOnline(id cert.NetworkID) (nodes []cert.NodeID, err error) {
+	err = r.each(`SELECT node_id FROM presence_told WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
+		var b []byte
+		err := scan(&b)
+		var node cert.NodeID
+		copy(node[:], b)
+		nodes = append(nodes, node)
+		return err
+	})
+	return nodes, err
+}
+
+// IsToldOnline reports whether a device is online according to its last event.
+func (r *Reader) IsToldOnline(id cert.NetworkID, node cert.NodeID) (online bool, err error) {
+	err = r.row(`SELECT EXISTS (SELECT 1 FROM presence_told WHERE network_id=$1 AND node_id=$2)`, []any{id[:], node[:]}, &online)
+	return online, err
+}
+
+// SetToldOnline says that a device that exists is online, or not, without an event.
+func (tx *Tx) SetToldOnline(id cert.NetworkID, node cert.NodeID, online bool) error {
+	if online {
+		return tx.exec(`INSERT INTO presence_told (network_id, node_id) VALUES ($1,$2) ON CONFLICT DO NOTHING`, id[:], node[:])
+	}
+	return tx.exec(`DELETE FROM presence_told WHERE network_id=$1 AND node_id=$2`, id[:], node[:])
+}
+
+// SetPresenceKnown says that SetToldOnline was called for all who are online.
+func (tx *Tx) SetPresenceKnown(id cert.NetworkID) error {
+	return tx.exec(`UPDATE networks SET presence_known=1 WHERE network_id=$1`, id[:])
+}
+
+// ForgetPresence removes the state and the events: nobody wants them, or they are of
+// another time.
+func (tx *Tx) ForgetPresence(id cert.NetworkID) error {
+	for _, q := range []string{
+		`UPDATE networks SET presence_known=0 WHERE network_id=$1`,
+		`DELETE FROM presence_told WHERE network_id=$1`,
+		`DELETE FROM presence_events WHERE network_id=$1`,
+		// The numbers begin anew.
+		`UPDATE webhooks SET presence_n=0 WHERE network_id=$1`,
+	} {
+		if err := tx.exec(q, id[:]); err != nil {
+			return fmt.Errorf("forget presence: %w", err)
+		}
+	}
+	return nil
+}
+
+// AddPresence appends events, sets their numbers, and removes the oldest beyond those
+// that are kept.
+func (tx *Tx) AddPresence(id cert.NetworkID, events []PresenceEvent) error {
+	n, err := tx.LastPresence(id)
+	if err != nil {
+		return err
+	}
+	for i := range events {
+		e := &events[i]
+		n++
+		e.N = n
+		err := tx.exec(`INSERT INTO presence_events (network_id, n, event_id, ms_at, node_id, name, tags, online) VALUES ($1,$2,$3,$4,$5,$6,$7,$8)`,
+			id[:], n, e.ID, max(1, e.At.UnixMilli()), e.Node[:], e.Name, JoinTags(e.Tags), e.Online)
+		if err == nil {
+			err = tx.SetToldOnline(id, e.Node, e.Online)
+		}
+		if err != nil {
+			return fmt.Errorf("add presence event: %w", err)
+		}
+	}
+	if n <= presenceKeep {
+		return nil
+	}
+	return tx.exec(`DELETE FROM presence_events WHERE network_id=$1 AND n <= $2`, id[:], n-presenceKeep)
+}

@@ -1,0 +1,143 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/coord/audit"
+)
+
+// Schema names the body of a request. Fields are added, never changed.
+const Schema = "event/1"
+
+// The events that are no operations.
+const (
+	PresenceOnline  = "presence.online"
+	PresenceOffline = "presence.offline"
+)
+
+// refusedPrefix is what the names of operations that were refused begin with, so that
+// whoever asks for device.* does not take them for done.
+const refusedPrefix = "refused."
+
+// Event is the body of a request. Empty fields are present.
+type Event struct {
+	Schema  string          `json:"schema"`
+	ID      string          `json:"id"` // the same each time it is sent, and no other event's
+	At      string          `json:"at"` // RFC 3339, with milliseconds
+	Network string          `json:"network"`
+	Op      string          `json:"op"`
+	Actor   Actor           `json:"actor"`
+	Target  Target          `json:"target"`
+	Before  json.RawMessage `json:"before"`
+	After   json.RawMessage `json:"after"`
+	Refused string          `json:"refused"` // why it was not done, "" when it was
+	Count   uint32          `json:"count"`   // how many alike this stands for
+}
+
+// Actor is who did it.
+type Actor struct {
+	User   string `json:"user"`
+	UserID string `json:"user_id"`
+	Role   string `json:"role"`
+	Via    string `json:"via"`
+	From   string `json:"from"` // remote address
+}
+
+// Target is what it was done to.
+type Target struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// OfRecord is the event of an audit record with its hash. The hash is in the id, so that
+// the records of a server that was restored from a backup are not taken for those that
+// had their numbers before.
+func OfRecord(network string, r audit.Record, h audit.Hash) Event {
+	e := Event{
+		Schema: Schema, ID: fmt.Sprintf("a%d-%s", r.Seq, hex.EncodeToString(h[:8])), At: r.At.UTC().Format(timeFormat), Network: network, Op: r.Op,
+		Actor:  Actor{r.User, r.UserID, r.Role, r.Via, r.From},
+		Target: Target{r.Kind, r.ID, r.Name}, Before: r.Before, After: r.After, Refused: r.Refused, Count: r.Count,
+	}
+	if r.Refused != "" {
+		e.Op = refusedPrefix + r.Op
+	}
+	return e
+}
+
+// OfPresence is the event of a device that came or went.
+func OfPresence(network, id string, at time.Time, device Target, online bool) Event {
+	state := func(on bool) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"online":%t}`, on)) }
+	e := Event{
+		Schema: Schema, ID: id, At: at.UTC().Format(timeFormat), Network: network, Op: PresenceOffline,
+		Actor: Actor{User: "server", Via: audit.System}, Target: device, Before: state(!online), After: state(online), Count: 1,
+	}
+	if online {
+		e.Op = PresenceOnline
+	}
+	return e
+}
+
+// OfTest is an event that somebody asks for to see whether it arrives.
+func OfTest(network, op, id string, at time.Time, by Actor, hook Target) Event {
+	return Event{Schema: Schema, ID: id, At: at.UTC().Format(timeFormat), Network: network, Op: op, Actor: by, Target: hook, Count: 1}
+}
+
+// Body is what is sent of an event: JSON without white space at its ends.
+func (e Event) Body() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
+		return nil, fmt.Errorf("event %s: %w", e.ID, err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// NameOf is what patterns go by: of an operation that was done its name, of one that was
+// refused that behind "refused.".
+func NameOf(op string, refused bool) string {
+	if refused {
+		return refusedPrefix + op
+	}
+	return op
+}
+
+// Matches reports whether one of the patterns is for an event: its name, the beginning of
+// it with .* behind, such as device.*, or * for all.
+func Matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if begin, ok := strings.CutSuffix(p, "*"); ok {
+			return strings.HasPrefix(name, begin)
+		}
+		return p == name
+	})
+}
+
+// CheckPattern says whether a pattern is for any of the events that there are. ops are
+// the names of the operations that leave records.
+func CheckPattern(p string, ops []string) error {
+	names := []string{PresenceOnline, PresenceOffline}
+	for _, o := range ops {
+		names = append(names, o, NameOf(o, true))
+	}
+	begin, star := strings.CutSuffix(p, "*")
+	if (!star || begin == "" || strings.HasSuffix(begin, ".")) && slices.ContainsFunc(names, func(n string) bool { return Matches([]string{p}, n) }) {
+		return nil
+	}
+	kinds := []string{"presence"}
+	for _, o := range ops {
+		kind, _, _ := strings.Cut(o, ".")
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	return fmt.Errorf("there are no such events; want *, a kind of them with .* (%s, refused), or one such as device.rename or presence.offline", strings.Join(slices.Compact(kinds), ", "))
+}

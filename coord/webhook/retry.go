@@ -1,0 +1,24 @@
+package webhook
+
+import "time"
+
+const (
+	// GiveUp is for how long an event is tried before a webhook is paused.
+	GiveUp = 24 * time.Hour
+	// MaxWait is the longest time between two attempts.
+	MaxWait   = time.Hour
+	firstWait = 5 * time.Second
+)
+
+// Wait is the time from the nth attempt that failed, n >= 1, to the next one: 5 s, 10 s,
+// 20 s, and so on up to an hour, each up to a quarter longer by random, a number in
+// [0, 1), so that many webhooks do not come back at the same moment. asked is what the
+// receiver asked for, 0 for nothing; it counts up to an hour.
+func Wait(n int, random float64, asked time.Duration) time.Duration {
+	d := MaxWait
+	if n < 11 { // 5 s << 10 is more than an hour
+		d = min(MaxWait, firstWait<<max(0, n-1))
+	}
+	d = max(d, min(asked, MaxWait))
+	return d + time.Duration(random*float64(d)/4)
+}

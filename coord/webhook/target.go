@@ -1,0 +1,106 @@
+package webhook
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"weft/overlay/special"
+)
+
+// MaxURL bounds an URL in bytes.
+const MaxURL = 2048
+
+// overlays are the addresses that overlay networks, this one among them, use.
+var overlays = netip.MustParsePrefix("100.64.0.0/10")
+
+// Targets says which addresses are dialled. The zero value is the strictest.
+type Targets struct {
+	// Network are the overlay's own prefixes.
+	Network []netip.Prefix
+	// Allow are the targets that are dialled whatever they are, also without TLS.
+	Allow []netip.Prefix
+}
+
+// Check returns why an address is not dialled, nil if it is. plain says that it would be
+// without TLS.
+func (t Targets) Check(ip netip.Addr, plain bool) error {
+	ip = ip.Unmap().WithZone("")
+	if slices.ContainsFunc(t.Allow, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		return nil
+	}
+	what := t.refused(ip)
+	if v4, ok := special.Embedded(ip); ok && what == "" {
+		if why := t.refused(v4); why != "" {
+			what = "an address that leads to " + v4.String() + ", " + why
+		}
+	}
+	if what == "" && plain {
+		what = "asked for without TLS"
+	}
+	if what == "" {
+		return nil
+	}
+	return fmt.Errorf("%s is %s; if that is meant, the network's owner allows it: --allow-target %s", ip, what, ip)
+}
+
+func (t Targets) refused(ip netip.Addr) string {
+	if what := special.Kind(ip); what != "" {
+		return what
+	}
+	if overlays.Contains(ip) || slices.ContainsFunc(t.Network, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		return "an address of an overlay network"
+	}
+	return ""
+}
+
+// ParseTarget reads an address or a range of them that is allowed.
+func ParseTarget(s string) (netip.Prefix, error) {
+	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
+		ip = ip.Unmap()
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || p.Addr().Is4In6():
+		return p, fmt.Errorf("want an address or a range of addresses, such as 192.168.1.5 or 192.168.1.0/24")
+	case p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16:
+		return p, fmt.Errorf("that is nearly everything; want a smaller range, such as 192.168.1.0/24")
+	}
+	return p.Masked(), nil
+}
+
+// CheckURL says what is wrong with an URL to send to. Whether its host may be dialled is
+// found out when that is done, and here only where it is an address.
+func CheckURL(s string, t Targets) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return fmt.Errorf("want https://HOST/PATH")
+	}
+	switch {
+	case len(s) > MaxURL:
+		return fmt.Errorf("longer than %d bytes", MaxURL)
+	case u.User != nil:
+		return fmt.Errorf("a name and a password in it are not used; receivers check the signature")
+	case u.Fragment != "" || strings.Contains(s, "#"):
+		return fmt.Errorf("what is behind # is not sent; leave it out")
+	case u.Scheme == "http" && len(t.Allow) == 0:
+		return fmt.Errorf("without TLS others can read it; use https, or have the network's owner allow the target: --allow-target ADDRESS")
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return t.Check(ip, u.Scheme == "http")
+	}
+	return nil
+}
+
+// Origin is of an URL what may be shown to everybody: what is behind the host may be a
+// secret.
+func Origin(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
