@@ -29,6 +29,7 @@ import (
 	"weft/coord/ops"
 	"weft/coord/store"
 	"weft/coord/webapi/client"
+	"weft/coord/webhook"
 	"weft/dns"
 	"weft/overlay/cause"
 	"weft/overlay/release"
@@ -153,6 +154,9 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string
 			f.Misnamed = append(f.Misnamed, d.Name)
 		}
 	}
+	if hooks, err := a.Webhooks(ctx); err == nil { // likewise
+		f.Webhooks = hooksOf(hooks)
+	}
 	list, err := a.Relays(ctx)
 	if err != nil {
 		f.AdminErr = err
@@ -172,6 +176,24 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string
 		}
 	}
 	return urls
+}
+
+// hooksOf are the enabled webhooks for the doctor.
+func hooksOf(list []ops.Webhook) (hooks []doctor.Webhook) {
+	for _, w := range list {
+		if !w.Enabled {
+			continue
+		}
+		h := doctor.Webhook{ID: w.ID, To: webhook.Origin(w.URL), Paused: w.Paused != nil, Error: cli.Plain(w.LastError), Missed: w.Missed}
+		if w.Failing != nil {
+			h.Failing = *w.Failing
+		}
+		if w.MissedAt != nil {
+			h.Lost = *w.MissedAt
+		}
+		hooks = append(hooks, h)
+	}
+	return hooks
 }
 
 // checkPort asks a running server's port, and tries to have one of a server

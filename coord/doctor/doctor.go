@@ -33,6 +33,7 @@ type Facts struct {
 	Ports    []Port
 	Sites    []Site
 	Relays   []Relay
+	Webhooks []Webhook
 	Releases string // directory
 	// Release is the version of the release that is handed out, ReleaseErr why
 	// there is none.
@@ -73,6 +74,17 @@ type Relay struct {
 	Heard  time.Time // zero: not since the server started
 }
 
+// Webhook is one that is enabled.
+type Webhook struct {
+	ID      string
+	To      string    // without what may be secret of its URL
+	Failing time.Time // since when; zero: not
+	Paused  bool      // it is not tried any more
+	Error   string
+	Missed  uint64    // events that were lost to it
+	Lost    time.Time // the last of them
+}
+
 const (
 	freeError    = 50 << 20 // a day of a busy network
 	freeWarning  = 500 << 20
@@ -81,6 +93,8 @@ const (
 	weekLeft     = 7 * 24 * time.Hour
 	backupStale  = 7 * 24 * time.Hour
 	worthABackup = 2 // devices
+	webhookFails = 15 * time.Minute
+	webhookLost  = 7 * 24 * time.Hour // how long that is worth a warning
 )
 
 type adder func(code string, level report.Level, cure, format string, args ...any)
@@ -95,6 +109,7 @@ func Diagnose(f Facts) report.Findings {
 	checkData(f, add)
 	checkList(f.List, add)
 	checkRelays(f, add)
+	checkWebhooks(f, add)
 	checkNames(f, add)
 	checkRelease(f, add)
 	out.Sort()
@@ -212,6 +227,24 @@ func checkRelays(f Facts, add adder) {
 			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s has not been heard of since the server started", r.Name)
 		default:
 			add("relay", report.Warning, "look there: journalctl -u weft-relay -e; or take it away: weft-server relays remove "+r.Name, "the relay %s was last heard of %s", r.Name, age.Ago(f.Now.Sub(r.Heard)))
+		}
+	}
+}
+
+// checkWebhooks finds programs that do not hear what happens. A failure of some minutes is
+// a receiver that restarts.
+func checkWebhooks(f Facts, add adder) {
+	for _, w := range f.Webhooks {
+		failing := f.Now.Sub(w.Failing)
+		switch {
+		case w.Paused:
+			add("webhook", report.Warning, "see why: weft-server webhooks test "+w.ID+"; then go on: weft-server webhooks edit "+w.ID+" --enable", "the webhook %s to %s is paused, as it failed for a day: %s", w.ID, w.To, w.Error)
+		case !w.Failing.IsZero() && failing >= webhookFails:
+			add("webhook", report.Warning, "weft-server webhooks show "+w.ID, "the webhook %s to %s has failed since %s and is tried again: %s", w.ID, w.To, w.Failing.UTC().Format(time.DateTime), w.Error)
+		case w.Missed > 0 && f.Now.Sub(w.Lost) < webhookLost:
+			add("webhook", report.Warning, "weft-server webhooks show "+w.ID, "up to %d events were removed or too old before the webhook %s to %s could be sent, last %s", w.Missed, w.ID, w.To, age.Ago(f.Now.Sub(w.Lost)))
+		default:
+			add("webhook", report.OK, "", "the webhook %s to %s is sent", w.ID, w.To)
 		}
 	}
 }

@@ -224,8 +224,8 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 	if c.URL != nil {
 		w.URL = *c.URL
 	}
-	if w.URL != old.URL || !slices.Equal(w.Allow, old.Allow) {
-		if len(w.Allow) > 0 {
+	if c.URL != nil || c.Allow != nil {
+		if len(w.Allow) > 0 && (w.URL != old.URL || !slices.Equal(w.Allow, old.Allow)) {
 			// What is dialled on this machine and beside it is the owner's to decide.
 			if err := opHookAllow.authorize(tx.actor, target{}); err != nil {
 				return err

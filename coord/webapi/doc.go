@@ -7,7 +7,8 @@
 //	problem.go  errors as RFC 9457 problems, in the words of coord/ops
 //	page.go     pages and their cursors, If-Match
 //	socket.go   the unix socket in the data directory: whoever has that is root
-//	devices.go, keys.go, users.go, dns.go, network.go, policy.go, audit.go  the operations
+//	devices.go, keys.go, users.go, dns.go, network.go, policy.go, audit.go,
+//	webhooks.go  the operations
 //
 // Who asks is the transport's to say (WithActor), and coord/ops says what he may do:
 // each operation here names the rows of ops.Operations that it does. There are no

@@ -71,6 +71,7 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	a.network()
 	a.policy()
 	a.audit()
+	a.webhooks()
 	document, err := json.Marshal(a.huma.OpenAPI())
 	if err != nil {
 		panic(err) // it depends on the code alone: seen by the first test
@@ -265,6 +266,8 @@ func etag(v any) string {
 	case ops.DNSInfo:
 		return quoted(v.Revision)
 	case User:
+		return quoted(v.Revision)
+	case ops.Webhook:
 		return quoted(v.Revision)
 	}
 	return ""

@@ -150,6 +150,55 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		}
 		return err
 	},
+	"createWebhook": func(t *testing.T, c *client.Client) error {
+		made, err := c.CreateWebhook(t.Context(), ops.CreateWebhook{URL: "https://127.0.0.1:1/hook?key=x", Allow: []string{"127.0.0.1"}, Tags: []string{"device"}})
+		if !strings.HasPrefix(made.Secret, "whsec_") || made.State != ops.WebhookGood {
+			t.Errorf("%+v", made)
+		}
+		if err == nil {
+			_, err = c.CreateWebhook(t.Context(), ops.CreateWebhook{URL: "https://192.0.2.1/", Note: "gone"})
+		}
+		return err
+	},
+	"deleteWebhook": func(t *testing.T, c *client.Client) error {
+		list, err := c.Webhooks(t.Context())
+		for _, w := range list {
+			if w.Note == "gone" {
+				_, err = c.DeleteWebhook(t.Context(), w.ID)
+			}
+		}
+		return err
+	},
+	"editWebhook": func(t *testing.T, c *client.Client) error {
+		w, note := firstHook(t, c), "one"
+		if _, err := c.EditWebhook(t.Context(), w.ID, ops.EditWebhook{Note: &note, Match: []string{"0"}}); !errors.Is(err, ops.ErrChanged) {
+			t.Errorf("%v", err)
+		}
+		_, err := c.EditWebhook(t.Context(), w.ID, ops.EditWebhook{Note: &note, Match: []string{w.Revision}})
+		return err
+	},
+	"getWebhook": func(t *testing.T, c *client.Client) error {
+		w, err := c.Webhook(t.Context(), firstHook(t, c).ID)
+		if w.Note != "one" {
+			t.Errorf("%+v", w)
+		}
+		return err
+	},
+	"listWebhooks": func(t *testing.T, c *client.Client) error { _, err := c.Webhooks(t.Context()); return err },
+	"rotateWebhook": func(t *testing.T, c *client.Client) error {
+		made, err := c.RotateWebhook(t.Context(), firstHook(t, c).ID, time.Hour)
+		if !strings.HasPrefix(made.Secret, "whsec_") || made.OldUntil == nil {
+			t.Errorf("%+v", made)
+		}
+		return err
+	},
+	"testWebhook": func(t *testing.T, c *client.Client) error {
+		d, err := c.TestWebhook(t.Context(), firstHook(t, c).ID)
+		if !strings.Contains(d.Error, "connection refused") {
+			t.Errorf("%+v", d)
+		}
+		return err
+	},
 	"verifyAudit": func(t *testing.T, c *client.Client) error {
 		h, err := c.AuditHead(t.Context())
 		if err != nil {
@@ -170,6 +219,15 @@ func firstKey(t *testing.T, c *client.Client) string {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}
 	return keys[0].ID
+}
+
+func firstHook(t *testing.T, c *client.Client) ops.Webhook {
+	t.Helper()
+	list, err := c.Webhooks(t.Context())
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%d webhooks, %v", len(list), err)
+	}
+	return list[0]
 }
 
 // filled is a site for calls.
@@ -252,16 +310,20 @@ func lastRecord(t *testing.T, c *client.Client) uint64 {
 func TestNobody(t *testing.T) {
 	s := filled(t, ops.Options{})
 	list, _ := s.document()
+	hook, err := s.client().CreateWebhook(t.Context(), ops.CreateWebhook{URL: "https://192.0.2.1/secret?of=slack"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := lastRecord(t, s.client())
 	key := firstKey(t, s.client())
 	for _, d := range list {
-		path := strings.NewReplacer("devices/{id}", "devices/a", "relays/{id}", "relays/far", "keys/{id}", "keys/"+key, "users/{id}", "users/svc").Replace(d.path)
+		path := strings.NewReplacer("devices/{id}", "devices/a", "relays/{id}", "relays/far", "keys/{id}", "keys/"+key, "users/{id}", "users/svc", "webhooks/{id}", "webhooks/"+hook.ID).Replace(d.path)
 		if d.ID == "previewName" {
 			path += "?name=www"
 		}
 		body := ""
 		if len(d.RequestBody.Content) > 0 {
-			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "createToken": `{"user":"svc"}`}[d.ID], "{}")
+			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "createToken": `{"user":"svc"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`}[d.ID], "{}")
 		}
 		w := httptest.NewRecorder()
 		s.api.ServeHTTP(w, httptest.NewRequest(d.method, path, strings.NewReader(body)))
@@ -269,8 +331,12 @@ func TestNobody(t *testing.T) {
 			t.Errorf("%s without an actor: %d %s", d.ID, w.Code, w.Body)
 		}
 		for _, who := range []ops.Actor{{}, {User: "x", Via: ops.ViaAPI}} {
-			if status, _, b := s.ask(who, d.method, path, body); status != http.StatusForbidden && status != http.StatusNotFound {
+			status, _, b := s.ask(who, d.method, path, body)
+			if status != http.StatusForbidden && status != http.StatusNotFound {
 				t.Errorf("%s as %q: %d %s", d.ID, who.Role, status, b)
+			}
+			if strings.Contains(string(b), "slack") {
+				t.Errorf("%s as %q shows what may be a secret of the receiver's: %s", d.ID, who.Role, b)
 			}
 		}
 	}

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/coord/ops"
+	"weft/coord/webapi/client"
+)
+
+func webhooksCmd() *cobra.Command {
+	cmd := group("webhooks", "Send what happens to other programs", webhooksListCmd(), webhooksCreateCmd(), webhooksShowCmd(), webhooksEditCmd(),
+		webhooksTestCmd(), webhooksRotateCmd(), webhooksDeleteCmd())
+	cmd.Long = `Sends what happens to other programs: what is done, as in weft-server audit list, and
+which devices come online and go offline. Each event is one POST of JSON, signed with
+the webhook's secret. What is not taken is sent again, for a day; then the webhook is
+paused, until it is enabled again.
+
+  weft-server webhooks create https://example.com/weft --event device.* --event presence.offline
+  weft-server webhooks test ID
+  weft-server webhooks edit ID --enable`
+	return cmd
+}
+
+func webhookIDs(ctx context.Context, c *client.Client) (words []string, err error) {
+	list, err := c.Webhooks(ctx)
+	for _, w := range list {
+		words = append(words, w.ID)
+	}
+	return words, err
+}
+
+func webhooksListCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "list",
+		Short:             "List the webhooks",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				list, err := c.Webhooks(ctx)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "webhooks/1", map[string]any{"webhooks": append([]ops.Webhook{}, list...)})
+				}
+				rows := [][]string{{"ID", "STATE", "EVENTS", "SENT", "LAST", "URL", "NOTE"}}
+				for _, w := range list {
+					rows = append(rows, []string{w.ID, w.State, strings.Join(w.Events, ","), strconv.FormatUint(w.Delivered, 10), when(w.Last), cli.Plain(w.URL), w.Note})
+				}
+				return table(cmd.OutOrStdout(), rows)
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// secretOf prints a webhook's new secret.
+func secretOf(w io.Writer, made ops.WebhookCreated) error {
+	_, err := fmt.Fprintf(w, "id %s\nsecret %s\n", made.ID, made.Secret)
+	return err
+}
+
+func webhooksCreateCmd() *cobra.Command {
+	var c ops.CreateWebhook
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "create URL [--event E]... [--tag T]... [--allow-target ADDRESS]...",
+		Short: "Send what happens to a URL, and print the secret that signs it, this once",
+		Long: `Sends what happens from now on to a URL, and prints the secret that signs it. The
+secret is shown once.
+
+An event is named as in weft-server audit list --op, such as device.rename;
+presence.online and presence.offline are of devices that come and go, and
+refused.device.rename is of somebody who was not allowed to. device.* is all that
+begin so, and * is all. With --tag only what is about devices and keys with that tag.
+
+Receivers in the LAN are reached; addresses of this machine, of its link, of cloud
+metadata and of overlay networks are not, and http is not used, unless the address, or
+a range of them, is allowed with --allow-target.`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			c.URL = a[0]
+			return withServer(cmd, func(ctx context.Context, cl *client.Client) error {
+				made, err := cl.CreateWebhook(ctx, c)
+				switch {
+				case err != nil:
+					return err
+				case *asJSON:
+					return cli.PrintObject(cmd.OutOrStdout(), "webhook-secret/1", made)
+				}
+				return secretOf(cmd.OutOrStdout(), made)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&c.Events, "event", nil, "what is sent (repeatable; default: everything)")
+	f.StringSliceVar(&c.Tags, "tag", nil, "only about devices and keys with this tag (repeatable)")
+	f.StringSliceVar(&c.Allow, "allow-target", nil, "address or range that may be reached whatever it is (repeatable)")
+	f.StringVar(&c.Note, "note", "", "a word for people")
+	hookFlags(cmd)
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// hookFlags keeps variables for flags of other verbs out of webhooks.
+func hookFlags(cmd *cobra.Command) {
+	for _, name := range []string{"event", "tag", "allow-target", "note", "url"} {
+		if cmd.Flags().Lookup(name) != nil {
+			cmd.Flags().SetAnnotation(name, noEnv, nil)
+		}
+	}
+}
+
+func webhooksShowCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "show ID",
+		Short:             "Show a webhook and the last attempts to send it",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(webhookIDs),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				w, err := c.Webhook(ctx, a[0])
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "webhook/1", w)
+				}
+				return showWebhook(cmd.OutOrStdout(), w)
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func showWebhook(out io.Writer, w ops.Webhook) error {
+	var allow []string
+	for _, p := range w.Allow {
+		allow = append(allow, target(p))
+	}
+	rows := [][]string{
+		{"id", w.ID}, {"state", w.State}, {"url", cli.Plain(w.URL)}, {"events", strings.Join(w.Events, ",")}, {"tags", strings.Join(w.Tags, ",")},
+		{"allowed targets", strings.Join(allow, ",")}, {"note", w.Note}, {"created", when(&w.Created)}, {"old secret until", when(w.OldUntil)},
+		{"sent", strconv.FormatUint(w.Delivered, 10)}, {"last sent", when(w.Last)}, {"failing since", when(w.Failing)}, {"attempts", strconv.Itoa(w.Attempts)},
+		{"next attempt", when(w.Next)}, {"paused", when(w.Paused)}, {"last error", cli.Plain(w.LastError)},
+	}
+	if w.Missed > 0 {
+		rows = append(rows, []string{"missed", fmt.Sprintf("up to %d events were removed or too old before they could be sent, last %s", w.Missed, when(w.MissedAt))})
+	}
+	if w.State == ops.WebhookPaused {
+		rows = append(rows, []string{"to go on", "weft-server webhooks edit " + w.ID + " --enable"})
+	}
+	if err := table(out, rows); err != nil || len(w.Recent) == 0 {
+		return err
+	}
+	fmt.Fprintln(out)
+	rows = [][]string{{"TIME", "EVENT", "STATUS", "TOOK", "RESULT"}}
+	for _, d := range w.Recent {
+		result := "taken"
+		if d.Error != "" {
+			result = cli.Plain(d.Error)
+		}
+		rows = append(rows, []string{d.At.Local().Format("2006-01-02 15:04:05"), d.Op, status(d.Status), fmt.Sprint(d.TookMS, " ms"), result})
+	}
+	return table(out, rows)
+}
+
+func status(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+// target is an allowed target as people type it.
+func target(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+func webhooksEditCmd() *cobra.Command {
+	var e ops.EditWebhook
+	var url, note string
+	var events, tags, allow []string
+	var enable, disable bool
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "edit ID [--url U] [--event E]... [--tag T]... [--allow-target ADDRESS]... [--enable | --disable]",
+		Short: "Change what is given of a webhook, or have one that was paused go on",
+		Long: `Changes what is given of a webhook: --event, --tag and --allow-target replace those it
+had, and --tag "" is for none. One that was paused because it failed for a day goes on
+with what it has not sent (--enable); one that was disabled hears nothing of what
+happened meanwhile.`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(webhookIDs),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			given := cmd.Flags().Changed
+			if enable && disable {
+				return usagef("--enable --disable: want one of them")
+			}
+			for name, set := range map[string]func(){
+				"url": func() { e.URL = &url }, "note": func() { e.Note = &note }, "event": func() { e.Events = &events },
+				"tag": func() { tags = words(tags); e.Tags = &tags }, "allow-target": func() { allow = words(allow); e.Allow = &allow },
+				"enable": func() { e.Enabled = &enable }, "disable": func() { on := !disable; e.Enabled = &on },
+			} {
+				if given(name) {
+					set()
+				}
+			}
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				w, err := c.EditWebhook(ctx, a[0], e)
+				switch {
+				case err != nil:
+					return err
+				case *asJSON:
+					return cli.PrintObject(cmd.OutOrStdout(), "webhook/1", w)
+				}
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "the webhook %s is changed; see: weft-server webhooks show %[1]s\n", w.ID)
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&url, "url", "", "where it is sent")
+	f.StringSliceVar(&events, "event", nil, "what is sent (repeatable)")
+	f.StringSliceVar(&tags, "tag", nil, "only about devices and keys with this tag (repeatable)")
+	f.StringSliceVar(&allow, "allow-target", nil, "address or range that may be reached whatever it is (repeatable)")
+	f.StringVar(&note, "note", "", "a word for people")
+	f.BoolVar(&enable, "enable", false, "send, or go on")
+	f.BoolVar(&disable, "disable", false, "do not send")
+	hookFlags(cmd)
+	for _, name := range []string{"enable", "disable"} {
+		f.SetAnnotation(name, noEnv, nil)
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// words are those that are not empty.
+func words(in []string) []string {
+	out := []string{}
+	for _, w := range in {
+		if w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func webhooksTestCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "test ID",
+		Short:             "Send an event webhook.test, and say what came of it",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(webhookIDs),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				d, err := c.TestWebhook(ctx, a[0])
+				if err == nil && *asJSON {
+					err = cli.PrintObject(cmd.OutOrStdout(), "webhook-test/1", d)
+				}
+				switch {
+				case err != nil:
+					return err
+				case d.Error != "":
+					return fmt.Errorf("the webhook was not taken: %s", cli.Plain(d.Error))
+				case *asJSON:
+					return nil
+				}
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "it was taken: status %d after %d ms\n", d.Status, d.TookMS)
+				return err
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func webhooksRotateCmd() *cobra.Command {
+	var keep string
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "rotate ID [--keep 24h]",
+		Short: "Give a webhook a new secret and print it, this once",
+		Long: `Gives a webhook a new secret and prints it. Until --keep is over requests carry a
+signature of the old secret as well; with --keep 0 the old one ends now.`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(webhookIDs),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			d, err := time.Duration(0), error(nil)
+			if keep != "0" {
+				if d, err = parseSpan(keep); err != nil {
+					return usagef("--keep %q: want a time such as 1h, 24h or 7d, or 0", keep)
+				}
+			}
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				made, err := c.RotateWebhook(ctx, a[0], d)
+				switch {
+				case err != nil:
+					return err
+				case *asJSON:
+					return cli.PrintObject(cmd.OutOrStdout(), "webhook-secret/1", made)
+				}
+				return secretOf(cmd.OutOrStdout(), made)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&keep, "keep", "24h", "how long the old secret goes on: 0 to 7d")
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func webhooksDeleteCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "delete ID",
+		Short:             "Delete a webhook",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(webhookIDs),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				w, err := c.DeleteWebhook(ctx, a[0])
+				switch {
+				case err != nil:
+					return err
+				case *asJSON:
+					return cli.PrintObject(cmd.OutOrStdout(), "webhook/1", w)
+				}
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "deleted the webhook %s\n", w.ID)
+				return err
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}

@@ -1,0 +1,63 @@
+package webapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"weft/coord/ops"
+	"weft/coord/store"
+)
+
+// WebhookList is all webhooks, the oldest first, without their last attempts.
+type WebhookList struct {
+	Webhooks []ops.Webhook `json:"webhooks"`
+}
+
+// Rotation says how a webhook gets a new secret.
+type Rotation struct {
+	KeepSeconds *int64 `json:"keep_seconds,omitempty" doc:"for how long requests are signed with the old secret too, 0 to 604800; a day if not given"`
+}
+
+func (a *api) webhooks() {
+	s := a.ops
+	add(a, operation{"GET", "/webhooks", "listWebhooks", "List webhooks, the oldest first", "webhook.read", 0},
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (WebhookList, error) {
+			list, err := s.Webhooks(ctx, who)
+			return WebhookList{list}, err
+		})
+	add(a, operation{"GET", "/webhooks/{id}", "getWebhook", "Show a webhook and the last attempts to send it", "webhook.read", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (ops.Webhook, error) {
+			return s.Webhook(ctx, who, in.ID)
+		})
+	addSent(a, operation{"POST", "/webhooks", "createWebhook", "Send what happens to a URL; the secret that signs it is in the answer, this once", "webhook.create", http.StatusCreated},
+		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateWebhook) (ops.WebhookCreated, error) {
+			return ops.Do(ctx, s, who, body)
+		})
+	addSent(a, operation{"PATCH", "/webhooks/{id}", "editWebhook", "Change a webhook, enable or disable it, or have one that was paused go on", "webhook.edit", 0},
+		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditWebhook) (ops.Webhook, error) {
+			match, err := in.revisions()
+			if err != nil {
+				return ops.Webhook{}, err
+			}
+			c.ID, c.Match = in.ID, match
+			return ops.Do(ctx, s, who, c)
+		})
+	add(a, operation{"DELETE", "/webhooks/{id}", "deleteWebhook", "Delete a webhook", "webhook.delete", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (ops.Webhook, error) {
+			return ops.Do(ctx, s, who, ops.DeleteWebhook{ID: in.ID})
+		})
+	add(a, operation{"POST", "/webhooks/{id}/test", "testWebhook", "Send an event webhook.test to a webhook, and say what came of it", "webhook.test", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (store.Delivered, error) {
+			return s.TestWebhook(ctx, who, in.ID)
+		})
+	addSent(a, operation{"POST", "/webhooks/{id}/rotate", "rotateWebhook", "Give a webhook a new secret, which is in the answer, this once", "webhook.rotate", 0},
+		func(ctx context.Context, who ops.Actor, in *SentTo, body Rotation) (ops.WebhookCreated, error) {
+			keep := ops.DefaultKeepSecret
+			if body.KeepSeconds != nil {
+				// What is far out of range stays so, and does not wrap around.
+				keep = time.Duration(min(max(*body.KeepSeconds, -1), 1e9)) * time.Second
+			}
+			return ops.Do(ctx, s, who, ops.RotateWebhook{ID: in.ID, Keep: keep})
+		})
+}
