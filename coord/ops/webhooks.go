@@ -155,7 +155,8 @@ func (tx *Tx) toEnd(w *store.Webhook) error {
 	return err
 }
 
-// EditWebhook changes what is given of a webhook. One that was paused, or is about to be
+// EditWebhook changes what is given of a webhook. What it is for then goes for all that
+// was not sent yet, which may be what happened in the last minute. One that was paused, or is about to be
 // tried again, is tried at once. One that was disabled hears nothing of what happened
 // meanwhile.
 type EditWebhook struct {

@@ -90,7 +90,10 @@ func TestHostileReceivers(t *testing.T) {
 		},
 		"/error": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) },
 		"/busy":  func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "120"); w.WriteHeader(429) },
-		"/never": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "9999999"); w.WriteHeader(503) },
+		"/never": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "9999999")
+			w.WriteHeader(503)
+		},
 		"/reset": func(w http.ResponseWriter, r *http.Request) {
 			c, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
