@@ -201,7 +201,9 @@ func TestWebhookPaused(t *testing.T) {
 		// It is as it was after a restart, and no attempt is made earlier for it.
 		before := s.hookNow(w.ID)
 		stop()
-		s.hooks.load(nil)
+		s.Close()
+		s = openSite(t, func(o *Options) { o.Now, o.Data = time.Now, s.data })
+		s.hooks.sender = p.sender()
 		stop = s.running()
 		time.Sleep(time.Second)
 		if now := s.hookNow(w.ID); now.Attempts != before.Attempts || !now.Next.Equal(*before.Next) {
@@ -235,6 +237,7 @@ func TestWebhookPaused(t *testing.T) {
 			t.Errorf("once it goes on: %q", got)
 		}
 		stop()
+		s.Close()
 	})
 }
 
