@@ -56,6 +56,11 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		t.Fatal(out)
 	}
 	backup, key := filepath.Join(dir, "backup"), filepath.Join(dir, "key")
+	_, out, _ := verb(t, "webhooks", "create", "https://127.0.0.1:1/", "--allow-target", "127.0.0.1", "--json")
+	var hook ops.WebhookCreated
+	if err := json.Unmarshal([]byte(out), &hook); err != nil {
+		t.Fatal(err)
+	}
 	// What takes a machine of its own is looked at for the flag only: elsewhere.
 	const elsewhere = "elsewhere"
 	runs := []struct{ verb, args, schema string }{
@@ -115,6 +120,14 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"audit verify", "", "audit-verify/1"},
 		{"audit head", "", "audit-head/1"},
 		{"audit export", "", elsewhere}, // TestAudit: one object a line
+		{"webhooks create", "https://192.0.2.1/", "webhook-secret/1"},
+		{"webhooks list", "", "webhooks/1"},
+		{"webhooks", "", "webhooks/1"},
+		{"webhooks show", hook.ID, "webhook/1"},
+		{"webhooks edit", hook.ID + " --note x", "webhook/1"},
+		{"webhooks rotate", hook.ID, "webhook-secret/1"},
+		{"webhooks test", "", elsewhere}, // TestWebhookVerbs
+		{"webhooks delete", hook.ID, "webhook/1"},
 		{"backup", "--key-file " + key + " --output " + backup, "backup/1"},
 		{"restore", "--key-file " + key + " --data " + filepath.Join(dir, "restored") + " " + backup, "restore/1"},
 		{"doctor", "--listen 127.0.0.1:0 --console off --stun off", "doctor/1"},

@@ -18,6 +18,7 @@ func healthy() Facts {
 		Ports:    []Port{{"--listen", ":8443", nil}},
 		Sites:    []Site{{URL: "https://h:8443", Own: true, Expires: now.AddDate(1, 0, 0)}},
 		Relays:   []Relay{{Name: "frankfurt", Online: true}},
+		Webhooks: []Webhook{{ID: "w1", To: "https://hook.example", Failing: now.Add(-time.Minute), Error: "it answered 503"}, {ID: "w2", To: "https://hook.example", Missed: 3, Lost: now.AddDate(0, -1, 0)}},
 		Releases: "/data/releases", Release: "1.0.0",
 	}
 }
@@ -60,6 +61,9 @@ func TestFindings(t *testing.T) {
 			f.Sites = append(f.Sites, old)
 		}, "certificate", report.Error, "of https://h:8443 at 2001:db8::1 ended 3 days ago", "restart"},
 		{"one address is silent", func(f *Facts) { f.Sites[0].Addr, f.Sites[0].Err = "2001:db8::1", broken }, "url", report.Warning, "https://h:8443 at 2001:db8::1 is not reached", "--connect-to '::[2001:db8::1]:'"},
+		{"paused webhook", func(f *Facts) { f.Webhooks[0].Paused = true }, "webhook", report.Warning, "the webhook w1 to https://hook.example is paused, as it failed for a day: it answered 503", "edit w1 --enable"},
+		{"failing webhook", func(f *Facts) { f.Webhooks[0].Failing = f.Now.Add(-time.Hour) }, "webhook", report.Warning, "failed since 2026-05-01 11:00:00 and is tried again", "show w1"},
+		{"missed events", func(f *Facts) { f.Webhooks[1].Lost = f.Now.AddDate(0, 0, -2) }, "webhook", report.Warning, "up to 3 events were removed or too old", "show w2"},
 		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", report.Warning, "look for wpad", "rename wpad NEW"},
 		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", report.Error, "only 1 MB", "df -h"},
 		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", report.Warning, "100 MB", "df -h"},
