@@ -45,6 +45,7 @@ func meaning(t *testing.T, s *Store) []byte {
 		Records   []DNSRecord
 		Aliases   []Alias
 		Wildcards []Wildcard
+		Webhooks  []Webhook      `json:",omitempty"`
 		Audit     []audit.Record `json:",omitempty"`
 		AuditHead *audit.Head    `json:",omitempty"`
 	}
@@ -107,6 +108,9 @@ func meaning(t *testing.T, s *Store) []byte {
 			return err
 		}
 		if m.Wildcards, err = r.Wildcards(id); err != nil {
+			return err
+		}
+		if m.Webhooks, err = r.Webhooks(id); err != nil {
 			return err
 		}
 		if h, err := r.AuditHead(id); err == nil {
