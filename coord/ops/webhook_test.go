@@ -617,3 +617,52 @@ func TestNoWebhooks(t *testing.T) {
 		t.Errorf("%v, %d, %d", known, events, told)
 	}
 }
+
+// A write that fails leaves what is in memory of webhooks as the database is.
+func TestWebhookWriteFails(t *testing.T) {
+	var broken atomic.Bool
+	s := openSite(t, func(o *Options) {
+		o.BeforeCommit = func() error {
+			if broken.Load() {
+				return errors.New("no")
+			}
+			return nil
+		}
+	})
+	made := s.hook(CreateWebhook{Events: []string{"device.*"}})
+	inMemory := func() (list []string) {
+		s.hooks.mu.Lock()
+		defer s.hooks.mu.Unlock()
+		for id, k := range s.hooks.byID {
+			list = append(list, fmt.Sprint(id, k.w.Revision, k.w.Events, k.w.Enabled, k.w.Note))
+		}
+		return append(list, fmt.Sprint(s.hooks.some.Load(), s.hooks.coming.Load()))
+	}
+	before := inMemory()
+	no, note := false, "x"
+	broken.Store(true)
+	_, err1 := Do(t.Context(), s.Service, Root(), CreateWebhook{URL: "https://hook.example/"})
+	_, err2 := Do(t.Context(), s.Service, Root(), EditWebhook{ID: made.ID, Enabled: &no, Note: &note, Events: &[]string{"*"}})
+	_, err3 := Do(t.Context(), s.Service, Root(), RotateWebhook{made.ID, 0})
+	_, err4 := Do(t.Context(), s.Service, Root(), DeleteWebhook{made.ID})
+	_, err5 := s.TestWebhook(t.Context(), Root(), made.ID)
+	if err1 == nil || err2 == nil || err3 == nil || err4 == nil || err5 == nil {
+		t.Errorf("%v, %v, %v, %v, %v", err1, err2, err3, err4, err5)
+	}
+	broken.Store(false)
+	if now := inMemory(); !slices.Equal(now, before) {
+		t.Errorf("%q, was %q", now, before)
+	}
+	fresh := newHooks(webhook.Sender{})
+	if _, err := Do(t.Context(), s.Service, Root(), EditWebhook{ID: made.ID, Events: &[]string{"*"}}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.store.Read(t.Context(), func(r *store.Reader) error {
+		list, err := r.Webhooks(s.network)
+		fresh.load(list)
+		return err
+	})
+	if err != nil || len(fresh.byID) != 1 || fresh.byID[made.ID].w.Revision != s.hooks.byID[made.ID].w.Revision || !s.hooks.coming.Load() {
+		t.Errorf("the database has %+v, memory %+v, %v", fresh.byID, s.hooks.byID, err)
+	}
+}
