@@ -32,6 +32,7 @@ const (
 	hookScan    = 2000             // records that are looked through at once for them
 	hookSave    = time.Second      // how often the cursor is stored while events are being sent
 	hookTurn    = 10 * time.Second // after which a webhook lets others send
+	minAttempts = 20               // before a webhook is paused
 	hookMaxAge  = 7 * 24 * time.Hour
 	hookRecent  = 20
 	hookUnread  = time.Minute // until the database is asked again after it could not be read
@@ -262,6 +263,9 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 	if broken == nil {
 		defer to.Close()
 	}
+	if w.Attempts == 0 {
+		w.Next = nil // it was the database that failed
+	}
 	began, stored := s.now(), s.now()
 	save := func() {
 		if err := s.saveHook(w); err != nil {
@@ -342,7 +346,7 @@ func (s *Service) hookFailed(w *store.Webhook, d store.Delivered, asked time.Dur
 		s.log.Warn("a webhook was not taken; it is sent again", "id", w.ID, "to", webhook.Origin(w.URL), "why", d.Error)
 	}
 	var err error
-	if now.Sub(*w.Failing) >= webhook.GiveUp {
+	if now.Sub(*w.Failing) >= webhook.GiveUp && w.Attempts >= minAttempts { // the clock may have been set
 		w.Next, w.Paused = nil, orNil(now)
 		_, err = Do(context.Background(), s, System(), pauseWebhook{*w})
 	} else {

@@ -32,6 +32,7 @@ type taken struct {
 type pipes struct {
 	mu     sync.Mutex // guards the following
 	down   bool
+	slow   time.Duration
 	status int
 	tried  []time.Time
 	got    []taken
@@ -66,11 +67,12 @@ func (p *pipes) serve(c net.Conn) {
 		p.mu.Lock()
 		t := taken{at: time.Now()}
 		err = json.Unmarshal(b, &t.Event)
-		status := max(p.status, 200)
+		status, slow := max(p.status, 200), p.slow
 		if p.tried = append(p.tried, t.at); err == nil && status == 200 {
 			p.got = append(p.got, t)
 		}
 		p.mu.Unlock()
+		time.Sleep(slow)
 		if _, err := fmt.Fprintf(c, "HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n", status); err != nil {
 			return
 		}
@@ -290,6 +292,26 @@ func TestWebhookEdited(t *testing.T) {
 	})
 }
 
+// More webhooks than may send at a time, all with much to send to slow receivers, take
+// turns.
+func TestWebhookTurns(t *testing.T) {
+	inTime(t, func(t *testing.T, s *site, p *pipes) {
+		p.slow = time.Second
+		var hooks []WebhookCreated
+		for range 2*maxSending + 1 {
+			hooks = append(hooks, s.hook(CreateWebhook{Events: []string{"device.renew"}}))
+		}
+		s.note(slices.Repeat([]record{{op: "device.renew"}}, 200)...)
+		defer s.running()()
+		time.Sleep(3*hookTurn + 5*time.Second)
+		for _, w := range hooks {
+			if now := s.hookNow(w.ID); now.Delivered < 5 || now.Delivered > 30 {
+				t.Errorf("%d events were sent to one", now.Delivered)
+			}
+		}
+	})
+}
+
 // presenceSite is a site in time of its own whose devices are told of.
 type presenceSite struct {
 	*site
@@ -371,6 +393,20 @@ func TestWebhookPresence(t *testing.T) {
 		s.set(true, c)
 		time.Sleep(time.Minute)
 		want("c came", "presence.online c")
+
+		// The relay starts anew: all are away and come back, but one.
+		s.set(true, flaps)
+		time.Sleep(time.Minute)
+		want("flaps is there at last", "presence.online flaps")
+		for _, node := range s.presence.Lose(s.auth.RelayID(), time.Now()) {
+			s.notePresence(node)
+		}
+		time.Sleep(comesBack / 2)
+		s.set(true, b, c)
+		time.Sleep(time.Second)
+		want("they may all come back")
+		time.Sleep(comesBack)
+		want("flaps did not", "presence.offline flaps")
 
 		// b and c are online; after the start b is back, c is not, a came.
 		stop()

@@ -76,6 +76,7 @@ func (s *Sender) Receiver(rawURL string, allow []netip.Prefix) (*Receiver, error
 		},
 		TLSClientConfig:        &tls.Config{RootCAs: s.Roots, MinVersion: tls.VersionTLS12},
 		Protocols:              new(http.Protocols),
+		TLSHandshakeTimeout:    Timeout + time.Second, // of one that nobody waits for any more
 		DisableCompression:     true,
 		MaxConnsPerHost:        1,
 		IdleConnTimeout:        idleFor,
@@ -175,7 +176,9 @@ func (r *Receiver) Post(ctx context.Context, e Event, secrets []string, now time
 		return Result{Err: cause(err)}
 	}
 	defer res.Body.Close()
-	io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // so that the connection can be used again
+	if res.StatusCode != http.StatusSwitchingProtocols { // what follows that has no end, and no deadline
+		io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // so that the connection can be used again
+	}
 	out := Result{Status: res.StatusCode}
 	switch {
 	case res.StatusCode >= 200 && res.StatusCode < 300:

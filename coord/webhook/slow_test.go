@@ -20,17 +20,20 @@ func TestSlow(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		dial bool // it is not even reached
+		url  string
 		says []string
 		took time.Duration
 		good bool
 	}{
-		{"not reached", true, nil, Timeout, false},
-		{"no answer", false, nil, Timeout, false},
-		{"header", false, []string{"HTTP/1.1 200 OK\r\nX: "}, Timeout, false},
-		{"one byte a second", false, append([]string{"HTTP/1.1 200 OK\r\nX: "}, strings.Split(strings.Repeat("x", 100), "")...), Timeout, false},
-		{"body", false, []string{"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"}, Timeout, true}, // it was taken
-		{"many informational answers", false, []string{strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: x\r\n\r\n", 10000)}, 0, false},
-		{"answer", false, []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}, 0, true},
+		{"not reached", true, "http://127.0.0.1/", nil, Timeout, false},
+		{"no answer", false, "http://127.0.0.1/", nil, Timeout, false},
+		{"header", false, "http://127.0.0.1/", []string{"HTTP/1.1 200 OK\r\nX: "}, Timeout, false},
+		{"one byte a second", false, "http://127.0.0.1/", append([]string{"HTTP/1.1 200 OK\r\nX: "}, strings.Split(strings.Repeat("x", 100), "")...), Timeout, false},
+		{"body", false, "http://127.0.0.1/", []string{"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"}, Timeout, true}, // it was taken
+		{"many informational answers", false, "http://127.0.0.1/", []string{strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: x\r\n\r\n", 10000)}, 0, false},
+		{"another protocol", false, "http://127.0.0.1/", []string{"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"}, 0, false},
+		{"TLS handshake", false, "https://127.0.0.1/", nil, Timeout, false},
+		{"answer", false, "http://127.0.0.1/", []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -45,6 +48,10 @@ func TestSlow(t *testing.T) {
 						here, there := net.Pipe()
 						receiver.Go(func() {
 							defer there.Close()
+							if strings.HasPrefix(c.url, "https") {
+								io.Copy(io.Discard, there)
+								return
+							}
 							req, err := http.ReadRequest(bufio.NewReader(there))
 							if err != nil {
 								return
@@ -64,7 +71,7 @@ func TestSlow(t *testing.T) {
 					},
 				}
 				began := time.Now()
-				res := post(t, s, "http://127.0.0.1/", loopback)
+				res := post(t, s, c.url, loopback)
 				if took := time.Since(began); took != c.took || (res.Err == nil) != c.good {
 					t.Errorf("after %s: %+v", took, res)
 				}
