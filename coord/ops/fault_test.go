@@ -56,7 +56,8 @@ type faulty struct {
 	session, other         [32]byte     // of the admin
 	link                   [32]byte     // the admin's
 	service                TokenCreated // a token of the service "robot"
-	newer                  []byte       // revocation list of a later time
+	hook                   WebhookCreated
+	newer                  []byte // revocation list of a later time
 }
 
 const passwordHash = "hash"
@@ -81,6 +82,8 @@ func newFaulty(t *testing.T) *faulty {
 	must(Do(t.Context(), f.Service, Root(), CreateUser{Name: "robot", Service: true}))
 	var err error
 	f.service, err = Do(t.Context(), f.Service, Root(), CreateToken{User: "robot"})
+	must(nil, err)
+	f.hook, err = Do(t.Context(), f.Service, Root(), CreateWebhook{URL: "https://192.0.2.1/"})
 	must(nil, err)
 	k, tok, err := f.CreateKey(t.Context(), CreateKey{})
 	must(nil, err)
@@ -114,6 +117,15 @@ func (f *faulty) relayRequest(d *device, tok cert.Token) api.RelayJoinRequest {
 		f.t.Fatal(err)
 	}
 	return api.RelayJoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Name: "far", URLs: []string{"https://relay.example:8443"}}
+}
+
+// storedHook is a webhook as the database has it.
+func (f *faulty) storedHook(id string) (w store.Webhook) {
+	f.t.Helper()
+	if err := f.store.Read(f.t.Context(), func(r *store.Reader) (err error) { w, err = r.Webhook(f.network, id); return err }); err != nil {
+		f.t.Fatal(err)
+	}
+	return w
 }
 
 // as runs a command.
@@ -191,6 +203,17 @@ var faultyCommands = []faultyCommand{
 	{opCRLRecall, nil, func(ctx context.Context, f *faulty) error { return f.Recall(ctx, f.cam.id.String(), f.newer) }},
 
 	{opUserCreate, nil, as(root, func(*faulty) Command[store.User] { return CreateUser{Name: "carol"} })},
+	{opHookCreate, nil, as(root, func(*faulty) Command[WebhookCreated] { return CreateWebhook{URL: "https://192.0.2.9/"} })},
+	{opHookEdit, nil, as(root, func(f *faulty) Command[Webhook] { return EditWebhook{ID: f.hook.ID, Note: pointer("night shift")} })},
+	{opHookAllow, nil, as(root, func(f *faulty) Command[Webhook] { return EditWebhook{ID: f.hook.ID, Allow: &[]string{"127.0.0.0/8"}} })},
+	{opHookRotate, nil, as(root, func(f *faulty) Command[WebhookCreated] { return RotateWebhook{ID: f.hook.ID, Keep: time.Hour} })},
+	{opHookTest, nil, as(root, func(f *faulty) Command[store.Webhook] { return testWebhook{f.hook.ID} })},
+	{opHookPause, nil, as(ofServer, func(f *faulty) Command[struct{}] {
+		w := f.storedHook(f.hook.ID)
+		w.Attempts, w.Paused = 20, pointer(f.clock.Now())
+		return pauseWebhook{w}
+	})},
+	{opHookDelete, nil, as(root, func(f *faulty) Command[Webhook] { return DeleteWebhook{f.hook.ID} })},
 	{opUserEdit, nil, as(root, func(*faulty) Command[store.User] {
 		return EditUser{Name: "bob", Role: pointer(RoleOperator), Tags: &[]string{"site"}}
 	})},

@@ -96,6 +96,9 @@ type WebhookCreated struct {
 	Secret string `json:"secret"`
 }
 
+// Made says that the answer has a secret, and is not kept for who asks again.
+func (w WebhookCreated) Made() string { return "the secret of the webhook " + w.ID }
+
 func (CreateWebhook) operation() *Operation { return opHookCreate }
 
 func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {

@@ -51,6 +51,25 @@ func (s *site) token(user string) ops.TokenCreated {
 	return made
 }
 
+// hook makes a webhook that nobody answers, in the place of the one before.
+func (s *site) hook() string {
+	s.t.Helper()
+	list, err := s.Webhooks(s.t.Context(), ops.Root())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, w := range list {
+		if _, err := ops.Do(s.t.Context(), s.Service, ops.Root(), ops.DeleteWebhook{ID: w.ID}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	w, err := ops.Do(s.t.Context(), s.Service, ops.Root(), ops.CreateWebhook{URL: "https://127.0.0.1:1/", Allow: []string{"127.0.0.1"}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return w.ID
+}
+
 func must(t testing.TB) func(store.User, error) store.User {
 	return func(u store.User, err error) store.User {
 		t.Helper()
@@ -112,6 +131,15 @@ createToken     another   ok    ok    404      403     404     404      404     
 revokeToken     self      .     ok    ok       403     ok      ok       403     ok
 revokeToken     another   ok    ok    404      403     404     404      404     404
 createLoginLink person    ok    403   403      403     403     404      404     404
+listWebhooks    -         ok    ok    403      ok      403     403      403     403
+getWebhook      -         ok    ok    403      ok      403     403      403     403
+createWebhook   -         ok    ok    403      403     403     403      403     403
+createWebhook   allowed   ok    403   403      403     403     403      403     403
+editWebhook     -         ok    ok    403      403     403     403      403     403
+editWebhook     allowed   ok    403   403      403     403     403      403     403
+testWebhook     -         ok    ok    403      403     403     403      403     403
+rotateWebhook   -         ok    ok    403      403     403     403      403     403
+deleteWebhook   -         ok    ok    403      403     403     403      403     403
 getDNS          -         ok    ok    ok       ok      403     ok       ok      403
 previewName     -         ok    ok    ok       ok      403     ok       ok      403
 editDNS         -         ok    ok    403      403     403     403      403     403
@@ -217,6 +245,22 @@ createSnapshot  -         403   403   403      403     403     403      403     
 		"revokeToken": func(who asker, what string) (string, string) { return s.token(user(who, what)).ID, "" },
 		"createLoginLink": func(who asker, what string) (string, string) {
 			return "", body(`{"user":%q}`, user(who, what))
+		},
+		"getWebhook":    func(asker, string) (string, string) { return s.hook(), "" },
+		"deleteWebhook": func(asker, string) (string, string) { return s.hook(), "" },
+		"testWebhook":   func(asker, string) (string, string) { return s.hook(), "" },
+		"rotateWebhook": func(asker, string) (string, string) { return s.hook(), "{}" },
+		"createWebhook": func(_ asker, what string) (string, string) {
+			if what == "allowed" {
+				return "", `{"url":"https://192.0.2.1/","allow_targets":["127.0.0.0/8"]}`
+			}
+			return "", `{"url":"https://192.0.2.1/"}`
+		},
+		"editWebhook": func(_ asker, what string) (string, string) {
+			if what == "allowed" {
+				return s.hook(), `{"allow_targets":["127.0.0.0/8"]}`
+			}
+			return s.hook(), `{"note":"night shift"}`
 		},
 		"previewName": func(asker, string) (string, string) { return "?name=www", "" },
 		"editDNS": func(asker, string) (string, string) {

@@ -156,6 +156,12 @@ type operation struct {
 	status       int    // of success, 0 is 200
 }
 
+// onceForAll says that an operation is done once for an idempotency key. A test of a
+// webhook is an attempt, which may be made again.
+func (o operation) onceForAll() bool {
+	return o.method == http.MethodPost && o.writes() && o.does != "webhook.test"
+}
+
 // writes reports whether an operation changes something.
 func (o operation) writes() bool {
 	return slices.ContainsFunc(ops.Operations, func(m *ops.Operation) bool {
@@ -292,7 +298,7 @@ func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 			},
 		},
 	}
-	if o.method == http.MethodPost && o.writes() {
+	if o.onceForAll() {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: onceHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
 			Description: "one word for this request: if its answer is lost, it can be sent again with the same key and is done once; for a day, and the last 1,000 keys"})
 	}

@@ -151,12 +151,9 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		return err
 	},
 	"createWebhook": func(t *testing.T, c *client.Client) error {
-		made, err := c.CreateWebhook(t.Context(), ops.CreateWebhook{URL: "https://127.0.0.1:1/hook?key=x", Allow: []string{"127.0.0.1"}, Tags: []string{"device"}})
-		if !strings.HasPrefix(made.Secret, "whsec_") || made.State != ops.WebhookGood {
+		made, err := c.CreateWebhook(t.Context(), ops.CreateWebhook{URL: "https://192.0.2.1/hook?key=x", Tags: []string{"device"}})
+		if err == nil && (!strings.HasPrefix(made.Secret, "whsec_") || made.State != ops.WebhookGood) {
 			t.Errorf("%+v", made)
-		}
-		if err == nil {
-			_, err = c.CreateWebhook(t.Context(), ops.CreateWebhook{URL: "https://192.0.2.1/", Note: "gone"})
 		}
 		return err
 	},
@@ -171,9 +168,6 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	},
 	"editWebhook": func(t *testing.T, c *client.Client) error {
 		w, note := firstHook(t, c), "one"
-		if _, err := c.EditWebhook(t.Context(), w.ID, ops.EditWebhook{Note: &note, Match: []string{"0"}}); !errors.Is(err, ops.ErrChanged) {
-			t.Errorf("%v", err)
-		}
 		_, err := c.EditWebhook(t.Context(), w.ID, ops.EditWebhook{Note: &note, Match: []string{w.Revision}})
 		return err
 	},
@@ -239,6 +233,11 @@ func filled(t testing.TB, o ops.Options) *site {
 	s.joinRelay("far")
 	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "svc", Service: true}); err != nil {
 		t.Fatal(err)
+	}
+	for _, w := range []ops.CreateWebhook{{URL: "https://127.0.0.1:1/", Allow: []string{"127.0.0.1"}}, {URL: "https://192.0.2.1/", Note: "gone"}} {
+		if _, err := ops.Do(t.Context(), s.Service, ops.Root(), w); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }

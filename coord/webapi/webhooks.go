@@ -32,7 +32,7 @@ func (a *api) webhooks() {
 		})
 	addSent(a, operation{"POST", "/webhooks", "createWebhook", "Send what happens to a URL; the secret that signs it is in the answer, this once", "webhook.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateWebhook) (ops.WebhookCreated, error) {
-			return ops.Do(ctx, s, who, body)
+			return do(ctx, a, who, body, same)
 		})
 	addSent(a, operation{"PATCH", "/webhooks/{id}", "editWebhook", "Change a webhook, enable or disable it, or have one that was paused go on", "webhook.edit", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditWebhook) (ops.Webhook, error) {
@@ -58,6 +58,6 @@ func (a *api) webhooks() {
 				// What is far out of range stays so, and does not wrap around.
 				keep = time.Duration(min(max(*body.KeepSeconds, -1), 1e9)) * time.Second
 			}
-			return ops.Do(ctx, s, who, ops.RotateWebhook{ID: in.ID, Keep: keep})
+			return do(ctx, a, who, ops.RotateWebhook{ID: in.ID, Keep: keep}, same)
 		})
 }
