@@ -81,5 +81,11 @@ func (a Actor) includes(role Role, tags []string) bool {
 			return false
 		}
 	}
-	return len(a.Tags) == 0 || len(tags) > 0 && !slices.ContainsFunc(tags, func(t string) bool { return !slices.Contains(a.Tags, t) })
+	return len(a.Tags) == 0 || len(tags) > 0 && a.holds(tags)
+}
+
+// holds reports whether an actor may give all of tags to something: who is narrowed to
+// some tags gives no others, by which more could be reached.
+func (a Actor) holds(tags []string) bool {
+	return len(a.Tags) == 0 || !slices.ContainsFunc(tags, func(t string) bool { return !slices.Contains(a.Tags, t) })
 }

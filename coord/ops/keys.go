@@ -63,6 +63,9 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	if err := tx.may(keyTarget(k)); err != nil {
 		return KeyCreated{}, err
 	}
+	if !tx.actor.holds(tags) {
+		return KeyCreated{}, fmt.Errorf("%s with tags that are not yours, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)
+	}
 	n := s.index.info()
 	if c.Life == 0 {
 		c.Life = DefaultKeyLife

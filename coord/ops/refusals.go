@@ -96,6 +96,16 @@ func (s *Service) Refused(a Actor, c interface{ operation() *Operation }, u stor
 	s.refusals.add(s.now(), a, c.operation(), userTarget(u), why)
 }
 
+// RefusedRead counts that somebody was not let read what is called operation in
+// Operations. What changes something is counted by Do.
+func (s *Service) RefusedRead(a Actor, operation string) {
+	for _, o := range Operations {
+		if o.Name == operation && !o.Writes {
+			s.refusals.add(s.now(), a, o, target{}, "not allowed")
+		}
+	}
+}
+
 // flushRefusals records the refusals of the minutes that are over, or all.
 func (s *Service) flushRefusals(ctx context.Context, all bool) error {
 	counts := s.refusals.take(s.now(), all)

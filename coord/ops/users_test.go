@@ -136,3 +136,19 @@ func TestEditUserMatch(t *testing.T) {
 		t.Errorf("somebody was in between: %v", err)
 	}
 }
+
+// A device that joins with a key of a service is the network's owner's if the service
+// makes keys for everybody, and else the service's.
+func TestKeysOfServices(t *testing.T) {
+	s := openSite(t)
+	for role, want := range map[Role]string{RoleAdmin: firstUser, RoleOperator: firstUser, RoleMember: "s-member"} {
+		_, a := s.user(CreateUser{Name: "s-" + string(role), Service: true, Role: role})
+		made, err := Do(t.Context(), s.Service, a, CreateKey{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, err := s.Key(t.Context(), a, made.ID); err != nil || k.User != want {
+			t.Errorf("%s: %s, %v", role, k.User, err)
+		}
+	}
+}

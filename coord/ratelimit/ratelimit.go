@@ -61,18 +61,6 @@ func (l *Limiter) Take(name string, lim Limit, now time.Time) (s State, ok bool)
 	return b.state(), ok
 }
 
-// Look says what is left to name.
-func (l *Limiter) Look(name string, lim Limit, now time.Time) State {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b := l.buckets[name]
-	if b == nil {
-		b = &bucket{left: lim.Burst, at: now, limit: lim}
-	}
-	b.fill(now)
-	return b.state()
-}
-
 func (b *bucket) state() State {
 	whole := float64(int(b.left))
 	return State{int(b.left), time.Duration((1 - (b.left - whole)) / b.limit.Burst * float64(b.limit.Per))}

@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write down what new fixtures hold")
 
 // recordedAt is later than everything in the fixtures, and before anything in
 // them has ended.
-var recordedAt = time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
+var recordedAt = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 
 // meaning is everything that the program reads in a database.
 func meaning(t *testing.T, s *Store) []byte {
@@ -46,6 +46,7 @@ func meaning(t *testing.T, s *Store) []byte {
 		Aliases   []Alias
 		Wildcards []Wildcard
 		Webhooks  []Webhook      `json:",omitempty"`
+		Tokens    []Token        `json:",omitempty"`
 		Audit     []audit.Record `json:",omitempty"`
 		AuditHead *audit.Head    `json:",omitempty"`
 	}
@@ -111,6 +112,9 @@ func meaning(t *testing.T, s *Store) []byte {
 			return err
 		}
 		if m.Webhooks, err = r.Webhooks(id); err != nil {
+			return err
+		}
+		if m.Tokens, err = r.Tokens(id, ""); err != nil {
 			return err
 		}
 		if h, err := r.AuditHead(id); err == nil {

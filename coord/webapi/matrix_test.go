@@ -81,8 +81,8 @@ func must(t testing.TB) func(store.User, error) store.User {
 }
 
 // TestAuthorization: who may do what to what, by what the public API answers. Devices and
-// keys are the asker's own, without a tag or with the tag camera, or another user's, with
-// the tag camera or door; users and tokens are the asker's own or another one's; "-" is
+// keys are the asker's own, without a tag, with the tags camera and hall, or with camera
+// alone, or another user's, with the tag camera or door; users and tokens are the asker's own or another one's; "-" is
 // the network's. The last three askers are narrowed to the tag camera. A dot is what
 // there is not: a service owns no network, and its owner has no tokens.
 func TestAuthorization(t *testing.T) {
@@ -111,7 +111,8 @@ getKey          owncam    ok    ok    ok       ok      ok      ok       ok      
 getKey          camera    ok    ok    ok       ok      404     ok       ok      404
 getKey          door      ok    ok    ok       ok      404     404      404     404
 createKey       own       ok    ok    ok       403     ok      404      404     404
-createKey       owncam    ok    ok    ok       403     ok      ok       403     ok
+createKey       owncam    ok    ok    ok       403     ok      403      403     403
+createKey       owncam1   ok    ok    ok       403     ok      ok       403     ok
 createKey       camera    ok    ok    ok       403     404     ok       403     404
 createKey       door      ok    ok    ok       403     404     404      404     404
 revokeKey       own       ok    ok    ok       403     ok      404      404     404
@@ -185,6 +186,9 @@ createSnapshot  -         403   403   403      403     403     403      403     
 			return ops.CreateKey{UserID: who.id}
 		case "owncam":
 			return ops.CreateKey{UserID: who.id, Tags: []string{"camera", "hall"}}
+		}
+		if what == "owncam1" {
+			return ops.CreateKey{UserID: who.id, Tags: []string{"camera"}}
 		}
 		return ops.CreateKey{UserID: person.ID, Tags: []string{what}}
 	}

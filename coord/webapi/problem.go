@@ -89,6 +89,10 @@ var kinds = []struct {
 func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error) *Problem {
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
+			if k.err == ops.ErrForbidden {
+				row, _, _ := strings.Cut(o.does, " ")
+				a.ops.RefusedRead(who, row)
+			}
 			return titled(&Problem{Status: k.status, Code: k.code, Detail: err.Error()})
 		}
 	}

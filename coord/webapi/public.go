@@ -14,13 +14,13 @@ import (
 	"weft/coord/ratelimit"
 )
 
-// The limits of the API on the public site. They hold for a token, for an address
-// (of IPv6 a /64), and for what an address tries with tokens that are none. A bucket of
-// 600 that fills up in a minute lets 600 pass at once, and then 10 a second.
+// The limits of the API on the public site, for a token and for an address (of IPv6 a
+// /64). A bucket of 600 that fills up in a minute lets 600 pass at once, and then 10 a
+// second. There is none of its own for what is no token: nobody guesses 256 bits, and
+// who tries would keep out the programs of his network.
 var (
 	perToken  = ratelimit.Limit{Burst: 600, Per: time.Minute}
 	perAddr   = ratelimit.Limit{Burst: 1200, Per: time.Minute}
-	perGuess  = ratelimit.Limit{Burst: 20, Per: time.Minute}
 	maxLimits = 20_000 // names that are counted at a time: about 3 MB
 )
 
@@ -54,7 +54,6 @@ func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
 		// loopback: there only the limit per token holds.
 		stranger := from.IsValid() && !from.IsLoopback()
 		source := "addr " + ops.SourceOf(from).String()
-		guesses := "guess " + source
 		if stranger {
 			left, ok := limits.Take(source, perAddr, now)
 			if !ok {
@@ -62,17 +61,9 @@ func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
 				tooMany(w, left, "address", perAddr)
 				return
 			}
-			if left := limits.Look(guesses, perGuess, now); left.Left < 1 {
-				s.RefusedToken(from, "too many tokens that are none")
-				tooMany(w, left, "address", perGuess)
-				return
-			}
 		}
 		who, err := authenticate(r.Context(), s, r.Header, from)
 		if errors.Is(err, ops.ErrUnauthorized) {
-			if stranger {
-				limits.Take(guesses, perGuess, now)
-			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			writeProblem(w, unauthorized(err))
 			return
