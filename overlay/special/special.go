@@ -1,6 +1,8 @@
 // Package special says which IP addresses belong to the machine that dials them, to its
 // link or to its cloud: a program that dials for others must not be talked into
 // reaching these.
+//
+// Not for embedders: a node asks it by itself, and dials nothing else for others.
 package special
 
 import "net/netip"
