@@ -3,7 +3,8 @@
 // when again.
 //
 //	event.go   what is sent, and which names and patterns events have
-//	sign.go    the signature, and how a receiver checks it
+//	sign.go    the signature
+//	verify.go  how a receiver checks it
 //	target.go  which addresses are not dialled
 //	post.go    one attempt
 //	retry.go   when the next one is made
