@@ -119,6 +119,7 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			ctx = context.WithValue(ctx, fromKey{}, from.Addr().Unmap())
 		}
+		s.hearIntroductions(ctx, rt, c, w, r)
 		res, err = rt.handle(s, ctx, c, r)
 	}
 	s.answer(w, r, res, err)

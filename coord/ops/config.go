@@ -65,8 +65,8 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 		},
 		ServerURLs: n.URLs, ServerCAs: s.auth.ServerCAs(), NetworkCAs: s.auth.NetworkCAs(), Relays: relays,
 		Rules: v.rules(), Directory: v.initiates, Lookup: v.lookup,
-		ReleaseKey: s.releaseKey(),
-		DNS:        s.dnsOf(node), RenewAfter: renewAfter,
+		ReleaseKey: s.releaseKey(), Introductions: s.reportsIntroductions(node.Tags),
+		DNS: s.dnsOf(node), RenewAfter: renewAfter,
 	}, nil
 }
 

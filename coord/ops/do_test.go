@@ -147,6 +147,8 @@ webhook.test     all   all   -     -     -
 webhook.allow    all   -     -     -     -
 webhook.pause    -     -     -     -     -
 audit.read       all   all   -     all   -
+audit.configure  all   -     -     -     -
+audit.trim       all   -     -     -     -
 audit.refusals   -     -     -     -     -
 network.backup   all   -     -     -     -
 network.restore    -   -     -     -     -

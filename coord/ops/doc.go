@@ -26,6 +26,8 @@
 //	crl.go        GET /v1/crl, and making the list, whatever is in it
 //	backup.go     everything that makes the network, in one encrypted file
 //	audit_read.go what was recorded of who did what
+//	audit_keep.go for how long it is kept, and which devices report introductions
+//	introductions.go what they report: claims, beside the audit
 //	recall.go     a restored server takes the list that nodes hold
 //	relays.go     relays that run alone; a file each for relay_join.go, relay_sync.go (what
 //	              is new for them), relay_report.go (who is connected), relay_session.go

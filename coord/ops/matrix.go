@@ -118,7 +118,9 @@ var (
 	opHookAllow  = op("webhook.allow", writes, [5]reach{all}) // targets that are otherwise not dialled
 	opHookPause  = op("webhook.pause", writes, nobody, ViaSystem)
 
-	opAuditRead = op("audit.read", reads, [5]reach{all, all, none, all, none})
+	opAuditRead      = op("audit.read", reads, [5]reach{all, all, none, all, none})
+	opAuditConfigure = op("audit.configure", writes, [5]reach{all})
+	opAuditTrim      = op("audit.trim", writes, [5]reach{all}, ViaSystem)
 )
 
 // target is what an operation is about.

@@ -138,6 +138,11 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 			return err
 		}
 		s.hooks.load(hooks)
+		auditing, err := readAuditSettings(r, n.ID)
+		if err != nil {
+			return err
+		}
+		s.auditing.Store(auditing)
 		return s.index.load(r)
 	})
 	if err == nil {

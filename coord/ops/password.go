@@ -24,13 +24,20 @@ func (c ChangePassword) run(tx *Tx) (none struct{}, err error) {
 	if !sameHash(u.Password, c.Checked) {
 		return none, fmt.Errorf("the password of %s was changed meanwhile: %w", u.Name, ErrNotFound)
 	}
+	if err := tx.endAll(u); err != nil {
+		return none, err
+	}
 	if err := tx.SetPassword(tx.s.network, u.ID, c.Password, [32]byte{}); err != nil {
 		return none, err
 	}
-	if _, err := tx.newSession(u, c.Session); err != nil {
+	session, err := tx.newSession(u, c.Session)
+	if err != nil {
 		return none, err
 	}
+	b := browserOf(session)
+	b.With = "new password"
 	tx.did(userTarget(u), nil, nil)
+	tx.note(opSignIn, userTarget(u), nil, b)
 	return none, nil
 }
 

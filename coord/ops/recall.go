@@ -156,7 +156,8 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 	if err := tx.may(target{}); err != nil {
 		return none, err
 	}
-	changed := c.crl.Number > s.index.info().CRLNumber
+	held := s.index.info().CRLNumber
+	changed, unknown := c.crl.Number > held, 0
 	dropped, err := tx.Dropped(s.network)
 	if err != nil {
 		return none, err
@@ -169,6 +170,7 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 				continue
 			}
 			changed = true
+			unknown++
 			if err := tx.AddRevoked(s.network, serial, now, now.Add(s.life)); err != nil {
 				return none, err
 			}
@@ -195,10 +197,17 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 	if !changed {
 		return none, nil
 	}
+	tx.did(target{kind: "crl"}, recalled{Number: held}, recalled{c.crl.Number, unknown})
 	if err := tx.DroppedUntil(s.network, c.crl.Since); err != nil {
 		return none, err
 	}
 	// Just above this list: who holds a still newer one brings that too.
 	tx.Note(newList{brought: c.crl.Number})
 	return none, nil
+}
+
+// recalled is a revocation list in the audit.
+type recalled struct {
+	Number  uint64 `json:"number"`
+	Unknown int    `json:"unknown"` // certificates in it that are revoked from now on and were never known here
 }

@@ -77,7 +77,10 @@ type Service struct {
 	list      atomic.Pointer[listState] // replaced by the store's writer goroutine
 
 	consoleURL atomic.Pointer[string]
-	names      atomic.Pointer[store.DNS] // replaced by the store's writer goroutine after a commit
+	names      atomic.Pointer[store.DNS]     // replaced by the store's writer goroutine after a commit
+	auditing   atomic.Pointer[AuditSettings] // the same
+	keeping    keeping
+	reports    reports
 
 	// revoked belongs to the store's writer goroutine: nodes deleted in the
 	// batch whose revocation list is about to be pushed.

@@ -124,6 +124,15 @@ func (c EndOtherSessions) run(tx *Tx) (none struct{}, err error) {
 	return none, nil
 }
 
+// endAll notes that all sessions of a user end, with what it does beside.
+func (tx *Tx) endAll(u store.User) error {
+	list, err := tx.Sessions(tx.s.network, u.ID)
+	for _, session := range list {
+		tx.note(opSignOut, userTarget(u), browserOf(session), nil)
+	}
+	return err
+}
+
 // self reads the actor's user and asks whether it may do this for itself.
 func (tx *Tx) self() (store.User, error) {
 	u, err := tx.User(tx.s.network, tx.actor.UserID)

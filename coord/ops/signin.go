@@ -64,6 +64,9 @@ func (c UseLink) run(tx *Tx) (store.User, error) {
 	if err := tx.endFormer(c.Ends); err != nil {
 		return u, err
 	}
+	if err := tx.endAll(u); err != nil {
+		return u, err
+	}
 	if err := tx.SetPassword(tx.s.network, u.ID, c.Password, [32]byte{}); err != nil {
 		return u, err
 	}
@@ -104,5 +107,9 @@ func (tx *Tx) newSession(u store.User, n NewSession) (store.Session, error) {
 	if tx.actor.From.IsValid() {
 		session.Addr = tx.actor.From.String()
 	}
-	return session, tx.CreateSession(tx.s.network, session)
+	ended, err := tx.CreateSession(tx.s.network, session)
+	for _, old := range ended { // one person has so many at most
+		tx.note(opSignOut, userTarget(u), browserOf(old), nil)
+	}
+	return session, err
 }

@@ -149,7 +149,7 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
 	s.hooks.catchUp()
-	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.flushTokenUses(ctx), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx))
+	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.flushTokenUses(ctx), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx), s.keepAudit(ctx))
 }
 
 // flushSeen stores when nodes were last online and what config they hold, in one

@@ -209,6 +209,9 @@ func (c DeleteUser) run(tx *Tx) (store.User, error) {
 	if u.Owner {
 		return u, Invalid("%s owns the network and cannot be deleted", u.Name)
 	}
+	if err := tx.endAll(u); err != nil {
+		return u, err
+	}
 	err = tx.Tx.DeleteUser(tx.s.network, u.ID)
 	if errors.Is(err, ErrTaken) {
 		return u, fmt.Errorf("%s still owns devices or keys; delete those first: %w", u.Name, ErrTaken)

@@ -311,6 +311,19 @@ func (r *Reader) AuditCut(id cert.NetworkID, before time.Time, limit int) (audit
 	return audit.Checkpoint(chain.End()), nil
 }
 
+// AuditSettings returns what the owner decided about the audit, JSON or "".
+func (r *Reader) AuditSettings(id cert.NetworkID) (settings string, err error) {
+	if err := r.row(`SELECT audit FROM networks WHERE network_id=$1`, []any{id[:]}, &settings); err != nil {
+		return "", fmt.Errorf("read audit settings: %w", err)
+	}
+	return settings, nil
+}
+
+// SetAuditSettings stores what the owner decided about the audit.
+func (tx *Tx) SetAuditSettings(id cert.NetworkID, settings string) error {
+	return tx.changed(`UPDATE networks SET audit=$2 WHERE network_id=$1`, id[:], settings)
+}
+
 // auditStart is AuditCheckpoint with nil for none.
 func (r *Reader) auditStart(id cert.NetworkID) (*audit.Checkpoint, error) {
 	c, err := r.AuditCheckpoint(id)

@@ -157,16 +157,27 @@ func (tx *Tx) UseLink(id cert.NetworkID, hash [32]byte, now time.Time) (User, er
 const maxSessions = 100
 
 // CreateSession stores a session and deletes the least recently seen above
-// the bound.
-func (tx *Tx) CreateSession(id cert.NetworkID, s Session) error {
-	err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
-		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr)
-	if err != nil {
-		return fmt.Errorf("create session: %w", err)
+// the bound, which it returns.
+func (tx *Tx) CreateSession(id cert.NetworkID, s Session) (ended []Session, err error) {
+	if err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr); err != nil {
+		return nil, fmt.Errorf("create session: %w", err)
 	}
-	return tx.exec(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND token_hash <> $3 AND token_hash IN
-		(SELECT token_hash FROM sessions WHERE network_id=$1 AND user_id=$2 ORDER BY seen_at DESC LIMIT 1000 OFFSET $4)`,
-		id[:], s.UserID, s.Hash[:], maxSessions)
+	err = tx.each(sessionColumns+`AND user_id=$2 AND token_hash <> $3 ORDER BY seen_at DESC, token_hash LIMIT 1000 OFFSET $4`,
+		[]any{id[:], s.UserID, s.Hash[:], maxSessions - 1}, func(scan func(...any) error) error {
+			old, err := scanSession(scan)
+			ended = append(ended, old)
+			return err
+		})
+	for _, old := range ended {
+		if err == nil {
+			err = tx.DeleteSession(id, s.UserID, old.Hash)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("end the oldest sessions: %w", err)
+	}
+	return ended, nil
 }
 
 const sessionColumns = `SELECT token_hash, user_id, created_at, seen_at, agent, addr FROM sessions WHERE network_id=$1 `

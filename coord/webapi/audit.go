@@ -23,8 +23,29 @@ type AuditHead struct {
 	Head audit.Head `json:"head"`
 }
 
+// AuditTrim says what is to be removed of the audit.
+type AuditTrim struct {
+	Before time.Time `json:"before" required:"true" doc:"what was done before: at least a day ago"`
+}
+
 func (a *api) audit() {
 	s := a.ops
+	add(a, operation{"GET", "/audit/settings", "getAuditSettings", "Show for how long records are kept, and whose devices report introductions", "audit.read", 0},
+		func(_ context.Context, who ops.Actor, _ *struct{}) (ops.AuditSettings, error) {
+			return s.AuditSettings(who)
+		})
+	addSent(a, operation{"PATCH", "/audit/settings", "editAuditSettings", "Set for how long records are kept, and whose devices report introductions", "audit.configure", 0},
+		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.EditAudit) (ops.AuditSettings, error) {
+			return ops.Do(ctx, s, who, body)
+		})
+	addSent(a, operation{"POST", "/audit/trim", "trimAudit", "Remove old records behind a signed checkpoint", "audit.trim", 0},
+		func(ctx context.Context, who ops.Actor, _ *Sent, body AuditTrim) (ops.AuditTrimmed, error) {
+			return s.TrimAudit(ctx, who, ops.TrimAudit{Before: body.Before})
+		})
+	addAsked(a, operation{"GET", "/audit/introductions", "listIntroductions", "List what devices claim of who introduced themselves to them, the latest hour first", "audit.read", 0}, "cursor limit since device",
+		func(ctx context.Context, who ops.Actor, in *Asked) (ops.IntroductionList, error) {
+			return s.Introductions(ctx, who, ops.IntroductionQuery{Device: in.Device, Since: in.Since, After: in.Cursor, Limit: in.Limit})
+		})
 	addAsked(a, operation{"GET", "/audit", "listAudit", "List what was done, the latest first", "audit.read", 0}, "cursor limit since until op user target oldest",
 		func(ctx context.Context, who ops.Actor, in *Asked) (AuditList, error) {
 			in.Limit = min(in.Limit, maxRecords)

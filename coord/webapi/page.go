@@ -31,6 +31,7 @@ type Asked struct {
 	User   string    `query:"user" doc:"only what is, or was done by, this user: name or id"`
 	Target string    `query:"target" doc:"only what was done to it: name or id"`
 	Oldest bool      `query:"oldest" doc:"the earliest first"`
+	Device string    `query:"device" doc:"only what this device says: name, address or id"`
 	Head   string    `query:"head" maxLength:"1000" doc:"a head that was kept elsewhere, to compare with"`
 }
 

@@ -106,6 +106,29 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		}
 		return err
 	},
+	"editAuditSettings": func(t *testing.T, c *client.Client) error {
+		keep := int64(90 * 24 * 3600)
+		a, err := c.EditAudit(t.Context(), ops.EditAudit{KeepSeconds: &keep, Report: []string{"tag:camera"}})
+		if a.KeepSeconds != keep || !slices.Equal(a.Introductions, []string{"camera"}) {
+			t.Errorf("%+v", a)
+		}
+		return err
+	},
+	"getAuditSettings": func(t *testing.T, c *client.Client) error {
+		a, err := c.AuditSettings(t.Context())
+		if a.KeepSeconds == 0 {
+			t.Errorf("%+v", a)
+		}
+		return err
+	},
+	"trimAudit": func(t *testing.T, c *client.Client) error {
+		_, err := c.TrimAudit(t.Context(), time.Now().AddDate(0, 0, -2))
+		return err
+	},
+	"listIntroductions": func(t *testing.T, c *client.Client) error {
+		_, err := c.Introductions(t.Context(), ops.IntroductionQuery{Limit: 10})
+		return err
+	},
 	"getAuditHead":   func(t *testing.T, c *client.Client) error { _, err := c.AuditHead(t.Context()); return err },
 	"getDNS":         func(t *testing.T, c *client.Client) error { _, err := c.DNS(t.Context()); return err },
 	"getDevice":      func(t *testing.T, c *client.Client) error { _, err := c.Device(t.Context(), "c"); return err },
@@ -322,7 +345,7 @@ func TestNobody(t *testing.T) {
 		}
 		body := ""
 		if len(d.RequestBody.Content) > 0 {
-			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "createToken": `{"user":"svc"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`}[d.ID], "{}")
+			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "createToken": `{"user":"svc"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
 		}
 		w := httptest.NewRecorder()
 		s.api.ServeHTTP(w, httptest.NewRequest(d.method, path, strings.NewReader(body)))

@@ -45,6 +45,7 @@ import (
 //	1  2026-11-29  POST /v1/renew answers with the certificate in force
 //	1  2026-11-29  POST /v1/presence
 //	1  2026-11-29  Peer.Unknown, Presence.Unknown, RelayReport.All
+//	1  2026-11-30  Config.Introductions, Weft-Introductions
 const Protocol = 1
 
 // Oldest and Newest bound the versions that this one works with.
@@ -166,6 +167,9 @@ type Config struct {
 	// ReleaseKey is the public half (Ed25519) of the key with which the network's owner
 	// signs releases. A node pins the first one that it receives.
 	ReleaseKey []byte `json:"release_key"`
+	// Introductions says that the network's owner has this node report who introduces
+	// themselves to it: see IntroductionsHeader.
+	Introductions bool `json:"introductions,omitempty"`
 	// RenewAfter is the share of a certificate's life after which it is
 	// renewed, in percent (66).
 	RenewAfter int `json:"renew_after"`

@@ -35,6 +35,7 @@ CREATE TABLE done_requests (
     PRIMARY KEY (network_id, user_id, key)
 ) WITHOUT ROWID;
 CREATE INDEX done_requests_at ON done_requests (network_id, user_id, at);
+
 -- Webhooks: who is sent what, and how far that is. The secret is none of these: it is
 -- made from the salt and a key that is not in the database.
 CREATE TABLE webhooks (
@@ -88,3 +89,29 @@ CREATE TABLE presence_told (
     FOREIGN KEY (network_id, node_id) REFERENCES nodes (network_id, node_id) ON DELETE CASCADE
 );
 ALTER TABLE networks ADD COLUMN presence_known INTEGER NOT NULL DEFAULT 0;
+
+-- What the owner decided about the audit: JSON, '' for nothing.
+ALTER TABLE networks ADD COLUMN audit TEXT NOT NULL DEFAULT '';
+
+-- Who introduced themselves to whom, as devices say that their owner asked to
+-- (coord/ops/introductions.go): claims, no facts, so no part of the audit's chain.
+-- They outlive the device that made them.
+CREATE TABLE introductions (
+    network_id BLOB    NOT NULL REFERENCES networks,
+    hour       INTEGER NOT NULL CHECK (hour > 0),  -- hours since 1970 in which it was, by the device's clock
+    node_id    BLOB    NOT NULL,                   -- the device that says so
+    peer_id    BLOB    NOT NULL,                   -- all zero: several, of which nothing but the number is kept
+    inbound    INTEGER NOT NULL,                   -- 1: the peer introduced itself, 0: the device did
+    first_at   INTEGER NOT NULL CHECK (first_at > 0),
+    last_at    INTEGER NOT NULL CHECK (last_at > 0),
+    count      INTEGER NOT NULL CHECK (count > 0),
+    node_name  TEXT    NOT NULL,                   -- as the server knew it then
+    peer_name  TEXT    NOT NULL,                   -- these three as the device says
+    peer_user  TEXT    NOT NULL,
+    paths      TEXT    NOT NULL,
+    doubts     TEXT    NOT NULL,                   -- what speaks against it, '' for nothing; words separated by spaces
+    day        INTEGER NOT NULL CHECK (day > 0),   -- days since 1970 on which the server heard of it, by its own clock
+    PRIMARY KEY (network_id, hour, node_id, peer_id, inbound, first_at)
+) WITHOUT ROWID;
+CREATE INDEX introductions_node ON introductions (network_id, node_id, hour);
+CREATE INDEX introductions_day ON introductions (network_id, node_id, day);

@@ -462,6 +462,34 @@ func (c *Client) Audit(ctx context.Context, w store.AuditFilter) ([]audit.Line, 
 	return list.Records, err
 }
 
+// AuditSettings returns what is set about the audit.
+func (c *Client) AuditSettings(ctx context.Context) (a ops.AuditSettings, err error) {
+	err = c.call(ctx, "GET", "/audit/settings", nil, nil, &a)
+	return a, err
+}
+
+// EditAudit changes what is set about the audit, and returns all of it.
+func (c *Client) EditAudit(ctx context.Context, e ops.EditAudit) (a ops.AuditSettings, err error) {
+	err = c.call(ctx, "PATCH", "/audit/settings", nil, e, &a)
+	return a, err
+}
+
+// TrimAudit removes the records of before a time, and what devices claim of then.
+func (c *Client) TrimAudit(ctx context.Context, before time.Time) (t ops.AuditTrimmed, err error) {
+	err = c.call(ctx, "POST", "/audit/trim", nil, webapi.AuditTrim{Before: before}, &t)
+	return t, err
+}
+
+// Introductions returns a page of what devices claim; q.Limit is 1 to 1000.
+func (c *Client) Introductions(ctx context.Context, q ops.IntroductionQuery) (list ops.IntroductionList, err error) {
+	since := ""
+	if !q.Since.IsZero() {
+		since = q.Since.UTC().Format(time.RFC3339Nano)
+	}
+	err = c.call(ctx, "GET", "/audit/introductions"+query("device", q.Device, "since", since, "cursor", q.After, "limit", strconv.Itoa(q.Limit)), nil, nil, &list)
+	return list, err
+}
+
 // AuditHead returns the signed head of the audit.
 func (c *Client) AuditHead(ctx context.Context) (audit.Head, error) {
 	var h webapi.AuditHead

@@ -1,0 +1,275 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"weft/coord/audit"
+	"weft/coord/store"
+	"weft/overlay/cert"
+)
+
+// For how long records of the audit stay, and whose devices report introductions.
+
+const (
+	// minAuditKeep is how old a record is before it may go, whoever wants it: what was
+	// done today can be looked at tomorrow.
+	minAuditKeep = 24 * time.Hour
+	maxAuditKeep = 100 * 366 * 24 * time.Hour
+	// trimBatch is how many records, and about how many introductions, go in one
+	// transaction: others wait for it.
+	trimBatch = 5000
+	// maxIntroductions bounds what is kept of all devices' claims, each of about 200
+	// bytes. The earliest go, once a day.
+	maxIntroductions = 1_000_000
+	// maxReporting bounds the tags whose devices report introductions.
+	maxReporting = 64
+)
+
+// AuditSettings are what the owner decided about the audit.
+type AuditSettings struct {
+	KeepSeconds int64 `json:"keep_seconds"` // for how long records and introductions stay, 0 for ever
+	// Introductions are the tags whose devices report who introduced themselves to them.
+	Introductions []string `json:"introductions"`
+}
+
+func readAuditSettings(r *store.Reader, id cert.NetworkID) (*AuditSettings, error) {
+	text, err := r.AuditSettings(id)
+	if err != nil {
+		return nil, err
+	}
+	a := AuditSettings{Introductions: []string{}}
+	if text != "" {
+		if err := json.Unmarshal([]byte(text), &a); err != nil {
+			return nil, fmt.Errorf("read audit settings: %w", err)
+		}
+	}
+	return &a, nil
+}
+
+// AuditSettings returns what is set about the audit.
+func (s *Service) AuditSettings(a Actor) (AuditSettings, error) {
+	if err := readsAudit(a); err != nil {
+		return AuditSettings{}, err
+	}
+	set := *s.auditing.Load()
+	set.Introductions = slices.Clone(set.Introductions)
+	return set, nil
+}
+
+// reportsIntroductions says whether a device with these tags reports them.
+func (s *Service) reportsIntroductions(tags []string) bool {
+	set := s.auditing.Load().Introductions
+	return slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(set, t) })
+}
+
+// EditAudit changes what is set about the audit, each part that is given.
+type EditAudit struct {
+	// KeepSeconds is for how long records stay: 0 for ever, else a day to a hundred years.
+	KeepSeconds *int64 `json:"keep_seconds,omitempty"`
+	// Devices with a tag of Report begin to report introductions, those with one of
+	// NoReport and no other end. With or without "tag:".
+	Report   []string `json:"report,omitempty"`
+	NoReport []string `json:"no_report,omitempty"`
+}
+
+func (EditAudit) operation() *Operation { return opAuditConfigure }
+
+func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
+	if err := tx.may(target{kind: "audit"}); err != nil {
+		return next, err
+	}
+	old, err := readAuditSettings(&tx.Reader, tx.s.network)
+	if err != nil {
+		return next, err
+	}
+	next = *old
+	if c.KeepSeconds != nil {
+		least, most := int64(minAuditKeep/time.Second), int64(maxAuditKeep/time.Second)
+		if next.KeepSeconds = *c.KeepSeconds; next.KeepSeconds != 0 && (next.KeepSeconds < least || next.KeepSeconds > most) {
+			return next, Invalid("records of the audit stay for a day to a hundred years, or for ever")
+		}
+	}
+	report, err := checkTags(c.Report)
+	if err != nil {
+		return next, err
+	}
+	noReport, err := checkTags(c.NoReport)
+	if err != nil {
+		return next, err
+	}
+	tags := slices.Concat([]string{}, old.Introductions, report)
+	tags = slices.DeleteFunc(tags, func(t string) bool { return slices.Contains(noReport, t) })
+	slices.Sort(tags)
+	if next.Introductions = slices.Compact(tags); len(next.Introductions) > maxReporting {
+		return next, Invalid("devices of %d tags would report introductions, at most %d", len(next.Introductions), maxReporting)
+	}
+	same := slices.Equal(next.Introductions, old.Introductions)
+	if same && next.KeepSeconds == old.KeepSeconds {
+		return next, nil
+	}
+	text, err := json.Marshal(next)
+	if err != nil {
+		return next, err
+	}
+	if err := tx.SetAuditSettings(tx.s.network, string(text)); err != nil {
+		return next, err
+	}
+	var n uint64
+	if same {
+		n, err = tx.Bump(tx.s.network)
+	} else if n, err = tx.BumpConfig(tx.s.network); err == nil { // devices are told
+		tx.changed(n, store.ConfigChanged, "")
+	}
+	if err != nil {
+		return next, err
+	}
+	tx.changed(n, store.AuditChanged, "")
+	tx.did(target{kind: "audit"}, old, next)
+	return next, nil
+}
+
+// AuditTrimmed is what was removed of the audit.
+type AuditTrimmed struct {
+	First         uint64 `json:"first"` // numbers of the first and last record that went; both 0 for none
+	Last          uint64 `json:"last"`
+	Introductions int64  `json:"introductions"` // how many went of what devices claim
+}
+
+// TrimAudit removes the records, and the introductions, of before a time, behind a signed
+// checkpoint: the rest is still a chain. What is not as it was written is not removed. It
+// removes so many as others can wait for: do it until nothing goes (Service.TrimAudit).
+type TrimAudit struct {
+	Before time.Time `json:"before"` // at least a day ago
+	// introductions are removed alone, because there are too many.
+	introductions bool
+	more          bool // this goes on with a trim that is recorded already
+}
+
+func (TrimAudit) operation() *Operation { return opAuditTrim }
+
+// trimmedAudit is a trim in the audit.
+type trimmedAudit struct {
+	Before time.Time `json:"before"`
+	AuditTrimmed
+}
+
+func (c TrimAudit) run(tx *Tx) (gone AuditTrimmed, err error) {
+	network := tx.s.network
+	if err := tx.may(target{kind: "audit"}); err != nil {
+		return gone, err
+	}
+	if tx.now.Sub(c.Before) < minAuditKeep && !c.introductions {
+		return gone, Invalid("records of the last 24 hours stay: remove those of before %s at the latest", tx.now.Add(-minAuditKeep).UTC().Format("2006-01-02 15:04 MST"))
+	}
+	cut := audit.Checkpoint{}
+	if !c.introductions {
+		cut, err = tx.AuditCut(network, c.Before, trimBatch)
+	}
+	var wrong *audit.Fault
+	switch {
+	case errors.As(err, &wrong):
+		return gone, Invalid("%v; nothing was removed, find out what happened first: weft-server audit verify", wrong)
+	case err != nil && !isNotFound(err):
+		return gone, err
+	case err == nil && cut.Seq > 0:
+		if gone, err = tx.trim(cut); err != nil {
+			return gone, err
+		}
+	}
+	if gone.Introductions, err = tx.TrimIntroductions(network, c.Before, trimBatch); err != nil {
+		return gone, err
+	}
+	// That somebody wanted something to go is worth knowing even if there was nothing.
+	if gone != (AuditTrimmed{}) || tx.actor.Via != ViaSystem && !c.more {
+		tx.did(target{kind: "audit"}, nil, trimmedAudit{c.Before.UTC().Truncate(time.Second), gone})
+	}
+	return gone, nil
+}
+
+// trim removes the records up to a checkpoint, which it signs.
+func (tx *Tx) trim(cut audit.Checkpoint) (gone AuditTrimmed, err error) {
+	before, err := tx.AuditCheckpoint(cut.Network)
+	if err != nil && !isNotFound(err) {
+		return gone, err
+	}
+	if cut, err = cut.Sign(tx.s.auth.Network.Key, tx.now); err != nil {
+		return gone, err
+	}
+	return AuditTrimmed{First: before.Seq + 1, Last: cut.Seq}, tx.Tx.TrimAudit(cut)
+}
+
+// TrimAudit removes all records of before a time, many at once. When it fails on the way,
+// what went before is gone, and is in the result.
+func (s *Service) TrimAudit(ctx context.Context, a Actor, c TrimAudit) (all AuditTrimmed, err error) {
+	for {
+		gone, err := Do(ctx, s, a, c)
+		if err != nil || gone == (AuditTrimmed{}) {
+			return all, err
+		}
+		c.more = true
+		all.Introductions += gone.Introductions
+		if gone.Last > 0 {
+			all.Last = gone.Last
+			if all.First == 0 {
+				all.First = gone.First
+			}
+		}
+	}
+}
+
+const (
+	keepEvery = 24 * time.Hour
+	// A clock that jumps ahead makes all records old. So nothing goes for a while after
+	// the start and after each jump: by then it is likely to be right again.
+	keepSteady = time.Hour
+	keepJump   = 10 * time.Minute
+)
+
+// keeping says when old records are removed. It belongs to the goroutine of upkeep.
+type keeping struct {
+	last, steady, next time.Time // when upkeep last ran; since when the clock has not jumped
+}
+
+// due says whether records are to be removed at now. It is asked every minute.
+func (k *keeping) due(now time.Time) bool {
+	if k.last.IsZero() || now.Sub(k.last).Abs() > keepJump {
+		k.steady = now
+	}
+	k.last = now
+	if now.Sub(k.steady) < keepSteady || now.Before(k.next) && k.next.Sub(now) <= keepEvery {
+		return false
+	}
+	k.next = now.Add(keepEvery)
+	return true
+}
+
+// keepAudit removes, once a day, what is older than the owner wants it to be, and the
+// earliest introductions of too many.
+func (s *Service) keepAudit(ctx context.Context) error {
+	now := s.now()
+	if !s.keeping.due(now) {
+		return nil
+	}
+	if keep := s.auditing.Load().KeepSeconds; keep > 0 {
+		if _, err := s.TrimAudit(ctx, System(), TrimAudit{Before: now.Add(-time.Duration(keep) * time.Second)}); err != nil {
+			return fmt.Errorf("remove old records of the audit: %w", err)
+		}
+	}
+	var before time.Time
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) {
+		before, err = r.IntroductionsBound(s.network, maxIntroductions)
+		return err
+	})
+	if err == nil && !before.IsZero() {
+		_, err = s.TrimAudit(ctx, System(), TrimAudit{Before: before, introductions: true})
+	}
+	if err != nil {
+		return fmt.Errorf("remove the earliest introductions: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// Introductions are what devices report of who introduced themselves to them, where the
+// network's owner has the devices of a tag do that. They come in a header of whatever a
+// device asks anyway. They are claims: a device may invent some and keep others to itself,
+// so they have a table of their own and no place in the audit's chain, and what the
+// server knows that speaks against one is kept beside it. A device speaks for itself
+// alone: it is the holder of the connection's key.
+
+const (
+	// dailyIntroductions bounds the rows that one device can add in a day.
+	dailyIntroductions = 500
+	// reportSpacing is the least time between two reports of one device.
+	reportSpacing = 10 * time.Second
+	// How far from now a claim may be.
+	claimAge  = 31 * 24 * time.Hour
+	claimSkew = 10 * time.Minute
+	maxClaim  = 1_000_000 // of Count
+
+	maxIntroductionsPage = 1000
+)
+
+// What speaks against a claim, as of when the server heard of it: words of
+// store.Introduction.Doubts.
+const (
+	DoubtUnknown     = "unknown"     // no device of this network ever was that
+	DoubtDeleted     = "deleted"     // it was deleted, so nothing can be compared
+	DoubtUnreachable = "unreachable" // policy lets neither of the two reach the other
+	DoubtName        = "name"        // it has another name or user
+	DoubtTime        = "time"        // it cannot have been then; the time is when the server heard of it
+	DoubtFull        = "full"        // the device said more in a day than is kept
+)
+
+// paths are the kinds of path that a claim may name.
+var claimedPaths = []string{"direct", "lane", "relay"}
+
+// reports spaces the reports of devices. The zero value is ready.
+type reports struct {
+	mu   sync.Mutex // guards the following
+	last map[cert.NodeID]time.Time
+}
+
+// take says whether a device may report at now.
+func (r *reports) take(id cert.NodeID, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.last[id]; ok && now.Sub(at).Abs() < reportSpacing {
+		return false
+	}
+	if r.last == nil || len(r.last) > 10_000 { // whoever is forgotten may report a bit sooner
+		r.last = map[cert.NodeID]time.Time{}
+	}
+	r.last[id] = now
+	return true
+}
+
+// hearIntroductions takes what a device reports with its request, and says so in the
+// answer's header. Whatever is wrong with it, the request goes on.
+func (s *Service) hearIntroductions(ctx context.Context, rt route, c *caller, w http.ResponseWriter, r *http.Request) {
+	value := r.Header.Get(api.IntroductionsHeader)
+	if value == "" || rt.access != anyTimeNode || !s.reportsIntroductions(s.index.targetOf(c.id).tags) {
+		return
+	}
+	list, err := api.ParseIntroductions(value)
+	if err != nil {
+		s.log.Debug("a device reports introductions that cannot be read", "id", c.id, "err", err)
+		return
+	}
+	if !s.reports.take(c.id, s.now()) {
+		return
+	}
+	stored, err := s.storeIntroductions(ctx, c.id, list)
+	if err != nil {
+		if !errors.Is(err, store.ErrClosed) && !isNotFound(err) {
+			s.log.Error("store introductions", "id", c.id, "err", err)
+		}
+		return
+	}
+	w.Header().Set(api.IntroductionsHeader, strconv.Itoa(stored))
+}
+
+// storeIntroductions stores what a device claims, and what speaks against it. It is not a
+// Command: a claim is recorded nowhere but in its own table.
+func (s *Service) storeIntroductions(ctx context.Context, id cert.NodeID, list []api.Introduction) (stored int, err error) {
+	now := s.now().UTC().Truncate(time.Second)
+	var rows []store.Introduction
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		self, err := r.Node(s.network, id)
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			row, ok, err := s.judge(r, self, c, now)
+			if err != nil {
+				return err
+			}
+			if ok {
+				rows = append(rows, row)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	err = s.store.Write(ctx, func(tx *store.Tx) (err error) {
+		stored, err = tx.AddIntroductions(s.network, id, rows, dailyIntroductions, DoubtFull, now)
+		return err
+	})
+	return stored, err
+}
+
+// judge makes a row of a claim of self. ok is false for one that is none.
+func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, now time.Time) (row store.Introduction, ok bool, err error) {
+	var doubts []string
+	row = store.Introduction{
+		Device: self.ID, DeviceName: self.Name, Inbound: c.Inbound, Count: int64(min(c.Count, maxClaim)),
+		First: time.Unix(c.First, 0).UTC(), Last: time.Unix(c.Last, 0).UTC(),
+	}
+	several := c.Peer == ""
+	if now.Sub(row.First) > claimAge || row.Last.Sub(now) > claimSkew || !several && c.First/3600 != c.Last/3600 {
+		row.First, row.Last, doubts = now, now, append(doubts, DoubtTime)
+	}
+	var paths []string
+	for _, p := range claimedPaths {
+		if slices.Contains(strings.Fields(c.Paths), p) {
+			paths = append(paths, p)
+		}
+	}
+	row.Paths = strings.Join(paths, " ")
+	if several {
+		row.Doubts = strings.Join(doubts, " ")
+		return row, true, nil
+	}
+	if row.Peer, err = cert.ParseNodeID(c.Peer); err != nil || row.IsSeveral() || row.Peer == self.ID {
+		return row, false, nil
+	}
+	if cert.ValidWord(c.Name) {
+		row.Name = c.Name
+	}
+	if cert.ValidWord(c.User) {
+		row.User = c.User
+	}
+	about, err := s.doubtsAbout(r, self.ID, row)
+	row.Doubts = strings.Join(append(doubts, about...), " ")
+	return row, true, err
+}
+
+// doubtsAbout compares the peer of a claim with what the server knows.
+func (s *Service) doubtsAbout(r *store.Reader, self cert.NodeID, row store.Introduction) (doubts []string, err error) {
+	peer, err := r.Node(s.network, row.Peer)
+	if isNotFound(err) {
+		removed, err := r.WasRemoved(s.network, row.Peer)
+		if removed {
+			return []string{DoubtDeleted}, err
+		}
+		return []string{DoubtUnknown}, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(s.index.reached(self, []cert.NodeID{row.Peer})) == 0 && len(s.index.reached(row.Peer, []cert.NodeID{self})) == 0 {
+		doubts = append(doubts, DoubtUnreachable)
+	}
+	known := row.Name == peer.Name || slices.ContainsFunc(s.index.aliasesOf(peer.ID), func(a api.Alias) bool { return a.Name == row.Name })
+	if !known || row.User != peer.User {
+		doubts = append(doubts, DoubtName)
+	}
+	return doubts, nil
+}
+
+// IntroductionQuery says which introductions are wanted. The zero value wants all.
+type IntroductionQuery struct {
+	Device string    // that reports them: name, address or id
+	Since  time.Time // in hours that end after
+	After  string    // cursor of the page before
+	Limit  int       // at most 1000, 0 for that
+}
+
+// IntroductionList is one page of what devices claim, the latest hour first.
+type IntroductionList struct {
+	Introductions []store.Introduction `json:"introductions"`
+	Next          string               `json:"next"` // IntroductionQuery.After of the next page, "" at the end
+}
+
+// Introductions returns what devices claim of who introduced themselves to them. A
+// device that was deleted is found by its id alone.
+func (s *Service) Introductions(ctx context.Context, a Actor, q IntroductionQuery) (IntroductionList, error) {
+	list := IntroductionList{Introductions: []store.Introduction{}}
+	if err := readsAudit(a); err != nil {
+		return list, err
+	}
+	w := store.IntroductionFilter{Since: q.Since, Limit: maxIntroductionsPage}
+	if q.Limit > 0 {
+		w.Limit = min(w.Limit, q.Limit)
+	}
+	if q.Device != "" {
+		n, err := s.FindDevice(ctx, q.Device)
+		id, wrong := cert.ParseNodeID(strings.ToLower(q.Device))
+		switch {
+		case err == nil:
+			id = n.ID
+		case !isNotFound(err) || wrong != nil:
+			return list, err
+		}
+		w.Device = &id
+	}
+	if q.After != "" {
+		after, err := parseIntroductionCursor(q.After)
+		if err != nil {
+			return list, err
+		}
+		w.After = &after
+	}
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		return r.EachIntroduction(s.network, w, func(i store.Introduction) error {
+			list.Introductions = append(list.Introductions, i)
+			return ctx.Err()
+		})
+	})
+	if n := len(list.Introductions); n == w.Limit {
+		last := list.Introductions[n-1]
+		way := "out"
+		if last.Inbound {
+			way = "in"
+		}
+		list.Next = strings.Join([]string{strconv.FormatInt(last.First.Unix(), 10), last.Device.String(), last.Peer.String(), way}, ".")
+	}
+	return list, err
+}
+
+func parseIntroductionCursor(text string) (i store.Introduction, err error) {
+	wrong := Invalid("cursor: want next of the page before")
+	f := strings.Split(text, ".")
+	if len(f) != 4 || f[3] != "in" && f[3] != "out" {
+		return i, wrong
+	}
+	at, err := strconv.ParseInt(f[0], 10, 62)
+	if err != nil || at < 1 {
+		return i, wrong
+	}
+	if i.Device, err = cert.ParseNodeID(f[1]); err == nil {
+		i.Peer, err = cert.ParseNodeID(f[2])
+	}
+	if err != nil {
+		return i, wrong
+	}
+	i.First, i.Inbound = time.Unix(at, 0).UTC(), f[3] == "in"
+	return i, nil
+}
