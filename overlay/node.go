@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/claims"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filters"
 	"weft/overlay/internal/follow"
@@ -72,6 +73,7 @@ type Node struct {
 	active atomic.Pointer[running] // running, for the packet path
 	dir    *directory.Directory
 	health status.Warnings
+	claims claims.Log // who introduced themselves, while the owner wants to know
 	// What outlives a running half. It is made of the above and of functions.
 	lookup  *lookup.Resolver
 	names   *lookup.Names
@@ -129,6 +131,7 @@ func New(cfg Config) (*Node, error) {
 		cfg.NamesChanged = func() {}
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{watchMachine: watchMachine}}
+	n.claims.Now = n.clock.Now
 	n.dir = directory.New(time.Now)
 	n.filters = filters.New(cfg.Log)
 	n.disk = disk{held: &n.held, dir: n.dir, health: &n.health, open: n.stateDir, save: (*state.Dir).Save}

@@ -81,6 +81,7 @@ func (n *Node) run() error {
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
 	r := &running{client: client.New(dialer.Transport(), n.times.server), dialer: dialer, stats: n.plane.stats, endPeers: endPeers, endRest: endRest}
+	r.client.Cargo = &n.claims
 	r.home, r.guests = n.makeHomes(r, s.Self.ID)
 	r.peers = tunnels.New(pctx, s, n.tunnelsConfig(r))
 	r.presence = n.lookup.NewPresence(r.client, func(id cert.NodeID) bool { _, ok := r.peers.Views()[id]; return ok })
@@ -115,6 +116,7 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 		UDP:  paths.UDP{Off: u.Off, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
 		Idle: n.tuning.idle, Unproven: n.tuning.unproven,
 		Identity: n.server.shown, Find: n.lookup.Find, Where: n.lookup.Where, AskTime: n.lookup.AskTime, Name: n.lookup.Name,
+		Claims:  &n.claims,
 		TakeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },
 		Behind:  func() bool { return r.follower.Behind() },
 	}

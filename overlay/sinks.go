@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/network"
 	"weft/overlay/internal/state"
@@ -30,6 +31,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		relays{connected: r.home.Connected, wake: r.home.Wake, tell: r.home.SendVersions},
 		current{hear: r.peers.UpToDate},
 		named{changed: n.cfg.NamesChanged},
+		reporting{set: n.claims.Set, log: n.log},
 		renewal{renew: r.follower.Renew},
 		membership{lost: n.removal.noticed},
 	)
@@ -158,6 +160,24 @@ func (d named) Apply(old, new *network.Network) {
 	if old != nil && new != nil && (old.Config != new.Config || old.CRL != new.CRL) {
 		d.changed()
 	}
+}
+
+// reporting counts introductions while the network's owner has this node report them. It
+// goes on counting while the node is down: what was not told yet is told later.
+type reporting struct {
+	set func(on bool, self cert.NodeID)
+	log *slog.Logger
+}
+
+func (r reporting) Apply(old, new *network.Network) {
+	if new == nil || old != nil && old.Config == new.Config {
+		return
+	}
+	on := new.Config.Introductions
+	if on != (old != nil && old.Config.Introductions) {
+		r.log.Info("the network's owner has this device report who introduces themselves to it", "reports", on)
+	}
+	r.set(on, new.Self.ID)
 }
 
 // renewal asks for a certificate with a new name, because a name is this node's only once

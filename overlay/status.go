@@ -83,7 +83,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	if !ok {
 		return f
 	}
-	f.Self = s.Self
+	f.Self, f.Reports = s.Self, s.Config.Introductions
 	if r == nil {
 		return f
 	}

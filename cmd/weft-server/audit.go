@@ -20,7 +20,7 @@ import (
 )
 
 func auditCmd() *cobra.Command {
-	cmd := group("audit", "Show, check and export who did what", auditListCmd(), auditVerifyCmd(), auditExportCmd(), auditHeadCmd())
+	cmd := group("audit", "Show, check and export who did what", auditListCmd(), auditVerifyCmd(), auditExportCmd(), auditHeadCmd(), auditTrimCmd(), auditRetentionCmd(), auditIntroductionsCmd())
 	cmd.Long = `Show, check and export who did what: every change, sign-in, refusal and use of a
 token is one record. Nobody who can write to the database can change or remove
 one unseen; who has the keys of the server as well can do it unseen only as long
@@ -285,11 +285,14 @@ that was cut off.`,
 				case r.Last < r.First:
 					said = fmt.Sprintf("the records up to %d were removed for their age; there are none after them", r.Last)
 				}
+				if r.Removed != nil {
+					said += "; earlier ones were removed on " + r.Removed.Local().Format("2006-01-02 15:04:05") + ", as was signed for then"
+				}
 				switch {
 				case outside != nil && r.Compared:
 					said += "; they fit the head of " + outside.At.Local().Format("2006-01-02 15:04:05")
 				case outside != nil:
-					said += fmt.Sprintf("; the head is of record %d, which was removed for its age, so it could not be compared", outside.Seq)
+					said += fmt.Sprintf("; the head is of record %d, which was removed for its age, so it could not be compared: it is this network's, and keep a new one: weft-server audit head", outside.Seq)
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 				return err

@@ -119,6 +119,12 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"audit", "", "audit-list/1"},
 		{"audit verify", "", "audit-verify/1"},
 		{"audit head", "", "audit-head/1"},
+		{"audit retention show", "", "audit-settings/1"},
+		{"audit retention set", "90d", "audit-settings/1"},
+		{"audit trim", "--before 90d", "audit-trim/1"},
+		{"audit introductions", "", "audit-introductions/1"},
+		{"audit introductions list", "", "audit-introductions/1"},
+		{"audit introductions set", "--tag camera on", "audit-settings/1"},
 		{"audit export", "", elsewhere}, // TestAudit: one object a line
 		{"webhooks create", "https://192.0.2.1/", "webhook-secret/1"},
 		{"webhooks list", "", "webhooks/1"},

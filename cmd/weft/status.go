@@ -103,6 +103,9 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 		}
 		fmt.Fprintf(w, "%s, %s, %s\n", st.State, relay, server)
 	}
+	if st.Self.ReportsIntroductions && !removed {
+		fmt.Fprintln(w, "this device reports to its server who introduces themselves to it, and when: the network's owner asked for that")
+	}
 	said := now // now, by the clock of the peers' times
 	if st.Time != nil {
 		said = *st.Time

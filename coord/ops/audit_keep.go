@@ -102,7 +102,7 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	if err != nil {
 		return next, err
 	}
-	tags := slices.Concat([]string{}, old.Introductions, report)
+	tags := append(append([]string{}, old.Introductions...), report...)
 	tags = slices.DeleteFunc(tags, func(t string) bool { return slices.Contains(noReport, t) })
 	slices.Sort(tags)
 	if next.Introductions = slices.Compact(tags); len(next.Introductions) > maxReporting {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"weft/coord/audit"
 	"weft/coord/store"
@@ -16,7 +17,8 @@ const maxAuditPage = 1000
 // AuditReport is what checking the audit came to.
 type AuditReport struct {
 	audit.Report
-	Fault *audit.Fault `json:"fault"` // what is wrong first, nil for nothing
+	Removed *time.Time   `json:"removed_at"` // when earlier records were last removed, as was signed for; nil for never
+	Fault   *audit.Fault `json:"fault"`      // what is wrong first, nil for nothing
 }
 
 // readsAudit says whether an actor may read the audit. It is the whole network's: who
@@ -66,6 +68,11 @@ func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head)
 	}
 	var report AuditReport
 	err := s.store.Read(ctx, func(r *store.Reader) (err error) {
+		if c, err := r.AuditCheckpoint(s.network); err == nil {
+			report.Removed = &c.At // which is verified with all else
+		} else if !isNotFound(err) {
+			return err
+		}
 		report.Report, err = r.VerifyAudit(s.network, []*x509.Certificate{s.auth.Network.Cert}, outside)
 		return err
 	})

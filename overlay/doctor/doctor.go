@@ -66,6 +66,9 @@ func Diagnose(f Facts) report.Findings {
 		checkUDP(f, add)
 		checkIdentity(f, add)
 	}
+	if f.Status != nil && f.Status.Self.ReportsIntroductions {
+		add("introductions", report.OK, "", "this device reports to its server who introduces themselves to it, and when: the network's owner asked for that")
+	}
 	checkHealth(f, add)
 	out.Sort()
 	return out

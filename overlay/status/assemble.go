@@ -22,6 +22,8 @@ type Facts struct {
 	// Self is this node's certificate. It is nil while the node is in no network; the
 	// fields below do not count then.
 	Self *cert.Node
+	// Reports says that it tells the server who introduces themselves to it.
+	Reports bool
 	// Up means that the node is not down; otherwise the fields below do not count.
 	Up            bool
 	Online        bool   // connected to its relay
@@ -80,6 +82,7 @@ func Of(f Facts) Status {
 	st.Self = SelfStatus{
 		ID: f.Self.ID.String(), Name: f.Self.Name, FQDN: f.Self.FQDN,
 		IPv4: f.Self.IPv4.String(), IPv6: f.Self.IPv6.String(), CertificateExpires: utc(f.Self.NotAfter),
+		ReportsIntroductions: f.Reports,
 	}
 	if !f.Up {
 		return st

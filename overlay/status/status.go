@@ -57,6 +57,9 @@ type SelfStatus struct {
 	Relay  string `json:"relay"`  // its name
 	// CertificateExpires is when the certificate expires, by weft time.
 	CertificateExpires *time.Time `json:"certificate_expires"`
+	// ReportsIntroductions says that the network's owner has this node tell the server
+	// who introduces themselves to it, and when.
+	ReportsIntroductions bool `json:"reports_introductions"`
 }
 
 // PathKind is how packets reach a peer right now.

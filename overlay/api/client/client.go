@@ -41,9 +41,20 @@ const (
 // Client is one node's view of the coordination server. Its methods may be
 // called from many goroutines.
 type Client struct {
+	// Cargo goes with each request, if there is one. Set it before the first request.
+	Cargo Cargo
+
 	rt      http.RoundTripper
 	contact func(serverTime time.Time)
 	lookups singleflight.Group
+}
+
+// Cargo is what a node tells the server with whatever it asks
+// (api.IntroductionsHeader).
+type Cargo interface {
+	// Carry returns the header's value, "" for none, and a function that is called when
+	// the server has taken it. It does not block.
+	Carry() (value string, taken func())
 }
 
 // New returns a client. contact, if not nil, is called with the server's time of each
@@ -246,11 +257,21 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if l != nil && len(l.known) > 0 {
 		req.Header.Set("If-None-Match", strings.Join(l.known, ", "))
 	}
+	var taken func()
+	if c.Cargo != nil {
+		var cargo string
+		if cargo, taken = c.Cargo.Carry(); cargo != "" {
+			req.Header.Set(api.IntroductionsHeader, cargo)
+		}
+	}
 	res, err := c.rt.RoundTrip(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
+	if taken != nil && res.Header.Get(api.IntroductionsHeader) != "" {
+		taken()
+	}
 	if t, err := time.Parse(time.RFC3339Nano, res.Header.Get(api.TimeHeader)); err == nil && c.contact != nil {
 		c.contact(t)
 	}

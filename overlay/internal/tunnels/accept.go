@@ -63,6 +63,7 @@ func (t *Table) accept(s *intro.Session) *intro.Deny {
 			return err
 		}
 		q.failures, q.gone = 0, time.Time{}
+		t.claim(s, true)
 		if q.dial != nil {
 			q.dial.overtaken = true
 		}

@@ -198,6 +198,9 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", t.cfg.Name(q.id), ierr)}
 				}
 			}
+			if ierr == nil {
+				t.claim(s, false)
+			}
 			if s.Err() == nil {
 				q.session = s // it was installed earlier and may have ended since
 			}

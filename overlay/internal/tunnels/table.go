@@ -11,6 +11,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/bind"
+	"weft/overlay/internal/claims"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filters"
@@ -47,6 +48,8 @@ type Config struct {
 	// Identity returns the certificate that this node presents, nil while it is in no
 	// network.
 	Identity func() *tls.Certificate
+	// Claims counts introductions, while it is on.
+	Claims *claims.Log
 	// TakeCRL takes a revocation list that a peer has sent. The owner of the tunnels does
 	// not call it, so it may wait for the owner.
 	TakeCRL func(der []byte) (newer bool, err error)
@@ -99,6 +102,9 @@ type Table struct {
 // done before Run.
 func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 	cfg.Idle = cmp.Or(cfg.Idle, idleAfter)
+	if cfg.Claims == nil {
+		cfg.Claims = &claims.Log{} // off
+	}
 	t := &Table{
 		cfg: cfg, log: cfg.Log, plane: cfg.Plane, keys: cfg.Keys, forwarder: cfg.Forwarder, bind: cfg.Bind, ctx: ctx,
 		home: cfg.Home, guests: cfg.Guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},

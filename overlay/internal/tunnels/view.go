@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/internal/intro"
 	"weft/overlay/internal/path"
 	"weft/overlay/status"
 )
@@ -40,6 +41,7 @@ func (t *Table) publish() {
 	for id, q := range t.table {
 		if q.installed() {
 			shown, trip := t.paths.Shown(id)
+			t.cfg.Claims.Path(id, shown.Kind.String())
 			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, relay: q.relayName(), path: shown, trip: trip}
 		}
 	}
@@ -51,4 +53,12 @@ func (q *peer) relayName() string {
 		return ""
 	}
 	return q.conn.Relay().Name
+}
+
+// claim counts an introduction that has led to a tunnel, if the network's owner wants to
+// know.
+func (t *Table) claim(s *intro.Session, inbound bool) {
+	t.cfg.Claims.Note(s.Peer, inbound)
+	shown, _ := t.paths.Shown(s.Peer.ID)
+	t.cfg.Claims.Path(s.Peer.ID, shown.Kind.String())
 }

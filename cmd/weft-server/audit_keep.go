@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/coord/ops"
+	"weft/coord/webapi/client"
+)
+
+func auditRetentionCmd() *cobra.Command {
+	show, set := auditRetentionShowCmd(), auditRetentionSetCmd()
+	cmd := group("retention", "Show and set for how long records are kept", show, set)
+	cmd.Flags().AddFlagSet(show.Flags())
+	of := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		if len(a) == 0 {
+			return show.RunE(cmd, a)
+		}
+		return of(cmd, a)
+	}
+	return cmd
+}
+
+func auditRetentionShowCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:               "show",
+		Short:             "Show for how long records are kept",
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
+				set, err := a.AuditSettings(ctx)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "audit-settings/1", set)
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), keepWords(set.KeepSeconds))
+				return err
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+// forever is how retention without end is said.
+const forever = "forever"
+
+// keepWords says a retention so that set takes it back.
+func keepWords(seconds int64) string {
+	switch {
+	case seconds == 0:
+		return forever
+	case seconds%86400 == 0:
+		return fmt.Sprintf("%dd", seconds/86400)
+	}
+	return fmt.Sprintf("%ds", seconds)
+}
+
+func auditRetentionSetCmd() *cobra.Command {
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "set DURATION|forever",
+		Short: "Set for how long records are kept, such as 365d",
+		Long: `Set for how long records are kept, such as 365d. Once a day the server removes
+those that are older, behind a checkpoint that it signs: what is left can still be
+verified. The same holds for the introductions that devices report. What was
+removed is gone: export it before, if it may be needed.`,
+		Args: args(cobra.ExactArgs(1)),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"90d", "365d", forever}, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, a []string) error {
+			seconds := int64(0)
+			if a[0] != forever {
+				d, err := parseSpan(a[0])
+				if err != nil {
+					return usagef("%q: want a time such as 90d or 8760h, or forever", a[0])
+				}
+				seconds = int64(math.Ceil(d.Seconds()))
+			}
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				set, err := c.EditAudit(ctx, ops.EditAudit{KeepSeconds: &seconds})
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "audit-settings/1", set)
+				}
+				said := "records are kept for ever"
+				if set.KeepSeconds > 0 {
+					said = "records are kept for " + keepWords(set.KeepSeconds) + "; the server removes older ones once a day"
+				}
+				_, err = fmt.Fprintln(cmd.ErrOrStderr(), said)
+				return err
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func auditTrimCmd() *cobra.Command {
+	var asJSON *bool
+	var before string
+	cmd := &cobra.Command{
+		Use:   "trim --before T",
+		Short: "Remove old records now",
+		Long: `Remove the records of before a time, and the introductions that devices reported,
+behind a checkpoint that the server signs: what is left can still be verified.
+Records of the last 24 hours stay, and that this was done is a record too.
+
+A head that was kept elsewhere of before the checkpoint can be compared with
+nothing any more: keep a new one (weft-server audit head).`,
+		Args:              args(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			at, err := moment("--before", before, time.Now())
+			if err != nil {
+				return err
+			}
+			if at.IsZero() {
+				return usagef("say which records are to go: --before 365d, --before 2026-01-01")
+			}
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				gone, err := c.TrimAudit(ctx, at)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "audit-trim/1", gone)
+				}
+				said := "there are no records of before then"
+				if gone.Last > 0 {
+					said = fmt.Sprintf("removed records %d to %d", gone.First, gone.Last)
+				}
+				if gone.Introductions > 0 {
+					said += fmt.Sprintf("; removed %d introductions", gone.Introductions)
+				}
+				_, err = fmt.Fprintln(cmd.ErrOrStderr(), said)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&before, "before", "", "how long ago, a day or a time: 365d, 2026-01-01 or 2026-01-01T12:00:00Z")
+	cmd.Flags().SetAnnotation("before", noEnv, nil)
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
