@@ -39,8 +39,9 @@ func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (sto
 	f.StringVar(&w.Op, "op", "", "only what is called so, or begins so: device.rename, device.")
 	f.StringVar(&w.User, "user", "", "only what this user did: name or id")
 	f.StringVar(&w.Target, "device", "", "only what was done to it: name or id of a device, key, relay or user")
+	f.BoolVar(&w.Refused, "refused", false, "only what was refused")
 	f.IntVar(&w.Limit, "limit", limit, limitHelp)
-	for _, name := range []string{"since", "until", "op", "user", "device", "limit"} {
+	for _, name := range []string{"since", "until", "op", "user", "device", "refused", "limit"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
 	return func() (_ store.AuditFilter, err error) {
@@ -86,20 +87,19 @@ func eachAudit(ctx context.Context, a *client.Client, w store.AuditFilter, f fun
 		if left > 0 {
 			w.Limit = min(left, auditPage)
 		}
-		page, err := a.Audit(ctx, w)
+		page, err := a.AuditPage(ctx, w)
 		if err != nil {
 			return err
 		}
-		for _, l := range page {
+		for _, l := range page.Records {
 			if err := f(l); err != nil {
 				return err
 			}
-			w.Cursor = l.Seq
 		}
-		if len(page) < w.Limit || left > 0 && left == len(page) {
+		if w.Cursor = page.Next; w.Cursor == 0 || left > 0 && left <= len(page.Records) {
 			return nil
 		}
-		left -= min(left, len(page))
+		left -= min(left, len(page.Records))
 	}
 }
 
@@ -107,7 +107,7 @@ func auditListCmd() *cobra.Command {
 	var asJSON *bool
 	var query func() (store.AuditFilter, error)
 	cmd := &cobra.Command{
-		Use:               "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--limit N]",
+		Use:               "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--limit N]",
 		Short:             "List what was done, the latest first",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -189,7 +189,7 @@ func auditExportCmd() *cobra.Command {
 	var asJSON *bool
 	var query func() (store.AuditFilter, error)
 	cmd := &cobra.Command{
-		Use:   "export [--format ndjson|rfc5424] [--since T] [--until T] [--op OP] [--user U] [--device D] [--limit N]",
+		Use:   "export [--format ndjson|rfc5424] [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--limit N]",
 		Short: "Write the records for other programs, the earliest first",
 		Long: `Write the records for other programs, one a line, the earliest first: as JSON
 (schema audit/1), or as syslog messages of RFC 5424.`,

@@ -59,6 +59,8 @@ type Console struct {
 	stopping     chan struct{}      // closed by Close
 
 	// mu guards the following
+	verifying sync.Mutex // held while somebody has the audit checked
+
 	mu      sync.Mutex
 	closed  bool
 	streams map[*stream]struct{}

@@ -57,6 +57,12 @@ var routes = []route{
 	{"POST /keys", member, (*Console).createKey},
 	{"POST /keys/{id}/revoke", member, (*Console).revokeKey},
 
+	{"GET /activity", member, (*Console).activity},
+	{"GET /activity/export", member, (*Console).exportActivity},
+	{"POST /activity/verify", member, (*Console).verifyActivity},
+	{"GET /activity/introductions", member, (*Console).introductions},
+	{"POST /activity/introductions", member, (*Console).reportIntroductions},
+
 	{"GET /account", member, (*Console).account},
 	{"POST /account/password", member, (*Console).changePassword},
 	{"POST /account/sessions/{id}/end", member, (*Console).endSession},

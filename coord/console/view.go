@@ -24,8 +24,9 @@ type page struct {
 	Flash string
 	Net   network
 	Data  any
-	Nav   string // "devices", "dns", "keys", "account"
+	Nav   string // "devices", "dns", "keys", "activity", "account"
 	Owner bool   // of the network
+	Audit bool   // may read it
 	Here  string // the page's own address, when a form's answer shows it
 }
 
@@ -44,9 +45,10 @@ var flashes = map[string]string{
 	"dns":      "Saved. Devices fetch it within seconds.",
 	"names":    "Saved. Devices fetch it within seconds.",
 	"others":   "All other sessions have ended.",
+	"reports":  "Saved. Devices fetch it within seconds.",
 }
 
-var navOf = map[string]string{"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "account": "account"}
+var navOf = map[string]string{"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account"}
 
 var templates = parseTemplates()
 
@@ -77,6 +79,7 @@ func (c *Console) render(v *visit, status int, name string, data any) error {
 	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")]}
 	if v.actor.UserID != "" {
 		p.User, p.Owner = clean(v.actor.User), v.actor.Role == ops.RoleOwner
+		p.Audit = v.actor.ReadsAudit()
 	}
 	n := c.ops.Network()
 	p.Net = network{ID: n.ID.String(), Suffix: n.Suffix, Version: c.ops.Software()}
@@ -101,6 +104,8 @@ func here(v *visit, name string) string {
 		return "/keys/new"
 	case "account":
 		return "/account"
+	case "activity":
+		return "/activity"
 	case "dns":
 		return "/dns"
 	case "signin":

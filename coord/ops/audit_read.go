@@ -40,21 +40,89 @@ func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]au
 	if w.Limit <= 0 || w.Limit > maxAuditPage {
 		w.Limit = maxAuditPage
 	}
-	if w.Target != "" {
-		if n, err := s.FindDevice(ctx, w.Target); err == nil {
-			w.Target = n.ID.String()
-		} else if !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
+	var err error
+	if w.Target, err = s.auditTarget(ctx, w.Target); err != nil {
+		return nil, err
 	}
 	page := []audit.Line{}
-	err := s.store.Read(ctx, func(r *store.Reader) error {
+	err = s.store.Read(ctx, func(r *store.Reader) error {
 		return r.EachAudit(s.network, w, func(rec audit.Record, h audit.Hash) error {
 			page = append(page, audit.LineOf(rec, h))
 			return ctx.Err()
 		})
 	})
 	return page, err
+}
+
+// maxAuditLook is how many records one page of refusals is looked for in.
+const maxAuditLook = 50_000
+
+// AuditPage is a page of records. Next is the cursor of the next page, 0 at the end.
+type AuditPage struct {
+	Records []audit.Line
+	Next    uint64
+}
+
+// AuditPage is Audit, and what the next page begins with. A page of refusals may have
+// fewer records than w wants, or none, and a next page all the same.
+func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (page AuditPage, err error) {
+	if w.Limit <= 0 || w.Limit > maxAuditPage {
+		w.Limit = maxAuditPage
+	}
+	if !w.Refused {
+		page.Records, err = s.Audit(ctx, a, w)
+		if n := len(page.Records); n == w.Limit {
+			page.Next = page.Records[n-1].Seq
+		}
+		return page, err
+	}
+	if err := readsAudit(a); err != nil {
+		return page, err
+	}
+	if w.Target, err = s.auditTarget(ctx, w.Target); err != nil {
+		return page, err
+	}
+	wanted, looked := w.Limit, 0
+	page.Records, w.Limit = []audit.Line{}, maxAuditLook
+	full := errors.New("the page is full")
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		return r.EachAudit(s.network, w, func(rec audit.Record, h audit.Hash) error {
+			looked++
+			page.Next = rec.Seq
+			if rec.Refused != "" {
+				page.Records = append(page.Records, audit.LineOf(rec, h))
+			}
+			if len(page.Records) == wanted {
+				return full
+			}
+			return ctx.Err()
+		})
+	})
+	if errors.Is(err, full) {
+		return page, nil
+	}
+	if looked < maxAuditLook {
+		page.Next = 0
+	}
+	return page, err
+}
+
+// ReadsAudit says whether the actor may read the audit.
+func (a Actor) ReadsAudit() bool { return readsAudit(a) == nil }
+
+// auditTarget is what a device is called in the audit, whatever names it.
+func (s *Service) auditTarget(ctx context.Context, word string) (string, error) {
+	if word == "" {
+		return "", nil
+	}
+	n, err := s.FindDevice(ctx, word)
+	switch {
+	case err == nil:
+		return n.ID.String(), nil
+	case isNotFound(err):
+		return word, nil
+	}
+	return "", err
 }
 
 // VerifyAudit checks the whole audit, also against a head that was kept elsewhere

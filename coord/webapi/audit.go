@@ -46,10 +46,10 @@ func (a *api) audit() {
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.IntroductionList, error) {
 			return s.Introductions(ctx, who, ops.IntroductionQuery{Device: in.Device, Since: in.Since, After: in.Cursor, Limit: in.Limit})
 		})
-	addAsked(a, operation{"GET", "/audit", "listAudit", "List what was done, the latest first", "audit.read", 0}, "cursor limit since until op user target oldest",
+	addAsked(a, operation{"GET", "/audit", "listAudit", "List what was done, the latest first", "audit.read", 0}, "cursor limit since until op user target refused oldest",
 		func(ctx context.Context, who ops.Actor, in *Asked) (AuditList, error) {
 			in.Limit = min(in.Limit, maxRecords)
-			w := store.AuditFilter{Since: in.Since, Until: in.Until, Op: in.Op, User: in.User, Target: in.Target, Limit: in.Limit, Oldest: in.Oldest}
+			w := store.AuditFilter{Since: in.Since, Until: in.Until, Op: in.Op, User: in.User, Target: in.Target, Limit: in.Limit, Refused: in.Refused, Oldest: in.Oldest}
 			if in.Cursor != "" {
 				seq, err := strconv.ParseUint(in.Cursor, 10, 63)
 				if err != nil || seq == 0 {
@@ -57,10 +57,10 @@ func (a *api) audit() {
 				}
 				w.Cursor = seq
 			}
-			records, err := s.Audit(ctx, who, w)
-			list := AuditList{Records: records}
-			if len(records) == in.Limit {
-				list.Next = strconv.FormatUint(records[len(records)-1].Seq, 10)
+			page, err := s.AuditPage(ctx, who, w)
+			list := AuditList{Records: page.Records}
+			if page.Next > 0 {
+				list.Next = strconv.FormatUint(page.Next, 10)
 			}
 			return list, err
 		})

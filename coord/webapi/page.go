@@ -17,22 +17,23 @@ const maxRecords = 1000
 // is said where it is entered. A cursor is what the part before said is next, and means
 // nothing else to programs.
 type Asked struct {
-	Cursor string    `query:"cursor" maxLength:"200" doc:"next of the page before; none for the first one"`
-	Limit  int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; of audit records at most 1000"`
-	Text   string    `query:"text" doc:"only those where every word is part of the name, an address, a tag or the system"`
-	State  string    `query:"state" enum:"online,offline"`
-	Key    string    `query:"key" doc:"only those that joined with this key: its id"`
-	Name   string    `query:"name" doc:"a name, short or in full, or an address"`
-	Type   string    `query:"type" maxLength:"20" doc:"of a record: A, MX; A and AAAA if not given"`
-	From   string    `query:"from" doc:"the device that asks, by name, address or id; without it all devices are seen"`
-	Since  time.Time `query:"since" doc:"only what was done at or after"`
-	Until  time.Time `query:"until" doc:"only what was done before"`
-	Op     string    `query:"op" maxLength:"32" doc:"only what is called so, or begins so: device."`
-	User   string    `query:"user" doc:"only what is, or was done by, this user: name or id"`
-	Target string    `query:"target" doc:"only what was done to it: name or id"`
-	Oldest bool      `query:"oldest" doc:"the earliest first"`
-	Device string    `query:"device" doc:"only what this device says: name, address or id"`
-	Head   string    `query:"head" maxLength:"1000" doc:"a head that was kept elsewhere, to compare with"`
+	Cursor  string    `query:"cursor" maxLength:"200" doc:"next of the page before; none for the first one"`
+	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; of audit records at most 1000"`
+	Text    string    `query:"text" doc:"only those where every word is part of the name, an address, a tag or the system"`
+	State   string    `query:"state" enum:"online,offline"`
+	Key     string    `query:"key" doc:"only those that joined with this key: its id"`
+	Name    string    `query:"name" doc:"a name, short or in full, or an address"`
+	Type    string    `query:"type" maxLength:"20" doc:"of a record: A, MX; A and AAAA if not given"`
+	From    string    `query:"from" doc:"the device that asks, by name, address or id; without it all devices are seen"`
+	Since   time.Time `query:"since" doc:"only what was done at or after"`
+	Until   time.Time `query:"until" doc:"only what was done before"`
+	Op      string    `query:"op" maxLength:"32" doc:"only what is called so, or begins so: device."`
+	User    string    `query:"user" doc:"only what is, or was done by, this user: name or id"`
+	Target  string    `query:"target" doc:"only what was done to it: name or id"`
+	Refused bool      `query:"refused" doc:"only what was refused: a page may then be short or empty, and have a next one"`
+	Oldest  bool      `query:"oldest" doc:"the earliest first"`
+	Device  string    `query:"device" doc:"only what this device says: name, address or id"`
+	Head    string    `query:"head" maxLength:"1000" doc:"a head that was kept elsewhere, to compare with"`
 }
 
 // order is how a list is sorted.

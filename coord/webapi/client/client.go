@@ -443,23 +443,37 @@ func (c *Client) CheckPolicy(ctx context.Context, text string) error {
 
 // Audit returns a page of audit records; w.Limit is 1 to 1000.
 func (c *Client) Audit(ctx context.Context, w store.AuditFilter) ([]audit.Line, error) {
+	page, err := c.AuditPage(ctx, w)
+	return page.Records, err
+}
+
+// AuditPage is Audit with the cursor of the next page, 0 at the end. With w.Refused a page
+// may be short, or empty, and have a next one.
+func (c *Client) AuditPage(ctx context.Context, w store.AuditFilter) (page ops.AuditPage, err error) {
 	moment := func(t time.Time) string {
 		if t.IsZero() {
 			return ""
 		}
 		return t.UTC().Format(time.RFC3339Nano)
 	}
-	cursor, oldest := "", ""
+	cursor, oldest, refused := "", "", ""
 	if w.Cursor != 0 {
 		cursor = strconv.FormatUint(w.Cursor, 10)
 	}
 	if w.Oldest {
 		oldest = "true"
 	}
+	if w.Refused {
+		refused = "true"
+	}
 	var list webapi.AuditList
-	err := c.call(ctx, "GET", "/audit"+query("since", moment(w.Since), "until", moment(w.Until), "op", w.Op, "user", w.User, "target", w.Target,
-		"cursor", cursor, "limit", strconv.Itoa(w.Limit), "oldest", oldest), nil, nil, &list)
-	return list.Records, err
+	err = c.call(ctx, "GET", "/audit"+query("since", moment(w.Since), "until", moment(w.Until), "op", w.Op, "user", w.User, "target", w.Target,
+		"cursor", cursor, "limit", strconv.Itoa(w.Limit), "oldest", oldest, "refused", refused), nil, nil, &list)
+	if err == nil && list.Next != "" {
+		page.Next, err = strconv.ParseUint(list.Next, 10, 64)
+	}
+	page.Records = list.Records
+	return page, err
 }
 
 // AuditSettings returns what is set about the audit.
