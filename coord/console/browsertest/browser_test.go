@@ -115,6 +115,18 @@ func controls(network *consoletest.Network) http.Handler {
 		fmt.Fprint(w, d.ID)
 	})
 	mux.HandleFunc("POST /drop-sessions", func(w http.ResponseWriter, r *http.Request) { network.EndSessions("admin") })
+	// What two devices would report.
+	mux.HandleFunc("POST /introductions", func(w http.ResponseWriter, r *http.Request) {
+		network.Change(func(db *sql.DB) {
+			for i, doubts := range []string{"", "unreachable name", "unknown", ""} {
+				if _, err := db.Exec(`INSERT INTO introductions (network_id, hour, node_id, peer_id, inbound, first_at, last_at, count, node_name, peer_name, peer_user, paths, doubts, day)
+					SELECT network_id, $1 / 3600, (SELECT node_id FROM nodes WHERE name = 'garage-door'), $2, $3, $1, $1, $4, 'garage-door', $5, 'admin', 'direct relay', $6, 1 FROM networks`,
+					time.Now().Unix(), append(make([]byte, 15), byte(i)), i%2, i+1, fmt.Sprintf("caller-%d-with-a-name-that-is-rather-long-for-a-device", i), doubts); err != nil {
+					http.Error(w, err.Error(), http.StatusInternalServerError)
+				}
+			}
+		})
+	})
 	// A device with every string as hostile as it likes; answers with their ids. The
 	// service would not take this, so it goes straight into the database.
 	mux.HandleFunc("POST /hostile", func(w http.ResponseWriter, r *http.Request) {

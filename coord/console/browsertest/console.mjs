@@ -344,6 +344,47 @@ await step("DNS: records, routes, a live preview", async () => {
   await look(page, "device-names");
 });
 
+await step("activity: filter, details, verify, by keyboard", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/devices");
+  await page.getByRole("link", { name: "Activity", exact: true }).click();
+  await page.getByRole("heading", { name: "Activity", exact: true }).waitFor();
+  await look(page, "activity");
+  await page.setViewportSize(wide);
+  await page.selectOption("#a-what", "device.");
+  await page.locator("#a-device").focus();
+  await page.keyboard.type("nas");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/activity?*device=nas*");
+  const entry = page.locator(".acts > li").filter({ hasText: "Changed how it answers" }).first();
+  await entry.locator("summary").focus();
+  await page.keyboard.press("Enter");
+  await entry.locator("ins").first().waitFor();
+  await look(page, "activity-details");
+  await page.setViewportSize(wide);
+  const download = page.waitForEvent("download");
+  await page.getByRole("link", { name: "Export" }).click();
+  assert.match((await download).suggestedFilename(), /^weft-audit-.*\.ndjson$/);
+  await page.getByRole("button", { name: "Verify the records" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("status").filter({ hasText: "are as they were written" }).waitFor();
+  await page.waitForFunction(() => location.pathname === "/activity"); // a reload would send the form again
+  await look(page, "activity-verified");
+  await page.setViewportSize(wide);
+  await page.getByRole("link", { name: "Introductions", exact: true }).click();
+  await page.getByText("No device has reported anything.").waitFor();
+  await page.fill("#i-tag", "sensor");
+  await page.getByRole("button", { name: "Have them report" }).click();
+  await page.getByText("Devices fetch it within seconds").waitFor();
+  await control("/introductions");
+  await page.goto(CONSOLE + "/activity/introductions");
+  await page.getByText("introduced itself").first().waitFor();
+  await look(page, "introductions");
+  await page.setViewportSize(wide);
+  await page.getByRole("button", { name: "End it for the tag sensor" }).click();
+  await page.getByText("None.").waitFor();
+});
+
 await step("account, and a session that ends elsewhere", async () => {
   await page.setViewportSize(wide);
   const second = await newPage();
@@ -404,7 +445,7 @@ await step("reading works without JavaScript", async () => {
   const cookies = await page.context().cookies();
   const plain = await newPage({ javaScriptEnabled: false });
   await plain.context().addCookies(cookies);
-  for (const [at, heading] of [["/devices", "Devices"], ["/devices?q=nas", "Devices"], ["/keys", "Keys"], ["/dns", "DNS"], ["/dns?name=nas", "DNS"], ["/account", "Account"], ["/add/device", "Add a device"], ["/keys/new", "New key"]]) {
+  for (const [at, heading] of [["/devices", "Devices"], ["/devices?q=nas", "Devices"], ["/keys", "Keys"], ["/activity", "Activity"], ["/activity/introductions", "Introductions"], ["/dns", "DNS"], ["/dns?name=nas", "DNS"], ["/account", "Account"], ["/add/device", "Add a device"], ["/keys/new", "New key"]]) {
     await plain.goto(CONSOLE + at);
     assert.ok(await plain.getByRole("heading", { name: heading, exact: true }).isVisible(), at);
   }
