@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,6 +145,26 @@ type dayNode struct {
 	cfg  overlay.Config
 	net  *dayNet
 	wrap func(*dayNet) overlay.Net // around net; may be nil
+
+	bytes atomic.Int64 // sent and received over TCP: with relay and server
+}
+
+// countedConn counts what goes over a connection.
+type countedConn struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func (c countedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // onDay runs f in simulated time, once the two nodes have a direct path.
@@ -199,13 +220,21 @@ func (w *dayWorld) day(name, outside string, tags ...string) *dayNode {
 // nodeAt makes a node that has not started.
 func (w *dayWorld) nodeAt(h *overlaytest.Host, tags ...string) *dayNode {
 	name := h.Name()
-	return &dayNode{w: w, host: h, cfg: overlay.Config{
+	n := &dayNode{w: w, host: h}
+	n.cfg = overlay.Config{
 		StateDir: filepath.Join(w.t.TempDir(), name), Hostname: name, Token: w.token(ops.CreateKey{Tags: tags}),
-		NetDial: h.DialContext,
+		NetDial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := h.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return countedConn{c, &n.bytes}, nil
+		},
 		UDP: overlay.UDP{NoPortMap: true, Listen: h.ListenPacket, Interfaces: func() ([]overlay.Interface, error) {
 			return []overlay.Interface{{Name: "eth0", Net: netip.PrefixFrom(h.Addrs()[0], 24), MTU: 1500}}, nil
 		}},
-	}}
+	}
+	return n
 }
 
 func (n *dayNode) start() {
@@ -355,6 +384,7 @@ func TestDay(t *testing.T) {
 		{"server", 0, dayWithoutServer},
 		{"certificate due", day * 5 / 4, dayCertificateDue},
 		{"certificate ends", day / 2, dayCertificateEnds},
+		{"reports", 0, dayReporting},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if os.Getenv(dayChild) != "" {

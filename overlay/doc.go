@@ -112,7 +112,8 @@
 // intro (introductions), path (which path is best), probe (its pings), gather
 // (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind (its
 // messages over sockets and relays), filter (what a peer may send), filters (those of all
-// peers, which outlive their tunnels). Beside them: portmap, rtt (round trips), tun
+// peers, which outlive their tunnels), claims (counts introductions, where the owner of the
+// network wants to know). Beside them: portmap, rtt (round trips), tun
 // (kernel interface), status (what a node reports to users), and what servers and relays
 // use too: api, api/client, relay, link, cert.
 //

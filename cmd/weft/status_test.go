@@ -68,6 +68,11 @@ evil?[2J   -           x?: y?                        -    0 B       0 B   -
 	if got := list.String(); strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(want), " ") || strings.Count(got, "\n") != strings.Count(want, "\n") {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
+	list.Reset()
+	st.Self.ReportsIntroductions = true
+	if printStatus(&list, st, false, here); !strings.Contains(list.String(), "\nthis device reports to its server who introduces themselves to it, and when") {
+		t.Errorf("got:\n%s", list.String())
+	}
 	st.Peers = st.Peers[:1]
 	printStatus(&one, st, true, here)
 	for _, line := range []string{"why         both sides are behind NATs; a port mapping would make it direct\n", "relay       home\n", "seen        now\n", "keys        X25519MLKEM768\n"} {

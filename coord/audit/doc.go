@@ -38,6 +38,9 @@
 //
 // # What it is good for
 //
+// A head of before a checkpoint can be compared with nothing any more: it is then
+// known to be the network's, no more, so keep a new one after records were removed.
+//
 // Who can write to the database but does not have the CA's key can change
 // nothing that Verify does not find. Who has the key as well can make a new chain
 // and sign it: that is found only with a head that was kept somewhere else, so

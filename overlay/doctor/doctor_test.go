@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,20 @@ func TestWell(t *testing.T) {
 		if f.Level != report.OK || f.Cure != "" {
 			t.Errorf("%+v", f)
 		}
+	}
+}
+
+// Whoever owns the device is told that it reports on others.
+func TestReportsIntroductions(t *testing.T) {
+	f := well()
+	if found := Diagnose(f); slices.ContainsFunc(found, func(f report.Finding) bool { return f.Code == "introductions" }) {
+		t.Errorf("%+v", found)
+	}
+	f.Status.Self.ReportsIntroductions = true
+	found := Diagnose(f)
+	i := slices.IndexFunc(found, func(f report.Finding) bool { return f.Code == "introductions" })
+	if i < 0 || found[i].Level != report.OK || !strings.Contains(found[i].Message, "the network's owner asked for that") {
+		t.Errorf("%+v", found)
 	}
 }
 
