@@ -19,7 +19,8 @@
 //
 // Every answer carries the header Weft-Time (RFC 3339, UTC). Errors are Error as JSON.
 // Every request carries the header Weft-Protocol, the sender's version. Nodes before
-// 2026-11-27 send it in join and renew only.
+// 2026-11-27 send it in join and renew only. Of a node whose Config says so, any request
+// may carry the header Weft-Introductions (introductions.go).
 //
 // Both sides ignore unknown fields and refuse unknown words of an enum: a selector or
 // protocol of a Rule that a node does not know opens nothing. So a new restriction must
