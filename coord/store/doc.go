@@ -3,7 +3,7 @@
 // audit.
 //
 // A file for each kind of row: network.go, user.go, key.go, node.go with certificate.go
-// (of nodes) and name.go, addr.go, dns.go, relay.go, audit.go, change.go; prune.go and
+// (of nodes) and name.go, addr.go, dns.go, relay.go, audit.go with introduction.go, change.go; prune.go and
 // dropped.go for what nobody needs any more.
 //
 // # Writing
