@@ -160,6 +160,7 @@ func dayReporting(w *dayWorld, day time.Duration) {
 	for !w.pi.Status().Self.ReportsIntroductions {
 		time.Sleep(time.Second)
 	}
+	time.Sleep(time.Minute) // until the laptop has the new configuration too
 	before := w.requests.Load()
 	for range 3 { // in three hours
 		w.talk(time.Minute)
