@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,12 +75,56 @@ func preload(b testing.TB, s *site, n int) {
 func BenchmarkJoin(b *testing.B) {
 	for _, tls := range []bool{false, true} {
 		for _, present := range []int{0, 50_000} {
-			s := openSite(b, func(o *Options) { o.Log = nil })
-			preload(b, s, present)
-			b.Run(fmt.Sprintf("tls=%v/present=%d", tls, present), func(b *testing.B) { s.benchJoin(b, tls) })
-			s.Close() // its memory is not the next one's
+			b.Run(fmt.Sprintf("tls=%v/present=%d", tls, present), func(b *testing.B) {
+				s := openSite(b, func(o *Options) { o.Log = nil })
+				preload(b, s, present)
+				s.benchJoin(b, tls)
+				s.Close() // its memory is not the next one's
+			})
 		}
 	}
+}
+
+// BenchmarkRename and BenchmarkDelete change each of many devices once, several at a
+// time.
+func BenchmarkRename(b *testing.B) {
+	benchEach(b, "renames/s", func(s *site, i int, id cert.NodeID) error {
+		_, err := s.RenameDevice(b.Context(), id, fmt.Sprint("renamed-", i))
+		return err
+	})
+}
+
+func BenchmarkDelete(b *testing.B) {
+	benchEach(b, "deletions/s", func(s *site, _ int, id cert.NodeID) error {
+		_, err := s.DeleteDevice(b.Context(), id)
+		return err
+	})
+}
+
+func benchEach(b *testing.B, unit string, do func(s *site, i int, id cert.NodeID) error) {
+	s := openSite(b, func(o *Options) { o.Log = nil })
+	preload(b, s, b.N)
+	var ids []cert.NodeID
+	err := s.store.Read(b.Context(), func(r *store.Reader) error {
+		return r.EachNode(s.network, "", func(n store.Node) error { ids = append(ids, n.ID); return nil })
+	})
+	if err != nil || len(ids) != b.N {
+		b.Fatalf("%d devices, %v", len(ids), err)
+	}
+	var next atomic.Int64
+	b.SetParallelism(16)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			i := int(next.Add(1)) - 1
+			if err := do(s, i, ids[i]); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), unit)
 }
 
 func (s *site) benchJoin(b *testing.B, overTLS bool) {
