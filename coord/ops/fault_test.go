@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -26,13 +27,17 @@ import (
 // faults makes one statement of the store's writer fail. It belongs to whoever waits
 // for the writer.
 type faults struct {
-	in    int    // the statement that fails is so many away; 0: none
-	query string // that failed, "" while none has
+	in    int             // the statement that fails is so many away; 0: none
+	query string          // that failed, "" while none has
+	seen  map[string]bool // all queries
 }
 
 var errFault = errors.New("a fault of the disk")
 
 func (f *faults) statement(query string) error {
+	if f.seen != nil {
+		f.seen[query] = true
+	}
 	if f.in > 0 {
 		if f.in--; f.in == 0 {
 			f.query = query
@@ -265,9 +270,9 @@ func TestFaults(t *testing.T) {
 			}
 			stored, memory := f.stored(), f.memory()
 			for n := 1; ; n++ {
-				f.faults = faults{in: n}
+				f.faults = faults{in: n, seen: map[string]bool{}}
 				err := c.do(t.Context(), f)
-				fault := f.faults.query
+				fault, seen := f.faults.query, f.faults.seen
 				f.faults = faults{}
 				if fault == "" {
 					if err != nil {
@@ -276,6 +281,7 @@ func TestFaults(t *testing.T) {
 					if n < 6 {
 						t.Errorf("it took %d statements, which is no command", n-1)
 					}
+					f.plans(seen)
 					break
 				}
 				if err == nil {
@@ -428,6 +434,52 @@ func (f *faulty) stored() string {
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
+
+// plans checks that no query of a command reads all devices or their certificates.
+func (f *faulty) plans(queries map[string]bool) {
+	f.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(f.data, "weft.db")+"?mode=ro")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer db.Close()
+	for q := range queries {
+		if !slices.Contains([]string{"SELECT", "UPDATE", "DELETE"}, strings.Fields(q)[0]) {
+			continue
+		}
+		args := 0
+		for strings.Contains(q, fmt.Sprint("$", args+1)) {
+			args++
+		}
+		rows, err := db.Query("EXPLAIN QUERY PLAN "+q, make([]any, args)...)
+		if err != nil {
+			f.t.Errorf("%s: %v", q, err)
+			continue
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				f.t.Error(err)
+			}
+			if ofMany.MatchString(step) && !narrowed.MatchString(step) && !rare.MatchString(q) {
+				f.t.Errorf("%s\nreads too much: %s", strings.Join(strings.Fields(q), " "), step)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			f.t.Error(err)
+		}
+		rows.Close()
+	}
+}
+
+var (
+	ofMany = regexp.MustCompile(`^(SCAN|SEARCH) (issued|nodes|d|removed|aliases|former_names|changes|audit)\b`)
+	// issued_revoked and issued_key are of revoked certificates only.
+	narrowed = regexp.MustCompile(`\b(node_id|name|ipv4|key_id)=\?|\b(serial|until|n|seq)[<>]\?|INDEX issued_(revoked|key)\b`)
+	// Setting a wildcard bounds how many there are; a user who has devices is not deleted.
+	rare = regexp.MustCompile(`wildcard = 1|EXISTS \(SELECT 1 FROM nodes WHERE network_id=\$1 AND user_id=\$2\)`)
+)
 
 // differ is what two texts have each alone, by lines.
 func differ(a, b string) string {

@@ -34,7 +34,7 @@ func (tx *Tx) Since(id cert.NetworkID, now time.Time) (time.Time, error) {
 	var forgotten, dropped, ended int64
 	err := tx.row(`SELECT COALESCE(dropped_until, 0),
 			COALESCE((SELECT MAX(expires_at) FROM dropped WHERE network_id=$1), 0),
-			COALESCE((SELECT MAX(expires_at) FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND expires_at <= $2), 0)
+			COALESCE((SELECT MAX(+expires_at) FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND +expires_at <= $2), 0)
 		FROM networks WHERE network_id=$1`, []any{id[:], now.Unix()}, &forgotten, &dropped, &ended)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read what was dropped: %w", err)

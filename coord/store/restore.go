@@ -41,7 +41,7 @@ func (tx *Tx) Restored(id cert.NetworkID, epoch uint64, now time.Time) error {
 func (r *Reader) HolderOf(id cert.NetworkID, serial *big.Int) (node cert.NodeID, revoked bool, err error) {
 	var b []byte
 	var at *int64
-	err = r.row(`SELECT node_id, revoked_at FROM issued WHERE network_id=$1 AND serial=$2`, []any{id[:], serial.Bytes()}, &b, &at)
+	err = r.row(`SELECT node_id, revoked_at FROM issued WHERE network_id=$1 AND serial BETWEEN $2 AND $2`, []any{id[:], serial.Bytes()}, &b, &at)
 	copy(node[:], b)
 	return node, at != nil, err
 }
