@@ -53,13 +53,17 @@ func (s *Service) View(n store.Node) Device {
 	if st.Addr.IsValid() {
 		d.Address = st.Addr.Unmap().String()
 	}
-	if n.Expires.Sub(s.now()) < nodeLife/3 { // else nobody asks, and reading it takes a while
+	if n.Expires.Before(s.asksIssued()) {
 		if c, err := cert.ParseNode(s.network, n.Certificate); err == nil {
 			d.Issued = &c.NotBefore
 		}
 	}
 	return d
 }
+
+// asksIssued is the end of a certificate before which somebody asks when it was made:
+// reading that takes a while.
+func (s *Service) asksIssued() time.Time { return s.now().Add(nodeLife / 3) }
 
 // orNil is a time as JSON has it: to the second, nil for the zero time.
 func orNil(t time.Time) *time.Time {
@@ -100,16 +104,23 @@ func (s *Service) Devices(ctx context.Context, a Actor, q DeviceQuery) (DeviceLi
 		return list, Invalid("search for at most 100 bytes")
 	}
 	words := strings.Fields(strings.ToLower(q.Text))
-	owner := opDeviceRead.ownerSeen(a)
+	page := store.NodePage{UserID: opDeviceRead.ownerSeen(a), Ending: s.asksIssued()}
+	list.All, list.Online, list.Unaware = s.countFor(a)
+	every := len(words) == 0 && q.State == "" && q.KeyID == ""
 	err := s.store.Read(ctx, func(r *store.Reader) error {
-		if len(words) == 0 && q.State == "" && q.KeyID == "" && len(a.Tags) == 0 && q.Limit > 0 && q.After == "" {
-			nodes, err := r.NodesPage(s.network, owner, q.Offset, q.Limit)
-			for _, n := range nodes {
+		if every && len(a.Tags) == 0 && q.Limit > 0 { // the database finds the page
+			list.Devices = make([]Device, 0, min(q.Limit, list.All))
+			page.After, page.Offset, page.Limit = q.After, q.Offset, q.Limit+1
+			return r.EachListed(s.network, page, func(n store.Node) error {
+				if len(list.Devices) == q.Limit {
+					list.Next = list.Devices[q.Limit-1].Name
+					return nil
+				}
 				list.Devices = append(list.Devices, s.View(n))
-			}
-			return err
+				return nil
+			})
 		}
-		return r.EachNode(s.network, owner, func(n store.Node) error {
+		return r.EachListed(s.network, page, func(n store.Node) error {
 			if opDeviceRead.authorize(a, deviceTarget(n)) != nil {
 				return nil
 			}
@@ -131,12 +142,8 @@ func (s *Service) Devices(ctx context.Context, a Actor, q DeviceQuery) (DeviceLi
 	if err != nil {
 		return list, err
 	}
-	list.All, list.Online, list.Unaware = s.countFor(a)
-	if len(words) == 0 && q.State == "" && q.KeyID == "" {
+	if every {
 		list.Total = list.All
-		if q.Limit > 0 && q.After == "" && len(list.Devices) == q.Limit && q.Offset+q.Limit < list.Total {
-			list.Next = list.Devices[q.Limit-1].Name
-		}
 	}
 	s.lookAt(ctx, list.Devices)
 	return list, nil

@@ -246,12 +246,11 @@ func updateNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, n
 	}
 	err := st.Write(ctx, func(tx *store.Tx) error {
 		if n.IPv4 != old.IPv4 {
-			page, err := tx.NodesPage(n.ID, "", 0, 1)
+			err := tx.EachListed(n.ID, store.NodePage{Limit: 1}, func(store.Node) error {
+				return fmt.Errorf("address range %s: this network has devices in %s already", n.IPv4, old.IPv4)
+			})
 			if err != nil {
 				return err
-			}
-			if len(page) > 0 {
-				return fmt.Errorf("address range %s: this network has devices in %s already", n.IPv4, old.IPv4)
 			}
 		}
 		c, err := tx.SetNetwork(n)

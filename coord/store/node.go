@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"weft/overlay/cert"
@@ -121,16 +124,35 @@ func (r *Reader) EachNode(id cert.NetworkID, userID string, f func(Node) error) 
 	})
 }
 
-// NodesPage returns one page of the nodes of a user ("" for all) in the order
-// of their names.
-func (r *Reader) NodesPage(id cert.NetworkID, userID string, offset, limit int) (nodes []Node, err error) {
-	err = r.each(nodeColumns+`AND ($2 = '' OR d.user_id = $2) ORDER BY d.name LIMIT $3 OFFSET $4`, []any{id[:], userID, limit, offset},
-		func(scan func(...any) error) error {
+// NodePage selects nodes for EachListed.
+type NodePage struct {
+	UserID string // of this user, "" for all
+	After  string // name after which they begin
+	Offset int    // and how many of those are passed over
+	Limit  int    // how many at most; 0 for all
+	// Ending says which certificates are read, those that end before it; none for the
+	// zero time.
+	Ending time.Time
+}
+
+// listColumns is nodeColumns without the keys, and without most certificates: reading
+// those takes as long as all the rest.
+var listColumns = strings.NewReplacer("d.spki", "NULL", "d.certificate", "CASE WHEN d.expires_at < $2 THEN d.certificate END").Replace(nodeColumns)
+
+// EachListed calls f for nodes in the order of their names, without their keys.
+func (r *Reader) EachListed(id cert.NetworkID, p NodePage, f func(Node) error) error {
+	ending := int64(0)
+	if !p.Ending.IsZero() {
+		ending = p.Ending.Unix()
+	}
+	return r.each(listColumns+`AND ($3 = '' OR d.user_id = $3) AND d.name > $4 ORDER BY d.name LIMIT $5 OFFSET $6`,
+		[]any{id[:], ending, p.UserID, p.After, cmp.Or(p.Limit, math.MaxInt32), p.Offset}, func(scan func(...any) error) error {
 			n, err := scanNode(scan)
-			nodes = append(nodes, n)
-			return err
+			if err != nil {
+				return err
+			}
+			return f(n)
 		})
-	return nodes, err
 }
 
 // NodesSince returns the nodes of a class that changed after since.
