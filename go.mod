@@ -47,7 +47,10 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
-require github.com/danielgtaylor/huma/v2 v2.39.1
+require (
+	github.com/danielgtaylor/huma/v2 v2.39.1
+	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

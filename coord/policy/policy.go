@@ -1,8 +1,9 @@
 // Package policy decides who may reach whom. It is pure: attributes in,
 // decisions out; no clock, no database, no goroutine.
 //
-// A policy is a list of rules; what no rule allows is denied. A rule lets the
-// nodes that From selects reach the nodes that To selects at Ports.
+// A policy is written as HuJSON: JSON with comments and commas at the end of lists. It
+// is a list of rules; what no rule allows is denied. A rule lets the nodes that From
+// selects reach the nodes that To selects at Ports.
 //
 //	From   "*", "user:NAME" (nodes of the user that carry no tag), "user:*"
 //	       (nodes of any user that carry no tag; only to "self"),
@@ -17,20 +18,27 @@
 // selected by "user:" or "self" as an initiator, so the starting policy lets
 // it initiate nothing.
 //
+// Beside its rules a policy may have tests: who must, and who must not, reach what
+// (expect.go). Whoever puts a policy into force runs them first.
+//
+//	parse.go    reading the text; what is wrong with it, by line and column
+//	expect.go   running the tests, and warning of names that nothing has
+//	explain.go  may one reach another, and by which rule
+//	diff.go     who gains and loses what by another policy
+//	ports.go    sets of ports
+//
 // Questions are answered from the policy turned round: from the selectors that
 // select a subject to the rules that name them (compile.go), and on to the
 // subjects that those rules' other side selects (classes.go).
 package policy
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
@@ -40,7 +48,8 @@ import (
 const (
 	MaxText  = 256 << 10
 	maxRules = 1000
-	maxWords = 200 // selectors or ports per rule
+	maxTests = 1000
+	maxWords = 200 // selectors, ports or targets in one list
 )
 
 // Subject is what policy looks at in a node.
@@ -53,11 +62,13 @@ type Subject struct {
 // acts reports whether the node acts as its owner.
 func (s Subject) acts() bool { return len(s.Tags) == 0 && s.User != "" }
 
-// Policy is an immutable list of rules.
+// Policy is an immutable list of rules, and of tests of them.
 type Policy struct {
 	Rules []Rule `json:"rules"`
+	Tests []Test `json:"tests,omitempty"`
 
 	compiled compiled
+	names    []place // of users, groups and tags, each once
 }
 
 // Rule lets From reach To at Ports.
@@ -65,93 +76,113 @@ type Rule struct {
 	From  []string `json:"from"`
 	To    []string `json:"to"`
 	Ports []string `json:"ports"`
+
+	// Line is where the rule begins in the text, from 1; 0 for one without a text.
+	Line int `json:"-"`
 }
 
-// Starting returns the policy of a new network: a user reaches that user's
-// own devices, and tagged devices initiate nothing.
-func Starting() *Policy {
-	p := &Policy{Rules: []Rule{{From: []string{"user:*"}, To: []string{"self"}, Ports: []string{"*"}}}}
-	if err := p.check(); err != nil {
+// maxRuleText is how much of a rule is shown, in characters.
+const maxRuleText = 300
+
+// String is the rule on one line, cut if it is long.
+func (r Rule) String() string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "" // it consists of texts
+	}
+	if text := []rune(string(b)); len(text) > maxRuleText {
+		return string(text[:maxRuleText]) + "…"
+	}
+	return string(b)
+}
+
+// StartingText is the policy of a new network as it would be written: a user reaches that
+// user's own devices, and tagged devices initiate nothing.
+const StartingText = `// Who may reach whom. What no rule allows is denied.
+{
+  "rules": [
+    // Everybody reaches the own devices, with and without tags.
+    {"from": ["user:*"], "to": ["self"], "ports": ["*"]},
+  ],
+}
+`
+
+var starting = sync.OnceValue(func() *Policy {
+	p, err := parse(StartingText)
+	if err != nil {
 		panic(err) // a constant: seen by the first test
 	}
+	for i := range p.Rules {
+		p.Rules[i].Line = 0 // it is nobody's text
+	}
 	return p
-}
+})
 
-// Parse reads a policy from JSON; "" is the starting policy. Unknown fields
-// and selectors are errors: a misspelt rule must not silently allow or deny.
-func Parse(text string) (*Policy, error) {
-	if text == "" {
-		return Starting(), nil
-	}
-	if len(text) > MaxText {
-		return nil, fmt.Errorf("parse policy: %d bytes, at most %d", len(text), MaxText)
-	}
-	d := json.NewDecoder(bytes.NewReader([]byte(text)))
-	d.DisallowUnknownFields()
-	p := &Policy{}
-	if err := d.Decode(p); err != nil {
-		return nil, fmt.Errorf("parse policy: %s", words(err, text))
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("parse policy: more text behind it")
-	}
-	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("parse policy: %w", err)
-	}
-	return p, nil
-}
+// Starting returns the policy of StartingText.
+func Starting() *Policy { return starting() }
 
-// words say what is wrong with the JSON of a policy, and where.
-func words(err error, text string) string {
-	line := func(offset int64) int { return 1 + strings.Count(text[:min(max(int(offset), 0), len(text))], "\n") }
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		return fmt.Sprintf("line %d: this is not JSON", line(syntax.Offset))
-	case errors.As(err, &kind):
-		return fmt.Sprintf("line %d: %s cannot stand here", line(kind.Offset), kind.Value)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "it ends too early: a bracket is missing"
-	}
-	return strings.TrimPrefix(err.Error(), "json: ") // of an unknown field
-}
-
-func (p *Policy) check() error {
+// check checks and compiles rules that came without a text.
+func (p *Policy) check() (err error) {
+	ports := make([][]api.PortRange, len(p.Rules))
 	if len(p.Rules) > maxRules {
 		return fmt.Errorf("%d rules, at most %d", len(p.Rules), maxRules)
 	}
-	ports := make([][]api.PortRange, len(p.Rules))
 	for i, r := range p.Rules {
-		if len(r.From) == 0 || len(r.To) == 0 || len(r.Ports) == 0 {
-			return fmt.Errorf("rule %d: from, to and ports must each name something", i+1)
-		}
-		if max(len(r.From), len(r.To), len(r.Ports)) > maxWords {
-			return fmt.Errorf("rule %d: more than %d entries in one list", i+1, maxWords)
-		}
-		for _, s := range r.From {
-			if !validSelector(s) && s != "user:*" {
-				return fmt.Errorf("rule %d: from %q: want *, user:NAME, user:*, group:NAME or tag:NAME", i+1, s)
+		ports[i] = r.check(func(_ string, _ int, text string) {
+			if err == nil {
+				err = fmt.Errorf("rule %d: %s", i+1, text)
 			}
-			if s == "user:*" && !slices.Equal(r.To, []string{"self"}) {
-				return fmt.Errorf("rule %d: from \"user:*\" goes with to \"self\" alone", i+1)
-			}
-		}
-		for _, s := range r.To {
-			if s != "self" && !validSelector(s) {
-				return fmt.Errorf("rule %d: to %q: want self, *, user:NAME, group:NAME or tag:NAME", i+1, s)
-			}
-		}
-		for _, s := range r.Ports {
-			pr, err := parsePorts(s)
-			if err != nil {
-				return fmt.Errorf("rule %d: %w", i+1, err)
-			}
-			ports[i] = append(ports[i], pr)
+		})
+	}
+	if err == nil {
+		p.compiled = compile(p.Rules, ports)
+	}
+	return err
+}
+
+// check reports what is wrong with a rule: in which list, and at which of its words, -1
+// for the list. It returns the ports.
+func (r Rule) check(report func(list string, word int, text string)) (ports []api.PortRange) {
+	for _, l := range []struct {
+		name string
+		list []string
+	}{{"from", r.From}, {"to", r.To}, {"ports", r.Ports}} {
+		switch {
+		case len(l.list) == 0:
+			report(l.name, -1, "from, to and ports must each name something")
+		case len(l.list) > maxWords:
+			report(l.name, -1, fmt.Sprintf("more than %d entries in one list", maxWords))
 		}
 	}
-	p.compiled = compile(p.Rules, ports)
-	return nil
+	for i, s := range r.From {
+		switch {
+		case !validSelector(s) && s != "user:*":
+			report("from", i, fmt.Sprintf("from %s: want *, user:NAME, user:*, group:NAME or tag:NAME", quoted(s)))
+		case s == "user:*" && !slices.Equal(r.To, []string{"self"}):
+			report("from", i, `from "user:*" goes with to "self" alone`)
+		}
+	}
+	for i, s := range r.To {
+		if s != "self" && !validSelector(s) {
+			report("to", i, fmt.Sprintf("to %s: want self, *, user:NAME, group:NAME or tag:NAME", quoted(s)))
+		}
+	}
+	for i, s := range r.Ports {
+		pr, err := parsePorts(s)
+		if err != nil {
+			report("ports", i, err.Error())
+		}
+		ports = append(ports, pr)
+	}
+	return ports
+}
+
+// quoted is a word of a policy in an error.
+func quoted(s string) string {
+	if r := []rune(s); len(r) > 80 {
+		s = string(r[:80]) + "…"
+	}
+	return strconv.Quote(s)
 }
 
 func validSelector(s string) bool {
@@ -166,7 +197,7 @@ func parsePorts(s string) (api.PortRange, error) {
 	if s == "*" {
 		return api.PortRange{Proto: "*", First: 0, Last: 65535}, nil
 	}
-	bad := fmt.Errorf("ports %q: want *, or tcp, udp or icmp, with :PORT or :FIRST-LAST for tcp and udp", s)
+	bad := fmt.Errorf("ports %s: want *, or tcp, udp or icmp, with :PORT or :FIRST-LAST for tcp and udp", quoted(s))
 	proto, ports, some := strings.Cut(s, ":")
 	if proto != "tcp" && proto != "udp" && proto != "icmp" || some && proto == "icmp" {
 		return api.PortRange{}, bad

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"encoding/json"
-	"strings"
 	"testing"
 )
 
@@ -59,51 +58,4 @@ func TestRules(t *testing.T) {
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}
-}
-
-func TestParse(t *testing.T) {
-	for _, bad := range []string{
-		`{`, `[]`, `{"rules":[]} {}`, `{"rule":[]}`,
-		`{"rules":[{"from":[],"to":["*"],"ports":["*"]}]}`,
-		`{"rules":[{"from":["*"],"to":["*"],"ports":[]}]}`,
-		`{"rules":[{"from":["alice"],"to":["*"],"ports":["*"]}]}`,
-		`{"rules":[{"from":["self"],"to":["*"],"ports":["*"]}]}`,
-		`{"rules":[{"from":["user:*"],"to":["*"],"ports":["*"]}]}`,
-		`{"rules":[{"from":["*"],"to":["user:*"],"ports":["*"]}]}`,
-		`{"rules":[{"from":["tag:a b"],"to":["*"],"ports":["*"]}]}`,
-		`{"rules":[{"from":["*"],"to":["*"],"ports":["tcp:70000"]}]}`,
-		`{"rules":[{"from":["*"],"to":["*"],"ports":["tcp:9-1"]}]}`,
-		`{"rules":[{"from":["*"],"to":["*"],"ports":["icmp:1"]}]}`,
-		`{"rules":[{"from":["*"],"to":["*"],"ports":["sctp"]}]}`,
-		`{"rules":[{"from":["*"],"to":["*"],"ports":["*"],"deny":true}]}`,
-		strings.Repeat(" ", MaxText+1),
-	} {
-		if _, err := Parse(bad); err == nil {
-			t.Errorf("accepted: %.80s", bad)
-		}
-	}
-	if p, err := Parse(""); err != nil || len(p.Rules) != 1 {
-		t.Errorf("the empty text is the starting policy: %+v, %v", p, err)
-	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add(`{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]}]}`)
-	f.Add(`{"rules":[{"from":["tag:a","group:b"],"to":["*"],"ports":["tcp:1-2","icmp"]}]}`)
-	f.Fuzz(func(t *testing.T, text string) {
-		p, err := Parse(text)
-		if err != nil {
-			return
-		}
-		subjects := []Subject{{}, {User: "alice"}, {User: "alice", Tags: []string{"a"}}, {User: "bob", Groups: []string{"b"}}}
-		for _, a := range subjects {
-			for _, b := range subjects {
-				// Who is seen is let in by a rule of the destination, and the
-				// other way round nobody is let in who may not see.
-				if p.Reaches(a, b) && (!p.Initiates(a) || len(p.RulesFor(b)) == 0) {
-					t.Fatalf("%s: %+v -> %+v", text, a, b)
-				}
-			}
-		}
-	})
 }

@@ -1,0 +1,206 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Test says what Src must reach (Accept) and must not (Deny). Its words are those of
+// ParseTarget; Proto is that of those that say none, "" for tcp.
+//
+// Src is a person ("alice", "user:alice"), whose devices without tags are meant, a device,
+// or "tag:NAME" or "group:NAME". A tag stands for each device that carries it.
+type Test struct {
+	Src    string   `json:"src"`
+	Accept []string `json:"accept,omitempty"`
+	Deny   []string `json:"deny,omitempty"`
+	Proto  string   `json:"proto,omitempty"`
+
+	line, column int
+	expect       []expectation
+}
+
+type expectation struct {
+	target       Target
+	accept       bool
+	line, column int
+}
+
+// World is who and what is in a network just now. Its errors are passed on.
+type World interface {
+	// User finds a person's devices without tags.
+	User(name string) (Subject, bool, error)
+	// Device finds a device by name, address or id.
+	Device(word string) (Subject, bool, error)
+	// Tagged returns the devices that carry a tag, those that are alike once.
+	Tagged(tag string) ([]Subject, error)
+}
+
+// maxPairs bounds what the tests of a policy compare.
+const maxPairs = 1_000_000
+
+// errPairs is of tests that compare more.
+var errPairs = fmt.Errorf("the tests compare more than %d pairs of devices: name devices in place of tags", maxPairs)
+
+// Failures runs the tests of a policy and returns those that fail, by their place.
+func (p *Policy) Failures(w World) (failed []Remark, err error) {
+	pairs := 0
+	found := map[string]who{}
+	find := func(word string, device bool) (who, error) {
+		key := fmt.Sprint(device, word)
+		if s, ok := found[key]; ok {
+			return s, nil
+		}
+		s, err := lookUp(w, word, device)
+		if err == nil {
+			found[key] = s
+		}
+		return s, err
+	}
+	for n, t := range p.Tests {
+		fail := func(line, column int, format string, args ...any) {
+			failed = append(failed, Remark{line, column, fmt.Sprintf("test %d: ", n+1) + fmt.Sprintf(format, args...)})
+		}
+		src, err := find(t.Src, false)
+		if err != nil {
+			return nil, err
+		}
+		if src.missing != "" {
+			fail(t.line, t.column, "%s", src.missing)
+			continue
+		}
+		for _, e := range t.expect {
+			dst, err := find(e.target.Who, true)
+			if err != nil {
+				return nil, err
+			}
+			if dst.missing != "" {
+				fail(e.line, e.column, "%s", dst.missing)
+				continue
+			}
+			if pairs += len(src.subjects) * len(dst.subjects); pairs > maxPairs {
+				return nil, &Error{[]Remark{{t.line, t.column, errPairs.Error()}}}
+			}
+			if text := p.fails(src, dst, t.Src, e); text != "" {
+				fail(e.line, e.column, "%s", text)
+			}
+		}
+		if len(failed) >= maxProblems {
+			return failed[:maxProblems], nil
+		}
+	}
+	return failed, nil
+}
+
+// fails says how an expectation fails, "" if it does not.
+func (p *Policy) fails(src, dst who, name string, e expectation) string {
+	for _, a := range src.subjects {
+		for _, b := range dst.subjects {
+			if p.allows(a, b, e.target.Proto, e.target.Port) == e.accept {
+				continue
+			}
+			d := p.Explain(a, b, e.target.Proto, e.target.Port)
+			from, to := name+src.kind(a), e.target.String()+dst.kind(b)
+			if e.accept {
+				return fmt.Sprintf("%s does not reach %s: %s", from, to, d.Why())
+			}
+			return fmt.Sprintf("%s reaches %s: %s", from, to, d.Why())
+		}
+	}
+	return ""
+}
+
+// who is what a word of a test stands for.
+type who struct {
+	subjects []Subject
+	missing  string // why there is nothing, else ""
+}
+
+// kind tells one of several subjects from the others.
+func (w who) kind(s Subject) string {
+	if len(w.subjects) < 2 {
+		return ""
+	}
+	text := " (of " + s.User
+	if len(s.Tags) > 0 {
+		text += ", tags " + strings.Join(s.Tags, ", ")
+	}
+	return text + ")"
+}
+
+// lookUp finds what a word stands for. A bare one is a device or a person.
+func lookUp(w World, word string, device bool) (who, error) {
+	kind, name, _ := strings.Cut(word, ":")
+	if !named(word) {
+		kind, name = "", word
+	}
+	switch kind {
+	case "tag":
+		list, err := w.Tagged(name)
+		if len(list) == 0 { // nothing carries it yet: as the first that does
+			list = []Subject{{Tags: []string{name}}}
+		}
+		return who{subjects: list}, err
+	case "group":
+		return who{subjects: []Subject{{Groups: []string{name}}}}, nil
+	case "user":
+		s, ok, err := w.User(name)
+		if !ok {
+			return who{missing: fmt.Sprintf("there is no person %s", quoted(name))}, err
+		}
+		return who{subjects: []Subject{s}}, err
+	}
+	d, isDevice, err := w.Device(name)
+	if err != nil {
+		return who{}, err
+	}
+	if kind == "device" || device {
+		if !isDevice {
+			return who{missing: fmt.Sprintf("there is no device %s", quoted(name))}, nil
+		}
+		return who{subjects: []Subject{d}}, nil
+	}
+	u, isUser, err := w.User(name)
+	switch {
+	case err != nil:
+		return who{}, err
+	case isUser && isDevice:
+		return who{missing: fmt.Sprintf("%s is a person and a device: say user:%s or device:%s", name, name, name)}, nil
+	case isUser:
+		return who{subjects: []Subject{u}}, nil
+	case isDevice:
+		return who{subjects: []Subject{d}}, nil
+	}
+	return who{missing: fmt.Sprintf("there is no person and no device %s", quoted(name))}, nil
+}
+
+// Unknown returns those names in the rules that nothing in the network has, by their first
+// place. Such a rule is no mistake: what it waits for may come.
+func (p *Policy) Unknown(w World) (list []Remark, err error) {
+	for _, n := range p.names {
+		kind, name, _ := strings.Cut(n.word, ":")
+		text := ""
+		switch kind {
+		case "user":
+			_, ok, e := w.User(name)
+			if err = errors.Join(err, e); !ok {
+				text = fmt.Sprintf("there is no person %s: until there is, this selects nobody", quoted(name))
+			}
+		case "group":
+			text = fmt.Sprintf("there is no group %s: until there is, this selects nobody", quoted(name))
+		case "tag":
+			found, e := w.Tagged(name)
+			if err = errors.Join(err, e); len(found) == 0 {
+				text = fmt.Sprintf("no device carries the tag %s: until one does, this selects nothing", quoted(name))
+			}
+		}
+		if text != "" && len(list) < maxWarnings {
+			list = append(list, Remark{n.line, n.column, text})
+		}
+	}
+	return list, err
+}
+
+// maxWarnings bounds what Unknown returns.
+const maxWarnings = 100

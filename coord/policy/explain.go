@@ -1,0 +1,163 @@
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"weft/overlay/cert"
+)
+
+// Target is where somebody wants to get: a port of whatever Who stands for.
+type Target struct {
+	Who   string // a device's name, address or id; or tag:NAME, user:NAME
+	Proto string // tcp, udp, icmp
+	Port  uint16 // 0 for icmp
+}
+
+// String is the target as ParseTarget reads it.
+func (t Target) String() string {
+	who := t.Who
+	if strings.Contains(who, ":") && !named(who) {
+		who = "[" + who + "]"
+	}
+	switch t.Proto {
+	case "tcp":
+		return fmt.Sprintf("%s:%d", who, t.Port)
+	case "icmp":
+		return who + "/icmp"
+	}
+	return fmt.Sprintf("%s:%d/%s", who, t.Port, t.Proto)
+}
+
+// ParseTarget reads WHO:PORT, WHO:PORT/udp or WHO/icmp; an IPv6 address as WHO is in
+// brackets. proto, if it is not "", is that of a word that says none.
+func ParseTarget(s, proto string) (Target, error) {
+	bad := fmt.Errorf("%s: want DEVICE:PORT, such as kitchen-pi:22, kitchen-pi:53/udp or kitchen-pi/icmp", quoted(s))
+	t := Target{Proto: proto}
+	if proto == "" {
+		t.Proto = "tcp"
+	}
+	rest, said, some := s, "", false
+	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		rest, said, some = s[:i], s[i+1:], true
+	}
+	if some {
+		t.Proto = said
+	}
+	if !validProto(t.Proto) {
+		return Target{}, bad
+	}
+	t.Who = rest
+	if i := strings.LastIndexByte(rest, ':'); t.Proto != "icmp" {
+		if i < 0 {
+			return Target{}, bad
+		}
+		n, err := strconv.ParseUint(rest[i+1:], 10, 16)
+		if err != nil || n == 0 {
+			return Target{}, bad
+		}
+		t.Who, t.Port = rest[:i], uint16(n)
+	}
+	if inner, ok := strings.CutPrefix(t.Who, "["); ok {
+		if t.Who, ok = strings.CutSuffix(inner, "]"); !ok {
+			return Target{}, bad
+		}
+	} else if strings.Contains(t.Who, ":") && !named(t.Who) {
+		return Target{}, bad
+	}
+	if !validWho(t.Who) || strings.HasPrefix(t.Who, "group:") {
+		return Target{}, bad
+	}
+	return t, nil
+}
+
+func validProto(s string) bool { return s == "tcp" || s == "udp" || s == "icmp" }
+
+// named reports whether a word names its kind.
+func named(s string) bool {
+	return strings.HasPrefix(s, "user:") || strings.HasPrefix(s, "tag:") || strings.HasPrefix(s, "group:") || strings.HasPrefix(s, "device:")
+}
+
+// validWho is of what may stand for people and devices, in tests and questions.
+func validWho(s string) bool {
+	if kind, name, ok := strings.Cut(s, ":"); ok && named(s) && kind != "device" {
+		return cert.ValidWord(name)
+	}
+	return s != "" && len(s) <= 253 && !strings.ContainsAny(s, " \t\r\n*/\"")
+}
+
+// Decision says whether one may reach another, and why.
+type Decision struct {
+	Allowed bool   `json:"allowed"`
+	Rule    int    `json:"rule"` // which one decides, from 1; 0: none lets it
+	Line    int    `json:"line"` // of that rule, from 1; 0: there is no rule, or no text
+	Text    string `json:"text"` // of that rule
+	// Open is what src may reach at dst by all rules, in the words of a rule; "" for
+	// nothing.
+	Open string `json:"open"`
+}
+
+// Why is the reason in words.
+func (d Decision) Why() string {
+	switch {
+	case d.Rule > 0 && d.Line > 0:
+		return fmt.Sprintf("by rule %d in line %d: %s", d.Rule, d.Line, d.Text)
+	case d.Rule > 0:
+		return fmt.Sprintf("by rule %d: %s", d.Rule, d.Text)
+	case d.Open != "":
+		return "no rule allows it; what the rules let through is " + cut(d.Open)
+	}
+	return "no rule allows it"
+}
+
+func cut(s string) string {
+	if len(s) > maxRuleText { // ports: ASCII
+		return s[:maxRuleText] + "…"
+	}
+	return s
+}
+
+// Explain decides whether src may reach a port of dst. Of several rules that allow it,
+// the first decides. For icmp, port is of no matter.
+func (p *Policy) Explain(src, dst Subject, proto string, port uint16) Decision {
+	var d Decision
+	var open ports
+	for i := range p.compiled.between(src, dst).All() {
+		var here ports
+		for _, r := range p.compiled.rules[i].ports {
+			here.add(r)
+			open.add(r)
+		}
+		if !d.Allowed && here.has(proto, port) {
+			d.Allowed, d.Rule, d.Line, d.Text = true, i+1, p.Rules[i].Line, p.Rules[i].String()
+		}
+	}
+	d.Open = open.String()
+	return d
+}
+
+// allows is Explain for whoever needs no reason.
+func (p *Policy) allows(src, dst Subject, proto string, port uint16) bool {
+	for i := range p.compiled.between(src, dst).All() {
+		for _, r := range p.compiled.rules[i].ports {
+			if (r.Proto == "*" || r.Proto == proto) && (proto == "icmp" || r.First <= port && port <= r.Last) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// between returns the rules that let src reach dst at some port.
+func (c *compiled) between(src, dst Subject) Set {
+	from, to := c.rulesFrom(c.selectorsOf(src)), c.rulesTo(c.selectorsOf(dst))
+	own := src.acts() && src.User == dst.User
+	for i := range from {
+		if own {
+			to[i] |= c.self[i]
+		}
+		from[i] &= to[i]
+	}
+	return from
+}

@@ -1,0 +1,398 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tailscale/hujson"
+
+	"weft/overlay/api"
+)
+
+const (
+	maxDepth    = 8  // of brackets; a policy has 4
+	maxProblems = 20 // that are told at once
+)
+
+// Remark is something that is wrong with a policy, or that its writer should know.
+type Remark struct {
+	Line   int    `json:"line"`   // from 1; 0 for the policy as a whole
+	Column int    `json:"column"` // from 1, in characters
+	Text   string `json:"text"`
+}
+
+// String says where and what.
+func (p Remark) String() string {
+	if p.Line == 0 {
+		return p.Text
+	}
+	return fmt.Sprintf("line %d, column %d: %s", p.Line, p.Column, p.Text)
+}
+
+// Error is what is wrong with a policy: at least one problem, in the order of the text.
+type Error struct{ Problems []Remark }
+
+// Error says the first, and how many there are.
+func (e *Error) Error() string {
+	text := "policy: " + e.Problems[0].String()
+	if n := len(e.Problems) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return text
+}
+
+// place is a word, and where it stands first.
+type place struct {
+	word         string
+	line, column int
+}
+
+// Parse reads the text of a policy; "" is the starting policy. What is unknown, and what
+// two readers may understand differently, is an error: a misspelt rule must not silently
+// allow or deny. Errors are an *Error.
+func Parse(text string) (*Policy, error) {
+	if text == "" {
+		return Starting(), nil
+	}
+	return parse(text)
+}
+
+func parse(text string) (*Policy, error) {
+	if len(text) > MaxText {
+		return nil, &Error{[]Remark{{Text: fmt.Sprintf("%d bytes, at most %d", len(text), MaxText)}}}
+	}
+	r := &reader{text: text}
+	for i := range len(text) {
+		if text[i] == '\n' {
+			r.ends = append(r.ends, i)
+		}
+	}
+	if r.scan(); len(r.problems) > 0 {
+		return nil, &Error{r.problems}
+	}
+	// The library wants a line end behind the last comment too.
+	v, err := hujson.Parse(append([]byte(text), '\n'))
+	if err != nil {
+		r.syntax(err)
+		return nil, &Error{r.problems}
+	}
+	p := r.policy(v)
+	if len(r.problems) > 0 {
+		sort.SliceStable(r.problems, func(i, j int) bool {
+			a, b := r.problems[i], r.problems[j]
+			return a.Line < b.Line || a.Line == b.Line && a.Column < b.Column
+		})
+		return nil, &Error{r.problems[:min(len(r.problems), maxProblems)]}
+	}
+	return p, nil
+}
+
+// Stored reads the text of a policy that is in force. Earlier versions let pass what Parse
+// refuses, such as a key twice, of which the last one held: it holds still.
+func Stored(text string) (*Policy, error) {
+	p, err := Parse(text)
+	if err == nil {
+		return p, nil
+	}
+	p = &Policy{}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	earlier := struct {
+		Rules []Rule `json:"rules"`
+	}{}
+	if d.Decode(&earlier) != nil {
+		return nil, err
+	}
+	p.Rules = earlier.Rules
+	if p.check() != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// reader reads one policy.
+type reader struct {
+	text     string
+	ends     []int // of lines
+	problems []Remark
+	seen     map[string]bool // of Policy.names
+}
+
+// at returns the line and column of an offset.
+func (r *reader) at(offset int) (line, column int) {
+	offset = min(max(offset, 0), len(r.text))
+	line = sort.SearchInts(r.ends, offset)
+	start := 0
+	if line > 0 {
+		start = r.ends[line-1] + 1
+	}
+	return line + 1, utf8.RuneCountInString(r.text[start:offset]) + 1
+}
+
+func (r *reader) wrong(offset int, format string, args ...any) {
+	line, column := r.at(offset)
+	r.problems = append(r.problems, Remark{line, column, fmt.Sprintf(format, args...)})
+}
+
+// scan finds what would hide something from people or from the parser: characters that
+// are none or that move others about, and what is opened and not closed, or too often.
+func (r *reader) scan() {
+	for i, c := range r.text {
+		switch {
+		case c == utf8.RuneError:
+			r.wrong(i, "this is not Unicode")
+			return
+		case c < ' ' && c != '\t' && c != '\n' && c != '\r', c >= 0x7f && c < 0xa0, c >= 0x202a && c <= 0x202e, c >= 0x2066 && c <= 0x2069:
+			r.wrong(i, "the character U+%04X cannot stand in a policy: it is not seen, or changes how others look", c)
+			return
+		}
+	}
+	var open []int // brackets
+	for i := 0; i < len(r.text); i++ {
+		rest := r.text[i:]
+		switch {
+		case rest[0] == '"':
+			n := 1
+			for n < len(rest) && rest[n] != '"' && rest[n] != '\n' {
+				if n++; rest[n-1] == '\\' {
+					n++
+				}
+			}
+			if n >= len(rest) || rest[n] != '"' {
+				r.wrong(i, "this text has no closing quote on its line")
+				return
+			}
+			i += n
+		case strings.HasPrefix(rest, "//"):
+			n := strings.IndexByte(rest, '\n')
+			if n < 0 {
+				n = len(rest)
+			}
+			i += n
+		case strings.HasPrefix(rest, "/*"):
+			n := strings.Index(rest[2:], "*/")
+			if n < 0 {
+				r.wrong(i, "this comment is not closed")
+				return
+			}
+			i += n + 3
+		case rest[0] == '{' || rest[0] == '[':
+			if open = append(open, i); len(open) > maxDepth {
+				r.wrong(i, "brackets are nested deeper than %d, which no policy is", maxDepth)
+				return
+			}
+		case (rest[0] == '}' || rest[0] == ']') && len(open) > 0:
+			open = open[:len(open)-1]
+		}
+	}
+	if len(open) > 0 {
+		r.wrong(open[len(open)-1], "it ends too early: this bracket is not closed")
+	}
+}
+
+// syntax tells of what the parser has found.
+func (r *reader) syntax(err error) {
+	p := Remark{Text: "this is not JSON"}
+	if _, e := fmt.Sscanf(err.Error(), "hujson: line %d, column %d:", &p.Line, &p.Column); e == nil && p.Line > 0 {
+		start := 0 // the parser counts bytes, and sees one line more
+		if p.Line > 1 {
+			start = append(r.ends, len(r.text))[min(p.Line-2, len(r.ends))] + 1
+		}
+		p.Line, p.Column = r.at(start + p.Column - 1)
+	}
+	switch cause := errors.Unwrap(err); {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		p.Text = "it ends too early"
+	case cause != nil && strings.HasPrefix(cause.Error(), "invalid character"): // the others repeat the text
+		p.Text += ": " + cause.Error()
+	}
+	r.problems = append(r.problems, p)
+}
+
+// kinds are the values of JSON in words.
+var kinds = map[hujson.Kind]string{'{': "an object", '[': "a list", '"': "a text", 'n': "null", 't': "true", 'f': "false", '0': "a number"}
+
+// is reports whether a value is of a kind, and says so if not.
+func (r *reader) is(v hujson.Value, kind hujson.Kind) bool {
+	if v.Value.Kind() == kind {
+		return true
+	}
+	r.wrong(v.StartOffset, "%s cannot stand here; want %s", kinds[v.Value.Kind()], kinds[kind])
+	return false
+}
+
+// fields calls f for each field of an object. A field that is there twice, or that is not
+// in want, is wrong.
+func (r *reader) fields(v hujson.Value, want string, f func(name string, v hujson.Value)) {
+	if !r.is(v, '{') {
+		return
+	}
+	had := map[string]bool{}
+	for _, m := range v.Value.(*hujson.Object).Members {
+		name := m.Name.Value.(hujson.Literal).String()
+		switch {
+		case had[name]:
+			r.wrong(m.Name.StartOffset, "the field %s is here twice", quoted(name))
+		case !strings.Contains(" "+want+" ", " "+name+" ") || strings.Contains(name, " "):
+			r.wrong(m.Name.StartOffset, "unknown field %s; there are: %s", quoted(name), strings.ReplaceAll(want, " ", ", "))
+		default:
+			f(name, m.Value)
+		}
+		had[name] = true
+	}
+}
+
+// list calls f for each entry of a list, of at most most.
+func (r *reader) list(v hujson.Value, most int, what string, f func(v hujson.Value)) {
+	if !r.is(v, '[') {
+		return
+	}
+	entries := v.Value.(*hujson.Array).Elements
+	if len(entries) > most {
+		r.wrong(v.StartOffset, "%d %s, at most %d", len(entries), what, most)
+		return
+	}
+	for _, e := range entries {
+		f(e)
+	}
+}
+
+// words reads a list of texts, and where they stand. The first offset is the list's.
+func (r *reader) words(v hujson.Value) (words []string, offsets []int) {
+	offsets = []int{v.StartOffset}
+	r.list(v, maxWords, "entries in one list", func(v hujson.Value) {
+		if r.is(v, '"') {
+			words, offsets = append(words, v.Value.(hujson.Literal).String()), append(offsets, v.StartOffset)
+		}
+	})
+	return words, offsets
+}
+
+func (r *reader) policy(v hujson.Value) *Policy {
+	p := &Policy{}
+	r.seen = map[string]bool{}
+	var ports [][]api.PortRange
+	r.fields(v, "rules tests", func(name string, v hujson.Value) {
+		switch name {
+		case "rules":
+			r.list(v, maxRules, "rules", func(v hujson.Value) { ports = append(ports, r.rule(p, v)) })
+		case "tests":
+			r.list(v, maxTests, "tests", func(v hujson.Value) { r.test(p, v) })
+		}
+	})
+	if len(r.problems) == 0 {
+		p.compiled = compile(p.Rules, ports)
+	}
+	return p
+}
+
+func (r *reader) rule(p *Policy, v hujson.Value) (ports []api.PortRange) {
+	var rule Rule
+	rule.Line, _ = r.at(v.StartOffset)
+	before := len(r.problems)
+	at := map[string][]int{"": {v.StartOffset}}
+	r.fields(v, "from to ports", func(name string, v hujson.Value) {
+		words, offsets := r.words(v)
+		at[name] = offsets
+		switch name {
+		case "from":
+			rule.From = words
+		case "to":
+			rule.To = words
+		case "ports":
+			rule.Ports = words
+		}
+	})
+	p.Rules = append(p.Rules, rule)
+	if len(r.problems) > before {
+		return nil // it is not whole: what is missing may be what is wrong
+	}
+	ports = rule.check(func(list string, word int, text string) {
+		offsets := at[list]
+		if offsets == nil {
+			offsets, word = at[""], -1
+		}
+		if word < 0 && len(r.problems) > before && strings.Contains(r.problems[len(r.problems)-1].Text, text) {
+			return // of another list, in the same words
+		}
+		r.wrong(offsets[word+1], "rule %d: %s", len(p.Rules), text)
+	})
+	if len(r.problems) > before {
+		return nil
+	}
+	for i, word := range rule.From {
+		r.name(p, word, at["from"][i+1])
+	}
+	for i, word := range rule.To {
+		r.name(p, word, at["to"][i+1])
+	}
+	return ports
+}
+
+// name notes the first place of a name.
+func (r *reader) name(p *Policy, word string, offset int) {
+	if r.seen[word] || !validSelector(word) || word == "*" {
+		return
+	}
+	r.seen[word] = true
+	line, column := r.at(offset)
+	p.names = append(p.names, place{word, line, column})
+}
+
+func (r *reader) test(p *Policy, v hujson.Value) {
+	var t Test
+	t.line, t.column = r.at(v.StartOffset)
+	before := len(r.problems)
+	fail := func(offset int, err error) { r.wrong(offset, "test %d: %v", len(p.Tests)+1, err) }
+	offset := map[string][]int{}
+	r.fields(v, "src accept deny proto", func(name string, v hujson.Value) {
+		switch name {
+		case "src":
+			if r.is(v, '"') {
+				t.Src = v.Value.(hujson.Literal).String()
+				if !validWho(t.Src) {
+					fail(v.StartOffset, fmt.Errorf("src %s: want a person, a device, tag:NAME or group:NAME", quoted(t.Src)))
+				}
+			}
+		case "proto":
+			if r.is(v, '"') {
+				t.Proto = v.Value.(hujson.Literal).String()
+				if !validProto(t.Proto) {
+					fail(v.StartOffset, fmt.Errorf("proto %s: want tcp, udp or icmp", quoted(t.Proto)))
+				}
+			}
+		case "accept":
+			t.Accept, offset["accept"] = r.words(v)
+		case "deny":
+			t.Deny, offset["deny"] = r.words(v)
+		}
+	})
+	if len(r.problems) == before && (t.Src == "" || len(t.Accept)+len(t.Deny) == 0) {
+		fail(v.StartOffset, errors.New("src, and accept or deny, must each name something"))
+	}
+	expect := func(words []string, offsets []int, accept bool) {
+		for i, word := range words {
+			at := offsets[i+1]
+			target, err := ParseTarget(word, t.Proto)
+			if err != nil {
+				fail(at, err)
+				continue
+			}
+			e := expectation{target: target, accept: accept}
+			e.line, e.column = r.at(at)
+			t.expect = append(t.expect, e)
+		}
+	}
+	expect(t.Accept, offset["accept"], true)
+	expect(t.Deny, offset["deny"], false)
+	sort.Slice(t.expect, func(i, j int) bool {
+		a, b := t.expect[i], t.expect[j]
+		return a.line < b.line || a.line == b.line && a.column < b.column
+	})
+	p.Tests = append(p.Tests, t)
+}
