@@ -45,10 +45,11 @@ func meaning(t *testing.T, s *Store) []byte {
 		Records   []DNSRecord
 		Aliases   []Alias
 		Wildcards []Wildcard
-		Webhooks  []Webhook      `json:",omitempty"`
-		Tokens    []Token        `json:",omitempty"`
-		Audit     []audit.Record `json:",omitempty"`
-		AuditHead *audit.Head    `json:",omitempty"`
+		Policies  []PolicyRevision `json:",omitempty"`
+		Webhooks  []Webhook        `json:",omitempty"`
+		Tokens    []Token          `json:",omitempty"`
+		Audit     []audit.Record   `json:",omitempty"`
+		AuditHead *audit.Head      `json:",omitempty"`
 	}
 	err := s.Read(t.Context(), func(r *Reader) (err error) {
 		if m.Network, err = r.Network(); err != nil {
@@ -109,6 +110,9 @@ func meaning(t *testing.T, s *Store) []byte {
 			return err
 		}
 		if m.Wildcards, err = r.Wildcards(id); err != nil {
+			return err
+		}
+		if m.Policies, err = r.Policies(id); err != nil {
 			return err
 		}
 		if m.Webhooks, err = r.Webhooks(id); err != nil {

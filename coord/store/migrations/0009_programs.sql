@@ -115,3 +115,18 @@ CREATE TABLE introductions (
 ) WITHOUT ROWID;
 CREATE INDEX introductions_node ON introductions (network_id, node_id, hour);
 CREATE INDEX introductions_day ON introductions (network_id, node_id, day);
+
+-- Every text that was put into force as the policy, the last ones of them, and by whom.
+-- The one in force is in networks. While nothing was put into force there is none.
+CREATE TABLE policies (
+    network_id BLOB    NOT NULL REFERENCES networks,
+    number     INTEGER NOT NULL CHECK (number > 0),
+    text       TEXT    NOT NULL,             -- '' for the starting policy
+    set_at     INTEGER          CHECK (set_at > 0), -- not known of what was in force before this table
+    user_id    TEXT    NOT NULL,
+    user_name  TEXT    NOT NULL,             -- at that time
+    via        TEXT    NOT NULL,
+    PRIMARY KEY (network_id, number)
+);
+INSERT INTO policies (network_id, number, text, user_id, user_name, via)
+    SELECT network_id, 1, policy, '', '', '' FROM networks WHERE policy <> '';

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"weft/overlay/cert"
+)
+
+// KeptPolicies is how many texts of the policy are kept, with the one in force.
+const KeptPolicies = 50
+
+// PolicyRevision is a text that was put into force as the policy, and by whom.
+type PolicyRevision struct {
+	Number int        `json:"number"` // from 1, without gaps; 0 is the starting policy of a new network
+	At     *time.Time `json:"at"`     // nil when that is not known
+	UserID string     `json:"user_id"`
+	User   string     `json:"user"` // its name at that time
+	Via    string     `json:"via"`
+	Bytes  int        `json:"bytes"` // of the text
+}
+
+const policyColumns = `SELECT number, set_at, user_id, user_name, via, length(CAST(text AS BLOB))`
+
+func scanPolicy(scan func(...any) error, more ...any) (p PolicyRevision, err error) {
+	var at time.Time
+	err = scan(append([]any{&p.Number, nullTime{&at}, &p.UserID, &p.User, &p.Via, &p.Bytes}, more...)...)
+	if !at.IsZero() {
+		p.At = &at
+	}
+	return p, err
+}
+
+// Policies lists the texts of the policy that are kept, the newest first, which is the
+// one in force.
+func (r *Reader) Policies(id cert.NetworkID) (list []PolicyRevision, err error) {
+	err = r.each(policyColumns+` FROM policies WHERE network_id=$1 ORDER BY number DESC`, []any{id[:]}, func(scan func(...any) error) error {
+		p, err := scanPolicy(scan)
+		list = append(list, p)
+		return err
+	})
+	return list, err
+}
+
+// PolicyText returns one of them; ErrNotFound when it is not kept.
+func (r *Reader) PolicyText(id cert.NetworkID, number int) (p PolicyRevision, text string, err error) {
+	row := func(dest ...any) error {
+		return r.row(policyColumns+`, text FROM policies WHERE network_id=$1 AND number=$2`, []any{id[:], number}, dest...)
+	}
+	p, err = scanPolicy(row, &text)
+	return p, text, err
+}
+
+// PolicyNumber returns the number of the text in force, 0 before the first.
+func (r *Reader) PolicyNumber(id cert.NetworkID) (number int, err error) {
+	err = r.row(`SELECT COALESCE(MAX(number), 0) FROM policies WHERE network_id=$1`, []any{id[:]}, &number)
+	return number, err
+}
+
+// AddPolicy adds the text that SetNetwork puts into force, and forgets those that are not
+// kept any more. It returns its number; that of p is of no matter.
+func (tx *Tx) AddPolicy(id cert.NetworkID, p PolicyRevision, text string) (int, error) {
+	last, err := tx.PolicyNumber(id)
+	if err != nil {
+		return 0, fmt.Errorf("keep the policy: %w", err)
+	}
+	err = tx.exec(`INSERT INTO policies (network_id, number, text, set_at, user_id, user_name, via) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+		id[:], last+1, text, orNull(orZero(p.At)), p.UserID, p.User, p.Via)
+	if err == nil {
+		err = tx.exec(`DELETE FROM policies WHERE network_id=$1 AND number <= $2`, id[:], last+1-KeptPolicies)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("keep the policy: %w", err)
+	}
+	return last + 1, nil
+}
+
+func orZero(t *time.Time) (z time.Time) {
+	if t != nil {
+		return *t
+	}
+	return z
+}
+
+// ClassNames returns the names of at most limit nodes of a class.
+func (r *Reader) ClassNames(id cert.NetworkID, class string, limit int) (names []string, err error) {
+	err = r.each(`SELECT name FROM nodes WHERE network_id=$1 AND class=$2 ORDER BY n LIMIT $3`, []any{id[:], class, limit}, func(scan func(...any) error) error {
+		var name string
+		err := scan(&name)
+		names = append(names, name)
+		return err
+	})
+	return names, err
+}
+
+// Classes returns the classes of all nodes, in order. There are many fewer of them than
+// nodes, which the index passes over.
+func (r *Reader) Classes(id cert.NetworkID) (classes []string, err error) {
+	last := ""
+	for {
+		var class string
+		err := r.row(`SELECT class FROM nodes WHERE network_id=$1 AND class > $2 ORDER BY class LIMIT 1`, []any{id[:], last}, &class)
+		if errors.Is(err, ErrNotFound) {
+			return classes, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		classes, last = append(classes, class), class
+	}
+}
