@@ -361,7 +361,7 @@ func (w *crew) work(ctx context.Context, c *client.Client, listen string) bool {
 			return w.model.try("user/"+name, "", "user.delete", err)
 		}
 		w.user = w.fresh()
-		_, err := c.CreateUser(ctx, w.user)
+		_, err := c.CreateUser(ctx, ops.CreateUser{Name: w.user})
 		return w.model.try("user/"+w.user, "there", "user.create", err)
 	case 6:
 		name, e, value := w.record, ops.DNSEdit{RemoveRecord: &ops.RecordMatch{Name: w.record}}, ""
@@ -369,7 +369,7 @@ func (w *crew) work(ctx context.Context, c *client.Client, listen string) bool {
 			name, value = w.fresh(), "192.0.2.1"
 			w.record, e = name, ops.DNSEdit{AddRecord: &ops.NewRecord{DNSRecord: api.DNSRecord{Name: name, Type: "A", Value: value}}}
 		}
-		_, err := c.EditDNS(ctx, e)
+		_, err := c.EditDNS(ctx, e, nil)
 		return w.model.try("record/"+name, value, "dns.edit", err)
 	case 7:
 		if w.name == "c0" { // there is one policy

@@ -39,6 +39,7 @@ func testJSONEverywhere(t *testing.T, running bool) {
 	if err := os.WriteFile(rules, []byte(`{"rules":[]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("VISUAL", "true")
 	token := func(flags ...string) (k ops.KeyCreated) {
 		_, out, _ := verb(t, append([]string{"keys", "create", "--json"}, flags...)...)
 		if err := json.Unmarshal([]byte(out), &k); err != nil {
@@ -104,7 +105,12 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"dns preview", "www", "dns-preview/1"},
 		{"policy show", "", "policy/1"},
 		{"policy check", rules, "policy-check/1"},
+		{"policy diff", rules, "policy-diff/1"},
 		{"policy apply", rules, "policy/1"},
+		{"policy history", "", "policy-history/1"},
+		{"policy revert", "0 --yes", "policy/1"},
+		{"policy edit", "", "policy/1"}, // EDITOR changes nothing
+		{"can", "admin pantry:22", "can/1"},
 		{"login-link", "", "login-link/1"},
 		{"users create", "alice", "user/1"},
 		{"users list", "", "users/1"},

@@ -151,7 +151,7 @@ func webhooksShowCmd() *cobra.Command {
 func showWebhook(out io.Writer, w ops.Webhook) error {
 	var allow []string
 	for _, p := range w.Allow {
-		allow = append(allow, target(p))
+		allow = append(allow, allowed(p))
 	}
 	rows := [][]string{
 		{"id", w.ID}, {"state", w.State}, {"url", cli.Plain(w.URL)}, {"events", strings.Join(w.Events, ",")}, {"tags", strings.Join(w.Tags, ",")},
@@ -187,8 +187,8 @@ func status(n int) string {
 	return strconv.Itoa(n)
 }
 
-// target is an allowed target as people type it.
-func target(p netip.Prefix) string {
+// allowed is an allowed target as people type it.
+func allowed(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"strings"
 
 	"weft/coord/store"
 	"weft/overlay/cert"
@@ -41,13 +39,7 @@ func tooOften(format string, args ...any) error {
 // FindDevice finds a device as a person names it: by name (short or full),
 // overlay address or id.
 func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, error) {
-	name, ip, id := word, "", ""
-	if _, err := netip.ParseAddr(word); err == nil {
-		name, ip = "", word
-	} else if _, err := cert.ParseNodeID(strings.ToLower(word)); err == nil {
-		name, id = "", strings.ToLower(word)
-	}
-	find, err := s.finder(name, ip, id)
+	find, err := s.deviceFinder(word)
 	if err != nil {
 		return store.Node{}, err
 	}

@@ -73,7 +73,8 @@ func TestRecords(t *testing.T) {
 		{"edit by a member", func() error { _, err := Do(t.Context(), s.Service, member, EditDNS{}); return err }, ErrForbidden, ""},
 		{"revoke", func() error { return s.RevokeKey(t.Context(), key.ID) }, nil, `key.revoke key garage by root via cli:  -> `},
 		{"revoke again", func() error { return s.RevokeKey(t.Context(), key.ID) }, nil, ""},
-		{"policy", func() error { return s.SetPolicy(t.Context(), `{"rules":[]}`) }, nil, `policy.set policy  by root via cli: {"text":""} -> {"text":"{\"rules\":[]}"}`},
+		{"policy", func() error { return s.SetPolicy(t.Context(), `{"rules":[]}`) }, nil, `policy.set policy  by root via cli: {"number":0,"text":""} -> {"number":1,"text":"{\"rules\":[]}"}`},
+		{"same policy", func() error { return s.SetPolicy(t.Context(), `{"rules":[]}`) }, nil, ""},
 		{"link", func() error { _, err := s.LoginLink(t.Context(), "alice"); return err }, nil, `user.link user alice by root via cli:  -> `},
 		{"link by a member", func() error { _, err := Do(t.Context(), s.Service, member, CreateLink{}); return err }, ErrForbidden, ""},
 		{"leave", func() error { return laptop.Logout(t.Context()) }, nil, `device.leave device laptop by ` + laptop.id.String() + ` via node: {"ephemeral":false,`},
@@ -124,6 +125,7 @@ relay.join       -     -     -     -     -
 relay.update     -     -     -     -     -
 policy.read      all   all   all   all   -
 policy.set       all   all   -     -     -
+policy.revert    all   all   -     -     -
 crl.recall       -     -     -     -     -
 user.read        all   all   own   all   own
 user.create      all   all   -     -     -

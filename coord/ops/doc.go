@@ -59,7 +59,11 @@
 //	refusals.go   counting what was refused, for the audit
 //	connection.go the way between the relay and a device, measured
 //	overview.go   relays, names, revocations: for who may see them
-//	policy.go     changing the policy
+//	policy.go     the policy in force, and putting another one into force
+//	policy_check.go    what would come of a policy: who gains and loses what
+//	policy_history.go  what was in force before, and going back
+//	policy_can.go      may one reach another, and by which rule
+//	policy_world.go    the network as the tests of a policy see it
 //	webhooks.go   webhooks: making and changing them, and what is shown of them
 //	webhook_run.go  sending them, from the audit and from presence
 //	webhook_presence.go  which devices came and went, as webhooks are told

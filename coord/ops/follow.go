@@ -73,7 +73,7 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := policy.Parse(n.Policy)
+		p, err := policy.Stored(n.Policy)
 		return func() { s.index.setPolicy(p, n.Policy, c.N); s.index.setNamesN(c.N) }, err
 	case store.CRLChanged:
 		n, err := r.Network()

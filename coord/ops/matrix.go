@@ -82,8 +82,9 @@ var (
 	opRelayJoin   = op("relay.join", writes, nobody, ViaNode)
 	opRelayUpdate = op("relay.update", writes, nobody, ViaNode)
 
-	opPolicyRead = op("policy.read", reads, seers)
-	opPolicySet  = op("policy.set", writes, admins)
+	opPolicyRead   = op("policy.read", reads, seers)
+	opPolicySet    = op("policy.set", writes, admins)
+	opPolicyRevert = op("policy.revert", writes, admins)
 
 	opCRLRecall = op("crl.recall", writes, nobody, ViaNode)
 

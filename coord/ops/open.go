@@ -114,7 +114,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pol, err := policy.Parse(n.Policy)
+	pol, err := policy.Stored(n.Policy)
 	if err != nil {
 		return nil, err
 	}

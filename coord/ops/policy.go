@@ -1,16 +1,20 @@
 package ops
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 
+	"weft/coord/audit"
 	"weft/coord/policy"
 	"weft/coord/store"
 )
 
-// SetPolicy puts a policy (see package policy; "" for the starting one) into force.
-// One that does not parse changes nothing.
+// SetPolicy puts a policy (see package policy; "" for the starting one) into force. One
+// that does not parse, or whose tests fail, changes nothing; the one that is in force
+// already leaves no record.
 type SetPolicy struct {
 	Text string
 	// Match are the revisions that it may replace (PolicyText.Revision); nil for any.
@@ -19,18 +23,27 @@ type SetPolicy struct {
 
 func (SetPolicy) operation() *Operation { return opPolicySet }
 
-func (c SetPolicy) run(tx *Tx) (none PolicyText, err error) {
+func (c SetPolicy) run(tx *Tx) (PolicyText, error) {
 	if err := tx.may(target{}); err != nil {
-		return none, err
+		return PolicyText{}, err
 	}
+	return c.set(tx)
+}
+
+// set does it, for whoever may.
+func (c SetPolicy) set(tx *Tx) (none PolicyText, err error) {
 	n, err := tx.Network()
 	if err != nil {
 		return none, err
 	}
-	old := n.Policy
-	if err := c.check(policyRevision(old)); err != nil {
+	if _, err := c.check(newWorld(tx.s, &tx.Reader), policyRevision(n.Policy)); err != nil {
 		return none, err
 	}
+	number, err := tx.PolicyNumber(tx.s.network)
+	if err != nil || c.Text == n.Policy {
+		return policyText(number, c.Text), err
+	}
+	old := policyText(number, n.Policy)
 	n.Policy = c.Text
 	// Who sees whom may be all different: no deltas across this change.
 	n.FullAfter = n.N + 1
@@ -41,20 +54,56 @@ func (c SetPolicy) run(tx *Tx) (none PolicyText, err error) {
 	if at != n.FullAfter {
 		return none, fmt.Errorf("set policy: change %d, want %d", at, n.FullAfter)
 	}
+	number, err = tx.AddPolicy(tx.s.network, store.PolicyRevision{At: orNil(tx.now), UserID: tx.actor.UserID, User: tx.actor.User, Via: string(tx.actor.Via)}, c.Text)
+	if err != nil {
+		return none, err
+	}
+	now := policyText(number, c.Text)
 	tx.changed(at, store.PolicyChanged, "")
-	tx.did(target{kind: "policy"}, policyText{Text: old}, policyText{Text: c.Text})
-	return PolicyText{Text: c.Text, Revision: policyRevision(c.Text)}, nil
+	tx.did(target{kind: "policy"}, old.record(), now.record())
+	return now, nil
 }
 
-// policyText is a policy in the audit.
-type policyText struct {
-	Text string `json:"text"`
+// check says what is wrong with a policy that is to take the place of another one.
+// It runs its tests.
+func (c SetPolicy) check(w policy.World, now string) (*policy.Policy, error) {
+	if err := matches(c.Match, now); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	p, err := policy.Parse(c.Text)
+	if err != nil {
+		return nil, wrongPolicy(err)
+	}
+	failed, err := p.Failures(w)
+	if err == nil && len(failed) > 0 {
+		err = &policy.Error{Problems: failed}
+	}
+	return p, wrongPolicy(err)
 }
 
-// PolicyText is the policy as it was written. Text is "" while it is the starting one.
+// wrongPolicy makes an ErrInvalid of a *policy.Error, which errors.As still finds.
+func wrongPolicy(err error) error {
+	if e, ok := err.(*policy.Error); ok {
+		return policyError{e}
+	}
+	return err
+}
+
+type policyError struct{ what *policy.Error }
+
+func (e policyError) Error() string { return e.what.Error() }
+
+func (e policyError) Unwrap() []error { return []error{ErrInvalid, e.what} }
+
+// PolicyText is a policy as it was written.
 type PolicyText struct {
-	Text     string `json:"text"`
-	Revision string `json:"revision"` // what SetPolicy.Match takes
+	Text     string `json:"text"`     // "" is the starting policy
+	Revision string `json:"revision"` // of the text: what SetPolicy.Match takes
+	Number   int    `json:"number"`   // in the history; 0 before the first
+}
+
+func policyText(number int, text string) PolicyText {
+	return PolicyText{Text: text, Revision: policyRevision(text), Number: number}
 }
 
 func policyRevision(text string) string {
@@ -62,32 +111,37 @@ func policyRevision(text string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// Policy returns the policy.
-func (s *Service) Policy(a Actor) (PolicyText, error) {
+// record is the policy in the audit: a text that is too long for it by its hash, with
+// which the one in the history can be compared.
+func (p PolicyText) record() any {
+	short := struct {
+		Number int    `json:"number"`
+		Text   string `json:"text"`
+	}{p.Number, p.Text}
+	if b, err := json.Marshal(short); err == nil && len(b) <= audit.MaxValue {
+		return short
+	}
+	sum := sha256.Sum256([]byte(p.Text))
+	return struct {
+		Number int    `json:"number"`
+		Bytes  int    `json:"bytes"`
+		SHA256 string `json:"sha256"`
+	}{p.Number, len(p.Text), hex.EncodeToString(sum[:])}
+}
+
+// Policy returns the policy that is in force.
+func (s *Service) Policy(ctx context.Context, a Actor) (p PolicyText, err error) {
 	if err := opPolicyRead.asks(a); err != nil {
-		return PolicyText{}, err
+		return p, err
 	}
-	text := s.index.info().Policy
-	return PolicyText{Text: text, Revision: policyRevision(text)}, nil
-}
-
-// CheckPolicy says what is wrong with a policy that is to be put into force, and
-// changes nothing.
-func (s *Service) CheckPolicy(a Actor, c SetPolicy) error {
-	now, err := s.Policy(a)
-	if err != nil {
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		n, err := r.Network()
+		if err != nil {
+			return err
+		}
+		number, err := r.PolicyNumber(s.network)
+		p = policyText(number, n.Policy)
 		return err
-	}
-	return c.check(now.Revision)
-}
-
-// check says what is wrong with a policy that is to take the place of another one.
-func (c SetPolicy) check(now string) error {
-	if _, err := policy.Parse(c.Text); err != nil {
-		return Invalid("%v", err)
-	}
-	if err := matches(c.Match, now); err != nil {
-		return fmt.Errorf("policy: %w", err)
-	}
-	return nil
+	})
+	return p, err
 }

@@ -24,7 +24,8 @@ type Asked struct {
 	Key     string    `query:"key" doc:"only those that joined with this key: its id"`
 	Name    string    `query:"name" doc:"a name, short or in full, or an address"`
 	Type    string    `query:"type" maxLength:"20" doc:"of a record: A, MX; A and AAAA if not given"`
-	From    string    `query:"from" doc:"the device that asks, by name, address or id; without it all devices are seen"`
+	From    string    `query:"from" doc:"who asks: a device, by name, address or id, or, about the policy, a person; a name without it is asked where all devices are seen"`
+	To      string    `query:"to" maxLength:"300" doc:"what is to be reached: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp"`
 	Since   time.Time `query:"since" doc:"only what was done at or after"`
 	Until   time.Time `query:"until" doc:"only what was done before"`
 	Op      string    `query:"op" maxLength:"32" doc:"only what is called so, or begins so: device."`

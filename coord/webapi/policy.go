@@ -2,18 +2,41 @@ package webapi
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"strconv"
 
 	"weft/coord/ops"
+	"weft/coord/store"
 )
 
 // NewPolicy is the text of a policy; "" is the starting one.
 type NewPolicy struct {
-	Text string `json:"text" required:"true" doc:"JSON with the rules, as it is to be kept; empty for the starting policy"`
+	Text string `json:"text" required:"true" doc:"JSON with comments: the rules and tests, as it is to be kept; empty for the starting policy"`
 }
 
-// Checked says that there is nothing wrong.
-type Checked struct {
-	Good bool `json:"good"`
+// PolicyHistory are the policies that were in force.
+type PolicyHistory struct {
+	Policies []store.PolicyRevision `json:"policies"` // the newest first, which is in force
+}
+
+// PolicyNumber names a policy of the history.
+type PolicyNumber struct {
+	ID string `path:"id" maxLength:"20" doc:"number of the policy; 0 is the starting one"`
+}
+
+// PolicyFor names one that is to take the place of what was read.
+type PolicyFor struct {
+	PolicyNumber
+	Precondition
+}
+
+func (in PolicyNumber) number() (int, error) {
+	n, err := strconv.Atoi(in.ID)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("policy %q: want the number of one: %w", in.ID, ops.ErrNotFound)
+	}
+	return n, nil
 }
 
 func setPolicy(in *SentFor, body NewPolicy) (ops.SetPolicy, error) {
@@ -24,7 +47,9 @@ func setPolicy(in *SentFor, body NewPolicy) (ops.SetPolicy, error) {
 func (a *api) policy() {
 	s := a.ops
 	add(a, operation{"GET", "/policy", "getPolicy", "Show the policy as it was written", "policy.read", 0},
-		func(_ context.Context, who ops.Actor, _ *struct{}) (ops.PolicyText, error) { return s.Policy(who) })
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (ops.PolicyText, error) {
+			return s.Policy(ctx, who)
+		})
 	addSent(a, operation{"PUT", "/policy", "setPolicy", "Put a policy into force", "policy.set", 0},
 		func(ctx context.Context, who ops.Actor, in *SentFor, body NewPolicy) (ops.PolicyText, error) {
 			c, err := setPolicy(in, body)
@@ -33,12 +58,41 @@ func (a *api) policy() {
 			}
 			return ops.Do(ctx, s, who, c)
 		})
-	addSent(a, operation{"POST", "/policy/check", "checkPolicy", "Say whether a policy could be put into force just now, and change nothing", "policy.read", 0},
-		func(_ context.Context, who ops.Actor, in *SentFor, body NewPolicy) (Checked, error) {
+	addSent(a, operation{"POST", "/policy/check", "checkPolicy", "Say whether a policy could be put into force just now and who would gain and lose what, and change nothing", "policy.read", 0},
+		func(ctx context.Context, who ops.Actor, in *SentFor, body NewPolicy) (ops.PolicyCheck, error) {
 			c, err := setPolicy(in, body)
 			if err != nil {
-				return Checked{}, err
+				return ops.PolicyCheck{}, err
 			}
-			return Checked{true}, s.CheckPolicy(who, c)
+			return s.CheckPolicy(ctx, who, c)
+		})
+	addAsked(a, operation{"GET", "/policy/can", "canReach", "Say whether a person or a device may reach a port of a device, and which rule decides", "policy.read", 0}, "from to",
+		func(ctx context.Context, who ops.Actor, in *Asked) (ops.Access, error) {
+			return s.CanReach(ctx, who, ops.AccessQuery{From: in.From, To: in.To})
+		})
+	add(a, operation{"GET", "/policy/history", "listPolicies", "List the policies that were in force, the newest first, without their texts", "policy.read", 0},
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (PolicyHistory, error) {
+			list, err := s.PolicyHistory(ctx, who)
+			return PolicyHistory{list}, err
+		})
+	add(a, operation{"GET", "/policy/history/{id}", "getFormerPolicy", "Show a policy of the history as it was written", "policy.read", 0},
+		func(ctx context.Context, who ops.Actor, in *PolicyNumber) (ops.PolicyText, error) {
+			n, err := in.number()
+			if err != nil {
+				return ops.PolicyText{}, err
+			}
+			return s.FormerPolicy(ctx, who, n)
+		})
+	add(a, operation{"POST", "/policy/history/{id}/revert", "revertPolicy", "Put a policy of the history into force again", "policy.revert", http.StatusOK},
+		func(ctx context.Context, who ops.Actor, in *PolicyFor) (ops.PolicyText, error) {
+			n, err := in.number()
+			if err != nil {
+				return ops.PolicyText{}, err
+			}
+			match, err := in.revisions()
+			if err != nil {
+				return ops.PolicyText{}, err
+			}
+			return ops.Do(ctx, s, who, ops.RevertPolicy{Number: n, Match: match})
 		})
 }

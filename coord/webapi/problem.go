@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"weft/coord/ops"
+	"weft/coord/policy"
 	"weft/coord/store"
 	wire "weft/overlay/api"
 )
@@ -25,6 +26,8 @@ type Problem struct {
 	Code   string `json:"code" doc:"what programs go by: not_found, taken, invalid, forbidden, too_often, changed, done_before, unavailable, unauthorized, no_such_operation, internal"`
 	Detail string `json:"detail" doc:"what, and why, for people"`
 	Hint   string `json:"hint,omitempty" doc:"what to do next, for people"`
+	// Errors are all that is wrong with a text, such as a policy; Detail has the first.
+	Errors []policy.Remark `json:"errors,omitempty" doc:"what is wrong with a text that was sent, by line and column"`
 }
 
 // The codes that stand for errors of coord/ops; codeUnavailable for
@@ -93,7 +96,11 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 				row, _, _ := strings.Cut(o.does, " ")
 				a.ops.RefusedRead(who, row)
 			}
-			return titled(&Problem{Status: k.status, Code: k.code, Detail: err.Error()})
+			p := &Problem{Status: k.status, Code: k.code, Detail: err.Error()}
+			if e, ok := errors.AsType[*policy.Error](err); ok {
+				p.Errors = e.Problems
+			}
+			return titled(p)
 		}
 	}
 	var said *wire.Error // of what devices ask as well

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"weft/coord/ops"
+	"weft/coord/policy"
 	"weft/coord/store"
 	"weft/coord/webapi"
 	"weft/coord/webapi/client"
@@ -27,7 +28,29 @@ import (
 // calls do each operation of the document through the client. They are done in the
 // order of their names on a site with two devices, a, b, a relay, far, and a service, svc.
 var calls = map[string]func(t *testing.T, c *client.Client) error{
-	"checkPolicy": func(t *testing.T, c *client.Client) error { return c.CheckPolicy(t.Context(), `{"rules":[]}`) },
+	"canReach": func(t *testing.T, c *client.Client) error {
+		a, err := c.CanReach(t.Context(), ops.AccessQuery{From: "admin", To: "a:22"})
+		if !a.Allowed || a.Rule != 1 || a.From != "user:admin" {
+			t.Errorf("%+v", a)
+		}
+		return err
+	},
+	"checkPolicy": func(t *testing.T, c *client.Client) error {
+		r, err := c.CheckPolicy(t.Context(), `{"rules":[]}`, nil)
+		if !r.Good || len(r.Losses) != 1 || len(r.Gains) != 0 {
+			t.Errorf("%+v", r)
+		}
+		return err
+	},
+	"getFormerPolicy": func(t *testing.T, c *client.Client) error { _, err := c.FormerPolicy(t.Context(), 0); return err },
+	"listPolicies":    func(t *testing.T, c *client.Client) error { _, err := c.PolicyHistory(t.Context()); return err },
+	"revertPolicy": func(t *testing.T, c *client.Client) error {
+		p, err := c.RevertPolicy(t.Context(), 0, nil)
+		if p.Text != "" || p.Number != 2 {
+			t.Errorf("%+v", p)
+		}
+		return err
+	},
 	"createKey": func(t *testing.T, c *client.Client) error {
 		_, err := c.CreateKey(t.Context(), ops.CreateKey{})
 		return err
@@ -262,6 +285,9 @@ func filled(t testing.TB, o ops.Options) *site {
 			t.Fatal(err)
 		}
 	}
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.SetPolicy{Text: policy.StartingText}); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -339,9 +365,12 @@ func TestNobody(t *testing.T) {
 	before := lastRecord(t, s.client())
 	key := firstKey(t, s.client())
 	for _, d := range list {
-		path := strings.NewReplacer("devices/{id}", "devices/a", "relays/{id}", "relays/far", "keys/{id}", "keys/"+key, "users/{id}", "users/svc", "webhooks/{id}", "webhooks/"+hook.ID).Replace(d.path)
+		path := strings.NewReplacer("devices/{id}", "devices/a", "relays/{id}", "relays/far", "keys/{id}", "keys/"+key, "users/{id}", "users/svc", "webhooks/{id}", "webhooks/"+hook.ID, "history/{id}", "history/0").Replace(d.path)
 		if d.ID == "previewName" {
 			path += "?name=www"
+		}
+		if d.ID == "canReach" {
+			path += "?from=a&to=b:22"
 		}
 		body := ""
 		if len(d.RequestBody.Content) > 0 {

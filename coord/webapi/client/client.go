@@ -58,10 +58,13 @@ const (
 func (c *Client) call(ctx context.Context, method, path string, header http.Header, in, out any) error {
 	var body []byte
 	if in != nil {
-		var err error
-		if body, err = json.Marshal(in); err != nil {
+		b := &bytes.Buffer{}
+		e := json.NewEncoder(b)
+		e.SetEscapeHTML(false) // which makes texts longer
+		if err := e.Encode(in); err != nil {
 			return err
 		}
+		body = b.Bytes()
 	}
 	waited := time.Duration(0)
 	for i := 0; ; i++ {
@@ -436,9 +439,36 @@ func (c *Client) SetPolicy(ctx context.Context, text string, match []string) (p 
 	return p, err
 }
 
-// CheckPolicy says what is wrong with a policy, and changes nothing.
-func (c *Client) CheckPolicy(ctx context.Context, text string) error {
-	return c.call(ctx, "POST", "/policy/check", nil, webapi.NewPolicy{Text: text}, nil)
+// CheckPolicy says what would come of a policy, or what is wrong with it, and changes
+// nothing. match is as of SetPolicy. All that is wrong is in *webapi.Problem.
+func (c *Client) CheckPolicy(ctx context.Context, text string, match []string) (r ops.PolicyCheck, err error) {
+	err = c.call(ctx, "POST", "/policy/check", ifMatch(match), webapi.NewPolicy{Text: text}, &r)
+	return r, err
+}
+
+// CanReach says whether one may reach another.
+func (c *Client) CanReach(ctx context.Context, q ops.AccessQuery) (a ops.Access, err error) {
+	err = c.call(ctx, "GET", "/policy/can"+query("from", q.From, "to", q.To), nil, nil, &a)
+	return a, err
+}
+
+// PolicyHistory lists the policies that were in force, the newest first.
+func (c *Client) PolicyHistory(ctx context.Context) ([]store.PolicyRevision, error) {
+	var list webapi.PolicyHistory
+	err := c.call(ctx, "GET", "/policy/history", nil, nil, &list)
+	return list.Policies, err
+}
+
+// FormerPolicy returns one of them as it was written.
+func (c *Client) FormerPolicy(ctx context.Context, number int) (p ops.PolicyText, err error) {
+	err = c.call(ctx, "GET", "/policy/history/"+strconv.Itoa(number), nil, nil, &p)
+	return p, err
+}
+
+// RevertPolicy puts one of them into force again. match is as of SetPolicy.
+func (c *Client) RevertPolicy(ctx context.Context, number int, match []string) (p ops.PolicyText, err error) {
+	err = c.call(ctx, "POST", "/policy/history/"+strconv.Itoa(number)+"/revert", ifMatch(match), nil, &p)
+	return p, err
 }
 
 // Audit returns a page of audit records; w.Limit is 1 to 1000.

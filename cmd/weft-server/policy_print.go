@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"weft/cmd/internal/cli"
+	"weft/coord/ops"
+)
+
+// printChanges says who gains and loses what.
+func printChanges(w io.Writer, r ops.PolicyCheck) error {
+	var b strings.Builder
+	if len(r.Gains)+len(r.Losses) == 0 {
+		b.WriteString("nobody gains or loses anything\n")
+	}
+	for _, side := range []struct {
+		head, sign string
+		list       []ops.AccessChange
+		more       int
+	}{{"who gains what:", "+", r.Gains, r.MoreGains}, {"who loses what:", "-", r.Losses, r.MoreLosses}} {
+		if len(side.list) > 0 {
+			b.WriteString(side.head + "\n")
+		}
+		for _, c := range side.list {
+			fmt.Fprintf(&b, "  %s %s → %s: %s\n", side.sign, cli.Plain(party(c.From)), cli.Plain(target(c)), portsText(c.Ports))
+		}
+		if side.more > 0 {
+			fmt.Fprintf(&b, "  %s and %d more of such lines\n", side.sign, side.more)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// party names people and devices.
+func party(p ops.Party) string {
+	var words []string
+	for _, l := range []struct {
+		names []string
+		count int
+		kind  string
+	}{{p.Users, p.UserCount, "person"}, {p.Devices, p.DeviceCount, "device"}} {
+		if l.count > 0 {
+			words = append(words, some(l.names, l.count, l.kind))
+		}
+	}
+	if len(words) == 0 {
+		return "nobody"
+	}
+	return strings.Join(words, ", and ")
+}
+
+// some are the first names of many.
+func some(names []string, count int, kind string) string {
+	text := strings.Join(names, ", ")
+	if more := count - len(names); more > 0 {
+		if text != "" {
+			text += " and "
+		}
+		text += fmt.Sprintf("%d more %s", more, plural(more, kind))
+	}
+	return text
+}
+
+// target names what is reached.
+func target(c ops.AccessChange) string {
+	devices := some(c.To.Devices, c.To.DeviceCount, "device")
+	switch c.Scope {
+	case "own":
+		return "their own of " + devices
+	case "others":
+		return "those of others of " + devices
+	}
+	return devices
+}
+
+func portsText(ports []string) string {
+	if len(ports) == 1 && ports[0] == "*" {
+		return "everything"
+	}
+	return strings.Join(ports, ", ")
+}
+
+// count is "1 rule", "2 rules".
+func count(n int, noun string) string { return fmt.Sprintf("%d %s", n, plural(n, noun)) }
+
+func plural(n int, noun string) string {
+	switch {
+	case n == 1:
+		return noun
+	case noun == "person":
+		return "people"
+	}
+	return noun + "s"
+}

@@ -1,0 +1,147 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"weft/coord/policy"
+	"weft/coord/store"
+)
+
+// AccessQuery asks whether somebody may reach something.
+type AccessQuery struct {
+	From string // a person or a device: "anna", "user:anna", "kitchen-pi", "device:kitchen-pi"
+	To   string // DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp
+}
+
+// Access is the answer: what policy says. Whether something listens there it does not
+// know.
+type Access struct {
+	From  string `json:"from"` // user:NAME or device:NAME
+	To    string `json:"to"`   // name of the device
+	Proto string `json:"proto"`
+	Port  uint16 `json:"port"` // 0 for icmp
+	policy.Decision
+	Why string `json:"why"` // for people
+	// Notes are what else there is to know, for people: that one of them is offline does
+	// not change the answer.
+	Notes []string `json:"notes"`
+}
+
+// CanReach says whether a person (with the own devices that carry no tag) or a device may
+// reach a port of a device, and which rule decides.
+func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access, error) {
+	if err := opPolicyRead.asks(a); err != nil {
+		return Access{}, err
+	}
+	to, err := policy.ParseTarget(strings.TrimSpace(q.To), "")
+	if err != nil {
+		return Access{}, Invalid("%v", err)
+	}
+	var out Access
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		w := newWorld(s, r)
+		src, from, err := w.source(a, strings.TrimSpace(q.From))
+		if err != nil {
+			return err
+		}
+		dst, err := w.seen(a, strings.TrimPrefix(to.Who, "device:"))
+		if err != nil {
+			return err
+		}
+		d := s.index.currentPolicy().Explain(src, policy.Subject{User: dst.User, Tags: dst.Tags}, to.Proto, to.Port)
+		out = Access{From: "user:" + src.User, To: dst.Name, Proto: to.Proto, Port: to.Port, Decision: d, Why: d.Why(), Notes: []string{}}
+		if from != nil {
+			out.From = "device:" + from.Name
+			out.Notes = append(out.Notes, s.notesOn(*from)...)
+		} else if !s.index.hasUntagged(src.User) {
+			out.Notes = append(out.Notes, fmt.Sprintf("%s has no device without tags: devices with tags act as their tags, not as %s", src.User, src.User))
+		}
+		if from == nil || from.ID != dst.ID {
+			out.Notes = append(out.Notes, s.notesOn(dst)...)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// notesOn says what keeps a device from what policy allows, and what does not.
+func (s *Service) notesOn(n store.Node) (notes []string) {
+	if st := s.stateOf(n.ID, n.Seen); !st.Online && !s.unsure(n.ID) {
+		notes = append(notes, n.Name+" is offline: that does not change the answer")
+	}
+	if n.Expires.Before(s.now()) {
+		notes = append(notes, fmt.Sprintf("the certificate of %s ended on %s: until it has renewed it, by itself when it reaches the server, nobody talks to it", n.Name, n.Expires.UTC().Format("2 January 2006")))
+	}
+	return notes
+}
+
+// source finds a person or a device; the device is nil for a person.
+func (w *world) source(a Actor, word string) (policy.Subject, *store.Node, error) {
+	none := policy.Subject{}
+	kind, name, ok := strings.Cut(word, ":")
+	switch {
+	case word == "":
+		return none, nil, Invalid("say who: a person or a device")
+	case ok && (kind == "tag" || kind == "group"):
+		return none, nil, Invalid("%s: want a person or a device", printable(word, 80))
+	case !ok || kind != "user" && kind != "device":
+		kind, name = "", word
+	}
+	var user, device bool
+	var subject policy.Subject
+	var n store.Node
+	var err error
+	if kind != "device" && (len(a.Tags) == 0 || kind == "user") {
+		if subject, user, err = w.User(name); err != nil {
+			return none, nil, err
+		}
+	}
+	if kind != "user" {
+		n, err = w.seen(a, name)
+		if device = err == nil; err != nil && !isNotFound(err) {
+			return none, nil, err
+		}
+	}
+	switch {
+	case user && device:
+		return none, nil, Invalid("%s is a person and a device: say user:%s or device:%s", name, name, name)
+	case user:
+		return subject, nil, nil
+	case device:
+		return policy.Subject{User: n.User, Tags: n.Tags}, &n, nil
+	case kind != "":
+		return none, nil, fmt.Errorf("%s %q: %w", kind, printable(name, 80), ErrNotFound)
+	}
+	return none, nil, fmt.Errorf("no person and no device %q: %w", printable(name, 80), ErrNotFound)
+}
+
+// seen finds a device that an actor may see.
+func (w *world) seen(a Actor, word string) (store.Node, error) {
+	n, err := w.device(word)
+	if err == nil {
+		err = opDeviceRead.authorize(a, deviceTarget(n))
+	}
+	if err != nil {
+		return store.Node{}, fmt.Errorf("device %q: %w", printable(word, 80), err)
+	}
+	return n, nil
+}
+
+// hasUntagged reports whether a user has a device without tags.
+func (x *index) hasUntagged(user string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.ContainsFunc(x.list, func(c *class) bool {
+		return c.count > 0 && c.subject.User == user && len(c.subject.Tags) == 0
+	})
+}
+
+// currentPolicy is the one in force.
+func (x *index) currentPolicy() *policy.Policy {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.policy
+}

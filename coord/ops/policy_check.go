@@ -1,0 +1,200 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"weft/coord/policy"
+	"weft/coord/store"
+)
+
+// PolicyCheck is what would come of a policy that could be put into force just now.
+type PolicyCheck struct {
+	Good     bool            `json:"good"` // always: what is not good is an error
+	Rules    int             `json:"rules"`
+	Tests    int             `json:"tests"`    // that passed
+	Warnings []policy.Remark `json:"warnings"` // names that nothing has, and the like
+	// Gains and Losses are who would reach what that is out of reach now, and the other
+	// way round; the widest first, at most maxPolicyChanges.
+	Gains      []AccessChange `json:"gains"`
+	Losses     []AccessChange `json:"losses"`
+	MoreGains  int            `json:"more_gains"` // that are not listed
+	MoreLosses int            `json:"more_losses"`
+}
+
+// Bounds of a PolicyCheck.
+const (
+	maxPolicyChanges = 100
+	maxParty         = 10 // names of each kind
+)
+
+// AccessChange is access that comes or goes: of each of From to each of To, as far as
+// Scope goes, at Ports.
+type AccessChange struct {
+	From  Party    `json:"from"`
+	To    Party    `json:"to"`
+	Scope string   `json:"scope"` // "" for all pairs, "own": each to the own devices, "others": each to those of others
+	Ports []string `json:"ports"` // as a rule has them, and "other protocols"
+}
+
+// Party are people and devices: how many, and the first of them by name. A person stands
+// for the own devices without tags when it is about who reaches something.
+type Party struct {
+	Users       []string `json:"users"`
+	UserCount   int      `json:"user_count"`
+	Devices     []string `json:"devices"`
+	DeviceCount int      `json:"device_count"`
+}
+
+// CheckPolicy says what would come of a policy, or what is wrong with it, and changes
+// nothing. It names people and devices, so it is not for who sees only some of them.
+func (s *Service) CheckPolicy(ctx context.Context, a Actor, c SetPolicy) (PolicyCheck, error) {
+	if err := opPolicyRead.asks(a); err != nil {
+		return PolicyCheck{}, err
+	}
+	if len(a.Tags) > 0 {
+		return PolicyCheck{}, fmt.Errorf("%s for some tags only: %w", opPolicyRead.Name, ErrForbidden)
+	}
+	var out PolicyCheck
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		n, err := r.Network()
+		if err != nil {
+			return err
+		}
+		w := newWorld(s, r)
+		p, err := c.check(w, policyRevision(n.Policy))
+		if err != nil {
+			return err
+		}
+		out = PolicyCheck{Good: true, Rules: len(p.Rules), Tests: len(p.Tests)}
+		unknown, err := p.Unknown(w)
+		if err != nil {
+			return err
+		}
+		out.Warnings = append([]policy.Remark{}, unknown...)
+		return s.preview(w, p, &out)
+	})
+	return out, err
+}
+
+// preview compares a policy with the one in force.
+func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
+	users, err := w.names()
+	if err != nil {
+		return err
+	}
+	now, kinds := s.index.kinds()
+	there := map[string]bool{}
+	for _, k := range kinds {
+		if len(k.subject.Tags) == 0 {
+			there[k.subject.User] = true
+		}
+	}
+	for _, name := range users { // people without a device of their own
+		if !there[name] {
+			kinds = append(kinds, kind{subject: policy.Subject{User: name}})
+		}
+	}
+	subjects := make([]policy.Subject, len(kinds))
+	for i, k := range kinds {
+		subjects[i] = k.subject
+	}
+	changes := policy.Diff(now, p, subjects)
+	l := &lister{w: w, kinds: kinds, names: map[string][]string{}}
+	if out.Gains, out.MoreGains, err = l.list(changes.Gains); err == nil {
+		out.Losses, out.MoreLosses, err = l.list(changes.Losses)
+	}
+	return err
+}
+
+// kind is devices that are alike to policy.
+type kind struct {
+	key     string // of the class; "" for a person without one
+	subject policy.Subject
+	count   int
+}
+
+// kinds returns the policy in force and the devices that there are.
+func (x *index) kinds() (*policy.Policy, []kind) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var list []kind
+	for _, c := range x.list {
+		if c.count > 0 {
+			list = append(list, kind{c.key, c.subject, c.count})
+		}
+	}
+	return x.policy, list
+}
+
+// lister puts changes into names.
+type lister struct {
+	w     *world
+	kinds []kind
+	names map[string][]string // by class: the first
+}
+
+func (l *lister) list(changes []policy.Change) (list []AccessChange, more int, err error) {
+	list = []AccessChange{}
+	for _, c := range changes {
+		var from, to Party
+		if to, err = l.devices(c.To); err != nil {
+			return nil, 0, err
+		}
+		if to.DeviceCount == 0 {
+			continue // there is nothing to reach
+		}
+		if len(list) == maxPolicyChanges {
+			more++
+			continue
+		}
+		if from, err = l.sources(c.From); err != nil {
+			return nil, 0, err
+		}
+		list = append(list, AccessChange{from, to, string(c.Scope), strings.Split(c.Ports, ", ")})
+	}
+	return list, more, nil
+}
+
+// sources are people, and devices that act as their tags.
+func (l *lister) sources(of []int) (Party, error) {
+	var people []string
+	var tagged []int
+	for _, i := range of {
+		if s := l.kinds[i].subject; len(s.Tags) == 0 && s.User != "" {
+			people = append(people, s.User)
+		} else {
+			tagged = append(tagged, i)
+		}
+	}
+	p, err := l.devices(tagged)
+	slices.Sort(people)
+	p.UserCount, p.Users = len(people), append(p.Users, people[:min(len(people), maxParty)]...)
+	return p, err
+}
+
+// devices are devices of some kinds.
+func (l *lister) devices(of []int) (Party, error) {
+	p := Party{Users: []string{}, Devices: []string{}}
+	for _, i := range of {
+		k := l.kinds[i]
+		p.DeviceCount += k.count
+		if k.count == 0 || len(p.Devices) >= maxParty {
+			continue
+		}
+		names, known := l.names[k.key]
+		if !known {
+			var err error
+			if names, err = l.w.r.ClassNames(l.w.s.network, k.key, maxParty); err != nil {
+				return p, err
+			}
+			l.names[k.key] = names
+		}
+		p.Devices = append(p.Devices, names...)
+	}
+	slices.Sort(p.Devices)
+	p.Devices = p.Devices[:min(len(p.Devices), maxParty)]
+	return p, nil
+}

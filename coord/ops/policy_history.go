@@ -1,0 +1,63 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+
+	"weft/coord/store"
+)
+
+// RevertPolicy puts a text of the history into force again, through the same checks as a
+// new one. Number 0 is the starting policy.
+type RevertPolicy struct {
+	Number int
+	Match  []string // as of SetPolicy
+}
+
+func (RevertPolicy) operation() *Operation { return opPolicyRevert }
+
+func (c RevertPolicy) run(tx *Tx) (PolicyText, error) {
+	if err := tx.may(target{}); err != nil {
+		return PolicyText{}, err
+	}
+	p, err := numberedPolicy(&tx.Reader, tx.s, c.Number)
+	if err != nil {
+		return PolicyText{}, err
+	}
+	return SetPolicy{Text: p.Text, Match: c.Match}.set(tx)
+}
+
+// PolicyHistory lists the texts that were put into force, the newest first, which is the
+// one in force; at most store.KeptPolicies of them.
+func (s *Service) PolicyHistory(ctx context.Context, a Actor) (list []store.PolicyRevision, err error) {
+	list = []store.PolicyRevision{}
+	if err := opPolicyRead.asks(a); err != nil {
+		return list, err
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		kept, err := r.Policies(s.network)
+		list = append(list, kept...)
+		return err
+	})
+	return list, err
+}
+
+// FormerPolicy returns a text of the history.
+func (s *Service) FormerPolicy(ctx context.Context, a Actor, number int) (p PolicyText, err error) {
+	if err := opPolicyRead.asks(a); err != nil {
+		return p, err
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { p, err = numberedPolicy(r, s, number); return err })
+	return p, err
+}
+
+func numberedPolicy(r *store.Reader, s *Service, number int) (PolicyText, error) {
+	if number == 0 {
+		return policyText(0, ""), nil
+	}
+	_, text, err := r.PolicyText(s.network, number)
+	if isNotFound(err) {
+		err = fmt.Errorf("policy %d: it is not among the last %d: %w", number, store.KeptPolicies, ErrNotFound)
+	}
+	return policyText(number, text), err
+}
