@@ -38,8 +38,16 @@ type Config struct {
 	Heartbeat time.Duration
 }
 
-// maxForm bounds the body of a request in bytes: forms only.
+// maxForm bounds the body of a request in bytes: forms only. Those with a policy in them
+// have a bound of their own.
 const maxForm = 16 << 10
+
+func boundOf(r *http.Request) int64 {
+	if r.URL.Path == "/access" || r.URL.Path == "/access/check" {
+		return maxPolicyForm
+	}
+	return maxForm
+}
 
 // Console is the handler of the public site.
 type Console struct {
@@ -124,12 +132,13 @@ func (c *Console) Close() {
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setHeaders(w.Header())
 	v := &visit{Console: c, w: w, r: r}
-	if r.ContentLength > maxForm {
+	bound := boundOf(r)
+	if r.ContentLength > bound {
 		c.fail(v, errTooLarge)
 		return
 	}
 	if r.Body != nil {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, bound)
 	}
 	if err := c.cross.Check(r); err != nil {
 		c.log.Info("cross-origin request refused", "path", r.URL.Path, "method", r.Method)

@@ -78,6 +78,7 @@ func TestHostileStrings(t *testing.T) {
 			set(`UPDATE keys SET user_id=$1, note=$2, tags=$3 WHERE key_id=$4`, user, p, tag, keys[i])
 			set(`INSERT INTO aliases (network_id, name, node_id, until) SELECT network_id, $1, $2, $3 FROM networks`, named, id, s.Now().Add(time.Hour).Unix())
 			set(`INSERT INTO dns_records (network_id, record_id, name, type, value, ttl, created_at) SELECT network_id, $1, $2, $3, $3, 0, 1 FROM networks`, fmt.Sprint("r", i), named, p)
+			set(`INSERT INTO policies (network_id, number, text, user_id, user_name, via) SELECT network_id, $1, $2, $2, $2, $2 FROM networks`, i+1, p)
 			hash := ops.HashToken(p)
 			set(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) SELECT network_id, $1, user_id, $2, $2, $3, $3 FROM users WHERE owner=1`, hash[:], s.Now().Unix(), p)
 		}
@@ -121,6 +122,16 @@ func TestHostileStrings(t *testing.T) {
 		checkMarkup(t, "/sign-in", anonymous.get("/sign-in?next="+url.QueryEscape(p)).want(t, 200).body)
 		checkMarkup(t, "404", b.get("/"+url.PathEscape(p)+"/x").body)
 		id := fleet[i].ID.String()
+		checkMarkup(t, "/access", b.get("/access?from="+url.QueryEscape(p)+"&to="+url.QueryEscape(p)+"&number="+url.QueryEscape(p)).want(t, 200).body)
+		for _, to := range []string{"/access", "/access/check"} {
+			for _, text := range []string{p + " $", "{} // " + p + "\n$", `{"rules":[{"from":["` + p + `"],"to":["*"],"ports":["*"]}]}`, `{"tests":[{"src":"` + p + `","deny":["` + p + `"]}]}`} {
+				checkMarkup(t, to, b.post(to, "text", text, "match", p).body)
+				part := b.request("POST", "/access/check", form("text", text))
+				part.Header.Set("HX-Request", "true")
+				checkMarkup(t, "a part of "+to, b.do(part).want(t, 200).body)
+			}
+		}
+		checkMarkup(t, "revert", b.post("/access/revert", "number", p, "match", p).want(t, 400).body)
 		if a := b.post("/devices/"+id+"/rename", "name", p); a.StatusCode == 422 {
 			checkMarkup(t, "rename", a.body)
 		}

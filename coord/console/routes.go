@@ -48,6 +48,12 @@ var routes = []route{
 	{"POST /dns/options", member, (*Console).setDNSOptions},
 	{"POST /dns/aliases/remove", member, (*Console).removeAlias},
 
+	{"GET /access", member, (*Console).access},
+	{"GET /access/can", member, (*Console).canReach},
+	{"POST /access", member, (*Console).savePolicy},
+	{"POST /access/check", member, (*Console).checkPolicy},
+	{"POST /access/revert", member, (*Console).revertPolicy},
+
 	{"GET /add/device", member, (*Console).addDevice},
 	{"GET /add/laptop", member, (*Console).addLaptop},
 	{"GET /keys/{id}/join", member, (*Console).join},

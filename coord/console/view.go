@@ -24,7 +24,7 @@ type page struct {
 	Flash string
 	Net   network
 	Data  any
-	Nav   string // "devices", "dns", "keys", "activity", "account"
+	Nav   string // "devices", "access", "dns", "keys", "activity", "account"
 	Owner bool   // of the network
 	Audit bool   // may read it
 	Here  string // the page's own address, when a form's answer shows it
@@ -42,13 +42,14 @@ var flashes = map[string]string{
 	"revoked":  "Key revoked. Nothing can join with it any more.",
 	"password": "Password changed. All other sessions have ended.",
 	"ended":    "Session ended.",
+	"policy":   "Saved and in force. Devices fetch it within seconds.",
 	"dns":      "Saved. Devices fetch it within seconds.",
 	"names":    "Saved. Devices fetch it within seconds.",
 	"others":   "All other sessions have ended.",
 	"reports":  "Saved. Devices fetch it within seconds.",
 }
 
-var navOf = map[string]string{"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account"}
+var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account"}
 
 var templates = parseTemplates()
 
@@ -106,6 +107,8 @@ func here(v *visit, name string) string {
 		return "/account"
 	case "activity":
 		return "/activity"
+	case "access":
+		return "/access"
 	case "dns":
 		return "/dns"
 	case "signin":

@@ -147,7 +147,7 @@ func (r *reader) scan() {
 		case c == utf8.RuneError:
 			r.wrong(i, "this is not Unicode")
 			return
-		case c < ' ' && c != '\t' && c != '\n' && c != '\r', c >= 0x7f && c < 0xa0, c >= 0x202a && c <= 0x202e, c >= 0x2066 && c <= 0x2069:
+		case Hidden(c):
 			r.wrong(i, "the character U+%04X cannot stand in a policy: it is not seen, or changes how others look", c)
 			return
 		}
@@ -193,6 +193,21 @@ func (r *reader) scan() {
 	if len(open) > 0 {
 		r.wrong(open[len(open)-1], "it ends too early: this bracket is not closed")
 	}
+}
+
+// Hidden reports whether a character cannot stand in a policy, because it is not seen,
+// ends a line for some and not for others, or changes how others are shown. Those that
+// join letters may: some languages need them.
+func Hidden(c rune) bool {
+	switch {
+	case c < 0xa0:
+		return c < ' ' && c != '\t' && c != '\n' && c != '\r' || c >= 0x7f
+	case c < 0x200b:
+		return c == 0xad || c == 0x61c || c == 0x180e
+	case c == 0x200c || c == 0x200d:
+		return false
+	}
+	return c <= 0x200f || c >= 0x2028 && c <= 0x202e || c >= 0x2060 && c <= 0x206f || c == 0xfeff || c >= 0xfff9 && c <= 0xfffb || c >= 0xe0000 && c <= 0xe007f
 }
 
 // syntax tells of what the parser has found.

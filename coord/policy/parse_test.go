@@ -80,7 +80,10 @@ func TestParse(t *testing.T) {
 		{"{\"rules\": []} // a\u202eb", "line 1, column 19: the character U+202E cannot stand"},
 		{"{\"rules\": []} // \xff", "line 1, column 18: this is not Unicode"},
 		{"{\"rules\": []} // \ufffd", "this is not Unicode"},
-		{"\ufeff{\"rules\": []}", "line 1, column 1: this is not JSON: invalid character"},
+		{"\ufeff{\"rules\": []}", "line 1, column 1: the character U+FEFF cannot stand"},
+		{"{} // a\u200bb", "line 1, column 8: the character U+200B"},
+		{"{} // a\u2028b", "line 1, column 8: the character U+2028"},
+		{"{} // a\U000e0041b", "line 1, column 8: the character U+E0041"},
 		{"{\"rules\": []} # no", "this is not JSON: invalid character '#' after top-level value"},
 		{"{'rules': []}", `this is not JSON: invalid character '\'' at start of value`},
 		{`{"rules": [` + strings.Repeat("a", 10_000) + `]}`, "line 1, column 12: this is not JSON"},
@@ -91,7 +94,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%.80s: %v, want %q", c.text, err, c.want)
 		}
 	}
-	for text, rules := range map[string]int{"": 1, "{}": 0, `{"rules":[]}`: 0, everyComment: 1, strings.ReplaceAll(everyComment, "\n", "\r\n"): 1, "{} //": 0, "// x\n{}": 0} {
+	for text, rules := range map[string]int{"": 1, "{}": 0, `{"rules":[]}`: 0, everyComment: 1, strings.ReplaceAll(everyComment, "\n", "\r\n"): 1, "{} //": 0, "{} // \u0646\u200c\u0647 👩\u200d🔧": 0, "// x\n{}": 0} {
 		if p, err := Parse(text); err != nil || len(p.Rules) != rules {
 			t.Errorf("%s: %+v, %v", text, p, err)
 		}

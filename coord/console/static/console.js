@@ -39,6 +39,18 @@ function reveal(button) {
   input.focus();
 }
 
+// What is wrong with a line of the policy leads to it.
+function goTo(button) {
+  const area = document.getElementById("policy");
+  const lines = area.value.split("\n");
+  const line = Math.min(Number(button.dataset.line), lines.length);
+  const start = lines.slice(0, line - 1).reduce((n, l) => n + l.length + 1, 0);
+  const column = [...lines[line - 1]].slice(0, Number(button.dataset.column) - 1).join("").length;
+  area.focus();
+  area.setSelectionRange(start + column, start + lines[line - 1].length);
+  area.scrollTop = (area.scrollHeight / lines.length) * Math.max(0, line - 4);
+}
+
 // A device is deleted only with its name typed; the server checks it again.
 function checkName(input) {
   input.form.querySelector("button").disabled = input.value.trim().toLowerCase() !== input.dataset.mustBe.toLowerCase();
@@ -70,6 +82,7 @@ document.addEventListener("click", (e) => {
   const button = e.target.closest("button");
   if (button?.dataset.copy) copy(button);
   else if (button?.dataset.reveal) reveal(button);
+  else if (button?.dataset.line) goTo(button);
 });
 document.addEventListener("input", (e) => {
   if (e.target.dataset.mustBe) checkName(e.target);
