@@ -310,7 +310,7 @@ func newCheckView(text string, r ops.PolicyCheck) *checkView {
 		gain  bool
 		list  []ops.AccessChange
 		more  int
-	}{{"Gains", true, r.Gains, r.MoreGains}, {"Loses", false, r.Losses, r.MoreLosses}} {
+	}{{"Who gains what", true, r.Gains, r.MoreGains}, {"Who loses what", false, r.Losses, r.MoreLosses}} {
 		if len(s.list) == 0 {
 			continue
 		}

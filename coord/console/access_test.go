@@ -47,7 +47,7 @@ func TestAccessPage(t *testing.T) {
 	// Check says who gains and loses what, and saves nothing; with and without htmx.
 	next := "\n// as typed <b>\n{\"rules\": [\n  {\"from\": [\"user:*\"], \"to\": [\"self\"], \"ports\": [\"tcp\", \"udp\"]},\n  {\"from\": [\"user:ben\", \"user:eve\"], \"to\": [\"tag:sensor\"], \"ports\": [\"tcp:22\"]}, // é\n],\n\"tests\": [{\"src\": \"ben\", \"accept\": [\"greenhouse:22\"]}]}\n"
 	dos := strings.ReplaceAll(next, "\n", "\r\n") // as browsers send it
-	wants := []string{"<h3>Gains</h3>", "<bdi>ben</bdi>", "garage-door, greenhouse, weather-station", "tcp:22", "<h3>Loses</h3>", "icmp, other protocols", "1 test passed", "there is no person &#34;eve&#34;", `data-line="5"`}
+	wants := []string{"<h3>Who gains what</h3>", "<bdi>ben</bdi>", "garage-door, greenhouse, weather-station", "tcp:22", "<h3>Who loses what</h3>", "icmp, other protocols", "1 test passed", "there is no person &#34;eve&#34;", `data-line="5"`}
 	whole := b.post("/access/check", "text", dos, "match", match).want(t, 200, wants...)
 	if got, _ := whole.editor(t); got != next {
 		t.Errorf("the editor has %q", got)
