@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,5 +314,43 @@ func BenchmarkCanReach(b *testing.B) {
 		if _, err := s.CanReach(b.Context(), Root(), AccessQuery{From: "laptop", To: "cam:22"}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What is not committed is neither in force nor in the history, nor recorded.
+func TestPolicyNotCommitted(t *testing.T) {
+	var full atomic.Bool
+	s := openSite(t, func(o *Options) {
+		o.BeforeCommit = func() error {
+			if full.Load() {
+				return store.ErrDiskFull
+			}
+			return nil
+		}
+	})
+	first, err := s.set(`{"rules":[]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, last := s.records(0)
+	before := s.index.info()
+	full.Store(true)
+	if _, err := s.set(`{"rules":[{"from":["*"],"to":["*"],"ports":["*"]}]}`); !errors.Is(err, store.ErrDiskFull) {
+		t.Errorf("%v", err)
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), RevertPolicy{}); !errors.Is(err, store.ErrDiskFull) {
+		t.Errorf("%v", err)
+	}
+	full.Store(false)
+	now, err := s.Policy(t.Context(), Root())
+	list, err2 := s.PolicyHistory(t.Context(), Root())
+	if _, end := s.records(last); err != nil || err2 != nil || now != first || len(list) != 1 || end != last || s.index.info().N != before.N || s.index.info().Policy != first.Text {
+		t.Errorf("%+v, %d in the history, %d records, %v %v", now, len(list), end-last, err, err2)
+	}
+	if s.index.currentPolicy().Reaches(policy.Subject{User: "a"}, policy.Subject{User: "b"}) {
+		t.Error("memory has another policy")
+	}
+	if p, err := s.set(""); err != nil || p.Number != 2 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -100,7 +100,7 @@ var words = []string{
 	"", "a", "b", "far", "admin", "device", "tag:device", "www", "@", "A", "CNAME", "PTR", "on", "off", "online", "offline", "default", "ttl", "30",
 	"..", ".", "/", "a/b", "%2e", "?", "*", "W/\"1\"", "\"1\"", "\x00", "\xff", "\u202e", "küche", "xn--", "100.64.0.1", "::1", "fe80::1%eth0", "192.0.2.1",
 	"https://dns.example/dns-query", "tls://", "weft.internal", "a.weft.internal", "true", "-1", "0", "1", "18446744073709551616", "1e309", "2026-11-29T00:00:00Z", "9999-12-31T23:59:59+23:59",
-	`{"rules":[]}`, `{"rules":[{"from":["*"],"to":["*"],"ports":["*"]}]}`, "null", "{}", strings.Repeat("x", 300), strings.Repeat("ab.", 100),
+	`{"rules":[],} // x`, `{"tests":[{"src":"a","accept":["b:22"],"deny":["far:1/udp"]}]}`, "a:22", "user:admin", "[::1]:22", `{"rules":[{"from":["*"],"to":["*"],"ports":["*"]}]}`, "null", "{}", strings.Repeat("x", 300), strings.Repeat("ab.", 100),
 }
 
 func (g generator) value(s schema, depth int) any {
