@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -41,45 +40,11 @@ type ruleView struct {
 	From, To, Ports []string
 }
 
-// lineView is something about a line of the text.
-type lineView struct {
-	Line, Column int // 0 for the whole
-	Text, Source string
-}
-
-// checkView is what would come of a text.
-type checkView struct {
-	Tests    int
-	Warnings []lineView
-	Sides    []sideView
-	None     bool // nobody gains or loses anything
-}
-
-type sideView struct {
-	Title string
-	Gain  bool
-	List  []changeView
-	More  int
-}
-
-type changeView struct {
-	From, To, Scope, Ports string
-}
-
 type policyView struct {
 	Number int
 	At     stamp
 	By     string
 	Here   bool // in force
-}
-
-// canView is the question, and its answer.
-type canView struct {
-	From, To     string
-	Asked        bool
-	Allowed      bool
-	Why, Problem string
-	Notes        []string
 }
 
 const maxRulesShown = 200
@@ -276,123 +241,4 @@ func (c *Console) told(v *visit, view *accessView, err error) (status int, _ err
 		return http.StatusUnprocessableEntity, nil
 	}
 	return 0, err
-}
-
-// linesOf are remarks with the lines that they are about.
-func linesOf(text string, list []policy.Remark) (out []lineView) {
-	lines := strings.Split(text, "\n")
-	for _, r := range list {
-		l := lineView{Line: r.Line, Column: r.Column, Text: cleanLong(r.Text)}
-		if r.Line > 0 && r.Line <= len(lines) {
-			l.Source = clean(strings.TrimSpace(lines[r.Line-1]))
-		}
-		out = append(out, l)
-	}
-	return out
-}
-
-// cleanLong is clean for a sentence.
-func cleanLong(s string) string {
-	var b strings.Builder
-	for r := []rune(s); len(r) > 0; r = r[min(len(r), 100):] {
-		b.WriteString(clean(string(r[:min(len(r), 100)])))
-		if b.Len() > 2000 {
-			break
-		}
-	}
-	return b.String()
-}
-
-func newCheckView(text string, r ops.PolicyCheck) *checkView {
-	view := &checkView{Tests: r.Tests, Warnings: linesOf(text, r.Warnings), None: len(r.Gains)+len(r.Losses) == 0}
-	for _, s := range []struct {
-		title string
-		gain  bool
-		list  []ops.AccessChange
-		more  int
-	}{{"Who gains what", true, r.Gains, r.MoreGains}, {"Who loses what", false, r.Losses, r.MoreLosses}} {
-		if len(s.list) == 0 {
-			continue
-		}
-		side := sideView{Title: s.title, Gain: s.gain, More: s.more}
-		for _, c := range s.list {
-			side.List = append(side.List, newChangeView(c))
-		}
-		view.Sides = append(view.Sides, side)
-	}
-	return view
-}
-
-func newChangeView(c ops.AccessChange) changeView {
-	some := func(names []string, count int, noun string) string {
-		text := strings.Join(cleanAll(names), ", ")
-		switch more := count - len(names); {
-		case more > 0 && text == "":
-			return plural(more, noun)
-		case more > 0:
-			return text + " and " + plural(more, "more "+noun)
-		}
-		return text
-	}
-	var from []string
-	if c.From.UserCount > 0 {
-		from = append(from, some(c.From.Users, c.From.UserCount, "user"))
-	}
-	if c.From.DeviceCount > 0 {
-		from = append(from, some(c.From.Devices, c.From.DeviceCount, "device"))
-	}
-	view := changeView{From: strings.Join(from, ", "), To: some(c.To.Devices, c.To.DeviceCount, "device"), Ports: clean(strings.Join(c.Ports, ", "))}
-	if slices.Equal(c.Ports, []string{"*"}) {
-		view.Ports = "everything"
-	}
-	switch c.Scope {
-	case "own":
-		view.Scope = "each the own"
-	case "others":
-		view.Scope = "each those of others"
-	}
-	return view
-}
-
-// canReach is the answer alone.
-func (c *Console) canReach(v *visit) error {
-	can, err := c.can(v)
-	if err != nil {
-		return err
-	}
-	if !v.partial() {
-		return v.redirect("/access?" + v.r.URL.RawQuery + "#can")
-	}
-	return c.fragment(v, "access", "answer", can)
-}
-
-// can reads the question from the address.
-func (c *Console) can(v *visit) (canView, error) {
-	q := v.r.URL.Query()
-	from, to := strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("from")), 255), ""), strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("to")), 300), "")
-	view := canView{From: clean(from), To: clean(to)}
-	if from == "" || to == "" {
-		return view, nil
-	}
-	a, err := c.ops.CanReach(ops.Passive(v.ctx()), v.actor, ops.AccessQuery{From: from, To: to})
-	switch {
-	case errors.Is(err, ops.ErrNotFound):
-		view.Problem = cleanLong(strings.TrimSuffix(problemWords(err), ": not found")) + ": there is none of this name."
-	case problemText(err) != "":
-		view.Problem = cleanLong(problemText(err))
-	case err != nil:
-		return view, err
-	default:
-		view.Asked, view.Allowed, view.Why = true, a.Allowed, cleanLong(a.Why)
-		for _, n := range a.Notes {
-			view.Notes = append(view.Notes, cleanLong(n))
-		}
-	}
-	return view, nil
-}
-
-// problemWords is an error that begins a sentence.
-func problemWords(err error) string {
-	r := []rune(err.Error())
-	return strings.ToUpper(string(r[:1])) + string(r[1:])
 }

@@ -34,12 +34,12 @@ type actView struct {
 	Device       string // path of its page, "" if it is no device
 	Refused      string
 	Count        uint32
-	Changes      []changeView
+	Changes      []fieldChange
 	Hash         string
 }
 
-// changeView is one field of what changed. Before and After are "" where it was not there.
-type changeView struct {
+// fieldChange is one field of what changed. Before and After are "" where it was not there.
+type fieldChange struct {
 	Field         string
 	Before, After string
 	Both          bool // whether something was there before and after
@@ -215,7 +215,7 @@ func (c *Console) actView(l audit.Line) actView {
 }
 
 // changesOf are the fields in which two values differ, or all of the one that there is.
-func changesOf(before, after json.RawMessage) []changeView {
+func changesOf(before, after json.RawMessage) []fieldChange {
 	was, is := fieldsOf(before), fieldsOf(after)
 	var names []string
 	for name := range was {
@@ -227,7 +227,7 @@ func changesOf(before, after json.RawMessage) []changeView {
 		}
 	}
 	slices.Sort(names)
-	var out []changeView
+	var out []fieldChange
 	const most = 60
 	for _, name := range names {
 		b, wasThere := was[name]
@@ -236,9 +236,9 @@ func changesOf(before, after json.RawMessage) []changeView {
 			continue
 		}
 		if len(out) == most {
-			return append(out, changeView{Field: "…"})
+			return append(out, fieldChange{Field: "…"})
 		}
-		out = append(out, changeView{Field: clean(name), Before: valueText(b), After: valueText(a), Both: len(was) > 0 && len(is) > 0})
+		out = append(out, fieldChange{Field: clean(name), Before: valueText(b), After: valueText(a), Both: len(was) > 0 && len(is) > 0})
 	}
 	return out
 }

@@ -16,7 +16,8 @@
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session
 // (session.go), and then the page: devices.go, device.go (its forms: device_edit.go;
-// its connection test: connection.go), access.go, dns.go, join.go, keys.go, activity.go, account.go,
+// its connection test: connection.go), access.go (access_check.go: what would come of a
+// policy; access_can.go: a question), dns.go, join.go, keys.go, activity.go, account.go,
 // signin.go. view.go draws it, with what it refers to from assets.go. Live pages
 // hold one stream (events.go) that only says what changed; the page then fetches its
 // own address again and takes the part it shows, so there is one way to draw each
