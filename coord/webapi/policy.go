@@ -3,7 +3,6 @@ package webapi
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strconv"
 
 	"weft/coord/ops"
@@ -20,21 +19,15 @@ type PolicyHistory struct {
 	Policies []store.PolicyRevision `json:"policies"` // the newest first, which is in force
 }
 
-// PolicyNumber names a policy of the history.
-type PolicyNumber struct {
-	ID string `path:"id" maxLength:"20" doc:"number of the policy; 0 is the starting one"`
+// Revert names the policy of the history that is to be in force again.
+type Revert struct {
+	Number int `json:"number" required:"true" minimum:"0" doc:"number of the policy; 0 is the starting one"`
 }
 
-// PolicyFor names one that is to take the place of what was read.
-type PolicyFor struct {
-	PolicyNumber
-	Precondition
-}
-
-func (in PolicyNumber) number() (int, error) {
-	n, err := strconv.Atoi(in.ID)
+func policyNumber(word string) (int, error) {
+	n, err := strconv.Atoi(word)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("policy %q: want the number of one: %w", in.ID, ops.ErrNotFound)
+		return 0, fmt.Errorf("policy %q: want the number of one: %w", word, ops.ErrNotFound)
 	}
 	return n, nil
 }
@@ -76,23 +69,19 @@ func (a *api) policy() {
 			return PolicyHistory{list}, err
 		})
 	add(a, operation{"GET", "/policy/history/{id}", "getFormerPolicy", "Show a policy of the history as it was written", "policy.read", 0},
-		func(ctx context.Context, who ops.Actor, in *PolicyNumber) (ops.PolicyText, error) {
-			n, err := in.number()
+		func(ctx context.Context, who ops.Actor, in *Word) (ops.PolicyText, error) {
+			n, err := policyNumber(in.ID)
 			if err != nil {
 				return ops.PolicyText{}, err
 			}
 			return s.FormerPolicy(ctx, who, n)
 		})
-	add(a, operation{"POST", "/policy/history/{id}/revert", "revertPolicy", "Put a policy of the history into force again", "policy.revert", http.StatusOK},
-		func(ctx context.Context, who ops.Actor, in *PolicyFor) (ops.PolicyText, error) {
-			n, err := in.number()
-			if err != nil {
-				return ops.PolicyText{}, err
-			}
+	addSent(a, operation{"POST", "/policy/revert", "revertPolicy", "Put a policy of the history into force again", "policy.revert", 0},
+		func(ctx context.Context, who ops.Actor, in *SentFor, body Revert) (ops.PolicyText, error) {
 			match, err := in.revisions()
 			if err != nil {
 				return ops.PolicyText{}, err
 			}
-			return ops.Do(ctx, s, who, ops.RevertPolicy{Number: n, Match: match})
+			return ops.Do(ctx, s, who, ops.RevertPolicy{Number: body.Number, Match: match})
 		})
 }

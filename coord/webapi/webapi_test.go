@@ -374,7 +374,7 @@ func TestNobody(t *testing.T) {
 		}
 		body := ""
 		if len(d.RequestBody.Content) > 0 {
-			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "createToken": `{"user":"svc"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
+			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "revertPolicy": `{"number":0}`, "createToken": `{"user":"svc"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
 		}
 		w := httptest.NewRecorder()
 		s.api.ServeHTTP(w, httptest.NewRequest(d.method, path, strings.NewReader(body)))

@@ -467,7 +467,7 @@ func (c *Client) FormerPolicy(ctx context.Context, number int) (p ops.PolicyText
 
 // RevertPolicy puts one of them into force again. match is as of SetPolicy.
 func (c *Client) RevertPolicy(ctx context.Context, number int, match []string) (p ops.PolicyText, err error) {
-	err = c.call(ctx, "POST", "/policy/history/"+strconv.Itoa(number)+"/revert", ifMatch(match), nil, &p)
+	err = c.call(ctx, "POST", "/policy/revert", ifMatch(match), webapi.Revert{Number: number}, &p)
 	return p, err
 }
 
