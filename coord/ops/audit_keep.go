@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"weft/coord/audit"
@@ -35,6 +36,14 @@ type AuditSettings struct {
 	KeepSeconds int64 `json:"keep_seconds"` // for how long records and introductions stay, 0 for ever
 	// Introductions are the tags whose devices report who introduced themselves to them.
 	Introductions []string `json:"introductions"`
+	// Revision is what EditAudit.Match takes; it is not stored.
+	Revision string `json:"revision,omitempty"`
+}
+
+// revised has its revision, which changes whenever the owner changes something.
+func (a AuditSettings) revised() AuditSettings {
+	a.Revision = revisionOfParts(strconv.FormatInt(a.KeepSeconds, 10), store.JoinTags(a.Introductions))
+	return a
 }
 
 func readAuditSettings(r *store.Reader, id cert.NetworkID) (*AuditSettings, error) {
@@ -58,7 +67,7 @@ func (s *Service) AuditSettings(a Actor) (AuditSettings, error) {
 	}
 	set := *s.auditing.Load()
 	set.Introductions = slices.Clone(set.Introductions)
-	return set, nil
+	return set.revised(), nil
 }
 
 // reportsIntroductions says whether a device with these tags reports them.
@@ -69,6 +78,7 @@ func (s *Service) reportsIntroductions(tags []string) bool {
 
 // EditAudit changes what is set about the audit, each part that is given.
 type EditAudit struct {
+	Match []string `json:"-"` // the revisions that it may change (AuditSettings.Revision); nil for any
 	// KeepSeconds is for how long records stay: 0 for ever, else a day to a hundred years.
 	KeepSeconds *int64 `json:"keep_seconds,omitempty"`
 	// Devices with a tag of Report begin to report introductions, those with one of
@@ -86,6 +96,9 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	old, err := readAuditSettings(&tx.Reader, tx.s.network)
 	if err != nil {
 		return next, err
+	}
+	if err := matches(c.Match, old.revised().Revision); err != nil {
+		return next, fmt.Errorf("audit: %w", err)
 	}
 	next = *old
 	if c.KeepSeconds != nil {
@@ -110,7 +123,7 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	}
 	same := slices.Equal(next.Introductions, old.Introductions)
 	if same && next.KeepSeconds == old.KeepSeconds {
-		return next, nil
+		return next.revised(), nil
 	}
 	text, err := json.Marshal(next)
 	if err != nil {
@@ -130,7 +143,7 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	}
 	tx.changed(n, store.AuditChanged, "")
 	tx.did(target{kind: "audit"}, old, next)
-	return next, nil
+	return next.revised(), nil
 }
 
 // AuditTrimmed is what was removed of the audit.

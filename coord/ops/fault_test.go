@@ -84,6 +84,7 @@ func newFaulty(t *testing.T) *faulty {
 	must(f.SetDeviceDNS(t.Context(), f.cam.id, DeviceDNS{Wildcard: &yes}))
 	must(f.EditDNS(t.Context(), DNSEdit{AddRecord: &NewRecord{DNSRecord: api.DNSRecord{Name: "www", Type: "A", Value: "192.0.2.1"}}}))
 	must(f.CreateUser(t.Context(), "bob"))
+	must(Do(t.Context(), f.Service, Root(), SetPolicy{Text: `{"rules":[]}`}))
 	must(Do(t.Context(), f.Service, Root(), CreateUser{Name: "robot", Service: true}))
 	var err error
 	f.service, err = Do(t.Context(), f.Service, Root(), CreateToken{User: "robot"})
@@ -204,6 +205,13 @@ var faultyCommands = []faultyCommand{
 
 	{opPolicySet, nil, as(root, func(*faulty) Command[PolicyText] {
 		return SetPolicy{Text: `{"rules":[{"from":["*"],"to":["*"],"ports":["*"]}]}`}
+	})},
+	{opPolicyRevert, nil, as(root, func(*faulty) Command[PolicyText] { return RevertPolicy{Number: 0} })},
+	{opAuditConfigure, nil, as(root, func(*faulty) Command[AuditSettings] {
+		return EditAudit{KeepSeconds: pointer(int64(90 * 24 * 3600)), Report: []string{"camera"}}
+	})},
+	{opAuditTrim, later(48 * time.Hour), as(root, func(f *faulty) Command[AuditTrimmed] {
+		return TrimAudit{Before: f.clock.Now().Add(-25 * time.Hour)}
 	})},
 	{opCRLRecall, nil, func(ctx context.Context, f *faulty) error { return f.Recall(ctx, f.cam.id.String(), f.newer) }},
 

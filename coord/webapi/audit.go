@@ -35,7 +35,10 @@ func (a *api) audit() {
 			return s.AuditSettings(who)
 		})
 	addSent(a, operation{"PATCH", "/audit/settings", "editAuditSettings", "Set for how long records are kept, and whose devices report introductions", "audit.configure", 0},
-		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.EditAudit) (ops.AuditSettings, error) {
+		func(ctx context.Context, who ops.Actor, in *SentFor, body ops.EditAudit) (set ops.AuditSettings, err error) {
+			if body.Match, err = in.revisions(); err != nil {
+				return set, err
+			}
 			return ops.Do(ctx, s, who, body)
 		})
 	addSent(a, operation{"POST", "/audit/trim", "trimAudit", "Remove old records behind a signed checkpoint", "audit.trim", 0},

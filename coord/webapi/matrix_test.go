@@ -147,12 +147,20 @@ editDNS         -         ok    ok    403      403     403     403      403     
 listRelays      -         ok    ok    ok       ok      403     ok       ok      403
 deleteRelay     -         ok    ok    403      403     403     403      403     403
 getPolicy       -         ok    ok    ok       ok      403     ok       ok      403
-checkPolicy     -         ok    ok    ok       ok      403     ok       ok      403
+checkPolicy     -         ok    ok    ok       ok      403     403      403     403
 setPolicy       -         ok    ok    403      403     403     403      403     403
+canReach        -         ok    ok    ok       ok      403     404      404     403
+listPolicies    -         ok    ok    ok       ok      403     ok       ok      403
+getFormerPolicy -         ok    ok    ok       ok      403     ok       ok      403
+revertPolicy    -         ok    ok    403      403     403     403      403     403
 getRevocations  -         ok    ok    ok       ok      ok      ok       ok      ok
 listAudit       -         ok    ok    403      ok      403     403      403     403
 getAuditHead    -         ok    ok    403      ok      403     403      403     403
 verifyAudit     -         ok    ok    403      ok      403     403      403     403
+getAuditSettings  -       ok    ok    403      ok      403     403      403     403
+editAuditSettings -       ok    403   403      403     403     403      403     403
+trimAudit       -         ok    403   403      403     403     403      403     403
+listIntroductions -       ok    ok    403      ok      403     403      403     403
 createSnapshot  -         403   403   403      403     403     403      403     403`
 
 	s := openSite(t, ops.Options{})
@@ -266,7 +274,14 @@ createSnapshot  -         403   403   403      403     403     403      403     
 			}
 			return s.hook(), `{"note":"night shift"}`
 		},
-		"previewName": func(asker, string) (string, string) { return "?name=www", "" },
+		"canReach": func(who asker, _ string) (string, string) {
+			return "?from=person&to=" + device(who, "camera") + ":22", ""
+		},
+		"getFormerPolicy":   func(asker, string) (string, string) { return "0", "" },
+		"revertPolicy":      func(asker, string) (string, string) { return "", `{"number":0}` },
+		"editAuditSettings": func(asker, string) (string, string) { return "", `{"keep_seconds":0}` },
+		"trimAudit":         func(asker, string) (string, string) { return "", `{"before":"2020-01-01T00:00:00Z"}` },
+		"previewName":       func(asker, string) (string, string) { return "?name=www", "" },
 		"editDNS": func(asker, string) (string, string) {
 			return "", body(`{"add_record":{"name":%q,"type":"A","value":"192.0.2.1"}}`, fresh("www"))
 		},

@@ -82,6 +82,6 @@ func (a *api) policy() {
 			if err != nil {
 				return ops.PolicyText{}, err
 			}
-			return ops.Do(ctx, s, who, ops.RevertPolicy{Number: body.Number, Match: match})
+			return do(ctx, a, who, ops.RevertPolicy{Number: body.Number, Match: match}, same)
 		})
 }

@@ -157,9 +157,9 @@ type operation struct {
 }
 
 // onceForAll says that an operation is done once for an idempotency key. A test of a
-// webhook is an attempt, which may be made again.
+// webhook is an attempt, which may be made again, and what was trimmed once is gone.
 func (o operation) onceForAll() bool {
-	return o.method == http.MethodPost && o.writes() && o.does != "webhook.test"
+	return o.method == http.MethodPost && o.writes() && o.does != "webhook.test" && o.does != "audit.trim"
 }
 
 // writes reports whether an operation changes something.
@@ -268,6 +268,8 @@ func etag(v any) string {
 	case ops.Device:
 		return quoted(v.Revision)
 	case ops.PolicyText:
+		return quoted(v.Revision)
+	case ops.AuditSettings:
 		return quoted(v.Revision)
 	case ops.DNSInfo:
 		return quoted(v.Revision)

@@ -514,7 +514,7 @@ func (c *Client) AuditSettings(ctx context.Context) (a ops.AuditSettings, err er
 
 // EditAudit changes what is set about the audit, and returns all of it.
 func (c *Client) EditAudit(ctx context.Context, e ops.EditAudit) (a ops.AuditSettings, err error) {
-	err = c.call(ctx, "PATCH", "/audit/settings", nil, e, &a)
+	err = c.call(ctx, "PATCH", "/audit/settings", ifMatch(e.Match), e, &a)
 	return a, err
 }
 
