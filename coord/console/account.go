@@ -2,10 +2,12 @@ package console
 
 import (
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 
 	"weft/coord/ops"
+	"weft/coord/passhash"
 	"weft/coord/store"
 )
 
@@ -70,6 +72,10 @@ func (c *Console) changePassword(v *visit) error {
 		return err
 	}
 	ok, err := c.passwordIs(v.ctx(), cut(old, maxPassword), u.Password)
+	if errors.Is(err, passhash.ErrNotFIPS) {
+		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "password from before FIPS mode")
+		return c.accountPage(v, http.StatusUnprocessableEntity, "The current password was set before this server was in FIPS mode, which does not check it. Ask the owner for a link to set a new one (on the server: weft-server login-link).")
+	}
 	if err != nil {
 		return err
 	}

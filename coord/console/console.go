@@ -62,7 +62,7 @@ type Console struct {
 	mux          *http.ServeMux
 	cross        *http.CrossOriginProtection
 	logins       *ratelimit.Limiter // by account, and by address
-	hashing      chan struct{}      // slots of argon2id: memory and time are bounded
+	hashing      chan struct{}      // slots for hashing passwords: memory and time are bounded
 	testing      chan struct{}      // slots of connection tests
 	stopping     chan struct{}      // closed by Close
 

@@ -2,24 +2,12 @@ package console
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/base64"
 	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/argon2"
-)
-
-// The cost of argon2id (memory in KiB): above what OWASP asks for at least,
-// small enough for a server with little memory. Changing these keeps old
-// hashes valid, each carries its own.
-const (
-	argonTime    = 3
-	argonMemory  = 19 << 10
-	argonThreads = 1
+	"weft/coord/passhash"
 )
 
 // The bounds of a password, in characters and in bytes.
@@ -43,53 +31,28 @@ func checkPassword(p, user string) string {
 	return ""
 }
 
-// hashPassword returns the argon2id hash in PHC form, with a salt of its own.
+// hashPassword returns the hash of a password (package passhash).
 func (c *Console) hashPassword(ctx context.Context, password string) (string, error) {
 	release, err := c.hashSlot(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer release()
-	salt := make([]byte, 16)
-	rand.Read(salt)
-	sum := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, 32)
-	b64 := base64.RawStdEncoding.EncodeToString
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads, b64(salt), b64(sum)), nil
+	return passhash.New(password), nil
 }
 
-// noPassword is compared with when there is no such user, so that an answer
-// takes as long as for one that exists. Nothing hashes to zeros.
-var noPassword = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
-	base64.RawStdEncoding.EncodeToString(make([]byte, 16)), base64.RawStdEncoding.EncodeToString(make([]byte, 32)))
-
-// passwordIs reports whether hash is of password.
+// passwordIs reports whether hash is of password. The error may be passhash.ErrNotFIPS. It
+// takes as long if hash is "".
 func (c *Console) passwordIs(ctx context.Context, password, hash string) (bool, error) {
 	release, err := c.hashSlot(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer release()
-	if hash == "" {
-		hash = noPassword
-	}
-	var version, memory, passes, threads uint32
-	parts := strings.Split(hash, "$")
-	if len(parts) != 6 || parts[1] != "argon2id" {
-		return false, fmt.Errorf("parse password hash: not argon2id")
-	}
-	if _, err := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &passes, &threads); err != nil {
-		return false, fmt.Errorf("parse password hash: %w", err)
-	}
-	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
-	want, err2 := base64.RawStdEncoding.DecodeString(parts[5])
-	if err1 != nil || err2 != nil || version != argon2.Version || passes < 1 || passes > 16 || threads < 1 || threads > 16 || memory > 1<<20 || len(want) < 16 {
-		return false, fmt.Errorf("parse password hash: bad parameters")
-	}
-	got := argon2.IDKey([]byte(password), salt, passes, memory, uint8(threads), uint32(len(want)))
-	return subtle.ConstantTimeCompare(got, want) == 1, nil
+	return passhash.Is(password, hash)
 }
 
-// hashSlot waits for one of the few slots for argon2id.
+// hashSlot waits for one of the few slots for hashing passwords.
 func (c *Console) hashSlot(ctx context.Context) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"weft/coord/ops"
+	"weft/coord/passhash"
 	"weft/coord/ratelimit"
 	"weft/coord/store"
+	"weft/overlay/fips"
 )
 
 // Attempts to sign in. A window of a minute sees at most burst + refill, so the
@@ -94,7 +96,7 @@ func (c *Console) signIn(v *visit) error {
 	view := signInView{Name: clean(cut(name, 64)), Next: localPath(v.r.PostForm.Get("next"))}
 	stranger := ops.Actor{Via: ops.ViaConsole, From: c.clientAddr(v.r)}
 	wrong := func() error {
-		view.Problem = "That name and password do not match."
+		view.Problem = "That name and password do not match." + noteFIPS()
 		return c.render(v, http.StatusUnprocessableEntity, "signin", view)
 	}
 	if name == "" || len(name) > 64 || password == "" || len(password) > maxPassword {
@@ -126,6 +128,10 @@ func (c *Console) signIn(v *visit) error {
 		return err
 	}
 	ok, err := c.passwordIs(v.ctx(), password, u.Password)
+	reason := "wrong name or password"
+	if errors.Is(err, passhash.ErrNotFIPS) {
+		ok, err, reason = false, nil, "password from before FIPS mode"
+	}
 	if err != nil {
 		return err
 	}
@@ -135,8 +141,8 @@ func (c *Console) signIn(v *visit) error {
 		_, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.SignIn{Checked: u.Password, Session: session, Ends: former})
 	}
 	if !ok || u.Password == "" || errors.Is(err, ops.ErrNotFound) {
-		c.ops.Refused(stranger, ops.SignIn{}, u, "wrong name or password")
-		c.log.Info("sign-in refused", "addr", stranger.From)
+		c.ops.Refused(stranger, ops.SignIn{}, u, reason)
+		c.log.Info("sign-in refused", "addr", stranger.From, "why", reason)
 		return wrong()
 	}
 	if err != nil {
@@ -146,6 +152,15 @@ func (c *Console) signIn(v *visit) error {
 	c.endStreams(func(s *stream) bool { return s.session == former })
 	c.setCookie(v, token)
 	return v.redirect(orHome(view.Next))
+}
+
+// noteFIPS is what a refused sign-in says in FIPS mode to everybody, so that it does not
+// tell who has an account, or since when.
+func noteFIPS() string {
+	if !fips.Enabled() {
+		return ""
+	}
+	return " This server is in FIPS mode and does not accept a password that was set before. To set a new one, ask the owner for a link (on the server: weft-server login-link)."
 }
 
 func (c *Console) tooMany(v *visit, view signInView, wait time.Duration) error {

@@ -8,12 +8,24 @@
 //
 // A chunk's nonce is its number (11 bytes, big endian) and 1 for the last, 0
 // for the others. The header is the additional data of every chunk.
+//
+// In FIPS mode, whose module has neither, the key is made by PBKDF2-HMAC-SHA-256 and
+// chunks are sealed with AES-256-GCM:
+//
+//	"weft-backup/2\n"  salt 16 B  chunk…
+//
+// The nonce of a chunk is random and goes before it. Its number and whether it is the
+// last, as above, follow the header in the additional data. The second form is read in
+// every mode, the first one outside FIPS mode only (ErrNotFIPS).
 package seal
 
 import (
 	"bufio"
+	"crypto/aes"
 	"crypto/cipher"
+	"crypto/pbkdf2"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,10 +33,14 @@ import (
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"weft/overlay/fips"
 )
 
+// The two forms, by what they begin with.
 const (
 	magic     = "weft-backup/1\n"
+	magicFIPS = "weft-backup/2\n" // of the same length
 	saltSize  = 16
 	chunkSize = 64 << 10
 )
@@ -43,27 +59,50 @@ var ErrPassphrase = errors.New("the key does not open this backup, or the backup
 // ErrNotBackup says that a file is no backup at all.
 var ErrNotBackup = errors.New("this is not a backup of a weft-server")
 
+// ErrNotFIPS refuses a backup in the first form in FIPS mode.
+var ErrNotFIPS = errors.New("this backup was made outside FIPS mode (argon2id and ChaCha20-Poly1305), and FIPS mode does not open it; restore it with GODEBUG=fips140=off, then make a new backup in FIPS mode")
+
 // stream is one direction of a sealed stream.
 type stream struct {
 	aead   cipher.AEAD
 	header []byte
+	random bool // the nonce is random and part of the sealed chunk
 	n      uint64
 }
 
-func newStream(passphrase, salt []byte) (*stream, error) {
-	key := argon2.IDKey(passphrase, salt, passes, memory, threads, chacha20poly1305.KeySize)
-	aead, err := chacha20poly1305.New(key)
-	return &stream{aead: aead, header: append([]byte(magic), salt...)}, err
+// newStream makes a stream of the form that magic names.
+func newStream(magic string, passphrase, salt []byte) (*stream, error) {
+	s := &stream{header: append([]byte(magic), salt...), random: magic == magicFIPS}
+	if !s.random {
+		key := argon2.IDKey(passphrase, salt, passes, memory, threads, chacha20poly1305.KeySize)
+		var err error
+		s.aead, err = chacha20poly1305.New(key)
+		return s, err
+	}
+	key, err := pbkdf2.Key(sha256.New, string(passphrase), salt, fips.Rounds, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	s.aead, err = cipher.NewGCMWithRandomNonce(block)
+	return s, err
 }
 
-func (s *stream) nonce(last bool) []byte {
-	b := make([]byte, chacha20poly1305.NonceSize)
-	binary.BigEndian.PutUint64(b[3:11], s.n)
+// next returns the nonce and the additional data of the next chunk.
+func (s *stream) next(last bool) (nonce, data []byte) {
+	place := make([]byte, 12)
+	binary.BigEndian.PutUint64(place[3:11], s.n)
 	s.n++
 	if last {
-		b[11] = 1
+		place[11] = 1
 	}
-	return b
+	if s.random {
+		return nil, append(s.header[:len(s.header):len(s.header)], place...)
+	}
+	return place, s.header
 }
 
 // Writer seals what is written to it. Close writes the last chunk; without it
@@ -76,9 +115,16 @@ type Writer struct {
 
 // NewWriter begins a sealed stream on w.
 func NewWriter(w io.Writer, passphrase []byte) (*Writer, error) {
+	if fips.Enabled() {
+		return newWriter(w, magicFIPS, passphrase)
+	}
+	return newWriter(w, magic, passphrase)
+}
+
+func newWriter(w io.Writer, magic string, passphrase []byte) (*Writer, error) {
 	salt := make([]byte, saltSize)
 	rand.Read(salt)
-	s, err := newStream(passphrase, salt)
+	s, err := newStream(magic, passphrase, salt)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +150,8 @@ func (w *Writer) Write(b []byte) (n int, err error) {
 }
 
 func (w *Writer) flush(last bool) error {
-	_, err := w.w.Write(w.s.aead.Seal(nil, w.s.nonce(last), w.buf, w.s.header))
+	nonce, data := w.s.next(last)
+	_, err := w.w.Write(w.s.aead.Seal(nil, nonce, w.buf, data))
 	w.buf = w.buf[:0]
 	return err
 }
@@ -124,11 +171,22 @@ type Reader struct {
 
 // NewReader begins to open the stream in r.
 func NewReader(r io.Reader, passphrase []byte) (*Reader, error) {
+	return newReaderIn(fips.Enabled(), r, passphrase)
+}
+
+func newReaderIn(approved bool, r io.Reader, passphrase []byte) (*Reader, error) {
 	header := make([]byte, len(magic)+saltSize)
-	if _, err := io.ReadFull(r, header); err != nil || string(header[:len(magic)]) != magic {
+	if _, err := io.ReadFull(r, header); err != nil {
 		return nil, ErrNotBackup
 	}
-	s, err := newStream(passphrase, header[len(magic):])
+	form := string(header[:len(magic)])
+	switch {
+	case form != magic && form != magicFIPS:
+		return nil, ErrNotBackup
+	case form == magic && approved:
+		return nil, ErrNotFIPS
+	}
+	s, err := newStream(form, passphrase, header[len(magic):])
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +226,8 @@ func (r *Reader) next() error {
 		_, err := r.r.Peek(1)
 		r.done = errors.Is(err, io.EOF)
 	}
-	r.left, err = r.s.aead.Open(r.buf[:0], r.s.nonce(r.done), r.buf[:n], r.s.header)
+	nonce, data := r.s.next(r.done)
+	r.left, err = r.s.aead.Open(r.buf[:0], nonce, r.buf[:n], data)
 	if err != nil {
 		return ErrPassphrase
 	}

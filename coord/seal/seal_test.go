@@ -3,15 +3,21 @@ package seal
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"io"
 	"testing"
+
+	"weft/overlay/fips"
 )
 
-func sealed(t testing.TB, b []byte, pass string) []byte {
+// forms are the two forms of a backup.
+var forms = map[string]string{"outside FIPS mode": magic, "FIPS mode": magicFIPS}
+
+func sealed(t testing.TB, form string, b []byte, pass string) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := NewWriter(&out, []byte(pass))
+	w, err := newWriter(&out, form, []byte(pass))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +31,7 @@ func sealed(t testing.TB, b []byte, pass string) []byte {
 }
 
 func open(b []byte, pass string) ([]byte, error) {
-	r, err := NewReader(bytes.NewReader(b), []byte(pass))
+	r, err := newReaderIn(false, bytes.NewReader(b), []byte(pass))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +47,14 @@ func openWith(b []byte, s stream) ([]byte, error) {
 }
 
 func TestThereAndBack(t *testing.T) {
-	key, err := newStream([]byte("key"), make([]byte, saltSize))
+	for name, form := range forms {
+		t.Run(name, func(t *testing.T) { thereAndBack(t, form) })
+	}
+}
+
+func thereAndBack(t *testing.T, form string) {
+	needs(t, form)
+	key, err := newStream(form, []byte("key"), make([]byte, saltSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,22 +75,29 @@ func TestThereAndBack(t *testing.T) {
 		}
 	}
 	want := []byte("all the way")
-	if got, err := open(sealed(t, want, "key"), "key"); err != nil || !bytes.Equal(got, want) {
+	if got, err := open(sealed(t, form, want, "key"), "key"); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
 func TestNothingButTheWholeOpens(t *testing.T) {
-	b := sealed(t, make([]byte, 3*chunkSize), "key")
-	head, chunk := len(magic)+saltSize, chunkSize+16
+	for name, form := range forms {
+		t.Run(name, func(t *testing.T) { nothingButTheWhole(t, form) })
+	}
+}
+
+func nothingButTheWhole(t *testing.T, form string) {
+	needs(t, form)
+	b := sealed(t, form, make([]byte, 3*chunkSize), "key")
+	key, err := newStream(form, []byte("key"), b[len(magic):len(magic)+saltSize])
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, chunk := len(magic)+saltSize, chunkSize+key.aead.Overhead()
 	flip := func(i int) []byte { c := bytes.Clone(b); c[i] ^= 1; return c }
 	swapped := bytes.Clone(b)
 	copy(swapped[head:], b[head+chunk:head+2*chunk])
 	copy(swapped[head+chunk:], b[head:head+chunk])
-	key, err := newStream([]byte("key"), b[len(magic):head])
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, c := range map[string]struct {
 		b    []byte
 		pass string
@@ -93,7 +113,7 @@ func TestNothingButTheWholeOpens(t *testing.T) {
 		"salt":           {flip(len(magic)), "key", ErrPassphrase},
 		"first chunk":    {flip(head), "key", ErrPassphrase},
 		"last byte":      {flip(len(b) - 1), "key", ErrPassphrase},
-		"magic":          {flip(0), "key", ErrNotBackup},
+		"magic":          {flip(1), "key", ErrNotBackup},
 		"empty":          {nil, "key", ErrNotBackup},
 	} {
 		var err error
@@ -105,5 +125,40 @@ func TestNothingButTheWholeOpens(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// needs skips what FIPS mode, when it is enforced, does not let a process do at all.
+func needs(t *testing.T, form string) {
+	if form == magic && fips.Current() == fips.Only {
+		t.Skip("ChaCha20-Poly1305 is refused when FIPS mode is enforced")
+	}
+}
+
+// FIPS mode reads what it has made, and says of other backups what they are.
+func TestFIPSModeReadsItsOwn(t *testing.T) {
+	want := []byte("all the way")
+	r, err := newReaderIn(true, bytes.NewReader(sealed(t, magicFIPS, want, "key")), []byte("key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	other := append([]byte(magic), make([]byte, saltSize+chunkSize)...)
+	if _, err := newReaderIn(true, bytes.NewReader(other), []byte("key")); !errors.Is(err, ErrNotFIPS) {
+		t.Error(err)
+	}
+}
+
+// A backup that Python made (cryptography's AESGCM, hashlib.pbkdf2_hmac), so that the form
+// is what the package documentation says.
+func TestPythonAgrees(t *testing.T) {
+	b, err := hex.DecodeString("776566742d6261636b75702f320a000102030405060708090a0b0c0d0e0f6465666768696a6b6c6d6e6fe781ebe79c6e9416e4ae75800176d4efcfed495427faebcaf25f4ee95c91")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := open(b, "correct horse battery staple"); err != nil || string(got) != "made elsewhere" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

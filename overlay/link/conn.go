@@ -48,9 +48,6 @@ const (
 // Path is the URL path of the WebSocket on the public site.
 const Path = "/weft"
 
-// Curves are the only key exchanges a link uses.
-func curves() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768} }
-
 const (
 	readChunk  = 128 << 10 // one system call reads at most this much
 	smallChunk = 4 << 10   // before Tune: there may be many unauthenticated clients, each in the middle of a record

@@ -16,9 +16,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 )
 
 const (
@@ -245,10 +244,8 @@ func (d *Dialer) inWebSocket(ctx context.Context, u *url.URL, to want) (*tls.Con
 		DisableKeepAlives: true,
 		// The body of the answer is the connection, so the transport must not reuse it.
 	}
-	ws, resp, err := websocket.Dial(ctx, u.JoinPath(Path).String(), &websocket.DialOptions{
-		HTTPClient:      &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-		CompressionMode: websocket.CompressionDisabled,
-	})
+	ws, resp, err := dialWebSocket(ctx, u.JoinPath(Path).String(),
+		http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }})
 	if err != nil {
 		if resp != nil {
 			return nil, fmt.Errorf("websocket: the server answered %s", resp.Status)
@@ -274,7 +271,7 @@ func (d *Dialer) handshake(ctx context.Context, c *Conn, u *url.URL, to want) (*
 func (d *Dialer) config(host string, to want) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		CurvePreferences:            curves(),
+		CurvePreferences:            fips.Hybrids(),
 		NextProtos:                  []string{to.proto},
 		ServerName:                  host,
 		SessionTicketsDisabled:      true,

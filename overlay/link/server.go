@@ -14,8 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coder/websocket"
-
+	"weft/overlay/fips"
 	"weft/overlay/limited"
 )
 
@@ -209,7 +208,7 @@ func (s *Server) weftConfig() *tls.Config {
 	}
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		CurvePreferences:            curves(),
+		CurvePreferences:            fips.Hybrids(),
 		NextProtos:                  protos,
 		ClientAuth:                  tls.RequireAnyClientCert,
 		SessionTicketsDisabled:      true,
@@ -304,9 +303,7 @@ func (s *Server) webSocket(w http.ResponseWriter, r *http.Request, place *limite
 			remote = ap
 		}
 	}
-	// Any origin will do: the TLS session inside authenticates itself and cookies are not
-	// used.
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled})
+	ws, err := acceptWebSocket(w, r)
 	if err != nil {
 		s.cfg.Log.Debug("websocket", "remote", r.RemoteAddr, "err", err)
 		return

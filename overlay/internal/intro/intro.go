@@ -181,6 +181,7 @@ const (
 	DenyCertificate = "certificate" // the callee refuses the caller's certificate
 	DenyConflict    = "conflict"    // another node has this WireGuard key or overlay address
 	DenyBusy        = "busy"        // too many peers
+	DenySuite       = "suite"       // the callee may not encrypt packets as the caller would
 )
 
 // DenyError is returned by Dial when the callee, authenticated as the node that was

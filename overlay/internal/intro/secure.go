@@ -10,16 +10,13 @@ import (
 	"strings"
 
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 )
 
 // alpn names the protocol inside TLS.
 //
 //	1  2026-11-22  first version
 const alpn = "weft-intro/1"
-
-// hybrids are the only key exchanges: a recorded introduction must stay secret even if
-// there are quantum computers one day.
-var hybrids = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768}
 
 // Exporter labels, one per purpose and direction.
 const (
@@ -38,7 +35,7 @@ func (s *Session) secure() error {
 	own.SignedCertificateTimestamps = nil
 	config := &tls.Config{
 		MinVersion:       tls.VersionTLS13,
-		CurvePreferences: hybrids,
+		CurvePreferences: fips.Hybrids(),
 		NextProtos:       []string{alpn},
 		// Names have no meaning here: verify decides, on both sides.
 		InsecureSkipVerify:          true,
@@ -75,7 +72,7 @@ func (s *Session) alter(config *tls.Config) {
 func (s *Session) verify(cs tls.ConnectionState) error {
 	sw := s.sw
 	switch {
-	case cs.Version != tls.VersionTLS13 || !slices.Contains(hybrids, cs.CurveID):
+	case cs.Version != tls.VersionTLS13 || !slices.Contains(fips.Hybrids(), cs.CurveID):
 		return fmt.Errorf("introduction: %s with %v is not allowed", tls.VersionName(cs.Version), cs.CurveID)
 	case cs.NegotiatedProtocol != alpn:
 		return fmt.Errorf("introduction: the peer speaks %q, not %s", cs.NegotiatedProtocol, alpn)
@@ -109,6 +106,7 @@ func (s *Session) takeKeys() error {
 	}
 	context := slices.Concat(s.sw.cfg.Network[:], client[:], callee[:])
 	cs := s.tls.ConnectionState()
+	s.KeyExchange = cs.CurveID.String()
 	for _, k := range []struct {
 		label string
 		to    *[32]byte

@@ -24,6 +24,8 @@ type Session struct {
 	Own, Remote Hello
 	// Trip is how long the peer took to answer in the introduction.
 	Trip time.Duration
+	// KeyExchange is how both sides agreed on the keys: the name of a TLS group.
+	KeyExchange string
 	// PSK is the preshared key of the pair's WireGuard tunnel: secret.
 	PSK [32]byte
 	// ProbeSend and ProbeRecv are the keys of probes to and from the peer: secret.
