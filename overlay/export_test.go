@@ -7,10 +7,12 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/follow"
 	"weft/overlay/internal/state"
 	"weft/overlay/internal/wg"
+	"weft/overlay/status"
 )
 
 // Through is running.through to a peer that the node knows.
@@ -36,6 +38,12 @@ func (n *Node) SetGuestIdle(d time.Duration) { n.tuning.guestIdle = d }
 // before Start: a goroutine that waits for the kernel stops simulated time.
 func (n *Node) IgnoreChanges() {
 	n.tuning.watchMachine = func(func()) (func(), error) { return func() {}, nil }
+}
+
+// RefuseTunnels makes the node have no data plane, as when FIPS mode is enforced. Call it
+// before Start.
+func (n *Node) RefuseTunnels() {
+	n.refused = &status.Error{Kind: status.KindDenied, Message: fips.Refused, Hint: fips.RefusedHint}
 }
 
 // Guests returns how many guest connections there are.

@@ -68,6 +68,7 @@ type Node struct {
 	clock   *cert.Clock
 	tuning  tuning
 	filters *filters.Table
+	refused *status.Error // why there is no data plane; nil: there is one
 
 	held   network.Holder          // identity and network
 	active atomic.Pointer[running] // running, for the packet path
@@ -130,7 +131,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{watchMachine: watchMachine}}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{watchMachine: watchMachine}, refused: notFIPS()}
 	n.claims.Now = n.clock.Now
 	n.dir = directory.New(time.Now)
 	n.filters = filters.New(cfg.Log)

@@ -233,6 +233,13 @@ func (w *world) node(name string, tags ...string) *node {
 func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 	w.t.Helper()
 	n := &node{w: w, cfg: cfg}
+	w.add(n, name, tags...)
+	return n
+}
+
+// add starts a node that was made elsewhere.
+func (w *world) add(n *node, name string, tags ...string) {
+	w.t.Helper()
 	n.cfg.StateDir, n.cfg.Hostname, n.cfg.Version = filepath.Join(w.t.TempDir(), name), name, "test"
 	n.cfg.Token = w.token(ops.CreateKey{Tags: tags})
 	// Most tests are about traffic through the relay.
@@ -241,7 +248,6 @@ func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 		n.cfg.Log = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
 	}
 	n.start()
-	return n
 }
 
 // start starts the node and waits until it is connected.

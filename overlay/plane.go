@@ -7,11 +7,13 @@ import (
 	"net/netip"
 
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/paths"
 	"weft/overlay/internal/tunnels"
 	"weft/overlay/internal/wg"
+	"weft/overlay/status"
 )
 
 // The data plane and its sockets outlive a running half. Their packets go to the present
@@ -50,6 +52,7 @@ type plane struct {
 		dataplane.Plane
 		dataplane.Keys
 	}
+	refused *status.Error // why there are no tunnels, nil if there are
 }
 
 // now returns the time for filters (dataplane.Forwarder.Now).
@@ -89,6 +92,14 @@ func (n *Node) makePlane() error {
 			}
 		},
 	})
+	if r := n.refused; r != nil {
+		n.health.Set(status.CodeFIPS, r.Message+"; no packets reach or leave this device")
+		n.hold(&plane{forwarder: f, bind: b, wg: dataplane.NewNone(f, r), refused: r}, refused)
+		return nil
+	}
+	if fips.Enabled() {
+		n.health.Set(status.CodeFIPS, "FIPS mode is on, but packets to and from other devices are encrypted outside its module, by WireGuard")
+	}
 	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: func() {
 		if p := n.tunnels(); p != nil {
 			p.SetBack()
@@ -97,12 +108,25 @@ func (n *Node) makePlane() error {
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)
 	}
+	n.hold(&plane{forwarder: f, bind: b, wg: dev}, refused)
+	return nil
+}
+
+// hold takes the data plane that was made.
+func (n *Node) hold(p *plane, refused refusals) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.plane = &plane{forwarder: f, bind: b, wg: dev}
-	n.bg.Go(func() { refused.run(n.bgCtx, func(dst netip.Addr) { f.Fail(dst, dataplane.Unreachable) }) })
+	n.plane = p
+	n.bg.Go(func() { refused.run(n.bgCtx, func(dst netip.Addr) { p.forwarder.Fail(dst, dataplane.Unreachable) }) })
 	n.bg.Go(func() { n.keeper.Run(n.bgCtx) })
-	return nil
+}
+
+// notFIPS is why a node makes no tunnels when FIPS mode is enforced, nil if it is not.
+func notFIPS() *status.Error {
+	if fips.Current() != fips.Only {
+		return nil
+	}
+	return &status.Error{Kind: status.KindDenied, Message: fips.Refused, Hint: fips.RefusedHint}
 }
 
 // bindConfig returns the configuration of the bind, with or without sockets.
@@ -112,7 +136,7 @@ func (n *Node) bindConfig() bind.Config {
 			p.UnknownSender(from, pkt)
 		}
 	}}
-	if n.cfg.UDP.Off {
+	if n.cfg.UDP.Off || n.refused != nil {
 		return c
 	}
 	c.Listen, c.Port = n.cfg.UDP.Listen, n.cfg.UDP.Port

@@ -113,8 +113,9 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 	return tunnels.Config{
 		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
 		Bind: p.bind, Forwarder: p.forwarder, Plane: p.wg, Keys: p.wg, Filters: n.filters, Home: r.home, Guests: r.guests,
-		UDP:  paths.UDP{Off: u.Off, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
-		Idle: n.tuning.idle, Unproven: n.tuning.unproven,
+		Refused: p.refused,
+		UDP:     paths.UDP{Off: u.Off || p.refused != nil, Endpoints: u.Endpoints, NoPortMap: u.NoPortMap, Interfaces: u.Interfaces},
+		Idle:    n.tuning.idle, Unproven: n.tuning.unproven,
 		Identity: n.server.shown, Find: n.lookup.Find, Where: n.lookup.Where, AskTime: n.lookup.AskTime, Name: n.lookup.Name,
 		Claims:  &n.claims,
 		TakeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 	"weft/overlay/status"
 )
 
@@ -72,7 +73,7 @@ func (n *Node) statusOf(also cert.NodeID) status.Status { return status.Of(n.fac
 
 // facts collects the facts for the status.
 func (n *Node) facts(also cert.NodeID) status.Facts {
-	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.times.answered()}
+	f := status.Facts{State: n.State(), Version: n.cfg.Version, Health: n.health.List(), ServerSeen: n.times.answered(), FIPS: fips.Now()}
 	n.mu.Lock()
 	r := n.running
 	s, ok := n.held.Get()

@@ -25,6 +25,9 @@ var errRenewed = errors.New("the tunnel was made anew")
 // context ends and the reason is returned. If the tunnel was made anew, what try has sent
 // is lost, so try is run once more.
 func (r *running) through(ctx context.Context, id cert.NodeID, try func(context.Context) error) error {
+	if err := r.peers.Refused(); err != nil {
+		return err
+	}
 	for first := true; ; first = false {
 		tctx, cancel := context.WithCancelCause(ctx)
 		settled := make(chan struct{}) // closed when try has returned

@@ -6,6 +6,7 @@ import (
 
 	"weft/overlay/age"
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 	"weft/overlay/internal/path"
 )
 
@@ -18,7 +19,8 @@ type Facts struct {
 	// Network and ServerURL belong to the identity, "" without one.
 	Network, ServerURL string
 	ServerSeen         *time.Time // time of the server's last answer; nil: none since the start
-	Health             []Health   // the node's warnings; Of adds those that follow from the facts
+	FIPS               fips.Status
+	Health             []Health // the node's warnings; Of adds those that follow from the facts
 	// Self is this node's certificate. It is nil while the node is in no network; the
 	// fields below do not count then.
 	Self *cert.Node
@@ -56,6 +58,7 @@ type Tunnel struct {
 	Rx, Tx        uint64          // bytes
 	LastReceived  time.Time       // when a packet last arrived through it
 	LastHandshake time.Time
+	KeyExchange   string // of the introduction
 }
 
 // The reasons for paths that do not come from an agent.
@@ -74,7 +77,7 @@ func Of(f Facts) Status {
 	st := Status{
 		Schema: Schema, State: f.State, Network: f.Network, Version: f.Version,
 		Server: ServerStatus{URL: f.ServerURL, LastSeen: f.ServerSeen},
-		Peers:  []PeerStatus{}, Health: append([]Health{}, f.Health...),
+		Peers:  []PeerStatus{}, Health: append([]Health{}, f.Health...), FIPS: f.FIPS,
 	}
 	if f.Self == nil {
 		return st
@@ -124,7 +127,7 @@ func (p PeerFacts) status(f *Facts) PeerStatus {
 			ms := float64(rtt.Microseconds()) / 1000
 			s.RTTms = &ms
 		}
-		s.KeyExchange = "X25519MLKEM768"
+		s.KeyExchange = t.KeyExchange
 		if at := weftTime(t.LastReceived); !t.LastReceived.IsZero() && (s.LastSeen == nil || at.After(*s.LastSeen)) {
 			s.LastSeen = at
 		}

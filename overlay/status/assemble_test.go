@@ -157,6 +157,9 @@ func TestStatusOfAPeer(t *testing.T) {
 		f := f
 		f.WeftNow = f.Now.Add(c.skew)
 		c.fact.Node = fakeNode(2, "pi")
+		if c.fact.Tunnel != nil {
+			c.fact.Tunnel.KeyExchange = "SecP256r1MLKEM768"
+		}
 		f.Peers = []PeerFacts{{Node: f.Self, Shown: true}, c.fact}
 		got := Of(f).Peers
 		if c.want == nil {
@@ -168,7 +171,7 @@ func TestStatusOfAPeer(t *testing.T) {
 		w := *c.want
 		w.ID, w.Name, w.FQDN, w.IPv4, w.IPv6 = c.fact.Node.ID.String(), "pi", "pi.weft.internal", "100.64.0.2", "fd00::2"
 		if t := c.fact.Tunnel; t != nil {
-			w.Relay, w.RxBytes, w.TxBytes, w.KeyExchange = t.Relay, t.Rx, t.Tx, "X25519MLKEM768"
+			w.Relay, w.RxBytes, w.TxBytes, w.KeyExchange = t.Relay, t.Rx, t.Tx, "SecP256r1MLKEM768"
 			w.LastHandshake = utc(t.LastHandshake)
 		}
 		if len(got) != 1 || !reflect.DeepEqual(got[0], w) {

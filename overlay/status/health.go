@@ -51,6 +51,7 @@ const (
 	// The node, about itself and its machine.
 	CodeJoinWaiting  Code = "join-waiting"   // the first join has not succeeded yet
 	CodeClock        Code = "clock"          // this machine's clock is wrong
+	CodeFIPS         Code = "fips"           // FIPS mode is on, and does not include packets
 	CodeUDPPortTaken Code = "udp-port-taken" // no UDP socket: everything goes through relays
 
 	// The kernel interface (package tun).
@@ -116,6 +117,7 @@ var meanings = map[Code]Meaning{
 
 	CodeJoinWaiting:  {Broken: true, Cure: "weft up TOKEN, with a new token if this one has expired"},
 	CodeClock:        {Cure: "timedatectl set-ntp true"},
+	CodeFIPS:         {Cure: "weft doctor --fips"},
 	CodeUDPPortTaken: {},
 
 	CodeTun:              {},

@@ -4,7 +4,11 @@
 // which users' scripts read: fields and words are added, never changed.
 package status
 
-import "time"
+import (
+	"time"
+
+	"weft/overlay/fips"
+)
 
 // Schema is the value of Status.Schema.
 const Schema = "status/1"
@@ -23,6 +27,8 @@ type Status struct {
 	Self   SelfStatus   `json:"self"`
 	Peers  []PeerStatus `json:"peers"`  // the directory, plus every peer with a live tunnel
 	Health []Health     `json:"health"` // what needs attention, empty if nothing does
+	// FIPS is the daemon's FIPS 140-3 mode; zero from a daemon of an earlier version.
+	FIPS fips.Status `json:"fips"`
 }
 
 // State is the state of the whole node.
@@ -96,5 +102,5 @@ type PeerStatus struct {
 	// LastSeen is when the peer last sent anything, by Status.Time: to the server, or
 	// to this node if that is later.
 	LastSeen    *time.Time `json:"last_seen"`
-	KeyExchange string     `json:"key_exchange"` // "X25519MLKEM768", "" without a tunnel
+	KeyExchange string     `json:"key_exchange"` // of the introduction: "X25519MLKEM768", in FIPS mode "SecP256r1MLKEM768"; "" without a tunnel
 }

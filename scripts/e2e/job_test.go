@@ -304,7 +304,7 @@ func testVerbs(t *testing.T, m *lab.Mesh) {
 type shape map[string]string
 
 var (
-	statusShape = shape{"schema": "string", "state": "string", "network": "string", "version": "string", "server": "object", "self": "object", "peers": "array", "health": "array"}
+	statusShape = shape{"schema": "string", "state": "string", "network": "string", "version": "string", "server": "object", "self": "object", "peers": "array", "health": "array", "fips": "object"}
 	serverShape = shape{"url": "string", "online": "bool"}
 	selfShape   = shape{"id": "string", "name": "string", "fqdn": "string", "ipv4": "string", "ipv6": "string", "online": "bool", "relay": "string"}
 	peerShape   = shape{

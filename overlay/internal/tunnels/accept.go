@@ -29,6 +29,9 @@ func (t *Table) knows(id cert.NodeID) bool {
 
 // accept is called by package intro for each introduction by another node.
 func (t *Table) accept(s *intro.Session) *intro.Deny {
+	if r := t.cfg.Refused; r != nil {
+		return &intro.Deny{Reason: intro.DenySuite, Text: r.Message}
+	}
 	t.waitOnce.Do(func() { time.AfterFunc(numbersWait, t.UpToDate) })
 	select {
 	case <-t.current:

@@ -54,11 +54,22 @@ func failReason(err error) dataplane.Reason {
 	return dataplane.Unreachable
 }
 
+// Refused returns why this node makes no tunnel with anybody, nil if it does.
+func (t *Table) Refused() error {
+	if t.cfg.Refused != nil {
+		return t.cfg.Refused
+	}
+	return nil
+}
+
 // Ensure returns once there is a tunnel with the node, and makes one if necessary. It is
 // cheap if there is one already.
 func (t *Table) Ensure(ctx context.Context, id cert.NodeID) error {
 	if _, ok := t.Views()[id]; ok {
 		return nil
+	}
+	if err := t.Refused(); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	ok := t.do(func() {
@@ -90,6 +101,9 @@ func (t *Table) Ensure(ctx context.Context, id cert.NodeID) error {
 // result. It does nothing if ctx has ended.
 func (t *Table) CallAnew(ctx context.Context, id cert.NodeID) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := t.Refused(); err != nil {
 		return err
 	}
 	done := make(chan error, 1)
@@ -293,8 +307,11 @@ func (t *Table) deniedError(q *peer, e *intro.DenyError) error {
 		msg += ": " + e.Text
 	}
 	hint := "the network's policy decides; ask its owner"
-	if e.Reason == intro.DenyConflict {
+	switch e.Reason {
+	case intro.DenyConflict:
 		hint = "restart weft here; it then makes another WireGuard key"
+	case intro.DenySuite:
+		hint = "on that device: weft doctor --fips"
 	}
 	return &status.Error{Kind: status.KindDenied, Message: msg, Hint: hint}
 }

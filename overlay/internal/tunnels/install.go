@@ -53,6 +53,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		q.renewed = nil
 	}
 	q.node, q.hello, q.local, q.ours, q.session = node, s.Remote, s.Own.Boot, ours, s
+	q.exchange = s.KeyExchange
 	q.gone = time.Time{} // whatever the relay has reported
 	delete(t.silent, q.id)
 	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()

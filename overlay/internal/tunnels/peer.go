@@ -25,6 +25,7 @@ type peer struct {
 	filter   *filter.Peer
 	made     time.Time       // when the tunnel was made; zero while there is none
 	ours     bool            // this node was the caller
+	exchange string          // the key exchange of its last introduction
 	conn     homes.RelayConn // relay connection to it; nil: lost
 
 	dial       *dialing

@@ -39,6 +39,9 @@ type Config struct {
 	Home      *homes.Home
 	Guests    *homes.Guests
 
+	// Refused is why this node makes no tunnel with anybody, nil if it does.
+	Refused *status.Error
+
 	UDP  paths.UDP
 	Idle time.Duration // how long a tunnel lives without data; 0: idleAfter
 	// Unproven makes the node prove no key and ignore proofs, like nodes before
@@ -117,7 +120,7 @@ func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 		Do: func(f func()) { t.do(f) }, Hint: t.hint, Go: t.wg.Go,
 	})
 	pairKey := t.keys.PairKey
-	if cfg.Unproven {
+	if cfg.Unproven || cfg.Refused != nil {
 		pairKey = nil
 	}
 	list := func() (number uint64, der []byte) {
