@@ -47,18 +47,25 @@ const backupStamp = "last-backup"
 func doctorCmd() *cobra.Command {
 	var asJSON *bool
 	var o serveOptions
+	var fips bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what is wrong with this server, why, and the command that cures it",
 		Long: `Find what is wrong with this server, why, and the command that cures it. Exit
 code 1 when something does not work. Nothing is changed. --listen, --console,
---stun and --releases are those of serve.`,
+--stun and --releases are those of serve.
+
+With --fips it says for an audit which cryptographic module the server uses, where,
+and what is outside the module.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := dataDir(cmd)
 			if err != nil {
 				return err
+			}
+			if fips {
+				return doctorFIPS(cmd, data, *asJSON)
 			}
 			found := doctor.Diagnose(collect(cmd.Context(), data, &o))
 			if *asJSON {
@@ -77,6 +84,7 @@ code 1 when something does not work. Nothing is changed. --listen, --console,
 	f.StringVar(&o.console, "console", coord.DefaultConsole, "as for serve")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "as for serve")
 	f.StringVar(&o.releases, "releases", "", "as for serve")
+	f.BoolVar(&fips, "fips", false, "say what an auditor asks about FIPS 140-3")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
@@ -148,6 +156,9 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string
 	f.Devices = len(devices)
 	if r, err := a.Revocations(ctx); err == nil { // an older server that runs does not say
 		f.List = doctor.List{Bytes: r.Bytes, Max: r.Max, Entries: r.Entries, Left: r.Left}
+	}
+	if s, err := a.FIPS(ctx); err == nil { // likewise
+		f.FIPS = s.Status
 	}
 	for _, d := range devices {
 		if dns.Reserved(d.Name) {

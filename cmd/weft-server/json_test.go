@@ -143,6 +143,7 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"backup", "--key-file " + key + " --output " + backup, "backup/1"},
 		{"restore", "--key-file " + key + " --data " + filepath.Join(dir, "restored") + " " + backup, "restore/1"},
 		{"doctor", "--listen 127.0.0.1:0 --console off --stun off", "doctor/1"},
+		{"doctor", "--fips", "fips/1"},
 		{"version", "", "version/1"},
 		{"install", "--print systemd --data " + installedData, "service-file/1"},
 		{"uninstall", "", elsewhere},

@@ -96,6 +96,7 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	so.Log.Info("relaying", "name", r.Name(), "listen", r.Addr(), "urls", r.URLs(), "network", r.Network(), "version", cli.Version())
+	logFIPS(so.Log)
 	if o.metrics != "" {
 		m, err := metrics.Listen(ctx, o.metrics, cli.Version(), so.Log, metrics.Relay(r.Stats),
 			metrics.Gauge("weft_relay_server_synced_timestamp_seconds", "When the server last answered.", "", func() map[string]float64 {

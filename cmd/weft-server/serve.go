@@ -22,6 +22,7 @@ import (
 	"weft/coord"
 	"weft/coord/metrics"
 	"weft/coord/ops"
+	"weft/overlay/fips"
 )
 
 // stopWithin is the time from the signal to the end of the process, however
@@ -96,6 +97,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	}
 	defer leaveInTime(cmd)()
 	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", cli.Version())
+	logFIPS(options.Log)
 	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
 	if o.metrics != "" {
 		m, err := metrics.Listen(ctx, o.metrics, cli.Version(), options.Log, s.Collectors()...)
@@ -114,6 +116,13 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	case err = <-s.Failed():
 	}
 	return errors.Join(err, s.Close())
+}
+
+// logFIPS says in the log that FIPS mode is on.
+func logFIPS(log *slog.Logger) {
+	if f := fips.Now(); f.Mode != fips.Off {
+		log.Info("FIPS mode", "mode", f.Mode, "module", f.Module, "build", f.Frozen)
+	}
 }
 
 // greet prints what the owner of a new network needs to begin, and as JSON where

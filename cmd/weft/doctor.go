@@ -24,15 +24,22 @@ const lookTime = 5 * time.Second
 func doctorCmd() *cobra.Command {
 	var asJSON *bool
 	var state string
+	var fips bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find problems, their causes, and the commands that fix them",
 		Long: `Find problems, their causes, and the commands that fix them. Exit code 1 if
 something does not work. Nothing is changed, and only your own server, its relays
-and this machine's resolver are contacted.`,
+and this machine's resolver are contacted.
+
+With --fips it says for an audit which cryptographic module the daemon uses, where,
+and what is outside the module.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if fips {
+				return doctorFIPS(cmd, *asJSON)
+			}
 			found := doctor.Diagnose(collect(cmd.Context(), client(cmd), state))
 			if *asJSON {
 				if err := cli.PrintObject(cmd.OutOrStdout(), "doctor/1", map[string]any{"findings": found}); err != nil {
@@ -48,6 +55,7 @@ and this machine's resolver are contacted.`,
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
+	cmd.Flags().BoolVar(&fips, "fips", false, "say what an auditor asks about FIPS 140-3")
 	cmd.Flags().StringVar(&state, "state", defaultState(), "the daemon's state directory")
 	return cmd
 }

@@ -63,6 +63,7 @@ func TestJSONEverywhere(t *testing.T) {
 		{"dns restore", "", elsewhere},
 		{"netcheck", "", elsewhere}, // fakeNode measures nothing
 		{"doctor", "--state " + dir, "doctor/1"},
+		{"doctor", "--fips", "fips/1"},
 		{"bugreport", "-o " + filepath.Join(dir, "report"), "bugreport/1"},
 		{"install", "--print systemd", "service-file/1"},
 		{"uninstall", "", elsewhere},

@@ -22,6 +22,7 @@ import (
 	"weft/dns"
 	"weft/netstack"
 	"weft/overlay"
+	"weft/overlay/fips"
 	"weft/overlay/localapi"
 	"weft/overlay/status"
 )
@@ -259,6 +260,9 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 	}
 	d.serve(node, sock, log)
 	log.Info("running", "state", o.state, "socket", o.socket, "tun", o.tun, "proxy", d.proxyAddr(), "dns", d.dnsAddr())
+	if f := fips.Now(); f.Mode != fips.Off {
+		log.Info("FIPS mode", "mode", f.Mode, "module", f.Module, "build", f.Frozen)
+	}
 	if *o.asJSON {
 		err := cli.PrintObject(stdout, "run/1", map[string]string{"state": o.state, "socket": o.socket, "tun": o.tun, "proxy": d.proxyAddr(), "dns": d.dnsAddr()})
 		if err != nil {

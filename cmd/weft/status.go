@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/overlay/fips"
 	"weft/overlay/localapi"
 	"weft/overlay/status"
 )
@@ -102,6 +103,9 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 			relay = "relay " + cli.Plain(st.Self.Relay)
 		}
 		fmt.Fprintf(w, "%s, %s, %s\n", st.State, relay, server)
+		if m := st.FIPS.Mode; m == fips.On || m == fips.Only {
+			fmt.Fprintf(w, "FIPS mode %s, Go Cryptographic Module %s\n", m.Word(), cli.Plain(st.FIPS.Module))
+		}
 	}
 	if st.Self.ReportsIntroductions && !removed {
 		fmt.Fprintln(w, "this device reports to its server who introduces themselves to it, and when: the network's owner asked for that")

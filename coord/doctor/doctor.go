@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/overlay/age"
+	"weft/overlay/fips"
 	"weft/overlay/report"
 )
 
@@ -28,6 +29,7 @@ type Facts struct {
 	Backup   time.Time
 	Devices  int
 	List     List
+	FIPS     fips.Status
 	Misnamed []string // devices whose names are reserved, from before they were
 
 	Ports    []Port
@@ -104,6 +106,7 @@ func Diagnose(f Facts) report.Findings {
 	var out report.Findings
 	add := out.Add
 	checkServer(f, add)
+	checkFIPS(f.FIPS, add)
 	checkPorts(f, add)
 	checkSites(f, add)
 	checkData(f, add)
@@ -129,6 +132,12 @@ func checkServer(f Facts, add adder) {
 	}
 	if !f.Built.IsZero() && f.Now.Before(f.Built) {
 		add("clock", report.Error, "timedatectl set-ntp true", "the clock says %s, which is before this program was made: certificates will not hold", f.Now.UTC().Format(time.DateTime))
+	}
+}
+
+func checkFIPS(s fips.Status, add adder) {
+	if s.Mode == fips.On || s.Mode == fips.Only {
+		add("fips", report.OK, "", "FIPS mode is %s, Go Cryptographic Module %s; more: weft-server doctor --fips", s.Mode.Word(), s.Module)
 	}
 }
 

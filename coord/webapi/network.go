@@ -57,6 +57,10 @@ func (a *api) network() {
 		func(_ context.Context, who ops.Actor, _ *struct{}) (ops.Revocations, error) {
 			return s.ShowRevocations(who)
 		})
+	add(a, operation{"GET", "/network/fips", "getFIPS", "Say whether the server is in FIPS 140-3 mode", "network.show", 0},
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (ops.FIPS, error) {
+			return s.ShowFIPS(ctx, who)
+		})
 	addSent(a, operation{"POST", "/login-links", "createLoginLink", "Make a sign-in link for the console that works once", "user.link", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewLink) (Link, error) {
 			return do(ctx, a, who, ops.CreateLink{User: body.User}, func(path string) Link { return Link{s.LinkURL(path)} })

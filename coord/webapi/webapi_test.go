@@ -157,6 +157,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	"getDevice":      func(t *testing.T, c *client.Client) error { _, err := c.Device(t.Context(), "c"); return err },
 	"getKey":         func(t *testing.T, c *client.Client) error { _, err := c.Key(t.Context(), firstKey(t, c)); return err },
 	"getPolicy":      func(t *testing.T, c *client.Client) error { _, err := c.Policy(t.Context()); return err },
+	"getFIPS":        func(t *testing.T, c *client.Client) error { _, err := c.FIPS(t.Context()); return err },
 	"getRevocations": func(t *testing.T, c *client.Client) error { _, err := c.Revocations(t.Context()); return err },
 	"listAudit": func(t *testing.T, c *client.Client) error {
 		_, err := c.Audit(t.Context(), store.AuditFilter{Limit: 10})

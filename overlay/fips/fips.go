@@ -32,6 +32,14 @@ const (
 	Only Mode = "only" // enforced
 )
 
+// Word is the mode for people.
+func (m Mode) Word() string {
+	if m == Only {
+		return "enforced"
+	}
+	return string(m)
+}
+
 // Current returns the mode of this process. It does not change.
 func Current() Mode {
 	switch {

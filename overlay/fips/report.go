@@ -81,7 +81,7 @@ func about(s Status, rebuild string) Report {
 		add("mode", report.Error, "set GODEBUG=fips140=on for the service, or build with: "+rebuild, "not in FIPS mode")
 	} else {
 		r.SelfTest = "passed"
-		add("mode", report.OK, "", "FIPS mode is %s; the module has tested its integrity at the start, and tests each algorithm before its first use", s.Mode)
+		add("mode", report.OK, "", "FIPS mode is %s; the module has tested its integrity at the start, and tests each algorithm before its first use", s.Mode.Word())
 	}
 	switch m := r.Module; {
 	case m.CMVP != "":
@@ -92,6 +92,17 @@ func about(s Status, rebuild string) Report {
 	default:
 		add("module", report.Error, "build with: "+rebuild, "uses the %s of its Go release, which has no certificate", m.Name)
 	}
+	return r
+}
+
+// done completes a report. Outside FIPS mode the module has not tested itself.
+func (r Report) done() Report {
+	for i, u := range r.Uses {
+		if u.Inside && r.Mode == Off {
+			r.Uses[i].Inside, r.Uses[i].Why = false, "FIPS mode is off"
+		}
+	}
+	r.Findings.Sort()
 	return r
 }
 
@@ -130,8 +141,7 @@ func Node(s Status, peers []Peer) Report {
 		Why: "the format is that of all nodes and relays; they carry no data of users, and a forged one could only mislead packets, which are encrypted"})
 	r.use(Use{What: "signatures of releases", Algorithms: "Ed25519, SHA-256", Inside: true})
 	r.use(Use{What: "state on disk (identity key, caches)", Algorithms: "none", Why: "files of mode 0600; encrypt the disk if they must be"})
-	r.Findings.Sort()
-	return r
+	return r.done()
 }
 
 // Server is the report of a server. old is how many people have a password that was set
@@ -161,8 +171,7 @@ func Server(s Status, old int) Report {
 		r.Findings.Add("passwords", report.Error, "weft-server login-link: the link chooses a new password; or in the console, as owner, a new link for each",
 			"%d of the passwords were set outside FIPS mode (argon2id) and are refused", old)
 	}
-	r.Findings.Sort()
-	return r
+	return r.done()
 }
 
 // common are the uses that both programs have.

@@ -117,7 +117,7 @@ var meanings = map[Code]Meaning{
 
 	CodeJoinWaiting:  {Broken: true, Cure: "weft up TOKEN, with a new token if this one has expired"},
 	CodeClock:        {Cure: "timedatectl set-ntp true"},
-	CodeFIPS:         {Cure: "weft doctor --fips"},
+	CodeFIPS:         {Cure: "weft doctor --fips says what is in the module and what is not"},
 	CodeUDPPortTaken: {},
 
 	CodeTun:              {},

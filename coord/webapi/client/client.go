@@ -411,6 +411,12 @@ func (c *Client) Revocations(ctx context.Context) (r ops.Revocations, err error)
 	return r, err
 }
 
+// FIPS says whether the server is in FIPS 140-3 mode.
+func (c *Client) FIPS(ctx context.Context) (f ops.FIPS, err error) {
+	err = c.call(ctx, "GET", "/network/fips", nil, nil, &f)
+	return f, err
+}
+
 // LoginLink makes a sign-in link for a user, "" for the network's owner.
 func (c *Client) LoginLink(ctx context.Context, user string) (string, error) {
 	var l webapi.Link

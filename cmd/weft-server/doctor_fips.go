@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"weft/cmd/internal/cli"
+	"weft/coord/ops"
+	"weft/coord/webapi/client"
+	"weft/overlay/fips"
+	level "weft/overlay/report"
+)
+
+// doctorFIPS is weft-server doctor --fips: about the server that runs on data, or about
+// this program if none does or there is no data.
+func doctorFIPS(cmd *cobra.Command, data string, asJSON bool) error {
+	running := answers(filepath.Join(data, "admin.sock"))
+	f, err := askFIPS(cmd.Context(), data)
+	mode := f.Status
+	if err != nil {
+		mode = fips.Now()
+	}
+	r := fips.Server(mode, f.Refused)
+	switch {
+	case err != nil:
+		r.Findings.Add("server", level.Error, "weft-server doctor", "this is about the program itself, since the server does not say: %v", err)
+	case !running:
+		r.Findings.Add("server", level.Warning, "start the server, then ask again", "no server runs: this is about the program itself")
+	default:
+		r.Running = true
+	}
+	r.Findings.Sort()
+	err = cli.PrintFIPS(cmd.OutOrStdout(), "weft-server", r, asJSON)
+	if err == nil && r.Findings.Broken() {
+		err = errors.New("not all that an audit asks for is there")
+	}
+	return err
+}
+
+func askFIPS(ctx context.Context, data string) (ops.FIPS, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	a, err := client.Open(ctx, ops.Options{Data: data, Software: cli.Version()})
+	if err != nil {
+		return ops.FIPS{}, err
+	}
+	f, err := a.FIPS(ctx)
+	return f, errors.Join(err, a.Close())
+}

@@ -1,0 +1,38 @@
+package ops
+
+import (
+	"context"
+
+	"weft/coord/passhash"
+	"weft/coord/store"
+	"weft/overlay/fips"
+)
+
+// FIPS is what a server says of its FIPS 140-3 mode.
+type FIPS struct {
+	fips.Status
+	// Refused is how many users have a password that was set outside FIPS mode, which
+	// FIPS mode does not check. It is 0 for who may not see users.
+	Refused int `json:"refused_passwords"`
+}
+
+// ShowFIPS says whether this process is in FIPS mode, for who may see the network.
+func (s *Service) ShowFIPS(ctx context.Context, a Actor) (FIPS, error) {
+	if err := opNetworkShow.asks(a); err != nil {
+		return FIPS{}, err
+	}
+	f := FIPS{Status: fips.Now()}
+	if opUserRead.asks(a) != nil {
+		return f, nil
+	}
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		users, err := r.Users(s.network)
+		for _, u := range users {
+			if passhash.Outside(u.Password) {
+				f.Refused++
+			}
+		}
+		return err
+	})
+	return f, err
+}
