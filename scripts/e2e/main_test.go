@@ -9,7 +9,8 @@
 //
 // Tests that measure run first, one by one; tests that mostly wait run afterwards, in
 // parallel. WEFT_CRASH_ROUNDS and WEFT_IDLE make two of them longer, WEFT_E2E_KEEP
-// keeps the logs, WEFT_E2E_BIN is a directory with prebuilt programs.
+// keeps the logs, WEFT_E2E_BIN is a directory with prebuilt programs, WEFT_E2E_FIPS the
+// FIPS mode that they run in (scripts/test fips).
 //
 //	job_test.go        the main job: everything a user does
 //	names_test.go      dig
@@ -32,6 +33,7 @@
 //	package_test.go    a release: packages, programs for other machines
 //	acme_test.go       a certificate from Pebble
 //	dnssettings_test.go  what an owner decides about names, by dig
+//	fips_test.go       a network that enters FIPS mode
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
 //	memory_test.go     a device with little memory

@@ -65,6 +65,10 @@ type Lab struct {
 
 	Internet *Namespace
 
+	// FIPS is GODEBUG=fips140 of the programs in namespaces, "" for what they were built
+	// with. WEFT_E2E_FIPS sets it for all tests.
+	FIPS string
+
 	mu      sync.Mutex
 	spaces  []*Namespace
 	procs   []*Proc
@@ -82,7 +86,7 @@ func New(tb TB, bin string) *Lab {
 		tb.Fatalf("make directory: %v", err)
 	}
 	os.Chmod(dir, 0o755)
-	l := &Lab{TB: tb, Bin: bin, Dir: dir, id: fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), serial.Add(1))}
+	l := &Lab{TB: tb, Bin: bin, Dir: dir, FIPS: os.Getenv("WEFT_E2E_FIPS"), id: fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), serial.Add(1))}
 	tb.Cleanup(l.close)
 	l.makeInternet()
 	return l

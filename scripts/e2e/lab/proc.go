@@ -46,6 +46,9 @@ func (n *Namespace) Command(ctx context.Context, as User, args ...string) *exec.
 	cmd := exec.CommandContext(ctx, "ip", append(wrap, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + n.lab.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + n.lab.Dir, "LANG=C.UTF-8"}
+	if n.lab.FIPS != "" {
+		cmd.Env = append(cmd.Env, "GODEBUG=fips140="+n.lab.FIPS)
+	}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
