@@ -20,6 +20,7 @@ import (
 	"crypto/fips140"
 	"crypto/tls"
 	"runtime/debug"
+	"sync"
 )
 
 // Mode is the value of GODEBUG=fips140 in effect.
@@ -81,7 +82,7 @@ func Now() Status { return Status{Current(), fips140.Version(), frozen()} }
 
 // frozen is the module that was linked, with the suffix that tells it from others of the
 // same version: "v1.0.0-c2097c7c". It is "" for a build without GOFIPS140.
-func frozen() string {
+var frozen = sync.OnceValue(func() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
@@ -92,4 +93,4 @@ func frozen() string {
 		}
 	}
 	return ""
-}
+})

@@ -1,7 +1,7 @@
 package fips
 
 import (
-	"fmt"
+	"cmp"
 
 	"weft/overlay/report"
 )
@@ -56,57 +56,43 @@ type Peer struct {
 	Inside      bool   `json:"inside"`
 }
 
-// certified are the modules with certificates, by what GOFIPS140 links: other builds of
-// the same version are other modules. From https://go.dev/doc/security/fips140 of
-// 2026-04-28.
-var certified = map[string]Module{
-	"v1.0.0-c2097c7c": {CMVP: "5247", CAVP: "A6650"},
-	"v1.26.0":         {CAVP: "A8028"}, // in review for CMVP
+// certificates returns those of a module by what GOFIPS140 links: another build of the
+// same version is another module. From https://go.dev/doc/security/fips140 of 2026-04-28.
+func certificates(frozen string) (cmvp, cavp string) {
+	switch frozen {
+	case "v1.0.0-c2097c7c":
+		return "5247", "A6650"
+	case "v1.26.0":
+		return "", "A8028" // in review for CMVP
+	}
+	return "", ""
 }
 
-// CheckCertificate is where CMVP says whether a certificate holds.
-const CheckCertificate = "https://csrc.nist.gov/projects/cryptographic-module-validation-program/certificate/"
-
-func moduleOf(s Status) Module {
-	m := certified[s.Frozen]
-	m.Name, m.Version, m.Frozen = "Go Cryptographic Module", s.Module, s.Frozen
-	return m
-}
+// checkCertificate is where CMVP says whether a certificate holds.
+const checkCertificate = "https://csrc.nist.gov/projects/cryptographic-module-validation-program/certificate/"
 
 // about fills in what both programs have in common.
 func about(s Status, rebuild string) Report {
-	r := Report{Mode: s.Mode, Module: moduleOf(s), SelfTest: "not run", Peers: []Peer{}}
-	add := r.Findings.Add
+	m := Module{Name: "Go Cryptographic Module", Version: s.Module, Frozen: s.Frozen}
+	m.CMVP, m.CAVP = certificates(s.Frozen)
+	r := Report{Mode: s.Mode, Module: m, SelfTest: "not run", Peers: []Peer{}}
 	if s.Mode == Off {
-		add("mode", report.Error, "set GODEBUG=fips140=on for the service, or build with: "+rebuild, "not in FIPS mode")
+		r.Findings.Add("mode", report.Error, "set GODEBUG=fips140=on for the service, or build with: "+rebuild, "not in FIPS mode")
 	} else {
 		r.SelfTest = "passed"
-		add("mode", report.OK, "", "FIPS mode is %s; the module has tested its integrity at the start, and tests each algorithm before its first use", s.Mode.Word())
+		r.Findings.Add("mode", report.OK, "", "FIPS mode is %s; the module has tested its integrity at the start, and tests each algorithm before its first use", s.Mode.Word())
 	}
-	switch m := r.Module; {
+	switch {
 	case m.CMVP != "":
-		add("module", report.OK, "", "uses %s %s (%s) under CMVP certificate #%s, algorithms under CAVP certificate %s; whether it holds for this system: %s%s",
-			m.Name, m.Version, m.Frozen, m.CMVP, m.CAVP, CheckCertificate, m.CMVP)
+		r.Findings.Add("module", report.OK, "", "uses %s %s (%s) under CMVP certificate #%s, algorithms under CAVP certificate %s; whether it holds for this system: "+checkCertificate+"%[4]s",
+			m.Name, m.Version, m.Frozen, m.CMVP, m.CAVP)
 	case m.Frozen != "":
-		add("module", report.Error, "build with: "+rebuild, "uses %s %s, for which this version of weft knows no CMVP certificate", m.Name, m.Frozen)
+		r.Findings.Add("module", report.Error, "build with: "+rebuild, "uses %s %s, for which this version of weft knows no CMVP certificate", m.Name, m.Frozen)
 	default:
-		add("module", report.Error, "build with: "+rebuild, "uses the %s of its Go release, which has no certificate", m.Name)
+		r.Findings.Add("module", report.Error, "build with: "+rebuild, "uses the %s of its Go release, which has no certificate", m.Name)
 	}
 	return r
 }
-
-// done completes a report. Outside FIPS mode the module has not tested itself.
-func (r Report) done() Report {
-	for i, u := range r.Uses {
-		if u.Inside && r.Mode == Off {
-			r.Uses[i].Inside, r.Uses[i].Why = false, "FIPS mode is off"
-		}
-	}
-	r.Findings.Sort()
-	return r
-}
-
-func (r *Report) use(u Use) { r.Uses = append(r.Uses, u) }
 
 // WireGuardSuite is what WireGuard encrypts with.
 const WireGuardSuite = "WireGuard: X25519, ChaCha20-Poly1305, BLAKE2s"
@@ -122,83 +108,89 @@ const (
 	rebuildServer = "GOFIPS140=v1.0.0 scripts/build weft-server FILE"
 )
 
+// use is a Use in each mode.
+type use struct {
+	what, with string
+	off        string // with what outside FIPS mode, "" for the same
+	why        string // it is outside the module even in FIPS mode, "" if it is not
+}
+
+// Both programs.
+var commonUses = [...]use{
+	{"random numbers and keys", "SP 800-90A DRBG of the module, with the system's random numbers mixed in", "the system's generator", ""},
+	{"identities", "ECDSA P-256, SHA-256", "", ""},
+	{"links between nodes, relays and servers", tlsInside, tlsOutside, ""},
+	{"handshake of a WebSocket", "SHA-1", "", "RFC 6455 wants it; it protects nothing: the link inside is TLS as above"},
+}
+
+var nodeUses = [...]use{
+	{"introductions of devices to each other", tlsInside, tlsOutside, ""},
+	{"packets between devices", WireGuardSuite, "", "no certificate covers these algorithms"},
+	{"which path packets take (probes, lanes of relays)", "BLAKE2s as MAC", "",
+		"the format is that of all nodes and relays; they carry no data of users, and a forged one could only mislead packets, which are encrypted"},
+	{"signatures of releases", "Ed25519, SHA-256", "", ""},
+	{"state on disk (identity key, caches)", "none", "", "files of mode 0600; encrypt the disk if they must be"},
+}
+
+var serverUses = [...]use{
+	{"console and API (HTTPS)", "TLS 1.2 and 1.3: AES-GCM or AES-CBC; ECDHE with P-256, P-384 or P-521, SecP256r1MLKEM768, X25519MLKEM768", "TLS 1.2 and 1.3",
+		"browsers that offer X25519MLKEM768 get it: ML-KEM is in the module, X25519 beside it is not"},
+	{"CAs, certificates, revocation list", "ECDSA P-256, SHA-256", "", ""},
+	{"passwords", "PBKDF2-HMAC-SHA-256, 600,000 rounds", "argon2id", ""},
+	{"tokens and sessions", "128 bits or more of random numbers; their SHA-256 is kept", "", ""},
+	{"backups", "AES-256-GCM; key from PBKDF2-HMAC-SHA-256, 600,000 rounds", "argon2id, ChaCha20-Poly1305", ""},
+	{"audit", "SHA-256 chain, ECDSA P-256 signatures", "", ""},
+	{"database and CA keys on disk", "none", "", "files of mode 0600; encrypt the disk if they must be"},
+	{"relayed UDP (cookies, lanes)", "BLAKE2s as MAC", "", "the format is that of all nodes and relays; it keeps strangers from using the relay, and protects no data of users"},
+	{"names of the ACME client's lock files", "BLAKE3", "", "no protection: short names of files (only with --domain)"},
+}
+
+const (
+	tlsInside  = "TLS 1.3: SecP256r1MLKEM768, AES-GCM, ECDSA P-256"
+	tlsOutside = "TLS 1.3: X25519MLKEM768 or SecP256r1MLKEM768, AES-GCM or ChaCha20-Poly1305, ECDSA P-256"
+)
+
+// use adds uses. Outside FIPS mode nothing counts as inside the module, which has not
+// tested itself.
+func (r *Report) use(list []use) {
+	for _, u := range list {
+		x := Use{What: u.what, Algorithms: u.with, Why: u.why}
+		if r.Mode == Off && (u.why == "" || u.off != "") {
+			x.Algorithms, x.Why = cmp.Or(u.off, u.with), "FIPS mode is off"
+		}
+		x.Inside = x.Why == ""
+		r.Uses = append(r.Uses, x)
+	}
+}
+
 // Node is the report of a node with these tunnels.
 func Node(s Status, peers []Peer) Report {
 	r := about(s, rebuildNode)
 	r.Peers = append(r.Peers, peers...)
-	r.common(s.Mode)
-	packets := Use{What: "packets between devices", Algorithms: WireGuardSuite, Why: "no certificate covers these algorithms"}
-	r.use(Use{What: "introductions of devices to each other", Algorithms: tls13(s.Mode), Inside: s.Mode != Off, Why: x25519(s.Mode)})
+	r.use(commonUses[:])
+	r.use(nodeUses[:])
 	if s.Mode == Only {
-		packets.Why += "; FIPS mode is enforced, so that this device carries none"
-		r.Findings.Add("packets", report.Error, "GODEBUG=fips140=on carries packets, outside the module", "%s", Refused)
+		r.Findings.Add("packets", report.Error, "GODEBUG=fips140=on carries packets, outside the module", Refused)
 	} else {
 		r.Findings.Add("packets", report.Warning, "carry what must be in the module inside another protocol, such as TLS or SSH of a program in FIPS mode",
 			"packets between devices are encrypted outside the module, by WireGuard")
 	}
-	r.use(packets)
-	r.use(Use{What: "which path packets take (probes, lanes of relays)", Algorithms: "BLAKE2s as MAC",
-		Why: "the format is that of all nodes and relays; they carry no data of users, and a forged one could only mislead packets, which are encrypted"})
-	r.use(Use{What: "signatures of releases", Algorithms: "Ed25519, SHA-256", Inside: true})
-	r.use(Use{What: "state on disk (identity key, caches)", Algorithms: "none", Why: "files of mode 0600; encrypt the disk if they must be"})
-	return r.done()
+	r.Findings.Sort()
+	return r
 }
 
 // Server is the report of a server. old is how many people have a password that was set
 // outside FIPS mode.
 func Server(s Status, old int) Report {
 	r := about(s, rebuildServer)
-	r.common(s.Mode)
-	site := Use{What: "console and API (HTTPS)", Algorithms: "TLS 1.2 and 1.3: AES-GCM or AES-CBC; ECDHE with P-256, P-384 or P-521, SecP256r1MLKEM768, X25519MLKEM768",
-		Why: "browsers that offer X25519MLKEM768 get it: ML-KEM is in the module, X25519 beside it is not"}
-	passwords := Use{What: "passwords", Algorithms: fmt.Sprintf("PBKDF2-HMAC-SHA-256, %d rounds", Rounds), Inside: true}
-	backups := Use{What: "backups", Algorithms: fmt.Sprintf("AES-256-GCM; key from PBKDF2-HMAC-SHA-256, %d rounds", Rounds), Inside: true}
-	if s.Mode == Off {
-		site.Algorithms, site.Why = "TLS 1.2 and 1.3", "without FIPS mode crypto/tls takes ChaCha20-Poly1305 and X25519, too"
-		passwords = Use{What: passwords.What, Algorithms: "argon2id", Why: "FIPS mode is off"}
-		backups = Use{What: backups.What, Algorithms: "argon2id, ChaCha20-Poly1305", Why: "FIPS mode is off"}
-	}
-	r.use(site)
-	r.use(Use{What: "CAs, certificates, revocation list", Algorithms: "ECDSA P-256, SHA-256", Inside: true})
-	r.use(passwords)
-	r.use(Use{What: "tokens and sessions", Algorithms: "128 bits or more of the module's random generator; SHA-256 is kept", Inside: true})
-	r.use(backups)
-	r.use(Use{What: "audit", Algorithms: "SHA-256 chain, ECDSA P-256 signatures", Inside: true})
-	r.use(Use{What: "database and CA keys on disk", Algorithms: "none", Why: "files of mode 0600; encrypt the disk if they must be"})
-	r.use(Use{What: "relayed UDP (cookies, lanes)", Algorithms: "BLAKE2s as MAC", Why: "the format is that of all nodes and relays; it keeps strangers from using the relay, and protects no data of users"})
-	r.use(Use{What: "names of the ACME client's lock files", Algorithms: "BLAKE3", Why: "no protection: short names of files (only with --domain)"})
+	r.use(commonUses[:])
+	r.use(serverUses[:])
 	if old > 0 && s.Mode != Off {
 		r.Findings.Add("passwords", report.Error, "weft-server login-link: the link chooses a new password; or in the console, as owner, a new link for each",
 			"%d of the passwords were set outside FIPS mode (argon2id) and are refused", old)
 	}
-	return r.done()
-}
-
-// common are the uses that both programs have.
-func (r *Report) common(m Mode) {
-	inside := m != Off
-	random := Use{What: "random numbers and keys", Algorithms: "SP 800-90A DRBG of the module, with the system's random numbers mixed in", Inside: inside}
-	if !inside {
-		random.Algorithms, random.Why = "the system's generator", "FIPS mode is off"
-	}
-	r.use(random)
-	r.use(Use{What: "identities", Algorithms: "ECDSA P-256, SHA-256", Inside: true})
-	r.use(Use{What: "links between nodes, relays and servers", Algorithms: tls13(m), Inside: inside, Why: x25519(m)})
-	r.use(Use{What: "handshake of a WebSocket", Algorithms: "SHA-1", Why: "RFC 6455 wants it; it protects nothing: the link inside is TLS as above"})
-}
-
-func tls13(m Mode) string {
-	if m == Off {
-		return "TLS 1.3: X25519MLKEM768 or SecP256r1MLKEM768, AES-GCM or ChaCha20-Poly1305, ECDSA P-256"
-	}
-	return "TLS 1.3: SecP256r1MLKEM768, AES-GCM, ECDSA P-256"
-}
-
-func x25519(m Mode) string {
-	if m == Off {
-		return "FIPS mode is off, so X25519 and ChaCha20-Poly1305 may be chosen"
-	}
-	return ""
+	r.Findings.Sort()
+	return r
 }
 
 // Rounds is how many rounds of PBKDF2-HMAC-SHA-256 make a key of a password or a

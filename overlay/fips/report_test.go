@@ -4,8 +4,10 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 
 	"weft/overlay/report"
 )
@@ -86,6 +88,23 @@ func TestReports(t *testing.T) {
 				if strings.Contains(strings.ToLower(encode(r.Report)), word) {
 					t.Errorf("%s claims to be %s", c.name, word)
 				}
+			}
+		}
+	}
+}
+
+// The rounds that are said are those that are taken.
+func TestRoundsAsSaid(t *testing.T) {
+	for _, u := range serverUses {
+		if i := strings.Index(u.with, "SHA-256, "); strings.Contains(u.with, "PBKDF2") {
+			n := strings.Map(func(r rune) rune {
+				if unicode.IsDigit(r) {
+					return r
+				}
+				return -1
+			}, u.with[i+len("SHA-256, "):])
+			if n != strconv.Itoa(Rounds) {
+				t.Errorf("%s: %s, not %d", u.what, u.with, Rounds)
 			}
 		}
 	}
