@@ -484,9 +484,10 @@ func (f *faulty) plans(queries map[string]bool) {
 var (
 	ofMany = regexp.MustCompile(`^(SCAN|SEARCH) (issued|nodes|d|removed|aliases|former_names|changes|audit)\b`)
 	// issued_revoked and issued_key are of revoked certificates only.
-	narrowed = regexp.MustCompile(`\b(node_id|name|ipv4|key_id)=\?|\b(serial|until|n|seq)[<>]\?|INDEX issued_(revoked|key)\b`)
-	// Setting a wildcard bounds how many there are; a user who has devices is not deleted.
-	rare = regexp.MustCompile(`wildcard = 1|EXISTS \(SELECT 1 FROM nodes WHERE network_id=\$1 AND user_id=\$2\)`)
+	narrowed = regexp.MustCompile(`\b(node_id|name|ipv4|key_id)=\?|\b(serial|until|n|seq)[<>=]\?|INDEX issued_(revoked|key)\b`)
+	// Setting a wildcard bounds how many there are; a user who has devices is not deleted;
+	// the audit is trimmed from its beginning, so many records at a time.
+	rare = regexp.MustCompile(`wildcard = 1|FROM audit WHERE network_id=\$1 ORDER BY seq LIMIT|EXISTS \(SELECT 1 FROM nodes WHERE network_id=\$1 AND user_id=\$2\)`)
 )
 
 // differ is what two texts have each alone, by lines.

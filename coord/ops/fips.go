@@ -4,15 +4,14 @@ import (
 	"context"
 
 	"weft/coord/passhash"
-	"weft/coord/store"
 	"weft/overlay/fips"
 )
 
 // FIPS is what a server says of its FIPS 140-3 mode.
 type FIPS struct {
 	fips.Status
-	// Refused is how many users have a password that was set outside FIPS mode, which
-	// FIPS mode does not check. It is 0 for who may not see users.
+	// Refused is how many of the users whom the actor may see have a password that was set
+	// outside FIPS mode, which FIPS mode does not check.
 	Refused int `json:"refused_passwords"`
 }
 
@@ -25,14 +24,11 @@ func (s *Service) ShowFIPS(ctx context.Context, a Actor) (FIPS, error) {
 	if opUserRead.asks(a) != nil {
 		return f, nil
 	}
-	err := s.store.Read(ctx, func(r *store.Reader) error {
-		users, err := r.Users(s.network)
-		for _, u := range users {
-			if passhash.Outside(u.Password) {
-				f.Refused++
-			}
+	users, err := s.Users(ctx, a)
+	for _, u := range users {
+		if passhash.Outside(u.Password) {
+			f.Refused++
 		}
-		return err
-	})
+	}
 	return f, err
 }

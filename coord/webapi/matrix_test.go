@@ -153,6 +153,7 @@ canReach        -         ok    ok    ok       ok      403     404      404     
 listPolicies    -         ok    ok    ok       ok      403     ok       ok      403
 getFormerPolicy -         ok    ok    ok       ok      403     ok       ok      403
 revertPolicy    -         ok    ok    403      403     403     403      403     403
+getFIPS         -         ok    ok    ok       ok      ok      ok       ok      ok
 getRevocations  -         ok    ok    ok       ok      ok      ok       ok      ok
 listAudit       -         ok    ok    403      ok      403     403      403     403
 getAuditHead    -         ok    ok    403      ok      403     403      403     403

@@ -139,6 +139,7 @@ var serverUses = [...]use{
 	{"passwords", "PBKDF2-HMAC-SHA-256, 600,000 rounds", "argon2id", ""},
 	{"tokens and sessions", "128 bits or more of random numbers; their SHA-256 is kept", "", ""},
 	{"backups", "AES-256-GCM; key from PBKDF2-HMAC-SHA-256, 600,000 rounds", "argon2id, ChaCha20-Poly1305", ""},
+	{"signatures of webhooks", "HMAC-SHA-256", "", ""},
 	{"audit", "SHA-256 chain, ECDSA P-256 signatures", "", ""},
 	{"database and CA keys on disk", "none", "", "files of mode 0600; encrypt the disk if they must be"},
 	{"relayed UDP (cookies, lanes)", "BLAKE2s as MAC", "", "the format is that of all nodes and relays; it keeps strangers from using the relay, and protects no data of users"},
