@@ -252,6 +252,8 @@ func checkWebhooks(f Facts, add adder) {
 			add("webhook", report.Warning, "weft-server webhooks show "+w.ID, "the webhook %s to %s has failed since %s and is tried again: %s", w.ID, w.To, w.Failing.UTC().Format(time.DateTime), w.Error)
 		case w.Missed > 0 && f.Now.Sub(w.Lost) < webhookLost:
 			add("webhook", report.Warning, "weft-server webhooks show "+w.ID, "up to %d events were removed or too old before the webhook %s to %s could be sent, last %s", w.Missed, w.ID, w.To, age.Ago(f.Now.Sub(w.Lost)))
+		case !w.Failing.IsZero():
+			add("webhook", report.OK, "", "the webhook %s to %s has failed since %s and is tried again: %s", w.ID, w.To, w.Failing.UTC().Format(time.DateTime), w.Error)
 		default:
 			add("webhook", report.OK, "", "the webhook %s to %s is sent", w.ID, w.To)
 		}

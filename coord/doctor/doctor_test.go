@@ -88,6 +88,13 @@ func TestFindings(t *testing.T) {
 		})
 	}
 	f := healthy()
+	f.Webhooks[0].Failing = f.Now.Add(-time.Minute)
+	for _, got := range Diagnose(f) {
+		if got.Code == "webhook" && strings.Contains(got.Message, "w1") && (got.Level != report.OK || !strings.Contains(got.Message, "failed since") || strings.Contains(got.Message, "is sent")) {
+			t.Errorf("it has failed for a minute: %+v", got)
+		}
+	}
+	f = healthy()
 	f.Running, f.Ports[0].Err = false, broken
 	if got := Diagnose(f)[1]; got.Code != "port" || !strings.Contains(got.Message, "cannot be listened on") {
 		t.Errorf("%+v", got)
