@@ -211,7 +211,7 @@ happened meanwhile.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(webhookIDs),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			given := cmd.Flags().Changed
+			given, some := cmd.Flags().Changed, false
 			if enable && disable {
 				return usagef("--enable --disable: want one of them")
 			}
@@ -222,7 +222,11 @@ happened meanwhile.`,
 			} {
 				if given(name) {
 					set()
+					some = true
 				}
+			}
+			if !some {
+				return usagef("say what to change: --url, --event, --tag, --allow-target, --note, --enable or --disable")
 			}
 			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
 				w, err := c.EditWebhook(ctx, a[0], e)

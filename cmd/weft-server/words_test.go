@@ -68,6 +68,7 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"webhooks create https://x.example/ --event devices.*", 2, `event "devices.*": there are no such events; want *, a kind of them with .* (audit, crl, device,`},
 		{"webhooks create https://x.example/ --allow-target localhost", 2, `target "localhost": want an address or a range`},
 		{"webhooks edit x --enable --disable", 2, "want one of them"},
+		{"webhooks edit x", 2, "say what to change: --url, "},
 		{"webhooks rotate x --keep soon", 2, `--keep "soon": want a time such as 1h`},
 		{"webhooks rotate x --keep 0d", 5, "not found"},
 		{"audit retention set 3x", 2, `"3x": want a time such as 90d`},
