@@ -103,7 +103,7 @@ against the people and devices that there are now. - is standard input.`,
 					return cli.PrintObject(cmd.OutOrStdout(), "policy-check/1", r)
 				}
 				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is good (%s, %s passed); put it into force with: weft-server policy apply %s\n",
-					cli.Plain(a[0]), count(r.Rules, "rule"), count(r.Tests, "test"), cli.Plain(a[0]))
+					place(a[0], policy.Remark{}), count(r.Rules, "rule"), count(r.Tests, "test"), cli.Plain(a[0]))
 				return err
 			})
 		},
@@ -342,7 +342,7 @@ func wrongLines(cmd *cobra.Command, file string, list []policy.Remark) error {
 	for _, r := range list {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", place(file, r), cli.Plain(r.Text))
 	}
-	return usagef("%s: %d mistakes; nothing was changed", cli.Plain(file), len(list))
+	return usagef("%s: %d mistakes; nothing was changed", place(file, policy.Remark{}), len(list))
 }
 
 // place is as editors and compilers have it.

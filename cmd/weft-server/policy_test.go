@@ -88,6 +88,13 @@ func TestPolicyVerbs(t *testing.T) {
 	if code != 2 || strings.Count(errs, "\n") != 3 || !strings.Contains(errs, "two:3:8: ") || !strings.Contains(errs, "two: 2 mistakes; nothing was changed") {
 		t.Errorf("exit %d: %s", code, errs)
 	}
+	root, said := newRoot(), new(strings.Builder)
+	root.SetArgs([]string{"policy", "check", "-"})
+	root.SetIn(strings.NewReader("{\"rules\": [\n{},\n{\"to\": 3}]}"))
+	root.SetErr(said)
+	if err := root.Execute(); err == nil || err.Error() != "standard input: 2 mistakes; nothing was changed" || !strings.Contains(said.String(), "standard input:3:8: ") {
+		t.Errorf("%v\n%s", err, said)
+	}
 	code, _, errs = verb(t, "policy", "check", p.file("nobody", `{"rules": [{"from": ["user:eve"], "to": ["tag:boat"], "ports": ["*"]}]}`))
 	if code != 0 || !strings.Contains(errs, `nobody:1:22: warning: there is no person "eve"`) || !strings.Contains(errs, `warning: no device carries the tag "boat"`) {
 		t.Errorf("exit %d: %s", code, errs)
