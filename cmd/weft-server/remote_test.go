@@ -70,6 +70,21 @@ func TestRemoteVerbs(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d and %q:\n%s%s", c.args, code, c.code, c.want, out, errs)
 		}
 	}
+	if code, _, errs := verb(t, "users", "edit", "deploy", "--tag", "camera", "--data", data); code != 0 {
+		t.Fatal(code, errs)
+	}
+	for args, want := range map[string]string{
+		"keys create":              "key.create without any of your tags, which are camera: not allowed",
+		"keys create --tag c2":     "key.create without any of your tags, which are camera: not allowed",
+		"keys create --user admin": "key.create without any of your tags, which are camera: not allowed",
+	} {
+		if code, _, errs := verb(t, append(strings.Fields(args), flags...)...); code != 1 || !strings.Contains(errs, want) {
+			t.Errorf("%s: exit %d, want %q: %s", args, code, want, errs)
+		}
+	}
+	if code, _, errs := verb(t, "users", "edit", "deploy", "--tag=", "--data", data); code != 0 {
+		t.Fatal(code, errs)
+	}
 	if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
 		t.Error("something was made in the data directory")
 	}

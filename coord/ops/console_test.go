@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -63,6 +64,12 @@ func TestMembersAreSeparate(t *testing.T) {
 	} {
 		if err := f(); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, user := range []string{"alice", "nosuch"} { // there is one, and there is not
+		_, err := Do(t.Context(), s.Service, bob, CreateKey{User: user})
+		if want := fmt.Sprintf("user %q: not found", user); err == nil || err.Error() != want {
+			t.Errorf("a key for %s: %v, want %s", user, err, want)
 		}
 	}
 	for name, f := range map[string]func() error{

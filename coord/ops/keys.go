@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -48,11 +49,14 @@ func (CreateKey) operation() *Operation { return opKeyCreate }
 
 func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	s := tx.s
-	u, err := tx.ownerOfKey(c)
+	tags, err := checkTags(c.Tags)
 	if err != nil {
 		return KeyCreated{}, err
 	}
-	tags, err := checkTags(c.Tags)
+	if !tx.actor.covers(tags) {
+		return KeyCreated{}, fmt.Errorf("%s without any of your tags, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)
+	}
+	u, err := tx.ownerOfKey(c)
 	if err != nil {
 		return KeyCreated{}, err
 	}
@@ -60,7 +64,9 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 		ID: newID(), UserID: u.ID, User: u.Name, Note: printable(c.Note, 100), Tags: tags,
 		Reusable: c.Reusable, Ephemeral: c.Ephemeral, Relay: c.Relay, Created: tx.now.UTC().Truncate(time.Second),
 	}
-	if err := tx.may(keyTarget(k)); err != nil {
+	if err := tx.may(keyTarget(k)); errors.Is(err, ErrNotFound) { // as if there were no such user
+		return KeyCreated{}, fmt.Errorf("user %q: %w", printable(cmp.Or(c.User, c.UserID), 64), err)
+	} else if err != nil {
 		return KeyCreated{}, err
 	}
 	if !tx.actor.holds(tags) {
