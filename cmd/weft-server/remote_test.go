@@ -58,7 +58,7 @@ func TestRemoteVerbs(t *testing.T) {
 		{"dns show", "weft.internal", 0},
 		{"policy show", "rules", 0},
 		{"devices show nosuch", `device "nosuch": not found`, 5},
-		{"audit list", "audit.read as operator: not allowed", 1},
+		{"audit list", "audit.read as operator: not allowed; see what deploy may do: weft-server users list", 1},
 		{"users create eve", "user.create as operator: not allowed", 1},
 		{"backup --key-file k", "weft-server backup runs on the machine of the server", 2},
 		{"restore --key-file k b", "weft-server restore runs on the machine of the server", 2},

@@ -49,7 +49,7 @@ const (
 // Error is one line for people.
 func (p *Problem) Error() string {
 	if p.Hint != "" {
-		return p.Detail + ": " + p.Hint
+		return p.Detail + "; " + p.Hint
 	}
 	return p.Detail
 }
@@ -96,7 +96,7 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 				row, _, _ := strings.Cut(o.does, " ")
 				a.ops.RefusedRead(who, row)
 			}
-			p := &Problem{Status: k.status, Code: k.code, Detail: err.Error()}
+			p := &Problem{Status: k.status, Code: k.code, Detail: err.Error(), Hint: hint(who, k.err, err.Error())}
 			if e, ok := errors.AsType[*policy.Error](err); ok {
 				p.Errors = e.Problems
 			}
@@ -116,6 +116,23 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 		a.log.Error("request failed", "operation", o.id, "err", err)
 	}
 	return p
+}
+
+// hint is what to do about an error of one of the kinds that says detail, "" if that says
+// it.
+func hint(who ops.Actor, kind error, detail string) string {
+	switch what, _, _ := strings.Cut(detail, " "); {
+	case kind == ops.ErrForbidden && who.UserID != "":
+		return fmt.Sprintf("see what %s may do: weft-server users list; an admin changes it: weft-server users edit %[1]s", who.User)
+	case kind != ops.ErrNotFound:
+	case what == "policy":
+		return "see: weft-server policy history"
+	case what == "device" || what == "key" || what == "relay" || what == "token" || what == "user" || what == "webhook":
+		return "see: weft-server " + what + "s list"
+	case strings.HasPrefix(detail, "no person and no device"):
+		return "see: weft-server users list, and weft-server devices list"
+	}
+	return ""
 }
 
 // unavailable says an error that the asker can do nothing about.
