@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 
 	"weft/overlay/fips"
 )
@@ -25,6 +26,9 @@ func PrintFIPS(w io.Writer, program string, r fips.Report, asJSON bool) error {
 			heading = "outside the module"
 		}
 		fmt.Fprintln(w, heading+":")
+		if !slices.ContainsFunc(r.Uses, func(u fips.Use) bool { return u.Inside == inside }) {
+			fmt.Fprintln(w, "  nothing")
+		}
 		for _, u := range r.Uses {
 			if u.Inside != inside {
 				continue
