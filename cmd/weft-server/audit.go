@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -157,7 +159,8 @@ func auditTarget(l audit.Line) string {
 // auditChange says in a few words what came of it.
 func auditChange(l audit.Line) string {
 	s := ""
-	switch before, after := short(l.Before), short(l.After); {
+	b, a := differing(l.Before, l.After)
+	switch before, after := short(b), short(a); {
 	case l.Refused != "":
 		s = "refused: " + l.Refused
 	case before != "" && after != "":
@@ -169,6 +172,29 @@ func auditChange(l audit.Line) string {
 		s += fmt.Sprintf(" (%d times)", l.Count)
 	}
 	return s
+}
+
+// differing are two objects without the fields that are the same in both; other values
+// are as they were.
+func differing(before, after json.RawMessage) (was, is json.RawMessage) {
+	var b, a map[string]json.RawMessage
+	if json.Unmarshal(before, &b) != nil || json.Unmarshal(after, &a) != nil || b == nil || a == nil {
+		return before, after
+	}
+	for name, v := range b {
+		if other, ok := a[name]; ok && bytes.Equal(v, other) {
+			delete(b, name)
+			delete(a, name)
+		}
+	}
+	was, err := json.Marshal(b)
+	if err != nil {
+		return before, after
+	}
+	if is, err = json.Marshal(a); err != nil {
+		return before, after
+	}
+	return was, is
 }
 
 // short is a value for a table; --json has all of it.

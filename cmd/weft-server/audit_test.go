@@ -69,6 +69,25 @@ func tamper(t *testing.T, data, query string) {
 	}
 }
 
+// The table shows what differs, however much does not.
+func TestAuditChange(t *testing.T) {
+	rest := `"events":["device.*","presence.offline","presence.online","webhook.*"],"zone":""`
+	for _, c := range []struct{ before, after, want string }{
+		{`{"a":1,"enabled":true,` + rest + `}`, `{"a":1,"enabled":false,` + rest + `}`, `{"enabled":true} -> {"enabled":false}`},
+		{`{"name":"a"}`, `{"name":"b"}`, `{"name":"a"} -> {"name":"b"}`},
+		{`{"name":"a"}`, `{"name":"a","tags":[]}`, `{} -> {"tags":[]}`},
+		{`null`, `{"name":"b"}`, `{"name":"b"}`},
+		{`{"name":"a"}`, `null`, `{"name":"a"}`},
+		{``, ``, ``},
+		{`"on"`, `{"on":true}`, `"on" -> {"on":true}`},
+		{`3`, `4`, `3 -> 4`},
+	} {
+		if got := auditChange(audit.Line{Before: json.RawMessage(c.before), After: json.RawMessage(c.after)}); got != c.want {
+			t.Errorf("%s to %s: %s, want %s", c.before, c.after, got, c.want)
+		}
+	}
+}
+
 func TestAudit(t *testing.T) {
 	data := newData(t)
 	t.Setenv("WEFT_DATA", data)
