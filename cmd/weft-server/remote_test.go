@@ -88,6 +88,9 @@ func TestRemoteVerbs(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
 		t.Error("something was made in the data directory")
 	}
+	if code, _, errs := verb(t, "devices", "list", "--server", "http://"+s.Addr().String(), "--token-file", file); code != 1 || !strings.Contains(errs, "want https://HOST:PORT") {
+		t.Errorf("http for https: exit %d: %s", code, errs)
+	}
 	t.Setenv("WEFT_SERVER", server)
 	t.Setenv("WEFT_TOKEN_FILE", file)
 	if code, out, errs := verb(t, "devices", "list"); code != 0 || !strings.Contains(out, "hall") {

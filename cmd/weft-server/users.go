@@ -72,12 +72,27 @@ func withRole(cmd *cobra.Command, role *string, tags *[]string) {
 	cmd.Flags().SetAnnotation("tag", noEnv, nil)
 }
 
+// roleNamed is the role of a name. The API would refuse another one too, in its own terms.
+func roleNamed(name string) (ops.Role, error) {
+	switch r := ops.Role(name); r {
+	case ops.RoleAdmin, ops.RoleOperator, ops.RoleAuditor, ops.RoleMember:
+		return r, nil
+	case ops.RoleOwner:
+		return "", usagef("--role owner: a network has one owner, and that stays so; want admin, operator, auditor or member")
+	}
+	return "", usagef("--role %q: want admin, operator, auditor or member", name)
+}
+
 func usersCreateCmd() *cobra.Command {
 	var u ops.CreateUser
 	var role string
 	cmd := userVerb("create NAME [--service] [--role ROLE] [--tag T]...", "Create a user", cobra.NoFileCompletions,
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-			u.Name, u.Role = name, ops.Role(role)
+			r, err := roleNamed(role)
+			if err != nil {
+				return webapi.User{}, "", err
+			}
+			u.Name, u.Role = name, r
 			made, err := c.CreateUser(ctx, u)
 			next := "it signs in with the link of: weft-server login-link --user " + made.Name
 			if u.Service {
@@ -99,7 +114,10 @@ func usersEditCmd() *cobra.Command {
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 			var e ops.EditUser
 			if cmd.Flags().Changed("role") {
-				r := ops.Role(role)
+				r, err := roleNamed(role)
+				if err != nil {
+					return webapi.User{}, "", err
+				}
 				e.Role = &r
 			}
 			if cmd.Flags().Changed("tag") {

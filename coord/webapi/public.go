@@ -99,7 +99,7 @@ func authenticate(ctx context.Context, s *ops.Service, h http.Header, from netip
 
 func unauthorized(err error) *Problem {
 	return &Problem{Status: http.StatusUnauthorized, Code: codeUnauthorized, Detail: err.Error(),
-		Hint: "send the header Authorization: Bearer TOKEN, with a token of: weft-server tokens create USER"}
+		Hint: "make a token with: weft-server tokens create USER; programs send it in the header Authorization: Bearer TOKEN"}
 }
 
 func tooMany(w http.ResponseWriter, left ratelimit.State, what string, l ratelimit.Limit) {

@@ -5,11 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"weft/overlay/cause"
@@ -87,6 +89,8 @@ func unreached(base string, err error) error {
 		return fmt.Errorf("ask the server at %s: it is not the server that the token is of; check --server, or make a token there: weft-server tokens create: %w", base, err)
 	case errors.As(err, &unknown), errors.As(err, &name), errors.As(err, &invalid):
 		return fmt.Errorf("ask the server at %s: something in front of it has a certificate that is not trusted here: %w; name the server's own address", base, err)
+	case strings.HasPrefix(base, "http:") && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return fmt.Errorf("ask the server at %s: it ended the connection: plain http is for the console's own address only; want https://HOST:PORT", base)
 	}
 	return fmt.Errorf("ask the server at %s: %w", base, cause.Of(err))
 }
