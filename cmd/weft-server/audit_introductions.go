@@ -129,7 +129,7 @@ func introductionRow(i store.Introduction) []string {
 		doubts = append(doubts, doubtWords[d])
 	}
 	const form = "2006-01-02 15:04:05"
-	return []string{device, says, name, i.User, strconv.FormatInt(i.Count, 10), i.First.Local().Format(form), i.Last.Local().Format(form), i.Paths, strings.Join(doubts, ", ")}
+	return []string{device, says, name, i.User, strconv.FormatInt(i.Count, 10), i.First.Local().Format(form), i.Last.Local().Format(form), strings.Join(strings.Fields(i.Paths), ", "), strings.Join(doubts, ", ")}
 }
 
 func auditIntroductionsSetCmd() *cobra.Command {

@@ -463,7 +463,7 @@ func (c *Console) introductions(v *visit) error {
 func (c *Console) claimView(i store.Introduction) claimView {
 	view := claimView{
 		Device: clean(i.DeviceName), DeviceID: i.Device.String(), Peer: clean(i.Name), User: clean(i.User), Several: i.IsSeveral(),
-		Inbound: i.Inbound, Count: i.Count, First: c.stamp(i.First), Last: c.stamp(i.Last), Paths: clean(i.Paths),
+		Inbound: i.Inbound, Count: i.Count, First: c.stamp(i.First), Last: c.stamp(i.Last), Paths: strings.Join(strings.Fields(clean(i.Paths)), ", "),
 	}
 	if view.Device == "" {
 		view.Device = view.DeviceID

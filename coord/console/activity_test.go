@@ -162,7 +162,7 @@ func TestIntroductionsPage(t *testing.T) {
 			}
 		}
 	})
-	page := b.get("/activity/introductions").want(t, 200, "<b><bdi>peer-0</bdi></b> of <bdi>bob</bdi> introduced itself, once", "direct relay",
+	page := b.get("/activity/introductions").want(t, 200, "<b><bdi>peer-0</bdi></b> of <bdi>bob</bdi> introduced itself, once", "direct, relay",
 		`<span class="hint doubt">no such device ever was</span>`, `policy lets neither reach the other</span><span class="hint doubt">it is called or belongs otherwise`)
 	next := strings.SplitN(strings.SplitN(page.body, `rel="next"`, 2)[0], `<a href="`, -1)
 	at := strings.ReplaceAll(strings.SplitN(next[len(next)-1], `"`, 2)[0], "&amp;", "&")
