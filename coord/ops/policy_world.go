@@ -2,7 +2,6 @@ package ops
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"weft/coord/policy"
@@ -13,10 +12,10 @@ import (
 // world is a network as policies look at it, in one state of the database. It is valid as
 // long as its reader.
 type world struct {
-	s       *Service
-	r       *store.Reader
-	users   map[string]string // id to name; nil before they are asked for
-	classes []policy.Subject  // likewise
+	s      *Service
+	r      *store.Reader
+	users  map[string]string           // id to name; nil before they are asked for
+	tagged map[string][]policy.Subject // devices that are alike, by each of their tags; likewise
 }
 
 func newWorld(s *Service, r *store.Reader) *world { return &world{s: s, r: r} }
@@ -48,8 +47,8 @@ func (w *world) device(word string) (store.Node, error) {
 }
 
 // Tagged implements policy.World.
-func (w *world) Tagged(tag string) (list []policy.Subject, err error) {
-	if w.classes == nil {
+func (w *world) Tagged(tag string) ([]policy.Subject, error) {
+	if w.tagged == nil {
 		keys, err := w.r.Classes(w.s.network)
 		if err != nil {
 			return nil, err
@@ -58,18 +57,16 @@ func (w *world) Tagged(tag string) (list []policy.Subject, err error) {
 		if err != nil {
 			return nil, err
 		}
-		w.classes = []policy.Subject{}
+		w.tagged = map[string][]policy.Subject{}
 		for _, key := range keys {
 			id, tags := store.ClassOf(key)
-			w.classes = append(w.classes, policy.Subject{User: users[id], Tags: tags})
+			c := policy.Subject{User: users[id], Tags: tags}
+			for _, t := range tags {
+				w.tagged[t] = append(w.tagged[t], c)
+			}
 		}
 	}
-	for _, c := range w.classes {
-		if slices.Contains(c.Tags, tag) {
-			list = append(list, c)
-		}
-	}
-	return list, nil
+	return w.tagged[tag], nil
 }
 
 // names are the users' by id.

@@ -47,16 +47,37 @@ var errPairs = fmt.Errorf("the tests compare more than %d pairs of devices: name
 func (p *Policy) Failures(w World) (failed []Remark, err error) {
 	pairs := 0
 	found := map[string]who{}
+	// What a rule says of a subject or of a port is found once, not for each pair: a
+	// million of these are compared while others wait to write.
+	open := map[[2]any]Set{}
+	opening := func(proto string, port uint16) Set {
+		key := [2]any{proto, port}
+		s, ok := open[key]
+		if !ok {
+			s = p.compiled.opening(proto, port)
+			open[key] = s
+		}
+		return s
+	}
 	find := func(word string, device bool) (who, error) {
 		key := fmt.Sprint(device, word)
 		if s, ok := found[key]; ok {
 			return s, nil
 		}
 		s, err := lookUp(w, word, device)
-		if err == nil {
-			found[key] = s
+		if err != nil {
+			return s, err
 		}
-		return s, err
+		for _, subject := range s.subjects {
+			selectors := p.compiled.selectorsOf(subject)
+			if device {
+				s.rules = append(s.rules, p.compiled.rulesTo(selectors))
+			} else {
+				s.rules = append(s.rules, p.compiled.rulesFrom(selectors))
+			}
+		}
+		found[key] = s
+		return s, nil
 	}
 	for n, t := range p.Tests {
 		fail := func(line, column int, format string, args ...any) {
@@ -82,7 +103,7 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 			if pairs += len(src.subjects) * len(dst.subjects); pairs > maxPairs {
 				return nil, &Error{[]Remark{{t.line, t.column, errPairs.Error()}}}
 			}
-			if text := p.fails(src, dst, t.Src, e); text != "" {
+			if text := p.fails(src, dst, t.Src, e, opening(e.target.Proto, e.target.Port)); text != "" {
 				fail(e.line, e.column, "%s", text)
 			}
 		}
@@ -93,11 +114,13 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 	return failed, nil
 }
 
-// fails says how an expectation fails, "" if it does not.
-func (p *Policy) fails(src, dst who, name string, e expectation) string {
-	for _, a := range src.subjects {
-		for _, b := range dst.subjects {
-			if p.allows(a, b, e.target.Proto, e.target.Port) == e.accept {
+// fails says how an expectation fails, "" if it does not. open are the rules that open
+// its port.
+func (p *Policy) fails(src, dst who, name string, e expectation, open Set) string {
+	for i, a := range src.subjects {
+		for j, b := range dst.subjects {
+			own := a.acts() && a.User == b.User
+			if p.compiled.lets(src.rules[i], dst.rules[j], open, own) == e.accept {
 				continue
 			}
 			d := p.Explain(a, b, e.target.Proto, e.target.Port)
@@ -114,6 +137,7 @@ func (p *Policy) fails(src, dst who, name string, e expectation) string {
 // who is what a word of a test stands for.
 type who struct {
 	subjects []Subject
+	rules    []Set  // for each: those that name it in From, or in To, as the word stands there
 	missing  string // why there is nothing, else ""
 }
 

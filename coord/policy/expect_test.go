@@ -154,3 +154,22 @@ func TestReadme(t *testing.T) {
 		t.Errorf("%v, %v", unknown, err)
 	}
 }
+
+// What tests compare is a million pairs at most, while nobody else writes: what costs
+// something is found once for each subject, and not for each pair.
+func TestPairsCostNothing(t *testing.T) {
+	w := world{devices: map[string]Subject{}}
+	for i := range 200 {
+		w.devices[fmt.Sprint("camera", i)] = Subject{Tags: []string{"camera", fmt.Sprintf("room%d", i)}}
+	}
+	p := mustParse(t, `{"rules": [{"from": ["tag:camera"], "to": ["tag:camera"], "ports": ["tcp:443"]}],
+		"tests": [{"src": "tag:camera", "accept": ["tag:camera:443"], "deny": ["tag:camera:22"]}]}`)
+	allocs := testing.AllocsPerRun(1, func() {
+		if failed, err := p.Failures(w); err != nil || len(failed) > 0 {
+			t.Fatal(failed, err)
+		}
+	})
+	if most := float64(40 * len(w.devices)); allocs > most {
+		t.Fatalf("%d pairs took %.0f allocations, at most %.0f", 2*len(w.devices)*len(w.devices), allocs, most)
+	}
+}

@@ -137,13 +137,29 @@ func (p *Policy) Explain(src, dst Subject, proto string, port uint16) Decision {
 	return d
 }
 
-// allows is Explain for whoever needs no reason.
-func (p *Policy) allows(src, dst Subject, proto string, port uint16) bool {
-	for i := range p.compiled.between(src, dst).All() {
-		for _, r := range p.compiled.rules[i].ports {
+// opening returns the rules that open a port, whoever they are for.
+func (c *compiled) opening(proto string, port uint16) Set {
+	s := newSet(len(c.rules))
+	for i := range c.rules {
+		for _, r := range c.rules[i].ports {
 			if (r.Proto == "*" || r.Proto == proto) && (proto == "icmp" || r.First <= port && port <= r.Last) {
-				return true
+				s.add(i)
+				break
 			}
+		}
+	}
+	return s
+}
+
+// lets is Explain for whoever needs no reason: of the rules that name one in From, another
+// in To, and that open a port, whether one is the same. own says that both are of one person.
+func (c *compiled) lets(from, to, open Set, own bool) bool {
+	for i, word := range to {
+		if own {
+			word |= c.self[i]
+		}
+		if word&from[i]&open[i] != 0 {
+			return true
 		}
 	}
 	return false

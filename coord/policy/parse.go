@@ -66,12 +66,7 @@ func parse(text string) (*Policy, error) {
 	if len(text) > MaxText {
 		return nil, &Error{[]Remark{{Text: fmt.Sprintf("%d bytes, at most %d", len(text), MaxText)}}}
 	}
-	r := &reader{text: text}
-	for i := range len(text) {
-		if text[i] == '\n' {
-			r.ends = append(r.ends, i)
-		}
-	}
+	r := newReader(text)
 	if r.scan(); len(r.problems) > 0 {
 		return nil, &Error{r.problems}
 	}
@@ -119,8 +114,26 @@ func Stored(text string) (*Policy, error) {
 type reader struct {
 	text     string
 	ends     []int // of lines
+	chars    []int // before every charBlock bytes, so that a place in a long line is found as fast as in a short one
 	problems []Remark
 	seen     map[string]bool // of Policy.names
+}
+
+func newReader(text string) *reader {
+	r := &reader{text: text}
+	chars := 0
+	for i := range len(text) {
+		if i%charBlock == 0 {
+			r.chars = append(r.chars, chars)
+		}
+		if text[i] == '\n' {
+			r.ends = append(r.ends, i)
+		}
+		if utf8.RuneStart(text[i]) {
+			chars++
+		}
+	}
+	return r
 }
 
 // at returns the line and column of an offset.
@@ -131,7 +144,24 @@ func (r *reader) at(offset int) (line, column int) {
 	if line > 0 {
 		start = r.ends[line-1] + 1
 	}
-	return line + 1, utf8.RuneCountInString(r.text[start:offset]) + 1
+	return line + 1, r.charsBefore(offset) - r.charsBefore(start) + 1
+}
+
+// charBlock is in bytes.
+const charBlock = 512
+
+// charsBefore counts the characters before an offset, as far as the text is Unicode.
+func (r *reader) charsBefore(offset int) (n int) {
+	begin := 0
+	if block := min(offset/charBlock, len(r.chars)-1); block >= 0 {
+		begin, n = block*charBlock, r.chars[block]
+	}
+	for ; begin < offset; begin++ {
+		if utf8.RuneStart(r.text[begin]) {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *reader) wrong(offset int, format string, args ...any) {

@@ -221,3 +221,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A place in a long line is found without reading the line again, so that a policy
+// in one line takes no longer than any other; the place is the same.
+func TestPlaces(t *testing.T) {
+	text := strings.Repeat("aé漢😀", 400) + "\n\n" + strings.Repeat("é", charBlock) + "\nx"
+	r := newReader(text)
+	line, start := 1, 0
+	for offset, c := range text {
+		if l, column := r.at(offset); l != line || column != utf8.RuneCountInString(text[start:offset])+1 {
+			t.Fatalf("byte %d: line %d, column %d, want line %d, column %d", offset, l, column, line, utf8.RuneCountInString(text[start:offset])+1)
+		}
+		if c == '\n' {
+			line, start = line+1, offset+1
+		}
+	}
+	if l, column := r.at(len(text) + 5); l != line || column != 2 {
+		t.Fatalf("behind the end: line %d, column %d", l, column)
+	}
+	if l, column := newReader("").at(0); l != 1 || column != 1 {
+		t.Fatalf("of nothing: line %d, column %d", l, column)
+	}
+}
