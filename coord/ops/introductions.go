@@ -133,7 +133,8 @@ func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, no
 		First: time.Unix(c.First, 0).UTC(), Last: time.Unix(c.Last, 0).UTC(),
 	}
 	several := c.Peer == ""
-	if now.Sub(row.First) > claimAge || row.Last.Sub(now) > claimSkew || !several && c.First/3600 != c.Last/3600 {
+	// In seconds: times of the end of the numbers turn round where they are subtracted.
+	if c.First < now.Add(-claimAge).Unix() || c.Last > now.Add(claimSkew).Unix() || !several && c.First/3600 != c.Last/3600 {
 		row.First, row.Last, doubts = now, now, append(doubts, DoubtTime)
 	}
 	var paths []string

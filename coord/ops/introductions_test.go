@@ -3,9 +3,11 @@ package ops
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -273,6 +275,32 @@ func TestIntroductionsFlood(t *testing.T) {
 	fail = false
 	if !again.report(gate, many(0, 1)...) {
 		t.Error("it was not taken")
+	}
+}
+
+// Times at the end of the numbers are no times: they would be an answer that nobody can
+// read, and hide what all other devices claim.
+func TestIntroductionsEndOfTime(t *testing.T) {
+	s := openSite(t)
+	s.configure(EditAudit{Report: []string{"device"}})
+	pi := s.camera("pi")
+	at := s.clock.Now().Unix()
+	for _, last := range []int64{math.MaxInt64, math.MaxInt64 - 1<<36, 1 << 40, math.MaxInt64 / 2} {
+		if !s.report(pi, api.Introduction{Count: 1, First: at, Last: last}, api.Introduction{Peer: cert.NodeID{1, 2}.String(), Count: 1, First: last, Last: last}) {
+			t.Fatal("it was not taken")
+		}
+	}
+	list, err := s.Introductions(t.Context(), Root(), IntroductionQuery{})
+	if err != nil || len(list.Introductions) == 0 {
+		t.Fatal(list, err)
+	}
+	if _, err := json.Marshal(list); err != nil {
+		t.Error(err)
+	}
+	for _, i := range list.Introductions {
+		if i.Last.After(s.clock.Now()) || !strings.Contains(i.Doubts, DoubtTime) {
+			t.Errorf("%+v", i)
+		}
 	}
 }
 
