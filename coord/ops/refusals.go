@@ -17,14 +17,20 @@ import (
 // from, and written once the minute is over.
 
 // maxRefusals bounds how many counts there are at a time, and by that what strangers
-// can write into the audit in a minute. What comes from yet another place is counted
+// can write into the audit in a minute; maxUnknown are those of nobody who is known,
+// who leave room for those of users. What comes from yet another place is counted
 // together, as from nowhere.
-const maxRefusals = 100
+const (
+	maxRefusals = 100
+	maxUnknown  = maxRefusals / 2
+)
 
 // refusals counts what was refused.
 type refusals struct {
 	mu     sync.Mutex // guards the following
 	counts map[refusal]uint32
+	// strangers are how many of them are of no user.
+	strangers int
 }
 
 // refusal is what is counted together.
@@ -56,11 +62,14 @@ func (r *refusals) addLocked(k refusal, n uint32) {
 	if r.counts == nil {
 		r.counts = map[refusal]uint32{}
 	}
-	if _, ok := r.counts[k]; !ok && len(r.counts) >= maxRefusals {
+	if _, ok := r.counts[k]; !ok && (len(r.counts) >= maxRefusals || k.userID == "" && r.strangers >= maxUnknown) {
 		k = refusal{minute: k.minute, via: k.via, op: k.op, why: "of many, from many places"}
 		if len(r.counts) >= 2*maxRefusals { // nothing could be written for long
 			return
 		}
+	}
+	if _, ok := r.counts[k]; !ok && k.userID == "" {
+		r.strangers++
 	}
 	r.counts[k] += min(n, ^uint32(0)-r.counts[k])
 }
@@ -74,6 +83,9 @@ func (r *refusals) take(now time.Time, all bool) map[refusal]uint32 {
 		if all || k.minute != now.Unix()/60 { // one after now is of a clock that was put back
 			taken[k] = n
 			delete(r.counts, k)
+			if k.userID == "" {
+				r.strangers--
+			}
 		}
 	}
 	return taken

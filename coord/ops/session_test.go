@@ -336,3 +336,30 @@ func TestRefusalsAreBounded(t *testing.T) {
 		t.Errorf("%d records of %d refusals, %v", n, total, err)
 	}
 }
+
+// However many places strangers come from: what users were refused is written with who
+// they are.
+func TestRefusalsOfUsersAmongStrangers(t *testing.T) {
+	s := openSite(t)
+	_, member := s.user(CreateUser{Name: "bob"})
+	for i := range 1000 {
+		s.RefusedToken(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), "no such token")
+	}
+	if _, err := Do(t.Context(), s.Service, member, CreateUser{Name: "eve"}); !errors.Is(err, ErrForbidden) {
+		t.Fatal(err)
+	}
+	s.clock.Add(time.Minute)
+	if err := s.flushRefusals(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	err := s.store.Read(t.Context(), func(r *store.Reader) error {
+		return r.EachAudit(s.network, store.AuditFilter{}, func(rec audit.Record, _ audit.Hash) error {
+			found = found || rec.Refused != "" && rec.User == "bob" && rec.Op == "user.create"
+			return nil
+		})
+	})
+	if err != nil || !found {
+		t.Errorf("what bob was refused is not among %d records, %v", len(s.refusalLines()), err)
+	}
+}
