@@ -42,6 +42,11 @@ type AliasInfo struct {
 
 // DNS returns what the owner decided, and what devices add to it.
 func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
+	return s.dnsWith(ctx, func(store.Node) bool { return true })
+}
+
+// dnsWith is DNS with the names of those devices alone that may is true of.
+func (s *Service) dnsWith(ctx context.Context, may func(store.Node) bool) (DNSInfo, error) {
 	decided := s.names.Load()
 	i := DNSInfo{Suffix: s.suffix, Revision: dnsRevision(decided), DNS: *decided, Aliases: []AliasInfo{}, Wildcards: []string{}}
 	i.Records = slices.Clone(i.Records)
@@ -61,13 +66,24 @@ func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
 			if err != nil {
 				return err
 			}
-			i.Aliases = append(i.Aliases, AliasInfo{Alias: a.Alias, Device: node.Name})
+			if may(node) {
+				i.Aliases = append(i.Aliases, AliasInfo{Alias: a.Alias, Device: node.Name})
+			}
 		}
 		wild, err := r.Wildcards(s.network)
-		for _, w := range wild {
-			i.Wildcards = append(i.Wildcards, w.Name)
+		if err != nil {
+			return err
 		}
-		return err
+		for _, w := range wild {
+			node, err := r.Node(s.network, w.ID)
+			if err != nil {
+				return err
+			}
+			if may(node) {
+				i.Wildcards = append(i.Wildcards, w.Name)
+			}
+		}
+		return nil
 	})
 	return i, err
 }

@@ -43,6 +43,11 @@ var errPreview = errors.New("a preview asks nobody")
 // The decision is the one that devices make; what other resolvers would say is
 // not part of it.
 func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, error) {
+	return s.previewName(ctx, q, func(store.Node) bool { return true })
+}
+
+// previewName is PreviewName with the devices alone that may is true of.
+func (s *Service) previewName(ctx context.Context, q PreviewQuery, may func(store.Node) bool) (Preview, error) {
 	if len(q.Name) > 255 || strings.TrimSpace(q.Name) == "" {
 		return Preview{}, Invalid("want a name of at most 253 letters")
 	}
@@ -58,8 +63,18 @@ func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, err
 		}
 	}
 	settings.Wildcards = s.index.wildcardNames(from, dns.MaxWildcards)
+	err := s.store.Read(ctx, func(r *store.Reader) error {
+		settings.Wildcards = slices.DeleteFunc(settings.Wildcards, func(name string) bool {
+			node, err := r.NodeByName(s.network, name)
+			return err != nil || !may(node)
+		})
+		return nil
+	})
+	if err != nil {
+		return Preview{}, err
+	}
 	sees := func(node store.Node) bool {
-		return from.IsZero() || node.ID == from || s.index.reaches(from, node.Class)
+		return may(node) && (from.IsZero() || node.ID == from || s.index.reaches(from, node.Class))
 	}
 	lookup := func(ctx context.Context, name string, addr netip.Addr) (dns.Host, error) {
 		ip := ""

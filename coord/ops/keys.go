@@ -1,7 +1,6 @@
 package ops
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -64,10 +63,17 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 		ID: newID(), UserID: u.ID, User: u.Name, Note: printable(c.Note, 100), Tags: tags,
 		Reusable: c.Reusable, Ephemeral: c.Ephemeral, Relay: c.Relay, Created: tx.now.UTC().Truncate(time.Second),
 	}
-	if err := tx.may(keyTarget(k)); errors.Is(err, ErrNotFound) { // as if there were no such user
-		return KeyCreated{}, fmt.Errorf("user %q: %w", printable(cmp.Or(c.User, c.UserID), 64), err)
-	} else if err != nil {
+	if err := tx.may(keyTarget(k)); err != nil {
+		if c.User != "" && isNotFound(err) { // whether there is such a user is not for the actor to know
+			err = fmt.Errorf("user %q: %w", printable(c.User, 64), err)
+		}
 		return KeyCreated{}, err
+	}
+	if c.Relay {
+		// A relay is the whole network's, whoever brings it: all devices may use it.
+		if err := opRelayRemove.authorize(tx.actor, target{}); err != nil {
+			return KeyCreated{}, fmt.Errorf("%s for a relay: %w", tx.op.Name, err)
+		}
 	}
 	if !tx.actor.holds(tags) {
 		return KeyCreated{}, fmt.Errorf("%s with tags that are not yours, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)

@@ -59,16 +59,16 @@ func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
 	return s.Revocations(), nil
 }
 
-// ShowDNS is DNS for who may see it.
+// ShowDNS is DNS for who may see it, without the names of devices that the actor may not see.
 func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {
 	if err := opDNSRead.asks(a); err != nil {
 		return DNSInfo{}, err
 	}
-	return s.DNS(ctx)
+	return s.dnsWith(ctx, a.seesDevice)
 }
 
-// Preview is PreviewName for who may see what is set about names. The asking device
-// is named as people name it.
+// Preview is PreviewName for who may see what is set about names; devices that the actor
+// may not see have none. The asking device is named as people name it.
 func (s *Service) Preview(ctx context.Context, a Actor, q PreviewQuery) (Preview, error) {
 	if err := opDNSRead.asks(a); err != nil {
 		return Preview{}, err
@@ -80,7 +80,12 @@ func (s *Service) Preview(ctx context.Context, a Actor, q PreviewQuery) (Preview
 		}
 		q.From = d.ID.String()
 	}
-	return s.PreviewName(ctx, q)
+	return s.previewName(ctx, q, a.seesDevice)
+}
+
+// seesDevice reports whether an actor may see a device.
+func (a Actor) seesDevice(n store.Node) bool {
+	return opDeviceRead.authorize(a, deviceTarget(n)) == nil
 }
 
 // LinkURL is where a browser opens the path of CreateLink.

@@ -20,7 +20,14 @@ func (CreateLink) operation() *Operation { return opUserLink }
 
 // run returns the link's path and query.
 func (c CreateLink) run(tx *Tx) (string, error) {
-	u, err := tx.owner("", c.User)
+	var u store.User
+	var err error
+	if tx.actor.UserID != "" { // who may make none is not told either whether there is such a user
+		err = tx.op.asks(tx.actor)
+	}
+	if err == nil {
+		u, err = tx.owner("", c.User)
+	}
 	if err == nil {
 		err = tx.may(userTarget(u))
 	}

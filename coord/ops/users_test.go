@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"weft/coord/store"
@@ -149,6 +150,77 @@ func TestKeysOfServices(t *testing.T) {
 		}
 		if k, err := s.Key(t.Context(), a, made.ID); err != nil || k.User != want {
 			t.Errorf("%s: %s, %v", role, k.User, err)
+		}
+	}
+}
+
+// What the network has as a whole is the admins', also where it is had by way of what a
+// user may make for himself; and nobody hears by an error which users there are.
+func TestKeysOfRelays(t *testing.T) {
+	s := openSite(t)
+	for _, c := range []struct {
+		role Role
+		tags []string
+		may  bool
+	}{{RoleAdmin, nil, true}, {RoleOperator, nil, false}, {RoleMember, nil, false}, {RoleOperator, []string{"camera"}, false}} {
+		_, a := s.user(CreateUser{Name: fmt.Sprint("r-", c.role, len(c.tags)), Role: c.role, Tags: c.tags})
+		_, err := Do(t.Context(), s.Service, a, CreateKey{Relay: true})
+		if c.may != (err == nil) || !c.may && !errors.Is(err, ErrForbidden) && !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s %v makes a key for a relay: %v", c.role, c.tags, err)
+		}
+		if c.may {
+			continue
+		}
+		_, there := Do(t.Context(), s.Service, a, CreateLink{User: "admin"})
+		_, none := Do(t.Context(), s.Service, a, CreateLink{User: "nobody"})
+		if there == nil || there.Error() != none.Error() {
+			t.Errorf("%s %v tells users from nobody by a link: %v, %v", c.role, c.tags, there, none)
+		}
+		if c.role == RoleOperator {
+			continue // which makes keys for everybody
+		}
+		_, there = Do(t.Context(), s.Service, a, CreateKey{User: "admin"})
+		_, none = Do(t.Context(), s.Service, a, CreateKey{User: "bbbbb"})
+		if there == nil || there.Error() != strings.ReplaceAll(none.Error(), "bbbbb", "admin") {
+			t.Errorf("%s %v tells users from nobody by a key: %v, %v", c.role, c.tags, there, none)
+		}
+	}
+}
+
+// Who is narrowed to tags does not hear of other devices by what is set about names.
+func TestNamesOfOthers(t *testing.T) {
+	s := openSite(t)
+	door := s.joined(CreateKey{Tags: []string{"door"}}, "front-door")
+	camera := s.joined(CreateKey{Tags: []string{"camera"}}, "yard-camera")
+	for name, d := range map[string]*device{"back-door": door, "gate-camera": camera} {
+		if _, err := Do(t.Context(), s.Service, Root(), RenameDevice{d.id, name}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Do(t.Context(), s.Service, Root(), SetDeviceDNS{d.id, DeviceDNS{Wildcard: pointer(true)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, wide := s.user(CreateUser{Name: "wide", Role: RoleOperator})
+	_, narrow := s.user(CreateUser{Name: "narrow", Role: RoleOperator, Tags: []string{"camera"}})
+	for _, c := range []struct {
+		a    Actor
+		name string
+		sees bool
+	}{
+		{wide, "back-door", true}, {narrow, "back-door", false}, {narrow, "front-door", false}, {narrow, "x.back-door.weft.internal", false},
+		{narrow, "gate-camera", true}, {narrow, "yard-camera", true}, {narrow, "x.gate-camera.weft.internal", true},
+	} {
+		p, err := s.Preview(t.Context(), c.a, PreviewQuery{Name: c.name})
+		if err != nil || c.sees != (len(p.Answers) > 0) {
+			t.Errorf("%s asks for %s: %+v, %v", c.a.User, c.name, p, err)
+		}
+	}
+	for want, a := range []Actor{1: narrow, 2: wide} {
+		if want == 0 {
+			continue
+		}
+		if info, err := s.ShowDNS(t.Context(), a); err != nil || len(info.Aliases) != want || len(info.Wildcards) != want {
+			t.Errorf("%s is shown %+v, %v", a.User, info, err)
 		}
 	}
 }

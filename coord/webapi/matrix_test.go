@@ -131,7 +131,7 @@ createToken     self      422   ok    403      403     403     403      403     
 createToken     another   ok    ok    404      403     404     404      404     404
 revokeToken     self      .     ok    ok       403     ok      ok       403     ok
 revokeToken     another   ok    ok    404      403     404     404      404     404
-createLoginLink person    ok    403   403      403     403     404      404     404
+createLoginLink person    ok    403   403      403     403     403      403     403
 listWebhooks    -         ok    ok    403      ok      403     403      403     403
 getWebhook      -         ok    ok    403      ok      403     403      403     403
 createWebhook   -         ok    ok    403      403     403     403      403     403
