@@ -17,8 +17,9 @@
 // its body, the cross-origin check, the route table (routes.go), the session
 // (session.go), and then the page: devices.go, device.go (its forms: device_edit.go;
 // its connection test: connection.go), access.go (access_check.go: what would come of a
-// policy; access_can.go: a question), dns.go, join.go, keys.go, activity.go, account.go,
-// signin.go. view.go draws it, with what it refers to from assets.go. Live pages
+// policy; access_can.go: a question), dns.go, join.go, keys.go, activity.go
+// (activity_change.go: what a record changed; activity_export.go, activity_verify.go),
+// introductions.go, account.go, signin.go. view.go draws it, with what it refers to from assets.go. Live pages
 // hold one stream (events.go) that only says what changed; the page then fetches its
 // own address again and takes the part it shows, so there is one way to draw each
 // thing and nothing to replay.

@@ -64,9 +64,12 @@
 //	policy_history.go  what was in force before, and going back
 //	policy_can.go      may one reach another, and by which rule
 //	policy_world.go    the network as the tests of a policy see it
-//	webhooks.go   webhooks: making and changing them, and what is shown of them
-//	webhook_run.go  sending them, from the audit and from presence
-//	webhook_presence.go  which devices came and went, as webhooks are told
+//	webhooks.go   webhooks: what an actor sees of them
+//	webhook_edit.go    making, changing and deleting them; webhook_secret.go their secrets,
+//	                   webhook_try.go a test event
+//	webhook_run.go     sending them; webhook_due.go which of them have something to send,
+//	                   webhook_events.go what they send, from the audit and from presence
+//	webhook_presence.go  which devices went online and offline
 //	upkeep.go     last seen, ephemeral nodes, pruning
 //	events.go     what open consoles are told
 //	decode.go     reading JSON that others sent

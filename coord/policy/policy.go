@@ -22,6 +22,7 @@
 // (expect.go). Whoever puts a policy into force runs them first.
 //
 //	parse.go    reading the text; what is wrong with it, by line and column
+//	parse_text.go  what is wrong before it is read as JSON
 //	expect.go   running the tests, and warning of names that nothing has
 //	explain.go  may one reach another, and by which rule
 //	diff.go     who gains and loses what by another policy

@@ -1,0 +1,73 @@
+package console
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"weft/coord/audit"
+	"weft/coord/ops"
+)
+
+// verifiedView is what checking the audit came to.
+type verifiedView struct {
+	Done, Good bool
+	Text       string
+	Compared   string
+	Removed    stamp
+}
+
+// verifyActivity checks the whole audit. It takes a while, so one at a time.
+func (c *Console) verifyActivity(v *visit) error {
+	if !c.verifying.TryLock() {
+		return errBusy
+	}
+	defer c.verifying.Unlock()
+	view := activityView{Head: clean(cut(strings.TrimSpace(v.r.PostForm.Get("head")), 1000))}
+	var outside *audit.Head
+	if text := strings.TrimSpace(v.r.PostForm.Get("head")); text != "" {
+		h, err := audit.ParseHead(cut(text, 1000))
+		if err != nil {
+			view.Verified = verifiedView{Done: true, Text: problemText(ops.Invalid("%v", err))}
+			return c.activityPage(v, http.StatusUnprocessableEntity, view)
+		}
+		outside = &h
+	}
+	report, err := c.ops.VerifyAudit(v.ctx(), v.actor, outside)
+	if problem := problemText(err); problem != "" {
+		view.Verified = verifiedView{Done: true, Text: problem}
+		return c.activityPage(v, http.StatusUnprocessableEntity, view)
+	}
+	if err != nil {
+		return err
+	}
+	view.Head = ""
+	view.Verified = c.verifiedView(report, outside)
+	return c.activityPage(v, http.StatusOK, view)
+}
+
+func (c *Console) verifiedView(r ops.AuditReport, outside *audit.Head) verifiedView {
+	view := verifiedView{Done: true, Good: r.Fault == nil}
+	if r.Removed != nil {
+		view.Removed = c.stamp(*r.Removed)
+	}
+	if r.Fault != nil {
+		view.Text = "Something is wrong: " + clean(r.Fault.Error()) + ". Compare with a backup, and find out who has access to the server."
+		return view
+	}
+	switch {
+	case r.Last == 0:
+		view.Text = "There are no records yet."
+	case r.Last < r.First:
+		view.Text = "All records up to " + strconv.FormatUint(r.Last, 10) + " were removed for their age."
+	default:
+		view.Text = "Records " + strconv.FormatUint(r.First, 10) + " to " + strconv.FormatUint(r.Last, 10) + " are as they were written, and signed for."
+	}
+	switch {
+	case outside != nil && r.Compared:
+		view.Compared = "They fit the head that was kept elsewhere."
+	case outside != nil:
+		view.Compared = "The head is this network’s. What it speaks of was removed for its age, so it could not be compared: keep a new one."
+	}
+	return view
+}

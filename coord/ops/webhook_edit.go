@@ -1,0 +1,231 @@
+package ops
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"weft/coord/store"
+	"weft/coord/webhook"
+)
+
+// CreateWebhook makes a webhook: from now on what happens is sent to the URL.
+type CreateWebhook struct {
+	URL    string   `json:"url" required:"true" doc:"https://HOST/PATH"`
+	Events []string `json:"events,omitempty" doc:"which: *, device.*, device.rename, presence.offline, refused.*; all if not given"`
+	Tags   []string `json:"tags,omitempty" doc:"only about devices and keys that carry one of them"`
+	Allow  []string `json:"allow_targets,omitempty" doc:"addresses that are dialled though they are the server's own, link-local or of an overlay, and without TLS too"`
+	Note   string   `json:"note,omitempty" doc:"for people, at most 100 bytes"`
+}
+
+func (CreateWebhook) operation() *Operation { return opHookCreate }
+
+func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
+	s := tx.s
+	if err := tx.may(target{}); err != nil {
+		return none, err
+	}
+	list, err := tx.Webhooks(s.network)
+	if err != nil {
+		return none, err
+	}
+	if len(list) >= maxWebhooks {
+		return none, Invalid("there are %d webhooks, and no more can be made; delete one with: weft-server webhooks delete ID", maxWebhooks)
+	}
+	if len(c.Events) == 0 {
+		c.Events = []string{"*"}
+	}
+	w := store.Webhook{ID: newID(), Created: tx.now.UTC().Truncate(time.Second), Enabled: true, Salt: newSalt()}
+	if err := (EditWebhook{URL: &c.URL, Events: &c.Events, Tags: &c.Tags, Allow: &c.Allow, Note: &c.Note}).apply(tx, &w); err != nil {
+		return none, err
+	}
+	if w.Revision, err = tx.Bump(s.network); err != nil {
+		return none, err
+	}
+	if err := tx.toEnd(&w); err != nil {
+		return none, err
+	}
+	if err := tx.CreateWebhook(s.network, w); err != nil {
+		return none, err
+	}
+	tx.changed(w.Revision, store.HookChanged, w.ID)
+	tx.did(hookTarget(w), nil, recordOf(w))
+	secret, err := s.hookSecret(w.Salt)
+	return WebhookCreated{viewWebhook(tx.actor, w, tx.now), secret}, err
+}
+
+// EditWebhook changes what is given of a webhook. What it is for then goes for all that
+// was not sent yet, which may be what happened in the last minute. One that was paused, or is about to be
+// tried again, is tried at once. One that was disabled hears nothing of what happened
+// meanwhile.
+type EditWebhook struct {
+	ID    string   `json:"-"`
+	Match []string `json:"-"` // the revisions that it may change (Webhook.Revision); nil for any
+
+	URL     *string   `json:"url,omitempty"`
+	Events  *[]string `json:"events,omitempty"`
+	Tags    *[]string `json:"tags,omitempty"`
+	Allow   *[]string `json:"allow_targets,omitempty"`
+	Note    *string   `json:"note,omitempty"`
+	Enabled *bool     `json:"enabled,omitempty"`
+}
+
+func (EditWebhook) operation() *Operation { return opHookEdit }
+
+func (c EditWebhook) run(tx *Tx) (none Webhook, err error) {
+	s := tx.s
+	w, err := tx.webhook(c.ID)
+	if err != nil {
+		return none, err
+	}
+	if err := matches(c.Match, strconv.FormatUint(w.Revision, 10)); err != nil {
+		return none, fmt.Errorf("webhook %s: %w", w.ID, err)
+	}
+	before := w
+	if err := c.apply(tx, &w); err != nil {
+		return none, err
+	}
+	if w.Enabled && !before.Enabled {
+		if err := tx.toEnd(&w); err != nil {
+			return none, err
+		}
+	}
+	if wantsPresence(w) && !wantsPresence(before) {
+		if w.Presence, err = tx.LastPresence(s.network); err != nil {
+			return none, err
+		}
+	}
+	w.Attempts, w.Failing, w.Next, w.Paused = 0, nil, nil, nil
+	if err := tx.saveWebhook(&w); err != nil {
+		return none, err
+	}
+	tx.did(hookTarget(w), recordOf(before), recordOf(w))
+	return viewWebhook(tx.actor, w, tx.now), nil
+}
+
+// apply checks what is given and puts it into w.
+func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
+	old := *w
+	if c.Allow != nil {
+		w.Allow = []netip.Prefix{}
+		for _, t := range *c.Allow {
+			p, err := webhook.ParseTarget(t)
+			if err != nil {
+				return Invalid("target %q: %v", printable(t, 64), err)
+			}
+			w.Allow = append(w.Allow, p)
+		}
+		slices.SortFunc(w.Allow, netip.Prefix.Compare)
+		w.Allow = slices.Compact(w.Allow)
+		if len(w.Allow) > maxHookTargets {
+			return Invalid("%d targets, at most %d", len(w.Allow), maxHookTargets)
+		}
+	}
+	if c.URL != nil {
+		w.URL = *c.URL
+	}
+	if c.URL != nil || c.Allow != nil {
+		if len(w.Allow) > 0 && (w.URL != old.URL || !slices.Equal(w.Allow, old.Allow)) {
+			// What is dialled on this machine and beside it is the owner's to decide.
+			if err := opHookAllow.authorize(tx.actor, target{}); err != nil {
+				return err
+			}
+		}
+		if err := webhook.CheckURL(w.URL, webhook.Targets{Network: tx.s.prefixes(), Allow: w.Allow}); err != nil {
+			return Invalid("URL of the webhook: %s", printable(err.Error(), 300))
+		}
+	}
+	if c.Events != nil {
+		w.Events = slices.Compact(slices.Sorted(slices.Values(*c.Events)))
+		for _, p := range w.Events {
+			if err := webhook.CheckPattern(p, eventOps()); err != nil {
+				return Invalid("event %q: %v", printable(p, 64), err)
+			}
+		}
+		if len(w.Events) == 0 || len(w.Events) > maxHookEvents {
+			return Invalid("%d events, want 1 to %d", len(w.Events), maxHookEvents)
+		}
+	}
+	if c.Tags != nil {
+		tags, err := checkTags(*c.Tags)
+		if err != nil {
+			return err
+		}
+		w.Tags = append([]string{}, tags...)
+	}
+	if c.Note != nil {
+		w.Note = printable(*c.Note, 100)
+	}
+	if c.Enabled != nil {
+		w.Enabled = *c.Enabled
+	}
+	return nil
+}
+
+// eventOps are the names of what leaves records.
+func eventOps() (names []string) {
+	for _, o := range Operations {
+		if o.Writes {
+			names = append(names, o.Name)
+		}
+	}
+	return names
+}
+
+// prefixes are the network's own.
+func (s *Service) prefixes() []netip.Prefix { return []netip.Prefix{s.ipv4, s.ipv6} }
+
+// DeleteWebhook deletes a webhook. What is being sent to it is broken off.
+type DeleteWebhook struct{ ID string }
+
+func (DeleteWebhook) operation() *Operation { return opHookDelete }
+
+func (c DeleteWebhook) run(tx *Tx) (none Webhook, err error) {
+	w, err := tx.webhook(c.ID)
+	if err != nil {
+		return none, err
+	}
+	if err := tx.DeleteWebhook(tx.s.network, w.ID); err != nil {
+		return none, err
+	}
+	n, err := tx.Bump(tx.s.network)
+	if err != nil {
+		return none, err
+	}
+	tx.changed(n, store.HookChanged, w.ID)
+	tx.did(hookTarget(w), recordOf(w), nil)
+	return viewWebhook(tx.actor, w, tx.now), nil
+}
+
+// webhook reads a webhook and asks whether the actor may do this to it.
+func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
+	if err := tx.may(target{}); err != nil {
+		return w, err
+	}
+	if w, err = tx.Webhook(tx.s.network, id); err != nil {
+		err = fmt.Errorf("webhook %q: %w", printable(id, 32), err)
+	}
+	return w, err
+}
+
+// toEnd passes over all that has happened.
+func (tx *Tx) toEnd(w *store.Webhook) error {
+	end, err := tx.AuditEnd(tx.s.network)
+	if err != nil {
+		return err
+	}
+	w.Audit = end.Seq
+	w.Presence, err = tx.LastPresence(tx.s.network)
+	return err
+}
+
+// saveWebhook stores a change.
+func (tx *Tx) saveWebhook(w *store.Webhook) (err error) {
+	if w.Revision, err = tx.Bump(tx.s.network); err != nil {
+		return err
+	}
+	tx.changed(w.Revision, store.HookChanged, w.ID)
+	return tx.EditWebhook(tx.s.network, *w)
+}
