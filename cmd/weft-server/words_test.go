@@ -75,7 +75,7 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"webhooks rotate x --keep soon", 2, `--keep "soon": want a time such as 1h`},
 		{"webhooks rotate x --keep 0d", 5, "not found"},
 		{"audit retention set 3x", 2, `"3x": want a time such as 90d`},
-		{"audit retention set 5h", 2, "records of the audit stay for a day to a hundred years, or for ever"},
+		{"audit retention set 5h", 2, "the audit can keep records for a day to a hundred years, or for ever"},
 		{"audit retention nonsense", 2, `unknown command "nonsense"`},
 		{"audit trim", 2, "say which records are to go: --before 365d"},
 		{"audit trim --before 3x", 2, `--before "3x": want how long ago`},

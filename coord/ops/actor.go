@@ -8,11 +8,11 @@ import (
 	"weft/coord/store"
 )
 
-// Role is what a person, or a service, may do in a network.
+// Role is what a person or a service may do in a network.
 type Role string
 
-// The roles, from the one that may do everything to the one that has only what is
-// its own.
+// The roles, from the owner, who may do everything, to the member, who may do only
+// what concerns his own devices.
 const (
 	RoleOwner    Role = "owner"
 	RoleAdmin    Role = "admin"    // everything but what makes users owners
@@ -21,10 +21,10 @@ const (
 	RoleMember   Role = "member"   // its own devices and keys
 )
 
-// Via is the way an operation came in.
+// Via says how a request for an operation reached the server.
 type Via string
 
-// The ways.
+// The values of Via.
 const (
 	ViaConsole Via = "console"
 	ViaAPI     Via = "api"
@@ -33,34 +33,36 @@ const (
 	ViaSystem  Via = "system" // the server by itself
 )
 
-// Actor is who asks for an operation. The zero value may do nothing. Role and Tags of
-// one with a UserID are what its user had when the request came: a command takes them
-// anew from the user's row, inside its transaction, and so ends what was taken away.
+// Actor is who asks for an operation. The zero value may do nothing. If UserID is set,
+// Role and Tags are those that the user had when the request arrived. A command reads
+// them again from the user's row inside its transaction, so a right that was taken away
+// in between no longer counts.
 type Actor struct {
 	UserID string // "" for none
 	User   string // its name, or that of the device
 	Token  string // id of the token that it came with, "" for none
 	Role   Role
-	// Tags, if there are any, narrow the role to devices and keys that carry one of
-	// them.
+	// Tags, if any, limit the role to devices and keys that carry one of them.
 	Tags []string
 	Via  Via
-	// From is the address that the request came from; invalid on this machine.
+	// From is the address that the request came from; invalid for requests from this
+	// machine.
 	From netip.Addr
 }
 
-// actorOf is a user that came in by some way.
+// actorOf returns the actor for a user.
 func actorOf(u store.User, via Via, from netip.Addr) Actor {
 	return Actor{UserID: u.ID, User: u.Name, Role: Role(u.Role), Tags: u.Tags, Via: via, From: from}
 }
 
-// Root is whoever has the data directory. It may do what an owner may.
+// Root is the actor for anybody who can read the data directory. It may do what an
+// owner may.
 func Root() Actor { return Actor{User: "root", Role: RoleOwner, Via: ViaCLI} }
 
 // System is the server itself.
 func System() Actor { return Actor{User: "server", Via: ViaSystem} }
 
-// nodeActor is a device or a relay that asks for itself.
+// nodeActor is the actor for a device or a relay that acts on itself.
 func nodeActor(ctx context.Context, id string) Actor {
 	from, _ := ctx.Value(fromKey{}).(netip.Addr)
 	return Actor{User: id, Via: ViaNode, From: from}

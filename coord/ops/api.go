@@ -19,8 +19,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// access says who may call a route. The caller is always the holder of the
-// key of the TLS client certificate; no field of a request names one.
+// access says who may call a route. The caller is always the holder of the key of the
+// TLS client certificate; no field of a request names the caller.
 type access int
 
 const (
@@ -110,8 +110,8 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil {
 		if rt.access == anyRelay {
-			// A relay's question may wait for its answer longer than strangers
-			// have for theirs.
+			// A relay's request may wait for its answer longer than the request
+			// of an unauthenticated client.
 			http.NewResponseController(w).SetReadDeadline(time.Time{})
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
@@ -141,7 +141,7 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 	case anyKey:
 		return c, nil
 	case anyRelay:
-		// The key is the relay; its certificate is for those who connect to it.
+		// The key identifies the relay. Its certificate serves the nodes that connect to it.
 		if _, ok := s.index.relay(cert.RelayID(c.spki)); !ok {
 			return nil, noRelayHere()
 		}
@@ -215,8 +215,8 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, res any, err er
 	}
 }
 
-// sayLength says how long a long answer is, for who cannot use one that is too
-// long and would have to read it to find that out.
+// sayLength announces the length of a long answer, so that a client which cannot use an
+// answer of that length need not read it to find out.
 func sayLength(w http.ResponseWriter, body []byte) {
 	if len(body) > 64<<10 {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))

@@ -14,18 +14,18 @@ import (
 	"weft/overlay/cert"
 )
 
-// For how long records of the audit stay, and whose devices report introductions.
+// How long records of the audit stay, and which devices report introductions.
 
 const (
-	// minAuditKeep is how old a record is before it may go, whoever wants it: what was
-	// done today can be looked at tomorrow.
+	// minAuditKeep is the least age of a record that may be removed, whoever asks: what
+	// was done today can still be read tomorrow.
 	minAuditKeep = 24 * time.Hour
 	maxAuditKeep = 100 * 366 * 24 * time.Hour
 	// trimBatch is how many records, and about how many introductions, go in one
 	// transaction: others wait for it.
 	trimBatch = 5000
-	// maxIntroductions bounds what is kept of all devices' claims, each of about 200
-	// bytes. The earliest go, once a day.
+	// maxIntroductions bounds the claims of all devices that are stored, each of about
+	// 200 bytes. Once a day the earliest beyond it are removed.
 	maxIntroductions = 1_000_000
 	// maxReporting bounds the tags whose devices report introductions.
 	maxReporting = 64
@@ -76,13 +76,13 @@ func (s *Service) reportsIntroductions(tags []string) bool {
 	return slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(set, t) })
 }
 
-// EditAudit changes what is set about the audit, each part that is given.
+// EditAudit changes the settings of the audit. Fields that are not set change nothing.
 type EditAudit struct {
 	Match []string `json:"-"` // the revisions that it may change (AuditSettings.Revision); nil for any
-	// KeepSeconds is for how long records stay: 0 for ever, else a day to a hundred years.
+	// KeepSeconds is how long records stay: 0 for ever, else a day to a hundred years.
 	KeepSeconds *int64 `json:"keep_seconds,omitempty"`
-	// Devices with a tag of Report begin to report introductions, those with one of
-	// NoReport and no other end. With or without "tag:".
+	// Report are tags whose devices begin to report introductions, NoReport are tags
+	// whose devices stop. "tag:" in front may be left out.
 	Report   []string `json:"report,omitempty"`
 	NoReport []string `json:"no_report,omitempty"`
 }
@@ -104,7 +104,7 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	if c.KeepSeconds != nil {
 		least, most := int64(minAuditKeep/time.Second), int64(maxAuditKeep/time.Second)
 		if next.KeepSeconds = *c.KeepSeconds; next.KeepSeconds != 0 && (next.KeepSeconds < least || next.KeepSeconds > most) {
-			return next, Invalid("records of the audit stay for a day to a hundred years, or for ever")
+			return next, Invalid("the audit can keep records for a day to a hundred years, or for ever")
 		}
 	}
 	report, err := checkTags(c.Report)
@@ -146,16 +146,18 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	return next.revised(), nil
 }
 
-// AuditTrimmed is what was removed of the audit.
+// AuditTrimmed says how much was removed from the audit.
 type AuditTrimmed struct {
 	First         uint64 `json:"first"` // numbers of the first and last record that went; both 0 for none
 	Last          uint64 `json:"last"`
 	Introductions int64  `json:"introductions"` // how many went of what devices claim
 }
 
-// TrimAudit removes the records, and the introductions, of before a time, behind a signed
-// checkpoint: the rest is still a chain. What is not as it was written is not removed. It
-// removes so many as others can wait for: do it until nothing goes (Service.TrimAudit).
+// TrimAudit removes the records and the introductions from before a time, and signs a
+// checkpoint, so that the remaining records are still a chain. It refuses to remove a
+// record that was changed since it was written. One command removes one batch, so that
+// others need not wait for long: repeat it until nothing more is removed
+// (Service.TrimAudit does).
 type TrimAudit struct {
 	Before time.Time `json:"before"` // at least a day ago
 	// introductions are removed alone, because there are too many.
@@ -197,7 +199,7 @@ func (c TrimAudit) run(tx *Tx) (gone AuditTrimmed, err error) {
 	if gone.Introductions, err = tx.TrimIntroductions(network, c.Before, trimBatch); err != nil {
 		return gone, err
 	}
-	// That somebody wanted something to go is worth knowing even if there was nothing.
+	// The wish to remove records is recorded even if there were none.
 	if gone != (AuditTrimmed{}) || tx.actor.Via != ViaSystem && !c.more {
 		tx.did(target{kind: "audit"}, nil, trimmedAudit{c.Before.UTC().Truncate(time.Second), gone})
 	}
@@ -216,8 +218,8 @@ func (tx *Tx) trim(cut audit.Checkpoint) (gone AuditTrimmed, err error) {
 	return AuditTrimmed{First: before.Seq + 1, Last: cut.Seq}, tx.Tx.TrimAudit(cut)
 }
 
-// TrimAudit removes all records of before a time, many at once. When it fails on the way,
-// what went before is gone, and is in the result.
+// TrimAudit removes all records from before a time, in batches. If it fails in between,
+// the batches before stay removed and are counted in the result.
 func (s *Service) TrimAudit(ctx context.Context, a Actor, c TrimAudit) (all AuditTrimmed, err error) {
 	for {
 		gone, err := Do(ctx, s, a, c)
@@ -237,8 +239,8 @@ func (s *Service) TrimAudit(ctx context.Context, a Actor, c TrimAudit) (all Audi
 
 const (
 	keepEvery = 24 * time.Hour
-	// A clock that jumps ahead makes all records old. So nothing goes for a while after
-	// the start and after each jump: by then it is likely to be right again.
+	// A clock that jumps ahead makes all records old. So nothing is removed for a while
+	// after the start and after each jump: by then the clock is likely to be right again.
 	keepSteady = time.Hour
 	keepJump   = 10 * time.Minute
 )
@@ -261,8 +263,8 @@ func (k *keeping) due(now time.Time) bool {
 	return true
 }
 
-// keepAudit removes, once a day, what is older than the owner wants it to be, and the
-// earliest introductions of too many.
+// keepAudit removes, once a day, the records that are older than the owner wants, and
+// the earliest introductions if there are too many.
 func (s *Service) keepAudit(ctx context.Context) error {
 	now := s.now()
 	if !s.keeping.due(now) {

@@ -11,18 +11,18 @@ import (
 	"weft/coord/store"
 )
 
-// maxAuditPage is how many records one question is answered with.
+// maxAuditPage is how many records one answer has at most.
 const maxAuditPage = 1000
 
-// AuditReport is what checking the audit came to.
+// AuditReport is the result of checking the audit.
 type AuditReport struct {
 	audit.Report
 	Removed *time.Time   `json:"removed_at"` // when earlier records were last removed, as was signed for; nil for never
 	Fault   *audit.Fault `json:"fault"`      // what is wrong first, nil for nothing
 }
 
-// readsAudit says whether an actor may read the audit. It is the whole network's: who
-// is narrowed to some tags sees none of it.
+// readsAudit says whether an actor may read the audit. The audit covers the whole
+// network, so an actor limited to some tags sees none of it.
 func readsAudit(a Actor) error {
 	if len(a.Tags) > 0 {
 		return fmt.Errorf("%s for some tags only: %w", opAuditRead.Name, ErrForbidden)
@@ -30,9 +30,9 @@ func readsAudit(a Actor) error {
 	return opAuditRead.asks(a)
 }
 
-// Audit returns the records that w wants, at most maxAuditPage of them; the next
-// page begins with the cursor of the last. Target may be whatever names a device:
-// it then stands for all that was ever done to that one.
+// Audit returns the records that w selects, at most maxAuditPage of them; the cursor of
+// the next page is the number of the last record. If w.Target names a device, it
+// selects all records about that device, whatever its name was then.
 func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]audit.Line, error) {
 	if err := readsAudit(a); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]au
 	return page, err
 }
 
-// maxAuditLook is how many records one page of refusals is looked for in.
+// maxAuditLook is how many records are read to fill one page of refusals.
 const maxAuditLook = 50_000
 
 // AuditPage is a page of records. Next is the cursor of the next page, 0 at the end.
@@ -63,8 +63,8 @@ type AuditPage struct {
 	Next    uint64
 }
 
-// AuditPage is Audit, and what the next page begins with. A page of refusals may have
-// fewer records than w wants, or none, and a next page all the same.
+// AuditPage is Audit with the cursor of the next page. A page of refusals may have
+// fewer records than w wants, or none, although there is a next page.
 func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (page AuditPage, err error) {
 	if w.Limit <= 0 || w.Limit > maxAuditPage {
 		w.Limit = maxAuditPage
@@ -125,8 +125,9 @@ func (s *Service) auditTarget(ctx context.Context, word string) (string, error) 
 	return "", err
 }
 
-// VerifyAudit checks the whole audit, also against a head that was kept elsewhere
-// (nil for none). What is wrong with it is in the report.
+// VerifyAudit checks the whole audit. If outside is not nil, it also compares the audit
+// with that head, which was saved elsewhere earlier. Faults of the audit are in the
+// report.
 func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head) (AuditReport, error) {
 	if err := readsAudit(a); err != nil {
 		return AuditReport{}, err
@@ -153,8 +154,8 @@ func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head)
 	return report, err
 }
 
-// AuditHead returns the signed head of the audit. While nothing was recorded it says
-// that, signed now.
+// AuditHead returns the signed head of the audit. If nothing was recorded yet, it signs
+// a head that says so.
 func (s *Service) AuditHead(ctx context.Context, a Actor) (h audit.Head, err error) {
 	if err := readsAudit(a); err != nil {
 		return h, err

@@ -25,9 +25,9 @@ import (
 	"weft/overlay/filelock"
 )
 
-// A backup is one encrypted file with everything that makes the network: the
-// database, as it was at one moment, and the CAs' keys. Restored on another
-// machine it is the same server: devices reconnect without being touched.
+// A backup is one encrypted file with all state of the server: the database, as it was
+// at one moment, and the keys of the CAs. Restored on another machine it is the same
+// server: devices reconnect by themselves.
 
 const (
 	database  = "weft.db"
@@ -39,22 +39,22 @@ const (
 	maxBackupFile  = 64 << 30
 )
 
-// Manifest says of what a backup is. It is in the backup as manifest.json; those
-// from before 2026-11-30 have none.
+// Manifest describes a backup. It is in the backup as manifest.json; backups from
+// before 2026-11-30 have none.
 type Manifest struct {
 	Schema string    `json:"schema"` // "backup-manifest/1"
 	Made   time.Time `json:"made"`
 	// Audit is the head of the audit in the backup, nil when nothing was recorded.
-	// It is as good as what weft-server audit head prints: kept elsewhere, it shows
-	// later what was changed since.
+	// It serves like the output of weft-server audit head: saved elsewhere, it shows
+	// later whether records were changed since.
 	Audit *audit.Head `json:"audit"`
 }
 
 const manifestSchema = "backup-manifest/1"
 
-// Snapshot writes a consistent copy of the database into the data directory
-// while everything goes on, for whoever has that directory anyway. The caller removes
-// it.
+// Snapshot writes a consistent copy of the database into the data directory, while the
+// server goes on. It is for actors that can read that directory. The caller removes the
+// copy.
 func (s *Service) Snapshot(ctx context.Context, a Actor) (string, error) {
 	if err := opBackup.asks(a); err != nil {
 		return "", err
@@ -66,7 +66,7 @@ func (s *Service) Snapshot(ctx context.Context, a Actor) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("back up: %w", err)
 	}
-	// What a backup that was killed has left.
+	// A backup that was killed may have left copies.
 	if old, err := filepath.Glob(filepath.Join(dir, "*.db")); err == nil {
 		for _, path := range old {
 			if fi, err := os.Stat(path); err == nil && s.now().Sub(fi.ModTime()) > time.Hour {
@@ -163,9 +163,8 @@ func pack(t *tar.Writer, path, name string) error {
 // ErrNotEmpty refuses to restore over something.
 var ErrNotEmpty = errors.New("the data directory is not empty; restore into a new one, or move this one away first")
 
-// Restore makes the data directory of a server from a backup. dir must not
-// exist, or be empty. All of it or nothing is there afterwards, whenever the
-// process is killed.
+// Restore makes the data directory of a server from a backup. dir must not exist, or be
+// empty. Whenever the process is killed, dir holds either the whole server or nothing.
 func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, now time.Time) (err error) {
 	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
 		return fmt.Errorf("restore into %s: %w", dir, ErrNotEmpty)
@@ -222,9 +221,8 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 // are whole, up to a random ending.
 func unfinishedRestore(dir string) string { return "." + filepath.Base(dir) + ".restore-" }
 
-// sweepRestores removes what a restore into dir that was killed has left beside
-// it: the CAs' keys among other things. One that runs holds the lock of its
-// directory.
+// sweepRestores removes the directories beside dir that killed restores have left: they
+// hold the keys of the CAs. A running restore holds the lock of its directory.
 func sweepRestores(dir string) {
 	parent, err := os.OpenRoot(filepath.Dir(dir)) // links do not lead out of it
 	if err != nil {
@@ -301,7 +299,7 @@ func takeManifest(dir string) (m Manifest, err error) {
 		err = json.Unmarshal(b, &m)
 	}
 	if err == nil && m.Schema != manifestSchema {
-		err = fmt.Errorf("%s is %q, known is %s; restore it with the version of weft-server that made it", manifest, m.Schema, manifestSchema)
+		err = fmt.Errorf("%s is of format %q, this weft-server reads %s; restore it with the version of weft-server that made it", manifest, m.Schema, manifestSchema)
 	}
 	return m, errors.Join(err, os.Remove(path))
 }
@@ -330,7 +328,7 @@ func beginAgain(ctx context.Context, dir string, m Manifest, now time.Time) erro
 			return err
 		}
 		if n.ID != auth.ID {
-			return errors.New("the database and the CAs in the backup are of two networks")
+			return errors.New("the database and the CAs in the backup belong to different networks")
 		}
 		if restored.after, err = restoredFrom(tx, auth.ID, m); err != nil {
 			return err

@@ -18,7 +18,7 @@ func (s *Service) handleConfig(ctx context.Context, c *caller, r *http.Request) 
 	if err != nil {
 		return nil, err
 	}
-	// Versions first: should something change meanwhile, the node gets newer
+	// Read the versions first: if something changes in between, the node gets newer
 	// data under an older number, and fetches once more.
 	versions, ok := s.index.versions(c.id)
 	if !ok {
@@ -83,7 +83,7 @@ func sinceOf(r *http.Request) (api.Version, error) {
 
 func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
-// peerOf is what others are told of a node.
+// peerOf is a node as the directory of other nodes has it.
 func (s *Service) peerOf(node *store.Node) api.Peer {
 	p := api.Peer{Certificate: node.Certificate, Aliases: s.index.aliasesOf(node.ID)}
 	state := s.stateOf(node.ID, node.Seen)

@@ -10,7 +10,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Why the way to a device cannot be measured.
+// Reasons why the round trip to a device cannot be measured.
 var (
 	ErrOffline   = errors.New("offline")
 	ErrElsewhere = errors.New("connected to another relay") // which the server cannot ask
@@ -23,7 +23,8 @@ type Connection struct {
 }
 
 // TestConnection measures the round trip to a device over its connection to the relay
-// in this process. ErrOffline when it has none or does not answer, until ctx ends.
+// in this process. It returns ErrOffline if the device has no such connection or does
+// not answer until ctx ends.
 func (s *Service) TestConnection(ctx context.Context, a Actor, id cert.NodeID) (Connection, error) {
 	var n store.Node
 	err := s.store.Read(ctx, func(r *store.Reader) (err error) { n, err = r.Node(s.network, id); return err })

@@ -14,8 +14,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleCRL sends the list, unless the caller knows it: it is long, and some who
-// cannot use it would ask again and again.
+// handleCRL sends the revocation list, unless the caller holds it already: it is long,
+// and a node that cannot use it would fetch it again and again.
 func (s *Service) handleCRL(_ context.Context, _ *caller, r *http.Request) (any, error) {
 	network := s.index.info()
 	a := raw{contentType: "application/pkix-crl", tag: api.CRLTag(network.CRLNumber), body: network.CRL}
@@ -28,7 +28,7 @@ func (s *Service) handleCRL(_ context.Context, _ *caller, r *http.Request) (any,
 // CRL returns the current signed revocation list.
 func (s *Service) CRL() []byte { return s.index.info().CRL }
 
-// listState is what is known of the signed revocation list.
+// listState describes the signed revocation list.
 type listState struct {
 	entries int       // in it
 	left    int       // revoked certificates that found no room in it
@@ -37,12 +37,12 @@ type listState struct {
 	early   bool      // signed while the server settled: see nextNumber
 }
 
-// Revocations is the revocation list in `weft-server doctor`.
+// Revocations is the state of the revocation list as `weft-server doctor` shows it.
 type Revocations struct {
 	Bytes   int `json:"bytes"`
 	Max     int `json:"max"` // a longer one would be of use to nobody
 	Entries int `json:"entries"`
-	// Left is how many revoked certificates found no room in it.
+	// Left is how many revoked certificates are not in it because it is full.
 	Left int `json:"left"`
 }
 
@@ -168,10 +168,10 @@ func signList(revoked []store.Revoked, sign func([]*big.Int) ([]byte, error)) (d
 func (s *Service) warnOfList(before, after int, list listState) {
 	switch {
 	case list.left > 0:
-		s.log.Error("the revocation list is full: deleted devices that are not in it are refused by relays only, while these reach the server; do not delete any more until some have ended, and see: weft-server doctor",
+		s.log.Error("the revocation list is full: deleted devices that are not in it are refused only by relays that reach the server; delete no more devices until some of the revoked certificates have expired, and see: weft-server doctor",
 			"left_out", list.left, "entries", list.entries, "bytes", after)
 	case before < halfList && after >= halfList:
-		s.log.Warn("the revocation list is half full: new certificates are shorter from now on, so that it empties; see: weft-server doctor", "entries", list.entries, "bytes", after, "max", cert.MaxCRL)
+		s.log.Warn("the revocation list is half full: from now on new certificates are valid for a shorter time, so that it empties; see: weft-server doctor", "entries", list.entries, "bytes", after, "max", cert.MaxCRL)
 	case before >= halfList && after < halfList:
 		s.log.Info("the revocation list is less than half full again", "entries", list.entries, "bytes", after)
 	}

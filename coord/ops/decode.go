@@ -13,10 +13,10 @@ import (
 // maxDepth bounds nesting in a request.
 const maxDepth = 16
 
-// Decode is json.Unmarshal for what others send. It refuses what two readers may
+// Decode is json.Unmarshal for JSON from clients. It refuses what two programs may
 // understand differently: duplicate keys (also in another case), text that is not
-// Unicode or holds a NUL, more than one value; and what is nested deeper than 16. Its
-// errors never repeat values: there are secrets among them.
+// Unicode or holds a NUL, more than one value; and JSON that is nested deeper than 16.
+// Its errors never repeat values, which may be secrets.
 func Decode(b []byte, v any) error {
 	if !utf8.Valid(b) {
 		return errors.New("the request is not UTF-8")
@@ -33,7 +33,7 @@ func Decode(b []byte, v any) error {
 		if errors.As(err, &t) && t.Field != "" {
 			return fmt.Errorf("field %q has the wrong type", strings.ToLower(t.Field))
 		}
-		return errors.New("the request has fields of a wrong form")
+		return errors.New("a field of the request has the wrong form")
 	}
 	return nil
 }

@@ -1,80 +1,82 @@
-// Package ops is what a coordination server does, without a listener of its own:
-// every operation on a network, over a database. It makes join keys, issues
-// certificates and addresses, answers who is who, and revokes.
+// Package ops is the coordination server without its listeners: every operation on a
+// network, over a database. It makes join keys, issues certificates and addresses,
+// answers nodes' questions about each other, and revokes.
 //
-//	actor.go      who asks: role, tags, and by which way
-//	matrix.go     who may do which operation: one row each
-//	do.go         Do: a command, authorized, done and recorded in one transaction
-//	follow.go     what memory, relays and open consoles do after a change
+//	actor.go      Actor: who asks for an operation, with which role and tags
+//	matrix.go     which role may do which operation: one row for each operation
+//	do.go         Do: authorizes, runs and records a command in one transaction
+//	follow.go     how memory, relays and open consoles follow a change
 //	open.go       opening a network, with or without a running server; making one
-//	service.go    Service: what there is of an open one
-//	serving.go    what the server around it asks
-//	index.go      what is kept in memory of nodes; index_classes.go who sees whom,
-//	              index_versions.go what each should hold, index_names.go what names lead to
+//	service.go    Service: an open network
+//	serving.go    what the listeners need: relay clients, certificates, counts
+//	index.go      nodes in memory; index_classes.go: who sees whom,
+//	              index_versions.go: the versions that a node should hold,
+//	              index_names.go: former names and wildcards
 //
 // Nodes and relays:
 //
 //	api.go        the node API: routes, callers, errors
 //	join.go       POST /v1/join
-//	protocol.go   which versions of those who ask it gets on with
+//	protocol.go   which protocol versions of nodes and relays the server accepts
 //	renew.go      POST /v1/renew
-//	life.go       how long certificates live, and who may join, leave and rename
+//	life.go       how long certificates are valid, and who may join, leave and rename
 //	config.go     GET /v1/config
 //	directory.go  GET /v1/directory
 //	lookup.go     GET /v1/lookup
 //	presence.go   POST /v1/presence
-//	crl.go        GET /v1/crl, and making the list, whatever is in it
-//	backup.go     everything that makes the network, in one encrypted file
-//	audit_read.go what was recorded of who did what
-//	audit_keep.go for how long it is kept, and which devices report introductions
-//	introductions.go what they report: claims, beside the audit
-//	recall.go     a restored server takes the list that nodes hold
-//	relays.go     relays that run alone; a file each for relay_join.go, relay_sync.go (what
-//	              is new for them), relay_report.go (who is connected), relay_session.go
-//	              (what is remembered of one), relay_remove.go
+//	crl.go        GET /v1/crl, and signing the revocation list
+//	backup.go     making and restoring an encrypted backup of the server
+//	audit_read.go reading and checking the audit
+//	audit_keep.go how long records stay, and which devices report introductions
+//	introductions.go  the introductions that devices report: claims, beside the audit
+//	recall.go     how a restored server takes the newer revocation list of its nodes
+//	relays.go     standalone relays: relay_join.go, relay_sync.go (news for a relay),
+//	              relay_report.go (who is connected), relay_session.go (what memory
+//	              holds about one), relay_remove.go
 //
 // Devices and their names:
 //
 //	device.go     listing and showing devices
-//	devices.go    finding one as a person names it; errors
+//	devices.go    finding a device by the word that a person uses; errors
 //	device_rename.go, device_replace.go, device_delete.go  a command each; logout too
-//	device_edit.go  several changes of a device in one, if it is still as it was seen
-//	hostname.go   what a device's name may be
-//	dns.go        records, routes, nameservers, options: what the owner decided
-//	dns_edit.go   changing it; dns_record.go a record, dns_options.go an option,
-//	              dns_check.go what is refused since it cannot work
+//	device_edit.go  several changes of a device in one command, with If-Match
+//	hostname.go   which names a device can have
+//	dns.go        the network's DNS settings: records, routes, nameservers, options
+//	dns_edit.go   changing them: dns_record.go a record, dns_options.go an option,
+//	              dns_check.go refuses settings that cannot work
 //	dns_alias.go  former names, which lead to their device for a while
-//	dns_device.go what one node's resolver is told, and its switches
+//	dns_device.go the DNS settings of one node
 //	dns_preview.go  what a name will answer, and why
 //
 // Keys, users, and the rest:
 //
 //	keys.go       join keys and their tokens
 //	users.go      users, their roles, and sign-in links
-//	tokens.go, token_use.go  what services use the API with, and that they did
-//	once.go       requests that are repeated
+//	tokens.go     tokens of the API; token_use.go: when and from where they are used
+//	once.go       repeated requests with an idempotency key
 //	signin.go     signing in, with a link or a password
-//	session.go    tokens, and the sessions of browsers
+//	session.go    session tokens of browsers
 //	password.go   changing a password
-//	refusals.go   counting what was refused, for the audit
-//	connection.go the way between the relay and a device, measured
-//	overview.go   relays, names, revocations: for who may see them
-//	policy.go     the policy in force, and putting another one into force
-//	policy_check.go    what would come of a policy: who gains and loses what
-//	policy_history.go  what was in force before, and going back
+//	refusals.go   counting refusals for the audit
+//	connection.go measuring the round trip between the relay and a device
+//	overview.go   relays, DNS settings and revocations, for actors that may see them
+//	fips.go       FIPS mode
+//	policy.go     the policy in force, and replacing it
+//	policy_check.go    who would gain and lose access by a policy
+//	policy_history.go  earlier policies, and putting one into force again
 //	policy_can.go      may one reach another, and by which rule
-//	policy_world.go    the network as the tests of a policy see it
-//	webhooks.go   webhooks: what an actor sees of them
-//	webhook_edit.go    making, changing and deleting them; webhook_secret.go their secrets,
-//	                   webhook_try.go a test event
-//	webhook_run.go     sending them; webhook_due.go which of them have something to send,
-//	                   webhook_events.go what they send, from the audit and from presence
+//	policy_world.go    the network as package policy sees it
+//	webhooks.go   listing and showing webhooks
+//	webhook_edit.go    making, changing and deleting webhooks; webhook_secret.go: their
+//	                   secrets, webhook_try.go: sending a test event
+//	webhook_run.go     sending events; webhook_due.go: which webhook sends next,
+//	                   webhook_events.go: which events, from the audit and from presence
 //	webhook_presence.go  which devices went online and offline
 //	upkeep.go     last seen, ephemeral nodes, pruning
-//	events.go     what open consoles are told
-//	decode.go     reading JSON that others sent
+//	events.go     events for open consoles
+//	decode.go     decoding JSON from clients
 //
-// The database is the truth. Memory changes only after a commit, in commit order, and
-// only by following the table of changes; a failed write changes nothing. A new operation
-// is a command in a file of its own, and a row of the matrix.
+// The database is the source of truth. Memory changes only after a commit, in commit
+// order, and only by following the table of changes; a failed write changes nothing. A
+// new operation is a command in a file of its own, and a row of the matrix.
 package ops
