@@ -234,8 +234,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Write(b)
 }
 
-// apiError turns any error into what the caller is told. What is not meant
-// for callers is logged here and nowhere else.
+// apiError turns any error into the answer for the caller. An error that is not meant for
+// callers is logged here and nowhere else.
 func (s *Service) apiError(r *http.Request, err error) *api.Error {
 	var e *api.Error
 	var tooLarge *http.MaxBytesError

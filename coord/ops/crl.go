@@ -133,12 +133,12 @@ func (s *Service) reviseCRL(ctx context.Context) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error { tx.Note(newList{}); return nil })
 }
 
-// signList signs a list that is not above cert.MaxCRL, whatever happens, and
-// returns how many certificates are in it. Where not all find room, those are
-// left out first that are beyond the share of their key, so that nobody pushes
-// others' devices out, then those that were revoked first: the last device that
-// was deleted is always in it. Relays refuse the others all the same, as the
-// server does not know them, and nobody is introduced without a relay.
+// signList signs a list that is never longer than cert.MaxCRL, and returns how many
+// certificates are in it. If not all fit, it leaves out first those beyond the share of
+// their join key, so that nobody can push out the devices of others, and then those
+// that were revoked first: the device that was deleted last is always in the list.
+// Relays refuse the others all the same, because the server does not know them, and
+// nobody is introduced without a relay.
 func signList(revoked []store.Revoked, sign func([]*big.Int) ([]byte, error)) (der []byte, listed int, err error) {
 	serials := make([]*big.Int, 0, len(revoked))
 	var over []*big.Int
@@ -163,8 +163,8 @@ func signList(revoked []store.Revoked, sign func([]*big.Int) ([]byte, error)) (d
 	}
 }
 
-// warnOfList logs when the list becomes half full, or less again, and each time
-// that not everything found room in it.
+// warnOfList logs when the list becomes half full or falls below that again, and each
+// time that not all certificates fit.
 func (s *Service) warnOfList(before, after int, list listState) {
 	switch {
 	case list.left > 0:

@@ -12,30 +12,30 @@ import (
 	"weft/overlay/cert"
 )
 
-// Device is a device as people and programs see it: its row, and what is known of it
-// just now.
+// Device is a device as people and programs see it: its row in the database, and its
+// present state.
 type Device struct {
 	store.Node
 	FQDN  string     `json:"fqdn"`
 	IPv6  netip.Addr `json:"ipv6"`
 	Title string     `json:"title"` // the name as people write it: of xn--kche-0ra it is küche
-	// Online is as of LastSeen: while it is so, that is when the device was last
-	// heard, else when it was last online; nil when that is not known.
+	// Online is as of LastSeen. LastSeen is when the server last received something from
+	// the device while it is online, else when it was last online; nil when unknown.
 	Online   bool       `json:"online"`
 	LastSeen *time.Time `json:"last_seen"`
-	// Unknown says that it may be online: the server or a relay has just started and
-	// has not heard.
+	// Unknown says that the device may be online: the server or a relay has just started
+	// and has no report about it yet.
 	Unknown bool        `json:"unknown"`
 	Relay   string      `json:"relay"`   // name of the relay where it is, "" while not online
 	Address string      `json:"address"` // its public address as that relay sees it, "" for unknown
 	Aliases []AliasInfo `json:"aliases"` // former names that still lead here
-	// KnowsURLs says that it has been told all addresses that the server has now: the
-	// server may move to any of them.
+	// KnowsURLs says that the device has received all present addresses of the server, so
+	// the server may move to any of them.
 	KnowsURLs bool `json:"knows_urls"`
-	// Revision changes whenever somebody changes something of the device: see
+	// Revision changes with every change that somebody makes to the device: see
 	// EditDevice.Match.
 	Revision string `json:"revision"`
-	// Issued is when its certificate was made, nil while its end is far.
+	// Issued is when its certificate was signed; nil while the certificate is far from its end.
 	Issued *time.Time `json:"-"`
 }
 
@@ -189,8 +189,7 @@ func (s *Service) lookAt(ctx context.Context, list []Device) {
 	}
 }
 
-// Device finds a device as a person names it: by name (short or full), overlay address
-// or id.
+// Device finds a device by its name (short or full), its overlay address or its id.
 func (s *Service) Device(ctx context.Context, a Actor, word string) (Device, error) {
 	n, err := s.FindDevice(ctx, word)
 	if err == nil {
@@ -205,8 +204,8 @@ func (s *Service) Device(ctx context.Context, a Actor, word string) (Device, err
 	return s.View(n), nil
 }
 
-// DeviceToChange is Device for what cannot be taken back: a former name will not do, it
-// might have been typed for another device.
+// DeviceToChange is Device for changes that cannot be undone. It does not accept a
+// former name, which may have been typed for another device.
 func (s *Service) DeviceToChange(ctx context.Context, a Actor, word string) (cert.NodeID, error) {
 	n, err := s.FindDevice(ctx, word)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// DeleteDevice deletes a device and revokes every certificate that it was given.
-// When it is done, the new revocation list is on its way to whoever is online, and
-// the relay has dropped the device.
+// DeleteDevice deletes a device and revokes every certificate that it has received.
+// Afterwards the relay has dropped the device, and the new revocation list is being
+// sent to the devices that are online.
 type DeleteDevice struct {
 	ID cert.NodeID
 }

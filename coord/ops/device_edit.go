@@ -12,12 +12,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// ErrChanged is of a change of something that is not any more as the actor has seen
-// it.
+// ErrChanged refuses a change to something that has changed since the actor read it.
 var ErrChanged = errors.New("it was changed since you read it; read it again, then repeat")
 
-// matches refuses to change what has another revision than the actor has seen: match
-// are those that will do, nil for any.
+// matches refuses a change if the present revision is not one of match, the revisions
+// that the actor read; nil accepts any.
 func matches(match []string, revision string) error {
 	if match == nil || slices.Contains(match, revision) {
 		return nil
@@ -25,7 +24,7 @@ func matches(match []string, revision string) error {
 	return ErrChanged
 }
 
-// EditDevice changes several things of a device, all of them or none.
+// EditDevice makes several changes to a device: all of them or none.
 type EditDevice struct {
 	ID    cert.NodeID `json:"-"`
 	Match []string    `json:"-"` // the revisions that it may change (Device.Revision); nil for any

@@ -10,9 +10,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// RenameDevice gives a device another name. Its certificate is signed anew at once,
-// for others to see; the device fetches its own when its config says so. Its old name
-// leads to it for a while.
+// RenameDevice gives a device another name. The server signs its certificate anew at
+// once and shows that to other devices; the device fetches its own when its config says
+// so. The old name leads to the device for a while.
 type RenameDevice struct {
 	ID   cert.NodeID
 	Name string

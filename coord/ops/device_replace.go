@@ -7,8 +7,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// ReplaceDevice deletes a device and gives its name to another one: new hardware in
-// the old one's place.
+// ReplaceDevice deletes a device and gives its name to another one, such as the new
+// hardware that replaces it.
 type ReplaceDevice struct {
 	Old cert.NodeID
 	By  cert.NodeID
@@ -44,7 +44,7 @@ func (c ReplaceDevice) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// replaced is what that changes, for the audit.
+// replaced is the change for the audit.
 type replaced struct {
 	Name     string `json:"name"`
 	Replaces string `json:"replaces,omitempty"` // id of the device that is gone

@@ -9,7 +9,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Errors that the verbs and the console branch on.
+// Errors that the verbs and the console distinguish.
 var (
 	ErrNotFound = store.ErrNotFound
 	ErrTaken    = store.ErrTaken
@@ -17,8 +17,7 @@ var (
 	ErrTooOften = errors.New("too often") // it may be done again later
 )
 
-// wordedError is an ErrInvalid or ErrTooOften that says what is wrong and nothing
-// else.
+// wordedError is an ErrInvalid or ErrTooOften whose text is only what is wrong.
 type wordedError struct {
 	what string
 	kind error
@@ -27,7 +26,7 @@ type wordedError struct {
 func (e wordedError) Error() string { return e.what }
 func (e wordedError) Unwrap() error { return e.kind }
 
-// Invalid is an ErrInvalid that says what is wrong and nothing else.
+// Invalid returns an ErrInvalid whose text is only what is wrong.
 func Invalid(format string, args ...any) error {
 	return wordedError{fmt.Sprintf(format, args...), ErrInvalid}
 }
@@ -36,8 +35,7 @@ func tooOften(format string, args ...any) error {
 	return wordedError{fmt.Sprintf(format, args...), ErrTooOften}
 }
 
-// FindDevice finds a device as a person names it: by name (short or full),
-// overlay address or id.
+// FindDevice finds a device by its name (short or full), its overlay address or its id.
 func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, error) {
 	find, err := s.deviceFinder(word)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleDirectory answers the nodes that policy lets the caller reach, as a
-// delta on what it holds where that is possible.
+// handleDirectory answers with the nodes that policy lets the caller reach: as a delta
+// on the directory that it holds, where that is possible.
 func (s *Service) handleDirectory(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	since, err := sinceOf(r)
 	if err != nil {
@@ -80,11 +80,11 @@ func (s *Service) readDirectory(ctx context.Context, v view, d *api.Directory, s
 	})
 }
 
-// maxChanges is how many nodes may have changed for a nudge to say what did.
+// maxChanges is how many changed nodes a nudge lists at most.
 const maxChanges = 4
 
-// changesCache holds what was told last: a rename is the same news for all who
-// see the device and hold the same directory.
+// changesCache holds the changes that were sent last: a rename is the same for all nodes
+// that see the device and hold the same directory.
 type changesCache struct {
 	mu   sync.Mutex
 	last map[changesKey]*changes // of one version; mu guards it

@@ -1,10 +1,10 @@
 package ops
 
-// What the owner decides about names: records beside the devices' own, split
-// routes, nameservers, search domains and options. It is one state that is read
-// from memory for each node's config and changed as a whole, in one write, with
-// the version of everybody's config. What one device answers and asks is in
-// dns_device.go, former names in dns_alias.go, dns_edit.go changes the state, and
+// The DNS settings of the network, which its owner makes: records beside the devices'
+// own names, split routes, nameservers, search domains and options. They are read from
+// memory for the config of each node, and changed as a whole, in one write that also
+// raises the config version of all nodes. The settings of one device are in
+// dns_device.go, former names in dns_alias.go; dns_edit.go changes the settings, and
 // dns_preview.go says what a name will answer.
 
 import (
@@ -24,8 +24,8 @@ const (
 	maxAliasDays   = 365
 )
 
-// DNSInfo is what `dns show --json` prints: what the owner decided, with the names of
-// records in full, and what devices add to it. It must not be changed.
+// DNSInfo is the output of `dns show --json`: the DNS settings, with the names of
+// records in full, and the names that devices add. It must not be changed.
 type DNSInfo struct {
 	Suffix string `json:"suffix"`
 	store.DNS
@@ -40,7 +40,7 @@ type AliasInfo struct {
 	Device string `json:"device,omitempty"`
 }
 
-// DNS returns what the owner decided, and what devices add to it.
+// DNS returns the DNS settings, and the names that devices add to them.
 func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
 	return s.dnsWith(ctx, func(store.Node) bool { return true })
 }

@@ -1,9 +1,10 @@
 package ops
 
-// A device that is renamed keeps its old name for a while: bookmarks and
-// scripts go on working. Until then nobody else gets it, and it dies with the
-// device. Others learn it with the device itself, in the same directory or
-// lookup, so that there is no moment at which neither name answers.
+// A device that is renamed keeps its old name for a while, so that bookmarks and
+// scripts go on working. In that time no other device can have the name; if the device
+// is deleted, the name ends too. Other nodes receive the former name together with the
+// device, in the same directory or lookup, so at every moment one of the two names
+// answers.
 
 import (
 	"errors"

@@ -11,7 +11,7 @@ import (
 	"weft/dns"
 )
 
-// checkDNS refuses what the resolvers would leave out, and what would cut
+// checkDNS refuses settings that resolvers would ignore, and settings that would cut
 // devices off.
 func (s *Service) checkDNS(old, next *store.DNS) error {
 	size := 0
@@ -24,8 +24,8 @@ func (s *Service) checkDNS(old, next *store.DNS) error {
 	case size > maxRecordBytes && len(next.Records) > len(old.Records):
 		return Invalid("the records are %d bytes together, at most %d", size, maxRecordBytes)
 	}
-	// What was refused before does not stand in the way of something else: a
-	// network's suffix may have changed.
+	// A setting that was wrong already does not stop another change: it may have become
+	// wrong because the network's suffix changed.
 	known := map[string]bool{}
 	for _, p := range dns.Problems(&old.DNS, s.suffix) {
 		known[p.Text] = true
@@ -71,7 +71,7 @@ func checkServers(list []dns.Nameserver) error {
 			host = h
 		}
 		if slices.Contains(append([]string{host}, n.Bootstrap...), dns.ServiceAddr.String()) {
-			return Invalid("nameserver %s: that is the devices' own resolver, which would ask itself", printable(n.Address, 80))
+			return Invalid("nameserver %s: this is the devices' own resolver, which would ask itself", printable(n.Address, 80))
 		}
 	}
 	return nil

@@ -25,14 +25,14 @@ func (s *Service) dnsOf(node store.Node) api.DNS {
 	return d
 }
 
-// SetDeviceDNS changes how one device answers and asks. A wildcard is in the config of
-// everybody who sees the device, the other switch in its own only.
+// SetDeviceDNS changes the DNS settings of one device. A wildcard goes into the config
+// of every node that sees the device, the other switch only into its own config.
 type SetDeviceDNS struct {
 	ID cert.NodeID `json:"-"`
 	DeviceDNS
 }
 
-// DeviceDNS is how one device answers and asks.
+// DeviceDNS are the DNS settings of one device.
 type DeviceDNS struct {
 	Wildcard *bool  `json:"wildcard,omitempty"`  // whether it answers for every name below its own; nil leaves it as it is
 	LANNames string `json:"lan_names,omitempty"` // whether short names of its LAN come first: "default", "on", "off", or "" to leave it as it is

@@ -11,8 +11,8 @@ import (
 	"weft/overlay/api"
 )
 
-// DNSEdit is a change of what the owner decided. The parts that are set are
-// done in this order, all of them or none.
+// DNSEdit is a change of the DNS settings. The fields that are set are applied in this
+// order: all of them or none.
 type DNSEdit struct {
 	RemoveRecord *RecordMatch      `json:"remove_record,omitempty"`
 	AddRecord    *NewRecord        `json:"add_record,omitempty"`
@@ -24,8 +24,8 @@ type DNSEdit struct {
 	RemoveAlias  *string           `json:"remove_alias,omitempty"` // a former name
 }
 
-// EditDNS changes what the owner decided. What cannot work is refused as a whole with
-// ErrInvalid, ErrTaken or ErrNotFound.
+// EditDNS changes the DNS settings. If any part of the change cannot work, nothing is
+// changed and the error is ErrInvalid, ErrTaken or ErrNotFound.
 type EditDNS struct {
 	DNSEdit
 	Match []string // the revisions that it may change (DNSInfo.Revision); nil for any

@@ -29,19 +29,18 @@ type Preview struct {
 	Steps   []PreviewStep `json:"steps"`
 }
 
-// PreviewStep is one decision on the way.
+// PreviewStep is one decision on the path to the answer.
 type PreviewStep struct {
 	Stage string `json:"stage"`
 	Text  string `json:"text"`
 }
 
-// errPreview ends a question that would leave the machine.
-var errPreview = errors.New("a preview asks nobody")
+// errPreview ends a query that would be sent to another resolver.
+var errPreview = errors.New("a preview asks no other resolver")
 
-// PreviewName lets the devices' own resolver (package dns) decide about one
-// name, with the names that the asking device sees, and asks no other resolver.
-// The decision is the one that devices make; what other resolvers would say is
-// not part of it.
+// PreviewName has the devices' own resolver (package dns) decide about one name, with
+// the names that the asking device sees. It asks no other resolver: the decision is the
+// one that devices make, without the answers of other resolvers.
 func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, error) {
 	return s.previewName(ctx, q, func(store.Node) bool { return true })
 }

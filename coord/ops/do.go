@@ -12,21 +12,22 @@ import (
 	"weft/overlay/cert"
 )
 
-// Command is one mutation: a value that says what is asked for. Its kinds are the
-// types of this package with these methods, each in a file of its own.
+// Command is one change that an actor asks for, as a value. The types of this package
+// with these methods are the commands, each in a file of its own.
 type Command[R any] interface {
 	// operation is its row of the authorization matrix.
 	operation() *Operation
-	// run makes the change. It finds what the command is about, has that authorized
-	// (Tx.may), changes the database, and says what it did (Tx.did) and who has to
-	// hear of it (Tx.changed). It runs on the store's writer goroutine: no I/O but the
-	// database's. It may run, and be undone, without being asked for again.
+	// run makes the change. It finds the thing that the command is about, checks that
+	// the actor may change it (Tx.may), changes the database, and notes what it did for
+	// the audit (Tx.did) and what memory has to follow (Tx.changed). It runs on the
+	// store's writer goroutine and does no I/O but the database's. Its transaction may
+	// be rolled back after it returned.
 	run(tx *Tx) (R, error)
 }
 
-// Do runs a command for an actor: in one transaction it is authorized, done, and
-// recorded. When Do returns nil the change is durable, and memory, relays and open
-// consoles of this process follow it. When it returns an error nothing has happened.
+// Do authorizes, runs and records a command for an actor, in one transaction. When Do
+// returns nil, the change is durable, and memory, relays and open consoles of this
+// process follow it. When it returns an error, nothing was changed.
 func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error) {
 	var res R
 	o := c.operation()
@@ -40,7 +41,7 @@ func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error
 			return err
 		}
 		if !tx.asked {
-			return fmt.Errorf("%s was done without asking who may: this is a mistake in weft-server", o.Name)
+			return fmt.Errorf("%s did not check who may do it: this is a bug in weft-server", o.Name)
 		}
 		return nil
 	})
@@ -64,8 +65,8 @@ type Tx struct {
 	asked bool
 }
 
-// whoAsks reads again what the actor is: it may do less than when the request came, or
-// its token may have ended.
+// whoAsks reads the role and the tags of the actor again: they may be less than when the
+// request arrived, or its token may have ended.
 func (tx *Tx) whoAsks() error {
 	if tx.actor.UserID == "" {
 		return nil
@@ -84,7 +85,7 @@ func (tx *Tx) whoAsks() error {
 	}
 	u, err := tx.User(tx.s.network, tx.actor.UserID)
 	if isNotFound(err) {
-		return fmt.Errorf("%s by %s, who is no user any more: %w", tx.op.Name, tx.actor.User, ErrForbidden)
+		return fmt.Errorf("%s by %s, whose user was deleted: %w", tx.op.Name, tx.actor.User, ErrForbidden)
 	}
 	if err != nil {
 		return err
@@ -99,8 +100,8 @@ func (tx *Tx) may(t target) error {
 	return tx.op.authorize(tx.actor, t)
 }
 
-// did notes what was done: for the log at once, and for the audit. before and after
-// are what changed, as JSON has it; nil for nothing.
+// did notes what the command did: it logs it at once, and records it in the audit with the
+// commit. before and after are the changed values, as JSON; nil for none.
 func (tx *Tx) did(t target, before, after any) { tx.note(tx.op, t, before, after) }
 
 // note is did for what a command does besides.

@@ -25,9 +25,10 @@ type Event struct {
 	Device Device    `json:"device"`
 }
 
-// Subscribe reports what happens to the devices that the actor may see, in order, until
-// cancel is called, which may be done more than once. Who publishes never waits: the
-// channel of a reader that lags far behind is closed, and it reads the state anew.
+// Subscribe sends events about the devices that the actor may see to a channel, in
+// order, until cancel is called, which may be called more than once. Publishing never
+// waits for a reader: if a reader lags far behind, its channel is closed, and it has to
+// read the state anew.
 func (s *Service) Subscribe(a Actor) (events <-chan Event, cancel func()) {
 	in, end := s.events.subscribe(a)
 	out, done := make(chan Event, 64), make(chan struct{})

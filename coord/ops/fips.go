@@ -7,15 +7,16 @@ import (
 	"weft/overlay/fips"
 )
 
-// FIPS is what a server says of its FIPS 140-3 mode.
+// FIPS is the state of the server's FIPS 140-3 mode.
 type FIPS struct {
 	fips.Status
-	// Refused is how many of the users whom the actor may see have a password that was set
-	// outside FIPS mode, which FIPS mode does not check.
+	// Refused counts the users with a password that was set outside FIPS mode, which FIPS
+	// mode does not accept. It counts only users whom the actor may see.
 	Refused int `json:"refused_passwords"`
 }
 
-// ShowFIPS says whether this process is in FIPS mode, for who may see the network.
+// ShowFIPS says whether this process is in FIPS mode. The actor must be allowed to see the
+// network.
 func (s *Service) ShowFIPS(ctx context.Context, a Actor) (FIPS, error) {
 	if err := opNetworkShow.asks(a); err != nil {
 		return FIPS{}, err

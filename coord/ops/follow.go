@@ -10,11 +10,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// follow has memory follow the table of changes: it reads what changed since it last
-// did, on the store's writer goroutine and before the commit, and what comes of that
-// is done after it. Nothing else changes what memory holds of the database, nor tells
-// relays and open consoles. It needs the table and the rows only, so that a server on
-// another machine could do the same.
+// follow brings memory up to date with the table of changes. On the store's writer
+// goroutine, before the commit, it reads the changes since its last call; it applies
+// them after the commit. Nothing else changes the copies of the database that memory
+// holds, or notifies relays and open consoles. follow reads only the table and the
+// rows, so a server on another machine could do the same.
 func (s *Service) follow(tx *store.Tx) error {
 	changes, err := tx.ChangesSince(s.network, s.followed)
 	if err != nil || len(changes) == 0 {
@@ -156,8 +156,8 @@ func (s *Service) followRemoved(r *store.Reader, c store.Change) (func(), error)
 	}, nil
 }
 
-// followRelays takes who was at a relay that is gone for offline, and lets that
-// relay, if it waits for news, hear that it is.
+// followRelays marks the nodes of a removed relay as offline, and answers that relay, if it
+// waits for news, that it was removed.
 func (s *Service) followRelays(relays []store.Relay, n uint64) {
 	before := s.index.allRelays()
 	s.index.setRelays(relays, n)

@@ -15,7 +15,7 @@ import (
 // reserved names (dns.Reserved) are left to whoever gives names out. Letters
 // with marks lose them ("Küche" is "kuche"): only an owner gives names beyond
 // ASCII (see nameLabel), or a device could pass for another by letters that look alike.
-// What leaves nothing becomes "device".
+// A hostname of which nothing is left becomes "device".
 func CleanName(hostname string) string {
 	if len(hostname) > 1024 {
 		hostname = hostname[:1024]

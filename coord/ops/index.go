@@ -11,11 +11,10 @@ import (
 	"weft/overlay/cert"
 )
 
-// index is what the server keeps in memory so that a relay with many clients
-// can ask for versions at no cost: a few words per node, and one class per
-// distinct pair of owner and tags. Policy looks at classes only, so who sees
-// whom is a question about classes, and a change touches the classes that see
-// it instead of a list of nodes.
+// index holds nodes in memory, so that a relay with many clients can read versions at
+// almost no cost: a few words for each node, and one class for each distinct pair of
+// owner and tags. Policy depends only on the class, so who sees whom is decided between
+// classes, and a change touches the classes that see it instead of a list of nodes.
 //
 // All methods may be called from many goroutines, but setPolicy from one at a
 // time. Changes come in the order of their numbers (store.Tx.After). A new

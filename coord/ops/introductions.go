@@ -15,12 +15,12 @@ import (
 	"weft/overlay/cert"
 )
 
-// Introductions are what devices report of who introduced themselves to them, where the
-// network's owner has the devices of a tag do that. They come in a header of whatever a
-// device asks anyway. They are claims: a device may invent some and keep others to itself,
-// so they have a table of their own and no place in the audit's chain, and what the
-// server knows that speaks against one is kept beside it. A device speaks for itself
-// alone: it is the holder of the connection's key.
+// Introductions are reports of devices about who introduced themselves to them, where
+// the network's owner switched that on for a tag. A device sends them in a header of
+// requests that it makes anyway. They are claims: a device can invent some and conceal
+// others. So they have a table of their own and are not part of the audit's chain, and
+// facts known to the server that contradict a claim are stored with it. A device
+// reports only for itself: it is the holder of the connection's key.
 
 const (
 	// dailyIntroductions bounds the rows that one device can add in a day.
@@ -185,7 +185,7 @@ func (s *Service) doubtsAbout(r *store.Reader, self cert.NodeID, row store.Intro
 	return doubts, nil
 }
 
-// IntroductionQuery says which introductions are wanted. The zero value wants all.
+// IntroductionQuery selects introductions. The zero value selects all.
 type IntroductionQuery struct {
 	Device string    // that reports them: name, address or id
 	Since  time.Time // in hours that end after
@@ -193,14 +193,14 @@ type IntroductionQuery struct {
 	Limit  int       // at most 1000, 0 for that
 }
 
-// IntroductionList is one page of what devices claim, the latest hour first.
+// IntroductionList is one page of the claims of devices, the latest hour first.
 type IntroductionList struct {
 	Introductions []store.Introduction `json:"introductions"`
 	Next          string               `json:"next"` // IntroductionQuery.After of the next page, "" at the end
 }
 
-// Introductions returns what devices claim of who introduced themselves to them. A
-// device that was deleted is found by its id alone.
+// Introductions returns the claims of devices about who introduced themselves to them.
+// A deleted device is found only by its id.
 func (s *Service) Introductions(ctx context.Context, a Actor, q IntroductionQuery) (IntroductionList, error) {
 	list := IntroductionList{Introductions: []store.Introduction{}}
 	if err := readsAudit(a); err != nil {
@@ -246,7 +246,7 @@ func (s *Service) Introductions(ctx context.Context, a Actor, q IntroductionQuer
 }
 
 func parseIntroductionCursor(text string) (i store.Introduction, err error) {
-	wrong := Invalid("cursor: want next of the page before")
+	wrong := Invalid("cursor: want the next of the previous page")
 	f := strings.Split(text, ".")
 	if len(f) != 4 || f[3] != "in" && f[3] != "out" {
 		return i, wrong

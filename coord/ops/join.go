@@ -45,7 +45,7 @@ func (s *Service) join(ctx context.Context, c *caller, req *api.JoinRequest) (st
 		return store.Node{}, tokenUnknown()
 	}
 	hash := sha256.Sum256(req.Secret)
-	// Junk is turned away before it costs a write or a signature check.
+	// Refuse junk before it costs a write or a signature check.
 	var node store.Node
 	err := s.store.Read(ctx, func(rd *store.Reader) (err error) { node, err = s.checkToken(rd, c, hash); return err })
 	if _, known := s.index.has(c.id); err == nil && node.ID == c.id && known {

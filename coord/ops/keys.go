@@ -36,8 +36,7 @@ type CreateKey struct {
 
 func (k KeyCreated) Made() string { return "the key " + k.ID }
 
-// KeyCreated is a new key with its token, which is returned this once and stored
-// nowhere.
+// KeyCreated is a new key with its token. Only this answer contains the token.
 type KeyCreated struct {
 	ID      string    `json:"id"`
 	Token   string    `json:"token"`
@@ -76,7 +75,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 		}
 	}
 	if !tx.actor.holds(tags) {
-		return KeyCreated{}, fmt.Errorf("%s with tags that are not yours, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)
+		return KeyCreated{}, fmt.Errorf("%s: you may give only your own tags, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)
 	}
 	n := s.index.info()
 	if c.Life == 0 {
@@ -86,7 +85,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	case len(n.URLs) == 0:
 		return KeyCreated{}, Invalid("the server knows no address of its own; start it once with: weft-server serve --url https://HOST:PORT")
 	case c.Life < minKeyLife || c.Life > maxKeyLife:
-		return KeyCreated{}, Invalid("a key lives 1 minute to 366 days, not %s", c.Life)
+		return KeyCreated{}, Invalid("a key can be used for 1 minute to 366 days, not %s", c.Life)
 	case c.Relay && (c.Ephemeral || len(tags) > 0):
 		return KeyCreated{}, Invalid("a relay has no tags and is not ephemeral")
 	}

@@ -13,16 +13,15 @@ import (
 	"weft/overlay/cert"
 )
 
-// A revoked certificate stands in the revocation list until it expires, and a
-// list above cert.MaxCRL is of use to nobody: nodes would go on with the one
-// they hold, and with whoever was deleted since. So what is bounded is how many
-// certificates can come to be revoked and not expired. A device has one in force
-// and few that it replaced. Where devices come and go, certificates are short,
-// so that their entries are gone soon: those of ephemeral devices, of devices
-// that join with a key whose devices were deleted by the hundred, the first ones
-// of all devices as the list fills, and those of everybody once it is half full. A
-// key that fills the list is refused before it gets in the way of others, and
-// joining is before deleting does.
+// A revoked certificate stays in the revocation list until it expires, and nodes cannot
+// use a list longer than cert.MaxCRL: they would go on with the list that they hold,
+// and accept devices that were deleted since. So the number of certificates that can be
+// both revoked and unexpired is bounded. A device has one certificate in force and few
+// that were replaced. Where devices come and go, certificates are valid for a short
+// time, so that they soon leave the list: those of ephemeral devices, of devices that
+// join with a key whose devices were deleted by the hundred, the first ones of all
+// devices as the list fills, and all once it is half full. A key that fills the list is
+// refused before it harms others, and joins are refused before deletions are.
 const (
 	ephemeralLife = 3 * 24 * time.Hour
 	briefLife     = 24 * time.Hour
@@ -50,7 +49,7 @@ const (
 	almostAll = cert.MaxCRL / 8 * 7
 )
 
-// situation is what the life of a new certificate depends on.
+// situation is the input that decides the life of a new certificate.
 type situation struct {
 	ephemeral bool
 	joins     bool // it is the device's first

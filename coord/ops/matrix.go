@@ -5,12 +5,12 @@ import (
 	"fmt"
 )
 
-// ErrForbidden is of an operation that the actor's role does not include, on
-// something that it may see. What it may not see is ErrNotFound, as if it did not
-// exist.
+// ErrForbidden refuses an operation on something that the actor may see, because his
+// role does not include that operation. For something that he may not see the error is
+// ErrNotFound, as if it did not exist.
 var ErrForbidden = errors.New("not allowed")
 
-// reach is of how much a role may do an operation.
+// reach says on which things a role may do an operation.
 type reach int
 
 const (
@@ -19,8 +19,8 @@ const (
 	all
 )
 
-// Operation is one row of the authorization matrix: who may do it. Who is not in
-// it, such as a device that joins, is told by the key that it holds.
+// Operation is one row of the authorization matrix: which roles may do it. A device
+// that joins has no role: its key authorizes it.
 type Operation struct {
 	Name string // as in the audit and the API: "device.rename"
 	// Writes says that it changes something and leaves a record.

@@ -11,25 +11,26 @@ import (
 	"weft/coord/store"
 )
 
-// ErrDone is of a command that was done before for the same request, whose answer had a
-// secret in it and is kept nowhere.
+// ErrDone says that the same request ran its command before, and that the answer
+// contained a secret, so it was not saved and cannot be repeated.
 var ErrDone = errors.New("done already")
 
-// Once makes a command be done once for all requests with the same key.
+// Once makes all requests with the same key run their command once.
 type Once struct {
 	Key     string   // "" for no such thing
 	Request [32]byte // hash of all that was asked
 }
 
-// maker is implemented by answers with a secret in them: it says what was made, for
+// maker is implemented by answers that contain a secret: Made says what was made, for
 // people.
 type maker interface{ Made() string }
 
-// DoOnce is Do, and makes the answer of what came of it with view, which is called
-// inside the transaction if there is a key. What was done, and the answer, is kept
-// together with the change for a day, and for the last 1,000 keys of each user: who asks
-// the same again with the same key gets the same answer, or ErrDone if it had a secret
-// in it, and who asks for something else ErrInvalid. What failed is not kept.
+// DoOnce is Do for requests that may be repeated. It makes the answer with view, which
+// is called inside the transaction if there is a key, and saves the answer together
+// with the change: for a day, and for the last 1,000 keys of each user. The same
+// request with the same key gets the same answer, or ErrDone if that contained a
+// secret; a different request with the same key gets ErrInvalid. Failures are not
+// saved.
 func DoOnce[R, O any](ctx context.Context, s *Service, a Actor, once Once, c Command[R], view func(R) O) (O, error) {
 	if once.Key != "" {
 		return Do(ctx, s, a, onceCommand[R, O]{c, once, view})
@@ -76,9 +77,9 @@ func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
 	return out, tx.AddDone(tx.s.network, d)
 }
 
-// Again answers a request with a key for what was done before, into out: ErrNotFound if
-// nothing was. It is for requests that fail before they come to DoOnce, since what they
-// are about is gone by now. operation is a name in Operations.
+// Again answers a request whose command ran before, into out; ErrNotFound if none ran.
+// It is for requests that fail before they reach DoOnce because the thing that they are
+// about does not exist any more. operation is a name in Operations.
 func (s *Service) Again(ctx context.Context, a Actor, operation string, once Once, out any) error {
 	i := slices.IndexFunc(Operations, func(o *Operation) bool { return o.Name == operation })
 	if i < 0 || once.Key == "" {

@@ -35,8 +35,8 @@ const (
 // ErrNoNetwork means that the data directory holds no network yet.
 var ErrNoNetwork = errors.New("no network here yet; start it with: weft-server serve --data DIR")
 
-// Options configure OpenService. The zero value of a field keeps what the
-// network was made with.
+// Options configure OpenService. A field with its zero value leaves the network as it
+// is.
 type Options struct {
 	Data     string // the data directory
 	Create   bool   // make the network if there is none

@@ -7,7 +7,7 @@ import (
 	"weft/coord/store"
 )
 
-// What an actor gets to see that is the whole network's.
+// Reads about the whole network, for actors that may see it.
 
 // RelayInfo is one relay in `relays list --json`. The first one is part of the
 // server.
@@ -42,7 +42,7 @@ func (s *Service) RelayList(a Actor) ([]RelayInfo, error) {
 	return list, nil
 }
 
-// ViewRelay adds to a row what is known of the relay just now.
+// ViewRelay adds the present state of the relay to its row.
 func (s *Service) ViewRelay(r store.Relay) RelayInfo {
 	heard, online := s.RelayHeard(r.ID)
 	return RelayInfo{
@@ -51,7 +51,7 @@ func (s *Service) ViewRelay(r store.Relay) RelayInfo {
 	}
 }
 
-// ShowRevocations is Revocations for who may see it.
+// ShowRevocations is Revocations for an actor, if he may see the network.
 func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
 	if err := opNetworkShow.asks(a); err != nil {
 		return Revocations{}, err
@@ -59,7 +59,8 @@ func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
 	return s.Revocations(), nil
 }
 
-// ShowDNS is DNS for who may see it, without the names of devices that the actor may not see.
+// ShowDNS is DNS for an actor, if he may see the DNS settings, without the names of
+// devices that he may not see.
 func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {
 	if err := opDNSRead.asks(a); err != nil {
 		return DNSInfo{}, err
@@ -67,8 +68,8 @@ func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {
 	return s.dnsWith(ctx, a.seesDevice)
 }
 
-// Preview is PreviewName for who may see what is set about names; devices that the actor
-// may not see have none. The asking device is named as people name it.
+// Preview is PreviewName for an actor, if he may see the DNS settings. The asking
+// device is given by name, address or id. Devices that the actor may not see have no names.
 func (s *Service) Preview(ctx context.Context, a Actor, q PreviewQuery) (Preview, error) {
 	if err := opDNSRead.asks(a); err != nil {
 		return Preview{}, err

@@ -12,9 +12,9 @@ import (
 	"weft/coord/store"
 )
 
-// SetPolicy puts a policy (see package policy; "" for the starting one) into force. One
-// that does not parse, or whose tests fail, changes nothing; the one that is in force
-// already leaves no record.
+// SetPolicy puts a policy (see package policy; "" for the starting policy) into force.
+// A policy that does not parse, or whose tests fail, changes nothing. If the policy is
+// in force already, no record is made.
 type SetPolicy struct {
 	Text string
 	// Match are the revisions that it may replace (PolicyText.Revision); nil for any.

@@ -16,8 +16,8 @@ type AccessQuery struct {
 	To   string // DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp
 }
 
-// Access is the answer: what policy says. Whether something listens there it does not
-// know.
+// Access is the answer of policy. It does not say whether a program listens on the
+// port.
 type Access struct {
 	From  string `json:"from"` // user:NAME or device:NAME
 	To    string `json:"to"`   // name of the device
@@ -25,13 +25,13 @@ type Access struct {
 	Port  uint16 `json:"port"` // 0 for icmp
 	policy.Decision
 	Why string `json:"why"` // for people
-	// Notes are what else there is to know, for people: that one of them is offline does
-	// not change the answer.
+	// Notes are further facts for people, which do not change the answer: such as that one
+	// of the devices is offline.
 	Notes []string `json:"notes"`
 }
 
-// CanReach says whether a person (with the own devices that carry no tag) or a device may
-// reach a port of a device, and which rule decides.
+// CanReach says whether a person or a device may reach a port of a device, and which
+// rule decides. A person stands for his devices without tags.
 func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access, error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return Access{}, err
@@ -84,7 +84,7 @@ func (w *world) source(a Actor, word string) (policy.Subject, *store.Node, error
 	kind, name, ok := strings.Cut(word, ":")
 	switch {
 	case word == "":
-		return none, nil, Invalid("say who: a person or a device")
+		return none, nil, Invalid("from: name a person or a device")
 	case ok && (kind == "tag" || kind == "group"):
 		return none, nil, Invalid("%s: want a person or a device", printable(word, 80))
 	case !ok || kind != "user" && kind != "device":

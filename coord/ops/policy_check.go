@@ -10,14 +10,14 @@ import (
 	"weft/coord/store"
 )
 
-// PolicyCheck is what would come of a policy that could be put into force just now.
+// PolicyCheck says what a policy, which could be put into force now, would change.
 type PolicyCheck struct {
 	Good     bool            `json:"good"` // always: what is not good is an error
 	Rules    int             `json:"rules"`
 	Tests    int             `json:"tests"`    // that passed
 	Warnings []policy.Remark `json:"warnings"` // names that nothing has, and the like
-	// Gains and Losses are who would reach what that is out of reach now, and the other
-	// way round; the widest first, at most maxPolicyChanges.
+	// Gains is access that the policy would add, Losses access that it would take away:
+	// the widest first, at most maxPolicyChanges of each.
 	Gains      []AccessChange `json:"gains"`
 	Losses     []AccessChange `json:"losses"`
 	MoreGains  int            `json:"more_gains"` // that are not listed
@@ -30,8 +30,8 @@ const (
 	maxParty         = 10 // names of each kind
 )
 
-// AccessChange is access that comes or goes: of each of From to each of To, as far as
-// Scope goes, at Ports.
+// AccessChange is access that is gained or lost: from each of From to each of To,
+// within Scope, at Ports.
 type AccessChange struct {
 	From  Party    `json:"from"`
 	To    Party    `json:"to"`
@@ -48,8 +48,9 @@ type Party struct {
 	DeviceCount int      `json:"device_count"`
 }
 
-// CheckPolicy says what would come of a policy, or what is wrong with it, and changes
-// nothing. It names people and devices, so it is not for who sees only some of them.
+// CheckPolicy says what a policy would change, or what is wrong with it, and changes
+// nothing. It names people and devices, so an actor who may see only some of them is
+// refused.
 func (s *Service) CheckPolicy(ctx context.Context, a Actor, c SetPolicy) (PolicyCheck, error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return PolicyCheck{}, err

@@ -27,8 +27,8 @@ func (c RevertPolicy) run(tx *Tx) (PolicyText, error) {
 	return SetPolicy{Text: p.Text, Match: c.Match}.set(tx)
 }
 
-// PolicyHistory lists the texts that were put into force, the newest first, which is the
-// one in force; at most store.KeptPolicies of them.
+// PolicyHistory lists the policies that were put into force, at most store.KeptPolicies
+// of them, the newest first: that one is in force.
 func (s *Service) PolicyHistory(ctx context.Context, a Actor) (list []store.PolicyRevision, err error) {
 	list = []store.PolicyRevision{}
 	if err := opPolicyRead.asks(a); err != nil {
@@ -42,7 +42,7 @@ func (s *Service) PolicyHistory(ctx context.Context, a Actor) (list []store.Poli
 	return list, err
 }
 
-// FormerPolicy returns a text of the history.
+// FormerPolicy returns a policy of the history with its text.
 func (s *Service) FormerPolicy(ctx context.Context, a Actor, number int) (p PolicyText, err error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return p, err
@@ -57,7 +57,7 @@ func numberedPolicy(r *store.Reader, s *Service, number int) (PolicyText, error)
 	}
 	_, text, err := r.PolicyText(s.network, number)
 	if isNotFound(err) {
-		err = fmt.Errorf("policy %d: it is not among the last %d: %w", number, store.KeptPolicies, ErrNotFound)
+		err = fmt.Errorf("policy %d is not among the last %d: %w", number, store.KeptPolicies, ErrNotFound)
 	}
 	return policyText(number, text), err
 }

@@ -11,9 +11,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// handlePresence says which of the nodes asked for are online, and when they were
-// last. It is asked when somebody looks, so it reads memory only. A node that
-// policy does not let the caller reach is left out, as if it did not exist.
+// handlePresence says which of the given nodes are online, and when they last were.
+// Nodes ask when a person looks at a list, so the answer comes from memory only. A node
+// that policy does not let the caller reach is left out, as if it did not exist.
 func (s *Service) handlePresence(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.PresenceRequest
 	if err := readRequest(r, &req); err != nil {
@@ -43,7 +43,7 @@ func (s *Service) handlePresence(ctx context.Context, c *caller, r *http.Request
 	return res, nil
 }
 
-// For how long who is not connected may yet be so somewhere.
+// How long a node that is not known to be connected may still be connected somewhere.
 const (
 	// comesBack is how long nodes and relays take to come back to a server or a relay
 	// that started anew: idle nodes are told to spread over at most this time.
@@ -53,9 +53,9 @@ const (
 	movesIn = 2 * time.Second
 )
 
-// unsure reports whether a node that is not online may be: whoever would know
-// has started a moment ago and has not heard, or not said, who is there. It ends by
-// itself, also when a relay is never heard of again.
+// unsure reports whether a node that is not online may be connected all the same: the
+// relay that would know has started a moment ago, and has not reported who is
+// connected. That ends by itself, even if the relay never reports again.
 func (s *Service) unsure(node cert.NodeID) bool {
 	st, heard := s.presence.Get(node)
 	now, relays := s.now(), s.index.allRelays()

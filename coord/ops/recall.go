@@ -17,21 +17,22 @@ import (
 	"weft/overlay/cert"
 )
 
-// A server that was restored from an older backup does not know who was
-// deleted since. The nodes do: they hold the revocation list of that time,
-// signed by the network's CA. A node that finds the server's number lower than
-// its own sends its list, and the server deletes again whom it names. It is the
-// CA's word, whoever brings it: so nodes and relays that joined after the backup,
-// and are not known here, may bring it too.
+// A server that was restored from an older backup does not know which devices were
+// deleted after that backup. The nodes do: they hold the newer revocation list, signed
+// by the network's CA. A node that finds the server's number lower than its own sends
+// its list, and the server deletes the devices in it again. The CA's signature counts,
+// whoever sends the list: so nodes and relays that joined after the backup, which this
+// server does not know, may send it too.
 
-// What the server signs before they do must not count as newer than their list:
-// they would take it, and forget. So for an hour after the start, and after each
-// list that was brought, lists are numbered just above the last one; later by the
-// clock, which is above every number that was given out before. An hour after the
-// start nobody is known to hold a higher one, and what was signed early is signed
-// anew, so that it reaches those too that did not bring theirs.
+// A list that the server signs before it has received theirs must not count as newer:
+// nodes would take it and forget the deletions. So for an hour after the start, and
+// after each list that was received, new lists are numbered just above the last one;
+// later they are numbered by the clock, which is above every number given out before.
+// An hour after the start no node is expected to hold a higher number, and a list that
+// was signed early is signed again, so that it also reaches nodes that did not send
+// theirs.
 
-// settling is how long a server may have been restored without its knowing.
+// settling is how long the server assumes that it may have been restored from a backup.
 const settling = time.Hour
 
 // settles returns since when a list may be about to come, and whether it may still
@@ -59,12 +60,13 @@ func (s *Service) nextNumber(last, brought uint64, now time.Time) (number uint64
 	return max(last+1, byClock), false
 }
 
-// maxStrangers is how many of those who are not known here may bring a list at
-// once: each costs memory for a list, at most a megabyte.
+// maxStrangers is how many nodes and relays unknown to this server may send a list at
+// once: each list takes up to a megabyte of memory.
 const maxStrangers = 64
 
-// strangers are those at it, one request each, so that one who was deleted and
-// wants to stay cannot take the others' places. The zero value is ready.
+// strangers are the unknown senders of a list in progress, one request each, so that a
+// deleted device cannot take all the slots to prevent its deletion. The zero value is
+// ready.
 type strangers struct {
 	mu       sync.Mutex
 	bringing map[cert.NodeID]struct{}
@@ -113,13 +115,14 @@ func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) 
 	return statusOnly(http.StatusNoContent), nil
 }
 
-// Recall deletes every node that a revocation list of this network names, and
-// keeps the serial numbers that are not known here, and the date up to which the
-// list may have dropped some. (A device that was deleted after the backup, and whose
-// certificate has left the list since, is not deleted again: nobody knows of it.
-// Others refuse what it holds, but it may renew here.) A list from before this
-// server was started changes nothing unless it is newer than the server's. by is who
-// brings it.
+// Recall deletes every node that a revocation list of this network names. It keeps the
+// serial numbers that are unknown here, and the date up to which the list may have
+// dropped entries. A list from before this server was started changes nothing unless it
+// is newer than the server's. by says who sent the list.
+//
+// A device that was deleted after the backup and whose certificate has left the list
+// since is not deleted again: nobody knows of it any more. Others refuse its old
+// certificate, but it can renew here.
 func (s *Service) Recall(ctx context.Context, by string, der []byte) error {
 	crl, err := s.auth.Roots.VerifyCRL(der)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"weft/coord/store"
 )
 
-// What was refused goes into the audit too, but not one by one: strangers can be
-// refused as often as they like. It is counted by the minute and by where it came
-// from, and written once the minute is over.
+// Refusals go into the audit too, but not one by one: unauthenticated clients can cause
+// any number of them. They are counted by minute and source, and the counts are
+// recorded when the minute is over.
 
-// maxRefusals bounds how many counts there are at a time, and by that what strangers
-// can write into the audit in a minute; maxUnknown are those of nobody who is known,
-// who leave room for those of users. What comes from yet another place is counted
-// together, as from nowhere.
+// maxRefusals bounds the number of counts, and so the records that can be added to the
+// audit in a minute. maxUnknown is the share of unauthenticated clients, who leave room
+// for the refusals of users. Refusals of further sources are counted together, without
+// a source.
 const (
 	maxRefusals = 100
 	maxUnknown  = maxRefusals / 2
@@ -91,8 +91,8 @@ func (r *refusals) take(now time.Time, all bool) map[refusal]uint32 {
 	return taken
 }
 
-// SourceOf is the address that counts: of IPv6 the first of its /64, as whoever has
-// one has all of it.
+// SourceOf returns the address by which refusals are counted: for IPv6 the first one of
+// its /64, since whoever has one address of a /64 has all of them.
 func SourceOf(a netip.Addr) netip.Addr {
 	if a.Is6() && !a.Is4In6() {
 		p, _ := a.WithZone("").Prefix(64) // 64 is in range
@@ -108,8 +108,8 @@ func (s *Service) Refused(a Actor, c interface{ operation() *Operation }, u stor
 	s.refusals.add(s.now(), a, c.operation(), userTarget(u), why)
 }
 
-// RefusedRead counts that somebody was not let read what is called operation in
-// Operations. What changes something is counted by Do.
+// RefusedRead counts that an actor was not allowed to read; operation is the name in
+// Operations. Do counts the refusals of commands.
 func (s *Service) RefusedRead(a Actor, operation string) {
 	for _, o := range Operations {
 		if o.Name == operation && !o.Writes {

@@ -7,8 +7,8 @@ import (
 	"weft/coord/store"
 )
 
-// RemoveRelay takes a relay, by name or id, out of everybody's config. What it asks
-// from then on is refused.
+// RemoveRelay removes a relay, by name or id, from the config of all nodes. Its later
+// requests are refused.
 type RemoveRelay struct{ Name string }
 
 func (RemoveRelay) operation() *Operation { return opRelayRemove }

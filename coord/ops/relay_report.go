@@ -75,7 +75,7 @@ func (s *Service) checkRelays() {
 	for id, rs := range s.relays.all() {
 		rs.mu.Lock()
 		if now.Sub(rs.heard) > relaySilent && len(rs.members) > 0 {
-			s.log.Warn("a relay is not heard of any more", "id", id, "since", rs.heard)
+			s.log.Warn("nothing received from a relay for a while", "id", id, "since", rs.heard)
 			rs.instance = rand.Text()
 			s.loseRelay(id, rs, now)
 		}

@@ -9,9 +9,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// Relays that run alone (package coord/standalone is their half). They join
-// with a token like devices, appear in everybody's config, and are told of
-// revocations and of the current versions of the nodes connected to them.
+// Standalone relays (package coord/standalone is the other side). They join with a
+// token like devices, are listed in the config of all nodes, and receive from the
+// server revocations and the current versions of the nodes connected to them.
 
 const (
 	relayLife   = 90 * 24 * time.Hour // of a certificate; the relay renews it at two thirds

@@ -9,10 +9,10 @@ import (
 	"weft/overlay/api"
 )
 
-// handleRenew answers with the node's certificate in force: the newest one, until
-// a third of its life is left or something in it has changed; then with a new one
-// over the same key. An expired certificate will do: a device that was off for a
-// year comes back by itself.
+// handleRenew answers with the node's certificate in force. That is the newest one,
+// until a third of its life is left or something in it has changed; then a new one over
+// the same key. An expired certificate is enough to ask: a device that was off for a
+// year reconnects by itself.
 func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.RenewRequest
 	if err := readRequest(r, &req); err != nil {

@@ -17,8 +17,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// Relay is what the service tells and asks the relay in this process. All
-// methods but Ping and Look return at once.
+// Relay is the relay in this process, as the service calls it. All methods except Ping
+// and Look return at once.
 type Relay interface {
 	// Notify says that the versions of one node, or of all (nil), changed.
 	Notify(network cert.NetworkID, node *cert.NodeID)
@@ -37,9 +37,9 @@ type Relay interface {
 	Look(ctx context.Context, network cert.NetworkID, nodes []cert.NodeID)
 }
 
-// Service is the coordination server without its listeners: every operation
-// on the network. All methods may be called from many goroutines. Only one
-// Service has a data directory open at a time.
+// Service is the coordination server without its listeners: every operation on the
+// network. All methods may be called from many goroutines. Only one Service can have a
+// data directory open at a time.
 type Service struct {
 	// constant after OpenService
 	data     string

@@ -9,8 +9,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// What the server around the operations asks of them: who may use its relay, and
-// what it shows and counts.
+// What the listeners need from the operations: who may use the relay, and what the
+// server shows and counts.
 
 // VerifyClient says who wants to use the relay: a node of this network that
 // exists, and whether it carries tags. Whether its certificate has expired by this
@@ -28,14 +28,14 @@ func (s *Service) VerifyClient(leaf *x509.Certificate) (network cert.NetworkID, 
 	return s.network, node.ID, tagged, nil
 }
 
-// Holds notes that a node holds these versions.
+// Holds notes that a node reported that it holds these versions.
 func (s *Service) Holds(node cert.NodeID, v api.Versions) { s.index.tell(node, v.Config) }
 
 // Leaf returns the certificate that nodes and relays are shown.
 func (s *Service) Leaf() (*tls.Certificate, error) { return s.auth.Leaf(s.now()) }
 
-// CloseStreams ends what waits for changes: subscriptions and relays that run
-// alone. There are none from then on.
+// CloseStreams ends all streams of changes, those of subscribers and of standalone
+// relays, and refuses new ones.
 func (s *Service) CloseStreams() {
 	s.events.close()
 	s.relays.close()

@@ -12,9 +12,9 @@ import (
 	"weft/coord/store"
 )
 
-// When and from where tokens are used is gathered in memory and written once a minute,
-// so that a request costs no write. The audit gets the first use of a token and each
-// address that it was not used from before.
+// The times and addresses of the uses of tokens are collected in memory and written
+// once a minute, so that a request costs no write. The audit records the first use of a
+// token, and each address from which it was not used before.
 
 // maxTokenAddrs is how many addresses are known of a token, and how many new ones a
 // minute has; of more the last ones.

@@ -20,7 +20,7 @@ const (
 	tokenKeep        = 90 * 24 * time.Hour // how long one that ended is listed
 )
 
-// ErrUnauthorized is of a request with a token that is none, or none any more.
+// ErrUnauthorized refuses a request whose token is unknown, revoked or expired.
 var ErrUnauthorized = errors.New("not signed in")
 
 // CreateToken makes a token of a service. The zero value of Life is 90 days.
@@ -31,7 +31,7 @@ type CreateToken struct {
 	Endless     bool          `json:"endless,omitempty" doc:"it does not expire; revoke it when it is not needed any more"`
 }
 
-// TokenCreated is a new token, which is returned this once and stored nowhere.
+// TokenCreated is a new token. Only this answer contains it; the server stores a hash.
 type TokenCreated struct {
 	ID      string     `json:"id"`
 	User    string     `json:"user"`
@@ -62,7 +62,7 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	case u.Kind != store.Service:
 		return none, Invalid("%s is a person; tokens are for services, which outlive people: weft-server users create NAME --service", u.Name)
 	case !c.Endless && (c.Life < minKeyLife || c.Life > maxTokenLife):
-		return none, Invalid("a token lives 1 minute to 366 days, not %s; ask for one without an end if you want that", c.Life)
+		return none, Invalid("a token can be used for 1 minute to 366 days, not %s; for one without an end say: --expires never", c.Life)
 	}
 	others, err := tx.Tokens(tx.s.network, u.ID)
 	if err != nil {
@@ -143,9 +143,9 @@ func (s *Service) Tokens(ctx context.Context, a Actor, user string) ([]store.Tok
 	return list, err
 }
 
-// Authenticate returns whoever uses the API with a token, at the address from:
-// ErrUnauthorized for what is no token, or none any more. Refusals are counted for the
-// audit, and what is used is noted.
+// Authenticate returns the actor for a token of the API that was sent from the address
+// from. It returns ErrUnauthorized for a token that is unknown, revoked or expired. It
+// counts refusals for the audit, and notes the use of the token.
 func (s *Service) Authenticate(ctx context.Context, token string, from netip.Addr) (Actor, error) {
 	var t store.Token
 	var u store.User
@@ -173,13 +173,13 @@ func (s *Service) Authenticate(ctx context.Context, token string, from netip.Add
 	return a, nil
 }
 
-// RefusedToken counts a request to the API that was refused before anybody looked at its
-// token. why is in a few words and has nothing in it that somebody sent.
+// RefusedToken counts a request to the API that was refused before its token was
+// checked. why is a few words that contain nothing from the request.
 func (s *Service) RefusedToken(from netip.Addr, why string) {
 	s.refusals.add(s.now(), Actor{Via: ViaAPI, From: from}, opTokenUse, target{}, why)
 }
 
-// ended says why a token is none any more.
+// ended says why a token cannot be used any more.
 func ended(t store.Token, now time.Time) error {
 	switch {
 	case t.Revoked != nil:

@@ -104,9 +104,8 @@ func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
 	}
 }
 
-// Run does what has to be done again and again until ctx ends: it tells the
-// relay about changes, writes last seen, deletes ephemeral nodes that are
-// gone, prunes, and sends webhooks.
+// Run does the recurring work until ctx ends: it notifies the relay of changes, writes
+// last seen, deletes ephemeral nodes that stay offline, prunes, and sends webhooks.
 func (s *Service) Run(ctx context.Context) {
 	var hooks sync.WaitGroup
 	defer hooks.Wait()
@@ -114,7 +113,7 @@ func (s *Service) Run(ctx context.Context) {
 	upkeep := time.NewTicker(upkeepEvery)
 	defer upkeep.Stop()
 	if err := s.reviseCRL(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		s.log.Error("look at the revocation list", "err", err)
+		s.log.Error("check the revocation list", "err", err)
 	}
 	for {
 		select {
@@ -224,7 +223,7 @@ func (c expireDevices) run(tx *Tx) (none struct{}, err error) {
 		tx.did(deviceTarget(node), node, nil)
 	}
 	if kept > 0 {
-		s.log.Info("ephemeral devices that are gone are kept until their certificates end: there are too many of their tokens in the revocation list", "devices", kept)
+		s.log.Info("ephemeral devices that went offline stay until their certificates expire: the revocation list holds too many devices of their join keys", "devices", kept)
 	}
 	return none, nil
 }

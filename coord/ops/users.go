@@ -53,9 +53,9 @@ func userTarget(u store.User) target {
 // CreateUser makes a user: a person, or a service, that may do what its role says.
 type CreateUser struct {
 	Name    string   `json:"name"`
-	Service bool     `json:"service,omitempty" doc:"it stands for a program, and uses the API with tokens; else it is a person"`
-	Role    Role     `json:"role,omitempty" enum:"admin,operator,auditor,member" doc:"what it may do: everything but what makes owners, devices and keys of everybody, read everything, or only what is its own; member if not given"`
-	Tags    []string `json:"tags,omitempty" doc:"if there are any, the role is for devices and keys with one of these tags only"`
+	Service bool     `json:"service,omitempty" doc:"true for a program, which uses the API with tokens; false for a person"`
+	Role    Role     `json:"role,omitempty" enum:"admin,operator,auditor,member" doc:"admin: everything but what only the owner may, such as backups and sign-in links; operator: devices and keys of everybody; auditor: read everything; member: only its own devices and keys; member if not given"`
+	Tags    []string `json:"tags,omitempty" doc:"if given, the role covers only devices and keys with one of these tags"`
 }
 
 func (CreateUser) operation() *Operation { return opUserCreate }
@@ -88,7 +88,7 @@ type EditUser struct {
 	Name  string    `json:"-"`
 	Match []string  `json:"-"` // the revisions that it may change (UserRevision); nil for any
 	Role  *Role     `json:"role,omitempty" enum:"admin,operator,auditor,member"`
-	Tags  *[]string `json:"tags,omitempty" doc:"all of them: those that are not here go"`
+	Tags  *[]string `json:"tags,omitempty" doc:"the new list of tags: tags that are not in it are removed"`
 }
 
 func (EditUser) operation() *Operation { return opUserEdit }
@@ -125,8 +125,8 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 	return u, tx.userChanged(u)
 }
 
-// userToChange finds a user by name or id, whom the actor may change: nobody changes
-// one who may do more.
+// userToChange finds a user whom the actor may change, by name or id: nobody may change a
+// user whose role allows more than his own.
 func (tx *Tx) userToChange(name string) (store.User, error) {
 	u, err := findUser(&tx.Reader, tx.s.network, tx.actor, name)
 	if err == nil {
@@ -161,7 +161,7 @@ func (tx *Tx) grant(u *store.User, role Role, tags []string) error {
 		return err
 	}
 	if role == RoleAdmin && len(tags) > 0 {
-		return Invalid("an admin cannot be narrowed to tags, as people and settings have none; make it an operator")
+		return Invalid("an admin cannot be limited to tags, because users and settings have no tags; make it an operator")
 	}
 	u.Role, u.Tags = string(role), append([]string{}, tags...)
 	return tx.mayGrant(role, tags)
@@ -175,7 +175,7 @@ func (tx *Tx) mayGrant(role Role, tags []string) error {
 	if tx.actor.includes(role, tags) {
 		return nil
 	}
-	return fmt.Errorf("%s: you may do less than %s: %w", tx.op.Name, role, ErrForbidden)
+	return fmt.Errorf("%s: your own role allows less than %s: %w", tx.op.Name, role, ErrForbidden)
 }
 
 // userChanged has memory follow.
