@@ -16,25 +16,25 @@ type AuditList struct {
 	Next    string       `json:"next"` // cursor of the next page, "" at the end
 }
 
-// AuditHead is where the audit ends, signed. Head is what it is in one word.
+// AuditHead is the signed end of the audit. Head is the same in one word.
 type AuditHead struct {
 	Seq  uint64     `json:"seq"` // number of the last record, 0 for none
 	At   time.Time  `json:"at"`  // when it was signed
 	Head audit.Head `json:"head"`
 }
 
-// AuditTrim says what is to be removed of the audit.
+// AuditTrim says which records to remove.
 type AuditTrim struct {
-	Before time.Time `json:"before" required:"true" doc:"what was done before: at least a day ago"`
+	Before time.Time `json:"before" required:"true" doc:"remove the records from before this time, which is at least a day ago"`
 }
 
 func (a *api) audit() {
 	s := a.ops
-	add(a, operation{"GET", "/audit/settings", "getAuditSettings", "Show for how long records are kept, and whose devices report introductions", "audit.read", 0},
+	add(a, operation{"GET", "/audit/settings", "getAuditSettings", "Show how long records stay, and which devices report introductions", "audit.read", 0},
 		func(_ context.Context, who ops.Actor, _ *struct{}) (ops.AuditSettings, error) {
 			return s.AuditSettings(who)
 		})
-	addSent(a, operation{"PATCH", "/audit/settings", "editAuditSettings", "Set for how long records are kept, and whose devices report introductions", "audit.configure", 0},
+	addSent(a, operation{"PATCH", "/audit/settings", "editAuditSettings", "Set how long records stay, and which devices report introductions", "audit.configure", 0},
 		func(ctx context.Context, who ops.Actor, in *SentFor, body ops.EditAudit) (set ops.AuditSettings, err error) {
 			if body.Match, err = in.revisions(); err != nil {
 				return set, err
@@ -45,7 +45,7 @@ func (a *api) audit() {
 		func(ctx context.Context, who ops.Actor, _ *Sent, body AuditTrim) (ops.AuditTrimmed, error) {
 			return s.TrimAudit(ctx, who, ops.TrimAudit{Before: body.Before})
 		})
-	addAsked(a, operation{"GET", "/audit/introductions", "listIntroductions", "List what devices claim of who introduced themselves to them, the latest hour first", "audit.read", 0}, "cursor limit since device",
+	addAsked(a, operation{"GET", "/audit/introductions", "listIntroductions", "List the claims of devices about who introduced themselves to them, the latest hour first", "audit.read", 0}, "cursor limit since device",
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.IntroductionList, error) {
 			return s.Introductions(ctx, who, ops.IntroductionQuery{Device: in.Device, Since: in.Since, After: in.Cursor, Limit: in.Limit})
 		})
@@ -67,7 +67,7 @@ func (a *api) audit() {
 			}
 			return list, err
 		})
-	add(a, operation{"GET", "/audit/head", "getAuditHead", "Show the signed head of the audit, to keep it elsewhere", "audit.read", 0},
+	add(a, operation{"GET", "/audit/head", "getAuditHead", "Show the signed head of the audit, to save it elsewhere", "audit.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (AuditHead, error) {
 			h, err := s.AuditHead(ctx, who)
 			return AuditHead{h.Seq, h.At, h}, err

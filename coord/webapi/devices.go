@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// NewDevice is the device that takes another one's place.
+// NewDevice names the device that replaces another one.
 type NewDevice struct {
 	By string `json:"by" required:"true" doc:"name, address or id"`
 }

@@ -8,11 +8,11 @@ import (
 
 func (a *api) names() {
 	s := a.ops
-	add(a, operation{"GET", "/dns", "getDNS", "Show everything that is set about names", "dns.read", 0},
+	add(a, operation{"GET", "/dns", "getDNS", "Show all DNS settings", "dns.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (ops.DNSInfo, error) {
 			return s.ShowDNS(ctx, who)
 		})
-	addSent(a, operation{"PATCH", "/dns", "editDNS", "Change what is set about names: all parts that are given, or none", "dns.edit", 0},
+	addSent(a, operation{"PATCH", "/dns", "editDNS", "Change DNS settings: all given parts, or none", "dns.edit", 0},
 		func(ctx context.Context, who ops.Actor, in *SentFor, e ops.DNSEdit) (ops.DNSInfo, error) {
 			match, err := in.revisions()
 			if err != nil {

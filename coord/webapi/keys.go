@@ -37,7 +37,7 @@ func (a *api) keys() {
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Key, error) {
 			return s.Key(ctx, who, in.ID)
 		})
-	addSent(a, operation{"POST", "/keys", "createKey", "Make a join key; its token is in the answer, this once", "key.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/keys", "createKey", "Make a join key; its token is in this answer only", "key.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewKey) (ops.KeyCreated, error) {
 			c := body.CreateKey
 			c.Life = lifeOf(body.LifeSeconds)

@@ -15,7 +15,7 @@ type RelayList struct {
 
 // NewLink asks for a sign-in link.
 type NewLink struct {
-	User string `json:"user,omitempty" doc:"name of who signs in with it; the network's owner if not given"`
+	User string `json:"user,omitempty" doc:"name of the user who signs in with it; the network's owner if not given"`
 }
 
 // Link is a sign-in link for the console that works once.
@@ -23,11 +23,10 @@ type Link struct {
 	URL string `json:"url"`
 }
 
-// Made says what there was, where the link itself is not kept.
+// Made names the link in the answer to a repeated request, as the link itself is not saved.
 func (Link) Made() string { return "a sign-in link" }
 
-// Snapshot is a copy of the database in the data directory. Whoever asked for it
-// removes it.
+// Snapshot is a copy of the database in the data directory. The client removes it.
 type Snapshot struct {
 	Path string `json:"path"`
 }
@@ -65,7 +64,7 @@ func (a *api) network() {
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewLink) (Link, error) {
 			return do(ctx, a, who, ops.CreateLink{User: body.User}, func(path string) Link { return Link{s.LinkURL(path)} })
 		})
-	add(a, operation{"POST", "/snapshots", "createSnapshot", "Write a consistent copy of the database into the data directory, for who has that directory", "network.backup", http.StatusCreated},
+	add(a, operation{"POST", "/snapshots", "createSnapshot", "Write a consistent copy of the database into the data directory, for clients that can read that directory", "network.backup", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (Snapshot, error) {
 			path, err := s.Snapshot(ctx, who)
 			return Snapshot{path}, err

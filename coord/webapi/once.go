@@ -21,7 +21,7 @@ const (
 
 type onceKey struct{}
 
-// withOnce notes the key of a request, and what it asks for but its body.
+// withOnce notes the idempotency key of a request, and a hash of its path and query.
 func withOnce(r *http.Request) (*http.Request, *Problem) {
 	keys := r.Header.Values(onceHeader)
 	if len(keys) == 0 || r.Method != http.MethodPost {
@@ -40,7 +40,7 @@ func withOnce(r *http.Request) (*http.Request, *Problem) {
 	return r.WithContext(context.WithValue(r.Context(), onceKey{}, o)), nil
 }
 
-// withBody adds the body to what a request with a key asks for.
+// withBody adds the body to the hash of a request with a key.
 func withBody(ctx context.Context, body []byte) context.Context {
 	o, ok := ctx.Value(onceKey{}).(ops.Once)
 	if !ok {
@@ -50,14 +50,15 @@ func withBody(ctx context.Context, body []byte) context.Context {
 	return context.WithValue(ctx, onceKey{}, o)
 }
 
-// do runs a command for a request, once if it has a key. view makes its answer.
+// do runs a command for a request; if the request has a key, once for that key. view
+// makes the answer.
 func do[R, O any](ctx context.Context, a *api, who ops.Actor, c ops.Command[R], view func(R) O) (O, error) {
 	o, _ := ctx.Value(onceKey{}).(ops.Once)
 	return ops.DoOnce(ctx, a.ops, who, o, c, view)
 }
 
-// again takes the answer of a request with a key that was done before, where the request
-// fails this time because it was: what it is about has another name now, or is gone.
+// again answers a repeated request with the answer from before if the request fails
+// this time because it was done before: the thing that it names was renamed or deleted.
 func again[O any](ctx context.Context, a *api, o operation, who ops.Actor, out O, err error) (O, error) {
 	once, ok := ctx.Value(onceKey{}).(ops.Once)
 	if err == nil || !ok {
@@ -71,5 +72,5 @@ func again[O any](ctx context.Context, a *api, o operation, who ops.Actor, out O
 	return out, err
 }
 
-// same is a view of what needs none.
+// same is a view that changes nothing.
 func same[R any](r R) R { return r }

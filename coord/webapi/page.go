@@ -10,31 +10,31 @@ import (
 	"weft/coord/ops"
 )
 
-// maxRecords is how many audit records an answer has at most.
+// maxRecords is the largest number of audit records in one answer.
 const maxRecords = 1000
 
-// Asked are the parameters of all lists and questions; which of them an operation has
-// is said where it is entered. A cursor is what the part before said is next, and means
-// nothing else to programs.
+// Asked has the query parameters of all lists; each operation takes some of them (see
+// addAsked). A cursor is the field next of the previous page, and has no other meaning
+// for programs.
 type Asked struct {
-	Cursor  string    `query:"cursor" maxLength:"200" doc:"next of the page before; none for the first one"`
-	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; of audit records at most 1000"`
-	Text    string    `query:"text" doc:"only those where every word is part of the name, an address, a tag or the system"`
+	Cursor  string    `query:"cursor" maxLength:"200" doc:"the field next of the previous page; none for the first page"`
+	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; for audit records at most 1000"`
+	Text    string    `query:"text" doc:"only devices where each word is part of the name, an address, a tag or the operating system"`
 	State   string    `query:"state" enum:"online,offline"`
-	Key     string    `query:"key" doc:"only those that joined with this key: its id"`
+	Key     string    `query:"key" doc:"only devices that joined with the key of this id"`
 	Name    string    `query:"name" doc:"a name, short or in full, or an address"`
-	Type    string    `query:"type" maxLength:"20" doc:"of a record: A, MX; A and AAAA if not given"`
-	From    string    `query:"from" doc:"who asks: a device, by name, address or id, or, about the policy, a person; a name without it is asked where all devices are seen"`
-	To      string    `query:"to" maxLength:"300" doc:"what is to be reached: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp"`
-	Since   time.Time `query:"since" doc:"only what was done at or after"`
-	Until   time.Time `query:"until" doc:"only what was done before"`
-	Op      string    `query:"op" maxLength:"32" doc:"only what is called so, or begins so: device."`
-	User    string    `query:"user" doc:"only what is, or was done by, this user: name or id"`
-	Target  string    `query:"target" doc:"only what was done to it: name or id"`
-	Refused bool      `query:"refused" doc:"only what was refused: a page may then be short or empty, and have a next one"`
+	Type    string    `query:"type" maxLength:"20" doc:"type of record, such as A or MX; A and AAAA if not given"`
+	From    string    `query:"from" doc:"the device that asks, by name, address or id; for the policy also a person; a preview without it sees all devices"`
+	To      string    `query:"to" maxLength:"300" doc:"the destination: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp"`
+	Since   time.Time `query:"since" doc:"only what was done at this time or later"`
+	Until   time.Time `query:"until" doc:"only what was done before this time"`
+	Op      string    `query:"op" maxLength:"32" doc:"only operations with this name, or whose name begins with it: device."`
+	User    string    `query:"user" doc:"only what this user did, or tokens of this user: name or id"`
+	Target  string    `query:"target" doc:"only what was done to this device, key, relay or user: name or id"`
+	Refused bool      `query:"refused" doc:"only what was refused; a page may then be short or empty although a next one follows"`
 	Oldest  bool      `query:"oldest" doc:"the earliest first"`
-	Device  string    `query:"device" doc:"only what this device says: name, address or id"`
-	Head    string    `query:"head" maxLength:"1000" doc:"a head that was kept elsewhere, to compare with"`
+	Device  string    `query:"device" doc:"only what this device reports: name, address or id"`
+	Head    string    `query:"head" maxLength:"1000" doc:"a head that was saved elsewhere, to compare with"`
 }
 
 // order is how a list is sorted.
@@ -46,9 +46,9 @@ const (
 	byName
 )
 
-// page takes a page of a list that is in an order of mark, which says by what a thing
-// stands where it does. The cursor says where the last thing of the page before stood,
-// so that it may be gone by now.
+// page returns one page of a list. The list is in the order o of mark, which returns
+// the sort key of an entry. The cursor is the sort key of the last entry of the
+// previous page, which may have been deleted since.
 func page[T any](list []T, in *Asked, o order, mark func(T) (int64, string)) (part []T, next string, err error) {
 	after := func(T) bool { return true }
 	if in.Cursor != "" {
@@ -85,12 +85,12 @@ func page[T any](list []T, in *Asked, o order, mark func(T) (int64, string)) (pa
 
 // Precondition is the header If-Match (RFC 9110).
 type Precondition struct {
-	IfMatch string `header:"If-Match" maxLength:"1000" doc:"the ETag that was read: the change is made only if it is still that one"`
+	IfMatch string `header:"If-Match" maxLength:"1000" doc:"the ETag that you read; the change is made only if it is still the present one"`
 }
 
-// revisions are those that will do, nil for any.
+// revisions returns the revisions that the header accepts, nil for any.
 func (p Precondition) revisions() ([]string, error) {
-	if s := strings.TrimSpace(p.IfMatch); s == "" || s == "*" { // what there is not was not found before
+	if s := strings.TrimSpace(p.IfMatch); s == "" || s == "*" { // a thing that does not exist gives ErrNotFound anyway
 		return nil, nil
 	}
 	out := []string{}
@@ -99,9 +99,9 @@ func (p Precondition) revisions() ([]string, error) {
 		v, end := strings.CutSuffix(v, `"`)
 		if !ok || !end {
 			if strings.HasPrefix(strings.TrimSpace(tag), "W/") {
-				continue // a weak one never fits
+				continue // a weak ETag never matches
 			}
-			return nil, ops.Invalid(`If-Match: want the ETag that was read, such as "12"`)
+			return nil, ops.Invalid(`If-Match: want the ETag that you read, such as "12"`)
 		}
 		out = append(out, v)
 	}

@@ -11,7 +11,7 @@ import (
 
 // NewPolicy is the text of a policy; "" is the starting one.
 type NewPolicy struct {
-	Text string `json:"text" required:"true" doc:"JSON with comments: the rules and tests, as it is to be kept; empty for the starting policy"`
+	Text string `json:"text" required:"true" doc:"the rules and tests as JSON with comments; it is stored as it is; empty for the starting policy"`
 }
 
 // PolicyHistory are the policies that were in force.
@@ -27,7 +27,7 @@ type Revert struct {
 func policyNumber(word string) (int, error) {
 	n, err := strconv.Atoi(word)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("policy %q: want the number of one: %w", word, ops.ErrNotFound)
+		return 0, fmt.Errorf("policy %q: want the number of a policy: %w", word, ops.ErrNotFound)
 	}
 	return n, nil
 }
@@ -51,7 +51,7 @@ func (a *api) policy() {
 			}
 			return ops.Do(ctx, s, who, c)
 		})
-	addSent(a, operation{"POST", "/policy/check", "checkPolicy", "Say whether a policy could be put into force just now and who would gain and lose what, and change nothing", "policy.read", 0},
+	addSent(a, operation{"POST", "/policy/check", "checkPolicy", "Say whether a policy could be put into force now, and who would gain or lose which access; change nothing", "policy.read", 0},
 		func(ctx context.Context, who ops.Actor, in *SentFor, body NewPolicy) (ops.PolicyCheck, error) {
 			c, err := setPolicy(in, body)
 			if err != nil {

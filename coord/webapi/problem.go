@@ -18,20 +18,20 @@ import (
 
 const problemType = "application/problem+json"
 
-// Problem is the body of every answer that is no success (RFC 9457). Detail says what
-// and why, Hint what to do next: both are for people.
+// Problem is the body of every answer that is not a success (RFC 9457). Detail says
+// what went wrong and why, Hint what to do next; both are for people.
 type Problem struct {
 	Title  string `json:"title" doc:"what the status means"`
 	Status int    `json:"status" doc:"HTTP status"`
-	Code   string `json:"code" doc:"what programs go by: not_found, taken, invalid, forbidden, too_often, changed, done_before, unavailable, unauthorized, no_such_operation, internal"`
+	Code   string `json:"code" doc:"for programs, which should compare this and not the texts: not_found, taken, invalid, forbidden, too_often, changed, done_before, unavailable, unauthorized, no_such_operation, internal"`
 	Detail string `json:"detail" doc:"what, and why, for people"`
 	Hint   string `json:"hint,omitempty" doc:"what to do next, for people"`
-	// Errors are all that is wrong with a text, such as a policy; Detail has the first.
-	Errors []policy.Remark `json:"errors,omitempty" doc:"what is wrong with a text that was sent, by line and column"`
+	// Errors lists all mistakes in a text, such as a policy; Detail has the first.
+	Errors []policy.Remark `json:"errors,omitempty" doc:"the mistakes in a text that was sent, by line and column"`
 }
 
-// The codes that stand for errors of coord/ops; codeUnavailable for
-// store.ErrDiskFull and the end of the server.
+// The codes for the errors of coord/ops. codeUnavailable is for store.ErrDiskFull and for a
+// server that is stopping.
 const (
 	codeNotFound    = "not_found"
 	codeTaken       = "taken"
@@ -54,8 +54,8 @@ func (p *Problem) Error() string {
 	return p.Detail
 }
 
-// Unwrap is the error of coord/ops that the problem was made from, as far as programs
-// go by it.
+// Unwrap returns the error of coord/ops that has the code of the problem, nil if there
+// is none.
 func (p *Problem) Unwrap() error {
 	for _, k := range kinds {
 		if k.code == p.Code {
@@ -71,7 +71,7 @@ func (p *Problem) GetStatus() int { return p.Status }
 // ContentType is that of a problem.
 func (p *Problem) ContentType(string) string { return problemType }
 
-// kinds are the errors that an actor can do something about.
+// kinds are the errors that a client can do something about.
 var kinds = []struct {
 	err    error
 	status int
@@ -87,8 +87,8 @@ var kinds = []struct {
 	{ops.ErrUnauthorized, http.StatusUnauthorized, codeUnauthorized},
 }
 
-// problem says an error of an operation. What is not meant for others is logged here
-// and nowhere else, but that whoever has the data directory is told it.
+// problem turns an error of an operation into a Problem. The text of an internal error
+// is for the log only; root on this machine gets it in the answer instead.
 func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error) *Problem {
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
@@ -103,7 +103,7 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 			return titled(p)
 		}
 	}
-	var said *wire.Error // of what devices ask as well
+	var said *wire.Error // from code that the node API uses too
 	if errors.As(err, &said) {
 		return titled(&Problem{Status: said.Status, Code: codeInvalid, Detail: said.Message, Hint: said.Hint})
 	}
@@ -135,12 +135,12 @@ func hint(who ops.Actor, kind error, detail string) string {
 	return ""
 }
 
-// unavailable says an error that the asker can do nothing about.
+// unavailable turns an error into a Problem that the client can do nothing about.
 func unavailable(ctx context.Context, err error) *Problem {
 	switch {
 	case errors.Is(err, store.ErrDiskFull): // the store has logged it
 		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: store.ErrDiskFull.Error() + ", nothing was changed",
-			Hint: "make room on the file system of --data, then repeat; the server need not be restarted"})
+			Hint: "free space on the file system of --data, then repeat; the server need not be restarted"})
 	case errors.Is(err, store.ErrClosed), ctx.Err() != nil:
 		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: "the server is stopping", Hint: "try again"})
 	}
@@ -152,8 +152,8 @@ func titled(p *Problem) *Problem {
 	return p
 }
 
-// newProblem says what package huma has found wrong with a request. It never repeats
-// values: there are secrets among them.
+// newProblem turns what package huma found wrong with a request into a Problem. It
+// never repeats values, which may be secrets.
 func newProblem(status int, msg string, errs ...error) huma.StatusError {
 	p := &Problem{Status: status, Code: codeInvalid, Detail: msg}
 	switch {
@@ -172,7 +172,7 @@ func newProblem(status int, msg string, errs ...error) huma.StatusError {
 		}
 	}
 	if len(said) > 0 {
-		p.Detail, p.Hint = "the request does not fit: "+strings.Join(said[:min(len(said), 5)], "; "), "see "+Document
+		p.Detail, p.Hint = "the request is not valid: "+strings.Join(said[:min(len(said), 5)], "; "), "see "+Document
 	}
 	return titled(p)
 }

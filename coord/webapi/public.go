@@ -14,28 +14,28 @@ import (
 	"weft/coord/ratelimit"
 )
 
-// The limits of the API on the public site, for a token and for an address (of IPv6 a
-// /64). A bucket of 600 that fills up in a minute lets 600 pass at once, and then 10 a
-// second. There is none of its own for what is no token: nobody guesses 256 bits, and
-// who tries would keep out the programs of his network.
+// The limits of the API on the public site, for a token and for an address (for IPv6 a
+// /64). A bucket of 600 that fills up in a minute lets 600 requests pass at once, and
+// then 10 a second. Wrong tokens have no limit of their own: nobody guesses 256 bits, and
+// whoever tries would lock out the other programs behind his address.
 var (
 	perToken  = ratelimit.Limit{Burst: 600, Per: time.Minute}
 	perAddr   = ratelimit.Limit{Burst: 1200, Per: time.Minute}
-	maxLimits = 20_000 // names that are counted at a time: about 3 MB
+	maxLimits = 20_000 // tokens and addresses that are counted at a time: about 3 MB
 )
 
 // maxBearer bounds the header Authorization in bytes.
 const maxBearer = 256
 
-// Site says what the API needs to know of the site that it is on.
+// Site is what the API needs from the public site.
 type Site struct {
-	Addr func(*http.Request) netip.Addr // whose request it is, behind a trusted proxy too
+	Addr func(*http.Request) netip.Addr // the address of the client, also behind a trusted proxy
 	Now  func() time.Time
 }
 
-// OnSite serves the API to whoever has a token. A request brings it in its header
-// Authorization and nowhere else; cookies are not looked at, so no web page can ask with
-// somebody's sign-in, and no page of another site is let read an answer.
+// OnSite serves the API to clients with a token, which is in the header Authorization
+// and nowhere else. Cookies are ignored, so no web page can use somebody's sign-in, and
+// no page of another site can read an answer.
 func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
 	limits := ratelimit.New(maxLimits)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -50,8 +50,8 @@ func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		}
 		from, now := site.Addr(r), site.Now()
-		// Behind a proxy that is not trusted to name its clients, all of them come from
-		// loopback: there only the limit per token holds.
+		// Behind a proxy that is not trusted to name its clients, all clients have a
+		// loopback address: there only the limit for each token holds.
 		stranger := from.IsValid() && !from.IsLoopback()
 		source := "addr " + ops.SourceOf(from).String()
 		if stranger {
@@ -83,7 +83,7 @@ func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
 	})
 }
 
-// authenticate finds who asks.
+// authenticate returns the actor of a request.
 func authenticate(ctx context.Context, s *ops.Service, h http.Header, from netip.Addr) (ops.Actor, error) {
 	values := h.Values("Authorization")
 	if len(values) == 0 {
@@ -92,7 +92,7 @@ func authenticate(ctx context.Context, s *ops.Service, h http.Header, from netip
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if len(values) > 1 || len(values[0]) > maxBearer || !strings.EqualFold(scheme, "bearer") || token == "" {
 		s.RefusedToken(from, "no such token")
-		return ops.Actor{}, fmt.Errorf("the request's header Authorization is not of the form Bearer TOKEN: %w", ops.ErrUnauthorized)
+		return ops.Actor{}, fmt.Errorf("the header Authorization is not of the form Bearer TOKEN: %w", ops.ErrUnauthorized)
 	}
 	return s.Authenticate(ctx, strings.TrimSpace(token), from)
 }
@@ -106,7 +106,7 @@ func tooMany(w http.ResponseWriter, left ratelimit.State, what string, l ratelim
 	rateHeaders(w, left, what, l)
 	wait := seconds(left.Wait)
 	w.Header().Set("Retry-After", wait)
-	writeProblem(w, &Problem{Status: http.StatusTooManyRequests, Code: codeTooOften, Detail: "there were too many requests from this " + what, Hint: "try again in " + wait + " s"})
+	writeProblem(w, &Problem{Status: http.StatusTooManyRequests, Code: codeTooOften, Detail: "too many requests from this " + what, Hint: "try again in " + wait + " s"})
 }
 
 // rateHeaders says how many requests are left (draft-ietf-httpapi-ratelimit-headers).

@@ -32,8 +32,8 @@ func SocketPath(data string) (path string, done func(), err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName), func() { d.Close() }, nil
 }
 
-// Listen makes the socket. The caller holds the data directory's lock, so a socket
-// that is there was left by a process that is gone.
+// Listen makes the socket. The caller holds the lock of the data directory, so an
+// existing socket was left by a process that has ended.
 func Listen(data string) (net.Listener, error) {
 	path, done, err := SocketPath(data)
 	if err != nil {
@@ -43,7 +43,7 @@ func Listen(data string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
-	// The directory is 0700; the mode of the socket itself is a second bolt.
+	// The directory is 0700; the mode of the socket itself is a second protection.
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
@@ -56,8 +56,8 @@ func Listen(data string) (net.Listener, error) {
 	return l, nil
 }
 
-// writeOld answers a weft-server that is older than the one that runs, in the form that
-// it reads.
+// writeOld answers a weft-server that is older than the running one, in the form that
+// it can read.
 func writeOld(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusNotFound)
@@ -78,7 +78,7 @@ func PeerContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, ok)
 }
 
-// OnSocket serves the API to whoever may have the data directory, who is root there.
+// OnSocket serves the API to processes that may read the data directory, as root.
 func OnSocket(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ok, _ := r.Context().Value(peerKey{}).(bool); !ok || r.Header.Get("Origin") != "" {

@@ -25,7 +25,7 @@ type TokenList struct {
 
 func (a *api) tokens() {
 	s := a.ops
-	addAsked(a, operation{"GET", "/tokens", "listTokens", "List the tokens of services, newest first, without the words themselves", "token.read", 0}, "cursor limit user",
+	addAsked(a, operation{"GET", "/tokens", "listTokens", "List the tokens of services, newest first, without their secrets", "token.read", 0}, "cursor limit user",
 		func(ctx context.Context, who ops.Actor, in *Asked) (TokenList, error) {
 			tokens, err := s.Tokens(ctx, who, in.User)
 			if err != nil {
@@ -35,7 +35,7 @@ func (a *api) tokens() {
 			list.Tokens, list.Next, err = page(tokens, in, newestFirst, func(t store.Token) (int64, string) { return t.Created.Unix(), t.ID })
 			return list, err
 		})
-	addSent(a, operation{"POST", "/tokens", "createToken", "Make a token of a service; it is in the answer, this once", "token.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/tokens", "createToken", "Make a token for a service; it is in this answer only", "token.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewToken) (ops.TokenCreated, error) {
 			c := body.CreateToken
 			c.Life = lifeOf(body.LifeSeconds)
@@ -47,8 +47,8 @@ func (a *api) tokens() {
 		})
 }
 
-// lifeOf is a life in seconds. What is far out of range stays so, and does not wrap
-// around; 0 is no life and not the usual one.
+// lifeOf converts seconds to a life. A value far out of range stays out of range and
+// does not wrap around; 0 is refused, and is not the default.
 func lifeOf(seconds *int64) time.Duration {
 	if seconds == nil {
 		return 0

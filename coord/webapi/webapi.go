@@ -21,7 +21,7 @@ import (
 	"weft/coord/ops"
 )
 
-// Document is where the API says what it is.
+// Document is the path of the OpenAPI document.
 const Document = "/api/openapi.json"
 
 // maxBody bounds a request's body, and maxQuery its path and query, in bytes.
@@ -30,11 +30,11 @@ const (
 	maxQuery = 8 << 10
 )
 
-// rows is the extension of an operation in the document that names the rows of
-// ops.Operations that it does.
+// rows is the extension of an operation in the document that names its rows of
+// ops.Operations.
 const rows = "x-weft-operations"
 
-// The settings that package huma has for all its users at once; there is no other.
+// These settings of package huma hold for the whole process; nothing else here uses it.
 func init() {
 	huma.ValidateStrictCasing = true
 	huma.NewError = newProblem
@@ -46,7 +46,8 @@ type api struct {
 	log  *slog.Logger
 }
 
-// New returns the API's handler. Each request comes with its actor: see WithActor.
+// New returns the handler of the API. The context of each request has to name its
+// actor: see WithActor.
 func New(s *ops.Service, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
@@ -102,7 +103,8 @@ func marshal(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// check refuses what two readers may understand differently, and who is nobody.
+// check refuses requests without an actor, and requests that two programs may
+// understand differently.
 func check(r *http.Request) *Problem {
 	bad := func(detail string) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: codeInvalid, Detail: detail, Hint: "see " + Document}
@@ -113,7 +115,7 @@ func check(r *http.Request) *Problem {
 	if len(r.URL.Path)+len(r.URL.RawQuery) > maxQuery {
 		return &Problem{Status: http.StatusRequestURITooLong, Code: codeInvalid, Detail: "the path and the query are too long"}
 	}
-	// Nobody is sent on to what a path comes to without its "." and "..".
+	// A path with "." or ".." is refused, not redirected to the path without them.
 	if p := r.URL.EscapedPath(); path.Clean(p) != p {
 		return noOperation()
 	}
@@ -143,7 +145,7 @@ func readable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRu
 
 type actorKey struct{}
 
-// WithActor says who asks with the requests of a context.
+// WithActor names the actor of the requests with this context.
 func WithActor(ctx context.Context, a ops.Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
@@ -156,8 +158,8 @@ type operation struct {
 	status       int    // of success, 0 is 200
 }
 
-// onceForAll says that an operation is done once for an idempotency key. A test of a
-// webhook is an attempt, which may be made again, and what was trimmed once is gone.
+// onceForAll reports whether an operation is done once for an idempotency key. A test of a
+// webhook may be repeated, and trimming the audit twice is the same as trimming it once.
 func (o operation) onceForAll() bool {
 	return o.method == http.MethodPost && o.writes() && o.does != "webhook.test" && o.does != "audit.trim"
 }
@@ -169,19 +171,21 @@ func (o operation) writes() bool {
 	})
 }
 
-// result is every operation's. It is of one type, since package huma's code is there
-// once for each pair of types: the document has the type of the body from add.
+// result is the answer of every operation. It is one type, because package huma
+// compiles its code once for each pair of types; add gives the document the type of the
+// body.
 type result struct {
 	ETag string `header:"ETag" hidden:"true"`
 	Body any
 }
 
-// add enters an operation. f does it for an actor.
+// add adds an operation to the API. f runs it for an actor.
 func add[I, O any](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I) (O, error)) {
 	register(a, o, nil, "", f)
 }
 
-// addAsked is add for an operation with parameters, which are some of Asked.
+// addAsked is add for an operation with query parameters: parameters names the fields
+// of Asked that it takes.
 func addAsked[O any](a *api, o operation, parameters string, f func(ctx context.Context, who ops.Actor, in *Asked) (O, error)) {
 	register(a, o, nil, parameters, f)
 }
@@ -192,8 +196,8 @@ type sender[I any] interface {
 	sent() json.RawMessage
 }
 
-// addSent is add for an operation with a body of type B. The inputs have it as it was
-// sent, so that few types will do.
+// addSent is add for an operation with a body of type B. The inputs hold the body as it
+// was sent, so that few types of input are enough.
 func addSent[I, B, O any, P sender[I]](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I, body B) (O, error)) {
 	register(a, o, reflect.TypeFor[B](), "", func(ctx context.Context, who ops.Actor, in *I) (O, error) {
 		var body B
@@ -211,13 +215,13 @@ func addSent[I, B, O any, P sender[I]](a *api, o operation, f func(ctx context.C
 // Sent is a request with a body.
 type Sent struct{ Body json.RawMessage }
 
-// SentFor is one about what may have changed since it was read.
+// SentFor is a request with a body that may have the header If-Match.
 type SentFor struct {
 	Precondition
 	Sent
 }
 
-// SentTo is one about one thing of a list.
+// SentTo is a request with a body about one thing of a list.
 type SentTo struct {
 	Word
 	Precondition
@@ -248,7 +252,7 @@ func register[I, O any](a *api, o operation, body reflect.Type, parameters strin
 	}
 }
 
-// only refuses parameters that are another operation's.
+// only refuses parameters of other operations.
 func (a *api) only(parameters []string) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		u := ctx.URL()
@@ -262,7 +266,7 @@ func (a *api) only(parameters []string) func(huma.Context, func(huma.Context)) {
 	}
 }
 
-// etag says which revision of a thing an answer has, "" for what has none.
+// etag returns the ETag of an answer: its revision, "" if it has none.
 func etag(v any) string {
 	switch v := v.(type) {
 	case ops.Device:
@@ -281,7 +285,7 @@ func etag(v any) string {
 	return ""
 }
 
-// describe is an operation in the document.
+// describe returns the entry of an operation in the document.
 func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 	types := a.huma.OpenAPI().Components.Schemas
 	good := &huma.Response{Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(answer, true, "")}}}
@@ -302,7 +306,7 @@ func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 	}
 	if o.onceForAll() {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: onceHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-			Description: "one word for this request: if its answer is lost, it can be sent again with the same key and is done once; for a day, and the last 1,000 keys"})
+			Description: "a word that the client makes up for this request; a request that is sent again with the same key is done only once, within a day and the last 1,000 keys"})
 	}
 	if body != nil {
 		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(body, true, "")}}}
@@ -310,7 +314,7 @@ func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 	return d
 }
 
-// Word names one thing of a list as people do.
+// Word names one thing of a list.
 type Word struct {
-	ID string `path:"id" doc:"name or id; of a device its address too"`
+	ID string `path:"id" doc:"name or id; for a device also its address"`
 }

@@ -30,11 +30,11 @@ func (a *api) webhooks() {
 		func(ctx context.Context, who ops.Actor, in *Word) (ops.Webhook, error) {
 			return s.Webhook(ctx, who, in.ID)
 		})
-	addSent(a, operation{"POST", "/webhooks", "createWebhook", "Send what happens to a URL; the secret that signs it is in the answer, this once", "webhook.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/webhooks", "createWebhook", "Make a webhook, which sends events to a URL; the secret that signs them is in this answer only", "webhook.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateWebhook) (ops.WebhookCreated, error) {
 			return do(ctx, a, who, body, same)
 		})
-	addSent(a, operation{"PATCH", "/webhooks/{id}", "editWebhook", "Change a webhook, enable or disable it, or have one that was paused go on", "webhook.edit", 0},
+	addSent(a, operation{"PATCH", "/webhooks/{id}", "editWebhook", "Change, enable or disable a webhook, or resume one that was paused", "webhook.edit", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditWebhook) (ops.Webhook, error) {
 			match, err := in.revisions()
 			if err != nil {
@@ -47,11 +47,11 @@ func (a *api) webhooks() {
 		func(ctx context.Context, who ops.Actor, in *Word) (ops.Webhook, error) {
 			return ops.Do(ctx, s, who, ops.DeleteWebhook{ID: in.ID})
 		})
-	add(a, operation{"POST", "/webhooks/{id}/test", "testWebhook", "Send an event webhook.test to a webhook, and say what came of it", "webhook.test", 0},
+	add(a, operation{"POST", "/webhooks/{id}/test", "testWebhook", "Send an event webhook.test to a webhook, and report the result", "webhook.test", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Delivered, error) {
 			return s.TestWebhook(ctx, who, in.ID)
 		})
-	addSent(a, operation{"POST", "/webhooks/{id}/rotate", "rotateWebhook", "Give a webhook a new secret, which is in the answer, this once", "webhook.rotate", 0},
+	addSent(a, operation{"POST", "/webhooks/{id}/rotate", "rotateWebhook", "Give a webhook a new secret, which is in this answer only", "webhook.rotate", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, body Rotation) (ops.WebhookCreated, error) {
 			keep := ops.DefaultKeepSecret
 			if body.KeepSeconds != nil {

@@ -17,8 +17,8 @@ func (c *Client) Audit(ctx context.Context, w store.AuditFilter) ([]audit.Line, 
 	return page.Records, err
 }
 
-// AuditPage is Audit with the cursor of the next page, 0 at the end. With w.Refused a page
-// may be short, or empty, and have a next one.
+// AuditPage is Audit with the cursor of the next page, 0 at the end. With w.Refused a
+// page may be short or empty although a next one follows.
 func (c *Client) AuditPage(ctx context.Context, w store.AuditFilter) (page ops.AuditPage, err error) {
 	moment := func(t time.Time) string {
 		if t.IsZero() {
@@ -46,25 +46,25 @@ func (c *Client) AuditPage(ctx context.Context, w store.AuditFilter) (page ops.A
 	return page, err
 }
 
-// AuditSettings returns what is set about the audit.
+// AuditSettings returns the settings of the audit.
 func (c *Client) AuditSettings(ctx context.Context) (a ops.AuditSettings, err error) {
 	err = c.call(ctx, "GET", "/audit/settings", nil, nil, &a)
 	return a, err
 }
 
-// EditAudit changes what is set about the audit, and returns all of it.
+// EditAudit changes settings of the audit, and returns all of them.
 func (c *Client) EditAudit(ctx context.Context, e ops.EditAudit) (a ops.AuditSettings, err error) {
 	err = c.call(ctx, "PATCH", "/audit/settings", ifMatch(e.Match), e, &a)
 	return a, err
 }
 
-// TrimAudit removes the records of before a time, and what devices claim of then.
+// TrimAudit removes the records and the claims of devices from before a time.
 func (c *Client) TrimAudit(ctx context.Context, before time.Time) (t ops.AuditTrimmed, err error) {
 	err = c.call(ctx, "POST", "/audit/trim", nil, webapi.AuditTrim{Before: before}, &t)
 	return t, err
 }
 
-// Introductions returns a page of what devices claim; q.Limit is 1 to 1000.
+// Introductions returns a page of the claims of devices; q.Limit is 1 to 1000.
 func (c *Client) Introductions(ctx context.Context, q ops.IntroductionQuery) (list ops.IntroductionList, err error) {
 	since := ""
 	if !q.Since.IsZero() {
@@ -81,8 +81,8 @@ func (c *Client) AuditHead(ctx context.Context) (audit.Head, error) {
 	return h.Head, err
 }
 
-// VerifyAudit checks the whole audit, also against a head that was kept elsewhere (nil
-// for none). What is wrong with it is in the report.
+// VerifyAudit checks the whole audit, also against a head that was saved elsewhere (nil
+// for none). Faults of the audit are in the report.
 func (c *Client) VerifyAudit(ctx context.Context, outside *audit.Head) (r ops.AuditReport, err error) {
 	head := ""
 	if outside != nil {

@@ -1,6 +1,6 @@
 // Package client is a client of the server's API (package webapi), over the same types.
-// Errors of the server are *webapi.Problem, and wrap those of coord/ops that they
-// stand for: errors.Is(err, ops.ErrNotFound).
+// Errors of the server are *webapi.Problem and wrap the error of coord/ops with the same
+// code: errors.Is(err, ops.ErrNotFound) works.
 //
 // client.go sends requests and reads answers, open.go reaches the server on this machine,
 // remote.go one elsewhere; each resource has its methods in a file of its name.
@@ -41,21 +41,21 @@ func New(base string, t http.RoundTripper) *Client {
 	return &Client{base: base, http: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, end: func() error { return nil }}
 }
 
-// Close lets go of what Open has opened.
+// Close releases what Open has opened.
 func (c *Client) Close() error {
 	c.http.CloseIdleConnections()
 	return c.end()
 }
 
-// How often, and how long in all, a request waits that there were too many of.
+// How often, and how long in total, a request waits after "too many requests".
 const (
 	maxWaits = 5
 	maxWait  = 2 * time.Minute
 )
 
-// call sends in, nil for no body, and decodes the answer into out, nil for none. What
-// the server did not look at, as there were too many requests, is sent again when it
-// says.
+// call sends in (nil for no body) and decodes the answer into out (nil to ignore it). A
+// request that the server refused because there were too many is sent again after the
+// time that the server names.
 func (c *Client) call(ctx context.Context, method, path string, header http.Header, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -168,7 +168,8 @@ func query(words ...string) string {
 	return "?" + q.Encode()
 }
 
-// named refuses a word that would name a whole list instead of one thing of it.
+// named refuses an empty word, which would name a whole list instead of one thing of
+// it.
 func named(kind, word string) error {
 	if word == "" {
 		return fmt.Errorf("%s %q: %w", kind, word, ops.ErrNotFound)
@@ -187,8 +188,8 @@ func ifMatch(revisions []string) http.Header {
 	return http.Header{"If-Match": {strings.Join(tags, ", ")}}
 }
 
-// pages goes through a list that get returns a page of, and the cursor of the next one.
-// The list is not nil.
+// pages reads a whole list. get returns a page of it, and the cursor of the next one.
+// The result is not nil.
 func pages[T any](get func(cursor string) (part []T, next string, err error)) ([]T, error) {
 	all := []T{}
 	for cursor := ""; ; {
@@ -203,7 +204,7 @@ func pages[T any](get func(cursor string) (part []T, next string, err error)) ([
 	}
 }
 
-// pageSize is how many of a list are asked for at once.
+// pageSize is how many entries of a list one request asks for.
 const pageSize = "1000"
 
 // wholeSeconds rounds a life up, nil for none.

@@ -19,7 +19,7 @@ func (c *Client) DevicePage(ctx context.Context, q ops.DeviceQuery) (list ops.De
 	return list, err
 }
 
-// Devices returns all devices that fit, by name. The list is not nil.
+// Devices returns all devices that q selects, by name. The list is not nil.
 func (c *Client) Devices(ctx context.Context, q ops.DeviceQuery) ([]ops.Device, error) {
 	all := []ops.Device{}
 	for q.Limit = 5000; ; {
@@ -46,13 +46,13 @@ func (c *Client) ofDevice(ctx context.Context, method, name, more string, header
 	return c.call(ctx, method, "/devices/"+segment(name)+more, header, in, d)
 }
 
-// EditDevice renames a device and sets how it answers and asks. With e.Match that is
-// done only to one of these revisions (ops.Device.Revision). e.ID is not used.
+// EditDevice renames a device and changes its DNS settings. With e.Match, only if the
+// present revision (ops.Device.Revision) is one of these. e.ID is not used.
 func (c *Client) EditDevice(ctx context.Context, name string, e ops.EditDevice) (d ops.Device, err error) {
 	return d, c.ofDevice(ctx, "PATCH", name, "", ifMatch(e.Match), e, &d)
 }
 
-// DeleteDevice deletes a device and returns what it was.
+// DeleteDevice deletes a device and returns its last state.
 func (c *Client) DeleteDevice(ctx context.Context, name string) (d ops.Device, err error) {
 	return d, c.ofDevice(ctx, "DELETE", name, "", nil, nil, &d)
 }

@@ -6,14 +6,14 @@ import (
 	"weft/coord/ops"
 )
 
-// DNS returns everything that is set about names.
+// DNS returns all DNS settings.
 func (c *Client) DNS(ctx context.Context) (i ops.DNSInfo, err error) {
 	err = c.call(ctx, "GET", "/dns", nil, nil, &i)
 	return i, err
 }
 
-// EditDNS changes what is set about names, and returns all of it: if match is not nil,
-// only one of these revisions (ops.DNSInfo.Revision).
+// EditDNS changes DNS settings, and returns all of them. If match is not nil, only if
+// the present revision (ops.DNSInfo.Revision) is one of these.
 func (c *Client) EditDNS(ctx context.Context, e ops.DNSEdit, match []string) (i ops.DNSInfo, err error) {
 	err = c.call(ctx, "PATCH", "/dns", ifMatch(match), e, &i)
 	return i, err

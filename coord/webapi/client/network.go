@@ -16,7 +16,7 @@ func (c *Client) Relays(ctx context.Context) ([]ops.RelayInfo, error) {
 	})
 }
 
-// DeleteRelay removes a relay, by name or id, and returns what it was.
+// DeleteRelay removes a relay, by name or id, and returns its last state.
 func (c *Client) DeleteRelay(ctx context.Context, name string) (r ops.RelayInfo, err error) {
 	if err := named("relay", name); err != nil {
 		return r, err
@@ -37,8 +37,8 @@ func (c *Client) FIPS(ctx context.Context) (f ops.FIPS, err error) {
 	return f, err
 }
 
-// Snapshot writes a consistent copy of the database into the data directory while
-// everything goes on, and returns its path; the caller removes it.
+// Snapshot writes a consistent copy of the database into the data directory while the
+// server goes on, and returns its path; the caller removes it.
 func (c *Client) Snapshot(ctx context.Context) (string, error) {
 	var s webapi.Snapshot
 	err := c.call(ctx, "POST", "/snapshots", nil, nil, &s)

@@ -15,21 +15,22 @@ func (c *Client) Policy(ctx context.Context) (p ops.PolicyText, err error) {
 	return p, err
 }
 
-// SetPolicy puts a policy into force, "" for the starting one: if match is not nil,
-// only in the place of one of these revisions (ops.PolicyText.Revision).
+// SetPolicy puts a policy into force, "" for the starting policy. If match is not nil,
+// only if the revision of the policy in force (ops.PolicyText.Revision) is one of
+// these.
 func (c *Client) SetPolicy(ctx context.Context, text string, match []string) (p ops.PolicyText, err error) {
 	err = c.call(ctx, "PUT", "/policy", ifMatch(match), webapi.NewPolicy{Text: text}, &p)
 	return p, err
 }
 
-// CheckPolicy says what would come of a policy, or what is wrong with it, and changes
-// nothing. match is as of SetPolicy. All that is wrong is in *webapi.Problem.
+// CheckPolicy says what a policy would change, or what is wrong with it, and changes
+// nothing. match is as for SetPolicy. An error is a *webapi.Problem with all mistakes.
 func (c *Client) CheckPolicy(ctx context.Context, text string, match []string) (r ops.PolicyCheck, err error) {
 	err = c.call(ctx, "POST", "/policy/check", ifMatch(match), webapi.NewPolicy{Text: text}, &r)
 	return r, err
 }
 
-// CanReach says whether one may reach another.
+// CanReach says whether a person or a device may reach a port of a device.
 func (c *Client) CanReach(ctx context.Context, q ops.AccessQuery) (a ops.Access, err error) {
 	err = c.call(ctx, "GET", "/policy/can"+query("from", q.From, "to", q.To), nil, nil, &a)
 	return a, err
@@ -42,13 +43,14 @@ func (c *Client) PolicyHistory(ctx context.Context) ([]store.PolicyRevision, err
 	return list.Policies, err
 }
 
-// FormerPolicy returns one of them as it was written.
+// FormerPolicy returns a policy of the history with its text.
 func (c *Client) FormerPolicy(ctx context.Context, number int) (p ops.PolicyText, err error) {
 	err = c.call(ctx, "GET", "/policy/history/"+strconv.Itoa(number), nil, nil, &p)
 	return p, err
 }
 
-// RevertPolicy puts one of them into force again. match is as of SetPolicy.
+// RevertPolicy puts a policy of the history into force again. match is as for
+// SetPolicy.
 func (c *Client) RevertPolicy(ctx context.Context, number int, match []string) (p ops.PolicyText, err error) {
 	err = c.call(ctx, "POST", "/policy/revert", ifMatch(match), webapi.Revert{Number: number}, &p)
 	return p, err

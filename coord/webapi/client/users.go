@@ -35,8 +35,8 @@ func (c *Client) CreateUser(ctx context.Context, u ops.CreateUser) (made webapi.
 	return made, err
 }
 
-// EditUser changes what a user may do. With e.Match that is done only to one of these
-// revisions (webapi.User.Revision). e.Name is not used.
+// EditUser changes what a user may do. With e.Match, only if the present revision
+// (webapi.User.Revision) is one of these. e.Name is not used.
 func (c *Client) EditUser(ctx context.Context, name string, e ops.EditUser) (u webapi.User, err error) {
 	return u, c.ofUser(ctx, "PATCH", name, ifMatch(e.Match), e, &u)
 }
