@@ -30,17 +30,16 @@ as no head of the audit is kept elsewhere: see weft-server audit head.`
 	return cmd
 }
 
-// auditQuery adds the flags that say which records are wanted. of reads them once
-// they are parsed.
+// auditQuery adds the flags that select records. of reads them once they are parsed.
 func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (store.AuditFilter, error)) {
 	var since, until string
 	var w store.AuditFilter
 	f := cmd.Flags()
-	f.StringVar(&since, "since", "", "only what was done at or after: 24h, 7d, 2026-11-29 or 2026-11-29T18:00:00Z")
+	f.StringVar(&since, "since", "", "only what was done at this time or later: 24h, 7d, 2026-11-29 or 2026-11-29T18:00:00Z")
 	f.StringVar(&until, "until", "", "only what was done before")
-	f.StringVar(&w.Op, "op", "", "only what is called so, or begins so: device.rename, device.")
+	f.StringVar(&w.Op, "op", "", "only operations with this name, or whose name begins with it: device.rename, device.")
 	f.StringVar(&w.User, "user", "", "only what this user did: name or id")
-	f.StringVar(&w.Target, "device", "", "only what was done to it: name or id of a device, key, relay or user")
+	f.StringVar(&w.Target, "device", "", "only what was done to this device, key, relay or user: name or id")
 	f.BoolVar(&w.Refused, "refused", false, "only what was refused")
 	f.IntVar(&w.Limit, "limit", limit, limitHelp)
 	for _, name := range []string{"since", "until", "op", "user", "device", "refused", "limit"} {
@@ -61,8 +60,8 @@ func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (sto
 	}
 }
 
-// moment reads a time: so long ago, a day where we are, or RFC 3339. "" is the
-// zero time.
+// moment reads a time: an age such as 24h, a day in the local time zone, or RFC 3339.
+// "" is the zero time.
 func moment(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -79,7 +78,7 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	return time.Time{}, usagef("%s %q: want how long ago, such as 24h or 7d, a day, such as 2026-11-29, or a time, such as 2026-11-29T18:00:00Z", flag, s)
 }
 
-// auditPage is how many records are asked for at once.
+// auditPage is how many records one request asks for.
 const auditPage = 1000
 
 // eachAudit calls f with the wanted records, page by page.
@@ -135,7 +134,7 @@ func auditListCmd() *cobra.Command {
 			})
 		},
 	}
-	query = auditQuery(cmd, 100, "at most so many; 0 for all")
+	query = auditQuery(cmd, 100, "how many at most; 0 for all")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
@@ -156,7 +155,7 @@ func auditTarget(l audit.Line) string {
 	return strings.TrimSpace(l.Kind + " " + name)
 }
 
-// auditChange says in a few words what came of it.
+// auditChange says in a few words what a record changed.
 func auditChange(l audit.Line) string {
 	s := ""
 	b, a := differing(l.Before, l.After)
@@ -227,7 +226,7 @@ func auditExportCmd() *cobra.Command {
 				return err
 			}
 			if *asJSON && format != "ndjson" {
-				return usagef("--json and --format %s: want one of them", format)
+				return usagef("--json and --format %s exclude each other", format)
 			}
 			if format != "ndjson" && format != "rfc5424" {
 				return usagef("--format %q: want ndjson or rfc5424", format)
@@ -260,7 +259,7 @@ func auditExportCmd() *cobra.Command {
 			})
 		},
 	}
-	query = auditQuery(cmd, 0, "at most so many (default all)")
+	query = auditQuery(cmd, 0, "how many at most (default all)")
 	cmd.Flags().StringVar(&format, "format", "ndjson", "ndjson or rfc5424")
 	cmd.Flags().SetAnnotation("format", noEnv, nil)
 	asJSON = cli.JSONFlag(cmd) // which it prints anyway
@@ -326,7 +325,7 @@ that was cut off.`,
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
-	cmd.Flags().StringVar(&head, "head", "", "head that was kept elsewhere: a file, or what audit head printed")
+	cmd.Flags().StringVar(&head, "head", "", "a head that was saved elsewhere: a file, or the line that audit head printed")
 	cmd.Flags().SetAnnotation("head", noEnv, nil)
 	return cmd
 }
@@ -355,7 +354,7 @@ func auditHeadCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "head",
-		Short: "Print what proves later that nothing up to now was replaced",
+		Short: "Print the signed head of the audit, which proves later that no record was replaced",
 		Long: `Print the signed head of the audit as one line. Keep it elsewhere, where nobody
 who has this server can change it: weft-server audit verify --head then finds
 whatever was changed in the records up to now, whoever did it.`,

@@ -16,8 +16,8 @@ import (
 )
 
 func auditIntroductionsCmd() *cobra.Command {
-	cmd := group("introductions", "Show what devices say of who introduced themselves to them", auditIntroductionsListCmd(), auditIntroductionsSetCmd())
-	cmd.Long = `Show what devices say of who introduced themselves to them, and to whom they did.
+	cmd := group("introductions", "Show who introduced themselves to devices, as the devices report", auditIntroductionsListCmd(), auditIntroductionsSetCmd())
+	cmd.Long = `Show who introduced themselves to devices, as the devices report, and to whom they did.
 Devices with a tag for which that is set report it, with whatever they ask the
 server anyway, so it may come days later; weft status on a device says so.
 
@@ -29,7 +29,7 @@ some and keep others to itself. DOUBT says what the server knows against one.
 	return cmd
 }
 
-// doubtWords say what speaks against a claim.
+// doubtWords are the reasons to doubt a claim, for people.
 var doubtWords = map[string]string{
 	ops.DoubtUnknown:     "no such device ever was",
 	ops.DoubtDeleted:     "it was deleted",
@@ -69,7 +69,7 @@ func auditIntroductionsListCmd() *cobra.Command {
 					return cli.PrintObject(cmd.OutOrStdout(), "audit-introductions/1", map[string]any{"claims_of_devices": list, "tags": set.Introductions})
 				}
 				if len(list) == 0 && len(set.Introductions) == 0 {
-					fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: no device reports introductions; have those with a tag do it: weft-server audit introductions set --tag T on")
+					fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: no device reports introductions; switch it on for the devices with a tag: weft-server audit introductions set --tag T on")
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), "claims of devices:")
 				rows := [][]string{{"DEVICE", "SAYS THAT", "PEER", "OF", "TIMES", "FIRST", "LAST", "PATH", "DOUBT"}}
@@ -81,9 +81,9 @@ func auditIntroductionsListCmd() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&device, "device", "", "only what this device says: name, address or id")
-	f.StringVar(&since, "since", "", "only of hours that end after: 24h, 7d, 2026-11-29 or 2026-11-29T18:00:00Z")
-	f.IntVar(&limit, "limit", 100, "at most so many; 0 for all")
+	f.StringVar(&device, "device", "", "only what this device reports: name, address or id")
+	f.StringVar(&since, "since", "", "only hours that end after this time: 24h, 7d, 2026-11-29 or 2026-11-29T18:00:00Z")
+	f.IntVar(&limit, "limit", 100, "how many at most; 0 for all")
 	for _, name := range []string{"device", "since", "limit"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
@@ -137,7 +137,7 @@ func auditIntroductionsSetCmd() *cobra.Command {
 	var tag string
 	cmd := &cobra.Command{
 		Use:   "set --tag T on|off",
-		Short: "Have the devices with a tag report introductions, or no longer",
+		Short: "Switch the reports of introductions on or off for the devices with a tag",
 		Args:  args(cobra.ExactArgs(1)),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"on", "off"}, cobra.ShellCompDirectiveNoFileComp
@@ -147,7 +147,7 @@ func auditIntroductionsSetCmd() *cobra.Command {
 				return usagef("%q: want on or off", a[0])
 			}
 			if tag == "" {
-				return usagef("say the devices of which tag: --tag T")
+				return usagef("name the tag of the devices: --tag T")
 			}
 			edit := ops.EditAudit{Report: []string{tag}}
 			if a[0] == "off" {
@@ -170,7 +170,7 @@ func auditIntroductionsSetCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&tag, "tag", "", "of the devices, with or without \"tag:\"")
+	cmd.Flags().StringVar(&tag, "tag", "", "tag of the devices, with or without \"tag:\"")
 	cmd.Flags().SetAnnotation("tag", noEnv, nil)
 	asJSON = cli.JSONFlag(cmd)
 	return cmd

@@ -15,7 +15,7 @@ import (
 
 func auditRetentionCmd() *cobra.Command {
 	show, set := auditRetentionShowCmd(), auditRetentionSetCmd()
-	cmd := group("retention", "Show and set for how long records are kept", show, set)
+	cmd := group("retention", "Show and set how long records stay", show, set)
 	cmd.Flags().AddFlagSet(show.Flags())
 	of := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
@@ -31,7 +31,7 @@ func auditRetentionShowCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "show",
-		Short:             "Show for how long records are kept",
+		Short:             "Show how long records stay",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,10 +52,10 @@ func auditRetentionShowCmd() *cobra.Command {
 	return cmd
 }
 
-// forever is how retention without end is said.
+// forever is the word for retention without end.
 const forever = "forever"
 
-// keepWords says a retention so that set takes it back.
+// keepWords writes a retention in a form that set accepts.
 func keepWords(seconds int64) string {
 	switch {
 	case seconds == 0:
@@ -70,8 +70,8 @@ func auditRetentionSetCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "set DURATION|forever",
-		Short: "Set for how long records are kept, such as 365d",
-		Long: `Set for how long records are kept, such as 365d. Once a day the server removes
+		Short: "Set how long records stay, such as 365d",
+		Long: `Set how long records stay, such as 365d. Once a day the server removes
 those that are older, behind a checkpoint that it signs: what is left can still be
 verified. The same holds for the introductions that devices report. What was
 removed is gone: export it before, if it may be needed.`,
@@ -129,7 +129,7 @@ nothing any more: keep a new one (weft-server audit head).`,
 				return err
 			}
 			if at.IsZero() {
-				return usagef("say which records are to go: --before 365d, --before 2026-01-01")
+				return usagef("name the records to remove: --before 365d, --before 2026-01-01")
 			}
 			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
 				gone, err := c.TrimAudit(ctx, at)
@@ -139,7 +139,7 @@ nothing any more: keep a new one (weft-server audit head).`,
 				if *asJSON {
 					return cli.PrintObject(cmd.OutOrStdout(), "audit-trim/1", gone)
 				}
-				said := "there are no records of before then"
+				said := "there are no records from before that time"
 				if gone.Last > 0 {
 					said = fmt.Sprintf("removed records %d to %d", gone.First, gone.Last)
 				}

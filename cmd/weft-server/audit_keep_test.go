@@ -67,7 +67,7 @@ func TestAuditKeep(t *testing.T) {
 
 	says("kept for 365d; the server removes older ones once a day", "retention", "set", "365d")
 	says("365d", "retention", "show")
-	says("there are no records of before then", "trim", "--before", "365d")
+	says("there are no records from before that time", "trim", "--before", "365d")
 	says("removed records 1 to 20", "trim", "--before", "30d")
 	out := says("; they fit the head of ", "verify", "--head", later)
 	if !strings.Contains(out, "records 21 to ") || !strings.Contains(out, "earlier ones were removed on ") {

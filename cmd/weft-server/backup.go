@@ -29,8 +29,8 @@ func backupCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "backup --key-file FILE [--output FILE]",
-		Short: "Write everything that makes this server into one encrypted file",
-		Long: `Write everything that makes this server into one encrypted file: the database
+		Short: "Write all state of this server into one encrypted file",
+		Long: `Write all state of this server into one encrypted file: the database
 as it is at this moment, and the keys of its CAs. The server may run.
 
 The key is made the first time. Keep it apart from the backups: who has both is
@@ -61,7 +61,7 @@ the server, and without the key a backup is of no use to anybody.`,
 			if err != nil {
 				return err
 			}
-			// For weft-server doctor, which can do without.
+			// For weft-server doctor; the backup is good without it.
 			os.WriteFile(filepath.Join(data, backupStamp), nil, 0o644)
 			os.Chtimes(filepath.Join(data, backupStamp), time.Time{}, time.Now())
 			if *asJSON {
@@ -73,7 +73,7 @@ the server, and without the key a backup is of no use to anybody.`,
 	}
 	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default weft-backup-TIME)")
-	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the key, made when it does not exist")
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the key, which is made if it does not exist")
 	return cmd
 }
 
@@ -121,13 +121,13 @@ others has connected.`,
 	return cmd
 }
 
-// minKey is the shortest key or passphrase that is taken.
+// minKey is the length of the shortest key or passphrase that is accepted.
 const minKey = 16
 
 // backupKey reads the key, or makes one when create is set.
 func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 	if path == "" {
-		return nil, usagef("where is the key? --key-file FILE (it is made the first time; keep it apart from the backups)")
+		return nil, usagef("name the file of the key: --key-file FILE (it is made the first time; store it apart from the backups)")
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && create {
@@ -137,7 +137,7 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 		if err := writeWhole(path, func(f *os.File) error { _, err := f.WriteString(word + "\n"); return err }); err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "weft-server: made a backup key: %s. Keep a copy of it apart from the backups and from this machine.\n", path)
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft-server: made a backup key: %s. Store a copy of it apart from the backups and from this machine.\n", path)
 		return []byte(word), nil
 	}
 	if err != nil {
@@ -149,10 +149,11 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 	return b, nil
 }
 
-// unfinished is what writeWhole's files are called before they are whole.
+// unfinished begins the names of writeWhole's files until they are complete.
 const unfinished = ".weft-server-*.tmp"
 
-// writeWhole makes a new file with mode 0600: all of it or nothing.
+// writeWhole makes a new file with mode 0600, and leaves either the complete file or
+// none.
 func writeWhole(path string, write func(*os.File) error) (err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("write %s: it exists already", path)
@@ -193,8 +194,8 @@ func newUnfinished(dir string) (*os.File, error) {
 	}
 }
 
-// sweep removes what a writeWhole that was killed has left in dir. One that
-// runs holds the lock of its file.
+// sweep removes the files in dir that a killed writeWhole has left. A running writeWhole
+// holds the lock of its file.
 func sweep(dir string) {
 	left, _ := fs.Glob(os.DirFS(dir), unfinished) // without any, nothing is lost
 	for _, name := range left {

@@ -23,12 +23,12 @@ func devicesListCmd() *cobra.Command {
 	var want deviceFilter
 	cmd := &cobra.Command{
 		Use:               "list",
-		Short:             "List the devices, all or those that fit every filter",
+		Short:             "List all devices, or those that match every filter",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if want.online && want.offline {
-				return usagef("--online and --offline: no device is both")
+				return usagef("--online and --offline exclude each other: no device is both")
 			}
 			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 				list, err := a.Devices(ctx, ops.DeviceQuery{})
@@ -58,7 +58,7 @@ func devicesListCmd() *cobra.Command {
 	return cmd
 }
 
-// unaware counts the devices that have not been told where the server is.
+// unaware counts the devices that have not received all addresses of the server.
 func unaware(list []ops.Device) (n int) {
 	for _, d := range list {
 		if !d.KnowsURLs {
@@ -68,8 +68,8 @@ func unaware(list []ops.Device) (n int) {
 	return n
 }
 
-// silentAfter is the silence of a device from which on it is said how long that was:
-// it was asked a moment ago, and answers in less.
+// silentAfter is the silence of an online device after which the list says how long it
+// lasts: the device was asked a moment ago, and answers sooner than that.
 const silentAfter = 10 * time.Second
 
 func state(d ops.Device) string {
@@ -139,7 +139,7 @@ func devicesReplaceCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "replace NAME BY",
-		Short:             "Delete a device and give its name to another one, which is there in its place",
+		Short:             "Delete a device and give its name to the device that replaces it",
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -189,8 +189,7 @@ func devicesDeleteCmd() *cobra.Command {
 	return cmd
 }
 
-// report prints the device that was worked on and, on standard error, what was
-// done.
+// report prints the device that was changed, and on standard error what was done.
 func report(cmd *cobra.Command, asJSON bool, d ops.Device, err error, done string, args ...any) error {
 	if err != nil {
 		return err

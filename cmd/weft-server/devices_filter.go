@@ -12,7 +12,7 @@ import (
 	"weft/overlay/hostname"
 )
 
-// deviceFilter says which devices are listed: those that fit all that is set.
+// deviceFilter selects the devices that match every filter that is set.
 type deviceFilter struct {
 	online, offline bool
 	tags            []string // any of them
@@ -22,12 +22,12 @@ type deviceFilter struct {
 }
 
 func (w *deviceFilter) flags(f *pflag.FlagSet) {
-	f.BoolVar(&w.online, "online", false, "only those that are online")
+	f.BoolVar(&w.online, "online", false, "only devices that are online")
 	f.BoolVar(&w.offline, "offline", false, "only those that are not")
-	f.StringSliceVar(&w.tags, "tag", nil, "only those with this tag (repeatable: with any of them)")
+	f.StringSliceVar(&w.tags, "tag", nil, "only devices with this tag (repeatable: with any of them)")
 	f.StringVar(&w.user, "user", "", "only this user's")
-	f.StringVar(&w.search, "search", "", "only those with this in a name, address or id")
-	f.StringVar(&w.below, "version-below", "", "only those whose weft is older than this version, such as 1.2.0")
+	f.StringVar(&w.search, "search", "", "only devices with this text in their name, address or id")
+	f.StringVar(&w.below, "version-below", "", "only devices whose weft is older than this version, such as 1.2.0")
 	for _, name := range []string{"online", "offline", "tag", "user", "search", "version-below"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}

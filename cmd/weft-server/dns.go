@@ -15,7 +15,7 @@ import (
 	"weft/overlay/api"
 )
 
-// dns.go shows and sets what the owner decides about names; dns_lists.go has
+// dns.go shows and changes the DNS settings of the network; dns_lists.go has
 // the records, routes, nameservers and other lists.
 
 func dnsCmd() *cobra.Command {
@@ -38,7 +38,7 @@ func dnsShowCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "show",
-		Short:             "Show everything that is set about names",
+		Short:             "Show all DNS settings",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -122,8 +122,8 @@ func dnsSetCmd() *cobra.Command {
 	return cmd
 }
 
-// editDNS makes a change and says so: done is what was done. As JSON it prints
-// all that is set now.
+// editDNS changes DNS settings, and reports the change with the words done. As JSON it
+// prints all present settings.
 func editDNS(cmd *cobra.Command, asJSON bool, e ops.DNSEdit, done string) error {
 	return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 		i, err := a.EditDNS(ctx, e, nil)
@@ -143,7 +143,7 @@ func dnsDeviceCmd() *cobra.Command {
 	var wildcard, lan string
 	cmd := &cobra.Command{
 		Use:   "device NAME [--wildcard on|off] [--lan-names default|on|off]",
-		Short: "Set how one device answers and asks",
+		Short: "Set the DNS settings of one device",
 		Long: `Sets how one device answers and asks:
 
   --wildcard   it answers for every name below its own (x.kitchen-pi)
@@ -158,19 +158,19 @@ func dnsDeviceCmd() *cobra.Command {
 				d.Wildcard = &on
 			case "":
 				if lan == "" {
-					return usagef("say what to set: --wildcard or --lan-names")
+					return usagef("name what to set: --wildcard or --lan-names")
 				}
 			default:
 				return usagef("--wildcard %q: want on or off", wildcard)
 			}
 			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
 				info, err := adm.EditDevice(ctx, a[0], ops.EditDevice{DeviceDNS: d})
-				return report(cmd, *asJSON, info, err, "set for %s; it fetches it within seconds", called(info))
+				return report(cmd, *asJSON, info, err, "set for %s; the device fetches it within seconds", called(info))
 			})
 		},
 	}
-	cmd.Flags().StringVar(&wildcard, "wildcard", "", "answer for every name below its own: on or off")
-	cmd.Flags().StringVar(&lan, "lan-names", "", "short names of its LAN come first: default, on or off")
+	cmd.Flags().StringVar(&wildcard, "wildcard", "", "the device answers for every name below its own: on or off")
+	cmd.Flags().StringVar(&lan, "lan-names", "", "short names of the device's LAN come first: default, on or off")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
@@ -209,7 +209,7 @@ func dnsPreviewCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "the device that asks; without it all devices are seen")
+	cmd.Flags().StringVar(&from, "from", "", "the device that asks (default: one that sees all devices)")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -15,7 +15,7 @@ import (
 	"weft/overlay/api"
 )
 
-// listCmd shows one part of what is set; as JSON it is the field called name.
+// listCmd shows one part of the DNS settings; as JSON, it is the field called name.
 func listCmd(name, short string, part func(ops.DNSInfo) any, show func(io.Writer, ops.DNSInfo) error) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
@@ -77,9 +77,9 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
   www A 192.0.2.1                    app CNAME kitchen-pi
   @ MX "10 mail"                     _http._tcp.kitchen-pi.weft.internal SRV "0 5 80 kitchen-pi"
   @ TXT "v=spf1 -all"                100.64.0.99 PTR old-printer`
-	add.Flags().IntVar(&r.TTL, "ttl", 0, "seconds for which it may be remembered, 1 to 86400 (300)")
-	add.Flags().BoolVar(&r.Outside, "outside", false, "the name is not in the network's zone, and that is meant")
-	add.Flags().BoolVar(&r.Shadow, "shadow", false, "a device has the name; the record is for the time when it has not")
+	add.Flags().IntVar(&r.TTL, "ttl", 0, "seconds for which resolvers may cache it, 1 to 86400 (300)")
+	add.Flags().BoolVar(&r.Outside, "outside", false, "allow a name outside the network's zone")
+	add.Flags().BoolVar(&r.Shadow, "shadow", false, "allow the name of a device: the record answers while no device has the name")
 	var id string
 	remove := editCmd("remove NAME [TYPE [VALUE]]", "Remove records, by name, type and value, or by --id", "removed", cobra.RangeArgs(0, 3), func(a []string) (ops.DNSEdit, error) {
 		m := ops.RecordMatch{ID: id}
@@ -89,7 +89,7 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 			}
 		}
 		if (id == "") == (len(a) == 0) {
-			return ops.DNSEdit{}, usagef("say which record: NAME [TYPE [VALUE]], or --id ID")
+			return ops.DNSEdit{}, usagef("name the record: NAME [TYPE [VALUE]], or --id ID")
 		}
 		return ops.DNSEdit{RemoveRecord: &m}, nil
 	})
@@ -124,11 +124,11 @@ func hasHost(a string) bool {
 	return ok && (scheme == "tls" || scheme == "https")
 }
 
-const bootstrapHelp = "addresses of the hosts in tls:// and https://, or devices ask their own resolvers"
+const bootstrapHelp = "addresses of the hosts in tls:// and https:// (default: devices ask their own resolvers for them)"
 
 func dnsRoutesCmd() *cobra.Command {
 	var bootstrap []string
-	add := editCmd("add SUFFIX [NAMESERVER...]", "Send names below a suffix to nameservers of their own", "added the route", cobra.MinimumNArgs(1), func(a []string) (ops.DNSEdit, error) {
+	add := editCmd("add SUFFIX [NAMESERVER...]", "Ask other nameservers for the names below a suffix", "added the route", cobra.MinimumNArgs(1), func(a []string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{AddRoute: &api.DNSRoute{Suffix: a[0], Nameservers: nameservers(a[1:], bootstrap)}}, nil
 	})
 	add.Long = `Sends a suffix and everything below it to nameservers of its own (split DNS), in
@@ -160,7 +160,7 @@ func dnsNameserversCmd() *cobra.Command {
 	set.Long = `Sets the nameservers that answer for all names that are neither the network's nor
 a route's, the first before others. A NAMESERVER is IP, IP:PORT, tls://HOST or
 https://HOST/PATH.`
-	clear := editCmd("clear", "Let each device ask its own nameservers", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
+	clear := editCmd("clear", "Remove the nameservers, so that each device asks its own", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
 	})
 	list := listCmd("nameservers", "List the nameservers", func(i ops.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i ops.DNSInfo) error {
@@ -177,7 +177,7 @@ func dnsSearchCmd() *cobra.Command {
 	set := editCmd("set DOMAIN...", "Set the domains to try for short names, beside the network's", "set the search domains", cobra.MinimumNArgs(1), func(a []string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{Search: &a}, nil
 	})
-	clear := editCmd("clear", "Try only the network's own zone and what a machine has", "cleared the search domains", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
+	clear := editCmd("clear", "Try only the network's own zone and the domains of the machine", "cleared the search domains", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{Search: &[]string{}}, nil
 	})
 	list := listCmd("search", "List the search domains", func(i ops.DNSInfo) any { return i.Search }, func(w io.Writer, i ops.DNSInfo) error {

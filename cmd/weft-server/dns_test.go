@@ -49,7 +49,7 @@ func TestDNSVerbs(t *testing.T) {
 		{"dns aliases list --json", 0, `"aliases": []`},
 		{"dns aliases remove nobody", 5, "not found"},
 		{"dns device nobody --wildcard on", 5, "nobody"},
-		{"dns device nobody", 2, "say what to set"},
+		{"dns device nobody", 2, "name what to set"},
 		{"dns device nobody --wildcard maybe", 2, "on or off"},
 		{"dns preview www", 0, "192.0.2.1"},
 		{"dns preview www MX", 0, "NOERROR"},
@@ -57,7 +57,7 @@ func TestDNSVerbs(t *testing.T) {
 		{"dns preview www --from nobody", 5, "nobody"},
 		{"dns preview www NONSENSE", 2, "unknown record type"},
 		{"devices replace nobody somebody", 5, "nobody"},
-		{"dns", 2, "say what to do"},
+		{"dns", 2, "name a verb"},
 		{"dns records nonsense", 2, "unknown command"},
 	} {
 		code, out, errs := verb(t, strings.Fields(c.args)...)

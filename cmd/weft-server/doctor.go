@@ -40,8 +40,7 @@ const (
 	maxAddrs = 8               // of one host
 )
 
-// backupStamp is the file in the data directory whose time is that of the last
-// backup.
+// backupStamp is a file in the data directory; its time is the time of the last backup.
 const backupStamp = "last-backup"
 
 func doctorCmd() *cobra.Command {
@@ -50,8 +49,8 @@ func doctorCmd() *cobra.Command {
 	var fips bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find what is wrong with this server, why, and the command that cures it",
-		Long: `Find what is wrong with this server, why, and the command that cures it. Exit
+		Short: "Find what is wrong with this server, why, and which command fixes it",
+		Long: `Find what is wrong with this server, why, and which command fixes it. Exit
 code 1 when something does not work. Nothing is changed. --listen, --console,
 --stun and --releases are those of serve.
 
@@ -84,12 +83,12 @@ and what is outside the module.`,
 	f.StringVar(&o.console, "console", coord.DefaultConsole, "as for serve")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "as for serve")
 	f.StringVar(&o.releases, "releases", "", "as for serve")
-	f.BoolVar(&fips, "fips", false, "say what an auditor asks about FIPS 140-3")
+	f.BoolVar(&fips, "fips", false, "report on FIPS 140-3, for an audit")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
-// collect gathers the doctor. What cannot be found out stays unknown.
+// collect gathers the facts for the doctor. A fact that cannot be found out stays unknown.
 func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
 	f := doctor.Facts{Now: time.Now(), Built: buildTime(), Version: cli.Version(), Data: data, Free: diskFree(data), Releases: o.releases}
 	if f.Releases == "" {
@@ -137,8 +136,8 @@ func answers(path string) bool {
 	return err == nil || errors.Is(err, fs.ErrPermission)
 }
 
-// askServer fills in what the server, or its data directory, knows, and returns
-// its addresses.
+// askServer fills in the facts from the server, or from its data directory, and returns the
+// addresses of the server.
 func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*lookTime)
 	defer cancel()
@@ -207,8 +206,7 @@ func hooksOf(list []ops.Webhook) (hooks []doctor.Webhook) {
 	return hooks
 }
 
-// checkPort asks a running server's port, and tries to have one of a server
-// that does not run.
+// checkPort connects to the port of a running server, and otherwise tries to listen on it.
 func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 	network := "tcp"
 	if p.Flag == "--stun" {
@@ -249,8 +247,8 @@ func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 	return l.Close()
 }
 
-// checkSites looks at one of the server's URLs as a stranger would: at each
-// address of its host, since a visitor may get any of them.
+// checkSites requests one of the server's URLs as a visitor would: at each address of its
+// host, since a visitor may get any of them.
 func checkSites(ctx context.Context, raw string, own [][]byte) []doctor.Site {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -265,7 +263,7 @@ func checkSites(ctx context.Context, raw string, own [][]byte) []doctor.Site {
 	return checkAddrs(ctx, u, addrs[:min(len(addrs), maxAddrs)], own)
 }
 
-// checkAddrs looks at a site at each of the addresses of its host.
+// checkAddrs requests a site at each of the addresses of its host.
 func checkAddrs(ctx context.Context, u *url.URL, addrs []string, own [][]byte) []doctor.Site {
 	sites := make([]doctor.Site, len(addrs))
 	var wg sync.WaitGroup
@@ -281,7 +279,7 @@ func checkAddrs(ctx context.Context, u *url.URL, addrs []string, own [][]byte) [
 	return sites
 }
 
-// checkSite looks at a site at one address of its host.
+// checkSite requests a site at one address of its host.
 func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) doctor.Site {
 	s := doctor.Site{URL: u.String()}
 	t := &http.Transport{
@@ -308,7 +306,7 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) docto
 	defer res.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(res.Body, 64))
 	if res.StatusCode != http.StatusOK || strings.TrimSpace(string(body)) != "ok" {
-		s.Err = fmt.Errorf("it answers %s, which is not what a weft server says", res.Status)
+		s.Err = fmt.Errorf("it answers %s, unlike a weft server", res.Status)
 		return s
 	}
 	chain := res.TLS.PeerCertificates
@@ -318,8 +316,8 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) docto
 	return s
 }
 
-// trusted reports whether a browser would take a certificate for host, but for
-// its end, which is another finding. roots nil are the system's.
+// trusted reports whether a browser would accept a certificate for host. It ignores the
+// date of expiry, which is another finding. roots nil are those of the system.
 func trusted(chain []*x509.Certificate, host string, roots *x509.CertPool) bool {
 	o := x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: x509.NewCertPool()}
 	for _, c := range chain[1:] {

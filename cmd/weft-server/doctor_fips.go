@@ -14,8 +14,8 @@ import (
 	level "weft/overlay/report"
 )
 
-// doctorFIPS is weft-server doctor --fips: about the server that runs on data, or about
-// this program if none does or there is no data.
+// doctorFIPS is weft-server doctor --fips. It reports on the server that runs on data; if
+// none runs, or there is no data, on this program.
 func doctorFIPS(cmd *cobra.Command, data string, asJSON bool) error {
 	running := answers(filepath.Join(data, "admin.sock"))
 	f, err := askFIPS(cmd.Context(), data)
@@ -26,7 +26,7 @@ func doctorFIPS(cmd *cobra.Command, data string, asJSON bool) error {
 	r := fips.Server(mode, f.Refused)
 	switch {
 	case err != nil:
-		r.Findings.Add("server", level.Error, "weft-server doctor", "this is about the program itself, since the server does not say: %v", err)
+		r.Findings.Add("server", level.Error, "weft-server doctor", "the server does not answer, so this is about the program itself: %v", err)
 	case !running:
 		r.Findings.Add("server", level.Warning, "start the server, then ask again", "no server runs: this is about the program itself")
 	default:
@@ -35,7 +35,7 @@ func doctorFIPS(cmd *cobra.Command, data string, asJSON bool) error {
 	r.Findings.Sort()
 	err = cli.PrintFIPS(cmd.OutOrStdout(), "weft-server", r, asJSON)
 	if err == nil && r.Findings.Broken() {
-		err = errors.New("not all that an audit asks for is there")
+		err = errors.New("something that an audit asks for is missing")
 	}
 	return err
 }

@@ -51,7 +51,7 @@ Doing it again changes the flags, or upgrades.`,
 			if print != "" {
 				text, err := s.Text(service.Kind(print))
 				if err != nil {
-					return usagef("%w; there are systemd and openrc", err)
+					return usagef("%w; want systemd or openrc", err)
 				}
 				if *asJSON {
 					return cli.PrintObject(cmd.OutOrStdout(), "service-file/1", map[string]string{"text": text})
@@ -73,7 +73,7 @@ func uninstallCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Take the service off this machine again",
+		Short: "Remove the service from this machine",
 		Long: `Take the service and the program off this machine. The data stays, unless
 --purge is given: then the network is gone for good, and every device has to
 join another. Make a backup before: weft-server backup.`,
@@ -102,8 +102,7 @@ func serverService(flags *pflag.FlagSet, o *serveOptions) (service.Service, erro
 	return s, err
 }
 
-// handOn returns the flags that were given, but for those that are not the
-// daemon's.
+// handOn returns the given flags, except those that are not for the daemon.
 func handOn(flags *pflag.FlagSet, but ...string) (args []string) {
 	flags.Visit(func(f *pflag.Flag) {
 		if slices.Contains(but, f.Name) {
@@ -126,24 +125,24 @@ func handOn(flags *pflag.FlagSet, but ...string) (args []string) {
 	return args
 }
 
-// lowPort reports whether only some may listen on addr.
+// lowPort reports whether listening on addr needs a privilege.
 func lowPort(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)
 	n, perr := strconv.Atoi(port)
 	return err == nil && perr == nil && n > 0 && n < 1024
 }
 
-// serverKind is what starts daemons here.
+// serverKind returns the program that starts daemons on this machine.
 func serverKind(verb string) (service.Kind, error) {
 	if os.Geteuid() != 0 {
-		return "", fmt.Errorf("%s: this takes root; sudo weft-server %s", verb, verb)
+		return "", fmt.Errorf("%s: root is needed; use: sudo weft-server %s", verb, verb)
 	}
 	kind, err := service.Detect(runtime.GOOS, "/", false)
 	if err == nil && kind != service.Systemd && kind != service.OpenRC {
-		err = fmt.Errorf("a server is not installed where %s starts daemons", kind)
+		err = fmt.Errorf("weft-server cannot install a service for %s", kind)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w; start it by other means: weft-server serve --data DIR", verb, err)
+		return "", fmt.Errorf("%s: %w; start it without a service: weft-server serve --data DIR", verb, err)
 	}
 	return kind, nil
 }
@@ -211,7 +210,7 @@ func greetInstalled(cmd *cobra.Command, a *client.Client, asJSON bool) error {
 	return s.greet(out, key.Token)
 }
 
-// lastWords is what the daemon said before it ended, "" when that is unknown.
+// lastWords returns the last log line of the daemon before it ended, "" when unknown.
 func lastWords(ctx context.Context, kind service.Kind, name string) string {
 	if kind != service.Systemd {
 		return ""

@@ -25,7 +25,7 @@ const (
 // is not among them: it has been used by the time that the service starts.
 func relayService(flags *pflag.FlagSet, o *relayOptions) (service.Service, error) {
 	s := service.Service{
-		Name: relayServiceName, Description: "weft-server relay: a relay of its own", Program: installedProgram,
+		Name: relayServiceName, Description: "weft-server relay: a standalone relay", Program: installedProgram,
 		Args: append([]string{"relay", "--data", installedRelayData}, handOn(flags, "install", "uninstall", "purge", "json", "data", "token", "token-file")...),
 	}
 	s.LowPorts = lowPort(o.listen) || lowPort(o.stun)
@@ -35,7 +35,7 @@ func relayService(flags *pflag.FlagSet, o *relayOptions) (service.Service, error
 	return s, nil
 }
 
-// installRelay joins, if that was not done before, and makes the relay a service.
+// installRelay joins if the relay has not joined before, and makes the relay a service.
 func installRelay(cmd *cobra.Command, o *relayOptions) error {
 	ctx := cmd.Context()
 	s, err := relayService(cmd.Flags(), o)
@@ -51,7 +51,7 @@ func installRelay(cmd *cobra.Command, o *relayOptions) error {
 		return err
 	}
 	if kind != service.Systemd {
-		return fmt.Errorf("relay --install needs systemd; start the relay by other means: weft-server relay --data DIR")
+		return fmt.Errorf("relay --install needs systemd; start the relay without a service: weft-server relay --data DIR")
 	}
 	so.Data = installedRelayData
 	if _, err := os.Stat(filepath.Join(so.Data, "relay.json")); errors.Is(err, fs.ErrNotExist) || so.Token != "" && !relayRuns(s) {
@@ -82,7 +82,7 @@ func installRelay(cmd *cobra.Command, o *relayOptions) error {
 	return err
 }
 
-// relayRuns reports whether the service has the data directory now.
+// relayRuns reports whether the service holds the lock of the data directory.
 func relayRuns(s service.Service) bool {
 	_, err := os.Stat("/run/" + s.Name)
 	return err == nil

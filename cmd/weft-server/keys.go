@@ -25,7 +25,7 @@ func keysCreateCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "create [--reusable] [--ephemeral] [--relay] [--tag T]... [--expires 24h]",
-		Short: "Make a join key and print its token, this once",
+		Short: "Make a join key and print its token, which cannot be shown again",
 		Long: `Make a join key and print its token. The token is shown once and not stored.
 
 Without --tag the device is one of its owner's own, such as a laptop, and may
@@ -53,12 +53,12 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&nk.Reusable, "reusable", false, "many devices may join with it")
-	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline; their certificates are good for 3 days")
-	f.BoolVar(&nk.Relay, "relay", false, "a relay joins with it, and no device")
-	f.StringSliceVar(&nk.Tags, "tag", nil, "tag of its devices (repeatable)")
+	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline; their certificates are valid for 3 days")
+	f.BoolVar(&nk.Relay, "relay", false, "it is for a relay, not for devices")
+	f.StringSliceVar(&nk.Tags, "tag", nil, "tag for the devices that join with it (repeatable)")
 	f.StringVar(&expires, "expires", "24h", "how long it can be used: 1m to 366d")
-	f.StringVar(&nk.Note, "note", "", "a word for people")
-	f.StringVar(&nk.User, "user", "", "owner of its devices (default: the first user)")
+	f.StringVar(&nk.Note, "note", "", "a note for people")
+	f.StringVar(&nk.User, "user", "", "owner of the devices that join with it (default: the first user)")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -44,7 +44,7 @@ standard error, for who sits elsewhere.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&user, "user", "", "who signs in with it (default: the first user)")
+	cmd.Flags().StringVar(&user, "user", "", "the user who signs in with it (default: the first user)")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

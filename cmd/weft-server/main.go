@@ -5,9 +5,10 @@
 //	print.go  --json and tables
 //	remote.go  --server and --token-file
 //
-// The verbs other than serve speak the server's API (package coord/webapi): to the
-// running server through a socket in the data directory, or in this process, on the
-// directory itself, when none runs; or, as a service, to a server elsewhere. Data goes to stdout, everything else to stderr.
+// The verbs other than serve use the server's API (package coord/webapi). They reach a
+// running server through a socket in the data directory; if none runs, this process opens
+// the directory and serves the API to itself. With --server they reach a server elsewhere
+// with a token. Data goes to stdout, everything else to stderr.
 // Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 130 interrupted.
 package main
 
@@ -33,11 +34,11 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run is main with its surroundings named; it returns the exit code.
+// run is main with its environment as parameters; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second Ctrl-C ends at once, whatever hangs.
+	// A second Ctrl-C ends the process at once, even if something hangs.
 	context.AfterFunc(ctx, stop)
 
 	root := newRoot()
@@ -107,12 +108,12 @@ other, and has a web console.
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), versionCmd())
 	root.AddCommand(elsewhere(keysCmd(), usersCmd(), tokensCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), canCmd(), auditCmd(), webhooksCmd())...)
-	root.AddCommand(here("it makes a way in for whoever has the data directory", loginLinkCmd())...)
-	root.AddCommand(here("it works on the data directory itself", backupCmd(), restoreCmd())...)
+	root.AddCommand(here("it makes a sign-in link for users of the data directory", loginLinkCmd())...)
+	root.AddCommand(here("it works on the data directory", backupCmd(), restoreCmd())...)
 	return root
 }
 
-// defaultData is where a server that was not told keeps its data.
+// defaultData is the data directory without --data.
 func defaultData() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/weft-server"
@@ -129,7 +130,7 @@ func defaultData() string {
 
 // fromEnv gives every flag that is not on the command line the value of its
 // WEFT_ variable: --trusted-proxy has WEFT_TRUSTED_PROXY. Lists are separated
-// by commas. A flag set so counts as asked for.
+// by commas. A flag that was set by a variable counts as given.
 func fromEnv(cmd *cobra.Command) (err error) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
@@ -148,8 +149,8 @@ func fromEnv(cmd *cobra.Command) (err error) {
 	return err
 }
 
-// noEnv marks a flag that no variable sets: which devices a list shows must not
-// hang on what another verb's flag of that name was set to.
+// noEnv marks a flag that no variable sets: the devices that a list shows must not depend
+// on a variable for the flag of another verb.
 const noEnv = "weft-no-env"
 
 // byEnv marks a flag that a variable has set.
@@ -180,8 +181,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// group is a verb that holds others. By itself it does what its list does, if it
-// has one.
+// group is a verb with verbs below it. Without one of them it runs its list, if it has one.
 func group(use, short string, sub ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(sub...)
@@ -203,7 +203,7 @@ func group(use, short string, sub ...*cobra.Command) *cobra.Command {
 		for _, s := range cmd.Commands() {
 			names = append(names, s.Name())
 		}
-		return usagef("say what to do: %s; see: %s --help", strings.Join(names, ", "), cmd.CommandPath())
+		return usagef("name a verb: %s; see: %s --help", strings.Join(names, ", "), cmd.CommandPath())
 	}
 	return cmd
 }
@@ -211,7 +211,7 @@ func group(use, short string, sub ...*cobra.Command) *cobra.Command {
 func dataDir(cmd *cobra.Command) (string, error) {
 	dir, err := cmd.Flags().GetString("data")
 	if err == nil && dir == "" {
-		err = usagef("say where the data is: --data DIR")
+		err = usagef("name the data directory: --data DIR")
 	}
 	return dir, err
 }

@@ -39,7 +39,7 @@ func policyShowCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "show [NUMBER]",
-		Short:             "Print the policy as it was written, or one of the history",
+		Short:             "Print the policy in force with its comments, or one of the history",
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -89,7 +89,7 @@ func policyCheckCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Say what is wrong with a policy, and change nothing; - is standard input",
+		Short: "Check a policy and change nothing; - is standard input",
 		Long: `Say what is wrong with a policy, by line, and change nothing. Its tests are run
 against the people and devices that there are now. - is standard input.`,
 		Args: args(cobra.ExactArgs(1)),
@@ -116,7 +116,7 @@ func policyDiffCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "diff FILE",
-		Short: "Say who would gain and lose what by a policy; - is standard input",
+		Short: "Show which access a policy would add and take away; - is standard input",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return withPolicy(cmd, a[0], func(ctx context.Context, c *client.Client, text string) error {
@@ -170,7 +170,7 @@ func policyApplyCmd() *cobra.Command {
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
-	cmd.Flags().StringVar(&match, "match", "", "only in the place of this revision: what policy show --json printed")
+	cmd.Flags().StringVar(&match, "match", "", "only if the policy in force has this revision, from policy show --json")
 	cmd.Flags().SetAnnotation("match", noEnv, nil)
 	return cmd
 }
@@ -264,10 +264,10 @@ func inForce(cmd *cobra.Command, p ops.PolicyText) error {
 	return err
 }
 
-// confirm asks, where somebody is there to answer.
+// confirm asks a question on the terminal; without a terminal it fails.
 func confirm(cmd *cobra.Command, question string) error {
 	if !cli.IsTerminal(cmd.InOrStdin()) {
-		return usagef("nothing was changed: there is nobody to ask; say --yes")
+		return usagef("nothing was changed: there is no terminal to ask on; use --yes")
 	}
 	if !cli.Confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), question) {
 		return errors.New("nothing was changed")
@@ -275,8 +275,8 @@ func confirm(cmd *cobra.Command, question string) error {
 	return nil
 }
 
-// withPolicy is withServer for a policy in a file. An empty one, which would be the
-// starting one, is more likely the file of a program that failed.
+// withPolicy is withServer for a policy in a file. It refuses an empty file, which would be
+// the starting policy, but is more likely the output of a program that failed.
 func withPolicy(cmd *cobra.Command, file string, f func(ctx context.Context, c *client.Client, text string) error) error {
 	in := cmd.InOrStdin()
 	if file != "-" {
@@ -300,16 +300,16 @@ func withPolicy(cmd *cobra.Command, file string, f func(ctx context.Context, c *
 func checkLength(file string, text []byte) error {
 	switch {
 	case len(text) > policy.MaxText:
-		return usagef("%s: longer than %d bytes, which no policy is", file, policy.MaxText)
+		return usagef("%s: it is longer than %d bytes, the most for a policy", file, policy.MaxText)
 	case strings.TrimSpace(string(text)) == "":
-		return usagef("%s: there is nothing in it; no rules at all are written as {\"rules\":[]}", file)
+		return usagef("%s: it is empty; to allow nothing, write {\"rules\":[]}", file)
 	}
 	return nil
 }
 
-// checkPolicy checks a policy and tells of what its writer should know.
+// checkPolicy checks a policy and prints the warnings.
 func checkPolicy(ctx context.Context, cmd *cobra.Command, c *client.Client, file, text string, match []string) (ops.PolicyCheck, error) {
-	// What the API cannot carry is told by the same words.
+	// A text that the API cannot carry gets the same errors.
 	if _, err := policy.Parse(text); err != nil {
 		if e, ok := errors.AsType[*policy.Error](err); ok {
 			return ops.PolicyCheck{}, wrongLines(cmd, file, e.Problems)
@@ -326,7 +326,7 @@ func checkPolicy(ctx context.Context, cmd *cobra.Command, c *client.Client, file
 	return r, nil
 }
 
-// inFile says what is wrong with a policy by its place in the file.
+// inFile turns the mistakes of a policy into an error with their places in the file.
 func inFile(cmd *cobra.Command, file string, err error) error {
 	p, ok := errors.AsType[*webapi.Problem](err)
 	if !ok || len(p.Errors) == 0 {
@@ -345,7 +345,7 @@ func wrongLines(cmd *cobra.Command, file string, list []policy.Remark) error {
 	return usagef("%s: %d mistakes; nothing was changed", place(file, policy.Remark{}), len(list))
 }
 
-// place is as editors and compilers have it.
+// place is FILE:LINE:COLUMN, as compilers print it.
 func place(file string, r policy.Remark) string {
 	if file == "-" {
 		file = "standard input"

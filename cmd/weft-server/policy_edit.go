@@ -22,7 +22,7 @@ func policyEditCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "edit",
-		Short: "Edit the policy, see who gains and loses what, and put it into force",
+		Short: "Edit the policy, see which access changes, and put it into force",
 		Long: `Opens the policy in an editor ($VISUAL, else $EDITOR, else nano or vi). Then
 checks it, shows who gains and loses what, and asks before it puts it into force.
 If somebody else has changed the policy meanwhile nothing is changed. Whatever
@@ -48,7 +48,7 @@ comes between, what you have typed is kept in a file.`,
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before it is put into force")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "put it into force without asking")
 	return cmd
 }
 
@@ -62,8 +62,8 @@ type policyEdit struct {
 	begun  string // what the editor was opened with
 }
 
-// run returns the policy that is in force in the end. The server is not held up while
-// somebody types: nobody has the data directory then.
+// run returns the policy that is in force in the end. While the editor runs, nothing is
+// open on the server, and the data directory is not locked.
 func (e *policyEdit) run() (p ops.PolicyText, err error) {
 	err = withServer(e.cmd, func(ctx context.Context, c *client.Client) (err error) { e.before, err = c.Policy(ctx); return err })
 	if err != nil {
@@ -83,7 +83,7 @@ func (e *policyEdit) run() (p ops.PolicyText, err error) {
 	}
 	p, err = e.edit()
 	if text, e2 := os.ReadFile(e.file); err != nil && (e2 != nil || string(text) != e.begun) {
-		fmt.Fprintf(e.cmd.ErrOrStderr(), "weft-server: what you typed is kept in %s; put it into force with: weft-server policy apply %s\n", e.file, e.file)
+		fmt.Fprintf(e.cmd.ErrOrStderr(), "weft-server: your text is saved in %s; put it into force with: weft-server policy apply %s\n", e.file, e.file)
 		return p, err
 	}
 	os.RemoveAll(dir)
@@ -136,13 +136,13 @@ func (e *policyEdit) apply(text string) (p ops.PolicyText, err error) {
 		})
 	}
 	if errors.Is(err, ops.ErrChanged) {
-		err = errors.New("somebody else has changed the policy since you began: nothing of yours was put into force; see: weft-server policy history")
+		err = errors.New("somebody else changed the policy since you began, so yours was not put into force; see: weft-server policy history")
 	}
 	return p, err
 }
 
-// open runs the editor on the file. What it is called with is a line for a shell, as
-// EDITOR is for other programs: "code --wait".
+// open runs the editor on the file. EDITOR is a shell command, as for other programs: such
+// as "code --wait".
 func (e *policyEdit) open() error {
 	editor := os.Getenv("VISUAL")
 	if editor == "" {

@@ -9,7 +9,7 @@ import (
 	"weft/coord/ops"
 )
 
-// printChanges says who gains and loses what.
+// printChanges prints which access is gained and lost.
 func printChanges(w io.Writer, r ops.PolicyCheck) error {
 	var b strings.Builder
 	if len(r.Gains)+len(r.Losses) == 0 {
@@ -27,7 +27,7 @@ func printChanges(w io.Writer, r ops.PolicyCheck) error {
 			fmt.Fprintf(&b, "  %s %s → %s: %s\n", side.sign, cli.Plain(party(c.From)), cli.Plain(target(c)), portsText(c.Ports))
 		}
 		if side.more > 0 {
-			fmt.Fprintf(&b, "  %s and %d more of such lines\n", side.sign, side.more)
+			fmt.Fprintf(&b, "  %s and %d more lines like these\n", side.sign, side.more)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

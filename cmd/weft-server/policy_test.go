@@ -181,7 +181,7 @@ func TestCan(t *testing.T) {
 func TestPolicyEdit(t *testing.T) {
 	p := newPolicies(t)
 	p.file("new", devicesOnly)
-	kept := regexp.MustCompile(`what you typed is kept in (\S+); put it into force with: weft-server policy apply (\S+)`)
+	kept := regexp.MustCompile(`your text is saved in (\S+); put it into force with: weft-server policy apply (\S+)`)
 	edit := func(editor string, args ...string) (code int, errs string) {
 		t.Helper()
 		t.Setenv("EDITOR", editor)
@@ -222,7 +222,7 @@ func TestPolicyEdit(t *testing.T) {
 	if code, errs := edit("echo '{' >"); code != 2 || !strings.Contains(errs, "policy.hujson:1:1: it ends too early") || keptText(errs) != "{\n" {
 		t.Errorf("exit %d: %s", code, errs)
 	}
-	if code, errs := edit("true; : >"); code != 2 || !strings.Contains(errs, "there is nothing in it") || keptText(errs) != "" {
+	if code, errs := edit("true; : >"); code != 2 || !strings.Contains(errs, "it is empty") || keptText(errs) != "" {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	if code, errs := edit(p.file("crash", "#!/bin/sh\necho typed >\"$1\"\nexit 3\n")); code != 1 || !strings.Contains(errs, "the editor ") || !strings.Contains(errs, "exit status 3") || keptText(errs) != "typed\n" {
@@ -261,7 +261,7 @@ func TestPolicyEdit(t *testing.T) {
 		t.Error(errs)
 	}
 	p.file("end", "")
-	if errs := <-done; !strings.HasPrefix(errs, "exit 1: ") || !strings.Contains(errs, "somebody else has changed the policy since you began") || keptText(errs) != "{} // mine\n" {
+	if errs := <-done; !strings.HasPrefix(errs, "exit 1: ") || !strings.Contains(errs, "somebody else changed the policy since you began") || keptText(errs) != "{} // mine\n" {
 		t.Error(errs)
 	}
 	if p.inForce() != "{} // theirs\n" {

@@ -10,8 +10,8 @@ import (
 	"weft/cmd/internal/cli"
 )
 
-// table prints rows in columns; what devices made up has no control
-// characters by then.
+// table prints rows in columns. The caller has removed control characters from texts that
+// devices send.
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, row := range rows {

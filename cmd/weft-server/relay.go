@@ -24,7 +24,7 @@ func relayCmd() *cobra.Command {
 	var install, uninstall, purge bool
 	cmd := &cobra.Command{
 		Use:   "relay --data DIR --token T [--server https://HOST:8443] [--url https://HOST:8443]...",
-		Short: "Run a separate relay in the foreground",
+		Short: "Run a standalone relay in the foreground",
 		Long: `Run a relay in the foreground, on another machine than the server.
 
 Make its token on the server with: weft-server keys create --relay. The token is
@@ -81,7 +81,7 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 	}
 	ctx := cmd.Context()
 	defer leaveInTime(cmd)()
-	// The server is found also when no resolver answers.
+	// The server can be found without a resolver.
 	bootstrap := dns.NewBootstrap(filepath.Join(so.Data, "addresses.json"), nil, nil)
 	defer bootstrap.Close()
 	so.NetDial = bootstrap.DialContext
@@ -146,7 +146,7 @@ func (o *relayOptions) parse(cmd *cobra.Command) (so standalone.Options, err err
 	return so, checkAddresses(map[string]string{"listen": so.Listen.Addr, "stun": so.STUN.Addr})
 }
 
-// readToken returns the token to join with, "" for none.
+// readToken returns the token for joining, "" if none was given.
 func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 	from, b := "--token", []byte(o.token)
 	switch {

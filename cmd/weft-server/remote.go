@@ -14,16 +14,16 @@ import (
 	"weft/overlay/cause"
 )
 
-// elsewhere gives verbs the flags with which they work on a server elsewhere.
+// elsewhere gives verbs the flags for a server on another machine.
 func elsewhere(verbs ...*cobra.Command) []*cobra.Command {
 	for _, v := range verbs {
-		v.PersistentFlags().String("server", "", "work on this server, https://HOST:PORT, as a service (WEFT_SERVER)")
+		v.PersistentFlags().String("server", "", "use this server, https://HOST:PORT, with a token (WEFT_SERVER)")
 		v.PersistentFlags().String("token-file", "", "with --server: file with the service's token; - is standard input (WEFT_TOKEN_FILE)")
 	}
 	return verbs
 }
 
-// here has verbs say that they work on no server elsewhere, and why.
+// here makes verbs refuse --server, and say why.
 func here(why string, verbs ...*cobra.Command) []*cobra.Command {
 	for _, v := range verbs {
 		for _, name := range []string{"server", "token-file"} {
@@ -56,11 +56,11 @@ func remoteServer(cmd *cobra.Command) (*client.Client, error) {
 	case err != nil:
 		return nil, err
 	case server != "" && typed(cmd, "data") && typed(cmd, "server"):
-		return nil, usagef("--server is a server elsewhere, and --data a directory here: give one of them")
+		return nil, usagef("--server names a server elsewhere, --data a directory here: use one of them")
 	case typed(cmd, "data"):
 		return nil, nil
 	case server == "" && typed(cmd, "token-file"):
-		return nil, usagef("the token is for which server? --server https://HOST:PORT")
+		return nil, usagef("name the server of the token: --server https://HOST:PORT")
 	case server == "":
 		return nil, nil
 	case file == "":
@@ -85,14 +85,14 @@ func readAPIToken(path string, stdin io.Reader) (string, error) {
 		from = path
 		f, err := os.Open(path)
 		if errors.Is(err, fs.ErrPermission) {
-			return "", fmt.Errorf("read token file %s: permission denied; make it readable for the user that runs weft-server", path)
+			return "", fmt.Errorf("read token file %s: permission denied; make it readable for the user who runs weft-server", path)
 		}
 		if err != nil {
 			return "", fmt.Errorf("read token file %s: %w; make a token on the server with: weft-server tokens create USER", path, cause.Of(err))
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o007 != 0 {
-			return "", fmt.Errorf("read token file %s: everybody on this machine can read or change it; do: chmod o= %s, and if others have been here, make another token", path, path)
+			return "", fmt.Errorf("read token file %s: everybody on this machine can read or change it; use: chmod o= %s, and if others use this machine, make a new token", path, path)
 		}
 		stdin = f
 	}

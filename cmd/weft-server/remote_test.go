@@ -63,7 +63,7 @@ func TestRemoteVerbs(t *testing.T) {
 		{"backup --key-file k", "weft-server backup runs on the machine of the server", 2},
 		{"restore --key-file k b", "weft-server restore runs on the machine of the server", 2},
 		{"login-link", "weft-server login-link runs on the machine of the server", 2},
-		{"devices list --data " + data, "give one of them", 2},
+		{"devices list --data " + data, "use one of them", 2},
 	} {
 		code, out, errs := verb(t, append(strings.Fields(c.args), flags...)...)
 		if code != c.code || !strings.Contains(out+errs, c.want) || clitest.Raw(errs) {

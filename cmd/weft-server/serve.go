@@ -25,8 +25,7 @@ import (
 	"weft/overlay/fips"
 )
 
-// stopWithin is the time from the signal to the end of the process, however
-// things stand.
+// stopWithin is the longest time from the signal to the end of the process.
 const stopWithin = 5 * time.Second
 
 func serveCmd() *cobra.Command {
@@ -59,11 +58,11 @@ func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.console, "console", coord.DefaultConsole, "TCP address on loopback for the console and a reverse proxy (plain HTTP), or off")
 	f.StringVar(&o.stun, "stun", coord.DefaultSTUN, "UDP address of the relay's STUN, or off")
 	f.StringSliceVar(&o.urls, "url", nil, "address by which devices reach this server, such as https://HOST:8443 (repeatable)")
-	f.StringVar(&o.ipv4, "ipv4", "", "range of the devices' IPv4 addresses (default "+ops.DefaultIPv4+")")
+	f.StringVar(&o.ipv4, "ipv4", "", "range of IPv4 addresses for devices (default "+ops.DefaultIPv4+")")
 	f.StringVar(&o.suffix, "suffix", "", "domain of the devices' names (default "+ops.DefaultSuffix+")")
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
 	f.StringVar(&o.releases, "releases", "", "directory of the release to hand out, made with scripts/release (default DATA/releases)")
-	f.StringVar(&o.acme.Domain, "domain", "", "name in DNS that leads here: get a certificate that browsers trust for it (ACME, TLS-ALPN-01 on --listen, which must be reached at port 443)")
+	f.StringVar(&o.acme.Domain, "domain", "", "name in DNS of this server: get a certificate for it that browsers trust (ACME, TLS-ALPN-01; --listen must be reachable at port 443)")
 	f.StringVar(&o.acme.Directory, "acme-directory", "", "address of another CA's ACME directory (default Let's Encrypt)")
 	f.StringVar(&o.acme.CAFile, "acme-ca", "", "file with the CA certificates of that directory, for a private CA (PEM)")
 	f.StringVar(&o.acme.Email, "acme-email", "", "address that the CA may write to")
@@ -98,7 +97,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	defer leaveInTime(cmd)()
 	options.Log.Info("serving", "listen", s.Addr(), "console", s.ConsoleURL(), "urls", s.Network().URLs, "network", s.Network().ID, "version", cli.Version())
 	logFIPS(options.Log)
-	options.Log.Info("the console on --listen has a certificate of its own", "sha256", s.Fingerprint())
+	options.Log.Info("the console on --listen uses a certificate that browsers do not know", "sha256", s.Fingerprint())
 	if o.metrics != "" {
 		m, err := metrics.Listen(ctx, o.metrics, cli.Version(), options.Log, s.Collectors()...)
 		if err != nil {
@@ -175,7 +174,7 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	address := func(flag, v string) coord.Address { return addressOf(cmd, flag, v) }
 	so.Listen, so.Console, so.STUN = address("listen", o.listen), address("console", o.console), address("stun", o.stun)
 	if so.Listen.Addr == "" {
-		return so, usagef("--listen: a server has to listen somewhere")
+		return so, usagef("--listen: a server needs an address to listen on")
 	}
 	if err := checkAddresses(map[string]string{"listen": so.Listen.Addr, "console": so.Console.Addr, "stun": so.STUN.Addr}); err != nil {
 		return so, err
@@ -202,13 +201,13 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	}
 	so.Releases, so.ACME = o.releases, o.acme
 	if o.acme.Domain == "" && (o.acme.Directory != "" || o.acme.CAFile != "") {
-		return so, usagef("--acme-directory and --acme-ca want --domain NAME")
+		return so, usagef("--acme-directory and --acme-ca need --domain NAME")
 	}
 	return so, nil
 }
 
-// leaveInTime sees to it that nothing that hangs keeps a process that was told
-// to stop, until stopped is called.
+// leaveInTime ends the process after stopWithin if something hangs while it stops, unless
+// stopped is called before.
 func leaveInTime(cmd *cobra.Command) (stopped func()) {
 	done := make(chan struct{})
 	stop := context.AfterFunc(cmd.Context(), func() {
@@ -251,7 +250,7 @@ func addressOf(cmd *cobra.Command, flag, v string) coord.Address {
 	return coord.Address{Addr: v, Explicit: cmd.Flags().Changed(flag)}
 }
 
-// checkAddresses refuses, by flag, what is no address to listen at.
+// checkAddresses refuses flags whose value is not an address to listen on.
 func checkAddresses(addrs map[string]string) error {
 	for _, flag := range slices.Sorted(maps.Keys(addrs)) {
 		addr := addrs[flag]
@@ -263,7 +262,7 @@ func checkAddresses(addrs map[string]string) error {
 	return nil
 }
 
-// trimURLs takes the slash that people copy along off the end.
+// trimURLs removes a slash at the end, which people often copy along.
 func trimURLs(urls []string) []string {
 	for i := range urls {
 		urls[i] = strings.TrimSuffix(strings.TrimSpace(urls[i]), "/")

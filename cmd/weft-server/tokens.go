@@ -34,7 +34,7 @@ func tokensCreateCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "create USER [--expires 90d|never] [--note TEXT]",
-		Short: "Make a token of a service and print it, this once",
+		Short: "Make a token for a service and print it; it cannot be shown again",
 		Long: `Make a token of a service and print it. It is shown once and not stored. By it a
 program also knows the server, whatever certificate the server's site has.`,
 		Args:              args(cobra.ExactArgs(1)),
@@ -60,7 +60,7 @@ program also knows the server, whatever certificate the server's site has.`,
 		},
 	}
 	cmd.Flags().StringVar(&expires, "expires", "90d", "how long it can be used: 1m to 366d, or never")
-	cmd.Flags().StringVar(&nt.Description, "note", "", "a word for people: what uses it")
+	cmd.Flags().StringVar(&nt.Description, "note", "", "a note for people: which program uses it")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
@@ -81,7 +81,7 @@ func tokensListCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "list [--user USER]",
-		Short:             "List the tokens, without the words themselves",
+		Short:             "List the tokens, without their secrets",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -105,7 +105,7 @@ func tokensListCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&user, "user", "", "only those of this service")
+	cmd.Flags().StringVar(&user, "user", "", "only tokens of this service")
 	cmd.Flags().SetAnnotation("user", noEnv, nil)
 	asJSON = cli.JSONFlag(cmd)
 	return cmd

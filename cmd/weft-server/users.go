@@ -66,7 +66,7 @@ func roleOf(u webapi.User) string {
 
 // withRole gives a verb the flags of what a user may do.
 func withRole(cmd *cobra.Command, role *string, tags *[]string) {
-	cmd.Flags().StringVar(role, "role", "member", "what it may do: admin, operator (devices and keys), auditor (reads everything) or member (what is its own)")
+	cmd.Flags().StringVar(role, "role", "member", "what the user may do: admin, operator (devices and keys), auditor (reads everything) or member (own devices and keys)")
 	cmd.Flags().StringSliceVar(tags, "tag", nil, "only for devices and keys with this tag (repeatable)")
 	cmd.Flags().SetAnnotation("role", noEnv, nil)
 	cmd.Flags().SetAnnotation("tag", noEnv, nil)
@@ -94,13 +94,13 @@ func usersCreateCmd() *cobra.Command {
 			}
 			u.Name, u.Role = name, r
 			made, err := c.CreateUser(ctx, u)
-			next := "it signs in with the link of: weft-server login-link --user " + made.Name
+			next := "make a sign-in link with: weft-server login-link --user " + made.Name
 			if u.Service {
-				next = "it uses the API with a token of: weft-server tokens create " + made.Name
+				next = "make a token for the API with: weft-server tokens create " + made.Name
 			}
 			return made, fmt.Sprintf("created the user %s, %s; %s", made.Name, roleOf(made), next), err
 		})
-	cmd.Flags().BoolVar(&u.Service, "service", false, "it stands for a program and uses the API")
+	cmd.Flags().BoolVar(&u.Service, "service", false, "the user is a program, which uses the API")
 	cmd.Flags().SetAnnotation("service", noEnv, nil)
 	withRole(cmd, &role, &u.Tags)
 	return cmd
@@ -110,7 +110,7 @@ func usersEditCmd() *cobra.Command {
 	var role string
 	var tags []string
 	var cmd *cobra.Command
-	cmd = userVerb("edit NAME [--role ROLE] [--tag T]...", "Change what a user may do; it holds at once", complete(mortals),
+	cmd = userVerb("edit NAME [--role ROLE] [--tag T]...", "Change what a user may do, with immediate effect", complete(mortals),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 			var e ops.EditUser
 			if cmd.Flags().Changed("role") {
@@ -124,7 +124,7 @@ func usersEditCmd() *cobra.Command {
 				e.Tags = &tags
 			}
 			if e.Role == nil && e.Tags == nil {
-				return webapi.User{}, "", usagef("say what to change: --role ROLE, or --tag T for each tag (--tag= for none)")
+				return webapi.User{}, "", usagef("name what to change: --role ROLE, or --tag T for each tag (--tag= for none)")
 			}
 			u, err := c.EditUser(ctx, name, e)
 			return u, fmt.Sprintf("the user %s is now: %s", u.Name, roleOf(u)), err

@@ -17,7 +17,7 @@ import (
 )
 
 func webhooksCmd() *cobra.Command {
-	cmd := group("webhooks", "Send what happens to other programs", webhooksListCmd(), webhooksCreateCmd(), webhooksShowCmd(), webhooksEditCmd(),
+	cmd := group("webhooks", "Make, list, test and delete webhooks, which send events to other programs", webhooksListCmd(), webhooksCreateCmd(), webhooksShowCmd(), webhooksEditCmd(),
 		webhooksTestCmd(), webhooksRotateCmd(), webhooksDeleteCmd())
 	cmd.Long = `Sends what happens to other programs: what is done, as in weft-server audit list, and
 which devices come online and go offline. Each event is one POST of JSON, signed with
@@ -77,7 +77,7 @@ func webhooksCreateCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "create URL [--event E]... [--tag T]... [--allow-target ADDRESS]...",
-		Short: "Send what happens to a URL, and print the secret that signs it, this once",
+		Short: "Make a webhook that sends events to a URL, and print its secret, which cannot be shown again",
 		Long: `Sends what happens from now on to a URL, and prints the secret that signs it. The
 secret is shown once.
 
@@ -106,10 +106,10 @@ a range of them, is allowed with --allow-target.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&c.Events, "event", nil, "what is sent (repeatable; default: everything)")
+	f.StringSliceVar(&c.Events, "event", nil, "events to send (repeatable; default: all)")
 	f.StringSliceVar(&c.Tags, "tag", nil, "only about devices and keys with this tag (repeatable)")
-	f.StringSliceVar(&c.Allow, "allow-target", nil, "address or range that may be reached whatever it is (repeatable)")
-	f.StringVar(&c.Note, "note", "", "a word for people")
+	f.StringSliceVar(&c.Allow, "allow-target", nil, "address or range to allow though it is the server's own, link-local or of an overlay (repeatable)")
+	f.StringVar(&c.Note, "note", "", "a note for people")
 	hookFlags(cmd)
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
@@ -203,7 +203,7 @@ func webhooksEditCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "edit ID [--url U] [--event E]... [--tag T]... [--allow-target ADDRESS]... [--enable | --disable]",
-		Short: "Change what is given of a webhook, or have one that was paused go on",
+		Short: "Change a webhook, or resume one that was paused",
 		Long: `Changes what is given of a webhook: --event, --tag and --allow-target replace those it
 had, and --tag "" is for none. One that was paused because it failed for a day goes on
 with what it has not sent (--enable); one that was disabled hears nothing of what
@@ -213,7 +213,7 @@ happened meanwhile.`,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			given, some := cmd.Flags().Changed, false
 			if enable && disable {
-				return usagef("--enable --disable: want one of them")
+				return usagef("--enable and --disable exclude each other")
 			}
 			for name, set := range map[string]func(){
 				"url": func() { e.URL = &url }, "note": func() { e.Note = &note }, "event": func() { e.Events = &events },
@@ -245,8 +245,8 @@ happened meanwhile.`,
 	f.StringVar(&url, "url", "", "where it is sent")
 	f.StringSliceVar(&events, "event", nil, "what is sent (repeatable)")
 	f.StringSliceVar(&tags, "tag", nil, "only about devices and keys with this tag (repeatable)")
-	f.StringSliceVar(&allow, "allow-target", nil, "address or range that may be reached whatever it is (repeatable)")
-	f.StringVar(&note, "note", "", "a word for people")
+	f.StringSliceVar(&allow, "allow-target", nil, "address or range to allow though it is the server's own, link-local or of an overlay (repeatable)")
+	f.StringVar(&note, "note", "", "a note for people")
 	f.BoolVar(&enable, "enable", false, "send, or go on")
 	f.BoolVar(&disable, "disable", false, "do not send")
 	hookFlags(cmd)
@@ -272,7 +272,7 @@ func webhooksTestCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "test ID",
-		Short:             "Send an event webhook.test, and say what came of it",
+		Short:             "Send an event webhook.test, and print the result",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(webhookIDs),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -285,11 +285,11 @@ func webhooksTestCmd() *cobra.Command {
 				case err != nil:
 					return err
 				case d.Error != "":
-					return fmt.Errorf("the webhook was not taken: %s", cli.Plain(d.Error))
+					return fmt.Errorf("the receiver did not accept the event: %s", cli.Plain(d.Error))
 				case *asJSON:
 					return nil
 				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "it was taken: status %d after %d ms\n", d.Status, d.TookMS)
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "the receiver accepted the event: status %d after %d ms\n", d.Status, d.TookMS)
 				return err
 			})
 		},
@@ -303,7 +303,7 @@ func webhooksRotateCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "rotate ID [--keep 24h]",
-		Short: "Give a webhook a new secret and print it, this once",
+		Short: "Give a webhook a new secret and print it; it cannot be shown again",
 		Long: `Gives a webhook a new secret and prints it. Until --keep is over requests carry a
 signature of the old secret as well; with --keep 0 the old one ends now.`,
 		Args:              args(cobra.ExactArgs(1)),
@@ -327,7 +327,7 @@ signature of the old secret as well; with --keep 0 the old one ends now.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&keep, "keep", "24h", "how long the old secret goes on: 0 to 7d")
+	cmd.Flags().StringVar(&keep, "keep", "24h", "how long requests are signed with the old secret too: 0 to 7d")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -48,7 +48,7 @@ func TestWebhookVerbs(t *testing.T) {
 			if n, err := fmt.Sscanf(out, "id %s\nsecret %s\n", &id, &secret); code != 0 || n != 2 || err != nil || errs != "" {
 				t.Fatalf("exit %d: %q %q, %v", code, out, errs, err)
 			}
-			if code, out, errs := verb(t, "webhooks", "test", id); code != 0 || out != "" || !strings.HasPrefix(errs, "it was taken: status 200 after ") || <-got != "webhook.test" {
+			if code, out, errs := verb(t, "webhooks", "test", id); code != 0 || out != "" || !strings.HasPrefix(errs, "the receiver accepted the event: status 200 after ") || <-got != "webhook.test" {
 				t.Errorf("exit %d: %q %q", code, out, errs)
 			}
 			if code, out, _ := verb(t, "webhooks", "test", id, "--json"); code != 0 || <-got != "webhook.test" {
@@ -59,7 +59,7 @@ func TestWebhookVerbs(t *testing.T) {
 			status.Store(500)
 			code, out, errs = verb(t, "webhooks", "test", id, "--json")
 			var d store.Delivered
-			if err := json.Unmarshal([]byte(out), &d); code != 1 || err != nil || d.Status != 500 || errs != "weft-server: the webhook was not taken: it answered 500\n" || <-got != "webhook.test" {
+			if err := json.Unmarshal([]byte(out), &d); code != 1 || err != nil || d.Status != 500 || errs != "weft-server: the receiver did not accept the event: it answered 500\n" || <-got != "webhook.test" {
 				t.Errorf("exit %d: %q %q, %v", code, out, errs, err)
 			}
 			status.Store(200)

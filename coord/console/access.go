@@ -176,7 +176,7 @@ func (c *Console) checkPolicy(v *visit) error {
 // empty refuses a text without anything in it: it would be the starting policy.
 func empty(text string) error {
 	if strings.TrimSpace(text) == "" {
-		return ops.Invalid(`there is nothing in it; no rules at all are written as {"rules":[]}`)
+		return ops.Invalid(`it is empty; to allow nothing, write {"rules":[]}`)
 	}
 	return nil
 }

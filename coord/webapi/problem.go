@@ -140,7 +140,7 @@ func unavailable(ctx context.Context, err error) *Problem {
 	switch {
 	case errors.Is(err, store.ErrDiskFull): // the store has logged it
 		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: store.ErrDiskFull.Error() + ", nothing was changed",
-			Hint: "free space on the file system of --data, then repeat; the server need not be restarted"})
+			Hint: "make room on the file system of --data, then repeat; the server need not be restarted"})
 	case errors.Is(err, store.ErrClosed), ctx.Err() != nil:
 		return titled(&Problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Detail: "the server is stopping", Hint: "try again"})
 	}
