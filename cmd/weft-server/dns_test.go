@@ -32,7 +32,7 @@ func TestDNSVerbs(t *testing.T) {
 		{"dns records add x A", 2, "usage"},
 		{"dns records remove www.example.org", 0, ""},
 		{"dns records remove www.example.org", 5, "not found"},
-		{"dns records remove", 2, "say which record"},
+		{"dns records remove", 2, "name the record"},
 		{"dns routes add corp.example 10.0.0.53 tls://dns.example --bootstrap 192.0.2.3", 0, ""},
 		{"dns routes list", 0, "10.0.0.53, tls://dns.example (192.0.2.3)"},
 		{"dns routes add weft.internal 10.0.0.53", 2, "never leave it"},

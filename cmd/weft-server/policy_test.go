@@ -135,7 +135,7 @@ func TestPolicyHistory(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	code, _, errs := verb(t, "policy", "revert", "1")
-	if code != 2 || !strings.Contains(errs, "+ admin → kitchen-pi, nas: tcp:22") || !strings.Contains(errs, "say --yes") || p.inForce() == devicesOnly {
+	if code != 2 || !strings.Contains(errs, "+ admin → kitchen-pi, nas: tcp:22") || !strings.Contains(errs, "use --yes") || p.inForce() == devicesOnly {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	code, _, errs = verb(t, "policy", "revert", "1", "--yes")
@@ -216,7 +216,7 @@ func TestPolicyEdit(t *testing.T) {
 		t.Errorf("mode %s, text %q, %v", mode, text, err)
 	}
 	// Whatever goes wrong, the text is kept.
-	if code, errs := edit(copies); code != 2 || !strings.Contains(errs, "say --yes") || !strings.Contains(errs, "- admin → kitchen-pi, nas") || keptText(errs) != devicesOnly {
+	if code, errs := edit(copies); code != 2 || !strings.Contains(errs, "use --yes") || !strings.Contains(errs, "- admin → kitchen-pi, nas") || keptText(errs) != devicesOnly {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	if code, errs := edit("echo '{' >"); code != 2 || !strings.Contains(errs, "policy.hujson:1:1: it ends too early") || keptText(errs) != "{\n" {

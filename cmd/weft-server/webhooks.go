@@ -327,7 +327,7 @@ signature of the old secret as well; with --keep 0 the old one ends now.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&keep, "keep", "24h", "how long requests are signed with the old secret too: 0 to 7d")
+	cmd.Flags().StringVar(&keep, "keep", "24h", "how long the old secret is used too: 0 to 7d")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

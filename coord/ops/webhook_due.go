@@ -12,7 +12,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// hooks is what memory has of webhooks.
+// hooks holds the webhooks in memory.
 type hooks struct {
 	sender webhook.Sender // constant once anything is sent
 	wake   chan struct{}  // capacity 1: there is something to do
@@ -20,13 +20,13 @@ type hooks struct {
 	coming atomic.Bool    // some of them are for presence
 
 	mu sync.Mutex // guards the following
-	// byID are the webhooks as of their last change, and how far they are, which belongs
+	// byID are the webhooks as of their last change. Their state (cursors, attempts) belongs
 	// to the goroutine that sends.
 	byID     map[string]*hook
 	sending  int  // goroutines
 	appended bool // there were records since catchUp
-	// shifted are devices whose state may be another one than webhooks were told, with
-	// the time at which to look.
+	// shifted are devices whose state may differ from their last presence event, with the
+	// time at which to check.
 	shifted map[cert.NodeID]time.Time
 }
 
@@ -42,15 +42,14 @@ func newHooks(sender webhook.Sender) *hooks {
 	return &hooks{sender: sender, wake: make(chan struct{}, 1), byID: map[string]*hook{}, shifted: map[cert.NodeID]time.Time{}}
 }
 
-// load takes what is in the database at the start.
+// load adds the webhooks of the database at the start.
 func (h *hooks) load(list []store.Webhook) {
 	for _, w := range list {
 		h.put(w)
 	}
 }
 
-// put takes a webhook that was made or changed. What is being sent as it was before is
-// broken off.
+// put adds or replaces a webhook. An attempt with its former settings is cancelled.
 func (h *hooks) put(w store.Webhook) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -64,7 +63,7 @@ func (h *hooks) put(w store.Webhook) {
 	h.countLocked()
 }
 
-// remove takes it that there is no such webhook any more.
+// remove removes a webhook that was deleted.
 func (h *hooks) remove(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,12 +84,12 @@ func (h *hooks) countLocked() {
 	h.rouse()
 }
 
-// wantsPresence reports whether a webhook is for devices that come or go.
+// wantsPresence reports whether a webhook wants to know which devices go online and offline.
 func wantsPresence(w store.Webhook) bool {
 	return w.Enabled && (webhook.Matches(w.Events, webhook.PresenceOnline) || webhook.Matches(w.Events, webhook.PresenceOffline))
 }
 
-// recorded hears of records that were committed. It runs on the store's writer goroutine.
+// recorded is called with the records of each commit. It runs on the store's writer goroutine.
 func (h *hooks) recorded(records []record) {
 	names := make([]string, 0, 4) // most batches are of few operations
 	for _, r := range records {
@@ -101,7 +100,7 @@ func (h *hooks) recorded(records []record) {
 	h.rouseFor(names)
 }
 
-// rouseFor has those webhooks send that are for one of the events.
+// rouseFor marks the webhooks as due that want one of the events.
 func (h *hooks) rouseFor(names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -121,8 +120,8 @@ func (h *hooks) rouse() {
 	}
 }
 
-// catchUp has the cursors of all pass over what they are not for, from time to time, so
-// that none is far behind at the next start.
+// catchUp lets, from time to time, the cursors of all webhooks pass over records that
+// they do not want, so that none is far behind at the next start.
 func (h *hooks) catchUp() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,7 +135,7 @@ func (h *hooks) catchUp() {
 	h.rouse()
 }
 
-// next is when a webhook wants to send; not ok when it does not.
+// next returns when a webhook may send; ok is false if it has nothing to send.
 func (k *hook) next() (at time.Time, ok bool) {
 	if !k.due || !k.w.Enabled || k.w.Paused != nil {
 		return at, false
@@ -147,7 +146,7 @@ func (k *hook) next() (at time.Time, ok bool) {
 	return at, true
 }
 
-// crowded reports whether webhooks wait because as many as may are sending.
+// crowded reports whether webhooks wait because maxSending others are sending.
 func (h *hooks) crowded(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -11,13 +11,13 @@ import (
 	"weft/coord/webhook"
 )
 
-// CreateWebhook makes a webhook: from now on what happens is sent to the URL.
+// CreateWebhook makes a webhook, which sends events from now on to its URL.
 type CreateWebhook struct {
 	URL    string   `json:"url" required:"true" doc:"https://HOST/PATH"`
-	Events []string `json:"events,omitempty" doc:"which: *, device.*, device.rename, presence.offline, refused.*; all if not given"`
-	Tags   []string `json:"tags,omitempty" doc:"only about devices and keys that carry one of them"`
-	Allow  []string `json:"allow_targets,omitempty" doc:"addresses that are dialled though they are the server's own, link-local or of an overlay, and without TLS too"`
-	Note   string   `json:"note,omitempty" doc:"for people, at most 100 bytes"`
+	Events []string `json:"events,omitempty" doc:"events to send: *, device.*, device.rename, presence.offline, refused.*; all if not given"`
+	Tags   []string `json:"tags,omitempty" doc:"send only events about devices and keys with one of these tags"`
+	Allow  []string `json:"allow_targets,omitempty" doc:"addresses that are allowed though they are the server's own, link-local or of an overlay; also without TLS"`
+	Note   string   `json:"note,omitempty" doc:"a note for people, at most 100 bytes"`
 }
 
 func (CreateWebhook) operation() *Operation { return opHookCreate }
@@ -56,10 +56,10 @@ func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
 	return WebhookCreated{viewWebhook(tx.actor, w, tx.now), secret}, err
 }
 
-// EditWebhook changes what is given of a webhook. What it is for then goes for all that
-// was not sent yet, which may be what happened in the last minute. One that was paused, or is about to be
-// tried again, is tried at once. One that was disabled hears nothing of what happened
-// meanwhile.
+// EditWebhook changes the given fields of a webhook. New events and tags also apply to
+// events that were not sent yet, which may be those of the last minute. A webhook that
+// was paused or waits for its next attempt is tried at once. A webhook that was
+// disabled does not send the events of that time.
 type EditWebhook struct {
 	ID    string   `json:"-"`
 	Match []string `json:"-"` // the revisions that it may change (Webhook.Revision); nil for any
@@ -128,7 +128,7 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 	}
 	if c.URL != nil || c.Allow != nil {
 		if len(w.Allow) > 0 && (w.URL != old.URL || !slices.Equal(w.Allow, old.Allow)) {
-			// What is dialled on this machine and beside it is the owner's to decide.
+			// Only the owner may allow addresses of this machine and its neighbours.
 			if err := opHookAllow.authorize(tx.actor, target{}); err != nil {
 				return err
 			}
@@ -164,7 +164,7 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 	return nil
 }
 
-// eventOps are the names of what leaves records.
+// eventOps are the names of the operations that leave records.
 func eventOps() (names []string) {
 	for _, o := range Operations {
 		if o.Writes {
@@ -177,7 +177,7 @@ func eventOps() (names []string) {
 // prefixes are the network's own.
 func (s *Service) prefixes() []netip.Prefix { return []netip.Prefix{s.ipv4, s.ipv6} }
 
-// DeleteWebhook deletes a webhook. What is being sent to it is broken off.
+// DeleteWebhook deletes a webhook. An attempt in progress is cancelled.
 type DeleteWebhook struct{ ID string }
 
 func (DeleteWebhook) operation() *Operation { return opHookDelete }
@@ -199,7 +199,7 @@ func (c DeleteWebhook) run(tx *Tx) (none Webhook, err error) {
 	return viewWebhook(tx.actor, w, tx.now), nil
 }
 
-// webhook reads a webhook and asks whether the actor may do this to it.
+// webhook reads a webhook and checks that the actor may do the operation.
 func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
 	if err := tx.may(target{}); err != nil {
 		return w, err
@@ -210,7 +210,7 @@ func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
 	return w, err
 }
 
-// toEnd passes over all that has happened.
+// toEnd moves the cursors of a webhook behind all past events.
 func (tx *Tx) toEnd(w *store.Webhook) error {
 	end, err := tx.AuditEnd(tx.s.network)
 	if err != nil {

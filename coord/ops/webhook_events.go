@@ -13,28 +13,28 @@ import (
 	"weft/overlay/cert"
 )
 
-// outgoing is an event, and where the cursors are once it is taken.
+// outgoing is an event, and the cursors once it is accepted.
 type outgoing struct {
 	webhook.Event
 	at              time.Time
 	audit, presence uint64
 }
 
-// hookPart is what comes next for a webhook.
+// hookPart are the next events of a webhook.
 type hookPart struct {
 	events          []outgoing // in their order
-	audit, presence uint64     // the cursors once they are all taken
+	audit, presence uint64     // the cursors once all are accepted
 	more            bool       // there may be more behind that
 	missed          uint64     // events before these that are lost, up to these cursors
 	lostAudit       uint64
 	lostPresence    uint64
 }
 
-// hookEvents reads what comes next for a webhook.
+// hookEvents reads the next events of a webhook.
 func (s *Service) hookEvents(w store.Webhook) (p hookPart, err error) {
 	oldest := s.now().Add(-hookMaxAge)
 	var records, moves []outgoing
-	var recordsEnd, movesEnd uint64 // up to which all was looked at
+	var recordsEnd, movesEnd uint64 // all before was examined
 	moreRecords, moreMoves := false, false
 	err = s.store.Read(context.Background(), func(r *store.Reader) (err error) {
 		if records, recordsEnd, moreRecords, err = s.hookRecords(r, w, oldest, &p); err != nil {
@@ -153,8 +153,8 @@ func carries(wanted, tags []string) bool {
 	return slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(wanted, t) })
 }
 
-// recordTags are the tags of what a record is about: as it is now, or as the record has
-// them when it is gone.
+// recordTags returns the tags of the thing that a record is about: its present tags, or
+// those in the record if it was deleted.
 func (s *Service) recordTags(r *store.Reader, rec audit.Record) []string {
 	switch rec.Kind {
 	case "device":

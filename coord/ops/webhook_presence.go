@@ -10,9 +10,10 @@ import (
 	"weft/overlay/cert"
 )
 
-// Which devices are online is in memory, and begins anew with each start. What webhooks
-// were told of it is in the database: so a device that was online before and after a
-// restart is no event, and one that went away in between is one, once it can be known.
+// Memory holds which devices are online, and starts empty with each start. The database
+// holds the last presence event of each device. So a device that was online before and
+// after a restart causes no event, and one that went offline in between causes one,
+// once that is known.
 
 const (
 	// presenceHold is how long a device has to stay as it is before that is told: one that
@@ -22,13 +23,13 @@ const (
 	presencePart = 500         // devices of one write
 )
 
-// presenceTold is what runWebhooks remembers of what was told.
+// presenceTold is the state that runWebhooks holds about presence events.
 type presenceTold struct {
 	begun bool
 	known bool // there is a state from which devices come and go
 }
 
-// moved hears that a device came or went.
+// moved is called when a device went online or offline.
 func (h *hooks) moved(node cert.NodeID, now time.Time) {
 	if !h.coming.Load() {
 		return
@@ -41,8 +42,8 @@ func (h *hooks) moved(node cert.NodeID, now time.Time) {
 	h.shifted[node] = now.Add(presenceHold)
 }
 
-// tellPresence makes events of the devices that came and went, and returns when it is to
-// be called again, the zero time for when something has happened.
+// tellPresence stores events for devices that went online or offline. It returns when
+// it has to be called again, the zero time if only after the next change.
 func (s *Service) tellPresence(ctx context.Context, told *presenceTold) (next time.Time) {
 	h, now := s.hooks, s.now()
 	if !told.begun {

@@ -13,30 +13,31 @@ import (
 	"weft/coord/webhook"
 )
 
-// Webhooks are sent from the database: each has a cursor in the audit, and one among the
-// presence events, that moves on once the receiver has taken an event. So nothing is
-// queued, a receiver that is away for a day costs a row, and whenever the process is
-// killed the events after the cursor are sent again, with the same ids.
+// Webhooks are sent from the database: each has two cursors, one in the audit and one
+// among the presence events, which advance once the receiver has accepted an event. So
+// there is no queue, a receiver that is away for a day costs one row, and if the
+// process is killed at any moment, the events after the cursors are sent again, with
+// the same ids.
 //
-// One goroutine (runWebhooks) sleeps until a commit has added records that some webhook
-// is for, or a retry is due, and starts a goroutine for each webhook that has something
-// to do: one at a time for a webhook, maxSending at a time in all.
+// One goroutine (runWebhooks) sleeps until a commit has added records that a webhook
+// wants, or a retry is due. It starts a goroutine for each webhook that has something
+// to send: one at a time for a webhook, at most maxSending in all.
 
 const (
 	maxSending  = 8
 	hookPage    = 64               // events that a webhook holds in memory at a time: two megabytes at most
-	hookScan    = 2000             // records that are looked through at once for them
+	hookScan    = 2000             // records that are searched for them at a time
 	hookSave    = time.Second      // how often the cursor is stored while events are being sent
-	hookTurn    = 10 * time.Second // after which a webhook lets others send
+	hookTurn    = 10 * time.Second // after which a webhook lets waiting ones send
 	minAttempts = 20               // before a webhook is paused
 	hookMaxAge  = 7 * 24 * time.Hour
 	hookRecent  = 20
-	hookUnread  = time.Minute // until the database is asked again after it could not be read
+	hookUnread  = time.Minute // until the next attempt after the database could not be read
 	maxHookText = 300         // of an error
 )
 
-// runWebhooks sends webhooks until ctx ends. It returns when nothing is being sent any
-// more.
+// runWebhooks sends webhooks until ctx ends. It returns when no attempt is in progress
+// any more.
 func (s *Service) runWebhooks(ctx context.Context) {
 	var sending sync.WaitGroup
 	defer sending.Wait()
@@ -59,8 +60,8 @@ func (s *Service) runWebhooks(ctx context.Context) {
 	}
 }
 
-// sendDue starts sending the webhooks that are due, those first that sent the longest ago,
-// and returns when the next one is; the zero time if that is not known.
+// sendDue starts sending the webhooks that are due, first the one that began to send
+// the longest ago. It returns when the next one is due, the zero time if unknown.
 func (s *Service) sendDue(ctx context.Context, sending *sync.WaitGroup) (next time.Time) {
 	h, now := s.hooks, s.now()
 	h.mu.Lock()
@@ -70,7 +71,7 @@ func (s *Service) sendDue(ctx context.Context, sending *sync.WaitGroup) (next ti
 		at, ok := k.next()
 		switch {
 		case !ok || k.sending:
-		// A clock that was set back makes nobody wait for longer than ever.
+		// After the clock was set back, a webhook must not wait longer than MaxWait.
 		case now.Before(at) && at.Sub(now) <= 2*webhook.MaxWait:
 			if next.IsZero() || at.Before(next) {
 				next = at
@@ -101,21 +102,21 @@ func (s *Service) sendDue(ctx context.Context, sending *sync.WaitGroup) (next ti
 	return next
 }
 
-// send sends what there is for a webhook, in order, until there is nothing more, an event
-// is not taken, others have to have their turn, or ctx ends. It returns how far that came,
-// which is stored by then, and whether there may be more to send.
+// send sends the events of a webhook, in order, until there are no more, an event
+// fails, others have to have their turn, or ctx ends. It returns the webhook with its
+// new cursors, which are stored by then, and whether there may be more to send.
 func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, more bool) {
 	to, broken := s.hooks.sender.Receiver(w.URL, w.Allow)
 	if broken == nil {
 		defer to.Close()
 	}
 	if w.Attempts == 0 {
-		w.Next = nil // it was the database that failed
+		w.Next = nil // only the database had failed
 	}
 	began, stored := s.now(), s.now()
 	save := func() {
 		if err := s.saveHook(w); err != nil {
-			s.log.Error("store how far a webhook is", "id", w.ID, "err", err)
+			s.log.Error("store the state of a webhook", "id", w.ID, "err", err)
 		}
 		stored = s.now()
 	}
@@ -123,7 +124,7 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 		page, err := s.hookEvents(w)
 		if err != nil {
 			if !errors.Is(err, store.ErrClosed) {
-				s.log.Error("read what a webhook sends", "id", w.ID, "err", err)
+				s.log.Error("read the events for a webhook", "id", w.ID, "err", err)
 			}
 			again := s.now().Add(hookUnread)
 			w.Next = &again
@@ -133,7 +134,7 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 			s.log.Warn("events were removed or too old before a webhook could be sent", "id", w.ID, "to", webhook.Origin(w.URL), "events", page.missed)
 			w.Missed += page.missed
 			w.MissedAt = orNil(s.now())
-			// What is lost is counted once, also if nothing can be sent now.
+			// Lost events are counted once, even if nothing can be sent now.
 			w.Audit, w.Presence = max(w.Audit, page.lostAudit), max(w.Presence, page.lostPresence)
 			save()
 		}
@@ -146,7 +147,7 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 			} else if d, wait, err = s.post(ctx, to, w, e.Event); err != nil {
 				d = failedAttempt(s.now(), e.Op, err)
 			}
-			if ctx.Err() != nil { // whether it was taken is not known: it is sent again
+			if ctx.Err() != nil { // it is not known whether it was accepted: send it again later
 				save()
 				return w, true
 			}
@@ -181,7 +182,8 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 	}
 }
 
-// post makes one attempt, and says how long the receiver asks to wait for the next.
+// post makes one attempt, and returns how long the receiver asks to wait before the
+// next one.
 func (s *Service) post(ctx context.Context, to *webhook.Receiver, w store.Webhook, e webhook.Event) (store.Delivered, time.Duration, error) {
 	secret, err := s.hookSecret(w.Salt)
 	if err != nil {
@@ -203,20 +205,20 @@ func (s *Service) post(ctx context.Context, to *webhook.Receiver, w store.Webhoo
 	return d, res.RetryAfter, nil
 }
 
-// failedAttempt is one that could not even begin.
+// failedAttempt is an attempt that failed before anything was sent.
 func failedAttempt(at time.Time, op string, err error) store.Delivered {
 	return store.Delivered{Op: op, At: at.UTC().Truncate(time.Millisecond), Error: cmp.Or(printable(err.Error(), maxHookText), "it failed")}
 }
 
-// hookFailed notes that an event was not taken, and when it is sent again, or that this
-// was tried for long enough. It stores that.
+// hookFailed notes that an event was not accepted. It stores when the next attempt is,
+// or pauses the webhook after enough attempts.
 func (s *Service) hookFailed(w *store.Webhook, d store.Delivered, asked time.Duration) {
 	now := s.now()
 	w.Attempts++
 	w.LastError = d.Error
 	if w.Failing == nil {
 		w.Failing = orNil(now)
-		s.log.Warn("a webhook was not taken; it is sent again", "id", w.ID, "to", webhook.Origin(w.URL), "why", d.Error)
+		s.log.Warn("an event was not accepted by a webhook; it will be sent again", "id", w.ID, "to", webhook.Origin(w.URL), "why", d.Error)
 	}
 	var err error
 	if now.Sub(*w.Failing) >= webhook.GiveUp && w.Attempts >= minAttempts { // the clock may have been set
@@ -228,11 +230,11 @@ func (s *Service) hookFailed(w *store.Webhook, d store.Delivered, asked time.Dur
 		err = s.saveHook(*w)
 	}
 	if err != nil {
-		s.log.Error("store how far a webhook is", "id", w.ID, "err", err)
+		s.log.Error("store the state of a webhook", "id", w.ID, "err", err)
 	}
 }
 
-// pauseWebhook stores that a webhook is tried no more.
+// pauseWebhook stores that a webhook is paused.
 type pauseWebhook struct{ w store.Webhook }
 
 func (pauseWebhook) operation() *Operation { return opHookPause }
@@ -242,7 +244,7 @@ func (c pauseWebhook) run(tx *Tx) (none struct{}, err error) {
 		return none, err
 	}
 	err = tx.SetWebhookState(tx.s.network, c.w)
-	if isNotFound(err) { // somebody changed it meanwhile
+	if isNotFound(err) { // somebody changed it in between
 		return none, nil
 	}
 	if err == nil {
@@ -255,7 +257,8 @@ func (c pauseWebhook) run(tx *Tx) (none struct{}, err error) {
 	return none, err
 }
 
-// saveHook stores how far a webhook is, unless somebody has changed it meanwhile.
+// saveHook stores the state of a webhook, unless somebody changed the webhook in
+// between.
 func (s *Service) saveHook(w store.Webhook) error {
 	err := s.store.Write(context.Background(), func(tx *store.Tx) error { return tx.SetWebhookState(s.network, w) })
 	if isNotFound(err) {

@@ -7,23 +7,23 @@ import (
 	"weft/coord/webhook"
 )
 
-// secretPurpose is what secrets of webhooks are made for.
+// secretPurpose separates the secrets of webhooks from other secrets of the CA.
 const secretPurpose = "weft webhook secret v1"
 
-// WebhookCreated is a webhook with its new secret, which is returned this once.
+// WebhookCreated is a webhook with its new secret. Only this answer contains the secret.
 type WebhookCreated struct {
 	Webhook
 	Secret string `json:"secret"`
 }
 
-// Made says that the answer has a secret, and is not kept for who asks again.
+// Made names the secret in the answer, so that the answer is not saved for repeated requests.
 func (w WebhookCreated) Made() string { return "the secret of the webhook " + w.ID }
 
 // RotateWebhook gives a webhook a new secret. For a while requests are signed with the
-// old one as well, so that the receiver can be told in between.
+// old secret too, so that the receiver can be changed in between.
 type RotateWebhook struct {
 	ID   string        `json:"-"`
-	Keep time.Duration `json:"-"` // how long the old one goes on, 0 to 7 days
+	Keep time.Duration `json:"-"` // how long requests are signed with the old secret too, 0 to 7 days
 }
 
 func (RotateWebhook) operation() *Operation { return opHookRotate }
@@ -34,7 +34,7 @@ func (c RotateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
 		return none, err
 	}
 	if c.Keep < 0 || c.Keep > maxKeepSecret {
-		return none, Invalid("the old secret goes on for 0 to 7 days, not %s", c.Keep)
+		return none, Invalid("the old secret can be used for 0 to 7 more days, not %s", c.Keep)
 	}
 	w.OldSalt, w.OldUntil = nil, nil
 	if c.Keep > 0 {
@@ -58,7 +58,7 @@ func newSalt() []byte {
 	return b
 }
 
-// hookSecret is the secret that is made from a salt.
+// hookSecret derives the secret from a salt.
 func (s *Service) hookSecret(salt []byte) (string, error) {
 	b, err := s.auth.Secret(secretPurpose, salt)
 	return webhook.Secret(b), err

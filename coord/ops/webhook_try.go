@@ -7,7 +7,7 @@ import (
 	"weft/coord/webhook"
 )
 
-// testWebhook asks whether a webhook may be tested, and notes that it was.
+// testWebhook checks that the actor may test a webhook, and records the test.
 type testWebhook struct{ ID string }
 
 func (testWebhook) operation() *Operation { return opHookTest }
@@ -20,8 +20,9 @@ func (c testWebhook) run(tx *Tx) (store.Webhook, error) {
 	return w, err
 }
 
-// TestWebhook sends an event webhook.test to a webhook, also one that is disabled or
-// paused, and says what came of it: what the receiver did is no error of this.
+// TestWebhook sends an event webhook.test to a webhook, also to one that is disabled or
+// paused, and returns the result. A failure of the receiver is in the result, and is
+// not an error.
 func (s *Service) TestWebhook(ctx context.Context, a Actor, id string) (store.Delivered, error) {
 	w, err := Do(ctx, s, a, testWebhook{id})
 	if err != nil {

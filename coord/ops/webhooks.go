@@ -31,13 +31,13 @@ type Webhook struct {
 // The states of a webhook.
 const (
 	WebhookGood     = "good"
-	WebhookFailing  = "failing"  // and tried again
-	WebhookPaused   = "paused"   // it has failed for a day, and is not tried again
-	WebhookDisabled = "disabled" // by somebody
+	WebhookFailing  = "failing"  // the last attempt failed; it is tried again
+	WebhookPaused   = "paused"   // it failed for a day, and waits until somebody enables it
+	WebhookDisabled = "disabled" // somebody disabled it
 )
 
-// viewWebhook is a webhook for an actor. Who may not change it does not see what is
-// behind the host of its URL: that may be a secret of the receiver's.
+// viewWebhook is a webhook as an actor may see it. An actor who may not change it sees
+// only the origin of the URL: the rest may be a secret of the receiver.
 func viewWebhook(a Actor, w store.Webhook, now time.Time) Webhook {
 	v := Webhook{Webhook: w, State: WebhookGood, Revision: strconv.FormatUint(w.Revision, 10)}
 	switch {
@@ -61,8 +61,8 @@ func hookTarget(w store.Webhook) target {
 	return target{kind: "webhook", id: w.ID, name: printable(webhook.Origin(w.URL), 200)}
 }
 
-// hookRecord is a webhook in the audit: without its secret, and without what of its URL
-// may be one.
+// hookRecord is a webhook in the audit: without its secret, and without the path of its
+// URL, which may be one.
 type hookRecord struct {
 	Origin  string         `json:"origin"`
 	Note    string         `json:"note"`
@@ -76,7 +76,7 @@ func recordOf(w store.Webhook) hookRecord {
 	return hookRecord{printable(webhook.Origin(w.URL), 200), w.Note, w.Events, w.Tags, w.Allow, w.Enabled}
 }
 
-// readsHooks says whether an actor may see webhooks, which are the whole network's.
+// readsHooks says whether an actor may see webhooks, which belong to the whole network.
 func readsHooks(a Actor) error {
 	if len(a.Tags) > 0 {
 		return fmt.Errorf("%s for some tags only: %w", opHookRead.Name, ErrForbidden)

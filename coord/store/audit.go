@@ -148,8 +148,7 @@ func (r *Reader) auditSigned(query string, id cert.NetworkID) (audit.Head, error
 	return h, nil
 }
 
-// AuditFilter says which records are wanted. The zero filter is all of them,
-// newest first.
+// AuditFilter selects records. The zero filter selects all, newest first.
 type AuditFilter struct {
 	Since  time.Time `json:"since"`  // at or after; zero for any
 	Until  time.Time `json:"until"`  // before; zero for any
@@ -164,7 +163,7 @@ type AuditFilter struct {
 	Refused bool `json:"refused"`
 }
 
-// EachAudit calls f with the records that the filter wants, and their hashes.
+// EachAudit calls f with the records that the filter selects, and their hashes.
 // A record that cannot be decoded is an error that wraps ErrAudit.
 func (r *Reader) EachAudit(id cert.NetworkID, w AuditFilter, f func(audit.Record, audit.Hash) error) error {
 	query, args := w.query(id)
@@ -314,7 +313,7 @@ func (r *Reader) AuditCut(id cert.NetworkID, before time.Time, limit int) (audit
 	return audit.Checkpoint(chain.End()), nil
 }
 
-// AuditSettings returns what the owner decided about the audit, JSON or "".
+// AuditSettings returns the settings of the audit, JSON or "".
 func (r *Reader) AuditSettings(id cert.NetworkID) (settings string, err error) {
 	if err := r.row(`SELECT audit FROM networks WHERE network_id=$1`, []any{id[:]}, &settings); err != nil {
 		return "", fmt.Errorf("read audit settings: %w", err)
@@ -322,7 +321,7 @@ func (r *Reader) AuditSettings(id cert.NetworkID) (settings string, err error) {
 	return settings, nil
 }
 
-// SetAuditSettings stores what the owner decided about the audit.
+// SetAuditSettings stores the settings of the audit.
 func (tx *Tx) SetAuditSettings(id cert.NetworkID, settings string) error {
 	return tx.changed(`UPDATE networks SET audit=$2 WHERE network_id=$1`, id[:], settings)
 }

@@ -40,14 +40,14 @@ func (k ChangeKind) ofNames() bool {
 // everything anew.
 const changesKeep = 24 * time.Hour
 
-// Change is one row of what memory follows.
+// Change is one row of the table of changes.
 type Change struct {
 	N    uint64 // from Bump, in the same write
 	Kind ChangeKind
 	ID   string
 }
 
-// AddChanges appends to what memory follows. The same change twice is one.
+// AddChanges appends to the table of changes. The same change twice is stored once.
 func (tx *Tx) AddChanges(id cert.NetworkID, changes []Change, now time.Time) error {
 	var names uint64
 	for _, c := range changes {

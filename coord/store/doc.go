@@ -1,10 +1,12 @@
-// Package store is the coordination server's truth: one SQLite database that
-// holds the network, its users, keys, nodes, issued serials, sessions and the
-// audit.
+// Package store is the coordination server's database: one SQLite file that holds the
+// network, its users, keys, nodes, issued serials, sessions and the audit. It is the
+// source of truth for all of them.
 //
-// A file for each kind of row: network.go, user.go, key.go, node.go with certificate.go
-// (of nodes) and name.go, addr.go, dns.go, relay.go, audit.go with introduction.go, change.go; prune.go and
-// dropped.go for what nobody needs any more.
+// Each kind of row has a file: network.go, user.go, key.go, token.go, node.go with
+// certificate.go and name.go, addr.go, dns.go, relay.go, policy.go, audit.go with
+// introduction.go, webhook.go, change.go (the table of changes), done.go (results of
+// requests with an idempotency key). prune.go deletes rows that are no longer needed, and
+// dropped.go remembers certificates that left the revocation list.
 //
 // # Writing
 //
@@ -27,8 +29,8 @@
 //
 // # Audit
 //
-// Records are appended in the transaction of what they tell of (Tx.AppendAudit),
-// and signed for once per batch: a batch whose last record has no signed head
+// Records are appended in the transaction of the change that they describe
+// (Tx.AppendAudit), and signed once per batch: a batch whose last record has no signed head
 // (Tx.SetAuditHead, in Options.Seal) fails as a whole.
 //
 // # Conventions

@@ -7,13 +7,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// How long, and how many for each user, requests with an idempotency key are known.
+// How long results are stored, and how many for each user.
 const (
 	DoneKeep = 24 * time.Hour
 	doneMax  = 1000
 )
 
-// Done is what was done for a request with an idempotency key.
+// Done is the result of a request with an idempotency key.
 type Done struct {
 	UserID  string // "" for whoever has the data directory
 	Key     string
@@ -23,7 +23,7 @@ type Done struct {
 	At      time.Time
 }
 
-// DoneWith finds what was done for a user's key, not longer than DoneKeep ago.
+// DoneWith finds the result for a user's key, unless it is older than DoneKeep.
 func (r *Reader) DoneWith(id cert.NetworkID, userID, key string, now time.Time) (d Done, err error) {
 	var request []byte
 	err = r.row(`SELECT user_id, key, request, answer, made, at FROM done_requests WHERE network_id=$1 AND user_id=$2 AND key=$3 AND at > $4`,
@@ -32,7 +32,7 @@ func (r *Reader) DoneWith(id cert.NetworkID, userID, key string, now time.Time) 
 	return d, err
 }
 
-// AddDone stores what was done, and forgets what the user did before his last 1,000.
+// AddDone stores a result, and deletes those of the user before his last 1,000.
 func (tx *Tx) AddDone(id cert.NetworkID, d Done) error {
 	err := tx.exec(`INSERT INTO done_requests (network_id, user_id, key, request, answer, made, at) VALUES ($1,$2,$3,$4,$5,$6,$7)
 		ON CONFLICT (network_id, user_id, key) DO UPDATE SET request=excluded.request, answer=excluded.answer, made=excluded.made, at=excluded.at`,
@@ -47,7 +47,7 @@ func (tx *Tx) AddDone(id cert.NetworkID, d Done) error {
 	return nil
 }
 
-// PruneDone forgets what was done longer ago than DoneKeep, and for users who are gone.
+// PruneDone deletes results older than DoneKeep, and those of deleted users.
 func (tx *Tx) PruneDone(id cert.NetworkID, now time.Time) error {
 	return tx.exec(`DELETE FROM done_requests WHERE network_id=$1 AND (at <= $2 OR user_id <> '' AND NOT EXISTS
 		(SELECT 1 FROM users u WHERE u.network_id = done_requests.network_id AND u.user_id = done_requests.user_id))`, id[:], now.Add(-DoneKeep).Unix())

@@ -78,7 +78,7 @@ func (r *Reader) ListIsOff(id cert.NetworkID, now time.Time) (off bool, err erro
 		OR EXISTS (SELECT 1 FROM dropped d WHERE d.network_id = n.network_id AND d.expires_at > $2)
 		FROM networks n WHERE network_id=$1`, []any{id[:], now.Unix()}, &off)
 	if err != nil {
-		return false, fmt.Errorf("look at the revocation list: %w", err)
+		return false, fmt.Errorf("check the revocation list: %w", err)
 	}
 	return off, nil
 }

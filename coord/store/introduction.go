@@ -8,10 +8,10 @@ import (
 	"weft/overlay/cert"
 )
 
-// What devices say of who introduced themselves to whom. The rows are claims of the
-// devices and no part of the audit, however they look.
+// The reports of devices about introductions. The rows are claims of the devices, and not
+// part of the audit.
 
-// Introduction is what one device says of one hour, one peer and one direction.
+// Introduction is the report of one device about one hour, one peer and one direction.
 type Introduction struct {
 	Device     cert.NodeID `json:"device"`
 	DeviceName string      `json:"device_name"` // as the server knew it when it heard of this
@@ -93,8 +93,8 @@ func (tx *Tx) putIntroduction(id cert.NetworkID, r Introduction, day int64) erro
 	return nil
 }
 
-// IntroductionFilter says which are wanted. The zero filter is all of them. They come
-// with the latest hour first.
+// IntroductionFilter selects introductions. The zero filter selects all. The latest hour
+// comes first.
 type IntroductionFilter struct {
 	Device *cert.NodeID // that says so; nil for any
 	Since  time.Time    // hours that end after; zero for any
@@ -102,7 +102,7 @@ type IntroductionFilter struct {
 	Limit  int // 0 for no limit
 }
 
-// EachIntroduction calls f with what the filter wants.
+// EachIntroduction calls f with the introductions that the filter selects.
 func (r *Reader) EachIntroduction(id cert.NetworkID, w IntroductionFilter, f func(Introduction) error) error {
 	const forever = int64(1) << 62
 	limit, since := forever, int64(0)
@@ -140,8 +140,8 @@ func (r *Reader) EachIntroduction(id cert.NetworkID, w IntroductionFilter, f fun
 	return nil
 }
 
-// IntroductionsBound returns before which time introductions are to go so that about most
-// of them stay; the zero time when there are no more than that.
+// IntroductionsBound returns the time before which introductions have to be removed so that
+// about most of them stay; the zero time when there are no more than that.
 func (r *Reader) IntroductionsBound(id cert.NetworkID, most int) (time.Time, error) {
 	var hour int64
 	err := r.row(`SELECT hour FROM introductions WHERE network_id=$1 ORDER BY hour DESC LIMIT 1 OFFSET $2`, []any{id[:], most}, &hour)

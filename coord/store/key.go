@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Key is a join key; of its token only the hash of the secret is kept.
+// Key is a join key; only the hash of its token's secret is stored.
 type Key struct {
 	ID         string     `json:"id"`
 	SecretHash [32]byte   `json:"-"`

@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// KeptPolicies is how many texts of the policy are kept, with the one in force.
+// KeptPolicies is how many texts of the policy are stored, including the one in force.
 const KeptPolicies = 50
 
 // PolicyRevision is a text that was put into force as the policy, and by whom.
@@ -32,8 +32,7 @@ func scanPolicy(scan func(...any) error, more ...any) (p PolicyRevision, err err
 	return p, err
 }
 
-// Policies lists the texts of the policy that are kept, the newest first, which is the
-// one in force.
+// Policies lists the stored policies, the newest first: that one is in force.
 func (r *Reader) Policies(id cert.NetworkID) (list []PolicyRevision, err error) {
 	err = r.each(policyColumns+` FROM policies WHERE network_id=$1 ORDER BY number DESC`, []any{id[:]}, func(scan func(...any) error) error {
 		p, err := scanPolicy(scan)
@@ -43,7 +42,7 @@ func (r *Reader) Policies(id cert.NetworkID) (list []PolicyRevision, err error) 
 	return list, err
 }
 
-// PolicyText returns one of them; ErrNotFound when it is not kept.
+// PolicyText returns one of them; ErrNotFound when it is not stored any more.
 func (r *Reader) PolicyText(id cert.NetworkID, number int) (p PolicyRevision, text string, err error) {
 	row := func(dest ...any) error {
 		return r.row(policyColumns+`, text FROM policies WHERE network_id=$1 AND number=$2`, []any{id[:], number}, dest...)
@@ -59,11 +58,11 @@ func (r *Reader) PolicyNumber(id cert.NetworkID) (number int, err error) {
 }
 
 // AddPolicy adds the text that SetNetwork puts into force, and forgets those that are not
-// kept any more. It returns its number; that of p is of no matter.
+// kept any more. It returns its number, and ignores that of p.
 func (tx *Tx) AddPolicy(id cert.NetworkID, p PolicyRevision, text string) (int, error) {
 	last, err := tx.PolicyNumber(id)
 	if err != nil {
-		return 0, fmt.Errorf("keep the policy: %w", err)
+		return 0, fmt.Errorf("store the policy: %w", err)
 	}
 	err = tx.exec(`INSERT INTO policies (network_id, number, text, set_at, user_id, user_name, via) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
 		id[:], last+1, text, orNull(orZero(p.At)), p.UserID, p.User, p.Via)
@@ -71,7 +70,7 @@ func (tx *Tx) AddPolicy(id cert.NetworkID, p PolicyRevision, text string) (int, 
 		err = tx.exec(`DELETE FROM policies WHERE network_id=$1 AND number <= $2`, id[:], last+1-KeptPolicies)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("keep the policy: %w", err)
+		return 0, fmt.Errorf("store the policy: %w", err)
 	}
 	return last + 1, nil
 }

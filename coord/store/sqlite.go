@@ -24,8 +24,8 @@ var migrations embed.FS
 // been written to it.
 var ErrNewer = errors.New("the database was written by a newer weft-server; use that version or restore a backup")
 
-// ErrDiskFull is wrapped by a write for which there was no room. Nothing of it
-// has happened, reading goes on, and the next write is tried as any other.
+// ErrDiskFull is wrapped by the error of a write that did not fit on the disk. The write
+// changed nothing, reads go on, and the next write is tried as usual.
 var ErrDiskFull = errors.New("the disk is full")
 
 // openSQLite opens (and if need be makes) the database file with all pragmas

@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// Errors that callers branch on.
+// Errors that callers distinguish.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrTaken    = errors.New("already taken")

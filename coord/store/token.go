@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Token is what a service uses the API with; of the word itself only a hash is kept.
+// Token is a token with which a service uses the API; only a hash of its secret is stored.
 type Token struct {
 	ID          string     `json:"id"`
 	Hash        [32]byte   `json:"-"`

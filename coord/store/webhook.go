@@ -10,7 +10,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Webhook is where events are sent: what somebody decided, and how far that is.
+// Webhook is a receiver of events: its settings and its state.
 type Webhook struct {
 	ID       string         `json:"id"`
 	URL      string         `json:"url"`
@@ -29,7 +29,7 @@ type Webhook struct {
 	WebhookState
 }
 
-// WebhookState is how far a webhook is.
+// WebhookState holds the cursors and the attempts of a webhook.
 type WebhookState struct {
 	Audit    uint64 `json:"-"` // last audit record that is done with
 	Presence uint64 `json:"-"` // and presence event
@@ -127,7 +127,7 @@ func joinAllow(allow []netip.Prefix) string {
 	return strings.Join(words, ",")
 }
 
-// EditWebhook stores all of a webhook that somebody decides about, and how far it is.
+// EditWebhook stores the settings and the state of a webhook.
 func (tx *Tx) EditWebhook(id cert.NetworkID, w Webhook) error {
 	var oldSalt any
 	if len(w.OldSalt) > 0 {
@@ -144,8 +144,8 @@ func (tx *Tx) EditWebhook(id cert.NetworkID, w Webhook) error {
 	return nil
 }
 
-// SetWebhookState stores how far a webhook is, if nobody has changed it since w was
-// read; else it is ErrNotFound.
+// SetWebhookState stores the state of a webhook, if nobody has changed the webhook since w
+// was read; else it returns ErrNotFound.
 func (tx *Tx) SetWebhookState(id cert.NetworkID, w Webhook) error {
 	recent, err := json.Marshal(append([]Delivered{}, w.Recent...))
 	if err != nil {
@@ -170,7 +170,7 @@ func (tx *Tx) DeleteWebhook(id cert.NetworkID, webhook string) error {
 	return tx.changed(`DELETE FROM webhooks WHERE network_id=$1 AND webhook_id=$2`, id[:], webhook)
 }
 
-// PresenceEvent is a device that came or went.
+// PresenceEvent says that a device went online or offline.
 type PresenceEvent struct {
 	N      uint64
 	ID     string // no other event's
@@ -181,7 +181,7 @@ type PresenceEvent struct {
 	Online bool
 }
 
-// presenceKeep is how many events there are at most: about two megabytes.
+// presenceKeep is how many events are stored at most: about two megabytes.
 const presenceKeep = 10_000
 
 // PresenceEvents returns the events after number n, limit at most, in their order, and
@@ -214,7 +214,7 @@ func (r *Reader) LastPresence(id cert.NetworkID) (n uint64, err error) {
 	return n, err
 }
 
-// PresenceKnown reports whether there is a state from which devices come and go.
+// PresenceKnown reports whether SetToldOnline was called for all devices that are online.
 func (r *Reader) PresenceKnown(id cert.NetworkID) (known bool, err error) {
 	err = r.row(`SELECT presence_known FROM networks WHERE network_id=$1`, []any{id[:]}, &known)
 	return known, err

@@ -1,13 +1,13 @@
-// Package webhook tells programs of others what happened: one event is one POST of JSON
-// over HTTPS, signed. It is without a database: coord/ops says what is sent to whom, and
-// when again.
+// Package webhook sends events to other programs: each event is one signed POST of JSON
+// over HTTPS. It has no database: coord/ops decides which events go to which receiver, and
+// when to retry.
 //
-//	event.go   what is sent, and which names and patterns events have
+//	event.go   events: their JSON, names and patterns
 //	sign.go    the signature
 //	verify.go  how a receiver checks it
-//	target.go  which addresses are not dialled
+//	target.go  which addresses are refused
 //	post.go    one attempt
-//	retry.go   when the next one is made
+//	retry.go   when the next attempt is made
 //
 // # For those who write a receiver
 //
@@ -21,20 +21,21 @@
 //
 //	{"schema":"event/1","id":"a1042-5f0e1c9a77d2b3e4","at":"2026-11-30T10:53:20.000Z",…}
 //
-// Answer 2xx within ten seconds, and do the work afterwards. Whatever else is answered,
-// a redirect too, is a failure: the same event is sent again after seconds, then minutes,
-// then every hour. Events come in order; while one fails, later ones wait. After a day of
-// failures the webhook is paused until somebody enables it again. What is older than a
-// week is not sent any more, but counted.
+// Answer 2xx within ten seconds, and do the work afterwards. Any other answer, also a
+// redirect, is a failure: the same event is sent again after seconds, then minutes, then
+// every hour. Events arrive in order; while one fails, later ones wait. After a day of
+// failures the webhook is paused until somebody enables it again. Events older than a week
+// are no longer sent, only counted.
 //
-// An event may come more than once, with the same Weft-Id: remember those of the last
-// week, or be sure that doing it twice does no harm.
+// An event may arrive more than once, with the same Weft-Id: remember the ids of the last
+// week, or make sure that handling an event twice does no harm.
 //
-// To check the signature, take the body byte by byte as it came, and compute
+// To check the signature, take the bytes of the body unchanged, and compute
 // HMAC-SHA256 with the secret (the whole text, whsec_ included, as the key) over the
-// digits of t, a full stop, and the body. One of the v1, in hexadecimal, must be equal,
-// compared in constant time; there are two for a while after the secret was rotated. Then
-// refuse what has a t more than five minutes from your clock: somebody may have kept it.
+// digits of t, a full stop, and the body. It must equal one of the v1, which are
+// hexadecimal; compare in constant time. For a while after the secret was rotated there are
+// two v1. Then refuse a request whose t is more than five minutes from your clock: somebody
+// may have recorded it and sent it again.
 //
 // With the secret whsec_example, t=1764500000 and the body {"schema":"event/1"} it is
 //

@@ -21,8 +21,8 @@ const (
 	PresenceOffline = "presence.offline"
 )
 
-// refusedPrefix is what the names of operations that were refused begin with, so that
-// whoever asks for device.* does not take them for done.
+// refusedPrefix begins the event names of refused operations, so that a webhook for
+// device.* does not take them for operations that were done.
 const refusedPrefix = "refused."
 
 // Event is the body of a request. Empty fields are present.
@@ -58,9 +58,8 @@ type Target struct {
 
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// OfRecord is the event of an audit record with its hash. The hash is in the id, so that
-// the records of a server that was restored from a backup are not taken for those that
-// had their numbers before.
+// OfRecord is the event for an audit record. Its id contains the hash of the record:
+// after a restore, new records may have the numbers of lost ones, but not their ids.
 func OfRecord(network string, r audit.Record, h audit.Hash) Event {
 	e := Event{
 		Schema: Schema, ID: fmt.Sprintf("a%d-%s", r.Seq, hex.EncodeToString(h[:8])), At: r.At.UTC().Format(timeFormat), Network: network, Op: r.Op,
@@ -73,7 +72,7 @@ func OfRecord(network string, r audit.Record, h audit.Hash) Event {
 	return e
 }
 
-// OfPresence is the event of a device that came or went.
+// OfPresence is the event of a device that went online or offline.
 func OfPresence(network, id string, at time.Time, device Target, online bool) Event {
 	state := func(on bool) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"online":%t}`, on)) }
 	e := Event{
@@ -102,8 +101,8 @@ func (e Event) Body() ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// NameOf is what patterns go by: of an operation that was done its name, of one that was
-// refused that behind "refused.".
+// NameOf returns the event name of an operation: its own name, with "refused." in front
+// if it was refused.
 func NameOf(op string, refused bool) string {
 	if refused {
 		return refusedPrefix + op
@@ -111,8 +110,8 @@ func NameOf(op string, refused bool) string {
 	return op
 }
 
-// Matches reports whether one of the patterns is for an event: its name, the beginning of
-// it with .* behind, such as device.*, or * for all.
+// Matches reports whether one of the patterns matches an event name. A pattern is a
+// name, a prefix with .* such as device.*, or * for all.
 func Matches(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		if begin, ok := strings.CutSuffix(p, "*"); ok {
@@ -122,8 +121,8 @@ func Matches(patterns []string, name string) bool {
 	})
 }
 
-// CheckPattern says whether a pattern is for any of the events that there are. ops are
-// the names of the operations that leave records.
+// CheckPattern refuses a pattern that matches no event. ops are the names of the
+// operations that leave records.
 func CheckPattern(p string, ops []string) error {
 	names := []string{PresenceOnline, PresenceOffline}
 	for _, o := range ops {
@@ -139,5 +138,5 @@ func CheckPattern(p string, ops []string) error {
 		kinds = append(kinds, kind)
 	}
 	slices.Sort(kinds)
-	return fmt.Errorf("there are no such events; want *, a kind of them with .* (%s, refused), or one such as device.rename or presence.offline", strings.Join(slices.Compact(kinds), ", "))
+	return fmt.Errorf("no event has this name; want *, a kind with .* (%s, refused), or a name such as device.rename or presence.offline", strings.Join(slices.Compact(kinds), ", "))
 }

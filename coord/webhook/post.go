@@ -28,8 +28,8 @@ const (
 	maxRetries = 24 * time.Hour  // a Retry-After beyond is none
 )
 
-// Sender makes attempts. The zero value is usable. It is constant while it is used, and
-// its methods may be called from many goroutines.
+// Sender makes attempts. The zero value is usable. It must not be changed while it is
+// in use; its methods may be called from many goroutines.
 type Sender struct {
 	// Agent is the User-Agent.
 	Agent string
@@ -43,15 +43,15 @@ type Sender struct {
 	Roots *x509.CertPool
 }
 
-// Result is what an attempt came to: it is done if Err is nil.
+// Result is the result of an attempt. The receiver accepted the event if Err is nil.
 type Result struct {
 	Status     int           // of HTTP, 0 for none
 	Err        error         // says nothing of the URL but its host
 	RetryAfter time.Duration // what the receiver asked for, 0 for nothing
 }
 
-// Receiver is where one webhook is sent, with its connection. Its methods are for one
-// goroutine at a time.
+// Receiver is a connection to the receiver of one webhook. Only one goroutine at a time
+// may call its methods.
 type Receiver struct {
 	url       *url.URL
 	agent     string
@@ -70,7 +70,7 @@ func (s *Sender) Receiver(rawURL string, allow []netip.Prefix) (*Receiver, error
 	}
 	r := &Receiver{url: u, agent: s.Agent}
 	r.transport = &http.Transport{
-		// No proxy: what it dials could not be checked.
+		// No proxy: the addresses that it dials could not be checked.
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			return s.dial(ctx, address, targets, u.Scheme == "http")
 		},

@@ -10,10 +10,10 @@ const (
 	firstWait = 5 * time.Second
 )
 
-// Wait is the time from the nth attempt that failed, n >= 1, to the next one: 5 s, 10 s,
-// 20 s, and so on up to an hour, each up to a quarter longer by random, a number in
-// [0, 1), so that many webhooks do not come back at the same moment. asked is what the
-// receiver asked for, 0 for nothing; it counts up to an hour.
+// Wait returns the time from the nth failed attempt, n >= 1, to the next one: 5 s, 10
+// s, 20 s, and so on up to an hour. Each is up to a quarter longer, by random, a number
+// in [0, 1), so that many webhooks do not retry at the same moment. asked is the time
+// that the receiver asked for, 0 for none; it counts up to an hour.
 func Wait(n int, random float64, asked time.Duration) time.Duration {
 	d := MaxWait
 	if n < 11 { // 5 s << 10 is more than an hour

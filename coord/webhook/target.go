@@ -16,7 +16,7 @@ const MaxURL = 2048
 // overlays are the addresses that overlay networks, this one among them, use.
 var overlays = netip.MustParsePrefix("100.64.0.0/10")
 
-// Targets says which addresses are dialled. The zero value is the strictest.
+// Targets says which addresses may be dialled. The zero value is the strictest.
 type Targets struct {
 	// Network are the overlay's own prefixes.
 	Network []netip.Prefix
@@ -43,7 +43,7 @@ func (t Targets) Check(ip netip.Addr, plain bool) error {
 	if what == "" {
 		return nil
 	}
-	return fmt.Errorf("%s is %s; if that is meant, the network's owner allows it: --allow-target %s", ip, what, ip)
+	return fmt.Errorf("%s is %s; the network's owner can allow it with: --allow-target %s", ip, what, ip)
 }
 
 func (t Targets) refused(ip netip.Addr) string {
@@ -67,13 +67,13 @@ func ParseTarget(s string) (netip.Prefix, error) {
 	case err != nil || p.Addr().Is4In6():
 		return p, fmt.Errorf("want an address or a range of addresses, such as 192.168.1.5 or 192.168.1.0/24")
 	case p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16:
-		return p, fmt.Errorf("that is nearly everything; want a smaller range, such as 192.168.1.0/24")
+		return p, fmt.Errorf("this range is too large; want a smaller one, such as 192.168.1.0/24")
 	}
 	return p.Masked(), nil
 }
 
-// CheckURL says what is wrong with an URL to send to. Whether its host may be dialled is
-// found out when that is done, and here only where it is an address.
+// CheckURL refuses an URL to which events cannot be sent. It checks the addresses of
+// the host only if the host is an address; others are checked when they are dialled.
 func CheckURL(s string, t Targets) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -83,9 +83,9 @@ func CheckURL(s string, t Targets) error {
 	case len(s) > MaxURL:
 		return fmt.Errorf("longer than %d bytes", MaxURL)
 	case u.User != nil:
-		return fmt.Errorf("a name and a password in it are not used; receivers check the signature")
+		return fmt.Errorf("it has a user name or a password, which are not used; receivers check the signature")
 	case u.Fragment != "" || strings.Contains(s, "#"):
-		return fmt.Errorf("what is behind # is not sent; leave it out")
+		return fmt.Errorf("the part after # is not sent; leave it out")
 	case u.Scheme == "http" && len(t.Allow) == 0:
 		return fmt.Errorf("without TLS others can read it; use https, or have the network's owner allow the target: --allow-target ADDRESS")
 	}
@@ -95,8 +95,8 @@ func CheckURL(s string, t Targets) error {
 	return nil
 }
 
-// Origin is of an URL what may be shown to everybody: what is behind the host may be a
-// secret.
+// Origin returns the part of an URL that everybody may see: the path and the query may
+// be a secret.
 func Origin(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 // Tolerance is how far the time of a signature may be from the receiver's clock.
 const Tolerance = 5 * time.Minute
 
-// ErrSignature means that a request was not made by who has the secret, or not now.
-var ErrSignature = errors.New("the signature is not right")
+// ErrSignature means that a request was not signed with the secret, or too long ago.
+var ErrSignature = errors.New("the signature is wrong")
 
-// Verify checks, for a receiver, the header that came with a body: one of its
-// signatures must be of the secret, and its time within Tolerance of now. Errors wrap
+// Verify checks the header Weft-Signature of a request: one of its signatures must be
+// made with the secret, and its time must be within Tolerance of now. Errors wrap
 // ErrSignature.
 func Verify(secret, header string, body []byte, now time.Time) error {
 	var t string
