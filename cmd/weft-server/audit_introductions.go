@@ -34,9 +34,9 @@ var doubtWords = map[string]string{
 	ops.DoubtUnknown:     "no such device ever was",
 	ops.DoubtDeleted:     "it was deleted",
 	ops.DoubtUnreachable: "policy lets neither reach the other",
-	ops.DoubtName:        "it is called or belongs otherwise",
-	ops.DoubtTime:        "it cannot have been then",
-	ops.DoubtFull:        "more in a day than is kept",
+	ops.DoubtName:        "it has another name or owner",
+	ops.DoubtTime:        "it was not possible at that time",
+	ops.DoubtFull:        "more reports in a day than are stored",
 }
 
 func auditIntroductionsListCmd() *cobra.Command {

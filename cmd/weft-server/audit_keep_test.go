@@ -142,7 +142,7 @@ func TestAuditIntroductions(t *testing.T) {
 	for _, args := range []string{"", "--device gate", "--since 2h", "--limit 2", "--device " + gate.ID.String()} {
 		code, out, errs = verb(t, strings.Fields("audit introductions list "+args)...)
 		lines := strings.Split(strings.TrimSpace(out), "\n")
-		if code != 0 || errs != "" || len(lines) != 4 || lines[0] != "claims of devices:" || !strings.Contains(lines[2], "evil?[2J?name") || !strings.Contains(lines[2], "no such device ever was, it is called or belongs otherwise") ||
+		if code != 0 || errs != "" || len(lines) != 4 || lines[0] != "claims of devices:" || !strings.Contains(lines[2], "evil?[2J?name") || !strings.Contains(lines[2], "no such device ever was, it has another name or owner") ||
 			!strings.Contains(lines[2], "it was called by") || !strings.Contains(lines[3], "others, not told apart") || strings.ContainsAny(out, "\x1b\u202e") {
 			t.Errorf("%s: exit %d\n%s%s", args, code, out, errs)
 		}

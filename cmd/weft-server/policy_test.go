@@ -64,7 +64,7 @@ func TestPolicyVerbs(t *testing.T) {
 		{"policy diff " + bad, 2, "bad:2:13: rule 1: "},
 		{"policy check " + p.file("unknown", `{"rule":[]}`), 2, `unknown:1:2: unknown field "rule"`},
 		{"policy check " + p.file("half", "{\"rules\":\n["), 2, "half:2:1: it ends too early"},
-		{"policy check " + p.file("kind", "{\"rules\":\n\n3}"), 2, "kind:3:1: a number cannot stand here"},
+		{"policy check " + p.file("kind", "{\"rules\":\n\n3}"), 2, "kind:3:1: a number is not possible here"},
 		{"policy check " + p.file("long", strings.Repeat(" ", 300_000)), 2, "longer than"},
 		{"policy check " + p.file("binary", "{} // \xff\x00"), 2, "binary:1:7: this is not Unicode"},
 		{"policy apply " + p.file("failing", strings.Replace(devicesOnly, "nas:80", "nas:22", 1)), 2, "failing:5:60: test 1: admin reaches nas:22: by rule 1 in line 3: {"},

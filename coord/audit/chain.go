@@ -61,7 +61,7 @@ const (
 // ErrUnsigned means that a head or checkpoint is not signed by a CA of the network.
 var ErrUnsigned = errors.New("not signed by this network's CA")
 
-// body appends what the signature speaks of.
+// body appends the text that is signed.
 func (h Head) body(b []byte) []byte {
 	b = append(b, h.Network[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.Seq)
@@ -120,7 +120,7 @@ func (c Checkpoint) Verify(network cert.NetworkID, cas []*x509.Certificate) erro
 }
 
 // String returns the head, with its signature, as hexadecimal digits in one
-// line: what is kept somewhere else.
+// line, to be saved elsewhere.
 func (h Head) String() string {
 	return hex.EncodeToString(append(h.body([]byte{version}), h.Signature...))
 }

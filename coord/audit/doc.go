@@ -1,6 +1,6 @@
-// Package audit says what an audit record is, how records hang together so that
-// none can be changed or taken away unseen, and how they are handed to other
-// programs. It is pure: no database, no clock, no keys of its own.
+// Package audit defines audit records, the chain that shows whether a record was changed or
+// removed, and the formats in which records are exported. It is pure: no database, no
+// clock, no keys of its own.
 //
 // # Records
 //
@@ -13,8 +13,8 @@
 //	before, after, each: length 2 B (0 for none), JSON
 //
 // Every length has a fixed width and nothing is optional, so a record has one
-// encoding and an encoding is of one record: Decode takes what Encode makes and
-// nothing else.
+// encoding and an encoding stands for one record: Decode accepts only encodings that
+// Encode makes.
 //
 // # Chain
 //
@@ -31,18 +31,15 @@
 //	"weft audit head v1\x00" or "weft audit checkpoint v1\x00"
 //	network id 16 B  seq 8 B  hash 32 B  at 8 B (unix milliseconds)
 //
-// The same key signs certificates and revocation lists. What is signed there is
-// DER and begins with the byte 0x30, what is signed here begins with "weft audit":
-// so a signature made here is never one of a certificate or a list, nor the other
-// way round, nor that of a head one of a checkpoint.
+// The same key signs certificates and revocation lists. Those are DER and begin with the
+// byte 0x30, while the texts signed here begin with "weft audit": so a signature for one
+// purpose is never valid for another, and that of a head is not valid for a checkpoint.
 //
 // # What it is good for
 //
-// A head of before a checkpoint can be compared with nothing any more: it is then
-// known to be the network's, no more, so keep a new one after records were removed.
-//
-// Who can write to the database but does not have the CA's key can change
-// nothing that Verify does not find. Who has the key as well can make a new chain
-// and sign it: that is found only with a head that was kept somewhere else, so
-// keep one there from time to time.
+// Somebody who can write to the database but does not have the CA's key cannot change a
+// record without Verify finding it. Somebody who has the key too can make a new chain and
+// sign it: only a head that was saved elsewhere shows that, so save one there from time to
+// time. A head from before a checkpoint cannot be compared with the records any more; only
+// its signature can be checked. So save a new head after records were removed.
 package audit

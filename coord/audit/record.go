@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// Record is what happened once: who did what to what, by which way, and what was
-// there before and after.
+// Record is one event: who did what to which thing, how the request came in, and the values
+// before and after.
 type Record struct {
 	Seq  uint64    // 1 for the first of a network, without gaps
 	At   time.Time // UTC, whole milliseconds
@@ -35,7 +35,7 @@ type Record struct {
 	Count   uint32 // how many alike this stands for, at least 1
 }
 
-// Ways by which something comes in: Record.Via.
+// The values of Record.Via: how a request came in.
 const (
 	Console = "console"
 	API     = "api"
@@ -84,8 +84,8 @@ const maxAt = 253402300800_000
 
 var errRecord = errors.New("not an audit record")
 
-// Encode appends the record's encoding to b. What a stranger may have written is
-// to go through Clean before; other errors are mistakes of the caller.
+// Encode appends the record's encoding to b. Texts from others have to go through Clean
+// before; other errors are bugs of the caller.
 func (r *Record) Encode(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, version)
@@ -104,7 +104,7 @@ func (r *Record) Encode(b []byte) ([]byte, error) {
 		}
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
 	}
-	// One judge for both directions: what Decode would refuse is not made.
+	// The same check for both directions: Encode makes nothing that Decode would refuse.
 	if _, err := parse(b[start:]); err != nil {
 		return nil, fmt.Errorf("encode audit record %s: %w", r.Op, err)
 	}
@@ -145,7 +145,7 @@ func parse(b []byte) (v view, err error) {
 		return wrong("it is cut off")
 	}
 	if b[0] != version {
-		return wrong(fmt.Sprintf("it has version %d, known is %d", b[0], version))
+		return wrong(fmt.Sprintf("it has version %d, want %d", b[0], version))
 	}
 	v.seq = binary.BigEndian.Uint64(b[1:])
 	v.at = int64(binary.BigEndian.Uint64(b[9:]))
@@ -317,9 +317,9 @@ func escape(b []byte) []byte {
 	return out
 }
 
-// Clean makes of what strangers wrote what a record can hold: texts are cut to
-// their bound, and what is not printable is replaced, so that nobody hides from
-// the audit by what he calls himself.
+// Clean makes texts from others fit for a record: it cuts them to their bound, and replaces
+// characters that are not printable, so that nobody can hide from the audit behind his
+// name.
 func (r *Record) Clean() {
 	for _, s := range r.texts() {
 		*s = cleanText(*s)

@@ -34,7 +34,7 @@ func (r *Record) Columns() Columns {
 	return Columns{At: r.At.UnixMilli(), Op: r.Op, User: r.User, UserID: r.UserID, TargetID: r.ID, Target: r.Name}
 }
 
-// Claims are what rows are compared with.
+// Claims are the signed statements that rows are compared with.
 type Claims struct {
 	Network    cert.NetworkID
 	CAs        []*x509.Certificate // the one that founded the network, and trusted successors
@@ -43,7 +43,7 @@ type Claims struct {
 	Outside    *Head               // kept somewhere else; nil for none
 }
 
-// Report is what Verify found to be right.
+// Report is the result of Verify for an audit without faults.
 type Report struct {
 	// Numbers of the first and last record; Last is First-1 when there are none.
 	First uint64 `json:"first"`
@@ -53,7 +53,7 @@ type Report struct {
 	Compared bool `json:"compared"`
 }
 
-// Kind says in which way an audit is wrong.
+// Kind is a kind of fault.
 type Kind string
 
 // Kinds of faults.
@@ -90,7 +90,7 @@ func fault(kind Kind, seq uint64, why string, args ...any) *Fault {
 func Verify(rows iter.Seq2[Row, error], c Claims) (Report, error) {
 	if c.Outside != nil {
 		if err := c.Outside.Verify(c.Network, c.CAs); err != nil {
-			return Report{}, fmt.Errorf("the head that was kept outside: %w", err)
+			return Report{}, fmt.Errorf("the head that was saved elsewhere: %w", err)
 		}
 	}
 	if p := c.Checkpoint; p != nil {

@@ -151,7 +151,7 @@ func (v *visit) policyForm() ops.SetPolicy {
 	return c
 }
 
-// checkPolicy says who would gain and lose what by a text.
+// checkPolicy shows which access a policy would add and take away.
 func (c *Console) checkPolicy(v *visit) error {
 	set := v.policyForm()
 	view := accessView{Text: set.Text, Match: strings.Join(set.Match, "")}
@@ -181,7 +181,7 @@ func empty(text string) error {
 	return nil
 }
 
-// savePolicy puts a text into force.
+// savePolicy puts a policy into force.
 func (c *Console) savePolicy(v *visit) error {
 	set := v.policyForm()
 	view := accessView{Text: set.Text, Match: strings.Join(set.Match, "")}
@@ -199,7 +199,7 @@ func (c *Console) savePolicy(v *visit) error {
 	return c.accessPage(v, status, view)
 }
 
-// revertPolicy puts one of the history into force again.
+// revertPolicy puts a policy of the history into force again.
 func (c *Console) revertPolicy(v *visit) error {
 	n, err := strconv.Atoi(v.r.PostForm.Get("number"))
 	if err != nil {
@@ -221,7 +221,7 @@ func (c *Console) revertPolicy(v *visit) error {
 	return c.accessPage(v, status, view)
 }
 
-// told puts what is wrong into a view. Other errors come back.
+// told puts the mistakes of a policy into a view. It returns other errors.
 func (c *Console) told(v *visit, view *accessView, err error) (status int, _ error) {
 	switch e, ok := errors.AsType[*policy.Error](err); {
 	case err == nil:

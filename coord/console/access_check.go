@@ -14,7 +14,7 @@ type lineView struct {
 	Text, Source string
 }
 
-// checkView is what would come of a text.
+// checkView is what a policy would change.
 type checkView struct {
 	Tests    int
 	Warnings []lineView

@@ -11,9 +11,9 @@ import (
 	"weft/coord/store"
 )
 
-// The audit: who did what, filtered, with what was there before and after; as a file; and
-// checked. Beside it what devices report of introductions. Who may not read the audit has
-// none of it.
+// The page Activity: the records of the audit, filtered, with the values before and
+// after; their export and their check. Beside it are the introductions that devices
+// report. An actor who may not read the audit sees none of it.
 
 const actsPerPage = 50
 
@@ -23,7 +23,7 @@ type actView struct {
 	At           stamp
 	Who, Role    string
 	Via, From    string
-	What, Op     string // in words, and as it is called
+	What, Op     string // in words, and the name of the operation
 	Kind, Target string
 	TargetID     string
 	Device       string // path of its page, "" if it is no device
@@ -33,15 +33,15 @@ type actView struct {
 	Hash         string
 }
 
-// actWords say what was done. What is not here is shown as it is called.
+// actWords describe operations. One that is not here is shown by its name.
 var actWords = map[string]string{
 	"device.join": "Joined", "device.renew": "Renewed its certificate", "device.leave": "Left", "device.rename": "Renamed", "device.replace": "Replaced",
-	"device.delete": "Deleted", "device.dns": "Changed how it answers", "key.create": "Made a key", "key.revoke": "Revoked a key",
+	"device.delete": "Deleted", "device.dns": "Changed its DNS settings", "key.create": "Made a key", "key.revoke": "Revoked a key",
 	"dns.edit": "Changed DNS", "dns.names_end": "Ended a former name", "relay.join": "Relay joined", "relay.update": "Relay changed", "relay.remove": "Removed a relay",
-	"policy.set": "Changed the policy", "crl.recall": "Brought a revocation list", "user.create": "Made a user", "user.delete": "Deleted a user",
+	"policy.set": "Changed the policy", "crl.recall": "Sent a newer revocation list", "user.create": "Made a user", "user.delete": "Deleted a user",
 	"user.link": "Made a sign-in link", "user.password": "Changed the password", "session.create": "Signed in", "session.end": "Session ended",
 	"network.restore": "Restored a backup", "network.configure": "Started with other settings", "network.backup": "Made a backup",
-	"audit.configure": "Changed what the audit keeps", "audit.trim": "Removed old records",
+	"audit.configure": "Changed settings of the audit", "audit.trim": "Removed old records",
 }
 
 // actKinds are the choices of the filter: what an operation's name begins with.
@@ -60,7 +60,7 @@ type activityView struct {
 	Filtered  bool
 	Next      string // path of the page with earlier ones, "" for none
 	First     string // path of the first page, "" on it
-	Looked    bool   // that page may have something although this one is short
+	Looked    bool   // the next page may have records although this one is short
 	Export    string
 	Tabs      []tab
 	Problem   string
@@ -73,7 +73,7 @@ func (c *Console) activity(v *visit) error {
 	return c.activityPage(v, http.StatusOK, activityView{})
 }
 
-// activityPage draws the page; view has what a form came to, if any.
+// activityPage draws the page; view has the result of a form, if any.
 func (c *Console) activityPage(v *visit, status int, view activityView) error {
 	w, err := c.actFilter(v, &view)
 	if err != nil {
@@ -110,7 +110,7 @@ func actTabs(here string) []tab {
 	return []tab{{"Records", "/activity", here == "/activity"}, {"Introductions", "/activity/introductions", here == "/activity/introductions"}}
 }
 
-// keepText says for how long records stay.
+// keepText says how long records stay.
 func keepText(seconds int64) string {
 	switch days := seconds / 86400; {
 	case seconds == 0:
@@ -148,7 +148,7 @@ func (c *Console) actFilter(v *visit, view *activityView) (w store.AuditFilter, 
 	return w, nil
 }
 
-// actQuery is the filter as an address has it.
+// actQuery is the filter as a query of an address.
 func actQuery(view activityView) url.Values {
 	q := url.Values{}
 	for name, value := range map[string]string{"who": view.Who, "what": view.What, "device": view.Device, "since": view.Since} {
@@ -188,7 +188,7 @@ func (c *Console) actView(l audit.Line) actView {
 	if l.Kind == "device" && idPattern.MatchString(l.ID) {
 		a.Device = "/devices/" + l.ID
 	}
-	if l.Via == audit.Node && l.User == l.ID { // of itself: its name says more
+	if l.Via == audit.Node && l.User == l.ID { // it acts on itself: its name says more
 		a.Who = a.Target
 	}
 	return a

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// fieldChange is one field of what changed. Before and After are "" where it was not there.
+// fieldChange is a field that changed. Before and After are "" where it did not exist.
 type fieldChange struct {
 	Field         string
 	Before, After string
-	Both          bool // whether something was there before and after
+	Both          bool // whether the thing existed before and after
 }
 
-// changesOf are the fields in which two values differ, or all of the one that there is.
+// changesOf returns the fields in which two values differ; if there is only one value, all
+// its fields.
 func changesOf(before, after json.RawMessage) []fieldChange {
 	was, is := fieldsOf(before), fieldsOf(after)
 	var names []string
@@ -43,7 +44,7 @@ func changesOf(before, after json.RawMessage) []fieldChange {
 	return out
 }
 
-// fieldsOf are the fields of a JSON object, or another value by the name of "value".
+// fieldsOf returns the fields of a JSON object; another value is one field called "value".
 func fieldsOf(v json.RawMessage) (fields map[string]json.RawMessage) {
 	if len(v) == 0 || string(v) == "null" {
 		return nil
@@ -54,7 +55,7 @@ func fieldsOf(v json.RawMessage) (fields map[string]json.RawMessage) {
 	return map[string]json.RawMessage{"value": v}
 }
 
-// valueText is a JSON value to read: a text as it is, with its lines.
+// valueText is a JSON value for people: a text stands without quotes, with its lines.
 func valueText(v json.RawMessage) string {
 	if len(v) == 0 {
 		return ""

@@ -42,8 +42,8 @@ func (c *Console) exportActivity(v *visit) error {
 			_, err = v.w.Write(b)
 		}
 		if err != nil {
-			c.log.Info("an export of the audit broke off", "err", err)
-			panic(http.ErrAbortHandler) // a file that ends early must not look whole
+			c.log.Info("an export of the audit was interrupted", "err", err)
+			panic(http.ErrAbortHandler) // a file that ends early must not look complete
 		}
 		if w.Cursor = page.Next; w.Cursor == 0 {
 			return nil

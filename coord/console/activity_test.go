@@ -97,7 +97,7 @@ func TestActivity(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.post("/activity/verify").want(t, 200, "are as they were written, and signed for.", `data-here="/activity"`)
-	b.post("/activity/verify", "head", " "+head.String()+"\n").want(t, 200, "They fit the head that was kept elsewhere.")
+	b.post("/activity/verify", "head", " "+head.String()+"\n").want(t, 200, "They match the head that was saved elsewhere.")
 	b.post("/activity/verify", "head", "x<script>").want(t, 422, "Not the head of an audit", "x&lt;script&gt;")
 	other, err := audit.Head{Network: [16]byte{1}, Seq: 1}.Sign(mustKey(t), s.Now())
 	if err != nil {
@@ -163,7 +163,7 @@ func TestIntroductionsPage(t *testing.T) {
 		}
 	})
 	page := b.get("/activity/introductions").want(t, 200, "<b><bdi>peer-0</bdi></b> of <bdi>bob</bdi> introduced itself, once", "direct, relay",
-		`<span class="hint doubt">no such device ever was</span>`, `policy lets neither reach the other</span><span class="hint doubt">it is called or belongs otherwise`)
+		`<span class="hint doubt">no such device ever was</span>`, `policy lets neither reach the other</span><span class="hint doubt">it has another name or owner`)
 	next := strings.SplitN(strings.SplitN(page.body, `rel="next"`, 2)[0], `<a href="`, -1)
 	at := strings.ReplaceAll(strings.SplitN(next[len(next)-1], `"`, 2)[0], "&amp;", "&")
 	second := b.get(at).want(t, 200, "peer-59", "Latest")

@@ -9,7 +9,7 @@ import (
 	"weft/coord/ops"
 )
 
-// verifiedView is what checking the audit came to.
+// verifiedView is the result of checking the audit.
 type verifiedView struct {
 	Done, Good bool
 	Text       string
@@ -61,13 +61,13 @@ func (c *Console) verifiedView(r ops.AuditReport, outside *audit.Head) verifiedV
 	case r.Last < r.First:
 		view.Text = "All records up to " + strconv.FormatUint(r.Last, 10) + " were removed for their age."
 	default:
-		view.Text = "Records " + strconv.FormatUint(r.First, 10) + " to " + strconv.FormatUint(r.Last, 10) + " are as they were written, and signed for."
+		view.Text = "Records " + strconv.FormatUint(r.First, 10) + " to " + strconv.FormatUint(r.Last, 10) + " are unchanged, and signed."
 	}
 	switch {
 	case outside != nil && r.Compared:
-		view.Compared = "They fit the head that was kept elsewhere."
+		view.Compared = "They match the head that was saved elsewhere."
 	case outside != nil:
-		view.Compared = "The head is this network’s. What it speaks of was removed for its age, so it could not be compared: keep a new one."
+		view.Compared = "The head is of this network, but its records were removed for their age, so it could not be compared: save a new head."
 	}
 	return view
 }

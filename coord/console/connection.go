@@ -18,8 +18,8 @@ type testView struct {
 	Problem string
 }
 
-// testDevice measures the way between the relay and the device. The server is
-// no member of the overlay, so this is as far as it can see; the page says so.
+// testDevice measures the round trip between the relay and the device. The server is not a
+// member of the overlay and cannot measure more; the page says so.
 func (c *Console) testDevice(v *visit) error {
 	id, err := v.nodeID()
 	if err != nil {

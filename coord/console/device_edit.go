@@ -58,7 +58,7 @@ type replaceView struct {
 	Device, Old deviceView
 }
 
-// confirmReplace shows which device goes and which takes its name.
+// confirmReplace shows which device is deleted and which one gets its name.
 func (c *Console) confirmReplace(v *visit) error {
 	id, err := v.nodeID()
 	if err != nil {
@@ -91,8 +91,8 @@ func (c *Console) confirmReplace(v *visit) error {
 	return c.render(v, http.StatusOK, "replace", replaceView{Device: c.deviceView(d), Old: c.deviceView(old)})
 }
 
-// replaceDevice takes the old device by its id: what was confirmed goes, and
-// not what may have got the name since.
+// replaceDevice names the old device by its id: it deletes the device that was confirmed,
+// not one that may have received the name since.
 func (c *Console) replaceDevice(v *visit) error {
 	id, err := v.nodeID()
 	if err != nil {

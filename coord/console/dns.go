@@ -70,7 +70,7 @@ type aliasView struct {
 	Until        stamp
 }
 
-// previewView is the form of the preview and what came of it.
+// previewView is the form of the preview and its result.
 type previewView struct {
 	Name, Type, From string
 	Types            []string
@@ -202,8 +202,8 @@ func (c *Console) preview(v *visit) (previewView, error) {
 	return p, nil
 }
 
-// problemText is what a form says of what cannot be done as it was asked for, "" for an
-// error of another kind.
+// problemText is the text of an error that a form shows, "" for an error of another
+// kind.
 func problemText(err error) string {
 	var text string
 	switch {
@@ -334,7 +334,7 @@ func lines(text string) []string {
 	return out
 }
 
-// setDeviceDNS sets how one device answers and asks.
+// setDeviceDNS sets the DNS settings of one device.
 func (c *Console) setDeviceDNS(v *visit) error {
 	id, err := v.nodeID()
 	lan := v.r.PostForm.Get("lan-names")

@@ -22,15 +22,15 @@ type claimView struct {
 	Doubts           []string
 }
 
-// claimDoubts say what speaks against a claim.
+// claimDoubts are the reasons to doubt a claim, for people.
 var claimDoubts = map[string]string{
 	ops.DoubtUnknown: "no such device ever was", ops.DoubtDeleted: "it was deleted", ops.DoubtUnreachable: "policy lets neither reach the other",
-	ops.DoubtName: "it is called or belongs otherwise", ops.DoubtTime: "it cannot have been then", ops.DoubtFull: "more in a day than is kept",
+	ops.DoubtName: "it has another name or owner", ops.DoubtTime: "it was not possible at that time", ops.DoubtFull: "more reports in a day than are stored",
 }
 
 type claimsView struct {
 	List    []claimView
-	Tags    []string // whose devices report
+	Tags    []string // devices with these tags report
 	Device  string
 	Problem string
 	Next    string
@@ -53,7 +53,7 @@ func (c *Console) introductions(v *visit) error {
 	if problem := problemText(err); problem != "" {
 		view.Problem = problem
 	} else if errors.Is(err, ops.ErrNotFound) {
-		view.Problem = "There is no such device. One that was deleted is found by its id."
+		view.Problem = "There is no such device. Find a deleted one by its id."
 	} else if err != nil {
 		return err
 	}

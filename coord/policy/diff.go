@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Scope says which pairs of a change are meant.
+// Scope says to which pairs of From and To a change applies.
 type Scope string
 
 // The scopes.
@@ -15,15 +15,15 @@ const (
 	Others    Scope = "others" // each with what belongs to somebody else
 )
 
-// Change is access that comes or goes: from each of From to each of To, as far as Scope
-// goes, at Ports. From and To are numbers of subjects, in order.
+// Change is access that is gained or lost: from each of From to each of To, within Scope, at
+// Ports. From and To are numbers of subjects, in order.
 type Change struct {
 	From, To []int
 	Scope    Scope
 	Ports    string // in the words of a rule, separated by ", "
 }
 
-// Changes is what becomes of who reaches what, all of it, each pair with all its ports.
+// Changes has all access that is gained and lost, each pair with all its ports.
 type Changes struct{ Gains, Losses []Change }
 
 // Diff compares two policies: between, of some subjects, who reaches what under after

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Test says what Src must reach (Accept) and must not (Deny). Its words are those of
-// ParseTarget; Proto is that of those that say none, "" for tcp.
+// Test says what Src must reach (Accept) and must not reach (Deny). Their words are as for
+// ParseTarget; Proto is the protocol of words that name none, "" for tcp.
 //
 // Src is a person ("alice", "user:alice"), whose devices without tags are meant, a device,
 // or "tag:NAME" or "group:NAME". A tag stands for each device that carries it.
@@ -27,7 +27,7 @@ type expectation struct {
 	line, column int
 }
 
-// World is who and what is in a network just now. Its errors are passed on.
+// World has the present people and devices of a network. Its errors are passed on.
 type World interface {
 	// User finds a person's devices without tags.
 	User(name string) (Subject, bool, error)
@@ -40,8 +40,8 @@ type World interface {
 // maxPairs bounds what the tests of a policy compare.
 const maxPairs = 1_000_000
 
-// errPairs is of tests that compare more.
-var errPairs = fmt.Errorf("the tests compare more than %d pairs of devices: name devices in place of tags", maxPairs)
+// errPairs refuses tests that compare more.
+var errPairs = fmt.Errorf("the tests compare more than %d pairs of devices: name devices instead of tags", maxPairs)
 
 // Failures runs the tests of a policy and returns those that fail, by their place.
 func (p *Policy) Failures(w World) (failed []Remark, err error) {
@@ -199,8 +199,8 @@ func lookUp(w World, word string, device bool) (who, error) {
 	return who{missing: fmt.Sprintf("there is no person and no device %s", quoted(name))}, nil
 }
 
-// Unknown returns those names in the rules that nothing in the network has, by their first
-// place. Such a rule is no mistake: what it waits for may come.
+// Unknown returns the names in the rules that do not exist in the network, by their first
+// place. Such a rule is not a mistake: the name may be added later.
 func (p *Policy) Unknown(w World) (list []Remark, err error) {
 	for _, n := range p.names {
 		kind, name, _ := strings.Cut(n.word, ":")

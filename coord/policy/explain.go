@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Target is where somebody wants to get: a port of whatever Who stands for.
+// Target is a destination: a port of the devices that Who names.
 type Target struct {
 	Who   string // a device's name, address or id; or tag:NAME, user:NAME
 	Proto string // tcp, udp, icmp
@@ -31,7 +31,7 @@ func (t Target) String() string {
 }
 
 // ParseTarget reads WHO:PORT, WHO:PORT/udp or WHO/icmp; an IPv6 address as WHO is in
-// brackets. proto, if it is not "", is that of a word that says none.
+// brackets. proto, if not "", is the protocol of a word that names none.
 func ParseTarget(s, proto string) (Target, error) {
 	bad := fmt.Errorf("%s: want DEVICE:PORT, such as kitchen-pi:22, kitchen-pi:53/udp or kitchen-pi/icmp", quoted(s))
 	t := Target{Proto: proto}
@@ -119,7 +119,7 @@ func cut(s string) string {
 }
 
 // Explain decides whether src may reach a port of dst. Of several rules that allow it,
-// the first decides. For icmp, port is of no matter.
+// the first decides. For icmp, port is ignored.
 func (p *Policy) Explain(src, dst Subject, proto string, port uint16) Decision {
 	var d Decision
 	var open ports

@@ -15,10 +15,10 @@ import (
 
 const (
 	maxDepth    = 8  // of brackets; a policy has 4
-	maxProblems = 20 // that are told at once
+	maxProblems = 20 // that are reported at once
 )
 
-// Remark is something that is wrong with a policy, or that its writer should know.
+// Remark is a mistake in a policy, or a warning about it.
 type Remark struct {
 	Line   int    `json:"line"`   // from 1; 0 for the policy as a whole
 	Column int    `json:"column"` // from 1, in characters
@@ -33,10 +33,10 @@ func (p Remark) String() string {
 	return fmt.Sprintf("line %d, column %d: %s", p.Line, p.Column, p.Text)
 }
 
-// Error is what is wrong with a policy: at least one problem, in the order of the text.
+// Error has the mistakes of a policy: at least one, in the order of the text.
 type Error struct{ Problems []Remark }
 
-// Error says the first, and how many there are.
+// Error returns the first mistake, and how many more there are.
 func (e *Error) Error() string {
 	text := "policy: " + e.Problems[0].String()
 	if n := len(e.Problems) - 1; n > 0 {
@@ -45,14 +45,14 @@ func (e *Error) Error() string {
 	return text
 }
 
-// place is a word, and where it stands first.
+// place is a word and its first place in the text.
 type place struct {
 	word         string
 	line, column int
 }
 
-// Parse reads the text of a policy; "" is the starting policy. What is unknown, and what
-// two readers may understand differently, is an error: a misspelt rule must not silently
+// Parse reads the text of a policy; "" is the starting policy. Unknown words, and text that
+// two programs may understand differently, are errors: a misspelt rule must not silently
 // allow or deny. Errors are an *Error.
 func Parse(text string) (*Policy, error) {
 	if text == "" {
@@ -86,8 +86,8 @@ func parse(text string) (*Policy, error) {
 	return p, nil
 }
 
-// Stored reads the text of a policy that is in force. Earlier versions let pass what Parse
-// refuses, such as a key twice, of which the last one held: it holds still.
+// Stored reads the text of a policy that is in force. Earlier versions accepted texts that
+// Parse refuses, such as one with a key twice, where the last one counted: it still counts.
 func Stored(text string) (*Policy, error) {
 	p, err := Parse(text)
 	if err == nil {
@@ -171,17 +171,17 @@ func (r *reader) wrong(offset int, format string, args ...any) {
 // kinds are the values of JSON in words.
 var kinds = map[hujson.Kind]string{'{': "an object", '[': "a list", '"': "a text", 'n': "null", 't': "true", 'f': "false", '0': "a number"}
 
-// is reports whether a value is of a kind, and says so if not.
+// is reports whether a value is of a kind, and notes a mistake if it is not.
 func (r *reader) is(v hujson.Value, kind hujson.Kind) bool {
 	if v.Value.Kind() == kind {
 		return true
 	}
-	r.wrong(v.StartOffset, "%s cannot stand here; want %s", kinds[v.Value.Kind()], kinds[kind])
+	r.wrong(v.StartOffset, "%s is not possible here; want %s", kinds[v.Value.Kind()], kinds[kind])
 	return false
 }
 
-// fields calls f for each field of an object. A field that is there twice, or that is not
-// in want, is wrong.
+// fields calls f for each field of an object. A field that occurs twice, or is not in want,
+// is a mistake.
 func (r *reader) fields(v hujson.Value, want string, f func(name string, v hujson.Value)) {
 	if !r.is(v, '{') {
 		return
@@ -191,9 +191,9 @@ func (r *reader) fields(v hujson.Value, want string, f func(name string, v hujso
 		name := m.Name.Value.(hujson.Literal).String()
 		switch {
 		case had[name]:
-			r.wrong(m.Name.StartOffset, "the field %s is here twice", quoted(name))
+			r.wrong(m.Name.StartOffset, "the field %s occurs twice", quoted(name))
 		case !strings.Contains(" "+want+" ", " "+name+" ") || strings.Contains(name, " "):
-			r.wrong(m.Name.StartOffset, "unknown field %s; there are: %s", quoted(name), strings.ReplaceAll(want, " ", ", "))
+			r.wrong(m.Name.StartOffset, "unknown field %s; want one of: %s", quoted(name), strings.ReplaceAll(want, " ", ", "))
 		default:
 			f(name, m.Value)
 		}
@@ -264,7 +264,7 @@ func (r *reader) rule(p *Policy, v hujson.Value) (ports []api.PortRange) {
 	})
 	p.Rules = append(p.Rules, rule)
 	if len(r.problems) > before {
-		return nil // it is not whole: what is missing may be what is wrong
+		return nil // it is incomplete, which may cause further mistakes
 	}
 	ports = rule.check(func(list string, word int, text string) {
 		offsets := at[list]
@@ -272,7 +272,7 @@ func (r *reader) rule(p *Policy, v hujson.Value) (ports []api.PortRange) {
 			offsets, word = at[""], -1
 		}
 		if word < 0 && len(r.problems) > before && strings.Contains(r.problems[len(r.problems)-1].Text, text) {
-			return // of another list, in the same words
+			return // the same mistake was noted for another list
 		}
 		r.wrong(offsets[word+1], "rule %d: %s", len(p.Rules), text)
 	})

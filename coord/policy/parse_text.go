@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// scan finds what would hide something from people or from the parser: characters that
-// are none or that move others about, and what is opened and not closed, or too often.
+// scan finds text that would mislead people or the parser: hidden characters, and quotes,
+// comments and brackets that are not closed or nested too deep.
 func (r *reader) scan() {
 	for i, c := range r.text {
 		switch {
@@ -17,7 +17,7 @@ func (r *reader) scan() {
 			r.wrong(i, "this is not Unicode")
 			return
 		case Hidden(c):
-			r.wrong(i, "the character U+%04X cannot stand in a policy: it is not seen, or changes how others look", c)
+			r.wrong(i, "the character U+%04X is not allowed: it is invisible, or changes how others look", c)
 			return
 		}
 	}
@@ -52,7 +52,7 @@ func (r *reader) scan() {
 			i += n + 3
 		case rest[0] == '{' || rest[0] == '[':
 			if open = append(open, i); len(open) > maxDepth {
-				r.wrong(i, "brackets are nested deeper than %d, which no policy is", maxDepth)
+				r.wrong(i, "brackets are nested deeper than %d", maxDepth)
 				return
 			}
 		case (rest[0] == '}' || rest[0] == ']') && len(open) > 0:
@@ -64,9 +64,9 @@ func (r *reader) scan() {
 	}
 }
 
-// Hidden reports whether a character cannot stand in a policy, because it is not seen,
-// ends a line for some and not for others, or changes how others are shown. Those that
-// join letters may: some languages need them.
+// Hidden reports whether a policy must not contain a character, because it is invisible,
+// ends a line for some programs only, or changes how others are shown. Characters that join
+// letters are allowed: some languages need them.
 func Hidden(c rune) bool {
 	switch {
 	case c < 0xa0:
@@ -79,7 +79,7 @@ func Hidden(c rune) bool {
 	return c <= 0x200f || c >= 0x2028 && c <= 0x202e || c >= 0x2060 && c <= 0x206f || c == 0xfeff || c >= 0xfff9 && c <= 0xfffb || c >= 0xe0000 && c <= 0xe007f
 }
 
-// syntax tells of what the parser has found.
+// syntax notes the mistake that the parser has found.
 func (r *reader) syntax(err error) {
 	p := Remark{Text: "this is not JSON"}
 	if _, e := fmt.Sscanf(err.Error(), "hujson: line %d, column %d:", &p.Line, &p.Column); e == nil && p.Line > 0 {

@@ -18,19 +18,17 @@
 // selected by "user:" or "self" as an initiator, so the starting policy lets
 // it initiate nothing.
 //
-// Beside its rules a policy may have tests: who must, and who must not, reach what
-// (expect.go). Whoever puts a policy into force runs them first.
+// Besides rules, a policy may have tests: who must and who must not reach which ports
+// (expect.go). They run before the policy is put into force.
 //
-//	parse.go    reading the text; what is wrong with it, by line and column
-//	parse_text.go  what is wrong before it is read as JSON
-//	expect.go   running the tests, and warning of names that nothing has
-//	explain.go  may one reach another, and by which rule
-//	diff.go     who gains and loses what by another policy
-//	ports.go    sets of ports
-//
-// Questions are answered from the policy turned round: from the selectors that
-// select a subject to the rules that name them (compile.go), and on to the
-// subjects that those rules' other side selects (classes.go).
+//	parse.go       reading the text, and its mistakes by line and column
+//	parse_text.go  mistakes that are found before the text is read as JSON
+//	expect.go      running the tests, and warnings about unknown names
+//	explain.go     may one reach another, and by which rule
+//	diff.go        who gains and who loses access between two policies
+//	ports.go       sets of ports
+//	compile.go     an index from selectors to the rules that name them
+//	classes.go     which subjects reach which, through that index
 package policy
 
 import (
@@ -53,7 +51,7 @@ const (
 	maxWords = 200 // selectors, ports or targets in one list
 )
 
-// Subject is what policy looks at in a node.
+// Subject has the attributes of a node that policy depends on.
 type Subject struct {
 	User   string
 	Groups []string // of the user

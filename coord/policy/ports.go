@@ -72,7 +72,7 @@ func apart(spans, from []span) (out []span) {
 	return out
 }
 
-// has reports whether a port is in the set; for icmp, port is of no matter.
+// has reports whether a port is in the set; for icmp, port is ignored.
 func (p ports) has(proto string, port uint16) bool {
 	in := func(spans []span) bool {
 		return slices.ContainsFunc(spans, func(s span) bool { return s.first <= int(port) && int(port) <= s.last })

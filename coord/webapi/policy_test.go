@@ -32,7 +32,7 @@ func TestPolicyTexts(t *testing.T) {
 	}{
 		{strings.Repeat("x", policy.MaxText+1), 422, "262145 bytes, at most 262144", 1},
 		{strings.Repeat("[", policy.MaxText), 422, "nested deeper than 8", 1},
-		{`{"rules":[],"rules":[]}`, 422, `line 1, column 13: the field "rules" is here twice`, 1},
+		{`{"rules":[],"rules":[]}`, 422, `line 1, column 13: the field "rules" occurs twice`, 1},
 		{"{\"rules\":[\n{},{}]}", 422, "(and 1 more)", 2},
 		{"{} /*", 422, "this comment is not closed", 1},
 		{"{} // \x1b[31m", 422, "U+001B", 1},

@@ -356,7 +356,7 @@ await step("activity: filter, details, verify, by keyboard", async () => {
   await page.keyboard.type("nas");
   await page.keyboard.press("Enter");
   await page.waitForURL("**/activity?*device=nas*");
-  const entry = page.locator(".acts > li").filter({ hasText: "Changed how it answers" }).first();
+  const entry = page.locator(".acts > li").filter({ hasText: "Changed its DNS settings" }).first();
   await entry.locator("summary").focus();
   await page.keyboard.press("Enter");
   await entry.locator("ins").first().waitFor();
