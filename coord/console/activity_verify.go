@@ -61,7 +61,7 @@ func (c *Console) verifiedView(r ops.AuditReport, outside *audit.Head) verifiedV
 	case r.Last < r.First:
 		view.Text = "All records up to " + strconv.FormatUint(r.Last, 10) + " were removed for their age."
 	default:
-		view.Text = "Records " + strconv.FormatUint(r.First, 10) + " to " + strconv.FormatUint(r.Last, 10) + " are unchanged, and signed."
+		view.Text = "Records " + strconv.FormatUint(r.First, 10) + " to " + strconv.FormatUint(r.Last, 10) + " are as they were written, and signed for."
 	}
 	switch {
 	case outside != nil && r.Compared:
