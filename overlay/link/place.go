@@ -153,7 +153,11 @@ func (s *Server) siteHandler() http.Handler {
 		if r.ContentLength != 0 {
 			rc := http.NewResponseController(w)
 			rc.SetReadDeadline(time.Now().Add(bodyTimeout))
-			r.Body = &body{r.Body, rc}
+			// In a copy: net/http looks at the body of its own request to see whether the
+			// rest of it may still come, and would be taken for another request.
+			mine := *r
+			mine.Body = &body{r.Body, rc}
+			r = &mine
 		}
 		site.ServeHTTP(w, r)
 	}

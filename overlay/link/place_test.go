@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -356,5 +358,41 @@ func TestUnreadAnswers(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("still written")
 		}
+	}
+}
+
+// What is left of a body that broke off, or came too slowly, is never taken for another
+// request: a proxy would send the one of somebody else behind it, and whoever wrote the
+// body could say by it whose request it is.
+func TestRestOfBody(t *testing.T) {
+	var second atomic.Bool
+	s := newSite(t, func(c *ServerConfig) {
+		c.Site = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/second" {
+				second.Store(true)
+				return
+			}
+			http.NewResponseController(w).SetReadDeadline(time.Now())
+			if _, err := io.ReadAll(r.Body); err == nil {
+				t.Error("the body is there")
+			}
+			r.Body.Close()
+			http.Error(w, "too slow", http.StatusRequestTimeout)
+		})
+	})
+	c := dialSite(t, s.servePlain(), "127.0.0.1", true)
+	defer c.Close()
+	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(c)
+	res, err := http.ReadResponse(in, nil)
+	if err != nil || res.StatusCode != http.StatusRequestTimeout {
+		t.Fatal(res, err)
+	}
+	io.Copy(io.Discard, res.Body)
+	io.WriteString(c, "GET /second HTTP/1.1\r\nHost: x\r\n\r\n")
+	if rest, _ := io.ReadAll(in); len(rest) > 0 || second.Load() {
+		t.Errorf("the rest of the body was answered: %q", rest)
 	}
 }
