@@ -80,6 +80,9 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 		return s, nil
 	}
 	for n, t := range p.Tests {
+		if len(failed) >= maxProblems {
+			return failed[:maxProblems], nil
+		}
 		fail := func(line, column int, format string, args ...any) {
 			failed = append(failed, Remark{line, column, fmt.Sprintf("test %d: ", n+1) + fmt.Sprintf(format, args...)})
 		}
@@ -107,11 +110,8 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 				fail(e.line, e.column, "%s", text)
 			}
 		}
-		if len(failed) >= maxProblems {
-			return failed[:maxProblems], nil
-		}
 	}
-	return failed, nil
+	return failed[:min(len(failed), maxProblems)], nil
 }
 
 // fails says how an expectation fails, "" if it does not. open are the rules that open

@@ -173,3 +173,11 @@ func TestPairsCostNothing(t *testing.T) {
 		t.Fatalf("%d pairs took %.0f allocations, at most %.0f", 2*len(w.devices)*len(w.devices), allocs, most)
 	}
 }
+
+// However many tests are of nobody, not all of them are told.
+func TestFailuresAreBounded(t *testing.T) {
+	p := mustParse(t, `{"tests": [`+strings.Repeat(`{"src": "nobody", "accept": ["nothing:1"]},`, maxTests)+`]}`)
+	if failed, err := p.Failures(household()); err != nil || len(failed) != maxProblems {
+		t.Errorf("%d failures, %v", len(failed), err)
+	}
+}
