@@ -77,7 +77,6 @@ func (s *Service) hookEvents(w store.Webhook) (p hookPart, err error) {
 
 // hookRecords reads the audit behind a webhook's cursor.
 func (s *Service) hookRecords(r *store.Reader, w store.Webhook, oldest time.Time, p *hookPart) (events []outgoing, end uint64, more bool, err error) {
-	end = w.Audit
 	enough := errors.New("enough")
 	seen, last := 0, w.Audit
 	var found []audit.Record

@@ -567,11 +567,11 @@ func TestWebhookRestore(t *testing.T) {
 	}
 	backup := s.backedUp("correct horse battery staple")
 	stop = s.running()
-	sent := r.wait(3) // and that it came online
+	r.wait(3) // and that it came online
 	if _, err := s.RenameDevice(t.Context(), pi.id, "three"); err != nil {
 		t.Fatal(err)
 	}
-	sent = r.wait(4)
+	sent := r.wait(4)
 	stop()
 	s.Close()
 	r.mu.Lock()

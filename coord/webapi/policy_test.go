@@ -78,11 +78,11 @@ func TestPolicyTexts(t *testing.T) {
 			t.Errorf("number %s: %d %.100s", path, status, b)
 		}
 	}
-	status, h, _ := s.ask(ops.Root(), "POST", "/api/v1/policy/revert", `{"number":1}`, "If-Match", `"`+before.Revision+`"`)
+	status, _, _ := s.ask(ops.Root(), "POST", "/api/v1/policy/revert", `{"number":1}`, "If-Match", `"`+before.Revision+`"`)
 	if status != http.StatusPreconditionFailed {
 		t.Errorf("%d", status)
 	}
-	status, h, _ = s.ask(ops.Root(), "POST", "/api/v1/policy/revert", `{"number":1}`)
+	status, h, _ := s.ask(ops.Root(), "POST", "/api/v1/policy/revert", `{"number":1}`)
 	if now, err := c.Policy(t.Context()); err != nil || status != http.StatusOK || now.Text != before.Text || h.Get("ETag") != `"`+now.Revision+`"` || now.Number != 3 {
 		t.Errorf("%d: %+v, %v", status, now, err)
 	}

@@ -405,10 +405,9 @@ func TestNobody(t *testing.T) {
 // not have, changes nothing.
 func TestRefused(t *testing.T) {
 	s := filled(t, ops.Options{})
-	before := lastRecord(t, s.client())
 	long := strings.Repeat("x", 1<<20)
 	_, token := s.service("boss", ops.RoleAdmin)
-	before = lastRecord(t, s.client())
+	before := lastRecord(t, s.client())
 	for _, c := range []struct {
 		method, path, body string
 		status             int

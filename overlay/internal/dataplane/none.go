@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/tun"
@@ -19,7 +18,6 @@ type None struct {
 	why  error
 	key  atomic.Pointer[Key]
 	done chan struct{}
-	once sync.Once
 	f    *Forwarder
 }
 
