@@ -69,7 +69,7 @@ func TestAccessPage(t *testing.T) {
 		{"{\"rules\": [\n  {\"from\": [\"<i>alice\"], \"to\": [\"*\"], \"ports\": [\"*\"]},\n  {\"to\": 3}]}", []string{"2 things to put right", `data-line="2" data-column="13"`, "from &#34;&lt;i&gt;alice&#34;", `data-line="3"`}},
 		{`{"tests": [{"src": "ben", "accept": ["nas:22"]}]}`, []string{"ben does not reach nas:22: no rule allows it", `data-line="1"`}},
 		{`{"rules": [`, []string{"this bracket is not closed"}},
-		{"  \n", []string{"There is nothing in it"}},
+		{"  \n", []string{"It is empty"}},
 	} {
 		for _, to := range []string{"/access", "/access/check"} {
 			a := b.post(to, "text", c.text, "match", match).want(t, 422, c.wants...)

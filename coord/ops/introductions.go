@@ -246,7 +246,7 @@ func (s *Service) Introductions(ctx context.Context, a Actor, q IntroductionQuer
 }
 
 func parseIntroductionCursor(text string) (i store.Introduction, err error) {
-	wrong := Invalid("cursor: want the next of the previous page")
+	wrong := Invalid("cursor: want next of the previous page")
 	f := strings.Split(text, ".")
 	if len(f) != 4 || f[3] != "in" && f[3] != "out" {
 		return i, wrong

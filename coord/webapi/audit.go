@@ -56,7 +56,7 @@ func (a *api) audit() {
 			if in.Cursor != "" {
 				seq, err := strconv.ParseUint(in.Cursor, 10, 63)
 				if err != nil || seq == 0 {
-					return AuditList{}, ops.Invalid("cursor: want the next of the previous page")
+					return AuditList{}, ops.Invalid("cursor: want next of the previous page")
 				}
 				w.Cursor = seq
 			}

@@ -55,7 +55,7 @@ func page[T any](list []T, in *Asked, o order, mark func(T) (int64, string)) (pa
 		head, word, ok := strings.Cut(in.Cursor, ".")
 		at, err := strconv.ParseInt(head, 10, 64)
 		if !ok || err != nil {
-			return nil, "", ops.Invalid("cursor: want the next of the previous page")
+			return nil, "", ops.Invalid("cursor: want next of the previous page")
 		}
 		after = func(t T) bool {
 			n, w := mark(t)
