@@ -8,6 +8,7 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/limited"
 	"weft/overlay/link"
 )
 
@@ -19,29 +20,55 @@ var ErrNoLanes = errors.New("the relay offers no relayed UDP")
 // pendingPool has the buffers that SendPackets fills and the writer empties.
 var pendingPool = sync.Pool{New: func() any { b := make([]byte, 0, maxPending+MaxFrame); return &b }}
 
-// SendPackets queues WireGuard messages for a node. The bytes are copied. It blocks while
-// more than 256 KB are queued, so that the sender is slowed down instead of packets being
-// lost.
+// SendPackets queues messages of a data plane for a node. The bytes are copied. It blocks
+// while more than 256 KB are queued, so that the sender is slowed down instead of packets
+// being lost.
 func (c *Conn) SendPackets(to cert.NodeID, bufs [][]byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, b := range bufs {
-		if len(b) == 0 || len(b) > MaxPacket {
-			continue // not a WireGuard message; the relay would close the connection
-		}
 		for c.pending != nil && len(*c.pending)+len(b) > maxPending && !c.closed {
 			c.room.Wait()
 		}
 		if c.closed {
 			return c.endedLocked()
 		}
-		if c.pending == nil {
-			c.pending = pendingPool.Get().(*[]byte)
-			c.work.Signal()
-		}
-		*c.pending = AppendPeerFrame(*c.pending, TypePacket, to, b)
+		c.queueLocked(to, b)
 	}
 	return nil
+}
+
+// TrySendPackets is SendPackets for a sender that must not wait: what is more than maxTry
+// bytes in the queue is dropped. It returns how many of bufs are queued.
+func (c *Conn) TrySendPackets(to cert.NodeID, bufs [][]byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, c.endedLocked()
+	}
+	for i, b := range bufs {
+		if c.pending != nil && len(*c.pending)+len(b) > maxTry {
+			return i, nil
+		}
+		c.queueLocked(to, b)
+	}
+	return len(bufs), nil
+}
+
+// maxTry bounds the queue of TrySendPackets. Nothing slows its sender down, so there is room
+// for a few batches.
+var maxTry = max(limited.Share(1<<20, 1./128), maxPending)
+
+// queueLocked appends a message to the queue.
+func (c *Conn) queueLocked(to cert.NodeID, b []byte) {
+	if len(b) == 0 || len(b) > MaxPacket {
+		return // not a message of a data plane; the relay would close the connection
+	}
+	if c.pending == nil {
+		c.pending = pendingPool.Get().(*[]byte)
+		c.work.Signal()
+	}
+	*c.pending = AppendPeerFrame(*c.pending, TypePacket, to, b)
 }
 
 // SendSession queues an introduction frame of 1 to 16,384 bytes, before all

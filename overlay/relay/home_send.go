@@ -23,6 +23,17 @@ func (h *Home) SendPackets(to cert.NodeID, bufs [][]byte) error {
 	return ErrOffline
 }
 
+// TrySendPackets is Conn.TrySendPackets on the live connection, like SendPackets.
+func (h *Home) TrySendPackets(to cert.NodeID, bufs [][]byte) (int, error) {
+	if h.gap.open.Load() {
+		h.gap.hold(to, bufs)
+	}
+	if c := h.Current(); c != nil {
+		return c.TrySendPackets(to, bufs)
+	}
+	return 0, ErrOffline
+}
+
 // SendSession is Conn.SendSession on the live connection, or ErrOffline.
 func (h *Home) SendSession(to cert.NodeID, frame []byte) error {
 	if c := h.Current(); c != nil {

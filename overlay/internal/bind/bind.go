@@ -15,8 +15,9 @@
 //
 //	01..04 00 00 00                a WireGuard message: taken only from a path in
 //	                               the table of Verify, as that Endpoint's
+//	05..06 00 00 00                a datagram of package gcm: the same
 //	F5                             a probe: Config.Probe
-//	F6 00 00 00, lane id (16 B)    one of the two above, taken only if Verify has
+//	F6 00 00 00, lane id (16 B)    one of the three above, taken only if Verify has
 //	                               the lane, and from its address at the relay
 //	F6 01..03 00 00                about a lane: Config.LaneControl
 //	00 or 01, and STUN's cookie    STUN: Config.STUN
@@ -44,6 +45,10 @@
 // Endpoint.Done. More from a relay are dropped at once, so that one peer does not delay
 // the others. The reader of the main socket waits up to 500 ms before it drops, while the
 // kernel's buffer still takes datagrams.
+//
+// Datagrams of package gcm are not queued: the goroutine that reads the socket, or the relay
+// connection, passes them to their Endpoint's Taker as a batch, which decrypts them and
+// passes them on before it returns. wireguard-go does not see them.
 //
 // # Outwards
 //
@@ -119,6 +124,14 @@ type Sender interface {
 	// while the path is full and may be called by many goroutines. Delivery
 	// is not certain.
 	SendPackets(to cert.NodeID, bufs [][]byte) error
+}
+
+// A TrySender is a Sender that need not block.
+type TrySender interface {
+	Sender
+	// TrySendPackets is SendPackets, but drops what finds no room. It returns how many of
+	// bufs have found room.
+	TrySendPackets(to cert.NodeID, bufs [][]byte) (int, error)
 }
 
 // Config configures New.

@@ -9,6 +9,9 @@ import (
 // The first bytes of datagrams that are not WireGuard messages.
 const (
 	firstProbe = 0xF5
+	// Sealed and SealedRandom are datagrams of package gcm.
+	Sealed       = 5
+	SealedRandom = 6
 )
 
 // sort is what a datagram claims to be.
@@ -17,6 +20,7 @@ type sort uint8
 const (
 	sortJunk sort = iota
 	sortWireGuard
+	sortSealed
 	sortProbe
 	sortSTUN
 	sortLane
@@ -34,9 +38,12 @@ func sortOf(b []byte) sort {
 		return sortJunk
 	}
 	switch first := b[0]; {
-	case first >= 1 && first <= 4 && b[1]|b[2]|b[3] == 0:
+	case first >= 1 && first <= SealedRandom && b[1]|b[2]|b[3] == 0:
 		if len(b) < minMessage || len(b) > MaxMessage {
 			return sortJunk
+		}
+		if isSealed(b) {
+			return sortSealed
 		}
 		return sortWireGuard
 	case first == firstProbe:
@@ -50,3 +57,6 @@ func sortOf(b []byte) sort {
 	}
 	return sortJunk
 }
+
+// isSealed reports whether a message is for the Taker of its Endpoint, not for WireGuard.
+func isSealed(msg []byte) bool { return msg[0] == Sealed || msg[0] == SealedRandom }

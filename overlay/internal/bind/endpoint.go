@@ -23,6 +23,7 @@ type Endpoint struct {
 	page int64 // what a message costs besides its bytes
 
 	sender atomic.Pointer[Sender]
+	taker  atomic.Pointer[Taker]
 	path   atomic.Pointer[sendPath] // nil: through the sender
 
 	keepalive atomic.Int64  // when the last keepalive arrived, by mono.Now
@@ -49,6 +50,35 @@ func (e *Endpoint) SetSender(s Sender) {
 		return
 	}
 	e.sender.Store(&s)
+}
+
+// A Taker takes the messages of one peer that are not WireGuard's (Sealed, SealedRandom).
+type Taker interface {
+	// Take takes messages in the order of arrival. Several goroutines may call it at the
+	// same time: those that read the sockets and the relay connections. They call it on the
+	// packet path, so it must not block. It may overwrite messages and msgs until it
+	// returns.
+	Take(msgs [][]byte)
+}
+
+// SetTaker sets what takes the messages that are not WireGuard's; nil drops them. With a
+// Taker, Send does not wait for the Sender if that is a TrySender.
+func (e *Endpoint) SetTaker(t Taker) {
+	if t == nil {
+		e.taker.Store(nil)
+		return
+	}
+	e.taker.Store(&t)
+}
+
+// KeptAlive says that an authentic keepalive of the peer has arrived, by mono.Now.
+func (e *Endpoint) KeptAlive(now int64) { e.keepalive.Store(now) }
+
+// take passes messages to the Taker.
+func (e *Endpoint) take(msgs [][]byte) {
+	if t := e.taker.Load(); t != nil {
+		(*t).Take(msgs)
+	}
 }
 
 // LastKeepalive returns when the last keepalive of the peer arrived, authentic or not; the zero
@@ -148,7 +178,17 @@ func (e *Endpoint) send(b *Bind, bufs [][]byte) {
 
 func (e *Endpoint) relay(bufs [][]byte) {
 	s := e.sender.Load()
-	if s == nil || (*s).SendPackets(e.id, bufs) != nil {
+	if s == nil {
+		e.lost.Add(uint64(len(bufs)))
+		return
+	}
+	if try, ok := (*s).(TrySender); ok && e.taker.Load() != nil {
+		if n, err := try.TrySendPackets(e.id, bufs); err != nil || n < len(bufs) {
+			e.lost.Add(uint64(len(bufs) - n))
+		}
+		return
+	}
+	if (*s).SendPackets(e.id, bufs) != nil {
 		e.lost.Add(uint64(len(bufs)))
 	}
 }

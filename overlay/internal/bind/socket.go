@@ -213,10 +213,14 @@ type demux struct {
 	table *inlets
 	addr  netip.AddrPort
 	last  *inlet
+
+	// A run of messages for one Taker.
+	run   [][]byte
+	runOf *Endpoint
 }
 
 // receive reads until there are WireGuard messages and returns them with their Endpoints.
-// Entries of size 0 are gaps. Other datagrams go to the callbacks.
+// Entries of size 0 are gaps. Other datagrams go to Takers and the callbacks.
 func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	if len(d.from) < len(bufs) {
 		d.from = make([]netip.AddrPort, len(bufs))
@@ -239,6 +243,7 @@ func (d *demux) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 				taken++
 			}
 		}
+		d.endRun()
 		if taken > 0 {
 			return n, nil
 		}
@@ -257,6 +262,10 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		}
 		in.received.Store(now)
 		return d.admit(in.ep, b, now)
+	case sortSealed:
+		if in := d.lookup(from); in != nil {
+			d.sealed(in, b, now)
+		}
 	case sortLane:
 		in := bind.inlets.Load().lanes[lane.ID(b[4:])]
 		if in == nil || in.path.Addr != from || in.path.Socket != d.sock.self {
@@ -269,6 +278,8 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 			ep, n := d.admit(in.ep, inner, now)
 			copy(b, inner)
 			return ep, n
+		case sortSealed:
+			d.sealed(in, inner, now)
 		case sortProbe:
 			bind.onProbe(inner, in.path)
 		}
@@ -280,6 +291,28 @@ func (d *demux) take(b []byte, from netip.AddrPort, now int64) (*Endpoint, int) 
 		bind.onSTUN(b, Path{Kind: Direct, Socket: d.sock.self, Addr: from})
 	}
 	return nil, 0
+}
+
+// sealed adds a message to the run for its Taker.
+func (d *demux) sealed(in *inlet, msg []byte, now int64) {
+	if in.received.Load() != now {
+		in.received.Store(now)
+	}
+	if d.runOf != in.ep {
+		d.endRun()
+		d.runOf = in.ep
+	}
+	d.run = append(d.run, msg)
+}
+
+// endRun passes the run to its Taker.
+func (d *demux) endRun() {
+	if d.runOf == nil {
+		return
+	}
+	d.runOf.take(d.run)
+	clear(d.run)
+	d.run, d.runOf = d.run[:0], nil
 }
 
 func (d *demux) lookup(from netip.AddrPort) *inlet {

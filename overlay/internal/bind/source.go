@@ -23,6 +23,8 @@ type chunk struct {
 	msgs []message
 	next int // index of the first message not yet received
 	udp  bool
+
+	sealed bool // its messages are for Takers
 }
 
 type message struct {
@@ -32,15 +34,16 @@ type message struct {
 
 func (c *chunk) reset() {
 	clear(c.msgs)
-	c.buf, c.msgs, c.next, c.udp = c.buf[:0], c.msgs[:0], 0, false
+	c.buf, c.msgs, c.next, c.udp, c.sealed = c.buf[:0], c.msgs[:0], 0, false, false
 }
 
-// Source takes the WireGuard messages of one relay connection. Its methods belong to the
+// Source takes the messages of one relay connection. Its methods belong to the
 // goroutine that reads the connection.
 type Source struct {
 	bind *Bind
 	cur  *chunk // the chunk being filled; nil if none
 	udp  bool   // its messages come from a socket
+	run  [][]byte
 
 	// The endpoint of the last message, valid while the table has not changed.
 	last  *Endpoint
@@ -73,19 +76,20 @@ func (s *Source) put(from *Endpoint, msg []byte) {
 		s.bind.dropped.Add(1)
 		return
 	}
-	if s.cur != nil && (len(s.cur.buf)+len(msg) > cap(s.cur.buf) || len(s.cur.msgs) == chunkMessages) {
+	sealed := isSealed(msg)
+	if s.cur != nil && (len(s.cur.buf)+len(msg) > cap(s.cur.buf) || len(s.cur.msgs) == chunkMessages || s.cur.sealed != sealed) {
 		s.Flush()
 	}
 	if s.cur == nil {
 		s.cur = s.bind.pool.Get().(*chunk)
-		s.cur.udp = s.udp
+		s.cur.udp, s.cur.sealed = s.udp, sealed
 	}
 	c := s.cur
 	c.msgs = append(c.msgs, message{from, len(c.buf), len(msg)})
 	c.buf = append(c.buf, msg...)
 }
 
-// Flush hands over the delivered messages. The reader calls it whenever no more input has
+// Flush hands over the delivered messages. Those for Takers are taken before it returns. The reader calls it whenever no more input has
 // arrived. When the queue is full, it waits up to 50 ms for WireGuard. Then the reader
 // does not read, TCP slows the relay down, and nothing is lost. If WireGuard takes
 // nothing in that time, messages are dropped until it does.
@@ -95,11 +99,33 @@ func (s *Source) Flush() {
 		return
 	}
 	s.cur = nil
+	if c.sealed {
+		s.take(c)
+		return
+	}
 	select {
 	case s.bind.ready <- c:
 	default:
 		s.bind.push(c)
 	}
+}
+
+// take passes the messages of a chunk to their Takers.
+func (s *Source) take(c *chunk) {
+	now := mono.Now()
+	for i, m := range c.msgs {
+		s.run = append(s.run, c.buf[m.off:m.off+m.len:m.off+m.len])
+		if i+1 < len(c.msgs) && c.msgs[i+1].from == m.from {
+			continue
+		}
+		if !c.udp {
+			m.from.relayed.Store(now)
+		}
+		m.from.take(s.run)
+		clear(s.run)
+		s.run = s.run[:0]
+	}
+	s.bind.recycle(c)
 }
 
 func (b *Bind) push(c *chunk) {

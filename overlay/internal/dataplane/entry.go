@@ -47,9 +47,11 @@ type Gate struct{ _ byte }
 // Carrier is a plane that does not call Read: packets are passed to it.
 type Carrier interface {
 	// Carry takes packets to one peer, bufs[i][offset:offset+sizes[i]], except those of
-	// size 0. It may overwrite the buffers until it returns, but not keep them. The
-	// goroutine of Read calls it on the packet path: it must not block or allocate. It
-	// sends each packet with Entry.Send.
+	// size 0, and at most bind.BatchSize of them. Before offset, and after each packet,
+	// there are at least 16 and 44 bytes more. It may overwrite the buffers until it
+	// returns, but not keep them. The goroutine of Read calls it on the packet path: it
+	// must not allocate, or wait for anything but a socket. It sends at once, so the
+	// packets are in no backlog.
 	Carry(e *Entry, bufs [][]byte, sizes []int, offset int)
 }
 
@@ -145,7 +147,9 @@ func (e *Entry) DropHeld() {
 		return
 	}
 	for _, ip := range e.Addrs() {
-		e.f.hold.drop(ip)
+		if other := e.f.entryOf(ip); other == nil || other == e { // its peer may have another plane by now
+			e.f.hold.drop(ip)
+		}
 	}
 }
 
@@ -159,8 +163,9 @@ func (e *Entry) Backlog() int64 { return e.backlog.cost.Load() }
 // Keyed says that the first message under new session keys is sent.
 func (e *Entry) Keyed() { e.keyed.Store(time.Now().UnixNano()) }
 
-// LastRx returns when data were last received, by mono.Now; 0: never.
+// LastRx and LastTx return when data were last received and sent, by mono.Now; 0: never.
 func (e *Entry) LastRx() int64 { return e.lastRx.Load() }
+func (e *Entry) LastTx() int64 { return e.lastTx.Load() }
 
 // Stats are the counters of one peer. Bytes and packets are inner ones.
 type Stats struct {

@@ -61,7 +61,7 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 			any = r.end(bufs[:i], sizes[:i], offset) || any
 			r.begin(f, e, i)
 		}
-		if !r.admit(f, size) {
+		if e.carrier == nil && !r.admit(f, size) {
 			continue
 		}
 		if size > r.limit {
