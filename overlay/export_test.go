@@ -141,3 +141,7 @@ func (n *Node) Key() dataplane.Key { return n.plane.wg.Key() }
 func (n *Node) KeyOf(id cert.NodeID) dataplane.Key {
 	return dataplane.Key{Public: n.plane.wg.(*wg.Device).KeyOf(id), Boot: n.tunnels().BootOf(id)}
 }
+
+// OfferAES makes the node offer AES besides WireGuard, whatever the machine is good at. Call
+// it before Start.
+func (n *Node) OfferAES() { n.tuning.aes = true }

@@ -143,6 +143,7 @@ func TestStolenKeyOfACaller(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newFarWorld(t, setup{evil: true})
+			w.suite = overlay.SuiteWireGuard
 			pi := w.node("kitchen-pi", "198.51.100.2", "device")
 			pi.echo()
 			laptop := w.node("laptop", "198.51.100.1")
@@ -197,6 +198,7 @@ func TestStolenKeyOfACallee(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newFarWorld(t, setup{evil: true})
+			w.suite = overlay.SuiteWireGuard
 			hub := w.node("hub", "198.51.100.2")
 			laptop := w.node("laptop", "198.51.100.1")
 			hub.echo()

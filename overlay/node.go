@@ -45,6 +45,8 @@ type Config struct {
 	Wall func() time.Time
 	// UDP says how direct paths are made.
 	UDP UDP
+	// Suite says how packets may be encrypted: SuiteAuto, SuiteWireGuard or SuiteAES.
+	Suite string
 	// NamesChanged is called when names of the network or the owner's settings for them
 	// may have changed (Names, DNS). It must return at once and may be nil.
 	NamesChanged func()
@@ -104,6 +106,7 @@ type Node struct {
 type tuning struct {
 	idle      time.Duration // how long a tunnel lives without data; 0: as package tunnels has it
 	guestIdle time.Duration // the same of a guest connection without tunnels; 0: as package homes has it
+	aes       bool          // offers AES even where it is slow
 	unproven  bool          // proves no WireGuard key and ignores proofs, like nodes before 2026-11-29
 	// watchMachine watches for changes of interfaces and clock; tests replace it. stamps
 	// is the clock for WireGuard's time stamps, nil for time.Now; it is not Config.Wall.

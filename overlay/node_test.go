@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -38,6 +39,7 @@ import (
 type world struct {
 	t        *testing.T
 	setup    setup
+	suite    string // of nodes that are made from now on, if they have none of their own
 	svc      *ops.Service
 	auth     *ca.Authorities
 	data     string // the coordination server's directory
@@ -240,6 +242,7 @@ func (w *world) nodeOf(name string, cfg overlay.Config, tags ...string) *node {
 // add starts a node that was made elsewhere.
 func (w *world) add(n *node, name string, tags ...string) {
 	w.t.Helper()
+	n.cfg.Suite = cmp.Or(n.cfg.Suite, w.suite, os.Getenv("WEFT_TEST_SUITE"))
 	n.cfg.StateDir, n.cfg.Hostname, n.cfg.Version = filepath.Join(w.t.TempDir(), name), name, "test"
 	n.cfg.Token = w.token(ops.CreateKey{Tags: tags})
 	// Most tests are about traffic through the relay.

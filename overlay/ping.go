@@ -49,7 +49,9 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 		Relay: r.peers.RelayOf(k.Node.ID),
 	}
 	var why path.Reason
-	pong.Path, why, pong.Endpoint = r.peers.Views()[k.Node.ID].Tunnel().Shown()
+	t := r.peers.Views()[k.Node.ID].Tunnel()
+	pong.Path, why, pong.Endpoint = t.Shown()
+	pong.Suite, pong.KeyExchange = t.Suite, t.KeyExchange
 	pong.Reason = why.Text
 	return pong, nil
 }

@@ -44,7 +44,7 @@ type UDP struct {
 // with its network's length), MTU int.
 type Interface = paths.Interface
 
-// plane is the data plane with its parts. Constant.
+// plane is the data planes with their parts. Constant.
 type plane struct {
 	forwarder *dataplane.Forwarder
 	bind      *bind.Bind
@@ -53,7 +53,22 @@ type plane struct {
 		dataplane.Keys
 	}
 	refused *status.Error // why there are no tunnels, nil if there are
+	aes     aesPlane      // nil: the node uses WireGuard only
 }
+
+// aesPlane is a *gcm.Device.
+type aesPlane interface {
+	tunnels.AESPlane
+	Clear()
+	Keys(id cert.NodeID) (k dataplane.KeyState, ok bool)
+}
+
+// The values of Config.Suite.
+const (
+	SuiteAuto      = ""          // AES with peers where both machines are fast at it, else WireGuard
+	SuiteWireGuard = "wireguard" // WireGuard only
+	SuiteAES       = "aes"       // AES only: refuse peers that cannot use it
+)
 
 // now returns the time for filters (dataplane.Forwarder.Now).
 func (p *plane) now() int64 { return p.forwarder.Now() }
@@ -62,15 +77,32 @@ func (p *plane) now() int64 { return p.forwarder.Now() }
 func (p *plane) stats(id cert.NodeID) (s dataplane.Stats, ok bool) { return p.forwarder.Stats(id) }
 
 // newKey gives the node another WireGuard key pair and ends all tunnels (dataplane.Keys).
-func (p *plane) newKey() error { return p.wg.NewKey() }
+func (p *plane) newKey() error {
+	if p.aes != nil {
+		p.aes.Clear()
+	}
+	return p.wg.NewKey()
+}
+
+// keys returns the state of the keys with a peer; ok is false if there is no tunnel with it,
+// or WireGuard has them.
+func (p *plane) keys(id cert.NodeID) (k dataplane.KeyState, ok bool) {
+	if p.aes == nil {
+		return k, false
+	}
+	return p.aes.Keys(id)
+}
 
 // close closes the node's Net too.
 func (p *plane) close() {
+	if p.aes != nil {
+		p.aes.Close()
+	}
 	p.wg.Close()
 	p.forwarder.Close()
 }
 
-// makePlane makes the data plane, WireGuard with a new key pair. The key pair lives until
+// makePlane makes the data planes, WireGuard with a new key pair. The key pair lives until
 // logout, the end of the process or a clock that is set back (package tunnels), and is
 // never saved.
 func (n *Node) makePlane() error {
@@ -108,7 +140,11 @@ func (n *Node) makePlane() error {
 	if err != nil {
 		return fmt.Errorf("make WireGuard device: %w", err)
 	}
-	n.hold(&plane{forwarder: f, bind: b, wg: dev}, refused)
+	aes, err := n.makeAES(b, f)
+	if err != nil {
+		return fmt.Errorf("make AES data plane: %w", err)
+	}
+	n.hold(&plane{forwarder: f, bind: b, wg: dev, aes: aes}, refused)
 	return nil
 }
 

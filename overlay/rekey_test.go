@@ -9,7 +9,7 @@ import (
 	"weft/overlay"
 )
 
-// wrongClock gives a node a clock for WireGuard that can be set.
+// wrongClock gives a node a clock for its data planes that can be set.
 func (n *node) wrongClock() *atomic.Int64 {
 	var offset atomic.Int64
 	n.stop()
@@ -32,6 +32,7 @@ func (n *node) knows(m *node) {
 func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.suite = overlay.SuiteWireGuard
 	pi, attic := w.node("kitchen-pi", "device"), w.node("attic-pi", "device")
 	pi.echo()
 	attic.echo()
@@ -72,6 +73,7 @@ func TestClockSetBack(t *testing.T) {
 func TestClockSetBackUnseen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.suite = overlay.SuiteWireGuard
 	pi := w.node("kitchen-pi", "device")
 	pi.echo()
 	laptop := w.node("laptop")
@@ -94,6 +96,7 @@ func TestClockSetBackUnseen(t *testing.T) {
 func TestClockSetBackDuringIntroductions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.suite = overlay.SuiteWireGuard
 	laptop := w.node("laptop")
 	clock := laptop.wrongClock()
 	laptop.echo()
@@ -133,6 +136,7 @@ func TestClockSetBackDuringIntroductions(t *testing.T) {
 func TestClockSetBackOnDirectPath(t *testing.T) {
 	t.Parallel()
 	w := newNATWorld(t)
+	w.suite = overlay.SuiteWireGuard
 	laptop := w.at("laptop", w.in.Host("laptop", "192.0.2.10"))
 	pi := w.at("kitchen-pi", w.in.Host("pi", "192.0.2.11"))
 	pi.echo()

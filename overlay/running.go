@@ -29,6 +29,7 @@ type running struct {
 	sinks    *network.Sinks
 	presence *lookup.Presence
 	stats    func(id cert.NodeID) (dataplane.Stats, bool) // counters of a tunnel
+	keys     func(id cert.NodeID) (dataplane.KeyState, bool)
 
 	// close ends the tunnels first, while there still is a relay for sending bye, then
 	// the rest.
@@ -80,7 +81,7 @@ func (n *Node) run() error {
 	dialer := n.server.dialer()
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
-	r := &running{client: client.New(dialer.Transport(), n.times.server), dialer: dialer, stats: n.plane.stats, endPeers: endPeers, endRest: endRest}
+	r := &running{client: client.New(dialer.Transport(), n.times.server), dialer: dialer, stats: n.plane.stats, keys: n.plane.keys, endPeers: endPeers, endRest: endRest}
 	r.client.Cargo = &n.claims
 	r.home, r.guests = n.makeHomes(r, s.Self.ID)
 	r.peers = tunnels.New(pctx, s, n.tunnelsConfig(r))
@@ -110,7 +111,7 @@ func (n *Node) run() error {
 // tunnelsConfig returns the configuration of r's tunnels.
 func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 	u, p := n.cfg.UDP, n.plane
-	return tunnels.Config{
+	cfg := tunnels.Config{
 		Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log,
 		Bind: p.bind, Forwarder: p.forwarder, Plane: p.wg, Keys: p.wg, Filters: n.filters, Home: r.home, Guests: r.guests,
 		Refused: p.refused,
@@ -121,6 +122,10 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 		TakeCRL: func(der []byte) (bool, error) { return r.follower.TakeCRL(der) },
 		Behind:  func() bool { return r.follower.Behind() },
 	}
+	if p.aes != nil {
+		cfg.AES, cfg.OnlyAES = p.aes, n.cfg.Suite == SuiteAES
+	}
+	return cfg
 }
 
 // makeFollower makes the follower that keeps r in step with the server.

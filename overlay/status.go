@@ -103,6 +103,9 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 			if st, ok := r.stats(k.Node.ID); ok {
 				p.Tunnel.Rx, p.Tunnel.Tx, p.Tunnel.LastReceived, p.Tunnel.LastHandshake = st.RxBytes, st.TxBytes, st.LastRx, st.LastHandshake
 			}
+			if keys, ok := r.keys(k.Node.ID); ok {
+				p.Tunnel.KeysSince, p.Tunnel.KeysPackets = keys.Since, keys.Packets
+			}
 		}
 		f.Peers = append(f.Peers, p)
 	}

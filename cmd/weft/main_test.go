@@ -173,6 +173,7 @@ func (n *fakeNode) Status() status.Status {
 		switch p.Name {
 		case "kitchen-pi":
 			ps.Path, ps.RTTms, ps.RxBytes, ps.TxBytes, ps.KeyExchange = status.PathRelay, &rtt, 1234567, 99, "X25519MLKEM768"
+			ps.Suite = "wireguard"
 			ps.LastHandshake, ps.PresenceAt, ps.LastSeen = &seen, &said, &said
 			ps.PathReason, ps.PathNote = "both sides are behind NATs that give each destination another port", "both behind hard NATs"
 		case "attic":

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,13 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/overlay/localapi"
 	"weft/overlay/status"
 )
 
 func pingCmd() *cobra.Command {
 	var asJSON *bool
 	var count int
-	var untilDirect bool
+	var untilDirect, verbose bool
 	var timeout, interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "ping NAME",
@@ -38,6 +40,9 @@ them (with --until-direct: the last) was answered.`,
 			c := client(cmd)
 			var sum pingSum
 			done := func(err error) error {
+				if verbose && !*asJSON && sum.received > 0 {
+					printTunnel(cmd, c, a[0])
+				}
 				if !*asJSON && sum.sent > 0 {
 					fmt.Fprintln(cmd.ErrOrStderr(), sum.String())
 				}
@@ -87,10 +92,38 @@ them (with --until-direct: the last) was answered.`,
 	}
 	asJSON = cli.JSONFlag(cmd)
 	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of echo requests; 0 means until interrupted")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "at the end, say how the packets are encrypted")
 	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop once the path is direct; exit 7 if it does not become direct")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for each reply")
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between echo requests")
 	return cmd
+}
+
+// printTunnel prints how packets to a peer are encrypted, if there is a tunnel.
+func printTunnel(cmd *cobra.Command, c *localapi.Client, name string) {
+	st, err := c.Look(cmd.Context(), name)
+	if err != nil {
+		return
+	}
+	p, err := c.Resolve(cmd.Context(), name)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	for _, p := range onlyPeer(st.Peers, p) {
+		if p.KeyExchange != "" {
+			t := table(cmd.OutOrStdout())
+			printKeys(liner(t), st, p, cmp.Or(deref(st.Time), now), now)
+			t.Flush()
+		}
+	}
+}
+
+func deref(t *time.Time) (at time.Time) {
+	if t != nil {
+		at = *t
+	}
+	return at
 }
 
 // pingSum is the summary of several echo requests.
@@ -132,7 +165,9 @@ func printPong(w io.Writer, p status.Pong, asJSON bool) error {
 			Reason   string          `json:"path_reason"`
 			Relay    string          `json:"relay"`
 			Endpoint string          `json:"endpoint"`
-		}{"ping/1", p.Peer.Name, p.Addr.String(), float64(p.RTT.Microseconds()) / 1000, p.Path, p.Reason, p.Relay, p.Endpoint})
+			Suite    string          `json:"suite"`
+			Exchange string          `json:"key_exchange"`
+		}{"ping/1", p.Peer.Name, p.Addr.String(), float64(p.RTT.Microseconds()) / 1000, p.Path, p.Reason, p.Relay, p.Endpoint, p.Suite, p.KeyExchange})
 	}
 	how := string(p.Path)
 	if p.Path == status.PathDirect && p.Endpoint != "" {

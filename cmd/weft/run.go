@@ -44,6 +44,7 @@ type runOptions struct {
 	osDNS            string
 	endpoint         string
 	portmap          string
+	suite            string
 	socket           string
 	socketGroup      string
 	metrics          string
@@ -88,6 +89,7 @@ the proxy and the resolver.`,
 	f.StringVar(&o.hostname, "hostname", "", "requested device name when joining (default: this machine's)")
 	f.StringVar(&o.tun, "tun", "", "create a network interface with this name, such as weft0 (default: none, user space)")
 	f.StringVar(&o.inbound, "inbound", "all", "what peers allowed by policy reach on this machine: all, none or PORT[=HOST:PORT],...; the list may contain all")
+	f.StringVar(&o.suite, "suite", "auto", "how packets are encrypted: aes (refuse peers that cannot use it), wireguard, or auto: aes where both machines have AES instructions, wireguard otherwise")
 	f.StringVar(&o.proxy, "proxy", defaultProxy, "SOCKS5 and HTTP proxy into the overlay, loopback only, or off")
 	f.StringVar(&o.dns, "dns", defaultDNS, "resolver, loopback only, or off")
 	f.StringVar(&o.osDNS, "os-dns", "auto", "with --tun: make the resolver part of this machine's DNS (auto), or do not change it (off)")
@@ -200,6 +202,10 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 	if err != nil {
 		return err
 	}
+	suite, ok := map[string]string{"auto": overlay.SuiteAuto, "wireguard": overlay.SuiteWireGuard, "aes": overlay.SuiteAES}[o.suite]
+	if !ok {
+		return usagef("--suite %q: want auto, aes or wireguard", o.suite)
+	}
 	// Start the state directory first: two daemons on one directory would be one
 	// identity twice, and its lock reports that best (in Start). Its parent directories
 	// also contain the default socket.
@@ -235,6 +241,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 		BuildTime:    buildTime(),
 		Log:          log,
 		UDP:          udp,
+		Suite:        suite,
 		NamesChanged: d.osDNS.kick,
 		NetworkChanged: func() {
 			if resolver := d.resolver.Load(); resolver != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/overlay/age"
 	"weft/overlay/fips"
 	"weft/overlay/localapi"
 	"weft/overlay/status"
@@ -118,7 +119,7 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 	case whole:
 		for _, p := range st.Peers {
 			fmt.Fprintln(w)
-			printPeer(w, p, said, now)
+			printPeer(w, st, p, said, now)
 		}
 	case len(st.Peers) > 0:
 		fmt.Fprintln(w)
@@ -139,14 +140,10 @@ func printStatus(w io.Writer, st status.Status, whole bool, now time.Time) {
 
 // printPeer prints everything about a peer. said is now by the clock of the peer's
 // times.
-func printPeer(w io.Writer, p status.PeerStatus, said, now time.Time) {
+func printPeer(w io.Writer, st status.Status, p status.PeerStatus, said, now time.Time) {
 	t := table(w)
 	defer t.Flush()
-	line := func(key, value string) {
-		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", key, value)
-		}
-	}
+	line := liner(t)
 	line("name", cli.Plain(cmp.Or(p.FQDN, p.Name)))
 	line("addresses", strings.TrimSpace(cli.Plain(p.IPv4)+"  "+cli.Plain(p.IPv6)))
 	line("id", cli.Plain(p.ID))
@@ -161,9 +158,35 @@ func printPeer(w io.Writer, p status.PeerStatus, said, now time.Time) {
 	line("round trip", roundTrip(p))
 	line("received", size(p.RxBytes))
 	line("sent", size(p.TxBytes))
+	printKeys(line, st, p, said, now)
+}
+
+// liner returns a function that prints a line of a table, unless the value is empty.
+func liner(t io.Writer) func(key, value string) {
+	return func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", key, value)
+		}
+	}
+}
+
+// printKeys prints how the packets of a tunnel are encrypted. A daemon of an older version
+// says less.
+func printKeys(line func(key, value string), st status.Status, p status.PeerStatus, said, now time.Time) {
+	switch p.Suite {
+	case "aes":
+		line("encryption", "AES-256-GCM (suite aes), under keys of this connection alone")
+	case "wireguard":
+		line("encryption", "ChaCha20-Poly1305 (suite wireguard), under keys of this connection alone")
+	default:
+		line("encryption", cli.Plain(p.Suite))
+	}
 	line("keys", cli.Plain(p.KeyExchange))
 	if p.LastHandshake != nil {
 		line("handshake", ago(p.LastHandshake, now))
+	}
+	if p.KeysSince != nil && p.KeysPackets != nil {
+		line("in use", fmt.Sprintf("since %s ago, for %d packets sent", age.Of(max(said.Sub(*p.KeysSince), 0)), *p.KeysPackets))
 	}
 }
 

@@ -44,13 +44,14 @@ func TestSeen(t *testing.T) {
 func TestPrintStatus(t *testing.T) {
 	said := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	here := said.AddDate(-50, 0, 0) // a clock without a battery
+	packets, began := uint64(1234), said.Add(-80*time.Second)
 	answered, off := here.Add(-12*time.Minute), said.Add(-21*time.Minute)
 	st := status.Status{
 		State: status.StateRunning, Time: &said,
 		Server: status.ServerStatus{URL: "https://weft.example:8443", LastSeen: &answered},
 		Self:   status.SelfStatus{FQDN: "laptop.weft.internal", IPv4: "100.64.0.1", IPv6: "fd00::1", Relay: "home"},
 		Peers: []status.PeerStatus{
-			{Name: "pi", IPv4: "100.64.0.2", Online: true, PresenceAt: &said, Path: status.PathRelay, PathReason: "both sides are behind NATs; a port mapping would make it direct", PathNote: "both behind hard NATs", KeyExchange: "X25519MLKEM768", Relay: "home"},
+			{Name: "pi", IPv4: "100.64.0.2", Online: true, PresenceAt: &said, Path: status.PathRelay, PathReason: "both sides are behind NATs; a port mapping would make it direct", PathNote: "both behind hard NATs", KeyExchange: "X25519MLKEM768", Suite: "aes", KeysSince: &began, KeysPackets: &packets, Relay: "home"},
 			{Name: "attic", IPv4: "100.64.0.3", PresenceAt: &said, LastSeen: &off, Path: status.PathOffline, PathReason: "not connected to a relay"},
 			{Name: "evil\x1b[2J", Path: status.PathKind("x\n"), PathNote: "y\r"},
 		},
@@ -75,7 +76,8 @@ evil?[2J   -           x?: y?                        -    0 B       0 B   -
 	}
 	st.Peers = st.Peers[:1]
 	printStatus(&one, st, true, here)
-	for _, line := range []string{"why         both sides are behind NATs; a port mapping would make it direct\n", "relay       home\n", "seen        now\n", "keys        X25519MLKEM768\n"} {
+	for _, line := range []string{"why         both sides are behind NATs; a port mapping would make it direct\n", "relay       home\n", "seen        now\n", "keys        X25519MLKEM768\n",
+		"encryption  AES-256-GCM (suite aes), under keys of this connection alone\n", "in use      since 80 s ago, for 1234 packets sent\n"} {
 		if !strings.Contains(one.String(), line) {
 			t.Errorf("%q is not in:\n%s", line, one.String())
 		}

@@ -58,7 +58,10 @@ type Tunnel struct {
 	Rx, Tx        uint64          // bytes
 	LastReceived  time.Time       // when a packet last arrived through it
 	LastHandshake time.Time
-	KeyExchange   string // of the introduction
+	Suite         string    // intro.Suite
+	KeyExchange   string    // of the last introduction
+	KeysSince     time.Time // when the present key for sending began; zero: unknown
+	KeysPackets   uint64    // sent under it
 }
 
 // The reasons for paths that do not come from an agent.
@@ -127,7 +130,10 @@ func (p PeerFacts) status(f *Facts) PeerStatus {
 			ms := float64(rtt.Microseconds()) / 1000
 			s.RTTms = &ms
 		}
-		s.KeyExchange = t.KeyExchange
+		s.Suite, s.KeyExchange = t.Suite, t.KeyExchange
+		if !t.KeysSince.IsZero() {
+			s.KeysSince, s.KeysPackets = weftTime(t.KeysSince), &t.KeysPackets
+		}
 		if at := weftTime(t.LastReceived); !t.LastReceived.IsZero() && (s.LastSeen == nil || at.After(*s.LastSeen)) {
 			s.LastSeen = at
 		}

@@ -121,7 +121,8 @@ func TestStatusOfAPeer(t *testing.T) {
 	tcp := path.Selection{Kind: path.Relay, Reason: path.Reason{Text: "UDP is blocked"}}
 	quiet := path.Selection{Kind: path.Relay, Quiet: true, Reason: path.Reason{Text: "nothing was sent lately"}}
 	tunnel := func(p *path.Selection) *Tunnel {
-		return &Tunnel{Made: ago(time.Hour), Relay: "far", Pinged: 9 * time.Millisecond, Path: p, PathRTT: 1900 * time.Microsecond, Rx: 1, Tx: 2, LastReceived: ago(time.Minute), LastHandshake: ago(3 * time.Minute)}
+		return &Tunnel{Made: ago(time.Hour), Relay: "far", Pinged: 9 * time.Millisecond, Path: p, PathRTT: 1900 * time.Microsecond, Rx: 1, Tx: 2, LastReceived: ago(time.Minute), LastHandshake: ago(3 * time.Minute),
+			Suite: "aes", KeyExchange: "X25519MLKEM768", KeysSince: ago(2 * time.Minute), KeysPackets: 7}
 	}
 	for _, c := range []struct {
 		name string
@@ -171,8 +172,11 @@ func TestStatusOfAPeer(t *testing.T) {
 		w := *c.want
 		w.ID, w.Name, w.FQDN, w.IPv4, w.IPv6 = c.fact.Node.ID.String(), "pi", "pi.weft.internal", "100.64.0.2", "fd00::2"
 		if t := c.fact.Tunnel; t != nil {
-			w.Relay, w.RxBytes, w.TxBytes, w.KeyExchange = t.Relay, t.Rx, t.Tx, "SecP256r1MLKEM768"
-			w.LastHandshake = utc(t.LastHandshake)
+			w.Relay, w.RxBytes, w.TxBytes = t.Relay, t.Rx, t.Tx
+			w.LastHandshake, w.Suite, w.KeyExchange = utc(t.LastHandshake), t.Suite, t.KeyExchange
+			if !t.KeysSince.IsZero() {
+				w.KeysSince, w.KeysPackets = utc(t.KeysSince.Add(c.skew)), &t.KeysPackets
+			}
 		}
 		if len(got) != 1 || !reflect.DeepEqual(got[0], w) {
 			g, _ := json.Marshal(got)

@@ -116,6 +116,9 @@ type Pong struct {
 	Reason   string        `json:"path_reason"`
 	Relay    string        `json:"relay"`
 	Endpoint string        `json:"endpoint"`
+
+	Suite       string `json:"suite"` // as in PeerStatus
+	KeyExchange string `json:"key_exchange"`
 }
 
 // Relay is one relay, or the coordination server if Server is set.

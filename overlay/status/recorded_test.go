@@ -16,13 +16,13 @@ var update = flag.Bool("update", false, "record what is not recorded yet")
 // daemon.
 func TestRecordedStatus(t *testing.T) {
 	at := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
-	ms := 1.9
+	ms, packets := 1.9, uint64(1234)
 	full := Status{
 		Schema: Schema, State: StateRunning, Network: "00112233445566778899aabbccddeeff", Version: "1.0", Time: &at,
 		Server: ServerStatus{URL: "https://weft.example:8443", Online: true},
 		Self:   SelfStatus{ID: "aa", Name: "laptop", FQDN: "laptop.weft.internal", IPv4: "100.64.0.2", IPv6: "fd00::2", Online: true, Relay: "server", CertificateExpires: &at},
 		Peers: []PeerStatus{{ID: "bb", Name: "kitchen-pi", FQDN: "kitchen-pi.weft.internal", IPv4: "100.64.0.1", IPv6: "fd00::1", Online: true, PresenceAt: &at, Path: PathDirect, PathReason: "", PathNote: "same network",
-			Relay: "server", Endpoint: "198.51.100.4:41641", RTTms: &ms, RxBytes: 1, TxBytes: 2, LastHandshake: &at, LastSeen: &at, KeyExchange: "X25519MLKEM768"}},
+			Relay: "server", Endpoint: "198.51.100.4:41641", RTTms: &ms, RxBytes: 1, TxBytes: 2, LastHandshake: &at, LastSeen: &at, KeyExchange: "X25519MLKEM768", Suite: "aes", KeysSince: &at, KeysPackets: &packets}},
 		Health: []Health{{Code: "server-offline", Message: "the server does not answer"}},
 	}
 	empty := Status{Schema: Schema, State: StateUnjoined, Peers: []PeerStatus{{}}, Health: []Health{}}

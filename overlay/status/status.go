@@ -102,5 +102,11 @@ type PeerStatus struct {
 	// LastSeen is when the peer last sent anything, by Status.Time: to the server, or
 	// to this node if that is later.
 	LastSeen    *time.Time `json:"last_seen"`
-	KeyExchange string     `json:"key_exchange"` // of the introduction: "X25519MLKEM768", in FIPS mode "SecP256r1MLKEM768"; "" without a tunnel
+	KeyExchange string     `json:"key_exchange"` // "X25519MLKEM768", "" without a tunnel
+	// Suite is how packets are encrypted: "aes", "wireguard", or "" without a tunnel.
+	Suite string `json:"suite"`
+	// KeysSince is when the present key for sending began, by Status.Time, and
+	// KeysPackets how many packets were sent under it; null for WireGuard.
+	KeysSince   *time.Time `json:"keys_since"`
+	KeysPackets *uint64    `json:"keys_packets"`
 }

@@ -134,6 +134,12 @@ type Plane interface {
 	Close() error
 }
 
+// KeyState says what the keys of a peer are like.
+type KeyState struct {
+	Since   time.Time // when the present key for sending began; zero: there is none
+	Packets uint64    // sent under it
+}
+
 // Keys is the key pair that this node names in introductions. A plane that needs one
 // implements it.
 type Keys interface {

@@ -231,14 +231,8 @@ func (d *Device) hireLocked() bool {
 	return true
 }
 
-// Keys says what the keys of a peer are like.
-type Keys struct {
-	Since   time.Time // when the present epoch for sending began; zero: there are no keys
-	Packets uint64    // sent in it
-}
-
 // Keys returns the state of a peer's keys.
-func (d *Device) Keys(id cert.NodeID) (k Keys, ok bool) {
+func (d *Device) Keys(id cert.NodeID) (k dataplane.KeyState, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peers[id]
@@ -246,7 +240,7 @@ func (d *Device) Keys(id cert.NodeID) (k Keys, ok bool) {
 		return k, false
 	}
 	if e := p.cur.Load().sender.cur.Load(); e != nil {
-		k = Keys{mono.Time(e.begun), min(e.counter.Load(), epochPackets)}
+		k = dataplane.KeyState{Since: mono.Time(e.begun), Packets: min(e.counter.Load(), epochPackets)}
 	}
 	return k, true
 }

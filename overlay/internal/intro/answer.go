@@ -50,6 +50,9 @@ func (s *Session) receive() (*Deny, error) {
 	s.Trip = time.Since(begun)
 	s.limit.Reset(HandshakeTimeout)
 	s.sw.deciding(s)
+	if deny := s.agreeSuite(); deny != nil {
+		return deny, nil
+	}
 	err = s.agree()
 	if err == nil {
 		err = s.checkProof(m.Proof)
@@ -141,7 +144,11 @@ func (s *Session) decide() (*Deny, error) {
 	if err := s.sw.accepted(s); err != nil {
 		return nil, err
 	}
-	return nil, s.write(Message{Type: TypeAccept, Proof: s.proof})
+	accept := Message{Type: TypeAccept, Proof: s.proof}
+	if s.Suite != SuiteWireGuard {
+		accept.Suite = s.Suite
+	}
+	return nil, s.write(accept)
 }
 
 func (sw *Switch) accepted(s *Session) error {

@@ -63,7 +63,7 @@ func (d *dial) finishLocked(winner *Session) {
 //
 // Errors: *DenyError; ErrClosed; the cause of ctx; an error of Verify, or ErrIdentity
 // when another node answered; ErrKey when the peer names a WireGuard key that is not its
-// own; otherwise, after two attempts, ErrTimeout, ErrReset, ErrBroken or an error of
+// own; ErrSuite; otherwise, after two attempts, ErrTimeout, ErrReset, ErrBroken or an error of
 // Send.
 func (sw *Switch) Dial(ctx context.Context, peer cert.NodeID, established func(*Session)) (*Session, error) {
 	if peer == sw.cfg.ID {
@@ -165,7 +165,7 @@ func retry(ctx context.Context, err error) bool {
 	if _, denied := errors.AsType[*DenyError](err); denied {
 		return false
 	}
-	for _, final := range []error{ErrIdentity, ErrKey, cert.ErrUntrusted, cert.ErrExpired, cert.ErrRevoked, ErrClosed} {
+	for _, final := range []error{ErrIdentity, ErrKey, ErrSuite, cert.ErrUntrusted, cert.ErrExpired, cert.ErrRevoked, ErrClosed} {
 		if errors.Is(err, final) {
 			return false
 		}
@@ -235,6 +235,9 @@ func (s *Session) call(established func(*Session)) error {
 		return err
 	}
 	s.Remote, s.Own = hello, s.sw.cfg.Hello()
+	if deny := s.agreeSuite(); deny != nil {
+		return &DenyError{*deny}
+	}
 	if err := s.agree(); err != nil {
 		return err
 	}
@@ -256,6 +259,9 @@ func (s *Session) call(established func(*Session)) error {
 		return err
 	}
 	if err := verdict(m); err != nil {
+		return err
+	}
+	if err := s.checkSuite(m); err != nil {
 		return err
 	}
 	return s.checkProof(m.Proof)

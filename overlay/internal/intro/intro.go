@@ -3,8 +3,8 @@
 // not be trusted.
 //
 // An introduction authenticates both ends, lets the callee check its policy and exchanges
-// the nodes' ephemeral WireGuard public keys. The TLS exporter gives the pair its
-// WireGuard preshared key and the keys of its probes. The only key exchange is hybrid
+// the nodes' ephemeral WireGuard public keys. The TLS exporter gives the pair the secret
+// of its data plane (for WireGuard the preshared key) and the keys of its probes. The only key exchange is hybrid
 // ML-KEM. Afterwards the session carries messages (candidates, "call me", ping,
 // revocation lists, bye) until either side ends it. An introduction takes two round
 // trips:
@@ -21,6 +21,9 @@
 // CertificateVerify signs, because crypto/tls cannot send server data before the client's
 // Finished. So the caller can send its WireGuard initiation with its hello, one round
 // trip after the start.
+//
+// Each side says which suites it can use (suite.go). Nodes before 2026-11-30 use WireGuard
+// only.
 //
 // Each side names a WireGuard key; the caller's hello and the callee's accept prove that
 // it is the sender's own (prove.go). Nodes before 2026-11-29 send no proof. The caller of
@@ -66,6 +69,7 @@
 //   - crl.go      revocation lists, from the side with the newer one
 //   - conn.go     a session as the net.Conn under crypto/tls
 //   - secure.go   TLS configuration, verification, exported keys
+//   - suite.go    how the pair's packets will be encrypted
 //   - prove.go    proofs that a WireGuard key is the sender's own
 //   - frame.go, message.go  the codecs
 package intro
@@ -111,8 +115,10 @@ const (
 // WireGuard key, with another boot id.
 type Hello struct {
 	Boot uint64   // random for each WireGuard key, so at least for each daemon start
-	Key  [32]byte // WireGuard public key
+	Key  [32]byte // WireGuard public key; zero if the node cannot use WireGuard
 	CRL  uint64   // number of the node's revocation list, 0 for none
+	AES  bool     // the node can use SuiteAES
+	Only bool     // the node uses nothing but SuiteAES
 }
 
 // Config configures New. All fields but PairKey, Known, CRL, OnCRL, OnReset, Message,
@@ -181,7 +187,7 @@ const (
 	DenyCertificate = "certificate" // the callee refuses the caller's certificate
 	DenyConflict    = "conflict"    // another node has this WireGuard key or overlay address
 	DenyBusy        = "busy"        // too many peers
-	DenySuite       = "suite"       // the callee may not encrypt packets as the caller would
+	DenySuite       = "suite"       // no suite that both sides can use and may use
 )
 
 // DenyError is returned by Dial when the callee, authenticated as the node that was
@@ -208,4 +214,5 @@ var (
 	ErrTooMany  = errors.New("too many introduction sessions")
 	ErrIdentity = errors.New("the certificate is not the dialled or sending node's")
 	ErrKey      = errors.New("the WireGuard key is not the peer's own")
+	ErrSuite    = errors.New("the peer has changed the suite")
 )

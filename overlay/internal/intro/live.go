@@ -153,7 +153,7 @@ func (s *Session) handle(m Message) error {
 		return s.takeCRL(m)
 	case TypeCRLNext:
 		return s.sendCRL(m.Number, m.Offset)
-	case TypeHello, TypeAccept, TypeDeny: // only valid in an introduction
+	case TypeHello, TypeHelloAES, TypeAccept, TypeDeny: // only valid in an introduction
 		return fmt.Errorf("%w: %s in the middle of a session", ErrBroken, m.Type)
 	default:
 		if s.sw.cfg.Message != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // MaxMessage bounds a message in bytes, without its length prefix.
@@ -17,6 +18,7 @@ const MaxCandidates = 32
 // The types of Message.
 const (
 	TypeHello      = "hello"
+	TypeHelloAES   = "hello-aes" // a hello that demands SuiteAES; nodes before 2026-11-30 refuse it
 	TypeAccept     = "accept"
 	TypeDeny       = "deny"
 	TypeCandidates = "candidates" // the sender may be reachable at these addresses
@@ -38,13 +40,18 @@ type Message struct {
 	NAT6       string      `json:"nat6,omitempty"`
 
 	// hello
-	Boot  uint64 `json:"boot,omitempty"`
-	Key   []byte `json:"key,omitempty"`
-	CRL   uint64 `json:"crl,omitempty"`
-	Glare uint64 `json:"glare,omitempty"` // id of the callee's last introduction to the sender that the sender has received
+	Boot uint64 `json:"boot,omitempty"`
+	Key  []byte `json:"key,omitempty"`
+	CRL  uint64 `json:"crl,omitempty"`
+	// Suites are the suites that the sender can use besides WireGuard.
+	Suites []Suite `json:"suites,omitempty"`
+	Glare  uint64  `json:"glare,omitempty"` // id of the callee's last introduction to the sender that the sender has received
 
 	// hello of a caller, accept
 	Proof []byte `json:"proof,omitempty"` // that the WireGuard key is the sender's own; absent before 2026-11-29
+
+	// accept
+	Suite Suite `json:"suite,omitempty"` // that the callee has chosen; absent: SuiteWireGuard
 
 	// deny
 	Reason string `json:"reason,omitempty"`
@@ -118,15 +125,30 @@ func parseMessage(body []byte) (Message, error) {
 }
 
 func (h Hello) message() Message {
-	return Message{Type: TypeHello, Boot: h.Boot, Key: h.Key[:], CRL: h.CRL}
+	m := Message{Type: TypeHello, Boot: h.Boot, CRL: h.CRL}
+	if h.Key != [32]byte{} {
+		m.Key = h.Key[:]
+	}
+	if h.AES {
+		m.Suites = []Suite{SuiteAES}
+	}
+	if h.Only {
+		m.Type = TypeHelloAES
+	}
+	return m
 }
 
 func (m Message) hello() (Hello, error) {
-	if m.Type != TypeHello {
+	h := Hello{Boot: m.Boot, CRL: m.CRL, AES: slices.Contains(m.Suites, SuiteAES), Only: m.Type == TypeHelloAES}
+	if m.Type != TypeHello && m.Type != TypeHelloAES {
 		return Hello{}, fmt.Errorf("parse hello: the message is a %.20q", m.Type)
+	}
+	if len(m.Key) == 0 && h.AES {
+		return h, nil
 	}
 	if len(m.Key) != 32 || [32]byte(m.Key) == ([32]byte{}) {
 		return Hello{}, fmt.Errorf("parse hello: the WireGuard key has %d bytes or is zero", len(m.Key))
 	}
-	return Hello{Boot: m.Boot, Key: [32]byte(m.Key), CRL: m.CRL}, nil
+	h.Key = [32]byte(m.Key)
+	return h, nil
 }

@@ -24,7 +24,7 @@ const (
 // agree computes the proofs of both sides, once both hellos are known. It refuses a peer
 // that names this node's own key, or a key whose private key anybody can know.
 func (s *Session) agree() error {
-	if s.sw.cfg.PairKey == nil {
+	if s.sw.cfg.PairKey == nil || s.Suite != SuiteWireGuard {
 		return nil
 	}
 	if s.Remote.Key == s.Own.Key {

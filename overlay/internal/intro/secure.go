@@ -21,6 +21,7 @@ const alpn = "weft-intro/1"
 // Exporter labels, one per purpose and direction.
 const (
 	labelPSK      = "EXPORTER-weft-psk/1"
+	labelAES      = "EXPORTER-weft-aes/1"
 	labelProbeC2S = "EXPORTER-weft-probe-c2s/1"
 	labelProbeS2C = "EXPORTER-weft-probe-s2c/1"
 )
@@ -110,7 +111,7 @@ func (s *Session) takeKeys() error {
 	for _, k := range []struct {
 		label string
 		to    *[32]byte
-	}{{labelPSK, &s.PSK}, {probeSend, &s.ProbeSend}, {probeRecv, &s.ProbeRecv}, {labelKeys, &s.keyContext}} {
+	}{{labelPSK, &s.PSK}, {labelAES, &s.aes}, {probeSend, &s.ProbeSend}, {probeRecv, &s.ProbeRecv}, {labelKeys, &s.keyContext}} {
 		b, err := cs.ExportKeyingMaterial(k.label, context, len(k.to))
 		if err != nil {
 			return fmt.Errorf("export keys: %w", err)

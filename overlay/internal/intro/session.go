@@ -24,9 +24,11 @@ type Session struct {
 	Own, Remote Hello
 	// Trip is how long the peer took to answer in the introduction.
 	Trip time.Duration
-	// KeyExchange is how both sides agreed on the keys: the name of a TLS group.
+	// Suite is how the pair's packets are encrypted, and KeyExchange how both sides agreed
+	// on the keys: the name of a TLS group.
+	Suite       Suite
 	KeyExchange string
-	// PSK is the preshared key of the pair's WireGuard tunnel: secret.
+	// PSK is the preshared key of the pair's WireGuard tunnel: secret. See Secret.
 	PSK [32]byte
 	// ProbeSend and ProbeRecv are the keys of probes to and from the peer: secret.
 	ProbeSend, ProbeRecv [32]byte
@@ -51,6 +53,7 @@ type Session struct {
 	// one that the peer must send. Owned by the worker, too.
 	keyContext       [32]byte
 	proof, wantProof []byte
+	aes              [32]byte // for SuiteAES
 
 	// Guarded by Switch.mu.
 	in             []byte // received, not yet read

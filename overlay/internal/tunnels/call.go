@@ -174,7 +174,11 @@ func (t *Table) established(q *peer, d *dialing, s *intro.Session) error {
 	// began after that, or would have ended with it. The peer takes this attempt's keys.
 	d.answered, d.overtaken = true, false
 	q.answeredIn(s.Trip)
-	if d.late = q.installed() && q.hello.Key == s.Remote.Key; d.late {
+	if d.late = q.installed() && q.sameKeys(s); d.late {
+		if s.Suite == intro.SuiteAES {
+			// So that nothing is lost which the peer sends as soon as it has accepted.
+			return t.aes.SetPeer(q.result(s, dataplane.Tentative))
+		}
 		return nil
 	}
 	err := t.install(q, s, true, dataplane.Tentative)
@@ -195,7 +199,9 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 	case err == nil:
 		q.failures = 0
 		q.gone = time.Time{}
-		if s.Initiator && !d.overtaken && s.Err() == nil {
+		// With AES nothing is sent before the plane knows that the peer has accepted.
+		waits := s.Suite == intro.SuiteAES && d.session == s
+		if s.Initiator && !d.overtaken && (waits || s.Err() == nil) {
 			ierr := t.acceptedBy(q, d, s)
 			if errors.Is(ierr, dataplane.ErrKeyGone) && q.dial == nil && t.ctx.Err() == nil {
 				// It has our previous key: introduce once more.
@@ -207,6 +213,9 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 			}
 			if ierr != nil {
 				t.log.Warn("cannot make or renew a tunnel", "peer", q.id, "err", ierr)
+				if waits && !q.accepted && q.installed() {
+					t.endTunnel(q, "not accepted", false)
+				}
 				if !q.installed() {
 					s.Bye()
 					err = &status.Error{Kind: status.KindUnreachable, Message: fmt.Sprintf("no tunnel with %s: %v", t.cfg.Name(q.id), ierr)}
@@ -243,6 +252,11 @@ func (t *Table) called(q *peer, d *dialing, s *intro.Session, err error) {
 		q.session.Close()
 		q.session, q.lost = nil, time.Now()
 		t.checkAt(q.lost.Add(time.Second))
+	}
+	if err != nil && !d.overtaken && d.session != nil && d.session.Suite == intro.SuiteAES && q.installed() && !q.accepted {
+		// Only WireGuard tries by itself to use a tunnel that the peer has not accepted.
+		t.endTunnel(q, "not accepted", false)
+		t.publish()
 	}
 	if err != nil {
 		if errors.Is(err, errGone) {
@@ -286,10 +300,29 @@ func (t *Table) acceptedBy(q *peer, d *dialing, s *intro.Session) error {
 		return errEnded
 	}
 	claim := claimOf(s)
-	if !d.late && q.installed() && (claim < dataplane.Proven || t.plane.Prove(q.id, s.Remote.Key)) {
-		return nil
+	if !d.late && q.installed() {
+		if s.Suite == intro.SuiteAES {
+			err := t.aes.SetPeer(q.result(s, claim))
+			q.accepted = err == nil
+			return err
+		}
+		if claim < dataplane.Proven || t.plane.Prove(q.id, s.Remote.Key) {
+			return nil
+		}
 	}
 	return t.install(q, s, true, claim)
+}
+
+// sameKeys reports whether the keys of a session are further keys for the tunnel that there
+// is: the peer has not restarted since.
+func (q *peer) sameKeys(s *intro.Session) bool {
+	if q.suite != s.Suite {
+		return false
+	}
+	if s.Suite == intro.SuiteAES {
+		return q.hello.Boot == s.Remote.Boot
+	}
+	return q.hello.Key == s.Remote.Key
 }
 
 // claimOf returns how certain the key of an introduced node is.
@@ -311,7 +344,7 @@ func (t *Table) deniedError(q *peer, e *intro.DenyError) error {
 	case intro.DenyConflict:
 		hint = "restart weft here; it then makes another WireGuard key"
 	case intro.DenySuite:
-		hint = "on that device: weft doctor --fips"
+		hint = "weft run --suite says what a device may use; on that device: weft doctor --fips"
 	}
 	return &status.Error{Kind: status.KindDenied, Message: msg, Hint: hint}
 }

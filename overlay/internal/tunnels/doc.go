@@ -3,9 +3,10 @@
 //
 // Config passes in what it needs: the data plane and its sockets, which outlive it, the
 // relay connections, the node's network, and functions for the rest. It uses the data
-// plane as dataplane.Plane and dataplane.Keys. Others request tunnels (Miss, Ensure). It
-// reports their state only in Views, which status reads. Package paths finds better paths
-// than the relay connection; package intro makes introductions.
+// planes as dataplane.Plane and dataplane.Keys; the two nodes of a tunnel agree on one in
+// each introduction (intro.Suite). Others request tunnels (Miss, Ensure). It reports their
+// state only in Views, which status reads. Package paths finds better paths than the relay
+// connection; package intro makes introductions.
 //
 // One goroutine, Run's, owns the table and everything in it, paths too. Others pass
 // functions to it through a queue of 256. What must not be lost waits for room there
@@ -37,7 +38,7 @@
 //	ask.go       asking a peer for a sign of life, over the session
 //	hearsay.go   what others report: the peer's bye, resets, the relay's "gone"
 //	silent.go    when a relay's report that a peer is silent counts
-//	rekey.go     a new key after the clock was set back
+//	rekey.go     new keys after the clock was set, or the machine has slept
 //	changes.go   changes that affect all tunnels
 //	end.go       the end of a tunnel
 //	view.go      copies for others to read

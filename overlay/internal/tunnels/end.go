@@ -47,7 +47,7 @@ func (t *Table) endTunnel(q *peer, why string, bye bool) {
 	if q.installed() {
 		t.log.Info("tunnel ended", "peer", t.cfg.Name(q.id), "why", why)
 		t.paths.End(q.id)
-		t.plane.RemovePeer(q.id)
+		t.removePeer(q.id)
 		t.cfg.Filters.Release(q.id, t.forwarder.Now())
 		t.bind.Drop(q.id)
 		t.guests.SetTunnel(q.id, nil)

@@ -21,7 +21,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	if !ok {
 		return ErrDown
 	}
-	if s.Own.Key != t.keys.Key().Public {
+	if s.Suite == intro.SuiteWireGuard && s.Own.Key != t.keys.Key().Public {
 		return dataplane.ErrKeyGone // the peer was sent the previous key
 	}
 	node := s.Peer
@@ -32,10 +32,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
 	t.introduced(q, s)
-	err := t.setPeer(dataplane.Peer{
-		ID: q.id, Key: s.Remote.Key, Claim: claim, Secret: s.PSK, IPs: addrs, Trip: s.Trip,
-		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
-	})
+	err := t.setPeer(s.Suite, q.result(s, claim))
 	if err != nil {
 		if !q.installed() {
 			t.setConn(q, nil)
@@ -43,9 +40,12 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		}
 		return fmt.Errorf("install peer %s: %w", node.Name, err)
 	}
+	if q.installed() && q.suite != s.Suite {
+		t.planeOf(q.suite).RemovePeer(q.id)
+	}
 	t.bind.Admit(q.endpoint)
 	if !q.installed() || restarted {
-		t.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours)
+		t.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours, "suite", s.Suite)
 		q.nextHint = time.Time{} // the report that it had restarted was right, so the next one counts at once
 		for _, w := range q.renewed {
 			close(w)
@@ -53,7 +53,8 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		q.renewed = nil
 	}
 	q.node, q.hello, q.local, q.ours, q.session = node, s.Remote, s.Own.Boot, ours, s
-	q.exchange = s.KeyExchange
+	q.suite, q.exchange, q.keyed, q.keyless = s.Suite, s.KeyExchange, time.Now(), false
+	q.accepted = claim > dataplane.Tentative
 	q.gone = time.Time{} // whatever the relay has reported
 	delete(t.silent, q.id)
 	q.unanswered, q.pinging, q.proved = time.Time{}, time.Time{}, time.Now()
@@ -62,6 +63,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		t.checkAt(q.made.Add(min(silentAfter, t.cfg.Idle)))
 	}
 	t.checkAt(t.renewal(node))
+	t.refresh(q, q.keyed, time.Time{})
 	if t.stale(q) {
 		t.checkAt(time.Now())
 	}
@@ -72,13 +74,38 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	return nil
 }
 
+// result returns the result of an introduction, for the plane.
+func (q *peer) result(s *intro.Session, claim dataplane.Claim) dataplane.Peer {
+	return dataplane.Peer{
+		ID: q.id, Key: s.Remote.Key, Claim: claim, Secret: s.Secret(), IPs: []netip.Addr{s.Peer.IPv4, s.Peer.IPv6}, Trip: s.Trip,
+		Endpoint: q.endpoint, Filter: q.filter, Initiate: s.Initiator,
+	}
+}
+
+// planeOf returns the plane of a suite.
+func (t *Table) planeOf(s intro.Suite) dataplane.Plane {
+	if s == intro.SuiteAES {
+		return t.aes
+	}
+	return t.plane
+}
+
+// removePeer is RemovePeer of whichever plane has the node.
+func (t *Table) removePeer(id cert.NodeID) {
+	t.plane.RemovePeer(id)
+	if t.aes != nil {
+		t.aes.RemovePeer(id)
+	}
+}
+
 // setPeer is Plane.SetPeer, except that a node that has never proven the same key first
 // loses it.
-func (t *Table) setPeer(cfg dataplane.Peer) error {
-	err := t.plane.SetPeer(cfg)
+func (t *Table) setPeer(suite intro.Suite, cfg dataplane.Peer) error {
+	plane := t.planeOf(suite)
+	err := plane.SetPeer(cfg)
 	if taken, ok := errors.AsType[*dataplane.TakenError](err); ok && taken.Yields {
 		t.evict(taken.Holder)
-		err = t.plane.SetPeer(cfg)
+		err = plane.SetPeer(cfg)
 	}
 	return err
 }
@@ -89,7 +116,7 @@ func (t *Table) setPeer(cfg dataplane.Peer) error {
 func (t *Table) evict(id cert.NodeID) {
 	q := t.table[id]
 	if q == nil || !q.installed() {
-		t.plane.RemovePeer(id)
+		t.removePeer(id)
 		return
 	}
 	if q.dial != nil && q.session == q.dial.session {

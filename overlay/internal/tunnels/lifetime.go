@@ -5,6 +5,7 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
+	"weft/overlay/internal/intro"
 )
 
 // The life of a tunnel after its introduction. Tunnels are not checked periodically: each
@@ -20,6 +21,14 @@ const (
 	lastShare   = 6                      // a peer with traffic is introduced anew in the last sixth of its certificate's life
 	expirySlack = time.Second            // a certificate is valid until its last second is over
 	renewMin    = 500 * time.Millisecond // between such introductions
+
+	// A tunnel of intro.SuiteAES that is in use gets fresh keys at least every two hours, by
+	// another introduction: the former caller begins, and the other side if it does not.
+	// While no relay can be reached the tunnel continues; its keys change every two minutes
+	// anyway (package gcm).
+	keysLife    = 110 * time.Minute
+	keysTurn    = 5 * time.Minute
+	keysSpacing = time.Minute
 )
 
 // Resumed is called by the forwarder when data are sent after a pause.
@@ -76,6 +85,7 @@ func (t *Table) check(now time.Time) {
 			t.call(q, nil)
 		}
 		t.sendKey(q, now, st)
+		t.refresh(q, now, st.LastTx)
 		t.checkAt(earliest(again, ending))
 	}
 	if again := t.cfg.Filters.Note(now); !again.IsZero() {
@@ -99,6 +109,26 @@ func (t *Table) renewPeer(q *peer, now time.Time, sent time.Time) (again time.Ti
 		t.call(q, nil)
 	}
 	return earliest(end, latest(now.Add(renewMin), q.nextRenew, q.nextRedial))
+}
+
+// refresh introduces this node anew to a peer whose keys are old, if data were sent lately.
+func (t *Table) refresh(q *peer, now, sent time.Time) {
+	if q.suite != intro.SuiteAES {
+		return
+	}
+	due := q.keyed.Add(keysLife)
+	if !q.ours {
+		due = due.Add(keysTurn)
+	}
+	switch due = latest(due, q.refreshed.Add(keysSpacing), q.nextRedial); {
+	case now.Before(due):
+		t.checkAt(due)
+	case now.Sub(sent) > silentAfter+recently: // later data will call Resumed
+	case q.dial == nil:
+		q.refreshed = now
+		t.call(q, nil)
+		t.checkAt(now.Add(keysSpacing))
+	}
 }
 
 // renewal returns when, by the machine's clock, a node should present a new certificate:

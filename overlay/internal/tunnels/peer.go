@@ -15,18 +15,23 @@ import (
 // peer is one introduced node, or one whose introduction is pending. The owner's
 // goroutine owns it.
 type peer struct {
-	id       cert.NodeID
-	node     *cert.Node     // from its certificate in the last introduction; nil before the first
-	session  *intro.Session // nil when lost; the tunnel continues without
-	hello    intro.Hello
-	local    uint64    // boot id that this node has sent it
-	rekey    time.Time // when to send it a newer one, at the latest; see rekey.go
-	endpoint *bind.Endpoint
-	filter   *filter.Peer
-	made     time.Time       // when the tunnel was made; zero while there is none
-	ours     bool            // this node was the caller
-	exchange string          // the key exchange of its last introduction
-	conn     homes.RelayConn // relay connection to it; nil: lost
+	id        cert.NodeID
+	node      *cert.Node     // from its certificate in the last introduction; nil before the first
+	session   *intro.Session // nil when lost; the tunnel continues without
+	hello     intro.Hello
+	suite     intro.Suite
+	exchange  string    // key exchange of the last introduction
+	keyed     time.Time // when that was
+	accepted  bool      // by the peer, unless it was the caller
+	refreshed time.Time // when this node last introduced itself for fresh keys
+	keyless   bool      // the plane has dropped the keys since; see rekey.go
+	local     uint64    // boot id that this node has sent it
+	rekey     time.Time // when to send it a newer one, at the latest; see rekey.go
+	endpoint  *bind.Endpoint
+	filter    *filter.Peer
+	made      time.Time       // when the tunnel was made; zero while there is none
+	ours      bool            // this node was the caller
+	conn      homes.RelayConn // relay connection to it; nil: lost
 
 	dial       *dialing
 	failures   int       // failed introductions in a row

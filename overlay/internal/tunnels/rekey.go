@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"weft/overlay/internal/dataplane"
+	"weft/overlay/internal/intro"
 )
 
 // After the machine's clock was set back, peers ignore WireGuard handshakes under the key
@@ -11,6 +12,9 @@ import (
 // id, as if it had restarted. Until a peer has the new key, packets to it wait and
 // packets from it are lost. So this node introduces itself at once to peers whose tunnels
 // are in use, and to the others one after another or when they are used.
+
+// A tunnel of intro.SuiteAES loses its keys for sending when the clock is set either way, or
+// the machine has slept (package gcm says why), and needs fresh ones, in the same order.
 
 // rekeyPace is the time between introductions for tunnels that are not in use.
 const rekeyPace = 100 * time.Millisecond
@@ -26,6 +30,9 @@ func (t *Table) SetBack() { t.hint(t.checkClock) }
 // kernel reports that the clock was set, on systems that do, and when WireGuard finds
 // out.
 func (t *Table) checkClock() {
+	if t.aes != nil && t.aes.CheckClock() {
+		t.keysDropped()
+	}
 	if !t.keys.SetBack() {
 		return
 	}
@@ -34,10 +41,27 @@ func (t *Table) checkClock() {
 		return
 	}
 	t.log.Info("the clock was set back: tunnels are made anew, under another WireGuard key")
+	t.renewAll(intro.SuiteWireGuard)
+}
+
+// Jumped is called by the plane of intro.SuiteAES when it has dropped its keys. It waits
+// for room in the owner's queue.
+func (t *Table) Jumped() { t.do(t.keysDropped) }
+
+func (t *Table) keysDropped() {
+	t.log.Info("the machine has slept, or its clock was set: tunnels get fresh keys")
+	for _, q := range t.table {
+		q.keyless = q.installed() && q.suite == intro.SuiteAES
+	}
+	t.renewAll(intro.SuiteAES)
+}
+
+// renewAll schedules another introduction for each tunnel of a suite.
+func (t *Table) renewAll(suite intro.Suite) {
 	now := time.Now()
 	later := now
 	for _, q := range t.table {
-		if !q.installed() {
+		if !q.installed() || q.suite != suite {
 			continue
 		}
 		st, _ := t.forwarder.Stats(q.id)
@@ -49,8 +73,11 @@ func (t *Table) checkClock() {
 	t.checkAt(now)
 }
 
-// stale reports whether a tunnel is of an earlier key of this node.
-func (t *Table) stale(q *peer) bool { return q.installed() && q.local != t.keys.Key().Boot }
+// stale reports whether a tunnel is of an earlier key of this node, or has none to send
+// with.
+func (t *Table) stale(q *peer) bool {
+	return q.installed() && (q.keyless || q.suite == intro.SuiteWireGuard && q.local != t.keys.Key().Boot)
+}
 
 // sendKey introduces this node anew to a peer that has an earlier key of it. A peer that
 // was introduced while the key changed gets the new key at once.

@@ -33,8 +33,10 @@ type Config struct {
 
 	Bind      *bind.Bind
 	Forwarder *dataplane.Forwarder
-	Plane     dataplane.Plane
+	Plane     dataplane.Plane // WireGuard
 	Keys      dataplane.Keys
+	AES       AESPlane // nil: this node does not offer it
+	OnlyAES   bool     // refuse peers that cannot use it
 	Filters   *filters.Table
 	Home      *homes.Home
 	Guests    *homes.Guests
@@ -69,6 +71,14 @@ type Config struct {
 	Name func(id cert.NodeID) string
 }
 
+// AESPlane is the plane of intro.SuiteAES (package gcm).
+type AESPlane interface {
+	dataplane.Plane
+	// CheckClock drops the keys of all peers if the machine has slept or its clock was
+	// set, and reports whether that was so.
+	CheckClock() bool
+}
+
 // Table holds all tunnels of a node that is up. One goroutine, Run's, owns it; others
 // pass functions to it.
 type Table struct {
@@ -83,6 +93,7 @@ type Table struct {
 	forwarder *dataplane.Forwarder
 	plane     dataplane.Plane
 	keys      dataplane.Keys
+	aes       AESPlane
 
 	calls chan func() // functions for the owner to run
 	ctx   context.Context
@@ -109,7 +120,7 @@ func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 		cfg.Claims = &claims.Log{} // off
 	}
 	t := &Table{
-		cfg: cfg, log: cfg.Log, plane: cfg.Plane, keys: cfg.Keys, forwarder: cfg.Forwarder, bind: cfg.Bind, ctx: ctx,
+		cfg: cfg, log: cfg.Log, plane: cfg.Plane, keys: cfg.Keys, aes: cfg.AES, forwarder: cfg.Forwarder, bind: cfg.Bind, ctx: ctx,
 		home: cfg.Home, guests: cfg.Guests, calls: make(chan func(), 256), current: make(chan struct{}), table: map[cert.NodeID]*peer{},
 		silent: map[cert.NodeID]time.Time{},
 	}
@@ -137,7 +148,7 @@ func New(ctx context.Context, self *network.Network, cfg Config) *Table {
 		Hello: func() intro.Hello {
 			k := t.keys.Key()
 			number, _ := list()
-			return intro.Hello{Boot: k.Boot, Key: k.Public, CRL: number}
+			return intro.Hello{Boot: k.Boot, Key: k.Public, CRL: number, AES: t.aes != nil, Only: cfg.OnlyAES}
 		},
 		PairKey: pairKey,
 		CRL:     list,

@@ -16,9 +16,9 @@ func (t *Table) SpoilKeys(name string) error {
 	return t.inLoop(func() error {
 		for _, q := range t.table {
 			if q.installed() && q.node.Name == name {
-				t.plane.RemovePeer(q.id)
-				return t.plane.SetPeer(dataplane.Peer{
-					ID: q.id, Key: q.hello.Key, Secret: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
+				t.removePeer(q.id)
+				return t.planeOf(q.suite).SetPeer(dataplane.Peer{
+					ID: q.id, Key: q.hello.Key, Claim: dataplane.Claimed, Secret: [32]byte{1}, IPs: []netip.Addr{q.node.IPv4, q.node.IPv6},
 					Endpoint: q.endpoint, Filter: q.filter,
 				})
 			}

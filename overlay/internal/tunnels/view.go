@@ -16,14 +16,16 @@ type View struct {
 	gone  time.Time
 	rtt   time.Duration // of the last ping through the tunnel, 0 before
 	relay string        // name of the relay, "" while this node looks for the peer
-	keys  string        // the key exchange of the last introduction
 	path  path.Selection
-	trip  *atomic.Int64 // round trip of the path in nanoseconds; nil without an agent
+
+	suite    intro.Suite
+	exchange string
+	trip     *atomic.Int64 // round trip of the path in nanoseconds; nil without an agent
 }
 
 // Tunnel returns the tunnel for the status, without the data plane's counters.
 func (v View) Tunnel() *status.Tunnel {
-	t := &status.Tunnel{Made: v.made, Gone: v.gone, Relay: v.relay, Pinged: v.rtt, KeyExchange: v.keys}
+	t := &status.Tunnel{Made: v.made, Gone: v.gone, Relay: v.relay, Pinged: v.rtt, Suite: string(v.suite), KeyExchange: v.exchange}
 	if v.trip != nil {
 		t.Path, t.PathRTT = &v.path, time.Duration(v.trip.Load())
 	}
@@ -43,7 +45,7 @@ func (t *Table) publish() {
 		if q.installed() {
 			shown, trip := t.paths.Shown(id)
 			t.cfg.Claims.Path(id, shown.Kind.String())
-			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, relay: q.relayName(), keys: q.exchange, path: shown, trip: trip}
+			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, relay: q.relayName(), path: shown, trip: trip, suite: q.suite, exchange: q.exchange}
 		}
 	}
 	t.view.Store(&v)
