@@ -110,7 +110,7 @@ func compare(b *bench, all []*tunnel, flows int, word string) {
 }
 
 // weftPair is two joined nodes on a path of the given kind.
-func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, name, port string, tunX, tunY, socks bool, path string) *tunnel {
+func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, name, port string, tunX, tunY, socks bool, path string, more ...string) *tunnel {
 	t := &tunnel{name: name, from: x, port: port}
 	var nodes []*lab.Node
 	for i, s := range []struct {
@@ -123,6 +123,7 @@ func weftPair(b *bench, l *lab.Lab, server *lab.Server, x, y *lab.Namespace, nam
 			n.As = lab.Root
 			flags = []string{"--tun", "weft0", "--os-dns", "off"}
 		}
+		flags = append(flags, more...)
 		n.Up(server.NewKey().Token, flags...)
 		nodes = append(nodes, n)
 		t.procs = append(t.procs, n.Proc)

@@ -5,6 +5,7 @@ package main
 import (
 	"crypto/ecdh"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -80,6 +81,24 @@ func measure1(b *bench, procs []*lab.Proc, f func() float64) measured1 {
 	return measured1{rate, (used(procs) - before).Seconds() / (rate * 1e6 / 8 * flowTime.Seconds() / 1e9)}
 }
 
+// udpPackets returns how many UDP packets of 200 bytes arrive in flowTime.
+func udpPackets(b *bench, t *tunnel) float64 {
+	r := t.from.Run(lab.Nobody, "iperf3", "-J", "-u", "-b", "0", "-l", "200", "-c", t.to, "-p", t.port, "-t", fmt.Sprint(flowTime.Seconds()))
+	var v struct {
+		End struct {
+			Sum struct {
+				Packets float64 `json:"packets"`
+				Lost    float64 `json:"lost_packets"`
+			} `json:"sum"`
+		} `json:"end"`
+		Error string
+	}
+	if err := json.Unmarshal([]byte(r.Out), &v); err != nil || v.Error != "" || v.End.Sum.Packets == 0 {
+		b.Fatalf("iperf3: %v %s %v", err, v.Error, r.Err)
+	}
+	return v.End.Sum.Packets - v.End.Sum.Lost
+}
+
 func serveIperf(b *bench, n *lab.Namespace, port string, bind ...string) {
 	args := []string{"iperf3", "-s", "-p", port}
 	for _, ip := range bind {
@@ -141,6 +160,114 @@ func twoEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, t *tunnel, forA, forZ []
 	for _, p := range t.procs {
 		l.Until(10*time.Second, "the ends are up", func() bool { return strings.Contains(p.Out(), "up") })
 	}
+}
+
+// planes compares data planes with kernel interfaces, in turns: wireguard-go, ours alone
+// (end) and in whole nodes, the least loop that there can be, and nebula if BENCH_NEBULA
+// names the directory of its programs.
+func planes(b *bench) {
+	l := lab.New(b, b.bin)
+	host := l.Host("server")
+	server := l.Serve(host, ":8443", "https://"+host.Addr+":8443")
+	a, z := l.Host("a"), l.Host("z")
+	only := strings.Fields(os.Getenv("BENCH_ONLY"))
+	var all []*tunnel
+	add := func(key string, make func() *tunnel) {
+		if len(only) == 0 || slices.Contains(only, key) {
+			all = append(all, make())
+		}
+	}
+	add("plain", func() *tunnel { return plainWireGuard(b, l, a, z) })
+	add("raw", func() *tunnel { return planeEnds(b, l, a, z, "raw", "66", "5321") })
+	add("end-wireguard", func() *tunnel { return planeEnds(b, l, a, z, "wireguard", "67", "5322") })
+	add("end-aes", func() *tunnel { return planeEnds(b, l, a, z, "aes", "68", "5323") })
+	for i, suite := range []string{"wireguard", "aes"} {
+		add("weft-"+suite, func() *tunnel {
+			x, y := l.Host("x"+suite[:1]), l.Host("y"+suite[:1])
+			return weftPair(b, l, server, x, y, "weft, suite "+suite, strconv.Itoa(5324+i), true, true, false, "direct", "--suite", suite)
+		})
+	}
+	if dir := os.Getenv("BENCH_NEBULA"); dir != "" {
+		add("nebula", func() *tunnel { return nebula(b, l, a, z, dir) })
+	}
+	for _, flows := range []int{1, 4} {
+		compare(b, all, flows, "on")
+	}
+	for _, t := range all {
+		t.pingPong(b, "on", all[0])
+	}
+	for _, t := range all {
+		t.smallPackets(b)
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	b.Logf("load of the machine at the end, with these programs: %s", load)
+}
+
+// planeEnds is two ends with kernel interfaces.
+func planeEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, suite, subnet, port string) *tunnel {
+	t := &tunnel{name: "data path alone, " + suite, from: a, to: "100." + subnet + ".0.2", port: port}
+	flags := func(side string) []string {
+		return []string{"-tun", "p" + side + subnet, "-subnet", subnet, "-suite", suite}
+	}
+	twoEnds(b, l, a, z, t, flags("a"), flags("z"))
+	serveIperf(b, z, t.port)
+	ready(b, a, t.to+":"+t.port)
+	t.echo = t.to + ":7"
+	z.EchoTCP(t.echo)
+	return t
+}
+
+// nebula is a tunnel of nebula with AES and sockets of 7 MB.
+func nebula(b *bench, l *lab.Lab, a, z *lab.Namespace, dir string) *tunnel {
+	t := &tunnel{name: "nebula, AES", from: a, to: "192.168.99.2", port: "5330", echo: "192.168.99.2:7"}
+	work := filepath.Join(l.Dir, "nebula")
+	if err := os.Mkdir(work, 0o755); err != nil {
+		b.Fatalf("%v", err)
+	}
+	cert := filepath.Join(dir, "nebula-cert")
+	run := func(args ...string) {
+		if r := a.Run(lab.Root, append([]string{cert}, args...)...); r.Code != 0 {
+			b.Fatalf("nebula-cert %v: %s%s", args, r.Out, r.Err)
+		}
+	}
+	run("ca", "-name", "bench", "-out-crt", work+"/ca.crt", "-out-key", work+"/ca.key")
+	for i, n := range []*lab.Namespace{a, z} {
+		name := string("az"[i])
+		run("sign", "-ca-crt", work+"/ca.crt", "-ca-key", work+"/ca.key", "-name", name, "-ip", fmt.Sprintf("192.168.99.%d/24", i+1),
+			"-out-crt", work+"/"+name+".crt", "-out-key", work+"/"+name+".key")
+		other := []*lab.Namespace{z, a}[i]
+		config := fmt.Sprintf(`pki: {ca: %[1]s/ca.crt, cert: %[1]s/%[2]s.crt, key: %[1]s/%[2]s.key}
+static_host_map: {"192.168.99.%[3]d": ["%[4]s:4242"]}
+lighthouse: {am_lighthouse: false}
+listen: {host: 0.0.0.0, port: 4242, read_buffer: 7340032, write_buffer: 7340032}
+cipher: aes
+tun: {dev: neb%[2]s, mtu: 1420}
+firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any, proto: any, host: any}]}
+`, work, name, 2-i, other.Addr)
+		file := work + "/" + name + ".yml"
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			b.Fatalf("%v", err)
+		}
+		t.procs = append(t.procs, n.Start(lab.Root, filepath.Join(dir, "nebula"), "-config", file))
+	}
+	serveIperf(b, z, t.port)
+	ready(b, a, t.to+":"+t.port)
+	z.EchoTCP(t.echo)
+	return t
+}
+
+// smallPackets sends UDP packets of 200 bytes as fast as iperf3 can, and reports how many
+// arrive.
+func (t *tunnel) smallPackets(b *bench) {
+	var rates, cpus []float64
+	for range b.runs {
+		before := used(t.procs)
+		n := udpPackets(b, t)
+		rates = append(rates, n/flowTime.Seconds())
+		cpus = append(cpus, (used(t.procs)-before).Seconds()/n*1e6)
+	}
+	b.row(fmt.Sprintf("%s, UDP of 200 bytes received per second", t.name), "/s", rates, "")
+	b.row("  processor seconds per million of them, all of it", "s", cpus, "")
 }
 
 func kernelEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {

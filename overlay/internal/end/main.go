@@ -1,4 +1,4 @@
-// Command end is one end of a tunnel without a node: package wg over the socket of
+// Command end is one end of a tunnel without a node: a data plane over the socket of
 // package bind, with a network in user space or of the kernel. The two ends find each
 // other through files in a directory. scripts/bench (part "ends") starts two to measure
 // what the data path costs alone.
@@ -27,6 +27,7 @@ import (
 	"weft/overlay/internal/bind"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/filter"
+	"weft/overlay/internal/gcm"
 	"weft/overlay/internal/wg"
 	"weft/overlay/tun"
 )
@@ -40,14 +41,15 @@ func main() {
 	mtu := flag.Int("mtu", 1420, "MTU of the inner network, in bytes")
 	limit := flag.Int("limit", 1472, "longest UDP payload that the path carries, in bytes")
 	forward := flag.Int("forward", 0, "loopback port to forward to the same port of the other end")
+	suite := flag.String("suite", "wireguard", "data plane: wireguard, aes, or raw: AES-GCM without peers, filter, epochs and windows")
 	pprof := flag.String("pprof", "", "address at which to serve pprof")
 	flag.Parse()
-	fmt.Fprintln(os.Stderr, run(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *pprof))
+	fmt.Fprintln(os.Stderr, run(*name, *peerAddr, *dir, *kernel, *subnet, *mtu, *limit, *forward, *suite, *pprof))
 	os.Exit(1)
 }
 
 // run runs one end until the process is killed. It returns only when it fails.
-func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pprof string) error {
+func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, suite, pprof string) error {
 	if pprof != "" {
 		go http.ListenAndServe(pprof, nil)
 	}
@@ -84,14 +86,29 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	b := bind.New(bind.Config{Listen: bind.Listen, SendFailed: func(_ *bind.Endpoint, w bind.Path, err error) { log.Warn("send failed", "path", w, "err", err) }})
-	dev, err := wg.New(wg.Config{Forwarder: dataplane.New(dataplane.Config{Net: network}), Bind: b, Log: log})
+	forwarder := func() *dataplane.Forwarder { return dataplane.New(dataplane.Config{Net: network}) }
+	var plane dataplane.Plane
+	var key [32]byte
+	var err error
+	switch suite {
+	case "wireguard":
+		var dev *wg.Device
+		if dev, err = wg.New(wg.Config{Forwarder: forwarder(), Bind: b, Log: log}); err == nil {
+			plane, key = dev, dev.PublicKey()
+		}
+	case "aes":
+		plane, err = gcm.New(gcm.Config{Forwarder: forwarder(), Bind: b, Log: log, Alone: true})
+	case "raw":
+		plane, err = newRaw(network, b, limit)
+	default:
+		err = fmt.Errorf("no suite %q", suite)
+	}
 	if err != nil {
 		return err
 	}
 	if err := b.ListenError(); err != nil {
 		return err
 	}
-	key := dev.PublicKey()
 	if err := os.WriteFile(filepath.Join(dir, name+".tmp"), fmt.Appendf(nil, "%d %x", b.Port(), key[:]), 0o644); err != nil {
 		return err
 	}
@@ -117,8 +134,8 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, pp
 		return err
 	}
 	rules := []api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}
-	err = dev.SetPeer(dataplane.Peer{
-		ID: id, Key: theirs, Secret: [32]byte{1}, IPs: []netip.Addr{other}, Endpoint: ep,
+	err = plane.SetPeer(dataplane.Peer{
+		ID: id, Key: theirs, Claim: dataplane.Claimed, Secret: [32]byte{1}, IPs: []netip.Addr{other}, Endpoint: ep,
 		Filter: filter.NewPeer([]netip.Addr{self}, []netip.Addr{other}, filter.Compile(rules, &cert.Node{})), Initiate: name == "b",
 	})
 	if err != nil {
