@@ -186,6 +186,17 @@ func planes(b *bench) {
 			x, y := l.Host("x"+suite[:1]), l.Host("y"+suite[:1])
 			return weftPair(b, l, server, x, y, "weft, suite "+suite, strconv.Itoa(5324+i), true, true, false, "direct", "--suite", suite)
 		})
+		add("user-"+suite, func() *tunnel {
+			x, y := l.Host("u"+suite[:1]), l.Host("v"+suite[:1])
+			return weftPair(b, l, server, x, y, "weft in user space, suite "+suite, strconv.Itoa(5328+i), false, false, false, "direct", "--suite", suite)
+		})
+		add("relay-"+suite, func() *tunnel {
+			x, y := l.Host("r"+suite[:1]), l.Host("s"+suite[:1])
+			x.NFT("table inet way { chain in { type filter hook input priority 0; iifname eth0 meta l4proto udp drop; }; }\n")
+			t := weftPair(b, l, server, x, y, "weft by relay, suite "+suite, strconv.Itoa(5326+i), true, true, false, "relay", "--suite", suite)
+			t.procs = append(t.procs, server.Proc)
+			return t
+		})
 	}
 	if dir := os.Getenv("BENCH_NEBULA"); dir != "" {
 		add("nebula", func() *tunnel { return nebula(b, l, a, z, dir) })
@@ -197,7 +208,9 @@ func planes(b *bench) {
 		t.pingPong(b, "on", all[0])
 	}
 	for _, t := range all {
-		t.smallPackets(b)
+		if t.to != "127.0.0.1" { // iperf3 sends UDP to the address of its TCP connection
+			t.smallPackets(b)
+		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
 	b.Logf("load of the machine at the end, with these programs: %s", load)

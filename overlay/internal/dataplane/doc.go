@@ -1,8 +1,8 @@
 // Package dataplane is what all data planes of a node have in common: how packets get
 // from the host's network to the plane of their peer, and back. A plane encrypts and
-// decrypts the packets of a peer: package wg (WireGuard) is one. A node may have several,
-// over one host network and one bind.Bind; two nodes agree on one of them in their
-// introduction.
+// decrypts the packets of a peer: packages wg (WireGuard) and gcm (AES) are planes. A node
+// may have several, over one host network and one bind.Bind; two nodes agree on one of them
+// in their introduction.
 //
 // # Outwards
 //
@@ -11,11 +11,11 @@
 //	    or it is answered with an ICMP unreachable (Fail)
 //	    entry gated: hold queue, until its plane can take packets (Release)
 //	    the Net splits TCP to what the path to the peer carries
-//	  -> flow recorded (package filter), counted, backlog bounded
+//	  -> flow recorded (package filter), counted
 //	  -> the plane of the entry:
-//	       that reads: its own call of Read returns
-//	       any other:  Carrier.Carry
-//	  -> Entry.Send: removed from the backlog -> bind.Bind
+//	       that reads: backlog bounded; its own call of Read returns
+//	                   -> Entry.Send: removed from the backlog -> bind.Bind
+//	       any other:  Carrier.Carry -> bind.Bind, before the next Read
 //
 // # Inwards
 //
@@ -33,7 +33,8 @@
 //   - SetPeer checks its argument (Peer.Check, Free), then calls NewEntry, Hold while
 //     nothing can be sent, SetAddrs, Release
 //   - RemovePeer calls Remove and DropHeld
-//   - it sends encrypted packets with Entry.Send, and passes decrypted ones, of at most
+//   - it sends encrypted packets with Entry.Send (the plane that reads) or bind.Bind, and
+//     passes decrypted ones, of at most
 //     MaxPacket bytes, to Entry.Write; Framing says how long its messages are
 //   - it calls Keyed when there are new session keys, and ResetBacklog when its queues
 //     end
@@ -45,8 +46,8 @@
 //
 // # Bounds
 //
-// Hold queue: 32 packets or 64 KB for each of 256 destinations, for 5 s. Backlog between
-// Read and Send: 1 MB for each peer through a relay, 4 MB over UDP. When it is full, Read
+// Hold queue: 32 packets or 64 KB for each of 256 destinations, for 5 s. Backlog of the
+// plane that reads, between Read and Send: 1 MB for each peer through a relay, 4 MB over UDP. When it is full, Read
 // waits up to 50 ms, or 500 ms, which slows the Net down (backpressure), and then drops.
 // For the inward direction see package bind. An inner packet is at most MaxPacket bytes
 // long.
