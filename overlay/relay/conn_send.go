@@ -150,7 +150,16 @@ func (c *Conn) write() {
 		if len(packets) > 0 && len(packets) <= recentFlush {
 			c.recent.note(packets, c.now())
 		}
-		err := link.WriteAll(c.c, c.lc, control, packets)
+		part := cutFrames(packets, maxPending)
+		err := link.WriteAll(c.c, c.lc, control, part)
+		for rest := packets[len(part):]; len(rest) > 0 && err == nil; rest = rest[len(part):] {
+			// Control frames do not wait for all of a long queue.
+			c.mu.Lock()
+			control, c.control = c.control, nil
+			c.mu.Unlock()
+			part = cutFrames(rest, maxPending)
+			err = link.WriteAll(c.c, c.lc, control, part)
+		}
 		c.lastTx.Store(c.now())
 		if pending != nil {
 			*pending = (*pending)[:0]
@@ -161,4 +170,16 @@ func (c *Conn) write() {
 			return
 		}
 	}
+}
+
+// cutFrames returns the first frames of b, of at most n bytes together.
+func cutFrames(b []byte, n int) []byte {
+	if len(b) <= n {
+		return b
+	}
+	end := FrameLen(b)
+	for end < len(b) && end+FrameLen(b[end:]) <= n {
+		end += FrameLen(b[end:])
+	}
+	return b[:end]
 }

@@ -1,9 +1,11 @@
 package relay_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -473,6 +475,69 @@ func TestSendBackpressure(t *testing.T) {
 			t.Error(err)
 		}
 		far.Close()
+	})
+}
+
+// TrySendPackets never waits: what finds no room is dropped. Control frames pass a long
+// queue, and order and content of what was queued are kept.
+func TestTrySend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		c := relay.NewConn(near, silent{})
+		ran := make(chan struct{})
+		go func() { c.Run(t.Context()); close(ran) }()
+		queued := 0
+		for {
+			pkt := make([]byte, 10000)
+			pkt[0], pkt[1] = byte(queued>>8), byte(queued)
+			n, err := c.TrySendPackets(cert.NodeID{1}, [][]byte{pkt, pkt[:5000]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if queued++; n < 2 {
+				queued += n - 1
+				break
+			}
+		}
+		synctest.Wait()
+		if queued < 20 || queued > 200 {
+			t.Fatalf("%d packets were queued", queued)
+		}
+		if err := c.SendSession(cert.NodeID{1}, []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		next, session := 0, -1
+		r := bufio.NewReader(far)
+		for next < queued {
+			head := make([]byte, relay.HeadLen)
+			if _, err := io.ReadFull(r, head); err != nil {
+				t.Fatal(err)
+			}
+			body := make([]byte, relay.FrameLen(head)-relay.HeadLen)
+			if _, err := io.ReadFull(r, body); err != nil {
+				t.Fatal(err)
+			}
+			switch relay.Type(head[0]) {
+			case relay.TypeSession:
+				session = next
+			case relay.TypePacket:
+				if pkt := body[relay.PeerLen:]; len(pkt) == 10000 {
+					if got := int(pkt[0])<<8 | int(pkt[1]); got != next {
+						t.Fatalf("packet %d, want %d", got, next)
+					}
+					next++
+				}
+			}
+		}
+		if session < 0 || session > queued/2 {
+			t.Errorf("the control frame came after %d of %d packets", session, queued)
+		}
+		c.Close()
+		far.Close()
+		<-ran
+		if _, err := c.TrySendPackets(cert.NodeID{1}, [][]byte{{1}}); err == nil {
+			t.Error("queued after Close")
+		}
 	})
 }
 
