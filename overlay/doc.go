@@ -1,5 +1,5 @@
 // Package overlay is a node of a weft network: it joins with a token,
-// introduces itself to other nodes, tunnels to them with WireGuard, and lets a
+// introduces itself to other nodes, tunnels to them with AES or WireGuard, and lets a
 // program dial and listen by host name, without root and without a port open
 // to anybody.
 //
@@ -86,7 +86,8 @@
 //
 //   - node.go       Node: New, Start, Up, Down, Logout, Close
 //   - net.go        Net: what a node needs of the host's network
-//   - plane.go      the data plane and its sockets, and where their packets go
+//   - plane.go      the data planes and their sockets, and where their packets go
+//   - plane_aes.go  whether the node uses AES (plane_noaes.go: never)
 //   - running.go    what exists between Up and Down
 //   - join.go       token in, certificate out
 //   - sinks.go      what follows a change of configuration, certificate or revocation
@@ -110,7 +111,7 @@
 // server), homes (relay connections, and at which relay a peer is), state (the state
 // directory), directory (known nodes, in memory), lookup (finds nodes, asks the server),
 // intro (introductions), path (which path is best), probe (its pings), gather
-// (candidates), dataplane (packets between the host and peers), wg (WireGuard), bind (its
+// (candidates), dataplane (packets between the host and peers), wg (WireGuard), gcm (AES), bind (its
 // messages over sockets and relays), filter (what a peer may send), filters (those of all
 // peers, which outlive their tunnels), claims (counts introductions, where the owner of the
 // network wants to know). Beside them: portmap, rtt (round trips), tun

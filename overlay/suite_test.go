@@ -16,9 +16,9 @@ import (
 
 // Tests of this package use the suite that the machine prefers, unless they say otherwise.
 // What depends on the data plane runs once more with the other suite: paths, lanes, roaming,
-// the life of tunnels, policy, and a day.
+// the life of tunnels, policy, and a day. It is not parallel: those tests are, and would have
+// half the machine.
 func TestOtherSuite(t *testing.T) {
-	t.Parallel()
 	if os.Getenv("WEFT_TEST_SUITE") != "" {
 		t.Skip("this is the other suite")
 	}
