@@ -58,11 +58,11 @@ func (d *Device) sessionOf(cfg dataplane.Peer, now int64) *session {
 
 // offerLocked makes next the session with the secret, unless there is one already.
 func (p *peer) offerLocked(cfg dataplane.Peer, now int64) {
-	if p.cur.Load().secret == cfg.Secret {
+	if p.cur.Load().has(cfg.Secret) {
 		p.next.Store(nil)
 		return
 	}
-	if n := p.next.Load(); n != nil && n.secret == cfg.Secret {
+	if n := p.next.Load(); n != nil && n.has(cfg.Secret) {
 		return
 	}
 	p.stopSoonLocked()

@@ -2,6 +2,7 @@ package gcm
 
 import (
 	"crypto/cipher"
+	"crypto/subtle"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,11 @@ func newSession(secret [32]byte, caller bool, now int64) *session {
 	s.sender.cur.Store(newSendEpoch(send.derive(0), now))
 	s.receiver.cur.Store(newReceiveEpoch(receive.derive(0)))
 	return s
+}
+
+// has reports whether the session has this secret.
+func (s *session) has(secret [32]byte) bool {
+	return subtle.ConstantTimeCompare(s.secret[:], secret[:]) == 1
 }
 
 // sender seals.
