@@ -96,6 +96,9 @@ func TestDialFromSource(t *testing.T) {
 					return // no other addresses of the interface
 				}
 				seen, port := listener(t, network, c.listen)
+				for c.from == "" && network == "tcp" && !nobodyListens(t, port) {
+					seen, port = listener(t, network, c.listen)
+				}
 				conn, err := Dial(t.Context(), network, fmt.Sprintf("%s:%s", c.host, port), 0, peer, 5*time.Second)
 				if err == nil {
 					defer conn.Close()
@@ -130,6 +133,27 @@ func TestDialFromSource(t *testing.T) {
 func addrOf(a net.Addr) netip.Addr {
 	ap, _ := netip.ParseAddrPort(a.String())
 	return ap.Addr().Unmap()
+}
+
+// nobodyListens has no other process listen on the port of 127.0.0.1 until the test ends:
+// a connection of the test's own has the port. It reports whether that was possible.
+func nobodyListens(t *testing.T, port string) bool {
+	t.Helper()
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	local, err := net.ResolveTCPAddr("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialTCP("tcp", local, other.Addr().(*net.TCPAddr))
+	if err != nil {
+		return false
+	}
+	t.Cleanup(func() { conn.Close() })
+	return true
 }
 
 // listener reports the source of its first connection or datagram.
