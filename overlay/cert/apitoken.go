@@ -37,8 +37,6 @@ func (t APIToken) String() string {
 	return apiTokenPrefix + encode62(append(b, t.Secret[:]...))
 }
 
-var _ slog.LogValuer = APIToken{}
-
 // LogValue keeps the secret out of logs.
 func (t APIToken) LogValue() slog.Value { return slog.StringValue("API token") }
 

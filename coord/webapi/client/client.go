@@ -102,9 +102,6 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if key, ok := ctx.Value(onceKey{}).(string); ok && method == http.MethodPost {
-		req.Header.Set("Idempotency-Key", key)
-	}
 	res, err := c.http.Do(req)
 	var answer []byte
 	if err == nil {

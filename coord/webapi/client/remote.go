@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -93,12 +92,4 @@ func unreached(base string, err error) error {
 		return fmt.Errorf("ask the server at %s: it ended the connection: plain http is for the console's own address only; want https://HOST:PORT", base)
 	}
 	return fmt.Errorf("ask the server at %s: %w", base, cause.Of(err))
-}
-
-type onceKey struct{}
-
-// Once gives the next request of a context an idempotency key (one word, such as a UUID):
-// sent again with the same key it is done once. Take another key for each request.
-func Once(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, onceKey{}, key)
 }
