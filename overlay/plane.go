@@ -130,7 +130,7 @@ func (n *Node) makePlane() error {
 		return nil
 	}
 	if fips.Enabled() {
-		n.health.Set(status.CodeFIPS, "FIPS mode is on, but packets to and from other devices are encrypted outside its module, by WireGuard")
+		n.health.Set(status.CodeFIPS, "FIPS mode is on, but packets to and from other devices are not encrypted by its module alone")
 	}
 	dev, err := wg.New(wg.Config{Forwarder: f, Bind: b, Log: n.log, SetBack: func() {
 		if p := n.tunnels(); p != nil {

@@ -40,7 +40,7 @@ func doctorFIPS(cmd *cobra.Command, asJSON bool) error {
 func tunnels(st status.Status) (list []fips.Peer) {
 	for _, p := range st.Peers {
 		if p.KeyExchange != "" {
-			list = append(list, fips.Peer{Name: p.Name, KeyExchange: p.KeyExchange, Suite: fips.WireGuardSuite})
+			list = append(list, fips.Peer{Name: p.Name, KeyExchange: p.KeyExchange, Suite: fips.Suite(p.Suite)})
 		}
 	}
 	return list

@@ -10,8 +10,9 @@
 //
 // In both, weft makes nothing new with another algorithm and reads no password or backup
 // made with one, and its own links and introductions use a key exchange both halves of
-// which are in the module. WireGuard is not in it. With on it carries packets, and weft
-// says so; with only a node carries none.
+// which are in the module. Packets are another matter: WireGuard is not in the module, and
+// for AES weft counts the nonces itself. With on both carry packets, and weft says so; with
+// only a node carries none.
 //
 // Not for embedders: it is about weft's own programs.
 package fips

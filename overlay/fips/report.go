@@ -94,14 +94,27 @@ func about(s Status, rebuild string) Report {
 	return r
 }
 
-// WireGuardSuite is what WireGuard encrypts with.
-const WireGuardSuite = "WireGuard: X25519, ChaCha20-Poly1305, BLAKE2s"
+// What the suites encrypt packets with. A node that carries packets counts the nonces of
+// AES-GCM by itself, which is faster: the cipher is the module's, but the module approves
+// only nonces that it chooses. So neither suite is by the module alone.
+const (
+	aesSuite       = "AES-256-GCM, nonces counted by weft"
+	wireGuardSuite = "WireGuard: X25519, ChaCha20-Poly1305, BLAKE2s"
+)
+
+// Suite is what the suite of a tunnel, as the status names it, encrypts packets with.
+func Suite(name string) string {
+	if name == "aes" {
+		return aesSuite
+	}
+	return wireGuardSuite
+}
 
 // Refused is why a node carries no packets when FIPS mode is enforced.
 const Refused = "packets are not in FIPS mode here: WireGuard needs X25519, ChaCha20-Poly1305 and BLAKE2s, which GODEBUG=fips140=only forbids"
 
 // RefusedHint is what to do about it.
-const RefusedHint = "see: weft doctor --fips; with GODEBUG=fips140=on this device carries packets by WireGuard, outside the module"
+const RefusedHint = "see: weft doctor --fips; with GODEBUG=fips140=on this device carries packets, not by the module alone"
 
 const (
 	rebuildNode   = "GOFIPS140=v1.0.0 scripts/build weft FILE"
@@ -125,7 +138,8 @@ var commonUses = [...]use{
 
 var nodeUses = [...]use{
 	{"introductions of devices to each other", tlsInside, tlsOutside, ""},
-	{"packets between devices", WireGuardSuite, "", "no certificate covers these algorithms"},
+	{"packets between devices", aesSuite + "; or " + wireGuardSuite, "",
+		"the cipher of AES-256-GCM is the module's, but weft counts the nonces, which the module does not approve; no certificate covers WireGuard's algorithms"},
 	{"which path packets take (probes, lanes of relays)", "BLAKE2s as MAC", "",
 		"the format is that of all nodes and relays; they carry no data of users, and a forged one could only mislead packets, which are encrypted"},
 	{"signatures of releases", "Ed25519, SHA-256", "", ""},
@@ -171,10 +185,10 @@ func Node(s Status, peers []Peer) Report {
 	r.use(commonUses[:])
 	r.use(nodeUses[:])
 	if s.Mode == Only {
-		r.Findings.Add("packets", report.Error, "GODEBUG=fips140=on carries packets, outside the module", Refused)
+		r.Findings.Add("packets", report.Error, "GODEBUG=fips140=on carries packets, not by the module alone", Refused)
 	} else {
 		r.Findings.Add("packets", report.Warning, "carry what must be in the module inside another protocol, such as TLS or SSH of a program in FIPS mode",
-			"packets between devices are encrypted outside the module, by WireGuard")
+			"packets between devices are not encrypted by the module alone")
 	}
 	r.Findings.Sort()
 	return r

@@ -57,7 +57,7 @@ func TestReports(t *testing.T) {
 			map[string]report.Level{"mode": report.OK, "module": report.Error, "packets": report.Warning},
 			map[string]report.Level{"mode": report.OK, "module": report.Error}, ""},
 	} {
-		peers := []Peer{{Name: "pi", KeyExchange: "SecP256r1MLKEM768", Suite: WireGuardSuite}}
+		peers := []Peer{{Name: "pi", KeyExchange: "SecP256r1MLKEM768", Suite: Suite("wireguard")}, {Name: "nas", KeyExchange: "SecP256r1MLKEM768", Suite: Suite("aes")}}
 		for _, r := range []struct {
 			Report
 			want map[string]report.Level
