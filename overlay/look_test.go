@@ -163,6 +163,7 @@ func TestStatusAfterTunnel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
+	eventually(t, 20*time.Second, "the laptop has it in its directory", func() bool { return len(laptop.Status().Peers) == 1 })
 	pi.echo()
 	say(t, laptop.dial("tcp", "kitchen-pi:7"), "hello")
 	if p := looked(t, laptop, "kitchen-pi"); !p.Online || p.Path != status.PathRelay || p.PathNote == "" || p.LastSeen == nil {

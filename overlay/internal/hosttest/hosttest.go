@@ -142,6 +142,14 @@ func (n *Net) WakeRead() {
 	}
 }
 
+// Idle waits until whoever reads packets has sent those that it took before. One reader only.
+func (n *Net) Idle() {
+	// A second wake fits when the first one was taken, which a Read after those packets did.
+	for range 2 {
+		n.wakes <- struct{}{}
+	}
+}
+
 // SetLimit implements overlay.Net.
 func (n *Net) SetLimit(limit func(pkt []byte) int) { n.Limit = limit }
 

@@ -28,6 +28,11 @@ const (
 func (t *Table) Miss(dst netip.Addr) {
 	// The caller is the goroutine that reads from the forwarder: it must not wait for the
 	// owner, which may be waiting for it.
+	t.missing.Lock()
+	defer t.missing.Unlock()
+	if t.down {
+		return // as are all tunnels: what is held is dropped with them
+	}
 	t.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(t.ctx, dialTimeout)
 		defer cancel()

@@ -98,6 +98,10 @@ type Table struct {
 	calls chan func() // functions for the owner to run
 	ctx   context.Context
 	wg    sync.WaitGroup // introductions in progress
+	// missing guards down: Miss comes from another goroutine than the owner's, and starts
+	// nothing once the owner waits for wg.
+	missing sync.Mutex
+	down    bool
 	// current is closed once this node's CRL is known to be current, or after
 	// numbersWait. Until then callers wait.
 	current     chan struct{}
@@ -222,6 +226,9 @@ func (t *Table) takeDown() {
 		t.drop(q, "down", true)
 	}
 	t.intro.Close()
+	t.missing.Lock()
+	t.down = true
+	t.missing.Unlock()
 	t.wg.Wait()
 	t.guests.Close()
 	// Introductions that were in progress may have left calls in the queue.
