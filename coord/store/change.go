@@ -24,6 +24,7 @@ const (
 	CRLChanged    ChangeKind = "crl"           // no ID
 	UserChanged   ChangeKind = "user"          // ID of the user, who may be gone
 	HookChanged   ChangeKind = "webhook"       // ID of the webhook
+	SignInChanged ChangeKind = "sign-in"       // what is demanded of who signs in; no ID
 	AuditChanged  ChangeKind = "audit"         // what the owner decided about the audit; no ID
 )
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"weft/overlay/cert"
@@ -12,7 +13,7 @@ import (
 type User struct {
 	ID       string    `json:"id"` // opaque, without "/"
 	Name     string    `json:"name"`
-	Password string    `json:"-"`     // argon2id, "" for none yet
+	Password string    `json:"-"`     // its hash (coord/passhash), "" for none yet
 	Owner    bool      `json:"owner"` // the network's first user
 	Kind     UserKind  `json:"kind"`
 	Role     string    `json:"role"` // see coord/ops.Role
@@ -33,11 +34,39 @@ const (
 type Session struct {
 	Hash    [32]byte
 	UserID  string
-	Created time.Time
+	Created time.Time // when somebody signed in: doing that again begins a new one
 	Seen    time.Time
 	Agent   string
 	Addr    string
+	Method  Method
+	// Provider is where somebody signed in elsewhere, and Refresh what extends it there,
+	// sealed. Then it ends at Expires, which is zero for others.
+	Provider string
+	Refresh  []byte
+	Expires  time.Time
 }
+
+// Method is what somebody signed in with. The words are stored and shown.
+type Method string
+
+// The methods; "" is of an older server.
+const (
+	WithPassword Method = "password"
+	WithLink     Method = "link"
+	WithPasskey  Method = "passkey"
+	WithProvider Method = "oidc"
+
+	// What was proved besides.
+	AndTOTP     = "totp"
+	AndRecovery = "recovery"
+	AndPasskey  = "passkey"
+)
+
+// With is a method with something that was proved besides.
+func (m Method) With(more string) Method { return m + "+" + Method(more) }
+
+// Strong reports whether more than a password or a link was proved.
+func (m Method) Strong() bool { return m == WithPasskey || strings.Contains(string(m), "+") }
 
 const userColumns = `SELECT user_id, name, password, owner, kind, role, tags, created_at FROM users WHERE network_id=$1 `
 
@@ -159,8 +188,8 @@ const maxSessions = 100
 // CreateSession stores a session and deletes the least recently seen above
 // the bound, which it returns.
 func (tx *Tx) CreateSession(id cert.NetworkID, s Session) (ended []Session, err error) {
-	if err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
-		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr); err != nil {
+	if err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr, method, provider, refresh, expires_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)`,
+		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr, string(s.Method), s.Provider, s.Refresh, orNull(s.Expires)); err != nil {
 		return nil, fmt.Errorf("create session: %w", err)
 	}
 	err = tx.each(sessionColumns+`AND user_id=$2 AND token_hash <> $3 ORDER BY seen_at DESC, token_hash LIMIT 1000 OFFSET $4`,
@@ -180,11 +209,11 @@ func (tx *Tx) CreateSession(id cert.NetworkID, s Session) (ended []Session, err 
 	return ended, nil
 }
 
-const sessionColumns = `SELECT token_hash, user_id, created_at, seen_at, agent, addr FROM sessions WHERE network_id=$1 `
+const sessionColumns = `SELECT token_hash, user_id, created_at, seen_at, agent, addr, method, provider, refresh, expires_at FROM sessions WHERE network_id=$1 `
 
 func scanSession(scan func(...any) error) (s Session, err error) {
 	var hash []byte
-	err = scan(&hash, &s.UserID, stored{&s.Created}, stored{&s.Seen}, &s.Agent, &s.Addr)
+	err = scan(&hash, &s.UserID, stored{&s.Created}, stored{&s.Seen}, &s.Agent, &s.Addr, (*string)(&s.Method), &s.Provider, &s.Refresh, nullTime{&s.Expires})
 	copy(s.Hash[:], hash)
 	return s, err
 }
