@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"weft/coord/store"
 )
@@ -48,6 +49,11 @@ type Actor struct {
 	// From is the address that the request came from; invalid for requests from this
 	// machine.
 	From netip.Addr
+	// SignedIn is when the person in the console last signed in; zero for others.
+	SignedIn time.Time
+	// Weak says that it proved less than the network demands of its role: it may only
+	// see to that.
+	Weak bool
 }
 
 // actorOf returns the actor for a user.

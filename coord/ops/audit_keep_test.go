@@ -250,7 +250,7 @@ func TestEndedSessionsAreRecorded(t *testing.T) {
 	}
 	in("one too many")
 	lines, _ := s.audited("session.end", nil)
-	if len(lines) != 1 || lines[0].Name != "alice" || string(lines[0].Before) != `{"address":"192.0.2.51","agent":"A","since":"2026-03-01T12:00:00Z"}` {
+	if len(lines) != 1 || lines[0].Name != "alice" || string(lines[0].Before) != `{"address":"192.0.2.51","agent":"A","since":"2026-03-01T12:00:00Z","with":"password"}` {
 		t.Errorf("%+v", lines)
 	}
 	list, err := s.Sessions(t.Context(), alice)

@@ -97,7 +97,10 @@ func (tx *Tx) whoAsks() error {
 // may says whether the actor may do this command to t.
 func (tx *Tx) may(t target) error {
 	tx.asked = true
-	return tx.op.authorize(tx.actor, t)
+	if err := tx.op.authorize(tx.actor, t); err != nil {
+		return err
+	}
+	return tx.op.checkFresh(tx.actor, tx.now)
 }
 
 // did notes what the command did: it logs it at once, and records it in the audit with the

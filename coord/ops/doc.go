@@ -55,6 +55,11 @@
 //	tokens.go     tokens of the API; token_use.go: when and from where they are used
 //	once.go       repeated requests with an idempotency key
 //	signin.go     signing in, with a link or a password
+//	factor.go     codes beside the password, and recovery codes; totp.go makes them
+//	oidc.go       people who sign in elsewhere: providers, who waits, groups
+//	passkey.go    passkeys: whose, for which domain, and whether one was copied
+//	signin_settings.go  what the network demands of who signs in
+//	fresh.go      what wants a recent sign-in
 //	session.go    session tokens of browsers
 //	password.go   changing a password
 //	refusals.go   counting refusals for the audit

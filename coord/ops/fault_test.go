@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/passkey"
 	"weft/coord/store"
 	"weft/dns"
 	"weft/overlay/api"
@@ -62,7 +63,8 @@ type faulty struct {
 	link                   [32]byte     // the admin's
 	service                TokenCreated // a token of the service "robot"
 	hook                   WebhookCreated
-	newer                  []byte // revocation list of a later time
+	newer                  []byte  // revocation list of a later time
+	person                 *person // after withCodes
 }
 
 const passwordHash = "hash"
@@ -142,10 +144,86 @@ func as[R any](a func(*faulty) Actor, c func(*faulty) Command[R]) func(context.C
 	}
 }
 
-func root(*faulty) Actor      { return Root() }
-func ofServer(*faulty) Actor  { return System() }
-func ofAdmin(f *faulty) Actor { return f.admin }
-func pointer[T any](v T) *T   { return &v }
+func root(*faulty) Actor       { return Root() }
+func ofServer(*faulty) Actor   { return System() }
+func ofAdmin(f *faulty) Actor  { return f.admin }
+func pointer[T any](v T) *T    { return &v }
+func ofPerson(f *faulty) Actor { return f.person.actor }
+func ofNobody(*faulty) Actor   { return Actor{Via: ViaConsole} }
+
+// ofFresh is the admin, who has just signed in.
+func ofFresh(f *faulty) Actor {
+	a := f.admin
+	a.SignedIn = f.clock.Now()
+	return a
+}
+
+// withCodes has bob sign in with codes, of which the next one can be used.
+func withCodes(f *faulty) {
+	u, err := f.Login(f.t.Context(), "bob")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.person = f.withCodes(ConsoleActor(u, f.admin.From), "bob's")
+	f.clock.Add(time.Minute)
+}
+
+// withPasskey gives the admin one, that has counted to 5.
+func withPasskey(f *faulty) {
+	if err := addPasskey(f.t.Context(), f); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+var addPasskey = as(ofFresh, func(f *faulty) Command[store.Passkey] {
+	return AddPasskey{Key: passkey.Key{ID: []byte("credential"), PublicKey: []byte("key"), Counter: 5}, Domain: "example.org", Name: "phone", Session: f.session}
+})
+
+func passkeyCounts(n uint32) func(context.Context, *faulty) error {
+	return as(ofAdmin, func(f *faulty) Command[store.User] {
+		return SignInWithPasskey{Proof: passkey.Proof{ID: []byte("credential"), Counter: n}, Session: NewSession{Hash: [32]byte{3}, Browser: [32]byte{4}}, Ends: f.other}
+	})
+}
+
+// withProvider makes a provider, at which anna waits and ben has signed in.
+func withProvider(f *faulty) {
+	for _, do := range []func(context.Context, *faulty) error{
+		as(ofFresh, func(*faulty) Command[store.Provider] {
+			return SetProvider{ID: "work", New: true, Issuer: pointer("https://accounts.example.org"), ClientID: pointer("weft"), Secret: pointer("secret")}
+		}),
+		comes("anna", false), comes("ben", true),
+	} {
+		if err := do(f.t.Context(), f); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func foreigner(name string, admitted bool) Foreigner {
+	return Foreigner{Provider: "work", Issuer: "https://accounts.example.org", Subject: name, Name: name, Groups: []string{"staff"}, Admitted: admitted, Refresh: "refresh"}
+}
+
+// comes has somebody come from a provider, in a session of that name.
+func comes(name string, admitted bool) func(context.Context, *faulty) error {
+	return as(ofNobody, func(*faulty) Command[store.User] {
+		return SignInWithProvider{Who: foreigner(name, admitted), Session: NewSession{Hash: HashToken(name), Browser: [32]byte{4}}}
+	})
+}
+
+// identity is the id of somebody at the provider.
+func (f *faulty) identity(name string) string {
+	f.t.Helper()
+	list, err := f.Identities(f.t.Context(), Root())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	i := slices.IndexFunc(list, func(i store.Identity) bool { return i.Subject == name })
+	if i < 0 {
+		f.t.Fatalf("%s is not in %+v", name, list)
+	}
+	return list[i].ID
+}
+
 func later(d time.Duration) func(*faulty) {
 	return func(f *faulty) { f.clock.Add(d) }
 }
@@ -246,9 +324,46 @@ var faultyCommands = []faultyCommand{
 	})},
 	{opSignOut, nil, as(ofAdmin, func(f *faulty) Command[struct{}] { return EndSession{f.session} })},
 	{opSignOut, nil, as(ofAdmin, func(f *faulty) Command[struct{}] { return EndOtherSessions{f.session} })},
-	{opPassword, nil, as(ofAdmin, func(*faulty) Command[struct{}] {
-		return ChangePassword{Checked: passwordHash, Password: "another", Session: NewSession{Hash: [32]byte{3}}}
+	{opPassword, nil, as(ofAdmin, func(f *faulty) Command[struct{}] {
+		return ChangePassword{Checked: passwordHash, Password: "another", Session: NewSession{Hash: [32]byte{3}}, Ends: f.session}
 	})},
+
+	{opFactorSet, nil, as(ofFresh, func(f *faulty) Command[[]string] {
+		secret := bytes.Repeat([]byte{7}, totpSecret256)
+		return EnableTOTP{Secret: secret, Code: totpCode(secret, totpStep(f.clock.Now())), Session: f.session}
+	})},
+	{opFactorSet, withCodes, as(ofPerson, func(*faulty) Command[struct{}] { return DisableTOTP{} })},
+	{opFactorSet, withCodes, as(ofPerson, func(*faulty) Command[[]string] { return NewRecoveryCodes{} })},
+	{opFactorSet, nil, addPasskey},
+	{opFactorSet, withPasskey, func(ctx context.Context, f *faulty) error {
+		list, err := f.Factors(ctx, f.admin)
+		if err == nil {
+			_, err = Do(ctx, f.Service, ofFresh(f), RemovePasskey{list.Passkeys[0].ID})
+		}
+		return err
+	}},
+	{opFactorProve, withCodes, as(ofPerson, func(f *faulty) Command[struct{}] {
+		return ProveCode{Code: f.person.code(0), Session: HashToken("bob's")}
+	})},
+	{opFactorReset, withCodes, as(root, func(*faulty) Command[store.User] { return ResetFactors{"bob"} })},
+	{opSignIn, withPasskey, passkeyCounts(6)},
+	{opPasskeyCloned, withPasskey, passkeyCounts(5)},
+	{opSignIn, withCodes, func(_ context.Context, f *faulty) error { return f.person.signIn(f.person.codes[0], "again") }},
+	{opSignInSet, nil, as(root, func(*faulty) Command[store.SignIn] { return SetSignIn{Demanded: pointer(true)} })},
+
+	{opProviderSet, nil, as(root, func(*faulty) Command[store.Provider] {
+		return SetProvider{ID: "play", New: true, Issuer: pointer("https://play.example.org"), ClientID: pointer("weft")}
+	})},
+	{opProviderSet, withProvider, as(root, func(*faulty) Command[store.Provider] { return SetProvider{ID: "work", Title: pointer("Work")} })},
+	{opProviderSet, withProvider, as(root, func(*faulty) Command[store.Provider] { return RemoveProvider{"work"} })},
+	{opIdentityAsk, withProvider, comes("carl", false)},
+	{opSignIn, withProvider, comes("dora", true)},
+	{opSessionExtend, withProvider, as(ofServer, func(*faulty) Command[struct{}] {
+		return ExtendSession{Hash: HashToken("ben"), Who: foreigner("ben", true)}
+	})},
+	{opIdentityDecide, withProvider, as(root, func(f *faulty) Command[store.Identity] { return Approve{ID: f.identity("anna")} })},
+	{opIdentityDecide, withProvider, as(root, func(f *faulty) Command[store.Identity] { return Deny{f.identity("ben")} })},
+
 	{opRefusals, func(f *faulty) {
 		f.Refused(f.admin, SignIn{}, store.User{ID: f.admin.UserID, Name: firstUser}, "wrong password")
 	},
@@ -344,6 +459,7 @@ func (s *site) agrees() {
 	s.t.Helper()
 	fresh := newIndex(s.index.info(), s.index.policy)
 	var names store.DNS
+	var signIn store.SignIn
 	err := s.store.Read(context.Background(), func(r *store.Reader) (err error) {
 		if _, err := r.VerifyAudit(s.network, []*x509.Certificate{s.auth.Network.Cert}, nil); err != nil {
 			return err
@@ -352,6 +468,9 @@ func (s *site) agrees() {
 			return err
 		}
 		if names, err = r.DNS(s.network); err != nil {
+			return err
+		}
+		if signIn, err = r.SignIn(s.network); err != nil {
 			return err
 		}
 		return fresh.load(r)
@@ -367,6 +486,7 @@ func (s *site) agrees() {
 	}
 	same("network", fresh.info(), s.index.info())
 	same("names", names, *s.names.Load())
+	same("what is demanded of who signs in", signIn, *s.Service.signIn.Load())
 	same("users", fresh.users, s.index.users)
 	same("relays", fresh.relays, s.index.allRelays())
 	same("former names", fresh.aliases, s.index.aliases)
@@ -396,7 +516,7 @@ func (f *faulty) memory() string {
 	for _, id := range slices.Sorted(maps.Keys(x.users)) {
 		fmt.Fprintln(b, "user", id, x.users[id])
 	}
-	fmt.Fprintf(b, "network %+v\nnames %+v\nrelays %+v\ntold %v\nlist %+v\n", x.network, *f.names.Load(), x.relays, x.told, *f.Service.list.Load())
+	fmt.Fprintf(b, "network %+v\nnames %+v\nsign-in %+v\nrelays %+v\ntold %v\nlist %+v\n", x.network, *f.names.Load(), *f.Service.signIn.Load(), x.relays, x.told, *f.Service.list.Load())
 	fmt.Fprintln(b, "follows", f.followed, "brought", f.brought, "since", f.settlesSince, "revoked", f.revoked, "refusals", f.refusals.counts)
 	fmt.Fprintln(b, "said", len(f.events), len(f.notify), f.told.notified, len(f.told.kicked), len(f.told.crls))
 	return b.String()

@@ -82,6 +82,9 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 			s.relay.get().PushCRL(s.network, n.CRL, s.revoked)
 			s.revoked = nil
 		}, err
+	case store.SignInChanged:
+		now, err := r.SignIn(s.network)
+		return func() { s.signIn.Store(&now) }, err
 	case store.AuditChanged:
 		a, err := readAuditSettings(r, s.network)
 		return func() { s.auditing.Store(a) }, err

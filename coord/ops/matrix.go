@@ -25,8 +25,12 @@ type Operation struct {
 	Name string // as in the audit and the API: "device.rename"
 	// Writes says that it changes something and leaves a record.
 	Writes bool
-	may    map[Role]reach
-	via    []Via // beside people: ViaNode for itself, ViaSystem
+	// Fresh says that people in the console must have signed in a moment ago.
+	Fresh bool
+	// weak says that it is open to who has proved too little by then.
+	weak bool
+	may  map[Role]reach
+	via  []Via // beside people: ViaNode for itself, ViaSystem
 }
 
 // Operations is the authorization matrix.
@@ -91,22 +95,38 @@ var (
 	opUserRead    = op("user.read", reads, [5]reach{all, all, own, all, own})
 	opUserCreate  = op("user.create", writes, admins) // and edit, delete: see Tx.mayGrant
 	opUserEdit    = op("user.edit", writes, admins)
-	opUserDelete  = op("user.delete", writes, admins)
+	opUserDelete  = op("user.delete", writes, admins).fresh()
 	opTokenRead   = op("token.read", reads, [5]reach{all, all, own, all, own})
 	opTokenCreate = op("token.create", writes, admins) // see Tx.mayGrant
 	opTokenRevoke = op("token.revoke", writes, [5]reach{all, all, own, none, own})
 	opTokenUse    = op("token.use", writes, nobody, ViaSystem)
 
-	opUserLink = op("user.link", writes, [5]reach{all}, ViaSystem)
+	opUserLink = op("user.link", writes, [5]reach{all}, ViaSystem).fresh()
 
 	opSignIn   = op("session.create", writes, oneself)
-	opSessions = op("session.read", reads, oneself)
-	opSignOut  = op("session.end", writes, oneself, ViaSystem)
+	opSessions = op("session.read", reads, oneself).orWeak()
+	opSignOut  = op("session.end", writes, oneself, ViaSystem).orWeak()
 	opPassword = op("user.password", writes, oneself)
+
+	opFactorRead    = op("factor.read", reads, oneself).orWeak()
+	opFactorSet     = op("factor.set", writes, oneself).fresh().orWeak()
+	opPasskeyCloned = op("passkey.cloned", writes, nobody, ViaSystem)
+	opFactorReset   = op("factor.reset", writes, [5]reach{all}).fresh()
+
+	opFactorProve    = op("factor.prove", writes, oneself).orWeak()
+	opSessionExtend  = op("session.extend", writes, nobody, ViaSystem)
+	opProviderRead   = op("oidc.read", reads, [5]reach{all, all, none, all, none})
+	opProviderSet    = op("oidc.set", writes, [5]reach{all}).fresh()
+	opIdentityRead   = op("identity.read", reads, [5]reach{all, all, none, all, none})
+	opIdentityAsk    = op("identity.ask", writes, nobody, ViaSystem)
+	opIdentityDecide = op("identity.decide", writes, admins).fresh()
+
+	opSignInRead = op("sign-in.read", reads, [5]reach{all, all, all, all, all})
+	opSignInSet  = op("sign-in.set", writes, [5]reach{all}, ViaSystem).fresh()
 
 	opRefusals = op("audit.refusals", writes, nobody, ViaSystem)
 
-	opBackup           = op("network.backup", reads, [5]reach{all})
+	opBackup           = op("network.backup", reads, [5]reach{all}).fresh()
 	opNetworkRestore   = op("network.restore", writes, nobody, ViaSystem)
 	opNetworkConfigure = op("network.configure", writes, nobody, ViaSystem)
 
@@ -148,6 +168,9 @@ func (o *Operation) authorize(a Actor, t target) error {
 		}
 		return fmt.Errorf("%s: %w", o.Name, ErrForbidden)
 	}
+	if a.Weak && !o.weak {
+		return fmt.Errorf("%s: %w", o.Name, ErrWeak)
+	}
 	r, refused := o.may[a.Role], fmt.Errorf("%s as %s: %w", o.Name, a.Role, ErrForbidden)
 	switch {
 	case t.owner == "" && (r != all || o.Writes && len(a.Tags) > 0): // the network's
@@ -164,6 +187,9 @@ func (o *Operation) authorize(a Actor, t target) error {
 
 // asks says whether an actor may do an operation to anything at all.
 func (o *Operation) asks(a Actor) error {
+	if a.Weak && !o.weak {
+		return fmt.Errorf("%s: %w", o.Name, ErrWeak)
+	}
 	if o.may[a.Role] == none {
 		return fmt.Errorf("%s as %s: %w", o.Name, a.Role, ErrForbidden)
 	}

@@ -146,6 +146,9 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		return s.index.load(r)
 	})
 	if err == nil {
+		err = s.loadSignIn(ctx)
+	}
+	if err == nil {
 		err = s.openList(ctx)
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ type ChangePassword struct {
 	Checked  string // hash that the old one was checked against; it has to be the user's still
 	Password string // hash of the new one
 	Session  NewSession
+	Ends     [32]byte // the session in which it is done: the new one is as old, and as good
 }
 
 func (ChangePassword) operation() *Operation { return opPassword }
@@ -24,17 +25,20 @@ func (c ChangePassword) run(tx *Tx) (none struct{}, err error) {
 	if !sameHash(u.Password, c.Checked) {
 		return none, fmt.Errorf("the password of %s was changed meanwhile: %w", u.Name, ErrNotFound)
 	}
-	if err := tx.endAll(u); err != nil {
-		return none, err
-	}
-	if err := tx.SetPassword(tx.s.network, u.ID, c.Password, [32]byte{}); err != nil {
-		return none, err
-	}
-	session, err := tx.newSession(u, c.Session)
+	here, err := tx.ownSession(u, c.Ends)
 	if err != nil {
 		return none, err
 	}
-	b := browserOf(session)
+	if err := tx.endAll(u); err != nil {
+		return none, err
+	}
+	if err := tx.setPassword(u, c.Password); err != nil {
+		return none, err
+	}
+	if err := tx.replaceSession(u, here, c.Session); err != nil {
+		return none, err
+	}
+	b := browserOf(here)
 	b.With = "new password"
 	tx.did(userTarget(u), nil, nil)
 	tx.note(opSignIn, userTarget(u), nil, b)

@@ -77,6 +77,7 @@ type Service struct {
 	list      atomic.Pointer[listState] // replaced by the store's writer goroutine
 
 	consoleURL atomic.Pointer[string]
+	signIn     atomic.Pointer[store.SignIn]  // replaced by the store's writer goroutine after a commit
 	names      atomic.Pointer[store.DNS]     // replaced by the store's writer goroutine after a commit
 	auditing   atomic.Pointer[AuditSettings] // the same
 	keeping    keeping

@@ -66,6 +66,20 @@ func TestSecretsOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := a.withCodes(a.member("bob"), "session-of-bob-canary")
+	secrets := append([]string{string(tok.Secret), tok.String(), b64(tok.Secret), u.Query().Get("link"), "session-of-bob-canary",
+		string(p.secret), b64(p.secret), TOTPText(p.secret), "client-canary", "refresh-canary", "browser-canary"}, p.codes...)
+	for _, code := range p.codes {
+		secrets = append(secrets, strings.ReplaceAll(code, "-", ""))
+	}
+	if _, err := Do(t.Context(), a.Service, Root(), SetProvider{ID: "work", New: true, Issuer: pointer("https://accounts.example.org"), ClientID: pointer("weft"), Secret: pointer("client-canary")}); err != nil {
+		t.Fatal(err)
+	}
+	who := foreigner("ben", true)
+	who.Refresh = "refresh-canary"
+	if _, err := Do(t.Context(), a.Service, ofNobody(nil), SignInWithProvider{Who: who, Session: NewSession{Hash: HashToken("ben"), Browser: HashToken("browser-canary")}}); err != nil {
+		t.Fatal(err)
+	}
 	a.Close()
 	filepath.Walk(a.data, func(path string, fi os.FileInfo, err error) error {
 		if err != nil {
@@ -81,9 +95,9 @@ func TestSecretsOnDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, secret := range []string{string(tok.Secret), tok.String(), b64(tok.Secret), u.Query().Get("link")} {
+		for _, secret := range secrets {
 			if strings.Contains(string(text), secret) {
-				t.Errorf("%s holds a token's or a link's secret", path)
+				t.Errorf("%s holds a secret: %.10q", path, secret)
 			}
 		}
 		if strings.HasPrefix(filepath.Base(path), "weft.db") && strings.Contains(string(text), "PRIVATE KEY") {

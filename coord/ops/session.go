@@ -15,10 +15,15 @@ import (
 
 // Sessions of browsers. The console makes their tokens, makes and checks the hashes of
 // passwords, and says which session is still good; what is here never sees a password
-// or a token, only their hashes, and puts neither into the audit.
+// or a token, only their hashes. Codes it checks itself, since each works once. None of
+// it is in the audit.
 
-// LinkLife is how long a one-time sign-in link is good.
-const LinkLife = 24 * time.Hour
+// LinkLife is how long a one-time sign-in link is good, and BrowserLife how long a
+// browser is known in which somebody has signed in.
+const (
+	LinkLife    = 24 * time.Hour
+	BrowserLife = 180 * 24 * time.Hour
+)
 
 // NewToken returns 256 random bits as 43 URL-safe characters.
 func NewToken() string {
@@ -37,6 +42,23 @@ func LinkPath(token string) string { return "/welcome?link=" + url.QueryEscape(t
 // ConsoleActor is a user in the console, at the address from.
 func ConsoleActor(u store.User, from netip.Addr) Actor { return actorOf(u, ViaConsole, from) }
 
+// SessionActor is the user of a session, at the address from.
+func (s *Service) SessionActor(session store.Session, u store.User, from netip.Addr) Actor {
+	a := ConsoleActor(u, from)
+	a.SignedIn, a.Weak = session.Created, !session.Method.Strong() && s.demandsOf(a.Role)
+	return a
+}
+
+// KnownBrowser reports whether a user (ErrNotFound for none) has signed in before with
+// the browser whose token has this hash.
+func (s *Service) KnownBrowser(ctx context.Context, userID string, hash [32]byte) (known bool, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
+		known, err = r.KnowsBrowser(s.network, userID, hash, s.now().Add(-BrowserLife))
+		return err
+	})
+	return known, err
+}
+
 // Link returns the user that a one-time sign-in link is for, and does not use it up.
 // Unknown, used and expired links are ErrNotFound.
 func (s *Service) Link(ctx context.Context, hash [32]byte) (u store.User, err error) {
@@ -48,6 +70,12 @@ func (s *Service) Link(ctx context.Context, hash [32]byte) (u store.User, err er
 // Unknown names are ErrNotFound, in about the same time.
 func (s *Service) Login(ctx context.Context, name string) (u store.User, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = r.UserByName(s.network, name); return err })
+	return u, err
+}
+
+// Person returns the user with this id, for who has proved to be it.
+func (s *Service) Person(ctx context.Context, id string) (u store.User, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = r.User(s.network, id); return err })
 	return u, err
 }
 
@@ -126,9 +154,16 @@ func (c EndOtherSessions) run(tx *Tx) (none struct{}, err error) {
 
 // endAll notes that all sessions of a user end, with what it does beside.
 func (tx *Tx) endAll(u store.User) error {
+	return tx.noteEnds(u, func(store.Session) bool { return true })
+}
+
+// noteEnds is endAll for some sessions.
+func (tx *Tx) noteEnds(u store.User, which func(store.Session) bool) error {
 	list, err := tx.Sessions(tx.s.network, u.ID)
 	for _, session := range list {
-		tx.note(opSignOut, userTarget(u), browserOf(session), nil)
+		if which(session) {
+			tx.note(opSignOut, userTarget(u), browserOf(session), nil)
+		}
 	}
 	return err
 }
@@ -145,12 +180,12 @@ func (tx *Tx) self() (store.User, error) {
 
 // browser is a session as the audit has it: nothing of its token.
 type browser struct {
-	Agent   string    `json:"agent"`
-	Address string    `json:"address,omitempty"`
-	Since   time.Time `json:"since"`
-	With    string    `json:"with,omitempty"` // what it began with
+	Agent   string       `json:"agent"`
+	Address string       `json:"address,omitempty"`
+	Since   time.Time    `json:"since"`
+	With    store.Method `json:"with,omitempty"` // what it began with
 }
 
 func browserOf(s store.Session) browser {
-	return browser{Agent: s.Agent, Address: s.Addr, Since: s.Created.UTC()}
+	return browser{Agent: s.Agent, Address: s.Addr, Since: s.Created.UTC(), With: s.Method}
 }

@@ -166,8 +166,15 @@ func TestSessions(t *testing.T) {
 	if err := do(bob, ChangePassword{Checked: "wrong", Password: "$argon2id$new", Session: NewSession{Hash: HashToken("four")}}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a password that was changed meanwhile: %v", err)
 	}
-	if err := do(bob, ChangePassword{Checked: u.Password, Password: "$argon2id$new", Session: NewSession{Hash: HashToken("four")}}); err != nil {
+	if err := do(bob, ChangePassword{Checked: u.Password, Password: "$argon2id$new", Session: NewSession{Hash: HashToken("four")}, Ends: HashToken("one")}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("in a session of another: %v", err)
+	}
+	s.clock.Add(time.Minute)
+	if err := do(bob, ChangePassword{Checked: u.Password, Password: "$argon2id$new", Session: NewSession{Hash: HashToken("four")}, Ends: HashToken("three")}); err != nil {
 		t.Fatal(err)
+	}
+	if got, _, err := s.Session(t.Context(), HashToken("four")); err != nil || got.Method != store.WithPassword || !got.Created.Equal(s.clock.Now().Add(-time.Hour-time.Minute)) {
+		t.Errorf("another password made a sign-in of it: %+v, %v", got, err)
 	}
 	s.wantLive("password changed", []string{"one", "four"}, all...)
 	if u, err := s.Login(t.Context(), "bob"); err != nil || u.Password != "$argon2id$new" {
@@ -194,27 +201,23 @@ func TestSessions(t *testing.T) {
 	}
 	lines, _ := s.records(before)
 	b := func(agent, address, with, since string) string {
-		text := `{"address":"` + address + `","agent":"` + agent + `","since":"` + since + `"`
-		if with != "" {
-			text += `,"with":"` + with + `"`
-		}
-		return text + "}"
+		return `{"address":"` + address + `","agent":"` + agent + `","since":"` + since + `","with":"` + with + `"}`
 	}
-	const noon, one = "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"
+	const noon, later = "2026-03-01T12:00:00Z", "2026-03-01T13:01:00Z"
 	want := []string{
 		"session.create user admin by admin via console:  -> " + b("a[31mb", "192.0.2.50", "password", noon),
 		"session.create user admin by admin via console:  -> " + b("a[31mb", "192.0.2.50", "password", noon),
 		"session.create user bob by bob via console:  -> " + b("a[31mb", "192.0.2.51", "password", noon),
-		"session.end user admin by bob via console: " + b("a[31mb", "192.0.2.50", "", noon) + " -> ",
+		"session.end user admin by bob via console: " + b("a[31mb", "192.0.2.50", "password", noon) + " -> ",
 		"session.create user bob by bob via console:  -> " + b("", "192.0.2.51", "password", noon),
-		"session.end user bob by bob via console: " + b("a[31mb", "192.0.2.51", "", noon) + " -> ",
-		"session.end user bob by bob via console: " + b("", "192.0.2.51", "", noon) + " -> ",
+		"session.end user bob by bob via console: " + b("a[31mb", "192.0.2.51", "password", noon) + " -> ",
+		"session.end user bob by bob via console: " + b("", "192.0.2.51", "password", noon) + " -> ",
 		"user.password user bob by bob via console:  -> ",
-		"session.create user bob by bob via console:  -> " + b("", "192.0.2.51", "new password", one),
-		"session.end user bob by bob via console: " + b("", "192.0.2.51", "", one) + " -> ",
-		"session.end user admin by server via system: " + b("a[31mb", "192.0.2.50", "", noon) + " -> ",
+		"session.create user bob by bob via console:  -> " + b("", "192.0.2.51", "new password", noon),
+		"session.end user bob by bob via console: " + b("", "192.0.2.51", "password", noon) + " -> ",
+		"session.end user admin by server via system: " + b("a[31mb", "192.0.2.50", "password", noon) + " -> ",
 		"user.link user admin by root via cli:  -> ",
-		"session.create user admin by admin via console:  -> " + b("Firefox", "192.0.2.50", "link", one),
+		"session.create user admin by admin via console:  -> " + b("Firefox", "192.0.2.50", "link", later),
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("recorded\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
@@ -361,5 +364,54 @@ func TestRefusalsOfUsersAmongStrangers(t *testing.T) {
 	})
 	if err != nil || !found {
 		t.Errorf("what bob was refused is not among %d records, %v", len(s.refusalLines()), err)
+	}
+}
+
+// What hands over an account or a network wants a sign-in of the last minutes, of people
+// in the console: a program and whoever has the data directory have none.
+func TestFresh(t *testing.T) {
+	s := openSite(t)
+	owner := s.owner()
+	s.member("bob")
+	hash := s.signedIn(owner, "one")
+	session, u, err := s.Session(t.Context(), hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.SessionActor(session, u, owner.From)
+	link := func(a Actor) error { _, err := Do(t.Context(), s.Service, a, CreateLink{"bob"}); return err }
+	if err := link(owner); !errors.Is(err, ErrStale) {
+		t.Errorf("without a session: %v", err)
+	}
+	s.clock.Add(FreshFor - time.Second)
+	if err := errors.Join(link(a), s.CheckFresh(a, CreateLink{})); err != nil {
+		t.Error(err)
+	}
+	s.clock.Add(time.Second)
+	_, err = Do(t.Context(), s.Service, a, DeleteUser{"bob"})
+	for _, err := range []error{link(a), s.CheckFresh(a, CreateLink{}), err} {
+		if !errors.Is(err, ErrStale) || errors.Is(err, ErrForbidden) {
+			t.Errorf("5 minutes later: %v", err)
+		}
+	}
+	if err := s.CheckFresh(a, CreateKey{}); err != nil {
+		t.Error(err)
+	}
+	s.clock.Add(-time.Hour) // a clock that was put back is no sign-in
+	if err := link(a); !errors.Is(err, ErrStale) {
+		t.Errorf("from the future: %v", err)
+	}
+	for _, a := range []Actor{Root(), {UserID: u.ID, Role: RoleOwner, Via: ViaAPI}} {
+		if err := link(a); err != nil {
+			t.Errorf("%s: %v", a.Via, err)
+		}
+	}
+	// What may not be done at all is said first.
+	bob, err := s.Login(t.Context(), "bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Do(t.Context(), s.Service, ConsoleActor(bob, owner.From), CreateUser{Name: "x"}); !errors.Is(err, ErrForbidden) {
+		t.Error(err)
 	}
 }

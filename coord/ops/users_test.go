@@ -32,6 +32,7 @@ func TestGrant(t *testing.T) {
 	_, actors["narrow"] = s.user(CreateUser{Name: "a-narrow", Role: RoleOperator, Tags: []string{"tag:camera"}})
 	n := 0
 	for name, a := range actors {
+		a.SignedIn = s.clock.Now()
 		for _, role := range []Role{RoleOwner, RoleAdmin, RoleOperator, RoleAuditor, RoleMember, "king", ""} {
 			n++
 			_, err := Do(t.Context(), s.Service, a, CreateUser{Name: fmt.Sprint("n", n), Service: n%2 == 0, Role: role})

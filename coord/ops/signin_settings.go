@@ -1,0 +1,113 @@
+package ops
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"weft/coord/store"
+)
+
+// noAddr is of an actor that is made up to ask what a user may.
+var noAddr netip.Addr
+
+// SignInSettings returns what the network demands of who signs in.
+func (s *Service) SignInSettings(a Actor) (store.SignIn, error) {
+	if err := opSignInRead.authorize(a, target{}); err != nil {
+		return store.SignIn{}, err
+	}
+	return *s.signIn.Load(), nil
+}
+
+// demandsOf reports whether the network wants more than a password of a role.
+func (s *Service) demandsOf(r Role) bool {
+	return s.signIn.Load().Demanded && (r == RoleOwner || r == RoleAdmin || r == RoleOperator)
+}
+
+// SetSignIn changes what the network demands of who signs in. nil leaves what is.
+type SetSignIn struct {
+	Match         []string `json:"-"` // the revisions that it may change (SignInRevision); nil for any
+	Demanded      *bool    `json:"second_factor_demanded,omitempty" doc:"operators, admins and owners need a passkey, or a code with the password: who has none sets it up at the next sign-in"`
+	PasskeyDomain *string  `json:"passkey_domain,omitempty" doc:"the domain that passkeys are for, such as example.org: the console has to be at a name that is it or below it; passkeys that were made for another one do not work any more"`
+}
+
+func (SetSignIn) operation() *Operation { return opSignInSet }
+
+func (c SetSignIn) run(tx *Tx) (store.SignIn, error) {
+	if err := tx.may(target{kind: "network", id: tx.s.network.String()}); err != nil {
+		return store.SignIn{}, err
+	}
+	old, err := tx.SignIn(tx.s.network)
+	if err != nil {
+		return old, err
+	}
+	if err := matches(c.Match, SignInRevision(old)); err != nil {
+		return old, fmt.Errorf("what is demanded of who signs in: %w", err)
+	}
+	now := old
+	if c.Demanded != nil {
+		now.Demanded = *c.Demanded
+	}
+	if c.PasskeyDomain != nil {
+		now.PasskeyDomain = strings.ToLower(*c.PasskeyDomain)
+		if d := now.PasskeyDomain; len(d) > 253 || !suffixPattern.MatchString(d) || !strings.Contains(d, ".") {
+			return old, Invalid("domain %q of passkeys: want a name in DNS such as example.org", printable(*c.PasskeyDomain, 64))
+		}
+	}
+	if old == now {
+		return now, nil
+	}
+	if err := tx.changeSignIn(opSignInSet, old, now); err != nil {
+		return old, err
+	}
+	orphans, err := tx.OtherPasskeys(tx.s.network, now.PasskeyDomain)
+	if orphans > 0 && old.PasskeyDomain != now.PasskeyDomain {
+		tx.After(func() {
+			tx.s.log.Warn("passkeys are for another domain now, and those of before do not work any more", "domain", now.PasskeyDomain, "before", old.PasskeyDomain, "passkeys", orphans)
+		})
+	}
+	return now, err
+}
+
+// changeSignIn stores what is demanded, and has memory follow.
+func (tx *Tx) changeSignIn(o *Operation, old, now store.SignIn) error {
+	if err := tx.SetSignIn(tx.s.network, now); err != nil {
+		return fmt.Errorf("set what is demanded: %w", err)
+	}
+	n, err := tx.Bump(tx.s.network)
+	if err != nil {
+		return err
+	}
+	tx.changed(n, store.SignInChanged, "")
+	tx.note(o, target{kind: "network", id: tx.s.network.String()}, old, now)
+	return nil
+}
+
+// loadSignIn reads it at the start.
+func (s *Service) loadSignIn(ctx context.Context) error {
+	return s.store.Read(ctx, func(r *store.Reader) error {
+		now, err := r.SignIn(s.network)
+		s.signIn.Store(&now)
+		return err
+	})
+}
+
+// SignInRevision says which revision of what is demanded this is.
+func SignInRevision(s store.SignIn) string { return jsonRevision(s) }
+
+// ProviderRevision says which revision of a provider this is, its secret included.
+func ProviderRevision(p store.Provider) string { return jsonRevision([]any{p, p.Secret}) }
+
+// jsonRevision is another word for whatever is another value in JSON.
+func jsonRevision(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "" // they consist of texts and times
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
