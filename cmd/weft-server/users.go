@@ -14,7 +14,7 @@ import (
 )
 
 func usersCmd() *cobra.Command {
-	cmd := group("users", "List, create, edit and delete users", usersListCmd(), usersCreateCmd(), usersEditCmd(), usersDeleteCmd())
+	cmd := group("users", "List, create, edit and delete users", usersListCmd(), usersCreateCmd(), usersEditCmd(), usersDeleteCmd(), usersResetCmd())
 	cmd.Long = `Lists, creates, edits and deletes users: people, who sign in to the console with a
 link, and services, which use the API with tokens. A member sees the devices and
 keys that belong to it; an auditor sees everything; an operator also changes
@@ -150,6 +150,19 @@ func usersDeleteCmd() *cobra.Command {
 			u, err := c.DeleteUser(ctx, name)
 			return u, "deleted the user " + u.Name, err
 		})
+}
+
+func usersResetCmd() *cobra.Command {
+	return userVerb("reset-second-factor NAME", "Take from a user what is asked for beside the password, for who has lost it", complete(func(ctx context.Context, c *client.Client) (words []string, err error) {
+		users, err := c.Users(ctx)
+		for _, u := range users {
+			words = append(words, u.Name)
+		}
+		return words, err
+	}), func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+		u, err := c.ResetSecondFactor(ctx, name)
+		return u, u.Name + " signs in with the password alone, and is signed out everywhere", err
+	})
 }
 
 // userVerb is a verb about one user. do returns what to say about what was done.

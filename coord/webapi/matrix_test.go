@@ -70,6 +70,35 @@ func (s *site) hook() string {
 	return w.ID
 }
 
+// provider makes a place where people sign in, and returns its id.
+func (s *site) provider(id string) string {
+	s.t.Helper()
+	issuer, client := "https://accounts.example.org", "weft"
+	if _, err := ops.Do(s.t.Context(), s.Service, ops.Root(), ops.SetProvider{ID: id, New: true, Issuer: &issuer, ClientID: &client}); err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+// waiting is somebody who waits to be let in.
+func (s *site) waiting(subject string) string {
+	s.t.Helper()
+	if _, err := ops.Do(s.t.Context(), s.Service, ops.Actor{Via: ops.ViaConsole}, ops.SignInWithProvider{Who: ops.Foreigner{Provider: "stays", Issuer: "https://accounts.example.org", Subject: subject}}); err != nil {
+		s.t.Fatal(err)
+	}
+	list, err := s.Identities(s.t.Context(), ops.Root())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, i := range list {
+		if i.Subject == subject {
+			return i.ID
+		}
+	}
+	s.t.Fatalf("%s does not wait", subject)
+	return ""
+}
+
 func must(t testing.TB) func(store.User, error) store.User {
 	return func(u store.User, err error) store.User {
 		t.Helper()
@@ -132,6 +161,17 @@ createToken     another   ok    ok    404      403     404     404      404     
 revokeToken     self      .     ok    ok       403     ok      ok       403     ok
 revokeToken     another   ok    ok    404      403     404     404      404     404
 createLoginLink person    ok    403   403      403     403     403      403     403
+resetSecondFactor person  ok    403   403      403     403     403      403     403
+getSignIn       -         ok    ok    ok       ok      ok      ok       ok      ok
+setSignIn       -         ok    403   403      403     403     403      403     403
+listProviders   -         ok    ok    403      ok      403     403      ok      403
+getProvider     -         ok    ok    403      ok      403     403      ok      403
+createProvider  -         ok    403   403      403     403     403      403     403
+editProvider    -         ok    403   403      403     403     403      403     403
+deleteProvider  -         ok    403   403      403     403     403      403     403
+listIdentities  -         ok    ok    403      ok      403     403      ok      403
+approveIdentity -         ok    ok    403      403     403     403      403     403
+denyIdentity    -         ok    ok    403      403     403     403      403     403
 listWebhooks    -         ok    ok    403      ok      403     403      403     403
 getWebhook      -         ok    ok    403      ok      403     403      403     403
 createWebhook   -         ok    ok    403      403     403     403      403     403
@@ -225,6 +265,7 @@ createSnapshot  -         403   403   403      403     403     403      403     
 	}
 	body := func(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 	// requests make the path and the body of an operation.
+	provider := s.provider("stays")
 	requests := map[string]func(who asker, what string) (path, sent string){
 		"getDevice": func(who asker, what string) (string, string) { return device(who, what), "" },
 		"editDevice": func(who asker, what string) (string, string) {
@@ -259,10 +300,20 @@ createSnapshot  -         403   403   403      403     403     403      403     
 		"createLoginLink": func(who asker, what string) (string, string) {
 			return "", body(`{"user":%q}`, user(who, what))
 		},
-		"getWebhook":    func(asker, string) (string, string) { return s.hook(), "" },
-		"deleteWebhook": func(asker, string) (string, string) { return s.hook(), "" },
-		"testWebhook":   func(asker, string) (string, string) { return s.hook(), "" },
-		"rotateWebhook": func(asker, string) (string, string) { return s.hook(), "{}" },
+		"resetSecondFactor": func(who asker, what string) (string, string) { return user(who, what), "" },
+		"setSignIn":         func(asker, string) (string, string) { return "", "{}" },
+		"getProvider":       func(asker, string) (string, string) { return provider, "" },
+		"createProvider": func(asker, string) (string, string) {
+			return "", body(`{"id":%q,"issuer":"https://x.example","client_id":"y"}`, fresh("p"))
+		},
+		"editProvider":    func(asker, string) (string, string) { return provider, "{}" },
+		"deleteProvider":  func(asker, string) (string, string) { return s.provider(fresh("p")), "" },
+		"approveIdentity": func(asker, string) (string, string) { return s.waiting(fresh("w")), "{}" },
+		"denyIdentity":    func(asker, string) (string, string) { return s.waiting(fresh("w")), "" },
+		"getWebhook":      func(asker, string) (string, string) { return s.hook(), "" },
+		"deleteWebhook":   func(asker, string) (string, string) { return s.hook(), "" },
+		"testWebhook":     func(asker, string) (string, string) { return s.hook(), "" },
+		"rotateWebhook":   func(asker, string) (string, string) { return s.hook(), "{}" },
 		"createWebhook": func(_ asker, what string) (string, string) {
 			if what == "allowed" {
 				return "", `{"url":"https://192.0.2.1/","allow_targets":["127.0.0.0/8"]}`

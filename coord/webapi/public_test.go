@@ -339,6 +339,7 @@ func (o *once) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if len(sent) > 0 {
 		sent = []byte(map[string]string{"createKey": `{"note":"other"}`, "createLoginLink": `{"user":"svc"}`, "createToken": `{"user":"svc","description":"x"}`, "createUser": `{"name":"mallory"}`, "replaceDevice": `{"by":"c"}`,
+			"createProvider": `{"id":"other"}`, "approveIdentity": `{"user":"svc"}`,
 			"createWebhook": `{"url":"https://192.0.2.2/"}`, "rotateWebhook": `{"keep_seconds":1}`, "revertPolicy": `{"number":1}`}[id])
 		if other, b := send(); other.StatusCode != http.StatusUnprocessableEntity || !bytes.Contains(b, []byte("another request")) {
 			o.t.Errorf("%s with another body: %d %s", id, other.StatusCode, b)
@@ -513,7 +514,7 @@ func TestPreconditions(t *testing.T) {
 func TestCanary(t *testing.T) {
 	var log lockedBuffer
 	s := filled(t, ops.Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	secrets := map[string]string{}
+	secrets := map[string]string{"secret of a provider": clientSecret, "second secret of a provider": "second-" + clientSecret}
 	var said strings.Builder
 	shown := regexp.MustCompile(`weft1[0-9A-Za-z]{40,}|weftapi1[0-9A-Za-z]{40,}|link=([0-9A-Za-z_-]{40,})`)
 	for _, id := range slices.Sorted(maps.Keys(calls)) {
@@ -541,8 +542,15 @@ func TestCanary(t *testing.T) {
 			}
 		}
 	}
+	for range 2 {
+		status, _, b := s.ask(ops.Root(), "POST", "/api/v1/oidc-providers", `{"id":"third","issuer":"https://login.example.com","client_id":"x","client_secret":"`+secrets["second secret of a provider"]+`"}`, "Idempotency-Key", "third")
+		if status != http.StatusCreated {
+			t.Errorf("%d %s", status, b)
+		}
+		said.Write(b)
+	}
 	for what, word := range secrets {
-		if len(word) < 40 || len(secrets) != 6 {
+		if len(word) < 40 || len(secrets) != 8 {
 			t.Fatalf("%s is %d long, there are %d", what, len(word), len(secrets))
 		}
 	}
@@ -553,7 +561,8 @@ func TestCanary(t *testing.T) {
 	for _, word := range secrets { // in the wrong place
 		_, _, b := s.send(through, "POST", "/api/v1/keys", `{"note":["`+word+`"]}`)
 		_, _, b2 := s.send(through, "POST", "/api/v1/tokens", `{"user":"job","life_seconds":"`+word+`"}`)
-		said.Write(append(b, b2...))
+		_, _, b3 := s.ask(ops.Root(), "PATCH", "/api/v1/oidc-providers/third", `{"client_secret":["`+word+`"]}`)
+		said.Write(slices.Concat(b, b2, b3))
 	}
 	s.Close()
 	files := 0

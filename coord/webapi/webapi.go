@@ -67,6 +67,8 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	a.devices()
 	a.keys()
 	a.users()
+	a.signIn()
+	a.providers()
 	a.tokens()
 	a.names()
 	a.network()
@@ -278,6 +280,10 @@ func etag(v any) string {
 	case ops.DNSInfo:
 		return quoted(v.Revision)
 	case User:
+		return quoted(v.Revision)
+	case Provider:
+		return quoted(v.Revision)
+	case SignIn:
 		return quoted(v.Revision)
 	case ops.Webhook:
 		return quoted(v.Revision)

@@ -156,6 +156,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	"getDNS":         func(t *testing.T, c *client.Client) error { _, err := c.DNS(t.Context()); return err },
 	"getDevice":      func(t *testing.T, c *client.Client) error { _, err := c.Device(t.Context(), "c"); return err },
 	"getKey":         func(t *testing.T, c *client.Client) error { _, err := c.Key(t.Context(), firstKey(t, c)); return err },
+	"getSignIn":      func(t *testing.T, c *client.Client) error { _, err := c.SignIn(t.Context()); return err },
 	"getPolicy":      func(t *testing.T, c *client.Client) error { _, err := c.Policy(t.Context()); return err },
 	"getFIPS":        func(t *testing.T, c *client.Client) error { _, err := c.FIPS(t.Context()); return err },
 	"getRevocations": func(t *testing.T, c *client.Client) error { _, err := c.Revocations(t.Context()); return err },
@@ -181,6 +182,67 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		if d.Name != "c" {
 			t.Errorf("%+v", d)
 		}
+		return err
+	},
+	"resetSecondFactor": func(t *testing.T, c *client.Client) error {
+		u, err := c.ResetSecondFactor(t.Context(), "admin")
+		if u.Name != "admin" {
+			t.Errorf("%+v", u)
+		}
+		return err
+	},
+	"setSignIn": func(t *testing.T, c *client.Client) error {
+		on := true
+		s, err := c.SetSignIn(t.Context(), ops.SetSignIn{Demanded: &on})
+		if !s.Demanded {
+			t.Errorf("%+v", s)
+		}
+		return err
+	},
+	"listProviders": func(t *testing.T, c *client.Client) error {
+		list, err := c.Providers(t.Context())
+		if b, _ := json.Marshal(list); len(list) == 0 || strings.Contains(string(b), "canary") {
+			t.Errorf("%s", b)
+		}
+		return err
+	},
+	"getProvider": func(t *testing.T, c *client.Client) error {
+		p, err := c.Provider(t.Context(), "stays")
+		if p.ClientID != "weft" || p.Revision == "" {
+			t.Errorf("%+v", p)
+		}
+		return err
+	},
+	"createProvider": func(t *testing.T, c *client.Client) error {
+		issuer, id := "https://login.example.net", "x"
+		p, err := c.CreateProvider(t.Context(), ops.SetProvider{ID: "new", Issuer: &issuer, ClientID: &id})
+		if p.ID != "new" || p.Title != "new" {
+			t.Errorf("%+v", p)
+		}
+		return err
+	},
+	"editProvider": func(t *testing.T, c *client.Client) error {
+		title := "Work"
+		p, err := c.EditProvider(t.Context(), ops.SetProvider{ID: "stays", Title: &title})
+		if p.Title != "Work" || p.ClientID != "weft" {
+			t.Errorf("%+v", p)
+		}
+		return err
+	},
+	"deleteProvider": func(t *testing.T, c *client.Client) error {
+		_, err := c.DeleteProvider(t.Context(), "goes")
+		return err
+	},
+	"listIdentities": func(t *testing.T, c *client.Client) error { _, err := c.Identities(t.Context()); return err },
+	"approveIdentity": func(t *testing.T, c *client.Client) error {
+		i, err := c.Approve(t.Context(), identity(t, c, "stays"), "admin")
+		if i.User != "admin" {
+			t.Errorf("%+v", i)
+		}
+		return err
+	},
+	"denyIdentity": func(t *testing.T, c *client.Client) error {
+		_, err := c.Deny(t.Context(), identity(t, c, "goes"))
 		return err
 	},
 	"revokeKey": func(t *testing.T, c *client.Client) error {
@@ -253,6 +315,21 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	},
 }
 
+func identity(t *testing.T, c *client.Client, subject string) string {
+	t.Helper()
+	list, err := c.Identities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range list {
+		if i.Subject == subject {
+			return i.ID
+		}
+	}
+	t.Fatalf("nobody is %s in %+v", subject, list)
+	return ""
+}
+
 func firstKey(t *testing.T, c *client.Client) string {
 	t.Helper()
 	keys, err := c.Keys(t.Context())
@@ -271,6 +348,9 @@ func firstHook(t *testing.T, c *client.Client) ops.Webhook {
 	return list[0]
 }
 
+// clientSecret is of the providers of a filled site.
+const clientSecret = "canary-8ZlWq0uYyqg2m3d9VtXcR5nKbH7pLsJe1fTa"
+
 // filled is a site for calls.
 func filled(t testing.TB, o ops.Options) *site {
 	s := openSite(t, o)
@@ -278,6 +358,15 @@ func filled(t testing.TB, o ops.Options) *site {
 		s.join(name)
 	}
 	s.joinRelay("far")
+	for _, id := range []string{"stays", "goes"} {
+		issuer, client, secret := "https://accounts.example.org", "weft", clientSecret
+		if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.SetProvider{ID: id, New: true, Issuer: &issuer, ClientID: &client, Secret: &secret}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ops.Do(t.Context(), s.Service, ops.Actor{Via: ops.ViaConsole}, ops.SignInWithProvider{Who: ops.Foreigner{Provider: "stays", Issuer: issuer, Subject: id}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "svc", Service: true}); err != nil {
 		t.Fatal(err)
 	}

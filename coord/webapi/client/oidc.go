@@ -1,0 +1,74 @@
+package client
+
+import (
+	"context"
+
+	"weft/coord/ops"
+	"weft/coord/store"
+	"weft/coord/webapi"
+)
+
+// Providers returns where else people sign in.
+func (c *Client) Providers(ctx context.Context) ([]webapi.Provider, error) {
+	var list webapi.ProviderList
+	err := c.call(ctx, "GET", "/oidc-providers", nil, nil, &list)
+	return list.Providers, err
+}
+
+// Provider returns one provider.
+func (c *Client) Provider(ctx context.Context, id string) (p webapi.Provider, err error) {
+	if err := named("provider", id); err != nil {
+		return p, err
+	}
+	err = c.call(ctx, "GET", "/oidc-providers/"+segment(id), nil, nil, &p)
+	return p, err
+}
+
+// CreateProvider has people sign in at an OpenID provider, whose id is p.ID.
+func (c *Client) CreateProvider(ctx context.Context, p ops.SetProvider) (made webapi.Provider, err error) {
+	err = c.call(ctx, "POST", "/oidc-providers", nil, webapi.NewProvider{ID: p.ID, SetProvider: p}, &made)
+	return made, err
+}
+
+// EditProvider changes the provider p.ID.
+func (c *Client) EditProvider(ctx context.Context, p ops.SetProvider) (now webapi.Provider, err error) {
+	if err := named("provider", p.ID); err != nil {
+		return now, err
+	}
+	err = c.call(ctx, "PATCH", "/oidc-providers/"+segment(p.ID), ifMatch(p.Match), p, &now)
+	return now, err
+}
+
+// DeleteProvider removes a provider.
+func (c *Client) DeleteProvider(ctx context.Context, id string) (p webapi.Provider, err error) {
+	if err := named("provider", id); err != nil {
+		return p, err
+	}
+	err = c.call(ctx, "DELETE", "/oidc-providers/"+segment(id), nil, nil, &p)
+	return p, err
+}
+
+// Identities returns who people are at providers, those first who wait to be let in.
+func (c *Client) Identities(ctx context.Context) ([]store.Identity, error) {
+	var list webapi.IdentityList
+	err := c.call(ctx, "GET", "/identities", nil, nil, &list)
+	return list.Identities, err
+}
+
+// Approve lets in who waits, as a user ("" for a new one after what the provider says).
+func (c *Client) Approve(ctx context.Context, id, user string) (i store.Identity, err error) {
+	if err := named("identity", id); err != nil {
+		return i, err
+	}
+	err = c.call(ctx, "POST", "/identities/"+segment(id)+"/approve", nil, ops.Approve{User: user}, &i)
+	return i, err
+}
+
+// Deny forgets somebody.
+func (c *Client) Deny(ctx context.Context, id string) (i store.Identity, err error) {
+	if err := named("identity", id); err != nil {
+		return i, err
+	}
+	err = c.call(ctx, "DELETE", "/identities/"+segment(id), nil, nil, &i)
+	return i, err
+}

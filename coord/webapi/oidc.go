@@ -1,0 +1,83 @@
+package webapi
+
+import (
+	"context"
+	"net/http"
+
+	"weft/coord/ops"
+	"weft/coord/store"
+)
+
+// Provider is one place where people sign in.
+type Provider struct {
+	store.Provider
+	Revision string `json:"revision"` // what If-Match takes
+}
+
+func viewProvider(p store.Provider) Provider { return Provider{p, ops.ProviderRevision(p)} }
+
+// ProviderList are the places where people sign in.
+type ProviderList struct {
+	Providers []Provider `json:"providers"`
+}
+
+// NewProvider asks for a place where people sign in.
+type NewProvider struct {
+	ID string `json:"id" doc:"a word of a-z, 0-9 and -, that stands in addresses: the provider is told https://HOST/sign-in/with/ID/answer"`
+	ops.SetProvider
+}
+
+// IdentityList is who people are at providers, those first who wait to be let in.
+type IdentityList struct {
+	Identities []store.Identity `json:"identities"`
+}
+
+func (a *api) providers() {
+	s := a.ops
+	add(a, operation{"GET", "/oidc-providers", "listProviders", "List where else people sign in, without secrets", "oidc.read", 0},
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (ProviderList, error) {
+			list, err := s.Providers(ctx, who)
+			views := []Provider{}
+			for _, p := range list {
+				views = append(views, viewProvider(p))
+			}
+			return ProviderList{views}, err
+		})
+	add(a, operation{"GET", "/oidc-providers/{id}", "getProvider", "Show a provider, without its secret", "oidc.read", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (Provider, error) {
+			p, err := s.Provider(ctx, who, in.ID)
+			return viewProvider(p), err
+		})
+	addSent(a, operation{"POST", "/oidc-providers", "createProvider", "Have people sign in at an OpenID provider", "oidc.set", http.StatusCreated},
+		func(ctx context.Context, who ops.Actor, _ *Sent, body NewProvider) (Provider, error) {
+			c := body.SetProvider
+			c.ID, c.New = body.ID, true
+			return do(ctx, a, who, c, viewProvider)
+		})
+	addSent(a, operation{"PATCH", "/oidc-providers/{id}", "editProvider", "Change a provider", "oidc.set", 0},
+		func(ctx context.Context, who ops.Actor, in *SentTo, body ops.SetProvider) (_ Provider, err error) {
+			body.ID, body.New = in.ID, false
+			if body.Match, err = in.revisions(); err != nil {
+				return Provider{}, err
+			}
+			return do(ctx, a, who, body, viewProvider)
+		})
+	add(a, operation{"DELETE", "/oidc-providers/{id}", "deleteProvider", "Remove a provider, and sign out who signed in there", "oidc.set", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (Provider, error) {
+			return do(ctx, a, who, ops.RemoveProvider{ID: in.ID}, viewProvider)
+		})
+	add(a, operation{"GET", "/identities", "listIdentities", "List who people are at providers, those first who wait to be let in", "identity.read", 0},
+		func(ctx context.Context, who ops.Actor, _ *struct{}) (IdentityList, error) {
+			list, err := s.Identities(ctx, who)
+			return IdentityList{append([]store.Identity{}, list...)}, err
+		})
+	addSent(a, operation{"POST", "/identities/{id}/approve", "approveIdentity", "Let in who waits, as a new user or as one that is there", "identity.decide user.create", 0},
+		func(ctx context.Context, who ops.Actor, in *SentTo, body ops.Approve) (store.Identity, error) {
+			body.ID = in.ID
+			return do(ctx, a, who, body, same)
+		})
+	add(a, operation{"DELETE", "/identities/{id}", "denyIdentity", "Forget somebody, who waits again or is signed out then", "identity.decide", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (store.Identity, error) {
+			return do(ctx, a, who, ops.Deny{ID: in.ID}, same)
+		})
+}
