@@ -54,6 +54,7 @@ type ServerOptions struct {
 	STUN           Address // UDP
 	TrustedProxies []netip.Prefix
 	ACME           ACMEOptions
+	PasskeyDomain  string // see ops.SetSignIn; "" leaves what is
 	Releases       string // directory of the release to hand out; "" is DATA/releases
 
 	siteTimeout time.Duration // link.ServerConfig.WriteTimeout
@@ -132,6 +133,11 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	o.Options.STUN = listen.STUNAddrs(urls, s.udp)
 	if s.Service, err = ops.OpenService(ctx, o.Options); err != nil {
 		return nil, err
+	}
+	if o.PasskeyDomain != "" {
+		if _, err = ops.Do(ctx, s.Service, ops.System(), ops.SetSignIn{PasskeyDomain: &o.PasskeyDomain}); err != nil {
+			return nil, err
+		}
 	}
 	if s.site, err = ca.Site(o.Data, urls, o.Now()); err != nil {
 		return nil, err
@@ -217,7 +223,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine})
+	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine, TrustedSite: s.trustedSite})
 	s.api = webapi.New(s.Service, s.log)
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}

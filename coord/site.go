@@ -79,6 +79,17 @@ func (s *Server) isNamed(r *http.Request) bool {
 	})
 }
 
+// trustedSite reports whether the browser of a request trusts the certificate that it
+// got, without being told to: the one for --domain, or that of a reverse proxy, which
+// has one for whatever it serves.
+func (s *Server) trustedSite(r *http.Request) bool {
+	if r.TLS == nil {
+		direct, err := netip.ParseAddrPort(r.RemoteAddr)
+		return err == nil && s.trusts(direct.Addr()) && r.Header.Get("X-Forwarded-Proto") == "https"
+	}
+	return s.acme != nil && hostname(r.Host) == hostname(s.domain) && s.acme.current() != nil
+}
+
 // hostname is a Host header's without its port, folded.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {

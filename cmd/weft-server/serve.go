@@ -63,6 +63,7 @@ func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.proxies, "trusted-proxy", nil, "address range of a reverse proxy whose X-Forwarded headers are believed (repeatable)")
 	f.StringVar(&o.releases, "releases", "", "directory of the release to hand out, made with scripts/release (default DATA/releases)")
 	f.StringVar(&o.acme.Domain, "domain", "", "name in DNS of this server: get a certificate for it that browsers trust (ACME, TLS-ALPN-01; --listen must be reachable at port 443)")
+	f.StringVar(&o.passkeys, "passkey-domain", "", "domain that passkeys are for, such as example.org, of which --domain or a reverse proxy's name is a part (default: the name at which the first passkey is made; passkeys for another one do not work any more)")
 	f.StringVar(&o.acme.Directory, "acme-directory", "", "address of another CA's ACME directory (default Let's Encrypt)")
 	f.StringVar(&o.acme.CAFile, "acme-ca", "", "file with the CA certificates of that directory, for a private CA (PEM)")
 	f.StringVar(&o.acme.Email, "acme-email", "", "address that the CA may write to")
@@ -77,6 +78,7 @@ type serveOptions struct {
 	logLevel, logFormat   string
 	metrics               string
 	releases              string
+	passkeys              string
 	acme                  coord.ACMEOptions
 	asJSON                *bool // of the verb
 }
@@ -199,7 +201,7 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 			return so, usageError{err}
 		}
 	}
-	so.Releases, so.ACME = o.releases, o.acme
+	so.Releases, so.ACME, so.PasskeyDomain = o.releases, o.acme, o.passkeys
 	if o.acme.Domain == "" && (o.acme.Directory != "" || o.acme.CAFile != "") {
 		return so, usagef("--acme-directory and --acme-ca need --domain NAME")
 	}

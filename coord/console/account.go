@@ -17,23 +17,51 @@ type sessionView struct {
 	Addr    string
 	Created stamp
 	Seen    stamp
+	With    string // what it began with, "" if that is not known
 	Here    bool
 }
 
 type accountView struct {
 	Sessions []sessionView
-	Problem  string // with the password form
+	Problem  accountProblems
+	Factors  factorsView
+	Weak     bool // nothing else can be done before a second factor is set up
 	URLs     []string
 }
 
-func (c *Console) account(v *visit) error { return c.accountPage(v, http.StatusOK, "") }
+// accountProblems is what is wrong with one of the forms.
+type accountProblems struct{ Password, Factor, Passkey string }
 
-func (c *Console) accountPage(v *visit, status int, problem string) error {
+type factorsView struct {
+	TOTP     stamp // since when
+	Codes    int
+	Demanded bool
+	Passkeys []passkeyView
+	// NoPasskeys is why none can be made or used on this page, "" if they can.
+	NoPasskeys string
+	// Other says that a proof is there, and was not shown in this session.
+	Other bool
+}
+
+func (c *Console) account(v *visit) error {
+	return c.accountPage(v, http.StatusOK, accountProblems{})
+}
+
+func (c *Console) accountPage(v *visit, status int, problem accountProblems) error {
 	list, err := c.ops.Sessions(v.ctx(), v.actor)
 	if err != nil {
 		return err
 	}
-	view := accountView{Problem: problem, URLs: cleanAll(c.ops.Network().URLs)}
+	f, err := c.ops.Factors(v.ctx(), v.actor)
+	if err != nil {
+		return err
+	}
+	view := accountView{Problem: problem, URLs: cleanAll(c.ops.Network().URLs), Weak: v.actor.Weak, Factors: factorsView{Codes: f.Codes, Demanded: f.Demanded}}
+	view.Factors.Passkeys, view.Factors.Other = c.passkeyViews(f.Passkeys), f.Strong()
+	_, view.Factors.NoPasskeys = c.passkeySite(v.r)
+	if f.TOTP != nil {
+		view.Factors.TOTP = c.stamp(*f.TOTP)
+	}
 	now := c.now()
 	for _, s := range list {
 		if !c.live(s, now) || len(view.Sessions) == 100 {
@@ -41,7 +69,7 @@ func (c *Console) accountPage(v *visit, status int, problem string) error {
 		}
 		sv := sessionView{
 			ID: sessionName(s.Hash), Agent: agentText(s.Agent), Addr: clean(s.Addr),
-			Created: c.stamp(s.Created), Seen: c.stamp(s.Seen), Here: s.Hash == v.session.Hash,
+			Created: c.stamp(s.Created), Seen: c.stamp(s.Seen), Here: s.Hash == v.session.Hash, With: withText(s),
 		}
 		if sv.Here {
 			view.Sessions = append([]sessionView{sv}, view.Sessions...)
@@ -52,6 +80,26 @@ func (c *Console) accountPage(v *visit, status int, problem string) error {
 	return c.render(v, status, "account", view)
 }
 
+// withText says what a session began with.
+func withText(s store.Session) string {
+	var texts []string
+	for part := range strings.SplitSeq(string(s.Method), "+") {
+		if t := methodTexts[part]; t != "" {
+			texts = append(texts, t)
+		}
+	}
+	if len(texts) == 0 {
+		return ""
+	}
+	return "with " + strings.Join(texts, " and ")
+}
+
+var methodTexts = map[string]string{
+	string(store.WithPassword): "the password", string(store.WithLink): "a link",
+	store.AndPasskey: "a passkey", string(store.WithProvider): "another provider",
+	store.AndTOTP: "a code", store.AndRecovery: "a recovery code",
+}
+
 func sessionName(hash [32]byte) string { return hex.EncodeToString(hash[:16]) }
 
 // changePassword asks for the old one: a borrowed browser must not become the
@@ -59,13 +107,12 @@ func sessionName(hash [32]byte) string { return hex.EncodeToString(hash[:16]) }
 func (c *Console) changePassword(v *visit) error {
 	f := v.r.PostForm
 	old, fresh := f.Get("current"), f.Get("password")
-	account := "account " + strings.ToLower(v.actor.User)
 	if problem := checkPassword(fresh, v.actor.User); problem != "" {
-		return c.accountPage(v, http.StatusUnprocessableEntity, problem)
+		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Password: problem})
 	}
-	if left, ok := c.logins.Take("change "+account, perAccount, c.now()); !ok {
+	if left, ok := c.logins.Take("change "+v.actor.UserID, perAccount, c.now()); !ok {
 		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "too many attempts")
-		return c.accountPage(v, http.StatusTooManyRequests, "Too many attempts. Try again in "+plural(int(left.Wait.Seconds())+1, "second")+".")
+		return c.accountPage(v, http.StatusTooManyRequests, accountProblems{Password: tooManyText(v, left.Wait)})
 	}
 	u, err := c.ops.Login(v.ctx(), v.actor.User)
 	if err != nil {
@@ -74,26 +121,26 @@ func (c *Console) changePassword(v *visit) error {
 	ok, err := c.passwordIs(v.ctx(), cut(old, maxPassword), u.Password)
 	if errors.Is(err, passhash.ErrNotFIPS) {
 		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "password from before FIPS mode")
-		return c.accountPage(v, http.StatusUnprocessableEntity, "The current password was set before this server was in FIPS mode, which does not check it. Ask the owner for a link to set a new one (on the server: weft-server login-link).")
+		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Password: "The current password was set before this server was in FIPS mode, which does not check it. Ask the owner for a link to set a new one (on the server: weft-server login-link)."})
 	}
 	if err != nil {
 		return err
 	}
 	if !ok {
 		c.ops.Refused(v.actor, ops.ChangePassword{}, store.User{}, "wrong password")
-		return c.accountPage(v, http.StatusUnprocessableEntity, "The current password is not right.")
+		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Password: "The current password is not right."})
 	}
-	c.logins.Refund("change " + account)
+	c.logins.Refund("change " + v.actor.UserID)
 	hash, err := c.hashPassword(v.ctx(), fresh)
 	if err != nil {
 		return err
 	}
-	token, session := c.newSession(v)
-	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.ChangePassword{Checked: u.Password, Password: hash, Session: session}); err != nil {
+	tokens, session := c.newSession(v)
+	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.ChangePassword{Checked: u.Password, Password: hash, Session: session, Ends: v.session.Hash}); err != nil {
 		return err
 	}
 	c.endStreams(func(s *stream) bool { return s.user == v.actor.UserID })
-	c.setCookie(v, token)
+	c.setCookies(v, tokens)
 	return v.redirect("/account?done=password")
 }
 

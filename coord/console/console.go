@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
+	"weft/coord/oidc"
 	"weft/coord/ops"
 	"weft/coord/ratelimit"
 	"weft/coord/store"
@@ -25,6 +28,14 @@ type Config struct {
 	// InstallLine returns the line that installs a node and joins with a
 	// token, "" while the server has no release to install. nil: never.
 	InstallLine func(token string) string
+
+	// TrustedSite reports whether a browser trusts the certificate that a request
+	// came through, without being told to: passkeys need that. nil: never.
+	TrustedSite func(*http.Request) bool
+
+	// Providers carries requests to other places where people sign in; nil is the usual
+	// transport.
+	Providers http.RoundTripper
 
 	// TrustedProxies may set X-Forwarded-For and X-Forwarded-Proto.
 	TrustedProxies []netip.Prefix
@@ -57,12 +68,17 @@ type Console struct {
 	now          func() time.Time
 	trusted      []netip.Prefix
 	installLine  func(token string) string // nil: never
+	trustedSite  func(*http.Request) bool  // nil: never
 	idle, maxAge time.Duration
 	heartbeat    time.Duration
 	mux          *http.ServeMux
 	cross        *http.CrossOriginProtection
 	logins       *ratelimit.Limiter // by account, and by address
 	hashing      chan struct{}      // slots for hashing passwords: memory and time are bounded
+	box          box
+	providers    *oidc.Providers
+	extending    singleflight.Group // sessions, at their providers
+	waiting      chan struct{}      // strangers that wait for one
 	testing      chan struct{}      // slots of connection tests
 	stopping     chan struct{}      // closed by Close
 
@@ -72,7 +88,8 @@ type Console struct {
 	mu      sync.Mutex
 	closed  bool
 	streams map[*stream]struct{}
-	shown   map[string]shownToken // by key id
+	shown   map[string]shownToken  // by key id
+	used    map[[32]byte]time.Time // hashes of what works once, until when it would
 }
 
 // New makes a Console. It starts nothing.
@@ -84,12 +101,16 @@ func New(cfg Config) *Console {
 		trusted: cfg.TrustedProxies,
 
 		installLine: cfg.InstallLine,
+		trustedSite: cfg.TrustedSite,
+		used:        make(map[[32]byte]time.Time),
 		idle:        cfg.IdleTimeout,
 		maxAge:      cfg.MaxAge,
 		heartbeat:   cfg.Heartbeat,
 		mux:         http.NewServeMux(),
 		cross:       http.NewCrossOriginProtection(),
 		hashing:     make(chan struct{}, 2),
+		box:         newBox(),
+		waiting:     make(chan struct{}, maxWaiting),
 		testing:     make(chan struct{}, 8),
 		stopping:    make(chan struct{}),
 		streams:     make(map[*stream]struct{}),
@@ -111,6 +132,7 @@ func New(cfg Config) *Console {
 		c.heartbeat = 15 * time.Second
 	}
 	c.logins = ratelimit.New(10_000)
+	c.providers = oidc.New(cfg.Providers, c.now)
 	for _, rt := range routes {
 		c.mux.Handle(rt.pattern, c.handler(rt))
 	}
@@ -232,9 +254,12 @@ func (c *Console) handler(rt route) http.Handler {
 
 // admit checks the session and parses the form.
 func (c *Console) admit(v *visit, rt route) error {
-	if rt.access == member {
+	if rt.access != public {
 		if err := c.authenticate(v); err != nil {
 			return err
+		}
+		if v.actor.Weak && rt.access != anyMember {
+			return ops.ErrWeak
 		}
 	}
 	if v.r.Method != http.MethodPost {
@@ -272,6 +297,8 @@ var (
 	errTooLarge    = &pageError{http.StatusRequestEntityTooLarge, "Too large", "That is more than this page accepts."}
 	errBusy        = &pageError{http.StatusServiceUnavailable, "Busy", "The server has too much to do at the moment. Try again in a few seconds."}
 	errDiskFull    = &pageError{http.StatusServiceUnavailable, "The disk is full", "Nothing was changed. Make room on the file system of the server's data directory and try again; devices go on meanwhile."}
+	errStale       = &pageError{http.StatusForbidden, "Sign in again", "Nothing was changed."}
+	errWeak        = &pageError{http.StatusForbidden, "A second factor is needed", "This network wants a passkey or codes of whoever has your role. Set one up on your account page."}
 	errForbidden   = &pageError{http.StatusForbidden, "Not allowed", "This is for others in this network to see or to do. Nothing was changed."}
 	errNotFound    = &pageError{http.StatusNotFound, "Nothing here", "This page does not exist, or what it showed was deleted."}
 	errInternal    = &pageError{http.StatusInternalServerError, "Something went wrong", "The server could not do this. Its log says why."}
@@ -288,6 +315,20 @@ func (c *Console) fail(v *visit, err error) {
 	case ok:
 	case errors.Is(err, ops.ErrNotFound):
 		pe = errNotFound
+	case errors.Is(err, ops.ErrStale):
+		if to := againPath(v.r); v.partial() {
+			v.w.Header().Set("HX-Redirect", to)
+		} else {
+			v.redirect(to)
+			return
+		}
+		pe = errStale
+	case errors.Is(err, ops.ErrWeak):
+		if v.r.Method == http.MethodGet && !v.partial() {
+			v.redirect("/account")
+			return
+		}
+		pe = errWeak
 	case errors.Is(err, ops.ErrForbidden):
 		pe = errForbidden
 	case errors.Is(err, store.ErrDiskFull):
@@ -315,7 +356,9 @@ func (c *Console) fail(v *visit, err error) {
 		if v.r.Method == http.MethodGet {
 			next = v.r.URL.RequestURI()
 		}
-		c.render(v, pe.status, "signin", signInView{Next: localPath(next)})
+		if err := c.signInForm(v, pe.status, signInView{Next: localPath(next)}); err != nil {
+			c.log.Error("draw sign-in page", "err", err)
+		}
 		return
 	}
 	c.render(v, pe.status, "error", pe.view())

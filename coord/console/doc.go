@@ -18,8 +18,8 @@
 // its connection test: connection.go), access.go (access_check.go: what a policy
 // would change; access_can.go: may one reach another), dns.go, join.go, keys.go, activity.go
 // (activity_change.go: what a record changed; activity_export.go, activity_verify.go),
-// introductions.go, account.go, signin.go. view.go draws the page; assets.go serves its
-// style sheet and scripts. Live pages hold one stream (events.go), which only names what
+// introductions.go, account.go, signin.go, code.go, factor.go, passkey.go, oidc.go.
+// view.go draws the page; assets.go serves its style sheet and scripts. Live pages hold one stream (events.go), which only names what
 // changed; the page then fetches its own address again and replaces the changed part, so
 // each thing is drawn by one function, and nothing has to be replayed.
 //
@@ -27,7 +27,7 @@
 // browser goes through clean (text.go) before a template gets it, and html/template
 // escapes it for its place.
 //
-// Sign-in is limited per account and per address, in the memory of this
-// process. Somebody who keeps an account's limit used up cannot end a live
-// session, and a new one-time link ("weft-server login-link") always signs in.
+// Attempts to sign in are limited in the memory of this process, by address, by account
+// and by both together, so that guessing keeps nobody out (attempts.go). A new one-time
+// link ("weft-server login-link") always signs in.
 package console

@@ -4,7 +4,7 @@ package console
 func Routes() map[string]bool {
 	m := make(map[string]bool, len(routes))
 	for _, rt := range routes {
-		m[rt.pattern] = rt.access == member
+		m[rt.pattern] = rt.access != public
 	}
 	return m
 }
@@ -14,3 +14,18 @@ var (
 	LocalPath       = localPath
 	RevocationsText = revocationsText
 )
+
+// MaxWaiting is how many strangers may wait for their password to be checked.
+const MaxWaiting = maxWaiting
+
+// HoldHashing takes all slots of argon2id, until release.
+func HoldHashing(c *Console) (release func()) {
+	for range cap(c.hashing) {
+		c.hashing <- struct{}{}
+	}
+	return func() {
+		for range cap(c.hashing) {
+			<-c.hashing
+		}
+	}
+}

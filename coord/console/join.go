@@ -101,7 +101,7 @@ func (c *Console) join(v *visit) error {
 			if c.installLine != nil {
 				view.Line = c.installLine(t)
 			}
-			if view.QR, err = qrSVG(t); err != nil {
+			if view.QR, err = qrSVG(t, "QR code of the token"); err != nil {
 				c.log.Warn("draw QR code", "err", err)
 			}
 		}
@@ -134,8 +134,9 @@ func (c *Console) join(v *visit) error {
 }
 
 // qrSVG draws text as a QR code: one path, dark on white whatever the theme,
-// since many readers want it so. The result is made of numbers only.
-func qrSVG(text string) (template.HTML, error) {
+// since many readers want it so. The result is made of numbers and of label, which is
+// our own.
+func qrSVG(text, label string) (template.HTML, error) {
 	code, err := qr.Encode(text, qr.L, qr.Auto)
 	if err != nil {
 		return "", err
@@ -160,6 +161,6 @@ func qrSVG(text string) (template.HTML, error) {
 		}
 	}
 	size := b.Dx() + 2*quiet
-	svg := fmt.Appendf(nil, `<svg viewBox="0 0 %d %d" role="img" aria-label="QR code of the token" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#101314" d="%s"/></svg>`, size, size, size, size, path)
+	svg := fmt.Appendf(nil, `<svg viewBox="0 0 %d %d" role="img" aria-label="%s" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#101314" d="%s"/></svg>`, size, size, label, size, size, path)
 	return template.HTML(svg), nil
 }

@@ -4,8 +4,9 @@ package console
 type access int
 
 const (
-	public access = iota // anybody
-	member               // signed in
+	public    access = iota // anybody
+	member                  // signed in
+	anyMember               // signed in with less than the network demands, too
 )
 
 // route is one line of the table below: everything the site answers.
@@ -23,7 +24,14 @@ var routes = []route{
 	{"POST /welcome", public, (*Console).choosePassword},
 	{"GET /sign-in", public, (*Console).signInPage},
 	{"POST /sign-in", public, (*Console).signIn},
-	{"POST /sign-out", member, (*Console).signOut},
+	{"POST /sign-in/code", public, (*Console).signInWithCode},
+	{"GET /sign-in/with/{id}", public, (*Console).askProvider},
+	{"GET /sign-in/with/{id}/answer", public, (*Console).answerOfProvider},
+	{"POST /account/codes/prove", anyMember, (*Console).proveCode},
+	{"POST /sign-in/passkey/options", public, (*Console).passkeySignInOptions},
+	{"POST /sign-in/passkey", public, (*Console).signInWithPasskey},
+	{"GET /sign-in/again", anyMember, (*Console).signInAgain},
+	{"POST /sign-out", anyMember, (*Console).signOut},
 
 	{"GET /{$}", member, (*Console).home},
 	{"GET /events", member, (*Console).events},
@@ -69,8 +77,15 @@ var routes = []route{
 	{"GET /activity/introductions", member, (*Console).introductions},
 	{"POST /activity/introductions", member, (*Console).reportIntroductions},
 
-	{"GET /account", member, (*Console).account},
+	{"GET /account", anyMember, (*Console).account},
+	{"GET /account/codes/set-up", anyMember, (*Console).setUpTOTP},
+	{"POST /account/codes", anyMember, (*Console).enableTOTP},
+	{"POST /account/codes/off", member, (*Console).disableTOTP},
+	{"POST /account/codes/recovery", member, (*Console).newCodes},
 	{"POST /account/password", member, (*Console).changePassword},
-	{"POST /account/sessions/{id}/end", member, (*Console).endSession},
-	{"POST /account/sessions/end-others", member, (*Console).endOtherSessions},
+	{"POST /account/passkeys/options", anyMember, (*Console).newPasskeyOptions},
+	{"POST /account/passkeys", anyMember, (*Console).addPasskey},
+	{"POST /account/passkeys/{id}/remove", member, (*Console).removePasskey},
+	{"POST /account/sessions/{id}/end", anyMember, (*Console).endSession},
+	{"POST /account/sessions/end-others", anyMember, (*Console).endOtherSessions},
 }

@@ -35,6 +35,9 @@ func (c *Console) authenticate(v *visit) error {
 		return err
 	}
 	now := c.now()
+	if c.ended(s, now) && s.Refresh != nil && c.liveHere(s, now) {
+		s, _ = c.extend(v.ctx(), s)
+	}
 	if !c.live(s, now) {
 		if _, err := ops.Do(v.ctx(), c.ops, ops.System(), ops.EndSession{Hash: s.Hash}); err != nil && !errors.Is(err, ops.ErrNotFound) {
 			c.log.Warn("delete ended session", "err", err)
@@ -48,19 +51,35 @@ func (c *Console) authenticate(v *visit) error {
 		}
 		s.Seen = now
 	}
-	v.session, v.actor = s, ops.ConsoleActor(u, c.clientAddr(v.r))
+	v.session, v.actor = s, c.ops.SessionActor(s, u, c.clientAddr(v.r))
 	return nil
 }
 
 // live reports whether a stored session is still good.
 func (c *Console) live(s store.Session, now time.Time) bool {
+	return c.liveHere(s, now) && !c.ended(s, now)
+}
+
+// liveHere is live but for what a provider says.
+func (c *Console) liveHere(s store.Session, now time.Time) bool {
 	return now.Sub(s.Seen) < c.idle && now.Sub(s.Created) < c.maxAge
 }
 
-// newSession makes the token of a session to begin in this browser.
-func (c *Console) newSession(v *visit) (token string, s ops.NewSession) {
-	token = ops.NewToken()
-	return token, ops.NewSession{Hash: ops.HashToken(token), Agent: strings.ToValidUTF8(cut(v.r.UserAgent(), 200), "")}
+// ended reports whether a session that began elsewhere wants to be extended there.
+func (c *Console) ended(s store.Session, now time.Time) bool {
+	return !s.Expires.IsZero() && !now.Before(s.Expires)
+}
+
+// tokens are what a browser gets when somebody signs in with it.
+type tokens struct{ session, browser string }
+
+// newSession makes the tokens of a session to begin in this browser.
+func (c *Console) newSession(v *visit) (t tokens, s ops.NewSession) {
+	t = tokens{ops.NewToken(), c.token(v.r, knownCookie)}
+	if t.browser == "" {
+		t.browser = ops.NewToken()
+	}
+	return t, ops.NewSession{Hash: ops.HashToken(t.session), Browser: ops.HashToken(t.browser), Agent: strings.ToValidUTF8(cut(v.r.UserAgent(), 200), "")}
 }
 
 // formerSession is the hash of the session that the browser has, zero for none.
@@ -71,36 +90,49 @@ func (c *Console) formerSession(v *visit) (hash [32]byte) {
 	return hash
 }
 
-// setCookie gives the browser the token of its session.
-func (c *Console) setCookie(v *visit, token string) {
-	http.SetCookie(v.w, c.newCookie(v.r, token, int(c.maxAge/time.Second)))
+// setCookies gives the browser the token of its session, and that by which it is
+// known.
+func (c *Console) setCookies(v *visit, t tokens) {
+	http.SetCookie(v.w, c.newCookie(v.r, sessionCookie, t.session, c.maxAge))
+	http.SetCookie(v.w, c.newCookie(v.r, knownCookie, t.browser, ops.BrowserLife))
 }
+
+// The cookies, as cookieName has them.
+const (
+	sessionCookie = ""
+	knownCookie   = "-known" // of a browser in which somebody has signed in before
+)
 
 // cookieName is __Host-weft over TLS: browsers keep that one to this host,
 // this path and TLS. Plain HTTP (loopback) cannot have it; there the port is
 // in the name, since cookies of one host are shared by all its ports.
-func (c *Console) cookieName(r *http.Request) string {
+func (c *Console) cookieName(r *http.Request, which string) string {
 	if c.secure(r) {
-		return "__Host-weft"
+		return "__Host-weft" + which
 	}
 	if _, port, err := net.SplitHostPort(r.Host); err == nil && len(port) <= 5 && strings.Trim(port, "0123456789") == "" {
-		return "weft-" + port
+		return "weft-" + port + which
 	}
-	return "weft"
+	return "weft" + which
 }
 
 // cookie returns the session token of a request, "" when there is none.
-func (c *Console) cookie(r *http.Request) string {
-	ck, err := r.Cookie(c.cookieName(r))
+func (c *Console) cookie(r *http.Request) string { return c.token(r, sessionCookie) }
+
+// token returns the token in a cookie, "" when there is none.
+func (c *Console) token(r *http.Request, which string) string {
+	ck, err := r.Cookie(c.cookieName(r, which))
 	if err != nil || len(ck.Value) != 43 {
 		return ""
 	}
 	return ck.Value
 }
 
-func (c *Console) newCookie(r *http.Request, value string, maxAge int) *http.Cookie {
+// newCookie is a cookie for this host. A life below zero removes it.
+func (c *Console) newCookie(r *http.Request, which, value string, life time.Duration) *http.Cookie {
+	maxAge := int(life / time.Second)
 	return &http.Cookie{
-		Name:     c.cookieName(r),
+		Name:     c.cookieName(r, which),
 		Value:    value,
 		Path:     "/",
 		MaxAge:   maxAge,

@@ -23,11 +23,26 @@ var (
 
 type signInView struct {
 	Name, Next, Problem string
+	Again               bool // who it is is known, and asked once more
+	Passkey             bool // can be used from this page
+	Providers           []providerView
+}
+
+// needsPasskeyText is for who has a passkey and did not show it where that is demanded.
+const needsPasskeyText = "This network wants your passkey: sign in with it. If it is lost, whoever has the server helps: weft-server users reset-second-factor NAME."
+
+// signInForm is the page of signing in.
+func (c *Console) signInForm(v *visit, status int, view signInView) error {
+	_, why := c.passkeySite(v.r)
+	view.Passkey = why == "" && c.ops.PasskeyDomain() != ""
+	view.Providers = c.providerViews(v.ctx())
+	return c.render(v, status, "signin", view)
 }
 
 type welcomeView struct {
 	Link, Name, Problem string
 	Gone                bool
+	Code                bool // one is needed beside the link
 }
 
 // welcome shows what a one-time link leads to. Opening it uses nothing up:
@@ -41,7 +56,11 @@ func (c *Console) welcome(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.render(v, http.StatusOK, "welcome", welcomeView{Link: link, Name: clean(u.Name)})
+	needs, err := c.ops.NeedsCode(v.ctx(), u.ID)
+	if err != nil {
+		return err
+	}
+	return c.render(v, http.StatusOK, "welcome", welcomeView{Link: link, Name: clean(u.Name), Code: needs})
 }
 
 // choosePassword uses the link up and signs in.
@@ -50,16 +69,41 @@ func (c *Console) choosePassword(v *visit) error {
 	stranger := ops.Actor{Via: ops.ViaConsole, From: c.clientAddr(v.r)}
 	u, err := c.linkUser(v, link)
 	former := c.formerSession(v)
-	token, session := c.newSession(v)
+	tokens, session := c.newSession(v)
+	try := &attempt{limiter: c.logins}
 	if err == nil {
+		view := welcomeView{Link: link, Name: clean(u.Name)}
+		if view.Code, err = c.ops.NeedsCode(v.ctx(), u.ID); err != nil {
+			return err
+		}
+		again := func(status int, problem string) error {
+			view.Problem = problem
+			return c.render(v, status, "welcome", view)
+		}
 		if problem := checkPassword(password, u.Name); problem != "" {
-			return c.render(v, http.StatusUnprocessableEntity, "welcome", welcomeView{Link: link, Name: clean(u.Name), Problem: problem})
+			return again(http.StatusUnprocessableEntity, problem)
+		}
+		// By the link, which nobody else has: who knows a password uses none of these up.
+		hashed := ops.HashToken(link)
+		if view.Code {
+			if wait, ok := try.take("code link "+string(hashed[:]), codesPerAccount, c.now()); !ok {
+				return again(http.StatusTooManyRequests, tooManyText(v, wait))
+			}
 		}
 		var hash string
 		if hash, err = c.hashPassword(v.ctx(), password); err != nil {
 			return err
 		}
-		u, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.UseLink{Link: ops.HashToken(link), Password: hash, Session: session, Ends: former})
+		person := u
+		u, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.UseLink{
+			Link: hashed, Code: cut(v.r.PostForm.Get("code"), 64), Password: hash, Session: session, Ends: former})
+		if errors.Is(err, ops.ErrNeedsPasskey) {
+			return again(http.StatusUnprocessableEntity, needsPasskeyText)
+		}
+		if errors.Is(err, ops.ErrWrongCode) || errors.Is(err, ops.ErrNeedsCode) {
+			c.ops.Refused(stranger, ops.UseLink{}, person, "wrong code")
+			return again(http.StatusUnprocessableEntity, "That code is not right, or was used before. Each works once; take the next.")
+		}
 	}
 	if errors.Is(err, ops.ErrNotFound) {
 		c.ops.Refused(stranger, ops.UseLink{}, store.User{}, "no such link")
@@ -69,7 +113,7 @@ func (c *Console) choosePassword(v *visit) error {
 		return err
 	}
 	c.endStreams(func(s *stream) bool { return s.user == u.ID || s.session == former })
-	c.setCookie(v, token)
+	c.setCookies(v, tokens)
 	return v.redirect("/devices")
 }
 
@@ -85,7 +129,7 @@ func (c *Console) signInPage(v *visit) error {
 	if err := c.authenticate(v); err == nil {
 		return v.redirect(orHome(next))
 	}
-	return c.render(v, http.StatusOK, "signin", signInView{Next: next})
+	return c.signInForm(v, http.StatusOK, signInView{Next: next})
 }
 
 // signIn checks a name and a password. What it says and how long it takes does
@@ -93,41 +137,34 @@ func (c *Console) signInPage(v *visit) error {
 func (c *Console) signIn(v *visit) error {
 	name := strings.TrimSpace(v.r.PostForm.Get("name"))
 	password := v.r.PostForm.Get("password")
-	view := signInView{Name: clean(cut(name, 64)), Next: localPath(v.r.PostForm.Get("next"))}
+	view := signInView{Name: clean(cut(name, 64)), Next: localPath(v.r.PostForm.Get("next")), Again: v.r.PostForm.Get("again") != ""}
 	stranger := ops.Actor{Via: ops.ViaConsole, From: c.clientAddr(v.r)}
 	wrong := func() error {
 		view.Problem = "That name and password do not match." + noteFIPS()
-		return c.render(v, http.StatusUnprocessableEntity, "signin", view)
+		return c.signInForm(v, http.StatusUnprocessableEntity, view)
 	}
 	if name == "" || len(name) > 64 || password == "" || len(password) > maxPassword {
 		return wrong()
-	}
-
-	account := "account " + strings.ToLower(name)
-	now := c.now()
-	// Behind a proxy that is not trusted to name its clients, all of them
-	// come from loopback: there only the limit per account holds.
-	if addr := stranger.From; addr.IsValid() && !addr.IsLoopback() {
-		if addr.Is6() {
-			if p, err := addr.Prefix(64); err == nil {
-				addr = p.Addr()
-			}
-		}
-		if left, ok := c.logins.Take("addr "+addr.String(), perAddr, now); !ok {
-			c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
-			return c.tooMany(v, view, left.Wait)
-		}
-	}
-	if left, ok := c.logins.Take(account, perAccount, now); !ok {
-		c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
-		return c.tooMany(v, view, left.Wait)
 	}
 
 	u, err := c.ops.Login(v.ctx(), name)
 	if err != nil && !errors.Is(err, ops.ErrNotFound) {
 		return err
 	}
+	try, wait, err := c.attempt(v, "", name, u)
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		c.ops.Refused(stranger, ops.SignIn{}, store.User{}, "too many attempts")
+		return c.tooMany(v, view, wait)
+	}
+	leave, err := c.enqueue(try)
+	if err != nil {
+		return err
+	}
 	ok, err := c.passwordIs(v.ctx(), password, u.Password)
+	leave()
 	reason := "wrong name or password"
 	if errors.Is(err, passhash.ErrNotFIPS) {
 		ok, err, reason = false, nil, "password from before FIPS mode"
@@ -136,9 +173,18 @@ func (c *Console) signIn(v *visit) error {
 		return err
 	}
 	former := c.formerSession(v)
-	token, session := c.newSession(v)
+	tokens, session := c.newSession(v)
 	if ok && u.Password != "" {
 		_, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.SignIn{Checked: u.Password, Session: session, Ends: former})
+	}
+	if errors.Is(err, ops.ErrNeedsPasskey) {
+		try.refund()
+		view.Problem = needsPasskeyText
+		return c.signInForm(v, http.StatusUnprocessableEntity, view)
+	}
+	if errors.Is(err, ops.ErrNeedsCode) {
+		try.refund()
+		return c.askCode(v, u, view.Next)
 	}
 	if !ok || u.Password == "" || errors.Is(err, ops.ErrNotFound) {
 		c.ops.Refused(stranger, ops.SignIn{}, u, reason)
@@ -148,9 +194,8 @@ func (c *Console) signIn(v *visit) error {
 	if err != nil {
 		return err
 	}
-	c.logins.Refund(account)
-	c.endStreams(func(s *stream) bool { return s.session == former })
-	c.setCookie(v, token)
+	try.refund()
+	c.signedIn(v, tokens, former)
 	return v.redirect(orHome(view.Next))
 }
 
@@ -163,11 +208,25 @@ func noteFIPS() string {
 	return " This server is in FIPS mode and does not accept a password that was set before. To set a new one, ask the owner for a link (on the server: weft-server login-link)."
 }
 
-func (c *Console) tooMany(v *visit, view signInView, wait time.Duration) error {
+// signedIn gives a browser its session, in place of the former one.
+func (c *Console) signedIn(v *visit, t tokens, former [32]byte) {
+	c.endStreams(func(s *stream) bool { return s.session == former })
+	c.setCookies(v, t)
+}
+
+// tooManyText says how long to wait, in the header of the answer too.
+func tooManyText(v *visit, wait time.Duration) string {
 	seconds := int(wait/time.Second) + 1
 	v.w.Header().Set("Retry-After", strconv.Itoa(seconds))
-	view.Problem = "Too many attempts. Try again in " + plural(seconds, "second") + "."
-	return c.render(v, http.StatusTooManyRequests, "signin", view)
+	if seconds > 120 {
+		return "Too many attempts. Try again in " + plural((seconds+59)/60, "minute") + "."
+	}
+	return "Too many attempts. Try again in " + plural(seconds, "second") + "."
+}
+
+func (c *Console) tooMany(v *visit, view signInView, wait time.Duration) error {
+	view.Problem = tooManyText(v, wait)
+	return c.signInForm(v, http.StatusTooManyRequests, view)
 }
 
 func (c *Console) signOut(v *visit) error {
@@ -175,7 +234,7 @@ func (c *Console) signOut(v *visit) error {
 		return err
 	}
 	c.endStreams(func(s *stream) bool { return s.session == v.session.Hash })
-	http.SetCookie(v.w, c.newCookie(v.r, "", -1))
+	http.SetCookie(v.w, c.newCookie(v.r, sessionCookie, "", -time.Second))
 	return v.redirect("/sign-in")
 }
 

@@ -36,20 +36,23 @@ type network struct{ ID, Suffix, Version string }
 // flashes are the notes that a redirect may ask for: by name, so that an
 // address cannot put words into the console's mouth.
 var flashes = map[string]string{
-	"renamed":  "Renamed. The new name works at once; open connections go on.",
-	"replaced": "Replaced. The name leads to this device now; the old one's certificates are revoked.",
-	"deleted":  "Deleted. Its certificates are revoked.",
-	"revoked":  "Key revoked. Nothing can join with it any more.",
-	"password": "Password changed. All other sessions have ended.",
-	"ended":    "Session ended.",
-	"policy":   "Saved and in force. Devices fetch it within seconds.",
-	"dns":      "Saved. Devices fetch it within seconds.",
-	"names":    "Saved. Devices fetch it within seconds.",
-	"others":   "All other sessions have ended.",
-	"reports":  "Saved. Devices fetch it within seconds.",
+	"renamed":   "Renamed. The new name works at once; open connections go on.",
+	"replaced":  "Replaced. The name leads to this device now; the old one's certificates are revoked.",
+	"deleted":   "Deleted. Its certificates are revoked.",
+	"revoked":   "Key revoked. Nothing can join with it any more.",
+	"password":  "Password changed. All other sessions have ended.",
+	"ended":     "Session ended.",
+	"dns":       "Saved. Devices fetch it within seconds.",
+	"names":     "Saved. Devices fetch it within seconds.",
+	"codesoff":  "Codes are off. The password alone signs you in.",
+	"passkey":   "Passkey added. From now on it signs you in, without a name or a password.",
+	"nopasskey": "Passkey removed. Delete it on your device too.",
+	"others":    "All other sessions have ended.",
+	"policy":    "Saved and in force. Devices fetch it within seconds.",
+	"reports":   "Saved. Devices fetch it within seconds.",
 }
 
-var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account"}
+var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "totp": "account", "codes": "account"}
 
 var templates = parseTemplates()
 
@@ -109,6 +112,12 @@ func here(v *visit, name string) string {
 		return "/activity"
 	case "access":
 		return "/access"
+	case "totp":
+		return "/account/codes/set-up"
+	case "codes":
+		return "/account"
+	case "code":
+		return "/sign-in"
 	case "dns":
 		return "/dns"
 	case "signin":
