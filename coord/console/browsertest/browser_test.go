@@ -42,11 +42,16 @@ func TestBrowser(t *testing.T) {
 	}})
 	site := httptest.NewServer(c)
 	t.Cleanup(func() { c.Close(); site.Close() })
+	// The same again at a name with TLS, whose certificate counts as trusted here: for
+	// passkeys.
+	named := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, TrustedSite: func(*http.Request) bool { return true }})
+	secure := httptest.NewTLSServer(named)
+	t.Cleanup(func() { named.Close(); secure.Close() })
 	control := httptest.NewServer(controls(network))
 	t.Cleanup(control.Close)
 
 	node := exec.Command("node", "console.mjs")
-	node.Env = append(os.Environ(), "CONSOLE="+site.URL, "CONTROL="+control.URL)
+	node.Env = append(os.Environ(), "CONSOLE="+site.URL, "CONTROL="+control.URL, "SECURE="+secure.Listener.Addr().String())
 	if os.Getenv("WEFT_CHROMIUM") == "" {
 		node.Env = append(node.Env, "WEFT_CHROMIUM=/usr/bin/chromium")
 	}

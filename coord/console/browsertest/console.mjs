@@ -2,11 +2,14 @@
 // site), CONTROL (what devices and the command line would do), WEFT_CHROMIUM
 // and, for screenshots, WEFT_SHOTS. The first failure ends it with status 1.
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
-const { CONSOLE, CONTROL, WEFT_CHROMIUM, WEFT_SHOTS } = process.env;
+const { CONSOLE, CONTROL, SECURE, WEFT_CHROMIUM, WEFT_SHOTS } = process.env;
+// The console at a name, over TLS.
+const NAMED = "https://weft.example:" + SECURE.split(":")[1];
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const password = "correct horse battery";
 const wide = { width: 1280, height: 860 };
@@ -20,7 +23,8 @@ const control = async (path, body) => {
 
 const browser = await chromium.launch({
   executablePath: WEFT_CHROMIUM,
-  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP weft.example 127.0.0.1", "--ignore-certificate-errors"],
 });
 
 // Whatever a page complains about is a failure: policy violations, script
@@ -31,14 +35,14 @@ async function newPage(options = {}) {
   const context = await browser.newContext({ viewport: wide, ...options });
   await context.route("**", (route) => {
     const url = route.request().url();
-    if (!url.startsWith(CONSOLE)) {
+    if (!url.startsWith(CONSOLE) && !url.startsWith(NAMED)) {
       complaints.push(`request to ${url}`);
       return route.abort();
     }
     return route.continue();
   });
   const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(60_000);
   page.on("console", (m) => {
     if (["error", "warning"].includes(m.type()) && !expected.test(m.text())) complaints.push(`${page.url()}: ${m.type()}: ${m.text()}`);
   });
@@ -469,6 +473,126 @@ await step("account, and a session that ends elsewhere", async () => {
   await second.getByRole("heading", { name: "Sign in" }).waitFor();
   expected = /^$/;
   await second.context().close();
+});
+
+// code is what a program for codes shows for a secret, in base32.
+async function code(secret) {
+  const bits = [...secret].map((c) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(c).toString(2).padStart(5, "0")).join("");
+  const key = Buffer.from(bits.match(/.{8}/g).map((b) => parseInt(b, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30000)));
+  const sum = createHmac("sha1", key).update(counter).digest();
+  return String((sum.readUInt32BE(sum[19] & 15) & 0x7fffffff) % 1e6).padStart(6, "0");
+}
+
+await step("codes beside the password, and a recovery code", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/account");
+  await page.getByText("Passkeys need a name in DNS").waitFor();
+  await page.getByRole("link", { name: "Set up codes" }).click();
+  await page.getByRole("heading", { name: "Set up codes" }).waitFor();
+  await look(page, "codes-set-up");
+  const secret = await page.locator(".command code").textContent();
+  await page.fill("#code", "000000");
+  expected = /422/;
+  await page.keyboard.press("Enter");
+  await page.getByText("That is not the code").waitFor();
+  expected = /^$/;
+  await look(page, "codes-wrong");
+  await page.fill("#code", await code(secret));
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Recovery codes" }).waitFor();
+  await look(page, "recovery-codes");
+  const recovery = await page.locator(".codes code").allTextContents();
+  assert.equal(recovery.length, 10);
+  await page.getByRole("link", { name: "I have them" }).click();
+  await page.getByText("10 recovery codes left").waitFor();
+  await look(page, "account-codes");
+  const second = await newPage();
+  await second.goto(CONSOLE + "/sign-in");
+  await second.fill("#name", "admin");
+  await second.fill("#password", password);
+  await second.getByRole("button", { name: "Sign in" }).click();
+  await second.getByRole("heading", { name: "And a code" }).waitFor();
+  await look(second, "sign-in-code");
+  await second.fill("#code", recovery[0]);
+  await second.keyboard.press("Enter");
+  await second.getByRole("heading", { name: "Devices" }).waitFor();
+  await second.goto(CONSOLE + "/sign-in/again?next=/account");
+  await look(second, "sign-in-again");
+  await second.goto(CONSOLE + "/account");
+  await second.getByRole("button", { name: "Turn codes off" }).click();
+  await second.getByText("Codes are off").waitFor();
+  await second.context().close();
+});
+
+await step("passkeys", async () => {
+  // Signing in with a link ends the session of the first page, whose stream then ends.
+  expected = /401/;
+  const named = await newPage({ ignoreHTTPSErrors: true });
+  const cdp = await named.context().newCDPSession(named);
+  await cdp.send("WebAuthn.enable");
+  const { authenticatorId } = await cdp.send("WebAuthn.addVirtualAuthenticator", {
+    options: { protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true },
+  });
+  await named.goto(NAMED + (await control("/link")));
+  await named.fill("#password", password);
+  await named.getByRole("button", { name: "Set password and sign in" }).click();
+  await named.getByRole("heading", { name: "Devices" }).waitFor();
+  await named.goto(NAMED + "/account");
+  await look(named, "account-passkeys-none");
+  await named.fill("#passkey-name", "<b>the laptop</b>");
+  await named.getByRole("button", { name: "Add a passkey" }).click();
+  await named.getByText("Passkey added").waitFor();
+  await named.getByText("<b>the laptop</b>").waitFor();
+  await look(named, "account-passkeys");
+  // A second one on the same device is refused by the device.
+  await named.getByRole("button", { name: "Add a passkey" }).click();
+  await named.getByText("has a passkey for you here already").waitFor();
+  // The live stream ends with the session too, and leads to a sign-in page of its own.
+  const signOut = async () => {
+    await named.getByRole("button", { name: "Sign out" }).click();
+    await named.getByRole("heading", { name: "Sign in" }).waitFor();
+    await named.waitForLoadState("networkidle");
+    await named.goto(NAMED + "/sign-in");
+  };
+  await signOut();
+  await look(named, "sign-in-passkey");
+  const button = named.getByRole("button", { name: "Sign in with a passkey" });
+  // By keyboard, without a name.
+  await button.focus();
+  await named.keyboard.press("Enter");
+  await named.getByRole("heading", { name: "Devices" }).waitFor();
+  // Somebody who is not verified does not get in.
+  await named.goto(NAMED + "/account");
+  await signOut();
+  await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: false });
+  await button.click();
+  await named.getByText("No passkey was used").waitFor();
+  await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: true });
+  await button.click();
+  await named.getByRole("heading", { name: "Devices" }).waitFor();
+  // A copy that has counted less.
+  const { credentials } = await cdp.send("WebAuthn.getCredentials", { authenticatorId });
+  await cdp.send("WebAuthn.removeCredential", { authenticatorId, credentialId: credentials[0].credentialId });
+  await cdp.send("WebAuthn.addCredential", { authenticatorId, credential: { ...credentials[0], signCount: 0 } });
+  await named.goto(NAMED + "/account");
+  await signOut();
+  await button.click();
+  await named.getByRole("heading", { name: "Devices" }).waitFor();
+  await named.goto(NAMED + "/account");
+  await named.getByText("Somebody may have a copy of it").waitFor();
+  await look(named, "account-passkey-copied");
+  await named.getByRole("button", { name: "Remove" }).click();
+  await named.getByText("Passkey removed").waitFor();
+  await named.context().close();
+  await page.goto(CONSOLE + "/account");
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  await page.fill("#name", "admin");
+  await page.fill("#password", password);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Account" }).waitFor();
+  expected = /^$/;
 });
 
 await step("hostile names do nothing", async () => {
