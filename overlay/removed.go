@@ -9,7 +9,8 @@ import (
 )
 
 // A device that was deleted finds out from the server's refusals, and from the revocation
-// list even when the server is unreachable. It keeps its state, because a mistake on the
+// list even when the server is unreachable. A certificate that the list calls superseded
+// is no sign of that: the device only needs another one. It keeps its state, because a mistake on the
 // server must not cost it its identity. Later answers count: the first useful one ends
 // the removal.
 

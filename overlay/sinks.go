@@ -3,6 +3,7 @@ package overlay
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/directory"
@@ -33,7 +34,7 @@ func (n *Node) sinks(r *running) *network.Sinks {
 		named{changed: n.cfg.NamesChanged},
 		reporting{set: n.claims.Set, log: n.log},
 		renewal{renew: r.follower.Renew},
-		membership{lost: n.removal.noticed},
+		membership{renew: r.follower.Renew, lost: n.removal.noticed},
 	)
 }
 
@@ -181,23 +182,31 @@ func (r reporting) Apply(old, new *network.Network) {
 }
 
 // renewal asks for a certificate with a new name, because a name is this node's only once
-// a certificate has it.
+// a certificate has it; and for one with new tags or a new owner, because other nodes go
+// by the certificate. A name with a dot at its end, which no certificate has, is how the
+// server asks for that of every version.
 type renewal struct{ renew func() }
 
 func (r renewal) Apply(old, new *network.Network) {
 	if old == nil || new == nil || old.Config == new.Config {
 		return
 	}
-	if name := new.Config.Self.FQDN; name != "" && name != new.Self.FQDN {
+	if self := new.Config.Self; self.FQDN != "" && (self.FQDN != new.Self.FQDN || self.User != new.Self.User || !slices.Equal(self.Tags, new.Self.Tags)) {
 		r.renew()
 	}
 }
 
-// membership reports that the revocation list has this device's own certificate.
-type membership struct{ lost func() }
+// membership looks for this device's own certificate in the revocation list. A superseded
+// one is replaced at once, because other devices refuse it. Any other in the list means
+// that the device was deleted.
+type membership struct{ renew, lost func() }
 
 func (m membership) Apply(old, new *network.Network) {
-	if new != nil && (old == nil || old.CRL != new.CRL) && new.CRL.Revoked(new.Self.Serial) {
+	switch {
+	case new == nil || old != nil && old.CRL == new.CRL:
+	case new.CRL.Superseded(new.Self.Serial):
+		m.renew()
+	case new.CRL.Revoked(new.Self.Serial):
 		m.lost()
 	}
 }

@@ -89,6 +89,16 @@ func TestSinksPassOn(t *testing.T) {
 	if !slices.Equal(did, []string{"revoked", "decided"}) {
 		t.Errorf("all at once: %v", did)
 	}
+	// A certificate with other tags, or another owner, is requested too.
+	for what, change := range map[string]func(*api.Config){
+		"tags": func(c *api.Config) { c.Self.Tags = []string{"door"} }, "owner": func(c *api.Config) { c.Self.User = "bob" },
+	} {
+		did = nil
+		m = networkMoments(change)
+		if (renewal{do("renew")}).Apply(m.first, m.config); len(did) != 1 {
+			t.Errorf("other %s in the configuration: %v", what, did)
+		}
+	}
 	// Without another name there is nothing to request.
 	did = nil
 	m = networkMoments(nil)
@@ -205,7 +215,7 @@ func TestKnown(t *testing.T) {
 		t.Error("all were forgotten when the node went down")
 	}
 	lost := 0
-	member := membership{lost: func() { lost++ }}
+	member := membership{renew: func() { t.Error("a certificate that was not superseded is replaced") }, lost: func() { lost++ }}
 	self := *m.crl
 	self.Self = &cert.Node{Serial: big.NewInt(7)}
 	for _, step := range [][2]*network.Network{{nil, m.crl}, {m.config, m.crl}, {m.crl, &self}, {&self, nil}} {

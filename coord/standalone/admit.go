@@ -39,7 +39,11 @@ func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, boo
 	case crl == nil:
 		err = errNoList
 	default:
-		err = crl.Check(node)
+		// A device with a superseded certificate still belongs to the network, and fetches
+		// another one; other devices refuse it until then.
+		if err = crl.Check(node); crl.Superseded(node.Serial) && !crl.Omits(node.NotAfter) {
+			err = nil
+		}
 	}
 	if err != nil {
 		return cert.NetworkID{}, cert.NodeID{}, false, fmt.Errorf("node %s: %w", node.ID, err)

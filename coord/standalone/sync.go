@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"weft/coord/ca"
@@ -195,10 +196,12 @@ func (r *Relay) takeCRL(der []byte) error {
 	}
 	r.crl.Store(crl)
 	network := r.id.Load().Network
-	var revoked []cert.NodeID
+	var revoked, superseded []cert.NodeID
 	r.mu.Lock()
 	for id, serial := range r.admitted {
-		if crl.Revoked(serial) {
+		if crl.Superseded(serial) {
+			superseded = append(superseded, id)
+		} else if crl.Revoked(serial) {
 			revoked = append(revoked, id)
 			delete(r.admitted, id)
 			delete(r.versions, id)
@@ -208,7 +211,7 @@ func (r *Relay) takeCRL(der []byte) error {
 	for _, id := range revoked {
 		r.relay.Kick(network, id)
 	}
-	r.relay.PushCRL(network, crl.Raw, revoked)
+	r.relay.PushCRL(network, crl.Raw, slices.Concat(revoked, superseded))
 	r.log.Info("new revocation list", "number", crl.Number, "revoked", crl.Len(), "dropped", len(revoked))
 	return nil
 }

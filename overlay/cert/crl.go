@@ -35,7 +35,7 @@ type CRL struct {
 	// a list with a lower number: see SignCRL.
 	Since time.Time
 
-	revoked map[string]struct{} // serial numbers, big-endian bytes
+	revoked map[string]bool // by serial number, big-endian bytes: whether it was superseded
 }
 
 // Revoked reports whether the certificate with this serial number is revoked. It compares
@@ -48,6 +48,15 @@ func (c *CRL) Revoked(serial *big.Int) bool {
 	_, ok := c.revoked[string(serial.Bytes())]
 	return ok
 }
+
+// reasonSuperseded is the reason code of RFC 5280 section 5.3.1 for a certificate whose device
+// has another one by now, because its tags or its owner changed. Nodes and relays that do
+// not know the reason refuse the certificate all the same.
+const reasonSuperseded = 4
+
+// Superseded reports whether the certificate with this serial number is revoked because
+// its device has got another one: the device still belongs to the network.
+func (c *CRL) Superseded(serial *big.Int) bool { return c != nil && c.revoked[string(serial.Bytes())] }
 
 // Omits reports whether the list may have dropped a revoked certificate that expired at
 // notAfter. Such a certificate is refused whatever this node believes the time is, so
@@ -76,12 +85,13 @@ func (c *CRL) Len() int {
 	return len(c.revoked)
 }
 
-// SignCRL makes the signed list with the given number. Serials may come in any order.
+// SignCRL makes the signed list with the given number. superseded are the serial numbers
+// of revoked certificates whose devices have others. Serials may come in any order.
 // since is CRL.Since, in whole seconds, zero for none. Every node that takes the list
 // refuses certificates that expired before since, so it must be no later than the
 // certificates that were dropped require, and no later than now. A server whose clock
 // once said 2040 may go back to an earlier since.
-func (ca *CA) SignCRL(number uint64, revoked []*big.Int, since, now time.Time) ([]byte, error) {
+func (ca *CA) SignCRL(number uint64, revoked []*big.Int, since, now time.Time, superseded ...*big.Int) ([]byte, error) {
 	var extensions []pkix.Extension
 	if !since.IsZero() {
 		value, err := asn1.MarshalWithParams(since.UTC(), "generalized")
@@ -90,9 +100,12 @@ func (ca *CA) SignCRL(number uint64, revoked []*big.Int, since, now time.Time) (
 		}
 		extensions = []pkix.Extension{{Id: oidExpiredCerts, Value: value}}
 	}
-	entries := make([]x509.RevocationListEntry, len(revoked))
-	for i, serial := range revoked {
-		entries[i] = x509.RevocationListEntry{SerialNumber: serial, RevocationTime: now}
+	entries := make([]x509.RevocationListEntry, 0, len(revoked)+len(superseded))
+	for _, serial := range revoked {
+		entries = append(entries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: now})
+	}
+	for _, serial := range superseded {
+		entries = append(entries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: now, ReasonCode: reasonSuperseded})
 	}
 	slices.SortFunc(entries, func(a, b x509.RevocationListEntry) int { return a.SerialNumber.Cmp(b.SerialNumber) })
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
@@ -138,9 +151,9 @@ func (r *NetworkRoots) VerifyCRL(der []byte) (*CRL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verify CRL: %w", err)
 	}
-	c := &CRL{Since: since, Number: list.Number.Uint64(), Raw: list.Raw, revoked: make(map[string]struct{}, len(list.RevokedCertificateEntries))}
+	c := &CRL{Since: since, Number: list.Number.Uint64(), Raw: list.Raw, revoked: make(map[string]bool, len(list.RevokedCertificateEntries))}
 	for _, e := range list.RevokedCertificateEntries {
-		c.revoked[string(e.SerialNumber.Bytes())] = struct{}{}
+		c.revoked[string(e.SerialNumber.Bytes())] = e.ReasonCode == reasonSuperseded
 	}
 	return c, nil
 }

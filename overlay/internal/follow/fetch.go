@@ -155,7 +155,9 @@ func (c *Follower) askCertificate(ctx context.Context, s *network.Network, cl *c
 	res.use = func() (bool, error) { return true, c.renew(s, answer.Certificate) }
 }
 
-// checkRefusal finds out why a relay does not know this node. First it sends this node's
+// checkRefusal finds out why a relay does not know this node. If the server does, perhaps
+// the relay has a list that names this node's certificate, and this node has not: then it
+// needs another certificate. It also sends this node's
 // revocation list to the server, once: perhaps the server was restored from a backup made
 // before the node joined, and then it does not know who was deleted since, either. Then
 // it fetches the list: perhaps the relay has a newer list, which no longer covers this
@@ -173,6 +175,8 @@ func (c *Follower) checkRefusal(ctx context.Context) {
 		defer cancel()
 		if _, err := c.cfg.Client.Config(ctx, s.Config.Version); RefusedForGood(err) {
 			c.refused(err)
+		} else if err == nil {
+			c.Renew()
 		}
 		if s.CRL == nil || s.CRL.Number <= c.sent.Load() {
 			return

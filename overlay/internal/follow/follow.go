@@ -341,6 +341,9 @@ func (c *Follower) renew(asked *network.Network, der []byte) error {
 	if asked.CRL != nil {
 		c.plan.omitted = asked.CRL.Number
 	}
+	if node.Serial.Cmp(s.Self.Serial) == 0 {
+		return nil // it is in force still
+	}
 	if !c.update(func(id *network.Identity, s *network.Network) { id.Certificate, s.Self = der, node }) {
 		return net.ErrClosed
 	}

@@ -39,7 +39,9 @@ func (c *Follower) report(st *step, res result, err error, refused bool) {
 			h.Set(status.CodeServerUntrusted, "the server that answers is not the one that this device trusts")
 		}
 	}
-	if why := st.warning(res.part); why != "" {
+	if s, ok := c.cfg.Held.Get(); ok && res.part == partCertificate && s.CRL.Superseded(s.Self.Serial) {
+		h.Set(status.CodeRenewal, fmt.Sprintf("the tags or the owner of this device were changed, and it has not got the certificate for that yet (%v); until then no other device lets it in", err))
+	} else if why := st.warning(res.part); why != "" {
 		h.Set(partWords[res.part].code, why)
 	} else {
 		h.Clear(partWords[res.part].code)

@@ -2,6 +2,7 @@ package relayserver
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"weft/overlay/api"
@@ -190,7 +191,8 @@ func (s *Server) NotifyAway(id cert.NetworkID) {
 }
 
 // PushCRL sends a network's new CRL to its clients: at once to those that exchanged
-// frames with a revoked node in the last quarter of an hour, to the others at 500 a
+// frames with a revoked node in the last quarter of an hour, and to such a node itself,
+// which may only need another certificate; to the others at 500 a
 // second. A later push replaces one in progress. A CRL that is too long for a frame is
 // not pushed: nudged nodes fetch it.
 func (s *Server) PushCRL(id cert.NetworkID, der []byte, revoked []cert.NodeID) {
@@ -200,7 +202,7 @@ func (s *Server) PushCRL(id cert.NetworkID, der []byte, revoked []cert.NodeID) {
 	frame := relay.AppendFrame(nil, relay.TypeCRL, der)
 	var later []*client
 	for _, c := range s.all(id) {
-		if c.knows(revoked) {
+		if slices.Contains(revoked, c.id) || c.knows(revoked) {
 			c.pushCRL(frame)
 		} else {
 			later = append(later, c)
