@@ -145,3 +145,11 @@ func (n *Node) KeyOf(id cert.NodeID) dataplane.Key {
 // OfferAES makes the node offer AES besides WireGuard, whatever the machine is good at. Call
 // it before Start.
 func (n *Node) OfferAES() { n.tuning.aes = true }
+
+// Tags returns the tags in the node's certificate.
+func (n *Node) Tags() []string {
+	if s, ok := n.held.Get(); ok {
+		return s.Self.Tags
+	}
+	return nil
+}

@@ -36,6 +36,7 @@ type actView struct {
 // actWords describe operations. One that is not here is shown by its name.
 var actWords = map[string]string{
 	"device.join": "Joined", "device.renew": "Renewed its certificate", "device.leave": "Left", "device.rename": "Renamed", "device.replace": "Replaced",
+	"device.assign": "Gave it other tags or another owner",
 	"device.delete": "Deleted", "device.dns": "Changed its DNS settings", "key.create": "Made a key", "key.revoke": "Revoked a key",
 	"dns.edit": "Changed DNS", "dns.names_end": "Ended a former name", "relay.join": "Relay joined", "relay.update": "Relay changed", "relay.remove": "Removed a relay",
 	"policy.set": "Changed the policy", "crl.recall": "Sent a newer revocation list", "user.create": "Made a user", "user.delete": "Deleted a user",

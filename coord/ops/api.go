@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -76,6 +77,8 @@ type caller struct {
 	id   cert.NodeID
 	key  *ecdsa.PublicKey
 	spki []byte
+
+	serial *big.Int // of the certificate that it showed
 }
 
 // raw is an answer that is not JSON.
@@ -136,7 +139,7 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 	if !ok {
 		return nil, refused
 	}
-	c := &caller{id: cert.NodeIDOf(s.network, leaf.RawSubjectPublicKeyInfo), key: key, spki: leaf.RawSubjectPublicKeyInfo}
+	c := &caller{id: cert.NodeIDOf(s.network, leaf.RawSubjectPublicKeyInfo), key: key, spki: leaf.RawSubjectPublicKeyInfo, serial: leaf.SerialNumber}
 	switch a {
 	case anyKey:
 		return c, nil

@@ -29,14 +29,23 @@ func (s *Service) handleConfig(ctx context.Context, c *caller, r *http.Request) 
 		return statusOnly(http.StatusNotModified), nil
 	}
 	var node store.Node
-	if err := s.store.Read(ctx, func(rd *store.Reader) (err error) { node, err = rd.Node(s.network, c.id); return err }); err != nil {
+	var fqdn string
+	err = s.store.Read(ctx, func(rd *store.Reader) (err error) {
+		if node, err = rd.Node(s.network, c.id); err == nil {
+			fqdn, err = s.spelling(rd, c, node.Name+"."+s.suffix)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, gone(err)
 	}
 	config, err := s.configOf(node)
-	if err == nil {
-		s.index.tell(c.id, config.Version)
+	if err != nil {
+		return nil, err
 	}
-	return config, err
+	config.Self.FQDN = fqdn
+	s.index.tell(c.id, config.Version)
+	return config, nil
 }
 
 // configOf puts a node's configuration together. Its size does not depend on

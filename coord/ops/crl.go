@@ -101,8 +101,16 @@ func (s *Service) signCRL(tx *store.Tx, brought uint64) (store.Change, error) {
 		return store.Change{}, err
 	}
 	number, early := s.nextNumber(n.CRLNumber, brought, now)
-	der, listed, err := signList(revoked, func(serials []*big.Int) ([]byte, error) {
-		return s.auth.Network.SignCRL(number, serials, since, now)
+	der, listed, err := signList(revoked, func(list []store.Revoked) ([]byte, error) {
+		var deleted, superseded []*big.Int
+		for _, v := range list {
+			if v.Superseded {
+				superseded = append(superseded, v.Serial)
+			} else {
+				deleted = append(deleted, v.Serial)
+			}
+		}
+		return s.auth.Network.SignCRL(number, deleted, since, now, superseded...)
 	})
 	if err != nil {
 		return store.Change{}, err
@@ -139,27 +147,27 @@ func (s *Service) reviseCRL(ctx context.Context) error {
 // that were revoked first: the device that was deleted last is always in the list.
 // Relays refuse the others all the same, because the server does not know them, and
 // nobody is introduced without a relay.
-func signList(revoked []store.Revoked, sign func([]*big.Int) ([]byte, error)) (der []byte, listed int, err error) {
-	serials := make([]*big.Int, 0, len(revoked))
-	var over []*big.Int
+func signList(revoked []store.Revoked, sign func([]store.Revoked) ([]byte, error)) (der []byte, listed int, err error) {
+	list := make([]store.Revoked, 0, len(revoked))
+	var over []store.Revoked
 	byKey := map[string]int{}
 	for _, v := range revoked { // the latest first
 		if byKey[v.KeyID]++; v.KeyID != "" && byKey[v.KeyID] > mostGone {
-			over = append(over, v.Serial)
+			over = append(over, v)
 		} else {
-			serials = append(serials, v.Serial)
+			list = append(list, v)
 		}
 	}
-	serials = append(serials, over...)
+	list = append(list, over...)
 	for {
-		if der, err = sign(serials); err != nil || len(der) <= cert.MaxCRL {
-			return der, len(serials), err
+		if der, err = sign(list); err != nil || len(der) <= cert.MaxCRL {
+			return der, len(list), err
 		}
-		fits := len(serials) * cert.MaxCRL / len(der)
-		if fits >= len(serials) {
+		fits := len(list) * cert.MaxCRL / len(der)
+		if fits >= len(list) {
 			return nil, 0, fmt.Errorf("revocation list of %d bytes without an entry that could go", len(der))
 		}
-		serials = serials[:fits]
+		list = list[:fits]
 	}
 }
 

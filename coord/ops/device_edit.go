@@ -29,16 +29,23 @@ type EditDevice struct {
 	ID    cert.NodeID `json:"-"`
 	Match []string    `json:"-"` // the revisions that it may change (Device.Revision); nil for any
 	Name  *string     `json:"name,omitempty"`
+	Tags  *[]string   `json:"tags,omitempty" doc:"all tags that it has from now on, with or without tag:; revokes its older certificates"`
+	User  *string     `json:"user,omitempty" doc:"name of the owner; revokes its older certificates"`
 	DeviceDNS
 }
 
 // operation is that of the first thing that it changes; run asks for each.
 func (c EditDevice) operation() *Operation {
-	if c.Name == nil {
-		return opDeviceDNS
+	switch {
+	case c.assigns():
+		return opDeviceAssign
+	case c.Name != nil:
+		return opDeviceRename
 	}
-	return opDeviceRename
+	return opDeviceDNS
 }
+
+func (c EditDevice) assigns() bool { return c.Tags != nil || c.User != nil }
 
 func (c EditDevice) run(tx *Tx) (store.Node, error) {
 	node, err := tx.device(c.ID)
@@ -47,6 +54,12 @@ func (c EditDevice) run(tx *Tx) (store.Node, error) {
 	}
 	if err := matches(c.Match, revisionOf(node)); err != nil {
 		return node, fmt.Errorf("device %q: %w", node.Name, err)
+	}
+	// First, so that no certificate is signed only to be revoked.
+	if c.assigns() {
+		if node, err = within(tx, AssignDevice{c.ID, c.Tags, c.User}); err != nil {
+			return node, err
+		}
 	}
 	if c.Name != nil {
 		if node, err = within(tx, RenameDevice{c.ID, *c.Name}); err != nil {

@@ -71,15 +71,7 @@ func (tx *Tx) rename(node *store.Node, name string) (err error) {
 		return err
 	}
 	node.ConfigN = node.N
-	pub, err := x509.ParsePKIXPublicKey(node.SPKI)
-	if err != nil {
-		return err
-	}
-	key, ok := pub.(*ecdsa.PublicKey)
-	if !ok {
-		return fmt.Errorf("rename %s: its key is not ECDSA", old)
-	}
-	if err := s.certify(tx, node, key, now, now); err != nil {
+	if err := tx.certifyAnew(node, store.Cause{Renamed: now}); err != nil {
 		return err
 	}
 	if err := tx.UpdateNode(s.network, *node); err != nil {
@@ -96,4 +88,17 @@ func (tx *Tx) rename(node *store.Node, name string) (err error) {
 	}
 	tx.changed(node.N, store.DeviceRenamed, node.ID.String())
 	return nil
+}
+
+// certifyAnew gives a node a certificate for what it is now, without being asked by it.
+func (tx *Tx) certifyAnew(node *store.Node, cause store.Cause) error {
+	pub, err := x509.ParsePKIXPublicKey(node.SPKI)
+	if err != nil {
+		return err
+	}
+	key, ok := pub.(*ecdsa.PublicKey)
+	if !ok {
+		return fmt.Errorf("certify %s: its key is not ECDSA", node.Name)
+	}
+	return tx.s.certify(tx, node, key, tx.now, cause)
 }

@@ -107,6 +107,7 @@ network.show     all   all   all   all   all
 device.read      all   all   all   all   own
 device.test      all   all   all   all   own
 device.rename    all   all   all   -     own
+device.assign    all   all   all   -     -
 device.replace   all   all   all   -     own
 device.delete    all   all   all   -     own
 device.dns       all   all   all   -     own

@@ -120,14 +120,33 @@ func (h *hub) publish(kind EventKind, node store.Node) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for sub := range h.subs {
-		if !sub.hears(t) {
-			continue
+		if sub.hears(t) {
+			h.sendLocked(sub, event{kind, node})
 		}
-		select {
-		case sub.ch <- event{kind, node}:
-		default:
-			h.dropLocked(sub)
+	}
+}
+
+// moved publishes that a device has other tags or another owner than before. For who no
+// longer sees it, it is gone.
+func (h *hub) moved(before target, node store.Node) {
+	t := deviceTarget(node)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for sub := range h.subs {
+		switch {
+		case sub.hears(t):
+			h.sendLocked(sub, event{EventRenamed, node})
+		case sub.hears(before):
+			h.sendLocked(sub, event{EventDeleted, store.Node{ID: node.ID, Name: node.Name}})
 		}
+	}
+}
+
+func (h *hub) sendLocked(sub *subscription, e event) {
+	select {
+	case sub.ch <- e:
+	default:
+		h.dropLocked(sub)
 	}
 }
 

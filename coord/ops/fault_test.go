@@ -242,6 +242,12 @@ var faultyCommands = []faultyCommand{
 	{opDeviceRename, nil, as(root, func(f *faulty) Command[store.Node] {
 		return EditDevice{ID: f.pi.id, Name: pointer("kitchen"), DeviceDNS: DeviceDNS{Wildcard: pointer(true), LANNames: "on"}}
 	})},
+	{opDeviceAssign, nil, as(root, func(f *faulty) Command[store.Node] {
+		return AssignDevice{f.cam.id, pointer([]string{"door"}), pointer("bob")} // which answers for all names below its own
+	})},
+	{opDeviceAssign, nil, as(root, func(f *faulty) Command[store.Node] {
+		return EditDevice{ID: f.pi.id, Name: pointer("kitchen"), Tags: pointer([]string{})}
+	})},
 	{opDeviceReplace, nil, as(root, func(f *faulty) Command[store.Node] { return ReplaceDevice{Old: f.cam.id, By: f.pi.id} })},
 	{opDeviceDelete, nil, as(root, func(f *faulty) Command[store.Node] { return DeleteDevice{f.cam.id} })},
 	{opDeviceDelete, nil, as(ofServer, func(f *faulty) Command[struct{}] { return expireDevices{[]cert.NodeID{f.pi.id, f.cam.id}} })},

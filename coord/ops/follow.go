@@ -45,7 +45,7 @@ func (s *Service) follow(tx *store.Tx) error {
 func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	nothing := func() {}
 	switch c.Kind {
-	case store.DeviceJoined, store.DeviceRenamed, store.DeviceRenewed, store.DeviceConfig:
+	case store.DeviceJoined, store.DeviceRenamed, store.DeviceMoved, store.DeviceRenewed, store.DeviceConfig:
 		id, err := cert.ParseNodeID(c.ID)
 		if err != nil {
 			return nil, err
@@ -119,6 +119,14 @@ func (s *Service) followDevice(r *store.Reader, c store.Change, node store.Node)
 			s.index.put(node)
 			s.index.setNamesN(c.N)
 			s.events.publish(EventJoined, node)
+		}, nil
+	case store.DeviceMoved:
+		return func() {
+			before := s.index.targetOf(node.ID)
+			s.revoked = append(s.revoked, node.ID)
+			s.index.put(node)
+			s.index.setNamesN(c.N)
+			s.events.moved(before, node)
 		}, nil
 	}
 	aliases, err := r.Aliases(s.network, &node.ID)

@@ -40,6 +40,7 @@ type entry struct {
 	class     *class
 	configN   uint64
 	told      uint64 // change of the config that it holds
+	classN    uint64 // change at which it came into its class: it holds the directory of another one from before
 	created   int64  // unix seconds
 	seen      int64  // as of the start of the server, 0 for never
 	ephemeral bool
@@ -85,7 +86,7 @@ func (x *index) load(r *store.Reader) error {
 	err = r.EachBrief(x.network.ID, func(b store.Brief) error {
 		c := x.makeClassLocked(b.Class)
 		c.count++
-		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
+		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, classN: b.ClassN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
 		return nil
 	})
 	if err != nil {
@@ -109,8 +110,11 @@ func (x *index) put(node store.Node) {
 	if !known {
 		e = entry{class: x.classLocked(node.Class), told: node.N, created: node.Created.Unix(), ephemeral: node.Ephemeral}
 		delta = 1
+	} else if e.class.key != node.Class {
+		x.touchLocked(e.class, node.N, -1)
+		e.class, delta = x.classLocked(node.Class), 1
 	}
-	e.configN = node.ConfigN
+	e.configN, e.classN = node.ConfigN, node.ClassN
 	x.nodes[node.ID] = e
 	x.touchLocked(e.class, node.N, delta)
 	x.sizeLocked(e.class, node.N) // a new class may see many, and not itself

@@ -27,7 +27,7 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 		return view{}, false
 	}
 	c := e.class
-	v := view{class: c.key, policy: x.policy, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: x.network.FullAfter}
+	v := view{class: c.key, policy: x.policy, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: max(x.network.FullAfter, e.classN)}
 	for o := range x.related.Reached(c.number).All() {
 		v.classes = append(v.classes, x.list[o].key)
 	}
@@ -58,7 +58,7 @@ func (x *index) versionsLocked(e entry) api.Versions {
 	// Who holds no directory is never behind on it. Names, one number for all,
 	// is not in the versions of each: a relay that runs alone is told it once.
 	if e.class.initiates && !e.class.lookup {
-		v.Directory = api.Version{Epoch: epoch, N: e.class.dirN}
+		v.Directory = api.Version{Epoch: epoch, N: max(e.class.dirN, e.classN)}
 	}
 	return v
 }

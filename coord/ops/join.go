@@ -110,7 +110,7 @@ func (j join) run(tx *Tx) (store.Node, error) {
 	}
 	node.ConfigN = node.N
 	life := lifeOf(s.life, situation{ephemeral: node.Ephemeral, joins: true, gone: gone, list: len(s.index.info().CRL)})
-	if err := s.sign(tx, &node, c.key, now, life, time.Time{}); err != nil {
+	if err := s.sign(tx, &node, c.key, now, life, store.Cause{}); err != nil {
 		return node, err
 	}
 	if err := tx.InsertNode(s.network, node); err != nil {
@@ -202,18 +202,18 @@ func checkKey(c *caller, csr []byte) error {
 }
 
 // certify gives a node that has a certificate a new one, for the node as it is
-// now; renamed is now when a rename asks for it, else zero.
-func (s *Service) certify(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now, renamed time.Time) error {
+// now.
+func (s *Service) certify(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, cause store.Cause) error {
 	held, err := tx.Unexpired(s.network, node.ID, now)
 	if err != nil {
 		return err
 	}
 	life := lifeOf(s.life, situation{ephemeral: node.Ephemeral, held: held, list: len(s.index.info().CRL)})
-	return s.sign(tx, node, key, now, life, renamed)
+	return s.sign(tx, node, key, now, life, cause)
 }
 
 // sign makes the node's certificate, and records it.
-func (s *Service) sign(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, life time.Duration, renamed time.Time) error {
+func (s *Service) sign(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, life time.Duration, cause store.Cause) error {
 	serial := cert.NewSerial()
 	node.Expires = now.Add(life)
 	der, err := s.auth.Network.SignNode(key, s.attributes(*node), serial, now.Add(-clockSlack), node.Expires)
@@ -221,5 +221,5 @@ func (s *Service) sign(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.
 		return err
 	}
 	node.Certificate = der
-	return tx.Issued(s.network, node.ID, serial, node.Expires, renamed)
+	return tx.Issued(s.network, node.ID, serial, node.Expires, cause)
 }

@@ -33,6 +33,8 @@ const (
 
 	maxRenames  = 20 // of a device in renameSpan
 	renameSpan  = 24 * time.Hour
+	maxMoves    = 20 // of a device in moveSpan
+	moveSpan    = 24 * time.Hour
 	fewHeld     = 4      // unexpired certificates that a device may have before its next ones are shorter
 	maxHourUses = 10_000 // joins with one key in an hour
 
@@ -146,6 +148,17 @@ func (s *Service) mayLeave(r *store.Reader, node store.Node, now time.Time) erro
 }
 
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+
+// mayMove refuses more than maxMoves within moveSpan: each puts a certificate into the
+// revocation list. Renames do not count, so that who may only rename a device cannot
+// keep its tags from being taken away.
+func (s *Service) mayMove(r *store.Reader, node store.Node, now time.Time) error {
+	n, first, err := r.Moves(s.network, node.ID, now.Add(-moveSpan))
+	if err == nil && n >= maxMoves {
+		err = tooOften("%s got other tags or another owner %d times within a day, which is as often as it can; delete it, or try again after %s", node.Name, n, timeText(first.Add(moveSpan)))
+	}
+	return err
+}
 
 // mayRename refuses more than maxRenames within renameSpan: each makes a
 // certificate.

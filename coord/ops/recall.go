@@ -174,7 +174,7 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 			}
 			changed = true
 			unknown++
-			if err := tx.AddRevoked(s.network, serial, now, now.Add(s.life)); err != nil {
+			if err := tx.AddRevoked(s.network, serial, c.crl.Superseded(serial), now, now.Add(s.life)); err != nil {
 				return none, err
 			}
 			continue
@@ -191,6 +191,17 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 			return none, err
 		}
 		changed = true
+		if c.crl.Superseded(serial) {
+			// It got other tags or another owner after the backup, which says nothing of
+			// them. The certificate stays revoked; what replaces it says what the backup does.
+			before := node
+			if err := tx.reissue(&node); err != nil {
+				return none, fmt.Errorf("certify %s again: %w", node.Name, err)
+			}
+			tx.note(opDeviceRenew, deviceTarget(node), expiry{before.Software, before.Expires}, expiry{node.Software, node.Expires})
+			s.log.Warn("a device had other tags or another owner than in the backup: look at it, and change them again", "name", node.Name, "id", node.ID)
+			continue
+		}
 		if err := tx.delete(node); err != nil {
 			return none, fmt.Errorf("delete %s again: %w", node.Name, err)
 		}

@@ -57,7 +57,7 @@ func (r renew) run(tx *Tx) (store.Node, error) {
 	}
 	before := expiry{node.Software, node.Expires}
 	node.OS, node.Software = printable(r.req.OS, 64), printable(r.req.Software, 64)
-	if err := s.certify(tx, &node, r.c.key, tx.now, time.Time{}); err != nil {
+	if err := s.certify(tx, &node, r.c.key, tx.now, store.Cause{}); err != nil {
 		return node, err
 	}
 	// Others get to see the new certificate, the node itself has it.

@@ -364,7 +364,7 @@ func (s *site) revokedRows(n int, keyID string, expires time.Time) {
 	s.t.Helper()
 	err := s.store.Write(context.Background(), func(tx *store.Tx) error {
 		for range n {
-			if err := tx.AddRevoked(s.network, cert.NewSerial(), s.now(), expires); err != nil {
+			if err := tx.AddRevoked(s.network, cert.NewSerial(), false, s.now(), expires); err != nil {
 				return err
 			}
 		}

@@ -7,20 +7,33 @@ import (
 	"weft/overlay/cert"
 )
 
-// Issued records a certificate that was signed for a node; renamed is when a
-// rename asked for it, zero for a join or a renewal.
-func (tx *Tx) Issued(id cert.NetworkID, node cert.NodeID, serial *big.Int, expires, renamed time.Time) error {
-	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, renamed_at) VALUES ($1,$2,$3,$4,$5)`,
-		id[:], node[:], serial.Bytes(), expires.Unix(), orNull(renamed))
+// Cause says when somebody's change made a certificate necessary. The zero value is for a
+// join or a renewal.
+type Cause struct {
+	Renamed time.Time // another name
+	Moved   time.Time // other tags, or another owner
+}
+
+// Issued records a certificate that was signed for a node.
+func (tx *Tx) Issued(id cert.NetworkID, node cert.NodeID, serial *big.Int, expires time.Time, cause Cause) error {
+	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, renamed_at, moved_at) VALUES ($1,$2,$3,$4,$5,$6)`,
+		id[:], node[:], serial.Bytes(), expires.Unix(), orNull(cause.Renamed), orNull(cause.Moved))
+}
+
+// Supersede revokes all certificates of a node, which is about to get another one. The
+// caller makes a new CRL in the same transaction.
+func (tx *Tx) Supersede(id cert.NetworkID, node cert.NodeID, now time.Time) error {
+	return tx.exec(`UPDATE issued SET revoked_at=$3, superseded=1 WHERE network_id=$1 AND node_id=$2 AND revoked_at IS NULL`, id[:], node[:], now.Unix())
 }
 
 // The planner takes any index that begins with network_id for selective, which it is not
 // at all: there is one network. A plus before a column keeps it from choosing the index
 // on that, and from reading the certificates of all nodes.
 
-// Unexpired counts the certificates of a node that have not expired at now.
+// Unexpired counts the certificates of a node that have not expired at now, superseded
+// ones included: those are in the revocation list for as long as the others may be.
 func (r *Reader) Unexpired(id cert.NetworkID, node cert.NodeID, now time.Time) (n int, err error) {
-	err = r.row(`SELECT COUNT(*) FROM issued WHERE network_id=$1 AND node_id=$2 AND revoked_at IS NULL AND +expires_at > $3`, []any{id[:], node[:], now.Unix()}, &n)
+	err = r.row(`SELECT COUNT(*) FROM issued WHERE network_id=$1 AND node_id=$2 AND (revoked_at IS NULL OR superseded = 1) AND +expires_at > $3`, []any{id[:], node[:], now.Unix()}, &n)
 	return n, err
 }
 
@@ -31,20 +44,27 @@ func (r *Reader) Renames(id cert.NetworkID, node cert.NodeID, since time.Time) (
 	return n, first, err
 }
 
+// Moves is Renames for certificates with other tags or another owner.
+func (r *Reader) Moves(id cert.NetworkID, node cert.NodeID, since time.Time) (n int, first time.Time, err error) {
+	err = r.row(`SELECT COUNT(*), MIN(moved_at) FROM issued WHERE network_id=$1 AND node_id=$2 AND moved_at > $3`, []any{id[:], node[:], since.Unix()}, &n, nullTime{&first})
+	return n, first, err
+}
+
 // Revoked is a revoked certificate.
 type Revoked struct {
-	Serial *big.Int
-	KeyID  string // of the key by which its device had joined, "" when unknown
+	Serial     *big.Int
+	KeyID      string // of the key by which its deleted device had joined, "" when unknown
+	Superseded bool   // its device has another one
 }
 
 // Revoked returns all revoked certificates that have not expired at now, the
 // latest that were revoked first.
 func (r *Reader) Revoked(id cert.NetworkID, now time.Time) (list []Revoked, err error) {
-	err = r.each(`SELECT serial, key_id FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND +expires_at > $2 ORDER BY revoked_at DESC, expires_at DESC`, []any{id[:], now.Unix()},
+	err = r.each(`SELECT serial, key_id, superseded FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND +expires_at > $2 ORDER BY revoked_at DESC, expires_at DESC`, []any{id[:], now.Unix()},
 		func(scan func(...any) error) error {
 			var b []byte
 			var v Revoked
-			err := scan(&b, &v.KeyID)
+			err := scan(&b, &v.KeyID, &v.Superseded)
 			v.Serial = new(big.Int).SetBytes(b)
 			list = append(list, v)
 			return err

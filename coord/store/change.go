@@ -15,6 +15,7 @@ const (
 	DeviceJoined  ChangeKind = "device.joined"
 	DeviceRenamed ChangeKind = "device.renamed" // or its former names changed
 	DeviceRenewed ChangeKind = "device.renewed" // others see another certificate, and the same names
+	DeviceMoved   ChangeKind = "device.moved"   // its tags or its owner: others see it, and it sees others
 	DeviceRemoved ChangeKind = "device.removed"
 	DeviceConfig  ChangeKind = "device.config" // its own config
 	ConfigChanged ChangeKind = "config"        // everybody's config; no ID
@@ -31,7 +32,7 @@ const (
 // ofNames reports whether names lead elsewhere after such a change.
 func (k ChangeKind) ofNames() bool {
 	switch k {
-	case DeviceJoined, DeviceRenamed, DeviceRemoved, DNSChanged, PolicyChanged:
+	case DeviceJoined, DeviceRenamed, DeviceMoved, DeviceRemoved, DNSChanged, PolicyChanged:
 		return true
 	}
 	return false

@@ -25,7 +25,7 @@ func TestDropped(t *testing.T) {
 	}
 	write(func(tx *Tx) error {
 		for i := range many {
-			if err := tx.AddRevoked(network, big.NewInt(int64(i+1)), day, day.Add(time.Duration(i)*time.Second)); err != nil {
+			if err := tx.AddRevoked(network, big.NewInt(int64(i+1)), false, day, day.Add(time.Duration(i)*time.Second)); err != nil {
 				return err
 			}
 		}

@@ -32,6 +32,7 @@ type Node struct {
 	Expires     time.Time   `json:"expires"`  // of Certificate
 	N           uint64      `json:"-"`        // last change that others see
 	ConfigN     uint64      `json:"-"`        // last change of its own config
+	ClassN      uint64      `json:"-"`        // change at which it came into its class, 0: when it joined
 	Wildcard    bool        `json:"wildcard"` // it answers for every name below its own
 	LANNames    LANNames    `json:"lan_names"`
 }
@@ -72,7 +73,7 @@ func (l *LANNames) UnmarshalText(b []byte) error {
 }
 
 const nodeColumns = `SELECT d.node_id, d.spki, d.name, d.hostname, d.user_id, u.name, d.tags, d.class, d.ipv4, d.key_id, d.ephemeral, d.os, d.software,
-	d.created_at, d.seen_at, d.certificate, d.expires_at, d.n, d.config_n, d.wildcard, d.lan_names
+	d.created_at, d.seen_at, d.certificate, d.expires_at, d.n, d.config_n, d.class_n, d.wildcard, d.lan_names
 	FROM nodes d JOIN users u ON u.network_id = d.network_id AND u.user_id = d.user_id WHERE d.network_id=$1 `
 
 func scanNode(scan func(...any) error) (n Node, err error) {
@@ -80,7 +81,7 @@ func scanNode(scan func(...any) error) (n Node, err error) {
 	var tags string
 	var v4 uint32
 	err = scan(&id, &n.SPKI, &n.Name, &n.Hostname, &n.UserID, &n.User, &tags, &n.Class, &v4, &n.KeyID, &n.Ephemeral, &n.OS, &n.Software,
-		stored{&n.Created}, nullTime{&n.Seen}, &n.Certificate, stored{&n.Expires}, &n.N, &n.ConfigN, &n.Wildcard, &n.LANNames)
+		stored{&n.Created}, nullTime{&n.Seen}, &n.Certificate, stored{&n.Expires}, &n.N, &n.ConfigN, &n.ClassN, &n.Wildcard, &n.LANNames)
 	copy(n.ID[:], id)
 	n.Tags, n.IPv4 = SplitTags(tags), fromUint32(v4)
 	return n, err
@@ -191,6 +192,7 @@ type Brief struct {
 	Class     string
 	ConfigN   uint64
 	ToldN     uint64 // change of the config that it holds
+	ClassN    uint64 // Node.ClassN
 	Ephemeral bool
 	Created   time.Time
 	Seen      time.Time
@@ -198,11 +200,11 @@ type Brief struct {
 
 // EachBrief calls f for every node.
 func (r *Reader) EachBrief(id cert.NetworkID, f func(Brief) error) error {
-	return r.each(`SELECT node_id, class, config_n, told_n, ephemeral, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
+	return r.each(`SELECT node_id, class, config_n, told_n, class_n, ephemeral, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
 		func(scan func(...any) error) error {
 			var b Brief
 			var raw []byte
-			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.Ephemeral, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
+			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.ClassN, &b.Ephemeral, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
 				return err
 			}
 			b.ID = nodeID(raw)
@@ -242,10 +244,12 @@ func (tx *Tx) InsertNode(id cert.NetworkID, n Node) error {
 	return nil
 }
 
-// UpdateNode stores name, certificate, software and versions of a node.
+// UpdateNode stores name, owner, tags, certificate, software and versions of a node.
 func (tx *Tx) UpdateNode(id cert.NetworkID, n Node) error {
-	err := tx.changed(`UPDATE nodes SET name=$3, os=$4, software=$5, certificate=$6, expires_at=$7, n=$8, config_n=$9 WHERE network_id=$1 AND node_id=$2`,
-		id[:], n.ID[:], n.Name, n.OS, n.Software, n.Certificate, n.Expires.Unix(), n.N, n.ConfigN)
+	tags := JoinTags(n.Tags)
+	err := tx.changed(`UPDATE nodes SET name=$3, user_id=$4, tags=$5, class=$6, class_n=$7, os=$8, software=$9, certificate=$10, expires_at=$11, n=$12, config_n=$13
+		WHERE network_id=$1 AND node_id=$2`,
+		id[:], n.ID[:], n.Name, n.UserID, tags, Class(n.UserID, tags), n.ClassN, n.OS, n.Software, n.Certificate, n.Expires.Unix(), n.N, n.ConfigN)
 	if isUnique(err, "nodes.name") {
 		err = ErrTaken
 	}
@@ -253,6 +257,12 @@ func (tx *Tx) UpdateNode(id cert.NetworkID, n Node) error {
 		return fmt.Errorf("update node %s: %w", n.Name, err)
 	}
 	return nil
+}
+
+// LeaveClass notes that a node left a class with change n: who sees only that one no
+// longer sees the node.
+func (tx *Tx) LeaveClass(id cert.NetworkID, node cert.NodeID, class string, n uint64, now time.Time) error {
+	return tx.exec(`INSERT INTO removed (network_id, node_id, class, n, removed_at) VALUES ($1,$2,$3,$4,$5)`, id[:], node[:], class, n, now.Unix())
 }
 
 // FreeName makes a node's former name usable for others.
@@ -273,11 +283,9 @@ func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint6
 		func() error {
 			return tx.changed(`DELETE FROM nodes WHERE network_id=$1 AND node_id=$2`, id[:], n.ID[:])
 		},
+		func() error { return tx.LeaveClass(id, n.ID, n.Class, change, now) },
 		func() error {
-			return tx.exec(`INSERT INTO removed (network_id, node_id, class, n, removed_at) VALUES ($1,$2,$3,$4,$5)`, id[:], n.ID[:], n.Class, change, now.Unix())
-		},
-		func() error {
-			return tx.exec(`UPDATE issued SET revoked_at=$3, key_id=$4 WHERE network_id=$1 AND node_id=$2 AND revoked_at IS NULL`, id[:], n.ID[:], now.Unix(), n.KeyID)
+			return tx.exec(`UPDATE issued SET revoked_at=$3, key_id=$4, superseded=0 WHERE network_id=$1 AND node_id=$2 AND (revoked_at IS NULL OR superseded=1)`, id[:], n.ID[:], now.Unix(), n.KeyID)
 		},
 		func() error { return tx.freeAddr(id, n.IPv4, now) },
 		func() error { return tx.freeName(id, n.Name) },

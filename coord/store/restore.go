@@ -48,8 +48,8 @@ func (r *Reader) HolderOf(id cert.NetworkID, serial *big.Int) (node cert.NodeID,
 
 // AddRevoked keeps a serial number that a revocation list names and that is
 // not known here, until expires.
-func (tx *Tx) AddRevoked(id cert.NetworkID, serial *big.Int, now, expires time.Time) error {
+func (tx *Tx) AddRevoked(id cert.NetworkID, serial *big.Int, superseded bool, now, expires time.Time) error {
 	var nobody cert.NodeID
-	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at) VALUES ($1,$2,$3,$4,$5) ON CONFLICT DO NOTHING`,
-		id[:], nobody[:], serial.Bytes(), expires.Unix(), now.Unix())
+	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at, superseded) VALUES ($1,$2,$3,$4,$5,$6) ON CONFLICT DO NOTHING`,
+		id[:], nobody[:], serial.Bytes(), expires.Unix(), now.Unix(), superseded)
 }

@@ -113,3 +113,9 @@ CREATE TABLE user_groups (
     FOREIGN KEY (network_id, user_id) REFERENCES users ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE INDEX user_groups_name ON user_groups (network_id, name);
+
+-- Devices whose tags or owner change get another certificate, and the older ones are
+-- revoked.
+ALTER TABLE issued ADD COLUMN moved_at   INTEGER CHECK (moved_at > 0);  -- when such a change asked for it, NULL: something else did
+ALTER TABLE issued ADD COLUMN superseded INTEGER NOT NULL DEFAULT 0;    -- 1: of a revoked one: its device has another one, and was not deleted
+ALTER TABLE nodes  ADD COLUMN class_n    INTEGER NOT NULL DEFAULT 0;    -- change at which it came into its class, 0: when it joined
