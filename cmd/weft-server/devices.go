@@ -15,7 +15,7 @@ import (
 )
 
 func devicesCmd() *cobra.Command {
-	return group("devices", "List, show, rename, replace and delete devices", devicesListCmd(), devicesShowCmd(), devicesRenameCmd(), devicesReplaceCmd(), devicesDeleteCmd())
+	return group("devices", "List, show, rename, edit, replace and delete devices", devicesListCmd(), devicesShowCmd(), devicesRenameCmd(), devicesEditCmd(), devicesReplaceCmd(), devicesDeleteCmd())
 }
 
 func devicesListCmd() *cobra.Command {
@@ -168,6 +168,54 @@ func devicesRenameCmd() *cobra.Command {
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func devicesEditCmd() *cobra.Command {
+	var asJSON *bool
+	var tags []string
+	var untagged bool
+	var user string
+	cmd := &cobra.Command{
+		Use:   "edit NAME",
+		Short: "Give a device other tags, or another owner",
+		Long: "Give a device other tags, or another owner. --tag names all tags that it has afterwards.\n" +
+			"Its certificates of before are revoked at once; it fetches the new one by itself.",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(deviceNames),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			var e ops.EditDevice
+			switch given := cmd.Flags().Changed; {
+			case untagged && given("tag"):
+				return usagef("--tag and --no-tags exclude each other")
+			case !untagged && !given("tag") && !given("user"):
+				return usagef("nothing to change: give --tag, --no-tags or --user")
+			case untagged || given("tag"):
+				e.Tags = &tags
+				fallthrough
+			default:
+				if given("user") {
+					e.User = &user
+				}
+			}
+			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
+				d, err := adm.EditDevice(ctx, a[0], e)
+				kind := "no tags"
+				if len(d.Tags) > 0 {
+					kind = "the tags " + strings.Join(d.Tags, ", ")
+				}
+				return report(cmd, *asJSON, d, err, "%s belongs to %s and has %s; it fetches its new certificate when it is online", called(d), d.User, kind)
+			})
+		},
+	}
+	asJSON = cli.JSONFlag(cmd)
+	f := cmd.Flags()
+	f.StringSliceVar(&tags, "tag", []string{}, "tag that it has afterwards (repeatable)")
+	f.BoolVar(&untagged, "no-tags", false, "it has no tags afterwards, and acts as its owner")
+	f.StringVar(&user, "user", "", "name of the owner")
+	for _, name := range []string{"tag", "no-tags", "user"} {
+		f.SetAnnotation(name, noEnv, nil)
+	}
 	return cmd
 }
 

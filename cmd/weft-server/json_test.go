@@ -74,6 +74,7 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"devices", "", "[]"},
 		{"devices show", "kitchen-pi", "device/1"},
 		{"devices rename", "attic loft", "device/1"},
+		{"devices edit", "loft --tag camera --user admin", "device/1"},
 		{"devices replace", "loft hall", "device/1"},
 		{"devices delete", "loft", "device/1"},
 		{"relays list", "", "relays/1"},

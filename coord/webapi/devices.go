@@ -25,7 +25,7 @@ func (a *api) devices() {
 		func(ctx context.Context, who ops.Actor, in *Word) (ops.Device, error) {
 			return s.Device(ctx, who, in.ID)
 		})
-	addSent(a, operation{"PATCH", "/devices/{id}", "editDevice", "Rename a device, and set how it answers and asks for names", "device.rename device.dns", 0},
+	addSent(a, operation{"PATCH", "/devices/{id}", "editDevice", "Rename a device, give it other tags or another owner, and set how it answers and asks for names", "device.rename device.assign device.dns", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditDevice) (ops.Device, error) {
 			match, err := in.revisions()
 			if err != nil {

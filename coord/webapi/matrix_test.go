@@ -112,7 +112,8 @@ func must(t testing.TB) func(store.User, error) store.User {
 // TestAuthorization: who may do what to what, by what the public API answers. Devices and
 // keys are the asker's own, without a tag, with the tags camera and hall, or with camera
 // alone, or another user's, with the tag camera or door; users and tokens are the asker's own or another one's; "-" is
-// the network's. The last three askers are narrowed to the tag camera. A dot is what
+// the network's. "assign:" gives a device other tags or another owner: away takes from it the tag that
+// makes it visible. The last three askers are narrowed to the tag camera. A dot is what
 // there is not: a service owns no network, and its owner has no tokens.
 func TestAuthorization(t *testing.T) {
 	const table = `
@@ -126,6 +127,12 @@ editDevice      own       ok    ok    ok       403     ok      404      404     
 editDevice      owncam    ok    ok    ok       403     ok      ok       403     ok
 editDevice      camera    ok    ok    ok       403     404     ok       403     404
 editDevice      door      ok    ok    ok       403     404     404      404     404
+editDevice      assign:own ok    ok    ok       403     403     404      404     404
+editDevice      assign:owncam ok    ok    ok       403     403     403      403     403
+editDevice      assign:owncam1 ok    ok    ok       403     403     ok       403     403
+editDevice      assign:camera ok    ok    ok       403     404     ok       403     404
+editDevice      assign:door ok    ok    ok       403     404     404      404     404
+editDevice      assign:away ok    ok    ok       403     404     403      403     404
 replaceDevice   own       ok    ok    ok       403     ok      404      404     404
 replaceDevice   owncam    ok    ok    ok       403     ok      ok       403     ok
 replaceDevice   camera    ok    ok    ok       403     404     ok       403     404
@@ -269,7 +276,18 @@ createSnapshot  -         403   403   403      403     403     403      403     
 	requests := map[string]func(who asker, what string) (path, sent string){
 		"getDevice": func(who asker, what string) (string, string) { return device(who, what), "" },
 		"editDevice": func(who asker, what string) (string, string) {
-			return device(who, what), body(`{"name":%q}`, fresh("n"))
+			kind, assigns := strings.CutPrefix(what, "assign:")
+			switch {
+			case !assigns:
+				return device(who, what), body(`{"name":%q}`, fresh("n"))
+			case kind == "owncam1":
+				return device(who, kind), `{"user":"person"}`
+			case kind == "camera":
+				return device(who, kind), body(`{"user":%q}`, who.user)
+			case kind == "away":
+				return device(who, "camera"), `{"tags":["door"]}`
+			}
+			return device(who, kind), `{"tags":["camera"]}`
 		},
 		"deleteDevice": func(who asker, what string) (string, string) { return device(who, what), "" },
 		"replaceDevice": func(who asker, what string) (string, string) {

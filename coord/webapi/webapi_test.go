@@ -122,9 +122,9 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		return err
 	},
 	"editDevice": func(t *testing.T, c *client.Client) error {
-		name, on := "c", true
-		d, err := c.EditDevice(t.Context(), "a", ops.EditDevice{Name: &name, DeviceDNS: ops.DeviceDNS{Wildcard: &on}})
-		if d.Name != name || !d.Wildcard {
+		name, on, tags, user := "c", true, []string{"tag:door"}, "admin"
+		d, err := c.EditDevice(t.Context(), "a", ops.EditDevice{Name: &name, Tags: &tags, User: &user, DeviceDNS: ops.DeviceDNS{Wildcard: &on}})
+		if d.Name != name || !d.Wildcard || d.User != user || !slices.Equal(d.Tags, []string{"door"}) {
 			t.Errorf("%+v", d)
 		}
 		return err

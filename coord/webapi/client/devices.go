@@ -46,7 +46,8 @@ func (c *Client) ofDevice(ctx context.Context, method, name, more string, header
 	return c.call(ctx, method, "/devices/"+segment(name)+more, header, in, d)
 }
 
-// EditDevice renames a device and changes its DNS settings. With e.Match, only if the
+// EditDevice renames a device, gives it other tags or another owner, and changes its DNS
+// settings. With e.Match, only if the
 // present revision (ops.Device.Revision) is one of these. e.ID is not used.
 func (c *Client) EditDevice(ctx context.Context, name string, e ops.EditDevice) (d ops.Device, err error) {
 	return d, c.ofDevice(ctx, "PATCH", name, "", ifMatch(e.Match), e, &d)
