@@ -1,7 +1,6 @@
 package cert
 
 import (
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -108,13 +107,13 @@ func (ca *CA) SignCRL(number uint64, revoked []*big.Int, since, now time.Time, s
 		entries = append(entries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: now, ReasonCode: reasonSuperseded})
 	}
 	slices.SortFunc(entries, func(a, b x509.RevocationListEntry) int { return a.SerialNumber.Cmp(b.SerialNumber) })
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+	der, err := ca.signList(&x509.RevocationList{
 		Number:                    new(big.Int).SetUint64(number),
 		ThisUpdate:                now,
 		NextUpdate:                now.Add(caLife), // an old list causes a warning; it never cuts nodes off
 		RevokedCertificateEntries: entries,
 		ExtraExtensions:           extensions,
-	}, ca.Cert, ca.Key)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("sign CRL %d: %w", number, err)
 	}
