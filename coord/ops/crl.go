@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,16 +84,49 @@ func (s *Service) openList(ctx context.Context) error {
 // a new revocation list, which many deletions share.
 type newList struct {
 	brought uint64 // number of a list that somebody brought, 0 for none
+	// revoked is all that was revoked, where that is known; else it is read anew.
+	revoked []store.Revoked
 }
 
-// signCRL signs the list of what is revoked as of now; brought is as in newList.
-func (s *Service) signCRL(tx *store.Tx, brought uint64) (store.Change, error) {
-	now := s.now()
-	since, err := tx.Since(s.network, now)
-	if err != nil {
-		return store.Change{}, err
+// newListOf is what several writes of a batch noted.
+func newListOf(notes []newList) (all newList) {
+	known := true
+	for _, n := range notes {
+		all.brought = max(all.brought, n.brought)
+		all.revoked = append(all.revoked, n.revoked...)
+		known = known && len(n.revoked) > 0
 	}
-	revoked, err := tx.Revoked(s.network, now)
+	if !known {
+		all.revoked = nil
+	}
+	return all
+}
+
+// revocations are the revoked certificates in the order of their serial numbers, so that
+// a deletion does not read all of them. What has expired may be among them.
+type revocations []store.Revoked
+
+// add puts a certificate in its place, instead of what is said of it there.
+func (r *revocations) add(v store.Revoked) {
+	i, found := slices.BinarySearchFunc(*r, v, bySerial)
+	if found {
+		(*r)[i] = v
+	} else {
+		*r = slices.Insert(*r, i, v)
+	}
+}
+
+// at returns those that have not expired at now.
+func (r revocations) at(now time.Time) []store.Revoked {
+	return slices.DeleteFunc(slices.Clone(r), func(v store.Revoked) bool { return v.Expires <= now.Unix() })
+}
+
+func bySerial(a, b store.Revoked) int { return a.Serial.Cmp(b.Serial) }
+
+// signCRL signs the list of what is revoked as of now.
+func (s *Service) signCRL(tx *store.Tx, news newList) (store.Change, error) {
+	now, brought := s.now(), news.brought
+	since, again, err := tx.Since(s.network, now)
 	if err != nil {
 		return store.Change{}, err
 	}
@@ -101,8 +135,9 @@ func (s *Service) signCRL(tx *store.Tx, brought uint64) (store.Change, error) {
 		return store.Change{}, err
 	}
 	number, early := s.nextNumber(n.CRLNumber, brought, now)
-	der, listed, err := signList(revoked, func(list []store.Revoked) ([]byte, error) {
-		var deleted, superseded []*big.Int
+	sign := func(list []store.Revoked) ([]byte, error) {
+		deleted := make([]*big.Int, 0, len(list))
+		var superseded []*big.Int
 		for _, v := range list {
 			if v.Superseded {
 				superseded = append(superseded, v.Serial)
@@ -111,7 +146,33 @@ func (s *Service) signCRL(tx *store.Tx, brought uint64) (store.Change, error) {
 			}
 		}
 		return s.auth.Network.SignCRL(number, deleted, since, now, superseded...)
-	})
+	}
+	held := s.revocations
+	s.revocations = nil // it is not what the database has, until the commit
+	if len(news.revoked) == 0 || again > 0 {
+		held = nil
+	}
+	var revoked []store.Revoked
+	var der []byte
+	var listed int
+	if held != nil {
+		for _, v := range news.revoked {
+			held.add(v)
+		}
+		revoked = held.at(now)
+		listed = len(revoked)
+		der, err = sign(revoked)
+	}
+	if held == nil || len(der) > cert.MaxCRL {
+		held = nil
+		if revoked, err = tx.Revoked(s.network, now); err != nil {
+			return store.Change{}, err
+		}
+		der, listed, err = signList(revoked, sign)
+		if listed == len(revoked) {
+			held = slices.SortedFunc(slices.Values(revoked), bySerial)
+		}
+	}
 	if err != nil {
 		return store.Change{}, err
 	}
@@ -120,6 +181,7 @@ func (s *Service) signCRL(tx *store.Tx, brought uint64) (store.Change, error) {
 	}
 	list := listState{entries: listed, left: len(revoked) - listed, signed: now, early: early}
 	tx.After(func() {
+		s.revocations = held
 		s.warnOfList(len(n.CRL), len(der), list)
 		s.list.Store(&list)
 		if brought > 0 {

@@ -3,10 +3,13 @@ package ops
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -299,4 +302,112 @@ func TestRecallAfterRestoredServerSigned(t *testing.T) {
 			}
 		})
 	})
+}
+
+// After each thing that revokes or that ends what was revoked, and after a write that
+// failed, the list names what the database says is revoked. A deletion after a
+// deletion does not read all of that.
+func TestListIsWhatIsRevoked(t *testing.T) {
+	var fault faults
+	s := openSite(t, func(o *Options) { o.BeforeStatement = fault.statement })
+	follows := func(what string, cached bool) {
+		t.Helper()
+		var revoked []store.Revoked
+		if err := s.store.Read(t.Context(), func(r *store.Reader) (err error) { revoked, err = r.Revoked(s.network, s.now()); return err }); err != nil {
+			t.Fatal(err)
+		}
+		l := s.list()
+		for _, v := range revoked {
+			if !l.Revoked(v.Serial) {
+				t.Errorf("%s: certificate %x is revoked and not in the list", what, v.Serial)
+			}
+			if l.Superseded(v.Serial) != v.Superseded {
+				t.Errorf("%s: certificate %x is superseded: %v, and in the list: %v", what, v.Serial, v.Superseded, !v.Superseded)
+			}
+		}
+		if l.Len() != len(revoked) || (s.Service.revocations != nil) != cached {
+			t.Errorf("%s: %d in the list, %d revoked, known in memory: %v, want %v", what, l.Len(), len(revoked), s.Service.revocations != nil, cached)
+		}
+		s.agrees()
+	}
+	deleted := func(d *device) { // without reading all, when they are known
+		t.Helper()
+		known := s.Service.revocations != nil
+		fault.seen = map[string]bool{}
+		s.delete(d)
+		for q := range fault.seen {
+			if known && strings.Contains(q, "ORDER BY revoked_at") {
+				t.Errorf("a deletion reads all that is revoked: %s", q)
+			}
+		}
+		fault.seen = nil
+	}
+	var cams []*device
+	for range 8 {
+		cams = append(cams, s.camera("cam"))
+	}
+	follows("at the start", false)
+	for i, d := range cams[:3] {
+		deleted(d)
+		follows(fmt.Sprint("deletion ", i), true)
+	}
+	s.clock.Add(nodeLife * 7 / 10)
+	for _, d := range cams[3:] {
+		d.res.Certificate = d.renewed(t)
+	}
+	deleted(cams[3]) // of two certificates
+	follows("a renewed device", true)
+
+	moved := s.camera("moved")
+	if _, err := Do(t.Context(), s.Service, Root(), AssignDevice{ID: moved.id, Tags: &[]string{"hall"}}); err != nil {
+		t.Fatal(err)
+	}
+	follows("a certificate is superseded", true)
+	deleted(moved)
+	follows("its device is deleted", true)
+
+	for n := 1; ; n++ {
+		fault = faults{in: n}
+		_, err := s.DeleteDevice(t.Context(), cams[4].id)
+		failed := fault.query != ""
+		fault = faults{}
+		if !failed {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		follows(fmt.Sprintf("statement %d failed", n), s.Service.revocations != nil)
+		if s.Service.revocations == nil { // have the next one begin with all known
+			s.delete(s.camera("other"))
+		}
+	}
+	follows("after faults", true)
+
+	s.clock.Add(nodeLife * 4 / 10) // the first ones have expired, and are not pruned
+	deleted(cams[5])
+	follows("some have expired", true)
+	if err := s.prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	follows("pruned", s.Service.revocations != nil)
+	deleted(s.camera("late"))
+	s.clock.Add(-nodeLife * 4 / 10) // they have not, after all
+	s.delete(cams[6])
+	follows("the clock was wrong", true)
+
+	unknown := cert.NewSerial()
+	newer, err := s.auth.Network.SignCRL(s.list().Number+1000, append(s.list().Serials(), unknown), time.Time{}, s.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cams[7].SendCRL(t.Context(), newer); err != nil {
+		t.Fatal(err)
+	}
+	follows("a list was brought", true)
+	if !s.list().Revoked(unknown) {
+		t.Error("a certificate of the list that was brought is not in ours")
+	}
+	deleted(cams[7])
+	follows("the last one", true)
 }

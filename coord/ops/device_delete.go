@@ -33,11 +33,11 @@ func (c DeleteDevice) run(tx *Tx) (store.Node, error) {
 
 // delete deletes a node and has its certificates revoked.
 func (tx *Tx) delete(node store.Node) error {
-	n, err := tx.DeleteNode(tx.s.network, node, tx.now)
+	n, revoked, err := tx.DeleteNode(tx.s.network, node, tx.now)
 	if err != nil {
 		return err
 	}
-	tx.Note(newList{})
+	tx.Note(newList{revoked: revoked})
 	if node.Wildcard { // others' configs name it
 		c, err := tx.BumpConfig(tx.s.network)
 		if err != nil {

@@ -137,7 +137,8 @@ type record struct {
 func (s *Service) seal(tx *store.Tx, notes []any) error {
 	var changes []store.Change
 	var records []record
-	sign, brought, now := false, uint64(0), s.now()
+	var lists []newList
+	now := s.now()
 	for _, n := range notes {
 		switch n := n.(type) {
 		case store.Change:
@@ -145,11 +146,11 @@ func (s *Service) seal(tx *store.Tx, notes []any) error {
 		case record:
 			records = append(records, n)
 		case newList:
-			sign, brought = true, max(brought, n.brought)
+			lists = append(lists, n)
 		}
 	}
-	if sign {
-		c, err := s.signCRL(tx, brought)
+	if len(lists) > 0 {
+		c, err := s.signCRL(tx, newListOf(lists))
 		if err != nil {
 			return fmt.Errorf("sign revocation list: %w", err)
 		}

@@ -466,7 +466,11 @@ func (s *site) agrees() {
 	fresh := newIndex(s.index.info(), s.index.policy)
 	var names store.DNS
 	var signIn store.SignIn
+	var revoked []store.Revoked
 	err := s.store.Read(context.Background(), func(r *store.Reader) (err error) {
+		if revoked, err = r.Revoked(s.network, s.now()); err != nil {
+			return err
+		}
 		if _, err := r.VerifyAudit(s.network, []*x509.Certificate{s.auth.Network.Cert}, nil); err != nil {
 			return err
 		}
@@ -493,6 +497,10 @@ func (s *site) agrees() {
 	same("network", fresh.info(), s.index.info())
 	same("names", names, *s.names.Load())
 	same("what is demanded of who signs in", signIn, *s.Service.signIn.Load())
+	if s.Service.revocations != nil {
+		slices.SortFunc(revoked, bySerial)
+		same("revoked certificates", revoked, s.Service.revocations.at(s.now()))
+	}
 	same("users", fresh.users, s.index.users)
 	same("relays", fresh.relays, s.index.allRelays())
 	same("former names", fresh.aliases, s.index.aliases)

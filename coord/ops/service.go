@@ -87,6 +87,10 @@ type Service struct {
 	// batch whose revocation list is about to be pushed.
 	revoked []cert.NodeID
 
+	// revocations is what tx.Revoked would return, also of the store's writer goroutine;
+	// nil: unknown.
+	revocations revocations
+
 	// followed is the last change that memory follows.
 	followed uint64
 

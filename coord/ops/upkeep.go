@@ -246,6 +246,9 @@ func (s *Service) prune(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ended > 0 {
+			s.revocations = nil
+		}
 		list := *s.list.Load()
 		list.ended += int(ended)
 		tx.After(func() {

@@ -55,20 +55,32 @@ type Revoked struct {
 	Serial     *big.Int
 	KeyID      string // of the key by which its deleted device had joined, "" when unknown
 	Superseded bool   // its device has another one
+	Expires    int64  // unix seconds
 }
 
 // Revoked returns all revoked certificates that have not expired at now, the
 // latest that were revoked first.
 func (r *Reader) Revoked(id cert.NetworkID, now time.Time) (list []Revoked, err error) {
-	err = r.each(`SELECT serial, key_id, superseded FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND +expires_at > $2 ORDER BY revoked_at DESC, expires_at DESC`, []any{id[:], now.Unix()},
-		func(scan func(...any) error) error {
-			var b []byte
-			var v Revoked
-			err := scan(&b, &v.KeyID, &v.Superseded)
-			v.Serial = new(big.Int).SetBytes(b)
-			list = append(list, v)
-			return err
-		})
+	return r.revoked(`SELECT serial, key_id, superseded, expires_at FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND +expires_at > $2 ORDER BY revoked_at DESC, expires_at DESC`, id[:], now.Unix())
+}
+
+// revoke revokes all certificates of a node that is deleted at now, and returns them,
+// those that have expired or are superseded too.
+func (tx *Tx) revoke(id cert.NetworkID, n Node, now time.Time) ([]Revoked, error) {
+	return tx.revoked(`UPDATE issued SET revoked_at=$3, key_id=$4, superseded=0 WHERE network_id=$1 AND node_id=$2 AND (revoked_at IS NULL OR superseded=1)
+		RETURNING serial, key_id, superseded, expires_at`,
+		id[:], n.ID[:], now.Unix(), n.KeyID)
+}
+
+func (r *Reader) revoked(query string, args ...any) (list []Revoked, err error) {
+	err = r.each(query, args, func(scan func(...any) error) error {
+		var b []byte
+		var v Revoked
+		err := scan(&b, &v.KeyID, &v.Superseded, &v.Expires)
+		v.Serial = new(big.Int).SetBytes(b)
+		list = append(list, v)
+		return err
+	})
 	return list, err
 }
 

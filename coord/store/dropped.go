@@ -20,30 +20,31 @@ const maxDropped = 10_000
 // end of the last certificate that was dropped from it, but never later than the
 // second after now, so that no list speaks against certificates that have not
 // ended; the zero time when none was dropped. What was dropped and has not ended
-// by now is revoked again. The rows that Revoked returns after that are the list.
-func (tx *Tx) Since(id cert.NetworkID, now time.Time) (time.Time, error) {
+// by now is revoked again, and again is how many that are. The rows that Revoked returns
+// after that are the list.
+func (tx *Tx) Since(id cert.NetworkID, now time.Time) (since time.Time, again int64, err error) {
 	var nobody cert.NodeID
-	if err := tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at)
+	if again, err = tx.execN(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at)
 		SELECT network_id, $3, serial, expires_at, $4 FROM dropped WHERE network_id=$1 AND expires_at > $2 ON CONFLICT DO NOTHING`,
 		id[:], now.Unix(), nobody[:], max(1, now.Unix())); err != nil {
-		return time.Time{}, fmt.Errorf("revoke again: %w", err)
+		return time.Time{}, 0, fmt.Errorf("revoke again: %w", err)
 	}
 	if err := tx.exec(`DELETE FROM dropped WHERE network_id=$1 AND expires_at > $2`, id[:], now.Unix()); err != nil {
-		return time.Time{}, fmt.Errorf("revoke again: %w", err)
+		return time.Time{}, 0, fmt.Errorf("revoke again: %w", err)
 	}
 	var forgotten, dropped, ended int64
-	err := tx.row(`SELECT COALESCE(dropped_until, 0),
+	err = tx.row(`SELECT COALESCE(dropped_until, 0),
 			COALESCE((SELECT MAX(expires_at) FROM dropped WHERE network_id=$1), 0),
 			COALESCE((SELECT MAX(+expires_at) FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND +expires_at <= $2), 0)
 		FROM networks WHERE network_id=$1`, []any{id[:], now.Unix()}, &forgotten, &dropped, &ended)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read what was dropped: %w", err)
+		return time.Time{}, 0, fmt.Errorf("read what was dropped: %w", err)
 	}
 	last := min(max(forgotten, dropped, ended), now.Unix())
 	if last <= 0 {
-		return time.Time{}, nil
+		return time.Time{}, again, nil
 	}
-	return fromUnix(last + 1), nil
+	return fromUnix(last + 1), again, nil
 }
 
 // Dropped returns the serial numbers, as bytes, that are remembered as dropped.

@@ -20,7 +20,7 @@ func TestDropped(t *testing.T) {
 	}
 	since := func(at time.Time) (since time.Time) {
 		t.Helper()
-		write(func(tx *Tx) (err error) { since, err = tx.Since(network, at); return err })
+		write(func(tx *Tx) (err error) { since, _, err = tx.Since(network, at); return err })
 		return since
 	}
 	write(func(tx *Tx) error {

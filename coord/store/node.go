@@ -274,9 +274,9 @@ const FormerKeep = 365 * 24 * time.Hour
 // DeleteNode deletes a node, revokes all its certificates, frees its name, and
 // puts its address into quarantine. The caller makes a new CRL in the same
 // transaction.
-func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint64, err error) {
+func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint64, revoked []Revoked, err error) {
 	if change, err = tx.Bump(id); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	steps := []func() error{
 		func() error { return tx.leaveName(id, n, now) },
@@ -284,18 +284,16 @@ func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint6
 			return tx.changed(`DELETE FROM nodes WHERE network_id=$1 AND node_id=$2`, id[:], n.ID[:])
 		},
 		func() error { return tx.LeaveClass(id, n.ID, n.Class, change, now) },
-		func() error {
-			return tx.exec(`UPDATE issued SET revoked_at=$3, key_id=$4, superseded=0 WHERE network_id=$1 AND node_id=$2 AND (revoked_at IS NULL OR superseded=1)`, id[:], n.ID[:], now.Unix(), n.KeyID)
-		},
+		func() (err error) { revoked, err = tx.revoke(id, n, now); return err },
 		func() error { return tx.freeAddr(id, n.IPv4, now) },
 		func() error { return tx.freeName(id, n.Name) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return 0, fmt.Errorf("delete node %s: %w", n.Name, err)
+			return 0, nil, fmt.Errorf("delete node %s: %w", n.Name, err)
 		}
 	}
-	return change, nil
+	return change, revoked, nil
 }
 
 // SetSeen stores when nodes were last online, in one statement each and one
