@@ -32,7 +32,7 @@ func (s *Service) TestConnection(ctx context.Context, a Actor, id cert.NodeID) (
 		err = opDeviceTest.authorize(a, deviceTarget(n))
 	}
 	if err != nil {
-		return Connection{}, fmt.Errorf("device %s: %w", id, err)
+		return Connection{}, About(KindDevice, id.String(), err)
 	}
 	st, _ := s.presence.Get(n.ID)
 	switch {

@@ -194,7 +194,7 @@ func (s *Service) Device(ctx context.Context, a Actor, word string) (Device, err
 	n, err := s.FindDevice(ctx, word)
 	if err == nil {
 		if err = opDeviceRead.authorize(a, deviceTarget(n)); err != nil {
-			err = fmt.Errorf("device %q: %w", printable(word, 80), err)
+			err = About(KindDevice, word, err)
 		}
 	}
 	if err != nil {
@@ -212,10 +212,10 @@ func (s *Service) DeviceToChange(ctx context.Context, a Actor, word string) (cer
 		return n.ID, err
 	}
 	if err := opDeviceRead.authorize(a, deviceTarget(n)); err != nil {
-		return cert.NodeID{}, fmt.Errorf("device %q: %w", printable(word, 80), err)
+		return cert.NodeID{}, About(KindDevice, word, err)
 	}
 	if label, ok := s.label(word); ok && slices.ContainsFunc(s.aliasInfos(n.ID), func(a AliasInfo) bool { return a.Name == label }) {
-		return cert.NodeID{}, fmt.Errorf("device %q: that was the name of %s before; say %s if you mean it: %w", printable(word, 80), n.Name, n.Name, ErrNotFound)
+		return cert.NodeID{}, About(KindDevice, word, fmt.Errorf("that was the name of %s before; say %[1]s if you mean it: %w", n.Name, ErrNotFound))
 	}
 	return n.ID, nil
 }

@@ -53,7 +53,7 @@ func (c EditDevice) run(tx *Tx) (store.Node, error) {
 		return node, err
 	}
 	if err := matches(c.Match, revisionOf(node)); err != nil {
-		return node, fmt.Errorf("device %q: %w", node.Name, err)
+		return node, About(KindDevice, node.Name, err)
 	}
 	// First, so that no certificate is signed only to be revoked.
 	if c.assigns() {

@@ -1,8 +1,6 @@
 package ops
 
 import (
-	"fmt"
-
 	"weft/coord/store"
 	"weft/overlay/cert"
 )
@@ -24,7 +22,7 @@ func (c ReplaceDevice) run(tx *Tx) (store.Node, error) {
 		return store.Node{}, err
 	}
 	if err := matches(c.Match, revisionOf(gone)); err != nil {
-		return store.Node{}, fmt.Errorf("device %q: %w", gone.Name, err)
+		return store.Node{}, About(KindDevice, gone.Name, err)
 	}
 	node, err := tx.device(c.By)
 	if err != nil {

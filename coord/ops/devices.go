@@ -44,7 +44,7 @@ func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, erro
 	var node store.Node
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = find(r); return err })
 	if err != nil {
-		return node, fmt.Errorf("device %q: %w", word, err)
+		return node, About(KindDevice, word, err)
 	}
 	return node, nil
 }

@@ -115,7 +115,7 @@ func (s *Service) removeAliasTx(tx *Tx, name string) error {
 	label, ok := s.label(name)
 	a, err := tx.Alias(s.network, label)
 	if !ok || err != nil {
-		return fmt.Errorf("former name %q: %w", printable(name, 80), cmpErr(err, ErrNotFound))
+		return About(KindAlias, name, cmpErr(err, ErrNotFound))
 	}
 	if err := tx.RemoveAlias(s.network, label, true); err != nil {
 		return err

@@ -79,7 +79,7 @@ func (s *Service) applyDNS(tx *Tx, n *store.DNS, e DNSEdit) error {
 		had := len(n.Routes)
 		n.Routes = slices.DeleteFunc(slices.Clone(n.Routes), func(r api.DNSRoute) bool { return r.Suffix == suffix })
 		if len(n.Routes) == had {
-			return fmt.Errorf("route %q: %w", printable(*e.RemoveRoute, 80), ErrNotFound)
+			return About(KindRoute, *e.RemoveRoute, ErrNotFound)
 		}
 	}
 	if e.AddRoute != nil {

@@ -121,7 +121,7 @@ func (s *Service) removeRecords(n *store.DNS, m RecordMatch) error {
 		return r.Name == name && (m.Type == "" || strings.EqualFold(m.Type, r.Type)) && (m.Value == "" || m.Value == r.Value)
 	})
 	if len(n.Records) == had {
-		return fmt.Errorf("record %q: %w", printable(cmp.Or(m.ID, m.Name), 80), ErrNotFound)
+		return About(KindRecord, cmp.Or(m.ID, m.Name), ErrNotFound)
 	}
 	return nil
 }

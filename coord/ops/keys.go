@@ -64,7 +64,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	}
 	if err := tx.may(keyTarget(k)); err != nil {
 		if c.User != "" && isNotFound(err) { // whether there is such a user is not for the actor to know
-			err = fmt.Errorf("user %q: %w", printable(c.User, 64), err)
+			err = About(KindUser, c.User, err)
 		}
 		return KeyCreated{}, err
 	}
@@ -123,7 +123,7 @@ func (tx *Tx) owner(id, name string) (store.User, error) {
 	case name != "":
 		u, err := tx.UserByName(tx.s.network, name)
 		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("user %q: %w", printable(name, 64), err)
+			err = About(KindUser, name, err)
 		}
 		return u, err
 	case tx.actor.UserID != "":
@@ -162,7 +162,7 @@ func (c RevokeKey) run(tx *Tx) (store.Key, error) {
 	}
 	if err != nil {
 		tx.asked = true
-		return k, fmt.Errorf("key %q: %w", printable(c.ID, 32), err)
+		return k, About(KindKey, c.ID, err)
 	}
 	if err := tx.RevokeKey(tx.s.network, c.ID, tx.now); err != nil {
 		return k, err
@@ -201,7 +201,7 @@ func (s *Service) Key(ctx context.Context, a Actor, id string) (k store.Key, err
 		err = opKeyRead.authorize(a, keyTarget(k))
 	}
 	if err != nil {
-		return store.Key{}, fmt.Errorf("key %q: %w", printable(id, 32), err)
+		return store.Key{}, About(KindKey, id, err)
 	}
 	return k, nil
 }

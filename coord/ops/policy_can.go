@@ -113,9 +113,9 @@ func (w *world) source(a Actor, word string) (policy.Subject, *store.Node, error
 	case device:
 		return policy.Subject{User: n.User, Tags: n.Tags}, &n, nil
 	case kind != "":
-		return none, nil, fmt.Errorf("%s %q: %w", kind, printable(name, 80), ErrNotFound)
+		return none, nil, About(Kind(kind), name, ErrNotFound)
 	}
-	return none, nil, fmt.Errorf("no person and no device %q: %w", printable(name, 80), ErrNotFound)
+	return none, nil, aboutError{KindWho, fmt.Sprintf("no person and no device %q", printable(name, 80)), ErrNotFound}
 }
 
 // seen finds a device that an actor may see.
@@ -125,7 +125,7 @@ func (w *world) seen(a Actor, word string) (store.Node, error) {
 		err = opDeviceRead.authorize(a, deviceTarget(n))
 	}
 	if err != nil {
-		return store.Node{}, fmt.Errorf("device %q: %w", printable(word, 80), err)
+		return store.Node{}, About(KindDevice, word, err)
 	}
 	return n, nil
 }

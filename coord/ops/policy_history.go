@@ -57,7 +57,7 @@ func numberedPolicy(r *store.Reader, s *Service, number int) (PolicyText, error)
 	}
 	_, text, err := r.PolicyText(s.network, number)
 	if isNotFound(err) {
-		err = fmt.Errorf("policy %d is not among the last %d: %w", number, store.KeptPolicies, ErrNotFound)
+		err = aboutError{KindPolicy, fmt.Sprintf("policy %d is not among the last %d", number, store.KeptPolicies), ErrNotFound}
 	}
 	return policyText(number, text), err
 }

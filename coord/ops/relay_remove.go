@@ -1,7 +1,6 @@
 package ops
 
 import (
-	"fmt"
 	"slices"
 
 	"weft/coord/store"
@@ -26,7 +25,7 @@ func (c RemoveRelay) run(tx *Tx) (store.Relay, error) {
 	case i < 0 && c.Name == relayName:
 		return store.Relay{}, Invalid("the relay %q is part of the server and cannot be removed", c.Name)
 	case i < 0:
-		return store.Relay{}, fmt.Errorf("relay %q: %w", printable(c.Name, 64), ErrNotFound)
+		return store.Relay{}, About(KindRelay, c.Name, ErrNotFound)
 	}
 	rl := relays[i]
 	if err := tx.DeleteRelay(tx.s.network, rl.ID); err != nil {

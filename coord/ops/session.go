@@ -173,7 +173,7 @@ func (tx *Tx) self() (store.User, error) {
 	u, err := tx.User(tx.s.network, tx.actor.UserID)
 	if err != nil {
 		tx.asked = true // there is nobody to be allowed
-		return u, fmt.Errorf("user %s: %w", tx.actor.User, err)
+		return u, About(KindUser, tx.actor.User, err)
 	}
 	return u, tx.may(userTarget(u))
 }

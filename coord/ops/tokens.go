@@ -50,7 +50,7 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	}
 	if err != nil {
 		tx.asked = true
-		return none, fmt.Errorf("user %q: %w", printable(c.User, 64), err)
+		return none, About(KindUser, c.User, err)
 	}
 	if err := tx.mayGrant(Role(u.Role), u.Tags); err != nil {
 		return none, err
@@ -103,7 +103,7 @@ func (c RevokeToken) run(tx *Tx) (store.Token, error) {
 	}
 	if err != nil {
 		tx.asked = true
-		return t, fmt.Errorf("token %q: %w", printable(c.ID, 32), err)
+		return t, About(KindToken, c.ID, err)
 	}
 	if err := tx.RevokeToken(tx.s.network, c.ID, tx.now); err != nil {
 		return t, err
@@ -128,7 +128,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, user string) ([]store.Tok
 		if user != "" {
 			u, err := findUser(r, s.network, a, user)
 			if err != nil {
-				return fmt.Errorf("user %q: %w", printable(user, 64), err)
+				return About(KindUser, user, err)
 			}
 			id = u.ID
 		}

@@ -75,7 +75,7 @@ func (c CreateUser) run(tx *Tx) (store.User, error) {
 		return u, err
 	}
 	if err := tx.Tx.CreateUser(tx.s.network, u); errors.Is(err, ErrTaken) {
-		return u, fmt.Errorf("user %s: %w", u.Name, ErrTaken)
+		return u, About(KindUser, u.Name, ErrTaken)
 	} else if err != nil {
 		return u, err
 	}
@@ -99,7 +99,7 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 		return old, err
 	}
 	if err := matches(c.Match, UserRevision(old)); err != nil {
-		return old, fmt.Errorf("user %s: %w", old.Name, err)
+		return old, About(KindUser, old.Name, err)
 	}
 	if old.Owner {
 		return old, Invalid("%s owns the network and stays its owner", old.Name)
@@ -134,7 +134,7 @@ func (tx *Tx) userToChange(name string) (store.User, error) {
 	}
 	if err != nil {
 		tx.asked = true
-		return u, fmt.Errorf("user %q: %w", printable(name, 64), err)
+		return u, About(KindUser, name, err)
 	}
 	return u, tx.mayGrant(Role(u.Role), u.Tags)
 }
@@ -252,7 +252,7 @@ func (s *Service) Users(ctx context.Context, a Actor) ([]store.User, error) {
 func (s *Service) User(ctx context.Context, a Actor, name string) (u store.User, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = findUser(r, s.network, a, name); return err })
 	if err != nil {
-		return store.User{}, fmt.Errorf("user %q: %w", printable(name, 64), err)
+		return store.User{}, About(KindUser, name, err)
 	}
 	return u, nil
 }

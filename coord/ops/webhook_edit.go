@@ -1,7 +1,6 @@
 package ops
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -81,7 +80,7 @@ func (c EditWebhook) run(tx *Tx) (none Webhook, err error) {
 		return none, err
 	}
 	if err := matches(c.Match, strconv.FormatUint(w.Revision, 10)); err != nil {
-		return none, fmt.Errorf("webhook %s: %w", w.ID, err)
+		return none, About(KindWebhook, w.ID, err)
 	}
 	before := w
 	if err := c.apply(tx, &w); err != nil {
@@ -205,7 +204,7 @@ func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
 		return w, err
 	}
 	if w, err = tx.Webhook(tx.s.network, id); err != nil {
-		err = fmt.Errorf("webhook %q: %w", printable(id, 32), err)
+		err = About(KindWebhook, id, err)
 	}
 	return w, err
 }

@@ -109,7 +109,7 @@ func (s *Service) Webhook(ctx context.Context, a Actor, id string) (Webhook, err
 	var w store.Webhook
 	err := s.store.Read(ctx, func(r *store.Reader) (err error) { w, err = r.Webhook(s.network, id); return err })
 	if err != nil {
-		return Webhook{}, fmt.Errorf("webhook %q: %w", printable(id, 32), err)
+		return Webhook{}, About(KindWebhook, id, err)
 	}
 	return viewWebhook(a, w, s.now()), nil
 }

@@ -27,7 +27,7 @@ type Revert struct {
 func policyNumber(word string) (int, error) {
 	n, err := strconv.Atoi(word)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("policy %q: want the number of a policy: %w", word, ops.ErrNotFound)
+		return 0, ops.About(ops.KindPolicy, word, fmt.Errorf("want the number of a policy: %w", ops.ErrNotFound))
 	}
 	return n, nil
 }

@@ -96,7 +96,7 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 				row, _, _ := strings.Cut(o.does, " ")
 				a.ops.RefusedRead(who, row)
 			}
-			p := &Problem{Status: k.status, Code: k.code, Detail: err.Error(), Hint: hint(who, k.err, err.Error())}
+			p := &Problem{Status: k.status, Code: k.code, Detail: err.Error(), Hint: hint(who, k.err, err)}
 			if e, ok := errors.AsType[*policy.Error](err); ok {
 				p.Errors = e.Problems
 			}
@@ -118,19 +118,28 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 	return p
 }
 
-// hint is what to do about an error of one of the kinds that says detail, "" if that says
-// it.
-func hint(who ops.Actor, kind error, detail string) string {
-	switch what, _, _ := strings.Cut(detail, " "); {
-	case kind == ops.ErrForbidden && who.UserID != "":
+// shows is the command that lists what there is of a kind.
+var shows = map[ops.Kind]string{
+	ops.KindDevice:  "weft-server devices list",
+	ops.KindKey:     "weft-server keys list",
+	ops.KindUser:    "weft-server users list",
+	ops.KindToken:   "weft-server tokens list",
+	ops.KindRelay:   "weft-server relays list",
+	ops.KindWebhook: "weft-server webhooks list",
+	ops.KindPolicy:  "weft-server policy history",
+	ops.KindRecord:  "weft-server dns records list",
+	ops.KindRoute:   "weft-server dns routes list",
+	ops.KindAlias:   "weft-server dns aliases list",
+	ops.KindWho:     "weft-server users list, and weft-server devices list",
+}
+
+// hint is what to do about an error of one of the kinds of refusal, "" if that is in its text.
+func hint(who ops.Actor, refusal, err error) string {
+	switch list := shows[ops.KindOf(err)]; {
+	case refusal == ops.ErrForbidden && who.UserID != "":
 		return fmt.Sprintf("see what %s may do: weft-server users list; an admin changes it: weft-server users edit %[1]s", who.User)
-	case kind != ops.ErrNotFound:
-	case what == "policy":
-		return "see: weft-server policy history"
-	case what == "device" || what == "key" || what == "relay" || what == "token" || what == "user" || what == "webhook":
-		return "see: weft-server " + what + "s list"
-	case strings.HasPrefix(detail, "no person and no device"):
-		return "see: weft-server users list, and weft-server devices list"
+	case refusal == ops.ErrNotFound && list != "":
+		return "see: " + list
 	}
 	return ""
 }

@@ -1,0 +1,48 @@
+package webapi_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"weft/coord/ops"
+	"weft/coord/webapi"
+)
+
+// TestHints: whoever names what does not exist is told where to see what there is,
+// whatever the text of the error begins with.
+func TestHints(t *testing.T) {
+	s := openSite(t, ops.Options{})
+	s.join("pi")
+	for _, c := range []struct{ method, path, body, hint string }{
+		{"GET", "/devices/nosuch", "", "weft-server devices list"},
+		{"GET", "/devices/%0Ano%20key", "", "weft-server devices list"},
+		{"DELETE", "/devices/nosuch", "", "weft-server devices list"},
+		{"POST", "/devices/pi/replace", `{"by":"nosuch"}`, "weft-server devices list"},
+		{"GET", "/keys/nosuch", "", "weft-server keys list"},
+		{"POST", "/keys/nosuch/revoke", "", "weft-server keys list"},
+		{"POST", "/keys", `{"user":"nosuch"}`, "weft-server users list"},
+		{"GET", "/users/nosuch", "", "weft-server users list"},
+		{"PATCH", "/users/nosuch", `{"role":"member"}`, "weft-server users list"},
+		{"GET", "/tokens?user=nosuch", "", "weft-server users list"},
+		{"POST", "/tokens", `{"user":"nosuch"}`, "weft-server users list"},
+		{"POST", "/tokens/nosuch/revoke", "", "weft-server tokens list"},
+		{"DELETE", "/relays/nosuch", "", "weft-server relays list"},
+		{"GET", "/webhooks/nosuch", "", "weft-server webhooks list"},
+		{"PATCH", "/webhooks/nosuch", `{"enabled":false}`, "weft-server webhooks list"},
+		{"GET", "/policy/history/77", "", "weft-server policy history"},
+		{"GET", "/policy/history/old", "", "weft-server policy history"},
+		{"POST", "/policy/revert", `{"number":77}`, "weft-server policy history"},
+		{"GET", "/policy/can?from=nosuch&to=pi:80", "", "weft-server users list, and weft-server devices list"},
+		{"GET", "/policy/can?from=user:nosuch&to=pi:80", "", "weft-server users list"},
+		{"GET", "/policy/can?from=admin&to=nosuch:80", "", "weft-server devices list"},
+		{"PATCH", "/dns", `{"remove_record":{"name":"nosuch"}}`, "weft-server dns records list"},
+		{"PATCH", "/dns", `{"remove_route":"no.such"}`, "weft-server dns routes list"},
+		{"PATCH", "/dns", `{"remove_alias":"nosuch"}`, "weft-server dns aliases list"},
+	} {
+		status, _, b := s.ask(ops.Root(), c.method, "/api/v1"+c.path, c.body, "Content-Type", "application/json")
+		var p webapi.Problem
+		if err := json.Unmarshal(b, &p); err != nil || status != 404 || p.Code != "not_found" || p.Hint != "see: "+c.hint {
+			t.Errorf("%s %s: %d %s, want the hint: see: %s", c.method, c.path, status, b, c.hint)
+		}
+	}
+}
