@@ -29,15 +29,22 @@ type Command[R any] interface {
 // returns nil, the change is durable, and memory, relays and open consoles of this
 // process follow it. When it returns an error, nothing was changed.
 func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error) {
-	var res R
-	o := c.operation()
-	err := s.store.Write(ctx, func(stx *store.Tx) (err error) {
+	var res, none R
+	if err := s.do(ctx, a, c.operation(), func(tx *Tx) (err error) { res, err = c.run(tx); return err }); err != nil {
+		return none, err
+	}
+	return res, nil
+}
+
+// do is Do for a command of any type.
+func (s *Service) do(ctx context.Context, a Actor, o *Operation, run func(*Tx) error) error {
+	err := s.store.Write(ctx, func(stx *store.Tx) error {
 		tx := &Tx{Tx: stx, s: s, actor: a, op: o, now: s.now()}
 		if err := tx.whoAsks(); err != nil {
 			return err
 		}
 		a = tx.actor
-		if res, err = c.run(tx); err != nil {
+		if err := run(tx); err != nil {
 			return err
 		}
 		if !tx.asked {
@@ -45,14 +52,10 @@ func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error
 		}
 		return nil
 	})
-	if err != nil {
-		var none R
-		if errors.Is(err, ErrForbidden) {
-			s.refusals.add(s.now(), a, o, target{}, "not allowed")
-		}
-		return none, err
+	if errors.Is(err, ErrForbidden) {
+		s.refusals.add(s.now(), a, o, target{}, "not allowed")
 	}
-	return res, nil
+	return err
 }
 
 // Tx is the transaction of one command.

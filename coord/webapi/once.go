@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"weft/coord/ops"
@@ -59,15 +60,15 @@ func do[R, O any](ctx context.Context, a *api, who ops.Actor, c ops.Command[R], 
 
 // again answers a repeated request with the answer from before if the request fails
 // this time because it was done before: the thing that it names was renamed or deleted.
-func again[O any](ctx context.Context, a *api, o operation, who ops.Actor, out O, err error) (O, error) {
+func (a *api) again(ctx context.Context, o operation, is types, who ops.Actor, out any, err error) (any, error) {
 	once, ok := ctx.Value(onceKey{}).(ops.Once)
 	if err == nil || !ok {
 		return out, err
 	}
-	var before O
+	before := reflect.New(is.answer)
 	row, _, _ := strings.Cut(o.does, " ")
-	if e := a.ops.Again(ctx, who, row, once, &before); !errors.Is(e, ops.ErrNotFound) {
-		return before, e
+	if e := a.ops.Again(ctx, who, row, once, before.Interface()); !errors.Is(e, ops.ErrNotFound) {
+		return before.Elem().Interface(), e
 	}
 	return out, err
 }

@@ -183,13 +183,13 @@ type result struct {
 
 // add adds an operation to the API. f runs it for an actor.
 func add[I, O any](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I) (O, error)) {
-	register(a, o, nil, "", f)
+	register(a, o, types{nil, reflect.TypeFor[O]()}, "", func(ctx context.Context, who ops.Actor, in *I) (any, error) { return f(ctx, who, in) })
 }
 
 // addAsked is add for an operation with query parameters: parameters names the fields
 // of Asked that it takes.
 func addAsked[O any](a *api, o operation, parameters string, f func(ctx context.Context, who ops.Actor, in *Asked) (O, error)) {
-	register(a, o, nil, parameters, f)
+	register(a, o, types{nil, reflect.TypeFor[O]()}, parameters, func(ctx context.Context, who ops.Actor, in *Asked) (any, error) { return f(ctx, who, in) })
 }
 
 // sender is a pointer to an input with a body.
@@ -201,16 +201,16 @@ type sender[I any] interface {
 // addSent is add for an operation with a body of type B. The inputs hold the body as it
 // was sent, so that few types of input are enough.
 func addSent[I, B, O any, P sender[I]](a *api, o operation, f func(ctx context.Context, who ops.Actor, in *I, body B) (O, error)) {
-	register(a, o, reflect.TypeFor[B](), "", func(ctx context.Context, who ops.Actor, in *I) (O, error) {
+	is := types{reflect.TypeFor[B](), reflect.TypeFor[O]()}
+	register(a, o, is, "", func(ctx context.Context, who ops.Actor, in *I) (any, error) {
 		var body B
 		sent := P(in).sent()
 		if err := ops.Decode(sent, &body); err != nil {
-			var none O
-			return none, ops.Invalid("%v", err)
+			return nil, ops.Invalid("%v", err)
 		}
 		ctx = withBody(ctx, sent)
 		out, err := f(ctx, who, in, body)
-		return again(ctx, a, o, who, out, err)
+		return a.again(ctx, o, is, who, out, err)
 	})
 }
 
@@ -232,16 +232,21 @@ type SentTo struct {
 
 func (in *Sent) sent() json.RawMessage { return in.Body }
 
-func register[I, O any](a *api, o operation, body reflect.Type, parameters string, f func(ctx context.Context, who ops.Actor, in *I) (O, error)) {
-	d := a.describe(o, body, reflect.TypeFor[O]())
+// types are those of an operation's body, nil for none, and of its answer.
+type types struct{ body, answer reflect.Type }
+
+// register adds an operation. It knows the type of the answer by value, not as a type
+// parameter: most of this package's code was copies of it.
+func register[I any](a *api, o operation, is types, parameters string, f func(ctx context.Context, who ops.Actor, in *I) (any, error)) {
+	d := a.describe(o, is.body, is.answer)
 	if parameters != "" {
 		d.Middlewares = huma.Middlewares{a.only(strings.Fields(parameters))}
 	}
 	huma.Register(a.huma, d, func(ctx context.Context, in *I) (*result, error) {
 		who := ctx.Value(actorKey{}).(ops.Actor) // check saw it
 		out, err := f(ctx, who, in)
-		if body == nil {
-			out, err = again(ctx, a, o, who, out, err)
+		if is.body == nil {
+			out, err = a.again(ctx, o, is, who, out, err)
 		}
 		if err != nil {
 			return nil, a.problem(ctx, who, o, err)
