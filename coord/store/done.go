@@ -7,10 +7,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// How long results are stored, and how many for each user.
+// How long results are stored, how many for each user, and how long the answers are
+// together, in bytes, when a long one is added: a policy is one of up to 256 KB. Short
+// ones are no longer than that together anyway.
 const (
-	DoneKeep = 24 * time.Hour
-	doneMax  = 1000
+	DoneKeep  = 24 * time.Hour
+	doneMax   = 1000
+	doneBytes = 8 << 20
+	doneShort = doneBytes / doneMax
 )
 
 // Done is the result of a request with an idempotency key.
@@ -32,7 +36,8 @@ func (r *Reader) DoneWith(id cert.NetworkID, userID, key string, now time.Time) 
 	return d, err
 }
 
-// AddDone stores a result, and deletes those of the user before his last 1,000.
+// AddDone stores a result, and deletes those of the user before the last 1,000. After a
+// long answer it also deletes those before the last 8 MiB of answers.
 func (tx *Tx) AddDone(id cert.NetworkID, d Done) error {
 	err := tx.exec(`INSERT INTO done_requests (network_id, user_id, key, request, answer, made, at) VALUES ($1,$2,$3,$4,$5,$6,$7)
 		ON CONFLICT (network_id, user_id, key) DO UPDATE SET request=excluded.request, answer=excluded.answer, made=excluded.made, at=excluded.at`,
@@ -40,6 +45,11 @@ func (tx *Tx) AddDone(id cert.NetworkID, d Done) error {
 	if err == nil {
 		err = tx.exec(`DELETE FROM done_requests WHERE network_id=$1 AND user_id=$2 AND key IN
 			(SELECT key FROM done_requests WHERE network_id=$1 AND user_id=$2 ORDER BY at DESC, key LIMIT 1000 OFFSET $3)`, id[:], d.UserID, doneMax)
+	}
+	if err == nil && len(d.Answer) > doneShort {
+		err = tx.exec(`DELETE FROM done_requests WHERE network_id=$1 AND user_id=$2 AND key <> $3 AND key IN
+			(SELECT key FROM (SELECT key, SUM(OCTET_LENGTH(answer)) OVER (ORDER BY at DESC, key) AS length
+				FROM done_requests WHERE network_id=$1 AND user_id=$2) AS lengths WHERE length > $4)`, id[:], d.UserID, d.Key, doneBytes)
 	}
 	if err != nil {
 		return fmt.Errorf("note what was done: %w", err)
