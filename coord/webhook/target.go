@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"weft/overlay/special"
@@ -79,11 +81,14 @@ func CheckURL(s string, t Targets) error {
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return fmt.Errorf("want https://HOST/PATH")
 	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "1"), 10, 16)
 	switch {
 	case len(s) > MaxURL:
 		return fmt.Errorf("longer than %d bytes", MaxURL)
 	case u.User != nil:
 		return fmt.Errorf("it has a user name or a password, which are not used; receivers check the signature")
+	case err != nil || port == 0:
+		return fmt.Errorf("port %s: want 1 to 65535", u.Port())
 	case u.Fragment != "" || strings.Contains(s, "#"):
 		return fmt.Errorf("the part after # is not sent; leave it out")
 	case u.Scheme == "http" && len(t.Allow) == 0:

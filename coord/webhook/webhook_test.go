@@ -238,6 +238,7 @@ func TestURL(t *testing.T) {
 	for s, good := range map[string]bool{
 		"https://example.com/weft": true, "https://example.com:8443/weft?key=x": true, "https://192.168.1.5/": true, "https://[2001:db8::1]/": true,
 		"http://example.com/": false, "ftp://example.com/": false, "https:///x": false, "https:example.com": false, "example.com": false, "": false,
+		"https://example.com:0/": false, "https://192.168.1.5:0/": false, "https://example.com:65536/": false, "https://example.com:65535/": true, "https://example.com:/": true,
 		"https://a:b@example.com/": false, "https://example.com/#x": false, "https://127.0.0.1/": false, "https://[::1]/": false, "https://[::ffff:127.0.0.1]/": false,
 		"https://169.254.169.254/latest": false, "https://100.64.0.1/": false, "https://example.com/\n": false, "https://[fe80::1%25eth0]/": false,
 		"https://example.com/" + strings.Repeat("x", MaxURL): false,
