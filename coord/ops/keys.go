@@ -85,7 +85,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	case len(n.URLs) == 0:
 		return KeyCreated{}, Invalid("the server knows no address of its own; start it once with: weft-server serve --url https://HOST:PORT")
 	case c.Life < minKeyLife || c.Life > maxKeyLife:
-		return KeyCreated{}, Invalid("a key can be used for 1 minute to 366 days, not %s", c.Life)
+		return KeyCreated{}, Invalid("a key can be used for 1 minute to 366 days, not %s", spanText(c.Life))
 	case c.Relay && (c.Ephemeral || len(tags) > 0):
 		return KeyCreated{}, Invalid("a relay has no tags and is not ephemeral")
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"weft/coord/store"
@@ -145,6 +146,24 @@ func (s *Service) mayLeave(r *store.Reader, node store.Node, now time.Time) erro
 		return err // it adds nothing to the list
 	}
 	return tooOften("%s cannot leave by itself before %s: too many devices that joined with the same token left lately", node.Name, timeText(until))
+}
+
+// spanText is a duration for people: in days when it is so many.
+func spanText(d time.Duration) string {
+	switch days := d / (24 * time.Hour); {
+	case d == 24*time.Hour:
+		return "1 day"
+	case d > 0 && d%(24*time.Hour) == 0:
+		return fmt.Sprintf("%d days", days)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

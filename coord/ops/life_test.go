@@ -59,3 +59,14 @@ func TestListSettles(t *testing.T) {
 		}
 	}
 }
+
+func TestSpanText(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", day: "1 day", 999 * day: "999 days", 36 * time.Hour: "36h", 90 * time.Minute: "1h30m", time.Minute: "1m", 61 * time.Second: "1m1s", 20 * time.Second: "20s",
+		time.Hour + 30*time.Second: "1h0m30s", 10 * time.Hour: "10h", -day: "-24h", 500 * time.Millisecond: "500ms", 10 * time.Minute: "10m",
+	} {
+		if s := spanText(d); s != want {
+			t.Errorf("%v: %q, want %q", d, s, want)
+		}
+	}
+}

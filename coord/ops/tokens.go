@@ -62,7 +62,7 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	case u.Kind != store.Service:
 		return none, Invalid("%s is a person; tokens are for services, which outlive people: weft-server users create NAME --service", u.Name)
 	case !c.Endless && (c.Life < minKeyLife || c.Life > maxTokenLife):
-		return none, Invalid("a token can be used for 1 minute to 366 days, not %s; for one without an end say: --expires never", c.Life)
+		return none, Invalid("a token can be used for 1 minute to 366 days, not %s; for one without an end say: --expires never", spanText(c.Life))
 	}
 	others, err := tx.Tokens(tx.s.network, u.ID)
 	if err != nil {

@@ -34,7 +34,7 @@ func (c RotateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
 		return none, err
 	}
 	if c.Keep < 0 || c.Keep > maxKeepSecret {
-		return none, Invalid("the old secret can be used for 0 to 7 more days, not %s", c.Keep)
+		return none, Invalid("the old secret can be used for 0 to 7 more days, not %s", spanText(c.Keep))
 	}
 	w.OldSalt, w.OldUntil = nil, nil
 	if c.Keep > 0 {
