@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,18 +12,26 @@ import (
 	"weft/coord/webapi/client"
 )
 
+// errMayNot is the answer "no" of can --quiet.
+var errMayNot = errors.New("it may not be reached")
+
 func canCmd() *cobra.Command {
 	var asJSON *bool
+	var quiet bool
 	cmd := &cobra.Command{
-		Use:   "can WHO DEVICE:PORT",
+		Use:   "can WHO DEVICE:PORT [--quiet]",
 		Short: "Say whether somebody may reach a device, and which rule decides",
 		Long: `Say whether a person or a device may reach a port of a device, and which rule of
 the policy decides. A person stands for the own devices without tags. A UDP port
 is DEVICE:PORT/udp, and DEVICE/icmp is whether it may be pinged. Whether anything
 is online or listens there does not matter.
 
+Either answer is a success: the exit code is 0. With --quiet nothing is printed,
+and the exit code is 0 for yes and 6 for no; 5 is for a name that is not known.
+
   weft-server can anna nas:22
-  weft-server can porch-cam nas:445`,
+  weft-server can porch-cam nas:445
+  weft-server can --quiet porch-cam nas:22 && echo "the camera reaches SSH"`,
 		Args: args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(func(ctx context.Context, c *client.Client) ([]string, error) {
 			words, err := deviceNames(ctx, c)
@@ -33,10 +42,19 @@ is online or listens there does not matter.
 			return words, err
 		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if quiet && *asJSON {
+				return usagef("--quiet and --json exclude each other")
+			}
 			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
 				r, err := c.CanReach(ctx, ops.AccessQuery{From: a[0], To: a[1]})
 				if err != nil {
 					return err
+				}
+				switch {
+				case quiet && r.Allowed:
+					return nil
+				case quiet:
+					return errMayNot
 				}
 				if *asJSON {
 					return cli.PrintObject(cmd.OutOrStdout(), "can/1", r)
@@ -53,6 +71,8 @@ is online or listens there does not matter.
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing: the exit code is the answer")
+	cmd.Flags().SetAnnotation("quiet", noEnv, nil)
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

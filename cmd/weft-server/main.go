@@ -9,7 +9,8 @@
 // running server through a socket in the data directory; if none runs, this process opens
 // the directory and serves the API to itself. With --server they reach a server elsewhere
 // with a token. Data goes to stdout, everything else to stderr.
-// Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 130 interrupted.
+// Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 6 may not be reached (can --quiet),
+// 130 interrupted.
 package main
 
 import (
@@ -53,6 +54,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return 130
 	}
+	if errors.Is(err, errMayNot) { // an answer, which was not to be printed
+		return exitCode(err)
+	}
 	err = cli.Unknown(root, err, func(err error) error { return usageError{err} })
 	fmt.Fprintln(stderr, "weft-server: "+oneLine(cli.Words(err)))
 	return exitCode(err)
@@ -65,6 +69,8 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, ops.ErrNotFound):
 		return 5
+	case errors.Is(err, errMayNot):
+		return 6
 	case errors.Is(err, ops.ErrInvalid):
 		return 2
 	}

@@ -268,3 +268,23 @@ func TestPolicyEdit(t *testing.T) {
 		t.Errorf("%q is in force", p.inForce())
 	}
 }
+
+// The exit code of can is an answer only with --quiet, which prints nothing.
+func TestCanQuiet(t *testing.T) {
+	newPolicies(t)
+	for _, c := range []struct {
+		args []string
+		code int
+		out  string
+	}{
+		{[]string{"admin", "nas:22"}, 0, "yes: "},
+		{[]string{"nas", "kitchen-pi:22"}, 0, "no: "},
+		{[]string{"--quiet", "admin", "nas:22"}, 0, ""},
+		{[]string{"-q", "nas", "kitchen-pi:22"}, 6, ""},
+	} {
+		code, out, errs := verb(t, append([]string{"can"}, c.args...)...)
+		if code != c.code || !strings.HasPrefix(out, c.out) || c.out == "" && out+errs != "" {
+			t.Errorf("can %v: exit %d, %q, %q; want exit %d, %q", c.args, code, out, errs, c.code, c.out)
+		}
+	}
+}
