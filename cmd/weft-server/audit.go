@@ -108,8 +108,10 @@ func auditListCmd() *cobra.Command {
 	var asJSON *bool
 	var query func() (store.AuditFilter, error)
 	cmd := &cobra.Command{
-		Use:               "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--limit N]",
-		Short:             "List what was done, the latest first",
+		Use:   "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--limit N]",
+		Short: "List what was done, the latest first",
+		Long: `List what was done, the latest first. Refusals that are alike are counted by the
+minute and are one record, which has the beginning of that minute as its time.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -311,7 +313,7 @@ that was cut off.`,
 					said = fmt.Sprintf("the records up to %d were removed for their age; there are none after them", r.Last)
 				}
 				if r.Removed != nil {
-					said += "; earlier ones were removed on " + r.Removed.Local().Format("2006-01-02 15:04:05") + ", as was signed for then"
+					said += "; earlier ones were removed, the last of them on " + r.Removed.Local().Format("2006-01-02 15:04:05") + ", as was signed for then (each time is a record: weft-server audit list --op audit.trim)"
 				}
 				switch {
 				case outside != nil && r.Compared:

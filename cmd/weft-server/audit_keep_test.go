@@ -70,7 +70,7 @@ func TestAuditKeep(t *testing.T) {
 	says("there are no records from before that time", "trim", "--before", "365d")
 	says("removed records 1 to 20", "trim", "--before", "30d")
 	out := says("; they fit the head of ", "verify", "--head", later)
-	if !strings.Contains(out, "records 21 to ") || !strings.Contains(out, "earlier ones were removed on ") {
+	if !strings.Contains(out, "records 21 to ") || !strings.Contains(out, "earlier ones were removed, the last of them on ") {
 		t.Error(out)
 	}
 	says("; they fit the head of ", "verify", "--head", old) // of the last one that went

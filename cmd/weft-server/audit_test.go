@@ -128,7 +128,7 @@ func TestAudit(t *testing.T) {
 		want int
 	}{
 		{"", 100}, {"--limit 0", n}, {"--limit 1500", 1500}, {"--limit 1000", 1000}, {"--since 30m30s --limit 0", 30}, {"--until 30m30s --limit 0", n - 30}, {"--since 2d --until 1h", 100},
-		{"--user alice --limit 0", n - 1}, {"--user u1 --limit 0", n - 1}, {"--user bob", 0}, {"--device id5", 1}, {"--device name1 --limit 0", (n + 2) / 4}, {"--op test.signin", 1}, {"--since 2001-02-03 --until 2001-02-03T12:00:00Z", 0},
+		{"--user alice --limit 0", n - 1}, {"--user u1 --limit 0", n - 1}, {"--user admin", 0}, {"--device id5", 1}, {"--device name1 --limit 0", (n + 2) / 4}, {"--op test.signin", 1}, {"--since 2001-02-03 --until 2001-02-03T12:00:00Z", 0},
 	} {
 		if got := count(strings.Fields(c.args)...); got != c.want {
 			t.Errorf("list %s: %d records, want %d", c.args, got, c.want)

@@ -20,7 +20,7 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00" // RFC 3339
 type Line struct {
 	Schema  string          `json:"schema"`
 	Seq     uint64          `json:"seq"`
-	At      string          `json:"at"`
+	At      string          `json:"at" doc:"when it was done; of a refusal the beginning of the minute in which it and those like it were"`
 	User    string          `json:"user"`
 	UserID  string          `json:"user_id"`
 	Role    string          `json:"role"`
@@ -33,7 +33,7 @@ type Line struct {
 	Before  json.RawMessage `json:"before"`
 	After   json.RawMessage `json:"after"`
 	Refused string          `json:"refused"`
-	Count   uint32          `json:"count"`
+	Count   uint32          `json:"count" doc:"for how many refusals that are alike it stands; else 1"`
 	Hash    string          `json:"hash"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"weft/coord/audit"
@@ -17,7 +18,7 @@ const maxAuditPage = 1000
 // AuditReport is the result of checking the audit.
 type AuditReport struct {
 	audit.Report
-	Removed *time.Time   `json:"removed_at"` // when earlier records were last removed, as was signed for; nil for never
+	Removed *time.Time   `json:"removed_at"` // when earlier records were removed the last time, as was signed for; nil for never
 	Fault   *audit.Fault `json:"fault"`      // what is wrong first, nil for nothing
 }
 
@@ -52,6 +53,63 @@ func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]au
 		})
 	})
 	return page, err
+}
+
+// AuditNames refuses a user or a target of w that nothing has ever been called here: no
+// record has it, and nothing that exists. It is for whoever gets no records.
+func (s *Service) AuditNames(ctx context.Context, a Actor, w store.AuditFilter) error {
+	if err := readsAudit(a); err != nil {
+		return err
+	}
+	target, err := s.auditTarget(ctx, w.Target)
+	if err != nil {
+		return err
+	}
+	return s.store.Read(ctx, func(r *store.Reader) error {
+		if w.User != "" {
+			_, err := findUser(r, s.network, a, w.User)
+			if known, err := s.recorded(r, store.AuditFilter{User: w.User}, err); !known {
+				return About(KindUser, w.User, err)
+			}
+		}
+		if target == "" || target != w.Target { // a device
+			return nil
+		}
+		_, err := findUser(r, s.network, a, target)
+		if isNotFound(err) {
+			_, err = r.Key(s.network, target)
+		}
+		if isNotFound(err) {
+			_, err = r.Token(s.network, target)
+		}
+		if isNotFound(err) {
+			_, err = r.Webhook(s.network, target)
+		}
+		if isNotFound(err) {
+			relays, e := r.Relays(s.network)
+			if err = e; e == nil && !slices.ContainsFunc(relays, func(o store.Relay) bool { return o.Name == target || o.ID == target }) {
+				err = ErrNotFound
+			}
+		}
+		if known, err := s.recorded(r, store.AuditFilter{Target: target}, err); !known {
+			return fmt.Errorf("nothing was ever called %q here, as far back as the audit goes: %w", printable(target, 80), err)
+		}
+		return nil
+	})
+}
+
+// recorded reports whether something exists, where err is that of reading it, or is in a
+// record that w selects.
+func (s *Service) recorded(r *store.Reader, w store.AuditFilter, err error) (bool, error) {
+	if !isNotFound(err) {
+		return err == nil, err
+	}
+	w.Limit = 1
+	found := false
+	if e := r.EachAudit(s.network, w, func(audit.Record, audit.Hash) error { found = true; return nil }); e != nil {
+		return false, e
+	}
+	return found, err
 }
 
 // maxAuditLook is how many records are read to fill one page of refusals.

@@ -159,3 +159,45 @@ func TestRestoreAudit(t *testing.T) {
 		t.Errorf("a head of after the backup: %v", report.Fault)
 	}
 }
+
+// Names that the audit can be asked for: of all that exists, and of all that a record has,
+// also long after it was deleted.
+func TestAuditNames(t *testing.T) {
+	s := openSite(t)
+	cam, gone := s.camera("cam"), s.camera("gone")
+	s.delete(gone)
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"bob", "eve"} {
+		must(s.CreateUser(t.Context(), name))
+	}
+	must(Do(t.Context(), s.Service, Root(), DeleteUser{"eve"}))
+	k, _, err := s.CreateKey(t.Context(), CreateKey{})
+	must(nil, err)
+	for name, w := range map[string]store.AuditFilter{
+		"nothing":          {},
+		"a user":           {User: "bob"}, // without records
+		"the owner":        {User: firstUser},
+		"a device":         {Target: "cam"},
+		"the same by id":   {Target: cam.id.String()},
+		"a deleted device": {Target: "gone"},
+		"a deleted user":   {Target: "eve"},
+		"a key":            {Target: k.ID},
+	} {
+		if err := s.AuditNames(t.Context(), Root(), w); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, w := range map[string]store.AuditFilter{"no user": {User: "nosuch"}, "nothing of that name": {Target: "nosuch"}, "one of them": {User: "nosuch", Target: "cam"}} {
+		if err := s.AuditNames(t.Context(), Root(), w); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := s.AuditNames(t.Context(), Actor{UserID: "x", Role: RoleMember}, store.AuditFilter{User: "nosuch"}); !errors.Is(err, ErrForbidden) {
+		t.Errorf("whoever may not read the audit learns who there is: %v", err)
+	}
+}

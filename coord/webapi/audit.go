@@ -61,6 +61,9 @@ func (a *api) audit() {
 				w.Cursor = seq
 			}
 			page, err := s.AuditPage(ctx, who, w)
+			if err == nil && len(page.Records) == 0 && page.Next == 0 && in.Cursor == "" {
+				err = s.AuditNames(ctx, who, w)
+			}
 			list := AuditList{Records: page.Records}
 			if page.Next > 0 {
 				list.Next = strconv.FormatUint(page.Next, 10)

@@ -2,6 +2,7 @@ package webapi_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"weft/coord/ops"
@@ -44,5 +45,31 @@ func TestHints(t *testing.T) {
 		if err := json.Unmarshal(b, &p); err != nil || status != 404 || p.Code != "not_found" || p.Hint != "see: "+c.hint {
 			t.Errorf("%s %s: %d %s, want the hint: see: %s", c.method, c.path, status, b, c.hint)
 		}
+	}
+}
+
+// TestOnceIsDocumented: the operations that take an idempotency key list it, all others
+// are said not to.
+func TestOnceIsDocumented(t *testing.T) {
+	s := openSite(t, ops.Options{})
+	_, _, b := s.ask(ops.Root(), "GET", webapi.Document, "")
+	var doc struct{ Info struct{ Description string } }
+	if err := json.Unmarshal(b, &doc); err != nil || !strings.Contains(doc.Info.Description, "Idempotency-Key; where an operation does not list that header, it has no effect") {
+		t.Errorf("%v: %s", err, doc.Info.Description)
+	}
+	list, _ := s.document()
+	taken := 0
+	for _, d := range list {
+		for _, p := range d.Parameters {
+			if p.Name != "Idempotency-Key" {
+				continue
+			}
+			if taken++; d.method != "POST" {
+				t.Errorf("%s lists a key, and takes none", d.ID)
+			}
+		}
+	}
+	if taken == 0 {
+		t.Error("no operation lists the key")
 	}
 }

@@ -24,6 +24,11 @@ import (
 // Document is the path of the OpenAPI document.
 const Document = "/api/openapi.json"
 
+// description is what the document says of the API as a whole.
+const description = `The API of a weft coordination server. It takes the token of a service as Authorization: Bearer TOKEN.
+
+A POST that makes or changes something is done once for its Idempotency-Key; where an operation does not list that header, it has no effect. PATCH, PUT and DELETE can be repeated without it: they do the same thing twice. With If-Match they are done only if nobody else has changed the thing meanwhile.`
+
 // maxBody bounds a request's body, and maxQuery its path and query, in bytes.
 const (
 	maxBody  = 1 << 20
@@ -55,7 +60,7 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI:    "3.1.0",
-			Info:       &huma.Info{Title: "weft-server", Version: "1", Description: "The API of a weft coordination server."},
+			Info:       &huma.Info{Title: "weft-server", Version: "1", Description: description},
 			Components: &huma.Components{Schemas: registry},
 		},
 		Formats:                      map[string]huma.Format{"application/json": format, "json": format},
