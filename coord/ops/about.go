@@ -10,17 +10,18 @@ type Kind string
 
 // The kinds. Where a text names one, it is this word.
 const (
-	KindDevice  Kind = "device"
-	KindKey     Kind = "key"
-	KindUser    Kind = "user"
-	KindToken   Kind = "token"
-	KindRelay   Kind = "relay"
-	KindWebhook Kind = "webhook"
-	KindPolicy  Kind = "policy"
-	KindRecord  Kind = "record"
-	KindRoute   Kind = "route"
-	KindAlias   Kind = "former name"
-	KindWho     Kind = "person or device"
+	KindDevice   Kind = "device"
+	KindProvider Kind = "provider"
+	KindKey      Kind = "key"
+	KindUser     Kind = "user"
+	KindToken    Kind = "token"
+	KindRelay    Kind = "relay"
+	KindWebhook  Kind = "webhook"
+	KindPolicy   Kind = "policy"
+	KindRecord   Kind = "record"
+	KindRoute    Kind = "route"
+	KindAlias    Kind = "former name"
+	KindWho      Kind = "person or device"
 )
 
 // KindOf returns what an error of this package is about, "" if it does not say that.

@@ -300,7 +300,7 @@ func (c ResetFactors) run(tx *Tx) (store.User, error) {
 	}
 	if err != nil {
 		tx.asked = true
-		return u, fmt.Errorf("user %q: %w", printable(c.User, 64), err)
+		return u, About(KindUser, c.User, err)
 	}
 	before, err := tx.s.factors(&tx.Reader, u)
 	if err != nil {

@@ -76,7 +76,7 @@ func (c SetProvider) run(tx *Tx) (store.Provider, error) {
 	case c.New && i >= 0:
 		return store.Provider{}, fmt.Errorf("provider %s: %w", c.ID, ErrTaken)
 	case !c.New && i < 0:
-		return store.Provider{}, fmt.Errorf("provider %s: %w", c.ID, ErrNotFound)
+		return store.Provider{}, About(KindProvider, c.ID, ErrNotFound)
 	case c.New && len(list) >= maxProviders:
 		return store.Provider{}, Invalid("%d providers are the most", maxProviders)
 	}
@@ -149,7 +149,7 @@ func (c RemoveProvider) run(tx *Tx) (store.Provider, error) {
 		err = tx.DeleteProvider(tx.s.network, p.ID)
 	}
 	if err != nil {
-		return p, fmt.Errorf("provider %q: %w", printable(c.ID, 64), err)
+		return p, About(KindProvider, c.ID, err)
 	}
 	tx.did(providerTarget(p), p, nil)
 	return p, nil
@@ -170,7 +170,7 @@ func (s *Service) Provider(ctx context.Context, a Actor, id string) (p store.Pro
 	}
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { p, err = r.Provider(s.network, id); return err })
 	if err != nil {
-		return p, fmt.Errorf("provider %q: %w", printable(id, 64), err)
+		return p, About(KindProvider, id, err)
 	}
 	return p, nil
 }

@@ -120,17 +120,18 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 
 // shows is the command that lists what there is of a kind.
 var shows = map[ops.Kind]string{
-	ops.KindDevice:  "weft-server devices list",
-	ops.KindKey:     "weft-server keys list",
-	ops.KindUser:    "weft-server users list",
-	ops.KindToken:   "weft-server tokens list",
-	ops.KindRelay:   "weft-server relays list",
-	ops.KindWebhook: "weft-server webhooks list",
-	ops.KindPolicy:  "weft-server policy history",
-	ops.KindRecord:  "weft-server dns records list",
-	ops.KindRoute:   "weft-server dns routes list",
-	ops.KindAlias:   "weft-server dns aliases list",
-	ops.KindWho:     "weft-server users list, and weft-server devices list",
+	ops.KindDevice:   "weft-server devices list",
+	ops.KindKey:      "weft-server keys list",
+	ops.KindUser:     "weft-server users list",
+	ops.KindToken:    "weft-server tokens list",
+	ops.KindRelay:    "weft-server relays list",
+	ops.KindWebhook:  "weft-server webhooks list",
+	ops.KindPolicy:   "weft-server policy history",
+	ops.KindRecord:   "weft-server dns records list",
+	ops.KindRoute:    "weft-server dns routes list",
+	ops.KindAlias:    "weft-server dns aliases list",
+	ops.KindProvider: "weft-server oidc list",
+	ops.KindWho:      "weft-server users list, and weft-server devices list",
 }
 
 // hint is what to do about an error of one of the kinds of refusal, "" if that is in its text.
