@@ -1,6 +1,7 @@
 package console
 
 import (
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -19,8 +20,9 @@ var staticFS embed.FS
 var assets = loadAssets()
 
 type asset struct {
-	body []byte
-	tag  string
+	body   []byte
+	packed []byte // the same by gzip
+	tag    string
 }
 
 func loadAssets() map[string]asset {
@@ -35,7 +37,7 @@ func loadAssets() map[string]asset {
 			panic(err)
 		}
 		sum := sha256.Sum256(b)
-		m[f.Name()] = asset{b, hex.EncodeToString(sum[:6])}
+		m[f.Name()] = asset{b, pack(newPacker(gzip.BestCompression), b), hex.EncodeToString(sum[:6])}
 	}
 	return m
 }
@@ -67,8 +69,16 @@ func (c *Console) asset(v *visit) error {
 	}
 	// Not by http.ServeContent: each of its answers has a buffer of its own for as
 	// long as the client does not read.
-	h.Set("Content-Length", strconv.Itoa(len(a.body)))
-	v.w.Write(a.body)
+	body := a.body
+	h.Set("Vary", "Accept-Encoding")
+	if v.takesGzip() {
+		body = a.packed
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if v.r.Method != http.MethodHead {
+		v.w.Write(body)
+	}
 	return nil
 }
 

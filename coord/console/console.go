@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -352,9 +353,13 @@ func (c *Console) fail(v *visit, err error) {
 		return
 	}
 	if pe == errSignIn {
-		next := ""
-		if v.r.Method == http.MethodGet {
-			next = v.r.URL.RequestURI()
+		next := v.r.URL.RequestURI()
+		if v.r.Method != http.MethodGet {
+			// Back to the page with the form; console.js fills in what was typed.
+			next = ""
+			if u, err := url.Parse(v.r.Referer()); err == nil && u.Host == v.r.Host {
+				next = u.RequestURI()
+			}
 		}
 		if err := c.signInForm(v, pe.status, signInView{Next: localPath(next)}); err != nil {
 			c.log.Error("draw sign-in page", "err", err)

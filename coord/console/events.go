@@ -18,12 +18,14 @@ import (
 //	device-ID     this device changed
 //	key-ID        a device that joined with this key changed
 //	signed-out    the session ended; the stream ends too
+//	pulse         every 3 s: a page that gets none for 10 s knows that what it shows is old
 //
 // htmx turns each into a DOM event that the parts of a page listen to
 // (hx-trigger). Many changes at once become one event per name and tick.
 const (
 	eventTick      = 200 * time.Millisecond
-	maxPending     = 256 // names; more become one resync
+	pulseEvery     = 3 * time.Second // see silence in console.js
+	maxPending     = 256             // names; more become one resync
 	streamsPerUser = 32
 )
 
@@ -106,6 +108,8 @@ func (c *Console) events(v *visit) error {
 		return nil
 	}
 
+	pulse := time.NewTicker(pulseEvery)
+	defer pulse.Stop()
 	heartbeat := time.NewTicker(c.heartbeat)
 	defer heartbeat.Stop()
 	// tick runs while names may be pending; the first change after a quiet
@@ -172,7 +176,8 @@ func (c *Console) events(v *visit) error {
 				send(sse("signed-out"))
 				return nil
 			}
-			if send(":\n\n") != nil {
+		case <-pulse.C:
+			if send(sse("pulse")) != nil {
 				return nil
 			}
 		}

@@ -14,8 +14,8 @@ import (
 	"weft/coord/ops"
 )
 
-// live is an open stream; its events arrive on a channel that is closed when
-// the server ends it.
+// live is an open stream; its events but for the pulse arrive on a channel that is closed
+// when the server ends it.
 type live struct {
 	events chan string
 	beats  chan struct{}
@@ -42,10 +42,10 @@ func (b *browser) live() *live {
 		defer close(l.events)
 		defer res.Body.Close()
 		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-			if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
-				l.events <- name
-			} else if lines.Text() == ":" {
+			if name, ok := strings.CutPrefix(lines.Text(), "event: "); name == "pulse" {
 				l.beats <- struct{}{}
+			} else if ok {
+				l.events <- name
 			}
 		}
 	}()

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"compress/gzip"
 	"embed"
 	"html/template"
 	"net/http"
@@ -141,11 +142,21 @@ func (c *Console) execute(v *visit, status int, name, part string, data any) err
 	}
 	h := v.w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	h.Add("Vary", "HX-Request")
+	body := b.Bytes()
+	if compressed[name] {
+		h.Add("Vary", "Accept-Encoding")
+		if len(body) >= worthIt && v.takesGzip() {
+			h.Set("Content-Encoding", "gzip")
+			w := packers.Get().(*gzip.Writer)
+			body = pack(w, body)
+			packers.Put(w)
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	v.w.WriteHeader(status)
 	if v.r.Method != http.MethodHead {
-		v.w.Write(b.Bytes())
+		v.w.Write(body)
 	}
 	return nil
 }

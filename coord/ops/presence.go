@@ -63,7 +63,8 @@ func (s *Service) unsure(node cert.NodeID) bool {
 	case st.Online:
 		return false
 	case heard && now.Sub(st.Since) < comesBack && st.Lost,
-		heard && now.Sub(st.Since) < movesIn && len(relays) > 0:
+		heard && now.Sub(st.Since) < movesIn && len(relays) > 0,
+		!heard && len(relays) > 0 && !s.index.createdBefore(node, now.Add(-movesIn)): // its relay has not told yet
 		return true
 	case s.created || now.Sub(s.started) >= comesBack:
 		return false

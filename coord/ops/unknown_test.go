@@ -86,6 +86,11 @@ func TestUnknown(t *testing.T) {
 	s.clock.Add(comesBack)
 	is("its relay started anew, and it does not come back", pi, false, false)
 
+	late := s.camera("late")
+	is("it joined just now, and its relay may not have told yet", late, false, true)
+	s.clock.Add(movesIn + time.Second)
+	is("it did not connect", late, false, false)
+
 	// From here on the server has started anew.
 	again := func() {
 		t.Helper()

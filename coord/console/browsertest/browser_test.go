@@ -14,6 +14,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -40,14 +41,17 @@ func TestBrowser(t *testing.T) {
 	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, InstallLine: func(token string) string {
 		return install.Line("https://weft.example:8443", "sha256//"+strings.Repeat("A", 43)+"=", token)
 	}})
-	site := httptest.NewServer(c)
+	site := httptest.NewUnstartedServer(c)
+	gate := &gated{Listener: site.Listener}
+	site.Listener = gate
+	site.Start()
 	t.Cleanup(func() { c.Close(); site.Close() })
 	// The same again at a name with TLS, whose certificate counts as trusted here: for
 	// passkeys.
 	named := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, TrustedSite: func(*http.Request) bool { return true }})
 	secure := httptest.NewTLSServer(named)
 	t.Cleanup(func() { named.Close(); secure.Close() })
-	control := httptest.NewServer(controls(network))
+	control := httptest.NewServer(controls(network, gate))
 	t.Cleanup(control.Close)
 
 	node := exec.Command("node", "console.mjs")
@@ -61,8 +65,41 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
+// gated is a listener whose connections stand still while the gate is locked, as those of a
+// server that hangs do: clients connect and send, and nobody answers.
+type gated struct {
+	net.Listener
+	gate sync.RWMutex
+}
+
+type gatedConn struct {
+	net.Conn
+	gate *sync.RWMutex
+}
+
+func (l *gated) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &gatedConn{c, &l.gate}, nil
+}
+
+func (c *gatedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	return n, err
+}
+
+func (c *gatedConn) Write(b []byte) (int, error) {
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	return c.Conn.Write(b)
+}
+
 // controls lets the script do what devices and the command line would do.
-func controls(network *consoletest.Network) http.Handler {
+func controls(network *consoletest.Network, gate *gated) http.Handler {
 	var mu sync.Mutex // guards the following
 	devices := map[string]*consoletest.Device{}
 	add := func(list ...*consoletest.Device) {
@@ -74,6 +111,8 @@ func controls(network *consoletest.Network) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /link", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, network.Link("")) })
+	mux.HandleFunc("POST /freeze", func(w http.ResponseWriter, r *http.Request) { gate.gate.Lock() })
+	mux.HandleFunc("POST /thaw", func(w http.ResponseWriter, r *http.Request) { gate.gate.Unlock() })
 	// A small household.
 	mux.HandleFunc("POST /sample", func(w http.ResponseWriter, r *http.Request) {
 		for _, d := range []struct {

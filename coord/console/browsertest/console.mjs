@@ -205,6 +205,66 @@ await step("devices change under one's eyes, and typing is not disturbed", async
   await look(page, "nothing");
 });
 
+await step("a server that hangs: the page says so, greys what it shows, and recovers", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/devices");
+  await page.locator("#live-state[data-state=on]").waitFor();
+  const rows = page.locator(".list tbody tr");
+  const all = await rows.count();
+  expected = /htmx:error/;
+  await control("/freeze");
+  await page.locator("#q").fill("nas");
+  await page.locator("#devices[data-waiting]").waitFor();
+  await page.getByText("The server has not answered since").waitFor({ timeout: 20_000 });
+  assert.equal(await page.locator("#live-state").textContent(), "No answer");
+  const failed = page.locator("#devices > .failed");
+  await failed.waitFor({ timeout: 25_000 });
+  assert.equal(await rows.count(), all);
+  await look(page, "silent");
+  await page.setViewportSize(wide);
+  await control("/thaw");
+  await page.locator("#silent").waitFor({ state: "hidden" });
+  await page.locator("#live-state[data-state=on]").waitFor();
+  if (await failed.isVisible()) await failed.getByRole("button", { name: "Try again" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".list tbody tr").length === 1);
+  await failed.waitFor({ state: "hidden" });
+  await page.locator("#devices:not([data-waiting])").waitFor();
+  // Live again.
+  await page.locator("#q").fill("");
+  await page.waitForFunction((n) => document.querySelectorAll(".list tbody tr").length === n, all);
+  await control("/online", { id: joined, on: "true" });
+  await page.locator(`#d-${joined} .dot.on`).waitFor();
+  await control("/online", { id: joined, on: "false" });
+  await page.locator(`#d-${joined} .dot.off`).waitFor();
+  expected = /^$/;
+});
+
+await step("what was typed survives a session that ends", async () => {
+  expected = /401/;
+  for (const how of ["while typing", "before the button"]) {
+    await page.goto(`${CONSOLE}/devices/${joined}`);
+    await page.locator("#live-state[data-state=on]").waitFor();
+    await page.fill("#newname", "half-typed");
+    if (how === "while typing") {
+      await control("/drop-sessions");
+    } else {
+      // The page does not hear of it: the stream is gone.
+      await page.evaluate(() => document.getElementById("live").remove());
+      await control("/drop-sessions");
+      await page.getByRole("button", { name: "Rename" }).click();
+    }
+    await page.getByRole("heading", { name: "Sign in" }).waitFor();
+    await page.fill("#name", "admin");
+    await page.fill("#password", password);
+    await page.getByRole("button", { name: "Sign in", exact: true }).click();
+    await page.waitForURL(`**/devices/${joined}`);
+    await page.getByText("It is filled in again.").waitFor();
+    assert.equal(await page.inputValue("#newname"), "half-typed", how);
+    assert.equal(await page.evaluate(() => sessionStorage.getItem("draft")), null);
+  }
+  expected = /^$/;
+});
+
 await step("device page: rename, test, replace, delete with the name typed", async () => {
   await page.setViewportSize(wide);
   await page.goto(CONSOLE + "/devices");
