@@ -46,6 +46,7 @@ package netstack
 
 import (
 	"context"
+	"crypto/fips140"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -221,20 +222,26 @@ func New(cfg Config) (*Net, error) {
 	n.memory = newMemory(n, machine)
 	n.orphans.max = max(n.memory.most(2*maxOrphans)/2, 1)
 
-	n.stack = stack.New(stack.Options{
-		// The zero options switch off router solicitation, link-local addresses, DAD,
-		// MLD and IGMP: a link with one node and no neighbours does not need them, and
-		// they would send packets while idle.
-		NetworkProtocols: []stack.NetworkProtocolFactory{
-			ipv4.NewProtocolWithOptions(ipv4.Options{}),
-			ipv6.NewProtocolWithOptions(ipv6.Options{}),
-		},
-		TransportProtocols: []stack.TransportProtocolFactory{
-			tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
-		},
-		// Packets to our own addresses stay inside, and packets from outside
-		// with one of our addresses as the source are dropped.
-		HandleLocal: true,
+	// When FIPS mode is enforced SHA-1 panics, and gVisor's TCP workers check SYN cookies
+	// with it, whenever an ACK for no connection arrives. It protects nothing: a cookie
+	// that is guessed opens a connection for who could open one anyway. The workers inherit
+	// the exemption; nothing of ours runs on them.
+	fips140.WithoutEnforcement(func() {
+		n.stack = stack.New(stack.Options{
+			// The zero options switch off router solicitation, link-local addresses, DAD,
+			// MLD and IGMP: a link with one node and no neighbours does not need them, and
+			// they would send packets while idle.
+			NetworkProtocols: []stack.NetworkProtocolFactory{
+				ipv4.NewProtocolWithOptions(ipv4.Options{}),
+				ipv6.NewProtocolWithOptions(ipv6.Options{}),
+			},
+			TransportProtocols: []stack.TransportProtocolFactory{
+				tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+			},
+			// Packets to our own addresses stay inside, and packets from outside
+			// with one of our addresses as the source are dropped.
+			HandleLocal: true,
+		})
 	})
 	if err := n.configure(); err != nil {
 		n.cancel()

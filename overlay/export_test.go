@@ -7,12 +7,10 @@ import (
 
 	"weft/overlay/api"
 	"weft/overlay/cert"
-	"weft/overlay/fips"
 	"weft/overlay/internal/dataplane"
 	"weft/overlay/internal/follow"
 	"weft/overlay/internal/state"
 	"weft/overlay/internal/wg"
-	"weft/overlay/status"
 )
 
 // Through is running.through to a peer that the node knows.
@@ -40,11 +38,9 @@ func (n *Node) IgnoreChanges() {
 	n.tuning.watchMachine = func(func()) (func(), error) { return func() {}, nil }
 }
 
-// RefuseTunnels makes the node have no data plane, as when FIPS mode is enforced. Call it
+// EnforceFIPS makes the node choose its data planes as when FIPS mode is enforced. Call it
 // before Start.
-func (n *Node) RefuseTunnels() {
-	n.refused = &status.Error{Kind: status.KindDenied, Message: fips.Refused, Hint: fips.RefusedHint}
-}
+func (n *Node) EnforceFIPS() { n.enforceFIPS() }
 
 // Guests returns how many guest connections there are.
 func (n *Node) Guests() int {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/fips"
 	"weft/overlay/internal/claims"
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filters"
@@ -70,6 +71,7 @@ type Node struct {
 	clock   *cert.Clock
 	tuning  tuning
 	filters *filters.Table
+	strict  bool          // FIPS mode is enforced: no WireGuard
 	refused *status.Error // why there is no data plane; nil: there is one
 
 	held   network.Holder          // identity and network
@@ -134,7 +136,10 @@ func New(cfg Config) (*Node, error) {
 	if cfg.NamesChanged == nil {
 		cfg.NamesChanged = func() {}
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{watchMachine: watchMachine}, refused: notFIPS()}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: cert.NewClock(cfg.BuildTime, cfg.Wall), tuning: tuning{watchMachine: watchMachine}}
+	if fips.Current() == fips.Only {
+		n.enforceFIPS()
+	}
 	n.claims.Now = n.clock.Now
 	n.dir = directory.New(time.Now)
 	n.filters = filters.New(cfg.Log)

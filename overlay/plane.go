@@ -48,12 +48,13 @@ type Interface = paths.Interface
 type plane struct {
 	forwarder *dataplane.Forwarder
 	bind      *bind.Bind
-	wg        interface {
+	wg        interface { // a dataplane.None if the node may not use WireGuard
 		dataplane.Plane
 		dataplane.Keys
 	}
 	refused *status.Error // why there are no tunnels, nil if there are
 	aes     aesPlane      // nil: the node uses WireGuard only
+	onlyAES bool          // peers that cannot use it are refused
 }
 
 // aesPlane is a *gcm.Device.
@@ -129,6 +130,14 @@ func (n *Node) makePlane() error {
 		n.hold(&plane{forwarder: f, bind: b, wg: dataplane.NewNone(f, r), refused: r}, refused)
 		return nil
 	}
+	if n.strict {
+		aes, err := n.makeAES(b, f)
+		if err != nil {
+			return fmt.Errorf("make AES data plane: %w", err)
+		}
+		n.hold(&plane{forwarder: f, bind: b, wg: dataplane.NewNone(nil, notFIPS), aes: aes, onlyAES: true}, refused)
+		return nil
+	}
 	if fips.Enabled() {
 		n.health.Set(status.CodeFIPS, "FIPS mode is on, but packets to and from other devices are not encrypted by its module alone")
 	}
@@ -144,7 +153,7 @@ func (n *Node) makePlane() error {
 	if err != nil {
 		return fmt.Errorf("make AES data plane: %w", err)
 	}
-	n.hold(&plane{forwarder: f, bind: b, wg: dev, aes: aes}, refused)
+	n.hold(&plane{forwarder: f, bind: b, wg: dev, aes: aes, onlyAES: n.cfg.Suite == SuiteAES}, refused)
 	return nil
 }
 
@@ -157,12 +166,15 @@ func (n *Node) hold(p *plane, refused refusals) {
 	n.bg.Go(func() { n.keeper.Run(n.bgCtx) })
 }
 
-// notFIPS is why a node makes no tunnels when FIPS mode is enforced, nil if it is not.
-func notFIPS() *status.Error {
-	if fips.Current() != fips.Only {
-		return nil
+// notFIPS is why a node does not use WireGuard when FIPS mode is enforced.
+var notFIPS = &status.Error{Kind: status.KindDenied, Message: fips.Refused, Hint: fips.RefusedHint}
+
+// enforceFIPS makes the node use AES alone, or no tunnels if it cannot.
+func (n *Node) enforceFIPS() {
+	n.strict, n.refused = true, nil
+	if !hasAES || n.cfg.Suite == SuiteWireGuard {
+		n.refused = notFIPS
 	}
-	return &status.Error{Kind: status.KindDenied, Message: fips.Refused, Hint: fips.RefusedHint}
 }
 
 // bindConfig returns the configuration of the bind, with or without sockets.

@@ -9,6 +9,8 @@ import (
 	"weft/overlay/internal/dataplane"
 )
 
+const hasAES = false
+
 // makeAES is not for MIPS.
 func (n *Node) makeAES(*bind.Bind, *dataplane.Forwarder) (aesPlane, error) {
 	if n.cfg.Suite == SuiteAES {

@@ -123,7 +123,7 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 		Behind:  func() bool { return r.follower.Behind() },
 	}
 	if p.aes != nil {
-		cfg.AES, cfg.OnlyAES = p.aes, n.cfg.Suite == SuiteAES
+		cfg.AES, cfg.OnlyAES = p.aes, p.onlyAES
 	}
 	return cfg
 }

@@ -17,7 +17,7 @@ func doctorFIPS(cmd *cobra.Command, asJSON bool) error {
 	if err != nil || mode.Mode == "" {
 		mode = fips.Now()
 	}
-	r := fips.Node(mode, tunnels(st))
+	r := fips.Node(mode, tunnels(st, mode.Mode), noPackets(st))
 	switch {
 	case err != nil:
 		r.Findings.Add("daemon", level.Warning, "weft run, then ask again", "no daemon answers: this is about the program itself")
@@ -37,11 +37,22 @@ func doctorFIPS(cmd *cobra.Command, asJSON bool) error {
 }
 
 // tunnels are the peers with keys.
-func tunnels(st status.Status) (list []fips.Peer) {
+func tunnels(st status.Status, mode fips.Mode) (list []fips.Peer) {
 	for _, p := range st.Peers {
 		if p.KeyExchange != "" {
-			list = append(list, fips.Peer{Name: p.Name, KeyExchange: p.KeyExchange, Suite: fips.Suite(p.Suite)})
+			with, inside := fips.Suite(mode, p.Suite)
+			list = append(list, fips.Peer{Name: p.Name, KeyExchange: p.KeyExchange, Suite: with, Inside: inside})
 		}
 	}
 	return list
+}
+
+// noPackets is why the daemon carries no packets in FIPS mode, "" if it does.
+func noPackets(st status.Status) string {
+	for _, h := range st.Health {
+		if h.Code == status.CodeFIPS && st.FIPS.Mode == fips.Only {
+			return h.Message
+		}
+	}
+	return ""
 }

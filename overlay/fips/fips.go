@@ -11,8 +11,9 @@
 // In both, weft makes nothing new with another algorithm and reads no password or backup
 // made with one, and its own links and introductions use a key exchange both halves of
 // which are in the module. Packets are another matter: WireGuard is not in the module, and
-// for AES weft counts the nonces itself. With on both carry packets, and weft says so; with
-// only a node carries none.
+// for AES weft counts the nonces itself. With on both carry packets, and weft says so. With
+// only a node uses AES alone, with nonces that the module chooses, and refuses peers that
+// have no AES.
 //
 // Not for embedders: it is about weft's own programs.
 package fips

@@ -94,27 +94,32 @@ func about(s Status, rebuild string) Report {
 	return r
 }
 
-// What the suites encrypt packets with. A node that carries packets counts the nonces of
-// AES-GCM by itself, which is faster: the cipher is the module's, but the module approves
-// only nonces that it chooses. So neither suite is by the module alone.
+// What the suites encrypt packets with. Unless FIPS mode is enforced, a node counts the
+// nonces of AES-GCM by itself, which is faster: the cipher is the module's, but the module
+// approves only nonces that it chooses.
 const (
-	aesSuite       = "AES-256-GCM, nonces counted by weft"
+	aesCounted     = "AES-256-GCM, nonces counted by weft"
+	aesInside      = "AES-256-GCM, nonces of the module; keys by HKDF-SHA-256 from the introduction"
 	wireGuardSuite = "WireGuard: X25519, ChaCha20-Poly1305, BLAKE2s"
 )
 
-// Suite is what the suite of a tunnel, as the status names it, encrypts packets with.
-func Suite(name string) string {
-	if name == "aes" {
-		return aesSuite
+// Suite is what the suite of a tunnel, as the status names it, encrypts packets with in a
+// mode, and whether that is the module alone.
+func Suite(m Mode, name string) (with string, inside bool) {
+	switch {
+	case name != "aes":
+		return wireGuardSuite, false
+	case m == Only:
+		return aesInside, true
 	}
-	return wireGuardSuite
+	return aesCounted, false
 }
 
-// Refused is why a node carries no packets when FIPS mode is enforced.
+// Refused is why a node carries no packets when FIPS mode is enforced and it has no AES.
 const Refused = "packets are not in FIPS mode here: WireGuard needs X25519, ChaCha20-Poly1305 and BLAKE2s, which GODEBUG=fips140=only forbids"
 
 // RefusedHint is what to do about it.
-const RefusedHint = "see: weft doctor --fips; with GODEBUG=fips140=on this device carries packets, not by the module alone"
+const RefusedHint = "weft run without --suite wireguard uses AES, except on MIPS; with GODEBUG=fips140=on this device carries packets, not by the module alone"
 
 const (
 	rebuildNode   = "GOFIPS140=v1.0.0 scripts/build weft FILE"
@@ -136,14 +141,21 @@ var commonUses = [...]use{
 	{"handshake of a WebSocket", "SHA-1", "", "RFC 6455 wants it; it protects nothing: the link inside is TLS as above"},
 }
 
-var nodeUses = [...]use{
-	{"introductions of devices to each other", tlsInside, tlsOutside, ""},
-	{"packets between devices", aesSuite + "; or " + wireGuardSuite, "",
-		"the cipher of AES-256-GCM is the module's, but weft counts the nonces, which the module does not approve; no certificate covers WireGuard's algorithms"},
-	{"which path packets take (probes, lanes of relays)", "BLAKE2s as MAC", "",
-		"the format is that of all nodes and relays; they carry no data of users, and a forged one could only mislead packets, which are encrypted"},
-	{"signatures of releases", "Ed25519, SHA-256", "", ""},
-	{"state on disk (identity key, caches)", "none", "", "files of mode 0600; encrypt the disk if they must be"},
+// nodeUses are those of a node in a mode.
+func nodeUses(m Mode) []use {
+	packets := use{"packets between devices", aesCounted + "; or " + wireGuardSuite, "",
+		"the cipher of AES-256-GCM is the module's, but weft counts the nonces, which the module does not approve; no certificate covers WireGuard's algorithms"}
+	if m == Only {
+		packets = use{packets.what, aesInside, "", ""}
+	}
+	return []use{
+		{"introductions of devices to each other", tlsInside, tlsOutside, ""},
+		packets,
+		{"which path packets take (probes, lanes of relays)", "BLAKE2s as MAC", "",
+			"the format is that of all nodes and relays; they carry no data of users, and a forged one could only mislead packets, which are encrypted"},
+		{"signatures of releases", "Ed25519, SHA-256", "", ""},
+		{"state on disk (identity key, caches)", "none", "", "files of mode 0600; encrypt the disk if they must be"},
+	}
 }
 
 var serverUses = [...]use{
@@ -181,15 +193,19 @@ func (r *Report) use(list []use) {
 	}
 }
 
-// Node is the report of a node with these tunnels.
-func Node(s Status, peers []Peer) Report {
+// Node is the report of a node with these tunnels. refused is why it carries no packets, ""
+// if it does.
+func Node(s Status, peers []Peer, refused string) Report {
 	r := about(s, rebuildNode)
 	r.Peers = append(r.Peers, peers...)
 	r.use(commonUses[:])
-	r.use(nodeUses[:])
-	if s.Mode == Only {
-		r.Findings.Add("packets", report.Error, "GODEBUG=fips140=on carries packets, not by the module alone", Refused)
-	} else {
+	r.use(nodeUses(s.Mode))
+	switch {
+	case refused != "":
+		r.Findings.Add("packets", report.Error, RefusedHint, "%s", refused)
+	case s.Mode == Only:
+		r.Findings.Add("packets", report.OK, "", "packets between devices are encrypted by the module alone; devices that have no AES are refused")
+	default:
 		r.Findings.Add("packets", report.Warning, "carry what must be in the module inside another protocol, such as TLS or SSH of a program in FIPS mode",
 			"packets between devices are not encrypted by the module alone")
 	}

@@ -48,7 +48,7 @@ func TestReports(t *testing.T) {
 			map[string]report.Level{"mode": report.OK, "module": report.OK, "packets": report.Warning},
 			map[string]report.Level{"mode": report.OK, "module": report.OK, "passwords": report.Error}, "5247"},
 		{"enforced", Status{Only, "v1.0.0", frozen}, 0,
-			map[string]report.Level{"mode": report.OK, "module": report.OK, "packets": report.Error},
+			map[string]report.Level{"mode": report.OK, "module": report.OK, "packets": report.OK},
 			map[string]report.Level{"mode": report.OK, "module": report.OK}, "5247"},
 		{"another build of v1.0.0", Status{On, "v1.0.0", "v1.0.0-00000000"}, 0,
 			map[string]report.Level{"mode": report.OK, "module": report.Error, "packets": report.Warning},
@@ -57,11 +57,18 @@ func TestReports(t *testing.T) {
 			map[string]report.Level{"mode": report.OK, "module": report.Error, "packets": report.Warning},
 			map[string]report.Level{"mode": report.OK, "module": report.Error}, ""},
 	} {
-		peers := []Peer{{Name: "pi", KeyExchange: "SecP256r1MLKEM768", Suite: Suite("wireguard")}, {Name: "nas", KeyExchange: "SecP256r1MLKEM768", Suite: Suite("aes")}}
+		var peers []Peer
+		for _, suite := range []string{"wireguard", "aes"} {
+			with, inside := Suite(c.s.Mode, suite)
+			if inside != (c.s.Mode == Only && suite == "aes") {
+				t.Errorf("%s: %s: %q, inside %v", c.name, suite, with, inside)
+			}
+			peers = append(peers, Peer{Name: suite, KeyExchange: "SecP256r1MLKEM768", Suite: with, Inside: inside})
+		}
 		for _, r := range []struct {
 			Report
 			want map[string]report.Level
-		}{{Node(c.s, peers), c.node}, {Server(c.s, c.old), c.server}} {
+		}{{Node(c.s, peers, ""), c.node}, {Server(c.s, c.old), c.server}} {
 			got := map[string]report.Level{}
 			for _, f := range r.Findings {
 				got[f.Code] = f.Level

@@ -11,14 +11,15 @@ import (
 	"weft/overlay/cert"
 )
 
-// None is a Plane without peers, for a node that must not use any other one: SetPeer
-// returns why. It reads the packets of the host, so that programs are told at once. Its
-// key is random and nobody's.
+// None is a Plane without peers, in the place of one that a node must not use: SetPeer
+// returns why. If there is no other plane, it reads the packets of the host, so that
+// programs are told at once, and its key is random and nobody's, so that a peer's
+// introduction comes as far as the refusal. Otherwise its key is zero: the node has none.
 type None struct {
 	why  error
 	key  atomic.Pointer[Key]
-	done chan struct{}
-	f    *Forwarder
+	done chan struct{} // closed when run has returned; constant
+	f    *Forwarder    // that it reads; nil: another plane does
 }
 
 var (
@@ -26,12 +27,14 @@ var (
 	_ Keys  = (*None)(nil)
 )
 
-// NewNone makes a None and starts to read the Forwarder. Close closes the Forwarder and
-// waits for that.
+// NewNone makes a None that starts to read the Forwarder, unless that is nil. Close closes
+// the Forwarder and waits for that.
 func NewNone(f *Forwarder, why error) *None {
 	d := &None{why: why, done: make(chan struct{}), f: f}
 	d.NewKey()
-	go d.run()
+	if f != nil {
+		go d.run()
+	}
 	return d
 }
 
@@ -65,6 +68,9 @@ func (d *None) Begins([]byte) bool { return false }
 
 // Close implements Plane.
 func (d *None) Close() error {
+	if d.f == nil {
+		return nil
+	}
 	err := d.f.Close()
 	<-d.done
 	return err
@@ -80,7 +86,9 @@ func (d *None) PairKey(_, _ [32]byte) (key [32]byte, err error) { return key, d.
 func (d *None) NewKey() error {
 	var k Key
 	var boot [8]byte
-	rand.Read(k.Public[:])
+	if d.f != nil {
+		rand.Read(k.Public[:])
+	}
 	rand.Read(boot[:])
 	k.Boot = binary.BigEndian.Uint64(boot[:])
 	d.key.Store(&k)

@@ -30,7 +30,11 @@ func choose(a, b Hello) (s Suite, ok bool) {
 func (s *Session) agreeSuite() *Deny {
 	suite, ok := choose(s.Own, s.Remote)
 	if !ok {
-		return &Deny{Reason: DenySuite, Text: "one side demands AES, the other cannot use it"}
+		// Either side may read this.
+		if s.Own.AES == s.Initiator {
+			return &Deny{Reason: DenySuite, Text: "the calling device demands AES, the called one cannot use it"}
+		}
+		return &Deny{Reason: DenySuite, Text: "the called device demands AES, the calling one cannot use it"}
 	}
 	s.Suite = suite
 	return nil

@@ -349,7 +349,8 @@ func (t *Table) deniedError(q *peer, e *intro.DenyError) error {
 	case intro.DenyConflict:
 		hint = "restart weft here; it then makes another WireGuard key"
 	case intro.DenySuite:
-		hint = "weft run --suite says what a device may use; on that device: weft doctor --fips"
+		msg = fmt.Sprintf("no tunnel with %s: %s", name, e.Text)
+		hint = "weft run --suite and FIPS mode decide what a device may use; weft before 2026-11-30 has no AES"
 	}
 	return &status.Error{Kind: status.KindDenied, Message: msg, Hint: hint}
 }
