@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/ops"
 	"weft/overlay"
 	"weft/overlay/internal/gcm"
 	"weft/overlay/status"
@@ -156,4 +157,47 @@ func TestFreshKeysAfterSleep(t *testing.T) {
 		back.Close()
 		c.Close()
 	}
+}
+
+// Where policy demands AES, a device without it is refused, and its user told why; with AES
+// it gets in. What takes no demand is open to it, and a demand comes into force, and ends,
+// in the middle of a flow. The device that demands may reach the other as it likes.
+func TestPolicyDemandsAES(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	vault := w.nodeOf("vault", overlay.Config{Suite: overlay.SuiteAES})
+	vault.stop()
+	vault.prepare, vault.cfg.Suite = (*overlay.Node).OfferAES, overlay.SuiteAuto
+	vault.start()
+	vault.echo()
+	plain := w.nodeOf("plain", overlay.Config{Suite: overlay.SuiteWireGuard})
+	plain.echo()
+	aes := w.nodeOf("aes", overlay.Config{Suite: overlay.SuiteAES})
+	set := func(text string) {
+		t.Helper()
+		if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.SetPolicy{Text: text}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const open, demand = `{"rules": [{"from": ["*"], "to": ["*"], "ports": ["*"]}]}`, `{"rules": [{"from": ["*"], "to": ["*"], "ports": ["*"], "aes": true}]}`
+	set(open)
+	flow := plain.dial("tcp", "vault:7")
+	say(t, flow, "before")
+	say(t, aes.dial("tcp", "vault:7"), "before")
+	set(demand)
+	refused := func() bool {
+		_, err := plain.Ping(t.Context(), "vault")
+		return status.KindOf(err) == status.KindDenied && strings.Contains(err.Error(), "policy demands AES from plain to vault, and one of them cannot use it")
+	}
+	eventually(t, 20*time.Second, "a refusal that says why", refused)
+	say(t, aes.dial("tcp", "vault:7"), "with AES")
+	set(open)
+	eventually(t, 20*time.Second, "the demand has ended", func() bool { _, err := plain.Ping(t.Context(), "vault"); return err == nil })
+	set(demand)
+	eventually(t, 20*time.Second, "a refusal that says why", refused)
+	// The same device, with AES.
+	plain.stop()
+	plain.prepare, plain.cfg.Suite = (*overlay.Node).OfferAES, overlay.SuiteAuto
+	plain.start()
+	say(t, plain.dial("tcp", "vault:7"), "with AES")
 }

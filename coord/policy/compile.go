@@ -18,6 +18,7 @@ type compiled struct {
 
 	selectors map[selector]int
 	from, to  [][]int // by selector: the rules that name it there
+	aes       []bool  // by selector: whether those that it selects are reached with AES alone
 }
 
 // rule is a Rule by numbers of selectors, each once.
@@ -25,6 +26,7 @@ type rule struct {
 	from, to []int // without "self"
 	self     bool  // To names "self"
 	words    []string
+	aes      bool
 	ports    []api.PortRange
 }
 
@@ -33,7 +35,7 @@ type selector struct{ kind, name string }
 
 var everybody = selector{kind: "*"}
 
-func compile(rules []Rule, ports [][]api.PortRange) compiled {
+func compile(rules []Rule, ports [][]api.PortRange, aes []string) compiled {
 	c := compiled{selectors: map[selector]int{}, self: newSet(len(rules)), direct: newSet(len(rules))}
 	number := func(word string) int {
 		var s selector
@@ -42,12 +44,12 @@ func compile(rules []Rule, ports [][]api.PortRange) compiled {
 		if !ok {
 			n = len(c.selectors)
 			c.selectors[s] = n
-			c.from, c.to = append(c.from, nil), append(c.to, nil)
+			c.from, c.to, c.aes = append(c.from, nil), append(c.to, nil), append(c.aes, false)
 		}
 		return n
 	}
 	for i, r := range rules {
-		out := rule{ports: ports[i]}
+		out := rule{ports: ports[i], aes: r.AES}
 		had := map[string]bool{}
 		for _, word := range r.From {
 			if !had[word] {
@@ -71,7 +73,15 @@ func compile(rules []Rule, ports [][]api.PortRange) compiled {
 		}
 		c.rules = append(c.rules, out)
 	}
+	for _, word := range aes {
+		c.aes[number(word)] = true
+	}
 	return c
+}
+
+// demandsAES reports whether one with these selectors is reached with AES alone.
+func (c *compiled) demandsAES(selectors []int) bool {
+	return slices.ContainsFunc(selectors, func(n int) bool { return c.aes[n] })
 }
 
 // selectorsOf returns those of the policy's selectors that select a node.

@@ -93,6 +93,7 @@ type Decision struct {
 	Rule    int    `json:"rule"` // which one decides, from 1; 0: none lets it
 	Line    int    `json:"line"` // of that rule, from 1; 0: there is no rule, or no text
 	Text    string `json:"text"` // of that rule
+	AES     bool   `json:"aes"`  // it is allowed with AES alone: not if one of the two cannot use it
 	// Open is what src may reach at dst by all rules, in the words of a rule; "" for
 	// nothing.
 	Open string `json:"open"`
@@ -100,6 +101,13 @@ type Decision struct {
 
 // Why is the reason in words.
 func (d Decision) Why() string {
+	if d.AES {
+		return d.why() + "; with AES alone"
+	}
+	return d.why()
+}
+
+func (d Decision) why() string {
 	switch {
 	case d.Rule > 0 && d.Line > 0:
 		return fmt.Sprintf("by rule %d in line %d: %s", d.Rule, d.Line, d.Text)
@@ -123,16 +131,22 @@ func cut(s string) string {
 func (p *Policy) Explain(src, dst Subject, proto string, port uint16) Decision {
 	var d Decision
 	var open ports
+	aes, plain := p.compiled.demandsAES(p.compiled.selectorsOf(dst)), false
 	for i := range p.compiled.between(src, dst).All() {
 		var here ports
 		for _, r := range p.compiled.rules[i].ports {
 			here.add(r)
 			open.add(r)
 		}
-		if !d.Allowed && here.has(proto, port) {
+		if !here.has(proto, port) {
+			continue
+		}
+		plain = plain || !aes && !p.compiled.rules[i].aes
+		if !d.Allowed {
 			d.Allowed, d.Rule, d.Line, d.Text = true, i+1, p.Rules[i].Line, p.Rules[i].String()
 		}
 	}
+	d.AES = d.Allowed && !plain
 	d.Open = open.String()
 	return d
 }

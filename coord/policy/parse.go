@@ -227,20 +227,39 @@ func (r *reader) words(v hujson.Value) (words []string, offsets []int) {
 	return words, offsets
 }
 
+// bool reads true or false.
+func (r *reader) bool(v hujson.Value) bool {
+	switch v.Value.Kind() {
+	case 't', 'f':
+		return v.Value.Kind() == 't'
+	}
+	r.wrong(v.StartOffset, "%s is not possible here; want true or false", kinds[v.Value.Kind()])
+	return false
+}
+
 func (r *reader) policy(v hujson.Value) *Policy {
 	p := &Policy{}
 	r.seen = map[string]bool{}
 	var ports [][]api.PortRange
-	r.fields(v, "rules tests", func(name string, v hujson.Value) {
+	r.fields(v, "rules tests aes", func(name string, v hujson.Value) {
 		switch name {
 		case "rules":
 			r.list(v, maxRules, "rules", func(v hujson.Value) { ports = append(ports, r.rule(p, v)) })
 		case "tests":
 			r.list(v, maxTests, "tests", func(v hujson.Value) { r.test(p, v) })
+		case "aes":
+			words, offsets := r.words(v)
+			for i, word := range words {
+				if !validSelector(word) {
+					r.wrong(offsets[i+1], "aes %s: want *, user:NAME, group:NAME or tag:NAME", quoted(word))
+				}
+				r.name(p, word, offsets[i+1])
+			}
+			p.AES = words
 		}
 	})
 	if len(r.problems) == 0 {
-		p.compiled = compile(p.Rules, ports)
+		p.compiled = compile(p.Rules, ports, p.AES)
 	}
 	return p
 }
@@ -250,7 +269,11 @@ func (r *reader) rule(p *Policy, v hujson.Value) (ports []api.PortRange) {
 	rule.Line, _ = r.at(v.StartOffset)
 	before := len(r.problems)
 	at := map[string][]int{"": {v.StartOffset}}
-	r.fields(v, "from to ports", func(name string, v hujson.Value) {
+	r.fields(v, "from to ports aes", func(name string, v hujson.Value) {
+		if name == "aes" {
+			rule.AES = r.bool(v)
+			return
+		}
 		words, offsets := r.words(v)
 		at[name] = offsets
 		switch name {

@@ -12,6 +12,12 @@
 //	       owned by the user who initiates, with or without tags
 //	Ports  "*", or PROTO, PROTO:PORT, PROTO:FIRST-LAST with PROTO one of
 //	       tcp, udp, icmp
+//	AES    true: the rule lets packets through that are encrypted with
+//	       AES-256-GCM, and none of WireGuard
+//
+// A policy may demand AES of all rules to some devices besides: its AES lists them, as To
+// does without "self". What a device lets in is checked there. A device of an earlier
+// version, which does not know the demand, lets nothing in by such a rule.
 //
 // A tag never takes ownership away: "self" holds for a tagged node of the same
 // owner. But a tagged node acts as its tags, not as its owner: it is not
@@ -63,8 +69,9 @@ func (s Subject) acts() bool { return len(s.Tags) == 0 && s.User != "" }
 
 // Policy is an immutable list of rules, and of tests of them.
 type Policy struct {
-	Rules []Rule `json:"rules"`
-	Tests []Test `json:"tests,omitempty"`
+	Rules []Rule   `json:"rules"`
+	Tests []Test   `json:"tests,omitempty"`
+	AES   []string `json:"aes,omitempty"` // devices that are reached with AES alone
 
 	compiled compiled
 	names    []place // of users, groups and tags, each once
@@ -75,6 +82,7 @@ type Rule struct {
 	From  []string `json:"from"`
 	To    []string `json:"to"`
 	Ports []string `json:"ports"`
+	AES   bool     `json:"aes,omitempty"` // nothing passes without AES
 
 	// Line is where the rule begins in the text, from 1; 0 for one without a text.
 	Line int `json:"-"`
@@ -134,7 +142,7 @@ func (p *Policy) check() (err error) {
 		})
 	}
 	if err == nil {
-		p.compiled = compile(p.Rules, ports)
+		p.compiled = compile(p.Rules, ports, p.AES)
 	}
 	return err
 }
@@ -238,7 +246,8 @@ func (p *Policy) Initiates(src Subject) bool {
 // share what they hold with the policy: it must not be changed.
 func (p *Policy) RulesFor(dst Subject) []api.Rule {
 	rules := []api.Rule{}
-	direct := p.compiled.rulesTo(p.compiled.selectorsOf(dst))
+	selectors := p.compiled.selectorsOf(dst)
+	direct, aes := p.compiled.rulesTo(selectors), p.compiled.demandsAES(selectors)
 	for i, r := range p.compiled.rules {
 		self := r.self && dst.User != ""
 		from := r.words
@@ -248,11 +257,22 @@ func (p *Policy) RulesFor(dst Subject) []api.Rule {
 		case !direct.Has(i):
 			continue
 		}
+		if aes || r.aes {
+			from = aesOnly(from)
+		}
 		if len(from) > 0 {
 			rules = append(rules, api.Rule{From: from, Ports: r.ports})
 		}
 	}
 	return rules
+}
+
+// aesOnly returns selectors that select nobody without AES.
+func aesOnly(selectors []string) (list []string) {
+	for _, s := range selectors {
+		list = append(list, api.AESOnly+s)
+	}
+	return list
 }
 
 // selfFrom returns who of from reaches dst by a rule to "self": its owner; and

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -57,5 +59,76 @@ func TestRules(t *testing.T) {
 		`{"from":["user:bob"],"ports":[{"proto":"*","first":0,"last":65535}]}]`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
+	}
+}
+
+// AES is demanded by rules, and of all rules to some devices. What the device gets is in
+// words that devices of earlier versions do not know.
+func TestDemandsAES(t *testing.T) {
+	p, err := Parse(`{
+		"rules": [
+			{"from": ["user:ann"], "to": ["tag:vault", "tag:web"], "ports": ["tcp:443"]},
+			{"from": ["user:ann"], "to": ["tag:web"], "ports": ["tcp:22"], "aes": true},
+			{"from": ["*"], "to": ["self"], "ports": ["tcp:80"], "aes": false},
+		],
+		"aes": ["tag:vault", "user:eve"],
+	}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := Subject{User: "ann"}
+	web, vault, eve := Subject{User: "ann", Tags: []string{"web"}}, Subject{User: "ann", Tags: []string{"vault"}}, Subject{User: "eve"}
+	for _, c := range []struct {
+		dst  Subject
+		want []string
+	}{
+		{web, []string{"user:ann", "aes:user:ann", "user:ann"}},
+		{vault, []string{"aes:user:ann", "aes:user:ann"}},
+		{eve, []string{"aes:user:eve"}},
+		{ann, []string{"user:ann"}},
+	} {
+		var got []string
+		for _, r := range p.RulesFor(c.dst) {
+			got = append(got, r.From...)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %q, want %q", c.dst, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		src, dst     Subject
+		port         uint16
+		allowed, aes bool
+	}{
+		{ann, web, 443, true, false}, {ann, web, 22, true, true}, {ann, vault, 443, true, true}, {ann, vault, 22, false, false},
+		{eve, eve, 80, true, true}, {ann, ann, 80, true, false}, {eve, web, 22, false, false},
+	} {
+		d := p.Explain(c.src, c.dst, "tcp", c.port)
+		if d.Allowed != c.allowed || d.AES != c.aes || strings.HasSuffix(d.Why(), "; with AES alone") != c.aes {
+			t.Errorf("%+v to %+v: %d: %+v, %s", c.src, c.dst, c.port, d, d.Why())
+		}
+	}
+	// A rule without the demand lets all in, whatever others say.
+	p, err = Parse(`{"rules": [
+		{"from": ["*"], "to": ["*"], "ports": ["tcp:1-9"], "aes": true},
+		{"from": ["*"], "to": ["*"], "ports": ["tcp:9"]}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := p.Explain(ann, eve, "tcp", 9); d.AES || !d.Allowed {
+		t.Errorf("%+v", d)
+	}
+	p, err = Parse(`{"rules": [{"from": ["*"], "to": ["*"], "ports": ["*"]}], "aes": ["*"]}`)
+	if err != nil || p.RulesFor(ann)[0].From[0] != "aes:*" {
+		t.Errorf("of the whole network: %+v, %v", p, err)
+	}
+	for _, wrong := range []string{
+		`{"rules": [], "aes": ["self"]}`, `{"rules": [], "aes": true}`, `{"rules": [], "aes": ["aes:*"]}`, `{"rules": [], "aes": ["user:*"]}`,
+		`{"rules": [{"from": ["*"], "to": ["*"], "ports": ["*"], "aes": "yes"}]}`,
+		`{"rules": [{"from": ["aes:*"], "to": ["*"], "ports": ["*"]}]}`,
+	} {
+		if _, err := Parse(wrong); err == nil {
+			t.Errorf("%s was accepted", wrong)
+		}
 	}
 }

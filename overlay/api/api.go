@@ -203,11 +203,16 @@ type Relay struct {
 // Rule lets the sources in From reach this node at Ports.
 //
 // A selector is "*", "user:NAME" (nodes of that user that carry no tag),
-// "group:NAME" or "tag:NAME".
+// "group:NAME" or "tag:NAME"; or AESOnly and one of these.
 type Rule struct {
 	From  []string    `json:"from"`
 	Ports []PortRange `json:"ports"`
 }
+
+// AESOnly, before a selector of Rule.From, makes the rule grant nothing to those nodes
+// unless their packets are encrypted with AES. Earlier nodes do not know the word, so that
+// there the rule grants nothing at all.
+const AESOnly = "aes:"
 
 // PortRange is one protocol ("tcp", "udp", "icmp" or "*") with ports First to
 // Last; 0 to 65535 is every port. ICMP has none.

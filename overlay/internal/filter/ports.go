@@ -24,12 +24,13 @@ func (s span) has(port uint16) bool { return s.first <= port && port <= s.last }
 
 // Compile returns what rules open to the node of a certificate. The sources of a rule are
 // "*", "user:NAME" and "group:NAME" (nodes that act as that user or as a member of that
-// group, so not those with tags) and "tag:NAME". Unknown sources, protocols and ranges
-// grant nothing.
-func Compile(rules []api.Rule, peer *cert.Node) *Ports {
+// group, so not those with tags) and "tag:NAME"; each after api.AESOnly if it grants
+// nothing without AES, as aes says that there is between both nodes. Unknown sources,
+// protocols and ranges grant nothing.
+func Compile(rules []api.Rule, peer *cert.Node, aes bool) *Ports {
 	p := &Ports{}
 	for _, rule := range rules {
-		if !slices.ContainsFunc(rule.From, func(sel string) bool { return selects(sel, peer) }) {
+		if !slices.ContainsFunc(rule.From, func(sel string) bool { return selects(sel, peer, aes) }) {
 			continue
 		}
 		for _, r := range rule.Ports {
@@ -40,7 +41,10 @@ func Compile(rules []api.Rule, peer *cert.Node) *Ports {
 	return p
 }
 
-func selects(selector string, peer *cert.Node) bool {
+func selects(selector string, peer *cert.Node, aes bool) bool {
+	if aes {
+		selector = strings.TrimPrefix(selector, api.AESOnly)
+	}
 	if selector == "*" {
 		return true
 	}

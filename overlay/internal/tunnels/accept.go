@@ -24,7 +24,7 @@ func (t *Table) knows(id cert.NodeID) bool {
 	}
 	snap, ok := t.cfg.Held.Get()
 	k := t.cfg.Directory.Peek(id)
-	return ok && k != nil && filter.Compile(snap.Config.Rules, k.Node).Any()
+	return ok && k != nil && filter.Compile(snap.Config.Rules, k.Node, true).Any()
 }
 
 // accept is called by package intro for each introduction by another node.
@@ -50,7 +50,11 @@ func (t *Table) accept(s *intro.Session) *intro.Deny {
 		// Policy may not allow a device to begin anything, but it may have an answer to
 		// something that this node began, even minutes later when the tunnel has ended.
 		known := q != nil && (q.installed() || q.dial != nil) || t.cfg.Filters.HasOwnFlow(s.Peer.ID, t.forwarder.Now())
-		if !known && !filter.Compile(snap.Config.Rules, s.Peer).Any() {
+		if !known && !t.opens(snap, s.Peer, s.Suite).Any() {
+			if t.opens(snap, s.Peer, intro.SuiteAES).Any() {
+				deny = &intro.Deny{Reason: intro.DenySuite, Text: fmt.Sprintf("policy demands AES from %s to %s, and one of them cannot use it", s.Peer.Name, snap.Self.Name)}
+				return nil
+			}
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.Self.Name, s.Peer.Name)}
 			return nil
 		}

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"weft/overlay/cert"
-	"weft/overlay/internal/filter"
 	"weft/overlay/internal/filters"
 )
 
@@ -52,7 +51,7 @@ func (t *Table) ConfigChanged() {
 		var list []filters.Opening
 		for _, q := range t.table {
 			if q.installed() {
-				list = append(list, filters.Opening{Filter: q.filter, Ports: filter.Compile(snap.Config.Rules, q.node)})
+				list = append(list, filters.Opening{Filter: q.filter, Ports: t.opens(snap, q.node, q.suite)})
 			}
 		}
 		t.cfg.Filters.Set(list)

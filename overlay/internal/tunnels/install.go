@@ -12,6 +12,7 @@ import (
 	"weft/overlay/internal/directory"
 	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
+	"weft/overlay/internal/network"
 )
 
 // install makes or updates the tunnel with a session's keys. The callee calls it before
@@ -26,7 +27,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	}
 	node := s.Peer
 	addrs := []netip.Addr{node.IPv4, node.IPv6}
-	q.filter = t.cfg.Filters.Of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, filter.Compile(snap.Config.Rules, node))
+	q.filter = t.cfg.Filters.Of(q.id, []netip.Addr{snap.Self.IPv4, snap.Self.IPv6}, addrs, t.opens(snap, node, s.Suite))
 	restarted := q.hello.Boot != s.Remote.Boot || q.local != s.Own.Boot
 	if q.endpoint == nil {
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
@@ -72,6 +73,11 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	t.publish()
 	t.deliverEarly(q.id)
 	return nil
+}
+
+// opens returns what policy opens to a node that has a tunnel of a suite.
+func (t *Table) opens(snap *network.Network, node *cert.Node, suite intro.Suite) *filter.Ports {
+	return filter.Compile(snap.Config.Rules, node, suite == intro.SuiteAES)
 }
 
 // result returns the result of an introduction, for the plane.
