@@ -9,12 +9,13 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/scripts/e2e/lab"
 )
 
 // A network that enters FIPS mode, enforced: what was made before is refused with the cure,
-// and the cures work. Server and nodes do all that needs no packets between nodes.
+// and the cures work. Nodes have tunnels with nodes that have AES, and refuse others.
 func TestFIPS(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t, bin)
@@ -90,29 +91,47 @@ func TestFIPS(t *testing.T) {
 		t.Errorf("with a new password: %+v", doc)
 	}
 
-	m.Device.Join(s.Token)
+	m.Device.Up(s.NewKey().Token)
 	m.Laptop.Up(s.NewKey().Token)
 	m.Device.Must("wait")
 	var st struct {
 		FIPS   struct{ Mode, Module string }
 		Health []struct{ Code string }
 	}
-	if err := json.Unmarshal([]byte(m.Laptop.Must("status", "--json")), &st); err != nil || st.FIPS.Mode != "only" || len(st.Health) != 1 || st.Health[0].Code != "fips" {
+	if err := json.Unmarshal([]byte(m.Laptop.Must("status", "--json")), &st); err != nil || st.FIPS.Mode != "only" || len(st.Health) != 0 {
 		t.Errorf("status: %+v, %v", st, err)
 	}
 	if out := m.Laptop.Must("status"); !strings.Contains(out, "FIPS mode enforced, Go Cryptographic Module ") {
 		t.Errorf("status:\n%s", out)
 	}
+	fetch(t, m.Laptop, "http://kitchen-pi/", 10*time.Second)
+	m.Device.Must("ping", "-c", "1", "laptop")
+	if out := m.Laptop.Must("status", "--json", "kitchen-pi"); !strings.Contains(out, `"suite": "aes"`) || !strings.Contains(out, `"key_exchange": "SecP256r1MLKEM768"`) {
+		t.Errorf("status:\n%s", out)
+	}
+	if out := m.Laptop.Weft("doctor", "--fips").Out; !strings.Contains(out, "kitchen-pi: keys SecP256r1MLKEM768, packets AES-256-GCM, nonces of the module") {
+		t.Errorf("doctor --fips:\n%s", out)
+	}
+	if doc, errs := audit("weft", m.Laptop.Weft("doctor", "--fips", "--json")); doc.Mode != "only" || errs != "" {
+		t.Errorf("laptop: %+v", doc)
+	}
+	// A node that may use WireGuard only carries no packets, and says so.
+	m.Laptop.Stop()
+	m.Laptop.Run("--suite", "wireguard")
+	m.Laptop.Must("wait", "--timeout", "20s")
 	for _, verb := range [][]string{{"ping", "-c", "1", "kitchen-pi"}, {"nc", "kitchen-pi", "80"}} {
-		if r := m.Laptop.Weft(verb...); r.Code != 6 || !strings.Contains(r.Err, "packets are not in FIPS mode here") || !strings.Contains(r.Err, "weft doctor --fips") {
+		if r := m.Laptop.Weft(verb...); r.Code != 6 || !strings.Contains(r.Err, "packets are not in FIPS mode here") || !strings.Contains(r.Err, "--suite wireguard") {
 			t.Errorf("want exit code 6 and why: %v", r)
 		} else {
 			oneLine(t, r)
 		}
 	}
 	if doc, errs := audit("weft", m.Laptop.Weft("doctor", "--fips", "--json")); doc.Mode != "only" || errs != "packets" {
-		t.Errorf("laptop: %+v", doc)
+		t.Errorf("laptop with WireGuard: %+v", doc)
 	}
+	m.Laptop.Stop()
+	m.Laptop.Run()
+	m.Laptop.Must("wait", "--timeout", "20s")
 
 	if r := s.Admin("backup", "--key-file", key, "--output", after); r.Code != 0 {
 		t.Fatal(r)
@@ -136,10 +155,18 @@ func TestFIPS(t *testing.T) {
 		t.Error(r)
 	}
 
-	// Nodes outside FIPS mode stay members beside those in it.
+	// Nodes outside FIPS mode stay members beside those in it: with AES they have tunnels
+	// with them, without it neither side makes one.
 	den := l.Node(l.Home("den").Namespace, "den-pi")
-	den.Up(s.NewKey().Token)
-	if r := den.Weft("ping", "-c", "1", "kitchen-pi"); r.Code != 6 || !strings.Contains(r.Err, "kitchen-pi does not accept this device: suite: ") {
-		t.Errorf("want exit code 6 and why: %v", r)
+	den.Up(s.NewKey().Token, "--suite", "aes")
+	fetch(t, den, "http://kitchen-pi/", 10*time.Second)
+	m.Laptop.Must("ping", "-c", "1", "den-pi")
+	den.Stop()
+	den.Run("--suite", "wireguard")
+	den.Must("wait", "--timeout", "20s")
+	for from, to := range map[*lab.Node]string{den: "kitchen-pi", m.Laptop: "den-pi"} {
+		if r := from.Weft("ping", "-c", "1", to); r.Code != 6 || !strings.Contains(r.Err, "no tunnel with "+to+": ") || !strings.Contains(r.Err, "demands AES") {
+			t.Errorf("want exit code 6 and why: %v", r)
+		}
 	}
 }
