@@ -90,7 +90,7 @@ func TestReportsIntroductions(t *testing.T) {
 		t.Errorf("nobody introduced himself: %+v", w.claims())
 	}
 	for _, i := range w.claims() {
-		if i.DeviceName != "kitchen-pi" || i.Device != pi.id() || i.Peer != laptop.id() || i.Name != "laptop" || i.User != "admin" || i.Count < 1 || i.Paths == "" || i.Doubts != "" {
+		if i.DeviceName != "kitchen-pi" || i.Device != pi.id() || i.Peer != laptop.id() || i.Name != "laptop" || i.User != "admin" || i.Count < 1 || i.Paths == "" || i.Suites == "" || i.Doubts != "" {
 			t.Errorf("%+v", i)
 		}
 	}

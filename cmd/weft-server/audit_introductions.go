@@ -72,7 +72,7 @@ func auditIntroductionsListCmd() *cobra.Command {
 					fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: no device reports introductions; switch it on for the devices with a tag: weft-server audit introductions set --tag T on")
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), "claims of devices:")
-				rows := [][]string{{"DEVICE", "SAYS THAT", "PEER", "OF", "TIMES", "FIRST", "LAST", "PATH", "DOUBT"}}
+				rows := [][]string{{"DEVICE", "SAYS THAT", "PEER", "OF", "TIMES", "FIRST", "LAST", "PATH", "SUITE", "DOUBT"}}
 				for _, i := range list {
 					rows = append(rows, introductionRow(i))
 				}
@@ -129,7 +129,7 @@ func introductionRow(i store.Introduction) []string {
 		doubts = append(doubts, doubtWords[d])
 	}
 	const form = "2006-01-02 15:04:05"
-	return []string{device, says, name, i.User, strconv.FormatInt(i.Count, 10), i.First.Local().Format(form), i.Last.Local().Format(form), strings.Join(strings.Fields(i.Paths), ", "), strings.Join(doubts, ", ")}
+	return []string{device, says, name, i.User, strconv.FormatInt(i.Count, 10), i.First.Local().Format(form), i.Last.Local().Format(form), strings.Join(strings.Fields(i.Paths), ", "), strings.Join(strings.Fields(i.Suites), ", "), strings.Join(doubts, ", ")}
 }
 
 func auditIntroductionsSetCmd() *cobra.Command {

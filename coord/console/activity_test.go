@@ -156,13 +156,13 @@ func TestIntroductionsPage(t *testing.T) {
 	s.net.Change(func(db *sql.DB) {
 		for i := range 60 {
 			if _, err := db.Exec(`INSERT INTO introductions (network_id, hour, node_id, peer_id, inbound, first_at, last_at, count, node_name, peer_name, peer_user, paths, doubts, day)
-				SELECT network_id, $1, $2, $3, 1, $4, $4, $5, 'gate', $6, 'bob', 'direct relay', $7, 1 FROM networks`,
+				SELECT network_id, $1, $2, $3, 1, $4, $4, $5, 'gate', $6, 'bob', 'direct relay aes wireguard', $7, 1 FROM networks`,
 				s.Now().Unix()/3600, gate.ID[:], slices.Concat([]byte{byte(i + 1)}, make([]byte, 15)), s.Now().Unix(), i+1, fmt.Sprint("peer-", i), []string{"", "unknown", "unreachable name"}[i%3]); err != nil {
 				t.Fatal(err)
 			}
 		}
 	})
-	page := b.get("/activity/introductions").want(t, 200, "<b><bdi>peer-0</bdi></b> of <bdi>bob</bdi> introduced itself, once", "direct, relay",
+	page := b.get("/activity/introductions").want(t, 200, "<b><bdi>peer-0</bdi></b> of <bdi>bob</bdi> introduced itself, once", `direct, relay <span class="hint">AES, WireGuard</span>`,
 		`<span class="hint doubt">no such device ever was</span>`, `policy lets neither reach the other</span><span class="hint doubt">it has another name or owner`)
 	next := strings.SplitN(strings.SplitN(page.body, `rel="next"`, 2)[0], `<a href="`, -1)
 	at := strings.ReplaceAll(strings.SplitN(next[len(next)-1], `"`, 2)[0], "&amp;", "&")

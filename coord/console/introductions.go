@@ -18,7 +18,7 @@ type claimView struct {
 	Inbound          bool
 	Count            int64
 	First, Last      stamp
-	Paths            string
+	Paths, Suites    string
 	Doubts           []string
 }
 
@@ -27,6 +27,9 @@ var claimDoubts = map[string]string{
 	ops.DoubtUnknown: "no such device ever was", ops.DoubtDeleted: "it was deleted", ops.DoubtUnreachable: "policy lets neither reach the other",
 	ops.DoubtName: "it has another name or owner", ops.DoubtTime: "it was not possible at that time", ops.DoubtFull: "more reports in a day than are stored",
 }
+
+// suiteNames are the words of store.Suites, for people.
+var suiteNames = map[string]string{"aes": "AES", "wireguard": "WireGuard"}
 
 type claimsView struct {
 	List    []claimView
@@ -78,6 +81,12 @@ func (c *Console) claimView(i store.Introduction) claimView {
 	view := claimView{
 		Device: clean(i.DeviceName), DeviceID: i.Device.String(), Peer: clean(i.Name), User: clean(i.User), Several: i.IsSeveral(),
 		Inbound: i.Inbound, Count: i.Count, First: c.stamp(i.First), Last: c.stamp(i.Last), Paths: strings.Join(strings.Fields(clean(i.Paths)), ", "),
+	}
+	for _, s := range strings.Fields(i.Suites) {
+		if view.Suites != "" {
+			view.Suites += ", "
+		}
+		view.Suites += suiteNames[s]
 	}
 	if view.Device == "" {
 		view.Device = view.DeviceID

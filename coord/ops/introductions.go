@@ -137,13 +137,7 @@ func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, no
 	if c.First < now.Add(-claimAge).Unix() || c.Last > now.Add(claimSkew).Unix() || !several && c.First/3600 != c.Last/3600 {
 		row.First, row.Last, doubts = now, now, append(doubts, DoubtTime)
 	}
-	var paths []string
-	for _, p := range claimedPaths {
-		if slices.Contains(strings.Fields(c.Paths), p) {
-			paths = append(paths, p)
-		}
-	}
-	row.Paths = strings.Join(paths, " ")
+	row.Paths, row.Suites = wordsOf(c.Paths, claimedPaths), wordsOf(c.Paths, store.Suites)
 	if several {
 		row.Doubts = strings.Join(doubts, " ")
 		return row, true, nil
@@ -160,6 +154,17 @@ func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, no
 	about, err := s.doubtsAbout(r, self.ID, row)
 	row.Doubts = strings.Join(append(doubts, about...), " ")
 	return row, true, err
+}
+
+// wordsOf returns those of some words that a text has.
+func wordsOf(text string, words []string) string {
+	var had []string
+	for _, w := range words {
+		if slices.Contains(strings.Fields(text), w) {
+			had = append(had, w)
+		}
+	}
+	return strings.Join(had, " ")
 }
 
 // doubtsAbout compares the peer of a claim with what the server knows.

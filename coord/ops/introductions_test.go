@@ -57,7 +57,7 @@ func (s *site) claimed(q IntroductionQuery) (lines []string) {
 		if i.Inbound {
 			way = "in"
 		}
-		lines = append(lines, fmt.Sprintf("%s %s %s of %s x%d [%s] [%s]", i.DeviceName, way, i.Name, i.User, i.Count, i.Paths, i.Doubts))
+		lines = append(lines, fmt.Sprintf("%s %s %s of %s x%d [%s] [%s]", i.DeviceName, way, i.Name, i.User, i.Count, strings.Trim(i.Paths+", "+i.Suites, ", "), i.Doubts))
 	}
 	slices.Sort(lines)
 	return lines
@@ -86,7 +86,7 @@ func TestIntroductions(t *testing.T) {
 	far := s.joined(CreateKey{UserID: bob.ID}, "far")
 	said := func(peer cert.NodeID, name, user string, inbound bool, count int) api.Introduction {
 		at := s.clock.Now().Unix()
-		return api.Introduction{Peer: peer.String(), Name: name, User: user, Inbound: inbound, Count: count, First: at, Last: at, Paths: "relay nonsense direct"}
+		return api.Introduction{Peer: peer.String(), Name: name, User: user, Inbound: inbound, Count: count, First: at, Last: at, Paths: "relay nonsense wireguard direct aes"}
 	}
 	if config, err := gate.Config(t.Context(), api.Version{}); err != nil || config.Introductions {
 		t.Fatalf("it reports unasked: %v", err)
@@ -116,11 +116,11 @@ func TestIntroductions(t *testing.T) {
 	}
 	want := []string{
 		"gate in  of  x12 [] []",
-		"gate in far of bob x2 [direct relay] [unreachable]",
-		"gate in gone of admin x1 [direct relay] [deleted]",
-		"gate in laptop of admin x3 [direct relay] []",
-		"gate in nobody of eve x1 [direct relay] [unknown]",
-		"gate out lap-top of admin x1 [direct relay] [name]",
+		"gate in far of bob x2 [direct relay, aes wireguard] [unreachable]",
+		"gate in gone of admin x1 [direct relay, aes wireguard] [deleted]",
+		"gate in laptop of admin x3 [direct relay, aes wireguard] []",
+		"gate in nobody of eve x1 [direct relay, aes wireguard] [unknown]",
+		"gate out lap-top of admin x1 [direct relay, aes wireguard] [name]",
 	}
 	for range 2 { // saying it twice changes nothing
 		if !s.report(gate, list...) {
@@ -138,7 +138,7 @@ func TestIntroductions(t *testing.T) {
 		t.Fatal("it was not taken")
 	}
 	got := s.claimed(IntroductionQuery{})
-	if !slices.Contains(got, "gate in laptop of admin x5 [direct relay] []") || !slices.Contains(got, want[1]) || !slices.Contains(got, "gate out laptop of admin x1 [direct relay] [time]") {
+	if !slices.Contains(got, "gate in laptop of admin x5 [direct relay, aes wireguard] []") || !slices.Contains(got, want[1]) || !slices.Contains(got, "gate out laptop of admin x1 [direct relay, aes wireguard] [time]") {
 		t.Errorf("%q", got)
 	}
 	if s.report(other, list[0]) || slices.ContainsFunc(s.claimed(IntroductionQuery{}), func(l string) bool { return strings.HasPrefix(l, "other") }) {

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"weft/overlay/cert"
@@ -23,11 +25,31 @@ type Introduction struct {
 	First      time.Time   `json:"first"`
 	Last       time.Time   `json:"last"`
 	Paths      string      `json:"paths"`  // kinds that were used, separated by spaces, "" for unknown
+	Suites     string      `json:"suites"` // words of Suites, likewise
 	Doubts     string      `json:"doubts"` // what speaks against it, likewise, "" for nothing
 }
 
 // IsSeveral says that the row stands for several peers, of which only the number is kept.
 func (i Introduction) IsSeveral() bool { return i.Peer == cert.NodeID{} }
+
+// Suites are the ways to encrypt packets. The table has them in paths, too.
+var Suites = []string{"aes", "wireguard"}
+
+// used is paths of the table.
+func (i Introduction) used() string { return strings.TrimSpace(i.Paths + " " + i.Suites) }
+
+// setUsed is the inverse of used.
+func (i *Introduction) setUsed(text string) {
+	var paths, suites []string
+	for _, word := range strings.Fields(text) {
+		if slices.Contains(Suites, word) {
+			suites = append(suites, word)
+		} else {
+			paths = append(paths, word)
+		}
+	}
+	i.Paths, i.Suites = strings.Join(paths, " "), strings.Join(suites, " ")
+}
 
 // hourOf and dayOf count from 1970.
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
@@ -48,7 +70,7 @@ func (tx *Tx) AddIntroductions(id cert.NetworkID, device cert.NodeID, rows []Int
 		if today >= daily {
 			n, err := tx.execN(`UPDATE introductions SET last_at=$7, count=$8, paths=$9, doubts=$10
 				WHERE network_id=$1 AND hour=$2 AND node_id=$3 AND peer_id=$4 AND inbound=$5 AND first_at=$6 AND count <= $8`,
-				id[:], hourOf(r.First), device[:], r.Peer[:], r.Inbound, r.First.Unix(), r.Last.Unix(), r.Count, r.Paths, r.Doubts)
+				id[:], hourOf(r.First), device[:], r.Peer[:], r.Inbound, r.First.Unix(), r.Last.Unix(), r.Count, r.used(), r.Doubts)
 			if err != nil {
 				return 0, fmt.Errorf("store introductions: %w", err)
 			}
@@ -86,7 +108,7 @@ func (tx *Tx) putIntroduction(id cert.NetworkID, r Introduction, day int64) erro
 		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)
 		ON CONFLICT (network_id, hour, node_id, peer_id, inbound, first_at) DO UPDATE
 		SET last_at=excluded.last_at, count=excluded.count, paths=excluded.paths, doubts=excluded.doubts WHERE excluded.count >= introductions.count`,
-		id[:], hourOf(r.First), r.Device[:], r.Peer[:], r.Inbound, r.First.Unix(), r.Last.Unix(), r.Count, r.DeviceName, r.Name, r.User, r.Paths, r.Doubts, day)
+		id[:], hourOf(r.First), r.Device[:], r.Peer[:], r.Inbound, r.First.Unix(), r.Last.Unix(), r.Count, r.DeviceName, r.Name, r.User, r.used(), r.Doubts, day)
 	if err != nil {
 		return fmt.Errorf("store introductions: %w", err)
 	}
@@ -126,7 +148,9 @@ func (r *Reader) EachIntroduction(id cert.NetworkID, w IntroductionFilter, f fun
 	err := r.each(query+` ORDER BY hour DESC, node_id, peer_id, inbound, first_at LIMIT $3`, args, func(scan func(...any) error) error {
 		var i Introduction
 		var device, peer []byte
-		err := scan(&device, &peer, &i.Inbound, stored{&i.First}, stored{&i.Last}, &i.Count, &i.DeviceName, &i.Name, &i.User, &i.Paths, &i.Doubts)
+		var used string
+		err := scan(&device, &peer, &i.Inbound, stored{&i.First}, stored{&i.Last}, &i.Count, &i.DeviceName, &i.Name, &i.User, &used, &i.Doubts)
+		i.setUsed(used)
 		copy(i.Device[:], device)
 		copy(i.Peer[:], peer)
 		if err != nil {

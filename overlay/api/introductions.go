@@ -31,7 +31,7 @@ type Introduction struct {
 	// unless Peer is "".
 	First int64  `json:"first"`
 	Last  int64  `json:"last"`
-	Paths string `json:"paths,omitempty"` // kinds of path used, as in the status: "direct relay"
+	Paths string `json:"paths,omitempty"` // kinds of path used, and suites, as in the status: "aes direct relay"; unknown words are ignored
 }
 
 // EncodeIntroductions returns as many of list, from its beginning, as fit into a request,

@@ -125,9 +125,9 @@ func b(v bool) int {
 	return 0
 }
 
-// Path notes that a path of this kind, a word of status.PathKind, is used with a peer. It
-// counts for what the peer did in the present hour.
-func (l *Log) Path(peer cert.NodeID, kind string) {
+// Used notes that a path of this kind, a word of status.PathKind, or a suite is used with a
+// peer. It counts for what the peer did in the present hour.
+func (l *Log) Used(peer cert.NodeID, kind string) {
 	if !l.On() {
 		return
 	}

@@ -76,10 +76,10 @@ func TestLog(t *testing.T) {
 		for range 3 {
 			l.Note(peer(1), true)
 		}
-		l.Path(peer(1).ID, "relay")
-		l.Path(peer(1).ID, "direct")
-		l.Path(peer(1).ID, "relay")
-		l.Path(peer(9).ID, "relay")
+		l.Used(peer(1).ID, "relay")
+		l.Used(peer(1).ID, "direct")
+		l.Used(peer(1).ID, "relay")
+		l.Used(peer(9).ID, "relay")
 		l.Note(peer(2), false)
 		if n := s.ask(t, l, false); n != 2 { // the answer is lost
 			t.Errorf("%d rows", n)
@@ -175,7 +175,7 @@ func TestLogRace(t *testing.T) {
 			wg.Go(func() {
 				for range 500 {
 					l.Note(peer(i), true)
-					l.Path(peer(i).ID, "direct")
+					l.Used(peer(i).ID, "direct")
 				}
 			})
 			wg.Go(func() {

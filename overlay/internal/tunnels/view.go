@@ -44,7 +44,8 @@ func (t *Table) publish() {
 	for id, q := range t.table {
 		if q.installed() {
 			shown, trip := t.paths.Shown(id)
-			t.cfg.Claims.Path(id, shown.Kind.String())
+			t.cfg.Claims.Used(id, shown.Kind.String())
+			t.cfg.Claims.Used(id, string(q.suite))
 			v[id] = View{made: q.made, gone: q.gone, rtt: q.rtt, relay: q.relayName(), path: shown, trip: trip, suite: q.suite, exchange: q.exchange}
 		}
 	}
@@ -63,5 +64,6 @@ func (q *peer) relayName() string {
 func (t *Table) claim(s *intro.Session, inbound bool) {
 	t.cfg.Claims.Note(s.Peer, inbound)
 	shown, _ := t.paths.Shown(s.Peer.ID)
-	t.cfg.Claims.Path(s.Peer.ID, shown.Kind.String())
+	t.cfg.Claims.Used(s.Peer.ID, shown.Kind.String())
+	t.cfg.Claims.Used(s.Peer.ID, string(s.Suite))
 }
