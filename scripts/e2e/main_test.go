@@ -8,7 +8,7 @@
 //	go test -tags e2e -count=1 ./scripts/e2e/...        (root, Linux)
 //
 // Tests that measure run first, one by one; tests that mostly wait run afterwards, in
-// parallel. WEFT_CRASH_ROUNDS and WEFT_IDLE make two of them longer, WEFT_E2E_KEEP
+// parallel. WEFT_CRASH_ROUNDS, WEFT_IDLE and WEFT_ASLEEP make some longer, WEFT_E2E_KEEP
 // keeps the logs, WEFT_E2E_BIN is a directory with prebuilt programs, WEFT_E2E_FIPS the
 // FIPS mode that they run in (scripts/test fips).
 //
@@ -36,6 +36,7 @@
 //	fips_test.go       a network that enters FIPS mode
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
+//	asleep_test.go     a machine sleeps for ten minutes
 //	memory_test.go     a device with little memory
 //	compat_test.go     programs of another version
 //	compat_renew_test.go  their renewals
