@@ -39,14 +39,14 @@ func post(t *testing.T, s *Sender, to string, allow []netip.Prefix) Result {
 		return Result{Err: err}
 	}
 	defer r.Close()
-	return r.Post(t.Context(), Event{Schema: Schema, ID: "a1-x", Op: "device.rename", Count: 1}, []string{"whsec_a", "whsec_b"}, time.Now())
+	return r.Post(t.Context(), Event{Schema: Schema, ID: "a1-x", Op: "device.rename", Count: 1}, []string{"whsec_of-at-least-14", "whsec_bytes-in-FIPS-mode"}, time.Now())
 }
 
 // TestPost: what arrives can be checked with either secret.
 func TestPost(t *testing.T) {
 	s, roots := receiver(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		for _, secret := range []string{"whsec_a", "whsec_b"} {
+		for _, secret := range []string{"whsec_of-at-least-14", "whsec_bytes-in-FIPS-mode"} {
 			if e := Verify(secret, r.Header.Get(SignatureHeader), body, time.Now()); err == nil {
 				err = e
 			}
