@@ -378,6 +378,10 @@ func testStatusJSON(t *testing.T, n *lab.Node) {
 	if server["online"] != true {
 		t.Errorf("server: %v", server)
 	}
+	exchange := "X25519MLKEM768"
+	if f, _ := v["fips"].(map[string]any); f["mode"] != "off" {
+		exchange = "SecP256r1MLKEM768"
+	}
 	peers, _ := v["peers"].([]any)
 	found := false
 	for _, p := range peers {
@@ -387,7 +391,7 @@ func testStatusJSON(t *testing.T, n *lab.Node) {
 			continue
 		}
 		found = true
-		if peer["online"] != true || peer["path"] != "relay" || peer["path_reason"] == "" || peer["key_exchange"] != "X25519MLKEM768" || peer["last_handshake"] == nil {
+		if peer["online"] != true || peer["path"] != "relay" || peer["path_reason"] == "" || peer["key_exchange"] != exchange || peer["last_handshake"] == nil {
 			t.Errorf("a peer with a live tunnel: %v", peer)
 		}
 		if peer["rtt_ms"] == nil {
