@@ -30,8 +30,22 @@ func printChanges(w io.Writer, r ops.PolicyCheck) error {
 			fmt.Fprintf(&b, "  %s and %d more lines like these\n", side.sign, side.more)
 		}
 	}
+	if len(r.TagOwners) > 0 {
+		b.WriteString("who may give tags:\n")
+	}
+	for _, c := range r.TagOwners {
+		fmt.Fprintf(&b, "  tag:%s: %s, before %s\n", cli.Plain(c.Tag), cli.Plain(tagOwners(c.After)), cli.Plain(tagOwners(c.Before)))
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// tagOwners names who may give a tag.
+func tagOwners(list []string) string {
+	if len(list) == 0 {
+		return "nobody else"
+	}
+	return some(list[:min(len(list), 10)], len(list), "other")
 }
 
 // party names people and devices.

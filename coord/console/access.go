@@ -3,7 +3,9 @@ package console
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +20,8 @@ const maxPolicyForm = 4 * policy.MaxText
 // escape them, and what package policy takes has no character that is not seen.
 type accessView struct {
 	Rules    []ruleView
-	More     int  // rules that are not shown
+	More     int // rules that are not shown
+	Tags     []tagView
 	Starting bool // nothing was put into force yet
 	Change   bool // the visitor may change it
 
@@ -106,6 +109,11 @@ func (c *Console) accessPage(v *visit, status int, view accessView) error {
 				break
 			}
 			view.Rules = append(view.Rules, ruleView{i + 1, ruleWords(r.From), ruleWords(r.To), ruleWords(r.Ports)})
+		}
+		for _, tag := range slices.Sorted(maps.Keys(p.TagOwners)) {
+			if len(view.Tags) < maxRulesShown {
+				view.Tags = append(view.Tags, tagView{Tag: clean(tag), Who: ruleWords(p.TagOwners[tag])})
+			}
 		}
 	}
 	list, err := c.ops.PolicyHistory(v.ctx(), v.actor)

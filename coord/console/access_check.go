@@ -20,6 +20,13 @@ type checkView struct {
 	Warnings []lineView
 	Sides    []sideView
 	None     bool // nobody gains or loses anything
+	Tags     []tagView
+}
+
+// tagView says who may give a tag, beside owners and admins; Was is before a change.
+type tagView struct {
+	Tag      string
+	Who, Was []string
 }
 
 type sideView struct {
@@ -59,7 +66,10 @@ func cleanLong(s string) string {
 }
 
 func newCheckView(text string, r ops.PolicyCheck) *checkView {
-	view := &checkView{Tests: r.Tests, Warnings: linesOf(text, r.Warnings), None: len(r.Gains)+len(r.Losses) == 0}
+	view := &checkView{Tests: r.Tests, Warnings: linesOf(text, r.Warnings), None: len(r.Gains)+len(r.Losses)+len(r.TagOwners) == 0}
+	for _, t := range r.TagOwners {
+		view.Tags = append(view.Tags, tagView{clean(t.Tag), ruleWords(t.After), ruleWords(t.Before)})
+	}
 	for _, s := range []struct {
 		title string
 		gain  bool

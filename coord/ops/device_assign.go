@@ -82,18 +82,31 @@ func (c AssignDevice) run(tx *Tx) (store.Node, error) {
 // mayAssign refuses an actor that is limited to tags what he could not undo, or would get
 // more by: he gives and takes only his own tags, leaves at least one of them, and hands
 // over only devices on which nothing depends but his tags.
+//
+// Everybody gives and takes only tags that he may give (Tx.mayTag), and hands over what
+// belongs to others only if he may do that to all.
 func (tx *Tx) mayAssign(before, after assigned) error {
 	a := tx.actor
+	var changed []string
+	for _, t := range slices.Concat(before.Tags, after.Tags) {
+		if slices.Contains(before.Tags, t) != slices.Contains(after.Tags, t) {
+			changed = append(changed, t)
+		}
+	}
+	if err := tx.mayTag(changed); err != nil {
+		return err
+	}
+	if before.User != after.User && tx.op.may[a.Role] == own {
+		return fmt.Errorf("%s: as %s you cannot give a device to somebody else: %w", tx.op.Name, a.Role, ErrForbidden)
+	}
 	if len(a.Tags) == 0 {
 		return nil
 	}
 	refuse := func(what string) error {
 		return fmt.Errorf("%s: %s your own tags, which are %s: %w", tx.op.Name, what, strings.Join(a.Tags, ", "), ErrForbidden)
 	}
-	for _, t := range slices.Concat(before.Tags, after.Tags) {
-		if slices.Contains(before.Tags, t) != slices.Contains(after.Tags, t) && !slices.Contains(a.Tags, t) {
-			return refuse("you may give and take only")
-		}
+	if !a.holds(changed) {
+		return refuse("you may give and take only")
 	}
 	switch {
 	case !a.covers(after.Tags):

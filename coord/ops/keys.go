@@ -77,6 +77,9 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	if !tx.actor.holds(tags) {
 		return KeyCreated{}, fmt.Errorf("%s: you may give only your own tags, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)
 	}
+	if err := tx.mayTag(tags); err != nil {
+		return KeyCreated{}, err
+	}
 	n := s.index.info()
 	if c.Life == 0 {
 		c.Life = DefaultKeyLife

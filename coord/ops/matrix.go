@@ -66,7 +66,7 @@ var (
 	opDeviceRead    = op("device.read", reads, everybody)
 	opDeviceTest    = op("device.test", reads, everybody)
 	opDeviceRename  = op("device.rename", writes, noAuditor)
-	opDeviceAssign  = op("device.assign", writes, [5]reach{all, all, all, none, none}) // see Tx.mayAssign
+	opDeviceAssign  = op("device.assign", writes, noAuditor) // see Tx.mayAssign
 	opDeviceReplace = op("device.replace", writes, noAuditor)
 	opDeviceDelete  = op("device.delete", writes, noAuditor, ViaSystem)
 	opDeviceDNS     = op("device.dns", writes, noAuditor)

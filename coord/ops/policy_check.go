@@ -22,6 +22,9 @@ type PolicyCheck struct {
 	Losses     []AccessChange `json:"losses"`
 	MoreGains  int            `json:"more_gains"` // that are not listed
 	MoreLosses int            `json:"more_losses"`
+	// TagOwners are the tags that other people may give: see Policy.TagOwners. It is not
+	// nil, and has at most maxPolicyChanges.
+	TagOwners []policy.TagChange `json:"tag_owners"`
 }
 
 // Bounds of a PolicyCheck.
@@ -102,6 +105,8 @@ func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
 	for i, k := range kinds {
 		subjects[i] = k.subject
 	}
+	tags := policy.DiffTagOwners(now, p)
+	out.TagOwners = append([]policy.TagChange{}, tags[:min(len(tags), maxPolicyChanges)]...)
 	changes := policy.Diff(now, p, subjects)
 	l := &lister{w: w, kinds: kinds, names: map[string][]string{}}
 	if out.Gains, out.MoreGains, err = l.list(changes.Gains); err == nil {

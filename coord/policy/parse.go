@@ -241,7 +241,7 @@ func (r *reader) policy(v hujson.Value) *Policy {
 	p := &Policy{}
 	r.seen = map[string]bool{}
 	var ports [][]api.PortRange
-	r.fields(v, "rules tests aes", func(name string, v hujson.Value) {
+	r.fields(v, "rules tests aes tagOwners", func(name string, v hujson.Value) {
 		switch name {
 		case "rules":
 			r.list(v, maxRules, "rules", func(v hujson.Value) { ports = append(ports, r.rule(p, v)) })
@@ -256,6 +256,8 @@ func (r *reader) policy(v hujson.Value) *Policy {
 				r.name(p, word, offsets[i+1])
 			}
 			p.AES = words
+		case "tagOwners":
+			r.tagOwners(p, v)
 		}
 	})
 	if len(r.problems) == 0 {

@@ -25,7 +25,8 @@
 // it initiate nothing.
 //
 // Besides rules, a policy may have tests: who must and who must not reach which ports
-// (expect.go). They run before the policy is put into force.
+// (expect.go). They run before the policy is put into force. And it may have tagOwners: who,
+// beside the network's admins, may give a tag to devices (tagowners.go).
 //
 //	parse.go       reading the text, and its mistakes by line and column
 //	parse_text.go  mistakes that are found before the text is read as JSON
@@ -35,6 +36,7 @@
 //	ports.go       sets of ports
 //	compile.go     an index from selectors to the rules that name them
 //	classes.go     which subjects reach which, through that index
+//	tagowners.go   who may give which tag
 package policy
 
 import (
@@ -72,6 +74,9 @@ type Policy struct {
 	Rules []Rule   `json:"rules"`
 	Tests []Test   `json:"tests,omitempty"`
 	AES   []string `json:"aes,omitempty"` // devices that are reached with AES alone
+	// TagOwners has, by tag without "tag:", who may give it: "user:NAME", "group:NAME",
+	// "role:NAME".
+	TagOwners map[string][]string `json:"tagOwners,omitempty"`
 
 	compiled compiled
 	names    []place // of users, groups and tags, each once

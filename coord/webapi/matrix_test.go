@@ -147,8 +147,8 @@ getKey          owncam    ok    ok    ok       ok      ok      ok       ok      
 getKey          camera    ok    ok    ok       ok      404     ok       ok      404
 getKey          door      ok    ok    ok       ok      404     404      404     404
 createKey       own       ok    ok    ok       403     ok      403      403     403
-createKey       owncam    ok    ok    ok       403     ok      403      403     403
-createKey       owncam1   ok    ok    ok       403     ok      ok       403     ok
+createKey       owncam    ok    ok    ok       403     403     403      403     403
+createKey       owncam1   ok    ok    ok       403     403     ok       403     403
 createKey       camera    ok    ok    ok       403     404     ok       403     404
 createKey       door      ok    ok    ok       403     404     403      403     403
 revokeKey       own       ok    ok    ok       403     ok      404      404     404
