@@ -112,6 +112,7 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"policy revert", "0 --yes", "policy/1"},
 		{"policy edit", "", "policy/1"}, // EDITOR changes nothing
 		{"can", "admin pantry:22", "can/1"},
+		{"reach", "admin", "reach/1"},
 		{"login-link", "", "login-link/1"},
 		{"users create", "alice", "user/1"},
 		{"users list", "", "users/1"},

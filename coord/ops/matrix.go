@@ -87,6 +87,8 @@ var (
 	opRelayJoin   = op("relay.join", writes, nobody, ViaNode)
 	opRelayUpdate = op("relay.update", writes, nobody, ViaNode)
 
+	opReachRead = op("reach.read", reads, everybody)
+
 	opPolicyRead   = op("policy.read", reads, seers)
 	opPolicySet    = op("policy.set", writes, admins)
 	opPolicyRevert = op("policy.revert", writes, admins)

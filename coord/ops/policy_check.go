@@ -140,6 +140,8 @@ type lister struct {
 	w     *world
 	kinds []kind
 	names map[string][]string // by class: the first
+	// without is the name of a device that is not listed: counts leave it out.
+	without string
 }
 
 func (l *lister) list(changes []policy.Change) (list []AccessChange, more int, err error) {
@@ -196,6 +198,7 @@ func (l *lister) devices(of []int) (Party, error) {
 			if names, err = l.w.r.ClassNames(l.w.s.network, k.key, maxParty); err != nil {
 				return p, err
 			}
+			names = slices.DeleteFunc(names, func(name string) bool { return name == l.without })
 			l.names[k.key] = names
 		}
 		p.Devices = append(p.Devices, names...)

@@ -36,6 +36,7 @@
 //	ports.go       sets of ports
 //	compile.go     an index from selectors to the rules that name them
 //	classes.go     which subjects reach which, through that index
+//	reach.go       all that one reaches, and all who reach one
 //	tagowners.go   who may give which tag
 package policy
 

@@ -197,6 +197,13 @@ getPolicy       -         ok    ok    ok       ok      403     ok       ok      
 checkPolicy     -         ok    ok    ok       ok      403     403      403     403
 setPolicy       -         ok    ok    403      403     403     403      403     403
 canReach        -         ok    ok    ok       ok      403     404      404     403
+getReach        own       ok    ok    ok       ok      ok      404      404     404
+getReach        owncam    ok    ok    ok       ok      ok      ok       ok      ok
+getReach        camera    ok    ok    ok       ok      404     ok       ok      404
+getReach        to:owncam ok    ok    ok       ok      ok      ok       ok      ok
+getReach        to:camera ok    ok    ok       ok      404     ok       ok      404
+getReach        self      ok    ok    ok       ok      ok      ok       ok      ok
+getReach        person    ok    ok    ok       ok      404     404      404     404
 listPolicies    -         ok    ok    ok       ok      403     ok       ok      403
 getFormerPolicy -         ok    ok    ok       ok      403     ok       ok      403
 revertPolicy    -         ok    ok    403      403     403     403      403     403
@@ -346,6 +353,17 @@ createSnapshot  -         403   403   403      403     403     403      403     
 		},
 		"canReach": func(who asker, _ string) (string, string) {
 			return "?from=person&to=" + device(who, "camera") + ":22", ""
+		},
+		"getReach": func(who asker, what string) (string, string) {
+			switch kind, to := strings.CutPrefix(what, "to:"); {
+			case to:
+				return "?to=" + device(who, kind), ""
+			case what == "self":
+				return "", ""
+			case what == "person":
+				return "?from=user:person", ""
+			}
+			return "?from=device:" + device(who, what), ""
 		},
 		"getFormerPolicy":   func(asker, string) (string, string) { return "0", "" },
 		"revertPolicy":      func(asker, string) (string, string) { return "", `{"number":0}` },

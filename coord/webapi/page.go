@@ -24,8 +24,8 @@ type Asked struct {
 	Key     string    `query:"key" doc:"only devices that joined with the key of this id"`
 	Name    string    `query:"name" doc:"a name, short or in full, or an address"`
 	Type    string    `query:"type" maxLength:"20" doc:"type of record, such as A or MX; A and AAAA if not given"`
-	From    string    `query:"from" doc:"the device that asks, by name, address or id; for the policy also a person; a preview without it sees all devices"`
-	To      string    `query:"to" maxLength:"300" doc:"the destination: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp"`
+	From    string    `query:"from" doc:"the device that asks, by name, address or id; for the policy also a person, by default the asker where all that is reached is asked for; a preview without it sees all devices"`
+	To      string    `query:"to" maxLength:"300" doc:"the destination: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp; for all who reach a device: that device"`
 	Since   time.Time `query:"since" doc:"only what was done at this time or later"`
 	Until   time.Time `query:"until" doc:"only what was done before this time"`
 	Op      string    `query:"op" maxLength:"32" doc:"only operations with this name, or whose name begins with it: device."`

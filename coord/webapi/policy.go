@@ -63,6 +63,10 @@ func (a *api) policy() {
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.Access, error) {
 			return s.CanReach(ctx, who, ops.AccessQuery{From: in.From, To: in.To})
 		})
+	addAsked(a, operation{"GET", "/policy/reach", "getReach", "Say all that a person or a device reaches, or all who reach a device, by the rules that decide", "reach.read", 0}, "from to cursor limit",
+		func(ctx context.Context, who ops.Actor, in *Asked) (ops.Reach, error) {
+			return s.Reach(ctx, who, ops.ReachQuery{From: in.From, To: in.To, Cursor: in.Cursor, Limit: in.Limit})
+		})
 	add(a, operation{"GET", "/policy/history", "listPolicies", "List the policies that were in force, the newest first, without their texts", "policy.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (PolicyHistory, error) {
 			list, err := s.PolicyHistory(ctx, who)

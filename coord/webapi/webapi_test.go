@@ -43,6 +43,13 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		}
 		return err
 	},
+	"getReach": func(t *testing.T, c *client.Client) error {
+		r, err := c.Reach(t.Context(), ops.ReachQuery{From: "admin", Limit: 1})
+		if err != nil || r.From != "user:admin" || r.Total != 1 || r.Groups[0].DeviceCount != 2 || r.Groups[0].By[0].Rule != 1 || r.Next != "" {
+			t.Errorf("%+v", r)
+		}
+		return err
+	},
 	"getFormerPolicy": func(t *testing.T, c *client.Client) error { _, err := c.FormerPolicy(t.Context(), 0); return err },
 	"listPolicies":    func(t *testing.T, c *client.Client) error { _, err := c.PolicyHistory(t.Context()); return err },
 	"revertPolicy": func(t *testing.T, c *client.Client) error {
@@ -459,6 +466,9 @@ func TestNobody(t *testing.T) {
 		path := strings.NewReplacer("devices/{id}", "devices/a", "relays/{id}", "relays/far", "keys/{id}", "keys/"+key, "users/{id}", "users/svc", "webhooks/{id}", "webhooks/"+hook.ID, "history/{id}", "history/0").Replace(d.path)
 		if d.ID == "previewName" {
 			path += "?name=www"
+		}
+		if d.ID == "getReach" {
+			path += "?to=b"
 		}
 		if d.ID == "canReach" {
 			path += "?from=a&to=b:22"

@@ -36,6 +36,16 @@ func (c *Client) CanReach(ctx context.Context, q ops.AccessQuery) (a ops.Access,
 	return a, err
 }
 
+// Reach says all that a person or a device reaches, or all who reach a device: one page.
+func (c *Client) Reach(ctx context.Context, q ops.ReachQuery) (r ops.Reach, err error) {
+	limit := ""
+	if q.Limit != 0 {
+		limit = strconv.Itoa(q.Limit)
+	}
+	err = c.call(ctx, "GET", "/policy/reach"+query("from", q.From, "to", q.To, "cursor", q.Cursor, "limit", limit), nil, nil, &r)
+	return r, err
+}
+
 // PolicyHistory lists the policies that were in force, the newest first.
 func (c *Client) PolicyHistory(ctx context.Context) ([]store.PolicyRevision, error) {
 	var list webapi.PolicyHistory
