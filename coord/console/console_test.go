@@ -494,6 +494,7 @@ func TestRoutes(t *testing.T) {
 		"POST /devices/{id}/delete":          {401, 404},
 		"POST /devices/{id}/test":            {401, 404},
 		"POST /devices/{id}/dns":             {401, 400},
+		"POST /devices/{id}/assign":          {401, 404},
 		"GET /dns":                           {401, 200},
 		"GET /dns/preview":                   {401, 303},
 		"POST /dns/records":                  {401, 422},

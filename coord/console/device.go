@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"weft/coord/ops"
@@ -104,6 +105,12 @@ type devicePageView struct {
 	NewName, RenameProblem string
 	DeleteProblem          string
 	OldName, OldProblem    string
+	// The form for tags and the owner. Match is the revision that is shown.
+	MayAssign, MayHandOver bool
+	NewTags, NewOwner      string
+	AssignProblem, Match   string
+
+	Reach reachView // who reaches it
 }
 
 func (c *Console) device(v *visit) error {
@@ -125,6 +132,15 @@ func (c *Console) devicePage(v *visit, status int, d ops.Device, view devicePage
 	}
 	if view.OldName == "" {
 		view.OldName = c.namesake(v, d)
+	}
+	if view.AssignProblem == "" {
+		view.NewTags, view.NewOwner = strings.Join(view.Device.Tags, " "), view.Device.Owner
+	}
+	view.Match = d.Revision
+	view.MayAssign, view.MayHandOver = mayAssign(v.actor)
+	var err error
+	if view.Reach, err = c.reach(v, ops.ReachQuery{To: d.ID.String()}, view.Device.Path); err != nil {
+		return err
 	}
 	if view.Test == nil {
 		view.Test = &testView{Device: view.Device}

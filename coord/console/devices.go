@@ -24,6 +24,7 @@ type devicesView struct {
 	Unaware     string   // how many do not know all of URLs yet, "" for none
 	Revocations string   // what is wrong with the revocation list, "" for nothing
 	URLs        []string // the server's addresses when there are several
+	Mine        *mineView
 }
 
 type tab struct {
@@ -82,6 +83,11 @@ func (c *Console) devices(v *visit) error {
 		next := query
 		next.Offset += devicesPerPage
 		view.Next = devicesPath(next)
+	}
+	if v.actor.Role == ops.RoleMember && !v.partial() && query.Text == "" && query.Offset == 0 {
+		if view.Mine, err = c.mine(v); err != nil {
+			return err
+		}
 	}
 	return c.render(v, http.StatusOK, "devices", view)
 }

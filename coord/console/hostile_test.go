@@ -102,7 +102,7 @@ func TestHostileStrings(t *testing.T) {
 		s.net.Presence(d.ID, uint64(i), i%2 == 0, s.Now(), netip.MustParseAddr("192.0.2.1"))
 	}
 
-	pages := []string{"/dns", "/devices", "/devices?from=50", "/keys", "/account", "/keys/" + all[0].ID + "/join"}
+	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/keys/" + all[0].ID + "/join"}
 	for i, p := range payloads {
 		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/keys/"+keys[i]+"/join",
 			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))

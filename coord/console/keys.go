@@ -175,7 +175,7 @@ func (c *Console) createKey(v *visit) error {
 	}
 	k, err := ops.Do(v.ctx(), c.ops, v.actor, nk)
 	if errors.Is(err, ops.ErrForbidden) && len(nk.Tags) > 0 {
-		return bad(cleanLong(strings.TrimSuffix(err.Error(), ": "+ops.ErrForbidden.Error())))
+		return bad(forbiddenText(err))
 	}
 	if errors.Is(err, ops.ErrInvalid) {
 		return bad("The server does not accept this combination.")

@@ -43,6 +43,7 @@ var routes = []route{
 	{"POST /devices/{id}/replace", member, (*Console).replaceDevice},
 	{"POST /devices/{id}/delete", member, (*Console).deleteDevice},
 	{"POST /devices/{id}/test", member, (*Console).testDevice},
+	{"POST /devices/{id}/assign", member, (*Console).assignDevice},
 	{"POST /devices/{id}/dns", member, (*Console).setDeviceDNS},
 
 	{"GET /dns", member, (*Console).dns},

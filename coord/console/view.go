@@ -38,6 +38,7 @@ type network struct{ ID, Suffix, Version string }
 // address cannot put words into the console's mouth.
 var flashes = map[string]string{
 	"renamed":   "Renamed. The new name works at once; open connections go on.",
+	"assigned":  "Changed. Its older certificates are revoked; it fetches the new one by itself.",
 	"replaced":  "Replaced. The name leads to this device now; the old one's certificates are revoked.",
 	"deleted":   "Deleted. Its certificates are revoked.",
 	"revoked":   "Key revoked. Nothing can join with it any more.",
