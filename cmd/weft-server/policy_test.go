@@ -114,6 +114,10 @@ func TestPolicyDiff(t *testing.T) {
 		// carry tags and do not.
 		t.Errorf("exit %d: %s", code, out)
 	}
+	code, out, _ = verb(t, "policy", "diff", p.file("d", `{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]}],"tagOwners":{"tag:device":["user:anna","role:operator"],"tag:x":[]}}`))
+	if code != 0 || out != "nobody gains or loses anything\nwho may give tags:\n  tag:device: user:anna, role:operator, before nobody else\n  tag:x: nobody else, before nobody else\n" {
+		t.Errorf("exit %d: %s", code, out)
+	}
 	if code, out, _ := verb(t, "policy", "diff", p.file("c", policy.StartingText+"// and a comment\n")); code != 0 || out != "nobody gains or loses anything\n" {
 		t.Errorf("exit %d: %s", code, out)
 	}
@@ -175,6 +179,29 @@ func TestCan(t *testing.T) {
 	}
 	if code, _, errs := verb(t, "can", "nas", "kitchen-pi:22"); code != 2 || !strings.Contains(errs, "say user:nas or device:nas") {
 		t.Errorf("exit %d: %s", code, errs)
+	}
+}
+
+func TestReach(t *testing.T) {
+	p := newPolicies(t)
+	if code, _, errs := verb(t, "policy", "apply", p.file("a", devicesOnly)); code != 0 {
+		t.Fatal(errs)
+	}
+	for args, want := range map[string][]string{
+		"reach admin":           {"DEVICES", "kitchen-pi, nas", "tcp:22", " 1\n"},
+		"reach --to nas":        {"WHO", "admin", "tcp:22", " 1\n"},
+		"reach kitchen-pi":      {"nothing\n"},
+		"reach user:admin --to": {},
+	} {
+		code, out, errs := verb(t, strings.Fields(args)...)
+		if (code == 0) != (len(want) > 0) {
+			t.Errorf("%s: exit %d: %s", args, code, errs)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s: %q, want %q", args, out, w)
+			}
+		}
 	}
 }
 
