@@ -38,6 +38,7 @@ var actWords = map[string]string{
 	"device.join": "Joined", "device.renew": "Renewed its certificate", "device.leave": "Left", "device.rename": "Renamed", "device.replace": "Replaced",
 	"device.assign": "Gave it other tags or another owner",
 	"device.delete": "Deleted", "device.dns": "Changed its DNS settings", "key.create": "Made a key", "key.revoke": "Revoked a key",
+	"request.ask": "Asked to join", "request.approve": "Let a device in", "request.deny": "Refused a device",
 	"dns.edit": "Changed DNS", "dns.names_end": "Ended a former name", "relay.join": "Relay joined", "relay.update": "Relay changed", "relay.remove": "Removed a relay",
 	"policy.set": "Changed the policy", "crl.recall": "Sent a newer revocation list", "user.create": "Made a user", "user.delete": "Deleted a user",
 	"user.link": "Made a sign-in link", "user.password": "Changed the password", "session.create": "Signed in", "session.end": "Session ended",
@@ -47,7 +48,7 @@ var actWords = map[string]string{
 
 // actKinds are the choices of the filter: what an operation's name begins with.
 var actKinds = []struct{ Prefix, Text string }{
-	{"", "Everything"}, {"device.", "Devices"}, {"key.", "Keys"}, {"session.", "Sign-ins"}, {"user.", "Users"}, {"dns.", "DNS"},
+	{"", "Everything"}, {"device.", "Devices"}, {"request.", "Requests to join"}, {"key.", "Keys"}, {"session.", "Sign-ins"}, {"user.", "Users"}, {"dns.", "DNS"},
 	{"policy.", "Policy"}, {"relay.", "Relays"}, {"network.", "Server"}, {"audit.", "Audit"},
 }
 

@@ -25,7 +25,7 @@ import (
 type access int
 
 const (
-	anyKey      access = iota // whoever proves possession of a key: join only
+	anyKey      access = iota // whoever proves possession of a key: to join, or to ask to
 	anyTimeNode               // a node that exists, also with an expired certificate
 	anyRelay                  // a relay that runs alone and was not removed
 	anyMember                 // who was ever a node or a relay of this network, known here or not
@@ -42,13 +42,16 @@ type route struct {
 // ofRelays reports whether relays that run alone call the route.
 func (rt route) ofRelays() bool { return strings.HasPrefix(rt.path, "/v1/relay/") }
 
-// routes is the whole node API: what is not here is 404. Every route but join
+// routes is the whole node API: what is not here is 404. Every route but join, ask
 // and the recall of a revocation list wants a node that exists; whether its
 // certificate has expired by the server's clock does not matter, since the
 // database decides, and a clock that jumped must not cut everybody off (deleted
 // nodes do not exist).
 var routes = []route{
 	{"POST", "/v1/join", anyKey, (*Service).handleJoin, false},
+	{"POST", "/v1/ask", anyKey, (*Service).handleAsk, false},
+	{"POST", "/v1/ask/poll", anyKey, (*Service).handlePollAsk, false},
+	{"POST", "/v1/ask/end", anyKey, (*Service).handleEndAsk, false},
 	{"POST", "/v1/renew", anyTimeNode, (*Service).handleRenew, false},
 	{"GET", "/v1/config", anyTimeNode, (*Service).handleConfig, false},
 	{"GET", "/v1/directory", anyTimeNode, (*Service).handleDirectory, false},

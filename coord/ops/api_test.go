@@ -36,7 +36,11 @@ func TestRoutes(t *testing.T) {
 	all := []who{nobody, foreign, other, forged, self, deleted, expired, node}
 	// What each route answers; whoever is not listed gets 401.
 	table := map[string]map[who]int{
-		"POST /v1/join":     {foreign: 401, other: 401, node: 409, self: 409, expired: 409}, // the token below is unknown or of another device
+		"POST /v1/join": {foreign: 401, other: 401, node: 409, self: 409, expired: 409}, // the token below is unknown or of another device
+		// Who has joined is told so again; all others may ask.
+		"POST /v1/ask":      {foreign: 200, other: 200, forged: 200, self: 200, deleted: 200, expired: 200, node: 200},
+		"POST /v1/ask/poll": {foreign: 200, other: 200, forged: 200, self: 200, deleted: 200, expired: 200, node: 200},
+		"POST /v1/ask/end":  {foreign: 204, other: 204, forged: 204, self: 204, deleted: 204, expired: 204, node: 204},
 		"POST /v1/renew":    {node: 200, expired: 200},
 		"GET /v1/config":    {node: 200, expired: 200},
 		"GET /v1/directory": {node: 200, expired: 200},
@@ -139,7 +143,10 @@ func TestRoutes(t *testing.T) {
 					path += "?name=victim"
 				case "/v1/presence":
 					body = strings.NewReader(`{"ids":["` + victim.id.String() + `"]}`)
-				case "/v1/logout":
+				case "/v1/ask":
+					b, _ := json.Marshal(d.ask(t, "x"))
+					body = bytes.NewReader(b)
+				case "/v1/logout", "/v1/ask/poll", "/v1/ask/end":
 					body = strings.NewReader("{}")
 				}
 				status, e := d.rawBy(t, s.Service, w == nobody, rt.method, path, body)
@@ -274,6 +281,38 @@ func FuzzDecode(f *testing.F) {
 		var second api.JoinRequest
 		if err := Decode(again, &second); err != nil {
 			t.Fatalf("%q decodes, %q does not: %v", b, again, err)
+		}
+	})
+}
+
+// Every request to be let in ends in an answer, whatever is in it, and what people and
+// records get to see of it is text on one line, of bounded length.
+func FuzzAskRoute(f *testing.F) {
+	s := openSite(f)
+	d := newDevice(f, s.Service)
+	b, _ := json.Marshal(d.ask(f, "pi\x1b[2J\u202e<script>"))
+	f.Add(b)
+	f.Add([]byte(`{"protocol":1,"csr":"MA==","hostname":{}}`))
+	f.Add([]byte(`{"protocol":1,"csr":null,"hostname":"\ud800","os":"\u0000"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s.clock.Add(time.Minute) // it is not too often
+		status, e := d.raw(t, s.Service, "POST", "/v1/ask", bytes.NewReader(b))
+		if status == 500 || status >= 400 && e.Code == "" {
+			t.Fatalf("%q: %d %+v", b, status, e)
+		}
+		list, err := s.Requests(t.Context(), Root())
+		if err != nil || len(list) > 1 {
+			t.Fatalf("%d requests, %v", len(list), err)
+		}
+		for _, r := range list {
+			for _, text := range []string{r.Hostname, r.OS, r.Version} {
+				if len(text) > 255 || text != printable(text, 255) {
+					t.Errorf("%q", text)
+				}
+			}
+			if r.Name == "" || r.Name != CleanName(r.Name) {
+				t.Errorf("it would be called %q", r.Name)
+			}
 		}
 	})
 }

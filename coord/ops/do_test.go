@@ -114,6 +114,10 @@ device.dns       all   all   all   -     own
 device.join      -     -     -     -     -
 device.renew     -     -     -     -     -
 device.leave     -     -     -     -     -
+request.ask      -     -     -     -     -
+request.read     all   all   all   all   own
+request.approve  all   all   all   -     own
+request.deny     all   all   all   -     own
 key.read         all   all   all   all   own
 key.create       all   all   all   -     own
 key.revoke       all   all   all   -     own

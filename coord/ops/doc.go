@@ -17,6 +17,8 @@
 //
 //	api.go        the node API: routes, callers, errors
 //	join.go       POST /v1/join
+//	ask.go        POST /v1/ask: joining without a token; ask_table.go: who waits,
+//	              ask_decide.go: a person lets a device in, or not
 //	protocol.go   which protocol versions of nodes and relays the server accepts
 //	renew.go      POST /v1/renew
 //	life.go       how long certificates are valid, and who may join, leave and rename

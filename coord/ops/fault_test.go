@@ -65,6 +65,7 @@ type faulty struct {
 	hook                   WebhookCreated
 	newer                  []byte  // revocation list of a later time
 	person                 *person // after withCodes
+	code                   string  // of a device that asks, after asksIn
 }
 
 const passwordHash = "hash"
@@ -224,6 +225,9 @@ func (f *faulty) identity(name string) string {
 	return list[i].ID
 }
 
+// asksIn has a device ask to be let in.
+func asksIn(f *faulty) { _, f.code = f.site.asks("asker") }
+
 func later(d time.Duration) func(*faulty) {
 	return func(f *faulty) { f.clock.Add(d) }
 }
@@ -264,6 +268,15 @@ var faultyCommands = []faultyCommand{
 		return err
 	}},
 	{opDeviceLeave, nil, func(ctx context.Context, f *faulty) error { return f.laptop.Logout(ctx) }},
+	{opRequestAsk, func(f *faulty) { f.site.asks("asker") }, func(ctx context.Context, f *faulty) error { return f.flushRefusals(ctx, true) }},
+	{opRequestApprove, asksIn, func(ctx context.Context, f *faulty) error {
+		_, err := Do(ctx, f.Service, f.admin, ApproveRequest{Code: f.code, Tags: []string{"camera"}})
+		return err
+	}},
+	{opRequestDeny, asksIn, func(ctx context.Context, f *faulty) error {
+		_, err := Do(ctx, f.Service, f.admin, DenyRequest{f.code})
+		return err
+	}},
 
 	{opKeyCreate, nil, as(root, func(*faulty) Command[KeyCreated] { return CreateKey{Tags: []string{"device"}} })},
 	{opKeyRevoke, nil, as(root, func(f *faulty) Command[store.Key] { return RevokeKey{f.key} })},

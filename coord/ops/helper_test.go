@@ -282,6 +282,24 @@ func (d *device) request(t testing.TB, tok cert.Token, hostname string) api.Join
 	return api.JoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname, OS: "linux/amd64", Software: "1.0"}
 }
 
+// ask is a request to be let in.
+func (d *device) ask(t testing.TB, hostname string) api.Ask {
+	t.Helper()
+	r := d.request(t, cert.Token{}, hostname)
+	return api.Ask{Protocol: r.Protocol, CSR: r.CSR, Hostname: hostname, OS: r.OS, Software: r.Software}
+}
+
+// asks makes a device that asks to be let in, and returns its code.
+func (s *site) asks(hostname string) (*device, string) {
+	s.t.Helper()
+	d := newDevice(s.t, s.Service)
+	res, err := d.Ask(s.t.Context(), d.ask(s.t, hostname))
+	if err != nil || res.State != api.AskWaiting {
+		s.t.Fatalf("%+v, %v", res, err)
+	}
+	return d, res.Code
+}
+
 func (d *device) join(t testing.TB, tok cert.Token, hostname string) error {
 	t.Helper()
 	res, err := d.Join(t.Context(), d.request(t, tok, hostname))

@@ -94,12 +94,30 @@ func (j join) run(tx *Tx) (store.Node, error) {
 	if err != nil {
 		return node, err
 	}
+	node, err = s.makeNode(tx, newcomer{caller: *c, hostname: req.Hostname, os: req.OS, software: req.Software}, key, gone)
+	if err != nil {
+		return node, err
+	}
+	tx.did(deviceTarget(node), nil, node)
+	return node, nil
+}
+
+// newcomer is a device that has yet to get a row, with what it says of itself.
+type newcomer struct {
+	caller
+	hostname, os, software string
+}
+
+// makeNode makes the row of a device that joins: name, address, certificate. Of the key it
+// needs whose the device is, and its tags; gone is what situation wants.
+func (s *Service) makeNode(tx *Tx, c newcomer, key store.Key, gone int) (node store.Node, err error) {
+	now := tx.now
 	node = store.Node{
 		ID: c.id, SPKI: c.spki, UserID: key.UserID, User: key.User, Tags: key.Tags, KeyID: key.ID, Ephemeral: key.Ephemeral,
-		Hostname: printable(req.Hostname, 255), OS: printable(req.OS, 64), Software: printable(req.Software, 64), Created: now,
+		Hostname: printable(c.hostname, 255), OS: printable(c.os, 64), Software: printable(c.software, 64), Created: now,
 	}
 	node.Class = store.Class(node.UserID, store.JoinTags(node.Tags))
-	if node.Name, err = s.nameFor(tx, c.id, req.Hostname, now); err != nil {
+	if node.Name, err = s.nameFor(tx, c.id, c.hostname, now); err != nil {
 		return node, err
 	}
 	if node.IPv4, err = tx.AllocIPv4(s.network, s.ipv4, now); err != nil {
@@ -117,7 +135,6 @@ func (j join) run(tx *Tx) (store.Node, error) {
 		return node, err
 	}
 	tx.changed(node.N, store.DeviceJoined, node.ID.String())
-	tx.did(deviceTarget(node), nil, node)
 	return node, nil
 }
 

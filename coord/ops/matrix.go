@@ -74,6 +74,11 @@ var (
 	opDeviceRenew   = op("device.renew", writes, nobody, ViaNode)
 	opDeviceLeave   = op("device.leave", writes, nobody, ViaNode)
 
+	opRequestAsk     = op("request.ask", writes, nobody, ViaNode)
+	opRequestRead    = op("request.read", reads, everybody) // who reads only their own: by the code
+	opRequestApprove = op("request.approve", writes, noAuditor)
+	opRequestDeny    = op("request.deny", writes, noAuditor)
+
 	opKeyRead   = op("key.read", reads, everybody)
 	opKeyCreate = op("key.create", writes, noAuditor, ViaSystem)
 	opKeyRevoke = op("key.revoke", writes, noAuditor)

@@ -165,6 +165,13 @@ func converse(t *testing.T) (backup []byte, list []exchange) {
 	must(err)
 	must(r.SendRelayCRL(ctx, crl))
 	must(c.Logout(ctx))
+	asker := newDevice(t, s.Service)
+	a := listen("asker", asker)
+	_, err = a.Ask(ctx, asker.ask(t, "asker"))
+	must(err)
+	_, err = a.PollAsk(ctx)
+	must(err)
+	must(a.EndAsk(ctx))
 	return backup, list
 }
 
@@ -322,6 +329,12 @@ func repeat(ctx context.Context, c *client.Client, x exchange) (any, error) {
 	switch x.Method + " " + path {
 	case "POST /v1/join":
 		return c.Join(ctx, api.JoinRequest{})
+	case "POST /v1/ask":
+		return c.Ask(ctx, api.Ask{})
+	case "POST /v1/ask/poll":
+		return c.PollAsk(ctx)
+	case "POST /v1/ask/end":
+		return nil, c.EndAsk(ctx)
 	case "POST /v1/renew":
 		return c.Renew(ctx, api.RenewRequest{})
 	case "GET /v1/config":

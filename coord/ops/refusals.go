@@ -14,7 +14,8 @@ import (
 
 // Refusals go into the audit too, but not one by one: unauthenticated clients can cause
 // any number of them. They are counted by minute and source, and the counts are
-// recorded when the minute is over.
+// recorded when the minute is over. So are the requests of devices to be let in, which
+// anybody can make: they are counted as refusals without a reason.
 
 // maxRefusals bounds the number of counts, and so the records that can be added to the
 // audit in a minute. maxUnknown is the share of unauthenticated clients, who leave room
@@ -63,7 +64,11 @@ func (r *refusals) addLocked(k refusal, n uint32) {
 		r.counts = map[refusal]uint32{}
 	}
 	if _, ok := r.counts[k]; !ok && (len(r.counts) >= maxRefusals || k.userID == "" && r.strangers >= maxUnknown) {
-		k = refusal{minute: k.minute, via: k.via, op: k.op, why: "of many, from many places"}
+		many := refusal{minute: k.minute, via: k.via, op: k.op}
+		if k.why != "" {
+			many.why = "of many, from many places"
+		}
+		k = many
 		if len(r.counts) >= 2*maxRefusals { // nothing could be written for long
 			return
 		}

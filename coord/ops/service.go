@@ -73,6 +73,7 @@ type Service struct {
 
 	strangers strangers
 	refusals  refusals
+	requests  *asks
 	uses      tokenUses
 	list      atomic.Pointer[listState] // replaced by the store's writer goroutine
 

@@ -6,6 +6,7 @@
 // identity key of the TLS client certificate, never a field of a request.
 //
 //	POST /v1/join       JoinRequest  -> JoinResponse   self-signed certificate over the identity key
+//	POST /v1/ask        …                              to join without a token: ask.go
 //	POST /v1/renew      RenewRequest -> RenewResponse  node certificate, also an expired one
 //	GET  /v1/config     ?since=EPOCH.N -> Config, or 304 when that is the current version
 //	GET  /v1/directory  ?since=EPOCH.N -> Directory
@@ -47,6 +48,7 @@ import (
 //	1  2026-11-29  POST /v1/presence
 //	1  2026-11-29  Peer.Unknown, Presence.Unknown, RelayReport.All
 //	1  2026-11-30  Config.Introductions, Weft-Introductions
+//	1  2026-11-30  POST /v1/ask
 const Protocol = 1
 
 // Oldest and Newest bound the versions that this one works with.

@@ -71,6 +71,28 @@ func (c *Client) Join(ctx context.Context, req api.JoinRequest) (*api.JoinRespon
 	return &res, c.call(ctx, http.MethodPost, "/v1/join", nil, req, &res, maxSmall)
 }
 
+// Ask asks to join without a token. A server that does not know of that answers with
+// CodeNotFound.
+func (c *Client) Ask(ctx context.Context, req api.Ask) (*api.Asked, error) {
+	req.Hostname = clean(req.Hostname)
+	return c.asked(ctx, "/v1/ask", req)
+}
+
+// PollAsk asks how this key's request stands.
+func (c *Client) PollAsk(ctx context.Context) (*api.Asked, error) {
+	return c.asked(ctx, "/v1/ask/poll", struct{}{})
+}
+
+func (c *Client) asked(ctx context.Context, path string, req any) (*api.Asked, error) {
+	var res api.Asked
+	return &res, c.call(ctx, http.MethodPost, path, nil, req, &res, maxSmall)
+}
+
+// EndAsk withdraws this key's request.
+func (c *Client) EndAsk(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/ask/end", nil, struct{}{}, nil, maxSmall)
+}
+
 // Renew asks for the certificate in force over the same key (api.RenewRequest).
 func (c *Client) Renew(ctx context.Context, req api.RenewRequest) (*api.RenewResponse, error) {
 	var res api.RenewResponse

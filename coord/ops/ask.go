@@ -1,0 +1,107 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+
+	"weft/coord/store"
+	"weft/overlay/api"
+	"weft/overlay/cert"
+)
+
+// Pins are what a device without a token has to know about this network.
+func (s *Service) Pins() api.Pins {
+	return api.Pins{
+		Server: cert.PinOf(s.auth.Server.Cert).String(), Network: cert.PinOf(s.auth.Network.Cert).String(),
+		URLs: append([]string{}, s.index.info().URLs...),
+	}
+}
+
+// handleAsk enters a device that asks to be let in, and tells it its code. A device that
+// has joined already gets its certificate again, as with a repeated join.
+func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	var req api.Ask
+	if err := readRequest(r, &req); err != nil {
+		return nil, err
+	}
+	if err := checkProtocol(theDevice, req.Protocol); err != nil {
+		return nil, err
+	}
+	if res, err := s.letIn(ctx, c); res != nil || err != nil {
+		return res, err
+	}
+	from, _ := ctx.Value(fromKey{}).(netip.Addr)
+	now := s.now()
+	// Junk is refused before it costs a check of a signature.
+	if _, ok := s.requests.asking.Take(SourceOf(from).String(), askLimit, now); !ok {
+		return nil, fail(http.StatusTooManyRequests, api.CodeTooMany, "too many devices ask to join from this address", "wait a minute")
+	}
+	if err := checkKey(c, req.CSR); err != nil {
+		return nil, err
+	}
+	code := s.requests.add(ask{
+		newcomer: newcomer{caller: *c, hostname: printable(req.Hostname, 255), os: printable(req.OS, 64), software: printable(req.Software, 64)},
+		from:     from,
+	}, now)
+	if code == "" {
+		return nil, fail(http.StatusTooManyRequests, api.CodeTooMany, "too many devices wait for approval", "try again in ten minutes, or join with a token: weft up TOKEN")
+	}
+	s.refusals.add(now, Actor{Via: ViaNode, From: from}, opRequestAsk, target{}, "")
+	res := s.asked(api.AskWaiting)
+	res.Code, res.Expires = code, now.Add(api.AskLife)
+	return res, nil
+}
+
+// handlePollAsk answers a device that waits.
+func (s *Service) handlePollAsk(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	if res, err := s.letIn(ctx, c); res != nil || err != nil {
+		return res, err
+	}
+	a := s.requests.of(c.id, s.now())
+	switch a.state {
+	case api.AskWaiting, api.AskDenied:
+		res := s.asked(a.state)
+		res.Expires = a.expires()
+		return res, nil
+	case api.AskApproved: // memory is about to follow
+		res := s.asked(api.AskWaiting)
+		res.Expires = a.expires()
+		return res, nil
+	}
+	return s.asked(api.AskUnknown), nil
+}
+
+// handleEndAsk drops the request of a device that no longer waits.
+func (s *Service) handleEndAsk(_ context.Context, c *caller, _ *http.Request) (any, error) {
+	s.requests.end(c.id)
+	return statusOnly(http.StatusNoContent), nil
+}
+
+func (s *Service) asked(state string) *api.Asked {
+	p := s.Pins()
+	return &api.Asked{State: state, Server: p.Server, Network: p.Network}
+}
+
+// letIn is the answer to a device that was let in, nil for any other.
+func (s *Service) letIn(ctx context.Context, c *caller) (any, error) {
+	if _, known := s.index.has(c.id); !known {
+		return nil, nil
+	}
+	var node store.Node
+	err := s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.Node(s.network, c.id); return err })
+	if errors.Is(err, store.ErrNotFound) { // it was deleted just now
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	config, err := s.configOf(node)
+	if err != nil {
+		return nil, err
+	}
+	res := s.asked(api.AskApproved)
+	res.Join = &api.JoinResponse{Certificate: node.Certificate, Config: *config}
+	return res, nil
+}
