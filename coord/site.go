@@ -2,6 +2,7 @@ package coord
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"weft/coord/install"
 	"weft/coord/webapi"
+	"weft/overlay/api"
 )
 
 // siteHandler is the public site: the console, the API, and a word for whoever watches
@@ -26,6 +28,13 @@ func (s *Server) siteHandler() http.Handler {
 			return
 		}
 		w.Write([]byte("ok\n"))
+	})
+	// A device without a token asks here what a token would tell it. All of it is public:
+	// what it believes depends on the certificate that it got.
+	mux.HandleFunc("GET "+api.PinsPath, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		json.NewEncoder(w).Encode(s.Pins())
 	})
 	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr)
 	mux.Handle("GET /install", handout)
@@ -43,7 +52,7 @@ func (s *Server) siteHandler() http.Handler {
 //
 // An IP address is no name that could be made to point elsewhere. With TLS the
 // browser has believed the certificate for the name that it asked for. A reverse
-// proxy decides which names it takes. /healthz, /install and /weft say the same to
+// proxy decides which names it takes. /healthz, /install, /weft and the pins say the same to
 // everybody, whatever the name, and are not asked for one: nodes come by names
 // that the server never heard of.
 func (s *Server) named(next http.Handler) http.Handler {

@@ -15,7 +15,8 @@ import (
 )
 
 func devicesCmd() *cobra.Command {
-	return group("devices", "List, show, rename, edit, replace and delete devices", devicesListCmd(), devicesShowCmd(), devicesRenameCmd(), devicesEditCmd(), devicesReplaceCmd(), devicesDeleteCmd())
+	return group("devices", "List, show, let in, rename, edit, replace and delete devices", devicesListCmd(), devicesWaitingCmd(), devicesApproveCmd(), devicesDenyCmd(), devicesShowCmd(),
+		devicesRenameCmd(), devicesEditCmd(), devicesReplaceCmd(), devicesDeleteCmd())
 }
 
 func devicesListCmd() *cobra.Command {

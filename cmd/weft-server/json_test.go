@@ -73,6 +73,9 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"devices list", "", "[]"},
 		{"devices", "", "[]"},
 		{"devices show", "kitchen-pi", "device/1"},
+		{"devices waiting", "", "requests/1"},
+		{"devices approve", "", elsewhere}, // TestDevicesApprove
+		{"devices deny", "", elsewhere},
 		{"devices rename", "attic loft", "device/1"},
 		{"devices edit", "loft --tag camera --user admin", "device/1"},
 		{"devices replace", "loft hall", "device/1"},

@@ -16,6 +16,7 @@ const (
 	KindUser     Kind = "user"
 	KindToken    Kind = "token"
 	KindRelay    Kind = "relay"
+	KindRequest  Kind = "request"
 	KindWebhook  Kind = "webhook"
 	KindPolicy   Kind = "policy"
 	KindRecord   Kind = "record"

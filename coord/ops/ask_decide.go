@@ -306,5 +306,5 @@ func (tx *Tx) askByID(id string) (ask, error) {
 			return a, nil
 		}
 	}
-	return ask{}, fmt.Errorf("request %q: %w", printable(id, 32), ErrNotFound)
+	return ask{}, About(KindRequest, id, ErrNotFound)
 }

@@ -9,7 +9,7 @@
 //	once.go     requests with an idempotency key, which are done once
 //	socket.go   the unix socket in the data directory, whose users are root
 //	public.go   the public site: tokens, and limits on the rate of requests
-//	devices.go, keys.go, users.go, tokens.go, dns.go, network.go, policy.go, audit.go,
+//	devices.go, requests.go, keys.go, users.go, tokens.go, dns.go, network.go, policy.go, audit.go,
 //	webhooks.go  the operations
 //
 // The transport says who sends a request (WithActor), and coord/ops decides what that

@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"weft/coord/ops"
@@ -148,6 +150,13 @@ func (s *site) joinAs(c ops.CreateKey, path string, request func(secret, csr []b
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.knock(path, "192.0.2.1", func(csr []byte) any { return request(tok.Secret, csr) })
+}
+
+// knock sends a request of a device that has a new key, from an address, and returns the
+// answer.
+func (s *site) knock(path, from string, request func(csr []byte) any) []byte {
+	s.t.Helper()
 	key, err := cert.NewKey()
 	if err != nil {
 		s.t.Fatal(err)
@@ -164,16 +173,54 @@ func (s *site) joinAs(c ops.CreateKey, path string, request func(secret, csr []b
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	body, err := json.Marshal(request(tok.Secret, csr))
+	body, err := json.Marshal(request(csr))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	r.RemoteAddr = from + ":1234"
 	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
 	w := httptest.NewRecorder()
 	if s.API().ServeHTTP(w, r); w.Code != http.StatusOK {
 		s.t.Fatalf("%s: %d %s", path, w.Code, w.Body)
 	}
+	return w.Body.Bytes()
+}
+
+// asked are the codes of all devices that asked to be let in, of every site.
+var asked struct {
+	sync.Mutex
+	codes []string
+}
+
+// asks has a device ask to be let in, each from another address, and returns its code.
+func (s *site) asks(hostname string) string {
+	s.t.Helper()
+	asked.Lock()
+	defer asked.Unlock()
+	var res api.Asked
+	b := s.knock("/v1/ask", fmt.Sprintf("10.0.%d.%d", len(asked.codes)/250, len(asked.codes)%250), func(csr []byte) any {
+		return api.Ask{Protocol: api.Protocol, CSR: csr, Hostname: hostname}
+	})
+	if err := json.Unmarshal(b, &res); err != nil || res.Code == "" {
+		s.t.Fatalf("%s, %v", b, err)
+	}
+	asked.codes = append(asked.codes, res.Code)
+	return res.Code
+}
+
+// codeOf is the code of a device that asks.
+func codeOf(t testing.TB, c *client.Client, hostname string) string {
+	t.Helper()
+	asked.Lock()
+	defer asked.Unlock()
+	for _, code := range asked.codes {
+		if r, err := c.Request(t.Context(), code); err == nil && r.Hostname == hostname {
+			return code
+		}
+	}
+	t.Fatalf("%s does not ask", hostname)
+	return ""
 }
 
 // documented is an operation in the document.

@@ -99,6 +99,22 @@ func (s *site) waiting(subject string) string {
 	return ""
 }
 
+// listed is the id of a device that asks.
+func (s *site) listed(hostname string) string {
+	s.t.Helper()
+	list, err := s.Requests(s.t.Context(), ops.Root())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, r := range list {
+		if r.Hostname == hostname {
+			return r.ID
+		}
+	}
+	s.t.Fatalf("%s does not ask", hostname)
+	return ""
+}
+
 func must(t testing.TB) func(store.User, error) store.User {
 	return func(u store.User, err error) store.User {
 		t.Helper()
@@ -155,6 +171,15 @@ revokeKey       own       ok    ok    ok       403     ok      404      404     
 revokeKey       owncam    ok    ok    ok       403     ok      ok       403     ok
 revokeKey       camera    ok    ok    ok       403     404     ok       403     404
 revokeKey       door      ok    ok    ok       403     404     404      404     404
+listRequests    -         ok    ok    ok       ok      ok      ok       ok      ok
+getRequest      -         ok    ok    ok       ok      ok      ok       ok      ok
+approveRequest  own       ok    ok    ok       403     ok      403      403     403
+approveRequest  owncam    ok    ok    ok       403     ok      403      403     403
+approveRequest  owncam1   ok    ok    ok       403     ok      ok       403     ok
+approveRequest  camera    ok    ok    ok       403     404     ok       403     404
+approveRequest  door      ok    ok    ok       403     404     403      403     403
+denyRequest     -         ok    ok    ok       403     ok      ok       403     ok
+denyRequest     listed    ok    ok    ok       403     403     403      403     403
 listUsers       -         ok    ok    ok       ok      ok      ok       ok      ok
 getUser         self      ok    ok    ok       ok      ok      ok       ok      ok
 getUser         another   ok    ok    404      ok      404     404      404     404
@@ -309,6 +334,23 @@ createSnapshot  -         403   403   403      403     403     403      403     
 				name = who.user
 			}
 			return "", body(`{"user":%q,"tags":[%s]}`, name, strings.Join(quotedAll(k.Tags), ","))
+		},
+		"getRequest": func(asker, string) (string, string) { return s.asks(fresh("r")), "" },
+		"approveRequest": func(who asker, what string) (string, string) {
+			k := key(who, what)
+			name := person.Name
+			if k.UserID == who.id {
+				name = who.user
+			}
+			return s.asks(fresh("r")), body(`{"user":%q,"tags":[%s]}`, name, strings.Join(quotedAll(k.Tags), ","))
+		},
+		"denyRequest": func(_ asker, what string) (string, string) {
+			name := fresh("r")
+			code := s.asks(name)
+			if what == "listed" {
+				return s.listed(name), ""
+			}
+			return code, ""
 		},
 		"getUser":    func(who asker, what string) (string, string) { return user(who, what), "" },
 		"createUser": func(asker, string) (string, string) { return "", body(`{"name":%q}`, fresh("u")) },

@@ -124,6 +124,7 @@ var shows = map[ops.Kind]string{
 	ops.KindKey:      "weft-server keys list",
 	ops.KindUser:     "weft-server users list",
 	ops.KindToken:    "weft-server tokens list",
+	ops.KindRequest:  "weft-server devices waiting",
 	ops.KindRelay:    "weft-server relays list",
 	ops.KindWebhook:  "weft-server webhooks list",
 	ops.KindPolicy:   "weft-server policy history",

@@ -71,6 +71,7 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	a := &api{huma: humago.New(mux, config), ops: s, log: log}
 	a.devices()
 	a.keys()
+	a.requests()
 	a.users()
 	a.signIn()
 	a.providers()

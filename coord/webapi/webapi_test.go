@@ -242,6 +242,34 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		return err
 	},
 	"listIdentities": func(t *testing.T, c *client.Client) error { _, err := c.Identities(t.Context()); return err },
+	"listRequests": func(t *testing.T, c *client.Client) error {
+		list, err := c.Requests(t.Context())
+		if len(list) != 1 || list[0].Hostname != "later" { // the others were decided
+			t.Errorf("%+v", list)
+		}
+		return err
+	},
+	"getRequest": func(t *testing.T, c *client.Client) error {
+		r, err := c.Request(t.Context(), codeOf(t, c, "later"))
+		if r.Hostname != "later" || r.State != api.AskWaiting {
+			t.Errorf("%+v", r)
+		}
+		return err
+	},
+	"approveRequest": func(t *testing.T, c *client.Client) error {
+		d, err := c.ApproveRequest(t.Context(), codeOf(t, c, "asker"), ops.ApproveRequest{Tags: []string{"camera"}})
+		if d.Name != "asker" || d.User != "admin" || !slices.Equal(d.Tags, []string{"camera"}) {
+			t.Errorf("%+v", d)
+		}
+		return err
+	},
+	"denyRequest": func(t *testing.T, c *client.Client) error {
+		r, err := c.DenyRequest(t.Context(), codeOf(t, c, "stranger"))
+		if r.Hostname != "stranger" || r.State != api.AskDenied || r.By != "root" {
+			t.Errorf("%+v", r)
+		}
+		return err
+	},
 	"approveIdentity": func(t *testing.T, c *client.Client) error {
 		i, err := c.Approve(t.Context(), identity(t, c, "stays"), "admin")
 		if i.User != "admin" {
@@ -366,6 +394,9 @@ func filled(t testing.TB, o ops.Options) *site {
 		s.join(name)
 	}
 	s.joinRelay("far")
+	for _, name := range []string{"asker", "stranger", "later"} {
+		s.asks(name)
+	}
 	for _, id := range []string{"stays", "goes"} {
 		issuer, client, secret := "https://accounts.example.org", "weft", clientSecret
 		if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.SetProvider{ID: id, New: true, Issuer: &issuer, ClientID: &client, Secret: &secret}); err != nil {
