@@ -33,33 +33,43 @@ func (n *Node) join(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	csr, err := cert.NewCSR(id.Key)
+	req, server, err := n.newcomer(id, tok)
 	if err != nil {
-		return fmt.Errorf("join: %w", err)
+		return err
 	}
-	roots, err := cert.NewServerRoots([]cert.Pin{tok.Server}, nil)
-	if err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	shown, err := cert.SelfSigned(id.Key)
-	if err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	server := client.New(n.server.dialerTo(tok.URLs, roots, shown).Transport(), n.times.server)
 	defer server.CloseIdleConnections()
-	hostname := n.cfg.Hostname
-	if hostname == "" {
-		hostname, _ = os.Hostname()
-	}
-	res, err := server.Join(ctx, api.JoinRequest{
-		Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname,
-		OS: runtime.GOOS + "/" + runtime.GOARCH, Software: n.cfg.Version,
-	})
+	res, err := server.Join(ctx, req)
 	if err != nil {
 		return joinError(err, tok)
 	}
 	n.clock.Contact(res.Config.ServerTime)
 	return n.adopt(id, res)
+}
+
+// newcomer returns what a device that joins says of itself, and a client that shows its
+// key to the server of tok.
+func (n *Node) newcomer(id *network.Identity, tok cert.Token) (req api.JoinRequest, server *client.Client, err error) {
+	csr, err := cert.NewCSR(id.Key)
+	if err != nil {
+		return req, nil, fmt.Errorf("join: %w", err)
+	}
+	roots, err := cert.NewServerRoots([]cert.Pin{tok.Server}, nil)
+	if err != nil {
+		return req, nil, fmt.Errorf("join: %w", err)
+	}
+	shown, err := cert.SelfSigned(id.Key)
+	if err != nil {
+		return req, nil, fmt.Errorf("join: %w", err)
+	}
+	hostname := n.cfg.Hostname
+	if hostname == "" {
+		hostname, _ = os.Hostname()
+	}
+	req = api.JoinRequest{
+		Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname,
+		OS: runtime.GOOS + "/" + runtime.GOARCH, Software: n.cfg.Version,
+	}
+	return req, client.New(n.server.dialerTo(tok.URLs, roots, shown).Transport(), n.times.server), nil
 }
 
 // identityFor returns the identity to join with: the one on disk if it belongs to the

@@ -93,6 +93,8 @@ type Node struct {
 	// which the running half waits may take it.
 	turn sync.Mutex
 
+	asking sync.Mutex // held by Ask: one at a time
+
 	mu sync.Mutex
 	// mu guards the following.
 	state   *state.Dir // nil before Start

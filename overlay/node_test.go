@@ -66,6 +66,7 @@ type setup struct {
 	stun []string                        // where the relay does STUN
 	api  func(http.Handler) http.Handler // wraps the coordination server's API; may be nil
 	now  func() time.Time                // the coordination server's clock; may be nil
+	site *site                           // the public site; nil: there is none
 }
 
 func newWorld(t *testing.T) *world {
@@ -177,9 +178,10 @@ func (w *world) startRelay(l net.Listener) {
 			}
 			handler.ServeHTTP(rw, r)
 		}),
-		Relay: serve,
-		Site:  http.NotFoundHandler(),
-		Log:   slog.New(slog.DiscardHandler),
+		Relay:  serve,
+		Site:   w.setup.site.handler(w),
+		Public: w.setup.site.config(),
+		Log:    slog.New(slog.DiscardHandler),
 	})
 	w.done = make(chan struct{})
 	go func() { w.link.Serve(l); close(w.done) }()

@@ -49,6 +49,8 @@ func TestJSONEverywhere(t *testing.T) {
 	)
 	runs := []struct{ verb, args, schema string }{
 		{"up", "weft1abc", "status/1"},
+		{"logout", "", "status/1"},
+		{"up", "--server https://vpn.example", "status/1"},
 		{"down", "", "status/1"},
 		{"up", "", "status/1"},
 		{"wait", "", "status/1"},

@@ -209,6 +209,34 @@ func (n *fakeNode) Up(ctx context.Context, token string) error {
 	return nil
 }
 
+// Ask asks fake servers: their names say what becomes of it.
+func (n *fakeNode) Ask(ctx context.Context, server, fingerprint string, shown func(status.Asked)) error {
+	print := strings.TrimSuffix(strings.Repeat("AB:", 32), ":")
+	code := status.Asked{Code: "BCDFG-HJKLM", URL: server + "/approve?code=BCDFG-HJKLM", Expires: time.Now().Add(10 * time.Minute)}
+	switch {
+	case strings.Contains(server, "unknown") && fingerprint == "":
+		shown(status.Asked{Fingerprint: print})
+		return &status.Error{Kind: status.KindDenied, Message: "the certificate of the server at " + server + " is not trusted here: its fingerprint is " + print, Hint: "add: --fingerprint " + print}
+	case strings.Contains(server, "unknown") && fingerprint != print:
+		return &status.Error{Kind: status.KindDenied, Message: "another fingerprint"}
+	case strings.Contains(server, "denies"):
+		shown(code)
+		return &status.Error{Kind: status.KindDenied, Message: "the request to join was denied"}
+	case strings.Contains(server, "waits"):
+		shown(code)
+		os.WriteFile("asked", nil, 0o600)
+		<-ctx.Done()
+		os.WriteFile("withdrawn", nil, 0o600)
+		return ctx.Err()
+	case strings.Contains(server, "restarts"):
+		shown(code)
+		code.Code = "NPQRS-TVWXZ"
+	}
+	shown(code)
+	n.state = status.StateRunning
+	return nil
+}
+
 func (n *fakeNode) Down(context.Context) error { n.state = status.StateDown; return nil }
 func (n *fakeNode) Logout(context.Context) error {
 	n.state = status.StateUnjoined

@@ -15,24 +15,41 @@ import (
 )
 
 func upCmd() *cobra.Command {
-	var file string
+	var file, server, fingerprint string
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "up [TOKEN|-]",
-		Short: "Join the network with a token, or start again after weft down",
-		Long: `Join the network with a token, or start again after weft down.
+		Short: "Join the network with a token or by approval, or start again after weft down",
+		Long: `Join the network with a token or by approval, or start again after weft down.
 
 The token is an argument, on standard input (-) or in a file. Every user of this
 machine can see arguments while the command runs: that is fine for a one-time
-token, but not for a reusable one.`,
+token, but not for a reusable one.
+
+With --server and no token it prints a code, and waits until somebody who is signed
+in to the server's console has approved it, for 10 minutes at most. The server is
+known by its certificate. One that this machine does not trust is shown by its
+fingerprint, to be compared with what weft-server printed when it started:
+on a terminal you are asked, elsewhere give it with --fingerprint.`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if fingerprint != "" && server == "" {
+				return usagef("--fingerprint is that of a server: name it with --server")
+			}
+			if server != "" && (len(a) > 0 || file != "") {
+				return usagef("a token names its server: give the token, or --server without one")
+			}
 			token, err := readUpToken(cmd, a, file)
 			if err != nil {
 				return err
 			}
-			st, err := client(cmd).Up(cmd.Context(), token)
+			var st status.Status
+			if server != "" {
+				st, err = askToJoin(cmd, server, fingerprint)
+			} else {
+				st, err = client(cmd).Up(cmd.Context(), token)
+			}
 			if err != nil {
 				return err
 			}
@@ -47,6 +64,8 @@ token, but not for a reusable one.`,
 		},
 	}
 	cmd.Flags().StringVar(&file, "token-file", "", "read the token from this file; - is standard input")
+	cmd.Flags().StringVar(&server, "server", "", "join this server, https://HOST:PORT, without a token: somebody signed in there approves it")
+	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "with --server: the SHA-256 of its certificate, as weft-server prints it at its start, or of the key of its CA")
 	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -127,6 +127,30 @@ func (c *Client) Up(ctx context.Context, token string) (status.Status, error) {
 	return s, c.call(ctx, http.MethodPost, "/v1/up", nil, UpRequest{Token: token}, &s)
 }
 
+// Ask joins without a token, see Node.Ask.
+func (c *Client) Ask(ctx context.Context, server, fingerprint string, shown func(status.Asked)) (status.Status, error) {
+	resp, err := c.send(ctx, http.MethodPost, "/v1/ask", nil, AskRequest{Server: server, Fingerprint: fingerprint})
+	if err != nil {
+		return status.Status{}, err
+	}
+	defer resp.Body.Close()
+	for d := json.NewDecoder(resp.Body); ; {
+		var e AskEvent
+		switch err := d.Decode(&e); {
+		case err != nil && ctx.Err() != nil:
+			return status.Status{}, ctx.Err()
+		case err != nil:
+			return status.Status{}, &status.Error{Kind: status.KindFailed, Message: "the daemon ended the connection", Hint: "it may just have stopped; see: weft status"}
+		case e.Error != nil:
+			return status.Status{}, e.Error
+		case e.Status != nil:
+			return *e.Status, nil
+		case e.Asked != nil:
+			shown(*e.Asked)
+		}
+	}
+}
+
 // Down stops the node, see Node.Down.
 func (c *Client) Down(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/down", nil, struct{}{}, nil)
@@ -174,30 +198,11 @@ func (c *Client) DNS(ctx context.Context, name, qtype string) (DNSAnswer, error)
 
 // call makes one request; in and out may be nil.
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(b)
-	}
-	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: q.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	resp, err := c.send(ctx, method, path, q, in)
 	if err != nil {
 		return err
 	}
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return clientError(err)
-	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= 400 {
-		return readError(resp)
-	}
 	if out == nil {
 		return nil
 	}
@@ -205,6 +210,36 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 		return &status.Error{Kind: status.KindFailed, Message: "read the daemon's answer: " + err.Error()}
 	}
 	return nil
+}
+
+// send makes one request; in may be nil. The caller closes the body of the answer, which
+// is a success.
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, clientError(err)
+	}
+	if resp.StatusCode >= 400 {
+		defer resp.Body.Close()
+		return nil, readError(resp)
+	}
+	return resp, nil
 }
 
 // clientError removes the wrapping of net/http.

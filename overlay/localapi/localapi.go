@@ -9,6 +9,7 @@
 //	GET  /v1/status    ?name= &ask=no      -> Status
 //	GET  /v1/health                        -> 204, the daemon answers
 //	POST /v1/up        UpRequest           -> Status
+//	POST /v1/ask       AskRequest          -> AskEvent, one a line, the last with Status or Error
 //	POST /v1/down      {}                  -> 204
 //	POST /v1/logout    {}                  -> 204
 //	GET  /v1/resolve   ?name=              -> Peer
@@ -59,6 +60,12 @@ type Node interface {
 	// Wait). The error is KindNotJoined without token and identity, KindApproval if the
 	// owner has to approve first.
 	Up(ctx context.Context, token string) error
+	// Ask is Up for a device without a token: it calls shown with the code that a
+	// signed-in person approves, and waits for that. The server, https://HOST[:PORT], is
+	// known by its certificate, or by fingerprint; if by neither, shown gets its
+	// fingerprint and the error is KindDenied. If ctx ends first, nobody can approve it
+	// any more.
+	Ask(ctx context.Context, server, fingerprint string, shown func(status.Asked)) error
 	// Down stops all traffic and keeps the identity. It returns nil if the node is down
 	// already.
 	Down(ctx context.Context) error
@@ -93,6 +100,19 @@ type Node interface {
 // UpRequest is the body of POST /v1/up.
 type UpRequest struct {
 	Token string `json:"token"`
+}
+
+// AskRequest is the body of POST /v1/ask.
+type AskRequest struct {
+	Server      string `json:"server"`
+	Fingerprint string `json:"fingerprint,omitempty"` // SHA-256, hex, with or without colons
+}
+
+// AskEvent is one line of the answer to POST /v1/ask. One field is set.
+type AskEvent struct {
+	Asked  *status.Asked  `json:"asked,omitempty"` // more than once if the server was restarted
+	Status *status.Status `json:"status,omitempty"`
+	Error  *status.Error  `json:"error,omitempty"`
 }
 
 // PingRequest is the body of POST /v1/ping. Timeout is in nanoseconds, 0 is 5 s.

@@ -48,6 +48,7 @@ type testNode struct {
 	downs  int
 	looked []string // names
 	block  bool
+	ended  chan struct{} // closed when a blocked Ask ends
 }
 
 func (n *testNode) Status() status.Status { return n.status }
@@ -56,6 +57,15 @@ func (n *testNode) Look(_ context.Context, name string) (status.Status, error) {
 	return n.status, n.err
 }
 func (n *testNode) Up(context.Context, string) error { return n.err }
+func (n *testNode) Ask(ctx context.Context, server, fingerprint string, shown func(status.Asked)) error {
+	shown(status.Asked{Code: "BCDFG-HJKLM", URL: server + "/approve", Fingerprint: fingerprint})
+	if n.block {
+		<-ctx.Done()
+		close(n.ended)
+		return ctx.Err()
+	}
+	return n.err
+}
 func (n *testNode) Down(context.Context) error       { n.downs++; return n.err }
 func (n *testNode) Names() *status.Names             { return nil }
 func (n *testNode) Relays() []status.Relay           { return nil }
@@ -71,6 +81,33 @@ func (n *testNode) DialContext(ctx context.Context, network, address string) (ne
 		return nil, n.err
 	}
 	return n.dial(ctx, network, address)
+}
+
+// What a device shows while it waits arrives at once, before the end, and who goes away
+// ends the waiting.
+func TestAsk(t *testing.T) {
+	n := &testNode{status: status.Status{State: status.StateRunning}}
+	c, _ := serve(t, n)
+	var shown []status.Asked
+	st, err := c.Ask(t.Context(), "https://vpn.example", "AB", func(a status.Asked) { shown = append(shown, a) })
+	if err != nil || st.State != status.StateRunning || len(shown) != 1 || shown[0].URL != "https://vpn.example/approve" || shown[0].Fingerprint != "AB" {
+		t.Errorf("%+v, %+v, %v", st, shown, err)
+	}
+	n.err = &status.Error{Kind: status.KindDenied, Message: "denied", Hint: "ask"}
+	var e *status.Error
+	if _, err := c.Ask(t.Context(), "x", "", func(status.Asked) {}); !errors.As(err, &e) || *e != (status.Error{Kind: status.KindDenied, Message: "denied", Hint: "ask"}) {
+		t.Errorf("%v", err)
+	}
+	n.block, n.ended = true, make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := c.Ask(ctx, "x", "", func(status.Asked) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	select {
+	case <-n.ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the daemon goes on waiting")
+	}
 }
 
 // serve starts a server for node on a fresh socket.

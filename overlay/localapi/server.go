@@ -70,6 +70,7 @@ func NewServer(cfg ServerConfig) *Server {
 		"GET /v1/health":   func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) },
 		"GET /v1/status":   s.status,
 		"POST /v1/up":      s.up,
+		"POST /v1/ask":     s.ask,
 		"POST /v1/down":    s.down,
 		"POST /v1/logout":  s.logout,
 		"GET /v1/resolve":  s.resolve,
@@ -218,6 +219,27 @@ func (s *Server) up(w http.ResponseWriter, r *http.Request) {
 	reply(w, s.Status())
 }
 
+// ask answers with a line for each event, as they happen. Closing the connection ends the
+// waiting.
+func (s *Server) ask(w http.ResponseWriter, r *http.Request) {
+	var req AskRequest
+	if !read(w, r, &req) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	say := func(e AskEvent) {
+		json.NewEncoder(w).Encode(e)
+		http.NewResponseController(w).Flush()
+	}
+	err := s.node.Ask(r.Context(), req.Server, req.Fingerprint, func(a status.Asked) { say(AskEvent{Asked: &a}) })
+	if err != nil {
+		say(AskEvent{Error: errorOf(err)})
+		return
+	}
+	st := s.Status()
+	say(AskEvent{Status: &st})
+}
+
 func (s *Server) down(w http.ResponseWriter, r *http.Request) {
 	s.done(w, s.node.Down(r.Context()))
 }
@@ -358,10 +380,7 @@ func (s *Server) done(w http.ResponseWriter, err error) {
 
 // failed answers with the kind of err.
 func (s *Server) failed(w http.ResponseWriter, err error) {
-	var e *status.Error
-	if !errors.As(err, &e) {
-		e = &status.Error{Kind: status.KindOf(err), Message: err.Error()}
-	}
+	e := errorOf(err)
 	code := http.StatusBadGateway
 	switch e.Kind {
 	case status.KindUsage:
@@ -378,6 +397,15 @@ func (s *Server) failed(w http.ResponseWriter, err error) {
 		code = http.StatusInternalServerError
 	}
 	fail(w, code, e)
+}
+
+// errorOf is err for the client.
+func errorOf(err error) *status.Error {
+	var e *status.Error
+	if !errors.As(err, &e) {
+		e = &status.Error{Kind: status.KindOf(err), Message: err.Error()}
+	}
+	return e
 }
 
 func fail(w http.ResponseWriter, code int, e *status.Error) {
