@@ -66,9 +66,9 @@ func (n *testNode) Ask(ctx context.Context, server, fingerprint string, shown fu
 	}
 	return n.err
 }
-func (n *testNode) Down(context.Context) error       { n.downs++; return n.err }
-func (n *testNode) Names() *status.Names             { return nil }
-func (n *testNode) Relays() []status.Relay           { return nil }
+func (n *testNode) Down(context.Context) error { n.downs++; return n.err }
+func (n *testNode) Names() *status.Names       { return nil }
+func (n *testNode) Relays() []status.Relay     { return nil }
 func (n *testNode) Wait(ctx context.Context, name string) error {
 	if n.block {
 		<-ctx.Done()
