@@ -83,6 +83,7 @@ type newKeyView struct {
 	Epheme   bool
 	Problem  string
 	Lives    []lifeChoice
+	Server   string // address for devices
 }
 
 type lifeChoice struct {
@@ -123,6 +124,9 @@ func (c *Console) keyForm(v *visit, status int, view newKeyView) error {
 	}
 	for _, l := range lives {
 		view.Lives = append(view.Lives, lifeChoice{l.value, l.text, l.value == view.Life})
+	}
+	if urls := c.ops.Network().URLs; len(urls) > 0 {
+		view.Server = clean(urls[0])
 	}
 	name := "add"
 	if view.Full {

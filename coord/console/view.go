@@ -51,10 +51,12 @@ var flashes = map[string]string{
 	"nopasskey": "Passkey removed. Delete it on your device too.",
 	"others":    "All other sessions have ended.",
 	"policy":    "Saved and in force. Devices fetch it within seconds.",
+	"approved":  "Let in. It is one of your devices now.",
+	"denied":    "Refused. The device is told so.",
 	"reports":   "Saved. Devices fetch it within seconds.",
 }
 
-var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "totp": "account", "codes": "account"}
+var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "totp": "account", "codes": "account"}
 
 var templates = parseTemplates()
 
@@ -106,6 +108,8 @@ func here(v *visit, name string) string {
 			return "/add/laptop"
 		}
 		return "/add/device"
+	case "approve":
+		return "/approve"
 	case "newkey":
 		return "/keys/new"
 	case "account":

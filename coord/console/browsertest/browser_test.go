@@ -153,6 +153,10 @@ func controls(network *consoletest.Network, gate *gated) http.Handler {
 		add(d)
 		fmt.Fprint(w, d.ID)
 	})
+	mux.HandleFunc("POST /ask", func(w http.ResponseWriter, r *http.Request) {
+		code, _ := network.Ask(r.FormValue("name"), r.FormValue("from"))
+		fmt.Fprint(w, code)
+	})
 	mux.HandleFunc("POST /add", func(w http.ResponseWriter, r *http.Request) {
 		d := network.Add(r.FormValue("name"), "linux/arm64", "device")
 		add(d)

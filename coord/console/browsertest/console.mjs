@@ -174,6 +174,42 @@ await step("add a laptop", async () => {
   await page.getByText("Waiting for the laptop").waitFor();
 });
 
+await step("let a laptop in that asks without a token, by keyboard; refuse another", async () => {
+  await page.setViewportSize(wide);
+  const code = await control("/ask", { name: "Anna\u2019s notebook", from: "127.0.0.1" });
+  await page.goto(CONSOLE + "/approve");
+  await page.getByText("Waiting").waitFor();
+  assert.ok(!(await page.content()).includes(code), "the list shows a code");
+  await look(page, "approve");
+  await page.getByLabel("Code").fill(code.toLowerCase());
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Is this your device?" }).waitFor();
+  assert.equal(await page.locator("#code-shown").textContent(), code);
+  await page.getByText("127.0.0.1").waitFor();
+  await page.getByText("Did somebody send you this code").waitFor();
+  await look(page, "approve-code");
+  await page.getByRole("button", { name: "Let it in" }).click(); // the browser asks for the tick first
+  assert.ok(page.url().includes("code="));
+  await page.getByLabel("I started this myself just now").focus();
+  await page.keyboard.press("Space");
+  await page.getByRole("button", { name: "Let it in" }).press("Enter");
+  await page.getByText("Let in. It is one of your devices now.").waitFor();
+  await page.getByText("annas-notebook").first().waitFor();
+
+  // The link of somebody who is elsewhere.
+  const theirs = await control("/ask", { name: '<img src=x onerror=alert(1)>"\'', from: "203.0.113.9" });
+  await page.goto(CONSOLE + "/approve?code=" + theirs);
+  await page.getByText("The device is not where you are").waitFor();
+  await look(page, "approve-away");
+  await page.getByRole("button", { name: "Refuse" }).click();
+  await page.getByText("Refused. The device is told so.").waitFor();
+  expected = /404|409/;
+  await page.goto(CONSOLE + "/approve?code=BCDFG-HJKLM");
+  await page.getByText("No device shows this code now").waitFor();
+  await look(page, "approve-wrong");
+  expected = /^$/;
+});
+
 await step("devices change under one's eyes, and typing is not disturbed", async () => {
   await control("/sample");
   await page.goto(CONSOLE + "/devices");

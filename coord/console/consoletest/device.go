@@ -41,24 +41,49 @@ func (n *Network) Join(token, hostname, os string) (*Device, error) {
 	return n.join(tok, hostname, os)
 }
 
-func (n *Network) join(tok cert.Token, hostname, os string) (*Device, error) {
-	key, err := cert.NewKey()
+// Ask has a device ask to be let in from an address, as "weft up --server" does. It
+// returns its code, and how its request stands.
+func (n *Network) Ask(hostname, from string) (code string, state func() string) {
+	n.t.Helper()
+	c, _, csr, err := n.newcomer(from + ":1234")
 	if err != nil {
-		return nil, err
+		n.t.Fatal(err)
+	}
+	res, err := c.Ask(context.Background(), api.Ask{Protocol: api.Protocol, CSR: csr, Hostname: hostname, OS: "linux/amd64", Software: "0.1.0"})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return res.Code, func() string {
+		res, err := c.PollAsk(context.Background())
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		return res.State
+	}
+}
+
+// newcomer is a device that has yet to join, at an address.
+func (n *Network) newcomer(from string) (c *client.Client, key *ecdsa.PrivateKey, csr []byte, err error) {
+	if key, err = cert.NewKey(); err != nil {
+		return nil, nil, nil, err
 	}
 	self, err := cert.SelfSigned(key)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	leaf, err := x509.ParseCertificate(self.Certificate[0])
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	csr, err := cert.NewCSR(key)
+	csr, err = cert.NewCSR(key)
+	return client.New(&direct{n.API(), leaf, from}, nil), key, csr, err
+}
+
+func (n *Network) join(tok cert.Token, hostname, os string) (*Device, error) {
+	c, key, csr, err := n.newcomer("192.0.2.1:1234")
 	if err != nil {
 		return nil, err
 	}
-	c := client.New(&direct{n.API(), leaf}, nil)
 	res, err := c.Join(context.Background(), api.JoinRequest{Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname, OS: os, Software: "0.1.0"})
 	if err != nil {
 		return nil, err
@@ -80,6 +105,7 @@ func (n *Network) device(tok cert.Token, key *ecdsa.PrivateKey, res *api.JoinRes
 type direct struct {
 	api  http.Handler
 	leaf *x509.Certificate
+	from string // remote address
 }
 
 func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -87,6 +113,7 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
+	r.RemoteAddr = d.from
 	r.TLS = &tls.ConnectionState{HandshakeComplete: true, NegotiatedProtocol: "weft-api/1", PeerCertificates: []*x509.Certificate{d.leaf}}
 	w := httptest.NewRecorder()
 	d.api.ServeHTTP(w, r)
