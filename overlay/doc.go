@@ -90,6 +90,7 @@
 //   - plane_aes.go  whether the node uses AES (plane_noaes.go: never)
 //   - running.go    what exists between Up and Down
 //   - join.go       token in, certificate out
+//   - ask.go        the same by approval: without a token
 //   - sinks.go      what follows a change of configuration, certificate or revocation
 //     list
 //   - keep.go       what is saved on disk, and read from there

@@ -16,7 +16,7 @@
 // its body, the cross-origin check, the route table (routes.go), the session
 // (session.go), and then the page: devices.go, device.go (its forms: device_edit.go;
 // its connection test: connection.go), access.go (access_check.go: what a policy
-// would change; access_can.go: may one reach another), dns.go, join.go, keys.go, activity.go
+// would change; access_can.go: may one reach another), dns.go, join.go, approve.go, keys.go, activity.go
 // (activity_change.go: what a record changed; activity_export.go, activity_verify.go),
 // introductions.go, account.go, signin.go, code.go, factor.go, passkey.go, oidc.go.
 // view.go draws the page; assets.go serves its style sheet and scripts. Live pages hold one stream (events.go), which only names what
