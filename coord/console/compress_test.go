@@ -90,9 +90,9 @@ func TestFormAfterSession(t *testing.T) {
 	d := s.net.Add("one", "linux/arm64", "device")
 	page := "/devices/" + d.ID.String()
 	for referrer, want := range map[string]string{
-		s.server.URL + page + "?tab=x":    page + "?tab=x",
-		"https://evil.example/bad": "",
-		"":                         "",
+		s.server.URL + page + "?tab=x": page + "?tab=x",
+		"https://evil.example/bad":     "",
+		"":                             "",
 	} {
 		req := s.browser().request("POST", page+"/rename", url.Values{"name": {"two"}})
 		req.Header.Set("Referer", referrer)
