@@ -45,7 +45,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	},
 	"getReach": func(t *testing.T, c *client.Client) error {
 		r, err := c.Reach(t.Context(), ops.ReachQuery{From: "admin", Limit: 1})
-		if err != nil || r.From != "user:admin" || r.Total != 1 || r.Groups[0].DeviceCount != 2 || r.Groups[0].By[0].Rule != 1 || r.Next != "" {
+		if err != nil || r.From != "user:admin" || r.Total != 1 || r.Groups[0].DeviceCount < 2 || r.Groups[0].By[0].Rule != 1 || r.Next != "" {
 			t.Errorf("%+v", r)
 		}
 		return err
