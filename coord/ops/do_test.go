@@ -107,7 +107,7 @@ network.show     all   all   all   all   all
 device.read      all   all   all   all   own
 device.test      all   all   all   all   own
 device.rename    all   all   all   -     own
-device.assign    all   all   all   -     -
+device.assign    all   all   all   -     own
 device.replace   all   all   all   -     own
 device.delete    all   all   all   -     own
 device.dns       all   all   all   -     own
@@ -128,6 +128,7 @@ relay.read       all   all   all   all   -
 relay.remove     all   all   -     -     -
 relay.join       -     -     -     -     -
 relay.update     -     -     -     -     -
+reach.read       all   all   all   all   own
 policy.read      all   all   all   all   -
 policy.set       all   all   -     -     -
 policy.revert    all   all   -     -     -
