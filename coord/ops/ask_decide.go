@@ -190,8 +190,11 @@ func (c ApproveRequest) run(tx *Tx) (none store.Node, err error) {
 	}
 	if err := tx.may(target{kind: "request", owner: u.ID, tags: tags}); err != nil {
 		if c.User != "" && isNotFound(err) { // whether there is such a user is not for the actor to know
-			err = fmt.Errorf("user %q: %w", printable(c.User, 64), err)
+			err = About(KindUser, c.User, err)
 		}
+		return none, err
+	}
+	if err := tx.mayTag(tags); err != nil {
 		return none, err
 	}
 	a, err := s.askWith(tx.actor, c.Code, tx.now)

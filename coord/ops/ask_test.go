@@ -95,6 +95,7 @@ func TestApproveFor(t *testing.T) {
 	}{
 		{"another person's", Root(), ApproveRequest{User: "alice"}, nil, "alice"},
 		{"with a tag", Root(), ApproveRequest{Tags: []string{"tag:camera"}}, nil, firstUser},
+		{"with a tag, by a member", alice, ApproveRequest{Tags: []string{"camera"}}, ErrForbidden, ""},
 		{"another person's, by a member", alice, ApproveRequest{User: "bob"}, ErrNotFound, ""},
 		{"nobody's", Root(), ApproveRequest{User: "nobody"}, ErrNotFound, ""},
 		{"with no tag", narrow, ApproveRequest{}, ErrForbidden, ""},
