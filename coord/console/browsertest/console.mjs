@@ -176,7 +176,7 @@ await step("add a laptop", async () => {
 
 await step("let a laptop in that asks without a token, by keyboard; refuse another", async () => {
   await page.setViewportSize(wide);
-  const code = await control("/ask", { name: "Anna\u2019s notebook", from: "127.0.0.1" });
+  const code = await control("/ask", { name: "Bert\u2019s notebook", from: "127.0.0.1" });
   await page.goto(CONSOLE + "/approve");
   await page.getByText("Waiting").waitFor();
   assert.ok(!(await page.content()).includes(code), "the list shows a code");
@@ -194,7 +194,7 @@ await step("let a laptop in that asks without a token, by keyboard; refuse anoth
   await page.keyboard.press("Space");
   await page.getByRole("button", { name: "Let it in" }).press("Enter");
   await page.getByText("Let in. It is one of your devices now.").waitFor();
-  await page.getByText("annas-notebook").first().waitFor();
+  await page.getByText("berts-notebook").first().waitFor();
 
   // The link of somebody who is elsewhere.
   const theirs = await control("/ask", { name: '<img src=x onerror=alert(1)>"\'', from: "203.0.113.9" });
