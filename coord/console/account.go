@@ -27,6 +27,7 @@ type accountView struct {
 	Factors  factorsView
 	Weak     bool // nothing else can be done before a second factor is set up
 	URLs     []string
+	Waiting  string // how many people wait for approval, "" for who does not see that
 }
 
 // accountProblems is what is wrong with one of the forms.
@@ -61,6 +62,15 @@ func (c *Console) accountPage(v *visit, status int, problem accountProblems) err
 	_, view.Factors.NoPasskeys = c.passkeySite(v.r)
 	if f.TOTP != nil {
 		view.Factors.TOTP = c.stamp(*f.TOTP)
+	}
+	if people, err := c.ops.Identities(v.ctx(), v.actor); err == nil && len(people) > 0 {
+		n := 0
+		for _, i := range people {
+			if i.UserID == "" {
+				n++
+			}
+		}
+		view.Waiting = thousands(n)
 	}
 	now := c.now()
 	for _, s := range list {

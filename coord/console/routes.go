@@ -66,8 +66,8 @@ var routes = []route{
 	{"GET /add/device", member, (*Console).addDevice},
 	{"GET /add/laptop", member, (*Console).addLaptop},
 	{"GET /approve", member, (*Console).approvePage},
-	{"POST /approve", member, (*Console).approve},
-	{"POST /approve/deny", member, (*Console).deny},
+	{"POST /approve", member, (*Console).approvePerson},
+	{"POST /approve/deny", member, (*Console).denyPerson},
 	{"GET /keys/{id}/join", member, (*Console).join},
 
 	{"GET /keys", member, (*Console).keys},
@@ -80,6 +80,10 @@ var routes = []route{
 	{"POST /activity/verify", member, (*Console).verifyActivity},
 	{"GET /activity/introductions", member, (*Console).introductions},
 	{"POST /activity/introductions", member, (*Console).reportIntroductions},
+
+	{"GET /people/waiting", member, (*Console).identities},
+	{"POST /people/waiting/{id}/approve", member, (*Console).approvePerson},
+	{"POST /people/waiting/{id}/deny", member, (*Console).denyPerson},
 
 	{"GET /account", anyMember, (*Console).account},
 	{"GET /account/codes/set-up", anyMember, (*Console).setUpTOTP},

@@ -54,9 +54,10 @@ var flashes = map[string]string{
 	"approved":  "Let in. It is one of your devices now.",
 	"denied":    "Refused. The device is told so.",
 	"reports":   "Saved. Devices fetch it within seconds.",
+	"decided":   "Saved.",
 }
 
-var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "totp": "account", "codes": "account"}
+var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "identities": "account", "totp": "account", "codes": "account"}
 
 var templates = parseTemplates()
 
@@ -128,6 +129,8 @@ func here(v *visit, name string) string {
 		return "/dns"
 	case "signin":
 		return "/sign-in"
+	case "identities":
+		return "/people/waiting"
 	}
 	return ""
 }
