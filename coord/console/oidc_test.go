@@ -36,6 +36,7 @@ type idp struct {
 	spoil   func(header, claims map[string]any) (raw string)
 	codes   map[string]url.Values // by code: the request that it was given for
 	refresh map[string]bool       // refresh tokens that are good
+	info    map[string]any        // further claims, at the endpoint for them
 	down    bool
 	asked   url.Values
 }
@@ -49,7 +50,7 @@ func (s *site) idp() *idp {
 		json.NewEncoder(w).Encode(v)
 	}
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, map[string]any{"issuer": p.url, "authorization_endpoint": p.url + "/authorize", "token_endpoint": p.url + "/token", "jwks_uri": p.url + "/keys", "id_token_signing_alg_values_supported": []string{"RS256"}})
+		answer(w, map[string]any{"issuer": p.url, "authorization_endpoint": p.url + "/authorize", "token_endpoint": p.url + "/token", "jwks_uri": p.url + "/keys", "userinfo_endpoint": p.url + "/info", "id_token_signing_alg_values_supported": []string{"RS256"}})
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		p.mu.Lock()
@@ -79,6 +80,18 @@ func (s *site) idp() *idp {
 		next := "canary-refresh-" + ops.NewToken()
 		p.refresh[next] = true
 		answer(w, map[string]any{"access_token": "canary-access", "token_type": "Bearer", "expires_in": 3600, "refresh_token": next, "id_token": p.tokenLocked(asked.Get("nonce"))})
+	})
+	mux.HandleFunc("GET /info", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if r.Header.Get("Authorization") != "Bearer canary-access" || p.info == nil && p.claims["sub"] == nil {
+			w.WriteHeader(401)
+			fmt.Fprint(w, "canary-info")
+			return
+		}
+		info := map[string]any{"sub": p.claims["sub"]}
+		maps.Copy(info, p.info)
+		answer(w, info)
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -294,6 +307,29 @@ func TestProviderAttacks(t *testing.T) {
 		}
 		reset()
 	}
+	// Claims that are not in the token count if they are of the same person, and none of
+	// them changes what the token says.
+	for name, c := range map[string]struct {
+		token, info map[string]any
+		status      int
+	}{
+		"only there":                {map[string]any{"sub": "subject-9"}, map[string]any{"groups": []string{"weft-users"}}, 303},
+		"of another person":         {map[string]any{"sub": "subject-9"}, map[string]any{"sub": "subject-1", "groups": []string{"weft-users"}}, 422},
+		"of nobody":                 {map[string]any{"sub": "subject-9"}, map[string]any{"sub": nil}, 422},
+		"the token says less":       {map[string]any{"sub": "subject-8", "groups": []string{}}, map[string]any{"groups": []string{"weft-users"}}, 403},
+		"a session of another time": {map[string]any{"sub": "subject-9", "groups": "weft-users"}, map[string]any{"auth_time": 1, "nonce": "x", "iss": "x", "aud": "x", "azp": "x"}, 303},
+		"too much to be an answer":  {map[string]any{"sub": "subject-9", "groups": "weft-users"}, map[string]any{"x": strings.Repeat("x", 2<<20)}, 422},
+	} {
+		p.set(func(p *idp) { p.claims, p.info = c.token, c.info })
+		if got := s.browser().with(p, "work", "").StatusCode; got != c.status {
+			t.Errorf("claims %s: %d", name, got)
+		}
+	}
+	p.set(func(p *idp) { p.info = nil })
+	reset()
+	if strings.Contains(s.log.String(), "canary") {
+		t.Error("what a provider answered is in the log")
+	}
 	// Keys that are new are fetched, those that are gone are not good any more.
 	p.rotate()
 	s.browser().with(p, "work", "").want(t, 303)
@@ -489,6 +525,12 @@ func TestAdmittedByMail(t *testing.T) {
 		})
 		s.browser().with(p, "work", "").want(t, status)
 	}
+	// That another address is verified, elsewhere, says nothing about this one.
+	p.set(func(p *idp) {
+		p.claims, p.info = map[string]any{"sub": "s", "email": value}, map[string]any{"email": "mallory@example.org", "email_verified": true}
+	})
+	s.browser().with(p, "work", "").want(t, 403)
+	p.set(func(p *idp) { p.info = nil })
 	p.set(func(p *idp) { p.claims = map[string]any{"sub": "s", "email": value, "email_verified": true} })
 	s.browser().with(p, "work", "").want(t, 303)
 }

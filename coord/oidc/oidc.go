@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -180,6 +181,26 @@ func (p *Providers) person(ctx context.Context, provider *oidc.Provider, c Confi
 	if who.Subject == "" || len(who.Subject) > 255 {
 		return Person{}, errors.New("check what the provider says: a subject of 1 to 255 bytes is wanted")
 	}
+	if provider.UserInfoEndpoint() == "" {
+		return who, nil
+	}
+	// Many providers put names, addresses and groups only there, not into ID tokens.
+	info, err := provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	if err != nil {
+		return Person{}, errors.New("the provider does not tell the claims of the person") // err may have its whole answer
+	}
+	var more map[string]any
+	if info.Subject != who.Subject {
+		return Person{}, errors.New("check what the provider says: its claims are of another person")
+	}
+	if err := info.Claims(&more); err != nil {
+		return Person{}, fmt.Errorf("read the claims of the person: %w", err)
+	}
+	if who.Claims["email"] != nil {
+		delete(more, "email_verified") // it is about the address there
+	}
+	maps.Copy(more, who.Claims)
+	who.Claims = more
 	return who, nil
 }
 
