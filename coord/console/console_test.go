@@ -650,6 +650,17 @@ func TestCrossSite(t *testing.T) {
 		"POST /account/sessions/end-others": {},
 		"POST /sign-in":                     form("name", "admin", "password", password),
 		"POST /sign-out":                    {},
+		"POST /people/waiting/{id}/approve": {},
+		"POST /people/waiting/{id}/deny":    {},
+		"POST /account/codes/recovery":      {},
+		"POST /account/codes/off":           {},
+	}
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Actor{Via: ops.ViaConsole}, ops.SignInWithProvider{Who: ops.Foreigner{Provider: "x", Issuer: "https://x.example", Subject: "x"}}); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := s.net.Identities(t.Context(), ops.Root())
+	if err != nil {
+		t.Fatal(err)
 	}
 	s.browser().signIn()
 	before := s.net.State()
@@ -661,6 +672,9 @@ func TestCrossSite(t *testing.T) {
 		one := id
 		if strings.HasPrefix(path, "/keys/") {
 			one = keys[0].ID
+		}
+		if strings.HasPrefix(path, "/people/waiting/") {
+			one = waiting[0].ID
 		}
 		path = strings.ReplaceAll(path, "{id}", one)
 		f := forms[pattern]
@@ -1114,6 +1128,22 @@ func TestNextStaysHere(t *testing.T) {
 	} {
 		if got := s.browser().post("/sign-in", "name", "admin", "password", password, "next", next).want(t, 303).Header.Get("Location"); got != want {
 			t.Errorf("next %q leads to %q", next, got)
+		}
+	}
+	// A code in the second step, and a sign-in that is done again, do not lead elsewhere
+	// either.
+	owner := s.browser().signIn()
+	phone, _ := owner.setUpCodes()
+	for _, next := range []string{"https://evil.example/", "//evil.example", "/\\evil.example"} {
+		s.advance(time.Minute)
+		a := owner.get("/sign-in/again?next="+url.QueryEscape(next)).want(t, 200)
+		if strings.Contains(a.body, "evil.example") {
+			t.Errorf("next %q is in the form", next)
+		}
+		b := s.browser()
+		proved := b.post("/sign-in", "name", "admin", "password", password, "next", next).want(t, 200).hidden(t, "proved")
+		if got := b.post("/sign-in/code", "proved", proved, "code", phone.code(), "next", next).want(t, 303).Header.Get("Location"); got != "/devices" {
+			t.Errorf("next %q leads to %q after a code", next, got)
 		}
 	}
 	s.browser().get("/devices?q=a").want(t, 401, `name="next" value="/devices?q=a"`)

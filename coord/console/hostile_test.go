@@ -80,6 +80,9 @@ func TestHostileStrings(t *testing.T) {
 			set(`INSERT INTO dns_records (network_id, record_id, name, type, value, ttl, created_at) SELECT network_id, $1, $2, $3, $3, 0, 1 FROM networks`, fmt.Sprint("r", i), named, p)
 			set(`INSERT INTO policies (network_id, number, text, user_id, user_name, via) SELECT network_id, $1, $2, $2, $2, $2 FROM networks`, i+1, p)
 			hash := ops.HashToken(p)
+			set(`INSERT INTO identities (network_id, identity_id, issuer, subject, provider_id, user_id, admitted, name, mail, created_at, seen_at) SELECT network_id, $1, $1, $2, $2, CASE WHEN $3 % 2 = 0 THEN $4 END, 0, $2, $2, 1, 1 FROM networks`, fmt.Sprint("i", i), p, i, user)
+			set(`INSERT INTO oidc_providers (network_id, provider_id, title, issuer, client_id, scopes, groups_claim, name_claim, admit_claim, admit_value, created_at) SELECT network_id, $1, $2, 'http://127.0.0.1:1', 'x', '', '', '', '', '', 1 FROM networks`, named, p)
+			set(`INSERT INTO passkeys (network_id, credential_id, passkey_id, user_id, name, rp_id, public_key, counter, flags, transports, aaguid, created_at, cloned_at) SELECT network_id, randomblob(32), $1, user_id, $2, $2, x'00', 0, 0, '', x'', 1, 1 FROM users WHERE owner=1`, fmt.Sprint("p", i), p)
 			set(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) SELECT network_id, $1, user_id, $2, $2, $3, $3 FROM users WHERE owner=1`, hash[:], s.Now().Unix(), p)
 		}
 		set(`UPDATE nodes SET wildcard=1 WHERE name LIKE '%<%'`)
@@ -102,7 +105,7 @@ func TestHostileStrings(t *testing.T) {
 		s.net.Presence(d.ID, uint64(i), i%2 == 0, s.Now(), netip.MustParseAddr("192.0.2.1"))
 	}
 
-	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/keys/" + all[0].ID + "/join"}
+	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/people/waiting", "/keys/" + all[0].ID + "/join"}
 	for i, p := range payloads {
 		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/keys/"+keys[i]+"/join",
 			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))

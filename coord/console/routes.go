@@ -66,8 +66,8 @@ var routes = []route{
 	{"GET /add/device", member, (*Console).addDevice},
 	{"GET /add/laptop", member, (*Console).addLaptop},
 	{"GET /approve", member, (*Console).approvePage},
-	{"POST /approve", member, (*Console).approvePerson},
-	{"POST /approve/deny", member, (*Console).denyPerson},
+	{"POST /approve", member, (*Console).approve},
+	{"POST /approve/deny", member, (*Console).deny},
 	{"GET /keys/{id}/join", member, (*Console).join},
 
 	{"GET /keys", member, (*Console).keys},
