@@ -194,6 +194,10 @@ func controls(network *consoletest.Network, gate *gated) http.Handler {
 					args  []any
 				}{
 					{`INSERT INTO users (network_id, user_id, name, owner, created_at) SELECT network_id, $1, $2, 0, 1 FROM networks`, []any{user, s}},
+					{`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) SELECT network_id, randomblob(32), user_id, $1, $1, $2, $2 FROM users WHERE name='admin'`, []any{time.Now().Unix(), s}},
+					{`INSERT INTO identities (network_id, identity_id, issuer, subject, provider_id, user_id, admitted, name, mail, created_at, seen_at) SELECT network_id, $1, $1, $2, $2, CASE WHEN $3 THEN $1 END, 0, $2, $2, 1, 1 FROM networks`, []any{user, s, i%2 == 0}},
+					{`INSERT INTO oidc_providers (network_id, provider_id, title, issuer, client_id, scopes, groups_claim, name_claim, admit_claim, admit_value, created_at) SELECT network_id, $1 || $2, $2, 'http://127.0.0.1:1', 'x', '', '', '', '', '', 1 FROM networks`, []any{user, s}},
+					{`INSERT INTO passkeys (network_id, credential_id, passkey_id, user_id, name, rp_id, public_key, counter, flags, transports, aaguid, created_at, cloned_at) SELECT network_id, randomblob(32), $1, user_id, $2, $2, x'00', 0, 0, '', x'', 1, 1 FROM users WHERE name='admin'`, []any{user, s}},
 					{`UPDATE nodes SET user_id=$1, name=$2, hostname=$2 || ' host', os=$2, software=$2, tags='hostile,' || $3 WHERE node_id=$4`, []any{user, s, tag, d.ID[:]}},
 					{`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, relay, created_at, expires_at)
 						SELECT network_id, $1, randomblob(32), $1, $2, $3, 0, 0, 0, $4, $4 + 3600 FROM networks`, []any{user, s, tag, time.Now().Unix()}},

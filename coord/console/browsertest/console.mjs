@@ -699,7 +699,21 @@ await step("hostile names do nothing", async () => {
     "\u202egnp.exe", "\u2066x\u2069y", "z" + "\u0335".repeat(200), "w".repeat(4000), "line\nbreak", "${alert(1)}{{alert(1)}}",
   ];
   const ids = JSON.parse(await control("/hostile", JSON.stringify(payloads)));
-  for (const at of ["/devices?q=hostile", "/keys", ...ids.map((id) => "/devices/" + id)]) {
+  const stranger = await newPage();
+  expected = /401/; // the page of signing in, in place of another
+  for (const at of ["/sign-in", "/devices?q=" + encodeURIComponent(payloads[1])]) {
+    await stranger.goto(CONSOLE + at);
+    assert.equal(await stranger.locator('a[href^="/sign-in/with/"]').count(), payloads.length, at);
+    assert.equal(await stranger.locator("iframe, main script, main style, base, main img").count(), 0, at);
+    for (const size of [narrow, wide]) {
+      await stranger.setViewportSize(size);
+      const out = await stranger.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(out <= 0, `${at} at ${size.width} px: ${out} px stick out`);
+    }
+  }
+  await stranger.context().close();
+  expected = /^$/;
+  for (const at of ["/devices?q=hostile", "/keys", "/account", "/people/waiting", ...ids.map((id) => "/devices/" + id)]) {
     await page.goto(CONSOLE + at);
     await page.locator("#live-state[data-state=on]").waitFor();
     for (const size of [narrow, wide]) {
@@ -713,6 +727,11 @@ await step("hostile names do nothing", async () => {
   }
   await page.goto(CONSOLE + "/devices?q=hostile");
   await look(page, "hostile");
+  await page.goto(CONSOLE + "/people/waiting");
+  await page.getByText("Approve", { exact: true }).first().click();
+  await look(page, "hostile-waiting");
+  await page.goto(CONSOLE + "/account");
+  await look(page, "hostile-account");
 });
 
 await step("5,000 devices", async () => {
