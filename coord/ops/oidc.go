@@ -146,6 +146,9 @@ func (c RemoveProvider) run(tx *Tx) (store.Provider, error) {
 	}
 	p, err := tx.Provider(tx.s.network, c.ID)
 	if err == nil {
+		err = tx.noteProviderEnds(p.ID)
+	}
+	if err == nil {
 		err = tx.DeleteProvider(tx.s.network, p.ID)
 	}
 	if err != nil {
@@ -153,6 +156,21 @@ func (c RemoveProvider) run(tx *Tx) (store.Provider, error) {
 	}
 	tx.did(providerTarget(p), p, nil)
 	return p, nil
+}
+
+func (tx *Tx) noteProviderEnds(provider string) error {
+	list, err := tx.ProviderSessions(tx.s.network, provider)
+	if err != nil {
+		return err
+	}
+	for _, session := range list {
+		u, err := tx.User(tx.s.network, session.UserID)
+		if err != nil {
+			return err
+		}
+		tx.note(opSignOut, userTarget(u), browserOf(session), nil)
+	}
+	return nil
 }
 
 // Providers lists the providers by id.

@@ -195,6 +195,11 @@ func (tx *Tx) ExtendSession(id cert.NetworkID, hash [32]byte, until time.Time, r
 	return tx.changed(`UPDATE sessions SET expires_at=$3, refresh=$4 WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:], until.Unix(), refresh)
 }
 
+// ProviderSessions lists the sessions that began at a provider.
+func (r *Reader) ProviderSessions(id cert.NetworkID, provider string) ([]Session, error) {
+	return r.sessions(`AND provider=$2 AND provider<>'' ORDER BY user_id, token_hash`, id[:], provider)
+}
+
 // DeleteProviderSessions deletes the sessions of a user that began at a provider.
 func (tx *Tx) DeleteProviderSessions(id cert.NetworkID, userID, provider string) error {
 	return tx.exec(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND provider=$3`, id[:], userID, provider)

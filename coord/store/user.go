@@ -234,8 +234,12 @@ func (r *Reader) Session(id cert.NetworkID, hash [32]byte) (s Session, u User, e
 }
 
 // Sessions lists a user's sessions, most recently seen first.
-func (r *Reader) Sessions(id cert.NetworkID, userID string) (list []Session, err error) {
-	err = r.each(sessionColumns+`AND user_id=$2 ORDER BY seen_at DESC, token_hash`, []any{id[:], userID}, func(scan func(...any) error) error {
+func (r *Reader) Sessions(id cert.NetworkID, userID string) ([]Session, error) {
+	return r.sessions(`AND user_id=$2 ORDER BY seen_at DESC, token_hash`, id[:], userID)
+}
+
+func (r *Reader) sessions(which string, args ...any) (list []Session, err error) {
+	err = r.each(sessionColumns+which, args, func(scan func(...any) error) error {
 		s, err := scanSession(scan)
 		list = append(list, s)
 		return err
