@@ -22,7 +22,15 @@ func (o *Operation) orWeak() *Operation { o.weak = true; return o }
 
 // checkFresh refuses an operation that wants a recent sign-in to who has none.
 func (o *Operation) checkFresh(a Actor, now time.Time) error {
-	if !o.Fresh || a.Via != ViaConsole {
+	if !o.Fresh {
+		return nil
+	}
+	return o.wantFresh(a, now)
+}
+
+// wantFresh is checkFresh of an operation that wants a recent sign-in for some things only.
+func (o *Operation) wantFresh(a Actor, now time.Time) error {
+	if a.Via != ViaConsole {
 		return nil
 	}
 	if age := now.Sub(a.SignedIn); age < FreshFor && age > -FreshFor {

@@ -149,7 +149,7 @@ var (
 
 	opAuditRead      = op("audit.read", reads, [5]reach{all, all, none, all, none})
 	opAuditConfigure = op("audit.configure", writes, [5]reach{all})
-	opAuditTrim      = op("audit.trim", writes, [5]reach{all}, ViaSystem)
+	opAuditTrim      = op("audit.trim", writes, [5]reach{all}, ViaSystem).fresh()
 )
 
 // target is what an operation is about.

@@ -406,6 +406,25 @@ func TestFresh(t *testing.T) {
 			t.Errorf("%s: %v", a.Via, err)
 		}
 	}
+	// So it is with whatever makes or unmakes an owner, and with deleting records.
+	member := RoleMember
+	for name, err := range map[string]error{
+		"an owner": func() error {
+			_, err := Do(t.Context(), s.Service, a, EditUser{Name: u.Name, Role: &member})
+			return err
+		}(),
+		"records": func() error {
+			_, err := Do(t.Context(), s.Service, a, TrimAudit{Before: s.clock.Now().Add(-48 * time.Hour)})
+			return err
+		}(),
+	} {
+		if !errors.Is(err, ErrStale) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Do(t.Context(), s.Service, a, EditUser{Name: "bob", Role: &member}); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
 	// What may not be done at all is said first.
 	bob, err := s.Login(t.Context(), "bob")
 	if err != nil {

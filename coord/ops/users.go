@@ -173,6 +173,9 @@ var granted = map[Role]struct{}{RoleAdmin: {}, RoleOperator: {}, RoleAuditor: {}
 // mayGrant refuses to give, or to take, what the actor does not have itself.
 func (tx *Tx) mayGrant(role Role, tags []string) error {
 	if tx.actor.includes(role, tags) {
+		if role == RoleOwner { // who makes owners hands over the network
+			return tx.op.wantFresh(tx.actor, tx.now)
+		}
 		return nil
 	}
 	return fmt.Errorf("%s: your own role allows less than %s: %w", tx.op.Name, role, ErrForbidden)
