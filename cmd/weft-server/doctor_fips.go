@@ -24,6 +24,10 @@ func doctorFIPS(cmd *cobra.Command, data string, asJSON bool) error {
 		mode = fips.Now()
 	}
 	r := fips.Server(mode, f.Refused)
+	if f.RefusedCodes > 0 && mode.Mode != fips.Off {
+		r.Findings.Add("codes", level.Error, "sign in with a recovery code or a passkey, and set codes up anew on the account page; else weft-server users reset-second-factor",
+			"%d of the people have codes that were set up outside FIPS mode (HMAC-SHA-1); they are refused", f.RefusedCodes)
+	}
 	switch {
 	case err != nil:
 		r.Findings.Add("server", level.Error, "weft-server doctor", "the server does not answer, so this is about the program itself: %v", err)

@@ -9,6 +9,7 @@ import (
 	"weft/coord/ops"
 	"weft/coord/ratelimit"
 	"weft/coord/store"
+	"weft/overlay/fips"
 )
 
 // codeTime is how long somebody has from the password to the code.
@@ -75,7 +76,7 @@ func (c *Console) signInWithCode(v *visit) error {
 	_, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.SignIn{Checked: u.Password, Code: code, Session: session, Ends: former})
 	if errors.Is(err, ops.ErrWrongCode) {
 		c.ops.Refused(stranger, ops.SignIn{}, u, "wrong code")
-		return problem(http.StatusUnprocessableEntity, "That code is not right, or was used before. Each works once; take the next.")
+		return problem(http.StatusUnprocessableEntity, wrongCodeText())
 	}
 	if err != nil {
 		return err
@@ -83,6 +84,16 @@ func (c *Console) signInWithCode(v *visit) error {
 	try.refund()
 	c.signedIn(v, tokens, former)
 	return v.redirect(orHome(p.Next))
+}
+
+// wrongCodeText is what a refused code says. In FIPS mode it says to everybody that codes
+// from before are refused, so that it does not tell who has such.
+func wrongCodeText() string {
+	text := "That code is not right, or was used before. Each works once; take the next."
+	if fips.Enabled() {
+		text += " This server is in FIPS mode and does not accept codes that were set up before: use a recovery code, then set codes up anew."
+	}
+	return text
 }
 
 // attemptCode uses one attempt at a code of u.

@@ -247,7 +247,7 @@ func (c *Console) proveCode(v *visit) error {
 	_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.ProveCode{Code: cut(v.r.PostForm.Get("code"), 64), Session: v.session.Hash})
 	if errors.Is(err, ops.ErrWrongCode) {
 		c.ops.Refused(v.actor, ops.ProveCode{}, u, "wrong code")
-		return failed(http.StatusUnprocessableEntity, "That code is not right, or was used before.")
+		return failed(http.StatusUnprocessableEntity, wrongCodeText())
 	}
 	if err != nil {
 		return err

@@ -102,7 +102,7 @@ func (c *Console) choosePassword(v *visit) error {
 		}
 		if errors.Is(err, ops.ErrWrongCode) || errors.Is(err, ops.ErrNeedsCode) {
 			c.ops.Refused(stranger, ops.UseLink{}, person, "wrong code")
-			return again(http.StatusUnprocessableEntity, "That code is not right, or was used before. Each works once; take the next.")
+			return again(http.StatusUnprocessableEntity, wrongCodeText())
 		}
 	}
 	if errors.Is(err, ops.ErrNotFound) {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"weft/coord/passhash"
+	"weft/coord/store"
 	"weft/overlay/fips"
 )
 
@@ -13,6 +14,8 @@ type FIPS struct {
 	// Refused counts the users with a password that was set outside FIPS mode, which FIPS
 	// mode does not accept. It counts only users whom the actor may see.
 	Refused int `json:"refused_passwords"`
+	// RefusedCodes counts, likewise, the users whose codes were set up outside FIPS mode.
+	RefusedCodes int `json:"refused_codes"`
 }
 
 // ShowFIPS says whether this process is in FIPS mode. The actor must be allowed to see the
@@ -31,5 +34,27 @@ func (s *Service) ShowFIPS(ctx context.Context, a Actor) (FIPS, error) {
 			f.Refused++
 		}
 	}
+	if err != nil {
+		return f, err
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		for _, u := range users {
+			t, err := r.TOTP(s.network, u.ID)
+			if isNotFound(err) {
+				continue
+			}
+			var secret []byte
+			if err == nil {
+				secret, err = s.auth.Unseal(totpAbout(u.ID), t.Secret)
+			}
+			if err != nil {
+				return err
+			}
+			if !TOTPSHA256(secret) {
+				f.RefusedCodes++
+			}
+		}
+		return nil
+	})
 	return f, err
 }

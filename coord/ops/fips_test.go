@@ -15,11 +15,23 @@ func TestShowFIPS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for name, secret := range map[string][]byte{"old": make([]byte, totpSecret), "older": make([]byte, totpSecret), "new": make([]byte, totpSecret256)} {
+		id := s.member(name).UserID
+		sealed, err := s.auth.Seal(totpAbout(id), secret)
+		if err == nil {
+			err = s.store.Write(t.Context(), func(tx *store.Tx) error {
+				return tx.SetTOTP(s.network, id, store.TOTP{Secret: sealed, Created: s.clock.Now()})
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	f, err := s.ShowFIPS(t.Context(), s.owner())
-	if err != nil || f.Status != fips.Now() || f.Refused != 2 {
+	if err != nil || f.Status != fips.Now() || f.Refused != 2 || f.RefusedCodes != 2 {
 		t.Errorf("%+v, %v", f, err)
 	}
-	if f, err = s.ShowFIPS(t.Context(), s.member("e")); err != nil || f.Refused != 0 {
+	if f, err = s.ShowFIPS(t.Context(), s.member("e")); err != nil || f.Refused != 0 || f.RefusedCodes != 0 {
 		t.Errorf("a member sees %+v, %v", f, err)
 	}
 }
