@@ -19,13 +19,13 @@ import (
 
 func oidcCmd() *cobra.Command {
 	cmd := group("oidc", "Have people sign in at OpenID providers", oidcListCmd(), oidcSetCmd(true), oidcSetCmd(false), oidcRemoveCmd(), oidcPeopleCmd(), oidcApproveCmd(), oidcDenyCmd())
-	cmd.Long = `Has people sign in to the console at OpenID providers, several at once. Who somebody
-is, is issuer and subject, and never the address of their mail. Whom nobody knows
-waits to be let in, unless a claim lets them in.
+	cmd.Long = `Has people sign in to the console at OpenID providers, several at once. A person
+is identified by issuer and subject, never by the mail address. Somebody new waits for
+approval, unless a claim approves them.
 
   weft-server oidc add work --issuer https://accounts.example.org --client-id weft --secret-file F
   weft-server oidc edit work --admit groups=weft-users --groups-claim groups
-  weft-server oidc people            who waits, and who was let in
+  weft-server oidc people            who waits, and who was approved
   weft-server oidc approve ID --user alice
 
 The provider is told the address https://HOST/sign-in/with/NAME/answer.`
@@ -45,7 +45,7 @@ func oidcListCmd() *cobra.Command {
 				if *asJSON {
 					return cli.PrintObject(cmd.OutOrStdout(), "oidc-providers/1", map[string]any{"providers": list})
 				}
-				rows := [][]string{{"NAME", "TITLE", "ISSUER", "CLIENT", "LETS IN"}}
+				rows := [][]string{{"NAME", "TITLE", "ISSUER", "CLIENT", "APPROVES"}}
 				for _, p := range list {
 					rows = append(rows, []string{p.ID, p.Title, p.Issuer, p.ClientID, admits(p)})
 				}
@@ -109,7 +109,7 @@ func oidcSetCmd(add bool) *cobra.Command {
 	f.StringVar(&scopes, "scopes", "", `what to ask for beside openid (default "profile email"); with offline_access sessions last while the provider extends them, else 12 hours`)
 	f.StringVar(&groups, "groups-claim", "", "claim with the groups of a person")
 	f.StringVar(&name, "name-claim", "", "claim after which a new user is called (default preferred_username)")
-	f.StringVar(&admit, "admit", "", "CLAIM=VALUE: who has that is let in without approval")
+	f.StringVar(&admit, "admit", "", "CLAIM=VALUE: who has that claim needs no approval")
 	for _, flag := range []string{"title", "issuer", "client-id", "secret-file", "scopes", "groups-claim", "name-claim", "admit"} {
 		f.SetAnnotation(flag, noEnv, nil)
 	}
@@ -179,7 +179,7 @@ func providerVerb(use, short, said string, check func() error, do func(context.C
 func oidcPeopleCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
-		Use: "people", Short: "List who waits to be let in, and who was", Args: args(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "people", Short: "List who waits for approval, and who was approved", Args: args(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
 				list, err := c.Identities(ctx)
@@ -207,7 +207,7 @@ func oidcPeopleCmd() *cobra.Command {
 
 func oidcApproveCmd() *cobra.Command {
 	var user string
-	cmd := identityVerb("approve ID [--user NAME]", "Let in who waits", "%s is let in: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
+	cmd := identityVerb("approve ID [--user NAME]", "Approve somebody who waits", "%s is approved: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
 		return c.Approve(ctx, id, user)
 	})
 	cmd.Flags().StringVar(&user, "user", "", "the user that it is, who is made if there is none (default: after what the provider says)")
@@ -216,7 +216,7 @@ func oidcApproveCmd() *cobra.Command {
 }
 
 func oidcDenyCmd() *cobra.Command {
-	return identityVerb("deny ID", "Forget who waits, or was let in, who is signed out then", "%s is forgotten", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
+	return identityVerb("deny ID", "Forget somebody who waits or was approved, and sign them out", "%s is forgotten", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
 		return c.Deny(ctx, id)
 	})
 }

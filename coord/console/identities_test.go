@@ -31,7 +31,7 @@ func TestWaitingPage(t *testing.T) {
 		p.set(func(p *idp) {
 			p.claims = map[string]any{"sub": sub, "preferred_username": name, "email": mail, "email_verified": true}
 		})
-		a := s.browser().with(p, "work", "").want(t, 403, "You are not in yet")
+		a := s.browser().with(p, "work", "").want(t, 403, "You are not approved yet")
 		checkMarkup(t, "the page of who waits", a.body)
 	}
 	for i, text := range payloads {
@@ -77,7 +77,7 @@ func TestWaitingPage(t *testing.T) {
 	}
 	owner.post("/sign-in", "name", "admin", "password", password).want(t, 303)
 	owner.post(at+"/approve").want(t, 303)
-	owner.post(at+"/approve").want(t, 422, "was let in before")
+	owner.post(at+"/approve").want(t, 422, "was approved before")
 	owner.get("/people/waiting").want(t, 200, "Nobody waits", "Remove and sign out", "alice")
 	b := s.browser()
 	b.with(p, "work", "").want(t, 303)

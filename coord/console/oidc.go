@@ -131,9 +131,9 @@ func (c *Console) answerOfProvider(v *visit) error {
 	u, err := ops.Do(v.ctx(), c.ops, stranger, ops.SignInWithProvider{Who: foreigner(p, who), Same: a.Same, Session: session, Ends: former})
 	switch {
 	case errors.Is(err, ops.ErrNotAdmitted):
-		return failed(http.StatusForbidden, clean(p.Title)+" does not say any more that you may come in here. Ask whoever runs this network.", "no longer let in", nil)
+		return failed(http.StatusForbidden, clean(p.Title)+" does not report any more what you were approved for. Ask whoever runs this network.", "no longer approved", nil)
 	case errors.Is(err, ops.ErrTooManyWaiting):
-		return failed(http.StatusServiceUnavailable, "Too many wait to be let in. Ask whoever runs this network.", "too many wait", nil)
+		return failed(http.StatusServiceUnavailable, "Too many people wait for approval. Ask whoever runs this network.", "too many wait", nil)
 	case errors.Is(err, ops.ErrNotFound):
 		return failed(http.StatusForbidden, "That is somebody else than who was to sign in again.", "another person", nil)
 	case err != nil:

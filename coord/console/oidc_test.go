@@ -207,7 +207,7 @@ func admitGroup(c *ops.SetProvider) {
 	c.AdmitClaim, c.AdmitValue, c.GroupsClaim = &claim, &value, &claim
 }
 
-// Whom nobody knows waits; who was let in signs in from then on, by issuer and subject:
+// Whom nobody knows waits; who was approved signs in from then on, by issuer and subject:
 // a name and an address of mail give nobody an account.
 func TestProvider(t *testing.T) {
 	s := newSite(t)
@@ -218,7 +218,7 @@ func TestProvider(t *testing.T) {
 	p.set(func(p *idp) {
 		p.claims = map[string]any{"sub": "subject-1", "preferred_username": "admin", "email": "admin@example.org", "email_verified": true}
 	})
-	b.with(p, "work", "").want(t, 403, "You are not in yet", "subject-1")
+	b.with(p, "work", "").want(t, 403, "You are not approved yet", "subject-1")
 	if b.cookie().Value != "" {
 		t.Error("who waits has a session")
 	}
@@ -241,11 +241,11 @@ func TestProvider(t *testing.T) {
 	}
 	// Another subject with the same name and mail is another person.
 	p.set(func(p *idp) { p.claims["sub"] = "subject-2" })
-	s.browser().with(p, "work", "").want(t, 403, "You are not in yet")
+	s.browser().with(p, "work", "").want(t, 403, "You are not approved yet")
 	// And so is the same subject of another issuer.
 	other := s.idp().add("home")
 	other.set(func(o *idp) { o.claims = map[string]any{"sub": "subject-1", "preferred_username": "admin-2"} })
-	s.browser().with(other, "home", "").want(t, 403, "You are not in yet")
+	s.browser().with(other, "home", "").want(t, 403, "You are not approved yet")
 	s.browser().get("/sign-in").want(t, 200, "/sign-in/with/work", "/sign-in/with/home")
 	// Nothing secret is anywhere.
 	list, err := s.net.Audit(t.Context(), ops.Root(), store.AuditFilter{Limit: 200})
@@ -383,7 +383,7 @@ func TestProviderAttacks(t *testing.T) {
 }
 
 // A session lasts 12 hours, or as long as its provider extends it; groups are what it
-// says, and whom a rule let in is let in while it holds.
+// says, and whom a rule approved stays so while it holds.
 func TestProviderSessionsEnd(t *testing.T) {
 	s := newSite(t)
 	p := s.idp().add("work", admitGroup)
@@ -417,7 +417,7 @@ func TestProviderSessionsEnd(t *testing.T) {
 	say("cameras")
 	s.advance(13 * time.Hour)
 	b.get("/devices").want(t, 401)
-	s.browser().with(p, "work", "").want(t, 403, "does not say any more")
+	s.browser().with(p, "work", "").want(t, 403, "does not report any more")
 	say("weft-users")
 	b.with(p, "work", "").want(t, 303)
 	// Removed here, it ends at once.
@@ -468,7 +468,7 @@ func TestProviderDemanded(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.Approve{ID: waiting[0].ID, User: "admin"}); !errors.Is(err, ops.ErrTaken) {
-		t.Errorf("let in twice: %v", err)
+		t.Errorf("approved twice: %v", err)
 	}
 	on := true
 	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.SetSignIn{Demanded: &on}); err != nil {
@@ -495,7 +495,7 @@ func TestProviderDemanded(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.get("/devices").want(t, 401)
-	s.browser().with(p, "work", "").want(t, 403, "You are not in yet")
+	s.browser().with(p, "work", "").want(t, 403, "You are not approved yet")
 }
 
 // Strangers who sign in somewhere fill no table.
@@ -514,7 +514,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
-// A verified address of mail lets in, one that anybody may type does not.
+// A verified address of mail approves, one that anybody may type does not.
 func TestAdmittedByMail(t *testing.T) {
 	s := newSite(t)
 	claim, value := "email", "alice@example.org"

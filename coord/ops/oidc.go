@@ -29,11 +29,11 @@ const (
 	maxGroups    = 200
 )
 
-// ErrTooManyWaiting is of a stranger while many wait to be let in.
-var ErrTooManyWaiting = errors.New("too many wait to be let in")
+// ErrTooManyWaiting refuses somebody new while too many people wait for approval.
+var ErrTooManyWaiting = errors.New("too many people wait for approval")
 
-// ErrNotAdmitted is of somebody whom a rule had let in that does not any more.
-var ErrNotAdmitted = errors.New("the provider does not say any more what lets this person in")
+// ErrNotAdmitted refuses somebody who was approved by a rule whose claim they do not have any more.
+var ErrNotAdmitted = errors.New("the provider does not report any more what this person was approved for")
 
 var providerPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
@@ -97,7 +97,7 @@ func (c SetProvider) run(tx *Tx) (store.Provider, error) {
 		most int
 	}{
 		{&p.Title, c.Title, "title", 64}, {&p.Issuer, c.Issuer, "issuer", 500}, {&p.ClientID, c.ClientID, "client id", 500}, {&p.Scopes, c.Scopes, "scopes", 500},
-		{&p.GroupsClaim, c.GroupsClaim, "groups claim", 100}, {&p.NameClaim, c.NameClaim, "name claim", 100}, {&p.AdmitClaim, c.AdmitClaim, "claim that lets in", 100}, {&p.AdmitValue, c.AdmitValue, "value that lets in", 500},
+		{&p.GroupsClaim, c.GroupsClaim, "groups claim", 100}, {&p.NameClaim, c.NameClaim, "name claim", 100}, {&p.AdmitClaim, c.AdmitClaim, "claim that approves", 100}, {&p.AdmitValue, c.AdmitValue, "value that approves", 500},
 	} {
 		if f.from == nil {
 			continue
@@ -114,7 +114,7 @@ func (c SetProvider) run(tx *Tx) (store.Provider, error) {
 	case p.ClientID == "":
 		return p, Invalid("say which client this server is there: client_id")
 	case (p.AdmitClaim == "") != (p.AdmitValue == ""):
-		return p, Invalid("who is let in takes a claim and its value")
+		return p, Invalid("to approve people by a claim, give the claim and its value")
 	case c.Secret == nil && i >= 0 && p.Issuer != old.Issuer && old.Secret != nil:
 		return p, Invalid("the secret is for %s: give the one for the new issuer", old.Issuer)
 	}
@@ -208,7 +208,7 @@ func (s *Service) ProviderSecret(p store.Provider) (string, error) {
 	return string(b), err
 }
 
-// Identities lists who people are at providers, those first who wait to be let in.
+// Identities lists who people are at providers, those first who wait for approval.
 func (s *Service) Identities(ctx context.Context, a Actor) (list []store.Identity, err error) {
 	if err := opIdentityRead.authorize(a, target{kind: "identity"}); err != nil {
 		return nil, err
@@ -221,7 +221,7 @@ func identityTarget(i store.Identity) target {
 	return target{kind: "identity", id: i.ID, name: printable(i.Name, 64)}
 }
 
-// Approve lets somebody in who waits: as a new user, or as one that is there.
+// Approve approves somebody who waits: as a new user, or as one that is there.
 type Approve struct {
 	ID   string `json:"-"`
 	User string `json:"user,omitempty" doc:"name of the user, who is made if there is none; after what the provider says if not given"`
@@ -238,7 +238,7 @@ func (c Approve) run(tx *Tx) (store.Identity, error) {
 		return i, fmt.Errorf("identity %q: %w", printable(c.ID, 64), err)
 	}
 	if i.UserID != "" {
-		return i, fmt.Errorf("%s was let in before: %w", i.User, ErrTaken)
+		return i, fmt.Errorf("%s was approved before: %w", i.User, ErrTaken)
 	}
 	var u store.User
 	if c.User != "" {
@@ -266,7 +266,7 @@ func (c Approve) run(tx *Tx) (store.Identity, error) {
 	return i, nil
 }
 
-// Deny forgets somebody: who waits, or was let in, who has to wait again then and is
+// Deny forgets somebody who waits, or was approved, who has to wait again then and is
 // signed out.
 type Deny struct{ ID string }
 
@@ -346,12 +346,12 @@ type Foreigner struct {
 	Issuer, Subject string
 	Name, Mail      string
 	Groups          []string
-	Admitted        bool   // a rule of the provider lets them in
+	Admitted        bool   // a rule of the provider approves them
 	Refresh         string // what asks again, "" for nothing
 }
 
 // SignInWithProvider begins a session of whom a provider has proved, if it is somebody
-// here. Who is not waits to be let in from then on.
+// here. Who is not waits for approval from then on.
 type SignInWithProvider struct {
 	Who     Foreigner
 	Same    string // id of the user that it has to be, "" for anybody

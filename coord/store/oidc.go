@@ -17,7 +17,7 @@ type Provider struct {
 	Scopes      string    `json:"scopes" doc:"beside openid, separated by spaces"`
 	GroupsClaim string    `json:"groups_claim" doc:"what holds the groups of a person, empty for nothing"`
 	NameClaim   string    `json:"name_claim" doc:"what a new user is called after; preferred_username if empty"`
-	AdmitClaim  string    `json:"admit_claim" doc:"who has admit_value here is let in without waiting; empty for nobody"`
+	AdmitClaim  string    `json:"admit_claim" doc:"who has admit_value here is approved without waiting; empty for nobody"`
 	AdmitValue  string    `json:"admit_value"`
 	Created     time.Time `json:"created"`
 }
@@ -66,8 +66,8 @@ func (tx *Tx) SetProvider(id cert.NetworkID, p Provider) error {
 	return nil
 }
 
-// DeleteProvider deletes a provider, the sessions that began there, who waits to be let
-// in by it, and the groups that it told of. Who was let in stays, for when it comes back.
+// DeleteProvider deletes a provider, the sessions that began there, who waits for
+// approval there, and the groups that it reported. Who was approved stays, for when it comes back.
 func (tx *Tx) DeleteProvider(id cert.NetworkID, provider string) error {
 	if err := tx.changed(`DELETE FROM oidc_providers WHERE network_id=$1 AND provider_id=$2`, id[:], provider); err != nil {
 		return err
@@ -90,9 +90,9 @@ type Identity struct {
 	Issuer   string    `json:"issuer"`
 	Subject  string    `json:"subject"`
 	Provider string    `json:"provider"` // by which it came last
-	UserID   string    `json:"-"`        // "" while it waits to be let in
-	User     string    `json:"user"`     // name, "" while it waits to be let in
-	Admitted bool      `json:"by_rule"`  // let in by a rule
+	UserID   string    `json:"-"`        // "" while it waits for approval
+	User     string    `json:"user"`     // name, "" while it waits for approval
+	Admitted bool      `json:"by_rule"`  // approved by a rule
 	Name     string    `json:"name"`     // as the provider says
 	Mail     string    `json:"mail"`     // likewise: it says nothing about who it is
 	Created  time.Time `json:"created"`
@@ -137,7 +137,7 @@ func (r *Reader) IdentityByID(id cert.NetworkID, identity string) (Identity, err
 	return one(r.identities(identityColumns+`AND i.identity_id=$2`, id[:], identity))
 }
 
-// Waiting counts the identities that wait to be let in.
+// Waiting counts the identities that wait for approval.
 func (r *Reader) Waiting(id cert.NetworkID) (n int, err error) {
 	err = r.row(`SELECT COUNT(*) FROM identities WHERE network_id=$1 AND user_id IS NULL`, []any{id[:]}, &n)
 	return n, err

@@ -80,7 +80,7 @@ func (s *site) provider(id string) string {
 	return id
 }
 
-// waiting is somebody who waits to be let in.
+// waiting is somebody who waits for approval.
 func (s *site) waiting(subject string) string {
 	s.t.Helper()
 	if _, err := ops.Do(s.t.Context(), s.Service, ops.Actor{Via: ops.ViaConsole}, ops.SignInWithProvider{Who: ops.Foreigner{Provider: "stays", Issuer: "https://accounts.example.org", Subject: subject}}); err != nil {

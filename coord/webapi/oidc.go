@@ -27,7 +27,7 @@ type NewProvider struct {
 	ops.SetProvider
 }
 
-// IdentityList is who people are at providers, those first who wait to be let in.
+// IdentityList is who people are at providers, those first who wait for approval.
 type IdentityList struct {
 	Identities []store.Identity `json:"identities"`
 }
@@ -66,12 +66,12 @@ func (a *api) providers() {
 		func(ctx context.Context, who ops.Actor, in *Word) (Provider, error) {
 			return do(ctx, a, who, ops.RemoveProvider{ID: in.ID}, viewProvider)
 		})
-	add(a, operation{"GET", "/identities", "listIdentities", "List who people are at providers, those first who wait to be let in", "identity.read", 0},
+	add(a, operation{"GET", "/identities", "listIdentities", "List who people are at providers, those first who wait for approval", "identity.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (IdentityList, error) {
 			list, err := s.Identities(ctx, who)
 			return IdentityList{append([]store.Identity{}, list...)}, err
 		})
-	addSent(a, operation{"POST", "/identities/{id}/approve", "approveIdentity", "Let in who waits, as a new user or as one that is there", "identity.decide user.create", 0},
+	addSent(a, operation{"POST", "/identities/{id}/approve", "approveIdentity", "Approve somebody who waits, as a new user or an existing one", "identity.decide user.create", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, body ops.Approve) (store.Identity, error) {
 			body.ID = in.ID
 			return do(ctx, a, who, body, same)

@@ -185,7 +185,7 @@ func TestOpenID(t *testing.T) {
 	// Who is new waits, with the name and the address that the provider tells.
 	alice := visit(t, site)
 	res, err := alice.Get(alice.ask(work, "work", "alice"))
-	alice.want(res, err, 403, "You are not in yet", "subject-1")
+	alice.want(res, err, 403, "You are not approved yet", "subject-1")
 	waiting, err := network.Identities(t.Context(), ops.Root())
 	if err != nil || len(waiting) != 1 || waiting[0].Issuer != work.issuer || waiting[0].Subject != "subject-1" || waiting[0].Name != "alice" || waiting[0].Mail != mail {
 		t.Fatalf("%+v, %v", waiting, err)
@@ -234,7 +234,7 @@ func TestOpenID(t *testing.T) {
 	// is verified there, and not him who only claims it.
 	other := visit(t, site)
 	res, err = other.Get(other.ask(home, "home", "bob"))
-	other.want(res, err, 403, "You are not in yet", "subject-2")
+	other.want(res, err, 403, "You are not approved yet", "subject-2")
 	res, err = other.Get(other.ask(home, "home", "alice"))
 	other.want(res, err, 200, "Add your first device")
 	res, err = other.Get(site + "/account")

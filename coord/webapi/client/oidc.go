@@ -48,14 +48,14 @@ func (c *Client) DeleteProvider(ctx context.Context, id string) (p webapi.Provid
 	return p, err
 }
 
-// Identities returns who people are at providers, those first who wait to be let in.
+// Identities returns who people are at providers, those first who wait for approval.
 func (c *Client) Identities(ctx context.Context) ([]store.Identity, error) {
 	var list webapi.IdentityList
 	err := c.call(ctx, "GET", "/identities", nil, nil, &list)
 	return list.Identities, err
 }
 
-// Approve lets in who waits, as a user ("" for a new one after what the provider says).
+// Approve approves somebody who waits, as a user ("" for a new one after what the provider says).
 func (c *Client) Approve(ctx context.Context, id, user string) (i store.Identity, err error) {
 	if err := named("identity", id); err != nil {
 		return i, err
