@@ -86,6 +86,9 @@ func TestApproveFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	narrow := ConsoleActor(operator, bob.From)
+	if err := s.SetPolicy(t.Context(), `{"tagOwners":{"tag:lab":["user:alice"]},"rules":[]}`); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		who  Actor
@@ -101,6 +104,8 @@ func TestApproveFor(t *testing.T) {
 		{"with no tag", narrow, ApproveRequest{}, ErrForbidden, ""},
 		{"with another's tag", narrow, ApproveRequest{Tags: []string{"camera", "door"}}, ErrForbidden, ""},
 		{"with the own tag", narrow, ApproveRequest{Tags: []string{"camera"}}, nil, "bob"},
+		{"with a tag, by a member", alice, ApproveRequest{Tags: []string{"camera"}}, ErrForbidden, ""},
+		{"with a tag of the own, by a member", alice, ApproveRequest{Tags: []string{"lab"}}, nil, "alice"},
 		{"with no word", Root(), ApproveRequest{Tags: []string{"a b"}}, ErrInvalid, ""},
 		{"by a device", Actor{Via: ViaNode}, ApproveRequest{}, ErrForbidden, ""},
 	} {

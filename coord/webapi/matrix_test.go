@@ -174,8 +174,8 @@ revokeKey       door      ok    ok    ok       403     404     404      404     
 listRequests    -         ok    ok    ok       ok      ok      ok       ok      ok
 getRequest      -         ok    ok    ok       ok      ok      ok       ok      ok
 approveRequest  own       ok    ok    ok       403     ok      403      403     403
-approveRequest  owncam    ok    ok    ok       403     ok      403      403     403
-approveRequest  owncam1   ok    ok    ok       403     ok      ok       403     ok
+approveRequest  owncam    ok    ok    ok       403     403     403      403     403
+approveRequest  owncam1   ok    ok    ok       403     403     ok       403     403
 approveRequest  camera    ok    ok    ok       403     404     ok       403     404
 approveRequest  door      ok    ok    ok       403     404     403      403     403
 denyRequest     -         ok    ok    ok       403     ok      ok       403     ok
